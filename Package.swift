@@ -1,0 +1,68 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Swift 6 language mode, and a warning fails the build. (`unsafeFlags` would say the same, but a root package that
+/// uses them cannot be depended on.)
+let strict: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+]
+
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+
+let package = Package(
+  name: "sidelock",
+  products: [
+    .executable(name: "sidelockd", targets: ["sidelockd"]),
+    .executable(name: "sidelock", targets: ["sidelock"]),
+    .library(name: "SidelockClient", targets: ["SidelockClient"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+  ],
+  targets: [
+    // Pure: no I/O, clock, randomness or logging. Tests/run.sh fails when one of them imports more than it may.
+    .target(
+      name: "LockEngine",
+      dependencies: [
+        .product(name: "DequeModule", package: "swift-collections"),
+        .product(name: "HeapModule", package: "swift-collections"),
+      ],
+      swiftSettings: strict),
+    .target(name: "ClientProtocol", swiftSettings: strict),
+    .target(
+      name: "RedisProtocol",
+      dependencies: ["LockEngine", .product(name: "DequeModule", package: "swift-collections")],
+      resources: [.embedInCode("Scripts")],
+      swiftSettings: strict),
+
+    // I/O.
+    .systemLibrary(name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
+    .target(name: "SystemdSupport", dependencies: ["CSystemd", logging], swiftSettings: strict),
+    .target(
+      name: "Sidecar",
+      dependencies: [
+        "LockEngine", "ClientProtocol", "RedisProtocol", "SystemdSupport", nioCore, nioPosix, logging,
+      ],
+      swiftSettings: strict),
+    .target(name: "SidelockClient", dependencies: [nioCore, nioPosix], swiftSettings: strict),
+
+    // Thin mains.
+    .executableTarget(
+      name: "sidelockd", dependencies: ["Sidecar", "SystemdSupport", argumentParser, logging], swiftSettings: strict),
+    .executableTarget(
+      name: "sidelock", dependencies: ["SidelockClient", argumentParser, nioCore, nioPosix], swiftSettings: strict),
+
+    .testTarget(name: "LockEngineTests", dependencies: ["LockEngine"], swiftSettings: strict),
+    .testTarget(name: "ClientProtocolTests", dependencies: ["ClientProtocol"], swiftSettings: strict),
+    .testTarget(name: "RedisProtocolTests", dependencies: ["RedisProtocol"], swiftSettings: strict),
+  ]
+)

@@ -1,0 +1,60 @@
+/// A fact that the engine is told.
+public enum Event: Equatable, Sendable {
+  /// A client connected.
+  case sessionOpened(SessionID)
+  /// A client's connection is gone, for whatever reason: its waits are withdrawn and its locks are free.
+  case sessionClosed(SessionID)
+  /// A client asked for a lock.
+  case acquireRequested(AcquireRequest)
+  /// A client gave a lock back. `token` may be nil when the session has one hold of that name.
+  case releaseRequested(SessionID, RequestID, name: LockName, token: Token?)
+  /// A client set the limit of a hold anew, counted from now. nil takes the limit away.
+  case extendRequested(SessionID, RequestID, name: LockName, token: Token?, maxHoldMilliseconds: Int64?)
+  /// A client withdrew `target`, a request of its own; nil when the client named one that is not in flight.
+  /// `request` is nil when the cancel came as a notification, and is then not answered.
+  case cancelRequested(SessionID, request: RequestID?, target: RequestID?)
+  /// The connection to the store is up and this host's inbox is subscribed.
+  case linkUp
+  /// The connection to the store is gone; what was in flight may or may not have been executed.
+  case linkDown
+  /// The store replied. Replies and pushes come in the order in which the store sent them.
+  case replyReceived(CommandID, LeaseReply)
+  /// The store told something unasked.
+  case pushReceived(LeasePush)
+  /// The moment ``LockEngine/nextDeadline`` has come.
+  case timerFired
+  /// The daemon is to stop: every lease is given back, every client told.
+  case shutdownRequested
+}
+
+/// A client's wish for a lock.
+public struct AcquireRequest: Equatable, Sendable {
+  /// Who asks.
+  public var session: SessionID
+  /// The request to answer.
+  public var request: RequestID
+  /// The lock.
+  public var name: LockName
+  /// How long to wait, in milliseconds: nil without limit, 0 for a try.
+  public var waitMilliseconds: Int64?
+  /// After how many milliseconds of holding the lock is taken away; nil for no limit.
+  public var maxHoldMilliseconds: Int64?
+  /// The client's own note, shown by `inspect` and `list`.
+  public var meta: String?
+  /// Whether to tell the client its place in the queue when it waits.
+  public var progress: Bool
+
+  /// A wish for the exclusive lock `name`.
+  public init(
+    session: SessionID, request: RequestID, name: LockName, waitMilliseconds: Int64? = nil,
+    maxHoldMilliseconds: Int64? = nil, meta: String? = nil, progress: Bool = false
+  ) {
+    self.session = session
+    self.request = request
+    self.name = name
+    self.waitMilliseconds = waitMilliseconds
+    self.maxHoldMilliseconds = maxHoldMilliseconds
+    self.meta = meta
+    self.progress = progress
+  }
+}

@@ -1,0 +1,102 @@
+// What the engine says to the store of host leases (Redis), and what it hears from it.
+//
+// Whoever changes a case here changes with it: Sources/RedisProtocol/LeaseCodec.swift (how it is put into Redis'
+// words), Sources/RedisProtocol/Scripts/*.lua (what Redis does), and the section on Redis in protocol/README.md.
+
+/// A command to the store of host leases. Every one of them may be executed twice, or late, without harm: an
+/// acquire, a release and a grant all name the *attempt* that they belong to, and an attempt is never used again.
+public enum LeaseCommand: Hashable, Sendable {
+  /// Take the lease of `name` for this host, or stand in the queue for it.
+  ///
+  /// - `attempt`: this host's number for it; the same number asks again for the same thing.
+  /// - `ask`: comes back in the holder's `inUse`, so that an old answer is not taken for a new one.
+  /// - `isTry`: the holder is to answer `inUse` if it does not give the lease up; behind a holder that is not a
+  ///   sidelock host the try does not queue.
+  /// - `tokenFloor`: the highest token this host knows of; what is granted lies above it.
+  case acquire(name: LockName, attempt: UInt64, ask: UInt64, isTry: Bool, tokenFloor: Token)
+
+  /// Neither hold `name` nor wait for it under this attempt; hand it to the next host if it was held.
+  ///
+  /// `firstUnused`: the first token of the reserved block that was not issued; nil when it is not known.
+  case release(name: LockName, attempt: UInt64, firstUnused: Token?)
+
+  /// Put the expiry of each lease off, where this host still holds it under that attempt.
+  case renew([LeaseReference])
+
+  /// Tell the host behind `inbox` that the lock it tried for is in use.
+  case answerInUse(name: LockName, ask: UInt64, inbox: String)
+
+  /// Nothing but a reply: it dates the pushes that come after it.
+  case heartbeat
+}
+
+/// A lease as this host took it.
+public struct LeaseReference: Hashable, Sendable {
+  /// The lock's name.
+  public var name: LockName
+  /// The attempt under which it was taken.
+  public var attempt: UInt64
+
+  /// The lease of `name` that `attempt` took.
+  public init(name: LockName, attempt: UInt64) {
+    self.name = name
+    self.attempt = attempt
+  }
+}
+
+/// A lease that the store has granted.
+public struct LeaseGrant: Hashable, Sendable {
+  /// The first token of the block that is reserved for this lease.
+  public var token: Token
+  /// How many tokens the block has.
+  public var tokenCount: Int64
+  /// Whether other hosts stood in the queue at that moment.
+  public var othersWait: Bool
+
+  /// A grant with a block of `tokenCount` tokens from `token` on.
+  public init(token: Token, tokenCount: Int64, othersWait: Bool) {
+    self.token = token
+    self.tokenCount = tokenCount
+    self.othersWait = othersWait
+  }
+}
+
+/// The reply to a ``LeaseCommand``.
+public enum LeaseReply: Hashable, Sendable {
+  /// To `acquire`: this host has the lease.
+  case granted(LeaseGrant)
+  /// To `acquire`: another host has it and this one stands in the queue. The holder's lease ends in
+  /// `holderExpiresInMilliseconds` unless it is renewed; `holderListens` is false when no connection of the holder
+  /// received the announcement, so that no `inUse` can come from it.
+  case queued(holderHost: String, holderExpiresInMilliseconds: Int64, holderListens: Bool)
+  /// To `acquire`: the key is held by a process that does not use sidelock; it expires in that many milliseconds,
+  /// or never (nil).
+  case foreign(expiresInMilliseconds: Int64?)
+  /// To `release`, `answerInUse` and `heartbeat`.
+  case done
+  /// To `renew`: for each lease, in the order of the command, whether this host still held it.
+  case renewed([Bool])
+  /// The store refused or could not carry it out. Nothing was changed by the command.
+  case failed(LeaseFailure)
+}
+
+/// Why the store failed a command.
+public enum LeaseFailure: Hashable, Sendable {
+  /// The key holds data that is not a lock (WRONGTYPE). Asking again does not help.
+  case wrongType
+  /// A state that passes (LOADING, READONLY, MISCONF, OOM, BUSY, …); the store's own words.
+  case transient(String)
+  /// A mistake or a missing right (NOPERM, a script error, a reply that is not understood); the words.
+  case fatal(String)
+}
+
+/// What the store tells this host unasked, through its inbox.
+public enum LeasePush: Hashable, Sendable {
+  /// The lease was handed to this host, which waited for it under `attempt`.
+  case granted(name: LockName, attempt: UInt64, LeaseGrant)
+  /// Another host waits for the lease that this one took under `attempt`. With `isTry` it wants to know whether the
+  /// lock is in use, by `answerInUse` with this `ask` to its `inbox`.
+  case contended(name: LockName, attempt: UInt64, ask: UInt64, isTry: Bool, inbox: String)
+  /// The holder keeps the lock for which this host tried with `ask`.
+  case inUse(name: LockName, ask: UInt64)
+}
