@@ -1,0 +1,56 @@
+#!/usr/bin/env node
+// Holds a lock until the input ends: client.js SOCKET NAME.
+'use strict';
+const net = require('net');
+
+const [path, name] = process.argv.slice(2);
+if (name === undefined) fail('usage: client.js SOCKET NAME');
+
+const waiting = new Map(); // id -> {resolve, reject} of a request that is not answered yet
+let nextId = 1;
+let buffer = '';
+
+const socket = net.connect(path); // Node sets close-on-exec itself.
+socket.setEncoding('utf8');
+socket.on('error', (error) => fail(error.message));
+socket.on('end', () => fail('the daemon closed the connection'));
+socket.on('data', (text) => {
+  const lines = (buffer + text).split('\n');
+  buffer = lines.pop();
+  for (const line of lines) received(JSON.parse(line));
+});
+
+function received(message) {
+  if (message.method === 'lost') {
+    console.log('lost', message.params.reason);
+    process.exit(3);
+  }
+  const request = waiting.get(message.id);
+  if (request === undefined) return; // A notification that this client does not know.
+  waiting.delete(message.id);
+  if (message.error) request.reject(new Error(message.error.message));
+  else request.resolve(message.result);
+}
+
+function call(method, params) {
+  const id = nextId++;
+  socket.write(JSON.stringify({ id, method, params }) + '\n');
+  return new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
+}
+
+function fail(text) {
+  console.error(text);
+  process.exit(1);
+}
+
+async function main() {
+  // Tokens are below 2^53, so they are exact as a number.
+  const { token } = await call('acquire', { name });
+  console.log('acquired', token);
+  await new Promise((resolve) => process.stdin.on('end', resolve).resume());
+  await call('release', { name, token });
+  console.log('released');
+  process.exit(0);
+}
+
+main().catch((error) => fail(error.message));
