@@ -63,8 +63,6 @@ public enum Refusal: Equatable, Sendable {
   case limit(LimitName)
   /// The daemon stops.
   case shuttingDown
-  /// The hold was lost before this request came.
-  case lost(LostReason)
 }
 
 /// A bound on what clients may make grow inside the engine.

@@ -1,0 +1,49 @@
+import HeapModule
+
+/// Deadlines in the order in which they come due; those of one moment in the order in which they were set.
+///
+/// An entry is not removed when its reason goes away: whoever takes it out looks whether it still means something.
+/// ``compact(where:)`` throws out the ones that do not, so that a busy daemon does not keep them until their time.
+struct DeadlineQueue<Item> {
+  private struct Entry: Comparable {
+    var at: BootInstant
+    var sequence: UInt64
+    var item: Item
+
+    static func < (a: Entry, b: Entry) -> Bool {
+      a.at != b.at ? a.at < b.at : a.sequence < b.sequence
+    }
+
+    static func == (a: Entry, b: Entry) -> Bool {
+      a.sequence == b.sequence
+    }
+  }
+
+  private var heap = Heap<Entry>()
+  private var sequence: UInt64 = 0
+  private var compactAt = 1024
+
+  var count: Int { heap.count }
+
+  /// The earliest moment, whether or not its entry still means something.
+  var earliest: BootInstant? { heap.min?.at }
+
+  mutating func push(_ item: Item, at moment: BootInstant) {
+    sequence += 1
+    heap.insert(Entry(at: moment, sequence: sequence, item: item))
+  }
+
+  /// Takes out the earliest entry that is due at `now`.
+  mutating func popDue(_ now: BootInstant) -> (at: BootInstant, item: Item)? {
+    guard let first = heap.min, first.at <= now else { return nil }
+    heap.removeMin()
+    return (first.at, first.item)
+  }
+
+  /// Drops the entries that mean nothing any more, once as many have come as were left after the last time.
+  mutating func compact(where meansSomething: (BootInstant, Item) -> Bool) {
+    guard heap.count >= compactAt else { return }
+    heap = Heap(heap.unordered.filter { meansSomething($0.at, $0.item) })
+    compactAt = max(1024, heap.count * 2)
+  }
+}

@@ -1,0 +1,56 @@
+/// What the engine is told once, at its start.
+public struct EngineConfiguration: Equatable, Sendable {
+  /// Where the host leases come from.
+  public enum Tier: Equatable, Sendable {
+    /// Nowhere: this host alone decides. Tokens count up from `firstToken`.
+    case local(firstToken: Token)
+    /// A store that several hosts share.
+    case store
+  }
+
+  /// Where the host leases come from.
+  public var tier: Tier
+  /// The lengths of a lease's stages.
+  public var timeline: LeaseTimeline
+  /// How long a lease that nobody uses stays here, in milliseconds; 0: it is given back at once.
+  public var lingerMilliseconds: Int64
+  /// How many times a lock may pass from client to client on this host while another host waits.
+  public var cohortHandoversMax: Int
+  /// For how long it may, in milliseconds.
+  public var cohortMilliseconds: Int64
+  /// How long a try waits for any reply of the store, in milliseconds.
+  public var storeTimeoutMilliseconds: Int64
+  /// How long a try waits for the holding host to say whether the lock is in use, in milliseconds.
+  public var inUseTimeoutMilliseconds: Int64
+  /// The shortest time between two looks at a lock that a foreign process holds, in milliseconds.
+  public var foreignPollMilliseconds: Int64
+  /// Waits that one session may have.
+  public var waitsPerSessionMax: Int
+  /// Holds that one session may have.
+  public var holdsPerSessionMax: Int
+  /// Waiters that one lock may have on this host.
+  public var waitersPerLockMax: Int
+  /// Leases that one renewal command may name.
+  public var renewalBatchMax: Int
+
+  /// A configuration; what is left out has the default that the daemon documents.
+  public init(
+    tier: Tier, leaseMilliseconds: Int64 = 10_000, lingerMilliseconds: Int64 = 0, cohortHandoversMax: Int = 100,
+    cohortMilliseconds: Int64 = 50, storeTimeoutMilliseconds: Int64 = 2_000, inUseTimeoutMilliseconds: Int64 = 500,
+    foreignPollMilliseconds: Int64 = 100, waitsPerSessionMax: Int = 128, holdsPerSessionMax: Int = 65_536,
+    waitersPerLockMax: Int = 100_000, renewalBatchMax: Int = 500
+  ) {
+    self.tier = tier
+    self.timeline = LeaseTimeline(leaseMilliseconds: leaseMilliseconds)
+    self.lingerMilliseconds = lingerMilliseconds
+    self.cohortHandoversMax = cohortHandoversMax
+    self.cohortMilliseconds = cohortMilliseconds
+    self.storeTimeoutMilliseconds = storeTimeoutMilliseconds
+    self.inUseTimeoutMilliseconds = inUseTimeoutMilliseconds
+    self.foreignPollMilliseconds = foreignPollMilliseconds
+    self.waitsPerSessionMax = waitsPerSessionMax
+    self.holdsPerSessionMax = holdsPerSessionMax
+    self.waitersPerLockMax = waitersPerLockMax
+    self.renewalBatchMax = renewalBatchMax
+  }
+}

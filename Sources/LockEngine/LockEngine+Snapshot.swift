@@ -1,0 +1,130 @@
+// What can be looked at without changing anything.
+
+/// One lock as this host sees it.
+public struct LockSnapshot: Equatable, Sendable {
+  /// The lease that this host has in the store.
+  public enum LeaseState: String, Equatable, Sendable {
+    /// None, and none is wanted.
+    case none
+    /// The store was asked and has not answered.
+    case asking
+    /// This host stands in the store's queue.
+    case waiting
+    /// A client of this host holds the lock.
+    case held
+    /// No client holds the lock; the lease stays for the next one.
+    case idle
+    /// The lease could not be renewed; nobody has the lock until its time is over.
+    case lost
+  }
+
+  /// Who holds the lock on this host.
+  public struct Holder: Equatable, Sendable {
+    /// The holder's session.
+    public var session: SessionID
+    /// The fencing token.
+    public var token: Token
+    /// The client's own note.
+    public var meta: String?
+    /// For how many milliseconds the lock has been held.
+    public var heldMilliseconds: Int64
+  }
+
+  /// Who waits on this host.
+  public struct Waiting: Equatable, Sendable {
+    /// The waiter's session.
+    public var session: SessionID
+    /// The client's own note.
+    public var meta: String?
+    /// For how many milliseconds the request has waited.
+    public var waitedMilliseconds: Int64
+  }
+
+  /// The lock.
+  public var name: LockName
+  /// The holder, when it is a client of this host.
+  public var holder: Holder?
+  /// Who has the lock as far as this host knows, wherever it is.
+  public var summary: HolderSummary
+  /// The first of those who wait here, in their order.
+  public var waiters: [Waiting]
+  /// How many wait here.
+  public var waitersTotal: Int
+  /// The lease's state.
+  public var leaseState: LeaseState
+  /// For how many milliseconds the lease is safe without a renewal; nil where there is none, and in the local tier.
+  public var validMilliseconds: Int64?
+}
+
+/// Sizes of what the engine has in its hands.
+public struct EngineGauges: Equatable, Sendable {
+  /// Sessions.
+  public var sessions: Int
+  /// Locks that clients of this host hold.
+  public var held: Int
+  /// Requests that wait.
+  public var waiting: Int
+  /// Locks of which something is known.
+  public var locks: Int
+  /// Commands whose reply has not come.
+  public var commandsInFlight: Int
+}
+
+extension LockEngine {
+  /// One lock, with at most `waitersMax` of its waiters; nil when this host knows nothing of it.
+  public func snapshot(of name: LockName, waitersMax: Int, now: BootInstant) -> LockSnapshot? {
+    guard let lock = locks[name] else { return nil }
+    let state: LockSnapshot.LeaseState
+    var valid: Int64?
+    switch lock.lease {
+    case .none: state = lock.hold == nil ? .none : .held
+    case .asking: state = .asking
+    case .queued: state = .waiting
+    case .lost: state = .lost
+    case .held(let lease):
+      state = lock.hold == nil ? .idle : .held
+      valid = max(0, lease.validUntil.milliseconds(since: now))
+    }
+    return LockSnapshot(
+      name: name,
+      holder: lock.hold.map {
+        .init(
+          session: $0.session, token: $0.token, meta: $0.meta, heldMilliseconds: now.milliseconds(since: $0.since))
+      },
+      summary: holderSummary(of: lock),
+      waiters: lock.queue.live.prefix(waitersMax).map {
+        .init(
+          session: $0.request.session, meta: $0.request.meta, waitedMilliseconds: now.milliseconds(since: $0.since))
+      },
+      waitersTotal: lock.queue.count, leaseState: state, validMilliseconds: valid)
+  }
+
+  /// The first `limit` names of locks that are held, waited for or idle on this host, in their order: those that begin
+  /// with `prefix` and come after `cursor`.
+  public func names(prefix: [UInt8], after cursor: LockName?, limit: Int) -> [LockName] {
+    let matching = locks.values.lazy
+      .filter { lock in
+        if lock.isUnused { if case .held = lock.lease {} else { return false } }
+        return lock.name.hasPrefix(prefix) && cursor.map { $0 < lock.name } ?? true
+      }
+      .map(\.name)
+    return Array(matching.sorted().prefix(limit))
+  }
+
+  /// Whether a session has neither a hold nor a wait.
+  public func isIdle(_ session: SessionID) -> Bool {
+    guard let record = sessions[session] else { return true }
+    return record.holds.isEmpty && record.waits.isEmpty
+  }
+
+  /// Sizes, counted now.
+  public var gauges: EngineGauges {
+    EngineGauges(
+      sessions: sessions.count, held: sessions.values.reduce(0) { $0 + $1.holds.count },
+      waiting: sessions.values.reduce(0) { $0 + $1.waits.count }, locks: locks.count,
+      commandsInFlight: pending.count)
+  }
+
+  /// What has been done since the start.
+  public var statistics: EngineCounters { counters }
+}

@@ -1,0 +1,188 @@
+/// The locks of one host as a state machine: who holds what and who waits (the local tier), and which leases this host
+/// has in the store (the host lease tier).
+///
+/// It is told facts and answers with effects. It does no I/O, reads no clock and draws no random number; the same
+/// events at the same moments give the same effects. It is not thread-safe: one event loop owns it.
+///
+/// The files of this type: this one has the entry, sessions and bookkeeping; `+Requests` what clients ask; `+Grants`
+/// who is next on this host; `+Lease` the conversation with the store; `+Deadlines` what happens as time passes;
+/// `+Snapshot` what can be looked at.
+public final class LockEngine {
+  let configuration: EngineConfiguration
+  var timeline: LeaseTimeline { configuration.timeline }
+
+  var effects: [Effect] = []
+  var locks: [LockName: LockRecord] = [:]
+  var sessions: [SessionID: SessionRecord] = [:]
+  var nextSerial: UInt64 = 0
+
+  var linkIsUp = false
+  var isShuttingDown = false
+  var didCompleteShutdown = false
+  var pending: [CommandID: PendingCommand] = [:]
+  var lastCommand: UInt64 = 0
+  var lastAttempt: UInt64 = 0
+  /// When the last command was sent, and when the latest of those that were answered had been sent.
+  var lastSentAt: BootInstant?
+  var lastAnsweredSentAt: BootInstant?
+  var nextLocalToken: Token = 1
+  /// Locks whose lease this host waits for.
+  var waitedLeases = 0
+  var heartbeatAt: BootInstant?
+
+  var leaseEnds = DeadlineQueue<(lock: LockRecord, attempt: UInt64)>()
+  var renewals = DeadlineQueue<(lock: LockRecord, attempt: UInt64)>()
+  var deadlines = DeadlineQueue<Deadline>()
+  var counters = EngineCounters()
+
+  /// An engine without sessions, its link down.
+  public init(configuration: EngineConfiguration) {
+    self.configuration = configuration
+    if case .local(let first) = configuration.tier { nextLocalToken = first }
+  }
+
+  /// Takes in a fact and appends what is to be done to `effects`. `now` never goes back.
+  ///
+  /// Whatever came due by `now` happens first: after a pause of the host, a lease that ended meanwhile is told lost
+  /// before anything else is answered.
+  public func handle(_ event: Event, now: BootInstant, into effects: inout [Effect]) {
+    swap(&self.effects, &effects)
+    defer { swap(&self.effects, &effects) }
+    fireDeadlines(now: now)
+    switch event {
+    case .sessionOpened(let session):
+      sessions[session] = SessionRecord()
+    case .sessionClosed(let session):
+      sessionClosed(session, now: now)
+    case .acquireRequested(let request):
+      acquireRequested(request, now: now)
+    case .releaseRequested(let session, let request, let name, let token):
+      releaseRequested(session, request, name: name, token: token, now: now)
+    case .extendRequested(let session, let request, let name, let token, let maximum):
+      extendRequested(session, request, name: name, token: token, maxHoldMilliseconds: maximum, now: now)
+    case .cancelRequested(let session, let request, let target):
+      cancelRequested(session, request: request, target: target, now: now)
+    case .linkUp:
+      linkUp(now: now)
+    case .linkDown:
+      linkDown(now: now)
+    case .replyReceived(let command, let reply):
+      replyReceived(command, reply, now: now)
+    case .pushReceived(let push):
+      pushReceived(push, now: now)
+    case .timerFired:
+      break
+    case .shutdownRequested:
+      shutdownRequested(now: now)
+    }
+    if isShuttingDown { completeShutdown() }
+  }
+
+  /// When ``Event/timerFired`` is wanted next; nil: not before another event has come.
+  public var nextDeadline: BootInstant? {
+    // Without the link nothing can be renewed, so that a renewal that is due is nothing to wake up for.
+    [leaseEnds.earliest, linkIsUp ? renewals.earliest : nil, deadlines.earliest].compactMap { $0 }.min()
+  }
+
+  // MARK: Records
+
+  func record(for name: LockName) -> LockRecord {
+    if let lock = locks[name] { return lock }
+    nextSerial += 1
+    let lock = LockRecord(name: name, serial: nextSerial)
+    locks[name] = lock
+    return lock
+  }
+
+  /// Forgets a lock that nobody uses and of which the store knows all that it must.
+  func dropIfUnused(_ lock: LockRecord) {
+    guard lock.isUnused, case .none = lock.lease, lock.unconfirmedRelease == nil else { return }
+    if locks[lock.name] === lock { locks[lock.name] = nil }
+  }
+
+  /// All locks, in the order in which they came to be.
+  var locksInOrder: [LockRecord] {
+    locks.values.sorted { $0.serial < $1.serial }
+  }
+
+  func setLease(_ lock: LockRecord, _ lease: Lease) {
+    waitedLeases += (lease.isWaited ? 1 : 0) - (lock.lease.isWaited ? 1 : 0)
+    lock.lease = lease
+  }
+
+  // MARK: Sessions
+
+  func sessionClosed(_ session: SessionID, now: BootInstant) {
+    guard let record = sessions.removeValue(forKey: session) else { return }
+    // Waits go first: a lock that this session gives up must not pass to a wait of its own.
+    for waiter in record.waits.values.sorted(by: { $0.request.request.rawValue < $1.request.request.rawValue }) {
+      remove(waiter, now: now)
+    }
+    let abandoned = record.waits.values.map(\.lock).sorted { $0.serial < $1.serial }
+    for hold in record.holds.values.sorted(by: { $0.lock.serial < $1.lock.serial }) {
+      end(hold)
+      advance(hold.lock, now: now)
+    }
+    for lock in abandoned { advance(lock, now: now) }
+  }
+
+  // MARK: Shutdown
+
+  func shutdownRequested(now: BootInstant) {
+    guard !isShuttingDown else { return }
+    isShuttingDown = true
+    for lock in locksInOrder {
+      while let waiter = lock.queue.first {
+        refuse(waiter, .shuttingDown, now: now)
+      }
+      if let hold = lock.hold {
+        end(hold)
+        effects.append(
+          .notify(
+            hold.session,
+            .lost(name: lock.name, token: hold.token, reason: .shutdown, graceMilliseconds: 0)))
+      }
+      if case .lost = lock.lease { setLease(lock, .none) }
+      advance(lock, now: now)
+    }
+  }
+
+  /// With the link down there is nobody to give anything back to: the leases end by themselves.
+  func completeShutdown() {
+    guard !didCompleteShutdown, !linkIsUp || locks.isEmpty else { return }
+    didCompleteShutdown = true
+    effects.append(.shutdownCompleted)
+  }
+}
+
+/// A command whose reply has not come.
+struct PendingCommand {
+  enum Kind {
+    case acquire(LockRecord, attempt: UInt64, ask: UInt64)
+    case release(LockName, attempt: UInt64)
+    case renew([(lock: LockRecord, attempt: UInt64)])
+    case other
+  }
+  var kind: Kind
+  var sentAt: BootInstant
+}
+
+/// What the engine has done since it started.
+public struct EngineCounters: Equatable, Sendable {
+  /// Grants to clients.
+  public var grants: UInt64 = 0
+  /// Grants that needed nothing from the store.
+  public var grantsWithoutStore: UInt64 = 0
+  /// Holds that were lost.
+  public var lost: UInt64 = 0
+  /// Requests that ended at their time limit.
+  public var timeouts: UInt64 = 0
+  /// Tries that met a lock in use.
+  public var busy: UInt64 = 0
+  /// Leases granted by the store.
+  public var leases: UInt64 = 0
+  /// Leases that could not be renewed in time, or that the store no longer had.
+  public var leasesLost: UInt64 = 0
+  /// Renewals, one for each lease.
+  public var renewals: UInt64 = 0
+}

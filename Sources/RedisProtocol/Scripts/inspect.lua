@@ -1,0 +1,16 @@
+-- What stands in Redis about some locks. It changes nothing.
+--
+-- KEYS     for each lock its key and its queue's key
+-- ARGV[1]  how many waiting hosts to name at the most
+--
+-- Returns, for each lock, {value or '', PTTL, hosts in the queue, {the first of them}}.
+local found = {}
+for i = 1, #KEYS, 2 do
+  local value = redis.pcall('GET', KEYS[i])
+  local length = redis.pcall('LLEN', KEYS[i + 1])
+  local hosts = redis.pcall('LRANGE', KEYS[i + 1], 0, ARGV[1] - 1)
+  if type(value) ~= 'string' then value = '' end
+  if type(length) ~= 'number' then length, hosts = 0, {} end
+  found[#found + 1] = { value, redis.call('PTTL', KEYS[i]), length, hosts }
+end
+return found
