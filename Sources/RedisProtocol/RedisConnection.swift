@@ -1,0 +1,321 @@
+internal import DequeModule
+
+/// One connection to Redis as a state machine without I/O: it takes facts (connected, bytes received, closed) and
+/// commands, and gives bytes to send and actions.
+///
+/// Replies are matched to commands by their order; pushes may come between any two replies. A script that Redis does
+/// not know (any more) is sent again with its text and answers under its own id; it is then carried out later than
+/// the commands that were sent after it, which the lease scripts allow.
+///
+/// Nothing that a server sends can trap it. Once it has reported a failure or a fault it is dead: further input is
+/// ignored, there is nothing to send, and ``closed()`` gives the commands whose outcome is unknown.
+public struct RedisConnection: Sendable {
+  private enum State: Sendable {
+    /// There is no connection yet.
+    case unconnected
+    /// The commands of the handshake are sent.
+    case handshaking(RedisHandshake)
+    /// Commands may be submitted.
+    case ready
+    /// Failed, at fault or closed.
+    case dead
+  }
+
+  /// A script and what it is run with, kept for as long as it may have to be sent again.
+  private struct Invocation: Sendable {
+    var name: ScriptName
+    var keys: [[UInt8]]
+    var arguments: [[UInt8]]
+  }
+
+  /// A command that was sent and is not answered.
+  private enum Pending: Sendable {
+    /// Whatever comes answers it.
+    case plain(id: UInt64)
+    /// A script by its digest, for the first time. NOSCRIPT has it sent again.
+    case script(id: UInt64, Invocation)
+    /// A script by its digest, behind the command that loads it again. NOSCRIPT has it sent with its text.
+    case scriptAgain(id: UInt64, Invocation)
+    /// A script with its text, which also loads it. Whatever comes answers it.
+    case scriptText(id: UInt64, ScriptName)
+
+    var id: UInt64 {
+      switch self {
+      case .plain(let id), .script(let id, _), .scriptAgain(let id, _), .scriptText(let id, _):
+        return id
+      }
+    }
+  }
+
+  private let configuration: RedisConnectionConfiguration
+  private let sources: [ScriptName: [UInt8]]
+  private var state = State.unconnected
+  private var decoder: RESPDecoder
+  private var output: [UInt8] = []
+  private var pending: Deque<Pending> = []
+  private var digests: [ScriptName: [UInt8]] = [:]
+  /// Scripts that a command under way loads again, so that the others need not carry the text too.
+  private var reloading: Set<ScriptName> = []
+
+  /// How many pushes were ignored because nothing here wants them.
+  public private(set) var ignoredPushCount: UInt64 = 0
+
+  /// A connection that is not made yet. Of two scripts with the same name the last one counts.
+  public init(configuration: RedisConnectionConfiguration) {
+    self.configuration = configuration
+    self.sources = Dictionary(configuration.scripts.map { ($0.name, $0.source) }) { _, last in last }
+    self.decoder = RESPDecoder(limits: configuration.limits)
+  }
+
+  /// Whether commands may be submitted.
+  public var isReady: Bool {
+    switch state {
+    case .ready: return true
+    case .unconnected, .handshaking, .dead: return false
+    }
+  }
+
+  /// How many commands are not answered.
+  public var pendingCount: Int { pending.count }
+
+  /// The command that has to be answered next; nil if none is pending.
+  public var oldestPendingID: UInt64? { pending.first?.id }
+
+  // MARK: - Output
+
+  /// Whether there are bytes to send.
+  public var hasOutput: Bool { !output.isEmpty }
+
+  /// Takes the bytes to send.
+  public mutating func takeOutput() -> [UInt8] {
+    defer { output = [] }
+    return output
+  }
+
+  /// Takes the bytes to send; they are valid only within `body`. Keeps their room for the next ones.
+  public mutating func drainOutput<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
+    defer {
+      if output.capacity > Self.retainedBytesMax {
+        output = []
+      } else {
+        output.removeAll(keepingCapacity: true)
+      }
+    }
+    return try output.withUnsafeBytes(body)
+  }
+
+  private static let retainedBytesMax = 1 << 20
+
+  // MARK: - Facts
+
+  /// The connection is open: the handshake begins.
+  public mutating func connected() {
+    switch state {
+    case .unconnected:
+      var handshake = RedisHandshake(configuration: configuration)
+      handshake.begin(output: &output)
+      state = .handshaking(handshake)
+    case .handshaking, .ready, .dead:
+      break
+    }
+  }
+
+  /// Bytes came from the server.
+  public mutating func received(_ bytes: UnsafeRawBufferPointer) -> [RedisConnectionAction] {
+    switch state {
+    case .unconnected, .dead:
+      return []
+    case .handshaking, .ready:
+      break
+    }
+    decoder.append(bytes)
+    var actions: [RedisConnectionAction] = []
+    do throws(RESPError) {
+      while let value = try decoder.next() {
+        let isAlive = valueReceived(value, actions: &actions)
+        guard isAlive else { return actions }
+      }
+    } catch {
+      die(.fault(.malformed(error)), actions: &actions)
+    }
+    return actions
+  }
+
+  /// The connection is closed, by whomever. Gives the ids of the commands that were not answered, in the order in
+  /// which they were sent last: whether Redis has carried them out is unknown.
+  public mutating func closed() -> [UInt64] {
+    state = .dead
+    output = []
+    reloading = []
+    defer { pending = [] }
+    return pending.map(\.id)
+  }
+
+  // MARK: - Commands
+
+  /// Sends a command; its reply comes under `id`, exactly once, or ``closed()`` gives the id. False if the connection
+  /// is not ready: nothing is sent then, and nothing comes.
+  ///
+  /// A plain command must have a name, and a script must be among the configuration's.
+  public mutating func submit(_ command: RedisCommand, id: UInt64) -> Bool {
+    guard isReady else { return false }
+    switch command {
+    case .plain(let parts):
+      // Redis does not reply to an empty command, and every later reply would be matched wrongly.
+      precondition(!parts.isEmpty, "a command without a name")
+      RESPEncoder.append(command: parts, to: &output)
+      pending.append(.plain(id: id))
+    case .script(let name, let keys, let arguments):
+      let invocation = Invocation(name: name, keys: keys, arguments: arguments)
+      appendByDigest(invocation)
+      pending.append(.script(id: id, invocation))
+    }
+    return true
+  }
+
+  private mutating func appendByDigest(_ invocation: Invocation) {
+    guard let digest = digests[invocation.name] else {
+      preconditionFailure("the script \(invocation.name.rawValue) is not among the connection's")
+    }
+    append(invocation, verb: "EVALSHA", script: digest)
+  }
+
+  private mutating func appendWithText(_ invocation: Invocation) {
+    guard let source = sources[invocation.name] else {
+      preconditionFailure("the script \(invocation.name.rawValue) is not among the connection's")
+    }
+    append(invocation, verb: "EVAL", script: source)
+  }
+
+  private mutating func append(_ invocation: Invocation, verb: String, script: [UInt8]) {
+    RESPEncoder.appendArrayHeader(count: 3 + invocation.keys.count + invocation.arguments.count, to: &output)
+    RESPEncoder.append(blobString: verb.utf8, to: &output)
+    RESPEncoder.append(blobString: script, to: &output)
+    RESPEncoder.append(blobString: String(invocation.keys.count).utf8, to: &output)
+    for key in invocation.keys { RESPEncoder.append(blobString: key, to: &output) }
+    for argument in invocation.arguments { RESPEncoder.append(blobString: argument, to: &output) }
+  }
+}
+
+// MARK: - Values from the server
+
+extension RedisConnection {
+  /// Takes one value; whether the connection lives on.
+  private mutating func valueReceived(_ value: RESPValue, actions: inout [RedisConnectionAction]) -> Bool {
+    switch value {
+    case .push(let parts):
+      return pushReceived(RedisPush(parts: parts), actions: &actions)
+    case .simpleString, .simpleError, .blobString, .integer, .double, .boolean, .null, .bigNumber, .array, .map, .set:
+      return replyReceived(value, actions: &actions)
+    }
+  }
+
+  private mutating func replyReceived(_ reply: RESPValue, actions: inout [RedisConnectionAction]) -> Bool {
+    switch state {
+    case .handshaking(var handshake):
+      let outcome = handshake.replyReceived(reply, output: &output)
+      return handshakeMoved(handshake, outcome, actions: &actions)
+    case .ready:
+      guard let oldest = pending.popFirst() else {
+        return die(.fault(.unsolicitedReply(reply.error.map(RedisErrorReply.text(of:)))), actions: &actions)
+      }
+      answer(oldest, with: reply, actions: &actions)
+      return true
+    case .unconnected, .dead:
+      return false
+    }
+  }
+
+  private mutating func answer(_ oldest: Pending, with reply: RESPValue, actions: inout [RedisConnectionAction]) {
+    let isUnknownScript = reply.error.map(RedisErrorReply.code(of:)) == "NOSCRIPT"
+    switch oldest {
+    case .script(let id, let invocation) where isUnknownScript && reloading.contains(invocation.name):
+      appendByDigest(invocation)
+      pending.append(.scriptAgain(id: id, invocation))
+    case .script(let id, let invocation) where isUnknownScript,
+      .scriptAgain(let id, let invocation) where isUnknownScript:
+      appendWithText(invocation)
+      pending.append(.scriptText(id: id, invocation.name))
+      reloading.insert(invocation.name)
+    case .scriptText(let id, let name):
+      reloading.remove(name)
+      actions.append(.reply(id: id, reply))
+    case .plain(let id), .script(let id, _), .scriptAgain(let id, _):
+      actions.append(.reply(id: id, reply))
+    }
+  }
+
+  private mutating func pushReceived(_ push: RedisPush, actions: inout [RedisConnectionAction]) -> Bool {
+    switch push {
+    case .message(let channel, let payload):
+      // Before the subscription is confirmed no message can be for it.
+      guard isReady, channel == configuration.inbox else {
+        ignoredPushCount += 1
+        return true
+      }
+      actions.append(.message(channel: channel, payload: payload))
+      return true
+    case .subscribed(let channel):
+      switch state {
+      case .handshaking(var handshake):
+        let outcome = handshake.subscribed(to: channel)
+        return handshakeMoved(handshake, outcome, actions: &actions)
+      case .ready:
+        return die(.fault(.subscriptionChanged), actions: &actions)
+      case .unconnected, .dead:
+        return false
+      }
+    case .unsubscribed:
+      return die(.fault(.subscriptionChanged), actions: &actions)
+    case .other:
+      ignoredPushCount += 1
+      return true
+    case .malformed:
+      return die(.fault(.badPush), actions: &actions)
+    }
+  }
+
+  private mutating func handshakeMoved(
+    _ handshake: RedisHandshake, _ outcome: RedisHandshake.Outcome, actions: inout [RedisConnectionAction]
+  ) -> Bool {
+    switch outcome {
+    case .goOn:
+      state = .handshaking(handshake)
+      return true
+    case .ready(let info, let digests):
+      self.digests = digests
+      state = .ready
+      actions.append(.ready(info))
+      return true
+    case .failed(let failure):
+      return die(.failed(failure), actions: &actions)
+    case .fault(let fault):
+      return die(.fault(fault), actions: &actions)
+    }
+  }
+
+  /// Reports the end. What is pending stays so until ``closed()``.
+  @discardableResult
+  private mutating func die(_ action: RedisConnectionAction, actions: inout [RedisConnectionAction]) -> Bool {
+    state = .dead
+    output = []
+    decoder = RESPDecoder(limits: configuration.limits)
+    actions.append(action)
+    return false
+  }
+}
+
+extension RedisConnection: CustomStringConvertible, CustomDebugStringConvertible {
+  /// The state, without anything that was sent or received.
+  public var description: String {
+    switch state {
+    case .unconnected: return "Redis connection (unconnected)"
+    case .handshaking: return "Redis connection (handshaking)"
+    case .ready: return "Redis connection (ready, \(pending.count) pending)"
+    case .dead: return "Redis connection (dead, \(pending.count) pending)"
+    }
+  }
+
+  /// The same.
+  public var debugDescription: String { description }
+}

@@ -1,0 +1,277 @@
+internal import DequeModule
+
+/// The conversation from the open connection to the confirmed subscription.
+///
+/// Everything is sent at once; SUBSCRIBE comes last, so that its confirmation, which is a push, ends the handshake and
+/// no message can come before. Only when there is a previous connection to kill does it take a second round trip: a
+/// server numbers its clients from 1 each time it starts, so the number alone could be a stranger's by now. It is
+/// killed only if HELLO and INFO have shown that this is still the same run of the same server.
+struct RedisHandshake: Sendable {
+  /// What was sent and is not answered yet.
+  enum Step: Hashable, Sendable {
+    case hello
+    case selectDatabase
+    case serverInfo
+    case evictionPolicy
+    case loadScript(index: Int)
+    case killPreviousClient
+    case subscribe
+  }
+
+  /// What an input has led to.
+  enum Outcome: Sendable {
+    case goOn
+    /// All is answered; under which digest Redis knows each script.
+    case ready(RedisReadyInfo, digests: [ScriptName: [UInt8]])
+    case failed(RedisHandshakeFailure)
+    case fault(RedisFault)
+  }
+
+  private let configuration: RedisConnectionConfiguration
+  /// In the order in which the replies come.
+  private var awaited: Deque<Step> = []
+  private var server = "unknown"
+  private var version = "unknown"
+  private var mode = "unknown"
+  private var clientID: Int64 = 0
+  private var runID: String?
+  private var evictionPolicy: String?
+  private var previousClient = RedisReadyInfo.PreviousClient.none
+  private var digests: [ScriptName: [UInt8]] = [:]
+
+  init(configuration: RedisConnectionConfiguration) {
+    self.configuration = configuration
+  }
+
+  /// Appends the first commands to `output`.
+  mutating func begin(output: inout [UInt8]) {
+    send(.hello, to: &output)
+    if configuration.database != 0 { send(.selectDatabase, to: &output) }
+    send(.serverInfo, to: &output)
+    send(.evictionPolicy, to: &output)
+    for index in configuration.scripts.indices { send(.loadScript(index: index), to: &output) }
+    if configuration.previousClient == nil { send(.subscribe, to: &output) }
+  }
+
+  /// Takes a reply to the oldest step; may append commands to `output`.
+  mutating func replyReceived(_ reply: RESPValue, output: inout [UInt8]) -> Outcome {
+    guard let step = awaited.popFirst() else {
+      return .fault(.unsolicitedReply(reply.error.map { _ in "withheld during the handshake" }))
+    }
+    let outcome: Outcome
+    switch step {
+    case .hello:
+      outcome = helloReplied(reply)
+    case .selectDatabase:
+      outcome = required(step, reply) { _, reply in reply.isOK }
+    case .serverInfo:
+      outcome = optional(step, reply) { handshake, reply in
+        guard let text = reply.bytes else { return false }
+        handshake.runID = Self.field("run_id", ofInfo: text)
+        return true
+      }
+    case .evictionPolicy:
+      outcome = optional(step, reply) { handshake, reply in
+        handshake.evictionPolicy = reply.value(forKey: "maxmemory-policy")?.bytes.map(RedisErrorReply.text(of:))
+        return reply.pairsOrElements
+      }
+    case .loadScript(let index):
+      outcome = required(step, reply) { handshake, reply in
+        guard let digest = reply.bytes, Self.isDigest(digest) else { return false }
+        handshake.digests[handshake.configuration.scripts[index].name] = digest
+        return true
+      }
+    case .killPreviousClient:
+      outcome = previousClientReplied(reply)
+    case .subscribe:
+      outcome = required(step, reply) { _, _ in false }
+    }
+    switch outcome {
+    case .goOn:
+      if awaited.isEmpty { finish(output: &output) }
+      return .goOn
+    case .ready, .failed, .fault:
+      return outcome
+    }
+  }
+
+  /// Takes the confirmation of a subscription.
+  mutating func subscribed(to channel: [UInt8]) -> Outcome {
+    guard awaited.first == .subscribe, channel == configuration.inbox else { return .fault(.subscriptionChanged) }
+    awaited.removeFirst()
+    let info = RedisReadyInfo(
+      server: server, version: version, mode: mode, client: RedisClientIdentity(id: clientID, runID: runID),
+      previousClient: previousClient, evictionPolicy: evictionPolicy)
+    return .ready(info, digests: digests)
+  }
+}
+
+// MARK: - Sending
+
+extension RedisHandshake {
+  private mutating func send(_ step: Step, to output: inout [UInt8]) {
+    RESPEncoder.append(command: command(of: step), to: &output)
+    awaited.append(step)
+  }
+
+  private func command(of step: Step) -> [[UInt8]] {
+    switch step {
+    case .hello:
+      var parts = ["HELLO", "3"].map { Array($0.utf8) }
+      if configuration.password != nil || configuration.username != nil {
+        parts.append(Array("AUTH".utf8))
+        parts.append(Array((configuration.username ?? "default").utf8))
+        parts.append(configuration.password?.bytes ?? [])
+      }
+      parts.append(Array("SETNAME".utf8))
+      parts.append(Self.clientName(configuration.clientName))
+      return parts
+    case .selectDatabase:
+      return ["SELECT", String(configuration.database)].map { Array($0.utf8) }
+    case .serverInfo:
+      return ["INFO", "server"].map { Array($0.utf8) }
+    case .evictionPolicy:
+      return ["CONFIG", "GET", "maxmemory-policy"].map { Array($0.utf8) }
+    case .loadScript(let index):
+      return ["SCRIPT", "LOAD"].map { Array($0.utf8) } + [configuration.scripts[index].source]
+    case .killPreviousClient:
+      let id = configuration.previousClient?.id ?? 0
+      return ["CLIENT", "KILL", "ID", String(id)].map { Array($0.utf8) }
+    case .subscribe:
+      return [Array("SUBSCRIBE".utf8), configuration.inbox]
+    }
+  }
+
+  /// Sends what had to wait for the first replies. Does nothing if the subscription was among the first commands,
+  /// because then the replies do not run out before it is confirmed.
+  private mutating func finish(output: inout [UInt8]) {
+    if let previous = configuration.previousClient, previousClient == .none {
+      if let previousRun = previous.runID, let runID {
+        if previousRun == runID {
+          send(.killPreviousClient, to: &output)
+        } else {
+          previousClient = .gone
+        }
+      } else {
+        previousClient = .unknown("the server does not tell its run_id (INFO)")
+      }
+    }
+    send(.subscribe, to: &output)
+  }
+}
+
+// MARK: - Receiving
+
+extension RedisHandshake {
+  private mutating func helloReplied(_ reply: RESPValue) -> Outcome {
+    if let error = reply.error { return .failed(failure(of: .hello, error: error)) }
+    guard reply.value(forKey: "proto")?.integer == 3, let id = reply.value(forKey: "id")?.integer else {
+      return .fault(.badHandshakeReply(to: Self.name(of: .hello)))
+    }
+    clientID = id
+    server = text(reply, "server") ?? server
+    version = text(reply, "version") ?? version
+    mode = text(reply, "mode") ?? mode
+    if let failure = RedisHandshakeFailure(mode: mode, role: text(reply, "role")) { return .failed(failure) }
+    return .goOn
+  }
+
+  private mutating func previousClientReplied(_ reply: RESPValue) -> Outcome {
+    if let error = reply.error {
+      previousClient = RedisErrorReply.starts(error, with: "ERR No such client") ? .gone : .unknown(withheld(error))
+      return .goOn
+    }
+    // The number of the connections that were killed; `OK` from a server that knows only the old form.
+    guard let count = reply.isOK ? 1 : reply.integer else {
+      return .fault(.badHandshakeReply(to: Self.name(of: .killPreviousClient)))
+    }
+    previousClient = count > 0 ? .killed : .gone
+    return .goOn
+  }
+
+  /// Takes the reply to a step without which the connection is of no use.
+  private mutating func required(
+    _ step: Step, _ reply: RESPValue, accept: (inout RedisHandshake, RESPValue) -> Bool
+  ) -> Outcome {
+    if let error = reply.error { return .failed(failure(of: step, error: error)) }
+    return accept(&self, reply) ? .goOn : .fault(.badHandshakeReply(to: Self.name(of: step)))
+  }
+
+  /// Takes the reply to a step that a server may refuse: some providers, and narrow ACLs, do.
+  private mutating func optional(
+    _ step: Step, _ reply: RESPValue, accept: (inout RedisHandshake, RESPValue) -> Bool
+  ) -> Outcome {
+    if reply.error != nil { return .goOn }
+    return accept(&self, reply) ? .goOn : .fault(.badHandshakeReply(to: Self.name(of: step)))
+  }
+
+  private func failure(of step: Step, error: [UInt8]) -> RedisHandshakeFailure {
+    RedisHandshakeFailure(
+      step: step, error: error, words: withheld(error), user: RedisErrorReply.text(of: userBytes),
+      hasPassword: configuration.password != nil, database: configuration.database)
+  }
+
+  private var userBytes: [UInt8] { Array((configuration.username ?? "default").utf8) }
+
+  /// The words of an error, or its code word alone if they hold the password: an old server repeats the arguments
+  /// of a command that it does not know.
+  private func withheld(_ error: [UInt8]) -> String {
+    if let password = configuration.password?.bytes, !password.isEmpty, Self.contains(error, password) {
+      return "(words withheld)"
+    }
+    return RedisErrorReply.text(of: error)
+  }
+
+  private func text(_ reply: RESPValue, _ key: String) -> String? {
+    reply.value(forKey: key)?.bytes.map(RedisErrorReply.text(of:))
+  }
+
+  /// How a step is called in messages.
+  static func name(of step: Step) -> String {
+    switch step {
+    case .hello: return "HELLO"
+    case .selectDatabase: return "SELECT"
+    case .serverInfo: return "INFO"
+    case .evictionPolicy: return "CONFIG GET"
+    case .loadScript: return "SCRIPT LOAD"
+    case .killPreviousClient: return "CLIENT KILL"
+    case .subscribe: return "SUBSCRIBE"
+    }
+  }
+
+  /// Redis takes printable ASCII without spaces.
+  private static func clientName(_ name: String) -> [UInt8] {
+    let bytes = name.utf8.prefix(256).map { $0 > 0x20 && $0 < 0x7F ? $0 : 0x2D }
+    return bytes.isEmpty ? Array("sidelock".utf8) : bytes
+  }
+
+  private static func isDigest(_ bytes: [UInt8]) -> Bool {
+    bytes.count == 40 && bytes.allSatisfy { ($0 >= 0x30 && $0 <= 0x39) || ($0 >= 0x61 && $0 <= 0x66) }
+  }
+
+  /// The value in the line `name:value` of an INFO reply; nil if there is none, or an empty one.
+  private static func field(_ name: String, ofInfo text: [UInt8]) -> String? {
+    let prefix = Array("\(name):".utf8)
+    for line in text.split(whereSeparator: { $0 == 0x0A || $0 == 0x0D }) where line.starts(with: prefix) {
+      let value = Array(line.dropFirst(prefix.count))
+      return value.isEmpty ? nil : RedisErrorReply.text(of: value)
+    }
+    return nil
+  }
+
+  private static func contains(_ text: [UInt8], _ part: [UInt8]) -> Bool {
+    text.indices.contains { text[$0...].starts(with: part) }
+  }
+}
+
+extension RESPValue {
+  /// Whether this is a map, or what RESP2 has in its place.
+  fileprivate var pairsOrElements: Bool {
+    switch self {
+    case .map, .array:
+      return true
+    case .simpleString, .simpleError, .blobString, .integer, .double, .boolean, .null, .bigNumber, .set, .push:
+      return false
+    }
+  }
+}

@@ -1,0 +1,116 @@
+// The words for an operator whose Redis cannot be used.
+
+extension RedisHandshakeFailure {
+  /// A failure for a server that is no plain primary, by what HELLO told; nil if it is one.
+  init?(mode: String, role: String?) {
+    switch mode {
+    case "sentinel":
+      self.init(
+        reason: .unsupportedServer,
+        message: "this is a Redis Sentinel; Sentinel is not supported yet: give the address of the primary itself",
+        retryMayHelp: false)
+    case "cluster":
+      self.init(
+        reason: .unsupportedServer,
+        message: "this is a node of a Redis Cluster, which is not supported yet: give a single primary",
+        retryMayHelp: false)
+    default:
+      // A server that tells no role (some compatible ones do not) is taken at its word when it accepts writes.
+      guard let role, role != "master", role != "primary" else { return nil }
+      self.init(
+        reason: .notPrimary,
+        message: "this Redis is a \(role); locks need the primary: give its address, or wait for the failover to end",
+        retryMayHelp: true)
+    }
+  }
+
+  /// A failure for the error that answered a step. `words` are the error's, without the password.
+  init(
+    step: RedisHandshake.Step, error: [UInt8], words: String, user: String, hasPassword: Bool, database: Int
+  ) {
+    let command = RedisHandshake.name(of: step)
+    switch RedisErrorReply.code(of: error) {
+    case "WRONGPASS":
+      self.init(
+        reason: .authenticationFailed,
+        message: "Redis refused the password of user '\(user)': check user and password, and that the user is "
+          + "enabled (ACL LIST)",
+        retryMayHelp: false)
+    case "NOAUTH":
+      self.init(
+        reason: .authenticationFailed,
+        message: hasPassword
+          ? "Redis did not accept user '\(user)': check user and password"
+          : "Redis asks for a password: give it, as in redis://user:password@host",
+        retryMayHelp: false)
+    case "NOPERM":
+      self.init(
+        reason: .notPermitted,
+        message: "the Redis user '\(user)' may not use \(command): allow it with ACL SETUSER \(user) "
+          + Self.rule(for: step),
+        retryMayHelp: false)
+    case "NOPROTO":
+      self.init(reason: .unsupportedServer, message: Self.tooOld, retryMayHelp: false)
+    case "DENIED":
+      self.init(
+        reason: .notPermitted,
+        message: "Redis is in protected mode and refuses connections from other hosts: set a password, or bind it",
+        retryMayHelp: false)
+    default:
+      self.init(uncoded: error, step: step, words: words, database: database)
+    }
+  }
+
+  /// A failure for an error that its code word alone does not explain.
+  private init(uncoded error: [UInt8], step: RedisHandshake.Step, words: String, database: Int) {
+    let command = RedisHandshake.name(of: step)
+    if RedisErrorReply.starts(error, with: "ERR unknown command") {
+      self.init(
+        reason: .unsupportedServer,
+        message: step == .hello ? Self.tooOld : "this server does not offer \(command), which locks need",
+        retryMayHelp: false)
+      return
+    }
+    if step == .hello, Self.isAboutAuthentication(error) {
+      self.init(
+        reason: .authenticationFailed,
+        message: "Redis has no password set, but one was given: leave it out, or set it in Redis",
+        retryMayHelp: false)
+      return
+    }
+    switch RedisErrorReply.classify(error: error) {
+    case .transient(_):
+      self.init(reason: .temporary, message: "Redis cannot serve now: \(words)", retryMayHelp: true)
+    case .wrongType, .fatal(_):
+      if step == .selectDatabase {
+        self.init(
+          reason: .noSuchDatabase,
+          message: "Redis has no database \(database): \(words)", retryMayHelp: false)
+      } else {
+        // What is not known may pass (a proxy's error, say); a script that does not compile never will.
+        let isScript = if case .loadScript = step { true } else { false }
+        self.init(reason: .refused, message: "Redis refused \(command): \(words)", retryMayHelp: !isScript)
+      }
+    }
+  }
+
+  private static let tooOld = "this server does not speak RESP3 (HELLO 3): Redis 6.0 or newer is needed"
+
+  private static func isAboutAuthentication(_ error: [UInt8]) -> Bool {
+    RedisErrorReply.starts(error, with: "ERR Client sent AUTH")
+      || RedisErrorReply.starts(error, with: "ERR AUTH ")
+  }
+
+  /// What ACL SETUSER takes to allow a step.
+  private static func rule(for step: RedisHandshake.Step) -> String {
+    switch step {
+    case .hello: return "+hello"
+    case .selectDatabase: return "+select"
+    case .serverInfo: return "+info"
+    case .evictionPolicy: return "+config|get"
+    case .loadScript: return "+script|load"
+    case .killPreviousClient: return "+client|kill"
+    case .subscribe: return "+subscribe and the channel's pattern (&sidelock:*)"
+    }
+  }
+}
