@@ -2,62 +2,74 @@
 """Holds a lock until the input ends: client.py SOCKET NAME."""
 
 import json
-import selectors
+import os
+import select
 import socket
 import sys
 
 
-def main(path, name):
-    sock = socket.socket(socket.AF_UNIX)  # Python sets close-on-exec itself.
-    sock.connect(path)
-    lines = sock.makefile("r", encoding="utf-8", newline="\n")
+class Lost(Exception):
+    """The lock is gone; the reason is the text."""
 
-    def send(**request):
-        sock.sendall(json.dumps(request).encode() + b"\n")
 
-    def reply(wanted):
-        for line in lines:
-            message = json.loads(line)
-            if message.get("id") == wanted:
-                return message
-            told(message)
-        sys.exit("the daemon closed the connection")
+class Daemon:
+    """A connection to sidelockd."""
 
-    def told(message):
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)  # Python sets close-on-exec itself.
+        self.socket.connect(path)
+        self.buffer = b""
+        self.last_id = 0
+
+    def next_message(self):
+        """Reads until a line is complete."""
+        while b"\n" not in self.buffer:
+            data = self.socket.recv(65536)
+            if not data:
+                sys.exit("the daemon closed the connection")
+            self.buffer += data
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        message = json.loads(line)
         if message.get("method") == "lost":
-            print("lost", message["params"]["reason"], flush=True)
-            sys.exit(3)
+            raise Lost(message["params"]["reason"])
+        return message
 
-    send(id=1, method="acquire", params={"name": name})
-    answer = reply(1)
-    if "error" in answer:
-        sys.exit(answer["error"]["message"])
-    token = answer["result"]["token"]
+    def call(self, method, **params):
+        """Sends a request and gives its result."""
+        self.last_id += 1
+        request = {"id": self.last_id, "method": method, "params": params}
+        self.socket.sendall(json.dumps(request).encode() + b"\n")
+        while True:
+            message = self.next_message()
+            if message.get("id") == self.last_id:
+                if "error" in message:
+                    sys.exit(message["error"]["message"])
+                return message["result"]
+
+
+def main(path, name):
+    daemon = Daemon(path)
+    token = daemon.call("acquire", name=name)["token"]
     print("acquired", token, flush=True)
-
     # Work, and watch the socket meanwhile.
-    with selectors.DefaultSelector() as selector:
-        selector.register(sock, selectors.EVENT_READ, "daemon")
-        selector.register(sys.stdin, selectors.EVENT_READ, "input")
-        working = True
-        while working:
-            for key, _ in selector.select():
-                if key.data == "input":
-                    working = sys.stdin.buffer.raw.read(4096) != b""
-                else:
-                    line = lines.readline()
-                    if not line:
-                        sys.exit("the daemon closed the connection")
-                    told(json.loads(line))
-
-    send(id=2, method="release", params={"name": name, "token": token})
-    answer = reply(2)
-    if "error" in answer:
-        sys.exit(answer["error"]["message"])
+    working = True
+    while working:
+        while b"\n" in daemon.buffer:
+            daemon.next_message()
+        for ready in select.select([daemon.socket, 0], [], [])[0]:
+            if ready is daemon.socket:
+                daemon.next_message()
+            else:
+                working = os.read(0, 4096) != b""
+    daemon.call("release", name=name, token=token)
     print("released", flush=True)
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("usage: client.py SOCKET NAME")
-    main(sys.argv[1], sys.argv[2])
+    try:
+        main(sys.argv[1], sys.argv[2])
+    except Lost as lost:
+        print("lost", lost, flush=True)
+        sys.exit(3)

@@ -7,9 +7,9 @@ set -euo pipefail
 name=${2//\\/\\\\}
 name=${name//\"/\\\"}
 
-# socat's own life is the session's: when this script ends, its end of the pipe closes, and the locks are free. The
-# long -t only says that a half-close does not end the connection early.
-coproc DAEMON { exec socat -t86400 - "UNIX-CONNECT:$1"; }
+# When this script ends, in whatever way, socat's input ends, and -t0 makes it close the connection at once: the locks
+# are free. A longer -t would keep the half-closed connection, and with it the locks.
+coproc DAEMON { exec socat -t0 - "UNIX-CONNECT:$1"; }
 exec {from}<&"${DAEMON[0]}" {to}>&"${DAEMON[1]}"
 socat=$DAEMON_PID
 trap 'kill "$socat" 2>/dev/null || true' EXIT

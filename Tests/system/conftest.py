@@ -1,0 +1,48 @@
+"""Fixtures and reports of the system tests."""
+
+import pathlib
+import resource
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from harness.lab import Lab  # noqa: E402
+
+_measured = []
+
+
+def pytest_configure(config):
+    # Ten thousand connections need a descriptor each, here and in the daemon, which inherits this limit.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@pytest.fixture
+def lab():
+    """Starts servers and daemons, and ends them; a daemon that crashed, or does not exit with 0, fails the test."""
+    lab = Lab()
+    yield lab
+    lab.close()
+
+
+@pytest.fixture
+def measured(request):
+    """Notes a figure for the report at the end: measured(what, value)."""
+    return lambda what, value: _measured.append(f"{request.node.name}: {what}: {value}")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if report.when == "call" and report.failed and lab:
+        report.sections += lab.logs()
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _measured:
+        terminalreporter.section("measured")
+        for line in _measured:
+            terminalreporter.line(line)

@@ -1,0 +1,1 @@
+"""What the system tests need to run real daemons, servers and clients."""

@@ -1,0 +1,131 @@
+"""A private redis-server, and a look at the commands that it executes."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import uuid
+
+import redis
+
+from .waiting import GENEROUS_SECONDS, wait_until
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class RedisServer:
+    """Runs in `directory`, on a Unix socket and a TCP port of the loopback interface. It keeps no data on disk."""
+
+    def __init__(self, directory, *args):
+        self.directory = pathlib.Path(directory)
+        self.socket_path = self.directory / "redis.sock"
+        self.args = args
+        self.process = None
+        self.port = None
+        self.log_path = self.directory / "redis.log"
+        # An administrator's connection: no tests of a client library's own retries here.
+        self.admin = redis.Redis(unix_socket_path=str(self.socket_path), socket_timeout=GENEROUS_SECONDS)
+        self.start()
+
+    @property
+    def url(self):
+        return f"unix://{self.socket_path}"
+
+    @property
+    def tcp_url(self):
+        return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def start(self):
+        """Starts with empty data."""
+        for _ in range(5):
+            self.port = free_port()
+            with open(self.log_path, "ab") as log:
+                self.process = subprocess.Popen(
+                    ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket",
+                     str(self.socket_path), "--save", "", "--appendonly", "no", "--dir", str(self.directory),
+                     "--maxclients", "10000", "--enable-debug-command", "local", *self.args],
+                    stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            if wait_until(lambda: self._answers() or self.process.poll() is not None, "redis-server's start"):
+                if self.process.poll() is None:
+                    return
+        raise AssertionError(f"redis-server does not start: {self.log_path.read_text()}")
+
+    def _answers(self):
+        try:
+            return self.admin.ping()
+        except redis.exceptions.AuthenticationError:
+            return True
+        except redis.exceptions.ConnectionError:
+            return False
+
+    def stop(self):
+        """SIGSTOP: it is there, and says nothing. Returns when the kernel has stopped it."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
+
+    def resume(self):
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self):
+        """SIGKILL. Whatever it held is gone."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.admin.connection_pool.disconnect()
+        self.socket_path.unlink(missing_ok=True)
+
+    def restart(self):
+        self.kill()
+        self.start()
+
+    def keys(self):
+        return sorted(self.admin.keys("*"))
+
+    def daemon_connections(self):
+        """The connections that are not this administrator's own."""
+        own = self.admin.client_id()
+        return [c for c in self.admin.client_list() if int(c["id"]) != own and c["cmd"] != "monitor"]
+
+    def monitor(self):
+        return Monitor(self)
+
+
+class Monitor:
+    """The commands that the server executes, in their order, from the moment this exists."""
+
+    def __init__(self, server):
+        self.server = server
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(GENEROUS_SECONDS)
+        self.socket.connect(str(server.socket_path))
+        self.file = self.socket.makefile("rb")
+        self.socket.sendall(b"MONITOR\r\n")
+        assert self.file.readline() == b"+OK\r\n"
+
+    def commands(self):
+        """What has been executed since the last call, as (seconds, text); scripts' own commands are left out."""
+        marker = uuid.uuid4().hex
+        self.server.admin.execute_command("ECHO", marker)
+        found = []
+        while True:
+            line = self.file.readline().decode("utf-8", "replace").strip()
+            assert line, "MONITOR ended"
+            if marker in line:
+                return found
+            head, _, text = line.partition("] ")
+            if " lua" in head or text.upper().startswith('"CLIENT" "SETINFO"'):
+                continue
+            found.append((float(head[1:].split()[0]), text))
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
