@@ -1,0 +1,231 @@
+/// The `id` that a client gave its request. The number 1 and the string "1" are two ids.
+public enum MessageID: Hashable, Sendable {
+  /// An integer, negative ones included, of a magnitude up to ``Limits/integerMax``.
+  case integer(Int64)
+  /// A string, as its UTF-8 bytes: two ids that only look the same are two.
+  case string([UInt8])
+}
+
+/// A request of a client, complete and within all limits.
+public enum ClientRequest: Equatable, Sendable {
+  /// Tells who the client is.
+  case initialize(InitializeParams)
+  /// Asks for a lock.
+  case acquire(AcquireParams)
+  /// Gives a lock back. `token` may be absent when the session has one hold of that name.
+  case release(name: [UInt8], token: Int64?)
+  /// Sets the limit of a hold anew, in milliseconds from now; nil takes it away.
+  case extend(name: [UInt8], token: Int64?, maxHoldMilliseconds: Int64?)
+  /// Withdraws the request with that id.
+  case cancel(MessageID)
+  /// Asks about one lock.
+  case inspect(name: [UInt8])
+  /// Asks about many locks.
+  case list(ListParams)
+  /// Asks for nothing but a reply.
+  case ping
+  /// Asks for counters and gauges.
+  case stats
+  /// Asks for the OpenRPC document.
+  case rpcDiscover
+
+  /// The method that was called.
+  public var method: ProtocolMethod {
+    switch self {
+    case .initialize: .initialize
+    case .acquire: .acquire
+    case .release: .release
+    case .extend: .extend
+    case .cancel: .cancel
+    case .inspect: .inspect
+    case .list: .list
+    case .ping: .ping
+    case .stats: .stats
+    case .rpcDiscover: .rpcDiscover
+    }
+  }
+}
+
+/// What `initialize` says. nil: the client did not say.
+public struct InitializeParams: Equatable, Sendable {
+  /// What ends the session.
+  public enum Lifetime: String, CaseIterable, Sendable {
+    /// The last copy of the socket is closed.
+    case socket
+    /// The process that connected has ended, whoever still has the socket.
+    case process
+  }
+
+  /// The program's name.
+  public var clientName: String?
+  /// The program's version.
+  public var clientVersion: String?
+  /// The version of the protocol that the client wants, at least 1. Whether it is spoken is for the caller to decide.
+  public var protocolVersion: Int64?
+  /// What ends the session.
+  public var lifetime: Lifetime
+  /// The session ends when nothing came for so many milliseconds.
+  public var keepaliveMilliseconds: Int64?
+
+  /// What a client says of itself.
+  public init(
+    clientName: String? = nil, clientVersion: String? = nil, protocolVersion: Int64? = nil,
+    lifetime: Lifetime = .socket, keepaliveMilliseconds: Int64? = nil
+  ) {
+    self.clientName = clientName
+    self.clientVersion = clientVersion
+    self.protocolVersion = protocolVersion
+    self.lifetime = lifetime
+    self.keepaliveMilliseconds = keepaliveMilliseconds
+  }
+}
+
+/// What `acquire` asks for. The mode is always exclusive in this version.
+public struct AcquireParams: Equatable, Sendable {
+  /// The lock's name, 1 to ``Limits/nameBytesMax`` bytes of UTF-8.
+  public var name: [UInt8]
+  /// How long to wait, in milliseconds; nil: no limit, 0: a try.
+  public var waitMilliseconds: Int64?
+  /// After how many milliseconds of holding the lock is taken away; nil: never.
+  public var maxHoldMilliseconds: Int64?
+  /// The client's own note.
+  public var meta: String?
+  /// Whether the client wants to be told of its place in the queue.
+  public var progress: Bool
+
+  /// A wish for the exclusive lock `name`.
+  public init(
+    name: [UInt8], waitMilliseconds: Int64? = nil, maxHoldMilliseconds: Int64? = nil, meta: String? = nil,
+    progress: Bool = false
+  ) {
+    self.name = name
+    self.waitMilliseconds = waitMilliseconds
+    self.maxHoldMilliseconds = maxHoldMilliseconds
+    self.meta = meta
+    self.progress = progress
+  }
+}
+
+/// What `list` asks for.
+public struct ListParams: Equatable, Sendable {
+  /// Whose locks.
+  public enum Scope: String, CaseIterable, Sendable {
+    /// Those that this host holds or waits for.
+    case host
+    /// Those of all hosts on the same Redis.
+    case all
+  }
+
+  /// Only locks whose name begins with these bytes; nil or empty: all.
+  public var prefix: [UInt8]?
+  /// Whose locks.
+  public var scope: Scope
+  /// How many at most.
+  public var limit: Int
+  /// Where to go on, as an earlier reply told it; the caller checks what it means.
+  public var cursor: String?
+
+  /// A wish for a page of locks.
+  public init(
+    prefix: [UInt8]? = nil, scope: Scope = .host, limit: Int = Int(Limits.listCountDefault), cursor: String? = nil
+  ) {
+    self.prefix = prefix
+    self.scope = scope
+    self.limit = limit
+    self.cursor = cursor
+  }
+}
+
+/// What a line turned out to be.
+public enum ClientMessage: Equatable, Sendable {
+  /// A request, to be answered exactly once under this id.
+  case request(MessageID, ClientRequest)
+  /// A `cancel` without an id, of the request with this id: it is not answered.
+  case cancelNotification(MessageID)
+  /// Nothing that can be carried out: the refusal is to be sent as it is.
+  case refused(RequestRefusal)
+}
+
+/// Why a line is not a request, as it is told to the client.
+public struct RequestRefusal: Error, Equatable, Sendable {
+  /// A member of the error's `data`.
+  public struct Detail: Equatable, Sendable {
+    /// What a member of `data` can be.
+    public enum Value: Equatable, Sendable {
+      /// Text.
+      case text(String)
+      /// Several texts.
+      case texts([String])
+      /// A number.
+      case integer(Int64)
+    }
+
+    /// The member's name.
+    public var key: StaticString
+    /// What it says.
+    public var value: Value
+
+    /// A member of `data`.
+    public init(_ key: StaticString, _ value: Value) {
+      self.key = key
+      self.value = value
+    }
+
+    /// Details are equal when they say the same.
+    public static func == (a: Detail, b: Detail) -> Bool {
+      a.key.description == b.key.description && a.value == b.value
+    }
+  }
+
+  /// The id of the request; nil when it could not be read, and is told as null.
+  public var id: MessageID?
+  /// The error.
+  public var code: ErrorCode
+  /// What is wrong and what to do about it.
+  public var message: String
+  /// More members of `data`, besides `reason`.
+  public var details: [Detail]
+
+  /// A refusal.
+  public init(id: MessageID? = nil, code: ErrorCode, message: String, details: [Detail] = []) {
+    self.id = id
+    self.code = code
+    self.message = message
+    self.details = details
+  }
+
+  /// The answer to a line that was too long and has been skipped.
+  public static let lineTooLong = RequestRefusal(
+    code: .invalidRequest,
+    message: "the line was longer than \(Limits.lineBytesMax) bytes and was skipped; send shorter lines",
+    details: [Detail("limit", .integer(Int64(Limits.lineBytesMax)))])
+
+  /// The last words to a client that sends no line end.
+  public static let lineWithoutEnd = RequestRefusal(
+    code: .invalidRequest,
+    message: "\(Limits.unendedBytesMax) bytes came without a line end; the connection is closed",
+    details: [Detail("limit", .integer(Int64(Limits.unendedBytesMax)))])
+
+  /// The answer to a request that asks, with these members of its params, for what a later version will offer.
+  public static func unsupported(id: MessageID, _ members: [String]) -> RequestRefusal {
+    RequestRefusal(
+      id: id, code: .invalidParams,
+      message: "this version of sidelock does not offer: "
+        + members.map { "\"\($0)\"" }.joined(separator: ", "),
+      details: [Detail("unsupported", .texts(members))])
+  }
+
+  /// The answer to a request whose id another request has that is not yet answered. It carries no id, because a reply
+  /// under that id would be taken for the other's.
+  public static func idInFlight(_ id: MessageID) -> RequestRefusal {
+    let shown =
+      switch id {
+      case .integer(let number): "\(number)"
+      case .string(let bytes): "\"\(String(decoding: bytes, as: UTF8.self))\""
+      }
+    return RequestRefusal(
+      code: .invalidRequest,
+      message: "the id \(shown) belongs to a request that is not yet answered; give every request an id of its own",
+      details: [Detail("field", .text("id"))])
+  }
+}

@@ -1,0 +1,410 @@
+/// Writes the daemon's messages, each a whole line, one behind the other, into memory that is used again.
+///
+/// The caller takes ``bytes`` and calls ``removeAll()``. A single line stays within ``Limits/lineBytesMax`` bytes for
+/// all replies of a fixed form; where the caller adds as much as it likes (holders, waiters, locks, figures), it watches
+/// ``lineCount`` or uses ``listEntry(_:)`` and ``inspected(id:_:)``, which see to it.
+public struct MessageWriter: Sendable {
+  /// The JSON under the messages.
+  public private(set) var json: JSONWriter
+  /// Where the line begins that is being written, or was written last.
+  private var lineStart = 0
+
+  /// A writer with room for `capacity` bytes.
+  public init(capacity: Int = 4_096) {
+    json = JSONWriter(capacity: capacity)
+  }
+
+  /// The lines written so far.
+  public var bytes: [UInt8] { json.bytes }
+  /// Bytes of all lines so far.
+  public var count: Int { json.count }
+  /// Bytes of the line that is being written, or was written last.
+  public var lineCount: Int { json.count - lineStart }
+
+  /// Forgets what was written and keeps the memory.
+  public mutating func removeAll() {
+    json.removeAll()
+    lineStart = 0
+  }
+
+  // MARK: The envelope
+
+  /// Writes the reply to a request that had success; `body` writes the one value that is the result.
+  @inlinable
+  public mutating func success(id: MessageID, _ body: (inout JSONWriter) -> Void) {
+    beginSuccess(id: id)
+    withJSON(body)
+    endMessage()
+  }
+
+  /// Writes the reply to a request that had none; `body` writes further members of the error's `data`.
+  ///
+  /// `id` nil: it could not be read. `message` nil: the error's own.
+  @inlinable
+  public mutating func failure(
+    id: MessageID?, _ code: ErrorCode, message: String? = nil, _ body: (inout JSONWriter) -> Void = { _ in }
+  ) {
+    beginFailure(id: id, code, message: message)
+    withJSON(body)
+    endFailure()
+  }
+
+  /// Writes a notification; `body` writes the members of its params.
+  @inlinable
+  public mutating func notification(_ method: StaticString, _ body: (inout JSONWriter) -> Void = { _ in }) {
+    beginNotification(method)
+    withJSON(body)
+    endNotification()
+  }
+
+  /// Writes a refusal of a line.
+  public mutating func refusal(_ refusal: RequestRefusal) {
+    failure(id: refusal.id, refusal.code, message: refusal.message) { json in
+      for detail in refusal.details {
+        json.key(detail.key)
+        switch detail.value {
+        case .text(let text): json.value(text)
+        case .texts(let texts): json.array { for text in texts { $0.value(text) } }
+        case .integer(let number): json.value(number)
+        }
+      }
+    }
+  }
+
+  @usableFromInline
+  mutating func withJSON(_ body: (inout JSONWriter) -> Void) {
+    body(&json)
+  }
+
+  @usableFromInline
+  mutating func beginSuccess(id: MessageID) {
+    beginMessage()
+    write(id)
+    json.key("result")
+  }
+
+  @usableFromInline
+  mutating func beginFailure(id: MessageID?, _ code: ErrorCode, message: String?) {
+    beginMessage()
+    write(id)
+    json.key("error")
+    json.beginObject()
+    json.member("code", Int64(code.rawValue))
+    if let message { json.member("message", message) } else { writeDefaultMessage(code) }
+    json.key("data")
+    json.beginObject()
+    json.member("reason", literal: code.reason)
+  }
+
+  @usableFromInline
+  mutating func endFailure() {
+    json.endObject()
+    json.endObject()
+    endMessage()
+  }
+
+  @usableFromInline
+  mutating func beginNotification(_ method: StaticString) {
+    beginMessage()
+    json.member("method", literal: method)
+    json.key("params")
+    json.beginObject()
+  }
+
+  @usableFromInline
+  mutating func endNotification() {
+    json.endObject()
+    endMessage()
+  }
+
+  @usableFromInline
+  mutating func endMessage() {
+    json.endObject()
+    json.endLine()
+  }
+
+  private mutating func beginMessage() {
+    lineStart = json.count
+    json.beginObject()
+    json.member("jsonrpc", literal: "2.0")
+  }
+
+  private mutating func write(_ id: MessageID?) {
+    json.key("id")
+    if let id { Self.write(id, to: &json) } else { json.null() }
+  }
+
+  private static func write(_ id: MessageID, to json: inout JSONWriter) {
+    switch id {
+    case .integer(let number): json.value(number)
+    case .string(let text): json.value(utf8: text)
+    }
+  }
+
+  private mutating func writeDefaultMessage(_ code: ErrorCode) {
+    json.member("message", "\(code.defaultMessage)")
+  }
+}
+
+// MARK: - Replies
+
+extension MessageWriter {
+  /// Answers `acquire`: the lock is the client's. `validMilliseconds` nil, told as null: without Redis it does not end
+  /// by itself.
+  public mutating func acquired(
+    id: MessageID, name: [UInt8], token: Int64, waitedMilliseconds: Int64, validMilliseconds: Int64?
+  ) {
+    success(id: id) { json in
+      json.object { json in
+        json.member("name", utf8: name)
+        json.member("token", token)
+        json.member("mode", literal: "exclusive")
+        json.member("waited_ms", waitedMilliseconds)
+        json.member("valid_ms", orNull: validMilliseconds)
+      }
+    }
+  }
+
+  /// Answers `release`. `remaining`: holds of the same owner that are left.
+  public mutating func released(id: MessageID, name: [UInt8], token: Int64, remaining: Int64) {
+    success(id: id) { json in
+      json.object { json in
+        json.member("name", utf8: name)
+        json.member("token", token)
+        json.member("remaining", remaining)
+      }
+    }
+  }
+
+  /// Answers `extend`. nil, told as null: no limit.
+  public mutating func extended(id: MessageID, name: [UInt8], token: Int64, maxHoldMilliseconds: Int64?) {
+    success(id: id) { json in
+      json.object { json in
+        json.member("name", utf8: name)
+        json.member("token", token)
+        json.member("max_hold_ms", orNull: maxHoldMilliseconds)
+      }
+    }
+  }
+
+  /// Answers `cancel`: whether there was such a request, still waiting.
+  public mutating func cancelled(id: MessageID, _ cancelled: Bool) {
+    success(id: id) { $0.object { $0.member("cancelled", cancelled) } }
+  }
+
+  /// Answers `ping`.
+  public mutating func pong(id: MessageID) {
+    success(id: id) { $0.object { _ in } }
+  }
+
+  /// Answers `rpc.discover` with the OpenRPC document, which is JSON without line feeds.
+  public mutating func discovered(id: MessageID, document: [UInt8]) {
+    success(id: id) { $0.raw(document) }
+  }
+
+  /// Answers `initialize`.
+  public mutating func initialized(id: MessageID, _ server: ServerInfo) {
+    success(id: id) { json in
+      json.object { json in
+        json.member("protocol", Limits.protocolVersion)
+        json.object("server") { json in
+          json.member("name", literal: "sidelock")
+          json.member("version", server.version)
+        }
+        json.member("instance", server.instance)
+        json.member("session", server.session)
+        json.member("host", server.host)
+        json.member("backend", server.backend.rawValue)
+        json.member("lease_ms", orNull: server.leaseMilliseconds)
+        json.object("limits") { json in
+          for (name, limit) in Limits.told { json.member(name, limit) }
+        }
+      }
+    }
+  }
+
+  /// Answers `stats`.
+  public mutating func stats(id: MessageID, _ stats: [Stat]) {
+    success(id: id) { Self.write(stats, to: &$0) }
+  }
+
+  private static func write(_ stats: [Stat], to json: inout JSONWriter) {
+    json.beginObject()
+    for stat in stats {
+      json.key(stat.name)
+      switch stat.value {
+      case .integer(let number): json.value(number)
+      case .text(let text): json.value(text)
+      case .flag(let flag): json.value(flag)
+      case .group(let group): write(group, to: &json)
+      }
+    }
+    json.endObject()
+  }
+}
+
+// MARK: - Locks
+
+extension MessageWriter {
+  /// Room that is kept for the end of a page of `list`: its cursor with every byte escaped, and the brackets.
+  private static let listEndBytesMax = Limits.cursorBytesMax * 6 + 64
+  /// Room that is kept for the brackets that end a lock and its line.
+  private static let lineEndBytesMax = 16
+  /// How much of a line the holders of one lock may take.
+  private static let holdersBytesMax = Limits.lineBytesMax / 2
+
+  /// Answers `inspect`. Holders and waiters that would make the line too long are left out; `waiters_total` tells how
+  /// many wait.
+  public mutating func inspected(id: MessageID, _ lock: LockInfo) {
+    beginSuccess(id: id)
+    json.beginObject()
+    json.member("name", utf8: lock.name)
+    json.key("mode")
+    if lock.holders.isEmpty { json.null() } else { json.value(literal: "exclusive") }
+    Self.writeHolders(lock.holders, to: &json)
+    json.member("waiters_total", lock.waitersTotal)
+    json.object("lease") { json in
+      json.member("state", lock.lease.rawValue)
+      json.member("valid_ms", orNull: lock.leaseValidMilliseconds)
+    }
+    json.key("waiters")
+    json.beginArray()
+    for waiter in lock.waiters.prefix(Limits.shownWaitersMax) {
+      let mark = json.mark
+      json.object { Self.write(waiter, to: &$0) }
+      if lineCount > Limits.lineBytesMax - Self.lineEndBytesMax {
+        json.rewind(to: mark)
+        break
+      }
+    }
+    json.endArray()
+    json.endObject()
+    endMessage()
+  }
+
+  /// Begins the answer to `list`: ``listEntry(_:)`` and ``endList(cursor:)`` are to follow.
+  public mutating func beginList(id: MessageID) {
+    beginSuccess(id: id)
+    json.beginObject()
+    json.key("locks")
+    json.beginArray()
+  }
+
+  /// Adds a lock to the page; false, and nothing is added, when the page has no room for it. An
+  /// empty page always has.
+  public mutating func listEntry(_ lock: ListedLock) -> Bool {
+    let mark = json.mark
+    json.object { json in
+      json.member("name", utf8: lock.name)
+      json.member("state", lock.lease.rawValue)
+      Self.writeHolders(lock.holders, to: &json)
+      json.member("waiters", lock.waiters)
+    }
+    if lineCount <= Limits.lineBytesMax - Self.listEndBytesMax { return true }
+    json.rewind(to: mark)
+    return false
+  }
+
+  /// Ends the page. `cursor` nil, told as null: there are no more; else at most ``Limits/cursorBytesMax`` bytes.
+  public mutating func endList(cursor: String?) {
+    json.endArray()
+    json.key("cursor")
+    if let cursor { json.value(cursor) } else { json.null() }
+    json.endObject()
+    endMessage()
+  }
+
+  /// Writes `holders`, as a member of the object that is open; as many as have room.
+  public static func writeHolders(_ holders: [HolderInfo], to json: inout JSONWriter) {
+    json.key("holders")
+    json.beginArray()
+    let start = json.count
+    for holder in holders {
+      let mark = json.mark
+      json.object { Self.write(holder, to: &$0) }
+      if json.count - start > holdersBytesMax {
+        json.rewind(to: mark)
+        break
+      }
+    }
+    json.endArray()
+  }
+
+  private static func write(_ holder: HolderInfo, to json: inout JSONWriter) {
+    switch holder {
+    case .session(let session, let owner, let meta, let token, let held):
+      write(session, to: &json)
+      if let owner { text("owner", owner, to: &json) }
+      text("meta", meta, bytesMax: Limits.metaBytesMax, to: &json)
+      json.member("token", token)
+      json.member("held_ms", held)
+    case .host(let name): text("host", name, to: &json)
+    case .foreign: json.member("foreign", true)
+    }
+  }
+
+  private static func write(_ waiter: WaiterInfo, to json: inout JSONWriter) {
+    write(waiter.session, to: &json)
+    if let owner = waiter.owner { text("owner", owner, to: &json) }
+    text("meta", waiter.meta, bytesMax: Limits.metaBytesMax, to: &json)
+    json.member("waited_ms", waiter.waitedMilliseconds)
+  }
+
+  private static func write(_ session: SessionInfo, to json: inout JSONWriter) {
+    text("host", session.host, to: &json)
+    json.member("session", session.session)
+    json.member("pid", orNull: session.pid)
+    json.member("uid", orNull: session.uid)
+    text("command", session.command, to: &json)
+    if let unit = session.unit { text("unit", unit, to: &json) }
+  }
+
+  /// Writes text that may have no bound of its own (a command line, a unit), cut to one, or null.
+  private static func text(
+    _ key: StaticString, _ text: String?, bytesMax: Int = Limits.shownTextBytesMax, to json: inout JSONWriter
+  ) {
+    json.key(key)
+    if let text { json.value(text.cut(toBytes: bytesMax)) } else { json.null() }
+  }
+}
+
+// MARK: - Notifications
+
+extension MessageWriter {
+  /// Tells that a hold is no more. `reason`: `lease_expired`, `broken`, `max_hold`, `data_loss` or `shutdown`;
+  /// `graceMilliseconds`: how long from now until another could be granted the lock.
+  public mutating func lost(name: [UInt8], token: Int64, reason: String, graceMilliseconds: Int64) {
+    notification("lost") { json in
+      json.member("name", utf8: name)
+      json.member("token", token)
+      json.member("reason", reason)
+      json.member("grace_ms", graceMilliseconds)
+    }
+  }
+
+  /// Tells that the request `id` waits, at `position`, from 1 on, in this host's queue.
+  public mutating func waiting(id: MessageID, name: [UInt8], position: Int64, holders: [HolderInfo]) {
+    notification("waiting") { json in
+      json.key("id")
+      Self.write(id, to: &json)
+      json.member("name", utf8: name)
+      json.member("position", position)
+      Self.writeHolders(holders, to: &json)
+    }
+  }
+
+  /// Tells that the daemon stops: nothing more is granted, what is held should be finished.
+  public mutating func draining() {
+    notification("draining")
+  }
+}
+
+extension String {
+  /// The beginning of the text, at most `count` bytes of UTF-8 and no part of a character's bytes, and `…`.
+  func cut(toBytes count: Int) -> String {
+    if utf8.count <= count { return self }
+    var end = utf8.index(startIndex, offsetBy: count)
+    while end > startIndex, utf8[end] & 0xC0 == 0x80 { end = utf8.index(before: end) }
+    return String(self[..<end]) + "…"
+  }
+}

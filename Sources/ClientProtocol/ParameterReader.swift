@@ -1,0 +1,212 @@
+/// Takes the members of one object that was scanned before, with their types and ranges checked. What it throws has
+/// no id yet.
+struct ParameterReader {
+  let scanner: JSONScanner
+  let members: [MemberToken]
+  /// What stands before a member's name in errors, such as `client.`; empty for `params` itself.
+  let prefix: StaticString
+
+  typealias Detail = RequestRefusal.Detail
+
+  /// Refuses every member that is neither known, nor begins with `x-` or `_`; and by their own list those that are
+  /// known to a later version only.
+  func refuseOthers(than known: [StaticString], later: [StaticString]) throws(RequestRefusal) {
+    for member in members where !isKnown(member.key, known) && !isIgnored(member.key) {
+      throw refusalOfOthers(than: known, later: later)
+    }
+  }
+
+  private func isKnown(_ key: StringToken, _ names: [StaticString]) -> Bool {
+    for name in names where scanner.text(key, is: name) { return true }
+    return false
+  }
+
+  private func isIgnored(_ key: StringToken) -> Bool { scanner.isIgnored(key) }
+
+  private func refusalOfOthers(than known: [StaticString], later: [StaticString]) -> RequestRefusal {
+    let others = members.map(\.key).filter { !isKnown($0, known) && !isIgnored($0) }
+    let unknown = ReportedNames(others.filter { !isKnown($0, later) }, scanner, prefix: prefix)
+    let unsupported = ReportedNames(others.filter { isKnown($0, later) }, scanner, prefix: prefix)
+    var message: [String] = []
+    if unknown.count > 0 {
+      message.append("unknown members: \(unknown.shown); correct or remove them (x-… and _… are ignored)")
+    }
+    if unsupported.count > 0 {
+      message.append("this version of sidelock does not offer: \(unsupported.shown)")
+    }
+    return RequestRefusal(
+      code: .invalidParams, message: message.joined(separator: "; "),
+      details: unknown.details(as: "unknown", count: "unknown_count")
+        + unsupported.details(as: "unsupported", count: "unsupported_count"))
+  }
+
+  /// The member `name`; nil when it is absent.
+  func value(_ name: StaticString) -> ValueToken? {
+    for member in members where scanner.text(member.key, is: name) { return member.value }
+    return nil
+  }
+
+  func has(_ name: StaticString) -> Bool { value(name) != nil }
+
+  // MARK: Strings
+
+  func string(_ name: StaticString, bytes range: ClosedRange<Int>) throws(RequestRefusal) -> String? {
+    guard let token = try stringToken(name, bytes: range) else { return nil }
+    return scanner.decodeText(token)
+  }
+
+  func bytes(_ name: StaticString, bytes range: ClosedRange<Int>) throws(RequestRefusal) -> [UInt8]? {
+    guard let token = try stringToken(name, bytes: range) else { return nil }
+    return scanner.decode(token)
+  }
+
+  /// The lock's name, which every method that has one demands.
+  func lockName() throws(RequestRefusal) -> [UInt8] {
+    if let name = try bytes("name", bytes: 1...Limits.nameBytesMax) { return name }
+    throw missing("name", expected: Self.describe(bytes: 1...Limits.nameBytesMax))
+  }
+
+  private func stringToken(
+    _ name: StaticString, bytes range: ClosedRange<Int>
+  ) throws(RequestRefusal) -> StringToken? {
+    switch value(name) {
+    case nil: return nil
+    case .string(let token):
+      if range.contains(token.decodedCount) { return token }
+      let bound = token.decodedCount < range.lowerBound ? range.lowerBound : range.upperBound
+      throw refusal(
+        name, "is \(token.decodedCount) bytes long and must be \(Self.describe(bytes: range))",
+        expected: Self.describe(bytes: range), limit: Int64(bound))
+    case .number, .bool, .null, .object, .array:
+      throw wrongType(name, expected: Self.describe(bytes: range))
+    }
+  }
+
+  /// One of a few words.
+  func word<Word>(_ name: StaticString, _ words: [(StaticString, Word)]) throws(RequestRefusal) -> Word? {
+    guard let value = value(name) else { return nil }
+    if case .string(let token) = value {
+      for (text, word) in words where scanner.text(token, is: text) { return word }
+    }
+    let expected = words.map { "\"\($0.0)\"" }.joined(separator: " or ")
+    throw refusal(name, "must be \(expected)", expected: expected)
+  }
+
+  // MARK: Numbers
+
+  func integer(_ name: StaticString, _ range: ClosedRange<Int64>) throws(RequestRefusal) -> Int64? {
+    switch value(name) {
+    case nil: return nil
+    case .number(.integer(let number)):
+      if range.contains(number) { return number }
+      throw refusal(
+        name, "is \(number) and must be \(Self.describe(range))", expected: Self.describe(range),
+        limit: number < range.lowerBound ? range.lowerBound : range.upperBound)
+    case .number(.outOfRange):
+      throw refusal(name, "must be \(Self.describe(range))", expected: Self.describe(range), limit: range.upperBound)
+    case .number(.fraction), .string, .bool, .null, .object, .array:
+      throw wrongType(name, expected: Self.describe(range))
+    }
+  }
+
+  func token() throws(RequestRefusal) -> Int64? {
+    try integer("token", 1...Limits.integerMax)
+  }
+
+  // MARK: The others
+
+  func bool(_ name: StaticString) throws(RequestRefusal) -> Bool? {
+    switch value(name) {
+    case nil: return nil
+    case .bool(let value): return value
+    case .number, .string, .null, .object, .array: throw wrongType(name, expected: "true or false")
+    }
+  }
+
+  /// The members of the object `name`; the names of those it may have.
+  func object(
+    _ name: StaticString, prefix: StaticString, known: [StaticString]
+  ) throws(RequestRefusal) -> ParameterReader? {
+    switch value(name) {
+    case nil: return nil
+    case .object(let start, _):
+      var inner = JSONScanner(scanner.bytes, at: start)
+      // It was read before, so there is no mistake in it.
+      try? inner.outermostObject()
+      let reader = ParameterReader(scanner: scanner, members: inner.members, prefix: prefix)
+      try reader.refuseOthers(than: known, later: [])
+      return reader
+    case .number, .string, .bool, .null, .array: throw wrongType(name, expected: "an object")
+    }
+  }
+
+  // MARK: Refusals
+
+  static func describe(bytes range: ClosedRange<Int>) -> String {
+    "a string of \(range.lowerBound) to \(range.upperBound) bytes of UTF-8"
+  }
+
+  static func describe(_ range: ClosedRange<Int64>) -> String {
+    "an integer from \(range.lowerBound) to \(range.upperBound)"
+  }
+
+  func missing(_ name: StaticString, expected: String) -> RequestRefusal {
+    refusal(name, "is missing; give \(expected)", expected: expected)
+  }
+
+  func wrongType(_ name: StaticString, expected: String) -> RequestRefusal {
+    var hint = ""
+    if case .null = value(name) { hint = "; leave it out for its default" }
+    return refusal(name, "must be \(expected)\(hint)", expected: expected)
+  }
+
+  func refusal(_ name: StaticString, _ problem: String, expected: String, limit: Int64? = nil) -> RequestRefusal {
+    let field = "\(prefix)\(name)"
+    var details = [Detail("field", .text(field)), Detail("expected", .text(expected))]
+    if let limit { details.append(Detail("limit", .integer(limit))) }
+    return RequestRefusal(code: .invalidParams, message: "\"\(field)\" \(problem)", details: details)
+  }
+}
+
+extension JSONScanner {
+  /// Whether a member of this name is the client's own affair.
+  func isIgnored(_ key: StringToken) -> Bool {
+    if key.hasEscapes {
+      let name = decode(key)
+      return name.first == 0x5F || name.starts(with: [0x78, 0x2D])
+    }
+    if key.decodedCount >= 1, bytes[key.start] == 0x5F { return true }
+    return key.decodedCount >= 2 && bytes[key.start] == 0x78 && bytes[key.start + 1] == 0x2D
+  }
+
+  /// Text of the client's, short enough to be repeated in an error.
+  func reported(_ token: StringToken) -> String {
+    decodeText(token).cut(toBytes: Limits.reportedTextBytesMax)
+  }
+}
+
+/// Names of members as an error repeats them.
+struct ReportedNames {
+  /// How many there are.
+  let count: Int
+  /// The first of them.
+  let names: [String]
+
+  init(_ keys: [StringToken], _ scanner: JSONScanner, prefix: StaticString) {
+    count = keys.count
+    names = keys.prefix(Limits.reportedNamesMax).map { "\(prefix)\(scanner.reported($0))" }
+  }
+
+  /// The names in prose.
+  var shown: String {
+    let first = names.prefix(3).map { "\"\($0)\"" }.joined(separator: ", ")
+    return count > 3 ? "\(first) and \(count - 3) more" : first
+  }
+
+  /// The members of `data` that tell the names, and how many there are when not all are told.
+  func details(as key: StaticString, count countKey: StaticString) -> [RequestRefusal.Detail] {
+    if count == 0 { return [] }
+    let all = RequestRefusal.Detail(key, .texts(names))
+    return count > names.count ? [all, .init(countKey, .integer(Int64(count)))] : [all]
+  }
+}

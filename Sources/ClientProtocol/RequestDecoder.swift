@@ -1,0 +1,286 @@
+/// Turns a line into a request or into the refusal of it. It keeps nothing between lines but memory to be used again;
+/// one is enough for all sessions of an event loop.
+///
+/// The line is read once, and wholly, before anything in it counts: a line that is bad at its end has no effect. Then
+/// the envelope is judged, then the params. Of several mistakes the first one in this order is told: JSON, the
+/// envelope's unknown members, `id`, `jsonrpc`, `method`, a missing id, the form of `params`, its unknown members, its
+/// other members.
+public struct RequestDecoder: Sendable {
+  /// Room for so many members is kept between lines.
+  private static let keptMembersMax = 64
+
+  private var members: [MemberToken] = []
+  private var parameters: [MemberToken] = []
+
+  /// A decoder.
+  public init() {}
+
+  /// Reads one line without its end. No line can make it fail; what is longer than ``Limits/lineBytesMax`` is refused.
+  public mutating func decode(_ line: UnsafeRawBufferPointer) -> ClientMessage {
+    if line.count > Limits.lineBytesMax { return .refused(.lineTooLong) }
+    var scanner = JSONScanner(line)
+    swap(&scanner.members, &members)
+    swap(&scanner.parameters, &parameters)
+    defer {
+      swap(&scanner.members, &members)
+      swap(&scanner.parameters, &parameters)
+      if members.capacity > Self.keptMembersMax { members = [] }
+      if parameters.capacity > Self.keptMembersMax { parameters = [] }
+    }
+    let value: ValueToken
+    do throws(JSONSyntaxError) {
+      value = try scanner.document()
+    } catch {
+      return .refused(Self.refusal(of: error))
+    }
+    do throws(RequestRefusal) {
+      return try Self.message(from: value, scanner)
+    } catch {
+      return .refused(error)
+    }
+  }
+
+  /// Reads one line that is in an array; for callers to whom speed does not matter.
+  public mutating func decode(_ line: [UInt8]) -> ClientMessage {
+    line.withUnsafeBytes { decode($0) }
+  }
+
+  private static func refusal(of mistake: JSONSyntaxError) -> RequestRefusal {
+    RequestRefusal(
+      code: .parseError,
+      message: "the line is not valid JSON: \(mistake.explanation), at byte \(mistake.offset); "
+        + "send one JSON object a line, in UTF-8",
+      details: [.init("offset", .integer(Int64(mistake.offset)))])
+  }
+}
+
+// MARK: - The envelope
+
+extension RequestDecoder {
+  /// The members of the envelope that this protocol knows, as they came.
+  private struct Envelope {
+    var id: ValueToken?
+    var jsonrpc: ValueToken?
+    var method: ValueToken?
+    var params: ValueToken?
+    var unknown: [StringToken] = []
+  }
+
+  private static func message(
+    from value: ValueToken, _ scanner: JSONScanner
+  ) throws(RequestRefusal) -> ClientMessage {
+    let envelope = try envelope(from: value, scanner)
+    if !envelope.unknown.isEmpty {
+      let names = ReportedNames(envelope.unknown, scanner, prefix: "")
+      throw RequestRefusal(
+        id: try? id(from: envelope.id, scanner), code: .invalidRequest,
+        message: "a request has no members \(names.shown); it has jsonrpc, id, method and params",
+        details: names.details(as: "unknown", count: "unknown_count"))
+    }
+    let id = try id(from: envelope.id, scanner)
+    do throws(RequestRefusal) {
+      return try message(id: id, envelope, scanner)
+    } catch {
+      var refusal = error
+      refusal.id = id
+      throw refusal
+    }
+  }
+
+  private static func envelope(
+    from value: ValueToken, _ scanner: JSONScanner
+  ) throws(RequestRefusal) -> Envelope {
+    switch value {
+    case .object: break
+    case .array:
+      throw RequestRefusal(
+        code: .invalidRequest, message: "batches are not offered; send one request a line, without waiting in between")
+    case .string, .number, .bool, .null:
+      throw RequestRefusal(code: .invalidRequest, message: "\(ErrorCode.invalidRequest.defaultMessage)")
+    }
+    var envelope = Envelope()
+    for member in scanner.members {
+      if scanner.text(member.key, is: "id") {
+        envelope.id = member.value
+      } else if scanner.text(member.key, is: "method") {
+        envelope.method = member.value
+      } else if scanner.text(member.key, is: "params") {
+        envelope.params = member.value
+      } else if scanner.text(member.key, is: "jsonrpc") {
+        envelope.jsonrpc = member.value
+      } else if !scanner.isIgnored(member.key) {
+        envelope.unknown.append(member.key)
+      }
+    }
+    return envelope
+  }
+
+  private static func message(
+    id: MessageID?, _ envelope: Envelope, _ scanner: JSONScanner
+  ) throws(RequestRefusal) -> ClientMessage {
+    if let version = envelope.jsonrpc {
+      guard case .string(let token) = version, scanner.text(token, is: "2.0") else {
+        throw invalid("\"jsonrpc\" must be \"2.0\", or left out", field: "jsonrpc")
+      }
+    }
+    guard case .string(let name) = envelope.method else {
+      throw invalid("\"method\" must be a string: the name of a method", field: "method")
+    }
+    let method = ProtocolMethod.byFrequency.first { scanner.text(name, is: $0.name) }
+    guard let id else {
+      if method == .cancel {
+        let reader = try reader(of: envelope.params, for: .cancel, scanner)
+        return .cancelNotification(try target(reader))
+      }
+      throw invalid(
+        "\"id\" is missing or null, so nothing was done; give every request an id: an integer or a string", field: "id")
+    }
+    guard let method else { throw unknownMethod(name, scanner) }
+    return .request(id, try request(method, try reader(of: envelope.params, for: method, scanner)))
+  }
+
+  /// The id, if there is one and it is not null.
+  private static func id(
+    from value: ValueToken?, _ scanner: JSONScanner
+  ) throws(RequestRefusal) -> MessageID? {
+    switch value {
+    case nil, .null: return nil
+    case .number(.integer(let number)): return .integer(number)
+    case .string(let token) where token.decodedCount <= Limits.idBytesMax: return .string(scanner.decode(token))
+    case .string:
+      throw RequestRefusal(
+        code: .invalidRequest,
+        message: "\"id\" is longer than \(Limits.idBytesMax) bytes of UTF-8; give a shorter one",
+        details: [.init("field", .text("id")), .init("limit", .integer(Int64(Limits.idBytesMax)))])
+    case .number(.outOfRange):
+      throw RequestRefusal(
+        code: .invalidRequest,
+        message: "\"id\" must not be beyond \(Limits.integerMax) (2^53 - 1), above or below 0; give a string instead",
+        details: [.init("field", .text("id")), .init("limit", .integer(Limits.integerMax))])
+    case .number(.fraction), .bool, .object, .array:
+      throw invalid("\"id\" must be an integer or a string", field: "id")
+    }
+  }
+
+  private static func unknownMethod(_ name: StringToken, _ scanner: JSONScanner) -> RequestRefusal {
+    let shown = scanner.reported(name)
+    let isLater = ProtocolMethod.laterMethodNames.contains { scanner.text(name, is: $0) }
+    return RequestRefusal(
+      code: .methodNotFound,
+      message: isLater
+        ? "this version of sidelock does not offer the method \"\(shown)\" yet"
+        : "there is no method \"\(shown)\"; rpc.discover tells which there are",
+      details: [.init(isLater ? "unsupported" : "unknown", .texts([shown]))])
+  }
+
+  private static func invalid(_ message: String, field: String) -> RequestRefusal {
+    RequestRefusal(code: .invalidRequest, message: message, details: [.init("field", .text(field))])
+  }
+}
+
+// MARK: - The params
+
+extension RequestDecoder {
+  /// The members of `params`, of which none is one that `method` does not have.
+  private static func reader(
+    of params: ValueToken?, for method: ProtocolMethod, _ scanner: JSONScanner
+  ) throws(RequestRefusal) -> ParameterReader {
+    switch params {
+    case nil: return ParameterReader(scanner: scanner, members: [], prefix: "")
+    case .object:
+      let reader = ParameterReader(scanner: scanner, members: scanner.parameters, prefix: "")
+      try reader.refuseOthers(than: method.parameterNames, later: method.laterParameterNames)
+      return reader
+    case .array, .string, .number, .bool, .null:
+      throw RequestRefusal(
+        code: .invalidParams, message: "\"params\" must be an object, with members by name, or left out",
+        details: [.init("field", .text("params")), .init("expected", .text("an object"))])
+    }
+  }
+
+  private static func request(
+    _ method: ProtocolMethod, _ params: ParameterReader
+  ) throws(RequestRefusal) -> ClientRequest {
+    switch method {
+    case .acquire: return .acquire(try acquire(params))
+    case .release: return .release(name: try params.lockName(), token: try params.token())
+    case .extend: return try extend(params)
+    case .cancel: return .cancel(try target(params))
+    case .inspect: return .inspect(name: try params.lockName())
+    case .list: return .list(try list(params))
+    case .initialize: return .initialize(try initialize(params))
+    case .ping: return .ping
+    case .stats: return .stats
+    case .rpcDiscover: return .rpcDiscover
+    }
+  }
+
+  private static func acquire(_ params: ParameterReader) throws(RequestRefusal) -> AcquireParams {
+    let name = try params.lockName()
+    if case .string(let mode) = params.value("mode"), params.scanner.text(mode, is: "shared") {
+      var refusal = params.refusal(
+        "mode", "\"shared\" is not offered by this version of sidelock; leave it out or give \"exclusive\"",
+        expected: "\"exclusive\"")
+      refusal.details.append(.init("unsupported", .texts(["mode"])))
+      throw refusal
+    }
+    _ = try params.word("mode", [("exclusive", true)])
+    return AcquireParams(
+      name: name,
+      waitMilliseconds: try params.integer("wait_ms", 0...Limits.waitMillisecondsMax),
+      maxHoldMilliseconds: try params.integer("max_hold_ms", 1...Limits.maxHoldMillisecondsMax),
+      meta: try params.string("meta", bytes: 0...Limits.metaBytesMax),
+      progress: try params.bool("progress") ?? false)
+  }
+
+  private static func extend(_ params: ParameterReader) throws(RequestRefusal) -> ClientRequest {
+    let name = try params.lockName()
+    let token = try params.token()
+    let range = 1...Limits.maxHoldMillisecondsMax
+    switch params.value("max_hold_ms") {
+    case nil:
+      throw params.missing("max_hold_ms", expected: "\(ParameterReader.describe(range)), or null for no limit")
+    case .null: return .extend(name: name, token: token, maxHoldMilliseconds: nil)
+    case .number, .string, .bool, .object, .array:
+      return .extend(name: name, token: token, maxHoldMilliseconds: try params.integer("max_hold_ms", range))
+    }
+  }
+
+  /// The id of the request that a `cancel` is about.
+  private static func target(_ params: ParameterReader) throws(RequestRefusal) -> MessageID {
+    let expected = "the id of a request: an integer, or a string of up to \(Limits.idBytesMax) bytes"
+    switch params.value("id") {
+    case nil: throw params.missing("id", expected: expected)
+    case .number(.integer(let number)): return .integer(number)
+    case .string(let token) where token.decodedCount <= Limits.idBytesMax: return .string(params.scanner.decode(token))
+    case .string:
+      throw params.refusal("id", "must be \(expected)", expected: expected, limit: Int64(Limits.idBytesMax))
+    case .number(.outOfRange):
+      throw params.refusal("id", "must be \(expected)", expected: expected, limit: Limits.integerMax)
+    case .number(.fraction), .null, .bool, .object, .array:
+      throw params.refusal("id", "must be \(expected)", expected: expected)
+    }
+  }
+
+  private static func list(_ params: ParameterReader) throws(RequestRefusal) -> ListParams {
+    ListParams(
+      prefix: try params.bytes("prefix", bytes: 0...Limits.nameBytesMax),
+      scope: try params.word("scope", [("host", .host), ("all", .all)]) ?? .host,
+      limit: Int(try params.integer("limit", 1...Limits.listCountMax) ?? Limits.listCountDefault),
+      cursor: try params.string("cursor", bytes: 0...Limits.cursorBytesMax))
+  }
+
+  private static func initialize(_ params: ParameterReader) throws(RequestRefusal) -> InitializeParams {
+    let client = try params.object("client", prefix: "client.", known: ["name", "version"])
+    let text = 0...Limits.clientTextBytesMax
+    let name = try client?.string("name", bytes: text)
+    if let client, name == nil { throw client.missing("name", expected: ParameterReader.describe(bytes: text)) }
+    return InitializeParams(
+      clientName: name,
+      clientVersion: try client?.string("version", bytes: text),
+      protocolVersion: try params.integer("protocol", 1...Limits.integerMax),
+      lifetime: try params.word("lifetime", [("socket", .socket), ("process", .process)]) ?? .socket,
+      keepaliveMilliseconds: try params.integer(
+        "keepalive_ms", Limits.keepaliveMillisecondsMin...Limits.keepaliveMillisecondsMax))
+  }
+}

@@ -1,0 +1,185 @@
+// What the replies about locks and about the daemon show. A member that is nil is told as null, unless it says here
+// that it is left out.
+
+/// A session, as holders and waiters are shown.
+public struct SessionInfo: Equatable, Sendable {
+  /// The name of its host.
+  public var host: String
+  /// Its number on that host.
+  public var session: Int64
+  /// The process that connected.
+  public var pid: Int64?
+  /// The user of that process.
+  public var uid: Int64?
+  /// What that process runs.
+  public var command: String?
+  /// The systemd unit of that process; left out when nil.
+  public var unit: String?
+
+  /// A session.
+  public init(
+    host: String, session: Int64, pid: Int64? = nil, uid: Int64? = nil, command: String? = nil, unit: String? = nil
+  ) {
+    self.host = host
+    self.session = session
+    self.pid = pid
+    self.uid = uid
+    self.command = command
+    self.unit = unit
+  }
+}
+
+/// Who holds a lock.
+public enum HolderInfo: Equatable, Sendable {
+  /// A session of this host. `owner` is left out when nil; `heldMilliseconds`: for how long it holds.
+  case session(SessionInfo, owner: String? = nil, meta: String?, token: Int64, heldMilliseconds: Int64)
+  /// Another host, which alone knows more.
+  case host(String)
+  /// A process that does not use sidelock.
+  case foreign
+}
+
+/// Who waits for a lock, on this host.
+public struct WaiterInfo: Equatable, Sendable {
+  /// The session.
+  public var session: SessionInfo
+  /// The thread or task that the client named as the owner; left out when nil.
+  public var owner: String?
+  /// The client's own note.
+  public var meta: String?
+  /// For how many milliseconds it waits.
+  public var waitedMilliseconds: Int64
+
+  /// A waiter.
+  public init(session: SessionInfo, owner: String? = nil, meta: String? = nil, waitedMilliseconds: Int64) {
+    self.session = session
+    self.owner = owner
+    self.meta = meta
+    self.waitedMilliseconds = waitedMilliseconds
+  }
+}
+
+/// This host's lease of a lock, as it is shown.
+public enum LeaseStateWord: String, CaseIterable, Sendable {
+  /// No lease, and none is asked for.
+  case none
+  /// Redis was asked and has not answered yet.
+  case asking
+  /// This host stands in the queue behind another one.
+  case waiting
+  /// This host has it, and somebody here holds the lock.
+  case held
+  /// This host has it, and nobody uses it.
+  case idle
+}
+
+/// A lock as `inspect` shows it.
+public struct LockInfo: Equatable, Sendable {
+  /// The name's bytes.
+  public var name: [UInt8]
+  /// Who holds it; nobody, and its `mode` is null.
+  public var holders: [HolderInfo]
+  /// Who waits for it on this host, first come first. At most ``Limits/shownWaitersMax`` are shown.
+  public var waiters: [WaiterInfo]
+  /// How many wait for it on this host.
+  public var waitersTotal: Int64
+  /// This host's lease.
+  public var lease: LeaseStateWord
+  /// For how many milliseconds from now the lease is safe without renewal.
+  public var leaseValidMilliseconds: Int64?
+
+  /// A lock.
+  public init(
+    name: [UInt8], holders: [HolderInfo], waiters: [WaiterInfo], waitersTotal: Int64, lease: LeaseStateWord,
+    leaseValidMilliseconds: Int64?
+  ) {
+    self.name = name
+    self.holders = holders
+    self.waiters = waiters
+    self.waitersTotal = waitersTotal
+    self.lease = lease
+    self.leaseValidMilliseconds = leaseValidMilliseconds
+  }
+}
+
+/// A lock as `list` shows it.
+public struct ListedLock: Equatable, Sendable {
+  /// The name's bytes.
+  public var name: [UInt8]
+  /// The state of this host's lease.
+  public var lease: LeaseStateWord
+  /// Who holds it.
+  public var holders: [HolderInfo]
+  /// How many wait for it on this host.
+  public var waiters: Int64
+
+  /// A lock.
+  public init(name: [UInt8], lease: LeaseStateWord, holders: [HolderInfo], waiters: Int64) {
+    self.name = name
+    self.lease = lease
+    self.holders = holders
+    self.waiters = waiters
+  }
+}
+
+/// What `initialize` answers.
+public struct ServerInfo: Equatable, Sendable {
+  /// Where the locks live.
+  public enum Backend: String, Sendable {
+    /// In Redis, for all hosts.
+    case redis
+    /// In the daemon, for this host.
+    case local
+  }
+
+  /// The daemon's version.
+  public var version: String
+  /// Names this run of the daemon.
+  public var instance: String
+  /// The session's number within this run.
+  public var session: Int64
+  /// The host's name.
+  public var host: String
+  /// Where the locks live.
+  public var backend: Backend
+  /// How long a lease lasts without renewal, in milliseconds; nil, told as null, without Redis.
+  public var leaseMilliseconds: Int64?
+
+  /// What the daemon says of itself.
+  public init(
+    version: String, instance: String, session: Int64, host: String, backend: Backend, leaseMilliseconds: Int64?
+  ) {
+    self.version = version
+    self.instance = instance
+    self.session = session
+    self.host = host
+    self.backend = backend
+    self.leaseMilliseconds = leaseMilliseconds
+  }
+}
+
+/// A figure, or a group of them, as `stats` shows it.
+public indirect enum StatValue: Equatable, Sendable {
+  /// A counter or a gauge.
+  case integer(Int64)
+  /// A word.
+  case text(String)
+  /// A yes or no.
+  case flag(Bool)
+  /// Figures under names of their own, in this order.
+  case group([Stat])
+}
+
+/// A figure with its name.
+public struct Stat: Equatable, Sendable {
+  /// The name, which no other figure of the same group has.
+  public var name: String
+  /// The figure.
+  public var value: StatValue
+
+  /// A figure with its name.
+  public init(_ name: String, _ value: StatValue) {
+    self.name = name
+    self.value = value
+  }
+}
