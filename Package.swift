@@ -57,12 +57,15 @@ let package = Package(
 
     // Thin mains.
     .executableTarget(
-      name: "sidelockd", dependencies: ["Sidecar", "SystemdSupport", argumentParser, logging], swiftSettings: strict),
+      name: "sidelockd",
+      dependencies: ["Sidecar", "SystemdSupport", argumentParser, logging],
+      swiftSettings: strict),
     .executableTarget(
       name: "sidelock", dependencies: ["SidelockClient", argumentParser, nioCore, nioPosix], swiftSettings: strict),
 
     .testTarget(name: "LockEngineTests", dependencies: ["LockEngine"], swiftSettings: strict),
     .testTarget(name: "ClientProtocolTests", dependencies: ["ClientProtocol"], swiftSettings: strict),
     .testTarget(name: "RedisProtocolTests", dependencies: ["RedisProtocol"], swiftSettings: strict),
+    .testTarget(name: "SystemdSupportTests", dependencies: ["SystemdSupport", logging], swiftSettings: strict),
   ]
 )

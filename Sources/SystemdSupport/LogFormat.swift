@@ -1,0 +1,80 @@
+import Glibc
+import Logging
+
+/// How a log line looks.
+enum LogFormat: Sendable, Equatable {
+  /// For the journal: it keeps the time, and takes the severity from a prefix (sd-daemon(3)).
+  case journal
+  /// For a terminal or a file.
+  case plain
+
+  /// The format that standard error wants: the journal announces itself with the device and inode of its stream, so
+  /// that a daemon whose output was redirected later does not write prefixes into a file.
+  static func ofStandardError(journalStream: String?) -> LogFormat {
+    var status = stat()
+    guard let journalStream, fstat(STDERR_FILENO, &status) == 0 else { return .plain }
+    return journalStream == "\(status.st_dev):\(status.st_ino)" ? .journal : .plain
+  }
+
+  /// One line with its end. Whatever the message and the metadata hold, it stays one line.
+  func line(level: Logger.Level, message: String, metadata: [(String, String)], time: timespec) -> String {
+    var line: String
+    switch self {
+    case .journal: line = "<\(Self.priority(of: level))>"
+    case .plain: line = "\(Self.timestamp(time)) \(Self.padded(level)) "
+    }
+    appendEscaped(message, to: &line)
+    for (key, value) in metadata {
+      line += " "
+      appendEscaped(key, to: &line)
+      line += "="
+      let isBare = !value.isEmpty && value.utf8.allSatisfy { $0 > 0x20 && $0 != 0x22 && $0 != 0x3D && $0 != 0x7F }
+      if !isBare { line += "\"" }
+      appendEscaped(value, to: &line, quoted: !isBare)
+      if !isBare { line += "\"" }
+    }
+    return line + "\n"
+  }
+
+  private func appendEscaped(_ text: String, to line: inout String, quoted: Bool = false) {
+    for scalar in text.unicodeScalars {
+      let isControl = scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value)
+      if isControl || (quoted && (scalar == "\"" || scalar == "\\")) {
+        line += scalar.escaped(asASCII: true)
+      } else {
+        line.unicodeScalars.append(scalar)
+      }
+    }
+  }
+
+  /// syslog(3)'s numbers.
+  private static func priority(of level: Logger.Level) -> Int {
+    switch level {
+    case .trace, .debug: 7
+    case .info: 6
+    case .notice: 5
+    case .warning: 4
+    case .error: 3
+    case .critical: 2
+    }
+  }
+
+  private static func padded(_ level: Logger.Level) -> String {
+    let name = level.rawValue
+    return name + String(repeating: " ", count: max(0, 8 - name.utf8.count))
+  }
+
+  /// UTC with milliseconds, such as `2026-01-31T23:59:59.000Z`.
+  private static func timestamp(_ time: timespec) -> String {
+    var seconds = time.tv_sec
+    var parts = tm()
+    gmtime_r(&seconds, &parts)
+    func digits(_ value: some BinaryInteger, _ width: Int) -> String {
+      let text = String(value)
+      return String(repeating: "0", count: max(0, width - text.utf8.count)) + text
+    }
+    let day = "\(digits(parts.tm_year + 1900, 4))-\(digits(parts.tm_mon + 1, 2))-\(digits(parts.tm_mday, 2))"
+    let clock = "\(digits(parts.tm_hour, 2)):\(digits(parts.tm_min, 2)):\(digits(parts.tm_sec, 2))"
+    return "\(day)T\(clock).\(digits(time.tv_nsec / 1_000_000, 3))Z"
+  }
+}

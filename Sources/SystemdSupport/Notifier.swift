@@ -1,0 +1,150 @@
+import CSystemd
+import Dispatch
+import Glibc
+public import Logging
+import Synchronization
+
+/// Tells the service manager how the daemon is doing (sd_notify), without ever making its caller wait.
+///
+/// Sending blocks when the service manager does not read, so it happens on a serial queue of its own. What is not sent
+/// yet waits in `NotifyOutbox`, which cannot grow. The watchdog ping is never made up here: each one that is sent was
+/// asked for by `watchdogTick()`, so a loop that hangs is found out.
+///
+/// Outside of a service manager (no `NOTIFY_SOCKET`) every call does nothing.
+public final class Notifier: Sendable {
+  /// How often the service manager expects `watchdogTick()` at the latest, in microseconds; nil when it does not.
+  /// Tick at half of this or more often.
+  public let watchdogIntervalMicroseconds: UInt64?
+
+  private struct State {
+    var outbox = NotifyOutbox()
+    /// A drain is queued or running that will look at the outbox again.
+    var drainQueued = false
+    /// A drain will follow when the status may be sent.
+    var timerArmed = false
+  }
+
+  private let state = Mutex(State())
+  private let queue = DispatchQueue(label: "sidelock.notify")
+  private let isEnabled: Bool
+  private let clock: @Sendable () -> UInt64
+  private let send: @Sendable (String) -> Void
+
+  /// A notifier for the service manager that started this process, if one did.
+  ///
+  /// - Parameter logger: told once when the service manager cannot be reached.
+  public convenience init(logger: Logger) {
+    let failureLogged = Atomic(false)
+    self.init(
+      isEnabled: getenv("NOTIFY_SOCKET") != nil,
+      watchdogIntervalMicroseconds: Self.watchdogFromEnvironment(),
+      clock: monotonicMilliseconds,
+      send: { [failureLogged = Shared(failureLogged)] lines in
+        let result = sd_notify(0, lines)
+        if result < 0, !failureLogged.value.exchange(true, ordering: .relaxed) {
+          logger.error(
+            "cannot notify the service manager", metadata: ["reason": "\(String(cString: strerror(-result)))"])
+        }
+      })
+  }
+
+  /// A notifier with its surroundings given, for tests.
+  init(
+    isEnabled: Bool, watchdogIntervalMicroseconds: UInt64?, clock: @escaping @Sendable () -> UInt64,
+    send: @escaping @Sendable (String) -> Void
+  ) {
+    self.isEnabled = isEnabled
+    self.watchdogIntervalMicroseconds = watchdogIntervalMicroseconds
+    self.clock = clock
+    self.send = send
+  }
+
+  /// The daemon serves (READY=1).
+  public func ready(status: String? = nil) { put { $0.ready(status: status) } }
+
+  /// One line about the state of the daemon (STATUS=). Sent when it changed, and at most once a second; of what comes
+  /// faster the latest is sent.
+  public func status(_ text: String) { put { $0.status(text) } }
+
+  /// The daemon is about to stop (STOPPING=1).
+  public func stopping(status: String? = nil) { put { $0.stopping(status: status) } }
+
+  /// The event loop works (WATCHDOG=1). To be called by that loop only.
+  public func watchdogTick() { put { $0.watchdogTicked() } }
+
+  /// Waits until everything that could be sent at once has been handed to the service manager; for the end of the
+  /// process, never on the event loop.
+  ///
+  /// - Returns: false when that took longer than the given time.
+  @discardableResult
+  public func flush(withinMilliseconds limit: Int) -> Bool {
+    let done = DispatchSemaphore(value: 0)
+    queue.async { done.signal() }
+    return done.wait(timeout: .now() + .milliseconds(limit)) == .success
+  }
+
+  private func put(_ change: (inout NotifyOutbox) -> Void) {
+    guard isEnabled else { return }
+    let mustQueue = state.withLock { state in
+      change(&state.outbox)
+      defer { state.drainQueued = true }
+      return !state.drainQueued
+    }
+    if mustQueue { queue.async { self.drain() } }
+  }
+
+  private func drain() {
+    while true {
+      let now = clock()
+      let (step, mustArm) = state.withLock { state in
+        let step = state.outbox.next(now: now)
+        switch step {
+        case .send:
+          return (step, false)
+        case .idle:
+          state.drainQueued = false
+          return (step, false)
+        case .wait:
+          state.drainQueued = false
+          defer { state.timerArmed = true }
+          return (step, !state.timerArmed)
+        }
+      }
+      switch step {
+      case .send(let lines):
+        send(lines)
+      case .wait(let milliseconds):
+        if mustArm { queue.asyncAfter(deadline: .now() + .milliseconds(Int(milliseconds))) { self.timerFired() } }
+        return
+      case .idle:
+        return
+      }
+    }
+  }
+
+  private func timerFired() {
+    state.withLock { state in
+      state.timerArmed = false
+      state.drainQueued = true
+    }
+    drain()
+  }
+
+  private static func watchdogFromEnvironment() -> UInt64? {
+    var microseconds: UInt64 = 0
+    return sd_watchdog_enabled(0, &microseconds) > 0 && microseconds > 0 ? microseconds : nil
+  }
+}
+
+/// Lets closures share something that cannot be copied.
+private final class Shared<Value: ~Copyable & Sendable>: Sendable {
+  let value: Value
+  init(_ value: consuming Value) { self.value = value }
+}
+
+/// Milliseconds of a clock that never goes back.
+@Sendable func monotonicMilliseconds() -> UInt64 {
+  var time = timespec()
+  clock_gettime(CLOCK_MONOTONIC, &time)
+  return UInt64(time.tv_sec) * 1000 + UInt64(time.tv_nsec) / 1_000_000
+}

@@ -1,0 +1,90 @@
+import Dispatch
+import Foundation
+import Logging
+import Testing
+
+@testable import SystemdSupport
+
+@Suite struct LogTests {
+  private let noon = timespec(tv_sec: 1_798_718_399, tv_nsec: 7_999_999)
+
+  @Test func journalLinesBeginWithTheirPriority() {
+    let prefixes = Logger.Level.allCases.map { level in
+      LogFormat.journal.line(level: level, message: "m", metadata: [], time: noon)
+    }
+    #expect(prefixes == ["<7>m\n", "<7>m\n", "<6>m\n", "<5>m\n", "<4>m\n", "<3>m\n", "<2>m\n"])
+  }
+
+  @Test func plainLinesHaveTimeAndLevel() {
+    let line = LogFormat.plain.line(level: .info, message: "serving", metadata: [("socket", "/s")], time: noon)
+    #expect(line == "2026-12-31T11:59:59.007Z info     serving socket=/s\n")
+  }
+
+  @Test func valuesAreQuotedWhereNeededAndStayOnOneLine() {
+    let line = LogFormat.journal.line(
+      level: .info, message: "a\nb", metadata: [("k", "x y"), ("e", ""), ("q", "\"\\"), ("n", "1\n<0>2")], time: noon)
+    #expect(line == "<6>a\\nb k=\"x y\" e=\"\" q=\"\\\"\\\\\" n=\"1\\n<0>2\"\n")
+  }
+
+  @Test func journalStreamMustBeThatOfStandardError() {
+    var status = stat()
+    fstat(STDERR_FILENO, &status)
+    #expect(LogFormat.ofStandardError(journalStream: "\(status.st_dev):\(status.st_ino)") == .journal)
+    #expect(LogFormat.ofStandardError(journalStream: "\(status.st_dev):\(status.st_ino + 1)") == .plain)
+    #expect(LogFormat.ofStandardError(journalStream: nil) == .plain)
+    #expect(LogFormat.ofStandardError(journalStream: "") == .plain)
+  }
+
+  @Test func handlerMergesMetadataAndKeepsToItsLevel() {
+    let written = Written()
+    let output = LogOutput(format: .journal) { written.append($0) }
+    var logger = Logger(label: "test") { _ in SidelockLogHandler(output: output, level: .info) }
+    logger[metadataKey: "host"] = "a"
+    logger.debug("not shown")
+    logger.info("shown", metadata: ["lock": "x", "host": "b"])
+    #expect(output.flush(withinMilliseconds: 10_000))
+    #expect(written.text == "<6>shown host=b lock=x\n")
+  }
+
+  @Test func stuckOutputStopsNobodyAndCountsWhatItDrops() {
+    let gate = DispatchSemaphore(value: 0)
+    let entered = DispatchSemaphore(value: 0)
+    let written = Written()
+    let output = LogOutput(format: .journal) { bytes in
+      entered.signal()
+      gate.wait()
+      written.append(bytes)
+    }
+    let text = String(repeating: "x", count: 1020)
+    output.log(level: .info, message: "first", metadata: [])
+    entered.wait()
+    // Each line is 1024 bytes with its prefix and its end.
+    for _ in 0..<300 { output.log(level: .info, message: text, metadata: []) }
+    gate.signal()
+    gate.signal()
+    #expect(output.flush(withinMilliseconds: 10_000))
+    let lines = written.text.split(separator: "\n")
+    #expect(lines.first == "<6>first")
+    #expect(lines.count == 1 + 256 + 1)
+    #expect(lines.last == "<4>log messages dropped count=44")
+  }
+
+  @Test func criticalMessagesAreWrittenBeforeTheCallReturns() {
+    let written = Written()
+    let output = LogOutput(format: .journal) { written.append($0) }
+    let logger = Logger(label: "test") { _ in SidelockLogHandler(output: output, level: .info) }
+    logger.critical("last words")
+    #expect(written.text == "<2>last words\n")
+  }
+
+  @Test func queueIsFullAtItsLimitAndNotBefore() {
+    var queue = LogLineQueue()
+    queue.append(String(repeating: "a", count: LogLineQueue.bytesMax))
+    queue.append("b")
+    queue.append("c")
+    let taken = queue.takeAll()
+    #expect(taken.bytes.count == LogLineQueue.bytesMax)
+    #expect(taken.dropped == 2)
+    #expect(queue.isEmpty)
+  }
+}
