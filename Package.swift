@@ -47,6 +47,8 @@ let package = Package(
     // I/O.
     .systemLibrary(name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
     .target(name: "SystemdSupport", dependencies: ["CSystemd", logging], swiftSettings: strict),
+    .systemLibrary(name: "CLibYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
+    .target(name: "SidelockSettings", dependencies: ["CLibYAML", argumentParser, logging], swiftSettings: strict),
     .target(
       name: "Sidecar",
       dependencies: [
@@ -58,7 +60,7 @@ let package = Package(
     // Thin mains.
     .executableTarget(
       name: "sidelockd",
-      dependencies: ["Sidecar", "SystemdSupport", argumentParser, logging],
+      dependencies: ["Sidecar", "SidelockSettings", "SystemdSupport", argumentParser, logging],
       swiftSettings: strict),
     .executableTarget(
       name: "sidelock", dependencies: ["SidelockClient", argumentParser, nioCore, nioPosix], swiftSettings: strict),
@@ -66,6 +68,7 @@ let package = Package(
     .testTarget(name: "LockEngineTests", dependencies: ["LockEngine"], swiftSettings: strict),
     .testTarget(name: "ClientProtocolTests", dependencies: ["ClientProtocol"], swiftSettings: strict),
     .testTarget(name: "RedisProtocolTests", dependencies: ["RedisProtocol"], swiftSettings: strict),
+    .testTarget(name: "SettingsTests", dependencies: ["SidelockSettings", argumentParser], swiftSettings: strict),
     .testTarget(name: "SystemdSupportTests", dependencies: ["SystemdSupport", logging], swiftSettings: strict),
   ]
 )

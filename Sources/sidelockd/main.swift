@@ -1,1 +1,75 @@
-print("sidelockd")
+import ArgumentParser
+import Glibc
+import Logging
+import SidelockSettings
+import SystemdSupport
+
+/// How the process ends; service managers and scripts tell the cases apart by these.
+enum ExitStatus {
+  static let stopped: Int32 = 0
+  static let failure: Int32 = 1
+  /// EX_TEMPFAIL: another daemon has the socket. Trying again can help once that one has stopped.
+  static let socketInUse: Int32 = 75
+  /// EX_CONFIG: the command line, the environment or the file is wrong. Trying again cannot help.
+  static let settings: Int32 = 78
+}
+
+struct Options: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "sidelockd",
+    abstract: "Locks for the processes of this host, shared with other hosts through Redis.",
+    usage: "sidelockd (--redis URL | --local) [--socket PATH] [--config FILE] [--check] [OPTION…]",
+    discussion: """
+      Every option but --check is also an environment variable (--lease-ms is SIDELOCK_LEASE_MS) and, but for \
+      --config, a key in the YAML file (lease_ms). An option wins over the environment, the environment over the \
+      file, the file over the default.
+
+      SIGTERM and SIGINT stop the daemon: it gives up every lock in Redis, tells its clients, and ends. A second one \
+      ends it at once.
+
+      Exit status: 0 stopped, 1 failure, 75 another daemon has the socket, 78 the settings are wrong.
+      """,
+    version: sidelockVersion)
+
+  @OptionGroup var settings: SidelockdArguments
+}
+
+/// Command line problems end in the same status as other wrong settings; asking for help or the version is none.
+func parseOptions() -> Options {
+  do {
+    return try Options.parse()
+  } catch {
+    let asked = Options.exitCode(for: error).isSuccess
+    print(Options.fullMessage(for: error), to: asked ? STDOUT_FILENO : STDERR_FILENO)
+    exit(asked ? ExitStatus.stopped : ExitStatus.settings)
+  }
+}
+
+func print(_ text: String, to descriptor: Int32) {
+  var line = text.hasSuffix("\n") ? text : text + "\n"
+  line.withUTF8 { bytes in
+    var rest = bytes[...]
+    while !rest.isEmpty {
+      let count = write(descriptor, UnsafeBufferPointer(rebasing: rest).baseAddress, rest.count)
+      if count < 0 && errno == EINTR { continue }
+      if count <= 0 { return }
+      rest = rest.dropFirst(count)
+    }
+  }
+}
+
+let options = parseOptions()
+let resolution = SettingsResolution(.ofProcess(options.settings))
+
+if options.settings.check {
+  print(isatty(STDOUT_FILENO) == 1 ? resolution.table : resolution.json, to: STDOUT_FILENO)
+}
+guard let settings = resolution.settings else {
+  if !options.settings.check || isatty(STDOUT_FILENO) != 1 {
+    print(resolution.problemLines.joined(separator: "\n"), to: STDERR_FILENO)
+  }
+  exit(ExitStatus.settings)
+}
+if options.settings.check { exit(ExitStatus.stopped) }
+
+exit(runDaemon(settings))

@@ -1,0 +1,53 @@
+public import Logging
+
+/// Everything that a daemon needs to know before it starts: checked, complete, and with the defaults filled in.
+public struct Settings: Sendable, Equatable {
+  /// Where the host's leases live.
+  public enum Backend: Sendable, Equatable {
+    /// A Redis server, shared with other hosts.
+    case redis(RedisEndpoint)
+    /// Nowhere: the locks concern this host alone. Chosen explicitly, never a fallback.
+    case local
+  }
+
+  /// Where the host's leases live.
+  public var backend: Backend
+  /// The Unix socket that clients connect to.
+  public var socketPath: String
+  /// The permission bits of the socket.
+  public var socketMode: UInt32
+  /// How long a lease in Redis lasts without renewal, in milliseconds.
+  public var leaseMilliseconds: Int
+  /// How long an unused lease is kept for the next local user, in milliseconds.
+  public var lingerMilliseconds: Int
+  /// How often a lock may pass between local clients while another host waits.
+  public var cohortHandOversMax: Int
+  /// How long a lock may pass between local clients while another host waits, in milliseconds.
+  public var cohortMilliseconds: Int
+  /// How long Redis may take to answer before the connection is given up, in milliseconds.
+  public var redisTimeoutMilliseconds: Int
+  /// What every key in Redis begins with.
+  public var keyPrefix: String
+  /// The name under which other hosts see this one.
+  public var hostName: String
+  /// The most client connections at a time.
+  public var connectionsMax: Int
+  /// The least severe level that is logged.
+  public var logLevel: Logger.Level
+}
+
+/// A string that no log line, error or debugger shows by accident.
+public struct Secret: Sendable, Equatable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
+  /// The secret itself. Whoever reads this is responsible for where it goes.
+  public let revealed: String
+
+  /// Wraps a secret.
+  public init(_ value: String) { revealed = value }
+
+  /// Never the secret.
+  public var description: String { "***" }
+  /// Never the secret.
+  public var debugDescription: String { "***" }
+  /// Has no children, so `dump` shows nothing either.
+  public var customMirror: Mirror { Mirror(self, children: [:]) }
+}

@@ -1,0 +1,168 @@
+import CLibYAML
+
+/// A configuration file as a flat list: one mapping of names to plain values, nothing nested.
+///
+/// libyaml does the parsing. Nested values, lists, anchors, tags, duplicate keys and further documents are refused,
+/// because none of them means anything here, and a setting that is silently ignored is worse than an error.
+struct SettingsFile: Equatable {
+  struct Entry: Equatable {
+    var key: String
+    /// Nil for a key without a value.
+    var value: String?
+    /// Counted from 1.
+    var line: Int
+  }
+
+  struct Problem: Equatable {
+    /// The key that it is about, if it is about one.
+    var key: String?
+    var line: Int
+    var message: String
+  }
+
+  var entries: [Entry] = []
+  var problems: [Problem] = []
+
+  /// The largest file that is read, in bytes.
+  static let bytesMax = 256 * 1024
+
+  init(parsing bytes: [UInt8]) {
+    let parser = UnsafeMutablePointer<yaml_parser_t>.allocate(capacity: 1)
+    defer { parser.deallocate() }
+    guard yaml_parser_initialize(parser) == 1 else {
+      problems.append(Problem(line: 1, message: "out of memory"))
+      return
+    }
+    defer { yaml_parser_delete(parser) }
+    bytes.withUnsafeBufferPointer { buffer in
+      yaml_parser_set_input_string(parser, buffer.baseAddress, buffer.count)
+      var reader = EventReader()
+      while !reader.finished {
+        var event = yaml_event_t()
+        guard yaml_parser_parse(parser, &event) == 1 else {
+          reader.problems.append(Self.syntaxProblem(parser.pointee, bytes: bytes))
+          break
+        }
+        reader.take(event)
+        yaml_event_delete(&event)
+      }
+      entries = reader.entries
+      problems = reader.problems
+    }
+  }
+
+  private static func syntaxProblem(_ parser: yaml_parser_t, bytes: [UInt8]) -> Problem {
+    let what = parser.problem.map { String(cString: $0) } ?? "not YAML"
+    if parser.error == YAML_READER_ERROR {
+      let line = bytes.prefix(parser.problem_offset).count { $0 == UInt8(ascii: "\n") } + 1
+      return Problem(line: line, message: "not YAML: \(what)")
+    }
+    return Problem(line: Int(parser.problem_mark.line) + 1, message: "not YAML: \(what)")
+  }
+}
+
+/// Takes libyaml's events one by one and keeps what a flat mapping may hold.
+private struct EventReader {
+  private static let shapeMessage = "write settings as \"name: value\", one a line"
+
+  var entries: [SettingsFile.Entry] = []
+  var problems: [SettingsFile.Problem] = []
+  var finished = false
+
+  /// The key that waits for its value.
+  private var pendingKey: (name: String, line: Int)?
+  /// How deep inside a refused value the reader is.
+  private var skippedDepth = 0
+  /// Whether the value just skipped was in the place of a key; its value is then skipped too.
+  private var skippedKey = false
+  private var insideMapping = false
+  private var documents = 0
+  private var lineOfKey: [String: Int] = [:]
+
+  mutating func take(_ event: yaml_event_t) {
+    let line = Int(event.start_mark.line) + 1
+    switch event.type {
+    case YAML_STREAM_END_EVENT:
+      finished = true
+    case YAML_DOCUMENT_START_EVENT:
+      documents += 1
+      if documents == 2 { report(line, "only one document is allowed") }
+      if documents > 1 { finished = true }
+    case YAML_MAPPING_START_EVENT:
+      if !insideMapping && skippedDepth == 0 {
+        insideMapping = true
+      } else {
+        startSkipping(line)
+      }
+    case YAML_SEQUENCE_START_EVENT:
+      startSkipping(line)
+    case YAML_MAPPING_END_EVENT, YAML_SEQUENCE_END_EVENT:
+      if skippedDepth > 0 { skippedDepth -= 1 } else { insideMapping = false }
+    case YAML_ALIAS_EVENT:
+      if skippedDepth == 0 { refuse(line, "anchors, aliases and tags are not allowed") }
+    case YAML_SCALAR_EVENT:
+      takeScalar(event, line)
+    default:
+      break
+    }
+  }
+
+  private mutating func takeScalar(_ event: yaml_event_t, _ line: Int) {
+    guard skippedDepth == 0 else { return }
+    let scalar = event.data.scalar
+    let text = String(decoding: UnsafeBufferPointer(start: scalar.value, count: scalar.length), as: UTF8.self)
+    let isPlain = scalar.style == YAML_PLAIN_SCALAR_STYLE
+    guard insideMapping else {
+      // An empty file with a document mark is a plain empty scalar.
+      if !(isPlain && text.isEmpty) { report(line, Self.shapeMessage) }
+      return
+    }
+    if skippedKey {
+      skippedKey = false
+      return
+    }
+    if scalar.anchor != nil || scalar.tag != nil {
+      refuse(line, "anchors, aliases and tags are not allowed")
+      return
+    }
+    guard let key = pendingKey else {
+      pendingKey = (text, line)
+      if let first = lineOfKey[text] {
+        problems.append(.init(key: text, line: line, message: "given twice, first in line \(first)"))
+      } else {
+        lineOfKey[text] = line
+      }
+      return
+    }
+    pendingKey = nil
+    guard lineOfKey[key.name] == key.line else { return }
+    let isNull = isPlain && ["", "~", "null", "Null", "NULL"].contains(text)
+    entries.append(.init(key: key.name, value: isNull ? nil : text, line: key.line))
+  }
+
+  private mutating func startSkipping(_ line: Int) {
+    if skippedDepth == 0 {
+      if insideMapping {
+        refuse(line, "a plain value is needed, not a list or a mapping")
+      } else {
+        report(line, Self.shapeMessage)
+      }
+    }
+    skippedDepth += 1
+  }
+
+  /// Reports something in the place of a key or of a value, and forgets both.
+  private mutating func refuse(_ line: Int, _ message: String) {
+    if skippedKey {
+      skippedKey = false
+      return
+    }
+    problems.append(.init(key: pendingKey?.name, line: line, message: message))
+    if pendingKey == nil && insideMapping { skippedKey = true }
+    pendingKey = nil
+  }
+
+  private mutating func report(_ line: Int, _ message: String) {
+    problems.append(.init(line: line, message: message))
+  }
+}

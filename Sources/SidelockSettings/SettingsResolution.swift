@@ -1,0 +1,386 @@
+import Logging
+
+/// Where a value came from.
+public enum SettingSource: Sendable, Equatable, CustomStringConvertible {
+  /// A flag, such as `--lease-ms`.
+  case flag(String)
+  /// An environment variable.
+  case environment(String)
+  /// A line of the configuration file, counted from 1.
+  case file(path: String, line: Int)
+  /// Nobody said anything.
+  case `default`
+  /// A file that holds the value, found by default.
+  case credential(path: String)
+
+  /// The source as people name it.
+  public var description: String {
+    switch self {
+    case .flag(let name): name
+    case .environment(let name): name
+    case .file(let path, let line): "\(path):\(line)"
+    case .default: "default"
+    case .credential(let path): "credential \(path)"
+    }
+  }
+
+  fileprivate var line: Int? {
+    guard case .file(_, let line) = self else { return nil }
+    return line
+  }
+}
+
+/// Something wrong with the settings.
+public struct SettingProblem: Sendable, Equatable, CustomStringConvertible {
+  /// The setting by its name in the file; nil when the problem is not about one.
+  public var setting: String?
+  /// Where it was said; nil when it is about something that nobody said.
+  public var source: SettingSource?
+  /// What is wrong, and what is allowed.
+  public var message: String
+
+  /// One line for people.
+  public var description: String {
+    var parts: [String] = []
+    if let source { parts.append(source.description) }
+    // The flag and the variable name the setting already.
+    if let setting, case .file? = source { parts.append(setting) }
+    if let setting, source == nil { parts.append(setting) }
+    parts.append(message)
+    return parts.joined(separator: ": ")
+  }
+}
+
+/// A setting that holds, for `--check`.
+public struct EffectiveSetting: Sendable, Equatable {
+  /// Which one.
+  public var key: SettingKey
+  /// The value for people, without secrets.
+  public var shown: String
+  /// Where the value came from.
+  public var source: SettingSource
+}
+
+/// The outcome of putting flags, environment, file and defaults together.
+public struct SettingsResolution: Sendable {
+  /// The settings, or nil when there are problems.
+  public private(set) var settings: Settings?
+  /// Everything that is wrong, not only the first thing.
+  public private(set) var problems: [SettingProblem] = []
+  /// What holds, as far as it could be made out, in the order of the table.
+  public private(set) var effective: [EffectiveSetting] = []
+
+  /// Puts everything together. Precedence: flag, environment, file, default.
+  public init(_ inputs: SettingsInputs) {
+    var resolver = Resolver(inputs: inputs)
+    settings = resolver.resolve()
+    problems = resolver.problems
+    effective = resolver.effective
+    if !problems.isEmpty { settings = nil }
+  }
+}
+
+/// A checked value and its source.
+private struct Given {
+  var value: SettingValue
+  var source: SettingSource
+}
+
+private struct Resolver {
+  let inputs: SettingsInputs
+  var problems: [SettingProblem] = []
+  var effective: [EffectiveSetting] = []
+  /// Flag, environment, file: highest precedence first.
+  var layers: [[SettingKey: Given]] = []
+
+  init(inputs: SettingsInputs) { self.inputs = inputs }
+
+  mutating func resolve() -> Settings? {
+    readFlags()
+    readEnvironment()
+    readFile()
+
+    let backend = chooseBackend()
+    let leaseMilliseconds = number(.leaseMilliseconds)
+    let settings = Settings(
+      backend: backend ?? .local,
+      socketPath: socketPath(),
+      socketMode: mode(.socketMode),
+      leaseMilliseconds: leaseMilliseconds,
+      lingerMilliseconds: number(.lingerMilliseconds),
+      cohortHandOversMax: number(.cohortMax),
+      cohortMilliseconds: number(.cohortMilliseconds),
+      redisTimeoutMilliseconds: redisTimeout(leaseMilliseconds: leaseMilliseconds),
+      keyPrefix: text(.keyPrefix, default: defaultKeyPrefix),
+      hostName: text(.host, default: sanitisedHostName(inputs.systemHostName)),
+      connectionsMax: number(.connectionsMax),
+      logLevel: level(.logLevel))
+    let order = SettingKey.allCases
+    effective.sort { order.firstIndex(of: $0.key)! < order.firstIndex(of: $1.key)! }
+    return backend == nil ? nil : settings
+  }
+
+  // MARK: Reading the layers
+
+  private mutating func readFlags() {
+    var layer: [SettingKey: Given] = [:]
+    for key in SettingKey.allCases {
+      guard let text = inputs.flags[key] else { continue }
+      take(text, for: key, from: .flag("--" + key.flagName), into: &layer)
+    }
+    var follows = false
+    for argument in inputs.unknownArguments {
+      // What follows an option that does not exist was its value, which needs no complaint of its own.
+      if follows, !argument.hasPrefix("-") {
+        follows = false
+        continue
+      }
+      follows = argument.hasPrefix("-") && !argument.contains("=")
+      // A mistyped --redis may carry a password behind it.
+      let shown = argument.contains("@") ? "\"***\"" : quoted(argument)
+      problems.append(SettingProblem(message: "\(shown) is not an option (see --help)"))
+    }
+    layers.append(layer)
+  }
+
+  private mutating func readEnvironment() {
+    var layer: [SettingKey: Given] = [:]
+    let keys = Dictionary(uniqueKeysWithValues: SettingKey.allCases.map { ($0.environmentName, $0) })
+    for (name, text) in inputs.environment.sorted(by: { $0.key < $1.key }) where name.hasPrefix(environmentPrefix) {
+      if let key = keys[name] {
+        take(text, for: key, from: .environment(name), into: &layer)
+      } else if name != configEnvironmentName {
+        problems.append(SettingProblem(source: .environment(name), message: "no setting has this name (see --help)"))
+      }
+    }
+    layers.append(layer)
+  }
+
+  private mutating func readFile() {
+    var layer: [SettingKey: Given] = [:]
+    defer { layers.append(layer) }
+    let path: String
+    let namedBy: SettingSource
+    if let flag = inputs.configFlag {
+      (path, namedBy) = (flag, .flag("--config"))
+    } else if let variable = inputs.environment[configEnvironmentName] {
+      (path, namedBy) = (variable, .environment(configEnvironmentName))
+    } else {
+      return
+    }
+    let file: SettingsFile
+    switch inputs.readFile(path, SettingsFile.bytesMax) {
+    case .success(let bytes):
+      file = SettingsFile(parsing: bytes)
+    case .failure(let error):
+      problems.append(SettingProblem(source: namedBy, message: "cannot read \(quoted(path)): \(error.message)"))
+      return
+    }
+    let problemsBefore = problems.count
+    defer {
+      // Two passes found them; a reader goes through the file once.
+      problems[problemsBefore...].sort { ($0.source?.line ?? 0) < ($1.source?.line ?? 0) }
+    }
+    for problem in file.problems {
+      problems.append(
+        SettingProblem(
+          setting: problem.key, source: .file(path: path, line: problem.line), message: problem.message))
+    }
+    for entry in file.entries {
+      let source = SettingSource.file(path: path, line: entry.line)
+      guard let key = SettingKey(rawValue: entry.key) else {
+        problems.append(
+          SettingProblem(source: source, message: "\(quoted(entry.key)): no setting has this name (see --help)"))
+        continue
+      }
+      guard let text = entry.value else {
+        problems.append(
+          SettingProblem(
+            setting: key.rawValue, source: source, message: "has no value; allowed: \(key.definition.kind.allowed)"))
+        continue
+      }
+      take(text, for: key, from: source, into: &layer)
+    }
+  }
+
+  private mutating func take(
+    _ text: String, for key: SettingKey, from source: SettingSource, into layer: inout [SettingKey: Given]
+  ) {
+    do throws(SettingValueError) {
+      layer[key] = Given(value: try key.definition.parse(text), source: source)
+    } catch {
+      problems.append(SettingProblem(setting: key.rawValue, source: source, message: error.message))
+    }
+  }
+
+  // MARK: Putting them together
+
+  private func given(_ key: SettingKey) -> Given? {
+    for layer in layers { if let given = layer[key] { return given } }
+    return nil
+  }
+
+  private mutating func settle(_ key: SettingKey, _ value: SettingValue, _ source: SettingSource) {
+    effective.append(EffectiveSetting(key: key, shown: value.shown, source: source))
+  }
+
+  private mutating func number(_ key: SettingKey) -> Int {
+    let fallback = key.definition.defaultNumber ?? 0
+    guard let given = given(key), case .number(let number) = given.value else {
+      settle(key, .number(fallback), .default)
+      return fallback
+    }
+    settle(key, given.value, given.source)
+    return number
+  }
+
+  private mutating func text(_ key: SettingKey, default fallback: String) -> String {
+    guard let given = given(key), case .text(let text) = given.value else {
+      settle(key, .text(fallback), .default)
+      return fallback
+    }
+    settle(key, given.value, given.source)
+    return text
+  }
+
+  private mutating func mode(_ key: SettingKey) -> UInt32 {
+    guard let given = given(key), case .mode(let mode) = given.value else {
+      settle(key, .mode(defaultSocketMode), .default)
+      return defaultSocketMode
+    }
+    settle(key, given.value, given.source)
+    return mode
+  }
+
+  private mutating func level(_ key: SettingKey) -> Logger.Level {
+    guard let given = given(key), case .level(let level) = given.value else {
+      settle(key, .level(defaultLogLevel), .default)
+      return defaultLogLevel
+    }
+    settle(key, given.value, given.source)
+    return level
+  }
+
+  /// The default shrinks with the lease, so that a short lease needs no second setting.
+  private mutating func redisTimeout(leaseMilliseconds: Int) -> Int {
+    let key = SettingKey.redisTimeoutMilliseconds
+    guard let given = given(key), case .number(let timeout) = given.value else {
+      let fallback = min(key.definition.defaultNumber ?? 0, leaseMilliseconds / 4)
+      settle(key, .number(fallback), .default)
+      return fallback
+    }
+    settle(key, given.value, given.source)
+    if timeout * 2 >= leaseMilliseconds {
+      problems.append(
+        SettingProblem(
+          setting: key.rawValue, source: given.source,
+          message: "\(timeout) must be less than half of lease_ms, which is \(leaseMilliseconds)"))
+    }
+    return timeout
+  }
+
+  private mutating func socketPath() -> String {
+    let path = text(.socket, default: defaultSocketPath)
+    // Only a default can fail this: what was given has been checked.
+    if path.utf8.count > RedisEndpoint.socketPathBytesMax {
+      problems.append(
+        SettingProblem(
+          setting: SettingKey.socket.rawValue,
+          message: "the default \(quoted(path)) is too long; allowed: \(SettingKey.socket.definition.kind.allowed)"))
+    }
+    return path
+  }
+
+  private var defaultSocketPath: String {
+    if !inputs.isRoot, let runtime = inputs.environment["XDG_RUNTIME_DIR"], runtime.hasPrefix("/") {
+      return runtime + "/sidelock/sidelock.sock"
+    }
+    return systemSocketPath
+  }
+
+  // MARK: The backend
+
+  /// Redis and local exclude each other, so the highest layer that names either decides.
+  private mutating func chooseBackend() -> Settings.Backend? {
+    var localRefused = false
+    for layer in layers {
+      let local = layer[.local]
+      let redis = layer[.redis]
+      if let local, case .boolean(let chosen) = local.value {
+        if chosen, !localRefused {
+          if let redis {
+            problems.append(
+              SettingProblem(
+                setting: SettingKey.local.rawValue, source: local.source,
+                message: "excludes redis, which \(redis.source) sets: choose one"))
+            return .local
+          }
+          settle(.local, local.value, local.source)
+          return .local
+        }
+        localRefused = localRefused || !chosen
+      }
+      if let redis, case .redis(let endpoint) = redis.value {
+        settle(.local, .boolean(false), local?.source ?? .default)
+        let complete = addPassword(to: endpoint, from: redis.source)
+        settle(.redis, .redis(complete), redis.source)
+        return .redis(complete)
+      }
+    }
+    // A backend that was named, but badly, has its own problem already.
+    let named = problems.contains { $0.setting == SettingKey.redis.rawValue || $0.setting == SettingKey.local.rawValue }
+    if !named {
+      problems.append(
+        SettingProblem(message: "no backend: give --redis URL, or --local for locks of this host alone"))
+    }
+    return nil
+  }
+
+  private static let passwordBytesMax = 4096
+
+  private mutating func addPassword(to endpoint: RedisEndpoint, from urlSource: SettingSource) -> RedisEndpoint {
+    let key = SettingKey.redisPasswordFile
+    if let given = given(key), case .text(let path) = given.value {
+      settle(key, given.value, given.source)
+      if endpoint.password != nil {
+        problems.append(
+          SettingProblem(
+            setting: key.rawValue, source: given.source,
+            message: "the password stands in the URL from \(urlSource) too: choose one"))
+      }
+      return withPassword(endpoint, path: path, source: given.source, mayBeMissing: false)
+    }
+    if endpoint.password == nil, let directory = inputs.environment["CREDENTIALS_DIRECTORY"], !directory.isEmpty {
+      let path = directory + "/" + passwordCredential
+      return withPassword(endpoint, path: path, source: .credential(path: path), mayBeMissing: true)
+    }
+    return endpoint
+  }
+
+  private mutating func withPassword(
+    _ endpoint: RedisEndpoint, path: String, source: SettingSource, mayBeMissing: Bool
+  ) -> RedisEndpoint {
+    var result = endpoint
+    func problem(_ message: String) -> SettingProblem {
+      SettingProblem(
+        setting: SettingKey.redisPasswordFile.rawValue, source: source,
+        message: "cannot use \(quoted(path)): \(message)")
+    }
+    switch inputs.readFile(path, Self.passwordBytesMax) {
+    case .failure(.missing) where mayBeMissing:
+      return endpoint
+    case .failure(let error):
+      problems.append(problem(error.message))
+    case .success(var bytes):
+      if bytes.last == UInt8(ascii: "\n") { bytes.removeLast() }
+      if bytes.last == UInt8(ascii: "\r") { bytes.removeLast() }
+      guard !bytes.isEmpty, !bytes.contains(0), let password = String(validating: bytes, as: UTF8.self) else {
+        problems.append(problem("the file is empty, or does not hold a line of UTF-8 text"))
+        return endpoint
+      }
+      result.password = Secret(password)
+      if mayBeMissing { settle(.redisPasswordFile, .text(path), source) }
+    }
+    return result
+  }
+}

@@ -1,0 +1,76 @@
+import Glibc
+import Logging
+import SidelockSettings
+import SystemdSupport
+
+/// What the daemon runs.
+protocol Service: AnyObject, Sendable {
+  /// Serves until it was told to stop, or cannot go on.
+  func run() throws
+  /// Asks `run()` to stop and return. From any thread, at any time.
+  func requestStop()
+}
+
+/// Another daemon answers on the socket.
+struct SocketInUse: Error {
+  /// Who that is, in words.
+  let owner: String
+}
+
+/// Runs the daemon until it stops.
+///
+/// - Returns: the exit status.
+func runDaemon(_ settings: Settings) -> Int32 {
+  // Before any other thread exists, because threads inherit what is blocked.
+  let signals = StopSignals()
+
+  let output = LogOutput()
+  output.install(level: settings.logLevel)
+  let logger = Logger(label: "sidelockd")
+  let notifier = Notifier(logger: logger)
+  defer {
+    notifier.flush(withinMilliseconds: 1000)
+    output.flush(withinMilliseconds: 1000)
+  }
+  raiseFileLimit(connectionsMax: settings.connectionsMax, logger: logger)
+
+  do {
+    let service = try makeService(settings, notifier: notifier, logger: logger)
+    signals.listen(
+      stop: { [weak service] name in
+        logger.info("stopping", metadata: ["signal": "\(name)"])
+        notifier.stopping(status: "Stopping")
+        service?.requestStop()
+      },
+      ignored: { name in logger.notice("signal ignored", metadata: ["signal": "\(name)"]) })
+    try service.run()
+    logger.info("stopped")
+    return ExitStatus.stopped
+  } catch let error as SocketInUse {
+    logger.critical(
+      "another daemon has the socket", metadata: ["socket": "\(settings.socketPath)", "owner": "\(error.owner)"])
+    return ExitStatus.socketInUse
+  } catch {
+    logger.critical("failed", metadata: ["error": "\(error)"])
+    return ExitStatus.failure
+  }
+}
+
+/// Descriptors that are not client connections: standard streams, listener, Redis, event loop, and room for accepting.
+private let reservedDescriptors = 64
+
+/// Every client is a descriptor, and the soft limit is usually 1024.
+private func raiseFileLimit(connectionsMax: Int, logger: Logger) {
+  var limit = rlimit()
+  guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+  if limit.rlim_cur < limit.rlim_max {
+    limit.rlim_cur = limit.rlim_max
+    setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+  }
+  if limit.rlim_cur < rlim_t(connectionsMax + reservedDescriptors) {
+    logger.warning(
+      "the limit of open files is below connections_max",
+      metadata: ["limit": "\(limit.rlim_cur)", "connections_max": "\(connectionsMax)"])
+  }
+}

@@ -1,0 +1,267 @@
+import Testing
+
+@testable import SidelockSettings
+
+@Suite struct SettingsResolutionTests {
+  private func resolve(
+    flags: [SettingKey: String] = [.local: "true"], environment: [String: String] = [:], file: String? = nil,
+    unknown: [String] = [], files: [String: String] = [:], isRoot: Bool = true
+  ) -> SettingsResolution {
+    var all = files
+    all["/sidelock.yaml"] = file
+    let contents = all
+    var inputs = SettingsInputs { path, bytesMax in
+      guard let text = contents[path] else { return .failure(.missing) }
+      return text.utf8.count > bytesMax ? .failure(.tooLong(bytesMax: bytesMax)) : .success(Array(text.utf8))
+    }
+    inputs.flags = flags
+    inputs.environment = environment
+    inputs.configFlag = file == nil ? nil : "/sidelock.yaml"
+    inputs.unknownArguments = unknown
+    inputs.isRoot = isRoot
+    inputs.systemHostName = "host 1"
+    return SettingsResolution(inputs)
+  }
+
+  private func texts(_ resolution: SettingsResolution) -> [String] { resolution.problems.map(\.description) }
+
+  @Test func defaultsAreComplete() throws {
+    let resolution = resolve()
+    let settings = try #require(resolution.settings)
+    #expect(
+      settings
+        == Settings(
+          backend: .local, socketPath: "/run/sidelock/sidelock.sock", socketMode: 0o660, leaseMilliseconds: 10_000,
+          lingerMilliseconds: 0, cohortHandOversMax: 100, cohortMilliseconds: 50, redisTimeoutMilliseconds: 2000,
+          keyPrefix: "sidelock:", hostName: "host-1", connectionsMax: 16_384, logLevel: .info))
+  }
+
+  @Test func flagWinsOverEnvironmentOverFileOverDefault() throws {
+    let file = "lease_ms: 11000\nlinger_ms: 12\ncohort_ms: 13\n"
+    let resolution = resolve(
+      flags: [.local: "true", .leaseMilliseconds: "31000"],
+      environment: ["SIDELOCK_LEASE_MS": "21000", "SIDELOCK_LINGER_MS": "22"], file: file)
+    let settings = try #require(resolution.settings)
+    #expect(settings.leaseMilliseconds == 31_000)
+    #expect(settings.lingerMilliseconds == 22)
+    #expect(settings.cohortMilliseconds == 13)
+    #expect(settings.cohortHandOversMax == 100)
+    let sources = Dictionary(uniqueKeysWithValues: resolution.effective.map { ($0.key, $0.source) })
+    #expect(sources[.leaseMilliseconds] == .flag("--lease-ms"))
+    #expect(sources[.lingerMilliseconds] == .environment("SIDELOCK_LINGER_MS"))
+    #expect(sources[.cohortMilliseconds] == .file(path: "/sidelock.yaml", line: 3))
+    #expect(sources[.cohortMax] == .default)
+  }
+
+  @Test func everySettingTakesEffectFromEveryPlace() {
+    let samples: [(SettingKey, String)] = [
+      (.redis, "redis://db:6379/0"), (.redisPasswordFile, "/password"), (.socket, "/s"), (.socketMode, "0600"),
+      (.leaseMilliseconds, "5000"), (.lingerMilliseconds, "7"), (.cohortMax, "8"), (.cohortMilliseconds, "9"),
+      (.redisTimeoutMilliseconds, "500"), (.keyPrefix, "k:"), (.host, "h"), (.connectionsMax, "10"),
+      (.logLevel, "debug"),
+    ]
+    #expect(Set(samples.map(\.0)).union([.local]) == Set(SettingKey.allCases))
+    let fromFlags = resolve(
+      flags: Dictionary(uniqueKeysWithValues: samples), environment: [:], files: ["/password": "x"])
+    let fromEnvironment = resolve(
+      flags: [:], environment: Dictionary(uniqueKeysWithValues: samples.map { ($0.0.environmentName, $0.1) }),
+      files: ["/password": "x"])
+    let fromFile = resolve(
+      flags: [:], file: samples.map { "\($0.0.rawValue): \"\($0.1)\"\n" }.joined(), files: ["/password": "x"])
+    for resolution in [fromFlags, fromEnvironment, fromFile] {
+      #expect(texts(resolution) == [])
+      for (key, text) in samples where key != .redis {
+        let setting = resolution.effective.first { $0.key == key }
+        #expect(setting?.shown == text)
+        #expect(setting?.source != .default)
+      }
+    }
+    #expect(fromFlags.settings == fromEnvironment.settings)
+    #expect(fromFlags.settings == fromFile.settings)
+  }
+
+  @Test func everythingWrongIsReportedAtOnce() {
+    let resolution = resolve(
+      flags: [.local: "true", .leaseMilliseconds: "999"],
+      environment: ["SIDELOCK_COHORT_MAX": "0", "SIDELOCK_TYPO": "1", "HOME": "/"],
+      file: "foo: 1\nlinger_ms: 60001\nhost:\n", unknown: ["--lesae-ms", "5", "stray"])
+    #expect(
+      texts(resolution) == [
+        "--lease-ms: \"999\" is not allowed; allowed: 1000…3600000",
+        "\"--lesae-ms\" is not an option (see --help)",
+        "\"stray\" is not an option (see --help)",
+        "SIDELOCK_COHORT_MAX: \"0\" is not allowed; allowed: 1…1000000",
+        "SIDELOCK_TYPO: no setting has this name (see --help)",
+        "/sidelock.yaml:1: \"foo\": no setting has this name (see --help)",
+        "/sidelock.yaml:2: linger_ms: \"60001\" is not allowed; allowed: 0…60000",
+        "/sidelock.yaml:3: host: has no value; allowed: 1…64 characters out of A-Z a-z 0-9 . _ -",
+      ])
+    #expect(resolution.settings == nil)
+  }
+
+  @Test func badValueIsReportedEvenWhereAnotherWins() {
+    let resolution = resolve(
+      flags: [.local: "true", .lingerMilliseconds: "1"], environment: ["SIDELOCK_LINGER_MS": "x"])
+    #expect(resolution.problems.count == 1)
+  }
+
+  @Test(arguments: SettingKey.allCases)
+  func rangesHoldAtTheLimitsAndNotBeyond(_ key: SettingKey) throws {
+    guard case .integer(let range) = key.definition.kind else { return }
+    for accepted in [range.lowerBound, range.upperBound] {
+      #expect(try key.definition.parse(String(accepted)) == .number(accepted))
+    }
+    let beyond = ["\(range.lowerBound - 1)", "\(range.upperBound + 1)"]
+    for refused in beyond + ["", " 1000", "1e4", "0x400", "+2000", "１０００"] {
+      #expect(throws: SettingValueError.self) { try key.definition.parse(refused) }
+    }
+  }
+
+  @Test(arguments: ["", "8", "0999", "1777", "01234", "rw", "-660"])
+  func badModesAreRefused(_ text: String) {
+    #expect(throws: SettingValueError.self) { try SettingKey.socketMode.definition.parse(text) }
+  }
+
+  @Test func textLimitsHold() throws {
+    let prefix = SettingKey.keyPrefix.definition
+    #expect(try prefix.parse("") == .text(""))
+    #expect(try prefix.parse(String(repeating: "a", count: 64)) == .text(String(repeating: "a", count: 64)))
+    for bad in [String(repeating: "a", count: 65), "a b", "a{", "}", "é", "a\n", "\u{7F}"] {
+      #expect(throws: SettingValueError.self) { try prefix.parse(bad) }
+    }
+    let host = SettingKey.host.definition
+    #expect(try host.parse("A-z.0_9") == .text("A-z.0_9"))
+    for bad in ["", String(repeating: "a", count: 65), "a b", "a/b", "é"] {
+      #expect(throws: SettingValueError.self) { try host.parse(bad) }
+    }
+    let socket = SettingKey.socket.definition
+    #expect(try socket.parse(String(repeating: "a", count: 107)) == .text(String(repeating: "a", count: 107)))
+    for bad in ["", String(repeating: "a", count: 108), "@abstract"] {
+      #expect(throws: SettingValueError.self) { try socket.parse(bad) }
+    }
+  }
+
+  @Test func hostNamesOfTheSystemAreMadeToFit() {
+    #expect(sanitisedHostName("web-1.example") == "web-1.example")
+    #expect(sanitisedHostName("web 1{x}") == "web-1-x-")
+    #expect(sanitisedHostName("") == "localhost")
+    #expect(sanitisedHostName(String(repeating: "a", count: 99)).utf8.count == 64)
+  }
+
+  @Test func timeoutMustBeLessThanHalfALease() {
+    let flags: [SettingKey: String] = [.local: "true", .leaseMilliseconds: "2000"]
+    #expect(resolve(flags: flags).settings?.redisTimeoutMilliseconds == 500)
+    var good = flags
+    good[.redisTimeoutMilliseconds] = "999"
+    #expect(resolve(flags: good).settings?.redisTimeoutMilliseconds == 999)
+    var bad = flags
+    bad[.redisTimeoutMilliseconds] = "1000"
+    #expect(
+      texts(resolve(flags: bad)) == [
+        "--redis-timeout-ms: 1000 must be less than half of lease_ms, which is 2000"
+      ])
+  }
+
+  @Test func socketDefaultDependsOnTheUser() {
+    let environment = ["XDG_RUNTIME_DIR": "/run/user/1000"]
+    #expect(resolve(environment: environment, isRoot: true).settings?.socketPath == "/run/sidelock/sidelock.sock")
+    #expect(
+      resolve(environment: environment, isRoot: false).settings?.socketPath == "/run/user/1000/sidelock/sidelock.sock")
+    #expect(resolve(isRoot: false).settings?.socketPath == "/run/sidelock/sidelock.sock")
+    let long = ["XDG_RUNTIME_DIR": "/" + String(repeating: "a", count: 100)]
+    #expect(resolve(environment: long, isRoot: false).problems.map(\.setting) == ["socket"])
+  }
+
+  @Test func unreadableFileIsAProblemOfWhoNamedIt() {
+    var inputs = SettingsInputs { _, _ in .failure(.missing) }
+    inputs.flags = [.local: "true"]
+    inputs.environment = ["SIDELOCK_CONFIG": "/nowhere"]
+    #expect(
+      texts(SettingsResolution(inputs)) == ["SIDELOCK_CONFIG: cannot read \"/nowhere\": there is no such file"])
+    inputs.configFlag = "/elsewhere"
+    #expect(texts(SettingsResolution(inputs)) == ["--config: cannot read \"/elsewhere\": there is no such file"])
+  }
+
+  // MARK: The backend
+
+  @Test func backendMustBeChosen() {
+    #expect(resolve(flags: [:]).problems.count == 1)
+    #expect(resolve(flags: [:], environment: ["SIDELOCK_LOCAL": "false"]).problems.count == 1)
+    #expect(resolve(flags: [.local: "true"]).settings?.backend == .local)
+  }
+
+  @Test func highestPlaceThatNamesABackendDecides() {
+    let redis = Settings.Backend.redis(RedisEndpoint(address: .tcp(host: "db", port: 6379)))
+    #expect(resolve(flags: [.local: "true"], file: "redis: redis://db").settings?.backend == .local)
+    #expect(resolve(flags: [.redis: "redis://db"], file: "local: true").settings?.backend == redis)
+    #expect(
+      resolve(flags: [:], environment: ["SIDELOCK_REDIS": "redis://db"], file: "local: yes").settings?.backend == redis)
+    #expect(
+      resolve(flags: [:], environment: ["SIDELOCK_LOCAL": "0"], file: "redis: redis://db").settings?.backend == redis)
+    #expect(resolve(flags: [:], environment: ["SIDELOCK_LOCAL": "0"], file: "local: true").settings == nil)
+  }
+
+  @Test func bothInOnePlaceIsAProblem() {
+    let resolution = resolve(flags: [.local: "true", .redis: "redis://db"])
+    #expect(texts(resolution) == ["--local: excludes redis, which --redis sets: choose one"])
+  }
+
+  @Test func badBackendIsOneProblemNotTwo() {
+    #expect(resolve(flags: [.redis: "nonsense"]).problems.count == 1)
+  }
+
+  // MARK: The password
+
+  private func password(_ resolution: SettingsResolution) -> String? {
+    guard case .redis(let endpoint) = resolution.settings?.backend else { return nil }
+    return endpoint.password?.revealed
+  }
+
+  @Test func passwordFileIsReadWithoutItsLineEnd() {
+    let flags: [SettingKey: String] = [.redis: "redis://db", .redisPasswordFile: "/p"]
+    for text in ["hunter2", "hunter2\n", "hunter2\r\n"] {
+      #expect(password(resolve(flags: flags, files: ["/p": text])) == "hunter2")
+    }
+    #expect(password(resolve(flags: flags, files: ["/p": " a b \n"])) == " a b ")
+  }
+
+  @Test(arguments: ["", "\n", "a\u{0}b", String(repeating: "a", count: 5000)])
+  func badPasswordFilesAreProblems(_ text: String) {
+    let flags: [SettingKey: String] = [.redis: "redis://db", .redisPasswordFile: "/p"]
+    #expect(resolve(flags: flags, files: ["/p": text]).problems.map(\.setting) == ["redis_password_file"])
+  }
+
+  @Test func missingPasswordFileIsAProblem() {
+    let flags: [SettingKey: String] = [.redis: "redis://db", .redisPasswordFile: "/p"]
+    #expect(resolve(flags: flags).problems.count == 1)
+  }
+
+  @Test func passwordInURLAndFileIsAProblem() {
+    let flags: [SettingKey: String] = [.redis: "redis://:a@db", .redisPasswordFile: "/p"]
+    #expect(resolve(flags: flags, files: ["/p": "b"]).problems.count == 1)
+  }
+
+  @Test func credentialIsTakenWhenNothingElseGivesAPassword() {
+    let environment = ["CREDENTIALS_DIRECTORY": "/cred"]
+    let files = ["/cred/sidelock.redis-password": "c\n", "/p": "f\n"]
+    let plain: [SettingKey: String] = [.redis: "redis://db"]
+    #expect(password(resolve(flags: plain, environment: environment, files: files)) == "c")
+    #expect(resolve(flags: plain, environment: environment).settings != nil)
+    #expect(password(resolve(flags: [.redis: "redis://:u@db"], environment: environment, files: files)) == "u")
+    let withFile: [SettingKey: String] = [.redis: "redis://db", .redisPasswordFile: "/p"]
+    #expect(password(resolve(flags: withFile, environment: environment, files: files)) == "f")
+  }
+
+  @Test func noReportShowsAPassword() {
+    let good = resolve(flags: [.redis: "redis://u:hunter2@db"])
+    let bad = resolve(
+      flags: [.redis: "redis://u:hunter2@db:x"], environment: ["SIDELOCK_REDIS": "redis://:hunter2@"],
+      file: "redis: hunter2@db\n", unknown: ["--redsi", "redis://u:hunter2@db", "--redsi=redis://u:hunter2@db"])
+    for resolution in [good, bad] {
+      #expect(!resolution.json.contains("hunter2"))
+      #expect(!resolution.table.contains("hunter2"))
+      #expect(!texts(resolution).contains { $0.contains("hunter2") })
+    }
+    #expect(good.json.contains("\"redis://u:***@db:6379/0\""))
+  }
+}

@@ -1,0 +1,97 @@
+import ArgumentParser
+import Foundation
+import Testing
+
+@testable import SidelockSettings
+
+/// Holds the table, the command line, the reports and the reference page together.
+@Suite struct SettingsTableTests {
+  private func parse(_ arguments: [String]) throws -> SidelockdArguments { try SidelockdArguments.parse(arguments) }
+
+  @Test(arguments: SettingKey.allCases)
+  func everySettingIsAFlag(_ key: SettingKey) throws {
+    let isSwitch = key.definition.kind == .boolean
+    let arguments = try parse(isSwitch ? ["--\(key.flagName)"] : ["--\(key.flagName)", "-v-"])
+    #expect(arguments.flags == [key: isSwitch ? "true" : "-v-"])
+    #expect(arguments.unknown.isEmpty)
+  }
+
+  @Test func namesFollowFromTheKey() {
+    #expect(SettingKey.redisPasswordFile.flagName == "redis-password-file")
+    #expect(SettingKey.redisPasswordFile.environmentName == "SIDELOCK_REDIS_PASSWORD_FILE")
+  }
+
+  @Test func unknownArgumentsAreKeptForTheReport() throws {
+    let arguments = try parse(["--nonsense", "1", "--local", "stray"])
+    #expect(arguments.unknown == ["--nonsense", "1", "stray"])
+    #expect(arguments.flags == [.local: "true"])
+  }
+
+  @Test(arguments: SettingKey.allCases)
+  func helpNamesEverySettingWithItsRangeAndDefault(_ key: SettingKey) {
+    let help = SidelockdArguments.helpMessage(columns: 10_000)
+    let row = key.definition
+    #expect(help.contains("--\(key.flagName)"))
+    if row.kind != .boolean {
+      #expect(help.contains("\(row.summary) (\(row.kind.allowed); default: \(row.defaultText))."))
+    }
+  }
+
+  @Test(arguments: SettingKey.allCases)
+  func defaultsAreAllowedValues(_ key: SettingKey) throws {
+    guard let number = key.definition.defaultNumber else { return }
+    #expect(try key.definition.parse(String(number)) == .number(number))
+  }
+
+  @Test func referencePageIsThatOfTheTable() throws {
+    let page = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+      .deletingLastPathComponent().appending(path: "packaging/settings.md")
+    if ProcessInfo.processInfo.environment["UPDATE_SETTINGS_PAGE"] != nil {
+      try SettingsDocument.markdown.write(to: page, atomically: true, encoding: .utf8)
+    }
+    let written = try String(contentsOf: page, encoding: .utf8)
+    let hint: Comment = "UPDATE_SETTINGS_PAGE=1 swift test --filter SettingsTests rewrites it"
+    #expect(written == SettingsDocument.markdown, hint)
+  }
+
+  @Test func exampleInTheReferencePageIsValid() throws {
+    let page = SettingsDocument.markdown
+    let start = try #require(page.range(of: "```yaml\n"))
+    let end = try #require(page.range(of: "```\n", range: start.upperBound..<page.endIndex))
+    let example = Array(page[start.upperBound..<end.lowerBound].utf8)
+    var inputs = SettingsInputs { _, _ in .success(example) }
+    inputs.configFlag = "example.yaml"
+    inputs.isRoot = true
+    inputs.systemHostName = "h"
+    let resolution = SettingsResolution(inputs)
+    #expect(resolution.problems == [])
+    var defaults = SettingsInputs { _, _ in .failure(.missing) }
+    defaults.flags = [.redis: "redis://localhost"]
+    defaults.isRoot = true
+    defaults.systemHostName = "h"
+    #expect(resolution.settings == SettingsResolution(defaults).settings)
+  }
+
+  @Test func jsonReportIsJSON() throws {
+    var inputs = SettingsInputs { _, _ in .success(Array("\"a\\\"\\n\\\\\": 1\n".utf8)) }
+    inputs.flags = [.local: "true", .leaseMilliseconds: "5000"]
+    inputs.configFlag = "we\"ird.yaml"
+    let report = try JSONSerialization.jsonObject(with: Data(SettingsResolution(inputs).json.utf8))
+    let object = try #require(report as? [String: Any])
+    #expect(object["valid"] as? Bool == false)
+    let settings = try #require(object["settings"] as? [String: [String: Any]])
+    #expect(settings["lease_ms"]?["value"] as? Int == 5000)
+    #expect(settings["lease_ms"]?["source"] as? String == "--lease-ms")
+    #expect((object["problems"] as? [[String: Any]])?.count == 1)
+  }
+
+  @Test func filesAreReadUpToTheirLimit() throws {
+    let path = FileManager.default.temporaryDirectory.appending(path: "sidelock-\(UUID().uuidString)").path
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    #expect(readSmallFile(path, bytesMax: 3) == .failure(.missing))
+    try Data("abc".utf8).write(to: URL(filePath: path))
+    #expect(readSmallFile(path, bytesMax: 3) == .success(Array("abc".utf8)))
+    #expect(readSmallFile(path, bytesMax: 2) == .failure(.tooLong(bytesMax: 2)))
+    #expect(readSmallFile("/", bytesMax: 2) == .failure(.failed("Is a directory")))
+  }
+}
