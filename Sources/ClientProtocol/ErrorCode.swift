@@ -43,14 +43,12 @@ public enum ErrorCode: Int, CaseIterable, Sendable {
 
   /// Whether sending the same request once more can help.
   public enum Retry: String, CaseIterable, Sendable {
-    /// It fails in the same way again, until something else has been changed.
+    /// Sending it again is no remedy.
     case no
-    /// It may be sent again at once.
-    case yes
-    /// It may be sent again after a while; wait longer each time.
+    /// It may succeed after a while, unchanged.
     case later
-    /// It may be sent on a new connection.
-    case reconnect
+    /// It can succeed once something else has been changed: the request, a right, a setting, the data.
+    case afterChange = "after_change"
   }
 
   /// The stable machine name, told as `data.reason`.
@@ -87,7 +85,7 @@ public enum ErrorCode: Int, CaseIterable, Sendable {
     case .internalError: "the daemon made a mistake; its log says more"
     case .busy: "the lock is in use; try later, or give a wait_ms above 0 to wait for it"
     case .timeout: "the lock did not become free within wait_ms; try again, or wait longer"
-    case .cancelled: "the request was cancelled before it was granted; send it again if it is still wanted"
+    case .cancelled: "the request was cancelled before it was granted"
     case .notHeld: "this connection does not hold that lock; acquire it first, and release it once only"
     case .unavailable: "Redis cannot be reached or refuses; try again later"
     case .denied: "this client may not do that; ask the administrator of this host"
@@ -95,7 +93,7 @@ public enum ErrorCode: Int, CaseIterable, Sendable {
     case .shuttingDown: "the daemon is stopping; connect again when it is back"
     case .lost: "the lock was lost before this request; stop the work it guarded and acquire it anew"
     case .unsupportedVersion:
-      "this daemon does not speak that version of the protocol; data.versions lists those it does"
+      "this daemon does not speak that version of the protocol; data.supported lists those it does"
     case .deadlock: "waiting would never end, because the owners wait for each other; release something first"
     case .modeConflict: "this owner already holds the lock in another mode; release it first"
     case .wrongType: "the Redis key of this lock holds other data; remove that key or choose another name"
@@ -105,12 +103,11 @@ public enum ErrorCode: Int, CaseIterable, Sendable {
   /// Whether the same request can have success when it is sent again.
   public var retry: Retry {
     switch self {
-    case .busy, .timeout, .unavailable, .limit, .deadlock, .internalError: .later
-    case .cancelled: .yes
-    case .shuttingDown: .reconnect
+    case .busy, .timeout, .unavailable, .limit, .shuttingDown, .deadlock: .later
     case .parseError, .invalidRequest, .methodNotFound, .invalidParams, .notHeld, .denied, .lost, .unsupportedVersion,
       .modeConflict, .wrongType:
-      .no
+      .afterChange
+    case .internalError, .cancelled: .no
     }
   }
 }

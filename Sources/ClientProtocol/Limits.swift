@@ -21,11 +21,10 @@ public enum Limits {
   public static let nameBytesMax = 512
   /// Bytes of the note that a client attaches to a hold, as UTF-8.
   public static let metaBytesMax = 1_024
-  /// The longest `wait_ms`, in milliseconds. It is longer than any host lives, and in nanoseconds it does not fit into
-  /// 64 bits: whoever adds it to a clock saturates.
-  public static let waitMillisecondsMax = integerMax
-  /// The longest `max_hold_ms`, in milliseconds; as for ``waitMillisecondsMax``.
-  public static let maxHoldMillisecondsMax = integerMax
+  /// The longest `wait_ms`, in milliseconds: a year. To wait longer, leave it out.
+  public static let waitMillisecondsMax: Int64 = 31_536_000_000
+  /// The longest `max_hold_ms`, in milliseconds: a year.
+  public static let maxHoldMillisecondsMax: Int64 = 31_536_000_000
 
   /// Bytes of `client.name` and of `client.version` in `initialize`, each, as UTF-8.
   public static let clientTextBytesMax = 128
@@ -61,6 +60,8 @@ public enum Limits {
     ("id_bytes", Int64(idBytesMax)),
     ("name_bytes", Int64(nameBytesMax)),
     ("meta_bytes", Int64(metaBytesMax)),
+    ("wait_ms", waitMillisecondsMax),
+    ("max_hold_ms", maxHoldMillisecondsMax),
     ("list_limit", listCountMax),
     ("requests_in_flight", Int64(requestsInFlightMax)),
   ]

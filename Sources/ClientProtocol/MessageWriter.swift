@@ -253,20 +253,12 @@ extension MessageWriter {
   /// How much of a line the holders of one lock may take.
   private static let holdersBytesMax = Limits.lineBytesMax / 2
 
-  /// Answers `inspect`. Holders and waiters that would make the line too long are left out; `waiters_total` tells how
-  /// many wait.
+  /// Answers `inspect`. Holders and waiters that would make the line too long are left out; `waiting` tells how many
+  /// wait.
   public mutating func inspected(id: MessageID, _ lock: LockInfo) {
     beginSuccess(id: id)
     json.beginObject()
-    json.member("name", utf8: lock.name)
-    json.key("mode")
-    if lock.holders.isEmpty { json.null() } else { json.value(literal: "exclusive") }
-    Self.writeHolders(lock.holders, to: &json)
-    json.member("waiters_total", lock.waitersTotal)
-    json.object("lease") { json in
-      json.member("state", lock.lease.rawValue)
-      json.member("valid_ms", orNull: lock.leaseValidMilliseconds)
-    }
+    Self.writeMembers(of: lock, to: &json)
     json.key("waiters")
     json.beginArray()
     for waiter in lock.waiters.prefix(Limits.shownWaitersMax) {
@@ -290,16 +282,11 @@ extension MessageWriter {
     json.beginArray()
   }
 
-  /// Adds a lock to the page; false, and nothing is added, when the page has no room for it. An
+  /// Adds a lock, without its waiters, to the page; false, and nothing is added, when the page has no room for it. An
   /// empty page always has.
-  public mutating func listEntry(_ lock: ListedLock) -> Bool {
+  public mutating func listEntry(_ lock: LockInfo) -> Bool {
     let mark = json.mark
-    json.object { json in
-      json.member("name", utf8: lock.name)
-      json.member("state", lock.lease.rawValue)
-      Self.writeHolders(lock.holders, to: &json)
-      json.member("waiters", lock.waiters)
-    }
+    json.object { Self.writeMembers(of: lock, to: &$0) }
     if lineCount <= Limits.lineBytesMax - Self.listEndBytesMax { return true }
     json.rewind(to: mark)
     return false
@@ -330,14 +317,26 @@ extension MessageWriter {
     json.endArray()
   }
 
+  private static func writeMembers(of lock: LockInfo, to json: inout JSONWriter) {
+    json.member("name", utf8: lock.name)
+    json.key("mode")
+    if lock.holders.isEmpty { json.null() } else { json.value(literal: "exclusive") }
+    writeHolders(lock.holders, to: &json)
+    json.member("waiting", lock.waitingCount)
+    json.object("lease") { json in
+      json.member("state", lock.lease.rawValue)
+      json.member("valid_ms", orNull: lock.leaseValidMilliseconds)
+    }
+  }
+
   private static func write(_ holder: HolderInfo, to json: inout JSONWriter) {
     switch holder {
     case .session(let session, let owner, let meta, let token, let held):
       write(session, to: &json)
-      if let owner { text("owner", owner, to: &json) }
+      text("owner", owner, to: &json)
       text("meta", meta, bytesMax: Limits.metaBytesMax, to: &json)
       json.member("token", token)
-      json.member("held_ms", held)
+      integer("held_ms", held, to: &json)
     case .host(let name): text("host", name, to: &json)
     case .foreign: json.member("foreign", true)
     }
@@ -345,26 +344,29 @@ extension MessageWriter {
 
   private static func write(_ waiter: WaiterInfo, to json: inout JSONWriter) {
     write(waiter.session, to: &json)
-    if let owner = waiter.owner { text("owner", owner, to: &json) }
+    text("owner", waiter.owner, to: &json)
     text("meta", waiter.meta, bytesMax: Limits.metaBytesMax, to: &json)
     json.member("waited_ms", waiter.waitedMilliseconds)
   }
 
   private static func write(_ session: SessionInfo, to json: inout JSONWriter) {
     text("host", session.host, to: &json)
-    json.member("session", session.session)
-    json.member("pid", orNull: session.pid)
-    json.member("uid", orNull: session.uid)
+    text("session", session.session, to: &json)
+    integer("pid", session.pid, to: &json)
+    integer("uid", session.uid, to: &json)
     text("command", session.command, to: &json)
-    if let unit = session.unit { text("unit", unit, to: &json) }
+    text("unit", session.unit, to: &json)
   }
 
-  /// Writes text that may have no bound of its own (a command line, a unit), cut to one, or null.
+  /// Writes text that may have no bound of its own (a command line, a unit), cut to one.
   private static func text(
     _ key: StaticString, _ text: String?, bytesMax: Int = Limits.shownTextBytesMax, to json: inout JSONWriter
   ) {
-    json.key(key)
-    if let text { json.value(text.cut(toBytes: bytesMax)) } else { json.null() }
+    if let text { json.member(key, text.cut(toBytes: bytesMax)) }
+  }
+
+  private static func integer(_ key: StaticString, _ number: Int64?, to json: inout JSONWriter) {
+    if let number { json.member(key, number) }
   }
 }
 

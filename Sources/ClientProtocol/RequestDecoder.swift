@@ -272,11 +272,9 @@ extension RequestDecoder {
 
   private static func initialize(_ params: ParameterReader) throws(RequestRefusal) -> InitializeParams {
     let client = try params.object("client", prefix: "client.", known: ["name", "version"])
-    let text = 0...Limits.clientTextBytesMax
-    let name = try client?.string("name", bytes: text)
-    if let client, name == nil { throw client.missing("name", expected: ParameterReader.describe(bytes: text)) }
+    let text = 1...Limits.clientTextBytesMax
     return InitializeParams(
-      clientName: name,
+      clientName: try client?.string("name", bytes: text),
       clientVersion: try client?.string("version", bytes: text),
       protocolVersion: try params.integer("protocol", 1...Limits.integerMax),
       lifetime: try params.word("lifetime", [("socket", .socket), ("process", .process)]) ?? .socket,

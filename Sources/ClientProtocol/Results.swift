@@ -1,24 +1,24 @@
-// What the replies about locks and about the daemon show. A member that is nil is told as null, unless it says here
-// that it is left out.
+// What the replies about locks and about the daemon show. Where nothing else is said, a member that is nil is not
+// known or was not given, and is left out of the JSON.
 
 /// A session, as holders and waiters are shown.
 public struct SessionInfo: Equatable, Sendable {
   /// The name of its host.
   public var host: String
-  /// Its number on that host.
-  public var session: Int64
+  /// Its name on that host.
+  public var session: String
   /// The process that connected.
   public var pid: Int64?
   /// The user of that process.
   public var uid: Int64?
   /// What that process runs.
   public var command: String?
-  /// The systemd unit of that process; left out when nil.
+  /// The systemd unit of that process.
   public var unit: String?
 
   /// A session.
   public init(
-    host: String, session: Int64, pid: Int64? = nil, uid: Int64? = nil, command: String? = nil, unit: String? = nil
+    host: String, session: String, pid: Int64? = nil, uid: Int64? = nil, command: String? = nil, unit: String? = nil
   ) {
     self.host = host
     self.session = session
@@ -31,8 +31,9 @@ public struct SessionInfo: Equatable, Sendable {
 
 /// Who holds a lock.
 public enum HolderInfo: Equatable, Sendable {
-  /// A session of this host. `owner` is left out when nil; `heldMilliseconds`: for how long it holds.
-  case session(SessionInfo, owner: String? = nil, meta: String?, token: Int64, heldMilliseconds: Int64)
+  /// A session of this host. `owner`: the thread or task that the client named; `meta`: the client's own note;
+  /// `token`: the fencing token; `heldMilliseconds`: for how long it holds.
+  case session(SessionInfo, owner: String? = nil, meta: String? = nil, token: Int64, heldMilliseconds: Int64? = nil)
   /// Another host, which alone knows more.
   case host(String)
   /// A process that does not use sidelock.
@@ -43,7 +44,7 @@ public enum HolderInfo: Equatable, Sendable {
 public struct WaiterInfo: Equatable, Sendable {
   /// The session.
   public var session: SessionInfo
-  /// The thread or task that the client named as the owner; left out when nil.
+  /// The thread or task that the client named as the owner.
   public var owner: String?
   /// The client's own note.
   public var meta: String?
@@ -73,52 +74,34 @@ public enum LeaseStateWord: String, CaseIterable, Sendable {
   case idle
 }
 
-/// A lock as `inspect` shows it.
+/// A lock as `inspect` shows it, and without its waiters as `list` does.
 public struct LockInfo: Equatable, Sendable {
   /// The name's bytes.
   public var name: [UInt8]
-  /// Who holds it; nobody, and its `mode` is null.
+  /// Who holds it. When there is nobody, its `mode` is told as null.
   public var holders: [HolderInfo]
-  /// Who waits for it on this host, first come first. At most ``Limits/shownWaitersMax`` are shown.
+  /// Who waits for it on this host, first come first. At most ``Limits/shownWaitersMax`` are shown, so there need not
+  /// be more.
   public var waiters: [WaiterInfo]
-  /// How many wait for it on this host.
-  public var waitersTotal: Int64
+  /// How many wait for it on this host; told as `waiting`.
+  public var waitingCount: Int64
   /// This host's lease.
   public var lease: LeaseStateWord
-  /// For how many milliseconds from now the lease is safe without renewal.
+  /// For how many milliseconds from now the lease is safe without renewal; nil, told as null, where there is no lease
+  /// or nothing to renew.
   public var leaseValidMilliseconds: Int64?
 
   /// A lock.
   public init(
-    name: [UInt8], holders: [HolderInfo], waiters: [WaiterInfo], waitersTotal: Int64, lease: LeaseStateWord,
-    leaseValidMilliseconds: Int64?
+    name: [UInt8], holders: [HolderInfo] = [], waiters: [WaiterInfo] = [], waitingCount: Int64 = 0,
+    lease: LeaseStateWord, leaseValidMilliseconds: Int64? = nil
   ) {
     self.name = name
     self.holders = holders
     self.waiters = waiters
-    self.waitersTotal = waitersTotal
+    self.waitingCount = waitingCount
     self.lease = lease
     self.leaseValidMilliseconds = leaseValidMilliseconds
-  }
-}
-
-/// A lock as `list` shows it.
-public struct ListedLock: Equatable, Sendable {
-  /// The name's bytes.
-  public var name: [UInt8]
-  /// The state of this host's lease.
-  public var lease: LeaseStateWord
-  /// Who holds it.
-  public var holders: [HolderInfo]
-  /// How many wait for it on this host.
-  public var waiters: Int64
-
-  /// A lock.
-  public init(name: [UInt8], lease: LeaseStateWord, holders: [HolderInfo], waiters: Int64) {
-    self.name = name
-    self.lease = lease
-    self.holders = holders
-    self.waiters = waiters
   }
 }
 
@@ -136,8 +119,8 @@ public struct ServerInfo: Equatable, Sendable {
   public var version: String
   /// Names this run of the daemon.
   public var instance: String
-  /// The session's number within this run.
-  public var session: Int64
+  /// Names the session within this run.
+  public var session: String
   /// The host's name.
   public var host: String
   /// Where the locks live.
@@ -147,7 +130,7 @@ public struct ServerInfo: Equatable, Sendable {
 
   /// What the daemon says of itself.
   public init(
-    version: String, instance: String, session: Int64, host: String, backend: Backend, leaseMilliseconds: Int64?
+    version: String, instance: String, session: String, host: String, backend: Backend, leaseMilliseconds: Int64?
   ) {
     self.version = version
     self.instance = instance

@@ -7,6 +7,7 @@ struct ErrorCodeTests {
     struct Entry: Decodable {
       var code: Int
       var reason: String
+      var message: String
       var retry: String
     }
     var errors: [Entry]
@@ -15,17 +16,14 @@ struct ErrorCodeTests {
   @Test func theTableInTheSpecificationSaysTheSame() throws {
     let data = try Data(contentsOf: Repository.root.appending(path: "protocol/errors.json"))
     let table = try JSONDecoder().decode(Table.self, from: data)
-    let documented = table.errors.map { "\($0.code) \($0.reason) \($0.retry)" }
-    let coded = ErrorCode.allCases.map { "\($0.rawValue) \($0.reason) \($0.retry.rawValue)" }
+    let documented = table.errors.map { "\($0.code) \($0.reason) \($0.retry) \($0.message)" }
+    let coded = ErrorCode.allCases.map { "\($0.rawValue) \($0.reason) \($0.retry.rawValue) \($0.defaultMessage)" }
     #expect(Set(documented) == Set(coded))
     #expect(documented.count == coded.count)
   }
 
-  @Test func everyErrorHasAReasonOfItsOwnAndAMessage() {
+  @Test func everyErrorHasAReasonOfItsOwn() {
     #expect(Set(ErrorCode.allCases.map { "\($0.reason)" }).count == ErrorCode.allCases.count)
-    for code in ErrorCode.allCases {
-      #expect("\(code.defaultMessage)".contains(";"), "\(code): the message says what is wrong; and what to do")
-    }
   }
 
   @Test func codesOfTheServiceAreConsecutiveFromOne() {
