@@ -48,7 +48,9 @@ let package = Package(
     .systemLibrary(name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
     .target(name: "SystemdSupport", dependencies: ["CSystemd", logging], swiftSettings: strict),
     .systemLibrary(name: "CLibYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
-    .target(name: "SidelockSettings", dependencies: ["CLibYAML", argumentParser, logging], swiftSettings: strict),
+    .target(
+      name: "SidelockSettings", dependencies: ["CLibYAML", "RedisProtocol", argumentParser, logging],
+      swiftSettings: strict),
     .target(
       name: "Sidecar",
       dependencies: [
@@ -68,7 +70,9 @@ let package = Package(
     .testTarget(name: "LockEngineTests", dependencies: ["LockEngine"], swiftSettings: strict),
     .testTarget(name: "ClientProtocolTests", dependencies: ["ClientProtocol"], swiftSettings: strict),
     .testTarget(name: "RedisProtocolTests", dependencies: ["RedisProtocol"], swiftSettings: strict),
-    .testTarget(name: "SettingsTests", dependencies: ["SidelockSettings", argumentParser], swiftSettings: strict),
+    .testTarget(
+      name: "SettingsTests", dependencies: ["SidelockSettings", "RedisProtocol", argumentParser],
+      swiftSettings: strict),
     .testTarget(name: "SystemdSupportTests", dependencies: ["SystemdSupport", logging], swiftSettings: strict),
   ]
 )

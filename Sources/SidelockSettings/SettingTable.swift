@@ -5,6 +5,7 @@ import Logging
 public enum SettingKey: String, CaseIterable, Sendable {
   case redis
   case local
+  case redisUser = "redis_user"
   case redisPasswordFile = "redis_password_file"
   case socket
   case socketMode = "socket_mode"
@@ -34,6 +35,7 @@ let configEnvironmentName = "SIDELOCK_CONFIG"
 enum SettingKind: Sendable, Equatable {
   case redisURL
   case boolean
+  case userName
   case filePath
   case socketPath
   case mode
@@ -45,10 +47,11 @@ enum SettingKind: Sendable, Equatable {
   /// The allowed values in words, for error messages and the documentation.
   var allowed: String {
     switch self {
-    case .redisURL: "redis://[user:password@]host[:port][/db] or unix:///path[?db=N]"
+    case .redisURL: "redis://[user:password@]host[:port][/db] or unix://[user:password@]/path[?db=N]"
     case .boolean: "true or false"
+    case .userName: "1…\(userNameBytesMax) bytes without spaces and control characters"
     case .filePath: "the path of a readable file"
-    case .socketPath: "a path of at most \(RedisEndpoint.socketPathBytesMax) bytes"
+    case .socketPath: "a path of at most \(socketPathBytesMax) bytes"
     case .mode: "octal 0000…0777"
     case .integer(let range): "\(range.lowerBound)…\(range.upperBound)"
     case .keyPrefix: "at most \(keyPrefixBytesMax) bytes of printable ASCII without braces and spaces"
@@ -58,6 +61,9 @@ enum SettingKind: Sendable, Equatable {
   }
 }
 
+/// A Unix socket address holds 108 bytes, the last of which ends the string.
+let socketPathBytesMax = 107
+let userNameBytesMax = 256
 let keyPrefixBytesMax = 64
 let hostNameBytesMax = 64
 
@@ -92,6 +98,10 @@ extension SettingKey {
     case .local:
       SettingDefinition(
         valueName: "BOOL", summary: "Locks for this host alone, without Redis", kind: .boolean, defaultText: "false")
+    case .redisUser:
+      SettingDefinition(
+        valueName: "NAME", summary: "The ACL user of Redis, for a password that does not stand in the URL",
+        kind: .userName, defaultText: "the server's default user")
     case .redisPasswordFile:
       SettingDefinition(
         valueName: "FILE", summary: "A file with the Redis password, instead of one in the URL", kind: .filePath,

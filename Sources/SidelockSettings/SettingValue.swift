@@ -1,8 +1,9 @@
 import Logging
+import RedisProtocol
 
 /// A setting's value after its own check, before settings are compared with each other.
 enum SettingValue: Sendable, Equatable {
-  case redis(RedisEndpoint)
+  case redis(RedisURL)
   case boolean(Bool)
   case text(String)
   case number(Int)
@@ -12,7 +13,7 @@ enum SettingValue: Sendable, Equatable {
   /// The value for people, without secrets.
   var shown: String {
     switch self {
-    case .redis(let endpoint): endpoint.redactedURL
+    case .redis(let url): url.description
     case .boolean(let value): value ? "true" : "false"
     case .text(let text): text
     case .number(let number): String(number)
@@ -33,8 +34,8 @@ extension SettingDefinition {
     switch kind {
     case .redisURL:
       // The text is not repeated: it may hold a password.
-      do { return .redis(try RedisEndpoint(url: text)) } catch {
-        throw SettingValueError(message: "not a Redis URL (\(error.description)); allowed: \(kind.allowed)")
+      do { return .redis(try RedisURL(parsing: text)) } catch {
+        throw SettingValueError(message: "the \(error.description); allowed: \(kind.allowed)")
       }
     case .boolean:
       switch text {
@@ -42,12 +43,17 @@ extension SettingDefinition {
       case "false", "no", "0": return .boolean(false)
       default: throw refusal(of: text)
       }
+    case .userName:
+      guard (1...userNameBytesMax).contains(text.utf8.count), text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7F }) else {
+        throw refusal(of: text)
+      }
+      return .text(text)
     case .filePath:
       guard !text.isEmpty, !text.utf8.contains(0) else { throw refusal(of: text) }
       return .text(text)
     case .socketPath:
       // A leading @ means an abstract socket elsewhere; those have no permissions, so they are not offered.
-      guard !text.isEmpty, text.utf8.count <= RedisEndpoint.socketPathBytesMax, !text.utf8.contains(0),
+      guard !text.isEmpty, text.utf8.count <= socketPathBytesMax, !text.utf8.contains(0),
         !text.hasPrefix("@")
       else { throw refusal(of: text) }
       return .text(text)
@@ -79,6 +85,12 @@ extension SettingDefinition {
   private func refusal(of text: String) -> SettingValueError {
     SettingValueError(message: "\(quoted(text)) is not allowed; allowed: \(kind.allowed)")
   }
+}
+
+/// A decimal number without sign, blanks or separators; nil for anything else and for overflow.
+func decimal(_ text: String) -> Int? {
+  guard !text.isEmpty, text.utf8.allSatisfy({ (0x30...0x39).contains($0) }) else { return nil }
+  return Int(text)
 }
 
 func isHostNameByte(_ byte: UInt8) -> Bool {

@@ -1,11 +1,12 @@
 public import Logging
+public import RedisProtocol
 
 /// Everything that a daemon needs to know before it starts: checked, complete, and with the defaults filled in.
 public struct Settings: Sendable, Equatable {
   /// Where the host's leases live.
   public enum Backend: Sendable, Equatable {
-    /// A Redis server, shared with other hosts.
-    case redis(RedisEndpoint)
+    /// A Redis server, shared with other hosts; the login is complete.
+    case redis(RedisURL)
     /// Nowhere: the locks concern this host alone. Chosen explicitly, never a fallback.
     case local
   }
@@ -34,20 +35,4 @@ public struct Settings: Sendable, Equatable {
   public var connectionsMax: Int
   /// The least severe level that is logged.
   public var logLevel: Logger.Level
-}
-
-/// A string that no log line, error or debugger shows by accident.
-public struct Secret: Sendable, Equatable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
-  /// The secret itself. Whoever reads this is responsible for where it goes.
-  public let revealed: String
-
-  /// Wraps a secret.
-  public init(_ value: String) { revealed = value }
-
-  /// Never the secret.
-  public var description: String { "***" }
-  /// Never the secret.
-  public var debugDescription: String { "***" }
-  /// Has no children, so `dump` shows nothing either.
-  public var customMirror: Mirror { Mirror(self, children: [:]) }
 }

@@ -45,7 +45,7 @@ public enum SettingsDocument {
       case .mode: text += "\(key.rawValue): \(octal(defaultSocketMode))\n"
       case .keyPrefix: text += "\(key.rawValue): \"\(defaultKeyPrefix)\"\n"
       case .logLevel: text += "\(key.rawValue): \(defaultLogLevel.rawValue)\n"
-      case .redisURL, .boolean, .filePath, .hostName: break
+      case .redisURL, .boolean, .userName, .filePath, .hostName: break
       }
     }
     return text + "```\n"

@@ -24,7 +24,8 @@ extension SettingsResolution {
   /// One JSON object for programs: `valid`, `settings` (value and source by name) and `problems`.
   public var json: String {
     let settings = effective.map { setting in
-      "\(jsonString(setting.key.rawValue)):{\"value\":\(jsonValue(setting)),\"source\":\(jsonString(setting.source.description))}"
+      "\(jsonString(setting.key.rawValue)):{\"value\":\(jsonValue(setting)),"
+        + "\"source\":\(jsonString(setting.source.description))}"
     }
     let problems = problems.map { problem in
       "{\"setting\":\(problem.setting.map(jsonString) ?? "null"),"
@@ -38,7 +39,8 @@ extension SettingsResolution {
   private func jsonValue(_ setting: EffectiveSetting) -> String {
     switch setting.key.definition.kind {
     case .integer, .boolean: setting.shown
-    case .redisURL, .filePath, .socketPath, .mode, .keyPrefix, .hostName, .logLevel: jsonString(setting.shown)
+    case .redisURL, .userName, .filePath, .socketPath, .mode, .keyPrefix, .hostName, .logLevel:
+      jsonString(setting.shown)
     }
   }
 

@@ -1,4 +1,5 @@
 import Logging
+import RedisProtocol
 
 /// Where a value came from.
 public enum SettingSource: Sendable, Equatable, CustomStringConvertible {
@@ -282,7 +283,7 @@ private struct Resolver {
   private mutating func socketPath() -> String {
     let path = text(.socket, default: defaultSocketPath)
     // Only a default can fail this: what was given has been checked.
-    if path.utf8.count > RedisEndpoint.socketPathBytesMax {
+    if path.utf8.count > socketPathBytesMax {
       problems.append(
         SettingProblem(
           setting: SettingKey.socket.rawValue,
@@ -320,9 +321,9 @@ private struct Resolver {
         }
         localRefused = localRefused || !chosen
       }
-      if let redis, case .redis(let endpoint) = redis.value {
+      if let redis, case .redis(let url) = redis.value {
         settle(.local, .boolean(false), local?.source ?? .default)
-        let complete = addPassword(to: endpoint, from: redis.source)
+        let complete = completeLogin(of: url, from: redis.source)
         settle(.redis, .redis(complete), redis.source)
         return .redis(complete)
       }
@@ -338,49 +339,58 @@ private struct Resolver {
 
   private static let passwordBytesMax = 4096
 
-  private mutating func addPassword(to endpoint: RedisEndpoint, from urlSource: SettingSource) -> RedisEndpoint {
-    let key = SettingKey.redisPasswordFile
-    if let given = given(key), case .text(let path) = given.value {
-      settle(key, given.value, given.source)
-      if endpoint.password != nil {
-        problems.append(
-          SettingProblem(
-            setting: key.rawValue, source: given.source,
-            message: "the password stands in the URL from \(urlSource) too: choose one"))
-      }
-      return withPassword(endpoint, path: path, source: given.source, mayBeMissing: false)
+  /// Adds the user and the password that stand outside of the URL.
+  private mutating func completeLogin(of url: RedisURL, from source: SettingSource) -> RedisURL {
+    var result = url
+    if let given = given(.redisUser), case .text(let user) = given.value {
+      settle(.redisUser, given.value, given.source)
+      if url.username != nil { reportTwice(.redisUser, given.source, "user", source) }
+      result.username = user
     }
-    if endpoint.password == nil, let directory = inputs.environment["CREDENTIALS_DIRECTORY"], !directory.isEmpty {
+    if let given = given(.redisPasswordFile), case .text(let path) = given.value {
+      settle(.redisPasswordFile, given.value, given.source)
+      if url.password != nil { reportTwice(.redisPasswordFile, given.source, "password", source) }
+      result.password = password(inFile: path, source: given.source, mayBeMissing: false)
+    } else if url.password == nil, let directory = inputs.environment["CREDENTIALS_DIRECTORY"], !directory.isEmpty {
       let path = directory + "/" + passwordCredential
-      return withPassword(endpoint, path: path, source: .credential(path: path), mayBeMissing: true)
+      result.password = password(inFile: path, source: .credential(path: path), mayBeMissing: true)
+      if result.password != nil { settle(.redisPasswordFile, .text(path), .credential(path: path)) }
     }
-    return endpoint
+    if let given = given(.redisUser), result.password == nil {
+      problems.append(
+        SettingProblem(
+          setting: SettingKey.redisUser.rawValue, source: given.source,
+          message: "needs a password: give redis_password_file"))
+    }
+    return result
   }
 
-  private mutating func withPassword(
-    _ endpoint: RedisEndpoint, path: String, source: SettingSource, mayBeMissing: Bool
-  ) -> RedisEndpoint {
-    var result = endpoint
-    func problem(_ message: String) -> SettingProblem {
+  private mutating func reportTwice(
+    _ key: SettingKey, _ source: SettingSource, _ what: String, _ urlSource: SettingSource
+  ) {
+    problems.append(
       SettingProblem(
-        setting: SettingKey.redisPasswordFile.rawValue, source: source,
-        message: "cannot use \(quoted(path)): \(message)")
-    }
+        setting: key.rawValue, source: source,
+        message: "the \(what) stands in the URL from \(urlSource) too: choose one"))
+  }
+
+  private mutating func password(inFile path: String, source: SettingSource, mayBeMissing: Bool) -> RedisSecret? {
+    let message: String
     switch inputs.readFile(path, Self.passwordBytesMax) {
     case .failure(.missing) where mayBeMissing:
-      return endpoint
+      return nil
     case .failure(let error):
-      problems.append(problem(error.message))
+      message = error.message
     case .success(var bytes):
       if bytes.last == UInt8(ascii: "\n") { bytes.removeLast() }
       if bytes.last == UInt8(ascii: "\r") { bytes.removeLast() }
-      guard !bytes.isEmpty, !bytes.contains(0), let password = String(validating: bytes, as: UTF8.self) else {
-        problems.append(problem("the file is empty, or does not hold a line of UTF-8 text"))
-        return endpoint
-      }
-      result.password = Secret(password)
-      if mayBeMissing { settle(.redisPasswordFile, .text(path), source) }
+      if !bytes.isEmpty { return RedisSecret(bytes) }
+      message = "the file is empty"
     }
-    return result
+    problems.append(
+      SettingProblem(
+        setting: SettingKey.redisPasswordFile.rawValue, source: source,
+        message: "cannot use \(quoted(path)): \(message)"))
+    return nil
   }
 }

@@ -8,6 +8,9 @@ public struct SidelockdArguments: ParsableArguments {
   @Flag(name: SettingKey.local.optionName, help: SettingKey.local.help)
   var local = false
 
+  @Option(name: SettingKey.redisUser.optionName, parsing: .unconditional, help: SettingKey.redisUser.help)
+  var redisUser: String?
+
   @Option(
     name: SettingKey.redisPasswordFile.optionName, parsing: .unconditional, help: SettingKey.redisPasswordFile.help)
   var redisPasswordFile: String?
@@ -76,6 +79,7 @@ public struct SidelockdArguments: ParsableArguments {
     switch key {
     case .redis: redis
     case .local: local ? "true" : nil
+    case .redisUser: redisUser
     case .redisPasswordFile: redisPasswordFile
     case .socket: socket
     case .socketMode: socketMode
@@ -99,7 +103,7 @@ extension SettingKey {
     let row = definition
     switch row.kind {
     case .boolean: return ArgumentHelp("\(row.summary).")
-    case .redisURL, .filePath, .socketPath, .mode, .integer, .keyPrefix, .hostName, .logLevel:
+    case .redisURL, .userName, .filePath, .socketPath, .mode, .integer, .keyPrefix, .hostName, .logLevel:
       return ArgumentHelp(
         "\(row.summary) (\(row.kind.allowed); default: \(row.defaultText)).", valueName: row.valueName)
     }

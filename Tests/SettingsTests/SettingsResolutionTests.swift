@@ -1,3 +1,4 @@
+import RedisProtocol
 import Testing
 
 @testable import SidelockSettings
@@ -55,7 +56,8 @@ import Testing
 
   @Test func everySettingTakesEffectFromEveryPlace() {
     let samples: [(SettingKey, String)] = [
-      (.redis, "redis://db:6379/0"), (.redisPasswordFile, "/password"), (.socket, "/s"), (.socketMode, "0600"),
+      (.redis, "redis://db:6379/0"), (.redisUser, "u"), (.redisPasswordFile, "/password"), (.socket, "/s"),
+      (.socketMode, "0600"),
       (.leaseMilliseconds, "5000"), (.lingerMilliseconds, "7"), (.cohortMax, "8"), (.cohortMilliseconds, "9"),
       (.redisTimeoutMilliseconds, "500"), (.keyPrefix, "k:"), (.host, "h"), (.connectionsMax, "10"),
       (.logLevel, "debug"),
@@ -190,8 +192,8 @@ import Testing
     #expect(resolve(flags: [.local: "true"]).settings?.backend == .local)
   }
 
-  @Test func highestPlaceThatNamesABackendDecides() {
-    let redis = Settings.Backend.redis(RedisEndpoint(address: .tcp(host: "db", port: 6379)))
+  @Test func highestPlaceThatNamesABackendDecides() throws {
+    let redis = Settings.Backend.redis(try RedisURL(parsing: "redis://db"))
     #expect(resolve(flags: [.local: "true"], file: "redis: redis://db").settings?.backend == .local)
     #expect(resolve(flags: [.redis: "redis://db"], file: "local: true").settings?.backend == redis)
     #expect(
@@ -213,8 +215,8 @@ import Testing
   // MARK: The password
 
   private func password(_ resolution: SettingsResolution) -> String? {
-    guard case .redis(let endpoint) = resolution.settings?.backend else { return nil }
-    return endpoint.password?.revealed
+    guard case .redis(let url) = resolution.settings?.backend else { return nil }
+    return url.password.map { String(decoding: $0.bytes, as: UTF8.self) }
   }
 
   @Test func passwordFileIsReadWithoutItsLineEnd() {
@@ -225,10 +227,34 @@ import Testing
     #expect(password(resolve(flags: flags, files: ["/p": " a b \n"])) == " a b ")
   }
 
-  @Test(arguments: ["", "\n", "a\u{0}b", String(repeating: "a", count: 5000)])
+  @Test(arguments: ["", "\n", "\r\n", String(repeating: "a", count: 5000)])
   func badPasswordFilesAreProblems(_ text: String) {
     let flags: [SettingKey: String] = [.redis: "redis://db", .redisPasswordFile: "/p"]
     #expect(resolve(flags: flags, files: ["/p": text]).problems.map(\.setting) == ["redis_password_file"])
+  }
+
+  @Test func passwordNeedsToBeNoText() {
+    var inputs = SettingsInputs { _, _ in .success([0xFF, 0x00, 0x0A]) }
+    inputs.flags = [.redis: "redis://db", .redisPasswordFile: "/p"]
+    guard case .redis(let url) = SettingsResolution(inputs).settings?.backend else {
+      Issue.record("no settings")
+      return
+    }
+    #expect(url.password?.bytes == [0xFF, 0x00])
+  }
+
+  @Test func userIsForAPasswordOutsideOfTheURL() {
+    let files = ["/p": "b"]
+    let good = resolve(flags: [.redis: "redis://db", .redisUser: "u", .redisPasswordFile: "/p"], files: files)
+    guard case .redis(let url) = good.settings?.backend else {
+      Issue.record("no settings: \(texts(good))")
+      return
+    }
+    #expect(url.username == "u")
+    let lonely = resolve(flags: [.redis: "redis://db", .redisUser: "u"])
+    #expect(texts(lonely) == ["--redis-user: needs a password: give redis_password_file"])
+    let twice = resolve(flags: [.redis: "redis://a:b@db", .redisUser: "u"])
+    #expect(texts(twice) == ["--redis-user: the user stands in the URL from --redis too: choose one"])
   }
 
   @Test func missingPasswordFileIsAProblem() {
