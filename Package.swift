@@ -74,5 +74,11 @@ let package = Package(
       name: "SettingsTests", dependencies: ["SidelockSettings", "RedisProtocol", argumentParser],
       swiftSettings: strict),
     .testTarget(name: "SystemdSupportTests", dependencies: ["SystemdSupport", logging], swiftSettings: strict),
+    // The simulator runs the real scripts in the interpreter that Redis has inside. Only tests need it: it is a part
+    // of the test target, so that the daemon builds on a machine without Lua.
+    .systemLibrary(
+      name: "CLua51", path: "Tests/CLua51", pkgConfig: "lua5.1", providers: [.apt(["liblua5.1-0-dev"])]),
+    .testTarget(
+      name: "SimulatorTests", dependencies: ["CLua51", "LockEngine", "RedisProtocol"], swiftSettings: strict),
   ]
 )

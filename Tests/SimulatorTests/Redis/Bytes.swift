@@ -1,0 +1,65 @@
+/// A byte string as Redis has it: compared byte for byte, hashed as a whole (arrays hash element by element, which an
+/// unoptimised build feels).
+struct Bytes: Hashable, ExpressibleByStringLiteral, CustomStringConvertible, Sendable {
+  var array: [UInt8]
+
+  init(_ array: [UInt8]) { self.array = array }
+
+  init(_ string: String) { self.array = Array(string.utf8) }
+
+  init(stringLiteral value: String) { self.init(value) }
+
+  init(_ number: Int64) { self.init(String(number)) }
+
+  static func == (a: Bytes, b: Bytes) -> Bool {
+    // Array's own comparison of bytes is compiled with optimisation, inside the standard library.
+    a.array == b.array
+  }
+
+  func hash(into hasher: inout Hasher) {
+    array.withUnsafeBytes { hasher.combine(bytes: $0) }
+  }
+
+  var text: String { String(decoding: array, as: UTF8.self) }
+
+  var description: String { text }
+
+  var count: Int { array.count }
+
+  /// The number that Redis would read: no blanks, no plus sign, no leading zeros.
+  var integer: Int64? {
+    if let value = Int64(text), String(value) == text { return value }
+    return nil
+  }
+}
+
+/// What a server sends to a client.
+indirect enum Reply: Equatable, CustomStringConvertible, Sendable {
+  case status(Bytes)
+  case error(Bytes)
+  case integer(Int64)
+  case bulk(Bytes)
+  case null
+  case array([Reply])
+  /// Keys and values in turn.
+  case map([Reply])
+  case push([Reply])
+
+  static let ok = Reply.status("OK")
+  static let wrongType = Reply.error("WRONGTYPE Operation against a key holding the wrong kind of value")
+  static let notAnInteger = Reply.error("ERR value is not an integer or out of range")
+  static let syntaxError = Reply.error("ERR syntax error")
+
+  var description: String {
+    switch self {
+    case .status(let text): "+\(text)"
+    case .error(let text): "-\(text)"
+    case .integer(let value): ":\(value)"
+    case .bulk(let bytes): "\"\(bytes)\""
+    case .null: "(nil)"
+    case .array(let items): "[" + items.map(\.description).joined(separator: " ") + "]"
+    case .map(let items): "%[" + items.map(\.description).joined(separator: " ") + "]"
+    case .push(let items): ">[" + items.map(\.description).joined(separator: " ") + "]"
+    }
+  }
+}
