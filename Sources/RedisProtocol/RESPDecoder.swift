@@ -28,8 +28,8 @@ public struct RESPDecoder: Sendable {
     self.limits = limits
   }
 
-  /// How many bytes it keeps room for.
-  var bufferCapacity: Int { buffer.capacity }
+  /// How many bytes of input it keeps room for; for tests.
+  package var bufferCapacity: Int { buffer.capacity }
 
   /// Takes the next bytes of the stream.
   public mutating func append(_ bytes: UnsafeRawBufferPointer) {

@@ -98,7 +98,9 @@ extension RedisURL: CustomStringConvertible, CustomDebugStringConvertible {
     }
     switch endpoint {
     case .tcp(let host, let port):
-      return "redis://\(login)\(host.contains(":") ? "[\(host)]" : host):\(port)/\(database)"
+      let isIPv6 = host.contains(":")
+      let shown = isIPv6 ? "[" + host.split(separator: "%").joined(separator: "%25") + "]" : host
+      return "redis://\(login)\(shown):\(port)/\(database)"
     case .unix(let path):
       return "unix://\(login)\(Self.encoded(path))\(database == 0 ? "" : "?db=\(database)")"
     }
