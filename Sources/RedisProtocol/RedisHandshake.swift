@@ -208,7 +208,8 @@ extension RedisHandshake {
   private func failure(of step: Step, error: [UInt8]) -> RedisHandshakeFailure {
     RedisHandshakeFailure(
       step: step, error: error, words: withheld(error), user: RedisErrorReply.text(of: userBytes),
-      hasPassword: configuration.password != nil, database: configuration.database)
+      hasPassword: configuration.password != nil, database: configuration.database,
+      inbox: RedisErrorReply.text(of: configuration.inbox))
   }
 
   private var userBytes: [UInt8] { Array((configuration.username ?? "default").utf8) }

@@ -26,7 +26,8 @@ extension RedisHandshakeFailure {
 
   /// A failure for the error that answered a step. `words` are the error's, without the password.
   init(
-    step: RedisHandshake.Step, error: [UInt8], words: String, user: String, hasPassword: Bool, database: Int
+    step: RedisHandshake.Step, error: [UInt8], words: String, user: String, hasPassword: Bool, database: Int,
+    inbox: String
   ) {
     let command = RedisHandshake.name(of: step)
     switch RedisErrorReply.code(of: error) {
@@ -47,7 +48,7 @@ extension RedisHandshakeFailure {
       self.init(
         reason: .notPermitted,
         message: "the Redis user '\(user)' may not use \(command): allow it with ACL SETUSER \(user) "
-          + Self.rule(for: step),
+          + Self.rule(for: step, inbox: inbox),
         retryMayHelp: false)
     case "NOPROTO":
       self.init(reason: .unsupportedServer, message: Self.tooOld, retryMayHelp: false)
@@ -102,7 +103,7 @@ extension RedisHandshakeFailure {
   }
 
   /// What ACL SETUSER takes to allow a step.
-  private static func rule(for step: RedisHandshake.Step) -> String {
+  private static func rule(for step: RedisHandshake.Step, inbox: String) -> String {
     switch step {
     case .hello: return "+hello"
     case .selectDatabase: return "+select"
@@ -110,7 +111,7 @@ extension RedisHandshakeFailure {
     case .evictionPolicy: return "+config|get"
     case .loadScript: return "+script|load"
     case .killPreviousClient: return "+client|kill"
-    case .subscribe: return "+subscribe and the channel's pattern (&sidelock:*)"
+    case .subscribe: return "+subscribe and a channel pattern (&…) that matches \(inbox)"
     }
   }
 }

@@ -169,7 +169,7 @@ struct Refusal: Sendable, CustomTestStringConvertible {
       wire: toLoad + "-ERR unknown command 'SCRIPT'\r\n", reason: .unsupportedServer, hint: "does not offer SCRIPT"),
     Refusal(
       wire: toLoad + "-ERR Error compiling script (new function): x\r\n", reason: .refused, hint: "SCRIPT LOAD"),
-    Refusal(wire: toSubscribe + "-NOPERM no\r\n", reason: .notPermitted, hint: "+subscribe"),
+    Refusal(wire: toSubscribe + "-NOPERM no\r\n", reason: .notPermitted, hint: "matches inbox"),
     Refusal(wire: toSubscribe + "-NOAUTH no\r\n", reason: .authenticationFailed, hint: "did not accept user 'u'"),
   ]
 }
