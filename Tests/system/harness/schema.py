@@ -36,6 +36,8 @@ def _resolve(schema):
 
 def problems(value, schema, where="$"):
     """What is wrong with `value`, as a list of texts; empty when it fits."""
+    if isinstance(schema, bool):
+        return [] if schema else [f"{where}: may not be there"]
     schema = _resolve(schema)
     found = []
     for keyword, wanted in schema.items():
@@ -62,6 +64,9 @@ def problems(value, schema, where="$"):
         elif keyword == "maxLength":
             if isinstance(value, str) and len(value) > wanted:
                 found.append(f"{where}: longer than {wanted}")
+        elif keyword == "maxItems":
+            if isinstance(value, list) and len(value) > wanted:
+                found.append(f"{where}: more than {wanted} items")
         elif keyword == "items":
             for index, item in enumerate(value if isinstance(value, list) else []):
                 found += problems(item, wanted, f"{where}[{index}]")

@@ -1,0 +1,189 @@
+"""Redis stops, hangs, or comes back without its data."""
+
+import signal
+
+import pytest
+from harness.client import RpcError
+from harness.waiting import GENEROUS_SECONDS, boot_time, wait_until
+
+LEASE_MS = 2000
+
+
+def acquire_everywhere(clients, prefix):
+    return {client: client.acquire(f"{prefix}-{i}") for i, client in enumerate(clients)}
+
+
+def renewed_once(daemon, client, name):
+    """Waits until the lease of `name` has been put off once, and is fresh."""
+    def valid():
+        return client.call("inspect", name=name)["lease"]["valid_ms"]
+    before = valid()
+
+    def went_up():
+        nonlocal before
+        now = valid()
+        if now > before:
+            return True
+        before = now
+        return False
+
+    wait_until(went_up, "a renewal")
+
+
+def test_redis_stopped_for_longer_than_the_lease(lab, measured):
+    """Pitfalls 38 and 41: lost in time, tries refused, waits ended at their own deadlines, and then all is well."""
+    redis = lab.redis()
+    daemons = [lab.daemon(redis, lease_ms=LEASE_MS) for _ in range(2)]
+    holders = [daemon.client() for daemon in daemons for _ in range(3)]
+    tokens = acquire_everywhere(holders, "lock")
+    neighbour = daemons[0].client()
+    queued = neighbour.queue("lock-0")
+    renewed_once(daemons[0], neighbour, "lock-0")
+    # From here on nothing can be renewed: whatever the leases are, they end by then.
+    latest_end = boot_time() + LEASE_MS / 1000
+    redis.stop()
+    stopped = boot_time()
+
+    # A wait ends at its own deadline, not when Redis is back, and not before.
+    waits = {}
+    for wait_ms in (50, 300, 1000):
+        asked = boot_time()
+        waits[neighbour.request("acquire", name="elsewhere", wait_ms=wait_ms)] = (asked, wait_ms / 1000)
+    for request, (asked, seconds) in waits.items():
+        error = neighbour.error_of(request)
+        assert error.reason in ("unavailable", "timeout")
+        assert boot_time() - asked >= seconds
+
+    for i, holder in enumerate(holders):
+        lost = holder.notification("lost")
+        told = boot_time()
+        assert lost["name"] == f"lock-{i}" and lost["token"] == tokens[holder]
+        assert lost["reason"] == "lease_expired"
+        # Told before anybody else could have it. `told` is when it was read here, which is later still.
+        assert told < latest_end, f"told {told - latest_end:.3f} s after the lease's end"
+        assert told + lost["grace_ms"] / 1000 <= latest_end + 0.05
+    measured(f"lost after Redis stopped, lease {LEASE_MS} ms", f"{(told - stopped) * 1000:.0f} ms")
+
+    # No neighbour is given a lock of which the lease has ended, and nobody is reported as its holder.
+    assert neighbour.poll() is None
+    assert neighbour.call("inspect", name="lock-0")["holders"] == []
+    for holder in holders:
+        with pytest.raises(RpcError) as caught:
+            holder.release(f"lock-{holders.index(holder)}", tokens[holder])
+        assert caught.value.reason in ("lost", "not_held")
+
+    # A try is refused clearly.
+    tries = [daemon.client() for daemon in daemons]
+    for client in tries:
+        error = client.error_of(client.request("acquire", name="elsewhere", wait_ms=0))
+        assert error.reason == "unavailable"
+    # A wait that reaches its deadline meanwhile says so too.
+    error = tries[0].error_of(tries[0].request("acquire", name="elsewhere", wait_ms=20))
+    assert error.reason == "unavailable"
+    forever = tries[1].request("acquire", name="elsewhere")
+
+    redis.resume()
+    assert tries[1].reply_to(forever)["token"] > 0
+    assert neighbour.reply_to(queued)["token"] > tokens[holders[0]]
+    for i, holder in enumerate(holders[1:], 1):
+        assert holder.acquire(f"lock-{i}") > tokens[holder]
+
+
+def test_a_short_stop_of_redis_costs_nobody_a_lock(lab):
+    redis = lab.redis()
+    daemon = lab.daemon(redis, lease_ms=10_000)
+    holder = daemon.client()
+    token = holder.acquire("orders")
+    redis.stop()
+    # While Redis is silent the daemon goes on serving.
+    waiter = daemon.client()
+    request = waiter.queue("orders")
+    holder.release("orders", token)
+    # A hand-over to a neighbour needs no Redis while the lease is good.
+    second = waiter.reply_to(request, 5)["token"]
+    assert second > token
+    redis.resume()
+    waiter.release("orders", second)
+    assert holder.acquire("orders") > second
+    assert holder.poll() is None and waiter.poll() is None
+
+
+@pytest.mark.parametrize("how", ["restart", "FLUSHALL"])
+def test_tokens_increase_although_redis_lost_its_data(lab, how):
+    """Pitfalls 16 and 17: the counter is gone, the tokens still increase."""
+    redis = lab.redis()
+    daemons = [lab.daemon(redis, lease_ms=1000) for _ in range(2)]
+    clients = [daemon.client() for daemon in daemons]
+    last = 0
+    for round_ in range(4):
+        client = clients[round_ % 2]
+        for _ in range(3):
+            token = client.acquire("orders")
+            assert token > last
+            last = token
+            client.release("orders", token)
+        if how == "restart":
+            redis.restart()
+        else:
+            redis.admin.flushall()
+    assert clients[0].acquire("orders") > last
+
+
+def test_a_holder_is_told_when_redis_lost_its_lease(lab):
+    """Pitfalls 14 and 28: the key has gone before its time; that is noticed, told, and not repaired in silence."""
+    redis = lab.redis()
+    daemon = lab.daemon(redis, lease_ms=1000)
+    holder = daemon.client()
+    token = holder.acquire("orders")
+    redis.admin.flushall()
+    lost = holder.notification("lost")
+    assert (lost["name"], lost["token"], lost["reason"]) == ("orders", token, "data_loss")
+    assert lost["grace_ms"] >= 0
+    assert daemon.client().acquire("orders") > token
+
+
+def test_waits_end_in_time_although_redis_is_away(lab):
+    """Pitfall 41: Redis is killed, not only slow; and comes back."""
+    redis = lab.redis()
+    daemon = lab.daemon(redis, lease_ms=1000)
+    client = daemon.client()
+    client.release("warm-up", client.acquire("warm-up"))
+    redis.kill()
+    requests = []
+    for wait_ms in (0, 20, 100, 300):
+        requests.append((client.request("acquire", name="orders", wait_ms=wait_ms), boot_time(), wait_ms / 1000))
+    for request, asked, seconds in requests:
+        error = client.error_of(request)
+        assert error.reason == "unavailable"
+        assert boot_time() - asked >= seconds
+    waiting = client.request("acquire", name="orders", wait_ms=int(GENEROUS_SECONDS * 1000))
+    redis.start()
+    assert client.reply_to(waiting)["token"] > 0
+
+
+def test_redis_is_away_at_the_start(lab):
+    """The daemon starts, says so, refuses tries, and works once Redis is there."""
+    redis = lab.redis()
+    redis.kill()
+    daemon = lab.daemon(redis, lease_ms=1000, wait=False)
+    # Whether READY waits for Redis is the daemon's choice; it serves its socket in any case.
+    wait_until(lambda: daemon.socket_path.exists(), "the socket")
+    client = daemon.client()
+    error = client.error_of(client.request("acquire", name="orders", wait_ms=0))
+    assert error.reason == "unavailable"
+    waiting = client.request("acquire", name="orders")
+    redis.start()
+    assert client.reply_to(waiting)["token"] > 0
+    daemon.wait_ready()
+
+
+def test_the_daemon_stops_in_peace_while_redis_hangs(lab):
+    redis = lab.redis()
+    daemon = lab.daemon(redis, lease_ms=1000)
+    client = daemon.client()
+    client.acquire("orders")
+    redis.stop()
+    daemon.signal(signal.SIGTERM)
+    messages = client.wait_for_end()
+    assert [m["params"]["reason"] for m in messages if m.get("method") == "lost"] == ["shutdown"]
+    assert daemon.process.wait(GENEROUS_SECONDS) == 0
