@@ -15,10 +15,10 @@ public struct RESPLimits: Hashable, Sendable {
 
   /// Limits; the defaults are far above anything that a lock service asks Redis for.
   public init(
-    blobBytesMax: Int = 64 << 20,
+    blobBytesMax: Int = 16 << 20,
     lineBytesMax: Int = 64 << 10,
     elementCountMax: Int = 1 << 20,
-    replyBytesMax: Int = 96 << 20,
+    replyBytesMax: Int = 32 << 20,
     depthMax: Int = 32
   ) {
     self.blobBytesMax = blobBytesMax

@@ -56,7 +56,7 @@ struct RedisHandshake: Sendable {
   /// Takes a reply to the oldest step; may append commands to `output`.
   mutating func replyReceived(_ reply: RESPValue, output: inout [UInt8]) -> Outcome {
     guard let step = awaited.popFirst() else {
-      return .fault(.unsolicitedReply(reply.error.map { _ in "withheld during the handshake" }))
+      return .fault(.unsolicitedReply(reply.error.map(withheld)))
     }
     let outcome: Outcome
     switch step {
@@ -65,16 +65,12 @@ struct RedisHandshake: Sendable {
     case .selectDatabase:
       outcome = required(step, reply) { _, reply in reply.isOK }
     case .serverInfo:
-      outcome = optional(step, reply) { handshake, reply in
-        guard let text = reply.bytes else { return false }
-        handshake.runID = Self.field("run_id", ofInfo: text)
-        return true
-      }
+      // Refused, or answered strangely, by some providers and narrow ACLs; then it is not known. So with the next one.
+      runID = reply.bytes.flatMap { Self.field("run_id", ofInfo: $0) }
+      outcome = .goOn
     case .evictionPolicy:
-      outcome = optional(step, reply) { handshake, reply in
-        handshake.evictionPolicy = reply.value(forKey: "maxmemory-policy")?.bytes.map(RedisErrorReply.text(of:))
-        return reply.pairsOrElements
-      }
+      evictionPolicy = text(reply, "maxmemory-policy")
+      outcome = .goOn
     case .loadScript(let index):
       outcome = required(step, reply) { handshake, reply in
         guard let digest = reply.bytes, Self.isDigest(digest) else { return false }
@@ -82,7 +78,8 @@ struct RedisHandshake: Sendable {
         return true
       }
     case .killPreviousClient:
-      outcome = previousClientReplied(reply)
+      previousClient = previousClientOutcome(reply)
+      outcome = .goOn
     case .subscribe:
       outcome = required(step, reply) { _, _ in false }
     }
@@ -176,17 +173,15 @@ extension RedisHandshake {
     return .goOn
   }
 
-  private mutating func previousClientReplied(_ reply: RESPValue) -> Outcome {
+  private func previousClientOutcome(_ reply: RESPValue) -> RedisReadyInfo.PreviousClient {
     if let error = reply.error {
-      previousClient = RedisErrorReply.starts(error, with: "ERR No such client") ? .gone : .unknown(withheld(error))
-      return .goOn
+      return RedisErrorReply.starts(error, with: "ERR No such client") ? .gone : .unknown(withheld(error))
     }
     // The number of the connections that were killed; `OK` from a server that knows only the old form.
     guard let count = reply.isOK ? 1 : reply.integer else {
-      return .fault(.badHandshakeReply(to: Self.name(of: .killPreviousClient)))
+      return .unknown("the reply to CLIENT KILL is not understood")
     }
-    previousClient = count > 0 ? .killed : .gone
-    return .goOn
+    return count > 0 ? .killed : .gone
   }
 
   /// Takes the reply to a step without which the connection is of no use.
@@ -194,14 +189,6 @@ extension RedisHandshake {
     _ step: Step, _ reply: RESPValue, accept: (inout RedisHandshake, RESPValue) -> Bool
   ) -> Outcome {
     if let error = reply.error { return .failed(failure(of: step, error: error)) }
-    return accept(&self, reply) ? .goOn : .fault(.badHandshakeReply(to: Self.name(of: step)))
-  }
-
-  /// Takes the reply to a step that a server may refuse: some providers, and narrow ACLs, do.
-  private mutating func optional(
-    _ step: Step, _ reply: RESPValue, accept: (inout RedisHandshake, RESPValue) -> Bool
-  ) -> Outcome {
-    if reply.error != nil { return .goOn }
     return accept(&self, reply) ? .goOn : .fault(.badHandshakeReply(to: Self.name(of: step)))
   }
 
@@ -262,17 +249,5 @@ extension RedisHandshake {
 
   private static func contains(_ text: [UInt8], _ part: [UInt8]) -> Bool {
     text.indices.contains { text[$0...].starts(with: part) }
-  }
-}
-
-extension RESPValue {
-  /// Whether this is a map, or what RESP2 has in its place.
-  fileprivate var pairsOrElements: Bool {
-    switch self {
-    case .map, .array:
-      return true
-    case .simpleString, .simpleError, .blobString, .integer, .double, .boolean, .null, .bigNumber, .set, .push:
-      return false
-    }
   }
 }

@@ -191,7 +191,7 @@ private let noScript = "-NOSCRIPT No matching script. Please use EVAL.\r\n"
     (":1\r\n", .unsolicitedReply(nil)),
     ("-ERR max number of clients reached\r\n", .unsolicitedReply("ERR max number of clients reached")),
     ("HTTP/1.1 400 Bad Request\r\n", .malformed(.unknownType(0x48))),
-    ("$9999999999999\r\n", .malformed(.blobTooLong(bytesMax: 64 << 20))),
+    ("$9999999999999\r\n", .malformed(.blobTooLong(bytesMax: 16 << 20))),
     (">0\r\n", .badPush),
     (">1\r\n:1\r\n", .badPush),
     (">1\r\n+message\r\n", .badPush),
