@@ -30,9 +30,3 @@ struct ErrorCodeTests {
     #expect(ErrorCode.allCases.map(\.rawValue).filter { $0 > 0 } == Array(1...13))
   }
 }
-
-/// Where the repository's files are.
-enum Repository {
-  static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .deletingLastPathComponent()
-}
