@@ -1,0 +1,204 @@
+#!/usr/bin/env bash
+# Runs every test of the project, from a fresh Debian with a Swift toolchain. See --help.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+# shellcheck source=packaging/lib/packages.sh
+. packaging/lib/packages.sh
+# shellcheck source=Tests/lib/report.sh
+. Tests/lib/report.sh
+
+all_parts=(lint imports unit release system quickstart sanitizers)
+
+usage() {
+  cat <<'EOF'
+usage: Tests/run.sh [PART…]
+
+Installs what the tests need (Debian packages, as root or with sudo; Python packages in .venv), then runs the parts
+named, or all of them:
+
+  lint         swift format lint, shellcheck, Python syntax
+  imports      which modules the targets import, with a self-test of the check
+  unit         swift build --build-tests, swift test, the modules that the daemon links
+  release      the release build with the Swift library linked in; its size and how fast it starts
+  system       Tests/system against the release build (pytest); PYTEST_ARGS is passed on
+  quickstart   packaging/quickstart.sh --once
+  sanitizers   swift test with the thread sanitizer and with the address sanitizer
+
+Logs are in .build/test-logs. The last line says "N passed, N failed"; the exit status is 0 if nothing failed. A
+skipped test and a part in which no test ran count as failed.
+EOF
+}
+
+for argument in "$@"; do
+  case "$argument" in
+    -h | --help) usage; exit 0 ;;
+  esac
+  if [[ " ${all_parts[*]} " != *" $argument "* ]]; then
+    echo "There is no part \"$argument\"." >&2
+    usage >&2
+    exit 2
+  fi
+done
+parts=("$@")
+[ "${#parts[@]}" -gt 0 ] || parts=("${all_parts[@]}")
+
+release_flags=(-c release --static-swift-stdlib)
+stripped_bytes_max=25000000
+ready_milliseconds_max=100
+
+install_everything() {
+  install_packages binutils git libc6-dev liblua5.1-0-dev libsystemd-dev libyaml-dev pkg-config python3 python3-venv \
+    redis-server shellcheck socat systemd util-linux
+}
+
+install_python_packages() {
+  [ -x .venv/bin/python ] || python3 -m venv .venv || return 1
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r Tests/system/requirements.txt
+}
+
+lint_shell() {
+  git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run | xargs -0 shellcheck -x -e SC2317
+}
+
+lint_python() {
+  git ls-files -z --cached --others --exclude-standard '*.py' | xargs -0 python3 -W error -m py_compile
+}
+
+part_lint() {
+  check "lint: swift format" swift format lint --strict -r Sources Tests Package.swift
+  check "lint: shell" lint_shell
+  check "lint: python" lint_python
+}
+
+part_imports() {
+  check "imports: self-test" python3 Tests/lib/check_imports.py --self-test
+  check "imports" python3 Tests/lib/check_imports.py
+}
+
+# swift_test NAME FLAGS... builds and runs the Swift tests with these flags.
+swift_test() {
+  local name=$1 status=0 file=$PWD/$log_directory/${1//[^a-z0-9]/-}.xml
+  shift
+  # Swift Testing puts its name into the file's; XCTest, which nothing here uses, would have the plain one.
+  local report=${file%.xml}-swift-testing.xml
+  rm -f "$file" "$report"
+  if ! quietly "$name: build" swift build --build-tests "$@"; then
+    count 0 1 "$name: build"
+    return
+  fi
+  quietly "$name" swift test --skip-build --xunit-output "$file" "$@" || status=$?
+  count_xunit "$name" "$status" "$report"
+}
+
+# The list of modules is in the source, but what a package brings along shows only in the binary.
+daemon_links_no_foundation() {
+  local linked
+  linked=$(ldd "$(swift build --show-bin-path)/sidelockd") || return 1
+  echo "$linked"
+  ! grep -E 'libFoundation\.so|lib_FoundationICU|libFoundationInternationalization' <<<"$linked"
+}
+
+part_unit() {
+  swift_test "unit tests"
+  check "the daemon links no full Foundation" daemon_links_no_foundation
+}
+
+build_release() {
+  local product
+  for product in sidelockd sidelock; do
+    swift build "${release_flags[@]}" --product "$product" || return 1
+  done
+}
+
+stripped_size() {
+  local stripped size
+  stripped=$(mktemp) || return 1
+  strip -o "$stripped" "$1" && size=$(stat -c %s "$stripped")
+  rm -f "$stripped"
+  echo "stripped: $size bytes; limit $stripped_bytes_max"
+  [ -n "$size" ] && [ "$size" -lt "$stripped_bytes_max" ]
+}
+
+show_log() { tail -n 1 "$log_directory/${1//[^a-z0-9]/-}.log"; }
+
+need_release() {
+  if [ -z "${release_built-}" ]; then
+    release_built=no
+    if quietly "release: build" build_release; then
+      release_built=yes
+      bin=$(swift build "${release_flags[@]}" --show-bin-path)
+      count 1 0 "release: build"
+    else
+      count 0 1 "release: build"
+    fi
+  fi
+  [ "$release_built" = yes ]
+}
+
+part_release() {
+  need_release || return
+  check "release: size" stripped_size "$bin/sidelockd"
+  show_log "release: size"
+  check "release: start to ready" python3 Tests/lib/start_to_ready.py "$bin/sidelockd" "$ready_milliseconds_max"
+  show_log "release: start to ready"
+}
+
+part_system() {
+  need_release || return
+  if ! quietly "system: python packages" install_python_packages; then
+    count 0 1 "system: python packages"
+    return
+  fi
+  local status=0 report=$PWD/$log_directory/system.xml arguments=()
+  rm -f "$report"
+  read -r -a arguments <<<"${PYTEST_ARGS-}"
+  (
+    cd Tests/system || exit 1
+    SIDELOCKD=$bin/sidelockd SIDELOCK=$bin/sidelock \
+      "$OLDPWD/.venv/bin/python" -m pytest --color=no -v --durations=10 --junit-xml "$report" "${arguments[@]}"
+  ) >"$log_directory/system.log" 2>&1 </dev/null &
+  follow_pytest $! || status=$?
+  sed -n '/^=.* measured =/,/^=.* slowest/p' "$log_directory/system.log"
+  if [ "$status" != 0 ]; then sed -n '/^=.* FAILURES =\|^=.* ERRORS =/,$p' "$log_directory/system.log" | head -n 400; fi
+  count_xunit "system" "$status" "$report"
+}
+
+# follow_pytest PID shows how far the tests have come, until the process ends.
+follow_pytest() {
+  local pid=$1 last=""
+  note "system …"
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep 5
+    local now
+    now=$(grep -E '(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) +\[ *[0-9]+%\]' "$log_directory/system.log" | tail -n 1)
+    if [ -n "$now" ] && [ "$now" != "$last" ]; then note "  $now"; fi
+    last=$now
+  done
+  wait "$pid"
+}
+
+
+part_quickstart() {
+  check "quickstart" packaging/quickstart.sh --once
+  grep -a '^From the kill' "$log_directory/quickstart.log" || true
+}
+
+part_sanitizers() {
+  swift_test "thread sanitizer" --sanitize=thread --scratch-path .build-tsan
+  # Leaks are looked for at the end of a process, and the runtime of Swift keeps some memory for ever.
+  ASAN_OPTIONS=detect_leaks=0 swift_test "address sanitizer" --sanitize=address --scratch-path .build-asan
+}
+
+mkdir -p "$log_directory"
+if ! command -v swift >/dev/null; then
+  echo "There is no swift on PATH; get a toolchain from swift.org." >&2
+  exit 1
+fi
+note "installing what is missing …"
+if ! install_everything; then
+  count 0 1 "install"
+  finish
+  exit 1
+fi
+for part in "${parts[@]}"; do "part_$part"; done
+finish
