@@ -45,6 +45,7 @@ let package = Package(
       swiftSettings: strict),
 
     // I/O.
+    .target(name: "CLinux"),
     .systemLibrary(name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
     .target(name: "SystemdSupport", dependencies: ["CSystemd", logging], swiftSettings: strict),
     .systemLibrary(name: "CLibYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
@@ -54,8 +55,10 @@ let package = Package(
     .target(
       name: "Sidecar",
       dependencies: [
-        "LockEngine", "ClientProtocol", "RedisProtocol", "SystemdSupport", nioCore, nioPosix, logging,
+        "CLinux", "LockEngine", "ClientProtocol", "RedisProtocol", "SystemdSupport", nioCore, nioPosix, logging,
+        .product(name: "DequeModule", package: "swift-collections"),
       ],
+      resources: [.embedInCode("Resources")],
       swiftSettings: strict),
     .target(name: "SidelockClient", dependencies: [nioCore, nioPosix], swiftSettings: strict),
 

@@ -72,6 +72,8 @@ public enum LeaseStateWord: String, CaseIterable, Sendable {
   case held
   /// This host has it, and nobody uses it.
   case idle
+  /// This host had it and could not renew it; nobody can have the lock until its time is over.
+  case lost
 }
 
 /// A lock as `inspect` shows it, and without its waiters as `list` does.

@@ -84,6 +84,7 @@ extension LockEngine {
       session: request.session, lock: lock, token: token, since: now, meta: request.meta,
       endsAt: request.maxHoldMilliseconds.map { now.adding(milliseconds: $0) })
     lock.hold = hold
+    heldCount += 1
     sessions[request.session]?.holds[lock.name] = hold
     if let end = hold.endsAt { deadlines.push(.maxHold(hold), at: end) }
     effects.append(
@@ -100,6 +101,7 @@ extension LockEngine {
   func end(_ hold: Hold) {
     hold.isOver = true
     hold.lock.hold = nil
+    heldCount -= 1
     sessions[hold.session]?.holds[hold.lock.name] = nil
   }
 
@@ -117,6 +119,7 @@ extension LockEngine {
   func remove(_ waiter: Waiter, now: BootInstant) {
     let lock = waiter.lock
     lock.queue.remove(waiter)
+    waitingCount -= 1
     sessions[waiter.request.session]?.waits[waiter.request.request] = nil
     if waiter.request.progress { lock.progressWaiters -= 1 }
     progressChanged(lock, now: now)

@@ -15,6 +15,7 @@ extension LockEngine {
       deadline: request.waitMilliseconds.map { now.adding(milliseconds: $0) })
     let hasOnlyTriesAhead = lock.queue.tryCount == lock.queue.count
     lock.queue.append(waiter)
+    waitingCount += 1
     sessions[request.session]?.waits[request.request] = waiter
     if request.progress { lock.progressWaiters += 1 }
     if waiter.isTry {

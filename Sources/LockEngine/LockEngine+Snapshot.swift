@@ -117,11 +117,10 @@ extension LockEngine {
     return record.holds.isEmpty && record.waits.isEmpty
   }
 
-  /// Sizes, counted now.
+  /// Sizes, as they are now.
   public var gauges: EngineGauges {
     EngineGauges(
-      sessions: sessions.count, held: sessions.values.reduce(0) { $0 + $1.holds.count },
-      waiting: sessions.values.reduce(0) { $0 + $1.waits.count }, locks: locks.count,
+      sessions: sessions.count, held: heldCount, waiting: waitingCount, locks: locks.count,
       commandsInFlight: pending.count)
   }
 

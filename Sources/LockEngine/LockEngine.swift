@@ -34,6 +34,8 @@ public final class LockEngine {
   var renewals = DeadlineQueue<(lock: LockRecord, attempt: UInt64)>()
   var deadlines = DeadlineQueue<Deadline>()
   var counters = EngineCounters()
+  var heldCount = 0
+  var waitingCount = 0
 
   /// An engine without sessions, its link down.
   public init(configuration: EngineConfiguration) {

@@ -1,1 +1,55 @@
+public import Logging
+import NIOCore
 import NIOPosix
+public import SystemdSupport
+
+/// The sidecar: a socket for clients, one connection to Redis, and the lock engine between them, on one event loop.
+public final class Sidecar: Sendable {
+  private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+  private let loop: any EventLoop
+  private let socket: ListeningSocket
+  private let core: NIOLoopBoundBox<SidecarCore?>
+  private let configuration: SidecarConfiguration
+  private let notifier: Notifier
+  private let logger: Logger
+
+  /// Takes the socket's path; nobody is served before ``run()``.
+  ///
+  /// - Throws: ``SocketInUse`` when another daemon serves there, ``SocketUnavailable`` when the socket cannot be made.
+  public init(configuration: SidecarConfiguration, notifier: Notifier, logger: Logger) throws {
+    self.configuration = configuration
+    self.notifier = notifier
+    self.logger = logger
+    socket = try ListeningSocket(path: configuration.socketPath, mode: configuration.socketMode)
+    loop = group.next()
+    core = .makeEmptyBox(eventLoop: loop)
+  }
+
+  /// Serves until it is asked to stop, and then returns. Blocks the calling thread.
+  ///
+  /// - Throws: what kept it from serving.
+  public func run() throws {
+    let stopped = loop.makePromise(of: Void.self)
+    let started = loop.flatSubmit {
+      let core = SidecarCore(
+        configuration: self.configuration, loop: self.loop, logger: self.logger, notifier: self.notifier)
+      core.onStopped = { stopped.succeed() }
+      self.core.value = core
+      return core.start(on: self.socket)
+    }
+    defer { socket.remove() }
+    do {
+      try started.wait()
+    } catch {
+      stopped.succeed()
+      throw error
+    }
+    try stopped.futureResult.wait()
+    try group.syncShutdownGracefully()
+  }
+
+  /// Asks ``run()`` to give back every lock, tell every client, and return. From any thread, at any time.
+  public func requestStop() {
+    loop.execute { self.core.value?.stop() }
+  }
+}

@@ -1,5 +1,6 @@
 import Glibc
 import Logging
+import Sidecar
 import SidelockSettings
 import SystemdSupport
 
@@ -9,12 +10,6 @@ protocol Service: AnyObject, Sendable {
   func run() throws
   /// Asks `run()` to stop and return. From any thread, at any time.
   func requestStop()
-}
-
-/// Another daemon answers on the socket.
-struct SocketInUse: Error {
-  /// Who that is, in words.
-  let owner: String
 }
 
 /// Runs the daemon until it stops.
@@ -48,7 +43,7 @@ func runDaemon(_ settings: Settings) -> Int32 {
     return ExitStatus.stopped
   } catch let error as SocketInUse {
     logger.critical(
-      "another daemon has the socket", metadata: ["socket": "\(settings.socketPath)", "owner": "\(error.owner)"])
+      "another daemon has the socket", metadata: ["socket": "\(error.path)", "owner": "\(error.owner)"])
     return ExitStatus.socketInUse
   } catch {
     logger.critical("failed", metadata: ["error": "\(error)"])

@@ -1,0 +1,54 @@
+import ClientProtocol
+import LockEngine
+import NIOCore
+
+/// One client connection: what came from it and is not a request yet, what it waits for, and what it has not read.
+final class ClientSession {
+  let id: SessionID
+  let channel: any Channel
+  let peer: Peer?
+  var framer = LineFramer()
+  /// Input behind a line at which reading was paused.
+  var unreadInput: ByteBuffer?
+  /// Replies and notifications of this turn.
+  var output: ByteBuffer?
+  /// Requests that are not answered, by the client's id and by ours.
+  private(set) var inFlight: [MessageID: RequestID] = [:]
+  private var messageIDs: [RequestID: MessageID] = [:]
+  /// Requests that Redis is asked for on behalf of this session.
+  var queriesInFlight = 0
+
+  /// Whether the client reads what it is sent fast enough.
+  var isWritable = true
+  var isReadingPaused = false
+  /// The client has said that nothing more will come.
+  var inputEnded = false
+  /// Nothing more is taken from the client, and the connection is closed at the end of the turn.
+  var isClosing = false
+  /// Whether anything ever came: the daemon does not speak first.
+  var hasSpoken = false
+  /// Whether the session is in the list of those that the turn's end looks at.
+  var isDirty = false
+
+  init(id: SessionID, channel: any Channel, peer: Peer?) {
+    self.id = id
+    self.channel = channel
+    self.peer = peer
+  }
+
+  func began(_ request: RequestID, as message: MessageID) {
+    inFlight[message] = request
+    messageIDs[request] = message
+  }
+
+  /// Ends a request: from now on its id is free. Nil when it is not in flight.
+  func ended(_ request: RequestID) -> MessageID? {
+    guard let message = messageIDs.removeValue(forKey: request) else { return nil }
+    inFlight[message] = nil
+    return message
+  }
+
+  func messageID(of request: RequestID) -> MessageID? {
+    messageIDs[request]
+  }
+}

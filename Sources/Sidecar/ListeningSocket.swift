@@ -1,0 +1,148 @@
+import Glibc
+import NIOCore
+
+/// Another daemon serves on the socket.
+public struct SocketInUse: Error, CustomStringConvertible {
+  /// The socket's path.
+  public let path: String
+  /// Who has it, in words.
+  public let owner: String
+
+  /// What happened and what to do.
+  public var description: String {
+    "\(path) is in use by \(owner); stop that one first, or choose another path with --socket"
+  }
+}
+
+/// The socket cannot be made.
+public struct SocketUnavailable: Error, CustomStringConvertible {
+  /// What happened and what to do.
+  public let description: String
+}
+
+/// A Unix socket that is bound, and the claim on its path.
+///
+/// The claim is a lock on `<path>.lock` that the kernel gives up with the process: so of two daemons that start at one
+/// moment only one takes the path, and a socket file that a crash left behind is known to be nobody's.
+struct ListeningSocket: Sendable {
+  let path: String
+  /// The bound socket.
+  let descriptor: CInt
+  private let claim: CInt
+  private let device: UInt64
+  private let inode: UInt64
+
+  /// Claims `path`, replaces what an ended daemon left there, and binds.
+  init(path: String, mode: UInt32) throws {
+    var address = sockaddr_un()
+    let room = MemoryLayout.size(ofValue: address.sun_path)
+    guard path.utf8.count < room else {
+      throw SocketUnavailable(
+        description: "the socket path has \(path.utf8.count) bytes and may have \(room - 1); choose a shorter one")
+    }
+    address.sun_family = sa_family_t(AF_UNIX)
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+
+    try Self.makeDirectory(of: path)
+    claim = try Self.claim(path)
+    do {
+      try Self.removeStale(path, address)
+      descriptor = try Self.bind(path, address, mode: mode)
+    } catch {
+      Glibc.close(claim)
+      throw error
+    }
+    self.path = path
+    var status = stat()
+    lstat(path, &status)
+    device = UInt64(status.st_dev)
+    inode = UInt64(status.st_ino)
+  }
+
+  /// Removes the socket file, unless somebody has put another one in its place.
+  func remove() {
+    var status = stat()
+    if lstat(path, &status) == 0, UInt64(status.st_dev) == device, UInt64(status.st_ino) == inode { unlink(path) }
+    Glibc.close(claim)
+  }
+
+  /// Makes the directory if it is missing; only the last one, because a mistyped path should not grow a tree.
+  private static func makeDirectory(of path: String) throws {
+    guard let slash = path.lastIndex(of: "/"), slash != path.startIndex else { return }
+    let directory = String(path[..<slash])
+    if mkdir(directory, 0o755) != 0, errno != EEXIST {
+      throw SocketUnavailable(
+        description: "cannot make the directory \(directory): \(errorText()); make it, or choose another --socket")
+    }
+  }
+
+  private static func claim(_ path: String) throws -> CInt {
+    let lockPath = path + ".lock"
+    let descriptor = open(lockPath, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
+    guard descriptor >= 0 else {
+      throw SocketUnavailable(
+        description: "cannot open \(lockPath): \(errorText()); the directory of the socket must be writable")
+    }
+    guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+      var bytes = [UInt8](repeating: 0, count: 32)
+      let count = pread(descriptor, &bytes, bytes.count, 0)
+      Glibc.close(descriptor)
+      let pid = Int32(String(decoding: bytes.prefix(max(0, count)).prefix { $0 != 0x0A }, as: UTF8.self))
+      throw SocketInUse(path: path, owner: pid.map(Peer.describe(pid:)) ?? "another daemon")
+    }
+    ftruncate(descriptor, 0)
+    let pid = Array("\(getpid())\n".utf8)
+    pwrite(descriptor, pid, pid.count, 0)
+    return descriptor
+  }
+
+  /// Removes a socket file that nobody listens on. Anything else at the path is left alone.
+  private static func removeStale(_ path: String, _ address: sockaddr_un) throws {
+    var status = stat()
+    guard lstat(path, &status) == 0 else { return }
+    guard status.st_mode & S_IFMT == S_IFSOCK else {
+      throw SocketUnavailable(description: "\(path) exists and is not a socket; remove it, or choose another --socket")
+    }
+    let probe = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    defer { Glibc.close(probe) }
+    if withAddress(address, { connect(probe, $0, $1) }) == 0 {
+      let pid = Peer(socket: probe)?.pid
+      throw SocketInUse(path: path, owner: pid.map(Peer.describe(pid:)) ?? "another process")
+    }
+    guard errno == ECONNREFUSED else {
+      throw SocketUnavailable(description: "cannot tell whether \(path) is in use: \(errorText())")
+    }
+    unlink(path)
+  }
+
+  private static func bind(_ path: String, _ address: sockaddr_un, mode: UInt32) throws -> CInt {
+    let flags = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
+    let descriptor = socket(AF_UNIX, flags, 0)
+    // The mask, not a later chmod: there must be no moment at which the socket is open to more than it should be.
+    let previous = umask(mode_t(~mode & 0o777))
+    let result = withAddress(address) { Glibc.bind(descriptor, $0, $1) }
+    let failure = errno
+    umask(previous)
+    guard result == 0 else {
+      Glibc.close(descriptor)
+      errno = failure
+      throw SocketUnavailable(description: "cannot bind \(path): \(errorText())")
+    }
+    return descriptor
+  }
+
+  private static func withAddress<Result>(
+    _ address: sockaddr_un, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Result
+  ) -> Result {
+    withUnsafePointer(to: address) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        body($0, socklen_t(MemoryLayout<sockaddr_un>.size))
+      }
+    }
+  }
+}
+
+/// What `errno` means.
+func errorText() -> String {
+  String(cString: strerror(errno))
+}

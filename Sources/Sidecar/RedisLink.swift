@@ -1,0 +1,410 @@
+import DequeModule
+import LockEngine
+import Logging
+import NIOCore
+import NIOPosix
+import RedisProtocol
+
+/// What the link tells its owner. Replies and pushes come in the order in which Redis sent them.
+enum LinkEvent {
+  /// Commands may be submitted.
+  case up(RedisReadyInfo)
+  /// The connection is gone; nothing more comes for the commands that were in flight.
+  case down(reason: String)
+  /// The reply to a lease command.
+  case reply(CommandID, LeaseReply)
+  /// A message to the inbox.
+  case push(LeasePush)
+}
+
+/// The one connection to Redis: it is made, watched, and made again when it breaks.
+///
+/// Commands go out once a turn of the loop, in one write. At most ``windowMax`` are in flight; beyond that they wait
+/// here, where a renewal overtakes everything else, so that no flood of acquires can cost a lease.
+final class RedisLink {
+  /// What is asked besides the engine's commands. `nil`: there is no answer, the connection broke.
+  typealias QueryCompletion = (RESPValue?) -> Void
+
+  private enum State {
+    case stopped
+    case connecting
+    case handshaking(any Channel)
+    case ready(any Channel)
+    /// Waiting to connect again.
+    case backingOff
+  }
+
+  private enum Pending {
+    case lease(CommandID, LeaseCommand)
+    case query(RedisCommand, QueryCompletion)
+  }
+
+  private static let windowMax = 1024
+  private static let backoffMillisecondsMin: Int64 = 50
+  private static let backoffMillisecondsMax: Int64 = 2000
+  /// A connection that says nothing for so long is asked for a sign of life, in milliseconds.
+  private static let idlePingMilliseconds: Int64 = 15_000
+
+  private let loop: any EventLoop
+  private let url: RedisURL
+  private let codec: LeaseCodec
+  private let clientName: String
+  private let timeoutMilliseconds: Int64
+  private let logger: Logger
+  private let onEvent: (LinkEvent) -> Void
+  private let onOutput: () -> Void
+  /// Called when the first attempt to connect has succeeded or failed.
+  private var onFirstOutcome: (() -> Void)?
+
+  private var state = State.stopped
+  private var machine: RedisConnection?
+  private var previousClient: RedisClientIdentity?
+  private var pending: [UInt64: Pending] = [:]
+  private var nextID: UInt64 = 0
+  private var waitingRenewals: Deque<(CommandID, LeaseCommand)> = []
+  private var waiting: Deque<Pending> = []
+  private var attempts: Int64 = 0
+  /// The connection that is current; what an older one still tells is not heard.
+  private var generation: UInt64 = 0
+  private var lastHeardAt = BootInstant(nanoseconds: 0)
+  private var watch: Scheduled<Void>?
+  private var mustReconnect: String?
+  /// The last failure that was logged, so that an outage of hours is told once.
+  private var loggedFailure: String?
+
+  /// Whether commands may be submitted.
+  private(set) var isReady = false
+  /// Why there is no connection; nil while there is one.
+  private(set) var downReason: String? = "not connected yet"
+  private(set) var statistics = LinkStatistics()
+
+  init(
+    loop: any EventLoop, url: RedisURL, codec: LeaseCodec, clientName: String, timeoutMilliseconds: Int64,
+    logger: Logger, onEvent: @escaping (LinkEvent) -> Void, onOutput: @escaping () -> Void,
+    onFirstOutcome: @escaping () -> Void
+  ) {
+    self.loop = loop
+    self.url = url
+    self.codec = codec
+    self.clientName = clientName
+    self.timeoutMilliseconds = timeoutMilliseconds
+    self.logger = logger
+    self.onEvent = onEvent
+    self.onOutput = onOutput
+    self.onFirstOutcome = onFirstOutcome
+  }
+
+  // MARK: Connecting
+
+  func start() {
+    guard case .stopped = state else { return }
+    connect()
+  }
+
+  /// Closes the connection for good.
+  func stop() {
+    generation += 1
+    watch?.cancel()
+    switch state {
+    case .handshaking(let channel), .ready(let channel): channel.close(promise: nil)
+    case .stopped, .connecting, .backingOff: break
+    }
+    state = .stopped
+    isReady = false
+  }
+
+  private func connect() {
+    generation += 1
+    state = .connecting
+    let generation = generation
+    let link = NIOLoopBound(self, eventLoop: loop)
+    let bootstrap = ClientBootstrap(group: loop)
+      .connectTimeout(.milliseconds(timeoutMilliseconds))
+      .channelInitializer { channel in
+        channel.eventLoop.makeCompletedFuture {
+          try channel.pipeline.syncOperations.addHandler(
+            RedisChannelHandler(link: link.value, generation: generation))
+        }
+      }
+    let connected: EventLoopFuture<any Channel>
+    switch url.endpoint {
+    case .unix(let path):
+      connected = bootstrap.connect(unixDomainSocketPath: path)
+    case .tcp(let host, let port):
+      connected =
+        bootstrap
+        .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+        .channelOption(.socketOption(.so_keepalive), value: 1)
+        .connect(host: host, port: Int(port))
+    }
+    connected.assumeIsolated().whenComplete { result in
+      guard generation == self.generation else {
+        if case .success(let channel) = result { channel.close(promise: nil) }
+        return
+      }
+      switch result {
+      case .success(let channel): self.connected(channel)
+      case .failure(let error): self.failed("cannot connect: \(error)")
+      }
+    }
+  }
+
+  private func connected(_ channel: any Channel) {
+    var machine = RedisConnection(
+      configuration: RedisConnectionConfiguration(
+        username: url.username, password: url.password, database: url.database, clientName: clientName,
+        inbox: codec.inboxChannel, scripts: RedisScript.leases, previousClient: previousClient))
+    machine.connected()
+    self.machine = machine
+    state = .handshaking(channel)
+    lastHeardAt = BootClock.now()
+    armWatch()
+    flush()
+  }
+
+  /// The connection is of no use (any more): whoever waits for a reply is told, and a new one is made after a while.
+  private func failed(_ reason: String) {
+    generation += 1
+    watch?.cancel()
+    watch = nil
+    switch state {
+    case .handshaking(let channel), .ready(let channel): channel.close(promise: nil)
+    case .stopped, .connecting, .backingOff: break
+    }
+    let wasReady = isReady
+    let unanswered = pending.sorted { $0.key < $1.key }.map(\.value) + waiting
+    isReady = false
+    downReason = reason
+    mustReconnect = nil
+    machine = nil
+    pending = [:]
+    waiting = []
+    waitingRenewals = []
+    state = .backingOff
+    if loggedFailure != reason {
+      loggedFailure = reason
+      logger.warning(
+        wasReady ? "lost the connection to Redis" : "no connection to Redis", metadata: ["reason": "\(reason)"])
+    }
+    scheduleConnect()
+    decideFirstOutcome()
+    if wasReady { onEvent(.down(reason: reason)) }
+    for case .query(_, let completion) in unanswered { completion(nil) }
+  }
+
+  private func scheduleConnect() {
+    attempts += 1
+    let ceiling = min(Self.backoffMillisecondsMax, Self.backoffMillisecondsMin << min(attempts - 1, 10))
+    // Jitter, because a Redis that comes back must not meet every host at one moment.
+    let delay = Int64.random(in: (ceiling / 2)...ceiling)
+    let generation = generation
+    loop.assumeIsolated().scheduleTask(in: .milliseconds(delay)) {
+      guard generation == self.generation, case .backingOff = self.state else { return }
+      self.connect()
+    }
+  }
+
+  // MARK: Commands
+
+  /// Sends a command of the engine's. Its reply comes as an event, unless the connection breaks.
+  func submit(_ command: LeaseCommand, id: CommandID) {
+    guard isReady else { return }
+    statistics.commands += 1
+    if case .renew = command {
+      waitingRenewals.append((id, command))
+    } else {
+      waiting.append(.lease(id, command))
+    }
+    fillWindow()
+  }
+
+  /// Asks Redis something; the completion is called exactly once, with nil when there is no answer.
+  func query(_ command: RedisCommand, _ completion: @escaping QueryCompletion) {
+    guard isReady else { return completion(nil) }
+    statistics.commands += 1
+    waiting.append(.query(command, completion))
+    fillWindow()
+  }
+
+  private func fillWindow() {
+    guard isReady, machine != nil else { return }
+    var sent = false
+    while pending.count < Self.windowMax {
+      if let (id, command) = waitingRenewals.popFirst() {
+        put(.lease(id, command), codec.encode(command))
+      } else if let next = waiting.popFirst() {
+        switch next {
+        case .lease(_, let command): put(next, codec.encode(command))
+        case .query(let command, _): put(next, command)
+        }
+      } else {
+        break
+      }
+      sent = true
+    }
+    if sent { onOutput() }
+  }
+
+  private func put(_ entry: Pending, _ command: RedisCommand) {
+    if pending.isEmpty { lastHeardAt = BootClock.now() }
+    nextID += 1
+    pending[nextID] = entry
+    _ = machine?.submit(command, id: nextID)
+  }
+
+  /// Sends everything that was submitted since the last time in one write.
+  func flush() {
+    let channel: any Channel
+    switch state {
+    case .handshaking(let current), .ready(let current): channel = current
+    case .stopped, .connecting, .backingOff: return
+    }
+    guard machine?.hasOutput == true else { return }
+    let buffer = machine?.drainOutput { bytes in
+      var buffer = channel.allocator.buffer(capacity: bytes.count)
+      buffer.writeBytes(bytes)
+      return buffer
+    }
+    if let buffer { channel.writeAndFlush(buffer, promise: nil) }
+  }
+
+  // MARK: What comes back
+
+  func received(_ buffer: ByteBuffer, generation: UInt64) {
+    guard generation == self.generation else { return }
+    lastHeardAt = BootClock.now()
+    let actions = buffer.withUnsafeReadableBytes { machine?.received($0) } ?? []
+    for action in actions {
+      perform(action)
+      // A reply can make the owner stop the link, or the action itself ends the connection.
+      guard generation == self.generation else { return }
+    }
+    if let mustReconnect { return failed(mustReconnect) }
+    fillWindow()
+    if machine?.hasOutput == true { onOutput() }
+  }
+
+  private func perform(_ action: RedisConnectionAction) {
+    switch action {
+    case .ready(let info): ready(info)
+    case .failed(let failure): failed(failure.message)
+    case .fault(let fault): failed(fault.description)
+    case .message(_, let payload):
+      statistics.pushes += 1
+      if let push = codec.decode(message: payload) {
+        onEvent(.push(push))
+      } else {
+        logger.warning("a message to the inbox was not understood")
+      }
+    case .reply(let id, let value):
+      switch pending.removeValue(forKey: id) {
+      case .lease(let id, let command)?:
+        if let error = value.error { noticed(error: error) }
+        onEvent(.reply(id, codec.decode(value, to: command)))
+      case .query(_, let completion)?:
+        completion(value)
+      case nil:
+        break
+      }
+    }
+  }
+
+  private func noticed(error: [UInt8]) {
+    statistics.errors += 1
+    if RedisErrorReply.demandsReconnect(error: error) { mustReconnect = "the server is not the primary any more" }
+    logger.debug(
+      "Redis refused a command", metadata: ["error": "\(String(decoding: error.prefix(200), as: UTF8.self))"])
+  }
+
+  private func ready(_ info: RedisReadyInfo) {
+    guard case .handshaking(let channel) = state else { return }
+    state = .ready(channel)
+    isReady = true
+    downReason = nil
+    loggedFailure = nil
+    attempts = 0
+    previousClient = info.client
+    statistics.connections += 1
+    logger.info("connected to Redis", metadata: ["server": "\(info.server) \(info.version)", "url": "\(url)"])
+    if let policy = info.evictionPolicy, policy.hasPrefix("allkeys-") {
+      logger.warning(
+        "Redis may evict locks when its memory is full; set maxmemory-policy to noeviction",
+        metadata: ["maxmemory-policy": "\(policy)"])
+    }
+    onEvent(.up(info))
+    decideFirstOutcome()
+  }
+
+  private func decideFirstOutcome() {
+    onFirstOutcome?()
+    onFirstOutcome = nil
+  }
+
+  func closed(generation: UInt64) {
+    guard generation == self.generation else { return }
+    failed("the connection was closed")
+  }
+
+  // MARK: Watching
+
+  /// Looks from time to time whether Redis still answers: a connection whose other end is gone without a word would
+  /// otherwise look alive for as long as the kernel likes.
+  private func armWatch() {
+    watch?.cancel()
+    let generation = generation
+    watch = loop.assumeIsolated().scheduleTask(in: .milliseconds(max(25, timeoutMilliseconds / 4))) {
+      guard generation == self.generation else { return }
+      self.look()
+    }
+  }
+
+  private func look() {
+    let silence = BootClock.now().milliseconds(since: lastHeardAt)
+    switch state {
+    case .stopped, .connecting, .backingOff:
+      return
+    case .handshaking:
+      if silence >= timeoutMilliseconds { return failed("no answer to the handshake within \(timeoutMilliseconds) ms") }
+    case .ready:
+      if !pending.isEmpty, silence >= timeoutMilliseconds {
+        return failed("no answer within \(timeoutMilliseconds) ms")
+      }
+      if pending.isEmpty, silence >= Self.idlePingMilliseconds {
+        query(.plain([Array("PING".utf8)])) { _ in }
+      }
+    }
+    armWatch()
+  }
+}
+
+/// What the link has done since the start.
+struct LinkStatistics {
+  var commands: UInt64 = 0
+  var pushes: UInt64 = 0
+  var errors: UInt64 = 0
+  var connections: UInt64 = 0
+}
+
+/// Hands what the channel hears to the link.
+private final class RedisChannelHandler: ChannelInboundHandler {
+  typealias InboundIn = ByteBuffer
+  private let link: RedisLink
+  private let generation: UInt64
+
+  init(link: RedisLink, generation: UInt64) {
+    self.link = link
+    self.generation = generation
+  }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    link.received(unwrapInboundIn(data), generation: generation)
+  }
+
+  func channelInactive(context: ChannelHandlerContext) {
+    link.closed(generation: generation)
+  }
+
+  func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    context.close(promise: nil)
+  }
+}

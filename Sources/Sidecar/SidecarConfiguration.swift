@@ -1,0 +1,57 @@
+public import RedisProtocol
+
+/// What a sidecar is told once, at its start.
+public struct SidecarConfiguration: Sendable {
+  /// Where the host leases come from.
+  public enum Backend: Sendable, Equatable {
+    /// Locks of this host alone.
+    case local
+    /// A Redis primary that all hosts share.
+    case redis(RedisURL)
+  }
+
+  /// Where the host leases come from.
+  public var backend: Backend
+  /// The path of the Unix socket that clients connect to.
+  public var socketPath: String
+  /// The permission bits of that socket.
+  public var socketMode: UInt32
+  /// The length of a host lease, in milliseconds.
+  public var leaseMilliseconds: Int64
+  /// How long an unused lease stays on this host, in milliseconds.
+  public var lingerMilliseconds: Int64
+  /// Local hand-overs of one lock while another host waits.
+  public var cohortHandoversMax: Int
+  /// How long local hand-overs go on while another host waits, in milliseconds.
+  public var cohortMilliseconds: Int64
+  /// How long Redis may be silent with a command in flight before the connection counts as dead, in milliseconds.
+  public var redisTimeoutMilliseconds: Int64
+  /// What stands before every key and channel in Redis.
+  public var keyPrefix: String
+  /// This host's name, as other hosts are told it: letters, digits, `.`, `_` and `-`.
+  public var host: String
+  /// Clients that may be connected at a time.
+  public var connectionsMax: Int
+  /// The version that clients are told.
+  public var version: String
+
+  /// A configuration.
+  public init(
+    backend: Backend, socketPath: String, socketMode: UInt32, leaseMilliseconds: Int64, lingerMilliseconds: Int64,
+    cohortHandoversMax: Int, cohortMilliseconds: Int64, redisTimeoutMilliseconds: Int64, keyPrefix: String,
+    host: String, connectionsMax: Int, version: String
+  ) {
+    self.backend = backend
+    self.socketPath = socketPath
+    self.socketMode = socketMode
+    self.leaseMilliseconds = leaseMilliseconds
+    self.lingerMilliseconds = lingerMilliseconds
+    self.cohortHandoversMax = cohortHandoversMax
+    self.cohortMilliseconds = cohortMilliseconds
+    self.redisTimeoutMilliseconds = redisTimeoutMilliseconds
+    self.keyPrefix = keyPrefix
+    self.host = host
+    self.connectionsMax = connectionsMax
+    self.version = version
+  }
+}

@@ -1,0 +1,272 @@
+// What comes from clients.
+
+import ClientProtocol
+import LockEngine
+import NIOCore
+
+extension SidecarCore {
+  /// Above this many bytes of unread output a session is not read from until it has caught up.
+  static let unreadOutputPauseBytes = 262_144
+  /// Below this many it is read from again.
+  static let unreadOutputResumeBytes = 65_536
+  /// Above this many bytes of unread output the connection is closed: notifications cannot be held back.
+  static let unreadOutputBytesMax = 4_194_304
+  /// Questions to Redis that one session may have open before it is not read from any more.
+  static let queriesPerSessionMax = 16
+
+  // MARK: Connections
+
+  func accepted(_ channel: any Channel) -> ClientSession? {
+    guard stage == .serving, sessions.count < configuration.connectionsMax else {
+      statistics.connectionsRefused += 1
+      writer.failure(id: nil, stage == .serving ? .limit : .shuttingDown) { json in
+        json.member("limit", "connections")
+      }
+      var buffer = channel.allocator.buffer(capacity: writer.count)
+      buffer.writeBytes(writer.bytes)
+      writer.removeAll()
+      channel.writeAndFlush(buffer).assumeIsolated().whenComplete { _ in channel.close(promise: nil) }
+      return nil
+    }
+    statistics.connections += 1
+    lastSession += 1
+    let session = ClientSession(id: SessionID(lastSession), channel: channel, peer: Peer(channel: channel))
+    sessions[session.id] = session
+    tell(.sessionOpened(session.id))
+    return session
+  }
+
+  func closed(_ session: ClientSession) {
+    guard sessions.removeValue(forKey: session.id) != nil else { return }
+    session.isClosing = true
+    session.unreadInput = nil
+    tell(.sessionClosed(session.id))
+  }
+
+  func close(_ session: ClientSession) {
+    // What was written goes out first; a client that does not take it is not waited for.
+    session.channel.close(promise: nil)
+  }
+
+  /// Half-closed, and nothing is pending or held: nobody will ever hear or ask anything on this connection again.
+  func isThrough(_ session: ClientSession) -> Bool {
+    session.inputEnded && session.unreadInput == nil && session.queriesInFlight == 0 && engine.isIdle(session.id)
+  }
+
+  // MARK: Input
+
+  func received(_ buffer: ByteBuffer, from session: ClientSession) {
+    guard !session.isClosing else { return }
+    statistics.bytesIn += UInt64(buffer.readableBytes)
+    session.hasSpoken = true
+    if var unread = session.unreadInput {
+      unread.writeImmutableBuffer(buffer)
+      session.unreadInput = unread
+    } else {
+      session.unreadInput = buffer
+    }
+    readLines(of: session)
+  }
+
+  func inputEnded(of session: ClientSession) {
+    session.inputEnded = true
+    readLines(of: session)
+    touch(session)
+  }
+
+  func writabilityChanged(of session: ClientSession) {
+    session.isWritable = session.channel.isWritable
+    if session.isWritable { readLines(of: session) }
+    updateReading(of: session)
+  }
+
+  /// Takes lines until there are none or the session has enough on its hands.
+  func readLines(of session: ClientSession) {
+    guard var buffer = session.unreadInput else { return finishInput(of: session) }
+    session.unreadInput = nil
+    var isPaused = false
+    buffer.readWithUnsafeReadableBytes { bytes in
+      var rest = bytes
+      while !session.isClosing {
+        if mustPause(session) {
+          isPaused = true
+          break
+        }
+        switch session.framer.next(from: &rest, { decoder.decode($0) }) {
+        case .line(let message): received(message, from: session)
+        case .tooLong: refuse(.lineTooLong, to: session)
+        case .hopeless:
+          refuse(.lineWithoutEnd, to: session)
+          session.isClosing = true
+        case .needsInput:
+          return bytes.count - rest.count
+        }
+      }
+      return bytes.count - rest.count
+    }
+    if isPaused, buffer.readableBytes > 0 { session.unreadInput = buffer }
+    if !isPaused { finishInput(of: session) }
+    updateReading(of: session)
+  }
+
+  private func finishInput(of session: ClientSession) {
+    guard session.inputEnded, !session.isClosing else { return }
+    switch session.framer.finish({ decoder.decode($0) }) {
+    case .line(let message): received(message, from: session)
+    case .tooLong: refuse(.lineTooLong, to: session)
+    case .hopeless, .needsInput: break
+    }
+  }
+
+  private func mustPause(_ session: ClientSession) -> Bool {
+    !session.isWritable || session.queriesInFlight >= Self.queriesPerSessionMax
+      || (session.output?.readableBytes ?? 0) >= Self.unreadOutputPauseBytes
+  }
+
+  /// Stops or resumes reading from the socket, so that the kernel's buffer, and then the client, holds the rest.
+  private func updateReading(of session: ClientSession) {
+    let mustPause = !session.isClosing && mustPause(session)
+    guard mustPause != session.isReadingPaused else { return }
+    session.isReadingPaused = mustPause
+    try? session.channel.syncOptions?.setOption(.autoRead, value: !mustPause)
+  }
+
+  /// A session whose output of one turn was more than it should be goes on when that has been handed over.
+  func resumeAfterTurn(_ session: ClientSession) {
+    if session.unreadInput != nil || session.isReadingPaused { readLines(of: session) }
+    updateReading(of: session)
+  }
+
+  func limitUnreadOutput(of session: ClientSession) {
+    if session.isWritable { return resumeAfterTurn(session) }
+    let unread = (try? session.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
+    guard unread > Self.unreadOutputBytesMax, !session.isClosing else { return }
+    statistics.slowReadersClosed += 1
+    logger.notice(
+      "closing a client that does not read",
+      metadata: ["session": "\(session.id.rawValue)", "unread_bytes": "\(unread)"])
+    session.isClosing = true
+  }
+
+  // MARK: Requests
+
+  private func refuse(_ refusal: RequestRefusal, to session: ClientSession) {
+    statistics.refusedLines += 1
+    write(to: session) { $0.refusal(refusal) }
+  }
+
+  private func received(_ message: ClientMessage, from session: ClientSession) {
+    switch message {
+    case .refused(let refusal):
+      refuse(refusal, to: session)
+    case .cancelNotification(let target):
+      tell(.cancelRequested(session.id, request: nil, target: session.inFlight[target]))
+    case .request(let id, let request):
+      statistics.requests += 1
+      guard session.inFlight.isEmpty || session.inFlight[id] == nil else { return refuse(.idInFlight(id), to: session) }
+      received(request, id: id, from: session)
+    }
+  }
+
+  private func received(_ request: ClientRequest, id: MessageID, from session: ClientSession) {
+    let session = session
+    switch request {
+    case .initialize(let params):
+      initialize(params, id: id, session)
+    case .acquire(let params):
+      tell(session, id) { request in
+        .acquireRequested(
+          AcquireRequest(
+            session: session.id, request: request, name: LockName(bytes: params.name),
+            waitMilliseconds: params.waitMilliseconds, maxHoldMilliseconds: params.maxHoldMilliseconds,
+            meta: params.meta, progress: params.progress))
+      }
+    case .release(let name, let token):
+      tell(session, id) { .releaseRequested(session.id, $0, name: LockName(bytes: name), token: token) }
+    case .extend(let name, let token, let maximum):
+      tell(session, id) {
+        .extendRequested(session.id, $0, name: LockName(bytes: name), token: token, maxHoldMilliseconds: maximum)
+      }
+    case .cancel(let target):
+      let target = session.inFlight[target]
+      tell(session, id) { .cancelRequested(session.id, request: $0, target: target) }
+    case .inspect(let name):
+      inspect(LockName(bytes: name), id: id, session)
+    case .list(let params):
+      list(params, id: id, session)
+    case .ping:
+      write(to: session) { $0.pong(id: id) }
+    case .stats:
+      write(to: session) { $0.stats(id: id, stats) }
+    case .rpcDiscover:
+      write(to: session) { $0.discovered(id: id, document: document) }
+    }
+  }
+
+  private func initialize(_ params: InitializeParams, id: MessageID, _ session: ClientSession) {
+    if let version = params.protocolVersion, version != Limits.protocolVersion {
+      return write(to: session) { writer in
+        writer.failure(id: id, .unsupportedVersion) { json in
+          json.array("versions") { $0.value(Limits.protocolVersion) }
+        }
+      }
+    }
+    var unsupported: [String] = []
+    if params.lifetime == .process { unsupported.append("lifetime") }
+    if params.keepaliveMilliseconds != nil { unsupported.append("keepalive_ms") }
+    guard unsupported.isEmpty else {
+      return refuse(
+        RequestRefusal(
+          id: id, code: .invalidParams,
+          message: "this version does not offer \(unsupported.joined(separator: " and ")) yet; leave it out",
+          details: [.init("unsupported", .texts(unsupported))]), to: session)
+    }
+    logger.debug(
+      "client introduced itself",
+      metadata: [
+        "session": "\(session.id.rawValue)", "client": "\(params.clientName ?? "")",
+        "version": "\(params.clientVersion ?? "")", "pid": "\(session.peer?.pid ?? 0)",
+      ])
+    let isLocal = configuration.backend == .local
+    let info = ServerInfo(
+      version: configuration.version, instance: instance, session: "\(session.id.rawValue)", host: configuration.host,
+      backend: isLocal ? .local : .redis, leaseMilliseconds: isLocal ? nil : configuration.leaseMilliseconds)
+    write(to: session) { $0.initialized(id: id, info) }
+  }
+}
+
+/// Hands what a client's channel hears to the core.
+final class ClientChannelHandler: ChannelInboundHandler {
+  typealias InboundIn = ByteBuffer
+  private let core: SidecarCore
+  private var session: ClientSession?
+
+  init(core: SidecarCore) {
+    self.core = core
+  }
+
+  func channelActive(context: ChannelHandlerContext) {
+    session = core.accepted(context.channel)
+  }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    if let session { core.received(unwrapInboundIn(data), from: session) }
+  }
+
+  func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+    if let event = event as? ChannelEvent, event == .inputClosed, let session { core.inputEnded(of: session) }
+  }
+
+  func channelWritabilityChanged(context: ChannelHandlerContext) {
+    if let session { core.writabilityChanged(of: session) }
+  }
+
+  func channelInactive(context: ChannelHandlerContext) {
+    if let session { core.closed(session) }
+    session = nil
+  }
+
+  func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    context.close(promise: nil)
+  }
+}

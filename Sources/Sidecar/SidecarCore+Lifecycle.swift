@@ -1,0 +1,166 @@
+// Start, stop, status and watchdog.
+
+import LockEngine
+import NIOCore
+import NIOPosix
+import RedisProtocol
+
+extension SidecarCore {
+  /// How long the daemon tries to give its locks back before it stops all the same, in milliseconds.
+  static let drainMillisecondsMax: Int64 = 5000
+  /// How long it waits for clients to take the last replies, in milliseconds.
+  static let closeMillisecondsMax: Int64 = 500
+  /// How long the first connection to Redis may keep the daemon from serving, in milliseconds. Without Redis it serves
+  /// all the same, and says so.
+  static let firstConnectionMillisecondsMax: Int64 = 500
+  /// How often the status is looked at, in milliseconds.
+  static let statusMilliseconds: Int64 = 1000
+
+  // MARK: Start
+
+  /// Serves on `socket` from now on.
+  func start(on socket: ListeningSocket) -> EventLoopFuture<Void> {
+    let core = NIOLoopBound(self, eventLoop: loop)
+    return BootTimer.make(on: loop) { [unowned self] in tell(.timerFired) }
+      .flatMap { timer in
+        core.value.timer = timer.value
+        return core.value.startLink()
+      }
+      .flatMap {
+        ServerBootstrap(group: core.value.loop)
+          .serverChannelOption(.backlog, value: 4096)
+          .serverChannelInitializer { channel in
+            channel.eventLoop.makeCompletedFuture {
+              try channel.pipeline.syncOperations.addHandler(AcceptBackoffHandler())
+            }
+          }
+          .childChannelOption(.allowRemoteHalfClosure, value: true)
+          .childChannelOption(
+            .writeBufferWaterMark,
+            value: .init(low: Self.unreadOutputResumeBytes, high: Self.unreadOutputPauseBytes)
+          )
+          .childChannelInitializer { channel in
+            channel.eventLoop.makeCompletedFuture {
+              try channel.pipeline.syncOperations.addHandler(ClientChannelHandler(core: core.value))
+            }
+          }
+          .withBoundSocket(socket.descriptor)
+      }
+      .map { listener in
+        core.value.listener = listener
+        core.value.serving()
+      }
+  }
+
+  /// Begins to connect to Redis; complete as soon as it is known whether that works.
+  private func startLink() -> EventLoopFuture<Void> {
+    guard case .redis(let url) = configuration.backend else { return loop.makeSucceededVoidFuture() }
+    let decided = loop.makePromise(of: Void.self)
+    loop.scheduleTask(in: .milliseconds(Self.firstConnectionMillisecondsMax)) { decided.succeed() }
+    let link = RedisLink(
+      loop: loop, url: url, codec: codec, clientName: "sidelockd-\(configuration.host)",
+      timeoutMilliseconds: configuration.redisTimeoutMilliseconds, logger: logger,
+      onEvent: { [unowned self] event in heard(event) }, onOutput: { [unowned self] in scheduleTurnEnd() },
+      onFirstOutcome: { decided.succeed() })
+    self.link = link
+    link.start()
+    return decided.futureResult
+  }
+
+  private func heard(_ event: LinkEvent) {
+    switch event {
+    case .up: tell(.linkUp)
+    case .down: tell(.linkDown)
+    case .reply(let command, let reply): tell(.replyReceived(command, reply))
+    case .push(let push): tell(.pushReceived(push))
+    }
+  }
+
+  private func serving() {
+    stage = .serving
+    logger.info(
+      "serving",
+      metadata: ["socket": "\(configuration.socketPath)", "host": "\(configuration.host)", "instance": "\(instance)"])
+    lastStatus = status
+    notifier.ready(status: lastStatus)
+    scheduleWatchdog()
+  }
+
+  /// The ping comes from the loop that does the work: when the loop hangs, so does the ping. Redis has no part in it.
+  private func scheduleWatchdog() {
+    guard let interval = notifier.watchdogIntervalMicroseconds else { return }
+    notifier.watchdogTick()
+    loop.assumeIsolated().scheduleTask(in: .microseconds(Int64(clamping: interval / 3))) { self.scheduleWatchdog() }
+  }
+
+  // MARK: Status
+
+  var status: String {
+    let gauges = engine.gauges
+    let clients = "\(sessions.count) clients, \(gauges.held) held, \(gauges.waiting) waiting"
+    guard let link else { return "local; \(clients)" }
+    return link.isReady ? "Redis connected; \(clients)" : "Redis unreachable (\(link.downReason ?? "")); \(clients)"
+  }
+
+  /// Something changed; the status line follows within a second. Nothing is scheduled while nothing happens.
+  func scheduleStatus() {
+    guard statusTask == nil, stage == .serving else { return }
+    statusTask = loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.statusMilliseconds)) {
+      self.statusTask = nil
+      let status = self.status
+      guard status != self.lastStatus, self.stage == .serving else { return }
+      self.lastStatus = status
+      self.notifier.status(status)
+    }
+  }
+
+  // MARK: Stop
+
+  /// Gives back every lock, tells every client, and ends.
+  func stop() {
+    switch stage {
+    case .starting:
+      return finish()
+    case .serving:
+      break
+    case .draining, .closing, .stopped:
+      return
+    }
+    stage = .draining
+    listener?.close(promise: nil)
+    for session in sessions.values where session.hasSpoken { write(to: session) { $0.draining() } }
+    loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.drainMillisecondsMax)) {
+      guard self.stage == .draining else { return }
+      self.logger.warning("not every lock could be given back in time; the rest end by their leases")
+      self.drained()
+    }
+    tell(.shutdownRequested)
+  }
+
+  /// Everything has been given back, or cannot be.
+  func drained() {
+    guard stage == .draining else { return }
+    stage = .closing
+    if let link, !link.isReady, engine.gauges.locks > 0 {
+      logger.warning("Redis cannot be reached; locks that were held end by their leases")
+    }
+    loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.closeMillisecondsMax)) { self.finish() }
+    // An empty write completes after everything before it.
+    let flushed = sessions.values.map { session in
+      let rest = session.output ?? session.channel.allocator.buffer(capacity: 0)
+      session.output = nil
+      return session.channel.writeAndFlush(rest)
+    }
+    EventLoopFuture.andAllComplete(flushed, on: loop).assumeIsolated().whenComplete { _ in self.finish() }
+  }
+
+  private func finish() {
+    guard stage != .stopped else { return }
+    stage = .stopped
+    statusTask?.cancel()
+    link?.stop()
+    timer?.close()
+    for session in sessions.values { session.channel.close(promise: nil) }
+    onStopped()
+  }
+}

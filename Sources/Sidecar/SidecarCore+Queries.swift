@@ -1,0 +1,278 @@
+// What is answered without changing anything.
+
+import ClientProtocol
+import LockEngine
+import RedisProtocol
+
+extension SidecarCore {
+  /// Waiters of this host that `inspect` names.
+  static let waitersShownMax = 16
+  /// Waiting hosts that Redis is asked to name.
+  static let waitingHostsMax = 16
+  /// Keys that one step of SCAN looks at.
+  static let scanCount = 1000
+
+  // MARK: Holders
+
+  /// Who has a lock, as far as this host knows.
+  func holders(of summary: HolderSummary) -> [HolderInfo] {
+    switch summary {
+    case .local(let session, let token): [.session(info(session), token: token)]
+    case .host(let host): [.host(host)]
+    case .foreign: [.foreign]
+    case .unknown: []
+    }
+  }
+
+  private func info(_ id: SessionID) -> SessionInfo {
+    let peer = sessions[id]?.peer
+    return SessionInfo(
+      host: configuration.host, session: "\(id.rawValue)", pid: (peer?.pid).map(Int64.init),
+      uid: (peer?.uid).map(Int64.init), command: peer?.command, unit: peer?.unit)
+  }
+
+  // MARK: One lock
+
+  func inspect(_ name: LockName, id: MessageID, _ session: ClientSession) {
+    let snapshot = engine.snapshot(of: name, waitersMax: Self.waitersShownMax, now: BootClock.now())
+    if link == nil || snapshot.map(isDecidedHere) == true {
+      return write(to: session) { $0.inspected(id: id, info(name, snapshot, inRedis: nil)) }
+    }
+    ask(session, id, codec.inspect([name], waitingHostsMax: Self.waitingHostsMax)) { reply, writer in
+      guard let found = self.codec.decodeInspections(reply, count: 1)?.first else { return false }
+      if found.holder == .wrongType {
+        writer.failure(id: id, .wrongType)
+      } else {
+        // Looked at again: what Redis said is about now, and the local side may have moved meanwhile.
+        let snapshot = self.engine.snapshot(of: name, waitersMax: Self.waitersShownMax, now: BootClock.now())
+        writer.inspected(id: id, self.info(name, snapshot, inRedis: found))
+      }
+      return true
+    }
+  }
+
+  /// Whether this host has the lease, so that Redis can tell nothing about the holder that is not known here.
+  private func isDecidedHere(_ snapshot: LockSnapshot) -> Bool {
+    switch snapshot.leaseState {
+    case .held, .idle: true
+    case .none, .asking, .waiting, .lost: false
+    }
+  }
+
+  private func info(_ name: LockName, _ snapshot: LockSnapshot?, inRedis found: LockInspection?) -> LockInfo {
+    var holders: [HolderInfo] = []
+    if let local = snapshot?.holder {
+      holders = [
+        .session(
+          info(local.session), meta: local.meta, token: local.token, heldMilliseconds: local.heldMilliseconds)
+      ]
+    } else {
+      switch found?.holder {
+      case .host(let host, isMe: false)?: holders = [.host(host)]
+      case .foreign?: holders = [.foreign]
+      // This host's own lease is idle, or on its way here or back: nobody holds the lock.
+      case .host(_, isMe: true)?, .nobody?, .wrongType?, nil: break
+      }
+    }
+    let waiters = snapshot?.waiters.map { waiting in
+      WaiterInfo(session: info(waiting.session), meta: waiting.meta, waitedMilliseconds: waiting.waitedMilliseconds)
+    }
+    return LockInfo(
+      name: name.bytes, holders: holders, waiters: waiters ?? [], waitingCount: Int64(snapshot?.waitersTotal ?? 0),
+      lease: Self.word(for: snapshot?.leaseState ?? .none), leaseValidMilliseconds: snapshot?.validMilliseconds)
+  }
+
+  private static func word(for state: LockSnapshot.LeaseState) -> LeaseStateWord {
+    switch state {
+    case .none: .none
+    case .asking: .asking
+    case .waiting: .waiting
+    case .held: .held
+    case .idle: .idle
+    case .lost: .lost
+    }
+  }
+
+  // MARK: Many locks
+
+  func list(_ params: ListParams, id: MessageID, _ session: ClientSession) {
+    switch params.scope {
+    case .all where link != nil: listAll(params, id: id, session)
+    case .all, .host: listHost(params, id: id, session)
+    }
+  }
+
+  /// The locks of this host, in the order of their names; the cursor is the last name of the page.
+  private func listHost(_ params: ListParams, id: MessageID, _ session: ClientSession) {
+    let names = engine.names(
+      prefix: params.prefix ?? [], after: params.cursor.map(LockName.init), limit: params.limit + 1)
+    let now = BootClock.now()
+    write(to: session) { writer in
+      writer.beginList(id: id)
+      var last: LockName?
+      var isComplete = names.count <= params.limit
+      for name in names.prefix(params.limit) {
+        let entry = info(name, engine.snapshot(of: name, waitersMax: 0, now: now), inRedis: nil)
+        guard writer.listEntry(entry) else {
+          isComplete = false
+          break
+        }
+        last = name
+      }
+      writer.endList(cursor: isComplete ? nil : last?.description)
+    }
+  }
+
+  /// All locks in Redis, by SCAN. A page is what is left of one step of the scan; the cursor is `<step>:<how many of its
+  /// locks were told>`.
+  private func listAll(_ params: ListParams, id: MessageID, _ session: ClientSession) {
+    guard let position = ScanPosition(params.cursor) else {
+      return write(to: session) { writer in
+        writer.failure(
+          id: id, .invalidParams, message: "cursor is not one that list gave; start again without it"
+        ) { $0.member("field", "cursor") }
+      }
+    }
+    let scan = codec.scan(cursor: position.step, namePrefix: params.prefix ?? [], count: Self.scanCount)
+    ask(session, id, scan) { reply, writer in
+      guard let (next, found) = self.codec.decodeScan(reply) else { return false }
+      let page = Array(found.sorted().dropFirst(position.told).prefix(params.limit))
+      let rest = ScanPosition(step: position.step, told: position.told, next: next, found: found.count)
+      if page.isEmpty {
+        writer.beginList(id: id)
+        writer.endList(cursor: rest.cursor(afterTelling: 0))
+        return true
+      }
+      // Answered by a second question; the first one's place among the session's is kept for it.
+      self.ask(session, id, self.codec.inspect(page, waitingHostsMax: 0)) { reply, writer in
+        guard let inspections = self.codec.decodeInspections(reply, count: page.count) else { return false }
+        self.write(page, inspections, id: id, rest, to: &writer)
+        return true
+      }
+      return true
+    }
+  }
+
+  private func write(
+    _ page: [LockName], _ inspections: [LockInspection], id: MessageID, _ position: ScanPosition,
+    to writer: inout MessageWriter
+  ) {
+    let now = BootClock.now()
+    var told = 0
+    writer.beginList(id: id)
+    for (name, found) in zip(page, inspections) {
+      if found.holder != .nobody, found.holder != .wrongType {
+        let snapshot = engine.snapshot(of: name, waitersMax: 0, now: now)
+        guard writer.listEntry(info(name, snapshot, inRedis: found)) else { break }
+      }
+      told += 1
+    }
+    writer.endList(cursor: position.cursor(afterTelling: told))
+  }
+
+  // MARK: Asking Redis
+
+  /// Asks Redis on behalf of a session. `answer` writes the reply, or is false when Redis' answer makes no sense.
+  private func ask(
+    _ session: ClientSession, _ id: MessageID, _ command: RedisCommand,
+    answer: @escaping (RESPValue, inout MessageWriter) -> Bool
+  ) {
+    lastRequest += 1
+    let request = RequestID(lastRequest)
+    session.began(request, as: id)
+    session.queriesInFlight += 1
+    link?.query(command) { reply in
+      _ = session.ended(request)
+      session.queriesInFlight -= 1
+      guard self.sessions[session.id] === session else { return }
+      self.write(to: session) { writer in
+        if let reply, reply.error == nil, answer(reply, &writer) { return }
+        writer.failure(id: id, .unavailable) { json in
+          let detail = reply?.error.map { String(decoding: $0.prefix(200), as: UTF8.self) } ?? self.link?.downReason
+          if let detail { json.member("detail", detail) }
+        }
+      }
+      self.resumeAfterTurn(session)
+    }
+  }
+
+  // MARK: Figures
+
+  var stats: [Stat] {
+    let gauges = engine.gauges
+    let done = engine.statistics
+    var stats: [Stat] = [
+      Stat("uptime_ms", .integer(BootClock.now().milliseconds(since: startedAt))),
+      Stat("sessions", .integer(Int64(sessions.count))),
+      Stat("held", .integer(Int64(gauges.held))),
+      Stat("waiting", .integer(Int64(gauges.waiting))),
+      Stat("locks", .integer(Int64(gauges.locks))),
+      Stat("connections_total", .integer(Int64(clamping: statistics.connections))),
+      Stat("connections_refused_total", .integer(Int64(clamping: statistics.connectionsRefused))),
+      Stat("requests_total", .integer(Int64(clamping: statistics.requests))),
+      Stat("refused_lines_total", .integer(Int64(clamping: statistics.refusedLines))),
+      Stat("slow_readers_closed_total", .integer(Int64(clamping: statistics.slowReadersClosed))),
+      Stat("bytes_in_total", .integer(Int64(clamping: statistics.bytesIn))),
+      Stat("bytes_out_total", .integer(Int64(clamping: statistics.bytesOut))),
+      Stat("grants_total", .integer(Int64(clamping: done.grants))),
+      Stat("grants_without_redis_total", .integer(Int64(clamping: done.grantsWithoutStore))),
+      Stat("lost_total", .integer(Int64(clamping: done.lost))),
+      Stat("timeouts_total", .integer(Int64(clamping: done.timeouts))),
+      Stat("busy_total", .integer(Int64(clamping: done.busy))),
+    ]
+    if let link {
+      stats.append(
+        Stat(
+          "redis",
+          .group([
+            Stat("connected", .integer(link.isReady ? 1 : 0)),
+            Stat("connections_total", .integer(Int64(clamping: link.statistics.connections))),
+            Stat("commands_total", .integer(Int64(clamping: link.statistics.commands))),
+            Stat("commands_in_flight", .integer(Int64(gauges.commandsInFlight))),
+            Stat("pushes_total", .integer(Int64(clamping: link.statistics.pushes))),
+            Stat("errors_total", .integer(Int64(clamping: link.statistics.errors))),
+            Stat("leases_total", .integer(Int64(clamping: done.leases))),
+            Stat("leases_lost_total", .integer(Int64(clamping: done.leasesLost))),
+            Stat("renewals_total", .integer(Int64(clamping: done.renewals))),
+          ])))
+    }
+    return stats
+  }
+}
+
+/// How far a `list` of all hosts' locks has come.
+private struct ScanPosition {
+  /// The cursor of the SCAN step that is being told.
+  var step: [UInt8]
+  /// How many of its locks have been told.
+  var told: Int
+  /// The cursor of the step after it; `0` at the end.
+  var next: [UInt8] = []
+  /// How many locks the step found.
+  var found = 0
+
+  init(step: [UInt8], told: Int, next: [UInt8], found: Int) {
+    self.step = step
+    self.told = told
+    self.next = next
+    self.found = found
+  }
+
+  /// The position that `list` gave as a cursor; nil if it did not give this one.
+  init?(_ cursor: String?) {
+    guard let cursor else {
+      step = [0x30]
+      told = 0
+      return
+    }
+    let parts = cursor.split(separator: ":", omittingEmptySubsequences: false)
+    guard parts.count == 2, UInt64(parts[0]) != nil, let told = Int(parts[1]), told >= 0 else { return nil }
+    step = Array(parts[0].utf8)
+    self.told = told
+  }
+
+  func cursor(afterTelling count: Int) -> String? {
+    if told + count < found { return "\(String(decoding: step, as: UTF8.self)):\(told + count)" }
+    return next == [0x30] ? nil : "\(String(decoding: next, as: UTF8.self)):0"
+  }
+}

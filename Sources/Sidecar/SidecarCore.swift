@@ -1,0 +1,255 @@
+import ClientProtocol
+import LockEngine
+import Logging
+import NIOCore
+import NIOPosix
+import RedisProtocol
+import SystemdSupport
+
+/// Everything that the event loop owns: the engine, the sessions, the link and the timer. It tells the engine what
+/// happened and carries out the effects.
+///
+/// A turn is what happens between two waits of the loop. What a turn produces is sent at its end, once to Redis and once
+/// to each client. Connections are closed at its end, too, so that no effect can bring about another event while
+/// effects are being carried out.
+///
+/// The files of this type: this one has the turn and the engine's effects; `+Clients` what comes from clients;
+/// `+Queries` what is answered without the engine; `+Lifecycle` start, stop, status and watchdog.
+final class SidecarCore {
+  let configuration: SidecarConfiguration
+  let loop: any EventLoop
+  let logger: Logger
+  let notifier: Notifier
+  let engine: LockEngine
+  let codec: LeaseCodec
+  let instance: String
+  let startedAt = BootClock.now()
+  var link: RedisLink?
+  var timer: BootTimer?
+  var listener: (any Channel)?
+  let document: [UInt8]
+
+  var sessions: [SessionID: ClientSession] = [:]
+  var lastSession: UInt64 = 0
+  var lastRequest: UInt64 = 0
+  var decoder = RequestDecoder()
+  var writer = MessageWriter()
+  var statistics = SidecarStatistics()
+
+  private var effects: [Effect] = []
+  private var isTurnEndScheduled = false
+  private var dirtySessions: [ClientSession] = []
+  /// The request that the engine is being told of, so that an answer that comes at once needs no table.
+  private var current: (request: RequestID, message: MessageID)?
+
+  var stage = Stage.starting
+  var statusTask: Scheduled<Void>?
+  var lastStatus = ""
+  var onStopped: () -> Void = {}
+
+  /// Where the sidecar is in its life.
+  enum Stage {
+    case starting
+    case serving
+    /// Locks are being given back.
+    case draining
+    /// The last replies are being sent.
+    case closing
+    case stopped
+  }
+
+  init(configuration: SidecarConfiguration, loop: any EventLoop, logger: Logger, notifier: Notifier) {
+    self.configuration = configuration
+    self.loop = loop
+    self.logger = logger
+    self.notifier = notifier
+    self.document = OpenRPCDocument.compact
+    let number = UInt64.random(in: .min ... .max)
+    let digits = String(number, radix: 16)
+    instance = String(repeating: "0", count: 16 - digits.count) + digits
+    codec = LeaseCodec(
+      keyPrefix: configuration.keyPrefix, host: configuration.host, instance: instance,
+      leaseMilliseconds: configuration.leaseMilliseconds)
+    let tier: EngineConfiguration.Tier
+    switch configuration.backend {
+    case .local: tier = .local(firstToken: BootClock.wallMicroseconds())
+    case .redis: tier = .store
+    }
+    engine = LockEngine(
+      configuration: EngineConfiguration(
+        tier: tier, leaseMilliseconds: configuration.leaseMilliseconds,
+        lingerMilliseconds: configuration.lingerMilliseconds, cohortHandoversMax: configuration.cohortHandoversMax,
+        cohortMilliseconds: configuration.cohortMilliseconds,
+        storeTimeoutMilliseconds: configuration.redisTimeoutMilliseconds,
+        waitsPerSessionMax: Limits.requestsInFlightMax))
+  }
+
+  // MARK: The turn
+
+  /// Tells the engine a fact and does what it wants done.
+  func tell(_ event: Event, now: BootInstant = BootClock.now()) {
+    engine.handle(event, now: now, into: &effects)
+    for effect in effects { perform(effect) }
+    effects.removeAll(keepingCapacity: true)
+    scheduleTurnEnd()
+  }
+
+  /// Tells the engine a client's request that is answered under `message`, now or later.
+  func tell(_ session: ClientSession, _ message: MessageID, _ event: (RequestID) -> Event) {
+    lastRequest += 1
+    let request = RequestID(lastRequest)
+    current = (request, message)
+    tell(event(request))
+    if current != nil {
+      session.began(request, as: message)
+      current = nil
+    }
+  }
+
+  func scheduleTurnEnd() {
+    guard !isTurnEndScheduled else { return }
+    isTurnEndScheduled = true
+    loop.assumeIsolated().execute { self.endTurn() }
+  }
+
+  private func endTurn() {
+    isTurnEndScheduled = false
+    link?.flush()
+    let sessions = dirtySessions
+    dirtySessions.removeAll(keepingCapacity: true)
+    for session in sessions {
+      session.isDirty = false
+      settle(session)
+    }
+    timer?.arm(for: engine.nextDeadline, now: BootClock.now())
+    scheduleStatus()
+  }
+
+  /// Has the turn's end look at a session.
+  func touch(_ session: ClientSession) {
+    guard !session.isDirty else { return }
+    session.isDirty = true
+    dirtySessions.append(session)
+    scheduleTurnEnd()
+  }
+
+  /// Sends what the turn produced for a session, and closes it if it is through.
+  private func settle(_ session: ClientSession) {
+    if let output = session.output {
+      session.output = nil
+      statistics.bytesOut += UInt64(output.readableBytes)
+      session.channel.writeAndFlush(output, promise: nil)
+      limitUnreadOutput(of: session)
+    }
+    if isThrough(session) { session.isClosing = true }
+    if session.isClosing { close(session) }
+  }
+
+  // MARK: Effects
+
+  private func perform(_ effect: Effect) {
+    switch effect {
+    case .reply(let id, let request, let reply):
+      guard let session = sessions[id], let message = messageID(of: request, in: session) else { return }
+      write(to: session) { Self.write(reply, id: message, core: self, to: &$0) }
+    case .notify(let id, let notification):
+      guard let session = sessions[id] else { return }
+      perform(notification, for: session)
+    case .send(let id, let command):
+      link?.submit(command, id: id)
+    case .shutdownCompleted:
+      loop.assumeIsolated().execute { self.drained() }
+    }
+  }
+
+  private func messageID(of request: RequestID, in session: ClientSession) -> MessageID? {
+    if let current, current.request == request {
+      self.current = nil
+      return current.message
+    }
+    return session.ended(request)
+  }
+
+  private func perform(_ notification: Notification, for session: ClientSession) {
+    switch notification {
+    case .lost(let name, let token, let reason, let grace):
+      logger.notice(
+        "lock lost",
+        metadata: [
+          "lock": "\(name)", "token": "\(token)", "reason": "\(reason.rawValue)", "session": "\(session.id.rawValue)",
+        ])
+      write(to: session) {
+        $0.lost(name: name.bytes, token: token, reason: reason.rawValue, graceMilliseconds: grace)
+      }
+    case .waiting(let request, let name, let position, let holder):
+      let message = current?.request == request ? current?.message : session.messageID(of: request)
+      guard let message else { return }
+      let holders = holders(of: holder)
+      write(to: session) {
+        $0.waiting(id: message, name: name.bytes, position: Int64(position), holders: holders)
+      }
+    }
+  }
+
+  /// Writes a message to a session; it is sent at the turn's end.
+  func write(to session: ClientSession, _ body: (inout MessageWriter) -> Void) {
+    body(&writer)
+    if session.output == nil { session.output = session.channel.allocator.buffer(capacity: writer.count) }
+    session.output?.writeBytes(writer.bytes)
+    writer.removeAll()
+    touch(session)
+  }
+
+  private static func write(_ reply: Reply, id: MessageID, core: SidecarCore, to writer: inout MessageWriter) {
+    switch reply {
+    case .acquired(let lock):
+      writer.acquired(
+        id: id, name: lock.name.bytes, token: lock.token, waitedMilliseconds: lock.waitedMilliseconds,
+        validMilliseconds: lock.validMilliseconds)
+    case .released(let name, let token, let remaining):
+      writer.released(id: id, name: name.bytes, token: token, remaining: Int64(remaining))
+    case .extended(let name, let token, let maximum):
+      writer.extended(id: id, name: name.bytes, token: token, maxHoldMilliseconds: maximum)
+    case .cancelled(let cancelled):
+      writer.cancelled(id: id, cancelled)
+    case .refused(let refusal):
+      write(refusal, id: id, core: core, to: &writer)
+    }
+  }
+
+  private static func write(_ refusal: Refusal, id: MessageID, core: SidecarCore, to writer: inout MessageWriter) {
+    switch refusal {
+    case .busy(let holder):
+      writer.failure(id: id, .busy) { MessageWriter.writeHolders(core.holders(of: holder), to: &$0) }
+    case .timeout(let holder):
+      writer.failure(id: id, .timeout) { MessageWriter.writeHolders(core.holders(of: holder), to: &$0) }
+    case .cancelled:
+      writer.failure(id: id, .cancelled)
+    case .notHeld(let tokens):
+      writer.failure(id: id, .notHeld) { json in
+        json.array("tokens") { json in for token in tokens { json.value(token) } }
+      }
+    case .unavailable(let words):
+      writer.failure(id: id, .unavailable) { json in
+        if let detail = words ?? core.link?.downReason { json.member("detail", detail) }
+      }
+    case .wrongType:
+      writer.failure(id: id, .wrongType)
+    case .limit(let limit):
+      writer.failure(id: id, .limit) { $0.member("limit", limit.rawValue) }
+    case .shuttingDown:
+      writer.failure(id: id, .shuttingDown)
+    }
+  }
+}
+
+/// What the sidecar has done since it started.
+struct SidecarStatistics {
+  var connections: UInt64 = 0
+  var connectionsRefused: UInt64 = 0
+  var requests: UInt64 = 0
+  var refusedLines: UInt64 = 0
+  var slowReadersClosed: UInt64 = 0
+  var bytesIn: UInt64 = 0
+  var bytesOut: UInt64 = 0
+}
