@@ -227,6 +227,27 @@ struct Vector: Sendable, CustomTestStringConvertible {
     #expect(decode(bytes(attributes), limits: limits).error == .replyTooLong(bytesMax: 20))
   }
 
+  @Test func limitsCountEachReplyAnew() {
+    let limits = RESPLimits(elementCountMax: 2, replyBytesMax: 20)
+    let wire = String(repeating: "*2\r\n:1\r\n$2\r\nab\r\n", count: 10)
+    #expect(decode(bytes(wire), limits: limits).values.count == 10)
+    #expect(decode(bytes(wire), limits: limits).error == nil)
+  }
+
+  @Test func roomOfWhatIsReadIsUsedAgain() throws {
+    var decoder = RESPDecoder()
+    // Every piece ends within a value, so that the buffer is never empty.
+    bytes("+").withUnsafeBytes { decoder.append($0) }
+    let piece = bytes(String(repeating: "OK\r\n+", count: 1000))
+    for _ in 0..<200 {
+      piece.withUnsafeBytes { decoder.append($0) }
+      var count = 0
+      while try decoder.next() != nil { count += 1 }
+      #expect(count == 1000)
+    }
+    #expect(decoder.bufferCapacity < 1 << 16)
+  }
+
   @Test func announcedLengthTakesNoMemory() {
     var decoder = RESPDecoder()
     bytes("*1048576\r\n$16777216\r\nabc").withUnsafeBytes { decoder.append($0) }
@@ -259,9 +280,10 @@ struct Vector: Sendable, CustomTestStringConvertible {
   }
 
   @Test func longLineOfSingleBytesIsReadOnce() throws {
-    let count = 1 << 16
+    let count = 1 << 20
     let wire = bytes("+") + [UInt8](repeating: 0x78, count: count) + bytes("\r\n")
-    #expect(decode(wire, .byteByByte).values == [.simpleString([UInt8](repeating: 0x78, count: count))])
+    let limits = RESPLimits(lineBytesMax: count)
+    #expect(decode(wire, .byteByByte, limits: limits).values == [.simpleString(Array(wire[1...count]))])
   }
 
   @Test(arguments: [Cut.byteByByte, .random])

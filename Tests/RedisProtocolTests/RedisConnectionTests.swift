@@ -161,6 +161,17 @@ private let noScript = "-NOSCRIPT No matching script. Please use EVAL.\r\n"
     #expect(connection.received(":2\r\n") == [.reply(id: 2, .integer(2))])
   }
 
+  @Test func scriptThatIsForgottenLaterIsSentWithItsTextAtOnce() {
+    var connection = readyConnection()
+    for id in 1...2 as ClosedRange<UInt64> {
+      #expect(connection.submit(run(.first, "k"), id: id) == true)
+      _ = connection.takeOutput()
+      #expect(connection.received(noScript) == [])
+      #expect(text(connection.takeOutput()) == byText("return 1", "k"))
+      #expect(connection.received(":1\r\n") == [.reply(id: id, .integer(1))])
+    }
+  }
+
   @Test func noScriptInReplyToTheTextIsTheReply() {
     var connection = readyConnection()
     #expect(connection.submit(run(.first, "k"), id: 1) == true)
