@@ -74,6 +74,9 @@ let package = Package(
     .testTarget(name: "ClientProtocolTests", dependencies: ["ClientProtocol"], swiftSettings: strict),
     .testTarget(name: "RedisProtocolTests", dependencies: ["RedisProtocol"], swiftSettings: strict),
     .testTarget(
+      name: "ProtocolDocumentTests", dependencies: ["ClientProtocol", "LockEngine", "RedisProtocol"],
+      swiftSettings: strict),
+    .testTarget(
       name: "SettingsTests", dependencies: ["SidelockSettings", "RedisProtocol", argumentParser],
       swiftSettings: strict),
     .testTarget(name: "SystemdSupportTests", dependencies: ["SystemdSupport", logging], swiftSettings: strict),

@@ -1,0 +1,14 @@
+import LockEngine
+import RedisProtocol
+import Testing
+
+@Suite struct KeyDocumentTests {
+  @Test func theLockKeysInTheProseAreThoseOfTheDaemon() throws {
+    let codec = LeaseCodec(keyPrefix: "sidelock:", host: "web1", instance: "8c1f", leaseMilliseconds: 10_000)
+    let rows = try Documents.table(headedBy: ["name", "lock key with the default prefix"])
+    #expect(rows.count >= 3)
+    for row in rows {
+      #expect(String(decoding: codec.lockKey(LockName(row[0])), as: UTF8.self) == row[1])
+    }
+  }
+}

@@ -1,0 +1,60 @@
+import ClientProtocol
+import Foundation
+import Testing
+
+@Suite struct LimitDocumentTests {
+  private var told: [String: Int64] {
+    Dictionary(uniqueKeysWithValues: Limits.told.map { ("\($0.name)", $0.limit) })
+  }
+
+  @Test func theDocumentNamesEveryLimitThatInitializeTells() throws {
+    let document = try Documents.openRPC()
+    let limits = document["components"]["schemas"]["Limits"]
+    #expect(limits["properties"].keys == Set(told.keys))
+    #expect(Set(limits["required"].strings) == Set(told.keys))
+    let initialize = try #require(document["methods"].elements.first { $0["name"].string == "initialize" })
+    let example = try #require(initialize["examples"].elements.first)["result"]["value"]["limits"]
+    #expect(example.keys == Set(told.keys))
+    for (name, limit) in told {
+      #expect(example[name].integer == limit, "\(name)")
+    }
+  }
+
+  @Test func theProseNamesEveryLimitWithItsFigure() throws {
+    var documented: [String: String] = [:]
+    for row in try Documents.table(headedBy: ["limit", "value"]) {
+      for name in row[0].components(separatedBy: ", ") {
+        documented[name] = row[1]
+      }
+    }
+    for (name, limit) in told {
+      let text = try #require(documented[name], "\(name)")
+      let figures = text.replacing(",", with: "").split { !$0.isNumber }.compactMap { Int64($0) }
+      #expect(figures.contains(limit) || limit == 1_048_576 && text.hasPrefix("1 MiB"), "\(name): \(text)")
+    }
+  }
+
+  @Test func theSchemasHaveTheBoundsOfTheDecoder() throws {
+    let document = try Documents.openRPC()
+    let schemas = document["components"]["schemas"]
+    #expect(schemas["Name"]["maxLength"].integer == Int64(Limits.nameBytesMax))
+    #expect(schemas["Meta"]["maxLength"].integer == Int64(Limits.metaBytesMax))
+    #expect(schemas["Token"]["maximum"].integer == Limits.integerMax)
+    let bounds: [(String, String, Int64)] = [
+      ("acquire", "wait_ms", Limits.waitMillisecondsMax), ("acquire", "max_hold_ms", Limits.maxHoldMillisecondsMax),
+      ("list", "limit", Limits.listCountMax),
+    ]
+    for (method, parameter, bound) in bounds {
+      let node = try #require(document["methods"].elements.first { $0["name"].string == method })
+      let schema = try #require(node["params"].elements.first { $0["name"].string == parameter })["schema"]
+      #expect(schema["maximum"].integer == bound, "\(parameter)")
+    }
+  }
+
+  @Test func theDocumentFitsIntoALine() throws {
+    let object = try JSONSerialization.jsonObject(with: Data(Documents.text("openrpc.json").utf8))
+    let compact = try JSONSerialization.data(withJSONObject: object, options: [.withoutEscapingSlashes])
+    // Some room for the envelope around it.
+    #expect(compact.count < Limits.lineBytesMax - 1_024)
+  }
+}

@@ -1,0 +1,184 @@
+"""What the daemon says to Redis, and over how many connections."""
+
+import collections
+
+from harness.client import Client
+from harness.waiting import boot_time, wait_until
+
+CLIENTS = 1000
+
+
+def watch(seconds, *clients):
+    """Lets time pass on the clock of the leases, and serves the clients' sockets meanwhile; nothing may come."""
+    end = boot_time() + seconds
+    while boot_time() < end:
+        for client in clients:
+            message = client._receive(0.05)
+            assert message is None, f"there came {message}"
+
+
+def test_no_polling_while_waiting(lab, measured):
+    """A host that waits says one small thing a second, however many of its clients wait for whatever many locks."""
+    redis = lab.redis()
+    first, second = lab.daemon(redis, lease_ms=60_000), lab.daemon(redis, lease_ms=60_000)
+    holder = first.client()
+    for index in range(10):
+        holder.acquire(f"lock-{index}")
+    waiters = [second.client() for _ in range(20)]
+    for index, waiter in enumerate(waiters):
+        waiter.queue(f"lock-{index % 10}")
+    monitor = redis.monitor()
+    seconds = 4
+    watch(seconds, waiters[0], holder)
+    commands = monitor.commands()
+    monitor.close()
+    by_text = collections.Counter(text for _, text in commands)
+    # The heartbeat is a PING. The holder has nothing to say in this time at all.
+    assert set(by_text) <= {'"PING"'}, by_text
+    assert sum(by_text.values()) <= seconds + 1
+    # Redis' own count agrees: a client library could hide nothing from it.
+    measured(f"commands in {seconds} s with 20 clients waiting for 10 locks", sum(by_text.values()))
+
+
+def test_one_connection_for_a_thousand_clients(lab, measured):
+    """Pitfall 33: one connection and one subscription a host, whatever its clients do."""
+    redis = lab.redis()
+    first, second = lab.daemon(redis), lab.daemon(redis)
+    holder = first.client()
+    tokens = {index: holder.acquire(f"lock-{index}") for index in range(20)}
+    waiters = [second.client() for _ in range(CLIENTS)]
+    requests = {}
+    for index, waiter in enumerate(waiters):
+        requests[waiter] = waiter.request("acquire", name=f"lock-{index % 20}")
+    for waiter in waiters:
+        waiter.ping()
+    assert len(redis.daemon_connections()) == 2
+    channels = redis.admin.pubsub_channels()
+    assert len(channels) == 2
+    # The queue in Redis knows hosts, not clients.
+    assert all(redis.admin.llen(f"sidelock:{{lock-{index}}}:queue") == 1 for index in range(20))
+    assert second.client().call("inspect", name="lock-0")["waiting"] == CLIENTS // 20
+    for index, token in tokens.items():
+        holder.release(f"lock-{index}", token)
+    # Everybody has a turn, in the order in which they came.
+    for waiter in waiters:
+        index = waiters.index(waiter) % 20
+        token = waiter.reply_to(requests[waiter])["token"]
+        assert token > tokens[index]
+        tokens[index] = token
+        waiter.release(f"lock-{index}", token)
+    assert len(redis.daemon_connections()) == 2
+    measured(f"connections to Redis of two hosts with {CLIENTS} clients", 2)
+
+
+def test_no_clock_of_ours_is_sent_to_redis(lab):
+    """Pitfall 13: no command carries a moment in time; what is sent are lengths of time."""
+    redis = lab.redis()
+    monitor = redis.monitor()
+    daemon, other = lab.daemon(redis, lease_ms=1000), lab.daemon(redis, lease_ms=1000)
+    client, waiter = daemon.client(), other.client()
+    token = client.acquire("orders")
+    request = waiter.queue("orders")
+    watch(1.0, waiter)
+    client.release("orders", token)
+    waiter.reply_to(request)
+    text = "\n".join(text for _, text in monitor.commands()).upper()
+    monitor.close()
+    for word in ("PXAT", "EXAT", "EXPIREAT"):
+        assert word not in text
+
+
+def test_a_release_leaves_nothing_in_redis(lab):
+    """Pitfall 26: neither the lock's key nor its queue stay; what stays goes by itself."""
+    redis = lab.redis()
+    clients = [lab.daemon(redis).client() for _ in range(2)]
+    for name in ("orders", "a{b}c", "with space"):
+        token = clients[0].acquire(name)
+        request = clients[1].queue(name)
+        clients[0].release(name, token)
+        clients[1].release(name, clients[1].reply_to(request)["token"])
+    clients[0].request("acquire", name="dropped")
+    clients[0].ping()
+    clients[0].close()
+
+    def only_fences():
+        return all(key.endswith(b":fence") for key in redis.keys())
+
+    wait_until(only_fences, "the end of all locks")
+    assert all(redis.admin.pttl(key) > 0 for key in redis.keys())
+
+
+def test_the_same_state_here_and_there(lab):
+    """Pitfall 26: what the hosts believe to hold, and what stands in Redis, are the same."""
+    redis = lab.redis()
+    daemons = [lab.daemon(redis) for _ in range(2)]
+    clients = [daemon.client() for daemon in daemons]
+    names = [f"lock-{index}" for index in range(10)]
+    for index, name in enumerate(names):
+        clients[index % 2].acquire(name)
+    for client, other in (clients, clients[::-1]):
+        listed = {lock["name"]: lock for lock in list_all(client, scope="all")}
+        assert set(listed) == set(names)
+        assert all(len(lock["holders"]) == 1 for lock in listed.values())
+        own = {lock["name"] for lock in list_all(client, scope="host")}
+        assert own == {name for name, lock in listed.items() if "session" in lock["holders"][0]}
+        assert len(own) == 5
+    keys = {key.decode() for key in redis.keys() if key.endswith(b"}")}
+    assert keys == {f"sidelock:{{{name}}}" for name in names}
+
+
+def list_all(client, page=3, **params):
+    """All pages of `list`."""
+    locks, cursor = [], None
+    while True:
+        more = {} if cursor is None else {"cursor": cursor}
+        answer = client.call("list", limit=page, **more, **params)
+        assert len(answer["locks"]) <= page
+        locks += answer["locks"]
+        cursor = answer["cursor"]
+        if cursor is None:
+            return locks
+
+
+def test_list_gives_every_lock_once_page_by_page(lab):
+    redis = lab.redis()
+    daemon = lab.daemon(redis)
+    client = daemon.client()
+    names = [f"{group}-{index:03}" for group in ("a", "b{}") for index in range(100)]
+    for name in names:
+        client.request("acquire", name=name, meta="m" * 1000)
+    client.ping()
+    for scope in ("host", "all"):
+        listed = [lock["name"] for lock in list_all(client, page=7, scope=scope)]
+        assert sorted(listed) == sorted(names)
+        # A page never exceeds a line, however much it is asked for.
+        assert sorted(lock["name"] for lock in list_all(client, page=1000, scope=scope)) == sorted(names)
+        some = [lock["name"] for lock in list_all(client, page=7, scope=scope, prefix="b{}-0")]
+        assert sorted(some) == [name for name in names if name.startswith("b{}-0")]
+    for cursor in ("", "nonsense", "0", "\u0000", "x" * 2000):
+        answer = client.request("list", cursor=cursor)
+        try:
+            client.reply_to(answer)
+        except Exception as error:  # noqa: BLE001 - a refusal is as good as a page
+            assert error.reason == "invalid_params"
+
+
+def test_closing_a_client_frees_only_its_own(lab):
+    """Pitfall 27: two clients, one daemon; the end of one is nothing to the other's hold or wait."""
+    redis = lab.redis()
+    daemon, other = lab.daemon(redis), lab.daemon(redis)
+    keeper, waiter = daemon.client(), other.client()
+    token = keeper.acquire("orders")
+    request = waiter.queue("orders")
+    for _ in range(20):
+        passing = Client(daemon.socket_path)
+        passing.queue("orders")
+        passing.acquire("own")
+        passing.close()
+    witness = daemon.client()
+    wait_until(lambda: witness.call("inspect", name="orders")["waiting"] == 0, "the end of those who left")
+    assert [h["token"] for h in witness.call("inspect", name="orders")["holders"]] == [token]
+    assert waiter.poll() is None
+    witness.acquire("own")
+    keeper.release("orders", token)
+    assert waiter.reply_to(request)["token"] > token

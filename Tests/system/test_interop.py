@@ -1,0 +1,118 @@
+"""Locks shared with processes that do not use sidelock."""
+
+import redis as redis_py
+from harness.waiting import GENEROUS_SECONDS, boot_time, wait_until
+
+COMPARE_AND_DELETE = 'if redis.call("GET", KEYS[1]) == ARGV[1] then return redis.call("DEL", KEYS[1]) else return 0 end'
+
+
+def connect(server):
+    return redis_py.Redis(unix_socket_path=str(server.socket_path))
+
+
+def test_redis_py_lock_excludes_and_is_excluded(lab):
+    redis = lab.redis()
+    client = lab.daemon(redis).client()
+    theirs = connect(redis).lock("sidelock:{orders}", timeout=GENEROUS_SECONDS)
+
+    assert theirs.acquire(blocking=False)
+    error = client.error_of(client.request("acquire", name="orders", wait_ms=0))
+    assert error.reason == "busy" and error.data["holders"] == [{"foreign": True}]
+    error = client.error_of(client.request("acquire", name="orders", wait_ms=30))
+    assert error.reason == "timeout" and error.data["holders"] == [{"foreign": True}]
+    assert client.call("inspect", name="orders")["holders"] == [{"foreign": True}]
+    theirs.release()
+
+    token = client.acquire("orders", wait_ms=int(GENEROUS_SECONDS * 1000))
+    assert not theirs.acquire(blocking=False)
+    client.release("orders", token)
+    # A lingering lease, if there is one, goes by itself.
+    wait_until(lambda: theirs.acquire(blocking=False), "the lock for redis-py")
+    theirs.extend(5)
+    assert client.try_acquire("orders") is None
+    theirs.release()
+    assert client.acquire("orders") > token
+
+
+def test_waiters_wake_when_a_foreign_holder_gives_back(lab, measured):
+    redis = lab.redis()
+    clients = [lab.daemon(redis).client() for _ in range(2)]
+    foreign = connect(redis)
+    assert foreign.set("sidelock:{orders}", "mine", nx=True, px=60_000)
+    requests = [client.queue("orders") for client in clients]
+    monitor = redis.monitor()
+    end = boot_time() + 1
+    while boot_time() < end:
+        assert clients[0]._receive(0.05) is None
+    # Each host looks again from time to time, at most ten times a second.
+    looks = [text for _, text in monitor.commands() if "PING" not in text.upper()]
+    assert len(looks) <= 2 * 11, looks
+    monitor.close()
+    given = boot_time()
+    assert foreign.eval(COMPARE_AND_DELETE, 1, "sidelock:{orders}", "mine") == 1
+    tokens = []
+    while requests:
+        for client, request in zip(list(clients), list(requests)):
+            message = client._receive(0.01)
+            if message and message.get("id") == request:
+                tokens.append(message["result"]["token"])
+                measured("from a foreign release to the grant", f"{(boot_time() - given) * 1000:.0f} ms")
+                client.release("orders", tokens[-1])
+                clients.remove(client)
+                requests.remove(request)
+        assert boot_time() - given < GENEROUS_SECONDS
+    assert tokens == sorted(set(tokens))
+
+
+def test_waiters_wake_when_a_foreign_key_expires(lab):
+    redis = lab.redis()
+    client = lab.daemon(redis).client()
+    connect(redis).set("sidelock:{orders}", "mine", nx=True, px=300)
+    asked = boot_time()
+    assert client.acquire("orders", wait_ms=int(GENEROUS_SECONDS * 1000)) > 0
+    assert boot_time() - asked < GENEROUS_SECONDS / 2
+
+
+def test_names_with_braces_have_the_keys_that_the_specification_says(lab):
+    """Pitfall 20 and 25: every name has a key of its own, and one slot."""
+    redis = lab.redis()
+    client = lab.daemon(redis).client()
+    wanted = {"orders": "sidelock:{orders}", "a{b}%": "sidelock:{a%7Bb%7D%25}", "}": "sidelock:{%7D}",
+              "%7D": "sidelock:{%257D}"}
+    for name in wanted:
+        client.acquire(name)
+    assert {key.decode() for key in redis.keys() if key.endswith(b"}")} == set(wanted.values())
+    for key in wanted.values():
+        assert redis.admin.type(key) == b"string"
+        assert redis.admin.pttl(key) > 0
+    for name in wanted:
+        client.release(name)
+
+
+def test_a_key_that_is_no_lock_is_an_error_of_its_own(lab):
+    """Pitfall 43: WRONGTYPE is not hidden behind busy, and the data are left alone."""
+    redis = lab.redis()
+    daemon = lab.daemon(redis)
+    client = daemon.client()
+    redis.admin.rpush("sidelock:{orders}", "someone", "else")
+    for params in ({"wait_ms": 0}, {"wait_ms": 1000}, {}):
+        error = client.error_of(client.request("acquire", name="orders", **params))
+        assert (error.code, error.reason) == (13, "wrong_type")
+    assert client.error_of(client.request("inspect", name="orders")).reason == "wrong_type"
+    assert redis.admin.lrange("sidelock:{orders}", 0, -1) == [b"someone", b"else"]
+    # Other locks are not concerned, and this one works once the data are gone.
+    client.release("other", client.acquire("other"))
+    redis.admin.delete("sidelock:{orders}")
+    assert client.acquire("orders", wait_ms=0) > 0
+
+
+def test_a_foreign_overwrite_is_noticed_and_left_alone(lab):
+    """Pitfall 8: a renewal compares the owner, and never takes back what somebody else has."""
+    redis = lab.redis()
+    client = lab.daemon(redis, lease_ms=1000).client()
+    token = client.acquire("orders")
+    connect(redis).set("sidelock:{orders}", "mine", px=60_000)
+    lost = client.notification("lost")
+    assert (lost["token"], lost["reason"]) == (token, "data_loss")
+    assert client.try_acquire("orders") is None
+    assert redis.admin.get("sidelock:{orders}") == b"mine"
