@@ -68,6 +68,15 @@ public struct EngineGauges: Equatable, Sendable {
   public var locks: Int
   /// Commands whose reply has not come.
   public var commandsInFlight: Int
+
+  /// Sizes.
+  public init(sessions: Int, held: Int, waiting: Int, locks: Int, commandsInFlight: Int) {
+    self.sessions = sessions
+    self.held = held
+    self.waiting = waiting
+    self.locks = locks
+    self.commandsInFlight = commandsInFlight
+  }
 }
 
 extension LockEngine {

@@ -1,0 +1,427 @@
+import LockEngine
+import Testing
+
+@Suite struct HostLeaseTests {
+  let script = Script()
+
+  @Test func theFirstAcquireAsksTheStore() {
+    script.open(alice)
+    let request = script.acquire(alice)
+    #expect(script.sent() == [.acquire(name: x, attempt: 1, ask: 1, isTry: false, tokenFloor: 0)])
+    script.pass(milliseconds: 3)
+    script.reply(granted(100), to: CommandID(1))
+    #expect(
+      script.take() == [
+        .reply(
+          alice, request, .acquired(Acquired(name: x, token: 100, waitedMilliseconds: 3, validMilliseconds: 8497)))
+      ])
+  }
+
+  @Test func neighboursHandTheLockOverWithoutTheStore() {
+    script.open(alice, bob)
+    script.hold(alice)
+    script.acquire(bob)
+    #expect(script.sent().isEmpty)
+    script.release(alice)
+    let effects = script.take()
+    #expect(effects.compactMap(\.grantedToken) == [101])
+    #expect(!effects.contains { if case .send = $0 { true } else { false } })
+  }
+
+  @Test func theLastReleaseIsAnsweredAtOnceAndGivesTheLeaseBack() {
+    script.open(alice)
+    script.hold(alice)
+    let request = script.release(alice)
+    #expect(
+      script.take() == [
+        .reply(alice, request, .released(name: x, token: 100, remaining: 0)),
+        .send(CommandID(2), .release(name: x, attempt: 1, firstUnused: 101)),
+      ])
+    #expect(script.engine.gauges.locks == 1)
+    script.reply(.done, to: CommandID(2))
+    #expect(script.engine.gauges.locks == 0)
+  }
+
+  // Pitfall 12: a lease counts from the moment at which it was asked for.
+  @Test func aReplyThatComesAfterTheLeaseEndedGrantsNothing() {
+    script.open(alice)
+    script.acquire(alice)
+    let ids = script.takeSent()
+    script.jump(milliseconds: 8500)
+    script.reply(granted(100), to: ids[0])
+    let effects = script.take()
+    #expect(effects.compactMap(\.grantedToken).isEmpty)
+    #expect(
+      effects.compactMap(\.command).filter { $0 != .heartbeat } == [
+        .release(name: x, attempt: 1, firstUnused: 100),
+        .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 0),
+      ])
+  }
+
+  // Pitfall 15: after a suspension, lost is told before anything else is answered.
+  @Test func afterASuspensionLostComesFirst() {
+    script.open(alice, bob)
+    script.hold(alice)
+    script.acquire(bob, wait: 100)
+    _ = script.take()
+    script.jump(milliseconds: 3_600_000)
+    script.acquire(bob, "y", wait: 0)
+    let effects = script.take()
+    #expect(effects.first == .notify(alice, .lost(name: x, token: 100, reason: .leaseExpired, graceMilliseconds: 0)))
+    #expect(effects.count > 1)
+  }
+
+  @Test func aLeaseThatIsNotRenewedIsLostBeforeItsEndAndHeldBackUntilItsGraceIsOver() {
+    script.open(alice, bob)
+    script.hold(alice)
+    script.acquire(bob)
+    _ = script.take()
+    script.pass(milliseconds: 8499)
+    #expect(!script.take().contains { $0.lostReason != nil })
+    script.pass(milliseconds: 1)
+    #expect(
+      script.take().filter { $0.lostReason != nil } == [
+        .notify(alice, .lost(name: x, token: 100, reason: .leaseExpired, graceMilliseconds: 1400))
+      ])
+    // Until the end of the grace neither this host nor, by its doing, another one has the lock.
+    script.pass(milliseconds: 1399)
+    #expect(!script.sent().contains { if case .renew = $0 { false } else { $0 != .heartbeat } })
+    script.pass(milliseconds: 1)
+    #expect(
+      script.sent() == [
+        .release(name: x, attempt: 1, firstUnused: nil),
+        .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 100),
+      ])
+  }
+
+  @Test func aLeaseIsRenewedAfterAThirdOfItsTime() {
+    script.open(alice)
+    script.hold(alice)
+    script.pass(milliseconds: 3332)
+    #expect(script.take().isEmpty)
+    script.pass(milliseconds: 1)
+    let effects = script.take()
+    #expect(effects == [.send(CommandID(2), .renew([LeaseReference(name: x, attempt: 1)]))])
+    script.reply(.renewed([true]), to: CommandID(2))
+    script.pass(milliseconds: 8499)
+    #expect(!script.take().contains { $0.lostReason != nil })
+  }
+
+  // Pitfall 9: one failed renewal is not the end of renewing.
+  @Test(arguments: [LeaseReply.failed(.transient("LOADING")), .failed(.fatal("ERR")), .renewed([]), .done])
+  func aRenewalThatFailedIsTriedAgain(_ failure: LeaseReply) {
+    script.open(alice)
+    script.hold(alice)
+    script.pass(milliseconds: 3333)
+    script.reply(failure, to: script.takeSent().first)
+    script.pass(milliseconds: 833)
+    let ids = script.takeSent()
+    #expect(ids.count == 1)
+    script.reply(.renewed([true]), to: ids.first)
+    script.pass(milliseconds: 8400)
+    #expect(!script.take().contains { $0.lostReason != nil })
+  }
+
+  // Pitfalls 8 and 14: a renewal never brings a lease back.
+  @Test func aLeaseThatTheStoreNoLongerHasIsLost() {
+    script.open(alice, bob)
+    script.hold(alice)
+    script.acquire(bob)
+    script.pass(milliseconds: 3333)
+    script.reply(.renewed([false]), to: script.takeSent().first)
+    let effects = script.take()
+    #expect(effects.first == .notify(alice, .lost(name: x, token: 100, reason: .dataLoss, graceMilliseconds: 0)))
+    #expect(effects.count == 2)
+    script.release(alice, token: 100)
+    #expect(script.take().map(\.refusal) == [.notHeld(heldTokens: [])])
+  }
+
+  @Test func aRenewalThatCrossedTheReleaseChangesNothing() {
+    script.open(alice)
+    script.hold(alice)
+    script.pass(milliseconds: 3333)
+    let renewal = script.takeSent().first
+    script.release(alice)
+    let release = script.takeSent().first
+    script.reply(.renewed([true]), to: renewal)
+    #expect(script.take().isEmpty)
+    script.reply(.done, to: release)
+    script.pass(milliseconds: 60_000)
+    #expect(script.take().isEmpty)
+  }
+
+  @Test func manyRenewalsShareACommand() {
+    let script = Script(EngineConfiguration(tier: .store, renewalBatchMax: 2))
+    script.open(alice)
+    for name in ["a", "b", "c"] { script.hold(alice, name) }
+    script.pass(milliseconds: 3333)
+    #expect(
+      script.sent().map { command in
+        if case .renew(let leases) = command { leases.map(\.name.description) } else { [] }
+      } == [["a", "b"], ["c"]])
+  }
+
+  // MARK: Waiting for another host
+
+  @Test func aPushedGrantIsUsedAtOnceAndCountsFromTheLastAnsweredCommand() {
+    script.open(alice)
+    let request = script.acquire(alice)
+    script.reply(queued(), to: script.takeSent().first)
+    script.pass(milliseconds: 1000)
+    script.reply(.done, to: script.takeSent().first)
+    script.pass(milliseconds: 700)
+    script.tell(
+      .pushReceived(
+        .granted(name: x, attempt: 1, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
+    #expect(
+      script.take() == [
+        .reply(
+          alice, request, .acquired(Acquired(name: x, token: 7, waitedMilliseconds: 1700, validMilliseconds: 7800)))
+      ])
+  }
+
+  @Test func whileItWaitsTheLinkIsNeverSilentForMoreThanASecond() {
+    script.open(alice)
+    script.acquire(alice)
+    script.reply(queued(), to: script.takeSent().first)
+    script.pass(milliseconds: 5000)
+    #expect(script.sent() == Array(repeating: .heartbeat, count: 5))
+  }
+
+  @Test func nobodyWaitsSoNothingIsSent() {
+    script.open(alice)
+    script.hold(alice)
+    script.pass(milliseconds: 3000)
+    #expect(script.sent().isEmpty)
+  }
+
+  // Pitfalls 1 and 3: no notification is relied upon.
+  @Test func aWaitingHostAsksAgainWhenTheHoldersLeaseShouldHaveEnded() {
+    script.open(alice)
+    script.acquire(alice)
+    script.reply(queued(for: 4000), to: script.takeSent().first)
+    script.pass(milliseconds: 3999)
+    #expect(!script.sent().contains { $0 != .heartbeat })
+    script.pass(milliseconds: 1)
+    #expect(script.sent().contains(.acquire(name: x, attempt: 1, ask: 2, isTry: false, tokenFloor: 0)))
+  }
+
+  // Pitfalls 7 and 39.
+  @Test func aGrantForAWaiterThatHasLeftIsGivenBack() {
+    script.open(alice)
+    let wait = script.acquire(alice)
+    script.reply(queued(), to: script.takeSent().first)
+    script.cancel(alice, wait)
+    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: nil)])
+    script.reply(.done, to: CommandID(2))
+    script.tell(
+      .pushReceived(.granted(name: x, attempt: 1, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
+    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: nil)])
+  }
+
+  @Test func aCancelWhileTheAskIsInFlightGivesBackWhateverComes() {
+    script.open(alice)
+    let wait = script.acquire(alice)
+    let ask = script.takeSent().first
+    script.cancel(alice, wait)
+    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: nil)])
+    script.reply(granted(5), to: ask)
+    #expect(script.take().isEmpty)
+    script.reply(.done, to: CommandID(2))
+    #expect(script.engine.gauges.locks == 0)
+  }
+
+  @Test func aForeignHolderIsLookedAtTenTimesASecondAtMost() {
+    script.open(alice)
+    script.acquire(alice)
+    script.reply(.foreign(expiresInMilliseconds: nil), to: script.takeSent().first)
+    var asks = 0
+    for _ in 0..<10 {
+      script.pass(milliseconds: 100)
+      for id in script.takeSent() {
+        asks += 1
+        script.reply(.foreign(expiresInMilliseconds: 60_000), to: id)
+      }
+    }
+    #expect(asks == 10)
+  }
+
+  // Pitfall 43.
+  @Test func dataThatIsNoLockIsAnErrorOfItsOwn() {
+    script.open(alice, bob)
+    script.acquire(alice)
+    script.acquire(bob)
+    script.reply(.failed(.wrongType), to: script.takeSent().first)
+    #expect(script.take().map(\.refusal) == [.wrongType, .wrongType])
+    #expect(script.engine.gauges.locks == 0)
+  }
+
+  @Test func aStateThatPassesRefusesTriesAndKeepsWaits() {
+    script.open(alice, bob)
+    script.acquire(alice, wait: 0)
+    script.acquire(bob, "x", wait: 5000)
+    let ids = script.takeSent()
+    script.reply(.failed(.transient("LOADING")), to: ids.first)
+    #expect(script.take().compactMap(\.refusal) == [.unavailable("LOADING")])
+    script.pass(milliseconds: 100)
+    script.reply(granted(9), to: script.takeSent().first)
+    #expect(script.take().compactMap(\.grantedSession) == [bob])
+  }
+
+  @Test func tokensAtTheLimitOfWhatParsersKeepAreNotGivenOut() {
+    script.open(alice)
+    script.acquire(alice)
+    script.reply(
+      .granted(LeaseGrant(token: 1 << 53 - 5, tokenCount: 10, othersWait: false)), to: script.takeSent().first)
+    let effects = script.take()
+    #expect(effects.compactMap(\.grantedToken).isEmpty)
+    #expect(effects.compactMap(\.refusal).count == 1)
+  }
+
+  @Test func aUsedUpBlockOfTokensIsReplacedByANewLease() {
+    script.open(alice)
+    script.acquire(alice)
+    script.reply(.granted(LeaseGrant(token: 5, tokenCount: 1, othersWait: false)), to: script.takeSent().first)
+    script.acquire(alice)
+    _ = script.take()
+    script.release(alice)
+    #expect(
+      script.sent() == [
+        .release(name: x, attempt: 1, firstUnused: 6),
+        .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 5),
+      ])
+  }
+
+  // MARK: Another host waits
+
+  func contended(isTry: Bool = false, ask: UInt64 = 9) -> Event {
+    .pushReceived(.contended(name: x, attempt: 1, ask: ask, isTry: isTry, inbox: "other/1"))
+  }
+
+  @Test func aTryOfAnotherHostIsToldThatTheLockIsInUse() {
+    script.open(alice)
+    script.hold(alice)
+    script.tell(contended(isTry: true))
+    #expect(script.sent() == [.answerInUse(name: x, ask: 9, inbox: "other/1")])
+    script.tell(contended())
+    #expect(script.sent().isEmpty)
+  }
+
+  // Pitfall 37.
+  @Test func handOversEndWithTheirNumberOrTheirTime() {
+    let script = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 2, cohortMilliseconds: 50))
+    script.open(alice, bob)
+    script.hold(alice)
+    script.tell(contended())
+    for next in [bob, alice] {
+      script.acquire(next)
+      script.release(next == bob ? alice : bob)
+      #expect(script.take().compactMap(\.grantedSession) == [next])
+    }
+    script.acquire(bob)
+    script.release(alice)
+    #expect(
+      script.sent() == [
+        .release(name: x, attempt: 1, firstUnused: 103),
+        .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 102),
+      ])
+    let slow = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 100, cohortMilliseconds: 50))
+    slow.open(alice, bob)
+    slow.hold(alice)
+    slow.tell(contended())
+    slow.acquire(bob)
+    slow.pass(milliseconds: 50)
+    slow.release(alice)
+    #expect(slow.sent().first == .release(name: x, attempt: 1, firstUnused: 101))
+  }
+
+  @Test func aLeaseThatCameWithOthersWaitingIsUsedOnceAtLeast() {
+    let script = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 0, cohortMilliseconds: 0))
+    script.open(alice, bob)
+    script.acquire(alice)
+    script.acquire(bob)
+    script.reply(granted(5, othersWait: true), to: script.takeSent().first)
+    #expect(script.take().compactMap(\.grantedSession) == [alice])
+    script.release(alice)
+    #expect(script.sent().first == .release(name: x, attempt: 1, firstUnused: 6))
+  }
+
+  @Test func anIdleLeaseLingersAndIsRevokedAtOnce() {
+    let script = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 200))
+    script.open(alice)
+    script.hold(alice)
+    script.release(alice)
+    #expect(script.sent().isEmpty)
+    #expect(script.engine.snapshot(of: x, waitersMax: 1, now: script.now)?.leaseState == .idle)
+    script.acquire(alice)
+    #expect(script.take().compactMap(\.grantedToken) == [101])
+    script.release(alice)
+    script.pass(milliseconds: 199)
+    #expect(script.sent().isEmpty)
+    script.tell(contended(isTry: true))
+    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 102)])
+    script.hold(alice, token: 500)
+    script.release(alice)
+    script.pass(milliseconds: 200)
+    #expect(script.sent() == [.release(name: x, attempt: 2, firstUnused: 501)])
+  }
+
+  // MARK: Tries
+
+  @Test func aTryOnAnotherHostsLockWaitsForThatHostsWord() {
+    script.open(alice)
+    script.acquire(alice, wait: 0)
+    #expect(script.take() == [.send(CommandID(1), .acquire(name: x, attempt: 1, ask: 1, isTry: true, tokenFloor: 0))])
+    script.reply(queued(), to: CommandID(1))
+    #expect(script.take().isEmpty)
+    script.tell(.pushReceived(.inUse(name: x, ask: 1)))
+    let effects = script.take()
+    #expect(effects.first?.refusal == .busy(.host("other")))
+    #expect(effects.last == .send(CommandID(2), .release(name: x, attempt: 1, firstUnused: nil)))
+  }
+
+  @Test func aTryEndsWithoutThatWordAfterAShortWhile() {
+    script.open(alice)
+    script.acquire(alice, wait: 0)
+    script.reply(queued(), to: script.takeSent().first)
+    script.pass(milliseconds: 499)
+    #expect(script.take().isEmpty)
+    script.pass(milliseconds: 1)
+    #expect(script.take().first?.refusal == .busy(.host("other")))
+  }
+
+  @Test func aTryBehindAHostThatDoesNotListenEndsAtOnce() {
+    script.open(alice)
+    script.acquire(alice, wait: 0)
+    script.reply(queued(listens: false), to: script.takeSent().first)
+    #expect(script.take().first?.refusal == .busy(.host("other")))
+  }
+
+  @Test func aTryGetsTheLockThatTheHolderHandsOver() {
+    script.open(alice)
+    script.acquire(alice, wait: 0)
+    script.reply(queued(), to: script.takeSent().first)
+    script.tell(
+      .pushReceived(.granted(name: x, attempt: 1, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
+    #expect(script.take().compactMap(\.grantedToken) == [7])
+  }
+
+  @Test func aSecondTryIsNotAnsweredByWhatWasSaidToTheFirst() {
+    script.open(alice, bob)
+    script.acquire(alice, wait: 0)
+    script.reply(queued(), to: script.takeSent().first)
+    script.acquire(bob, wait: 0)
+    #expect(script.sent() == [.acquire(name: x, attempt: 1, ask: 2, isTry: true, tokenFloor: 0)])
+    script.tell(.pushReceived(.inUse(name: x, ask: 1)))
+    #expect(script.take().map { $0.refusal != nil ? 1 : 0 } == [1])
+    script.tell(.pushReceived(.inUse(name: x, ask: 2)))
+    #expect(script.take().first?.refusal == .busy(.host("other")))
+  }
+
+  @Test func aTryBehindAForeignHolderIsBusyAtOnce() {
+    script.open(alice)
+    script.acquire(alice, wait: 0)
+    script.reply(.foreign(expiresInMilliseconds: 5000), to: script.takeSent().first)
+    #expect(script.take().first?.refusal == .busy(.foreign))
+  }
+}

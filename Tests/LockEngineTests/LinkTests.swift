@@ -1,0 +1,156 @@
+import LockEngine
+import Testing
+
+@Suite struct LinkTests {
+  let script = Script()
+
+  // Pitfalls 2 and 4: after a cut everything is asked for again, under the same attempt.
+  @Test func afterAReconnectWaitsAreAskedForAgainUnderTheSameAttempt() {
+    script.open(alice)
+    script.acquire(alice)
+    _ = script.take()
+    script.tell(.linkDown)
+    #expect(script.take().isEmpty)
+    script.tell(.linkUp)
+    #expect(script.sent() == [.acquire(name: x, attempt: 1, ask: 2, isTry: false, tokenFloor: 0)])
+    script.reply(granted(3), to: CommandID(2))
+    #expect(script.take().compactMap(\.grantedToken) == [3])
+  }
+
+  // Pitfall 28: a hold is compared first, never simply resumed.
+  @Test func afterAReconnectHoldsAreCheckedFirst() {
+    script.open(alice)
+    script.hold(alice)
+    script.tell(.linkDown)
+    script.tell(.linkUp)
+    let ids = script.takeSent()
+    #expect(ids.count == 1)
+    script.reply(.renewed([false]), to: ids.first)
+    #expect(script.take().compactMap(\.lostReason) == [.dataLoss])
+  }
+
+  @Test func holdsStayValidWithoutTheLinkUntilTheirLeaseEnds() {
+    script.open(alice, bob)
+    script.hold(alice)
+    script.tell(.linkDown)
+    script.acquire(bob)
+    script.pass(milliseconds: 5000)
+    script.release(alice)
+    #expect(script.take().compactMap(\.grantedSession) == [bob])
+    script.pass(milliseconds: 3499)
+    #expect(script.take().isEmpty)
+    script.pass(milliseconds: 1)
+    #expect(script.take().compactMap(\.lostReason) == [.leaseExpired])
+  }
+
+  // Pitfall 5: an acquire of unknown outcome is given back when nobody wants it any more.
+  @Test func aWaiterThatLeavesDuringAnOutageLeavesNothingBehind() {
+    script.open(alice)
+    let wait = script.acquire(alice)
+    script.tell(.linkDown)
+    script.cancel(alice, wait)
+    _ = script.take()
+    script.tell(.linkUp)
+    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: nil)])
+  }
+
+  @Test func aReleaseOfUnknownOutcomeIsRepeated() {
+    script.open(alice)
+    script.hold(alice)
+    script.release(alice)
+    _ = script.take()
+    script.tell(.linkDown)
+    script.tell(.linkUp)
+    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 101)])
+    script.reply(.done, to: CommandID(3))
+    #expect(script.engine.gauges.locks == 0)
+  }
+
+  @Test func aReleaseThatTheStoreRefusesIsRepeated() {
+    script.open(alice)
+    script.hold(alice)
+    script.release(alice)
+    script.reply(.failed(.transient("MISCONF")), to: script.takeSent().first)
+    script.pass(milliseconds: 100)
+    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 101)])
+  }
+
+  // Pitfall 41: without the store every request is answered at its own deadline.
+  @Test func withoutTheLinkTriesFailAndWaitsEndAtTheirDeadline() {
+    let script = Script(linkUp: false)
+    script.open(alice, bob)
+    script.acquire(alice, wait: 0)
+    #expect(script.take().map(\.refusal) == [.unavailable(nil)])
+    script.acquire(bob, wait: 70)
+    script.pass(milliseconds: 69)
+    #expect(script.take().isEmpty)
+    script.pass(milliseconds: 1)
+    #expect(script.take().map(\.refusal) == [.unavailable(nil)])
+    #expect(script.engine.gauges.locks == 0)
+    #expect(script.engine.nextDeadline == nil)
+  }
+
+  @Test func aTryWhoseReplyDoesNotComeIsUnavailable() {
+    script.open(alice)
+    script.acquire(alice, wait: 0)
+    _ = script.take()
+    script.pass(milliseconds: 1999)
+    #expect(!script.take().contains { $0.refusal != nil })
+    script.pass(milliseconds: 1)
+    #expect(script.take().compactMap(\.refusal) == [.unavailable(nil)])
+  }
+
+  @Test func withoutTheLinkNoTimerRunsForRenewals() {
+    script.open(alice)
+    script.hold(alice)
+    script.tell(.linkDown)
+    script.pass(milliseconds: 3400)
+    let next = script.engine.nextDeadline
+    #expect(next.map { $0 > script.now } == true)
+  }
+
+  @Test func aGrantPushedBeforeAnyReplyOfThisConnectionIsLeftToTheAskThatFollows() {
+    script.open(alice)
+    script.acquire(alice)
+    script.reply(queued(), to: script.takeSent().first)
+    script.tell(.linkDown)
+    script.tell(.linkUp)
+    let ask = script.takeSent().first
+    script.tell(
+      .pushReceived(.granted(name: x, attempt: 1, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
+    #expect(script.take().isEmpty)
+    script.reply(granted(7), to: ask)
+    #expect(script.take().compactMap(\.grantedToken) == [7])
+  }
+
+  @Test func shutdownWaitsForTheStoreToConfirm() {
+    script.open(alice)
+    script.hold(alice)
+    script.tell(.shutdownRequested)
+    let effects = script.take()
+    #expect(effects.compactMap(\.lostReason) == [.shutdown])
+    #expect(!effects.contains(.shutdownCompleted))
+    script.reply(.done, to: CommandID(2))
+    #expect(script.take() == [.shutdownCompleted])
+  }
+
+  @Test func shutdownDoesNotWaitForAStoreThatIsGone() {
+    script.open(alice)
+    script.hold(alice)
+    script.tell(.linkDown)
+    script.tell(.shutdownRequested)
+    #expect(script.take().last == .shutdownCompleted)
+  }
+
+  @Test func aThousandCyclesLeaveNothingBehind() {
+    script.open(alice)
+    for index in 0..<1000 {
+      script.acquire(alice, "n\(index)", wait: 60_000)
+      script.reply(granted(Token(index + 1)), to: script.takeSent().first)
+      _ = script.take()
+      script.release(alice, "n\(index)")
+      script.reply(.done, to: script.takeSent().first)
+    }
+    #expect(script.engine.gauges == EngineGauges(sessions: 1, held: 0, waiting: 0, locks: 0, commandsInFlight: 0))
+  }
+}

@@ -1,0 +1,141 @@
+import LockEngine
+import Testing
+
+/// Drives an engine through a script: facts in, at moments of a clock that the script moves; effects out, in order.
+final class Script {
+  let engine: LockEngine
+  private(set) var now = BootInstant(nanoseconds: 1_000_000_000_000)
+  private var effects: [Effect] = []
+  private var lastRequest: UInt64 = 0
+
+  init(_ configuration: EngineConfiguration = EngineConfiguration(tier: .store), linkUp: Bool = true) {
+    engine = LockEngine(configuration: configuration)
+    if linkUp { tell(.linkUp) }
+    #expect(take().isEmpty)
+  }
+
+  func tell(_ event: Event) {
+    engine.handle(event, now: now, into: &effects)
+  }
+
+  /// Moves the clock, firing the engine's deadlines at their moments as a timer would.
+  func pass(milliseconds: Int64) {
+    let end = now.adding(milliseconds: milliseconds)
+    while let next = engine.nextDeadline, next <= end {
+      now = max(now, next)
+      tell(.timerFired)
+    }
+    now = end
+  }
+
+  /// Moves the clock without the timer, as a suspended host sees it.
+  func jump(milliseconds: Int64) {
+    now = now.adding(milliseconds: milliseconds)
+  }
+
+  func open(_ sessions: SessionID...) {
+    for session in sessions { tell(.sessionOpened(session)) }
+  }
+
+  @discardableResult
+  func acquire(
+    _ session: SessionID, _ name: String = "x", wait: Int64? = nil, maxHold: Int64? = nil, progress: Bool = false
+  ) -> RequestID {
+    lastRequest += 1
+    let request = RequestID(lastRequest)
+    tell(
+      .acquireRequested(
+        AcquireRequest(
+          session: session, request: request, name: LockName(name), waitMilliseconds: wait,
+          maxHoldMilliseconds: maxHold, progress: progress)))
+    return request
+  }
+
+  @discardableResult
+  func release(_ session: SessionID, _ name: String = "x", token: Token? = nil) -> RequestID {
+    lastRequest += 1
+    let request = RequestID(lastRequest)
+    tell(.releaseRequested(session, request, name: LockName(name), token: token))
+    return request
+  }
+
+  @discardableResult
+  func cancel(_ session: SessionID, _ target: RequestID?) -> RequestID {
+    lastRequest += 1
+    let request = RequestID(lastRequest)
+    tell(.cancelRequested(session, request: request, target: target))
+    return request
+  }
+
+  /// What the engine wanted since the last time.
+  func take() -> [Effect] {
+    defer { effects = [] }
+    return effects
+  }
+
+  /// What was sent to the store since the last time; everything else is dropped.
+  func sent() -> [LeaseCommand] {
+    take().compactMap(\.command)
+  }
+
+  /// Answers the command that was sent last and is not answered. Fails the test when there was none.
+  func reply(_ reply: LeaseReply, to command: CommandID? = nil) {
+    guard let id = command ?? lastSent else {
+      Issue.record("nothing was sent")
+      return
+    }
+    tell(.replyReceived(id, reply))
+  }
+
+  private var lastSent: CommandID? {
+    for case .send(let id, _) in effects.reversed() { return id }
+    return nil
+  }
+
+  /// Takes the effects and gives the ids of what was sent among them.
+  func takeSent() -> [CommandID] {
+    take().compactMap { if case .send(let id, _) = $0 { id } else { nil } }
+  }
+
+  /// Has a session hold the lock, by a grant of the store with this token.
+  func hold(_ session: SessionID, _ name: String = "x", token: Token = 100, maxHold: Int64? = nil) {
+    acquire(session, name, maxHold: maxHold)
+    reply(.granted(LeaseGrant(token: token, tokenCount: 10, othersWait: false)))
+    #expect(take().contains { $0.grantedToken == token })
+  }
+}
+
+extension Effect {
+  var grantedToken: Token? {
+    if case .reply(_, _, .acquired(let lock)) = self { lock.token } else { nil }
+  }
+
+  var command: LeaseCommand? {
+    if case .send(_, let command) = self { command } else { nil }
+  }
+
+  var grantedSession: SessionID? {
+    if case .reply(let session, _, .acquired) = self { session } else { nil }
+  }
+
+  var refusal: Refusal? {
+    if case .reply(_, _, .refused(let refusal)) = self { refusal } else { nil }
+  }
+
+  var lostReason: LostReason? {
+    if case .notify(_, .lost(_, _, let reason, _)) = self { reason } else { nil }
+  }
+}
+
+let alice = SessionID(1)
+let bob = SessionID(2)
+let carol = SessionID(3)
+let x = LockName("x")
+
+func granted(_ token: Token, othersWait: Bool = false) -> LeaseReply {
+  .granted(LeaseGrant(token: token, tokenCount: 10, othersWait: othersWait))
+}
+
+func queued(behind host: String = "other", for milliseconds: Int64 = 10_000, listens: Bool = true) -> LeaseReply {
+  .queued(holderHost: host, holderExpiresInMilliseconds: milliseconds, holderListens: listens)
+}
