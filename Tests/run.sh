@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.." || exit 1
 # shellcheck source=Tests/lib/report.sh
 . Tests/lib/report.sh
 
-all_parts=(lint imports unit release system quickstart sanitizers)
+all_parts=(lint imports unit release system systemd quickstart sanitizers)
 
 usage() {
   cat <<'EOF'
@@ -21,6 +21,7 @@ named, or all of them:
   unit         swift build --build-tests, swift test, the modules that the daemon links
   release      the release build with the Swift library linked in; its size and how fast it starts
   system       Tests/system against the release build (pytest); PYTEST_ARGS is passed on
+  systemd      the daemon under a real systemd, started in namespaces of its own (needs root)
   quickstart   packaging/quickstart.sh --once
   sanitizers   swift test with the thread sanitizer and with the address sanitizer
 
@@ -177,6 +178,10 @@ follow_pytest() {
   wait "$pid"
 }
 
+part_systemd() {
+  need_release || return
+  check "systemd" Tests/lib/systemd-test.sh "$bin/sidelockd"
+}
 
 part_quickstart() {
   check "quickstart" packaging/quickstart.sh --once

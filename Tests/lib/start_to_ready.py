@@ -18,7 +18,7 @@ STARTS = 10
 def start(binary, directory):
     """Milliseconds from the start of the process to its READY=1."""
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    notify.settimeout(20)
+    notify.settimeout(0.5)
     path = pathlib.Path(directory, "notify")
     path.unlink(missing_ok=True)
     notify.bind(str(path))
@@ -27,9 +27,13 @@ def start(binary, directory):
     process = subprocess.Popen([binary, "--local", "--socket", f"{directory}/sock"], stdin=subprocess.DEVNULL,
                                env={**environment, "NOTIFY_SOCKET": str(path)})
     try:
-        while "READY=1" not in notify.recv(4096).decode().splitlines():
-            pass
-        return (time.monotonic() - begin) * 1000
+        while True:
+            try:
+                if "READY=1" in notify.recv(4096).decode().splitlines():
+                    return (time.monotonic() - begin) * 1000
+            except TimeoutError:
+                if process.poll() is not None or time.monotonic() > begin + 20:
+                    sys.exit(f"{binary} does not become ready")
     finally:
         process.terminate()
         process.wait()
