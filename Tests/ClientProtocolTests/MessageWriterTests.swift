@@ -1,0 +1,281 @@
+import ClientProtocol
+import Foundation
+import Testing
+
+struct MessageWriterTests {
+  private static let name = Array("a\"b\u{0}é".utf8)
+  private static let id = MessageID.string(Array("i\n1".utf8))
+
+  /// Expects that `body` writes one line which Foundation reads as the same as `text`.
+  private func expect(
+    _ text: String, sourceLocation: SourceLocation = #_sourceLocation, _ body: (inout MessageWriter) -> Void
+  ) throws {
+    let message = try written(body)
+    let expected = try json(text)
+    #expect(message == expected, sourceLocation: sourceLocation)
+  }
+
+  // MARK: Replies
+
+  @Test func answersAcquire() throws {
+    let redis = try written {
+      $0.acquired(
+        id: Self.id, name: Self.name, token: 9_007_199_254_740_991, waitedMilliseconds: 3, validMilliseconds: 9_980)
+    }
+    #expect(
+      try redis
+        == json(
+          #"{"jsonrpc":"2.0","id":"i\n1","result":{"name":"a\"b\u0000é","token":9007199254740991,"mode":"exclusive","waited_ms":3,"valid_ms":9980}}"#
+        ))
+    let local = try written {
+      $0.acquired(id: .integer(-5), name: [0x61], token: 1, waitedMilliseconds: 0, validMilliseconds: nil)
+    }
+    #expect(
+      try local
+        == json(
+          #"{"jsonrpc":"2.0","id":-5,"result":{"name":"a","token":1,"mode":"exclusive","waited_ms":0,"valid_ms":null}}"#
+        ))
+  }
+
+  @Test func answersTheSmallMethods() throws {
+    try expect(
+      #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","token":7,"remaining":0}}"#
+    ) { $0.released(id: .integer(1), name: [0x61], token: 7, remaining: 0) }
+    try expect(
+      #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","token":7,"max_hold_ms":5}}"#
+    ) { $0.extended(id: .integer(1), name: [0x61], token: 7, maxHoldMilliseconds: 5) }
+    try expect(
+      #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","token":7,"max_hold_ms":null}}"#
+    ) { $0.extended(id: .integer(1), name: [0x61], token: 7, maxHoldMilliseconds: nil) }
+    try expect(
+      #"{"jsonrpc":"2.0","id":1,"result":{"cancelled":true}}"#
+    ) { $0.cancelled(id: .integer(1), true) }
+    try expect(
+      #"{"jsonrpc":"2.0","id":"","result":{}}"#
+    ) { $0.pong(id: .string([])) }
+    try expect(
+      #"{"jsonrpc":"2.0","id":1,"result":{"openrpc":"1.3.2"}}"#
+    ) { $0.discovered(id: .integer(1), document: Array(#"{"openrpc":"1.3.2"}"#.utf8)) }
+  }
+
+  @Test func answersInitialize() throws {
+    let server = ServerInfo(
+      version: "0.1.0", instance: "8c1f", session: "7", host: "web1", backend: .redis, leaseMilliseconds: 10_000)
+    let limits =
+      #"{"line_bytes":65536,"unended_bytes":1048576,"nesting":16,"id_bytes":128,"name_bytes":512,"meta_bytes":1024,"#
+      + #""wait_ms":31536000000,"max_hold_ms":31536000000,"list_limit":1000,"requests_in_flight":128}"#
+    try expect(
+      #"{"jsonrpc":"2.0","id":1,"result":{"protocol":1,"server":{"name":"sidelock","version":"0.1.0"},"instance":"8c1f","session":"7","host":"web1","backend":"redis","lease_ms":10000,"limits":\#(limits)}}"#
+    ) { $0.initialized(id: .integer(1), server) }
+    let local = ServerInfo(
+      version: "0.1.0", instance: "8c1f", session: "7", host: "web1", backend: .local, leaseMilliseconds: nil)
+    let reply = try written { $0.initialized(id: .integer(1), local) }
+    let result = try #require(reply["result"] as? NSDictionary)
+    #expect(result["lease_ms"] is NSNull)
+    #expect(result["backend"] as? String == "local")
+  }
+
+  @Test func answersStatsInTheirOrder() {
+    var writer = MessageWriter()
+    writer.stats(
+      id: .integer(1),
+      [
+        Stat("z", .integer(1)), Stat("a", .group([Stat("y", .flag(true)), Stat("b\"", .text("c"))])),
+        Stat("n", .group([])),
+      ])
+    #expect(
+      String(decoding: writer.bytes, as: UTF8.self)
+        == #"{"jsonrpc":"2.0","id":1,"result":{"z":1,"a":{"y":true,"b\"":"c"},"n":{}}}"# + "\n")
+  }
+
+  // MARK: Locks
+
+  private static let session = SessionInfo(
+    host: "web1", session: "7", pid: 4_711, uid: 1_000, command: "report", unit: "report.service")
+
+  @Test func answersInspect() throws {
+    let lock = LockInfo(
+      name: Self.name,
+      holders: [
+        .session(Self.session, owner: "t1", meta: "m", token: 5, heldMilliseconds: 250), .host("web2"), .foreign,
+        .session(SessionInfo(host: "h", session: "1"), token: 6),
+      ],
+      waiters: [
+        WaiterInfo(session: Self.session, owner: "t2", meta: "n", waitedMilliseconds: 3),
+        WaiterInfo(session: SessionInfo(host: "h", session: "2"), waitedMilliseconds: 0),
+      ],
+      waitingCount: 2, lease: .held, leaseValidMilliseconds: 9_730)
+    let who = #""host":"web1","session":"7","pid":4711,"uid":1000,"command":"report","unit":"report.service""#
+    try expect(
+      #"{"jsonrpc":"2.0","id":1,"result":{"name":"a\"b\u0000é","mode":"exclusive","holders":[{\#(who),"owner":"t1","meta":"m","token":5,"held_ms":250},{"host":"web2"},{"foreign":true},{"host":"h","session":"1","token":6}],"waiting":2,"lease":{"state":"held","valid_ms":9730},"waiters":[{\#(who),"owner":"t2","meta":"n","waited_ms":3},{"host":"h","session":"2","waited_ms":0}]}}"#
+    ) { $0.inspected(id: .integer(1), lock) }
+    try expect(
+      #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","mode":null,"holders":[],"waiting":0,"lease":{"state":"none","valid_ms":null},"waiters":[]}}"#
+    ) { $0.inspected(id: .integer(1), LockInfo(name: [0x61], lease: .none)) }
+  }
+
+  /// The worst that a client and a host can make of it: every byte is written as six.
+  private static let worst = String(repeating: "\u{1}", count: 70_000)
+  private static let worstSession = SessionInfo(
+    host: worst, session: worst, pid: .max, uid: .max, command: worst, unit: worst)
+  private static let worstHolder = HolderInfo.session(
+    worstSession, owner: worst, meta: worst, token: .max, heldMilliseconds: .max)
+  private static let worstLock = LockInfo(
+    name: [UInt8](repeating: 1, count: Limits.nameBytesMax), holders: Array(repeating: worstHolder, count: 100),
+    waiters: Array(
+      repeating: WaiterInfo(session: worstSession, owner: worst, meta: worst, waitedMilliseconds: .max), count: 1_000),
+    waitingCount: 1_000, lease: .waiting, leaseValidMilliseconds: .max)
+  private static let worstID = MessageID.string([UInt8](repeating: 1, count: Limits.idBytesMax))
+
+  @Test func aLineOfInspectKeepsToItsLimit() throws {
+    var writer = MessageWriter()
+    writer.inspected(id: Self.worstID, Self.worstLock)
+    #expect(writer.lineCount <= Limits.lineBytesMax + 1)
+    let result = try #require(try object(writer.bytes)["result"] as? NSDictionary)
+    #expect((result["holders"] as? NSArray)?.count ?? 0 > 0)
+    #expect((result["waiters"] as? NSArray)?.count ?? 0 > 0)
+    #expect(result["waiting"] as? Int == 1_000)
+  }
+
+  @Test func inspectShowsTheFirstSixteenWaiters() throws {
+    let waiters = (0..<17).map {
+      WaiterInfo(session: SessionInfo(host: "h", session: "\($0)"), waitedMilliseconds: 0)
+    }
+    let lock = LockInfo(name: [0x61], waiters: waiters, waitingCount: 17, lease: .held)
+    let reply = try written { $0.inspected(id: .integer(1), lock) }
+    let result = try #require(reply["result"] as? NSDictionary)
+    let shown = try #require(result["waiters"] as? [NSDictionary])
+    #expect(shown.map { $0["session"] as? String } == (0..<16).map { "\($0)" })
+  }
+
+  @Test func aPageOfListIsFilledUpToItsLimit() throws {
+    for lock in [
+      Self.worstLock, LockInfo(name: [0x61], holders: [.host("h")], lease: .idle, leaseValidMilliseconds: 5),
+    ] {
+      var writer = MessageWriter()
+      writer.beginList(id: Self.worstID)
+      var count = 0
+      while writer.listEntry(lock) { count += 1 }
+      #expect(count >= 1, "an empty page has room for any lock")
+      writer.endList(cursor: String(repeating: "\u{1}", count: Limits.cursorBytesMax))
+      #expect(writer.lineCount <= Limits.lineBytesMax + 1)
+      let result = try #require(try object(writer.bytes)["result"] as? NSDictionary)
+      #expect((result["locks"] as? NSArray)?.count == count)
+      #expect((result["cursor"] as? String)?.utf8.count == Limits.cursorBytesMax)
+    }
+  }
+
+  @Test func answersList() throws {
+    let lock = LockInfo(
+      name: [0x61], holders: [.host("h")], waiters: [WaiterInfo(session: Self.session, waitedMilliseconds: 1)],
+      waitingCount: 1, lease: .waiting)
+    let page = try written { writer in
+      writer.beginList(id: .integer(1))
+      let first = writer.listEntry(lock)
+      let second = writer.listEntry(LockInfo(name: [0x62], lease: .idle, leaseValidMilliseconds: 7))
+      #expect(first && second)
+      writer.endList(cursor: nil)
+    }
+    #expect(
+      try page
+        == json(
+          #"{"jsonrpc":"2.0","id":1,"result":{"locks":[{"name":"a","mode":"exclusive","holders":[{"host":"h"}],"waiting":1,"lease":{"state":"waiting","valid_ms":null}},{"name":"b","mode":null,"holders":[],"waiting":0,"lease":{"state":"idle","valid_ms":7}}],"cursor":null}}"#
+        ))
+  }
+
+  @Test func cutsLongTextBetweenCharacters() throws {
+    let long = "a" + String(repeating: "é", count: 200)
+    let lock = LockInfo(
+      name: [0x61], holders: [.session(SessionInfo(host: "h", session: "1", command: long), token: 1)], lease: .held)
+    let reply = try written { $0.inspected(id: .integer(1), lock) }
+    let result = try #require(reply["result"] as? NSDictionary)
+    let holder = try #require((result["holders"] as? [NSDictionary])?.first)
+    #expect(holder["command"] as? String == "a" + String(repeating: "é", count: 127) + "…")
+  }
+
+  // MARK: Errors
+
+  @Test(arguments: ErrorCode.allCases) func tellsAnError(code: ErrorCode) throws {
+    let reply = try written { $0.failure(id: .integer(4), code) }
+    #expect(
+      reply == [
+        "jsonrpc": "2.0", "id": 4,
+        "error": [
+          "code": code.rawValue, "message": "\(code.defaultMessage)", "data": ["reason": "\(code.reason)"],
+        ],
+      ])
+  }
+
+  @Test func tellsMoreAboutAnError() throws {
+    let reply = try written {
+      $0.failure(id: nil, .busy, message: "it's \"busy\"") { json in
+        MessageWriter.writeHolders([.foreign], to: &json)
+        json.member("more", 1)
+      }
+    }
+    #expect(
+      try reply
+        == json(
+          #"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":"it's \"busy\"","data":{"reason":"busy","holders":[{"foreign":true}],"more":1}}}"#
+        ))
+  }
+
+  @Test func tellsARefusal() throws {
+    let refusal = try ClientProtocolTests.refusal("acquire", #"{"nam\n":1,"owner":2}"#)
+    let told = try written { $0.refusal(refusal) }
+    #expect(
+      told == [
+        "jsonrpc": "2.0", "id": 1,
+        "error": [
+          "code": -32602, "message": refusal.message,
+          "data": ["reason": "invalid_params", "unknown": ["nam\n"], "unsupported": ["owner"]],
+        ],
+      ])
+    let parseError = try self.refusal(of: "{")
+    let parse = try written { $0.refusal(parseError) }
+    #expect((parse["error"] as? NSDictionary)?["data"] as? NSDictionary == ["reason": "parse_error", "offset": 1])
+    #expect(parse["id"] is NSNull)
+  }
+
+  private func refusal(of line: String) throws -> RequestRefusal { try ClientProtocolTests.refusal(line: line) }
+
+  @Test func aRefusalKeepsToTheLimitOfALine() throws {
+    // Of each byte of a line the writer may make six at most, and of names it repeats a bounded part.
+    let names = (0..<170).map { "\"\(String(repeating: "\\u0001", count: 60))\($0)\":0" }.joined(separator: ",")
+    let id = String(repeating: "\\u0001", count: 128)
+    let refusal = try self.refusal(of: #"{"id":"\#(id)","method":"ping","params":{\#(names)}}"#)
+    var writer = MessageWriter()
+    writer.refusal(refusal)
+    #expect(writer.lineCount <= Limits.lineBytesMax + 1)
+  }
+
+  // MARK: Notifications
+
+  @Test func tellsNotifications() throws {
+    try expect(
+      #"{"jsonrpc":"2.0","method":"lost","params":{"name":"a","token":5,"reason":"max_hold","grace_ms":20}}"#
+    ) { $0.lost(name: [0x61], token: 5, reason: "max_hold", graceMilliseconds: 20) }
+    try expect(
+      #"{"jsonrpc":"2.0","method":"waiting","params":{"id":"i\n1","name":"a","position":2,"holders":[{"host":"h"}]}}"#
+    ) { $0.waiting(id: Self.id, name: [0x61], position: 2, holders: [.host("h")]) }
+    try expect(
+      #"{"jsonrpc":"2.0","method":"draining","params":{}}"#
+    ) { $0.draining() }
+  }
+
+  @Test func writesLinesOneBehindTheOther() throws {
+    var writer = MessageWriter()
+    writer.pong(id: .integer(1))
+    let first = writer.count
+    writer.failure(id: nil, .parseError)
+    #expect(writer.lineCount == writer.count - first)
+    writer.draining()
+    let lines = writer.bytes.split(separator: 0x0A, omittingEmptySubsequences: false)
+    #expect(lines.count == 4)
+    #expect(lines.last == [])
+    for line in lines.dropLast() { _ = try object(Array(line) + [0x0A]) }
+    writer.removeAll()
+    #expect(writer.count == 0)
+    #expect(writer.lineCount == 0)
+  }
+}

@@ -1,0 +1,317 @@
+import ClientProtocol
+import Testing
+
+struct ParameterTests {
+  /// The refusal says which member is wrong, what it should be, and which bound it passed.
+  private func expect(
+    _ refusal: RequestRefusal, field: String, limit: Int64? = nil, sourceLocation: SourceLocation = #_sourceLocation
+  ) {
+    #expect(refusal.code == .invalidParams, sourceLocation: sourceLocation)
+    #expect(refusal["field"] == .text(field), sourceLocation: sourceLocation)
+    #expect(refusal["limit"] == limit.map { .integer($0) }, sourceLocation: sourceLocation)
+    #expect(refusal.message.contains("\"\(field)\""), sourceLocation: sourceLocation)
+    if let limit { #expect(refusal.message.contains(String(limit)), sourceLocation: sourceLocation) }
+    if field != "params" {
+      guard case .text(let expected) = refusal["expected"] else {
+        Issue.record("nothing is expected", sourceLocation: sourceLocation)
+        return
+      }
+      #expect(!expected.isEmpty, sourceLocation: sourceLocation)
+    }
+  }
+
+  private static let year: Int64 = 31_536_000_000
+
+  // MARK: Names
+
+  static let named = ["acquire", "release", "extend", "inspect"]
+
+  private func params(_ method: String, name: String) -> String {
+    method == "extend" ? #"{"name":\#(name),"max_hold_ms":1}"# : #"{"name":\#(name)}"#
+  }
+
+  private func name(of request: ClientRequest) -> [UInt8]? {
+    switch request {
+    case .acquire(let params): params.name
+    case .release(let name, _), .extend(let name, _, _), .inspect(let name): name
+    case .initialize, .cancel, .list, .ping, .stats, .rpcDiscover: nil
+    }
+  }
+
+  @Test(arguments: named) func aNameIsAnyText(method: String) throws {
+    let names: [(String, [UInt8])] = [
+      (#""a""#, [0x61]), (#""\u0000""#, [0]), (#""{}%\/\n""#, Array("{}%/\n".utf8)), (#"" ""#, [0x20]),
+      (#""é\u00e9😀\ud83d\ude00""#, Array("éé😀😀".utf8)), ("\"\u{65}\u{301}\"", [0x65, 0xCC, 0x81]),
+    ]
+    for (text, bytes) in names {
+      #expect(name(of: try request(method, params(method, name: text))) == bytes)
+    }
+  }
+
+  @Test(arguments: named) func aNameHasOneTo512Bytes(method: String) throws {
+    for (filler, bytes) in [("x", 1), ("é", 2), (#"\u00e9"#, 2), (#"\u20ac"#, 3), (#"\ud83d\ude00"#, 4)] {
+      let count = 512 / bytes
+      let padding = String(repeating: "p", count: 512 - count * bytes)
+      let full = String(repeating: filler, count: count) + padding
+      #expect(name(of: try request(method, params(method, name: "\"\(full)\"")))?.count == 512)
+      expect(try refusal(method, params(method, name: "\"\(full)x\"")), field: "name", limit: 512)
+    }
+    expect(try refusal(method, params(method, name: "\"\"")), field: "name", limit: 1)
+  }
+
+  @Test(arguments: named) func aNameMustBeThereAndAString(method: String) throws {
+    for wrong in ["1", "null", "true", "[]", #"{"a":"b"}"#, #"["a"]"#] {
+      expect(try refusal(method, params(method, name: wrong)), field: "name")
+    }
+    expect(try refusal(method, #"{"x-name":"a"}"#), field: "name")
+    expect(try refusal(line: #"{"id":1,"method":"\#(method)"}"#), field: "name")
+  }
+
+  // MARK: Integers
+
+  private func integers(
+    _ method: String, _ member: String, _ range: ClosedRange<Int64>, more: String = #""name":"a""#,
+    value: (ClientRequest) -> Int64?
+  ) throws {
+    func params(_ text: String) -> String {
+      more.isEmpty ? #"{"\#(member)":\#(text)}"# : #"{\#(more),"\#(member)":\#(text)}"#
+    }
+    for good in [range.lowerBound, range.lowerBound + 1, range.upperBound - 1, range.upperBound] {
+      #expect(value(try request(method, params(String(good)))) == good)
+    }
+    expect(try refusal(method, params(String(range.lowerBound - 1))), field: member, limit: range.lowerBound)
+    expect(try refusal(method, params(String(range.upperBound + 1))), field: member, limit: range.upperBound)
+    for huge in ["9223372036854775807", "9223372036854775808", "18446744073709551616", "1e300", "1e9999999999"] {
+      expect(try refusal(method, params(huge)), field: member, limit: range.upperBound)
+    }
+    for wrong in ["1.5", "1e-1", "\"1000\"", "true", "[1000]", "{}", "0.99999999999999999999999"] {
+      expect(try refusal(method, params(wrong)), field: member)
+    }
+  }
+
+  @Test func waitIsZeroToAYear() throws {
+    try integers("acquire", "wait_ms", 0...Self.year) {
+      if case .acquire(let params) = $0 { params.waitMilliseconds } else { nil }
+    }
+    expect(try refusal("acquire", #"{"name":"a","wait_ms":null}"#), field: "wait_ms")
+  }
+
+  @Test func maxHoldIsOneToAYear() throws {
+    try integers("acquire", "max_hold_ms", 1...Self.year) {
+      if case .acquire(let params) = $0 { params.maxHoldMilliseconds } else { nil }
+    }
+    try integers("extend", "max_hold_ms", 1...Self.year) {
+      if case .extend(_, _, let maximum) = $0 { maximum } else { nil }
+    }
+  }
+
+  @Test(arguments: ["release", "extend"]) func aTokenIsBelow2To53(method: String) throws {
+    let more = method == "extend" ? #""name":"a","max_hold_ms":1"# : #""name":"a""#
+    try integers(method, "token", 1...9_007_199_254_740_991, more: more) {
+      switch $0 {
+      case .release(_, let token), .extend(_, let token, _): token
+      case .initialize, .acquire, .cancel, .inspect, .list, .ping, .stats, .rpcDiscover: nil
+      }
+    }
+  }
+
+  @Test func aPageHasOneToAThousandLocks() throws {
+    try integers("list", "limit", 1...1_000, more: "") {
+      if case .list(let params) = $0 { Int64(params.limit) } else { nil }
+    }
+  }
+
+  @Test func keepaliveIsASecondToADay() throws {
+    try integers("initialize", "keepalive_ms", 1_000...86_400_000, more: "") {
+      if case .initialize(let params) = $0 { params.keepaliveMilliseconds } else { nil }
+    }
+  }
+
+  @Test func theVersionIsAtLeastOne() throws {
+    try integers("initialize", "protocol", 1...9_007_199_254_740_991, more: "") {
+      if case .initialize(let params) = $0 { params.protocolVersion } else { nil }
+    }
+  }
+
+  @Test(arguments: ["1000", "1e3", "1E+3", "1000.0", "1.0e3", "10000e-1", "1000.000e0", "0.1e4"])
+  func anIntegerMayBeWrittenInAnyWay(text: String) throws {
+    let expected = ClientRequest.acquire(AcquireParams(name: [0x61], waitMilliseconds: 1_000))
+    #expect(try request("acquire", #"{"name":"a","wait_ms":\#(text)}"#) == expected)
+  }
+
+  @Test func anIntegerIsReadExactlyHoweverLong() throws {
+    let zeros = String(repeating: "0", count: 30_000)
+    let exact = ClientRequest.release(name: [0x61], token: 9_007_199_254_740_991)
+    for text in ["9007199254740991\(zeros)e-30000", "0.\(zeros)9007199254740991e30016", "9007199254740991.\(zeros)"] {
+      #expect(try request("release", #"{"name":"a","token":\#(text)}"#) == exact)
+    }
+    for text in ["9007199254740991\(zeros)1e-30000", "9007199254740991.\(zeros)1", "1e-30000", "0.\(zeros)1"] {
+      expect(try refusal("release", #"{"name":"a","token":\#(text)}"#), field: "token")
+    }
+    expect(try refusal("release", #"{"name":"a","token":-0}"#), field: "token", limit: 1)
+    expect(try refusal("release", #"{"name":"a","token":1\#(zeros)}"#), field: "token", limit: 9_007_199_254_740_991)
+  }
+
+  // MARK: acquire
+
+  @Test func acquireHasDefaults() throws {
+    #expect(try request("acquire", #"{"name":"a"}"#) == .acquire(AcquireParams(name: [0x61])))
+  }
+
+  @Test func acquireTakesEverything() throws {
+    let params =
+      #"{"progress":true,"meta":"a \"note\"","max_hold_ms":5,"wait_ms":0,"mode":"exclusive","name":"a","x-y":{"name":1}}"#
+    let expected = AcquireParams(
+      name: [0x61], waitMilliseconds: 0, maxHoldMilliseconds: 5, meta: #"a "note""#, progress: true)
+    #expect(try request("acquire", params) == .acquire(expected))
+  }
+
+  @Test func metaHasUpTo1024Bytes() throws {
+    for full in ["", String(repeating: "m", count: 1_024), String(repeating: "é", count: 512)] {
+      guard case .acquire(let params) = try request("acquire", #"{"name":"a","meta":"\#(full)"}"#) else { return }
+      #expect(params.meta == full)
+    }
+    let over = String(repeating: "m", count: 1_025)
+    expect(try refusal("acquire", #"{"name":"a","meta":"\#(over)"}"#), field: "meta", limit: 1_024)
+    for wrong in ["1", "null", "{}", "[]", "false"] {
+      expect(try refusal("acquire", #"{"name":"a","meta":\#(wrong)}"#), field: "meta")
+    }
+  }
+
+  @Test func progressIsABoolean() throws {
+    for (text, flag) in [("true", true), ("false", false)] {
+      let expected = ClientRequest.acquire(AcquireParams(name: [0x61], progress: flag))
+      #expect(try request("acquire", #"{"name":"a","progress":\#(text)}"#) == expected)
+    }
+    for wrong in ["1", "0", "null", #""true""#, "[]"] {
+      expect(try refusal("acquire", #"{"name":"a","progress":\#(wrong)}"#), field: "progress")
+    }
+  }
+
+  @Test func theOnlyModeIsExclusive() throws {
+    for wrong in [#""x""#, #""Exclusive""#, #""""#, "1", "null", #"["exclusive"]"#] {
+      let refusal = try refusal("acquire", #"{"name":"a","mode":\#(wrong)}"#)
+      expect(refusal, field: "mode")
+      #expect(refusal["unsupported"] == nil)
+    }
+    let shared = try refusal("acquire", #"{"name":"a","mode":"shared"}"#)
+    expect(shared, field: "mode")
+    #expect(shared["unsupported"] == .texts(["mode"]))
+  }
+
+  @Test(arguments: ["names", "permits", "owner", "on_lost"]) func saysThatAMemberComesLater(member: String) throws {
+    for params in [#"{"name":"a","\#(member)":1}"#, #"{"\#(member)":["a"]}"#] {
+      let refusal = try refusal("acquire", params)
+      #expect(refusal.code == .invalidParams)
+      #expect(refusal["unsupported"] == .texts([member]))
+      #expect(refusal["unknown"] == nil)
+      #expect(refusal.message.contains(member))
+    }
+    #expect(try refusal("release", #"{"name":"a","\#(member)":1}"#)["unknown"] == .texts([member]))
+  }
+
+  @Test func listsAllUnknownAndAllLaterMembers() throws {
+    let refusal = try refusal("acquire", #"{"wait":0,"owner":"o","name":1,"Wait_ms":0,"permits":2,"":3,"wait_ms ":1}"#)
+    #expect(refusal.code == .invalidParams)
+    #expect(refusal["unknown"] == .texts(["wait", "Wait_ms", "", "wait_ms "]))
+    #expect(refusal["unsupported"] == .texts(["owner", "permits"]))
+  }
+
+  @Test func saysWhatIsNotOffered() {
+    let refusal = RequestRefusal.unsupported(id: .integer(3), ["keepalive_ms"])
+    #expect(refusal.id == .integer(3))
+    #expect(refusal.code == .invalidParams)
+    #expect(refusal["unsupported"] == .texts(["keepalive_ms"]))
+  }
+
+  // MARK: The other methods
+
+  @Test(arguments: ["acquire", "list", "ping", "cancel", "initialize"]) func paramsMustBeAnObject(method: String) throws
+  {
+    for wrong in ["[]", #"["a"]"#, "null", "1", #""a""#, "true"] {
+      expect(try refusal(method, wrong), field: "params")
+    }
+  }
+
+  @Test(arguments: ["ping", "stats", "rpc.discover"]) func takesNoParams(method: String) throws {
+    #expect(try refusal(method, #"{"name":"a"}"#)["unknown"] == .texts(["name"]))
+    _ = try request(method, #"{"_name":"a"}"#)
+  }
+
+  @Test func extendMustSayHowLong() throws {
+    #expect(
+      try request("extend", #"{"name":"a","max_hold_ms":null}"#)
+        == .extend(name: [0x61], token: nil, maxHoldMilliseconds: nil))
+    #expect(
+      try request("extend", #"{"name":"a","token":7,"max_hold_ms":9}"#)
+        == .extend(name: [0x61], token: 7, maxHoldMilliseconds: 9))
+    expect(try refusal("extend", #"{"name":"a","token":7}"#), field: "max_hold_ms")
+  }
+
+  @Test func cancelNamesAnId() throws {
+    #expect(try request("cancel", #"{"id":-7}"#) == .cancel(.integer(-7)))
+    #expect(try request("cancel", #"{"id":"\u0061"}"#) == .cancel(.string([0x61])))
+    let full = String(repeating: "i", count: 128)
+    #expect(try request("cancel", #"{"id":"\#(full)"}"#) == .cancel(.string(Array(full.utf8))))
+    expect(try refusal("cancel", #"{"id":"\#(full)i"}"#), field: "id", limit: 128)
+    for wrong in ["1.5", "null", "true", "[]", "{}"] {
+      expect(try refusal("cancel", #"{"id":\#(wrong)}"#), field: "id")
+    }
+    #expect(try refusal("cancel", #"{"id":9007199254740992}"#)["field"] == .text("id"))
+    expect(try refusal("cancel", "{}"), field: "id")
+  }
+
+  @Test func listHasDefaults() throws {
+    #expect(try request("list", "{}") == .list(ListParams()))
+    let params = #"{"prefix":"a/","scope":"all","limit":7,"cursor":"c\u0000"}"#
+    let expected = ListParams(prefix: Array("a/".utf8), scope: .all, limit: 7, cursor: "c\u{0}")
+    #expect(try request("list", params) == .list(expected))
+    #expect(try request("list", #"{"scope":"host","prefix":""}"#) == .list(ListParams(prefix: [])))
+  }
+
+  @Test func listKeepsToItsLimits() throws {
+    let prefix = String(repeating: "p", count: 512)
+    #expect(try request("list", #"{"prefix":"\#(prefix)"}"#) == .list(ListParams(prefix: Array(prefix.utf8))))
+    expect(try refusal("list", #"{"prefix":"\#(prefix)p"}"#), field: "prefix", limit: 512)
+    let cursor = String(repeating: "c", count: 2_048)
+    #expect(try request("list", #"{"cursor":"\#(cursor)"}"#) == .list(ListParams(cursor: cursor)))
+    expect(try refusal("list", #"{"cursor":"\#(cursor)c"}"#), field: "cursor", limit: 2_048)
+    for wrong in [#""world""#, #""Host""#, "1", "null"] {
+      expect(try refusal("list", #"{"scope":\#(wrong)}"#), field: "scope")
+    }
+    expect(try refusal("list", #"{"cursor":null}"#), field: "cursor")
+    expect(try refusal("list", #"{"prefix":1}"#), field: "prefix")
+  }
+
+  @Test func initializeTellsWhoTheClientIs() throws {
+    #expect(try request("initialize", "{}") == .initialize(InitializeParams()))
+    let params =
+      #"{"client":{"version":"1\u002e2","name":"report","x-pid":3},"protocol":1,"lifetime":"process","keepalive_ms":5000}"#
+    let expected = InitializeParams(
+      clientName: "report", clientVersion: "1.2", protocolVersion: 1, lifetime: .process, keepaliveMilliseconds: 5_000)
+    #expect(try request("initialize", params) == .initialize(expected))
+    #expect(try request("initialize", #"{"client":{},"lifetime":"socket"}"#) == .initialize(InitializeParams()))
+  }
+
+  @Test func initializeKeepsToItsLimits() throws {
+    let text = String(repeating: "t", count: 128)
+    let expected = InitializeParams(clientName: text, clientVersion: text)
+    #expect(
+      try request("initialize", #"{"client":{"name":"\#(text)","version":"\#(text)"}}"#) == .initialize(expected))
+    for member in ["name", "version"] {
+      expect(
+        try refusal("initialize", #"{"client":{"\#(member)":"\#(text)t"}}"#), field: "client.\(member)", limit: 128)
+      expect(try refusal("initialize", #"{"client":{"\#(member)":""}}"#), field: "client.\(member)", limit: 1)
+      expect(try refusal("initialize", #"{"client":{"\#(member)":1}}"#), field: "client.\(member)")
+    }
+    #expect(
+      try refusal("initialize", #"{"client":{"name":"a","nam":"b","verison":"c"}}"#)["unknown"]
+        == .texts(["client.nam", "client.verison"]))
+    for wrong in ["1", "null", "[]", #""a""#] {
+      expect(try refusal("initialize", #"{"client":\#(wrong)}"#), field: "client")
+    }
+    for wrong in [#""thread""#, "1", "null"] {
+      expect(try refusal("initialize", #"{"lifetime":\#(wrong)}"#), field: "lifetime")
+    }
+  }
+}

@@ -1,0 +1,74 @@
+import ClientProtocol
+import Foundation
+import Testing
+
+/// The documents in `protocol/` against the code.
+struct SpecificationTests {
+  private let document: NSDictionary
+
+  init() throws {
+    let data = try Data(contentsOf: Repository.root.appending(path: "protocol/openrpc.json"))
+    document = try #require(try JSONSerialization.jsonObject(with: data) as? NSDictionary)
+  }
+
+  private var methods: [NSDictionary] { document["methods"] as? [NSDictionary] ?? [] }
+  private var reserved: [String: [String]] { document["x-reserved"] as? [String: [String]] ?? [:] }
+
+  private func text(_ names: [StaticString]) -> Set<String> {
+    Set(names.map(\.description))
+  }
+
+  @Test func theMethodsAreThoseOfTheDocument() {
+    #expect(Set(methods.compactMap { $0["name"] as? String }) == text(ProtocolMethod.allCases.map(\.name)))
+    #expect(Set(reserved["methods"] ?? []) == text(ProtocolMethod.laterMethodNames))
+  }
+
+  @Test(arguments: ProtocolMethod.allCases) func theParamsAreThoseOfTheDocument(method: ProtocolMethod) throws {
+    let entry = try #require(methods.first { $0["name"] as? String == method.name.description })
+    let names = (entry["params"] as? [NSDictionary] ?? []).compactMap { $0["name"] as? String }
+    // What the decoder reads and the daemon refuses is reserved in the document.
+    let initializeOnly: Set<String> = method == .initialize ? Set(reserved["initialize"] ?? []) : []
+    #expect(Set(names).union(initializeOnly) == text(method.parameterNames))
+    if method == .acquire {
+      #expect(Set(reserved["acquire"] ?? []) == text(method.laterParameterNames))
+    }
+  }
+
+  /// Every request of the transcripts that is answered at once with an error of JSON-RPC gets that error here too.
+  @Test(arguments: ["envelope", "params"]) func theTranscriptsAreRefusedAsTheySay(transcript: String) throws {
+    let path = "protocol/transcripts/\(transcript).jsonl"
+    let text = try String(contentsOf: Repository.root.appending(path: path), encoding: .utf8)
+    var sent: [UInt8]?
+    var compared = 0
+    for line in text.split(separator: "\n") {
+      let step = try json(String(line))
+      if let request = step["send"] {
+        sent = Array(try JSONSerialization.data(withJSONObject: request))
+      } else if let text = step["send_text"] as? String, text.count(where: { $0 == "\n" }) == 1, text.hasSuffix("\n") {
+        sent = Array(text.utf8.dropLast())
+      } else if let expected = step["expect"] as? NSDictionary, let line = sent {
+        sent = nil
+        guard let error = expected["error"] as? NSDictionary, let code = error["code"] as? Int, code < 0 else {
+          continue
+        }
+        // What only the daemon refuses: features that it does not offer, ids in flight.
+        guard case .refused(let refusal) = Self.decode(line) else { continue }
+        compared += 1
+        #expect(refusal.code.rawValue == code, "\(step)")
+        let told = try written { $0.refusal(refusal) }
+        let data = try #require((told["error"] as? NSDictionary)?["data"] as? NSDictionary)
+        for (key, value) in error["data"] as? [String: NSObject] ?? [:] {
+          #expect(data[key] as? NSObject == value, "\(step)")
+        }
+      } else {
+        sent = nil
+      }
+    }
+    #expect(compared > 20)
+  }
+
+  private static func decode(_ line: [UInt8]) -> ClientMessage {
+    var decoder = RequestDecoder()
+    return decoder.decode(line)
+  }
+}
