@@ -67,8 +67,10 @@ let package = Package(
       name: "sidelockd",
       dependencies: ["Sidecar", "SidelockSettings", "SystemdSupport", argumentParser, logging],
       swiftSettings: strict),
+    .target(name: "CSupervise"),
     .executableTarget(
-      name: "sidelock", dependencies: ["SidelockClient", argumentParser, nioCore, nioPosix], swiftSettings: strict),
+      name: "sidelock", dependencies: ["SidelockClient", "CSupervise", argumentParser, nioCore, nioPosix],
+      swiftSettings: strict),
 
     .testTarget(name: "LockEngineTests", dependencies: ["LockEngine"], swiftSettings: strict),
     .testTarget(name: "ClientProtocolTests", dependencies: ["ClientProtocol"], swiftSettings: strict),
@@ -86,5 +88,7 @@ let package = Package(
       name: "CLua51", path: "Tests/CLua51", pkgConfig: "lua5.1", providers: [.apt(["liblua5.1-0-dev"])]),
     .testTarget(
       name: "SimulatorTests", dependencies: ["CLua51", "LockEngine", "RedisProtocol"], swiftSettings: strict),
+    .testTarget(name: "SidelockClientTests", dependencies: ["SidelockClient", nioCore], swiftSettings: strict),
+    .testTarget(name: "CommandTests", dependencies: ["sidelock", "SidelockClient"], swiftSettings: strict),
   ]
 )

@@ -1,0 +1,243 @@
+#define _GNU_SOURCE
+#include "CSupervise.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+// Messages to the guard are one 32-bit number each: a process group to guard, or this farewell.
+static const int32_t guard_farewell = 0;
+
+static void close_range_or_each(unsigned first, unsigned last) {
+  if (first > last) return;
+  if (syscall(SYS_close_range, first, last, 0) == 0) return;
+  // A kernel before 5.9, or a sandbox without the call.
+  struct rlimit limit;
+  unsigned bound = 65536;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < bound) bound = (unsigned)limit.rlim_cur;
+  for (unsigned fd = first; fd <= last && fd < bound; fd++) close((int)fd);
+}
+
+static void close_all_but(int a, int b) {
+  unsigned low = (unsigned)(a < b ? a : b), high = (unsigned)(a < b ? b : a);
+  if (low > 0) close_range_or_each(0, low - 1);
+  if (low + 1 < high) close_range_or_each(low + 1, high - 1);
+  close_range_or_each(high + 1, ~0U);
+}
+
+static void sleep_milliseconds(long milliseconds) {
+  struct timespec time = {.tv_sec = milliseconds / 1000, .tv_nsec = (milliseconds % 1000) * 1000000};
+  nanosleep(&time, NULL);
+}
+
+static void guard_main(int channel) {
+  int32_t group = 0, message = 0;
+  for (;;) {
+    ssize_t count = read(channel, &message, sizeof message);
+    if (count < 0 && errno == EINTR) continue;
+    if (count != (ssize_t)sizeof message) break;
+    if (message == guard_farewell) _exit(0);
+    group = message;
+  }
+  if (group <= 1) _exit(0);
+  // The lock is kept for as long as a process of the group is left, but not for ever: one that hangs in the kernel
+  // must not keep it for good.
+  for (int round = 0; round < 1000; round++) {
+    if (kill(-group, SIGKILL) != 0 && errno == ESRCH) break;
+    if (!supervise_group_alive(group)) break;
+    sleep_milliseconds(round < 50 ? 1 : 10);
+  }
+  _exit(0);
+}
+
+pid_t supervise_guard_start(int lock_socket, int *channel) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return -1;
+  pid_t guard = fork();
+  if (guard < 0) {
+    int reason = errno;
+    close(ends[0]);
+    close(ends[1]);
+    errno = reason;
+    return -1;
+  }
+  if (guard == 0) {
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL);
+    // Out of reach of a kill of the caller's process group.
+    setsid();
+    prctl(PR_SET_NAME, "sidelock-guard");
+    close_all_but(ends[0], lock_socket);
+    guard_main(ends[0]);
+  }
+  close(ends[0]);
+  *channel = ends[1];
+  return guard;
+}
+
+void supervise_guard_dismiss(pid_t guard, int channel) {
+  ssize_t count;
+  do count = write(channel, &guard_farewell, sizeof guard_farewell);
+  while (count < 0 && errno == EINTR);
+  while (waitpid(guard, NULL, 0) < 0 && errno == EINTR) {
+  }
+}
+
+static const int handled_signals[] = {SIGHUP,  SIGINT,  SIGQUIT,  SIGTERM, SIGUSR1,
+                                      SIGUSR2, SIGCONT, SIGTSTP, SIGWINCH, SIGCHLD};
+enum { handled_count = sizeof handled_signals / sizeof handled_signals[0] };
+// What the command is to find for SIGPIPE: what we found.
+static void (*inherited_sigpipe)(int) = SIG_DFL;
+
+static void exec_command(char *const arguments[], const sigset_t *mask, int channel, int terminal, pid_t parent) {
+  pid_t self = getpid();
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(125);
+  setpgid(0, 0);
+  if (channel >= 0) {
+    int32_t message = self;
+    ssize_t count;
+    do count = write(channel, &message, sizeof message);
+    while (count < 0 && errno == EINTR);
+  }
+  // SIGTTOU is still blocked here, as it must be for tcsetpgrp from the background.
+  if (terminal >= 0) tcsetpgrp(terminal, self);
+  if (inherited_sigpipe != SIG_ERR) signal(SIGPIPE, inherited_sigpipe);
+  sigprocmask(SIG_SETMASK, mask, NULL);
+  execvp(arguments[0], arguments);
+}
+
+pid_t supervise_spawn(
+    char *const arguments[], const sigset_t *mask, int channel, int terminal, int *failed_exec) {
+  *failed_exec = 0;
+  int report[2];
+  if (pipe2(report, O_CLOEXEC) != 0) return -1;
+  pid_t parent = getpid();
+  pid_t child = fork();
+  if (child == 0) {
+    exec_command(arguments, mask, channel, terminal, parent);
+    int reason = errno;
+    ssize_t count;
+    do count = write(report[1], &reason, sizeof reason);
+    while (count < 0 && errno == EINTR);
+    _exit(reason == ENOENT ? 127 : 126);
+  }
+  int reason = errno;
+  close(report[1]);
+  if (child > 0) {
+    // Both sides do it, so that it is done whoever runs first.
+    setpgid(child, child);
+    ssize_t count;
+    do count = read(report[0], &reason, sizeof reason);
+    while (count < 0 && errno == EINTR);
+    if (count == (ssize_t)sizeof reason) {
+      *failed_exec = 1;
+      // Not reaped, so that the guard, which was told of it, cannot meet another process of this id.
+      child = -1;
+    }
+  }
+  close(report[0]);
+  errno = reason;
+  return child;
+}
+
+int supervise_signals(sigset_t *previous) {
+  sigset_t mask;
+  sigemptyset(&mask);
+  for (int i = 0; i < handled_count; i++) sigaddset(&mask, handled_signals[i]);
+  int fd = signalfd(-1, &mask, SFD_NONBLOCK | SFD_CLOEXEC);
+  if (fd < 0) return -1;
+  // Blocked but not reported: it would stop us when we hand the terminal over from the background.
+  sigaddset(&mask, SIGTTOU);
+  if (sigprocmask(SIG_BLOCK, &mask, previous) != 0) {
+    close(fd);
+    return -1;
+  }
+  inherited_sigpipe = signal(SIGPIPE, SIG_IGN);
+  // An ignored SIGCHLD, as some parents leave it, would take the command's exit status from us.
+  signal(SIGCHLD, SIG_DFL);
+  return fd;
+}
+
+void supervise_stop_self(void) {
+  sigset_t only, previous;
+  signal(SIGTSTP, SIG_DFL);
+  sigemptyset(&only);
+  sigaddset(&only, SIGTSTP);
+  kill(0, SIGTSTP);
+  sigprocmask(SIG_UNBLOCK, &only, &previous);
+  sigprocmask(SIG_SETMASK, &previous, NULL);
+}
+
+void supervise_die_of(int number) {
+  struct rlimit none = {0, 0};
+  setrlimit(RLIMIT_CORE, &none);
+  sigset_t only;
+  sigemptyset(&only);
+  sigaddset(&only, number);
+  signal(number, SIG_DFL);
+  kill(getpid(), number);
+  sigprocmask(SIG_UNBLOCK, &only, NULL);
+}
+
+int64_t supervise_boot_milliseconds(void) {
+  struct timespec time = {0, 0};
+  clock_gettime(CLOCK_BOOTTIME, &time);
+  return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+enum supervise_change supervise_child_change(pid_t process, int *status) {
+  siginfo_t info;
+  memset(&info, 0, sizeof info);
+  if (waitid(P_PID, (id_t)process, &info, WEXITED | WNOWAIT | WNOHANG) == 0 && info.si_pid == process) {
+    *status = info.si_status;
+    return info.si_code == CLD_EXITED ? supervise_exited : supervise_killed;
+  }
+  memset(&info, 0, sizeof info);
+  if (waitid(P_PID, (id_t)process, &info, WSTOPPED | WNOHANG) == 0 && info.si_pid == process) {
+    *status = info.si_status;
+    return supervise_stopped;
+  }
+  return supervise_unchanged;
+}
+
+// Whether /proc/<process>/stat tells of a living member of `group`.
+static int is_living_member(const char *process, pid_t group) {
+  char path[64], text[512];
+  snprintf(path, sizeof path, "/proc/%.20s/stat", process);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  ssize_t count = read(fd, text, sizeof text - 1);
+  close(fd);
+  if (count <= 0) return 0;
+  text[count] = 0;
+  // The name stands in parentheses and may hold any character.
+  const char *rest = strrchr(text, ')');
+  char state;
+  int parent, member_of;
+  if (rest == NULL || sscanf(rest + 1, " %c %d %d", &state, &parent, &member_of) != 3) return 0;
+  return member_of == group && state != 'Z' && state != 'X';
+}
+
+int supervise_group_alive(pid_t group) {
+  DIR *directory = opendir("/proc");
+  if (directory == NULL) return 1;
+  int alive = 0;
+  struct dirent *entry;
+  while (!alive && (entry = readdir(directory)) != NULL) {
+    if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9') alive = is_living_member(entry->d_name, group);
+  }
+  closedir(directory);
+  return alive;
+}

@@ -1,0 +1,64 @@
+#ifndef SIDELOCK_CSUPERVISE_H
+#define SIDELOCK_CSUPERVISE_H
+
+// What `sidelock run` needs around fork(2). Swift cannot express it: between fork and exec only async-signal-safe
+// functions may be called. The caller must have a single thread.
+
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/types.h>
+
+/// Starts a guard: a process that outlives a SIGKILL of the caller. When the caller is gone without having said
+/// goodbye with `supervise_guard_dismiss`, the guard kills the command's process group with SIGKILL and ends when that
+/// group is no more. Until then it keeps `lock_socket` open, and with it the lock.
+///
+/// `channel` is set to the descriptor that ties the caller to the guard (close-on-exec).
+/// Returns the guard's process id, or -1 with errno.
+pid_t supervise_guard_start(int lock_socket, int *channel);
+
+/// Tells the guard that its work is over, and waits for it to end, which it does without killing anything.
+void supervise_guard_dismiss(pid_t guard, int channel);
+
+/// Starts `arguments` (NULL-terminated, looked up in PATH) as the leader of a process group of its own, with the
+/// signal mask `mask` and default signal dispositions. The kernel kills it when the caller dies. It reports itself to
+/// the guard behind `channel` (-1 for none) before the command begins. With `terminal` >= 0 its group becomes the
+/// foreground group of that terminal.
+///
+/// Returns the process id, or -1: then `*failed_exec` says whether errno comes from execvp.
+pid_t supervise_spawn(
+    char *const arguments[], const sigset_t *mask, int channel, int terminal, int *failed_exec);
+
+/// Blocks the signals that `sidelock run` handles, and stores the mask that was in force before in `previous`.
+/// Returns a signalfd (non-blocking, close-on-exec) that reports them, or -1 with errno.
+int supervise_signals(sigset_t *previous);
+
+/// Stops the caller as Ctrl-Z would: the process group gets SIGTSTP with its default action. Returns when continued,
+/// or at once when nobody could continue it (an orphaned process group).
+void supervise_stop_self(void);
+
+/// Ends the caller by `signal`, with its default action and without a core file. Returns only if that was impossible.
+void supervise_die_of(int signal);
+
+/// What became of a process.
+enum supervise_change {
+  supervise_unchanged = 0,
+  /// It ended by itself; the status is its exit status.
+  supervise_exited = 1,
+  /// A signal ended it; the status is the signal.
+  supervise_killed = 2,
+  /// A signal stopped it; the status is the signal.
+  supervise_stopped = 3
+};
+
+/// What became of the child `process` since the last call. The end is reported again and again: the child is not
+/// reaped, so that neither its id nor that of its group can be used anew.
+enum supervise_change supervise_child_change(pid_t process, int *status);
+
+/// Whether a process of `group` is left that is no zombie; also 1 when that cannot be found out.
+int supervise_group_alive(pid_t group);
+
+/// Milliseconds on CLOCK_BOOTTIME, which goes on while the host is suspended.
+int64_t supervise_boot_milliseconds(void);
+
+#endif

@@ -1,0 +1,146 @@
+/// The client's half of the protocol without any I/O: it numbers and words requests, cuts what comes in into lines,
+/// and says what each line means.
+package struct ClientMachine: Sendable {
+  /// The longest line that is taken from a daemon, in bytes. The protocol promises 64 KiB; only the description of
+  /// the protocol itself may be longer.
+  package static let lineBytesMax = 1 << 20
+
+  /// What a line says.
+  package enum Event: Hashable, Sendable {
+    /// The reply to a request.
+    case reply(id: Int64, Result<JSONValue, SidelockError>)
+    /// A hold is no more.
+    case lost(LostNotice)
+    /// Any other notification.
+    case notification(method: String, params: JSONValue)
+    /// The peer does not speak the protocol, or took our line for something else. The connection is of no more use.
+    case violated(SidelockError)
+  }
+
+  private var lastID: Int64 = 0
+  private var buffer: [UInt8] = []
+  /// How much of `buffer` is known to hold no line end, so that a line which comes in small pieces is searched once.
+  private var searched = 0
+  private var isViolated = false
+
+  /// A machine for a new connection.
+  package init() {}
+
+  /// Words a request and gives it the next number.
+  package mutating func request(_ method: String, _ params: JSONValue?) -> (id: Int64, line: [UInt8]) {
+    lastID += 1
+    var message = JSONObject()
+    message.append("jsonrpc", "2.0")
+    message.append("id", .int(lastID))
+    message.append("method", .string(method))
+    if let params { message.append("params", params) }
+    return (lastID, Self.line(message))
+  }
+
+  /// Words the notification that withdraws the waiting request `id`.
+  package func cancellation(of id: Int64) -> [UInt8] {
+    var message = JSONObject()
+    message.append("jsonrpc", "2.0")
+    message.append("method", "cancel")
+    message.append("params", ["id": .int(id)])
+    return Self.line(message)
+  }
+
+  private static func line(_ message: JSONObject) -> [UInt8] {
+    var bytes: [UInt8] = []
+    JSONValue.object(message).write(to: &bytes)
+    bytes.append(0x0A)
+    return bytes
+  }
+
+  /// Takes bytes that came in. After ``Event/violated(_:)`` nothing more comes out.
+  package mutating func received(_ bytes: some Sequence<UInt8>) -> [Event] {
+    guard !isViolated else { return [] }
+    buffer.append(contentsOf: bytes)
+    var events: [Event] = []
+    var start = 0
+    while let end = buffer[searched...].firstIndex(of: 0x0A) {
+      if let event = interpret(buffer[start..<end]) { events.append(event) }
+      start = end + 1
+      searched = start
+      if case .violated = events.last {
+        isViolated = true
+        buffer = []
+        searched = 0
+        return events
+      }
+    }
+    buffer.removeFirst(start)
+    searched = buffer.count
+    if buffer.count > Self.lineBytesMax {
+      isViolated = true
+      events.append(.violated(Self.violation("a line of more than \(Self.lineBytesMax) bytes")))
+      buffer = []
+      searched = 0
+    }
+    return events
+  }
+
+  private static func violation(_ what: String) -> SidelockError {
+    SidelockError(reason: .protocolViolation, message: "the peer does not speak sidelock's protocol: \(what)")
+  }
+
+  private func interpret(_ line: ArraySlice<UInt8>) -> Event? {
+    if line.allSatisfy({ $0 == 0x20 || $0 == 0x0D || $0 == 0x09 }) { return nil }
+    let message: JSONValue
+    do {
+      message = try JSONValue(parsing: line)
+    } catch {
+      return .violated(Self.violation("\(error)"))
+    }
+    guard case .object(let object) = message else {
+      return .violated(Self.violation("a message that is no object"))
+    }
+    if let method = object["method"] {
+      guard let method = method.stringValue else {
+        return .violated(Self.violation("a method that is no string"))
+      }
+      let params = object["params"] ?? .null
+      if method == "lost", let notice = LostNotice(params: params) { return .lost(notice) }
+      return .notification(method: method, params: params)
+    }
+    guard let id = object["id"]?.intValue else {
+      // A null id: the daemon could not tell which request it refuses, so one of ours would wait for ever.
+      if let error = object["error"] { return .violated(SidelockError(reply: error)) }
+      return .violated(Self.violation("a message with neither method nor id"))
+    }
+    if let error = object["error"] { return .reply(id: id, .failure(SidelockError(reply: error))) }
+    guard let result = object["result"] else {
+      return .violated(Self.violation("a reply with neither result nor error"))
+    }
+    return .reply(id: id, .success(result))
+  }
+}
+
+/// The daemon's word that a hold is no more.
+public struct LostNotice: Hashable, Sendable {
+  /// The lock.
+  public var name: String
+  /// The token of the hold.
+  public var token: Int64
+  /// The stable name of the reason: `lease_expired`, `broken`, `max_hold`, `data_loss`, `shutdown`; or, found by the
+  /// client, `connection_lost`.
+  public var reason: String
+  /// How many milliseconds after the notice another could be granted the lock, at the earliest; nil when not known.
+  public var graceMilliseconds: Int64?
+
+  /// A notice.
+  public init(name: String, token: Int64, reason: String, graceMilliseconds: Int64? = nil) {
+    self.name = name
+    self.token = token
+    self.reason = reason
+    self.graceMilliseconds = graceMilliseconds
+  }
+
+  init?(params: JSONValue) {
+    guard let name = params["name"]?.stringValue, let token = params["token"]?.intValue else { return nil }
+    self.init(
+      name: name, token: token, reason: params["reason"]?.stringValue ?? "unknown",
+      graceMilliseconds: params["grace_ms"]?.intValue)
+  }
+}

@@ -1,0 +1,142 @@
+import Synchronization
+
+/// A lock that a client holds, from its grant until it is released or lost.
+///
+/// The hold does not end with the last reference to this object: release it, or use
+/// ``SidelockClient/withLock(_:wait:maxHold:meta:_:)``. It does end with the client's connection.
+public final class Lock: Sendable {
+  /// The lock's name.
+  public let name: String
+  /// The fencing token: greater than that of every earlier grant of this name. Hand it to what the lock protects.
+  public let token: Int64
+  /// How long the request waited.
+  public let waited: Duration
+  /// For how long from the grant the hold was safe without any renewal; nil where a hold does not end by itself.
+  public let validity: Duration?
+
+  let client: SidelockClient
+  let hold: Hold
+
+  init(client: SidelockClient, hold: Hold, grant: Grant) {
+    self.client = client
+    self.hold = hold
+    self.name = grant.name
+    self.token = grant.token
+    self.waited = .milliseconds(grant.waitedMilliseconds)
+    self.validity = grant.validMilliseconds.map { .milliseconds($0) }
+  }
+
+  /// Whether the daemon, or the end of the connection, has taken the lock away.
+  public var isLost: Bool {
+    hold.notice != nil
+  }
+
+  /// Why the lock is lost; nil while it is not.
+  public var lostNotice: LostNotice? {
+    hold.notice
+  }
+
+  /// Gives the lock back. The next in the queue has it when this returns.
+  ///
+  /// - Throws: ``SidelockError``, of reason `lost` when the lock was lost before, `not_held` when it was released.
+  public func release() async throws {
+    if let notice = hold.notice { throw SidelockError(lost: notice) }
+    try await client.release(name, token: token)
+    hold.release()
+  }
+
+  /// Sets after how long from now the daemon takes the lock away; nil takes an earlier limit off.
+  ///
+  /// - Throws: ``SidelockError``, of reason `lost` when the lock was lost before.
+  public func extend(maxHold: Duration?) async throws {
+    if let notice = hold.notice { throw SidelockError(lost: notice) }
+    let limit: JSONValue = maxHold.map { .int($0.wholeMilliseconds) } ?? .null
+    _ = try await client.call("extend", params: ["name": .string(name), "token": .int(token), "max_hold_ms": limit])
+  }
+}
+
+extension SidelockError {
+  /// The error of whoever uses a lock that is lost.
+  init(lost notice: LostNotice) {
+    self.init(
+      reason: .lost, message: "the lock \(notice.name) was lost: \(notice.reason)",
+      data: [
+        "reason": "lost", "name": .string(notice.name), "token": .int(notice.token), "cause": .string(notice.reason),
+      ])
+  }
+}
+
+/// What a grant says.
+struct Grant: Sendable {
+  var name: String
+  var token: Int64
+  var waitedMilliseconds: Int64
+  var validMilliseconds: Int64?
+
+  /// nil when the result is no grant of `name`.
+  init?(result: JSONValue, name: String) {
+    guard let token = result["token"]?.intValue else { return nil }
+    self.name = name
+    self.token = token
+    self.waitedMilliseconds = result["waited_ms"]?.intValue ?? 0
+    self.validMilliseconds = result["valid_ms"]?.intValue
+  }
+}
+
+/// Whether a lock is lost; shared by the connection, which learns it, and the lock's user.
+final class Hold: Sendable {
+  private enum State {
+    case held
+    case released
+    case lost(LostNotice)
+  }
+
+  /// Gives the notice when the lock is lost, and ends when that cannot come any more. For one reader.
+  let losses: AsyncStream<LostNotice>
+
+  private let continuation: AsyncStream<LostNotice>.Continuation
+  private let state = Mutex(State.held)
+  private let onLost: (@Sendable (LostNotice) -> Void)?
+
+  init(onLost: (@Sendable (LostNotice) -> Void)?) {
+    (losses, continuation) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(1))
+    self.onLost = onLost
+  }
+
+  var notice: LostNotice? {
+    state.withLock { if case .lost(let notice) = $0 { notice } else { nil } }
+  }
+
+  var isReleased: Bool {
+    state.withLock { if case .released = $0 { true } else { false } }
+  }
+
+  func lose(_ notice: LostNotice) {
+    let isNews = state.withLock { state in
+      guard case .held = state else { return false }
+      state = .lost(notice)
+      return true
+    }
+    guard isNews else { return }
+    onLost?(notice)
+    continuation.yield(notice)
+    continuation.finish()
+  }
+
+  func release() {
+    state.withLock { if case .held = $0 { $0 = .released } }
+    continuation.finish()
+  }
+}
+
+extension Duration {
+  /// Whole milliseconds, rounded up, from 0 to what fits: a wait that is not a try does not become one.
+  package var wholeMilliseconds: Int64 {
+    let (seconds, attoseconds) = components
+    guard seconds >= 0, attoseconds >= 0 else { return 0 }
+    let rest = (attoseconds + 999_999_999_999_999) / 1_000_000_000_000_000
+    let (scaled, overflow) = seconds.multipliedReportingOverflow(by: 1000)
+    let (sum, sumOverflow) = scaled.addingReportingOverflow(rest)
+    return overflow || sumOverflow ? Int64.max : sum
+  }
+}

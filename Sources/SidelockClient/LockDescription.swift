@@ -1,0 +1,95 @@
+/// A lock as `inspect` and `list` tell of it. What an older daemon does not say is nil or empty.
+public struct LockDescription: Hashable, Sendable {
+  /// Somebody who holds the lock or waits for it.
+  public struct Participant: Hashable, Sendable {
+    /// The host.
+    public var host: String?
+    /// The process.
+    public var pid: Int64?
+    /// The user of the process.
+    public var uid: Int64?
+    /// The name of the process.
+    public var command: String?
+    /// The systemd unit of the process.
+    public var unit: String?
+    /// The client's own note.
+    public var meta: String?
+    /// The fencing token; nil for one who waits.
+    public var token: Int64?
+    /// For how long the lock has been held.
+    public var heldMilliseconds: Int64?
+    /// For how long it has been waited for.
+    public var waitedMilliseconds: Int64?
+
+    init(_ value: JSONValue) {
+      host = value["host"]?.stringValue
+      pid = value["pid"]?.intValue
+      uid = value["uid"]?.intValue
+      command = value["command"]?.stringValue
+      unit = value["unit"]?.stringValue
+      meta = value["meta"]?.stringValue
+      token = value["token"]?.intValue
+      heldMilliseconds = value["held_ms"]?.intValue
+      waitedMilliseconds = value["waited_ms"]?.intValue
+    }
+  }
+
+  /// The lock's name.
+  public var name: String
+  /// How it is held.
+  public var mode: String?
+  /// Who holds it.
+  public var holders: [Participant]
+  /// Who waits for it on this host, first come first.
+  public var waiters: [Participant]
+  /// The state of this host's lease.
+  public var leaseState: String?
+  /// For how many milliseconds the lease is valid without renewal.
+  public var leaseValidMilliseconds: Int64?
+  /// All that the daemon said.
+  public var json: JSONValue
+
+  /// What a member of a reply describes.
+  package init(_ value: JSONValue) {
+    name = value["name"]?.stringValue ?? ""
+    mode = value["mode"]?.stringValue
+    holders = (value["holders"]?.arrayValue ?? []).map(Participant.init)
+    waiters = (value["waiters"]?.arrayValue ?? []).map(Participant.init)
+    leaseState = value["lease"]?["state"]?.stringValue
+    leaseValidMilliseconds = value["lease"]?["valid_ms"]?.intValue
+    json = value
+  }
+}
+
+/// The pages of a `list`.
+package struct ListQuery: Sendable {
+  private let prefix: String?
+  private let allHosts: Bool
+  private var cursor: JSONValue?
+  /// Whether there is another page to ask for.
+  package private(set) var hasMore = true
+
+  /// A query from the first page on.
+  package init(prefix: String?, allHosts: Bool) {
+    self.prefix = prefix
+    self.allHosts = allHosts
+  }
+
+  /// The parameters of the next request.
+  package var params: JSONValue {
+    var params = JSONObject()
+    if let prefix { params.append("prefix", .string(prefix)) }
+    params.append("scope", .string(allHosts ? "all" : "host"))
+    if let cursor { params.append("cursor", cursor) }
+    return .object(params)
+  }
+
+  /// Takes a page and gives what is on it.
+  package mutating func received(_ result: JSONValue) -> [LockDescription] {
+    let next = result["cursor"].flatMap { $0.isNull ? nil : $0 }
+    // A cursor that does not move would ask for the same page for ever.
+    hasMore = next != nil && next != cursor
+    cursor = next
+    return (result["locks"]?.arrayValue ?? []).map(LockDescription.init)
+  }
+}

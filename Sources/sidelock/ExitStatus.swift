@@ -1,0 +1,19 @@
+/// The exit statuses of the command itself, from sysexits.h and env(1) where these have one.
+enum ExitStatus {
+  /// Not acquired within the time that was allowed; `--conflict-exit-code` sets another one.
+  static let conflict: Int32 = 1
+  /// Wrong options or arguments.
+  static let usage: Int32 = 64
+  /// No daemon, or the daemon cannot reach Redis.
+  static let unavailable: Int32 = 69
+  /// The daemon said something that it must not, or the system refused what must work.
+  static let software: Int32 = 70
+  /// The daemon refused for lack of a right.
+  static let denied: Int32 = 77
+  /// The lock was lost while COMMAND ran.
+  static let lost: Int32 = 125
+  /// COMMAND could not be executed.
+  static let cannotExecute: Int32 = 126
+  /// COMMAND was not found.
+  static let notFound: Int32 = 127
+}

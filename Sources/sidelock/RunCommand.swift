@@ -1,0 +1,154 @@
+import ArgumentParser
+import Glibc
+import SidelockClient
+
+struct RunCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "run",
+    abstract: "Run a command while holding a lock.",
+    usage: """
+      sidelock run [options] NAME -- COMMAND [ARGUMENT ...]
+      sidelock run [options] NAME -c COMMAND-STRING
+      """,
+    discussion: """
+      Waits for the lock NAME, runs COMMAND, and releases the lock when COMMAND has ended. Processes that COMMAND \
+      leaves behind do not keep the lock.
+
+      COMMAND runs in a process group of its own; on a terminal it becomes the foreground job. SIGTERM, SIGINT, \
+      SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH, SIGCONT and SIGTSTP are passed on to the whole group. It finds the \
+      lock's name in $SIDELOCK_NAME and the fencing token, which is greater than that of every earlier holder, in \
+      $SIDELOCK_TOKEN.
+
+      When the lock is lost, the whole group gets SIGTERM and then, in time before another can have the lock, \
+      SIGKILL. If sidelock itself is killed, even with SIGKILL, the group is killed, and only then the lock is free.
+      Not reached is a process that has left the group (setsid, a daemon, a shell with job control); and sidelock can \
+      do nothing while it is itself stopped by SIGSTOP. In a systemd unit the control group ends such processes.
+
+      EXIT STATUS
+        that of COMMAND, or 128+N if signal N ended it; if that signal was sent to sidelock, sidelock ends by it too
+        1     not acquired with -n or within -w SECONDS (-E sets another status)
+        64    wrong usage
+        69    no daemon listens, or it cannot reach Redis
+        70    the daemon misbehaves
+        77    the daemon refused for lack of a right
+        125   the lock was lost and COMMAND was ended
+        126   COMMAND cannot be executed
+        127   COMMAND was not found
+
+      EXAMPLES
+        sidelock run backup -- rsync -a /srv/ backup:/srv/
+        sidelock run -n nightly-report -- ./report      # leave it if it runs elsewhere
+        sidelock run -w 2.5 -E 75 deploy -c './build && ./deploy'
+        sidelock run --max-hold 3600 --meta "ticket 17" migration -- ./migrate
+      """)
+
+  @OptionGroup var connection: ConnectionOptions
+
+  @Flag(name: [.customShort("n"), .customLong("nonblock"), .customLong("nb")], help: "Fail rather than wait.")
+  var nonblock = false
+
+  @Option(
+    name: [.customShort("w"), .customLong("timeout"), .customLong("wait")],
+    help: ArgumentHelp(
+      "Wait no longer than that; fractions are allowed, and 0 is the same as -n.", valueName: "seconds"))
+  var timeout: Double?
+
+  @Option(
+    name: [.customShort("E"), .customLong("conflict-exit-code")],
+    help: ArgumentHelp("The exit status when the lock is not acquired in time (0 to 255).", valueName: "code"))
+  var conflictExitCode: Int32 = ExitStatus.conflict
+
+  @Flag(
+    name: [.customShort("x"), .customShort("e"), .customLong("exclusive")],
+    help: "An exclusive lock. It is the only kind, and the default.")
+  var exclusive = false
+
+  @Option(
+    name: [.customShort("c"), .customLong("command")],
+    help: ArgumentHelp("Run this command string with sh -c.", valueName: "command-string"))
+  var commandString: String?
+
+  @Option(
+    name: .customLong("max-hold"),
+    help: ArgumentHelp("Have the lock taken away, and COMMAND ended, after that time.", valueName: "seconds"))
+  var maxHold: Double?
+
+  @Option(help: ArgumentHelp("A note that list and inspect show (up to 1 KiB).", valueName: "text"))
+  var meta: String?
+
+  @Option(
+    name: .customLong("term-grace"),
+    help: ArgumentHelp(
+      """
+      The longest time between SIGTERM and SIGKILL when the lock is lost. It is cut short when another could have the \
+      lock earlier.
+      """, valueName: "seconds"))
+  var termGrace: Double = 10
+
+  @Flag(name: .shortAndLong, help: "Say how long it took to acquire the lock, or why it was not.")
+  var verbose = false
+
+  @Argument(help: "The lock's name (up to 512 bytes).")
+  var name: String
+
+  @Argument(parsing: .postTerminator, help: "The command and its arguments.")
+  var command: [String] = []
+
+  func validate() throws {
+    guard (1...512).contains(name.utf8.count) else { throw ValidationError("NAME must have 1 to 512 bytes.") }
+    if commandString != nil {
+      guard command.isEmpty else { throw ValidationError("Give COMMAND or -c COMMAND-STRING, not both.") }
+    } else if command.isEmpty {
+      throw ValidationError("COMMAND is missing, as in: sidelock run \(name) -- COMMAND")
+    }
+    guard (0...255).contains(conflictExitCode) else {
+      throw ValidationError("--conflict-exit-code must lie between 0 and 255.")
+    }
+    if nonblock, timeout != nil { throw ValidationError("Give -n or -w, not both.") }
+    _ = try timeout.map { try Self.milliseconds($0, "--timeout") }
+    _ = try Self.milliseconds(termGrace, "--term-grace")
+    if let maxHold {
+      guard try Self.milliseconds(maxHold, "--max-hold") > 0 else {
+        throw ValidationError("--max-hold must be greater than 0.")
+      }
+    }
+    if let meta, meta.utf8.count > 1024 { throw ValidationError("--meta may have up to 1024 bytes.") }
+  }
+
+  /// Seconds as whole milliseconds, rounded up, so that a short wait does not become a try.
+  static func milliseconds(_ seconds: Double, _ option: String) throws -> Int64 {
+    guard seconds.isFinite, seconds >= 0, seconds <= 1e9 else {
+      throw ValidationError("\(option) must lie between 0 and 1000000000 seconds.")
+    }
+    return Int64((seconds * 1000).rounded(.up))
+  }
+
+  /// What is executed.
+  var arguments: [String] {
+    commandString.map { ["/bin/sh", "-c", $0] } ?? command
+  }
+
+  func acquireParams() throws -> JSONValue {
+    var params = JSONObject()
+    params.append("name", .string(name))
+    if nonblock {
+      params.append("wait_ms", 0)
+    } else if let timeout {
+      params.append("wait_ms", .int(try Self.milliseconds(timeout, "--timeout")))
+    }
+    if let maxHold { params.append("max_hold_ms", .int(try Self.milliseconds(maxHold, "--max-hold"))) }
+    if let meta { params.append("meta", .string(meta)) }
+    return .object(params)
+  }
+
+  func run() throws {
+    let options = Supervisor.Options(
+      name: name, conflictExitCode: conflictExitCode,
+      termGraceMilliseconds: try Self.milliseconds(termGrace, "--term-grace"), isVerbose: verbose)
+    let params = try acquireParams()
+    try reportingErrors {
+      let driver = try RunDriver(options: options, command: arguments, connection: connection.open())
+      try driver.run(acquire: params)
+    }
+  }
+}

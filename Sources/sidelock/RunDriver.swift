@@ -1,0 +1,204 @@
+import CSupervise
+import Glibc
+import SidelockClient
+
+/// Carries out what a ``Supervisor`` says, in one thread that waits with poll for the daemon, for signals and for the
+/// time. One thread, because the process forks, and because the kernel ties the command's life to the thread that
+/// started it.
+final class RunDriver {
+  private var supervisor: Supervisor
+  private let connection: DaemonConnection
+  private let name: String
+  private let command: [String]
+
+  private var isConnected = true
+  private var acquireID: Int64 = 0
+  private var releaseID: Int64?
+  private var checkIDs: Set<Int64> = []
+  private var token: Int64 = 0
+
+  private let signals: CInt
+  private var inheritedMask = sigset_t()
+  private let terminal: CInt
+  private var child: pid_t = -1
+  private var childHasEnded = false
+  private var guardProcess: pid_t = -1
+  private var guardChannel: CInt = -1
+
+  init(options: Supervisor.Options, command: [String], connection: DaemonConnection) throws(SidelockError) {
+    supervisor = Supervisor(options: options)
+    name = options.name
+    self.command = command
+    self.connection = connection
+    signals = supervise_signals(&inheritedMask)
+    guard signals >= 0 else {
+      throw SidelockError(reason: .unavailable, message: "signalfd: \(UnixSocket.describe(errno))")
+    }
+    terminal = open("/dev/tty", O_RDWR | O_CLOEXEC)
+  }
+
+  /// Acquires with `params`, runs the command, and ends the process.
+  func run(acquire params: JSONValue) throws(SidelockError) -> Never {
+    acquireID = try connection.request("acquire", params)
+    while true {
+      wait()
+      if supervisor.watchesGroup, supervise_group_alive(child) == 0 { feed([.groupEmpty]) }
+      if let deadline = supervisor.deadline, supervise_boot_milliseconds() >= deadline { feed([.timerFired]) }
+    }
+  }
+
+  private func wait() {
+    var timeout: Int64 = -1
+    if let deadline = supervisor.deadline {
+      // One more, since the clock's reading was rounded down.
+      timeout = min(max(0, deadline - supervise_boot_milliseconds()) + 1, 1 << 30)
+    }
+    if supervisor.watchesGroup { timeout = min(timeout, Supervisor.groupPollMilliseconds) }
+    var entries = [
+      pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
+      // A negative descriptor is skipped.
+      pollfd(fd: isConnected ? connection.descriptor : -1, events: Int16(POLLIN), revents: 0),
+    ]
+    guard poll(&entries, nfds_t(entries.count), CInt(timeout)) > 0 else { return }
+    // The daemon first: a loss must be known before the signals that it could be confused with.
+    if entries[1].revents != 0 { readConnection() }
+    if entries[0].revents != 0 { readSignals() }
+  }
+
+  private func readConnection() {
+    do throws(SidelockError) {
+      feed(try connection.read().compactMap(translate))
+    } catch {
+      isConnected = false
+      feed([.disconnected(error)])
+    }
+  }
+
+  private func translate(_ event: ClientMachine.Event) -> Supervisor.Event? {
+    switch event {
+    case .reply(acquireID, .failure(let error)): return .refused(error)
+    case .reply(acquireID, .success(let result)):
+      guard let token = result["token"]?.intValue else {
+        return .refused(SidelockError(reason: .protocolViolation, message: "the daemon granted without a token"))
+      }
+      self.token = token
+      return .granted(
+        token: token, waitedMilliseconds: result["waited_ms"]?.intValue ?? 0,
+        validMilliseconds: result["valid_ms"]?.intValue)
+    case .reply(let id, _):
+      if id == releaseID { return .released }
+      return checkIDs.remove(id) == nil ? nil : .checked
+    case .lost(let notice): return notice.token == token ? .lost(notice) : nil
+    case .notification: return nil
+    case .violated(let error):
+      isConnected = false
+      return .disconnected(error)
+    }
+  }
+
+  private func readSignals() {
+    var information = signalfd_siginfo()
+    let size = MemoryLayout<signalfd_siginfo>.size
+    while read(signals, &information, size) == size {
+      let signal = CInt(bitPattern: information.ssi_signo)
+      if signal == SIGCHLD { lookAtChild() } else { feed([.signalled(signal)]) }
+    }
+  }
+
+  private func lookAtChild() {
+    guard child > 0, !childHasEnded else { return }
+    var status: CInt = 0
+    switch supervise_child_change(child, &status) {
+    case supervise_exited:
+      childHasEnded = true
+      feed([.commandExited(status: status)])
+    case supervise_killed:
+      childHasEnded = true
+      feed([.commandKilled(signal: status, terminal: terminalOwner)])
+    case supervise_stopped: feed([.commandStopped(signal: status, terminal: terminalOwner)])
+    default: break
+    }
+  }
+
+  /// All facts are told before anything is done, so that a loss which came with the grant is known before the start.
+  private func feed(_ events: [Supervisor.Event]) {
+    let now = supervise_boot_milliseconds()
+    var effects: [Supervisor.Effect] = []
+    for event in events { effects += supervisor.handle(event, now: now) }
+    for effect in effects { perform(effect) }
+  }
+
+  private func perform(_ effect: Supervisor.Effect) {
+    switch effect {
+    case .say(let message): Descriptor.say(message)
+    case .spawn: if supervisor.mayStart { spawn() }
+    case .signalGroup(let signal): if child > 0 { kill(-child, signal) }
+    case .signalOwnGroup(let signal): kill(0, signal)
+    case .giveTerminal: if terminalOwner == .us { tcsetpgrp(terminal, child) }
+    case .takeTerminal: if terminalOwner == .command { tcsetpgrp(terminal, getpgrp()) }
+    case .stopSelf:
+      supervise_stop_self()
+      feed([.resumed])
+    case .check: if let id = ask("ping", nil) { checkIDs.insert(id) }
+    case .release:
+      releaseID = ask("release", ["name": .string(name), "token": .int(token)])
+      if releaseID == nil { feed([.released]) }
+    case .exit(let status):
+      dismissGuard()
+      exit(status)
+    case .dieOf(let signal):
+      dismissGuard()
+      supervise_die_of(signal)
+      exit(128 + signal)
+    }
+  }
+
+  /// A failure to send shows itself as the end of the connection when it is read.
+  private func ask(_ method: String, _ params: JSONValue?) -> Int64? {
+    isConnected ? try? connection.request(method, params) : nil
+  }
+
+  private func dismissGuard() {
+    if guardProcess > 0 { supervise_guard_dismiss(guardProcess, guardChannel) }
+  }
+
+  private var terminalOwner: Supervisor.TerminalOwner {
+    guard terminal >= 0 else { return .other }
+    let group = tcgetpgrp(terminal)
+    if group == getpgrp() { return .us }
+    return child > 0 && group == child ? .command : .other
+  }
+
+  private func spawn() {
+    setenv("SIDELOCK_NAME", name, 1)
+    setenv("SIDELOCK_TOKEN", "\(token)", 1)
+    guardProcess = supervise_guard_start(connection.descriptor, &guardChannel)
+    if guardProcess < 0 {
+      Descriptor.say("no guard: \(UnixSocket.describe(errno)); only COMMAND itself ends if sidelock is killed")
+    }
+    // In a pipeline the terminal stays with our group, which the other members belong to; the command gets it when it
+    // asks for it.
+    let isInteractive = terminalOwner == .us && isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1
+    var failedExec: CInt = 0
+    child = withArguments { arguments in
+      supervise_spawn(arguments, &inheritedMask, guardChannel, isInteractive ? terminal : -1, &failedExec)
+    }
+    guard child < 0 else { return feed([.spawned]) }
+    let reason = errno
+    let notStarted = reason == ENOENT ? ExitStatus.notFound : ExitStatus.cannotExecute
+    let status = failedExec == 0 ? ExitStatus.software : notStarted
+    // The child may have taken the terminal before it failed.
+    if isInteractive { tcsetpgrp(terminal, getpgrp()) }
+    feed([.spawnFailed(status: status, problem: "\(command[0]): \(UnixSocket.describe(reason))")])
+  }
+
+  private func withArguments<R>(_ body: (UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> R) -> R {
+    var pointers: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) }
+    pointers.append(nil)
+    defer { for pointer in pointers { free(pointer) } }
+    return pointers.withUnsafeMutableBufferPointer { buffer in
+      // The array holds the terminating nil at least, so there is a base address.
+      body(buffer.baseAddress!)
+    }
+  }
+}

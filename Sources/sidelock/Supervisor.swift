@@ -1,0 +1,373 @@
+import Glibc
+import SidelockClient
+
+/// What `sidelock run` does when, without doing any of it: it is told facts and says what to do.
+///
+/// The times around a loss, with the daemon's notice at 0 and `grace` the time until another may have the lock:
+///
+///     0                    SIGTERM and SIGCONT to the group
+///     at most 0.6 grace    SIGKILL to the group (earlier with a shorter --term-grace)
+///     grace                another may have the lock
+///
+/// A connection that ends without a notice gives no such time. A daemon that crashed left its lease in Redis, which
+/// lasts for a good part of `valid_ms`; without Redis the lock died with the daemon, and a new one may be up soon.
+struct Supervisor {
+  /// The part of the grace after which SIGKILL is sent, in percent.
+  static let gracePercent: Int64 = 60
+  /// How long the group may take to end when the connection ended without notice, in milliseconds: at most …
+  static let cutGraceMilliseconds: Int64 = 1000
+  /// … and for a lock that has no lease.
+  static let cutGraceLocalMilliseconds: Int64 = 100
+  /// How long to wait for the daemon's word that the lock is released.
+  static let releaseMilliseconds: Int64 = 2000
+  /// How long to wait for the daemon's word that the lock is still ours after having been stopped.
+  static let resumeMilliseconds: Int64 = 1000
+  /// How often to look whether the group is empty, once its leader has ended.
+  static let groupPollMilliseconds: Int64 = 20
+
+  /// What the user chose.
+  struct Options: Equatable {
+    var name: String
+    var conflictExitCode = ExitStatus.conflict
+    /// The longest time between SIGTERM and SIGKILL.
+    var termGraceMilliseconds: Int64 = 10_000
+    var isVerbose = false
+  }
+
+  /// Whose the terminal is.
+  enum TerminalOwner: Equatable {
+    /// There is none, or another job has it.
+    case other
+    case us
+    case command
+  }
+
+  enum Event: Equatable {
+    case granted(token: Int64, waitedMilliseconds: Int64, validMilliseconds: Int64?)
+    case refused(SidelockError)
+    case lost(LostNotice)
+    case disconnected(SidelockError)
+    /// The command runs.
+    case spawned
+    /// The command could not be started; nothing of it runs.
+    case spawnFailed(status: Int32, problem: String)
+    /// We were sent a signal.
+    case signalled(Int32)
+    case commandStopped(signal: Int32, terminal: TerminalOwner)
+    case commandExited(status: Int32)
+    case commandKilled(signal: Int32, terminal: TerminalOwner)
+    /// We run again after ``Effect/stopSelf``.
+    case resumed
+    /// The daemon answered ``Effect/check``.
+    case checked
+    /// The daemon answered ``Effect/release``, whatever it said.
+    case released
+    case groupEmpty
+    case timerFired
+  }
+
+  enum Effect: Equatable {
+    case say(String)
+    case spawn
+    case signalGroup(Int32)
+    /// To our own process group, as the terminal would have sent it.
+    case signalOwnGroup(Int32)
+    case giveTerminal
+    case takeTerminal
+    case stopSelf
+    /// Ask the daemon whether it is there: what it says comes after all that it has said about the lock.
+    case check
+    case release
+    case exit(Int32)
+    case dieOf(Int32)
+  }
+
+  private enum Outcome: Equatable {
+    case status(Int32)
+    /// `passOn`: the terminal's Ctrl-C or Ctrl-\ did it, which would have reached our group as well.
+    case signal(Int32, passOn: Bool)
+  }
+
+  private enum Phase: Equatable {
+    case waiting
+    case starting
+    case running
+    /// Stopped by us until the daemon has said that the lock is still ours.
+    case resuming(until: Int64)
+    /// The lock is lost and the group is to end. `leaderEnded`: only what it left behind is waited for.
+    case ending(killAt: Int64, leaderEnded: Bool)
+    /// SIGKILL is sent.
+    case killed
+    case releasing(Outcome, until: Int64)
+    case done
+  }
+
+  private let options: Options
+  private var phase = Phase.waiting
+  /// Signals that we passed on.
+  private var passedOn: Set<Int32> = []
+  private var lease: Lease?
+
+  init(options: Options) {
+    self.options = options
+  }
+
+  /// Whether the command is to be started: false again when the loss of the lock came with its grant.
+  var mayStart: Bool { phase == .starting }
+
+  /// Whether to look for what is left of the group.
+  var watchesGroup: Bool {
+    if case .ending(_, leaderEnded: true) = phase { true } else { false }
+  }
+
+  /// When to send ``Event/timerFired``, in milliseconds on the boot clock.
+  var deadline: Int64? {
+    switch phase {
+    case .waiting, .starting, .killed, .done: nil
+    case .running: lease?.deadline
+    case .resuming(let until), .releasing(_, let until): until
+    case .ending(let killAt, _): killAt
+    }
+  }
+
+  /// Takes a fact that was found at `now`, in milliseconds on the boot clock.
+  mutating func handle(_ event: Event, now: Int64) -> [Effect] {
+    switch event {
+    case .granted(let token, let waited, let valid):
+      guard phase == .waiting else { return [] }
+      phase = .starting
+      lease = valid.map { Lease(validMilliseconds: $0, now: now) }
+      return (options.isVerbose ? [.say("has \(options.name) after \(waited) ms, token \(token)")] : []) + [.spawn]
+    case .refused(let error): return refused(error)
+    case .lost(let notice):
+      return lost(
+        "lost \(options.name): \(notice.reason)", killWithin: (notice.graceMilliseconds ?? 0) * Self.gracePercent / 100,
+        now: now)
+    case .disconnected(let error): return disconnected(error, now: now)
+    case .spawned:
+      if phase == .starting { phase = .running }
+      return []
+    case .spawnFailed(let status, let problem):
+      return [.say(problem)] + release(.status(status), now: now)
+    case .signalled(let signal): return signalled(signal)
+    case .commandStopped(let signal, let terminal): return commandStopped(signal, terminal)
+    case .commandExited(let status): return commandEnded(.status(status), now: now)
+    case .commandKilled(let signal, let terminal):
+      let byTerminal = terminal == .command && (signal == SIGINT || signal == SIGQUIT)
+      return commandEnded(.signal(signal, passOn: byTerminal), now: now)
+    case .resumed: return resumed(now: now)
+    case .checked: return checked()
+    case .released:
+      guard case .releasing(let outcome, _) = phase else { return [] }
+      return finish(outcome)
+    case .groupEmpty:
+      guard case .ending(_, leaderEnded: true) = phase else { return [] }
+      return finish(.status(ExitStatus.lost))
+    case .timerFired: return timerFired(now: now)
+    }
+  }
+
+  // MARK: The lock
+
+  private mutating func refused(_ error: SidelockError) -> [Effect] {
+    guard phase == .waiting else { return [] }
+    phase = .done
+    switch error.reason {
+    case .busy, .timeout:
+      // As with flock, a conflict is told by the status alone.
+      return (options.isVerbose ? [.say("\(options.name): \(error)")] : []) + [.exit(options.conflictExitCode)]
+    default: return [.say("\(options.name): \(error)"), .exit(ExitStatus.status(of: error))]
+    }
+  }
+
+  private mutating func disconnected(_ error: SidelockError, now: Int64) -> [Effect] {
+    switch phase {
+    case .waiting:
+      phase = .done
+      return [.say("\(error)"), .exit(ExitStatus.status(of: error))]
+    case .ending, .killed, .done: return []
+    case .releasing(let outcome, _): return finish(outcome)
+    case .starting, .running, .resuming:
+      let bound = lease.map { min(Self.cutGraceMilliseconds, $0.length * Self.gracePercent / 100) }
+      return lost(
+        "lost \(options.name): \(error.message)", killWithin: bound ?? Self.cutGraceLocalMilliseconds, now: now)
+    }
+  }
+
+  private mutating func lost(_ message: String, killWithin bound: Int64, now: Int64) -> [Effect] {
+    switch phase {
+    case .starting:
+      phase = .done
+      return [.say("\(message); the command was not started"), .exit(ExitStatus.lost)]
+    case .running, .resuming:
+      let grace = max(0, min(bound, options.termGraceMilliseconds))
+      let effects: [Effect] = [.say("\(message); ending the command"), .signalGroup(SIGTERM)]
+      guard grace > 0 else {
+        phase = .killed
+        return effects + [.signalGroup(SIGKILL)]
+      }
+      phase = .ending(killAt: now + grace, leaderEnded: false)
+      // A stopped process does not see SIGTERM before it is continued.
+      return effects + [.signalGroup(SIGCONT)]
+    // The command had ended before the loss was known, so it had the lock all its life.
+    case .releasing(let outcome, _): return finish(outcome)
+    case .waiting, .ending, .killed, .done: return []
+    }
+  }
+
+  private mutating func checked() -> [Effect] {
+    lease?.answered()
+    guard case .resuming = phase else { return [] }
+    phase = .running
+    return [.giveTerminal, .signalGroup(SIGCONT)]
+  }
+
+  private mutating func timerFired(now: Int64) -> [Effect] {
+    guard let deadline, now >= deadline else { return [] }
+    switch phase {
+    case .waiting, .starting, .killed, .done: return []
+    case .running:
+      guard let lease, lease.isDoubtful(now: now) else {
+        self.lease?.asked(now: now)
+        return [.check]
+      }
+      return lost(
+        "lost \(options.name): the daemon has not answered and the lease is about to end",
+        killWithin: lease.killAt - now, now: now)
+    case .resuming:
+      guard lease != nil else { return checked() }
+      return lost("lost \(options.name): the daemon does not answer", killWithin: 0, now: now)
+    case .ending(_, let leaderEnded):
+      phase = .killed
+      return [.signalGroup(SIGKILL)] + (leaderEnded ? finish(.status(ExitStatus.lost)) : [])
+    case .releasing(let outcome, _): return [.say("the daemon has not confirmed the release")] + finish(outcome)
+    }
+  }
+
+  // MARK: The command
+
+  private mutating func commandEnded(_ outcome: Outcome, now: Int64) -> [Effect] {
+    switch phase {
+    case .running, .resuming: return release(outcome, now: now)
+    case .ending(let killAt, leaderEnded: false):
+      phase = .ending(killAt: killAt, leaderEnded: true)
+      return []
+    case .killed: return finish(.status(ExitStatus.lost))
+    case .waiting, .starting, .ending, .releasing, .done: return []
+    }
+  }
+
+  private mutating func release(_ outcome: Outcome, now: Int64) -> [Effect] {
+    phase = .releasing(outcome, until: now + Self.releaseMilliseconds)
+    return [.takeTerminal, .release]
+  }
+
+  private mutating func finish(_ outcome: Outcome) -> [Effect] {
+    phase = .done
+    switch outcome {
+    case .status(let status): return [.takeTerminal, .exit(status)]
+    case .signal(let signal, let passOn):
+      if passOn { return [.takeTerminal, .signalOwnGroup(signal), .dieOf(signal)] }
+      return [.takeTerminal, passedOn.contains(signal) ? .dieOf(signal) : .exit(128 + signal)]
+    }
+  }
+
+  // MARK: Signals and job control
+
+  private mutating func signalled(_ signal: Int32) -> [Effect] {
+    switch phase {
+    case .waiting, .starting:
+      switch signal {
+      case SIGTSTP: return [.stopSelf]
+      case SIGCONT, SIGWINCH: return []
+      default:
+        phase = .done
+        return [.dieOf(signal)]
+      }
+    case .running, .resuming, .ending:
+      // What continues us after a stop is told by `resumed`; the terminal's own group gets its own SIGCONT.
+      if signal != SIGCONT { passedOn.insert(signal) }
+      return [.signalGroup(signal)]
+    case .killed, .releasing, .done: return []
+    }
+  }
+
+  private mutating func commandStopped(_ signal: Int32, _ terminal: TerminalOwner) -> [Effect] {
+    guard phase == .running else { return [] }
+    if signal == SIGTTIN || signal == SIGTTOU, terminal == .us {
+      // It waits for a terminal that is ours to give.
+      return [.giveTerminal, .signalGroup(SIGCONT)]
+    }
+    // Stopped from the terminal, or by the SIGTSTP that we passed on: then our job is to stop as a whole. Stopped by
+    // anybody else, it is left alone, and we stay awake to hear of a loss.
+    guard terminal == .command || passedOn.contains(SIGTSTP) else { return [] }
+    passedOn.remove(SIGTSTP)
+    return [.takeTerminal, .stopSelf]
+  }
+
+  private mutating func resumed(now: Int64) -> [Effect] {
+    guard phase == .running else { return [] }
+    // The lock may have been lost in the meantime. What the daemon says to this comes after its word of that.
+    phase = .resuming(until: now + Self.resumeMilliseconds)
+    lease?.asked(now: now)
+    return [.check]
+  }
+}
+
+extension Supervisor {
+  /// Whether the daemon lives, so that one which hangs, and can tell nobody that its lease ends, is found out in
+  /// time. With L for the length of the lease, which the daemon renews when two thirds of it are left, and 0 for the
+  /// moment at which the last question was sent that has been answered:
+  ///
+  ///     L/4            ask again
+  ///     0.4 L          no answer: SIGTERM (but an answer is waited for half a second, however short the lease)
+  ///     0.6 L          SIGKILL
+  ///     2/3 L          another may have the lock, if the daemon stopped right after 0
+  struct Lease: Equatable {
+    static let answerMillisecondsMin: Int64 = 500
+
+    /// The lease's whole length, in milliseconds.
+    let length: Int64
+    private var aliveAt: Int64
+    private var askedAt: Int64?
+
+    init(validMilliseconds: Int64, now: Int64) {
+      length = max(1, validMilliseconds)
+      aliveAt = now
+    }
+
+    /// When there is something to do: to ask, or to give up on the answer.
+    var deadline: Int64 {
+      guard let askedAt else { return aliveAt + max(1, length / 4) }
+      return max(aliveAt + length * 4 / 10, askedAt + Self.answerMillisecondsMin)
+    }
+
+    /// When the last process of the group must be gone.
+    var killAt: Int64 { aliveAt + length * 6 / 10 }
+
+    func isDoubtful(now: Int64) -> Bool { askedAt != nil && now >= deadline }
+
+    mutating func asked(now: Int64) {
+      askedAt = now
+    }
+
+    mutating func answered() {
+      aliveAt = askedAt ?? aliveAt
+      askedAt = nil
+    }
+  }
+}
+
+extension ExitStatus {
+  /// The status for a request that had no success.
+  static func status(of error: SidelockError) -> Int32 {
+    switch error.reason {
+    case .busy, .timeout, .notHeld: conflict
+    case .noDaemon, .permission, .connectionLost, .unavailable, .shuttingDown: unavailable
+    case .denied: denied
+    case .lost: lost
+    case .limit: unavailable
+    default: error.code == -32602 ? usage : software
+    }
+  }
+}
