@@ -206,6 +206,18 @@ public struct JSONWriter: Sendable {
 
   // MARK: Bytes
 
+  /// Writes a string that may need escapes.
+  mutating func value(escaping text: StaticString) {
+    comma()
+    appendString(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+  }
+
+  /// Begins a line with bytes that end before the value of a member.
+  mutating func beginLine(_ text: StaticString) {
+    append(text)
+    needsComma = false
+  }
+
   /// Ends a line. What comes next is a value by itself.
   mutating func endLine() {
     bytes.append(0x0A)
@@ -239,7 +251,7 @@ public struct JSONWriter: Sendable {
           index += 1
           continue
         }
-        bytes.append(contentsOf: text[plain..<index])
+        bytes.append(contentsOf: UnsafeRawBufferPointer(rebasing: text[plain..<index]))
         appendEscape(byte)
         index += 1
         plain = index
@@ -249,13 +261,13 @@ public struct JSONWriter: Sendable {
           index += length
           continue
         }
-        bytes.append(contentsOf: text[plain..<index])
+        bytes.append(contentsOf: UnsafeRawBufferPointer(rebasing: text[plain..<index]))
         UTF8Sequence.append(0xFFFD, to: &bytes)
         index -= length
         plain = index
       }
     }
-    bytes.append(contentsOf: text[plain..<index])
+    bytes.append(contentsOf: UnsafeRawBufferPointer(rebasing: text[plain..<index]))
     bytes.append(0x22)
     needsComma = true
   }
@@ -278,19 +290,21 @@ public struct JSONWriter: Sendable {
   }
 
   private mutating func appendDecimal(_ number: Int64) {
-    var rest = number.magnitude
-    if number < 0 { bytes.append(0x2D) }
-    if rest < 10 {
-      bytes.append(0x30 + UInt8(truncatingIfNeeded: rest))
-      return
+    // The longest is Int64.min: nineteen digits and a sign.
+    withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 20) { digits in
+      var rest = number.magnitude
+      var index = digits.count
+      repeat {
+        let (quotient, digit) = rest.quotientAndRemainder(dividingBy: 10)
+        index -= 1
+        digits[index] = 0x30 + UInt8(truncatingIfNeeded: digit)
+        rest = quotient
+      } while rest > 0
+      if number < 0 {
+        index -= 1
+        digits[index] = 0x2D
+      }
+      bytes.append(contentsOf: UnsafeRawBufferPointer(UnsafeBufferPointer(rebasing: digits[index...])))
     }
-    // Written backwards, then turned round where it stands.
-    let start = bytes.count
-    while rest > 0 {
-      let (quotient, digit) = rest.quotientAndRemainder(dividingBy: 10)
-      bytes.append(0x30 + UInt8(truncatingIfNeeded: digit))
-      rest = quotient
-    }
-    bytes[start...].reverse()
   }
 }

@@ -131,7 +131,7 @@ public struct LineFramer: Sendable {
   private mutating func keep(_ input: UnsafeRawBufferPointer, count: Int) {
     seen += count
     if seen <= lineBytesMax + 1 {
-      partial.append(contentsOf: input[..<count])
+      partial.append(contentsOf: UnsafeRawBufferPointer(rebasing: input[..<count]))
     } else {
       partial = []
     }

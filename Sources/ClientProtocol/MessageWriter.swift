@@ -78,19 +78,18 @@ public struct MessageWriter: Sendable {
 
   @usableFromInline
   mutating func beginSuccess(id: MessageID) {
-    beginMessage()
-    write(id)
+    beginReply(id)
     json.key("result")
   }
 
   @usableFromInline
   mutating func beginFailure(id: MessageID?, _ code: ErrorCode, message: String?) {
-    beginMessage()
-    write(id)
+    beginReply(id)
     json.key("error")
     json.beginObject()
     json.member("code", Int64(code.rawValue))
-    if let message { json.member("message", message) } else { writeDefaultMessage(code) }
+    json.key("message")
+    if let message { json.value(message) } else { json.value(escaping: code.defaultMessage) }
     json.key("data")
     json.beginObject()
     json.member("reason", literal: code.reason)
@@ -105,8 +104,9 @@ public struct MessageWriter: Sendable {
 
   @usableFromInline
   mutating func beginNotification(_ method: StaticString) {
-    beginMessage()
-    json.member("method", literal: method)
+    lineStart = json.count
+    json.beginLine("{\"jsonrpc\":\"2.0\",\"method\":")
+    json.value(literal: method)
     json.key("params")
     json.beginObject()
   }
@@ -123,14 +123,9 @@ public struct MessageWriter: Sendable {
     json.endLine()
   }
 
-  private mutating func beginMessage() {
+  private mutating func beginReply(_ id: MessageID?) {
     lineStart = json.count
-    json.beginObject()
-    json.member("jsonrpc", literal: "2.0")
-  }
-
-  private mutating func write(_ id: MessageID?) {
-    json.key("id")
+    json.beginLine("{\"jsonrpc\":\"2.0\",\"id\":")
     if let id { Self.write(id, to: &json) } else { json.null() }
   }
 
@@ -139,10 +134,6 @@ public struct MessageWriter: Sendable {
     case .integer(let number): json.value(number)
     case .string(let text): json.value(utf8: text)
     }
-  }
-
-  private mutating func writeDefaultMessage(_ code: ErrorCode) {
-    json.member("message", "\(code.defaultMessage)")
   }
 }
 
