@@ -43,14 +43,20 @@ extension SidecarCore {
     tell(.sessionClosed(session.id))
   }
 
-  func close(_ session: ClientSession) {
-    // What was written goes out first; a client that does not take it is not waited for.
-    session.channel.close(promise: nil)
+  /// Closes a connection once the client has taken what it was sent.
+  func closeAfterOutput(_ session: ClientSession) {
+    session.isClosing = true
+    let channel = session.channel
+    // An empty write is complete when everything before it is.
+    channel.writeAndFlush(channel.allocator.buffer(capacity: 0)).assumeIsolated().whenComplete { _ in
+      channel.close(promise: nil)
+    }
   }
 
   /// Half-closed, and nothing is pending or held: nobody will ever hear or ask anything on this connection again.
   func isThrough(_ session: ClientSession) -> Bool {
-    session.inputEnded && session.unreadInput == nil && session.queriesInFlight == 0 && engine.isIdle(session.id)
+    session.inputEnded && session.unreadInput == nil && session.output == nil && session.queriesInFlight == 0
+      && engine.isIdle(session.id)
   }
 
   // MARK: Input
@@ -76,8 +82,7 @@ extension SidecarCore {
 
   func writabilityChanged(of session: ClientSession) {
     session.isWritable = session.channel.isWritable
-    if session.isWritable { readLines(of: session) }
-    updateReading(of: session)
+    if session.isWritable { resumeReading(of: session) } else { updateReading(of: session) }
   }
 
   /// Takes lines until there are none or the session has enough on its hands.
@@ -131,14 +136,16 @@ extension SidecarCore {
     try? session.channel.syncOptions?.setOption(.autoRead, value: !mustPause)
   }
 
-  /// A session whose output of one turn was more than it should be goes on when that has been handed over.
-  func resumeAfterTurn(_ session: ClientSession) {
-    if session.unreadInput != nil || session.isReadingPaused { readLines(of: session) }
+  /// Goes on with a session that had enough on its hands, when it has not any more.
+  func resumeReading(of session: ClientSession) {
+    guard session.isReadingPaused || session.unreadInput != nil else { return }
+    readLines(of: session)
     updateReading(of: session)
   }
 
+  /// Closes a connection whose client leaves too much unread. Replies can be held back, notifications cannot.
   func limitUnreadOutput(of session: ClientSession) {
-    if session.isWritable { return resumeAfterTurn(session) }
+    guard !session.isWritable else { return }
     let unread = (try? session.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
     guard unread > Self.unreadOutputBytesMax, !session.isClosing else { return }
     statistics.slowReadersClosed += 1

@@ -77,6 +77,8 @@ extension SidecarCore {
   }
 
   private func serving() {
+    // Asked to stop before it had begun.
+    guard stage == .starting else { return }
     stage = .serving
     logger.info(
       "serving",

@@ -38,14 +38,16 @@ extension SidecarCore {
     if link == nil || snapshot.map(isDecidedHere) == true {
       return write(to: session) { $0.inspected(id: id, info(name, snapshot, inRedis: nil)) }
     }
-    ask(session, id, codec.inspect([name], waitingHostsMax: Self.waitingHostsMax)) { reply, writer in
+    ask(session, id, codec.inspect([name], waitingHostsMax: Self.waitingHostsMax)) { reply in
       guard let found = self.codec.decodeInspections(reply, count: 1)?.first else { return false }
-      if found.holder == .wrongType {
-        writer.failure(id: id, .wrongType)
-      } else {
-        // Looked at again: what Redis said is about now, and the local side may have moved meanwhile.
-        let snapshot = self.engine.snapshot(of: name, waitersMax: Self.waitersShownMax, now: BootClock.now())
-        writer.inspected(id: id, self.info(name, snapshot, inRedis: found))
+      // Looked at again: what Redis said is about now, and the local side may have moved meanwhile.
+      let snapshot = self.engine.snapshot(of: name, waitersMax: Self.waitersShownMax, now: BootClock.now())
+      self.write(to: session) { writer in
+        if found.holder == .wrongType {
+          writer.failure(id: id, .wrongType)
+        } else {
+          writer.inspected(id: id, self.info(name, snapshot, inRedis: found))
+        }
       }
       return true
     }
@@ -134,19 +136,17 @@ extension SidecarCore {
       }
     }
     let scan = codec.scan(cursor: position.step, namePrefix: params.prefix ?? [], count: Self.scanCount)
-    ask(session, id, scan) { reply, writer in
+    ask(session, id, scan) { reply in
       guard let (next, found) = self.codec.decodeScan(reply) else { return false }
       let page = Array(found.sorted().dropFirst(position.told).prefix(params.limit))
       let rest = ScanPosition(step: position.step, told: position.told, next: next, found: found.count)
-      if page.isEmpty {
-        writer.beginList(id: id)
-        writer.endList(cursor: rest.cursor(afterTelling: 0))
+      guard !page.isEmpty else {
+        self.write(to: session) { self.write([], [], id: id, rest, to: &$0) }
         return true
       }
-      // Answered by a second question; the first one's place among the session's is kept for it.
-      self.ask(session, id, self.codec.inspect(page, waitingHostsMax: 0)) { reply, writer in
+      self.ask(session, id, self.codec.inspect(page, waitingHostsMax: 0)) { reply in
         guard let inspections = self.codec.decodeInspections(reply, count: page.count) else { return false }
-        self.write(page, inspections, id: id, rest, to: &writer)
+        self.write(to: session) { self.write(page, inspections, id: id, rest, to: &$0) }
         return true
       }
       return true
@@ -172,10 +172,10 @@ extension SidecarCore {
 
   // MARK: Asking Redis
 
-  /// Asks Redis on behalf of a session. `answer` writes the reply, or is false when Redis' answer makes no sense.
+  /// Asks Redis on behalf of a session. `answer` replies to the client or asks on; it is false when Redis' answer makes
+  /// no sense.
   private func ask(
-    _ session: ClientSession, _ id: MessageID, _ command: RedisCommand,
-    answer: @escaping (RESPValue, inout MessageWriter) -> Bool
+    _ session: ClientSession, _ id: MessageID, _ command: RedisCommand, answer: @escaping (RESPValue) -> Bool
   ) {
     lastRequest += 1
     let request = RequestID(lastRequest)
@@ -185,14 +185,13 @@ extension SidecarCore {
       _ = session.ended(request)
       session.queriesInFlight -= 1
       guard self.sessions[session.id] === session else { return }
+      if let reply, reply.error == nil, answer(reply) { return self.touch(session) }
+      let detail = reply?.error.map { String(decoding: $0.prefix(200), as: UTF8.self) } ?? self.link?.downReason
       self.write(to: session) { writer in
-        if let reply, reply.error == nil, answer(reply, &writer) { return }
         writer.failure(id: id, .unavailable) { json in
-          let detail = reply?.error.map { String(decoding: $0.prefix(200), as: UTF8.self) } ?? self.link?.downReason
           if let detail { json.member("detail", detail) }
         }
       }
-      self.resumeAfterTurn(session)
     }
   }
 

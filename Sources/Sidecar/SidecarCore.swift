@@ -141,8 +141,9 @@ final class SidecarCore {
       session.channel.writeAndFlush(output, promise: nil)
       limitUnreadOutput(of: session)
     }
-    if isThrough(session) { session.isClosing = true }
-    if session.isClosing { close(session) }
+    if session.isClosing { return session.channel.close(promise: nil) }
+    resumeReading(of: session)
+    if isThrough(session) { closeAfterOutput(session) }
   }
 
   // MARK: Effects
