@@ -206,15 +206,6 @@ public struct RequestRefusal: Error, Equatable, Sendable {
     message: "\(Limits.unendedBytesMax) bytes came without a line end; the connection is closed",
     details: [Detail("limit", .integer(Int64(Limits.unendedBytesMax)))])
 
-  /// The answer to a request that asks, with these members of its params, for what a later version will offer.
-  public static func unsupported(id: MessageID, _ members: [String]) -> RequestRefusal {
-    RequestRefusal(
-      id: id, code: .invalidParams,
-      message: "this version of sidelock does not offer: "
-        + members.map { "\"\($0)\"" }.joined(separator: ", "),
-      details: [Detail("unsupported", .texts(members))])
-  }
-
   /// The answer to a request whose id another request has that is not yet answered. It carries no id, because a reply
   /// under that id would be taken for the other's.
   public static func idInFlight(_ id: MessageID) -> RequestRefusal {

@@ -217,13 +217,6 @@ struct ParameterTests {
     #expect(refusal["unsupported"] == .texts(["owner", "permits"]))
   }
 
-  @Test func saysWhatIsNotOffered() {
-    let refusal = RequestRefusal.unsupported(id: .integer(3), ["keepalive_ms"])
-    #expect(refusal.id == .integer(3))
-    #expect(refusal.code == .invalidParams)
-    #expect(refusal["unsupported"] == .texts(["keepalive_ms"]))
-  }
-
   // MARK: The other methods
 
   @Test(arguments: ["acquire", "list", "ping", "cancel", "initialize"]) func paramsMustBeAnObject(method: String) throws

@@ -34,6 +34,27 @@ struct SpecificationTests {
     }
   }
 
+  private func schema(_ name: String) throws -> NSDictionary {
+    let components = try #require(document["components"] as? NSDictionary)
+    let schemas = try #require(components["schemas"] as? NSDictionary)
+    return try #require(schemas[name] as? NSDictionary)
+  }
+
+  @Test func theWordsAreThoseOfTheDocument() throws {
+    #expect(try schema("LeaseState")["enum"] as? [String] == LeaseStateWord.allCases.map(\.rawValue))
+    #expect(
+      Set(reserved["lifetimes"] ?? [])
+        == Set(InitializeParams.Lifetime.allCases.map(\.rawValue)).subtracting(["socket"]))
+  }
+
+  @Test func theLimitsAreThoseOfTheDocument() throws {
+    #expect(try Set(schema("Limits")["required"] as? [String] ?? []) == text(Limits.told.map(\.name)))
+    let initialize = try #require(methods.first { $0["name"] as? String == "initialize" })
+    let example = try #require((initialize["examples"] as? [NSDictionary])?.first)
+    let value = try #require((example["result"] as? NSDictionary)?["value"] as? NSDictionary)
+    #expect(value["limits"] as? [String: Int64] == Dictionary(uniqueKeysWithValues: Limits.told.map { ("\($0)", $1) }))
+  }
+
   /// Every request of the transcripts that is answered at once with an error of JSON-RPC gets that error here too.
   @Test(arguments: ["envelope", "params"]) func theTranscriptsAreRefusedAsTheySay(transcript: String) throws {
     let path = "protocol/transcripts/\(transcript).jsonl"
