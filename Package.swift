@@ -12,6 +12,7 @@ let strict: [SwiftSetting] = [
 
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioConcurrencyHelpers = Target.Dependency.product(name: "NIOConcurrencyHelpers", package: "swift-nio")
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 
@@ -47,7 +48,8 @@ let package = Package(
     // I/O.
     .target(name: "CLinux"),
     .systemLibrary(name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
-    .target(name: "SystemdSupport", dependencies: ["CSystemd", logging], swiftSettings: strict),
+    .target(
+      name: "SystemdSupport", dependencies: ["CSystemd", logging, nioConcurrencyHelpers], swiftSettings: strict),
     .systemLibrary(name: "CLibYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
     .target(
       name: "SidelockSettings", dependencies: ["CLibYAML", "RedisProtocol", argumentParser, logging],
@@ -81,7 +83,9 @@ let package = Package(
     .testTarget(
       name: "SettingsTests", dependencies: ["SidelockSettings", "RedisProtocol", argumentParser],
       swiftSettings: strict),
-    .testTarget(name: "SystemdSupportTests", dependencies: ["SystemdSupport", logging], swiftSettings: strict),
+    .testTarget(
+      name: "SystemdSupportTests", dependencies: ["SystemdSupport", logging, nioConcurrencyHelpers],
+      swiftSettings: strict),
     // The simulator runs the real scripts in the interpreter that Redis has inside. Only tests need it: it is a part
     // of the test target, so that the daemon builds on a machine without Lua.
     .systemLibrary(

@@ -189,7 +189,7 @@ part_quickstart() {
 }
 
 part_sanitizers() {
-  swift_test "thread sanitizer" --sanitize=thread --scratch-path .build-tsan
+  TSAN_OPTIONS=suppressions=$PWD/Tests/lib/tsan.supp swift_test "thread sanitizer" --sanitize=thread --scratch-path .build-tsan
   # Leaks are looked for at the end of a process, and the runtime of Swift keeps some memory for ever.
   ASAN_OPTIONS=detect_leaks=0 swift_test "address sanitizer" --sanitize=address --scratch-path .build-asan
 }

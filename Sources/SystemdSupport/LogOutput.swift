@@ -1,7 +1,7 @@
 import Dispatch
 import Glibc
 public import Logging
-import Synchronization
+import NIOConcurrencyHelpers
 
 /// Where log lines go: standard error, written by a serial queue of its own, because a journal or a terminal that does
 /// not read would otherwise stop the event loop in the middle of a log message.
@@ -11,7 +11,7 @@ public final class LogOutput: Sendable {
     var drainQueued = false
   }
 
-  private let state = Mutex(State())
+  private let state = NIOLockedValueBox(State())
   private let queue = DispatchQueue(label: "sidelock.log")
   private let format: LogFormat
   private let write: @Sendable ([UInt8]) -> Void
@@ -45,7 +45,7 @@ public final class LogOutput: Sendable {
 
   func log(level: Logger.Level, message: String, metadata: [(String, String)]) {
     let line = format.line(level: level, message: message, metadata: metadata, time: wallClock())
-    let mustQueue = state.withLock { state in
+    let mustQueue = state.withLockedValue { state in
       state.lines.append(line)
       defer { state.drainQueued = true }
       return !state.drainQueued
@@ -55,7 +55,7 @@ public final class LogOutput: Sendable {
 
   private func drain() {
     while true {
-      let batch = state.withLock { state -> (bytes: [UInt8], dropped: Int)? in
+      let batch = state.withLockedValue { state -> (bytes: [UInt8], dropped: Int)? in
         guard !state.lines.isEmpty else {
           state.drainQueued = false
           return nil

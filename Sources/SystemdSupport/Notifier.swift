@@ -2,6 +2,7 @@ import CSystemd
 import Dispatch
 import Glibc
 public import Logging
+import NIOConcurrencyHelpers
 import Synchronization
 
 /// Tells the service manager how the daemon is doing (sd_notify), without ever making its caller wait.
@@ -24,7 +25,8 @@ public final class Notifier: Sendable {
     var timerArmed = false
   }
 
-  private let state = Mutex(State())
+  // The thread sanitizer does not see the standard library's Mutex, and takes what it guards for a race.
+  private let state = NIOLockedValueBox(State())
   private let queue = DispatchQueue(label: "sidelock.notify")
   private let isEnabled: Bool
   private let clock: @Sendable () -> UInt64
@@ -85,7 +87,7 @@ public final class Notifier: Sendable {
 
   private func put(_ change: (inout NotifyOutbox) -> Void) {
     guard isEnabled else { return }
-    let mustQueue = state.withLock { state in
+    let mustQueue = state.withLockedValue { state in
       change(&state.outbox)
       defer { state.drainQueued = true }
       return !state.drainQueued
@@ -96,7 +98,7 @@ public final class Notifier: Sendable {
   private func drain() {
     while true {
       let now = clock()
-      let (step, mustArm) = state.withLock { state in
+      let (step, mustArm) = state.withLockedValue { state in
         let step = state.outbox.next(now: now)
         switch step {
         case .send:
@@ -123,7 +125,7 @@ public final class Notifier: Sendable {
   }
 
   private func timerFired() {
-    state.withLock { state in
+    state.withLockedValue { state in
       state.timerArmed = false
       state.drainQueued = true
     }

@@ -1,7 +1,7 @@
 import Dispatch
 import Foundation
 import Logging
-import Synchronization
+import NIOConcurrencyHelpers
 import Testing
 
 @testable import SystemdSupport
@@ -9,21 +9,21 @@ import Testing
 @Suite struct NotifierTests {
   /// Collects what a notifier sends; can be told to be stuck.
   private final class Manager: Sendable {
-    private let lines = Mutex<[String]>([])
+    private let lines = NIOLockedValueBox<[String]>([])
     private let gate = DispatchSemaphore(value: 0)
     private let entered = DispatchSemaphore(value: 0)
     private let isStuck: Bool
 
     init(isStuck: Bool = false) { self.isStuck = isStuck }
 
-    var received: [String] { lines.withLock { $0 } }
+    var received: [String] { lines.withLockedValue { $0 } }
 
     func receive(_ text: String) {
       if isStuck {
         entered.signal()
         gate.wait()
       }
-      lines.withLock { $0.append(text) }
+      lines.withLockedValue { $0.append(text) }
     }
 
     func waitUntilEntered() { entered.wait() }

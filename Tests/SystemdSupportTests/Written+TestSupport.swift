@@ -1,10 +1,10 @@
-import Synchronization
+import NIOConcurrencyHelpers
 
 /// Collects what a log output writes.
 final class Written: Sendable {
-  private let bytes = Mutex<[UInt8]>([])
+  private let bytes = NIOLockedValueBox<[UInt8]>([])
 
-  var text: String { String(decoding: bytes.withLock { $0 }, as: UTF8.self) }
+  var text: String { String(decoding: bytes.withLockedValue { $0 }, as: UTF8.self) }
 
-  func append(_ more: [UInt8]) { bytes.withLock { $0 += more } }
+  func append(_ more: [UInt8]) { bytes.withLockedValue { $0 += more } }
 }
