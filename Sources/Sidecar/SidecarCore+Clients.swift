@@ -214,7 +214,7 @@ extension SidecarCore {
     if let version = params.protocolVersion, version != Limits.protocolVersion {
       return write(to: session) { writer in
         writer.failure(id: id, .unsupportedVersion) { json in
-          json.array("versions") { $0.value(Limits.protocolVersion) }
+          json.array("supported") { $0.value(Limits.protocolVersion) }
         }
       }
     }

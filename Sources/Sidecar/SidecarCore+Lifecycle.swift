@@ -1,11 +1,14 @@
 // Start, stop, status and watchdog.
 
+import Glibc
 import LockEngine
 import NIOCore
 import NIOPosix
 import RedisProtocol
 
 extension SidecarCore {
+  /// Connections that the kernel keeps for the loop until it accepts them.
+  static let backlog: Int32 = 4096
   /// How long the daemon tries to give its locks back before it stops all the same, in milliseconds.
   static let drainMillisecondsMax: Int64 = 5000
   /// How long it waits for clients to take the last replies, in milliseconds.
@@ -28,7 +31,6 @@ extension SidecarCore {
       }
       .flatMap {
         ServerBootstrap(group: core.value.loop)
-          .serverChannelOption(.backlog, value: 4096)
           .serverChannelInitializer { channel in
             channel.eventLoop.makeCompletedFuture {
               try channel.pipeline.syncOperations.addHandler(AcceptBackoffHandler())
@@ -47,6 +49,8 @@ extension SidecarCore {
           .withBoundSocket(socket.descriptor)
       }
       .map { listener in
+        // The bootstrap listens to a bound socket with a queue of 128 whatever it is told; a host has more processes.
+        listen(socket.descriptor, Self.backlog)
         core.value.listener = listener
         core.value.serving()
       }
