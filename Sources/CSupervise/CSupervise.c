@@ -241,3 +241,7 @@ int supervise_group_alive(pid_t group) {
   closedir(directory);
   return alive;
 }
+
+char **supervise_environment(void) {
+  return environ;
+}

@@ -26,10 +26,6 @@ final class AcquireTicket: Sendable {
 final class ConnectionHandler: ChannelInboundHandler {
   typealias InboundIn = ByteBuffer
 
-  /// How many acquires may be in flight. The daemon stops reading at 128 requests, and the releases and cancels that
-  /// would end the waits must still get through.
-  static let acquiresMax = 100
-
   private enum Pending {
     case call(CheckedContinuation<JSONValue, any Error>)
     case acquire(AcquireTicket, CheckedContinuation<Grant, any Error>)
@@ -44,7 +40,6 @@ final class ConnectionHandler: ChannelInboundHandler {
 
   private var machine = ClientMachine()
   private var pending: [Int64: Pending] = [:]
-  private var acquires = 0
   private var holds: [HoldKey: Hold] = [:]
   private var failure: SidelockError?
   private var context: ChannelHandlerContext?
@@ -94,13 +89,6 @@ final class ConnectionHandler: ChannelInboundHandler {
   func acquire(_ ticket: AcquireTicket, _ continuation: CheckedContinuation<Grant, any Error>) {
     if case .cancelled = ticket.state.withLock({ $0 }) { return continuation.resume(throwing: CancellationError()) }
     if let failure { return continuation.resume(throwing: failure) }
-    guard acquires < Self.acquiresMax else {
-      return continuation.resume(
-        throwing: SidelockError(
-          reason: .limit,
-          message: "\(Self.acquiresMax) requests for locks wait on this connection already; use another one"))
-    }
-    acquires += 1
     let id = send("acquire", ticket.params, .acquire(ticket, continuation))
     ticket.state.withLock { $0 = .sent(id: id) }
   }
@@ -133,7 +121,6 @@ final class ConnectionHandler: ChannelInboundHandler {
     case .call(let continuation): continuation.resume(with: result.mapError { $0 })
     case .releaseOfCancelled(let continuation): continuation.resume(throwing: CancellationError())
     case .acquire(let ticket, let continuation):
-      acquires -= 1
       let wasCancelled = ticket.state.withLock { state in
         defer { state = .done }
         if case .cancelled = state { return true } else { return false }

@@ -50,7 +50,7 @@ public final class Lock: Sendable {
   /// - Throws: ``SidelockError``, of reason `lost` when the lock was lost before.
   public func extend(maxHold: Duration?) async throws {
     if let notice = hold.notice { throw SidelockError(lost: notice) }
-    let limit: JSONValue = maxHold.map { .int($0.wholeMilliseconds) } ?? .null
+    let limit: JSONValue = maxHold.map { .int($0.holdMilliseconds) } ?? .null
     _ = try await client.call("extend", params: ["name": .string(name), "token": .int(token), "max_hold_ms": limit])
   }
 }
@@ -61,9 +61,14 @@ extension SidelockError {
     self.init(
       reason: .lost, message: "the lock \(notice.name) was lost: \(notice.reason)",
       data: [
-        "reason": "lost", "name": .string(notice.name), "token": .int(notice.token), "cause": .string(notice.reason),
+        "reason": "lost", "name": .string(notice.name), "token": .int(notice.token), "lost": .string(notice.reason),
       ])
   }
+}
+
+extension Duration {
+  /// The longest time that the protocol takes: a year of 365 days, in milliseconds.
+  package static let protocolMillisecondsMax: Int64 = 31_536_000_000
 }
 
 /// What a grant says.
@@ -130,6 +135,11 @@ final class Hold: Sendable {
 }
 
 extension Duration {
+  /// The time as a `max_hold_ms`.
+  package var holdMilliseconds: Int64 {
+    min(max(wholeMilliseconds, 1), Self.protocolMillisecondsMax)
+  }
+
   /// Whole milliseconds, rounded up, from 0 to what fits: a wait that is not a try does not become one.
   package var wholeMilliseconds: Int64 {
     let (seconds, attoseconds) = components

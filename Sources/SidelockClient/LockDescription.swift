@@ -10,8 +10,10 @@ public struct LockDescription: Hashable, Sendable {
     public var uid: Int64?
     /// The name of the process.
     public var command: String?
-    /// The systemd unit of the process.
-    public var unit: String?
+    /// The daemon's name for the connection.
+    public var session: String?
+    /// Whether it is a process that does not use sidelock.
+    public var isForeign: Bool
     /// The client's own note.
     public var meta: String?
     /// The fencing token; nil for one who waits.
@@ -26,7 +28,8 @@ public struct LockDescription: Hashable, Sendable {
       pid = value["pid"]?.intValue
       uid = value["uid"]?.intValue
       command = value["command"]?.stringValue
-      unit = value["unit"]?.stringValue
+      session = value["session"]?.stringValue
+      isForeign = value["foreign"]?.boolValue ?? false
       meta = value["meta"]?.stringValue
       token = value["token"]?.intValue
       heldMilliseconds = value["held_ms"]?.intValue
@@ -40,9 +43,11 @@ public struct LockDescription: Hashable, Sendable {
   public var mode: String?
   /// Who holds it.
   public var holders: [Participant]
-  /// Who waits for it on this host, first come first.
+  /// How many wait for it on this host.
+  public var waiting: Int64
+  /// The first of those who wait on this host, in their order; `list` leaves them out.
   public var waiters: [Participant]
-  /// The state of this host's lease.
+  /// The state of this host's lease; `idle` is one that nobody uses: the lock is free.
   public var leaseState: String?
   /// For how many milliseconds the lease is valid without renewal.
   public var leaseValidMilliseconds: Int64?
@@ -54,6 +59,7 @@ public struct LockDescription: Hashable, Sendable {
     name = value["name"]?.stringValue ?? ""
     mode = value["mode"]?.stringValue
     holders = (value["holders"]?.arrayValue ?? []).map(Participant.init)
+    waiting = value["waiting"]?.intValue ?? 0
     waiters = (value["waiters"]?.arrayValue ?? []).map(Participant.init)
     leaseState = value["lease"]?["state"]?.stringValue
     leaseValidMilliseconds = value["lease"]?["valid_ms"]?.intValue

@@ -13,7 +13,8 @@ public final class SidelockClient: Sendable {
     case forever
     /// Not at all: have it now, or fail with reason `busy`.
     case `try`
-    /// No longer than that, else fail with reason `timeout`. It is counted in milliseconds, rounded up.
+    /// No longer than that, else fail with reason `timeout`. It is counted in milliseconds, rounded up, and a year at
+    /// most.
     case limit(Duration)
 
     /// The protocol's `wait_ms`.
@@ -21,8 +22,7 @@ public final class SidelockClient: Sendable {
       switch self {
       case .forever: nil
       case .try: 0
-      // 2^53 - 1, the largest whole number that every JSON reader keeps.
-      case .limit(let duration): min(duration.wholeMilliseconds, 9_007_199_254_740_991)
+      case .limit(let duration): min(duration.wholeMilliseconds, Duration.protocolMillisecondsMax)
       }
     }
   }
@@ -112,7 +112,7 @@ public final class SidelockClient: Sendable {
     var params = JSONObject()
     params.append("name", .string(name))
     if let milliseconds = wait.milliseconds { params.append("wait_ms", .int(milliseconds)) }
-    if let maxHold { params.append("max_hold_ms", .int(maxHold.wholeMilliseconds)) }
+    if let maxHold { params.append("max_hold_ms", .int(maxHold.holdMilliseconds)) }
     if let meta { params.append("meta", .string(meta)) }
     let hold = Hold(onLost: onLost)
     let ticket = AcquireTicket(name: name, params: .object(params), hold: hold)

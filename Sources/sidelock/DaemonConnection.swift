@@ -15,6 +15,14 @@ final class DaemonConnection {
     close(descriptor)
   }
 
+  /// Lets a wait for the daemon end with an error after that time.
+  func limitWaits(milliseconds: Int64) throws(SidelockError) {
+    var time = timeval(tv_sec: Int(milliseconds / 1000), tv_usec: Int(milliseconds % 1000) * 1000)
+    for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
+      setsockopt(descriptor, SOL_SOCKET, option, &time, socklen_t(MemoryLayout<timeval>.size))
+    }
+  }
+
   /// Sends a request and gives its id.
   func request(_ method: String, _ params: JSONValue? = nil) throws(SidelockError) -> Int64 {
     let (id, line) = machine.request(method, params)
@@ -37,7 +45,9 @@ final class DaemonConnection {
 
   /// Waits for input and gives what came.
   func read() throws(SidelockError) -> [ClientMachine.Event] {
-    let bytes = try Descriptor.read(descriptor) ?? []
+    guard let bytes = try Descriptor.read(descriptor) else {
+      throw SidelockError(reason: .connectionLost, message: "the daemon does not answer; it may hang")
+    }
     guard !bytes.isEmpty else {
       throw SidelockError(reason: .connectionLost, message: "the connection to the daemon ended")
     }

@@ -70,7 +70,9 @@ struct RunCommand: ParsableCommand {
 
   @Option(
     name: .customLong("max-hold"),
-    help: ArgumentHelp("Have the lock taken away, and COMMAND ended, after that time.", valueName: "seconds"))
+    help: ArgumentHelp(
+      "Have the lock taken away after that time. COMMAND is then ended at once: SIGKILL comes right behind SIGTERM.",
+      valueName: "seconds"))
   var maxHold: Double?
 
   @Option(help: ArgumentHelp("A note that list and inspect show (up to 1 KiB).", valueName: "text"))
@@ -117,8 +119,9 @@ struct RunCommand: ParsableCommand {
 
   /// Seconds as whole milliseconds, rounded up, so that a short wait does not become a try.
   static func milliseconds(_ seconds: Double, _ option: String) throws -> Int64 {
-    guard seconds.isFinite, seconds >= 0, seconds <= 1e9 else {
-      throw ValidationError("\(option) must lie between 0 and 1000000000 seconds.")
+    let secondsMax = Double(Duration.protocolMillisecondsMax / 1000)
+    guard seconds >= 0, seconds <= secondsMax else {
+      throw ValidationError("\(option) must lie between 0 and \(Int64(secondsMax)) seconds (a year).")
     }
     return Int64((seconds * 1000).rounded(.up))
   }

@@ -1,8 +1,8 @@
 #ifndef SIDELOCK_CSUPERVISE_H
 #define SIDELOCK_CSUPERVISE_H
 
-// What `sidelock run` needs around fork(2). Swift cannot express it: between fork and exec only async-signal-safe
-// functions may be called. The caller must have a single thread.
+// What `sidelock run` needs around fork(2), which Swift cannot express, and a few headers that Swift's module of the C
+// library leaves out. Whoever calls what forks must have a single thread.
 
 #include <stdint.h>
 #include <sys/epoll.h>
@@ -57,6 +57,9 @@ enum supervise_change supervise_child_change(pid_t process, int *status);
 
 /// Whether a process of `group` is left that is no zombie; also 1 when that cannot be found out.
 int supervise_group_alive(pid_t group);
+
+/// The environment of this process, NULL-terminated.
+char **supervise_environment(void);
 
 /// Milliseconds on CLOCK_BOOTTIME, which goes on while the host is suspended.
 int64_t supervise_boot_milliseconds(void);

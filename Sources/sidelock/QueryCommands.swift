@@ -1,0 +1,189 @@
+import ArgumentParser
+import Glibc
+import SidelockClient
+
+/// Whether to write for people rather than for programs.
+struct OutputOptions: ParsableArguments {
+  @Flag(help: "Print JSON on a terminal, too; in a pipe it is always JSON.")
+  var json = false
+
+  var isForPeople: Bool { !json && isatty(STDOUT_FILENO) == 1 }
+}
+
+struct ListCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "list",
+    abstract: "List locks.",
+    discussion: """
+      Shows the locks that this host holds, waits for or keeps idle, or with --all every lock in Redis: a table on a \
+      terminal, in a pipe a JSON array with one lock a line. A lock whose lease is idle is free.
+
+      EXAMPLES
+        sidelock list --prefix deploy/
+        sidelock list --all | jq -r '.[].name'
+      """)
+
+  @OptionGroup var connection: ConnectionOptions
+  @OptionGroup var output: OutputOptions
+
+  @Option(help: "Only names that begin with this.")
+  var prefix: String?
+
+  @Flag(name: .shortAndLong, help: "The locks of all hosts.")
+  var all = false
+
+  func run() throws {
+    try reportingErrors {
+      let daemon = try connection.open()
+      var query = ListQuery(prefix: prefix, allHosts: all)
+      var locks: [LockDescription] = []
+      repeat {
+        locks += query.received(try daemon.call("list", query.params))
+      } while query.hasMore
+      if output.isForPeople {
+        for line in Self.table(locks).lines { Descriptor.print(line) }
+      } else {
+        let lines = locks.map(\.json.serialized).joined(separator: ",\n")
+        Descriptor.print(lines.isEmpty ? "[]" : "[\n\(lines)\n]")
+      }
+    }
+  }
+
+  static func table(_ locks: [LockDescription]) -> Table {
+    var table = Table(
+      headings: ["NAME", "HOLDER", "HELD", "TOKEN", "WAITING", "LEASE", "NOTE"], rightAligned: [2, 3, 4])
+    for lock in locks {
+      let holder = lock.holders.first
+      table.append([
+        lock.name, holder?.summary ?? "-", holder?.heldMilliseconds.map(readable) ?? "-",
+        holder?.token.map { "\($0)" } ?? "-", "\(lock.waiting)", lock.leaseState ?? "-", holder?.meta ?? "",
+      ])
+    }
+    return table
+  }
+}
+
+extension LockDescription.Participant {
+  /// Who it is, in a few words; only the beginning of a long command line.
+  var summary: String {
+    if isForeign { return "not a sidelock client" }
+    let name = command.map { $0.count > 40 ? "\($0.prefix(39))…" : $0 }
+    let process = [name, pid.map { "pid \($0)" }].compactMap { $0 }.joined(separator: ", ")
+    switch (process.isEmpty, host) {
+    case (true, let host): return host ?? "-"
+    case (false, let host?): return "\(process) on \(host)"
+    case (false, nil): return process
+    }
+  }
+}
+
+struct InspectCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "inspect",
+    abstract: "Show who holds a lock and who waits for it.",
+    discussion: """
+      EXAMPLE
+        sidelock inspect deploy | jq .holders
+      """)
+
+  @OptionGroup var connection: ConnectionOptions
+  @OptionGroup var output: OutputOptions
+
+  @Argument(help: "The lock's name.")
+  var name: String
+
+  func run() throws {
+    try reportingErrors {
+      let result = try connection.open().call("inspect", ["name": .string(name)])
+      guard output.isForPeople else { return Descriptor.print(result.serialized) }
+      for line in Self.lines(LockDescription(result)) { Descriptor.print(line) }
+    }
+  }
+
+  static func lines(_ lock: LockDescription) -> [String] {
+    let validity = lock.leaseValidMilliseconds.map { ", valid for \(readable(milliseconds: $0))" } ?? ""
+    var lines = [
+      "Lock:     \(printable(lock.name))",
+      "State:    \(lock.holders.isEmpty ? "free" : lock.mode ?? "held")",
+      "Lease:    \(lock.leaseState ?? "none")\(validity)",
+    ]
+    for holder in lock.holders {
+      lines.append("Holder:   \(printable(holder.summary))")
+      if let uid = holder.uid { lines.append("  user    \(uid)") }
+      if let token = holder.token { lines.append("  token   \(token)") }
+      if let held = holder.heldMilliseconds { lines.append("  held    \(readable(milliseconds: held))") }
+      if let meta = holder.meta { lines.append("  note    \(printable(meta))") }
+    }
+    lines.append("Waiting:  \(lock.waiting)\(lock.waiting > 0 ? " on this host" : "")")
+    for waiter in lock.waiters {
+      let time = waiter.waitedMilliseconds.map { " for \(readable(milliseconds: $0))" } ?? ""
+      lines.append("  \(printable(waiter.summary))\(time)")
+    }
+    if lock.waiting > Int64(lock.waiters.count), !lock.waiters.isEmpty {
+      lines.append("  and \(lock.waiting - Int64(lock.waiters.count)) more")
+    }
+    return lines
+  }
+}
+
+struct PingCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "ping",
+    abstract: "Ask whether the daemon answers.",
+    discussion: "Exits with 0 when it does and with 69 when it does not within --timeout.")
+
+  @OptionGroup var connection: ConnectionOptions
+  @OptionGroup var output: OutputOptions
+
+  @Option(help: ArgumentHelp("How long to wait for the answer.", valueName: "seconds"))
+  var timeout: Double = 5
+
+  func validate() throws {
+    guard try RunCommand.milliseconds(timeout, "--timeout") > 0 else {
+      throw ValidationError("--timeout must be greater than 0.")
+    }
+  }
+
+  func run() throws {
+    let limit = try RunCommand.milliseconds(timeout, "--timeout")
+    try reportingErrors {
+      let clock = ContinuousClock()
+      let start = clock.now
+      let daemon = try connection.open()
+      try daemon.limitWaits(milliseconds: limit)
+      _ = try daemon.call("ping")
+      let microseconds = (clock.now - start) / .microseconds(1)
+      if output.isForPeople {
+        Descriptor.print("the daemon answers (\(Int(microseconds)) µs)")
+      } else {
+        Descriptor.print("{\"microseconds\":\(Int(microseconds))}")
+      }
+    }
+  }
+}
+
+struct StatsCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "stats", abstract: "Show the daemon's counters and gauges.")
+
+  @OptionGroup var connection: ConnectionOptions
+  @OptionGroup var output: OutputOptions
+
+  func run() throws {
+    try reportingErrors {
+      let result = try connection.open().call("stats")
+      guard output.isForPeople else { return Descriptor.print(result.serialized) }
+      var table = Table(headings: ["NAME", "VALUE"], rightAligned: [1])
+      for (name, value) in Self.flatten(result, path: "") { table.append([name, value]) }
+      for line in table.lines { Descriptor.print(line) }
+    }
+  }
+
+  /// The leaves of a nested object, with their dotted paths.
+  static func flatten(_ value: JSONValue, path: String) -> [(String, String)] {
+    guard case .object(let object) = value else { return [(path, value.stringValue ?? value.serialized)] }
+    return object.members.flatMap { member in
+      flatten(member.value, path: path.isEmpty ? member.key : "\(path).\(member.key)")
+    }
+  }
+}
