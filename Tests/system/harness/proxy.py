@@ -97,6 +97,13 @@ class Proxy:
                 self.cut()
         os.write(self.wake_write, b".")
 
+    def send_down(self, data):
+        """Says something to the daemon that Redis never said."""
+        with self.lock:
+            for pair in self.pairs:
+                pair.to_down += data
+        os.write(self.wake_write, b".")
+
     def count(self, matches):
         with self.lock:
             return sum(1 for words in self.commands if matches(words))
