@@ -148,6 +148,14 @@ struct ParameterTests {
     for text in ["9007199254740991\(zeros)1e-30000", "9007199254740991.\(zeros)1", "1e-30000", "0.\(zeros)1"] {
       expect(try refusal("release", #"{"name":"a","token":\#(text)}"#), field: "token")
     }
+    // Too many digits to be kept: only their last place decides whether it is an integer.
+    let ones = String(repeating: "1", count: 30)
+    for text in ["\(ones)01e-1", "\(ones).01", "\(ones)e-1"] {
+      expect(try refusal("release", #"{"name":"a","token":\#(text)}"#), field: "token")
+    }
+    for text in ["\(ones)010e-1", "\(ones).0", "\(ones)e1"] {
+      expect(try refusal("release", #"{"name":"a","token":\#(text)}"#), field: "token", limit: 9_007_199_254_740_991)
+    }
     expect(try refusal("release", #"{"name":"a","token":-0}"#), field: "token", limit: 1)
     expect(try refusal("release", #"{"name":"a","token":1\#(zeros)}"#), field: "token", limit: 9_007_199_254_740_991)
   }
