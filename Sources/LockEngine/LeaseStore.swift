@@ -17,7 +17,8 @@ public enum LeaseCommand: Hashable, Sendable {
 
   /// Neither hold `name` nor wait for it under this attempt; hand it to the next host if it was held.
   ///
-  /// `firstUnused`: the first token of the reserved block that was not issued; nil when it is not known.
+  /// `firstUnused`: the first token of the reserved block that was not issued; nil when none of it was, because this
+  /// host never heard of a grant under this attempt.
   case release(name: LockName, attempt: UInt64, firstUnused: Token?)
 
   /// Put the expiry of each lease off, where this host still holds it under that attempt.

@@ -50,13 +50,13 @@ extension LockEngine {
     case .held(let lease) where lease.attempt == attempt:
       guard lease.validUntil <= now else { return leaseEnds.push((lock, attempt), at: lease.validUntil) }
       counters.leasesLost += 1
-      setLease(lock, .lost(attempt: attempt, graceEnds: lease.graceEnds))
+      setLease(lock, .lost(attempt: attempt, graceEnds: lease.graceEnds, firstUnused: lease.nextToken))
       if let hold = lock.hold { lose(hold, reason: .leaseExpired, graceEnds: lease.graceEnds, now: now) }
       leaseEnds.push((lock, attempt), at: max(lease.graceEnds, now))
-    case .lost(let lost, _) where lost == attempt:
+    case .lost(let lost, _, let firstUnused) where lost == attempt:
       // The key has expired, or is about to; should it be there still, it is of no use to anybody.
       setLease(lock, .none)
-      sendRelease(lock, attempt: attempt, firstUnused: nil, now: now)
+      sendRelease(lock, attempt: attempt, firstUnused: firstUnused, now: now)
       advance(lock, now: now)
     case .none, .asking, .queued, .held, .lost:
       break
@@ -70,7 +70,8 @@ extension LockEngine {
       if waiter.isTry {
         refuse(waiter, waiter.knowsHolder ? .busy(holderSummary(of: lock)) : .unavailable(nil), now: now)
       } else {
-        refuse(waiter, storeIsUsable ? .timeout(holderSummary(of: lock)) : .unavailable(nil), now: now)
+        let isKnown = storeIsUsable && lock.storeRefusal == nil
+        refuse(waiter, isKnown ? .timeout(holderSummary(of: lock)) : .unavailable(lock.storeRefusal), now: now)
       }
       if lock.isUnused { advance(lock, now: now) }
     case .maxHold(let hold):

@@ -122,6 +122,7 @@ extension LockEngine {
       }
       lock.recheckAt = nil
       lock.remoteHolder = .unknown
+      lock.storeRefusal = nil
       refuseAllTries(of: lock, .unavailable(nil), now: now)
       if lock.isUnused { advance(lock, now: now) }
     }
@@ -153,6 +154,7 @@ extension LockEngine {
   ) {
     // An attempt that was given up meanwhile: its release is behind it on the same connection.
     guard lock.lease.attempt == attempt else { return }
+    lock.storeRefusal = nil
     switch reply {
     case .granted(let grant):
       leaseGranted(lock, attempt: attempt, grant, executedAfter: sentAt, now: now)
@@ -199,6 +201,7 @@ extension LockEngine {
       sendRelease(lock, attempt: attempt, firstUnused: nil, now: now)
     case .transient(let words):
       setLease(lock, .asking(attempt: attempt, wasSent: true))
+      lock.storeRefusal = words
       refuseAllTries(of: lock, .unavailable(words), now: now)
       if !lock.isUnused { recheck(lock, at: now.adding(milliseconds: configuration.foreignPollMilliseconds)) }
     }

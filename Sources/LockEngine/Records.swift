@@ -19,6 +19,8 @@ final class LockRecord {
   var recheckAt: BootInstant?
   /// Who has the lock, when it is not this host.
   var remoteHolder = HolderSummary.unknown
+  /// The words in which the store refused the last ask; nil when it did not.
+  var storeRefusal: String?
   /// The highest token that was given out here.
   var tokenFloor: Token = 0
 
@@ -51,7 +53,7 @@ enum Lease {
   case queued(attempt: UInt64)
   case held(HeldLease)
   /// It had it and could not renew it. Until the end of the grace nobody else can have it, and nobody here shall.
-  case lost(attempt: UInt64, graceEnds: BootInstant)
+  case lost(attempt: UInt64, graceEnds: BootInstant, firstUnused: Token)
 
   var attempt: UInt64? {
     switch self {
@@ -59,7 +61,7 @@ enum Lease {
     case .asking(let attempt, _): attempt
     case .queued(let attempt): attempt
     case .held(let lease): lease.attempt
-    case .lost(let attempt, _): attempt
+    case .lost(let attempt, _, _): attempt
     }
   }
 

@@ -13,9 +13,10 @@ public struct LeaseCodec: Sendable {
   /// The length of a lease, in milliseconds.
   public let leaseMilliseconds: Int64
 
-  /// How many tokens a lease reserves. Token blocks follow the clock in microseconds, so that this is also how many
-  /// microseconds a lost counter may be behind.
-  static let tokenCount: Int64 = 1 << 20
+  /// How many tokens a lease reserves: a hand-over needs one, and when they are used up the lease is taken anew. The
+  /// counter follows Redis' clock in microseconds, so that a host that dies takes it ahead of the clock by 65 ms, which
+  /// is less than the shortest lease; a counter that is lost is therefore made up for by the clock.
+  static let tokenCount: Int64 = 1 << 16
   /// How long a counter outlives the last grant, in milliseconds: a day, by which Redis' clock may be set back.
   static let fenceMilliseconds: Int64 = 86_400_000
 

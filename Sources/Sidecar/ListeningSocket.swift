@@ -25,8 +25,11 @@ public struct SocketUnavailable: Error, CustomStringConvertible {
 /// The claim is a lock on `<path>.lock` that the kernel gives up with the process: so of two daemons that start at one
 /// moment only one takes the path, and a socket file that a crash left behind is known to be nobody's.
 struct ListeningSocket: Sendable {
+  /// Connections that the kernel keeps until they are accepted.
+  static let backlog: Int32 = 4096
+
   let path: String
-  /// The bound socket.
+  /// The socket. It listens already: whoever connects before the daemon serves waits for it.
   let descriptor: CInt
   private let claim: CInt
   private let device: UInt64
@@ -123,10 +126,11 @@ struct ListeningSocket: Sendable {
     let result = withAddress(address) { Glibc.bind(descriptor, $0, $1) }
     let failure = errno
     umask(previous)
-    guard result == 0 else {
+    guard result == 0, listen(descriptor, backlog) == 0 else {
+      if result != 0 { errno = failure }
+      let reason = errorText()
       Glibc.close(descriptor)
-      errno = failure
-      throw SocketUnavailable(description: "cannot bind \(path): \(errorText())")
+      throw SocketUnavailable(description: "cannot bind \(path): \(reason)")
     }
     return descriptor
   }

@@ -7,8 +7,6 @@ import NIOPosix
 import RedisProtocol
 
 extension SidecarCore {
-  /// Connections that the kernel keeps for the loop until it accepts them.
-  static let backlog: Int32 = 4096
   /// How long the daemon tries to give its locks back before it stops all the same, in milliseconds.
   static let drainMillisecondsMax: Int64 = 5000
   /// How long it waits for clients to take the last replies, in milliseconds.
@@ -50,7 +48,7 @@ extension SidecarCore {
       }
       .map { listener in
         // The bootstrap listens to a bound socket with a queue of 128 whatever it is told; a host has more processes.
-        listen(socket.descriptor, Self.backlog)
+        listen(socket.descriptor, ListeningSocket.backlog)
         core.value.listener = listener
         core.value.serving()
       }

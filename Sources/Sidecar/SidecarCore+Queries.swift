@@ -38,27 +38,34 @@ extension SidecarCore {
     if link == nil || snapshot.map(isDecidedHere) == true {
       return write(to: session) { $0.inspected(id: id, info(name, snapshot, inRedis: nil)) }
     }
-    ask(session, id, codec.inspect([name], waitingHostsMax: Self.waitingHostsMax)) { reply in
+    // Without Redis, what this host knows of a lock is still worth telling, if it is anything.
+    let fallback = snapshot == nil ? nil : { self.write(to: session) { $0.inspected(id: id, self.localInfo(name)) } }
+    ask(session, id, codec.inspect([name], waitingHostsMax: Self.waitingHostsMax), fallback: fallback) { reply in
       guard let found = self.codec.decodeInspections(reply, count: 1)?.first else { return false }
-      // Looked at again: what Redis said is about now, and the local side may have moved meanwhile.
-      let snapshot = self.engine.snapshot(of: name, waitersMax: Self.waitersShownMax, now: BootClock.now())
       self.write(to: session) { writer in
         if found.holder == .wrongType {
           writer.failure(id: id, .wrongType)
         } else {
-          writer.inspected(id: id, self.info(name, snapshot, inRedis: found))
+          writer.inspected(id: id, self.localInfo(name, inRedis: found))
         }
       }
       return true
     }
   }
 
-  /// Whether this host has the lease, so that Redis can tell nothing about the holder that is not known here.
+  /// Whether this host has the lease, or nobody can have it yet, so that Redis can tell nothing about the holder that is
+  /// not known here.
   private func isDecidedHere(_ snapshot: LockSnapshot) -> Bool {
     switch snapshot.leaseState {
-    case .held, .idle: true
-    case .none, .asking, .waiting, .lost: false
+    case .held, .idle, .lost: true
+    case .none, .asking, .waiting: false
     }
+  }
+
+  /// A lock as it is now on this host, and what Redis just said about it.
+  private func localInfo(_ name: LockName, inRedis found: LockInspection? = nil) -> LockInfo {
+    info(
+      name, engine.snapshot(of: name, waitersMax: Self.waitersShownMax, now: BootClock.now()), inRedis: found)
   }
 
   private func info(_ name: LockName, _ snapshot: LockSnapshot?, inRedis found: LockInspection?) -> LockInfo {
@@ -173,9 +180,10 @@ extension SidecarCore {
   // MARK: Asking Redis
 
   /// Asks Redis on behalf of a session. `answer` replies to the client or asks on; it is false when Redis' answer makes
-  /// no sense.
+  /// no sense. `fallback` replies when there is no answer; without it the client is told that there is none.
   private func ask(
-    _ session: ClientSession, _ id: MessageID, _ command: RedisCommand, answer: @escaping (RESPValue) -> Bool
+    _ session: ClientSession, _ id: MessageID, _ command: RedisCommand, fallback: (() -> Void)? = nil,
+    answer: @escaping (RESPValue) -> Bool
   ) {
     lastRequest += 1
     let request = RequestID(lastRequest)
@@ -186,6 +194,7 @@ extension SidecarCore {
       session.queriesInFlight -= 1
       guard self.sessions[session.id] === session else { return }
       if let reply, reply.error == nil, answer(reply) { return self.touch(session) }
+      if let fallback { return fallback() }
       let detail = reply?.error.map { String(decoding: $0.prefix(200), as: UTF8.self) } ?? self.link?.downReason
       self.write(to: session) { writer in
         writer.failure(id: id, .unavailable) { json in

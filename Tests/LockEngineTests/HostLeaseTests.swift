@@ -89,7 +89,7 @@ import Testing
     script.pass(milliseconds: 1)
     #expect(
       script.sent() == [
-        .release(name: x, attempt: 1, firstUnused: nil),
+        .release(name: x, attempt: 1, firstUnused: 101),
         .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 100),
       ])
   }
@@ -263,6 +263,11 @@ import Testing
     let ids = script.takeSent()
     script.reply(.failed(.transient("LOADING")), to: ids.first)
     #expect(script.take().compactMap(\.refusal) == [.unavailable("LOADING")])
+    script.acquire(alice, wait: 60)
+    script.pass(milliseconds: 60)
+    #expect(script.take().compactMap(\.refusal) == [.unavailable("LOADING")])
+    script.pass(milliseconds: 40)
+    script.reply(.failed(.transient("LOADING")), to: script.takeSent().first)
     script.pass(milliseconds: 100)
     script.reply(granted(9), to: script.takeSent().first)
     #expect(script.take().compactMap(\.grantedSession) == [bob])
