@@ -66,8 +66,11 @@ def test_redis_stopped_for_longer_than_the_lease(lab, measured):
 
     # No neighbour is given a lock of which the lease has ended, and nobody is reported as its holder.
     assert neighbour.poll() is None
-    # What another host does now cannot be known, so that inspect says nothing.
-    error = neighbour.error_of(neighbour.request("inspect", name="lock-0"))
+    # What this host knows is told; of a lock of which it knows nothing, nothing can be.
+    inspected = neighbour.call("inspect", name="lock-0")
+    assert inspected["holders"] == [] and inspected["waiting"] == 1
+    assert inspected["lease"]["state"] in ("lost", "asking")
+    error = neighbour.error_of(neighbour.request("inspect", name="never heard of"))
     assert error.reason == "unavailable"
     assert not any(lock["holders"] for lock in neighbour.call("list")["locks"])
     for holder in holders:
