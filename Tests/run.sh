@@ -194,16 +194,22 @@ part_sanitizers() {
   ASAN_OPTIONS=detect_leaks=0 swift_test "address sanitizer" --sanitize=address --scratch-path .build-asan
 }
 
-mkdir -p "$log_directory"
-if ! command -v swift >/dev/null; then
-  echo "There is no swift on PATH; get a toolchain from swift.org." >&2
-  exit 1
-fi
-note "installing what is missing …"
-if ! install_everything; then
-  count 0 1 "install"
+main() {
+  mkdir -p "$log_directory"
+  if ! command -v swift >/dev/null; then
+    echo "There is no swift on PATH; get a toolchain from swift.org." >&2
+    exit 1
+  fi
+  note "installing what is missing …"
+  if ! install_everything; then
+    count 0 1 "install"
+    finish
+    exit 1
+  fi
+  for part in "${parts[@]}"; do "part_$part"; done
   finish
-  exit 1
-fi
-for part in "${parts[@]}"; do "part_$part"; done
-finish
+}
+
+# In one piece, so that an edit of this file does not change a run that is under way.
+main
+exit

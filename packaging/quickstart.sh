@@ -78,7 +78,7 @@ started=$SECONDS
 for product in sidelockd sidelock; do
   swift build -c release --static-swift-stdlib --product "$product" || fail "the build failed"
 done
-bin=$(swift build -c release --static-swift-stdlib --show-bin-path)
+bin=$PWD/.build/release
 echo "Built in $((SECONDS - started)) s."
 
 directory=$(mktemp -d "${TMPDIR:-/tmp}/sidelock.XXXXXX")

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Prints how many tests a JUnit report has, how many failed, and how many were skipped."""
+"""Reads a JUnit report: prints how many tests it has, how many failed and how many were skipped, and then the names of
+those two kinds, one a line."""
 
 import sys
 import xml.etree.ElementTree
 
-suites = list(xml.etree.ElementTree.parse(sys.argv[1]).getroot().iter("testsuite"))
+root = xml.etree.ElementTree.parse(sys.argv[1]).getroot()
+suites = list(root.iter("testsuite"))
 
 
 def total(*names):
@@ -12,3 +14,6 @@ def total(*names):
 
 
 print(total("tests"), total("failures", "errors"), total("skipped"))
+for case in root.iter("testcase"):
+    if any(child.tag in ("failure", "error", "skipped") for child in case):
+        print(f"{case.get('classname')}.{case.get('name')}")

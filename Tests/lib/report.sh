@@ -62,9 +62,11 @@ check() {
 # count_xunit NAME STATUS FILE counts the test cases of a runner's report. A skipped test counts as failed, and so do a
 # report without any test and a runner that failed for a reason that its report does not tell.
 count_xunit() {
-  local name=$1 status=$2 file=$3 tests=0 bad=0 skipped=0
+  local name=$1 status=$2 file=$3 tests=0 bad=0 skipped=0 lines=()
   if [ -s "$file" ]; then
-    read -r tests bad skipped < <(python3 Tests/lib/count_xunit.py "$file")
+    mapfile -t lines < <(python3 Tests/lib/count_xunit.py "$file")
+    read -r tests bad skipped <<<"${lines[0]-0 0 0}"
+    failures+=("${lines[@]:1}")
   fi
   if [ "$skipped" != 0 ]; then note "$name: $skipped skipped, which is not allowed"; fi
   if [ "$tests" = 0 ]; then note "$name: no test ran"; fi
