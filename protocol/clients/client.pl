@@ -30,10 +30,11 @@ sub call {
 
 # Reads until a line is complete. A lost lock ends the program.
 sub next_message {
-    until ($buffer =~ s/^([^\n]*)\n//) {
+    my $end;
+    while (($end = index $buffer, "\n") < 0) {
         sysread($socket, $buffer, 65536, length $buffer) or die "the daemon closed the connection\n";
     }
-    my $message = $json->decode($1);
+    my $message = $json->decode(substr $buffer, 0, $end + 1, '');
     if (($message->{method} // '') eq 'lost') {
         print "lost $message->{params}{reason}\n";
         exit 3;
