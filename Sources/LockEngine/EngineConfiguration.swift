@@ -12,7 +12,8 @@ public struct EngineConfiguration: Equatable, Sendable {
   public var tier: Tier
   /// The lengths of a lease's stages.
   public var timeline: LeaseTimeline
-  /// How long a lease that nobody uses stays here, in milliseconds; 0: it is given back at once.
+  /// How long a lease that nobody uses stays here, in milliseconds, when this host came back to its name within that
+  /// time; every other lease is given back at once, and with 0 all are.
   public var lingerMilliseconds: Int64
   /// How many times a lock may pass from client to client on this host while another host waits.
   public var cohortHandoversMax: Int

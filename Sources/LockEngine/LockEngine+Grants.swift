@@ -36,7 +36,9 @@ extension LockEngine {
       setLease(lock, .none)
     case .held(var lease):
       let linger = configuration.lingerMilliseconds
-      if linger == 0 || lease.contendedSince != nil || isShuttingDown {
+      let isWorthKeeping = linger > 0 && (lock.cameBack || lease.grants > 1)
+      if !isWorthKeeping || lease.contendedSince != nil || isShuttingDown {
+        recentReleases.insert(lock.name, now: now)
         giveBack(lock, lease, now: now)
       } else if lease.idleUntil == nil {
         let until = now.adding(milliseconds: linger)

@@ -25,6 +25,7 @@ extension LockEngine {
     case .none, .held, .lost:
       lastAttempt += 1
       attempt = lastAttempt
+      lock.cameBack = recentReleases.contains(lock.name, now: now)
     }
     lock.recheckAt = nil
     lock.ask += 1

@@ -33,6 +33,7 @@ public final class LockEngine {
   var leaseEnds = DeadlineQueue<(lock: LockRecord, attempt: UInt64)>()
   var renewals = DeadlineQueue<(lock: LockRecord, attempt: UInt64)>()
   var deadlines = DeadlineQueue<Deadline>()
+  var recentReleases: RecentReleases
   var counters = EngineCounters()
   var heldCount = 0
   var waitingCount = 0
@@ -40,6 +41,7 @@ public final class LockEngine {
   /// An engine without sessions, its link down.
   public init(configuration: EngineConfiguration) {
     self.configuration = configuration
+    recentReleases = RecentReleases(milliseconds: configuration.lingerMilliseconds)
     if case .local(let first) = configuration.tier { nextLocalToken = first }
   }
 

@@ -15,6 +15,8 @@ final class LockRecord {
   var ask: UInt64 = 0
   /// The last attempt that was given up without the store having confirmed it, and until when that is worth repeating.
   var unconfirmedRelease: UnconfirmedRelease?
+  /// This host had given the lock back only a short while before it asked for it again.
+  var cameBack = false
   /// When to ask the store again, for fear that it tells nothing by itself.
   var recheckAt: BootInstant?
   /// Who has the lock, when it is not this host.

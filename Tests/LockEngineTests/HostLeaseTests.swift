@@ -351,24 +351,44 @@ import Testing
     #expect(script.sent().first == .release(name: x, attempt: 1, firstUnused: 6))
   }
 
-  @Test func anIdleLeaseLingersAndIsRevokedAtOnce() {
+  @Test func aLeaseLingersOnlyWhenTheHostComesBackToIt() {
     let script = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 200))
+    func state() -> LockSnapshot.LeaseState? {
+      script.engine.snapshot(of: x, waitersMax: 1, now: script.now)?.leaseState
+    }
     script.open(alice)
-    script.hold(alice)
+    script.hold(alice, token: 100)
+    script.release(alice)
+    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 101)])
+    // Too late to count as coming back.
+    script.pass(milliseconds: 200)
+    script.hold(alice, token: 200)
+    script.release(alice)
+    #expect(script.sent() == [.release(name: x, attempt: 2, firstUnused: 201)])
+    script.pass(milliseconds: 199)
+    script.hold(alice, token: 300)
     script.release(alice)
     #expect(script.sent().isEmpty)
-    #expect(script.engine.snapshot(of: x, waitersMax: 1, now: script.now)?.leaseState == .idle)
+    #expect(state() == .idle)
     script.acquire(alice)
-    #expect(script.take().compactMap(\.grantedToken) == [101])
+    #expect(script.take().compactMap(\.grantedToken) == [301])
     script.release(alice)
     script.pass(milliseconds: 199)
     #expect(script.sent().isEmpty)
+    script.pass(milliseconds: 1)
+    #expect(script.sent() == [.release(name: x, attempt: 3, firstUnused: 302)])
+  }
+
+  @Test func anIdleLeaseIsRevokedAtOnce() {
+    let script = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 200))
+    script.open(alice, bob)
+    script.hold(alice)
+    script.acquire(bob)
+    script.release(alice)
+    script.release(bob)
+    #expect(script.sent().isEmpty)
     script.tell(contended(isTry: true))
     #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 102)])
-    script.hold(alice, token: 500)
-    script.release(alice)
-    script.pass(milliseconds: 200)
-    #expect(script.sent() == [.release(name: x, attempt: 2, firstUnused: 501)])
   }
 
   // MARK: Tries

@@ -1,0 +1,34 @@
+import DequeModule
+
+/// Names that this host gave back a short while ago: a host that comes back to one of them is worth a lease that
+/// lingers, and a name that is used once is not.
+struct RecentReleases {
+  /// Names that are remembered at the most; beyond it the oldest are forgotten.
+  static let countMax = 16_384
+
+  private let milliseconds: Int64
+  private var times: [LockName: BootInstant] = [:]
+  private var order: Deque<(name: LockName, at: BootInstant)> = []
+
+  /// Remembers each name for so many milliseconds; 0: none.
+  init(milliseconds: Int64) {
+    self.milliseconds = milliseconds
+  }
+
+  func contains(_ name: LockName, now: BootInstant) -> Bool {
+    times[name].map { now < $0.adding(milliseconds: milliseconds) } ?? false
+  }
+
+  mutating func insert(_ name: LockName, now: BootInstant) {
+    guard milliseconds > 0 else { return }
+    while let oldest = order.first,
+      order.count >= Self.countMax || oldest.at.adding(milliseconds: milliseconds) <= now
+    {
+      order.removeFirst()
+      // A name that came again since then is remembered by its later entry.
+      if times[oldest.name] == oldest.at { times[oldest.name] = nil }
+    }
+    times[name] = now
+    order.append((name, now))
+  }
+}
