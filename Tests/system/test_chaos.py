@@ -14,23 +14,70 @@ ROUNDS = 1000
 WORKER = __file__.replace("test_chaos.py", "chaos_worker.py")
 
 
-class Chaos:
-    def __init__(self, lab, redis, seed):
-        self.random = random.Random(seed)
-        self.lab = lab
-        self.journal_path = lab.directory / "journal"
-        self.journal_path.touch()
-        self.journal = os.open(self.journal_path, os.O_WRONLY | os.O_APPEND)
-        self.reader = open(self.journal_path, "rb")
-        self.daemons = [lab.daemon(redis, lease_ms=LEASE_MS) for _ in range(2)]
-        self.workers = {}
-        self.tail = b""
-        # What the journal tells
-        self.inside = None  # (number, pid, token)
+class Judge:
+    """Reads the journal line by line, in the order in which it happened, and fails when two held the lock at once."""
+
+    def __init__(self):
+        self.inside = None  # (number of the worker, pid, token)
         self.dead = set()  # pids that were killed
         self.last_token = 0
         self.last_grant = {}  # pid -> how many rounds there were
         self.rounds = 0
+
+    def hear(self, line):
+        word, *rest = line.split()
+        if word == "killed-worker":
+            self.dead.add(int(rest[0]))
+            if self.inside and self.inside[1] == int(rest[0]):
+                self.inside = None
+        elif word == "killed-daemon":
+            # Its clients' connections end now; the lease in Redis outlives them.
+            if self.inside and self.inside[0] % 2 == int(rest[0]):
+                self.inside = None
+        elif word == "error":
+            raise AssertionError(f"a worker was refused: {line}")
+        elif int(rest[1]) in self.dead:
+            return
+        elif word == "enter":
+            number, pid, token = map(int, rest)
+            assert self.inside is None, f"{rest} has the lock, and so has {self.inside}"
+            assert token > self.last_token, f"token {token} comes after {self.last_token}"
+            self.inside = (number, pid, token)
+            self.last_token = token
+            self.rounds += 1
+            self.last_grant[pid] = self.rounds
+        elif self.inside and self.inside[1] == int(rest[1]):
+            assert word == "leave"
+            self.inside = None
+
+
+def test_the_judge_sees_two_holders_and_old_tokens():
+    for journal in (["enter 0 10 5", "enter 1 11 6"], ["enter 0 10 5", "leave 0 10 5", "enter 1 11 5"],
+                    ["enter 0 10 5", "killed-worker 99", "enter 1 11 6"], ["error 0 10 unavailable"],
+                    ["enter 0 10 5", "killed-daemon 1", "enter 1 11 6"]):
+        judge = Judge()
+        with pytest.raises(AssertionError):
+            for line in journal:
+                judge.hear(line)
+    judge = Judge()
+    for line in ["enter 0 10 5", "killed-worker 10", "leave 0 10 5", "enter 1 11 6", "killed-daemon 1", "enter 2 12 7",
+                 "leave 2 12 7", "enter 3 13 9"]:
+        judge.hear(line)
+    assert judge.rounds == 4
+
+
+class Chaos:
+    def __init__(self, lab, redis, seed):
+        self.random = random.Random(seed)
+        self.lab = lab
+        self.judge = Judge()
+        self.journal_path = lab.directory / "journal"
+        self.journal_path.touch()
+        self.journal = os.open(self.journal_path, os.O_WRONLY | os.O_APPEND)
+        self.reader = open(self.journal_path, "rb")
+        self.tail = b""
+        self.daemons = [lab.daemon(redis, lease_ms=LEASE_MS) for _ in range(2)]
+        self.workers = {}
         for number in range(8):
             self.start_worker(number)
 
@@ -43,45 +90,20 @@ class Chaos:
         os.write(self.journal, text.encode() + b"\n")
 
     def read_journal(self):
-        """Judges what has been noted since the last call. One line comes after the other, as it happened."""
+        """Has the judge hear what has been noted since the last call."""
         *lines, self.tail = (self.tail + self.reader.read()).split(b"\n")
         for line in lines:
-            word, *rest = line.decode().split()
-            if word == "killed-worker":
-                self.dead.add(int(rest[0]))
-                if self.inside and self.inside[1] == int(rest[0]):
-                    self.inside = None
-            elif word == "killed-daemon":
-                # Its clients' connections end now; the lease in Redis outlives them.
-                if self.inside and self.inside[0] % 2 == int(rest[0]):
-                    self.inside = None
-            elif int(rest[1]) in self.dead:
-                continue
-            elif word == "enter":
-                number, pid, token = map(int, rest)
-                assert self.inside is None, f"{rest} has the lock, and so has {self.inside}"
-                assert token > self.last_token, f"token {token} comes after {self.last_token}"
-                self.inside = (number, pid, token)
-                self.last_token = token
-                self.rounds += 1
-                self.last_grant[pid] = self.rounds
-            elif word == "leave":
-                if self.inside and self.inside[1] == int(rest[1]):
-                    self.inside = None
-            else:
-                raise AssertionError(f"a worker was refused: {line.decode()}")
+            self.judge.hear(line.decode())
 
     def wait_rounds(self, rounds):
         def reached():
             self.read_journal()
-            return self.rounds >= rounds
-        wait_until(reached, f"round {rounds}; there were {self.rounds}", pause=0.002)
+            return self.judge.rounds >= rounds
+        wait_until(reached, f"round {rounds}", pause=0.002)
 
     def kill_holder(self):
-        number = self.inside[0] if self.inside else self.random.randrange(8)
-        self.replace_worker(number)
-
-    def replace_worker(self, number):
+        """The holder, if there is one at this moment; else anybody."""
+        number = self.judge.inside[0] if self.judge.inside else self.random.randrange(8)
         process = self.workers[number]
         # Noted before it happens: from here on it does not count as a holder.
         self.note(f"killed-worker {process.pid}")
@@ -103,25 +125,25 @@ def test_a_thousand_rounds(lab, measured, seed):
     chaos = Chaos(lab, redis, seed)
     started = time.monotonic()
     kills = daemon_kills = 0
-    while chaos.rounds < ROUNDS:
-        chaos.wait_rounds(chaos.rounds + chaos.random.randrange(5, 40))
+    while chaos.judge.rounds < ROUNDS:
+        chaos.wait_rounds(chaos.judge.rounds + chaos.random.randrange(5, 40))
         if chaos.random.random() < 0.15 and daemon_kills < 8:
             chaos.kill_daemon()
             daemon_kills += 1
         else:
             chaos.kill_holder()
             kills += 1
-    measured(f"{chaos.rounds} rounds, {kills} clients and {daemon_kills} daemons killed",
+    measured(f"{chaos.judge.rounds} rounds, {kills} clients and {daemon_kills} daemons killed",
              f"{time.monotonic() - started:.1f} s")
     # Nobody is stuck: with the faults off, everybody has a turn.
     for daemon in chaos.daemons:
         daemon.wait_ready()
     chaos.read_journal()
-    mark = chaos.rounds
+    mark = chaos.judge.rounds
 
     def everybody_had_a_turn():
         chaos.read_journal()
-        return all(chaos.last_grant.get(process.pid, 0) > mark for process in chaos.workers.values())
+        return all(chaos.judge.last_grant.get(process.pid, 0) > mark for process in chaos.workers.values())
 
     wait_until(everybody_had_a_turn, "a turn for everybody")
     for process in chaos.workers.values():
@@ -133,4 +155,4 @@ def test_a_thousand_rounds(lab, measured, seed):
         client = daemon.client()
         wait_until(lambda: not client.call("inspect", name="orders")["holders"], "the last holder's end")
     witness = chaos.daemons[0].client()
-    assert witness.acquire("orders", wait_ms=0) > chaos.last_token
+    assert witness.acquire("orders", wait_ms=0) > chaos.judge.last_token

@@ -13,7 +13,7 @@ def watch(seconds, *clients):
     end = boot_time() + seconds
     while boot_time() < end:
         for client in clients:
-            message = client._receive(0.05)
+            message = client.receive(0.05)
             assert message is None, f"there came {message}"
 
 
@@ -38,6 +38,35 @@ def test_no_polling_while_waiting(lab, measured):
     assert sum(by_text.values()) <= seconds + 1
     # Redis' own count agrees: a client library could hide nothing from it.
     measured(f"commands in {seconds} s with 20 clients waiting for 10 locks", sum(by_text.values()))
+
+
+def test_ten_thousand_waiters_are_one_connection_and_no_traffic(lab, measured):
+    """Pitfalls 32 and 33, on one host."""
+    redis = lab.redis()
+    first, second = lab.daemon(redis, lease_ms=60_000), lab.daemon(redis, lease_ms=60_000)
+    holder = first.client()
+    tokens = [holder.acquire(f"lock-{index}") for index in range(10)]
+    waiters = [second.client(check=False) for _ in range(80)]
+    for waiter in waiters:
+        for index in range(125):
+            waiter.request("acquire", name=f"lock-{index % 10}")
+        waiter.ping()
+    assert len(redis.daemon_connections()) == 2 and len(redis.admin.pubsub_channels()) == 2
+    assert sum(redis.admin.llen(f"sidelock:{{lock-{index}}}:queue") for index in range(10)) == 10
+    monitor = redis.monitor()
+    started, before = boot_time(), second.cpu_nanoseconds()
+    watch(3, waiters[0], holder)
+    share = (second.cpu_nanoseconds() - before) / 1e9 / (boot_time() - started)
+    assert {text for _, text in monitor.commands()} <= {'"PING"'}
+    monitor.close()
+    measured("share of a core with 10,000 waiters", f"{share * 100:.4f} %")
+    assert share < 0.01
+    # They are served in their order: each lock goes to the first one, and to the first one only.
+    for index, token in enumerate(tokens):
+        holder.release(f"lock-{index}", token)
+    granted = [waiters[0].next()["result"]["name"] for _ in range(10)]
+    assert sorted(granted) == sorted(f"lock-{index}" for index in range(10))
+    assert waiters[0].poll() is None and waiters[1].poll() is None
 
 
 def test_one_connection_for_a_thousand_clients(lab, measured):

@@ -6,8 +6,8 @@ import socket
 import time
 
 import pytest
-from harness.client import Ended
-from harness.waiting import GENEROUS_SECONDS, wait_until
+from harness.client import Ended, connect
+from harness.waiting import wait_until
 
 MEGABYTE = 1 << 20
 
@@ -28,16 +28,9 @@ def bystander(daemon):
     assert client.poll() is None
 
 
-def connect(daemon):
-    sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(GENEROUS_SECONDS)
-    sock.connect(str(daemon.socket_path))
-    return sock
-
-
 def test_a_hundred_megabytes_in_one_line(daemon, bystander, measured):
     before = daemon.resident_bytes()
-    sock = connect(daemon)
+    sock = connect(daemon.socket_path)
     chunk, sent, peak = b"x" * 65536, 0, 0
     try:
         while sent < 100 * MEGABYTE:
@@ -78,7 +71,7 @@ def test_a_hundred_megabytes_of_lines_that_are_too_long(daemon, bystander, measu
 def test_half_a_line_and_a_hang_up(daemon, bystander):
     """Pitfall 34: what is not complete has no effect when the client is gone."""
     for cut in range(1, 60, 7):
-        sock = connect(daemon)
+        sock = connect(daemon.socket_path)
         line = b'{"id":1,"method":"acquire","params":{"name":"half"}}\n'
         sock.sendall(line[:cut])
         sock.close()
@@ -88,7 +81,7 @@ def test_half_a_line_and_a_hang_up(daemon, bystander):
 
 def test_a_half_written_line_blocks_nobody(daemon, bystander):
     """Pitfall 34."""
-    slow = [connect(daemon) for _ in range(50)]
+    slow = [connect(daemon.socket_path) for _ in range(50)]
     for sock in slow:
         sock.sendall(b'{"id":1,"meth')
     for _ in range(100):
@@ -107,7 +100,7 @@ def test_ten_thousand_silent_connections(lab, measured):
     before = daemon.resident_bytes()
     silent = []
     for _ in range(10_000):
-        silent.append(connect(daemon))
+        silent.append(connect(daemon.socket_path))
         if len(silent) % 500 == 0:
             bystander.ping()
     wait_until(lambda: daemon.descriptors() > 10_000, "all of them to be accepted")
@@ -130,7 +123,7 @@ def test_ten_thousand_silent_connections(lab, measured):
 def test_a_slow_reader_is_held_up_or_cut_off_and_nobody_else(daemon, bystander, measured):
     """Pitfall 34: it asks and asks and never reads. The daemon's memory stays bounded."""
     before = daemon.resident_bytes()
-    sock = connect(daemon)
+    sock = connect(daemon.socket_path)
     sock.setblocking(False)
     line = b'{"id":1,"method":"rpc.discover"}\n' * 100
     sent = 0

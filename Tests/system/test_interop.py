@@ -43,7 +43,7 @@ def test_waiters_wake_when_a_foreign_holder_gives_back(lab, measured):
     monitor = redis.monitor()
     end = boot_time() + 1
     while boot_time() < end:
-        assert clients[0]._receive(0.05) is None
+        assert clients[0].receive(0.05) is None
     # Each host looks again from time to time, at most ten times a second.
     looks = [text for _, text in monitor.commands() if "PING" not in text.upper()]
     assert len(looks) <= 2 * 11, looks
@@ -53,7 +53,7 @@ def test_waiters_wake_when_a_foreign_holder_gives_back(lab, measured):
     tokens = []
     while requests:
         for client, request in zip(list(clients), list(requests)):
-            message = client._receive(0.01)
+            message = client.receive(0.01)
             if message and message.get("id") == request:
                 tokens.append(message["result"]["token"])
                 measured("from a foreign release to the grant", f"{(boot_time() - given) * 1000:.0f} ms")
@@ -116,3 +116,22 @@ def test_a_foreign_overwrite_is_noticed_and_left_alone(lab):
     assert (lost["token"], lost["reason"]) == (token, "data_loss")
     assert client.try_acquire("orders") is None
     assert redis.admin.get("sidelock:{orders}") == b"mine"
+
+
+def test_a_deleted_key_is_not_made_anew(lab):
+    """Pitfall 8: the lock was deleted by hand. Its holder is told, and no renewal brings the key back."""
+    redis = lab.redis()
+    daemon = lab.daemon(redis, lease_ms=1000)
+    client = daemon.client()
+    other = client.acquire("other")
+    token = client.acquire("orders")
+    redis.admin.delete("sidelock:{orders}")
+    assert client.notification("lost")["token"] == token
+    monitor = redis.monitor()
+    # Two more renewals of the other lock.
+    wait_until(lambda: redis.admin.pttl("sidelock:{other}") < 900, "the lease to age")
+    wait_until(lambda: redis.admin.pttl("sidelock:{other}") > 900, "a renewal")
+    assert not any("{orders}" in text for _, text in monitor.commands())
+    monitor.close()
+    assert not redis.admin.exists("sidelock:{orders}")
+    assert client.release("other", other)["token"] == other

@@ -23,13 +23,19 @@ class Ended(Exception):
     """The daemon closed the connection."""
 
 
+def connect(path):
+    """A connected socket. Connecting itself blocks: otherwise it would fail while many others connect."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.connect(str(path))
+    sock.settimeout(GENEROUS_SECONDS)
+    return sock
+
+
 class Client:
     """One session. Messages come out in the order in which they came in."""
 
     def __init__(self, path, check=True):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(GENEROUS_SECONDS)
-        self.socket.connect(str(path))
+        self.socket = connect(path)
         self.check = check
         self.buffer = bytearray()
         self.scanned = 0
@@ -73,8 +79,8 @@ class Client:
         self.scanned = 0
         return line
 
-    def _receive(self, seconds):
-        """The next message from the socket; None when nothing came in time."""
+    def receive(self, seconds):
+        """The next message from the socket, past those that wait here; None when nothing came in time."""
         deadline = time.monotonic() + seconds
         while True:
             line = self._take_line()
@@ -82,8 +88,10 @@ class Client:
                 return self._decoded(line)
             if self.ended:
                 raise Ended()
-            left = deadline - time.monotonic()
-            if not select.select([self.socket], [], [], max(0, left))[0]:
+            # Not select(), which knows 1,024 descriptors only.
+            poll = select.poll()
+            poll.register(self.socket, select.POLLIN)
+            if not poll.poll(max(0, deadline - time.monotonic()) * 1000):
                 return None
             try:
                 data = self.socket.recv(1 << 16)
@@ -109,14 +117,14 @@ class Client:
         """The next message, whatever it is."""
         if self.pending:
             return self.pending.pop(0)
-        message = self._receive(seconds)
+        message = self.receive(seconds)
         if message is None:
             raise AssertionError(f"nothing came within {seconds} s")
         return message
 
     def poll(self):
         """The next message if there is one, else None."""
-        return self.pending.pop(0) if self.pending else self._receive(0)
+        return self.pending.pop(0) if self.pending else self.receive(0)
 
     def wait_for(self, wanted, seconds=GENEROUS_SECONDS, what="a message"):
         """The first message for which `wanted` is true; the others stay for later, in their order."""
@@ -125,7 +133,7 @@ class Client:
                 return self.pending.pop(index)
         deadline = time.monotonic() + seconds
         while True:
-            message = self._receive(max(0, deadline - time.monotonic()))
+            message = self.receive(max(0, deadline - time.monotonic()))
             if message is None:
                 raise AssertionError(f"{what} did not come within {seconds} s; there are {self.pending}")
             if wanted(message):
@@ -158,7 +166,7 @@ class Client:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                message = self._receive(max(0, deadline - time.monotonic()))
+                message = self.receive(max(0, deadline - time.monotonic()))
             except Ended:
                 return messages
             assert message is not None, f"the connection was not closed within {seconds} s; there came {messages}"
