@@ -1,0 +1,68 @@
+import ArgumentParser
+import SidelockClient
+import Testing
+
+@testable import sidelock
+
+struct RunArgumentsTests {
+  func parse(_ arguments: String...) throws -> RunCommand {
+    try #require(try Sidelock.parseAsRoot(["run"] + arguments) as? RunCommand)
+  }
+
+  @Test func everythingBehindTheTerminatorIsTheCommand() throws {
+    let command = try parse("-n", "x", "--", "ls", "-l", "--", "--help")
+    #expect(command.name == "x")
+    #expect(command.arguments == ["ls", "-l", "--", "--help"])
+    #expect(try command.acquireParams() == ["name": "x", "wait_ms": 0])
+  }
+
+  @Test func optionsMayFollowTheName() throws {
+    let command = try parse("x", "-w", "2.5", "-E", "75", "-v", "--", "true")
+    #expect(command.conflictExitCode == 75)
+    #expect(command.verbose)
+    #expect(try command.acquireParams() == ["name": "x", "wait_ms": 2500])
+  }
+
+  @Test func theOptionsOfFlockAreTaken() throws {
+    let command = try parse("-x", "--timeout", "0.0001", "x", "-c", "echo a && echo b")
+    #expect(command.arguments == ["/bin/sh", "-c", "echo a && echo b"])
+    // Rounded up: a short wait is not a try.
+    #expect(try command.acquireParams() == ["name": "x", "wait_ms": 1])
+    #expect(try parse("-w", "0", "x", "--", "true").acquireParams() == ["name": "x", "wait_ms": 0])
+    #expect(try parse("-e", "--nb", "x", "--", "true").nonblock)
+    #expect(try parse("x", "--", "true").acquireParams() == ["name": "x"])
+  }
+
+  @Test func whatTheDaemonIsToKnowIsPassedOn() throws {
+    let command = try parse("--max-hold", "60", "--meta", "why", "x", "--", "true")
+    #expect(try command.acquireParams() == ["name": "x", "max_hold_ms": 60_000, "meta": "why"])
+  }
+
+  @Test(arguments: [
+    ["x"], ["x", "--"], ["x", "ls"], ["--", "ls"], ["", "--", "ls"], ["x", "-c", "a", "--", "b"],
+    ["-n", "-w", "1", "x", "--", "ls"], ["-w", "-1", "x", "--", "ls"], ["-w", "nan", "x", "--", "ls"],
+    ["-w", "inf", "x", "--", "ls"], ["-w", "1e30", "x", "--", "ls"], ["-E", "256", "x", "--", "ls"],
+    ["-E", "-1", "x", "--", "ls"], ["--max-hold", "0", "x", "--", "ls"], ["--term-grace", "-2", "x", "--", "ls"],
+    ["--meta", String(repeating: "m", count: 1025), "x", "--", "ls"], ["-s", "x", "--", "ls"],
+    [String(repeating: "n", count: 513), "--", "ls"],
+  ])
+  func wrongUsageIsRefused(arguments: [String]) {
+    let error = #expect(throws: (any Error).self) { try Sidelock.parseAsRoot(["run"] + arguments) }
+    if let error { #expect(Sidelock.exitCode(for: error).rawValue == ExitStatus.usage) }
+  }
+
+  @Test func theLimitsThemselvesAreAllowed() throws {
+    #expect(throws: Never.self) {
+      try parse(
+        "-E", "255", "-w", "31536000", "--meta", String(repeating: "m", count: 1024),
+        String(repeating: "n", count: 512), "--", "ls")
+    }
+  }
+
+  @Test func theHelpNamesTheExitStatusesAndGivesExamples() {
+    let help = Sidelock.helpMessage(for: RunCommand.self)
+    for word in ["EXIT STATUS", "125", "126", "127", "69", "EXAMPLES", "--nonblock", "SIDELOCK_TOKEN"] {
+      #expect(help.contains(word), "\(word)")
+    }
+  }
+}

@@ -1,0 +1,258 @@
+import Glibc
+import SidelockClient
+import Testing
+
+@testable import sidelock
+
+/// Scripts of facts and what is to be done. Times are milliseconds.
+struct SupervisorTests {
+  static let notice = LostNotice(name: "x", token: 1, reason: "lease_expired", graceMilliseconds: 2000)
+  static let cut = SidelockError(reason: .connectionLost, message: "the connection ended")
+
+  /// A supervisor whose command runs since time 0.
+  func running(valid: Int64? = nil, termGrace: Int64 = 10_000) -> Supervisor {
+    var machine = Supervisor(options: .init(name: "x", termGraceMilliseconds: termGrace))
+    #expect(machine.handle(.granted(token: 1, waitedMilliseconds: 0, validMilliseconds: valid), now: 0) == [.spawn])
+    #expect(machine.mayStart)
+    #expect(machine.handle(.spawned, now: 0) == [])
+    return machine
+  }
+
+  func withoutWords(_ effects: [Supervisor.Effect]) -> [Supervisor.Effect] {
+    effects.filter { if case .say = $0 { false } else { true } }
+  }
+
+  // MARK: The usual course
+
+  @Test func theLockIsReleasedWhenTheCommandHasEndedAndItsStatusKept() {
+    var machine = running()
+    #expect(machine.handle(.commandExited(status: 7), now: 5) == [.takeTerminal, .release])
+    #expect(machine.handle(.released, now: 6) == [.takeTerminal, .exit(7)])
+  }
+
+  @Test func aCommandThatASignalEndedGives128AndTheSignal() {
+    var machine = running()
+    #expect(machine.handle(.commandKilled(signal: SIGKILL, terminal: .other), now: 5) == [.takeTerminal, .release])
+    #expect(machine.handle(.released, now: 6) == [.takeTerminal, .exit(137)])
+  }
+
+  @Test func weDieOfTheSignalThatWePassedOn() {
+    var machine = running()
+    #expect(machine.handle(.signalled(SIGTERM), now: 1) == [.signalGroup(SIGTERM)])
+    _ = machine.handle(.commandKilled(signal: SIGTERM, terminal: .other), now: 5)
+    #expect(machine.handle(.released, now: 6) == [.takeTerminal, .dieOf(SIGTERM)])
+  }
+
+  @Test func ctrlCAtTheCommandReachesOurGroupToo() {
+    var machine = running()
+    _ = machine.handle(.commandKilled(signal: SIGINT, terminal: .command), now: 5)
+    #expect(machine.handle(.released, now: 6) == [.takeTerminal, .signalOwnGroup(SIGINT), .dieOf(SIGINT)])
+  }
+
+  @Test func aDaemonThatDoesNotConfirmTheReleaseIsNotWaitedForForEver() {
+    var machine = running()
+    _ = machine.handle(.commandExited(status: 0), now: 5)
+    #expect(machine.deadline == 2005)
+    #expect(machine.handle(.timerFired, now: 2004) == [])
+    #expect(withoutWords(machine.handle(.timerFired, now: 2005)) == [.takeTerminal, .exit(0)])
+  }
+
+  @Test func aLossAfterTheCommandHasEndedDoesNotChangeItsStatus() {
+    var machine = running()
+    _ = machine.handle(.commandExited(status: 3), now: 5)
+    #expect(machine.handle(.lost(Self.notice), now: 6) == [.takeTerminal, .exit(3)])
+    #expect(machine.handle(.released, now: 7) == [])
+  }
+
+  @Test(arguments: [126, 127] as [Int32])
+  func aCommandThatCannotBeStartedFreesTheLock(status: Int32) {
+    var machine = Supervisor(options: .init(name: "x"))
+    _ = machine.handle(.granted(token: 1, waitedMilliseconds: 0, validMilliseconds: nil), now: 0)
+    let effects = machine.handle(.spawnFailed(status: status, problem: "no"), now: 1)
+    #expect(effects == [.say("no"), .takeTerminal, .release])
+    #expect(machine.handle(.released, now: 2) == [.takeTerminal, .exit(status)])
+  }
+
+  // MARK: Not acquired
+
+  @Test(arguments: [SidelockError.Reason.busy, .timeout])
+  func aConflictGivesItsOwnStatusWithoutAWord(reason: SidelockError.Reason) {
+    var machine = Supervisor(options: .init(name: "x", conflictExitCode: 9))
+    #expect(machine.handle(.refused(SidelockError(reason: reason, message: "")), now: 0) == [.exit(9)])
+  }
+
+  @Test(
+    arguments: [
+      (.unavailable, 5, ExitStatus.unavailable), (.shuttingDown, 8, ExitStatus.unavailable),
+      (.denied, 6, ExitStatus.denied), (.init(rawValue: "wrong_type"), 13, ExitStatus.software),
+      (.init(rawValue: "invalid_params"), -32602, ExitStatus.usage),
+    ] as [(SidelockError.Reason, Int64, Int32)])
+  func otherRefusalsHaveStatusesOfTheirOwn(reason: SidelockError.Reason, code: Int64, status: Int32) {
+    var machine = Supervisor(options: .init(name: "x", conflictExitCode: 9))
+    let error = SidelockError(code: code, reason: reason, message: "")
+    #expect(withoutWords(machine.handle(.refused(error), now: 0)) == [.exit(status)])
+  }
+
+  @Test func aConnectionThatEndsWhileWaitingIsUnavailable() {
+    var machine = Supervisor(options: .init(name: "x"))
+    #expect(withoutWords(machine.handle(.disconnected(Self.cut), now: 0)) == [.exit(ExitStatus.unavailable)])
+  }
+
+  @Test func aSignalEndsTheWait() {
+    var machine = Supervisor(options: .init(name: "x"))
+    #expect(machine.handle(.signalled(SIGWINCH), now: 0) == [])
+    #expect(machine.handle(.signalled(SIGTSTP), now: 0) == [.stopSelf])
+    #expect(machine.handle(.resumed, now: 9) == [])
+    #expect(machine.handle(.signalled(SIGINT), now: 10) == [.dieOf(SIGINT)])
+  }
+
+  // MARK: Lost
+
+  @Test func aLossEndsTheGroupWellBeforeTheGraceIsOver() {
+    var machine = running()
+    #expect(
+      withoutWords(machine.handle(.lost(Self.notice), now: 100)) == [.signalGroup(SIGTERM), .signalGroup(SIGCONT)])
+    #expect(machine.deadline == 1300)
+    #expect(machine.handle(.timerFired, now: 1300) == [.signalGroup(SIGKILL)])
+    #expect(
+      machine.handle(.commandKilled(signal: SIGKILL, terminal: .other), now: 1301)
+        == [.takeTerminal, .exit(ExitStatus.lost)])
+  }
+
+  @Test func aShorterTermGraceHolds() {
+    var machine = running(termGrace: 300)
+    _ = machine.handle(.lost(Self.notice), now: 100)
+    #expect(machine.deadline == 400)
+  }
+
+  @Test(arguments: [nil, 0, -5] as [Int64?])
+  func withoutGraceTheKillFollowsAtOnce(grace: Int64?) {
+    var machine = running()
+    let notice = LostNotice(name: "x", token: 1, reason: "max_hold", graceMilliseconds: grace)
+    #expect(
+      withoutWords(machine.handle(.lost(notice), now: 100)) == [.signalGroup(SIGTERM), .signalGroup(SIGKILL)])
+    #expect(machine.deadline == nil)
+    #expect(
+      machine.handle(.commandKilled(signal: SIGTERM, terminal: .other), now: 101)
+        == [.takeTerminal, .exit(ExitStatus.lost)])
+  }
+
+  @Test func whatTheLeaderLeavesBehindIsWaitedForAndKilled() {
+    var machine = running()
+    _ = machine.handle(.lost(Self.notice), now: 0)
+    #expect(!machine.watchesGroup)
+    #expect(machine.handle(.commandExited(status: 0), now: 10) == [])
+    #expect(machine.watchesGroup)
+    var other = machine
+    #expect(other.handle(.groupEmpty, now: 20) == [.takeTerminal, .exit(ExitStatus.lost)])
+    #expect(
+      machine.handle(.timerFired, now: 1200) == [.signalGroup(SIGKILL), .takeTerminal, .exit(ExitStatus.lost)])
+  }
+
+  @Test func aCutWithoutNoticeLeavesASecondAtMost() {
+    var machine = running(valid: 10_000)
+    #expect(
+      withoutWords(machine.handle(.disconnected(Self.cut), now: 0)) == [.signalGroup(SIGTERM), .signalGroup(SIGCONT)])
+    #expect(machine.deadline == 1000)
+    var short = running(valid: 1000)
+    _ = short.handle(.disconnected(Self.cut), now: 0)
+    #expect(short.deadline == 600)
+    var local = running(valid: nil)
+    _ = local.handle(.disconnected(Self.cut), now: 0)
+    #expect(local.deadline == 100)
+  }
+
+  @Test func theEndOfTheConnectionAfterANoticeDoesNotShortenTheGrace() {
+    var machine = running()
+    _ = machine.handle(.lost(Self.notice), now: 0)
+    #expect(machine.handle(.disconnected(Self.cut), now: 1) == [])
+    #expect(machine.deadline == 1200)
+  }
+
+  @Test func aLossThatComesWithTheGrantStartsNothing() {
+    var machine = Supervisor(options: .init(name: "x"))
+    _ = machine.handle(.granted(token: 1, waitedMilliseconds: 0, validMilliseconds: nil), now: 0)
+    #expect(withoutWords(machine.handle(.lost(Self.notice), now: 0)) == [.exit(ExitStatus.lost)])
+    #expect(!machine.mayStart)
+  }
+
+  @Test func signalsStillReachAGroupThatIsEnding() {
+    var machine = running()
+    _ = machine.handle(.lost(Self.notice), now: 0)
+    #expect(machine.handle(.signalled(SIGINT), now: 1) == [.signalGroup(SIGINT)])
+  }
+
+  // MARK: A daemon that hangs
+
+  @Test func theDaemonIsAskedFromTimeToTime() {
+    var machine = running(valid: 10_000)
+    #expect(machine.deadline == 2500)
+    #expect(machine.handle(.timerFired, now: 2500) == [.check])
+    #expect(machine.handle(.checked, now: 2510) == [])
+    #expect(machine.deadline == 5000)
+    #expect(running(valid: nil).deadline == nil)
+  }
+
+  @Test func withoutAnAnswerTheGroupIsEndedBeforeTheLeaseCanBe() {
+    var machine = running(valid: 10_000)
+    _ = machine.handle(.timerFired, now: 2500)
+    #expect(machine.deadline == 4000)
+    #expect(
+      withoutWords(machine.handle(.timerFired, now: 4000)) == [.signalGroup(SIGTERM), .signalGroup(SIGCONT)])
+    #expect(machine.deadline == 6000)
+  }
+
+  @Test func anAnswerIsWaitedForHoweverShortTheLease() {
+    var machine = running(valid: 1000)
+    _ = machine.handle(.timerFired, now: 250)
+    #expect(machine.deadline == 750)
+    // No time is left then.
+    #expect(
+      withoutWords(machine.handle(.timerFired, now: 750)) == [.signalGroup(SIGTERM), .signalGroup(SIGKILL)])
+  }
+
+  // MARK: Job control
+
+  @Test func ctrlZStopsTheJobAndTheLockIsCheckedBeforeItGoesOn() {
+    var machine = running()
+    #expect(machine.handle(.commandStopped(signal: SIGTSTP, terminal: .command), now: 1) == [.takeTerminal, .stopSelf])
+    #expect(machine.handle(.resumed, now: 9000) == [.check])
+    #expect(machine.handle(.checked, now: 9001) == [.giveTerminal, .signalGroup(SIGCONT)])
+  }
+
+  @Test func aLossDuringTheStopIsFoundBeforeTheCommandGoesOn() {
+    var machine = running(valid: 10_000)
+    _ = machine.handle(.commandStopped(signal: SIGTSTP, terminal: .command), now: 1)
+    _ = machine.handle(.resumed, now: 90_000)
+    let late = LostNotice(name: "x", token: 1, reason: "lease_expired", graceMilliseconds: 0)
+    #expect(
+      withoutWords(machine.handle(.lost(late), now: 90_000)) == [.signalGroup(SIGTERM), .signalGroup(SIGKILL)])
+    #expect(machine.handle(.checked, now: 90_001) == [])
+  }
+
+  @Test func aDaemonThatDoesNotAnswerAfterAStopCountsAsLost() {
+    var machine = running(valid: 10_000)
+    _ = machine.handle(.commandStopped(signal: SIGTSTP, terminal: .command), now: 1)
+    _ = machine.handle(.resumed, now: 90_000)
+    #expect(
+      withoutWords(machine.handle(.timerFired, now: 91_000)) == [.signalGroup(SIGTERM), .signalGroup(SIGKILL)])
+  }
+
+  @Test func aStopFromElsewhereLeavesUsAwake() {
+    var machine = running()
+    #expect(machine.handle(.commandStopped(signal: SIGSTOP, terminal: .other), now: 1) == [])
+    #expect(machine.handle(.signalled(SIGCONT), now: 2) == [.signalGroup(SIGCONT)])
+  }
+
+  @Test func aStopSignalThatWasSentToUsStopsUsWithTheCommand() {
+    var machine = running()
+    #expect(machine.handle(.signalled(SIGTSTP), now: 1) == [.signalGroup(SIGTSTP)])
+    #expect(machine.handle(.commandStopped(signal: SIGTSTP, terminal: .other), now: 2) == [.takeTerminal, .stopSelf])
+  }
+
+  @Test func aCommandThatWantsTheTerminalGetsItFromUs() {
+    var machine = running()
+    let effects = machine.handle(.commandStopped(signal: SIGTTIN, terminal: .us), now: 1)
+    #expect(effects == [.giveTerminal, .signalGroup(SIGCONT)])
+  }
+}
