@@ -28,7 +28,8 @@ extension LockEngine {
       lock.cameBack = recentReleases.contains(lock.name, now: now)
     }
     lock.recheckAt = nil
-    lock.ask += 1
+    lastAsk += 1
+    lock.ask = lastAsk
     let tries = lock.queue.tries
     for waiter in tries where waiter.ask == 0 { waiter.ask = lock.ask }
     guard linkIsUp else { return setLease(lock, .asking(attempt: attempt, wasSent: false)) }

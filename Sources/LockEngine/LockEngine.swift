@@ -22,6 +22,8 @@ public final class LockEngine {
   var pending: [CommandID: PendingCommand] = [:]
   var lastCommand: UInt64 = 0
   var lastAttempt: UInt64 = 0
+  /// Counted over all locks and never anew: the answer to a try that left must not decide the next one's.
+  var lastAsk: UInt64 = 0
   /// When the last command was sent, and when the latest of those that were answered had been sent.
   var lastSentAt: BootInstant?
   var lastAnsweredSentAt: BootInstant?

@@ -83,6 +83,8 @@ extension SidecarCore {
   func writabilityChanged(of session: ClientSession) {
     session.isWritable = session.channel.isWritable
     if session.isWritable { resumeReading(of: session) } else { updateReading(of: session) }
+    // The rest of its input may have been nothing that is answered, and then it is through.
+    if session.inputEnded { touch(session) }
   }
 
   /// Takes lines until there are none or the session has enough on its hands.

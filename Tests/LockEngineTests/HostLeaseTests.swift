@@ -443,6 +443,22 @@ import Testing
     #expect(script.take().first?.refusal == .busy(.host("other")))
   }
 
+  @Test func aLateAnswerToATryThatLeftDoesNotDecideTheNextOne() {
+    script.open(alice, bob)
+    let first = script.acquire(alice, wait: 0)
+    script.reply(queued(), to: script.takeSent().first)
+    script.cancel(alice, first)
+    script.reply(.done, to: script.takeSent().first)
+    #expect(script.engine.gauges.locks == 0)
+    // The holder answered before it released; its answer is still under way.
+    script.acquire(bob, wait: 0)
+    let ask = script.takeSent().first
+    script.tell(.pushReceived(.inUse(name: x, ask: 1)))
+    #expect(script.take().isEmpty)
+    script.reply(granted(7), to: ask)
+    #expect(script.take().compactMap(\.grantedSession) == [bob])
+  }
+
   @Test func aTryBehindAForeignHolderIsBusyAtOnce() {
     script.open(alice)
     script.acquire(alice, wait: 0)
