@@ -60,8 +60,24 @@ extension LockEngine {
       && now < since.adding(milliseconds: configuration.cohortMilliseconds)
   }
 
+  /// Whether this host can give out a lock that nobody here holds or waits for, without a word to the store.
+  func mayGrantAtOnce(_ lock: LockRecord, now: BootInstant) -> Bool {
+    switch lock.lease {
+    case .held(let lease): mayGrant(under: lease, now: now)
+    case .none: isLocal
+    case .asking, .queued, .lost: false
+    }
+  }
+
   private func grant(_ waiter: Waiter, now: BootInstant) {
-    let lock = waiter.lock
+    remove(waiter, now: now)
+    guard let session = sessions[waiter.request.session] else { return }
+    grant(waiter.request, waiter.lock, to: session, since: waiter.since, now: now)
+  }
+
+  func grant(
+    _ request: AcquireRequest, _ lock: LockRecord, to session: SessionRecord, since: BootInstant, now: BootInstant
+  ) {
     let token: Token
     var validMilliseconds: Int64?
     if case .held(var lease) = lock.lease {
@@ -80,21 +96,19 @@ extension LockEngine {
     }
     lock.tokenFloor = max(lock.tokenFloor, token)
     counters.grants += 1
-    let request = waiter.request
-    remove(waiter, now: now)
     let hold = Hold(
       session: request.session, lock: lock, token: token, since: now, meta: request.meta,
       endsAt: request.maxHoldMilliseconds.map { now.adding(milliseconds: $0) })
     lock.hold = hold
     heldCount += 1
-    sessions[request.session]?.holds[lock.name] = hold
+    session.holds[lock.name] = hold
     if let end = hold.endsAt { deadlines.push(.maxHold(hold), at: end) }
     effects.append(
       .reply(
         request.session, request.request,
         .acquired(
           Acquired(
-            name: lock.name, token: token, waitedMilliseconds: now.milliseconds(since: waiter.since),
+            name: lock.name, token: token, waitedMilliseconds: now.milliseconds(since: since),
             validMilliseconds: validMilliseconds))))
     refuseTries(of: lock, upToAsk: .max, now: now)
   }

@@ -10,13 +10,16 @@ extension LockEngine {
       return effects.append(.reply(request.session, request.request, .refused(.limit(limit))))
     }
     let lock = record(for: request.name)
+    if lock.hold == nil && lock.queue.isEmpty && mayGrantAtOnce(lock, now: now) {
+      return grant(request, lock, to: session, since: now, now: now)
+    }
     let waiter = Waiter(
       request: request, lock: lock, since: now,
       deadline: request.waitMilliseconds.map { now.adding(milliseconds: $0) })
     let hasOnlyTriesAhead = lock.queue.tryCount == lock.queue.count
     lock.queue.append(waiter)
     waitingCount += 1
-    sessions[request.session]?.waits[request.request] = waiter
+    session.waits[request.request] = waiter
     if request.progress { lock.progressWaiters += 1 }
     if waiter.isTry {
       tryRequested(waiter, hasOnlyTriesAhead: hasOnlyTriesAhead, now: now)

@@ -177,7 +177,7 @@ struct WaiterQueue {
 }
 
 /// What one session has.
-struct SessionRecord {
+final class SessionRecord {
   var holds: [LockName: Hold] = [:]
   var waits: [RequestID: Waiter] = [:]
 }
