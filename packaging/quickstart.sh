@@ -21,6 +21,9 @@ Needs a Swift toolchain (6.2 or newer) on PATH.
 EOF
 }
 
+# Settings of the caller would change what is shown.
+for variable in "${!SIDELOCK_@}"; do unset "$variable"; done
+
 once=no
 case "${1-}" in
   "") ;;
