@@ -1,5 +1,7 @@
 // What can be looked at without changing anything.
 
+import HeapModule
+
 /// One lock as this host sees it.
 public struct LockSnapshot: Equatable, Sendable {
   /// The lease that this host has in the store.
@@ -111,13 +113,18 @@ extension LockEngine {
   /// The first `limit` names of locks that are held, waited for or idle on this host, in their order: those that begin
   /// with `prefix` and come after `cursor`.
   public func names(prefix: [UInt8], after cursor: LockName?, limit: Int) -> [LockName] {
-    let matching = locks.values.lazy
-      .filter { lock in
-        if lock.isUnused { if case .held = lock.lease {} else { return false } }
-        return lock.name.hasPrefix(prefix) && cursor.map { $0 < lock.name } ?? true
+    // The page is picked in one pass: sorting everything would keep the loop from its work when there are many locks.
+    var page = Heap<LockName>()
+    for lock in locks.values {
+      if lock.isUnused { if case .held = lock.lease {} else { continue } }
+      guard lock.name.hasPrefix(prefix), cursor.map({ $0 < lock.name }) ?? true else { continue }
+      if page.count < limit {
+        page.insert(lock.name)
+      } else if let last = page.max, lock.name < last {
+        page.replaceMax(with: lock.name)
       }
-      .map(\.name)
-    return Array(matching.sorted().prefix(limit))
+    }
+    return page.unordered.sorted()
   }
 
   /// Whether a session has neither a hold nor a wait.
