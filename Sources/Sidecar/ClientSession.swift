@@ -23,8 +23,10 @@ final class ClientSession {
   var isReadingPaused = false
   /// The client has said that nothing more will come.
   var inputEnded = false
-  /// Nothing more is taken from the client, and the connection is closed at the end of the turn.
+  /// Nothing more is taken from the client, and the connection is closed: at the end of the turn, or…
   var isClosing = false
+  /// …when the client has taken what it was sent.
+  var closesAfterOutput = false
   /// Whether anything ever came: the daemon does not speak first.
   var hasSpoken = false
   /// Whether the session is in the list of those that the turn's end looks at.

@@ -46,6 +46,7 @@ extension SidecarCore {
   /// Closes a connection once the client has taken what it was sent.
   func closeAfterOutput(_ session: ClientSession) {
     session.isClosing = true
+    session.closesAfterOutput = true
     let channel = session.channel
     // An empty write is complete when everything before it is.
     channel.writeAndFlush(channel.allocator.buffer(capacity: 0)).assumeIsolated().whenComplete { _ in
@@ -82,7 +83,8 @@ extension SidecarCore {
 
   func writabilityChanged(of session: ClientSession) {
     session.isWritable = session.channel.isWritable
-    if session.isWritable { resumeReading(of: session) } else { updateReading(of: session) }
+    guard session.isWritable else { return updateReading(of: session) }
+    resumeReading(of: session)
     // The rest of its input may have been nothing that is answered, and then it is through.
     if session.inputEnded { touch(session) }
   }

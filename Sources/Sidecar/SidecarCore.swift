@@ -141,7 +141,11 @@ final class SidecarCore {
       session.channel.writeAndFlush(output, promise: nil)
       limitUnreadOutput(of: session)
     }
-    if session.isClosing { return session.channel.close(promise: nil) }
+    if session.isClosing {
+      // Closing throws away what the client has not taken; one that is through shall have it all.
+      if !session.closesAfterOutput { session.channel.close(promise: nil) }
+      return
+    }
     resumeReading(of: session)
     if isThrough(session) { closeAfterOutput(session) }
   }

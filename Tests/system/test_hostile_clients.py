@@ -1,8 +1,12 @@
 """Clients that send too much, nonsense, half of something, or nothing, and what the others notice: nothing."""
 
+import array
+import fcntl
 import json
 import random
 import socket
+import termios
+import threading
 import time
 
 import pytest
@@ -139,6 +143,34 @@ def test_a_slow_reader_is_held_up_or_cut_off_and_nobody_else(daemon, bystander, 
     assert daemon.resident_bytes() - before < 24 * MEGABYTE
     measured("growth of the daemon", f"{(daemon.resident_bytes() - before) / MEGABYTE:.1f} MB")
     sock.close()
+
+
+@pytest.mark.parametrize("count", [9, 12, 100])
+def test_a_half_closed_client_gets_all_its_replies(daemon, count):
+    """It says all that it has to say, takes its time to read, and is not cut off before the last byte."""
+    sock = connect(daemon.socket_path)
+
+    def speak():
+        # Blank lines at the end are nothing that is answered.
+        sock.sendall(b'{"id":1,"method":"rpc.discover"}\n' * count + b"\n\n")
+        sock.shutdown(socket.SHUT_WR)
+
+    speaker = threading.Thread(target=speak)
+    speaker.start()
+    # The daemon has written what the kernel has room for, or much of it, before the first byte is read.
+    wait_until(lambda: _unread_bytes(sock) > 65_536, "replies")
+    lines = 0
+    while data := sock.recv(65_536):
+        lines += data.count(b"\n")
+    speaker.join()
+    sock.close()
+    assert lines == count
+
+
+def _unread_bytes(sock):
+    size = array.array("i", [0])
+    fcntl.ioctl(sock, termios.FIONREAD, size)
+    return size[0]
 
 
 def test_a_client_that_does_not_read_its_notifications(lab, measured):
