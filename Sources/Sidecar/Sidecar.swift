@@ -9,6 +9,7 @@ public final class Sidecar: Sendable {
   private let loop: any EventLoop
   private let socket: ListeningSocket
   private let core: NIOLoopBoundBox<SidecarCore?>
+  private let mustStop: NIOLoopBoundBox<Bool>
   private let configuration: SidecarConfiguration
   private let notifier: Notifier
   private let logger: Logger
@@ -23,6 +24,7 @@ public final class Sidecar: Sendable {
     socket = try ListeningSocket(path: configuration.socketPath, mode: configuration.socketMode)
     loop = group.next()
     core = .makeEmptyBox(eventLoop: loop)
+    mustStop = .makeBoxSendingValue(false, eventLoop: loop)
   }
 
   /// Serves until it is asked to stop, and then returns. Blocks the calling thread.
@@ -31,6 +33,11 @@ public final class Sidecar: Sendable {
   public func run() throws {
     let stopped = loop.makePromise(of: Void.self)
     let started = loop.flatSubmit {
+      // A signal may come before there is anything to stop.
+      if self.mustStop.value {
+        stopped.succeed()
+        return self.loop.makeSucceededVoidFuture()
+      }
       let core = SidecarCore(
         configuration: self.configuration, loop: self.loop, logger: self.logger, notifier: self.notifier)
       core.onStopped = { stopped.succeed() }
@@ -50,6 +57,9 @@ public final class Sidecar: Sendable {
 
   /// Asks ``run()`` to give back every lock, tell every client, and return. From any thread, at any time.
   public func requestStop() {
-    loop.execute { self.core.value?.stop() }
+    loop.execute {
+      self.mustStop.value = true
+      self.core.value?.stop()
+    }
   }
 }

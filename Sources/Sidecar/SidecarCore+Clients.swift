@@ -182,6 +182,10 @@ extension SidecarCore {
   private func received(_ request: ClientRequest, id: MessageID, from session: ClientSession) {
     let session = session
     switch request {
+    case .acquire, .release, .extend, .cancel: break
+    case .initialize, .inspect, .list, .ping, .stats, .rpcDiscover: tellWhatIsDue()
+    }
+    switch request {
     case .initialize(let params):
       initialize(params, id: id, session)
     case .acquire(let params):

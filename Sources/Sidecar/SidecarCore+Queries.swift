@@ -192,6 +192,7 @@ extension SidecarCore {
     link?.query(command) { reply in
       _ = session.ended(request)
       session.queriesInFlight -= 1
+      self.tellWhatIsDue()
       guard self.sessions[session.id] === session else { return }
       if let reply, reply.error == nil, answer(reply) { return self.touch(session) }
       if let fallback { return fallback() }

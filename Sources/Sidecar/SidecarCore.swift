@@ -94,6 +94,13 @@ final class SidecarCore {
     scheduleTurnEnd()
   }
 
+  /// Tells the engine that time has passed, if that means anything. It is asked before whatever is answered without it:
+  /// after a pause of the host a lock that ended meanwhile is told lost first, and nowhere shown as held.
+  func tellWhatIsDue() {
+    let now = BootClock.now()
+    if let due = engine.nextDeadline, due <= now { tell(.timerFired, now: now) }
+  }
+
   /// Tells the engine a client's request that is answered under `message`, now or later.
   func tell(_ session: ClientSession, _ message: MessageID, _ event: (RequestID) -> Event) {
     lastRequest += 1
