@@ -138,7 +138,7 @@ final class RunDriver {
     case .takeTerminal: if terminalOwner == .command { tcsetpgrp(terminal, getpgrp()) }
     case .stopSelf:
       supervise_stop_self()
-      feed([.resumed])
+      feed([.resumed(terminal: terminalOwner)])
     case .check: if let id = ask("ping", nil) { checkIDs.insert(id) }
     case .release:
       releaseID = ask("release", ["name": .string(name), "token": .int(token)])

@@ -57,7 +57,7 @@ struct Supervisor {
     case commandExited(status: Int32)
     case commandKilled(signal: Int32, terminal: TerminalOwner)
     /// We run again after ``Effect/stopSelf``.
-    case resumed
+    case resumed(terminal: TerminalOwner)
     /// The daemon answered ``Effect/check``.
     case checked
     /// The daemon answered ``Effect/release``, whatever it said.
@@ -106,6 +106,8 @@ struct Supervisor {
   private var phase = Phase.waiting
   /// Signals that we passed on.
   private var passedOn: Set<Int32> = []
+  /// The command was stopped because it reached for a terminal that another job has.
+  private var wantsTerminal = false
   private var lease: Lease?
 
   init(options: Options) {
@@ -155,7 +157,7 @@ struct Supervisor {
     case .commandKilled(let signal, let terminal):
       let byTerminal = terminal == .command && (signal == SIGINT || signal == SIGQUIT)
       return commandEnded(.signal(signal, passOn: byTerminal), now: now)
-    case .resumed: return resumed(now: now)
+    case .resumed(let terminal): return resumed(terminal, now: now)
     case .checked: return checked()
     case .released:
       guard case .releasing(let outcome, _) = phase else { return [] }
@@ -284,9 +286,10 @@ struct Supervisor {
         phase = .done
         return [.dieOf(signal)]
       }
+    // The group goes on when the daemon has answered, not before.
+    case .resuming where signal == SIGCONT: return []
     case .running, .resuming, .ending:
-      // What continues us after a stop is told by `resumed`; the terminal's own group gets its own SIGCONT.
-      if signal != SIGCONT { passedOn.insert(signal) }
+      passedOn.insert(signal)
       return [.signalGroup(signal)]
     case .killed, .releasing, .done: return []
     }
@@ -294,19 +297,21 @@ struct Supervisor {
 
   private mutating func commandStopped(_ signal: Int32, _ terminal: TerminalOwner) -> [Effect] {
     guard phase == .running else { return [] }
-    if signal == SIGTTIN || signal == SIGTTOU, terminal == .us {
-      // It waits for a terminal that is ours to give.
-      return [.giveTerminal, .signalGroup(SIGCONT)]
-    }
-    // Stopped from the terminal, or by the SIGTSTP that we passed on: then our job is to stop as a whole. Stopped by
-    // anybody else, it is left alone, and we stay awake to hear of a loss.
-    guard terminal == .command || passedOn.contains(SIGTSTP) else { return [] }
+    wantsTerminal = signal == SIGTTIN || signal == SIGTTOU
+    // It waits for a terminal that is ours to give.
+    if wantsTerminal, terminal == .us { return [.giveTerminal, .signalGroup(SIGCONT)] }
+    // Stopped from the terminal, for want of it, or by the SIGTSTP that we passed on: then our job is to stop as a
+    // whole. Stopped by anybody else, it is left alone, and we stay awake to hear of a loss.
+    guard terminal == .command || wantsTerminal || passedOn.contains(SIGTSTP) else { return [] }
     passedOn.remove(SIGTSTP)
     return [.takeTerminal, .stopSelf]
   }
 
-  private mutating func resumed(now: Int64) -> [Effect] {
+  private mutating func resumed(_ terminal: TerminalOwner, now: Int64) -> [Effect] {
     guard phase == .running else { return [] }
+    // Continued in the background, or not even stopped because no shell could have continued us: it would only be
+    // stopped again.
+    if wantsTerminal, terminal == .other { return [] }
     // The lock may have been lost in the meantime. What the daemon says to this comes after its word of that.
     phase = .resuming(until: now + Self.resumeMilliseconds)
     lease?.asked(now: now)

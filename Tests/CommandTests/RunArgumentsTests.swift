@@ -51,6 +51,14 @@ struct RunArgumentsTests {
     if let error { #expect(Sidelock.exitCode(for: error).rawValue == ExitStatus.usage) }
   }
 
+  @Test func theSocketMayBeNamedBeforeTheSubcommand() {
+    #expect(Sidelock.movingSocketOption(["--socket", "/s", "list", "-a"]) == ["list", "--socket", "/s", "-a"])
+    #expect(Sidelock.movingSocketOption(["--socket=/s", "list"]) == ["list", "--socket=/s"])
+    #expect(Sidelock.movingSocketOption(["list", "--socket", "/s"]) == ["list", "--socket", "/s"])
+    #expect(Sidelock.movingSocketOption(["--socket"]) == ["--socket"])
+    #expect(Sidelock.movingSocketOption([]) == [])
+  }
+
   @Test func theLimitsThemselvesAreAllowed() throws {
     #expect(throws: Never.self) {
       try parse(

@@ -102,7 +102,7 @@ struct SupervisorTests {
     var machine = Supervisor(options: .init(name: "x"))
     #expect(machine.handle(.signalled(SIGWINCH), now: 0) == [])
     #expect(machine.handle(.signalled(SIGTSTP), now: 0) == [.stopSelf])
-    #expect(machine.handle(.resumed, now: 9) == [])
+    #expect(machine.handle(.resumed(terminal: .us), now: 9) == [])
     #expect(machine.handle(.signalled(SIGINT), now: 10) == [.dieOf(SIGINT)])
   }
 
@@ -216,14 +216,14 @@ struct SupervisorTests {
   @Test func ctrlZStopsTheJobAndTheLockIsCheckedBeforeItGoesOn() {
     var machine = running()
     #expect(machine.handle(.commandStopped(signal: SIGTSTP, terminal: .command), now: 1) == [.takeTerminal, .stopSelf])
-    #expect(machine.handle(.resumed, now: 9000) == [.check])
+    #expect(machine.handle(.resumed(terminal: .us), now: 9000) == [.check])
     #expect(machine.handle(.checked, now: 9001) == [.giveTerminal, .signalGroup(SIGCONT)])
   }
 
   @Test func aLossDuringTheStopIsFoundBeforeTheCommandGoesOn() {
     var machine = running(valid: 10_000)
     _ = machine.handle(.commandStopped(signal: SIGTSTP, terminal: .command), now: 1)
-    _ = machine.handle(.resumed, now: 90_000)
+    _ = machine.handle(.resumed(terminal: .us), now: 90_000)
     let late = LostNotice(name: "x", token: 1, reason: "lease_expired", graceMilliseconds: 0)
     #expect(
       withoutWords(machine.handle(.lost(late), now: 90_000)) == [.signalGroup(SIGTERM), .signalGroup(SIGKILL)])
@@ -233,7 +233,7 @@ struct SupervisorTests {
   @Test func aDaemonThatDoesNotAnswerAfterAStopCountsAsLost() {
     var machine = running(valid: 10_000)
     _ = machine.handle(.commandStopped(signal: SIGTSTP, terminal: .command), now: 1)
-    _ = machine.handle(.resumed, now: 90_000)
+    _ = machine.handle(.resumed(terminal: .us), now: 90_000)
     #expect(
       withoutWords(machine.handle(.timerFired, now: 91_000)) == [.signalGroup(SIGTERM), .signalGroup(SIGKILL)])
   }
@@ -254,5 +254,22 @@ struct SupervisorTests {
     var machine = running()
     let effects = machine.handle(.commandStopped(signal: SIGTTIN, terminal: .us), now: 1)
     #expect(effects == [.giveTerminal, .signalGroup(SIGCONT)])
+  }
+
+  @Test func aCommandThatWantsTheTerminalOfAnotherJobStopsUsAndStaysStoppedInTheBackground() {
+    var machine = running()
+    #expect(machine.handle(.commandStopped(signal: SIGTTIN, terminal: .other), now: 1) == [.takeTerminal, .stopSelf])
+    #expect(machine.handle(.resumed(terminal: .other), now: 2) == [])
+    #expect(machine.handle(.commandStopped(signal: SIGTTIN, terminal: .other), now: 3) == [.takeTerminal, .stopSelf])
+    #expect(machine.handle(.resumed(terminal: .us), now: 4) == [.check])
+    #expect(machine.handle(.checked, now: 5) == [.giveTerminal, .signalGroup(SIGCONT)])
+  }
+
+  @Test func whatContinuesUsDoesNotContinueTheCommandBeforeTheDaemonHasAnswered() {
+    var machine = running()
+    _ = machine.handle(.commandStopped(signal: SIGTSTP, terminal: .command), now: 1)
+    _ = machine.handle(.resumed(terminal: .us), now: 9000)
+    #expect(machine.handle(.signalled(SIGCONT), now: 9000) == [])
+    #expect(machine.handle(.signalled(SIGTERM), now: 9000) == [.signalGroup(SIGTERM)])
   }
 }

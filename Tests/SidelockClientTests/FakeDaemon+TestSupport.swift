@@ -139,7 +139,7 @@ enum FakeDaemon {
     for await result in results { try result.get() }
   }
 
-  private static func listen(_ path: String) throws -> CInt {
+  static func listen(_ path: String) throws -> CInt {
     let listener = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue), 0)
     var address = sockaddr_un()
     address.sun_family = sa_family_t(AF_UNIX)

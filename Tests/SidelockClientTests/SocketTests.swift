@@ -48,4 +48,16 @@ struct SocketTests {
     #expect(error?.reason == .noDaemon)
     try FileManager.default.removeItem(atPath: (path as NSString).deletingLastPathComponent)
   }
+
+  /// Pitfall 30: a child that inherits the socket would keep the locks.
+  @Test func childrenDoNotInheritTheSocket() throws {
+    let path = FakeDaemon.temporaryPath()
+    let listener = try FakeDaemon.listen(path)
+    let descriptor = try UnixSocket.connect(path: path)
+    #expect(fcntl(descriptor, F_GETFD) & FD_CLOEXEC != 0)
+    #expect(fcntl(descriptor, F_GETFL) & O_NONBLOCK == 0)
+    close(descriptor)
+    close(listener)
+    try FileManager.default.removeItem(atPath: (path as NSString).deletingLastPathComponent)
+  }
 }

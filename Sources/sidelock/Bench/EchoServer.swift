@@ -7,8 +7,11 @@ import SidelockClient
 /// The yardstick: a server that sends every line back as it is, over the same kind of socket and with the same event
 /// library and number of threads as the daemon.
 enum EchoServer {
-  /// Serves at `path` until standard input ends. Says `ready` on standard output once it listens.
+  /// Serves at `path` until standard input ends, and removes the socket and its directory then. Says `ready` on
+  /// standard output once it listens.
   static func serve(path: String) throws {
+    // Ctrl-C is for the benchmark, whose end is ours, too; then there is still something to remove.
+    signal(SIGINT, SIG_IGN)
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let channel = try ServerBootstrap(group: group)
       .serverChannelOption(.backlog, value: 1024)
@@ -20,6 +23,8 @@ enum EchoServer {
     Descriptor.print("ready")
     while try Descriptor.read(STDIN_FILENO)?.isEmpty == false {}
     try channel.close().wait()
+    unlink(path)
+    if let end = path.lastIndex(of: "/") { rmdir(String(path[..<end])) }
     try group.syncShutdownGracefully()
   }
 }
@@ -55,15 +60,13 @@ private final class EchoHandler: ChannelInboundHandler {
 final class EchoProcess {
   /// Where it listens.
   let path: String
-  private let directory: String
   private var process: pid_t = 0
   private let lifeline: CInt
 
   init() throws(SidelockError) {
     var template = Array("/tmp/sidelock-bench-XXXXXX".utf8CString)
     guard mkdtemp(&template) != nil else { throw Self.failure("mkdtemp") }
-    directory = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    path = directory + "/echo.sock"
+    path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self) + "/echo.sock"
     var ends: [CInt] = [0, 0]
     guard socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
       throw Self.failure("socketpair")
@@ -95,7 +98,5 @@ final class EchoProcess {
     // Its standard input ends, and so does it.
     close(lifeline)
     waitpid(process, nil, 0)
-    unlink(path)
-    rmdir(directory)
   }
 }

@@ -1,0 +1,50 @@
+import ArgumentParser
+import SidelockClient
+
+/// The command as a whole.
+struct Sidelock: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "sidelock",
+    abstract: "Take, list and inspect the locks of this host's sidelock daemon.",
+    discussion: """
+      The daemon's socket is found by --socket (before or behind the subcommand), $SIDELOCK_SOCKET, \
+      $XDG_RUNTIME_DIR/sidelock/sidelock.sock if it exists, and \(SocketPath.system), in this order.
+
+      EXIT STATUS
+        0     done (run: that of the command)
+        1     the lock was not acquired in time, or is not held
+        64    wrong usage
+        69    no daemon listens, or it cannot reach Redis
+        70    the daemon misbehaves
+        77    the daemon refused for lack of a right
+        125   the lock was lost
+
+      EXAMPLES
+        sidelock run deploy -- ./deploy.sh
+        sidelock list
+        sidelock inspect deploy
+      """,
+    version: "0.1.0",
+    subcommands: [
+      RunCommand.self, ListCommand.self, InspectCommand.self, PingCommand.self, StatsCommand.self, CallCommand.self,
+      BenchCommand.self,
+    ])
+
+  /// Moves a `--socket PATH` from before the subcommand to behind its name, where the parser looks for it.
+  static func movingSocketOption(_ arguments: [String]) -> [String] {
+    var rest = arguments[...]
+    var moved: [String] = []
+    while let first = rest.first {
+      if first == "--socket", rest.count >= 2 {
+        moved += rest.prefix(2)
+        rest = rest.dropFirst(2)
+      } else if first.hasPrefix("--socket=") {
+        moved.append(first)
+        rest = rest.dropFirst()
+      } else {
+        break
+      }
+    }
+    return Array(rest.prefix(1)) + moved + Array(rest.dropFirst())
+  }
+}
