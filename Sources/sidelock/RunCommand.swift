@@ -20,12 +20,15 @@ struct RunCommand: ParsableCommand {
       $SIDELOCK_TOKEN.
 
       When the lock is lost, the whole group gets SIGTERM and then, in time before another can have the lock, \
-      SIGKILL. If sidelock itself is killed, even with SIGKILL, the group is killed, and only then the lock is free.
-      Not reached is a process that has left the group (setsid, a daemon, a shell with job control); and sidelock can \
-      do nothing while it is itself stopped by SIGSTOP. In a systemd unit the control group ends such processes.
+      SIGKILL. So it does when the daemon is killed, or hangs for so long that the lock could be lost. If sidelock \
+      itself is killed, even with SIGKILL, the group is killed, and only then the lock is free.
+
+      Not reached is a process that has left the group (setsid, a daemon, a shell with job control); in a systemd unit \
+      the control group ends it. And while sidelock is stopped by SIGSTOP it cannot act.
 
       EXIT STATUS
-        that of COMMAND, or 128+N if signal N ended it; if that signal was sent to sidelock, sidelock ends by it too
+        that of COMMAND, or 128+N if signal N ended it (sidelock ends by
+        the same signal if that was sent to sidelock)
         1     not acquired with -n or within -w SECONDS (-E sets another status)
         64    wrong usage
         69    no daemon listens, or it cannot reach Redis
@@ -37,7 +40,7 @@ struct RunCommand: ParsableCommand {
 
       EXAMPLES
         sidelock run backup -- rsync -a /srv/ backup:/srv/
-        sidelock run -n nightly-report -- ./report      # leave it if it runs elsewhere
+        sidelock run -n nightly-report -- ./report
         sidelock run -w 2.5 -E 75 deploy -c './build && ./deploy'
         sidelock run --max-hold 3600 --meta "ticket 17" migration -- ./migrate
       """)
