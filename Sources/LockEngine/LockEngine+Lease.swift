@@ -225,7 +225,7 @@ extension LockEngine {
     }
     guard lock.lease.isWaited else { return }
     var (end, overflow) = grant.token.addingReportingOverflow(grant.tokenCount)
-    if overflow || grant.token < 1 || end > 1 << 53 { (end, overflow) = (grant.token, true) }
+    if overflow || grant.token < 1 || grant.tokenCount < 1 || end > 1 << 53 { (end, overflow) = (grant.token, true) }
     setLease(
       lock,
       .held(
@@ -240,10 +240,11 @@ extension LockEngine {
     advance(lock, now: now)
   }
 
-  /// Tokens beyond 2^53 would be read wrongly by half of all JSON parsers, so none is given out.
+  /// Tokens beyond 2^53 would be read wrongly by half of all JSON parsers, so none is given out. Nor is a block without
+  /// any asked for again and again.
   private func acquireOverflowed(_ lock: LockRecord, now: BootInstant) {
     while let waiter = lock.queue.first {
-      refuse(waiter, .unavailable("the fence counter of this lock is not below 2^53"), now: now)
+      refuse(waiter, .unavailable("the tokens of this lock are not between 1 and 2^53"), now: now)
     }
     if case .held(let lease) = lock.lease { giveBack(lock, lease, now: now) }
   }

@@ -273,14 +273,16 @@ import Testing
     #expect(script.take().compactMap(\.grantedSession) == [bob])
   }
 
-  @Test func tokensAtTheLimitOfWhatParsersKeepAreNotGivenOut() {
+  @Test(arguments: [(1 << 53 - 5, 10), (5, 0), (5, -1), (0, 10), (-5, 10), (.max, .max), (.min, .min)])
+  func tokensThatCannotBeGivenOutAreRefusedAndNotAskedForAgain(_ first: Token, _ count: Int64) {
     script.open(alice)
     script.acquire(alice)
     script.reply(
-      .granted(LeaseGrant(token: 1 << 53 - 5, tokenCount: 10, othersWait: false)), to: script.takeSent().first)
+      .granted(LeaseGrant(token: first, tokenCount: count, othersWait: false)), to: script.takeSent().first)
     let effects = script.take()
     #expect(effects.compactMap(\.grantedToken).isEmpty)
     #expect(effects.compactMap(\.refusal).count == 1)
+    #expect(effects.compactMap(\.command) == [.release(name: x, attempt: 1, firstUnused: first)])
   }
 
   @Test func aUsedUpBlockOfTokensIsReplacedByANewLease() {

@@ -15,7 +15,7 @@ end
 
 local function stand_in_queue(ttl)
   if not redis.call('LPOS', queue, my_entry) then redis.call('RPUSH', queue, my_entry) end
-  redis.call('PEXPIRE', queue, 2 * math.max(ttl, tonumber(lease)))
+  keep_queue(2 * math.max(ttl, tonumber(lease)))
 end
 
 -- Tells the holder that this host waits. It is told at every ask, so that a message lost with the holder's connection
@@ -29,7 +29,8 @@ if value then
   local holder, its_attempt, token = parts(value)
   local ttl = redis.call('PTTL', lock)
   if not holder then
-    if is_try == '0' then stand_in_queue(ttl) end
+    -- This host looks again soon, however long the key may live, and so does every other one that waits.
+    if is_try == '0' then stand_in_queue(0) end
     return { 'foreign', ttl }
   end
   if holder == me then

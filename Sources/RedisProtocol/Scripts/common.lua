@@ -38,6 +38,11 @@ local function next_token()
   return math.max(counter, token_floor, tonumber(time[1]) * 1000000 + tonumber(time[2])) + 1
 end
 
+-- Keeps the queue for at least so many milliseconds: a host with a short lease must not shorten the wait of others.
+local function keep_queue(milliseconds)
+  redis.call('PEXPIRE', queue, math.max(milliseconds, redis.call('PTTL', queue)))
+end
+
 -- Gives a lock that nobody holds to the host that has waited longest and is connected; a host to which the message
 -- cannot be delivered is gone, and is passed over. Returns the instance and lease of the new holder, or nothing.
 local function pass_on()
@@ -54,7 +59,7 @@ local function pass_on()
         'granted', its_attempt, string.format('%.0f', first), token_count, redis.call('LLEN', queue), name }, ' ')
       if redis.call('PUBLISH', inbox .. instance, message) > 0 then
         take(instance, its_attempt, its_lease, first)
-        redis.call('PEXPIRE', queue, 2 * its_lease)
+        keep_queue(2 * its_lease)
         return instance, its_lease
       end
     end
