@@ -211,3 +211,35 @@ def test_closing_a_client_frees_only_its_own(lab):
     witness.acquire("own")
     keeper.release("orders", token)
     assert waiter.reply_to(request)["token"] > token
+
+
+def test_key_prefixes_and_databases_are_worlds_apart(lab):
+    redis = lab.redis()
+    daemons = [lab.daemon(redis), lab.daemon(redis, args=["--key-prefix", "other:"])]
+    for daemon in daemons:
+        assert daemon.client().acquire("orders", wait_ms=0) > 0
+    keys = {key for key in redis.keys() if key.endswith(b"}")}
+    assert keys == {b"sidelock:{orders}", b"other:{orders}"}
+    assert [lock["name"] for lock in list_all(daemons[0].client(), scope="all")] == ["orders"]
+
+
+def test_the_holds_of_a_session_are_limited_and_freed_together(lab, measured):
+    """At the limit, one past it, and the end of it all, which nobody else notices."""
+    limit = 65_536
+    daemon = lab.daemon()
+    greedy, bystander = daemon.client(check=False), daemon.client()
+    for start in range(0, limit, 64):
+        for index in range(start, start + 64):
+            greedy.request("acquire", name=f"lock-{index}", wait_ms=0)
+        for _ in range(64):
+            assert "result" in greedy.next()
+    error = greedy.error_of(greedy.request("acquire", name="one too many", wait_ms=0))
+    assert (error.reason, error.data["limit"]) == ("limit", "holds_per_session")
+    greedy.release("lock-0")
+    assert greedy.acquire("one too many", wait_ms=0) > 0
+    greedy.close()
+    asked = boot_time()
+    token = bystander.acquire(f"lock-{limit - 1}")
+    measured("an acquire of the last of 65,536 locks after their session's end", f"{(boot_time() - asked) * 1000:.1f} ms")
+    assert token > 0
+    wait_until(lambda: len(bystander.call("list")["locks"]) == 1, "the end of the others")

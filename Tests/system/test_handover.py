@@ -129,10 +129,12 @@ def test_a_grant_to_a_waiter_that_just_left_passes_on(lab, where):
         patient.release("orders", last)
 
 
-def test_release_is_seen_by_whoever_was_told(lab):
+@pytest.mark.parametrize("linger_ms", [0, 5000])
+def test_release_is_seen_by_whoever_was_told(lab, linger_ms):
     """A try on another host that starts after the release was answered gets the lock: no lingering lease shows."""
     redis = lab.redis()
-    clients = [lab.daemon(redis, lease_ms=LEASE_MS).client() for _ in range(2)]
+    args = ["--linger-ms", str(linger_ms)]
+    clients = [lab.daemon(redis, lease_ms=LEASE_MS, args=args).client() for _ in range(2)]
     last = 0
     for round_ in range(100):
         client = clients[round_ % 2]
@@ -140,6 +142,37 @@ def test_release_is_seen_by_whoever_was_told(lab):
         assert token > last
         last = token
         client.release("orders", token)
+
+
+def test_an_idle_lease_shows_as_idle_and_goes_to_whoever_wants_it(lab):
+    """A lock that this host comes back to costs no Redis trip; another host has it at once, waiting or trying."""
+    redis = lab.redis()
+    first, second = (lab.daemon(redis, lease_ms=LEASE_MS, args=["--linger-ms", "60000"]) for _ in range(2))
+    client, other = first.client(), second.client()
+
+    def use():
+        client.release("orders", client.acquire("orders"))
+        return client.call("inspect", name="orders")["lease"]["state"] == "idle"
+
+    last = 0
+    for wanted in ({"wait_ms": 0}, {}):
+        wait_until(use, "the lease to linger")
+        seen = client.call("inspect", name="orders")
+        assert seen["holders"] == [] and seen["mode"] is None
+        monitor = redis.monitor()
+        for _ in range(20):
+            token = client.acquire("orders", wait_ms=0)
+            assert token > last
+            last = token
+            client.release("orders", token)
+        assert not [text for _, text in monitor.commands() if "orders" in text]
+        monitor.close()
+        started = boot_time()
+        token = other.acquire("orders", **wanted)
+        assert boot_time() - started < LEASE_MS / 4 / 1000
+        assert token > last
+        last = token
+        other.release("orders", token)
 
 
 def test_a_try_against_a_lock_in_use_elsewhere_is_busy(lab):

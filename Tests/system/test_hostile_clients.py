@@ -173,6 +173,37 @@ def _unread_bytes(sock):
     return size[0]
 
 
+def test_a_half_closed_client_gets_every_reply_however_slowly_it_reads(daemon, bystander):
+    """More requests than the daemon keeps replies for, then the end of the input, an unterminated last line included."""
+    count = 20_000
+    sock = connect(daemon.socket_path)
+    requests = b"".join(b'{"id":%d,"method":"ping"}\n' % number for number in range(count)) + b'{"id":"last","method":"ping"}'
+    sent, received = 0, bytearray()
+    sock.setblocking(False)
+    half_closed = False
+
+    def all_is_read():
+        nonlocal sent, half_closed
+        try:
+            while sent < len(requests):
+                sent += sock.send(requests[sent:sent + 65536])
+            if not half_closed:
+                sock.shutdown(socket.SHUT_WR)
+                half_closed = True
+        except BlockingIOError:
+            pass
+        try:
+            data = sock.recv(4096)
+        except BlockingIOError:
+            return False
+        received.extend(data)
+        return not data
+
+    wait_until(all_is_read, "the end of the connection", pause=0)
+    ids = [json.loads(line)["id"] for line in received.splitlines()]
+    assert ids == [*range(count), "last"]
+
+
 def test_a_client_that_does_not_read_its_notifications(lab, measured):
     """Pitfall 34: notifications come unasked, so that holding back its requests does not help. Memory stays bounded."""
     daemon = lab.daemon()

@@ -193,3 +193,45 @@ def test_the_daemon_stops_in_peace_while_redis_hangs(lab):
     messages = client.wait_for_end()
     assert [m["params"]["reason"] for m in messages if m.get("method") == "lost"] == ["shutdown"]
     assert daemon.process.wait(GENEROUS_SECONDS) == 0
+
+
+def test_a_primary_that_becomes_a_replica_and_back(lab):
+    """Pitfall 19 with a real failover: READONLY to everything; holders are told in time; then all works again."""
+    redis, primary = lab.redis(), lab.redis()
+    daemon = lab.daemon(redis, lease_ms=1000)
+    holder, client = daemon.client(), daemon.client()
+    token = holder.acquire("orders")
+    redis.admin.execute_command("REPLICAOF", "127.0.0.1", primary.port)
+    lost = holder.notification("lost")
+    assert lost["token"] == token and lost["reason"] in ("lease_expired", "data_loss")
+    assert client.error_of(client.request("acquire", name="orders", wait_ms=0)).reason == "unavailable"
+    redis.admin.execute_command("REPLICAOF", "NO", "ONE")
+    assert client.acquire("orders", wait_ms=int(GENEROUS_SECONDS * 1000)) > token
+
+
+def test_killed_connections_are_made_anew(lab):
+    """An administrator kills the link again and again; holds and waits are not harmed."""
+    redis = lab.redis()
+    first, second = lab.daemon(redis, lease_ms=10_000), lab.daemon(redis, lease_ms=10_000)
+    holder, waiter = first.client(), second.client()
+    token = holder.acquire("orders")
+    request = waiter.queue("orders")
+    for _ in range(5):
+        for connection in redis.daemon_connections():
+            redis.admin.client_kill_filter(_id=connection["id"])
+        wait_until(lambda: len(redis.daemon_connections()) == 2, "both hosts to be back")
+    assert holder.poll() is None and waiter.poll() is None
+    holder.release("orders", token)
+    assert waiter.reply_to(request, 2.5)["token"] > token
+
+
+def test_a_redis_that_blocks_for_longer_than_a_lease(lab):
+    """Its own event loop hangs in a command: connections stay open, nothing is answered."""
+    redis = lab.redis()
+    daemon = lab.daemon(redis, lease_ms=1000)
+    holder = daemon.client()
+    token = holder.acquire("orders")
+    redis.admin.execute_command("CLIENT", "PAUSE", "1500", "ALL")
+    lost = holder.notification("lost")
+    assert (lost["token"], lost["reason"]) == (token, "lease_expired")
+    assert holder.acquire("orders", wait_ms=int(GENEROUS_SECONDS * 1000)) > token
