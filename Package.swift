@@ -93,6 +93,7 @@ let package = Package(
     .testTarget(
       name: "SimulatorTests", dependencies: ["CLua51", "LockEngine", "RedisProtocol"], swiftSettings: strict),
     .testTarget(name: "SidelockClientTests", dependencies: ["SidelockClient", nioCore], swiftSettings: strict),
-    .testTarget(name: "CommandTests", dependencies: ["sidelock", "SidelockClient", argumentParser], swiftSettings: strict),
+    .testTarget(
+      name: "CommandTests", dependencies: ["sidelock", "SidelockClient", argumentParser], swiftSettings: strict),
   ]
 )
