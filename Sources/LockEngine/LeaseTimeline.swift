@@ -26,6 +26,9 @@ public struct LeaseTimeline: Equatable, Sendable {
   public var renewRetryMilliseconds: Int64 { leaseMilliseconds / 12 }
   /// How much earlier than it must a lease may be renewed in order to share a command with others, in milliseconds.
   public var renewSlackMilliseconds: Int64 { leaseMilliseconds / 12 }
+  /// A lock is given to a client only when its lease is good for at least so long, in milliseconds: to be told of a
+  /// grant and of its loss in one breath helps nobody.
+  public var grantWorthMilliseconds: Int64 { leaseMilliseconds / 12 }
   /// From sent to lost, in milliseconds.
   public var lostAfterMilliseconds: Int64 { leaseMilliseconds * 85 / 100 }
   /// From sent to the end of the lost holder's grace, in milliseconds.

@@ -7,9 +7,12 @@ extension LockEngine {
     guard let waiter = lock.queue.first else { return settle(lock, now: now) }
     switch lock.lease {
     case .held(let lease):
-      if mayGrant(under: lease, now: now) {
+      switch admission(under: lease, now: now) {
+      case .now:
         grant(waiter, now: now)
-      } else {
+      case .afterRenewal:
+        break
+      case .withNewLease:
         giveBack(lock, lease, now: now)
         ask(lock, now: now)
       }
@@ -51,19 +54,32 @@ extension LockEngine {
     dropIfUnused(lock)
   }
 
-  /// Whether the lock may go to another client here. While another host waits, only so often and so long; but at least
-  /// once, or two hosts could hand a lock to and fro without anybody getting it.
-  private func mayGrant(under lease: HeldLease, now: BootInstant) -> Bool {
-    guard now < lease.validUntil, lease.nextToken < lease.tokenEnd else { return false }
-    guard let since = lease.contendedSince, lease.grants > 0 else { return true }
-    return lease.grantsWhileContended < configuration.cohortHandoversMax
-      && now < since.adding(milliseconds: configuration.cohortMilliseconds)
+  /// When a lock whose lease this host has can go to a client here.
+  private enum Admission {
+    case now
+    /// What is left of the lease is hardly worth having; a renewal is under way, or the lease ends.
+    case afterRenewal
+    /// It goes through the store's queue first.
+    case withNewLease
+  }
+
+  /// While another host waits, a lock goes from client to client only so often and so long; but at least once, or two
+  /// hosts could hand it to and fro without anybody getting it.
+  private func admission(under lease: HeldLease, now: BootInstant) -> Admission {
+    guard now < lease.validUntil, lease.nextToken < lease.tokenEnd else { return .withNewLease }
+    if let since = lease.contendedSince, lease.grants > 0 {
+      guard lease.grantsWhileContended < configuration.cohortHandoversMax,
+        now < since.adding(milliseconds: configuration.cohortMilliseconds)
+      else { return .withNewLease }
+    }
+    let isWorthHaving = now.adding(milliseconds: timeline.grantWorthMilliseconds) <= lease.validUntil
+    return isWorthHaving ? .now : .afterRenewal
   }
 
   /// Whether this host can give out a lock that nobody here holds or waits for, without a word to the store.
   func mayGrantAtOnce(_ lock: LockRecord, now: BootInstant) -> Bool {
     switch lock.lease {
-    case .held(let lease): mayGrant(under: lease, now: now)
+    case .held(let lease): admission(under: lease, now: now) == .now
     case .none: isLocal
     case .asking, .queued, .lost: false
     }

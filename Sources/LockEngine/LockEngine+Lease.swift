@@ -289,6 +289,8 @@ extension LockEngine {
       }
       setLease(lock, .held(lease))
       renewals.push((lock, attempt), at: lease.renewAt)
+      // Somebody may have come when too little of the lease was left.
+      if lock.hold == nil && !lock.queue.isEmpty { advance(lock, now: now) }
     }
   }
 

@@ -53,7 +53,11 @@ extension LockEngine {
       refuse(waiter, .unavailable(nil), now: now)
       return advance(lock, now: now)
     }
-    if waiter.ask == 0 { ask(lock, now: now) }
+    if case .held = lock.lease {
+      // A renewal decides it.
+    } else if waiter.ask == 0 {
+      ask(lock, now: now)
+    }
     let deadline = now.adding(milliseconds: configuration.storeTimeoutMilliseconds)
     waiter.deadline = deadline
     deadlines.push(.wait(waiter), at: deadline)

@@ -156,6 +156,9 @@ public struct LeaseCodec: Sendable {
     case ("foreign", 2):
       guard let expires = parts[1].integer else { return nil }
       return .foreign(expiresInMilliseconds: expires < 0 ? nil : expires)
+    case ("stale", 1):
+      // Executed after a later attempt of this host; the engine has forgotten what it was about.
+      return .done
     default:
       return nil
     }
@@ -248,8 +251,8 @@ extension LeaseCodec {
 
   private func holder(inValue reply: RESPValue) -> LockInspection.Holder? {
     if reply == .integer(0) { return .wrongType }
+    if reply == .null { return .nobody }
     guard let value = reply.bytes else { return nil }
-    if value.isEmpty { return .nobody }
     let parts = value.split(separator: 0x3A, omittingEmptySubsequences: false)
     guard parts.count == 3, parts[0].contains(0x2F), Int64(decimal: parts[1]) != nil, Int64(decimal: parts[2]) != nil
     else { return .foreign }

@@ -7,6 +7,8 @@ final class ClientSession {
   let id: SessionID
   let channel: any Channel
   let peer: Peer?
+  /// What is known of the process beyond its number, once it has been asked for.
+  var description: Peer.Description?
   var framer = LineFramer()
   /// Input behind a line at which reading was paused.
   var unreadInput: ByteBuffer?

@@ -106,9 +106,11 @@ struct ListeningSocket: Sendable {
     guard status.st_mode & S_IFMT == S_IFSOCK else {
       throw SocketUnavailable(description: "\(path) exists and is not a socket; remove it, or choose another --socket")
     }
-    let probe = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    let probe = socket(
+      AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
     defer { Glibc.close(probe) }
-    if withAddress(address, { connect(probe, $0, $1) }) == 0 {
+    // EAGAIN: somebody listens, and is too busy to accept.
+    if withAddress(address, { connect(probe, $0, $1) }) == 0 || errno == EAGAIN {
       let pid = Peer(socket: probe)?.pid
       throw SocketInUse(path: path, owner: pid.map(Peer.describe(pid:)) ?? "another process")
     }

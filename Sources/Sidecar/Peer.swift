@@ -31,28 +31,41 @@ struct Peer: Sendable {
     uid = credentials.uid
   }
 
-  /// What the process runs, its arguments with spaces between them; nil when it has ended or may not be looked at.
-  var command: String? {
-    guard let bytes = Self.read("/proc/\(pid)/cmdline"), !bytes.isEmpty else { return nil }
-    return String(decoding: bytes.split(separator: 0).joined(separator: [UInt8(ascii: " ")]).map(\.self), as: UTF8.self)
+  /// What /proc says of a process, for people to read.
+  struct Description: Sendable {
+    /// What it runs, with its arguments; nil when it has ended or may not be looked at.
+    var command: String?
+    /// The systemd unit that it belongs to, from its control group.
+    var unit: String?
   }
 
-  /// The systemd unit that the process belongs to, from its control group.
-  var unit: String? {
-    guard let bytes = Self.read("/proc/\(pid)/cgroup") else { return nil }
+  /// Reads the description. It can block for as long as the process is stuck in the kernel with its memory map locked,
+  /// so it is never called on the event loop.
+  func readDescription() -> Description {
+    var description = Description(command: name, unit: nil)
+    if let bytes = Self.read("/proc/\(pid)/cmdline"), !bytes.isEmpty {
+      description.command = String(decoding: Array(bytes.split(separator: 0).joined(separator: [0x20])), as: UTF8.self)
+    }
+    guard let bytes = Self.read("/proc/\(pid)/cgroup") else { return description }
     for line in String(decoding: bytes, as: UTF8.self).split(separator: "\n").reversed() {
       for part in line.split(separator: "/").reversed() where part.hasSuffix(".service") || part.hasSuffix(".scope") {
-        return String(part)
+        description.unit = String(part)
+        return description
       }
     }
-    return nil
+    return description
+  }
+
+  /// The name of the program; it is read without waiting for anything.
+  var name: String? { Self.name(of: pid) }
+
+  private static func name(of pid: pid_t) -> String? {
+    read("/proc/\(pid)/comm").map { String(decoding: $0.prefix { $0 != 0x0A }, as: UTF8.self) }
   }
 
   /// A process in words, for a message.
   static func describe(pid: pid_t) -> String {
-    guard let bytes = read("/proc/\(pid)/comm") else { return "process \(pid)" }
-    let name = String(decoding: bytes.prefix { $0 != 0x0A }, as: UTF8.self)
-    return "process \(pid) (\(name))"
+    name(of: pid).map { "process \(pid) (\($0))" } ?? "process \(pid)"
   }
 
   private static func read(_ path: String) -> [UInt8]? {

@@ -1,6 +1,7 @@
 // What comes from clients.
 
 import ClientProtocol
+import Dispatch
 import LockEngine
 import NIOCore
 
@@ -13,6 +14,9 @@ extension SidecarCore {
   static let unreadOutputBytesMax = 4_194_304
   /// Questions to Redis that one session may have open before it is not read from any more.
   static let queriesPerSessionMax = 16
+
+  /// Where /proc is read.
+  private static let descriptions = DispatchQueue(label: "sidelock.descriptions")
 
   // MARK: Connections
 
@@ -189,6 +193,7 @@ extension SidecarCore {
     case .initialize(let params):
       initialize(params, id: id, session)
     case .acquire(let params):
+      describe(session)
       tell(session, id) { request in
         .acquireRequested(
           AcquireRequest(
@@ -215,6 +220,19 @@ extension SidecarCore {
       write(to: session) { $0.stats(id: id, stats) }
     case .rpcDiscover:
       write(to: session) { $0.discovered(id: id, document: document) }
+    }
+  }
+
+  /// Has the process of a session that asks for locks looked up, so that `inspect` and `list` can show it.
+  private func describe(_ session: ClientSession) {
+    guard session.description == nil, let peer = session.peer else { return }
+    session.description = Peer.Description(command: peer.name, unit: nil)
+    let core = NIOLoopBound(self, eventLoop: loop)
+    let id = session.id
+    let loop = loop
+    Self.descriptions.async {
+      let description = peer.readDescription()
+      loop.execute { core.value.sessions[id]?.description = description }
     }
   }
 

@@ -25,10 +25,12 @@ extension SidecarCore {
   }
 
   private func info(_ id: SessionID) -> SessionInfo {
-    let peer = sessions[id]?.peer
+    let session = sessions[id]
+    let peer = session?.peer
     return SessionInfo(
       host: configuration.host, session: "\(id.rawValue)", pid: (peer?.pid).map(Int64.init),
-      uid: (peer?.uid).map(Int64.init), command: peer?.command, unit: peer?.unit)
+      uid: (peer?.uid).map(Int64.init), command: session?.description?.command ?? peer?.name,
+      unit: session?.description?.unit)
   }
 
   // MARK: One lock

@@ -122,6 +122,31 @@ import Testing
     #expect(!script.take().contains { $0.lostReason != nil })
   }
 
+  // Pitfall 38: the last moments of a lease are not given to anybody.
+  @Test func aLeaseOfWhichTooLittleIsLeftIsRenewedBeforeItIsUsed() {
+    script.open(alice, bob, carol)
+    script.hold(alice)
+    script.acquire(bob)
+    script.pass(milliseconds: 3333)
+    let renewals = script.takeSent()
+    script.pass(milliseconds: 4400)
+    script.release(alice)
+    script.acquire(carol, wait: 0)
+    #expect(script.take().compactMap(\.grantedSession).isEmpty)
+    script.reply(.renewed([true]), to: renewals.first)
+    #expect(script.take().compactMap(\.grantedSession) == [bob])
+  }
+
+  @Test func aLeaseOfWhichTooLittleIsLeftEndsWhenItIsNotRenewed() {
+    script.open(alice, bob)
+    script.hold(alice)
+    script.acquire(bob)
+    script.pass(milliseconds: 7700)
+    script.release(alice)
+    script.pass(milliseconds: 2200)
+    #expect(script.sent().suffix(2).first == .release(name: x, attempt: 1, firstUnused: 101))
+  }
+
   // Pitfalls 8 and 14: a renewal never brings a lease back.
   @Test func aLeaseThatTheStoreNoLongerHasIsLost() {
     script.open(alice, bob)

@@ -37,6 +37,7 @@ import Testing
     script.pass(milliseconds: 5000)
     script.release(alice)
     #expect(script.take().compactMap(\.grantedSession) == [bob])
+    #expect(script.engine.snapshot(of: x, waitersMax: 0, now: script.now)?.validMilliseconds == 3500)
     script.pass(milliseconds: 3499)
     #expect(script.take().isEmpty)
     script.pass(milliseconds: 1)
