@@ -8,7 +8,7 @@
 /// who is next on this host; `+Lease` the conversation with the store; `+Deadlines` what happens as time passes;
 /// `+Snapshot` what can be looked at.
 public final class LockEngine {
-  let configuration: EngineConfiguration
+  private(set) var configuration: EngineConfiguration
   var timeline: LeaseTimeline { configuration.timeline }
 
   var effects: [Effect] = []
@@ -45,6 +45,15 @@ public final class LockEngine {
     self.configuration = configuration
     recentReleases = RecentReleases(milliseconds: configuration.lingerMilliseconds)
     if case .local(let first) = configuration.tier { nextLocalToken = first }
+  }
+
+  /// Changes how locks are shared out, from the next decision on. A lease that lingers already does so to its end, and
+  /// a lock's hand-overs since another host began to wait count against the new limits.
+  public func reconfigure(lingerMilliseconds: Int64, cohortHandoversMax: Int, cohortMilliseconds: Int64) {
+    configuration.lingerMilliseconds = lingerMilliseconds
+    configuration.cohortHandoversMax = cohortHandoversMax
+    configuration.cohortMilliseconds = cohortMilliseconds
+    recentReleases.milliseconds = lingerMilliseconds
   }
 
   /// Takes in a fact and appends what is to be done to `effects`. `now` never goes back.

@@ -6,7 +6,8 @@ struct RecentReleases {
   /// Names that are remembered at the most; beyond it the oldest are forgotten.
   static let countMax = 16_384
 
-  private let milliseconds: Int64
+  /// For how long a name is remembered; those that are remembered already, too.
+  var milliseconds: Int64
   private var times: [LockName: BootInstant] = [:]
   private var order: Deque<(name: LockName, at: BootInstant)> = []
 

@@ -20,7 +20,7 @@ public struct SocketUnavailable: Error, CustomStringConvertible {
   public let description: String
 }
 
-/// A Unix socket that is bound, and the claim on its path.
+/// A Unix socket that is bound, and the claim on its path; or one that the service manager handed over.
 ///
 /// The claim is a lock on `<path>.lock` that the kernel gives up with the process: so of two daemons that start at one
 /// moment only one takes the path, and a socket file that a crash left behind is known to be nobody's.
@@ -31,7 +31,8 @@ struct ListeningSocket: Sendable {
   let path: String
   /// The socket. It listens already: whoever connects before the daemon serves waits for it.
   let descriptor: CInt
-  private let claim: CInt
+  /// Nil for a socket that the service manager made: the path is its own business.
+  private let claim: CInt?
   private let device: UInt64
   private let inode: UInt64
 
@@ -47,7 +48,7 @@ struct ListeningSocket: Sendable {
     withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
 
     try Self.makeDirectory(of: path)
-    claim = try Self.claim(path)
+    let claim = try Self.claim(path)
     do {
       try Self.removeStale(path, address)
       descriptor = try Self.bind(path, address, mode: mode)
@@ -56,14 +57,30 @@ struct ListeningSocket: Sendable {
       throw error
     }
     self.path = path
+    self.claim = claim
     var status = stat()
     lstat(path, &status)
     device = UInt64(status.st_dev)
     inode = UInt64(status.st_ino)
   }
 
-  /// Removes the socket file, unless somebody has put another one in its place.
+  /// Takes over a socket that listens already. It outlives the daemon, and so does its file.
+  init(handedOver descriptor: CInt) {
+    var address = sockaddr_un()
+    var length = socklen_t(MemoryLayout<sockaddr_un>.size)
+    _ = withUnsafeMutablePointer(to: &address) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &length) }
+    }
+    path = withUnsafeBytes(of: &address.sun_path) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+    self.descriptor = descriptor
+    claim = nil
+    device = 0
+    inode = 0
+  }
+
+  /// Removes the socket file, unless the service manager made it or somebody has put another one in its place.
   func remove() {
+    guard let claim else { return }
     var status = stat()
     if lstat(path, &status) == 0, UInt64(status.st_dev) == device, UInt64(status.st_ino) == inode { unlink(path) }
     Glibc.close(claim)

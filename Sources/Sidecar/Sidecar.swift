@@ -14,14 +14,20 @@ public final class Sidecar: Sendable {
   private let notifier: Notifier
   private let logger: Logger
 
-  /// Takes the socket's path; nobody is served before ``run()``.
+  /// Takes the socket's path, or the socket that was handed over; nobody is served before ``run()``.
   ///
   /// - Throws: ``SocketInUse`` when another daemon serves there, ``SocketUnavailable`` when the socket cannot be made.
   public init(configuration: SidecarConfiguration, notifier: Notifier, logger: Logger) throws {
+    var configuration = configuration
+    if let descriptor = configuration.listeningDescriptor {
+      socket = ListeningSocket(handedOver: descriptor)
+      configuration.socketPath = socket.path
+    } else {
+      socket = try ListeningSocket(path: configuration.socketPath, mode: configuration.socketMode)
+    }
     self.configuration = configuration
     self.notifier = notifier
     self.logger = logger
-    socket = try ListeningSocket(path: configuration.socketPath, mode: configuration.socketMode)
     loop = group.next()
     core = .makeEmptyBox(eventLoop: loop)
     mustStop = .makeBoxSendingValue(false, eventLoop: loop)
@@ -61,5 +67,16 @@ public final class Sidecar: Sendable {
       self.mustStop.value = true
       self.core.value?.stop()
     }
+  }
+
+  /// Uses new settings where that is possible while it serves: `connectionsMax`, `lingerMilliseconds`,
+  /// `cohortHandoversMax` and `cohortMilliseconds`; the rest of `configuration` is left as it is. Then tells the
+  /// service manager that the reload is over. From any thread, at any time.
+  ///
+  /// - Parameters:
+  ///   - configuration: nil when the settings could not be used; everything stays as it is.
+  ///   - note: what the status line says about it until the next reload; nil for nothing.
+  public func reload(_ configuration: SidecarConfiguration?, note: String?) {
+    loop.execute { self.core.value?.reload(configuration, note: note) }
   }
 }

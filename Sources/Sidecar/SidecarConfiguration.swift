@@ -14,6 +14,8 @@ public struct SidecarConfiguration: Sendable {
   public var backend: Backend
   /// The path of the Unix socket that clients connect to.
   public var socketPath: String
+  /// A listening socket that the service manager made, instead of a path; nil: the daemon makes its own.
+  public var listeningDescriptor: Int32?
   /// The permission bits of that socket.
   public var socketMode: UInt32
   /// The length of a host lease, in milliseconds.
@@ -39,7 +41,7 @@ public struct SidecarConfiguration: Sendable {
   public init(
     backend: Backend, socketPath: String, socketMode: UInt32, leaseMilliseconds: Int64, lingerMilliseconds: Int64,
     cohortHandoversMax: Int, cohortMilliseconds: Int64, redisTimeoutMilliseconds: Int64, keyPrefix: String,
-    host: String, connectionsMax: Int, version: String
+    host: String, connectionsMax: Int, version: String, listeningDescriptor: Int32? = nil
   ) {
     self.backend = backend
     self.socketPath = socketPath
@@ -53,5 +55,6 @@ public struct SidecarConfiguration: Sendable {
     self.host = host
     self.connectionsMax = connectionsMax
     self.version = version
+    self.listeningDescriptor = listeningDescriptor
   }
 }

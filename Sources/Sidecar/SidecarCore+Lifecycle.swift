@@ -11,6 +11,8 @@ extension SidecarCore {
   static let drainMillisecondsMax: Int64 = 5000
   /// How long it waits for clients to take the last replies, in milliseconds.
   static let closeMillisecondsMax: Int64 = 500
+  /// What the service manager is asked to wait beyond those two, in milliseconds.
+  static let stopSpareMilliseconds: Int64 = 2000
   /// How long the first connection to Redis may keep the daemon from serving, in milliseconds. Without Redis it serves
   /// all the same, and says so.
   static let firstConnectionMillisecondsMax: Int64 = 500
@@ -101,7 +103,8 @@ extension SidecarCore {
 
   var status: String {
     let gauges = engine.gauges
-    let clients = "\(sessions.count) clients, \(gauges.held) held, \(gauges.waiting) waiting"
+    var clients = "\(sessions.count) clients, \(gauges.held) held, \(gauges.waiting) waiting"
+    if let settingsNote { clients += "; \(settingsNote)" }
     guard let link else { return "local; \(clients)" }
     return link.isReady ? "Redis connected; \(clients)" : "Redis unreachable (\(link.downReason ?? "")); \(clients)"
   }
@@ -118,6 +121,26 @@ extension SidecarCore {
     }
   }
 
+  // MARK: Reload
+
+  /// Takes over what can change while clients are served; see ``Sidecar/reload(_:note:)``.
+  func reload(_ new: SidecarConfiguration?, note: String?) {
+    if let new {
+      configuration.connectionsMax = new.connectionsMax
+      configuration.lingerMilliseconds = new.lingerMilliseconds
+      configuration.cohortHandoversMax = new.cohortHandoversMax
+      configuration.cohortMilliseconds = new.cohortMilliseconds
+      engine.reconfigure(
+        lingerMilliseconds: new.lingerMilliseconds, cohortHandoversMax: new.cohortHandoversMax,
+        cohortMilliseconds: new.cohortMilliseconds)
+    }
+    settingsNote = note
+    // Before it serves, "ready" would be untrue, and follows by itself; while it stops, nobody asks any more.
+    guard stage == .serving else { return }
+    lastStatus = status
+    notifier.ready(status: lastStatus)
+  }
+
   // MARK: Stop
 
   /// Gives back every lock, tells every client, and ends.
@@ -131,6 +154,8 @@ extension SidecarCore {
       return
     }
     stage = .draining
+    notifier.extendTimeout(
+      microseconds: UInt64(Self.drainMillisecondsMax + Self.closeMillisecondsMax + Self.stopSpareMilliseconds) * 1000)
     listener?.close(promise: nil)
     for session in sessions.values where session.hasSpoken { write(to: session) { $0.draining() } }
     loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.drainMillisecondsMax)) {

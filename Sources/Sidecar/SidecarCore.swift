@@ -16,7 +16,7 @@ import SystemdSupport
 /// The files of this type: this one has the turn and the engine's effects; `+Clients` what comes from clients;
 /// `+Queries` what is answered without the engine; `+Lifecycle` start, stop, status and watchdog.
 final class SidecarCore {
-  let configuration: SidecarConfiguration
+  var configuration: SidecarConfiguration
   let loop: any EventLoop
   let logger: Logger
   let notifier: Notifier
@@ -45,6 +45,8 @@ final class SidecarCore {
   var stage = Stage.starting
   var statusTask: Scheduled<Void>?
   var lastStatus = ""
+  /// What the last reload left to say, for the status line.
+  var settingsNote: String?
   var onStopped: () -> Void = {}
 
   /// Where the sidecar is in its life.

@@ -1,4 +1,5 @@
-/// The reference page of the settings, made from the table. `packaging/settings.md` is a copy; a test compares them.
+/// The reference page of the settings and the sample file, made from the table. `packaging/settings.md` and
+/// `packaging/sidelockd.yaml` are copies; a test compares them.
 public enum SettingsDocument {
   /// The page in Markdown.
   public static var markdown: String {
@@ -13,8 +14,15 @@ public enum SettingsDocument {
       names and bad values are all reported at once, and the exit code is 78. A `redis_timeout_ms` that is not less than
       half of `lease_ms` is such a bad value.
 
-      | YAML key | flag | environment | values | default | meaning |
-      |---|---|---|---|---|---|
+      SIGHUP (`systemctl reload sidelockd`) has a running daemon read its file again. If everything in it is good, the
+      settings that say "reload" in the last column change at once, and the daemon says which of the others wait for a
+      restart. If anything in it is bad, nothing changes, and the log and the status line say what is wrong.
+
+      When the service manager makes the socket (`sidelockd.socket`), its path and permissions are those of that unit,
+      and `socket` and `socket_mode` have no effect.
+
+      | YAML key | flag | environment | values | default | meaning | changes at |
+      |---|---|---|---|---|---|---|
 
       """
     for key in SettingKey.allCases {
@@ -22,7 +30,7 @@ public enum SettingsDocument {
       let value = row.kind == .boolean ? "" : " " + row.valueName
       let cells = [
         "`\(key.rawValue)`", "`--\(key.flagName)\(value)`", "`\(key.environmentName)`", row.kind.allowed,
-        row.defaultText, row.summary,
+        row.defaultText, row.summary, key.changesLive ? "reload" : "restart",
       ]
       text += "| " + cells.joined(separator: " | ") + " |\n"
     }
@@ -49,5 +57,47 @@ public enum SettingsDocument {
       }
     }
     return text + "```\n"
+  }
+
+  /// The file that a package installs: Redis on this host, and every other setting explained but not set.
+  public static var sampleFile: String {
+    var text = """
+      # Settings of sidelockd: see sidelockd.yaml(5).
+      #
+      # After a change: sidelockd --config /etc/sidelock/sidelockd.yaml --check
+      #                 systemctl reload sidelockd
+      # Settings marked "restart" change only with: systemctl restart sidelockd
+      #
+      # With sidelockd.socket, path and permissions of the socket are those of that unit.
+      # The password of Redis need not stand here: put it into /etc/credstore/sidelock.redis-password (mode 0600).
+
+      """
+    for key in SettingKey.allCases {
+      let row = key.definition
+      text += "\n# \(row.summary) (\(key.changesLive ? "reload" : "restart")).\n"
+      text += "# Values: \(row.kind.allowed). Default: \(row.defaultText).\n"
+      text += key == .redis ? "redis: redis://localhost:6379/0\n" : "#\(key.rawValue): \(key.sampleValue)\n"
+    }
+    return text
+  }
+}
+
+extension SettingKey {
+  /// What stands for this setting in the sample file.
+  fileprivate var sampleValue: String {
+    let row = definition
+    switch self {
+    case .redis: return "redis://localhost:6379/0"
+    case .local: return "true"
+    case .redisUser: return "locks"
+    case .redisPasswordFile: return "/etc/sidelock/redis-password"
+    case .socket: return systemSocketPath
+    case .keyPrefix: return "\"\(row.defaultText)\""
+    case .host: return "host-1"
+    case .socketMode, .logLevel: return row.defaultText
+    case .leaseMilliseconds, .lingerMilliseconds, .cohortMax, .cohortMilliseconds, .redisTimeoutMilliseconds,
+      .connectionsMax:
+      return String(row.defaultNumber ?? 0)
+    }
   }
 }

@@ -17,12 +17,18 @@ enum LogFormat: Sendable, Equatable {
   }
 
   /// One line with its end. Whatever the message and the metadata hold, it stays one line.
-  func line(level: Logger.Level, message: String, metadata: [(String, String)], time: timespec) -> String {
-    var line: String
-    switch self {
-    case .journal: line = "<\(Self.priority(of: level))>"
-    case .plain: line = "\(Self.timestamp(time)) \(Self.padded(level)) "
-    }
+  func line(_ entry: LogEntry) -> String {
+    let head =
+      switch self {
+      case .journal: "<\(entry.priority)>"
+      case .plain: "\(Self.timestamp(entry.time)) \(Self.padded(entry.level)) "
+      }
+    return head + Self.text(message: entry.message, metadata: entry.metadata) + "\n"
+  }
+
+  /// The message with its data as `key=value` behind it, in one line without its end.
+  static func text(message: String, metadata: [(String, String)]) -> String {
+    var line = ""
     appendEscaped(message, to: &line)
     for (key, value) in metadata {
       line += " "
@@ -33,10 +39,10 @@ enum LogFormat: Sendable, Equatable {
       appendEscaped(value, to: &line, quoted: !isBare)
       if !isBare { line += "\"" }
     }
-    return line + "\n"
+    return line
   }
 
-  private func appendEscaped(_ text: String, to line: inout String, quoted: Bool = false) {
+  private static func appendEscaped(_ text: String, to line: inout String, quoted: Bool = false) {
     for scalar in text.unicodeScalars {
       let isControl = scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value)
       if isControl || (quoted && (scalar == "\"" || scalar == "\\")) {
@@ -44,18 +50,6 @@ enum LogFormat: Sendable, Equatable {
       } else {
         line.unicodeScalars.append(scalar)
       }
-    }
-  }
-
-  /// syslog(3)'s numbers.
-  private static func priority(of level: Logger.Level) -> Int {
-    switch level {
-    case .trace, .debug: 7
-    case .info: 6
-    case .notice: 5
-    case .warning: 4
-    case .error: 3
-    case .critical: 2
     }
   }
 

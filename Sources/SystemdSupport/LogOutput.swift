@@ -2,35 +2,60 @@ import Dispatch
 import Glibc
 public import Logging
 import NIOConcurrencyHelpers
+import Synchronization
 
-/// Where log lines go: standard error, written by a serial queue of its own, because a journal or a terminal that does
-/// not read would otherwise stop the event loop in the middle of a log message.
+/// Where log messages go: to the journal in its own protocol when that is where standard error leads, else as lines to
+/// standard error. A serial queue of its own writes them, because a journal or a terminal that does not read would
+/// otherwise stop the event loop in the middle of a log message.
 public final class LogOutput: Sendable {
   private struct State {
-    var lines = LogLineQueue()
+    var entries = LogQueue()
     var drainQueued = false
   }
 
   private let state = NIOLockedValueBox(State())
   private let queue = DispatchQueue(label: "sidelock.log")
-  private let format: LogFormat
-  private let write: @Sendable ([UInt8]) -> Void
+  private let deliver: @Sendable ([LogEntry]) -> Void
+  /// The level as its place in `levels`, because it is looked at for every message, written or not.
+  private let levelIndex = Atomic(2)
+  private static let levels = Logger.Level.allCases
 
-  /// The output to standard error, in the journal's format when that is where standard error leads.
+  /// The output to the journal if standard error leads there, else to standard error.
   public convenience init() {
     let journalStream = getenv("JOURNAL_STREAM").map { String(cString: $0) }
-    self.init(format: .ofStandardError(journalStream: journalStream), write: writeToStandardError)
+    switch LogFormat.ofStandardError(journalStream: journalStream) {
+    case .plain:
+      self.init(format: .plain, write: writeToStandardError)
+    case .journal:
+      self.init { entries in
+        for entry in entries where !JournalSink.send(entry) {
+          // The journal's socket is missing or refuses: its stream may still be there.
+          writeToStandardError(Array(LogFormat.journal.line(entry).utf8))
+        }
+      }
+    }
+  }
+
+  /// An output that writes lines, many at once.
+  convenience init(format: LogFormat, write: @escaping @Sendable ([UInt8]) -> Void) {
+    self.init { entries in write(entries.flatMap { format.line($0).utf8 }) }
   }
 
   /// An output with its surroundings given, for tests.
-  init(format: LogFormat, write: @escaping @Sendable ([UInt8]) -> Void) {
-    self.format = format
-    self.write = write
+  init(deliver: @escaping @Sendable ([LogEntry]) -> Void) {
+    self.deliver = deliver
+  }
+
+  /// The least severe level that is logged. A change counts at once, for loggers that exist, too.
+  public var level: Logger.Level {
+    get { Self.levels[levelIndex.load(ordering: .relaxed)] }
+    set { levelIndex.store(Self.levels.firstIndex(of: newValue) ?? 0, ordering: .relaxed) }
   }
 
   /// Makes this the output of all loggers that are created from now on. To be called once, at start.
   public func install(level: Logger.Level) {
-    LoggingSystem.bootstrap { _ in SidelockLogHandler(output: self, level: level) }
+    self.level = level
+    LoggingSystem.bootstrap { _ in SidelockLogHandler(output: self) }
   }
 
   /// Waits until everything logged so far is written; for the end of the process.
@@ -44,9 +69,9 @@ public final class LogOutput: Sendable {
   }
 
   func log(level: Logger.Level, message: String, metadata: [(String, String)]) {
-    let line = format.line(level: level, message: message, metadata: metadata, time: wallClock())
+    let entry = LogEntry(level: level, message: message, metadata: metadata, time: wallClock())
     let mustQueue = state.withLockedValue { state in
-      state.lines.append(line)
+      state.entries.append(entry)
       defer { state.drainQueued = true }
       return !state.drainQueued
     }
@@ -55,41 +80,46 @@ public final class LogOutput: Sendable {
 
   private func drain() {
     while true {
-      let batch = state.withLockedValue { state -> (bytes: [UInt8], dropped: Int)? in
-        guard !state.lines.isEmpty else {
+      let batch = state.withLockedValue { state -> (entries: [LogEntry], dropped: Int)? in
+        guard !state.entries.isEmpty else {
           state.drainQueued = false
           return nil
         }
-        return state.lines.takeAll()
+        return state.entries.takeAll()
       }
       guard let batch else { return }
-      var bytes = batch.bytes
+      var entries = batch.entries
       if batch.dropped > 0 {
-        let metadata = [("count", String(batch.dropped))]
-        let gap = format.line(
-          level: .warning, message: "log messages dropped", metadata: metadata, time: wallClock())
-        bytes.append(contentsOf: gap.utf8)
+        entries.append(
+          LogEntry(
+            level: .warning, message: JournalMessage.messagesDropped.rawValue,
+            metadata: [("count", String(batch.dropped))], time: wallClock()))
       }
-      write(bytes)
+      deliver(entries)
     }
   }
 }
 
 /// The log handler of the daemon: constant messages, data as `key=value` behind them.
 public struct SidelockLogHandler: LogHandler {
-  /// The least severe level that is written.
-  public var logLevel: Logger.Level
   /// Metadata for every message of this handler.
   public var metadata: Logger.Metadata = [:]
   /// More metadata, asked for at each message.
   public var metadataProvider: Logger.MetadataProvider?
 
   private let output: LogOutput
+  private var ownLevel: Logger.Level?
 
-  /// A handler that writes to the given output.
-  public init(output: LogOutput, level: Logger.Level) {
+  /// A handler that writes to the given output, from the given level on; nil: from the output's level on.
+  public init(output: LogOutput, level: Logger.Level? = nil) {
     self.output = output
-    self.logLevel = level
+    self.ownLevel = level
+  }
+
+  /// The least severe level that is written: the output's, until this handler is given one of its own.
+  public var logLevel: Logger.Level {
+    get { ownLevel ?? output.level }
+    set { ownLevel = newValue }
   }
 
   /// One of this handler's metadata values.

@@ -31,6 +31,7 @@ public final class Notifier: Sendable {
   private let isEnabled: Bool
   private let clock: @Sendable () -> UInt64
   private let send: @Sendable (String) -> Void
+  private let barrier: @Sendable (_ limitMicroseconds: UInt64) -> Bool
 
   /// A notifier for the service manager that started this process, if one did.
   ///
@@ -47,18 +48,20 @@ public final class Notifier: Sendable {
           logger.error(
             "cannot notify the service manager", metadata: ["reason": "\(String(cString: strerror(-result)))"])
         }
-      })
+      },
+      barrier: { sd_notify_barrier(0, $0) > 0 })
   }
 
   /// A notifier with its surroundings given, for tests.
   init(
     isEnabled: Bool, watchdogIntervalMicroseconds: UInt64?, clock: @escaping @Sendable () -> UInt64,
-    send: @escaping @Sendable (String) -> Void
+    send: @escaping @Sendable (String) -> Void, barrier: @escaping @Sendable (UInt64) -> Bool = { _ in true }
   ) {
     self.isEnabled = isEnabled
     self.watchdogIntervalMicroseconds = watchdogIntervalMicroseconds
     self.clock = clock
     self.send = send
+    self.barrier = barrier
   }
 
   /// The daemon serves (READY=1).
@@ -71,18 +74,32 @@ public final class Notifier: Sendable {
   /// The daemon is about to stop (STOPPING=1).
   public func stopping(status: String? = nil) { put { $0.stopping(status: status) } }
 
+  /// The settings are being read again (RELOADING=1). ``ready(status:)`` must follow, whether they could be used or not.
+  public func reloading() {
+    let now = monotonicMicroseconds()
+    put { $0.reloading(since: now) }
+  }
+
+  /// The start or the stop may take so much longer, in microseconds from now (EXTEND_TIMEOUT_USEC=).
+  public func extendTimeout(microseconds: UInt64) { put { $0.extendTimeout(microseconds: microseconds) } }
+
   /// The event loop works (WATCHDOG=1). To be called by that loop only.
   public func watchdogTick() { put { $0.watchdogTicked() } }
 
-  /// Waits until everything that could be sent at once has been handed to the service manager; for the end of the
-  /// process, never on the event loop.
+  /// Waits until the service manager has read everything that could be sent at once (BARRIER=1); for the end of the
+  /// process, because what is read after it cannot be told whose it was. Never on the event loop.
   ///
-  /// - Returns: false when that took longer than the given time.
+  /// - Returns: false when that took longer than the given time, or cannot be known.
   @discardableResult
   public func flush(withinMilliseconds limit: Int) -> Bool {
     let done = DispatchSemaphore(value: 0)
-    queue.async { done.signal() }
-    return done.wait(timeout: .now() + .milliseconds(limit)) == .success
+    let wasRead = NIOLockedValueBox(false)
+    queue.async {
+      let result = !self.isEnabled || self.barrier(UInt64(max(0, limit)) * 1000)
+      wasRead.withLockedValue { $0 = result }
+      done.signal()
+    }
+    return done.wait(timeout: .now() + .milliseconds(limit)) == .success && wasRead.withLockedValue { $0 }
   }
 
   private func put(_ change: (inout NotifyOutbox) -> Void) {
@@ -142,6 +159,13 @@ public final class Notifier: Sendable {
 private final class Shared<Value: ~Copyable & Sendable>: Sendable {
   let value: Value
   init(_ value: consuming Value) { self.value = value }
+}
+
+/// Microseconds of CLOCK_MONOTONIC, which is the service manager's.
+private func monotonicMicroseconds() -> UInt64 {
+  var time = timespec()
+  clock_gettime(CLOCK_MONOTONIC, &time)
+  return UInt64(time.tv_sec) * 1_000_000 + UInt64(time.tv_nsec) / 1000
 }
 
 /// Milliseconds of a clock that never goes back.

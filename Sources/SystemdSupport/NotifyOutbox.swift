@@ -19,6 +19,8 @@ struct NotifyOutbox {
 
   private var readyPending = false
   private var stoppingPending = false
+  private var reloadingPendingSince: UInt64?
+  private var extensionPending: UInt64?
   private var watchdogPending = false
   private var statusPending: String?
   private var statusSent: String?
@@ -34,6 +36,12 @@ struct NotifyOutbox {
     if let status { self.status(status) }
   }
 
+  /// The settings are being read again, since that moment of the monotonic clock, in microseconds.
+  mutating func reloading(since microseconds: UInt64) { reloadingPendingSince = microseconds }
+
+  /// What is going on, the start or the stop, takes so much longer, in microseconds from when it is sent.
+  mutating func extendTimeout(microseconds: UInt64) { extensionPending = microseconds }
+
   mutating func watchdogTicked() { watchdogPending = true }
 
   mutating func status(_ text: String) {
@@ -43,9 +51,15 @@ struct NotifyOutbox {
 
   /// Decides what to do at the given time, in milliseconds of a monotonic clock; what it says to send counts as sent.
   mutating func next(now: UInt64) -> Step {
+    // In a datagram of its own: of reloading and ready in one, the service manager would see only one.
+    if let since = reloadingPendingSince {
+      reloadingPendingSince = nil
+      return .send("RELOADING=1\nMONOTONIC_USEC=\(since)")
+    }
     var lines: [String] = []
     if readyPending { lines.append("READY=1") }
     if stoppingPending { lines.append("STOPPING=1") }
+    if let extensionPending { lines.append("EXTEND_TIMEOUT_USEC=\(extensionPending)") }
     if watchdogPending { lines.append("WATCHDOG=1") }
 
     var statusDelay: UInt64 = 0
@@ -64,6 +78,7 @@ struct NotifyOutbox {
     }
     readyPending = false
     stoppingPending = false
+    extensionPending = nil
     watchdogPending = false
     if !lines.isEmpty { return .send(lines.joined(separator: "\n")) }
     return statusDelay > 0 ? .wait(milliseconds: statusDelay) : .idle

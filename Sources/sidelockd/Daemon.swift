@@ -10,14 +10,21 @@ protocol Service: AnyObject, Sendable {
   func run() throws
   /// Asks `run()` to stop and return. From any thread, at any time.
   func requestStop()
+  /// Takes over what can change while it runs; nil: nothing could be used. `note` is for the status line. From any
+  /// thread, at any time.
+  func reload(_ settings: Settings?, note: String?)
 }
+
+/// The name of the daemon's socket in its unit (`FileDescriptorName=`).
+private let socketName = "sidelock"
 
 /// Runs the daemon until it stops.
 ///
 /// - Returns: the exit status.
-func runDaemon(_ settings: Settings) -> Int32 {
-  // Before any other thread exists, because threads inherit what is blocked.
+func runDaemon(_ settings: Settings, resolution: SettingsResolution, inputs: SettingsInputs) -> Int32 {
+  // Before any other thread exists, because threads inherit what is blocked, and share the environment.
   let signals = StopSignals()
+  let handedOver = Result { try HandedOverSockets.takeAll() }
 
   let output = LogOutput()
   output.install(level: settings.logLevel)
@@ -30,14 +37,17 @@ func runDaemon(_ settings: Settings) -> Int32 {
   raiseFileLimit(connectionsMax: settings.connectionsMax, logger: logger)
 
   do {
-    let service = try makeService(settings, notifier: notifier, logger: logger)
+    let listener = try HandedOverSockets.listener(named: socketName, among: handedOver.get())
+    let service = try makeService(settings, listeningDescriptor: listener, notifier: notifier, logger: logger)
+    let reloader = Reloader(
+      settings, resolution: resolution, inputs: inputs, output: output, notifier: notifier, logger: logger)
     signals.listen(
       stop: { [weak service] name in
         logger.info("stopping", metadata: ["signal": "\(name)"])
         notifier.stopping(status: "Stopping")
         service?.requestStop()
       },
-      ignored: { name in logger.notice("signal ignored", metadata: ["signal": "\(name)"]) })
+      reload: { [weak service] in if let service { reloader.reload(service) } })
     try service.run()
     logger.info("stopped")
     return ExitStatus.stopped
@@ -55,7 +65,7 @@ func runDaemon(_ settings: Settings) -> Int32 {
 private let reservedDescriptors = 64
 
 /// Every client is a descriptor, and the soft limit is usually 1024.
-private func raiseFileLimit(connectionsMax: Int, logger: Logger) {
+func raiseFileLimit(connectionsMax: Int, logger: Logger) {
   var limit = rlimit()
   guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
   if limit.rlim_cur < limit.rlim_max {

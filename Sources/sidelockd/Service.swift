@@ -3,20 +3,33 @@ import SidelockSettings
 import Sidecar
 import SystemdSupport
 
-extension Sidecar: Service {}
+extension Sidecar: Service {
+  func reload(_ settings: Settings?, note: String?) {
+    reload(settings.map { SidecarConfiguration($0) }, note: note)
+  }
+}
 
-/// Makes the sidecar that these settings describe.
-func makeService(_ settings: Settings, notifier: Notifier, logger: Logger) throws -> any Service {
-  let backend: SidecarConfiguration.Backend =
-    switch settings.backend {
-    case .local: .local
-    case .redis(let url): .redis(url)
-    }
-  let configuration = SidecarConfiguration(
-    backend: backend, socketPath: settings.socketPath, socketMode: settings.socketMode,
-    leaseMilliseconds: Int64(settings.leaseMilliseconds), lingerMilliseconds: Int64(settings.lingerMilliseconds),
-    cohortHandoversMax: settings.cohortHandOversMax, cohortMilliseconds: Int64(settings.cohortMilliseconds),
-    redisTimeoutMilliseconds: Int64(settings.redisTimeoutMilliseconds), keyPrefix: settings.keyPrefix,
-    host: settings.hostName, connectionsMax: settings.connectionsMax, version: sidelockVersion)
+/// Makes the sidecar that these settings describe, on the service manager's socket if there is one.
+func makeService(
+  _ settings: Settings, listeningDescriptor: Int32?, notifier: Notifier, logger: Logger
+) throws -> any Service {
+  var configuration = SidecarConfiguration(settings)
+  configuration.listeningDescriptor = listeningDescriptor
   return try Sidecar(configuration: configuration, notifier: notifier, logger: logger)
+}
+
+extension SidecarConfiguration {
+  fileprivate init(_ settings: Settings) {
+    let backend: Backend =
+      switch settings.backend {
+      case .local: .local
+      case .redis(let url): .redis(url)
+      }
+    self.init(
+      backend: backend, socketPath: settings.socketPath, socketMode: settings.socketMode,
+      leaseMilliseconds: Int64(settings.leaseMilliseconds), lingerMilliseconds: Int64(settings.lingerMilliseconds),
+      cohortHandoversMax: settings.cohortHandOversMax, cohortMilliseconds: Int64(settings.cohortMilliseconds),
+      redisTimeoutMilliseconds: Int64(settings.redisTimeoutMilliseconds), keyPrefix: settings.keyPrefix,
+      host: settings.hostName, connectionsMax: settings.connectionsMax, version: sidelockVersion)
+  }
 }

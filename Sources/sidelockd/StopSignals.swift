@@ -4,11 +4,11 @@ import Glibc
 final class StopSignals {
   private final class Context: Sendable {
     let stop: @Sendable (_ name: String) -> Void
-    let ignored: @Sendable (_ name: String) -> Void
+    let reload: @Sendable () -> Void
 
-    init(stop: @escaping @Sendable (_ name: String) -> Void, ignored: @escaping @Sendable (_ name: String) -> Void) {
+    init(stop: @escaping @Sendable (_ name: String) -> Void, reload: @escaping @Sendable () -> Void) {
       self.stop = stop
-      self.ignored = ignored
+      self.reload = reload
     }
   }
 
@@ -24,11 +24,9 @@ final class StopSignals {
   ///
   /// - Parameters:
   ///   - stop: called at the first SIGTERM or SIGINT. A second one ends the process at once.
-  ///   - ignored: called at SIGHUP.
-  func listen(
-    stop: @escaping @Sendable (_ name: String) -> Void, ignored: @escaping @Sendable (_ name: String) -> Void
-  ) {
-    let context = Unmanaged.passRetained(Context(stop: stop, ignored: ignored))
+  ///   - reload: called at SIGHUP.
+  func listen(stop: @escaping @Sendable (_ name: String) -> Void, reload: @escaping @Sendable () -> Void) {
+    let context = Unmanaged.passRetained(Context(stop: stop, reload: reload))
     var thread = pthread_t()
     let result = pthread_create(
       &thread, nil,
@@ -64,7 +62,7 @@ final class StopSignals {
       guard sigwait(&set, &number) == 0 else { continue }
       switch number {
       case SIGHUP:
-        context.ignored("SIGHUP")
+        if !stopping { context.reload() }
       case _ where stopping:
         _exit(ExitStatus.failure)
       default:

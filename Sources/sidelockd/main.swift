@@ -25,7 +25,8 @@ struct Options: ParsableCommand {
       file, the file over the default.
 
       SIGTERM and SIGINT stop the daemon: it gives up every lock in Redis, tells its clients, and ends. A second one \
-      ends it at once.
+      ends it at once. SIGHUP reads the settings again: those of clients and logging change at once, the others at \
+      the next restart; wrong ones change nothing.
 
       Exit status: 0 stopped, 1 failure, 75 another daemon has the socket, 78 the settings are wrong.
       """,
@@ -59,7 +60,8 @@ func print(_ text: String, to descriptor: Int32) {
 }
 
 let options = parseOptions()
-let resolution = SettingsResolution(.ofProcess(options.settings))
+let inputs = SettingsInputs.ofProcess(options.settings)
+let resolution = SettingsResolution(inputs)
 
 if options.settings.check {
   print(isatty(STDOUT_FILENO) == 1 ? resolution.table : resolution.json, to: STDOUT_FILENO)
@@ -72,4 +74,4 @@ guard let settings = resolution.settings else {
 }
 if options.settings.check { exit(ExitStatus.stopped) }
 
-exit(runDaemon(settings))
+exit(runDaemon(settings, resolution: resolution, inputs: inputs))

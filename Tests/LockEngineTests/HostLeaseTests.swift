@@ -406,6 +406,33 @@ import Testing
     #expect(script.sent() == [.release(name: x, attempt: 3, firstUnused: 302)])
   }
 
+  @Test func newLimitsCountFromTheNextDecisionOn() {
+    let script = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 100, cohortMilliseconds: 50))
+    script.open(alice, bob)
+    script.hold(alice)
+    script.tell(contended())
+    script.acquire(bob)
+    script.engine.reconfigure(lingerMilliseconds: 200, cohortHandoversMax: 0, cohortMilliseconds: 50)
+    script.release(alice)
+    #expect(script.sent().first == .release(name: x, attempt: 1, firstUnused: 101))
+
+    let lingering = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 0))
+    lingering.open(alice, bob)
+    lingering.engine.reconfigure(lingerMilliseconds: 200, cohortHandoversMax: 100, cohortMilliseconds: 50)
+    lingering.hold(alice)
+    lingering.acquire(bob)
+    lingering.release(alice)
+    lingering.engine.reconfigure(lingerMilliseconds: 300, cohortHandoversMax: 100, cohortMilliseconds: 50)
+    lingering.release(bob)
+    #expect(lingering.sent().isEmpty)
+    // What lingers already keeps its end.
+    lingering.engine.reconfigure(lingerMilliseconds: 0, cohortHandoversMax: 100, cohortMilliseconds: 50)
+    lingering.pass(milliseconds: 299)
+    #expect(lingering.sent().isEmpty)
+    lingering.pass(milliseconds: 1)
+    #expect(lingering.sent() == [.release(name: x, attempt: 1, firstUnused: 102)])
+  }
+
   @Test func anIdleLeaseIsRevokedAtOnce() {
     let script = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 200))
     script.open(alice, bob)

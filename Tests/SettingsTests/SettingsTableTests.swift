@@ -43,15 +43,37 @@ import Testing
     #expect(try key.definition.parse(String(number)) == .number(number))
   }
 
-  @Test func referencePageIsThatOfTheTable() throws {
+  @Test(arguments: [("settings.md", SettingsDocument.markdown), ("sidelockd.yaml", SettingsDocument.sampleFile)])
+  func writtenCopyIsThatOfTheTable(_ name: String, _ text: String) throws {
     let page = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-      .deletingLastPathComponent().appending(path: "packaging/settings.md")
+      .deletingLastPathComponent().appending(path: "packaging/\(name)")
     if ProcessInfo.processInfo.environment["UPDATE_SETTINGS_PAGE"] != nil {
-      try SettingsDocument.markdown.write(to: page, atomically: true, encoding: .utf8)
+      try text.write(to: page, atomically: true, encoding: .utf8)
     }
     let written = try String(contentsOf: page, encoding: .utf8)
     let hint: Comment = "UPDATE_SETTINGS_PAGE=1 swift test --filter SettingsTests rewrites it"
-    #expect(written == SettingsDocument.markdown, hint)
+    #expect(written == text, hint)
+  }
+
+  /// With every comment sign taken off in turn: each line that is offered there is allowed.
+  @Test(arguments: SettingKey.allCases)
+  func everyLineOfTheSampleFileIsValid(_ key: SettingKey) throws {
+    let lines = SettingsDocument.sampleFile.split(separator: "\n", omittingEmptySubsequences: false)
+    let chosen = lines.map { line in
+      if key == .local && line.hasPrefix("redis:") { return "#" + line }
+      // A user needs a password.
+      if key == .redisUser && line.hasPrefix("#redis_password_file:") { return String(line.dropFirst()) }
+      return line.hasPrefix("#\(key.rawValue):") ? String(line.dropFirst()) : String(line)
+    }
+    let file = chosen.joined(separator: "\n")
+    #expect(file.contains("\n\(key.rawValue): "))
+    var inputs = SettingsInputs { path, _ in .success(Array(path == "f.yaml" ? file.utf8 : "password".utf8)) }
+    inputs.configFlag = "f.yaml"
+    inputs.isRoot = true
+    inputs.systemHostName = "h"
+    let resolution = SettingsResolution(inputs)
+    #expect(resolution.problems == [])
+    #expect(resolution.effective.first { $0.key == key }?.source.description.hasPrefix("f.yaml:") == true)
   }
 
   @Test func exampleInTheReferencePageIsValid() throws {

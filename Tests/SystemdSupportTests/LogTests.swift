@@ -10,19 +10,22 @@ import Testing
 
   @Test func journalLinesBeginWithTheirPriority() {
     let prefixes = Logger.Level.allCases.map { level in
-      LogFormat.journal.line(level: level, message: "m", metadata: [], time: noon)
+      LogFormat.journal.line(LogEntry(level: level, message: "m", metadata: [], time: noon))
     }
     #expect(prefixes == ["<7>m\n", "<7>m\n", "<6>m\n", "<5>m\n", "<4>m\n", "<3>m\n", "<2>m\n"])
   }
 
   @Test func plainLinesHaveTimeAndLevel() {
-    let line = LogFormat.plain.line(level: .info, message: "serving", metadata: [("socket", "/s")], time: noon)
+    let line = LogFormat.plain.line(
+      LogEntry(level: .info, message: "serving", metadata: [("socket", "/s")], time: noon))
     #expect(line == "2026-12-31T11:59:59.007Z info     serving socket=/s\n")
   }
 
   @Test func valuesAreQuotedWhereNeededAndStayOnOneLine() {
     let line = LogFormat.journal.line(
-      level: .info, message: "a\nb", metadata: [("k", "x y"), ("e", ""), ("q", "\"\\"), ("n", "1\n<0>2")], time: noon)
+      LogEntry(
+        level: .info, message: "a\nb", metadata: [("k", "x y"), ("e", ""), ("q", "\"\\"), ("n", "1\n<0>2")],
+        time: noon))
     #expect(line == "<6>a\\nb k=\"x y\" e=\"\" q=\"\\\"\\\\\" n=\"1\\n<0>2\"\n")
   }
 
@@ -78,13 +81,34 @@ import Testing
   }
 
   @Test func queueIsFullAtItsLimitAndNotBefore() {
-    var queue = LogLineQueue()
-    queue.append(String(repeating: "a", count: LogLineQueue.bytesMax))
-    queue.append("b")
-    queue.append("c")
+    func entry(_ bytes: Int) -> LogEntry {
+      let overhead = LogEntry(level: .info, message: "", metadata: [], time: noon).cost
+      let text = String(repeating: "a", count: bytes - overhead)
+      return LogEntry(level: .info, message: text, metadata: [], time: noon)
+    }
+    var queue = LogQueue()
+    queue.append(entry(LogQueue.bytesMax))
+    queue.append(entry(4))
+    queue.append(entry(4))
     let taken = queue.takeAll()
-    #expect(taken.bytes.count == LogLineQueue.bytesMax)
+    #expect(taken.entries.count == 1)
     #expect(taken.dropped == 2)
     #expect(queue.isEmpty)
+    queue.append(entry(LogQueue.bytesMax + 1))
+    #expect(queue.takeAll().dropped == 1)
+  }
+
+  @Test func aChangedLevelCountsForLoggersThatExist() {
+    let written = Written()
+    let output = LogOutput(format: .journal) { written.append($0) }
+    output.level = .notice
+    let logger = Logger(label: "test") { _ in SidelockLogHandler(output: output) }
+    logger.info("1")
+    output.level = .debug
+    logger.debug("2")
+    output.level = .error
+    logger.warning("3")
+    #expect(output.flush(withinMilliseconds: 10_000))
+    #expect(written.text == "<7>2\n")
   }
 }

@@ -77,6 +77,28 @@ import Testing
     #expect(manager.received == ["READY=1", "STOPPING=1\nWATCHDOG=1\nSTATUS=Stopping"])
   }
 
+  @Test func reloadingIsToldBeforeReadyAndApartFromIt() {
+    let manager = Manager(isStuck: true)
+    let notifier = notifier(manager)
+    notifier.watchdogTick()
+    manager.waitUntilEntered()
+    notifier.reloading()
+    notifier.ready(status: "Serving")
+    manager.release(3)
+    #expect(notifier.flush(withinMilliseconds: 10_000))
+    #expect(manager.received.count == 3)
+    #expect(manager.received.dropFirst().first?.hasPrefix("RELOADING=1\nMONOTONIC_USEC=") == true)
+    #expect(manager.received.last == "READY=1\nSTATUS=Serving")
+  }
+
+  @Test func aLongerStopIsAskedFor() {
+    let manager = Manager()
+    let notifier = notifier(manager)
+    notifier.extendTimeout(microseconds: 7_500_000)
+    #expect(notifier.flush(withinMilliseconds: 10_000))
+    #expect(manager.received == ["EXTEND_TIMEOUT_USEC=7500000"])
+  }
+
   @Test func pingsComeFromTheCallerOnly() {
     let manager = Manager()
     let notifier = notifier(manager)
@@ -154,6 +176,19 @@ import Testing
     try #require(manager.receive() == "WATCHDOG=1")
     notifier.stopping(status: "Stopping")
     try #require(manager.receive() == "STOPPING=1\nSTATUS=Stopping")
+  }
+
+  @Test func flushingWaitsUntilTheManagerHasRead() async {
+    await #expect(processExitsWith: .success) {
+      let manager = try NotifySocket(abstract: false)
+      setenv("NOTIFY_SOCKET", manager.environmentName, 1)
+      let notifier = Notifier(logger: LibsystemdTests.quiet)
+      notifier.stopping()
+      #expect(!notifier.flush(withinMilliseconds: 50))
+      #expect(manager.receive() == "STOPPING=1")
+      // Reading the barrier closes the descriptor that came with it.
+      #expect(manager.receive() == "BARRIER=1")
+    }
   }
 
   @Test func watchdogIntervalIsThatOfTheEnvironment() async {

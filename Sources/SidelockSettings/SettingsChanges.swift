@@ -1,0 +1,47 @@
+extension SettingKey {
+  /// Whether a running daemon takes over a new value when it reads its settings again (SIGHUP). The others need a
+  /// restart.
+  public var changesLive: Bool {
+    switch self {
+    case .lingerMilliseconds, .cohortMax, .cohortMilliseconds, .connectionsMax, .logLevel: true
+    case .redis, .local, .redisUser, .redisPasswordFile, .socket, .socketMode, .leaseMilliseconds,
+      .redisTimeoutMilliseconds, .keyPrefix, .host:
+      false
+    }
+  }
+}
+
+extension Settings {
+  /// The settings that differ, in the order of the table. A login is a part of `redis`, wherever it was given.
+  public func changes(to new: Settings) -> [SettingKey] {
+    SettingKey.allCases.filter { key in
+      switch key {
+      case .redis: backend != new.backend && new.backend != .local
+      case .local: backend != new.backend && new.backend == .local
+      case .redisUser, .redisPasswordFile: false
+      case .socket: socketPath != new.socketPath
+      case .socketMode: socketMode != new.socketMode
+      case .leaseMilliseconds: leaseMilliseconds != new.leaseMilliseconds
+      case .lingerMilliseconds: lingerMilliseconds != new.lingerMilliseconds
+      case .cohortMax: cohortHandOversMax != new.cohortHandOversMax
+      case .cohortMilliseconds: cohortMilliseconds != new.cohortMilliseconds
+      case .redisTimeoutMilliseconds: redisTimeoutMilliseconds != new.redisTimeoutMilliseconds
+      case .keyPrefix: keyPrefix != new.keyPrefix
+      case .host: hostName != new.hostName
+      case .connectionsMax: connectionsMax != new.connectionsMax
+      case .logLevel: logLevel != new.logLevel
+      }
+    }
+  }
+
+  /// These settings with those of `new` that a running daemon can take over.
+  public func takingLiveChanges(from new: Settings) -> Settings {
+    var result = self
+    result.lingerMilliseconds = new.lingerMilliseconds
+    result.cohortHandOversMax = new.cohortHandOversMax
+    result.cohortMilliseconds = new.cohortMilliseconds
+    result.connectionsMax = new.connectionsMax
+    result.logLevel = new.logLevel
+    return result
+  }
+}

@@ -1,0 +1,258 @@
+#!/usr/bin/env python3
+"""Makes the man pages from what the programs and the documents say. Usage: manpages.py SIDELOCKD SIDELOCK OUTPUT-DIR DATE
+
+sidelockd(8) and sidelock(1) come from the programs' own description of their options, sidelockd.yaml(5) from
+packaging/settings.md, which comes from the table of settings, and sidelock-protocol(7) from protocol/README.md.
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FILES = """
+.TP
+.I /etc/sidelock/sidelockd.yaml
+The settings.
+.TP
+.I /run/sidelock/sidelock.sock
+The socket. Members of the group
+.B sidelock
+may connect.
+.TP
+.I /etc/credstore/sidelock.redis\\-password
+The password of Redis, if there is one and it stands nowhere else.
+.TP
+.I /usr/share/doc/sidelock/examples
+Drop-ins for other ways to run the service: Redis on another host or behind a Unix socket, newer versions of systemd, a
+service for one user.
+"""
+SERVICE = """
+systemd makes the socket (\\fBsidelockd.socket\\fR) and starts the daemon at boot, and again when a client connects. While
+the daemon restarts, clients that connect wait. The locks of the clients of the daemon that ended are free.
+.PP
+.nf
+systemctl status sidelockd
+systemctl reload sidelockd
+journalctl \\-x \\-u sidelockd
+journalctl SIDELOCK_LOCK=orders
+.fi
+.PP
+Each datum of a log message is a journal field of its own, such as SIDELOCK_LOCK, SIDELOCK_TOKEN, SIDELOCK_SESSION and
+SIDELOCK_REASON.
+"""
+
+
+def escape(text):
+    """Text as it is, whatever it holds."""
+    text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace("`", "\\(ga")
+    text = text.replace("^", "\\(ha").replace("~", "\\(ti")
+    return re.sub(r"^\.", r"\\&.", text, flags=re.MULTILINE)
+
+
+INLINE = re.compile(r"`([^`]*)`|\*\*(.+?)\*\*|\[([^\]]*)\]\(([^)]*)\)|(?<!\w)\*([^*\s][^*]*)\*(?!\w)")
+
+
+def inline(text):
+    """A line of Markdown in roff."""
+    result, end = "", 0
+    for found in INLINE.finditer(text):
+        result += escape(text[end:found.start()])
+        code, strong, label, address, emphasis = found.groups()
+        if code is not None:
+            result += f"\\fB{escape(code)}\\fR"
+        elif strong is not None:
+            result += f"\\fB{inline(strong)}\\fR"
+        elif emphasis is not None:
+            result += f"\\fI{escape(emphasis)}\\fR"
+        else:
+            result += inline(label) + (f" <{escape(address)}>" if address.startswith("http") else "")
+        end = found.end()
+    return result + escape(text[end:])
+
+
+def cells(line):
+    """The cells of a row of a table; a bar in code is written with a backslash."""
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
+
+
+def table(rows):
+    """A table as a list: the first cell of each row, then the others, named where there are several."""
+    head, lines = rows[0], []
+    for row in rows[2:]:
+        lines += [".TP", "\\fB" + re.sub(r"\\f[BIR]", "", inline(row[0])) + "\\fR"]
+        if len(row) == 2:
+            lines.append(inline(row[1]) or "\\&")
+        else:
+            parts = [(inline(name) + ": " if name else "") + inline(value)
+                     for name, value in zip(head[1:], row[1:]) if value]
+            lines.append("\n.br\n".join(parts) or "\\&")
+    return lines + [".PP"]
+
+
+def markdown(text, level=2):
+    """Markdown, as far as this project's documents use it, in roff. Headings of `level` become sections."""
+    out, lines, index = [], text.split("\n"), 0
+    paragraph = []
+
+    def flush():
+        if paragraph:
+            out.append(inline(" ".join(paragraph)))
+            paragraph.clear()
+
+    while index < len(lines):
+        line = lines[index]
+        heading = re.match(r"(#+) (.*)", line)
+        if heading:
+            flush()
+            depth = len(heading[1])
+            if depth >= level:
+                title = heading[2].replace("`", "")
+                out.append(f'.SH "{escape(title.upper())}"' if depth == level else f'.SS "{escape(title)}"')
+        elif line.startswith("```"):
+            flush()
+            index += 1
+            code = []
+            while not lines[index].startswith("```"):
+                code.append(escape(lines[index]) or "\\&")
+                index += 1
+            out += [".PP", ".in +4", ".nf", *code, ".fi", ".in", ".PP"]
+        elif line.startswith("|"):
+            flush()
+            rows = []
+            while index < len(lines) and lines[index].startswith("|"):
+                rows.append(cells(lines[index]))
+                index += 1
+            out += table(rows)
+            continue
+        elif re.match(r"[*-] |\d+\. ", line):
+            flush()
+            mark, rest = line.split(" ", 1)
+            item = [rest]
+            while index + 1 < len(lines) and re.match(r" +\S", lines[index + 1]):
+                index += 1
+                item.append(lines[index].strip())
+            out += [f'.IP "{"•" if mark in "*-" else escape(mark)}" 4', inline(" ".join(item))]
+            if index + 1 < len(lines) and not re.match(r"[*-] |\d+\. ", lines[index + 1]):
+                out.append(".PP")
+        elif not line.strip():
+            flush()
+            if out and out[-1] != ".PP" and not out[-1].startswith(".S"):
+                out.append(".PP")
+        else:
+            paragraph.append(line.strip())
+        index += 1
+    flush()
+    tidy = []
+    for number, line in enumerate(out):
+        follows = next((later for later in out[number + 1:] if later), ".SH")
+        if line == ".PP" and (follows == ".PP" or follows.startswith((".SH", ".SS", ".TP", ".IP"))):
+            continue
+        tidy.append(line)
+    return "\n".join(tidy)
+
+
+def option_name(argument):
+    """An option as it is given, such as `-w, --wait SECONDS`."""
+    names = [("-" if name["kind"] == "short" else "--") + name["name"] for name in argument.get("names", [])]
+    # Short names first, as people expect them.
+    text = ", ".join(sorted(names, key=lambda name: name.startswith("--")))
+    value = argument.get("valueName", "")
+    if argument["kind"] == "positional":
+        return f"\\fI{escape(value)}\\fR"
+    return f"\\fB{escape(text)}\\fR" + (f" \\fI{escape(value)}\\fR" if argument["kind"] == "option" else "")
+
+
+def options(command):
+    """The options of a command, as a list."""
+    lines = []
+    for argument in command.get("arguments", []):
+        if not argument.get("shouldDisplay", True):
+            continue
+        abstract = " ".join(filter(None, [argument.get("abstract"), argument.get("discussion")]))
+        if argument.get("defaultValue") and "default" not in abstract:
+            abstract += f" (default: {argument['defaultValue']})"
+        lines += [".TP", option_name(argument), escape(abstract) or "\\&"]
+    return "\n".join(lines)
+
+
+def preformatted(text):
+    """Prose with its line breaks, for the parts of a help text that are laid out by hand."""
+    out = []
+    for part in text.strip().split("\n\n"):
+        if any(line.startswith(" ") for line in part.split("\n")):
+            head, _, rest = part.partition("\n") if not part.startswith(" ") else ("", "", part)
+            if head:
+                out.append(f'.SH "{escape(head.rstrip(":").upper())}"')
+            out += [".nf", escape(rest), ".fi"]
+        else:
+            out += [".PP", escape(part)]
+    return "\n".join(out)
+
+
+def described(binary):
+    """What a program says of itself."""
+    text = subprocess.run([binary, "--experimental-dump-help"], check=True, capture_output=True, text=True).stdout
+    return json.loads(text)["command"]
+
+
+def title(name, section, what, version, date):
+    return (f'.TH {name} {section} "{date}" "sidelock {version}" "sidelock"\n.nh\n.ad l\n'
+            f".SH NAME\n{escape(name)} \\- {escape(what)}\n")
+
+
+def daemon_page(binary, version, date):
+    command = described(binary)
+    what = command["abstract"].rstrip(".")
+    return (title("sidelockd", 8, what[0].lower() + what[1:], version, date)
+            + ".SH SYNOPSIS\n.B sidelockd\n(\\fB\\-\\-redis\\fR \\fIURL\\fR | \\fB\\-\\-local\\fR) [\\fIOPTION\\fR]...\n"
+            + ".SH DESCRIPTION\n" + preformatted(command.get("discussion", "")).removeprefix(".PP\n")
+            + "\n.SH OPTIONS\n" + options(command) + "\n.SH SERVICE" + SERVICE + ".SH FILES" + FILES
+            + ".SH SEE ALSO\n\\fBsidelock\\fR(1), \\fBsidelockd.yaml\\fR(5), \\fBsidelock\\-protocol\\fR(7), "
+            "\\fBsystemctl\\fR(1), \\fBjournalctl\\fR(1)\n")
+
+
+def command_page(binary, version, date):
+    command = described(binary)
+    what = command["abstract"].rstrip(".")
+    out = (title("sidelock", 1, what[0].lower() + what[1:], version, date)
+           + ".SH SYNOPSIS\n.B sidelock\n\\fICOMMAND\\fR [\\fIOPTION\\fR]...\n.SH COMMANDS\n")
+    for sub in command.get("subcommands", []):
+        if sub["commandName"] == "help" or not sub.get("shouldDisplay", True):
+            continue
+        out += f'.SS "sidelock {escape(sub["commandName"])}"\n{escape(sub.get("abstract", ""))}\n'
+        if sub.get("discussion"):
+            out += ".PP\n" + preformatted(sub["discussion"]).replace(".SH ", ".PP\n.B ").removeprefix(".PP\n") + "\n"
+        out += options(sub) + "\n"
+    return (out + ".SH DESCRIPTION\n" + preformatted(command.get("discussion", "")).removeprefix(".PP\n")
+            + "\n.SH SEE ALSO\n\\fBsidelockd\\fR(8), \\fBsidelock\\-protocol\\fR(7), \\fBflock\\fR(1)\n")
+
+
+def document_page(name, section, what, path, version, date, see_also):
+    text = (ROOT / path).read_text()
+    body = text.split("\n", 1)[1]
+    return (title(name, section, what, version, date) + ".SH DESCRIPTION\n" + markdown(body).removeprefix(".PP\n")
+            + f"\n.SH SEE ALSO\n{see_also}\n")
+
+
+def main(daemon, command, output, date):
+    version = subprocess.run([daemon, "--version"], check=True, capture_output=True, text=True).stdout.strip()
+    pages = {
+        "sidelockd.8": daemon_page(daemon, version, date),
+        "sidelock.1": command_page(command, version, date),
+        "sidelockd.yaml.5": document_page(
+            "sidelockd.yaml", 5, "settings of sidelockd", "packaging/settings.md", version, date, "\\fBsidelockd\\fR(8)"),
+        "sidelock-protocol.7": document_page(
+            "sidelock-protocol", 7, "how programs talk to sidelockd", "protocol/README.md", version, date,
+            "\\fBsidelock\\fR(1), \\fBsidelockd\\fR(8), \\fBunix\\fR(7)"),
+    }
+    directory = pathlib.Path(output)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in pages.items():
+        (directory / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
