@@ -170,7 +170,7 @@ import Testing
         let command = scriptCommand(&random, codecs, names, step)
         try real.send(command)
         try real.send(["PING"])
-        var expected: [Reply] = []
+        var expected: [ServerReply] = []
         while expected.last != .status("PONG") { expected.append(try real.receive()) }
         try model.execute(command, from: connection)
         try model.execute(["PING"], from: connection)
@@ -219,7 +219,7 @@ import Testing
     }
   }
 
-  private static func withoutTimes(_ reply: Reply) -> Reply {
+  private static func withoutTimes(_ reply: ServerReply) -> ServerReply {
     switch normalised(reply) {
     case .integer(let value) where (900_000...2_000_000).contains(value): .integer(1_000_000)
     case .array(let items): .array(items.map { withoutTimes($0) })
@@ -236,16 +236,16 @@ import Testing
     return connection
   }
 
-  private func replies(_ model: RedisModel, _ connection: Int64) -> [Reply] {
+  private func replies(_ model: RedisModel, _ connection: Int64) -> [ServerReply] {
     model.takeOutput().compactMap { if case .send(connection, let reply) = $0 { reply } else { nil } }
   }
 
-  private func call(_ model: RedisModel, _ connection: Int64, _ command: [Bytes]) throws -> Reply {
+  private func call(_ model: RedisModel, _ connection: Int64, _ command: [Bytes]) throws -> ServerReply {
     try model.execute(command, from: connection)
     return replies(model, connection).last ?? .null
   }
 
-  private func agree(_ expected: Reply, _ got: Reply, _ command: [Bytes]) -> Bool {
+  private func agree(_ expected: ServerReply, _ got: ServerReply, _ command: [Bytes]) -> Bool {
     if command[0] == "PTTL", case .integer(let x) = expected, case .integer(let y) = got {
       return x == y || (x > 0 && y > 0 && abs(x - y) < 20_000)
     }
@@ -253,7 +253,7 @@ import Testing
   }
 
   /// Errors are compared up to the place in the script, where the wording differs between versions.
-  private static func normalised(_ reply: Reply) -> Reply {
+  private static func normalised(_ reply: ServerReply) -> ServerReply {
     switch reply {
     case .error(let text):
       let words = text.text

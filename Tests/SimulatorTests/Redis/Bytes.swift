@@ -34,21 +34,21 @@ struct Bytes: Hashable, ExpressibleByStringLiteral, CustomStringConvertible, Sen
 }
 
 /// What a server sends to a client.
-indirect enum Reply: Equatable, CustomStringConvertible, Sendable {
+indirect enum ServerReply: Equatable, CustomStringConvertible, Sendable {
   case status(Bytes)
   case error(Bytes)
   case integer(Int64)
   case bulk(Bytes)
   case null
-  case array([Reply])
+  case array([ServerReply])
   /// Keys and values in turn.
-  case map([Reply])
-  case push([Reply])
+  case map([ServerReply])
+  case push([ServerReply])
 
-  static let ok = Reply.status("OK")
-  static let wrongType = Reply.error("WRONGTYPE Operation against a key holding the wrong kind of value")
-  static let notAnInteger = Reply.error("ERR value is not an integer or out of range")
-  static let syntaxError = Reply.error("ERR syntax error")
+  static let ok = ServerReply.status("OK")
+  static let wrongType = ServerReply.error("WRONGTYPE Operation against a key holding the wrong kind of value")
+  static let notAnInteger = ServerReply.error("ERR value is not an integer or out of range")
+  static let syntaxError = ServerReply.error("ERR syntax error")
 
   var description: String {
     switch self {

@@ -17,7 +17,7 @@ final class LuaRuntime {
     var description: String
   }
 
-  fileprivate let callback: ([Bytes]) -> Reply
+  fileprivate let callback: ([Bytes]) -> ServerReply
   private let state: OpaquePointer
   private var runner: Int32 = 0
   private var compiled: [String: Script] = [:]
@@ -63,7 +63,7 @@ final class LuaRuntime {
     """
 
   /// An interpreter whose `redis.call` and `redis.pcall` go to `callback`.
-  init(callback: @escaping ([Bytes]) -> Reply) throws {
+  init(callback: @escaping ([Bytes]) -> ServerReply) throws {
     guard let state = luaL_newstate() else { throw ModelError(description: "no memory for Lua") }
     self.state = state
     self.callback = callback
@@ -108,7 +108,7 @@ final class LuaRuntime {
     return .success(script)
   }
 
-  func run(_ script: Script, keys: [Bytes], arguments: [Bytes]) throws -> Reply {
+  func run(_ script: Script, keys: [Bytes], arguments: [Bytes]) throws -> ServerReply {
     lua_rawgeti(state, LUA_REGISTRYINDEX, runner)
     lua_rawgeti(state, LUA_REGISTRYINDEX, script.reference)
     push(keys)
@@ -123,7 +123,7 @@ final class LuaRuntime {
   }
 
   /// What Redis answers when a script raised an error.
-  private func failure(of script: Script) -> Reply {
+  private func failure(of script: Script) -> ServerReply {
     let place = " script: \(script.digest), on user_script"
     if lua_type(state, -1) == LUA_TTABLE, let text = field("err", of: lua_gettop(state)) {
       return .error(Bytes(text.text + place))
@@ -175,7 +175,7 @@ final class LuaRuntime {
   }
 
   /// What a script returned, as Redis turns it into a reply.
-  private func convert(at index: Int32, depth: Int) throws -> Reply {
+  private func convert(at index: Int32, depth: Int) throws -> ServerReply {
     guard depth < 16, lua_checkstack(state, 8) != 0 else { throw ModelError(description: "a reply that is too deep") }
     switch lua_type(state, index) {
     case LUA_TSTRING: return Self.string(state, index).map { .bulk($0) } ?? .null
@@ -190,7 +190,7 @@ final class LuaRuntime {
     }
   }
 
-  private func convertTable(at index: Int32, depth: Int) throws -> Reply {
+  private func convertTable(at index: Int32, depth: Int) throws -> ServerReply {
     if let text = field("err", of: index) { return .error(text) }
     if let text = field("ok", of: index) { return .status(text) }
     for name in ["double", "map", "set", "big_number", "verbatim_string"] {
@@ -200,7 +200,7 @@ final class LuaRuntime {
       pop(1)
       if isThere { throw ModelError(description: "a script returned a table with the field \(name)") }
     }
-    var items: [Reply] = []
+    var items: [ServerReply] = []
     while true {
       lua_rawgeti(state, index, Int32(items.count + 1))
       defer { pop(1) }
@@ -210,7 +210,7 @@ final class LuaRuntime {
   }
 
   /// Puts a reply on the stack as `redis.call` gives it (the conversions of RESP2).
-  fileprivate static func push(_ state: OpaquePointer, _ reply: Reply) {
+  fileprivate static func push(_ state: OpaquePointer, _ reply: ServerReply) {
     switch reply {
     case .integer(let value): lua_pushnumber(state, Double(value))
     case .bulk(let bytes): push(state, bytes)

@@ -79,7 +79,7 @@ final class RealRedis {
   }
 
   /// Sends a command and waits for what comes next on the connection.
-  func call(_ command: [Bytes]) throws -> Reply {
+  func call(_ command: [Bytes]) throws -> ServerReply {
     try send(command)
     return try receive()
   }
@@ -95,7 +95,7 @@ final class RealRedis {
     }
   }
 
-  func receive() throws -> Reply {
+  func receive() throws -> ServerReply {
     let line = try readLine()
     guard let kind = line.first else { throw Failure(description: "an empty line") }
     let rest = Bytes(Array(line.dropFirst()))

@@ -1,6 +1,6 @@
 /// The commands on data, inside scripts and outside.
 extension RedisModel {
-  func dataCommand(_ name: String, _ a: [Bytes]) throws -> Reply {
+  func dataCommand(_ name: String, _ a: [Bytes]) throws -> ServerReply {
     switch (name, a.count) {
     case ("PING", 0): return .status("PONG")
     case ("TIME", 0):
@@ -27,7 +27,7 @@ extension RedisModel {
     }
   }
 
-  private func del(_ keys: [Bytes]) throws -> Reply {
+  private func del(_ keys: [Bytes]) throws -> ServerReply {
     var count: Int64 = 0
     for key in keys where try entry(key) != nil {
       store(key, nil)
@@ -52,7 +52,7 @@ extension RedisModel {
     return max(0, end - nowMilliseconds)
   }
 
-  private func expire(_ a: [Bytes]) throws -> Reply {
+  private func expire(_ a: [Bytes]) throws -> ServerReply {
     if a.count == 3, !["NX", "XX", "GT", "LT"].contains(a[2].text.uppercased()) {
       return .error(Bytes("ERR Unsupported option \(a[2])"))
     }
@@ -75,7 +75,7 @@ extension RedisModel {
     return .integer(1)
   }
 
-  private func persist(_ key: Bytes) throws -> Reply {
+  private func persist(_ key: Bytes) throws -> ServerReply {
     guard var found = try entry(key), found.expiresAtMilliseconds != nil else { return .integer(0) }
     found.expiresAtMilliseconds = nil
     store(key, found)
@@ -84,7 +84,7 @@ extension RedisModel {
 
   // MARK: Strings
 
-  private func string(_ key: Bytes, _ body: (Bytes?) -> Reply) throws -> Reply {
+  private func string(_ key: Bytes, _ body: (Bytes?) -> ServerReply) throws -> ServerReply {
     switch try entry(key)?.value {
     case nil: body(nil)
     case .string(let bytes): body(bytes)
@@ -100,7 +100,7 @@ extension RedisModel {
     var expireMilliseconds: Int64?
   }
 
-  private func set(_ a: [Bytes]) throws -> Reply {
+  private func set(_ a: [Bytes]) throws -> ServerReply {
     var options = SetOptions()
     var index = 2
     while index < a.count {
@@ -129,7 +129,7 @@ extension RedisModel {
     if let old {
       if case .string(let bytes) = old.value { oldBytes = bytes } else if options.givesOld { return .wrongType }
     }
-    let refused: Reply = options.givesOld ? oldBytes.map { .bulk($0) } ?? .null : .null
+    let refused: ServerReply = options.givesOld ? oldBytes.map { .bulk($0) } ?? .null : .null
     if options.onlyIfNew && old != nil || options.onlyIfThere && old == nil { return refused }
     var end = options.expireMilliseconds.map { nowMilliseconds + $0 }
     if options.keepsExpiry { end = old?.expiresAtMilliseconds }
@@ -137,7 +137,7 @@ extension RedisModel {
     return options.givesOld ? refused : .ok
   }
 
-  private func increment(_ key: Bytes, _ step: Int64) throws -> Reply {
+  private func increment(_ key: Bytes, _ step: Int64) throws -> ServerReply {
     let old = try entry(key)
     var value: Int64 = 0
     switch old?.value {
@@ -155,7 +155,7 @@ extension RedisModel {
 
   // MARK: Hashes
 
-  private func hashCommand(_ name: String, _ a: [Bytes]) throws -> Reply? {
+  private func hashCommand(_ name: String, _ a: [Bytes]) throws -> ServerReply? {
     guard ["HSET", "HGET", "HDEL", "HGETALL", "HLEN", "HEXISTS"].contains(name), let key = a.first else { return nil }
     let old = try entry(key)
     var fields: [(field: Bytes, value: Bytes)] = []

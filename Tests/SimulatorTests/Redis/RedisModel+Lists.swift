@@ -1,6 +1,6 @@
 /// Lists and sorted sets.
 extension RedisModel {
-  func listCommand(_ name: String, _ a: [Bytes]) throws -> Reply? {
+  func listCommand(_ name: String, _ a: [Bytes]) throws -> ServerReply? {
     let known = ["LPUSH", "RPUSH", "LPOP", "RPOP", "LLEN", "LINDEX", "LRANGE", "LREM", "LPOS"]
     guard known.contains(name), let key = a.first else { return nil }
     let old = try entry(key)
@@ -80,7 +80,7 @@ extension RedisModel {
   // MARK: Sorted sets
 
   /// Scores are whole numbers here; a fraction throws.
-  func sortedSetCommand(_ name: String, _ a: [Bytes]) throws -> Reply? {
+  func sortedSetCommand(_ name: String, _ a: [Bytes]) throws -> ServerReply? {
     let known = ["ZADD", "ZREM", "ZSCORE", "ZCARD", "ZRANK", "ZRANGE", "ZPOPMIN"]
     guard known.contains(name), let key = a.first else { return nil }
     let old = try entry(key)
@@ -119,7 +119,7 @@ extension RedisModel {
 
   private func add(
     _ a: [Bytes], to set: inout [(member: Bytes, score: Int64)], _ key: Bytes, _ old: Entry?
-  ) throws -> Reply {
+  ) throws -> ServerReply {
     var index = 1
     var onlyNew = false
     if a[1].text.uppercased() == "NX" {

@@ -37,7 +37,7 @@ final class RedisModel {
 
   /// Something that the server did to a connection.
   enum Output: Equatable {
-    case send(connection: Int64, Reply)
+    case send(connection: Int64, ServerReply)
     case close(connection: Int64)
   }
 
@@ -172,12 +172,12 @@ final class RedisModel {
     }
   }
 
-  private func send(_ reply: Reply, to connection: Int64) {
+  private func send(_ reply: ServerReply, to connection: Int64) {
     if clients[connection] != nil { output.append(.send(connection: connection, reply)) }
   }
 
   /// The reply to a command outside a script; nil where the answer comes as a push.
-  private func reply(to command: [Bytes], from connection: Int64) throws -> Reply? {
+  private func reply(to command: [Bytes], from connection: Int64) throws -> ServerReply? {
     guard let first = command.first else { throw ModelError(description: "an empty command") }
     let name = first.text.uppercased()
     if let refusal = refusal(of: name, inScript: false) { return refusal }
@@ -208,7 +208,7 @@ final class RedisModel {
   }
 
   /// What the server's state forbids.
-  private func refusal(of name: String, inScript: Bool) -> Reply? {
+  private func refusal(of name: String, inScript: Bool) -> ServerReply? {
     switch trouble {
     case .none: return nil
     case .loading:
@@ -237,7 +237,7 @@ final class RedisModel {
     "DEL", "PEXPIRE", "PERSIST", "LPOP", "RPOP", "LREM", "HDEL", "ZREM", "ZPOPMIN", "FLUSHALL",
   ])
 
-  private func hello(_ arguments: [Bytes], _ connection: Int64) throws -> Reply {
+  private func hello(_ arguments: [Bytes], _ connection: Int64) throws -> ServerReply {
     guard arguments.first == "3", arguments.count == 1 || (arguments.count == 3 && arguments[1] == "SETNAME") else {
       throw ModelError(description: "HELLO \(arguments)")
     }
@@ -250,7 +250,7 @@ final class RedisModel {
     ])
   }
 
-  private func client(_ arguments: [Bytes], _ connection: Int64) throws -> Reply {
+  private func client(_ arguments: [Bytes], _ connection: Int64) throws -> ServerReply {
     switch (arguments.first?.text.uppercased(), arguments.count) {
     case ("ID", 1): return .integer(connection)
     case ("SETNAME", 2):
@@ -285,7 +285,7 @@ final class RedisModel {
     return made
   }
 
-  private func scriptCommand(_ arguments: [Bytes]) throws -> Reply {
+  private func scriptCommand(_ arguments: [Bytes]) throws -> ServerReply {
     switch (arguments.first?.text.uppercased(), arguments.count) {
     case ("LOAD", 2):
       let digest = LuaRuntime.digest(of: arguments[1])
@@ -301,7 +301,7 @@ final class RedisModel {
   }
 
   /// Compiles a script; gives the error reply if that fails.
-  private func load(_ source: Bytes, _ digest: String) throws -> Reply? {
+  private func load(_ source: Bytes, _ digest: String) throws -> ServerReply? {
     if scripts[digest] != nil { return nil }
     switch try runtime().compile(source, digest: digest) {
     case .success(let script):
@@ -312,7 +312,7 @@ final class RedisModel {
     }
   }
 
-  private func eval(_ name: String, _ arguments: [Bytes], _ connection: Int64) throws -> Reply {
+  private func eval(_ name: String, _ arguments: [Bytes], _ connection: Int64) throws -> ServerReply {
     guard arguments.count >= 2 else { throw ModelError(description: "\(name) with too few arguments") }
     guard let keyCount = arguments[1].integer else { return .notAnInteger }
     if keyCount < 0 { return .error("ERR Number of keys can't be negative") }
@@ -345,7 +345,7 @@ final class RedisModel {
   }
 
   /// `redis.pcall` of a running script.
-  private func callFromScript(_ command: [Bytes]) -> Reply {
+  private func callFromScript(_ command: [Bytes]) -> ServerReply {
     guard let first = command.first else {
       return .error("ERR Please specify at least one argument for this redis.call()")
     }

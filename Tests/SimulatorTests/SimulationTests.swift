@@ -1,0 +1,126 @@
+import Foundation
+import Synchronization
+import Testing
+
+/// Random simulations, each of them wholly given by its seed.
+///
+/// `SIDELOCK_SIM_SEEDS` sets how many seeds are run, `SIDELOCK_SIM_FIRST` the first of them, and `SIDELOCK_SIM_SEED`
+/// runs one seed alone and prints what happened in it (the last `SIDELOCK_SIM_LINES` lines).
+@Suite struct SimulationTests {
+  private struct Summary: Sendable {
+    var marks: Set<String> = []
+    var failures: [UInt64: String] = [:]
+    var events = 0
+    var grants = 0
+  }
+
+  /// A range of seeds, worked off by as many threads as there are cores.
+  private final class Campaign: Sendable {
+    private let next: Atomic<UInt64>
+    private let end: UInt64
+    private let summary = Mutex(Summary())
+
+    init(first: UInt64, count: UInt64) {
+      next = Atomic(first)
+      end = first + count
+    }
+
+    var found: Summary { summary.withLock { $0 } }
+
+    func work() {
+      while true {
+        let seed = next.wrappingAdd(1, ordering: .relaxed).oldValue
+        guard seed < end else { return }
+        let world = Simulation(Plan(seed: seed))
+        world.runPlan()
+        let (marks, failure) = (world.marks, world.failure)
+        let (events, grants) = (world.eventCount, world.checker.grantCount)
+        let isEnough = summary.withLock { summary in
+          summary.marks.formUnion(marks)
+          summary.events += events
+          summary.grants += grants
+          summary.failures[seed] = failure
+          return summary.failures.count >= 20
+        }
+        if isEnough { return }
+      }
+    }
+  }
+
+  @Test func noSeedBreaksAnInvariant() async {
+    let count = Self.setting("SIDELOCK_SIM_SEEDS") ?? 2000
+    let campaign = Campaign(first: Self.setting("SIDELOCK_SIM_FIRST") ?? 1, count: count)
+    await withTaskGroup(of: Void.self) { group in
+      for _ in 0..<max(1, ProcessInfo.processInfo.activeProcessorCount) {
+        group.addTask { campaign.work() }
+      }
+    }
+    let found = campaign.found
+    print("\(count) seeds, \(found.events) events, \(found.grants) grants")
+    for (seed, failure) in found.failures.sorted(by: { $0.key < $1.key }) { Self.report(seed, failure) }
+    if found.failures.isEmpty && count >= 2000 {
+      #expect(Self.branches.subtracting(found.marks).sorted() == [], "rare branches that no seed has reached")
+    }
+  }
+
+  @Test(.enabled(if: Self.setting("SIDELOCK_SIM_SEED") != nil))
+  func theSeedOfTheEnvironment() {
+    let world = Simulation(Plan(seed: Self.setting("SIDELOCK_SIM_SEED") ?? 1), traced: true)
+    world.runPlan()
+    print(world.plan)
+    print(world.lastLines(Int(Self.setting("SIDELOCK_SIM_LINES") ?? 200)))
+    #expect(world.failure == nil)
+  }
+
+  @Test func oneSeedGivesOneHistory() {
+    let histories = (0..<2).map { _ in
+      let world = Simulation(Plan(seed: 65), traced: true)
+      world.runPlan()
+      return world.lastLines(.max)
+    }
+    #expect(histories[0] == histories[1])
+  }
+
+  /// A checker that finds nothing may be blind: each planted mistake must be found within a few seeds.
+  @Test(arguments: Mistake.allCases.filter { $0 != .none })
+  func plantedMistakeIsFound(_ mistake: Mistake) {
+    for seed in UInt64(1)...400 {
+      let world = Simulation(Plan(seed: seed), mistake: mistake)
+      world.runPlan()
+      if let failure = world.failure {
+        print("\(mistake): seed \(seed): \(failure)")
+        return
+      }
+    }
+    Issue.record("400 seeds do not show the mistake \(mistake)")
+  }
+
+  /// What all seeds together must have come across.
+  private static let branches: Set<String> = Set(Fault.allCases.map { "fault: \($0.rawValue)" }).union([
+    "Redis refused", "connection given up", "contended", "contended by a try", "dead waiter passed over",
+    "foreign holder", "foreign holder took the lock", "granted by push", "granted while others wait",
+    "granted while the last holder is suspended", "heartbeat", "in use", "late commands killed", "local hand-over",
+    "local hand-over while another host waits", "lock passed to a waiting host", "lost: data_loss",
+    "lost: lease_expired", "lost: max_hold", "lost: shutdown", "not held", "old connection killed",
+    "overlap after loss of data", "push lost", "queued", "queued behind a host that is gone", "refused: busy",
+    "refused: cancelled", "refused: shuttingDown", "refused: timeout", "refused: unavailable", "refused: wrongType",
+    "renewal finds the lease gone", "shut down", "shut down without Redis", "waiting",
+  ])
+
+  private static func setting(_ name: String) -> UInt64? {
+    ProcessInfo.processInfo.environment[name].flatMap { UInt64($0) }
+  }
+
+  /// Runs a seed again, now with a record of what happens.
+  private static func report(_ seed: UInt64, _ failure: String) {
+    let world = Simulation(Plan(seed: seed), traced: true)
+    world.runPlan()
+    Issue.record(
+      """
+      seed \(seed): \(failure)
+      \(world.plan)
+      \(world.lastLines(40))
+      Run it alone: SIDELOCK_SIM_SEED=\(seed) swift test --filter theSeedOfTheEnvironment
+      """)
+  }
+}

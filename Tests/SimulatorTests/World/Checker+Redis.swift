@@ -1,0 +1,212 @@
+import LockEngine
+
+// What is watched in Redis, and what hosts hear from it.
+extension Checker {
+  func leaseTable() -> [LeaseRow] {
+    let redis = world.server.redis
+    return names.indices.map { name in
+      var row = LeaseRow(lock: nil, queue: [])
+      if case .string(let bytes)? = redis.peek(lockKeys[name])?.value { row.lock = bytes }
+      if case .list(let list)? = redis.peek(queueKeys[name])?.value { row.queue = list }
+      return row
+    }
+  }
+
+  /// A command was executed; `before` is what stood in Redis until then.
+  func executed(_ command: [Bytes], by host: SimulatedHost, before: [LeaseRow]) {
+    let after = leaseTable()
+    for name in names.indices where before[name].lock != after[name].lock {
+      lockChanged(name, before[name], after[name], by: host)
+    }
+  }
+
+  private func lockChanged(_ name: Int, _ before: LeaseRow, _ after: LeaseRow, by issuer: SimulatedHost) {
+    let oldOwner = before.lock.flatMap { owner(.string($0)) }
+    let newOwner = after.lock.flatMap { owner(.string($0)) }
+    for belief in beliefs where belief.name == name && world.hosts[belief.host].me != newOwner {
+      verifyMayTakeAway(belief, newOwner)
+    }
+    guard let newOwner else { return }
+    if let host = world.hosts.first(where: { $0.me == newOwner }) {
+      leases[host.index][name].excusedUntil = nil
+    }
+    guard newOwner != oldOwner else { return }
+    // Hosts are served in the order of the queue; those who are gone are passed over.
+    for entry in before.queue {
+      let instance = String(entry.text.prefix { $0 != ":" })
+      if instance == newOwner { return world.mark("lock passed to a waiting host") }
+      let channel = Bytes("sl:inbox:\(instance)")
+      let isGone = !world.server.redis.clients.values.contains { $0.channels.contains(channel) }
+      if isGone {
+        world.mark("dead waiter passed over")
+      } else if instance != issuer.me {
+        world.fail("\(names[name]) went to \(newOwner), but \(instance) had waited longer")
+      }
+    }
+  }
+
+  private func verifyMayTakeAway(_ belief: Belief, _ newOwner: String?) {
+    let host = world.hosts[belief.host]
+    if isTainted(belief.host, belief.name) { return }
+    if host.isPaused, host.bootNow >= leases[belief.host][belief.name].end.adding(milliseconds: -10) { return }
+    world.fail(
+      "in Redis \(names[belief.name]) passes to \(newOwner ?? "nobody") while session \(belief.session.rawValue) on host "
+        + "\(belief.host) holds it")
+  }
+
+  /// Redis is about to know less: about one lock, or about all.
+  func dataLost(_ which: Int? = nil) {
+    // A lease's whole length by a slow clock, and a late timer.
+    let until = world.now + world.plan.leaseMilliseconds * 1010 + world.plan.timerLatenessMicroseconds + 10_000
+    for name in names.indices where which == nil || which == name {
+      lossUntil[name] = until
+      highestTokenBeforeLoss[name] = highestToken[name]
+      let keeper = world.server.redis.peek(lockKeys[name]).flatMap { owner($0.value) }
+      for host in world.hosts.indices
+      // A lease that an earlier loss has left alone may be counted on until now; one that it took may not.
+      where leases[host][name].excusedUntil == nil || keeper == world.hosts[host].me {
+        leases[host][name].excusedUntil = until
+        world.schedule(at: until + 1) { [self] in verifyTold(host, name, until) }
+      }
+    }
+  }
+
+  /// The time is over in which a lease from before a loss of data may be counted on.
+  private func verifyTold(_ host: Int, _ name: Int, _ until: Int64) {
+    guard leases[host][name].excusedUntil == until, !world.hosts[host].isPaused,
+      let belief = beliefs.first(where: { $0.host == host && $0.name == name })
+    else { return }
+    world.server.tick()
+    // A loss that left this lock's key alone.
+    if world.server.redis.peek(lockKeys[name]).flatMap({ owner($0.value) }) == world.hosts[host].me { return }
+    world.fail("session \(belief.session.rawValue) still holds \(names[name]), which Redis lost a lease ago")
+  }
+
+  /// Every belief on a host that is awake is backed by the key in Redis.
+  func verifyAgreement(_ name: Int) {
+    guard world.now > lossUntil[name], !world.server.isDown else { return }
+    world.server.tick()
+    let value = world.server.redis.peek(lockKeys[name])?.value
+    for belief in beliefs where belief.name == name && !world.hosts[belief.host].isPaused {
+      let host = world.hosts[belief.host]
+      if value.flatMap({ owner($0) }) != host.me {
+        world.fail(
+          "host \(host.index) counts on \(names[name]), and in Redis there is \(value.map { "\($0)" } ?? "nothing")")
+      }
+    }
+  }
+
+  // MARK: What hosts hear
+
+  func leaseReplied(_ host: SimulatedHost, _ command: LeaseCommand, sentAt: BootInstant, _ reply: LeaseReply) {
+    let end = sentAt.adding(milliseconds: world.plan.leaseMilliseconds)
+    switch (command, reply) {
+    case (.acquire(let name, _, _, _, _), .granted(let grant)):
+      extend(host, name, end)
+      if grant.othersWait { world.mark("granted while others wait") }
+    case (.renew(let list), .renewed(let results)):
+      for (lease, isMine) in zip(list, results) {
+        if isMine { extend(host, lease.name, end) } else { world.mark("renewal finds the lease gone") }
+      }
+    case (.acquire, .queued(_, _, let listens)): world.mark(listens ? "queued" : "queued behind a host that is gone")
+    case (.acquire, .foreign): world.mark("foreign holder")
+    case (_, .failed): world.mark("Redis refused")
+    case (.acquire, _), (.release, _), (.renew, _), (.answerInUse, _), (.heartbeat, _): break
+    }
+    if case .heartbeat = command { world.mark("heartbeat") }
+  }
+
+  func pushed(_ host: SimulatedHost, _ push: LeasePush, lastAnsweredSentAt: BootInstant?) {
+    switch push {
+    case .granted(let name, _, _):
+      world.mark("granted by push")
+      if let lastAnsweredSentAt {
+        extend(host, name, lastAnsweredSentAt.adding(milliseconds: world.plan.leaseMilliseconds))
+      }
+    case .contended(_, _, _, let isTry, _): world.mark(isTry ? "contended by a try" : "contended")
+    case .inUse: world.mark("in use")
+    }
+  }
+
+  /// The engine has taken a push in. What it did before that, for what had come due, does not count against it.
+  func pushTaken(_ host: SimulatedHost, _ push: LeasePush) {
+    guard case .contended(let name, let attempt, _, _, _) = push, let index = index(of: name) else { return }
+    switch host.engine.snapshot(of: name, waitersMax: 0, now: host.bootNow)?.leaseState {
+    case .held, .idle: break
+    // The message that granted the lease was lost; the host does not know yet that it is the holder.
+    case .asking, .waiting, .lost, .some(.none), nil: return
+    }
+    if leases[host.index][index].contended?.attempt != String(attempt) {
+      leases[host.index][index].contended = (String(attempt), host.bootNow, 0)
+    }
+  }
+
+  private func extend(_ host: SimulatedHost, _ name: LockName, _ end: BootInstant) {
+    guard let index = index(of: name) else { return }
+    leases[host.index][index].end = max(leases[host.index][index].end, end)
+  }
+
+  // MARK: Hosts
+
+  /// The engine's own view is the same as what it has told its clients.
+  func turned(_ host: SimulatedHost) {
+    for (index, name) in names.enumerated() {
+      let holder = host.engine.snapshot(of: name, waitersMax: 0, now: host.bootNow)?.holder
+      let belief = beliefs.first { $0.host == host.index && $0.name == index }
+      if holder?.session != belief?.session || holder?.token != belief?.token {
+        world.fail(
+          "host \(host.index) has \(name) for \(holder.map { "\($0)" } ?? "nobody"), its clients know "
+            + "\(belief.map { "\($0)" } ?? "nothing")")
+      }
+    }
+  }
+
+  func resumed(_ host: SimulatedHost) { lastDisturbance[host.index] = world.now }
+
+  func hostEnded(_ host: SimulatedHost) {
+    beliefs.removeAll { $0.host == host.index }
+    for id in requests.filter({ $0.value.host == host.index }).keys { requests[id] = nil }
+    for name in names.indices {
+      waiting[host.index][name].removeAll()
+      leases[host.index][name] = HostLease()
+    }
+    for session in sessions.filter({ $0.value == host.index }).keys { sessions[session] = nil }
+  }
+
+  /// A daemon that was told to stop and could reach Redis leaves nothing behind.
+  func shutDown(_ host: SimulatedHost) {
+    if let belief = beliefs.first(where: { $0.host == host.index }) {
+      world.fail("host \(host.index) has shut down, and session \(belief.session.rawValue) was not told")
+    }
+    if let id = requests.first(where: { $0.value.host == host.index })?.key {
+      world.fail("host \(host.index) has shut down, and request \(id) is not answered")
+    }
+    guard host.linkIsUp else { return world.mark("shut down without Redis") }
+    world.mark("shut down")
+    for (name, row) in leaseTable().enumerated() {
+      let isWaiting = row.queue.contains { $0.text.hasPrefix(host.me + ":") }
+      if row.lock.flatMap({ owner(.string($0)) }) == host.me || isWaiting {
+        world.fail("host \(host.index) has shut down and left \(names[name]) in Redis: \(row)")
+      }
+    }
+  }
+
+  // MARK: The end
+
+  /// With the faults off and everything given back, nothing is left anywhere.
+  func verifyDrained() {
+    if let (id, request) = requests.min(by: { $0.key < $1.key }) {
+      world.fail("request \(id) of host \(request.host) was never answered: \(request.kind)")
+    }
+    for host in world.hosts where host.isRunning {
+      let gauges = host.engine.gauges
+      if gauges.held + gauges.waiting + gauges.locks + gauges.commandsInFlight > 0 {
+        world.fail("host \(host.index) has not drained: \(gauges)")
+      }
+    }
+    world.server.tick()
+    for key in world.server.redis.liveKeys() where !key.text.hasSuffix(":fence") {
+      world.fail("the key \(key) is left in Redis: \(String(describing: world.server.redis.peek(key)))")
+    }
+  }
+}

@@ -1,0 +1,203 @@
+import LockEngine
+
+// What goes wrong, and the course of a random simulation.
+extension Simulation {
+  /// Runs the whole plan: clients and faults at random; faults off, a while of rest; everything given back; then what
+  /// must always work when nothing is wrong.
+  func runPlan() {
+    for host in hosts {
+      for _ in 0..<plan.clientsPerHost { clients.append(SimulatedClient(world: self, host: host)) }
+    }
+    run(milliseconds: 50)
+    clientsAct = true
+    faultsAreOn = true
+    for client in clients {
+      client.open()
+      client.live()
+    }
+    if !plan.faults.isEmpty { nextFault() }
+    rememberData()
+    run(milliseconds: plan.chaosMilliseconds)
+    calmDown()
+    // Every zombie of a connection may cost one lease, and so may every push that was lost.
+    run(
+      milliseconds: 3 * plan.leaseMilliseconds + plan.keepaliveMilliseconds + 1000 + server.setBackMicroseconds / 1000)
+    for name in checker.names.indices { checker.verifyAgreement(name) }
+    drain()
+    verifyTries()
+  }
+
+  private func rememberData() {
+    server.rememberData()
+    schedule(after: 700_000) { [self] in if faultsAreOn { rememberData() } }
+  }
+
+  private func nextFault() {
+    schedule(after: random.pick(1...2 * plan.faultEveryMilliseconds * 1000)) { [self] in
+      guard faultsAreOn else { return }
+      strike(random.pick(plan.faults))
+      nextFault()
+    }
+  }
+
+  private func calmDown() {
+    trace("faults are off")
+    faultsAreOn = false
+    clientsAct = false
+    server.pushesToLose = 0
+    server.redis.trouble = .none
+    server.resume()
+    latencyFactor = 1
+    for host in hosts {
+      host.resume()
+      if !host.isRunning { host.start() }
+      // What TCP finds when the network is back: the server knows nothing of this connection any more.
+      if let wire = host.currentWire, wire.isBlackholed { host.wireClosed(wire) }
+    }
+    for name in checker.names.indices {
+      if server.redis.peek(checker.lockKeys[name]).map({ checker.owner($0.value) == nil }) ?? false {
+        _ = server.operate(["DEL", checker.lockKeys[name]])
+      }
+    }
+  }
+
+  /// Everybody gives back what it holds and waits until it has been served; that must come to an end.
+  private func drain() {
+    trace("draining")
+    let waits = Int64(clients.count * 3)
+    let bound = 6 * plan.leaseMilliseconds + plan.lingerMilliseconds + 4000 + waits * (plan.cohortMilliseconds + 50)
+    let isDone = run(milliseconds: bound) {
+      checker.requests.isEmpty && checker.beliefs.isEmpty && hosts.allSatisfy { $0.engine.gauges.locks == 0 }
+    }
+    if failure == nil, !isDone { checker.verifyDrained() }
+    run(milliseconds: 50)
+    if failure == nil { checker.verifyDrained() }
+  }
+
+  /// A try right after a release was answered gets the lock, on whatever host, however the client heard of it.
+  private func verifyTries() {
+    guard failure == nil, run(milliseconds: 3000, until: { hosts.allSatisfy(\.linkIsUp) }) else {
+      return fail("a host does not find Redis again")
+    }
+    for client in clients where !client.isConnected { client.open() }
+    for _ in 0..<4 where failure == nil {
+      let first = random.pick(clients)
+      let second = random.pick(clients)
+      if !first.isConnected { first.open() }
+      if !second.isConnected { second.open() }
+      first.acquire(0)
+      guard run(milliseconds: 1000, until: { checker.beliefs.contains { $0.session == first.session } }) else {
+        return fail("a lock that nobody wants is not granted within a second")
+      }
+      if first === second || random.chance(50) {
+        first.release(0)
+      } else {
+        first.close()
+      }
+      second.acquire(0, waitMilliseconds: 0)
+      guard run(milliseconds: 3000, until: { checker.requests.isEmpty }) else { return fail("a try is not answered") }
+      guard checker.beliefs.contains(where: { $0.session == second.session }) else {
+        return fail("a try right after a release is refused")
+      }
+      second.release(0)
+      run(milliseconds: random.pick([0, 1, 100]))
+    }
+  }
+
+  // MARK: Faults
+
+  func strike(_ fault: Fault) {
+    trace("fault: \(fault)")
+    mark("fault: \(fault.rawValue)")
+    let host = random.pick(hosts)
+    let name = random.pick(0...plan.nameCount - 1)
+    let lease = plan.leaseMilliseconds * 1000
+    switch fault {
+    case .cut, .blackhole, .serverClosesConnection, .latencySpike, .lostPush: strikeNetwork(fault, host)
+    case .stall:
+      server.stall()
+      schedule(after: random.pick([lease / 100, lease / 3, 2 * lease])) { [self] in server.resume() }
+    case .restartWithData: server.restart(keeping: .all, afterMicroseconds: random.pick(1000...lease))
+    case .restartWithOldData, .restartWithoutData:
+      checker.dataLost()
+      server.restart(keeping: fault == .restartWithOldData ? .old : .none, afterMicroseconds: random.pick(1000...lease))
+    case .scriptFlush: server.redis.flushScripts()
+    case .flushAll:
+      checker.dataLost()
+      _ = server.operate(["FLUSHALL"])
+    case .clockForward:
+      checker.dataLost()
+      server.stepClock(byMicroseconds: random.pick([lease / 10, lease, 3_600_000_000]))
+    case .clockBack: server.stepClock(byMicroseconds: -random.pick([lease / 10, lease / 2]))
+    case .evictLock:
+      checker.dataLost(name)
+      server.redis.evict(checker.lockKeys[name])
+    case .evictFence: server.redis.evict(Bytes("sl:{lock-\(name)}:fence"))
+    case .evictQueue: server.redis.evict(checker.queueKeys[name])
+    case .refusal:
+      server.redis.trouble = random.pick(RedisModel.Trouble.allCases.filter { $0 != .none })
+      schedule(after: random.pick([lease / 50, lease / 3, 2 * lease])) { [self] in server.redis.trouble = .none }
+    case .wrongType: putWrongType(name)
+    case .foreignHolder: holdFromOutside(name)
+    case .pauseHost:
+      host.pause()
+      schedule(after: random.pick([lease / 20, lease / 2, 2 * lease])) { host.resume() }
+    case .crashDaemon, .crashMachine:
+      host.crash(silently: fault == .crashMachine)
+      let incarnation = host.incarnation
+      schedule(after: random.pick(1000...lease)) {
+        if host.incarnation == incarnation, !host.isRunning { host.start() }
+      }
+    case .shutdown: host.whenAwake { host.turn(.shutdownRequested) }
+    }
+  }
+
+  private func strikeNetwork(_ fault: Fault, _ host: SimulatedHost) {
+    switch fault {
+    case .cut:
+      guard let wire = host.currentWire else { return }
+      wire.cut()
+    case .blackhole:
+      guard let wire = host.currentWire else { return }
+      wire.loseSome()
+      wire.isBlackholed = true
+      wire.expireAtServer()
+      // The partition heals: what was sent meanwhile arrives late, perhaps after a newer connection's commands.
+      if random.chance(50) {
+        wire.toServer.limit = .max
+        wire.heldBackUntil = now + random.pick(1000...plan.leaseMilliseconds * 1000)
+      }
+    case .serverClosesConnection:
+      let open = server.wires
+      if !open.isEmpty { server.close(random.pick(open)) }
+    case .latencySpike:
+      latencyFactor = random.pick([Int64(10), 100, 1000])
+      schedule(after: random.pick(1000...plan.leaseMilliseconds * 1000)) { [self] in latencyFactor = 1 }
+    default: server.pushesToLose += 1
+    }
+  }
+
+  /// Other data under the lock's key: it can only come there when nobody holds the lock.
+  private func putWrongType(_ name: Int) {
+    let key = checker.lockKeys[name]
+    server.tick()
+    guard server.redis.peek(key) == nil else { return }
+    _ = server.operate(["RPUSH", key, "other data"])
+    schedule(after: random.pick(1000...plan.leaseMilliseconds * 1000)) { [self] in
+      if case .list? = server.redis.peek(key)?.value { _ = server.operate(["DEL", key]) }
+    }
+  }
+
+  /// A process that locks in the classic way, with SET NX PX, and deletes what it set.
+  private func holdFromOutside(_ name: Int) {
+    let key = checker.lockKeys[name]
+    let value = Bytes("foreign-\(newID())")
+    let span = random.pick(Int64(10)...plan.leaseMilliseconds)
+    guard server.operate(["SET", key, value, "NX", "PX", Bytes(span)]) == .ok else { return }
+    mark("foreign holder took the lock")
+    guard random.chance(50) else { return }
+    schedule(after: span * 500) { [self] in
+      if server.redis.peek(key)?.value == .string(value) { _ = server.operate(["DEL", key]) }
+    }
+  }
+}

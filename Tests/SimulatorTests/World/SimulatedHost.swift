@@ -1,0 +1,330 @@
+import LockEngine
+import RedisProtocol
+
+/// One machine with one daemon: the engine, the connection machine and the codec as they are, and between them what
+/// the daemon's driver does.
+final class SimulatedHost {
+  unowned let world: Simulation
+  let index: Int
+  private(set) var incarnation = 0
+  private(set) var engine: LockEngine
+  private(set) var codec: LeaseCodec
+  private(set) var isPaused = false
+  private(set) var isRunning = false
+  private(set) var linkIsUp = false
+  private var isTellingLinkDown = false
+  private var deferred: [() -> Void] = []
+
+  private var wire: Wire?
+  private var machine: RedisConnection?
+  private var previousClient: RedisClientIdentity?
+  private var commands: [UInt64: (command: LeaseCommand, sentAt: BootInstant)] = [:]
+  private var lastAnsweredSentAt: BootInstant?
+  private var armed: (at: BootInstant, ticket: Int)?
+  private var tickets = 0
+  private var effects: [Effect] = []
+
+  /// The boot clock: what it showed at the beginning, and by how many parts in a million it is fast.
+  private var bootOffset: Int64 = 0
+  private var drift: Int64 = 0
+  /// How long the machine has been suspended, for a simulated mistake only: the right clock counts it.
+  private var suspendedNanoseconds: Int64 = 0
+  private var pausedAt: Int64 = 0
+
+  init(world: Simulation, index: Int) {
+    self.world = world
+    self.index = index
+    engine = LockEngine(configuration: world.plan.engine)
+    codec = LeaseCodec(keyPrefix: "sl:", host: "h\(index)", instance: "0", leaseMilliseconds: 1000)
+    drift = world.random.pick(-world.plan.driftMax...world.plan.driftMax)
+  }
+
+  // MARK: Life
+
+  var me: String { "h\(index)/\(String(incarnation, radix: 16))" }
+
+  func start() {
+    incarnation += 1
+    isRunning = true
+    isPaused = false
+    linkIsUp = false
+    bootOffset = world.random.pick(0...1_000_000_000_000)
+    suspendedNanoseconds = 0
+    let configuration = world.mistake.engineConfiguration(world.plan)
+    engine = LockEngine(configuration: configuration)
+    codec = LeaseCodec(
+      keyPrefix: "sl:", host: "h\(index)", instance: String(incarnation, radix: 16),
+      leaseMilliseconds: world.plan.leaseMilliseconds)
+    previousClient = nil
+    world.trace("host \(index) starts as \(me)")
+    connect()
+  }
+
+  /// The process is gone at once, with everything that it knew. `silently`: the machine died, nobody closes sockets.
+  func crash(silently: Bool) {
+    guard isRunning else { return }
+    world.trace("host \(index) \(silently ? "dies" : "crashes")")
+    isRunning = false
+    linkIsUp = false
+    armed = nil
+    tickets += 1
+    deferred.removeAll()
+    commands.removeAll()
+    if let wire {
+      wire.hostIsOpen = false
+      if silently { wire.isBlackholed = true }
+      wire.closeFromHost()
+    }
+    wire = nil
+    machine = nil
+    world.checker.hostEnded(self)
+  }
+
+  func pause() {
+    guard isRunning, !isPaused else { return }
+    world.trace("host \(index) is suspended")
+    pausedAt = world.now
+    isPaused = true
+  }
+
+  /// The host goes on. Whether it hears first of its timer or of what came meanwhile is chance.
+  func resume() {
+    guard isPaused else { return }
+    world.trace("host \(index) goes on")
+    isPaused = false
+    if world.mistake == .clockStopsWhileSuspended { suspendedNanoseconds += (world.now - pausedAt) * 1000 }
+    world.checker.resumed(self)
+    armed = nil
+    if world.random.chance(50) { turn(.timerFired) }
+    let inputs = deferred
+    deferred.removeAll()
+    for input in inputs { whenAwake(input) }
+    armTimer()
+  }
+
+  /// Does something in the daemon, or later if it is suspended.
+  func whenAwake(_ action: @escaping () -> Void) {
+    guard isRunning else { return }
+    if isPaused { deferred.append(action) } else { action() }
+  }
+
+  // MARK: Clock
+
+  var bootNow: BootInstant { boot(at: world.now) }
+
+  func boot(at time: Int64) -> BootInstant {
+    BootInstant(nanoseconds: bootOffset + time * 1000 + time * drift / 1000 - suspendedNanoseconds)
+  }
+
+  /// The true time at which the boot clock shows `moment`.
+  func time(of moment: BootInstant) -> Int64 {
+    let elapsed = moment.nanoseconds - bootOffset + suspendedNanoseconds
+    var guess = elapsed / 1000 - elapsed / 1000 * drift / 1_000_000
+    while boot(at: guess) < moment { guess += 1 }
+    return guess
+  }
+
+  // MARK: The engine
+
+  func turn(_ event: Event) {
+    guard isRunning else { return }
+    world.trace("host \(index) @\(bootNow.nanoseconds / 1_000_000): \(Self.brief(event))")
+    effects.removeAll(keepingCapacity: true)
+    var produced = effects
+    engine.handle(event, now: bootNow, into: &produced)
+    for effect in produced {
+      guard isRunning else { break }
+      carryOut(effect)
+    }
+    world.checker.turned(self)
+    guard isRunning else { return }
+    flush()
+    armTimer()
+  }
+
+  private func carryOut(_ effect: Effect) {
+    switch effect {
+    case .send(let id, let command): submit(command, id.rawValue)
+    case .reply(let session, let request, let reply):
+      world.trace("host \(index): reply to session \(session.rawValue), request \(request.rawValue): \(reply)")
+      world.checker.replied(self, session, request, reply)
+      world.clientReplied(session, request, reply)
+    case .notify(let session, let notification):
+      world.trace("host \(index): notify session \(session.rawValue): \(notification)")
+      world.checker.notified(self, session, notification)
+      world.clientNotified(session, notification)
+    case .shutdownCompleted:
+      world.trace("host \(index) has shut down")
+      world.checker.shutDown(self)
+      crash(silently: false)
+      world.hostShutDown(self)
+    }
+  }
+
+  private func armTimer() {
+    guard isRunning, !isPaused else { return }
+    guard let next = engine.nextDeadline else {
+      armed = nil
+      return
+    }
+    if let armed, armed.at == next { return }
+    tickets += 1
+    let ticket = tickets
+    armed = (next, ticket)
+    let lateness = world.random.pick(0...world.plan.timerLatenessMicroseconds)
+    world.schedule(at: max(world.now, time(of: next)) + lateness) { [self] in
+      guard armed?.ticket == ticket, isRunning, !isPaused else { return }
+      armed = nil
+      world.timerTurns += 1
+      turn(.timerFired)
+    }
+  }
+
+  // MARK: The link
+
+  private func submit(_ command: LeaseCommand, _ id: UInt64) {
+    // What came due before the engine hears that the link is gone is done first, with a link that is there no more.
+    if isTellingLinkDown { return }
+    guard linkIsUp, machine?.submit(codec.encode(command), id: id) == true else {
+      return world.fail("host \(index) sends \(command) while the link is down")
+    }
+    commands[id] = (command, bootNow)
+  }
+
+  private func flush() {
+    guard let wire, machine?.hasOutput == true, let bytes = machine?.takeOutput() else { return }
+    wire.sendToServer(bytes)
+    watch(wire)
+  }
+
+  /// Gives the connection up when what was asked is not answered in time.
+  private func watch(_ wire: Wire) {
+    guard let oldest = machine?.oldestPendingID ?? (machine?.isReady == false ? 0 : nil) else { return }
+    world.schedule(after: world.plan.linkTimeoutMilliseconds * 1000) { [self] in
+      whenAwake { [self] in
+        guard self.wire === wire, (machine?.oldestPendingID ?? (machine?.isReady == false ? 0 : nil)) == oldest else {
+          return
+        }
+        world.trace("host \(index) gives wire \(wire.id) up")
+        world.mark("connection given up")
+        wire.hostIsOpen = false
+        wire.closeFromHost()
+        linkLost()
+      }
+    }
+  }
+
+  private func connect() {
+    guard isRunning, wire == nil else { return }
+    let wire = world.newWire(self)
+    self.wire = wire
+    world.schedule(after: 2 * world.latency()) { [self] in
+      whenAwake { [self] in
+        guard self.wire === wire else { return }
+        guard world.server.accept(wire) else { return linkLost() }
+        var machine = RedisConnection(
+          configuration: RedisConnectionConfiguration(
+            clientName: "sidelock", inbox: codec.inboxChannel, scripts: world.mistake.scripts,
+            previousClient: previousClient))
+        machine.connected()
+        self.machine = machine
+        flush()
+      }
+    }
+  }
+
+  /// The driver drops the connection, or finds it gone.
+  private func linkLost() {
+    wire?.hostIsOpen = false
+    wire = nil
+    _ = machine?.closed()
+    machine = nil
+    commands.removeAll()
+    lastAnsweredSentAt = nil
+    if linkIsUp {
+      linkIsUp = false
+      isTellingLinkDown = true
+      if world.mistake != .linkDownIsNotTold { turn(.linkDown) }
+      isTellingLinkDown = false
+    }
+    let incarnation = self.incarnation
+    world.schedule(after: world.random.pick(1000...200_000)) { [self] in
+      whenAwake { [self] in if self.incarnation == incarnation { connect() } }
+    }
+  }
+
+  func wireClosed(_ wire: Wire) {
+    guard wire.incarnation == incarnation else { return }
+    whenAwake { [self] in
+      guard self.wire === wire else { return }
+      world.trace("host \(index): wire \(wire.id) is closed")
+      linkLost()
+    }
+  }
+
+  func received(_ bytes: [UInt8], on wire: Wire) {
+    guard wire.incarnation == incarnation else { return }
+    whenAwake { [self] in
+      guard self.wire === wire, let actions = bytes.withUnsafeBytes({ machine?.received($0) }) else { return }
+      for action in actions {
+        guard self.wire === wire else { return }
+        perform(action, wire)
+      }
+      flush()
+    }
+  }
+
+  private func perform(_ action: RedisConnectionAction, _ wire: Wire) {
+    switch action {
+    case .ready(let info):
+      previousClient = info.client
+      linkIsUp = true
+      turn(.linkUp)
+    case .failed, .fault:
+      world.trace("host \(index): \(action)")
+      if case .fault = action { world.fail("host \(index): the connection machine reports \(action)") }
+      wire.closeFromHost()
+      linkLost()
+    case .reply(let id, let value):
+      guard let sent = commands.removeValue(forKey: id) else {
+        return world.fail("host \(index): a reply to command \(id), which is not in flight")
+      }
+      let reply = codec.decode(value, to: sent.command)
+      // An acquire that came late, after a newer one of this host: no mistake, and nothing to anybody.
+      let isStale = value.elements?.first?.string == "stale"
+      if isStale { world.mark("stale acquire") }
+      if case .failed(.fatal(let words)) = reply, !isStale {
+        world.fail("host \(index): \(sent.command) failed: \(words)")
+      }
+      lastAnsweredSentAt = max(lastAnsweredSentAt ?? sent.sentAt, sent.sentAt)
+      world.checker.leaseReplied(self, sent.command, sentAt: sent.sentAt, reply)
+      turn(.replyReceived(CommandID(id), reply))
+      // A server that has become a replica stays one; another one may answer under the address by now.
+      if let error = value.error, RedisErrorReply.demandsReconnect(error: error), self.wire === wire {
+        wire.closeFromHost()
+        linkLost()
+      }
+    case .message(_, let payload):
+      guard let push = codec.decode(message: payload) else {
+        return world.fail("host \(index): a message that is not understood: \(Bytes(payload))")
+      }
+      world.checker.pushed(self, push, lastAnsweredSentAt: lastAnsweredSentAt)
+      turn(.pushReceived(push))
+      if isRunning { world.checker.pushTaken(self, push) }
+    }
+  }
+
+  /// The wire that the host takes for its connection.
+  var currentWire: Wire? { wire }
+
+  private static func brief(_ event: Event) -> String {
+    switch event {
+    case .acquireRequested(let request):
+      "acquire \(request.name) by session \(request.session.rawValue), request \(request.request.rawValue), wait "
+        + "\(request.waitMilliseconds.map(String.init) ?? "for ever")"
+    case .sessionOpened, .sessionClosed, .releaseRequested, .extendRequested, .cancelRequested, .linkUp, .linkDown,
+      .replyReceived, .pushReceived, .timerFired, .shutdownRequested:
+      "\(event)"
+    }
+  }
+}
