@@ -62,7 +62,8 @@ let package = Package(
       ],
       resources: [.embedInCode("Resources")],
       swiftSettings: strict),
-    .target(name: "SidelockClient", dependencies: [nioCore, nioPosix], swiftSettings: strict),
+    .target(
+      name: "SidelockClient", dependencies: [nioCore, nioPosix, nioConcurrencyHelpers], swiftSettings: strict),
 
     // Thin mains.
     .executableTarget(
@@ -92,7 +93,9 @@ let package = Package(
       name: "CLua51", path: "Tests/CLua51", pkgConfig: "lua5.1", providers: [.apt(["liblua5.1-0-dev"])]),
     .testTarget(
       name: "SimulatorTests", dependencies: ["CLua51", "LockEngine", "RedisProtocol"], swiftSettings: strict),
-    .testTarget(name: "SidelockClientTests", dependencies: ["SidelockClient", nioCore], swiftSettings: strict),
+    .testTarget(
+      name: "SidelockClientTests", dependencies: ["SidelockClient", nioCore, nioConcurrencyHelpers],
+      swiftSettings: strict),
     .testTarget(
       name: "CommandTests", dependencies: ["sidelock", "SidelockClient", argumentParser], swiftSettings: strict),
   ]

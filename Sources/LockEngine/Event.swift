@@ -17,6 +17,8 @@ public enum Event: Equatable, Sendable {
   case linkUp
   /// The connection to the store is gone; what was in flight may or may not have been executed.
   case linkDown
+  /// A command that had to wait for others is only now on its way: what it asks for counts from here.
+  case commandSent(CommandID)
   /// The store replied. Replies and pushes come in the order in which the store sent them.
   case replyReceived(CommandID, LeaseReply)
   /// The store told something unasked.

@@ -81,6 +81,9 @@ public final class LockEngine {
       linkUp(now: now)
     case .linkDown:
       linkDown(now: now)
+    case .commandSent(let command):
+      pending[command]?.sentAt = now
+      lastSentAt = now
     case .replyReceived(let command, let reply):
       replyReceived(command, reply, now: now)
     case .pushReceived(let push):

@@ -11,6 +11,8 @@ enum LinkEvent {
   case up(RedisReadyInfo)
   /// The connection is gone; nothing more comes for the commands that were in flight.
   case down(reason: String)
+  /// A lease command that had to wait for others is on its way.
+  case sent(CommandID)
   /// The reply to a lease command.
   case reply(CommandID, LeaseReply)
   /// A message to the inbox.
@@ -226,23 +228,31 @@ final class RedisLink {
     fillWindow()
   }
 
-  private func fillWindow() {
+  /// Puts commands into the pipeline as far as they have room. The ones that had to wait for it are told about, because
+  /// a lease counts from the moment at which it was really asked for; those that did not are on their way within the
+  /// turn.
+  private func fillWindow(afterWaiting: Bool = false) {
     guard isReady, machine != nil else { return }
-    var sent = false
+    var sent: [CommandID] = []
+    var isPut = false
     while pending.count < Self.windowMax {
       if let (id, command) = waitingRenewals.popFirst() {
         put(.lease(id, command), codec.encode(command))
+        if afterWaiting { sent.append(id) }
       } else if let next = waiting.popFirst() {
         switch next {
-        case .lease(_, let command): put(next, codec.encode(command))
+        case .lease(let id, let command):
+          put(next, codec.encode(command))
+          if afterWaiting { sent.append(id) }
         case .query(let command, _): put(next, command)
         }
       } else {
         break
       }
-      sent = true
+      isPut = true
     }
-    if sent { onOutput() }
+    if isPut { onOutput() }
+    for id in sent { onEvent(.sent(id)) }
   }
 
   private func put(_ entry: Pending, _ command: RedisCommand) {
@@ -280,7 +290,7 @@ final class RedisLink {
       guard generation == self.generation else { return }
     }
     if let mustReconnect { return failed(mustReconnect) }
-    fillWindow()
+    fillWindow(afterWaiting: true)
     if machine?.hasOutput == true { onOutput() }
   }
 

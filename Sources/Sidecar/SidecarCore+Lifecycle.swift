@@ -75,6 +75,7 @@ extension SidecarCore {
     switch event {
     case .up: tell(.linkUp)
     case .down: tell(.linkDown)
+    case .sent(let command): tell(.commandSent(command))
     case .reply(let command, let reply): tell(.replyReceived(command, reply))
     case .push(let push): tell(.pushReceived(push))
     }

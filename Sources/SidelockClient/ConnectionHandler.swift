@@ -1,5 +1,5 @@
 import NIOCore
-import Synchronization
+import NIOConcurrencyHelpers
 
 /// What the caller of an acquire and the connection both know of it.
 final class AcquireTicket: Sendable {
@@ -13,7 +13,7 @@ final class AcquireTicket: Sendable {
   let name: String
   let params: JSONValue
   let hold: Hold
-  let state = Mutex(State.new)
+  let state = NIOLockedValueBox(State.new)
 
   init(name: String, params: JSONValue, hold: Hold) {
     self.name = name
@@ -87,14 +87,16 @@ final class ConnectionHandler: ChannelInboundHandler {
   }
 
   func acquire(_ ticket: AcquireTicket, _ continuation: CheckedContinuation<Grant, any Error>) {
-    if case .cancelled = ticket.state.withLock({ $0 }) { return continuation.resume(throwing: CancellationError()) }
+    if case .cancelled = ticket.state.withLockedValue({ $0 }) {
+      return continuation.resume(throwing: CancellationError())
+    }
     if let failure { return continuation.resume(throwing: failure) }
     let id = send("acquire", ticket.params, .acquire(ticket, continuation))
-    ticket.state.withLock { $0 = .sent(id: id) }
+    ticket.state.withLockedValue { $0 = .sent(id: id) }
   }
 
   func cancel(_ ticket: AcquireTicket) {
-    let sent: Int64? = ticket.state.withLock { state in
+    let sent: Int64? = ticket.state.withLockedValue { state in
       switch state {
       case .new:
         state = .cancelled
@@ -121,7 +123,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     case .call(let continuation): continuation.resume(with: result.mapError { $0 })
     case .releaseOfCancelled(let continuation): continuation.resume(throwing: CancellationError())
     case .acquire(let ticket, let continuation):
-      let wasCancelled = ticket.state.withLock { state in
+      let wasCancelled = ticket.state.withLockedValue { state in
         defer { state = .done }
         if case .cancelled = state { return true } else { return false }
       }
@@ -169,7 +171,7 @@ final class ConnectionHandler: ChannelInboundHandler {
       switch request {
       case .call(let continuation): continuation.resume(throwing: error)
       case .acquire(let ticket, let continuation):
-        ticket.state.withLock { $0 = .done }
+        ticket.state.withLockedValue { $0 = .done }
         continuation.resume(throwing: error)
       // The end of the connection freed it.
       case .releaseOfCancelled(let continuation): continuation.resume(throwing: CancellationError())

@@ -1,4 +1,4 @@
-import Synchronization
+import NIOConcurrencyHelpers
 
 /// A lock that a client holds, from its grant until it is released or lost.
 ///
@@ -100,7 +100,7 @@ final class Hold: Sendable {
   let losses: AsyncStream<LostNotice>
 
   private let continuation: AsyncStream<LostNotice>.Continuation
-  private let state = Mutex(State.held)
+  private let state = NIOLockedValueBox(State.held)
   private let onLost: (@Sendable (LostNotice) -> Void)?
 
   init(onLost: (@Sendable (LostNotice) -> Void)?) {
@@ -109,15 +109,15 @@ final class Hold: Sendable {
   }
 
   var notice: LostNotice? {
-    state.withLock { if case .lost(let notice) = $0 { notice } else { nil } }
+    state.withLockedValue { if case .lost(let notice) = $0 { notice } else { nil } }
   }
 
   var isReleased: Bool {
-    state.withLock { if case .released = $0 { true } else { false } }
+    state.withLockedValue { if case .released = $0 { true } else { false } }
   }
 
   func lose(_ notice: LostNotice) {
-    let isNews = state.withLock { state in
+    let isNews = state.withLockedValue { state in
       guard case .held = state else { return false }
       state = .lost(notice)
       return true
@@ -129,7 +129,7 @@ final class Hold: Sendable {
   }
 
   func release() {
-    state.withLock { if case .held = $0 { $0 = .released } }
+    state.withLockedValue { if case .held = $0 { $0 = .released } }
     continuation.finish()
   }
 }

@@ -31,6 +31,9 @@ let environmentPrefix = "SIDELOCK_"
 /// The variable that stands for `--config`. Not a setting: a file cannot name another file.
 let configEnvironmentName = "SIDELOCK_CONFIG"
 
+/// Variables with the prefix that are no settings: where the file is, and what `sidelock run` tells its command.
+let otherEnvironmentNames: Set<String> = [configEnvironmentName, "SIDELOCK_NAME", "SIDELOCK_TOKEN"]
+
 /// What values a setting takes.
 enum SettingKind: Sendable, Equatable {
   case redisURL

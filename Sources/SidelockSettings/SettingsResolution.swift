@@ -150,7 +150,7 @@ private struct Resolver {
     for (name, text) in inputs.environment.sorted(by: { $0.key < $1.key }) where name.hasPrefix(environmentPrefix) {
       if let key = keys[name] {
         take(text, for: key, from: .environment(name), into: &layer)
-      } else if name != configEnvironmentName {
+      } else if !otherEnvironmentNames.contains(name) {
         problems.append(SettingProblem(source: .environment(name), message: "no setting has this name (see --help)"))
       }
     }

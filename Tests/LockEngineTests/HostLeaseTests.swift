@@ -58,6 +58,18 @@ import Testing
       ])
   }
 
+  @Test func aLeaseThatHadToWaitForItsTurnOnTheLinkCountsFromThere() {
+    script.open(alice)
+    script.acquire(alice)
+    let ids = script.takeSent()
+    script.pass(milliseconds: 9000)
+    script.tell(.commandSent(ids[0]))
+    script.pass(milliseconds: 1)
+    script.reply(granted(100), to: ids[0])
+    #expect(script.take().compactMap(\.grantedToken) == [100])
+    #expect(script.engine.snapshot(of: x, waitersMax: 0, now: script.now)?.validMilliseconds == 8499)
+  }
+
   // Pitfall 15: after a suspension, lost is told before anything else is answered.
   @Test func afterASuspensionLostComesFirst() {
     script.open(alice, bob)

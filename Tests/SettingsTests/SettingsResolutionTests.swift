@@ -101,6 +101,11 @@ import Testing
     #expect(resolution.settings == nil)
   }
 
+  @Test func whatRunTellsItsCommandIsNoMistake() {
+    let environment = ["SIDELOCK_LOCAL": "true", "SIDELOCK_NAME": "deploy", "SIDELOCK_TOKEN": "17"]
+    #expect(texts(resolve(environment: environment)) == [])
+  }
+
   @Test func badValueIsReportedEvenWhereAnotherWins() {
     let resolution = resolve(
       flags: [.local: "true", .lingerMilliseconds: "1"], environment: ["SIDELOCK_LINGER_MS": "x"])

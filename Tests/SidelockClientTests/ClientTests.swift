@@ -1,6 +1,6 @@
 import Foundation
 public import SidelockClient
-import Synchronization
+import NIOConcurrencyHelpers
 import Testing
 
 @Suite(.timeLimit(.minutes(2)))
@@ -61,7 +61,7 @@ struct ClientTests {
   }
 
   @Test func aLossReachesTheLockAndItsCallbackOnce() async throws {
-    let notices = Mutex<[LostNotice]>([])
+    let notices = NIOLockedValueBox<[LostNotice]>([])
     try await FakeDaemon.run { peer in
       try peer.grant("x", token: 5)
       peer.lose("x", token: 4)
@@ -70,12 +70,12 @@ struct ClientTests {
       peer.reply(to: try peer.request("ping"), [:])
       try peer.expectEnd()
     } client: { client in
-      let lock = try await client.acquire("x") { notice in notices.withLock { $0.append(notice) } }
+      let lock = try await client.acquire("x") { notice in notices.withLockedValue { $0.append(notice) } }
       // Its reply comes after the losses.
       try await client.ping()
       let expected = LostNotice(name: "x", token: 5, reason: "lease_expired", graceMilliseconds: 1500)
       #expect(lock.lostNotice == expected)
-      #expect(notices.withLock { $0 } == [expected])
+      #expect(notices.withLockedValue { $0 } == [expected])
       let error = await #expect(throws: SidelockError.self) { try await lock.release() }
       #expect(error?.reason == .lost)
       await #expect(throws: SidelockError.self) { try await lock.extend(maxHold: .seconds(1)) }
@@ -145,7 +145,7 @@ struct ClientTests {
 
   @Test func aGrantThatCrossesTheCancellationIsReleasedBeforeAcquireReturns() async throws {
     let isWaiting = Signal()
-    let isReleased = Mutex(false)
+    let isReleased = NIOLockedValueBox(false)
     try await FakeDaemon.run { peer in
       let acquire = try peer.request("acquire")
       Task { await isWaiting.raise() }
@@ -155,7 +155,7 @@ struct ClientTests {
       guard release["params"] == ["name": "x", "token": 77] else {
         throw FakeDaemon.Unexpected(what: release.serialized)
       }
-      isReleased.withLock { $0 = true }
+      isReleased.withLockedValue { $0 = true }
       peer.reply(to: release, ["name": "x", "token": 77, "remaining": 0])
       try peer.expectEnd()
     } client: { client in
@@ -163,7 +163,7 @@ struct ClientTests {
       await isWaiting.wait()
       task.cancel()
       await #expect(throws: CancellationError.self) { try await task.value }
-      #expect(isReleased.withLock { $0 })
+      #expect(isReleased.withLockedValue { $0 })
     }
   }
 
