@@ -1,5 +1,6 @@
 """Locks shared with processes that do not use sidelock."""
 
+import pytest
 import redis as redis_py
 from harness.waiting import GENEROUS_SECONDS, boot_time, wait_until
 
@@ -135,3 +136,24 @@ def test_a_deleted_key_is_not_made_anew(lab):
     monitor.close()
     assert not redis.admin.exists("sidelock:{orders}")
     assert client.release("other", other)["token"] == other
+
+
+@pytest.mark.parametrize("strange", [b"m" * 513, b"m" * 60_000, b"m" * 1_000_000, b"\xff\xfe", b"m%zz", b"m}", b""],
+                         ids=["513 bytes", "60,000 bytes", "a megabyte", "not UTF-8", "not escaped", "a brace", "empty"])
+def test_list_leaves_out_what_is_no_lock_name(lab, strange):
+    """Other programs' keys may look like ours. What no client could ask for is not listed, and hides nothing else."""
+    redis = lab.redis()
+    client = lab.daemon(redis).client()
+    for name in "azq":
+        client.acquire(name)
+    redis.admin.set(b"sidelock:{" + strange + b"}", "theirs")
+    redis.admin.rpush("sidelock:{list}", "no lock")
+    names, cursor = [], None
+    for _ in range(10):
+        answer = client.call("list", scope="all", **({} if cursor is None else {"cursor": cursor}))
+        names += [lock["name"] for lock in answer["locks"]]
+        cursor = answer["cursor"]
+        if cursor is None:
+            break
+    assert cursor is None
+    assert sorted(names) == ["a", "q", "z"]
