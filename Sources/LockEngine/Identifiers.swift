@@ -90,6 +90,11 @@ public struct LockName: Hashable, Comparable, Sendable, CustomStringConvertible 
     String(decoding: bytes, as: UTF8.self)
   }
 
+  /// Whether the name is not empty and its bytes are UTF-8.
+  public var isText: Bool {
+    !bytes.isEmpty && String(validating: bytes, as: UTF8.self) != nil
+  }
+
   /// Hashes the bytes.
   public func hash(into hasher: inout Hasher) {
     bytes.withUnsafeBytes { hasher.combine(bytes: $0) }

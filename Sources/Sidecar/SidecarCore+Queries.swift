@@ -146,7 +146,9 @@ extension SidecarCore {
     }
     let scan = codec.scan(cursor: position.step, namePrefix: params.prefix ?? [], count: Self.scanCount)
     ask(session, id, scan) { reply in
-      guard let (next, found) = self.codec.decodeScan(reply) else { return false }
+      guard let (next, keys) = self.codec.decodeScan(reply) else { return false }
+      // Anybody can write a key; what no client could ask for is no lock.
+      let found = keys.filter { $0.bytes.count <= Limits.nameBytesMax && $0.isText }
       let page = Array(found.sorted().dropFirst(position.told).prefix(params.limit))
       let rest = ScanPosition(step: position.step, told: position.told, next: next, found: found.count)
       guard !page.isEmpty else {
