@@ -323,7 +323,7 @@ final class SimulatedHost {
       "acquire \(request.name) by session \(request.session.rawValue), request \(request.request.rawValue), wait "
         + "\(request.waitMilliseconds.map(String.init) ?? "for ever")"
     case .sessionOpened, .sessionClosed, .releaseRequested, .extendRequested, .cancelRequested, .linkUp, .linkDown,
-      .replyReceived, .pushReceived, .timerFired, .shutdownRequested:
+      .commandSent, .replyReceived, .pushReceived, .timerFired, .shutdownRequested:
       "\(event)"
     }
   }
