@@ -291,7 +291,7 @@ final class Checker {
   /// What the client is told must be true in Redis: the key is this host's, and stays so for at least that long.
   private func verifyLease(_ host: SimulatedHost, _ name: Int, _ valid: Int64?) {
     guard let valid else { return world.fail("a grant of a Redis lease does not say how long it is valid") }
-    if valid < 0 { world.fail("a grant that is valid for \(valid) ms") }
+    if valid <= 0 { world.fail("a grant that is valid for \(valid) ms") }
     if isTainted(host.index, name) { return }
     world.server.tick()
     guard let found = world.server.redis.peek(lockKeys[name]), owner(found.value) == host.me,

@@ -35,6 +35,8 @@ struct Plan {
   var cohortMilliseconds: Int64
   /// How long a command may go unanswered before the host gives the connection up.
   var linkTimeoutMilliseconds: Int64
+  /// How many commands may be unanswered; what comes on top waits in the daemon.
+  var windowMax: Int
   var latencyMicroseconds: ClosedRange<Int64>
   /// By how much a timer may be late.
   var timerLatenessMicroseconds: Int64
@@ -69,6 +71,7 @@ struct Plan {
     cohortHandoversMax = random.pick([1, 2, 5, 100])
     cohortMilliseconds = random.pick([0, 5, 50, 500])
     linkTimeoutMilliseconds = random.pick([100, leaseMilliseconds / 4, leaseMilliseconds / 2 - 1])
+    windowMax = random.pick([1, 2, 1024, 1024])
     let least = random.pick([Int64(30), 100, 1000])
     latencyMicroseconds = least...least * random.pick([Int64(1), 2, 10])
     timerLatenessMicroseconds = random.pick([0, 500, 20_000])
@@ -118,6 +121,7 @@ struct Plan {
     plan.cohortHandoversMax = 100
     plan.cohortMilliseconds = 50
     plan.linkTimeoutMilliseconds = 2000
+    plan.windowMax = 1024
     plan.latencyMicroseconds = 500...500
     plan.timerLatenessMicroseconds = 0
     plan.driftMax = 0

@@ -19,6 +19,8 @@ final class SimulatedHost {
   private var machine: RedisConnection?
   private var previousClient: RedisClientIdentity?
   private var commands: [UInt64: (command: LeaseCommand, sentAt: BootInstant)] = [:]
+  private var waitingCommands: [(UInt64, LeaseCommand)] = []
+  private var waitingRenewals: [(UInt64, LeaseCommand)] = []
   private var lastAnsweredSentAt: BootInstant?
   private var armed: (at: BootInstant, ticket: Int)?
   private var tickets = 0
@@ -70,6 +72,8 @@ final class SimulatedHost {
     tickets += 1
     deferred.removeAll()
     commands.removeAll()
+    waitingCommands.removeAll()
+    waitingRenewals.removeAll()
     if let wire {
       wire.hostIsOpen = false
       if silently { wire.isBlackholed = true }
@@ -185,10 +189,34 @@ final class SimulatedHost {
   private func submit(_ command: LeaseCommand, _ id: UInt64) {
     // What came due before the engine hears that the link is gone is done first, with a link that is there no more.
     if isTellingLinkDown { return }
-    guard linkIsUp, machine?.submit(codec.encode(command), id: id) == true else {
-      return world.fail("host \(index) sends \(command) while the link is down")
+    guard linkIsUp else { return world.fail("host \(index) sends \(command) while the link is down") }
+    if case .renew = command { waitingRenewals.append((id, command)) } else { waitingCommands.append((id, command)) }
+    fillWindow()
+  }
+
+  /// Puts commands into the pipeline as far as it has room, renewals first, as the daemon does. Gives those that had to
+  /// wait for it.
+  @discardableResult
+  private func fillWindow() -> [CommandID] {
+    var sent: [CommandID] = []
+    while linkIsUp, commands.count < world.plan.windowMax {
+      let (id, command): (UInt64, LeaseCommand)
+      if !waitingRenewals.isEmpty {
+        if !waitingCommands.isEmpty { world.mark("renewal sent first") }
+        (id, command) = waitingRenewals.removeFirst()
+      } else if !waitingCommands.isEmpty {
+        (id, command) = waitingCommands.removeFirst()
+      } else {
+        break
+      }
+      guard machine?.submit(codec.encode(command), id: id) == true else {
+        world.fail("host \(index): the connection machine does not take \(command)")
+        break
+      }
+      commands[id] = (command, bootNow)
+      sent.append(CommandID(id))
     }
-    commands[id] = (command, bootNow)
+    return sent
   }
 
   private func flush() {
@@ -240,6 +268,8 @@ final class SimulatedHost {
     _ = machine?.closed()
     machine = nil
     commands.removeAll()
+    waitingCommands.removeAll()
+    waitingRenewals.removeAll()
     lastAnsweredSentAt = nil
     if linkIsUp {
       linkIsUp = false
@@ -269,6 +299,11 @@ final class SimulatedHost {
       for action in actions {
         guard self.wire === wire else { return }
         perform(action, wire)
+      }
+      guard self.wire === wire else { return }
+      for id in fillWindow() {
+        world.mark("command sent late")
+        turn(.commandSent(id))
       }
       flush()
     }
