@@ -4,6 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=packaging/lib/packages.sh
 . packaging/lib/packages.sh # install_packages, missing_packages
+# shellcheck source=packaging/lib/release.sh
+. packaging/lib/release.sh # release_flags
 
 usage() {
   cat <<'EOF'
@@ -79,7 +81,7 @@ fi
 say "Building the release (the first time takes some minutes)"
 started=$SECONDS
 for product in sidelockd sidelock; do
-  swift build -c release --static-swift-stdlib --product "$product" || fail "the build failed"
+  swift build "${release_flags[@]}" --product "$product" || fail "the build failed"
 done
 bin=$PWD/.build/release
 echo "Built in $((SECONDS - started)) s."
