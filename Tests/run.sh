@@ -4,10 +4,12 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 # shellcheck source=packaging/lib/packages.sh
 . packaging/lib/packages.sh
+# shellcheck source=packaging/lib/release.sh
+. packaging/lib/release.sh # release_flags
 # shellcheck source=Tests/lib/report.sh
 . Tests/lib/report.sh
 
-all_parts=(lint imports unit release system systemd quickstart sanitizers)
+all_parts=(lint imports units unit release system systemd package quickstart sanitizers)
 
 usage() {
   cat <<'EOF'
@@ -18,10 +20,12 @@ named, or all of them:
 
   lint         swift format lint, shellcheck, Python syntax
   imports      which modules the targets import, with a self-test of the check
+  units        systemd's judgement of the units in packaging/systemd: errors, and how exposed they are
   unit         swift build --build-tests, swift test, the modules that the daemon links
   release      the release build with the Swift library linked in; its size and how fast it starts
   system       Tests/system against the release build (pytest); PYTEST_ARGS is passed on
   systemd      the daemon under a real systemd, started in namespaces of its own (needs root)
+  package      the Debian package: lintian, and its life under a real systemd (needs root)
   quickstart   packaging/quickstart.sh --once
   sanitizers   swift test with the thread sanitizer and with the address sanitizer
 
@@ -43,13 +47,12 @@ done
 parts=("$@")
 [ "${#parts[@]}" -gt 0 ] || parts=("${all_parts[@]}")
 
-release_flags=(-c release --static-swift-stdlib)
 stripped_bytes_max=25000000
 ready_milliseconds_max=100
 
 install_everything() {
-  install_packages binutils git libc6-dev liblua5.1-0-dev libsystemd-dev libyaml-dev pkg-config python3 python3-venv \
-    redis-server shellcheck socat systemd util-linux
+  install_packages binutils dpkg-dev git libc6-dev liblua5.1-0-dev libsystemd-dev libyaml-dev lintian pkg-config procps \
+    python3 python3-venv redis-server shellcheck socat systemd util-linux xz-utils
 }
 
 install_python_packages() {
@@ -58,7 +61,7 @@ install_python_packages() {
 }
 
 lint_shell() {
-  git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run | xargs -0 shellcheck -x -e SC2317
+  git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run | xargs -0 shellcheck -x -e SC2317 packaging/debian/p*
 }
 
 lint_python() {
@@ -181,6 +184,26 @@ follow_pytest() {
 part_systemd() {
   need_release || return
   check "systemd" Tests/lib/systemd-test.sh "$bin/sidelockd"
+}
+
+# The binaries of the release build, packed.
+build_package() {
+  rm -rf "$log_directory/package"
+  packaging/build-deb.sh --binaries "$bin" --output "$log_directory/package" --fast
+}
+
+part_units() {
+  check "units" Tests/lib/units-test.sh
+}
+
+part_package() {
+  need_release || return
+  if ! quietly "package: build" build_package; then
+    count 0 1 "package: build"
+    return
+  fi
+  check "package: lintian" lintian --allow-root --fail-on error "$log_directory/package"/*.deb
+  check "package: service" Tests/lib/service-test.sh "$log_directory/package"/*.deb
 }
 
 part_quickstart() {

@@ -1,0 +1,309 @@
+#!/usr/bin/env bash
+# The Debian package as an operator meets it, under a real systemd: installed, started by its socket, configured, looked
+# at, hung, upgraded, removed. Usage: service-test.sh PACKAGE.deb
+set -euo pipefail
+library=$(dirname "$(readlink -f "$0")")
+host=$library/systemd-host.sh
+package=$(readlink -f "$1")
+directory=$(mktemp -d /tmp/sidelock-service.XXXXXX)
+mkdir "$directory/files" "$directory/state"
+socket=/run/sidelock/sidelock.sock
+settings=/etc/sidelock/sidelockd.yaml
+secret=correct-horse-battery-staple
+background=()
+
+cleanup() {
+  local status=$? pid
+  trap - EXIT
+  if [ "$status" != 0 ] && [ -e "$directory/state/init" ]; then
+    inside journalctl -u sidelockd.service -u sidelockd.socket --no-pager 2>/dev/null | tail -n 60 >&2 || true
+    inside systemctl status sidelockd.service sidelockd.socket --no-pager -l 2>/dev/null >&2 || true
+  fi
+  for pid in "${background[@]}"; do kill "$pid" 2>/dev/null || true; done
+  if [ -e "$directory/state/cgroup" ]; then "$host" down "$directory/state" || status=1; fi
+  rm -rf "$directory"
+  exit "$status"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+inside() { "$host" exec "$directory/state" "$@"; }
+property() { inside systemctl show -P "$1" "${2-sidelockd.service}"; }
+ok() { echo "ok: $*"; }
+fail() { echo "FAILED: $*" >&2; exit 1; }
+
+# wait_until WHAT COMMAND... tries a command until it succeeds, for 30 s.
+wait_until() {
+  local end=$((SECONDS + 30)) what=$1
+  shift
+  until "$@"; do
+    [ "$SECONDS" -lt "$end" ] || fail "$what: did not happen"
+    sleep 0.05
+  done
+  ok "$what"
+}
+
+# same WHAT EXPECTED FOUND
+same() {
+  [ "$2" = "$3" ] || fail "$1: expected \"$2\", found \"$3\""
+  ok "$1"
+}
+
+# ask REQUEST prints the answer.
+ask() { echo "$1" | inside socat -t10 - "UNIX-CONNECT:$socket"; }
+answers() { ask '{"id":1,"method":"ping"}' | grep -q '"result"'; }
+serves() { [ "$(property ActiveState)" = active ]; }
+
+# connect NAME opens a connection that stays; send NAME REQUEST writes a line, receive NAME reads the next one.
+connect() {
+  mkfifo "$directory/$1.in" "$directory/$1.out"
+  inside socat - "UNIX-CONNECT:$socket" <"$directory/$1.in" >"$directory/$1.out" &
+  background+=($!)
+  eval "exec {to_$1}>'$directory/$1.in' {from_$1}<'$directory/$1.out'"
+}
+send() { local to="to_$1"; echo "$2" >&"${!to}"; }
+receive() {
+  local from="from_$1"
+  IFS= read -r -t 20 line <&"${!from}" || fail "client $1 heard nothing"
+}
+hang_up() {
+  local to="to_$1" from="from_$1"
+  eval "exec ${!to}>&- ${!from}<&-"
+  rm -f "$directory/$1.in" "$directory/$1.out"
+}
+
+# journal FIELD=VALUE... prints the daemon's entries as JSON.
+journal() { inside journalctl _COMM=sidelockd -o json --no-pager "$@"; }
+status_has() { [[ "$(property StatusText)" == *"$1"* ]]; }
+
+# set_settings LINE... replaces the settings file.
+set_settings() { printf '%s\n' "$@" | inside tee "$settings" >/dev/null; }
+
+install_package() { inside env DEBIAN_FRONTEND=noninteractive dpkg --force-confold --path-include='/usr/share/*' -i "$1" >"$directory/dpkg.log" 2>&1 ||
+  { cat "$directory/dpkg.log" >&2; fail "dpkg -i $1"; }; }
+
+boot() {
+  cp "$package" "$directory/files/first.deb"
+  # The next version has the same programs: what counts is what dpkg and the maintainer scripts do.
+  dpkg-deb -R "$package" "$directory/next"
+  sed -i 's/^Version: .*/&+next/' "$directory/next/DEBIAN/control"
+  dpkg-deb --root-owner-group -Zgzip -z1 --build "$directory/next" "$directory/files/next.deb" >/dev/null
+  rm -rf "$directory/next"
+  cp "$library/freeze_thread.py" "$directory/files/"
+  "$host" up "$directory/state" "$directory/files:/srv/files"
+  # Images for building forbid dpkg to start services.
+  inside rm -f /usr/sbin/policy-rc.d
+  inside systemd-run -q --unit=redis-for-test redis-server --bind 127.0.0.1 --port 6379 --requirepass "$secret" \
+    --save '' --appendonly no --dir /tmp --unixsocket /run/redis-for-test.sock --unixsocketperm 777
+}
+
+test_install() {
+  if ! inside test -e /var/lib/dpkg/info/sidelock.list; then ok "nothing is installed"; else fail "it is installed"; fi
+  install_package /srv/files/first.deb
+  same "it runs after the installation" "active active" \
+    "$(inside systemctl is-active sidelockd.socket sidelockd.service | xargs)"
+  same "it is enabled" "enabled enabled" "$(inside systemctl is-enabled sidelockd.socket sidelockd.service | xargs)"
+  same "the socket is for its group" "srw-rw---- root sidelock" "$(inside stat -c '%A %U %G' "$socket")"
+  same "its directory is root's" "drwxr-xr-x root root" "$(inside stat -c '%A %U %G' "${socket%/*}")"
+  same "the daemon is nobody else's" sidelock "$(inside ps -o user= -p "$(property MainPID)")"
+  inside runuser -u nobody -- socat -u "UNIX-CONNECT:$socket" - 2>/dev/null && fail "everybody may connect"
+  inside runuser -u nobody -g sidelock -- sh -c "echo '{\"id\":1,\"method\":\"ping\"}' | socat -t10 - UNIX-CONNECT:$socket" |
+    grep -q '"result"' || fail "the group may not connect"
+  ok "the group may connect, and others may not"
+  inside sidelockd --config "$settings" --check >/dev/null || fail "the sample settings are not good"
+  inside systemd-analyze verify sidelockd.service sidelockd.socket || fail "systemd-analyze verify"
+  ok "systemd finds nothing wrong with the installed units"
+  for page in sidelockd.8 sidelock.1 sidelockd.yaml.5 sidelock-protocol.7; do
+    inside test -s "/usr/share/man/man${page##*.}/$page.gz" || fail "no man page $page"
+  done
+  ok "the man pages are there"
+  inside bash -n /usr/share/bash-completion/completions/sidelock || fail "the completion for bash is wrong"
+}
+
+test_credentials() {
+  # Without a credential it runs, and says what it lacks.
+  wait_until "without a password the status says that Redis wants one" status_has "Redis unreachable"
+  inside sh -c "umask 077; mkdir -p /etc/credstore; printf %s '$secret' >/etc/credstore/sidelock.redis-password"
+  inside systemctl restart sidelockd.service
+  wait_until "with the credential it is connected" status_has "Redis connected"
+  local pid
+  pid=$(property MainPID)
+  if inside grep -qa "$secret" "/proc/$pid/environ" "/proc/$pid/cmdline"; then fail "the password shows in /proc"; fi
+  if inside journalctl --no-pager -o export -u sidelockd.service | grep -qa "$secret"; then fail "it is in the log"; fi
+  if inside systemctl show sidelockd.service | grep -q "$secret"; then fail "it is in the unit's properties"; fi
+  if inside runuser -u nobody -- sh -c "cat /run/credentials/sidelockd.service/* 2>/dev/null"; then
+    fail "others may read the credential"
+  fi
+  ok "nobody else sees the password"
+  inside /usr/bin/sidelock run -w 20 via-redis -- true || fail "no lock through Redis"
+  ok "a lock through Redis"
+}
+
+test_activation() {
+  inside systemctl stop sidelockd.service 2>/dev/null
+  same "stopped, the socket still listens" "active inactive" \
+    "$(inside systemctl is-active sidelockd.socket sidelockd.service | xargs)"
+  answers || fail "the first connection is not answered"
+  serves || fail "the first connection started nothing"
+  ok "the first connection starts the daemon"
+  inside systemctl stop sidelockd.service 2>/dev/null
+  inside test -S "$socket" || fail "the daemon removed systemd's socket"
+  # A daemon that takes its time: the start must take as long.
+  inside mkdir -p /run/systemd/system/sidelockd.service.d
+  printf '[Service]\nExecStart=\nExecStart=/bin/sh -c "sleep 1; exec /usr/sbin/sidelockd --config %s"\n' "$settings" |
+    inside tee /run/systemd/system/sidelockd.service.d/slow.conf >/dev/null
+  inside systemctl daemon-reload
+  local before=${EPOCHREALTIME/./}
+  inside systemctl start sidelockd.service
+  local took=$((${EPOCHREALTIME/./} - before))
+  [ "$took" -ge 1000000 ] || fail "the start did not wait for the daemon: $took µs"
+  status_has clients || fail "started without a status"
+  ok "systemctl start returns when it serves"
+  inside rm /run/systemd/system/sidelockd.service.d/slow.conf
+  inside systemctl daemon-reload
+}
+
+# From here on without Redis: faster, and what is tested has nothing to do with it.
+test_reload() {
+  set_settings "local: true" "connections_max: 100" "log_level: info"
+  inside systemctl restart sidelockd.service
+  connect holder
+  send holder '{"id":1,"method":"acquire","params":{"name":"kept"}}'
+  receive holder
+  set_settings "local: true" "connections_max: 1" "log_level: debug"
+  inside systemctl reload sidelockd.service
+  reloaded() { [ -n "$(journal SIDELOCK_SETTING=connections_max SIDELOCK_TO=1)" ]; }
+  wait_until "a reload says what changed" reloaded
+  limited() { ask '{"id":1,"method":"ping"}' | grep -q '"limit":"connections"'; }
+  wait_until "connections_max changed" limited
+  send holder '{"id":2,"method":"initialize","params":{"client":{"name":"test"}}}'
+  receive holder
+  debugging() { journal PRIORITY=7 | grep -q '"SIDELOCK_CLIENT":"test"'; }
+  wait_until "log_level changed" debugging
+
+  set_settings "local: true" "connections_max: 0" "no_such_setting: 1"
+  inside systemctl reload sidelockd.service
+  wait_until "a bad file is said in the status" status_has "settings not reloaded"
+  status_has "connections_max" || fail "the status does not say what is wrong: $(property StatusText)"
+  same "each mistake is in the journal" 2 "$(journal MESSAGE_ID=b1618c29c772411e9cebaec5dd1f7809 | wc -l)"
+  wait_until "the old settings are in force" limited
+  same "the service is still active" "active running" "$(property ActiveState) $(property SubState)"
+
+  set_settings "local: true" "connections_max: 100" "lease_ms: 20000"
+  inside systemctl reload sidelockd.service
+  wait_until "what needs a restart is said" status_has "restart to change lease_ms"
+  wait_until "a good file heals" answers
+  send holder '{"id":3,"method":"release","params":{"name":"kept"}}'
+  receive holder
+  [[ $line == *'"result"'* ]] || fail "the reloads cost the lock: $line"
+  ok "a client keeps its lock over reloads"
+  hang_up holder
+}
+
+test_journal() {
+  set_settings "local: true"
+  inside systemctl restart sidelockd.service
+  connect loser
+  send loser '{"id":1,"method":"acquire","params":{"name":"db-migrate","max_hold_ms":1}}'
+  lost() { [ -n "$(inside journalctl SIDELOCK_LOCK=db-migrate -o json --no-pager)" ]; }
+  wait_until "a lost lock is found by its name" lost
+  local entry
+  entry=$(inside journalctl SIDELOCK_LOCK=db-migrate -o json --no-pager)
+  for part in '"MESSAGE":"lock lost' '"MESSAGE_ID":"144505c4199e459b96609fdc0c50649f"' '"SIDELOCK_REASON":"max_hold"' \
+    '"SIDELOCK_TOKEN":"' '"SIDELOCK_SESSION":"' '"PRIORITY":"5"' '"_SYSTEMD_UNIT":"sidelockd.service"'; do
+    [[ $entry == *"$part"* ]] || fail "the entry has no $part: $entry"
+  done
+  ok "the entry has its fields"
+  inside journalctl -x SIDELOCK_LOCK=db-migrate --no-pager | grep -q 'The lock db-migrate (token [0-9]*) was taken' ||
+    fail "journalctl -x does not explain it"
+  ok "journalctl -x explains it"
+  hang_up loser
+}
+
+test_watchdog() {
+  local pid before took restarts
+  pid=$(property MainPID)
+  restarts=$(property NRestarts)
+  inside python3 /srv/files/freeze_thread.py "$pid" NIO-ELT- >"$directory/frozen" &
+  background+=($!)
+  wait_until "the loop is wedged" grep -q frozen "$directory/frozen"
+  before=${EPOCHREALTIME/./}
+  replaced() { [ "$(property NRestarts)" -gt "$restarts" ] && serves; }
+  wait_until "a wedged loop is replaced" replaced
+  took=$(((${EPOCHREALTIME/./} - before) / 1000))
+  inside journalctl -u sidelockd.service --no-pager | grep -qi 'watchdog timeout' || fail "it was not the watchdog"
+  # WatchdogSec=3s and RestartSec=200ms, and time for a busy machine; a lease lasts 10 s.
+  [ "$took" -lt 8000 ] || fail "it took $took ms"
+  answers || fail "the new daemon does not answer"
+  ok "it took $took ms, of the 10,000 that a lease lasts"
+}
+
+test_examples() {
+  set_settings "redis: unix:///run/redis-for-test.sock"
+  inside mkdir -p /etc/systemd/system/sidelockd.service.d
+  inside cp /usr/share/doc/sidelock/examples/redis-unix-socket.conf /etc/systemd/system/sidelockd.service.d/
+  inside systemctl daemon-reload
+  inside systemctl restart sidelockd.service
+  wait_until "Redis behind a Unix socket, without any network" status_has "Redis connected"
+  inside rm -r /etc/systemd/system/sidelockd.service.d
+  inside systemctl daemon-reload
+}
+
+test_upgrade() {
+  set_settings "local: true" "connections_max: 123"
+  inside systemctl restart sidelockd.service
+  connect before
+  send before '{"id":1,"method":"acquire","params":{"name":"upgrade"}}'
+  receive before
+  local pid
+  pid=$(property MainPID)
+  # Clients come all the time, and none is refused.
+  inside bash -c "
+    while [ ! -e /run/enough ]; do
+      echo '{\"id\":1,\"method\":\"ping\"}' | socat -t20 - UNIX-CONNECT:$socket 2>&1 || echo refused
+    done" >"$directory/load" &
+  local load=$!
+  install_package /srv/files/next.deb
+  inside touch /run/enough
+  wait "$load"
+  [ "$(property MainPID)" != "$pid" ] || fail "the old daemon still runs"
+  serves || fail "it does not run after the upgrade"
+  [[ "$(inside dpkg -s sidelock | grep '^Version:')" == *+next ]] || fail "the version is the old one"
+  same "the settings were left alone" "connections_max: 123" "$(inside tail -n 1 "$settings")"
+  if grep -vq '"result"' "$directory/load"; then fail "an upgrade refused clients: $(grep -v result "$directory/load")"; fi
+  ok "$(wc -l <"$directory/load") clients connected during the upgrade, and all were answered"
+  receive before
+  receive before
+  [[ $line == *'"shutdown"'* ]] || fail "the client was not told of the loss: $line"
+  ok "a client was told that the restart took its lock"
+  hang_up before
+
+  inside systemctl disable --now sidelockd.socket sidelockd.service 2>/dev/null
+  install_package /srv/files/first.deb
+  same "a service that was disabled stays so" "disabled inactive" \
+    "$(inside systemctl is-enabled sidelockd.service) $(inside systemctl is-active sidelockd.service)"
+  inside systemctl enable --now sidelockd.socket sidelockd.service 2>/dev/null
+  answers || fail "it does not run"
+}
+
+test_remove() {
+  inside dpkg -r sidelock >/dev/null 2>&1 || fail "dpkg -r"
+  if inside test -e "$socket"; then fail "the socket is left"; fi
+  same "removed, nothing runs" "inactive" "$(inside systemctl is-active sidelockd.service)"
+  inside test -e "$settings" || fail "the settings are gone before the purge"
+  install_package /srv/files/next.deb
+  answers || fail "installed again, it does not run"
+  ok "installed again, it runs"
+  inside dpkg -P sidelock >/dev/null 2>&1 || fail "dpkg -P"
+  local left
+  left=$(inside find /etc/sidelock /etc/systemd /var/lib/systemd/deb-systemd-helper-enabled /usr/lib/systemd /run/sidelock \
+    -name '*sidelock*' ! -name sidelock-test.conf 2>/dev/null || true)
+  same "purged, nothing is left" "" "$left"
+  same "no unit failed" "" "$(inside systemctl --failed --plain --no-legend | grep sidelock || true)"
+}
+
+boot
+for part in install credentials activation reload journal watchdog examples upgrade remove; do
+  echo "# $part"
+  "test_$part"
+done
