@@ -57,7 +57,7 @@ final class RedisModel {
   var trouble = Trouble.none
   /// Redis before 7.2 sends a client's own message before the reply to the script that published it; later ones after.
   var ownPushesComeAfterTheReply = false
-  /// The wall clock stands still for expiry: nothing expires (a replica's keys, or a test of what does not rely on it).
+  /// Expired keys too, until they are looked at.
   private(set) var entries: [Bytes: Entry] = [:]
   private(set) var clients: [Int64: Client] = [:]
   private(set) var output: [Output] = []
@@ -328,7 +328,7 @@ final class RedisModel {
       return .error("NOSCRIPT No matching script. Please use EVAL.")
     }
     let keys = Array(arguments[2..<2 + Int(keyCount)])
-    try Self.checkOneSlot(keys)
+    try Self.checkSlots(keys)
     script = ScriptContext(connection: connection, keys: Set(keys))
     defer { script = nil }
     let result = try runtime().run(compiled, keys: keys, arguments: Array(arguments[(2 + Int(keyCount))...]))
@@ -336,12 +336,25 @@ final class RedisModel {
     return result
   }
 
-  /// Redis Cluster takes a command only when all of its keys are in one slot. Names of different locks may meet in
-  /// one command (renewals are batched), so the check is for each of them.
-  private static func checkOneSlot(_ keys: [Bytes]) throws {
-    for key in keys where !key.array.contains(UInt8(ascii: "{")) && keys.count > 1 {
-      throw ModelError(description: "the key \(key) has no hash tag")
+  /// All keys of one lock must be in one slot of a Redis Cluster. Several locks may meet in one command (renewals are
+  /// batched), so this looks at those keys that stand beside a lock's: they have the hash tag of the key before them.
+  private static func checkSlots(_ keys: [Bytes]) throws {
+    for (key, before) in zip(keys.dropFirst(), keys) {
+      guard let tag = hashTag(key), let previous = hashTag(before) else {
+        throw ModelError(description: "one of the keys \(before) and \(key) has no hash tag")
+      }
+      if key.array.last != UInt8(ascii: "}"), tag != previous {
+        throw ModelError(description: "the keys \(before) and \(key) are in different slots")
+      }
     }
+  }
+
+  /// What stands between the first `{` and the first `}` after it, if that is anything.
+  private static func hashTag(_ key: Bytes) -> ArraySlice<UInt8>? {
+    guard let open = key.array.firstIndex(of: UInt8(ascii: "{")),
+      let close = key.array[open...].firstIndex(of: UInt8(ascii: "}")), close > open + 1
+    else { return nil }
+    return key.array[(open + 1)..<close]
   }
 
   /// `redis.pcall` of a running script.

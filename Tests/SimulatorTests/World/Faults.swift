@@ -19,12 +19,15 @@ extension Simulation {
     rememberData()
     run(milliseconds: plan.chaosMilliseconds)
     calmDown()
-    // Every zombie of a connection may cost one lease, and so may every push that was lost.
+    // Every zombie of a connection may cost one lease, and so may every push that was lost. A queue lives for two
+    // leases, or twice as long as a lock's key that a clock was set back for.
     run(
-      milliseconds: 3 * plan.leaseMilliseconds + plan.keepaliveMilliseconds + 1000 + server.setBackMicroseconds / 1000)
+      milliseconds: 3 * plan.leaseMilliseconds + plan.keepaliveMilliseconds + 5 * Self.latencyMax / 1000
+        + 2 * server.setBackMicroseconds / 1000)
     for name in checker.names.indices { checker.verifyAgreement(name) }
     drain()
     verifyTries()
+    end()
   }
 
   private func rememberData() {

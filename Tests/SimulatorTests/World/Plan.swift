@@ -91,9 +91,10 @@ struct Plan {
     }
     // A clock set back takes tokens with it when the counter is lost too; the design promises one of them.
     if chosen.contains(where: { $0.losesData || $0 == .evictFence }) { chosen.removeAll { $0 == .clockBack } }
-    // A live lease whose key is taken away burns its block of tokens, which takes the counter ahead of the clock by 65
-    // ms. To lose the counter too within that time is more than is promised.
-    if chosen.contains(.evictLock) {
+    // A live lease whose key is taken away burns its block of tokens, and so does one whose release was overtaken
+    // because its script had to be sent again. That takes the counter ahead of the clock by 65 ms each; to lose the
+    // counter too within that time is more than is promised.
+    if chosen.contains(where: { [.evictLock, .scriptFlush].contains($0) }) {
       chosen.removeAll { [.evictFence, .flushAll, .restartWithOldData, .restartWithoutData].contains($0) }
     }
     faults = chosen

@@ -77,8 +77,6 @@ final class Simulation {
     for host in hosts { host.start() }
   }
 
-  deinit { queue.removeAll() }
-
   /// Nothing goes wrong in this simulation.
   var isCalm: Bool { plan.faults.isEmpty && mistake == .none && !isScripted }
   var isScripted: Bool { plan.clientsPerHost == 0 }
@@ -113,9 +111,15 @@ final class Simulation {
     return condition()
   }
 
+  /// What is still scheduled holds the simulation alive.
+  func end() { queue.removeAll() }
+
   // MARK: Chance
 
-  func latency() -> Int64 { random.pick(plan.latencyMicroseconds) * latencyFactor }
+  func latency() -> Int64 { min(random.pick(plan.latencyMicroseconds) * latencyFactor, Self.latencyMax) }
+
+  /// A second. It bounds how long what was sent in a bad hour is under way.
+  static let latencyMax: Int64 = 1_000_000
 
   func split(_ bytes: [UInt8]) -> [[UInt8]] {
     guard plan.splitPercent > 0, bytes.count > 1, random.chance(plan.splitPercent) else { return [bytes] }
