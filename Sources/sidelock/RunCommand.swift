@@ -34,7 +34,7 @@ struct RunCommand: ParsableCommand {
         69    no daemon listens, or it cannot reach Redis
         70    the daemon misbehaves
         77    the daemon refused for lack of a right
-        125   the lock was lost and COMMAND was ended
+        125   the lock was lost or --max-hold was over, and COMMAND was ended
         126   COMMAND cannot be executed
         127   COMMAND was not found
 
@@ -74,8 +74,10 @@ struct RunCommand: ParsableCommand {
   @Option(
     name: .customLong("max-hold"),
     help: ArgumentHelp(
-      "Have the lock taken away after that time. COMMAND is then ended at once: SIGKILL comes right behind SIGTERM.",
-      valueName: "seconds"))
+      """
+      End COMMAND after that time: SIGTERM, and SIGKILL when --term-grace is over. The lock is held until the whole \
+      group has ended. Should sidelock be stopped, the daemon takes the lock away a second later.
+      """, valueName: "seconds"))
   var maxHold: Double?
 
   @Option(help: ArgumentHelp("A note that list and inspect show (up to 1 KiB).", valueName: "text"))
@@ -85,8 +87,8 @@ struct RunCommand: ParsableCommand {
     name: .customLong("term-grace"),
     help: ArgumentHelp(
       """
-      The longest time between SIGTERM and SIGKILL when the lock is lost. It is cut short when another could have the \
-      lock earlier.
+      The longest time between SIGTERM and SIGKILL when the lock is lost or --max-hold is over. After a loss it is cut \
+      short when another could have the lock earlier.
       """, valueName: "seconds"))
   var termGrace: Double = 10
 
@@ -116,6 +118,7 @@ struct RunCommand: ParsableCommand {
       guard try Self.milliseconds(maxHold, "--max-hold") > 0 else {
         throw ValidationError("--max-hold must be greater than 0.")
       }
+      _ = try Self.milliseconds(maxHold + termGrace + 1, "--max-hold, --term-grace and 1 second together")
     }
     if let meta, meta.utf8.count > 1024 { throw ValidationError("--meta may have up to 1024 bytes.") }
   }
@@ -142,15 +145,20 @@ struct RunCommand: ParsableCommand {
     } else if let timeout {
       params.append("wait_ms", .int(try Self.milliseconds(timeout, "--timeout")))
     }
-    if let maxHold { params.append("max_hold_ms", .int(try Self.milliseconds(maxHold, "--max-hold"))) }
+    if let backstop = try supervisorOptions().backstopMilliseconds { params.append("max_hold_ms", .int(backstop)) }
     if let meta { params.append("meta", .string(meta)) }
     return .object(params)
   }
 
-  func run() throws {
-    let options = Supervisor.Options(
+  func supervisorOptions() throws -> Supervisor.Options {
+    Supervisor.Options(
       name: name, conflictExitCode: conflictExitCode,
-      termGraceMilliseconds: try Self.milliseconds(termGrace, "--term-grace"), isVerbose: verbose)
+      termGraceMilliseconds: try Self.milliseconds(termGrace, "--term-grace"),
+      maxHoldMilliseconds: try maxHold.map { try Self.milliseconds($0, "--max-hold") }, isVerbose: verbose)
+  }
+
+  func run() throws {
+    let options = try supervisorOptions()
     let params = try acquireParams()
     try reportingErrors {
       let driver = try RunDriver(options: options, command: arguments, connection: connection.open())

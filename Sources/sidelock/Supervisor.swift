@@ -11,6 +11,14 @@ import SidelockClient
 ///
 /// A connection that ends without a notice gives no such time. A daemon that crashed left its lease in Redis, which
 /// lasts for a good part of `valid_ms`; without Redis the lock died with the daemon, and a new one may be up soon.
+///
+/// With `--max-hold S` the lock is not lost at S: the daemon is asked to take it away later, so that the command has
+/// its whole grace, and is gone before the lock is free. With the grant at 0:
+///
+///     S                          SIGTERM and SIGCONT to the group
+///     S + term-grace             SIGKILL to the group
+///     … and when it is empty     the lock is given up
+///     S + term-grace + 1 s       the daemon would take it away, if we were late or stopped
 struct Supervisor {
   /// The part of the grace after which SIGKILL is sent, in percent.
   static let gracePercent: Int64 = 60
@@ -22,6 +30,8 @@ struct Supervisor {
   static let releaseMilliseconds: Int64 = 2000
   /// How long to wait for the daemon's word that the lock is still ours after having been stopped.
   static let resumeMilliseconds: Int64 = 1000
+  /// How much later than SIGKILL the daemon is to take the lock away by itself.
+  static let maxHoldMarginMilliseconds: Int64 = 1000
   /// How often to look whether the group is empty, once its leader has ended.
   static let groupPollMilliseconds: Int64 = 20
 
@@ -31,7 +41,14 @@ struct Supervisor {
     var conflictExitCode = ExitStatus.conflict
     /// The longest time between SIGTERM and SIGKILL.
     var termGraceMilliseconds: Int64 = 10_000
+    /// How long the command may run.
+    var maxHoldMilliseconds: Int64?
     var isVerbose = false
+
+    /// The `max_hold_ms` that the daemon is asked for: when the group must have ended, and a margin.
+    var backstopMilliseconds: Int64? {
+      maxHoldMilliseconds.map { $0 + termGraceMilliseconds + Supervisor.maxHoldMarginMilliseconds }
+    }
   }
 
   /// Whose the terminal is.
@@ -94,12 +111,21 @@ struct Supervisor {
     case running
     /// Stopped by us until the daemon has said that the lock is still ours.
     case resuming(until: Int64)
-    /// The lock is lost and the group is to end. `leaderEnded`: only what it left behind is waited for.
-    case ending(killAt: Int64, leaderEnded: Bool)
-    /// SIGKILL is sent.
-    case killed
+    /// The group is to end.
+    case ending(Ending)
+    /// SIGKILL is sent. While the lock is ours, it is kept until the group is empty, but not for ever: not even SIGKILL
+    /// ends a process that the kernel holds in a system call.
+    case killed(keepUntil: Int64?, leaderEnded: Bool)
     case releasing(Outcome, until: Int64)
     case done
+  }
+
+  private struct Ending: Equatable {
+    var killAt: Int64
+    /// Only what the leader left behind is waited for.
+    var leaderEnded = false
+    /// Whether the lock is lost, or could be by then; otherwise only the time is over that the user allowed.
+    var isLost: Bool
   }
 
   private let options: Options
@@ -109,6 +135,8 @@ struct Supervisor {
   /// The command was stopped because it reached for a terminal that another job has.
   private var wantsTerminal = false
   private var lease: Lease?
+  /// When the time is over that the user allowed.
+  private var maxHoldAt: Int64?
 
   init(options: Options) {
     self.options = options
@@ -119,16 +147,22 @@ struct Supervisor {
 
   /// Whether to look for what is left of the group.
   var watchesGroup: Bool {
-    if case .ending(_, leaderEnded: true) = phase { true } else { false }
+    switch phase {
+    case .ending(let ending): ending.leaderEnded
+    case .killed(keepUntil: .some, let leaderEnded): leaderEnded
+    case .waiting, .starting, .running, .resuming, .killed, .releasing, .done: false
+    }
   }
 
   /// When to send ``Event/timerFired``, in milliseconds on the boot clock.
   var deadline: Int64? {
     switch phase {
-    case .waiting, .starting, .killed, .done: nil
-    case .running: lease?.deadline
+    case .waiting, .starting, .done: nil
+    case .running: [lease?.deadline, maxHoldAt].compactMap { $0 }.min()
+    // Even when the allowed time is over: what is continued to be ended must not run without the lock either.
     case .resuming(let until), .releasing(_, let until): until
-    case .ending(let killAt, _): killAt
+    case .ending(let ending): ending.isLost ? ending.killAt : min(ending.killAt, lease?.deadline ?? ending.killAt)
+    case .killed(let keepUntil, let leaderEnded): leaderEnded ? keepUntil : nil
     }
   }
 
@@ -139,6 +173,7 @@ struct Supervisor {
       guard phase == .waiting else { return [] }
       phase = .starting
       lease = valid.map { Lease(validMilliseconds: $0, now: now) }
+      maxHoldAt = options.maxHoldMilliseconds.map { now + $0 }
       return (options.isVerbose ? [.say("has \(options.name) after \(waited) ms, token \(token)")] : []) + [.spawn]
     case .refused(let error): return refused(error)
     case .lost(let notice):
@@ -163,7 +198,7 @@ struct Supervisor {
       guard case .releasing(let outcome, _) = phase else { return [] }
       return finish(outcome)
     case .groupEmpty:
-      guard case .ending(_, leaderEnded: true) = phase else { return [] }
+      guard watchesGroup else { return [] }
       return finish(.status(ExitStatus.lost))
     case .timerFired: return timerFired(now: now)
     }
@@ -187,9 +222,9 @@ struct Supervisor {
     case .waiting:
       phase = .done
       return [.say("\(error)"), .exit(ExitStatus.status(of: error))]
-    case .ending, .killed, .done: return []
+    case .killed, .done: return []
     case .releasing(let outcome, _): return finish(outcome)
-    case .starting, .running, .resuming:
+    case .starting, .running, .resuming, .ending:
       let bound = lease.map { min(Self.cutGraceMilliseconds, $0.length * Self.gracePercent / 100) }
       return lost(
         "lost \(options.name): \(error.message)", killWithin: bound ?? Self.cutGraceLocalMilliseconds, now: now)
@@ -205,12 +240,17 @@ struct Supervisor {
       let grace = max(0, min(bound, options.termGraceMilliseconds))
       let effects: [Effect] = [.say("\(message); ending the command"), .signalGroup(SIGTERM)]
       guard grace > 0 else {
-        phase = .killed
+        phase = .killed(keepUntil: nil, leaderEnded: false)
         return effects + [.signalGroup(SIGKILL)]
       }
-      phase = .ending(killAt: now + grace, leaderEnded: false)
+      phase = .ending(Ending(killAt: now + grace, isLost: true))
       // A stopped process does not see SIGTERM before it is continued.
       return effects + [.signalGroup(SIGCONT)]
+    case .ending(let ending) where !ending.isLost:
+      // SIGTERM is sent, but there is less time now.
+      phase = .ending(
+        Ending(killAt: min(ending.killAt, now + max(0, bound)), leaderEnded: ending.leaderEnded, isLost: true))
+      return [.say(message)] + timerFired(now: now)
     // The command had ended before the loss was known, so it had the lock all its life.
     case .releasing(let outcome, _): return finish(outcome)
     case .waiting, .ending, .killed, .done: return []
@@ -227,23 +267,43 @@ struct Supervisor {
   private mutating func timerFired(now: Int64) -> [Effect] {
     guard let deadline, now >= deadline else { return [] }
     switch phase {
-    case .waiting, .starting, .killed, .done: return []
+    case .waiting, .starting, .done: return []
     case .running:
-      guard let lease, lease.isDoubtful(now: now) else {
-        self.lease?.asked(now: now)
-        return [.check]
-      }
-      return lost(
-        "lost \(options.name): the daemon has not answered and the lease is about to end",
-        killWithin: lease.killAt - now, now: now)
+      if let maxHoldAt, now >= maxHoldAt { return heldLongEnough(end: maxHoldAt, now: now) }
+      return askOrGiveUp(now: now)
     case .resuming:
       guard lease != nil else { return checked() }
       return lost("lost \(options.name): the daemon does not answer", killWithin: 0, now: now)
-    case .ending(_, let leaderEnded):
-      phase = .killed
-      return [.signalGroup(SIGKILL)] + (leaderEnded ? finish(.status(ExitStatus.lost)) : [])
+    case .ending(let ending):
+      guard now >= ending.killAt else { return askOrGiveUp(now: now) }
+      let keepUntil = ending.isLost ? nil : now + Self.maxHoldMarginMilliseconds
+      phase = .killed(keepUntil: keepUntil, leaderEnded: ending.leaderEnded)
+      let isOver = ending.isLost && ending.leaderEnded
+      return [.signalGroup(SIGKILL)] + (isOver ? finish(.status(ExitStatus.lost)) : [])
+    case .killed: return finish(.status(ExitStatus.lost))
     case .releasing(let outcome, _): return [.say("the daemon has not confirmed the release")] + finish(outcome)
     }
+  }
+
+  /// The lease needs attention.
+  private mutating func askOrGiveUp(now: Int64) -> [Effect] {
+    guard let lease, lease.isDoubtful(now: now) else {
+      self.lease?.asked(now: now)
+      return [.check]
+    }
+    return lost(
+      "lost \(options.name): the daemon has not answered and the lease is about to end",
+      killWithin: lease.killAt - now, now: now)
+  }
+
+  /// The time that the user allowed is over; the lock is still ours.
+  private mutating func heldLongEnough(end: Int64, now: Int64) -> [Effect] {
+    phase = .ending(Ending(killAt: end + options.termGraceMilliseconds, isLost: false))
+    let effects: [Effect] = [
+      .say("held \(options.name) for \(options.maxHoldMilliseconds ?? 0) ms; ending the command"),
+      .signalGroup(SIGTERM), .signalGroup(SIGCONT),
+    ]
+    return effects + timerFired(now: now)
   }
 
   // MARK: The command
@@ -251,11 +311,14 @@ struct Supervisor {
   private mutating func commandEnded(_ outcome: Outcome, now: Int64) -> [Effect] {
     switch phase {
     case .running, .resuming: return release(outcome, now: now)
-    case .ending(let killAt, leaderEnded: false):
-      phase = .ending(killAt: killAt, leaderEnded: true)
+    case .ending(var ending):
+      ending.leaderEnded = true
+      phase = .ending(ending)
       return []
-    case .killed: return finish(.status(ExitStatus.lost))
-    case .waiting, .starting, .ending, .releasing, .done: return []
+    case .killed(let keepUntil, _):
+      phase = .killed(keepUntil: keepUntil, leaderEnded: true)
+      return keepUntil == nil ? finish(.status(ExitStatus.lost)) : []
+    case .waiting, .starting, .releasing, .done: return []
     }
   }
 

@@ -35,14 +35,18 @@ struct RunArgumentsTests {
 
   @Test func whatTheDaemonIsToKnowIsPassedOn() throws {
     let command = try parse("--max-hold", "60", "--meta", "why", "x", "--", "true")
-    #expect(try command.acquireParams() == ["name": "x", "max_hold_ms": 60_000, "meta": "why"])
+    #expect(try command.acquireParams() == ["name": "x", "max_hold_ms": 71_000, "meta": "why"])
+    // The daemon takes the lock away when the command must have ended: the grace and a second later.
+    let short = try parse("--max-hold", "60", "--term-grace", "0.5", "x", "--", "true")
+    #expect(try short.acquireParams() == ["name": "x", "max_hold_ms": 61_500])
   }
 
   @Test(arguments: [
     ["x"], ["x", "--"], ["x", "ls"], ["--", "ls"], ["", "--", "ls"], ["x", "-c", "a", "--", "b"],
     ["-n", "-w", "1", "x", "--", "ls"], ["-w", "-1", "x", "--", "ls"], ["-w", "nan", "x", "--", "ls"],
     ["-w", "inf", "x", "--", "ls"], ["-w", "1e30", "x", "--", "ls"], ["-E", "256", "x", "--", "ls"],
-    ["-E", "-1", "x", "--", "ls"], ["--max-hold", "0", "x", "--", "ls"], ["--term-grace", "-2", "x", "--", "ls"],
+    ["-E", "-1", "x", "--", "ls"], ["--max-hold", "0", "x", "--", "ls"], ["--max-hold", "31536000", "x", "--", "ls"],
+    ["--term-grace", "-2", "x", "--", "ls"],
     ["--meta", String(repeating: "m", count: 1025), "x", "--", "ls"], ["-s", "x", "--", "ls"],
     [String(repeating: "n", count: 513), "--", "ls"],
   ])

@@ -10,8 +10,9 @@ struct SupervisorTests {
   static let cut = SidelockError(reason: .connectionLost, message: "the connection ended")
 
   /// A supervisor whose command runs since time 0.
-  func running(valid: Int64? = nil, termGrace: Int64 = 10_000) -> Supervisor {
-    var machine = Supervisor(options: .init(name: "x", termGraceMilliseconds: termGrace))
+  func running(valid: Int64? = nil, termGrace: Int64 = 10_000, maxHold: Int64? = nil) -> Supervisor {
+    var machine = Supervisor(
+      options: .init(name: "x", termGraceMilliseconds: termGrace, maxHoldMilliseconds: maxHold))
     #expect(machine.handle(.granted(token: 1, waitedMilliseconds: 0, validMilliseconds: valid), now: 0) == [.spawn])
     #expect(machine.mayStart)
     #expect(machine.handle(.spawned, now: 0) == [])
@@ -209,6 +210,83 @@ struct SupervisorTests {
     // No time is left then.
     #expect(
       withoutWords(machine.handle(.timerFired, now: 750)) == [.signalGroup(SIGTERM), .signalGroup(SIGKILL)])
+  }
+
+  // MARK: The longest hold
+
+  @Test func atMaxHoldTheCommandHasItsGraceAndTheLockIsKeptUntilTheGroupIsEmpty() {
+    var machine = running(termGrace: 500, maxHold: 2000)
+    #expect(machine.deadline == 2000)
+    #expect(machine.handle(.timerFired, now: 1999) == [])
+    #expect(
+      withoutWords(machine.handle(.timerFired, now: 2000)) == [.signalGroup(SIGTERM), .signalGroup(SIGCONT)])
+    #expect(machine.deadline == 2500)
+    #expect(machine.handle(.timerFired, now: 2500) == [.signalGroup(SIGKILL)])
+    #expect(!machine.watchesGroup)
+    #expect(machine.handle(.commandKilled(signal: SIGKILL, terminal: .other), now: 2501) == [])
+    #expect(machine.watchesGroup)
+    var stuck = machine
+    #expect(machine.handle(.groupEmpty, now: 2502) == [.takeTerminal, .exit(ExitStatus.lost)])
+    // Not even SIGKILL ends everything.
+    #expect(stuck.deadline == 3500)
+    #expect(stuck.handle(.timerFired, now: 3500) == [.takeTerminal, .exit(ExitStatus.lost)])
+  }
+
+  @Test func aCommandThatEndsWithinItsGraceIsNotKilled() {
+    var machine = running(maxHold: 2000)
+    _ = machine.handle(.timerFired, now: 2000)
+    #expect(machine.handle(.commandExited(status: 0), now: 2100) == [])
+    #expect(machine.handle(.groupEmpty, now: 2101) == [.takeTerminal, .exit(ExitStatus.lost)])
+  }
+
+  @Test func withoutTermGraceTheKillFollowsAtOnceAtMaxHold() {
+    var machine = running(termGrace: 0, maxHold: 2000)
+    #expect(
+      withoutWords(machine.handle(.timerFired, now: 2000))
+        == [.signalGroup(SIGTERM), .signalGroup(SIGCONT), .signalGroup(SIGKILL)])
+  }
+
+  @Test func aLossAfterMaxHoldShortensTheGrace() {
+    var machine = running(maxHold: 2000)
+    _ = machine.handle(.timerFired, now: 2000)
+    #expect(machine.deadline == 12_000)
+    #expect(withoutWords(machine.handle(.lost(Self.notice), now: 3000)) == [])
+    #expect(machine.deadline == 4200)
+    #expect(machine.handle(.timerFired, now: 4200) == [.signalGroup(SIGKILL)])
+    #expect(
+      machine.handle(.commandKilled(signal: SIGKILL, terminal: .other), now: 4201)
+        == [.takeTerminal, .exit(ExitStatus.lost)])
+  }
+
+  @Test func theDaemonsOwnEndOfTheHoldKillsAtOnce() {
+    var machine = running(maxHold: 2000)
+    _ = machine.handle(.timerFired, now: 2000)
+    let notice = LostNotice(name: "x", token: 1, reason: "max_hold", graceMilliseconds: 0)
+    #expect(withoutWords(machine.handle(.lost(notice), now: 3000)) == [.signalGroup(SIGKILL)])
+  }
+
+  @Test func theDaemonIsStillAskedAfterMaxHold() {
+    var machine = running(valid: 10_000, maxHold: 2000)
+    _ = machine.handle(.timerFired, now: 2000)
+    #expect(machine.deadline == 2500)
+    #expect(machine.handle(.timerFired, now: 2500) == [.check])
+    #expect(machine.deadline == 4000)
+    #expect(withoutWords(machine.handle(.timerFired, now: 4000)) == [])
+    #expect(machine.deadline == 6000)
+    #expect(machine.handle(.timerFired, now: 6000) == [.signalGroup(SIGKILL)])
+  }
+
+  @Test func aStoppedJobThatIsContinuedAfterMaxHoldIsEnded() {
+    var machine = running(maxHold: 2000)
+    _ = machine.handle(.commandStopped(signal: SIGTSTP, terminal: .command), now: 1)
+    _ = machine.handle(.resumed(terminal: .us), now: 5000)
+    // Not before the daemon has said that the lock is still ours.
+    #expect(machine.deadline == 6000)
+    #expect(machine.handle(.checked, now: 5001) == [.giveTerminal, .signalGroup(SIGCONT)])
+    #expect(machine.deadline == 2000)
+    #expect(
+      withoutWords(machine.handle(.timerFired, now: 5001)) == [.signalGroup(SIGTERM), .signalGroup(SIGCONT)])
+    #expect(machine.deadline == 12_000)
   }
 
   // MARK: Job control

@@ -200,10 +200,21 @@ def test_the_group_ends_when_sidelock_itself_is_killed(lab, sidelock, daemon):
 
 
 def test_the_group_ends_at_max_hold(lab, sidelock, daemon):
-    process, pids = start_stubborn(lab, sidelock, "--max-hold", "0.5")
-    time_of_death(pids)
+    """It has its grace, keeps the lock meanwhile, and is dead before anybody else has it."""
+    process, pids = start_stubborn(lab, sidelock, "--max-hold", "0.5", "--term-grace", "0.3")
+    waiter = daemon.client()
+    request = waiter.queue("orders")
+    assert waiter.reply_to(request)["token"] > 0
+    assert not any(is_alive(pid) for pid in pids)
     assert process.wait(GENEROUS_SECONDS) == 125
-    assert daemon.client().acquire("orders", wait_ms=0) > 0
+
+
+def test_a_command_that_obeys_sigterm_is_not_killed_at_max_hold(sidelock):
+    process = sidelock.start(
+        "run", "--max-hold", "0.3", "orders", "--", "sh", "-c",
+        'trap "echo cleaned up; exit 3" TERM; while :; do sleep 0.02; done')
+    assert process.stdout.readline() == "cleaned up\n"
+    assert process.wait(GENEROUS_SECONDS) == 125
 
 
 def test_a_group_that_stays_behind_does_not_keep_the_lock(lab, sidelock, daemon):
