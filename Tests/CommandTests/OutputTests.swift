@@ -60,38 +60,3 @@ struct OutputTests {
     #expect(stats.map(\.1) == ["1", "up", "2"])
   }
 }
-
-struct BenchTests {
-  @Test func percentilesAreExact() {
-    let result = Benchmark.Result(
-      connections: 1, scenario: .one, cycleNanoseconds: (1...1000).map { $0 * 1000 }, cyclesPerSecond: 1, ratio: 1)
-    #expect(Benchmark.permilles.map { result.microseconds(permille: $0.1) } == [500, 900, 990, 999, 1000])
-    let empty = Benchmark.Result(
-      connections: 1, scenario: .one, cycleNanoseconds: [], cyclesPerSecond: 0, ratio: 0)
-    #expect(empty.microseconds(permille: 500) == 0)
-  }
-
-  @Test func numbersHaveFixedDigits() {
-    #expect(Benchmark.fixed(0.056, digits: 2) == "0.06")
-    #expect(Benchmark.fixed(12.0, digits: 1) == "12.0")
-    #expect(Benchmark.fixed(3.05, digits: 2) == "3.05")
-  }
-
-  @Test func scenariosDifferInTheirNames() throws {
-    let bench = Benchmark(daemon: "", echo: "", names: 3, seconds: 1)
-    func names(_ scenario: Benchmark.Scenario, _ connection: Int) throws -> [String?] {
-      try bench.script(scenario, connection: connection).lines.map {
-        try JSONValue(parsing: $0)["params"]?["name"]?.stringValue
-      }
-    }
-    #expect(try names(.one, 0) == names(.one, 1))
-    #expect(try names(.one, 0).count == 2)
-    #expect(try names(.distinct, 0).count == 6)
-    #expect(Set(try names(.distinct, 0)).isDisjoint(with: Set(try names(.distinct, 1))))
-  }
-
-  @Test(arguments: ["", "0", "1,,2", "x", "1001", "1;2"])
-  func numbersOfConnectionsAreChecked(text: String) {
-    #expect(throws: (any Error).self) { try Sidelock.parseAsRoot(["bench", "--connections", text]) }
-  }
-}

@@ -2,26 +2,84 @@ import ArgumentParser
 import Glibc
 import SidelockClient
 
+/// What can be measured.
+enum BenchScenario: String, CaseIterable, ExpressibleByArgument {
+  case echo
+  case redis
+  case distinct
+  case cold
+  case one
+  case contended
+  case crash
+  case crossHost = "cross-host"
+  case manyClients = "many-clients"
+  case manyLocks = "many-locks"
+
+  /// Whether it is nothing but cycles, so that it takes turns with the others of its kind.
+  var isCycle: Bool {
+    switch self {
+    case .echo, .redis, .distinct, .cold, .one: true
+    case .contended, .crash, .crossHost, .manyClients, .manyLocks: false
+    }
+  }
+
+  /// Whether it talks to the daemon.
+  var isOfDaemon: Bool { self != .echo && self != .redis }
+}
+
 struct BenchCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench",
-    abstract: "Measure a running daemon against a plain line echo server.",
+    abstract: "Measure a running daemon, with plain servers beside it as yardsticks.",
     discussion: """
-      A cycle is an acquire and its release, each awaited. For each number of connections three things are measured \
-      by turns: `echo` sends the same lines to a server that only sends them back (same event library, same kind of \
-      socket, one thread); `distinct` gives each connection locks of its own; `one` has all connections compete for \
-      one lock, so that a cycle includes the wait. The ratio compares the cycles per second with those of echo at the \
-      same number of connections. Latency is that of a whole cycle.
+      SCENARIOS
+        A cycle is an acquire and its release, each awaited. These are measured by
+        turns, for each number of connections:
+          echo          the lines of a cycle, sent to a server that only sends them
+                        back: same event library, same kind of socket, one thread
+          redis         PING to the server at --redis-socket
+          distinct      each connection has --names locks of its own
+          cold          every lock is new
+          one           all compete for one lock; a cycle includes the wait
+        These follow, one by one:
+          contended     --clients compete for one lock, each holds it for --hold-ms
+                        and comes back after --pause-ms: the part of the time that
+                        the lock is held, and the least served client by the best
+                        served. With --other-socket once more over both daemons
+          crash         from the SIGKILL of a holder, and from the close of its
+                        socket, to the grant to a client that waits
+          cross-host    from the release, and from the SIGKILL, of a holder at one
+                        daemon to the grant at the other; needs --other-socket
+          many-clients  --idle connections that do nothing, then wait for one lock
+          many-locks    --locks locks that are held: memory, the cost of renewing
+                        them, and of a cycle beside them
+        Without --scenario: all but many-clients and many-locks, as far as the sockets
+        are given. "all" stands for all of them.
 
-      Use a release build of daemon and command, on a machine that has nothing else to do.
+      FIGURES
+        OF ECHO is the cycles per second by those of echo with as many connections.
+        REDIS/CYCLE counts the daemon's Redis commands. CPU is the daemon's processor
+        time as the kernel counts it; it and the memory need a daemon whose process
+        can be found through its socket, or --daemon-pid.
+
+      Use a release build of daemon and command on a machine with nothing else to do. The load comes from one \
+      thread, which shares the machine with the daemon. On a terminal the figures are tables, in a pipe JSON, in \
+      microseconds.
 
       EXAMPLES
         sidelock bench
-        sidelock bench --seconds 10 --connections 1,64 --json > figures.json
+        sidelock bench --scenario distinct cold --seconds 10 --connections 1,64
+        sidelock bench --scenario contended --clients 32 --hold-ms 5 --pause-ms 0
+        sidelock bench --scenario all --other-socket /run/other/sidelock.sock --json
       """)
 
   @OptionGroup var connection: ConnectionOptions
   @OptionGroup var output: OutputOptions
+
+  @Option(
+    parsing: .upToNextOption,
+    help: ArgumentHelp("What to measure: names from the list above, or all.", valueName: "name"))
+  var scenario: [String] = []
 
   @Option(help: ArgumentHelp("How long each figure is measured.", valueName: "seconds"))
   var seconds: Double = 3
@@ -29,16 +87,67 @@ struct BenchCommand: ParsableCommand {
   @Option(help: ArgumentHelp("The numbers of connections, with commas between them.", valueName: "list"))
   var connections = "1,16,64"
 
-  @Option(help: ArgumentHelp("How many names each connection takes in turn in `distinct`.", valueName: "count"))
+  @Option(help: ArgumentHelp("How many names each connection takes in turn in distinct.", valueName: "count"))
   var names = 1
+
+  @Option(help: ArgumentHelp("The number of clients in contended.", valueName: "count"))
+  var clients = 8
+
+  @Option(
+    name: .customLong("hold-ms"), help: ArgumentHelp("How long each holds the lock in contended.", valueName: "ms"))
+  var holdMilliseconds: Double = 1
+
+  @Option(
+    name: .customLong("pause-ms"),
+    help: ArgumentHelp("How long each waits in contended before it wants the lock again.", valueName: "ms"))
+  var pauseMilliseconds: Double = 1
+
+  @Option(help: ArgumentHelp("How often a holder ends in crash and cross-host.", valueName: "count"))
+  var kills = 200
+
+  @Option(help: ArgumentHelp("The number of connections in many-clients.", valueName: "count"))
+  var idle = 10_000
+
+  @Option(help: ArgumentHelp("The number of locks in many-locks.", valueName: "count"))
+  var locks = 100_000
+
+  @Option(
+    help: ArgumentHelp(
+      "The socket of a second daemon on the same Redis, in the place of another host.", valueName: "path"))
+  var otherSocket: String?
+
+  @Option(
+    help: ArgumentHelp("The Unix socket of a Redis server, for its round trip as a yardstick.", valueName: "path"))
+  var redisSocket: String?
+
+  @Option(
+    name: .customLong("daemon-pid"),
+    help: ArgumentHelp("The daemon's process, where systemd listens for it.", valueName: "pid"))
+  var daemonProcess: Int32?
 
   @Option(name: .customLong("echo-server"), help: .private)
   var echoServer: String?
 
+  @Option(name: .customLong("hold"), help: .private)
+  var hold: String?
+
   func validate() throws {
-    guard seconds >= 0.01, seconds <= 3600 else { throw ValidationError("--seconds must lie between 0.01 and 3600.") }
-    guard (1...10_000).contains(names) else { throw ValidationError("--names must lie between 1 and 10000.") }
+    func check(_ value: Double, _ range: ClosedRange<Double>, _ option: String) throws {
+      guard range.contains(value) else {
+        let limits = [range.lowerBound, range.upperBound].map { Report.fixed($0, digits: $0 < 1 && $0 > 0 ? 2 : 0) }
+        throw ValidationError("--\(option) must lie between \(limits[0]) and \(limits[1]).")
+      }
+    }
+    try check(seconds, 0.01...3600, "seconds")
+    try check(holdMilliseconds, 0...10_000, "hold-ms")
+    try check(pauseMilliseconds, 0...10_000, "pause-ms")
+    try check(Double(names), 1...10_000, "names")
+    try check(Double(clients), 1...1000, "clients")
+    try check(Double(kills), 1...100_000, "kills")
+    try check(Double(idle), 1...1_000_000, "idle")
+    try check(Double(locks), 1...10_000_000, "locks")
     _ = try connectionCounts()
+    _ = try scenarios()
   }
 
   func connectionCounts() throws -> [Int] {
@@ -50,151 +159,144 @@ struct BenchCommand: ParsableCommand {
     }
   }
 
+  /// What is to be measured, in the order of the help.
+  func scenarios() throws -> [BenchScenario] {
+    var wanted: Set<BenchScenario> = []
+    if scenario.isEmpty || scenario.contains("all") {
+      wanted = Set(BenchScenario.allCases)
+      if scenario.isEmpty { wanted.subtract([.manyClients, .manyLocks]) }
+      if otherSocket == nil { wanted.remove(.crossHost) }
+      if redisSocket == nil { wanted.remove(.redis) }
+    }
+    for name in scenario where name != "all" {
+      guard let one = BenchScenario(rawValue: name) else {
+        let names = BenchScenario.allCases.map(\.rawValue).joined(separator: ", ")
+        throw ValidationError("There is no scenario \(printable(name)). There are: \(names), all.")
+      }
+      wanted.insert(one)
+    }
+    if wanted.contains(.crossHost), otherSocket == nil { throw ValidationError("cross-host needs --other-socket.") }
+    if wanted.contains(.redis), redisSocket == nil { throw ValidationError("redis needs --redis-socket.") }
+    // What is a ratio to echo needs echo.
+    if wanted.contains(where: { $0.isCycle && $0 != .redis }) { wanted.insert(.echo) }
+    return BenchScenario.allCases.filter { wanted.contains($0) }
+  }
+
   func run() throws {
     if let echoServer { return try EchoServer.serve(path: echoServer) }
+    let path = SocketPath.find(explicit: connection.socket)
+    if let hold { return try reportingErrors { try LockHolder.hold(hold, socket: path) } }
+    let scenarios = try scenarios()
     let counts = try connectionCounts()
     try reportingErrors {
-      // Tells at once when no daemon is there.
-      _ = try connection.open().call("ping")
-      let echo = try EchoProcess()
-      let bench = Benchmark(
-        daemon: SocketPath.find(explicit: connection.socket), echo: echo.path, names: names, seconds: seconds)
-      var results: [Benchmark.Result] = []
-      for (index, count) in counts.enumerated() {
-        results += try bench.measure(connections: count) { round in
-          guard isatty(STDERR_FILENO) == 1 else { return }
-          let done = index * Benchmark.rounds + round
-          Descriptor.write("\r\(count) connections, \(done * 100 / (counts.count * Benchmark.rounds)) %   ", to: 2)
-        }
-      }
+      let run = BenchRun(
+        socket: path, probe: try DaemonProbe(path: path, process: daemonProcess), command: self, scenarios: scenarios,
+        connectionCounts: counts)
+      let figures = try run.measure()
       if isatty(STDERR_FILENO) == 1 { Descriptor.write("\r\u{1B}[K", to: STDERR_FILENO) }
       if output.isForPeople {
-        for line in Benchmark.table(results).lines { Descriptor.print(line) }
+        for line in Report.lines(figures) { Descriptor.print(line) }
       } else {
-        Descriptor.print(Benchmark.json(results, seconds: seconds, names: names).serialized)
+        Descriptor.print(Report.json(figures, seconds: seconds).serialized)
       }
     }
   }
 }
 
-/// The measurements and how they are shown.
-struct Benchmark {
-  /// How often the scenarios take turns, so that a change of the machine's speed meets all of them.
-  static let rounds = 5
+/// One run of the benchmark.
+struct BenchRun {
+  let socket: String
+  let probe: DaemonProbe
+  let command: BenchCommand
+  let scenarios: [BenchScenario]
+  let connectionCounts: [Int]
 
-  enum Scenario: String, CaseIterable {
-    case echo
-    case distinct
-    case one
+  func measure() throws(SidelockError) -> [Figures] {
+    var figures: [Figures] = []
+    let cycles = scenarios.filter(\.isCycle)
+    if !cycles.isEmpty { figures += try measureCycles(cycles) }
+    for scenario in scenarios where !scenario.isCycle { figures += try measure(scenario) }
+    return Self.addingTrips(figures)
   }
 
-  struct Result {
-    var connections: Int
-    var scenario: Scenario
-    /// Sorted.
-    var cycleNanoseconds: [UInt32]
-    var cyclesPerSecond: Double
-    var ratio: Double
-
-    /// The time within which that part of the cycles ended, in microseconds.
-    func microseconds(permille: Int) -> Double {
-      guard !cycleNanoseconds.isEmpty else { return 0 }
-      let rank = (cycleNanoseconds.count * permille + 999) / 1000
-      return Double(cycleNanoseconds[max(0, rank - 1)]) / 1000
-    }
-  }
-
-  let daemon: String
-  let echo: String
-  let names: Int
-  let seconds: Double
-
-  func measure(connections: Int, progress: (Int) -> Void) throws(SidelockError) -> [Result] {
-    var totals: [Scenario: LoadGenerator.Sample] = [:]
-    for round in 0..<Self.rounds {
-      progress(round)
-      for scenario in Scenario.allCases {
-        let generator = try LoadGenerator(
-          path: scenario == .echo ? echo : daemon,
-          scripts: (0..<connections).map { script(scenario, connection: $0) },
-          checksResults: scenario != .echo)
-        // Neither side's first steps count.
-        _ = try generator.run(nanoseconds: 20_000_000)
-        let sample = try generator.run(nanoseconds: UInt64(seconds / Double(Self.rounds) * 1e9))
-        totals[scenario, default: LoadGenerator.Sample()].cycleNanoseconds += sample.cycleNanoseconds
-        totals[scenario, default: LoadGenerator.Sample()].elapsedNanoseconds += sample.elapsedNanoseconds
+  private func measureCycles(_ cycles: [BenchScenario]) throws(SidelockError) -> [Figures] {
+    if let redis = command.redisSocket, cycles.contains(.redis) { try Self.checkRedis(redis) }
+    let echo = try EchoProcess()
+    let bench = CycleScenarios(
+      daemon: socket, echo: echo.path, redis: command.redisSocket, names: command.names, seconds: command.seconds)
+    var figures: [Figures] = []
+    for (index, count) in connectionCounts.enumerated() {
+      figures += try bench.measure(cycles, connections: count, probe: probe) { done in
+        Self.show("\(count) connections", (Double(index) + done) / Double(connectionCounts.count))
       }
     }
-    let rates = totals.mapValues { sample in
-      sample.elapsedNanoseconds == 0
-        ? 0 : Double(sample.cycleNanoseconds.count) * 1e9 / Double(sample.elapsedNanoseconds)
-    }
-    return Scenario.allCases.map { scenario in
-      let rate = rates[scenario] ?? 0
-      let yardstick = rates[.echo] ?? 0
-      return Result(
-        connections: connections, scenario: scenario,
-        cycleNanoseconds: totals[scenario]?.cycleNanoseconds.sorted() ?? [], cyclesPerSecond: rate,
-        ratio: yardstick > 0 ? rate / yardstick : 0)
+    return figures
+  }
+
+  private func measure(_ scenario: BenchScenario) throws(SidelockError) -> [Figures] {
+    func progress(_ done: Double) { Self.show(scenario.rawValue, done) }
+    progress(0)
+    let deaths = DeathScenarios(socket: socket, otherSocket: command.otherSocket, rounds: command.kills)
+    let crowd = CrowdScenarios(socket: socket, seconds: command.seconds, probe: probe)
+    switch scenario {
+    case .contended:
+      let alone = try contended(sockets: [socket])
+      guard let other = command.otherSocket else { return alone }
+      progress(0.5)
+      return alone + (try contended(sockets: [socket, other]))
+    case .crash: return try deaths.crash(progress: progress)
+    case .crossHost: return try deaths.crossHost(progress: progress)
+    case .manyClients: return try crowd.manyClients(command.idle, progress: progress)
+    case .manyLocks: return try crowd.manyLocks(command.locks, progress: progress)
+    case .echo, .redis, .distinct, .cold, .one: return []
     }
   }
 
-  /// The lines of one connection. The names carry the process, so that two runs at a time do not meet.
-  func script(_ scenario: Scenario, connection: Int) -> LoadGenerator.Script {
-    let count = scenario == .one ? 1 : names
-    var lines: [[UInt8]] = []
-    for index in 0..<count {
-      let name = scenario == .one ? "bench-\(getpid())-one" : "bench-\(getpid())-\(connection)-\(index)"
-      lines.append(request(id: 1, "acquire", name: name))
-      lines.append(request(id: 2, "release", name: name))
+  private func contended(sockets: [String]) throws(SidelockError) -> [Figures] {
+    var probes = [probe]
+    for socket in sockets.dropFirst() { probes.append(try DaemonProbe(path: socket, process: nil)) }
+    func usage() throws(SidelockError) -> DaemonUsage {
+      var sum = DaemonUsage(redisCommands: 0, cpuNanoseconds: 0)
+      for probe in probes { sum = sum + (try probe.usage()) }
+      return sum
     }
-    return LoadGenerator.Script(lines: lines)
+    let contest = try ContendedScenario(
+      sockets: sockets, clients: command.clients, holdNanoseconds: UInt64(command.holdMilliseconds * 1e6),
+      pauseNanoseconds: UInt64(command.pauseMilliseconds * 1e6))
+    let early = try usage()
+    try contest.run(nanoseconds: UInt64(command.seconds * 1e9))
+    return contest.figures(usage: try usage() - early, hosts: sockets.count)
   }
 
-  private func request(id: Int64, _ method: String, name: String) -> [UInt8] {
-    let message: JSONValue = [
-      "jsonrpc": "2.0", "id": .int(id), "method": .string(method), "params": ["name": .string(name)],
-    ]
-    var line: [UInt8] = []
-    message.write(to: &line)
-    line.append(0x0A)
-    return line
-  }
-
-  static let permilles: [(String, Int)] = [("p50", 500), ("p90", 900), ("p99", 990), ("p99_9", 999), ("max", 1000)]
-
-  static func table(_ results: [Result]) -> Table {
-    var table = Table(
-      headings: ["CONNECTIONS", "LOCKS", "CYCLES/S", "RATIO", "P50 µs", "P90 µs", "P99 µs", "P99.9 µs", "MAX µs"],
-      rightAligned: [0, 2, 3, 4, 5, 6, 7, 8])
-    for result in results {
-      table.append(
-        [
-          "\(result.connections)", result.scenario.rawValue, "\(Int(result.cyclesPerSecond))",
-          fixed(result.ratio, digits: 2),
-        ] + permilles.map { fixed(result.microseconds(permille: $0.1), digits: 1) })
+  /// From one host to another by what that takes at least: one trip to Redis, one to a client.
+  static func addingTrips(_ figures: [Figures]) -> [Figures] {
+    func p50(_ scenario: BenchScenario) -> Double? {
+      figures.first { $0.scenario == scenario && $0.clients == 1 }?.latencies?.microseconds(permille: 500)
     }
-    return table
-  }
-
-  static func json(_ results: [Result], seconds: Double, names: Int) -> JSONValue {
-    let list = results.map { result -> JSONValue in
-      var latency = JSONObject()
-      for (name, permille) in permilles { latency.append(name, .double(result.microseconds(permille: permille))) }
-      return [
-        "connections": .int(Int64(result.connections)), "scenario": .string(result.scenario.rawValue),
-        "cycles": .int(Int64(result.cycleNanoseconds.count)), "cycles_per_second": .double(result.cyclesPerSecond),
-        "ratio_to_echo": .double(result.ratio), "cycle_microseconds": .object(latency),
-      ]
+    // The echo's cycle is two trips.
+    guard let redis = p50(.redis), let echo = p50(.echo).map({ $0 / 2 }), redis + echo > 0 else { return figures }
+    return figures.map { one in
+      guard one.scenario == .crossHost, let own = one.latencies?.microseconds(permille: 500) else { return one }
+      var one = one
+      one.add("trips", own / (redis + echo), digits: 2, "p50 of \(one.measured) by one Redis and one echo round trip")
+      return one
     }
-    return ["seconds": .double(seconds), "names": .int(Int64(names)), "results": .array(list)]
   }
 
-  /// A number with so many digits behind the point.
-  static func fixed(_ value: Double, digits: Int) -> String {
-    let scale = (0..<digits).reduce(1) { scale, _ in scale * 10 }
-    let scaled = Int64((value * Double(scale)).rounded())
-    let fraction = String(scaled % Int64(scale))
-    return "\(scaled / Int64(scale))." + String(repeating: "0", count: digits - fraction.count) + fraction
+  private static func checkRedis(_ path: String) throws(SidelockError) {
+    let descriptor = try UnixSocket.connect(path: path)
+    defer { close(descriptor) }
+    Descriptor.write("PING\r\n", to: descriptor)
+    let answer = String(decoding: try Descriptor.read(descriptor) ?? [], as: UTF8.self)
+    guard answer == "+PONG\r\n" else {
+      throw SidelockError(
+        reason: .unavailable, message: "Redis at \(path) does not answer PING with PONG: \(printable(answer))")
+    }
+  }
+
+  /// The progress line.
+  private static func show(_ what: String, _ done: Double) {
+    guard isatty(STDERR_FILENO) == 1 else { return }
+    Descriptor.write("\r\u{1B}[K\(what), \(Int(done * 100)) %", to: STDERR_FILENO)
   }
 }

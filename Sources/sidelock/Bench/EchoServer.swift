@@ -1,4 +1,3 @@
-import CSupervise
 import Glibc
 import NIOCore
 import NIOPosix
@@ -7,8 +6,7 @@ import SidelockClient
 /// The yardstick: a server that sends every line back as it is, over the same kind of socket and with the same event
 /// library and number of threads as the daemon.
 enum EchoServer {
-  /// Serves at `path` until standard input ends, and removes the socket and its directory then. Says `ready` on
-  /// standard output once it listens.
+  /// Serves at `path` until it is dismissed, and removes the socket and its directory then.
   static func serve(path: String) throws {
     // Ctrl-C is for the benchmark, whose end is ours, too; then there is still something to remove.
     signal(SIGINT, SIG_IGN)
@@ -20,8 +18,7 @@ enum EchoServer {
       }
       .bind(unixDomainSocketPath: path)
       .wait()
-    Descriptor.print("ready")
-    while try Descriptor.read(STDIN_FILENO)?.isEmpty == false {}
+    try HelperProcess.serveUntilDismissed()
     try channel.close().wait()
     unlink(path)
     if let end = path.lastIndex(of: "/") { rmdir(String(path[..<end])) }
@@ -60,43 +57,14 @@ private final class EchoHandler: ChannelInboundHandler {
 final class EchoProcess {
   /// Where it listens.
   let path: String
-  private var process: pid_t = 0
-  private let lifeline: CInt
+  private let process: HelperProcess
 
   init() throws(SidelockError) {
     var template = Array("/tmp/sidelock-bench-XXXXXX".utf8CString)
-    guard mkdtemp(&template) != nil else { throw Self.failure("mkdtemp") }
+    guard mkdtemp(&template) != nil else {
+      throw SidelockError(reason: .noDaemon, message: "no echo server: mkdtemp: \(UnixSocket.describe(errno))")
+    }
     path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self) + "/echo.sock"
-    var ends: [CInt] = [0, 0]
-    guard socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
-      throw Self.failure("socketpair")
-    }
-    lifeline = ends[0]
-
-    var actions = posix_spawn_file_actions_t()
-    posix_spawn_file_actions_init(&actions)
-    defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDIN_FILENO)
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO)
-    let words: [String] = ["sidelock", "bench", "--echo-server", path]
-    var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) }
-    arguments.append(nil)
-    defer { for argument in arguments { free(argument) } }
-    let result = posix_spawn(&process, "/proc/self/exe", &actions, nil, arguments, supervise_environment())
-    close(ends[1])
-    guard result == 0 else { throw SidelockError(reason: .noDaemon, message: "no echo server: posix_spawn: \(result)") }
-    guard try Descriptor.read(lifeline)?.isEmpty == false else {
-      throw SidelockError(reason: .noDaemon, message: "the echo server did not start")
-    }
-  }
-
-  private static func failure(_ call: String) -> SidelockError {
-    SidelockError(reason: .noDaemon, message: "no echo server: \(call): \(UnixSocket.describe(errno))")
-  }
-
-  deinit {
-    // Its standard input ends, and so does it.
-    close(lifeline)
-    waitpid(process, nil, 0)
+    process = try HelperProcess(["--echo-server", path])
   }
 }

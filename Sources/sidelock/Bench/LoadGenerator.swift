@@ -2,21 +2,30 @@ import CSupervise
 import Glibc
 import SidelockClient
 
-/// Runs cycles of two requests on many connections from one thread: each connection sends an acquire, waits for the
-/// line that comes back, sends a release, waits for its line, and begins again. It is kept lean, since it shares the
-/// processor with the server that it measures: prepared bytes go out, and of what comes in only the line ends, and
-/// whether a line is a result, are looked at.
+/// Runs cycles on many connections from one thread: each connection sends a line, waits for the line that comes back,
+/// sends the next, and begins again. It is kept lean, since it shares the processor with the server that it measures:
+/// prepared bytes go out, and of what comes in only the line ends, and whether a line is a result, are looked at.
 final class LoadGenerator {
   /// What one connection sends, in turn: acquire, release, acquire, release, …
   struct Script {
     var lines: [[UInt8]]
+    /// How many lines make a cycle.
+    var cycleLines = 2
+    /// Where in each line there are ``counterDigits`` digits to be counted up with every cycle, so that no two cycles
+    /// have a name in common.
+    var counterOffsets: [Int] = []
+
+    static let counterDigits = 12
   }
 
   private struct Connection {
     var descriptor: CInt
     var script: Script
+    /// The line of the script that is sent next or is unanswered.
     var step = 0
     var startedAt: UInt64 = 0
+    /// The number of the cycle, for the script's digits.
+    var counter = 0
     /// The beginning of a line whose end has not come yet.
     var partial: [UInt8] = []
   }
@@ -24,11 +33,12 @@ final class LoadGenerator {
   private var connections: [Connection] = []
   private let epoll: CInt
   private let checksResults: Bool
-  private var buffer = [UInt8](repeating: 0, count: 65_536)
+  private let buffer: UnsafeMutableRawBufferPointer
 
   /// Connects as many times as there are scripts. `checksResults`: a line without `"result"` ends the run.
   init(path: String, scripts: [Script], checksResults: Bool) throws(SidelockError) {
     self.checksResults = checksResults
+    buffer = .allocate(byteCount: 65_536, alignment: 16)
     epoll = epoll_create1(CInt(EPOLL_CLOEXEC))
     for (index, script) in scripts.enumerated() {
       let descriptor = try UnixSocket.connect(path: path)
@@ -43,6 +53,7 @@ final class LoadGenerator {
   deinit {
     for connection in connections { close(connection.descriptor) }
     close(epoll)
+    buffer.deallocate()
   }
 
   /// What was measured in one run.
@@ -55,11 +66,11 @@ final class LoadGenerator {
   /// Runs cycles for that long, then lets those that have begun come to their end.
   func run(nanoseconds: UInt64) throws(SidelockError) -> Sample {
     var sample = Sample()
-    let start = Self.now()
+    let start = BenchClock.now()
     let end = start + nanoseconds
     var open = 0
     for index in connections.indices {
-      connections[index].startedAt = Self.now()
+      connections[index].startedAt = BenchClock.now()
       try send(index)
       open += 1
     }
@@ -73,17 +84,14 @@ final class LoadGenerator {
       for event in events[..<Int(count)] {
         let index = Int(event.data.u32)
         for _ in 0..<(try receive(index)) {
-          connections[index].step += 1
-          // A cycle is two steps; the script may hold several cycles.
-          if connections[index].step % 2 == 0 {
-            let now = Self.now()
-            if now <= end {
-              sample.cycleNanoseconds.append(UInt32(clamping: now - connections[index].startedAt))
-              sample.elapsedNanoseconds = now - start
-            } else {
+          if advance(index) {
+            let now = BenchClock.now()
+            guard now <= end else {
               open -= 1
               continue
             }
+            sample.cycleNanoseconds.append(UInt32(clamping: now - connections[index].startedAt))
+            sample.elapsedNanoseconds = now - start
             connections[index].startedAt = now
           }
           try send(index)
@@ -93,54 +101,60 @@ final class LoadGenerator {
     return sample
   }
 
-  private static func now() -> UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+  /// Goes to the next line; true at the end of a cycle.
+  private func advance(_ index: Int) -> Bool {
+    connections[index].step += 1
+    let isEnd = connections[index].step % connections[index].script.cycleLines == 0
+    if connections[index].step == connections[index].script.lines.count { connections[index].step = 0 }
+    return isEnd
   }
 
   private func send(_ index: Int) throws(SidelockError) {
-    let script = connections[index].script.lines
-    let line = script[connections[index].step % script.count]
-    let count = line.withUnsafeBytes {
-      Glibc.send(connections[index].descriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL))
+    let step = connections[index].step
+    if !connections[index].script.counterOffsets.isEmpty {
+      if step == 0 { connections[index].counter += 1 }
+      var rest = connections[index].counter
+      let first = connections[index].script.counterOffsets[step]
+      for offset in (first..<first + Script.counterDigits).reversed() {
+        connections[index].script.lines[step][offset] = UInt8(ascii: "0") + UInt8(rest % 10)
+        rest /= 10
+      }
+    }
+    let descriptor = connections[index].descriptor
+    let isWhole = connections[index].script.lines[step].withUnsafeBytes {
+      Glibc.send(descriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL)) == $0.count
     }
     // A line of this length fits into the socket's buffer whole.
-    guard count == line.count else {
-      throw SidelockError(reason: .connectionLost, message: "send: \(UnixSocket.describe(errno))")
-    }
+    guard isWhole else { throw SidelockError(reason: .connectionLost, message: "send: \(UnixSocket.describe(errno))") }
   }
 
   /// Reads once and gives the number of lines that ended.
   private func receive(_ index: Int) throws(SidelockError) -> Int {
-    let count = recv(connections[index].descriptor, &buffer, buffer.count, 0)
+    let count = recv(connections[index].descriptor, buffer.baseAddress, buffer.count, 0)
     guard count > 0 else {
       throw SidelockError(reason: .connectionLost, message: "the server ended the connection")
     }
     var lines = 0
-    var start = 0
-    while let end = buffer[start..<count].firstIndex(of: 0x0A) {
-      if checksResults {
-        try check(connections[index].partial + buffer[start..<end])
-        connections[index].partial.removeAll(keepingCapacity: true)
-      }
+    var rest = UnsafeRawBufferPointer(rebasing: buffer[..<count])
+    while let start = rest.baseAddress, let found = memchr(start, 0x0A, rest.count) {
+      let length = UnsafeRawPointer(found) - start
+      if checksResults { try check(index, UnsafeRawBufferPointer(rebasing: rest[..<length])) }
       lines += 1
-      start = end + 1
+      rest = UnsafeRawBufferPointer(rebasing: rest[(length + 1)...])
     }
-    if checksResults, start < count { connections[index].partial += buffer[start..<count] }
+    if checksResults, !rest.isEmpty { connections[index].partial.append(contentsOf: rest) }
     return lines
   }
 
-  private static let resultMember = Array("\"result\"".utf8)
-
-  private func check(_ line: [UInt8]) throws(SidelockError) {
-    let word = Self.resultMember
-    var position = 0
-    while position + word.count <= line.count {
-      if line[position] == word[0], line[position..<position + word.count].elementsEqual(word) { return }
-      position += 1
+  private func check(_ index: Int, _ line: UnsafeRawBufferPointer) throws(SidelockError) {
+    guard !connections[index].partial.isEmpty else {
+      guard BenchLine.isResult(line) else { throw BenchLine.failure(line) }
+      return
     }
-    throw SidelockError(
-      reason: .protocolViolation, message: "not a result: \(printable(String(decoding: line, as: UTF8.self)))")
+    connections[index].partial.append(contentsOf: line)
+    defer { connections[index].partial.removeAll(keepingCapacity: true) }
+    guard connections[index].partial.withUnsafeBytes(BenchLine.isResult) else {
+      throw BenchLine.failure(connections[index].partial)
+    }
   }
 }
