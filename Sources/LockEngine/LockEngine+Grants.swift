@@ -57,7 +57,8 @@ extension LockEngine {
   /// When a lock whose lease this host has can go to a client here.
   private enum Admission {
     case now
-    /// What is left of the lease is hardly worth having; a renewal is under way, or the lease ends.
+    /// What is left of the lease is hardly worth having, or it is not known whether the store still has it. A renewal is
+    /// under way, or the lease ends.
     case afterRenewal
     /// It goes through the store's queue first.
     case withNewLease
@@ -73,7 +74,7 @@ extension LockEngine {
       else { return .withNewLease }
     }
     let isWorthHaving = now.adding(milliseconds: timeline.grantWorthMilliseconds) <= lease.validUntil
-    return isWorthHaving ? .now : .afterRenewal
+    return isWorthHaving && !lease.isInDoubt ? .now : .afterRenewal
   }
 
   /// Whether this host can give out a lock that nobody here holds or waits for, without a word to the store.

@@ -93,6 +93,11 @@ extension LockEngine {
     guard !linkIsUp else { return }
     linkIsUp = true
     lastAnsweredSentAt = nil
+    for lock in locks.values {
+      guard case .held(var lease) = lock.lease else { continue }
+      lease.isInDoubt = true
+      setLease(lock, .held(lease))
+    }
     renewDue(now: now, all: true)
     for lock in locksInOrder {
       repeatRelease(lock, now: now)
@@ -116,6 +121,9 @@ extension LockEngine {
         setLease(lock, .asking(attempt: attempt, wasSent: true))
       case .queued(let attempt):
         setLease(lock, .asking(attempt: attempt, wasSent: true))
+      case .held(let lease) where lock.hold == nil:
+        // Nobody uses it, and the store may have lost it by the time somebody does.
+        giveBack(lock, lease, now: now)
       case .held(var lease):
         lease.renewalInFlight = false
         lease.renewAt = now
@@ -126,7 +134,7 @@ extension LockEngine {
       lock.remoteHolder = .unknown
       lock.storeRefusal = nil
       refuseAllTries(of: lock, .unavailable(nil), now: now)
-      if lock.isUnused { advance(lock, now: now) }
+      advance(lock, now: now)
     }
   }
 
@@ -278,6 +286,7 @@ extension LockEngine {
       switch result {
       case true?:
         counters.renewals += 1
+        lease.isInDoubt = false
         lease.validUntil = max(lease.validUntil, sentAt.adding(milliseconds: timeline.lostAfterMilliseconds))
         lease.graceEnds = max(lease.graceEnds, sentAt.adding(milliseconds: timeline.graceEndsAfterMilliseconds))
         lease.renewAt = sentAt.adding(milliseconds: timeline.renewAfterMilliseconds)

@@ -83,6 +83,8 @@ struct HeldLease {
   var graceEnds: BootInstant
   var renewAt: BootInstant
   var renewalInFlight = false
+  /// The connection was made anew since, and the store has not said yet that it still has the lease.
+  var isInDoubt = false
   var nextToken: Token
   /// One past the last token of the block.
   var tokenEnd: Token

@@ -29,6 +29,55 @@ import Testing
     #expect(script.take().compactMap(\.lostReason) == [.dataLoss])
   }
 
+  @Test func afterAReconnectNothingIsHandedOverBeforeTheStoreHasConfirmedTheLease() {
+    script.open(alice, bob)
+    script.hold(alice)
+    script.acquire(bob)
+    script.tell(.linkDown)
+    script.tell(.linkUp)
+    let renewal = script.takeSent().first
+    script.release(alice)
+    #expect(script.take().compactMap(\.grantedSession).isEmpty)
+    script.reply(.renewed([true]), to: renewal)
+    #expect(script.take().compactMap(\.grantedSession) == [bob])
+  }
+
+  @Test func aWaiterForALeaseInDoubtIsAskedForAgainAfterTheNextCut() {
+    script.open(alice, bob)
+    script.hold(alice)
+    script.acquire(bob)
+    script.tell(.linkDown)
+    script.tell(.linkUp)
+    script.release(alice)
+    script.tell(.linkDown)
+    _ = script.take()
+    script.tell(.linkUp)
+    #expect(
+      script.sent() == [
+        .release(name: x, attempt: 1, firstUnused: 101),
+        .acquire(name: x, attempt: 2, ask: 3, isTry: false, tokenFloor: 100),
+      ])
+  }
+
+  @Test func anIdleLeaseIsGivenUpWithTheLink() {
+    let script = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 1000))
+    script.open(alice, bob)
+    script.hold(alice)
+    script.acquire(bob)
+    script.release(alice)
+    script.release(bob)
+    #expect(script.sent().isEmpty)
+    script.tell(.linkDown)
+    script.acquire(alice)
+    #expect(script.take().compactMap(\.grantedSession).isEmpty)
+    script.tell(.linkUp)
+    #expect(
+      script.sent() == [
+        .release(name: x, attempt: 1, firstUnused: 102),
+        .acquire(name: x, attempt: 2, ask: 3, isTry: false, tokenFloor: 101),
+      ])
+  }
+
   @Test func holdsStayValidWithoutTheLinkUntilTheirLeaseEnds() {
     script.open(alice, bob)
     script.hold(alice)
