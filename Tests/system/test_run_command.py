@@ -1,11 +1,11 @@
 """`sidelock run`: pitfall 29. No command outlives its lock, and nothing of its exit or its signals is lost."""
 
 import os
-import pathlib
 import signal
 import subprocess
 
 import pytest
+from harness.command import Command, is_alive
 from harness.daemon import binary, clean_environment
 from harness.waiting import GENEROUS_SECONDS, boot_time, wait_until
 
@@ -19,24 +19,6 @@ while :; do wait; done
 """
 
 
-class Command:
-    """`sidelock` with the daemon's socket."""
-
-    def __init__(self, lab, daemon):
-        self.lab, self.daemon = lab, daemon
-
-    def start(self, *args, **options):
-        return self.lab.track(subprocess.Popen(
-            [binary("sidelock", "SIDELOCK"), *map(str, args)], text=True, start_new_session=True,
-            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-            env=clean_environment(SIDELOCK_SOCKET=str(self.daemon.socket_path), XDG_RUNTIME_DIR="/nonexistent")))
-
-    def run(self, *args, stdin=None):
-        process = self.start(*args, stdin=subprocess.PIPE)
-        out, err = process.communicate(stdin, timeout=GENEROUS_SECONDS)
-        return process.returncode, out, err
-
-
 @pytest.fixture
 def daemon(lab):
     return lab.daemon()
@@ -45,14 +27,6 @@ def daemon(lab):
 @pytest.fixture
 def sidelock(lab, daemon):
     return Command(lab, daemon)
-
-
-def is_alive(pid):
-    try:
-        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rsplit(")", 1)[1].split()[0] not in "ZX"
 
 
 def family(path):
@@ -187,6 +161,19 @@ def test_the_group_ends_when_the_daemon_is_killed(lab):
     daemon.kill()
     latest_end = boot_time() + redis.admin.pttl("sidelock:{orders}") / 1000
     assert time_of_death(pids) < latest_end
+    assert process.wait(GENEROUS_SECONDS) == 125
+
+
+def test_the_group_is_dead_before_a_hung_daemon_loses_the_lock(lab):
+    """The daemon can tell nobody that its lease ends; sidelock finds out by itself."""
+    redis = lab.redis()
+    hung, other = lab.daemon(redis, lease_ms=3000), lab.daemon(redis, lease_ms=3000)
+    process, pids = start_stubborn(lab, Command(lab, hung))
+    waiter = other.client()
+    request = waiter.queue("orders")
+    hung.stop()
+    assert waiter.reply_to(request)["token"] > 0
+    assert not any(is_alive(pid) for pid in pids)
     assert process.wait(GENEROUS_SECONDS) == 125
 
 
