@@ -5,6 +5,7 @@ import pathlib
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 from .client import Client
@@ -30,33 +31,38 @@ def clean_environment(**more):
 
 
 class NotifySocket:
-    """Stands in for systemd's notify socket."""
+    """Stands in for systemd's notify socket. As systemd does, it closes the descriptors that come along, for which a
+    sender of BARRIER=1 waits; so it reads in a thread of its own."""
 
     def __init__(self, path):
         self.path = str(path)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(self.path)
-        self.socket.setblocking(False)
         self.messages = []  # (monotonic seconds, text), one entry a line
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
 
-    def read(self):
+    def _run(self):
         while True:
-            try:
-                data = self.socket.recv(1 << 16)
-            except BlockingIOError:
-                return self.messages
+            data, descriptors, _, _ = socket.recv_fds(self.socket, 1 << 16, 8)
             now = time.monotonic()
-            self.messages += [(now, line) for line in data.decode().splitlines()]
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if data == b"close":
+                return
+            self.messages.extend((now, line) for line in data.decode().splitlines())
 
     def lines(self, prefix):
-        return [text for _, text in self.read() if text.startswith(prefix)]
+        return [text for _, text in list(self.messages) if text.startswith(prefix)]
 
     def drain(self):
         """Forgets what came so far."""
-        self.read()
         self.messages = []
 
     def close(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
+            own.sendto(b"close", self.path)
+        self.thread.join()
         self.socket.close()
 
 
@@ -82,6 +88,7 @@ class Daemon:
     def start(self, wait=True):
         if self.notify:
             self.notify.close()
+            self.notify = None
         notify_path = self.directory / "n.sock"
         notify_path.unlink(missing_ok=True)
         self.notify = NotifySocket(notify_path)
@@ -150,6 +157,7 @@ class Daemon:
             raise AssertionError(f"sidelockd did not end after SIGTERM: {self.log()[-4000:]}") from None
         finally:
             self.notify.close()
+            self.notify = None
         assert self.may_fail or status == 0, f"sidelockd ended with {status}: {self.log()[-4000:]}"
 
     # What /proc tells
