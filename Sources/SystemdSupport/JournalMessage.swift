@@ -1,13 +1,11 @@
 /// The messages that the journal's catalogue explains, by their fixed identifiers (journalctl -x).
 ///
-/// An identifier means the same for ever: a message that changes its meaning gets a new one. A message that is added
+/// Last words have none: see `LogOutput`. An identifier means the same for ever: a message that changes its meaning gets a new one. A message that is added
 /// here needs an entry in packaging/systemd/sidelock.catalog; a test holds the two against each other.
 enum JournalMessage: String, CaseIterable {
   case serving = "serving"
   case stopping = "stopping"
   case stopped = "stopped"
-  case failed = "failed"
-  case socketInUse = "another daemon has the socket"
   case lockLost = "lock lost"
   case redisConnected = "connected to Redis"
   case redisLost = "lost the connection to Redis"
@@ -30,8 +28,6 @@ enum JournalMessage: String, CaseIterable {
     case .serving: "72d74bc8ca5c489e9eb20aa0eabae8ec"
     case .stopping: "4b874396e4404a5e8f0e18cb35ff02f0"
     case .stopped: "2e7b905ce4624a0aa500cc0cb0f302cf"
-    case .failed: "15d1a1ad53e441428adc16cfa3142f2b"
-    case .socketInUse: "52f46470785c4e65ad96667236a5a958"
     case .lockLost: "144505c4199e459b96609fdc0c50649f"
     case .redisConnected: "08706d9d6a394ee885c1c2b3b5b918d6"
     case .redisLost: "104cf44100214d24b803f909bbbb85b9"

@@ -20,17 +20,26 @@ public final class LogOutput: Sendable {
   private let levelIndex = Atomic(2)
   private static let levels = Logger.Level.allCases
 
+  /// Whether standard error leads to the journal.
+  public static var isJournal: Bool { standardErrorFormat == .journal }
+
+  private static var standardErrorFormat: LogFormat {
+    LogFormat.ofStandardError(journalStream: getenv("JOURNAL_STREAM").map { String(cString: $0) })
+  }
+
   /// The output to the journal if standard error leads there, else to standard error.
   public convenience init() {
-    let journalStream = getenv("JOURNAL_STREAM").map { String(cString: $0) }
-    switch LogFormat.ofStandardError(journalStream: journalStream) {
+    switch Self.standardErrorFormat {
     case .plain:
       self.init(format: .plain, write: writeToStandardError)
     case .journal:
       self.init { entries in
-        for entry in entries where !JournalSink.send(entry) {
-          // The journal's socket is missing or refuses: its stream may still be there.
-          writeToStandardError(Array(LogFormat.journal.line(entry).utf8))
+        for entry in entries {
+          // Whose a message is the journal looks up when it reads it, and does not find a process that has ended. So last
+          // words go over the stream, which it knows; and so does everything when its socket is missing or refuses.
+          if entry.level == .critical || !JournalSink.send(entry) {
+            writeToStandardError(Array(LogFormat.journal.line(entry).utf8))
+          }
         }
       }
     }

@@ -31,8 +31,8 @@ func runDaemon(_ settings: Settings, resolution: SettingsResolution, inputs: Set
   let logger = Logger(label: "sidelockd")
   let notifier = Notifier(logger: logger)
   defer {
-    notifier.flush(withinMilliseconds: 1000)
     output.flush(withinMilliseconds: 1000)
+    notifier.flush(withinMilliseconds: 1000)
   }
   raiseFileLimit(connectionsMax: settings.connectionsMax, logger: logger)
 

@@ -59,6 +59,20 @@ func print(_ text: String, to descriptor: Int32) {
   }
 }
 
+/// Says what is wrong with the settings: lines for people, or in the journal a message each.
+func tell(_ resolution: SettingsResolution) {
+  guard LogOutput.isJournal else {
+    return print(resolution.problemLines.joined(separator: "\n"), to: STDERR_FILENO)
+  }
+  let output = LogOutput()
+  let logger = Logger(label: "sidelockd") { _ in SidelockLogHandler(output: output) }
+  for problem in resolution.problems {
+    logger.critical(
+      "settings are wrong", metadata: ["setting": "\(problem.setting ?? "")", "problem": "\(problem.description)"])
+  }
+  output.flush(withinMilliseconds: 1000)
+}
+
 let options = parseOptions()
 let inputs = SettingsInputs.ofProcess(options.settings)
 let resolution = SettingsResolution(inputs)
@@ -68,7 +82,7 @@ if options.settings.check {
 }
 guard let settings = resolution.settings else {
   if !options.settings.check || isatty(STDOUT_FILENO) != 1 {
-    print(resolution.problemLines.joined(separator: "\n"), to: STDERR_FILENO)
+    tell(resolution)
   }
   exit(ExitStatus.settings)
 }

@@ -93,7 +93,8 @@ boot() {
   "$host" up "$directory/state" "$directory/files:/srv/files"
   # Images for building forbid dpkg to start services.
   inside rm -f /usr/sbin/policy-rc.d
-  inside systemd-run -q --unit=redis-for-test redis-server --bind 127.0.0.1 --port 6379 --requirepass "$secret" \
+  inside ip address add 192.0.2.10/32 dev lo
+  inside systemd-run -q --unit=redis-for-test redis-server --bind 127.0.0.1 192.0.2.10 --port 6379 --requirepass "$secret" \
     --save '' --appendonly no --dir /tmp --unixsocket /run/redis-for-test.sock --unixsocketperm 777
 }
 
@@ -232,21 +233,71 @@ test_watchdog() {
   wait_until "a wedged loop is replaced" replaced
   took=$(((${EPOCHREALTIME/./} - before) / 1000))
   inside journalctl -u sidelockd.service --no-pager | grep -qi 'watchdog timeout' || fail "it was not the watchdog"
-  # WatchdogSec=3s and RestartSec=200ms, and time for a busy machine; a lease lasts 10 s.
+  # WatchdogSec=3s and RestartSec=500ms, and time for a busy machine; a lease lasts 10 s.
   [ "$took" -lt 8000 ] || fail "it took $took ms"
   answers || fail "the new daemon does not answer"
   ok "it took $took ms, of the 10,000 that a lease lasts"
 }
 
-test_examples() {
-  set_settings "redis: unix:///run/redis-for-test.sock"
-  inside mkdir -p /etc/systemd/system/sidelockd.service.d
-  inside cp /usr/share/doc/sidelock/examples/redis-unix-socket.conf /etc/systemd/system/sidelockd.service.d/
+# use_example [NAME] has the service run with this drop-in alone.
+use_example() {
+  local dropins=/etc/systemd/system/sidelockd.service.d
+  inside rm -rf "$dropins"
+  if [ $# -gt 0 ]; then
+    inside mkdir -p "$dropins"
+    inside cp "/usr/share/doc/sidelock/examples/$1.conf" "$dropins/"
+  fi
   inside systemctl daemon-reload
   inside systemctl restart sidelockd.service
+}
+
+# holder_is MEMBER tells whether a lock held by the user nobody is shown with it.
+holder_is() {
+  inside runuser -u nobody -g sidelock -- bash -c "coproc s { exec socat - UNIX-CONNECT:$socket; }
+    echo '{\"id\":1,\"method\":\"acquire\",\"params\":{\"name\":\"n\"}}' >&\${s[1]}; read -r -u \${s[0]} line
+    echo '{\"id\":2,\"method\":\"inspect\",\"params\":{\"name\":\"n\"}}' >&\${s[1]}; read -r -u \${s[0]} line
+    echo \"\$line\"" | grep -q "$1"
+}
+
+test_examples() {
+  set_settings "redis: unix:///run/redis-for-test.sock"
+  use_example redis-unix-socket
   wait_until "Redis behind a Unix socket, without any network" status_has "Redis connected"
-  inside rm -r /etc/systemd/system/sidelockd.service.d
-  inside systemctl daemon-reload
+  set_settings "redis: redis://192.0.2.10:6379"
+  use_example
+  wait_until "another address than the host's own is out of reach" status_has "Redis unreachable"
+  use_example remote-redis
+  wait_until "with the drop-in for a remote Redis it is in reach" status_has "Redis connected"
+  set_settings "local: true"
+  use_example
+  holder_is '"uid":65534' || fail "the sandbox hides the users of clients"
+  if holder_is '"command":"'; then fail "the sandbox shows what others run"; fi
+  use_example show-programs
+  holder_is '"command":".*socat' || fail "the programs do not show"
+  ok "users of clients show, and their programs if that is wanted"
+  use_example
+}
+
+# What goes wrong for long must heal by itself.
+test_restarts() {
+  local pid
+  pid=$(property MainPID)
+  inside kill -KILL "$pid"
+  answers || fail "after SIGKILL, who connects is not answered"
+  [ "$(property MainPID)" != "$pid" ] || fail "the process is the same"
+  ok "after SIGKILL it is back, and who connects meanwhile waits"
+  set_settings "lease_ms: 1"
+  inside systemctl restart sidelockd.service 2>/dev/null || true
+  local restarts
+  restarts=$(property NRestarts)
+  # More often than systemd tries unless it is told to go on.
+  tried() { [ "$(property NRestarts)" -ge $((restarts + 6)) ]; }
+  wait_until "with bad settings it is tried again and again" tried
+  inside journalctl -u sidelockd.service -p crit -o cat --no-pager | grep -q 'settings are wrong.*setting=lease_ms' ||
+    fail "the journal does not name the bad setting"
+  set_settings "local: true"
+  wait_until "with good settings it runs again by itself" serves
+  answers || fail "it does not answer"
 }
 
 test_upgrade() {
@@ -303,7 +354,7 @@ test_remove() {
 }
 
 boot
-for part in install credentials activation reload journal watchdog examples upgrade remove; do
+for part in install credentials activation reload journal watchdog restarts examples upgrade remove; do
   echo "# $part"
   "test_$part"
 done
