@@ -108,7 +108,8 @@ script_rate() {
   [ "${#words[@]}" -gt 2 ] || return 0
   rate=$(redis-benchmark -s "$redis" -c 1 -P 64 -n 200000 -r 1000000000 --csv "${words[@]}" |
     tail -n 1 | cut -d , -f 2 | tr -d '"')
-  printf 'redis-benchmark -P 64, the script of a cold acquire on one connection: %.0f per second\n' "$rate" >&2
+  printf 'redis-benchmark -P 64, the script of a cold acquire on one connection: %.0f per second ' "$rate" >&2
+  echo '(a cycle of cold is two requests)' >&2
   redis-cli -s "$redis" flushall >/dev/null
 }
 

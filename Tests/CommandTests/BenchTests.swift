@@ -87,6 +87,19 @@ struct BenchTests {
     #expect(result["ratio_to_echo"] == nil)
   }
 
+  @Test func timesAreComparedWithTheTripsThatTheyTakeAtLeast() {
+    func one(_ scenario: BenchScenario, _ microseconds: UInt32) -> Figures {
+      Figures(scenario: scenario, clients: 1, measured: "x", latencies: Latencies([microseconds * 1000]))
+    }
+    let figures = BenchRun.addingTrips([
+      one(.echo, 20), one(.redis, 30), one(.distinct, 25), one(.cold, 66), one(.crossHost, 60),
+    ])
+    #expect(figures.flatMap(\.singles).map(\.name) == ["echo_trips", "echo_trips_beyond_redis", "trips"])
+    #expect(figures.flatMap(\.singles).map(\.value) == [2.5, 3, 1.5])
+    #expect(BenchRun.addingTrips([one(.distinct, 25)]).flatMap(\.singles).isEmpty)
+    #expect(BenchRun.addingTrips([one(.echo, 20), one(.crossHost, 60)]).flatMap(\.singles).isEmpty)
+  }
+
   @Test func scenariosAreChosenByNameAndByWhatIsGiven() throws {
     #expect(try parse().scenarios() == [.echo, .distinct, .cold, .one, .contended, .crash])
     #expect(try parse("--scenario", "cold", "contended", "--json").scenarios() == [.echo, .cold, .contended])

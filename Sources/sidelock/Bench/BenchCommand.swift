@@ -53,14 +53,15 @@ struct BenchCommand: ParsableCommand {
           many-clients  --idle connections that do nothing, then wait for one lock
           many-locks    --locks locks that are held: memory, the cost of renewing
                         them, and of a cycle beside them
-        Without --scenario: all but many-clients and many-locks, as far as the sockets
-        are given. "all" stands for all of them.
+        Without --scenario: all but many-clients and many-locks, as far as the
+        sockets are given. "all" stands for all of them.
 
       FIGURES
         OF ECHO is the cycles per second by those of echo with as many connections.
-        REDIS/CYCLE counts the daemon's Redis commands. CPU is the daemon's processor
-        time as the kernel counts it; it and the memory need a daemon whose process
-        can be found through its socket, or --daemon-pid.
+        REDIS/CYCLE counts the daemon's Redis commands. CPU is the daemon's
+        processor time as the kernel counts it; it and the memory need a daemon
+        whose process can be found through its socket, or --daemon-pid. What a
+        daemon has used stays with it: measure memory with a fresh one.
 
       Use a release build of daemon and command on a machine with nothing else to do. The load comes from one \
       thread, which shares the machine with the daemon. On a terminal the figures are tables, in a pipe JSON, in \
@@ -192,13 +193,20 @@ struct BenchCommand: ParsableCommand {
       let run = BenchRun(
         socket: path, probe: try DaemonProbe(path: path, process: daemonProcess), command: self, scenarios: scenarios,
         connectionCounts: counts)
-      let figures = try run.measure()
-      if isatty(STDERR_FILENO) == 1 { Descriptor.write("\r\u{1B}[K", to: STDERR_FILENO) }
-      if output.isForPeople {
-        for line in Report.lines(figures) { Descriptor.print(line) }
-      } else {
-        Descriptor.print(Report.json(figures, seconds: seconds).serialized)
-      }
+      var figures: [Figures] = []
+      // What was measured before something failed is shown all the same.
+      defer { show(BenchRun.addingTrips(figures)) }
+      try run.measure(into: &figures)
+    }
+  }
+
+  private func show(_ figures: [Figures]) {
+    if isatty(STDERR_FILENO) == 1 { Descriptor.write("\r\u{1B}[K", to: STDERR_FILENO) }
+    guard !figures.isEmpty else { return }
+    if output.isForPeople {
+      for line in Report.lines(figures) { Descriptor.print(line) }
+    } else {
+      Descriptor.print(Report.json(figures, seconds: seconds).serialized)
     }
   }
 }
@@ -211,12 +219,10 @@ struct BenchRun {
   let scenarios: [BenchScenario]
   let connectionCounts: [Int]
 
-  func measure() throws(SidelockError) -> [Figures] {
-    var figures: [Figures] = []
+  func measure(into figures: inout [Figures]) throws(SidelockError) {
     let cycles = scenarios.filter(\.isCycle)
     if !cycles.isEmpty { figures += try measureCycles(cycles) }
     for scenario in scenarios where !scenario.isCycle { figures += try measure(scenario) }
-    return Self.addingTrips(figures)
   }
 
   private func measureCycles(_ cycles: [BenchScenario]) throws(SidelockError) -> [Figures] {
@@ -268,18 +274,34 @@ struct BenchRun {
     return contest.figures(usage: try usage() - early, hosts: sockets.count)
   }
 
-  /// From one host to another by what that takes at least: one trip to Redis, one to a client.
+  /// Adds the times of one client by the round trips that they take at least.
   static func addingTrips(_ figures: [Figures]) -> [Figures] {
-    func p50(_ scenario: BenchScenario) -> Double? {
-      figures.first { $0.scenario == scenario && $0.clients == 1 }?.latencies?.microseconds(permille: 500)
+    func p50(_ figures: Figures?) -> Double? {
+      figures?.latencies.map { $0.microseconds(permille: 500) }
+    }
+    func alone(_ scenario: BenchScenario) -> Double? {
+      p50(figures.first { $0.scenario == scenario && $0.clients == 1 })
     }
     // The echo's cycle is two trips.
-    guard let redis = p50(.redis), let echo = p50(.echo).map({ $0 / 2 }), redis + echo > 0 else { return figures }
-    return figures.map { one in
-      guard one.scenario == .crossHost, let own = one.latencies?.microseconds(permille: 500) else { return one }
-      var one = one
-      one.add("trips", own / (redis + echo), digits: 2, "p50 of \(one.measured) by one Redis and one echo round trip")
-      return one
+    guard let echo = alone(.echo).map({ $0 / 2 }), echo > 0 else { return figures }
+    let redis = alone(.redis)
+    return figures.map { figures in
+      var figures = figures
+      guard let own = p50(figures) else { return figures }
+      switch figures.scenario {
+      case .distinct where figures.clients == 1:
+        figures.add("echo_trips", own / echo, digits: 2, "p50 of a cycle by one echo round trip")
+      case .cold where figures.clients == 1:
+        let beyond = redis.map { (own - 1.2 * $0) / echo }
+        figures.add(
+          "echo_trips_beyond_redis", beyond, digits: 2,
+          "p50 of a cycle without 1.2 Redis round trips, by one echo round trip")
+      case .crossHost:
+        let meaning = "p50 of \(figures.measured) by one Redis and one echo round trip"
+        figures.add("trips", redis.map { own / ($0 + echo) }, digits: 2, meaning)
+      case .echo, .redis, .distinct, .cold, .one, .contended, .crash, .manyClients, .manyLocks: break
+      }
+      return figures
     }
   }
 
