@@ -192,6 +192,14 @@ build_package() {
   packaging/build-deb.sh --binaries "$bin" --output "$log_directory/package" --fast
 }
 
+tarball_runs() {
+  local directory=$log_directory/package
+  tar --extract --xz --file "$directory"/sidelock-*.tar.xz --directory "$directory" --strip-components 1 &&
+    "$directory/usr/sbin/sidelockd" --config "$directory/etc/sidelock/sidelockd.yaml" --check &&
+    "$directory/usr/bin/sidelock" --version &&
+    [ -s "$directory/lib/systemd/system/sidelockd.socket" ]
+}
+
 part_units() {
   check "units" Tests/lib/units-test.sh
 }
@@ -202,6 +210,7 @@ part_package() {
     count 0 1 "package: build"
     return
   fi
+  check "package: tarball" tarball_runs
   check "package: lintian" lintian --allow-root --fail-on error "$log_directory/package"/*.deb
   check "package: service" Tests/lib/service-test.sh "$log_directory/package"/*.deb
 }
