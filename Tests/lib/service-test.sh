@@ -278,6 +278,25 @@ test_examples() {
   use_example
 }
 
+test_user() {
+  inside useradd -m tester
+  local uid
+  uid=$(inside id -u tester)
+  as_tester() { inside runuser -u tester -- env "XDG_RUNTIME_DIR=/run/user/$uid" "$@"; }
+  inside install -d -o tester /home/tester/.config /home/tester/.config/systemd /home/tester/.config/systemd/user
+  for kind in socket service; do
+    inside install -o tester "/usr/share/doc/sidelock/examples/user.$kind" \
+      "/home/tester/.config/systemd/user/sidelockd.$kind"
+  done
+  inside systemctl start "user@$uid.service"
+  as_tester systemctl --user enable --now sidelockd.socket 2>/dev/null
+  as_tester sidelock run -w 20 mine -- true || fail "no lock from the user's own daemon"
+  same "a user has a daemon of their own" "active srw------- tester" \
+    "$(as_tester systemctl --user is-active sidelockd.service) $(
+      inside stat -c '%A %U' "/run/user/$uid/sidelock/sidelock.sock")"
+  inside systemctl stop "user@$uid.service"
+}
+
 # What goes wrong for long must heal by itself.
 test_restarts() {
   local pid
@@ -354,7 +373,7 @@ test_remove() {
 }
 
 boot
-for part in install credentials activation reload journal watchdog restarts examples upgrade remove; do
+for part in install credentials activation reload journal watchdog restarts examples user upgrade remove; do
   echo "# $part"
   "test_$part"
 done
