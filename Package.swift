@@ -68,7 +68,9 @@ let package = Package(
     // Thin mains.
     .executableTarget(
       name: "sidelockd",
-      dependencies: ["Sidecar", "SidelockSettings", "SystemdSupport", argumentParser, logging],
+      dependencies: [
+        "Sidecar", "SidelockSettings", "SystemdSupport", argumentParser, logging, nioConcurrencyHelpers,
+      ],
       swiftSettings: strict),
     .target(name: "CSupervise"),
     .executableTarget(

@@ -1,6 +1,6 @@
 import Logging
+import NIOConcurrencyHelpers
 import SidelockSettings
-import Synchronization
 import SystemdSupport
 
 /// Reads the settings again when it is asked to, and has the daemon take over what can change while it runs.
@@ -14,7 +14,7 @@ final class Reloader: Sendable {
     var shown: [SettingKey: String]
   }
 
-  private let state: Mutex<State>
+  private let state: NIOLockedValueBox<State>
   private let inputs: SettingsInputs
   private let output: LogOutput
   private let notifier: Notifier
@@ -27,7 +27,7 @@ final class Reloader: Sendable {
     _ settings: Settings, resolution: SettingsResolution, inputs: SettingsInputs, output: LogOutput,
     notifier: Notifier, logger: Logger
   ) {
-    state = Mutex(State(settings: settings, shown: Self.values(of: resolution)))
+    state = NIOLockedValueBox(State(settings: settings, shown: Self.values(of: resolution)))
     self.inputs = inputs
     self.output = output
     self.notifier = notifier
@@ -39,7 +39,7 @@ final class Reloader: Sendable {
     notifier.reloading()
     let resolution = SettingsResolution(inputs)
     guard let new = resolution.settings else { return refuse(resolution.problems, service) }
-    state.withLock { state in take(new, Self.values(of: resolution), &state, service) }
+    state.withLockedValue { state in take(new, Self.values(of: resolution), &state, service) }
   }
 
   private func take(_ new: Settings, _ shown: [SettingKey: String], _ state: inout State, _ service: any Service) {
