@@ -4,7 +4,15 @@
 -- ARGV[9]  the first token of the block that was not issued, or '' where none was
 local first_unused = ARGV[9]
 
+-- Always the first write, because a full Redis refuses many others until a script has written something.
 redis.call('LREM', queue, 0, my_entry)
+if waiting > 0 then
+  -- Earlier attempts whose release was refused and then forgotten for this one.
+  for _, entry in ipairs(redis.call('LRANGE', queue, 0, -1)) do
+    local instance, its_attempt = parts(entry)
+    if instance == me and tonumber(its_attempt) <= tonumber(attempt) then redis.call('LREM', queue, 0, entry) end
+  end
+end
 if not value then return 0 end
 local holder, its_attempt, token = parts(value)
 if holder ~= me or tonumber(its_attempt) > tonumber(attempt) then return 0 end
