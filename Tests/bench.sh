@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 usage() {
   cat <<'TEXT'
-usage: Tests/bench.sh [--no-build] [--daemon-args "ARG …"] [BENCH ARGUMENT…]
+usage: Tests/bench.sh [--no-build] [--keep-awake] [--daemon-args "ARG …"] [BENCH ARGUMENT…]
 
 Builds sidelockd and sidelock (release), starts a redis-server and daemons on Unix sockets in a directory of their own,
 and runs every scenario of `sidelock bench` with the arguments given: many-clients and many-locks against fresh daemons,
@@ -13,6 +13,9 @@ so that memory which one scenario leaves behind is not counted for the next. Whe
 runs the script of a cold acquire, 64 at a time on one connection. Everything is stopped and removed at the end.
 
   --no-build         take the release build that is there
+  --keep-awake       let no processor fall asleep: a loop that runs only where nothing else wants to. On a virtual
+                     machine the first message to a sleeping processor costs tens of microseconds, so that a figure
+                     depends on where the scheduler happens to put a process
   --daemon-args      what the daemons are given besides, such as "--linger-ms 1000"
 
 $SIDELOCKD and $SIDELOCK name other binaries. The figures mean something only on a machine with nothing else to do.
@@ -25,11 +28,13 @@ TEXT
 }
 
 build=yes
+keep_awake=no
 daemon_arguments=()
 while [ $# -gt 0 ]; do
   case "$1" in
     -h | --help) usage; exit 0 ;;
     --no-build) build=no; shift ;;
+    --keep-awake) keep_awake=yes; shift ;;
     --daemon-args) read -r -a daemon_arguments <<<"${2?--daemon-args takes a value}"; shift 2 ;;
     *) break ;;
   esac
@@ -70,6 +75,13 @@ wait_for() {
 }
 
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+if [ "$keep_awake" = yes ]; then
+  for _ in $(seq "$(nproc)"); do
+    chrt --idle 0 sh -c 'while :; do :; done' &
+    children+=($!)
+  done
+fi
+
 redis=$directory/redis.sock
 redis-server --port 0 --unixsocket "$redis" --save "" --appendonly no --dir "$directory" >"$directory/redis.log" &
 children+=($!)

@@ -7,17 +7,21 @@ cd "$(dirname "$0")/../.."
 
 usage() {
   cat <<'TEXT'
-usage: Tests/peers/run.sh [ARGUMENT…]
+usage: Tests/peers/run.sh [--keep-awake] [ARGUMENT…]
 
 Installs what the peers need (Debian packages, as root or with sudo; Python packages in Tests/peers/.venv), builds the
 release, starts a redis-server, an etcd and two sidelock daemons of its own, and runs Tests/peers/peers.py, which gets
 the arguments (see its --help). The servers are stopped at the end.
 
+  --keep-awake   let no processor fall asleep, as in Tests/bench.sh
+
 $SIDELOCKD names another daemon binary; then nothing is built.
 TEXT
 }
+keep_awake=no
 case "${1-}" in
   -h | --help) usage; exit 0 ;;
+  --keep-awake) keep_awake=yes; shift ;;
 esac
 
 install_packages etcd-server libsystemd-dev libyaml-dev pkg-config python3 python3-venv redis-server
@@ -55,6 +59,13 @@ wait_until() {
 }
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+if [ "$keep_awake" = yes ]; then
+  for _ in $(seq "$(nproc)"); do
+    chrt --idle 0 sh -c 'while :; do :; done' &
+    children+=($!)
+  done
+fi
 
 redis=$directory/redis.sock
 redis-server --port 0 --unixsocket "$redis" --save "" --appendonly no --dir "$directory" >"$directory/redis.log" &

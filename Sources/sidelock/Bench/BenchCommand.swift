@@ -47,7 +47,8 @@ struct BenchCommand: ParsableCommand {
                         the lock is held, and the least served client by the best
                         served. With --other-socket once more over both daemons
           crash         from the SIGKILL of a holder, and from the close of its
-                        socket, to the grant to a client that waits
+                        socket, to the grant to a client that waits; and how much
+                        of that the kernel takes to end the killed process
           cross-host    from the release, and from the SIGKILL, of a holder at one
                         daemon to the grant at the other; needs --other-socket
           many-clients  --idle connections that do nothing, then wait for one lock
@@ -129,9 +130,6 @@ struct BenchCommand: ParsableCommand {
   @Option(name: .customLong("echo-server"), help: .private)
   var echoServer: String?
 
-  @Option(name: .customLong("hold"), help: .private)
-  var hold: String?
-
   func validate() throws {
     func check(_ value: Double, _ range: ClosedRange<Double>, _ option: String) throws {
       guard range.contains(value) else {
@@ -186,7 +184,6 @@ struct BenchCommand: ParsableCommand {
   func run() throws {
     if let echoServer { return try EchoServer.serve(path: echoServer) }
     let path = SocketPath.find(explicit: connection.socket)
-    if let hold { return try reportingErrors { try LockHolder.hold(hold, socket: path) } }
     let scenarios = try scenarios()
     let counts = try connectionCounts()
     try reportingErrors {

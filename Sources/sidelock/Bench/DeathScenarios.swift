@@ -25,6 +25,8 @@ struct DeathScenarios {
     }
     return [
       Figures(scenario: .crash, clients: 2, measured: "SIGKILL to grant", latencies: Latencies(killed)),
+      // How much of it is the kernel's, before any daemon can know.
+      Figures(scenario: .crash, clients: 1, measured: "SIGKILL to closed socket", latencies: Latencies(try ends())),
       Figures(scenario: .crash, clients: 2, measured: "close to grant", latencies: Latencies(closed)),
     ]
   }
@@ -60,6 +62,19 @@ struct DeathScenarios {
     ]
   }
 
+  /// From the SIGKILL of a holder for which nobody waits to the end of its descriptors.
+  private func ends() throws(SidelockError) -> [UInt32] {
+    var times: [UInt32] = []
+    for round in 0..<min(rounds, 100) {
+      let holder = try LockHolder(BenchLine.name("end-\(round)"), socket: socket)
+      let start = BenchClock.now()
+      holder.kill()
+      try holder.waitUntilClosed()
+      times.append(UInt32(clamping: BenchClock.now() - start))
+    }
+    return times
+  }
+
   private func afterKill(
     from: String, to: String, _ progress: (Double) -> Void
   ) throws(SidelockError) -> [UInt32] {
@@ -67,7 +82,7 @@ struct DeathScenarios {
     for round in 0..<rounds {
       progress(Double(round) / Double(rounds))
       let name = BenchLine.name("kill-\(round)")
-      let holder = try HelperProcess(["--hold", name, "--socket", from])
+      let holder = try LockHolder(name, socket: from)
       let waiter = try queue(name, from: from, to: to)
       let start = BenchClock.now()
       holder.kill()

@@ -65,6 +65,6 @@ final class EchoProcess {
       throw SidelockError(reason: .noDaemon, message: "no echo server: mkdtemp: \(UnixSocket.describe(errno))")
     }
     path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self) + "/echo.sock"
-    process = try HelperProcess(["--echo-server", path])
+    process = try HelperProcess(bench: ["--echo-server", path])
   }
 }

@@ -2,13 +2,14 @@ import CSupervise
 import Glibc
 import SidelockClient
 
-/// This program once more, as a process of its own that lives as long as this object does.
+/// A process that lives no longer than this object.
 final class HelperProcess {
   private var process: pid_t = 0
+  /// The other end is the process' standard output, and nothing else.
   private let lifeline: CInt
 
-  /// Starts `sidelock bench` with these arguments, and waits until it says that it is ready.
-  init(_ arguments: [String]) throws(SidelockError) {
+  /// Starts the program at `path`. Its standard input is `input`, or the lifeline, which ends with this object.
+  init(_ path: String, _ words: [String], input: CInt? = nil) throws(SidelockError) {
     var ends: [CInt] = [0, 0]
     guard socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
       throw Self.failure("socketpair: \(UnixSocket.describe(errno))")
@@ -17,14 +18,19 @@ final class HelperProcess {
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
     defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDIN_FILENO)
+    posix_spawn_file_actions_adddup2(&actions, input ?? ends[1], STDIN_FILENO)
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO)
-    var words: [UnsafeMutablePointer<CChar>?] = (["sidelock", "bench"] + arguments).map { strdup($0) }
-    words.append(nil)
-    defer { for word in words { free(word) } }
-    let result = posix_spawn(&process, "/proc/self/exe", &actions, nil, words, supervise_environment())
+    var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) }
+    arguments.append(nil)
+    defer { for argument in arguments { free(argument) } }
+    let result = posix_spawnp(&process, path, &actions, nil, arguments, supervise_environment())
     close(ends[1])
-    guard result == 0 else { throw Self.failure("posix_spawn: \(UnixSocket.describe(result))") }
+    guard result == 0 else { throw Self.failure("\(path): \(UnixSocket.describe(result))") }
+  }
+
+  /// Starts this program as `sidelock bench` with these arguments, and waits until it says that it is ready.
+  convenience init(bench arguments: [String]) throws(SidelockError) {
+    try self.init("/proc/self/exe", ["sidelock", "bench"] + arguments)
     guard try Descriptor.read(lifeline)?.isEmpty == false else { throw Self.failure("it did not start") }
   }
 
@@ -37,6 +43,11 @@ final class HelperProcess {
     Glibc.kill(process, SIGKILL)
   }
 
+  /// Returns when the kernel has closed the process' descriptors.
+  func waitUntilClosed() throws(SidelockError) {
+    while try Descriptor.read(lifeline)?.isEmpty == false {}
+  }
+
   /// Tells the starting process that this one is ready, and returns when that process ends or lets go of it.
   static func serveUntilDismissed() throws(SidelockError) {
     Descriptor.print("ready")
@@ -44,18 +55,34 @@ final class HelperProcess {
   }
 
   deinit {
-    // Its standard input ends, and so does it.
     close(lifeline)
     waitpid(process, nil, 0)
   }
 }
 
-/// A process that holds a lock until it is killed.
-enum LockHolder {
-  static func hold(_ name: String, socket: String) throws(SidelockError) {
-    signal(SIGINT, SIG_IGN)
+/// A process that has a connection which holds a lock. It is a small one, since the kernel takes the longer to end a
+/// process the more memory that has, and only then closes its sockets.
+final class LockHolder {
+  private let process: HelperProcess
+
+  init(_ name: String, socket: String) throws(SidelockError) {
     let client = try BenchClient(path: socket)
     try client.exchange(BenchLine.acquire(name))
-    try HelperProcess.serveUntilDismissed()
+    // Ours is closed at the end of this; the connection lives on in the process.
+    process = try HelperProcess("sleep", ["sleep", "infinity"], input: client.descriptor)
+  }
+
+  /// Sends SIGKILL.
+  func kill() {
+    process.kill()
+  }
+
+  /// Returns when the kernel has closed the process' descriptors.
+  func waitUntilClosed() throws(SidelockError) {
+    try process.waitUntilClosed()
+  }
+
+  deinit {
+    process.kill()
   }
 }
