@@ -162,8 +162,14 @@ extension LockEngine {
   private func acquireReplied(
     _ lock: LockRecord, attempt: UInt64, ask: UInt64, _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant
   ) {
-    // An attempt that was given up meanwhile: its release is behind it on the same connection.
-    guard lock.lease.attempt == attempt else { return }
+    guard lock.lease.attempt == attempt else {
+      // An attempt that was given up meanwhile. As a rule its release is still under way behind it; but a script that
+      // the store had to be sent again is executed after what was sent behind it, and then nobody would give it back.
+      switch reply {
+      case .granted, .queued, .foreign: return disown(lock.name, attempt: attempt, now: now)
+      case .done, .renewed, .failed: return
+      }
+    }
     lock.storeRefusal = nil
     switch reply {
     case .granted(let grant):

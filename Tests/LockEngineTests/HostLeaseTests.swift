@@ -268,6 +268,22 @@ import Testing
     #expect(script.engine.gauges.locks == 0)
   }
 
+  @Test(arguments: [granted(5), queued(), .foreign(expiresInMilliseconds: 100)])
+  func anAskThatTheStoreExecutedAfterItsReleaseIsGivenBackAgain(_ late: LeaseReply) {
+    let script = Script()
+    script.open(alice)
+    let wait = script.acquire(alice)
+    let ask = script.takeSent().first
+    script.cancel(alice, wait)
+    script.reply(.done, to: script.takeSent().first)
+    #expect(script.engine.gauges.locks == 0)
+    script.reply(late, to: ask)
+    let again = script.take()
+    #expect(again.compactMap(\.command) == [.release(name: x, attempt: 1, firstUnused: nil)])
+    script.reply(.done, to: CommandID(3))
+    #expect(script.engine.gauges.locks == 0)
+  }
+
   @Test func aForeignHolderIsLookedAtTenTimesASecondAtMost() {
     script.open(alice)
     script.acquire(alice)
