@@ -55,6 +55,8 @@ public enum Refusal: Equatable, Sendable {
   case cancelled
   /// The session does not hold that name, or not under that token. `heldTokens`: what it does hold of that name.
   case notHeld(heldTokens: [Token])
+  /// The session held it and lost it before this request came.
+  case lost(LostReason)
   /// The store cannot be reached or is in a state in which it refuses; its own words where it said any.
   case unavailable(String?)
   /// The store's key holds data that is not a lock.

@@ -141,6 +141,7 @@ extension LockEngine {
   /// Ends a hold against its session's will.
   func lose(_ hold: Hold, reason: LostReason, graceEnds: BootInstant?, now: BootInstant) {
     end(hold)
+    sessions[hold.session]?.remember(loss: hold.lock.name, hold.token, reason)
     counters.lost += 1
     let grace = graceEnds.map { max(0, $0.milliseconds(since: now)) } ?? 0
     effects.append(
@@ -164,7 +165,7 @@ extension LockEngine {
     switch refusal {
     case .timeout: counters.timeouts += 1
     case .busy: counters.busy += 1
-    case .cancelled, .notHeld, .unavailable, .wrongType, .limit, .shuttingDown: break
+    case .cancelled, .notHeld, .lost, .unavailable, .wrongType, .limit, .shuttingDown: break
     }
     effects.append(.reply(waiter.request.session, waiter.request.request, .refused(refusal)))
   }

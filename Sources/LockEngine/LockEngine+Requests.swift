@@ -68,7 +68,7 @@ extension LockEngine {
   ) {
     guard sessions[session] != nil else { return }
     guard let hold = hold(of: session, name: name, token: token) else {
-      return effects.append(.reply(session, request, .refused(notHeld(session, name))))
+      return effects.append(.reply(session, request, .refused(notHeld(session, name, token))))
     }
     end(hold)
     effects.append(.reply(session, request, .released(name: name, token: hold.token, remaining: 0)))
@@ -81,7 +81,7 @@ extension LockEngine {
   ) {
     guard sessions[session] != nil else { return }
     guard let hold = hold(of: session, name: name, token: token) else {
-      return effects.append(.reply(session, request, .refused(notHeld(session, name))))
+      return effects.append(.reply(session, request, .refused(notHeld(session, name, token))))
     }
     hold.endsAt = maxHoldMilliseconds.map { now.adding(milliseconds: $0) }
     if let end = hold.endsAt { deadlines.push(.maxHold(hold), at: end) }
@@ -103,7 +103,11 @@ extension LockEngine {
     return hold
   }
 
-  private func notHeld(_ session: SessionID, _ name: LockName) -> Refusal {
-    .notHeld(heldTokens: (sessions[session]?.holds[name]).map { [$0.token] } ?? [])
+  /// Why a session cannot release or extend what it named: it lost it, or never had it.
+  private func notHeld(_ session: SessionID, _ name: LockName, _ token: Token?) -> Refusal {
+    let held = sessions[session]?.holds[name]
+    let loss = sessions[session]?.losses.last { $0.name == name && (token == nil ? held == nil : $0.token == token) }
+    if let loss { return .lost(loss.reason) }
+    return .notHeld(heldTokens: held.map { [$0.token] } ?? [])
   }
 }

@@ -180,6 +180,15 @@ struct WaiterQueue {
 
 /// What one session has.
 final class SessionRecord {
+  /// Losses that are remembered, so that a late release hears what became of its hold.
+  static let lossesMax = 64
+
   var holds: [LockName: Hold] = [:]
   var waits: [RequestID: Waiter] = [:]
+  private(set) var losses: Deque<(name: LockName, token: Token, reason: LostReason)> = []
+
+  func remember(loss name: LockName, _ token: Token, _ reason: LostReason) {
+    if losses.count == Self.lossesMax { losses.removeFirst() }
+    losses.append((name, token, reason))
+  }
 }

@@ -243,6 +243,8 @@ final class SidecarCore {
       writer.failure(id: id, .notHeld) { json in
         json.array("tokens") { json in for token in tokens { json.value(token) } }
       }
+    case .lost(let reason):
+      writer.failure(id: id, .lost) { $0.member("lost", reason.rawValue) }
     case .unavailable(let words):
       writer.failure(id: id, .unavailable) { json in
         if let detail = words ?? core.link?.downReason { json.member("detail", detail) }

@@ -170,7 +170,7 @@ import Testing
     #expect(effects.first == .notify(alice, .lost(name: x, token: 100, reason: .dataLoss, graceMilliseconds: 0)))
     #expect(effects.count == 2)
     script.release(alice, token: 100)
-    #expect(script.take().map(\.refusal) == [.notHeld(heldTokens: [])])
+    #expect(script.take().map(\.refusal) == [.lost(.dataLoss)])
   }
 
   @Test func aRenewalThatCrossedTheReleaseChangesNothing() {

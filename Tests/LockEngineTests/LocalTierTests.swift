@@ -122,7 +122,17 @@ import Testing
     #expect(effects.first == .notify(alice, .lost(name: x, token: 1000, reason: .maxHold, graceMilliseconds: 0)))
     #expect(effects.compactMap(\.grantedSession) == [bob])
     script.release(alice, token: 1000)
+    #expect(script.take().map(\.refusal) == [.lost(.maxHold)])
+    script.release(alice)
+    #expect(script.take().map(\.refusal) == [.lost(.maxHold)])
+    script.release(alice, token: 999)
     #expect(script.take().map(\.refusal) == [.notHeld(heldTokens: [])])
+    script.release(bob)
+    script.acquire(alice)
+    _ = script.take()
+    // A newer hold of the name is what a release without a token means.
+    script.release(alice)
+    #expect(script.take().map(\.refusal) == [nil])
   }
 
   @Test func extendSetsTheLimitAnewOrTakesItAway() {

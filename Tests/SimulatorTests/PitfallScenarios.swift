@@ -240,7 +240,7 @@ import Testing
       Issue.record("\(holder.heard)")
       return
     }
-    #expect(scene.answer(holder, release) == .refused(.notHeld(heldTokens: [])))
+    #expect(scene.answer(holder, release) == .refused(.lost(.leaseExpired)))
     #expect(scene.answer(neighbour, attempt) != nil)
     scene.expectSound()
   }

@@ -149,7 +149,8 @@ final class Checker {
       else { return world.fail("a release of what session \(session.rawValue) does not hold succeeded") }
       if let token, token != released { world.fail("the release of \(token) released \(released)") }
       beliefs.remove(at: at)
-    case (.release(let name, let token), .refused(.notHeld)), (.extend(let name, let token), .refused(.notHeld)):
+    case (.release(let name, let token), .refused(.notHeld)), (.extend(let name, let token), .refused(.notHeld)),
+      (.release(let name, let token), .refused(.lost)), (.extend(let name, let token), .refused(.lost)):
       if beliefs.contains(where: {
         $0.session == session && $0.name == name && (token == nil || token == $0.token)
       }) {
@@ -225,7 +226,7 @@ final class Checker {
     case .unavailable: if world.isCalm { world.fail("Redis is said to be unavailable, and is not") }
     case .wrongType: if !world.plan.faults.contains(.wrongType) { world.fail("no key has a wrong type") }
     case .cancelled, .shuttingDown: break
-    case .notHeld, .limit: world.fail("an acquire was refused with \(refusal)")
+    case .notHeld, .lost, .limit: world.fail("an acquire was refused with \(refusal)")
     }
   }
 
