@@ -6,6 +6,8 @@ public enum Effect: Equatable, Sendable {
   case notify(SessionID, Notification)
   /// Send a command to the store. Its reply comes back as ``Event/replyReceived(_:_:)``.
   case send(CommandID, LeaseCommand)
+  /// Something happened to a lock, for those who watch. Only while ``LockEngine/isObserved``.
+  case observed(ObservedEvent)
   /// After ``Event/shutdownRequested``: everything has been given back and confirmed.
   case shutdownCompleted
 }
@@ -14,10 +16,16 @@ public enum Effect: Equatable, Sendable {
 public enum Reply: Equatable, Sendable {
   /// The lock is the client's.
   case acquired(Acquired)
+  /// All the locks of one request are the client's.
+  case acquiredSeveral(AcquiredSeveral)
   /// The lock was given back. `remaining`: holds of the same owner that are left.
   case released(name: LockName, token: Token, remaining: Int)
   /// The hold's limit was set.
   case extended(name: LockName, token: Token, maxHoldMilliseconds: Int64?)
+  /// The hold is shared from now on.
+  case downgraded(name: LockName, token: Token)
+  /// The hold is another session's, under this fresh token.
+  case transferred(name: LockName, token: Token, to: SessionID)
   /// Whether there was a waiting request to cancel.
   case cancelled(Bool)
   /// The request had no success.
@@ -30,6 +38,8 @@ public struct Acquired: Equatable, Sendable {
   public var name: LockName
   /// The fencing token of this hold.
   public var token: Token
+  /// How it is held.
+  public var mode: HoldMode
   /// How long the request waited, in milliseconds.
   public var waitedMilliseconds: Int64
   /// For how many milliseconds from now the hold is safe without any renewal; nil in the local tier, where it does
@@ -37,9 +47,46 @@ public struct Acquired: Equatable, Sendable {
   public var validMilliseconds: Int64?
 
   /// A grant.
-  public init(name: LockName, token: Token, waitedMilliseconds: Int64, validMilliseconds: Int64?) {
+  public init(
+    name: LockName, token: Token, mode: HoldMode = .exclusive, waitedMilliseconds: Int64, validMilliseconds: Int64?
+  ) {
     self.name = name
     self.token = token
+    self.mode = mode
+    self.waitedMilliseconds = waitedMilliseconds
+    self.validMilliseconds = validMilliseconds
+  }
+}
+
+/// A grant of several locks at once.
+public struct AcquiredSeveral: Equatable, Sendable {
+  /// One of them.
+  public struct Lock: Equatable, Sendable {
+    /// The lock.
+    public var name: LockName
+    /// The fencing token of this hold.
+    public var token: Token
+
+    /// One lock of a grant.
+    public init(name: LockName, token: Token) {
+      self.name = name
+      self.token = token
+    }
+  }
+
+  /// The locks, in the order in which they were asked for.
+  public var locks: [Lock]
+  /// How they are held.
+  public var mode: HoldMode
+  /// How long the request waited, in milliseconds.
+  public var waitedMilliseconds: Int64
+  /// For how many milliseconds from now all of them are safe without any renewal; nil in the local tier.
+  public var validMilliseconds: Int64?
+
+  /// A grant.
+  public init(locks: [Lock], mode: HoldMode, waitedMilliseconds: Int64, validMilliseconds: Int64?) {
+    self.locks = locks
+    self.mode = mode
     self.waitedMilliseconds = waitedMilliseconds
     self.validMilliseconds = validMilliseconds
   }
@@ -61,6 +108,12 @@ public enum Refusal: Equatable, Sendable {
   case unavailable(String?)
   /// The store's key holds data that is not a lock.
   case wrongType
+  /// The name is in use as something else, or its owner has it in another way: how it is held.
+  case modeConflict(HoldMode)
+  /// The wait would never have ended: who holds what and waits for what, the refused request first.
+  case deadlock([DeadlockStep])
+  /// There is no such session to hand a lock to.
+  case noSuchSession
   /// A bound of the engine was met.
   case limit(LimitName)
   /// The daemon stops.
@@ -73,28 +126,62 @@ public enum LimitName: String, Equatable, Sendable {
   case waitsPerSession = "waits_per_session"
   /// Holds of one session.
   case holdsPerSession = "holds_per_session"
+  /// Waits of all sessions of one user.
+  case waitsPerUID = "waits_per_uid"
+  /// Holds of all sessions of one user.
+  case holdsPerUID = "holds_per_uid"
   /// Waiters of one lock on this host.
   case waitersPerLock = "waiters_per_lock"
 }
 
-/// Who has the lock, as far as this host knows.
-public enum HolderSummary: Equatable, Sendable {
-  /// A session of this host, with its token.
-  case local(SessionID, Token)
-  /// Another sidelock host.
-  case host(String)
+/// Who has the lock, as far as this host knows; nobody at all when it was changing hands.
+public struct HolderSummary: Equatable, Sendable {
+  /// A session of this host that holds it.
+  public struct Local: Equatable, Sendable {
+    /// The session.
+    public var session: SessionID
+    /// The token of its hold.
+    public var token: Token
+  }
+
+  /// How many sessions of this host it names at the most.
+  public static let localMax = 16
+
+  /// Sessions of this host, those that have held it longest.
+  public var local: [Local] = []
+  /// Other sidelock hosts.
+  public var hosts: [String] = []
+  /// Whether a process that does not use sidelock has it.
+  public var isForeign = false
+
+  /// Nobody is known.
+  public static let unknown = HolderSummary()
   /// A process that does not use sidelock.
-  case foreign
-  /// Not known: the lock was changing hands.
-  case unknown
+  public static let foreign = HolderSummary(isForeign: true)
+  /// One session of this host, with its token.
+  public static func local(_ session: SessionID, _ token: Token) -> HolderSummary {
+    HolderSummary(local: [Local(session: session, token: token)])
+  }
+  /// One other sidelock host.
+  public static func host(_ host: String) -> HolderSummary { HolderSummary(hosts: [host]) }
 }
 
 /// What a client is told unasked.
 public enum Notification: Equatable, Sendable {
-  /// A hold is no more. `graceMilliseconds`: how long from now until another could be granted the lock.
-  case lost(name: LockName, token: Token, reason: LostReason, graceMilliseconds: Int64)
+  /// A hold is no more.
+  ///
+  /// - `graceMilliseconds`: how long from now until another could be granted the lock.
+  /// - `onLost`: what its client asked for in this case.
+  /// - `detail`: the words of the administrator who took it.
+  case lost(
+    name: LockName, token: Token, reason: LostReason, graceMilliseconds: Int64, onLost: LossAction = .notify,
+    detail: String? = nil)
   /// A request waits, `position` from 1 on in this host's queue.
   case waiting(request: RequestID, name: LockName, position: Int, holder: HolderSummary)
+  /// Somebody waits for what the client holds: so many here, and one more where another host does.
+  case contended(name: LockName, token: Token, waiters: Int)
+  /// Another session of this host has handed its hold to this one.
+  case transferred(name: LockName, token: Token, mode: HoldMode, from: SessionID)
 }
 
 /// Why a hold was lost.
@@ -109,4 +196,28 @@ public enum LostReason: String, Equatable, Sendable {
   case shutdown = "shutdown"
   /// An administrator took it.
   case broken = "broken"
+}
+
+/// Something that happened to a lock on this host, or that this host has come to know.
+public struct ObservedEvent: Equatable, Sendable {
+  /// What happened.
+  public enum Kind: Equatable, Sendable {
+    /// A session got it.
+    case acquired(SessionID, Token, HoldMode)
+    /// A session gave it back or ended.
+    case released(SessionID, Token)
+    /// A session lost it.
+    case lost(SessionID, Token, LostReason)
+    /// A session began to wait; so many wait now.
+    case waiting(SessionID, waiters: Int)
+    /// A session's wait ended without success; so many wait now.
+    case gaveUp(SessionID, waiters: Int)
+    /// Another host holds it, by what this one has just heard.
+    case remote(host: String)
+  }
+
+  /// The lock.
+  public var name: LockName
+  /// What happened.
+  public var kind: Kind
 }

@@ -29,6 +29,10 @@ public struct EngineConfiguration: Equatable, Sendable {
   public var waitsPerSessionMax: Int
   /// Holds that one session may have.
   public var holdsPerSessionMax: Int
+  /// Waits that all sessions of one user may have.
+  public var waitsPerUIDMax: Int
+  /// Holds that all sessions of one user may have.
+  public var holdsPerUIDMax: Int
   /// Waiters that one lock may have on this host.
   public var waitersPerLockMax: Int
   /// Leases that one renewal command may name.
@@ -39,7 +43,8 @@ public struct EngineConfiguration: Equatable, Sendable {
     tier: Tier, leaseMilliseconds: Int64 = 10_000, lingerMilliseconds: Int64 = 0, cohortHandoversMax: Int = 100,
     cohortMilliseconds: Int64 = 50, storeTimeoutMilliseconds: Int64 = 2_000, inUseTimeoutMilliseconds: Int64 = 500,
     foreignPollMilliseconds: Int64 = 100, waitsPerSessionMax: Int = 128, holdsPerSessionMax: Int = 65_536,
-    waitersPerLockMax: Int = 100_000, renewalBatchMax: Int = 500
+    waitsPerUIDMax: Int = 100_000, holdsPerUIDMax: Int = 1_000_000, waitersPerLockMax: Int = 100_000,
+    renewalBatchMax: Int = 500
   ) {
     self.tier = tier
     self.timeline = LeaseTimeline(leaseMilliseconds: leaseMilliseconds)
@@ -51,6 +56,8 @@ public struct EngineConfiguration: Equatable, Sendable {
     self.foreignPollMilliseconds = foreignPollMilliseconds
     self.waitsPerSessionMax = waitsPerSessionMax
     self.holdsPerSessionMax = holdsPerSessionMax
+    self.waitsPerUIDMax = waitsPerUIDMax
+    self.holdsPerUIDMax = holdsPerUIDMax
     self.waitersPerLockMax = waitersPerLockMax
     self.renewalBatchMax = renewalBatchMax
   }

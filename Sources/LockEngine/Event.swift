@@ -1,7 +1,9 @@
 /// A fact that the engine is told.
 public enum Event: Equatable, Sendable {
-  /// A client connected.
-  case sessionOpened(SessionID)
+  /// A client connected. `uid`: the user whose waits and holds are counted together; nil for nobody.
+  case sessionOpened(SessionID, uid: UInt32? = nil)
+  /// What is known of a client's process, for those who are told of a deadlock.
+  case sessionDescribed(SessionID, pid: Int32, command: String?)
   /// A client's connection is gone, for whatever reason: its waits are withdrawn and its locks are free.
   case sessionClosed(SessionID)
   /// A client asked for a lock.
@@ -10,6 +12,12 @@ public enum Event: Equatable, Sendable {
   case releaseRequested(SessionID, RequestID, name: LockName, token: Token?)
   /// A client set the limit of a hold anew, counted from now. nil takes the limit away.
   case extendRequested(SessionID, RequestID, name: LockName, token: Token?, maxHoldMilliseconds: Int64?)
+  /// A client wants to share from now on what it holds exclusively.
+  case downgradeRequested(SessionID, RequestID, name: LockName, token: Token?)
+  /// A client hands what it holds to another session of this host.
+  case transferRequested(SessionID, RequestID, name: LockName, token: Token?, to: SessionID)
+  /// An administrator takes these holds of `name` away. It is not answered; those who lose them are told.
+  case breakRequested(name: LockName, tokens: [Token], reason: String)
   /// A client withdrew `target`, a request of its own; nil when the client named one that is not in flight.
   /// `request` is nil when the cancel came as a notification, and is then not answered.
   case cancelRequested(SessionID, request: RequestID?, target: RequestID?)
@@ -29,34 +37,52 @@ public enum Event: Equatable, Sendable {
   case shutdownRequested
 }
 
+/// What an acquire names.
+public enum AcquireTarget: Hashable, Sendable {
+  /// One lock.
+  case one(LockName)
+  /// Several at once, all or none; 1 or more, none of them twice.
+  case several([LockName])
+}
+
 /// A client's wish for a lock.
 public struct AcquireRequest: Equatable, Sendable {
   /// Who asks.
   public var session: SessionID
   /// The request to answer.
   public var request: RequestID
-  /// The lock.
-  public var name: LockName
+  /// The lock or locks.
+  public var target: AcquireTarget
+  /// How it is to be held.
+  public var mode: HoldMode
   /// How long to wait, in milliseconds: nil without limit, 0 for a try.
   public var waitMilliseconds: Int64?
   /// After how many milliseconds of holding the lock is taken away; nil for no limit.
   public var maxHoldMilliseconds: Int64?
+  /// The thread or task inside the session that asks: it gets again at once what it has. nil: nobody in particular.
+  public var owner: String?
   /// The client's own note, shown by `inspect` and `list`.
   public var meta: String?
-  /// Whether to tell the client its place in the queue when it waits.
+  /// Whether to tell the client its place in the queue when it waits, and whether others wait for what it holds.
   public var progress: Bool
+  /// What happens to the client's process if the lock is lost.
+  public var onLost: LossAction
 
-  /// A wish for the exclusive lock `name`.
+  /// A wish for `target`.
   public init(
-    session: SessionID, request: RequestID, name: LockName, waitMilliseconds: Int64? = nil,
-    maxHoldMilliseconds: Int64? = nil, meta: String? = nil, progress: Bool = false
+    session: SessionID, request: RequestID, target: AcquireTarget, mode: HoldMode = .exclusive,
+    waitMilliseconds: Int64? = nil, maxHoldMilliseconds: Int64? = nil, owner: String? = nil, meta: String? = nil,
+    progress: Bool = false, onLost: LossAction = .notify
   ) {
     self.session = session
     self.request = request
-    self.name = name
+    self.target = target
+    self.mode = mode
     self.waitMilliseconds = waitMilliseconds
     self.maxHoldMilliseconds = maxHoldMilliseconds
+    self.owner = owner
     self.meta = meta
     self.progress = progress
+    self.onLost = onLost
   }
 }

@@ -13,13 +13,20 @@ public enum LeaseCommand: Hashable, Sendable {
   /// - `isTry`: the holder is to answer `inUse` if it does not give the lease up; behind a holder that is not a
   ///   sidelock host the try does not queue.
   /// - `tokenFloor`: the highest token this host knows of; what is granted lies above it.
-  case acquire(name: LockName, attempt: UInt64, ask: UInt64, isTry: Bool, tokenFloor: Token)
+  /// - `mode`: an exclusive lease, one that other hosts may share, or one permit of a semaphore.
+  case acquire(
+    name: LockName, attempt: UInt64, ask: UInt64, isTry: Bool, tokenFloor: Token, mode: HoldMode = .exclusive)
 
   /// Neither hold `name` nor wait for it under this attempt; hand it to the next host if it was held.
   ///
-  /// `firstUnused`: the first token of the reserved block that was not issued; nil when none of it was, because this
-  /// host never heard of a grant under this attempt.
-  case release(name: LockName, attempt: UInt64, firstUnused: Token?)
+  /// - `firstUnused`: the first token of the reserved block that was not issued; nil when none of it was, because this
+  ///   host never heard of a grant under this attempt.
+  /// - `isExact`: only this attempt is given up; otherwise every earlier one of this host is too. A host has one lease
+  ///   of a lock, but may have several permits of a semaphore, each under an attempt of its own.
+  case release(name: LockName, attempt: UInt64, firstUnused: Token?, isExact: Bool = false)
+
+  /// Share the exclusive lease that this attempt took, from now on, with the same tokens and the same end.
+  case downgrade(name: LockName, attempt: UInt64)
 
   /// Put the expiry of each lease off, where this host still holds it under that attempt.
   case renew([LeaseReference])
@@ -29,6 +36,12 @@ public enum LeaseCommand: Hashable, Sendable {
 
   /// Nothing but a reply: it dates the pushes that come after it.
   case heartbeat
+
+  /// Tell which hosts hold `name` and which wait for it. It changes nothing.
+  case look(name: LockName)
+
+  /// Tell the host behind `inbox` something that the store has no part in.
+  case tell(inbox: String, HostMessage)
 }
 
 /// A lease as this host took it.
@@ -66,15 +79,20 @@ public struct LeaseGrant: Hashable, Sendable {
 public enum LeaseReply: Hashable, Sendable {
   /// To `acquire`: this host has the lease.
   case granted(LeaseGrant)
-  /// To `acquire`: another host has it and this one stands in the queue. The holder's lease ends in
-  /// `holderExpiresInMilliseconds` unless it is renewed; `holderListens` is false when no connection of the holder
-  /// received the announcement, so that no `inUse` can come from it.
-  case queued(holderHost: String, holderExpiresInMilliseconds: Int64, holderListens: Bool)
+  /// To `acquire`: other hosts have it and this one stands in the queue. `holderHost` is one of them; the first of
+  /// their leases ends in `holderExpiresInMilliseconds` unless it is renewed. `listeners`: how many holders received the
+  /// announcement; with 0 no `inUse` can come.
+  case queued(holderHost: String, holderExpiresInMilliseconds: Int64, listeners: Int)
   /// To `acquire`: the key is held by a process that does not use sidelock; it expires in that many milliseconds,
   /// or never (nil).
   case foreign(expiresInMilliseconds: Int64?)
-  /// To `release`, `answerInUse` and `heartbeat`.
+  /// To `acquire`: the name is in use as something else than was asked for (a lock, or a semaphore of that many
+  /// permits). Nothing was changed.
+  case conflict(HoldMode)
+  /// To `release`, `downgrade`, `answerInUse`, `heartbeat` and `tell`.
   case done
+  /// To `look`.
+  case seen(LeaseSight)
   /// To `renew`: for each lease, in the order of the command, whether this host still held it.
   case renewed([Bool])
   /// The store refused or could not carry it out. Nothing was changed by the command.
@@ -95,9 +113,40 @@ public enum LeaseFailure: Hashable, Sendable {
 public enum LeasePush: Hashable, Sendable {
   /// The lease was handed to this host, which waited for it under `attempt`.
   case granted(name: LockName, attempt: UInt64, LeaseGrant)
-  /// Another host waits for the lease that this one took under `attempt`. With `isTry` it wants to know whether the
-  /// lock is in use, by `answerInUse` with this `ask` to its `inbox`.
-  case contended(name: LockName, attempt: UInt64, ask: UInt64, isTry: Bool, inbox: String)
-  /// The holder keeps the lock for which this host tried with `ask`.
+  /// Another host waits for the lease that this one took under `attempt`, and wants it in `mode`. With `isTry` it wants
+  /// to know whether the lock is in use, by `answerInUse` with this `ask` to its `inbox`.
+  case contended(
+    name: LockName, attempt: UInt64, ask: UInt64, isTry: Bool, inbox: String, mode: HoldMode = .exclusive)
+  /// A holder keeps the lock for which this host tried with `ask`.
   case inUse(name: LockName, ask: UInt64)
+  /// Another host says something that the store has no part in.
+  case told(HostMessage)
+}
+
+/// Which hosts the store knows in connection with one lock, by their inboxes.
+public struct LeaseSight: Hashable, Sendable {
+  /// Those that hold it, the host that asks included.
+  public var holders: [String]
+  /// Those that stand in the queue, the longest waiting first, each with what it wants.
+  public var waiting: [Waiting]
+
+  /// A host that stands in the queue.
+  public struct Waiting: Hashable, Sendable {
+    /// Its inbox.
+    public var inbox: String
+    /// What it waits for.
+    public var mode: HoldMode
+
+    /// The host behind `inbox`, which waits for `mode`.
+    public init(inbox: String, mode: HoldMode) {
+      self.inbox = inbox
+      self.mode = mode
+    }
+  }
+
+  /// What the store knows.
+  public init(holders: [String], waiting: [Waiting]) {
+    self.holders = holders
+    self.waiting = waiting
+  }
 }

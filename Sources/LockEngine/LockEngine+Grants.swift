@@ -165,7 +165,9 @@ extension LockEngine {
     switch refusal {
     case .timeout: counters.timeouts += 1
     case .busy: counters.busy += 1
-    case .cancelled, .notHeld, .lost, .unavailable, .wrongType, .limit, .shuttingDown: break
+    case .cancelled, .notHeld, .lost, .unavailable, .wrongType, .limit, .shuttingDown, .modeConflict, .deadlock,
+      .noSuchSession:
+      break
     }
     effects.append(.reply(waiter.request.session, waiter.request.request, .refused(refusal)))
   }

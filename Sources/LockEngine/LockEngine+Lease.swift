@@ -167,19 +167,19 @@ extension LockEngine {
       // the store had to be sent again is executed after what was sent behind it, and then nobody would give it back.
       switch reply {
       case .granted, .queued, .foreign: return disown(lock.name, attempt: attempt, now: now)
-      case .done, .renewed, .failed: return
+      case .done, .renewed, .conflict, .seen, .failed: return
       }
     }
     lock.storeRefusal = nil
     switch reply {
     case .granted(let grant):
       leaseGranted(lock, attempt: attempt, grant, executedAfter: sentAt, now: now)
-    case .queued(let host, let expires, let holderListens):
+    case .queued(let host, let expires, let listeners):
       guard lock.lease.isWaited else { return }
       setLease(lock, .queued(attempt: attempt))
       lock.remoteHolder = .host(host)
       recheck(lock, at: now.adding(milliseconds: max(expires, configuration.foreignPollMilliseconds)))
-      if holderListens {
+      if listeners > 0 {
         awaitInUse(lock, ask: ask, now: now)
       } else {
         refuseTries(of: lock, upToAsk: ask, now: now)
@@ -195,7 +195,7 @@ extension LockEngine {
       stillWaiting(lock, now: now)
     case .failed(let failure):
       acquireFailed(lock, failure, now: now)
-    case .done, .renewed:
+    case .done, .renewed, .conflict, .seen:
       acquireFailed(lock, .fatal("a reply of the wrong kind"), now: now)
     }
   }
@@ -270,7 +270,7 @@ extension LockEngine {
       guard now < release.worthUntil else { break }
       return deadlines.push(
         .repeatRelease(lock, attempt: attempt), at: now.adding(milliseconds: configuration.foreignPollMilliseconds))
-    case .failed(.wrongType), .done, .granted, .queued, .foreign, .renewed:
+    case .failed(.wrongType), .done, .granted, .queued, .foreign, .renewed, .conflict, .seen:
       break
     }
     lock.unconfirmedRelease = nil
@@ -326,7 +326,7 @@ extension LockEngine {
       }
       guard let lastAnsweredSentAt else { return }
       leaseGranted(lock, attempt: attempt, grant, executedAfter: lastAnsweredSentAt, now: now)
-    case .contended(let name, let attempt, let ask, let isTry, let inbox):
+    case .contended(let name, let attempt, let ask, let isTry, let inbox, _):
       guard let lock = locks[name], lock.lease.attempt == attempt else {
         return disown(name, attempt: attempt, now: now)
       }
@@ -339,6 +339,7 @@ extension LockEngine {
       guard let lock = locks[name] else { return }
       refuseTries(of: lock, upToAsk: ask, now: now)
       if lock.isUnused { advance(lock, now: now) }
+    case .told: break
     }
   }
 

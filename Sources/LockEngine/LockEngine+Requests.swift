@@ -3,13 +3,16 @@
 extension LockEngine {
   func acquireRequested(_ request: AcquireRequest, now: BootInstant) {
     guard let session = sessions[request.session] else { return }
+    guard case .one(let name) = request.target, request.mode == .exclusive else {
+      return effects.append(.reply(request.session, request.request, .refused(.modeConflict(.exclusive))))
+    }
     if isShuttingDown {
       return effects.append(.reply(request.session, request.request, .refused(.shuttingDown)))
     }
-    if let limit = limitMet(by: session, name: request.name) {
+    if let limit = limitMet(by: session, name: name) {
       return effects.append(.reply(request.session, request.request, .refused(.limit(limit))))
     }
-    let lock = record(for: request.name)
+    let lock = record(for: name)
     if lock.hold == nil && lock.queue.isEmpty && mayGrantAtOnce(lock, now: now) {
       return grant(request, lock, to: session, since: now, now: now)
     }

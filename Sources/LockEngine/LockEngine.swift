@@ -19,6 +19,8 @@ public final class LockEngine {
   var linkIsUp = false
   var isShuttingDown = false
   var didCompleteShutdown = false
+  /// Whether somebody watches what happens to locks.
+  public var isObserved = false
   var pending: [CommandID: PendingCommand] = [:]
   var lastCommand: UInt64 = 0
   var lastAttempt: UInt64 = 0
@@ -65,8 +67,9 @@ public final class LockEngine {
     defer { swap(&self.effects, &effects) }
     fireDeadlines(now: now)
     switch event {
-    case .sessionOpened(let session):
+    case .sessionOpened(let session, _):
       sessions[session] = SessionRecord()
+    case .sessionDescribed, .downgradeRequested, .transferRequested, .breakRequested: break
     case .sessionClosed(let session):
       sessionClosed(session, now: now)
     case .acquireRequested(let request):

@@ -86,11 +86,11 @@ public struct LeaseCodec: Sendable {
   /// The command in Redis' words.
   public func encode(_ command: LeaseCommand) -> RedisCommand {
     switch command {
-    case .acquire(let name, let attempt, let ask, let isTry, let floor):
+    case .acquire(let name, let attempt, let ask, let isTry, let floor, _):
       return .script(
         name: .acquire, keys: keys(of: name),
         arguments: common(name, attempt: attempt, floor: floor) + [decimal(ask), isTry ? [0x31] : [0x30]])
-    case .release(let name, let attempt, let firstUnused):
+    case .release(let name, let attempt, let firstUnused, _):
       return .script(
         name: .release, keys: keys(of: name),
         arguments: common(name, attempt: attempt, floor: 0) + [firstUnused.map(decimal) ?? []])
@@ -102,7 +102,7 @@ public struct LeaseCodec: Sendable {
       return .plain([
         Array("PUBLISH".utf8), inboxPrefix + Array(inbox.utf8), Array("inuse \(ask) ".utf8) + name.bytes,
       ])
-    case .heartbeat:
+    case .heartbeat, .downgrade, .look, .tell:
       return .plain([Array("PING".utf8)])
     }
   }
@@ -128,7 +128,7 @@ public struct LeaseCodec: Sendable {
     switch command {
     case .acquire:
       return acquireReply(reply) ?? .failed(.fatal("Redis gave a reply to acquire.lua that is not understood"))
-    case .release, .answerInUse, .heartbeat:
+    case .release, .answerInUse, .heartbeat, .downgrade, .look, .tell:
       return .done
     case .renew(let leases):
       guard let results = reply.elements, results.count == leases.count else {
@@ -152,7 +152,7 @@ public struct LeaseCodec: Sendable {
       }
       return .queued(
         holderHost: Self.host(ofInstance: holder), holderExpiresInMilliseconds: max(0, expires),
-        holderListens: receivers > 0)
+        listeners: Int(clamping: receivers))
     case ("foreign", 2):
       guard let expires = parts[1].integer else { return nil }
       return .foreign(expiresInMilliseconds: expires < 0 ? nil : expires)

@@ -197,7 +197,7 @@ extension SidecarCore {
       tell(session, id) { request in
         .acquireRequested(
           AcquireRequest(
-            session: session.id, request: request, name: LockName(bytes: params.name),
+            session: session.id, request: request, target: .one(LockName(bytes: params.name)),
             waitMilliseconds: params.waitMilliseconds, maxHoldMilliseconds: params.maxHoldMilliseconds,
             meta: params.meta, progress: params.progress))
       }

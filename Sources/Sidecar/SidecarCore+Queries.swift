@@ -16,12 +16,8 @@ extension SidecarCore {
 
   /// Who has a lock, as far as this host knows.
   func holders(of summary: HolderSummary) -> [HolderInfo] {
-    switch summary {
-    case .local(let session, let token): [.session(info(session), token: token)]
-    case .host(let host): [.host(host)]
-    case .foreign: [.foreign]
-    case .unknown: []
-    }
+    summary.local.map { .session(info($0.session), token: $0.token) } + summary.hosts.map { .host($0) }
+      + (summary.isForeign ? [.foreign] : [])
   }
 
   private func info(_ id: SessionID) -> SessionInfo {

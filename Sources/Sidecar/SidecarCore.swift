@@ -169,6 +169,7 @@ final class SidecarCore {
     case .notify(let id, let notification):
       guard let session = sessions[id] else { return }
       perform(notification, for: session)
+    case .observed: break
     case .send(let id, let command):
       link?.submit(command, id: id)
     case .shutdownCompleted:
@@ -186,7 +187,8 @@ final class SidecarCore {
 
   private func perform(_ notification: Notification, for session: ClientSession) {
     switch notification {
-    case .lost(let name, let token, let reason, let grace):
+    case .contended, .transferred: break
+    case .lost(let name, let token, let reason, let grace, _, _):
       logger.notice(
         "lock lost",
         metadata: [
@@ -220,6 +222,7 @@ final class SidecarCore {
       writer.acquired(
         id: id, name: lock.name.bytes, token: lock.token, waitedMilliseconds: lock.waitedMilliseconds,
         validMilliseconds: lock.validMilliseconds)
+    case .acquiredSeveral, .downgraded, .transferred: break
     case .released(let name, let token, let remaining):
       writer.released(id: id, name: name.bytes, token: token, remaining: Int64(remaining))
     case .extended(let name, let token, let maximum):
@@ -251,6 +254,7 @@ final class SidecarCore {
       }
     case .wrongType:
       writer.failure(id: id, .wrongType)
+    case .modeConflict, .deadlock, .noSuchSession: break
     case .limit(let limit):
       writer.failure(id: id, .limit) { $0.member("limit", limit.rawValue) }
     case .shuttingDown:

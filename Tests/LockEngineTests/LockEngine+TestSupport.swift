@@ -46,7 +46,7 @@ final class Script {
     tell(
       .acquireRequested(
         AcquireRequest(
-          session: session, request: request, name: LockName(name), waitMilliseconds: wait,
+          session: session, request: request, target: .one(LockName(name)), waitMilliseconds: wait,
           maxHoldMilliseconds: maxHold, progress: progress)))
     return request
   }
@@ -123,7 +123,7 @@ extension Effect {
   }
 
   var lostReason: LostReason? {
-    if case .notify(_, .lost(_, _, let reason, _)) = self { reason } else { nil }
+    if case .notify(_, .lost(_, _, let reason, _, _, _)) = self { reason } else { nil }
   }
 }
 
@@ -137,5 +137,5 @@ func granted(_ token: Token, othersWait: Bool = false) -> LeaseReply {
 }
 
 func queued(behind host: String = "other", for milliseconds: Int64 = 10_000, listens: Bool = true) -> LeaseReply {
-  .queued(holderHost: host, holderExpiresInMilliseconds: milliseconds, holderListens: listens)
+  .queued(holderHost: host, holderExpiresInMilliseconds: milliseconds, listeners: listens ? 1 : 0)
 }

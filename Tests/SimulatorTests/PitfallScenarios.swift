@@ -236,7 +236,7 @@ import Testing
     let release = holder.release()
     scene.world.hosts[0].resume()
     scene.wait(50)
-    guard case .notification(.lost(_, _, .leaseExpired, 0))? = holder.heard.dropFirst().first else {
+    guard case .notification(.lost(_, _, .leaseExpired, 0, _, _))? = holder.heard.dropFirst().first else {
       Issue.record("\(holder.heard)")
       return
     }

@@ -71,7 +71,7 @@ struct Scenario {
 
 extension SimulatedClient {
   var wasToldLost: LostReason? {
-    for case .notification(.lost(_, _, let reason, _)) in heard { return reason }
+    for case .notification(.lost(_, _, let reason, _, _, _)) in heard { return reason }
     return nil
   }
 }

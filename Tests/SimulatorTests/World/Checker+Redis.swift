@@ -101,17 +101,20 @@ extension Checker {
   func leaseReplied(_ host: SimulatedHost, _ command: LeaseCommand, sentAt: BootInstant, _ reply: LeaseReply) {
     let end = sentAt.adding(milliseconds: world.plan.leaseMilliseconds)
     switch (command, reply) {
-    case (.acquire(let name, _, _, _, _), .granted(let grant)):
+    case (.acquire(let name, _, _, _, _, _), .granted(let grant)):
       extend(host, name, end)
       if grant.othersWait { world.mark("granted while others wait") }
     case (.renew(let list), .renewed(let results)):
       for (lease, isMine) in zip(list, results) {
         if isMine { extend(host, lease.name, end) } else { world.mark("renewal finds the lease gone") }
       }
-    case (.acquire, .queued(_, _, let listens)): world.mark(listens ? "queued" : "queued behind a host that is gone")
+    case (.acquire, .queued(_, _, let listeners)):
+      world.mark(listeners > 0 ? "queued" : "queued behind a host that is gone")
     case (.acquire, .foreign): world.mark("foreign holder")
     case (_, .failed): world.mark("Redis refused")
-    case (.acquire, _), (.release, _), (.renew, _), (.answerInUse, _), (.heartbeat, _): break
+    case (.acquire, _), (.release, _), (.renew, _), (.answerInUse, _), (.heartbeat, _), (.downgrade, _), (.look, _),
+      (.tell, _):
+      break
     }
     if case .heartbeat = command { world.mark("heartbeat") }
   }
@@ -123,14 +126,15 @@ extension Checker {
       if let lastAnsweredSentAt {
         extend(host, name, lastAnsweredSentAt.adding(milliseconds: world.plan.leaseMilliseconds))
       }
-    case .contended(_, _, _, let isTry, _): world.mark(isTry ? "contended by a try" : "contended")
+    case .told: world.mark("told by another host")
+    case .contended(_, _, _, let isTry, _, _): world.mark(isTry ? "contended by a try" : "contended")
     case .inUse: world.mark("in use")
     }
   }
 
   /// The engine has taken a push in. What it did before that, for what had come due, does not count against it.
   func pushTaken(_ host: SimulatedHost, _ push: LeasePush) {
-    guard case .contended(let name, let attempt, _, _, _) = push, let index = index(of: name) else { return }
+    guard case .contended(let name, let attempt, _, _, _, _) = push, let index = index(of: name) else { return }
     switch host.engine.snapshot(of: name, waitersMax: 0, now: host.bootNow)?.leaseState {
     case .held, .idle: break
     // The message that granted the lease was lost; the host does not know yet that it is the holder.

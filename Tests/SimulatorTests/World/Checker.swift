@@ -166,7 +166,8 @@ final class Checker {
 
   func notified(_ host: SimulatedHost, _ session: SessionID, _ notification: Notification) {
     switch notification {
-    case .lost(let name, let token, let reason, let grace):
+    case .contended, .transferred: break
+    case .lost(let name, let token, let reason, let grace, _, _):
       if session == closingSession { return }
       guard
         let at = beliefs.firstIndex(where: {
@@ -208,7 +209,7 @@ final class Checker {
     switch reply {
     case .refused(.timeout) where waited < wait:
       world.fail("a request with a limit of \(wait) ms timed out after \(waited) ms")
-    case .acquired, .released, .extended, .cancelled, .refused: break
+    case .acquired, .acquiredSeveral, .released, .extended, .downgraded, .transferred, .cancelled, .refused: break
     }
   }
 
@@ -226,7 +227,8 @@ final class Checker {
     case .unavailable: if world.isCalm { world.fail("Redis is said to be unavailable, and is not") }
     case .wrongType: if !world.plan.faults.contains(.wrongType) { world.fail("no key has a wrong type") }
     case .cancelled, .shuttingDown: break
-    case .notHeld, .lost, .limit: world.fail("an acquire was refused with \(refusal)")
+    case .notHeld, .lost, .limit, .modeConflict, .deadlock, .noSuchSession:
+      world.fail("an acquire was refused with \(refusal)")
     }
   }
 

@@ -65,7 +65,7 @@ final class SimulatedClient {
     waits.append((RequestID(world.newID()), name))
     let request = waits[waits.count - 1].request
     let wish = AcquireRequest(
-      session: session, request: request, name: world.checker.names[name], waitMilliseconds: waitMilliseconds,
+      session: session, request: request, target: .one(world.checker.names[name]), waitMilliseconds: waitMilliseconds,
       maxHoldMilliseconds: maxHoldMilliseconds, progress: progress)
     issue(request, .acquire(name: name, waitMilliseconds: waitMilliseconds), .acquireRequested(wish))
     return request
@@ -126,7 +126,7 @@ final class SimulatedClient {
 
   func notified(_ notification: Notification) {
     if world.isScripted { heard.append(.notification(notification)) }
-    if case .lost(let name, let token, _, _) = notification {
+    if case .lost(let name, let token, _, _, _, _) = notification {
       holds.removeAll { $0.token == token && world.checker.names[$0.name] == name }
     }
   }

@@ -157,6 +157,7 @@ final class SimulatedHost {
       world.trace("host \(index): notify session \(session.rawValue): \(notification)")
       world.checker.notified(self, session, notification)
       world.clientNotified(session, notification)
+    case .observed: break
     case .shutdownCompleted:
       world.trace("host \(index) has shut down")
       world.checker.shutDown(self)
@@ -355,10 +356,11 @@ final class SimulatedHost {
   private static func brief(_ event: Event) -> String {
     switch event {
     case .acquireRequested(let request):
-      "acquire \(request.name) by session \(request.session.rawValue), request \(request.request.rawValue), wait "
+      "acquire \(request.target) by session \(request.session.rawValue), request \(request.request.rawValue), wait "
         + "\(request.waitMilliseconds.map(String.init) ?? "for ever")"
-    case .sessionOpened, .sessionClosed, .releaseRequested, .extendRequested, .cancelRequested, .linkUp, .linkDown,
-      .commandSent, .replyReceived, .pushReceived, .timerFired, .shutdownRequested:
+    case .sessionOpened, .sessionDescribed, .sessionClosed, .releaseRequested, .extendRequested, .downgradeRequested,
+      .transferRequested, .breakRequested, .cancelRequested, .linkUp, .linkDown, .commandSent, .replyReceived,
+      .pushReceived, .timerFired, .shutdownRequested:
       "\(event)"
     }
   }

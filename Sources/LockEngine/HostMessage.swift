@@ -1,0 +1,78 @@
+// What hosts say to each other through their inboxes, without any part of the store's: the search for deadlocks that
+// cross hosts.
+//
+// Whoever changes a case here changes Sources/RedisProtocol/HostMessageCodec.swift with it.
+
+/// A message from one host to another.
+public enum HostMessage: Hashable, Sendable {
+  /// Follow a chain of waits further: `path` has come to a wait for `name`, which the receiver may hold or wait for.
+  case probe(DeadlockProbe)
+  /// The chain that began at the receiver has come back to where it began.
+  case cycle(DeadlockProbe)
+  /// The receiver's wait `request` is the youngest of a cycle that was seen twice.
+  case victim(request: UInt64, path: [DeadlockStep])
+}
+
+/// A chain of waits that is being followed from host to host.
+public struct DeadlockProbe: Hashable, Sendable {
+  /// The inbox of the host where it began.
+  public var origin: String
+  /// That host's number for it.
+  public var number: UInt64
+  /// The lock that the last of `path` waits for.
+  public var name: LockName
+  /// The waits it has come along, from the first one on.
+  public var path: [DeadlockStep]
+
+  /// A chain.
+  public init(origin: String, number: UInt64, name: LockName, path: [DeadlockStep]) {
+    self.origin = origin
+    self.number = number
+    self.name = name
+    self.path = path
+  }
+}
+
+/// One link of a chain of waits: somebody who holds what the one before it waits for, and waits itself.
+public struct DeadlockStep: Hashable, Sendable {
+  /// The host, as others see it.
+  public var host: String
+  /// Its inbox.
+  public var inbox: String
+  /// The session that waits.
+  public var session: UInt64
+  /// The request that waits, which is what makes this link the same one when it is seen again.
+  public var request: UInt64
+  /// The process behind the session, where it is known.
+  public var pid: Int32?
+  /// Its command, where it is known.
+  public var command: String?
+  /// The owner that the client named.
+  public var owner: String?
+  /// What it waits for.
+  public var waitsFor: LockName
+  /// What it holds that the one before it waits for; nil where it only stands ahead of it in a queue, and in the first.
+  public var holds: LockName?
+  /// The token of that hold; 0 where there is none.
+  public var token: Token
+  /// For how long it has waited, in milliseconds, when it was looked at.
+  public var waitedMilliseconds: Int64
+
+  /// A link.
+  public init(
+    host: String, inbox: String, session: UInt64, request: UInt64, pid: Int32?, command: String?, owner: String?,
+    waitsFor: LockName, holds: LockName?, token: Token, waitedMilliseconds: Int64
+  ) {
+    self.host = host
+    self.inbox = inbox
+    self.session = session
+    self.request = request
+    self.pid = pid
+    self.command = command
+    self.owner = owner
+    self.waitsFor = waitsFor
+    self.holds = holds
+    self.token = token
+    self.waitedMilliseconds = waitedMilliseconds
+  }
+}
