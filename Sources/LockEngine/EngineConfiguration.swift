@@ -10,6 +10,10 @@ public struct EngineConfiguration: Equatable, Sendable {
 
   /// Where the host leases come from.
   public var tier: Tier
+  /// This host's name, as others see it.
+  public var host: String
+  /// Where other hosts reach this one; no two daemons have the same.
+  public var inbox: String
   /// The lengths of a lease's stages.
   public var timeline: LeaseTimeline
   /// How long a lease that nobody uses stays here, in milliseconds, when this host came back to its name within that
@@ -44,9 +48,11 @@ public struct EngineConfiguration: Equatable, Sendable {
     cohortMilliseconds: Int64 = 50, storeTimeoutMilliseconds: Int64 = 2_000, inUseTimeoutMilliseconds: Int64 = 500,
     foreignPollMilliseconds: Int64 = 100, waitsPerSessionMax: Int = 128, holdsPerSessionMax: Int = 65_536,
     waitsPerUIDMax: Int = 100_000, holdsPerUIDMax: Int = 1_000_000, waitersPerLockMax: Int = 100_000,
-    renewalBatchMax: Int = 500
+    renewalBatchMax: Int = 500, host: String = "", inbox: String = ""
   ) {
     self.tier = tier
+    self.host = host
+    self.inbox = inbox
     self.timeline = LeaseTimeline(leaseMilliseconds: leaseMilliseconds)
     self.lingerMilliseconds = lingerMilliseconds
     self.cohortHandoversMax = cohortHandoversMax

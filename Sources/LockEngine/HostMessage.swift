@@ -7,8 +7,6 @@
 public enum HostMessage: Hashable, Sendable {
   /// Follow a chain of waits further: `path` has come to a wait for `name`, which the receiver may hold or wait for.
   case probe(DeadlockProbe)
-  /// The chain that began at the receiver has come back to where it began.
-  case cycle(DeadlockProbe)
   /// The receiver's wait `request` is the youngest of a cycle that was seen twice.
   case victim(request: UInt64, path: [DeadlockStep])
 }

@@ -9,11 +9,17 @@ enum Deadline {
   /// The store is to be asked again.
   case recheck(LockRecord)
   /// A lease that nobody used has lingered long enough.
-  case idle(LockRecord)
-  /// Waiters want to hear their place.
+  case idle(LeaseSlot)
+  /// Waiters want to hear their place, or holders who waits.
   case progress(LockRecord)
   /// A release that the store refused is to be repeated.
   case repeatRelease(LockRecord, attempt: UInt64)
+  /// The store is to be told again to let others share a lease.
+  case share(LeaseSlot)
+  /// It may be looked again whether other hosts wait for a lease.
+  case look(LeaseSlot)
+  /// The search for a deadlock through other hosts is to be made again.
+  case search(Waiter)
   /// The link has been silent while a push is waited for.
   case heartbeat
 
@@ -22,9 +28,12 @@ enum Deadline {
     case .wait(let waiter): !waiter.isOver && waiter.deadline == moment
     case .maxHold(let hold): !hold.isOver && hold.endsAt == moment
     case .recheck(let lock): lock.recheckAt == moment
-    case .idle(let lock): if case .held(let lease) = lock.lease { lease.idleUntil == moment } else { false }
+    case .idle(let lease): lease.stage == .held && lease.idleUntil == moment
     case .progress(let lock): lock.progressAt == moment
-    case .repeatRelease(let lock, let attempt): lock.unconfirmedRelease?.attempt == attempt
+    case .repeatRelease(let lock, let attempt): lock.unconfirmedReleases.contains { $0.attempt == attempt }
+    case .share(let lease): lease.stage == .held && lease.isSharingUnconfirmed
+    case .look(let lease): lease.stage == .held && lease.lookAt == moment
+    case .search(let waiter): !waiter.isOver && waiter.search?.at == moment
     case .heartbeat: true
     }
   }
@@ -34,31 +43,30 @@ extension LockEngine {
   /// Does everything that has come due. Leases end first, all of them: whoever lost a lock hears of it before anybody
   /// hears anything else.
   func fireDeadlines(now: BootInstant) {
-    while let (_, item) = leaseEnds.popDue(now) { leaseEnded(item.lock, attempt: item.attempt, now: now) }
+    while let (_, lease) = leaseEnds.popDue(now) { leaseEnded(lease, now: now) }
     if let due = renewals.earliest, due <= now, linkIsUp { renewDue(now: now) }
     while let (moment, deadline) = deadlines.popDue(now) {
       guard deadline.meansSomething(at: moment) else { continue }
       fire(deadline, now: now)
     }
-    leaseEnds.compact { _, item in item.lock.lease.attempt == item.attempt }
-    renewals.compact { _, item in item.lock.lease.attempt == item.attempt }
+    leaseEnds.compact { _, lease in lease.stage == .held || lease.stage == .lost }
+    renewals.compact { _, lease in lease.stage == .held }
     deadlines.compact { moment, deadline in deadline.meansSomething(at: moment) }
   }
 
-  private func leaseEnded(_ lock: LockRecord, attempt: UInt64, now: BootInstant) {
-    switch lock.lease {
-    case .held(let lease) where lease.attempt == attempt:
-      guard lease.validUntil <= now else { return leaseEnds.push((lock, attempt), at: lease.validUntil) }
+  private func leaseEnded(_ lease: LeaseSlot, now: BootInstant) {
+    switch lease.stage {
+    case .held:
+      guard lease.validUntil <= now else { return leaseEnds.push(lease, at: lease.validUntil) }
       counters.leasesLost += 1
-      setLease(lock, .lost(attempt: attempt, graceEnds: lease.graceEnds, firstUnused: lease.nextToken))
-      if let hold = lock.hold { lose(hold, reason: .leaseExpired, graceEnds: lease.graceEnds, now: now) }
-      leaseEnds.push((lock, attempt), at: max(lease.graceEnds, now))
-    case .lost(let lost, _, let firstUnused) where lost == attempt:
+      lease.stage = .lost
+      loseHolds(under: lease, reason: .leaseExpired, graceEnds: lease.graceEnds, now: now)
+      leaseEnds.push(lease, at: max(lease.graceEnds, now))
+    case .lost:
       // The key has expired, or is about to; should it be there still, it is of no use to anybody.
-      setLease(lock, .none)
-      sendRelease(lock, attempt: attempt, firstUnused: firstUnused, now: now)
-      advance(lock, now: now)
-    case .none, .asking, .queued, .held, .lost:
+      giveBack(lease, now: now)
+      advance(lease.lock, now: now)
+    case .asking, .queued, .over:
       break
     }
   }
@@ -66,38 +74,50 @@ extension LockEngine {
   private func fire(_ deadline: Deadline, now: BootInstant) {
     switch deadline {
     case .wait(let waiter):
-      let lock = waiter.lock
-      if waiter.isTry {
-        refuse(waiter, waiter.knowsHolder ? .busy(holderSummary(of: lock)) : .unavailable(nil), now: now)
-      } else {
-        let isKnown = storeIsUsable && lock.storeRefusal == nil
-        refuse(waiter, isKnown ? .timeout(holderSummary(of: lock)) : .unavailable(lock.storeRefusal), now: now)
-      }
-      if lock.isUnused { advance(lock, now: now) }
+      waitEnded(waiter, now: now)
     case .maxHold(let hold):
       lose(hold, reason: .maxHold, graceEnds: nil, now: now)
       advance(hold.lock, now: now)
     case .recheck(let lock):
       lock.recheckAt = nil
-      if lock.lease.isWaited && !lock.isUnused { ask(lock, now: now) }
-    case .idle(let lock):
-      if case .held(var lease) = lock.lease, lock.isUnused {
-        lease.idleUntil = nil
-        giveBack(lock, lease, now: now)
-        dropIfUnused(lock)
+      if let wanted = lock.wanted, !lock.queue.isEmpty { ask(wanted, now: now) }
+    case .idle(let lease):
+      lease.idleUntil = nil
+      if lease.holdCount == 0, lease.lock.queue.isEmpty {
+        giveBack(lease, now: now)
+        dropIfUnused(lease.lock)
       }
     case .progress(let lock):
       lock.progressAt = nil
       tellProgress(lock, now: now)
-    case .repeatRelease(let lock, _):
-      repeatRelease(lock, now: now)
+    case .repeatRelease(let lock, let attempt):
+      repeatRelease(of: lock, attempt: attempt, now: now)
+    case .share(let lease):
+      share(lease, now: now)
+    case .look(let lease):
+      lease.lookAt = nil
+      if !lease.lock.queue.isEmpty { advance(lease.lock, now: now) }
+    case .search(let waiter):
+      searchDeadlock(of: waiter, now: now)
     case .heartbeat:
       heartbeatAt = nil
-      guard linkIsUp, waitedLeases > 0 else { return }
+      guard linkIsUp, wantedLeases > 0 else { return }
       if let last = lastSentAt, now >= last.adding(milliseconds: timeline.heartbeatMilliseconds) {
         send(.heartbeat, .other, now: now)
       }
       armHeartbeat(now: now)
     }
+  }
+
+  private func waitEnded(_ waiter: Waiter, now: BootInstant) {
+    let lock = waiter.lock
+    if waiter.isTry {
+      refuse(waiter, waiter.knowsHolder ? .busy(holderSummary(of: lock)) : .unavailable(nil), now: now)
+    } else {
+      let isKnown = storeIsUsable && lock.storeRefusal == nil
+      refuse(waiter, isKnown ? .timeout(holderSummary(of: lock)) : .unavailable(lock.storeRefusal), now: now)
+    }
+    // Whoever was behind it may fit where it did not.
+    advance(lock, now: now)
   }
 }

@@ -3,150 +3,248 @@
 extension LockEngine {
   /// Brings a lock as far as it can go by itself. Called after every change to it.
   func advance(_ lock: LockRecord, now: BootInstant) {
-    guard lock.hold == nil else { return }
-    guard let waiter = lock.queue.first else { return settle(lock, now: now) }
-    switch lock.lease {
-    case .held(let lease):
-      switch admission(under: lease, now: now) {
-      case .now:
-        grant(waiter, now: now)
-      case .afterRenewal:
-        break
-      case .withNewLease:
-        giveBack(lock, lease, now: now)
-        ask(lock, now: now)
+    while let waiter = lock.queue.first {
+      let mode = waiter.request.mode
+      guard lock.hasRoom(for: mode) else { return refuseTries(of: lock, upToAsk: .max, now: now) }
+      if isLocal {
+        grant(waiter, under: nil, now: now)
+        continue
       }
-    case .none:
-      if isLocal { return grant(waiter, now: now) }
-      ask(lock, now: now)
-    case .asking(_, let wasSent):
-      if !wasSent && lock.recheckAt == nil { ask(lock, now: now) }
-    case .queued, .lost:
-      break
+      switch admission(to: lock, in: mode, now: now) {
+      case .now(let lease):
+        grant(waiter, under: lease, now: now)
+      case .withNewLease(let lease):
+        guard lease.holdCount == 0 else {
+          shareIfOthersWant(lock, now: now)
+          lookWhetherOthersWait(lease, now: now)
+          return refuseTries(of: lock, upToAsk: .max, now: now)
+        }
+        giveBack(lease, now: now)
+      case .afterRenewal, .afterGrace:
+        return
+      case .afterRelease:
+        return refuseTries(of: lock, upToAsk: .max, now: now)
+      case .afterAsking:
+        return want(mode, of: lock, now: now)
+      }
     }
+    settle(lock, now: now)
   }
 
-  /// What becomes of a lock that nobody here holds or waits for.
+  /// Sees to it that the store is asked for what the first waiter needs.
+  private func want(_ mode: HoldMode, of lock: LockRecord, now: BootInstant) {
+    if let wanted = lock.wanted {
+      // Whoever gets the exclusive lease can share it.
+      if wanted.mode == mode || (wanted.mode == .exclusive && mode == .shared) {
+        if !wanted.wasSent && lock.recheckAt == nil { ask(wanted, now: now) }
+        return
+      }
+      giveUp(wanted, now: now)
+    }
+    ask(newLease(of: lock, in: mode, now: now), now: now)
+  }
+
+  /// What becomes of what this host has of a lock and nobody here holds or waits for.
   private func settle(_ lock: LockRecord, now: BootInstant) {
-    switch lock.lease {
-    case .none, .lost:
-      break
-    case .asking(let attempt, let wasSent):
-      if wasSent { sendRelease(lock, attempt: attempt, firstUnused: nil, now: now) }
-      setLease(lock, .none)
-    case .queued(let attempt):
-      sendRelease(lock, attempt: attempt, firstUnused: nil, now: now)
-      setLease(lock, .none)
-    case .held(var lease):
-      let linger = configuration.lingerMilliseconds
+    if let wanted = lock.wanted { giveUp(wanted, now: now) }
+    for lease in lock.leases where lease.stage == .held && lease.holdCount == 0 {
+      let linger = lease.isPermit ? 0 : configuration.lingerMilliseconds
       let isWorthKeeping = linger > 0 && (lock.cameBack || lease.grants > 1)
       if !isWorthKeeping || lease.contendedSince != nil || isShuttingDown {
         recentReleases.insert(lock.name, now: now)
-        giveBack(lock, lease, now: now)
+        giveBack(lease, now: now)
       } else if lease.idleUntil == nil {
         let until = now.adding(milliseconds: linger)
         lease.idleUntil = until
-        setLease(lock, .held(lease))
-        deadlines.push(.idle(lock), at: until)
+        deadlines.push(.idle(lease), at: until)
       }
     }
-    if lock.isUnused, case .none = lock.lease { lock.recheckAt = nil }
+    shareIfOthersWant(lock, now: now)
+    lock.recheckAt = nil
     dropIfUnused(lock)
   }
 
-  /// When a lock whose lease this host has can go to a client here.
-  private enum Admission {
-    case now
+  // MARK: Admission
+
+  /// When a lock that has room here can go to a client here.
+  enum Admission {
+    case now(LeaseSlot)
     /// What is left of the lease is hardly worth having, or it is not known whether the store still has it. A renewal is
     /// under way, or the lease ends.
     case afterRenewal
+    /// A lost lease could still be in use.
+    case afterGrace
+    /// This host has all there is, and all of it is in use.
+    case afterRelease
+    /// The lease is of no use (any more): it goes back, as soon as nobody here holds anything under it.
+    case withNewLease(LeaseSlot)
     /// It goes through the store's queue first.
-    case withNewLease
+    case afterAsking
+  }
+
+  func admission(to lock: LockRecord, in mode: HoldMode, now: BootInstant) -> Admission {
+    switch mode {
+    case .exclusive, .shared: admission(toLock: lock, in: mode, now: now)
+    case .permit(let capacity): admission(toSemaphore: lock, capacity: capacity, now: now)
+    }
+  }
+
+  private func admission(toLock lock: LockRecord, in mode: HoldMode, now: BootInstant) -> Admission {
+    guard let lease = lock.leases.first else { return .afterAsking }
+    if lease.stage == .lost { return .afterGrace }
+    if lease.isPermit || (mode == .exclusive && lease.mode == .shared) { return .withNewLease(lease) }
+    return admission(under: lease, now: now)
+  }
+
+  private func admission(toSemaphore lock: LockRecord, capacity: Int64, now: BootInstant) -> Admission {
+    var isRenewing = false
+    for lease in lock.leases where lease.holdCount == 0 {
+      switch lease.stage {
+      case .lost:
+        if !lease.isPermit { return .afterGrace }
+      case .held:
+        if lease.mode != .permit(of: capacity) { return .withNewLease(lease) }
+        switch admission(under: lease, now: now) {
+        case .now(let lease): return .now(lease)
+        case .withNewLease(let lease): return .withNewLease(lease)
+        case .afterRenewal: isRenewing = true
+        case .afterGrace, .afterRelease, .afterAsking: break
+        }
+      case .asking, .queued, .over: break
+      }
+    }
+    if isRenewing { return .afterRenewal }
+    return lock.leases.count >= capacity ? .afterRelease : .afterAsking
   }
 
   /// While another host waits, a lock goes from client to client only so often and so long; but at least once, or two
   /// hosts could hand it to and fro without anybody getting it.
-  private func admission(under lease: HeldLease, now: BootInstant) -> Admission {
-    guard now < lease.validUntil, lease.nextToken < lease.tokenEnd else { return .withNewLease }
+  private func admission(under lease: LeaseSlot, now: BootInstant) -> Admission {
+    guard now < lease.validUntil, lease.nextToken < lease.tokenEnd else { return .withNewLease(lease) }
     if let since = lease.contendedSince, lease.grants > 0 {
       guard lease.grantsWhileContended < configuration.cohortHandoversMax,
         now < since.adding(milliseconds: configuration.cohortMilliseconds)
-      else { return .withNewLease }
+      else { return .withNewLease(lease) }
     }
     let isWorthHaving = now.adding(milliseconds: timeline.grantWorthMilliseconds) <= lease.validUntil
-    return isWorthHaving && !lease.isInDoubt ? .now : .afterRenewal
+    return isWorthHaving && !lease.isInDoubt ? .now(lease) : .afterRenewal
   }
 
-  /// Whether this host can give out a lock that nobody here holds or waits for, without a word to the store.
-  func mayGrantAtOnce(_ lock: LockRecord, now: BootInstant) -> Bool {
-    switch lock.lease {
-    case .held(let lease): admission(under: lease, now: now) == .now
-    case .none: isLocal
-    case .asking, .queued, .lost: false
+  /// Takes a lock for a request that nobody is ahead of, if that needs no word to the store; nil when it does.
+  func grantAtOnce(
+    _ request: AcquireRequest, _ lock: LockRecord, to session: SessionRecord, several: SeveralRequest?,
+    now: BootInstant
+  ) -> Hold? {
+    guard lock.queue.isEmpty, lock.hasRoom(for: request.mode) else { return nil }
+    if isLocal { return grant(request, lock, to: session, under: nil, several: several, now: now) }
+    guard case .now(let lease) = admission(to: lock, in: request.mode, now: now) else { return nil }
+    return grant(request, lock, to: session, under: lease, several: several, now: now)
+  }
+
+  // MARK: Holds
+
+  private func grant(_ waiter: Waiter, under lease: LeaseSlot?, now: BootInstant) {
+    remove(waiter, now: now)
+    guard let session = sessions[waiter.request.session] else { return }
+    let hold = grant(
+      waiter.request, waiter.lock, to: session, under: lease, several: waiter.several, now: now)
+    if waiter.several == nil {
+      reply(to: waiter.request, with: hold, waitedMilliseconds: now.milliseconds(since: waiter.since), now: now)
     }
   }
 
-  private func grant(_ waiter: Waiter, now: BootInstant) {
-    remove(waiter, now: now)
-    guard let session = sessions[waiter.request.session] else { return }
-    grant(waiter.request, waiter.lock, to: session, since: waiter.since, now: now)
-  }
-
-  func grant(
-    _ request: AcquireRequest, _ lock: LockRecord, to session: SessionRecord, since: BootInstant, now: BootInstant
-  ) {
+  private func grant(
+    _ request: AcquireRequest, _ lock: LockRecord, to session: SessionRecord, under lease: LeaseSlot?,
+    several: SeveralRequest?, now: BootInstant
+  ) -> Hold {
     let token: Token
-    var validMilliseconds: Int64?
-    if case .held(var lease) = lock.lease {
+    if let lease {
       token = lease.nextToken
       lease.nextToken += 1
       if lease.grants > 0 { counters.grantsWithoutStore += 1 }
       lease.grants += 1
       if lease.contendedSince != nil { lease.grantsWhileContended += 1 }
       lease.idleUntil = nil
-      validMilliseconds = lease.validUntil.milliseconds(since: now)
-      setLease(lock, .held(lease))
     } else {
       token = nextLocalToken
       nextLocalToken += 1
       counters.grantsWithoutStore += 1
     }
-    lock.tokenFloor = max(lock.tokenFloor, token)
     counters.grants += 1
-    let hold = Hold(
-      session: request.session, lock: lock, token: token, since: now, meta: request.meta,
-      endsAt: request.maxHoldMilliseconds.map { now.adding(milliseconds: $0) })
-    lock.hold = hold
+    let hold = Hold(request, lock: lock, token: token, lease: lease, since: now)
+    add(hold, to: session)
+    if let several {
+      hold.several = several
+      several.waiter = nil
+      several.taken.append((hold, false))
+      makeReady(several)
+    } else {
+      limit(hold, milliseconds: request.maxHoldMilliseconds, now: now)
+    }
+    observe(lock, .acquired(hold.session, token, hold.mode))
+    return hold
+  }
+
+  func add(_ hold: Hold, to session: SessionRecord) {
+    hold.lock.tokenFloor = max(hold.lock.tokenFloor, hold.token)
+    hold.lock.add(hold)
+    session.add(hold)
     heldCount += 1
-    session.holds[lock.name] = hold
+  }
+
+  /// Sets when a hold ends by itself, counted from now; nil: never.
+  func limit(_ hold: Hold, milliseconds: Int64?, now: BootInstant) {
+    hold.endsAt = milliseconds.map { now.adding(milliseconds: $0) }
     if let end = hold.endsAt { deadlines.push(.maxHold(hold), at: end) }
+  }
+
+  func reply(to request: AcquireRequest, with hold: Hold, waitedMilliseconds: Int64, now: BootInstant) {
     effects.append(
       .reply(
         request.session, request.request,
         .acquired(
           Acquired(
-            name: lock.name, token: token, waitedMilliseconds: now.milliseconds(since: since),
-            validMilliseconds: validMilliseconds))))
-    refuseTries(of: lock, upToAsk: .max, now: now)
+            name: hold.lock.name, token: hold.token, mode: hold.mode, waitedMilliseconds: waitedMilliseconds,
+            validMilliseconds: hold.lease.map { $0.validUntil.milliseconds(since: now) }))))
   }
 
-  /// Takes a hold away from its session, without telling anybody.
+  /// Takes a hold away from its session, without telling anybody. The caller advances the lock.
   func end(_ hold: Hold) {
     hold.isOver = true
-    hold.lock.hold = nil
+    hold.lock.remove(hold)
     heldCount -= 1
-    sessions[hold.session]?.holds[hold.lock.name] = nil
+    sessions[hold.session]?.remove(hold)
   }
 
-  /// Ends a hold against its session's will.
-  func lose(_ hold: Hold, reason: LostReason, graceEnds: BootInstant?, now: BootInstant) {
+  /// Ends a hold against its session's will. The caller advances the lock.
+  func lose(_ hold: Hold, reason: LostReason, graceEnds: BootInstant?, detail: String? = nil, now: BootInstant) {
     end(hold)
-    sessions[hold.session]?.remember(loss: hold.lock.name, hold.token, reason)
     counters.lost += 1
+    observe(hold.lock, .lost(hold.session, hold.token, reason))
+    if let several = hold.several {
+      // Its client was never told that it has it.
+      return restart(several, now: now)
+    }
+    sessions[hold.session]?.remember(loss: hold.lock.name, hold.token, reason)
     let grace = graceEnds.map { max(0, $0.milliseconds(since: now)) } ?? 0
     effects.append(
       .notify(
-        hold.session, .lost(name: hold.lock.name, token: hold.token, reason: reason, graceMilliseconds: grace)))
+        hold.session,
+        .lost(
+          name: hold.lock.name, token: hold.token, reason: reason, graceMilliseconds: grace, onLost: hold.onLost,
+          detail: detail)))
+  }
+
+  // MARK: Waiters
+
+  func enqueue(_ waiter: Waiter, of session: SessionRecord) {
+    let lock = waiter.lock
+    lock.queue.append(waiter)
+    waitingCount += 1
+    session.waits[waiter.request.request] = waiter
+    session.user?.waits += 1
+    if waiter.request.progress { lock.progressWaiters += 1 }
+    if !waiter.isTry { observe(lock, .waiting(waiter.request.session, waiters: lock.queue.count)) }
   }
 
   /// Takes a waiter out of its queue, without answering it.
@@ -154,7 +252,10 @@ extension LockEngine {
     let lock = waiter.lock
     lock.queue.remove(waiter)
     waitingCount -= 1
-    sessions[waiter.request.session]?.waits[waiter.request.request] = nil
+    if let session = sessions[waiter.request.session] {
+      session.waits[waiter.request.request] = nil
+      session.user?.waits -= 1
+    }
     if waiter.request.progress { lock.progressWaiters -= 1 }
     progressChanged(lock, now: now)
   }
@@ -162,14 +263,20 @@ extension LockEngine {
   /// Answers a waiter without success. The caller advances the lock.
   func refuse(_ waiter: Waiter, _ refusal: Refusal, now: BootInstant) {
     remove(waiter, now: now)
+    if !waiter.isTry { observe(waiter.lock, .gaveUp(waiter.request.session, waiters: waiter.lock.queue.count)) }
+    if let several = waiter.several { return abandon(several, refusal, now: now) }
+    refuse(waiter.request, refusal)
+  }
+
+  func refuse(_ request: AcquireRequest, _ refusal: Refusal) {
     switch refusal {
     case .timeout: counters.timeouts += 1
     case .busy: counters.busy += 1
-    case .cancelled, .notHeld, .lost, .unavailable, .wrongType, .limit, .shuttingDown, .modeConflict, .deadlock,
-      .noSuchSession:
+    case .deadlock: counters.deadlocks += 1
+    case .cancelled, .notHeld, .lost, .unavailable, .wrongType, .limit, .shuttingDown, .modeConflict, .noSuchSession:
       break
     }
-    effects.append(.reply(waiter.request.session, waiter.request.request, .refused(refusal)))
+    effects.append(.reply(request.session, request.request, .refused(refusal)))
   }
 
   /// Answers the tries whose question is settled: somebody has the lock.
@@ -177,7 +284,7 @@ extension LockEngine {
     let settled = lock.queue.tries.filter { $0.ask <= ask }
     guard !settled.isEmpty else { return }
     let holder = holderSummary(of: lock)
-    for waiter in settled { refuse(waiter, .busy(holder), now: now) }
+    for waiter in settled where !waiter.isOver { refuse(waiter, .busy(holder), now: now) }
   }
 
   // MARK: Who has it
@@ -193,41 +300,14 @@ extension LockEngine {
   var storeIsUsable: Bool { isLocal || linkIsUp }
 
   func holderSummary(of lock: LockRecord) -> HolderSummary {
-    if let hold = lock.hold { return .local(hold.session, hold.token) }
-    if case .queued = lock.lease { return lock.remoteHolder }
-    return .unknown
+    var summary = lock.wanted?.stage == .queued ? lock.remoteHolder : .unknown
+    summary.local = lock.holdsInOrder.prefix(HolderSummary.localMax).map {
+      .init(session: $0.session, token: $0.token)
+    }
+    return summary
   }
 
   func isKnownToBeTaken(_ lock: LockRecord) -> Bool {
-    if lock.hold != nil { return true }
-    if case .queued = lock.lease { return true }
-    return false
-  }
-
-  // MARK: Progress
-
-  /// The order of the queue changed; those who want to know are told, at most once a second.
-  func progressChanged(_ lock: LockRecord, now: BootInstant) {
-    guard lock.progressWaiters > 0, lock.progressAt == nil else { return }
-    let earliest = lock.lastProgressAt?.adding(milliseconds: 1000) ?? now
-    let moment = max(now, earliest)
-    lock.progressAt = moment
-    deadlines.push(.progress(lock), at: moment)
-  }
-
-  func tellProgress(_ lock: LockRecord, now: BootInstant) {
-    guard lock.progressWaiters > 0 else { return }
-    lock.lastProgressAt = now
-    let holder = holderSummary(of: lock)
-    var position = 0
-    for waiter in lock.queue.live {
-      position += 1
-      guard waiter.request.progress, waiter.toldPosition != position else { continue }
-      waiter.toldPosition = position
-      effects.append(
-        .notify(
-          waiter.request.session,
-          .waiting(request: waiter.request.request, name: lock.name, position: position, holder: holder)))
-    }
+    !lock.holds.isEmpty || lock.wanted?.stage == .queued
   }
 }

@@ -1,43 +1,75 @@
 // What clients ask for.
 
 extension LockEngine {
+  // MARK: Acquire
+
   func acquireRequested(_ request: AcquireRequest, now: BootInstant) {
     guard let session = sessions[request.session] else { return }
-    guard case .one(let name) = request.target, request.mode == .exclusive else {
-      return effects.append(.reply(request.session, request.request, .refused(.modeConflict(.exclusive))))
+    if isShuttingDown { return refuse(request, .shuttingDown) }
+    switch request.target {
+    case .one(let name):
+      if let limit = limitMet(by: session, names: 1) { return refuse(request, .limit(limit)) }
+      acquire(name, request, for: session, now: now)
+    case .several(let names):
+      if let limit = limitMet(by: session, names: names.count) { return refuse(request, .limit(limit)) }
+      acquireSeveral(names, request, now: now)
     }
-    if isShuttingDown {
-      return effects.append(.reply(request.session, request.request, .refused(.shuttingDown)))
-    }
-    if let limit = limitMet(by: session, name: name) {
-      return effects.append(.reply(request.session, request.request, .refused(.limit(limit))))
-    }
-    let lock = record(for: name)
-    if lock.hold == nil && lock.queue.isEmpty && mayGrantAtOnce(lock, now: now) {
-      return grant(request, lock, to: session, since: now, now: now)
-    }
-    let waiter = Waiter(
-      request: request, lock: lock, since: now,
-      deadline: request.waitMilliseconds.map { now.adding(milliseconds: $0) })
-    let hasOnlyTriesAhead = lock.queue.tryCount == lock.queue.count
-    lock.queue.append(waiter)
-    waitingCount += 1
-    session.waits[request.request] = waiter
-    if request.progress { lock.progressWaiters += 1 }
-    if waiter.isTry {
-      tryRequested(waiter, hasOnlyTriesAhead: hasOnlyTriesAhead, now: now)
-      return dropIfUnused(lock)
-    }
-    advance(lock, now: now)
-    guard !waiter.isOver else { return }
-    if let deadline = waiter.deadline { deadlines.push(.wait(waiter), at: deadline) }
-    if request.progress && isKnownToBeTaken(lock) { tellProgress(lock, now: now) }
   }
 
-  private func limitMet(by session: SessionRecord, name: LockName) -> LimitName? {
+  private func acquire(_ name: LockName, _ request: AcquireRequest, for session: SessionRecord, now: BootInstant) {
+    if let hold = ownHold(of: name, request, in: session) {
+      guard hold.mode == request.mode else { return refuse(request, .modeConflict(hold.mode)) }
+      hold.count += 1
+      return reply(to: request, with: hold, waitedMilliseconds: 0, now: now)
+    }
+    let lock = record(for: name)
+    if let hold = grantAtOnce(request, lock, to: session, several: nil, now: now) {
+      return reply(to: request, with: hold, waitedMilliseconds: 0, now: now)
+    }
+    let deadline = request.waitMilliseconds.map { now.adding(milliseconds: $0) }
+    wait(Waiter(request, lock: lock, since: now, deadline: deadline, several: nil), session, now: now)
+  }
+
+  /// What the owner that asks has of this lock already; nil for who names no owner.
+  func ownHold(of name: LockName, _ request: AcquireRequest, in session: SessionRecord) -> Hold? {
+    guard let owner = request.owner else { return nil }
+    return session.holds(of: name).first { $0.owner == owner && $0.several == nil }
+  }
+
+  /// Has a request wait for a lock, or refuses it where waiting is of no use.
+  func wait(_ waiter: Waiter, _ session: SessionRecord, now: BootInstant) {
+    let lock = waiter.lock
+    defer { dropIfUnused(lock) }
+    if let refusal = refusalBeforeWaiting(waiter) {
+      if let several = waiter.several { return abandon(several, refusal, now: now) }
+      return refuse(waiter.request, refusal)
+    }
+    let hasOnlyTriesAhead = lock.queue.tryCount == lock.queue.count
+    enqueue(waiter, of: session)
+    if waiter.isTry { return tryRequested(waiter, hasOnlyTriesAhead: hasOnlyTriesAhead, now: now) }
+    breakDeadlocks(of: waiter, now: now)
+    advance(lock, now: now)
+    progressChanged(lock, now: now)
+    guard !waiter.isOver else { return }
+    if let deadline = waiter.deadline { deadlines.push(.wait(waiter), at: deadline) }
+    if waiter.request.progress && isKnownToBeTaken(lock) { tellProgress(lock, now: now) }
+    armDeadlockSearch(for: waiter, now: now)
+  }
+
+  private func refusalBeforeWaiting(_ waiter: Waiter) -> Refusal? {
+    let lock = waiter.lock
+    if let held = lock.heldMode, !held.isSameKind(as: waiter.request.mode) { return .modeConflict(held) }
+    if lock.queue.count >= configuration.waitersPerLockMax { return .limit(.waitersPerLock) }
+    return nil
+  }
+
+  private func limitMet(by session: SessionRecord, names count: Int) -> LimitName? {
     if session.waits.count >= configuration.waitsPerSessionMax { return .waitsPerSession }
-    if session.holds.count + session.waits.count >= configuration.holdsPerSessionMax { return .holdsPerSession }
-    if let lock = locks[name], lock.queue.count >= configuration.waitersPerLockMax { return .waitersPerLock }
+    if session.holdCount + session.waits.count + count > configuration.holdsPerSessionMax { return .holdsPerSession }
+    if let user = session.user {
+      if user.waits >= configuration.waitsPerUIDMax { return .waitsPerUID }
+      if user.holds + user.waits + count > configuration.holdsPerUIDMax { return .holdsPerUID }
+    }
     return nil
   }
 
@@ -45,36 +77,39 @@ extension LockEngine {
   /// earlier ask may describe the lock as it was before somebody on another host was told "released".
   private func tryRequested(_ waiter: Waiter, hasOnlyTriesAhead: Bool, now: BootInstant) {
     let lock = waiter.lock
-    if lock.hold != nil || !hasOnlyTriesAhead {
-      let refusal: Refusal = lock.hold == nil && !storeIsUsable ? .unavailable(nil) : .busy(holderSummary(of: lock))
-      return refuse(waiter, refusal, now: now)
+    if !lock.hasRoom(for: waiter.request.mode) || !hasOnlyTriesAhead {
+      let isUnknown = lock.holds.isEmpty && !storeIsUsable
+      return refuse(waiter, isUnknown ? .unavailable(nil) : .busy(holderSummary(of: lock)), now: now)
     }
-    if case .lost = lock.lease { return refuse(waiter, .unavailable(nil), now: now) }
+    if lock.leases.contains(where: { $0.stage == .lost && !$0.isPermit }) {
+      return refuse(waiter, .unavailable(nil), now: now)
+    }
     advance(lock, now: now)
     guard !waiter.isOver else { return }
     guard storeIsUsable else {
       refuse(waiter, .unavailable(nil), now: now)
       return advance(lock, now: now)
     }
-    if case .held = lock.lease {
-      // A renewal decides it.
-    } else if waiter.ask == 0 {
-      ask(lock, now: now)
-    }
+    // Where nothing is wanted a renewal or the end of a grace decides it.
+    if let wanted = lock.wanted, waiter.ask == 0 { ask(wanted, now: now) }
     let deadline = now.adding(milliseconds: configuration.storeTimeoutMilliseconds)
     waiter.deadline = deadline
     deadlines.push(.wait(waiter), at: deadline)
   }
 
+  // MARK: What is held
+
   func releaseRequested(
     _ session: SessionID, _ request: RequestID, name: LockName, token: Token?, now: BootInstant
   ) {
-    guard sessions[session] != nil else { return }
-    guard let hold = hold(of: session, name: name, token: token) else {
-      return effects.append(.reply(session, request, .refused(notHeld(session, name, token))))
+    guard let hold = hold(of: session, request, name: name, token: token) else { return }
+    if hold.count > 1 {
+      hold.count -= 1
+      return effects.append(.reply(session, request, .released(name: name, token: hold.token, remaining: hold.count)))
     }
     end(hold)
     effects.append(.reply(session, request, .released(name: name, token: hold.token, remaining: 0)))
+    observe(hold.lock, .released(session, hold.token))
     advance(hold.lock, now: now)
   }
 
@@ -82,16 +117,70 @@ extension LockEngine {
     _ session: SessionID, _ request: RequestID, name: LockName, token: Token?, maxHoldMilliseconds: Int64?,
     now: BootInstant
   ) {
-    guard sessions[session] != nil else { return }
-    guard let hold = hold(of: session, name: name, token: token) else {
-      return effects.append(.reply(session, request, .refused(notHeld(session, name, token))))
-    }
-    hold.endsAt = maxHoldMilliseconds.map { now.adding(milliseconds: $0) }
-    if let end = hold.endsAt { deadlines.push(.maxHold(hold), at: end) }
+    guard let hold = hold(of: session, request, name: name, token: token) else { return }
+    limit(hold, milliseconds: maxHoldMilliseconds, now: now)
     effects.append(
       .reply(
         session, request, .extended(name: name, token: hold.token, maxHoldMilliseconds: maxHoldMilliseconds)))
   }
+
+  func downgradeRequested(
+    _ session: SessionID, _ request: RequestID, name: LockName, token: Token?, now: BootInstant
+  ) {
+    guard let hold = hold(of: session, request, name: name, token: token) else { return }
+    switch hold.mode {
+    case .permit: return effects.append(.reply(session, request, .refused(.modeConflict(hold.mode))))
+    case .exclusive, .shared: hold.mode = .shared
+    }
+    effects.append(.reply(session, request, .downgraded(name: name, token: hold.token)))
+    advance(hold.lock, now: now)
+  }
+
+  func transferRequested(
+    _ session: SessionID, _ request: RequestID, name: LockName, token: Token?, to target: SessionID, now: BootInstant
+  ) {
+    guard let hold = hold(of: session, request, name: name, token: token) else { return }
+    guard let receiver = sessions[target] else {
+      return effects.append(.reply(session, request, .refused(.noSuchSession)))
+    }
+    let isSameUser = receiver.user === sessions[session]?.user
+    if receiver.holdCount >= configuration.holdsPerSessionMax {
+      return effects.append(.reply(session, request, .refused(.limit(.holdsPerSession))))
+    }
+    if !isSameUser, let user = receiver.user, user.holds >= configuration.holdsPerUIDMax {
+      return effects.append(.reply(session, request, .refused(.limit(.holdsPerUID))))
+    }
+    let fresh: Token
+    if let lease = hold.lease {
+      guard lease.nextToken < lease.tokenEnd else {
+        return effects.append(
+          .reply(session, request, .refused(.unavailable("the tokens of this lease are used up"))))
+      }
+      fresh = lease.nextToken
+      lease.nextToken += 1
+    } else {
+      fresh = nextLocalToken
+      nextLocalToken += 1
+    }
+    end(hold)
+    let handed = Hold(hold, handedTo: target, token: fresh, since: now)
+    add(handed, to: receiver)
+    if let end = handed.endsAt { deadlines.push(.maxHold(handed), at: end) }
+    effects.append(.reply(session, request, .transferred(name: name, token: fresh, to: target)))
+    effects.append(.notify(target, .transferred(name: name, token: fresh, mode: handed.mode, from: session)))
+    observe(hold.lock, .released(session, hold.token))
+    observe(hold.lock, .acquired(target, fresh, handed.mode))
+  }
+
+  func breakRequested(_ name: LockName, tokens: [Token], reason: String, now: BootInstant) {
+    guard let lock = locks[name] else { return }
+    for hold in lock.holdsInOrder where tokens.contains(hold.token) && !hold.isOver {
+      lose(hold, reason: .broken, graceEnds: nil, detail: reason, now: now)
+    }
+    advance(lock, now: now)
+  }
+
+  // MARK: Cancel
 
   func cancelRequested(_ session: SessionID, request: RequestID?, target: RequestID?, now: BootInstant) {
     guard let record = sessions[session] else { return }
@@ -101,16 +190,27 @@ extension LockEngine {
     if let waiter { advance(waiter.lock, now: now) }
   }
 
-  private func hold(of session: SessionID, name: LockName, token: Token?) -> Hold? {
-    guard let hold = sessions[session]?.holds[name], token == nil || token == hold.token else { return nil }
-    return hold
+  // MARK: Which hold
+
+  /// The hold that a request means; nil when there is none or it is not said which, and then the request is answered.
+  private func hold(of session: SessionID, _ request: RequestID, name: LockName, token: Token?) -> Hold? {
+    guard let record = sessions[session] else { return nil }
+    var found: Hold?
+    var count = 0
+    for hold in record.holds(of: name) where hold.several == nil && (token == nil || token == hold.token) {
+      found = hold
+      count += 1
+    }
+    if let found, count == 1 { return found }
+    effects.append(.reply(session, request, .refused(notHeld(record, name, token))))
+    return nil
   }
 
-  /// Why a session cannot release or extend what it named: it lost it, or never had it.
-  private func notHeld(_ session: SessionID, _ name: LockName, _ token: Token?) -> Refusal {
-    let held = sessions[session]?.holds[name]
-    let loss = sessions[session]?.losses.last { $0.name == name && (token == nil ? held == nil : $0.token == token) }
+  /// Why a session cannot release or extend what it named: it lost it, or never had it, or has several.
+  private func notHeld(_ record: SessionRecord, _ name: LockName, _ token: Token?) -> Refusal {
+    let held = record.holds(of: name).filter { $0.several == nil }.map(\.token).sorted()
+    let loss = record.losses.last { $0.name == name && (token == nil ? held.isEmpty : $0.token == token) }
     if let loss { return .lost(loss.reason) }
-    return .notHeld(heldTokens: held.map { [$0.token] } ?? [])
+    return .notHeld(heldTokens: held)
   }
 }

@@ -26,8 +26,14 @@ public struct LockSnapshot: Equatable, Sendable {
     public var session: SessionID
     /// The fencing token.
     public var token: Token
+    /// How it is held.
+    public var mode: HoldMode
+    /// The thread or task that the client named.
+    public var owner: String?
     /// The client's own note.
     public var meta: String?
+    /// How often its owner has acquired it and not released it.
+    public var count: Int
     /// For how many milliseconds the lock has been held.
     public var heldMilliseconds: Int64
   }
@@ -36,6 +42,10 @@ public struct LockSnapshot: Equatable, Sendable {
   public struct Waiting: Equatable, Sendable {
     /// The waiter's session.
     public var session: SessionID
+    /// How it is to be held.
+    public var mode: HoldMode
+    /// The thread or task that the client named.
+    public var owner: String?
     /// The client's own note.
     public var meta: String?
     /// For how many milliseconds the request has waited.
@@ -44,8 +54,12 @@ public struct LockSnapshot: Equatable, Sendable {
 
   /// The lock.
   public var name: LockName
-  /// The holder, when it is a client of this host.
-  public var holder: Holder?
+  /// How it is held on this host; nil when it is not.
+  public var mode: HoldMode?
+  /// The first of those clients of this host that hold it, the longest holding first.
+  public var holders: [Holder]
+  /// How many hold it here.
+  public var holdersTotal: Int
   /// Who has the lock as far as this host knows, wherever it is.
   public var summary: HolderSummary
   /// The first of those who wait here, in their order.
@@ -82,32 +96,39 @@ public struct EngineGauges: Equatable, Sendable {
 }
 
 extension LockEngine {
-  /// One lock, with at most `waitersMax` of its waiters; nil when this host knows nothing of it.
-  public func snapshot(of name: LockName, waitersMax: Int, now: BootInstant) -> LockSnapshot? {
+  /// One lock, with at most `holdersMax` of its holders and `waitersMax` of its waiters; nil when this host knows nothing
+  /// of it.
+  public func snapshot(
+    of name: LockName, holdersMax: Int = .max, waitersMax: Int, now: BootInstant
+  ) -> LockSnapshot? {
     guard let lock = locks[name] else { return nil }
-    let state: LockSnapshot.LeaseState
-    var valid: Int64?
-    switch lock.lease {
-    case .none: state = lock.hold == nil ? .none : .held
-    case .asking: state = .asking
-    case .queued: state = .waiting
-    case .lost: state = .lost
-    case .held(let lease):
-      state = lock.hold == nil ? .idle : .held
-      valid = max(0, lease.validUntil.milliseconds(since: now))
-    }
+    let held = lock.leases.filter { $0.stage == .held }
     return LockSnapshot(
-      name: name,
-      holder: lock.hold.map {
+      name: name, mode: lock.heldMode,
+      holders: lock.holdsInOrder.prefix(holdersMax).map {
         .init(
-          session: $0.session, token: $0.token, meta: $0.meta, heldMilliseconds: now.milliseconds(since: $0.since))
+          session: $0.session, token: $0.token, mode: $0.mode, owner: $0.owner, meta: $0.meta, count: $0.count,
+          heldMilliseconds: now.milliseconds(since: $0.since))
       },
-      summary: holderSummary(of: lock),
+      holdersTotal: lock.holds.count, summary: holderSummary(of: lock),
       waiters: lock.queue.live.prefix(waitersMax).map {
         .init(
-          session: $0.request.session, meta: $0.request.meta, waitedMilliseconds: now.milliseconds(since: $0.since))
+          session: $0.request.session, mode: $0.request.mode, owner: $0.request.owner, meta: $0.request.meta,
+          waitedMilliseconds: now.milliseconds(since: $0.since))
       },
-      waitersTotal: lock.queue.count, leaseState: state, validMilliseconds: valid)
+      waitersTotal: lock.queue.count, leaseState: leaseState(of: lock),
+      validMilliseconds: held.map(\.validUntil).min().map { max(0, $0.milliseconds(since: now)) })
+  }
+
+  private func leaseState(of lock: LockRecord) -> LockSnapshot.LeaseState {
+    if !lock.holds.isEmpty { return .held }
+    switch lock.wanted?.stage {
+    case .queued: return .waiting
+    case .asking, .held, .lost, .over: return .asking
+    case nil: break
+    }
+    if lock.leases.contains(where: { $0.stage == .lost }) { return .lost }
+    return lock.leases.isEmpty ? .none : .idle
   }
 
   /// The first `limit` names of locks that are held, waited for or idle on this host, in their order: those that begin
@@ -116,7 +137,7 @@ extension LockEngine {
     // The page is picked in one pass: sorting everything would keep the loop from its work when there are many locks.
     var page = Heap<LockName>()
     for lock in locks.values {
-      if lock.isUnused { if case .held = lock.lease {} else { continue } }
+      if lock.isUnused && !lock.leases.contains(where: { $0.stage == .held }) { continue }
       guard lock.name.hasPrefix(prefix), cursor.map({ $0 < lock.name }) ?? true else { continue }
       if page.count < limit {
         page.insert(lock.name)
@@ -130,7 +151,7 @@ extension LockEngine {
   /// Whether a session has neither a hold nor a wait.
   public func isIdle(_ session: SessionID) -> Bool {
     guard let record = sessions[session] else { return true }
-    return record.holds.isEmpty && record.waits.isEmpty
+    return record.holdCount == 0 && record.waits.isEmpty
   }
 
   /// Sizes, as they are now.

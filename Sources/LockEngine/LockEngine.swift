@@ -1,12 +1,15 @@
+import DequeModule
+
 /// The locks of one host as a state machine: who holds what and who waits (the local tier), and which leases this host
 /// has in the store (the host lease tier).
 ///
 /// It is told facts and answers with effects. It does no I/O, reads no clock and draws no random number; the same
 /// events at the same moments give the same effects. It is not thread-safe: one event loop owns it.
 ///
-/// The files of this type: this one has the entry, sessions and bookkeeping; `+Requests` what clients ask; `+Grants`
-/// who is next on this host; `+Lease` the conversation with the store; `+Deadlines` what happens as time passes;
-/// `+Snapshot` what can be looked at.
+/// The files of this type: this one has the entry, sessions and bookkeeping; `+Requests` what clients ask; `+Several`
+/// requests for several locks; `+Grants` who is next on this host; `+Lease` the conversation with the store; `+Replies`
+/// what the store says; `+Deadlines` what happens as time passes; `+Progress` who is told of whom; `+Deadlocks` waits
+/// that would never end; `+Snapshot` what can be looked at.
 public final class LockEngine {
   private(set) var configuration: EngineConfiguration
   var timeline: LeaseTimeline { configuration.timeline }
@@ -14,6 +17,7 @@ public final class LockEngine {
   var effects: [Effect] = []
   var locks: [LockName: LockRecord] = [:]
   var sessions: [SessionID: SessionRecord] = [:]
+  var users: [UInt32: UserRecord] = [:]
   var nextSerial: UInt64 = 0
 
   var linkIsUp = false
@@ -30,12 +34,15 @@ public final class LockEngine {
   var lastSentAt: BootInstant?
   var lastAnsweredSentAt: BootInstant?
   var nextLocalToken: Token = 1
-  /// Locks whose lease this host waits for.
-  var waitedLeases = 0
+  /// Leases that this host waits for.
+  var wantedLeases = 0
   var heartbeatAt: BootInstant?
+  /// Requests for several locks that can take the next one.
+  var readySeveral: Deque<SeveralRequest> = []
+  var lastProbe: UInt64 = 0
 
-  var leaseEnds = DeadlineQueue<(lock: LockRecord, attempt: UInt64)>()
-  var renewals = DeadlineQueue<(lock: LockRecord, attempt: UInt64)>()
+  var leaseEnds = DeadlineQueue<LeaseSlot>()
+  var renewals = DeadlineQueue<LeaseSlot>()
   var deadlines = DeadlineQueue<Deadline>()
   var recentReleases: RecentReleases
   var counters = EngineCounters()
@@ -58,6 +65,16 @@ public final class LockEngine {
     recentReleases.milliseconds = lingerMilliseconds
   }
 
+  /// Changes what clients may make grow, from the next request on. What is over a new limit stays.
+  public func reconfigure(
+    waitsPerSessionMax: Int, holdsPerSessionMax: Int, waitsPerUIDMax: Int, holdsPerUIDMax: Int
+  ) {
+    configuration.waitsPerSessionMax = waitsPerSessionMax
+    configuration.holdsPerSessionMax = holdsPerSessionMax
+    configuration.waitsPerUIDMax = waitsPerUIDMax
+    configuration.holdsPerUIDMax = holdsPerUIDMax
+  }
+
   /// Takes in a fact and appends what is to be done to `effects`. `now` never goes back.
   ///
   /// Whatever came due by `now` happens first: after a pause of the host, a lease that ended meanwhile is told lost
@@ -66,10 +83,13 @@ public final class LockEngine {
     swap(&self.effects, &effects)
     defer { swap(&self.effects, &effects) }
     fireDeadlines(now: now)
+    proceedWithSeveral(now: now)
     switch event {
-    case .sessionOpened(let session, _):
-      sessions[session] = SessionRecord()
-    case .sessionDescribed, .downgradeRequested, .transferRequested, .breakRequested: break
+    case .sessionOpened(let session, let uid):
+      sessionOpened(session, uid: uid)
+    case .sessionDescribed(let session, let pid, let command):
+      sessions[session]?.pid = pid
+      sessions[session]?.command = command
     case .sessionClosed(let session):
       sessionClosed(session, now: now)
     case .acquireRequested(let request):
@@ -78,6 +98,12 @@ public final class LockEngine {
       releaseRequested(session, request, name: name, token: token, now: now)
     case .extendRequested(let session, let request, let name, let token, let maximum):
       extendRequested(session, request, name: name, token: token, maxHoldMilliseconds: maximum, now: now)
+    case .downgradeRequested(let session, let request, let name, let token):
+      downgradeRequested(session, request, name: name, token: token, now: now)
+    case .transferRequested(let session, let request, let name, let token, let target):
+      transferRequested(session, request, name: name, token: token, to: target, now: now)
+    case .breakRequested(let name, let tokens, let reason):
+      breakRequested(name, tokens: tokens, reason: reason, now: now)
     case .cancelRequested(let session, let request, let target):
       cancelRequested(session, request: request, target: target, now: now)
     case .linkUp:
@@ -96,6 +122,7 @@ public final class LockEngine {
     case .shutdownRequested:
       shutdownRequested(now: now)
     }
+    proceedWithSeveral(now: now)
     if isShuttingDown { completeShutdown() }
   }
 
@@ -117,7 +144,7 @@ public final class LockEngine {
 
   /// Forgets a lock that nobody uses and of which the store knows all that it must.
   func dropIfUnused(_ lock: LockRecord) {
-    guard lock.isUnused, case .none = lock.lease, lock.unconfirmedRelease == nil else { return }
+    guard lock.isUnused, lock.leases.isEmpty, lock.wanted == nil, lock.unconfirmedReleases.isEmpty else { return }
     if locks[lock.name] === lock { locks[lock.name] = nil }
   }
 
@@ -126,25 +153,47 @@ public final class LockEngine {
     locks.values.sorted { $0.serial < $1.serial }
   }
 
-  func setLease(_ lock: LockRecord, _ lease: Lease) {
-    waitedLeases += (lease.isWaited ? 1 : 0) - (lock.lease.isWaited ? 1 : 0)
-    lock.lease = lease
-  }
-
   // MARK: Sessions
 
+  private func sessionOpened(_ session: SessionID, uid: UInt32?) {
+    var user: UserRecord?
+    if let uid {
+      let record = users[uid] ?? UserRecord()
+      record.sessions += 1
+      users[uid] = record
+      user = record
+    }
+    sessions[session] = SessionRecord(uid: uid, user: user)
+  }
+
   func sessionClosed(_ session: SessionID, now: BootInstant) {
-    guard let record = sessions.removeValue(forKey: session) else { return }
+    guard let record = sessions[session] else { return }
     // Waits go first: a lock that this session gives up must not pass to a wait of its own.
-    for waiter in record.waits.values.sorted(by: { $0.request.request.rawValue < $1.request.request.rawValue }) {
+    let waiters = record.waits.values.sorted { $0.request.request.rawValue < $1.request.request.rawValue }
+    for waiter in waiters {
+      waiter.several?.isOver = true
       remove(waiter, now: now)
     }
-    let abandoned = record.waits.values.map(\.lock).sorted { $0.serial < $1.serial }
-    for hold in record.holds.values.sorted(by: { $0.lock.serial < $1.lock.serial }) {
-      end(hold)
-      advance(hold.lock, now: now)
+    let holds = record.allHolds.sorted {
+      $0.lock.serial != $1.lock.serial ? $0.lock.serial < $1.lock.serial : $0.token < $1.token
     }
-    for lock in abandoned { advance(lock, now: now) }
+    for hold in holds {
+      hold.several?.isOver = true
+      end(hold)
+      observe(hold.lock, .released(session, hold.token))
+    }
+    sessions[session] = nil
+    for hold in holds { advance(hold.lock, now: now) }
+    for lock in waiters.map(\.lock).sorted(by: { $0.serial < $1.serial }) { advance(lock, now: now) }
+    if let uid = record.uid, let user = record.user {
+      user.sessions -= 1
+      if user.sessions == 0 { users[uid] = nil }
+    }
+  }
+
+  /// Tells those who watch.
+  func observe(_ lock: LockRecord, _ kind: ObservedEvent.Kind) {
+    if isObserved { effects.append(.observed(ObservedEvent(name: lock.name, kind: kind))) }
   }
 
   // MARK: Shutdown
@@ -153,17 +202,9 @@ public final class LockEngine {
     guard !isShuttingDown else { return }
     isShuttingDown = true
     for lock in locksInOrder {
-      while let waiter = lock.queue.first {
-        refuse(waiter, .shuttingDown, now: now)
-      }
-      if let hold = lock.hold {
-        end(hold)
-        effects.append(
-          .notify(
-            hold.session,
-            .lost(name: lock.name, token: hold.token, reason: .shutdown, graceMilliseconds: 0)))
-      }
-      if case .lost = lock.lease { setLease(lock, .none) }
+      while let waiter = lock.queue.first { refuse(waiter, .shuttingDown, now: now) }
+      for hold in lock.holdsInOrder { lose(hold, reason: .shutdown, graceEnds: nil, now: now) }
+      for lease in lock.leases where lease.stage == .lost { drop(lease) }
       advance(lock, now: now)
     }
   }
@@ -179,9 +220,12 @@ public final class LockEngine {
 /// A command whose reply has not come.
 struct PendingCommand {
   enum Kind {
-    case acquire(LockRecord, attempt: UInt64, ask: UInt64)
+    case acquire(LeaseSlot, ask: UInt64)
     case release(LockName, attempt: UInt64)
-    case renew([(lock: LockRecord, attempt: UInt64)])
+    case share(LeaseSlot)
+    case renew([LeaseSlot])
+    case look(LeaseSlot)
+    case follow(DeadlockProbe)
     case other
   }
   var kind: Kind
@@ -198,6 +242,8 @@ public struct EngineCounters: Equatable, Sendable {
   public var lost: UInt64 = 0
   /// Requests that ended at their time limit.
   public var timeouts: UInt64 = 0
+  /// Requests whose wait would never have ended.
+  public var deadlocks: UInt64 = 0
   /// Tries that met a lock in use.
   public var busy: UInt64 = 0
   /// Leases granted by the store.

@@ -7,14 +7,19 @@ final class LockRecord {
   /// Records in the order in which they were made: what is done to all of them is done in this order, so that a run
   /// can be replayed.
   let serial: UInt64
-  var hold: Hold?
+  /// All of one kind: one exclusive hold, or shared ones, or permits. In no order; each knows its place.
+  private(set) var holds: [Hold] = []
   var queue = WaiterQueue()
-  var lease = Lease.none
+  /// What this host has of the lock in the store: one lease of a lock, or one for each permit of a semaphore. Those that
+  /// were lost are here until their grace ends.
+  var leases: [LeaseSlot] = []
+  /// The lease that this host asks or queues for.
+  var wanted: LeaseSlot?
 
-  /// The number of the last ask; see ``LeaseCommand/acquire(name:attempt:ask:isTry:tokenFloor:)``.
+  /// The number of the last ask; see ``LeaseCommand/acquire(name:attempt:ask:isTry:tokenFloor:mode:)``.
   var ask: UInt64 = 0
-  /// The last attempt that was given up without the store having confirmed it, and until when that is worth repeating.
-  var unconfirmedRelease: UnconfirmedRelease?
+  /// Attempts that were given up without the store having confirmed it.
+  var unconfirmedReleases: [UnconfirmedRelease] = []
   /// This host had given the lock back only a short while before it asked for it again.
   var cameBack = false
   /// When to ask the store again, for fear that it tells nothing by itself.
@@ -26,7 +31,9 @@ final class LockRecord {
   /// The highest token that was given out here.
   var tokenFloor: Token = 0
 
+  /// Those among the waiters and holders who want to hear of each other.
   var progressWaiters = 0
+  var progressHolders = 0
   var progressAt: BootInstant?
   var lastProgressAt: BootInstant?
 
@@ -36,64 +43,122 @@ final class LockRecord {
   }
 
   /// Nobody here uses the lock or wants it.
-  var isUnused: Bool { hold == nil && queue.isEmpty }
+  var isUnused: Bool { holds.isEmpty && queue.isEmpty }
+
+  /// How the lock is held here; nil when it is not.
+  var heldMode: HoldMode? { holds.first?.mode }
+
+  /// Whether a hold in `mode` could be added to those that are here. The lease is another matter.
+  func hasRoom(for mode: HoldMode) -> Bool {
+    guard let held = heldMode else { return true }
+    return switch (mode, held) {
+    case (.shared, .shared): true
+    case (.permit(let wanted), .permit(let capacity)): wanted == capacity && holds.count < capacity
+    case (.exclusive, _), (.shared, .exclusive), (.shared, .permit), (.permit, .exclusive), (.permit, .shared): false
+    }
+  }
+
+  func add(_ hold: Hold) {
+    hold.place = holds.count
+    holds.append(hold)
+    hold.lease?.holdCount += 1
+    if hold.progress { progressHolders += 1 }
+  }
+
+  func remove(_ hold: Hold) {
+    if let last = holds.popLast(), last !== hold {
+      holds[hold.place] = last
+      last.place = hold.place
+    }
+    hold.lease?.holdCount -= 1
+    if hold.progress { progressHolders -= 1 }
+  }
+
+  /// The holds, in the order in which they came to be.
+  var holdsInOrder: [Hold] {
+    holds.count < 2 ? holds : holds.sorted { $0.token < $1.token }
+  }
 }
 
 struct UnconfirmedRelease {
   var attempt: UInt64
   var firstUnused: Token?
+  /// The lease must have ended by itself by then.
   var worthUntil: BootInstant
-}
+  var isExact: Bool
 
-/// Whether this host has the lease of a lock.
-enum Lease {
-  /// No, and it does not want it.
-  case none
-  /// It asked and does not know the outcome. `command` is nil while the link is down or the ask is to be repeated.
-  case asking(attempt: UInt64, wasSent: Bool)
-  /// It stands in the store's queue, or looks from time to time when a foreign process has the lock.
-  case queued(attempt: UInt64)
-  case held(HeldLease)
-  /// It had it and could not renew it. Until the end of the grace nobody else can have it, and nobody here shall.
-  case lost(attempt: UInt64, graceEnds: BootInstant, firstUnused: Token)
-
-  var attempt: UInt64? {
-    switch self {
-    case .none: nil
-    case .asking(let attempt, _): attempt
-    case .queued(let attempt): attempt
-    case .held(let lease): lease.attempt
-    case .lost(let attempt, _, _): attempt
-    }
-  }
-
-  var isWaited: Bool {
-    switch self {
-    case .asking, .queued: true
-    case .none, .held, .lost: false
-    }
+  /// Whether the store gives `attempt` up when it carries this out.
+  func covers(_ attempt: UInt64) -> Bool {
+    isExact ? self.attempt == attempt : self.attempt >= attempt
   }
 }
 
-struct HeldLease {
-  var attempt: UInt64
+/// One lease of a lock, from the first ask to its end; each has an attempt of its own.
+final class LeaseSlot {
+  enum Stage {
+    /// It was asked for, or is to be when the link is up; the outcome is not known.
+    case asking
+    /// This host stands in the store's queue, or looks from time to time when a foreign process has the lock.
+    case queued
+    case held
+    /// It could not be renewed. Until the end of the grace nobody else can have it, and nobody here shall.
+    case lost
+    /// This host neither has it nor wants it.
+    case over
+  }
+
+  let lock: LockRecord
+  let attempt: UInt64
+  /// What the store was asked for. An exclusive lease becomes a shared one when other hosts want to share it.
+  var mode: HoldMode
+  var stage = Stage.asking
+  /// For an ask: whether any was sent, so that the store may know of it.
+  var wasSent = false
+
   /// From here on the lease counts as lost.
-  var validUntil: BootInstant
+  var validUntil = BootInstant(nanoseconds: 0)
   /// Until here nobody else can have it.
-  var graceEnds: BootInstant
-  var renewAt: BootInstant
+  var graceEnds = BootInstant(nanoseconds: 0)
+  var renewAt = BootInstant(nanoseconds: 0)
   var renewalInFlight = false
   /// The connection was made anew since, and the store has not said yet that it still has the lease.
   var isInDoubt = false
-  var nextToken: Token
+  /// The store was told to let others share it, and has not confirmed that.
+  var isSharingUnconfirmed = false
+  var nextToken: Token = 0
   /// One past the last token of the block.
-  var tokenEnd: Token
+  var tokenEnd: Token = 0
   /// Since when it is known that another host waits.
   var contendedSince: BootInstant?
   /// Grants on this host under this lease since another host waits.
   var grantsWhileContended = 0
   var grants = 0
   var idleUntil: BootInstant?
+  /// When it may be looked again whether other hosts still wait.
+  var lookAt: BootInstant?
+  /// Holds under it: any number of shared ones, one otherwise.
+  var holdCount = 0
+
+  init(lock: LockRecord, attempt: UInt64, mode: HoldMode) {
+    self.lock = lock
+    self.attempt = attempt
+    self.mode = mode
+  }
+
+  var isPermit: Bool {
+    switch mode {
+    case .permit: true
+    case .exclusive, .shared: false
+    }
+  }
+
+  /// The first token that was not given out; nil when the store never said which there are.
+  var firstUnused: Token? {
+    switch stage {
+    case .asking, .queued: nil
+    case .held, .lost, .over: nextToken
+    }
+  }
 }
 
 /// A session's possession of a lock.
@@ -102,17 +167,52 @@ final class Hold {
   let lock: LockRecord
   let token: Token
   let since: BootInstant
+  let owner: String?
   let meta: String?
+  let progress: Bool
+  let onLost: LossAction
+  /// The lease under which it stands; nil in the local tier.
+  let lease: LeaseSlot?
+  var mode: HoldMode
+  /// How often its owner has acquired it and not released it.
+  var count = 1
   var endsAt: BootInstant?
   var isOver = false
+  /// The request for several locks that it is a part of, until that is granted.
+  var several: SeveralRequest?
+  /// Its place in the lock's list.
+  var place = 0
+  /// The session's next hold of the same lock.
+  var next: Hold?
+  /// How many waiters the client was told of.
+  var toldWaiters = 0
 
-  init(session: SessionID, lock: LockRecord, token: Token, since: BootInstant, meta: String?, endsAt: BootInstant?) {
-    self.session = session
+  init(_ request: AcquireRequest, lock: LockRecord, token: Token, lease: LeaseSlot?, since: BootInstant) {
+    session = request.session
+    owner = request.owner
+    meta = request.meta
+    progress = request.progress
+    onLost = request.onLost
+    mode = request.mode
     self.lock = lock
     self.token = token
+    self.lease = lease
     self.since = since
-    self.meta = meta
-    self.endsAt = endsAt
+  }
+
+  /// What `hold` becomes in the hands of another session.
+  init(_ hold: Hold, handedTo session: SessionID, token: Token, since: BootInstant) {
+    self.session = session
+    self.token = token
+    self.since = since
+    owner = nil
+    lock = hold.lock
+    meta = hold.meta
+    progress = hold.progress
+    onLost = hold.onLost
+    lease = hold.lease
+    mode = hold.mode
+    endsAt = hold.endsAt
   }
 }
 
@@ -121,21 +221,31 @@ final class Waiter {
   let request: AcquireRequest
   let lock: LockRecord
   let since: BootInstant
+  /// The request for several locks that waits here for the next of them.
+  let several: SeveralRequest?
   /// When it is answered without success.
   var deadline: BootInstant?
   /// For a try: the ask whose answer decides it.
   var ask: UInt64 = 0
   /// For a try: whether the store has said that another host holds the lock.
   var knowsHolder = false
+  /// For a try: how many holders have to say that they use it, and to which ask they answer.
+  var answersWanted = 0
+  var answersToAsk: UInt64 = 0
   var isOver = false
   /// The position that the client was told last; 0 before it was told any.
   var toldPosition = 0
+  /// The search for a deadlock that goes through other hosts.
+  var search: DeadlockSearch?
 
-  init(request: AcquireRequest, lock: LockRecord, since: BootInstant, deadline: BootInstant?) {
+  init(
+    _ request: AcquireRequest, lock: LockRecord, since: BootInstant, deadline: BootInstant?, several: SeveralRequest?
+  ) {
     self.request = request
     self.lock = lock
     self.since = since
     self.deadline = deadline
+    self.several = several
   }
 
   var isTry: Bool { request.waitMilliseconds == 0 }
@@ -178,17 +288,100 @@ struct WaiterQueue {
   }
 }
 
+/// A request for several locks: it takes them one after the other, in the order of their names, which is the same for
+/// everybody on every host, so that no two such requests can wait for each other. Its client hears of none before it
+/// has all.
+final class SeveralRequest {
+  let request: AcquireRequest
+  /// As the client named them.
+  let names: [LockName]
+  /// In the order in which they are taken.
+  let order: [LockName]
+  let since: BootInstant
+  let deadline: BootInstant?
+  /// What it has of `order` so far. A hold that its owner had before is only counted once more.
+  var taken: [(hold: Hold, isReentered: Bool)] = []
+  var waiter: Waiter?
+  var isOver = false
+  /// It is in the list of those that can go on.
+  var isReady = false
+
+  init(_ request: AcquireRequest, names: [LockName], since: BootInstant, deadline: BootInstant?) {
+    self.request = request
+    self.names = names
+    order = names.sorted()
+    self.since = since
+    self.deadline = deadline
+  }
+}
+
+/// What all sessions of one user have together.
+final class UserRecord {
+  var sessions = 0
+  var holds = 0
+  var waits = 0
+}
+
 /// What one session has.
 final class SessionRecord {
   /// Losses that are remembered, so that a late release hears what became of its hold.
   static let lossesMax = 64
 
-  var holds: [LockName: Hold] = [:]
+  let user: UserRecord?
+  let uid: UInt32?
+  var pid: Int32?
+  var command: String?
+  /// The latest hold of each name; earlier ones follow it.
+  private(set) var holds: [LockName: Hold] = [:]
+  private(set) var holdCount = 0
   var waits: [RequestID: Waiter] = [:]
   private(set) var losses: Deque<(name: LockName, token: Token, reason: LostReason)> = []
+
+  init(uid: UInt32?, user: UserRecord?) {
+    self.uid = uid
+    self.user = user
+  }
+
+  func add(_ hold: Hold) {
+    holdCount += 1
+    user?.holds += 1
+    hold.next = holds.updateValue(hold, forKey: hold.lock.name)
+  }
+
+  func remove(_ hold: Hold) {
+    let name = hold.lock.name
+    guard let first = holds[name] else { return }
+    if first === hold {
+      holds[name] = hold.next
+    } else {
+      var before = first
+      while let next = before.next, next !== hold { before = next }
+      guard before.next === hold else { return }
+      before.next = hold.next
+    }
+    hold.next = nil
+    holdCount -= 1
+    user?.holds -= 1
+  }
+
+  /// The holds of one lock, the latest first.
+  func holds(of name: LockName) -> HoldChain { HoldChain(first: holds[name]) }
+
+  /// All holds, in no order.
+  var allHolds: [Hold] { holds.values.flatMap { HoldChain(first: $0) } }
 
   func remember(loss name: LockName, _ token: Token, _ reason: LostReason) {
     if losses.count == Self.lossesMax { losses.removeFirst() }
     losses.append((name, token, reason))
+  }
+}
+
+/// Holds of one lock by one session.
+struct HoldChain: Sequence, IteratorProtocol {
+  var first: Hold?
+
+  mutating func next() -> Hold? {
+    defer { first = first?.next }
+    return first
   }
 }

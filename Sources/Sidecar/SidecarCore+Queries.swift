@@ -68,11 +68,10 @@ extension SidecarCore {
 
   private func info(_ name: LockName, _ snapshot: LockSnapshot?, inRedis found: LockInspection?) -> LockInfo {
     var holders: [HolderInfo] = []
-    if let local = snapshot?.holder {
-      holders = [
-        .session(
-          info(local.session), meta: local.meta, token: local.token, heldMilliseconds: local.heldMilliseconds)
-      ]
+    if let local = snapshot?.holders, !local.isEmpty {
+      holders = local.map {
+        .session(info($0.session), meta: $0.meta, token: $0.token, heldMilliseconds: $0.heldMilliseconds)
+      }
     } else {
       switch found?.holder {
       case .host(let host, isMe: false)?: holders = [.host(host)]

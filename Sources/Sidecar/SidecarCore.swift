@@ -83,7 +83,8 @@ final class SidecarCore {
         lingerMilliseconds: configuration.lingerMilliseconds, cohortHandoversMax: configuration.cohortHandoversMax,
         cohortMilliseconds: configuration.cohortMilliseconds,
         storeTimeoutMilliseconds: configuration.redisTimeoutMilliseconds,
-        waitsPerSessionMax: Limits.requestsInFlightMax))
+        waitsPerSessionMax: Limits.requestsInFlightMax, host: configuration.host,
+        inbox: "\(configuration.host)/\(instance)"))
   }
 
   // MARK: The turn

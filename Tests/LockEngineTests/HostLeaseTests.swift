@@ -253,7 +253,7 @@ import Testing
     script.reply(.done, to: CommandID(2))
     script.tell(
       .pushReceived(.granted(name: x, attempt: 1, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
-    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: nil)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: nil, isExact: true)])
   }
 
   @Test func aCancelWhileTheAskIsInFlightGivesBackWhateverComes() {

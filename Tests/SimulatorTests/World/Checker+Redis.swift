@@ -155,7 +155,7 @@ extension Checker {
   /// The engine's own view is the same as what it has told its clients.
   func turned(_ host: SimulatedHost) {
     for (index, name) in names.enumerated() {
-      let holder = host.engine.snapshot(of: name, waitersMax: 0, now: host.bootNow)?.holder
+      let holder = host.engine.snapshot(of: name, waitersMax: 0, now: host.bootNow)?.holders.first
       let belief = beliefs.first { $0.host == host.index && $0.name == index }
       if holder?.session != belief?.session || holder?.token != belief?.token {
         world.fail(

@@ -1,0 +1,302 @@
+// What the store says.
+
+extension LockEngine {
+  func replyReceived(_ command: CommandID, _ reply: LeaseReply, now: BootInstant) {
+    guard let command = pending.removeValue(forKey: command) else { return }
+    lastAnsweredSentAt = max(lastAnsweredSentAt ?? command.sentAt, command.sentAt)
+    switch command.kind {
+    case .acquire(let lease, let ask):
+      acquireReplied(lease, ask: ask, reply, sentAt: command.sentAt, now: now)
+    case .release(let name, let attempt):
+      releaseReplied(name, attempt: attempt, reply, now: now)
+    case .renew(let batch):
+      renewReplied(batch, reply, sentAt: command.sentAt, now: now)
+    case .share(let lease):
+      shareReplied(lease, reply, now: now)
+    case .look(let lease):
+      if case .seen(let sight) = reply, sight.waiting.isEmpty, lease.stage == .held {
+        lease.contendedSince = nil
+        lease.grantsWhileContended = 0
+        advance(lease.lock, now: now)
+      }
+    case .follow(let probe):
+      if case .seen(let sight) = reply { pass(probe, to: sight, now: now) }
+    case .other:
+      break
+    }
+  }
+
+  // MARK: Asking
+
+  private func acquireReplied(
+    _ lease: LeaseSlot, ask: UInt64, _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant
+  ) {
+    let lock = lease.lock
+    if lease.stage == .over {
+      // An attempt that was given up meanwhile. As a rule its release is still under way behind it; but a script that
+      // the store had to be sent again is executed after what was sent behind it, and then nobody would give it back.
+      switch reply {
+      case .granted, .queued, .foreign:
+        return disown(lock.name, attempt: lease.attempt, isExact: lease.isPermit, now: now)
+      case .conflict, .done, .renewed, .seen, .failed: return
+      }
+    }
+    lock.storeRefusal = nil
+    switch reply {
+    case .granted(let grant):
+      leaseGranted(lease, grant, executedAfter: sentAt, now: now)
+    case .queued(let host, let expires, let listeners):
+      guard lock.wanted === lease else { return }
+      lease.stage = .queued
+      remoteHolderIs(.host(host), of: lock)
+      recheck(lock, at: now.adding(milliseconds: max(expires, configuration.foreignPollMilliseconds)))
+      if listeners > 0 {
+        awaitInUse(lock, ask: ask, answers: lease.isPermit ? listeners : 1, now: now)
+      } else {
+        refuseTries(of: lock, upToAsk: ask, now: now)
+      }
+      stillWaiting(lock, now: now)
+    case .foreign(let expires):
+      guard lock.wanted === lease else { return }
+      lease.stage = .queued
+      remoteHolderIs(.foreign, of: lock)
+      let poll = configuration.foreignPollMilliseconds
+      recheck(lock, at: now.adding(milliseconds: min(max(expires ?? poll, 1), poll)))
+      refuseTries(of: lock, upToAsk: ask, now: now)
+      stillWaiting(lock, now: now)
+    case .conflict(let held):
+      guard lock.wanted === lease else { return }
+      guard !lease.mode.isSameKind(as: held) else {
+        return acquireFailed(lease, .fatal("a conflict of a mode with itself"), now: now)
+      }
+      noLongerWanted(lease)
+      lease.stage = .over
+      for waiter in Array(lock.queue.live) where !waiter.isOver && !waiter.request.mode.isSameKind(as: held) {
+        refuse(waiter, .modeConflict(held), now: now)
+      }
+      advance(lock, now: now)
+    case .failed(let failure):
+      acquireFailed(lease, failure, now: now)
+    case .done, .renewed, .seen:
+      acquireFailed(lease, .fatal("a reply of the wrong kind"), now: now)
+    }
+  }
+
+  private func remoteHolderIs(_ holder: HolderSummary, of lock: LockRecord) {
+    if isObserved, holder != lock.remoteHolder, let host = holder.hosts.first { observe(lock, .remote(host: host)) }
+    lock.remoteHolder = holder
+  }
+
+  private func stillWaiting(_ lock: LockRecord, now: BootInstant) {
+    if lock.queue.isEmpty { return advance(lock, now: now) }
+    tellProgress(lock, now: now)
+  }
+
+  private func acquireFailed(_ lease: LeaseSlot, _ failure: LeaseFailure, now: BootInstant) {
+    let lock = lease.lock
+    guard lock.wanted === lease else { return }
+    switch failure {
+    case .wrongType:
+      noLongerWanted(lease)
+      lease.stage = .over
+      while let waiter = lock.queue.first { refuse(waiter, .wrongType, now: now) }
+    case .fatal(let words):
+      while let waiter = lock.queue.first { refuse(waiter, .unavailable(words), now: now) }
+      if lock.wanted === lease { giveUp(lease, now: now) }
+    case .transient(let words):
+      lease.stage = .asking
+      lease.wasSent = true
+      lock.storeRefusal = words
+      for waiter in lock.queue.tries where !waiter.isOver { refuse(waiter, .unavailable(words), now: now) }
+      if lock.wanted === lease, !lock.queue.isEmpty {
+        recheck(lock, at: now.adding(milliseconds: configuration.foreignPollMilliseconds))
+      }
+    }
+    if lock.queue.isEmpty { advance(lock, now: now) }
+  }
+
+  /// `executedAfter`: a moment before the store executed what granted the lease; it counts from there.
+  private func leaseGranted(
+    _ lease: LeaseSlot, _ grant: LeaseGrant, executedAfter sentAt: BootInstant, now: BootInstant
+  ) {
+    let lock = lease.lock
+    let validUntil = sentAt.adding(milliseconds: timeline.lostAfterMilliseconds)
+    let graceEnds = sentAt.adding(milliseconds: timeline.graceEndsAfterMilliseconds)
+    if lease.stage == .held {
+      // Granted by a push, and again by the reply to an ask that crossed it.
+      lease.validUntil = max(lease.validUntil, validUntil)
+      lease.graceEnds = max(lease.graceEnds, graceEnds)
+      return
+    }
+    guard lock.wanted === lease else { return }
+    noLongerWanted(lease)
+    var (end, overflow) = grant.token.addingReportingOverflow(grant.tokenCount)
+    if overflow || grant.token < 1 || grant.tokenCount < 1 || end > 1 << 53 { (end, overflow) = (grant.token, true) }
+    lease.stage = .held
+    lease.validUntil = validUntil
+    lease.graceEnds = graceEnds
+    lease.renewAt = sentAt.adding(milliseconds: timeline.renewAfterMilliseconds)
+    lease.nextToken = grant.token
+    lease.tokenEnd = end
+    lease.contendedSince = grant.othersWait ? now : nil
+    lock.leases.append(lease)
+    lock.recheckAt = nil
+    guard !overflow else { return acquireOverflowed(lease, now: now) }
+    counters.leases += 1
+    leaseEnds.push(lease, at: validUntil)
+    renewals.push(lease, at: lease.renewAt)
+    advance(lock, now: now)
+  }
+
+  /// Tokens beyond 2^53 would be read wrongly by half of all JSON parsers, so none is given out. Nor is a block without
+  /// any asked for again and again.
+  private func acquireOverflowed(_ lease: LeaseSlot, now: BootInstant) {
+    while let waiter = lease.lock.queue.first {
+      refuse(waiter, .unavailable("the tokens of this lock are not between 1 and 2^53"), now: now)
+    }
+    if lease.stage == .held { giveBack(lease, now: now) }
+  }
+
+  /// From now on the holders are waited for; they answer the tries up to `ask`, or the bound does.
+  private func awaitInUse(_ lock: LockRecord, ask: UInt64, answers: Int, now: BootInstant) {
+    let bound = now.adding(milliseconds: configuration.inUseTimeoutMilliseconds)
+    for waiter in lock.queue.tries where waiter.ask <= ask {
+      waiter.answersWanted = answers
+      waiter.answersToAsk = ask
+      guard !waiter.knowsHolder else { continue }
+      waiter.knowsHolder = true
+      waiter.deadline = bound
+      deadlines.push(.wait(waiter), at: bound)
+    }
+  }
+
+  private func inUseTold(_ lock: LockRecord, ask: UInt64, now: BootInstant) {
+    let holder = holderSummary(of: lock)
+    for waiter in lock.queue.tries where waiter.ask <= ask && !waiter.isOver {
+      // Each permit that is taken has a holder to say so; it takes all of them to know that none is free.
+      if waiter.answersWanted > 1 {
+        if waiter.answersToAsk == ask { waiter.answersWanted -= 1 }
+        continue
+      }
+      refuse(waiter, .busy(holder), now: now)
+    }
+    if lock.queue.isEmpty { advance(lock, now: now) }
+  }
+
+  // MARK: Giving back
+
+  private func releaseReplied(_ name: LockName, attempt: UInt64, _ reply: LeaseReply, now: BootInstant) {
+    guard let lock = locks[name],
+      let at = lock.unconfirmedReleases.firstIndex(where: { $0.attempt == attempt })
+    else { return }
+    switch reply {
+    case .failed(.transient), .failed(.fatal):
+      guard now < lock.unconfirmedReleases[at].worthUntil else { break }
+      return deadlines.push(
+        .repeatRelease(lock, attempt: attempt), at: now.adding(milliseconds: configuration.foreignPollMilliseconds))
+    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .renewed, .seen:
+      break
+    }
+    lock.unconfirmedReleases.remove(at: at)
+    dropIfUnused(lock)
+  }
+
+  private func shareReplied(_ lease: LeaseSlot, _ reply: LeaseReply, now: BootInstant) {
+    switch reply {
+    case .failed(.transient), .failed(.fatal):
+      deadlines.push(.share(lease), at: now.adding(milliseconds: configuration.foreignPollMilliseconds))
+    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .renewed, .seen:
+      lease.isSharingUnconfirmed = false
+    }
+  }
+
+  // MARK: Renewal
+
+  private func renewReplied(_ batch: [LeaseSlot], _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
+    var results: [Bool]?
+    if case .renewed(let renewed) = reply, renewed.count == batch.count { results = renewed }
+    for (index, lease) in batch.enumerated() where lease.stage == .held {
+      lease.renewalInFlight = false
+      switch results?[index] {
+      case true?:
+        counters.renewals += 1
+        lease.isInDoubt = false
+        lease.validUntil = max(lease.validUntil, sentAt.adding(milliseconds: timeline.lostAfterMilliseconds))
+        lease.graceEnds = max(lease.graceEnds, sentAt.adding(milliseconds: timeline.graceEndsAfterMilliseconds))
+        lease.renewAt = sentAt.adding(milliseconds: timeline.renewAfterMilliseconds)
+      case nil:
+        lease.renewAt = now.adding(milliseconds: timeline.renewRetryMilliseconds)
+      case false?:
+        leaseVanished(lease, now: now)
+        continue
+      }
+      renewals.push(lease, at: lease.renewAt)
+      // Somebody may have come when too little of the lease was left.
+      if !lease.lock.queue.isEmpty { advance(lease.lock, now: now) }
+    }
+  }
+
+  /// The store does not have the lease any more, before its time: somebody else may hold the lock already.
+  private func leaseVanished(_ lease: LeaseSlot, now: BootInstant) {
+    counters.leasesLost += 1
+    drop(lease)
+    loseHolds(under: lease, reason: .dataLoss, graceEnds: nil, now: now)
+    advance(lease.lock, now: now)
+  }
+
+  func loseHolds(under lease: LeaseSlot, reason: LostReason, graceEnds: BootInstant?, now: BootInstant) {
+    guard lease.holdCount > 0 else { return }
+    for hold in lease.lock.holdsInOrder where hold.lease === lease && !hold.isOver {
+      lose(hold, reason: reason, graceEnds: graceEnds, now: now)
+    }
+  }
+
+  // MARK: Pushes
+
+  func pushReceived(_ push: LeasePush, now: BootInstant) {
+    switch push {
+    case .granted(let name, let attempt, let grant):
+      guard let lease = lease(of: name, attempt: attempt) else {
+        // It waited once and left; the message that said so crossed this one, or was lost.
+        return disown(name, attempt: attempt, now: now)
+      }
+      guard let lastAnsweredSentAt else { return }
+      leaseGranted(lease, grant, executedAfter: lastAnsweredSentAt, now: now)
+    case .contended(let name, let attempt, let ask, let isTry, let inbox, _):
+      guard let lease = lease(of: name, attempt: attempt) else {
+        return disown(name, attempt: attempt, now: now)
+      }
+      contended(lease, ask: ask, isTry: isTry, inbox: inbox, now: now)
+    case .inUse(let name, let ask):
+      if let lock = locks[name] { inUseTold(lock, ask: ask, now: now) }
+    case .told(let message):
+      told(message, now: now)
+    }
+  }
+
+  private func contended(_ lease: LeaseSlot, ask: UInt64, isTry: Bool, inbox: String, now: BootInstant) {
+    guard lease.stage == .held else { return }
+    let lock = lease.lock
+    if lease.contendedSince == nil { lease.contendedSince = now }
+    if lease.holdCount == 0 { return advance(lock, now: now) }
+    if lock.queue.isEmpty { shareIfOthersWant(lock, now: now) }
+    progressChanged(lock, now: now)
+    // The store has executed everything that this host sent before the answer comes: a lease that was just shared or
+    // given back reaches the one who tries first.
+    if isTry { send(.answerInUse(name: lock.name, ask: ask, inbox: inbox), .other, now: now) }
+  }
+
+  private func lease(of name: LockName, attempt: UInt64) -> LeaseSlot? {
+    guard let lock = locks[name] else { return nil }
+    if let wanted = lock.wanted, wanted.attempt == attempt { return wanted }
+    return lock.leases.first { $0.attempt == attempt }
+  }
+
+  /// The store takes this host for the holder under an attempt that it has given up.
+  private func disown(_ name: LockName, attempt: UInt64, isExact: Bool = true, now: BootInstant) {
+    guard linkIsUp else { return }
+    let lock = record(for: name)
+    if lock.unconfirmedReleases.contains(where: { $0.covers(attempt) }) { return dropIfUnused(lock) }
+    sendRelease(of: lock, attempt: attempt, firstUnused: nil, isExact: isExact, now: now)
+  }
+}

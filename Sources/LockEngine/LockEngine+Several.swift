@@ -1,0 +1,106 @@
+// Requests for several locks at once: all or none.
+
+extension LockEngine {
+  func acquireSeveral(_ names: [LockName], _ request: AcquireRequest, now: BootInstant) {
+    let several = SeveralRequest(
+      request, names: names, since: now, deadline: request.waitMilliseconds.map { now.adding(milliseconds: $0) })
+    makeReady(several)
+  }
+
+  /// Has a request take its next lock before the fact that is being handled is done with. Not at once: whoever grants it
+  /// one lock is in the middle of that lock's queue.
+  func makeReady(_ several: SeveralRequest) {
+    guard !several.isReady else { return }
+    several.isReady = true
+    readySeveral.append(several)
+  }
+
+  func proceedWithSeveral(now: BootInstant) {
+    while let several = readySeveral.popFirst() {
+      several.isReady = false
+      proceed(with: several, now: now)
+    }
+  }
+
+  private func proceed(with several: SeveralRequest, now: BootInstant) {
+    guard !several.isOver, several.waiter == nil, let session = sessions[several.request.session] else { return }
+    // A hold that was counted once more may have ended since.
+    if several.taken.contains(where: \.hold.isOver) { return restart(several, now: now) }
+    guard several.taken.count < several.order.count else { return complete(several, now: now) }
+    let name = several.order[several.taken.count]
+    if let hold = ownHold(of: name, several.request, in: session) {
+      guard hold.mode == several.request.mode else { return abandon(several, .modeConflict(hold.mode), now: now) }
+      hold.count += 1
+      several.taken.append((hold, true))
+      return makeReady(several)
+    }
+    let lock = record(for: name)
+    if grantAtOnce(several.request, lock, to: session, several: several, now: now) != nil { return }
+    let waiter = Waiter(
+      several.request, lock: lock, since: several.since, deadline: several.deadline, several: several)
+    several.waiter = waiter
+    wait(waiter, session, now: now)
+  }
+
+  private func complete(_ several: SeveralRequest, now: BootInstant) {
+    several.isOver = true
+    var tokens: [LockName: Token] = [:]
+    var valid: Int64?
+    for (hold, isReentered) in several.taken {
+      tokens[hold.lock.name] = hold.token
+      if let until = hold.lease?.validUntil.milliseconds(since: now) { valid = min(valid ?? until, until) }
+      guard !isReentered else { continue }
+      hold.several = nil
+      limit(hold, milliseconds: several.request.maxHoldMilliseconds, now: now)
+    }
+    effects.append(
+      .reply(
+        several.request.session, several.request.request,
+        .acquiredSeveral(
+          AcquiredSeveral(
+            locks: several.names.compactMap { name in tokens[name].map { .init(name: name, token: $0) } },
+            mode: several.request.mode, waitedMilliseconds: now.milliseconds(since: several.since),
+            validMilliseconds: valid))))
+  }
+
+  /// Answers the request without success; what it had goes to others.
+  func abandon(_ several: SeveralRequest, _ refusal: Refusal, now: BootInstant) {
+    guard !several.isOver else { return }
+    several.isOver = true
+    several.waiter = nil
+    refuse(several.request, refusal)
+    giveUpTaken(several, now: now)
+  }
+
+  /// A lock that it had is gone before it had all. It begins again: to go on out of order could be a deadlock.
+  func restart(_ several: SeveralRequest, now: BootInstant) {
+    guard !several.isOver else { return }
+    if let waiter = several.waiter {
+      several.waiter = nil
+      remove(waiter, now: now)
+      advance(waiter.lock, now: now)
+    }
+    giveUpTaken(several, now: now)
+    if several.request.waitMilliseconds == 0 {
+      return abandon(several, .unavailable(nil), now: now)
+    }
+    if let deadline = several.deadline, deadline <= now {
+      return abandon(several, .timeout(.unknown), now: now)
+    }
+    makeReady(several)
+  }
+
+  private func giveUpTaken(_ several: SeveralRequest, now: BootInstant) {
+    let taken = several.taken
+    several.taken = []
+    for (hold, isReentered) in taken where !hold.isOver {
+      if isReentered, hold.count > 1 {
+        hold.count -= 1
+      } else {
+        end(hold)
+        observe(hold.lock, .released(hold.session, hold.token))
+      }
+    }
+    for (hold, _) in taken where hold.isOver { advance(hold.lock, now: now) }
+  }
+}
