@@ -39,16 +39,35 @@ final class Script {
 
   @discardableResult
   func acquire(
-    _ session: SessionID, _ name: String = "x", wait: Int64? = nil, maxHold: Int64? = nil, progress: Bool = false
+    _ session: SessionID, _ name: String = "x", mode: HoldMode = .exclusive, wait: Int64? = nil, maxHold: Int64? = nil,
+    owner: String? = nil, progress: Bool = false, onLost: LossAction = .notify
   ) -> RequestID {
+    ask(
+      AcquireRequest(
+        session: session, request: newRequest(), target: .one(LockName(name)), mode: mode, waitMilliseconds: wait,
+        maxHoldMilliseconds: maxHold, owner: owner, progress: progress, onLost: onLost))
+  }
+
+  /// Asks for several locks at once.
+  @discardableResult
+  func acquire(
+    _ session: SessionID, all names: [String], mode: HoldMode = .exclusive, wait: Int64? = nil, maxHold: Int64? = nil,
+    owner: String? = nil
+  ) -> RequestID {
+    ask(
+      AcquireRequest(
+        session: session, request: newRequest(), target: .several(names.map { LockName($0) }), mode: mode,
+        waitMilliseconds: wait, maxHoldMilliseconds: maxHold, owner: owner))
+  }
+
+  private func ask(_ request: AcquireRequest) -> RequestID {
+    tell(.acquireRequested(request))
+    return request.request
+  }
+
+  func newRequest() -> RequestID {
     lastRequest += 1
-    let request = RequestID(lastRequest)
-    tell(
-      .acquireRequested(
-        AcquireRequest(
-          session: session, request: request, target: .one(LockName(name)), waitMilliseconds: wait,
-          maxHoldMilliseconds: maxHold, progress: progress)))
-    return request
+    return RequestID(lastRequest)
   }
 
   @discardableResult
@@ -115,11 +134,24 @@ extension Effect {
   }
 
   var grantedSession: SessionID? {
-    if case .reply(let session, _, .acquired) = self { session } else { nil }
+    switch self {
+    case .reply(let session, _, .acquired), .reply(let session, _, .acquiredSeveral): session
+    case .reply, .notify, .send, .observed, .shutdownCompleted: nil
+    }
   }
 
   var refusal: Refusal? {
     if case .reply(_, _, .refused(let refusal)) = self { refusal } else { nil }
+  }
+
+  /// The tokens of a grant of several locks, by name.
+  var grantedTokens: [String: Token]? {
+    guard case .reply(_, _, .acquiredSeveral(let grant)) = self else { return nil }
+    return Dictionary(uniqueKeysWithValues: grant.locks.map { ($0.name.description, $0.token) })
+  }
+
+  var notification: Notification? {
+    if case .notify(_, let notification) = self { notification } else { nil }
   }
 
   var lostReason: LostReason? {
@@ -130,6 +162,7 @@ extension Effect {
 let alice = SessionID(1)
 let bob = SessionID(2)
 let carol = SessionID(3)
+let dave = SessionID(4)
 let x = LockName("x")
 
 func granted(_ token: Token, othersWait: Bool = false) -> LeaseReply {

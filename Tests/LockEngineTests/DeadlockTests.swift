@@ -1,0 +1,215 @@
+import LockEngine
+import Testing
+
+/// Waits that would never end.
+@Suite struct DeadlockTests {
+  private func local() -> Script {
+    let script = Script(EngineConfiguration(tier: .local(firstToken: 1000), host: "h", inbox: "h/1"), linkUp: false)
+    script.open(alice, bob, carol)
+    return script
+  }
+
+  private func cycle(_ effects: [Effect]) -> [DeadlockStep]? {
+    for case .deadlock(let steps)? in effects.map(\.refusal) { return steps }
+    return nil
+  }
+
+  // MARK: On one host
+
+  @Test func theYoungestWaitOfACycleIsRefusedWithTheWholeOfIt() {
+    let script = local()
+    script.tell(.sessionDescribed(alice, pid: 7, command: "backup"))
+    script.acquire(alice, "a", owner: "t1")
+    script.acquire(bob, "b", owner: "t1")
+    script.acquire(alice, "b", owner: "t1")
+    script.pass(milliseconds: 30)
+    #expect(cycle(script.take()) == nil)
+    let last = script.acquire(bob, "a", owner: "t1")
+    let effects = script.take()
+    #expect(effects.count == 1)
+    let steps = cycle(effects)
+    #expect(steps?.map(\.session) == [bob.rawValue, alice.rawValue])
+    #expect(steps?.map(\.waitsFor.description) == ["a", "b"])
+    #expect(steps?.map { $0.holds?.description } == ["b", "a"])
+    #expect(steps?.map(\.request) == [last.rawValue, 3])
+    #expect(steps?.last?.pid == 7)
+    #expect(steps?.last?.command == "backup")
+    #expect(steps?.last?.waitedMilliseconds == 30)
+    #expect(script.engine.statistics.deadlocks == 1)
+    // The other goes on waiting, and is served.
+    script.release(bob, "b")
+    #expect(script.take().compactMap(\.grantedSession) == [alice])
+  }
+
+  @Test func aCycleOfThreeAndOneThroughSharedLocks() {
+    let script = local()
+    script.acquire(alice, "a", mode: .shared, owner: "t")
+    script.acquire(bob, "b", owner: "t")
+    script.acquire(carol, "c", owner: "t")
+    script.acquire(carol, "a", mode: .shared, owner: "t")
+    _ = script.take()
+    script.acquire(alice, "b", mode: .shared, owner: "t")
+    script.acquire(bob, "c", owner: "t")
+    #expect(cycle(script.take()) == nil)
+    // carol shares "a" with alice: a writer waits for both, and carol for nobody yet.
+    script.acquire(carol, "b", mode: .shared, owner: "t")
+    #expect(cycle(script.take())?.map(\.session) == [3, 2])
+  }
+
+  @Test func threadsAndRequestsWithoutAnOwnerMakeNoCycle() {
+    let script = local()
+    script.acquire(alice, "a")
+    script.acquire(bob, "b", owner: "t1")
+    script.acquire(alice, "b", owner: "t1")
+    script.acquire(bob, "a", owner: "t2")
+    script.acquire(bob, "a")
+    #expect(cycle(script.take()) == nil)
+  }
+
+  @Test func anOwnerThatWaitsForTwoThingsMayGoOnWithOneOfThem() {
+    let script = local()
+    script.acquire(alice, "a", owner: "t")
+    script.acquire(bob, "b", owner: "t")
+    script.acquire(carol, "c")
+    script.acquire(alice, "b", owner: "t")
+    script.acquire(alice, "c", owner: "t")
+    script.acquire(bob, "a", owner: "t")
+    #expect(cycle(script.take()) == nil)
+  }
+
+  @Test func aRequestForSeveralLocksIsAMemberLikeAnOwner() {
+    let script = local()
+    script.acquire(bob, "b", owner: "t")
+    script.acquire(alice, all: ["a", "b"])
+    script.acquire(carol, "z")
+    _ = script.take()
+    script.acquire(bob, "a", owner: "t")
+    let effects = script.take()
+    #expect(cycle(effects)?.map(\.session) == [bob.rawValue, alice.rawValue])
+  }
+
+  @Test func aSemaphoreWithMoreThanOnePermitIsNoProof() {
+    let script = local()
+    script.acquire(alice, "s", mode: .permit(of: 2), owner: "t")
+    script.acquire(carol, "s", mode: .permit(of: 2))
+    script.acquire(bob, "b", owner: "t")
+    script.acquire(alice, "b", owner: "t")
+    script.acquire(bob, "s", mode: .permit(of: 2), owner: "t")
+    #expect(cycle(script.take()) == nil)
+    script.release(carol, "s")
+    #expect(script.take().compactMap(\.grantedSession) == [bob])
+  }
+
+  // MARK: Through other hosts
+
+  /// Two hosts whose messages a test carries to and fro: alice on `one` has "a" and waits for "b", bob on `two` has
+  /// "b" and waits for "a".
+  private func crossed() -> (one: Script, two: Script) {
+    func host(_ name: String, _ session: SessionID, has: String, wants: String) -> Script {
+      let script = Script(EngineConfiguration(tier: .store, host: name, inbox: "\(name)/1"))
+      script.open(session)
+      script.acquire(session, has, owner: "t")
+      script.reply(granted(100))
+      script.acquire(session, wants, owner: "t")
+      script.reply(queued())
+      // The other host waits for what this one has.
+      script.tell(
+        .pushReceived(.contended(name: LockName(has), attempt: 1, ask: 9, isTry: false, inbox: "other/1")))
+      _ = script.take()
+      return script
+    }
+    return (host("one", alice, has: "a", wants: "b"), host("two", bob, has: "b", wants: "a"))
+  }
+
+  /// Answers looks and carries messages until there are no more. Gives what clients were told.
+  private func carry(_ scripts: [String: Script], losing lost: (HostMessage) -> Bool = { _ in false }) -> [Effect] {
+    var told: [Effect] = []
+    var goesOn = true
+    while goesOn {
+      goesOn = false
+      for (inbox, script) in scripts.sorted(by: { $0.key < $1.key }) {
+        for effect in script.take() {
+          switch effect {
+          case .send(let id, .look):
+            goesOn = true
+            let sight = LeaseSight(holders: scripts.keys.filter { $0 != inbox }, waiting: [])
+            script.tell(.replyReceived(id, .seen(sight)))
+          case .send(_, .tell(let inbox, let message)):
+            goesOn = true
+            if !lost(message) { scripts[inbox]?.tell(.pushReceived(.told(message))) }
+          case .reply, .notify: told.append(effect)
+          case .send, .observed, .shutdownCompleted: break
+          }
+        }
+      }
+    }
+    return told
+  }
+
+  @Test func aCycleThroughTwoHostsIsFoundAndOneWaitRefused() {
+    let (one, two) = crossed()
+    let hosts = ["one/1": one, "two/1": two]
+    one.pass(milliseconds: 5)
+    var told: [Effect] = []
+    for _ in 0..<20 where told.isEmpty {
+      for script in [one, two] { script.pass(milliseconds: 50) }
+      told += carry(hosts)
+    }
+    #expect(told.count == 1)
+    guard let steps = cycle(told) else {
+      Issue.record("\(told)")
+      return
+    }
+    // bob's wait is the younger one.
+    #expect(steps.map(\.host) == ["two", "one"])
+    #expect(steps.map(\.waitsFor.description) == ["a", "b"])
+    #expect(steps.map { $0.holds?.description } == ["b", "a"])
+    #expect(one.engine.statistics.deadlocks + two.engine.statistics.deadlocks == 1)
+  }
+
+  @Test func aCycleThatWasOnlySeenOnceIsNone() {
+    let (one, two) = crossed()
+    var rounds = 0
+    // Between the first round and the second one bob gives up.
+    let told = {
+      one.pass(milliseconds: 205)
+      return carry(["one/1": one, "two/1": two]) { message in
+        guard case .probe(let probe) = message, probe.origin == "one/1", probe.path.count == 1 else { return false }
+        rounds += 1
+        if rounds == 2 { two.cancel(bob, RequestID(2)) }
+        return false
+      }
+    }()
+    #expect(rounds == 2)
+    #expect(cycle(told) == nil)
+  }
+
+  @Test func aVictimThatDoesNotWaitAnyMoreIsLeftAlone() {
+    let (one, two) = crossed()
+    two.cancel(bob, RequestID(2))
+    _ = two.take()
+    let step = DeadlockStep(
+      host: "two", inbox: "two/1", session: bob.rawValue, request: 2, pid: nil, command: nil, owner: "t",
+      waitsFor: LockName("a"), holds: LockName("b"), token: 100, waitedMilliseconds: 5)
+    two.tell(.pushReceived(.told(.victim(request: 2, path: [step]))))
+    two.tell(.pushReceived(.told(.victim(request: 1, path: [step]))))
+    two.tell(.pushReceived(.told(.victim(request: 2, path: []))))
+    #expect(two.take().isEmpty)
+    #expect(one.engine.gauges.waiting == 1)
+  }
+
+  @Test func aChainThatGrowsTooLongOrTurnsInACircleEnds() {
+    let (one, _) = crossed()
+    let step = DeadlockStep(
+      host: "two", inbox: "two/1", session: 9, request: 9, pid: nil, command: nil, owner: nil,
+      waitsFor: LockName("a"), holds: nil, token: 0, waitedMilliseconds: 5)
+    one.tell(
+      .pushReceived(
+        .told(.probe(.init(origin: "two/1", number: 1, name: LockName("a"), path: Array(repeating: step, count: 32))))))
+    #expect(one.take().isEmpty)
+    one.tell(.pushReceived(.told(.probe(.init(origin: "two/1", number: 1, name: LockName("a"), path: [])))))
+    #expect(one.take().isEmpty)
+    one.tell(.pushReceived(.told(.probe(.init(origin: "two/1", number: 1, name: LockName("a"), path: [step])))))
+    #expect(one.take().compactMap(\.command) == [.look(name: LockName("b"))])
+  }
+}

@@ -1,0 +1,213 @@
+import LockEngine
+import Testing
+
+/// Owners inside a session, and what a session can do with what it holds.
+@Suite struct OwnerTests {
+  private func local(_ configure: (inout EngineConfiguration) -> Void = { _ in }) -> Script {
+    var configuration = EngineConfiguration(tier: .local(firstToken: 1000))
+    configure(&configuration)
+    let script = Script(configuration, linkUp: false)
+    script.open(alice, bob, carol)
+    return script
+  }
+
+  private func released(_ effects: [Effect]) -> [Int] {
+    effects.compactMap { if case .reply(_, _, .released(_, _, let remaining)) = $0 { remaining } else { nil } }
+  }
+
+  // MARK: Reentrancy
+
+  @Test func theSameOwnerGetsTheSameTokenAgainAndReleasesAsOften() {
+    let script = local()
+    for _ in 0..<3 { script.acquire(alice, owner: "t1") }
+    script.acquire(bob)
+    #expect(script.take().compactMap(\.grantedToken) == [1000, 1000, 1000])
+    for _ in 0..<3 { script.release(alice, token: 1000) }
+    let effects = script.take()
+    #expect(released(effects) == [2, 1, 0])
+    #expect(effects.compactMap(\.grantedSession) == [bob])
+    script.release(alice, token: 1000)
+    #expect(script.take().first?.refusal == .notHeld(heldTokens: []))
+  }
+
+  @Test func anotherOwnerAnotherSessionAndNobodyInParticularWait() {
+    let script = local()
+    script.acquire(alice, owner: "t1")
+    script.acquire(alice, wait: 0, owner: "t2")
+    script.acquire(alice, wait: 0)
+    script.acquire(bob, wait: 0, owner: "t1")
+    let effects = script.take()
+    #expect(effects.compactMap(\.grantedToken) == [1000])
+    #expect(effects.compactMap(\.refusal).count == 3)
+  }
+
+  @Test func anOwnerIsNotKeptOutByThoseWhoWaitForIt() {
+    let script = local()
+    script.acquire(alice, owner: "t1")
+    script.acquire(bob)
+    script.acquire(alice, wait: 0, owner: "t1")
+    #expect(script.take().compactMap(\.grantedToken) == [1000, 1000])
+  }
+
+  @Test func anOwnerCannotHoldInTwoWaysAtOnce() {
+    let script = local()
+    script.acquire(alice, mode: .shared, owner: "t1")
+    script.acquire(alice, owner: "t1")
+    script.acquire(alice, mode: .shared, owner: "t1")
+    let effects = script.take()
+    #expect(effects.compactMap(\.refusal) == [.modeConflict(.shared)])
+    #expect(effects.compactMap(\.grantedToken) == [1000, 1000])
+  }
+
+  @Test func aSessionThatEndsOrAnAdministratorTakesAllOfIt() {
+    let script = local()
+    for _ in 0..<2 { script.acquire(alice, owner: "t1") }
+    script.acquire(bob)
+    _ = script.take()
+    script.tell(.breakRequested(name: x, tokens: [999, 1000], reason: "stuck"))
+    let effects = script.take()
+    #expect(
+      effects.first
+        == .notify(alice, .lost(name: x, token: 1000, reason: .broken, graceMilliseconds: 0, detail: "stuck")))
+    #expect(effects.compactMap(\.grantedSession) == [bob])
+    script.release(alice, token: 1000)
+    #expect(script.take().first?.refusal == .lost(.broken))
+  }
+
+  @Test func breakingWhatNobodyHoldsDoesNothing() {
+    let script = local()
+    script.tell(.breakRequested(name: x, tokens: [1], reason: "stuck"))
+    script.acquire(alice)
+    script.tell(.breakRequested(name: x, tokens: [], reason: "stuck"))
+    #expect(script.take().compactMap(\.grantedSession) == [alice])
+    #expect(script.engine.gauges.held == 1)
+  }
+
+  // MARK: Transfer
+
+  @Test func whatIsHandedOverHasAFreshTokenAndIsTheOthersFromThenOn() {
+    let script = local()
+    script.acquire(alice, maxHold: 500, owner: "t1")
+    script.acquire(carol)
+    _ = script.take()
+    let request = script.newRequest()
+    script.tell(.transferRequested(alice, request, name: x, token: nil, to: bob))
+    #expect(
+      script.take() == [
+        .reply(alice, request, .transferred(name: x, token: 1001, to: bob)),
+        .notify(bob, .transferred(name: x, token: 1001, mode: .exclusive, from: alice)),
+      ])
+    script.release(alice, token: 1000)
+    #expect(script.take().first?.refusal == .notHeld(heldTokens: []))
+    script.tell(.sessionClosed(alice))
+    #expect(script.take().isEmpty)
+    // The limit of the hold goes with it.
+    script.pass(milliseconds: 500)
+    let effects = script.take()
+    #expect(effects.compactMap(\.lostReason) == [.maxHold])
+    #expect(effects.compactMap(\.grantedSession) == [carol])
+  }
+
+  @Test func nothingIsHandedToASessionThatIsNotThereOrHasTooMuch() {
+    let script = local { $0.holdsPerSessionMax = 1 }
+    script.acquire(alice)
+    script.acquire(bob, "y")
+    _ = script.take()
+    script.tell(.transferRequested(alice, script.newRequest(), name: x, token: 1000, to: SessionID(77)))
+    script.tell(.transferRequested(alice, script.newRequest(), name: x, token: 1000, to: bob))
+    script.tell(.transferRequested(alice, script.newRequest(), name: x, token: 1, to: bob))
+    #expect(
+      script.take().compactMap(\.refusal) == [
+        .noSuchSession, .limit(.holdsPerSession), .notHeld(heldTokens: [1000]),
+      ])
+  }
+
+  @Test func aTransferDrawsFromTheLeaseAndNeedsNoStore() {
+    let script = Script()
+    script.open(alice, bob)
+    script.hold(alice)
+    script.tell(.transferRequested(alice, script.newRequest(), name: x, token: 100, to: bob))
+    #expect(script.take().compactMap(\.command).isEmpty)
+    script.release(bob, token: 101)
+    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 102)])
+  }
+
+  // MARK: Limits of a user
+
+  @Test func theLimitsOfAUserCountAllItsSessions() {
+    let script = local {
+      $0.holdsPerUIDMax = 3
+      $0.waitsPerUIDMax = 1
+    }
+    let first = SessionID(11)
+    let second = SessionID(12)
+    script.tell(.sessionOpened(first, uid: 1000))
+    script.tell(.sessionOpened(second, uid: 1000))
+    script.acquire(first, "a")
+    script.acquire(carol, "b")
+    _ = script.take()
+    script.acquire(first, "b")
+    script.acquire(second, "b")
+    #expect(script.take().compactMap(\.refusal) == [.limit(.waitsPerUID)])
+    script.tell(.sessionClosed(first))
+    script.acquire(second, "d")
+    script.acquire(second, "e")
+    script.acquire(second, "f")
+    script.acquire(second, "g")
+    #expect(script.take().compactMap(\.refusal) == [.limit(.holdsPerUID)])
+    // Nobody else is concerned.
+    script.acquire(carol, "h")
+    #expect(script.take().compactMap(\.grantedSession) == [carol])
+  }
+
+  // MARK: Telling
+
+  @Test func holdersWhoAskedForItHearThatSomebodyWaitsAndAtMostOnceASecond() {
+    let script = local()
+    script.acquire(alice, progress: true)
+    script.acquire(bob)
+    _ = script.take()
+    script.tell(.timerFired)
+    #expect(script.take().compactMap(\.notification) == [.contended(name: x, token: 1000, waiters: 1)])
+    let wait = script.acquire(carol)
+    script.pass(milliseconds: 999)
+    #expect(script.take().isEmpty)
+    script.pass(milliseconds: 1)
+    #expect(script.take().compactMap(\.notification) == [.contended(name: x, token: 1000, waiters: 2)])
+    script.cancel(carol, wait)
+    script.pass(milliseconds: 1000)
+    #expect(script.take().compactMap(\.notification) == [.contended(name: x, token: 1000, waiters: 1)])
+  }
+
+  @Test func aWaiterElsewhereCountsForOne() {
+    let script = Script()
+    script.open(alice)
+    script.acquire(alice, progress: true)
+    script.reply(granted(100))
+    _ = script.take()
+    script.tell(.pushReceived(.contended(name: x, attempt: 1, ask: 1, isTry: false, inbox: "other/1")))
+    script.pass(milliseconds: 1000)
+    #expect(script.take().compactMap(\.notification) == [.contended(name: x, token: 100, waiters: 1)])
+  }
+
+  @Test func whatHappensIsTreatedAsNewsOnlyWhileSomebodyWatches() {
+    let script = local()
+    script.acquire(alice)
+    script.engine.isObserved = true
+    let wait = script.acquire(bob)
+    script.cancel(bob, wait)
+    script.acquire(carol)
+    script.tell(.transferRequested(alice, script.newRequest(), name: x, token: nil, to: bob))
+    script.tell(.breakRequested(name: x, tokens: [1001], reason: "stuck"))
+    script.release(carol)
+    script.engine.isObserved = false
+    script.acquire(alice)
+    let news = script.take().compactMap { if case .observed(let event) = $0 { event.kind } else { nil } }
+    #expect(
+      news == [
+        .waiting(bob, waiters: 1), .gaveUp(bob, waiters: 0), .waiting(carol, waiters: 1), .released(alice, 1000),
+        .acquired(bob, 1001, .exclusive), .lost(bob, 1001, .broken), .acquired(carol, 1002, .exclusive),
+        .released(carol, 1002),
+      ])
+  }
+}

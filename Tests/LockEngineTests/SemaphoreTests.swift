@@ -1,0 +1,170 @@
+import LockEngine
+import Testing
+
+/// Counting semaphores, on one host and against the store.
+@Suite struct SemaphoreTests {
+  private let two = HoldMode.permit(of: 2)
+
+  private func local() -> Script {
+    let script = Script(EngineConfiguration(tier: .local(firstToken: 1000)), linkUp: false)
+    script.open(alice, bob, carol, dave)
+    return script
+  }
+
+  private func store() -> Script {
+    let script = Script(EngineConfiguration(tier: .store, inbox: "me/1"))
+    script.open(alice, bob, carol, dave)
+    return script
+  }
+
+  private func attempts(_ commands: [LeaseCommand]) -> [UInt64] {
+    commands.compactMap { if case .acquire(_, let attempt, _, _, _, _) = $0 { attempt } else { nil } }
+  }
+
+  // MARK: On one host
+
+  @Test func asManyHoldAsThereArePermits() {
+    let script = local()
+    for session in [alice, bob, carol, dave] { script.acquire(session, mode: two) }
+    #expect(script.take().compactMap(\.grantedSession) == [alice, bob])
+    script.release(bob)
+    #expect(script.take().compactMap(\.grantedSession) == [carol])
+    script.tell(.sessionClosed(alice))
+    #expect(script.take().compactMap(\.grantedSession) == [dave])
+  }
+
+  @Test func oneSessionMayHaveSeveralPermits() {
+    let script = local()
+    script.acquire(alice, mode: two)
+    script.acquire(alice, mode: two)
+    script.acquire(bob, mode: two, wait: 0)
+    let effects = script.take()
+    #expect(effects.compactMap(\.grantedToken) == [1000, 1001])
+    #expect(effects.compactMap(\.refusal).count == 1)
+  }
+
+  @Test(arguments: [HoldMode.exclusive, .shared, .permit(of: 3)])
+  func aNameThatIsInUseAsSomethingElseIsAConflict(_ mode: HoldMode) {
+    let script = local()
+    script.acquire(alice, mode: two)
+    script.acquire(bob, mode: mode)
+    script.acquire(bob, mode: mode, wait: 0)
+    #expect(script.take().compactMap(\.refusal) == [.modeConflict(two), .modeConflict(two)])
+    script.release(alice)
+    script.acquire(bob, mode: mode)
+    #expect(script.take().last?.grantedSession == bob)
+    script.acquire(alice, mode: two)
+    #expect(script.take().last?.refusal == .modeConflict(mode))
+  }
+
+  @Test func aPermitIsNotDowngraded() {
+    let script = local()
+    script.acquire(alice, mode: two)
+    script.tell(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
+    #expect(script.take().last?.refusal == .modeConflict(two))
+  }
+
+  // MARK: With the store
+
+  @Test func eachPermitIsALeaseOfItsOwnAndOneIsAskedForAtATime() {
+    let script = store()
+    for session in [alice, bob, carol] { script.acquire(session, mode: two) }
+    #expect(attempts(script.sent()) == [1])
+    script.tell(.replyReceived(CommandID(1), granted(100)))
+    var effects = script.take()
+    #expect(effects.compactMap(\.grantedToken) == [100])
+    #expect(attempts(effects.compactMap(\.command)) == [2])
+    script.tell(.replyReceived(CommandID(2), granted(500)))
+    effects = script.take()
+    #expect(effects.compactMap(\.grantedToken) == [500])
+    // This host has all there are: carol waits for one of its own.
+    #expect(effects.compactMap(\.command).isEmpty)
+    script.release(alice)
+    #expect(script.take().compactMap(\.grantedToken) == [101])
+  }
+
+  @Test func aPermitThatNobodyHereWantsGoesBackByItself() {
+    let script = store()
+    for session in [alice, bob] { script.acquire(session, mode: two) }
+    script.tell(.replyReceived(CommandID(1), granted(100)))
+    script.tell(.replyReceived(CommandID(2), granted(500)))
+    _ = script.take()
+    script.release(alice)
+    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 101, isExact: true)])
+    script.release(bob)
+    #expect(script.sent() == [.release(name: x, attempt: 2, firstUnused: 501, isExact: true)])
+    script.tell(.replyReceived(CommandID(3), .done))
+    script.tell(.replyReceived(CommandID(4), .done))
+    #expect(script.engine.gauges.locks == 0)
+  }
+
+  @Test func aPermitWhoseLeaseIsLostTakesOnlyItsOwnHoldWithIt() {
+    let script = store()
+    for session in [alice, bob] { script.acquire(session, mode: two) }
+    script.tell(.replyReceived(CommandID(1), granted(100)))
+    script.tell(.replyReceived(CommandID(2), granted(500)))
+    _ = script.take()
+    script.pass(milliseconds: 3400)
+    script.reply(.renewed([true, false]))
+    let effects = script.take()
+    #expect(effects.compactMap(\.lostReason) == [.dataLoss])
+    #expect(
+      effects.contains(.notify(bob, .lost(name: x, token: 500, reason: .dataLoss, graceMilliseconds: 0))))
+    script.release(alice)
+    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 101, isExact: true)])
+  }
+
+  @Test func aTryIsBusyOnlyWhenEveryHolderHasSaidThatItUsesItsPermit() {
+    let script = store()
+    script.acquire(alice, mode: .permit(of: 3), wait: 0)
+    script.reply(.queued(holderHost: "b", holderExpiresInMilliseconds: 9000, listeners: 3))
+    _ = script.take()
+    for _ in 0..<2 {
+      script.tell(.pushReceived(.inUse(name: x, ask: 1)))
+      #expect(script.take().isEmpty)
+    }
+    script.tell(.pushReceived(.inUse(name: x, ask: 1)))
+    let effects = script.take()
+    #expect(effects.first?.refusal == .busy(.host("b")))
+    #expect(effects.last?.command == .release(name: x, attempt: 1, firstUnused: nil, isExact: true))
+  }
+
+  @Test func aConflictElsewhereRefusesThoseWhomItConcerns() {
+    let script = store()
+    script.acquire(alice, mode: two)
+    script.acquire(bob, mode: .permit(of: 3))
+    script.tell(.replyReceived(CommandID(1), .conflict(.permit(of: 3))))
+    let effects = script.take()
+    #expect(effects.compactMap(\.refusal) == [.modeConflict(.permit(of: 3))])
+    #expect(
+      effects.compactMap(\.command).last
+        == .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 0, mode: .permit(of: 3)))
+  }
+
+  @Test func aConflictOfAModeWithItselfEndsTheWaitAndNotTheDaemon() {
+    let script = store()
+    script.acquire(alice, mode: two)
+    script.tell(.replyReceived(CommandID(1), .conflict(two)))
+    #expect(script.take().compactMap(\.refusal).count == 1)
+  }
+
+  @Test func contentionSpendsThePermitThatItNamesAndNoOther() {
+    let script = store()
+    for session in [alice, bob, carol, dave] { script.acquire(session, mode: two) }
+    script.tell(.replyReceived(CommandID(1), granted(100)))
+    script.tell(.replyReceived(CommandID(2), granted(500)))
+    _ = script.take()
+    script.tell(
+      .pushReceived(.contended(name: x, attempt: 1, ask: 9, isTry: false, inbox: "other/1", mode: two)))
+    script.pass(milliseconds: 50)
+    script.release(alice)
+    // Another host waits, and its time has come: this permit goes back, and is asked for again behind it.
+    #expect(
+      script.sent() == [
+        .release(name: x, attempt: 1, firstUnused: 101, isExact: true),
+        .acquire(name: x, attempt: 3, ask: 3, isTry: false, tokenFloor: 500, mode: two),
+      ])
+    script.release(bob)
+    #expect(script.take().compactMap(\.grantedToken) == [501])
+  }
+}

@@ -1,0 +1,278 @@
+import LockEngine
+import Testing
+
+/// Readers and writers of one lock, on one host and against the store.
+@Suite struct SharedTests {
+  private func local() -> Script {
+    let script = Script(EngineConfiguration(tier: .local(firstToken: 1000)), linkUp: false)
+    script.open(alice, bob, carol, dave)
+    return script
+  }
+
+  private func store(cohortMilliseconds: Int64 = 50, lingerMilliseconds: Int64 = 0) -> Script {
+    let script = Script(
+      EngineConfiguration(
+        tier: .store, lingerMilliseconds: lingerMilliseconds, cohortMilliseconds: cohortMilliseconds, inbox: "me/1"))
+    script.open(alice, bob, carol, dave)
+    return script
+  }
+
+  private func contended(_ attempt: UInt64, isTry: Bool = false, mode: HoldMode = .exclusive) -> Event {
+    .pushReceived(
+      .contended(name: x, attempt: attempt, ask: 9, isTry: isTry, inbox: "other/1", mode: mode))
+  }
+
+  // MARK: On one host
+
+  @Test func readersHoldTogetherUnderTokensOfTheirOwn() {
+    let script = local()
+    script.acquire(alice, mode: .shared)
+    script.acquire(bob, mode: .shared)
+    #expect(script.take().compactMap(\.grantedToken) == [1000, 1001])
+    script.release(alice)
+    script.release(bob)
+    script.acquire(carol, wait: 0)
+    #expect(script.take().last?.grantedToken == 1002)
+  }
+
+  @Test func aWriterWaitsForAllReadersAndLaterReadersWaitForIt() {
+    let script = local()
+    script.acquire(alice, mode: .shared)
+    script.acquire(bob)
+    script.acquire(carol, mode: .shared)
+    #expect(script.take().compactMap(\.grantedSession) == [alice])
+    script.release(alice)
+    #expect(script.take().compactMap(\.grantedSession) == [bob])
+    script.release(bob)
+    #expect(script.take().compactMap(\.grantedSession) == [carol])
+  }
+
+  @Test func readersThatStandTogetherEnterTogether() {
+    let script = local()
+    script.acquire(alice)
+    script.acquire(bob, mode: .shared)
+    script.acquire(carol, mode: .shared)
+    script.acquire(dave)
+    script.release(alice)
+    #expect(script.take().compactMap(\.grantedSession) == [alice, bob, carol])
+    script.release(bob)
+    #expect(script.take().compactMap(\.grantedSession).isEmpty)
+    script.release(carol)
+    #expect(script.take().compactMap(\.grantedSession) == [dave])
+  }
+
+  @Test func readersBehindAWriterThatGivesUpEnterAtOnce() {
+    let script = local()
+    script.acquire(alice, mode: .shared)
+    let writer = script.acquire(bob)
+    script.acquire(carol, mode: .shared)
+    _ = script.take()
+    script.cancel(bob, writer)
+    #expect(script.take().compactMap(\.grantedSession) == [carol])
+    script.acquire(bob, wait: 30)
+    script.acquire(dave, mode: .shared)
+    #expect(script.take().isEmpty)
+    script.pass(milliseconds: 30)
+    let effects = script.take()
+    #expect(effects.compactMap(\.refusal).count == 1)
+    #expect(effects.compactMap(\.grantedSession) == [dave])
+  }
+
+  @Test func aTryIsBusyWhereItDoesNotFitAndGrantedWhereItDoes() {
+    let script = local()
+    script.acquire(alice, mode: .shared)
+    script.acquire(bob, mode: .shared, wait: 0)
+    script.acquire(carol, wait: 0)
+    let effects = script.take()
+    #expect(effects.compactMap(\.grantedSession) == [alice, bob])
+    guard case .busy(let holders)? = effects.last?.refusal else {
+      Issue.record("\(effects)")
+      return
+    }
+    #expect(holders.local.map(\.session) == [alice, bob])
+  }
+
+  @Test func oneSessionMayShareTwiceAndThenMustSayWhichHoldItMeans() {
+    let script = local()
+    script.acquire(alice, mode: .shared)
+    script.acquire(alice, mode: .shared)
+    #expect(script.take().compactMap(\.grantedToken) == [1000, 1001])
+    script.release(alice)
+    #expect(script.take().first?.refusal == .notHeld(heldTokens: [1000, 1001]))
+    script.release(alice, token: 1000)
+    script.release(alice)
+    let released = script.take().compactMap { effect -> Token? in
+      if case .reply(_, _, .released(_, let token, _)) = effect { token } else { nil }
+    }
+    #expect(released == [1000, 1001])
+  }
+
+  @Test func closingASessionEndsAllItsShares() {
+    let script = local()
+    script.acquire(alice, mode: .shared)
+    script.acquire(alice, mode: .shared)
+    script.acquire(bob)
+    script.tell(.sessionClosed(alice))
+    #expect(script.take().compactMap(\.grantedSession) == [alice, alice, bob])
+  }
+
+  @Test func aDowngradeLetsReadersInAndKeepsTheToken() {
+    let script = local()
+    script.acquire(alice)
+    script.acquire(bob, mode: .shared)
+    script.acquire(carol)
+    _ = script.take()
+    let request = script.newRequest()
+    script.tell(.downgradeRequested(alice, request, name: x, token: nil))
+    let effects = script.take()
+    #expect(effects.first == .reply(alice, request, .downgraded(name: x, token: 1000)))
+    #expect(effects.compactMap(\.grantedSession) == [bob])
+    // Once more changes nothing; what is not held is refused.
+    script.tell(.downgradeRequested(alice, script.newRequest(), name: x, token: 1000))
+    script.tell(.downgradeRequested(carol, script.newRequest(), name: x, token: nil))
+    #expect(script.take().last?.refusal == .notHeld(heldTokens: []))
+    script.release(alice)
+    script.release(bob)
+    #expect(script.take().compactMap(\.grantedSession) == [carol])
+  }
+
+  // MARK: With the store
+
+  @Test func readersOfOneHostShareOneLease() {
+    let script = store()
+    script.acquire(alice, mode: .shared)
+    script.acquire(bob, mode: .shared)
+    #expect(
+      script.take().compactMap(\.command) == [
+        .acquire(name: x, attempt: 1, ask: 1, isTry: false, tokenFloor: 0, mode: .shared)
+      ])
+    script.tell(.replyReceived(CommandID(1), granted(100)))
+    script.acquire(carol, mode: .shared)
+    #expect(script.take().compactMap(\.grantedToken) == [100, 101, 102])
+    script.release(alice)
+    script.release(bob)
+    #expect(script.sent().isEmpty)
+    script.release(carol)
+    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 103)])
+  }
+
+  @Test func aWriterHereAsksAnewWhenTheReadersHereHaveGone() {
+    let script = store()
+    script.acquire(alice, mode: .shared)
+    script.reply(granted(100))
+    script.acquire(bob)
+    #expect(script.take().compactMap(\.grantedSession) == [alice])
+    script.release(alice)
+    #expect(
+      script.sent() == [
+        .release(name: x, attempt: 1, firstUnused: 101),
+        .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 100),
+      ])
+  }
+
+  @Test func whoHasTheExclusiveLeaseSharesItWithReadersHere() {
+    let script = store()
+    script.acquire(alice)
+    script.acquire(bob, mode: .shared)
+    script.reply(granted(100), to: CommandID(1))
+    script.release(alice)
+    let effects = script.take()
+    #expect(effects.compactMap(\.grantedSession) == [alice, bob])
+    #expect(effects.compactMap(\.command).count == 1)
+  }
+
+  @Test func anExclusiveLeaseThatIsOnlySharedHereIsSharedWithOthersWhoWait() {
+    let script = store(lingerMilliseconds: 1000)
+    script.hold(alice)
+    script.tell(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
+    #expect(script.sent().isEmpty)
+    script.tell(contended(1, isTry: true, mode: .shared))
+    #expect(
+      script.take().compactMap(\.command) == [
+        .downgrade(name: x, attempt: 1), .answerInUse(name: x, ask: 9, inbox: "other/1"),
+      ])
+    script.reply(.failed(.transient("LOADING")), to: CommandID(2))
+    script.pass(milliseconds: 100)
+    #expect(script.takeSent() == [CommandID(4)])
+    script.reply(.done, to: CommandID(4))
+    script.tell(.linkDown)
+    script.tell(.linkUp)
+    #expect(!script.sent().contains(.downgrade(name: x, attempt: 1)))
+  }
+
+  @Test func aLeaseThatIsSharedIsToldAgainAfterAReconnectUntilItIsConfirmed() {
+    let script = store()
+    script.hold(alice)
+    script.tell(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
+    script.tell(contended(1))
+    #expect(script.sent().contains(.downgrade(name: x, attempt: 1)))
+    script.tell(.linkDown)
+    script.tell(.linkUp)
+    #expect(script.sent().contains(.downgrade(name: x, attempt: 1)))
+  }
+
+  @Test func whileAWriterElsewhereWaitsNewReadersStayOutAfterTheCohortsTime() {
+    let script = store(cohortMilliseconds: 50)
+    script.acquire(alice, mode: .shared)
+    script.reply(granted(100))
+    script.tell(contended(1))
+    script.acquire(bob, mode: .shared)
+    #expect(script.take().compactMap(\.grantedSession) == [alice, bob])
+    script.pass(milliseconds: 50)
+    script.acquire(carol, mode: .shared)
+    // It is looked whether the writer still waits, and it does.
+    #expect(script.take().compactMap(\.command) == [.look(name: x)])
+    script.tell(
+      .replyReceived(
+        CommandID(2), .seen(LeaseSight(holders: ["me/1"], waiting: [.init(inbox: "other/1", mode: .exclusive)]))))
+    #expect(script.take().isEmpty)
+    script.release(alice)
+    script.release(bob)
+    #expect(
+      script.sent() == [
+        .release(name: x, attempt: 1, firstUnused: 102),
+        .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 101, mode: .shared),
+      ])
+  }
+
+  @Test func aWriterElsewhereThatGaveUpDoesNotKeepReadersOut() {
+    let script = store(cohortMilliseconds: 0)
+    script.acquire(alice, mode: .shared)
+    script.reply(granted(100))
+    script.tell(contended(1))
+    script.acquire(bob, mode: .shared)
+    script.acquire(carol, mode: .shared)
+    let effects = script.take()
+    #expect(effects.compactMap(\.command).suffix(1) == [.look(name: x)])
+    script.tell(.replyReceived(CommandID(2), .seen(LeaseSight(holders: ["me/1"], waiting: []))))
+    #expect(script.take().compactMap(\.grantedSession) == [bob, carol])
+  }
+
+  @Test func aLostLeaseIsLostForEveryReader() {
+    let script = store()
+    script.acquire(alice, mode: .shared)
+    script.reply(granted(100))
+    script.acquire(bob, mode: .shared)
+    _ = script.take()
+    script.tell(.linkDown)
+    script.pass(milliseconds: 8500)
+    #expect(script.take().compactMap(\.lostReason) == [.leaseExpired, .leaseExpired])
+    // Until the grace ends nobody here gets it.
+    script.tell(.linkUp)
+    script.acquire(carol, mode: .shared)
+    #expect(script.take().compactMap(\.command).isEmpty)
+    script.pass(milliseconds: 1400)
+    #expect(script.sent().contains { if case .acquire(_, 2, _, _, _, .shared) = $0 { true } else { false } })
+  }
+
+  @Test func aLeaseThatVanishedIsLostForEveryReaderAtOnce() {
+    let script = store()
+    script.acquire(alice, mode: .shared)
+    script.reply(granted(100))
+    script.acquire(bob, mode: .shared)
+    _ = script.take()
+    script.pass(milliseconds: 3400)
+    script.reply(.renewed([false]))
+    #expect(script.take().compactMap(\.lostReason) == [.dataLoss, .dataLoss])
+  }
+}
