@@ -100,5 +100,10 @@ let package = Package(
       swiftSettings: strict),
     .testTarget(
       name: "CommandTests", dependencies: ["sidelock", "SidelockClient", argumentParser], swiftSettings: strict),
+    // How much the pure targets cost, in instructions and allocations; Tests/run.sh budgets holds them to it.
+    .target(name: "CAllocations", path: "Tests/CAllocations"),
+    .executableTarget(
+      name: "Budgets", dependencies: ["CAllocations", "ClientProtocol", "LockEngine", "RedisProtocol"],
+      path: "Tests/Budgets", swiftSettings: strict),
   ]
 )

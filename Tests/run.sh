@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.." || exit 1
 # shellcheck source=Tests/lib/report.sh
 . Tests/lib/report.sh
 
-all_parts=(lint imports units unit release system systemd package quickstart sanitizers)
+all_parts=(lint imports units unit release budgets system systemd package quickstart sanitizers)
 
 usage() {
   cat <<'EOF'
@@ -23,6 +23,7 @@ named, or all of them:
   units        systemd's judgement of the units in packaging/systemd: errors, and how exposed they are
   unit         swift build --build-tests, swift test, the modules that the daemon links
   release      the release build with the Swift library linked in; its size and how fast it starts
+  budgets      the instructions and allocations of the pure targets (callgrind), with a self-test of the check
   system       Tests/system against the release build (pytest); PYTEST_ARGS is passed on
   systemd      the daemon under a real systemd, started in namespaces of its own (needs root)
   package      the Debian package: lintian, and its life under a real systemd (needs root)
@@ -52,7 +53,7 @@ ready_milliseconds_max=100
 
 install_everything() {
   install_packages binutils dpkg-dev git iproute2 libc6-dev liblua5.1-0-dev libsystemd-dev libyaml-dev lintian \
-    pkg-config procps python3 python3-venv redis-server shellcheck socat systemd util-linux xz-utils
+    pkg-config procps python3 python3-venv redis-server shellcheck socat systemd util-linux valgrind xz-utils
 }
 
 install_python_packages() {
@@ -145,6 +146,15 @@ part_release() {
   show_log "release: size"
   check "release: start to ready" python3 Tests/lib/start_to_ready.py "$bin/sidelockd" "$ready_milliseconds_max"
   show_log "release: start to ready"
+}
+
+build_budgets() { swift build "${release_flags[@]}" --product Budgets; }
+
+part_budgets() {
+  need_release || return
+  check "budgets: self-test" python3 Tests/lib/budgets.py --self-test
+  check "budgets: build" build_budgets
+  check "budgets" python3 Tests/lib/budgets.py check "$bin/Budgets"
 }
 
 part_system() {
