@@ -104,6 +104,6 @@ let package = Package(
     .target(name: "CAllocations", path: "Tests/CAllocations"),
     .executableTarget(
       name: "Budgets", dependencies: ["CAllocations", "ClientProtocol", "LockEngine", "RedisProtocol"],
-      path: "Tests/Budgets", swiftSettings: strict),
+      path: "Tests/Budgets", exclude: ["budgets.tsv"], swiftSettings: strict),
   ]
 )

@@ -74,6 +74,8 @@ public struct RESPDecoder: Sendable {
   /// An empty buffer larger than this is given back, so that one large reply is not paid for until the end.
   private static let retainedBytesMax = 1 << 20
   private static let compactionBytesMin = 4096
+  /// Room for so many elements of an aggregate is made at once.
+  private static let reservedElementsMax = 512
   /// The longest line of a type whose lines are short: lengths, integers, doubles, booleans, nulls.
   private static let shortLineBytesMax = 128
 }
@@ -209,6 +211,14 @@ extension RESPDecoder {
   private mutating func readLine() throws(RESPError) -> Step {
     guard position < buffer.count else { return .starved }
     let type = buffer[position]
+    if type == 0x3A || type == 0x24 || type == 0x2A, let line = plainNumber() {  // : $ *
+      try consume(line.byteCount)
+      switch type {
+      case 0x3A: return .value(.integer(line.number))
+      case 0x24: return try beginBlob(type: type, length: Int(line.number))
+      default: return try beginAggregate(.array, type: type, announced: Int(line.number))
+      }
+    }
     let bytesMax: Int
     switch type {
     case 0x2B, 0x2D, 0x28:  // + - (
@@ -243,6 +253,27 @@ extension RESPDecoder {
     scanned = index
     guard index - position - 1 <= bytesMax else { throw .lineTooLong(bytesMax: bytesMax) }
     return nil
+  }
+
+  /// The number in the line that begins at `position`, where it is one without a sign and of no more than 15 digits
+  /// whose line end has come: nearly all of them. Whatever else it is, mistakes included, is for the long way.
+  private func plainNumber() -> (number: Int64, byteCount: Int)? {
+    buffer.withUnsafeBufferPointer { bytes in
+      let stop = min(bytes.count, position + 18)
+      var index = position + 1
+      var number: Int64 = 0
+      while index < stop {
+        let digit = bytes[index] &- 0x30
+        guard digit <= 9 else { break }
+        number = number &* 10 &+ Int64(digit)
+        index += 1
+      }
+      let digitCount = index - position - 1
+      guard digitCount > 0, digitCount <= 15, index + 1 < bytes.count, bytes[index] == 0x0D, bytes[index + 1] == 0x0A
+      else { return nil }
+      guard digitCount == 1 || bytes[position + 1] != 0x30 else { return nil }
+      return (number, digitCount + 3)
+    }
   }
 
   private mutating func interpret(type: UInt8, text: ArraySlice<UInt8>) throws(RESPError) -> Step {
@@ -284,6 +315,10 @@ extension RESPDecoder {
 
   private mutating func beginBlob(type: UInt8, text: ArraySlice<UInt8>) throws(RESPError) -> Step {
     guard let length = try Self.length(type: type, text: text) else { return .value(.null) }
+    return try beginBlob(type: type, length: length)
+  }
+
+  private mutating func beginBlob(type: UInt8, length: Int) throws(RESPError) -> Step {
     guard length <= limits.blobBytesMax else { throw .blobTooLong(bytesMax: limits.blobBytesMax) }
     // Refused now, and not when they have come.
     guard length <= limits.replyBytesMax - replyBytes else { throw .replyTooLong(bytesMax: limits.replyBytesMax) }
@@ -295,6 +330,12 @@ extension RESPDecoder {
     _ kind: AggregateKind, type: UInt8, text: ArraySlice<UInt8>
   ) throws(RESPError) -> Step {
     guard let announced = try Self.length(type: type, text: text) else { return .value(.null) }
+    return try beginAggregate(kind, type: type, announced: announced)
+  }
+
+  private mutating func beginAggregate(
+    _ kind: AggregateKind, type: UInt8, announced: Int
+  ) throws(RESPError) -> Step {
     let isPaired = kind == .map || kind == .attribute
     guard announced <= (limits.elementCountMax - elementCount) / (isPaired ? 2 : 1) else {
       throw .tooManyElements(countMax: limits.elementCountMax)
@@ -312,7 +353,10 @@ extension RESPDecoder {
     }
     let missing = isPaired ? announced * 2 : announced
     elementCount += missing
-    stack.append(Aggregate(kind: kind, missing: missing))
+    var aggregate = Aggregate(kind: kind, missing: missing)
+    // What is announced may never come; the first elements are not worth growing for.
+    if !isPaired { aggregate.elements.reserveCapacity(min(missing, Self.reservedElementsMax)) }
+    stack.append(aggregate)
     return .more
   }
 }

@@ -23,11 +23,66 @@ public struct RedisScript: Hashable, Sendable {
   }
 }
 
-/// What a connection can be told to have Redis do.
-public enum RedisCommand: Hashable, Sendable {
+/// What a connection can be told to have Redis do: a command as it is, or one of the connection's scripts.
+///
+/// It is kept as it goes over the wire, in one piece of memory, because a script may have to be sent again, by its
+/// digest or with its text: both are followed by the same bytes.
+public struct RedisCommand: Hashable, Sendable {
+  /// The script that is run; nil for a plain command.
+  public let script: ScriptName?
+  /// How many parts ``bytes`` has.
+  let partCount: Int
+  /// The parts as blob strings. Of a plain command all, its name first; of a script the number of keys, the keys and
+  /// the arguments.
+  let bytes: [UInt8]
+
   /// Run one of the connection's scripts.
-  case script(name: ScriptName, keys: [[UInt8]], arguments: [[UInt8]])
+  public static func script(name: ScriptName, keys: [[UInt8]], arguments: [[UInt8]]) -> RedisCommand {
+    let capacity = (keys + arguments).reduce(0) { $0 + BlobWriter.capacity($1.count) }
+    return RedisCommand(script: name, keyCount: keys.count, argumentCount: arguments.count, capacity: capacity) {
+      for key in keys { $0.write(key) }
+      for argument in arguments { $0.write(argument) }
+    }
+  }
+
   /// A command as it is, its name first. Not one that changes the connection's state or that replies by a push
   /// (SUBSCRIBE, MULTI, HELLO, RESET, CLIENT REPLY, …): replies are matched by order.
-  case plain([[UInt8]])
+  public static func plain(_ parts: [[UInt8]]) -> RedisCommand {
+    let capacity = parts.reduce(0) { $0 + BlobWriter.capacity($1.count) }
+    return RedisCommand(
+      script: nil, partCount: parts.count,
+      bytes: BlobWriter.bytes(capacity: capacity) {
+        for part in parts { $0.write(part) }
+      })
+  }
+
+  private init(script: ScriptName?, partCount: Int, bytes: [UInt8]) {
+    self.script = script
+    self.partCount = partCount
+    self.bytes = bytes
+  }
+
+  /// A script whose keys and arguments `body` writes, so many of each and in that order; they take up to `capacity`
+  /// bytes (see ``BlobWriter/capacity(_:)``).
+  init(
+    script: ScriptName, keyCount: Int, argumentCount: Int, capacity: Int, _ body: (inout BlobWriter) -> Void
+  ) {
+    self.script = script
+    partCount = 1 + keyCount + argumentCount
+    bytes = BlobWriter.bytes(capacity: BlobWriter.decimalCapacity + capacity) {
+      $0.write(decimal: Int64(keyCount))
+      body(&$0)
+    }
+  }
+
+  /// The parts, one by one: see ``bytes``. For tests and for people; it costs an allocation for each.
+  public var parts: [[UInt8]] {
+    var parts: [[UInt8]] = []
+    var rest = bytes[...]
+    while let end = rest.firstIndex(of: 0x0A), let length = Int64(decimal: rest[(rest.startIndex + 1)..<(end - 1)]) {
+      parts.append(Array(rest[(end + 1)...].prefix(Int(length))))
+      rest = rest[(end + 1)...].dropFirst(Int(length) + 2)
+    }
+    return parts
+  }
 }

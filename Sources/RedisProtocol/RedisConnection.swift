@@ -21,21 +21,14 @@ public struct RedisConnection: Sendable {
     case dead
   }
 
-  /// A script and what it is run with, kept for as long as it may have to be sent again.
-  private struct Invocation: Sendable {
-    var name: ScriptName
-    var keys: [[UInt8]]
-    var arguments: [[UInt8]]
-  }
-
   /// A command that was sent and is not answered.
   private enum Pending: Sendable {
     /// Whatever comes answers it.
     case plain(id: UInt64)
     /// A script by its digest, for the first time. NOSCRIPT has it sent again.
-    case script(id: UInt64, Invocation)
+    case script(id: UInt64, RedisCommand)
     /// A script by its digest, behind the command that loads it again. NOSCRIPT has it sent with its text.
-    case scriptAgain(id: UInt64, Invocation)
+    case scriptAgain(id: UInt64, RedisCommand)
     /// A script with its text, which also loads it. Whatever comes answers it.
     case scriptText(id: UInt64, ScriptName)
 
@@ -53,7 +46,8 @@ public struct RedisConnection: Sendable {
   private var decoder: RESPDecoder
   private var output: [UInt8] = []
   private var pending: Deque<Pending> = []
-  private var digests: [ScriptName: [UInt8]] = [:]
+  /// The beginning of a command that runs a script by its digest, behind the array's header.
+  private var openings: [ScriptName: [UInt8]] = [:]
   /// Scripts that a command under way loads again, so that the others need not carry the text too.
   private var reloading: Set<ScriptName> = []
 
@@ -159,41 +153,44 @@ public struct RedisConnection: Sendable {
   /// A plain command must have a name, and a script must be among the configuration's.
   public mutating func submit(_ command: RedisCommand, id: UInt64) -> Bool {
     guard isReady else { return false }
-    switch command {
-    case .plain(let parts):
+    if command.script != nil {
+      appendByDigest(command)
+      pending.append(.script(id: id, command))
+    } else {
       // Redis does not reply to an empty command, and every later reply would be matched wrongly.
-      precondition(!parts.isEmpty, "a command without a name")
-      RESPEncoder.append(command: parts, to: &output)
+      precondition(command.partCount > 0, "a command without a name")
+      RESPEncoder.appendArrayHeader(count: command.partCount, to: &output)
+      output.append(contentsOf: command.bytes)
       pending.append(.plain(id: id))
-    case .script(let name, let keys, let arguments):
-      let invocation = Invocation(name: name, keys: keys, arguments: arguments)
-      appendByDigest(invocation)
-      pending.append(.script(id: id, invocation))
     }
     return true
   }
 
-  private mutating func appendByDigest(_ invocation: Invocation) {
-    guard let digest = digests[invocation.name] else {
-      preconditionFailure("the script \(invocation.name.rawValue) is not among the connection's")
+  private mutating func appendByDigest(_ command: RedisCommand) {
+    guard let name = command.script, let opening = openings[name] else {
+      preconditionFailure("the script \(command.script?.rawValue ?? "") is not among the connection's")
     }
-    append(invocation, verb: "EVALSHA", script: digest)
+    RESPEncoder.appendArrayHeader(count: 2 + command.partCount, to: &output)
+    output.append(contentsOf: opening)
+    output.append(contentsOf: command.bytes)
   }
 
-  private mutating func appendWithText(_ invocation: Invocation) {
-    guard let source = sources[invocation.name] else {
-      preconditionFailure("the script \(invocation.name.rawValue) is not among the connection's")
+  private mutating func appendWithText(_ command: RedisCommand) {
+    guard let name = command.script, let source = sources[name] else {
+      preconditionFailure("the script \(command.script?.rawValue ?? "") is not among the connection's")
     }
-    append(invocation, verb: "EVAL", script: source)
+    RESPEncoder.appendArrayHeader(count: 2 + command.partCount, to: &output)
+    RESPEncoder.append(blobString: "EVAL".utf8, to: &output)
+    RESPEncoder.append(blobString: source, to: &output)
+    output.append(contentsOf: command.bytes)
   }
 
-  private mutating func append(_ invocation: Invocation, verb: String, script: [UInt8]) {
-    RESPEncoder.appendArrayHeader(count: 3 + invocation.keys.count + invocation.arguments.count, to: &output)
-    RESPEncoder.append(blobString: verb.utf8, to: &output)
-    RESPEncoder.append(blobString: script, to: &output)
-    RESPEncoder.append(blobString: String(invocation.keys.count).utf8, to: &output)
-    for key in invocation.keys { RESPEncoder.append(blobString: key, to: &output) }
-    for argument in invocation.arguments { RESPEncoder.append(blobString: argument, to: &output) }
+  /// What a script that Redis knows by this digest begins with.
+  private static func opening(digest: [UInt8]) -> [UInt8] {
+    var opening: [UInt8] = []
+    RESPEncoder.append(blobString: "EVALSHA".utf8, to: &opening)
+    RESPEncoder.append(blobString: digest, to: &opening)
+    return opening
   }
 }
 
@@ -229,14 +226,14 @@ extension RedisConnection {
   private mutating func answer(_ oldest: Pending, with reply: RESPValue, actions: inout [RedisConnectionAction]) {
     let isUnknownScript = reply.error.map(RedisErrorReply.code(of:)) == "NOSCRIPT"
     switch oldest {
-    case .script(let id, let invocation) where isUnknownScript && reloading.contains(invocation.name):
-      appendByDigest(invocation)
-      pending.append(.scriptAgain(id: id, invocation))
-    case .script(let id, let invocation) where isUnknownScript,
-      .scriptAgain(let id, let invocation) where isUnknownScript:
-      appendWithText(invocation)
-      pending.append(.scriptText(id: id, invocation.name))
-      reloading.insert(invocation.name)
+    case .script(let id, let command) where isUnknownScript && command.script.map(reloading.contains) == true:
+      appendByDigest(command)
+      pending.append(.scriptAgain(id: id, command))
+    case .script(let id, let command) where isUnknownScript, .scriptAgain(let id, let command) where isUnknownScript:
+      appendWithText(command)
+      guard let name = command.script else { return }
+      pending.append(.scriptText(id: id, name))
+      reloading.insert(name)
     case .scriptText(let id, let name):
       reloading.remove(name)
       actions.append(.reply(id: id, reply))
@@ -283,7 +280,7 @@ extension RedisConnection {
       state = .handshaking(handshake)
       return true
     case .ready(let info, let digests):
-      self.digests = digests
+      openings = digests.mapValues(Self.opening)
       state = .ready
       actions.append(.ready(info))
       return true

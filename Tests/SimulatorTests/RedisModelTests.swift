@@ -211,12 +211,10 @@ import Testing
         ["DEL", Bytes(key)], ["RPUSH", Bytes(key), "rubbish"], ["HSET", Bytes(key), "a", "b"],
       ])
     }
-    switch command {
-    case .plain(let parts): return parts.map { Bytes($0) }
-    case .script(let script, let keys, let arguments):
-      let source = RedisScript.leases.first { $0.name == script }?.source ?? []
-      return ["EVAL", Bytes(source), Bytes(Int64(keys.count))] + keys.map { Bytes($0) } + arguments.map { Bytes($0) }
-    }
+    let parts = command.parts.map { Bytes($0) }
+    guard let script = command.script else { return parts }
+    let source = RedisScript.leases.first { $0.name == script }?.source ?? []
+    return ["EVAL", Bytes(source)] + parts
   }
 
   private static func withoutTimes(_ reply: ServerReply) -> ServerReply {

@@ -1,0 +1,110 @@
+/// Writes blob strings into memory that was set aside for them, so that a command of many parts costs one allocation.
+struct BlobWriter: ~Copyable {
+  private let memory: UnsafeMutableBufferPointer<UInt8>
+  private(set) var count = 0
+
+  private init(_ memory: UnsafeMutableBufferPointer<UInt8>) {
+    self.memory = memory
+  }
+
+  /// What `body` writes, at most `capacity` bytes.
+  static func bytes(capacity: Int, _ body: (inout BlobWriter) -> Void) -> [UInt8] {
+    [UInt8](unsafeUninitializedCapacity: capacity) { memory, count in
+      var writer = BlobWriter(memory)
+      body(&writer)
+      count = writer.count
+    }
+  }
+
+  /// The room that a blob string of so many bytes needs at the most.
+  static func capacity(_ byteCount: Int) -> Int { byteCount + 25 }
+
+  /// The room that a number needs at the most.
+  static let decimalCapacity = 25
+
+  /// Writes a blob string.
+  mutating func write(_ bytes: [UInt8]) {
+    begin(byteCount: bytes.count)
+    append(bytes)
+    end()
+  }
+
+  /// Writes a blob string.
+  mutating func write(_ text: StaticString) {
+    begin(byteCount: text.utf8CodeUnitCount)
+    append(text)
+    end()
+  }
+
+  /// Writes a blob string that is a number in decimal digits.
+  mutating func write(decimal number: Int64) {
+    begin(byteCount: Self.digitCount(number))
+    append(decimal: number)
+    end()
+  }
+
+  /// Begins a blob string of so many bytes; they and ``end()`` must follow.
+  mutating func begin(byteCount: Int) {
+    append(0x24)
+    append(decimal: Int64(byteCount))
+    end()
+  }
+
+  /// The line end behind a blob string.
+  mutating func end() {
+    append(0x0D)
+    append(0x0A)
+  }
+
+  /// A part of a blob string.
+  mutating func append(_ bytes: [UInt8]) {
+    bytes.withUnsafeBytes { append($0) }
+  }
+
+  /// A part of a blob string.
+  mutating func append(_ text: StaticString) {
+    append(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+  }
+
+  private mutating func append(_ bytes: UnsafeRawBufferPointer) {
+    // What was set aside follows from the same parts, so that this cannot happen; writing past it must not.
+    precondition(memory.count - count >= bytes.count, "a command is longer than it was said to be")
+    guard let source = bytes.baseAddress, let target = memory.baseAddress else { return }
+    UnsafeMutableRawPointer(target + count).copyMemory(from: source, byteCount: bytes.count)
+    count += bytes.count
+  }
+
+  /// A part of a blob string.
+  mutating func append(_ byte: UInt8) {
+    precondition(count < memory.count, "a command is longer than it was said to be")
+    memory[count] = byte
+    count += 1
+  }
+
+  /// A part of a blob string: a number in decimal digits.
+  mutating func append(decimal number: Int64) {
+    let length = Self.digitCount(number)
+    precondition(memory.count - count >= length, "a command is longer than it was said to be")
+    var rest = number.magnitude
+    var index = count + length
+    count = index
+    repeat {
+      let (quotient, digit) = rest.quotientAndRemainder(dividingBy: 10)
+      index -= 1
+      memory[index] = 0x30 + UInt8(truncatingIfNeeded: digit)
+      rest = quotient
+    } while rest > 0
+    if number < 0 { memory[index - 1] = 0x2D }
+  }
+
+  /// How many characters a number takes.
+  static func digitCount(_ number: Int64) -> Int {
+    var count = number < 0 ? 2 : 1
+    var rest = number.magnitude
+    while rest >= 10 {
+      rest /= 10
+      count += 1
+    }
+    return count
+  }
+}
