@@ -33,6 +33,8 @@ final class ClientSession {
   var hasSpoken = false
   /// Whether the session is in the list of those that the turn's end looks at.
   var isDirty = false
+  /// Whether the output has a grant, for which the client has waited.
+  var isGranted = false
 
   init(id: SessionID, channel: any Channel, peer: Peer?) {
     self.id = id

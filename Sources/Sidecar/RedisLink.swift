@@ -36,12 +36,13 @@ final class RedisLink {
     case backingOff
   }
 
-  private enum Pending {
+  fileprivate enum Pending {
     case lease(CommandID, LeaseCommand)
     case query(RedisCommand, QueryCompletion)
   }
 
   private static let windowMax = 1024
+  private static let keptOutputBytesMax = 1 << 20
   private static let backoffMillisecondsMin: Int64 = 50
   private static let backoffMillisecondsMax: Int64 = 2000
   /// A connection that says nothing for so long is asked for a sign of life, in milliseconds.
@@ -61,8 +62,8 @@ final class RedisLink {
   private var state = State.stopped
   private var machine: RedisConnection?
   private var previousClient: RedisClientIdentity?
-  private var pending: [UInt64: Pending] = [:]
-  private var nextID: UInt64 = 0
+  private var pending = PendingCommands()
+  private var output = ByteBuffer()
   private var waitingRenewals: Deque<(CommandID, LeaseCommand)> = []
   private var waiting: Deque<Pending> = []
   private var attempts: Int64 = 0
@@ -174,12 +175,11 @@ final class RedisLink {
     case .stopped, .connecting, .backingOff: break
     }
     let wasReady = isReady
-    let unanswered = pending.sorted { $0.key < $1.key }.map(\.value) + waiting
+    let unanswered = pending.removeAll() + waiting
     isReady = false
     downReason = reason
     mustReconnect = nil
     machine = nil
-    pending = [:]
     waiting = []
     waitingRenewals = []
     state = .backingOff
@@ -257,9 +257,7 @@ final class RedisLink {
 
   private func put(_ entry: Pending, _ command: RedisCommand) {
     if pending.isEmpty { lastHeardAt = BootClock.now() }
-    nextID += 1
-    pending[nextID] = entry
-    _ = machine?.submit(command, id: nextID)
+    _ = machine?.submit(command, id: pending.append(entry))
   }
 
   /// Sends everything that was submitted since the last time in one write.
@@ -270,12 +268,13 @@ final class RedisLink {
     case .stopped, .connecting, .backingOff: return
     }
     guard machine?.hasOutput == true else { return }
-    let buffer = machine?.drainOutput { bytes in
-      var buffer = channel.allocator.buffer(capacity: bytes.count)
-      buffer.writeBytes(bytes)
-      return buffer
+    machine?.drainOutput { bytes in
+      // The same memory again, unless the channel still has to write some of it.
+      output.clear(minimumCapacity: bytes.count)
+      output.writeBytes(bytes)
     }
-    if let buffer { channel.writeAndFlush(buffer, promise: nil) }
+    channel.writeAndFlush(output, promise: nil)
+    if output.capacity > Self.keptOutputBytesMax { output = ByteBuffer() }
   }
 
   // MARK: What comes back
@@ -307,7 +306,7 @@ final class RedisLink {
         logger.warning("a message to the inbox was not understood")
       }
     case .reply(let id, let value):
-      switch pending.removeValue(forKey: id) {
+      switch pending.remove(id) {
       case .lease(let id, let command)?:
         if let error = value.error { noticed(error: error) }
         onEvent(.reply(id, codec.decode(value, to: command)))
@@ -384,6 +383,47 @@ final class RedisLink {
       }
     }
     armWatch()
+  }
+}
+
+/// Commands that are not answered, under ids that count up. As a rule they are answered in their order, so that they
+/// stand in a row rather than in a hash table.
+private struct PendingCommands {
+  /// nil: answered before an earlier one.
+  private var entries: Deque<RedisLink.Pending?> = []
+  private var firstID: UInt64 = 1
+  private(set) var count = 0
+
+  var isEmpty: Bool { count == 0 }
+
+  /// Adds a command and gives its id.
+  mutating func append(_ entry: RedisLink.Pending) -> UInt64 {
+    entries.append(entry)
+    count += 1
+    return firstID + UInt64(entries.count - 1)
+  }
+
+  /// Takes out a command; nil when it is not there.
+  mutating func remove(_ id: UInt64) -> RedisLink.Pending? {
+    guard id >= firstID, let index = Int(exactly: id - firstID), index < entries.count, let entry = entries[index]
+    else { return nil }
+    entries[index] = nil
+    count -= 1
+    while let first = entries.first, case nil = first {
+      entries.removeFirst()
+      firstID += 1
+    }
+    return entry
+  }
+
+  /// Takes out all of them, in their order.
+  mutating func removeAll() -> [RedisLink.Pending] {
+    defer {
+      firstID += UInt64(entries.count)
+      entries = []
+      count = 0
+    }
+    return entries.compactMap { $0 }
   }
 }
 

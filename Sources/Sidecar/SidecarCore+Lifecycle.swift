@@ -77,7 +77,10 @@ extension SidecarCore {
     case .down: tell(.linkDown)
     case .sent(let command): tell(.commandSent(command))
     case .reply(let command, let reply): tell(.replyReceived(command, reply))
-    case .push(let push): tell(.pushReceived(push))
+    case .push(let push):
+      let now = BootClock.now()
+      if push.showsThatOthersWait { otherHostWaitedAt = now }
+      tell(.pushReceived(push), now: now)
     }
   }
 
@@ -192,5 +195,16 @@ extension SidecarCore {
     timer?.close()
     for session in sessions.values { session.channel.close(promise: nil) }
     onStopped()
+  }
+}
+
+extension LeasePush {
+  /// Whether another host waits for the lock that it is about.
+  fileprivate var showsThatOthersWait: Bool {
+    switch self {
+    case .granted(_, _, let grant): grant.othersWait
+    case .contended: true
+    case .inUse, .told: false
+    }
   }
 }

@@ -39,6 +39,12 @@ final class SidecarCore {
   private var effects: [Effect] = []
   private var isTurnEndScheduled = false
   private var dirtySessions: [ClientSession] = []
+  /// Those of the turn that is being ended.
+  private var settlingSessions: [ClientSession] = []
+  /// Output buffers to be used again. One that the channel still holds is replaced when it is written to.
+  private var spareBuffers: [ByteBuffer] = []
+  /// When Redis last told that another host waits for a lock that this one has.
+  var otherHostWaitedAt: BootInstant?
   /// The request that the engine is being told of, so that an answer that comes at once needs no table.
   private var current: (request: RequestID, message: MessageID)?
 
@@ -122,18 +128,25 @@ final class SidecarCore {
     loop.assumeIsolated().execute { self.endTurn() }
   }
 
+  /// What others wait for goes out first, because each write takes a while and wakes a process that competes for the
+  /// processor: grants; then the commands to Redis, if another host is known to wait; then the other replies.
   private func endTurn() {
     isTurnEndScheduled = false
-    link?.flush()
-    let sessions = dirtySessions
-    dirtySessions.removeAll(keepingCapacity: true)
-    for session in sessions {
-      session.isDirty = false
-      settle(session)
+    let now = BootClock.now()
+    swap(&settlingSessions, &dirtySessions)
+    for session in settlingSessions where session.isGranted { settle(session) }
+    if let otherHostWaitedAt, now < otherHostWaitedAt.adding(milliseconds: Self.otherHostWaitsMilliseconds) {
+      link?.flush()
     }
-    timer?.arm(for: engine.nextDeadline, now: BootClock.now())
+    for session in settlingSessions where session.isDirty { settle(session) }
+    settlingSessions.removeAll(keepingCapacity: true)
+    link?.flush()
+    timer?.arm(for: engine.nextDeadline, now: now)
     scheduleStatus()
   }
+
+  /// For so long after a sign of it another host is taken to wait for something that this one has, in milliseconds.
+  private static let otherHostWaitsMilliseconds: Int64 = 1000
 
   /// Has the turn's end look at a session.
   func touch(_ session: ClientSession) {
@@ -145,10 +158,13 @@ final class SidecarCore {
 
   /// Sends what the turn produced for a session, and closes it if it is through.
   private func settle(_ session: ClientSession) {
+    session.isDirty = false
+    session.isGranted = false
     if let output = session.output {
       session.output = nil
       statistics.bytesOut += UInt64(output.readableBytes)
       session.channel.writeAndFlush(output, promise: nil)
+      keep(output)
       limitUnreadOutput(of: session)
     }
     if session.isClosing {
@@ -166,6 +182,7 @@ final class SidecarCore {
     switch effect {
     case .reply(let id, let request, let reply):
       guard let session = sessions[id], let message = messageID(of: request, in: session) else { return }
+      if case .acquired = reply { session.isGranted = true }
       write(to: session) { Self.write(reply, id: message, core: self, to: &$0) }
     case .notify(let id, let notification):
       guard let session = sessions[id] else { return }
@@ -211,10 +228,22 @@ final class SidecarCore {
   /// Writes a message to a session; it is sent at the turn's end.
   func write(to session: ClientSession, _ body: (inout MessageWriter) -> Void) {
     body(&writer)
-    if session.output == nil { session.output = session.channel.allocator.buffer(capacity: writer.count) }
+    if session.output == nil { session.output = emptyBuffer(for: session.channel) }
     session.output?.writeBytes(writer.bytes)
     writer.removeAll()
     touch(session)
+  }
+
+  private func emptyBuffer(for channel: any Channel) -> ByteBuffer {
+    guard var buffer = spareBuffers.popLast() else { return channel.allocator.buffer(capacity: writer.count) }
+    buffer.clear(minimumCapacity: writer.count)
+    return buffer
+  }
+
+  /// Puts a buffer that was written aside, unless it is so large that it is better given back.
+  private func keep(_ buffer: ByteBuffer) {
+    guard spareBuffers.count < 64, buffer.capacity <= 4096 else { return }
+    spareBuffers.append(buffer)
   }
 
   private static func write(_ reply: Reply, id: MessageID, core: SidecarCore, to writer: inout MessageWriter) {
