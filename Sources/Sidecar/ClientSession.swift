@@ -7,8 +7,8 @@ final class ClientSession {
   let id: SessionID
   let channel: any Channel
   let peer: Peer?
-  /// What is known of the process beyond its number, once it has been asked for.
-  var description: Peer.Description?
+  /// What is known of the process beyond its number, once that has been looked up.
+  var process: DescribedProcess?
   var framer = LineFramer()
   /// Input behind a line at which reading was paused.
   var unreadInput: ByteBuffer?
@@ -56,5 +56,14 @@ final class ClientSession {
 
   func messageID(of request: RequestID) -> MessageID? {
     messageIDs[request]
+  }
+}
+
+/// A process that has connections, with what is known of it so far.
+final class DescribedProcess {
+  var description: Peer.Description
+
+  init(_ description: Peer.Description) {
+    self.description = description
   }
 }

@@ -15,6 +15,10 @@ extension SidecarCore {
   /// Questions to Redis that one session may have open before it is not read from any more.
   static let queriesPerSessionMax = 16
 
+  /// For so long what was found out about a process holds for its next connections, in milliseconds. It is shorter than
+  /// the time in which the number of a process could come again.
+  private static let descriptionsMilliseconds: Int64 = 1000
+
   /// Where /proc is read.
   private static let descriptions = DispatchQueue(label: "sidelock.descriptions")
 
@@ -223,16 +227,27 @@ extension SidecarCore {
     }
   }
 
-  /// Has the process of a session that asks for locks looked up, so that `inspect` and `list` can show it.
+  /// Has the process of a session that asks for locks looked up, so that `inspect` and `list` can show it. A process
+  /// that opens one connection after the other is looked up once a second at the most.
   private func describe(_ session: ClientSession) {
-    guard session.description == nil, let peer = session.peer else { return }
-    session.description = Peer.Description(command: peer.name, unit: nil)
-    let core = NIOLoopBound(self, eventLoop: loop)
-    let id = session.id
+    guard session.process == nil, let peer = session.peer else { return }
+    let now = BootClock.now()
+    if describedProcessesSince.adding(milliseconds: Self.descriptionsMilliseconds) <= now {
+      describedProcesses = [:]
+      describedProcessesSince = now
+    }
+    if let known = describedProcesses[peer.pid] {
+      session.process = known
+      return
+    }
+    let process = DescribedProcess(Peer.Description(command: peer.name, unit: nil))
+    describedProcesses[peer.pid] = process
+    session.process = process
+    let found = NIOLoopBound(process, eventLoop: loop)
     let loop = loop
     Self.descriptions.async {
       let description = peer.readDescription()
-      loop.execute { core.value.sessions[id]?.description = description }
+      loop.execute { found.value.description = description }
     }
   }
 

@@ -25,8 +25,8 @@ extension SidecarCore {
     let peer = session?.peer
     return SessionInfo(
       host: configuration.host, session: "\(id.rawValue)", pid: (peer?.pid).map(Int64.init),
-      uid: (peer?.uid).map(Int64.init), command: session?.description?.command ?? peer?.name,
-      unit: session?.description?.unit)
+      uid: (peer?.uid).map(Int64.init), command: session?.process?.description.command ?? peer?.name,
+      unit: session?.process?.description.unit)
   }
 
   // MARK: One lock

@@ -1,4 +1,5 @@
 import ClientProtocol
+import Glibc
 import LockEngine
 import Logging
 import NIOCore
@@ -35,6 +36,9 @@ final class SidecarCore {
   var decoder = RequestDecoder()
   var writer = MessageWriter()
   var statistics = SidecarStatistics()
+  /// The processes that were looked up lately, and since when.
+  var describedProcesses: [pid_t: DescribedProcess] = [:]
+  var describedProcessesSince = BootInstant(nanoseconds: 0)
 
   private var effects: [Effect] = []
   private var isTurnEndScheduled = false
