@@ -1,3 +1,4 @@
+import DequeModule
 import HeapModule
 
 /// Deadlines in the order in which they come due; those of one moment in the order in which they were set.
@@ -19,31 +20,49 @@ struct DeadlineQueue<Item> {
     }
   }
 
+  /// Most deadlines lie as far ahead as all others of their queue, so that the next one is due last: they need no
+  /// sorting. The heap has those that are due before one that was set earlier.
+  private var run = Deque<Entry>()
   private var heap = Heap<Entry>()
   private var sequence: UInt64 = 0
   private var compactAt = 1024
 
-  var count: Int { heap.count }
+  var count: Int { run.count + heap.count }
 
   /// The earliest moment, whether or not its entry still means something.
-  var earliest: BootInstant? { heap.min?.at }
+  var earliest: BootInstant? {
+    guard let first = run.first else { return heap.min?.at }
+    guard let other = heap.min else { return first.at }
+    return min(first.at, other.at)
+  }
 
   mutating func push(_ item: Item, at moment: BootInstant) {
     sequence += 1
-    heap.insert(Entry(at: moment, sequence: sequence, item: item))
+    let entry = Entry(at: moment, sequence: sequence, item: item)
+    if let last = run.last, moment < last.at {
+      heap.insert(entry)
+    } else {
+      run.append(entry)
+    }
   }
 
   /// Takes out the earliest entry that is due at `now`.
   mutating func popDue(_ now: BootInstant) -> (at: BootInstant, item: Item)? {
-    guard let first = heap.min, first.at <= now else { return nil }
-    heap.removeMin()
+    if let other = heap.min, run.first.map({ other < $0 }) ?? true {
+      guard other.at <= now else { return nil }
+      heap.removeMin()
+      return (other.at, other.item)
+    }
+    guard let first = run.first, first.at <= now else { return nil }
+    run.removeFirst()
     return (first.at, first.item)
   }
 
   /// Drops the entries that mean nothing any more, once as many have come as were left after the last time.
   mutating func compact(where meansSomething: (BootInstant, Item) -> Bool) {
-    guard heap.count >= compactAt else { return }
+    guard count >= compactAt else { return }
+    run.removeAll { !meansSomething($0.at, $0.item) }
     heap = Heap(heap.unordered.filter { meansSomething($0.at, $0.item) })
-    compactAt = max(1024, heap.count * 2)
+    compactAt = max(1024, count * 2)
   }
 }

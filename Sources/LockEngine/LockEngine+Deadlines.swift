@@ -44,7 +44,7 @@ extension LockEngine {
   /// hears anything else.
   func fireDeadlines(now: BootInstant) {
     while let (_, lease) = leaseEnds.popDue(now) { leaseEnded(lease, now: now) }
-    if let due = renewals.earliest, due <= now, linkIsUp { renewDue(now: now) }
+    renewDue(now: now)
     while let (moment, deadline) = deadlines.popDue(now) {
       guard deadline.meansSomething(at: moment) else { continue }
       fire(deadline, now: now)

@@ -124,27 +124,55 @@ extension LockEngine {
 
   // MARK: Renewal
 
+  /// When leases are to be renewed next; nil: not before another event has come. Without the link nothing can be renewed.
+  var nextRenewal: BootInstant? {
+    guard linkIsUp, let due = renewals.earliest else { return nil }
+    guard renewalsInFlight >= configuration.renewalsInFlightMax else { return due }
+    return due.adding(milliseconds: timeline.renewSlackMilliseconds)
+  }
+
   /// Renews the leases that are due, and with them those that soon will be.
-  func renewDue(now: BootInstant, all: Bool = false) {
-    let horizon = all ? BootInstant(nanoseconds: .max) : now.adding(milliseconds: timeline.renewSlackMilliseconds)
+  ///
+  /// The store works on one command at a time, and so much as it takes for one, everything behind it waits. So only a
+  /// few are under way, and each that is answered makes room for the next. Leases that have been due for a while are
+  /// renewed all at once: who has waited so long must not wait for anybody.
+  func renewDue(now: BootInstant) {
+    guard let due = nextRenewal, due <= now else { return }
+    let horizon = now.adding(milliseconds: timeline.renewSlackMilliseconds)
     var batch: [LeaseSlot] = []
-    while let (at, lease) = renewals.popDue(horizon) {
+    while let due = nextRenewal, due <= horizon, renewalsInFlight < configuration.renewalsInFlightMax || due <= now {
+      guard let (at, lease) = renewals.popDue(horizon) else { break }
       guard lease.stage == .held, !lease.renewalInFlight else { continue }
-      if !all && lease.renewAt > at {
+      guard lease.renewAt <= at else {
         renewals.push(lease, at: lease.renewAt)
         continue
       }
-      lease.renewalInFlight = true
-      batch.append(lease)
-      if batch.count == configuration.renewalBatchMax { flush(&batch, now: now) }
+      add(lease, to: &batch, now: now)
     }
     flush(&batch, now: now)
   }
 
+  /// Renews every lease, at once.
+  private func renewAll(now: BootInstant) {
+    var batch: [LeaseSlot] = []
+    while let (_, lease) = renewals.popDue(BootInstant(nanoseconds: .max)) {
+      if lease.stage == .held, !lease.renewalInFlight { add(lease, to: &batch, now: now) }
+    }
+    flush(&batch, now: now)
+  }
+
+  private func add(_ lease: LeaseSlot, to batch: inout [LeaseSlot], now: BootInstant) {
+    if batch.isEmpty { batch.reserveCapacity(min(configuration.renewalBatchMax, renewals.count + 1)) }
+    lease.renewalInFlight = true
+    batch.append(lease)
+    if batch.count == configuration.renewalBatchMax { flush(&batch, now: now) }
+  }
+
   private func flush(_ batch: inout [LeaseSlot], now: BootInstant) {
     guard !batch.isEmpty else { return }
+    renewalsInFlight += 1
     send(.renew(batch.map { LeaseReference(name: $0.lock.name, attempt: $0.attempt) }), .renew(batch), now: now)
-    batch.removeAll()
+    batch = []
   }
 
   // MARK: The link
@@ -156,7 +184,7 @@ extension LockEngine {
     for lock in locks.values {
       for lease in lock.leases where lease.stage == .held { lease.isInDoubt = true }
     }
-    renewDue(now: now, all: true)
+    renewAll(now: now)
     for lock in locksInOrder {
       for release in lock.unconfirmedReleases { send(release, of: lock, now: now) }
       for lease in lock.leases { share(lease, now: now) }
@@ -172,6 +200,7 @@ extension LockEngine {
     linkIsUp = false
     lastAnsweredSentAt = nil
     pending.removeAll()
+    renewalsInFlight = 0
     for lock in locksInOrder {
       if let wanted = lock.wanted {
         wanted.stage = .asking

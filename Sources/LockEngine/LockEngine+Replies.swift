@@ -213,6 +213,7 @@ extension LockEngine {
   // MARK: Renewal
 
   private func renewReplied(_ batch: [LeaseSlot], _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
+    renewalsInFlight -= 1
     var results: [Bool]?
     if case .renewed(let renewed) = reply, renewed.count == batch.count { results = renewed }
     for (index, lease) in batch.enumerated() where lease.stage == .held {
@@ -234,6 +235,7 @@ extension LockEngine {
       // Somebody may have come when too little of the lease was left.
       if !lease.lock.queue.isEmpty { advance(lease.lock, now: now) }
     }
+    renewDue(now: now)
   }
 
   /// The store does not have the lease any more, before its time: somebody else may hold the lock already.

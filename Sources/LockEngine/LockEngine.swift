@@ -43,6 +43,8 @@ public final class LockEngine {
 
   var leaseEnds = DeadlineQueue<LeaseSlot>()
   var renewals = DeadlineQueue<LeaseSlot>()
+  /// Commands that renew and are not answered.
+  var renewalsInFlight = 0
   var deadlines = DeadlineQueue<Deadline>()
   var recentReleases: RecentReleases
   var counters = EngineCounters()
@@ -128,8 +130,10 @@ public final class LockEngine {
 
   /// When ``Event/timerFired`` is wanted next; nil: not before another event has come.
   public var nextDeadline: BootInstant? {
-    // Without the link nothing can be renewed, so that a renewal that is due is nothing to wake up for.
-    [leaseEnds.earliest, linkIsUp ? renewals.earliest : nil, deadlines.earliest].compactMap { $0 }.min()
+    var next = leaseEnds.earliest
+    if let renewal = nextRenewal, next.map({ renewal < $0 }) ?? true { next = renewal }
+    if let deadline = deadlines.earliest, next.map({ deadline < $0 }) ?? true { next = deadline }
+    return next
   }
 
   // MARK: Records

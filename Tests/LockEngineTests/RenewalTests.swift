@@ -1,0 +1,93 @@
+import LockEngine
+import Testing
+
+/// How the renewals of many leases are spread.
+@Suite struct RenewalTests {
+  /// How many leases each renewal among the effects names, and the command's id.
+  private func renewals(_ effects: [Effect]) -> [(id: CommandID, count: Int)] {
+    effects.compactMap { effect in
+      guard case .send(let id, .renew(let leases)) = effect else { return nil }
+      return (id, leases.count)
+    }
+  }
+
+  private func holding(_ count: Int, batchMax: Int, inFlightMax: Int) -> Script {
+    let script = Script(
+      EngineConfiguration(tier: .store, renewalBatchMax: batchMax, renewalsInFlightMax: inFlightMax))
+    script.open(alice)
+    for index in 0..<count { script.hold(alice, "lock-\(index)") }
+    return script
+  }
+
+  private func confirm(_ renewal: (id: CommandID, count: Int), _ script: Script) {
+    script.reply(.renewed(Array(repeating: true, count: renewal.count)), to: renewal.id)
+  }
+
+  @Test func manyLeasesAreRenewedAFewCommandsAtATime() throws {
+    let script = holding(70, batchMax: 10, inFlightMax: 2)
+    script.pass(milliseconds: 3_333)
+    var underWay = renewals(script.take())
+    #expect(underWay.map(\.count) == [10, 10])
+    var total = 20
+    while let oldest = underWay.first {
+      underWay.removeFirst()
+      confirm(oldest, script)
+      let next = renewals(script.take())
+      // Each answer makes room for one more, in the same turn, until all are renewed.
+      #expect(next.map(\.count) == (total < 70 ? [10] : []))
+      total += next.reduce(0) { $0 + $1.count }
+      underWay += next
+    }
+    #expect(total == 70)
+    // The next round comes a third of a lease later, and not before.
+    script.pass(milliseconds: 3_332)
+    #expect(renewals(script.take()).isEmpty)
+    script.pass(milliseconds: 1)
+    #expect(renewals(script.take()).map(\.count) == [10, 10])
+  }
+
+  @Test func leasesThatAreOverdueWaitForNobody() {
+    let script = holding(70, batchMax: 10, inFlightMax: 2)
+    script.pass(milliseconds: 3_400)
+    #expect(renewals(script.take()).map(\.count) == [10, 10])
+    // The store does not answer. A twelfth of a lease after they were due, all the others go out.
+    script.pass(milliseconds: 700)
+    #expect(renewals(script.take()).isEmpty)
+    script.pass(milliseconds: 100)
+    #expect(renewals(script.take()).map(\.count) == [10, 10, 10, 10, 10])
+  }
+
+  @Test func theTimerIsNotWantedForRenewalsThatWaitForOthers() throws {
+    let script = holding(70, batchMax: 10, inFlightMax: 2)
+    script.pass(milliseconds: 3_400)
+    let wanted = try #require(script.engine.nextDeadline)
+    #expect(wanted > script.now)
+  }
+
+  @Test func renewalsThatABrokenConnectionSwallowedMakeRoom() {
+    let script = holding(70, batchMax: 10, inFlightMax: 2)
+    script.pass(milliseconds: 3_400)
+    #expect(renewals(script.take()).map(\.count) == [10, 10])
+    script.tell(.linkDown)
+    script.tell(.linkUp)
+    // After a reconnect every lease is in doubt: all are asked for at once.
+    let all = renewals(script.take())
+    #expect(all.map(\.count).reduce(0, +) == 70)
+    for renewal in all { confirm(renewal, script) }
+    script.pass(milliseconds: 3_400)
+    #expect(renewals(script.take()).map(\.count) == [10, 10])
+  }
+
+  @Test func noLeaseIsLateWhenTheStoreIsSlow() {
+    let script = holding(200, batchMax: 10, inFlightMax: 2)
+    var underWay: [(id: CommandID, count: Int)] = []
+    // Each command takes 100 ms, so that a round of one by one would take two seconds.
+    for _ in 0..<600 {
+      script.pass(milliseconds: 100)
+      underWay += renewals(script.take())
+      if !underWay.isEmpty { confirm(underWay.removeFirst(), script) }
+    }
+    #expect(script.engine.statistics.leasesLost == 0)
+    #expect(script.engine.statistics.renewals > 200 * 10)
+  }
+}
