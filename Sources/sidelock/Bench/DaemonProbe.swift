@@ -108,7 +108,8 @@ final class DaemonProbe {
     return total > 0 ? total : nil
   }
 
-  private static func read(_ path: String) -> String? {
+  /// What a small file says.
+  static func read(_ path: String) -> String? {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { return nil }
     defer { close(descriptor) }

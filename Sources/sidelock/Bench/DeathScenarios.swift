@@ -2,11 +2,19 @@ import Glibc
 import SidelockClient
 
 /// From the end of a holder, or its release, to the next grant; on one host or from one host to another.
-struct DeathScenarios {
-  let socket: String
-  let otherSocket: String?
+final class DeathScenarios {
+  private let socket: String
+  private let otherSocket: String?
   /// How often.
-  let rounds: Int
+  private let rounds: Int
+  /// A connection to each daemon to look by. They stay, since a daemon that has just lost one has that to do first.
+  private var observers: [String: BenchClient] = [:]
+
+  init(socket: String, otherSocket: String?, rounds: Int) {
+    self.socket = socket
+    self.otherSocket = otherSocket
+    self.rounds = rounds
+  }
 
   /// A holder's process is killed, or its socket closed, while another client of the same daemon waits.
   func crash(progress: (Double) -> Void) throws(SidelockError) -> [Figures] {
@@ -103,7 +111,7 @@ struct DeathScenarios {
   /// Waits until what was begun is known at these daemons: an `inspect` follows it on each one's connection to Redis.
   private func settle(_ name: String, sockets: [String]) throws(SidelockError) {
     for (index, socket) in sockets.enumerated() {
-      let client = try BenchClient(path: socket)
+      let client = try observer(at: socket)
       var tries = 0
       // The daemon that the waiter is at may not have read its line when this comes.
       while true {
@@ -115,5 +123,12 @@ struct DeathScenarios {
         }
       }
     }
+  }
+
+  private func observer(at socket: String) throws(SidelockError) -> BenchClient {
+    if let client = observers[socket] { return client }
+    let client = try BenchClient(path: socket)
+    observers[socket] = client
+    return client
   }
 }

@@ -43,6 +43,21 @@ final class HelperProcess {
     Glibc.kill(process, SIGKILL)
   }
 
+  /// Returns when the process runs `program` and sleeps, so that what it does at its start disturbs no measurement.
+  func waitUntilAsleep(as program: String) throws(SidelockError) {
+    let end = BenchClock.now() + UInt64(BenchClient.answerSecondsMax) * 1_000_000_000
+    while BenchClock.now() < end {
+      // "PID (NAME) STATE …"
+      if let fields = DaemonProbe.read("/proc/\(process)/stat")?.split(separator: " "), fields.count > 2,
+        fields[1] == "(\(program))", fields[2] == "S"
+      {
+        return
+      }
+      usleep(200)
+    }
+    throw Self.failure("\(program) does not come to rest")
+  }
+
   /// Returns when the kernel has closed the process' descriptors.
   func waitUntilClosed() throws(SidelockError) {
     while try Descriptor.read(lifeline)?.isEmpty == false {}
@@ -70,6 +85,7 @@ final class LockHolder {
     try client.exchange(BenchLine.acquire(name))
     // Ours is closed at the end of this; the connection lives on in the process.
     process = try HelperProcess("sleep", ["sleep", "infinity"], input: client.descriptor)
+    try process.waitUntilAsleep(as: "sleep")
   }
 
   /// Sends SIGKILL.
