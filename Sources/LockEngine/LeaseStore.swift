@@ -25,8 +25,8 @@ public enum LeaseCommand: Hashable, Sendable {
   ///   of a lock, but may have several permits of a semaphore, each under an attempt of its own.
   case release(name: LockName, attempt: UInt64, firstUnused: Token?, isExact: Bool = false)
 
-  /// Share the exclusive lease that this attempt took, from now on, with the same tokens and the same end.
-  case downgrade(name: LockName, attempt: UInt64)
+  /// Share the exclusive lease that this attempt took, from now on, with the same end and the tokens below `tokenEnd`.
+  case downgrade(name: LockName, attempt: UInt64, tokenEnd: Token)
 
   /// Put the expiry of each lease off, where this host still holds it under that attempt.
   case renew([LeaseReference])
@@ -86,9 +86,9 @@ public enum LeaseReply: Hashable, Sendable {
   /// To `acquire`: the key is held by a process that does not use sidelock; it expires in that many milliseconds,
   /// or never (nil).
   case foreign(expiresInMilliseconds: Int64?)
-  /// To `acquire`: the name is in use as something else than was asked for (a lock, or a semaphore of that many
-  /// permits). Nothing was changed.
-  case conflict(HoldMode)
+  /// To `acquire`: other hosts have the name as something else than was asked for (a lock, or a semaphore of that many
+  /// permits). This host stands in the queue, and the holders are asked whether they use it; `listeners` as in `queued`.
+  case conflict(HoldMode, listeners: Int)
   /// To `release`, `downgrade`, `answerInUse`, `heartbeat` and `tell`.
   case done
   /// To `look`.

@@ -8,6 +8,8 @@ enum Deadline {
   case maxHold(Hold)
   /// The store is to be asked again.
   case recheck(LockRecord)
+  /// Those who have a name as something else have not said whether they use it.
+  case conflict(LockRecord)
   /// A lease that nobody used has lingered long enough.
   case idle(LeaseSlot)
   /// Waiters want to hear their place, or holders who waits.
@@ -28,6 +30,7 @@ enum Deadline {
     case .wait(let waiter): !waiter.isOver && waiter.deadline == moment
     case .maxHold(let hold): !hold.isOver && hold.endsAt == moment
     case .recheck(let lock): lock.recheckAt == moment
+    case .conflict(let lock): lock.conflictAt == moment
     case .idle(let lease): lease.stage == .held && lease.idleUntil == moment
     case .progress(let lock): lock.progressAt == moment
     case .repeatRelease(let lock, let attempt): lock.unconfirmedReleases.contains { $0.attempt == attempt }
@@ -81,6 +84,8 @@ extension LockEngine {
     case .recheck(let lock):
       lock.recheckAt = nil
       if let wanted = lock.wanted, !lock.queue.isEmpty { ask(wanted, now: now) }
+    case .conflict(let lock):
+      conflictConfirmed(lock, now: now)
     case .idle(let lease):
       lease.idleUntil = nil
       if lease.holdCount == 0, lease.lock.queue.isEmpty {

@@ -150,6 +150,7 @@ extension LockEngine {
       waiter.request, waiter.lock, to: session, under: lease, several: waiter.several, now: now)
     if waiter.several == nil {
       reply(to: waiter.request, with: hold, waitedMilliseconds: now.milliseconds(since: waiter.since), now: now)
+      readmit(hold, in: session, now: now)
     }
   }
 
@@ -183,6 +184,27 @@ extension LockEngine {
     }
     observe(lock, .acquired(hold.session, token, hold.mode))
     return hold
+  }
+
+  /// Requests of an owner that wait for what it has got meanwhile enter again, or they would wait for themselves.
+  func readmit(_ hold: Hold, in session: SessionRecord, now: BootInstant) {
+    guard let owner = hold.owner, hold.several == nil, !session.waits.isEmpty else { return }
+    let waiters = session.waits.values.filter { $0.lock === hold.lock && $0.request.owner == owner }
+    for waiter in waiters.sorted(by: { $0.request.request.rawValue < $1.request.request.rawValue }) {
+      guard waiter.request.mode == hold.mode else {
+        refuse(waiter, .modeConflict(hold.mode), now: now)
+        continue
+      }
+      remove(waiter, now: now)
+      if let several = waiter.several {
+        several.waiter = nil
+        several.taken.append((hold, true))
+        makeReady(several)
+      } else {
+        hold.count += 1
+        reply(to: waiter.request, with: hold, waitedMilliseconds: now.milliseconds(since: waiter.since), now: now)
+      }
+    }
   }
 
   func add(_ hold: Hold, to session: SessionRecord) {

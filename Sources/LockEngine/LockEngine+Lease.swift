@@ -25,6 +25,8 @@ extension LockEngine {
   func noLongerWanted(_ lease: LeaseSlot) {
     guard lease.lock.wanted === lease else { return }
     lease.lock.wanted = nil
+    lease.lock.conflict = nil
+    lease.lock.conflictAt = nil
     wantedLeases -= 1
   }
 
@@ -113,13 +115,18 @@ extension LockEngine {
     else { return }
     lease.mode = .shared
     lease.isSharingUnconfirmed = true
+    lease.tokenEnd = min(lease.tokenEnd, lease.nextToken + Self.sharedTokenCount)
     share(lease, now: now)
   }
+
+  /// How many tokens are kept of the block of a lease that is shared from now on: other hosts' come behind them.
+  static let sharedTokenCount: Token = 4096
 
   /// What the store holds against others must follow what this host has said; it is told until it confirms it.
   func share(_ lease: LeaseSlot, now: BootInstant) {
     guard linkIsUp, lease.stage == .held, lease.isSharingUnconfirmed else { return }
-    send(.downgrade(name: lease.lock.name, attempt: lease.attempt), .share(lease), now: now)
+    send(
+      .downgrade(name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.tokenEnd), .share(lease), now: now)
   }
 
   // MARK: Renewal

@@ -64,17 +64,17 @@ extension LockEngine {
       recheck(lock, at: now.adding(milliseconds: min(max(expires ?? poll, 1), poll)))
       refuseTries(of: lock, upToAsk: ask, now: now)
       stillWaiting(lock, now: now)
-    case .conflict(let held):
+    case .conflict(let held, let listeners):
       guard lock.wanted === lease else { return }
       guard !lease.mode.isSameKind(as: held) else {
         return acquireFailed(lease, .fatal("a conflict of a mode with itself"), now: now)
       }
-      noLongerWanted(lease)
-      lease.stage = .over
-      for waiter in Array(lock.queue.live) where !waiter.isOver && !waiter.request.mode.isSameKind(as: held) {
-        refuse(waiter, .modeConflict(held), now: now)
-      }
-      advance(lock, now: now)
+      lease.stage = .queued
+      lock.conflict = held
+      if listeners == 0 { return conflictConfirmed(lock, now: now) }
+      let bound = now.adding(milliseconds: configuration.inUseTimeoutMilliseconds)
+      lock.conflictAt = bound
+      deadlines.push(.conflict(lock), at: bound)
     case .failed(let failure):
       acquireFailed(lease, failure, now: now)
     case .done, .renewed, .seen:
@@ -85,6 +85,18 @@ extension LockEngine {
   private func remoteHolderIs(_ holder: HolderSummary, of lock: LockRecord) {
     if isObserved, holder != lock.remoteHolder, let host = holder.hosts.first { observe(lock, .remote(host: host)) }
     lock.remoteHolder = holder
+  }
+
+  /// Those who have the name as something else do use it.
+  func conflictConfirmed(_ lock: LockRecord, now: BootInstant) {
+    guard let held = lock.conflict else { return }
+    lock.conflict = nil
+    lock.conflictAt = nil
+    for waiter in Array(lock.queue.live) where !waiter.isOver && !waiter.request.mode.isSameKind(as: held) {
+      refuse(waiter, .modeConflict(held), now: now)
+    }
+    if let wanted = lock.wanted { giveUp(wanted, now: now) }
+    advance(lock, now: now)
   }
 
   private func stillWaiting(_ lock: LockRecord, now: BootInstant) {
@@ -171,6 +183,7 @@ extension LockEngine {
   }
 
   private func inUseTold(_ lock: LockRecord, ask: UInt64, now: BootInstant) {
+    if lock.conflict != nil, ask == lock.ask { return conflictConfirmed(lock, now: now) }
     let holder = holderSummary(of: lock)
     for waiter in lock.queue.tries where waiter.ask <= ask && !waiter.isOver {
       // Each permit that is taken has a holder to say so; it takes all of them to know that none is free.

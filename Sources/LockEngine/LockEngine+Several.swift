@@ -24,13 +24,12 @@ extension LockEngine {
 
   private func proceed(with several: SeveralRequest, now: BootInstant) {
     guard !several.isOver, several.waiter == nil, let session = sessions[several.request.session] else { return }
-    // A hold that was counted once more may have ended since.
+    // A hold that its owner had before may have ended since.
     if several.taken.contains(where: \.hold.isOver) { return restart(several, now: now) }
     guard several.taken.count < several.order.count else { return complete(several, now: now) }
     let name = several.order[several.taken.count]
     if let hold = ownHold(of: name, several.request, in: session) {
       guard hold.mode == several.request.mode else { return abandon(several, .modeConflict(hold.mode), now: now) }
-      hold.count += 1
       several.taken.append((hold, true))
       return makeReady(several)
     }
@@ -49,7 +48,10 @@ extension LockEngine {
     for (hold, isReentered) in several.taken {
       tokens[hold.lock.name] = hold.token
       if let until = hold.lease?.validUntil.milliseconds(since: now) { valid = min(valid ?? until, until) }
-      guard !isReentered else { continue }
+      if isReentered {
+        hold.count += 1
+        continue
+      }
       hold.several = nil
       limit(hold, milliseconds: several.request.maxHoldMilliseconds, now: now)
     }
@@ -61,6 +63,8 @@ extension LockEngine {
             locks: several.names.compactMap { name in tokens[name].map { .init(name: name, token: $0) } },
             mode: several.request.mode, waitedMilliseconds: now.milliseconds(since: several.since),
             validMilliseconds: valid))))
+    guard let session = sessions[several.request.session] else { return }
+    for (hold, isReentered) in several.taken where !isReentered { readmit(hold, in: session, now: now) }
   }
 
   /// Answers the request without success; what it had goes to others.
@@ -81,6 +85,7 @@ extension LockEngine {
       advance(waiter.lock, now: now)
     }
     giveUpTaken(several, now: now)
+    if isShuttingDown { return abandon(several, .shuttingDown, now: now) }
     if several.request.waitMilliseconds == 0 {
       return abandon(several, .unavailable(nil), now: now)
     }
@@ -93,13 +98,9 @@ extension LockEngine {
   private func giveUpTaken(_ several: SeveralRequest, now: BootInstant) {
     let taken = several.taken
     several.taken = []
-    for (hold, isReentered) in taken where !hold.isOver {
-      if isReentered, hold.count > 1 {
-        hold.count -= 1
-      } else {
-        end(hold)
-        observe(hold.lock, .released(hold.session, hold.token))
-      }
+    for (hold, isReentered) in taken where !hold.isOver && !isReentered {
+      end(hold)
+      observe(hold.lock, .released(hold.session, hold.token))
     }
     for (hold, _) in taken where hold.isOver { advance(hold.lock, now: now) }
   }

@@ -34,6 +34,8 @@ public struct LockSnapshot: Equatable, Sendable {
     public var meta: String?
     /// How often its owner has acquired it and not released it.
     public var count: Int
+    /// Whether it is a part of a request for several locks that has not got all of them yet.
+    public var isPartial: Bool
     /// For how many milliseconds the lock has been held.
     public var heldMilliseconds: Int64
   }
@@ -108,7 +110,7 @@ extension LockEngine {
       holders: lock.holdsInOrder.prefix(holdersMax).map {
         .init(
           session: $0.session, token: $0.token, mode: $0.mode, owner: $0.owner, meta: $0.meta, count: $0.count,
-          heldMilliseconds: now.milliseconds(since: $0.since))
+          isPartial: $0.several != nil, heldMilliseconds: now.milliseconds(since: $0.since))
       },
       holdersTotal: lock.holds.count, summary: holderSummary(of: lock),
       waiters: lock.queue.live.prefix(waitersMax).map {

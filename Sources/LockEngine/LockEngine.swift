@@ -215,7 +215,8 @@ public final class LockEngine {
 
   /// With the link down there is nobody to give anything back to: the leases end by themselves.
   func completeShutdown() {
-    guard !didCompleteShutdown, !linkIsUp || locks.isEmpty else { return }
+    // An ask whose script had to be sent again may be executed after its own release: its reply tells.
+    guard !didCompleteShutdown, !linkIsUp || (locks.isEmpty && pending.isEmpty) else { return }
     didCompleteShutdown = true
     effects.append(.shutdownCompleted)
   }

@@ -26,6 +26,9 @@ final class LockRecord {
   var recheckAt: BootInstant?
   /// Who has the lock, when it is not this host.
   var remoteHolder = HolderSummary.unknown
+  /// What others have the name as, until it is known whether they use it; and until when that is waited for.
+  var conflict: HoldMode?
+  var conflictAt: BootInstant?
   /// The words in which the store refused the last ask; nil when it did not.
   var storeRefusal: String?
   /// The highest token that was given out here.
@@ -299,7 +302,7 @@ final class SeveralRequest {
   let order: [LockName]
   let since: BootInstant
   let deadline: BootInstant?
-  /// What it has of `order` so far. A hold that its owner had before is only counted once more.
+  /// What it has of `order` so far. A hold that its owner had before is counted once more when it has all.
   var taken: [(hold: Hold, isReentered: Bool)] = []
   var waiter: Waiter?
   var isOver = false

@@ -86,24 +86,64 @@ public struct LeaseCodec: Sendable {
   /// The command in Redis' words.
   public func encode(_ command: LeaseCommand) -> RedisCommand {
     switch command {
-    case .acquire(let name, let attempt, let ask, let isTry, let floor, _):
+    case .acquire(let name, let attempt, let ask, let isTry, let floor, let mode):
       return .script(
         name: .acquire, keys: keys(of: name),
-        arguments: common(name, attempt: attempt, floor: floor) + [decimal(ask), isTry ? [0x31] : [0x30]])
-    case .release(let name, let attempt, let firstUnused, _):
+        arguments: common(name, attempt: attempt, floor: floor) + [
+          Self.word(for: mode), decimal(ask), isTry ? [0x31] : [0x30],
+        ])
+    case .release(let name, let attempt, let firstUnused, let isExact):
       return .script(
         name: .release, keys: keys(of: name),
-        arguments: common(name, attempt: attempt, floor: 0) + [firstUnused.map(decimal) ?? []])
+        arguments: common(name, attempt: attempt, floor: 0) + [
+          firstUnused.map(decimal) ?? [], isExact ? [0x31] : [0x30],
+        ])
+    case .downgrade(let name, let attempt, let tokenEnd):
+      return .script(
+        name: .downgrade, keys: keys(of: name),
+        arguments: common(name, attempt: attempt, floor: 0) + [decimal(tokenEnd)])
     case .renew(let leases):
       return .script(
         name: .renew, keys: leases.map { lockKey($0.name) },
         arguments: [me, decimal(leaseMilliseconds)] + leases.map { decimal($0.attempt) })
     case .answerInUse(let name, let ask, let inbox):
-      return .plain([
-        Array("PUBLISH".utf8), inboxPrefix + Array(inbox.utf8), Array("inuse \(ask) ".utf8) + name.bytes,
-      ])
-    case .heartbeat, .downgrade, .look, .tell:
+      return publish(Array("inuse \(ask) ".utf8) + name.bytes, to: inbox)
+    case .heartbeat:
       return .plain([Array("PING".utf8)])
+    case .look(let name):
+      return inspect([name], waitingHostsMax: Self.waitingHostsSeenMax)
+    case .tell(let inbox, let message):
+      return publish(Array("tell ".utf8) + HostMessageCodec.encode(message), to: inbox)
+    }
+  }
+
+  /// Sends a message to another daemon's inbox. The reply is the number of connections that received it: with 0 the
+  /// daemon is gone.
+  private func publish(_ message: [UInt8], to inbox: String) -> RedisCommand {
+    .plain([Array("PUBLISH".utf8), inboxPrefix + Array(inbox.utf8), message])
+  }
+
+  /// Hosts in a queue of which `look` tells.
+  static let waitingHostsSeenMax = 64
+
+  /// A mode as it stands in Redis.
+  static func word(for mode: HoldMode) -> [UInt8] {
+    switch mode {
+    case .exclusive: [0x78]
+    case .shared: [0x73]
+    case .permit(let capacity): [0x70] + Array(String(capacity).utf8)
+    }
+  }
+
+  /// The mode of a word in Redis; nil when it is none.
+  static func mode(of word: some Collection<UInt8>) -> HoldMode? {
+    switch (word.first, word.count) {
+    case (0x78, 1): return .exclusive
+    case (0x73, 1): return .shared
+    case (0x70, _):
+      guard let capacity = Int64(decimal: ArraySlice(word.dropFirst())), capacity > 0 else { return nil }
+      return .permit(of: capacity)
+    default: return nil
     }
   }
 
@@ -128,8 +168,11 @@ public struct LeaseCodec: Sendable {
     switch command {
     case .acquire:
       return acquireReply(reply) ?? .failed(.fatal("Redis gave a reply to acquire.lua that is not understood"))
-    case .release, .answerInUse, .heartbeat, .downgrade, .look, .tell:
+    case .release, .answerInUse, .heartbeat, .downgrade, .tell:
       return .done
+    case .look:
+      return leaseSight(reply).map { .seen($0) }
+        ?? .failed(.fatal("Redis gave a reply to inspect.lua that is not understood"))
     case .renew(let leases):
       guard let results = reply.elements, results.count == leases.count else {
         return .failed(.fatal("Redis gave a reply to renew.lua that is not understood"))
@@ -156,6 +199,11 @@ public struct LeaseCodec: Sendable {
     case ("foreign", 2):
       guard let expires = parts[1].integer else { return nil }
       return .foreign(expiresInMilliseconds: expires < 0 ? nil : expires)
+    case ("conflict", 3):
+      guard let mode = parts[1].bytes.flatMap({ Self.mode(of: $0) }), let listeners = parts[2].integer else {
+        return nil
+      }
+      return .conflict(mode, listeners: Int(clamping: listeners))
     case ("stale", 1):
       // Executed after a later attempt of this host; the engine has forgotten what it was about.
       return .done
@@ -169,14 +217,39 @@ public struct LeaseCodec: Sendable {
     String(decoding: instance.prefix { $0 != 0x2F }, as: UTF8.self)
   }
 
+  private func leaseSight(_ reply: RESPValue) -> LeaseSight? {
+    guard let found = decodeInspections(reply, count: 1)?.first else { return nil }
+    return LeaseSight(
+      holders: found.holders.map(\.inbox), waiting: found.waiting.map { .init(inbox: $0.inbox, mode: $0.mode) })
+  }
+
   /// What a message to this daemon's inbox means; nil when it is not understood.
-  public func decode(message: [UInt8]) -> LeasePush? {
+  public func decode(message: [UInt8]) -> InboxMessage? {
+    if let push = push(in: message) { return .lease(push) }
     var rest = message[...]
-    func word() -> ArraySlice<UInt8>? {
-      guard let space = rest.firstIndex(of: 0x20) else { return nil }
-      defer { rest = rest[(space + 1)...] }
-      return rest[..<space]
+    guard let kind = rest.nextWord(),
+      let id = rest.nextWord().flatMap({ Int64(decimal: $0) }).flatMap({ UInt64(exactly: $0) })
+    else { return nil }
+    switch String(decoding: kind, as: UTF8.self) {
+    case "call": return rest.nextWord().map { .call(id, from: String(decoding: $0, as: UTF8.self), Array(rest)) }
+    case "answer": return .answer(id, Array(rest))
+    default: return nil
     }
+  }
+
+  /// Asks another daemon something. `id` comes back with its answer.
+  public func call(_ payload: [UInt8], id: UInt64, inbox: String) -> RedisCommand {
+    publish(Array("call \(id) ".utf8) + me + [0x20] + payload, to: inbox)
+  }
+
+  /// Answers what another daemon has asked.
+  public func answer(_ payload: [UInt8], id: UInt64, inbox: String) -> RedisCommand {
+    publish(Array("answer \(id) ".utf8) + payload, to: inbox)
+  }
+
+  private func push(in message: [UInt8]) -> LeasePush? {
+    var rest = message[...]
+    func word() -> ArraySlice<UInt8>? { rest.nextWord() }
     func number() -> Int64? { word().flatMap { Int64(decimal: $0) } }
     func positive() -> UInt64? { number().flatMap { UInt64(exactly: $0) } }
     guard let kind = word().map({ String(decoding: $0, as: UTF8.self) }) else { return nil }
@@ -188,11 +261,14 @@ public struct LeaseCodec: Sendable {
         name: LockName(bytes: Array(rest)), attempt: attempt,
         LeaseGrant(token: token, tokenCount: count, othersWait: waiting > 0))
     case "contended":
-      guard let attempt = positive(), let ask = positive(), let isTry = number(), let inbox = word(), !rest.isEmpty
+      guard let attempt = positive(), let ask = positive(), let isTry = number(), let inbox = word(),
+        let mode = word().flatMap({ Self.mode(of: $0) }), !rest.isEmpty
       else { return nil }
       return .contended(
         name: LockName(bytes: Array(rest)), attempt: attempt, ask: ask, isTry: isTry == 1,
-        inbox: String(decoding: inbox, as: UTF8.self))
+        inbox: String(decoding: inbox, as: UTF8.self), mode: mode)
+    case "tell":
+      return HostMessageCodec.decode(rest).map { .told($0) }
     case "inuse":
       guard let ask = positive(), !rest.isEmpty else { return nil }
       return .inUse(name: LockName(bytes: Array(rest)), ask: ask)
@@ -202,27 +278,71 @@ public struct LeaseCodec: Sendable {
   }
 }
 
+/// What comes to a daemon's inbox.
+public enum InboxMessage: Equatable, Sendable {
+  /// Something that concerns leases.
+  case lease(LeasePush)
+  /// Another daemon asks something; the answer goes to its inbox, with the number.
+  case call(UInt64, from: String, [UInt8])
+  /// The answer to what this daemon has asked under that number.
+  case answer(UInt64, [UInt8])
+}
+
+extension ArraySlice<UInt8> {
+  /// Takes what stands before the next space, and the space; nil where there is none.
+  fileprivate mutating func nextWord() -> ArraySlice<UInt8>? {
+    guard let space = firstIndex(of: 0x20) else { return nil }
+    defer { self = self[(space + 1)...] }
+    return self[..<space]
+  }
+}
+
 /// What stands in Redis about one lock.
 public struct LockInspection: Equatable, Sendable {
-  /// Who has the lock in Redis.
-  public enum Holder: Equatable, Sendable {
-    /// Nobody.
-    case nobody
-    /// A sidelock host: its name, and whether it is this very daemon.
-    case host(String, isMe: Bool)
-    /// A process that does not use sidelock.
+  /// How a lock is held.
+  public enum State: Equatable, Sendable {
+    /// Nobody holds it.
+    case free
+    /// Sidelock hosts hold it.
+    case held(HoldMode)
+    /// A process that does not use sidelock holds it.
     case foreign
     /// The key holds data that is not a lock.
     case wrongType
   }
-  /// Who has the lock.
-  public var holder: Holder
+
+  /// A host that holds the lock.
+  public struct Holder: Equatable, Sendable {
+    /// Its name.
+    public var host: String
+    /// Its inbox.
+    public var inbox: String
+    /// The first token of its lease.
+    public var token: Token
+    /// Whether it is this very daemon.
+    public var isMe: Bool
+  }
+
+  /// A host that waits.
+  public struct Waiting: Equatable, Sendable {
+    /// Its name.
+    public var host: String
+    /// Its inbox.
+    public var inbox: String
+    /// What it waits for.
+    public var mode: HoldMode
+  }
+
+  /// How it is held.
+  public var state: State
+  /// The hosts that hold it: one for each lease, so that a host with several permits is in it as often.
+  public var holders: [Holder]
   /// When the key expires, in milliseconds; nil where there is no key, or none that expires.
   public var expiresInMilliseconds: Int64?
   /// How many hosts wait.
   public var waitingHostsTotal: Int64
-  /// The first of them, by name.
-  public var waitingHosts: [String]
+  /// The first of them, in their order.
+  public var waiting: [Waiting]
 }
 
 extension LeaseCodec {
@@ -237,26 +357,44 @@ extension LeaseCodec {
     guard let entries = reply.elements, entries.count == count else { return nil }
     var found: [LockInspection] = []
     for entry in entries {
-      guard let parts = entry.elements, parts.count == 4, let holder = holder(inValue: parts[0]),
-        let expires = parts[1].integer,
-        let total = parts[2].integer, let hosts = parts[3].elements
+      guard let parts = entry.elements, parts.count == 5, let state = Self.state(of: parts[0]),
+        let expires = parts[1].integer, let holders = parts[2].elements, let total = parts[3].integer,
+        let waiting = parts[4].elements
       else { return nil }
       found.append(
         LockInspection(
-          holder: holder, expiresInMilliseconds: expires < 0 ? nil : expires, waitingHostsTotal: total,
-          waitingHosts: hosts.compactMap { $0.bytes.map(Self.host(ofInstance:)) }))
+          state: state, holders: holders.compactMap { $0.bytes.flatMap(holder(in:)) },
+          expiresInMilliseconds: expires < 0 ? nil : expires, waitingHostsTotal: total,
+          waiting: waiting.compactMap { $0.bytes.flatMap(Self.waiting(in:)) }))
     }
     return found
   }
 
-  private func holder(inValue reply: RESPValue) -> LockInspection.Holder? {
-    if reply == .integer(0) { return .wrongType }
-    if reply == .null { return .nobody }
-    guard let value = reply.bytes else { return nil }
-    let parts = value.split(separator: 0x3A, omittingEmptySubsequences: false)
-    guard parts.count == 3, parts[0].contains(0x2F), Int64(decimal: parts[1]) != nil, Int64(decimal: parts[2]) != nil
-    else { return .foreign }
-    return .host(Self.host(ofInstance: Array(parts[0])), isMe: Array(parts[0]) == me)
+  private static func state(of reply: RESPValue) -> LockInspection.State? {
+    if reply == .null { return .free }
+    guard let word = reply.bytes else { return nil }
+    switch String(decoding: word, as: UTF8.self) {
+    case "foreign": return .foreign
+    case "wrongtype": return .wrongType
+    default: return mode(of: word).map { .held($0) }
+    }
+  }
+
+  /// `<host>/<instance>:<attempt>:<first token>`.
+  private func holder(in bytes: [UInt8]) -> LockInspection.Holder? {
+    let parts = bytes.split(separator: 0x3A, omittingEmptySubsequences: false)
+    guard parts.count == 3, parts[0].contains(0x2F), let token = Int64(decimal: parts[2]) else { return nil }
+    return LockInspection.Holder(
+      host: Self.host(ofInstance: Array(parts[0])), inbox: String(decoding: parts[0], as: UTF8.self), token: token,
+      isMe: Array(parts[0]) == me)
+  }
+
+  /// An entry of the queue.
+  private static func waiting(in bytes: [UInt8]) -> LockInspection.Waiting? {
+    let parts = bytes.split(separator: 0x3A, omittingEmptySubsequences: false)
+    guard parts.count == 4, parts[0].contains(0x2F), let mode = mode(of: parts[3]) else { return nil }
+    return LockInspection.Waiting(
+      host: host(ofInstance: Array(parts[0])), inbox: String(decoding: parts[0], as: UTF8.self), mode: mode)
   }
 
   /// One step through all lock keys of this prefix that may begin with `namePrefix`.

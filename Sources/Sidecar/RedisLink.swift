@@ -17,6 +17,10 @@ enum LinkEvent {
   case reply(CommandID, LeaseReply)
   /// A message to the inbox.
   case push(LeasePush)
+  /// Another daemon asks something.
+  case call(UInt64, from: String, [UInt8])
+  /// Another daemon answers what it was asked under that number.
+  case answer(UInt64, [UInt8])
 }
 
 /// The one connection to Redis: it is made, watched, and made again when it breaks.
@@ -300,10 +304,11 @@ final class RedisLink {
     case .fault(let fault): failed(fault.description)
     case .message(_, let payload):
       statistics.pushes += 1
-      if let push = codec.decode(message: payload) {
-        onEvent(.push(push))
-      } else {
-        logger.warning("a message to the inbox was not understood")
+      switch codec.decode(message: payload) {
+      case .lease(let push)?: onEvent(.push(push))
+      case .call(let id, let inbox, let payload)?: onEvent(.call(id, from: inbox, payload))
+      case .answer(let id, let payload)?: onEvent(.answer(id, payload))
+      case nil: logger.warning("a message to the inbox was not understood")
       }
     case .reply(let id, let value):
       switch pending.remove(id) {

@@ -81,6 +81,7 @@ extension SidecarCore {
       let now = BootClock.now()
       if push.showsThatOthersWait { otherHostWaitedAt = now }
       tell(.pushReceived(push), now: now)
+    case .call, .answer: break
     }
   }
 

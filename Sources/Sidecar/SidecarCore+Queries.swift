@@ -41,7 +41,7 @@ extension SidecarCore {
     ask(session, id, codec.inspect([name], waitingHostsMax: Self.waitingHostsMax), fallback: fallback) { reply in
       guard let found = self.codec.decodeInspections(reply, count: 1)?.first else { return false }
       self.write(to: session) { writer in
-        if found.holder == .wrongType {
+        if found.state == .wrongType {
           writer.failure(id: id, .wrongType)
         } else {
           writer.inspected(id: id, self.localInfo(name, inRedis: found))
@@ -73,11 +73,13 @@ extension SidecarCore {
         .session(info($0.session), meta: $0.meta, token: $0.token, heldMilliseconds: $0.heldMilliseconds)
       }
     } else {
-      switch found?.holder {
-      case .host(let host, isMe: false)?: holders = [.host(host)]
+      switch found?.state {
+      case .held?:
+        // This host's own lease is idle, or on its way here or back: nobody holds the lock under it.
+        let others = found?.holders.filter { !$0.isMe }.map(\.host) ?? []
+        holders = Set(others).sorted().map { .host($0) }
       case .foreign?: holders = [.foreign]
-      // This host's own lease is idle, or on its way here or back: nobody holds the lock.
-      case .host(_, isMe: true)?, .nobody?, .wrongType?, nil: break
+      case .free?, .wrongType?, nil: break
       }
     }
     let waiters = snapshot?.waiters.map { waiting in
@@ -167,7 +169,7 @@ extension SidecarCore {
     var told = 0
     writer.beginList(id: id)
     for (name, found) in zip(page, inspections) {
-      if found.holder != .nobody, found.holder != .wrongType {
+      if found.state != .free, found.state != .wrongType {
         let snapshot = engine.snapshot(of: name, waitersMax: 0, now: now)
         guard writer.listEntry(info(name, snapshot, inRedis: found)) else { break }
       }

@@ -49,6 +49,20 @@ import Testing
     #expect(script.take().compactMap(\.grantedToken) == [1000, 1000])
   }
 
+  @Test func requestsOfAnOwnerThatWaitTogetherEnterTogether() {
+    let script = local()
+    script.acquire(bob)
+    script.acquire(alice, owner: "t1")
+    script.acquire(carol)
+    script.acquire(alice, owner: "t1")
+    script.acquire(alice, mode: .shared, owner: "t1")
+    _ = script.take()
+    script.release(bob)
+    let effects = script.take()
+    #expect(effects.compactMap(\.grantedToken) == [1001, 1001])
+    #expect(effects.compactMap(\.refusal) == [.modeConflict(.exclusive)])
+  }
+
   @Test func anOwnerCannotHoldInTwoWaysAtOnce() {
     let script = local()
     script.acquire(alice, mode: .shared, owner: "t1")

@@ -133,7 +133,7 @@ import Testing
     let script = store()
     script.acquire(alice, mode: two)
     script.acquire(bob, mode: .permit(of: 3))
-    script.tell(.replyReceived(CommandID(1), .conflict(.permit(of: 3))))
+    script.tell(.replyReceived(CommandID(1), .conflict(.permit(of: 3), listeners: 0)))
     let effects = script.take()
     #expect(effects.compactMap(\.refusal) == [.modeConflict(.permit(of: 3))])
     #expect(
@@ -141,10 +141,34 @@ import Testing
         == .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 0, mode: .permit(of: 3)))
   }
 
+  @Test func aConflictWithWhatNobodyUsesIsNone() {
+    let script = store()
+    script.acquire(alice, mode: two)
+    script.tell(.replyReceived(CommandID(1), .conflict(.exclusive, listeners: 1)))
+    #expect(script.take().compactMap(\.refusal).isEmpty)
+    script.tell(
+      .pushReceived(
+        .granted(name: x, attempt: 1, LeaseGrant(token: 100, tokenCount: 10, othersWait: false))))
+    script.pass(milliseconds: 600)
+    #expect(script.take().compactMap(\.grantedSession) == [alice])
+  }
+
+  @Test(arguments: [true, false])
+  func aConflictIsToldWhenAHolderSaysThatItUsesItOrSaysNothing(_ isSaid: Bool) {
+    let script = store()
+    script.acquire(alice, mode: two)
+    script.tell(.replyReceived(CommandID(1), .conflict(.exclusive, listeners: 1)))
+    _ = script.take()
+    if isSaid { script.tell(.pushReceived(.inUse(name: x, ask: 1))) } else { script.pass(milliseconds: 500) }
+    let effects = script.take()
+    #expect(effects.compactMap(\.refusal) == [.modeConflict(.exclusive)])
+    #expect(effects.last?.command == .release(name: x, attempt: 1, firstUnused: nil, isExact: true))
+  }
+
   @Test func aConflictOfAModeWithItselfEndsTheWaitAndNotTheDaemon() {
     let script = store()
     script.acquire(alice, mode: two)
-    script.tell(.replyReceived(CommandID(1), .conflict(two)))
+    script.tell(.replyReceived(CommandID(1), .conflict(two, listeners: 0)))
     #expect(script.take().compactMap(\.refusal).count == 1)
   }
 

@@ -1,63 +1,97 @@
--- Take the lock for this host, or stand in its queue. Asking again with the same attempt changes nothing.
+-- Take the lock for this host, or a share of it, or stand in its queue. Asking again with the same attempt changes
+-- nothing.
 --
--- ARGV[9]   this ask's number, for the holder to repeat in its answer
--- ARGV[10]  1 when this is a try: the holder is to answer, and behind a foreign holder the try does not queue
+-- ARGV[9]   the mode
+-- ARGV[10]  this ask's number, for the holder to repeat in its answer
+-- ARGV[11]  1 when this is a try: the holders are to answer, and behind a foreign holder the try does not queue
 --
 -- Returns {'granted', first token, token count, hosts in the queue}
---      or {'queued', holder, its PTTL, receivers of the announcement}
+--      or {'queued', a holder, ms until the first holder's lease ends, receivers of the announcement}
 --      or {'foreign', PTTL}
+--      or {'conflict', mode, receivers}: others have it as something else; this host stands in the queue, and they are
+--         asked whether they use it
 --      or {'stale'}: a later attempt of this host has the lock, so this command came late and means nothing.
-local ask, is_try = ARGV[9], ARGV[10]
+local my_mode, ask, is_try = ARGV[9], ARGV[10], ARGV[11]
+local my_entry = me .. ':' .. attempt .. ':' .. lease .. ':' .. my_mode
 
 local function granted(first)
-  return { 'granted', string.format('%.0f', first), token_count, redis.call('LLEN', queue) }
+  return { 'granted', first, block(mode), waiting > 0 and redis.call('LLEN', queue) or 0 }
 end
 
 local function stand_in_queue(ttl)
-  if not redis.call('LPOS', queue, my_entry) then redis.call('RPUSH', queue, my_entry) end
+  if waiting == 0 or not redis.call('LPOS', queue, my_entry) then redis.call('RPUSH', queue, my_entry) end
   keep_queue(2 * math.max(ttl, tonumber(lease)))
 end
 
--- Tells the holder that this host waits. It is told at every ask, so that a message lost with the holder's connection
+-- A name that is used as a lock cannot be a semaphore meanwhile, nor one of another capacity.
+local function is_conflict()
+  return mode ~= my_mode and (string.sub(mode, 1, 1) == 'p' or string.sub(my_mode, 1, 1) == 'p')
+end
+
+-- Tells the holders that this host waits. They are told at every ask, so that a message lost with a holder's connection
 -- is made up for.
-local function announce(holder, its_attempt, ttl)
-  local message = table.concat({ 'contended', its_attempt, ask, is_try, me, name }, ' ')
-  return { 'queued', holder, ttl, redis.call('PUBLISH', inbox .. holder, message) }
-end
-
-if value then
-  local holder, its_attempt, token = parts(value)
-  local ttl = redis.call('PTTL', lock)
-  if not holder then
-    -- This host looks again soon, however long the key may live, and so does every other one that waits.
-    if is_try == '0' then stand_in_queue(0) end
-    return { 'foreign', ttl }
-  end
-  if holder == me then
-    if tonumber(its_attempt) > tonumber(attempt) then return { 'stale' } end
-    if its_attempt == attempt then
-      redis.call('PEXPIRE', lock, lease)
-      return granted(token)
+local function announce()
+  if is_conflict() then is_try = '1' end
+  local first, first_end, receivers = holders[1].instance, nil, 0
+  for _, holder in ipairs(holders) do
+    if holder.ends and (not first_end or holder.ends < first_end) then
+      first, first_end = holder.instance, holder.ends
     end
-    -- An attempt that this host has given up, executed late: it is of no use to anybody else.
-    redis.call('LREM', queue, 0, my_entry)
-    local first = next_token()
-    take(me, attempt, lease, first)
-    return granted(first)
+    if holder.instance ~= me then
+      local message = table.concat({ 'contended', holder.attempt, ask, is_try, me, my_mode, name }, ' ')
+      receivers = receivers + redis.call('PUBLISH', inbox .. holder.instance, message)
+    end
   end
-  stand_in_queue(ttl)
-  return announce(holder, its_attempt, ttl)
+  local left = first_end and first_end - now_ms() or redis.call('PTTL', lock)
+  if is_conflict() then return { 'conflict', mode, receivers } end
+  return { 'queued', first, left, receivers }
 end
 
-if waiting == 0 then
+if mode == 'foreign' then
+  -- This host looks again soon, however long the key may live, and so does every other one that waits.
+  if is_try == '0' then stand_in_queue(0) end
+  return { 'foreign', redis.call('PTTL', lock) }
+end
+
+local others = {}
+for _, holder in ipairs(holders) do
+  if holder.instance ~= me then
+    others[#others + 1] = holder
+  elseif holder.attempt == attempt then
+    if mode == 'x' then
+      redis.call('PEXPIRE', lock, lease)
+    else
+      holder.ends = now_ms() + tonumber(lease)
+      redis.call('PEXPIRE', lock, lease)
+      write_holders(lock, mode, holders)
+    end
+    return granted(holder.token)
+  elseif string.sub(mode, 1, 1) == 'p' then
+    -- A host may have several permits.
+    others[#others + 1] = holder
+  elseif tonumber(holder.attempt) > tonumber(attempt) then
+    return { 'stale' }
+  end
+end
+-- What is left out was an attempt that this host has given up, executed late: it is of no use to anybody.
+local is_changed = #others < #holders
+holders = others
+if #holders == 0 then mode = nil end
+
+if waiting == 0 and fits(my_mode) then
   local first = next_token()
-  take(me, attempt, lease, first)
-  return granted(first)
+  take(me, attempt, lease, my_mode, first)
+  return granted(digits(first))
 end
 
--- The lock is free, but others have waited longer.
-stand_in_queue(0)
-local holder, its_lease, first = pass_on()
-if first then return granted(first) end
-local _, its_attempt = parts(redis.call('GET', lock))
-return announce(holder, its_attempt, tonumber(its_lease))
+local left = 0
+for _, holder in ipairs(holders) do
+  left = math.max(left, holder.ends and holder.ends - now_ms() or redis.call('PTTL', lock))
+end
+stand_in_queue(left)
+waiting = waiting + 1
+-- Others have waited longer, and may get it now: it is free, or a holder's time is over.
+local first, anybody = pass_on(my_entry)
+if first then return granted(digits(first)) end
+if is_changed and not anybody then write_holders(lock, mode, holders) end
+return announce()

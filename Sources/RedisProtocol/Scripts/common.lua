@@ -1,41 +1,62 @@
--- What every script of a lock shares; it is put before each of acquire.lua and release.lua.
+-- What every script of one lock shares; it is put before acquire.lua, release.lua and downgrade.lua.
 --
--- KEYS[1]  the lock: a plain string, there if and only if somebody holds it, always with a TTL.
---          A sidelock host writes "<host>/<instance>:<attempt>:<first token>"; anything else is a foreign holder.
--- KEYS[2]  the queue: a list of "<host>/<instance>:<attempt>:<lease ms>", the longest waiting first.
--- KEYS[3]  the fence: the highest token reserved so far.
+-- KEYS[1]  the lock
+-- KEYS[2]  the queue: a list, the longest waiting first
+-- KEYS[3]  the fence: the highest token reserved so far
 --
 -- Nothing but Redis' own TIME is taken for a clock. Every read that can meet a key of the wrong type comes before the
 -- first write, so that a script that fails has changed nothing.
---
--- Who changes what stands in these keys or in a message changes Sources/RedisProtocol/LeaseCodec.swift and the section
--- on Redis in protocol/README.md with it.
 
 local lock, queue, fence = KEYS[1], KEYS[2], KEYS[3]
 local me, attempt, lease, inbox, name = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local token_count, fence_ttl, token_floor = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
-local my_entry = me .. ':' .. attempt .. ':' .. lease
 
 local value = redis.call('GET', lock)
 local waiting = redis.call('LLEN', queue)
 local counter = tonumber(redis.call('GET', fence) or '0') or 0
 
--- "<host>/<instance>:<attempt>:<number>" in its three parts; nothing for what no sidelock host wrote.
-local function parts(text)
-  return string.match(text, '^([%w._-]+/%x+):(%d+):(%d+)$')
+-- Who holds the lock. What changes `holders` changes `mode` and the key with it.
+local mode, holders = nil, {}
+if value then mode, holders = holders_in(value) end
+
+-- How many tokens a lease reserves. Those who share have theirs one behind the other, and with each of them the counter
+-- runs further ahead of the clock, which makes up for it when it is lost; so theirs are few.
+local function block(its_mode)
+  if its_mode == 'x' then return token_count end
+  return math.max(1, math.floor(token_count / (its_mode == 's' and 16 or 1024)))
 end
 
--- Gives the lock to `instance` under `its_attempt` and reserves a block of tokens for it: above the counter, above
--- whatever this host has seen, and not below the clock, so that a lost counter does not take the tokens back.
-local function take(instance, its_attempt, its_lease, first)
-  counter = first + token_count - 1
-  redis.call('SET', lock, instance .. ':' .. its_attempt .. ':' .. string.format('%.0f', first), 'PX', its_lease)
-  redis.call('SET', fence, string.format('%.0f', counter), 'PX', fence_ttl)
+-- A counter that was lost: the blocks of those who hold the lock show how far it had come.
+for _, holder in ipairs(holders) do counter = math.max(counter, tonumber(holder.token) + block(mode) - 1) end
+
+-- Whether a lease in this mode can stand beside those that there are.
+local function fits(its_mode)
+  if not mode then return true end
+  if its_mode == 's' then return mode == 's' end
+  return its_mode ~= 'x' and its_mode == mode and #holders < tonumber(string.sub(mode, 2))
 end
 
+-- Gives the lock, or a share of it, to `instance` under `its_attempt`, and reserves a block of tokens for it.
+local function take(instance, its_attempt, its_lease, its_mode, first)
+  counter = first + block(its_mode) - 1
+  local holder = { instance = instance, attempt = its_attempt, token = digits(first) }
+  if its_mode == 'x' then
+    holders = { holder }
+    redis.call('SET', lock, instance .. ':' .. its_attempt .. ':' .. holder.token, 'PX', its_lease)
+  else
+    holder.ends = now_ms() + tonumber(its_lease)
+    holders[#holders + 1] = holder
+    write_holders(lock, its_mode, holders)
+  end
+  mode = its_mode
+  redis.call('SET', fence, digits(counter), 'PX', fence_ttl)
+end
+
+-- Above the counter, above whatever this host has seen, and not below the clock, so that a lost counter does not take
+-- the tokens back.
 local function next_token()
-  local time = redis.call('TIME')
-  return math.max(counter, token_floor, tonumber(time[1]) * 1000000 + tonumber(time[2])) + 1
+  local now = clock()
+  return math.max(counter, token_floor, now[1] * 1000000 + now[2]) + 1
 end
 
 -- Keeps the queue for at least so many milliseconds: a host with a short lease must not shorten the wait of others.
@@ -43,25 +64,30 @@ local function keep_queue(milliseconds)
   redis.call('PEXPIRE', queue, math.max(milliseconds, redis.call('PTTL', queue)))
 end
 
--- Gives a lock that nobody holds to the host that has waited longest and is connected; a host to which the message
--- cannot be delivered is gone, and is passed over. Returns the instance and lease of the new holder, or nothing.
-local function pass_on()
-  local first = next_token()
+-- Gives the lock to the hosts that have waited longest, as long as they fit: one alone, or all that stand together and
+-- can share it. A host to which the message cannot be delivered is gone, and is passed over. `my_entry` is told by the
+-- reply and not by a message. Returns its first token if it was among them, and whether anybody was.
+local function pass_on(my_entry)
+  local mine, anybody
   while true do
-    local entry = redis.call('LPOP', queue)
-    if not entry then return nil end
-    local instance, its_attempt, its_lease = parts(entry)
+    local entry = redis.call('LINDEX', queue, 0)
+    if not entry then break end
+    local instance, its_attempt, its_lease, its_mode = waiter(entry)
+    if instance and not fits(its_mode) then break end
+    redis.call('LPOP', queue)
     if entry == my_entry then
-      take(me, attempt, lease, first)
-      return me, lease, first
+      mine, anybody = next_token(), true
+      take(me, attempt, lease, its_mode, mine)
     elseif instance then
+      local first = next_token()
       local message = table.concat({
-        'granted', its_attempt, string.format('%.0f', first), token_count, redis.call('LLEN', queue), name }, ' ')
+        'granted', its_attempt, digits(first), block(its_mode), redis.call('LLEN', queue), name }, ' ')
       if redis.call('PUBLISH', inbox .. instance, message) > 0 then
-        take(instance, its_attempt, its_lease, first)
+        anybody = true
+        take(instance, its_attempt, its_lease, its_mode, first)
         keep_queue(2 * its_lease)
-        return instance, its_lease
       end
     end
   end
+  return mine, anybody
 end

@@ -1,27 +1,58 @@
--- Neither hold the lock nor wait for it under this attempt or an earlier one; hand it on if it was held. It answers to
--- both a release and a withdrawal, so that it can be asked when it is not known which of the two is needed.
+-- Neither hold the lock nor wait for it under this attempt, or this and every earlier one; hand it on if it was held. It
+-- answers to both a release and a withdrawal, so that it can be asked when it is not known which of the two is needed.
 --
--- ARGV[9]  the first token of the block that was not issued, or '' where none was
-local first_unused = ARGV[9]
+-- ARGV[9]   the first token of the block that was not issued, or '' where none was
+-- ARGV[10]  1 when only this attempt is meant
+local first_unused, is_exact = ARGV[9], ARGV[10] == '1'
 
--- Always the first write, because a full Redis refuses many others until a script has written something.
-redis.call('LREM', queue, 0, my_entry)
+local function is_given_up(instance, its_attempt)
+  if instance ~= me then return false end
+  if is_exact then return its_attempt == attempt end
+  return tonumber(its_attempt) <= tonumber(attempt)
+end
+
+local is_queue_changed = false
 if waiting > 0 then
-  -- Earlier attempts whose release was refused and then forgotten for this one.
   for _, entry in ipairs(redis.call('LRANGE', queue, 0, -1)) do
-    local instance, its_attempt = parts(entry)
-    if instance == me and tonumber(its_attempt) <= tonumber(attempt) then redis.call('LREM', queue, 0, entry) end
+    local instance, its_attempt = waiter(entry)
+    if is_given_up(instance, its_attempt) then
+      redis.call('LREM', queue, 0, entry)
+      is_queue_changed = true
+    end
   end
 end
-if not value then return 0 end
-local holder, its_attempt, token = parts(value)
-if holder ~= me or tonumber(its_attempt) > tonumber(attempt) then return 0 end
+
+local kept, given_up = {}, nil
+for _, holder in ipairs(holders) do
+  if not is_given_up(holder.instance, holder.attempt) then
+    kept[#kept + 1] = holder
+  elseif not given_up or holder.attempt == attempt then
+    given_up = holder
+  end
+end
+if not given_up then
+  -- Who stood behind this host may fit where it did not.
+  if is_queue_changed and mode ~= 'foreign' then pass_on() end
+  return 0
+end
+holders = kept
+local its_mode = mode
+if #holders == 0 then mode = nil end
 
 -- What was not issued is given back, where nobody has reserved above it: a counter that ran ahead of the clock would
 -- be missed if it were lost.
-if its_attempt == attempt and counter == tonumber(token) + token_count - 1 then
-  counter = (tonumber(first_unused) or tonumber(token)) - 1
-  redis.call('SET', fence, string.format('%.0f', counter), 'PX', fence_ttl)
+local is_fence_changed = given_up.attempt == attempt and counter == tonumber(given_up.token) + block(its_mode) - 1
+if is_fence_changed then counter = (tonumber(first_unused) or tonumber(given_up.token)) - 1 end
+
+-- A full Redis refuses many commands until a script has written something; what comes first here is not among them.
+local anybody = false
+if waiting > 0 or #holders > 0 then redis.call('LREM', queue, 0, '') end
+if waiting > 0 then
+  local _
+  _, anybody = pass_on()
 end
-if not pass_on() then redis.call('DEL', lock) end
+if not anybody then
+  if #holders == 0 then redis.call('DEL', lock) else write_holders(lock, mode, holders) end
+  if is_fence_changed then redis.call('SET', fence, digits(counter), 'PX', fence_ttl) end
+end
 return 1

@@ -1,0 +1,15 @@
+-- Share the lock that this host has to itself under this attempt, with the same end, and let in those who wait to share
+-- it. Anything else stays as it is.
+--
+-- ARGV[9]  one past the last token that this host keeps of its block
+local holder = holders[1]
+if mode ~= 'x' or holder.instance ~= me or holder.attempt ~= attempt then return 0 end
+if counter == tonumber(holder.token) + block('x') - 1 then
+  counter = tonumber(ARGV[9]) - 1
+  redis.call('SET', fence, digits(counter), 'PX', fence_ttl)
+end
+holder.ends = now_ms() + redis.call('PTTL', lock)
+mode = 's'
+write_holders(lock, mode, holders)
+if waiting > 0 then pass_on() end
+return 1

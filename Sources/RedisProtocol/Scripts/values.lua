@@ -1,0 +1,76 @@
+-- What stands in a lock's key and in its queue; it is put before the other scripts.
+--
+-- The lock's key is a plain string, there if and only if somebody holds the lock, always with a TTL:
+--   <host>/<instance>:<attempt>:<first token>                          one host alone; its lease ends with the key
+--   sidelock-shared;<host>/<instance>:<attempt>:<first token>:<end>;…  hosts that share it
+--   sidelock-permits/<N>;…                                             the same for a semaphore of N permits
+-- where <end> is a time in ms by Redis' clock, and the key ends with the last of them. All holders stand in this one
+-- value, so that whatever becomes of the key becomes of all of them alike. Anything else is a foreign holder.
+--
+-- An entry of the queue is "<host>/<instance>:<attempt>:<lease ms>:<mode>"; a mode is x, s, or p<N>.
+--
+-- Who changes what stands in these keys or in a message changes Sources/RedisProtocol/LeaseCodec.swift and the section
+-- on Redis in protocol/README.md with it.
+
+local time
+
+-- Redis' own TIME: seconds and microseconds.
+local function clock()
+  if not time then
+    local now = redis.call('TIME')
+    time = { tonumber(now[1]), tonumber(now[2]) }
+  end
+  return time
+end
+
+local function now_ms()
+  local now = clock()
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
+-- A number as digits, whatever its size.
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+-- Who waits by an entry of the queue: instance, attempt, lease, mode; nothing for what no sidelock host wrote.
+local function waiter(entry)
+  local instance, attempt, lease, mode = string.match(entry, '^([%w._-]+/%x+):(%d+):(%d+):(%w+)$')
+  if mode == 'x' or mode == 's' or (mode and string.find(mode, '^p%d+$')) then return instance, attempt, lease, mode end
+end
+
+-- Who holds a lock by its value: a mode and a list of holders; 'foreign' for what no sidelock host wrote. Holders whose
+-- time is over do not count, and where all of them are over nobody holds it: no mode.
+local function holders_in(text)
+  local instance, its_attempt, token = string.match(text, '^([%w._-]+/%x+):(%d+):(%d+)$')
+  if instance then return 'x', { { instance = instance, attempt = its_attempt, token = token } } end
+  local mode, rest = 's', string.match(text, '^sidelock%-shared;(.+)$')
+  if not rest then
+    local capacity
+    capacity, rest = string.match(text, '^sidelock%-permits/(%d+);(.+)$')
+    if not rest then return 'foreign', {} end
+    mode = 'p' .. capacity
+  end
+  local found, now = {}, now_ms()
+  for entry in string.gmatch(rest, '[^;]+') do
+    local its_end
+    instance, its_attempt, token, its_end = string.match(entry, '^([%w._-]+/%x+):(%d+):(%d+):(%d+)$')
+    if not instance then return 'foreign', {} end
+    its_end = tonumber(its_end)
+    if its_end > now then
+      found[#found + 1] = { instance = instance, attempt = its_attempt, token = token, ends = its_end }
+    end
+  end
+  if #found == 0 then return nil, found end
+  return mode, found
+end
+
+-- Writes who shares a lock, and has the key end with the last of them.
+local function write_holders(key, mode, list)
+  local text, last = { mode == 's' and 'sidelock-shared' or 'sidelock-permits/' .. string.sub(mode, 2) }, 0
+  for _, holder in ipairs(list) do
+    text[#text + 1] = holder.instance .. ':' .. holder.attempt .. ':' .. holder.token .. ':' .. digits(holder.ends)
+    last = math.max(last, holder.ends)
+  end
+  redis.call('SET', key, table.concat(text, ';'), 'PX', digits(last - now_ms()))
+end
