@@ -48,7 +48,7 @@ import Testing
   }
 
   @Test func noSeedBreaksAnInvariant() async {
-    let count = Self.setting("SIDELOCK_SIM_SEEDS") ?? 2000
+    let count = Self.setting("SIDELOCK_SIM_SEEDS") ?? 10_000
     let campaign = Campaign(first: Self.setting("SIDELOCK_SIM_FIRST") ?? 1, count: count)
     await withTaskGroup(of: Void.self) { group in
       for _ in 0..<max(1, ProcessInfo.processInfo.activeProcessorCount) {
@@ -109,6 +109,10 @@ import Testing
     "queued behind a host that is gone", "refused: busy",
     "refused: cancelled", "refused: shuttingDown", "refused: timeout", "refused: unavailable", "refused: wrongType",
     "renewal finds the lease gone", "shut down", "shut down without Redis", "waiting",
+    "shared on one host", "shared between hosts", "permits on one host", "permits on several hosts", "downgraded",
+    "lease shared", "looked, and nobody waits", "conflict", "refused: modeConflict", "entered again",
+    "released one of several holds", "granted several", "transferred", "lost: broken", "holder told of waiters",
+    "deadlock on one host", "deadlock through hosts", "told by another host", "refused: deadlock",
   ])
 
   private static func setting(_ name: String) -> UInt64? {

@@ -21,17 +21,37 @@ extension Checker {
   }
 
   private func lockChanged(_ name: Int, _ before: LeaseRow, _ after: LeaseRow, by issuer: SimulatedHost) {
-    let oldOwner = before.lock.flatMap { owner(.string($0)) }
-    let newOwner = after.lock.flatMap { owner(.string($0)) }
-    for belief in beliefs where belief.name == name && world.hosts[belief.host].me != newOwner {
-      verifyMayTakeAway(belief, newOwner)
+    let old = before.lock.map { entries(.string($0)) } ?? []
+    let new = after.lock.map { entries(.string($0)) } ?? []
+    verifyCapacity(name, after, new)
+    for belief in beliefs where belief.name == name && !new.contains(where: { $0.owner == world.hosts[belief.host].me })
+    {
+      verifyMayTakeAway(belief, new)
     }
-    guard let newOwner else { return }
-    if let host = world.hosts.first(where: { $0.me == newOwner }) {
-      leases[host.index][name].excusedUntil = nil
+    let arrived = new.filter { !old.contains($0) && !old.map(\.owner).contains($0.owner) }
+    for entry in arrived {
+      guard let host = world.hosts.first(where: { $0.me == entry.owner }) else { continue }
+      if !isSemaphore(name) { leases[host.index][name].excusedUntil = nil }
+      verifyTurn(name, before, entry.owner, among: arrived.map(\.owner), by: issuer)
     }
-    guard newOwner != oldOwner else { return }
-    // Hosts are served in the order of the queue; those who are gone are passed over.
+  }
+
+  private func isSemaphore(_ name: Int) -> Bool {
+    if case .permit = world.plan.mode(of: name) { true } else { false }
+  }
+
+  private func verifyCapacity(_ name: Int, _ row: LeaseRow, _ holders: [Entry]) {
+    guard let text = row.lock?.text, text.hasPrefix("sidelock-permits/") else { return }
+    let capacity = Int(text.dropFirst("sidelock-permits/".count).prefix { $0 != ";" }) ?? 0
+    if holders.count > capacity {
+      world.fail("\(holders.count) hosts have one of \(capacity) permits in Redis: \(text)")
+    }
+  }
+
+  /// Hosts are served in the order of the queue; those who are gone are passed over.
+  private func verifyTurn(
+    _ name: Int, _ before: LeaseRow, _ newOwner: String, among arrived: [String], by issuer: SimulatedHost
+  ) {
     for entry in before.queue {
       let instance = String(entry.text.prefix { $0 != ":" })
       if instance == newOwner { return world.mark("lock passed to a waiting host") }
@@ -39,18 +59,18 @@ extension Checker {
       let isGone = !world.server.redis.clients.values.contains { $0.channels.contains(channel) }
       if isGone {
         world.mark("dead waiter passed over")
-      } else if instance != issuer.me {
+      } else if instance != issuer.me && !arrived.contains(instance) {
         world.fail("\(names[name]) went to \(newOwner), but \(instance) had waited longer")
       }
     }
   }
 
-  private func verifyMayTakeAway(_ belief: Belief, _ newOwner: String?) {
+  private func verifyMayTakeAway(_ belief: Belief, _ holders: [Entry]) {
     let host = world.hosts[belief.host]
     if isTainted(belief.host, belief.name) { return }
-    if host.isPaused, host.bootNow >= leases[belief.host][belief.name].end.adding(milliseconds: -10) { return }
+    if host.isPaused, host.bootNow >= leases[belief.host][belief.name].firstEnd.adding(milliseconds: -10) { return }
     world.fail(
-      "in Redis \(names[belief.name]) passes to \(newOwner ?? "nobody") while session \(belief.session.rawValue) on host "
+      "in Redis \(names[belief.name]) passes to \(holders.map(\.owner)) while session \(belief.session.rawValue) on host "
         + "\(belief.host) holds it")
   }
 
@@ -61,10 +81,11 @@ extension Checker {
     for name in names.indices where which == nil || which == name {
       lossUntil[name] = until
       highestTokenBeforeLoss[name] = highestToken[name]
-      let keeper = world.server.redis.peek(lockKeys[name]).flatMap { owner($0.value) }
+      highestExclusiveTokenBeforeLoss[name] = highestExclusiveToken[name]
+      let keepers = entries(world.server.redis.peek(lockKeys[name])?.value).map(\.owner)
       for host in world.hosts.indices
       // A lease that an earlier loss has left alone may be counted on until now; one that it took may not.
-      where leases[host][name].excusedUntil == nil || keeper == world.hosts[host].me {
+      where leases[host][name].excusedUntil == nil || keepers.contains(world.hosts[host].me) {
         leases[host][name].excusedUntil = until
         world.schedule(at: until + 1) { [self] in verifyTold(host, name, until) }
       }
@@ -78,7 +99,8 @@ extension Checker {
     else { return }
     world.server.tick()
     // A loss that left this lock's key alone.
-    if world.server.redis.peek(lockKeys[name]).flatMap({ owner($0.value) }) == world.hosts[host].me { return }
+    let keepers = entries(world.server.redis.peek(lockKeys[name])?.value).map(\.owner)
+    if keepers.contains(world.hosts[host].me) { return }
     world.fail("session \(belief.session.rawValue) still holds \(names[name]), which Redis lost a lease ago")
   }
 
@@ -87,12 +109,13 @@ extension Checker {
     guard world.now > lossUntil[name], !world.server.isDown else { return }
     world.server.tick()
     let value = world.server.redis.peek(lockKeys[name])?.value
-    for belief in beliefs where belief.name == name && !world.hosts[belief.host].isPaused {
-      let host = world.hosts[belief.host]
-      if value.flatMap({ owner($0) }) != host.me {
-        world.fail(
-          "host \(host.index) counts on \(names[name]), and in Redis there is \(value.map { "\($0)" } ?? "nothing")")
-      }
+    let owners = entries(value).map(\.owner)
+    for host in world.hosts where !host.isPaused {
+      let held = beliefs.filter { $0.name == name && $0.host == host.index }
+      let backing = owners.filter { $0 == host.me }.count
+      if held.isEmpty || backing >= (isSemaphore(name) ? held.count : 1) { continue }
+      world.fail(
+        "host \(host.index) counts on \(names[name]), and in Redis there is \(value.map { "\($0)" } ?? "nothing")")
     }
   }
 
@@ -101,16 +124,24 @@ extension Checker {
   func leaseReplied(_ host: SimulatedHost, _ command: LeaseCommand, sentAt: BootInstant, _ reply: LeaseReply) {
     let end = sentAt.adding(milliseconds: world.plan.leaseMilliseconds)
     switch (command, reply) {
-    case (.acquire(let name, _, _, _, _, _), .granted(let grant)):
-      extend(host, name, end)
+    case (.acquire(let name, let attempt, _, _, _, _), .granted(let grant)):
+      extend(host, name, attempt, end)
       if grant.othersWait { world.mark("granted while others wait") }
     case (.renew(let list), .renewed(let results)):
       for (lease, isMine) in zip(list, results) {
-        if isMine { extend(host, lease.name, end) } else { world.mark("renewal finds the lease gone") }
+        if isMine { extend(host, lease.name, lease.attempt, end) } else { world.mark("renewal finds the lease gone") }
       }
     case (.acquire, .queued(_, _, let listeners)):
       world.mark(listeners > 0 ? "queued" : "queued behind a host that is gone")
     case (.acquire, .foreign): world.mark("foreign holder")
+    case (.acquire, .conflict): world.mark("conflict")
+    case (.downgrade, .done): world.mark("lease shared")
+    case (.look(let name), .seen(let sight)):
+      // The host may take the contention for over.
+      if sight.waiting.isEmpty, let index = index(of: name) {
+        leases[host.index][index].contended = nil
+        world.mark("looked, and nobody waits")
+      }
     case (_, .failed): world.mark("Redis refused")
     case (.acquire, _), (.release, _), (.renew, _), (.answerInUse, _), (.heartbeat, _), (.downgrade, _), (.look, _),
       (.tell, _):
@@ -121,10 +152,10 @@ extension Checker {
 
   func pushed(_ host: SimulatedHost, _ push: LeasePush, lastAnsweredSentAt: BootInstant?) {
     switch push {
-    case .granted(let name, _, _):
+    case .granted(let name, let attempt, _):
       world.mark("granted by push")
       if let lastAnsweredSentAt {
-        extend(host, name, lastAnsweredSentAt.adding(milliseconds: world.plan.leaseMilliseconds))
+        extend(host, name, attempt, lastAnsweredSentAt.adding(milliseconds: world.plan.leaseMilliseconds))
       }
     case .told: world.mark("told by another host")
     case .contended(_, _, _, let isTry, _, _): world.mark(isTry ? "contended by a try" : "contended")
@@ -145,9 +176,17 @@ extension Checker {
     }
   }
 
-  private func extend(_ host: SimulatedHost, _ name: LockName, _ end: BootInstant) {
+  private func extend(_ host: SimulatedHost, _ name: LockName, _ attempt: UInt64, _ end: BootInstant) {
     guard let index = index(of: name) else { return }
-    leases[host.index][index].end = max(leases[host.index][index].end, end)
+    leases[host.index][index].ends[attempt] = max(leases[host.index][index].ends[attempt] ?? end, end)
+  }
+
+  /// A host gives leases up: from now on nothing counts on them.
+  func sending(_ command: LeaseCommand, from host: SimulatedHost) {
+    guard case .release(let name, let attempt, _, let isExact) = command, let index = index(of: name) else { return }
+    leases[host.index][index].ends = leases[host.index][index].ends.filter {
+      isExact ? $0.key != attempt : $0.key > attempt
+    }
   }
 
   // MARK: Hosts
@@ -155,21 +194,22 @@ extension Checker {
   /// The engine's own view is the same as what it has told its clients.
   func turned(_ host: SimulatedHost) {
     for (index, name) in names.enumerated() {
-      let holder = host.engine.snapshot(of: name, waitersMax: 0, now: host.bootNow)?.holders.first
-      let belief = beliefs.first { $0.host == host.index && $0.name == index }
-      if holder?.session != belief?.session || holder?.token != belief?.token {
-        world.fail(
-          "host \(host.index) has \(name) for \(holder.map { "\($0)" } ?? "nobody"), its clients know "
-            + "\(belief.map { "\($0)" } ?? "nothing")")
-      }
+      let held = host.engine.snapshot(of: name, waitersMax: 0, now: host.bootNow)?.holders ?? []
+      let seen = held.filter { !$0.isPartial }.map { "\($0.session.rawValue) \($0.token) \($0.mode)" }.sorted()
+      let known = beliefs.filter { $0.host == host.index && $0.name == index }
+        .map { "\($0.session.rawValue) \($0.token) \($0.mode)" }.sorted()
+      if seen != known { world.fail("host \(host.index) has \(name) for \(seen), its clients know \(known)") }
     }
   }
 
   func resumed(_ host: SimulatedHost) { lastDisturbance[host.index] = world.now }
 
   func hostEnded(_ host: SimulatedHost) {
-    beliefs.removeAll { $0.host == host.index }
-    for id in requests.filter({ $0.value.host == host.index }).keys { requests[id] = nil }
+    removeBeliefs { $0.host == host.index }
+    for id in requests.filter({ $0.value.host == host.index }).keys {
+      requests[id] = nil
+      waitSpans[waitKey(host.me, id)]?.end = world.now
+    }
     for name in names.indices {
       waiting[host.index][name].removeAll()
       leases[host.index][name] = HostLease()
@@ -192,7 +232,8 @@ extension Checker {
     if world.plan.faults.contains(where: { excuses.contains($0) }) { return }
     for (name, row) in leaseTable().enumerated() {
       let isWaiting = row.queue.contains { $0.text.hasPrefix(host.me + ":") }
-      if row.lock.flatMap({ owner(.string($0)) }) == host.me || isWaiting {
+      let isHolding = row.lock.map { entries(.string($0)).contains { $0.owner == host.me } } ?? false
+      if isHolding || isWaiting {
         world.fail("host \(host.index) has shut down and left \(names[name]) in Redis: \(row)")
       }
     }

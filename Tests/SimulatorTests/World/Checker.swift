@@ -14,13 +14,20 @@ final class Checker {
     var session: SessionID
     var name: Int
     var token: Token
+    var mode: HoldMode
+    var owner: String?
+    /// How often its owner was told that it has it, and has not been told that it has released it.
+    var count = 1
+    var since: Int64
   }
 
   struct Request {
     enum Kind {
-      case acquire(name: Int, waitMilliseconds: Int64?)
+      case acquire(Wish)
       case release(name: Int, token: Token?)
       case extend(name: Int, token: Token?)
+      case downgrade(name: Int, token: Token?)
+      case transfer(name: Int, token: Token?, to: SessionID)
       case cancel
     }
     var session: SessionID
@@ -32,6 +39,25 @@ final class Checker {
     var sawOthers = false
   }
 
+  /// What an acquire asks for.
+  struct Wish {
+    var names: [Int]
+    var isSeveral: Bool
+    var mode: HoldMode
+    var waitMilliseconds: Int64?
+    var owner: String?
+
+    /// Whether it stands in the queue of one lock, so that its place among others is known.
+    var queuesForOne: Bool { !isSeveral && waitMilliseconds != 0 }
+  }
+
+  /// A span of true time in which somebody held or waited, for those who say that it was part of a deadlock.
+  struct Span {
+    var session: SessionID
+    var start: Int64
+    var end = Int64.max
+  }
+
   /// What stands in Redis about one lock.
   struct LeaseRow: Equatable {
     var lock: Bytes?
@@ -39,8 +65,10 @@ final class Checker {
   }
 
   struct HostLease {
-    /// Until when, on the host's boot clock, the lease may be counted on by what the host has heard.
-    var end = BootInstant(nanoseconds: .min)
+    /// Until when, on the host's boot clock, the lease of each attempt may be counted on by what the host has heard.
+    var ends: [UInt64: BootInstant] = [:]
+    var end: BootInstant { ends.values.max() ?? BootInstant(nanoseconds: .min) }
+    var firstEnd: BootInstant { ends.values.min() ?? BootInstant(nanoseconds: .min) }
     /// Redis has lost data since it gave the lease to the host: until when a conflict with a newer lease is excused, by true time.
     var excusedUntil: Int64?
     /// The attempt whose contention the host was told of, since when, and the grants since then.
@@ -59,8 +87,14 @@ final class Checker {
   var sessions: [SessionID: Int] = [:]
   var leases: [[HostLease]]
   var highestToken: [Token]
+  /// The highest that was given out for an exclusive hold.
+  var highestExclusiveToken: [Token]
   var tokens: [Set<Token>]
   var highestTokenBeforeLoss: [Token]
+  var highestExclusiveTokenBeforeLoss: [Token]
+  /// Everybody who ever waited or held, by what a deadlock names: the inbox and the request, the token and the name.
+  var waitSpans: [String: Span] = [:]
+  var holdSpans: [String: Span] = [:]
   /// Until when the last loss of data excuses anything, by true time.
   var lossUntil: [Int64]
   var lastDisturbance: [Int64]
@@ -78,6 +112,8 @@ final class Checker {
     leases = Array(repeating: Array(repeating: HostLease(), count: count), count: hosts)
     highestToken = Array(repeating: 0, count: count)
     highestTokenBeforeLoss = Array(repeating: 0, count: count)
+    highestExclusiveToken = Array(repeating: 0, count: count)
+    highestExclusiveTokenBeforeLoss = Array(repeating: 0, count: count)
     tokens = Array(repeating: [], count: count)
     lossUntil = Array(repeating: .min, count: count)
     lastDisturbance = Array(repeating: .min, count: hosts)
@@ -92,10 +128,8 @@ final class Checker {
   /// The session is about to end: nobody believes on its behalf any more. What came due before may still be answered.
   func closing(_ session: SessionID) {
     closingSession = session
-    beliefs.removeAll { $0.session == session }
-    for (id, request) in requests where request.session == session {
-      if case .acquire(let name, _) = request.kind { waiting[request.host][name].removeAll { $0 == id } }
-    }
+    removeBeliefs { $0.session == session }
+    for (id, request) in requests where request.session == session { leaveQueue(id, request) }
   }
 
   func closed(_ session: SessionID, on host: SimulatedHost) {
@@ -107,24 +141,46 @@ final class Checker {
 
   func issued(_ id: RequestID, _ request: Request) {
     var request = request
-    if case .acquire(let name, let wait) = request.kind {
-      let others = requests.contains { if case .acquire(name, _) = $0.value.kind { true } else { false } }
-      request.sawOthers = others || beliefs.contains { $0.name == name }
+    if case .acquire(let wish) = request.kind {
+      request.sawOthers = beliefs.contains { wish.names.contains($0.name) }
       for (other, var known) in requests {
-        guard case .acquire(name, 0) = known.kind else { continue }
+        guard case .acquire(let its) = known.kind, its.names.contains(where: wish.names.contains) else { continue }
         known.sawOthers = true
+        request.sawOthers = true
         requests[other] = known
       }
-      if wait != 0 { waiting[request.host][name].append(id.rawValue) }
+      if wish.queuesForOne { waiting[request.host][wish.names[0]].append(id.rawValue) }
+      let key = waitKey(world.hosts[request.host].me, id.rawValue)
+      waitSpans[key] = Span(session: request.session, start: world.now)
     }
     requests[id.rawValue] = request
   }
 
   private func forget(_ id: UInt64, _ request: Request) {
     requests[id] = nil
-    if case .acquire(let name, let wait) = request.kind, wait != 0 {
-      waiting[request.host][name].removeAll { $0 == id }
+    waitSpans[waitKey(world.hosts[request.host].me, id)]?.end = world.now
+    leaveQueue(id, request)
+  }
+
+  private func leaveQueue(_ id: UInt64, _ request: Request) {
+    guard case .acquire(let wish) = request.kind, wish.queuesForOne else { return }
+    waiting[request.host][wish.names[0]].removeAll { $0 == id }
+  }
+
+  func waitKey(_ inbox: String, _ request: UInt64) -> String { "\(inbox) \(request)" }
+
+  func holdKey(_ name: LockName, _ token: Token) -> String { "\(token) \(name)" }
+
+  func removeBeliefs(where isOver: (Belief) -> Bool) {
+    for belief in beliefs where isOver(belief) {
+      holdSpans[holdKey(names[belief.name], belief.token)]?.end = world.now
     }
+    beliefs.removeAll(where: isOver)
+  }
+
+  private func believe(_ belief: Belief) {
+    beliefs.append(belief)
+    holdSpans[holdKey(names[belief.name], belief.token)] = Span(session: belief.session, start: world.now)
   }
 
   // MARK: What hosts tell clients
@@ -140,33 +196,87 @@ final class Checker {
     verifyNobodyIsOverdue(host, before: reply)
     verifyPunctual(host, request, reply)
     switch (request.kind, reply) {
-    case (.acquire(let name, _), .acquired(let acquired)):
-      granted(host, id, request, name, acquired)
-    case (.acquire(let name, let wait), .refused(let refusal)):
-      verifyRefusal(host, request, name, wait, refusal)
-    case (.release(let name, let token), .released(_, let released, _)):
-      guard let at = beliefs.firstIndex(where: { $0.session == session && $0.name == name && $0.token == released })
-      else { return world.fail("a release of what session \(session.rawValue) does not hold succeeded") }
-      if let token, token != released { world.fail("the release of \(token) released \(released)") }
-      beliefs.remove(at: at)
-    case (.release(let name, let token), .refused(.notHeld)), (.extend(let name, let token), .refused(.notHeld)),
-      (.release(let name, let token), .refused(.lost)), (.extend(let name, let token), .refused(.lost)):
-      if beliefs.contains(where: {
-        $0.session == session && $0.name == name && (token == nil || token == $0.token)
-      }) {
-        world.fail("session \(session.rawValue) is told that it does not hold what it holds")
+    case (.acquire(let wish), .acquired(let acquired)) where !wish.isSeveral:
+      granted(host, id, request, wish, acquired.token, validMilliseconds: acquired.validMilliseconds)
+      if acquired.mode != wish.mode { world.fail("asked for \(wish.mode), got \(acquired.mode)") }
+    case (.acquire(let wish), .acquiredSeveral(let grant)) where wish.isSeveral:
+      if grant.locks.map(\.name) != wish.names.map({ names[$0] }) {
+        world.fail("the locks of a grant are not those that were asked for: \(grant.locks)")
       }
+      world.mark("granted several")
+      for (name, lock) in zip(wish.names, grant.locks) {
+        var part = wish
+        part.names = [name]
+        granted(host, id, request, part, lock.token, validMilliseconds: grant.validMilliseconds)
+      }
+    case (.acquire(let wish), .refused(let refusal)):
+      verifyRefusal(host, request, wish, refusal)
+    case (.release(let name, let token), .released(_, let released, let remaining)):
+      gaveBack(session, name, asked: token, released, remaining: remaining)
+    case (.downgrade(let name, let token), .downgraded(_, let downgraded)):
+      guard let at = beliefs.firstIndex(where: { $0.session == session && $0.name == name && $0.token == downgraded }),
+        token == nil || token == downgraded
+      else { return world.fail("a downgrade of what session \(session.rawValue) does not hold succeeded") }
+      beliefs[at].mode = .shared
+      world.mark("downgraded")
+    case (.transfer(let name, _, let target), .transferred(_, let token, let receiver)):
+      handedOver(host, session, name, token, to: receiver)
+      if receiver != target { world.fail("a lock was handed to the wrong session") }
+    case (.transfer, .refused(.noSuchSession)): break
+    case (.downgrade, .refused(.modeConflict(.permit))): break
+    case (.release(let name, let token), .refused(.notHeld)), (.extend(let name, let token), .refused(.notHeld)),
+      (.release(let name, let token), .refused(.lost)), (.extend(let name, let token), .refused(.lost)),
+      (.downgrade(let name, let token), .refused(.notHeld)), (.downgrade(let name, let token), .refused(.lost)),
+      (.transfer(let name, let token, _), .refused(.notHeld)), (.transfer(let name, let token, _), .refused(.lost)):
+      let meant = beliefs.filter { $0.session == session && $0.name == name && (token == nil || token == $0.token) }
+      if meant.count == 1 { world.fail("session \(session.rawValue) is told that it does not hold what it holds") }
       world.mark("not held")
     case (.extend, .extended), (.cancel, .cancelled): break
-    case (.acquire, _), (.release, _), (.extend, _), (.cancel, _):
+    case (.acquire, _), (.release, _), (.extend, _), (.downgrade, _), (.transfer, _), (.cancel, _):
       world.fail("the reply \(reply) does not answer \(request.kind)")
     }
     forget(id.rawValue, request)
   }
 
+  private func gaveBack(_ session: SessionID, _ name: Int, asked: Token?, _ released: Token, remaining: Int) {
+    guard let at = beliefs.firstIndex(where: { $0.session == session && $0.name == name && $0.token == released })
+    else { return world.fail("a release of what session \(session.rawValue) does not hold succeeded") }
+    if let asked, asked != released { world.fail("the release of \(asked) released \(released)") }
+    beliefs[at].count -= 1
+    if remaining != beliefs[at].count { world.fail("\(remaining) holds are said to be left of \(beliefs[at].count)") }
+    if remaining > 0 { return world.mark("released one of several holds") }
+    removeBeliefs { $0.session == session && $0.name == name && $0.token == released }
+  }
+
+  private func handedOver(
+    _ host: SimulatedHost, _ session: SessionID, _ name: Int, _ token: Token, to target: SessionID
+  ) {
+    guard
+      let belief = beliefs.filter({ $0.session == session && $0.name == name }).max(by: { $0.token < $1.token }),
+      token > belief.token || belief.mode != .exclusive
+    else { return world.fail("session \(session.rawValue) handed over what it does not hold") }
+    world.mark("transferred")
+    // Which of several it was shows in the engine.
+    let left = host.engine.snapshot(of: names[name], waitersMax: 0, now: host.bootNow)?.holders.map(\.token) ?? []
+    removeBeliefs { $0.session == session && $0.name == name && !left.contains($0.token) }
+    verifyToken(host, name, token, belief.mode)
+    believe(
+      Belief(
+        host: host.index, session: target, name: name, token: token, mode: belief.mode, owner: nil, since: world.now))
+  }
+
   func notified(_ host: SimulatedHost, _ session: SessionID, _ notification: Notification) {
     switch notification {
-    case .contended, .transferred: break
+    case .contended(let name, let token, let waiters):
+      if session != closingSession, !beliefs.contains(where: { names[$0.name] == name && $0.token == token }) {
+        world.fail("session \(session.rawValue) is told that somebody waits for what it does not hold")
+      }
+      if waiters < 0 { world.fail("\(waiters) waiters") }
+      world.mark("holder told of waiters")
+    case .transferred(let name, let token, _, _):
+      if !beliefs.contains(where: { $0.session == session && names[$0.name] == name && $0.token == token }) {
+        world.fail("session \(session.rawValue) is told that it was handed what it does not hold")
+      }
     case .lost(let name, let token, let reason, let grace, _, _):
       if session == closingSession { return }
       guard
@@ -178,7 +288,7 @@ final class Checker {
       if reason == .leaseExpired, grace > 0, host.bootNow.adding(milliseconds: grace) > end {
         world.fail("session \(session.rawValue) is told a grace of \(grace) ms, which is longer than the lease")
       }
-      beliefs.remove(at: at)
+      removeBeliefs { $0.session == session && names[$0.name] == name && $0.token == token }
       world.mark("lost: \(reason.rawValue)")
     case .waiting(let id, _, let position, _):
       guard requests[id.rawValue]?.session == session, position >= 1 else {
@@ -199,12 +309,15 @@ final class Checker {
 
   /// A request with a limit is answered by then, whatever the store does.
   private func verifyPunctual(_ host: SimulatedHost, _ request: Request, _ reply: Reply) {
-    guard case .acquire(_, let wait?) = request.kind, request.issuedAt > lastDisturbance[host.index] else { return }
+    guard case .acquire(let wish) = request.kind, let wait = wish.waitMilliseconds,
+      request.issuedAt > lastDisturbance[host.index]
+    else { return }
     let waited = host.bootNow.milliseconds(since: request.issuedBoot)
     let slack = world.plan.timerLatenessMicroseconds / 1000 + 3
     let limit =
       wait == 0
-      ? world.plan.engine.storeTimeoutMilliseconds + world.plan.engine.inUseTimeoutMilliseconds : wait
+      ? (world.plan.engine.storeTimeoutMilliseconds + world.plan.engine.inUseTimeoutMilliseconds)
+        * Int64(wish.names.count) : wait
     if waited > limit + slack { world.fail("a request with a limit of \(limit) ms was answered after \(waited) ms") }
     switch reply {
     case .refused(.timeout) where waited < wait:
@@ -213,46 +326,102 @@ final class Checker {
     }
   }
 
-  private func verifyRefusal(
-    _ host: SimulatedHost, _ request: Request, _ name: Int, _ wait: Int64?, _ refusal: Refusal
-  ) {
+  private func verifyRefusal(_ host: SimulatedHost, _ request: Request, _ wish: Wish, _ refusal: Refusal) {
+    let wait = wish.waitMilliseconds
+    let names = wish.names.map { "\(self.names[$0])" }
     world.mark("refused: \(String(describing: refusal).prefix { $0 != "(" })")
     switch refusal {
     case .busy:
       if wait != 0 { world.fail("a wait is told busy") }
       if world.isCalm, !request.sawOthers {
-        world.fail("a try of \(names[name]) is told busy, though nobody else had it or wanted it")
+        world.fail("a try of \(names) is told busy, though nobody else had it or wanted it")
       }
     case .timeout: if wait == nil || wait == 0 { world.fail("a request without a limit timed out") }
     case .unavailable: if world.isCalm { world.fail("Redis is said to be unavailable, and is not") }
     case .wrongType: if !world.plan.faults.contains(.wrongType) { world.fail("no key has a wrong type") }
+    case .modeConflict:
+      if !request.sawOthers, world.isCalm { world.fail("a conflict over \(names), which nobody else had or wanted") }
+    case .deadlock(let steps): verifyDeadlock(host, request, steps)
     case .cancelled, .shuttingDown: break
-    case .notHeld, .lost, .limit, .modeConflict, .deadlock, .noSuchSession:
-      world.fail("an acquire was refused with \(refusal)")
+    case .notHeld, .lost, .limit, .noSuchSession: world.fail("an acquire was refused with \(refusal)")
     }
+  }
+
+  /// At some moment everybody in the cycle held and waited at once.
+  private func verifyDeadlock(_ host: SimulatedHost, _ request: Request, _ steps: [DeadlockStep]) {
+    guard steps.count > 1, steps[0].session == request.session.rawValue, steps[0].inbox == host.me else {
+      return world.fail("a deadlock of \(steps.count) steps that does not begin with the refused request")
+    }
+    var start = Int64.min
+    var end = Int64.max
+    for (step, before) in zip(steps, [steps[steps.count - 1]] + steps) {
+      guard let wait = waitSpans[waitKey(step.inbox, step.request)], wait.session.rawValue == step.session else {
+        return world.fail("a deadlock names a wait that never was: \(step)")
+      }
+      if step.holds != before.waitsFor { world.fail("a deadlock's steps do not fit together: \(steps)") }
+      start = max(start, wait.start)
+      end = min(end, wait.end)
+      // What a request for several locks has of them is not known to its client.
+      guard let hold = step.holds.flatMap({ holdSpans[holdKey($0, step.token)] }) else { continue }
+      if hold.session.rawValue != step.session { world.fail("a deadlock names another's hold: \(step)") }
+      start = max(start, hold.start)
+      end = min(end, hold.end)
+    }
+    if start > end { world.fail("a deadlock that never was, from \(start) to \(end): \(steps)") }
+    world.mark(Set(steps.map(\.inbox)).count > 1 ? "deadlock through hosts" : "deadlock on one host")
   }
 
   // MARK: Grants
 
   private func granted(
-    _ host: SimulatedHost, _ id: RequestID, _ request: Request, _ name: Int, _ acquired: Acquired
+    _ host: SimulatedHost, _ id: RequestID, _ request: Request, _ wish: Wish, _ token: Token,
+    validMilliseconds: Int64?
   ) {
     grantCount += 1
-    let token = acquired.token
-    for other in beliefs where other.name == name {
-      if !mayOverlap(other, with: host.index) {
-        world.fail(
-          "\(names[name]) is held by session \(other.session.rawValue) on host \(other.host) and granted to session "
-            + "\(request.session.rawValue) on host \(host.index)")
-      }
+    let name = wish.names[0]
+    if let owner = wish.owner,
+      let at = beliefs.firstIndex(where: {
+        $0.session == request.session && $0.name == name && $0.token == token && $0.owner == owner
+      })
+    {
+      beliefs[at].count += 1
+      world.mark("entered again")
+      if beliefs[at].mode != wish.mode { world.fail("an owner holds in two ways at once") }
+      return
     }
-    verifyToken(host, name, token)
-    verifyLease(host, name, acquired.validMilliseconds)
-    if let first = waiting[host.index][name].first, request.isWait, first != id.rawValue {
+    verifyAlone(host, request, name, wish.mode)
+    verifyToken(host, name, token, wish.mode)
+    verifyLease(host, name, validMilliseconds, wish.mode)
+    if let first = waiting[host.index][name].first, wish.queuesForOne, first != id.rawValue {
       world.fail("request \(id.rawValue) was served before request \(first), which came earlier")
     }
-    verifyCohort(host, name)
-    beliefs.append(Belief(host: host.index, session: request.session, name: name, token: token))
+    // A part of a request for several locks was granted before its client heard of it.
+    if !wish.isSeveral { verifyCohort(host, name, wish.mode) }
+    believe(
+      Belief(
+        host: host.index, session: request.session, name: name, token: token, mode: wish.mode, owner: wish.owner,
+        since: world.now))
+  }
+
+  private func verifyAlone(_ host: SimulatedHost, _ request: Request, _ name: Int, _ mode: HoldMode) {
+    var permits: Int64 = 0
+    for other in beliefs where other.name == name {
+      switch (mode, other.mode) {
+      case (.shared, .shared):
+        world.mark(other.host == host.index ? "shared on one host" : "shared between hosts")
+        continue
+      case (.permit(let wanted), .permit(let capacity)) where wanted == capacity:
+        if !mayOverlap(other, with: host.index) { permits += 1 }
+        world.mark(other.host == host.index ? "permits on one host" : "permits on several hosts")
+        if permits < capacity { continue }
+      case (.exclusive, _), (.shared, _), (.permit, _): break
+      }
+      if !mayOverlap(other, with: host.index) {
+        world.fail(
+          "\(names[name]) is held (\(other.mode)) by session \(other.session.rawValue) on host \(other.host) and granted "
+            + "(\(mode)) to session \(request.session.rawValue) on host \(host.index)")
+      }
+    }
   }
 
   /// Whether a belief may exist beside a grant to `host`.
@@ -260,7 +429,7 @@ final class Checker {
     if belief.host == host { return false }
     let other = world.hosts[belief.host]
     // Suspended: its client cannot be told; its lease must be over.
-    if other.isPaused, other.bootNow >= leases[belief.host][belief.name].end.adding(milliseconds: -leaseMargin) {
+    if other.isPaused, other.bootNow >= leases[belief.host][belief.name].firstEnd.adding(milliseconds: -leaseMargin) {
       world.mark("granted while the last holder is suspended")
       return true
     }
@@ -279,38 +448,63 @@ final class Checker {
     leases[host][name].excusedUntil.map { world.now <= $0 } ?? false
   }
 
-  private func verifyToken(_ host: SimulatedHost, _ name: Int, _ token: Token) {
-    if !tokens[name].insert(token).inserted { world.fail("the token \(token) of \(names[name]) was given out twice") }
+  /// Hosts that share a lock have their blocks of tokens one behind the other, and so far the counter runs ahead of the
+  /// clock, which makes up for it when it is lost.
+  private var slack: Token {
+    let plan = world.plan
+    guard plan.faults.contains(where: { $0.losesData || $0 == .evictFence }) else { return 0 }
+    let shared = plan.sharedPercent > 0 || plan.meddlePercent > 0 ? Token(plan.hostCount) * 4096 : 0
+    return shared + (plan.capacities.contains { $0 > 1 } || plan.conflictPercent > 0 ? 3 * 64 : 0)
+  }
+
+  /// Unique, and higher than that of every earlier grant with which it conflicts.
+  private func verifyToken(_ host: SimulatedHost, _ name: Int, _ token: Token, _ mode: HoldMode) {
+    if !tokens[name].insert(token).inserted && slack == 0 {
+      world.fail("the token \(token) of \(names[name]) was given out twice")
+    }
     if token >= 1 << 53 { world.fail("the token \(token) is not below 2^53") }
     // A lease from before the loss counts on in its own block, beside the newer one.
-    let floor = world.now <= lossUntil[name] ? highestTokenBeforeLoss[name] : highestToken[name]
+    let isAfterLoss = world.now <= lossUntil[name]
+    let floor: Token
+    switch mode {
+    case .exclusive: floor = isAfterLoss ? highestTokenBeforeLoss[name] : highestToken[name]
+    case .shared: floor = isAfterLoss ? highestExclusiveTokenBeforeLoss[name] : highestExclusiveToken[name]
+    case .permit: floor = 0
+    }
     let exempt = isTainted(host.index, name)
-    if token <= floor && !exempt {
+    if token <= floor - slack && !exempt {
       world.fail("the token \(token) of \(names[name]) is not above \(floor), which was given out before")
     }
     highestToken[name] = max(highestToken[name], token)
+    if mode == .exclusive { highestExclusiveToken[name] = max(highestExclusiveToken[name], token) }
   }
 
   /// What the client is told must be true in Redis: the key is this host's, and stays so for at least that long.
-  private func verifyLease(_ host: SimulatedHost, _ name: Int, _ valid: Int64?) {
+  private func verifyLease(_ host: SimulatedHost, _ name: Int, _ valid: Int64?, _ mode: HoldMode) {
     guard let valid else { return world.fail("a grant of a Redis lease does not say how long it is valid") }
     if valid <= 0 { world.fail("a grant that is valid for \(valid) ms") }
     if isTainted(host.index, name) { return }
     world.server.tick()
-    guard let found = world.server.redis.peek(lockKeys[name]), owner(found.value) == host.me,
-      let end = found.expiresAtMilliseconds
-    else {
-      let value = world.server.redis.peek(lockKeys[name]).map { "\($0.value)" } ?? "nothing"
+    let found = world.server.redis.peek(lockKeys[name])
+    let mine = entries(found?.value).filter { $0.owner == host.me }
+    guard let found, !mine.isEmpty, let keyEnd = found.expiresAtMilliseconds else {
+      let value = found.map { "\($0.value)" } ?? "nothing"
       return world.fail("\(names[name]) is granted on host \(host.index), and in Redis there is \(value)")
     }
+    let end = min(keyEnd, mine.compactMap(\.expires).max() ?? keyEnd)
     let left = end - world.server.redis.nowMilliseconds
     if left < valid { world.fail("a grant is said to be valid for \(valid) ms, and its key expires in \(left) ms") }
+    if case .permit = mode {
+      let held = beliefs.filter { $0.host == host.index && $0.name == name }.count
+      if held >= mine.count { world.fail("host \(host.index) has given out more permits than it has: \(mine)") }
+    }
   }
 
-  private func verifyCohort(_ host: SimulatedHost, _ name: Int) {
-    guard !isTainted(host.index, name), let value = world.server.redis.peek(lockKeys[name])?.value,
-      owner(value) == host.me,
-      let attempt = attempt(value)
+  private func verifyCohort(_ host: SimulatedHost, _ name: Int, _ mode: HoldMode) {
+    if case .permit = mode { return }
+    guard !isTainted(host.index, name),
+      let attempt = entries(world.server.redis.peek(lockKeys[name])?.value).first(where: { $0.owner == host.me })?
+        .attempt
     else { return }
     var lease = leases[host.index][name]
     if lease.grants.attempt != attempt { lease.grants = (attempt, 0) }
@@ -333,20 +527,35 @@ final class Checker {
 
   // MARK: Values in Redis
 
-  /// `<host>/<instance>` in a lock's value.
-  func owner(_ value: RedisModel.Value) -> String? { part(0, of: value) }
-
-  func attempt(_ value: RedisModel.Value?) -> String? { value.flatMap { part(1, of: $0) } }
-
-  private func part(_ index: Int, of value: RedisModel.Value) -> String? {
-    guard case .string(let bytes) = value else { return nil }
-    let parts = bytes.text.split(separator: ":")
-    return parts.count == 3 ? String(parts[index]) : nil
+  /// One holder in a lock's value.
+  struct Entry: Equatable {
+    /// `<host>/<instance>`.
+    var owner: String
+    var attempt: String
+    /// By Redis' clock, in milliseconds; nil where the key's own end counts.
+    var expires: Int64?
   }
-}
 
-extension Checker.Request {
-  var isWait: Bool {
-    if case .acquire(_, let wait) = kind { wait != 0 } else { false }
+  /// Those who hold a lock by what stands in Redis; empty for what no sidelock host wrote.
+  func entries(_ value: RedisModel.Value?) -> [Entry] {
+    guard case .string(let bytes)? = value else { return [] }
+    let fields = bytes.text.split(separator: ";").map(String.init)
+    if fields.count > 1, fields[0] == "sidelock-shared" || fields[0].hasPrefix("sidelock-permits/") {
+      return fields.dropFirst().compactMap { field in
+        let parts = field.split(separator: ":")
+        guard parts.count == 4, let expires = Int64(parts[3]), expires > world.server.redis.nowMilliseconds else {
+          return nil
+        }
+        return Entry(owner: String(parts[0]), attempt: String(parts[1]), expires: expires)
+      }
+    }
+    let parts = bytes.text.split(separator: ":")
+    return parts.count == 3 ? [Entry(owner: String(parts[0]), attempt: String(parts[1]), expires: nil)] : []
+  }
+
+  /// Whether a lock's value was written by a sidelock host.
+  func isOurs(_ value: RedisModel.Value) -> Bool {
+    guard case .string(let bytes) = value else { return false }
+    return bytes.text.hasPrefix("sidelock-") || bytes.text.split(separator: ":").count == 3
   }
 }

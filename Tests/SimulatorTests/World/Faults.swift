@@ -58,7 +58,7 @@ extension Simulation {
       if let wire = host.currentWire, wire.isBlackholed { host.wireClosed(wire) }
     }
     for name in checker.names.indices {
-      if server.redis.peek(checker.lockKeys[name]).map({ checker.owner($0.value) == nil }) ?? false {
+      if let found = server.redis.peek(checker.lockKeys[name]), !checker.isOurs(found.value) {
         _ = server.operate(["DEL", checker.lockKeys[name]])
       }
     }

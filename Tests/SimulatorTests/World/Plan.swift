@@ -52,6 +52,17 @@ struct Plan {
   var tryPercent: Double
   var closePercent: Double
   var cancelPercent: Double
+  /// What each name is: 0 a lock, else a semaphore of so many permits.
+  var capacities: [Int64]
+  var sharedPercent: Double
+  /// Asking for a name as something that it is not.
+  var conflictPercent: Double
+  var ownerPercent: Double
+  var severalPercent: Double
+  /// Holding one name while waiting for another without end, as who runs into a deadlock does.
+  var chainPercent: Double
+  /// Downgrades, transfers and breaks.
+  var meddlePercent: Double
   var faults: [Fault]
   var faultEveryMilliseconds: Int64
   var ownPushesComeAfterTheReply: Bool
@@ -65,7 +76,7 @@ struct Plan {
     self.seed = seed
     hostCount = random.pick([1, 2, 2, 2, 3, 4])
     clientsPerHost = random.pick([1, 1, 2, 3, 5])
-    nameCount = random.pick([1, 1, 2, 3])
+    nameCount = random.pick([1, 1, 2, 2, 3])
     leaseMilliseconds = random.pick([1000, 1000, 2000, 10_000])
     lingerMilliseconds = random.pick([0, 0, 5, 100, 3000])
     cohortHandoversMax = random.pick([1, 2, 5, 100])
@@ -98,11 +109,23 @@ struct Plan {
       chosen.removeAll { [.evictFence, .flushAll, .restartWithOldData, .restartWithoutData].contains($0) }
     }
     faults = chosen
+    var capacities: [Int64] = []
+    for _ in 0..<nameCount { capacities.append(random.pick([0, 0, 0, 0, 1, 2, 3])) }
+    self.capacities = capacities
+    sharedPercent = random.pick([0, 0, 30, 60, 90])
+    conflictPercent = random.pick([0, 0, 0, 5])
+    ownerPercent = random.pick([0, 0, 20])
+    severalPercent = nameCount < 2 ? 0 : random.pick([0, 0, 10, 40])
+    chainPercent = nameCount < 2 ? 0 : random.pick([0, 0, 10, 40])
+    meddlePercent = random.pick([0, 0, 5])
     faultEveryMilliseconds = random.pick([30, 100, 400])
     ownPushesComeAfterTheReply = random.chance(50)
     splitPercent = random.pick([0, 0, 5])
     keepaliveMilliseconds = random.pick([500, 5000])
   }
+
+  /// How a name is asked for by who asks for nothing in particular.
+  func mode(of name: Int) -> HoldMode { capacities[name] == 0 ? .exclusive : .permit(of: capacities[name]) }
 
   var engine: EngineConfiguration {
     EngineConfiguration(
@@ -128,6 +151,7 @@ struct Plan {
     plan.driftMax = 0
     plan.faults = []
     plan.ownPushesComeAfterTheReply = false
+    plan.capacities = [0]
     plan.splitPercent = 0
     plan.keepaliveMilliseconds = 5000
     return plan

@@ -8,7 +8,10 @@ final class SimulatedClient {
   private var isOpen = false
   private var incarnation = 0
   private(set) var holds: [(name: Int, token: Token)] = []
-  private(set) var waits: [(request: RequestID, name: Int)] = []
+  private(set) var waits: [(request: RequestID, wish: Checker.Wish)] = []
+  /// The locks that are given back only when this request has been answered, and the one that it asks for.
+  private var chain: Chain?
+  private typealias Chain = (first: RequestID, second: RequestID?, name: Int, then: Int)
   /// What it was told, in order, for tests with a script.
   private(set) var heard: [Heard] = []
 
@@ -34,6 +37,7 @@ final class SimulatedClient {
     isOpen = true
     holds = []
     waits = []
+    chain = nil
     incarnation = host.incarnation
     let session = self.session
     host.whenAwake { [self] in
@@ -49,6 +53,7 @@ final class SimulatedClient {
     isOpen = false
     holds = []
     waits = []
+    chain = nil
     let session = self.session
     host.whenAwake { [self] in
       guard host.incarnation == incarnation, world.checker.sessions[session] != nil else { return }
@@ -60,21 +65,37 @@ final class SimulatedClient {
 
   @discardableResult
   func acquire(
-    _ name: Int = 0, waitMilliseconds: Int64? = nil, maxHoldMilliseconds: Int64? = nil, progress: Bool = false
+    _ name: Int = 0, mode: HoldMode? = nil, waitMilliseconds: Int64? = nil, maxHoldMilliseconds: Int64? = nil,
+    owner: String? = nil, progress: Bool = false
   ) -> RequestID {
-    waits.append((RequestID(world.newID()), name))
-    let request = waits[waits.count - 1].request
-    let wish = AcquireRequest(
-      session: session, request: request, target: .one(world.checker.names[name]), waitMilliseconds: waitMilliseconds,
-      maxHoldMilliseconds: maxHoldMilliseconds, progress: progress)
-    issue(request, .acquire(name: name, waitMilliseconds: waitMilliseconds), .acquireRequested(wish))
+    acquire(
+      Checker.Wish(
+        names: [name], isSeveral: false, mode: mode ?? world.plan.mode(of: name), waitMilliseconds: waitMilliseconds,
+        owner: owner), maxHoldMilliseconds: maxHoldMilliseconds, progress: progress)
+  }
+
+  @discardableResult
+  func acquire(
+    _ wish: Checker.Wish, as given: RequestID? = nil, maxHoldMilliseconds: Int64? = nil, progress: Bool = false
+  ) -> RequestID {
+    let request = given ?? RequestID(world.newID())
+    waits.append((request, wish))
+    let names = wish.names.map { world.checker.names[$0] }
+    let event = AcquireRequest(
+      session: session, request: request, target: wish.isSeveral ? .several(names) : .one(names[0]), mode: wish.mode,
+      waitMilliseconds: wish.waitMilliseconds, maxHoldMilliseconds: maxHoldMilliseconds, owner: wish.owner,
+      progress: progress)
+    issue(request, .acquire(wish), .acquireRequested(event))
     return request
   }
 
   @discardableResult
   func release(_ name: Int = 0, token: Token? = nil) -> RequestID {
     let request = RequestID(world.newID())
-    holds.removeAll { $0.name == name && (token == nil || token == $0.token) }
+    // An owner may have entered more than once; each time is given back by itself.
+    if let at = holds.firstIndex(where: { $0.name == name && (token == nil || token == $0.token) }) {
+      holds.remove(at: at)
+    }
     issue(
       request, .release(name: name, token: token),
       .releaseRequested(session, request, name: world.checker.names[name], token: token))
@@ -110,24 +131,60 @@ final class SimulatedClient {
 
   func replied(_ request: RequestID, _ reply: Reply) {
     if world.isScripted { heard.append(.reply(request, reply)) }
-    let name = waits.first { $0.request == request }?.name
+    let wish = waits.first { $0.request == request }?.wish
     waits.removeAll { $0.request == request }
-    guard case .acquired(let acquired) = reply, let name else { return }
-    holds.append((name, acquired.token))
+    guard let wish else { return }
+    var got: [(name: Int, token: Token)] = []
+    switch reply {
+    case .acquired(let acquired): got = [(wish.names[0], acquired.token)]
+    case .acquiredSeveral(let grant): got = zip(wish.names, grant.locks.map(\.token)).map { ($0, $1) }
+    case .released, .extended, .downgraded, .transferred, .cancelled, .refused: break
+    }
+    holds += got
     if world.isScripted { return }
+    if let chain, goOn(chain, after: request, got) { return }
+    giveBackLater(got)
+  }
+
+  /// One of two locks was granted or refused: the first is kept until the second has been decided.
+  private func goOn(_ chain: Chain, after request: RequestID, _ got: [(name: Int, token: Token)]) -> Bool {
+    if request == chain.first, !got.isEmpty, isConnected {
+      let second = RequestID(world.newID())
+      self.chain?.second = second
+      world.schedule(after: 1) { [self] in
+        if isConnected, self.chain?.second == second { acquire(chainWish(chain.then), as: second) }
+      }
+      return true
+    }
+    guard request == chain.first || request == chain.second else { return false }
+    self.chain = nil
+    giveBackLater(holds.filter { $0.name == chain.name || $0.name == chain.then })
+    return true
+  }
+
+  private func giveBackLater(_ got: [(name: Int, token: Token)]) {
     let span = world.clientsAct ? world.random.pick(0...world.plan.holdMilliseconds) : 1
-    world.schedule(after: span * 1000 + 1) { [self] in giveBack(name, acquired.token) }
+    for (name, token) in got {
+      world.schedule(after: span * 1000 + 1) { [self] in giveBack(name, token) }
+    }
   }
 
   private func giveBack(_ name: Int, _ token: Token) {
     guard isConnected, holds.contains(where: { $0.name == name && $0.token == token }) else { return }
-    release(name, token: world.random.chance(50) ? token : nil)
+    let isOnlyOne = holds.filter { $0.name == name }.count == 1
+    release(name, token: isOnlyOne && world.random.chance(50) ? nil : token)
   }
 
   func notified(_ notification: Notification) {
     if world.isScripted { heard.append(.notification(notification)) }
-    if case .lost(let name, let token, _, _, _, _) = notification {
+    switch notification {
+    case .lost(let name, let token, _, _, _, _):
       holds.removeAll { $0.token == token && world.checker.names[$0.name] == name }
+    case .transferred(let name, let token, _, _):
+      guard let index = world.checker.index(of: name) else { return }
+      holds.append((index, token))
+      if !world.isScripted { giveBackLater([(index, token)]) }
+    case .waiting, .contended: break
     }
   }
 
@@ -150,19 +207,100 @@ final class SimulatedClient {
     if let wait = waits.first, world.random.chance(plan.cancelPercent) { return cancel(wait.request) }
     let name = world.random.pick(0...plan.nameCount - 1)
     if world.random.chance(3) { return misbehave(name) }
+    if world.random.chance(plan.meddlePercent) { return meddle(name) }
+    if world.random.chance(plan.chainPercent) { return beginChain() }
     // A second hold of one name by one session waits for the first: with nobody else to release it, for ever.
-    guard waits.count < 3, !holds.contains(where: { $0.name == name }) else { return }
+    guard waits.count < 3 else { return }
+    let owner = world.random.chance(plan.ownerPercent) ? "thread" : nil
     let wait: Int64? =
       world.random.chance(plan.tryPercent) ? 0 : world.random.pick([nil, nil, 1, 20, 300, 3000])
+    if world.random.chance(plan.severalPercent) { return askForSeveral(waitMilliseconds: wait, owner: owner) }
+    guard owner != nil || !holds.contains(where: { $0.name == name }) else { return }
     acquire(
-      name, waitMilliseconds: wait,
+      name, mode: mode(for: name), waitMilliseconds: wait,
       maxHoldMilliseconds: world.random.chance(5) ? world.random.pick(Int64(1)...50) : nil,
-      progress: world.random.chance(10))
+      owner: owner, progress: world.random.chance(10))
+  }
+
+  private func mode(for name: Int) -> HoldMode {
+    let plan = world.plan
+    if world.random.chance(plan.conflictPercent) { return world.random.pick([.exclusive, .shared, .permit(of: 2)]) }
+    if plan.capacities[name] > 0 { return plan.mode(of: name) }
+    return world.random.chance(plan.sharedPercent) ? .shared : .exclusive
+  }
+
+  private func askForSeveral(waitMilliseconds: Int64?, owner: String?) {
+    var names = Array(0..<world.plan.nameCount).filter { world.plan.capacities[$0] == world.plan.capacities[0] }
+    if names.count > 1, world.random.chance(50) { names.reverse() }
+    guard !holds.contains(where: { names.contains($0.name) }) || owner != nil else { return }
+    let mode =
+      world.plan.capacities[0] == 0 && world.random.chance(world.plan.sharedPercent)
+      ? .shared : world.plan.mode(of: names[0])
+    acquire(
+      Checker.Wish(names: names, isSeveral: true, mode: mode, waitMilliseconds: waitMilliseconds, owner: owner))
+  }
+
+  /// Takes a lock and then another one, and gives the first back only when the second has been decided.
+  private func beginChain() {
+    guard chain == nil, waits.isEmpty, holds.isEmpty else { return }
+    let names = (0..<world.plan.nameCount).filter { world.plan.capacities[$0] <= 1 }
+    guard names.count > 1 else { return }
+    let first = world.random.pick(names)
+    let then = world.random.pick(names.filter { $0 != first })
+    let request = RequestID(world.newID())
+    chain = (request, nil, first, then)
+    acquire(chainWish(first), as: request)
+  }
+
+  private func chainWish(_ name: Int) -> Checker.Wish {
+    let isShared = world.plan.capacities[name] == 0 && world.random.chance(world.plan.sharedPercent)
+    return Checker.Wish(
+      names: [name], isSeveral: false, mode: isShared ? .shared : world.plan.mode(of: name), waitMilliseconds: nil,
+      owner: "chain")
+  }
+
+  /// Does to a lock what only few do.
+  private func meddle(_ name: Int) {
+    let token = holds.first { $0.name == name }?.token
+    switch world.random.pick(0...2) {
+    case 0: downgrade(name, token: token)
+    case 1:
+      guard let other = world.clients.first(where: { $0.host === host && $0 !== self && $0.isConnected }), let token
+      else { return }
+      transfer(name, token: token, to: other)
+    default:
+      let host = self.host
+      guard let belief = world.checker.beliefs.first(where: { $0.host == host.index && $0.name == name }) else {
+        return
+      }
+      host.whenAwake { [self] in
+        host.turn(
+          .breakRequested(name: world.checker.names[name], tokens: [belief.token], reason: "an administrator says so"))
+      }
+    }
+  }
+
+  func downgrade(_ name: Int, token: Token?) {
+    let request = RequestID(world.newID())
+    issue(
+      request, .downgrade(name: name, token: token),
+      .downgradeRequested(session, request, name: world.checker.names[name], token: token))
+  }
+
+  func transfer(_ name: Int, token: Token, to other: SimulatedClient) {
+    let request = RequestID(world.newID())
+    let target = other.session
+    holds.removeAll { $0.name == name && $0.token == token }
+    issue(
+      request, .transfer(name: name, token: token, to: target),
+      .transferRequested(session, request, name: world.checker.names[name], token: token, to: target))
   }
 
   private func misbehave(_ name: Int) {
     switch world.random.pick(0...2) {
-    case 0: release(name, token: world.random.chance(50) ? 1 : nil)
+    case 0:
+      let isClear = holds.filter { $0.name == name }.count < 2
+      release(name, token: isClear && world.random.chance(50) ? nil : 1)
     case 1: extend(name, token: nil, milliseconds: world.random.pick([nil, 5, 1000]))
     default: cancel(RequestID(1))
     }

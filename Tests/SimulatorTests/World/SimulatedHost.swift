@@ -52,7 +52,9 @@ final class SimulatedHost {
     linkIsUp = false
     bootOffset = world.random.pick(0...1_000_000_000_000)
     suspendedNanoseconds = 0
-    let configuration = world.mistake.engineConfiguration(world.plan)
+    var configuration = world.mistake.engineConfiguration(world.plan)
+    configuration.host = "h\(index)"
+    configuration.inbox = me
     engine = LockEngine(configuration: configuration)
     codec = LeaseCodec(
       keyPrefix: "sl:", host: "h\(index)", instance: String(incarnation, radix: 16),
@@ -148,7 +150,9 @@ final class SimulatedHost {
 
   private func carryOut(_ effect: Effect) {
     switch effect {
-    case .send(let id, let command): submit(command, id.rawValue)
+    case .send(let id, let command):
+      world.checker.sending(command, from: self)
+      submit(command, id.rawValue)
     case .reply(let session, let request, let reply):
       world.trace("host \(index): reply to session \(session.rawValue), request \(request.rawValue): \(reply)")
       world.checker.replied(self, session, request, reply)
@@ -341,7 +345,7 @@ final class SimulatedHost {
         linkLost()
       }
     case .message(_, let payload):
-      guard let push = codec.decode(message: payload) else {
+      guard case .lease(let push)? = codec.decode(message: payload) else {
         return world.fail("host \(index): a message that is not understood: \(Bytes(payload))")
       }
       world.checker.pushed(self, push, lastAnsweredSentAt: lastAnsweredSentAt)

@@ -5,17 +5,23 @@ import RedisProtocol
 enum Mistake: String, CaseIterable {
   case none
   case releaseIgnoresTheOwner, renewalTakesForeignKeys, counterIsNotKept, acquireIgnoresTheQueue
+  case permitsAreNotCounted, readersIgnoreTheWriter, releaseTakesEarlierPermits, conflictIsNotSeen
   case leaseIsCountedTooLong, clockStopsWhileSuspended, linkDownIsNotTold
 
   var scripts: [RedisScript] {
     switch self {
     case .none, .leaseIsCountedTooLong, .clockStopsWhileSuspended, .linkDownIsNotTold: RedisScript.leases
-    case .releaseIgnoresTheOwner: edited(.release, "holder ~= me or ", "")
-    case .renewalTakesForeignKeys:
-      edited(.renew, "type(value) == 'string' and string.sub(value, 1, #mine) == mine", "value")
-    case .counterIsNotKept:
-      edited(.acquire, "math.max(counter, token_floor, tonumber(time[1]) * 1000000 + tonumber(time[2])) + 1", "7")
-    case .acquireIgnoresTheQueue: edited(.acquire, "if waiting == 0 then", "if true then")
+    case .releaseIgnoresTheOwner: edited(.release, "if instance ~= me then return false end", "")
+    case .renewalTakesForeignKeys: edited(.renew, "string.sub(value, 1, #mine) == mine", "true")
+    case .counterIsNotKept: edited(.acquire, "math.max(counter, token_floor, now[1] * 1000000 + now[2]) + 1", "7")
+    case .acquireIgnoresTheQueue: edited(.acquire, "if waiting == 0 and fits(my_mode) then", "if fits(my_mode) then")
+    case .permitsAreNotCounted: edited(.acquire, "#holders < tonumber(string.sub(mode, 2))", "true")
+    case .readersIgnoreTheWriter:
+      edited(.acquire, "if its_mode == 's' then return mode == 's' end", "if its_mode == 's' then return true end")
+    case .releaseTakesEarlierPermits: edited(.release, "if is_exact then return its_attempt == attempt end", "")
+    case .conflictIsNotSeen:
+      edited(
+        .acquire, "if its_mode == 's' then return mode == 's' end", "if its_mode == 's' then return mode ~= 'x' end")
     }
   }
 
