@@ -20,7 +20,7 @@ struct BlobWriter: ~Copyable {
   static func capacity(_ byteCount: Int) -> Int { byteCount + 25 }
 
   /// The room that a number needs at the most.
-  static let decimalCapacity = 25
+  static let decimalCapacity = 32
 
   /// Writes a blob string.
   mutating func write(_ bytes: [UInt8]) {
@@ -37,16 +37,23 @@ struct BlobWriter: ~Copyable {
   }
 
   /// Writes a blob string that is a number in decimal digits.
-  mutating func write(decimal number: Int64) {
+  mutating func write(decimal number: some BinaryInteger) {
     begin(byteCount: Self.digitCount(number))
     append(decimal: number)
+    end()
+  }
+
+  /// Writes a blob string of one byte.
+  mutating func write(byte: UInt8) {
+    begin(byteCount: 1)
+    append(byte)
     end()
   }
 
   /// Begins a blob string of so many bytes; they and ``end()`` must follow.
   mutating func begin(byteCount: Int) {
     append(0x24)
-    append(decimal: Int64(byteCount))
+    append(decimal: byteCount)
     end()
   }
 
@@ -82,10 +89,15 @@ struct BlobWriter: ~Copyable {
   }
 
   /// A part of a blob string: a number in decimal digits.
-  mutating func append(decimal number: Int64) {
-    let length = Self.digitCount(number)
+  @inline(__always)
+  mutating func append(decimal number: some BinaryInteger) {
+    append(digitsOf: UInt64(truncatingIfNeeded: number.magnitude), isNegative: number < 0)
+  }
+
+  private mutating func append(digitsOf magnitude: UInt64, isNegative: Bool) {
+    let length = Self.digitCount(of: magnitude) + (isNegative ? 1 : 0)
     precondition(memory.count - count >= length, "a command is longer than it was said to be")
-    var rest = number.magnitude
+    var rest = magnitude
     var index = count + length
     count = index
     repeat {
@@ -94,13 +106,18 @@ struct BlobWriter: ~Copyable {
       memory[index] = 0x30 + UInt8(truncatingIfNeeded: digit)
       rest = quotient
     } while rest > 0
-    if number < 0 { memory[index - 1] = 0x2D }
+    if isNegative { memory[index - 1] = 0x2D }
   }
 
   /// How many characters a number takes.
-  static func digitCount(_ number: Int64) -> Int {
-    var count = number < 0 ? 2 : 1
-    var rest = number.magnitude
+  @inline(__always)
+  static func digitCount(_ number: some BinaryInteger) -> Int {
+    digitCount(of: UInt64(truncatingIfNeeded: number.magnitude)) + (number < 0 ? 1 : 0)
+  }
+
+  private static func digitCount(of magnitude: UInt64) -> Int {
+    var count = 1
+    var rest = magnitude
     while rest >= 10 {
       rest /= 10
       count += 1

@@ -24,13 +24,14 @@ public struct LeaseCodec: Sendable {
   public init(keyPrefix: String, host: String, instance: String, leaseMilliseconds: Int64) {
     self.keyPrefix = Array(keyPrefix.utf8)
     self.me = Array("\(host)/\(instance)".utf8)
+    self.inboxPrefix = Array("\(keyPrefix)inbox:".utf8)
     self.leaseMilliseconds = leaseMilliseconds
   }
 
   /// The channel that this daemon listens to.
   public var inboxChannel: [UInt8] { inboxPrefix + me }
 
-  private var inboxPrefix: [UInt8] { keyPrefix + Array("inbox:".utf8) }
+  private let inboxPrefix: [UInt8]
 
   // MARK: Keys
 
@@ -38,20 +39,7 @@ public struct LeaseCodec: Sendable {
   ///
   /// The name stands in braces, so that all keys of a lock are in one slot of a Redis Cluster. `%`, `{` and `}` in it are
   /// written `%25`, `%7B` and `%7D`: the first closing brace ends a hash tag, and two names must never give one key.
-  public func lockKey(_ name: LockName) -> [UInt8] {
-    var key = keyPrefix
-    key.append(0x7B)
-    for byte in name.bytes {
-      switch byte {
-      case 0x25: key.append(contentsOf: [0x25, 0x32, 0x35])
-      case 0x7B: key.append(contentsOf: [0x25, 0x37, 0x42])
-      case 0x7D: key.append(contentsOf: [0x25, 0x37, 0x44])
-      default: key.append(byte)
-      }
-    }
-    key.append(0x7D)
-    return key
-  }
+  public func lockKey(_ name: LockName) -> [UInt8] { keyPrefix + KeyOfLock(name).bytes }
 
   /// The list of hosts that wait for the lock.
   public func queueKey(_ name: LockName) -> [UInt8] { lockKey(name) + Array(":queue".utf8) }
@@ -87,25 +75,22 @@ public struct LeaseCodec: Sendable {
   public func encode(_ command: LeaseCommand) -> RedisCommand {
     switch command {
     case .acquire(let name, let attempt, let ask, let isTry, let floor, let mode):
-      return .script(
-        name: .acquire, keys: keys(of: name),
-        arguments: common(name, attempt: attempt, floor: floor) + [
-          Self.word(for: mode), decimal(ask), isTry ? [0x31] : [0x30],
-        ])
+      return script(.acquire, of: name, attempt: attempt, floor: floor, argumentCount: 3) {
+        Self.write(mode, to: &$0)
+        $0.write(decimal: ask)
+        $0.write(byte: isTry ? 0x31 : 0x30)
+      }
     case .release(let name, let attempt, let firstUnused, let isExact):
-      return .script(
-        name: .release, keys: keys(of: name),
-        arguments: common(name, attempt: attempt, floor: 0) + [
-          firstUnused.map(decimal) ?? [], isExact ? [0x31] : [0x30],
-        ])
+      return script(.release, of: name, attempt: attempt, floor: 0, argumentCount: 2) {
+        if let firstUnused { $0.write(decimal: firstUnused) } else { $0.write("") }
+        $0.write(byte: isExact ? 0x31 : 0x30)
+      }
     case .downgrade(let name, let attempt, let tokenEnd):
-      return .script(
-        name: .downgrade, keys: keys(of: name),
-        arguments: common(name, attempt: attempt, floor: 0) + [decimal(tokenEnd)])
+      return script(.downgrade, of: name, attempt: attempt, floor: 0, argumentCount: 1) {
+        $0.write(decimal: tokenEnd)
+      }
     case .renew(let leases):
-      return .script(
-        name: .renew, keys: leases.map { lockKey($0.name) },
-        arguments: [me, decimal(leaseMilliseconds)] + leases.map { decimal($0.attempt) })
+      return renew(leases)
     case .answerInUse(let name, let ask, let inbox):
       return publish(Array("inuse \(ask) ".utf8) + name.bytes, to: inbox)
     case .heartbeat:
@@ -147,15 +132,52 @@ public struct LeaseCodec: Sendable {
     }
   }
 
-  private func keys(of name: LockName) -> [[UInt8]] {
-    [lockKey(name), queueKey(name), fenceKey(name)]
+  private static func write(_ mode: HoldMode, to writer: inout BlobWriter) {
+    switch mode {
+    case .exclusive: writer.write(byte: 0x78)
+    case .shared: writer.write(byte: 0x73)
+    case .permit: writer.write(word(for: mode))
+    }
   }
 
-  private func common(_ name: LockName, attempt: UInt64, floor: Token) -> [[UInt8]] {
-    [
-      me, decimal(attempt), decimal(leaseMilliseconds), inboxPrefix, name.bytes, decimal(Self.tokenCount),
-      decimal(Self.fenceMilliseconds), decimal(floor),
-    ]
+  /// A script of one lock, with the keys and arguments that all of them have; `body` writes the others, none of which is
+  /// longer than a number.
+  private func script(
+    _ script: ScriptName, of name: LockName, attempt: UInt64, floor: Token, argumentCount: Int,
+    _ body: (inout BlobWriter) -> Void
+  ) -> RedisCommand {
+    let tagged = KeyOfLock(name)
+    let capacity =
+      3 * BlobWriter.capacity(keyPrefix.count + tagged.byteCount + 6) + BlobWriter.capacity(me.count)
+      + BlobWriter.capacity(inboxPrefix.count) + BlobWriter.capacity(name.bytes.count)
+      + (5 + argumentCount) * BlobWriter.decimalCapacity
+    return RedisCommand(script: script, keyCount: 3, argumentCount: 8 + argumentCount, capacity: capacity) {
+      tagged.write(after: keyPrefix, suffix: "", to: &$0)
+      tagged.write(after: keyPrefix, suffix: ":queue", to: &$0)
+      tagged.write(after: keyPrefix, suffix: ":fence", to: &$0)
+      $0.write(me)
+      $0.write(decimal: attempt)
+      $0.write(decimal: leaseMilliseconds)
+      $0.write(inboxPrefix)
+      $0.write(name.bytes)
+      $0.write(decimal: Self.tokenCount)
+      $0.write(decimal: Self.fenceMilliseconds)
+      $0.write(decimal: floor)
+      body(&$0)
+    }
+  }
+
+  private func renew(_ leases: [LeaseReference]) -> RedisCommand {
+    var capacity = BlobWriter.capacity(me.count) + (1 + leases.count) * BlobWriter.decimalCapacity
+    for lease in leases { capacity += BlobWriter.capacity(keyPrefix.count + 2 + 3 * lease.name.bytes.count) }
+    return RedisCommand(
+      script: .renew, keyCount: leases.count, argumentCount: 2 + leases.count, capacity: capacity
+    ) {
+      for lease in leases { KeyOfLock(lease.name).write(after: keyPrefix, suffix: "", to: &$0) }
+      $0.write(me)
+      $0.write(decimal: leaseMilliseconds)
+      for lease in leases { $0.write(decimal: lease.attempt) }
+    }
   }
 
   private func decimal(_ number: some BinaryInteger) -> [UInt8] { Array(String(number).utf8) }
@@ -182,13 +204,15 @@ public struct LeaseCodec: Sendable {
   }
 
   private func acquireReply(_ reply: RESPValue) -> LeaseReply? {
-    guard let parts = reply.elements, let outcome = parts.first?.string else { return nil }
-    switch (outcome, parts.count) {
-    case ("granted", 4):
-      guard let token = parts[1].integer, let count = parts[2].integer, let waiting = parts[3].integer else {
-        return nil
-      }
+    guard let parts = reply.elements else { return nil }
+    // Nearly every reply is this one.
+    if parts.count == 4, parts[0].isText("granted"), let token = parts[1].integer, let count = parts[2].integer,
+      let waiting = parts[3].integer
+    {
       return .granted(LeaseGrant(token: token, tokenCount: count, othersWait: waiting > 0))
+    }
+    guard let outcome = parts.first?.string else { return nil }
+    switch (outcome, parts.count) {
     case ("queued", 4):
       guard let holder = parts[1].bytes, let expires = parts[2].integer, let receivers = parts[3].integer else {
         return nil

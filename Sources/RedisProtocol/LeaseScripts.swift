@@ -12,17 +12,24 @@ extension ScriptName {
 }
 
 extension RedisScript {
-  /// The scripts of the host leases, as they run: what stands in a lock's value before all of them, and what those of
-  /// one lock share before those.
-  public static let leases: [RedisScript] = [
-    ofOneLock(.acquire, PackageResources.acquire_lua),
-    ofOneLock(.release, PackageResources.release_lua),
-    ofOneLock(.downgrade, PackageResources.downgrade_lua),
-    RedisScript(name: .renew, source: PackageResources.values_lua + PackageResources.renew_lua),
-    RedisScript(name: .inspect, source: PackageResources.values_lua + PackageResources.inspect_lua),
-  ]
+  /// The scripts of the host leases, as they run: the quick way through the usual cases, what stands in a lock's value,
+  /// what those of one lock share, and the script itself.
+  public static let leases = leases(withQuickWays: true)
 
-  private static func ofOneLock(_ name: ScriptName, _ source: [UInt8]) -> RedisScript {
-    RedisScript(name: name, source: PackageResources.values_lua + PackageResources.common_lua + source)
+  /// The same, with or without the quick ways; for tests, which hold the two against each other.
+  package static func leases(withQuickWays: Bool) -> [RedisScript] {
+    let quickAcquire = withQuickWays ? PackageResources.quick_acquire_lua : []
+    let quickRelease = withQuickWays ? PackageResources.quick_release_lua : []
+    return [
+      ofOneLock(.acquire, PackageResources.acquire_lua, after: quickAcquire),
+      ofOneLock(.release, PackageResources.release_lua, after: quickRelease),
+      ofOneLock(.downgrade, PackageResources.downgrade_lua),
+      RedisScript(name: .renew, source: PackageResources.values_lua + PackageResources.renew_lua),
+      RedisScript(name: .inspect, source: PackageResources.values_lua + PackageResources.inspect_lua),
+    ]
+  }
+
+  private static func ofOneLock(_ name: ScriptName, _ source: [UInt8], after quickWay: [UInt8] = []) -> RedisScript {
+    RedisScript(name: name, source: quickWay + PackageResources.values_lua + PackageResources.common_lua + source)
   }
 }

@@ -59,6 +59,16 @@ extension RESPValue {
     return String(validating: bytes, as: UTF8.self)
   }
 
+  /// Whether this is a string of either kind that spells `text`, which is ASCII.
+  func isText(_ text: StaticString) -> Bool {
+    switch self {
+    case .simpleString(let bytes), .blobString(let bytes):
+      return bytes.elementsEqual(UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    case .simpleError, .integer, .double, .boolean, .null, .bigNumber, .array, .map, .set, .push:
+      return false
+    }
+  }
+
   /// The number of an integer, or of a string that is one in decimal digits (a Lua script may give either).
   public var integer: Int64? {
     switch self {

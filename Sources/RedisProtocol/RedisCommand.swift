@@ -70,7 +70,7 @@ public struct RedisCommand: Hashable, Sendable {
     self.script = script
     partCount = 1 + keyCount + argumentCount
     bytes = BlobWriter.bytes(capacity: BlobWriter.decimalCapacity + capacity) {
-      $0.write(decimal: Int64(keyCount))
+      $0.write(decimal: keyCount)
       body(&$0)
     }
   }

@@ -25,9 +25,9 @@ enum Mistake: String, CaseIterable {
     }
   }
 
-  /// The scripts with one place of one of them changed.
+  /// The scripts with one place of one of them changed, without the quick ways, which would pass it by.
   private func edited(_ name: ScriptName, _ old: String, _ new: String) -> [RedisScript] {
-    RedisScript.leases.map { script in
+    RedisScript.leases(withQuickWays: false).map { script in
       guard script.name == name else { return script }
       let text = String(decoding: script.source, as: UTF8.self)
       precondition(text.contains(old), "the planted mistake does not fit the script any more")

@@ -1,0 +1,143 @@
+import LockEngine
+import RedisProtocol
+import Testing
+
+/// The quick ways through acquire.lua and release.lua do what the long ways do: the same replies, the same messages,
+/// and the same keys afterwards, whatever there was before.
+@Suite struct QuickScriptTests {
+  private struct Server {
+    let model = RedisModel()
+    let scripts: [RedisScript]
+    var connections: [Int64] = []
+
+    init(_ codecs: [LeaseCodec], withQuickWays: Bool) throws {
+      scripts = RedisScript.leases(withQuickWays: withQuickWays)
+      for codec in codecs {
+        let connection = model.connect()
+        try model.execute(["HELLO", "3"], from: connection)
+        try model.execute(["SUBSCRIBE", Bytes(codec.inboxChannel)], from: connection)
+        connections.append(connection)
+      }
+      _ = model.takeOutput()
+    }
+
+    /// Whether the command does not need the long way. It is carried out if it does not.
+    func takesTheQuickWay(_ command: RedisCommand, from host: Int) throws -> Bool {
+      let whole = scripts.first { $0.name == command.script }?.source ?? []
+      let long = RedisScript.leases(withQuickWays: false).first { $0.name == command.script }?.source ?? []
+      let quick = Bytes(whole.dropLast(long.count) + Array("return redis.error_reply('the long way')".utf8))
+      try model.execute(["EVAL", quick] + command.parts.map { Bytes($0) }, from: connections[host])
+      return !model.takeOutput().contains { if case .send(_, .error) = $0 { true } else { false } }
+    }
+
+    /// What the command brings about, for every connection.
+    func execute(_ command: RedisCommand, from host: Int) throws -> [RedisModel.Output] {
+      var parts = command.parts.map { Bytes($0) }
+      if let name = command.script {
+        parts = ["EVAL", Bytes(scripts.first { $0.name == name }?.source ?? [])] + parts
+      }
+      try model.execute(parts, from: connections[host])
+      return model.takeOutput()
+    }
+  }
+
+  private static let names = [LockName("x"), LockName("braces {%} and blanks")]
+
+  @Test(arguments: UInt64(0)..<200) func theQuickWaysDoWhatTheLongOnesDo(seed: UInt64) throws {
+    var random = SeededRandom(seed: seed)
+    let codecs = ["a", "b", "c"].map {
+      LeaseCodec(keyPrefix: "t:", host: $0, instance: "1f", leaseMilliseconds: 10_000)
+    }
+    // The last host does not listen in half of the runs: what is sent to it comes back.
+    let listening = random.chance(50) ? codecs : Array(codecs.dropLast())
+    let quick = try Server(listening, withQuickWays: true)
+    let long = try Server(listening, withQuickWays: false)
+    for step in 0..<80 {
+      let host = random.pick(Array(codecs.indices))
+      let command = Self.command(&random, codecs[host], codecs)
+      let trouble = random.chance(10) ? random.pick([RedisModel.Trouble.outOfMemory, .readOnly]) : .none
+      let passed = random.chance(30) ? Int64(random.pick(1...12_000)) * 1_000 : Int64(random.pick(0...50))
+      for server in [quick, long] {
+        server.model.trouble = trouble
+        server.model.wallMicroseconds += passed
+      }
+      let from = min(host, listening.count - 1)
+      let expected = try long.execute(command, from: from)
+      let got = try quick.execute(command, from: from)
+      #expect(Self.withoutPlaces(got) == Self.withoutPlaces(expected), "step \(step), \(command.parts.count) parts")
+      #expect(Self.living(quick.model) == Self.living(long.model), "step \(step)")
+    }
+  }
+
+  /// Otherwise the test above would compare the long ways with themselves.
+  @Test func theUsualCasesTakeTheQuickWay() throws {
+    let codecs = ["a", "b"].map { LeaseCodec(keyPrefix: "t:", host: $0, instance: "1f", leaseMilliseconds: 10_000) }
+    let server = try Server(codecs, withQuickWays: true)
+    let name = Self.names[0]
+    for (host, other) in [(0, 1), (1, 0)] {
+      let acquire = codecs[host].encode(.acquire(name: name, attempt: 1, ask: 1, isTry: false, tokenFloor: 0))
+      let wait = codecs[other].encode(.acquire(name: name, attempt: 1, ask: 1, isTry: false, tokenFloor: 0))
+      let handOver = codecs[host].encode(.release(name: name, attempt: 1, firstUnused: nil))
+      let giveBack = codecs[other].encode(.release(name: name, attempt: 1, firstUnused: nil))
+      #expect(try server.takesTheQuickWay(acquire, from: host))
+      #expect(try !server.takesTheQuickWay(wait, from: other))
+      _ = try server.execute(wait, from: other)
+      #expect(try server.takesTheQuickWay(handOver, from: host))
+      #expect(try server.takesTheQuickWay(giveBack, from: other))
+      #expect(try !server.takesTheQuickWay(giveBack, from: other))
+    }
+  }
+
+  private static func command(
+    _ random: inout SeededRandom, _ codec: LeaseCodec, _ codecs: [LeaseCodec]
+  ) -> RedisCommand {
+    let name = random.pick(names)
+    let attempt = UInt64(random.pick(1...3))
+    let mode: HoldMode = random.chance(80) ? .exclusive : random.pick([.shared, .permit(of: 2)])
+    switch random.pick(0...19) {
+    case 0...7:
+      return codec.encode(
+        .acquire(
+          name: name, attempt: attempt, ask: UInt64(random.pick(1...9)), isTry: random.chance(30),
+          tokenFloor: random.chance(10) ? 8_500_000_000_000_000 : 0, mode: mode))
+    case 8...15:
+      return codec.encode(
+        .release(
+          name: name, attempt: attempt, firstUnused: random.chance(50) ? 8_000_000_000_000_007 : nil,
+          isExact: random.chance(20)))
+    case 16: return codec.encode(.renew([LeaseReference(name: name, attempt: attempt)]))
+    default: return .plain(disturbance(&random, codec, name, codecs).map { Array($0.utf8) })
+    }
+  }
+
+  /// What no script of ours would do.
+  private static func disturbance(
+    _ random: inout SeededRandom, _ codec: LeaseCodec, _ name: LockName, _ codecs: [LeaseCodec]
+  ) -> [String] {
+    func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
+    let lock = text(codec.lockKey(name))
+    let queue = text(codec.queueKey(name))
+    let fence = text(codec.fenceKey(name))
+    let other = "\(text(random.pick(codecs).me)):\(random.pick(1...3))"
+    let choices: [[String]] = [
+      ["SET", lock, "foreign", "NX", "PX", "5000"], ["DEL", lock], ["DEL", queue], ["DEL", fence],
+      ["RPUSH", queue, "rubbish"], ["RPUSH", queue, "\(other):10000:x"], ["RPUSH", queue, "\(other):10000:s"],
+      ["SET", lock, "\(other):12x"], ["SET", lock, "\(other):8000000000000001", "PX", "5000"],
+      ["SET", fence, "8000000000000000"], ["SET", fence, "8000000000065536"], ["SET", fence, "rubbish"],
+      ["HSET", random.pick([lock, queue, fence]), "a", "b"],
+    ]
+    return random.pick(choices)
+  }
+
+  /// Errors without the place in the script, which differs.
+  private static func withoutPlaces(_ outputs: [RedisModel.Output]) -> [RedisModel.Output] {
+    outputs.map { output in
+      guard case .send(let connection, .error(let text)) = output else { return output }
+      return .send(connection: connection, .error(Bytes(String(text.text.prefix { $0 != " " }))))
+    }
+  }
+
+  private static func living(_ model: RedisModel) -> [Bytes: RedisModel.Entry] {
+    model.entries.filter { $0.value.expiresAtMilliseconds.map { $0 * 1_000 > model.wallMicroseconds } ?? true }
+  }
+}
