@@ -21,7 +21,8 @@ extension LockEngine {
   }
 
   private func tellWaiters(of lock: LockRecord) {
-    guard lock.progressWaiters > 0 else { return }
+    // While the store is being asked nobody is known to be ahead, and as a rule nobody is.
+    guard lock.progressWaiters > 0, isKnownToBeTaken(lock) else { return }
     let holder = holderSummary(of: lock)
     var position = 0
     for waiter in lock.queue.live {

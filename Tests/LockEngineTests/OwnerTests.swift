@@ -193,6 +193,19 @@ import Testing
     #expect(script.take().compactMap(\.notification) == [.contended(name: x, token: 1000, waiters: 1)])
   }
 
+  @Test func whoOnlyWaitsForTheStoreIsToldNothing() {
+    let script = Script()
+    script.open(alice)
+    let request = script.acquire(alice, progress: true)
+    script.tell(.timerFired)
+    script.pass(milliseconds: 100)
+    #expect(script.take().compactMap(\.notification).isEmpty)
+    script.reply(queued(), to: CommandID(1))
+    #expect(
+      script.take().compactMap(\.notification)
+        == [.waiting(request: request, name: x, position: 1, holder: .host("other"))])
+  }
+
   @Test func aWaiterElsewhereCountsForOne() {
     let script = Script()
     script.open(alice)
