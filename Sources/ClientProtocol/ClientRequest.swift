@@ -16,12 +16,22 @@ public enum ClientRequest: Equatable, Sendable {
   case release(name: [UInt8], token: Int64?)
   /// Sets the limit of a hold anew, in milliseconds from now; nil takes it away.
   case extend(name: [UInt8], token: Int64?, maxHoldMilliseconds: Int64?)
+  /// Shares from now on what is held exclusively.
+  case downgrade(name: [UInt8], token: Int64?)
+  /// Hands a hold to the session of this host that `initialize` gave that name.
+  case transfer(name: [UInt8], token: Int64?, session: String)
   /// Withdraws the request with that id.
   case cancel(MessageID)
   /// Asks about one lock.
   case inspect(name: [UInt8])
   /// Asks about many locks.
   case list(ListParams)
+  /// Wants to be told what happens to the lock of that name, or to those whose name begins so.
+  case watch(WatchTarget)
+  /// Ends the watch of that number.
+  case unwatch(Int64)
+  /// Takes the lock from those who hold it, or from the one hold of `token`, with words for who loses it.
+  case `break`(name: [UInt8], token: Int64?, reason: String?)
   /// Asks for nothing but a reply.
   case ping
   /// Asks for counters and gauges.
@@ -36,9 +46,14 @@ public enum ClientRequest: Equatable, Sendable {
     case .acquire: .acquire
     case .release: .release
     case .extend: .extend
+    case .downgrade: .downgrade
+    case .transfer: .transfer
     case .cancel: .cancel
     case .inspect: .inspect
     case .list: .list
+    case .watch: .watch
+    case .unwatch: .unwatch
+    case .break: .break
     case .ping: .ping
     case .stats: .stats
     case .rpcDiscover: .rpcDiscover
@@ -80,9 +95,19 @@ public struct InitializeParams: Equatable, Sendable {
   }
 }
 
-/// What `acquire` asks for. The mode is always exclusive in this version.
+/// How a lock is held or asked for.
+public enum ModeInfo: Hashable, Sendable {
+  /// By one alone.
+  case exclusive
+  /// By any number together, while nobody has it exclusively.
+  case shared
+  /// As one permit of a counting semaphore of that capacity.
+  case permit(of: Int64)
+}
+
+/// What `acquire` asks for.
 public struct AcquireParams: Equatable, Sendable {
-  /// The lock's name, 1 to ``Limits/nameBytesMax`` bytes of UTF-8.
+  /// The lock's name, 1 to ``Limits/nameBytesMax`` bytes of UTF-8; empty when several are asked for.
   public var name: [UInt8]
   /// How long to wait, in milliseconds; nil: no limit, 0: a try.
   public var waitMilliseconds: Int64?
@@ -90,20 +115,68 @@ public struct AcquireParams: Equatable, Sendable {
   public var maxHoldMilliseconds: Int64?
   /// The client's own note.
   public var meta: String?
-  /// Whether the client wants to be told of its place in the queue.
+  /// Whether the client wants to be told of its place in the queue, and of those who wait for what it holds.
   public var progress: Bool
+  /// What few requests ask for; nil when this one asks for nothing of it.
+  public var more: AcquireOptions?
 
-  /// A wish for the exclusive lock `name`.
+  /// A wish for the lock `name`.
   public init(
     name: [UInt8], waitMilliseconds: Int64? = nil, maxHoldMilliseconds: Int64? = nil, meta: String? = nil,
-    progress: Bool = false
+    progress: Bool = false, more: AcquireOptions? = nil
   ) {
     self.name = name
     self.waitMilliseconds = waitMilliseconds
     self.maxHoldMilliseconds = maxHoldMilliseconds
     self.meta = meta
     self.progress = progress
+    self.more = more
   }
+}
+
+/// What few acquires ask for. It is apart, and by reference, so that it costs the many others nothing.
+public final class AcquireOptions: Equatable, Sendable {
+  /// What happens to the client's process when the hold is lost.
+  public enum LossWord: String, CaseIterable, Sendable {
+    /// It is told.
+    case notify
+    /// It gets SIGTERM, and SIGKILL before anybody else can have the lock.
+    case terminate
+    /// It gets SIGKILL.
+    case kill
+  }
+
+  /// Several locks, all or none: 1 to ``Limits/namesMax`` names, all different. nil: the one of ``AcquireParams/name``.
+  public let names: [[UInt8]]?
+  /// How the locks are to be held.
+  public let mode: ModeInfo
+  /// The thread or task inside the session that asks, 1 to ``Limits/ownerBytesMax`` bytes; nil: nobody in particular.
+  public let owner: String?
+  /// What happens to the client's process when the hold is lost.
+  public let onLost: LossWord
+
+  /// Options; what is left out has its default.
+  public init(
+    names: [[UInt8]]? = nil, mode: ModeInfo = .exclusive, owner: String? = nil, onLost: LossWord = .notify
+  ) {
+    self.names = names
+    self.mode = mode
+    self.owner = owner
+    self.onLost = onLost
+  }
+
+  /// Options are equal when they ask for the same.
+  public static func == (a: AcquireOptions, b: AcquireOptions) -> Bool {
+    a.names == b.names && a.mode == b.mode && a.owner == b.owner && a.onLost == b.onLost
+  }
+}
+
+/// What a watch is about.
+public enum WatchTarget: Hashable, Sendable {
+  /// The lock of this name.
+  case name([UInt8])
+  /// All locks whose name begins with these bytes; without any: all locks.
+  case prefix([UInt8])
 }
 
 /// What `list` asks for.

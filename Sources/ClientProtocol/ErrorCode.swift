@@ -36,7 +36,7 @@ public enum ErrorCode: Int, CaseIterable, Sendable {
   case unsupportedVersion = 10
   /// Waiting would never end, because the owners wait for each other.
   case deadlock = 11
-  /// The lock is held in a mode that excludes the one asked for, by the same owner.
+  /// The name is in use as something else, or the same owner holds it in another mode.
   case modeConflict = 12
   /// The Redis key of the lock holds data that is not a lock.
   case wrongType = 13
@@ -95,7 +95,7 @@ public enum ErrorCode: Int, CaseIterable, Sendable {
     case .unsupportedVersion:
       "this daemon does not speak that version of the protocol; data.supported lists those it does"
     case .deadlock: "waiting would never end, because the owners wait for each other; release something first"
-    case .modeConflict: "this owner already holds the lock in another mode; release it first"
+    case .modeConflict: "the name is held in another way, which data.held tells; ask in that way or release it first"
     case .wrongType: "the Redis key of this lock holds other data; remove that key or choose another name"
     }
   }

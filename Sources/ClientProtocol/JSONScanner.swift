@@ -75,7 +75,7 @@ enum ValueToken {
   case bool(Bool)
   case null
   case object(start: Int, end: Int)
-  case array
+  case array(start: Int)
 }
 
 /// A member of an object.
@@ -131,6 +131,20 @@ struct JSONScanner {
     _ = try value(depth: 0, role: .envelope)
   }
 
+  /// Reads the array at the position, and of its elements the first `count`.
+  mutating func elements(_ count: Int) throws(JSONSyntaxError) -> [ValueToken] {
+    var elements: [ValueToken] = []
+    position += 1
+    skipSpace()
+    while elements.count < count, try peek() != 0x5D {
+      elements.append(try value(depth: 0, role: .other))
+      skipSpace()
+      if try peek() == 0x2C { position += 1 }
+      skipSpace()
+    }
+    return elements
+  }
+
   private func mistake(_ kind: JSONSyntaxError.Kind) -> JSONSyntaxError {
     JSONSyntaxError(kind: kind, offset: position)
   }
@@ -181,11 +195,12 @@ struct JSONScanner {
 
   private mutating func array(depth: Int) throws(JSONSyntaxError) -> ValueToken {
     if depth > Limits.nestingMax { throw mistake(.nestingTooDeep) }
+    let start = position
     position += 1
     skipSpace()
     if try peek() == 0x5D {
       position += 1
-      return .array
+      return .array(start: start)
     }
     while true {
       _ = try value(depth: depth, role: .other)
@@ -194,7 +209,7 @@ struct JSONScanner {
       case 0x2C: position += 1
       case 0x5D:
         position += 1
-        return .array
+        return .array(start: start)
       default: throw mistake(.unexpectedByte)
       }
       skipSpace()

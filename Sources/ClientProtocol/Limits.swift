@@ -19,6 +19,21 @@ public enum Limits {
 
   /// Bytes of a lock's name, as UTF-8. A prefix of names may have as many, and may be empty.
   public static let nameBytesMax = 512
+  /// Names in one `acquire`.
+  public static let namesMax = 64
+  /// Bytes of all `names` of one `acquire` together, as they stand in the request, so that its reply, which repeats
+  /// them, fits into a line.
+  public static let namesWrittenBytesMax = 60_000
+  /// Bytes of an `owner`, as UTF-8.
+  public static let ownerBytesMax = 128
+  /// The greatest capacity of a counting semaphore.
+  public static let permitsMax: Int64 = 1_000_000
+  /// Bytes of the `reason` of a `break`, as UTF-8.
+  public static let breakReasonBytesMax = 256
+  /// Bytes of the name of a session, as `initialize` tells it.
+  public static let sessionBytesMax = 64
+  /// Watches of one session.
+  public static let watchesPerSessionMax = 64
   /// Bytes of the note that a client attaches to a hold, as UTF-8.
   public static let metaBytesMax = 1_024
   /// The longest `wait_ms`, in milliseconds: a year. To wait longer, leave it out.
@@ -49,6 +64,8 @@ public enum Limits {
   public static let reportedTextBytesMax = 128
   /// Waiters that `inspect` shows.
   public static let shownWaitersMax = 16
+  /// Tokens that one reply lists.
+  public static let toldTokensMax = 1_024
   /// Bytes of a text about a process or host (its command line, its unit) that a reply shows; what is longer is cut.
   public static let shownTextBytesMax = 256
 
@@ -59,10 +76,15 @@ public enum Limits {
     ("nesting", Int64(nestingMax)),
     ("id_bytes", Int64(idBytesMax)),
     ("name_bytes", Int64(nameBytesMax)),
+    ("names", Int64(namesMax)),
+    ("owner_bytes", Int64(ownerBytesMax)),
+    ("permits", permitsMax),
     ("meta_bytes", Int64(metaBytesMax)),
+    ("reason_bytes", Int64(breakReasonBytesMax)),
     ("wait_ms", waitMillisecondsMax),
     ("max_hold_ms", maxHoldMillisecondsMax),
     ("list_limit", listCountMax),
     ("requests_in_flight", Int64(requestsInFlightMax)),
+    ("watches_per_session", Int64(watchesPerSessionMax)),
   ]
 }

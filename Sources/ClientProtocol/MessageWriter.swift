@@ -143,13 +143,36 @@ extension MessageWriter {
   /// Answers `acquire`: the lock is the client's. `validMilliseconds` nil, told as null: without Redis it does not end
   /// by itself.
   public mutating func acquired(
-    id: MessageID, name: [UInt8], token: Int64, waitedMilliseconds: Int64, validMilliseconds: Int64?
+    id: MessageID, name: [UInt8], token: Int64, mode: ModeInfo = .exclusive, waitedMilliseconds: Int64,
+    validMilliseconds: Int64?
   ) {
     success(id: id) { json in
       json.object { json in
         json.member("name", utf8: name)
         json.member("token", token)
-        json.member("mode", literal: "exclusive")
+        Self.write(mode, to: &json)
+        json.member("waited_ms", waitedMilliseconds)
+        json.member("valid_ms", orNull: validMilliseconds)
+      }
+    }
+  }
+
+  /// Answers `acquire` of several locks, which are in the order in which they were asked for. `validMilliseconds`: of
+  /// the one that is safe for the shortest time.
+  public mutating func acquiredSeveral(
+    id: MessageID, locks: [GrantInfo], mode: ModeInfo, waitedMilliseconds: Int64, validMilliseconds: Int64?
+  ) {
+    success(id: id) { json in
+      json.object { json in
+        json.array("locks") { json in
+          for lock in locks {
+            json.object { json in
+              json.member("name", utf8: lock.name)
+              json.member("token", lock.token)
+            }
+          }
+        }
+        Self.write(mode, to: &json)
         json.member("waited_ms", waitedMilliseconds)
         json.member("valid_ms", orNull: validMilliseconds)
       }
@@ -178,6 +201,50 @@ extension MessageWriter {
     }
   }
 
+  /// Answers `downgrade`.
+  public mutating func downgraded(id: MessageID, name: [UInt8], token: Int64) {
+    success(id: id) { json in
+      json.object { json in
+        json.member("name", utf8: name)
+        json.member("token", token)
+        Self.write(.shared, to: &json)
+      }
+    }
+  }
+
+  /// Answers `transfer`: the hold is that session's, under a fresh token.
+  public mutating func transferred(id: MessageID, name: [UInt8], token: Int64, session: String) {
+    success(id: id) { json in
+      json.object { json in
+        json.member("name", utf8: name)
+        json.member("token", token)
+        json.member("session", session)
+      }
+    }
+  }
+
+  /// Answers `break` with the tokens of the holds that are no more; as many as have room.
+  public mutating func broken(id: MessageID, name: [UInt8], tokens: [Int64]) {
+    success(id: id) { json in
+      json.object { json in
+        json.member("name", utf8: name)
+        json.array("broken") { json in
+          for token in tokens.prefix(Limits.toldTokensMax) { json.value(token) }
+        }
+      }
+    }
+  }
+
+  /// Answers `watch` with the number of the watch.
+  public mutating func watching(id: MessageID, watch: Int64) {
+    success(id: id) { $0.object { $0.member("watch", watch) } }
+  }
+
+  /// Answers what has nothing more to say than that it was done.
+  public mutating func done(id: MessageID) {
+    success(id: id) { $0.object { _ in } }
+  }
+
   /// Answers `cancel`: whether there was such a request, still waiting.
   public mutating func cancelled(id: MessageID, _ cancelled: Bool) {
     success(id: id) { $0.object { $0.member("cancelled", cancelled) } }
@@ -185,7 +252,7 @@ extension MessageWriter {
 
   /// Answers `ping`.
   public mutating func pong(id: MessageID) {
-    success(id: id) { $0.object { _ in } }
+    done(id: id)
   }
 
   /// Answers `rpc.discover` with the OpenRPC document, which is JSON without line feeds.
@@ -310,9 +377,14 @@ extension MessageWriter {
 
   private static func writeMembers(of lock: LockInfo, to json: inout JSONWriter) {
     json.member("name", utf8: lock.name)
-    json.key("mode")
-    if lock.holders.isEmpty { json.null() } else { json.value(literal: "exclusive") }
+    if let mode = lock.mode {
+      write(mode, to: &json)
+    } else {
+      json.key("mode")
+      json.null()
+    }
     writeHolders(lock.holders, to: &json)
+    json.member("holding", lock.holdingCount)
     json.member("waiting", lock.waitingCount)
     json.object("lease") { json in
       json.member("state", lock.lease.rawValue)
@@ -322,11 +394,13 @@ extension MessageWriter {
 
   private static func write(_ holder: HolderInfo, to json: inout JSONWriter) {
     switch holder {
-    case .session(let session, let owner, let meta, let token, let held):
+    case .session(let session, let mode, let owner, let meta, let token, let count, let held):
       write(session, to: &json)
+      if let mode { write(mode, to: &json) }
       text("owner", owner, to: &json)
       text("meta", meta, bytesMax: Limits.metaBytesMax, to: &json)
       json.member("token", token)
+      integer("count", count, to: &json)
       integer("held_ms", held, to: &json)
     case .host(let name): text("host", name, to: &json)
     case .foreign: json.member("foreign", true)
@@ -335,9 +409,55 @@ extension MessageWriter {
 
   private static func write(_ waiter: WaiterInfo, to json: inout JSONWriter) {
     write(waiter.session, to: &json)
+    write(waiter.mode, to: &json)
     text("owner", waiter.owner, to: &json)
     text("meta", waiter.meta, bytesMax: Limits.metaBytesMax, to: &json)
     json.member("waited_ms", waiter.waitedMilliseconds)
+  }
+
+  /// Writes `mode` and, of a semaphore, `permits`.
+  static func write(_ mode: ModeInfo, to json: inout JSONWriter) {
+    switch mode {
+    case .exclusive: json.member("mode", literal: "exclusive")
+    case .shared: json.member("mode", literal: "shared")
+    case .permit(let capacity):
+      json.member("mode", literal: "permit")
+      json.member("permits", capacity)
+    }
+  }
+
+  /// Writes `held`, the way in which a name is in use, as a member of the object that is open.
+  public static func writeHeld(_ mode: ModeInfo, to json: inout JSONWriter) {
+    json.object("held") { json in
+      switch mode {
+      case .exclusive: json.member("mode", literal: "exclusive")
+      case .shared: json.member("mode", literal: "shared")
+      case .permit(let capacity): json.member("permits", capacity)
+      }
+    }
+  }
+
+  /// Writes `cycle`, the waits of a deadlock, as a member of the object that is open; as many as have room.
+  public static func writeCycle(_ cycle: [DeadlockInfo], to json: inout JSONWriter) {
+    json.key("cycle")
+    json.beginArray()
+    let start = json.count
+    for step in cycle {
+      let mark = json.mark
+      json.object { json in
+        write(step.session, to: &json)
+        text("owner", step.owner, to: &json)
+        json.member("waits_for", utf8: step.waitsFor)
+        json.array("held") { json in
+          if let held = step.held { json.value(utf8: held) }
+        }
+      }
+      if json.count - start > holdersBytesMax {
+        json.rewind(to: mark)
+        break
+      }
+    }
+    json.endArray()
   }
 
   private static func write(_ session: SessionInfo, to json: inout JSONWriter) {
@@ -366,12 +486,16 @@ extension MessageWriter {
 extension MessageWriter {
   /// Tells that a hold is no more. `reason`: `lease_expired`, `broken`, `max_hold`, `data_loss` or `shutdown`;
   /// `graceMilliseconds`: how long from now until another could be granted the lock.
-  public mutating func lost(name: [UInt8], token: Int64, reason: String, graceMilliseconds: Int64) {
+  /// `detail`: the administrator's words where one took it.
+  public mutating func lost(
+    name: [UInt8], token: Int64, reason: String, graceMilliseconds: Int64, detail: String? = nil
+  ) {
     notification("lost") { json in
       json.member("name", utf8: name)
       json.member("token", token)
       json.member("reason", reason)
       json.member("grace_ms", graceMilliseconds)
+      Self.text("detail", detail, bytesMax: Limits.breakReasonBytesMax, to: &json)
     }
   }
 
@@ -384,6 +508,65 @@ extension MessageWriter {
       json.member("position", position)
       Self.writeHolders(holders, to: &json)
     }
+  }
+
+  /// Tells that so many wait for what the client holds.
+  public mutating func contended(name: [UInt8], token: Int64, waiters: Int64) {
+    notification("contended") { json in
+      json.member("name", utf8: name)
+      json.member("token", token)
+      json.member("waiters", waiters)
+    }
+  }
+
+  /// Tells that the session `from` has handed its hold to this one, under this token.
+  public mutating func transferred(name: [UInt8], token: Int64, mode: ModeInfo, from: String) {
+    notification("transferred") { json in
+      json.member("name", utf8: name)
+      json.member("token", token)
+      Self.write(mode, to: &json)
+      json.member("from", from)
+    }
+  }
+
+  /// Tells the watch of that number what happened to a lock.
+  public mutating func event(watch: Int64, name: [UInt8], _ event: EventInfo) {
+    notification("event") { json in
+      json.member("watch", watch)
+      switch event {
+      case .acquired(let session, let token, let mode):
+        Self.write("acquired", name, session, to: &json)
+        json.member("token", token)
+        Self.write(mode, to: &json)
+      case .released(let session, let token):
+        Self.write("released", name, session, to: &json)
+        json.member("token", token)
+      case .lost(let session, let token, let reason):
+        Self.write("lost", name, session, to: &json)
+        json.member("token", token)
+        json.member("reason", reason)
+      case .waiting(let session, let waiters):
+        Self.write("waiting", name, session, to: &json)
+        json.member("waiters", waiters)
+      case .gaveUp(let session, let waiters):
+        Self.write("gave_up", name, session, to: &json)
+        json.member("waiters", waiters)
+      case .remote(let host):
+        Self.write("remote", name, nil, to: &json)
+        Self.text("host", host, to: &json)
+      }
+    }
+  }
+
+  private static func write(_ kind: StaticString, _ name: [UInt8], _ session: String?, to json: inout JSONWriter) {
+    json.member("kind", literal: kind)
+    json.member("name", utf8: name)
+    if let session { json.member("session", session) }
+  }
+
+  /// Tells whether Redis can be reached.
+  public mutating func backend(_ state: BackendStateWord) {
+    notification("backend") { $0.member("state", state.rawValue) }
   }
 
   /// Tells that the daemon stops: nothing more is granted, what is held should be finished.

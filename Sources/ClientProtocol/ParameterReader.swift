@@ -8,11 +8,10 @@ struct ParameterReader {
 
   typealias Detail = RequestRefusal.Detail
 
-  /// Refuses every member that is neither known, nor begins with `x-` or `_`; and by their own list those that are
-  /// known to a later version only.
-  func refuseOthers(than known: [StaticString], later: [StaticString]) throws(RequestRefusal) {
+  /// Refuses every member that is neither known, nor begins with `x-` or `_`.
+  func refuseOthers(than known: [StaticString]) throws(RequestRefusal) {
     for member in members where !isKnown(member.key, known) && !isIgnored(member.key) {
-      throw refusalOfOthers(than: known, later: later)
+      throw refusalOfOthers(than: known)
     }
   }
 
@@ -23,21 +22,13 @@ struct ParameterReader {
 
   private func isIgnored(_ key: StringToken) -> Bool { scanner.isIgnored(key) }
 
-  private func refusalOfOthers(than known: [StaticString], later: [StaticString]) -> RequestRefusal {
+  private func refusalOfOthers(than known: [StaticString]) -> RequestRefusal {
     let others = members.map(\.key).filter { !isKnown($0, known) && !isIgnored($0) }
-    let unknown = ReportedNames(others.filter { !isKnown($0, later) }, scanner, prefix: prefix)
-    let unsupported = ReportedNames(others.filter { isKnown($0, later) }, scanner, prefix: prefix)
-    var message: [String] = []
-    if unknown.count > 0 {
-      message.append("unknown members: \(unknown.shown); correct or remove them (x-… and _… are ignored)")
-    }
-    if unsupported.count > 0 {
-      message.append("this version of sidelock does not offer: \(unsupported.shown)")
-    }
+    let unknown = ReportedNames(others, scanner, prefix: prefix)
     return RequestRefusal(
-      code: .invalidParams, message: message.joined(separator: "; "),
-      details: unknown.details(as: "unknown", count: "unknown_count")
-        + unsupported.details(as: "unsupported", count: "unsupported_count"))
+      code: .invalidParams,
+      message: "unknown members: \(unknown.shown); correct or remove them (x-… and _… are ignored)",
+      details: unknown.details(as: "unknown", count: "unknown_count"))
   }
 
   /// The member `name`; nil when it is absent.
@@ -64,6 +55,66 @@ struct ParameterReader {
   func lockName() throws(RequestRefusal) -> [UInt8] {
     if let name = try bytes("name", bytes: 1...Limits.nameBytesMax) { return name }
     throw missing("name", expected: Self.describe(bytes: 1...Limits.nameBytesMax))
+  }
+
+  /// The name or the prefix that a watch is about, of which there must be one.
+  func watchTarget() throws(RequestRefusal) -> WatchTarget {
+    let name = try bytes("name", bytes: 1...Limits.nameBytesMax)
+    let prefix = try bytes("prefix", bytes: 0...Limits.nameBytesMax)
+    switch (name, prefix) {
+    case (let name?, nil): return .name(name)
+    case (nil, let prefix?): return .prefix(prefix)
+    case (_?, _?): throw refusal("prefix", "excludes \"name\"; give one of the two", expected: "nothing beside name")
+    case (nil, nil):
+      throw missing(
+        "name", expected: "\(Self.describe(bytes: 1...Limits.nameBytesMax)), or \"prefix\", which may be empty")
+    }
+  }
+
+  /// Several names, all different; nil when there are none.
+  func lockNames() throws(RequestRefusal) -> [[UInt8]]? {
+    let each = Self.describe(bytes: 1...Limits.nameBytesMax)
+    let expected = "a list of 1 to \(Limits.namesMax) different names, \(each) each"
+    switch value("names") {
+    case nil: return nil
+    case .array(let start): return try lockNames(at: start, expected: expected)
+    case .string, .number, .bool, .null, .object: throw wrongType("names", expected: expected)
+    }
+  }
+
+  private func lockNames(at start: Int, expected: String) throws(RequestRefusal) -> [[UInt8]] {
+    var inner = JSONScanner(scanner.bytes, at: start)
+    // It was read before, so there is no mistake in it.
+    let elements = (try? inner.elements(Limits.namesMax + 1)) ?? []
+    if elements.isEmpty { throw refusal("names", "is empty and must be \(expected)", expected: expected, limit: 1) }
+    if elements.count > Limits.namesMax {
+      throw refusal(
+        "names", "has more than \(Limits.namesMax) names", expected: expected, limit: Int64(Limits.namesMax))
+    }
+    var names: [[UInt8]] = []
+    var seen: Set<[UInt8]> = []
+    var written = 0
+    for element in elements {
+      guard case .string(let token) = element else { throw wrongType("names", expected: expected) }
+      guard 1...Limits.nameBytesMax ~= token.decodedCount else {
+        let bound = token.decodedCount < 1 ? 1 : Limits.nameBytesMax
+        throw refusal(
+          "names", "has a name of \(token.decodedCount) bytes and must be \(expected)", expected: expected,
+          limit: Int64(bound))
+      }
+      written += token.end - token.start
+      let name = scanner.decode(token)
+      if !seen.insert(name).inserted {
+        throw refusal("names", "has \"\(scanner.reported(token))\" twice", expected: expected)
+      }
+      names.append(name)
+    }
+    if written > Limits.namesWrittenBytesMax {
+      throw refusal(
+        "names", "take \(written) bytes of the line and may take \(Limits.namesWrittenBytesMax)", expected: expected,
+        limit: Int64(Limits.namesWrittenBytesMax))
+    }
+    return names
   }
 
   private func stringToken(
@@ -134,7 +185,7 @@ struct ParameterReader {
       // It was read before, so there is no mistake in it.
       try? inner.outermostObject()
       let reader = ParameterReader(scanner: scanner, members: inner.members, prefix: prefix)
-      try reader.refuseOthers(than: known, later: [])
+      try reader.refuseOthers(than: known)
       return reader
     case .number, .string, .bool, .null, .array: throw wrongType(name, expected: "an object")
     }

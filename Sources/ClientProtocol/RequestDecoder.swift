@@ -164,13 +164,9 @@ extension RequestDecoder {
 
   private static func unknownMethod(_ name: StringToken, _ scanner: JSONScanner) -> RequestRefusal {
     let shown = scanner.reported(name)
-    let isLater = ProtocolMethod.laterMethodNames.contains { scanner.text(name, is: $0) }
     return RequestRefusal(
-      code: .methodNotFound,
-      message: isLater
-        ? "this version of sidelock does not offer the method \"\(shown)\" yet"
-        : "there is no method \"\(shown)\"; rpc.discover tells which there are",
-      details: [.init(isLater ? "unsupported" : "unknown", .texts([shown]))])
+      code: .methodNotFound, message: "there is no method \"\(shown)\"; rpc.discover tells which there are",
+      details: [.init("unknown", .texts([shown]))])
   }
 
   private static func invalid(_ message: String, field: String) -> RequestRefusal {
@@ -189,7 +185,7 @@ extension RequestDecoder {
     case nil: return ParameterReader(scanner: scanner, members: [], prefix: "")
     case .object:
       let reader = ParameterReader(scanner: scanner, members: scanner.parameters, prefix: "")
-      try reader.refuseOthers(than: method.parameterNames, later: method.laterParameterNames)
+      try reader.refuseOthers(than: method.parameterNames)
       return reader
     case .array, .string, .number, .bool, .null:
       throw RequestRefusal(
@@ -205,10 +201,15 @@ extension RequestDecoder {
     case .acquire: return .acquire(try acquire(params))
     case .release: return .release(name: try params.lockName(), token: try params.token())
     case .extend: return try extend(params)
+    case .downgrade: return .downgrade(name: try params.lockName(), token: try params.token())
+    case .transfer: return try transfer(params)
     case .cancel: return .cancel(try target(params))
     case .inspect: return .inspect(name: try params.lockName())
     case .list: return .list(try list(params))
     case .initialize: return .initialize(try initialize(params))
+    case .watch: return .watch(try params.watchTarget())
+    case .unwatch: return .unwatch(try watch(params))
+    case .break: return try breaking(params)
     case .ping: return .ping
     case .stats: return .stats
     case .rpcDiscover: return .rpcDiscover
@@ -216,21 +217,70 @@ extension RequestDecoder {
   }
 
   private static func acquire(_ params: ParameterReader) throws(RequestRefusal) -> AcquireParams {
-    let name = try params.lockName()
-    if case .string(let mode) = params.value("mode"), params.scanner.text(mode, is: "shared") {
-      var refusal = params.refusal(
-        "mode", "\"shared\" is not offered by this version of sidelock; leave it out or give \"exclusive\"",
-        expected: "\"exclusive\"")
-      refusal.details.append(.init("unsupported", .texts(["mode"])))
-      throw refusal
+    let name = try params.bytes("name", bytes: 1...Limits.nameBytesMax)
+    var acquire = AcquireParams(name: name ?? [])
+    var others = params.members.count - (name == nil ? 0 : 1)
+    if others == 0, name != nil { return acquire }
+    acquire.waitMilliseconds = try params.integer("wait_ms", 0...Limits.waitMillisecondsMax)
+    if acquire.waitMilliseconds != nil { others -= 1 }
+    if others == 0, name != nil { return acquire }
+    acquire.maxHoldMilliseconds = try params.integer("max_hold_ms", 1...Limits.maxHoldMillisecondsMax)
+    acquire.meta = try params.string("meta", bytes: 0...Limits.metaBytesMax)
+    let progress = try params.bool("progress")
+    acquire.progress = progress ?? false
+    others -= (acquire.maxHoldMilliseconds == nil ? 0 : 1) + (acquire.meta == nil ? 0 : 1) + (progress == nil ? 0 : 1)
+    if others == 0, name != nil { return acquire }
+    acquire.more = try acquireOptions(params, hasName: name != nil)
+    return acquire
+  }
+
+  private static let modes: [(StaticString, ModeInfo)] = [("exclusive", .exclusive), ("shared", .shared)]
+  private static let lossWords: [(StaticString, AcquireOptions.LossWord)] = [
+    ("notify", .notify), ("terminate", .terminate), ("kill", .kill),
+  ]
+
+  private static func acquireOptions(
+    _ params: ParameterReader, hasName: Bool
+  ) throws(RequestRefusal) -> AcquireOptions? {
+    let names = try params.lockNames()
+    if hasName, names != nil {
+      throw params.refusal("names", "excludes \"name\"; give one of the two", expected: "nothing beside name")
     }
-    _ = try params.word("mode", [("exclusive", true)])
-    return AcquireParams(
-      name: name,
-      waitMilliseconds: try params.integer("wait_ms", 0...Limits.waitMillisecondsMax),
-      maxHoldMilliseconds: try params.integer("max_hold_ms", 1...Limits.maxHoldMillisecondsMax),
-      meta: try params.string("meta", bytes: 0...Limits.metaBytesMax),
-      progress: try params.bool("progress") ?? false)
+    if !hasName, names == nil {
+      throw params.missing(
+        "name", expected: "\(ParameterReader.describe(bytes: 1...Limits.nameBytesMax)), or \"names\", a list of them")
+    }
+    let word = try params.word("mode", modes)
+    let permits = try params.integer("permits", 1...Limits.permitsMax)
+    if word != nil, permits != nil {
+      throw params.refusal(
+        "permits", "excludes \"mode\": a name is a lock or a semaphore", expected: "nothing beside mode")
+    }
+    let owner = try params.string("owner", bytes: 1...Limits.ownerBytesMax)
+    let onLost = try params.word("on_lost", lossWords)
+    let mode = permits.map { ModeInfo.permit(of: $0) } ?? word ?? .exclusive
+    if names == nil, mode == .exclusive, owner == nil, onLost ?? .notify == .notify { return nil }
+    return AcquireOptions(names: names, mode: mode, owner: owner, onLost: onLost ?? .notify)
+  }
+
+  private static func transfer(_ params: ParameterReader) throws(RequestRefusal) -> ClientRequest {
+    let name = try params.lockName()
+    let token = try params.token()
+    guard let session = try params.string("session", bytes: 1...Limits.sessionBytesMax) else {
+      throw params.missing("session", expected: "the name of a session of this host, as initialize tells it")
+    }
+    return .transfer(name: name, token: token, session: session)
+  }
+
+  private static func watch(_ params: ParameterReader) throws(RequestRefusal) -> Int64 {
+    if let watch = try params.integer("watch", 1...Limits.integerMax) { return watch }
+    throw params.missing("watch", expected: "the number that the answer to watch told")
+  }
+
+  private static func breaking(_ params: ParameterReader) throws(RequestRefusal) -> ClientRequest {
+    .break(
+      name: try params.lockName(), token: try params.token(),
+      reason: try params.string("reason", bytes: 0...Limits.breakReasonBytesMax))
   }
 
   private static func extend(_ params: ParameterReader) throws(RequestRefusal) -> ClientRequest {

@@ -31,9 +31,12 @@ public struct SessionInfo: Equatable, Sendable {
 
 /// Who holds a lock.
 public enum HolderInfo: Equatable, Sendable {
-  /// A session of this host. `owner`: the thread or task that the client named; `meta`: the client's own note;
-  /// `token`: the fencing token; `heldMilliseconds`: for how long it holds.
-  case session(SessionInfo, owner: String? = nil, meta: String? = nil, token: Int64, heldMilliseconds: Int64? = nil)
+  /// A session of this host. `mode`: how it holds; `owner`: the thread or task that the client named; `meta`: the
+  /// client's own note; `token`: the fencing token; `count`: how often the owner has acquired it and not released it;
+  /// `heldMilliseconds`: for how long it holds.
+  case session(
+    SessionInfo, mode: ModeInfo? = nil, owner: String? = nil, meta: String? = nil, token: Int64, count: Int64? = nil,
+    heldMilliseconds: Int64? = nil)
   /// Another host, which alone knows more.
   case host(String)
   /// A process that does not use sidelock.
@@ -44,6 +47,8 @@ public enum HolderInfo: Equatable, Sendable {
 public struct WaiterInfo: Equatable, Sendable {
   /// The session.
   public var session: SessionInfo
+  /// How it wants to hold the lock.
+  public var mode: ModeInfo
   /// The thread or task that the client named as the owner.
   public var owner: String?
   /// The client's own note.
@@ -52,12 +57,74 @@ public struct WaiterInfo: Equatable, Sendable {
   public var waitedMilliseconds: Int64
 
   /// A waiter.
-  public init(session: SessionInfo, owner: String? = nil, meta: String? = nil, waitedMilliseconds: Int64) {
+  public init(
+    session: SessionInfo, mode: ModeInfo = .exclusive, owner: String? = nil, meta: String? = nil,
+    waitedMilliseconds: Int64
+  ) {
     self.session = session
+    self.mode = mode
     self.owner = owner
     self.meta = meta
     self.waitedMilliseconds = waitedMilliseconds
   }
+}
+
+/// A lock of a request for several, with the token of its hold.
+public struct GrantInfo: Equatable, Sendable {
+  /// The name's bytes.
+  public var name: [UInt8]
+  /// The fencing token.
+  public var token: Int64
+
+  /// A lock of a grant.
+  public init(name: [UInt8], token: Int64) {
+    self.name = name
+    self.token = token
+  }
+}
+
+/// One wait of a deadlock.
+public struct DeadlockInfo: Equatable, Sendable {
+  /// Who waits.
+  public var session: SessionInfo
+  /// The thread or task that the client named.
+  public var owner: String?
+  /// The lock that it waits for.
+  public var waitsFor: [UInt8]
+  /// The lock that it holds and the one before it waits for; of the first, the one that the last waits for.
+  public var held: [UInt8]?
+
+  /// A wait.
+  public init(session: SessionInfo, owner: String? = nil, waitsFor: [UInt8], held: [UInt8]?) {
+    self.session = session
+    self.owner = owner
+    self.waitsFor = waitsFor
+    self.held = held
+  }
+}
+
+/// What happened to a lock, as a watch is told of it. Sessions are those of this host, by their names.
+public enum EventInfo: Equatable, Sendable {
+  /// A session got it.
+  case acquired(session: String, token: Int64, mode: ModeInfo)
+  /// A session gave it back, or ended.
+  case released(session: String, token: Int64)
+  /// A session lost it; the reasons are those of `lost`.
+  case lost(session: String, token: Int64, reason: String)
+  /// A session began to wait; so many wait now.
+  case waiting(session: String, waiters: Int64)
+  /// A session's wait ended without success; so many wait now.
+  case gaveUp(session: String, waiters: Int64)
+  /// This host has come to know that another one holds it.
+  case remote(host: String)
+}
+
+/// Whether Redis can be reached, as sessions that watch are told when it changes.
+public enum BackendStateWord: String, CaseIterable, Sendable {
+  /// It can.
+  case connected
+  /// It cannot.
+  case disconnected
 }
 
 /// This host's lease of a lock, as it is shown.
@@ -80,8 +147,12 @@ public enum LeaseStateWord: String, CaseIterable, Sendable {
 public struct LockInfo: Equatable, Sendable {
   /// The name's bytes.
   public var name: [UInt8]
-  /// Who holds it. When there is nobody, its `mode` is told as null.
+  /// How it is held; nil, told as null, when nobody holds it.
+  public var mode: ModeInfo?
+  /// Who holds it. Those who have held it longest are shown; there may be more.
   public var holders: [HolderInfo]
+  /// How many sessions of this host hold it; told as `holding`.
+  public var holdingCount: Int64
   /// Who waits for it on this host, first come first. At most ``Limits/shownWaitersMax`` are shown, so there need not
   /// be more.
   public var waiters: [WaiterInfo]
@@ -95,11 +166,13 @@ public struct LockInfo: Equatable, Sendable {
 
   /// A lock.
   public init(
-    name: [UInt8], holders: [HolderInfo] = [], waiters: [WaiterInfo] = [], waitingCount: Int64 = 0,
-    lease: LeaseStateWord, leaseValidMilliseconds: Int64? = nil
+    name: [UInt8], mode: ModeInfo? = nil, holders: [HolderInfo] = [], holdingCount: Int64 = 0,
+    waiters: [WaiterInfo] = [], waitingCount: Int64 = 0, lease: LeaseStateWord, leaseValidMilliseconds: Int64? = nil
   ) {
     self.name = name
+    self.mode = mode
     self.holders = holders
+    self.holdingCount = holdingCount
     self.waiters = waiters
     self.waitingCount = waitingCount
     self.lease = lease

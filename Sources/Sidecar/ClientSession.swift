@@ -20,6 +20,10 @@ final class ClientSession {
   /// Requests that Redis is asked for on behalf of this session.
   var queriesInFlight = 0
 
+  /// What it watches, by the numbers that it was told.
+  var watches: [Int64: WatchTarget] = [:]
+  var lastWatch: Int64 = 0
+
   /// Whether the client reads what it is sent fast enough.
   var isWritable = true
   var isReadingPaused = false
@@ -62,6 +66,10 @@ final class ClientSession {
 /// A process that has connections, with what is known of it so far.
 final class DescribedProcess {
   var description: Peer.Description
+  /// Whether that is all that can be found out.
+  var isComplete = false
+  /// The sessions of which the engine is told again when it is.
+  var sessions: [SessionID] = []
 
   init(_ description: Peer.Description) {
     self.description = description

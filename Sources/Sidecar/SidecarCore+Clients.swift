@@ -2,6 +2,7 @@
 
 import ClientProtocol
 import Dispatch
+import Glibc
 import LockEngine
 import NIOCore
 
@@ -40,7 +41,7 @@ extension SidecarCore {
     lastSession += 1
     let session = ClientSession(id: SessionID(lastSession), channel: channel, peer: Peer(channel: channel))
     sessions[session.id] = session
-    tell(.sessionOpened(session.id))
+    tell(.sessionOpened(session.id, uid: session.peer?.uid))
     return session
   }
 
@@ -48,6 +49,7 @@ extension SidecarCore {
     guard sessions.removeValue(forKey: session.id) != nil else { return }
     session.isClosing = true
     session.unreadInput = nil
+    endWatches(of: session)
     tell(.sessionClosed(session.id))
   }
 
@@ -62,10 +64,10 @@ extension SidecarCore {
     }
   }
 
-  /// Half-closed, and nothing is pending or held: nobody will ever hear or ask anything on this connection again.
+  /// Half-closed, and nothing is pending, held or watched: nobody will ever hear or ask anything on this connection again.
   func isThrough(_ session: ClientSession) -> Bool {
     session.inputEnded && session.unreadInput == nil && session.output == nil && session.queriesInFlight == 0
-      && engine.isIdle(session.id)
+      && session.watches.isEmpty && engine.isIdle(session.id)
   }
 
   // MARK: Input
@@ -190,27 +192,24 @@ extension SidecarCore {
   private func received(_ request: ClientRequest, id: MessageID, from session: ClientSession) {
     let session = session
     switch request {
-    case .acquire, .release, .extend, .cancel: break
-    case .initialize, .inspect, .list, .ping, .stats, .rpcDiscover: tellWhatIsDue()
+    case .acquire, .release, .extend, .downgrade, .transfer, .cancel: break
+    case .initialize, .inspect, .list, .watch, .unwatch, .break, .ping, .stats, .rpcDiscover: tellWhatIsDue()
     }
     switch request {
     case .initialize(let params):
       initialize(params, id: id, session)
     case .acquire(let params):
-      describe(session)
-      tell(session, id) { request in
-        .acquireRequested(
-          AcquireRequest(
-            session: session.id, request: request, target: .one(LockName(bytes: params.name)),
-            waitMilliseconds: params.waitMilliseconds, maxHoldMilliseconds: params.maxHoldMilliseconds,
-            meta: params.meta, progress: params.progress))
-      }
+      acquire(params, id: id, session)
     case .release(let name, let token):
       tell(session, id) { .releaseRequested(session.id, $0, name: LockName(bytes: name), token: token) }
     case .extend(let name, let token, let maximum):
       tell(session, id) {
         .extendRequested(session.id, $0, name: LockName(bytes: name), token: token, maxHoldMilliseconds: maximum)
       }
+    case .downgrade(let name, let token):
+      tell(session, id) { .downgradeRequested(session.id, $0, name: LockName(bytes: name), token: token) }
+    case .transfer(let name, let token, let target):
+      transfer(LockName(bytes: name), token, to: target, id: id, session)
     case .cancel(let target):
       let target = session.inFlight[target]
       tell(session, id) { .cancelRequested(session.id, request: $0, target: target) }
@@ -218,6 +217,12 @@ extension SidecarCore {
       inspect(LockName(bytes: name), id: id, session)
     case .list(let params):
       list(params, id: id, session)
+    case .watch(let target):
+      watch(target, id: id, session)
+    case .unwatch(let watch):
+      unwatch(watch, id: id, session)
+    case .break(let name, let token, let reason):
+      breakHolds(of: LockName(bytes: name), token: token, reason: reason, id: id, session)
     case .ping:
       write(to: session) { $0.pong(id: id) }
     case .stats:
@@ -225,6 +230,42 @@ extension SidecarCore {
     case .rpcDiscover:
       write(to: session) { $0.discovered(id: id, document: document) }
     }
+  }
+
+  private func acquire(_ params: AcquireParams, id: MessageID, _ session: ClientSession) {
+    describe(session)
+    guard let options = params.more else {
+      let name = LockName(bytes: params.name)
+      guard mayUse(session, name) else { return deny(session, .use, name, id: id) }
+      return tell(session, id) { request in
+        .acquireRequested(
+          AcquireRequest(
+            session: session.id, request: request, target: .one(name), waitMilliseconds: params.waitMilliseconds,
+            maxHoldMilliseconds: params.maxHoldMilliseconds, meta: params.meta, progress: params.progress))
+      }
+    }
+    let names = (options.names ?? [params.name]).map { LockName(bytes: $0) }
+    for name in names where !mayUse(session, name) { return deny(session, .use, name, id: id) }
+    tell(session, id) { request in
+      .acquireRequested(
+        AcquireRequest(
+          session: session.id, request: request,
+          target: options.names == nil ? .one(LockName(bytes: params.name)) : .several(names),
+          mode: HoldMode(options.mode), waitMilliseconds: params.waitMilliseconds,
+          maxHoldMilliseconds: params.maxHoldMilliseconds, owner: options.owner, meta: params.meta,
+          progress: params.progress, onLost: LossAction(options.onLost)))
+    }
+  }
+
+  private func transfer(
+    _ name: LockName, _ token: Int64?, to target: String, id: MessageID, _ session: ClientSession
+  ) {
+    guard let number = UInt64(target), "\(number)" == target, let receiver = sessions[SessionID(number)],
+      !receiver.isClosing
+    else { return write(to: session) { writeNoSuchSession(id: id, to: &$0) } }
+    guard mayUse(receiver, name) else { return deny(session, .use, name, id: id) }
+    describe(receiver)
+    tell(session, id) { .transferRequested(session.id, $0, name: name, token: token, to: receiver.id) }
   }
 
   /// Has the process of a session that asks for locks looked up, so that `inspect` and `list` can show it. A process
@@ -238,17 +279,39 @@ extension SidecarCore {
     }
     if let known = describedProcesses[peer.pid] {
       session.process = known
-      return
+      return described(session, pid: peer.pid)
     }
     let process = DescribedProcess(Peer.Description(command: peer.name, unit: nil))
     describedProcesses[peer.pid] = process
     session.process = process
+    described(session, pid: peer.pid)
     let found = NIOLoopBound(process, eventLoop: loop)
+    let core = NIOLoopBound(self, eventLoop: loop)
     let loop = loop
     Self.descriptions.async {
       let description = peer.readDescription()
-      loop.execute { found.value.description = description }
+      loop.execute { core.value.found(description, of: found.value, pid: peer.pid) }
     }
+  }
+
+  private func found(_ description: Peer.Description, of process: DescribedProcess, pid: pid_t) {
+    process.description = description
+    process.isComplete = true
+    let waiting = process.sessions
+    process.sessions = []
+    for id in waiting {
+      if let session = sessions[id] { described(session, pid: pid) }
+    }
+  }
+
+  /// Tells the engine what is known of a client's process, for those who are told of a deadlock.
+  private func described(_ session: ClientSession, pid: pid_t) {
+    guard let process = session.process else { return }
+    if !process.isComplete { process.sessions.append(session.id) }
+    let command = process.description.command.map {
+      String(decoding: $0.utf8.prefix(Limits.shownTextBytesMax), as: UTF8.self)
+    }
+    tell(.sessionDescribed(session.id, pid: pid, command: command))
   }
 
   private func initialize(_ params: InitializeParams, id: MessageID, _ session: ClientSession) {
@@ -280,6 +343,18 @@ extension SidecarCore {
       version: configuration.version, instance: instance, session: "\(session.id.rawValue)", host: configuration.host,
       backend: isLocal ? .local : .redis, leaseMilliseconds: isLocal ? nil : configuration.leaseMilliseconds)
     write(to: session) { $0.initialized(id: id, info) }
+  }
+}
+
+extension LossAction {
+  /// What the client asked for.
+  fileprivate init(_ word: AcquireOptions.LossWord) {
+    self =
+      switch word {
+      case .notify: .notify
+      case .terminate: .terminate
+      case .kill: .kill
+      }
   }
 }
 

@@ -73,8 +73,12 @@ extension SidecarCore {
 
   private func heard(_ event: LinkEvent) {
     switch event {
-    case .up: tell(.linkUp)
-    case .down: tell(.linkDown)
+    case .up:
+      tell(.linkUp)
+      tellWatchers(.connected)
+    case .down:
+      tell(.linkDown)
+      tellWatchers(.disconnected)
     case .sent(let command): tell(.commandSent(command))
     case .reply(let command, let reply): tell(.replyReceived(command, reply))
     case .push(let push):

@@ -5,6 +5,8 @@ import LockEngine
 import RedisProtocol
 
 extension SidecarCore {
+  /// Holders of this host that `inspect` and `list` name.
+  static let holdersShownMax = 64
   /// Waiters of this host that `inspect` names.
   static let waitersShownMax = 16
   /// Waiting hosts that Redis is asked to name.
@@ -20,7 +22,8 @@ extension SidecarCore {
       + (summary.isForeign ? [.foreign] : [])
   }
 
-  private func info(_ id: SessionID) -> SessionInfo {
+  /// A session as it is shown.
+  func info(_ id: SessionID) -> SessionInfo {
     let session = sessions[id]
     let peer = session?.peer
     return SessionInfo(
@@ -32,7 +35,9 @@ extension SidecarCore {
   // MARK: One lock
 
   func inspect(_ name: LockName, id: MessageID, _ session: ClientSession) {
-    let snapshot = engine.snapshot(of: name, waitersMax: Self.waitersShownMax, now: BootClock.now())
+    guard mayInspect(session, name) else { return deny(session, .inspect, name, id: id) }
+    let snapshot = engine.snapshot(
+      of: name, holdersMax: Self.holdersShownMax, waitersMax: Self.waitersShownMax, now: BootClock.now())
     if link == nil || snapshot.map(isDecidedHere) == true {
       return write(to: session) { $0.inspected(id: id, info(name, snapshot, inRedis: nil)) }
     }
@@ -51,42 +56,54 @@ extension SidecarCore {
     }
   }
 
-  /// Whether this host has the lease, or nobody can have it yet, so that Redis can tell nothing about the holder that is
-  /// not known here.
+  /// Whether this host alone holds the lock, or nobody can have it yet, so that Redis can tell nothing about the holders
+  /// that is not known here.
   private func isDecidedHere(_ snapshot: LockSnapshot) -> Bool {
     switch snapshot.leaseState {
-    case .held, .idle, .lost: true
-    case .none, .asking, .waiting: false
+    case .held: snapshot.mode == .exclusive
+    case .lost: true
+    case .none, .asking, .waiting, .idle: false
     }
   }
 
   /// A lock as it is now on this host, and what Redis just said about it.
   private func localInfo(_ name: LockName, inRedis found: LockInspection? = nil) -> LockInfo {
     info(
-      name, engine.snapshot(of: name, waitersMax: Self.waitersShownMax, now: BootClock.now()), inRedis: found)
+      name,
+      engine.snapshot(
+        of: name, holdersMax: Self.holdersShownMax, waitersMax: Self.waitersShownMax, now: BootClock.now()),
+      inRedis: found)
   }
 
   private func info(_ name: LockName, _ snapshot: LockSnapshot?, inRedis found: LockInspection?) -> LockInfo {
-    var holders: [HolderInfo] = []
-    if let local = snapshot?.holders, !local.isEmpty {
-      holders = local.map {
-        .session(info($0.session), meta: $0.meta, token: $0.token, heldMilliseconds: $0.heldMilliseconds)
-      }
-    } else {
+    var mode = snapshot?.mode
+    var holders: [HolderInfo] = (snapshot?.holders ?? []).map {
+      .session(
+        info($0.session), mode: ModeInfo($0.mode), owner: $0.owner, meta: $0.meta, token: $0.token,
+        count: $0.owner == nil ? nil : Int64($0.count), heldMilliseconds: $0.heldMilliseconds)
+    }
+    if mode != .exclusive {
       switch found?.state {
-      case .held?:
-        // This host's own lease is idle, or on its way here or back: nobody holds the lock under it.
-        let others = found?.holders.filter { !$0.isMe }.map(\.host) ?? []
-        holders = Set(others).sorted().map { .host($0) }
-      case .foreign?: holders = [.foreign]
+      case .held(let held)?:
+        // This host's own lease without a hold is idle, or on its way here or back: nobody holds the lock under it.
+        let others = Set((found?.holders ?? []).filter { !$0.isMe }.map(\.host))
+        if !others.isEmpty { mode = held }
+        holders += others.sorted().map { .host($0) }
+      case .foreign?:
+        holders.append(.foreign)
+        mode = .exclusive
       case .free?, .wrongType?, nil: break
       }
     }
     let waiters = snapshot?.waiters.map { waiting in
-      WaiterInfo(session: info(waiting.session), meta: waiting.meta, waitedMilliseconds: waiting.waitedMilliseconds)
+      WaiterInfo(
+        session: info(waiting.session), mode: ModeInfo(waiting.mode), owner: waiting.owner, meta: waiting.meta,
+        waitedMilliseconds: waiting.waitedMilliseconds)
     }
     return LockInfo(
-      name: name.bytes, holders: holders, waiters: waiters ?? [], waitingCount: Int64(snapshot?.waitersTotal ?? 0),
+      name: name.bytes, mode: mode.map { ModeInfo($0) }, holders: holders,
+      holdingCount: Int64(snapshot?.holdersTotal ?? 0), waiters: waiters ?? [],
+      waitingCount: Int64(snapshot?.waitersTotal ?? 0),
       lease: Self.word(for: snapshot?.leaseState ?? .none), leaseValidMilliseconds: snapshot?.validMilliseconds)
   }
 
@@ -120,7 +137,12 @@ extension SidecarCore {
       var last: LockName?
       var isComplete = names.count <= params.limit
       for name in names.prefix(params.limit) {
-        let entry = info(name, engine.snapshot(of: name, waitersMax: 0, now: now), inRedis: nil)
+        guard mayInspect(session, name) else {
+          last = name
+          continue
+        }
+        let entry = info(
+          name, engine.snapshot(of: name, holdersMax: Self.holdersShownMax, waitersMax: 0, now: now), inRedis: nil)
         guard writer.listEntry(entry) else {
           isComplete = false
           break
@@ -149,12 +171,12 @@ extension SidecarCore {
       let page = Array(found.sorted().dropFirst(position.told).prefix(params.limit))
       let rest = ScanPosition(step: position.step, told: position.told, next: next, found: found.count)
       guard !page.isEmpty else {
-        self.write(to: session) { self.write([], [], id: id, rest, to: &$0) }
+        self.write(to: session) { self.write([], [], id: id, rest, for: session, to: &$0) }
         return true
       }
       self.ask(session, id, self.codec.inspect(page, waitingHostsMax: 0)) { reply in
         guard let inspections = self.codec.decodeInspections(reply, count: page.count) else { return false }
-        self.write(to: session) { self.write(page, inspections, id: id, rest, to: &$0) }
+        self.write(to: session) { self.write(page, inspections, id: id, rest, for: session, to: &$0) }
         return true
       }
       return true
@@ -163,14 +185,14 @@ extension SidecarCore {
 
   private func write(
     _ page: [LockName], _ inspections: [LockInspection], id: MessageID, _ position: ScanPosition,
-    to writer: inout MessageWriter
+    for session: ClientSession, to writer: inout MessageWriter
   ) {
     let now = BootClock.now()
     var told = 0
     writer.beginList(id: id)
     for (name, found) in zip(page, inspections) {
-      if found.state != .free, found.state != .wrongType {
-        let snapshot = engine.snapshot(of: name, waitersMax: 0, now: now)
+      if found.state != .free, found.state != .wrongType, mayInspect(session, name) {
+        let snapshot = engine.snapshot(of: name, holdersMax: Self.holdersShownMax, waitersMax: 0, now: now)
         guard writer.listEntry(info(name, snapshot, inRedis: found)) else { break }
       }
       told += 1
@@ -229,6 +251,9 @@ extension SidecarCore {
       Stat("lost_total", .integer(Int64(clamping: done.lost))),
       Stat("timeouts_total", .integer(Int64(clamping: done.timeouts))),
       Stat("busy_total", .integer(Int64(clamping: done.busy))),
+      Stat("deadlocks_total", .integer(Int64(clamping: done.deadlocks))),
+      Stat("broken_total", .integer(Int64(clamping: statistics.broken))),
+      Stat("watches", .integer(Int64(watches.count))),
     ]
     if let link {
       stats.append(

@@ -15,7 +15,8 @@ import SystemdSupport
 /// effects are being carried out.
 ///
 /// The files of this type: this one has the turn and the engine's effects; `+Clients` what comes from clients;
-/// `+Queries` what is answered without the engine; `+Lifecycle` start, stop, status and watchdog.
+/// `+Replies` what the engine answers, in the protocol's words; `+Queries` what is answered without the engine; `+Watch`
+/// those who watch, and breaking; `+Lifecycle` start, stop, status and watchdog.
 final class SidecarCore {
   var configuration: SidecarConfiguration
   let loop: any EventLoop
@@ -24,6 +25,8 @@ final class SidecarCore {
   let engine: LockEngine
   let codec: LeaseCodec
   let instance: String
+  /// Where other hosts reach this one.
+  let inbox: String
   let startedAt = BootClock.now()
   var link: RedisLink?
   var timer: BootTimer?
@@ -39,6 +42,9 @@ final class SidecarCore {
   /// The processes that were looked up lately, and since when.
   var describedProcesses: [pid_t: DescribedProcess] = [:]
   var describedProcessesSince = BootInstant(nanoseconds: 0)
+
+  /// Who watches which locks.
+  var watches = Watches()
 
   private var effects: [Effect] = []
   private var isTurnEndScheduled = false
@@ -79,6 +85,7 @@ final class SidecarCore {
     let number = UInt64.random(in: .min ... .max)
     let digits = String(number, radix: 16)
     instance = String(repeating: "0", count: 16 - digits.count) + digits
+    inbox = "\(configuration.host)/\(instance)"
     codec = LeaseCodec(
       keyPrefix: configuration.keyPrefix, host: configuration.host, instance: instance,
       leaseMilliseconds: configuration.leaseMilliseconds)
@@ -93,8 +100,7 @@ final class SidecarCore {
         lingerMilliseconds: configuration.lingerMilliseconds, cohortHandoversMax: configuration.cohortHandoversMax,
         cohortMilliseconds: configuration.cohortMilliseconds,
         storeTimeoutMilliseconds: configuration.redisTimeoutMilliseconds,
-        waitsPerSessionMax: Limits.requestsInFlightMax, host: configuration.host,
-        inbox: "\(configuration.host)/\(instance)"))
+        waitsPerSessionMax: Limits.requestsInFlightMax, host: configuration.host, inbox: inbox))
   }
 
   // MARK: The turn
@@ -186,12 +192,16 @@ final class SidecarCore {
     switch effect {
     case .reply(let id, let request, let reply):
       guard let session = sessions[id], let message = messageID(of: request, in: session) else { return }
-      if case .acquired = reply { session.isGranted = true }
-      write(to: session) { Self.write(reply, id: message, core: self, to: &$0) }
+      switch reply {
+      case .acquired, .acquiredSeveral: session.isGranted = true
+      case .released, .extended, .downgraded, .transferred, .cancelled, .refused: break
+      }
+      write(to: session) { write(reply, id: message, to: &$0) }
     case .notify(let id, let notification):
       guard let session = sessions[id] else { return }
       perform(notification, for: session)
-    case .observed: break
+    case .observed(let event):
+      tellWatchers(of: event)
     case .send(let id, let command):
       link?.submit(command, id: id)
     case .shutdownCompleted:
@@ -209,15 +219,15 @@ final class SidecarCore {
 
   private func perform(_ notification: Notification, for session: ClientSession) {
     switch notification {
-    case .contended, .transferred: break
-    case .lost(let name, let token, let reason, let grace, _, _):
+    case .lost(let name, let token, let reason, let grace, _, let detail):
       logger.notice(
         "lock lost",
         metadata: [
           "lock": "\(name)", "token": "\(token)", "reason": "\(reason.rawValue)", "session": "\(session.id.rawValue)",
         ])
       write(to: session) {
-        $0.lost(name: name.bytes, token: token, reason: reason.rawValue, graceMilliseconds: grace)
+        $0.lost(
+          name: name.bytes, token: token, reason: reason.rawValue, graceMilliseconds: grace, detail: detail)
       }
     case .waiting(let request, let name, let position, let holder):
       let message = current?.request == request ? current?.message : session.messageID(of: request)
@@ -225,6 +235,12 @@ final class SidecarCore {
       let holders = holders(of: holder)
       write(to: session) {
         $0.waiting(id: message, name: name.bytes, position: Int64(position), holders: holders)
+      }
+    case .contended(let name, let token, let waiters):
+      write(to: session) { $0.contended(name: name.bytes, token: token, waiters: Int64(waiters)) }
+    case .transferred(let name, let token, let mode, let from):
+      write(to: session) {
+        $0.transferred(name: name.bytes, token: token, mode: ModeInfo(mode), from: "\(from.rawValue)")
       }
     }
   }
@@ -249,52 +265,6 @@ final class SidecarCore {
     guard spareBuffers.count < 64, buffer.capacity <= 4096 else { return }
     spareBuffers.append(buffer)
   }
-
-  private static func write(_ reply: Reply, id: MessageID, core: SidecarCore, to writer: inout MessageWriter) {
-    switch reply {
-    case .acquired(let lock):
-      writer.acquired(
-        id: id, name: lock.name.bytes, token: lock.token, waitedMilliseconds: lock.waitedMilliseconds,
-        validMilliseconds: lock.validMilliseconds)
-    case .acquiredSeveral, .downgraded, .transferred: break
-    case .released(let name, let token, let remaining):
-      writer.released(id: id, name: name.bytes, token: token, remaining: Int64(remaining))
-    case .extended(let name, let token, let maximum):
-      writer.extended(id: id, name: name.bytes, token: token, maxHoldMilliseconds: maximum)
-    case .cancelled(let cancelled):
-      writer.cancelled(id: id, cancelled)
-    case .refused(let refusal):
-      write(refusal, id: id, core: core, to: &writer)
-    }
-  }
-
-  private static func write(_ refusal: Refusal, id: MessageID, core: SidecarCore, to writer: inout MessageWriter) {
-    switch refusal {
-    case .busy(let holder):
-      writer.failure(id: id, .busy) { MessageWriter.writeHolders(core.holders(of: holder), to: &$0) }
-    case .timeout(let holder):
-      writer.failure(id: id, .timeout) { MessageWriter.writeHolders(core.holders(of: holder), to: &$0) }
-    case .cancelled:
-      writer.failure(id: id, .cancelled)
-    case .notHeld(let tokens):
-      writer.failure(id: id, .notHeld) { json in
-        json.array("tokens") { json in for token in tokens { json.value(token) } }
-      }
-    case .lost(let reason):
-      writer.failure(id: id, .lost) { $0.member("lost", reason.rawValue) }
-    case .unavailable(let words):
-      writer.failure(id: id, .unavailable) { json in
-        if let detail = words ?? core.link?.downReason { json.member("detail", detail) }
-      }
-    case .wrongType:
-      writer.failure(id: id, .wrongType)
-    case .modeConflict, .deadlock, .noSuchSession: break
-    case .limit(let limit):
-      writer.failure(id: id, .limit) { $0.member("limit", limit.rawValue) }
-    case .shuttingDown:
-      writer.failure(id: id, .shuttingDown)
-    }
-  }
 }
 
 /// What the sidecar has done since it started.
@@ -304,6 +274,8 @@ struct SidecarStatistics {
   var requests: UInt64 = 0
   var refusedLines: UInt64 = 0
   var slowReadersClosed: UInt64 = 0
+  /// Holds that administrators took.
+  var broken: UInt64 = 0
   var bytesIn: UInt64 = 0
   var bytesOut: UInt64 = 0
 }

@@ -48,6 +48,31 @@ struct MessageWriterTests {
       #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","token":7,"max_hold_ms":null}}"#
     ) { $0.extended(id: .integer(1), name: [0x61], token: 7, maxHoldMilliseconds: nil) }
     try expect(
+      #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","token":7,"mode":"shared"}}"#
+    ) { $0.downgraded(id: .integer(1), name: [0x61], token: 7) }
+    try expect(
+      #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","token":8,"session":"12"}}"#
+    ) { $0.transferred(id: .integer(1), name: [0x61], token: 8, session: "12") }
+    try expect(
+      #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","broken":[7,9]}}"#
+    ) { $0.broken(id: .integer(1), name: [0x61], tokens: [7, 9]) }
+    try expect(
+      #"{"jsonrpc":"2.0","id":1,"result":{"watch":4}}"#
+    ) { $0.watching(id: .integer(1), watch: 4) }
+    try expect(
+      #"{"jsonrpc":"2.0","id":1,"result":{"locks":[{"name":"b","token":2},{"name":"a","token":7}],"mode":"shared","waited_ms":3,"valid_ms":null}}"#
+    ) {
+      $0.acquiredSeveral(
+        id: .integer(1), locks: [GrantInfo(name: [0x62], token: 2), GrantInfo(name: [0x61], token: 7)], mode: .shared,
+        waitedMilliseconds: 3, validMilliseconds: nil)
+    }
+    try expect(
+      #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","token":7,"mode":"permit","permits":4,"waited_ms":0,"valid_ms":5}}"#
+    ) {
+      $0.acquired(
+        id: .integer(1), name: [0x61], token: 7, mode: .permit(of: 4), waitedMilliseconds: 0, validMilliseconds: 5)
+    }
+    try expect(
       #"{"jsonrpc":"2.0","id":1,"result":{"cancelled":true}}"#
     ) { $0.cancelled(id: .integer(1), true) }
     try expect(
@@ -62,8 +87,10 @@ struct MessageWriterTests {
     let server = ServerInfo(
       version: "0.1.0", instance: "8c1f", session: "7", host: "web1", backend: .redis, leaseMilliseconds: 10_000)
     let limits =
-      #"{"line_bytes":65536,"unended_bytes":1048576,"nesting":16,"id_bytes":128,"name_bytes":512,"meta_bytes":1024,"#
-      + #""wait_ms":31536000000,"max_hold_ms":31536000000,"list_limit":1000,"requests_in_flight":128}"#
+      #"{"line_bytes":65536,"unended_bytes":1048576,"nesting":16,"id_bytes":128,"name_bytes":512,"names":64,"owner_bytes":128,"permits":1000000,"#
+      + #""meta_bytes":1024,"reason_bytes":256,"#
+      + #""wait_ms":31536000000,"max_hold_ms":31536000000,"list_limit":1000,"requests_in_flight":128,"#
+      + #""watches_per_session":64}"#
     try expect(
       #"{"jsonrpc":"2.0","id":1,"result":{"protocol":1,"server":{"name":"sidelock","version":"0.1.0"},"instance":"8c1f","session":"7","host":"web1","backend":"redis","lease_ms":10000,"limits":\#(limits)}}"#
     ) { $0.initialized(id: .integer(1), server) }
@@ -95,22 +122,24 @@ struct MessageWriterTests {
 
   @Test func answersInspect() throws {
     let lock = LockInfo(
-      name: Self.name,
+      name: Self.name, mode: .shared,
       holders: [
-        .session(Self.session, owner: "t1", meta: "m", token: 5, heldMilliseconds: 250), .host("web2"), .foreign,
+        .session(Self.session, mode: .shared, owner: "t1", meta: "m", token: 5, count: 2, heldMilliseconds: 250),
+        .host("web2"), .foreign,
         .session(SessionInfo(host: "h", session: "1"), token: 6),
       ],
+      holdingCount: 2,
       waiters: [
-        WaiterInfo(session: Self.session, owner: "t2", meta: "n", waitedMilliseconds: 3),
+        WaiterInfo(session: Self.session, mode: .permit(of: 3), owner: "t2", meta: "n", waitedMilliseconds: 3),
         WaiterInfo(session: SessionInfo(host: "h", session: "2"), waitedMilliseconds: 0),
       ],
       waitingCount: 2, lease: .held, leaseValidMilliseconds: 9_730)
     let who = #""host":"web1","session":"7","pid":4711,"uid":1000,"command":"report","unit":"report.service""#
     try expect(
-      #"{"jsonrpc":"2.0","id":1,"result":{"name":"a\"b\u0000é","mode":"exclusive","holders":[{\#(who),"owner":"t1","meta":"m","token":5,"held_ms":250},{"host":"web2"},{"foreign":true},{"host":"h","session":"1","token":6}],"waiting":2,"lease":{"state":"held","valid_ms":9730},"waiters":[{\#(who),"owner":"t2","meta":"n","waited_ms":3},{"host":"h","session":"2","waited_ms":0}]}}"#
+      #"{"jsonrpc":"2.0","id":1,"result":{"name":"a\"b\u0000é","mode":"shared","holders":[{\#(who),"mode":"shared","owner":"t1","meta":"m","token":5,"count":2,"held_ms":250},{"host":"web2"},{"foreign":true},{"host":"h","session":"1","token":6}],"holding":2,"waiting":2,"lease":{"state":"held","valid_ms":9730},"waiters":[{\#(who),"mode":"permit","permits":3,"owner":"t2","meta":"n","waited_ms":3},{"host":"h","session":"2","mode":"exclusive","waited_ms":0}]}}"#
     ) { $0.inspected(id: .integer(1), lock) }
     try expect(
-      #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","mode":null,"holders":[],"waiting":0,"lease":{"state":"none","valid_ms":null},"waiters":[]}}"#
+      #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","mode":null,"holders":[],"holding":0,"waiting":0,"lease":{"state":"none","valid_ms":null},"waiters":[]}}"#
     ) { $0.inspected(id: .integer(1), LockInfo(name: [0x61], lease: .none)) }
   }
 
@@ -119,7 +148,7 @@ struct MessageWriterTests {
   private static let worstSession = SessionInfo(
     host: worst, session: worst, pid: .max, uid: .max, command: worst, unit: worst)
   private static let worstHolder = HolderInfo.session(
-    worstSession, owner: worst, meta: worst, token: .max, heldMilliseconds: .max)
+    worstSession, mode: .permit(of: .max), owner: worst, meta: worst, token: .max, count: .max, heldMilliseconds: .max)
   private static let worstLock = LockInfo(
     name: [UInt8](repeating: 1, count: Limits.nameBytesMax), holders: Array(repeating: worstHolder, count: 100),
     waiters: Array(
@@ -167,7 +196,8 @@ struct MessageWriterTests {
 
   @Test func answersList() throws {
     let lock = LockInfo(
-      name: [0x61], holders: [.host("h")], waiters: [WaiterInfo(session: Self.session, waitedMilliseconds: 1)],
+      name: [0x61], mode: .permit(of: 2), holders: [.host("h")],
+      waiters: [WaiterInfo(session: Self.session, waitedMilliseconds: 1)],
       waitingCount: 1, lease: .waiting)
     let page = try written { writer in
       writer.beginList(id: .integer(1))
@@ -179,7 +209,7 @@ struct MessageWriterTests {
     #expect(
       try page
         == json(
-          #"{"jsonrpc":"2.0","id":1,"result":{"locks":[{"name":"a","mode":"exclusive","holders":[{"host":"h"}],"waiting":1,"lease":{"state":"waiting","valid_ms":null}},{"name":"b","mode":null,"holders":[],"waiting":0,"lease":{"state":"idle","valid_ms":7}}],"cursor":null}}"#
+          #"{"jsonrpc":"2.0","id":1,"result":{"locks":[{"name":"a","mode":"permit","permits":2,"holders":[{"host":"h"}],"holding":0,"waiting":1,"lease":{"state":"waiting","valid_ms":null}},{"name":"b","mode":null,"holders":[],"holding":0,"waiting":0,"lease":{"state":"idle","valid_ms":7}}],"cursor":null}}"#
         ))
   }
 
@@ -228,7 +258,7 @@ struct MessageWriterTests {
         "jsonrpc": "2.0", "id": 1,
         "error": [
           "code": -32602, "message": refusal.message,
-          "data": ["reason": "invalid_params", "unknown": ["nam\n"], "unsupported": ["owner"]],
+          "data": ["reason": "invalid_params", "unknown": ["nam\n"]],
         ],
       ])
     let parseError = try self.refusal(of: "{")
@@ -249,6 +279,43 @@ struct MessageWriterTests {
     #expect(writer.lineCount <= Limits.lineBytesMax + 1)
   }
 
+  @Test func tellsTheModeThatIsInTheWay() throws {
+    for (mode, held) in [
+      (ModeInfo.exclusive, #"{"mode":"exclusive"}"#), (.shared, #"{"mode":"shared"}"#),
+      (.permit(of: 4), #"{"permits":4}"#),
+    ] {
+      let reply = try written {
+        $0.failure(id: .integer(1), .modeConflict) { MessageWriter.writeHeld(mode, to: &$0) }
+      }
+      let data = (reply["error"] as? NSDictionary)?["data"] as? NSDictionary
+      #expect(try data == json(#"{"reason":"mode_conflict","held":\#(held)}"#))
+    }
+  }
+
+  @Test func tellsTheCycleOfADeadlock() throws {
+    let cycle = [
+      DeadlockInfo(session: Self.session, owner: "t", waitsFor: Self.name, held: [0x62]),
+      DeadlockInfo(session: SessionInfo(host: "h", session: "2"), waitsFor: [0x62], held: nil),
+    ]
+    let who = #""host":"web1","session":"7","pid":4711,"uid":1000,"command":"report","unit":"report.service""#
+    let reply = try written { $0.failure(id: .integer(1), .deadlock) { MessageWriter.writeCycle(cycle, to: &$0) } }
+    let data = (reply["error"] as? NSDictionary)?["data"] as? NSDictionary
+    #expect(
+      try data
+        == json(
+          #"{"reason":"deadlock","cycle":[{\#(who),"owner":"t","waits_for":"a\"b\u0000é","held":["b"]},{"host":"h","session":"2","waits_for":"b","held":[]}]}"#
+        ))
+    let step = DeadlockInfo(
+      session: Self.worstSession, owner: Self.worst, waitsFor: Self.worstLock.name, held: Self.worstLock.name)
+    var writer = MessageWriter()
+    writer.failure(id: Self.worstID, .deadlock) {
+      MessageWriter.writeCycle(Array(repeating: step, count: 32), to: &$0)
+    }
+    #expect(writer.lineCount <= Limits.lineBytesMax + 1)
+    let told = try #require(try object(writer.bytes)["error"] as? NSDictionary)["data"] as? NSDictionary
+    #expect((told?["cycle"] as? NSArray)?.count ?? 0 > 0)
+  }
+
   // MARK: Notifications
 
   @Test func tellsNotifications() throws {
@@ -259,8 +326,42 @@ struct MessageWriterTests {
       #"{"jsonrpc":"2.0","method":"waiting","params":{"id":"i\n1","name":"a","position":2,"holders":[{"host":"h"}]}}"#
     ) { $0.waiting(id: Self.id, name: [0x61], position: 2, holders: [.host("h")]) }
     try expect(
+      #"{"jsonrpc":"2.0","method":"lost","params":{"name":"a","token":5,"reason":"broken","grace_ms":0,"detail":"stuck"}}"#
+    ) { $0.lost(name: [0x61], token: 5, reason: "broken", graceMilliseconds: 0, detail: "stuck") }
+    try expect(
+      #"{"jsonrpc":"2.0","method":"contended","params":{"name":"a","token":5,"waiters":3}}"#
+    ) { $0.contended(name: [0x61], token: 5, waiters: 3) }
+    try expect(
+      #"{"jsonrpc":"2.0","method":"transferred","params":{"name":"a","token":5,"mode":"permit","permits":2,"from":"7"}}"#
+    ) { $0.transferred(name: [0x61], token: 5, mode: .permit(of: 2), from: "7") }
+    try expect(
+      #"{"jsonrpc":"2.0","method":"backend","params":{"state":"disconnected"}}"#
+    ) { $0.backend(.disconnected) }
+    try expect(
       #"{"jsonrpc":"2.0","method":"draining","params":{}}"#
     ) { $0.draining() }
+  }
+
+  @Test func tellsEvents() throws {
+    let events: [(EventInfo, String)] = [
+      (
+        .acquired(session: "7", token: 5, mode: .shared),
+        #""kind":"acquired","name":"a","session":"7","token":5,"mode":"shared""#
+      ),
+      (.released(session: "7", token: 5), #""kind":"released","name":"a","session":"7","token":5"#),
+      (
+        .lost(session: "7", token: 5, reason: "broken"),
+        #""kind":"lost","name":"a","session":"7","token":5,"reason":"broken""#
+      ),
+      (.waiting(session: "7", waiters: 2), #""kind":"waiting","name":"a","session":"7","waiters":2"#),
+      (.gaveUp(session: "7", waiters: 1), #""kind":"gave_up","name":"a","session":"7","waiters":1"#),
+      (.remote(host: "web2"), #""kind":"remote","name":"a","host":"web2""#),
+    ]
+    for (event, members) in events {
+      try expect(#"{"jsonrpc":"2.0","method":"event","params":{"watch":3,\#(members)}}"#) {
+        $0.event(watch: 3, name: [0x61], event)
+      }
+    }
   }
 
   @Test func writesLinesOneBehindTheOther() throws {

@@ -24,17 +24,23 @@ struct ParameterTests {
 
   // MARK: Names
 
-  static let named = ["acquire", "release", "extend", "inspect"]
+  static let named = ["acquire", "release", "extend", "inspect", "downgrade", "transfer", "watch", "break"]
 
   private func params(_ method: String, name: String) -> String {
-    method == "extend" ? #"{"name":\#(name),"max_hold_ms":1}"# : #"{"name":\#(name)}"#
+    switch method {
+    case "extend": #"{"name":\#(name),"max_hold_ms":1}"#
+    case "transfer": #"{"name":\#(name),"session":"7"}"#
+    default: #"{"name":\#(name)}"#
+    }
   }
 
   private func name(of request: ClientRequest) -> [UInt8]? {
     switch request {
     case .acquire(let params): params.name
-    case .release(let name, _), .extend(let name, _, _), .inspect(let name): name
-    case .initialize, .cancel, .list, .ping, .stats, .rpcDiscover: nil
+    case .release(let name, _), .extend(let name, _, _), .inspect(let name), .downgrade(let name, _),
+      .transfer(let name, _, _), .watch(.name(let name)), .break(let name, _, _):
+      name
+    case .initialize, .cancel, .list, .ping, .stats, .rpcDiscover, .watch(.prefix), .unwatch: nil
     }
   }
 
@@ -105,12 +111,20 @@ struct ParameterTests {
     }
   }
 
-  @Test(arguments: ["release", "extend"]) func aTokenIsBelow2To53(method: String) throws {
-    let more = method == "extend" ? #""name":"a","max_hold_ms":1"# : #""name":"a""#
+  @Test(arguments: ["release", "extend", "downgrade", "transfer", "break"])
+  func aTokenIsBelow2To53(method: String) throws {
+    let more =
+      switch method {
+      case "extend": #""name":"a","max_hold_ms":1"#
+      case "transfer": #""name":"a","session":"7""#
+      default: #""name":"a""#
+      }
     try integers(method, "token", 1...9_007_199_254_740_991, more: more) {
       switch $0 {
-      case .release(_, let token), .extend(_, let token, _): token
-      case .initialize, .acquire, .cancel, .inspect, .list, .ping, .stats, .rpcDiscover: nil
+      case .release(_, let token), .extend(_, let token, _), .downgrade(_, let token), .transfer(_, let token, _),
+        .break(_, let token, _):
+        token
+      case .initialize, .acquire, .cancel, .inspect, .list, .ping, .stats, .rpcDiscover, .watch, .unwatch: nil
       }
     }
   }
@@ -196,33 +210,107 @@ struct ParameterTests {
     }
   }
 
-  @Test func theOnlyModeIsExclusive() throws {
-    for wrong in [#""x""#, #""Exclusive""#, #""""#, "1", "null", #"["exclusive"]"#] {
-      let refusal = try refusal("acquire", #"{"name":"a","mode":\#(wrong)}"#)
-      expect(refusal, field: "mode")
-      #expect(refusal["unsupported"] == nil)
-    }
-    let shared = try refusal("acquire", #"{"name":"a","mode":"shared"}"#)
-    expect(shared, field: "mode")
-    #expect(shared["unsupported"] == .texts(["mode"]))
+  private func options(_ params: String) throws -> AcquireOptions? {
+    guard case .acquire(let params) = try request("acquire", params) else { return nil }
+    return params.more
   }
 
-  @Test(arguments: ["names", "permits", "owner", "on_lost"]) func saysThatAMemberComesLater(member: String) throws {
-    for params in [#"{"name":"a","\#(member)":1}"#, #"{"\#(member)":["a"]}"#] {
-      let refusal = try refusal("acquire", params)
-      #expect(refusal.code == .invalidParams)
-      #expect(refusal["unsupported"] == .texts([member]))
-      #expect(refusal["unknown"] == nil)
-      #expect(refusal.message.contains(member))
+  @Test func aModeIsExclusiveOrShared() throws {
+    #expect(try options(#"{"name":"a","mode":"exclusive"}"#) == nil)
+    #expect(try options(#"{"name":"a","mode":"shared"}"#) == AcquireOptions(mode: .shared))
+    for wrong in [#""x""#, #""Exclusive""#, #""""#, #""permit""#, "1", "null", #"["exclusive"]"#] {
+      expect(try refusal("acquire", #"{"name":"a","mode":\#(wrong)}"#), field: "mode")
     }
-    #expect(try refusal("release", #"{"name":"a","\#(member)":1}"#)["unknown"] == .texts([member]))
   }
 
-  @Test func listsAllUnknownAndAllLaterMembers() throws {
+  @Test func permitsAreOneToAMillion() throws {
+    try integers("acquire", "permits", 1...1_000_000) {
+      guard case .acquire(let params) = $0, case .permit(let capacity)? = params.more?.mode else { return nil }
+      return capacity
+    }
+    for mode in ["exclusive", "shared"] {
+      expect(try refusal("acquire", #"{"name":"a","mode":"\#(mode)","permits":2}"#), field: "permits")
+    }
+  }
+
+  @Test func anOwnerHasOneTo128Bytes() throws {
+    for full in ["o", String(repeating: "o", count: 128), String(repeating: "é", count: 64)] {
+      #expect(try options(#"{"name":"a","owner":"\#(full)"}"#) == AcquireOptions(owner: full))
+    }
+    let over = String(repeating: "é", count: 64) + "o"
+    expect(try refusal("acquire", #"{"name":"a","owner":"\#(over)"}"#), field: "owner", limit: 128)
+    expect(try refusal("acquire", #"{"name":"a","owner":""}"#), field: "owner", limit: 1)
+    for wrong in ["1", "null", "{}", "[]", "false"] {
+      expect(try refusal("acquire", #"{"name":"a","owner":\#(wrong)}"#), field: "owner")
+    }
+  }
+
+  @Test func onLostIsOneOfThreeWords() throws {
+    #expect(try options(#"{"name":"a","on_lost":"notify"}"#) == nil)
+    for word in [AcquireOptions.LossWord.terminate, .kill] {
+      #expect(try options(#"{"name":"a","on_lost":"\#(word.rawValue)"}"#) == AcquireOptions(onLost: word))
+    }
+    for wrong in [#""stop""#, "1", "null", #""""#] {
+      expect(try refusal("acquire", #"{"name":"a","on_lost":\#(wrong)}"#), field: "on_lost")
+    }
+  }
+
+  @Test func severalLocksAreNamedInPlaceOfOne() throws {
+    guard
+      case .acquire(let params) = try request(
+        "acquire", #"{"names":["b","\u0061","é"],"wait_ms":5,"mode":"shared","owner":"t"}"#)
+    else { return }
+    let names = [[0x62], [0x61], Array("é".utf8)]
+    #expect(
+      params
+        == AcquireParams(name: [], waitMilliseconds: 5, more: AcquireOptions(names: names, mode: .shared, owner: "t")))
+    expect(try refusal("acquire", #"{"name":"a","names":["b"]}"#), field: "names")
+    expect(try refusal("acquire", #"{"wait_ms":0}"#), field: "name")
+    for wrong in ["1", "null", #""a""#, "{}", "true", "[1]", #"["a",null]"#, #"[["a"]]"#, #"[{"name":"a"}]"#] {
+      expect(try refusal("acquire", #"{"names":\#(wrong)}"#), field: "names")
+    }
+  }
+
+  @Test func thereAreOneTo64DifferentNames() throws {
+    func list(_ names: [String]) -> String { names.map { "\"\($0)\"" }.joined(separator: ",") }
+    let full = (0..<64).map { "n\($0)" }
+    #expect(try options(#"{"names":[\#(list(full))]}"#)?.names?.count == 64)
+    expect(try refusal("acquire", #"{"names":[\#(list(full + ["x"]))]}"#), field: "names", limit: 64)
+    expect(try refusal("acquire", #"{"names":[]}"#), field: "names", limit: 1)
+    expect(try refusal("acquire", #"{"names":[\#(list(full.dropLast() + ["\\u006e0"]))]}"#), field: "names")
+    let long = String(repeating: "x", count: 512)
+    #expect(try options(#"{"names":[\#(list(["a", long]))]}"#)?.names?.count == 2)
+    expect(try refusal("acquire", #"{"names":[\#(list(["a", long + "x"]))]}"#), field: "names", limit: 512)
+    expect(try refusal("acquire", #"{"names":["a",""]}"#), field: "names", limit: 1)
+  }
+
+  @Test func theReplyToManyLongNamesFitsIntoALine() throws {
+    // Each name is told again, with a token; a name of control characters is six times as long in a line.
+    func names(_ count: Int) -> [String] {
+      (0..<64).map { String(repeating: "\\u0001", count: count) + ($0 < 10 ? "0\($0)" : "\($0)") }
+    }
+    func list(_ names: [String]) -> String { names.map { "\"\($0)\"" }.joined(separator: ",") }
+    let id = String(repeating: "\\u0001", count: 128)
+    let line = #"{"id":"\#(id)","method":"acquire","params":{"names":[\#(list(names(155)))]}}"#
+    guard case .request(let id, .acquire(let params)) = decode(line), let names = params.more?.names else {
+      Issue.record("it was refused")
+      return
+    }
+    var writer = MessageWriter()
+    writer.acquiredSeveral(
+      id: id, locks: names.map { GrantInfo(name: $0, token: Limits.integerMax) }, mode: .permit(of: 1_000_000),
+      waitedMilliseconds: Limits.integerMax, validMilliseconds: Limits.integerMax)
+    #expect(writer.lineCount <= Limits.lineBytesMax + 1)
+    expect(
+      try refusal(
+        "acquire", #"{"names":[\#(list((0..<64).map { String(repeating: "\\u0001", count: 156) + "\($0 + 10)" }))]}"#),
+      field: "names", limit: 60_000)
+  }
+
+  @Test func listsAllUnknownMembers() throws {
     let refusal = try refusal("acquire", #"{"wait":0,"owner":"o","name":1,"Wait_ms":0,"permits":2,"":3,"wait_ms ":1}"#)
     #expect(refusal.code == .invalidParams)
     #expect(refusal["unknown"] == .texts(["wait", "Wait_ms", "", "wait_ms "]))
-    #expect(refusal["unsupported"] == .texts(["owner", "permits"]))
   }
 
   // MARK: The other methods
@@ -247,6 +335,54 @@ struct ParameterTests {
       try request("extend", #"{"name":"a","token":7,"max_hold_ms":9}"#)
         == .extend(name: [0x61], token: 7, maxHoldMilliseconds: 9))
     expect(try refusal("extend", #"{"name":"a","token":7}"#), field: "max_hold_ms")
+  }
+
+  @Test func transferNamesASession() throws {
+    #expect(
+      try request("transfer", #"{"name":"a","token":7,"session":"12"}"#)
+        == .transfer(name: [0x61], token: 7, session: "12"))
+    #expect(
+      try request("transfer", #"{"name":"a","session":"x"}"#) == .transfer(name: [0x61], token: nil, session: "x"))
+    expect(try refusal("transfer", #"{"name":"a"}"#), field: "session")
+    expect(try refusal("transfer", #"{"name":"a","session":""}"#), field: "session", limit: 1)
+    let full = String(repeating: "1", count: 64)
+    #expect(
+      try request("transfer", #"{"name":"a","session":"\#(full)"}"#)
+        == .transfer(name: [0x61], token: nil, session: full))
+    expect(try refusal("transfer", #"{"name":"a","session":"\#(full)1"}"#), field: "session", limit: 64)
+    expect(try refusal("transfer", #"{"name":"a","session":7}"#), field: "session")
+  }
+
+  @Test func aWatchHasANameOrAPrefix() throws {
+    #expect(try request("watch", #"{"name":"a"}"#) == .watch(.name([0x61])))
+    #expect(try request("watch", #"{"prefix":""}"#) == .watch(.prefix([])))
+    let full = String(repeating: "p", count: 512)
+    #expect(try request("watch", #"{"prefix":"\#(full)"}"#) == .watch(.prefix(Array(full.utf8))))
+    expect(try refusal("watch", #"{"prefix":"\#(full)p"}"#), field: "prefix", limit: 512)
+    expect(try refusal("watch", #"{"name":"a","prefix":""}"#), field: "prefix")
+    expect(try refusal("watch", "{}"), field: "name")
+    expect(try refusal("watch", #"{"prefix":1}"#), field: "prefix")
+  }
+
+  @Test func unwatchNamesAWatch() throws {
+    try integers("unwatch", "watch", 1...9_007_199_254_740_991, more: "") {
+      if case .unwatch(let watch) = $0 { watch } else { nil }
+    }
+    expect(try refusal("unwatch", "{}"), field: "watch")
+  }
+
+  @Test func theReasonOfABreakHasUpTo256Bytes() throws {
+    #expect(try request("break", #"{"name":"a"}"#) == .break(name: [0x61], token: nil, reason: nil))
+    for full in ["", String(repeating: "r", count: 256), String(repeating: "é", count: 128)] {
+      #expect(
+        try request("break", #"{"name":"a","token":9,"reason":"\#(full)"}"#)
+          == .break(name: [0x61], token: 9, reason: full))
+    }
+    let over = String(repeating: "r", count: 257)
+    expect(try refusal("break", #"{"name":"a","reason":"\#(over)"}"#), field: "reason", limit: 256)
+    for wrong in ["1", "null", "[]"] {
+      expect(try refusal("break", #"{"name":"a","reason":\#(wrong)}"#), field: "reason")
+    }
   }
 
   @Test func cancelNamesAnId() throws {

@@ -11,6 +11,12 @@ struct RequestFuzzTests {
     #"{"method":"cancel","params":{"id":"w"}}"#,
     #"{"id":2,"method":"list","params":{"prefix":"a/","scope":"all","limit":10,"cursor":"c"}}"#,
     #"{"id":3,"method":"initialize","params":{"client":{"name":"n","version":"1"},"protocol":1,"lifetime":"socket"}}"#,
+    #"{"id":5,"method":"acquire","params":{"names":["b","a\n","é"],"mode":"shared","owner":"t1","on_lost":"kill","wait_ms":9}}"#,
+    #"{"id":6,"method":"acquire","params":{"permits":12,"name":"s"}}"#,
+    #"{"id":7,"method":"transfer","params":{"name":"x","token":5,"session":"12"}}"#,
+    #"{"id":8,"method":"watch","params":{"prefix":"a/"}}"#,
+    #"{"id":9,"method":"break","params":{"name":"x","token":3,"reason":"why"}}"#,
+    #"{"id":9,"method":"unwatch","params":{"watch":3}}"#,
     #" { "id" : 4 , "method" : "ping" , "x-a" : [ 1 , 2.5e-3 , { "b" : [ true , false , null ] } ] , "_" : "" } "#,
     #"[[{"a":[]},-0.5E+2],"\\\/\b\f\r\t\""]"#,
   ]
@@ -108,28 +114,59 @@ struct RequestFuzzTests {
       let params = object["params"] as? NSDictionary ?? [:]
       expect(id, is: object["id"], comment)
       #expect(object["method"] as? String == request.method.name.description, comment)
-      switch request {
-      case .acquire(let acquire):
-        expect(acquire.name, is: params["name"], comment)
-        #expect(acquire.waitMilliseconds == (params["wait_ms"] as? NSNumber)?.int64Value, comment)
-        #expect(acquire.maxHoldMilliseconds == (params["max_hold_ms"] as? NSNumber)?.int64Value, comment)
-        #expect(acquire.meta == params["meta"] as? String, comment)
-        #expect(acquire.progress == (params["progress"] as? Bool ?? false), comment)
-      case .release(let name, let token):
-        expect(name, is: params["name"], comment)
-        #expect(token == (params["token"] as? NSNumber)?.int64Value, comment)
-      case .extend(let name, _, let maximum):
-        expect(name, is: params["name"], comment)
-        #expect(maximum == (params["max_hold_ms"] as? NSNumber)?.int64Value, comment)
-      case .cancel(let id): expect(id, is: params["id"], comment)
-      case .inspect(let name): expect(name, is: params["name"], comment)
-      case .list(let list):
-        #expect(list.limit == (params["limit"] as? NSNumber)?.intValue ?? 100, comment)
-        #expect(list.cursor == params["cursor"] as? String, comment)
-      case .initialize(let initialize):
-        #expect(initialize.clientName == (params["client"] as? NSDictionary)?["name"] as? String, comment)
-      case .ping, .stats, .rpcDiscover: break
-      }
+      compare(request, with: params, comment)
+    }
+  }
+
+  private static func compare(_ request: ClientRequest, with params: NSDictionary, _ comment: Comment) {
+    let token = (params["token"] as? NSNumber)?.int64Value
+    switch request {
+    case .acquire(let acquire):
+      compare(acquire, with: params, comment)
+    case .release(let name, let given), .downgrade(let name, let given):
+      expect(name, is: params["name"], comment)
+      #expect(given == token, comment)
+    case .extend(let name, _, let maximum):
+      expect(name, is: params["name"], comment)
+      #expect(maximum == (params["max_hold_ms"] as? NSNumber)?.int64Value, comment)
+    case .transfer(let name, let given, let session):
+      expect(name, is: params["name"], comment)
+      #expect(given == token, comment)
+      #expect(session == params["session"] as? String, comment)
+    case .cancel(let id): expect(id, is: params["id"], comment)
+    case .inspect(let name): expect(name, is: params["name"], comment)
+    case .list(let list):
+      #expect(list.limit == (params["limit"] as? NSNumber)?.intValue ?? 100, comment)
+      #expect(list.cursor == params["cursor"] as? String, comment)
+    case .watch(.name(let name)): expect(name, is: params["name"], comment)
+    case .watch(.prefix(let prefix)): expect(prefix, is: params["prefix"], comment)
+    case .unwatch(let watch): #expect((params["watch"] as? NSNumber)?.int64Value == watch, comment)
+    case .break(let name, let given, let reason):
+      expect(name, is: params["name"], comment)
+      #expect(given == token, comment)
+      #expect(reason == params["reason"] as? String, comment)
+    case .initialize(let initialize):
+      #expect(initialize.clientName == (params["client"] as? NSDictionary)?["name"] as? String, comment)
+    case .ping, .stats, .rpcDiscover: break
+    }
+  }
+
+  private static func compare(_ acquire: AcquireParams, with params: NSDictionary, _ comment: Comment) {
+    if let names = acquire.more?.names {
+      #expect((params["names"] as? [String])?.map { Array($0.utf8) } == names, comment)
+    } else {
+      expect(acquire.name, is: params["name"], comment)
+    }
+    #expect(acquire.waitMilliseconds == (params["wait_ms"] as? NSNumber)?.int64Value, comment)
+    #expect(acquire.maxHoldMilliseconds == (params["max_hold_ms"] as? NSNumber)?.int64Value, comment)
+    #expect(acquire.meta == params["meta"] as? String, comment)
+    #expect(acquire.progress == (params["progress"] as? Bool ?? false), comment)
+    #expect(acquire.more?.owner == params["owner"] as? String, comment)
+    #expect((acquire.more?.onLost ?? .notify).rawValue == params["on_lost"] as? String ?? "notify", comment)
+    switch acquire.more?.mode ?? .exclusive {
+    case .exclusive: #expect(params["mode"] as? String ?? "exclusive" == "exclusive", comment)
+    case .shared: #expect(params["mode"] as? String == "shared", comment)
+    case .permit(let capacity): #expect((params["permits"] as? NSNumber)?.int64Value == capacity, comment)
     }
   }
 

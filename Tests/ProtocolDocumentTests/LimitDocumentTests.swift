@@ -39,16 +39,25 @@ import Testing
     let schemas = document["components"]["schemas"]
     #expect(schemas["Name"]["maxLength"].integer == Int64(Limits.nameBytesMax))
     #expect(schemas["Meta"]["maxLength"].integer == Int64(Limits.metaBytesMax))
+    #expect(schemas["Owner"]["maxLength"].integer == Int64(Limits.ownerBytesMax))
+    #expect(schemas["Permits"]["maximum"].integer == Limits.permitsMax)
     #expect(schemas["Token"]["maximum"].integer == Limits.integerMax)
     let bounds: [(String, String, Int64)] = [
       ("acquire", "wait_ms", Limits.waitMillisecondsMax), ("acquire", "max_hold_ms", Limits.maxHoldMillisecondsMax),
       ("list", "limit", Limits.listCountMax),
     ]
     for (method, parameter, bound) in bounds {
-      let node = try #require(document["methods"].elements.first { $0["name"].string == method })
-      let schema = try #require(node["params"].elements.first { $0["name"].string == parameter })["schema"]
-      #expect(schema["maximum"].integer == bound, "\(parameter)")
+      #expect(try schema(of: parameter, in: method)["maximum"].integer == bound, "\(parameter)")
     }
+    #expect(try schema(of: "names", in: "acquire")["maxItems"].integer == Int64(Limits.namesMax))
+    #expect(try schema(of: "prefix", in: "watch")["maxLength"].integer == Int64(Limits.nameBytesMax))
+    #expect(try schema(of: "reason", in: "break")["maxLength"].integer == Int64(Limits.breakReasonBytesMax))
+    #expect(try schema(of: "session", in: "transfer")["maxLength"].integer == Int64(Limits.sessionBytesMax))
+  }
+
+  private func schema(of parameter: String, in method: String) throws -> Node {
+    let node = try #require(try Documents.openRPC()["methods"].elements.first { $0["name"].string == method })
+    return try #require(node["params"].elements.first { $0["name"].string == parameter })["schema"]
   }
 
   @Test func theDocumentFitsIntoALine() throws {

@@ -22,12 +22,6 @@ import Testing
     Set(try Documents.openRPC()["x-reserved"]["\(method.name)"].strings)
   }
 
-  @Test func whatIsReservedIsRefusedByTheDecoder() throws {
-    let reserved = try Documents.openRPC()["x-reserved"]
-    #expect(reserved["methods"].strings == ProtocolMethod.laterMethodNames.map { "\($0)" })
-    #expect(reserved["acquire"].strings == ProtocolMethod.acquire.laterParameterNames.map { "\($0)" })
-  }
-
   @Test func everyMethodAndNotificationHasItsChapter() throws {
     let lines = Set(try Documents.text("README.md").split(separator: "\n").map(String.init))
     let chapters = lines.filter { $0.hasPrefix("### ") }.flatMap { $0.dropFirst(4).components(separatedBy: ", ") }
@@ -77,6 +71,43 @@ import Testing
     #expect(Set(try schema("LostReason")["enum"].strings) == coded)
     let rows = try Documents.table(headedBy: ["reason", "why"])
     #expect(Set(rows.map { $0[0] }) == coded)
+  }
+
+  @Test func theModesAndLossActionsAreTheCodes() throws {
+    #expect(try schema("Mode")["enum"].strings == ["exclusive", "shared", "permit"])
+    let acquire = try #require(try Documents.openRPC()["methods"].elements.first { $0["name"].string == "acquire" })
+    let schemas = Dictionary(
+      uniqueKeysWithValues: acquire["params"].elements.map { ($0["name"].string ?? "", $0["schema"]) })
+    let words = AcquireOptions.LossWord.allCases.map(\.rawValue)
+    #expect(schemas["on_lost"]?["enum"].strings == words)
+    #expect(words == LossAction.allCases.map(\.rawValue))
+    #expect(schemas["mode"]?["enum"].strings == ["exclusive", "shared"])
+  }
+
+  @Test func theKindsOfEventsAreTheWriters() throws {
+    let events: [EventInfo] = [
+      .acquired(session: "1", token: 1, mode: .permit(of: 2)), .released(session: "1", token: 1),
+      .lost(session: "1", token: 1, reason: "broken"), .waiting(session: "1", waiters: 1),
+      .gaveUp(session: "1", waiters: 0), .remote(host: "h"),
+    ]
+    let rows = try Documents.table(headedBy: ["kind", "more members"])
+    #expect(try schema("EventKind")["enum"].strings == rows.map { $0[0] })
+    #expect(rows.count == events.count)
+    for (event, row) in zip(events, rows) {
+      var writer = MessageWriter()
+      writer.event(watch: 1, name: [0x61], event)
+      let params = Node(try JSONSerialization.jsonObject(with: Data(writer.bytes)))["params"]
+      #expect(params["kind"].string == row[0])
+      let members = Set(row[1].replacing("?", with: "").components(separatedBy: ", "))
+      let isPermit = params.keys.contains("permits")
+      #expect(params.keys == members.subtracting(isPermit ? [] : ["permits"]).union(["watch", "kind", "name"]))
+    }
+  }
+
+  @Test func theStatesOfTheBackendAreTheCodes() throws {
+    let backend = try Documents.openRPC()["x-notifications"].elements.first { $0["name"].string == "backend" }
+    let state = try #require(backend)["params"].elements.first?["schema"]
+    #expect(state?["enum"].strings == BackendStateWord.allCases.map(\.rawValue))
   }
 
   @Test func theStatesOfALeaseAreTheCodes() throws {

@@ -13,8 +13,8 @@ CASES = [(path, backend) for path in FILES for backend in transcript.load(path)[
 @pytest.mark.parametrize("path, backend", CASES, ids=[f"{path.stem}-{backend}" for path, backend in CASES])
 def test_transcript(lab, path, backend):
     _, steps = transcript.load(path)
-    daemon = lab.daemon(lab.redis() if backend == "redis" else None)
-    transcript.Replay(daemon, backend).play(steps)
+    redis = lab.redis() if backend == "redis" else None
+    transcript.Replay(lab.daemon(redis), backend, redis).play(steps)
 
 
 def test_every_method_and_notification_occurs():

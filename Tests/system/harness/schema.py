@@ -64,6 +64,9 @@ def problems(value, schema, where="$"):
         elif keyword == "maxLength":
             if isinstance(value, str) and len(value) > wanted:
                 found.append(f"{where}: longer than {wanted}")
+        elif keyword == "minItems":
+            if isinstance(value, list) and len(value) < wanted:
+                found.append(f"{where}: fewer than {wanted} items")
         elif keyword == "maxItems":
             if isinstance(value, list) and len(value) > wanted:
                 found.append(f"{where}: more than {wanted} items")
@@ -131,6 +134,8 @@ def notification_problems(message):
         return found + [f"the notification {message.get('method')} is not in the document"]
     for param in known["params"]:
         if param["name"] not in message["params"]:
+            if not param["required"]:
+                continue
             found.append(f"{param['name']} is missing")
         else:
             found += problems(message["params"][param["name"]], param["schema"], f"$.params.{param['name']}")

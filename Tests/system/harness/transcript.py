@@ -20,8 +20,8 @@ def load(path):
 class Replay:
     """Plays the steps of one transcript against `daemon`."""
 
-    def __init__(self, daemon, backend):
-        self.daemon, self.backend = daemon, backend
+    def __init__(self, daemon, backend, redis=None):
+        self.daemon, self.backend, self.redis = daemon, backend, redis
         self.clients, self.tokens = {}, {}
         self.last_ping = 0
 
@@ -34,7 +34,10 @@ class Replay:
 
     def step(self, step):
         step = {key: value for key, value in step.items() if key != "comment"}
-        if not step:
+        if step.pop("on", self.backend) != self.backend or not step:
+            return
+        if "redis" in step:
+            self.redis.kill() if step["redis"] == "kill" else self.redis.start()
             return
         if "daemon" in step:
             self.daemon_step(step)
@@ -96,8 +99,9 @@ class Replay:
 
     def substituted(self, value):
         if isinstance(value, dict):
-            if set(value) == {"$token"}:
-                return self.tokens[value["$token"]]
+            if set(value) == {"$token"} or set(value) == {"$text"}:
+                (key, name), = value.items()
+                return self.tokens[name if key == "$token" else (key, name)]
             return {key: self.substituted(inner) for key, inner in value.items()}
         return [self.substituted(inner) for inner in value] if isinstance(value, list) else value
 
@@ -133,6 +137,8 @@ class Replay:
             fits = isinstance(value, str)
         elif key == "$token":
             fits = is_integer and self.tokens.setdefault(wanted, value) == value
+        elif key == "$text":
+            fits = isinstance(value, str) and self.tokens.setdefault((key, wanted), value) == value
         elif key == "$above":
             fits = is_integer and value > self.tokens[wanted]
         elif key == "$or":

@@ -1,0 +1,143 @@
+// What the engine answers, in the protocol's words.
+
+import ClientProtocol
+import LockEngine
+
+extension SidecarCore {
+  /// Writes the answer to a request.
+  func write(_ reply: Reply, id: MessageID, to writer: inout MessageWriter) {
+    switch reply {
+    case .acquired(let lock):
+      writer.acquired(
+        id: id, name: lock.name.bytes, token: lock.token, mode: ModeInfo(lock.mode),
+        waitedMilliseconds: lock.waitedMilliseconds, validMilliseconds: lock.validMilliseconds)
+    case .acquiredSeveral(let several):
+      writer.acquiredSeveral(
+        id: id, locks: several.locks.map { GrantInfo(name: $0.name.bytes, token: $0.token) },
+        mode: ModeInfo(several.mode), waitedMilliseconds: several.waitedMilliseconds,
+        validMilliseconds: several.validMilliseconds)
+    case .released(let name, let token, let remaining):
+      writer.released(id: id, name: name.bytes, token: token, remaining: Int64(remaining))
+    case .extended(let name, let token, let maximum):
+      writer.extended(id: id, name: name.bytes, token: token, maxHoldMilliseconds: maximum)
+    case .downgraded(let name, let token):
+      writer.downgraded(id: id, name: name.bytes, token: token)
+    case .transferred(let name, let token, let session):
+      writer.transferred(id: id, name: name.bytes, token: token, session: "\(session.rawValue)")
+    case .cancelled(let cancelled):
+      writer.cancelled(id: id, cancelled)
+    case .refused(let refusal):
+      write(refusal, id: id, to: &writer)
+    }
+  }
+
+  private func write(_ refusal: Refusal, id: MessageID, to writer: inout MessageWriter) {
+    switch refusal {
+    case .busy(let holder):
+      writer.failure(id: id, .busy) { MessageWriter.writeHolders(holders(of: holder), to: &$0) }
+    case .timeout(let holder):
+      writer.failure(id: id, .timeout) { MessageWriter.writeHolders(holders(of: holder), to: &$0) }
+    case .cancelled:
+      writer.failure(id: id, .cancelled)
+    case .notHeld(let tokens):
+      let isUnclear = tokens.count > 1
+      let message = "this connection holds that lock several times; name the hold by its token, one of data.tokens"
+      writer.failure(id: id, .notHeld, message: isUnclear ? message : nil) { json in
+        json.array("tokens") { json in
+          for token in tokens.prefix(Limits.toldTokensMax) { json.value(token) }
+        }
+      }
+    case .lost(let reason):
+      writer.failure(id: id, .lost) { $0.member("lost", reason.rawValue) }
+    case .unavailable(let words):
+      writer.failure(id: id, .unavailable) { json in
+        if let detail = words ?? link?.downReason { json.member("detail", detail) }
+      }
+    case .wrongType:
+      writer.failure(id: id, .wrongType)
+    case .modeConflict(let held):
+      writer.failure(id: id, .modeConflict) { MessageWriter.writeHeld(ModeInfo(held), to: &$0) }
+    case .deadlock(let steps):
+      let cycle = steps.map(info)
+      writer.failure(id: id, .deadlock) { MessageWriter.writeCycle(cycle, to: &$0) }
+    case .noSuchSession:
+      writeNoSuchSession(id: id, to: &writer)
+    case .limit(let limit):
+      writer.failure(id: id, .limit) { $0.member("limit", limit.rawValue) }
+    case .shuttingDown:
+      writer.failure(id: id, .shuttingDown)
+    }
+  }
+
+  /// Refuses a `transfer` to a session that this host does not have.
+  func writeNoSuchSession(id: MessageID, to writer: inout MessageWriter) {
+    let message = "this host has no session of that name; initialize tells a client its own, and list those of holders"
+    writer.failure(id: id, .invalidParams, message: message) { json in
+      json.member("field", "session")
+      json.member("expected", "the name of a session of this host")
+    }
+  }
+
+  /// Refuses what a client has no right to do.
+  func deny(_ session: ClientSession, _ right: Right, _ name: LockName, id: MessageID) {
+    write(to: session) { writer in
+      writer.failure(id: id, .denied, message: right.refusal) { json in
+        json.member("right", right.rawValue)
+        json.member("name", utf8: name.bytes)
+      }
+    }
+  }
+
+  private func info(_ step: DeadlockStep) -> DeadlockInfo {
+    let isHere = step.inbox == inbox
+    let session =
+      isHere
+      ? info(SessionID(step.session))
+      : SessionInfo(host: step.host, session: "\(step.session)", pid: step.pid.map(Int64.init), command: step.command)
+    return DeadlockInfo(
+      session: session, owner: step.owner, waitsFor: step.waitsFor.bytes, held: step.holds?.bytes)
+  }
+}
+
+/// What a client can be allowed to do with a name.
+enum Right: String {
+  /// To acquire it, and to be handed it.
+  case use
+  /// To be told who holds it, and what happens to it.
+  case inspect
+  /// To take it from those who hold it.
+  case `break`
+
+  /// Why a client is refused.
+  fileprivate var refusal: String {
+    switch self {
+    case .use: "this client may not use that lock; ask the administrator of this host"
+    case .inspect: "this client may not look at that lock; ask the administrator of this host"
+    case .break: "this client may not break that lock; administrators may"
+    }
+  }
+}
+
+extension ModeInfo {
+  /// The engine's mode.
+  init(_ mode: HoldMode) {
+    self =
+      switch mode {
+      case .exclusive: .exclusive
+      case .shared: .shared
+      case .permit(let capacity): .permit(of: capacity)
+      }
+  }
+}
+
+extension HoldMode {
+  /// The mode that a client asked for.
+  init(_ mode: ModeInfo) {
+    self =
+      switch mode {
+      case .exclusive: .exclusive
+      case .shared: .shared
+      case .permit(let capacity): .permit(of: capacity)
+      }
+  }
+}
