@@ -319,9 +319,10 @@ extension MessageWriter {
     Self.writeMembers(of: lock, to: &json)
     json.key("waiters")
     json.beginArray()
-    for waiter in lock.waiters.prefix(Limits.shownWaitersMax) {
+    let local = lock.waiters.prefix(Limits.shownWaitersMax).map { Self.json(of: $0) }
+    for waiter in local + lock.toldWaiters.prefix(Limits.shownWaitersMax) {
       let mark = json.mark
-      json.object { Self.write(waiter, to: &$0) }
+      json.raw(waiter)
       if lineCount > Limits.lineBytesMax - Self.lineEndBytesMax {
         json.rewind(to: mark)
         break
@@ -366,7 +367,7 @@ extension MessageWriter {
     let start = json.count
     for holder in holders {
       let mark = json.mark
-      json.object { Self.write(holder, to: &$0) }
+      if case .told(let object) = holder { json.raw(object) } else { json.object { Self.write(holder, to: &$0) } }
       if json.count - start > holdersBytesMax {
         json.rewind(to: mark)
         break
@@ -403,8 +404,23 @@ extension MessageWriter {
       integer("count", count, to: &json)
       integer("held_ms", held, to: &json)
     case .host(let name): text("host", name, to: &json)
+    case .told: break
     case .foreign: json.member("foreign", true)
     }
+  }
+
+  /// A holder as `inspect` shows it: an object on one line.
+  public static func json(of holder: HolderInfo) -> [UInt8] {
+    var json = JSONWriter(capacity: 256)
+    json.object { write(holder, to: &$0) }
+    return Array(json.bytes)
+  }
+
+  /// A waiter as `inspect` shows it: an object on one line.
+  public static func json(of waiter: WaiterInfo) -> [UInt8] {
+    var json = JSONWriter(capacity: 256)
+    json.object { write(waiter, to: &$0) }
+    return Array(json.bytes)
   }
 
   private static func write(_ waiter: WaiterInfo, to json: inout JSONWriter) {

@@ -39,6 +39,8 @@ public enum HolderInfo: Equatable, Sendable {
     heldMilliseconds: Int64? = nil)
   /// Another host, which alone knows more.
   case host(String)
+  /// A session of another host, as that host tells of it: an object of JSON on one line, which the caller has checked.
+  case told([UInt8])
   /// A process that does not use sidelock.
   case foreign
 }
@@ -156,6 +158,9 @@ public struct LockInfo: Equatable, Sendable {
   /// Who waits for it on this host, first come first. At most ``Limits/shownWaitersMax`` are shown, so there need not
   /// be more.
   public var waiters: [WaiterInfo]
+  /// Those who wait for it on other hosts, as these hosts tell of them: objects of JSON on one line, which the caller has
+  /// checked. They are shown behind those of this host.
+  public var toldWaiters: [[UInt8]]
   /// How many wait for it on this host; told as `waiting`.
   public var waitingCount: Int64
   /// This host's lease.
@@ -167,13 +172,15 @@ public struct LockInfo: Equatable, Sendable {
   /// A lock.
   public init(
     name: [UInt8], mode: ModeInfo? = nil, holders: [HolderInfo] = [], holdingCount: Int64 = 0,
-    waiters: [WaiterInfo] = [], waitingCount: Int64 = 0, lease: LeaseStateWord, leaseValidMilliseconds: Int64? = nil
+    waiters: [WaiterInfo] = [], toldWaiters: [[UInt8]] = [], waitingCount: Int64 = 0, lease: LeaseStateWord,
+    leaseValidMilliseconds: Int64? = nil
   ) {
     self.name = name
     self.mode = mode
     self.holders = holders
     self.holdingCount = holdingCount
     self.waiters = waiters
+    self.toldWaiters = toldWaiters
     self.waitingCount = waitingCount
     self.lease = lease
     self.leaseValidMilliseconds = leaseValidMilliseconds

@@ -67,6 +67,7 @@ extension SidecarCore {
       onEvent: { [unowned self] event in heard(event) }, onOutput: { [unowned self] in scheduleTurnEnd() },
       onFirstOutcome: { decided.succeed() })
     self.link = link
+    hostCalls = HostCalls(loop: loop, codec: codec, link: link)
     link.start()
     return decided.futureResult
   }
@@ -85,7 +86,8 @@ extension SidecarCore {
       let now = BootClock.now()
       if push.showsThatOthersWait { otherHostWaitedAt = now }
       tell(.pushReceived(push), now: now)
-    case .call, .answer: break
+    case .call(let id, let inbox, let payload): asked(id, from: inbox, payload)
+    case .answer(let id, let payload): hostCalls?.answered(id, payload)
     }
   }
 

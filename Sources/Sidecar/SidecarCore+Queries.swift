@@ -36,75 +36,71 @@ extension SidecarCore {
 
   func inspect(_ name: LockName, id: MessageID, _ session: ClientSession) {
     guard mayInspect(session, name) else { return deny(session, .inspect, name, id: id) }
-    let snapshot = engine.snapshot(
-      of: name, holdersMax: Self.holdersShownMax, waitersMax: Self.waitersShownMax, now: BootClock.now())
-    if link == nil || snapshot.map(isDecidedHere) == true {
-      return write(to: session) { $0.inspected(id: id, info(name, snapshot, inRedis: nil)) }
-    }
+    guard link != nil else { return write(to: session) { $0.inspected(id: id, self.localInfo(name)) } }
     // Without Redis, what this host knows of a lock is still worth telling, if it is anything.
-    let fallback = snapshot == nil ? nil : { self.write(to: session) { $0.inspected(id: id, self.localInfo(name)) } }
+    let isKnown = engine.snapshot(of: name, waitersMax: 0, now: BootClock.now()) != nil
+    let fallback = isKnown ? { self.write(to: session) { $0.inspected(id: id, self.localInfo(name)) } } : nil
     ask(session, id, codec.inspect([name], waitingHostsMax: Self.waitingHostsMax), fallback: fallback) { reply in
       guard let found = self.codec.decodeInspections(reply, count: 1)?.first else { return false }
-      self.write(to: session) { writer in
-        if found.state == .wrongType {
-          writer.failure(id: id, .wrongType)
-        } else {
-          writer.inspected(id: id, self.localInfo(name, inRedis: found))
-        }
+      if found.state == .wrongType {
+        self.write(to: session) { $0.failure(id: id, .wrongType) }
+        return true
+      }
+      self.askHosts(self.whoQuestions([name], [found]), for: session, id) { told in
+        self.write(to: session) { $0.inspected(id: id, self.localInfo(name, inRedis: found, told: told)) }
       }
       return true
     }
   }
 
-  /// Whether this host alone holds the lock, or nobody can have it yet, so that Redis can tell nothing about the holders
-  /// that is not known here.
-  private func isDecidedHere(_ snapshot: LockSnapshot) -> Bool {
-    switch snapshot.leaseState {
-    case .held: snapshot.mode == .exclusive
-    case .lost: true
-    case .none, .asking, .waiting, .idle: false
-    }
-  }
-
-  /// A lock as it is now on this host, and what Redis just said about it.
-  private func localInfo(_ name: LockName, inRedis found: LockInspection? = nil) -> LockInfo {
+  /// A lock as it is now on this host, what Redis just said about it, and what other hosts tell of it.
+  private func localInfo(_ name: LockName, inRedis found: LockInspection? = nil, told: [ToldLock] = []) -> LockInfo {
     info(
       name,
       engine.snapshot(
         of: name, holdersMax: Self.holdersShownMax, waitersMax: Self.waitersShownMax, now: BootClock.now()),
-      inRedis: found)
+      inRedis: found, told: told.filter { $0.name == name })
   }
 
-  private func info(_ name: LockName, _ snapshot: LockSnapshot?, inRedis found: LockInspection?) -> LockInfo {
+  private func info(
+    _ name: LockName, _ snapshot: LockSnapshot?, inRedis found: LockInspection?, told: [ToldLock] = []
+  ) -> LockInfo {
     var mode = snapshot?.mode
-    var holders: [HolderInfo] = (snapshot?.holders ?? []).map {
-      .session(
-        info($0.session), mode: ModeInfo($0.mode), owner: $0.owner, meta: $0.meta, token: $0.token,
-        count: $0.owner == nil ? nil : Int64($0.count), heldMilliseconds: $0.heldMilliseconds)
-    }
+    var holders = (snapshot?.holders ?? []).map(holder(in:))
     if mode != .exclusive {
       switch found?.state {
       case .held(let held)?:
-        // This host's own lease without a hold is idle, or on its way here or back: nobody holds the lock under it.
-        let others = Set((found?.holders ?? []).filter { !$0.isMe }.map(\.host))
+        // This host's own lease without a hold is idle, or on its way here or back: nobody holds the lock under it; and
+        // so is that of a host that says so.
+        let silent = Set((found?.holders ?? []).filter { !$0.isMe }.map(\.inbox)).subtracting(told.map(\.inbox))
+        let others =
+          told.flatMap(\.holders).map { HolderInfo.told($0) }
+          + Set(silent.map { String($0.prefix { $0 != "/" }) }).sorted().map { HolderInfo.host($0) }
         if !others.isEmpty { mode = held }
-        holders += others.sorted().map { .host($0) }
+        holders += others
       case .foreign?:
         holders.append(.foreign)
         mode = .exclusive
       case .free?, .wrongType?, nil: break
       }
     }
-    let waiters = snapshot?.waiters.map { waiting in
-      WaiterInfo(
-        session: info(waiting.session), mode: ModeInfo(waiting.mode), owner: waiting.owner, meta: waiting.meta,
-        waitedMilliseconds: waiting.waitedMilliseconds)
-    }
     return LockInfo(
       name: name.bytes, mode: mode.map { ModeInfo($0) }, holders: holders,
-      holdingCount: Int64(snapshot?.holdersTotal ?? 0), waiters: waiters ?? [],
-      waitingCount: Int64(snapshot?.waitersTotal ?? 0),
+      holdingCount: Int64(snapshot?.holdersTotal ?? 0), waiters: (snapshot?.waiters ?? []).map(waiter(in:)),
+      toldWaiters: told.flatMap(\.waiters), waitingCount: Int64(snapshot?.waitersTotal ?? 0),
       lease: Self.word(for: snapshot?.leaseState ?? .none), leaseValidMilliseconds: snapshot?.validMilliseconds)
+  }
+
+  func holder(in holder: LockSnapshot.Holder) -> HolderInfo {
+    .session(
+      info(holder.session), mode: ModeInfo(holder.mode), owner: holder.owner, meta: holder.meta, token: holder.token,
+      count: holder.owner == nil ? nil : Int64(holder.count), heldMilliseconds: holder.heldMilliseconds)
+  }
+
+  func waiter(in waiting: LockSnapshot.Waiting) -> WaiterInfo {
+    WaiterInfo(
+      session: info(waiting.session), mode: ModeInfo(waiting.mode), owner: waiting.owner, meta: waiting.meta,
+      waitedMilliseconds: waiting.waitedMilliseconds)
   }
 
   private static func word(for state: LockSnapshot.LeaseState) -> LeaseStateWord {
@@ -171,12 +167,15 @@ extension SidecarCore {
       let page = Array(found.sorted().dropFirst(position.told).prefix(params.limit))
       let rest = ScanPosition(step: position.step, told: position.told, next: next, found: found.count)
       guard !page.isEmpty else {
-        self.write(to: session) { self.write([], [], id: id, rest, for: session, to: &$0) }
+        self.write(to: session) { self.write([], [], [:], id: id, rest, for: session, to: &$0) }
         return true
       }
       self.ask(session, id, self.codec.inspect(page, waitingHostsMax: 0)) { reply in
         guard let inspections = self.codec.decodeInspections(reply, count: page.count) else { return false }
-        self.write(to: session) { self.write(page, inspections, id: id, rest, for: session, to: &$0) }
+        self.askHosts(self.whoQuestions(page, inspections), for: session, id) { told in
+          let told = Dictionary(grouping: told, by: \.name)
+          self.write(to: session) { self.write(page, inspections, told, id: id, rest, for: session, to: &$0) }
+        }
         return true
       }
       return true
@@ -184,8 +183,8 @@ extension SidecarCore {
   }
 
   private func write(
-    _ page: [LockName], _ inspections: [LockInspection], id: MessageID, _ position: ScanPosition,
-    for session: ClientSession, to writer: inout MessageWriter
+    _ page: [LockName], _ inspections: [LockInspection], _ toldLocks: [LockName: [ToldLock]], id: MessageID,
+    _ position: ScanPosition, for session: ClientSession, to writer: inout MessageWriter
   ) {
     let now = BootClock.now()
     var told = 0
@@ -193,7 +192,7 @@ extension SidecarCore {
     for (name, found) in zip(page, inspections) {
       if found.state != .free, found.state != .wrongType, mayInspect(session, name) {
         let snapshot = engine.snapshot(of: name, holdersMax: Self.holdersShownMax, waitersMax: 0, now: now)
-        guard writer.listEntry(info(name, snapshot, inRedis: found)) else { break }
+        guard writer.listEntry(info(name, snapshot, inRedis: found, told: toldLocks[name] ?? [])) else { break }
       }
       told += 1
     }
@@ -204,7 +203,7 @@ extension SidecarCore {
 
   /// Asks Redis on behalf of a session. `answer` replies to the client or asks on; it is false when Redis' answer makes
   /// no sense. `fallback` replies when there is no answer; without it the client is told that there is none.
-  private func ask(
+  func ask(
     _ session: ClientSession, _ id: MessageID, _ command: RedisCommand, fallback: (() -> Void)? = nil,
     answer: @escaping (RESPValue) -> Bool
   ) {

@@ -1,4 +1,4 @@
-// Those who watch, and administrators who break.
+// Those who watch, and who may do what.
 
 import ClientProtocol
 import Glibc
@@ -112,32 +112,6 @@ extension SidecarCore {
     for session in sessions.values where !session.watches.isEmpty && !session.isClosing {
       write(to: session) { $0.backend(state) }
     }
-  }
-
-  // MARK: Breaking
-
-  /// Takes a lock from those sessions of this host that hold it, or the one hold of `token`.
-  func breakHolds(of name: LockName, token: Int64?, reason: String?, id: MessageID, _ session: ClientSession) {
-    guard mayBreak(session, name) else { return deny(session, .break, name, id: id) }
-    let now = BootClock.now()
-    let holders = engine.snapshot(of: name, waitersMax: 0, now: now)?.holders ?? []
-    let tokens = holders.map(\.token).filter { token == nil || token == $0 }
-    if !tokens.isEmpty {
-      for token in tokens { logBreak(of: name, token, reason: reason, by: session) }
-      statistics.broken += UInt64(tokens.count)
-      tell(.breakRequested(name: name, tokens: tokens, reason: reason ?? ""), now: now)
-    }
-    write(to: session) { $0.broken(id: id, name: name.bytes, tokens: tokens) }
-  }
-
-  private func logBreak(of name: LockName, _ token: Token, reason: String?, by session: ClientSession) {
-    logger.notice(
-      "lock broken",
-      metadata: [
-        "lock": "\(name)", "token": "\(token)", "reason": "\(reason ?? "")", "session": "\(session.id.rawValue)",
-        "uid": "\(session.peer.map { "\($0.uid)" } ?? "")", "pid": "\(session.peer.map { "\($0.pid)" } ?? "")",
-        "command": "\(session.peer?.name ?? "")",
-      ])
   }
 
   // MARK: Rights

@@ -29,6 +29,7 @@ final class SidecarCore {
   let inbox: String
   let startedAt = BootClock.now()
   var link: RedisLink?
+  var hostCalls: HostCalls?
   var timer: BootTimer?
   var listener: (any Channel)?
   let document: [UInt8]

@@ -72,7 +72,8 @@ import Testing
 
   @Test func questionsAndAnswersCarryAnything() {
     let payload: [UInt8] = [0, 10, 32, 255]
-    #expect(codec.decode(message: message(codec.call(payload, id: 5, inbox: "b/2e"))) == .call(5, from: "a/1f", payload))
+    #expect(
+      codec.decode(message: message(codec.call(payload, id: 5, inbox: "b/2e"))) == .call(5, from: "a/1f", payload))
     #expect(codec.decode(message: message(codec.answer(payload, id: 5, inbox: "b/2e"))) == .answer(5, payload))
     #expect(codec.decode(message: Array("call x a/1f y".utf8)) == nil)
     #expect(codec.decode(message: Array("answer -1 y".utf8)) == nil)

@@ -201,7 +201,8 @@ import Testing
           tokenFloor: random.chance(20) ? 8_500_000_000_000_000 : 0, mode: mode))
     case 5, 6:
       command = codec.encode(
-        .release(name: name, attempt: attempt, firstUnused: random.chance(50) ? 8_000_000_000_000_007 : nil,
+        .release(
+          name: name, attempt: attempt, firstUnused: random.chance(50) ? 8_000_000_000_000_007 : nil,
           isExact: random.chance(50)))
     case 7:
       command = codec.encode(.renew(names.map { LeaseReference(name: $0, attempt: attempt) }))

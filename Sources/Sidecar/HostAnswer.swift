@@ -1,0 +1,20 @@
+import ClientProtocol
+import LockEngine
+import RedisProtocol
+
+/// What comes back from other daemons is shown to clients only after it has been looked at.
+enum HostAnswer {
+  /// Whether these bytes are one JSON object without a line break, so that they can stand inside a line as they are.
+  static func isObjectOnOneLine(_ bytes: [UInt8]) -> Bool {
+    guard bytes.first == 0x7B, !bytes.contains(where: { $0 < 0x20 }) else { return false }
+    return bytes.withUnsafeBytes { JSONText.mistake(in: $0) == nil }
+  }
+
+  /// The tokens in an answer to ``HostQuestion/breakHolds(_:token:reason:by:)``.
+  static func tokens(in answer: ArraySlice<UInt8>) -> [Token] {
+    var fields = PackedFieldReader(answer)
+    var tokens: [Token] = []
+    while !fields.isAtEnd, let token: Token = fields.number() { tokens.append(token) }
+    return tokens
+  }
+}

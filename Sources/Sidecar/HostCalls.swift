@@ -1,0 +1,182 @@
+import LockEngine
+import NIOCore
+import RedisProtocol
+
+/// Questions to other daemons, through their inboxes in Redis, and the answers.
+///
+/// What is known of holders and waiters stays with the daemon that knows it, and is asked for when somebody looks: Redis
+/// holds nothing of it, and no lock cycle pays for it. A daemon that is gone or silent is no error; whoever asked goes
+/// on with what it knows.
+final class HostCalls {
+  /// How long an answer is waited for, in milliseconds.
+  static let timeoutMilliseconds: Int64 = 500
+  /// Questions that may be open; what goes beyond is answered at once as if nobody had.
+  static let openMax = 1024
+
+  /// Called exactly once; nil: there is no answer.
+  typealias Completion = (ArraySlice<UInt8>?) -> Void
+
+  private struct Open {
+    var completion: Completion
+    var timeout: Scheduled<Void>
+  }
+
+  private let loop: any EventLoop
+  private let codec: LeaseCodec
+  private let link: RedisLink
+  private var open: [UInt64: Open] = [:]
+  private var lastID: UInt64 = 0
+
+  init(loop: any EventLoop, codec: LeaseCodec, link: RedisLink) {
+    self.loop = loop
+    self.codec = codec
+    self.link = link
+  }
+
+  /// Asks the daemon behind `inbox`.
+  func ask(_ inbox: String, _ question: HostQuestion, _ completion: @escaping Completion) {
+    guard open.count < Self.openMax, link.isReady else { return completion(nil) }
+    lastID += 1
+    let id = lastID
+    let timeout = loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.timeoutMilliseconds)) {
+      self.finish(id, nil)
+    }
+    open[id] = Open(completion: completion, timeout: timeout)
+    link.query(codec.call(question.encoded, id: id, inbox: inbox)) { reply in
+      // Nobody listens there any more, or there is no connection.
+      if (reply?.integer ?? 0) < 1 { self.finish(id, nil) }
+    }
+  }
+
+  /// Asks several daemons; called once, when all have answered or no answer will come.
+  func askAll(
+    _ questions: [(inbox: String, question: HostQuestion)],
+    _ completion: @escaping ([(inbox: String, answer: ArraySlice<UInt8>)]) -> Void
+  ) {
+    var left = questions.count
+    guard left > 0 else { return completion([]) }
+    var answers: [(inbox: String, answer: ArraySlice<UInt8>)] = []
+    for (inbox, question) in questions {
+      ask(inbox, question) { answer in
+        if let answer { answers.append((inbox, answer)) }
+        left -= 1
+        if left == 0 { completion(answers) }
+      }
+    }
+  }
+
+  /// An answer has come; one that nobody waits for any more is dropped.
+  func answered(_ id: UInt64, _ payload: [UInt8]) { finish(id, payload[...]) }
+
+  /// Answers another daemon's question.
+  func answer(_ id: UInt64, from inbox: String, _ payload: [UInt8]) {
+    link.query(codec.answer(payload, id: id, inbox: inbox)) { _ in }
+  }
+
+  private func finish(_ id: UInt64, _ answer: ArraySlice<UInt8>?) {
+    guard let question = open.removeValue(forKey: id) else { return }
+    question.timeout.cancel()
+    question.completion(answer)
+  }
+}
+
+/// What one daemon can ask another.
+enum HostQuestion: Equatable {
+  /// Who holds these locks there, and who waits for them.
+  case who([LockName])
+  /// Take a hold away; nil: all of that name there. `by` is who wants it, for the log.
+  case breakHolds(LockName, token: Token?, reason: String, by: String)
+
+  /// Names that one question may have.
+  static let namesMax = 64
+
+  var encoded: [UInt8] {
+    var bytes: [UInt8] = []
+    switch self {
+    case .who(let names):
+      PackedFields.append("who", to: &bytes)
+      for name in names.prefix(Self.namesMax) { PackedFields.append(name.bytes, to: &bytes) }
+    case .breakHolds(let name, let token, let reason, let by):
+      PackedFields.append("break", to: &bytes)
+      PackedFields.append(name.bytes, to: &bytes)
+      PackedFields.append(token.map { String($0) } ?? "", to: &bytes)
+      PackedFields.append(reason, to: &bytes)
+      PackedFields.append(by, to: &bytes)
+    }
+    return bytes
+  }
+
+  /// The question that `payload` asks; nil when it is not understood.
+  init?(_ payload: [UInt8]) {
+    var fields = PackedFieldReader(payload[...])
+    switch fields.text() {
+    case "who":
+      var names: [LockName] = []
+      while !fields.isAtEnd {
+        guard names.count < Self.namesMax, let name = fields.name() else { return nil }
+        names.append(name)
+      }
+      self = .who(names)
+    case "break":
+      guard let name = fields.name(), let token = fields.text(), let reason = fields.text(), let by = fields.text()
+      else { return nil }
+      if !token.isEmpty && Int64(token) == nil { return nil }
+      self = .breakHolds(name, token: Int64(token), reason: reason, by: by)
+    default:
+      return nil
+    }
+  }
+}
+
+/// What another daemon tells of a lock: objects of JSON, each checked to be one on one line.
+struct ToldLock: Equatable {
+  var name: LockName
+  /// The inbox of the daemon that tells it; it is not part of its answer.
+  var inbox = ""
+  var holders: [[UInt8]] = []
+  var waiters: [[UInt8]] = []
+  /// How many wait there.
+  var waiting: Int64 = 0
+
+  /// An answer stays below this, in bytes: what does not fit is left out, and the asker shows the host alone.
+  static let answerBytesMax = 60_000
+
+  /// Appends it to an answer; false when it has no room there.
+  func append(to bytes: inout [UInt8]) -> Bool {
+    let start = bytes.count
+    PackedFields.append(name.bytes, to: &bytes)
+    PackedFields.append(waiting, to: &bytes)
+    for list in [holders, waiters] {
+      PackedFields.append(list.count, to: &bytes)
+      for object in list { PackedFields.append(object, to: &bytes) }
+    }
+    guard bytes.count <= Self.answerBytesMax else {
+      bytes.removeLast(bytes.count - start)
+      return false
+    }
+    return true
+  }
+
+  /// The locks in an answer to ``HostQuestion/who(_:)``, as far as they make sense.
+  static func all(in answer: ArraySlice<UInt8>, from inbox: String) -> [ToldLock] {
+    var fields = PackedFieldReader(answer)
+    var found: [ToldLock] = []
+    while !fields.isAtEnd, found.count < HostQuestion.namesMax {
+      guard let name = fields.name(), let waiting: Int64 = fields.number(), waiting >= 0,
+        let holders = objects(&fields), let waiters = objects(&fields)
+      else { return found }
+      found.append(ToldLock(name: name, inbox: inbox, holders: holders, waiters: waiters, waiting: waiting))
+    }
+    return found
+  }
+
+  private static func objects(_ fields: inout PackedFieldReader) -> [[UInt8]]? {
+    guard let count: Int = fields.number(), count >= 0, count <= 1024 else { return nil }
+    var objects: [[UInt8]] = []
+    for _ in 0..<count {
+      guard let object = fields.bytes().map({ Array($0) }), HostAnswer.isObjectOnOneLine(object) else { return nil }
+      objects.append(object)
+    }
+    return objects
+  }
+}
