@@ -1,0 +1,84 @@
+"""Waits that would never end, through several hosts."""
+
+import random
+import threading
+import time
+
+from harness.client import RpcError
+from harness.waiting import wait_until
+
+
+def test_a_cycle_through_three_hosts_is_found_within_a_second(lab, measured):
+    redis = lab.redis()
+    hosts = [lab.daemon(redis, args=["--host", name]) for name in ("one", "two", "three")]
+    names = ["a", "b", "c"]
+    worst = 0
+    for _ in range(5):
+        clients = [host.client() for host in hosts]
+        for client, name in zip(clients, names):
+            client.acquire(name, owner="thread")
+        waits = [client.request("acquire", name=name, owner="thread") for client, name in zip(clients[:2], ["b", "c"])]
+        # Hosts have no clock in common: that the last wait is the youngest shows only if it is so by a good deal.
+        for client, name in zip(clients, ["b", "c"]):
+            wait_until(lambda: any(waiter["waited_ms"] >= 150 for waiter in client.call("inspect", name=name)["waiters"]),
+                       "a wait that is old enough")
+        started = time.monotonic()
+        last = clients[2].request("acquire", name="a", owner="thread")
+        refusal = clients[2].error_of(last)
+        worst = max(worst, time.monotonic() - started)
+        assert refusal.reason == "deadlock"
+        assert [step["host"] for step in refusal.data["cycle"]] == ["three", "one", "two"]
+        assert [step["waits_for"] for step in refusal.data["cycle"]] == ["a", "b", "c"]
+        assert [step["held"] for step in refusal.data["cycle"]] == [["c"], ["a"], ["b"]]
+        assert all(step["pid"] and step["command"] and step["owner"] == "thread" for step in refusal.data["cycle"])
+        # The others go on, one after the other.
+        clients[2].release("c")
+        clients[1].reply_to(waits[1])
+        clients[1].release("b")
+        clients[0].reply_to(waits[0])
+        for client in clients:
+            client.close()
+    measured("a cycle through three hosts, the slowest of 5", f"{worst * 1000:.0f} ms")
+    assert worst < 10
+
+
+def test_churn_without_a_cycle_is_never_taken_for_one(lab, measured):
+    """Everybody takes two locks in the same order, holds them for a while and gives up at random, on two hosts."""
+    redis = lab.redis()
+    hosts = [lab.daemon(redis, args=["--host", name]) for name in ("one", "two")]
+    rounds, faults = [], []
+
+    def play(number):
+        random.seed(number)
+        client = hosts[number % 2].client()
+        done = 0
+        try:
+            while done < 60:
+                first, second = sorted(random.sample(["a", "b", "c", "d"], 2))
+                held = []
+                for name in (first, second):
+                    try:
+                        client.acquire(name, owner="thread", wait_ms=random.choice([250, 400, 1000]))
+                        held.append(name)
+                    except RpcError as refusal:
+                        if refusal.reason != "timeout":
+                            faults.append(refusal)
+                            return
+                        break
+                time.sleep(random.choice([0, 0.01, 0.05]))
+                for name in random.sample(held, len(held)):
+                    client.release(name)
+                done += 1
+            rounds.append(done)
+        except Exception as fault:  # noqa: BLE001
+            faults.append(fault)
+
+    players = [threading.Thread(target=play, args=(number,)) for number in range(10)]
+    for player in players:
+        player.start()
+    for player in players:
+        player.join()
+    assert not faults
+    assert sum(rounds) == 600
+    looks = sum(host.client().call("stats")["deadlocks_total"] for host in hosts)
+    assert looks == 0
