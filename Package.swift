@@ -49,7 +49,12 @@ let package = Package(
     .target(name: "CLinux"),
     .systemLibrary(name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
     .target(
-      name: "SystemdSupport", dependencies: ["CSystemd", logging, nioConcurrencyHelpers], swiftSettings: strict),
+      name: "SystemdSupport",
+      dependencies: [
+        "CLinux", "CSystemd", logging, nioConcurrencyHelpers,
+        .product(name: "DequeModule", package: "swift-collections"),
+      ],
+      swiftSettings: strict),
     .systemLibrary(name: "CLibYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
     .target(
       name: "SidelockSettings", dependencies: ["CLibYAML", "RedisProtocol", argumentParser, logging],

@@ -1,9 +1,16 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
+#include <sys/un.h>
 #include <time.h>
+#include <unistd.h>
 
 _Static_assert(sizeof(struct peer_credentials) == sizeof(struct ucred), "struct ucred has another size");
 
@@ -15,3 +22,79 @@ int boot_timer_set(int timer, int64_t nanoseconds) {
   setting.it_value.tv_nsec = nanoseconds % 1000000000;
   return timerfd_settime(timer, TFD_TIMER_ABSTIME, &setting, NULL);
 }
+
+int datagram_send(int socket, const char *path, const void *bytes, size_t count, int descriptor) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  size_t length = strlen(path);
+  if (length == 0 || length >= sizeof(address.sun_path)) {
+    errno = EINVAL;
+    return -1;
+  }
+  memcpy(address.sun_path, path, length);
+  socklen_t address_length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
+  if (path[0] == '@') {
+    address.sun_path[0] = 0;
+  } else {
+    address_length += 1;
+  }
+  struct iovec part = {.iov_base = (void *)bytes, .iov_len = count};
+  union {
+    char room[CMSG_SPACE(sizeof(int))];
+    struct cmsghdr aligned;
+  } control = {0};
+  struct msghdr message = {
+      .msg_name = &address, .msg_namelen = address_length, .msg_iov = &part, .msg_iovlen = 1};
+  if (descriptor >= 0) {
+    message.msg_control = control.room;
+    message.msg_controllen = sizeof(control.room);
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &descriptor, sizeof(int));
+  }
+  ssize_t sent;
+  do {
+    sent = sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+  } while (sent < 0 && errno == EINTR);
+  return sent < 0 ? -1 : 0;
+}
+
+static const int fixed_size = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+
+int memory_file_create(const char *name, int64_t size) {
+  int descriptor = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (descriptor < 0) return -1;
+  if (ftruncate(descriptor, size) != 0 || fcntl(descriptor, F_ADD_SEALS, fixed_size) != 0) {
+    int failure = errno;
+    close(descriptor);
+    errno = failure;
+    return -1;
+  }
+  return descriptor;
+}
+
+int64_t memory_file_size(int descriptor) {
+  struct stat status;
+  int seals = fcntl(descriptor, F_GET_SEALS);
+  if (seals < 0 || (seals & fixed_size) != fixed_size || fstat(descriptor, &status) != 0) return -1;
+  return status.st_size;
+}
+
+void store_in_order(void *address, uint64_t value) { __atomic_store_n((uint64_t *)address, value, __ATOMIC_RELEASE); }
+
+uint64_t socket_cookie(int descriptor) {
+  uint64_t cookie = 0;
+  socklen_t length = sizeof(cookie);
+  if (getsockopt(descriptor, SOL_SOCKET, SO_COOKIE, &cookie, &length) != 0) return 0;
+  return cookie;
+}
+
+void *memory_file_map(int descriptor, int64_t size) {
+  void *address = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, descriptor, 0);
+  return address == MAP_FAILED ? NULL : address;
+}
+
+void memory_file_unmap(void *address, int64_t size) { munmap(address, (size_t)size); }
+
+void memory_give_back(void *address, int64_t size) { madvise(address, (size_t)size, MADV_REMOVE); }

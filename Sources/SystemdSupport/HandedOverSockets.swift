@@ -37,6 +37,14 @@ public enum HandedOverSockets {
     }
   }
 
+  /// The descriptors whose names begin with one of these, and the others.
+  public static func split(
+    _ descriptors: [HandedOverDescriptor], prefixes: [String]
+  ) -> (matching: [HandedOverDescriptor], others: [HandedOverDescriptor]) {
+    let isMatching = { (descriptor: HandedOverDescriptor) in prefixes.contains { descriptor.name.hasPrefix($0) } }
+    return (descriptors.filter(isMatching), descriptors.filter { !isMatching($0) })
+  }
+
   /// The one listening Unix stream socket of this name. Everything else is closed: nobody would ever use it.
   ///
   /// - Returns: nil when nothing was handed over.

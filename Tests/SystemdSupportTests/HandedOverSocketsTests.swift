@@ -95,6 +95,15 @@ import Testing
     #expect(throws: SocketActivationError.self) { try HandedOverSockets.listener(named: "sidelock", among: all) }
   }
 
+  @Test func whatWasStoredIsToldFromSocketsByItsName() {
+    let all = ["sidelock", "sidelock-state", "client-1", "client-", "other"].enumerated().map {
+      HandedOverDescriptor(name: $1, descriptor: Int32(100 + $0))
+    }
+    let split = HandedOverSockets.split(all, prefixes: ["sidelock-state", "client-"])
+    #expect(split.matching.map(\.descriptor) == [101, 102, 103])
+    #expect(split.others.map(\.descriptor) == [100, 104])
+  }
+
   @Test func anotherKindOfSocketIsAnError() {
     for kind in [Kind.bound, .datagram] {
       let all = [HandedOverDescriptor(name: "sidelock", descriptor: Self.makeSocket(kind))]

@@ -1,6 +1,7 @@
 #pragma once
 // What Linux has and Swift's Glibc module does not show.
 
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -16,3 +17,28 @@ int boot_timer_create(void);
 
 /// Fires once at this moment of the boot clock, in nanoseconds; 0 on success, -1 and errno on failure.
 int boot_timer_set(int timer, int64_t nanoseconds);
+
+/// Sends a datagram with a descriptor (or none: -1) to the Unix socket of that path, `@` at its beginning standing for an
+/// abstract one, without waiting; 0 on success, -1 and errno on failure.
+int datagram_send(int socket, const char *path, const void *bytes, size_t count, int descriptor);
+
+/// A memory file of that size that can neither shrink nor grow; -1 and errno on failure.
+int memory_file_create(const char *name, int64_t size);
+
+/// The size of a memory file that can neither shrink nor grow; -1 when it is anything else.
+int64_t memory_file_size(int descriptor);
+
+/// Stores `value`, not before everything that was stored earlier.
+void store_in_order(void *address, uint64_t value);
+
+/// A number that no other socket has, the same in every process; 0 when the descriptor is no socket.
+uint64_t socket_cookie(int descriptor);
+
+/// Maps a memory file, to be read and written; NULL and errno on failure.
+void *memory_file_map(int descriptor, int64_t size);
+
+/// Removes the mapping.
+void memory_file_unmap(void *address, int64_t size);
+
+/// Gives the whole pages among these bytes of a mapped memory file back to the kernel: they read as zero.
+void memory_give_back(void *address, int64_t size);

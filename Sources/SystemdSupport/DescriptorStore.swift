@@ -1,0 +1,113 @@
+import CLinux
+import CSystemd
+import DequeModule
+import Glibc
+
+/// The service manager's store of descriptors (FDSTORE=, FDSTOREREMOVE=): what is in it stays open when this process
+/// ends, and is handed to the one that takes its place, if the unit is being started again.
+///
+/// Nothing here waits. When the service manager does not read, what it is to be told is kept, in its order, for the next
+/// ``retry()``. Not thread-safe: one event loop owns it.
+public final class DescriptorStore {
+  private enum Message {
+    case add(name: String, descriptor: CInt)
+    case remove(name: String)
+  }
+
+  /// How many descriptors have room, by what the environment says.
+  public let capacity: Int
+  private let path: String
+  private let socket: CInt
+  private var backlog: Deque<Message> = []
+
+  /// The store of the service manager that started this process; nil when there is none. How much it takes is in the
+  /// variable `FDSTORE`, which systemd sets from version 254 on, and the unit for older ones.
+  public convenience init?(environment: (String) -> String?) {
+    guard let path = environment("NOTIFY_SOCKET"), let text = environment("FDSTORE"), let capacity = Int(text) else {
+      return nil
+    }
+    self.init(notifySocket: path, capacity: capacity)
+  }
+
+  /// The store behind that socket.
+  init?(notifySocket path: String, capacity: Int) {
+    guard capacity > 0, path.hasPrefix("/") || path.hasPrefix("@") else { return nil }
+    socket = Glibc.socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    guard socket >= 0 else { return nil }
+    self.path = path
+    self.capacity = capacity
+  }
+
+  deinit {
+    close(socket)
+  }
+
+  /// Whether something waits for the service manager to read.
+  public var hasBacklog: Bool { !backlog.isEmpty }
+
+  /// Puts a descriptor into the store. It must stay open until it is sent, or ``remove(_:)`` is called for it; names
+  /// have up to 255 ASCII characters, none of them a colon or a control character.
+  public func add(_ descriptor: CInt, as name: String) {
+    backlog.append(.add(name: name, descriptor: descriptor))
+    retry()
+  }
+
+  /// Takes the descriptors of that name out of the store. The service manager does so by itself with a socket whose
+  /// other end is gone.
+  public func remove(_ name: String) {
+    if forget(name) { return }
+    backlog.append(.remove(name: name))
+    retry()
+  }
+
+  /// Does not put the descriptor of that name into the store if that has not been done yet.
+  ///
+  /// - Returns: whether that is so.
+  @discardableResult
+  public func forget(_ name: String) -> Bool {
+    guard !backlog.isEmpty else { return false }
+    let count = backlog.count
+    backlog.removeAll {
+      if case .add(name, _) = $0 { return true }
+      return false
+    }
+    return backlog.count < count
+  }
+
+  /// Sends what could not be sent before.
+  public func retry() {
+    while let message = backlog.first {
+      guard send(message) else { return }
+      backlog.removeFirst()
+    }
+  }
+
+  /// Waits until the service manager has read everything; for the end of the process.
+  ///
+  /// - Returns: false when that took longer than the given time.
+  public func flush(withinMilliseconds limit: Int) -> Bool {
+    let end = monotonicMilliseconds() + UInt64(max(0, limit))
+    retry()
+    while hasBacklog, monotonicMilliseconds() < end {
+      usleep(1000)
+      retry()
+    }
+    let now = monotonicMilliseconds()
+    guard !hasBacklog, now < end else { return false }
+    return sd_notify_barrier(0, (end - now) * 1000) > 0
+  }
+
+  /// Whether the message needs no more care. What the service manager will never take is given up: its client will be
+  /// treated as if there were no store.
+  private func send(_ message: Message) -> Bool {
+    let text: String
+    let descriptor: CInt
+    switch message {
+    case .add(let name, let toStore): (text, descriptor) = ("FDSTORE=1\nFDNAME=\(name)", toStore)
+    case .remove(let name): (text, descriptor) = ("FDSTOREREMOVE=1\nFDNAME=\(name)", -1)
+    }
+    var bytes = text
+    let result = bytes.withUTF8 { datagram_send(socket, path, $0.baseAddress, $0.count, descriptor) }
+    return result == 0 || (errno != EAGAIN && errno != ETOOMANYREFS && errno != ENOBUFS)
+  }
+}

@@ -1,0 +1,221 @@
+// How a `StateLog` looks in memory. Numbers are little-endian. Whoever changes what stands where, or what the records of
+// the daemon mean, raises `StateLayout.version`: a daemon that finds another version than its own does not read it.
+
+/// Where things stand.
+struct StateLayout {
+  static let magic: UInt64 = 0x3154_4154_534B_4C53
+  static let version: UInt64 = 1
+  static let headBytes = 4096
+  static let areaHeadBytes = 8
+  static let countersMax = 16
+
+  static let magicOffset = 0
+  static let versionOffset = 8
+  static let areaBytesOffset = 16
+  static let areaOffset = 24
+  static let outputsOffset = 32
+  static let attemptsOffset = 40
+  static let countersOffset = 64
+
+  /// Bytes of one of the two areas.
+  let areaBytes: Int
+
+  /// nil when the memory is too small for anything.
+  init?(bytes: Int) {
+    guard bytes >= Self.headBytes * 3 else { return nil }
+    areaBytes = (bytes - Self.headBytes) / 2 / Self.headBytes * Self.headBytes
+  }
+
+  func start(of area: Int) -> Int { Self.headBytes + area * areaBytes }
+
+  func writeHead(to memory: UnsafeMutableRawBufferPointer) {
+    memory.storeBytes(of: Self.version.littleEndian, toByteOffset: Self.versionOffset, as: UInt64.self)
+    memory.storeBytes(of: UInt64(areaBytes).littleEndian, toByteOffset: Self.areaBytesOffset, as: UInt64.self)
+    memory.storeBytes(of: Self.magic.littleEndian, toByteOffset: Self.magicOffset, as: UInt64.self)
+  }
+}
+
+/// What a reader needs to know first.
+struct StateHead {
+  let layout: StateLayout
+  let area: Int
+  let outputsHandedOver: UInt64
+  let counters: [UInt64]
+
+  init(memory: UnsafeRawBufferPointer) throws(StateUnreadable) {
+    guard let layout = StateLayout(bytes: memory.count) else { throw .damaged("it is too small") }
+    func word(_ offset: Int) -> UInt64 {
+      UInt64(littleEndian: memory.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
+    }
+    let magic = word(StateLayout.magicOffset)
+    if magic == 0 { throw .empty }
+    guard magic == StateLayout.magic else { throw .damaged("it does not begin as it should") }
+    let version = word(StateLayout.versionOffset)
+    guard version == StateLayout.version else { throw .otherVersion(version) }
+    guard word(StateLayout.areaBytesOffset) == UInt64(layout.areaBytes) else { throw .damaged("its size is wrong") }
+    let area = word(StateLayout.areaOffset)
+    guard area < 2 else { throw .damaged("it names no area") }
+    self.layout = layout
+    self.area = Int(area)
+    outputsHandedOver = word(StateLayout.outputsOffset)
+    counters = (0..<StateLayout.countersMax).map { word(StateLayout.countersOffset + 8 * $0) }
+  }
+}
+
+/// State that cannot be used.
+public enum StateUnreadable: Error, Equatable, CustomStringConvertible {
+  /// Nothing was ever committed.
+  case empty
+  /// Another program wrote it, or another version of this one.
+  case otherVersion(UInt64)
+  /// It is not what was written.
+  case damaged(String)
+
+  /// What is wrong, in words.
+  public var description: String {
+    switch self {
+    case .empty: "nothing was written to it"
+    case .otherVersion(let version): "it is of format \(version), and this daemon reads format \(StateLayout.version)"
+    case .damaged(let what): what
+    }
+  }
+}
+
+/// One entry: payload bytes (4), kind (1), kind of key (1), nothing (2), id (8), checksum (8), payload, padding to 8.
+enum StateEntry {
+  enum Kind: UInt8 {
+    case put = 1
+    case remove = 2
+    case input = 3
+    case output = 4
+    case commit = 5
+  }
+
+  static let headBytes = 24
+  static let payloadBytesMax = 1 << 28
+
+  /// What an entry takes in all; nil when there is no entry of this size.
+  static func bytes(payload: Int) -> Int? {
+    guard payload >= 0, payload <= payloadBytesMax else { return nil }
+    return (headBytes + payload + 7) & ~7
+  }
+
+  static func write(
+    _ kind: Kind, _ key: StateLog.Key, _ payload: UnsafeRawBufferPointer, to memory: UnsafeMutableRawBufferPointer
+  ) {
+    let first = UInt64(payload.count) | UInt64(kind.rawValue) << 32 | UInt64(key.kind) << 40
+    memory.storeBytes(of: first.littleEndian, toByteOffset: 0, as: UInt64.self)
+    memory.storeBytes(of: key.id.littleEndian, toByteOffset: 8, as: UInt64.self)
+    memory.storeBytes(of: checksum(first, key.id, payload).littleEndian, toByteOffset: 16, as: UInt64.self)
+    if !payload.isEmpty {
+      UnsafeMutableRawBufferPointer(rebasing: memory[headBytes...]).copyMemory(from: payload)
+    }
+  }
+
+  /// The entry that begins at `offset`, and its size with padding; nil when there is none that is whole.
+  static func read(
+    _ entries: UnsafeRawBufferPointer, at offset: Int
+  ) -> (kind: Kind, key: StateLog.Key, payload: UnsafeRawBufferPointer, total: Int)? {
+    guard entries.count - offset >= headBytes else { return nil }
+    func word(_ place: Int) -> UInt64 {
+      UInt64(littleEndian: entries.loadUnaligned(fromByteOffset: offset + place, as: UInt64.self))
+    }
+    let (first, id, sum) = (word(0), word(8), word(16))
+    let count = Int(first & 0xFFFF_FFFF)
+    guard let kind = Kind(rawValue: UInt8(truncatingIfNeeded: first >> 32)), first >> 48 == 0,
+      let total = bytes(payload: count), total <= entries.count - offset
+    else { return nil }
+    let payload = UnsafeRawBufferPointer(rebasing: entries[(offset + headBytes)..<(offset + headBytes + count)])
+    guard checksum(first, id, payload) == sum else { return nil }
+    return (kind, StateLog.Key(kind: UInt8(truncatingIfNeeded: first >> 40), id: id), payload, total)
+  }
+
+  /// Tells damage, not malice.
+  static func checksum(_ first: UInt64, _ id: UInt64, _ payload: UnsafeRawBufferPointer) -> UInt64 {
+    var sum: UInt64 = 0x9E37_79B9_7F4A_7C15
+    func mix(_ word: UInt64) {
+      sum = (sum ^ word) &* 0xFF51_AFD7_ED55_8CCD
+      sum ^= sum >> 32
+    }
+    mix(first)
+    mix(id)
+    var offset = 0
+    while payload.count - offset >= 8 {
+      mix(UInt64(littleEndian: payload.loadUnaligned(fromByteOffset: offset, as: UInt64.self)))
+      offset += 8
+    }
+    var last: UInt64 = 0
+    while offset < payload.count {
+      last = last << 8 | UInt64(payload[offset])
+      offset += 1
+    }
+    mix(last)
+    return sum
+  }
+}
+
+/// What a ``StateLog`` holds, as another process reads it.
+public struct StateImage: Equatable, Sendable {
+  /// The numbers of the last commit, all of ``StateLog/countersMax``.
+  public var counters: [UInt64]
+  /// The records as they were at the last commit.
+  public var records: [StateLog.Key: [UInt8]]
+  /// Input that was taken from sockets after the last commit, in its order. Where it was peeked, the last of a socket may
+  /// be there still.
+  public var inputs: [(id: UInt64, bytes: [UInt8], isPeeked: Bool)]
+  /// Output that may not have been handed to its socket, in its order. Only the first of them may have been.
+  public var outputs: [(id: UInt64, bytes: [UInt8])]
+
+  /// Reads what is there, whatever that is.
+  public init(memory: UnsafeRawBufferPointer) throws(StateUnreadable) {
+    let head = try StateHead(memory: memory)
+    counters = head.counters
+    records = [:]
+    inputs = []
+    outputs = []
+    let start = head.layout.start(of: head.area)
+    let area = UnsafeRawBufferPointer(rebasing: memory[start..<(start + head.layout.areaBytes)])
+    let valid = UInt64(littleEndian: area.loadUnaligned(fromByteOffset: 0, as: UInt64.self))
+    guard valid >= UInt64(StateLayout.areaHeadBytes), valid <= UInt64(area.count) else {
+      throw .damaged("its length is wrong")
+    }
+    let noted = try read(UnsafeRawBufferPointer(rebasing: area[StateLayout.areaHeadBytes..<Int(valid)]))
+    let (left, underflow) = noted.subtractingReportingOverflow(head.outputsHandedOver)
+    outputs.removeFirst(outputs.count - min(outputs.count, underflow ? 0 : Int(clamping: left)))
+  }
+
+  private mutating func read(_ entries: UnsafeRawBufferPointer) throws(StateUnreadable) -> UInt64 {
+    var offset = 0
+    var outputsNoted: UInt64?
+    // What was changed since the last commit counts only with the next one.
+    var changes: [(key: StateLog.Key, payload: [UInt8]?)] = []
+    var newOutputs: [(id: UInt64, bytes: [UInt8])] = []
+    while offset < entries.count {
+      guard let (kind, key, payload, total) = StateEntry.read(entries, at: offset) else {
+        throw .damaged("an entry is damaged")
+      }
+      switch kind {
+      case .put: changes.append((key, Array(payload)))
+      case .remove: changes.append((key, nil))
+      case .input: inputs.append((key.id, Array(payload), key.kind == 1))
+      case .output: newOutputs.append((key.id, Array(payload)))
+      case .commit:
+        for change in changes { records[change.key] = change.payload }
+        outputs += newOutputs
+        outputsNoted = key.id
+        changes = []
+        newOutputs = []
+        inputs = []
+      }
+      offset += total
+    }
+    guard let outputsNoted else { throw .empty }
+    return outputsNoted
+  }
+
+  /// Whether both hold the same.
+  public static func == (a: StateImage, b: StateImage) -> Bool {
+    a.counters == b.counters && a.records == b.records && a.inputs.elementsEqual(b.inputs) { $0 == $1 }
+      && a.outputs.elementsEqual(b.outputs) { $0 == $1 }
+  }
+}

@@ -1,0 +1,200 @@
+import Glibc
+import Testing
+
+@testable import SystemdSupport
+
+/// Memory that is all zero, as a new file in memory is.
+private final class Memory {
+  let bytes: UnsafeMutableRawBufferPointer
+  init(_ count: Int = 1 << 20) {
+    bytes = .allocate(byteCount: count, alignment: 8)
+    bytes.initializeMemory(as: UInt8.self, repeating: 0)
+  }
+  deinit { bytes.deallocate() }
+
+  func image() throws -> StateImage { try StateImage(memory: UnsafeRawBufferPointer(bytes)) }
+  func log(garbageBytesMax: Int = 1 << 20) throws -> StateLog {
+    try #require(StateLog(memory: bytes, garbageBytesMax: garbageBytesMax))
+  }
+}
+
+private func key(_ id: UInt64, kind: UInt8 = 1) -> StateLog.Key { StateLog.Key(kind: kind, id: id) }
+private func note(_ text: String, input id: UInt64, _ log: StateLog) throws {
+  try Array(text.utf8).withUnsafeBytes { try log.noteInput(id, $0) }
+}
+private func note(_ text: String, output id: UInt64, _ log: StateLog) throws {
+  try Array(text.utf8).withUnsafeBytes { try log.noteOutput(id, $0) }
+}
+
+@Suite struct StateLogTests {
+  @Test func memoryThatWasNeverWrittenIsEmpty() throws {
+    let memory = Memory()
+    #expect(throws: StateUnreadable.empty) { try memory.image() }
+    let log = try memory.log()
+    try log.put(key(1), [1])
+    // Nothing counts before the first commit.
+    #expect(throws: StateUnreadable.empty) { try memory.image() }
+  }
+
+  @Test func aCommitMakesEverythingBeforeItValidAtOnce() throws {
+    let memory = Memory()
+    let log = try memory.log()
+    try log.put(key(1), [1])
+    try log.put(key(2, kind: 9), [2, 2])
+    try log.commit(counters: [7, 8])
+    var image = try memory.image()
+    #expect(image.records == [key(1): [1], key(2, kind: 9): [2, 2]])
+    #expect(image.counters.prefix(3) == [7, 8, 0])
+    try log.put(key(1), [3])
+    try log.remove(key(2, kind: 9))
+    try log.put(key(4), [])
+    #expect(try memory.image().records == image.records)
+    try log.commit(counters: [])
+    image = try memory.image()
+    #expect(image.records == [key(1): [3], key(4): []])
+  }
+
+  @Test func inputCountsAtOnceAndUntilTheNextCommit() throws {
+    let memory = Memory()
+    let log = try memory.log()
+    try log.commit(counters: [])
+    try note("a", input: 5, log)
+    try note("b", input: 6, log)
+    try Array("c".utf8).withUnsafeBytes { try log.noteInput(5, $0, isPeeked: true) }
+    #expect(try memory.image().inputs.map(\.id) == [5, 6, 5])
+    #expect(try memory.image().inputs.map(\.isPeeked) == [false, false, true])
+    #expect(try memory.image().inputs.map { String(decoding: $0.bytes, as: UTF8.self) } == ["a", "b", "c"])
+    // What was changed meanwhile does not become valid with the input.
+    try log.put(key(1), [1])
+    try note("d", input: 7, log)
+    #expect(try memory.image().records == [:])
+    try log.commit(counters: [])
+    #expect(try memory.image().inputs.isEmpty)
+    #expect(try memory.image().records == [key(1): [1]])
+  }
+
+  @Test func outputCountsFromItsCommitUntilItWasHandedOver() throws {
+    let memory = Memory()
+    let log = try memory.log()
+    try note("a", output: 5, log)
+    try log.commit(counters: [])
+    try note("b", output: 6, log)
+    #expect(try memory.image().outputs.map(\.id) == [5])
+    try log.commit(counters: [])
+    #expect(try memory.image().outputs.map(\.id) == [5, 6])
+    log.handedOver()
+    #expect(try memory.image().outputs.map(\.id) == [6])
+    log.handedOver()
+    #expect(try memory.image().outputs.isEmpty)
+    try note("c", output: 7, log)
+    try log.commit(counters: [])
+    #expect(try memory.image().outputs.map(\.id) == [7])
+  }
+
+  @Test func aSuccessorGoesOnInTheSameMemoryAndTheOldStateCountsUntilItsFirstCommit() throws {
+    let memory = Memory()
+    let first = try memory.log()
+    try first.put(key(1), [1])
+    try note("x", output: 5, first)
+    try first.commit(counters: [3])
+    let before = try memory.image()
+    for round in 2...5 {
+      let next = try memory.log()
+      try next.put(key(UInt64(round)), [UInt8(round)])
+      #expect(try memory.image().records.count == 1)
+      #expect(try memory.image().outputs.elementsEqual(before.outputs) { $0 == $1 })
+      try note("x", output: 5, next)
+      try next.commit(counters: [3], notDealtWith: [(9, [1])])
+      #expect(try memory.image().inputs.map(\.id) == [9])
+      #expect(try memory.image().records == [key(UInt64(round)): [UInt8(round)]])
+      #expect(try memory.image().outputs.map(\.id) == [5])
+    }
+  }
+
+  @Test func garbageIsGivenBackAndNothingIsLost() throws {
+    let memory = Memory(64 * 1024)
+    let log = try memory.log(garbageBytesMax: 4096)
+    try log.put(key(1000), Array("kept".utf8))
+    for round in 0..<5000 {
+      try log.put(key(UInt64(round % 7)), [UInt8(truncatingIfNeeded: round)])
+      if round % 3 == 0 { try log.remove(key(UInt64(round % 5))) }
+      try note("o", output: 1, log)
+      try log.commit(counters: [UInt64(round)])
+      log.handedOver()
+      try log.tidy()
+      let image = try memory.image()
+      #expect(image.records[key(1000)] == Array("kept".utf8))
+      #expect(image.outputs.isEmpty)
+      #expect(image.counters[0] == UInt64(round))
+    }
+    #expect(try memory.image().records[key(4999 % 7)] == [UInt8(truncatingIfNeeded: 4999)])
+  }
+
+  @Test func recordsThatNeedMoreThanThereIsAreRefusedAndWhatWasCommittedStays() throws {
+    let memory = Memory(64 * 1024)
+    let log = try memory.log()
+    try log.put(key(1), [1])
+    try log.commit(counters: [])
+    // Half of an area is for records: 15 KiB fit, and as many again do not.
+    try log.put(key(2), [UInt8](repeating: 0, count: 14_000))
+    #expect(throws: StateLog.Failure.full) { try log.put(key(3), [UInt8](repeating: 0, count: 14_000)) }
+    // From then on nothing is taken any more, so that no commit makes half of a change valid.
+    #expect(throws: StateLog.Failure.full) { try log.commit(counters: []) }
+    #expect(try memory.image().records == [key(1): [1]])
+  }
+
+  @Test func anotherVersionIsNotRead() throws {
+    let memory = Memory()
+    try memory.log().commit(counters: [])
+    memory.bytes.storeBytes(of: StateLayout.version + 1, toByteOffset: StateLayout.versionOffset, as: UInt64.self)
+    #expect(throws: StateUnreadable.otherVersion(StateLayout.version + 1)) { try memory.image() }
+  }
+
+  @Test func damageIsFoundOrHarmlessButNeverTraps() throws {
+    var random = SystemRandomNumberGenerator()
+    let memory = Memory(16 * 1024)
+    let log = try memory.log()
+    for id in 0..<20 { try log.put(key(UInt64(id)), [UInt8](repeating: UInt8(id), count: id * 3)) }
+    try note("reply", output: 3, log)
+    try log.commit(counters: [1, 2, 3])
+    try note("half a li", input: 4, log)
+    let good = try memory.image()
+    let pristine = Array(memory.bytes)
+    let used = 4096 + 1800
+    var unread = 0
+    for _ in 0..<4000 {
+      let place = Int.random(in: 0..<used, using: &random)
+      memory.bytes[place] = UInt8.random(in: .min ... .max, using: &random)
+      if Bool.random(using: &random) { memory.bytes[Int.random(in: 0..<128, using: &random)] ^= 1 }
+      if let image = try? memory.image() {
+        // Whatever is read was written: a record that changed would be a lock that nobody asked for.
+        for (key, payload) in image.records { #expect(good.records[key] == payload) }
+      } else {
+        unread += 1
+      }
+      memory.bytes.copyBytes(from: pristine)
+    }
+    #expect(unread > 200)
+    for _ in 0..<10 {
+      for place in memory.bytes.indices { memory.bytes[place] = UInt8.random(in: .min ... .max, using: &random) }
+      memory.bytes.storeBytes(of: StateLayout.magic, toByteOffset: 0, as: UInt64.self)
+      memory.bytes.storeBytes(of: 1, toByteOffset: 8, as: UInt64.self)
+      memory.bytes.storeBytes(of: 4096, toByteOffset: 16, as: UInt64.self)
+      memory.bytes.storeBytes(of: 0, toByteOffset: 24, as: UInt64.self)
+      memory.bytes.storeBytes(of: UInt64.random(in: 0...4096, using: &random), toByteOffset: 4096, as: UInt64.self)
+      #expect(throws: StateUnreadable.self) { try memory.image() }
+    }
+  }
+
+  @Test func aFileInMemoryKeepsItsSize() throws {
+    let memory = try #require(StateMemory(bytes: 1 << 20))
+    memory.bytes[5] = 7
+    let copy = dup(memory.descriptor)
+    let again = try #require(StateMemory(owning: copy))
+    #expect(again.bytes[5] == 7)
+    #expect(ftruncate(memory.descriptor, 0) == -1)
+    // Anything else could shrink under whoever has mapped it.
+    let pipe = open("/dev/null", O_RDWR)
+    #expect(StateMemory(owning: pipe) == nil)
+  }
+}
