@@ -9,7 +9,7 @@ import DequeModule
 /// The files of this type: this one has the entry, sessions and bookkeeping; `+Requests` what clients ask; `+Several`
 /// requests for several locks; `+Grants` who is next on this host; `+Lease` the conversation with the store; `+Replies`
 /// what the store says; `+Deadlines` what happens as time passes; `+Progress` who is told of whom; `+Deadlocks` waits
-/// that would never end; `+Snapshot` what can be looked at.
+/// that would never end; `+Snapshot` what can be looked at; `+Persistence` what outlives the process.
 public final class LockEngine {
   private(set) var configuration: EngineConfiguration
   var timeline: LeaseTimeline { configuration.timeline }
@@ -48,6 +48,8 @@ public final class LockEngine {
   var deadlines = DeadlineQueue<Deadline>()
   var recentReleases: RecentReleases
   var counters = EngineCounters()
+  /// What changed since a successor of this process was last told; nil when there will be none.
+  var changes: StateChanges?
   var heldCount = 0
   var waitingCount = 0
 
@@ -141,7 +143,7 @@ public final class LockEngine {
   func record(for name: LockName) -> LockRecord {
     if let lock = locks[name] { return lock }
     nextSerial += 1
-    let lock = LockRecord(name: name, serial: nextSerial)
+    let lock = LockRecord(name: name, serial: nextSerial, changes: changes)
     locks[name] = lock
     return lock
   }

@@ -19,7 +19,9 @@ final class LockRecord {
   /// The number of the last ask; see ``LeaseCommand/acquire(name:attempt:ask:isTry:tokenFloor:mode:)``.
   var ask: UInt64 = 0
   /// Attempts that were given up without the store having confirmed it.
-  var unconfirmedReleases: [UnconfirmedRelease] = []
+  var unconfirmedReleases: [UnconfirmedRelease] = [] {
+    didSet { changes?.touch(self) }
+  }
   /// This host had given the lock back only a short while before it asked for it again.
   var cameBack = false
   /// When to ask the store again, for fear that it tells nothing by itself.
@@ -40,9 +42,14 @@ final class LockRecord {
   var progressAt: BootInstant?
   var lastProgressAt: BootInstant?
 
-  init(name: LockName, serial: UInt64) {
+  /// Where changes are noted for a successor of this process; nil when there will be none.
+  let changes: StateChanges?
+  var mark = StateMark()
+
+  init(name: LockName, serial: UInt64, changes: StateChanges?) {
     self.name = name
     self.serial = serial
+    self.changes = changes
   }
 
   /// Nobody here uses the lock or wants it.
@@ -66,6 +73,7 @@ final class LockRecord {
     holds.append(hold)
     hold.lease?.holdCount += 1
     if hold.progress { progressHolders += 1 }
+    changes?.touch(hold)
   }
 
   func remove(_ hold: Hold) {
@@ -113,13 +121,19 @@ final class LeaseSlot {
   let lock: LockRecord
   let attempt: UInt64
   /// What the store was asked for. An exclusive lease becomes a shared one when other hosts want to share it.
-  var mode: HoldMode
-  var stage = Stage.asking
+  var mode: HoldMode {
+    didSet { lock.changes?.touch(self) }
+  }
+  var stage = Stage.asking {
+    didSet { lock.changes?.touch(self) }
+  }
   /// For an ask: whether any was sent, so that the store may know of it.
   var wasSent = false
 
   /// From here on the lease counts as lost.
-  var validUntil = BootInstant(nanoseconds: 0)
+  var validUntil = BootInstant(nanoseconds: 0) {
+    didSet { lock.changes?.touch(self) }
+  }
   /// Until here nobody else can have it.
   var graceEnds = BootInstant(nanoseconds: 0)
   var renewAt = BootInstant(nanoseconds: 0)
@@ -127,12 +141,18 @@ final class LeaseSlot {
   /// The connection was made anew since, and the store has not said yet that it still has the lease.
   var isInDoubt = false
   /// The store was told to let others share it, and has not confirmed that.
-  var isSharingUnconfirmed = false
-  var nextToken: Token = 0
+  var isSharingUnconfirmed = false {
+    didSet { lock.changes?.touch(self) }
+  }
+  var nextToken: Token = 0 {
+    didSet { lock.changes?.touch(self) }
+  }
   /// One past the last token of the block.
   var tokenEnd: Token = 0
   /// Since when it is known that another host waits.
-  var contendedSince: BootInstant?
+  var contendedSince: BootInstant? {
+    didSet { lock.changes?.touch(self) }
+  }
   /// Grants on this host under this lease since another host waits.
   var grantsWhileContended = 0
   var grants = 0
@@ -141,11 +161,13 @@ final class LeaseSlot {
   var lookAt: BootInstant?
   /// Holds under it: any number of shared ones, one otherwise.
   var holdCount = 0
+  var mark = StateMark()
 
   init(lock: LockRecord, attempt: UInt64, mode: HoldMode) {
     self.lock = lock
     self.attempt = attempt
     self.mode = mode
+    lock.changes?.touch(self)
   }
 
   var isPermit: Bool {
@@ -176,19 +198,30 @@ final class Hold {
   let onLost: LossAction
   /// The lease under which it stands; nil in the local tier.
   let lease: LeaseSlot?
-  var mode: HoldMode
+  var mode: HoldMode {
+    didSet { lock.changes?.touch(self) }
+  }
   /// How often its owner has acquired it and not released it.
-  var count = 1
-  var endsAt: BootInstant?
-  var isOver = false
+  var count = 1 {
+    didSet { lock.changes?.touch(self) }
+  }
+  var endsAt: BootInstant? {
+    didSet { lock.changes?.touch(self) }
+  }
+  var isOver = false {
+    didSet { lock.changes?.touch(self) }
+  }
   /// The request for several locks that it is a part of, until that is granted.
-  var several: SeveralRequest?
+  var several: SeveralRequest? {
+    didSet { lock.changes?.touch(self) }
+  }
   /// Its place in the lock's list.
   var place = 0
   /// The session's next hold of the same lock.
   var next: Hold?
   /// How many waiters the client was told of.
   var toldWaiters = 0
+  var mark = StateMark()
 
   init(_ request: AcquireRequest, lock: LockRecord, token: Token, lease: LeaseSlot?, since: BootInstant) {
     session = request.session
@@ -240,6 +273,7 @@ final class Waiter {
   var toldPosition = 0
   /// The search for a deadlock that goes through other hosts.
   var search: DeadlockSearch?
+  var mark = StateMark()
 
   init(
     _ request: AcquireRequest, lock: LockRecord, since: BootInstant, deadline: BootInstant?, several: SeveralRequest?
@@ -278,6 +312,7 @@ struct WaiterQueue {
 
   mutating func append(_ waiter: Waiter) {
     entries.append(waiter)
+    waiter.lock.changes?.touch(waiter)
     count += 1
     if waiter.isTry { tryCount += 1 }
   }
@@ -285,6 +320,7 @@ struct WaiterQueue {
   /// Takes `waiter` out; it must be waiting here.
   mutating func remove(_ waiter: Waiter) {
     waiter.isOver = true
+    waiter.lock.changes?.touch(waiter)
     count -= 1
     if waiter.isTry { tryCount -= 1 }
     if entries.count > 64 && entries.count > 2 * count { entries.removeAll { $0.isOver } }
@@ -308,6 +344,7 @@ final class SeveralRequest {
   var isOver = false
   /// It is in the list of those that can go on.
   var isReady = false
+  var mark = StateMark()
 
   init(_ request: AcquireRequest, names: [LockName], since: BootInstant, deadline: BootInstant?) {
     self.request = request
@@ -339,6 +376,8 @@ final class SessionRecord {
   private(set) var holdCount = 0
   var waits: [RequestID: Waiter] = [:]
   private(set) var losses: Deque<(name: LockName, token: Token, reason: LostReason)> = []
+  /// Whether what it has outlives this process.
+  var isKept = false
 
   init(uid: UInt32?, user: UserRecord?) {
     self.uid = uid

@@ -86,6 +86,16 @@ final class Script {
     return request
   }
 
+  /// Takes up what an engine before this one left.
+  func restore(_ state: StoredState, numbers: [UInt64]) {
+    engine.restore(state, numbers: numbers, now: now, into: &effects)
+  }
+
+  /// Ends what a session has, as before a restart that its connection does not outlive.
+  func evict(_ session: SessionID) {
+    engine.evict(session, now: now, into: &effects)
+  }
+
   /// What the engine wanted since the last time.
   func take() -> [Effect] {
     defer { effects = [] }

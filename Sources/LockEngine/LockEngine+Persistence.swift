@@ -1,0 +1,397 @@
+// What outlives the process: changes are noted as they happen, and a successor begins with what was noted.
+//
+// What clients have is kept for some sessions only: those whose connection will be handed to the successor. Leases are
+// kept in any case, so that the successor can give back what nobody has any more.
+
+/// What is known of a thing's record.
+struct StateMark {
+  /// It is in the list of what changed.
+  var isTouched = false
+  /// The number of its record; 0: there is none.
+  var record: UInt64 = 0
+  /// For a waiter: its place among all waiters, in the order in which they came into their queues.
+  var place: UInt64 = 0
+}
+
+/// What changed since the changes were last taken. Each thing is in it once, in the order in which it first changed.
+final class StateChanges {
+  var leases: [LeaseSlot] = []
+  var releases: [LockRecord] = []
+  var holds: [Hold] = []
+  var waits: [Waiter] = []
+  var several: [SeveralRequest] = []
+  private var lastRecord: UInt64 = 0
+  private(set) var lastPlace: UInt64 = 0
+
+  func touch(_ lease: LeaseSlot) {
+    guard !lease.mark.isTouched else { return }
+    lease.mark.isTouched = true
+    leases.append(lease)
+  }
+
+  func touch(_ lock: LockRecord) {
+    guard !lock.mark.isTouched else { return }
+    lock.mark.isTouched = true
+    releases.append(lock)
+  }
+
+  func touch(_ hold: Hold) {
+    if let several = hold.several { touch(several) }
+    guard !hold.mark.isTouched else { return }
+    hold.mark.isTouched = true
+    holds.append(hold)
+  }
+
+  func touch(_ waiter: Waiter) {
+    if waiter.mark.place == 0 {
+      lastPlace += 1
+      waiter.mark.place = lastPlace
+    }
+    if let several = waiter.several { return touch(several) }
+    guard !waiter.mark.isTouched else { return }
+    waiter.mark.isTouched = true
+    waits.append(waiter)
+  }
+
+  private func touch(_ request: SeveralRequest) {
+    guard !request.mark.isTouched else { return }
+    request.mark.isTouched = true
+    several.append(request)
+  }
+
+  /// A number for a record that has none.
+  func number(_ mark: inout StateMark) -> UInt64 {
+    if mark.record == 0 {
+      lastRecord += 1
+      mark.record = lastRecord
+    }
+    return mark.record
+  }
+}
+
+extension LockEngine {
+  // MARK: Keeping
+
+  /// Has changes noted from now on. To be called before anything has happened.
+  public func recordChanges() {
+    changes = StateChanges()
+  }
+
+  /// What changed since the last time.
+  ///
+  /// - Parameter isKept: asked for each session of which something changed and that has a hold or a wait: whether that
+  ///   shall outlive this process.
+  public func takeChanges(isKept: (SessionID) -> Bool) -> [StateChange] {
+    guard let changes else { return [] }
+    var result: [StateChange] = []
+    decideWhatIsKept(changes, isKept)
+    for lease in changes.leases {
+      lease.mark.isTouched = false
+      append(stored(lease), .lease, id: lease.attempt, &lease.mark, to: &result) { $0.write(to: &$1) }
+    }
+    for lock in changes.releases {
+      lock.mark.isTouched = false
+      append(storedReleases(of: lock), .releases, id: lock.serial, &lock.mark, to: &result) { $0.write(to: &$1) }
+    }
+    for hold in changes.holds {
+      hold.mark.isTouched = false
+      let stored = hold.isOver ? nil : stored(hold)
+      if stored == nil && hold.mark.record == 0 { continue }
+      append(stored, .hold, id: changes.number(&hold.mark), &hold.mark, to: &result) { $0.write(to: &$1) }
+    }
+    for waiter in changes.waits {
+      waiter.mark.isTouched = false
+      let stored = waiter.isOver ? nil : stored(waiter)
+      append(stored, .wait, id: waiter.request.request.rawValue, &waiter.mark, to: &result) { $0.write(to: &$1) }
+    }
+    for several in changes.several {
+      several.mark.isTouched = false
+      let stored = several.isOver ? nil : stored(several)
+      append(stored, .wait, id: several.request.request.rawValue, &several.mark, to: &result) { $0.write(to: &$1) }
+    }
+    changes.leases.removeAll(keepingCapacity: true)
+    changes.releases.removeAll(keepingCapacity: true)
+    changes.holds.removeAll(keepingCapacity: true)
+    changes.waits.removeAll(keepingCapacity: true)
+    changes.several.removeAll(keepingCapacity: true)
+    return result
+  }
+
+  /// What a session has does not outlive this process any more.
+  public func stopKeeping(_ session: SessionID) {
+    guard let record = sessions[session], record.isKept else { return }
+    record.isKept = false
+    touchEverything(of: record)
+  }
+
+  /// Ends what a session has, because its connection will not outlive this process: its waits are refused, its holds are
+  /// lost.
+  public func evict(_ session: SessionID, now: BootInstant, into effects: inout [Effect]) {
+    swap(&self.effects, &effects)
+    defer { swap(&self.effects, &effects) }
+    guard let record = sessions[session] else { return }
+    let waiters = record.waits.values.sorted { $0.request.request.rawValue < $1.request.request.rawValue }
+    for waiter in waiters where !waiter.isOver { refuse(waiter, .shuttingDown, now: now) }
+    let holds = record.allHolds.sorted { $0.lock.serial < $1.lock.serial }
+    for hold in holds where !hold.isOver { lose(hold, reason: .shutdown, graceEnds: nil, now: now) }
+    for lock in waiters.map(\.lock) + holds.map(\.lock) { advance(lock, now: now) }
+    proceedWithSeveral(now: now)
+  }
+
+  /// The numbers that must never be used twice, to be kept beside the records.
+  public var numbers: [UInt64] {
+    [lastAttempt, lastAsk, lastProbe, UInt64(bitPattern: nextLocalToken)]
+  }
+
+  /// The losses of a session that are remembered, for its own record.
+  public func writeLosses(of session: SessionID, to writer: inout StateWriter) {
+    let losses = sessions[session]?.losses ?? []
+    writer.write(UInt64(losses.count))
+    for loss in losses {
+      writer.write(loss.name.bytes)
+      writer.write(loss.token)
+      writer.write(loss.reason.rawValue)
+    }
+  }
+
+  /// Reads losses, and remembers them if the session is known.
+  public func readLosses(of session: SessionID, from reader: inout StateReader) throws(StateDamage) {
+    for _ in 0..<(try reader.count()) {
+      let (name, token) = (try reader.name(), try reader.signed())
+      guard let reason = LostReason(rawValue: try reader.text()) else { throw StateDamage() }
+      sessions[session]?.remember(loss: name, token, reason)
+    }
+  }
+
+  private func decideWhatIsKept(_ changes: StateChanges, _ isKept: (SessionID) -> Bool) {
+    func decide(_ id: SessionID) {
+      guard let record = sessions[id], isKept(id), !record.isKept else { return }
+      record.isKept = true
+      touchEverything(of: record)
+    }
+    // What is found to belong to a session that is kept from now on is added behind, and found kept.
+    var index = 0
+    while index < changes.holds.count {
+      if !changes.holds[index].isOver { decide(changes.holds[index].session) }
+      index += 1
+    }
+    for waiter in changes.waits where !waiter.isOver { decide(waiter.request.session) }
+    for several in changes.several where !several.isOver { decide(several.request.session) }
+  }
+
+  private func touchEverything(of record: SessionRecord) {
+    for hold in record.allHolds { changes?.touch(hold) }
+    for waiter in record.waits.values.sorted(by: { $0.request.request.rawValue < $1.request.request.rawValue }) {
+      changes?.touch(waiter)
+    }
+  }
+
+  private func append<Stored>(
+    _ stored: Stored?, _ kind: StoredState.Kind, id: UInt64, _ mark: inout StateMark, to result: inout [StateChange],
+    write: (Stored, inout StateWriter) -> Void
+  ) {
+    if let stored {
+      if mark.record == 0 { mark.record = id }
+      var writer = StateWriter()
+      write(stored, &writer)
+      result.append(.put(kind, id: id, writer.bytes))
+    } else if mark.record != 0 {
+      mark.record = 0
+      result.append(.remove(kind, id: id))
+    }
+  }
+
+  // MARK: Records
+
+  private func stored(_ lease: LeaseSlot) -> StoredLease? {
+    let stage: StoredLease.Stage
+    switch lease.stage {
+    case .asking, .queued: stage = .wanted
+    case .held: stage = .held
+    case .lost: stage = .lost
+    case .over: return nil
+    }
+    return StoredLease(
+      name: lease.lock.name, attempt: lease.attempt, mode: lease.mode, stage: stage, validUntil: lease.validUntil,
+      graceEnds: lease.graceEnds, nextToken: lease.nextToken, tokenEnd: lease.tokenEnd,
+      contendedSince: lease.contendedSince, isSharingUnconfirmed: lease.isSharingUnconfirmed)
+  }
+
+  private func storedReleases(of lock: LockRecord) -> StoredReleases? {
+    guard !lock.unconfirmedReleases.isEmpty else { return nil }
+    return StoredReleases(
+      name: lock.name,
+      releases: lock.unconfirmedReleases.map {
+        .init(attempt: $0.attempt, firstUnused: $0.firstUnused, worthUntil: $0.worthUntil, isExact: $0.isExact)
+      })
+  }
+
+  private func stored(_ hold: Hold) -> StoredHold? {
+    guard sessions[hold.session]?.isKept == true else { return nil }
+    return StoredHold(
+      session: hold.session, name: hold.lock.name, token: hold.token, since: hold.since, owner: hold.owner,
+      meta: hold.meta, progress: hold.progress, onLost: hold.onLost, attempt: hold.lease?.attempt ?? 0,
+      mode: hold.mode, count: Int64(hold.count), endsAt: hold.endsAt, isPartial: hold.several != nil)
+  }
+
+  private func stored(_ waiter: Waiter) -> StoredWait? {
+    stored(
+      waiter.request, at: waiter, names: [waiter.lock.name], isSeveral: false, since: waiter.since,
+      deadline: waiter.deadline, taken: [])
+  }
+
+  private func stored(_ several: SeveralRequest) -> StoredWait? {
+    stored(
+      several.request, at: several.waiter, names: several.names, isSeveral: true, since: several.since,
+      deadline: several.deadline,
+      taken: several.taken.map { .init(name: $0.hold.lock.name, token: $0.hold.token, isReentered: $0.isReentered) })
+  }
+
+  private func stored(
+    _ request: AcquireRequest, at waiter: Waiter?, names: [LockName], isSeveral: Bool, since: BootInstant,
+    deadline: BootInstant?, taken: [StoredWait.Taken]
+  ) -> StoredWait? {
+    guard let changes, sessions[request.session]?.isKept == true else { return nil }
+    return StoredWait(
+      place: waiter?.mark.place ?? changes.lastPlace, session: request.session,
+      request: request.request, names: names, isSeveral: isSeveral, mode: request.mode,
+      waitMilliseconds: request.waitMilliseconds, maxHoldMilliseconds: request.maxHoldMilliseconds,
+      owner: request.owner, meta: request.meta, progress: request.progress, onLost: request.onLost, since: since,
+      deadline: deadline, taken: taken)
+  }
+
+  // MARK: Beginning with what a predecessor left
+
+  /// Takes up what a predecessor left. Its sessions that are still there have been opened, in this new engine that knows
+  /// nothing else, and the link is down; what the others had is given up. Leases are in doubt until the store has
+  /// confirmed them.
+  ///
+  /// - Parameter numbers: what ``numbers`` was.
+  public func restore(_ state: StoredState, numbers: [UInt64], now: BootInstant, into effects: inout [Effect]) {
+    swap(&self.effects, &effects)
+    defer { swap(&self.effects, &effects) }
+    for session in sessions.values { session.isKept = true }
+    restoreNumbers(numbers)
+    var leases: [UInt64: LeaseSlot] = [:]
+    for stored in state.leases.sorted(by: { $0.attempt < $1.attempt }) {
+      leases[stored.attempt] = restore(stored, now: now)
+    }
+    for stored in state.releases {
+      let lock = record(for: stored.name)
+      lock.unconfirmedReleases += stored.releases.map {
+        UnconfirmedRelease(
+          attempt: $0.attempt, firstUnused: $0.firstUnused, worthUntil: $0.worthUntil, isExact: $0.isExact)
+      }
+    }
+    var partial: [Hold] = []
+    for stored in state.holds.sorted(by: { ($0.since, $0.token) < ($1.since, $1.token) }) {
+      if let hold = restore(stored, leases, now: now), stored.isPartial { partial.append(hold) }
+    }
+    for stored in state.waits.sorted(by: { $0.place < $1.place }) { restore(stored, now: now) }
+    // Its client was never told that it has it, and never will be.
+    for hold in partial where hold.several == nil && !hold.isOver { end(hold) }
+    for lock in locksInOrder { advance(lock, now: now) }
+    proceedWithSeveral(now: now)
+  }
+
+  private func restoreNumbers(_ numbers: [UInt64]) {
+    guard numbers.count >= 4 else { return }
+    lastAttempt = max(lastAttempt, min(numbers[0], 1 << 62))
+    lastAsk = max(lastAsk, min(numbers[1], 1 << 62))
+    lastProbe = max(lastProbe, min(numbers[2], 1 << 62))
+    nextLocalToken = max(nextLocalToken, min(Token(bitPattern: numbers[3]), 1 << 53))
+  }
+
+  private func restore(_ stored: StoredLease, now: BootInstant) -> LeaseSlot? {
+    guard !isLocal else { return nil }
+    let lock = record(for: stored.name)
+    let lease = LeaseSlot(lock: lock, attempt: stored.attempt, mode: stored.mode)
+    lastAttempt = max(lastAttempt, stored.attempt)
+    lease.validUntil = stored.validUntil
+    lease.graceEnds = stored.graceEnds
+    lease.nextToken = stored.nextToken
+    lease.tokenEnd = stored.tokenEnd
+    lease.contendedSince = stored.contendedSince
+    lease.isSharingUnconfirmed = stored.isSharingUnconfirmed
+    switch stored.stage {
+    case .wanted:
+      if let earlier = lock.wanted { giveUp(earlier, now: now) }
+      // Whether the store has heard of it is not known.
+      lease.wasSent = true
+      lock.wanted = lease
+      wantedLeases += 1
+      lease.stage = .asking
+    case .held:
+      lock.leases.append(lease)
+      lease.grants = 1
+      lease.isInDoubt = true
+      lease.renewAt = now
+      lease.stage = .held
+      leaseEnds.push(lease, at: lease.validUntil)
+      renewals.push(lease, at: now)
+    case .lost:
+      lock.leases.append(lease)
+      lease.stage = .lost
+      leaseEnds.push(lease, at: lease.graceEnds)
+    }
+    if stored.stage != .wanted { lock.tokenFloor = max(lock.tokenFloor, stored.nextToken - 1) }
+    return lease
+  }
+
+  private func restore(_ stored: StoredHold, _ leases: [UInt64: LeaseSlot], now: BootInstant) -> Hold? {
+    guard let session = sessions[stored.session] else { return nil }
+    let lock = record(for: stored.name)
+    let lease = leases[stored.attempt]
+    let isSound = isLocal || (lease?.stage == .held && lease?.lock === lock)
+    guard isSound, lock.hasRoom(for: stored.mode) else {
+      guard !stored.isPartial else { return nil }
+      session.remember(loss: stored.name, stored.token, .dataLoss)
+      effects.append(
+        .notify(
+          stored.session,
+          .lost(
+            name: stored.name, token: stored.token, reason: .dataLoss, graceMilliseconds: 0, onLost: stored.onLost,
+            detail: nil)))
+      return nil
+    }
+    let hold = Hold(
+      AcquireRequest(
+        session: stored.session, request: RequestID(0), target: .one(stored.name), mode: stored.mode,
+        owner: stored.owner, meta: stored.meta, progress: stored.progress, onLost: stored.onLost),
+      lock: lock, token: stored.token, lease: lease, since: stored.since)
+    hold.count = Int(clamping: stored.count)
+    add(hold, to: session)
+    hold.endsAt = stored.endsAt
+    if let end = hold.endsAt { deadlines.push(.maxHold(hold), at: end) }
+    if isLocal { nextLocalToken = max(nextLocalToken, stored.token + 1) }
+    return hold
+  }
+
+  private func restore(_ stored: StoredWait, now: BootInstant) {
+    guard let session = sessions[stored.session] else { return }
+    let request = stored.acquireRequest
+    guard stored.isSeveral else {
+      let isTry = request.waitMilliseconds == 0
+      // A try is decided by an ask of this process.
+      let deadline = isTry ? now.adding(milliseconds: configuration.storeTimeoutMilliseconds) : stored.deadline
+      let waiter = Waiter(
+        request, lock: record(for: stored.names[0]), since: stored.since, deadline: deadline, several: nil)
+      enqueue(waiter, of: session)
+      if let deadline { deadlines.push(.wait(waiter), at: deadline) }
+      return armDeadlockSearch(for: waiter, now: now)
+    }
+    let several = SeveralRequest(request, names: stored.names, since: stored.since, deadline: stored.deadline)
+    for taken in stored.taken {
+      guard let hold = session.holds(of: taken.name).first(where: { $0.token == taken.token }) else { continue }
+      several.taken.append((hold, taken.isReentered))
+      if !taken.isReentered { hold.several = several }
+    }
+    if several.taken.count < stored.taken.count {
+      restart(several, now: now)
+    } else {
+      makeReady(several)
+    }
+    // At once, so that it comes before those that came after it.
+    proceedWithSeveral(now: now)
+  }
+}

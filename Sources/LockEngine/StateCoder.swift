@@ -1,0 +1,165 @@
+/// Puts values one behind the other, for a successor of this process to read with ``StateReader``. Numbers are
+/// little-endian; bytes and texts have their length before them.
+public struct StateWriter: Sendable {
+  /// What was written.
+  public private(set) var bytes: [UInt8] = []
+
+  /// A writer that has written nothing.
+  public init() {
+    bytes.reserveCapacity(96)
+  }
+
+  /// Writes one byte.
+  public mutating func write(_ value: UInt8) { bytes.append(value) }
+
+  /// Writes a truth value.
+  public mutating func write(_ value: Bool) { bytes.append(value ? 1 : 0) }
+
+  /// Writes a number.
+  public mutating func write(_ value: UInt64) {
+    withUnsafeBytes(of: value.littleEndian) { bytes.append(contentsOf: $0) }
+  }
+
+  /// Writes a number.
+  public mutating func write(_ value: Int64) { write(UInt64(bitPattern: value)) }
+
+  /// Writes a number or that there is none.
+  public mutating func write(_ value: Int64?) {
+    write(value != nil)
+    if let value { write(value) }
+  }
+
+  /// Writes a moment of the boot clock.
+  public mutating func write(_ value: BootInstant) { write(value.nanoseconds) }
+
+  /// Writes a moment of the boot clock or that there is none.
+  public mutating func write(_ value: BootInstant?) { write(value?.nanoseconds) }
+
+  /// Writes bytes.
+  public mutating func write(_ value: some Collection<UInt8>) {
+    write(UInt64(value.count))
+    bytes.append(contentsOf: value)
+  }
+
+  /// Writes a text.
+  public mutating func write(_ value: String) {
+    write(UInt64(value.utf8.count))
+    bytes.append(contentsOf: value.utf8)
+  }
+
+  /// Writes a text or that there is none.
+  public mutating func write(_ value: String?) {
+    write(value != nil)
+    if let value { write(value) }
+  }
+
+  mutating func write(_ value: HoldMode) {
+    switch value {
+    case .exclusive: write(UInt8(0))
+    case .shared: write(UInt8(1))
+    case .permit(let capacity):
+      write(UInt8(2))
+      write(capacity)
+    }
+  }
+
+  mutating func write(_ value: LossAction) { write(value.rawValue) }
+}
+
+/// Bytes that are not what a ``StateWriter`` wrote.
+public struct StateDamage: Error, Equatable {
+  /// Something that makes no sense.
+  public init() {}
+}
+
+/// Reads what a ``StateWriter`` has written. Whatever the bytes are, it throws or gives values; it never traps.
+public struct StateReader: Sendable {
+  private var rest: ArraySlice<UInt8>
+
+  /// A reader at the beginning of `bytes`.
+  public init(_ bytes: [UInt8]) {
+    rest = bytes[...]
+  }
+
+  /// Makes sure that everything was read.
+  public func finish() throws(StateDamage) {
+    guard rest.isEmpty else { throw StateDamage() }
+  }
+
+  /// Reads one byte.
+  public mutating func byte() throws(StateDamage) -> UInt8 {
+    guard let byte = rest.popFirst() else { throw StateDamage() }
+    return byte
+  }
+
+  /// Reads a truth value.
+  public mutating func bool() throws(StateDamage) -> Bool {
+    switch try byte() {
+    case 0: return false
+    case 1: return true
+    case _: throw StateDamage()
+    }
+  }
+
+  /// Reads a number.
+  public mutating func unsigned() throws(StateDamage) -> UInt64 {
+    guard rest.count >= 8 else { throw StateDamage() }
+    var value: UInt64 = 0
+    for byte in rest.prefix(8).reversed() { value = value << 8 | UInt64(byte) }
+    rest = rest.dropFirst(8)
+    return value
+  }
+
+  /// Reads a number.
+  public mutating func signed() throws(StateDamage) -> Int64 { Int64(bitPattern: try unsigned()) }
+
+  /// Reads a number or that there is none.
+  public mutating func optional() throws(StateDamage) -> Int64? { try bool() ? signed() : nil }
+
+  /// Reads a moment of the boot clock.
+  public mutating func moment() throws(StateDamage) -> BootInstant { BootInstant(nanoseconds: try signed()) }
+
+  /// Reads a moment of the boot clock or that there is none.
+  public mutating func optionalMoment() throws(StateDamage) -> BootInstant? { try bool() ? moment() : nil }
+
+  /// Reads bytes.
+  public mutating func bytes() throws(StateDamage) -> [UInt8] {
+    guard let count = Int(exactly: try unsigned()), count <= rest.count else { throw StateDamage() }
+    defer { rest = rest.dropFirst(count) }
+    return Array(rest.prefix(count))
+  }
+
+  /// Reads a text.
+  public mutating func text() throws(StateDamage) -> String {
+    guard let text = String(validating: try bytes(), as: UTF8.self) else { throw StateDamage() }
+    return text
+  }
+
+  /// Reads a text or that there is none.
+  public mutating func optionalText() throws(StateDamage) -> String? { try bool() ? text() : nil }
+
+  /// Reads how many things follow, each of which takes at least one byte.
+  public mutating func count() throws(StateDamage) -> Int {
+    guard let count = Int(exactly: try unsigned()), count <= rest.count else { throw StateDamage() }
+    return count
+  }
+
+  mutating func name() throws(StateDamage) -> LockName { LockName(bytes: try bytes()) }
+
+  mutating func mode() throws(StateDamage) -> HoldMode {
+    switch try byte() {
+    case 0: return .exclusive
+    case 1: return .shared
+    case 2:
+      let capacity = try signed()
+      guard capacity >= 1 else { throw StateDamage() }
+      return .permit(of: capacity)
+    case _: throw StateDamage()
+    }
+  }
+
+  mutating func lossAction() throws(StateDamage) -> LossAction {
+    guard let action = LossAction(rawValue: try text()) else { throw StateDamage() }
+    return action
+  }
+}

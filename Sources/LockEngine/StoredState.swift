@@ -1,0 +1,280 @@
+// What of the engine's state outlives the process, in records that change one by one. Whoever changes how a record is
+// written raises `StoredState.version`.
+
+/// A lease of this host, one that it asks for, or one that it had and that is lost.
+struct StoredLease: Equatable {
+  enum Stage: UInt8 {
+    case wanted = 0
+    case held = 1
+    case lost = 2
+  }
+
+  var name: LockName
+  var attempt: UInt64
+  var mode: HoldMode
+  var stage: Stage
+  var validUntil: BootInstant
+  var graceEnds: BootInstant
+  var nextToken: Token
+  var tokenEnd: Token
+  var contendedSince: BootInstant?
+  var isSharingUnconfirmed: Bool
+
+  func write(to writer: inout StateWriter) {
+    writer.write(name.bytes)
+    writer.write(attempt)
+    writer.write(mode)
+    writer.write(stage.rawValue)
+    writer.write(validUntil)
+    writer.write(graceEnds)
+    writer.write(nextToken)
+    writer.write(tokenEnd)
+    writer.write(contendedSince)
+    writer.write(isSharingUnconfirmed)
+  }
+}
+
+extension StoredLease {
+  init(from reader: inout StateReader) throws(StateDamage) {
+    name = try reader.name()
+    attempt = try reader.unsigned()
+    mode = try reader.mode()
+    guard let stage = Stage(rawValue: try reader.byte()) else { throw StateDamage() }
+    self.stage = stage
+    validUntil = try reader.moment()
+    graceEnds = try reader.moment()
+    nextToken = try reader.signed()
+    tokenEnd = try reader.signed()
+    contendedSince = try reader.optionalMoment()
+    isSharingUnconfirmed = try reader.bool()
+    guard stage == .wanted || (nextToken >= 1 && nextToken <= tokenEnd && tokenEnd <= 1 << 53) else {
+      throw StateDamage()
+    }
+  }
+}
+
+/// Attempts on one lock that were given up without the store having confirmed it.
+struct StoredReleases: Equatable {
+  struct Release: Equatable {
+    var attempt: UInt64
+    var firstUnused: Token?
+    var worthUntil: BootInstant
+    var isExact: Bool
+  }
+
+  var name: LockName
+  var releases: [Release]
+
+  func write(to writer: inout StateWriter) {
+    writer.write(name.bytes)
+    writer.write(UInt64(releases.count))
+    for release in releases {
+      writer.write(release.attempt)
+      writer.write(release.firstUnused)
+      writer.write(release.worthUntil)
+      writer.write(release.isExact)
+    }
+  }
+}
+
+extension StoredReleases {
+  init(from reader: inout StateReader) throws(StateDamage) {
+    name = try reader.name()
+    releases = []
+    for _ in 0..<(try reader.count()) {
+      releases.append(
+        Release(
+          attempt: try reader.unsigned(), firstUnused: try reader.optional(), worthUntil: try reader.moment(),
+          isExact: try reader.bool()))
+    }
+  }
+}
+
+/// A hold of a session.
+struct StoredHold: Equatable {
+  var session: SessionID
+  var name: LockName
+  var token: Token
+  var since: BootInstant
+  var owner: String?
+  var meta: String?
+  var progress: Bool
+  var onLost: LossAction
+  /// The attempt of its lease; 0 in the local tier.
+  var attempt: UInt64
+  var mode: HoldMode
+  var count: Int64
+  var endsAt: BootInstant?
+  /// Whether it belongs to a request for several locks that has not got them all.
+  var isPartial: Bool
+
+  func write(to writer: inout StateWriter) {
+    writer.write(session.rawValue)
+    writer.write(name.bytes)
+    writer.write(token)
+    writer.write(since)
+    writer.write(owner)
+    writer.write(meta)
+    writer.write(progress)
+    writer.write(onLost)
+    writer.write(attempt)
+    writer.write(mode)
+    writer.write(count)
+    writer.write(endsAt)
+    writer.write(isPartial)
+  }
+}
+
+extension StoredHold {
+  init(from reader: inout StateReader) throws(StateDamage) {
+    session = SessionID(try reader.unsigned())
+    name = try reader.name()
+    token = try reader.signed()
+    since = try reader.moment()
+    owner = try reader.optionalText()
+    meta = try reader.optionalText()
+    progress = try reader.bool()
+    onLost = try reader.lossAction()
+    attempt = try reader.unsigned()
+    mode = try reader.mode()
+    count = try reader.signed()
+    endsAt = try reader.optionalMoment()
+    isPartial = try reader.bool()
+    guard token >= 1, token < 1 << 53, count >= 1 else { throw StateDamage() }
+  }
+}
+
+/// A request that waits.
+struct StoredWait: Equatable {
+  /// One of the locks that a request for several has so far.
+  struct Taken: Equatable {
+    var name: LockName
+    var token: Token
+    var isReentered: Bool
+  }
+
+  /// Its place among all waits of this host.
+  var place: UInt64
+  var session: SessionID
+  var request: RequestID
+  /// One name, or as many as were asked for.
+  var names: [LockName]
+  var isSeveral: Bool
+  var mode: HoldMode
+  var waitMilliseconds: Int64?
+  var maxHoldMilliseconds: Int64?
+  var owner: String?
+  var meta: String?
+  var progress: Bool
+  var onLost: LossAction
+  var since: BootInstant
+  var deadline: BootInstant?
+  var taken: [Taken]
+
+  func write(to writer: inout StateWriter) {
+    writer.write(place)
+    writer.write(session.rawValue)
+    writer.write(request.rawValue)
+    writer.write(UInt64(names.count))
+    for name in names { writer.write(name.bytes) }
+    writer.write(isSeveral)
+    writer.write(mode)
+    writer.write(waitMilliseconds)
+    writer.write(maxHoldMilliseconds)
+    writer.write(owner)
+    writer.write(meta)
+    writer.write(progress)
+    writer.write(onLost)
+    writer.write(since)
+    writer.write(deadline)
+    writer.write(UInt64(taken.count))
+    for lock in taken {
+      writer.write(lock.name.bytes)
+      writer.write(lock.token)
+      writer.write(lock.isReentered)
+    }
+  }
+}
+
+extension StoredWait {
+  init(from reader: inout StateReader) throws(StateDamage) {
+    place = try reader.unsigned()
+    session = SessionID(try reader.unsigned())
+    request = RequestID(try reader.unsigned())
+    names = []
+    for _ in 0..<(try reader.count()) { names.append(try reader.name()) }
+    isSeveral = try reader.bool()
+    mode = try reader.mode()
+    waitMilliseconds = try reader.optional()
+    maxHoldMilliseconds = try reader.optional()
+    owner = try reader.optionalText()
+    meta = try reader.optionalText()
+    progress = try reader.bool()
+    onLost = try reader.lossAction()
+    since = try reader.moment()
+    deadline = try reader.optionalMoment()
+    taken = []
+    for _ in 0..<(try reader.count()) {
+      taken.append(Taken(name: try reader.name(), token: try reader.signed(), isReentered: try reader.bool()))
+    }
+    guard isSeveral ? taken.count <= names.count && !names.isEmpty : names.count == 1 && taken.isEmpty else {
+      throw StateDamage()
+    }
+  }
+
+  var acquireRequest: AcquireRequest {
+    AcquireRequest(
+      session: session, request: request, target: isSeveral ? .several(names) : .one(names[0]), mode: mode,
+      waitMilliseconds: waitMilliseconds, maxHoldMilliseconds: maxHoldMilliseconds, owner: owner, meta: meta,
+      progress: progress, onLost: onLost)
+  }
+}
+
+/// The engine's state as a predecessor of this process left it.
+public struct StoredState: Equatable, Sendable {
+  /// The format of the records.
+  public static let version: UInt64 = 1
+
+  /// Which kind of thing a record is about.
+  public enum Kind: UInt8, Sendable {
+    /// A lease that this host has, had, or asks for.
+    case lease = 1
+    /// Releases of one lock that the store has not confirmed.
+    case releases = 2
+    /// A hold of a session.
+    case hold = 3
+    /// A request that waits.
+    case wait = 4
+  }
+
+  var leases: [StoredLease] = []
+  var releases: [StoredReleases] = []
+  var holds: [StoredHold] = []
+  var waits: [StoredWait] = []
+
+  /// No state.
+  public init() {}
+
+  /// Takes in a record, as the engine wrote it. They may come in any order.
+  public mutating func add(_ kind: Kind, _ bytes: [UInt8]) throws(StateDamage) {
+    var reader = StateReader(bytes)
+    switch kind {
+    case .lease: leases.append(try StoredLease(from: &reader))
+    case .releases: releases.append(try StoredReleases(from: &reader))
+    case .hold: holds.append(try StoredHold(from: &reader))
+    case .wait: waits.append(try StoredWait(from: &reader))
+    }
+    try reader.finish()
+  }
+
+  /// The requests that wait.
+  public var waitingRequests: Set<RequestID> { Set(waits.map(\.request)) }
+}
+
+/// A change of the engine's state, to be made in what outlives the process.
+public enum StateChange: Equatable, Sendable {
+  /// The record of thing `id` of that kind is this one from now on.
+  case put(StoredState.Kind, id: UInt64, [UInt8])
+  /// There is none any more.
+  case remove(StoredState.Kind, id: UInt64)
+}

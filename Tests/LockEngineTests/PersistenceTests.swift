@@ -1,0 +1,340 @@
+import LockEngine
+import Testing
+
+/// An engine whose changes are kept, and the engines that come after it.
+private final class Kept {
+  private(set) var script: Script
+  private let configuration: EngineConfiguration
+  private var records: [StateRecord: [UInt8]] = [:]
+  /// Sessions whose connection outlives the engine.
+  var sessions: Set<SessionID> = [alice, bob, carol, dave]
+
+  private struct StateRecord: Hashable {
+    var kind: UInt8
+    var id: UInt64
+  }
+
+  init(_ configuration: EngineConfiguration = EngineConfiguration(tier: .store)) {
+    self.configuration = configuration
+    script = Script(configuration, linkUp: false)
+    script.engine.recordChanges()
+    script.tell(.linkUp)
+    script.open(alice, bob, carol, dave)
+    _ = script.take()
+  }
+
+  /// Notes what changed, as at the end of a turn of the event loop.
+  @discardableResult
+  func commit() -> [StateChange] {
+    let changes = script.engine.takeChanges { self.sessions.contains($0) }
+    for change in changes {
+      switch change {
+      case .put(let kind, let id, let bytes): records[StateRecord(kind: kind.rawValue, id: id)] = bytes
+      case .remove(let kind, let id):
+        #expect(records.removeValue(forKey: StateRecord(kind: kind.rawValue, id: id)) != nil)
+      }
+    }
+    return changes
+  }
+
+  var recordCount: Int { records.count }
+
+  func state() throws -> StoredState {
+    var state = StoredState()
+    for (record, bytes) in records {
+      try state.add(try #require(StoredState.Kind(rawValue: record.kind)), bytes)
+    }
+    return state
+  }
+
+  /// A new engine in the place of the one that there was, `milliseconds` later, with its link down. The connections of
+  /// `gone` did not outlive it.
+  func restart(after milliseconds: Int64 = 100, gone: Set<SessionID> = []) throws {
+    commit()
+    let next = Script(configuration, linkUp: false)
+    next.jump(milliseconds: script.now.milliseconds(since: next.now) + milliseconds)
+    next.engine.recordChanges()
+    for session in [alice, bob, carol, dave] where sessions.contains(session) && !gone.contains(session) {
+      next.open(session)
+    }
+    next.restore(try state(), numbers: script.engine.numbers)
+    script = next
+    records = [:]
+    commit()
+  }
+}
+
+@Suite struct PersistenceTests {
+  @Test func aHoldOutlivesTheEngineAndIsGoodOnceTheStoreHasConfirmedIt() throws {
+    let kept = Kept()
+    kept.script.hold(alice, token: 100)
+    try kept.restart()
+    let script = kept.script
+    #expect(script.take().isEmpty)
+    #expect(script.engine.snapshot(of: x, waitersMax: 0, now: script.now)?.holders.map(\.token) == [100])
+    script.tell(.linkUp)
+    #expect(script.sent() == [.renew([LeaseReference(name: x, attempt: 1)])])
+    script.reply(.renewed([true]), to: CommandID(1))
+    script.release(alice)
+    #expect(
+      script.take() == [
+        .reply(alice, RequestID(1), .released(name: x, token: 100, remaining: 0)),
+        .send(CommandID(2), .release(name: x, attempt: 1, firstUnused: 101)),
+      ])
+  }
+
+  @Test func aHoldThatTheStoreNoLongerKnowsIsTold() throws {
+    let kept = Kept()
+    kept.script.hold(alice, token: 100)
+    try kept.restart()
+    kept.script.tell(.linkUp)
+    kept.script.reply(.renewed([false]))
+    #expect(kept.script.take().compactMap(\.lostReason) == [.dataLoss])
+    // Late, its release hears why.
+    try kept.restart()
+    kept.script.release(alice)
+    #expect(kept.script.take().compactMap(\.refusal) == [.notHeld(heldTokens: [])])
+  }
+
+  @Test func aHoldWhoseLeaseEndedMeanwhileIsToldBeforeAnythingElse() throws {
+    let kept = Kept()
+    kept.script.hold(alice, token: 100)
+    try kept.restart(after: 8_500)
+    kept.script.acquire(bob)
+    #expect(kept.script.take().compactMap(\.lostReason) == [.leaseExpired])
+  }
+
+  @Test func waitersKeepTheirOrderAndNothingIsGrantedInDoubt() throws {
+    let kept = Kept()
+    kept.script.hold(alice, token: 100)
+    for session in [bob, carol, dave] { kept.script.acquire(session) }
+    _ = kept.script.take()
+    try kept.restart()
+    let script = kept.script
+    script.release(alice)
+    #expect(script.take().allSatisfy { $0.grantedSession == nil })
+    script.tell(.linkUp)
+    _ = script.take()
+    script.tell(.replyReceived(CommandID(1), .renewed([true])))
+    #expect(script.take().compactMap(\.grantedToken) == [101])
+    script.release(bob)
+    #expect(script.take().compactMap(\.grantedSession) == [carol])
+    try kept.restart()
+    kept.script.tell(.linkUp)
+    kept.script.reply(.renewed([true]))
+    _ = kept.script.take()
+    kept.script.release(carol)
+    #expect(kept.script.take().compactMap(\.grantedToken) == [103])
+  }
+
+  @Test func aWaitKeepsItsDeadlineAndItsAttempt() throws {
+    let kept = Kept()
+    kept.script.acquire(alice, wait: 5000)
+    kept.script.reply(queued())
+    try kept.restart(after: 1000)
+    let script = kept.script
+    script.tell(.linkUp)
+    #expect(
+      script.sent() == [
+        .acquire(name: x, attempt: 1, ask: 2, isTry: false, tokenFloor: 0)
+      ])
+    script.pass(milliseconds: 3999)
+    #expect(script.take().allSatisfy { $0.refusal == nil })
+    script.pass(milliseconds: 1)
+    #expect(script.take().compactMap(\.refusal).count == 1)
+  }
+
+  @Test func aTryIsDecidedByTheNextEngine() throws {
+    let kept = Kept()
+    kept.script.acquire(alice, wait: 0)
+    try kept.restart()
+    kept.script.tell(.linkUp)
+    #expect(kept.script.sent() == [.acquire(name: x, attempt: 1, ask: 2, isTry: true, tokenFloor: 0)])
+    try kept.restart()
+    kept.script.tell(.linkUp)
+    kept.script.reply(granted(500))
+    #expect(kept.script.take().compactMap(\.grantedToken) == [500])
+  }
+
+  @Test func whatASessionThatIsGoneHadIsGivenBack() throws {
+    let kept = Kept()
+    kept.script.hold(alice, token: 100)
+    kept.script.acquire(bob, "y")
+    try kept.restart(gone: [alice, bob])
+    kept.script.tell(.linkUp)
+    #expect(
+      Set(kept.script.sent().filter { $0 != .heartbeat }) == [
+        .release(name: x, attempt: 1, firstUnused: 101), .release(name: LockName("y"), attempt: 2, firstUnused: nil),
+      ])
+  }
+
+  @Test func aWaiterBehindASessionThatIsGoneIsNext() throws {
+    let kept = Kept()
+    kept.script.hold(alice, token: 100)
+    kept.script.acquire(bob)
+    try kept.restart(gone: [alice])
+    kept.script.tell(.linkUp)
+    kept.script.reply(.renewed([true]))
+    #expect(kept.script.take().compactMap(\.grantedToken) == [101])
+  }
+
+  @Test func whatIsNotKeptLeavesItsLeaseToBeGivenBack() throws {
+    let kept = Kept()
+    kept.sessions = [bob]
+    kept.script.hold(alice, token: 100)
+    kept.script.acquire(bob)
+    kept.script.evict(alice)
+    #expect(kept.script.take().compactMap(\.lostReason) == [.shutdown])
+    try kept.restart()
+    #expect(kept.script.engine.snapshot(of: x, waitersMax: 0, now: kept.script.now)?.holders.map(\.session) == [bob])
+    kept.sessions = []
+    kept.script.engine.stopKeeping(bob)
+    try kept.restart()
+    kept.script.tell(.linkUp)
+    #expect(kept.script.sent().contains(.release(name: x, attempt: 1, firstUnused: 102)))
+  }
+
+  @Test func attemptsAndTokensAreNeverUsedTwice() throws {
+    let kept = Kept()
+    kept.script.acquire(alice)
+    kept.script.acquire(bob, "y")
+    kept.script.cancel(bob, RequestID(2))
+    _ = kept.script.take()
+    try kept.restart()
+    kept.script.tell(.linkUp)
+    kept.script.acquire(carol, "z")
+    let attempts = kept.script.sent().compactMap { command -> UInt64? in
+      if case .acquire(let name, let attempt, _, _, _, _) = command, name != x { attempt } else { nil }
+    }
+    #expect(attempts == [3])
+  }
+
+  @Test func localTokensGoOnIncreasing() throws {
+    let configuration = EngineConfiguration(tier: .local(firstToken: 10))
+    let kept = Kept(configuration)
+    kept.script.acquire(alice)
+    kept.script.release(alice)
+    kept.script.acquire(alice)
+    kept.script.acquire(bob)
+    _ = kept.script.take()
+    try kept.restart()
+    kept.script.release(alice)
+    #expect(kept.script.take().compactMap(\.grantedToken) == [12])
+    try kept.restart(gone: [bob])
+    kept.script.acquire(carol)
+    #expect(kept.script.take().compactMap(\.grantedToken) == [13])
+  }
+
+  @Test func limitsOfHoldsGoOn() throws {
+    let kept = Kept(EngineConfiguration(tier: .local(firstToken: 10)))
+    kept.script.acquire(alice, maxHold: 1000)
+    _ = kept.script.take()
+    try kept.restart(after: 400)
+    kept.script.pass(milliseconds: 599)
+    #expect(kept.script.take().isEmpty)
+    kept.script.pass(milliseconds: 1)
+    #expect(kept.script.take().compactMap(\.lostReason) == [.maxHold])
+  }
+
+  @Test func ownersModesAndPermitsOutliveTheEngine() throws {
+    let kept = Kept(EngineConfiguration(tier: .local(firstToken: 10)))
+    kept.script.acquire(alice, owner: "o")
+    kept.script.acquire(alice, owner: "o")
+    kept.script.acquire(alice, "s", mode: .shared)
+    kept.script.acquire(bob, "s", mode: .shared)
+    kept.script.acquire(carol, "s")
+    kept.script.acquire(alice, "p", mode: .permit(of: 2))
+    kept.script.acquire(bob, "p", mode: .permit(of: 2))
+    kept.script.acquire(carol, "p", mode: .permit(of: 2))
+    _ = kept.script.take()
+    try kept.restart()
+    let script = kept.script
+    script.acquire(alice, owner: "o")
+    #expect(script.take().compactMap(\.grantedToken) == [10])
+    for left in [2, 1, 0] {
+      script.release(alice)
+      #expect(
+        script.take().first
+          == .reply(alice, RequestID(UInt64(4 - left)), .released(name: x, token: 10, remaining: left)))
+    }
+    script.release(alice, "s")
+    #expect(script.take().allSatisfy { $0.grantedSession == nil })
+    script.release(bob, "s")
+    #expect(script.take().compactMap(\.grantedSession) == [carol])
+    script.release(bob, "p")
+    #expect(script.take().compactMap(\.grantedSession) == [carol])
+  }
+
+  @Test func aRequestForSeveralGoesOnWhereItWas() throws {
+    let kept = Kept(EngineConfiguration(tier: .local(firstToken: 10)))
+    kept.script.acquire(alice, "b")
+    kept.script.acquire(bob, all: ["c", "a", "b"])
+    kept.script.acquire(carol, "b")
+    kept.script.acquire(dave, "a")
+    _ = kept.script.take()
+    try kept.restart()
+    try kept.restart()
+    kept.script.release(alice, "b")
+    let taken = kept.script.take()
+    #expect(taken.compactMap(\.grantedTokens) == [["a": 11, "b": 12, "c": 13]])
+    kept.script.release(bob, "b")
+    kept.script.release(bob, "a")
+    #expect(kept.script.take().compactMap(\.grantedSession) == [carol, dave])
+  }
+
+  @Test func aReleaseThatTheStoreHasNotConfirmedIsRepeated() throws {
+    let kept = Kept()
+    kept.script.hold(alice, token: 100)
+    kept.script.release(alice)
+    _ = kept.script.take()
+    try kept.restart()
+    kept.script.tell(.linkUp)
+    #expect(kept.script.sent() == [.release(name: x, attempt: 1, firstUnused: 101)])
+    kept.script.reply(.done, to: CommandID(1))
+    kept.commit()
+    #expect(kept.recordCount == 0)
+  }
+
+  @Test func whatComesAndGoesInOneTurnLeavesNothing() throws {
+    let kept = Kept(EngineConfiguration(tier: .local(firstToken: 10)))
+    kept.script.acquire(alice)
+    kept.script.release(alice)
+    kept.script.acquire(bob)
+    kept.script.acquire(alice)
+    kept.script.cancel(alice, RequestID(4))
+    kept.script.tell(.sessionClosed(bob))
+    #expect(kept.commit() == [])
+  }
+
+  @Test func damagedRecordsNeverTrap() throws {
+    let kept = Kept()
+    kept.script.hold(alice, token: 100, maxHold: 100_000)
+    kept.script.acquire(bob, all: ["x", "y"], mode: .permit(of: 3), wait: 1000, owner: "me")
+    kept.script.acquire(carol, "z", owner: "you", progress: true)
+    kept.script.acquire(carol, "w")
+    kept.script.cancel(carol, RequestID(4))
+    var random = SystemRandomNumberGenerator()
+    var read = 0
+    for change in kept.commit() {
+      guard case .put(let kind, _, let good) = change else { continue }
+      for _ in 0..<2000 {
+        var bytes = good
+        for _ in 0..<Int.random(in: 0...3, using: &random) {
+          bytes[Int.random(in: bytes.indices, using: &random)] = .random(in: .min ... .max, using: &random)
+        }
+        if Bool.random(using: &random) { bytes.removeLast(Int.random(in: 0...bytes.count, using: &random)) }
+        var state = StoredState()
+        guard (try? state.add(kind, bytes)) != nil else { continue }
+        read += 1
+        // Whatever could be read can be taken up.
+        let script = Script(linkUp: false)
+        script.open(alice, bob, carol)
+        script.restore(state, numbers: [.max, .max, .max, .max])
+        script.tell(.linkUp)
+        script.pass(milliseconds: 20_000)
+        _ = script.take()
+      }
+    }
+    #expect(read > 1000)
+  }
+}
