@@ -94,6 +94,9 @@ let package = Package(
     .testTarget(
       name: "SystemdSupportTests", dependencies: ["SystemdSupport", logging, nioConcurrencyHelpers],
       swiftSettings: strict),
+    .testTarget(
+      name: "SidecarTests", dependencies: ["Sidecar", "ClientProtocol", "LockEngine", "SystemdSupport"],
+      swiftSettings: strict),
     // The simulator runs the real scripts in the interpreter that Redis has inside. Only tests need it: it is a part
     // of the test target, so that the daemon builds on a machine without Lua.
     .systemLibrary(

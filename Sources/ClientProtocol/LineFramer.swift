@@ -38,6 +38,37 @@ public struct LineFramer: Sendable {
     self.unendedBytesMax = unendedBytesMax
   }
 
+  /// What has to be known to go on in the middle of a stream.
+  public struct Position: Equatable, Sendable {
+    /// What is kept of the unfinished line.
+    public var partial: [UInt8]
+    /// Bytes of it that were seen.
+    public var seen: Int
+    /// Whether more has come without a line end than may.
+    public var isHopeless: Bool
+
+    /// A position in a stream.
+    public init(partial: [UInt8], seen: Int, isHopeless: Bool) {
+      self.partial = partial
+      self.seen = seen
+      self.isHopeless = isHopeless
+    }
+  }
+
+  /// Where the framer is. A position that no framer can be in is taken for the beginning of a line.
+  public var position: Position {
+    get { Position(partial: partial, seen: seen, isHopeless: isHopeless) }
+    set {
+      let isPossible =
+        newValue.seen >= newValue.partial.count && newValue.seen <= unendedBytesMax
+        && newValue.partial.count <= lineBytesMax + 1
+        && (newValue.seen > lineBytesMax + 1 ? newValue.partial.isEmpty : newValue.partial.count == newValue.seen)
+      partial = isPossible ? newValue.partial : []
+      seen = isPossible ? newValue.seen : 0
+      isHopeless = newValue.isHopeless
+    }
+  }
+
   /// Whether a line has begun and not yet ended.
   public var isInsideLine: Bool { seen > 0 }
 

@@ -21,7 +21,9 @@ final class ClientSession {
   var queriesInFlight = 0
 
   /// What it watches, by the numbers that it was told.
-  var watches: [Int64: WatchTarget] = [:]
+  var watches: [Int64: WatchTarget] = [:] {
+    didSet { isChanged = true }
+  }
   var lastWatch: Int64 = 0
 
   /// Whether the client reads what it is sent fast enough.
@@ -40,6 +42,25 @@ final class ClientSession {
   /// Whether the output has a grant, for which the client has waited.
   var isGranted = false
 
+  /// Whether the session outlives the process; what follows is about that.
+  var isKept = false
+  /// Whether it is in the list of those of which something may have changed, and whether something has for sure.
+  var isTouched = false
+  var isChanged = false
+  /// Bytes of output that were noted in this turn and not given to the connection yet.
+  var notedBytes = 0
+  /// Whether its record holds input.
+  var hadInputWritten = false
+  /// Whether it has had something to lose since that was last looked at.
+  var hadWork = false
+  /// What makes its socket known.
+  var cookie: UInt64 = 0
+  /// The socket, for as long as the channel is open; bytes that were seen in it and not taken out yet.
+  var descriptor: CInt = -1
+  var peekedBytes = 0
+  /// The end of the output that the connection was given, from what it has not sent on; nil when it has sent all.
+  var unsentOutput: ByteBuffer?
+
   init(id: SessionID, channel: any Channel, peer: Peer?) {
     self.id = id
     self.channel = channel
@@ -47,6 +68,7 @@ final class ClientSession {
   }
 
   func began(_ request: RequestID, as message: MessageID) {
+    isChanged = true
     inFlight[message] = request
     messageIDs[request] = message
   }
@@ -54,6 +76,7 @@ final class ClientSession {
   /// Ends a request: from now on its id is free. Nil when it is not in flight.
   func ended(_ request: RequestID) -> MessageID? {
     guard let message = messageIDs.removeValue(forKey: request) else { return nil }
+    isChanged = true
     inFlight[message] = nil
     return message
   }

@@ -1,3 +1,4 @@
+import Glibc
 public import Logging
 import NIOCore
 import NIOPosix
@@ -11,13 +12,18 @@ public final class Sidecar: Sendable {
   private let core: NIOLoopBoundBox<SidecarCore?>
   private let mustStop: NIOLoopBoundBox<Bool>
   private let configuration: SidecarConfiguration
+  private let left: LeftDescriptors
   private let notifier: Notifier
   private let logger: Logger
 
   /// Takes the socket's path, or the socket that was handed over; nobody is served before ``run()``.
   ///
+  /// - Parameter left: what the service manager kept of a daemon before this one.
   /// - Throws: ``SocketInUse`` when another daemon serves there, ``SocketUnavailable`` when the socket cannot be made.
-  public init(configuration: SidecarConfiguration, notifier: Notifier, logger: Logger) throws {
+  public init(
+    configuration: SidecarConfiguration, left: LeftDescriptors = LeftDescriptors([]), notifier: Notifier, logger: Logger
+  ) throws {
+    self.left = left
     var configuration = configuration
     if let descriptor = configuration.listeningDescriptor {
       socket = ListeningSocket(handedOver: descriptor)
@@ -37,28 +43,26 @@ public final class Sidecar: Sendable {
   ///
   /// - Throws: what kept it from serving.
   public func run() throws {
-    let stopped = loop.makePromise(of: Void.self)
+    let stopped = loop.makePromise(of: Bool.self)
     let started = loop.flatSubmit {
       // A signal may come before there is anything to stop.
       if self.mustStop.value {
-        stopped.succeed()
+        stopped.succeed(false)
         return self.loop.makeSucceededVoidFuture()
       }
+      let store = DescriptorStore { name in getenv(name).map { String(cString: $0) } }
+      let predecessor = SidecarCore.readPredecessor(self.left, self.configuration, store, logger: self.logger)
       let core = SidecarCore(
-        configuration: self.configuration, loop: self.loop, logger: self.logger, notifier: self.notifier)
-      core.onStopped = { stopped.succeed() }
+        configuration: self.configuration, loop: self.loop, logger: self.logger, notifier: self.notifier,
+        predecessor: predecessor, store: store)
+      core.onStopped = { stopped.succeed($0) }
       self.core.value = core
-      return core.start(on: self.socket)
+      return core.start(on: self.socket, predecessor: predecessor)
     }
     defer { socket.remove() }
-    do {
-      try started.wait()
-    } catch {
-      stopped.succeed()
-      throw error
-    }
-    try stopped.futureResult.wait()
-    try group.syncShutdownGracefully()
+    started.whenFailure { stopped.fail($0) }
+    // A loop that has handed everything over does nothing any more, not even end.
+    if try !stopped.futureResult.wait() { try group.syncShutdownGracefully() }
   }
 
   /// Asks ``run()`` to give back every lock, tell every client, and return. From any thread, at any time.
@@ -66,6 +70,18 @@ public final class Sidecar: Sendable {
     loop.execute {
       self.mustStop.value = true
       self.core.value?.stop()
+    }
+  }
+
+  /// Asks ``run()`` to return, and to leave clients and locks to the daemon that follows in the place of this one, if the
+  /// service manager keeps them; else as ``requestStop()``. From any thread, at any time.
+  ///
+  /// - Parameter next: the configuration that it will have; nil when it will not start. When its locks would be other
+  ///   ones, nothing is left to it.
+  public func requestHandOver(to next: SidecarConfiguration?) {
+    loop.execute {
+      self.mustStop.value = true
+      self.core.value?.handOver(to: next)
     }
   }
 

@@ -46,10 +46,11 @@ extension SidecarCore {
   }
 
   func closed(_ session: ClientSession) {
-    guard sessions.removeValue(forKey: session.id) != nil else { return }
+    guard stage != .handedOver, sessions.removeValue(forKey: session.id) != nil else { return }
     session.isClosing = true
     session.unreadInput = nil
     endWatches(of: session)
+    keeper?.closed(session)
     tell(.sessionClosed(session.id))
   }
 
@@ -60,7 +61,7 @@ extension SidecarCore {
     let channel = session.channel
     // An empty write is complete when everything before it is.
     channel.writeAndFlush(channel.allocator.buffer(capacity: 0)).assumeIsolated().whenComplete { _ in
-      channel.close(promise: nil)
+      session.disconnect()
     }
   }
 
@@ -76,6 +77,7 @@ extension SidecarCore {
     guard !session.isClosing else { return }
     statistics.bytesIn += UInt64(buffer.readableBytes)
     session.hasSpoken = true
+    keeper?.received(buffer, from: session)
     if var unread = session.unreadInput {
       unread.writeImmutableBuffer(buffer)
       session.unreadInput = unread
@@ -87,6 +89,7 @@ extension SidecarCore {
 
   func inputEnded(of session: ClientSession) {
     session.inputEnded = true
+    session.isChanged = true
     readLines(of: session)
     touch(session)
   }
@@ -101,6 +104,7 @@ extension SidecarCore {
 
   /// Takes lines until there are none or the session has enough on its hands.
   func readLines(of session: ClientSession) {
+    keeper?.touch(session)
     guard var buffer = session.unreadInput else { return finishInput(of: session) }
     session.unreadInput = nil
     var isPaused = false
@@ -270,7 +274,7 @@ extension SidecarCore {
 
   /// Has the process of a session that asks for locks looked up, so that `inspect` and `list` can show it. A process
   /// that opens one connection after the other is looked up once a second at the most.
-  private func describe(_ session: ClientSession) {
+  func describe(_ session: ClientSession) {
     guard session.process == nil, let peer = session.peer else { return }
     let now = BootClock.now()
     if describedProcessesSince.adding(milliseconds: Self.descriptionsMilliseconds) <= now {
@@ -363,13 +367,21 @@ final class ClientChannelHandler: ChannelInboundHandler {
   typealias InboundIn = ByteBuffer
   private let core: SidecarCore
   private var session: ClientSession?
+  /// The connection was made to a daemon before this one; its session is given later.
+  private let isTakenOver: Bool
 
-  init(core: SidecarCore) {
+  init(core: SidecarCore, isTakenOver: Bool = false) {
     self.core = core
+    self.isTakenOver = isTakenOver
   }
 
   func channelActive(context: ChannelHandlerContext) {
-    session = core.accepted(context.channel)
+    if !isTakenOver { session = core.accepted(context.channel) }
+  }
+
+  /// The session of a connection that was taken over.
+  func take(_ session: ClientSession) {
+    self.session = session
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {

@@ -21,14 +21,16 @@ extension SidecarCore {
 
   // MARK: Start
 
-  /// Serves on `socket` from now on.
-  func start(on socket: ListeningSocket) -> EventLoopFuture<Void> {
+  /// Goes on with what a daemon before this one left, and serves on `socket` from now on.
+  func start(on socket: ListeningSocket, predecessor: KeptState? = nil) -> EventLoopFuture<Void> {
+    let predecessor = NIOLoopBound(predecessor, eventLoop: loop)
     let core = NIOLoopBound(self, eventLoop: loop)
     return BootTimer.make(on: loop) { [unowned self] in tell(.timerFired) }
       .flatMap { timer in
         core.value.timer = timer.value
-        return core.value.startLink()
+        return core.value.takeOver(predecessor.value)
       }
+      .flatMap { core.value.startLink() }
       .flatMap {
         ServerBootstrap(group: core.value.loop)
           .serverChannelInitializer { channel in
@@ -101,6 +103,7 @@ extension SidecarCore {
     lastStatus = status
     notifier.ready(status: lastStatus)
     scheduleWatchdog()
+    loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.begunWellMilliseconds)) { self.keeper?.begunWell() }
   }
 
   /// The ping comes from the loop that does the work: when the loop hangs, so does the ping. Redis has no part in it.
@@ -158,13 +161,16 @@ extension SidecarCore {
   func stop() {
     switch stage {
     case .starting:
+      if leaveBeforeServing() { return }
+      keeper?.abandon()
       return finish()
     case .serving:
       break
-    case .draining, .closing, .stopped:
+    case .handingOver, .handedOver, .draining, .closing, .stopped:
       return
     }
     stage = .draining
+    keeper?.abandon()
     notifier.extendTimeout(
       microseconds: UInt64(Self.drainMillisecondsMax + Self.closeMillisecondsMax + Self.stopSpareMilliseconds) * 1000)
     listener?.close(promise: nil)
@@ -200,8 +206,8 @@ extension SidecarCore {
     statusTask?.cancel()
     link?.stop()
     timer?.close()
-    for session in sessions.values { session.channel.close(promise: nil) }
-    onStopped()
+    for session in sessions.values { session.disconnect() }
+    onStopped(false)
   }
 }
 

@@ -16,7 +16,8 @@ import SystemdSupport
 ///
 /// The files of this type: this one has the turn and the engine's effects; `+Clients` what comes from clients;
 /// `+Replies` what the engine answers, in the protocol's words; `+Queries` what is answered without the engine; `+Watch`
-/// those who watch, and breaking; `+Lifecycle` start, stop, status and watchdog.
+/// those who watch, and breaking; `+Lifecycle` start, stop, status and watchdog; `+Restart` what is taken over from the
+/// daemon before this one, and left to the next.
 final class SidecarCore {
   var configuration: SidecarConfiguration
   let loop: any EventLoop
@@ -27,6 +28,8 @@ final class SidecarCore {
   let instance: String
   /// Where other hosts reach this one.
   let inbox: String
+  /// Keeps what must outlive the process; nil when nothing does.
+  private(set) var keeper: SessionKeeper?
   let startedAt = BootClock.now()
   var link: RedisLink?
   var hostCalls: HostCalls?
@@ -64,12 +67,16 @@ final class SidecarCore {
   var lastStatus = ""
   /// What the last reload left to say, for the status line.
   var settingsNote: String?
-  var onStopped: () -> Void = {}
+  /// Called at the end: whether clients and locks were left to the daemon that follows.
+  var onStopped: (_ isHandedOver: Bool) -> Void = { _ in }
 
   /// Where the sidecar is in its life.
   enum Stage {
     case starting
     case serving
+    /// Clients and locks are being left to the daemon that follows.
+    case handingOver
+    case handedOver
     /// Locks are being given back.
     case draining
     /// The last replies are being sent.
@@ -77,15 +84,19 @@ final class SidecarCore {
     case stopped
   }
 
-  init(configuration: SidecarConfiguration, loop: any EventLoop, logger: Logger, notifier: Notifier) {
+  /// - Parameters:
+  ///   - predecessor: what the daemon before this one left.
+  ///   - store: where what must outlive this one is kept; nil: nowhere.
+  init(
+    configuration: SidecarConfiguration, loop: any EventLoop, logger: Logger, notifier: Notifier,
+    predecessor: KeptState? = nil, store: DescriptorStore? = nil
+  ) {
     self.configuration = configuration
     self.loop = loop
     self.logger = logger
     self.notifier = notifier
     self.document = OpenRPCDocument.compact
-    let number = UInt64.random(in: .min ... .max)
-    let digits = String(number, radix: 16)
-    instance = String(repeating: "0", count: 16 - digits.count) + digits
+    instance = predecessor?.identity.instance ?? Self.newInstance()
     inbox = "\(configuration.host)/\(instance)"
     codec = LeaseCodec(
       keyPrefix: configuration.keyPrefix, host: configuration.host, instance: instance,
@@ -102,6 +113,15 @@ final class SidecarCore {
         cohortMilliseconds: configuration.cohortMilliseconds,
         storeTimeoutMilliseconds: configuration.redisTimeoutMilliseconds,
         waitsPerSessionMax: Limits.requestsInFlightMax, host: configuration.host, inbox: inbox))
+    guard let store,
+      let keeper = SessionKeeper(store: store, predecessor: predecessor?.memory, loop: loop, logger: logger)
+    else { return }
+    self.keeper = keeper
+    keeper.onSweep = { [unowned self] in
+      keeper.sweepIdle(self)
+      scheduleTurnEnd()
+    }
+    engine.recordChanges()
   }
 
   // MARK: The turn
@@ -109,6 +129,14 @@ final class SidecarCore {
   /// Tells the engine a fact and does what it wants done.
   func tell(_ event: Event, now: BootInstant = BootClock.now()) {
     engine.handle(event, now: now, into: &effects)
+    for effect in effects { perform(effect) }
+    effects.removeAll(keepingCapacity: true)
+    scheduleTurnEnd()
+  }
+
+  /// Has the engine do something that is no event, and does what it wants done.
+  func carryOut(_ body: (inout [Effect]) -> Void) {
+    body(&effects)
     for effect in effects { perform(effect) }
     effects.removeAll(keepingCapacity: true)
     scheduleTurnEnd()
@@ -145,13 +173,16 @@ final class SidecarCore {
     isTurnEndScheduled = false
     let now = BootClock.now()
     swap(&settlingSessions, &dirtySessions)
+    keepTurn(settlingSessions)
     for session in settlingSessions where session.isGranted { settle(session) }
     if let otherHostWaitedAt, now < otherHostWaitedAt.adding(milliseconds: Self.otherHostWaitsMilliseconds) {
       link?.flush()
     }
     for session in settlingSessions where session.isDirty { settle(session) }
-    settlingSessions.removeAll(keepingCapacity: true)
     link?.flush()
+    keeper?.endTurn()
+    for session in settlingSessions { proceed(session) }
+    settlingSessions.removeAll(keepingCapacity: true)
     timer?.arm(for: engine.nextDeadline, now: now)
     scheduleStatus()
   }
@@ -171,18 +202,22 @@ final class SidecarCore {
   private func settle(_ session: ClientSession) {
     session.isDirty = false
     session.isGranted = false
-    if let output = session.output {
-      session.output = nil
+    if let output = takeOutput(of: session) {
       statistics.bytesOut += UInt64(output.readableBytes)
       session.channel.writeAndFlush(output, promise: nil)
+      keeper?.handedOver(session, output, self)
       keep(output)
       limitUnreadOutput(of: session)
     }
     if session.isClosing {
       // Closing throws away what the client has not taken; one that is through shall have it all.
-      if !session.closesAfterOutput { session.channel.close(promise: nil) }
-      return
+      if !session.closesAfterOutput { session.disconnect() }
     }
+  }
+
+  /// Goes on with a session after its output was sent.
+  private func proceed(_ session: ClientSession) {
+    guard !session.isClosing else { return }
     resumeReading(of: session)
     if isThrough(session) { closeAfterOutput(session) }
   }
@@ -221,6 +256,7 @@ final class SidecarCore {
   private func perform(_ notification: Notification, for session: ClientSession) {
     switch notification {
     case .lost(let name, let token, let reason, let grace, _, let detail):
+      session.isChanged = true
       logger.notice(
         "lock lost",
         metadata: [

@@ -10,6 +10,9 @@ protocol Service: AnyObject, Sendable {
   func run() throws
   /// Asks `run()` to stop and return. From any thread, at any time.
   func requestStop()
+  /// Asks `run()` to return, and to leave what clients have to the daemon that follows, which will have these settings;
+  /// nil: it will not start. From any thread, at any time.
+  func requestHandOver(to settings: Settings?)
   /// Takes over what can change while it runs; nil: nothing could be used. `note` is for the status line. From any
   /// thread, at any time.
   func reload(_ settings: Settings?, note: String?)
@@ -36,9 +39,13 @@ func runDaemon(_ settings: Settings, resolution: SettingsResolution, inputs: Set
   }
   raiseFileLimit(connectionsMax: settings.connectionsMax, logger: logger)
 
+  var left = LeftDescriptors([])
   do {
-    let listener = try HandedOverSockets.listener(named: socketName, among: handedOver.get())
-    let service = try makeService(settings, listeningDescriptor: listener, notifier: notifier, logger: logger)
+    let descriptors = try HandedOverSockets.split(handedOver.get(), prefixes: LeftDescriptors.namePrefixes)
+    left = LeftDescriptors(descriptors.matching)
+    let listener = try HandedOverSockets.listener(named: socketName, among: descriptors.others)
+    let service = try makeService(
+      settings, listeningDescriptor: listener, left: left, notifier: notifier, logger: logger)
     let reloader = Reloader(
       settings, resolution: resolution, inputs: inputs, output: output, notifier: notifier, logger: logger)
     signals.listen(
@@ -47,18 +54,31 @@ func runDaemon(_ settings: Settings, resolution: SettingsResolution, inputs: Set
         notifier.stopping(status: "Stopping")
         service?.requestStop()
       },
+      handOver: { [weak service] in
+        logger.info("stopping", metadata: ["signal": "SIGUSR1"])
+        notifier.stopping(status: "Restarting")
+        service?.requestHandOver(to: reloader.readAgain())
+      },
       reload: { [weak service] in if let service { reloader.reload(service) } })
     try service.run()
     logger.info("stopped")
     return ExitStatus.stopped
   } catch let error as SocketInUse {
+    left.disconnect()
     logger.critical(
       "another daemon has the socket", metadata: ["socket": "\(error.path)", "owner": "\(error.owner)"])
     return ExitStatus.socketInUse
   } catch {
+    left.disconnect()
     logger.critical("failed", metadata: ["error": "\(error)"])
     return ExitStatus.failure
   }
+}
+
+/// Ends the connections of clients that a daemon before this one left, because this one does not start.
+func disconnectLeftClients() {
+  guard let all = try? HandedOverSockets.takeAll() else { return }
+  LeftDescriptors(HandedOverSockets.split(all, prefixes: LeftDescriptors.namePrefixes).matching).disconnect()
 }
 
 /// Descriptors that are not client connections: standard streams, listener, Redis, event loop, and room for accepting.

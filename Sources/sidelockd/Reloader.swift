@@ -42,6 +42,9 @@ final class Reloader: Sendable {
     state.withLockedValue { state in take(new, Self.values(of: resolution), &state, service) }
   }
 
+  /// The settings with which the daemon would start now; nil when it would not.
+  func readAgain() -> Settings? { SettingsResolution(inputs).settings }
+
   private func take(_ new: Settings, _ shown: [SettingKey: String], _ state: inout State, _ service: any Service) {
     let old = state.settings
     let changes = old.changes(to: new)

@@ -4,6 +4,10 @@ import Sidecar
 import SystemdSupport
 
 extension Sidecar: Service {
+  func requestHandOver(to settings: Settings?) {
+    requestHandOver(to: settings.map { SidecarConfiguration($0) })
+  }
+
   func reload(_ settings: Settings?, note: String?) {
     reload(settings.map { SidecarConfiguration($0) }, note: note)
   }
@@ -11,11 +15,11 @@ extension Sidecar: Service {
 
 /// Makes the sidecar that these settings describe, on the service manager's socket if there is one.
 func makeService(
-  _ settings: Settings, listeningDescriptor: Int32?, notifier: Notifier, logger: Logger
+  _ settings: Settings, listeningDescriptor: Int32?, left: LeftDescriptors, notifier: Notifier, logger: Logger
 ) throws -> any Service {
   var configuration = SidecarConfiguration(settings)
   configuration.listeningDescriptor = listeningDescriptor
-  return try Sidecar(configuration: configuration, notifier: notifier, logger: logger)
+  return try Sidecar(configuration: configuration, left: left, notifier: notifier, logger: logger)
 }
 
 extension SidecarConfiguration {

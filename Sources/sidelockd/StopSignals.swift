@@ -4,10 +4,15 @@ import Glibc
 final class StopSignals {
   private final class Context: Sendable {
     let stop: @Sendable (_ name: String) -> Void
+    let handOver: @Sendable () -> Void
     let reload: @Sendable () -> Void
 
-    init(stop: @escaping @Sendable (_ name: String) -> Void, reload: @escaping @Sendable () -> Void) {
+    init(
+      stop: @escaping @Sendable (_ name: String) -> Void, handOver: @escaping @Sendable () -> Void,
+      reload: @escaping @Sendable () -> Void
+    ) {
       self.stop = stop
+      self.handOver = handOver
       self.reload = reload
     }
   }
@@ -24,9 +29,13 @@ final class StopSignals {
   ///
   /// - Parameters:
   ///   - stop: called at the first SIGTERM or SIGINT. A second one ends the process at once.
+  ///   - handOver: called at SIGUSR1 instead. The service manager sends SIGTERM behind it, and means the same.
   ///   - reload: called at SIGHUP.
-  func listen(stop: @escaping @Sendable (_ name: String) -> Void, reload: @escaping @Sendable () -> Void) {
-    let context = Unmanaged.passRetained(Context(stop: stop, reload: reload))
+  func listen(
+    stop: @escaping @Sendable (_ name: String) -> Void, handOver: @escaping @Sendable () -> Void,
+    reload: @escaping @Sendable () -> Void
+  ) {
+    let context = Unmanaged.passRetained(Context(stop: stop, handOver: handOver, reload: reload))
     var thread = pthread_t()
     let result = pthread_create(
       &thread, nil,
@@ -51,18 +60,27 @@ final class StopSignals {
     sigaddset(&set, SIGTERM)
     sigaddset(&set, SIGINT)
     sigaddset(&set, SIGHUP)
+    sigaddset(&set, SIGUSR1)
     return set
   }
 
   private static func loop(_ context: Context) {
     var set = handledSet()
     var stopping = false
+    var handingOver = false
     while true {
       var number: Int32 = 0
       guard sigwait(&set, &number) == 0 else { continue }
       switch number {
       case SIGHUP:
         if !stopping { context.reload() }
+      case SIGUSR1:
+        guard !stopping else { continue }
+        stopping = true
+        handingOver = true
+        context.handOver()
+      case SIGTERM where handingOver:
+        handingOver = false
       case _ where stopping:
         _exit(ExitStatus.failure)
       default:

@@ -25,7 +25,8 @@ struct Options: ParsableCommand {
       file, the file over the default.
 
       SIGTERM and SIGINT stop the daemon: it gives up every lock in Redis, tells its clients, and ends. A second one \
-      ends it at once. SIGHUP reads the settings again: those of clients and logging change at once, the others at \
+      ends it at once. SIGUSR1 ends it, too, but leaves clients and locks to the daemon that follows, if the service \
+      manager keeps them meanwhile (see FileDescriptorStoreMax= in its unit). SIGHUP reads the settings again: those of clients and logging change at once, the others at \
       the next restart; wrong ones change nothing.
 
       Exit status: 0 stopped, 1 failure, 75 another daemon has the socket, 78 the settings are wrong.
@@ -84,6 +85,7 @@ guard let settings = resolution.settings else {
   if !options.settings.check || isatty(STDOUT_FILENO) != 1 {
     tell(resolution)
   }
+  if !options.settings.check { disconnectLeftClients() }
   exit(ExitStatus.settings)
 }
 if options.settings.check { exit(ExitStatus.stopped) }

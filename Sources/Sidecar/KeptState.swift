@@ -1,0 +1,196 @@
+// What of the sidecar itself outlives the process: who it is, and its sessions. Whoever changes how a record is written
+// raises `KeptState.version`.
+
+import ClientProtocol
+import LockEngine
+import SystemdSupport
+
+/// The kinds of records beside the engine's own.
+enum KeptKind {
+  static let session: UInt8 = 16
+  static let identity: UInt8 = 17
+}
+
+/// Who a daemon is, and what its locks are worth something for. A daemon for which any of it is different has other
+/// locks.
+struct KeptIdentity: Equatable {
+  var instance: String
+  var host: String
+  var keyPrefix: String
+  /// The server and database that keep the leases, without a password; empty for the locks of this host alone.
+  var backend: String
+
+  func encode() -> [UInt8] {
+    var writer = StateWriter()
+    writer.write(KeptState.version)
+    writer.write(StoredState.version)
+    writer.write(instance)
+    writer.write(host)
+    writer.write(keyPrefix)
+    writer.write(backend)
+    return writer.bytes
+  }
+
+  init(instance: String, host: String, keyPrefix: String, backend: String) {
+    self.instance = instance
+    self.host = host
+    self.keyPrefix = keyPrefix
+    self.backend = backend
+  }
+
+  init(_ bytes: [UInt8]) throws(StateDamage) {
+    var reader = StateReader(bytes)
+    guard try reader.unsigned() == KeptState.version, try reader.unsigned() == StoredState.version else {
+      throw StateDamage()
+    }
+    instance = try reader.text()
+    host = try reader.text()
+    keyPrefix = try reader.text()
+    backend = try reader.text()
+    try reader.finish()
+    let isDigits = instance.utf8.allSatisfy { (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }
+    guard instance.utf8.count == 16, isDigits else { throw StateDamage() }
+  }
+}
+
+/// A session as its own record tells it.
+struct KeptSession: Equatable {
+  var id: SessionID
+  /// The socket, so that no other one is ever taken for it.
+  var cookie: UInt64
+  var inputEnded = false
+  /// Whether some of the output that it was given may have been sent, and some not: nobody can go on with it.
+  var isUncertain = false
+  var framer = LineFramer.Position(partial: [], seen: 0, isHopeless: false)
+  var unreadInput: [UInt8] = []
+  /// Output that the socket has not taken.
+  var unsent: [UInt8] = []
+  /// Requests that are not answered.
+  var inFlight: [(request: RequestID, message: MessageID)] = []
+  /// What it watches, by the numbers that it was told.
+  var watches: [Int64: WatchTarget] = [:]
+  var lastWatch: Int64 = 0
+  /// The engine's memory of what it lost, in the engine's own words.
+  var losses: [UInt8] = []
+
+  func encode() -> [UInt8] {
+    var writer = StateWriter()
+    writer.write(cookie)
+    writer.write(inputEnded)
+    writer.write(isUncertain)
+    writer.write(framer.partial)
+    writer.write(Int64(framer.seen))
+    writer.write(framer.isHopeless)
+    writer.write(unreadInput)
+    writer.write(unsent)
+    writer.write(UInt64(inFlight.count))
+    for (request, message) in inFlight {
+      writer.write(request.rawValue)
+      switch message {
+      case .integer(let number):
+        writer.write(true)
+        writer.write(number)
+      case .string(let text):
+        writer.write(false)
+        writer.write(text)
+      }
+    }
+    writer.write(lastWatch)
+    writer.write(UInt64(watches.count))
+    for (number, target) in watches.sorted(by: { $0.key < $1.key }) {
+      writer.write(number)
+      switch target {
+      case .name(let name):
+        writer.write(true)
+        writer.write(name)
+      case .prefix(let prefix):
+        writer.write(false)
+        writer.write(prefix)
+      }
+    }
+    writer.write(losses)
+    return writer.bytes
+  }
+
+  init(id: SessionID, cookie: UInt64) {
+    self.id = id
+    self.cookie = cookie
+  }
+
+  init(id: SessionID, _ bytes: [UInt8]) throws(StateDamage) {
+    var reader = StateReader(bytes)
+    self.id = id
+    cookie = try reader.unsigned()
+    inputEnded = try reader.bool()
+    isUncertain = try reader.bool()
+    let partial = try reader.bytes()
+    guard let seen = Int(exactly: try reader.signed()) else { throw StateDamage() }
+    framer = LineFramer.Position(partial: partial, seen: seen, isHopeless: try reader.bool())
+    unreadInput = try reader.bytes()
+    unsent = try reader.bytes()
+    for _ in 0..<(try reader.count()) {
+      let request = RequestID(try reader.unsigned())
+      inFlight.append((request, try reader.bool() ? .integer(reader.signed()) : .string(reader.bytes())))
+    }
+    lastWatch = try reader.signed()
+    for _ in 0..<(try reader.count()) {
+      let number = try reader.signed()
+      watches[number] = try reader.bool() ? .name(reader.bytes()) : .prefix(reader.bytes())
+      guard number >= 1, number <= lastWatch else { throw StateDamage() }
+    }
+    losses = try reader.bytes()
+    try reader.finish()
+  }
+
+  static func == (a: KeptSession, b: KeptSession) -> Bool { a.encode() == b.encode() && a.id == b.id }
+}
+
+/// Input of a session that was not dealt with.
+struct KeptInput {
+  var session: SessionID
+  var bytes: [UInt8]
+  /// Whether it may still be in the socket.
+  var isPeeked: Bool
+}
+
+/// What a daemon before this one left: clients that are connected, what they have, and who it was.
+struct KeptState {
+  /// The format of the records of this file.
+  static let version: UInt64 = 1
+  /// Counters of the sidecar that stand before the engine's.
+  static let countersOfSidecar = 2
+
+  let memory: StateMemory
+  var identity: KeptIdentity
+  var sessions: [SessionID: KeptSession] = [:]
+  var engine = StoredState()
+  var lastSession: UInt64
+  var lastRequest: UInt64
+  var numbers: [UInt64]
+  var inputs: [KeptInput]
+  var outputs: [(session: SessionID, bytes: [UInt8])]
+  /// The clients' connections, by the session that each belonged to.
+  var connections: [SessionID: CInt] = [:]
+
+  /// Reads what is there, whatever that is.
+  init(_ memory: StateMemory) throws {
+    self.memory = memory
+    let image = try StateImage(memory: UnsafeRawBufferPointer(memory.bytes))
+    guard let identity = image.records[StateLog.Key(kind: KeptKind.identity, id: 0)] else { throw StateDamage() }
+    self.identity = try KeptIdentity(identity)
+    for (key, bytes) in image.records {
+      switch key.kind {
+      case KeptKind.identity: break
+      case KeptKind.session: sessions[SessionID(key.id)] = try KeptSession(id: SessionID(key.id), bytes)
+      case _:
+        guard let kind = StoredState.Kind(rawValue: key.kind) else { throw StateDamage() }
+        try engine.add(kind, bytes)
+      }
+    }
+    lastSession = min(image.counters[0], 1 << 62)
+    lastRequest = min(image.counters[1], 1 << 62)
+    numbers = Array(image.counters.dropFirst(Self.countersOfSidecar))
+    inputs = image.inputs.map { KeptInput(session: SessionID($0.id), bytes: $0.bytes, isPeeked: $0.isPeeked) }
+    outputs = image.outputs.map { (SessionID($0.id), $0.bytes) }
+  }
+}

@@ -1,0 +1,488 @@
+import CLinux
+import Glibc
+import LockEngine
+import Logging
+import NIOCore
+import NIOPosix
+import SystemdSupport
+
+/// Keeps what must outlive this process: in memory whose descriptor the service manager has, and with it the connections
+/// of the clients that have something to lose.
+///
+/// What a turn of the loop changed is committed before anything of it is sent, to Redis or to a client. So a process that
+/// is killed, wherever it is, leaves either all of a turn or nothing, and nobody was told what is not there. The one gap
+/// is between two instructions: a reply that was just sent may be sent once more.
+final class SessionKeeper {
+  /// The beginning of the names under which connections are stored; the session's number follows.
+  static let clientPrefix = "client-"
+  /// The name under which the memory is stored.
+  static let memoryName = "sidelock-state"
+  /// A connection whose client has had nothing to lose for so long is not kept any more, in milliseconds. Until then a
+  /// client that acquires and releases in a loop costs the service manager nothing.
+  static let sweepMilliseconds: Int64 = 5000
+  /// Descriptors of the store that are not clients: the memory, and connections that have just ended.
+  static let reservedDescriptors = 16
+  /// How long the service manager may take before what it did not read is sent again, in milliseconds.
+  static let retryMilliseconds: Int64 = 5
+
+  private let store: DescriptorStore
+  private let memory: StateMemory
+  private let log: StateLog
+  private let loop: any EventLoop
+  private let logger: Logger
+  /// Whether what it keeps will be good for anything.
+  var isUsable: Bool { !isOver }
+  /// How many clients are kept at the most.
+  private let clientsMax: Int
+  private(set) var clients: [SessionID: ClientSession] = [:]
+  /// Connections that are to be stored when this turn is committed.
+  private var newClients: [ClientSession] = []
+  /// Sessions of which something may have changed since the last commit.
+  private var touched: [ClientSession] = []
+  private var hasNotedInput = false
+  /// Input that a predecessor has taken from sockets, and that is dealt with after the first commit.
+  private var leftInputs: [KeptInput] = []
+  private var isFirstCommit = true
+  /// Whether there is anything to commit yet: what a predecessor left counts until this process has taken it over.
+  private(set) var hasBegun: Bool
+  let hasPredecessor: Bool
+  private var isOver = false
+  private var isFullLogged = false
+  private var nextSearchForRoom = BootInstant(nanoseconds: 0)
+  private var peekRoom: [UInt8] = []
+  private var sweep: Scheduled<Void>?
+  private var retry: Scheduled<Void>?
+
+  /// A keeper that goes on in the memory that a predecessor left, or in new memory; nil when there can be none.
+  init?(store: DescriptorStore, predecessor: StateMemory?, loop: any EventLoop, logger: Logger) {
+    guard let memory = predecessor ?? StateMemory(), let log = StateLog(memory: memory.bytes),
+      store.capacity > Self.reservedDescriptors
+    else {
+      logger.warning("clients will not be kept over a restart", metadata: ["reason": "\(errorText())"])
+      return nil
+    }
+    self.store = store
+    self.memory = memory
+    self.log = log
+    self.loop = loop
+    self.logger = logger
+    hasPredecessor = predecessor != nil
+    hasBegun = predecessor == nil
+    clientsMax = store.capacity - Self.reservedDescriptors
+    if predecessor == nil { store.add(memory.descriptor, as: Self.memoryName) }
+  }
+
+  // MARK: Facts
+
+  /// A predecessor's session goes on here.
+  func adopt(_ session: ClientSession) {
+    session.isKept = true
+    watchReads(of: session)
+    clients[session.id] = session
+    touch(session)
+    scheduleSweep()
+  }
+
+  /// What a predecessor left has been taken over, and will be this process' own with the next commit.
+  func begin() { hasBegun = true }
+
+  /// Input that a predecessor took and did not deal with: it stays noted until this process has.
+  func adopt(_ inputs: [KeptInput]) { leftInputs = inputs }
+
+  /// Something of the session may have changed.
+  func touch(_ session: ClientSession) {
+    guard session.isKept, !session.isTouched else { return }
+    session.isTouched = true
+    touched.append(session)
+  }
+
+  /// Bytes came from the client.
+  func received(_ buffer: ByteBuffer, from session: ClientSession) {
+    guard session.isKept else { return }
+    hasNotedInput = true
+    let peeked = min(session.peekedBytes, buffer.readableBytes)
+    session.peekedBytes = 0
+    guard buffer.readableBytes > peeked else { return }
+    buffer.withUnsafeReadableBytes { bytes in
+      let rest = UnsafeRawBufferPointer(rebasing: bytes[peeked...])
+      attempt { () throws(StateLog.Failure) in try log.noteInput(session.id.rawValue, rest) }
+    }
+  }
+
+  /// The client is about to be read from. What there is to read is noted before: of a process that ends in between, the
+  /// successor finds it noted, and sees whether it is still in the socket.
+  fileprivate func willRead(_ session: ClientSession, bytesMax: Int) {
+    guard session.isKept, !isOver else { return }
+    if peekRoom.count < bytesMax { peekRoom = [UInt8](repeating: 0, count: bytesMax) }
+    peekRoom.withUnsafeMutableBytes { room in
+      let count = recv(session.descriptor, room.baseAddress, bytesMax, peekFlags)
+      guard count > 0 else { return }
+      session.peekedBytes = count
+      let bytes = UnsafeRawBufferPointer(rebasing: room[..<count])
+      attempt { () throws(StateLog.Failure) in try log.noteInput(session.id.rawValue, bytes, isPeeked: true) }
+    }
+  }
+
+  /// Has ``willRead(_:bytesMax:)`` called before each read from the session's socket.
+  private func watchReads(of session: ClientSession) {
+    guard session.descriptor < 0 else { return }
+    session.descriptor = session.withSocket { $0 } ?? -1
+    let watched = NIOLoopBound(WatchedReads.Session(keeper: self, session: session), eventLoop: loop)
+    try? session.channel.syncOptions?.setOption(.recvAllocator, value: WatchedReads(watched: watched))
+  }
+
+  /// The session's connection is gone. The service manager sees that by itself.
+  func closed(_ session: ClientSession) {
+    guard session.isKept else { return }
+    session.isKept = false
+    clients[session.id] = nil
+    newClients.removeAll { $0 === session }
+    store.forget(Self.name(of: session))
+    attempt { () throws(StateLog.Failure) in try log.remove(Self.key(of: session)) }
+    // Its record goes with the next commit.
+    hasNotedInput = true
+  }
+
+  // MARK: The turn
+
+  /// Makes what this turn has changed outlive the process.
+  ///
+  /// - Parameters:
+  ///   - writers: the sessions with output: first those with a grant will be sent theirs, then the others.
+  func commit(_ core: SidecarCore, writers: [ClientSession]) {
+    guard !isOver, hasBegun else { return }
+    let now = BootClock.now()
+    let changes = core.engine.takeChanges { id in
+      guard let session = core.sessions[id] else { return false }
+      return keep(session, core, now: now)
+    }
+    var hasChanged = hasNotedInput || !changes.isEmpty || isFirstCommit
+    attempt { () throws(StateLog.Failure) in
+      if isFirstCommit { try log.put(StateLog.Key(kind: KeptKind.identity, id: 0), core.identity.encode()) }
+      for change in changes {
+        switch change {
+        case .put(let kind, let id, let bytes): try log.put(StateLog.Key(kind: kind.rawValue, id: id), bytes)
+        case .remove(let kind, let id): try log.remove(StateLog.Key(kind: kind.rawValue, id: id))
+        }
+      }
+      for session in touched {
+        session.isTouched = false
+        guard session.isKept, session.mustBeWritten else { continue }
+        hasChanged = true
+        try log.put(Self.key(of: session), record(of: session, core).encode())
+      }
+      touched.removeAll(keepingCapacity: true)
+      // In the order in which they will be sent.
+      for session in writers.filter(\.isGranted) + writers.filter({ !$0.isGranted }) where session.isKept {
+        guard let output = session.output else { continue }
+        hasChanged = true
+        var failure: StateLog.Failure?
+        output.withUnsafeReadableBytes { bytes in
+          do throws(StateLog.Failure) { try log.noteOutput(session.id.rawValue, bytes) } catch { failure = error }
+        }
+        if let failure { throw failure }
+        session.notedBytes = output.readableBytes
+      }
+      guard hasChanged else { return }
+      try log.commit(counters: core.counters, notDealtWith: leftInputs.map { ($0.session.rawValue, $0.bytes) })
+      leftInputs = []
+    }
+    hasNotedInput = false
+    isFirstCommit = false
+    guard !isOver else { return }
+    for session in newClients { storeConnection(of: session) }
+    newClients.removeAll(keepingCapacity: true)
+    scheduleRetry()
+  }
+
+  /// The session's output of this turn was given to its connection.
+  func handedOver(_ session: ClientSession, _ output: ByteBuffer, _ core: SidecarCore) {
+    guard session.notedBytes > 0, !isOver else { return }
+    session.notedBytes = 0
+    let unsent = session.unsentBytes
+    if unsent > 0, session.isKept {
+      let wasUncertain = session.unsentOutput != nil
+      var rest = session.unsentOutput ?? ByteBuffer()
+      rest.writeImmutableBuffer(output)
+      rest.moveReaderIndex(to: max(rest.readerIndex, rest.writerIndex - unsent))
+      rest.discardReadBytes()
+      session.unsentOutput = rest
+      if !wasUncertain {
+        // Before it counts as handed over: how far it is sent from now on nobody writes down.
+        attempt { () throws(StateLog.Failure) in
+          try log.put(Self.key(of: session), record(of: session, core).encode())
+          try log.commit(counters: core.counters)
+        }
+        awaitDrain(of: session, core)
+      }
+    }
+    log.handedOver()
+  }
+
+  private func awaitDrain(of session: ClientSession, _ core: SidecarCore) {
+    let channel = session.channel
+    // An empty write is complete when everything before it is.
+    channel.writeAndFlush(channel.allocator.buffer(capacity: 0)).assumeIsolated().whenComplete { _ in
+      guard session.isKept, session.unsentOutput != nil else { return }
+      guard session.unsentBytes == 0 else { return self.awaitDrain(of: session, core) }
+      session.unsentOutput = nil
+      session.isChanged = true
+      self.touch(session)
+      core.scheduleTurnEnd()
+    }
+  }
+
+  /// The end of a turn: all output was handed over, or its connection is gone; what nobody needs any more is thrown away.
+  func endTurn() {
+    guard !isOver else { return }
+    log.allHandedOver()
+    attempt { () throws(StateLog.Failure) in try log.tidy() }
+  }
+
+  // MARK: Which sessions
+
+  /// Whether a session that has something to lose is kept, from now on if it was not.
+  private func keep(_ session: ClientSession, _ core: SidecarCore, now: BootInstant) -> Bool {
+    session.hadWork = true
+    if session.isKept { return true }
+    guard !session.isClosing, !isOver else { return false }
+    if clients.count >= clientsMax, !makeRoom(core, now: now) {
+      if !isFullLogged {
+        isFullLogged = true
+        logger.warning("no room to keep more clients over a restart", metadata: ["clients": "\(clients.count)"])
+      }
+      return false
+    }
+    begin(session)
+    return true
+  }
+
+  private func begin(_ session: ClientSession) {
+    session.isKept = true
+    watchReads(of: session)
+    session.isChanged = true
+    clients[session.id] = session
+    newClients.append(session)
+    touch(session)
+    scheduleSweep()
+  }
+
+  /// Keeps the connections of clients that have nothing to lose, too, as far as there is room: at a restart it costs
+  /// little, and spares them to connect anew.
+  func keepIdle(_ core: SidecarCore) {
+    for session in core.sessions.values.sorted(by: { $0.id < $1.id })
+    where !session.isKept && !session.isClosing && clients.count < clientsMax && core.engine.isIdle(session.id) {
+      begin(session)
+    }
+  }
+
+  private func makeRoom(_ core: SidecarCore, now: BootInstant) -> Bool {
+    guard now >= nextSearchForRoom else { return false }
+    if let idle = clients.values.first(where: { !$0.hadWork && core.engine.isIdle($0.id) }) {
+      stopKeeping(idle, core)
+      return true
+    }
+    nextSearchForRoom = now.adding(milliseconds: 1000)
+    return false
+  }
+
+  private func stopKeeping(_ session: ClientSession, _ core: SidecarCore) {
+    session.isKept = false
+    session.unsentOutput = nil
+    clients[session.id] = nil
+    newClients.removeAll { $0 === session }
+    core.engine.stopKeeping(session.id)
+    store.remove(Self.name(of: session))
+    attempt { () throws(StateLog.Failure) in try log.remove(Self.key(of: session)) }
+    hasNotedInput = true
+  }
+
+  private func scheduleSweep() {
+    guard sweep == nil, !isOver else { return }
+    sweep = loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.sweepMilliseconds)) { [weak self] in
+      self?.onSweep?()
+    }
+  }
+
+  /// Called when it is time to look at who has nothing to lose any more.
+  var onSweep: (() -> Void)?
+
+  /// Looks at who has had nothing to lose since the last time.
+  func sweepIdle(_ core: SidecarCore) {
+    sweep = nil
+    for session in Array(clients.values) {
+      if session.hadWork || !core.engine.isIdle(session.id) {
+        session.hadWork = false
+      } else {
+        stopKeeping(session, core)
+      }
+    }
+    if clients.count < clientsMax { isFullLogged = false }
+    if !clients.isEmpty { scheduleSweep() }
+    scheduleRetry()
+  }
+
+  // MARK: Records
+
+  private static func key(of session: ClientSession) -> StateLog.Key {
+    StateLog.Key(kind: KeptKind.session, id: session.id.rawValue)
+  }
+
+  static func name(of session: ClientSession) -> String { "\(clientPrefix)\(session.id.rawValue)" }
+
+  private func record(of session: ClientSession, _ core: SidecarCore, isFinal: Bool = false) -> KeptSession {
+    session.isChanged = false
+    session.hadInputWritten = session.hasInput
+    if session.cookie == 0 { session.cookie = session.withSocket { socket_cookie($0) } ?? 0 }
+    var record = KeptSession(id: session.id, cookie: session.cookie)
+    record.inputEnded = session.inputEnded
+    record.framer = session.framer.position
+    record.unreadInput = session.unreadInput.map { Array($0.readableBytesView) } ?? []
+    record.inFlight = session.inFlight.map { ($0.value, $0.key) }
+    record.watches = session.watches
+    record.lastWatch = session.lastWatch
+    var losses = StateWriter()
+    core.engine.writeLosses(of: session.id, to: &losses)
+    record.losses = losses.bytes
+    if isFinal {
+      record.unsent = session.unsentOutput.map { Array($0.readableBytesView) } ?? []
+    } else {
+      record.isUncertain = session.unsentOutput != nil
+    }
+    return record
+  }
+
+  private func storeConnection(of session: ClientSession) {
+    guard session.isKept else { return }
+    session.withSocket { store.add($0, as: Self.name(of: session)) }
+  }
+
+  private func scheduleRetry() {
+    guard store.hasBacklog, retry == nil else { return }
+    retry = loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.retryMilliseconds)) { [weak self] in
+      guard let self else { return }
+      self.retry = nil
+      self.store.retry()
+      self.scheduleRetry()
+    }
+  }
+
+  // MARK: The end
+
+  /// Whether what was there before is behind us: another failure will be another one's.
+  func begunWell() { log.resetAttempts() }
+
+  /// Commits for the last time, with what the connections have not sent, and waits until the service manager has
+  /// everything. Nothing may be sent to a kept client after this.
+  ///
+  /// - Returns: whether the successor will have all of it.
+  func finish(_ core: SidecarCore, withinMilliseconds limit: Int) -> Bool {
+    guard hasBegun else { return true }
+    commit(core, writers: [])
+    guard !isOver else { return false }
+    attempt { () throws(StateLog.Failure) in
+      for session in clients.values {
+        guard var rest = session.unsentOutput else { continue }
+        rest.moveReaderIndex(to: rest.writerIndex - min(session.unsentBytes, rest.readableBytes))
+        session.unsentOutput = rest
+        try log.put(Self.key(of: session), record(of: session, core, isFinal: true).encode())
+      }
+      try log.commit(counters: core.counters)
+    }
+    log.resetAttempts()
+    let isRead = store.flush(withinMilliseconds: limit)
+    return isRead && !isOver
+  }
+
+  /// What was kept means nothing any more: nobody shall take it up.
+  func abandon() {
+    guard !isOver else { return }
+    isOver = true
+    log.invalidate()
+    store.remove(Self.memoryName)
+    sweep?.cancel()
+    retry?.cancel()
+  }
+
+  /// Takes a connection that nobody wants out of the store.
+  static func discard(_ descriptor: HandedOverDescriptor, from store: DescriptorStore) {
+    store.remove(descriptor.name)
+    close(descriptor.descriptor)
+  }
+
+  private func attempt(_ body: () throws(StateLog.Failure) -> Void) {
+    guard !isOver else { return }
+    do throws(StateLog.Failure) {
+      try body()
+    } catch {
+      logger.error(
+        "clients will not be kept over a restart", metadata: ["reason": "what they have needs too much memory"])
+      abandon()
+    }
+  }
+}
+
+/// To look at what there is in a socket without taking it or waiting for it.
+let peekFlags = Int32(MSG_PEEK) | Int32(MSG_DONTWAIT)
+
+/// Makes room for what is read from a kept client, and tells of it before.
+private struct WatchedReads: RecvByteBufferAllocator {
+  final class Session {
+    private weak var keeper: SessionKeeper?
+    private weak var session: ClientSession?
+
+    init(keeper: SessionKeeper, session: ClientSession) {
+      self.keeper = keeper
+      self.session = session
+    }
+
+    func willRead(bytesMax: Int) {
+      if let session { keeper?.willRead(session, bytesMax: bytesMax) }
+    }
+  }
+
+  let watched: NIOLoopBound<Session>
+  private var sizes = AdaptiveRecvByteBufferAllocator()
+
+  init(watched: NIOLoopBound<Session>) {
+    self.watched = watched
+  }
+
+  /// Asked for before each read.
+  func nextBufferSize() -> Int? {
+    let size = sizes.nextBufferSize()
+    if let size { watched.value.willRead(bytesMax: size) }
+    return size
+  }
+
+  func buffer(allocator: ByteBufferAllocator) -> ByteBuffer { sizes.buffer(allocator: allocator) }
+
+  mutating func record(actualReadBytes: Int) -> Bool { sizes.record(actualReadBytes: actualReadBytes) }
+}
+
+extension ClientSession {
+  /// Whether a line has begun, or was not taken yet.
+  var hasInput: Bool { framer.isInsideLine || unreadInput != nil }
+
+  /// Whether its record is not what it was.
+  var mustBeWritten: Bool { isChanged || hasInput || hadInputWritten }
+
+  /// Calls `body` with the connection's socket, if it has one that is open.
+  @discardableResult
+  func withSocket<Result>(_ body: (CInt) -> Result) -> Result? {
+    var result: Result?
+    try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) {
+      result = body($0)
+    }
+    return result
+  }
+
+  /// Bytes that were given to the connection and that it has not sent.
+  var unsentBytes: Int { (try? channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0 }
+
+  /// Closes the connection. The service manager may have it too, so that closing it here would not end it.
+  func disconnect() {
+    if isKept { withSocket { _ = shutdown($0, Int32(SHUT_RDWR)) } }
+    channel.close(promise: nil)
+  }
+}

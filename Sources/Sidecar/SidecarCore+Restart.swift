@@ -1,0 +1,371 @@
+// What is taken over from the daemon before this one, and left to the next.
+
+import CLinux
+import ClientProtocol
+import Glibc
+import LockEngine
+import Logging
+import NIOCore
+import NIOPosix
+import RedisProtocol
+public import SystemdSupport
+
+/// What the service manager kept of a daemon before this one.
+public struct LeftDescriptors: Sendable {
+  /// The memory with the state of the daemon before, and connections of its clients.
+  public let descriptors: [HandedOverDescriptor]
+
+  /// The names under which such descriptors are stored begin with one of these.
+  public static var namePrefixes: [String] { [SessionKeeper.memoryName, SessionKeeper.clientPrefix] }
+
+  /// What was handed over at the start under names that begin with ``namePrefixes``.
+  public init(_ descriptors: [HandedOverDescriptor]) {
+    self.descriptors = descriptors
+  }
+
+  /// Ends the connections of clients, because nobody will take them over: they are to know that they have lost their
+  /// locks.
+  public func disconnect() {
+    for descriptor in descriptors { shutdown(descriptor.descriptor, Int32(SHUT_RDWR)) }
+  }
+}
+
+extension SidecarCore {
+  /// Attempts to begin with what was left, after which it is given up: something in it may be what ends the daemon.
+  static let attemptsMax: UInt64 = 5
+  /// A daemon that has served for so long has begun well, in milliseconds.
+  static let begunWellMilliseconds: Int64 = 50
+  /// How long the service manager may take to read what it is told at the end, in milliseconds.
+  static let storeFlushMilliseconds = 1000
+
+  /// A number that no other daemon has.
+  static func newInstance() -> String {
+    let digits = String(UInt64.random(in: .min ... .max), radix: 16)
+    return String(repeating: "0", count: 16 - digits.count) + digits
+  }
+
+  /// Who this daemon is, and what its locks are worth something for.
+  var identity: KeptIdentity { Self.identity(instance: instance, configuration) }
+
+  /// The counters that a successor goes on with.
+  var counters: [UInt64] { [lastSession, lastRequest] + engine.numbers }
+
+  static func identity(instance: String, _ configuration: SidecarConfiguration) -> KeptIdentity {
+    let backend: String
+    switch configuration.backend {
+    case .local: backend = ""
+    case .redis(let url):
+      switch url.endpoint {
+      case .tcp(let host, let port): backend = "tcp \(host) \(port) \(url.database)"
+      case .unix(let path): backend = "unix \(path) \(url.database)"
+      }
+    }
+    return KeptIdentity(
+      instance: instance, host: configuration.host, keyPrefix: configuration.keyPrefix, backend: backend)
+  }
+
+  /// Has what this turn has changed outlive the process, before anything of it is sent.
+  func keepTurn(_ writers: [ClientSession]) {
+    guard let keeper, keeper.isUsable else { return }
+    for session in writers { keeper.touch(session) }
+    keeper.commit(self, writers: writers)
+  }
+
+  /// What a session is to be sent now: of one that is kept, no more than was committed.
+  func takeOutput(of session: ClientSession) -> ByteBuffer? {
+    guard var output = session.output else { return nil }
+    session.output = nil
+    guard session.isKept, keeper?.isUsable == true, output.readableBytes > session.notedBytes else { return output }
+    let committed = output.readSlice(length: session.notedBytes)
+    session.output = output
+    touch(session)
+    return committed?.readableBytes == 0 ? nil : committed
+  }
+
+  // MARK: What was left
+
+  /// Reads what the daemon before left, if it can be used. The connections of clients that cannot go on are closed, and
+  /// everything that is of no use is taken out of the store.
+  static func readPredecessor(
+    _ left: LeftDescriptors, _ configuration: SidecarConfiguration, _ store: DescriptorStore?, logger: Logger
+  ) -> KeptState? {
+    guard !left.descriptors.isEmpty else { return nil }
+    guard let store else {
+      // Nothing could be taken out of it any more.
+      left.disconnect()
+      return nil
+    }
+    var found: KeptState?
+    var problem = "there is none"
+    var memories = 0
+    for descriptor in left.descriptors where descriptor.name == SessionKeeper.memoryName {
+      memories += 1
+      do {
+        let state = try read(descriptor, configuration)
+        if found == nil { found = state }
+      } catch {
+        problem = "\(error)"
+      }
+    }
+    if memories != (found == nil ? 0 : 1) {
+      store.remove(SessionKeeper.memoryName)
+      if let found { store.add(found.memory.descriptor, as: SessionKeeper.memoryName) }
+    }
+    var discarded = 0
+    for descriptor in left.descriptors where descriptor.name != SessionKeeper.memoryName {
+      if let id = UInt64(descriptor.name.dropFirst(SessionKeeper.clientPrefix.count)).map({ SessionID($0) }),
+        let session = found?.sessions[id], found?.connections[id] == nil, isUsable(descriptor.descriptor, session)
+      {
+        found?.connections[id] = descriptor.descriptor
+      } else {
+        shutdown(descriptor.descriptor, Int32(SHUT_RDWR))
+        SessionKeeper.discard(descriptor, from: store)
+        discarded += 1
+      }
+    }
+    if found == nil {
+      logger.warning(
+        "what the daemon before left cannot be used; its locks end by their leases",
+        metadata: ["reason": "\(problem)", "clients": "\(discarded)"])
+    }
+    return found
+  }
+
+  private static func read(
+    _ descriptor: HandedOverDescriptor, _ configuration: SidecarConfiguration
+  ) throws -> KeptState {
+    guard let memory = StateMemory(owning: descriptor.descriptor) else {
+      throw StateUnreadable.damaged("it is no memory of fixed size")
+    }
+    guard StateLog.countAttempt(memory.bytes) < attemptsMax else {
+      throw StateUnreadable.damaged("the daemon has ended \(attemptsMax) times with it")
+    }
+    let state = try KeptState(memory)
+    guard state.identity == identity(instance: state.identity.instance, configuration) else {
+      throw StateUnreadable.damaged("host, key_prefix or the Redis server are others now")
+    }
+    return state
+  }
+
+  /// Whether the session can go on with this connection.
+  private static func isUsable(_ descriptor: CInt, _ session: KeptSession) -> Bool {
+    guard socket_cookie(descriptor) == session.cookie, session.cookie != 0, !session.isUncertain else { return false }
+    var state = pollfd(fd: descriptor, events: 0, revents: 0)
+    return poll(&state, 1, 0) >= 0 && state.revents & Int16(POLLHUP | POLLERR | POLLNVAL) == 0
+  }
+
+  // MARK: Taking over
+
+  /// Goes on with the sessions that were left; complete when that is kept, and clients are read from again.
+  func takeOver(_ predecessor: KeptState?) -> EventLoopFuture<Void> {
+    guard let predecessor else {
+      scheduleTurnEnd()
+      return loop.makeSucceededVoidFuture()
+    }
+    let core = NIOLoopBound(self, eventLoop: loop)
+    var connections: [EventLoopFuture<(SessionID, NIOLoopBound<TakenOver>)?>] = []
+    for (id, descriptor) in predecessor.connections.sorted(by: { $0.key < $1.key }) {
+      let handler = NIOLoopBound(ClientChannelHandler(core: self, isTakenOver: true), eventLoop: loop)
+      let connection = ClientBootstrap(group: loop)
+        .channelOption(.autoRead, value: false)
+        .channelOption(.allowRemoteHalfClosure, value: true)
+        .channelOption(
+          .writeBufferWaterMark,
+          value: .init(low: Self.unreadOutputResumeBytes, high: Self.unreadOutputPauseBytes)
+        )
+        .channelInitializer { channel in
+          channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(handler.value) }
+        }
+        .withConnectedSocket(descriptor)
+        .map { channel -> (SessionID, NIOLoopBound<TakenOver>)? in
+          (id, NIOLoopBound(TakenOver(channel: channel, handler: handler.value), eventLoop: core.value.loop))
+        }
+        .recover { _ in nil }
+      connections.append(connection)
+    }
+    let state = NIOLoopBound(Box(predecessor), eventLoop: loop)
+    return EventLoopFuture.whenAllSucceed(connections, on: loop).flatMap { taken in
+      let taken = taken.compactMap { $0 }.map { ($0.0, $0.1.value) }
+      let kept = NIOLoopBound(core.value.takeOver(state.value.value, taken), eventLoop: core.value.loop)
+      // After the end of this turn: only then is what was taken over safe.
+      return core.value.loop.submit { core.value.proceed(with: kept.value.sessions, kept.value.inputs) }
+    }
+  }
+
+  private func takeOver(
+    _ state: KeptState, _ taken: [(SessionID, TakenOver)]
+  ) -> (sessions: [ClientSession], inputs: [KeptInput]) {
+    lastSession = max(lastSession, state.lastSession)
+    lastRequest = max(lastRequest, state.lastRequest)
+    var kept: [ClientSession] = []
+    for (id, connection) in taken {
+      guard let record = state.sessions[id], connection.channel.isActive else { continue }
+      let session = ClientSession(id: id, channel: connection.channel, peer: Peer(channel: connection.channel))
+      session.cookie = record.cookie
+      session.hasSpoken = true
+      session.inputEnded = record.inputEnded
+      session.framer.position = record.framer
+      if !record.unreadInput.isEmpty { session.unreadInput = ByteBuffer(bytes: record.unreadInput) }
+      if !record.unsent.isEmpty { session.output = ByteBuffer(bytes: record.unsent) }
+      for (request, message) in record.inFlight { session.began(request, as: message) }
+      session.isReadingPaused = true
+      session.isChanged = true
+      connection.handler.take(session)
+      sessions[id] = session
+      lastSession = max(lastSession, id.rawValue)
+      keeper?.adopt(session)
+      tell(.sessionOpened(id, uid: session.peer?.uid))
+      takeOverWatches(of: session, record)
+      var losses = StateReader(record.losses)
+      try? engine.readLosses(of: id, from: &losses)
+      kept.append(session)
+    }
+    let inputs = takenInputs(of: state)
+    keeper?.adopt(inputs)
+    for (id, bytes) in state.outputs {
+      guard let session = sessions[id] else { continue }
+      if session.output == nil { session.output = ByteBuffer() }
+      session.output?.writeBytes(bytes)
+    }
+    for session in kept where session.output != nil { touch(session) }
+    let now = BootClock.now()
+    carryOut { engine.restore(state.engine, numbers: state.numbers, now: now, into: &$0) }
+    keeper?.begin()
+    answerLostQueries(of: kept, state)
+    logger.notice(
+      "took over clients and locks",
+      metadata: [
+        "clients": "\(kept.count)", "gone": "\(state.sessions.count - kept.count)",
+        "held": "\(engine.gauges.held)", "waiting": "\(engine.gauges.waiting)",
+      ])
+    return (kept, inputs)
+  }
+
+  private func takeOverWatches(of session: ClientSession, _ record: KeptSession) {
+    session.watches = record.watches
+    session.lastWatch = record.lastWatch
+    for (number, target) in record.watches.sorted(by: { $0.key < $1.key }) {
+      watches.add(target, .init(session: session.id, number: number))
+      engine.isObserved = true
+    }
+  }
+
+  /// The input that the daemon before took from its sockets and did not deal with.
+  private func takenInputs(of state: KeptState) -> [KeptInput] {
+    state.inputs.enumerated().filter { index, input in
+      guard let session = sessions[input.session] else { return false }
+      let isLast = !state.inputs[(index + 1)...].contains { $0.session == input.session }
+      return !(isLast && input.isPeeked && session.hasUnread(input.bytes))
+    }.map(\.element)
+  }
+
+  /// What was asked of Redis on behalf of a client has no answer any more.
+  private func answerLostQueries(of kept: [ClientSession], _ state: KeptState) {
+    let waiting = state.engine.waitingRequests
+    for session in kept {
+      for (message, request) in session.inFlight.sorted(by: { $0.value.rawValue < $1.value.rawValue })
+      where !waiting.contains(request) {
+        _ = session.ended(request)
+        write(to: session) { writer in
+          writer.failure(id: message, .unavailable) { $0.member("detail", "the daemon was restarted") }
+        }
+      }
+    }
+  }
+
+  private func proceed(with kept: [ClientSession], _ inputs: [KeptInput]) {
+    for input in inputs {
+      guard let session = sessions[input.session] else { continue }
+      // It is noted already.
+      session.peekedBytes = input.bytes.count
+      received(ByteBuffer(bytes: input.bytes), from: session)
+    }
+    for session in kept where sessions[session.id] === session {
+      if !engine.isIdle(session.id) { describe(session) }
+      readLines(of: session)
+      // Its output, and what it has not read, may hold it back; if not, it is read from again.
+      resumeReading(of: session)
+      if session.inputEnded { touch(session) }
+    }
+  }
+
+  // MARK: Handing over
+
+  /// Ends, and leaves clients and what they have to the daemon that follows. What cannot be left is given back and its
+  /// clients are told, as by ``stop()``.
+  ///
+  /// - Parameter next: the configuration that it will have, as far as is known; nil: it will not start.
+  func handOver(to next: SidecarConfiguration?) {
+    guard let keeper, keeper.isUsable, stage == .serving, let next,
+      identity == Self.identity(instance: instance, next)
+    else { return stop() }
+    stage = .handingOver
+    listener?.close(promise: nil)
+    keeper.keepIdle(self)
+    let now = BootClock.now()
+    let evicted = sessions.values.filter { !$0.isKept && !$0.isClosing }.sorted { $0.id < $1.id }
+    for session in sessions.values { try? session.channel.syncOptions?.setOption(.autoRead, value: false) }
+    for session in evicted {
+      if session.hasSpoken { write(to: session) { $0.draining() } }
+      carryOut { engine.evict(session.id, now: now, into: &$0) }
+    }
+    logger.notice(
+      "leaving clients and locks to the next daemon",
+      metadata: [
+        "clients": "\(keeper.clients.count)", "closed": "\(evicted.count)", "held": "\(engine.gauges.held)",
+        "waiting": "\(engine.gauges.waiting)",
+      ])
+    // After the end of this turn, which sends what there is to send.
+    scheduleTurnEnd()
+    loop.assumeIsolated().execute {
+      let flushed = evicted.map { $0.channel.writeAndFlush($0.channel.allocator.buffer(capacity: 0)) }
+      EventLoopFuture.andAllComplete(flushed, on: self.loop).assumeIsolated().whenComplete { _ in self.handedOver() }
+      self.loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.closeMillisecondsMax)) { self.handedOver() }
+    }
+  }
+
+  /// Asked to end before it serves, whether for a restart or for good is not known: what was left to it is left to the
+  /// next one. If there is none, connections end with the service manager's store, and leases by themselves.
+  ///
+  /// - Returns: false when nothing was left to it.
+  func leaveBeforeServing() -> Bool {
+    guard let keeper, keeper.isUsable, keeper.hasPredecessor else { return false }
+    stage = .handingOver
+    handedOver()
+    return true
+  }
+
+  private func handedOver() {
+    guard let keeper, stage == .handingOver else { return }
+    for session in sessions.values where !session.isKept { session.disconnect() }
+    link?.flush()
+    if !keeper.finish(self, withinMilliseconds: Self.storeFlushMilliseconds) {
+      logger.warning("the service manager may not have everything that was to be left to the next daemon")
+    }
+    stage = .handedOver
+    statusTask?.cancel()
+    onStopped(true)
+    // From here on this loop must not send anything: how far clients were sent their output is written down.
+    while true { pause() }
+  }
+}
+
+extension ClientSession {
+  /// Whether these bytes are the next that will be read from the socket.
+  fileprivate func hasUnread(_ bytes: [UInt8]) -> Bool {
+    var room = [UInt8](repeating: 0, count: bytes.count)
+    let count = withSocket { recv($0, &room, room.count, peekFlags) }
+    return count == bytes.count && room == bytes
+  }
+}
+
+/// A connection of a daemon before this one.
+private struct TakenOver {
+  let channel: any Channel
+  let handler: ClientChannelHandler
+}
+
+private final class Box<Value> {
+  let value: Value
+  init(_ value: Value) { self.value = value }
+}

@@ -1,0 +1,103 @@
+import ClientProtocol
+import LockEngine
+import SystemdSupport
+import Testing
+
+@testable import Sidecar
+
+@Suite struct KeptStateTests {
+  private static let identity = KeptIdentity(
+    instance: "0123456789abcdef", host: "host-1", keyPrefix: "sidelock:", backend: "tcp localhost 6379 0")
+
+  private static var session: KeptSession {
+    var session = KeptSession(id: SessionID(7), cookie: 99)
+    session.inputEnded = true
+    session.isUncertain = true
+    session.framer = LineFramer.Position(partial: Array("{\"id\":".utf8), seen: 6, isHopeless: false)
+    session.unreadInput = Array("more\n".utf8)
+    session.unsent = Array("half a reply".utf8)
+    session.inFlight = [(RequestID(3), .integer(-5)), (RequestID(4), .string(Array("ü".utf8)))]
+    session.watches = [2: .name(Array("n".utf8)), 3: .prefix([])]
+    session.lastWatch = 5
+    session.losses = [0, 1, 2]
+    return session
+  }
+
+  /// Memory as a daemon leaves it, with these records beside its identity.
+  private static func memory(_ records: [(StateLog.Key, [UInt8])], identity: [UInt8]? = nil) throws -> StateMemory {
+    let memory = try #require(StateMemory(bytes: 1 << 20))
+    let log = try #require(StateLog(memory: memory.bytes))
+    try log.put(StateLog.Key(kind: KeptKind.identity, id: 0), identity ?? Self.identity.encode())
+    for (key, bytes) in records { try log.put(key, bytes) }
+    try log.commit(counters: [11, 12, 13, 14, 15, 16])
+    return memory
+  }
+
+  @Test func whatADaemonLeavesIsReadAsItWas() throws {
+    let key = StateLog.Key(kind: KeptKind.session, id: 7)
+    let state = try KeptState(Self.memory([(key, Self.session.encode())]))
+    #expect(state.identity == Self.identity)
+    #expect(state.sessions == [SessionID(7): Self.session])
+    #expect(state.lastSession == 11)
+    #expect(state.lastRequest == 12)
+    #expect(state.numbers.prefix(4) == [13, 14, 15, 16])
+  }
+
+  @Test func aRecordOfAnUnknownKindIsNotPassedOver() {
+    #expect(throws: StateDamage.self) { try KeptState(Self.memory([(StateLog.Key(kind: 200, id: 1), [])])) }
+  }
+
+  @Test func anotherFormatIsNotRead() {
+    var other = Self.identity.encode()
+    other[0] += 1
+    #expect(throws: StateDamage.self) { try KeptState(Self.memory([], identity: other)) }
+    // The instance becomes a part of keys and messages.
+    let strange = KeptIdentity(instance: "0123 456789abcde", host: "h", keyPrefix: "", backend: "")
+    #expect(throws: StateDamage.self) { try KeptState(Self.memory([], identity: strange.encode())) }
+  }
+
+  @Test func damagedSessionsNeverTrap() {
+    var random = SystemRandomNumberGenerator()
+    let good = Self.session.encode()
+    var read = 0
+    for _ in 0..<20_000 {
+      var bytes = good
+      for _ in 0..<Int.random(in: 1...3, using: &random) {
+        bytes[Int.random(in: bytes.indices, using: &random)] = .random(in: .min ... .max, using: &random)
+      }
+      if Bool.random(using: &random) { bytes.removeLast(Int.random(in: 0...bytes.count, using: &random)) }
+      guard let session = try? KeptSession(id: SessionID(7), bytes) else { continue }
+      read += 1
+      // Whatever was read, a framer can go on with.
+      var framer = LineFramer()
+      framer.position = session.framer
+      var lines = 0
+      Array("x\n{}\n".utf8).withUnsafeBytes { bytes in
+        var rest = bytes
+        while case .line = framer.next(from: &rest, { $0.count }) { lines += 1 }
+      }
+      #expect(lines <= 2)
+    }
+    #expect(read > 100)
+  }
+
+  @Test func aFramerGoesOnInTheMiddleOfALine() {
+    var first = LineFramer()
+    var second = LineFramer()
+    var found: [String] = []
+    Array("{\"id\":1}\n{\"id\"".utf8).withUnsafeBytes { bytes in
+      var rest = bytes
+      while case .line(let text) = first.next(from: &rest, { String(decoding: $0, as: UTF8.self) }) {
+        found.append(text)
+      }
+    }
+    second.position = first.position
+    Array(":2}\n".utf8).withUnsafeBytes { bytes in
+      var rest = bytes
+      while case .line(let text) = second.next(from: &rest, { String(decoding: $0, as: UTF8.self) }) {
+        found.append(text)
+      }
+    }
+    #expect(found == ["{\"id\":1}", "{\"id\":2}"])
+  }
+}
