@@ -89,7 +89,7 @@ boot() {
   sed -i 's/^Version: .*/&+next/' "$directory/next/DEBIAN/control"
   dpkg-deb --root-owner-group -Zgzip -z1 --build "$directory/next" "$directory/files/next.deb" >/dev/null
   rm -rf "$directory/next"
-  cp "$library/freeze_thread.py" "$directory/files/"
+  cp "$library/freeze_thread.py" "$library/restart_clients.py" "$directory/files/"
   "$host" up "$directory/state" "$directory/files:/srv/files"
   # Images for building forbid dpkg to start services.
   inside rm -f /usr/sbin/policy-rc.d
@@ -130,7 +130,7 @@ test_credentials() {
   local pid
   pid=$(property MainPID)
   if inside grep -qa "$secret" "/proc/$pid/environ" "/proc/$pid/cmdline"; then fail "the password shows in /proc"; fi
-  if inside journalctl --no-pager -o export -u sidelockd.service | grep -qa "$secret"; then fail "it is in the log"; fi
+  if inside journalctl --no-pager -o export -u sidelockd.service | grep -a "$secret" >/dev/null; then fail "it is in the log"; fi
   if inside systemctl show sidelockd.service | grep -q "$secret"; then fail "it is in the unit's properties"; fi
   if inside runuser -u nobody -- sh -c "cat /run/credentials/sidelockd.service/* 2>/dev/null"; then
     fail "others may read the credential"
@@ -162,6 +162,137 @@ test_activation() {
   ok "systemctl start returns when it serves"
   inside rm /run/systemd/system/sidelockd.service.d/slow.conf
   inside systemctl daemon-reload
+}
+
+# 200 clients that hold and 200 that wait, over ten restarts, crashes and an upgrade.
+test_continuity() {
+  inside python3 /srv/files/restart_clients.py "$secret" restart kill upgrade drain stop || fail "clients lost something"
+  local entry
+  entry=$(journal MESSAGE_ID=f06e49eb6a4a4f57904cb6175a9a5dc0 SIDELOCK_HELD=203 -n 1)
+  for part in '"MESSAGE":"took over clients and locks' '"SIDELOCK_CLIENTS":"403"' '"SIDELOCK_HELD":"203"' \
+    '"SIDELOCK_WAITING":"200"' '"SIDELOCK_GONE":"0"' '"PRIORITY":"5"'; do
+    [[ $entry == *"$part"* ]] || fail "the journal's entry of a restart has no $part: $entry"
+  done
+  inside journalctl -x MESSAGE_ID=f06e49eb6a4a4f57904cb6175a9a5dc0 --no-pager | grep '403 clients are still connected' >/dev/null ||
+    fail "journalctl -x does not explain it"
+  ok "the journal tells what was taken over"
+  install_package /srv/files/first.deb
+}
+
+# drop_in LINE... adds lines to the service until the next call; without any it is as it was.
+drop_in() {
+  local file=/run/systemd/system/sidelockd.service.d/test.conf
+  inside mkdir -p "${file%/*}"
+  if [ $# -gt 0 ]; then
+    printf '%s\n' '[Service]' "$@" | inside tee "$file" >/dev/null
+  else
+    inside rm -f "$file"
+  fi
+  inside systemctl daemon-reload
+}
+
+# take NAME [LOCK] has a client of that name hold a lock; keeps NAME tells whether it still does; loses_at_restart NAME
+# expects what a client is told whose connection ends in order.
+take() {
+  connect "$1"
+  send "$1" "{\"id\":1,\"method\":\"acquire\",\"params\":{\"name\":\"${2-lock-$1}\"}}"
+  receive "$1"
+  [[ $line == *'"token"'* ]] || fail "no lock for $1: $line"
+  token=${line#*'"token":'}
+  token=${token%%,*}
+}
+keeps() {
+  send "$1" '{"id":2,"method":"release","params":{"name":"'"${2-lock-$1}"'"}}'
+  receive "$1"
+  [[ $line == *'"id":2,"result"'* ]] || fail "$1 lost its lock: $line"
+  hang_up "$1"
+}
+loses_at_restart() {
+  receive "$1"
+  [[ $line == *'"draining"'* ]] || fail "$1 was told $line"
+  receive "$1"
+  [[ $line == *'"lost"'*'"shutdown"'* ]] || fail "$1 was told $line"
+  is_closed "$1"
+}
+# is_closed NAME expects the end of the connection.
+is_closed() {
+  local from="from_$1"
+  if IFS= read -r -t 20 line <&"${!from}"; then fail "$1 was told $line"; elif [ $? -gt 128 ]; then fail "$1 is connected"; fi
+  hang_up "$1"
+}
+restarts_by_itself() {
+  local pid
+  pid=$(property MainPID)
+  inside kill -KILL "$pid"
+  again() { [ "$(property MainPID)" != "$pid" ] && serves; }
+  wait_until "after SIGKILL it runs again" again
+}
+leftovers_refused() { journal MESSAGE_ID=c508ca7396574e85b24d89b3c11f98d3 -n 1 | grep -q "$1"; }
+
+# What is left to the next daemon, and what not. Without Redis.
+test_leaving() {
+  set_settings "local: true"
+  inside systemctl restart sidelockd.service
+  take first counted
+  local before=$token
+  inside systemctl restart sidelockd.service
+  restarts_by_itself
+  keeps first counted
+  take second counted
+  [ "$token" -gt "$before" ] || fail "token $token after $before"
+  keeps second counted
+  ok "locks of this host alone are kept, and their tokens go on increasing"
+
+  # A client that has nothing stays connected over a restart, and not over a crash.
+  connect idle
+  send idle '{"id":1,"method":"ping"}'
+  receive idle
+  inside systemctl restart sidelockd.service
+  send idle '{"id":2,"method":"ping"}'
+  receive idle
+  [[ $line == *'"id":2,"result"'* ]] || fail "an idle client was told $line"
+  hang_up idle
+  ok "a client without locks stays connected over a restart"
+
+  take told
+  set_settings "local: true" "host: another-host"
+  inside systemctl restart sidelockd.service
+  loses_at_restart told
+  ok "a restart with another host name takes locks as a stop does"
+  take cut
+  set_settings "local: true" "host: yet-another-host"
+  restarts_by_itself
+  is_closed cut
+  wait_until "after a crash and a change of the host name nothing is taken over" leftovers_refused "are others now"
+  take unlucky
+  set_settings "lease_ms: 1"
+  inside kill -KILL "$(property MainPID)"
+  is_closed unlucky
+  set_settings "local: true"
+  wait_until "with settings that let it not start it ends the connections that were left" serves
+
+  # Room for two clients, and for the sixteen descriptors that are not theirs.
+  drop_in FileDescriptorStoreMax=18 Environment=FDSTORE=18
+  inside systemctl restart sidelockd.service
+  take one
+  take two
+  take three
+  no_room() { [ -n "$(journal MESSAGE_ID=846b8130f67145dab0034b7292390e2c)" ]; }
+  wait_until "that there is no room for more is said" no_room
+  inside systemctl restart sidelockd.service
+  loses_at_restart three
+  restarts_by_itself
+  keeps one
+  keeps two
+  ok "as many as there is room for are kept, and the others are told"
+  drop_in FileDescriptorStoreMax=0 Environment=FDSTORE=
+  inside systemctl restart sidelockd.service
+  take none
+  inside systemctl restart sidelockd.service
+  loses_at_restart none
+  ok "without a store a restart takes locks as a stop does"
+  drop_in
+  inside systemctl restart sidelockd.service
 }
 
 # From here on without Redis: faster, and what is tested has nothing to do with it.
@@ -215,7 +346,7 @@ test_journal() {
     [[ $entry == *"$part"* ]] || fail "the entry has no $part: $entry"
   done
   ok "the entry has its fields"
-  inside journalctl -x SIDELOCK_LOCK=db-migrate --no-pager | grep -q 'The lock db-migrate (token [0-9]*) was taken' ||
+  inside journalctl -x SIDELOCK_LOCK=db-migrate --no-pager | grep 'The lock db-migrate (token [0-9]*) was taken' >/dev/null ||
     fail "journalctl -x does not explain it"
   ok "journalctl -x explains it"
   hang_up loser
@@ -232,7 +363,7 @@ test_watchdog() {
   replaced() { [ "$(property NRestarts)" -gt "$restarts" ] && serves; }
   wait_until "a wedged loop is replaced" replaced
   took=$(((${EPOCHREALTIME/./} - before) / 1000))
-  inside journalctl -u sidelockd.service --no-pager | grep -qi 'watchdog timeout' || fail "it was not the watchdog"
+  inside journalctl -u sidelockd.service --no-pager | grep -i 'watchdog timeout' >/dev/null || fail "it was not the watchdog"
   # WatchdogSec=3s and RestartSec=500ms, and time for a busy machine; a lease lasts 10 s.
   [ "$took" -lt 8000 ] || fail "it took $took ms"
   answers || fail "the new daemon does not answer"
@@ -312,7 +443,7 @@ test_restarts() {
   # More often than systemd tries unless it is told to go on.
   tried() { [ "$(property NRestarts)" -ge $((restarts + 6)) ]; }
   wait_until "with bad settings it is tried again and again" tried
-  inside journalctl -u sidelockd.service -p crit -o cat --no-pager | grep -q 'settings are wrong.*setting=lease_ms' ||
+  inside journalctl -u sidelockd.service -p crit -o cat --no-pager | grep 'settings are wrong.*setting=lease_ms' >/dev/null ||
     fail "the journal does not name the bad setting"
   set_settings "local: true"
   wait_until "with good settings it runs again by itself" serves
@@ -342,11 +473,8 @@ test_upgrade() {
   same "the settings were left alone" "connections_max: 123" "$(inside tail -n 1 "$settings")"
   if grep -vq '"result"' "$directory/load"; then fail "an upgrade refused clients: $(grep -v result "$directory/load")"; fi
   ok "$(wc -l <"$directory/load") clients connected during the upgrade, and all were answered"
-  receive before
-  receive before
-  [[ $line == *'"shutdown"'* ]] || fail "the client was not told of the loss: $line"
-  ok "a client was told that the restart took its lock"
-  hang_up before
+  keeps before upgrade
+  ok "a client kept its lock over the upgrade"
 
   inside systemctl disable --now sidelockd.socket sidelockd.service 2>/dev/null
   install_package /srv/files/first.deb
@@ -373,7 +501,7 @@ test_remove() {
 }
 
 boot
-for part in install credentials activation reload journal watchdog restarts examples user upgrade remove; do
+for part in install credentials activation continuity leaving reload journal watchdog restarts examples user upgrade remove; do
   echo "# $part"
   "test_$part"
 done

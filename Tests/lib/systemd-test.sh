@@ -88,7 +88,7 @@ inside kill -STOP "$pid"
 restarted() { [ "$(property NRestarts)" -ge 1 ] && [ "$(property ActiveState)" = active ]; }
 wait_until "a stopped daemon is replaced" restarted
 [ "$(property MainPID)" != "$pid" ] || fail "the process is the same"
-inside journalctl -u sidelockd --no-pager | grep -qi 'watchdog timeout' || fail "it was not the watchdog"
+inside journalctl -u sidelockd --no-pager | grep -i "watchdog timeout" >/dev/null || fail "it was not the watchdog"
 ping | grep -q '"result"' || fail "the new daemon does not answer"
 ok "the new daemon serves"
 
