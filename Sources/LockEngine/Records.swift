@@ -26,21 +26,10 @@ final class LockRecord {
   var cameBack = false
   /// When to ask the store again, for fear that it tells nothing by itself.
   var recheckAt: BootInstant?
-  /// Who has the lock, when it is not this host.
-  var remoteHolder = HolderSummary.unknown
-  /// What others have the name as, until it is known whether they use it; and until when that is waited for.
-  var conflict: HoldMode?
-  var conflictAt: BootInstant?
-  /// The words in which the store refused the last ask; nil when it did not.
-  var storeRefusal: String?
   /// The highest token that was given out here.
   var tokenFloor: Token = 0
 
-  /// Those among the waiters and holders who want to hear of each other.
-  var progressWaiters = 0
-  var progressHolders = 0
-  var progressAt: BootInstant?
-  var lastProgressAt: BootInstant?
+  fileprivate var rare: RareFacts?
 
   /// Where changes are noted for a successor of this process; nil when there will be none.
   let changes: StateChanges?
@@ -88,6 +77,75 @@ final class LockRecord {
   /// The holds, in the order in which they came to be.
   var holdsInOrder: [Hold] {
     holds.count < 2 ? holds : holds.sorted { $0.token < $1.token }
+  }
+}
+
+/// What few locks have anything to say about. It takes memory only where it does, since there can be very many locks.
+private final class RareFacts {
+  var remoteHolder = HolderSummary.unknown
+  var conflict: HoldMode?
+  var conflictAt: BootInstant?
+  var storeRefusal: String?
+  var progressWaiters = 0
+  var progressHolders = 0
+  var progressAt: BootInstant?
+  var lastProgressAt: BootInstant?
+}
+
+extension LockRecord {
+  /// Who has the lock, when it is not this host.
+  var remoteHolder: HolderSummary {
+    get { rare?.remoteHolder ?? .unknown }
+    set { if rare != nil || newValue != .unknown { rareFacts.remoteHolder = newValue } }
+  }
+
+  /// What others have the name as, until it is known whether they use it.
+  var conflict: HoldMode? {
+    get { rare?.conflict }
+    set { if rare != nil || newValue != nil { rareFacts.conflict = newValue } }
+  }
+
+  /// Until when that is waited for.
+  var conflictAt: BootInstant? {
+    get { rare?.conflictAt }
+    set { if rare != nil || newValue != nil { rareFacts.conflictAt = newValue } }
+  }
+
+  /// The words in which the store refused the last ask; nil when it did not.
+  var storeRefusal: String? {
+    get { rare?.storeRefusal }
+    set { if rare != nil || newValue != nil { rareFacts.storeRefusal = newValue } }
+  }
+
+  /// Waiters who want to hear of the holders.
+  var progressWaiters: Int {
+    get { rare?.progressWaiters ?? 0 }
+    set { if rare != nil || newValue != 0 { rareFacts.progressWaiters = newValue } }
+  }
+
+  /// Holders who want to hear of the waiters.
+  var progressHolders: Int {
+    get { rare?.progressHolders ?? 0 }
+    set { if rare != nil || newValue != 0 { rareFacts.progressHolders = newValue } }
+  }
+
+  /// When they are told next.
+  var progressAt: BootInstant? {
+    get { rare?.progressAt }
+    set { if rare != nil || newValue != nil { rareFacts.progressAt = newValue } }
+  }
+
+  /// When they were told last.
+  var lastProgressAt: BootInstant? {
+    get { rare?.lastProgressAt }
+    set { if rare != nil || newValue != nil { rareFacts.lastProgressAt = newValue } }
+  }
+
+  private var rareFacts: RareFacts {
+    if let rare { return rare }
+    let facts = RareFacts()
+    rare = facts
+    return facts
   }
 }
 
@@ -323,7 +381,12 @@ struct WaiterQueue {
     waiter.lock.changes?.touch(waiter)
     count -= 1
     if waiter.isTry { tryCount -= 1 }
-    if entries.count > 64 && entries.count > 2 * count { entries.removeAll { $0.isOver } }
+    if count == 0 {
+      // Most locks have one waiter in their life, and there can be very many locks.
+      entries = []
+    } else if entries.count > 64 && entries.count > 2 * count {
+      entries.removeAll { $0.isOver }
+    }
   }
 }
 
