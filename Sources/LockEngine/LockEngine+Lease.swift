@@ -65,6 +65,7 @@ extension LockEngine {
   /// Gives back a lease that this host has. Nobody holds anything under it.
   func giveBack(_ lease: LeaseSlot, now: BootInstant) {
     let firstUnused = lease.firstUnused
+    if lease.contendedSince != nil { didServeOtherHost = true }
     drop(lease)
     sendRelease(lease, firstUnused: firstUnused, now: now)
   }

@@ -25,6 +25,9 @@ public final class LockEngine {
   var didCompleteShutdown = false
   /// Whether somebody watches what happens to locks.
   public var isObserved = false
+  /// Whether another host waits for what a release gives back that was sent since this was last set to false. Nobody
+  /// waits for the other releases.
+  public var didServeOtherHost = false
   var pending: [CommandID: PendingCommand] = [:]
   var lastCommand: UInt64 = 0
   var lastAttempt: UInt64 = 0

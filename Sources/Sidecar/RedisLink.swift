@@ -68,6 +68,8 @@ final class RedisLink {
   private var previousClient: RedisClientIdentity?
   private var pending = PendingCommands()
   private var output = ByteBuffer()
+  /// Whether somebody waits for something that is to be sent.
+  var isUrgent = false
   private var waitingRenewals: Deque<(CommandID, LeaseCommand)> = []
   private var waiting: Deque<Pending> = []
   private var attempts: Int64 = 0
@@ -216,9 +218,14 @@ final class RedisLink {
   func submit(_ command: LeaseCommand, id: CommandID) {
     guard isReady else { return }
     statistics.commands += 1
-    if case .renew = command {
+    switch command {
+    case .renew:
+      isUrgent = true
       waitingRenewals.append((id, command))
-    } else {
+    case .release:
+      waiting.append(.lease(id, command))
+    case .acquire, .downgrade, .answerInUse, .heartbeat, .look, .tell:
+      isUrgent = true
       waiting.append(.lease(id, command))
     }
     fillWindow()
@@ -228,6 +235,7 @@ final class RedisLink {
   func query(_ command: RedisCommand, _ completion: @escaping QueryCompletion) {
     guard isReady else { return completion(nil) }
     statistics.commands += 1
+    isUrgent = true
     waiting.append(.query(command, completion))
     fillWindow()
   }
@@ -255,7 +263,10 @@ final class RedisLink {
       }
       isPut = true
     }
-    if isPut { onOutput() }
+    if isPut {
+      if afterWaiting { isUrgent = true }
+      onOutput()
+    }
     for id in sent { onEvent(.sent(id)) }
   }
 
@@ -266,6 +277,7 @@ final class RedisLink {
 
   /// Sends everything that was submitted since the last time in one write.
   func flush() {
+    isUrgent = false
     let channel: any Channel
     switch state {
     case .handshaking(let current), .ready(let current): channel = current
@@ -287,6 +299,9 @@ final class RedisLink {
     guard generation == self.generation else { return }
     lastHeardAt = BootClock.now()
     let actions = buffer.withUnsafeReadableBytes { machine?.received($0) } ?? []
+    // The handshake goes on, a script that Redis does not know is sent again, or another host asks for what a release is
+    // about to give back.
+    if machine?.hasOutput == true { isUrgent = true }
     for action in actions {
       perform(action)
       // A reply can make the owner stop the link, or the action itself ends the connection.

@@ -84,10 +84,7 @@ extension SidecarCore {
       tellWatchers(.disconnected)
     case .sent(let command): tell(.commandSent(command))
     case .reply(let command, let reply): tell(.replyReceived(command, reply))
-    case .push(let push):
-      let now = BootClock.now()
-      if push.showsThatOthersWait { otherHostWaitedAt = now }
-      tell(.pushReceived(push), now: now)
+    case .push(let push): tell(.pushReceived(push))
     case .call(let id, let inbox, let payload): asked(id, from: inbox, payload)
     case .answer(let id, let payload): hostCalls?.answered(id, payload)
     }
@@ -208,16 +205,5 @@ extension SidecarCore {
     timer?.close()
     for session in sessions.values { session.disconnect() }
     onStopped(false)
-  }
-}
-
-extension LeasePush {
-  /// Whether another host waits for the lock that it is about.
-  fileprivate var showsThatOthersWait: Bool {
-    switch self {
-    case .granted(_, _, let grant): grant.othersWait
-    case .contended: true
-    case .inUse, .told: false
-    }
   }
 }

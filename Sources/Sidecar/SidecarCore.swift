@@ -57,8 +57,6 @@ final class SidecarCore {
   private var settlingSessions: [ClientSession] = []
   /// Output buffers to be used again. One that the channel still holds is replaced when it is written to.
   private var spareBuffers: [ByteBuffer] = []
-  /// When Redis last told that another host waits for a lock that this one has.
-  var otherHostWaitedAt: BootInstant?
   /// The request that the engine is being told of, so that an answer that comes at once needs no table.
   private var current: (request: RequestID, message: MessageID)?
 
@@ -168,27 +166,25 @@ final class SidecarCore {
   }
 
   /// What others wait for goes out first, because each write takes a while and wakes a process that competes for the
-  /// processor: grants; then the commands to Redis, if another host is known to wait; then the other replies.
+  /// processor: grants, commands to Redis, the other replies. Releases that no other host waits for come last.
   private func endTurn() {
     isTurnEndScheduled = false
-    let now = BootClock.now()
     swap(&settlingSessions, &dirtySessions)
     keepTurn(settlingSessions)
     for session in settlingSessions where session.isGranted { settle(session) }
-    if let otherHostWaitedAt, now < otherHostWaitedAt.adding(milliseconds: Self.otherHostWaitsMilliseconds) {
-      link?.flush()
+    if engine.didServeOtherHost {
+      engine.didServeOtherHost = false
+      link?.isUrgent = true
     }
+    if let link, link.isUrgent { link.flush() }
     for session in settlingSessions where session.isDirty { settle(session) }
     link?.flush()
     keeper?.endTurn()
     for session in settlingSessions { proceed(session) }
     settlingSessions.removeAll(keepingCapacity: true)
-    timer?.arm(for: engine.nextDeadline, now: now)
+    timer?.arm(for: engine.nextDeadline, now: BootClock.now())
     scheduleStatus()
   }
-
-  /// For so long after a sign of it another host is taken to wait for something that this one has, in milliseconds.
-  private static let otherHostWaitsMilliseconds: Int64 = 1000
 
   /// Has the turn's end look at a session.
   func touch(_ session: ClientSession) {
