@@ -2,6 +2,8 @@
 # Runs every scenario of `sidelock bench` against two daemons and a Redis of its own. See --help.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=packaging/lib/release.sh
+. packaging/lib/release.sh # release_flags
 
 usage() {
   cat <<'TEXT'
@@ -40,9 +42,8 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-flags=(-c release --static-swift-stdlib)
 if [ "$build" = yes ]; then
-  for product in sidelockd sidelock; do swift build "${flags[@]}" --product "$product" >&2; done
+  for product in sidelockd sidelock; do swift build "${release_flags[@]}" --product "$product" >&2; done
 fi
 bin=.build/release
 sidelockd=${SIDELOCKD:-$bin/sidelockd}

@@ -4,6 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=packaging/lib/packages.sh
 . packaging/lib/packages.sh
+# shellcheck source=packaging/lib/release.sh
+. packaging/lib/release.sh # release_flags
 
 usage() {
   cat <<'TEXT'
@@ -29,7 +31,7 @@ venv=Tests/peers/.venv
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r Tests/peers/requirements.txt
 if [ -z "${SIDELOCKD-}" ]; then
-  swift build -c release --static-swift-stdlib --product sidelockd >&2
+  swift build "${release_flags[@]}" --product sidelockd >&2
   SIDELOCKD=.build/release/sidelockd
 fi
 
