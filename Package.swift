@@ -39,6 +39,7 @@ let package = Package(
       ],
       swiftSettings: strict),
     .target(name: "ClientProtocol", swiftSettings: strict),
+    .target(name: "AccessPolicy", swiftSettings: strict),
     .target(
       name: "RedisProtocol",
       dependencies: ["LockEngine", .product(name: "DequeModule", package: "swift-collections")],
@@ -57,12 +58,14 @@ let package = Package(
       swiftSettings: strict),
     .systemLibrary(name: "CLibYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
     .target(
-      name: "SidelockSettings", dependencies: ["CLibYAML", "RedisProtocol", argumentParser, logging],
+      name: "SidelockSettings",
+      dependencies: ["AccessPolicy", "CLibYAML", "RedisProtocol", argumentParser, logging],
       swiftSettings: strict),
     .target(
       name: "Sidecar",
       dependencies: [
-        "CLinux", "LockEngine", "ClientProtocol", "RedisProtocol", "SystemdSupport", nioCore, nioPosix, logging,
+        "AccessPolicy", "CLinux", "LockEngine", "ClientProtocol", "RedisProtocol", "SystemdSupport", nioCore, nioPosix,
+        logging,
         .product(name: "DequeModule", package: "swift-collections"),
       ],
       resources: [.embedInCode("Resources")],
@@ -83,13 +86,14 @@ let package = Package(
       swiftSettings: strict),
 
     .testTarget(name: "LockEngineTests", dependencies: ["LockEngine"], swiftSettings: strict),
+    .testTarget(name: "AccessPolicyTests", dependencies: ["AccessPolicy"], swiftSettings: strict),
     .testTarget(name: "ClientProtocolTests", dependencies: ["ClientProtocol"], swiftSettings: strict),
     .testTarget(name: "RedisProtocolTests", dependencies: ["RedisProtocol"], swiftSettings: strict),
     .testTarget(
       name: "ProtocolDocumentTests", dependencies: ["ClientProtocol", "LockEngine", "RedisProtocol"],
       swiftSettings: strict),
     .testTarget(
-      name: "SettingsTests", dependencies: ["SidelockSettings", "RedisProtocol", argumentParser],
+      name: "SettingsTests", dependencies: ["AccessPolicy", "SidelockSettings", "RedisProtocol", argumentParser],
       swiftSettings: strict),
     .testTarget(
       name: "SystemdSupportTests", dependencies: ["SystemdSupport", logging, nioConcurrencyHelpers],

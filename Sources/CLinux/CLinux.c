@@ -7,10 +7,28 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+
+// What the headers of an older C library lack.
+#ifndef SO_PEERGROUPS
+#define SO_PEERGROUPS 59
+#endif
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
 
 _Static_assert(sizeof(struct peer_credentials) == sizeof(struct ucred), "struct ucred has another size");
 
@@ -98,3 +116,51 @@ void *memory_file_map(int descriptor, int64_t size) {
 void memory_file_unmap(void *address, int64_t size) { munmap(address, (size_t)size); }
 
 void memory_give_back(void *address, int64_t size) { madvise(address, (size_t)size, MADV_REMOVE); }
+int peer_groups(int socket, gid_t *groups, int max) {
+  socklen_t length = (socklen_t)max * sizeof(gid_t);
+  // With too little room the kernel tells how much it would take, and writes nothing.
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, groups, &length) != 0 && errno != ERANGE) return -1;
+  return (int)(length / sizeof(gid_t));
+}
+
+int peer_process(int socket) {
+  int process = -1;
+  socklen_t length = sizeof process;
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &process, &length) != 0) return -1;
+  return process;
+}
+
+int process_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+
+int process_signal(int process, int signal) { return (int)syscall(SYS_pidfd_send_signal, process, signal, NULL, 0); }
+
+int process_has_ended(int process) {
+  struct pollfd poller = {.fd = process, .events = POLLIN};
+  int ready = poll(&poller, 1, 0);
+  return ready < 0 ? -1 : ready > 0;
+}
+
+int process_watcher_create(void) { return epoll_create1(EPOLL_CLOEXEC); }
+
+int process_watcher_add(int watcher, int process, uint64_t id) {
+  struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = id};
+  if (epoll_ctl(watcher, EPOLL_CTL_ADD, process, &event) == 0) return 0;
+  // One that it knows is told under the new name.
+  return errno == EEXIST ? epoll_ctl(watcher, EPOLL_CTL_MOD, process, &event) : -1;
+}
+
+int process_watcher_wait(int watcher, uint64_t *ids, int max) {
+  enum { batch = 64 };
+  struct epoll_event events[batch];
+  int count;
+  do {
+    count = epoll_wait(watcher, events, max < batch ? max : batch, -1);
+  } while (count < 0 && errno == EINTR);
+  for (int i = 0; i < count; i++) ids[i] = events[i].data.u64;
+  return count;
+}
+
+int socket_unread_bytes(int socket) {
+  int count = 0;
+  return ioctl(socket, FIONREAD, &count) == 0 ? count : -1;
+}

@@ -58,7 +58,7 @@ public enum Limits {
   /// Requests of one session that are not yet answered.
   public static let requestsInFlightMax = 128
 
-  /// Members that one error names; `data.unknown_count` or `data.unsupported_count` tells how many there were in all.
+  /// Members that one error names; `data.unknown_count` tells how many there were in all.
   public static let reportedNamesMax = 32
   /// Bytes of a client's own text that an error repeats; what is longer is cut and ends in `…`.
   public static let reportedTextBytesMax = 128
@@ -69,7 +69,9 @@ public enum Limits {
   /// Bytes of a text about a process or host (its command line, its unit) that a reply shows; what is longer is cut.
   public static let shownTextBytesMax = 256
 
-  /// The bounds that `initialize` tells, by the names it gives them.
+  static let requestsInFlightName: StaticString = "requests_in_flight"
+
+  /// The bounds that `initialize` tells, by the names it gives them, as they are unless the daemon is told otherwise.
   public static let told: [(name: StaticString, limit: Int64)] = [
     ("line_bytes", Int64(lineBytesMax)),
     ("unended_bytes", Int64(unendedBytesMax)),
@@ -84,7 +86,7 @@ public enum Limits {
     ("wait_ms", waitMillisecondsMax),
     ("max_hold_ms", maxHoldMillisecondsMax),
     ("list_limit", listCountMax),
-    ("requests_in_flight", Int64(requestsInFlightMax)),
+    (requestsInFlightName, Int64(requestsInFlightMax)),
     ("watches_per_session", Int64(watchesPerSessionMax)),
   ]
 }

@@ -275,7 +275,11 @@ extension MessageWriter {
         json.member("backend", server.backend.rawValue)
         json.member("lease_ms", orNull: server.leaseMilliseconds)
         json.object("limits") { json in
-          for (name, limit) in Limits.told { json.member(name, limit) }
+          for (name, limit) in Limits.told {
+            // The one that is a setting of the daemon.
+            let isSetting = name.utf8Start == Limits.requestsInFlightName.utf8Start
+            json.member(name, isSetting ? server.requestsInFlightMax : limit)
+          }
         }
       }
     }

@@ -209,10 +209,13 @@ public struct ServerInfo: Equatable, Sendable {
   public var backend: Backend
   /// How long a lease lasts without renewal, in milliseconds; nil, told as null, without Redis.
   public var leaseMilliseconds: Int64?
+  /// Requests that one session may have waiting.
+  public var requestsInFlightMax: Int64
 
   /// What the daemon says of itself.
   public init(
-    version: String, instance: String, session: String, host: String, backend: Backend, leaseMilliseconds: Int64?
+    version: String, instance: String, session: String, host: String, backend: Backend, leaseMilliseconds: Int64?,
+    requestsInFlightMax: Int64 = Int64(Limits.requestsInFlightMax)
   ) {
     self.version = version
     self.instance = instance
@@ -220,6 +223,7 @@ public struct ServerInfo: Equatable, Sendable {
     self.host = host
     self.backend = backend
     self.leaseMilliseconds = leaseMilliseconds
+    self.requestsInFlightMax = requestsInFlightMax
   }
 }
 

@@ -156,6 +156,11 @@ extension LockEngine {
     return record.holdCount == 0 && record.waits.isEmpty
   }
 
+  /// Whether a session has any hold whose loss is to be enforced.
+  public func hasEnforcedHold(_ session: SessionID) -> Bool {
+    sessions[session]?.allHolds.contains { $0.onLost != .notify } ?? false
+  }
+
   /// Sizes, as they are now.
   public var gauges: EngineGauges {
     EngineGauges(

@@ -303,7 +303,8 @@ final class Hold {
     lock = hold.lock
     meta = hold.meta
     progress = hold.progress
-    onLost = hold.onLost
+    // Its new holder has not asked for anything of the kind.
+    onLost = .notify
     lease = hold.lease
     mode = hold.mode
     endsAt = hold.endsAt

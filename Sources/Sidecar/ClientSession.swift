@@ -1,3 +1,4 @@
+import AccessPolicy
 import ClientProtocol
 import LockEngine
 import NIOCore
@@ -9,6 +10,26 @@ final class ClientSession {
   let peer: Peer?
   /// What is known of the process beyond its number, once that has been looked up.
   var process: DescribedProcess?
+  /// The process that connected, where it had to be found out.
+  var handle: ProcessHandle?
+  /// What ends the session, beside the end of its connection.
+  var end = SessionEnd()
+
+  /// The unit of the process that connected; nil while it is not known.
+  var unit: PeerUnit?
+  var isUnitAsked = false
+  /// What the client may do, by that version of the policy.
+  var access: Access?
+  var accessVersion = 0
+
+  /// What the sessions of the same user have together.
+  var account: Account?
+  var chargedInputBytes = 0
+  var chargedOutputBytes = 0
+  /// Output since it was last looked how much of it is not taken yet, in bytes.
+  var unmeasuredBytes = 0
+  var isMeasuring = false
+
   var framer = LineFramer()
   /// Input behind a line at which reading was paused.
   var unreadInput: ByteBuffer?

@@ -70,6 +70,9 @@ struct KeptSession: Equatable {
   /// What it watches, by the numbers that it was told.
   var watches: [Int64: WatchTarget] = [:]
   var lastWatch: Int64 = 0
+  /// Whether it ends with the process that connected, and after how long a silence, in milliseconds; 0: never.
+  var endsWithProcess = false
+  var keepaliveMilliseconds: Int64 = 0
   /// The engine's memory of what it lost, in the engine's own words.
   var losses: [UInt8] = []
 
@@ -108,6 +111,8 @@ struct KeptSession: Equatable {
         writer.write(prefix)
       }
     }
+    writer.write(endsWithProcess)
+    writer.write(keepaliveMilliseconds)
     writer.write(losses)
     return writer.bytes
   }
@@ -138,6 +143,8 @@ struct KeptSession: Equatable {
       watches[number] = try reader.bool() ? .name(reader.bytes()) : .prefix(reader.bytes())
       guard number >= 1, number <= lastWatch else { throw StateDamage() }
     }
+    endsWithProcess = try reader.bool()
+    keepaliveMilliseconds = try reader.signed()
     losses = try reader.bytes()
     try reader.finish()
   }

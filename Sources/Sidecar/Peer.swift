@@ -1,3 +1,4 @@
+import AccessPolicy
 import CLinux
 import Glibc
 import NIOCore
@@ -6,6 +7,7 @@ import NIOCore
 struct Peer: Sendable {
   let pid: pid_t
   let uid: uid_t
+  let gid: gid_t
 
   /// The process at the other end of a connected Unix socket.
   init?(socket: CInt) {
@@ -29,7 +31,33 @@ struct Peer: Sendable {
   private init(_ credentials: peer_credentials) {
     pid = credentials.pid
     uid = credentials.uid
+    gid = credentials.gid
   }
+
+  /// Its own group and its supplementary ones, as they were when it connected; nil when the kernel does not tell.
+  func groups(channel: any Channel) -> [UInt32]? {
+    channel.withDescriptor { socket in
+      var groups = [gid_t](repeating: 0, count: 64)
+      while true {
+        let count = Int(peer_groups(socket, &groups, Int32(groups.count)))
+        if count < 0 { return nil }
+        if count <= groups.count { return [gid] + groups.prefix(count) }
+        groups = [gid_t](repeating: 0, count: count)
+      }
+    }
+  }
+
+  /// The systemd unit of a process. It reads from /proc, so it is never called on the event loop.
+  ///
+  /// - Parameter handle: the process. Its number may be another's as soon as it has ended, so that what was read counts
+  ///   only if it had not ended afterwards.
+  func readUnit(_ handle: ProcessHandle?) -> PeerUnit {
+    guard let handle, pid > 0, let bytes = Self.read("/proc/\(pid)/cgroup"), !handle.hasEnded else { return .unknown }
+    return ControlGroup.unit(in: bytes)
+  }
+
+  /// Whether this process sees others in /proc.
+  static var seesOthers: Bool { access("/proc/1/cgroup", R_OK) == 0 }
 
   /// What /proc says of a process, for people to read.
   struct Description: Sendable {
@@ -75,5 +103,13 @@ struct Peer: Sendable {
     var bytes = [UInt8](repeating: 0, count: 4096)
     let count = Glibc.read(descriptor, &bytes, bytes.count)
     return count < 0 ? nil : Array(bytes.prefix(count))
+  }
+}
+
+extension Channel {
+  /// Calls `body` with the socket of a channel, on its loop; nil when it has none any more.
+  func withDescriptor<Result>(_ body: (CInt) -> Result?) -> Result? {
+    let found = try? pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { body($0) }
+    return found ?? nil
   }
 }

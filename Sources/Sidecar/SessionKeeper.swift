@@ -341,6 +341,8 @@ final class SessionKeeper {
     record.inFlight = session.inFlight.map { ($0.value, $0.key) }
     record.watches = session.watches
     record.lastWatch = session.lastWatch
+    record.endsWithProcess = session.end.endsWithProcess
+    record.keepaliveMilliseconds = session.end.keepaliveMilliseconds ?? 0
     var losses = StateWriter()
     core.engine.writeLosses(of: session.id, to: &losses)
     record.losses = losses.bytes

@@ -1,3 +1,4 @@
+public import AccessPolicy
 public import RedisProtocol
 
 /// What a sidecar is told once, at its start.
@@ -34,6 +35,22 @@ public struct SidecarConfiguration: Sendable {
   public var host: String
   /// Clients that may be connected at a time.
   public var connectionsMax: Int
+  /// Clients of one user that may be connected at a time.
+  public var connectionsPerUIDMax = 12_288
+  /// Locks that one session may hold.
+  public var holdsPerSessionMax = 65_536
+  /// Locks that all sessions of one user may hold.
+  public var holdsPerUIDMax = 1_000_000
+  /// Requests of one session that may wait.
+  public var waitsPerSessionMax = 128
+  /// Requests of one user that may wait.
+  public var waitsPerUIDMax = 100_000
+  /// Bytes that are kept for one session.
+  public var bytesPerSessionMax = 4_194_304
+  /// Bytes that are kept for all sessions of one user.
+  public var bytesPerUIDMax = 67_108_864
+  /// Who may do what with which names.
+  public var policy = AccessPolicy()
   /// The version that clients are told.
   public var version: String
 

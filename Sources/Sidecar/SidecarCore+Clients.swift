@@ -11,8 +11,6 @@ extension SidecarCore {
   static let unreadOutputPauseBytes = 262_144
   /// Below this many it is read from again.
   static let unreadOutputResumeBytes = 65_536
-  /// Above this many bytes of unread output the connection is closed: notifications cannot be held back.
-  static let unreadOutputBytesMax = 4_194_304
   /// Questions to Redis that one session may have open before it is not read from any more.
   static let queriesPerSessionMax = 16
 
@@ -26,10 +24,15 @@ extension SidecarCore {
   // MARK: Connections
 
   func accepted(_ channel: any Channel) -> ClientSession? {
-    guard stage == .serving, sessions.count < configuration.connectionsMax else {
+    let peer = Peer(channel: channel)
+    let limit = connectionLimit(uid: peer?.uid)
+    guard stage == .serving, limit == nil else {
       statistics.connectionsRefused += 1
-      writer.failure(id: nil, stage == .serving ? .limit : .shuttingDown) { json in
-        json.member("limit", "connections")
+      if stage == .serving, let limit {
+        limitCounts.met(limit)
+        writer.failure(id: nil, .limit) { $0.member("limit", limit.rawValue) }
+      } else {
+        writer.failure(id: nil, .shuttingDown)
       }
       var buffer = channel.allocator.buffer(capacity: writer.count)
       buffer.writeBytes(writer.bytes)
@@ -39,9 +42,12 @@ extension SidecarCore {
     }
     statistics.connections += 1
     lastSession += 1
-    let session = ClientSession(id: SessionID(lastSession), channel: channel, peer: Peer(channel: channel))
+    let session = ClientSession(id: SessionID(lastSession), channel: channel, peer: peer)
+    session.account = openAccount(uid: peer?.uid)
+    if !ProcessHandle.kernelKnowsPeers { session.handle = try? ProcessHandle.opened(channel, peer: peer).get() }
     sessions[session.id] = session
-    tell(.sessionOpened(session.id, uid: session.peer?.uid))
+    tell(.sessionOpened(session.id, uid: peer?.uid))
+    lookUpUnit(of: session)
     return session
   }
 
@@ -51,6 +57,9 @@ extension SidecarCore {
     session.unreadInput = nil
     endWatches(of: session)
     keeper?.closed(session)
+    session.handle = nil
+    endKeepalive(of: session)
+    closeAccount(of: session)
     tell(.sessionClosed(session.id))
   }
 
@@ -78,6 +87,7 @@ extension SidecarCore {
     statistics.bytesIn += UInt64(buffer.readableBytes)
     session.hasSpoken = true
     keeper?.received(buffer, from: session)
+    if session.end.keepaliveMilliseconds != nil { session.end.heardAt = BootClock.now() }
     if var unread = session.unreadInput {
       unread.writeImmutableBuffer(buffer)
       session.unreadInput = unread
@@ -105,7 +115,10 @@ extension SidecarCore {
   /// Takes lines until there are none or the session has enough on its hands.
   func readLines(of session: ClientSession) {
     keeper?.touch(session)
-    guard var buffer = session.unreadInput else { return finishInput(of: session) }
+    guard var buffer = session.unreadInput else {
+      if isUnitPending(session) { return }
+      return finishInput(of: session)
+    }
     session.unreadInput = nil
     var isPaused = false
     buffer.readWithUnsafeReadableBytes { bytes in
@@ -129,6 +142,7 @@ extension SidecarCore {
     }
     if isPaused, buffer.readableBytes > 0 { session.unreadInput = buffer }
     if !isPaused { finishInput(of: session) }
+    chargeInput(of: session)
     updateReading(of: session)
   }
 
@@ -142,7 +156,7 @@ extension SidecarCore {
   }
 
   private func mustPause(_ session: ClientSession) -> Bool {
-    !session.isWritable || session.queriesInFlight >= Self.queriesPerSessionMax
+    isUnitPending(session) || !session.isWritable || session.queriesInFlight >= Self.queriesPerSessionMax
       || (session.output?.readableBytes ?? 0) >= Self.unreadOutputPauseBytes
   }
 
@@ -159,18 +173,6 @@ extension SidecarCore {
     guard session.isReadingPaused || session.unreadInput != nil else { return }
     readLines(of: session)
     updateReading(of: session)
-  }
-
-  /// Closes a connection whose client leaves too much unread. Replies can be held back, notifications cannot.
-  func limitUnreadOutput(of session: ClientSession) {
-    guard !session.isWritable else { return }
-    let unread = (try? session.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
-    guard unread > Self.unreadOutputBytesMax, !session.isClosing else { return }
-    statistics.slowReadersClosed += 1
-    logger.notice(
-      "closing a client that does not read",
-      metadata: ["session": "\(session.id.rawValue)", "unread_bytes": "\(unread)"])
-    session.isClosing = true
   }
 
   // MARK: Requests
@@ -250,6 +252,9 @@ extension SidecarCore {
     }
     let names = (options.names ?? [params.name]).map { LockName(bytes: $0) }
     for name in names where !mayUse(session, name) { return deny(session, .use, name, id: id) }
+    if options.onLost != .notify, let refusal = enforcementRefusal(session) {
+      return refuseEnforcement(refusal, names[0], id: id, to: session)
+    }
     tell(session, id) { request in
       .acquireRequested(
         AcquireRequest(
@@ -326,16 +331,12 @@ extension SidecarCore {
         }
       }
     }
-    var unsupported: [String] = []
-    if params.lifetime == .process { unsupported.append("lifetime") }
-    if params.keepaliveMilliseconds != nil { unsupported.append("keepalive_ms") }
-    guard unsupported.isEmpty else {
-      return refuse(
-        RequestRefusal(
-          id: id, code: .invalidParams,
-          message: "this version does not offer \(unsupported.joined(separator: " and ")) yet; leave it out",
-          details: [.init("unsupported", .texts(unsupported))]), to: session)
+    if params.lifetime == .process, let reason = endWithProcess(session) {
+      return write(to: session) { writer in
+        writer.failure(id: id, .internalError, message: "the process of this client cannot be watched: \(reason)")
+      }
     }
+    if let milliseconds = params.keepaliveMilliseconds { keepAlive(session, milliseconds: milliseconds) }
     logger.debug(
       "client introduced itself",
       metadata: [
@@ -345,7 +346,8 @@ extension SidecarCore {
     let isLocal = configuration.backend == .local
     let info = ServerInfo(
       version: configuration.version, instance: instance, session: "\(session.id.rawValue)", host: configuration.host,
-      backend: isLocal ? .local : .redis, leaseMilliseconds: isLocal ? nil : configuration.leaseMilliseconds)
+      backend: isLocal ? .local : .redis, leaseMilliseconds: isLocal ? nil : configuration.leaseMilliseconds,
+      requestsInFlightMax: Int64(configuration.waitsPerSessionMax))
     write(to: session) { $0.initialized(id: id, info) }
   }
 }

@@ -25,7 +25,7 @@ extension SidecarCore {
   func start(on socket: ListeningSocket, predecessor: KeptState? = nil) -> EventLoopFuture<Void> {
     let predecessor = NIOLoopBound(predecessor, eventLoop: loop)
     let core = NIOLoopBound(self, eventLoop: loop)
-    return BootTimer.make(on: loop) { [unowned self] in tell(.timerFired) }
+    return BootTimer.make(on: loop) { [unowned self] in timerFired() }
       .flatMap { timer in
         core.value.timer = timer.value
         return core.value.takeOver(predecessor.value)
@@ -94,6 +94,7 @@ extension SidecarCore {
     // Asked to stop before it had begun.
     guard stage == .starting else { return }
     stage = .serving
+    if needsUnits { policyChanged() }
     logger.info(
       "serving",
       metadata: ["socket": "\(configuration.socketPath)", "host": "\(configuration.host)", "instance": "\(instance)"])
@@ -141,6 +142,17 @@ extension SidecarCore {
       configuration.lingerMilliseconds = new.lingerMilliseconds
       configuration.cohortHandoversMax = new.cohortHandoversMax
       configuration.cohortMilliseconds = new.cohortMilliseconds
+      configuration.connectionsPerUIDMax = new.connectionsPerUIDMax
+      configuration.bytesPerSessionMax = new.bytesPerSessionMax
+      configuration.bytesPerUIDMax = new.bytesPerUIDMax
+      if configuration.policy != new.policy {
+        configuration.policy = new.policy
+        policyChanged()
+      }
+      configuration.waitsPerSessionMax = new.waitsPerSessionMax
+      engine.reconfigure(
+        waitsPerSessionMax: new.waitsPerSessionMax, holdsPerSessionMax: new.holdsPerSessionMax,
+        waitsPerUIDMax: new.waitsPerUIDMax, holdsPerUIDMax: new.holdsPerUIDMax)
       engine.reconfigure(
         lingerMilliseconds: new.lingerMilliseconds, cohortHandoversMax: new.cohortHandoversMax,
         cohortMilliseconds: new.cohortMilliseconds)
@@ -201,6 +213,7 @@ extension SidecarCore {
     guard stage != .stopped else { return }
     stage = .stopped
     statusTask?.cancel()
+    killAllPending()
     link?.stop()
     timer?.close()
     for session in sessions.values { session.disconnect() }

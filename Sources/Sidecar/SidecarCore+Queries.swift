@@ -254,6 +254,11 @@ extension SidecarCore {
       Stat("broken_total", .integer(Int64(clamping: statistics.broken))),
       Stat("watches", .integer(Int64(watches.count))),
     ]
+    stats.append(Stat("signals_sent_total", .integer(Int64(clamping: statistics.signalsSent))))
+    stats.append(
+      Stat(
+        "limits_met_total",
+        .group(limitCounts.all.map { Stat($0.limit.rawValue, .integer(Int64(clamping: $0.count))) })))
     if let link {
       stats.append(
         Stat(

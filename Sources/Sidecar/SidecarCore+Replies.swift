@@ -1,5 +1,6 @@
 // What the engine answers, in the protocol's words.
 
+import AccessPolicy
 import ClientProtocol
 import LockEngine
 
@@ -63,6 +64,7 @@ extension SidecarCore {
     case .noSuchSession:
       writeNoSuchSession(id: id, to: &writer)
     case .limit(let limit):
+      limitCounts.met(LimitWord(limit))
       writer.failure(id: id, .limit) { $0.member("limit", limit.rawValue) }
     case .shuttingDown:
       writer.failure(id: id, .shuttingDown)
@@ -79,9 +81,9 @@ extension SidecarCore {
   }
 
   /// Refuses what a client has no right to do.
-  func deny(_ session: ClientSession, _ right: Right, _ name: LockName, id: MessageID) {
+  func deny(_ session: ClientSession, _ right: AccessRight, _ name: LockName, id: MessageID) {
     write(to: session) { writer in
-      writer.failure(id: id, .denied, message: right.refusal) { json in
+      writer.failure(id: id, .denied, message: Self.refusal(of: right)) { json in
         json.member("right", right.rawValue)
         json.member("name", utf8: name.bytes)
       }
@@ -96,25 +98,6 @@ extension SidecarCore {
       : SessionInfo(host: step.host, session: "\(step.session)", pid: step.pid.map(Int64.init), command: step.command)
     return DeadlockInfo(
       session: session, owner: step.owner, waitsFor: step.waitsFor.bytes, held: step.holds?.bytes)
-  }
-}
-
-/// What a client can be allowed to do with a name.
-enum Right: String {
-  /// To acquire it, and to be handed it.
-  case use
-  /// To be told who holds it, and what happens to it.
-  case inspect
-  /// To take it from those who hold it.
-  case `break`
-
-  /// Why a client is refused.
-  fileprivate var refusal: String {
-    switch self {
-    case .use: "this client may not use that lock; ask the administrator of this host"
-    case .inspect: "this client may not look at that lock; ask the administrator of this host"
-    case .break: "this client may not break that lock; administrators may"
-    }
   }
 }
 

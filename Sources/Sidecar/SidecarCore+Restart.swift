@@ -201,6 +201,7 @@ extension SidecarCore {
     for (id, connection) in taken {
       guard let record = state.sessions[id], connection.channel.isActive else { continue }
       let session = ClientSession(id: id, channel: connection.channel, peer: Peer(channel: connection.channel))
+      session.account = openAccount(uid: session.peer?.uid)
       session.cookie = record.cookie
       session.hasSpoken = true
       session.inputEnded = record.inputEnded
@@ -216,8 +217,10 @@ extension SidecarCore {
       keeper?.adopt(session)
       tell(.sessionOpened(id, uid: session.peer?.uid))
       takeOverWatches(of: session, record)
+      takeOverEnd(of: session, record)
       var losses = StateReader(record.losses)
       try? engine.readLosses(of: id, from: &losses)
+      lookUpUnit(of: session)
       kept.append(session)
     }
     let inputs = takenInputs(of: state)
@@ -239,6 +242,23 @@ extension SidecarCore {
         "held": "\(engine.gauges.held)", "waiting": "\(engine.gauges.waiting)",
       ])
     return (kept, inputs)
+  }
+
+  /// What ends the session. A process that has ended meanwhile is found now. On a kernel that does not know who is at the
+  /// other end of a socket (before 6.5) its number may be another's by now, and then only its socket ends a session.
+  private func takeOverEnd(of session: ClientSession, _ record: KeptSession) {
+    if record.keepaliveMilliseconds > 0 { keepAlive(session, milliseconds: record.keepaliveMilliseconds) }
+    guard record.endsWithProcess else { return }
+    guard ProcessHandle.kernelKnowsPeers else {
+      return logger.warning(
+        "a session that was to end with its process ends with its socket after a restart",
+        metadata: ["session": "\(session.id.rawValue)"])
+    }
+    if let problem = endWithProcess(session) {
+      logger.warning(
+        "a session that was to end with its process ends with its socket after a restart",
+        metadata: ["session": "\(session.id.rawValue)", "reason": "\(problem)"])
+    }
   }
 
   private func takeOverWatches(of session: ClientSession, _ record: KeptSession) {

@@ -1,7 +1,6 @@
-// Those who watch, and who may do what.
+// Those who watch.
 
 import ClientProtocol
-import Glibc
 import LockEngine
 
 /// Who watches which locks.
@@ -54,6 +53,7 @@ extension SidecarCore {
       guard mayInspect(session, name) else { return deny(session, .inspect, name, id: id) }
     }
     guard session.watches.count < Limits.watchesPerSessionMax else {
+      limitCounts.met(.watchesPerSession)
       return write(to: session) { $0.failure(id: id, .limit) { $0.member("limit", "watches_per_session") } }
     }
     session.lastWatch += 1
@@ -112,19 +112,5 @@ extension SidecarCore {
     for session in sessions.values where !session.watches.isEmpty && !session.isClosing {
       write(to: session) { $0.backend(state) }
     }
-  }
-
-  // MARK: Rights
-
-  /// Whether a client may acquire a lock and be handed it.
-  func mayUse(_ session: ClientSession, _ name: LockName) -> Bool { true }
-
-  /// Whether a client may be told of a lock.
-  func mayInspect(_ session: ClientSession, _ name: LockName) -> Bool { true }
-
-  /// Whether a client may take a lock from others.
-  func mayBreak(_ session: ClientSession, _ name: LockName) -> Bool {
-    guard let uid = session.peer?.uid else { return false }
-    return uid == 0 || uid == geteuid()
   }
 }

@@ -43,6 +43,14 @@ final class SidecarCore {
   var decoder = RequestDecoder()
   var writer = MessageWriter()
   var statistics = SidecarStatistics()
+  var limitCounts = LimitCounts()
+  var accounts: [UInt32: Account] = [:]
+  var keepalives = Keepalives()
+  var pendingKills: [PendingKill] = []
+  var processWatcher: ProcessWatcher?
+  /// Counts the policies that were in force, so that what was worked out by an earlier one is known.
+  var policyVersion = 1
+  var needsUnits: Bool
   /// The processes that were looked up lately, and since when.
   var describedProcesses: [pid_t: DescribedProcess] = [:]
   var describedProcessesSince = BootInstant(nanoseconds: 0)
@@ -95,6 +103,7 @@ final class SidecarCore {
     self.notifier = notifier
     self.document = OpenRPCDocument.compact
     instance = predecessor?.identity.instance ?? Self.newInstance()
+    needsUnits = configuration.policy.needsUnits
     inbox = "\(configuration.host)/\(instance)"
     codec = LeaseCodec(
       keyPrefix: configuration.keyPrefix, host: configuration.host, instance: instance,
@@ -110,7 +119,9 @@ final class SidecarCore {
         lingerMilliseconds: configuration.lingerMilliseconds, cohortHandoversMax: configuration.cohortHandoversMax,
         cohortMilliseconds: configuration.cohortMilliseconds,
         storeTimeoutMilliseconds: configuration.redisTimeoutMilliseconds,
-        waitsPerSessionMax: Limits.requestsInFlightMax, host: configuration.host, inbox: inbox))
+        waitsPerSessionMax: configuration.waitsPerSessionMax, holdsPerSessionMax: configuration.holdsPerSessionMax,
+        waitsPerUIDMax: configuration.waitsPerUIDMax, holdsPerUIDMax: configuration.holdsPerUIDMax,
+        host: configuration.host, inbox: inbox))
     guard let store,
       let keeper = SessionKeeper(store: store, predecessor: predecessor?.memory, loop: loop, logger: logger)
     else { return }
@@ -182,8 +193,24 @@ final class SidecarCore {
     keeper?.endTurn()
     for session in settlingSessions { proceed(session) }
     settlingSessions.removeAll(keepingCapacity: true)
-    timer?.arm(for: engine.nextDeadline, now: BootClock.now())
+    timer?.arm(for: nextDeadline, now: BootClock.now())
     scheduleStatus()
+  }
+
+  /// When the engine, a keepalive or a process that is to end wants to be looked at.
+  private var nextDeadline: BootInstant? {
+    var next = engine.nextDeadline
+    if let keepalive = keepalives.next { next = min(next ?? keepalive, keepalive) }
+    for pending in pendingKills { next = min(next ?? pending.moment, pending.moment) }
+    return next
+  }
+
+  /// A deadline has come. What enforces a loss is first: others may be waiting for it.
+  func timerFired() {
+    let now = BootClock.now()
+    killThoseDue(now: now)
+    tell(.timerFired, now: now)
+    checkKeepalives(now: now)
   }
 
   /// Has the turn's end look at a session.
@@ -201,9 +228,10 @@ final class SidecarCore {
     if let output = takeOutput(of: session) {
       statistics.bytesOut += UInt64(output.readableBytes)
       session.channel.writeAndFlush(output, promise: nil)
+      let sent = output.readableBytes
       keeper?.handedOver(session, output, self)
       keep(output)
-      limitUnreadOutput(of: session)
+      chargeOutput(of: session, sent: sent)
     }
     if session.isClosing {
       // Closing throws away what the client has not taken; one that is through shall have it all.
@@ -251,8 +279,9 @@ final class SidecarCore {
 
   private func perform(_ notification: Notification, for session: ClientSession) {
     switch notification {
-    case .lost(let name, let token, let reason, let grace, _, let detail):
+    case .lost(let name, let token, let reason, let grace, let action, let detail):
       session.isChanged = true
+      enforceLoss(action, for: session, graceMilliseconds: grace)
       logger.notice(
         "lock lost",
         metadata: [
@@ -309,6 +338,8 @@ struct SidecarStatistics {
   var slowReadersClosed: UInt64 = 0
   /// Holds that administrators took.
   var broken: UInt64 = 0
+  /// Signals to processes of clients that lost a lock.
+  var signalsSent: UInt64 = 0
   var bytesIn: UInt64 = 0
   var bytesOut: UInt64 = 0
 }

@@ -1,3 +1,4 @@
+import AccessPolicy
 import Logging
 
 /// Every setting of the daemon. The raw value is the YAML key; the flag and the environment variable follow from it,
@@ -17,10 +18,21 @@ public enum SettingKey: String, CaseIterable, Sendable {
   case keyPrefix = "key_prefix"
   case host
   case connectionsMax = "connections_max"
+  case connectionsPerUIDMax = "connections_per_uid_max"
+  case holdsPerSessionMax = "holds_per_session_max"
+  case holdsPerUIDMax = "holds_per_uid_max"
+  case waitsPerSessionMax = "waits_per_session_max"
+  case waitsPerUIDMax = "waits_per_uid_max"
+  case bytesPerSessionMax = "bytes_per_session_max"
+  case bytesPerUIDMax = "bytes_per_uid_max"
+  case rules
   case logLevel = "log_level"
 
   /// The flag without its dashes, such as `lease-ms`.
-  public var flagName: String { String(rawValue.map { $0 == "_" ? "-" : $0 }) }
+  public var flagName: String {
+    // Each flag is one rule.
+    self == .rules ? "rule" : String(rawValue.map { $0 == "_" ? "-" : $0 })
+  }
 
   /// The environment variable, such as `SIDELOCK_LEASE_MS`.
   public var environmentName: String { environmentPrefix + rawValue.uppercased() }
@@ -46,6 +58,11 @@ enum SettingKind: Sendable, Equatable {
   case keyPrefix
   case hostName
   case logLevel
+  /// A list: the flag may come several times, and the file may have several lines.
+  case rules
+
+  /// Whether a setting of this kind has several values.
+  var isList: Bool { self == .rules }
 
   /// The allowed values in words, for error messages and the documentation.
   var allowed: String {
@@ -60,6 +77,7 @@ enum SettingKind: Sendable, Equatable {
     case .keyPrefix: "at most \(keyPrefixBytesMax) bytes of printable ASCII without braces and spaces"
     case .hostName: "1…\(hostNameBytesMax) characters out of A-Z a-z 0-9 . _ -"
     case .logLevel: Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
+    case .rules: AccessRule.form
     }
   }
 }
@@ -140,6 +158,31 @@ extension SettingKey {
         defaultText: "the host name")
     case .connectionsMax:
       number("The most client connections at a time", 1...1_000_000, default: 16_384)
+    case .connectionsPerUIDMax:
+      number("The most client connections of one user at a time", 1...1_000_000, default: 12_288)
+    case .holdsPerSessionMax:
+      number("The most locks that one connection may hold", 1...10_000_000, default: 65_536)
+    case .holdsPerUIDMax:
+      number("The most locks that all connections of one user may hold", 1...10_000_000, default: 1_000_000)
+    case .waitsPerSessionMax:
+      number("The most requests of one connection that may wait at a time", 1...65_536, default: 128)
+    case .waitsPerUIDMax:
+      number("The most requests of one user that may wait at a time", 1...10_000_000, default: 100_000)
+    case .bytesPerSessionMax:
+      number(
+        "The most bytes that are kept for one connection, come from it or not yet taken by it",
+        1_048_576...1_073_741_824, default: 4_194_304)
+    case .bytesPerUIDMax:
+      number(
+        "The most bytes that are kept for all connections of one user", 1_048_576...17_179_869_184,
+        default: 67_108_864)
+    case .rules:
+      SettingDefinition(
+        valueName: "RULE", summary: "Who may do what with which locks; the first rule that fits decides",
+        kind: .rules,
+        defaultText:
+          "everybody may use and inspect; root, the daemon's own user and the group \(AccessPolicy.administratorsGroup) may break"
+      )
     case .logLevel:
       SettingDefinition(
         valueName: "LEVEL", summary: "The least severe messages that are logged", kind: .logLevel,

@@ -1,3 +1,4 @@
+import AccessPolicy
 import Logging
 import RedisProtocol
 
@@ -9,6 +10,7 @@ enum SettingValue: Sendable, Equatable {
   case number(Int)
   case mode(UInt32)
   case level(Logger.Level)
+  case rules([AccessRule])
 
   /// The value for people, without secrets.
   var shown: String {
@@ -19,6 +21,7 @@ enum SettingValue: Sendable, Equatable {
     case .number(let number): String(number)
     case .mode(let mode): octal(mode)
     case .level(let level): level.rawValue
+    case .rules(let rules): rules.isEmpty ? "none" : rules.map(\.text).joined(separator: "; ")
     }
   }
 }
@@ -79,6 +82,9 @@ extension SettingDefinition {
     case .logLevel:
       guard let level = Logger.Level(rawValue: text) else { throw refusal(of: text) }
       return .level(level)
+    case .rules:
+      // Lists are read value by value, with the accounts of the host.
+      throw refusal(of: text)
     }
   }
 

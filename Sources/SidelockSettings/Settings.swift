@@ -1,3 +1,4 @@
+public import AccessPolicy
 public import Logging
 public import RedisProtocol
 
@@ -33,6 +34,22 @@ public struct Settings: Sendable, Equatable {
   public var hostName: String
   /// The most client connections at a time.
   public var connectionsMax: Int
+  /// The most client connections of one user at a time.
+  public var connectionsPerUIDMax: Int
+  /// The most locks that one connection may hold.
+  public var holdsPerSessionMax: Int
+  /// The most locks that all connections of one user may hold.
+  public var holdsPerUIDMax: Int
+  /// The most requests of one connection that may wait at a time.
+  public var waitsPerSessionMax: Int
+  /// The most requests of one user that may wait at a time.
+  public var waitsPerUIDMax: Int
+  /// The most bytes that are kept for one connection.
+  public var bytesPerSessionMax: Int
+  /// The most bytes that are kept for all connections of one user.
+  public var bytesPerUIDMax: Int
+  /// Who may do what with which locks, with the numbers of the accounts as they were when the settings were read.
+  public var policy: AccessPolicy
   /// The least severe level that is logged.
   public var logLevel: Logger.Level
 }

@@ -3,7 +3,10 @@ extension SettingKey {
   /// restart.
   public var changesLive: Bool {
     switch self {
-    case .lingerMilliseconds, .cohortMax, .cohortMilliseconds, .connectionsMax, .logLevel: true
+    case .lingerMilliseconds, .cohortMax, .cohortMilliseconds, .connectionsMax, .connectionsPerUIDMax,
+      .holdsPerSessionMax, .holdsPerUIDMax, .waitsPerSessionMax, .waitsPerUIDMax, .bytesPerSessionMax, .bytesPerUIDMax,
+      .rules, .logLevel:
+      true
     case .redis, .local, .redisUser, .redisPasswordFile, .socket, .socketMode, .leaseMilliseconds,
       .redisTimeoutMilliseconds, .keyPrefix, .host:
       false
@@ -29,6 +32,14 @@ extension Settings {
       case .keyPrefix: keyPrefix != new.keyPrefix
       case .host: hostName != new.hostName
       case .connectionsMax: connectionsMax != new.connectionsMax
+      case .connectionsPerUIDMax: connectionsPerUIDMax != new.connectionsPerUIDMax
+      case .holdsPerSessionMax: holdsPerSessionMax != new.holdsPerSessionMax
+      case .holdsPerUIDMax: holdsPerUIDMax != new.holdsPerUIDMax
+      case .waitsPerSessionMax: waitsPerSessionMax != new.waitsPerSessionMax
+      case .waitsPerUIDMax: waitsPerUIDMax != new.waitsPerUIDMax
+      case .bytesPerSessionMax: bytesPerSessionMax != new.bytesPerSessionMax
+      case .bytesPerUIDMax: bytesPerUIDMax != new.bytesPerUIDMax
+      case .rules: policy.rules != new.policy.rules
       case .logLevel: logLevel != new.logLevel
       }
     }
@@ -41,6 +52,14 @@ extension Settings {
     result.cohortHandOversMax = new.cohortHandOversMax
     result.cohortMilliseconds = new.cohortMilliseconds
     result.connectionsMax = new.connectionsMax
+    result.connectionsPerUIDMax = new.connectionsPerUIDMax
+    result.holdsPerSessionMax = new.holdsPerSessionMax
+    result.holdsPerUIDMax = new.holdsPerUIDMax
+    result.waitsPerSessionMax = new.waitsPerSessionMax
+    result.waitsPerUIDMax = new.waitsPerUIDMax
+    result.bytesPerSessionMax = new.bytesPerSessionMax
+    result.bytesPerUIDMax = new.bytesPerUIDMax
+    result.policy = new.policy
     result.logLevel = new.logLevel
     return result
   }

@@ -21,6 +21,9 @@ public enum SettingsDocument {
       When the service manager makes the socket (`sidelockd.socket`), its path and permissions are those of that unit,
       and `socket` and `socket_mode` have no effect.
 
+      `rules` is a list: in the file a rule on each line, as `--rule` once for each rule, and in the environment with
+      line ends or `;` between them. The list of the place that wins is used as a whole. See "Rules" below.
+
       | YAML key | flag | environment | values | default | meaning | changes at |
       |---|---|---|---|---|---|---|
 
@@ -53,10 +56,10 @@ public enum SettingsDocument {
       case .mode: text += "\(key.rawValue): \(octal(defaultSocketMode))\n"
       case .keyPrefix: text += "\(key.rawValue): \"\(defaultKeyPrefix)\"\n"
       case .logLevel: text += "\(key.rawValue): \(defaultLogLevel.rawValue)\n"
-      case .redisURL, .boolean, .userName, .filePath, .hostName: break
+      case .redisURL, .boolean, .userName, .filePath, .hostName, .rules: break
       }
     }
-    return text + "```\n"
+    return text + "```\n" + rulesChapter
   }
 
   /// The file that a package installs: Redis on this host, and every other setting explained but not set.
@@ -94,9 +97,11 @@ extension SettingKey {
     case .socket: return systemSocketPath
     case .keyPrefix: return "\"\(row.defaultText)\""
     case .host: return "host-1"
+    case .rules: return "[" + SettingsDocument.sampleRules.map { "\"\($0)\"" }.joined(separator: ", ") + "]"
     case .socketMode, .logLevel: return row.defaultText
     case .leaseMilliseconds, .lingerMilliseconds, .cohortMax, .cohortMilliseconds, .redisTimeoutMilliseconds,
-      .connectionsMax:
+      .connectionsMax, .connectionsPerUIDMax, .holdsPerSessionMax, .holdsPerUIDMax, .waitsPerSessionMax,
+      .waitsPerUIDMax, .bytesPerSessionMax, .bytesPerUIDMax:
       return String(row.defaultNumber ?? 0)
     }
   }

@@ -1,14 +1,24 @@
 import CLibYAML
 
-/// A configuration file as a flat list: one mapping of names to plain values, nothing nested.
+/// A configuration file as a flat list: one mapping of names to plain values, or to lists of them where that means
+/// something, and nothing nested deeper.
 ///
-/// libyaml does the parsing. Nested values, lists, anchors, tags, duplicate keys and further documents are refused,
+/// libyaml does the parsing. Nested values, other lists, anchors, tags, duplicate keys and further documents are refused,
 /// because none of them means anything here, and a setting that is silently ignored is worse than an error.
 struct SettingsFile: Equatable {
   struct Entry: Equatable {
     var key: String
-    /// Nil for a key without a value.
+    /// Nil for a key without a value, and for one with a list.
     var value: String?
+    /// The list, for a key that may have one.
+    var items: [Item]?
+    /// Counted from 1.
+    var line: Int
+  }
+
+  /// A value of a list.
+  struct Item: Equatable {
+    var value: String
     /// Counted from 1.
     var line: Int
   }
@@ -26,7 +36,8 @@ struct SettingsFile: Equatable {
   /// The largest file that is read, in bytes.
   static let bytesMax = 256 * 1024
 
-  init(parsing bytes: [UInt8]) {
+  /// - Parameter listKeys: the keys that may have a list of plain values.
+  init(parsing bytes: [UInt8], listKeys: Set<String> = []) {
     let parser = UnsafeMutablePointer<yaml_parser_t>.allocate(capacity: 1)
     defer { parser.deallocate() }
     guard yaml_parser_initialize(parser) == 1 else {
@@ -36,7 +47,7 @@ struct SettingsFile: Equatable {
     defer { yaml_parser_delete(parser) }
     bytes.withUnsafeBufferPointer { buffer in
       yaml_parser_set_input_string(parser, buffer.baseAddress, buffer.count)
-      var reader = EventReader()
+      var reader = EventReader(listKeys: listKeys)
       while !reader.finished {
         var event = yaml_event_t()
         guard yaml_parser_parse(parser, &event) == 1 else {
@@ -65,6 +76,7 @@ struct SettingsFile: Equatable {
 private struct EventReader {
   private static let shapeMessage = "write settings as \"name: value\", one a line"
 
+  let listKeys: Set<String>
   var entries: [SettingsFile.Entry] = []
   var problems: [SettingsFile.Problem] = []
   var finished = false
@@ -78,6 +90,12 @@ private struct EventReader {
   private var insideMapping = false
   private var documents = 0
   private var lineOfKey: [String: Int] = [:]
+  /// The list that the reader is inside of.
+  private var items: [SettingsFile.Item]?
+
+  init(listKeys: Set<String>) {
+    self.listKeys = listKeys
+  }
 
   mutating func take(_ event: yaml_event_t) {
     let line = Int(event.start_mark.line) + 1
@@ -95,7 +113,16 @@ private struct EventReader {
         startSkipping(line)
       }
     case YAML_SEQUENCE_START_EVENT:
-      startSkipping(line)
+      let start = event.data.sequence_start
+      if let pendingKey, listKeys.contains(pendingKey.name), items == nil, skippedDepth == 0, start.anchor == nil,
+        start.tag == nil
+      {
+        items = []
+      } else {
+        startSkipping(line)
+      }
+    case YAML_SEQUENCE_END_EVENT where skippedDepth == 0 && items != nil:
+      endList()
     case YAML_MAPPING_END_EVENT, YAML_SEQUENCE_END_EVENT:
       if skippedDepth > 0 { skippedDepth -= 1 } else { insideMapping = false }
     case YAML_ALIAS_EVENT:
@@ -125,6 +152,10 @@ private struct EventReader {
       refuse(line, "anchors, aliases and tags are not allowed")
       return
     }
+    if items != nil {
+      items?.append(.init(value: text, line: line))
+      return
+    }
     guard let key = pendingKey else {
       pendingKey = (text, line)
       if let first = lineOfKey[text] {
@@ -140,9 +171,19 @@ private struct EventReader {
     entries.append(.init(key: key.name, value: isNull ? nil : text, line: key.line))
   }
 
+  private mutating func endList() {
+    if let key = pendingKey, lineOfKey[key.name] == key.line {
+      entries.append(.init(key: key.name, items: items, line: key.line))
+    }
+    pendingKey = nil
+    items = nil
+  }
+
   private mutating func startSkipping(_ line: Int) {
     if skippedDepth == 0 {
-      if insideMapping {
+      if items != nil {
+        refuse(line, "a plain value is needed in a list; put what has a colon or a brace into quotes")
+      } else if insideMapping {
         refuse(line, "a plain value is needed, not a list or a mapping")
       } else {
         report(line, Self.shapeMessage)
@@ -158,6 +199,8 @@ private struct EventReader {
       return
     }
     problems.append(.init(key: pendingKey?.name, line: line, message: message))
+    // What is wrong in a list ends with its own value.
+    if items != nil { return }
     if pendingKey == nil && insideMapping { skippedKey = true }
     pendingKey = nil
   }

@@ -1,3 +1,4 @@
+public import AccessPolicy
 import FoundationEssentials
 import Glibc
 
@@ -5,6 +6,8 @@ import Glibc
 public struct SettingsInputs: Sendable {
   /// What was given on the command line.
   public var flags: [SettingKey: String] = [:]
+  /// What was given on the command line for settings with several values, each for itself.
+  public var listFlags: [SettingKey: [String]] = [:]
   /// The file named by `--config`.
   public var configFlag: String?
   /// Arguments that mean nothing.
@@ -15,6 +18,8 @@ public struct SettingsInputs: Sendable {
   public var isRoot = false
   /// What the system calls this host.
   public var systemHostName = ""
+  /// Looks up users and groups.
+  public var accounts = AccountLookup.empty
   /// Reads a small file, at most the given number of bytes.
   public var readFile: @Sendable (_ path: String, _ bytesMax: Int) -> Result<[UInt8], FileReadError>
 
@@ -29,11 +34,13 @@ public struct SettingsInputs: Sendable {
   public static func ofProcess(_ arguments: SidelockdArguments) -> SettingsInputs {
     var inputs = SettingsInputs()
     inputs.flags = arguments.flags
+    inputs.listFlags = arguments.listFlags
     inputs.configFlag = arguments.config
     inputs.unknownArguments = arguments.unknown
     inputs.environment = ProcessInfo.processInfo.environment
     inputs.isRoot = geteuid() == 0
     inputs.systemHostName = nameOfThisHost()
+    inputs.accounts = .ofThisHost
     return inputs
   }
 }

@@ -1,3 +1,4 @@
+import AccessPolicy
 import Logging
 import RedisProtocol
 
@@ -115,6 +116,14 @@ private struct Resolver {
       keyPrefix: text(.keyPrefix, default: defaultKeyPrefix),
       hostName: text(.host, default: sanitisedHostName(inputs.systemHostName)),
       connectionsMax: number(.connectionsMax),
+      connectionsPerUIDMax: number(.connectionsPerUIDMax),
+      holdsPerSessionMax: number(.holdsPerSessionMax),
+      holdsPerUIDMax: number(.holdsPerUIDMax),
+      waitsPerSessionMax: number(.waitsPerSessionMax),
+      waitsPerUIDMax: number(.waitsPerUIDMax),
+      bytesPerSessionMax: number(.bytesPerSessionMax),
+      bytesPerUIDMax: number(.bytesPerUIDMax),
+      policy: policy(),
       logLevel: level(.logLevel))
     let order = SettingKey.allCases
     effective.sort { order.firstIndex(of: $0.key)! < order.firstIndex(of: $1.key)! }
@@ -128,6 +137,11 @@ private struct Resolver {
     for key in SettingKey.allCases {
       guard let text = inputs.flags[key] else { continue }
       take(text, for: key, from: .flag("--" + key.flagName), into: &layer)
+    }
+    for key in SettingKey.allCases {
+      guard let texts = inputs.listFlags[key] else { continue }
+      let source = SettingSource.flag("--" + key.flagName)
+      takeList(texts.map { ($0, source) }, for: key, into: &layer)
     }
     var follows = false
     for argument in inputs.unknownArguments {
@@ -148,7 +162,9 @@ private struct Resolver {
     var layer: [SettingKey: Given] = [:]
     let keys = Dictionary(uniqueKeysWithValues: SettingKey.allCases.map { ($0.environmentName, $0) })
     for (name, text) in inputs.environment.sorted(by: { $0.key < $1.key }) where name.hasPrefix(environmentPrefix) {
-      if let key = keys[name] {
+      if let key = keys[name], key.definition.kind.isList {
+        takeList(AccessRule.split(text).map { ($0, .environment(name)) }, for: key, into: &layer)
+      } else if let key = keys[name] {
         take(text, for: key, from: .environment(name), into: &layer)
       } else if !otherEnvironmentNames.contains(name) {
         problems.append(SettingProblem(source: .environment(name), message: "no setting has this name (see --help)"))
@@ -172,7 +188,8 @@ private struct Resolver {
     let file: SettingsFile
     switch inputs.readFile(path, SettingsFile.bytesMax) {
     case .success(let bytes):
-      file = SettingsFile(parsing: bytes)
+      let listKeys = SettingKey.allCases.filter(\.definition.kind.isList).map(\.rawValue)
+      file = SettingsFile(parsing: bytes, listKeys: Set(listKeys))
     case .failure(let error):
       problems.append(SettingProblem(source: namedBy, message: "cannot read \(quoted(path)): \(error.message)"))
       return
@@ -194,14 +211,49 @@ private struct Resolver {
           SettingProblem(source: source, message: "\(quoted(entry.key)): no setting has this name (see --help)"))
         continue
       }
+      if let items = entry.items {
+        let texts = items.map { ($0.value, SettingSource.file(path: path, line: $0.line)) }
+        takeList(texts, for: key, into: &layer)
+        continue
+      }
       guard let text = entry.value else {
         problems.append(
           SettingProblem(
             setting: key.rawValue, source: source, message: "has no value; allowed: \(key.definition.kind.allowed)"))
         continue
       }
-      take(text, for: key, from: source, into: &layer)
+      if key.definition.kind.isList {
+        takeList([(text, source)], for: key, into: &layer)
+      } else {
+        take(text, for: key, from: source, into: &layer)
+      }
     }
+  }
+
+  /// Checks every value of a list and reports each that is wrong, with its number in the list.
+  private mutating func takeList(
+    _ texts: [(String, SettingSource)], for key: SettingKey, into layer: inout [SettingKey: Given]
+  ) {
+    var rules: [AccessRule] = []
+    for (index, (text, source)) in texts.enumerated() {
+      guard index < AccessPolicy.rulesMax else {
+        let message = "there are \(texts.count) rules; allowed: \(AccessPolicy.rulesMax)"
+        problems.append(SettingProblem(setting: key.rawValue, source: source, message: message))
+        break
+      }
+      do throws(RuleProblem) {
+        rules.append(try AccessRule(parsing: text, accounts: inputs.accounts))
+      } catch {
+        problems.append(
+          SettingProblem(
+            setting: key.rawValue, source: source, message: "rule \(index + 1), \(quoted(text)), \(error.description)"))
+      }
+    }
+    guard let first = texts.first else {
+      layer[key] = Given(value: .rules([]), source: .default)
+      return
+    }
+    layer[key] = Given(value: .rules(rules), source: first.1)
   }
 
   private mutating func take(
@@ -260,6 +312,26 @@ private struct Resolver {
     }
     settle(key, given.value, given.source)
     return level
+  }
+
+  private mutating func policy() -> AccessPolicy {
+    var policy = AccessPolicy()
+    if let given = given(.rules), case .rules(let rules) = given.value {
+      settle(.rules, given.value, given.source)
+      policy.rules = rules
+    } else {
+      settle(.rules, .rules([]), .default)
+    }
+    // A host without the group has no administrators but root. One whose accounts cannot be asked has none either, and
+    // what is more: whoever reads this wants to know.
+    switch inputs.accounts.group(AccessPolicy.administratorsGroup) {
+    case .number(let number): policy.administrators = number
+    case .unknown: break
+    case .failed(let reason):
+      problems.append(
+        SettingProblem(message: "the group \(AccessPolicy.administratorsGroup) cannot be looked up: \(reason)"))
+    }
+    return policy
   }
 
   /// The default shrinks with the lease, so that a short lease needs no second setting.

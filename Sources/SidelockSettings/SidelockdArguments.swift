@@ -50,6 +50,35 @@ public struct SidelockdArguments: ParsableArguments {
   @Option(name: SettingKey.connectionsMax.optionName, parsing: .unconditional, help: SettingKey.connectionsMax.help)
   var connectionsMax: String?
 
+  @Option(
+    name: SettingKey.connectionsPerUIDMax.optionName, parsing: .unconditional,
+    help: SettingKey.connectionsPerUIDMax.help)
+  var connectionsPerUIDMax: String?
+
+  @Option(
+    name: SettingKey.holdsPerSessionMax.optionName, parsing: .unconditional, help: SettingKey.holdsPerSessionMax.help)
+  var holdsPerSessionMax: String?
+
+  @Option(name: SettingKey.holdsPerUIDMax.optionName, parsing: .unconditional, help: SettingKey.holdsPerUIDMax.help)
+  var holdsPerUIDMax: String?
+
+  @Option(
+    name: SettingKey.waitsPerSessionMax.optionName, parsing: .unconditional, help: SettingKey.waitsPerSessionMax.help)
+  var waitsPerSessionMax: String?
+
+  @Option(name: SettingKey.waitsPerUIDMax.optionName, parsing: .unconditional, help: SettingKey.waitsPerUIDMax.help)
+  var waitsPerUIDMax: String?
+
+  @Option(
+    name: SettingKey.bytesPerSessionMax.optionName, parsing: .unconditional, help: SettingKey.bytesPerSessionMax.help)
+  var bytesPerSessionMax: String?
+
+  @Option(name: SettingKey.bytesPerUIDMax.optionName, parsing: .unconditional, help: SettingKey.bytesPerUIDMax.help)
+  var bytesPerUIDMax: String?
+
+  @Option(name: SettingKey.rules.optionName, parsing: .unconditionalSingleValue, help: SettingKey.rules.help)
+  var rules: [String] = []
+
   @Option(name: SettingKey.logLevel.optionName, parsing: .unconditional, help: SettingKey.logLevel.help)
   var logLevel: String?
 
@@ -68,7 +97,12 @@ public struct SidelockdArguments: ParsableArguments {
   /// An empty command line.
   public init() {}
 
-  /// What was given, under the table's keys.
+  /// What was given for settings with several values, each for itself.
+  var listFlags: [SettingKey: [String]] {
+    rules.isEmpty ? [:] : [.rules: rules]
+  }
+
+  /// What was given for the others, under the table's keys.
   var flags: [SettingKey: String] {
     var result: [SettingKey: String] = [:]
     for key in SettingKey.allCases { result[key] = text(of: key) }
@@ -91,6 +125,14 @@ public struct SidelockdArguments: ParsableArguments {
     case .keyPrefix: keyPrefix
     case .host: host
     case .connectionsMax: connectionsMax
+    case .connectionsPerUIDMax: connectionsPerUIDMax
+    case .holdsPerSessionMax: holdsPerSessionMax
+    case .holdsPerUIDMax: holdsPerUIDMax
+    case .waitsPerSessionMax: waitsPerSessionMax
+    case .waitsPerUIDMax: waitsPerUIDMax
+    case .bytesPerSessionMax: bytesPerSessionMax
+    case .bytesPerUIDMax: bytesPerUIDMax
+    case .rules: nil
     case .logLevel: logLevel
     }
   }
@@ -103,7 +145,7 @@ extension SettingKey {
     let row = definition
     switch row.kind {
     case .boolean: return ArgumentHelp("\(row.summary).")
-    case .redisURL, .userName, .filePath, .socketPath, .mode, .integer, .keyPrefix, .hostName, .logLevel:
+    case .redisURL, .userName, .filePath, .socketPath, .mode, .integer, .keyPrefix, .hostName, .logLevel, .rules:
       return ArgumentHelp(
         "\(row.summary) (\(row.kind.allowed); default: \(row.defaultText)).", valueName: row.valueName)
     }

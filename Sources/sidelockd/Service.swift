@@ -1,3 +1,4 @@
+import Glibc
 import Logging
 import SidelockSettings
 import Sidecar
@@ -35,5 +36,14 @@ extension SidecarConfiguration {
       cohortHandoversMax: settings.cohortHandOversMax, cohortMilliseconds: Int64(settings.cohortMilliseconds),
       redisTimeoutMilliseconds: Int64(settings.redisTimeoutMilliseconds), keyPrefix: settings.keyPrefix,
       host: settings.hostName, connectionsMax: settings.connectionsMax, version: sidelockVersion)
+    connectionsPerUIDMax = settings.connectionsPerUIDMax
+    holdsPerSessionMax = settings.holdsPerSessionMax
+    holdsPerUIDMax = settings.holdsPerUIDMax
+    waitsPerSessionMax = settings.waitsPerSessionMax
+    waitsPerUIDMax = settings.waitsPerUIDMax
+    bytesPerSessionMax = settings.bytesPerSessionMax
+    bytesPerUIDMax = settings.bytesPerUIDMax
+    policy = settings.policy
+    policy.owner = geteuid()
   }
 }

@@ -12,7 +12,6 @@ struct SpecificationTests {
   }
 
   private var methods: [NSDictionary] { document["methods"] as? [NSDictionary] ?? [] }
-  private var reserved: [String: [String]] { document["x-reserved"] as? [String: [String]] ?? [:] }
 
   private func text(_ names: [StaticString]) -> Set<String> {
     Set(names.map(\.description))
@@ -25,9 +24,7 @@ struct SpecificationTests {
   @Test(arguments: ProtocolMethod.allCases) func theParamsAreThoseOfTheDocument(method: ProtocolMethod) throws {
     let entry = try #require(methods.first { $0["name"] as? String == method.name.description })
     let names = (entry["params"] as? [NSDictionary] ?? []).compactMap { $0["name"] as? String }
-    // What the decoder reads and the daemon refuses is reserved in the document.
-    let initializeOnly: Set<String> = method == .initialize ? Set(reserved["initialize"] ?? []) : []
-    #expect(Set(names).union(initializeOnly) == text(method.parameterNames))
+    #expect(Set(names) == text(method.parameterNames))
   }
 
   private func schema(_ name: String) throws -> NSDictionary {
@@ -38,9 +35,10 @@ struct SpecificationTests {
 
   @Test func theWordsAreThoseOfTheDocument() throws {
     #expect(try schema("LeaseState")["enum"] as? [String] == LeaseStateWord.allCases.map(\.rawValue))
-    #expect(
-      Set(reserved["lifetimes"] ?? [])
-        == Set(InitializeParams.Lifetime.allCases.map(\.rawValue)).subtracting(["socket"]))
+    let initialize = try #require(methods.first { $0["name"] as? String == "initialize" })
+    let params = try #require(initialize["params"] as? [NSDictionary])
+    let lifetime = try #require(params.first { $0["name"] as? String == "lifetime" })["schema"] as? NSDictionary
+    #expect(lifetime?["enum"] as? [String] == InitializeParams.Lifetime.allCases.map(\.rawValue))
   }
 
   @Test func theLimitsAreThoseOfTheDocument() throws {

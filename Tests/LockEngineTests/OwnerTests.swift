@@ -146,6 +146,14 @@ import Testing
     #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 102)])
   }
 
+  @Test func onlyWhoAskedForItHasItsLossEnforced() {
+    let script = local()
+    script.acquire(alice, onLost: .kill)
+    #expect(script.engine.hasEnforcedHold(alice) && !script.engine.hasEnforcedHold(bob))
+    script.tell(.transferRequested(alice, script.newRequest(), name: x, token: nil, to: bob))
+    #expect(!script.engine.hasEnforcedHold(alice) && !script.engine.hasEnforcedHold(bob))
+  }
+
   // MARK: Limits of a user
 
   @Test func theLimitsOfAUserCountAllItsSessions() {

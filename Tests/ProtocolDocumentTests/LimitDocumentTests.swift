@@ -44,7 +44,7 @@ import Testing
     #expect(schemas["Token"]["maximum"].integer == Limits.integerMax)
     let bounds: [(String, String, Int64)] = [
       ("acquire", "wait_ms", Limits.waitMillisecondsMax), ("acquire", "max_hold_ms", Limits.maxHoldMillisecondsMax),
-      ("list", "limit", Limits.listCountMax),
+      ("list", "limit", Limits.listCountMax), ("initialize", "keepalive_ms", Limits.keepaliveMillisecondsMax),
     ]
     for (method, parameter, bound) in bounds {
       #expect(try schema(of: parameter, in: method)["maximum"].integer == bound, "\(parameter)")

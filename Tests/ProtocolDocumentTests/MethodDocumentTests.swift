@@ -12,14 +12,9 @@ import Testing
     let methods = try Documents.openRPC()["methods"].elements
     #expect(methods.compactMap { $0["name"].string } == ProtocolMethod.allCases.map { "\($0.name)" })
     for (method, node) in zip(ProtocolMethod.allCases, methods) {
-      let reserved = try reservedParameters(of: method)
       let documented = node["params"].elements.compactMap { $0["name"].string }
-      #expect(Set(documented) == Set(method.parameterNames.map { "\($0)" }).subtracting(reserved), "\(method)")
+      #expect(Set(documented) == Set(method.parameterNames.map { "\($0)" }), "\(method)")
     }
-  }
-
-  private func reservedParameters(of method: ProtocolMethod) throws -> Set<String> {
-    Set(try Documents.openRPC()["x-reserved"]["\(method.name)"].strings)
   }
 
   @Test func everyMethodAndNotificationHasItsChapter() throws {

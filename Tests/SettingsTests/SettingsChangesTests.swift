@@ -7,7 +7,8 @@ import Testing
 @Suite struct SettingsChangesTests {
   private func settings(_ flags: [SettingKey: String]) throws -> Settings {
     var inputs = SettingsInputs { _, _ in .failure(.missing) }
-    inputs.flags = flags
+    inputs.flags = flags.filter { $0.key != .rules }
+    inputs.listFlags = flags[.rules].map { [.rules: [$0]] } ?? [:]
     inputs.isRoot = true
     inputs.systemHostName = "h"
     if flags[.local] == nil && flags[.redis] == nil { inputs.flags[.redis] = "redis://localhost" }
@@ -19,7 +20,9 @@ import Testing
     (.redis, "redis://:secret@localhost"), (.local, "true"), (.socket, "/x"), (.socketMode, "0600"),
     (.leaseMilliseconds, "20000"), (.lingerMilliseconds, "1"), (.cohortMax, "1"), (.cohortMilliseconds, "1"),
     (.redisTimeoutMilliseconds, "1000"), (.keyPrefix, "p"), (.host, "other"), (.connectionsMax, "1"),
-    (.logLevel, "error"),
+    (.connectionsPerUIDMax, "1"), (.holdsPerSessionMax, "1"), (.holdsPerUIDMax, "1"), (.waitsPerSessionMax, "1"),
+    (.waitsPerUIDMax, "1"), (.bytesPerSessionMax, "2000000"), (.bytesPerUIDMax, "2000000"),
+    (.rules, "deny use a to everyone"), (.logLevel, "error"),
   ]
 
   @Test(arguments: others)

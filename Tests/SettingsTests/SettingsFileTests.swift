@@ -64,6 +64,27 @@ import Testing
     #expect(file.problems.count == 1)
   }
 
+  @Test func listsAreReadWhereTheyMeanSomething() {
+    let text = "a:\n  - x y\n  - \"z: 1\"\nb: [p, ~]\nc: [q]\nd: []\na: [again]\ne: 1\n"
+    let file = SettingsFile(parsing: Array(text.utf8), listKeys: ["a", "b", "d"])
+    #expect(
+      file.entries == [
+        .init(key: "a", items: [.init(value: "x y", line: 2), .init(value: "z: 1", line: 3)], line: 1),
+        .init(key: "b", items: [.init(value: "p", line: 4), .init(value: "~", line: 4)], line: 4),
+        .init(key: "d", items: [], line: 6), .init(key: "e", value: "1", line: 8),
+      ])
+    #expect(file.problems.map(\.key) == ["c", "a"])
+  }
+
+  @Test(arguments: ["{x: y}", "[y]", "&x y", "*x", "!!str y"])
+  func aListHoldsPlainValuesOnly(_ item: String) {
+    let file = SettingsFile(parsing: Array("a:\n  - 1\n  - \(item)\n  - 2\nb: 3\n".utf8), listKeys: ["a"])
+    #expect(file.problems.map(\.line) == [3])
+    #expect(file.problems.map(\.key) == ["a"])
+    #expect(file.entries.first?.items?.map(\.value) == ["1", "2"])
+    #expect(file.entries.last == .init(key: "b", value: "3", line: 5))
+  }
+
   @Test func secondDocumentIsRefused() {
     let file = parse("a: 1\n---\nb: 2\n")
     #expect(file.entries.map(\.key) == ["a"])

@@ -1,3 +1,4 @@
+import AccessPolicy
 import RedisProtocol
 import Testing
 
@@ -5,7 +6,8 @@ import Testing
 
 @Suite struct SettingsResolutionTests {
   private func resolve(
-    flags: [SettingKey: String] = [.local: "true"], environment: [String: String] = [:], file: String? = nil,
+    flags: [SettingKey: String] = [.local: "true"], lists: [SettingKey: [String]] = [:],
+    environment: [String: String] = [:], file: String? = nil,
     unknown: [String] = [], files: [String: String] = [:], isRoot: Bool = true
   ) -> SettingsResolution {
     var all = files
@@ -16,6 +18,8 @@ import Testing
       return text.utf8.count > bytesMax ? .failure(.tooLong(bytesMax: bytesMax)) : .success(Array(text.utf8))
     }
     inputs.flags = flags
+    inputs.listFlags = lists
+    inputs.accounts = accounts
     inputs.environment = environment
     inputs.configFlag = file == nil ? nil : "/sidelock.yaml"
     inputs.unknownArguments = unknown
@@ -23,6 +27,10 @@ import Testing
     inputs.systemHostName = "host 1"
     return SettingsResolution(inputs)
   }
+
+  private let accounts = AccountLookup(
+    user: { $0 == "anna" ? .number(1000) : .unknown },
+    group: { $0 == "sidelock-admin" ? .number(500) : .unknown })
 
   private func texts(_ resolution: SettingsResolution) -> [String] { resolution.problems.map(\.description) }
 
@@ -34,7 +42,10 @@ import Testing
         == Settings(
           backend: .local, socketPath: "/run/sidelock/sidelock.sock", socketMode: 0o660, leaseMilliseconds: 10_000,
           lingerMilliseconds: 0, cohortHandOversMax: 100, cohortMilliseconds: 50, redisTimeoutMilliseconds: 2000,
-          keyPrefix: "sidelock:", hostName: "host-1", connectionsMax: 16_384, logLevel: .info))
+          keyPrefix: "sidelock:", hostName: "host-1", connectionsMax: 16_384,
+          connectionsPerUIDMax: 12_288, holdsPerSessionMax: 65_536, holdsPerUIDMax: 1_000_000, waitsPerSessionMax: 128,
+          waitsPerUIDMax: 100_000, bytesPerSessionMax: 4_194_304, bytesPerUIDMax: 67_108_864,
+          policy: AccessPolicy(administrators: 500), logLevel: .info))
   }
 
   @Test func flagWinsOverEnvironmentOverFileOverDefault() throws {
@@ -60,11 +71,14 @@ import Testing
       (.socketMode, "0600"),
       (.leaseMilliseconds, "5000"), (.lingerMilliseconds, "7"), (.cohortMax, "8"), (.cohortMilliseconds, "9"),
       (.redisTimeoutMilliseconds, "500"), (.keyPrefix, "k:"), (.host, "h"), (.connectionsMax, "10"),
-      (.logLevel, "debug"),
+      (.connectionsPerUIDMax, "11"), (.holdsPerSessionMax, "12"), (.holdsPerUIDMax, "13"),
+      (.waitsPerSessionMax, "14"), (.waitsPerUIDMax, "15"), (.bytesPerSessionMax, "2000001"),
+      (.bytesPerUIDMax, "2000002"), (.rules, "deny use a to user:anna"), (.logLevel, "debug"),
     ]
     #expect(Set(samples.map(\.0)).union([.local]) == Set(SettingKey.allCases))
     let fromFlags = resolve(
-      flags: Dictionary(uniqueKeysWithValues: samples), environment: [:], files: ["/password": "x"])
+      flags: Dictionary(uniqueKeysWithValues: samples.filter { $0.0 != .rules }),
+      lists: [.rules: ["deny use a to user:anna"]], environment: [:], files: ["/password": "x"])
     let fromEnvironment = resolve(
       flags: [:], environment: Dictionary(uniqueKeysWithValues: samples.map { ($0.0.environmentName, $0.1) }),
       files: ["/password": "x"])
@@ -80,6 +94,63 @@ import Testing
     }
     #expect(fromFlags.settings == fromEnvironment.settings)
     #expect(fromFlags.settings == fromFile.settings)
+  }
+
+  @Test func rulesAreListsInEveryPlaceAndOneListWins() throws {
+    let file = "local: true\nrules:\n  - deny use a to everyone\n  - \"allow use \\\"b c\\\" to user:anna\"\n"
+    let names: [AccessRule.Names] = [.exactly(Array("a".utf8)), .exactly(Array("b c".utf8))]
+    let fromFile = resolve(flags: [:], file: file)
+    #expect(texts(fromFile) == [])
+    #expect(fromFile.settings?.policy.rules.map(\.names) == names)
+    #expect(fromFile.effective.first { $0.key == .rules }?.source == .file(path: "/sidelock.yaml", line: 3))
+    let environment = ["SIDELOCK_RULES": "deny use a to everyone; deny use \"b c\" to everyone\n"]
+    let fromEnvironment = resolve(flags: [:], environment: environment, file: file)
+    #expect(fromEnvironment.settings?.policy.rules.map(\.verdict) == [.deny, .deny])
+    let fromFlags = resolve(
+      flags: [:], lists: [.rules: ["deny use z to everyone"]], environment: environment, file: file)
+    #expect(fromFlags.settings?.policy.rules.map(\.text) == ["deny use z to everyone"])
+    // An empty list is an answer, too.
+    #expect(resolve(flags: [:], environment: ["SIDELOCK_RULES": ""], file: file).settings?.policy.rules == [])
+    #expect(resolve(flags: [:], file: "local: true\nrules: []\n").settings?.policy.rules == [])
+    #expect(resolve(flags: [:], file: "local: true\nrules: deny use a to everyone\n").settings?.policy.rules.count == 1)
+  }
+
+  @Test func everyBadRuleIsReportedWithItsPlace() {
+    let file =
+      "local: true\nrules:\n  - deny use a to user:bert\n  - allow use a to everyone\n  - allow eat a to everyone\n"
+    #expect(
+      texts(resolve(flags: [:], file: file)) == [
+        "/sidelock.yaml:3: rules: rule 1, \"deny use a to user:bert\", at character 15: this host has no user "
+          + "\"bert\"; expected: one that it has",
+        "/sidelock.yaml:5: rules: rule 3, \"allow eat a to everyone\", at character 7: \"eat\" is not expected here; "
+          + "expected: one or several of use, inspect and break, with commas between them",
+      ])
+    #expect(
+      texts(resolve(lists: [.rules: ["deny"]])) == [
+        "--rule: rule 1, \"deny\", at character 5: the rule ends; expected: one or several of use, inspect and break, "
+          + "with commas between them"
+      ])
+  }
+
+  @Test func rulesHaveALimit() {
+    let most = Array(repeating: "deny use a to everyone", count: AccessPolicy.rulesMax)
+    #expect(resolve(lists: [.rules: most]).settings?.policy.rules.count == AccessPolicy.rulesMax)
+    #expect(texts(resolve(lists: [.rules: most + ["x"]])) == ["--rule: there are 1001 rules; allowed: 1000"])
+  }
+
+  @Test func aHostWithoutTheAdministratorsGroupHasNone() {
+    var inputs = SettingsInputs { _, _ in .failure(.missing) }
+    inputs.flags = [.local: "true"]
+    #expect(SettingsResolution(inputs).settings?.policy == AccessPolicy())
+    inputs.accounts.group = { _ in .failed("no answer") }
+    #expect(texts(SettingsResolution(inputs)) == ["the group sidelock-admin cannot be looked up: no answer"])
+  }
+
+  @Test func accountsOfThisHostAreFound() {
+    #expect(AccountLookup.ofThisHost.user("root") == .number(0))
+    #expect(AccountLookup.ofThisHost.group("root") == .number(0))
+    #expect(AccountLookup.ofThisHost.user("no such user") == .unknown)
+    #expect(AccountLookup.ofThisHost.group("no such group") == .unknown)
   }
 
   @Test func everythingWrongIsReportedAtOnce() {

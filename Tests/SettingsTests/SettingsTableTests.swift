@@ -1,3 +1,4 @@
+import AccessPolicy
 import ArgumentParser
 import Foundation
 import Testing
@@ -10,6 +11,12 @@ import Testing
 
   @Test(arguments: SettingKey.allCases)
   func everySettingIsAFlag(_ key: SettingKey) throws {
+    if key.definition.kind.isList {
+      let arguments = try parse(["--\(key.flagName)", "-v-", "--\(key.flagName)", "w"])
+      #expect(arguments.listFlags == [key: ["-v-", "w"]])
+      #expect(arguments.flags.isEmpty && arguments.unknown.isEmpty)
+      return
+    }
     let isSwitch = key.definition.kind == .boolean
     let arguments = try parse(isSwitch ? ["--\(key.flagName)"] : ["--\(key.flagName)", "-v-"])
     #expect(arguments.flags == [key: isSwitch ? "true" : "-v-"])
@@ -69,6 +76,7 @@ import Testing
     #expect(file.contains("\n\(key.rawValue): "))
     var inputs = SettingsInputs { path, _ in .success(Array(path == "f.yaml" ? file.utf8 : "password".utf8)) }
     inputs.configFlag = "f.yaml"
+    inputs.accounts.group = { $0 == "shop" ? .number(1) : .unknown }
     inputs.isRoot = true
     inputs.systemHostName = "h"
     let resolution = SettingsResolution(inputs)
@@ -92,6 +100,22 @@ import Testing
     defaults.isRoot = true
     defaults.systemHostName = "h"
     #expect(resolution.settings == SettingsResolution(defaults).settings)
+  }
+
+  @Test func rulesInTheReferencePageAreValid() throws {
+    let page = SettingsDocument.markdown
+    let chapter = try #require(page.range(of: "## Rules"))
+    let start = try #require(page.range(of: "```yaml\n", range: chapter.upperBound..<page.endIndex))
+    let end = try #require(page.range(of: "```\n", range: start.upperBound..<page.endIndex))
+    let example = Array(("local: true\n" + page[start.upperBound..<end.lowerBound]).utf8)
+    var inputs = SettingsInputs { _, _ in .success(example) }
+    inputs.configFlag = "example.yaml"
+    inputs.accounts = AccountLookup(user: { _ in .number(1) }, group: { _ in .number(2) })
+    let resolution = SettingsResolution(inputs)
+    #expect(resolution.problems == [])
+    #expect(resolution.settings?.policy.rules.count == 5)
+    #expect(page.contains("There may be 1,000 rules of 4,096 bytes each."))
+    #expect(AccessPolicy.rulesMax == 1000 && AccessRule.textBytesMax == 4096)
   }
 
   @Test func jsonReportIsJSON() throws {

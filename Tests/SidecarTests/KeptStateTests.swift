@@ -19,6 +19,8 @@ import Testing
     session.inFlight = [(RequestID(3), .integer(-5)), (RequestID(4), .string(Array("ü".utf8)))]
     session.watches = [2: .name(Array("n".utf8)), 3: .prefix([])]
     session.lastWatch = 5
+    session.endsWithProcess = true
+    session.keepaliveMilliseconds = 30_000
     session.losses = [0, 1, 2]
     return session
   }

@@ -16,6 +16,7 @@ COLLECTIONS = {"Collections", "DequeModule", "HeapModule", "OrderedCollections",
 PURE = {
     "LockEngine": COLLECTIONS,
     "ClientProtocol": COLLECTIONS,
+    "AccessPolicy": set(),
     "RedisProtocol": COLLECTIONS | {"LockEngine"},
 }
 DAEMON = {"Sidecar", "SystemdSupport", "SidelockSettings", "sidelockd"}

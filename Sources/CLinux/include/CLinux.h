@@ -42,3 +42,34 @@ void memory_file_unmap(void *address, int64_t size);
 
 /// Gives the whole pages among these bytes of a mapped memory file back to the kernel: they read as zero.
 void memory_give_back(void *address, int64_t size);
+/// The supplementary groups of the process at the other end of a Unix socket, as they were when it connected: how many
+/// there are, of which at most `max` are written to `groups`; -1 and errno on failure.
+int peer_groups(int socket, gid_t *groups, int max);
+
+/// A descriptor of the process at the other end of a Unix socket (Linux 6.5); -1 and errno on failure, ENOPROTOOPT on
+/// a kernel that does not offer it.
+int peer_process(int socket);
+
+/// A descriptor of the process that has this number now; -1 and errno on failure.
+int process_open(pid_t pid);
+
+/// Sends a signal to the process of a descriptor, which no other process can be mistaken for; with 0 only asks whether
+/// that would be allowed. 0 on success, -1 and errno on failure.
+int process_signal(int process, int signal);
+
+/// Whether the process of a descriptor has ended: 1 or 0; -1 and errno on failure.
+int process_has_ended(int process);
+
+/// Something that waits for the end of processes; -1 and errno on failure.
+int process_watcher_create(void);
+
+/// Has a watcher wait for the end of a process, told once under `id`, until the descriptor is closed. 0 on success, -1
+/// and errno on failure.
+int process_watcher_add(int watcher, int process, uint64_t id);
+
+/// Waits until a process has ended: how many have, of which at most `max` are written to `ids`; -1 and errno on
+/// failure.
+int process_watcher_wait(int watcher, uint64_t *ids, int max);
+
+/// Bytes that have come on a socket and have not been read; -1 and errno on failure.
+int socket_unread_bytes(int socket);

@@ -69,12 +69,12 @@ class NotifySocket:
 class Daemon:
     """One host. It is ready when the constructor returns."""
 
-    def __init__(self, directory, redis_url=None, lease_ms=None, args=(), env=None, wait=True, socket_path=None):
+    def __init__(self, directory, redis_url=None, lease_ms=None, args=(), env=None, wait=True, socket_path=None, prefix=()):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(exist_ok=True)
         self.socket_path = pathlib.Path(socket_path or self.directory / "s.sock")
         self.log_path = self.directory / "daemon.log"
-        self.command = [binary("sidelockd", "SIDELOCKD"), "--socket", str(self.socket_path)]
+        self.command = [*prefix, binary("sidelockd", "SIDELOCKD"), "--socket", str(self.socket_path)]
         self.command += ["--local"] if redis_url is None else ["--redis", redis_url]
         self.command += [] if lease_ms is None else ["--lease-ms", str(lease_ms)]
         self.command += list(args)
@@ -123,6 +123,12 @@ class Daemon:
 
     def signal(self, number):
         os.kill(self.pid, number)
+
+    def reload(self):
+        """Has it read its settings again; returns when they are in force, or have been refused."""
+        self.notify.drain()
+        self.signal(signal.SIGHUP)
+        wait_until(lambda: self.notify.lines("READY=1"), "the end of the reload")
 
     def stop(self):
         """SIGSTOP; returns when the kernel has stopped it."""

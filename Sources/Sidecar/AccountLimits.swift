@@ -1,0 +1,156 @@
+// What the sessions of one user may make grow together, and what one session may.
+
+import LockEngine
+import NIOCore
+
+/// The connections of a user.
+final class Account {
+  let uid: UInt32
+  var connections = 0
+  /// Bytes that are kept for them: input that is no request yet, and output that is not taken yet.
+  var bytes = 0
+
+  init(uid: UInt32) {
+    self.uid = uid
+  }
+}
+
+/// What a limit is called in errors, in the journal and in `stats`.
+enum LimitWord: String, CaseIterable {
+  case connections
+  case connectionsPerUID = "connections_per_uid"
+  case holdsPerSession = "holds_per_session"
+  case holdsPerUID = "holds_per_uid"
+  case waitsPerSession = "waits_per_session"
+  case waitsPerUID = "waits_per_uid"
+  case waitersPerLock = "waiters_per_lock"
+  case watchesPerSession = "watches_per_session"
+  case bytesPerSession = "bytes_per_session"
+  case bytesPerUID = "bytes_per_uid"
+
+  init(_ limit: LimitName) {
+    switch limit {
+    case .holdsPerSession: self = .holdsPerSession
+    case .holdsPerUID: self = .holdsPerUID
+    case .waitsPerSession: self = .waitsPerSession
+    case .waitsPerUID: self = .waitsPerUID
+    case .waitersPerLock: self = .waitersPerLock
+    }
+  }
+}
+
+/// How often each limit was met.
+struct LimitCounts {
+  private var counts = [UInt64](repeating: 0, count: LimitWord.allCases.count)
+
+  mutating func met(_ limit: LimitWord) {
+    if let index = LimitWord.allCases.firstIndex(of: limit) { counts[index] += 1 }
+  }
+
+  /// Each limit with its count.
+  var all: [(limit: LimitWord, count: UInt64)] { Array(zip(LimitWord.allCases, counts)) }
+}
+
+extension SidecarCore {
+  /// So many bytes of output may go to a session before it is asked again how much of it is not taken yet.
+  static let unmeasuredOutputBytes = 16_384
+
+  // MARK: Connections
+
+  /// The limit that keeps a client of this user from being connected; nil: there is none.
+  func connectionLimit(uid: UInt32?) -> LimitWord? {
+    if sessions.count >= configuration.connectionsMax { return .connections }
+    if let uid, let account = accounts[uid], account.connections >= configuration.connectionsPerUIDMax {
+      return .connectionsPerUID
+    }
+    return nil
+  }
+
+  /// The account that a new session of this user belongs to.
+  func openAccount(uid: UInt32?) -> Account? {
+    guard let uid else { return nil }
+    let account = accounts[uid] ?? Account(uid: uid)
+    accounts[uid] = account
+    account.connections += 1
+    return account
+  }
+
+  /// A session is gone, and what was kept for it.
+  func closeAccount(of session: ClientSession) {
+    guard let account = session.account else { return }
+    session.account = nil
+    account.bytes -= session.chargedBytes
+    account.connections -= 1
+    if account.connections == 0 { accounts[account.uid] = nil }
+  }
+
+  // MARK: Bytes
+
+  /// Charges what came from a session and is no request yet.
+  func chargeInput(of session: ClientSession) {
+    let bytes = session.framer.bufferedBytes + (session.unreadInput?.readableBytes ?? 0)
+    guard bytes != session.chargedInputBytes else { return }
+    let grows = bytes > session.chargedInputBytes
+    session.charge(input: bytes, output: session.chargedOutputBytes)
+    if grows, let limit = byteLimit(of: session) { refuseBytes(limit, to: session) }
+  }
+
+  /// Charges what a session was sent and has not taken, when so much was sent that it may matter.
+  func chargeOutput(of session: ClientSession, sent bytes: Int) {
+    session.unmeasuredBytes += bytes
+    guard session.unmeasuredBytes >= Self.unmeasuredOutputBytes || session.chargedOutputBytes > 0 else { return }
+    session.unmeasuredBytes = 0
+    measureOutput(of: session)
+  }
+
+  private func measureOutput(of session: ClientSession) {
+    guard sessions[session.id] === session else { return }
+    let unread = (try? session.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
+    let grows = unread > session.chargedOutputBytes
+    session.charge(input: session.chargedInputBytes, output: unread)
+    if grows, !session.isClosing, let limit = byteLimit(of: session) {
+      limitCounts.met(limit)
+      statistics.slowReadersClosed += 1
+      logger.notice(
+        "closing a client that does not read",
+        metadata: [
+          "session": "\(session.id.rawValue)", "unread_bytes": "\(unread)", "limit": "\(limit.rawValue)",
+          "uid": "\(session.peer.map { "\($0.uid)" } ?? "")",
+        ])
+      enforceEnd(of: session)
+      session.isClosing = true
+    }
+    guard unread > 0, !session.isMeasuring else { return }
+    session.isMeasuring = true
+    // An empty write is complete when everything before it is.
+    let channel = session.channel
+    channel.writeAndFlush(channel.allocator.buffer(capacity: 0)).assumeIsolated().whenComplete { _ in
+      session.isMeasuring = false
+      self.measureOutput(of: session)
+    }
+  }
+
+  private func byteLimit(of session: ClientSession) -> LimitWord? {
+    if session.chargedBytes > configuration.bytesPerSessionMax { return .bytesPerSession }
+    if let account = session.account, account.bytes > configuration.bytesPerUIDMax { return .bytesPerUID }
+    return nil
+  }
+
+  private func refuseBytes(_ limit: LimitWord, to session: ClientSession) {
+    guard !session.isClosing else { return }
+    limitCounts.met(limit)
+    write(to: session) { $0.failure(id: nil, .limit) { $0.member("limit", limit.rawValue) } }
+    end(session, because: limit == .bytesPerSession ? .bytesPerSession : .bytesPerUID)
+  }
+}
+
+extension ClientSession {
+  /// What is kept for the session, in bytes.
+  var chargedBytes: Int { chargedInputBytes + chargedOutputBytes }
+
+  fileprivate func charge(input: Int, output: Int) {
+    account?.bytes += input + output - chargedBytes
+    chargedInputBytes = input
+    chargedOutputBytes = output
+  }
+}

@@ -1,0 +1,140 @@
+// Sessions that end with the process that connected, or when nothing comes from it.
+
+import CLinux
+import LockEngine
+import NIOCore
+
+/// What a session has asked to be ended by, beside the end of its connection.
+struct SessionEnd {
+  /// Whether it ends with the process that connected.
+  var endsWithProcess = false
+  /// The session ends when nothing came for so long, in milliseconds.
+  var keepaliveMilliseconds: Int64?
+  /// When anything came last. Only kept up to date with a keepalive.
+  var heardAt = BootInstant(nanoseconds: 0)
+}
+
+/// The sessions whose clients have to be heard from.
+struct Keepalives {
+  /// The least time between two looks at them, in milliseconds, so that many sessions cost no more than few.
+  static let pauseMilliseconds: Int64 = 50
+
+  fileprivate var sessions: [SessionID: ClientSession] = [:]
+  /// When to look at them again; nil while there are none.
+  fileprivate(set) var next: BootInstant?
+}
+
+extension SidecarCore {
+  /// Ends a session that is not the client's doing: its waits are withdrawn and its locks are free.
+  func end(_ session: ClientSession, because reason: EndReason) {
+    guard sessions[session.id] === session else { return }
+    logger.notice(
+      "session ended by the daemon",
+      metadata: [
+        "session": "\(session.id.rawValue)", "reason": "\(reason.rawValue)", "pid": "\(session.peer?.pid ?? 0)",
+        "uid": "\(session.peer.map { "\($0.uid)" } ?? "")",
+      ])
+    enforceEnd(of: session)
+    session.isClosing = true
+    session.closesAfterOutput = false
+    touch(session)
+  }
+
+  /// Why the daemon ends a session.
+  enum EndReason: String {
+    case processEnded = "process_ended"
+    case silent
+    case bytesPerSession = "bytes_per_session"
+    case bytesPerUID = "bytes_per_uid"
+  }
+
+  // MARK: The process that connected
+
+  /// The process that opened a session, from its descriptor.
+  func handle(of session: ClientSession) -> Result<ProcessHandle, ProcessHandle.Failure> {
+    if let handle = session.handle { return .success(handle) }
+    // On an older kernel it was looked up when it connected, or never.
+    guard ProcessHandle.kernelKnowsPeers else { return .failure(.ended) }
+    let opened = ProcessHandle.opened(session.channel, peer: session.peer)
+    if case .success(let handle) = opened { session.handle = handle }
+    return opened
+  }
+
+  /// From now on the session ends with its process. The text says why that is not possible; nil: it is.
+  func endWithProcess(_ session: ClientSession) -> String? {
+    guard !session.end.endsWithProcess else { return nil }
+    switch handle(of: session) {
+    case .failure(.ended):
+      end(session, because: .processEnded)
+      return nil
+    case .failure(.failed(let reason)):
+      return reason
+    case .success(let handle):
+      guard let watcher = makeProcessWatcher(), watcher.watch(handle, id: session.id.rawValue) else {
+        return errorText()
+      }
+      session.end.endsWithProcess = true
+      session.isChanged = true
+      return nil
+    }
+  }
+
+  private func makeProcessWatcher() -> ProcessWatcher? {
+    if let processWatcher { return processWatcher }
+    let core = NIOLoopBound(self, eventLoop: loop)
+    let loop = loop
+    processWatcher = ProcessWatcher { id in loop.execute { core.value.processEnded(SessionID(id)) } }
+    return processWatcher
+  }
+
+  private func processEnded(_ id: SessionID) {
+    guard let session = sessions[id], session.end.endsWithProcess else { return }
+    end(session, because: .processEnded)
+  }
+
+  // MARK: Silence
+
+  /// From now on the session ends when nothing comes for so long.
+  func keepAlive(_ session: ClientSession, milliseconds: Int64) {
+    let now = BootClock.now()
+    session.end.keepaliveMilliseconds = milliseconds
+    session.isChanged = true
+    session.end.heardAt = now
+    keepalives.sessions[session.id] = session
+    let deadline = now.adding(milliseconds: milliseconds)
+    keepalives.next = keepalives.next.map { min($0, deadline) } ?? deadline
+    scheduleTurnEnd()
+  }
+
+  /// A session is gone.
+  func endKeepalive(of session: ClientSession) {
+    if session.end.keepaliveMilliseconds != nil { keepalives.sessions[session.id] = nil }
+  }
+
+  /// Looks at the sessions whose time may be over.
+  func checkKeepalives(now: BootInstant) {
+    guard let next = keepalives.next, next <= now else { return }
+    var earliest: BootInstant?
+    for session in keepalives.sessions.values {
+      guard let milliseconds = session.end.keepaliveMilliseconds, !session.isClosing else { continue }
+      var deadline = session.end.heardAt.adding(milliseconds: milliseconds)
+      if deadline <= now {
+        guard isHeard(session) else {
+          end(session, because: .silent)
+          continue
+        }
+        session.end.heardAt = now
+        deadline = now.adding(milliseconds: milliseconds)
+      }
+      earliest = earliest.map { min($0, deadline) } ?? deadline
+    }
+    keepalives.next = earliest.map { max($0, now.adding(milliseconds: Keepalives.pauseMilliseconds)) }
+  }
+
+  /// Whether it is the daemon that has not listened: it may have been stopped, or be busy with what was asked before. A
+  /// client that does not read its replies is not listened to either, and that is its own doing.
+  private func isHeard(_ session: ClientSession) -> Bool {
+    if session.isReadingPaused { return session.isWritable }
+    return session.channel.withDescriptor { socket_unread_bytes($0) > 0 } ?? false
+  }
+}

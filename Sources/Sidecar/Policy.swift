@@ -1,0 +1,112 @@
+// Who may do what with which names.
+
+import AccessPolicy
+import ClientProtocol
+import Dispatch
+import LockEngine
+import NIOCore
+
+extension SidecarCore {
+  /// Where units are looked up. It is not the queue of descriptions, which a client could hold up.
+  private static let units = DispatchQueue(label: "sidelock.units")
+
+  // MARK: Rights
+
+  /// Whether a client may take a lock, and be handed it.
+  func mayUse(_ session: ClientSession, _ name: LockName) -> Bool { may(session, .use, name) }
+
+  /// Whether a client may be told of a lock.
+  func mayInspect(_ session: ClientSession, _ name: LockName) -> Bool { may(session, .inspect, name) }
+
+  /// Whether a client may take a lock away from others.
+  func mayBreak(_ session: ClientSession, _ name: LockName) -> Bool { may(session, .break, name) }
+
+  private func may(_ session: ClientSession, _ right: AccessRight, _ name: LockName) -> Bool {
+    if right != .break, configuration.policy.rules.isEmpty { return true }
+    return access(of: session).may(right, name.bytes)
+  }
+
+  private func access(of session: ClientSession) -> Access {
+    if session.accessVersion == policyVersion, let access = session.access { return access }
+    let peer = session.peer
+    let access = configuration.policy.access(
+      of: AccessPeer(
+        uid: peer?.uid, groups: peer?.groups(channel: session.channel), unit: session.unit ?? .unknown))
+    session.access = access
+    session.accessVersion = policyVersion
+    return access
+  }
+
+  /// What a client is told that lacks a right.
+  static func refusal(of right: AccessRight) -> String {
+    let how =
+      "an administrator of this host gives it with a rule in the settings of sidelockd, such as "
+      + "\"allow \(right.rawValue) NAME to user:NAME\""
+    switch right {
+    case .use: return "this client has no right to use that lock; \(how)"
+    case .inspect: return "this client has no right to inspect that lock; \(how)"
+    case .break:
+      return "this client has no right to break that lock; root and members of the group "
+        + "\(AccessPolicy.administratorsGroup) have it, or \(how)"
+    }
+  }
+
+  // MARK: Units
+
+  /// Whether nothing of what a session asks may be decided yet.
+  func isUnitPending(_ session: ClientSession) -> Bool { needsUnits && session.unit == nil }
+
+  /// Has the unit of a session's process looked up, if any rule needs it. Until it is known, nothing is read from the
+  /// session.
+  func lookUpUnit(of session: ClientSession) {
+    guard needsUnits, session.unit == nil, !session.isUnitAsked else { return }
+    session.isUnitAsked = true
+    guard let peer = session.peer, case .success(let handle) = handle(of: session) else {
+      session.unit = .unknown
+      return
+    }
+    let found = NIOLoopBound((core: self, session: session), eventLoop: loop)
+    let loop = loop
+    Self.units.async {
+      let unit = peer.readUnit(handle)
+      loop.execute { found.value.core.found(unit, of: found.value.session) }
+    }
+  }
+
+  private func found(_ unit: PeerUnit, of session: ClientSession) {
+    session.unit = unit
+    session.access = nil
+    guard sessions[session.id] === session else { return }
+    // The handle is not kept for those who do not need it longer: it is a descriptor.
+    if ProcessHandle.kernelKnowsPeers, !session.end.endsWithProcess { session.handle = nil }
+    if unit == .unknown {
+      logger.debug(
+        "the unit of a client is not known; rules that allow a unit are not for it, and rules that deny one are",
+        metadata: ["session": "\(session.id.rawValue)", "pid": "\(session.peer?.pid ?? 0)"])
+    }
+    // The last line may have come without its end, and then there is nothing else to go on with.
+    if session.unreadInput == nil { readLines(of: session) }
+    resumeReading(of: session)
+    touch(session)
+  }
+
+  // MARK: Changes
+
+  /// Uses the policy of the configuration from now on. What is held or waits is not asked about again.
+  func policyChanged() {
+    policyVersion += 1
+    needsUnits = configuration.policy.needsUnits
+    guard needsUnits else {
+      for session in sessions.values { resumeReading(of: session) }
+      return
+    }
+    for session in sessions.values { lookUpUnit(of: session) }
+    let logger = logger
+    Self.units.async {
+      guard !Peer.seesOthers else { return }
+      logger.warning(
+        "rules name units, and other processes cannot be seen",
+        metadata: ["help": "show-programs.conf in /usr/share/doc/sidelock/examples"])
+    }
+  }
+}

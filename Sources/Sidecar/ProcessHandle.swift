@@ -1,0 +1,124 @@
+import CLinux
+import Glibc
+import NIOCore
+
+/// A process, and never another one that got its number: the kernel's own descriptor of it.
+final class ProcessHandle: Sendable {
+  private let descriptor: CInt
+
+  private init(_ descriptor: CInt) {
+    self.descriptor = descriptor
+  }
+
+  deinit {
+    Glibc.close(descriptor)
+  }
+
+  /// Why there is no handle.
+  enum Failure: Error, Equatable {
+    /// The process has ended.
+    case ended
+    /// The system's own words.
+    case failed(String)
+  }
+
+  /// Whether the kernel tells the process behind a socket at any time (Linux 6.5). On an older one its number has to be
+  /// looked up as soon as it connects, before that can be another process'.
+  static let kernelKnowsPeers: Bool = {
+    var pair: [CInt] = [-1, -1]
+    guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0, &pair) == 0 else {
+      return false
+    }
+    defer { for descriptor in pair { Glibc.close(descriptor) } }
+    let process = peer_process(pair[0])
+    if process >= 0 { Glibc.close(process) }
+    return process >= 0 || errno != ENOPROTOOPT
+  }()
+
+  /// The process that opened a connection.
+  static func opened(_ channel: any Channel, peer: Peer?) -> Result<ProcessHandle, Failure> {
+    if let descriptor = channel.withDescriptor({ kernelKnowsPeers ? peer_process($0) : nil }) {
+      return result(descriptor)
+    }
+    guard !kernelKnowsPeers, let peer, peer.pid > 0 else { return .failure(.ended) }
+    return result(process_open(peer.pid))
+  }
+
+  private static func result(_ descriptor: CInt) -> Result<ProcessHandle, Failure> {
+    if descriptor >= 0 { return .success(ProcessHandle(descriptor)) }
+    switch errno {
+    // What the kernel says of a process that is no more differs between versions.
+    case ESRCH, ENODATA, EINVAL: return .failure(.ended)
+    default: return .failure(.failed(errorText()))
+    }
+  }
+
+  /// Whether the process has ended.
+  var hasEnded: Bool { process_has_ended(descriptor) != 0 }
+
+  /// What came of a signal.
+  enum Delivery {
+    case sent
+    case ended
+    /// This process may not send signals to that one.
+    case notAllowed
+  }
+
+  /// Sends a signal; 0 sends none, and tells whether one could be sent.
+  func send(_ signal: CInt) -> Delivery {
+    if process_signal(descriptor, signal) == 0 { return .sent }
+    return errno == ESRCH ? .ended : .notAllowed
+  }
+
+  /// Has `watcher` tell the end of the process under `id`.
+  fileprivate func watch(with watcher: CInt, id: UInt64) -> Bool {
+    process_watcher_add(watcher, descriptor, id) == 0
+  }
+}
+
+/// Waits for the end of processes, in a thread of its own that begins with the first one: the event loop reads from
+/// every descriptor that it waits for, and takes it for a fault of the program that a process' cannot be read from.
+final class ProcessWatcher: Sendable {
+  private let descriptor: CInt
+  private let ended: @Sendable (_ id: UInt64) -> Void
+
+  /// Nil when the system has no more descriptors or threads. `ended` is called in the watcher's thread.
+  init?(ended: @escaping @Sendable (_ id: UInt64) -> Void) {
+    descriptor = process_watcher_create()
+    self.ended = ended
+    guard descriptor >= 0 else { return nil }
+    // The thread lives as long as the daemon.
+    let watcher = Unmanaged.passRetained(self)
+    var thread = pthread_t()
+    let result = pthread_create(
+      &thread, nil,
+      { argument in
+        guard let argument else { return nil }
+        Unmanaged<ProcessWatcher>.fromOpaque(argument).takeRetainedValue().run()
+        return nil
+      }, watcher.toOpaque())
+    guard result == 0 else {
+      watcher.release()
+      return nil
+    }
+    pthread_detach(thread)
+  }
+
+  deinit {
+    if descriptor >= 0 { Glibc.close(descriptor) }
+  }
+
+  /// Tells the end of a process under `id`, once, for as long as `handle` lives. False when that is not possible.
+  func watch(_ handle: ProcessHandle, id: UInt64) -> Bool {
+    handle.watch(with: descriptor, id: id)
+  }
+
+  private func run() {
+    var ids = [UInt64](repeating: 0, count: 64)
+    while true {
+      let count = process_watcher_wait(descriptor, &ids, Int32(ids.count))
+      if count < 0 { return }
+      for id in ids.prefix(Int(count)) { ended(id) }
+    }
+  }
+}

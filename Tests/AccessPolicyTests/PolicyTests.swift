@@ -1,0 +1,105 @@
+import Testing
+
+@testable import AccessPolicy
+
+@Suite struct PolicyTests {
+  private func access(
+    _ rules: [String], uid: UInt32? = 1000, groups: [UInt32]? = [1000], unit: PeerUnit = .none,
+    administrators: UInt32? = 500
+  ) throws -> Access {
+    AccessPolicy(rules: try rules.map(rule), administrators: administrators)
+      .access(of: AccessPeer(uid: uid, groups: groups, unit: unit))
+  }
+
+  private func may(_ access: Access, _ right: AccessRight, _ name: String) -> Bool {
+    access.may(right, Array(name.utf8))
+  }
+
+  @Test func withoutRulesEverybodyMayUseAndInspectAndAdministratorsMayBreak() throws {
+    let anybody = try access([])
+    #expect(may(anybody, .use, "a") && may(anybody, .inspect, "a") && !may(anybody, .break, "a"))
+    #expect(anybody.isDefault)
+    #expect(may(try access([], uid: 0), .break, "a"))
+    #expect(may(try access([], groups: [1000, 500]), .break, "a"))
+    let own = AccessPolicy(owner: 1000)
+    #expect(own.access(of: AccessPeer(uid: 1000, groups: [])).may(.break, [0x61]))
+    #expect(!own.access(of: AccessPeer(uid: 1001, groups: [])).may(.break, [0x61]))
+    #expect(!may(try access([], groups: [1000, 500], administrators: nil), .break, "a"))
+    #expect(!may(try access([], uid: nil, groups: nil), .break, "a"))
+  }
+
+  @Test func theFirstRuleThatIsAboutItDecides() throws {
+    let rules = ["allow use jobs/a to everyone", "deny use jobs/* to everyone", "allow use * to everyone"]
+    let access = try access(rules)
+    #expect(may(access, .use, "jobs/a"))
+    #expect(!may(access, .use, "jobs/ab"))
+    #expect(!may(access, .use, "jobs/"))
+    #expect(may(access, .use, "jobs"))
+    // Rules about another right say nothing.
+    #expect(may(access, .inspect, "jobs/b"))
+    #expect(!may(access, .break, "a"))
+  }
+
+  @Test func anExactNameIsNoPrefix() throws {
+    let access = try access(["deny inspect ab to everyone"])
+    #expect(!may(access, .inspect, "ab"))
+    #expect(may(access, .inspect, "abc"))
+    #expect(may(access, .inspect, "a"))
+  }
+
+  @Test func rulesAreAboutUsersGroupsAndUnits() throws {
+    #expect(!may(try access(["deny use * to user:anna"], uid: 1000), .use, "a"))
+    #expect(may(try access(["deny use * to user:anna"], uid: 1001), .use, "a"))
+    #expect(!may(try access(["deny use * to group:shop"], groups: [7, 2000]), .use, "a"))
+    #expect(may(try access(["deny use * to group:shop"], groups: [7]), .use, "a"))
+    #expect(!may(try access(["deny use * to unit:cron.service"], unit: .named("cron.service")), .use, "a"))
+    #expect(may(try access(["deny use * to unit:cron.service"], unit: .named("xcron.service")), .use, "a"))
+    #expect(may(try access(["deny use * to unit:cron.service"], unit: .none), .use, "a"))
+    #expect(may(try access(["allow break * to user:anna,group:shop"], groups: [2000]), .break, "a"))
+  }
+
+  @Test func rulesBindRootAndAdministratorsToo() throws {
+    #expect(!may(try access(["deny break a* to everyone"], uid: 0), .break, "ab"))
+    #expect(may(try access(["deny break a* to everyone"], uid: 0), .break, "b"))
+    #expect(!may(try access(["deny use * to user:0"], uid: 0), .use, "a"))
+  }
+
+  @Test func whatIsNotKnownCountsAgainstTheClient() throws {
+    #expect(!may(try access(["deny use * to unit:cron.service"], unit: .unknown), .use, "a"))
+    let allowed = ["allow use * to unit:shop.service", "deny use * to everyone"]
+    #expect(!may(try access(allowed, unit: .unknown), .use, "a"))
+    #expect(may(try access(allowed, unit: .named("shop.service")), .use, "a"))
+    #expect(!may(try access(["deny use * to group:shop"], groups: nil), .use, "a"))
+    #expect(!may(try access(["deny use * to user:anna"], uid: nil), .use, "a"))
+    #expect(!may(try access(["allow break * to user:anna"], uid: nil), .break, "a"))
+  }
+
+  @Test func onlyRulesAboutUnitsNeedThem() throws {
+    #expect(!AccessPolicy(rules: [try rule("deny use * to user:anna")]).needsUnits)
+    #expect(AccessPolicy(rules: [try rule("deny use * to user:anna,unit:a.service")]).needsUnits)
+    #expect(!AccessPolicy().needsUnits)
+  }
+}
+
+@Suite struct ControlGroupTests {
+  @Test(arguments: [
+    ("0::/system.slice/cron.service\n", PeerUnit.named("cron.service")),
+    ("0::/system.slice/system-getty.slice/getty@tty1.service\n", .named("getty@tty1.service")),
+    ("0::/user.slice/user-1000.slice/session-3.scope\n", .named("session-3.scope")),
+    // What a user's own manager, or whoever a group was delegated to, makes below it is not a unit of the system.
+    (
+      "0::/user.slice/user-1000.slice/user@1000.service/app.slice/cron.service\n", .named("user@1000.service")
+    ),
+    ("0::/system.slice/docker-12.scope/system.slice/cron.service\n", .named("docker-12.scope")),
+    ("0::/system.slice/_cgroup.service\n", .named("cgroup.service")),
+    ("12:pids:/x\n1:name=systemd:/system.slice/a.service\n0::/\n", .named("a.service")),
+    ("12:pids:/x\n1:name=systemd:/init.scope\n", .named("init.scope")),
+    ("0::/\n", PeerUnit.none), ("0::/lxc/cron.service\n", PeerUnit.none), ("0::/system.slice\n", PeerUnit.none),
+    ("0::/.service\n", PeerUnit.none),
+    ("0::/../../cron.service\n", .unknown), ("0::/system.slice/cron.service (deleted)\n", .unknown), ("", .unknown),
+    ("12:pids:/system.slice/cron.service\n", .unknown), ("0::\n", .unknown), ("garbage", .unknown),
+  ])
+  func unitIsThatOfTheSystem(_ contents: String, _ unit: PeerUnit) {
+    #expect(ControlGroup.unit(in: Array(contents.utf8)) == unit)
+  }
+}

@@ -1,0 +1,214 @@
+"""Everything that a client can make grow: at each limit, one past it, and what `stats` tells of it."""
+
+from harness.client import Ended
+from harness.process_client import ProcessClient
+from harness.waiting import wait_until
+
+NOBODY = 65534
+
+
+def met(client):
+    """How often each limit was met."""
+    return {name: count for name, count in client.call("stats")["limits_met_total"].items() if count}
+
+
+def refusal_of(daemon):
+    """The limit that the next connection is refused by; None when it is served."""
+    client = daemon.client(check=False)
+    try:
+        client.request("ping")
+    except BrokenPipeError:
+        pass
+    message = client.next()
+    if "result" in message:
+        return None
+    client.wait_for_end()
+    assert message["id"] is None and message["error"]["code"] == 7
+    return message["error"]["data"]["limit"]
+
+
+def test_connections(lab):
+    daemon = lab.daemon(args=["--connections-max", "3"])
+    clients = [daemon.client() for _ in range(3)]
+    for client in clients:
+        client.ping()
+    assert refusal_of(daemon) == "connections"
+    assert met(clients[0]) == {"connections": 1}
+    clients.pop().close()
+    wait_until(lambda: clients[0].call("stats")["sessions"] == 2, "the connection to be gone")
+    assert refusal_of(daemon) is None
+
+
+def test_connections_per_uid(lab):
+    daemon = lab.daemon(args=["--connections-per-uid-max", "2"])
+    clients = [daemon.client() for _ in range(2)]
+    for client in clients:
+        client.ping()
+    assert refusal_of(daemon) == "connections_per_uid"
+    assert met(clients[0]) == {"connections_per_uid": 1}
+    # Another user has a count of their own.
+    assert ProcessClient(lab, daemon, user=NOBODY).call("ping") == {}
+    clients.pop().close()
+    wait_until(lambda: clients[0].call("stats")["sessions"] == 2, "the connection to be gone")
+    assert refusal_of(daemon) is None
+
+
+def limit_of(error):
+    assert error.code == 7
+    return error.data["limit"]
+
+
+def test_holds_per_session(lab):
+    daemon = lab.daemon(args=["--holds-per-session-max", "3"])
+    client = daemon.client()
+    for name in "abc":
+        client.acquire(name)
+    assert limit_of(client.error_of(client.request("acquire", name="d"))) == "holds_per_session"
+    daemon.client().acquire("d")
+    client.release("a")
+    client.acquire("e")
+    assert met(client) == {"holds_per_session": 1}
+
+
+def test_holds_per_uid(lab):
+    daemon = lab.daemon(args=["--holds-per-uid-max", "3"])
+    first, second = daemon.client(), daemon.client()
+    for client, name in ((first, "a"), (first, "b"), (second, "c")):
+        client.acquire(name)
+    assert limit_of(second.error_of(second.request("acquire", name="d"))) == "holds_per_uid"
+    assert "token" in ProcessClient(lab, daemon, user=NOBODY).call("acquire", name="d")
+    first.release("a")
+    second.acquire("e")
+    assert met(first) == {"holds_per_uid": 1}
+
+
+def test_waits_per_session(lab):
+    daemon = lab.daemon(args=["--waits-per-session-max", "2"])
+    holder, client = daemon.client(), daemon.client()
+    for name in "abc":
+        holder.acquire(name)
+    waiting = [client.queue(name) for name in "ab"]
+    assert limit_of(client.error_of(client.request("acquire", name="c"))) == "waits_per_session"
+    assert client.call("initialize")["limits"]["requests_in_flight"] == 2
+    client.call("cancel", id=waiting[0])
+    client.queue("c")
+    assert met(client) == {"waits_per_session": 1}
+
+
+def test_waits_per_uid(lab):
+    daemon = lab.daemon(args=["--waits-per-uid-max", "2"])
+    holder, first, second = daemon.client(), daemon.client(), daemon.client()
+    holder.acquire("a")
+    first.queue("a")
+    second.queue("a")
+    assert limit_of(first.error_of(first.request("acquire", name="a"))) == "waits_per_uid"
+    second.close()
+    wait_until(lambda: holder.call("stats")["waiting"] == 1, "the wait to be withdrawn")
+    first.queue("a")
+    assert met(first) == {"waits_per_uid": 1}
+
+
+def test_watches_per_session(lab):
+    client = lab.daemon().client()
+    watches = [client.call("watch", name="a")["watch"] for _ in range(64)]
+    assert limit_of(client.error_of(client.request("watch", name="a"))) == "watches_per_session"
+    client.call("unwatch", watch=watches[0])
+    client.call("watch", name="a")
+    assert met(client) == {"watches_per_session": 1}
+
+
+def waits_that_end_together(daemon, name, count):
+    """A client that does not read, and whose waits all end at one moment, each with an answer of some hundred bytes:
+    answers that come without a request can not be held back."""
+    client = daemon.client(check=False)
+    lines = b"".join(
+        b'{"id":"%0128d","method":"acquire","params":{"name":"%s","wait_ms":1500}}\n' % (number, name.encode())
+        for number in range(count))
+    client.socket.sendall(lines)
+    return client
+
+
+def replies_of(client):
+    """How many answers there are up to the end of the connection, or of what it says."""
+    count = 0
+    try:
+        while client.receive(1) is not None:
+            count += 1
+    except (Ended, AssertionError, ConnectionResetError):
+        return count, True
+    return count, False
+
+
+def test_bytes_per_session(lab):
+    """Whoever leaves too much unread is cut off. What stays within the limit is kept until it is read."""
+    daemon = lab.daemon(args=["--bytes-per-session-max", "1048576", "--waits-per-session-max", "65536"])
+    holder = daemon.client()
+    holder.acquire("a")
+    modest, slow = (waits_that_end_together(daemon, "a", count) for count in (1500, 10_000))
+    wait_until(lambda: met(holder), "one of them to be cut off", pause=0.1)
+    wait_until(lambda: holder.call("stats")["waiting"] == 0, "the waits to end", pause=0.1)
+    assert met(holder) == {"bytes_per_session": 1}
+    told = holder.call("stats")["timeouts_total"]
+    count, has_ended = replies_of(slow)
+    assert count < 10_000 and has_ended
+    assert replies_of(modest) == (1500, False)
+    assert "limit=bytes_per_session" in daemon.log()
+    # What was read is not counted any more.
+    again = waits_that_end_together(daemon, "a", 1500)
+    wait_until(lambda: holder.call("stats")["timeouts_total"] == told + 1500, "the waits to end", pause=0.1)
+    assert replies_of(again) == (1500, False)
+    assert met(holder) == {"bytes_per_session": 1}
+
+
+def test_bytes_per_uid_of_output(lab):
+    daemon = lab.daemon(args=["--bytes-per-uid-max", "1048576", "--waits-per-session-max", "65536"])
+    holder = daemon.client()
+    holder.acquire("a")
+    first = waits_that_end_together(daemon, "a", 1500)
+    wait_until(lambda: holder.call("stats")["timeouts_total"] == 1500, "the waits to end", pause=0.1)
+    assert met(holder) == {}
+    second = waits_that_end_together(daemon, "a", 4000)
+    wait_until(lambda: met(holder), "one of them to be cut off", pause=0.1)
+    assert met(holder) == {"bytes_per_uid": 1}
+    count, has_ended = replies_of(second)
+    assert count < 4000 and has_ended
+    assert replies_of(first) == (1500, False)
+    holder.ping()
+
+
+def test_bytes_per_uid_of_input(lab):
+    """Half a line is kept, too: sixteen clients may have one of 64 KiB each, and the next not one byte."""
+    daemon = lab.daemon(args=["--bytes-per-uid-max", "1048576"])
+    client = daemon.client()
+    halves = [daemon.client() for _ in range(16)]
+    for half in halves:
+        half.send_raw(b'{"id":1,"method":"ping","x-filler":"'.ljust(65_536, b"."))
+    wait_until(lambda: client.call("stats")["bytes_in_total"] > 16 * 65_536, "all of it to be read")
+    assert met(client) == {}
+    next_one = daemon.client()
+    next_one.send_raw(b"{")
+    error = next_one.next()["error"]
+    assert error["code"] == 7 and error["data"]["limit"] == "bytes_per_uid"
+    next_one.wait_for_end()
+    # What comes as a whole is not kept, and is answered.
+    client.ping()
+    assert met(client) == {"bytes_per_uid": 1}
+    halves.pop().close()
+    wait_until(lambda: client.call("stats")["sessions"] == 16, "the half line to be gone")
+    late = daemon.client()
+    late.send_raw(b"{")
+    late.send_raw(b'"id":1,"method":"ping"}\n')
+    assert late.next()["result"] == {}
+
+
+def test_limits_change_while_the_daemon_runs(lab):
+    config = lab.directory / "settings.yaml"
+    config.write_text("holds_per_session_max: 1\nwaits_per_session_max: 1\nconnections_per_uid_max: 2\n")
+    daemon = lab.daemon(args=["--config", str(config)])
+    client = daemon.client()
+    client.acquire("a")
+    assert limit_of(client.error_of(client.request("acquire", name="b"))) == "holds_per_session"
+    config.write_text("holds_per_session_max: 2\nwaits_per_session_max: 1\nconnections_per_uid_max: 1\n")
+    daemon.reload()
+    client.acquire("b")
+    assert refusal_of(daemon) == "connections_per_uid"

@@ -1,0 +1,153 @@
+"""`on_lost`: the process of a client that loses a lock is ended before anybody else can have it."""
+
+import os
+import signal
+
+import pytest
+
+from harness.command import is_alive, process_state
+from harness.process_client import ProcessClient
+from harness.waiting import boot_time, wait_until
+
+ANNA = 61_001
+
+
+def signal_of(client):
+    """What the process was ended by."""
+    return -client.process.wait(30)
+
+
+@pytest.mark.parametrize("action", ["kill", "terminate"])
+def test_a_broken_lock_kills_at_once(lab, action):
+    """A broken lock is somebody else's at once, so there is no time for SIGTERM."""
+    daemon = lab.daemon()
+    client, root = ProcessClient(lab, daemon), daemon.client()
+    client.call("acquire", name="a", on_lost=action)
+    assert root.call("break", name="a")["broken"]
+    assert signal_of(client) == signal.SIGKILL
+    assert root.call("stats")["signals_sent_total"] == 1
+
+
+def test_notify_does_nothing_to_the_process(lab):
+    daemon = lab.daemon()
+    client, root = ProcessClient(lab, daemon), daemon.client()
+    client.call("acquire", name="a", on_lost="notify")
+    root.call("break", name="a")
+    assert client.next()["method"] == "lost"
+    assert client.call("ping") == {}
+    assert root.call("stats")["signals_sent_total"] == 0
+
+
+def test_max_hold_kills(lab):
+    daemon = lab.daemon()
+    client, other = ProcessClient(lab, daemon), daemon.client()
+    client.call("acquire", name="a", on_lost="kill", max_hold_ms=200)
+    other.acquire("a")
+    assert signal_of(client) == signal.SIGKILL
+
+
+def test_a_released_lock_kills_nobody(lab):
+    daemon = lab.daemon()
+    client, root = ProcessClient(lab, daemon), daemon.client()
+    client.call("acquire", name="a", on_lost="kill")
+    client.call("release", name="a")
+    client.call("acquire", name="b", on_lost="kill", max_hold_ms=60_000)
+    assert root.call("break", name="a")["broken"] == []
+    assert client.call("ping") == {}
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["ends_by_itself", "ignores_SIGTERM"])
+def test_a_lease_that_runs_out_terminates_in_time(lab, measured, ignored):
+    """SIGTERM at once, SIGKILL while the lease still keeps others out: nobody can have it before the process is dead."""
+    redis = lab.redis()
+    daemon = lab.daemon(redis, lease_ms=3000)
+    command = ["env", "--ignore-signal=TERM"] if ignored else []
+    client, watcher = ProcessClient(lab, daemon, command=command), daemon.client()
+    client.call("acquire", name="a", on_lost="terminate")
+    watcher.acquire("b")
+    redis.stop()
+    grace = watcher.notification("lost")["grace_ms"] / 1000
+    told = boot_time()
+    number = signal_of(client)
+    taken = boot_time() - told
+    measured(f"dead of {signal.Signals(number).name} after", f"{taken * 1000:.0f} of {grace * 1000:.0f} ms")
+    assert number == (signal.SIGKILL if ignored else signal.SIGTERM)
+    assert taken < grace
+    if ignored:
+        assert taken > grace * 0.5
+    redis.resume()
+
+
+def test_a_lease_that_runs_out_kills_a_stopped_process(lab):
+    """Who is stopped cannot be asked to end, and may go on at any time."""
+    redis = lab.redis()
+    daemon = lab.daemon(redis, lease_ms=2000)
+    client, watcher = ProcessClient(lab, daemon), daemon.client()
+    client.call("acquire", name="a", on_lost="terminate")
+    watcher.acquire("b")
+    os.kill(client.pid, signal.SIGSTOP)
+    wait_until(lambda: process_state(client.pid) == "T", "it to be stopped")
+    redis.stop()
+    grace = watcher.notification("lost")["grace_ms"] / 1000
+    told = boot_time()
+    assert signal_of(client) == signal.SIGKILL
+    assert boot_time() - told < grace
+    redis.resume()
+
+
+def test_the_process_that_connected_is_ended_and_no_other(lab):
+    """Pitfall 31. The child that has the connection is not the one that asked."""
+    daemon = lab.daemon()
+    client, root = ProcessClient(lab, daemon), daemon.client()
+    client.call("acquire", name="a", on_lost="kill")
+    client.fork()
+    client.kill()
+    assert root.call("break", name="a")["broken"]
+    assert client.next()["method"] == "lost"
+    assert is_alive(client.child)
+    # Of a process that has ended nothing can be enforced.
+    error = client.error("acquire", name="a", on_lost="kill")
+    assert error["code"] == -32602 and error["data"]["field"] == "on_lost"
+    client.call("acquire", name="a")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="other users can only be tried as root")
+@pytest.mark.parametrize("action", ["kill", "terminate"])
+def test_without_the_right_to_signal_it_is_refused(lab, action):
+    daemon = lab.daemon(prefix=["setpriv", "--bounding-set", "-kill"])
+    client = ProcessClient(lab, daemon, user=ANNA)
+    error = client.error("acquire", name="a", on_lost=action)
+    assert error["code"] == 6
+    assert (error["data"]["right"], error["data"]["name"]) == ("CAP_KILL", "a")
+    assert "enforce-loss.conf" in error["message"]
+    assert daemon.client().call("inspect", name="a")["holders"] == []
+    client.call("acquire", name="a", on_lost="notify")
+    # Its own user's processes it may signal.
+    own = ProcessClient(lab, daemon, command=["setpriv", "--bounding-set", "-kill"])
+    own.call("acquire", name="b", on_lost=action)
+
+
+def test_the_end_of_the_daemon_is_a_loss_too(lab):
+    daemon = lab.daemon()
+    clients = {action: ProcessClient(lab, daemon) for action in ("kill", "terminate", "notify")}
+    for action, client in clients.items():
+        client.call("acquire", name=action, on_lost=action)
+    daemon.terminate()
+    assert signal_of(clients["kill"]) == signal.SIGKILL
+    assert signal_of(clients["terminate"]) == signal.SIGKILL
+    assert is_alive(clients["notify"].pid)
+
+
+def test_a_session_that_the_daemon_ends_is_a_loss_too(lab):
+    """A silent client does not know that its lock is another's now."""
+    daemon = lab.daemon()
+    silent, freed, other = ProcessClient(lab, daemon), ProcessClient(lab, daemon), daemon.client()
+    silent.call("initialize", keepalive_ms=1000)
+    silent.call("acquire", name="a", on_lost="terminate")
+    freed.call("initialize", keepalive_ms=1000)
+    freed.call("acquire", name="b", on_lost="kill")
+    freed.call("release", name="b")
+    other.acquire("a")
+    assert signal_of(silent) == signal.SIGKILL
+    wait_until(lambda: other.call("stats")["sessions"] == 1, "the end of the other one")
+    assert is_alive(freed.pid)
