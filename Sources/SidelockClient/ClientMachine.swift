@@ -128,19 +128,24 @@ public struct LostNotice: Hashable, Sendable {
   public var reason: String
   /// How many milliseconds after the notice another could be granted the lock, at the earliest; nil when not known.
   public var graceMilliseconds: Int64?
+  /// With `broken`: the administrator's words.
+  public var detail: String?
 
   /// A notice.
-  public init(name: String, token: Int64, reason: String, graceMilliseconds: Int64? = nil) {
+  public init(
+    name: String, token: Int64, reason: String, graceMilliseconds: Int64? = nil, detail: String? = nil
+  ) {
     self.name = name
     self.token = token
     self.reason = reason
     self.graceMilliseconds = graceMilliseconds
+    self.detail = detail
   }
 
   init?(params: JSONValue) {
     guard let name = params["name"]?.stringValue, let token = params["token"]?.intValue else { return nil }
     self.init(
       name: name, token: token, reason: params["reason"]?.stringValue ?? "unknown",
-      graceMilliseconds: params["grace_ms"]?.intValue)
+      graceMilliseconds: params["grace_ms"]?.intValue, detail: params["detail"]?.stringValue)
   }
 }

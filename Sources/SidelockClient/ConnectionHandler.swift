@@ -10,16 +10,23 @@ final class AcquireTicket: Sendable {
     case done
   }
 
-  let name: String
+  let names: [String]
   let params: JSONValue
-  let hold: Hold
+  /// One for each name.
+  let holds: [Hold]
   let state = NIOLockedValueBox(State.new)
 
-  init(name: String, params: JSONValue, hold: Hold) {
-    self.name = name
+  init(names: [String], params: JSONValue, holds: [Hold]) {
+    self.names = names
     self.params = params
-    self.hold = hold
+    self.holds = holds
   }
+}
+
+/// A lock that another connection has handed to this one.
+struct HandedLock: Sendable {
+  var grant: Grant
+  var hold: Hold
 }
 
 /// The end of the connection that lives on the event loop: it matches replies with requests and losses with holds.
@@ -28,9 +35,14 @@ final class ConnectionHandler: ChannelInboundHandler {
 
   private enum Pending {
     case call(CheckedContinuation<JSONValue, any Error>)
-    case acquire(AcquireTicket, CheckedContinuation<Grant, any Error>)
-    /// The release of a grant that crossed the cancellation of its acquire.
-    case releaseOfCancelled(CheckedContinuation<Grant, any Error>)
+    /// What ends a hold, if it has success: all of that name and token, or this one of them.
+    case end(HoldKey, Hold?, CheckedContinuation<JSONValue, any Error>)
+    case acquire(AcquireTicket, CheckedContinuation<[Grant], any Error>)
+    /// The last release of a grant that crossed the cancellation of its acquire.
+    case releaseOfCancelled(CheckedContinuation<[Grant], any Error>)
+    case watch(AsyncStream<WatchEvent>.Continuation, CheckedContinuation<Int64, any Error>)
+    /// Nobody waits for the reply.
+    case ignored
   }
 
   private struct HoldKey: Hashable {
@@ -40,9 +52,16 @@ final class ConnectionHandler: ChannelInboundHandler {
 
   private var machine = ClientMachine()
   private var pending: [Int64: Pending] = [:]
-  private var holds: [HoldKey: Hold] = [:]
+  /// An owner that acquires a lock again has it twice under one token.
+  private var holds: [HoldKey: [Hold]] = [:]
+  private var watches: [Int64: AsyncStream<WatchEvent>.Continuation] = [:]
+  private let handed: AsyncStream<HandedLock>.Continuation
   private var failure: SidelockError?
   private var context: ChannelHandlerContext?
+
+  init(handed: AsyncStream<HandedLock>.Continuation) {
+    self.handed = handed
+  }
 
   func handlerAdded(context: ChannelHandlerContext) {
     self.context = context
@@ -58,9 +77,10 @@ final class ConnectionHandler: ChannelInboundHandler {
       switch event {
       case .reply(let id, let result): replied(id, result)
       case .lost(let notice):
-        holds.removeValue(forKey: HoldKey(name: notice.name, token: notice.token))?.lose(notice)
-      // Nothing that this client asks for comes as one; a client ignores what it does not know.
-      case .notification: break
+        for hold in holds.removeValue(forKey: HoldKey(name: notice.name, token: notice.token)) ?? [] {
+          hold.lose(notice)
+        }
+      case .notification(let method, let params): notified(method, params)
       case .violated(let error):
         fail(error)
         context.close(promise: nil)
@@ -86,7 +106,30 @@ final class ConnectionHandler: ChannelInboundHandler {
     send(method, params, .call(continuation))
   }
 
-  func acquire(_ ticket: AcquireTicket, _ continuation: CheckedContinuation<Grant, any Error>) {
+  /// Sends what ends a hold. That is noted as soon as the reply is read: what is told of the hold behind it means
+  /// nobody any more.
+  func end(
+    _ method: String, _ params: JSONValue, _ name: String, _ token: Int64, _ hold: Hold?,
+    _ continuation: CheckedContinuation<JSONValue, any Error>
+  ) {
+    if let failure { return continuation.resume(throwing: failure) }
+    send(method, params, .end(HoldKey(name: name, token: token), hold, continuation))
+  }
+
+  func watch(
+    _ target: WatchTarget, _ events: AsyncStream<WatchEvent>.Continuation,
+    _ continuation: CheckedContinuation<Int64, any Error>
+  ) {
+    if let failure { return continuation.resume(throwing: failure) }
+    send("watch", target.params, .watch(events, continuation))
+  }
+
+  func unwatch(_ watch: Int64) {
+    guard watches.removeValue(forKey: watch) != nil else { return }
+    send("unwatch", ["watch": .int(watch)], .ignored)
+  }
+
+  func acquire(_ ticket: AcquireTicket, _ continuation: CheckedContinuation<[Grant], any Error>) {
     if case .cancelled = ticket.state.withLockedValue({ $0 }) {
       return continuation.resume(throwing: CancellationError())
     }
@@ -111,8 +154,11 @@ final class ConnectionHandler: ChannelInboundHandler {
     if let sent { write(machine.cancellation(of: sent)) }
   }
 
-  func released(_ name: String, _ token: Int64) {
-    holds.removeValue(forKey: HoldKey(name: name, token: token))?.release()
+  /// A hold was given back: `hold`, or the last of that token.
+  private func released(_ key: HoldKey, _ hold: Hold?) {
+    guard var same = holds[key], let at = same.lastIndex(where: { hold == nil || $0 === hold }) else { return }
+    same.remove(at: at).release()
+    holds[key] = same.isEmpty ? nil : same
   }
 
   // MARK: What comes back
@@ -121,7 +167,26 @@ final class ConnectionHandler: ChannelInboundHandler {
     switch pending.removeValue(forKey: id) {
     case nil: break
     case .call(let continuation): continuation.resume(with: result.mapError { $0 })
+    case .end(let key, let hold, let continuation):
+      if case .success = result { released(key, hold) }
+      continuation.resume(with: result.mapError { $0 })
     case .releaseOfCancelled(let continuation): continuation.resume(throwing: CancellationError())
+    case .ignored: break
+    case .watch(let events, let continuation):
+      let value: JSONValue
+      switch result {
+      case .success(let reply): value = reply
+      case .failure(let error):
+        events.finish()
+        return continuation.resume(throwing: error)
+      }
+      guard let watch = value["watch"]?.intValue else {
+        events.finish()
+        return continuation.resume(
+          throwing: SidelockError(reason: .protocolViolation, message: "the daemon gave a watch without a number"))
+      }
+      watches[watch] = events
+      continuation.resume(returning: watch)
     case .acquire(let ticket, let continuation):
       let wasCancelled = ticket.state.withLockedValue { state in
         defer { state = .done }
@@ -136,9 +201,9 @@ final class ConnectionHandler: ChannelInboundHandler {
 
   private func granted(
     _ ticket: AcquireTicket, _ result: JSONValue, wasCancelled: Bool,
-    _ continuation: CheckedContinuation<Grant, any Error>
+    _ continuation: CheckedContinuation<[Grant], any Error>
   ) {
-    guard let grant = Grant(result: result, name: ticket.name) else {
+    guard let grants = Grant.grants(result: result, names: ticket.names) else {
       let error = SidelockError(reason: .protocolViolation, message: "the daemon granted a lock without a token")
       continuation.resume(throwing: error)
       // Whatever is held cannot be named, so only the end of the connection frees it.
@@ -147,12 +212,43 @@ final class ConnectionHandler: ChannelInboundHandler {
       return
     }
     if wasCancelled {
-      let params: JSONValue = ["name": .string(grant.name), "token": .int(grant.token)]
-      send("release", params, .releaseOfCancelled(continuation))
+      for (index, grant) in grants.enumerated() {
+        let params: JSONValue = ["name": .string(grant.name), "token": .int(grant.token)]
+        send("release", params, index == grants.count - 1 ? .releaseOfCancelled(continuation) : .ignored)
+      }
       return
     }
-    holds[HoldKey(name: grant.name, token: grant.token)] = ticket.hold
-    continuation.resume(returning: grant)
+    for (grant, hold) in zip(grants, ticket.holds) {
+      holds[HoldKey(name: grant.name, token: grant.token), default: []].append(hold)
+    }
+    continuation.resume(returning: grants)
+  }
+
+  private func notified(_ method: String, _ params: JSONValue) {
+    if let (event, watch) = WatchEvent.event(method: method, params: params) {
+      if let watch {
+        watches[watch]?.yield(event)
+      } else {
+        for events in watches.values { events.yield(event) }
+      }
+      return
+    }
+    switch method {
+    case "contended":
+      guard let name = params["name"]?.stringValue, let token = params["token"]?.intValue,
+        let waiters = params["waiters"]?.intValue
+      else { return }
+      for hold in holds[HoldKey(name: name, token: token)] ?? [] {
+        hold.contended(waiters: Int(clamping: waiters))
+      }
+    case "transferred":
+      guard let grant = Grant(transferred: params) else { return }
+      let hold = Hold()
+      holds[HoldKey(name: grant.name, token: grant.token), default: []].append(hold)
+      handed.yield(HandedLock(grant: grant, hold: hold))
+    // A client ignores what it does not know.
+    default: break
+    }
   }
 
   /// Ends everything: what is pending fails, what is held is lost.
@@ -164,15 +260,22 @@ final class ConnectionHandler: ChannelInboundHandler {
     let held = holds
     holds = [:]
     // The losses first, so that whoever is woken by a failed call finds its locks marked.
-    for (key, hold) in held {
-      hold.lose(LostNotice(name: key.name, token: key.token, reason: "connection_lost"))
+    for (key, same) in held {
+      for hold in same { hold.lose(LostNotice(name: key.name, token: key.token, reason: "connection_lost")) }
     }
+    for events in watches.values { events.finish() }
+    watches = [:]
+    handed.finish()
     for request in waiting {
       switch request {
-      case .call(let continuation): continuation.resume(throwing: error)
+      case .call(let continuation), .end(_, _, let continuation): continuation.resume(throwing: error)
       case .acquire(let ticket, let continuation):
         ticket.state.withLockedValue { $0 = .done }
         continuation.resume(throwing: error)
+      case .watch(let events, let continuation):
+        events.finish()
+        continuation.resume(throwing: error)
+      case .ignored: break
       // The end of the connection freed it.
       case .releaseOfCancelled(let continuation): continuation.resume(throwing: CancellationError())
       }

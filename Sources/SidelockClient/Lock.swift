@@ -9,6 +9,8 @@ public final class Lock: Sendable {
   public let name: String
   /// The fencing token: greater than that of every earlier grant of this name. Hand it to what the lock protects.
   public let token: Int64
+  /// How it was granted.
+  public let mode: LockMode
   /// How long the request waited.
   public let waited: Duration
   /// For how long from the grant the hold was safe without any renewal; nil where a hold does not end by itself.
@@ -22,6 +24,7 @@ public final class Lock: Sendable {
     self.hold = hold
     self.name = grant.name
     self.token = grant.token
+    self.mode = grant.mode
     self.waited = .milliseconds(grant.waitedMilliseconds)
     self.validity = grant.validMilliseconds.map { .milliseconds($0) }
   }
@@ -41,7 +44,7 @@ public final class Lock: Sendable {
   /// - Throws: ``SidelockError``, of reason `lost` when the lock was lost before, `not_held` when it was released.
   public func release() async throws {
     if let notice = hold.notice { throw SidelockError(lost: notice) }
-    try await client.release(name, token: token)
+    _ = try await client.end("release", name, token, hold: hold)
     hold.release()
   }
 
@@ -52,6 +55,30 @@ public final class Lock: Sendable {
     if let notice = hold.notice { throw SidelockError(lost: notice) }
     let limit: JSONValue = maxHold.map { .int($0.holdMilliseconds) } ?? .null
     _ = try await client.call("extend", params: ["name": .string(name), "token": .int(token), "max_hold_ms": limit])
+  }
+}
+
+extension Lock {
+  /// Shares from now on what is held exclusively. Nobody else can have had the lock in between.
+  ///
+  /// - Throws: ``SidelockError``, of reason `lost` when the lock was lost before, `mode_conflict` for a permit.
+  public func downgrade() async throws {
+    if let notice = hold.notice { throw SidelockError(lost: notice) }
+    _ = try await client.call("downgrade", params: ["name": .string(name), "token": .int(token)])
+  }
+
+  /// Hands the lock to another connection of this host, without anybody else getting it in between. That connection
+  /// finds it in its ``SidelockClient/handedLocks``.
+  ///
+  /// - Parameter session: the other connection's ``SidelockClient/session()``.
+  /// - Returns: the token of its hold.
+  /// - Throws: ``SidelockError``, of reason `lost` when the lock was lost before.
+  @discardableResult
+  public func transfer(to session: String) async throws -> Int64 {
+    if let notice = hold.notice { throw SidelockError(lost: notice) }
+    let result = try await client.end("transfer", name, token, hold: hold, session: session)
+    hold.release()
+    return result["token"]?.intValue ?? 0
   }
 }
 
@@ -75,16 +102,37 @@ extension Duration {
 struct Grant: Sendable {
   var name: String
   var token: Int64
+  var mode: LockMode
   var waitedMilliseconds: Int64
   var validMilliseconds: Int64?
 
-  /// nil when the result is no grant of `name`.
-  init?(result: JSONValue, name: String) {
-    guard let token = result["token"]?.intValue else { return nil }
+  private init(name: String, token: Int64, _ message: JSONValue) {
     self.name = name
     self.token = token
-    self.waitedMilliseconds = result["waited_ms"]?.intValue ?? 0
-    self.validMilliseconds = result["valid_ms"]?.intValue
+    self.mode = LockMode(message) ?? .exclusive
+    self.waitedMilliseconds = message["waited_ms"]?.intValue ?? 0
+    self.validMilliseconds = message["valid_ms"]?.intValue
+  }
+
+  /// The grants of an acquire, in the order of `names`; nil when the result is none of them.
+  static func grants(result: JSONValue, names: [String]) -> [Grant]? {
+    if names.count == 1, let token = result["token"]?.intValue {
+      return [Grant(name: names[0], token: token, result)]
+    }
+    let locks = result["locks"]?.arrayValue ?? []
+    guard locks.count == names.count else { return nil }
+    var grants: [Grant] = []
+    for (name, lock) in zip(names, locks) {
+      guard lock["name"]?.stringValue == name, let token = lock["token"]?.intValue else { return nil }
+      grants.append(Grant(name: name, token: token, result))
+    }
+    return grants
+  }
+
+  /// What a `transferred` notification grants.
+  init?(transferred params: JSONValue) {
+    guard let name = params["name"]?.stringValue, let token = params["token"]?.intValue else { return nil }
+    self.init(name: name, token: token, params)
   }
 }
 
@@ -102,10 +150,16 @@ final class Hold: Sendable {
   private let continuation: AsyncStream<LostNotice>.Continuation
   private let state = NIOLockedValueBox(State.held)
   private let onLost: (@Sendable (LostNotice) -> Void)?
+  private let onContended: (@Sendable (Int) -> Void)?
 
-  init(onLost: (@Sendable (LostNotice) -> Void)?) {
+  init(onLost: (@Sendable (LostNotice) -> Void)? = nil, onContended: (@Sendable (Int) -> Void)? = nil) {
     (losses, continuation) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(1))
     self.onLost = onLost
+    self.onContended = onContended
+  }
+
+  func contended(waiters: Int) {
+    onContended?(waiters)
   }
 
   var notice: LostNotice? {

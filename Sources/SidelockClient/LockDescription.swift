@@ -10,6 +10,14 @@ public struct LockDescription: Hashable, Sendable {
     public var uid: Int64?
     /// The name of the process.
     public var command: String?
+    /// The systemd unit of the process.
+    public var unit: String?
+    /// How it holds the lock, or wants to.
+    public var mode: LockMode?
+    /// The thread or task inside the connection.
+    public var owner: String?
+    /// How often its owner has acquired it and not released it.
+    public var count: Int64?
     /// The daemon's name for the connection.
     public var session: String?
     /// Whether it is a process that does not use sidelock.
@@ -28,6 +36,10 @@ public struct LockDescription: Hashable, Sendable {
       pid = value["pid"]?.intValue
       uid = value["uid"]?.intValue
       command = value["command"]?.stringValue
+      unit = value["unit"]?.stringValue
+      mode = LockMode(value)
+      owner = value["owner"]?.stringValue
+      count = value["count"]?.intValue
       session = value["session"]?.stringValue
       isForeign = value["foreign"]?.boolValue ?? false
       meta = value["meta"]?.stringValue
@@ -39,10 +51,14 @@ public struct LockDescription: Hashable, Sendable {
 
   /// The lock's name.
   public var name: String
-  /// How it is held.
+  /// How it is held, in the protocol's word.
   public var mode: String?
+  /// The capacity of a semaphore that is held.
+  public var permits: Int64?
   /// Who holds it.
   public var holders: [Participant]
+  /// How many hold it on this host.
+  public var holding: Int64
   /// How many wait for it on this host.
   public var waiting: Int64
   /// The first of those who wait on this host, in their order; `list` leaves them out.
@@ -58,6 +74,8 @@ public struct LockDescription: Hashable, Sendable {
   package init(_ value: JSONValue) {
     name = value["name"]?.stringValue ?? ""
     mode = value["mode"]?.stringValue
+    permits = value["permits"]?.intValue
+    holding = value["holding"]?.intValue ?? 0
     holders = (value["holders"]?.arrayValue ?? []).map(Participant.init)
     waiting = value["waiting"]?.intValue ?? 0
     waiters = (value["waiters"]?.arrayValue ?? []).map(Participant.init)

@@ -30,9 +30,14 @@ public final class SidelockClient: Sendable {
   private let channel: any Channel
   private let handler: NIOLoopBound<ConnectionHandler>
 
-  private init(channel: any Channel, handler: NIOLoopBound<ConnectionHandler>) {
+  private let handed: AsyncStream<HandedLock>
+
+  private init(
+    channel: any Channel, handler: NIOLoopBound<ConnectionHandler>, handed: AsyncStream<HandedLock>
+  ) {
     self.channel = channel
     self.handler = handler
+    self.handed = handed
   }
 
   deinit {
@@ -53,9 +58,12 @@ public final class SidelockClient: Sendable {
     // Connecting can block for seconds when the daemon hangs, so it is kept off the event loop.
     let descriptor = try await NIOThreadPool.singleton.runIfActive { try UnixSocket.connect(path: path) }
     let eventLoop = group.next()
+    let (handed, continuation) = AsyncStream<HandedLock>.makeStream()
     let channel = try await ClientBootstrap(group: eventLoop)
       .channelInitializer { channel in
-        channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(ConnectionHandler()) }
+        channel.eventLoop.makeCompletedFuture {
+          try channel.pipeline.syncOperations.addHandler(ConnectionHandler(handed: continuation))
+        }
       }
       .withConnectedSocket(descriptor)
       .get()
@@ -63,7 +71,7 @@ public final class SidelockClient: Sendable {
       NIOLoopBound(
         try channel.pipeline.syncOperations.handler(type: ConnectionHandler.self), eventLoop: channel.eventLoop)
     }.get()
-    return SidelockClient(channel: channel, handler: handler)
+    return SidelockClient(channel: channel, handler: handler, handed: handed)
   }
 
   /// Connects, runs `body`, and ends the connection, whatever `body` did.
@@ -92,93 +100,29 @@ public final class SidelockClient: Sendable {
 
   // MARK: Locks
 
-  /// Waits for a lock and takes it.
-  ///
-  /// When the task is cancelled, the wait is withdrawn and the call throws `CancellationError` as soon as the daemon
-  /// has confirmed that nothing is held or waited for.
-  ///
-  /// - Parameters:
-  ///   - name: the lock's name, up to 512 bytes.
-  ///   - wait: how long to wait.
-  ///   - maxHold: after how long of holding the daemon takes the lock away; nil for no limit.
-  ///   - meta: a note for whoever looks at the lock, up to 1 KiB.
-  ///   - onLost: called once, on an I/O thread that it must not block, if the lock is lost before it is released.
-  /// - Throws: ``SidelockError``; among its reasons are `busy`, `timeout`, `unavailable`, `connection_lost`.
-  public func acquire(
-    _ name: String, wait: Wait = .forever, maxHold: Duration? = nil, meta: String? = nil,
-    onLost: (@Sendable (LostNotice) -> Void)? = nil
-  ) async throws -> Lock {
-    try Task.checkCancellation()
-    var params = JSONObject()
-    params.append("name", .string(name))
-    if let milliseconds = wait.milliseconds { params.append("wait_ms", .int(milliseconds)) }
-    if let maxHold { params.append("max_hold_ms", .int(maxHold.holdMilliseconds)) }
-    if let meta { params.append("meta", .string(meta)) }
-    let hold = Hold(onLost: onLost)
-    let ticket = AcquireTicket(name: name, params: .object(params), hold: hold)
-    let grant: Grant = try await withTaskCancellationHandler {
+  /// Sends an acquire for these names and waits for its reply; gives the locks in their order.
+  func acquire(_ ticket: AcquireTicket) async throws -> [Lock] {
+    let grants: [Grant] = try await withTaskCancellationHandler {
       try await withCheckedThrowingContinuation { continuation in
         onLoop { $0.acquire(ticket, continuation) }
       }
     } onCancel: {
       onLoop { $0.cancel(ticket) }
     }
-    return Lock(client: self, hold: hold, grant: grant)
+    return zip(grants, ticket.holds).map { Lock(client: self, hold: $1, grant: $0) }
   }
 
-  /// Runs `body` while holding a lock, and releases the lock afterwards, whatever `body` did.
-  ///
-  /// `body` runs in a task of its own, which is cancelled when the lock is lost. It should then stop at once: another
-  /// may have the lock ``LostNotice/graceMilliseconds`` later.
-  ///
-  /// - Throws: what ``acquire(_:wait:maxHold:meta:onLost:)`` throws; what `body` throws; ``SidelockError`` of reason
-  ///   `lost` when the lock was lost before `body` had ended.
-  public func withLock<R: Sendable>(
-    _ name: String, wait: Wait = .forever, maxHold: Duration? = nil, meta: String? = nil,
-    _ body: @escaping @Sendable (Lock) async throws -> R
-  ) async throws -> R {
-    let lock = try await acquire(name, wait: wait, maxHold: maxHold, meta: meta)
-    let outcome = await Self.run(lock, body)
-    if let notice = lock.lostNotice {
-      // A body that was cancelled for it would hide the reason; any other error of its own is worth more.
-      if case .failure(let error) = outcome, !(error is CancellationError) { throw error }
-      throw SidelockError(lost: notice)
-    }
-    do {
-      // The body may have released it itself.
-      if !lock.hold.isReleased { try await lock.release() }
-    } catch {
-      // The body's own failure is what the caller must see.
-      if case .failure(let bodyError) = outcome { throw bodyError }
-      throw error
-    }
-    return try outcome.get()
-  }
-
-  /// Runs `body`, in a child task that a loss of the lock cancels.
-  private static func run<R: Sendable>(
-    _ lock: Lock, _ body: @escaping @Sendable (Lock) async throws -> R
-  ) async -> Result<R, any Error> {
-    // nil stands for the end of the watch.
-    await withTaskGroup(of: Result<R, any Error>?.self) { group in
-      group.addTask {
-        do {
-          return .success(try await body(lock))
-        } catch {
-          return .failure(error)
-        }
-      }
-      group.addTask {
-        for await _ in lock.hold.losses { break }
-        return nil
-      }
-      var outcome: Result<R, any Error>?
-      for await result in group {
-        if let result { outcome = result }
-        // The watch also ends when the body itself releases the lock, and then the body goes on.
-        if outcome != nil || lock.isLost { group.cancelAll() }
-      }
-      return outcome ?? .failure(CancellationError())
+  /// Sends a request that ends a hold of that name and token; `hold`: which one of an owner's.
+  func end(
+    _ method: String, _ name: String, _ token: Int64, hold: Hold? = nil, session: String? = nil
+  ) async throws -> JSONValue {
+    var params = JSONObject()
+    params.append("name", .string(name))
+    params.append("token", .int(token))
+    if let session { params.append("session", .string(session)) }
+    let message = JSONValue.object(params)
+    return try await withCheckedThrowingContinuation { continuation in
+      onLoop { $0.end(method, message, name, token, hold, continuation) }
     }
   }
 
@@ -186,8 +130,56 @@ public final class SidelockClient: Sendable {
   ///
   /// - Throws: ``SidelockError``, of reason `not_held` or `lost` when this connection does not hold it.
   public func release(_ name: String, token: Int64) async throws {
-    _ = try await call("release", params: ["name": .string(name), "token": .int(token)])
-    onLoop { $0.released(name, token) }
+    _ = try await end("release", name, token)
+  }
+
+  // MARK: Other sessions
+
+  /// The daemon's name for this connection, to which others can hand their locks.
+  ///
+  /// - Throws: ``SidelockError``.
+  public func session() async throws -> String {
+    let result = try await call("initialize")
+    guard let session = result["session"]?.stringValue else {
+      throw SidelockError(reason: .protocolViolation, message: "the daemon gave the session no name")
+    }
+    return session
+  }
+
+  /// The locks that other connections hand to this one, as they come, until it ends. For one reader.
+  public var handedLocks: some AsyncSequence<Lock, Never> & Sendable {
+    handed.map { Lock(client: self, hold: $0.hold, grant: $0.grant) }
+  }
+
+  /// Takes a lock from those who hold it; for administrators.
+  ///
+  /// - Parameters:
+  ///   - name: the lock.
+  ///   - token: only the hold of this token; nil for all.
+  ///   - reason: words for who loses it and for the daemon's log, up to 256 bytes.
+  /// - Returns: the tokens of the holds that are no more.
+  /// - Throws: ``SidelockError``, of reason `denied` without the right.
+  @discardableResult
+  public func breakLock(_ name: String, token: Int64? = nil, reason: String? = nil) async throws -> [Int64] {
+    var params = JSONObject()
+    params.append("name", .string(name))
+    if let token { params.append("token", .int(token)) }
+    if let reason { params.append("reason", .string(reason)) }
+    let result = try await call("break", params: .object(params))
+    return (result["broken"]?.arrayValue ?? []).compactMap(\.intValue)
+  }
+
+  /// Tells from now on what happens to locks on this host. The watch ends when its reader does, or with the connection.
+  ///
+  /// - Throws: ``SidelockError``, of reason `limit` when the connection watches as much as it may.
+  public func watch(_ target: WatchTarget) async throws -> Watch {
+    let (events, continuation) = AsyncStream<WatchEvent>.makeStream(
+      bufferingPolicy: .bufferingNewest(Watch.bufferedEventsMax))
+    let watch: Int64 = try await withCheckedThrowingContinuation { reply in
+      onLoop { $0.watch(target, continuation, reply) }
+    }
+    continuation.onTermination = { [weak self] _ in self?.onLoop { $0.unwatch(watch) } }
+    return Watch(events: events)
   }
 
   // MARK: The rest of the protocol
@@ -246,7 +238,7 @@ public final class SidelockClient: Sendable {
     return locks
   }
 
-  private func onLoop(_ action: @escaping @Sendable (ConnectionHandler) -> Void) {
+  func onLoop(_ action: @escaping @Sendable (ConnectionHandler) -> Void) {
     let handler = handler
     channel.eventLoop.execute { action(handler.value) }
   }

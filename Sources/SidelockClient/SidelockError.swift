@@ -29,6 +29,10 @@ public struct SidelockError: Error, Hashable, Sendable, CustomStringConvertible 
     public static let limit = Reason(rawValue: "limit")
     /// The daemon stops.
     public static let shuttingDown = Reason(rawValue: "shutting_down")
+    /// Waiting would never end, because owners wait for each other; the data have the `cycle`.
+    public static let deadlock = Reason(rawValue: "deadlock")
+    /// The name is in use in another way; the data have how it is `held`.
+    public static let modeConflict = Reason(rawValue: "mode_conflict")
     /// The lock was lost.
     public static let lost = Reason(rawValue: "lost")
     /// The daemon speaks another version of the protocol.

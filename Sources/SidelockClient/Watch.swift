@@ -1,0 +1,91 @@
+/// Which locks a watch is about.
+public enum WatchTarget: Hashable, Sendable {
+  /// The lock of this name.
+  case name(String)
+  /// All locks whose name begins so; with an empty prefix all locks.
+  case prefix(String)
+
+  /// The parameters of `watch`.
+  package var params: JSONValue {
+    switch self {
+    case .name(let name): ["name": .string(name)]
+    case .prefix(let prefix): ["prefix": .string(prefix)]
+    }
+  }
+}
+
+/// What a watch tells.
+public enum WatchEvent: Hashable, Sendable {
+  /// Something happened to a lock.
+  case lock(LockEvent)
+  /// Whether the daemon reaches its store has changed.
+  case backend(isConnected: Bool)
+  /// The daemon is about to stop.
+  case draining
+
+  /// What a notification tells, and which watch it is for; nil for one that is for no watch, and for all watches where
+  /// `watch` is nil.
+  package static func event(method: String, params: JSONValue) -> (event: WatchEvent, watch: Int64?)? {
+    switch method {
+    case "event":
+      guard let watch = params["watch"]?.intValue, let event = LockEvent(params) else { return nil }
+      return (.lock(event), watch)
+    case "backend": return (.backend(isConnected: params["state"]?.stringValue == "connected"), nil)
+    case "draining": return (.draining, nil)
+    default: return nil
+    }
+  }
+}
+
+/// Something that happened to a lock. What does not belong to its kind is nil.
+public struct LockEvent: Hashable, Sendable {
+  /// The stable name of what happened: `acquired`, `released`, `lost`, `waiting`, `gave_up`, `remote`; newer daemons may
+  /// tell of more.
+  public var kind: String
+  /// The lock.
+  public var name: String
+  /// The session that it happened to, as the daemon names it.
+  public var session: String?
+  /// The token of the hold.
+  public var token: Int64?
+  /// How it is held, with `acquired`.
+  public var mode: LockMode?
+  /// Why it was lost, with `lost`.
+  public var reason: String?
+  /// How many wait on this host, with `waiting` and `gave_up`.
+  public var waiters: Int64?
+  /// The other host that holds it, with `remote`.
+  public var host: String?
+
+  init?(_ params: JSONValue) {
+    guard let kind = params["kind"]?.stringValue, let name = params["name"]?.stringValue else { return nil }
+    self.kind = kind
+    self.name = name
+    session = params["session"]?.stringValue
+    token = params["token"]?.intValue
+    mode = LockMode(params)
+    reason = params["reason"]?.stringValue
+    waiters = params["waiters"]?.intValue
+    host = params["host"]?.stringValue
+  }
+}
+
+/// What happens to locks, as it happens, until the watch or its client's connection ends. For one reader.
+public struct Watch: AsyncSequence, Sendable {
+  /// What a watch gives.
+  public typealias Element = WatchEvent
+  /// It only ends.
+  public typealias Failure = Never
+  /// Gives one event after the other.
+  public typealias AsyncIterator = AsyncStream<WatchEvent>.Iterator
+
+  /// So many events wait for a reader; beyond them the oldest are dropped.
+  public static let bufferedEventsMax = 4096
+
+  let events: AsyncStream<WatchEvent>
+
+  /// Begins to read.
+  public func makeAsyncIterator() -> AsyncStream<WatchEvent>.Iterator {
+    events.makeAsyncIterator()
+  }
+}
