@@ -11,7 +11,7 @@ struct CallCommand: ParsableCommand {
       object with method and params. An error is told on standard error, and by the exit status as with run.
 
       A lock that is acquired this way is held, and notifications are printed, until standard input ends \
-      (Ctrl-D), or the lock is lost (status 125).
+      (Ctrl-D), or the lock is lost (status 125). So it is with a watch.
 
       EXAMPLES
         sidelock call stats
@@ -40,34 +40,42 @@ struct CallCommand: ParsableCommand {
     try reportingErrors {
       let daemon = try connection.open()
       let id = try daemon.request(method, value)
-      var held: Int64?
+      var held: [Int64] = []
+      var isWatching = false
       var isAnswered = false
       // Input that is there before the reply is left alone, so that only its end after the grant counts.
-      while !isAnswered || held != nil {
-        if held != nil, try !waitForDaemon(daemon) { return }
+      while !isAnswered || !held.isEmpty || isWatching {
+        if isAnswered, try !waitForDaemon(daemon) { return }
         for event in try daemon.read() {
           switch event {
           case .reply(id, let result):
             let value = try result.get()
             Descriptor.print(value.serialized)
             isAnswered = true
-            if method == "acquire" { held = value["token"]?.intValue }
+            isWatching = method == "watch"
+            if method == "acquire" {
+              held = (value["locks"]?.arrayValue ?? [value]).compactMap { $0["token"]?.intValue }
+            }
           case .reply: break
           case .lost(let notice):
-            let grace: JSONValue = notice.graceMilliseconds.map { .int($0) } ?? .null
-            show(
-              "lost",
-              [
-                "name": .string(notice.name), "token": .int(notice.token), "reason": .string(notice.reason),
-                "grace_ms": grace,
-              ])
-            if notice.token == held { throw ExitCode(ExitStatus.lost) }
+            show(notice)
+            if held.contains(notice.token) { throw ExitCode(ExitStatus.lost) }
           case .notification(let method, let params): show(method, params)
           case .violated(let error): throw error
           }
         }
       }
     }
+  }
+
+  private func show(_ notice: LostNotice) {
+    var params = JSONObject()
+    params.append("name", .string(notice.name))
+    params.append("token", .int(notice.token))
+    params.append("reason", .string(notice.reason))
+    params.append("grace_ms", notice.graceMilliseconds.map { .int($0) } ?? .null)
+    if let detail = notice.detail { params.append("detail", .string(detail)) }
+    show("lost", .object(params))
   }
 
   private func show(_ method: String, _ params: JSONValue) {

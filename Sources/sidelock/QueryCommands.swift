@@ -51,19 +51,43 @@ struct ListCommand: ParsableCommand {
 
   static func table(_ locks: [LockDescription]) -> Table {
     var table = Table(
-      headings: ["NAME", "HOLDER", "HELD", "TOKEN", "WAITING", "LEASE", "NOTE"], rightAligned: [2, 3, 4])
+      headings: ["NAME", "MODE", "HOLDER", "OWNER", "UNIT", "HELD", "TOKEN", "WAITING", "LEASE", "NOTE"],
+      rightAligned: [5, 6, 7])
     for lock in locks {
-      let holder = lock.holders.first
-      table.append([
-        lock.name, holder?.summary ?? "-", holder?.heldMilliseconds.map(readable) ?? "-",
-        holder?.token.map { "\($0)" } ?? "-", "\(lock.waiting)", lock.leaseState ?? "-", holder?.meta ?? "",
-      ])
+      append(lock, lock.holders.first, to: &table)
+      for holder in lock.holders.dropFirst() { append(nil, holder, to: &table) }
     }
     return table
   }
 }
 
+extension ListCommand {
+  /// A row for a holder; the lock itself stands in the row of its first one.
+  private static func append(
+    _ lock: LockDescription?, _ holder: LockDescription.Participant?, to table: inout Table
+  ) {
+    table.append([
+      lock?.name ?? "", lock.map { $0.modeInWords ?? "-" } ?? "", holder?.summary ?? "-", holder?.owner ?? "-",
+      holder?.unit ?? "-", holder?.heldMilliseconds.map(readable) ?? "-", holder?.token.map { "\($0)" } ?? "-",
+      lock.map { "\($0.waiting)" } ?? "", lock.map { $0.leaseState ?? "-" } ?? "", holder?.meta ?? "",
+    ])
+  }
+}
+
+extension LockDescription {
+  /// How it is held, in a few words; nil when it is not.
+  var modeInWords: String? {
+    if let permits { return "\(permits) permit\(permits == 1 ? "" : "s")" }
+    return mode
+  }
+}
+
 extension LockDescription.Participant {
+  /// How often its owner has acquired the lock, where that is more than once.
+  var times: String {
+    if let count, count > 1 { ", \(count) times" } else { "" }
+  }
+
   /// Who it is, in a few words; only the beginning of a long command line.
   var summary: String {
     if isForeign { return "not a sidelock client" }
@@ -104,20 +128,27 @@ struct InspectCommand: ParsableCommand {
     let validity = lock.leaseValidMilliseconds.map { ", valid for \(readable(milliseconds: $0))" } ?? ""
     var lines = [
       "Lock:     \(printable(lock.name))",
-      "State:    \(lock.holders.isEmpty ? "free" : lock.mode ?? "held")",
+      "State:    \(lock.holders.isEmpty ? "free" : lock.modeInWords ?? "held")",
       "Lease:    \(lock.leaseState ?? "none")\(validity)",
     ]
     for holder in lock.holders {
       lines.append("Holder:   \(printable(holder.summary))")
       if let uid = holder.uid { lines.append("  user    \(uid)") }
+      if let unit = holder.unit { lines.append("  unit    \(printable(unit))") }
+      if let owner = holder.owner { lines.append("  owner   \(printable(owner))\(holder.times)") }
       if let token = holder.token { lines.append("  token   \(token)") }
       if let held = holder.heldMilliseconds { lines.append("  held    \(readable(milliseconds: held))") }
       if let meta = holder.meta { lines.append("  note    \(printable(meta))") }
     }
+    if lock.holding > Int64(lock.holders.count) {
+      lines.append("  and \(lock.holding - Int64(lock.holders.count)) more")
+    }
     lines.append("Waiting:  \(lock.waiting)\(lock.waiting > 0 ? " on this host" : "")")
     for waiter in lock.waiters {
       let time = waiter.waitedMilliseconds.map { " for \(readable(milliseconds: $0))" } ?? ""
-      lines.append("  \(printable(waiter.summary))\(time)")
+      let owner = waiter.owner.map { ", owner \(printable($0))" } ?? ""
+      let mode = waiter.mode == .shared ? ", shared" : ""
+      lines.append("  \(printable(waiter.summary))\(owner)\(mode)\(time)")
     }
     if lock.waiting > Int64(lock.waiters.count), !lock.waiters.isEmpty {
       lines.append("  and \(lock.waiting - Int64(lock.waiters.count)) more")

@@ -17,7 +17,8 @@ struct RunCommand: ParsableCommand {
       COMMAND runs in a process group of its own; on a terminal it becomes the foreground job. SIGTERM, SIGINT, \
       SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH, SIGCONT and SIGTSTP are passed on to the whole group. It finds the \
       lock's name in $SIDELOCK_NAME and the fencing token, which is greater than that of every earlier holder, in \
-      $SIDELOCK_TOKEN.
+      $SIDELOCK_TOKEN; with --and the tokens of all locks, in the order of their names on the command line, stand in \
+      $SIDELOCK_TOKENS.
 
       When the lock is lost, the whole group gets SIGTERM and then, in time before another can have the lock, \
       SIGKILL. So it does when the daemon is killed, or hangs for so long that the lock could be lost. If sidelock \
@@ -32,7 +33,8 @@ struct RunCommand: ParsableCommand {
         1     not acquired with -n or within -w SECONDS (-E sets another status)
         64    wrong usage
         69    no daemon listens, or it cannot reach Redis
-        70    the daemon misbehaves
+        70    the daemon misbehaves, or NAME is in use in another way, such
+              as a semaphore of another capacity
         77    the daemon refused for lack of a right
         125   the lock was lost or --max-hold was over, and COMMAND was ended
         126   COMMAND cannot be executed
@@ -42,6 +44,9 @@ struct RunCommand: ParsableCommand {
         sidelock run backup -- rsync -a /srv/ backup:/srv/
         sidelock run -n nightly-report -- ./report
         sidelock run -w 2.5 -E 75 deploy -c './build && ./deploy'
+        sidelock run --shared data -- ./read-it
+        sidelock run --permits 4 mail -- ./send-a-batch
+        sidelock run source --and target -- ./copy
         sidelock run --max-hold 3600 --meta "ticket 17" migration -- ./migrate
       """)
 
@@ -63,8 +68,27 @@ struct RunCommand: ParsableCommand {
 
   @Flag(
     name: [.customShort("x"), .customShort("e"), .customLong("exclusive")],
-    help: "An exclusive lock. It is the only kind, and the default.")
+    help: "An exclusive lock, which is the default.")
   var exclusive = false
+
+  @Flag(
+    name: [.customShort("s"), .customLong("shared")],
+    help: "A shared lock: others may share it, and nobody has it exclusively meanwhile.")
+  var shared = false
+
+  @Option(
+    help: ArgumentHelp(
+      "Take one permit of a counting semaphore: as many may run at a time, on all hosts.", valueName: "count"))
+  var permits: Int64?
+
+  @Option(
+    name: .customLong("and"), parsing: .singleValue,
+    help: ArgumentHelp(
+      """
+      Hold this lock, too; may be given several times. All of them are taken or none, and no two runs wait for each \
+      other, in whatever order they name them.
+      """, valueName: "name"))
+  var others: [String] = []
 
   @Option(
     name: [.customShort("c"), .customLong("command")],
@@ -111,6 +135,18 @@ struct RunCommand: ParsableCommand {
     guard (0...255).contains(conflictExitCode) else {
       throw ValidationError("--conflict-exit-code must lie between 0 and 255.")
     }
+    if [exclusive, shared, permits != nil].count(where: { $0 }) > 1 {
+      throw ValidationError("Give one of --exclusive, --shared and --permits.")
+    }
+    if let permits, !(1...1_000_000).contains(permits) {
+      throw ValidationError("--permits must lie between 1 and 1000000.")
+    }
+    guard others.count < 64, others.allSatisfy({ (1...512).contains($0.utf8.count) }) else {
+      throw ValidationError("--and takes names of 1 to 512 bytes, 63 of them at most.")
+    }
+    guard Set(names.map { Array($0.utf8) }).count == names.count else {
+      throw ValidationError("NAME and --and must all be different.")
+    }
     if nonblock, timeout != nil { throw ValidationError("Give -n or -w, not both.") }
     _ = try timeout.map { try Self.milliseconds($0, "--timeout") }
     _ = try Self.milliseconds(termGrace, "--term-grace")
@@ -132,6 +168,14 @@ struct RunCommand: ParsableCommand {
     return Int64((seconds * 1000).rounded(.up))
   }
 
+  /// All names, the first one as the command's environment has it.
+  var names: [String] { [name] + others }
+
+  var mode: LockMode {
+    if let permits { return .permit(of: permits) }
+    return shared ? .shared : .exclusive
+  }
+
   /// What is executed.
   var arguments: [String] {
     commandString.map { ["/bin/sh", "-c", $0] } ?? command
@@ -139,7 +183,12 @@ struct RunCommand: ParsableCommand {
 
   func acquireParams() throws -> JSONValue {
     var params = JSONObject()
-    params.append("name", .string(name))
+    if others.isEmpty {
+      params.append("name", .string(name))
+    } else {
+      params.append("names", .array(names.map { .string($0) }))
+    }
+    mode.append(to: &params)
     if nonblock {
       params.append("wait_ms", 0)
     } else if let timeout {

@@ -13,9 +13,11 @@ final class RunDriver {
 
   private var isConnected = true
   private var acquireID: Int64 = 0
-  private var releaseID: Int64?
+  /// The releases that are not answered.
+  private var releaseIDs: Set<Int64> = []
   private var checkIDs: Set<Int64> = []
-  private var token: Int64 = 0
+  /// What is held, by names and tokens.
+  private var held: [(name: String, token: Int64)] = []
 
   private let signals: CInt
   private var inheritedMask = sigset_t()
@@ -78,17 +80,22 @@ final class RunDriver {
     switch event {
     case .reply(acquireID, .failure(let error)): return .refused(error)
     case .reply(acquireID, .success(let result)):
-      guard let token = result["token"]?.intValue else {
+      let locks = result["locks"]?.arrayValue ?? [result]
+      held = locks.compactMap { lock in
+        guard let name = lock["name"]?.stringValue, let token = lock["token"]?.intValue else { return nil }
+        return (name, token)
+      }
+      guard held.count == locks.count, let first = held.first(where: { $0.name == name }) else {
         return .refused(SidelockError(reason: .protocolViolation, message: "the daemon granted without a token"))
       }
-      self.token = token
       return .granted(
-        token: token, waitedMilliseconds: result["waited_ms"]?.intValue ?? 0,
+        token: first.token, waitedMilliseconds: result["waited_ms"]?.intValue ?? 0,
         validMilliseconds: result["valid_ms"]?.intValue)
     case .reply(let id, _):
-      if id == releaseID { return .released }
+      if releaseIDs.remove(id) != nil { return releaseIDs.isEmpty ? .released : nil }
       return checkIDs.remove(id) == nil ? nil : .checked
-    case .lost(let notice): return notice.token == token ? .lost(notice) : nil
+    case .lost(let notice):
+      return held.contains { $0 == (notice.name, notice.token) } ? .lost(notice) : nil
     case .notification: return nil
     case .violated(let error):
       isConnected = false
@@ -141,8 +148,11 @@ final class RunDriver {
       feed([.resumed(terminal: terminalOwner)])
     case .check: if let id = ask("ping", nil) { checkIDs.insert(id) }
     case .release:
-      releaseID = ask("release", ["name": .string(name), "token": .int(token)])
-      if releaseID == nil { feed([.released]) }
+      for lock in held {
+        let id = ask("release", ["name": .string(lock.name), "token": .int(lock.token)])
+        if let id { releaseIDs.insert(id) }
+      }
+      if releaseIDs.isEmpty { feed([.released]) }
     case .exit(let status):
       dismissGuard()
       exit(status)
@@ -171,7 +181,8 @@ final class RunDriver {
 
   private func spawn() {
     setenv("SIDELOCK_NAME", name, 1)
-    setenv("SIDELOCK_TOKEN", "\(token)", 1)
+    setenv("SIDELOCK_TOKEN", "\(held.first { $0.name == name }?.token ?? 0)", 1)
+    setenv("SIDELOCK_TOKENS", held.map { "\($0.token)" }.joined(separator: " "), 1)
     guardProcess = supervise_guard_start(connection.descriptor, &guardChannel)
     if guardProcess < 0 {
       Descriptor.say("no guard: \(UnixSocket.describe(errno)); only COMMAND itself ends if sidelock is killed")

@@ -26,8 +26,8 @@ struct Sidelock: ParsableCommand {
       """,
     version: "0.1.0",
     subcommands: [
-      RunCommand.self, ListCommand.self, InspectCommand.self, PingCommand.self, StatsCommand.self, CallCommand.self,
-      BenchCommand.self,
+      RunCommand.self, ListCommand.self, InspectCommand.self, WatchCommand.self, BreakCommand.self, PingCommand.self,
+      StatsCommand.self, CallCommand.self, BenchCommand.self,
     ])
 
   /// Moves a `--socket PATH` from before the subcommand to behind its name, where the parser looks for it.

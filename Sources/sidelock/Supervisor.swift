@@ -178,7 +178,8 @@ struct Supervisor {
     case .refused(let error): return refused(error)
     case .lost(let notice):
       return lost(
-        "lost \(options.name): \(notice.reason)", killWithin: (notice.graceMilliseconds ?? 0) * Self.gracePercent / 100,
+        "lost \(notice.name): \(notice.reason)\(notice.detail.map { " (\($0))" } ?? "")",
+        killWithin: (notice.graceMilliseconds ?? 0) * Self.gracePercent / 100,
         now: now)
     case .disconnected(let error): return disconnected(error, now: now)
     case .spawned:

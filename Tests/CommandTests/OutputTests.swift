@@ -44,6 +44,73 @@ struct OutputTests {
     #expect(ListCommand.table([lock]).lines.last?.hasPrefix("x ") == true)
   }
 
+  @Test func readersAndPermitsAreShownEachInALineOfTheirOwn() throws {
+    let lock = LockDescription(
+      try JSONValue(
+        parsing: """
+          {"name":"x","mode":"permit","permits":4,"holding":3,"holders":[
+          {"host":"h","pid":7,"command":"a","unit":"a.service","mode":"permit","permits":4,"owner":"t1","count":2,"token":5,
+          "held_ms":1},{"host":"far"}],"waiting":1,"lease":{"state":"held"},
+          "waiters":[{"host":"h","pid":8,"command":"cat","mode":"shared","owner":"t2","waited_ms":12}]}
+          """))
+    #expect(
+      InspectCommand.lines(lock) == [
+        "Lock:     x", "State:    4 permits", "Lease:    held", "Holder:   a, pid 7 on h", "  unit    a.service",
+        "  owner   t1, 2 times", "  token   5", "  held    1 ms", "Holder:   far", "  and 1 more",
+        "Waiting:  1 on this host", "  cat, pid 8 on h, owner t2, shared for 12 ms",
+      ])
+    let lines = ListCommand.table([lock]).lines
+    #expect(
+      lines.map { $0.split(separator: "  ").map { $0.trimmingPrefix(" ") } } == [
+        ["NAME", "MODE", "HOLDER", "OWNER", "UNIT", "HELD", "TOKEN", "WAITING", "LEASE", "NOTE"],
+        ["x", "4 permits", "a, pid 7 on h", "t1", "a.service", "1 ms", "5", "1", "held"],
+        ["far", "-", "-", "-", "-"],
+      ])
+  }
+
+  @Test func eventsAreLinesForPeopleAndObjectsForPrograms() throws {
+    let events: [(String, String, String, String)] = [
+      (
+        "event", #"{"watch":1,"kind":"acquired","name":"x","session":"7","token":5,"mode":"permit","permits":2}"#,
+        "acquired  x  session 7, a permit of 2, token 5",
+        #"{"kind":"acquired","name":"x","session":"7","token":5,"mode":"permit","permits":2}"#
+      ),
+      (
+        "event", #"{"watch":1,"kind":"lost","name":"x","session":"7","token":5,"reason":"broken"}"#,
+        "lost      x  session 7, token 5, broken",
+        #"{"kind":"lost","name":"x","session":"7","token":5,"reason":"broken"}"#
+      ),
+      (
+        "event", #"{"watch":1,"kind":"gave_up","name":"x","session":"7","waiters":0}"#,
+        "gave_up   x  session 7, 0 waiting", #"{"kind":"gave_up","name":"x","session":"7","waiters":0}"#
+      ),
+      (
+        "event", #"{"watch":1,"kind":"remote","name":"x","host":"h"}"#, "remote    x  host h",
+        #"{"kind":"remote","name":"x","host":"h"}"#
+      ),
+      (
+        "backend", #"{"state":"disconnected"}"#, "Redis cannot be reached",
+        #"{"kind":"backend","state":"disconnected"}"#
+      ),
+      ("draining", "{}", "the daemon is about to stop", #"{"kind":"draining"}"#),
+    ]
+    for (method, text, line, json) in events {
+      let params = try JSONValue(parsing: text)
+      let (event, _) = try #require(WatchEvent.event(method: method, params: params))
+      #expect(WatchCommand.line(event) == line)
+      #expect(WatchCommand.json(event, params) == json)
+    }
+  }
+
+  @Test(
+    arguments: [
+      ([], .prefix("")), (["a"], .name("a")), (["a*"], .prefix("a")), (["*"], .prefix("")),
+      (["--exact", "a*"], .name("a*")),
+    ] as [([String], WatchTarget)])
+  func aStarAtTheEndWatchesAllThatBeginSo(arguments: [String], target: WatchTarget) throws {
+    #expect(try WatchCommand.parse(arguments).target == target)
+  }
+
   @Test func aLockWithoutHolderIsFreeAndAForeignHolderIsNamedSo() throws {
     let idle = LockDescription(
       try JSONValue(parsing: #"{"name":"x","mode":null,"holders":[],"waiting":0,"lease":{"state":"idle"}}"#))

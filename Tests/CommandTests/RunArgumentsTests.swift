@@ -47,7 +47,7 @@ struct RunArgumentsTests {
     ["-w", "inf", "x", "--", "ls"], ["-w", "1e30", "x", "--", "ls"], ["-E", "256", "x", "--", "ls"],
     ["-E", "-1", "x", "--", "ls"], ["--max-hold", "0", "x", "--", "ls"], ["--max-hold", "31536000", "x", "--", "ls"],
     ["--term-grace", "-2", "x", "--", "ls"],
-    ["--meta", String(repeating: "m", count: 1025), "x", "--", "ls"], ["-s", "x", "--", "ls"],
+    ["--meta", String(repeating: "m", count: 1025), "x", "--", "ls"], ["-s", "-e", "x", "--", "ls"],
     [String(repeating: "n", count: 513), "--", "ls"],
   ])
   func wrongUsageIsRefused(arguments: [String]) {
@@ -76,5 +76,25 @@ struct RunArgumentsTests {
     for word in ["EXIT STATUS", "125", "126", "127", "69", "EXAMPLES", "--nonblock", "SIDELOCK_TOKEN"] {
       #expect(help.contains(word), "\(word)")
     }
+  }
+
+  @Test(
+    arguments: [
+      (["a", "--", "true"], #"{"name":"a"}"#), (["-s", "a", "--", "true"], #"{"name":"a","mode":"shared"}"#),
+      (["--permits", "3", "a", "--", "true"], #"{"name":"a","permits":3}"#),
+      (["a", "--and", "c", "--and", "b", "-n", "--", "true"], #"{"names":["a","c","b"],"wait_ms":0}"#),
+      (["-x", "a", "--", "true"], #"{"name":"a"}"#),
+    ] as [([String], String)])
+  func aModeAndMoreNamesAreAskedFor(arguments: [String], params: String) throws {
+    #expect(try RunCommand.parse(arguments).acquireParams().serialized == params)
+  }
+
+  @Test(arguments: [
+    ["-s", "-x", "a", "--", "true"], ["-s", "--permits", "2", "a", "--", "true"],
+    ["--permits", "0", "a", "--", "true"],
+    ["--permits", "1000001", "a", "--", "true"], ["a", "--and", "a", "--", "true"], ["a", "--and", "", "--", "true"],
+  ])
+  func modesThatContradictAndNamesTwiceAreRefused(arguments: [String]) {
+    #expect(throws: (any Error).self) { try RunCommand.parse(arguments) }
   }
 }

@@ -1,0 +1,175 @@
+import ArgumentParser
+import Glibc
+import SidelockClient
+
+struct WatchCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "watch",
+    abstract: "Show what happens to locks on this host, as it happens.",
+    discussion: """
+      Shows one event a line until it is interrupted or the daemon ends: for people on a terminal, in a pipe each as a \
+      JSON object. An event of another host is seen there; here it is only told that another host has a lock (remote).
+
+      EVENTS
+        acquired   a client got the lock
+        released   a client gave it back, or ended
+        lost       a client lost it
+        waiting    a client began to wait
+        gave_up    a wait ended without success
+        remote     another host is known to hold the lock
+        backend    the daemon has lost Redis, or has it again
+        draining   the daemon is about to stop
+
+      EXIT STATUS
+        69    no daemon listens, or it has ended
+        77    the daemon refused for lack of a right
+
+      EXAMPLES
+        sidelock watch deploy
+        sidelock watch 'deploy/*'
+        sidelock watch | jq -r 'select(.kind == "lost") | .name'
+      """)
+
+  @OptionGroup var connection: ConnectionOptions
+  @OptionGroup var output: OutputOptions
+
+  @Argument(help: "A lock's name; with * at its end all names that begin so. All locks unless told.")
+  var name: String?
+
+  @Flag(help: "Take NAME as it is, even with * at its end.")
+  var exact = false
+
+  var target: WatchTarget {
+    guard let name else { return .prefix("") }
+    return !exact && name.hasSuffix("*") ? .prefix(String(name.dropLast())) : .name(name)
+  }
+
+  func run() throws {
+    let isForPeople = output.isForPeople
+    try reportingErrors {
+      let daemon = try connection.open()
+      let id = try daemon.request("watch", target.params)
+      while true {
+        for event in try daemon.read() {
+          switch event {
+          case .reply(id, let result): _ = try result.get()
+          case .notification(let method, let params): Self.show(method, params, isForPeople: isForPeople)
+          case .violated(let error): throw error
+          case .reply, .lost: break
+          }
+        }
+      }
+    }
+  }
+
+  private static func show(_ method: String, _ params: JSONValue, isForPeople: Bool) {
+    guard let (event, _) = WatchEvent.event(method: method, params: params) else { return }
+    Descriptor.print(isForPeople ? "\(timeOfDay())  \(line(event))" : json(event, params))
+  }
+
+  /// An event for programs: what the daemon says of it, with a kind in any case.
+  static func json(_ event: WatchEvent, _ params: JSONValue) -> String {
+    switch event {
+    case .lock:
+      var object = JSONObject()
+      for member in params.objectValue?.members ?? [] where member.key != "watch" {
+        object.append(member.key, member.value)
+      }
+      return JSONValue.object(object).serialized
+    case .backend(let isConnected):
+      let value: JSONValue = ["kind": "backend", "state": .string(isConnected ? "connected" : "disconnected")]
+      return value.serialized
+    case .draining:
+      let value: JSONValue = ["kind": "draining"]
+      return value.serialized
+    }
+  }
+
+  /// An event for people.
+  static func line(_ event: WatchEvent) -> String {
+    switch event {
+    case .backend(let isConnected): return isConnected ? "Redis is connected" : "Redis cannot be reached"
+    case .draining: return "the daemon is about to stop"
+    case .lock(let event):
+      var words: [String] = []
+      if let session = event.session { words.append("session \(session)") }
+      switch event.mode {
+      case .shared: words.append("shared")
+      case .permit(let capacity): words.append("a permit of \(capacity)")
+      case .exclusive, nil: break
+      }
+      if let token = event.token { words.append("token \(token)") }
+      if let reason = event.reason { words.append(reason) }
+      if let waiters = event.waiters { words.append("\(waiters) waiting") }
+      if let host = event.host { words.append("host \(host)") }
+      let kind = event.kind + String(repeating: " ", count: max(0, 8 - event.kind.count))
+      return "\(printable(kind))  \(printable(event.name))  \(printable(words.joined(separator: ", ")))"
+    }
+  }
+
+  private static func timeOfDay() -> String {
+    var now = time(nil)
+    var parts = tm()
+    localtime_r(&now, &parts)
+    return [parts.tm_hour, parts.tm_min, parts.tm_sec].map { $0 < 10 ? "0\($0)" : "\($0)" }.joined(separator: ":")
+  }
+}
+
+struct BreakCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "break",
+    abstract: "Take a lock away from those who hold it, on whatever host.",
+    discussion: """
+      For administrators. Each client that loses the lock is told at once, with the reason; sidelock run ends its \
+      command. The lock goes to whoever waits for it, so be sure that the holder does no harm any more. The daemon's log \
+      tells who broke what, and why.
+
+      Prints the tokens of the holds that are no more: one a line on a terminal, in a pipe as a JSON object.
+
+      EXIT STATUS
+        0     at least one hold was broken
+        1     nobody held the lock, or not under that token
+        69    no daemon listens
+        77    the daemon refused for lack of a right
+
+      EXAMPLES
+        sidelock break deploy --reason "host rebooted by hand"
+        sidelock break deploy --token 1764000000000001
+      """)
+
+  @OptionGroup var connection: ConnectionOptions
+  @OptionGroup var output: OutputOptions
+
+  @Argument(help: "The lock's name.")
+  var name: String
+
+  @Option(help: "Only the hold of this token, which inspect shows.")
+  var token: Int64?
+
+  @Option(help: ArgumentHelp("Words for who loses the lock, and for the log (up to 256 bytes).", valueName: "text"))
+  var reason: String?
+
+  func validate() throws {
+    guard (1...512).contains(name.utf8.count) else { throw ValidationError("NAME must have 1 to 512 bytes.") }
+    if let token, token < 1 { throw ValidationError("--token must be greater than 0.") }
+    if let reason, reason.utf8.count > 256 { throw ValidationError("--reason may have up to 256 bytes.") }
+  }
+
+  func run() throws {
+    var params = JSONObject()
+    params.append("name", .string(name))
+    if let token { params.append("token", .int(token)) }
+    if let reason { params.append("reason", .string(reason)) }
+    let result = try reportingErrors { try connection.open().call("break", .object(params)) }
+    let broken = result["broken"]?.arrayValue ?? []
+    if output.isForPeople {
+      for token in broken { Descriptor.print(token.serialized) }
+    } else {
+      Descriptor.print(result.serialized)
+    }
+    if broken.isEmpty {
+      Descriptor.say("nobody holds the lock \(printable(name))\(token == nil ? "" : " under that token")")
+      throw ExitCode(ExitStatus.conflict)
+    }
+  }
+}
