@@ -50,8 +50,11 @@ extension LockEngine {
       lease.stage = .queued
       remoteHolderIs(.host(host), of: lock)
       recheck(lock, at: now.adding(milliseconds: max(expires, configuration.foreignPollMilliseconds)))
-      if listeners > 0 {
-        awaitInUse(lock, ask: ask, answers: lease.isPermit ? listeners : 1, now: now)
+      // A permit that this host gave back can still be among those that are taken: its release may have to be sent again,
+      // with the script, behind this ask. Nobody will say that it is in use, and it comes here when it is executed.
+      let givenBack = lease.isPermit && !lock.unconfirmedReleases.isEmpty ? 1 : 0
+      if listeners + givenBack > 0 {
+        awaitInUse(lock, ask: ask, answers: lease.isPermit ? listeners + givenBack : 1, now: now)
       } else {
         refuseTries(of: lock, upToAsk: ask, now: now)
       }

@@ -129,6 +129,22 @@ import Testing
     #expect(effects.last?.command == .release(name: x, attempt: 1, firstUnused: nil, isExact: true))
   }
 
+  @Test func aTryIsNotBusyBecauseOfAPermitThatThisHostHasGivenBack() {
+    let script = store()
+    script.acquire(alice, mode: .permit(of: 1))
+    script.reply(granted(100))
+    script.release(alice)
+    script.acquire(bob, mode: .permit(of: 1), wait: 0)
+    _ = script.take()
+    // The release had to be sent again, and the ask was executed before it.
+    script.tell(
+      .replyReceived(CommandID(3), .queued(holderHost: "me", holderExpiresInMilliseconds: 9000, listeners: 0)))
+    #expect(script.take().compactMap(\.refusal).isEmpty)
+    script.tell(
+      .pushReceived(.granted(name: x, attempt: 2, LeaseGrant(token: 500, tokenCount: 10, othersWait: false))))
+    #expect(script.take().compactMap(\.grantedSession) == [bob])
+  }
+
   @Test func aConflictElsewhereRefusesThoseWhomItConcerns() {
     let script = store()
     script.acquire(alice, mode: two)
