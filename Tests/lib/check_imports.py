@@ -25,7 +25,7 @@ FORBIDDEN_IN_DAEMON = {"Foundation", "FoundationNetworking", "FoundationXML", "F
 FREE = {"SidelockClient", "sidelock"}
 
 COMMENTS_AND_STRINGS = re.compile(
-    r'//[^\n]*|/\*.*?\*/|#*"""(?:\\.|.)*?"""#*|"(?:\\.|[^"\\\n])*"', re.DOTALL)
+    r'//[^\n]*|/\*.*?\*/|#+""".*?"""#+|#+"[^\n]*?"#+|"""(?:\\.|[^\\])*?"""|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 IMPORT = re.compile(
     r"(?:^|;)\s*(?:@\w+(?:\([^)]*\))?\s+)*(?:(?:public|package|internal|fileprivate|private)\s+)?"
     r"import\s+(?:(?:typealias|struct|class|enum|protocol|let|var|func)\s+)?`?([A-Za-z_]\w*)`?", re.MULTILINE)
@@ -79,6 +79,8 @@ SELF_TEST = [
     ("NewTarget", "", True),
     ("LockEngine", "import DequeModule\npublic import HeapModule", False),
     ("LockEngine", "// import Foundation\n/* import Glibc\nimport NIOCore */\nlet s = \"\"\"\nimport X\n\"\"\"", False),
+    ("LockEngine", 'let s = #"say "\\"""#\nimport Glibc', True),
+    ("LockEngine", 'let s = #"say "\\"""#  // import Glibc', False),
     ("RedisProtocol", "import LockEngine", False),
     ("Sidecar", "import FoundationEssentials\nimport NIOCore", False),
     ("sidelock", "import Foundation", False),
