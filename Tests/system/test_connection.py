@@ -140,17 +140,17 @@ def test_a_release_leaves_nothing_in_redis(lab):
 def test_the_same_state_here_and_there(lab):
     """Pitfall 26: what the hosts believe to hold, and what stands in Redis, are the same."""
     redis = lab.redis()
-    daemons = [lab.daemon(redis) for _ in range(2)]
-    clients = [daemon.client() for daemon in daemons]
+    hosts = ["one", "two"]
+    clients = [lab.daemon(redis, args=["--host", host]).client() for host in hosts]
     names = [f"lock-{index}" for index in range(10)]
     for index, name in enumerate(names):
         clients[index % 2].acquire(name)
-    for client, other in (clients, clients[::-1]):
+    for client, host in zip(clients, hosts):
         listed = {lock["name"]: lock for lock in list_all(client, scope="all")}
         assert set(listed) == set(names)
         assert all(len(lock["holders"]) == 1 for lock in listed.values())
         own = {lock["name"] for lock in list_all(client, scope="host")}
-        assert own == {name for name, lock in listed.items() if "session" in lock["holders"][0]}
+        assert own == {name for name, lock in listed.items() if lock["holders"][0]["host"] == host}
         assert len(own) == 5
     keys = {key.decode() for key in redis.keys() if key.endswith(b"}")}
     assert keys == {f"sidelock:{{{name}}}" for name in names}
