@@ -390,14 +390,6 @@ holder_is() {
     echo \"\$line\"" | grep -q "$1"
 }
 
-# acquire_as_nobody PARAMS gives the answer to an acquire by the user nobody.
-acquire_as_nobody() {
-  inside runuser -u nobody -g sidelock -- bash -c \
-    "echo '{\"id\":1,\"method\":\"acquire\",\"params\":$1}' | socat -t10 - UNIX-CONNECT:$socket" || true
-}
-
-killed_in_journal() { [ -n "$(journal SIDELOCK_SIGNAL=SIGKILL SIDELOCK_OUTCOME=sent)" ]; }
-
 test_examples() {
   set_settings "redis: unix:///run/redis-for-test.sock"
   use_example redis-unix-socket
@@ -414,20 +406,6 @@ test_examples() {
   use_example show-programs
   holder_is '"command":".*socat' || fail "the programs do not show"
   ok "users of clients show, and their programs if that is wanted"
-  set_settings "local: true" "rules: [deny use n to unit:no-such.service]"
-  use_example
-  local quick='\"name\":\"n\",\"max_hold_ms\":200'
-  acquire_as_nobody "{$quick}" | grep -q '"right":"use"' || fail "a unit that cannot be read does not count against its client"
-  use_example show-programs
-  acquire_as_nobody "{$quick}" | grep -q '"token"' || fail "a client of another unit is refused"
-  ok "rules that name units hold, and need to see the programs"
-  set_settings "local: true"
-  use_example
-  acquire_as_nobody "{$quick,\"on_lost\":\"kill\"}" | grep -q '"right":"CAP_KILL"' || fail "on_lost is not refused"
-  use_example enforce-loss
-  acquire_as_nobody "{$quick,\"on_lost\":\"kill\"}" | grep -q '"token"' || fail "enforce-loss does not give the right"
-  wait_until "the client that lost its lock to be killed" killed_in_journal
-  ok "processes of other users are ended if that is wanted"
   use_example
 }
 
