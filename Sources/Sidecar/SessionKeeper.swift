@@ -271,10 +271,13 @@ final class SessionKeeper {
   /// little, and spares them to connect anew.
   func keepIdle(_ core: SidecarCore) {
     for session in core.sessions.values.sorted(by: { $0.id < $1.id })
-    where !session.isKept && !session.isClosing && clients.count < clientsMax && core.engine.isIdle(session.id) {
+    where !session.isKept && !session.isClosing && hasRoom && core.engine.isIdle(session.id) {
       begin(session)
     }
   }
+
+  /// Whether one more client can be kept without another one making room.
+  var hasRoom: Bool { clients.count < clientsMax }
 
   private func makeRoom(_ core: SidecarCore, now: BootInstant) -> Bool {
     guard now >= nextSearchForRoom else { return false }

@@ -26,7 +26,9 @@ extension SidecarCore {
   func accepted(_ channel: any Channel) -> ClientSession? {
     let peer = Peer(channel: channel)
     let limit = connectionLimit(uid: peer?.uid)
-    guard stage == .serving, limit == nil else {
+    // One that comes while clients are left to the daemon that follows is left to it, too, as long as there is room.
+    let isLeft = stage == .handingOver && keeper?.hasRoom == true
+    guard stage == .serving || isLeft, limit == nil else {
       statistics.connectionsRefused += 1
       if stage == .serving, let limit {
         limitCounts.met(limit)
@@ -47,7 +49,7 @@ extension SidecarCore {
     if !ProcessHandle.kernelKnowsPeers { session.handle = try? ProcessHandle.opened(channel, peer: peer).get() }
     sessions[session.id] = session
     tell(.sessionOpened(session.id, uid: peer?.uid))
-    lookUpUnit(of: session)
+    if isLeft { leave(session) } else { lookUpUnit(of: session) }
     return session
   }
 

@@ -174,7 +174,8 @@ extension SidecarCore {
       keeper?.abandon()
       return finish()
     case .serving:
-      break
+      // As in the start, whether for a restart or for good is not known.
+      if !notifier.isKnownToServe, keeper?.isUsable == true { return handOver(to: configuration) }
     case .handingOver, .handedOver, .draining, .closing, .stopped:
       return
     }

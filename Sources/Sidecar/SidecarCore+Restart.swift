@@ -344,6 +344,13 @@ extension SidecarCore {
     }
   }
 
+  /// Leaves a client to the daemon that follows that came when the others had been left already.
+  func leave(_ session: ClientSession) {
+    try? session.channel.syncOptions?.setOption(.autoRead, value: false)
+    keeper?.keepIdle(self)
+    scheduleTurnEnd()
+  }
+
   /// Asked to end before it serves, whether for a restart or for good is not known: what was left to it is left to the
   /// next one. If there is none, connections end with the service manager's store, and leases by themselves.
   ///

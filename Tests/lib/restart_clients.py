@@ -4,7 +4,7 @@
 Some hold locks, some wait for them, one works all the time. Whatever happens to the daemon, no connection may be closed, no
 lock lost or granted twice, no waiter forgotten, and the order kept. What stands in Redis is looked at beside.
 
-  restart    ten restarts by systemctl
+  restart    restarts by systemctl, of a daemon that serves and of one that starts
   kill       five times SIGKILL, a watchdog kill, and one SIGKILL with clients that die meanwhile
   upgrade    the package /srv/files/next.deb is installed
   stop       a plain stop: everybody is told, and nothing is left in Redis
@@ -175,6 +175,35 @@ class Worker(threading.Thread):
             self.problem = error
 
 
+class Newcomers(threading.Thread):
+    """Connects without a pause, each time for one question, until it is stopped."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.must_stop, self.count, self.problem = False, 0, None
+        self.start()
+
+    def run(self):
+        try:
+            while not self.must_stop:
+                with socket.socket(socket.AF_UNIX) as connection:
+                    connection.settimeout(30)
+                    connection.connect(SOCKET)
+                    connection.sendall(b'{"id":1,"method":"ping"}\n')
+                    answer = connection.makefile().readline()
+                    if '"result"' not in answer:
+                        raise RuntimeError(f"a client that had just connected was told {answer!r}")
+                self.count += 1
+        except Exception as error:  # noqa: BLE001 - told by the main thread
+            self.problem = error
+
+    def end(self):
+        self.must_stop = True
+        self.join()
+        if self.problem:
+            fail(self.problem)
+
+
 def systemctl(*words):
     return subprocess.run(["systemctl", *words], check=True, capture_output=True, text=True).stdout.strip()
 
@@ -274,13 +303,26 @@ class Scene:
     # What is done to the daemon
 
     def restart(self):
+        newcomers = Newcomers()
         outages = [self.disturb(f"restart {round}", lambda: systemctl("restart", "sidelockd.service"))
                    for round in range(10)]
         ok(f"ten restarts; the longest answer took {sorted(round(outage) for outage in outages)} ms")
+        for count in range(20):
+            self.disturb(f"restart {count} of what starts", lambda: self.restart_twice(count * 0.005))
+        ok("20 restarts of a daemon that was starting")
+        newcomers.end()
+        ok(f"{newcomers.count} clients connected meanwhile, and all were answered")
         # A restart of the socket restarts the service, too.
         self.disturb("restart of the socket", lambda: systemctl("restart", "sidelockd.socket"))
         ok("a restart of the socket unit")
         self.pass_on("over restarts", 3)
+
+    @staticmethod
+    def restart_twice(seconds):
+        """While a service starts, nothing announces that it is restarted: the manager just ends it."""
+        systemctl("restart", "--no-block", "sidelockd.service")
+        time.sleep(seconds)
+        systemctl("restart", "sidelockd.service")
 
     def kill(self):
         def kill():
