@@ -14,7 +14,7 @@ public struct EngineConfiguration: Equatable, Sendable {
   public var host: String
   /// Where other hosts reach this one; no two daemons have the same.
   public var inbox: String
-  /// The lengths of a lease's stages.
+  /// The lengths of the stages of the leases that are asked for.
   public var timeline: LeaseTimeline
   /// How long a lease that nobody uses stays here, in milliseconds, when this host came back to its name within that
   /// time; every other lease is given back at once, and with 0 all are.
@@ -46,7 +46,8 @@ public struct EngineConfiguration: Equatable, Sendable {
 
   /// A configuration; what is left out has the default that the daemon documents.
   public init(
-    tier: Tier, leaseMilliseconds: Int64 = 10_000, lingerMilliseconds: Int64 = 0, cohortHandoversMax: Int = 100,
+    tier: Tier, leaseMilliseconds: Int64 = LeaseTimeline.standard.leaseMilliseconds, lingerMilliseconds: Int64 = 0,
+    cohortHandoversMax: Int = 100,
     cohortMilliseconds: Int64 = 50, storeTimeoutMilliseconds: Int64 = 2_000, inUseTimeoutMilliseconds: Int64 = 500,
     foreignPollMilliseconds: Int64 = 100, waitsPerSessionMax: Int = 128, holdsPerSessionMax: Int = 65_536,
     waitsPerUIDMax: Int = 100_000, holdsPerUIDMax: Int = 1_000_000, waitersPerLockMax: Int = 100_000,

@@ -14,8 +14,10 @@ public enum LeaseCommand: Hashable, Sendable {
   ///   sidelock host the try does not queue.
   /// - `tokenFloor`: the highest token this host knows of; what is granted lies above it.
   /// - `mode`: an exclusive lease, one that other hosts may share, or one permit of a semaphore.
+  /// - `leaseMilliseconds`: how long the lease lasts, from when it is granted. An attempt never asks for another length.
   case acquire(
-    name: LockName, attempt: UInt64, ask: UInt64, isTry: Bool, tokenFloor: Token, mode: HoldMode = .exclusive)
+    name: LockName, attempt: UInt64, ask: UInt64, isTry: Bool, tokenFloor: Token, mode: HoldMode = .exclusive,
+    leaseMilliseconds: Int64 = LeaseTimeline.standard.leaseMilliseconds)
 
   /// Neither hold `name` nor wait for it under this attempt; hand it to the next host if it was held.
   ///
@@ -28,8 +30,8 @@ public enum LeaseCommand: Hashable, Sendable {
   /// Share the exclusive lease that this attempt took, from now on, with the same end and the tokens below `tokenEnd`.
   case downgrade(name: LockName, attempt: UInt64, tokenEnd: Token)
 
-  /// Put the expiry of each lease off, where this host still holds it under that attempt.
-  case renew([LeaseReference])
+  /// Put the expiry of each lease off, where this host still holds it under that attempt, so that it lasts for so long.
+  case renew([LeaseReference], leaseMilliseconds: Int64 = LeaseTimeline.standard.leaseMilliseconds)
 
   /// Tell the host behind `inbox` that the lock it tried for is in use.
   case answerInUse(name: LockName, ask: UInt64, inbox: String)

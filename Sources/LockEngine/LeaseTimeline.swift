@@ -12,6 +12,9 @@
 /// ```
 /// Between LOST and the end of the grace `sidelock run` ends its command's process group.
 public struct LeaseTimeline: Equatable, Sendable {
+  /// The timeline of a lease of 10 s.
+  public static let standard = LeaseTimeline(leaseMilliseconds: 10_000)
+
   /// The length of a lease, in milliseconds.
   public let leaseMilliseconds: Int64
 

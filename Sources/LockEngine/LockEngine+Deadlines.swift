@@ -107,7 +107,7 @@ extension LockEngine {
     case .heartbeat:
       heartbeatAt = nil
       guard linkIsUp, wantedLeases > 0 else { return }
-      if let last = lastSentAt, now >= last.adding(milliseconds: timeline.heartbeatMilliseconds) {
+      if let last = lastSentAt, now >= last.adding(milliseconds: shortestTimeline.heartbeatMilliseconds) {
         send(.heartbeat, .other, now: now)
       }
       armHeartbeat(now: now)

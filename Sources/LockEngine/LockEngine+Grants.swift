@@ -126,7 +126,7 @@ extension LockEngine {
         now < since.adding(milliseconds: configuration.cohortMilliseconds)
       else { return .withNewLease(lease) }
     }
-    let isWorthHaving = now.adding(milliseconds: timeline.grantWorthMilliseconds) <= lease.validUntil
+    let isWorthHaving = now.adding(milliseconds: lease.timeline.grantWorthMilliseconds) <= lease.validUntil
     return isWorthHaving && !lease.isInDoubt ? .now(lease) : .afterRenewal
   }
 

@@ -14,7 +14,7 @@ extension LockEngine {
   /// A lease that this host wants from now on, under an attempt of its own.
   func newLease(of lock: LockRecord, in mode: HoldMode, now: BootInstant) -> LeaseSlot {
     lastAttempt += 1
-    let lease = LeaseSlot(lock: lock, attempt: lastAttempt, mode: mode)
+    let lease = LeaseSlot(lock: lock, attempt: lastAttempt, mode: mode, timeline: configuration.timeline)
     lock.wanted = lease
     wantedLeases += 1
     lock.cameBack = recentReleases.contains(lock.name, now: now)
@@ -48,7 +48,7 @@ extension LockEngine {
     send(
       .acquire(
         name: lock.name, attempt: lease.attempt, ask: lock.ask, isTry: !tries.isEmpty, tokenFloor: lock.tokenFloor,
-        mode: lease.mode),
+        mode: lease.mode, leaseMilliseconds: lease.timeline.leaseMilliseconds),
       .acquire(lease, ask: lock.ask), now: now)
     armHeartbeat(now: now)
   }
@@ -78,13 +78,16 @@ extension LockEngine {
 
   private func sendRelease(_ lease: LeaseSlot, firstUnused: Token?, now: BootInstant) {
     sendRelease(
-      of: lease.lock, attempt: lease.attempt, firstUnused: firstUnused, isExact: lease.isPermit, now: now)
+      of: lease.lock, attempt: lease.attempt, lasting: lease.timeline, firstUnused: firstUnused,
+      isExact: lease.isPermit,
+      now: now)
   }
 
   /// Tells the store that this host neither holds the lock nor waits for it. Repeated until the store has confirmed it
   /// or the lease must have ended by itself.
   func sendRelease(
-    of lock: LockRecord, attempt: UInt64, firstUnused: Token?, isExact: Bool, now: BootInstant
+    of lock: LockRecord, attempt: UInt64, lasting timeline: LeaseTimeline, firstUnused: Token?, isExact: Bool,
+    now: BootInstant
   ) {
     let release = UnconfirmedRelease(
       attempt: attempt, firstUnused: firstUnused, worthUntil: now.adding(milliseconds: timeline.leaseMilliseconds),
@@ -136,7 +139,7 @@ extension LockEngine {
   var nextRenewal: BootInstant? {
     guard linkIsUp, let due = renewals.earliest else { return nil }
     guard renewalsInFlight >= configuration.renewalsInFlightMax else { return due }
-    return due.adding(milliseconds: timeline.renewSlackMilliseconds)
+    return due.adding(milliseconds: shortestTimeline.renewSlackMilliseconds)
   }
 
   /// Renews the leases that are due, and with them those that soon will be.
@@ -146,7 +149,7 @@ extension LockEngine {
   /// renewed all at once: who has waited so long must not wait for anybody.
   func renewDue(now: BootInstant) {
     guard let due = nextRenewal, due <= now else { return }
-    let horizon = now.adding(milliseconds: timeline.renewSlackMilliseconds)
+    let horizon = now.adding(milliseconds: shortestTimeline.renewSlackMilliseconds)
     var batch: [LeaseSlot] = []
     while let due = nextRenewal, due <= horizon, renewalsInFlight < configuration.renewalsInFlightMax || due <= now {
       guard let (at, lease) = renewals.popDue(horizon) else { break }
@@ -177,10 +180,18 @@ extension LockEngine {
   }
 
   private func flush(_ batch: inout [LeaseSlot], now: BootInstant) {
-    guard !batch.isEmpty else { return }
-    renewalsInFlight += 1
-    send(.renew(batch.map { LeaseReference(name: $0.lock.name, attempt: $0.attempt) }), .renew(batch), now: now)
-    batch = []
+    // As a rule they are all of one length.
+    while let timeline = batch.first?.timeline {
+      let others = batch.filter { $0.timeline != timeline }
+      if !others.isEmpty { batch.removeAll { $0.timeline != timeline } }
+      renewalsInFlight += 1
+      send(
+        .renew(
+          batch.map { LeaseReference(name: $0.lock.name, attempt: $0.attempt) },
+          leaseMilliseconds: timeline.leaseMilliseconds),
+        .renew(batch), now: now)
+      batch = others
+    }
   }
 
   // MARK: The link
@@ -241,7 +252,7 @@ extension LockEngine {
 
   func armHeartbeat(now: BootInstant) {
     guard linkIsUp, wantedLeases > 0, heartbeatAt == nil else { return }
-    let moment = (lastSentAt ?? now).adding(milliseconds: timeline.heartbeatMilliseconds)
+    let moment = (lastSentAt ?? now).adding(milliseconds: shortestTimeline.heartbeatMilliseconds)
     heartbeatAt = max(moment, now)
     deadlines.push(.heartbeat, at: max(moment, now))
   }

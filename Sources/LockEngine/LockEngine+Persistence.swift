@@ -212,7 +212,8 @@ extension LockEngine {
     case .over: return nil
     }
     return StoredLease(
-      name: lease.lock.name, attempt: lease.attempt, mode: lease.mode, stage: stage, validUntil: lease.validUntil,
+      name: lease.lock.name, attempt: lease.attempt, mode: lease.mode,
+      milliseconds: lease.timeline.leaseMilliseconds, stage: stage, validUntil: lease.validUntil,
       graceEnds: lease.graceEnds, nextToken: lease.nextToken, tokenEnd: lease.tokenEnd,
       contendedSince: lease.contendedSince, isSharingUnconfirmed: lease.isSharingUnconfirmed)
   }
@@ -305,7 +306,9 @@ extension LockEngine {
   private func restore(_ stored: StoredLease, now: BootInstant) -> LeaseSlot? {
     guard !isLocal else { return nil }
     let lock = record(for: stored.name)
-    let lease = LeaseSlot(lock: lock, attempt: stored.attempt, mode: stored.mode)
+    let timeline = LeaseTimeline(leaseMilliseconds: stored.milliseconds)
+    mindLeases(of: timeline)
+    let lease = LeaseSlot(lock: lock, attempt: stored.attempt, mode: stored.mode, timeline: timeline)
     lastAttempt = max(lastAttempt, stored.attempt)
     lease.validUntil = stored.validUntil
     lease.graceEnds = stored.graceEnds

@@ -135,8 +135,8 @@ extension LockEngine {
     _ lease: LeaseSlot, _ grant: LeaseGrant, executedAfter sentAt: BootInstant, now: BootInstant
   ) {
     let lock = lease.lock
-    let validUntil = sentAt.adding(milliseconds: timeline.lostAfterMilliseconds)
-    let graceEnds = sentAt.adding(milliseconds: timeline.graceEndsAfterMilliseconds)
+    let validUntil = sentAt.adding(milliseconds: lease.timeline.lostAfterMilliseconds)
+    let graceEnds = sentAt.adding(milliseconds: lease.timeline.graceEndsAfterMilliseconds)
     if lease.stage == .held {
       // Granted by a push, and again by the reply to an ask that crossed it.
       lease.validUntil = max(lease.validUntil, validUntil)
@@ -150,7 +150,7 @@ extension LockEngine {
     lease.stage = .held
     lease.validUntil = validUntil
     lease.graceEnds = graceEnds
-    lease.renewAt = sentAt.adding(milliseconds: timeline.renewAfterMilliseconds)
+    lease.renewAt = sentAt.adding(milliseconds: lease.timeline.renewAfterMilliseconds)
     lease.nextToken = grant.token
     lease.tokenEnd = end
     lease.contendedSince = grant.othersWait ? now : nil
@@ -238,11 +238,11 @@ extension LockEngine {
       case true?:
         counters.renewals += 1
         lease.isInDoubt = false
-        lease.validUntil = max(lease.validUntil, sentAt.adding(milliseconds: timeline.lostAfterMilliseconds))
-        lease.graceEnds = max(lease.graceEnds, sentAt.adding(milliseconds: timeline.graceEndsAfterMilliseconds))
-        lease.renewAt = sentAt.adding(milliseconds: timeline.renewAfterMilliseconds)
+        lease.validUntil = max(lease.validUntil, sentAt.adding(milliseconds: lease.timeline.lostAfterMilliseconds))
+        lease.graceEnds = max(lease.graceEnds, sentAt.adding(milliseconds: lease.timeline.graceEndsAfterMilliseconds))
+        lease.renewAt = sentAt.adding(milliseconds: lease.timeline.renewAfterMilliseconds)
       case nil:
-        lease.renewAt = now.adding(milliseconds: timeline.renewRetryMilliseconds)
+        lease.renewAt = now.adding(milliseconds: lease.timeline.renewRetryMilliseconds)
       case false?:
         leaseVanished(lease, now: now)
         continue
@@ -315,6 +315,7 @@ extension LockEngine {
     guard linkIsUp else { return }
     let lock = record(for: name)
     if lock.unconfirmedReleases.contains(where: { $0.covers(attempt) }) { return dropIfUnused(lock) }
-    sendRelease(of: lock, attempt: attempt, firstUnused: nil, isExact: isExact, now: now)
+    sendRelease(
+      of: lock, attempt: attempt, lasting: configuration.timeline, firstUnused: nil, isExact: isExact, now: now)
   }
 }

@@ -12,7 +12,8 @@ import DequeModule
 /// that would never end; `+Snapshot` what can be looked at; `+Persistence` what outlives the process.
 public final class LockEngine {
   private(set) var configuration: EngineConfiguration
-  var timeline: LeaseTimeline { configuration.timeline }
+  /// Of all lengths that leases have had since this host began, the shortest.
+  var shortestTimeline: LeaseTimeline
 
   var effects: [Effect] = []
   var locks: [LockName: LockRecord] = [:]
@@ -59,6 +60,7 @@ public final class LockEngine {
   /// An engine without sessions, its link down.
   public init(configuration: EngineConfiguration) {
     self.configuration = configuration
+    shortestTimeline = configuration.timeline
     recentReleases = RecentReleases(milliseconds: configuration.lingerMilliseconds)
     if case .local(let first) = configuration.tier { nextLocalToken = first }
   }
@@ -70,6 +72,19 @@ public final class LockEngine {
     configuration.cohortHandoversMax = cohortHandoversMax
     configuration.cohortMilliseconds = cohortMilliseconds
     recentReleases.milliseconds = lingerMilliseconds
+  }
+
+  /// Changes how long leases last, from the next one on that is asked for, and how long the store may take to answer. A
+  /// lease has one length for as long as it lives: commands that ask for another could be executed out of their order.
+  public func reconfigure(leaseMilliseconds: Int64, storeTimeoutMilliseconds: Int64) {
+    configuration.timeline = LeaseTimeline(leaseMilliseconds: leaseMilliseconds)
+    configuration.storeTimeoutMilliseconds = storeTimeoutMilliseconds
+    mindLeases(of: configuration.timeline)
+  }
+
+  /// From now on there are leases of this length, too.
+  func mindLeases(of timeline: LeaseTimeline) {
+    if timeline.leaseMilliseconds < shortestTimeline.leaseMilliseconds { shortestTimeline = timeline }
   }
 
   /// Changes what clients may make grow, from the next request on. What is over a new limit stays.

@@ -178,6 +178,8 @@ final class LeaseSlot {
 
   let lock: LockRecord
   let attempt: UInt64
+  /// How long it lasts, from one renewal to the next; the same for as long as it lives.
+  let timeline: LeaseTimeline
   /// What the store was asked for. An exclusive lease becomes a shared one when other hosts want to share it.
   var mode: HoldMode {
     didSet { lock.changes?.touch(self) }
@@ -221,9 +223,10 @@ final class LeaseSlot {
   var holdCount = 0
   var mark = StateMark()
 
-  init(lock: LockRecord, attempt: UInt64, mode: HoldMode) {
+  init(lock: LockRecord, attempt: UInt64, mode: HoldMode, timeline: LeaseTimeline) {
     self.lock = lock
     self.attempt = attempt
+    self.timeline = timeline
     self.mode = mode
     lock.changes?.touch(self)
   }

@@ -9,9 +9,13 @@ struct StoredLease: Equatable {
     case lost = 2
   }
 
+  /// No lease is longer.
+  static let millisecondsMax: Int64 = 1 << 32
+
   var name: LockName
   var attempt: UInt64
   var mode: HoldMode
+  var milliseconds: Int64
   var stage: Stage
   var validUntil: BootInstant
   var graceEnds: BootInstant
@@ -24,6 +28,7 @@ struct StoredLease: Equatable {
     writer.write(name.bytes)
     writer.write(attempt)
     writer.write(mode)
+    writer.write(milliseconds)
     writer.write(stage.rawValue)
     writer.write(validUntil)
     writer.write(graceEnds)
@@ -39,6 +44,7 @@ extension StoredLease {
     name = try reader.name()
     attempt = try reader.unsigned()
     mode = try reader.mode()
+    milliseconds = try reader.signed()
     guard let stage = Stage(rawValue: try reader.byte()) else { throw StateDamage() }
     self.stage = stage
     validUntil = try reader.moment()
@@ -47,6 +53,7 @@ extension StoredLease {
     tokenEnd = try reader.signed()
     contendedSince = try reader.optionalMoment()
     isSharingUnconfirmed = try reader.bool()
+    guard milliseconds > 0, milliseconds <= Self.millisecondsMax else { throw StateDamage() }
     guard stage == .wanted || (nextToken >= 1 && nextToken <= tokenEnd && tokenEnd <= 1 << 53) else {
       throw StateDamage()
     }
@@ -233,7 +240,7 @@ extension StoredWait {
 /// The engine's state as a predecessor of this process left it.
 public struct StoredState: Equatable, Sendable {
   /// The format of the records.
-  public static let version: UInt64 = 1
+  public static let version: UInt64 = 2
 
   /// Which kind of thing a record is about.
   public enum Kind: UInt8, Sendable {

@@ -10,9 +10,6 @@ public struct LeaseCodec: Sendable {
   /// `<host>/<instance>`: the name of this host, and a random hexadecimal number that no other daemon has, nor this
   /// one after a restart.
   public let me: [UInt8]
-  /// The length of a lease, in milliseconds.
-  public let leaseMilliseconds: Int64
-
   /// How many tokens a lease reserves: a hand-over needs one, and when they are used up the lease is taken anew. The
   /// counter follows Redis' clock in microseconds, so that a host that dies takes it ahead of the clock by 65 ms, which
   /// is less than the shortest lease; a counter that is lost is therefore made up for by the clock.
@@ -21,11 +18,10 @@ public struct LeaseCodec: Sendable {
   static let fenceMilliseconds: Int64 = 86_400_000
 
   /// A codec for one daemon. `host` consists of letters, digits, `.`, `_` and `-`; `instance` of hexadecimal digits.
-  public init(keyPrefix: String, host: String, instance: String, leaseMilliseconds: Int64) {
+  public init(keyPrefix: String, host: String, instance: String) {
     self.keyPrefix = Array(keyPrefix.utf8)
     self.me = Array("\(host)/\(instance)".utf8)
     self.inboxPrefix = Array("\(keyPrefix)inbox:".utf8)
-    self.leaseMilliseconds = leaseMilliseconds
   }
 
   /// The channel that this daemon listens to.
@@ -74,8 +70,10 @@ public struct LeaseCodec: Sendable {
   /// The command in Redis' words.
   public func encode(_ command: LeaseCommand) -> RedisCommand {
     switch command {
-    case .acquire(let name, let attempt, let ask, let isTry, let floor, let mode):
-      return script(.acquire, of: name, attempt: attempt, floor: floor, argumentCount: 3) {
+    case .acquire(let name, let attempt, let ask, let isTry, let floor, let mode, let milliseconds):
+      return script(
+        .acquire, of: name, attempt: attempt, leaseMilliseconds: milliseconds, floor: floor, argumentCount: 3
+      ) {
         Self.write(mode, to: &$0)
         $0.write(decimal: ask)
         $0.write(byte: isTry ? 0x31 : 0x30)
@@ -89,8 +87,8 @@ public struct LeaseCodec: Sendable {
       return script(.downgrade, of: name, attempt: attempt, floor: 0, argumentCount: 1) {
         $0.write(decimal: tokenEnd)
       }
-    case .renew(let leases):
-      return renew(leases)
+    case .renew(let leases, let milliseconds):
+      return renew(leases, milliseconds)
     case .answerInUse(let name, let ask, let inbox):
       return publish(Array("inuse \(ask) ".utf8) + name.bytes, to: inbox)
     case .heartbeat:
@@ -143,8 +141,8 @@ public struct LeaseCodec: Sendable {
   /// A script of one lock, with the keys and arguments that all of them have; `body` writes the others, none of which is
   /// longer than a number.
   private func script(
-    _ script: ScriptName, of name: LockName, attempt: UInt64, floor: Token, argumentCount: Int,
-    _ body: (inout BlobWriter) -> Void
+    _ script: ScriptName, of name: LockName, attempt: UInt64, leaseMilliseconds: Int64 = 0, floor: Token,
+    argumentCount: Int, _ body: (inout BlobWriter) -> Void
   ) -> RedisCommand {
     let tagged = KeyOfLock(name)
     let capacity =
@@ -167,7 +165,7 @@ public struct LeaseCodec: Sendable {
     }
   }
 
-  private func renew(_ leases: [LeaseReference]) -> RedisCommand {
+  private func renew(_ leases: [LeaseReference], _ leaseMilliseconds: Int64) -> RedisCommand {
     var capacity = BlobWriter.capacity(me.count) + (1 + leases.count) * BlobWriter.decimalCapacity
     for lease in leases { capacity += BlobWriter.capacity(keyPrefix.count + 2 + 3 * lease.name.bytes.count) }
     return RedisCommand(
@@ -195,7 +193,7 @@ public struct LeaseCodec: Sendable {
     case .look:
       return leaseSight(reply).map { .seen($0) }
         ?? .failed(.fatal("Redis gave a reply to inspect.lua that is not understood"))
-    case .renew(let leases):
+    case .renew(let leases, _):
       guard let results = reply.elements, results.count == leases.count else {
         return .failed(.fatal("Redis gave a reply to renew.lua that is not understood"))
       }

@@ -56,7 +56,8 @@ final class RedisLink {
   private let url: RedisURL
   private let codec: LeaseCodec
   private let clientName: String
-  private let timeoutMilliseconds: Int64
+  /// How long Redis may take to answer, in milliseconds.
+  var timeoutMilliseconds: Int64
   private let logger: Logger
   private let onEvent: (LinkEvent) -> Void
   private let onOutput: () -> Void

@@ -85,9 +85,9 @@ public final class Sidecar: Sendable {
     }
   }
 
-  /// Uses new settings where that is possible while it serves: `connectionsMax`, `lingerMilliseconds`,
-  /// `cohortHandoversMax` and `cohortMilliseconds`; the rest of `configuration` is left as it is. Then tells the
-  /// service manager that the reload is over. From any thread, at any time.
+  /// Uses new settings where that is possible while it serves: limits, policy, and how long leases last and may linger;
+  /// the rest of `configuration` is left as it is. Then tells the service manager that the reload is over. From any
+  /// thread, at any time.
   ///
   /// - Parameters:
   ///   - configuration: nil when the settings could not be used; everything stays as it is.

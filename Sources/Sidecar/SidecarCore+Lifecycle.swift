@@ -150,6 +150,10 @@ extension SidecarCore {
         policyChanged()
       }
       configuration.waitsPerSessionMax = new.waitsPerSessionMax
+      configuration.leaseMilliseconds = new.leaseMilliseconds
+      link?.timeoutMilliseconds = new.redisTimeoutMilliseconds
+      engine.reconfigure(
+        leaseMilliseconds: new.leaseMilliseconds, storeTimeoutMilliseconds: new.redisTimeoutMilliseconds)
       engine.reconfigure(
         waitsPerSessionMax: new.waitsPerSessionMax, holdsPerSessionMax: new.holdsPerSessionMax,
         waitsPerUIDMax: new.waitsPerUIDMax, holdsPerUIDMax: new.holdsPerUIDMax)

@@ -105,9 +105,7 @@ final class SidecarCore {
     instance = predecessor?.identity.instance ?? Self.newInstance()
     needsUnits = configuration.policy.needsUnits
     inbox = "\(configuration.host)/\(instance)"
-    codec = LeaseCodec(
-      keyPrefix: configuration.keyPrefix, host: configuration.host, instance: instance,
-      leaseMilliseconds: configuration.leaseMilliseconds)
+    codec = LeaseCodec(keyPrefix: configuration.keyPrefix, host: configuration.host, instance: instance)
     let tier: EngineConfiguration.Tier
     switch configuration.backend {
     case .local: tier = .local(firstToken: BootClock.wallMicroseconds())

@@ -136,7 +136,8 @@ extension SettingKey {
         valueName: "MODE", summary: "The permissions of the socket", kind: .mode,
         defaultText: octal(defaultSocketMode))
     case .leaseMilliseconds:
-      number("How long a lease in Redis lasts without renewal", 1000...3_600_000, default: 10_000)
+      number(
+        "How long a lease in Redis lasts without renewal; a change is for new ones", 1000...3_600_000, default: 10_000)
     case .lingerMilliseconds:
       number("How long an unused lease is kept for the next local client", 0...60_000, default: 0)
     case .cohortMax:

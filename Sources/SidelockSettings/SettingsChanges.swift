@@ -3,12 +3,12 @@ extension SettingKey {
   /// restart.
   public var changesLive: Bool {
     switch self {
-    case .lingerMilliseconds, .cohortMax, .cohortMilliseconds, .connectionsMax, .connectionsPerUIDMax,
+    case .leaseMilliseconds, .redisTimeoutMilliseconds, .lingerMilliseconds, .cohortMax, .cohortMilliseconds,
+      .connectionsMax, .connectionsPerUIDMax,
       .holdsPerSessionMax, .holdsPerUIDMax, .waitsPerSessionMax, .waitsPerUIDMax, .bytesPerSessionMax, .bytesPerUIDMax,
       .rules, .logLevel:
       true
-    case .redis, .local, .redisUser, .redisPasswordFile, .socket, .socketMode, .leaseMilliseconds,
-      .redisTimeoutMilliseconds, .keyPrefix, .host:
+    case .redis, .local, .redisUser, .redisPasswordFile, .socket, .socketMode, .keyPrefix, .host:
       false
     }
   }
@@ -48,6 +48,8 @@ extension Settings {
   /// These settings with those of `new` that a running daemon can take over.
   public func takingLiveChanges(from new: Settings) -> Settings {
     var result = self
+    result.leaseMilliseconds = new.leaseMilliseconds
+    result.redisTimeoutMilliseconds = new.redisTimeoutMilliseconds
     result.lingerMilliseconds = new.lingerMilliseconds
     result.cohortHandOversMax = new.cohortHandOversMax
     result.cohortMilliseconds = new.cohortMilliseconds

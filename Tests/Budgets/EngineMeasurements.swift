@@ -173,7 +173,7 @@ extension EngineDriver {
 
   private var renewals: [(CommandID, Int)] {
     effects.compactMap { effect in
-      guard case .send(let id, .renew(let leases)) = effect else { return nil }
+      guard case .send(let id, .renew(let leases, _)) = effect else { return nil }
       return (id, leases.count)
     }
   }

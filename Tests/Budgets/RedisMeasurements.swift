@@ -1,7 +1,7 @@
 import LockEngine
 import RedisProtocol
 
-let codec = LeaseCodec(keyPrefix: "sidelock:", host: "host-a", instance: "0123456789abcdef", leaseMilliseconds: 10_000)
+let codec = LeaseCodec(keyPrefix: "sidelock:", host: "host-a", instance: "0123456789abcdef")
 
 func command(_ parts: String...) -> String {
   "*\(parts.count)\r\n" + parts.map { "$\($0.utf8.count)\r\n\($0)\r\n" }.joined()

@@ -194,7 +194,7 @@ import Testing
     script.pass(milliseconds: 3333)
     #expect(
       script.sent().map { command in
-        if case .renew(let leases) = command { leases.map(\.name.description) } else { [] }
+        if case .renew(let leases, _) = command { leases.map(\.name.description) } else { [] }
       } == [["a", "b"], ["c"]])
   }
 

@@ -4,7 +4,8 @@ import Testing
 /// An engine whose changes are kept, and the engines that come after it.
 private final class Kept {
   private(set) var script: Script
-  private let configuration: EngineConfiguration
+  /// What the next engine is told at its start.
+  var configuration: EngineConfiguration
   private var records: [StateRecord: [UInt8]] = [:]
   /// Sessions whose connection outlives the engine.
   var sessions: Set<SessionID> = [alice, bob, carol, dave]
@@ -94,6 +95,26 @@ private final class Kept {
     try kept.restart()
     kept.script.release(alice)
     #expect(kept.script.take().compactMap(\.refusal) == [.notHeld(heldTokens: [])])
+  }
+
+  /// What is asked for again is what stands in the store already, and what comes of it has the length of then.
+  @Test func aLeaseKeepsItsLengthWhenTheNextEngineIsToldAnother() throws {
+    let kept = Kept()
+    kept.script.acquire(alice)
+    kept.script.reply(.queued(holderHost: "b", holderExpiresInMilliseconds: 9_000, listeners: 1))
+    kept.configuration.timeline = LeaseTimeline(leaseMilliseconds: 60_000)
+    try kept.restart()
+    kept.script.tell(.linkUp)
+    let commands = kept.script.take()
+    let asked = commands.compactMap(\.command).compactMap {
+      if case .acquire(_, let attempt, _, _, _, _, let milliseconds) = $0 { "\(attempt): \(milliseconds)" } else { nil }
+    }
+    #expect(asked == ["1: 10000"])
+    kept.script.reply(.granted(LeaseGrant(token: 5, tokenCount: 1000, othersWait: false)), to: CommandID(1))
+    #expect(kept.script.take().compactMap(\.grantedSession) == [alice])
+    kept.script.tell(.linkDown)
+    kept.script.pass(milliseconds: 8_500)
+    #expect(kept.script.take().compactMap(\.lostReason) == [.leaseExpired])
   }
 
   @Test func aHoldWhoseLeaseEndedMeanwhileIsToldBeforeAnythingElse() throws {
@@ -204,7 +225,7 @@ private final class Kept {
     kept.script.tell(.linkUp)
     kept.script.acquire(carol, "z")
     let attempts = kept.script.sent().compactMap { command -> UInt64? in
-      if case .acquire(let name, let attempt, _, _, _, _) = command, name != x { attempt } else { nil }
+      if case .acquire(let name, let attempt, _, _, _, _, _) = command, name != x { attempt } else { nil }
     }
     #expect(attempts == [3])
   }

@@ -6,7 +6,7 @@ import Testing
   /// How many leases each renewal among the effects names, and the command's id.
   private func renewals(_ effects: [Effect]) -> [(id: CommandID, count: Int)] {
     effects.compactMap { effect in
-      guard case .send(let id, .renew(let leases)) = effect else { return nil }
+      guard case .send(let id, .renew(let leases, _)) = effect else { return nil }
       return (id, leases.count)
     }
   }
@@ -76,6 +76,58 @@ import Testing
     for renewal in all { confirm(renewal, script) }
     script.pass(milliseconds: 3_400)
     #expect(renewals(script.take()).map(\.count) == [10, 10])
+  }
+
+  /// The names and the length in each renewal.
+  private func renewed(_ effects: [Effect]) -> [String] {
+    effects.compactMap { effect in
+      guard case .send(_, .renew(let leases, let milliseconds)) = effect else { return nil }
+      return "\(leases.map { "\($0.name)" }.joined(separator: " ")): \(milliseconds)"
+    }
+  }
+
+  @Test func aLeaseHasOneLengthForAsLongAsItLives() {
+    let script = Script(EngineConfiguration(tier: .store))
+    script.open(alice)
+    script.hold(alice, "a")
+    script.engine.reconfigure(leaseMilliseconds: 3_000, storeTimeoutMilliseconds: 700)
+    script.acquire(alice, "b")
+    script.reply(.granted(LeaseGrant(token: 7, tokenCount: 1000, othersWait: false)))
+    #expect(
+      script.sent() == [
+        .acquire(
+          name: LockName("b"), attempt: 2, ask: 2, isTry: false, tokenFloor: 0, leaseMilliseconds: 3_000)
+      ])
+    // Each at a third of its own length.
+    script.pass(milliseconds: 1_000)
+    script.reply(.renewed([true]))
+    #expect(renewed(script.take()) == ["b: 3000"])
+    script.pass(milliseconds: 1_000)
+    script.reply(.renewed([true]))
+    #expect(renewed(script.take()) == ["b: 3000"])
+    script.pass(milliseconds: 1_340)
+    #expect(renewed(script.take()) == ["b: 3000", "a: 10000"])
+    // And each is lost in its own time.
+    script.tell(.linkDown)
+    #expect(script.take().compactMap(\.lostReason) == [])
+    script.pass(milliseconds: 1_220)
+    #expect(script.take().compactMap(\.lostReason) == [.leaseExpired])
+    script.pass(milliseconds: 3_930)
+    #expect(script.take().compactMap(\.lostReason) == [])
+    script.pass(milliseconds: 20)
+    #expect(script.take().compactMap(\.lostReason) == [.leaseExpired])
+  }
+
+  @Test func leasesOfTwoLengthsAreRenewedInACommandEach() {
+    let script = Script(EngineConfiguration(tier: .store))
+    script.open(alice)
+    for index in 0..<6 {
+      script.engine.reconfigure(
+        leaseMilliseconds: index % 2 == 0 ? 10_000 : 12_000, storeTimeoutMilliseconds: 2_000)
+      script.hold(alice, "\(index)")
+    }
+    script.pass(milliseconds: 4_000)
+    #expect(renewed(script.take()) == ["0 2 4: 10000", "1 3 5: 12000"])
   }
 
   @Test func noLeaseIsLateWhenTheStoreIsSlow() {

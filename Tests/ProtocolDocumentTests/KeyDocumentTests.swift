@@ -4,7 +4,7 @@ import Testing
 
 @Suite struct KeyDocumentTests {
   @Test func theLockKeysInTheProseAreThoseOfTheDaemon() throws {
-    let codec = LeaseCodec(keyPrefix: "sidelock:", host: "web1", instance: "8c1f", leaseMilliseconds: 10_000)
+    let codec = LeaseCodec(keyPrefix: "sidelock:", host: "web1", instance: "8c1f")
     let rows = try Documents.table(headedBy: ["name", "lock key with the default prefix"])
     #expect(rows.count >= 3)
     for row in rows {

@@ -4,7 +4,7 @@ import Testing
 
 /// What daemons say to each other through their inboxes.
 @Suite struct HostMessageTests {
-  private let codec = LeaseCodec(keyPrefix: "sl:", host: "a", instance: "1f", leaseMilliseconds: 10_000)
+  private let codec = LeaseCodec(keyPrefix: "sl:", host: "a", instance: "1f")
 
   private func message(_ command: RedisCommand) -> [UInt8] { command.parts[2] }
 

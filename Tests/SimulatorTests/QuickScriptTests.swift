@@ -46,7 +46,7 @@ import Testing
   @Test(arguments: UInt64(0)..<200) func theQuickWaysDoWhatTheLongOnesDo(seed: UInt64) throws {
     var random = SeededRandom(seed: seed)
     let codecs = ["a", "b", "c"].map {
-      LeaseCodec(keyPrefix: "t:", host: $0, instance: "1f", leaseMilliseconds: 10_000)
+      LeaseCodec(keyPrefix: "t:", host: $0, instance: "1f")
     }
     // The last host does not listen in half of the runs: what is sent to it comes back.
     let listening = random.chance(50) ? codecs : Array(codecs.dropLast())
@@ -71,7 +71,7 @@ import Testing
 
   /// Otherwise the test above would compare the long ways with themselves.
   @Test func theUsualCasesTakeTheQuickWay() throws {
-    let codecs = ["a", "b"].map { LeaseCodec(keyPrefix: "t:", host: $0, instance: "1f", leaseMilliseconds: 10_000) }
+    let codecs = ["a", "b"].map { LeaseCodec(keyPrefix: "t:", host: $0, instance: "1f") }
     let server = try Server(codecs, withQuickWays: true)
     let name = Self.names[0]
     for (host, other) in [(0, 1), (1, 0)] {

@@ -155,7 +155,7 @@ import Testing
     defer { real.stop() }
     _ = try real.call(["HELLO", "3"])
     let codecs = ["a", "b", "c"].map {
-      LeaseCodec(keyPrefix: "t:", host: $0, instance: "1f", leaseMilliseconds: 1_000_000)
+      LeaseCodec(keyPrefix: "t:", host: $0, instance: "1f")
     }
     for codec in codecs.dropLast() { _ = try real.call(["SUBSCRIBE", Bytes(codec.inboxChannel)]) }
     for seed in UInt64(0)..<150 {
@@ -198,14 +198,15 @@ import Testing
       command = codec.encode(
         .acquire(
           name: name, attempt: attempt, ask: UInt64(random.pick(1...9)), isTry: random.chance(30),
-          tokenFloor: random.chance(20) ? 8_500_000_000_000_000 : 0, mode: mode))
+          tokenFloor: random.chance(20) ? 8_500_000_000_000_000 : 0, mode: mode, leaseMilliseconds: 1_000_000))
     case 5, 6:
       command = codec.encode(
         .release(
           name: name, attempt: attempt, firstUnused: random.chance(50) ? 8_000_000_000_000_007 : nil,
           isExact: random.chance(50)))
     case 7:
-      command = codec.encode(.renew(names.map { LeaseReference(name: $0, attempt: attempt) }))
+      command = codec.encode(
+        .renew(names.map { LeaseReference(name: $0, attempt: attempt) }, leaseMilliseconds: 1_000_000))
     case 8: command = codec.inspect(names, waitingHostsMax: 2)
     case 9: command = codec.encode(.downgrade(name: name, attempt: attempt, tokenEnd: 8_000_000_000_000_009))
     default:

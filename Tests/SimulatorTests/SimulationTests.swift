@@ -112,7 +112,8 @@ import Testing
     "shared on one host", "shared between hosts", "permits on one host", "permits on several hosts", "downgraded",
     "lease shared", "looked, and nobody waits", "conflict", "refused: modeConflict", "entered again",
     "released one of several holds", "granted several", "transferred", "lost: broken", "holder told of waiters",
-    "deadlock on one host", "deadlock through hosts", "told by another host", "refused: deadlock",
+    "deadlock on one host", "deadlock through hosts", "granted by push with a length of before", "told by another host",
+    "refused: deadlock",
   ])
 
   private static func setting(_ name: String) -> UInt64? {

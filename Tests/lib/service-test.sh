@@ -321,9 +321,9 @@ test_reload() {
   wait_until "the old settings are in force" limited
   same "the service is still active" "active running" "$(property ActiveState) $(property SubState)"
 
-  set_settings "local: true" "connections_max: 100" "lease_ms: 20000"
+  set_settings "local: true" "connections_max: 100" "key_prefix: x"
   inside systemctl reload sidelockd.service
-  wait_until "what needs a restart is said" status_has "restart to change lease_ms"
+  wait_until "what needs a restart is said" status_has "restart to change key_prefix"
   wait_until "a good file heals" answers
   send holder '{"id":3,"method":"release","params":{"name":"kept"}}'
   receive holder

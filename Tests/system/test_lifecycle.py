@@ -114,6 +114,36 @@ def test_flag_over_environment_over_file_over_default(lab):
     assert told["host"].startswith("from-environment")
 
 
+def test_the_lease_changes_while_the_daemon_runs(lab):
+    """New leases have the new length. Those that there are keep theirs, even while they wait for another host."""
+    redis = lab.redis()
+    config = lab.directory / "config.yaml"
+    config.write_text("lease_ms: 60000\n")
+    daemon, other = lab.daemon(redis, args=["--config", str(config)]), lab.daemon(redis)
+    client, elsewhere = daemon.client(), other.client()
+    client.acquire("old")
+    elsewhere.acquire("waited for")
+    waited = client.queue("waited for")
+    config.write_text("lease_ms: 1500\n")
+    daemon.reload()
+    assert client.call("initialize")["lease_ms"] == 1500
+    client.acquire("new")
+    elsewhere.release("waited for")
+    client.reply_to(waited)
+
+    def left(name):
+        return redis.admin.pttl("sidelock:{%s}" % name)
+
+    assert left("new") <= 1500
+    assert min(left("old"), left("waited for")) > 20_000
+    # The new one is renewed in time, again and again: three times over it would have ended.
+    began = time.monotonic()
+    wait_until(lambda: time.monotonic() > began + 4.5, "three leases")
+    assert 0 < left("new") <= 1500
+    assert {lock["name"] for lock in client.call("list")["locks"]} == {"old", "new", "waited for"}
+    assert client.poll() is None
+
+
 def test_neither_redis_nor_local_is_refused(lab):
     done = run_daemon("--socket", lab.directory / "s")
     assert done.returncode == 78

@@ -4,6 +4,8 @@
 -- KEYS[2]  the queue: a list, the longest waiting first
 -- KEYS[3]  the fence: the highest token reserved so far
 --
+-- The lease in ARGV[3] is that of acquire.lua; the others make none for this host, and have 0.
+--
 -- Nothing but Redis' own TIME is taken for a clock. Every read that can meet a key of the wrong type comes before the
 -- first write, so that a script that fails has changed nothing.
 

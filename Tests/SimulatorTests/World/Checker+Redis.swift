@@ -122,12 +122,12 @@ extension Checker {
   // MARK: What hosts hear
 
   func leaseReplied(_ host: SimulatedHost, _ command: LeaseCommand, sentAt: BootInstant, _ reply: LeaseReply) {
-    let end = sentAt.adding(milliseconds: world.plan.leaseMilliseconds)
     switch (command, reply) {
-    case (.acquire(let name, let attempt, _, _, _, _), .granted(let grant)):
-      extend(host, name, attempt, end)
+    case (.acquire(let name, let attempt, _, _, _, _, let milliseconds), .granted(let grant)):
+      extend(host, name, attempt, sentAt.adding(milliseconds: milliseconds))
       if grant.othersWait { world.mark("granted while others wait") }
-    case (.renew(let list), .renewed(let results)):
+    case (.renew(let list, let milliseconds), .renewed(let results)):
+      let end = sentAt.adding(milliseconds: milliseconds)
       for (lease, isMine) in zip(list, results) {
         if isMine { extend(host, lease.name, lease.attempt, end) } else { world.mark("renewal finds the lease gone") }
       }
@@ -154,8 +154,11 @@ extension Checker {
     switch push {
     case .granted(let name, let attempt, _):
       world.mark("granted by push")
-      if let lastAnsweredSentAt {
-        extend(host, name, attempt, lastAnsweredSentAt.adding(milliseconds: world.plan.leaseMilliseconds))
+      if let lastAnsweredSentAt, let index = index(of: name),
+        let milliseconds = leases[host.index][index].milliseconds[attempt]
+      {
+        extend(host, name, attempt, lastAnsweredSentAt.adding(milliseconds: milliseconds))
+        if milliseconds != host.leaseMilliseconds { world.mark("granted by push with a length of before") }
       }
     case .told: world.mark("told by another host")
     case .contended(_, _, _, let isTry, _, _): world.mark(isTry ? "contended by a try" : "contended")
@@ -181,8 +184,13 @@ extension Checker {
     leases[host.index][index].ends[attempt] = max(leases[host.index][index].ends[attempt] ?? end, end)
   }
 
-  /// A host gives leases up: from now on nothing counts on them.
+  /// A host asks for a lease, or gives leases up: from now on nothing counts on them.
   func sending(_ command: LeaseCommand, from host: SimulatedHost) {
+    if case .acquire(let name, let attempt, _, _, _, _, let milliseconds) = command, let index = index(of: name) {
+      // Whichever of several asks was executed: it may be the one for the shortest.
+      let before = leases[host.index][index].milliseconds[attempt] ?? milliseconds
+      leases[host.index][index].milliseconds[attempt] = min(before, milliseconds)
+    }
     guard case .release(let name, let attempt, _, let isExact) = command, let index = index(of: name) else { return }
     leases[host.index][index].ends = leases[host.index][index].ends.filter {
       isExact ? $0.key != attempt : $0.key > attempt

@@ -67,6 +67,8 @@ final class Checker {
   struct HostLease {
     /// Until when, on the host's boot clock, the lease of each attempt may be counted on by what the host has heard.
     var ends: [UInt64: BootInstant] = [:]
+    /// For how long each attempt asks.
+    var milliseconds: [UInt64: Int64] = [:]
     var end: BootInstant { ends.values.max() ?? BootInstant(nanoseconds: .min) }
     var firstEnd: BootInstant { ends.values.min() ?? BootInstant(nanoseconds: .min) }
     /// Redis has lost data since it gave the lease to the host: until when a conflict with a newer lease is excused, by true time.

@@ -54,6 +54,7 @@ extension Simulation {
     for host in hosts {
       host.resume()
       if !host.isRunning { host.start() }
+      host.changeLease(toMilliseconds: plan.leaseMilliseconds)
       // What TCP finds when the network is back: the server knows nothing of this connection any more.
       if let wire = host.currentWire, wire.isBlackholed { host.wireClosed(wire) }
     }
@@ -152,6 +153,8 @@ extension Simulation {
         if host.incarnation == incarnation, !host.isRunning { host.start() }
       }
     case .shutdown: host.whenAwake { host.turn(.shutdownRequested) }
+    case .leaseChange:
+      host.changeLease(toMilliseconds: random.pick([1000, plan.leaseMilliseconds / 2, plan.leaseMilliseconds]))
     }
   }
 

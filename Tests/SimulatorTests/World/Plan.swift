@@ -8,7 +8,7 @@ enum Fault: String, CaseIterable {
   case stall, restartWithData, restartWithOldData, restartWithoutData, scriptFlush, flushAll, clockForward, clockBack
   case evictLock, evictFence, evictQueue, refusal, wrongType, foreignHolder
   // The hosts.
-  case pauseHost, crashDaemon, crashMachine, shutdown
+  case pauseHost, crashDaemon, crashMachine, shutdown, leaseChange
 
   /// After it Redis may know less than it was told, so that two hosts can both be in the right for one lease.
   var losesData: Bool {
@@ -16,7 +16,7 @@ enum Fault: String, CaseIterable {
     case .restartWithOldData, .restartWithoutData, .flushAll, .clockForward, .evictLock, .wrongType: true
     case .cut, .blackhole, .serverClosesConnection, .latencySpike, .lostPush, .stall, .restartWithData, .scriptFlush,
       .clockBack, .evictFence, .evictQueue, .refusal, .foreignHolder, .pauseHost, .crashDaemon, .crashMachine,
-      .shutdown:
+      .shutdown, .leaseChange:
       false
     }
   }
@@ -29,6 +29,7 @@ struct Plan {
   var hostCount: Int
   var clientsPerHost: Int
   var nameCount: Int
+  /// The length of a lease, and the most that it can be changed to.
   var leaseMilliseconds: Int64
   var lingerMilliseconds: Int64
   var cohortHandoversMax: Int

@@ -7,6 +7,8 @@ final class SimulatedHost {
   unowned let world: Simulation
   let index: Int
   private(set) var incarnation = 0
+  /// How long the leases last that it asks for from now on.
+  private(set) var leaseMilliseconds: Int64
   private(set) var engine: LockEngine
   private(set) var codec: LeaseCodec
   private(set) var isPaused = false
@@ -36,8 +38,9 @@ final class SimulatedHost {
   init(world: Simulation, index: Int) {
     self.world = world
     self.index = index
+    leaseMilliseconds = world.plan.leaseMilliseconds
     engine = LockEngine(configuration: world.plan.engine)
-    codec = LeaseCodec(keyPrefix: "sl:", host: "h\(index)", instance: "0", leaseMilliseconds: 1000)
+    codec = LeaseCodec(keyPrefix: "sl:", host: "h\(index)", instance: "0")
     drift = world.random.pick(-world.plan.driftMax...world.plan.driftMax)
   }
 
@@ -56,12 +59,21 @@ final class SimulatedHost {
     configuration.host = "h\(index)"
     configuration.inbox = me
     engine = LockEngine(configuration: configuration)
-    codec = LeaseCodec(
-      keyPrefix: "sl:", host: "h\(index)", instance: String(incarnation, radix: 16),
-      leaseMilliseconds: world.plan.leaseMilliseconds)
+    leaseMilliseconds = world.plan.leaseMilliseconds
+    codec = LeaseCodec(keyPrefix: "sl:", host: "h\(index)", instance: String(incarnation, radix: 16))
     previousClient = nil
     world.trace("host \(index) starts as \(me)")
     connect()
+  }
+
+  /// The settings are read anew.
+  func changeLease(toMilliseconds milliseconds: Int64) {
+    guard isRunning, !isPaused else { return }
+    world.trace("host \(index) asks for leases of \(milliseconds) ms from now on")
+    leaseMilliseconds = milliseconds
+    engine.reconfigure(
+      leaseMilliseconds: world.mistake == .leaseIsCountedTooLong ? 3 * milliseconds : milliseconds,
+      storeTimeoutMilliseconds: world.plan.linkTimeoutMilliseconds)
   }
 
   /// The process is gone at once, with everything that it knew. `silently`: the machine died, nobody closes sockets.
@@ -151,6 +163,7 @@ final class SimulatedHost {
   private func carryOut(_ effect: Effect) {
     switch effect {
     case .send(let id, let command):
+      let command = world.mistake.changed(command, of: self)
       world.checker.sending(command, from: self)
       submit(command, id.rawValue)
     case .reply(let session, let request, let reply):

@@ -6,11 +6,12 @@ enum Mistake: String, CaseIterable {
   case none
   case releaseIgnoresTheOwner, renewalTakesForeignKeys, counterIsNotKept, acquireIgnoresTheQueue
   case permitsAreNotCounted, readersIgnoreTheWriter, releaseTakesEarlierPermits, conflictIsNotSeen
-  case leaseIsCountedTooLong, clockStopsWhileSuspended, linkDownIsNotTold
+  case leaseIsCountedTooLong, leaseHasTheLengthOfTheDay, clockStopsWhileSuspended, linkDownIsNotTold
 
   var scripts: [RedisScript] {
     switch self {
-    case .none, .leaseIsCountedTooLong, .clockStopsWhileSuspended, .linkDownIsNotTold: RedisScript.leases
+    case .none, .leaseIsCountedTooLong, .leaseHasTheLengthOfTheDay, .clockStopsWhileSuspended, .linkDownIsNotTold:
+      RedisScript.leases
     case .releaseIgnoresTheOwner: edited(.release, "if instance ~= me then return false end", "")
     case .renewalTakesForeignKeys: edited(.renew, "string.sub(value, 1, #mine) == mine", "true")
     case .counterIsNotKept: edited(.acquire, "math.max(counter, token_floor, now[1] * 1000000 + now[2]) + 1", "7")
@@ -32,6 +33,25 @@ enum Mistake: String, CaseIterable {
       let text = String(decoding: script.source, as: UTF8.self)
       precondition(text.contains(old), "the planted mistake does not fit the script any more")
       return RedisScript(name: name, source: Array(text.replacing(old, with: new).utf8))
+    }
+  }
+
+  /// What is sent instead of a command.
+  func changed(_ command: LeaseCommand, of host: SimulatedHost) -> LeaseCommand {
+    let length: (Int64) -> Int64
+    switch self {
+    case .leaseIsCountedTooLong: length = { $0 / 3 }
+    // Whatever was asked for before under the same attempt.
+    case .leaseHasTheLengthOfTheDay: length = { _ in host.leaseMilliseconds }
+    default: return command
+    }
+    return switch command {
+    case .acquire(let name, let attempt, let ask, let isTry, let floor, let mode, let milliseconds):
+      .acquire(
+        name: name, attempt: attempt, ask: ask, isTry: isTry, tokenFloor: floor, mode: mode,
+        leaseMilliseconds: length(milliseconds))
+    case .renew(let leases, let milliseconds): .renew(leases, leaseMilliseconds: length(milliseconds))
+    default: command
     }
   }
 
