@@ -390,6 +390,22 @@ holder_is() {
     echo \"\$line\"" | grep -q "$1"
 }
 
+# acquire_as_nobody MEMBERS prints the answer to an acquire of the lock "n" by the user nobody.
+acquire_as_nobody() {
+  echo "{\"id\":1,\"method\":\"acquire\",\"params\":{\"name\":\"n\",\"max_hold_ms\":200$1}}" |
+    inside runuser -u nobody -g sidelock -- socat -t10 - "UNIX-CONNECT:$socket" || true
+}
+
+# expect WHAT PART COMMAND... fails if what the command prints has no such part, and shows it.
+expect() {
+  local what=$1 part=$2 found
+  shift 2
+  found=$("$@")
+  [[ $found == *"$part"* ]] || fail "$what: $found"
+}
+
+killed_in_journal() { [ -n "$(journal SIDELOCK_SIGNAL=SIGKILL SIDELOCK_OUTCOME=sent)" ]; }
+
 test_examples() {
   set_settings "redis: unix:///run/redis-for-test.sock"
   use_example redis-unix-socket
@@ -406,6 +422,19 @@ test_examples() {
   use_example show-programs
   holder_is '"command":".*socat' || fail "the programs do not show"
   ok "users of clients show, and their programs if that is wanted"
+  set_settings "local: true" "rules: [deny use n to unit:no-such.service]"
+  use_example
+  expect "a unit that cannot be read does not count against its client" '"right":"use"' acquire_as_nobody ""
+  use_example show-programs
+  expect "a client of another unit is refused" '"token"' acquire_as_nobody ""
+  ok "rules that name units hold, and need to see the programs"
+  set_settings "local: true"
+  use_example
+  expect "on_lost is not refused" '"right":"CAP_KILL"' acquire_as_nobody ',"on_lost":"kill"'
+  use_example enforce-loss
+  expect "enforce-loss does not give the right" '"token"' acquire_as_nobody ',"on_lost":"kill"'
+  wait_until "the client that lost its lock to be killed" killed_in_journal
+  ok "processes of other users are ended if that is wanted"
   use_example
 }
 
