@@ -58,6 +58,14 @@ struct DeadlineQueue<Item> {
     return (first.at, first.item)
   }
 
+  /// Takes out the earliest entry, due or not, if it is one of those asked for.
+  mutating func popFirst(where isAskedFor: (BootInstant, Item) -> Bool) -> (at: BootInstant, item: Item)? {
+    let isInHeap = heap.min.map { other in run.first.map { other < $0 } ?? true } ?? false
+    guard let first = isInHeap ? heap.min : run.first, isAskedFor(first.at, first.item) else { return nil }
+    if isInHeap { heap.removeMin() } else { run.removeFirst() }
+    return (first.at, first.item)
+  }
+
   /// Drops the entries that mean nothing any more, once as many have come as were left after the last time.
   mutating func compact(where meansSomething: (BootInstant, Item) -> Bool) {
     guard count >= compactAt else { return }

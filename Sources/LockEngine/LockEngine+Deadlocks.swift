@@ -7,7 +7,8 @@
 // An agent waits for everybody who holds the lock it waits for. That is right for readers behind a waiting writer, too:
 // the writer waits for those who hold it.
 //
-// On one host a cycle can only come about when a wait begins, and is looked for then. Between hosts the chain of waits is
+// On one host a cycle can only come about when a wait begins, or when a wait is left over as the only one of its owner,
+// and is looked for then. Between hosts the chain of waits is
 // followed from inbox to inbox (edge chasing: Chandy, Misra, Haas 1983). Meanwhile any of its links may go away, so that a
 // chain that has come back to where it began proves nothing yet. It is followed once more: no request and no token is
 // ever used twice, and a link that was there before and is there again was there all the time in between. At the moment
@@ -54,6 +55,25 @@ extension LockEngine {
     }
   }
 
+  /// One wait of an owner is over: the only one that is left, if there is just one, may be in a cycle now.
+  func suspectOthers(of waiter: Waiter, in session: SessionRecord) {
+    guard let owner = waiter.request.owner else { return }
+    var others = session.waits.values.lazy.filter { $0.request.owner == owner }.makeIterator()
+    if let other = others.next(), others.next() == nil { suspects.append(other) }
+  }
+
+  /// Has requests for several locks take what they can have, and looks at the waits that may be in a cycle now, until
+  /// nothing more comes of it.
+  func settleAgents(now: BootInstant) {
+    repeat {
+      proceedWithSeveral(now: now)
+      if let waiter = suspects.popFirst(), !waiter.isOver, !waiter.isTry {
+        breakDeadlocks(of: waiter, now: now)
+        if waiter.isOver { advance(waiter.lock, now: now) }
+      }
+    } while !suspects.isEmpty || !readySeveral.isEmpty
+  }
+
   private func isOlder(_ a: Waiter, than b: Waiter) -> Bool {
     a.since != b.since ? a.since < b.since : a.request.request.rawValue < b.request.request.rawValue
   }
@@ -91,10 +111,11 @@ extension LockEngine {
     return lock.holdsInOrder.compactMap { hold in wait(of: hold).map { ($0, hold) } }
   }
 
-  /// The one wait of the agent that holds `hold`; nil when it waits for nothing, or for more than one thing.
+  /// The one wait of the agent that holds `hold`; nil when it waits for nothing, or for more than one thing. What a
+  /// request for several locks has so far is that request's, whatever else its owner waits for.
   private func wait(of hold: Hold) -> Waiter? {
-    guard let session = sessions[hold.session] else { return nil }
-    guard let owner = hold.owner else { return hold.several?.waiter }
+    if let several = hold.several { return several.waiter }
+    guard let session = sessions[hold.session], let owner = hold.owner else { return nil }
     var found: Waiter?
     for waiter in session.waits.values where waiter.request.owner == owner {
       if found != nil { return nil }

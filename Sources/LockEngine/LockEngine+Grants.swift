@@ -277,6 +277,7 @@ extension LockEngine {
     if let session = sessions[waiter.request.session] {
       session.waits[waiter.request.request] = nil
       session.user?.waits -= 1
+      suspectOthers(of: waiter, in: session)
     }
     if waiter.request.progress { lock.progressWaiters -= 1 }
     progressChanged(lock, now: now)

@@ -135,7 +135,7 @@ extension LockEngine {
     let holds = record.allHolds.sorted { $0.lock.serial < $1.lock.serial }
     for hold in holds where !hold.isOver { lose(hold, reason: .shutdown, graceEnds: nil, now: now) }
     for lock in waiters.map(\.lock) + holds.map(\.lock) { advance(lock, now: now) }
-    proceedWithSeveral(now: now)
+    settleAgents(now: now)
   }
 
   /// The numbers that must never be used twice, to be kept beside the records.
@@ -292,7 +292,7 @@ extension LockEngine {
     // Its client was never told that it has it, and never will be.
     for hold in partial where hold.several == nil && !hold.isOver { end(hold) }
     for lock in locksInOrder { advance(lock, now: now) }
-    proceedWithSeveral(now: now)
+    settleAgents(now: now)
   }
 
   private func restoreNumbers(_ numbers: [UInt64]) {

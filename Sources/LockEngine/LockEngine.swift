@@ -44,6 +44,8 @@ public final class LockEngine {
   /// Requests for several locks that can take the next one.
   var readySeveral: Deque<SeveralRequest> = []
   var lastProbe: UInt64 = 0
+  /// Waits that have become the only one of their owner, so that they may be in a cycle now.
+  var suspects: Deque<Waiter> = []
 
   var leaseEnds = DeadlineQueue<LeaseSlot>()
   var renewals = DeadlineQueue<LeaseSlot>()
@@ -105,7 +107,7 @@ public final class LockEngine {
     swap(&self.effects, &effects)
     defer { swap(&self.effects, &effects) }
     fireDeadlines(now: now)
-    proceedWithSeveral(now: now)
+    settleAgents(now: now)
     switch event {
     case .sessionOpened(let session, let uid):
       sessionOpened(session, uid: uid)
@@ -144,7 +146,7 @@ public final class LockEngine {
     case .shutdownRequested:
       shutdownRequested(now: now)
     }
-    proceedWithSeveral(now: now)
+    settleAgents(now: now)
     if isShuttingDown { completeShutdown() }
   }
 

@@ -77,6 +77,34 @@ import Testing
     #expect(cycle(script.take()) == nil)
   }
 
+  @Test(arguments: [true, false])
+  func theWaitThatIsLeftOverOfTwoIsLookedAt(_ isGranted: Bool) {
+    let script = local()
+    script.acquire(alice, "a", owner: "t")
+    script.acquire(bob, "b", owner: "t")
+    script.acquire(carol, "c")
+    script.acquire(alice, "b", owner: "t")
+    let other = script.acquire(alice, "c", owner: "t")
+    script.acquire(bob, "a", owner: "t")
+    #expect(cycle(script.take()) == nil)
+    if isGranted { script.release(carol, "c") } else { script.cancel(alice, other) }
+    #expect(cycle(script.take())?.map(\.session) == [bob.rawValue, alice.rawValue])
+    script.release(bob, "b")
+    #expect(script.take().compactMap(\.grantedSession) == [alice])
+  }
+
+  /// What a request for several has so far comes free with that request alone, whatever else its owner waits for.
+  @Test func aRequestForSeveralLocksIsAMemberBesideOtherWaitsOfItsOwner() {
+    let script = local()
+    script.acquire(bob, "b", owner: "t")
+    script.acquire(alice, all: ["a", "b"], owner: "t")
+    script.acquire(alice, all: ["a", "b"], owner: "t")
+    script.acquire(carol, "z")
+    _ = script.take()
+    script.acquire(bob, "a", owner: "t")
+    #expect(cycle(script.take())?.map(\.session) == [bob.rawValue, alice.rawValue])
+  }
+
   @Test func aRequestForSeveralLocksIsAMemberLikeAnOwner() {
     let script = local()
     script.acquire(bob, "b", owner: "t")

@@ -28,10 +28,14 @@ extension Checker {
     {
       verifyMayTakeAway(belief, new)
     }
-    let arrived = new.filter { !old.contains($0) && !old.map(\.owner).contains($0.owner) }
+    // A host may have several permits, each under an attempt of its own.
+    let arePermits = after.lock?.text.hasPrefix("sidelock-permits/") ?? false
+    let arrived = new.filter { entry in
+      !old.contains { $0.owner == entry.owner && (!arePermits || $0.attempt == entry.attempt) }
+    }
     for entry in arrived {
       guard let host = world.hosts.first(where: { $0.me == entry.owner }) else { continue }
-      if !isSemaphore(name) { leases[host.index][name].excusedUntil = nil }
+      if !isSemaphore(name), !arePermits { leases[host.index][name].excusedUntil = nil }
       verifyTurn(name, before, entry.owner, among: arrived.map(\.owner), by: issuer)
     }
   }

@@ -119,6 +119,11 @@ struct Plan {
     severalPercent = nameCount < 2 ? 0 : random.pick([0, 0, 10, 40])
     chainPercent = nameCount < 2 ? 0 : random.pick([0, 0, 10, 40])
     meddlePercent = random.pick([0, 0, 5])
+    // One command at a time over a slow line: what waits for its turn must not count as unanswered.
+    if windowMax < 10 {
+      linkTimeoutMilliseconds = max(
+        linkTimeoutMilliseconds, min(latencyMicroseconds.upperBound / 20, leaseMilliseconds / 2 - 1))
+    }
     faultEveryMilliseconds = random.pick([30, 100, 400])
     ownPushesComeAfterTheReply = random.chance(50)
     splitPercent = random.pick([0, 0, 5])

@@ -9,6 +9,8 @@ final class SimulatedClient {
   private var incarnation = 0
   private(set) var holds: [(name: Int, token: Token)] = []
   private(set) var waits: [(request: RequestID, wish: Checker.Wish)] = []
+  /// What it has given back without having heard the answer.
+  private var releasing: [RequestID: (name: Int, token: Token)] = [:]
   /// The locks that are given back only when this request has been answered, and the one that it asks for.
   private var chain: Chain?
   private typealias Chain = (first: RequestID, second: RequestID?, name: Int, then: Int)
@@ -37,6 +39,7 @@ final class SimulatedClient {
     isOpen = true
     holds = []
     waits = []
+    releasing = [:]
     chain = nil
     incarnation = host.incarnation
     let session = self.session
@@ -53,6 +56,7 @@ final class SimulatedClient {
     isOpen = false
     holds = []
     waits = []
+    releasing = [:]
     chain = nil
     let session = self.session
     host.whenAwake { [self] in
@@ -94,7 +98,7 @@ final class SimulatedClient {
     let request = RequestID(world.newID())
     // An owner may have entered more than once; each time is given back by itself.
     if let at = holds.firstIndex(where: { $0.name == name && (token == nil || token == $0.token) }) {
-      holds.remove(at: at)
+      releasing[request] = holds.remove(at: at)
     }
     issue(
       request, .release(name: name, token: token),
@@ -131,6 +135,13 @@ final class SimulatedClient {
 
   func replied(_ request: RequestID, _ reply: Reply) {
     if world.isScripted { heard.append(.reply(request, reply)) }
+    if let hold = releasing.removeValue(forKey: request), case .refused(.notHeld(let tokens)) = reply,
+      tokens.contains(hold.token), !world.isScripted
+    {
+      // Meanwhile it had come to have another hold of the same name, so that it must say which one it means.
+      holds.append(hold)
+      giveBackLater([hold])
+    }
     let wish = waits.first { $0.request == request }?.wish
     waits.removeAll { $0.request == request }
     guard let wish else { return }
