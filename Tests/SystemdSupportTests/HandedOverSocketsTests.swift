@@ -3,7 +3,8 @@ import Testing
 
 @testable import SystemdSupport
 
-/// Each test has a process of its own, for its environment and its descriptors.
+/// What is done with what was handed over. How it is taken, from descriptors that a process has from its beginning, is
+/// shown in Tests/system/test_lifecycle.py: here the test runner has them.
 @Suite struct HandedOverSocketsTests {
   private enum Kind {
     case listening
@@ -25,49 +26,14 @@ import Testing
     return made
   }
 
-  /// Announces sockets at the descriptors from 3 on, as a service manager does, and gives these descriptors back after
-  /// `body` to whoever had them: the test runner talks to its parent over one.
-  private static func withAnnounced<Result>(
-    _ names: [String], toProcess pid: Int32 = getpid(), _ body: () throws -> Result
-  ) rethrows -> Result {
-    let places = names.indices.map { Int32(3 + $0) }
-    let saved = places.map { fcntl($0, F_DUPFD_CLOEXEC, 100) }
-    defer {
-      for (place, old) in zip(places, saved) {
-        if old >= 0 { dup2(old, place) } else { close(place) }
-        close(old)
-      }
-    }
-    for place in places {
-      let made = makeSocket()
-      if made != place {
-        dup2(made, place)
-        close(made)
-      }
-    }
-    setenv("LISTEN_PID", "\(pid)", 1)
-    setenv("LISTEN_FDS", "\(names.count)", 1)
-    setenv("LISTEN_FDNAMES", names.joined(separator: ":"), 1)
-    return try body()
-  }
-
   private static func isOpen(_ descriptor: Int32) -> Bool { fcntl(descriptor, F_GETFD) >= 0 }
 
-  @Test func theSocketIsFoundByItsNameAndTheOthersAreClosed() async {
-    await #expect(processExitsWith: .success) {
-      let (all, listener, open, isPrivate) = try HandedOverSocketsTests.withAnnounced(["other", "sidelock", "third"]) {
-        let all = try HandedOverSockets.takeAll()
-        let listener = try HandedOverSockets.listener(named: "sidelock", among: all)
-        let open = (3...5).map(HandedOverSocketsTests.isOpen)
-        return (all, listener, open, fcntl(4, F_GETFD) & FD_CLOEXEC != 0)
-      }
-      #expect(all.map(\.name) == ["other", "sidelock", "third"])
-      #expect(all.map(\.descriptor) == [3, 4, 5])
-      #expect(listener == 4)
-      #expect(open == [false, true, false])
-      #expect(isPrivate)
-      #expect(getenv("LISTEN_FDS") == nil)
-    }
+  @Test func theSocketIsFoundByItsNameAndTheOthersAreClosed() throws {
+    let all = ["other", "sidelock", "third"].map { HandedOverDescriptor(name: $0, descriptor: Self.makeSocket()) }
+    let listener = try HandedOverSockets.listener(named: "sidelock", among: all)
+    #expect(listener == all[1].descriptor)
+    #expect(Self.isOpen(all[1].descriptor))
+    close(all[1].descriptor)
   }
 
   @Test func withoutAServiceManagerThereIsNone() async {
@@ -77,15 +43,6 @@ import Testing
       #expect(all == [])
       let listener = try HandedOverSockets.listener(named: "sidelock", among: all)
       #expect(listener == nil)
-    }
-  }
-
-  @Test func socketsForAnotherProcessAreNotOurs() async {
-    await #expect(processExitsWith: .success) {
-      let all = try HandedOverSocketsTests.withAnnounced(["sidelock"], toProcess: 1) {
-        try HandedOverSockets.takeAll()
-      }
-      #expect(all == [])
     }
   }
 

@@ -1,5 +1,6 @@
 """Starting, stopping, and what systemd is told."""
 
+import fcntl
 import os
 import pathlib
 import signal
@@ -81,6 +82,65 @@ def test_a_stop_gives_everything_back_at_once(lab, measured, number):
     keys = [key for key in redis.keys() if key.endswith(b"}")]
     assert keys == [b"sidelock:{lock-1}"]
     assert first.notify.lines("STOPPING=1")
+
+
+# Sockets of the service manager
+
+def start_with_sockets(lab, names, *args, pid="$$"):
+    """A daemon that is handed listening sockets with these names, and their paths."""
+    paths = [str(lab.directory / f"{index}.sock") for index in range(len(names))]
+    descriptors = []
+    for path in paths:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen()
+            descriptors.append(fcntl.fcntl(listener, fcntl.F_DUPFD, 50))
+    places = " ".join(f"{3 + index}<&{descriptor} {descriptor}<&-" for index, descriptor in enumerate(descriptors))
+    process = subprocess.Popen(
+        ["bash", "-c", f"exec {places}; LISTEN_PID={pid} exec \"$@\"", "bash", binary("sidelockd", "SIDELOCKD"),
+         *map(str, args)],
+        env=clean_environment(LISTEN_FDS=str(len(names)), LISTEN_FDNAMES=":".join(names)),
+        pass_fds=descriptors, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    lab.track(process)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return process, paths
+
+
+def is_refused(path):
+    with socket.socket(socket.AF_UNIX) as attempt:
+        return attempt.connect_ex(path) != 0
+
+
+def test_the_socket_is_found_by_its_name_and_the_others_are_closed(lab):
+    process, (other, mine, third) = start_with_sockets(lab, ["other", "sidelock", "third"], "--local")
+    client = Client(mine)
+    client.acquire("a")
+    assert is_refused(other) and is_refused(third)
+    process.terminate()
+    assert process.wait(GENEROUS_SECONDS) == 0
+    assert pathlib.Path(mine).exists(), "the socket belongs to the service manager"
+
+
+def test_a_socket_of_another_name_is_an_error(lab):
+    process, _ = start_with_sockets(lab, ["other"], "--local")
+    text = process.communicate(timeout=GENEROUS_SECONDS)[1].decode()
+    assert process.returncode not in (0, None)
+    assert "FileDescriptorName=sidelock" in text, text
+
+
+def test_sockets_for_another_process_are_not_taken(lab):
+    own = lab.directory / "own.sock"
+    _, (path,) = start_with_sockets(lab, ["sidelock"], "--local", "--socket", own, pid="1")
+    wait_until(lambda: not is_refused(str(own)), "the daemon's own socket")
+    client = Client(str(own))
+    client.ping()
+    with socket.socket(socket.AF_UNIX) as ignored:
+        ignored.settimeout(0.2)
+        ignored.connect(path)
+        ignored.sendall(b'{"id":1,"method":"ping"}\n')
+        with pytest.raises(TimeoutError):
+            ignored.recv(1)
 
 
 # Settings
