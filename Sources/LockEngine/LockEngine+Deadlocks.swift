@@ -59,12 +59,17 @@ extension LockEngine {
   func suspectOthers(of waiter: Waiter, in session: SessionRecord) {
     guard let owner = waiter.request.owner else { return }
     var others = session.waits.values.lazy.filter { $0.request.owner == owner }.makeIterator()
-    if let other = others.next(), others.next() == nil { suspects.append(other) }
+    if let other = others.next(), others.next() == nil {
+      suspects.append(other)
+      agentsMayGoOn = true
+    }
   }
 
   /// Has requests for several locks take what they can have, and looks at the waits that may be in a cycle now, until
   /// nothing more comes of it.
   func settleAgents(now: BootInstant) {
+    guard agentsMayGoOn else { return }
+    agentsMayGoOn = false
     repeat {
       proceedWithSeveral(now: now)
       if let waiter = suspects.popFirst(), !waiter.isOver, !waiter.isTry {

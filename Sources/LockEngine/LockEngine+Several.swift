@@ -13,6 +13,7 @@ extension LockEngine {
     guard !several.isReady else { return }
     several.isReady = true
     readySeveral.append(several)
+    agentsMayGoOn = true
   }
 
   func proceedWithSeveral(now: BootInstant) {
