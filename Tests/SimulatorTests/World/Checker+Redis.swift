@@ -12,15 +12,15 @@ extension Checker {
     }
   }
 
-  /// A command was executed; `before` is what stood in Redis until then.
-  func executed(_ command: [Bytes], by host: SimulatedHost, before: [LeaseRow]) {
+  /// A command of the daemon `issuer` was executed, which may have ended since; `before` is what stood in Redis until then.
+  func executed(_ command: [Bytes], by issuer: String, before: [LeaseRow]) {
     let after = leaseTable()
     for name in names.indices where before[name].lock != after[name].lock {
-      lockChanged(name, before[name], after[name], by: host)
+      lockChanged(name, before[name], after[name], by: issuer)
     }
   }
 
-  private func lockChanged(_ name: Int, _ before: LeaseRow, _ after: LeaseRow, by issuer: SimulatedHost) {
+  private func lockChanged(_ name: Int, _ before: LeaseRow, _ after: LeaseRow, by issuer: String) {
     let old = before.lock.map { entries(.string($0)) } ?? []
     let new = after.lock.map { entries(.string($0)) } ?? []
     verifyCapacity(name, after, new)
@@ -54,7 +54,7 @@ extension Checker {
 
   /// Hosts are served in the order of the queue; those who are gone are passed over.
   private func verifyTurn(
-    _ name: Int, _ before: LeaseRow, _ newOwner: String, among arrived: [String], by issuer: SimulatedHost
+    _ name: Int, _ before: LeaseRow, _ newOwner: String, among arrived: [String], by issuer: String
   ) {
     for entry in before.queue {
       let instance = String(entry.text.prefix { $0 != ":" })
@@ -63,7 +63,7 @@ extension Checker {
       let isGone = !world.server.redis.clients.values.contains { $0.channels.contains(channel) }
       if isGone {
         world.mark("dead waiter passed over")
-      } else if instance != issuer.me && !arrived.contains(instance) {
+      } else if instance != issuer && !arrived.contains(instance) {
         world.fail("\(names[name]) went to \(newOwner), but \(instance) had waited longer")
       }
     }
@@ -72,7 +72,8 @@ extension Checker {
   private func verifyMayTakeAway(_ belief: Belief, _ holders: [Entry]) {
     let host = world.hosts[belief.host]
     if isTainted(belief.host, belief.name) { return }
-    if host.isPaused, host.bootNow >= leases[belief.host][belief.name].firstEnd.adding(milliseconds: -10) { return }
+    let end = leases[belief.host][belief.name].firstEnd.adding(milliseconds: -10)
+    if mayNotKnowYet(host), host.bootNow >= end { return }
     world.fail(
       "in Redis \(names[belief.name]) passes to \(holders.map(\.owner)) while session \(belief.session.rawValue) on host "
         + "\(belief.host) holds it")
@@ -98,7 +99,7 @@ extension Checker {
 
   /// The time is over in which a lease from before a loss of data may be counted on.
   private func verifyTold(_ host: Int, _ name: Int, _ until: Int64) {
-    guard leases[host][name].excusedUntil == until, !world.hosts[host].isPaused,
+    guard leases[host][name].excusedUntil == until, !mayNotKnowYet(world.hosts[host]),
       let belief = beliefs.first(where: { $0.host == host && $0.name == name })
     else { return }
     world.server.tick()
@@ -244,11 +245,21 @@ extension Checker {
     if world.plan.faults.contains(where: { excuses.contains($0) }) { return }
     for (name, row) in leaseTable().enumerated() {
       let isWaiting = row.queue.contains { $0.text.hasPrefix(host.me + ":") }
-      let isHolding = row.lock.map { entries(.string($0)).contains { $0.owner == host.me } } ?? false
+      let held = row.lock.map { entries(.string($0)).filter { $0.owner == host.me } } ?? []
+      // Who lost it may still be using it: it is left to its end, which is near.
+      let isHolding = held.contains { !isLost($0, of: leases[host.index][name], host) }
       if isHolding || isWaiting {
         world.fail("host \(host.index) has shut down and left \(names[name]) in Redis: \(row)")
       }
     }
+  }
+
+  private func isLost(_ entry: Entry, of lease: HostLease, _ host: SimulatedHost) -> Bool {
+    guard let attempt = UInt64(entry.attempt), let end = lease.ends[attempt],
+      let milliseconds = lease.milliseconds[attempt]
+    else { return false }
+    let timeline = LeaseTimeline(leaseMilliseconds: milliseconds)
+    return host.bootNow >= end.adding(milliseconds: timeline.lostAfterMilliseconds - milliseconds)
   }
 
   // MARK: The end

@@ -164,7 +164,8 @@ extension Simulation {
       guard let wire = host.currentWire else { return }
       wire.cut()
     case .blackhole:
-      guard let wire = host.currentWire else { return }
+      // What a connection has lost once cannot come through later with what follows it.
+      guard let wire = host.currentWire, !wire.isBlackholed else { return }
       wire.loseSome()
       wire.isBlackholed = true
       wire.expireAtServer()

@@ -88,6 +88,7 @@ final class SimulatedHost {
     commands.removeAll()
     waitingCommands.removeAll()
     waitingRenewals.removeAll()
+    lastAnsweredSentAt = nil
     if let wire {
       wire.hostIsOpen = false
       if silently { wire.isBlackholed = true }

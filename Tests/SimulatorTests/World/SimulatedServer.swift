@@ -84,7 +84,7 @@ final class SimulatedServer {
         try redis.execute(command, from: wire.client)
         world.trace("redis < host \(wire.host.index) wire \(wire.id): \(Self.brief(command))")
         collect(redis.takeOutput(), into: &output)
-        world.checker.executed(command, by: wire.host, before: before)
+        world.checker.executed(command, by: wire.me, before: before)
       }
       if wire.serverIsOpen { wire.input.removeFirst(start) }
     } catch {

@@ -12,6 +12,8 @@ final class Wire {
   unowned let world: Simulation
   unowned let host: SimulatedHost
   let incarnation: Int
+  /// The daemon whose connection it is.
+  let me: String
   var toServer = Direction()
   var toHost = Direction()
   /// Whether each side still takes it for open.
@@ -33,6 +35,7 @@ final class Wire {
     self.world = world
     self.host = host
     self.incarnation = host.incarnation
+    me = host.me
   }
 
   func sendToServer(_ bytes: [UInt8]) {
