@@ -21,11 +21,10 @@ public enum LeaseCommand: Hashable, Sendable {
 
   /// Neither hold `name` nor wait for it under this attempt; hand it to the next host if it was held.
   ///
-  /// - `firstUnused`: the first token of the reserved block that was not issued; nil when none of it was, because this
-  ///   host never heard of a grant under this attempt.
+  /// - `unused`: what of the reserved block was not issued; it may be reserved again.
   /// - `isExact`: only this attempt is given up; otherwise every earlier one of this host is too. A host has one lease
   ///   of a lock, but may have several permits of a semaphore, each under an attempt of its own.
-  case release(name: LockName, attempt: UInt64, firstUnused: Token?, isExact: Bool = false)
+  case release(name: LockName, attempt: UInt64, unused: UnusedTokens, isExact: Bool = false)
 
   /// Share the exclusive lease that this attempt took, from now on, with the same end and the tokens below `tokenEnd`.
   case downgrade(name: LockName, attempt: UInt64, tokenEnd: Token)
@@ -44,6 +43,16 @@ public enum LeaseCommand: Hashable, Sendable {
 
   /// Tell the host behind `inbox` something that the store has no part in.
   case tell(inbox: String, HostMessage)
+}
+
+/// Which tokens of the block that was reserved for a lease were not issued.
+public enum UnusedTokens: Hashable, Sendable {
+  /// All of them: this host never heard of a grant under this attempt.
+  case all
+  /// This one and those above it.
+  case from(Token)
+  /// This host does not know (any more). None of them may be issued again.
+  case unknown
 }
 
 /// A lease as this host took it.

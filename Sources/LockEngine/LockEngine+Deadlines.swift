@@ -47,10 +47,18 @@ extension LockEngine {
   /// hears anything else.
   func fireDeadlines(now: BootInstant) {
     var isAnyPutOff = false
+    var outlived: [LeaseSlot] = []
     while let (_, lease) = leaseEnds.popDue(now) {
-      if lease.stage == .held, lease.validUntil > now { isAnyPutOff = true }
-      leaseEnded(lease, now: now)
+      switch lease.stage {
+      case .held where lease.validUntil > now:
+        isAnyPutOff = true
+        leaseEnds.push(lease, at: lease.validUntil)
+      case .held: leaseEnded(lease, now: now)
+      case .lost: outlived.append(lease)
+      case .asking, .queued, .over: break
+      }
     }
+    for lease in outlived where lease.stage == .lost { graceEnded(lease, now: now) }
     if isAnyPutOff { putOffLeaseEnds() }
     renewDue(now: now)
     while let (moment, deadline) = deadlines.popDue(now) {
@@ -76,20 +84,16 @@ extension LockEngine {
   private static let putOffMax = 1024
 
   private func leaseEnded(_ lease: LeaseSlot, now: BootInstant) {
-    switch lease.stage {
-    case .held:
-      guard lease.validUntil <= now else { return leaseEnds.push(lease, at: lease.validUntil) }
-      counters.leasesLost += 1
-      lease.stage = .lost
-      loseHolds(under: lease, reason: .leaseExpired, graceEnds: lease.graceEnds, now: now)
-      leaseEnds.push(lease, at: max(lease.graceEnds, now))
-    case .lost:
-      // The key has expired, or is about to; should it be there still, it is of no use to anybody.
-      giveBack(lease, now: now)
-      advance(lease.lock, now: now)
-    case .asking, .queued, .over:
-      break
-    }
+    counters.leasesLost += 1
+    lease.stage = .lost
+    loseHolds(under: lease, reason: .leaseExpired, graceEnds: lease.graceEnds, now: now)
+    leaseEnds.push(lease, at: max(lease.graceEnds, now))
+  }
+
+  /// The key has expired, or is about to; should it be there still, it is of no use to anybody.
+  private func graceEnded(_ lease: LeaseSlot, now: BootInstant) {
+    giveBack(lease, now: now)
+    advance(lease.lock, now: now)
   }
 
   private func fire(_ deadline: Deadline, now: BootInstant) {

@@ -244,8 +244,8 @@ extension LockEngine {
     counters.lost += 1
     observe(hold.lock, .lost(hold.session, hold.token, reason))
     if let several = hold.several {
-      // Its client was never told that it has it.
-      return restart(several, now: now)
+      // Its client was never told that it has it, so it can wait until those who were have heard of their losses.
+      return makeReady(several)
     }
     sessions[hold.session]?.remember(loss: hold.lock.name, hold.token, reason)
     let grace = graceEnds.map { max(0, $0.milliseconds(since: now)) } ?? 0

@@ -56,18 +56,18 @@ extension LockEngine {
   /// Gives up a lease that was asked for.
   func giveUp(_ lease: LeaseSlot, now: BootInstant) {
     let mayBeKnown = lease.wasSent || lease.stage == .queued
-    let firstUnused = lease.firstUnused
+    let unused = lease.unused
     noLongerWanted(lease)
     lease.stage = .over
-    if mayBeKnown { sendRelease(lease, firstUnused: firstUnused, now: now) }
+    if mayBeKnown { sendRelease(lease, unused: unused, now: now) }
   }
 
   /// Gives back a lease that this host has. Nobody holds anything under it.
   func giveBack(_ lease: LeaseSlot, now: BootInstant) {
-    let firstUnused = lease.firstUnused
+    let unused = lease.unused
     if lease.contendedSince != nil { didServeOtherHost = true }
     drop(lease)
-    sendRelease(lease, firstUnused: firstUnused, now: now)
+    sendRelease(lease, unused: unused, now: now)
   }
 
   /// Forgets a lease that this host had.
@@ -76,21 +76,20 @@ extension LockEngine {
     lease.lock.leases.removeAll { $0 === lease }
   }
 
-  private func sendRelease(_ lease: LeaseSlot, firstUnused: Token?, now: BootInstant) {
+  private func sendRelease(_ lease: LeaseSlot, unused: UnusedTokens, now: BootInstant) {
     sendRelease(
-      of: lease.lock, attempt: lease.attempt, lasting: lease.timeline, firstUnused: firstUnused,
-      isExact: lease.isPermit,
+      of: lease.lock, attempt: lease.attempt, lasting: lease.timeline, unused: unused, isExact: lease.isPermit,
       now: now)
   }
 
   /// Tells the store that this host neither holds the lock nor waits for it. Repeated until the store has confirmed it
   /// or the lease must have ended by itself.
   func sendRelease(
-    of lock: LockRecord, attempt: UInt64, lasting timeline: LeaseTimeline, firstUnused: Token?, isExact: Bool,
+    of lock: LockRecord, attempt: UInt64, lasting timeline: LeaseTimeline, unused: UnusedTokens, isExact: Bool,
     now: BootInstant
   ) {
     let release = UnconfirmedRelease(
-      attempt: attempt, firstUnused: firstUnused, worthUntil: now.adding(milliseconds: timeline.leaseMilliseconds),
+      attempt: attempt, unused: unused, worthUntil: now.adding(milliseconds: timeline.leaseMilliseconds),
       isExact: isExact)
     if !isExact { lock.unconfirmedReleases.removeAll { release.covers($0.attempt) } }
     lock.unconfirmedReleases.append(release)
@@ -106,7 +105,7 @@ extension LockEngine {
     guard linkIsUp else { return }
     send(
       .release(
-        name: lock.name, attempt: release.attempt, firstUnused: release.firstUnused, isExact: release.isExact),
+        name: lock.name, attempt: release.attempt, unused: release.unused, isExact: release.isExact),
       .release(lock.name, attempt: release.attempt), now: now)
   }
 
@@ -123,8 +122,10 @@ extension LockEngine {
     share(lease, now: now)
   }
 
-  /// How many tokens are kept of the block of a lease that is shared from now on: other hosts' come behind them.
-  static let sharedTokenCount: Token = 4096
+  /// How many tokens are kept of the block of a lease that is shared from now on: other hosts' come behind them. They are
+  /// as many as there are microseconds in the shortest time from one such lease to the next, so that the counter does not
+  /// run ahead of the store's clock.
+  static let sharedTokenCount: Token = 256
 
   /// What the store holds against others must follow what this host has said; it is told until it confirms it.
   func share(_ lease: LeaseSlot, now: BootInstant) {

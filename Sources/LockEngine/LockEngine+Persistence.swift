@@ -223,7 +223,7 @@ extension LockEngine {
     return StoredReleases(
       name: lock.name,
       releases: lock.unconfirmedReleases.map {
-        .init(attempt: $0.attempt, firstUnused: $0.firstUnused, worthUntil: $0.worthUntil, isExact: $0.isExact)
+        .init(attempt: $0.attempt, unused: $0.unused, worthUntil: $0.worthUntil, isExact: $0.isExact)
       })
   }
 
@@ -281,7 +281,7 @@ extension LockEngine {
       let lock = record(for: stored.name)
       lock.unconfirmedReleases += stored.releases.map {
         UnconfirmedRelease(
-          attempt: $0.attempt, firstUnused: $0.firstUnused, worthUntil: $0.worthUntil, isExact: $0.isExact)
+          attempt: $0.attempt, unused: $0.unused, worthUntil: $0.worthUntil, isExact: $0.isExact)
       }
     }
     var partial: [Hold] = []

@@ -36,9 +36,13 @@ extension LockEngine {
       // An attempt that was given up meanwhile. As a rule its release is still under way behind it; but a script that
       // the store had to be sent again is executed after what was sent behind it, and then nobody would give it back.
       switch reply {
-      case .granted, .queued, .foreign:
-        return disown(lock.name, attempt: lease.attempt, isExact: lease.isPermit, now: now)
-      case .conflict, .done, .renewed, .seen, .failed: return
+      case .granted(let grant):
+        // Either a block of its own, or the one that was issued from before.
+        let unused = UnusedTokens.from(max(grant.token, lease.nextToken))
+        return disown(lock.name, attempt: lease.attempt, unused: unused, isExact: lease.isPermit, now: now)
+      case .queued, .foreign, .conflict:
+        return disown(lock.name, attempt: lease.attempt, unused: .all, isExact: lease.isPermit, now: now)
+      case .done, .renewed, .seen, .failed: return
       }
     }
     lock.storeRefusal = nil
@@ -276,13 +280,13 @@ extension LockEngine {
     case .granted(let name, let attempt, let grant):
       guard let lease = lease(of: name, attempt: attempt) else {
         // It waited once and left; the message that said so crossed this one, or was lost.
-        return disown(name, attempt: attempt, now: now)
+        return disown(name, attempt: attempt, unused: .all, now: now)
       }
       guard let lastAnsweredSentAt else { return }
       leaseGranted(lease, grant, executedAfter: lastAnsweredSentAt, now: now)
     case .contended(let name, let attempt, let ask, let isTry, let inbox, _):
       guard let lease = lease(of: name, attempt: attempt) else {
-        return disown(name, attempt: attempt, now: now)
+        return disown(name, attempt: attempt, unused: .unknown, now: now)
       }
       contended(lease, ask: ask, isTry: isTry, inbox: inbox, now: now)
     case .inUse(let name, let ask):
@@ -311,11 +315,13 @@ extension LockEngine {
   }
 
   /// The store takes this host for the holder under an attempt that it has given up.
-  private func disown(_ name: LockName, attempt: UInt64, isExact: Bool = true, now: BootInstant) {
+  private func disown(
+    _ name: LockName, attempt: UInt64, unused: UnusedTokens, isExact: Bool = true, now: BootInstant
+  ) {
     guard linkIsUp else { return }
     let lock = record(for: name)
     if lock.unconfirmedReleases.contains(where: { $0.covers(attempt) }) { return dropIfUnused(lock) }
     sendRelease(
-      of: lock, attempt: attempt, lasting: configuration.timeline, firstUnused: nil, isExact: isExact, now: now)
+      of: lock, attempt: attempt, lasting: configuration.timeline, unused: unused, isExact: isExact, now: now)
   }
 }

@@ -24,9 +24,10 @@ extension LockEngine {
   }
 
   private func proceed(with several: SeveralRequest, now: BootInstant) {
-    guard !several.isOver, several.waiter == nil, let session = sessions[several.request.session] else { return }
-    // A hold that its owner had before may have ended since.
+    guard !several.isOver, let session = sessions[several.request.session] else { return }
+    // One of them was lost, or its owner had it before and it has ended since.
     if several.taken.contains(where: \.hold.isOver) { return restart(several, now: now) }
+    guard several.waiter == nil else { return }
     guard several.taken.count < several.order.count else { return complete(several, now: now) }
     let name = several.order[several.taken.count]
     if let hold = ownHold(of: name, several.request, in: session) {

@@ -151,7 +151,7 @@ extension LockRecord {
 
 struct UnconfirmedRelease {
   var attempt: UInt64
-  var firstUnused: Token?
+  var unused: UnusedTokens
   /// The lease must have ended by itself by then.
   var worthUntil: BootInstant
   var isExact: Bool
@@ -238,11 +238,11 @@ final class LeaseSlot {
     }
   }
 
-  /// The first token that was not given out; nil when the store never said which there are.
-  var firstUnused: Token? {
+  /// What was not given out of the block that the store has reserved.
+  var unused: UnusedTokens {
     switch stage {
-    case .asking, .queued: nil
-    case .held, .lost, .over: nextToken
+    case .asking, .queued: .all
+    case .held, .lost, .over: .from(nextToken)
     }
   }
 }

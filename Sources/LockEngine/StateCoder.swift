@@ -63,6 +63,16 @@ public struct StateWriter: Sendable {
     }
   }
 
+  mutating func write(_ value: UnusedTokens) {
+    switch value {
+    case .all: write(UInt8(0))
+    case .from(let token):
+      write(UInt8(1))
+      write(token)
+    case .unknown: write(UInt8(2))
+    }
+  }
+
   mutating func write(_ value: LossAction) { write(value.rawValue) }
 }
 
@@ -154,6 +164,15 @@ public struct StateReader: Sendable {
       let capacity = try signed()
       guard capacity >= 1 else { throw StateDamage() }
       return .permit(of: capacity)
+    case _: throw StateDamage()
+    }
+  }
+
+  mutating func unused() throws(StateDamage) -> UnusedTokens {
+    switch try byte() {
+    case 0: return .all
+    case 1: return .from(try signed())
+    case 2: return .unknown
     case _: throw StateDamage()
     }
   }

@@ -64,7 +64,7 @@ extension StoredLease {
 struct StoredReleases: Equatable {
   struct Release: Equatable {
     var attempt: UInt64
-    var firstUnused: Token?
+    var unused: UnusedTokens
     var worthUntil: BootInstant
     var isExact: Bool
   }
@@ -77,7 +77,7 @@ struct StoredReleases: Equatable {
     writer.write(UInt64(releases.count))
     for release in releases {
       writer.write(release.attempt)
-      writer.write(release.firstUnused)
+      writer.write(release.unused)
       writer.write(release.worthUntil)
       writer.write(release.isExact)
     }
@@ -91,7 +91,7 @@ extension StoredReleases {
     for _ in 0..<(try reader.count()) {
       releases.append(
         Release(
-          attempt: try reader.unsigned(), firstUnused: try reader.optional(), worthUntil: try reader.moment(),
+          attempt: try reader.unsigned(), unused: try reader.unused(), worthUntil: try reader.moment(),
           isExact: try reader.bool()))
     }
   }

@@ -78,9 +78,13 @@ public struct LeaseCodec: Sendable {
         $0.write(decimal: ask)
         $0.write(byte: isTry ? 0x31 : 0x30)
       }
-    case .release(let name, let attempt, let firstUnused, let isExact):
+    case .release(let name, let attempt, let unused, let isExact):
       return script(.release, of: name, attempt: attempt, floor: 0, argumentCount: 2) {
-        if let firstUnused { $0.write(decimal: firstUnused) } else { $0.write("") }
+        switch unused {
+        case .all: $0.write("")
+        case .from(let token): $0.write(decimal: token)
+        case .unknown: $0.write("-")
+        }
         $0.write(byte: isExact ? 0x31 : 0x30)
       }
     case .downgrade(let name, let attempt, let tokenEnd):

@@ -35,7 +35,7 @@ import Testing
     #expect(
       script.take() == [
         .reply(alice, request, .released(name: x, token: 100, remaining: 0)),
-        .send(CommandID(2), .release(name: x, attempt: 1, firstUnused: 101)),
+        .send(CommandID(2), .release(name: x, attempt: 1, unused: .from(101))),
       ])
     #expect(script.engine.gauges.locks == 1)
     script.reply(.done, to: CommandID(2))
@@ -53,7 +53,7 @@ import Testing
     #expect(effects.compactMap(\.grantedToken).isEmpty)
     #expect(
       effects.compactMap(\.command).filter { $0 != .heartbeat } == [
-        .release(name: x, attempt: 1, firstUnused: 100),
+        .release(name: x, attempt: 1, unused: .from(100)),
         .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 0),
       ])
   }
@@ -101,7 +101,7 @@ import Testing
     script.pass(milliseconds: 1)
     #expect(
       script.sent() == [
-        .release(name: x, attempt: 1, firstUnused: 101),
+        .release(name: x, attempt: 1, unused: .from(101)),
         .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 100),
       ])
   }
@@ -156,7 +156,7 @@ import Testing
     script.pass(milliseconds: 7700)
     script.release(alice)
     script.pass(milliseconds: 2200)
-    #expect(script.sent().suffix(2).first == .release(name: x, attempt: 1, firstUnused: 101))
+    #expect(script.sent().suffix(2).first == .release(name: x, attempt: 1, unused: .from(101)))
   }
 
   // Pitfalls 8 and 14: a renewal never brings a lease back.
@@ -249,11 +249,11 @@ import Testing
     let wait = script.acquire(alice)
     script.reply(queued(), to: script.takeSent().first)
     script.cancel(alice, wait)
-    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: nil)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .all)])
     script.reply(.done, to: CommandID(2))
     script.tell(
       .pushReceived(.granted(name: x, attempt: 1, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
-    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: nil, isExact: true)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .all, isExact: true)])
   }
 
   @Test func aCancelWhileTheAskIsInFlightGivesBackWhateverComes() {
@@ -261,15 +261,18 @@ import Testing
     let wait = script.acquire(alice)
     let ask = script.takeSent().first
     script.cancel(alice, wait)
-    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: nil)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .all)])
     script.reply(granted(5), to: ask)
     #expect(script.take().isEmpty)
     script.reply(.done, to: CommandID(2))
     #expect(script.engine.gauges.locks == 0)
   }
 
-  @Test(arguments: [granted(5), queued(), .foreign(expiresInMilliseconds: 100)])
-  func anAskThatTheStoreExecutedAfterItsReleaseIsGivenBackAgain(_ late: LeaseReply) {
+  @Test(arguments: [
+    (granted(5), UnusedTokens.from(5)), (queued(), .all), (.foreign(expiresInMilliseconds: 100), .all),
+    (.conflict(.permit(of: 2), listeners: 1), .all),
+  ])
+  func anAskThatTheStoreExecutedAfterItsReleaseIsGivenBackAgain(_ late: LeaseReply, _ unused: UnusedTokens) {
     let script = Script()
     script.open(alice)
     let wait = script.acquire(alice)
@@ -279,9 +282,24 @@ import Testing
     #expect(script.engine.gauges.locks == 0)
     script.reply(late, to: ask)
     let again = script.take()
-    #expect(again.compactMap(\.command) == [.release(name: x, attempt: 1, firstUnused: nil)])
+    #expect(again.compactMap(\.command) == [.release(name: x, attempt: 1, unused: unused)])
     script.reply(.done, to: CommandID(3))
     #expect(script.engine.gauges.locks == 0)
+  }
+
+  /// The store can have the lease longer than this host remembers it: its clock was set back.
+  @Test func tokensOfALeaseThatIsForgottenAreNotIssuedAgain() {
+    script.open(alice)
+    script.acquire(alice)
+    script.reply(granted(100))
+    script.release(alice)
+    script.reply(.failed(.transient("READONLY")))
+    script.pass(milliseconds: 10_100)
+    for id in script.takeSent() { script.reply(.failed(.transient("READONLY")), to: id) }
+    #expect(script.engine.gauges.locks == 0)
+    _ = script.take()
+    script.tell(.pushReceived(.contended(name: x, attempt: 1, ask: 4, isTry: false, inbox: "other/1")))
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .unknown, isExact: true)])
   }
 
   @Test func aForeignHolderIsLookedAtTenTimesASecondAtMost() {
@@ -335,7 +353,7 @@ import Testing
     let effects = script.take()
     #expect(effects.compactMap(\.grantedToken).isEmpty)
     #expect(effects.compactMap(\.refusal).count == 1)
-    #expect(effects.compactMap(\.command) == [.release(name: x, attempt: 1, firstUnused: first)])
+    #expect(effects.compactMap(\.command) == [.release(name: x, attempt: 1, unused: .from(first))])
   }
 
   @Test func aUsedUpBlockOfTokensIsReplacedByANewLease() {
@@ -347,7 +365,7 @@ import Testing
     script.release(alice)
     #expect(
       script.sent() == [
-        .release(name: x, attempt: 1, firstUnused: 6),
+        .release(name: x, attempt: 1, unused: .from(6)),
         .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 5),
       ])
   }
@@ -382,7 +400,7 @@ import Testing
     script.release(alice)
     #expect(
       script.sent() == [
-        .release(name: x, attempt: 1, firstUnused: 103),
+        .release(name: x, attempt: 1, unused: .from(103)),
         .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 102),
       ])
     let slow = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 100, cohortMilliseconds: 50))
@@ -392,7 +410,7 @@ import Testing
     slow.acquire(bob)
     slow.pass(milliseconds: 50)
     slow.release(alice)
-    #expect(slow.sent().first == .release(name: x, attempt: 1, firstUnused: 101))
+    #expect(slow.sent().first == .release(name: x, attempt: 1, unused: .from(101)))
   }
 
   @Test func aLeaseThatCameWithOthersWaitingIsUsedOnceAtLeast() {
@@ -403,7 +421,7 @@ import Testing
     script.reply(granted(5, othersWait: true), to: script.takeSent().first)
     #expect(script.take().compactMap(\.grantedSession) == [alice])
     script.release(alice)
-    #expect(script.sent().first == .release(name: x, attempt: 1, firstUnused: 6))
+    #expect(script.sent().first == .release(name: x, attempt: 1, unused: .from(6)))
   }
 
   @Test func aLeaseLingersOnlyWhenTheHostComesBackToIt() {
@@ -414,12 +432,12 @@ import Testing
     script.open(alice)
     script.hold(alice, token: 100)
     script.release(alice)
-    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 101)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
     // Too late to count as coming back.
     script.pass(milliseconds: 200)
     script.hold(alice, token: 200)
     script.release(alice)
-    #expect(script.sent() == [.release(name: x, attempt: 2, firstUnused: 201)])
+    #expect(script.sent() == [.release(name: x, attempt: 2, unused: .from(201))])
     script.pass(milliseconds: 199)
     script.hold(alice, token: 300)
     script.release(alice)
@@ -431,7 +449,7 @@ import Testing
     script.pass(milliseconds: 199)
     #expect(script.sent().isEmpty)
     script.pass(milliseconds: 1)
-    #expect(script.sent() == [.release(name: x, attempt: 3, firstUnused: 302)])
+    #expect(script.sent() == [.release(name: x, attempt: 3, unused: .from(302))])
   }
 
   @Test func newLimitsCountFromTheNextDecisionOn() {
@@ -442,7 +460,7 @@ import Testing
     script.acquire(bob)
     script.engine.reconfigure(lingerMilliseconds: 200, cohortHandoversMax: 0, cohortMilliseconds: 50)
     script.release(alice)
-    #expect(script.sent().first == .release(name: x, attempt: 1, firstUnused: 101))
+    #expect(script.sent().first == .release(name: x, attempt: 1, unused: .from(101)))
 
     let lingering = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 0))
     lingering.open(alice, bob)
@@ -458,7 +476,7 @@ import Testing
     lingering.pass(milliseconds: 299)
     #expect(lingering.sent().isEmpty)
     lingering.pass(milliseconds: 1)
-    #expect(lingering.sent() == [.release(name: x, attempt: 1, firstUnused: 102)])
+    #expect(lingering.sent() == [.release(name: x, attempt: 1, unused: .from(102))])
   }
 
   @Test func anIdleLeaseIsRevokedAtOnce() {
@@ -470,7 +488,7 @@ import Testing
     script.release(bob)
     #expect(script.sent().isEmpty)
     script.tell(contended(isTry: true))
-    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 102)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102))])
   }
 
   // MARK: Tries
@@ -484,7 +502,7 @@ import Testing
     script.tell(.pushReceived(.inUse(name: x, ask: 1)))
     let effects = script.take()
     #expect(effects.first?.refusal == .busy(.host("other")))
-    #expect(effects.last == .send(CommandID(2), .release(name: x, attempt: 1, firstUnused: nil)))
+    #expect(effects.last == .send(CommandID(2), .release(name: x, attempt: 1, unused: .all)))
   }
 
   @Test func aTryEndsWithoutThatWordAfterAShortWhile() {

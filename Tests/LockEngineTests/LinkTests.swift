@@ -54,7 +54,7 @@ import Testing
     script.tell(.linkUp)
     #expect(
       script.sent() == [
-        .release(name: x, attempt: 1, firstUnused: 101),
+        .release(name: x, attempt: 1, unused: .from(101)),
         .acquire(name: x, attempt: 2, ask: 3, isTry: false, tokenFloor: 100),
       ])
   }
@@ -73,7 +73,7 @@ import Testing
     script.tell(.linkUp)
     #expect(
       script.sent() == [
-        .release(name: x, attempt: 1, firstUnused: 102),
+        .release(name: x, attempt: 1, unused: .from(102)),
         .acquire(name: x, attempt: 2, ask: 3, isTry: false, tokenFloor: 101),
       ])
   }
@@ -101,7 +101,7 @@ import Testing
     script.cancel(alice, wait)
     _ = script.take()
     script.tell(.linkUp)
-    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: nil)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .all)])
   }
 
   @Test func aReleaseOfUnknownOutcomeIsRepeated() {
@@ -111,7 +111,7 @@ import Testing
     _ = script.take()
     script.tell(.linkDown)
     script.tell(.linkUp)
-    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 101)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
     script.reply(.done, to: CommandID(3))
     #expect(script.engine.gauges.locks == 0)
   }
@@ -122,7 +122,7 @@ import Testing
     script.release(alice)
     script.reply(.failed(.transient("MISCONF")), to: script.takeSent().first)
     script.pass(milliseconds: 100)
-    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 101)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
   }
 
   // Pitfall 41: without the store every request is answered at its own deadline.

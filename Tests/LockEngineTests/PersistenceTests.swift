@@ -80,7 +80,7 @@ private final class Kept {
     #expect(
       script.take() == [
         .reply(alice, RequestID(1), .released(name: x, token: 100, remaining: 0)),
-        .send(CommandID(2), .release(name: x, attempt: 1, firstUnused: 101)),
+        .send(CommandID(2), .release(name: x, attempt: 1, unused: .from(101))),
       ])
   }
 
@@ -185,7 +185,7 @@ private final class Kept {
     kept.script.tell(.linkUp)
     #expect(
       Set(kept.script.sent().filter { $0 != .heartbeat }) == [
-        .release(name: x, attempt: 1, firstUnused: 101), .release(name: LockName("y"), attempt: 2, firstUnused: nil),
+        .release(name: x, attempt: 1, unused: .from(101)), .release(name: LockName("y"), attempt: 2, unused: .all),
       ])
   }
 
@@ -212,7 +212,7 @@ private final class Kept {
     kept.script.engine.stopKeeping(bob)
     try kept.restart()
     kept.script.tell(.linkUp)
-    #expect(kept.script.sent().contains(.release(name: x, attempt: 1, firstUnused: 102)))
+    #expect(kept.script.sent().contains(.release(name: x, attempt: 1, unused: .from(102))))
   }
 
   @Test func attemptsAndTokensAreNeverUsedTwice() throws {
@@ -310,7 +310,7 @@ private final class Kept {
     _ = kept.script.take()
     try kept.restart()
     kept.script.tell(.linkUp)
-    #expect(kept.script.sent() == [.release(name: x, attempt: 1, firstUnused: 101)])
+    #expect(kept.script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
     kept.script.reply(.done, to: CommandID(1))
     kept.commit()
     #expect(kept.recordCount == 0)

@@ -90,9 +90,9 @@ import Testing
     script.tell(.replyReceived(CommandID(2), granted(500)))
     _ = script.take()
     script.release(alice)
-    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 101, isExact: true)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), isExact: true)])
     script.release(bob)
-    #expect(script.sent() == [.release(name: x, attempt: 2, firstUnused: 501, isExact: true)])
+    #expect(script.sent() == [.release(name: x, attempt: 2, unused: .from(501), isExact: true)])
     script.tell(.replyReceived(CommandID(3), .done))
     script.tell(.replyReceived(CommandID(4), .done))
     #expect(script.engine.gauges.locks == 0)
@@ -111,7 +111,7 @@ import Testing
     #expect(
       effects.contains(.notify(bob, .lost(name: x, token: 500, reason: .dataLoss, graceMilliseconds: 0))))
     script.release(alice)
-    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 101, isExact: true)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), isExact: true)])
   }
 
   @Test func aTryIsBusyOnlyWhenEveryHolderHasSaidThatItUsesItsPermit() {
@@ -126,7 +126,7 @@ import Testing
     script.tell(.pushReceived(.inUse(name: x, ask: 1)))
     let effects = script.take()
     #expect(effects.first?.refusal == .busy(.host("b")))
-    #expect(effects.last?.command == .release(name: x, attempt: 1, firstUnused: nil, isExact: true))
+    #expect(effects.last?.command == .release(name: x, attempt: 1, unused: .all, isExact: true))
   }
 
   @Test func aTryIsNotBusyBecauseOfAPermitThatThisHostHasGivenBack() {
@@ -178,7 +178,7 @@ import Testing
     if isSaid { script.tell(.pushReceived(.inUse(name: x, ask: 1))) } else { script.pass(milliseconds: 500) }
     let effects = script.take()
     #expect(effects.compactMap(\.refusal) == [.modeConflict(.exclusive)])
-    #expect(effects.last?.command == .release(name: x, attempt: 1, firstUnused: nil, isExact: true))
+    #expect(effects.last?.command == .release(name: x, attempt: 1, unused: .all, isExact: true))
   }
 
   @Test func aConflictOfAModeWithItselfEndsTheWaitAndNotTheDaemon() {
@@ -201,7 +201,7 @@ import Testing
     // Another host waits, and its time has come: this permit goes back, and is asked for again behind it.
     #expect(
       script.sent() == [
-        .release(name: x, attempt: 1, firstUnused: 101, isExact: true),
+        .release(name: x, attempt: 1, unused: .from(101), isExact: true),
         .acquire(name: x, attempt: 3, ask: 3, isTry: false, tokenFloor: 500, mode: two),
       ])
     script.release(bob)

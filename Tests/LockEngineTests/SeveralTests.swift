@@ -173,9 +173,32 @@ import Testing
     // Out of order it could be a deadlock, so it begins again with the first.
     #expect(
       effects.compactMap(\.command) == [
-        .release(name: LockName("b"), attempt: 2, firstUnused: nil),
+        .release(name: LockName("b"), attempt: 2, unused: .all),
         .acquire(name: LockName("a"), attempt: 3, ask: 3, isTry: false, tokenFloor: 0),
       ])
+  }
+
+  /// A host that was suspended: whoever was told that it holds hears first that it does not.
+  @Test func lossesAreToldBeforeARequestThatLosesAPartIsAnswered() {
+    let script = Script()
+    script.open(alice, bob)
+    script.acquire(alice, all: ["a", "b"], wait: 5000)
+    script.reply(granted(100))
+    script.tell(.replyReceived(CommandID(2), queued()))
+    script.jump(milliseconds: 1)
+    script.acquire(bob, "c")
+    script.tell(.replyReceived(CommandID(3), granted(200)))
+    _ = script.take()
+    script.jump(milliseconds: 20_000)
+    script.tell(.timerFired)
+    let told = script.take().filter { $0.notification != nil || $0.refusal != nil }
+    #expect(told.count == 2)
+    guard case .lost(LockName("c"), 200, .leaseExpired, _, _, _)? = told.first?.notification,
+      case .timeout? = told.last?.refusal
+    else {
+      Issue.record("\(told)")
+      return
+    }
   }
 
   @Test func theValidityIsThatOfTheLeaseThatEndsFirst() {

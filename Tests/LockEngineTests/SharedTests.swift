@@ -153,7 +153,7 @@ import Testing
     script.release(bob)
     #expect(script.sent().isEmpty)
     script.release(carol)
-    #expect(script.sent() == [.release(name: x, attempt: 1, firstUnused: 103)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(103))])
   }
 
   @Test func aWriterHereAsksAnewWhenTheReadersHereHaveGone() {
@@ -165,7 +165,7 @@ import Testing
     script.release(alice)
     #expect(
       script.sent() == [
-        .release(name: x, attempt: 1, firstUnused: 101),
+        .release(name: x, attempt: 1, unused: .from(101)),
         .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 100),
       ])
   }
@@ -230,7 +230,7 @@ import Testing
     script.release(bob)
     #expect(
       script.sent() == [
-        .release(name: x, attempt: 1, firstUnused: 102),
+        .release(name: x, attempt: 1, unused: .from(102)),
         .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 101, mode: .shared),
       ])
   }

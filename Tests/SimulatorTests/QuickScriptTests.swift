@@ -77,8 +77,8 @@ import Testing
     for (host, other) in [(0, 1), (1, 0)] {
       let acquire = codecs[host].encode(.acquire(name: name, attempt: 1, ask: 1, isTry: false, tokenFloor: 0))
       let wait = codecs[other].encode(.acquire(name: name, attempt: 1, ask: 1, isTry: false, tokenFloor: 0))
-      let handOver = codecs[host].encode(.release(name: name, attempt: 1, firstUnused: nil))
-      let giveBack = codecs[other].encode(.release(name: name, attempt: 1, firstUnused: nil))
+      let handOver = codecs[host].encode(.release(name: name, attempt: 1, unused: .all))
+      let giveBack = codecs[other].encode(.release(name: name, attempt: 1, unused: .all))
       #expect(try server.takesTheQuickWay(acquire, from: host))
       #expect(try !server.takesTheQuickWay(wait, from: other))
       _ = try server.execute(wait, from: other)
@@ -103,7 +103,7 @@ import Testing
     case 8...15:
       return codec.encode(
         .release(
-          name: name, attempt: attempt, firstUnused: random.chance(50) ? 8_000_000_000_000_007 : nil,
+          name: name, attempt: attempt, unused: random.pick([.all, .from(8_000_000_000_000_007), .unknown]),
           isExact: random.chance(20)))
     case 16: return codec.encode(.renew([LeaseReference(name: name, attempt: attempt)]))
     default: return .plain(disturbance(&random, codec, name, codecs).map { Array($0.utf8) })

@@ -202,7 +202,7 @@ import Testing
     case 5, 6:
       command = codec.encode(
         .release(
-          name: name, attempt: attempt, firstUnused: random.chance(50) ? 8_000_000_000_000_007 : nil,
+          name: name, attempt: attempt, unused: random.pick([.all, .from(8_000_000_000_000_007), .unknown]),
           isExact: random.chance(50)))
     case 7:
       command = codec.encode(

@@ -14,8 +14,8 @@
 local my_mode, ask, is_try = ARGV[9], ARGV[10], ARGV[11]
 local my_entry = me .. ':' .. attempt .. ':' .. lease .. ':' .. my_mode
 
-local function granted(first)
-  return { 'granted', first, block(mode), waiting > 0 and redis.call('LLEN', queue) or 0 }
+local function granted(holder)
+  return { 'granted', holder.token, holder.tokens, waiting > 0 and redis.call('LLEN', queue) or 0 }
 end
 
 local function stand_in_queue(ttl)
@@ -65,7 +65,7 @@ for _, holder in ipairs(holders) do
       redis.call('PEXPIRE', lock, lease)
       write_holders(lock, mode, holders)
     end
-    return granted(holder.token)
+    return granted(holder)
   elseif string.sub(mode, 1, 1) == 'p' then
     -- A host may have several permits.
     others[#others + 1] = holder
@@ -79,9 +79,7 @@ holders = others
 if #holders == 0 then mode = nil end
 
 if waiting == 0 and fits(my_mode) then
-  local first = next_token()
-  take(me, attempt, lease, my_mode, first)
-  return granted(digits(first))
+  return granted(take(me, attempt, lease, my_mode, next_token()))
 end
 
 local left = 0
@@ -91,7 +89,7 @@ end
 stand_in_queue(left)
 waiting = waiting + 1
 -- Others have waited longer, and may get it now: it is free, or a holder's time is over.
-local first, anybody = pass_on(my_entry)
-if first then return granted(digits(first)) end
+local mine, anybody = pass_on(my_entry)
+if mine then return granted(mine) end
 if is_changed and not anybody then write_holders(lock, mode, holders) end
 return announce()

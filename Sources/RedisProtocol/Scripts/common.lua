@@ -21,15 +21,23 @@ local counter = tonumber(redis.call('GET', fence) or '0') or 0
 local mode, holders = nil, {}
 if value then mode, holders = holders_in(value) end
 
--- How many tokens a lease reserves. Those who share have theirs one behind the other, and with each of them the counter
--- runs further ahead of the clock, which makes up for it when it is lost; so theirs are few.
-local function block(its_mode)
+-- How many tokens a lease reserves from `first` on.
+--
+-- Those who share have theirs one behind the other, and what is left of the lower ones cannot be given back. So the
+-- counter runs ahead of the clock, which makes up for it when it is lost. Theirs are few, therefore, and once it is 50 ms
+-- ahead there are so few that no two leases can follow each other faster than the clock counts them.
+local function block(its_mode, first)
   if its_mode == 'x' then return token_count end
-  return math.max(1, math.floor(token_count / (its_mode == 's' and 16 or 1024)))
+  local now = clock()
+  local is_ahead = first > now[1] * 1000000 + now[2] + 50000
+  return math.max(1, math.floor(token_count / (is_ahead and 4096 or its_mode == 's' and 16 or 1024)))
 end
 
 -- A counter that was lost: the blocks of those who hold the lock show how far it had come.
-for _, holder in ipairs(holders) do counter = math.max(counter, tonumber(holder.token) + block(mode) - 1) end
+for _, holder in ipairs(holders) do
+  holder.tokens = holder.tokens or token_count
+  counter = math.max(counter, tonumber(holder.token) + holder.tokens - 1)
+end
 
 -- Whether a lease in this mode can stand beside those that there are.
 local function fits(its_mode)
@@ -38,10 +46,11 @@ local function fits(its_mode)
   return its_mode ~= 'x' and its_mode == mode and #holders < tonumber(string.sub(mode, 2))
 end
 
--- Gives the lock, or a share of it, to `instance` under `its_attempt`, and reserves a block of tokens for it.
+-- Gives the lock, or a share of it, to `instance` under `its_attempt`, and reserves a block of tokens for it. Returns the
+-- holder that it is now.
 local function take(instance, its_attempt, its_lease, its_mode, first)
-  counter = first + block(its_mode) - 1
-  local holder = { instance = instance, attempt = its_attempt, token = digits(first) }
+  local holder = { instance = instance, attempt = its_attempt, token = digits(first), tokens = block(its_mode, first) }
+  counter = first + holder.tokens - 1
   if its_mode == 'x' then
     holders = { holder }
     redis.call('SET', lock, instance .. ':' .. its_attempt .. ':' .. holder.token, 'PX', its_lease)
@@ -52,6 +61,7 @@ local function take(instance, its_attempt, its_lease, its_mode, first)
   end
   mode = its_mode
   redis.call('SET', fence, digits(counter), 'PX', fence_ttl)
+  return holder
 end
 
 -- Above the counter, above whatever this host has seen, and not below the clock, so that a lost counter does not take
@@ -68,7 +78,7 @@ end
 
 -- Gives the lock to the hosts that have waited longest, as long as they fit: one alone, or all that stand together and
 -- can share it. A host to which the message cannot be delivered is gone, and is passed over. `my_entry` is told by the
--- reply and not by a message. Returns its first token if it was among them, and whether anybody was.
+-- reply and not by a message. Returns the holder that it is now if it was among them, and whether anybody was.
 local function pass_on(my_entry)
   local mine, anybody
   while true do
@@ -78,12 +88,11 @@ local function pass_on(my_entry)
     if instance and not fits(its_mode) then break end
     redis.call('LPOP', queue)
     if entry == my_entry then
-      mine, anybody = next_token(), true
-      take(me, attempt, lease, its_mode, mine)
+      mine, anybody = take(me, attempt, lease, its_mode, next_token()), true
     elseif instance then
       local first = next_token()
       local message = table.concat({
-        'granted', its_attempt, digits(first), block(its_mode), redis.call('LLEN', queue), name }, ' ')
+        'granted', its_attempt, digits(first), block(its_mode, first), redis.call('LLEN', queue), name }, ' ')
       if redis.call('PUBLISH', inbox .. instance, message) > 0 then
         anybody = true
         take(instance, its_attempt, its_lease, its_mode, first)

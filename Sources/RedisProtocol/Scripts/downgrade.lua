@@ -4,7 +4,9 @@
 -- ARGV[9]  one past the last token that this host keeps of its block
 local holder = holders[1]
 if mode ~= 'x' or holder.instance ~= me or holder.attempt ~= attempt then return 0 end
-if counter == tonumber(holder.token) + block('x') - 1 then
+local is_highest = counter == tonumber(holder.token) + holder.tokens - 1
+holder.tokens = tonumber(ARGV[9]) - tonumber(holder.token)
+if is_highest then
   counter = tonumber(ARGV[9]) - 1
   redis.call('SET', fence, digits(counter), 'PX', fence_ttl)
 end

@@ -1,7 +1,7 @@
 -- Neither hold the lock nor wait for it under this attempt, or this and every earlier one; hand it on if it was held. It
 -- answers to both a release and a withdrawal, so that it can be asked when it is not known which of the two is needed.
 --
--- ARGV[9]   the first token of the block that was not issued, or '' where none was
+-- ARGV[9]   the first token of the block that was not issued, '' where none was issued, or '-' where that is not known
 -- ARGV[10]  1 when only this attempt is meant
 local first_unused, is_exact = ARGV[9], ARGV[10] == '1'
 
@@ -36,12 +36,12 @@ if not given_up then
   return 0
 end
 holders = kept
-local its_mode = mode
 if #holders == 0 then mode = nil end
 
 -- What was not issued is given back, where nobody has reserved above it: a counter that ran ahead of the clock would
 -- be missed if it were lost.
-local is_fence_changed = given_up.attempt == attempt and counter == tonumber(given_up.token) + block(its_mode) - 1
+local is_fence_changed = given_up.attempt == attempt and first_unused ~= '-'
+  and counter == tonumber(given_up.token) + given_up.tokens - 1
 if is_fence_changed then counter = (tonumber(first_unused) or tonumber(given_up.token)) - 1 end
 
 -- A full Redis refuses many commands until a script has written something; what comes first here is not among them.

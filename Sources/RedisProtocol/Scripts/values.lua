@@ -2,10 +2,11 @@
 --
 -- The lock's key is a plain string, there if and only if somebody holds the lock, always with a TTL:
 --   <host>/<instance>:<attempt>:<first token>                          one host alone; its lease ends with the key
---   sidelock-shared;<host>/<instance>:<attempt>:<first token>:<end>;…  hosts that share it
+--   sidelock-shared;<host>/<instance>:<attempt>:<first token>:<tokens>:<end>;…   hosts that share it
 --   sidelock-permits/<N>;…                                             the same for a semaphore of N permits
--- where <end> is a time in ms by Redis' clock, and the key ends with the last of them. All holders stand in this one
--- value, so that whatever becomes of the key becomes of all of them alike. Anything else is a foreign holder.
+-- where <tokens> is how many are reserved, <end> a time in ms by Redis' clock, and the key ends with the last of them.
+-- All holders stand in this one value, so that whatever becomes of the key becomes of all of them alike. Anything else is
+-- a foreign holder.
 --
 -- An entry of the queue is "<host>/<instance>:<attempt>:<lease ms>:<mode>"; a mode is x, s, or p<N>.
 --
@@ -53,12 +54,14 @@ local function holders_in(text)
   end
   local found, now = {}, now_ms()
   for entry in string.gmatch(rest, '[^;]+') do
-    local its_end
-    instance, its_attempt, token, its_end = string.match(entry, '^([%w._-]+/%x+):(%d+):(%d+):(%d+)$')
+    local its_tokens, its_end
+    instance, its_attempt, token, its_tokens, its_end =
+      string.match(entry, '^([%w._-]+/%x+):(%d+):(%d+):(%d+):(%d+)$')
     if not instance then return 'foreign', {} end
     its_end = tonumber(its_end)
     if its_end > now then
-      found[#found + 1] = { instance = instance, attempt = its_attempt, token = token, ends = its_end }
+      found[#found + 1] = {
+        instance = instance, attempt = its_attempt, token = token, tokens = tonumber(its_tokens), ends = its_end }
     end
   end
   if #found == 0 then return nil, found end
@@ -69,7 +72,8 @@ end
 local function write_holders(key, mode, list)
   local text, last = { mode == 's' and 'sidelock-shared' or 'sidelock-permits/' .. string.sub(mode, 2) }, 0
   for _, holder in ipairs(list) do
-    text[#text + 1] = holder.instance .. ':' .. holder.attempt .. ':' .. holder.token .. ':' .. digits(holder.ends)
+    text[#text + 1] = holder.instance .. ':' .. holder.attempt .. ':' .. holder.token .. ':'
+      .. digits(holder.tokens) .. ':' .. digits(holder.ends)
     last = math.max(last, holder.ends)
   end
   redis.call('SET', key, table.concat(text, ';'), 'PX', digits(last - now_ms()))

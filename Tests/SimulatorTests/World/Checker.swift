@@ -456,13 +456,16 @@ final class Checker {
     leases[host][name].excusedUntil.map { world.now <= $0 } ?? false
   }
 
-  /// Hosts that share a lock have their blocks of tokens one behind the other, and so far the counter runs ahead of the
-  /// clock, which makes up for it when it is lost.
+  /// How far the counter may run ahead of the clock, which makes up for it when it is lost: where hosts share a lock, up to
+  /// where blocks become small, and behind that at most one block for each of them; and by each block of a host that had
+  /// to give up more than it knows how, because Redis had refused that before.
   private var slack: Token {
     let plan = world.plan
     guard plan.faults.contains(where: { $0.losesData || $0 == .evictFence }) else { return 0 }
-    let shared = plan.sharedPercent > 0 || plan.meddlePercent > 0 ? Token(plan.hostCount) * 4096 : 0
-    return shared + (plan.capacities.contains { $0 > 1 } || plan.conflictPercent > 0 ? 3 * 64 : 0)
+    let isShared = plan.sharedPercent > 0 || plan.meddlePercent > 0 || plan.conflictPercent > 0
+    let isSemaphore = plan.capacities.contains { $0 > 0 }
+    let refused = plan.faults.contains(.refusal) ? Token(plan.hostCount) * 65_536 : 0
+    return (isShared || isSemaphore ? 50_000 + Token(plan.hostCount) * 4096 : 0) + refused
   }
 
   /// Unique, and higher than that of every earlier grant with which it conflicts.
@@ -551,7 +554,7 @@ final class Checker {
     if fields.count > 1, fields[0] == "sidelock-shared" || fields[0].hasPrefix("sidelock-permits/") {
       return fields.dropFirst().compactMap { field in
         let parts = field.split(separator: ":")
-        guard parts.count == 4, let expires = Int64(parts[3]), expires > world.server.redis.nowMilliseconds else {
+        guard parts.count == 5, let expires = Int64(parts[4]), expires > world.server.redis.nowMilliseconds else {
           return nil
         }
         return Entry(owner: String(parts[0]), attempt: String(parts[1]), expires: expires)

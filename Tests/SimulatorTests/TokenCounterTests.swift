@@ -1,0 +1,85 @@
+import LockEngine
+import RedisProtocol
+import Testing
+
+/// The counter of a lock's tokens keeps close to Redis' clock, which makes up for it when it is lost.
+@Suite struct TokenCounterTests {
+  private let model = RedisModel()
+  private let codecs = ["a", "b"].map { LeaseCodec(keyPrefix: "t:", host: $0, instance: "1f") }
+  private let connections: [Int64]
+  private let name = LockName("x")
+
+  init() throws {
+    connections = [model.connect(), model.connect()]
+    for (codec, connection) in zip(codecs, connections) {
+      try model.execute(["HELLO", "3"], from: connection)
+      try model.execute(["SUBSCRIBE", Bytes(codec.inboxChannel)], from: connection)
+    }
+    _ = model.takeOutput()
+  }
+
+  private func execute(_ command: LeaseCommand, from host: Int) throws -> RedisModel.Output? {
+    let encoded = codecs[host].encode(command)
+    let script = RedisScript.leases.first { $0.name == encoded.script }?.source ?? []
+    try model.execute(["EVAL", Bytes(script)] + encoded.parts.map { Bytes($0) }, from: connections[host])
+    return model.takeOutput().last
+  }
+
+  /// The tokens that are reserved.
+  private func acquire(_ host: Int, _ attempt: UInt64, _ mode: HoldMode) throws -> Range<Token> {
+    let output = try execute(
+      .acquire(name: name, attempt: attempt, ask: attempt, isTry: false, tokenFloor: 0, mode: mode), from: host)
+    guard case .send(_, .array(let parts))? = output, parts.count == 4, case .bulk(let first) = parts[1],
+      let token = Token(first.text), case .integer(let count) = parts[2]
+    else {
+      Issue.record("not granted: \(String(describing: output))")
+      return 0..<1
+    }
+    return token..<token + count
+  }
+
+  private var counter: Token {
+    guard case .string(let text)? = model.peek(Bytes(codecs[0].fenceKey(name)))?.value else { return 0 }
+    return Token(text.text) ?? 0
+  }
+
+  /// Two hosts that are never both without it: what each gives back lies below what the other has.
+  @Test(arguments: [HoldMode.shared, .permit(of: 2)]) func itDoesNotRunAway(_ mode: HoldMode) throws {
+    var held = [try acquire(0, 1, mode), 0..<1]
+    var sizes: Set<Int> = []
+    for turn in 1...20_000 {
+      let host = turn % 2
+      model.wallMicroseconds += 20
+      held[host] = try acquire(host, UInt64(turn + 1), mode)
+      sizes.insert(held[host].count)
+      #expect(!held[0].overlaps(held[1]))
+      let other = held[1 - host]
+      _ = try execute(
+        .release(name: name, attempt: UInt64(turn), unused: .from(other.lowerBound + 1), isExact: true), from: 1 - host)
+      let ahead = counter - model.wallMicroseconds
+      guard ahead <= 50_000 + 4096 + 2 * 16 else {
+        Issue.record("\(ahead) us ahead of the clock after \(turn) turns")
+        return
+      }
+    }
+    // Where 64 at a time are slower than the clock there is nothing to save.
+    #expect(sizes == (mode == .shared ? [4096, 16] : [64, 16]))
+    // The clock catches up.
+    model.wallMicroseconds += 100_000
+    #expect(try acquire(1, 30_000, mode).count == sizes.max())
+  }
+
+  @Test func whatIsNotIssuedOfALeaseThatBecameSharedIsGivenBack() throws {
+    let block = try acquire(0, 1, .exclusive)
+    _ = try execute(.downgrade(name: name, attempt: 1, tokenEnd: block.lowerBound + 300), from: 0)
+    #expect(counter == block.lowerBound + 299)
+    _ = try execute(.release(name: name, attempt: 1, unused: .from(block.lowerBound + 7)), from: 0)
+    #expect(counter == block.lowerBound + 6)
+  }
+
+  @Test func nothingIsGivenBackOfALeaseOfWhichTheHostDoesNotKnow() throws {
+    let block = try acquire(0, 1, .exclusive)
+    _ = try execute(.release(name: name, attempt: 1, unused: .unknown), from: 0)
+    #expect(counter == block.upperBound - 1)
+  }
+}
