@@ -152,7 +152,7 @@ def test_bytes_per_session(lab):
     count, has_ended = replies_of(slow)
     assert count < 10_000 and has_ended
     assert replies_of(modest) == (1500, False)
-    assert "limit=bytes_per_session" in daemon.log()
+    wait_until(lambda: "limit=bytes_per_session" in daemon.log(), "the log entry")
     # What was read is not counted any more.
     again = waits_that_end_together(daemon, "a", 1500)
     wait_until(lambda: holder.call("stats")["timeouts_total"] == told + 1500, "the waits to end", pause=0.1)

@@ -152,7 +152,7 @@ def test_rules_change_while_the_daemon_runs(lab):
     config.write_text("rules:\n  - deny use b to nobody-in-particular\n")
     daemon.reload()
     assert client.error_of(client.request("acquire", name="a")).code == 6
-    assert "at character 15" in daemon.log()
+    wait_until(lambda: "at character 15" in daemon.log(), "the log entry")
 
 
 def test_check_reports_every_bad_rule(lab):
