@@ -2,6 +2,7 @@
 
 import pathlib
 import resource
+import signal
 import sys
 
 import pytest
@@ -14,6 +15,11 @@ _measured = []
 
 
 def pytest_configure(config):
+    # Whoever runs the tests in the background may have them ignored, and no program can trap a signal that is ignored
+    # when it starts.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     # Ten thousand connections need a descriptor each, here and in the daemon, which inherits this limit.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
