@@ -28,6 +28,10 @@ extension LockEngine {
     // One of them was lost, or its owner had it before and it has ended since.
     if several.taken.contains(where: \.hold.isOver) { return restart(several, now: now) }
     guard several.waiter == nil else { return }
+    // What its owner had before is another thing since its owner downgraded it.
+    if let (hold, _) = several.taken.first(where: { $0.isReentered && $0.hold.mode != several.request.mode }) {
+      return abandon(several, .modeConflict(hold.mode), now: now)
+    }
     guard several.taken.count < several.order.count else { return complete(several, now: now) }
     let name = several.order[several.taken.count]
     if let hold = ownHold(of: name, several.request, in: session) {
