@@ -29,6 +29,10 @@ public enum LeaseCommand: Hashable, Sendable {
   /// Share the exclusive lease that this attempt took, from now on, with the same end and the tokens below `tokenEnd`.
   case downgrade(name: LockName, attempt: UInt64, tokenEnd: Token)
 
+  /// Reserve another block of tokens for the lease that this attempt took, above `tokenFloor`, unless the block that it
+  /// has does not end before `tokenEnd` any more.
+  case reserve(name: LockName, attempt: UInt64, tokenEnd: Token, tokenFloor: Token)
+
   /// Put the expiry of each lease off, where this host still holds it under that attempt, so that it lasts for so long.
   case renew([LeaseReference], leaseMilliseconds: Int64 = LeaseTimeline.standard.leaseMilliseconds)
 
@@ -88,7 +92,7 @@ public struct LeaseGrant: Hashable, Sendable {
 
 /// The reply to a ``LeaseCommand``.
 public enum LeaseReply: Hashable, Sendable {
-  /// To `acquire`: this host has the lease.
+  /// To `acquire`: this host has the lease. To `reserve`: the block that it has now.
   case granted(LeaseGrant)
   /// To `acquire`: other hosts have it and this one stands in the queue. `holderHost` is one of them; the first of
   /// their leases ends in `holderExpiresInMilliseconds` unless it is renewed. `listeners`: how many holders received the
@@ -104,7 +108,7 @@ public enum LeaseReply: Hashable, Sendable {
   case done
   /// To `look`.
   case seen(LeaseSight)
-  /// To `renew`: for each lease, in the order of the command, whether this host still held it.
+  /// To `renew`: for each lease, in the order of the command, whether this host still held it. To `reserve`: it does not.
   case renewed([Bool])
   /// The store refused or could not carry it out. Nothing was changed by the command.
   case failed(LeaseFailure)

@@ -18,6 +18,8 @@ enum Deadline {
   case repeatRelease(LockRecord, attempt: UInt64)
   /// The store is to be told again to let others share a lease.
   case share(LeaseSlot)
+  /// The store is to be asked again for more tokens.
+  case reserve(LeaseSlot)
   /// It may be looked again whether other hosts wait for a lease.
   case look(LeaseSlot)
   /// The search for a deadlock through other hosts is to be made again.
@@ -35,6 +37,7 @@ enum Deadline {
     case .progress(let lock): lock.progressAt == moment
     case .repeatRelease(let lock, let attempt): lock.unconfirmedReleases.contains { $0.attempt == attempt }
     case .share(let lease): lease.stage == .held && lease.isSharingUnconfirmed
+    case .reserve(let lease): lease.stage == .held
     case .look(let lease): lease.stage == .held && lease.lookAt == moment
     case .search(let waiter): !waiter.isOver && waiter.search?.at == moment
     case .heartbeat: true
@@ -121,6 +124,8 @@ extension LockEngine {
       repeatRelease(of: lock, attempt: attempt, now: now)
     case .share(let lease):
       share(lease, now: now)
+    case .reserve(let lease):
+      reserveIfLow(lease, now: now)
     case .look(let lease):
       lease.lookAt = nil
       if !lease.lock.queue.isEmpty { advance(lease.lock, now: now) }

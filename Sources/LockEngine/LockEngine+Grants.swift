@@ -20,7 +20,7 @@ extension LockEngine {
           return refuseTries(of: lock, upToAsk: .max, now: now)
         }
         giveBack(lease, now: now)
-      case .afterRenewal, .afterGrace:
+      case .afterRenewal, .afterReserving, .afterGrace:
         return
       case .afterRelease:
         return refuseTries(of: lock, upToAsk: .max, now: now)
@@ -72,6 +72,8 @@ extension LockEngine {
     /// What is left of the lease is hardly worth having, or it is not known whether the store still has it. A renewal is
     /// under way, or the lease ends.
     case afterRenewal
+    /// The lease has no tokens left; the store is asked for more.
+    case afterReserving
     /// A lost lease could still be in use.
     case afterGrace
     /// This host has all there is, and all of it is in use.
@@ -108,7 +110,7 @@ extension LockEngine {
         case .now(let lease): return .now(lease)
         case .withNewLease(let lease): return .withNewLease(lease)
         case .afterRenewal: isRenewing = true
-        case .afterGrace, .afterRelease, .afterAsking: break
+        case .afterReserving, .afterGrace, .afterRelease, .afterAsking: break
         }
       case .asking, .queued, .over: break
       }
@@ -120,12 +122,13 @@ extension LockEngine {
   /// While another host waits, a lock goes from client to client only so often and so long; but at least once, or two
   /// hosts could hand it to and fro without anybody getting it.
   private func admission(under lease: LeaseSlot, now: BootInstant) -> Admission {
-    guard now < lease.validUntil, lease.nextToken < lease.tokenEnd else { return .withNewLease(lease) }
+    guard now < lease.validUntil else { return .withNewLease(lease) }
     if let since = lease.contendedSince, lease.grants > 0 {
       guard lease.grantsWhileContended < configuration.cohortHandoversMax,
         now < since.adding(milliseconds: configuration.cohortMilliseconds)
       else { return .withNewLease(lease) }
     }
+    guard lease.nextToken < lease.tokenEnd else { return lease.holdCount > 0 ? .afterReserving : .withNewLease(lease) }
     let isWorthHaving = now.adding(milliseconds: lease.timeline.grantWorthMilliseconds) <= lease.validUntil
     return isWorthHaving && !lease.isInDoubt ? .now(lease) : .afterRenewal
   }
@@ -182,6 +185,7 @@ extension LockEngine {
     } else {
       limit(hold, milliseconds: request.maxHoldMilliseconds, now: now)
     }
+    if let lease { reserveIfLow(lease, now: now) }
     observe(lock, .acquired(hold.session, token, hold.mode))
     return hold
   }

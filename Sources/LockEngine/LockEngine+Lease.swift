@@ -114,7 +114,7 @@ extension LockEngine {
   /// Other hosts wait, and everybody here shares: the lease need not keep them out.
   func shareIfOthersWant(_ lock: LockRecord, now: BootInstant) {
     guard lock.heldMode == .shared, let lease = lock.leases.first, lease.stage == .held, lease.mode == .exclusive,
-      lease.contendedSince != nil
+      lease.contendedSince != nil, !lease.isReserving
     else { return }
     lease.mode = .shared
     lease.isSharingUnconfirmed = true
@@ -133,6 +133,24 @@ extension LockEngine {
     send(
       .downgrade(name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.tokenEnd), .share(lease), now: now)
   }
+
+  // MARK: Tokens
+
+  /// Has the store reserve more tokens for a lease that has few left: it cannot be taken anew as long as anybody here
+  /// holds the lock under it.
+  func reserveIfLow(_ lease: LeaseSlot, now: BootInstant) {
+    guard linkIsUp, lease.stage == .held, lease.holdCount > 0, lease.tokenEnd - lease.nextToken < Self.fewTokens,
+      !lease.isReserving, !lease.isSharingUnconfirmed
+    else { return }
+    lease.isReserving = true
+    send(
+      .reserve(
+        name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.tokenEnd, tokenFloor: lease.lock.tokenFloor),
+      .reserve(lease), now: now)
+  }
+
+  /// With so many left a lease's tokens last until there are more, as a rule.
+  static let fewTokens: Token = 4
 
   // MARK: Renewal
 
@@ -207,7 +225,10 @@ extension LockEngine {
     renewAll(now: now)
     for lock in locksInOrder {
       for release in lock.unconfirmedReleases { send(release, of: lock, now: now) }
-      for lease in lock.leases { share(lease, now: now) }
+      for lease in lock.leases {
+        share(lease, now: now)
+        reserveIfLow(lease, now: now)
+      }
       if let wanted = lock.wanted { ask(wanted, now: now) }
     }
     armHeartbeat(now: now)
@@ -232,6 +253,7 @@ extension LockEngine {
           giveBack(lease, now: now)
         } else {
           lease.renewalInFlight = false
+          lease.isReserving = false
           lease.renewAt = now
           renewals.push(lease, at: now)
         }

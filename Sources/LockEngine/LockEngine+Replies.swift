@@ -13,6 +13,8 @@ extension LockEngine {
       renewReplied(batch, reply, sentAt: command.sentAt, now: now)
     case .share(let lease):
       shareReplied(lease, reply, now: now)
+    case .reserve(let lease):
+      reserveReplied(lease, reply, now: now)
     case .look(let lease):
       if case .seen(let sight) = reply, sight.waiting.isEmpty, lease.stage == .held {
         lease.contendedSince = nil
@@ -227,7 +229,29 @@ extension LockEngine {
       deadlines.push(.share(lease), at: now.adding(milliseconds: configuration.foreignPollMilliseconds))
     case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .renewed, .seen:
       lease.isSharingUnconfirmed = false
+      reserveIfLow(lease, now: now)
     }
+  }
+
+  private func reserveReplied(_ lease: LeaseSlot, _ reply: LeaseReply, now: BootInstant) {
+    lease.isReserving = false
+    guard lease.stage == .held else { return }
+    switch reply {
+    case .granted(let grant):
+      let (end, overflow) = grant.token.addingReportingOverflow(grant.tokenCount)
+      // Otherwise there are no more: the lease is taken anew when nobody here holds the lock.
+      guard !overflow, grant.tokenCount >= 0, grant.token >= lease.tokenEnd, end <= 1 << 53 else { return }
+      lease.tokenEnd = end
+      lease.nextToken = grant.token
+    case .renewed:
+      return leaseVanished(lease, now: now)
+    case .failed, .done, .queued, .foreign, .conflict, .seen:
+      return deadlines.push(.reserve(lease), at: now.adding(milliseconds: configuration.foreignPollMilliseconds))
+    }
+    let lock = lease.lock
+    if lock.queue.isEmpty { shareIfOthersWant(lock, now: now) } else { advance(lock, now: now) }
+    // It was a block of before, of which nothing was left.
+    if lease.nextToken == lease.tokenEnd { reserveIfLow(lease, now: now) }
   }
 
   // MARK: Renewal

@@ -153,8 +153,8 @@ extension LockEngine {
     let fresh: Token
     if let lease = hold.lease {
       guard lease.nextToken < lease.tokenEnd else {
-        return effects.append(
-          .reply(session, request, .refused(.unavailable("the tokens of this lease are used up"))))
+        let words = "this lease has no tokens left until Redis gives it more; try again"
+        return effects.append(.reply(session, request, .refused(.unavailable(words))))
       }
       fresh = lease.nextToken
       lease.nextToken += 1
@@ -168,6 +168,7 @@ extension LockEngine {
     if let end = handed.endsAt { deadlines.push(.maxHold(handed), at: end) }
     effects.append(.reply(session, request, .transferred(name: name, token: fresh, to: target)))
     effects.append(.notify(target, .transferred(name: name, token: fresh, mode: handed.mode, from: session)))
+    if let lease = handed.lease { reserveIfLow(lease, now: now) }
     observe(hold.lock, .released(session, hold.token))
     observe(hold.lock, .acquired(target, fresh, handed.mode))
   }

@@ -252,6 +252,7 @@ struct PendingCommand {
     case acquire(LeaseSlot, ask: UInt64)
     case release(LockName, attempt: UInt64)
     case share(LeaseSlot)
+    case reserve(LeaseSlot)
     case renew([LeaseSlot])
     case look(LeaseSlot)
     case follow(DeadlockProbe)

@@ -209,6 +209,8 @@ final class LeaseSlot {
   }
   /// One past the last token of the block.
   var tokenEnd: Token = 0
+  /// More tokens were asked for.
+  var isReserving = false
   /// Since when it is known that another host waits.
   var contendedSince: BootInstant? {
     didSet { lock.changes?.touch(self) }

@@ -10,10 +10,10 @@ public struct LeaseCodec: Sendable {
   /// `<host>/<instance>`: the name of this host, and a random hexadecimal number that no other daemon has, nor this
   /// one after a restart.
   public let me: [UInt8]
-  /// How many tokens a lease reserves: a hand-over needs one, and when they are used up the lease is taken anew. The
+  /// How many tokens a lease reserves: a hand-over needs one, and when few are left more are reserved. The
   /// counter follows Redis' clock in microseconds, so that a host that dies takes it ahead of the clock by 65 ms, which
   /// is less than the shortest lease; a counter that is lost is therefore made up for by the clock.
-  static let tokenCount: Int64 = 1 << 16
+  package var tokenCount: Int64 = 1 << 16
   /// How long a counter outlives the last grant, in milliseconds: a day, by which Redis' clock may be set back.
   static let fenceMilliseconds: Int64 = 86_400_000
 
@@ -91,6 +91,10 @@ public struct LeaseCodec: Sendable {
       return script(.downgrade, of: name, attempt: attempt, floor: 0, argumentCount: 1) {
         $0.write(decimal: tokenEnd)
       }
+    case .reserve(let name, let attempt, let tokenEnd, let floor):
+      return script(.reserve, of: name, attempt: attempt, floor: floor, argumentCount: 1) {
+        $0.write(decimal: tokenEnd)
+      }
     case .renew(let leases, let milliseconds):
       return renew(leases, milliseconds)
     case .answerInUse(let name, let ask, let inbox):
@@ -162,7 +166,7 @@ public struct LeaseCodec: Sendable {
       $0.write(decimal: leaseMilliseconds)
       $0.write(inboxPrefix)
       $0.write(name.bytes)
-      $0.write(decimal: Self.tokenCount)
+      $0.write(decimal: tokenCount)
       $0.write(decimal: Self.fenceMilliseconds)
       $0.write(decimal: floor)
       body(&$0)
@@ -194,6 +198,9 @@ public struct LeaseCodec: Sendable {
       return acquireReply(reply) ?? .failed(.fatal("Redis gave a reply to acquire.lua that is not understood"))
     case .release, .answerInUse, .heartbeat, .downgrade, .tell:
       return .done
+    case .reserve:
+      if reply.integer == 0 { return .renewed([false]) }
+      return acquireReply(reply) ?? .failed(.fatal("Redis gave a reply to reserve.lua that is not understood"))
     case .look:
       return leaseSight(reply).map { .seen($0) }
         ?? .failed(.fatal("Redis gave a reply to inspect.lua that is not understood"))

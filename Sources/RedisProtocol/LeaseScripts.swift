@@ -5,6 +5,8 @@ extension ScriptName {
   public static let release = ScriptName(rawValue: "release")
   /// Lets other hosts share a lease.
   public static let downgrade = ScriptName(rawValue: "downgrade")
+  /// Reserves more tokens for a lease.
+  public static let reserve = ScriptName(rawValue: "reserve")
   /// Puts the end of many leases off.
   public static let renew = ScriptName(rawValue: "renew")
   /// Tells what stands in Redis about some locks.
@@ -24,6 +26,7 @@ extension RedisScript {
       ofOneLock(.acquire, PackageResources.acquire_lua, after: quickAcquire),
       ofOneLock(.release, PackageResources.release_lua, after: quickRelease),
       ofOneLock(.downgrade, PackageResources.downgrade_lua),
+      ofOneLock(.reserve, PackageResources.reserve_lua),
       RedisScript(name: .renew, source: PackageResources.values_lua + PackageResources.renew_lua),
       RedisScript(name: .inspect, source: PackageResources.values_lua + PackageResources.inspect_lua),
     ]

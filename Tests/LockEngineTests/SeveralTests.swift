@@ -156,6 +156,20 @@ import Testing
     #expect(script.take().compactMap(\.grantedSession) == [carol])
   }
 
+  @Test func whatItsOwnerHasDowngradedMeanwhileIsNotGrantedAsExclusive() {
+    let script = local()
+    script.acquire(alice, "a", owner: "me")
+    script.acquire(bob, "b")
+    _ = script.take()
+    script.acquire(alice, all: ["a", "b"], owner: "me")
+    script.tell(.downgradeRequested(alice, script.newRequest(), name: LockName("a"), token: nil))
+    _ = script.take()
+    script.release(bob, "b")
+    #expect(script.take().compactMap(\.refusal) == [.modeConflict(.shared)])
+    #expect(held(script, "a") == alice)
+    #expect(held(script, "b") == nil)
+  }
+
   // MARK: With the store
 
   @Test func aLeaseThatIsLostMeanwhileIsTakenAgainAndTheClientHearsOfNone() {

@@ -265,6 +265,73 @@ import Testing
     #expect(script.sent().contains { if case .acquire(_, 2, _, _, _, .shared, _) = $0 { true } else { false } })
   }
 
+  // MARK: Tokens
+
+  /// A reader that stays keeps the lease from being taken anew, however many others come and go.
+  private func nearlyUsedUp() -> Script {
+    let script = store()
+    script.acquire(alice, mode: .shared)
+    script.reply(granted(100))
+    for _ in 0..<6 {
+      #expect(!script.sent().contains { if case .reserve = $0 { true } else { false } })
+      script.acquire(bob, mode: .shared)
+      script.release(bob)
+    }
+    return script
+  }
+
+  @Test func moreTokensAreReservedBeforeTheyAreUsedUp() {
+    let script = nearlyUsedUp()
+    #expect(script.sent() == [.reserve(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 106)])
+    for _ in 0..<3 { script.acquire(bob, mode: .shared) }
+    #expect(script.take().compactMap(\.grantedToken) == [107, 108, 109])
+    // There are none, and it is not known yet whether there will be.
+    script.acquire(bob, mode: .shared, wait: 0)
+    script.acquire(carol, mode: .shared)
+    #expect(script.take().isEmpty)
+    script.reply(granted(500), to: CommandID(2))
+    #expect(script.take().compactMap(\.grantedToken) == [500, 501])
+    script.release(alice)
+    #expect(script.sent().isEmpty)
+  }
+
+  @Test func tokensAreAskedForAgainUntilThereAreSome() {
+    let script = nearlyUsedUp()
+    let again = LeaseCommand.reserve(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 106)
+    #expect(script.sent() == [again])
+    script.reply(.failed(.transient("OOM")), to: CommandID(2))
+    script.pass(milliseconds: 100)
+    #expect(script.sent() == [again])
+    script.tell(.linkDown)
+    script.tell(.linkUp)
+    #expect(script.sent().contains(again))
+    // It was carried out before, and nothing is left of that block.
+    script.reply(.granted(LeaseGrant(token: 300, tokenCount: 0, othersWait: false)), to: CommandID(5))
+    #expect(script.sent() == [.reserve(name: x, attempt: 1, tokenEnd: 300, tokenFloor: 106)])
+  }
+
+  @Test func tokensWantedForALeaseThatIsGoneShowThatItIsLost() {
+    let script = nearlyUsedUp()
+    _ = script.take()
+    script.reply(.renewed([false]), to: CommandID(2))
+    #expect(script.take().compactMap(\.lostReason) == [.dataLoss])
+  }
+
+  @Test func aLeaseIsNotSharedWithOthersWhileItsBlockChanges() {
+    let script = store()
+    script.hold(alice)
+    script.tell(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
+    for _ in 0..<6 {
+      script.acquire(bob, mode: .shared)
+      script.release(bob)
+    }
+    #expect(script.sent() == [.reserve(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 106)])
+    script.tell(contended(1, mode: .shared))
+    #expect(script.sent().isEmpty)
+    script.reply(granted(500), to: CommandID(2))
+    #expect(script.sent() == [.downgrade(name: x, attempt: 1, tokenEnd: 510)])
+  }
+
   @Test func aLeaseThatVanishedIsLostForEveryReaderAtOnce() {
     let script = store()
     script.acquire(alice, mode: .shared)

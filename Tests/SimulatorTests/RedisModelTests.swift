@@ -193,7 +193,7 @@ import Testing
     let attempt = UInt64(random.pick(1...4))
     let mode: HoldMode = random.pick([.exclusive, .exclusive, .shared, .shared, .permit(of: 2), .permit(of: 3)])
     let command: RedisCommand
-    switch random.pick(0...10) {
+    switch random.pick(0...11) {
     case 0...4:
       command = codec.encode(
         .acquire(
@@ -209,6 +209,9 @@ import Testing
         .renew(names.map { LeaseReference(name: $0, attempt: attempt) }, leaseMilliseconds: 1_000_000))
     case 8: command = codec.inspect(names, waitingHostsMax: 2)
     case 9: command = codec.encode(.downgrade(name: name, attempt: attempt, tokenEnd: 8_000_000_000_000_009))
+    case 10:
+      let end = random.pick([Token(65_537), 17, 33, 9]) + 8_000_000_000_000_000
+      command = codec.encode(.reserve(name: name, attempt: attempt, tokenEnd: end, tokenFloor: 0))
     default:
       let key = random.pick([codec.lockKey(name), codec.queueKey(name)])
       return random.pick([

@@ -113,7 +113,7 @@ import Testing
     "lease shared", "looked, and nobody waits", "conflict", "refused: modeConflict", "entered again",
     "released one of several holds", "granted several", "transferred", "lost: broken", "holder told of waiters",
     "deadlock on one host", "deadlock through hosts", "granted by push with a length of before", "told by another host",
-    "refused: deadlock",
+    "refused: deadlock", "more tokens reserved",
   ])
 
   private static func setting(_ name: String) -> UInt64? {

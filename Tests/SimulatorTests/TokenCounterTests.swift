@@ -27,8 +27,12 @@ import Testing
 
   /// The tokens that are reserved.
   private func acquire(_ host: Int, _ attempt: UInt64, _ mode: HoldMode) throws -> Range<Token> {
-    let output = try execute(
-      .acquire(name: name, attempt: attempt, ask: attempt, isTry: false, tokenFloor: 0, mode: mode), from: host)
+    try tokens(
+      of: execute(
+        .acquire(name: name, attempt: attempt, ask: attempt, isTry: false, tokenFloor: 0, mode: mode), from: host))
+  }
+
+  private func tokens(of output: RedisModel.Output?) throws -> Range<Token> {
     guard case .send(_, .array(let parts))? = output, parts.count == 4, case .bulk(let first) = parts[1],
       let token = Token(first.text), case .integer(let count) = parts[2]
     else {
@@ -75,6 +79,26 @@ import Testing
     #expect(counter == block.lowerBound + 299)
     _ = try execute(.release(name: name, attempt: 1, unused: .from(block.lowerBound + 7)), from: 0)
     #expect(counter == block.lowerBound + 6)
+  }
+
+  /// While another host shares the lock, and while none does.
+  @Test(arguments: [HoldMode.shared, .exclusive]) func moreTokensLieAboveAllThatWereReserved(_ mode: HoldMode) throws {
+    let block = try acquire(0, 1, mode)
+    let others = mode == .shared ? try acquire(1, 1, mode) : block
+    let reserve = LeaseCommand.reserve(
+      name: name, attempt: 1, tokenEnd: block.upperBound, tokenFloor: block.upperBound - 4)
+    let more = try tokens(of: execute(reserve, from: 0))
+    #expect(more.lowerBound == others.upperBound && more.count == block.count)
+    #expect(counter == more.upperBound - 1)
+    // The same command twice.
+    #expect(try tokens(of: execute(reserve, from: 0)) == more)
+    // Given back by a host that has not heard of it.
+    _ = try execute(.release(name: name, attempt: 1, unused: .from(block.upperBound - 3)), from: 0)
+    #expect(counter == more.lowerBound - 1)
+    guard case .send(_, .integer(0))? = try execute(reserve, from: 0) else {
+      Issue.record("tokens for who does not have the lock")
+      return
+    }
   }
 
   @Test func nothingIsGivenBackOfALeaseOfWhichTheHostDoesNotKnow() throws {

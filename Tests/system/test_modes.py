@@ -79,6 +79,19 @@ def busy(client, **params):
 # Readers and writers
 
 
+def test_a_reader_that_stays_keeps_no_others_out(hosts):
+    """However many come and go beside it: their host's lease never ends, and its block of tokens would."""
+    long, short = hosts.client(0), hosts.client(0)
+    tokens = [long.acquire("data", mode="shared")]
+    for _ in range(5000):
+        tokens.append(short.acquire("data", mode="shared", wait_ms=0))
+        short.release("data")
+    assert tokens == sorted(set(tokens))
+    assert hosts.client().try_acquire("data") is None
+    long.release("data", tokens[0])
+    assert hosts.client().acquire("data", wait_ms=5000) > tokens[-1]
+
+
 def test_readers_read_together_and_a_writer_alone(hosts):
     readers = [hosts.client(0) for _ in range(6)]
     tokens = [reader.acquire("data", mode="shared") for reader in readers]

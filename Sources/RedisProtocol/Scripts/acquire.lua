@@ -14,10 +14,6 @@
 local my_mode, ask, is_try = ARGV[9], ARGV[10], ARGV[11]
 local my_entry = me .. ':' .. attempt .. ':' .. lease .. ':' .. my_mode
 
-local function granted(holder)
-  return { 'granted', holder.token, holder.tokens, waiting > 0 and redis.call('LLEN', queue) or 0 }
-end
-
 local function stand_in_queue(ttl)
   if waiting == 0 or not redis.call('LPOS', queue, my_entry) then redis.call('RPUSH', queue, my_entry) end
   keep_queue(2 * math.max(ttl, tonumber(lease)))

@@ -1,4 +1,4 @@
--- What every script of one lock shares; it is put before acquire.lua, release.lua and downgrade.lua.
+-- What every script of one lock shares; it is put before acquire.lua, release.lua, downgrade.lua and reserve.lua.
 --
 -- KEYS[1]  the lock
 -- KEYS[2]  the queue: a list, the longest waiting first
@@ -69,6 +69,11 @@ end
 local function next_token()
   local now = clock()
   return math.max(counter, token_floor, now[1] * 1000000 + now[2]) + 1
+end
+
+-- The reply to who has the lock as `holder`.
+local function granted(holder)
+  return { 'granted', holder.token, holder.tokens, waiting > 0 and redis.call('LLEN', queue) or 0 }
 end
 
 -- Keeps the queue for at least so many milliseconds: a host with a short lease must not shorten the wait of others.

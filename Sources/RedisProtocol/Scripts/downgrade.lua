@@ -5,9 +5,10 @@
 local holder = holders[1]
 if mode ~= 'x' or holder.instance ~= me or holder.attempt ~= attempt then return 0 end
 local is_highest = counter == tonumber(holder.token) + holder.tokens - 1
-holder.tokens = tonumber(ARGV[9]) - tonumber(holder.token)
+-- Of a block that this host has not heard of it keeps nothing.
+holder.tokens = math.max(0, tonumber(ARGV[9]) - tonumber(holder.token))
 if is_highest then
-  counter = tonumber(ARGV[9]) - 1
+  counter = tonumber(holder.token) + holder.tokens - 1
   redis.call('SET', fence, digits(counter), 'PX', fence_ttl)
 end
 holder.ends = now_ms() + redis.call('PTTL', lock)

@@ -11,7 +11,7 @@ if quick_value and string.sub(quick_value, 1, #quick_mine) == quick_mine
   local last = first + token_count - 1
   local counter = math.max(tonumber(redis.call('GET', KEYS[3]) or 0) or 0, last)
   local is_given_back = counter == last and ARGV[9] ~= '-'
-  if is_given_back then counter = (tonumber(ARGV[9]) or first) - 1 end
+  if is_given_back then counter = math.max(tonumber(ARGV[9]) or 0, first) - 1 end
   if #entries == 0 then
     redis.call('DEL', KEYS[1])
     if is_given_back then redis.call('SET', KEYS[3], string.format('%.0f', counter), 'PX', ARGV[7]) end

@@ -42,7 +42,8 @@ if #holders == 0 then mode = nil end
 -- be missed if it were lost.
 local is_fence_changed = given_up.attempt == attempt and first_unused ~= '-'
   and counter == tonumber(given_up.token) + given_up.tokens - 1
-if is_fence_changed then counter = (tonumber(first_unused) or tonumber(given_up.token)) - 1 end
+-- A block that this host has not heard of lies above what it has issued.
+if is_fence_changed then counter = math.max(tonumber(first_unused) or 0, tonumber(given_up.token)) - 1 end
 
 -- A full Redis refuses many commands until a script has written something; what comes first here is not among them.
 local anybody = false

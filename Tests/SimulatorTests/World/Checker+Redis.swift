@@ -141,6 +141,8 @@ extension Checker {
     case (.acquire, .foreign): world.mark("foreign holder")
     case (.acquire, .conflict): world.mark("conflict")
     case (.downgrade, .done): world.mark("lease shared")
+    case (.reserve, .granted): world.mark("more tokens reserved")
+    case (.reserve, .renewed): world.mark("tokens wanted for a lease that is gone")
     case (.look(let name), .seen(let sight)):
       // The host may take the contention for over.
       if sight.waiting.isEmpty, let index = index(of: name) {
@@ -148,8 +150,8 @@ extension Checker {
         world.mark("looked, and nobody waits")
       }
     case (_, .failed): world.mark("Redis refused")
-    case (.acquire, _), (.release, _), (.renew, _), (.answerInUse, _), (.heartbeat, _), (.downgrade, _), (.look, _),
-      (.tell, _):
+    case (.acquire, _), (.release, _), (.renew, _), (.answerInUse, _), (.heartbeat, _), (.downgrade, _), (.reserve, _),
+      (.look, _), (.tell, _):
       break
     }
     if case .heartbeat = command { world.mark("heartbeat") }

@@ -225,6 +225,7 @@ final class Checker {
       handedOver(host, session, name, token, to: receiver)
       if receiver != target { world.fail("a lock was handed to the wrong session") }
     case (.transfer, .refused(.noSuchSession)): break
+    case (.transfer, .refused(.unavailable)): world.mark("no token for a transfer")
     case (.downgrade, .refused(.modeConflict(.permit))): break
     case (.release(let name, let token), .refused(.notHeld)), (.extend(let name, let token), .refused(.notHeld)),
       (.release(let name, let token), .refused(.lost)), (.extend(let name, let token), .refused(.lost)),

@@ -69,6 +69,8 @@ struct Plan {
   var ownPushesComeAfterTheReply: Bool
   /// How often a chunk of bytes is cut in two, in percent.
   var splitPercent: Double
+  /// How many tokens an exclusive lease reserves.
+  var tokenCount: Int64
   /// How long the server keeps a connection whose peer is silently gone.
   var keepaliveMilliseconds: Int64
 
@@ -128,6 +130,7 @@ struct Plan {
     ownPushesComeAfterTheReply = random.chance(50)
     splitPercent = random.pick([0, 0, 5])
     keepaliveMilliseconds = random.pick([500, 5000])
+    tokenCount = random.pick([1 << 16, 1 << 16, 1 << 16, 16])
   }
 
   /// How a name is asked for by who asks for nothing in particular.
@@ -159,6 +162,7 @@ struct Plan {
     plan.ownPushesComeAfterTheReply = false
     plan.capacities = [0]
     plan.splitPercent = 0
+    plan.tokenCount = 1 << 16
     plan.keepaliveMilliseconds = 5000
     return plan
   }

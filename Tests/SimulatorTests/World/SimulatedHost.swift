@@ -61,6 +61,7 @@ final class SimulatedHost {
     engine = LockEngine(configuration: configuration)
     leaseMilliseconds = world.plan.leaseMilliseconds
     codec = LeaseCodec(keyPrefix: "sl:", host: "h\(index)", instance: String(incarnation, radix: 16))
+    codec.tokenCount = world.plan.tokenCount
     previousClient = nil
     world.trace("host \(index) starts as \(me)")
     connect()

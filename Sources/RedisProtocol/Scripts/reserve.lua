@@ -1,0 +1,25 @@
+-- Reserve another block of tokens for a lease that has nearly used its own up. Its end stays as it is, and so does everything
+-- else; what is left of the block before is lost.
+--
+-- ARGV[9]  one past the last token of the block that this host knows of. When that is not the end of its block, this
+--          command came twice, and it gets to know the block that there is.
+--
+-- Returns {'granted', first token, token count, hosts in the queue}
+--      or 0 where this host does not have the lease.
+for _, holder in ipairs(holders) do
+  if holder.instance == me and holder.attempt == attempt then
+    if tonumber(holder.token) + holder.tokens == tonumber(ARGV[9]) then
+      local first = next_token()
+      holder.token, holder.tokens = digits(first), block(mode, first)
+      counter = first + holder.tokens - 1
+      if mode == 'x' then
+        redis.call('SET', lock, me .. ':' .. attempt .. ':' .. holder.token, 'KEEPTTL')
+      else
+        write_holders(lock, mode, holders)
+      end
+      redis.call('SET', fence, digits(counter), 'PX', fence_ttl)
+    end
+    return granted(holder)
+  end
+end
+return 0
