@@ -340,7 +340,9 @@ final class Checker {
         world.fail("a try of \(names) is told busy, though nobody else had it or wanted it")
       }
     case .timeout: if wait == nil || wait == 0 { world.fail("a request without a limit timed out") }
-    case .unavailable: if world.isCalm { world.fail("Redis is said to be unavailable, and is not") }
+    case .unavailable:
+      // A try for several that loses a part does not begin again.
+      if world.isCalm, !wish.isSeveral || wait != 0 { world.fail("Redis is said to be unavailable, and is not") }
     case .wrongType: if !world.plan.faults.contains(.wrongType) { world.fail("no key has a wrong type") }
     case .modeConflict:
       if !request.sawOthers, world.isCalm { world.fail("a conflict over \(names), which nobody else had or wanted") }
@@ -515,7 +517,7 @@ final class Checker {
   private func verifyCohort(_ host: SimulatedHost, _ name: Int, _ mode: HoldMode) {
     if case .permit = mode { return }
     guard !isTainted(host.index, name),
-      let attempt = entries(world.server.redis.peek(lockKeys[name])?.value).first(where: { $0.owner == host.me })?
+      let attempt = entries(world.server.redis.peek(lockKeys[name])?.value).last(where: { $0.owner == host.me })?
         .attempt
     else { return }
     var lease = leases[host.index][name]

@@ -11,6 +11,7 @@ final class SimulatedClient {
   private(set) var waits: [(request: RequestID, wish: Checker.Wish)] = []
   /// What it has given back without having heard the answer.
   private var releasing: [RequestID: (name: Int, token: Token)] = [:]
+  private var transferring: [RequestID: (name: Int, token: Token)] = [:]
   /// The locks that are given back only when this request has been answered, and the one that it asks for.
   private var chain: Chain?
   private typealias Chain = (first: RequestID, second: RequestID?, name: Int, then: Int)
@@ -139,6 +140,10 @@ final class SimulatedClient {
       tokens.contains(hold.token), !world.isScripted
     {
       // Meanwhile it had come to have another hold of the same name, so that it must say which one it means.
+      holds.append(hold)
+      giveBackLater([hold])
+    }
+    if let hold = transferring.removeValue(forKey: request), case .refused(.unavailable) = reply, !world.isScripted {
       holds.append(hold)
       giveBackLater([hold])
     }
@@ -302,6 +307,7 @@ final class SimulatedClient {
     let request = RequestID(world.newID())
     let target = other.session
     holds.removeAll { $0.name == name && $0.token == token }
+    transferring[request] = (name, token)
     issue(
       request, .transfer(name: name, token: token, to: target),
       .transferRequested(session, request, name: world.checker.names[name], token: token, to: target))
