@@ -29,8 +29,8 @@ public enum LeaseCommand: Hashable, Sendable {
   /// Share the exclusive lease that this attempt took, from now on, with the same end and the tokens below `tokenEnd`.
   case downgrade(name: LockName, attempt: UInt64, tokenEnd: Token)
 
-  /// Reserve another block of tokens for the lease that this attempt took, above `tokenFloor`, unless the block that it
-  /// has does not end before `tokenEnd` any more.
+  /// Reserve another block of tokens, above `tokenFloor`, for the lease that this attempt took, if the block that it has
+  /// still ends before `tokenEnd`; otherwise this came twice, and the reply gives the block that it has.
   case reserve(name: LockName, attempt: UInt64, tokenEnd: Token, tokenFloor: Token)
 
   /// Put the expiry of each lease off, where this host still holds it under that attempt, so that it lasts for so long.

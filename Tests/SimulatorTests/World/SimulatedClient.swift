@@ -11,6 +11,7 @@ final class SimulatedClient {
   private(set) var waits: [(request: RequestID, wish: Checker.Wish)] = []
   /// What it has given back without having heard the answer.
   private var releasing: [RequestID: (name: Int, token: Token)] = [:]
+  /// What it has handed over without having heard the answer.
   private var transferring: [RequestID: (name: Int, token: Token)] = [:]
   /// The locks that are given back only when this request has been answered, and the one that it asks for.
   private var chain: Chain?
@@ -41,6 +42,7 @@ final class SimulatedClient {
     holds = []
     waits = []
     releasing = [:]
+    transferring = [:]
     chain = nil
     incarnation = host.incarnation
     let session = self.session
@@ -58,6 +60,7 @@ final class SimulatedClient {
     holds = []
     waits = []
     releasing = [:]
+    transferring = [:]
     chain = nil
     let session = self.session
     host.whenAwake { [self] in
