@@ -5,28 +5,26 @@
 
 /// A message from one host to another.
 public enum HostMessage: Hashable, Sendable {
-  /// Follow a chain of waits further: `path` has come to a wait for `name`, which the receiver may hold or wait for.
+  /// Follow a chain of waits further: its last one waits for a lock that the receiver may hold.
   case probe(DeadlockProbe)
-  /// The receiver's wait `request` is the youngest of a cycle that was seen twice.
-  case victim(request: UInt64, path: [DeadlockStep])
+  /// A chain has come back to where it began: look at its links again, from the receiver's, which is number `next`, on.
+  case confirm(DeadlockProbe, next: Int)
+  /// All the links of a chain that began with a wait of the receiver are there still.
+  case confirmed(DeadlockProbe)
+  /// The receiver's wait, the first of the path, is the youngest of a cycle that was confirmed.
+  case victim(path: [DeadlockStep])
 }
 
 /// A chain of waits that is being followed from host to host.
 public struct DeadlockProbe: Hashable, Sendable {
-  /// The inbox of the host where it began.
-  public var origin: String
-  /// That host's number for it.
+  /// The number that the host where it began has for it.
   public var number: UInt64
-  /// The lock that the last of `path` waits for.
-  public var name: LockName
   /// The waits it has come along, from the first one on.
   public var path: [DeadlockStep]
 
   /// A chain.
-  public init(origin: String, number: UInt64, name: LockName, path: [DeadlockStep]) {
-    self.origin = origin
+  public init(number: UInt64, path: [DeadlockStep]) {
     self.number = number
-    self.name = name
     self.path = path
   }
 }
@@ -49,7 +47,7 @@ public struct DeadlockStep: Hashable, Sendable {
   public var owner: String?
   /// What it waits for.
   public var waitsFor: LockName
-  /// What it holds that the one before it waits for; nil where it only stands ahead of it in a queue, and in the first.
+  /// What it holds that the one before it waits for; nil in the first, until the chain has come back.
   public var holds: LockName?
   /// The token of that hold; 0 where there is none.
   public var token: Token

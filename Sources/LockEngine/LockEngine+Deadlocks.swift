@@ -8,27 +8,42 @@
 // the writer waits for those who hold it.
 //
 // On one host a cycle can only come about when a wait begins, or when a wait is left over as the only one of its owner,
-// and is looked for then. Between hosts the chain of waits is
-// followed from inbox to inbox (edge chasing: Chandy, Misra, Haas 1983). Meanwhile any of its links may go away, so that a
-// chain that has come back to where it began proves nothing yet. It is followed once more: no request and no token is
-// ever used twice, and a link that was there before and is there again was there all the time in between. At the moment
-// at which the first round ended, all of them were there at once.
+// and is looked for then.
+//
+// Between hosts the chain of waits is followed from inbox to inbox (edge chasing: Chandy, Misra, Haas 1983). Of a cycle
+// only its smallest wait finds it: a search passes over waits that are smaller than the one where it began (they look
+// for themselves), and comes to each wait once. However many hosts share the locks, a search costs no more than there
+// are waits, and the smallest of all waits that wait for each other in turns always comes back to itself.
+//
+// Meanwhile any link of the chain may go away, so that a chain that has come back to where it began proves nothing yet.
+// It is gone along once more, and each link looked at again: no request and no token is ever used twice, and a link that
+// was there before and is there again was there all the time in between. At the moment at which the chain came back,
+// all of its links were there at once.
 
 /// How far the search for a deadlock of one wait has come.
 struct DeadlockSearch {
   /// When it is made again.
   var at: BootInstant
-  /// The number of the round that is under way.
-  var number: UInt64 = 0
-  /// The links of the cycle that the last round found.
-  var found: [DeadlockLink] = []
+  /// The cycle that is gone along again, and since when.
+  var confirming: (number: UInt64, since: BootInstant)?
 }
 
-/// What makes one link of a cycle the same when it is seen again.
-struct DeadlockLink: Equatable {
+/// A wait, wherever it is.
+struct WaitID: Hashable, Comparable {
   var inbox: String
   var request: UInt64
-  var token: Token
+
+  init(_ step: DeadlockStep) {
+    inbox = step.inbox
+    request = step.request
+  }
+
+  init(inbox: String, request: UInt64) {
+    self.inbox = inbox
+    self.request = request
+  }
+
+  static func < (a: Self, b: Self) -> Bool { (a.inbox, a.request) < (b.inbox, b.request) }
 }
 
 extension LockEngine {
@@ -36,10 +51,19 @@ extension LockEngine {
   static let deadlockSearchAfterMilliseconds: Int64 = 200
   /// How often they are asked again, in milliseconds.
   static let deadlockSearchEveryMilliseconds: Int64 = 500
+  /// How soon one is asked about whose turn it was while too many questions were under way.
+  static let deadlockSearchPutOffMilliseconds: Int64 = 100
+  /// How long a cycle is waited for that is gone along again.
+  static let deadlockConfirmMilliseconds: Int64 = 2000
   /// Links that a chain may have.
   static let deadlockStepsMax = 32
   /// Places to which one message is followed from one host.
   static let deadlockBranchesMax = 64
+  /// Questions to the store, on behalf of searches, with which this host begins no other search. What clients want goes
+  /// over the same connection.
+  static let deadlockQuestionsMax = 64
+  /// Searches that one wait remembers.
+  static let searchesSeenMax = 256
 
   // MARK: On this host
 
@@ -162,42 +186,47 @@ extension LockEngine {
   }
 
   func searchDeadlock(of waiter: Waiter, now: BootInstant) {
-    let moment = now.adding(milliseconds: Self.deadlockSearchEveryMilliseconds)
+    let isBusy = deadlockQuestions >= Self.deadlockQuestionsMax
+    let moment = now.adding(
+      milliseconds: isBusy ? Self.deadlockSearchPutOffMilliseconds : Self.deadlockSearchEveryMilliseconds)
     waiter.search?.at = moment
-    waiter.search?.found = []
     deadlines.push(.search(waiter), at: moment)
-    beginRound(of: waiter, now: now)
-  }
-
-  private func beginRound(of waiter: Waiter, now: BootInstant) {
-    guard linkIsUp, mayBeInCycle(waiter) else { return }
+    guard !isBusy, linkIsUp, mayBeInCycle(waiter) else { return }
+    if let since = waiter.search?.confirming?.since {
+      guard now.milliseconds(since: since) >= Self.deadlockConfirmMilliseconds else { return }
+      waiter.search?.confirming = nil
+    }
     lastProbe += 1
-    waiter.search?.number = lastProbe
-    let probe = DeadlockProbe(
-      origin: configuration.inbox, number: lastProbe, name: waiter.lock.name,
-      path: [step(of: waiter, holding: nil, now: now)])
-    follow(probe, from: waiter, now: now)
+    var branches = Self.deadlockBranchesMax
+    let probe = DeadlockProbe(number: lastProbe, path: [step(of: waiter, holding: nil, now: now)])
+    follow(probe, from: waiter, &branches, now: now)
   }
 
   /// Another host says something about a chain of waits.
   func told(_ message: HostMessage, now: BootInstant) {
     switch message {
     case .probe(let probe):
-      guard let last = probe.path.last, last.waitsFor == probe.name, let lock = locks[probe.name] else { return }
+      guard let last = probe.path.last, let lock = locks[last.waitsFor] else { return }
       var branches = Self.deadlockBranchesMax
       follow(probe, toHoldersOf: lock, mode: .exclusive, &branches, now: now)
-    case .victim(let request, let path):
-      guard let first = path.first, first.inbox == configuration.inbox, first.request == request,
-        let waiter = sessions[SessionID(first.session)]?.waits[RequestID(request)],
-        waiter.lock.name == first.waitsFor
-      else { return }
+    case .confirm(let probe, let next):
+      guard probe.path.indices.contains(next) else { return }
+      confirm(probe, from: next, now: now)
+    case .confirmed(let probe):
+      guard let first = probe.path.first, let waiter = self.waiter(of: first) else { return }
+      confirmed(probe, by: waiter, now: now)
+    case .victim(let path):
+      guard let first = path.first, let waiter = waiter(of: first) else { return }
       endDeadlock(waiter, path, now: now)
     }
   }
 
-  private func follow(_ probe: DeadlockProbe, from waiter: Waiter, now: BootInstant) {
-    var branches = Self.deadlockBranchesMax
-    follow(probe, from: waiter, &branches, now: now)
+  /// The wait of a link; nil when it is over, or another host's.
+  private func waiter(of step: DeadlockStep) -> Waiter? {
+    guard step.inbox == configuration.inbox,
+      let waiter = sessions[SessionID(step.session)]?.waits[RequestID(step.request)], waiter.lock.name == step.waitsFor
+    else { return nil }
+    return waiter
   }
 
   /// Follows a chain that has come to `waiter`: to those who hold the lock here, and to other hosts.
@@ -207,23 +236,25 @@ extension LockEngine {
     if case .permit(let capacity) = waiter.request.mode, capacity > 1 { return }
     guard lock.wanted?.stage == .queued, branches > 0 else { return }
     branches -= 1
+    deadlockQuestions += 1
     send(.look(name: lock.name), .follow(probe), now: now)
   }
 
   private func follow(
     _ probe: DeadlockProbe, toHoldersOf lock: LockRecord, mode: HoldMode, _ branches: inout Int, now: BootInstant
   ) {
+    guard let origin = probe.path.first.map({ WaitID($0) }) else { return }
     for (waiter, hold) in links(toHoldersOf: lock, mode: mode) where branches > 0 {
-      branches -= 1
-      let request = waiter.request.request.rawValue
-      if let first = probe.path.first, first.inbox == configuration.inbox, first.request == request {
+      let me = WaitID(inbox: configuration.inbox, request: waiter.request.request.rawValue)
+      if me == origin {
         if let hold { cycleFound(probe, waiter, closedBy: hold, now: now) }
         continue
       }
-      let isKnown = probe.path.contains { $0.inbox == configuration.inbox && $0.request == request }
-      guard !isKnown, probe.path.count < Self.deadlockStepsMax, isAgent(waiter) else { continue }
+      guard me > origin, probe.path.count < Self.deadlockStepsMax, isAgent(waiter),
+        waiter.sees(probe.number, of: origin)
+      else { continue }
+      branches -= 1
       var next = probe
-      next.name = waiter.lock.name
       next.path.append(step(of: waiter, holding: hold, now: now))
       follow(next, from: waiter, &branches, now: now)
     }
@@ -236,36 +267,67 @@ extension LockEngine {
     }
   }
 
-  /// A chain that began here has come back.
+  /// A chain that began here has come back. One at a time is gone along again, or each would have a victim of its own.
   private func cycleFound(_ probe: DeadlockProbe, _ waiter: Waiter, closedBy hold: Hold, now: BootInstant) {
-    guard probe.origin == configuration.inbox, waiter.search?.number == probe.number else { return }
-    var path = probe.path
-    path[0].holds = hold.lock.name
-    path[0].token = hold.token
-    // Every member of a cycle finds it; one of them decides, or each would have a victim of its own.
-    let leader = path.min { ($0.inbox, $0.request) < ($1.inbox, $1.request) }
-    guard leader?.inbox == configuration.inbox, leader?.request == waiter.request.request.rawValue else { return }
-    let links = path.map { DeadlockLink(inbox: $0.inbox, request: $0.request, token: $0.token) }
-    guard waiter.search?.found == links else {
-      waiter.search?.found = links
-      return beginRound(of: waiter, now: now)
+    guard waiter.search != nil, waiter.search?.confirming == nil else { return }
+    waiter.search?.confirming = (probe.number, now)
+    var probe = probe
+    probe.path[0].holds = hold.lock.name
+    probe.path[0].token = hold.token
+    confirm(probe, from: 0, now: now)
+  }
+
+  /// Looks at the links of a chain again, from `index` on, as far as they are this host's.
+  private func confirm(_ probe: DeadlockProbe, from index: Int, now: BootInstant) {
+    let rest = probe.path[index...].drop { stands($0) }
+    if let next = rest.first {
+      guard next.inbox != configuration.inbox else { return }
+      send(.tell(inbox: next.inbox, .confirm(probe, next: rest.startIndex)), .other, now: now)
+    } else if probe.path[0].inbox != configuration.inbox {
+      send(.tell(inbox: probe.path[0].inbox, .confirmed(probe)), .other, now: now)
+    } else if let waiter = waiter(of: probe.path[0]) {
+      confirmed(probe, by: waiter, now: now)
     }
-    waiter.search?.found = []
+  }
+
+  /// Whether a link is this host's, and there still.
+  private func stands(_ step: DeadlockStep) -> Bool {
+    guard let waiter = waiter(of: step), let name = step.holds, let session = sessions[waiter.request.session] else {
+      return false
+    }
+    return session.holds(of: name).contains { $0.token == step.token && wait(of: $0) === waiter }
+  }
+
+  /// All links of a cycle were there when it was found.
+  private func confirmed(_ probe: DeadlockProbe, by waiter: Waiter, now: BootInstant) {
+    guard waiter.search?.confirming?.number == probe.number else { return }
+    waiter.search?.confirming = nil
+    let path = probe.path
     let youngest = path.indices.min { isYounger(path[$0], than: path[$1]) } ?? 0
     let turned = Array(path[youngest...] + path[..<youngest])
     if turned[0].inbox != configuration.inbox {
-      send(.tell(inbox: turned[0].inbox, .victim(request: turned[0].request, path: turned)), .other, now: now)
-    } else if let victim = sessions[SessionID(turned[0].session)]?.waits[RequestID(turned[0].request)] {
+      send(.tell(inbox: turned[0].inbox, .victim(path: turned)), .other, now: now)
+    } else if let victim = self.waiter(of: turned[0]) {
       endDeadlock(victim, turned, now: now)
     }
   }
 
   private func isYounger(_ a: DeadlockStep, than b: DeadlockStep) -> Bool {
-    (a.waitedMilliseconds, b.inbox, b.request) < (b.waitedMilliseconds, a.inbox, a.request)
+    (a.waitedMilliseconds, WaitID(b)) < (b.waitedMilliseconds, WaitID(a))
   }
 
   private func endDeadlock(_ waiter: Waiter, _ path: [DeadlockStep], now: BootInstant) {
     refuse(waiter, .deadlock(path), now: now)
     advance(waiter.lock, now: now)
+  }
+}
+
+extension Waiter {
+  /// Whether a search is new to this wait. It is not when it has come this way, or a later one of the same wait has.
+  fileprivate func sees(_ number: UInt64, of origin: WaitID) -> Bool {
+    guard searchesSeen[origin].map({ $0 < number }) ?? true else { return false }
+    if searchesSeen.count >= LockEngine.searchesSeenMax { searchesSeen.removeAll() }
+    searchesSeen[origin] = number
+    return true
   }
 }

@@ -241,6 +241,7 @@ extension LockEngine {
     linkIsUp = false
     lastAnsweredSentAt = nil
     pending.removeAll()
+    deadlockQuestions = 0
     renewalsInFlight = 0
     for lock in locksInOrder {
       if let wanted = lock.wanted {

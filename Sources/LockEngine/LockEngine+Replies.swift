@@ -22,6 +22,7 @@ extension LockEngine {
         advance(lease.lock, now: now)
       }
     case .follow(let probe):
+      deadlockQuestions -= 1
       if case .seen(let sight) = reply { pass(probe, to: sight, now: now) }
     case .other:
       break

@@ -44,6 +44,8 @@ public final class LockEngine {
   /// Requests for several locks that can take the next one.
   var readySeveral: Deque<SeveralRequest> = []
   var lastProbe: UInt64 = 0
+  /// What the store has been asked on behalf of searches for deadlocks, and has not answered.
+  var deadlockQuestions = 0
   /// Whether there is anything among them, or among those below, so that few facts have to look.
   var agentsMayGoOn = false
   /// Waits that have become the only one of their owner, so that they may be in a cycle now.

@@ -337,6 +337,8 @@ final class Waiter {
   var toldPosition = 0
   /// The search for a deadlock that goes through other hosts.
   var search: DeadlockSearch?
+  /// The searches of other waits that have come by, the last of each.
+  var searchesSeen: [WaitID: UInt64] = [:]
   var mark = StateMark()
 
   init(

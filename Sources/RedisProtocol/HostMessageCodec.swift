@@ -13,16 +13,24 @@ enum HostMessageCodec {
     switch message {
     case .probe(let probe):
       PackedFields.append("probe", to: &bytes)
-      PackedFields.append(probe.origin, to: &bytes)
-      PackedFields.append(probe.number, to: &bytes)
-      PackedFields.append(probe.name.bytes, to: &bytes)
-      append(probe.path, to: &bytes)
-    case .victim(let request, let path):
+      append(probe, to: &bytes)
+    case .confirm(let probe, let next):
+      PackedFields.append("confirm", to: &bytes)
+      PackedFields.append(UInt64(next), to: &bytes)
+      append(probe, to: &bytes)
+    case .confirmed(let probe):
+      PackedFields.append("confirmed", to: &bytes)
+      append(probe, to: &bytes)
+    case .victim(let path):
       PackedFields.append("victim", to: &bytes)
-      PackedFields.append(request, to: &bytes)
       append(path, to: &bytes)
     }
     return bytes
+  }
+
+  private static func append(_ probe: DeadlockProbe, to bytes: inout [UInt8]) {
+    PackedFields.append(probe.number, to: &bytes)
+    append(probe.path, to: &bytes)
   }
 
   /// What is not known is written as an empty field.
@@ -50,13 +58,14 @@ enum HostMessageCodec {
     guard let kind = fields.text() else { return nil }
     switch kind {
     case "probe":
-      guard let origin = fields.text(), let number: UInt64 = fields.number(), let name = fields.name(),
-        let path = fields.path()
-      else { return nil }
-      return .probe(DeadlockProbe(origin: origin, number: number, name: name, path: path))
+      return fields.probe().map { .probe($0) }
+    case "confirm":
+      guard let next: UInt64 = fields.number(), let probe = fields.probe(), next < probe.path.count else { return nil }
+      return .confirm(probe, next: Int(next))
+    case "confirmed":
+      return fields.probe().map { .confirmed($0) }
     case "victim":
-      guard let request: UInt64 = fields.number(), let path = fields.path() else { return nil }
-      return .victim(request: request, path: path)
+      return fields.path().map { .victim(path: $0) }
     default:
       return nil
     }
@@ -64,6 +73,11 @@ enum HostMessageCodec {
 }
 
 extension PackedFieldReader {
+  fileprivate mutating func probe() -> DeadlockProbe? {
+    guard let number: UInt64 = number(), let path = path() else { return nil }
+    return DeadlockProbe(number: number, path: path)
+  }
+
   fileprivate mutating func path() -> [DeadlockStep]? {
     var path: [DeadlockStep] = []
     while !isAtEnd {

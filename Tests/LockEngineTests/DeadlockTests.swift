@@ -195,21 +195,90 @@ import Testing
     #expect(one.engine.statistics.deadlocks + two.engine.statistics.deadlocks == 1)
   }
 
-  @Test func aCycleThatWasOnlySeenOnceIsNone() {
+  /// Between the moment at which the chain comes back and the moment at which it has been gone along again, bob gives up
+  /// his wait, or what he has.
+  @Test(arguments: [true, false]) func aCycleThatWasOnlySeenOnceIsNone(_ isWait: Bool) {
     let (one, two) = crossed()
-    var rounds = 0
-    // Between the first round and the second one bob gives up.
-    let told = {
-      one.pass(milliseconds: 205)
-      return carry(["one/1": one, "two/1": two]) { message in
-        guard case .probe(let probe) = message, probe.origin == "one/1", probe.path.count == 1 else { return false }
-        rounds += 1
-        if rounds == 2 { two.cancel(bob, RequestID(2)) }
-        return false
-      }
-    }()
-    #expect(rounds == 2)
+    var confirmations = 0
+    one.pass(milliseconds: 205)
+    let told = carry(["one/1": one, "two/1": two]) { message in
+      guard case .confirm(_, let next) = message else { return false }
+      #expect(next == 1)
+      confirmations += 1
+      if isWait { two.cancel(bob, RequestID(2)) } else { two.release(bob, "b") }
+      return false
+    }
+    #expect(confirmations == 1)
     #expect(cycle(told) == nil)
+    #expect(one.engine.statistics.deadlocks + two.engine.statistics.deadlocks == 0)
+  }
+
+  @Test func aCycleWhoseConfirmationIsLostIsFoundAgain() {
+    let (one, two) = crossed()
+    var lost = 0
+    var told: [Effect] = []
+    var elapsed = 0
+    while told.isEmpty, elapsed < 5000 {
+      for script in [one, two] { script.pass(milliseconds: 50) }
+      elapsed += 50
+      told += carry(["one/1": one, "two/1": two]) { message in
+        guard case .confirm = message, lost == 0 else { return false }
+        lost += 1
+        return true
+      }
+    }
+    #expect(lost == 1)
+    #expect(cycle(told)?.map(\.host) == ["two", "one"])
+    #expect(elapsed > 2000)
+  }
+
+  /// Only the smallest wait of a cycle looks for it: what comes from a larger one ends at a smaller one.
+  @Test func aSearchPassesOverSmallerWaits() {
+    let (_, two) = crossed()
+    two.pass(milliseconds: 205)
+    let (one, _) = crossed()
+    var probes = 0
+    _ = carry(["one/1": one, "two/1": two]) { message in
+      if case .probe(let probe) = message {
+        #expect(probe.path.map(\.inbox) == ["two/1"])
+        probes += 1
+      }
+      return false
+    }
+    #expect(probes == 1)
+  }
+
+  /// Two locks that many agents share, each of whom waits for the other one: the paths through them are beyond number, and
+  /// a search costs no more than there are waits.
+  @Test func searchesThroughSharedLocksDoNotMultiply() {
+    let hosts = 6
+    let agents = 4
+    var scripts: [String: Script] = [:]
+    for host in 0..<hosts {
+      let (has, wants) = host % 2 == 0 ? ("x", "y") : ("y", "x")
+      let script = Script(EngineConfiguration(tier: .store, host: "h\(host)", inbox: "h\(host)/1"))
+      let sessions = (1...agents).map { SessionID(UInt64($0)) }
+      for session in sessions { script.open(session) }
+      for session in sessions { script.acquire(session, has, mode: .shared, owner: "t") }
+      script.reply(granted(Token(100 + host * 1000)))
+      for session in sessions { script.acquire(session, wants, owner: "t") }
+      script.reply(queued())
+      script.tell(
+        .pushReceived(.contended(name: LockName(has), attempt: 1, ask: 9, isTry: false, inbox: "other/1")))
+      #expect(script.engine.gauges.waiting == agents)
+      _ = script.take()
+      scripts["h\(host)/1"] = script
+    }
+    for script in scripts.values { script.pass(milliseconds: 205) }
+    var messages = 0
+    let told = carry(scripts) { _ in
+      messages += 1
+      return messages > 100_000
+    }
+    // Every wait looks for a cycle, and its search goes on from every other wait to the other hosts once.
+    let waits = hosts * agents
+    #expect(messages > waits && messages <= waits * waits * (hosts - 1))
+    #expect(cycle(told) != nil)
   }
 
   @Test func aVictimThatDoesNotWaitAnyMoreIsLeftAlone() {
@@ -219,25 +288,31 @@ import Testing
     let step = DeadlockStep(
       host: "two", inbox: "two/1", session: bob.rawValue, request: 2, pid: nil, command: nil, owner: "t",
       waitsFor: LockName("a"), holds: LockName("b"), token: 100, waitedMilliseconds: 5)
-    two.tell(.pushReceived(.told(.victim(request: 2, path: [step]))))
-    two.tell(.pushReceived(.told(.victim(request: 1, path: [step]))))
-    two.tell(.pushReceived(.told(.victim(request: 2, path: []))))
+    two.tell(.pushReceived(.told(.victim(path: [step]))))
+    two.tell(.pushReceived(.told(.victim(path: []))))
+    for probe in [DeadlockProbe(number: 1, path: [step]), DeadlockProbe(number: 1, path: [])] {
+      for next in [0, 1, -1] { two.tell(.pushReceived(.told(.confirm(probe, next: next)))) }
+      two.tell(.pushReceived(.told(.confirmed(probe))))
+    }
     #expect(two.take().isEmpty)
     #expect(one.engine.gauges.waiting == 1)
   }
 
   @Test func aChainThatGrowsTooLongOrTurnsInACircleEnds() {
-    let (one, _) = crossed()
+    let (_, two) = crossed()
     let step = DeadlockStep(
-      host: "two", inbox: "two/1", session: 9, request: 9, pid: nil, command: nil, owner: nil,
-      waitsFor: LockName("a"), holds: nil, token: 0, waitedMilliseconds: 5)
-    one.tell(
-      .pushReceived(
-        .told(.probe(.init(origin: "two/1", number: 1, name: LockName("a"), path: Array(repeating: step, count: 32))))))
-    #expect(one.take().isEmpty)
-    one.tell(.pushReceived(.told(.probe(.init(origin: "two/1", number: 1, name: LockName("a"), path: [])))))
-    #expect(one.take().isEmpty)
-    one.tell(.pushReceived(.told(.probe(.init(origin: "two/1", number: 1, name: LockName("a"), path: [step])))))
-    #expect(one.take().compactMap(\.command) == [.look(name: LockName("b"))])
+      host: "one", inbox: "one/1", session: 9, request: 9, pid: nil, command: nil, owner: nil,
+      waitsFor: LockName("b"), holds: nil, token: 0, waitedMilliseconds: 5)
+    func tell(_ number: UInt64, _ path: [DeadlockStep]) -> [LeaseCommand] {
+      two.tell(.pushReceived(.told(.probe(DeadlockProbe(number: number, path: path)))))
+      return two.take().compactMap(\.command)
+    }
+    #expect(tell(1, Array(repeating: step, count: 32)).isEmpty)
+    #expect(tell(1, []).isEmpty)
+    #expect(tell(2, [step]) == [.look(name: LockName("a"))])
+    // It has come this way, and a later one has.
+    #expect(tell(2, [step]).isEmpty)
+    #expect(tell(1, [step]).isEmpty)
+    #expect(tell(3, [step]) == [.look(name: LockName("a"))])
   }
 }

@@ -20,9 +20,11 @@ import Testing
     let odd: [UInt8] = Array("5:a b\n;{%}".utf8)
     let path = [step(1, name: odd, holds: nil), step(2, name: [0x78], holds: odd)]
     return [
-      .probe(DeadlockProbe(origin: "a/1f", number: 3, name: LockName(bytes: odd), path: path)),
-      .probe(DeadlockProbe(origin: "a/1f", number: .max >> 1, name: LockName("x"), path: [])),
-      .victim(request: 7, path: path),
+      .probe(DeadlockProbe(number: 3, path: path)),
+      .probe(DeadlockProbe(number: .max >> 1, path: [])),
+      .victim(path: path),
+      .confirm(DeadlockProbe(number: 3, path: path), next: 1),
+      .confirmed(DeadlockProbe(number: 3, path: path)),
     ]
   }
 
@@ -47,7 +49,7 @@ import Testing
     }
     var understood = 0
     for round in 0..<20_000 {
-      var bytes = message(codec.encode(.tell(inbox: "b/2e", messages[round % 3])))
+      var bytes = message(codec.encode(.tell(inbox: "b/2e", messages[round % 5])))
       for _ in 0...random(3) {
         switch random(4) {
         case 0: bytes.removeLast(min(bytes.count, 1 + random(20)))
@@ -64,9 +66,9 @@ import Testing
 
   @Test func aChainThatIsTooLongIsNotRead() {
     let path = Array(repeating: step(1, name: [0x78], holds: nil), count: 33)
-    let command = codec.encode(.tell(inbox: "b/2e", .victim(request: 1, path: path)))
+    let command = codec.encode(.tell(inbox: "b/2e", .victim(path: path)))
     #expect(codec.decode(message: message(command)) == nil)
-    let shorter = codec.encode(.tell(inbox: "b/2e", .victim(request: 1, path: Array(path.dropLast()))))
+    let shorter = codec.encode(.tell(inbox: "b/2e", .victim(path: Array(path.dropLast()))))
     #expect(codec.decode(message: message(shorter)) != nil)
   }
 
