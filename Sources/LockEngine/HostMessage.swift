@@ -11,6 +11,8 @@ public enum HostMessage: Hashable, Sendable {
   case confirm(DeadlockProbe, next: Int)
   /// All the links of a chain that began with a wait of the receiver are there still.
   case confirmed(DeadlockProbe)
+  /// One of them is not.
+  case refuted(DeadlockProbe)
   /// The receiver's wait, the first of the path, is the youngest of a cycle that was confirmed.
   case victim(path: [DeadlockStep])
 }

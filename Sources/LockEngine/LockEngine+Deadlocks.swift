@@ -51,8 +51,9 @@ extension LockEngine {
   static let deadlockSearchAfterMilliseconds: Int64 = 200
   /// How often they are asked again, in milliseconds.
   static let deadlockSearchEveryMilliseconds: Int64 = 500
-  /// How soon one is asked about whose turn it was while too many questions were under way.
-  static let deadlockSearchPutOffMilliseconds: Int64 = 100
+  /// How soon they are asked about one whose turn it was while too many questions were under way, or whose cycle was gone
+  /// when it was looked at again: there may be others.
+  static let deadlockSearchSoonMilliseconds: Int64 = 100
   /// How long a cycle is waited for that is gone along again.
   static let deadlockConfirmMilliseconds: Int64 = 2000
   /// Links that a chain may have.
@@ -185,12 +186,16 @@ extension LockEngine {
     deadlines.push(.search(waiter), at: moment)
   }
 
-  func searchDeadlock(of waiter: Waiter, now: BootInstant) {
-    let isBusy = deadlockQuestions >= Self.deadlockQuestionsMax
-    let moment = now.adding(
-      milliseconds: isBusy ? Self.deadlockSearchPutOffMilliseconds : Self.deadlockSearchEveryMilliseconds)
+  private func searchAgain(_ waiter: Waiter, in milliseconds: Int64, now: BootInstant) {
+    let moment = now.adding(milliseconds: milliseconds)
     waiter.search?.at = moment
     deadlines.push(.search(waiter), at: moment)
+  }
+
+  func searchDeadlock(of waiter: Waiter, now: BootInstant) {
+    let isBusy = deadlockQuestions >= Self.deadlockQuestionsMax
+    searchAgain(
+      waiter, in: isBusy ? Self.deadlockSearchSoonMilliseconds : Self.deadlockSearchEveryMilliseconds, now: now)
     guard !isBusy, linkIsUp, mayBeInCycle(waiter) else { return }
     if let since = waiter.search?.confirming?.since {
       guard now.milliseconds(since: since) >= Self.deadlockConfirmMilliseconds else { return }
@@ -215,6 +220,9 @@ extension LockEngine {
     case .confirmed(let probe):
       guard let first = probe.path.first, let waiter = self.waiter(of: first) else { return }
       confirmed(probe, by: waiter, now: now)
+    case .refuted(let probe):
+      guard let first = probe.path.first, let waiter = self.waiter(of: first) else { return }
+      refuted(probe, by: waiter, now: now)
     case .victim(let path):
       guard let first = path.first, let waiter = waiter(of: first) else { return }
       endDeadlock(waiter, path, now: now)
@@ -279,14 +287,16 @@ extension LockEngine {
 
   /// Looks at the links of a chain again, from `index` on, as far as they are this host's.
   private func confirm(_ probe: DeadlockProbe, from index: Int, now: BootInstant) {
+    let origin = probe.path[0].inbox
     let rest = probe.path[index...].drop { stands($0) }
-    if let next = rest.first {
-      guard next.inbox != configuration.inbox else { return }
-      send(.tell(inbox: next.inbox, .confirm(probe, next: rest.startIndex)), .other, now: now)
-    } else if probe.path[0].inbox != configuration.inbox {
-      send(.tell(inbox: probe.path[0].inbox, .confirmed(probe)), .other, now: now)
+    if let next = rest.first, next.inbox != configuration.inbox {
+      return send(.tell(inbox: next.inbox, .confirm(probe, next: rest.startIndex)), .other, now: now)
+    }
+    let allStand = rest.isEmpty
+    if origin != configuration.inbox {
+      send(.tell(inbox: origin, allStand ? .confirmed(probe) : .refuted(probe)), .other, now: now)
     } else if let waiter = waiter(of: probe.path[0]) {
-      confirmed(probe, by: waiter, now: now)
+      allStand ? confirmed(probe, by: waiter, now: now) : refuted(probe, by: waiter, now: now)
     }
   }
 
@@ -310,6 +320,13 @@ extension LockEngine {
     } else if let victim = self.waiter(of: turned[0]) {
       endDeadlock(victim, turned, now: now)
     }
+  }
+
+  /// A link of a cycle was gone when it was looked at again.
+  private func refuted(_ probe: DeadlockProbe, by waiter: Waiter, now: BootInstant) {
+    guard waiter.search?.confirming?.number == probe.number else { return }
+    waiter.search?.confirming = nil
+    searchAgain(waiter, in: Self.deadlockSearchSoonMilliseconds, now: now)
   }
 
   private func isYounger(_ a: DeadlockStep, than b: DeadlockStep) -> Bool {

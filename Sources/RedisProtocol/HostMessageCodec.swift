@@ -21,6 +21,9 @@ enum HostMessageCodec {
     case .confirmed(let probe):
       PackedFields.append("confirmed", to: &bytes)
       append(probe, to: &bytes)
+    case .refuted(let probe):
+      PackedFields.append("refuted", to: &bytes)
+      append(probe, to: &bytes)
     case .victim(let path):
       PackedFields.append("victim", to: &bytes)
       append(path, to: &bytes)
@@ -64,6 +67,8 @@ enum HostMessageCodec {
       return .confirm(probe, next: Int(next))
     case "confirmed":
       return fields.probe().map { .confirmed($0) }
+    case "refuted":
+      return fields.probe().map { .refuted($0) }
     case "victim":
       return fields.path().map { .victim(path: $0) }
     default:

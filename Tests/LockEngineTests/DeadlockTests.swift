@@ -200,15 +200,17 @@ import Testing
   @Test(arguments: [true, false]) func aCycleThatWasOnlySeenOnceIsNone(_ isWait: Bool) {
     let (one, two) = crossed()
     var confirmations = 0
+    var refutations = 0
     one.pass(milliseconds: 205)
     let told = carry(["one/1": one, "two/1": two]) { message in
+      if case .refuted = message { refutations += 1 }
       guard case .confirm(_, let next) = message else { return false }
       #expect(next == 1)
       confirmations += 1
       if isWait { two.cancel(bob, RequestID(2)) } else { two.release(bob, "b") }
       return false
     }
-    #expect(confirmations == 1)
+    #expect(confirmations == 1 && refutations == 1)
     #expect(cycle(told) == nil)
     #expect(one.engine.statistics.deadlocks + two.engine.statistics.deadlocks == 0)
   }
@@ -293,6 +295,7 @@ import Testing
     for probe in [DeadlockProbe(number: 1, path: [step]), DeadlockProbe(number: 1, path: [])] {
       for next in [0, 1, -1] { two.tell(.pushReceived(.told(.confirm(probe, next: next)))) }
       two.tell(.pushReceived(.told(.confirmed(probe))))
+      two.tell(.pushReceived(.told(.refuted(probe))))
     }
     #expect(two.take().isEmpty)
     #expect(one.engine.gauges.waiting == 1)

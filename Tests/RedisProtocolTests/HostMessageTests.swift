@@ -25,6 +25,7 @@ import Testing
       .victim(path: path),
       .confirm(DeadlockProbe(number: 3, path: path), next: 1),
       .confirmed(DeadlockProbe(number: 3, path: path)),
+      .refuted(DeadlockProbe(number: 3, path: path)),
     ]
   }
 
@@ -49,7 +50,7 @@ import Testing
     }
     var understood = 0
     for round in 0..<20_000 {
-      var bytes = message(codec.encode(.tell(inbox: "b/2e", messages[round % 5])))
+      var bytes = message(codec.encode(.tell(inbox: "b/2e", messages[round % 6])))
       for _ in 0...random(3) {
         switch random(4) {
         case 0: bytes.removeLast(min(bytes.count, 1 + random(20)))

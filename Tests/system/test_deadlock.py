@@ -42,6 +42,52 @@ def test_a_cycle_through_three_hosts_is_found_within_a_second(lab, measured):
     assert worst < 10
 
 
+def test_a_knot_of_shared_locks_is_undone(lab, measured):
+    """Everybody shares one lock and wants another one for himself: the circles in it are beyond number."""
+    redis = lab.redis()
+    hosts = [lab.daemon(redis, args=["--host", name]) for name in ("one", "two", "three", "four")]
+    names = ["a", "b", "c"]
+    agents = []
+    for number in range(24):
+        client = hosts[number % 4].client()
+        client.acquire(names[number % 3], mode="shared", owner="thread")
+        agents.append((client, names[number % 3]))
+    ready = threading.Barrier(len(agents))
+    ends, faults = [], []
+
+    def play(number):
+        client, has = agents[number]
+        wants = random.Random(number).choice([name for name in names if name != has])
+        try:
+            ready.wait()
+            try:
+                client.acquire(wants, owner="thread")
+                client.release(wants)
+                ends.append("granted")
+            except RpcError as refusal:
+                ends.append(refusal.reason)
+            client.release(has)
+        except Exception as fault:  # noqa: BLE001
+            faults.append(fault)
+
+    def commands():
+        return redis.admin.info("stats")["total_commands_processed"]
+
+    before = commands()
+    started = time.monotonic()
+    players = [threading.Thread(target=play, args=(number,)) for number in range(len(agents))]
+    for player in players:
+        player.start()
+    for player in players:
+        player.join()
+    measured("a knot of 24 waits that share three locks on four hosts is undone",
+             f"in {time.monotonic() - started:.1f} s with {commands() - before} commands, "
+             f"{ends.count('deadlock')} refused")
+    assert not faults
+    assert set(ends) == {"granted", "deadlock"}
+    assert len(ends) == len(agents)
+
+
 def test_churn_without_a_cycle_is_never_taken_for_one(lab, measured):
     """Everybody takes two locks in the same order, holds them for a while and gives up at random, on two hosts."""
     redis = lab.redis()

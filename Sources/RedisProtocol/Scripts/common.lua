@@ -39,6 +39,12 @@ for _, holder in ipairs(holders) do
   counter = math.max(counter, tonumber(holder.token) + holder.tokens - 1)
 end
 
+-- The counter comes to `last`.
+local function count_to(last)
+  counter = last
+  redis.call('SET', fence, digits(counter), 'PX', fence_ttl)
+end
+
 -- Whether a lease in this mode can stand beside those that there are.
 local function fits(its_mode)
   if not mode then return true end
@@ -50,7 +56,6 @@ end
 -- holder that it is now.
 local function take(instance, its_attempt, its_lease, its_mode, first)
   local holder = { instance = instance, attempt = its_attempt, token = digits(first), tokens = block(its_mode, first) }
-  counter = first + holder.tokens - 1
   if its_mode == 'x' then
     holders = { holder }
     redis.call('SET', lock, instance .. ':' .. its_attempt .. ':' .. holder.token, 'PX', its_lease)
@@ -60,7 +65,7 @@ local function take(instance, its_attempt, its_lease, its_mode, first)
     write_holders(lock, its_mode, holders)
   end
   mode = its_mode
-  redis.call('SET', fence, digits(counter), 'PX', fence_ttl)
+  count_to(first + holder.tokens - 1)
   return holder
 end
 

@@ -7,10 +7,7 @@ if mode ~= 'x' or holder.instance ~= me or holder.attempt ~= attempt then return
 local is_highest = counter == tonumber(holder.token) + holder.tokens - 1
 -- Of a block that this host has not heard of it keeps nothing.
 holder.tokens = math.max(0, tonumber(ARGV[9]) - tonumber(holder.token))
-if is_highest then
-  counter = tonumber(holder.token) + holder.tokens - 1
-  redis.call('SET', fence, digits(counter), 'PX', fence_ttl)
-end
+if is_highest then count_to(tonumber(holder.token) + holder.tokens - 1) end
 holder.ends = now_ms() + redis.call('PTTL', lock)
 mode = 's'
 write_holders(lock, mode, holders)

@@ -54,6 +54,6 @@ if waiting > 0 then
 end
 if not anybody then
   if #holders == 0 then redis.call('DEL', lock) else write_holders(lock, mode, holders) end
-  if is_fence_changed then redis.call('SET', fence, digits(counter), 'PX', fence_ttl) end
+  if is_fence_changed then count_to(counter) end
 end
 return 1

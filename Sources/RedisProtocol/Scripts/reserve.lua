@@ -11,13 +11,12 @@ for _, holder in ipairs(holders) do
     if tonumber(holder.token) + holder.tokens == tonumber(ARGV[9]) then
       local first = next_token()
       holder.token, holder.tokens = digits(first), block(mode, first)
-      counter = first + holder.tokens - 1
       if mode == 'x' then
         redis.call('SET', lock, me .. ':' .. attempt .. ':' .. holder.token, 'KEEPTTL')
       else
         write_holders(lock, mode, holders)
       end
-      redis.call('SET', fence, digits(counter), 'PX', fence_ttl)
+      count_to(first + holder.tokens - 1)
     end
     return granted(holder)
   end
