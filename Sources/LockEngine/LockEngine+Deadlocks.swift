@@ -138,7 +138,9 @@ extension LockEngine {
 
   private func links(toHoldersOf lock: LockRecord, mode: HoldMode) -> [Link] {
     if case .permit(let capacity) = mode, capacity > 1 { return [] }
-    return lock.holdsInOrder.compactMap { hold in wait(of: hold).map { ($0, hold) } }
+    // A lock may have many readers, of whom few wait for something.
+    let links = lock.holds.compactMap { hold in wait(of: hold).map { (waiter: $0, hold: hold) } }
+    return links.sorted { $0.hold.token < $1.hold.token }
   }
 
   /// The one wait of the agent that holds `hold`; nil when it waits for nothing, or for more than one thing. What a
