@@ -60,9 +60,10 @@ extension LockEngine {
   static let deadlockStepsMax = 32
   /// Places to which one message is followed from one host.
   static let deadlockBranchesMax = 64
-  /// Questions to the store, on behalf of searches, with which this host begins no other search. What clients want goes
-  /// over the same connection.
-  static let deadlockQuestionsMax = 64
+  /// Questions to the store, on behalf of searches, with which this host begins no other search, and with which it does
+  /// not follow those of other hosts either. What clients want goes over the same connection.
+  static let deadlockQuestionsToBegin = 64
+  static let deadlockQuestionsMax = 256
   /// Searches that one wait remembers.
   static let searchesSeenMax = 256
 
@@ -195,7 +196,7 @@ extension LockEngine {
   }
 
   func searchDeadlock(of waiter: Waiter, now: BootInstant) {
-    let isBusy = deadlockQuestions >= Self.deadlockQuestionsMax
+    let isBusy = deadlockQuestions >= Self.deadlockQuestionsToBegin
     searchAgain(
       waiter, in: isBusy ? Self.deadlockSearchSoonMilliseconds : Self.deadlockSearchEveryMilliseconds, now: now)
     guard !isBusy, linkIsUp, mayBeInCycle(waiter) else { return }
@@ -244,7 +245,7 @@ extension LockEngine {
     let lock = waiter.lock
     follow(probe, toHoldersOf: lock, mode: waiter.request.mode, &branches, now: now)
     if case .permit(let capacity) = waiter.request.mode, capacity > 1 { return }
-    guard lock.wanted?.stage == .queued, branches > 0 else { return }
+    guard lock.wanted?.stage == .queued, branches > 0, deadlockQuestions < Self.deadlockQuestionsMax else { return }
     branches -= 1
     deadlockQuestions += 1
     send(.look(name: lock.name), .follow(probe), now: now)

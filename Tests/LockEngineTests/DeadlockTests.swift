@@ -283,6 +283,27 @@ import Testing
     #expect(cycle(told) != nil)
   }
 
+  /// What clients want goes over the same connection as the questions of searches.
+  @Test func questionsUnderWayAreBounded() {
+    let (_, two) = crossed()
+    let looks = (UInt64(1)...400).flatMap { number in
+      let step = DeadlockStep(
+        host: "one", inbox: "one/1", session: 1, request: number, pid: nil, command: nil, owner: "t",
+        waitsFor: LockName("b"), holds: nil, token: 0, waitedMilliseconds: 5)
+      two.tell(.pushReceived(.told(.probe(DeadlockProbe(number: number, path: [step])))))
+      return two.take().compactMap { effect -> CommandID? in
+        if case .send(let id, .look) = effect { id } else { nil }
+      }
+    }
+    #expect(looks.count == 256)
+    // Nor does it begin a search of its own.
+    two.pass(milliseconds: 210)
+    #expect(two.take().compactMap(\.command).isEmpty)
+    for id in looks { two.tell(.replyReceived(id, .seen(LeaseSight(holders: [], waiting: [])))) }
+    two.pass(milliseconds: 100)
+    #expect(two.take().compactMap(\.command) == [.look(name: LockName("a"))])
+  }
+
   @Test func aVictimThatDoesNotWaitAnyMoreIsLeftAlone() {
     let (one, two) = crossed()
     two.cancel(bob, RequestID(2))
