@@ -92,10 +92,7 @@ extension LockEngine {
     }
     giveUpTaken(several, now: now)
     if isShuttingDown { return abandon(several, .shuttingDown, now: now) }
-    if several.request.waitMilliseconds == 0 {
-      return abandon(several, .unavailable(nil), now: now)
-    }
-    if let deadline = several.deadline, deadline <= now {
+    if several.request.waitMilliseconds != 0, let deadline = several.deadline, deadline <= now {
       return abandon(several, .timeout(.unknown), now: now)
     }
     makeReady(several)

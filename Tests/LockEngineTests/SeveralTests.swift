@@ -192,6 +192,29 @@ import Testing
       ])
   }
 
+  /// What its owner had of it is given back meanwhile: that says nothing about the store.
+  @Test func aTryThatLosesAPartBeginsAgain() {
+    let script = Script()
+    script.open(alice)
+    script.acquire(alice, "a", owner: "t")
+    script.reply(granted(100))
+    script.acquire(alice, all: ["a", "b"], wait: 0, owner: "t")
+    _ = script.take()
+    script.release(alice, "a")
+    _ = script.take()
+    script.tell(.replyReceived(CommandID(2), granted(200)))
+    let effects = script.take()
+    #expect(effects.compactMap(\.refusal).isEmpty)
+    #expect(
+      effects.compactMap(\.command) == [
+        .release(name: LockName("b"), attempt: 2, unused: .from(201)),
+        .acquire(name: LockName("a"), attempt: 3, ask: 3, isTry: true, tokenFloor: 100),
+      ])
+    script.tell(.replyReceived(CommandID(5), granted(300)))
+    script.reply(granted(400))
+    #expect(script.take().last?.grantedTokens == ["a": 300, "b": 400])
+  }
+
   /// A host that was suspended: whoever was told that it holds hears first that it does not.
   @Test func lossesAreToldBeforeARequestThatLosesAPartIsAnswered() {
     let script = Script()

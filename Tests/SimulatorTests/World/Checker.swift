@@ -341,8 +341,7 @@ final class Checker {
       }
     case .timeout: if wait == nil || wait == 0 { world.fail("a request without a limit timed out") }
     case .unavailable:
-      // A try for several that loses a part does not begin again.
-      if world.isCalm, !wish.isSeveral || wait != 0 { world.fail("Redis is said to be unavailable, and is not") }
+      if world.isCalm { world.fail("Redis is said to be unavailable, and is not") }
     case .wrongType: if !world.plan.faults.contains(.wrongType) { world.fail("no key has a wrong type") }
     case .modeConflict:
       if !request.sawOthers, world.isCalm { world.fail("a conflict over \(names), which nobody else had or wanted") }
