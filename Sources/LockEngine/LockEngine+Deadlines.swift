@@ -146,10 +146,15 @@ extension LockEngine {
     if waiter.isTry {
       refuse(waiter, waiter.knowsHolder ? .busy(holderSummary(of: lock)) : .unavailable(nil), now: now)
     } else {
-      let isKnown = storeIsUsable && lock.storeRefusal == nil
-      refuse(waiter, isKnown ? .timeout(holderSummary(of: lock)) : .unavailable(lock.storeRefusal), now: now)
+      refuse(waiter, outOfTime(lock), now: now)
     }
     // Whoever was behind it may fit where it did not.
     advance(lock, now: now)
+  }
+
+  /// The answer to who waited for the lock until its time was over.
+  func outOfTime(_ lock: LockRecord) -> Refusal {
+    let isKnown = storeIsUsable && lock.storeRefusal == nil
+    return isKnown ? .timeout(holderSummary(of: lock)) : .unavailable(lock.storeRefusal)
   }
 }

@@ -41,6 +41,11 @@ extension LockEngine {
     }
     let lock = record(for: name)
     if grantAtOnce(several.request, lock, to: session, several: several, now: now) != nil { return }
+    // The lock before this one came at the last moment.
+    if several.isLate(at: now) {
+      abandon(several, outOfTime(lock), now: now)
+      return dropIfUnused(lock)
+    }
     let waiter = Waiter(
       several.request, lock: lock, since: several.since, deadline: several.deadline, several: several)
     several.waiter = waiter
@@ -92,9 +97,7 @@ extension LockEngine {
     }
     giveUpTaken(several, now: now)
     if isShuttingDown { return abandon(several, .shuttingDown, now: now) }
-    if several.request.waitMilliseconds != 0, let deadline = several.deadline, deadline <= now {
-      return abandon(several, .timeout(.unknown), now: now)
-    }
+    if several.isLate(at: now) { return abandon(several, .timeout(.unknown), now: now) }
     makeReady(several)
   }
 

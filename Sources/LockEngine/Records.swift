@@ -424,6 +424,12 @@ final class SeveralRequest {
     self.since = since
     self.deadline = deadline
   }
+
+  /// Whether its time is over. That of a try is what each ask takes.
+  func isLate(at now: BootInstant) -> Bool {
+    guard request.waitMilliseconds != 0, let deadline else { return false }
+    return deadline <= now
+  }
 }
 
 /// What all sessions of one user have together.

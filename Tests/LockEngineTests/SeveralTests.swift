@@ -69,6 +69,22 @@ import Testing
     #expect(held(script, "a") == nil)
   }
 
+  /// A timer that is late ends the wait before it, so that it gets a lock after its own time.
+  @Test func aLockThatComesAfterItsTimeIsNotWaitedOnFrom() {
+    let script = local()
+    script.acquire(carol, "b")
+    script.acquire(bob, all: ["a", "b"], wait: 20)
+    script.jump(milliseconds: 1)
+    script.acquire(alice, all: ["a", "b"], wait: 20)
+    _ = script.take()
+    script.jump(milliseconds: 30)
+    script.tell(.timerFired)
+    #expect(script.take().compactMap(\.refusal).count == 2)
+    #expect(script.engine.gauges.waiting == 0)
+    #expect(held(script, "a") == nil)
+    #expect(held(script, "b") == carol)
+  }
+
   @Test func aTryTakesAllOrNone() {
     let script = local()
     script.acquire(bob, "b")

@@ -12,7 +12,7 @@ final class SimulatedClient {
   /// What it has given back without having heard the answer.
   private var releasing: [RequestID: (name: Int, token: Token)] = [:]
   /// What it has handed over without having heard the answer.
-  private var transferring: [RequestID: (name: Int, token: Token)] = [:]
+  private var transferring: [RequestID: [(name: Int, token: Token)]] = [:]
   /// The locks that are given back only when this request has been answered, and the one that it asks for.
   private var chain: Chain?
   private typealias Chain = (first: RequestID, second: RequestID?, name: Int, then: Int)
@@ -146,9 +146,9 @@ final class SimulatedClient {
       holds.append(hold)
       giveBackLater([hold])
     }
-    if let hold = transferring.removeValue(forKey: request), case .refused(.unavailable) = reply, !world.isScripted {
-      holds.append(hold)
-      giveBackLater([hold])
+    if let kept = transferring.removeValue(forKey: request), case .refused(.unavailable) = reply, !world.isScripted {
+      holds += kept
+      giveBackLater(kept)
     }
     let wish = waits.first { $0.request == request }?.wish
     waits.removeAll { $0.request == request }
@@ -309,8 +309,9 @@ final class SimulatedClient {
   func transfer(_ name: Int, token: Token, to other: SimulatedClient) {
     let request = RequestID(world.newID())
     let target = other.session
+    // An owner who entered more than once hands all of it over.
+    transferring[request] = holds.filter { $0.name == name && $0.token == token }
     holds.removeAll { $0.name == name && $0.token == token }
-    transferring[request] = (name, token)
     issue(
       request, .transfer(name: name, token: token, to: target),
       .transferRequested(session, request, name: world.checker.names[name], token: token, to: target))
