@@ -145,6 +145,7 @@ extension LockEngine {
     let validUntil = sentAt.adding(milliseconds: lease.timeline.lostAfterMilliseconds)
     let graceEnds = sentAt.adding(milliseconds: lease.timeline.graceEndsAfterMilliseconds)
     if lease.stage == .held {
+      guard grant.token <= lease.nextToken else { return leaseReplaced(lease, by: grant, now: now) }
       // Granted by a push, and again by the reply to an ask that crossed it.
       lease.validUntil = max(lease.validUntil, validUntil)
       lease.graceEnds = max(lease.graceEnds, graceEnds)
@@ -288,6 +289,16 @@ extension LockEngine {
     counters.leasesLost += 1
     drop(lease)
     loseHolds(under: lease, reason: .dataLoss, graceEnds: nil, now: now)
+    advance(lease.lock, now: now)
+  }
+
+  /// The store had lost a lease, and made another one of an ask that was still under way. Others may have had the lock in
+  /// between, with tokens above those of the first one.
+  private func leaseReplaced(_ lease: LeaseSlot, by grant: LeaseGrant, now: BootInstant) {
+    counters.leasesLost += 1
+    drop(lease)
+    loseHolds(under: lease, reason: .dataLoss, graceEnds: nil, now: now)
+    disown(lease.lock.name, attempt: lease.attempt, unused: .from(grant.token), isExact: lease.isPermit, now: now)
     advance(lease.lock, now: now)
   }
 

@@ -565,4 +565,38 @@ import Testing
     script.reply(.foreign(expiresInMilliseconds: 5000), to: script.takeSent().first)
     #expect(script.take().first?.refusal == .busy(.foreign))
   }
+
+  /// Granted by a push, gone from the store, and granted anew to an ask that was still under way: others may have had the
+  /// lock in between.
+  @Test func aLeaseThatTheStoreHasMadeAnewIsNotTheOneOfBefore() {
+    let script = Script()
+    script.open(alice, bob)
+    script.acquire(alice)
+    let first = script.takeSent()
+    script.tell(.replyReceived(first[0], queued(for: 100)))
+    script.acquire(bob)
+    script.pass(milliseconds: 300)
+    let again = script.take().compactMap { if case .send(let id, .acquire) = $0 { id } else { nil } }
+    #expect(again.count == 1)
+    script.tell(
+      .pushReceived(
+        .granted(name: LockName("x"), attempt: 1, LeaseGrant(token: 100, tokenCount: 10, othersWait: false))))
+    #expect(script.take().compactMap(\.grantedToken) == [100])
+    // The same lease, told once more.
+    script.tell(.replyReceived(again[0], granted(100)))
+    #expect(script.take().isEmpty)
+    script.tell(
+      .pushReceived(
+        .granted(name: LockName("x"), attempt: 1, LeaseGrant(token: 500, tokenCount: 10, othersWait: false))))
+    let effects = script.take()
+    #expect(effects.compactMap(\.lostReason) == [.dataLoss])
+    #expect(
+      effects.compactMap(\.command) == [
+        .release(name: LockName("x"), attempt: 1, unused: .from(500)),
+        .acquire(name: LockName("x"), attempt: 2, ask: 3, isTry: false, tokenFloor: 100),
+      ])
+    let asked = effects.compactMap { if case .send(let id, .acquire) = $0 { id } else { nil } }
+    script.tell(.replyReceived(asked[0], granted(600)))
+    #expect(script.take().compactMap(\.grantedToken) == [600])
+  }
 }
