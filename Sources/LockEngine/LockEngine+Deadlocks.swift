@@ -60,9 +60,10 @@ extension LockEngine {
   static let deadlockStepsMax = 32
   /// Places to which one message is followed from one host.
   static let deadlockBranchesMax = 64
-  /// Questions to the store, on behalf of searches, with which this host begins no other search, and with which it does
-  /// not follow those of other hosts either. What clients want goes over the same connection.
+  /// Questions to the store, on behalf of searches, with which this host begins no other search. What clients want goes
+  /// over the same connection.
   static let deadlockQuestionsToBegin = 64
+  /// Those with which it follows no search any further.
   static let deadlockQuestionsMax = 256
   /// Searches that one wait remembers.
   static let searchesSeenMax = 256

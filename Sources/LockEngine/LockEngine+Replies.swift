@@ -145,7 +145,9 @@ extension LockEngine {
     let validUntil = sentAt.adding(milliseconds: lease.timeline.lostAfterMilliseconds)
     let graceEnds = sentAt.adding(milliseconds: lease.timeline.graceEndsAfterMilliseconds)
     if lease.stage == .held {
-      guard grant.token <= lease.nextToken else { return leaseReplaced(lease, by: grant, now: now) }
+      // The store had lost it, and made another one of an ask that was still under way. Others may have had the lock in
+      // between, with tokens above those of the first one.
+      guard grant.token <= lease.nextToken else { return leaseVanished(lease, replacedBy: grant, now: now) }
       // Granted by a push, and again by the reply to an ask that crossed it.
       lease.validUntil = max(lease.validUntil, validUntil)
       lease.graceEnds = max(lease.graceEnds, graceEnds)
@@ -285,20 +287,13 @@ extension LockEngine {
   }
 
   /// The store does not have the lease any more, before its time: somebody else may hold the lock already.
-  private func leaseVanished(_ lease: LeaseSlot, now: BootInstant) {
+  private func leaseVanished(_ lease: LeaseSlot, replacedBy grant: LeaseGrant? = nil, now: BootInstant) {
     counters.leasesLost += 1
     drop(lease)
     loseHolds(under: lease, reason: .dataLoss, graceEnds: nil, now: now)
-    advance(lease.lock, now: now)
-  }
-
-  /// The store had lost a lease, and made another one of an ask that was still under way. Others may have had the lock in
-  /// between, with tokens above those of the first one.
-  private func leaseReplaced(_ lease: LeaseSlot, by grant: LeaseGrant, now: BootInstant) {
-    counters.leasesLost += 1
-    drop(lease)
-    loseHolds(under: lease, reason: .dataLoss, graceEnds: nil, now: now)
-    disown(lease.lock.name, attempt: lease.attempt, unused: .from(grant.token), isExact: lease.isPermit, now: now)
+    if let grant {
+      disown(lease.lock.name, attempt: lease.attempt, unused: .from(grant.token), isExact: lease.isPermit, now: now)
+    }
     advance(lease.lock, now: now)
   }
 
