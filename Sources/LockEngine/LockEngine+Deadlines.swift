@@ -73,6 +73,16 @@ extension LockEngine {
     deadlines.compact { moment, deadline in deadline.meansSomething(at: moment) }
   }
 
+  /// Without a lock there is nothing that could come due. What is left of those that were there would keep their records
+  /// until their time, which may be a year away.
+  func forgetDeadlines() {
+    guard leaseEnds.count + renewals.count + deadlines.count > 0 else { return }
+    leaseEnds = DeadlineQueue()
+    renewals = DeadlineQueue()
+    deadlines = DeadlineQueue()
+    heartbeatAt = nil
+  }
+
   /// Leases that have been renewed meanwhile are looked at together with one of them that would have ended, so that it does
   /// not take a timer for each to find that there is nothing to do.
   private func putOffLeaseEnds() {

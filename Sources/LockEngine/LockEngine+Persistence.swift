@@ -20,24 +20,26 @@ final class StateChanges {
   var holds: [Hold] = []
   var waits: [Waiter] = []
   var several: [SeveralRequest] = []
+  /// Nobody takes changes any more.
+  private var isOver = false
   private var lastRecord: UInt64 = 0
   private(set) var lastPlace: UInt64 = 0
 
   func touch(_ lease: LeaseSlot) {
-    guard !lease.mark.isTouched else { return }
+    guard !lease.mark.isTouched, !isOver else { return }
     lease.mark.isTouched = true
     leases.append(lease)
   }
 
   func touch(_ lock: LockRecord) {
-    guard !lock.mark.isTouched else { return }
+    guard !lock.mark.isTouched, !isOver else { return }
     lock.mark.isTouched = true
     releases.append(lock)
   }
 
   func touch(_ hold: Hold) {
     if let several = hold.several { touch(several) }
-    guard !hold.mark.isTouched else { return }
+    guard !hold.mark.isTouched, !isOver else { return }
     hold.mark.isTouched = true
     holds.append(hold)
   }
@@ -48,15 +50,25 @@ final class StateChanges {
       waiter.mark.place = lastPlace
     }
     if let several = waiter.several { return touch(several) }
-    guard !waiter.mark.isTouched else { return }
+    guard !waiter.mark.isTouched, !isOver else { return }
     waiter.mark.isTouched = true
     waits.append(waiter)
   }
 
-  private func touch(_ request: SeveralRequest) {
-    guard !request.mark.isTouched else { return }
+  func touch(_ request: SeveralRequest) {
+    guard !request.mark.isTouched, !isOver else { return }
     request.mark.isTouched = true
     several.append(request)
+  }
+
+  /// Forgets what changed, and notes nothing from now on.
+  func stop() {
+    isOver = true
+    leases = []
+    releases = []
+    holds = []
+    waits = []
+    several = []
   }
 
   /// A number for a record that has none.
@@ -75,6 +87,12 @@ extension LockEngine {
   /// Has changes noted from now on. To be called before anything has happened.
   public func recordChanges() {
     changes = StateChanges()
+  }
+
+  /// Has no changes noted any more: nobody will take them, and each would keep what it is about.
+  public func stopRecordingChanges() {
+    changes?.stop()
+    changes = nil
   }
 
   /// What changed since the last time.
@@ -383,7 +401,8 @@ extension LockEngine {
       if let deadline { deadlines.push(.wait(waiter), at: deadline) }
       return armDeadlockSearch(for: waiter, now: now)
     }
-    let several = SeveralRequest(request, names: stored.names, since: stored.since, deadline: stored.deadline)
+    let several = SeveralRequest(
+      request, names: stored.names, since: stored.since, deadline: stored.deadline, tally: tally)
     for taken in stored.taken {
       guard let hold = session.holds(of: taken.name).first(where: { $0.token == taken.token }) else { continue }
       several.taken.append((hold, taken.isReentered))

@@ -3,7 +3,8 @@
 extension LockEngine {
   func acquireSeveral(_ names: [LockName], _ request: AcquireRequest, now: BootInstant) {
     let several = SeveralRequest(
-      request, names: names, since: now, deadline: request.waitMilliseconds.map { now.adding(milliseconds: $0) })
+      request, names: names, since: now, deadline: request.waitMilliseconds.map { now.adding(milliseconds: $0) },
+      tally: tally)
     makeReady(several)
   }
 
@@ -53,17 +54,16 @@ extension LockEngine {
   }
 
   private func complete(_ several: SeveralRequest, now: BootInstant) {
-    several.isOver = true
+    let taken = several.finish()
     var tokens: [LockName: Token] = [:]
     var valid: Int64?
-    for (hold, isReentered) in several.taken {
+    for (hold, isReentered) in taken {
       tokens[hold.lock.name] = hold.token
       if let until = hold.lease?.validUntil.milliseconds(since: now) { valid = min(valid ?? until, until) }
       if isReentered {
         hold.count += 1
         continue
       }
-      hold.several = nil
       limit(hold, milliseconds: several.request.maxHoldMilliseconds, now: now)
     }
     effects.append(
@@ -75,16 +75,15 @@ extension LockEngine {
             mode: several.request.mode, waitedMilliseconds: now.milliseconds(since: several.since),
             validMilliseconds: valid))))
     guard let session = sessions[several.request.session] else { return }
-    for (hold, isReentered) in several.taken where !isReentered { readmit(hold, in: session, now: now) }
+    for (hold, isReentered) in taken where !isReentered { readmit(hold, in: session, now: now) }
   }
 
   /// Answers the request without success; what it had goes to others.
   func abandon(_ several: SeveralRequest, _ refusal: Refusal, now: BootInstant) {
     guard !several.isOver else { return }
-    several.isOver = true
-    several.waiter = nil
+    let taken = several.finish()
     refuse(several.request, refusal)
-    giveUpTaken(several, now: now)
+    giveUp(taken, now: now)
   }
 
   /// A lock that it had is gone before it had all. It begins again: to go on out of order could be a deadlock.
@@ -95,15 +94,13 @@ extension LockEngine {
       remove(waiter, now: now)
       advance(waiter.lock, now: now)
     }
-    giveUpTaken(several, now: now)
+    giveUp(several.letGoOfTaken(), now: now)
     if isShuttingDown { return abandon(several, .shuttingDown, now: now) }
     if several.isLate(at: now) { return abandon(several, .timeout(.unknown), now: now) }
     makeReady(several)
   }
 
-  private func giveUpTaken(_ several: SeveralRequest, now: BootInstant) {
-    let taken = several.taken
-    several.taken = []
+  private func giveUp(_ taken: [(hold: Hold, isReentered: Bool)], now: BootInstant) {
     for (hold, isReentered) in taken where !hold.isOver && !isReentered {
       end(hold)
       observe(hold.lock, .released(hold.session, hold.token))

@@ -168,6 +168,9 @@ extension LockEngine {
       commandsInFlight: pending.count)
   }
 
+  /// The records that are in memory.
+  public var recordCounts: RecordCounts { tally.counts }
+
   /// What has been done since the start.
   public var statistics: EngineCounters { counters }
 }

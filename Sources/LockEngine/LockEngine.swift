@@ -62,6 +62,7 @@ public final class LockEngine {
   var changes: StateChanges?
   var heldCount = 0
   var waitingCount = 0
+  let tally = RecordTally()
 
   /// An engine without sessions, its link down.
   public init(configuration: EngineConfiguration) {
@@ -152,6 +153,7 @@ public final class LockEngine {
     }
     settleAgents(now: now)
     if isShuttingDown { completeShutdown() }
+    if locks.isEmpty { forgetDeadlines() }
   }
 
   /// When ``Event/timerFired`` is wanted next; nil: not before another event has come.
@@ -167,7 +169,7 @@ public final class LockEngine {
   func record(for name: LockName) -> LockRecord {
     if let lock = locks[name] { return lock }
     nextSerial += 1
-    let lock = LockRecord(name: name, serial: nextSerial, changes: changes)
+    let lock = LockRecord(name: name, serial: nextSerial, changes: changes, tally: tally)
     locks[name] = lock
     return lock
   }
@@ -193,7 +195,7 @@ public final class LockEngine {
       users[uid] = record
       user = record
     }
-    sessions[session] = SessionRecord(uid: uid, user: user)
+    sessions[session] = SessionRecord(uid: uid, user: user, tally: tally)
   }
 
   func sessionClosed(_ session: SessionID, now: BootInstant) {
@@ -201,14 +203,13 @@ public final class LockEngine {
     // Waits go first: a lock that this session gives up must not pass to a wait of its own.
     let waiters = record.waits.values.sorted { $0.request.request.rawValue < $1.request.request.rawValue }
     for waiter in waiters {
-      waiter.several?.isOver = true
       remove(waiter, now: now)
+      waiter.several?.finish()
     }
     let holds = record.allHolds.sorted {
       $0.lock.serial != $1.lock.serial ? $0.lock.serial < $1.lock.serial : $0.token < $1.token
     }
     for hold in holds {
-      hold.several?.isOver = true
       end(hold)
       observe(hold.lock, .released(session, hold.token))
     }

@@ -33,13 +33,18 @@ final class LockRecord {
 
   /// Where changes are noted for a successor of this process; nil when there will be none.
   let changes: StateChanges?
+  let tally: RecordTally
   var mark = StateMark()
 
-  init(name: LockName, serial: UInt64, changes: StateChanges?) {
+  init(name: LockName, serial: UInt64, changes: StateChanges?, tally: RecordTally) {
     self.name = name
     self.serial = serial
     self.changes = changes
+    self.tally = tally
+    tally.counts.locks += 1
   }
+
+  deinit { tally.counts.locks -= 1 }
 
   /// Nobody here uses the lock or wants it.
   var isUnused: Bool { holds.isEmpty && queue.isEmpty }
@@ -230,8 +235,11 @@ final class LeaseSlot {
     self.attempt = attempt
     self.timeline = timeline
     self.mode = mode
+    lock.tally.counts.leases += 1
     lock.changes?.touch(self)
   }
+
+  deinit { lock.tally.counts.leases -= 1 }
 
   var isPermit: Bool {
     switch mode {
@@ -276,7 +284,10 @@ final class Hold {
   }
   /// The request for several locks that it is a part of, until that is granted.
   var several: SeveralRequest? {
-    didSet { lock.changes?.touch(self) }
+    didSet {
+      if let oldValue { lock.changes?.touch(oldValue) }
+      lock.changes?.touch(self)
+    }
   }
   /// Its place in the lock's list.
   var place = 0
@@ -297,6 +308,7 @@ final class Hold {
     self.token = token
     self.lease = lease
     self.since = since
+    lock.tally.counts.holds += 1
   }
 
   /// What `hold` becomes in the hands of another session.
@@ -313,7 +325,10 @@ final class Hold {
     lease = hold.lease
     mode = hold.mode
     endsAt = hold.endsAt
+    lock.tally.counts.holds += 1
   }
+
+  deinit { lock.tally.counts.holds -= 1 }
 }
 
 /// A request that waits for a lock.
@@ -349,7 +364,10 @@ final class Waiter {
     self.since = since
     self.deadline = deadline
     self.several = several
+    lock.tally.counts.waiters += 1
   }
+
+  deinit { lock.tally.counts.waiters -= 1 }
 
   var isTry: Bool { request.waitMilliseconds == 0 }
 }
@@ -416,13 +434,36 @@ final class SeveralRequest {
   /// It is in the list of those that can go on.
   var isReady = false
   var mark = StateMark()
+  private let tally: RecordTally
 
-  init(_ request: AcquireRequest, names: [LockName], since: BootInstant, deadline: BootInstant?) {
+  init(
+    _ request: AcquireRequest, names: [LockName], since: BootInstant, deadline: BootInstant?, tally: RecordTally
+  ) {
     self.request = request
     self.names = names
     order = names.sorted()
     self.since = since
     self.deadline = deadline
+    self.tally = tally
+    tally.counts.severalRequests += 1
+  }
+
+  deinit { tally.counts.severalRequests -= 1 }
+
+  /// Lets go of what it has taken so far, and gives it. The waiter and the holds know the request, and it knows them: who
+  /// ends it, in whatever way, takes them apart.
+  func letGoOfTaken() -> [(hold: Hold, isReentered: Bool)] {
+    defer { taken = [] }
+    for (hold, _) in taken where hold.several === self { hold.several = nil }
+    return taken
+  }
+
+  /// It is decided. Gives what it had taken.
+  @discardableResult
+  func finish() -> [(hold: Hold, isReentered: Bool)] {
+    isOver = true
+    waiter = nil
+    return letGoOfTaken()
   }
 
   /// Whether its time is over. That of a try is what each ask takes.
@@ -456,10 +497,16 @@ final class SessionRecord {
   /// Whether what it has outlives this process.
   var isKept = false
 
-  init(uid: UInt32?, user: UserRecord?) {
+  private let tally: RecordTally
+
+  init(uid: UInt32?, user: UserRecord?, tally: RecordTally) {
     self.uid = uid
     self.user = user
+    self.tally = tally
+    tally.counts.sessions += 1
   }
+
+  deinit { tally.counts.sessions -= 1 }
 
   func add(_ hold: Hold) {
     holdCount += 1

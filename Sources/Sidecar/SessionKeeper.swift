@@ -91,7 +91,7 @@ final class SessionKeeper {
 
   /// Something of the session may have changed.
   func touch(_ session: ClientSession) {
-    guard session.isKept, !session.isTouched else { return }
+    guard session.isKept, !session.isTouched, !isOver else { return }
     session.isTouched = true
     touched.append(session)
   }
@@ -403,6 +403,10 @@ final class SessionKeeper {
   func abandon() {
     guard !isOver else { return }
     isOver = true
+    // Sessions stay marked as kept, since the service manager may have their sockets; but nothing is written any more.
+    touched = []
+    newClients = []
+    leftInputs = []
     log.invalidate()
     store.remove(Self.memoryName)
     sweep?.cancel()

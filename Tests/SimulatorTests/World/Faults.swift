@@ -27,6 +27,7 @@ extension Simulation {
     for name in checker.names.indices { checker.verifyAgreement(name) }
     drain()
     verifyTries()
+    verifyNothingIsLeft()
     end()
   }
 
@@ -105,6 +106,21 @@ extension Simulation {
       }
       second.release(0)
       run(milliseconds: random.pick([0, 1, 100]))
+    }
+  }
+
+  /// When everybody has left, the engines have nothing in memory any more: neither what is known to somebody nor what is
+  /// only known to itself.
+  private func verifyNothingIsLeft() {
+    guard failure == nil else { return }
+    for client in clients { client.close() }
+    let bound = 6 * plan.leaseMilliseconds + plan.lingerMilliseconds + 4000
+    let isDone = run(milliseconds: bound) {
+      hosts.allSatisfy { $0.engine.recordCounts == RecordCounts() }
+    }
+    guard failure == nil, !isDone else { return }
+    for host in hosts where host.engine.recordCounts != RecordCounts() {
+      fail("host \(host.index) still has \(host.engine.recordCounts)")
     }
   }
 

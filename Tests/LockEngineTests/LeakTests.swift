@@ -1,0 +1,243 @@
+import LockEngine
+import Testing
+
+/// Records know each other both ways. Whatever becomes of a request, none may stay behind when everybody has left.
+@Suite struct LeakTests {
+  /// What is asked for, and how far it has come.
+  enum Situation: CaseIterable {
+    case held, shared, permit, entered, queuedHere, queuedInStore, notAnswered, trying
+    case allOfSeveral, someOfSeveral, someOfSeveralEntered, severalNotAnswered
+    case severalQueuedInStore
+  }
+
+  /// What becomes of it.
+  enum Ending: CaseIterable {
+    case sessionCloses, holderCloses, cancelled, released, downgraded, transferred, broken, maxHold, timeOver, evicted
+    case linkDown, linkDownForLong, dataLost, refusedByStore, wrongType, usedAsSomethingElse, grantedLate, shutdown
+  }
+
+  private static let soon: Int64 = 2000
+  private static let aYear: Int64 = 31_536_000_000
+
+  /// A script whose store grants what it is asked for, as long as it is to.
+  private final class World {
+    let script: Script
+    var answer: (LeaseCommand) -> LeaseReply? = World.granting
+    private var token: Token = 1000
+    private var isUp: Bool
+    /// What the store has not answered.
+    private var owed: [(CommandID, LeaseCommand)] = []
+
+    init(isLocal: Bool, isKept: Bool) {
+      isUp = !isLocal
+      script = Script(EngineConfiguration(tier: isLocal ? .local(firstToken: 1) : .store), linkUp: false)
+      if isKept { script.engine.recordChanges() }
+      if isUp { script.tell(.linkUp) }
+      script.open(alice, bob, carol)
+    }
+
+    static func granting(_ command: LeaseCommand) -> LeaseReply? {
+      switch command {
+      case .acquire(_, _, _, _, let floor, _, _):
+        .granted(LeaseGrant(token: max(floor, 1000) + 1, tokenCount: 1000, othersWait: false))
+      case .renew(let leases, _): .renewed(leases.map { _ in true })
+      case .look: .seen(LeaseSight(holders: [], waiting: []))
+      case .reserve(_, _, let end, _): .granted(LeaseGrant(token: end, tokenCount: 1000, othersWait: false))
+      case .release, .downgrade, .answerInUse, .heartbeat, .tell: .done
+      }
+    }
+
+    static func silent(_ command: LeaseCommand) -> LeaseReply? {
+      if case .acquire = command { nil } else { granting(command) }
+    }
+
+    /// Has the store answer what it was sent, until nothing more comes of it.
+    func settle() {
+      while true {
+        var replies: [(CommandID, LeaseReply)] = []
+        for case .send(let id, let command) in script.take() where isUp {
+          if let reply = answer(command) { replies.append((id, reply)) } else { owed.append((id, command)) }
+        }
+        if replies.isEmpty { break }
+        for (id, reply) in replies { script.reply(reply, to: id) }
+      }
+      _ = script.engine.takeChanges { _ in true }
+    }
+
+    func pass(milliseconds: Int64) {
+      for _ in 0..<20 {
+        script.pass(milliseconds: milliseconds / 20)
+        settle()
+      }
+    }
+
+    func link(up: Bool) {
+      isUp = up
+      owed = []
+      script.tell(up ? .linkUp : .linkDown)
+      settle()
+    }
+
+    /// Everybody leaves, and the store hears of it.
+    func leave() {
+      answer = Self.granting
+      if !isUp, script.engine.gauges.locks > 0 { link(up: true) }
+      for session in [alice, bob, carol] { script.tell(.sessionClosed(session)) }
+      for (id, command) in owed { if let reply = answer(command) { script.reply(reply, to: id) } }
+      settle()
+      pass(milliseconds: 60_000)
+      settle()
+    }
+  }
+
+  private func begin(_ situation: Situation, wait: Int64, _ world: World) -> RequestID? {
+    let script = world.script
+    var request: RequestID?
+    switch situation {
+    case .held: request = script.acquire(alice, maxHold: 5000)
+    case .shared: request = script.acquire(alice, mode: .shared, maxHold: 5000)
+    case .permit: request = script.acquire(alice, mode: .permit(of: 2), maxHold: 5000)
+    case .entered:
+      script.acquire(alice, owner: "o")
+      world.settle()
+      request = script.acquire(alice, maxHold: 5000, owner: "o")
+    case .queuedHere:
+      script.acquire(bob)
+      world.settle()
+      request = script.acquire(alice, wait: wait, owner: "o", progress: true)
+    case .queuedInStore:
+      world.answer = { if case .acquire = $0 { queued() } else { World.granting($0) } }
+      request = script.acquire(alice, wait: wait, owner: "o", progress: true)
+    case .notAnswered:
+      world.answer = World.silent
+      request = script.acquire(alice, wait: wait)
+    case .trying:
+      world.answer = { if case .acquire = $0 { queued() } else { World.granting($0) } }
+      request = script.acquire(alice, wait: 0)
+    case .allOfSeveral: request = script.acquire(alice, all: ["w", "x"], maxHold: 5000)
+    case .someOfSeveral:
+      script.acquire(bob)
+      world.settle()
+      request = script.acquire(alice, all: ["w", "x", "y"], wait: wait)
+    case .someOfSeveralEntered:
+      script.acquire(bob)
+      script.acquire(alice, "w", owner: "o")
+      world.settle()
+      request = script.acquire(alice, all: ["v", "w", "x"], wait: wait, owner: "o")
+    case .severalNotAnswered:
+      world.answer = World.silent
+      request = script.acquire(alice, all: ["x", "y"])
+    case .severalQueuedInStore:
+      world.answer = {
+        if case .acquire(let name, _, _, _, _, _, _) = $0, name == x { queued() } else { World.granting($0) }
+      }
+      request = script.acquire(alice, all: ["w", "x"], owner: "o")
+    }
+    world.settle()
+    return request
+  }
+
+  private func end(_ ending: Ending, _ request: RequestID?, _ world: World) {
+    let script = world.script
+    let names = ["v", "w", "x", "y"]
+    switch ending {
+    case .sessionCloses: script.tell(.sessionClosed(alice))
+    case .holderCloses: script.tell(.sessionClosed(bob))
+    case .cancelled: script.cancel(alice, request)
+    case .released: for name in names { script.release(alice, name) }
+    case .downgraded:
+      for name in names {
+        script.tell(.downgradeRequested(alice, script.newRequest(), name: LockName(name), token: nil))
+      }
+    case .transferred:
+      for name in names {
+        script.tell(.transferRequested(alice, script.newRequest(), name: LockName(name), token: nil, to: carol))
+      }
+    case .broken:
+      for name in names {
+        let holders = script.engine.snapshot(of: LockName(name), waitersMax: 0, now: script.now)?.holders ?? []
+        script.tell(.breakRequested(name: LockName(name), tokens: holders.map(\.token), reason: ""))
+      }
+    case .maxHold: world.pass(milliseconds: 10_000)
+    case .timeOver: world.pass(milliseconds: Self.soon * 2)
+    case .evicted: script.evict(alice)
+    case .linkDown: world.link(up: false)
+    case .linkDownForLong:
+      world.link(up: false)
+      world.pass(milliseconds: 60_000)
+    case .dataLost:
+      let answer = world.answer
+      world.answer = { if case .renew(let leases, _) = $0 { .renewed(leases.map { _ in false }) } else { answer($0) } }
+      world.pass(milliseconds: 10_000)
+    case .refusedByStore, .wrongType, .usedAsSomethingElse:
+      let reply: LeaseReply =
+        switch ending {
+        case .refusedByStore: .failed(.fatal("no"))
+        case .wrongType: .failed(.wrongType)
+        default: .conflict(.permit(of: 7), listeners: 0)
+        }
+      world.answer = { if case .acquire = $0 { reply } else { World.granting($0) } }
+      world.link(up: false)
+      world.link(up: true)
+    case .grantedLate:
+      script.tell(.sessionClosed(alice))
+      for attempt in UInt64(1)...4 {
+        for name in names {
+          script.tell(
+            .pushReceived(
+              .granted(
+                name: LockName(name), attempt: attempt, LeaseGrant(token: 5000, tokenCount: 9, othersWait: false))))
+        }
+      }
+    case .shutdown: script.tell(.shutdownRequested)
+    }
+    world.settle()
+  }
+
+  @Test(arguments: Situation.allCases, Ending.allCases)
+  func nothingIsLeftOfARequestHoweverItEnds(_ situation: Situation, _ ending: Ending) {
+    for isKept in [false, true] {
+      for isLocal in [false, true] {
+        let world = World(isLocal: isLocal, isKept: isKept)
+        let request = begin(situation, wait: ending == .timeOver ? Self.soon : Self.aYear, world)
+        end(ending, request, world)
+        world.leave()
+        #expect(world.script.engine.gauges.locks == 0, "local: \(isLocal)")
+        #expect(world.script.engine.recordCounts == RecordCounts(), "local: \(isLocal), kept: \(isKept)")
+      }
+    }
+  }
+
+  /// Two owners who wait for each other: the younger wait is refused, and then both leave.
+  @Test(arguments: [false, true])
+  func nothingIsLeftOfADeadlock(_ areSeveral: Bool) {
+    let world = World(isLocal: true, isKept: false)
+    let script = world.script
+    script.acquire(alice, "x", owner: "a")
+    script.acquire(bob, "w", owner: "b")
+    script.acquire(alice, "w", owner: "a")
+    if areSeveral { script.acquire(bob, all: ["v", "x"], owner: "b") } else { script.acquire(bob, "x", owner: "b") }
+    #expect(
+      script.take().compactMap(\.refusal).contains { if case .deadlock = $0 { true } else { false } })
+    world.leave()
+    #expect(script.engine.recordCounts == RecordCounts())
+  }
+
+  /// What is noted for a successor goes when there will be none any more.
+  @Test func nothingIsNotedForASuccessorThatWillNotCome() {
+    let world = World(isLocal: true, isKept: true)
+    let script = world.script
+    script.acquire(alice)
+    script.engine.stopRecordingChanges()
+    for _ in 0..<100 {
+      script.release(alice)
+      script.acquire(alice)
+      script.acquire(bob, wait: 1)
+      script.pass(milliseconds: 2)
+    }
+    #expect(script.engine.recordCounts.holds == 1)
+    #expect(script.engine.takeChanges { _ in true }.isEmpty)
+    world.leave()
+    #expect(script.engine.recordCounts == RecordCounts())
+  }
+}
