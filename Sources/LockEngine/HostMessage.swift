@@ -53,13 +53,13 @@ public struct DeadlockStep: Hashable, Sendable {
   public var holds: LockName?
   /// The token of that hold; 0 where there is none.
   public var token: Token
-  /// For how long it has waited, in milliseconds, when it was looked at.
-  public var waitedMilliseconds: Int64
+  /// Since when it has waited, by the store's clock; nil where that was of no matter.
+  public var began: StoreInstant?
 
   /// A link.
   public init(
     host: String, inbox: String, session: UInt64, request: UInt64, pid: Int32?, command: String?, owner: String?,
-    waitsFor: LockName, holds: LockName?, token: Token, waitedMilliseconds: Int64
+    waitsFor: LockName, holds: LockName?, token: Token, began: StoreInstant?
   ) {
     self.host = host
     self.inbox = inbox
@@ -71,6 +71,6 @@ public struct DeadlockStep: Hashable, Sendable {
     self.waitsFor = waitsFor
     self.holds = holds
     self.token = token
-    self.waitedMilliseconds = waitedMilliseconds
+    self.began = began
   }
 }

@@ -42,11 +42,28 @@ public enum LeaseCommand: Hashable, Sendable {
   /// Nothing but a reply: it dates the pushes that come after it.
   case heartbeat
 
+  /// Tell the time.
+  case clock
+
   /// Tell which hosts hold `name` and which wait for it. It changes nothing.
   case look(name: LockName)
 
   /// Tell the host behind `inbox` something that the store has no part in.
   case tell(inbox: String, HostMessage)
+}
+
+/// A moment by the store's clock. Hosts have no clock in common; this is the one that all of them are told.
+public struct StoreInstant: Hashable, Comparable, Sendable {
+  /// Microseconds since 1970, by that clock.
+  public var microseconds: Int64
+
+  /// The moment of so many microseconds.
+  public init(microseconds: Int64) {
+    self.microseconds = microseconds
+  }
+
+  /// The earlier one is the smaller one.
+  public static func < (a: Self, b: Self) -> Bool { a.microseconds < b.microseconds }
 }
 
 /// Which tokens of the block that was reserved for a lease were not issued.
@@ -96,8 +113,8 @@ public enum LeaseReply: Hashable, Sendable {
   case granted(LeaseGrant)
   /// To `acquire`: other hosts have it and this one stands in the queue. `holderHost` is one of them; the first of
   /// their leases ends in `holderExpiresInMilliseconds` unless it is renewed. `listeners`: how many holders received the
-  /// announcement; with 0 no `inUse` can come.
-  case queued(holderHost: String, holderExpiresInMilliseconds: Int64, listeners: Int)
+  /// announcement; with 0 no `inUse` can come. `clock`: when that was; nil from a store that does not say.
+  case queued(holderHost: String, holderExpiresInMilliseconds: Int64, listeners: Int, clock: StoreInstant? = nil)
   /// To `acquire`: the key is held by a process that does not use sidelock; it expires in that many milliseconds,
   /// or never (nil).
   case foreign(expiresInMilliseconds: Int64?)
@@ -108,6 +125,8 @@ public enum LeaseReply: Hashable, Sendable {
   case done
   /// To `look`.
   case seen(LeaseSight)
+  /// To `clock`.
+  case clock(StoreInstant)
   /// To `renew`: for each lease, in the order of the command, whether this host still held it. To `reserve`: it does not.
   case renewed([Bool])
   /// The store refused or could not carry it out. Nothing was changed by the command.

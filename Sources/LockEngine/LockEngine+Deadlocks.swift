@@ -19,6 +19,13 @@
 // It is gone along once more, and each link looked at again: no request and no token is ever used twice, and a link that
 // was there before and is there again was there all the time in between. At the moment at which the chain came back,
 // all of its links were there at once.
+//
+// The youngest wait of a cycle is refused. On one host waits are as old as they came. Hosts have no clock in common, and
+// what one of them measures is late by the time that a message takes; so between hosts a wait is as old as the store
+// says that it is: by the store's clock when it executed a command that was sent as the wait began. Nobody can know of
+// the wait before that (whoever asks this host is answered behind it), so that a wait which begins because of another
+// one, or after somebody has seen it, is always the younger one. Waits that come in one microsecond are ordered by
+// their ids.
 
 /// How far the search for a deadlock of one wait has come.
 struct DeadlockSearch {
@@ -75,7 +82,7 @@ extension LockEngine {
     guard mayBeInCycle(waiter) else { return }
     while !waiter.isOver, let cycle = cycle(through: waiter) {
       let youngest = cycle.indices.max { isOlder(cycle[$0].waiter, than: cycle[$1].waiter) } ?? 0
-      let steps = (cycle[youngest...] + cycle[..<youngest]).map { step(of: $0.waiter, holding: $0.hold, now: now) }
+      let steps = (cycle[youngest...] + cycle[..<youngest]).map { step(of: $0.waiter, holding: $0.hold) }
       let victim = cycle[youngest].waiter
       refuse(victim, .deadlock(steps), now: now)
       if victim !== waiter { advance(victim.lock, now: now) }
@@ -158,6 +165,13 @@ extension LockEngine {
     return found
   }
 
+  /// Whether the agent of this wait holds anything, so that the wait may become a part of a cycle.
+  private func holdsAnything(_ waiter: Waiter) -> Bool {
+    if let several = waiter.several, !several.taken.isEmpty { return true }
+    guard let owner = waiter.request.owner, let session = sessions[waiter.request.session] else { return false }
+    return session.holdsAnything(as: owner)
+  }
+
   /// Whether somebody waits for what the agent of this wait holds.
   private func mayBeInCycle(_ waiter: Waiter) -> Bool {
     let isWanted = { (hold: Hold) in !hold.lock.queue.isEmpty || hold.lease?.contendedSince != nil }
@@ -171,20 +185,55 @@ extension LockEngine {
     return waiter.request.owner != nil || waiter.several != nil
   }
 
-  private func step(of waiter: Waiter, holding hold: Hold?, now: BootInstant) -> DeadlockStep {
+  private func step(of waiter: Waiter, holding hold: Hold?) -> DeadlockStep {
     let session = sessions[waiter.request.session]
     return DeadlockStep(
       host: configuration.host, inbox: configuration.inbox, session: waiter.request.session.rawValue,
       request: waiter.request.request.rawValue, pid: session?.pid, command: session?.command,
       owner: waiter.request.owner, waitsFor: waiter.lock.name, holds: hold?.lock.name, token: hold?.token ?? 0,
-      waitedMilliseconds: now.milliseconds(since: waiter.since))
+      began: waiter.began)
   }
 
   // MARK: Through other hosts
 
+  // MARK: Which wait is the youngest
+
+  /// Has the store date a wait that has just begun: by its answer to the ask that was sent for it, or to one of its own.
+  private func date(_ waiter: Waiter, now: BootInstant) {
+    guard linkIsUp, waiter.began == nil, !waiter.isBeingDated, holdsAnything(waiter) else { return }
+    waiter.isBeingDated = true
+    if let wanted = waiter.lock.wanted, wanted.stage == .asking, wanted.wasSent, wanted.askedAt == now {
+      waiter.lock.undated.append(waiter)
+    } else {
+      send(.clock, .clock(waiter), now: now)
+    }
+  }
+
+  /// The answer to an ask has come. Who has no date after that of its own is dated when a search needs it.
+  func dateWaiters(of lock: LockRecord, by reply: LeaseReply, sentAt: BootInstant) {
+    for waiter in lock.undated where waiter.since <= sentAt {
+      if case .queued(_, _, _, let clock?) = reply { waiter.began = waiter.beginning(by: clock, sentAt: sentAt) }
+      waiter.isBeingDated = false
+    }
+    lock.undated.removeAll { !$0.isBeingDated }
+  }
+
+  func forgetUndated(of lock: LockRecord) {
+    for waiter in lock.undated { waiter.isBeingDated = false }
+    lock.undated = []
+  }
+
+  func clockReplied(_ waiter: Waiter, _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
+    waiter.isBeingDated = false
+    guard !waiter.isOver, case .clock(let clock) = reply else { return }
+    waiter.began = waiter.beginning(by: clock, sentAt: sentAt)
+    tellProgress(waiter.lock, now: now)
+  }
+
   /// Has a wait that lasts be looked at beyond this host.
   func armDeadlockSearch(for waiter: Waiter, now: BootInstant) {
     guard isAgent(waiter) else { return }
+    date(waiter, now: now)
     let moment = now.adding(milliseconds: Self.deadlockSearchAfterMilliseconds)
     waiter.search = DeadlockSearch(at: moment)
     deadlines.push(.search(waiter), at: moment)
@@ -201,13 +250,17 @@ extension LockEngine {
     searchAgain(
       waiter, in: isBusy ? Self.deadlockSearchSoonMilliseconds : Self.deadlockSearchEveryMilliseconds, now: now)
     guard !isBusy, linkIsUp, mayBeInCycle(waiter) else { return }
+    guard waiter.began != nil else {
+      date(waiter, now: now)
+      return searchAgain(waiter, in: Self.deadlockSearchSoonMilliseconds, now: now)
+    }
     if let since = waiter.search?.confirming?.since {
       guard now.milliseconds(since: since) >= Self.deadlockConfirmMilliseconds else { return }
       waiter.search?.confirming = nil
     }
     lastProbe += 1
     var branches = Self.deadlockBranchesMax
-    let probe = DeadlockProbe(number: lastProbe, path: [step(of: waiter, holding: nil, now: now)])
+    let probe = DeadlockProbe(number: lastProbe, path: [step(of: waiter, holding: nil)])
     follow(probe, from: waiter, &branches, now: now)
   }
 
@@ -262,12 +315,16 @@ extension LockEngine {
         if let hold { cycleFound(probe, waiter, closedBy: hold, now: now) }
         continue
       }
-      guard me > origin, probe.path.count < Self.deadlockStepsMax, isAgent(waiter),
-        waiter.sees(probe.number, of: origin)
-      else { continue }
+      guard me > origin, probe.path.count < Self.deadlockStepsMax, isAgent(waiter) else { continue }
+      // The next search finds it dated.
+      guard waiter.began != nil else {
+        date(waiter, now: now)
+        continue
+      }
+      guard waiter.sees(probe.number, of: origin) else { continue }
       branches -= 1
       var next = probe
-      next.path.append(step(of: waiter, holding: hold, now: now))
+      next.path.append(step(of: waiter, holding: hold))
       follow(next, from: waiter, &branches, now: now)
     }
   }
@@ -317,7 +374,7 @@ extension LockEngine {
     guard waiter.search?.confirming?.number == probe.number else { return }
     waiter.search?.confirming = nil
     let path = probe.path
-    let youngest = path.indices.min { isYounger(path[$0], than: path[$1]) } ?? 0
+    let youngest = path.indices.max { isOlder(path[$0], than: path[$1]) } ?? 0
     let turned = Array(path[youngest...] + path[..<youngest])
     if turned[0].inbox != configuration.inbox {
       send(.tell(inbox: turned[0].inbox, .victim(path: turned)), .other, now: now)
@@ -333,8 +390,8 @@ extension LockEngine {
     searchAgain(waiter, in: Self.deadlockSearchSoonMilliseconds, now: now)
   }
 
-  private func isYounger(_ a: DeadlockStep, than b: DeadlockStep) -> Bool {
-    (a.waitedMilliseconds, WaitID(b)) < (b.waitedMilliseconds, WaitID(a))
+  private func isOlder(_ a: DeadlockStep, than b: DeadlockStep) -> Bool {
+    (a.began?.microseconds ?? 0, WaitID(a)) < (b.began?.microseconds ?? 0, WaitID(b))
   }
 
   private func endDeadlock(_ waiter: Waiter, _ path: [DeadlockStep], now: BootInstant) {
@@ -344,6 +401,11 @@ extension LockEngine {
 }
 
 extension Waiter {
+  /// When it began by the store's clock, which showed `clock` when the store executed what was sent at `sentAt`.
+  fileprivate func beginning(by clock: StoreInstant, sentAt: BootInstant) -> StoreInstant {
+    StoreInstant(microseconds: max(1, clock.microseconds - (sentAt.nanoseconds - since.nanoseconds) / 1000))
+  }
+
   /// Whether a search is new to this wait. It is not when it has come this way, or a later one of the same wait has.
   fileprivate func sees(_ number: UInt64, of origin: WaitID) -> Bool {
     guard searchesSeen[origin].map({ $0 < number }) ?? true else { return false }

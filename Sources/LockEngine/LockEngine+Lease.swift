@@ -45,6 +45,7 @@ extension LockEngine {
       return
     }
     lease.wasSent = true
+    lease.askedAt = now
     send(
       .acquire(
         name: lock.name, attempt: lease.attempt, ask: lock.ask, isTry: !tries.isEmpty, tokenFloor: lock.tokenFloor,
@@ -240,6 +241,7 @@ extension LockEngine {
     guard linkIsUp else { return }
     linkIsUp = false
     lastAnsweredSentAt = nil
+    for case .clock(let waiter) in pending.values.map(\.kind) { waiter.isBeingDated = false }
     pending.removeAll()
     deadlockQuestions = 0
     renewalsInFlight = 0
@@ -260,6 +262,7 @@ extension LockEngine {
         }
       }
       lock.recheckAt = nil
+      forgetUndated(of: lock)
       lock.remoteHolder = .unknown
       lock.storeRefusal = nil
       for waiter in lock.queue.tries where !waiter.isOver { refuse(waiter, .unavailable(nil), now: now) }

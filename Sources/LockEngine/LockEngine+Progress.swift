@@ -27,7 +27,8 @@ extension LockEngine {
     var position = 0
     for waiter in lock.queue.live {
       position += 1
-      guard waiter.request.progress, waiter.toldPosition != position else { continue }
+      // One that the store has not dated yet must not be known to be there: a wait that somebody begins then is younger.
+      guard waiter.request.progress, waiter.toldPosition != position, !waiter.isBeingDated else { continue }
       waiter.toldPosition = position
       effects.append(
         .notify(

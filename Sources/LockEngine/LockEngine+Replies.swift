@@ -21,6 +21,8 @@ extension LockEngine {
         lease.grantsWhileContended = 0
         advance(lease.lock, now: now)
       }
+    case .clock(let waiter):
+      clockReplied(waiter, reply, sentAt: command.sentAt, now: now)
     case .follow(let probe):
       deadlockQuestions -= 1
       if case .seen(let sight) = reply { pass(probe, to: sight, now: now) }
@@ -35,6 +37,7 @@ extension LockEngine {
     _ lease: LeaseSlot, ask: UInt64, _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant
   ) {
     let lock = lease.lock
+    if !lock.undated.isEmpty { dateWaiters(of: lock, by: reply, sentAt: sentAt) }
     if lease.stage == .over {
       // An attempt that was given up meanwhile. As a rule its release is still under way behind it; but a script that
       // the store had to be sent again is executed after what was sent behind it, and then nobody would give it back.
@@ -45,14 +48,14 @@ extension LockEngine {
         return disown(lock.name, attempt: lease.attempt, unused: unused, isExact: lease.isPermit, now: now)
       case .queued, .foreign, .conflict:
         return disown(lock.name, attempt: lease.attempt, unused: .all, isExact: lease.isPermit, now: now)
-      case .done, .renewed, .seen, .failed: return
+      case .done, .renewed, .seen, .clock, .failed: return
       }
     }
     lock.storeRefusal = nil
     switch reply {
     case .granted(let grant):
       leaseGranted(lease, grant, executedAfter: sentAt, now: now)
-    case .queued(let host, let expires, let listeners):
+    case .queued(let host, let expires, let listeners, _):
       guard lock.wanted === lease else { return }
       lease.stage = .queued
       remoteHolderIs(.host(host), of: lock)
@@ -87,7 +90,7 @@ extension LockEngine {
       deadlines.push(.conflict(lock), at: bound)
     case .failed(let failure):
       acquireFailed(lease, failure, now: now)
-    case .done, .renewed, .seen:
+    case .done, .renewed, .seen, .clock:
       acquireFailed(lease, .fatal("a reply of the wrong kind"), now: now)
     }
   }
@@ -220,7 +223,7 @@ extension LockEngine {
       guard now < lock.unconfirmedReleases[at].worthUntil else { break }
       return deadlines.push(
         .repeatRelease(lock, attempt: attempt), at: now.adding(milliseconds: configuration.foreignPollMilliseconds))
-    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .renewed, .seen:
+    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .renewed, .seen, .clock:
       break
     }
     lock.unconfirmedReleases.remove(at: at)
@@ -231,7 +234,7 @@ extension LockEngine {
     switch reply {
     case .failed(.transient), .failed(.fatal):
       deadlines.push(.share(lease), at: now.adding(milliseconds: configuration.foreignPollMilliseconds))
-    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .renewed, .seen:
+    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .renewed, .seen, .clock:
       lease.isSharingUnconfirmed = false
       reserveIfLow(lease, now: now)
     }
@@ -249,7 +252,7 @@ extension LockEngine {
       lease.nextToken = grant.token
     case .renewed:
       return leaseVanished(lease, now: now)
-    case .failed, .done, .queued, .foreign, .conflict, .seen:
+    case .failed, .done, .queued, .foreign, .conflict, .seen, .clock:
       return deadlines.push(.reserve(lease), at: now.adding(milliseconds: configuration.foreignPollMilliseconds))
     }
     let lock = lease.lock

@@ -52,8 +52,8 @@ extension LockEngine {
     progressChanged(lock, now: now)
     guard !waiter.isOver else { return }
     if let deadline = waiter.deadline { deadlines.push(.wait(waiter), at: deadline) }
-    if waiter.request.progress && isKnownToBeTaken(lock) { tellProgress(lock, now: now) }
     armDeadlockSearch(for: waiter, now: now)
+    if waiter.request.progress && isKnownToBeTaken(lock) { tellProgress(lock, now: now) }
   }
 
   private func refusalBeforeWaiting(_ waiter: Waiter) -> Refusal? {

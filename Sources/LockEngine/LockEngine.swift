@@ -258,6 +258,7 @@ struct PendingCommand {
     case reserve(LeaseSlot)
     case renew([LeaseSlot])
     case look(LeaseSlot)
+    case clock(Waiter)
     case follow(DeadlockProbe)
     case other
   }

@@ -91,6 +91,7 @@ private final class RareFacts {
   var conflict: HoldMode?
   var conflictAt: BootInstant?
   var storeRefusal: String?
+  var undated: [Waiter] = []
   var progressWaiters = 0
   var progressHolders = 0
   var progressAt: BootInstant?
@@ -108,6 +109,12 @@ extension LockRecord {
   var conflict: HoldMode? {
     get { rare?.conflict }
     set { if rare != nil || newValue != nil { rareFacts.conflict = newValue } }
+  }
+
+  /// Waiters that the answer to the ask that is under way will date.
+  var undated: [Waiter] {
+    get { rare?.undated ?? [] }
+    set { if rare != nil || !newValue.isEmpty { rareFacts.undated = newValue } }
   }
 
   /// Until when that is waited for.
@@ -194,6 +201,8 @@ final class LeaseSlot {
   }
   /// For an ask: whether any was sent, so that the store may know of it.
   var wasSent = false
+  /// When the last one was sent.
+  var askedAt: BootInstant?
 
   /// From here on the lease counts as lost.
   var validUntil = BootInstant(nanoseconds: 0) {
@@ -350,6 +359,12 @@ final class Waiter {
   var isOver = false
   /// The position that the client was told last; 0 before it was told any.
   var toldPosition = 0
+  /// Since when it waits, by the store's clock; nil until the store has said so, and where nobody needs to know.
+  var began: StoreInstant? {
+    didSet { several?.began = began }
+  }
+  /// The store was asked for that.
+  var isBeingDated = false
   /// The search for a deadlock that goes through other hosts.
   var search: DeadlockSearch?
   /// The searches of other waits that have come by, the last of each.
@@ -365,6 +380,7 @@ final class Waiter {
     self.deadline = deadline
     self.several = several
     lock.tally.counts.waiters += 1
+    began = several?.began
   }
 
   deinit { lock.tally.counts.waiters -= 1 }
@@ -430,6 +446,8 @@ final class SeveralRequest {
   /// What it has of `order` so far. A hold that its owner had before is counted once more when it has all.
   var taken: [(hold: Hold, isReentered: Bool)] = []
   var waiter: Waiter?
+  /// Since when it waits, by the store's clock, as soon as one of its waits was dated.
+  var began: StoreInstant?
   var isOver = false
   /// It is in the list of those that can go on.
   var isReady = false
@@ -535,6 +553,11 @@ final class SessionRecord {
 
   /// All holds, in no order.
   var allHolds: [Hold] { holds.values.flatMap { HoldChain(first: $0) } }
+
+  /// Whether an owner in it holds anything.
+  func holdsAnything(as owner: String) -> Bool {
+    holds.values.contains { HoldChain(first: $0).contains { $0.owner == owner } }
+  }
 
   func remember(loss name: LockName, _ token: Token, _ reason: LostReason) {
     if losses.count == Self.lossesMax { losses.removeFirst() }

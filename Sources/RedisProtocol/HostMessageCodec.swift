@@ -49,7 +49,7 @@ enum HostMessageCodec {
       PackedFields.append(step.waitsFor.bytes, to: &bytes)
       PackedFields.append(step.holds?.bytes ?? [], to: &bytes)
       PackedFields.append(step.token, to: &bytes)
-      PackedFields.append(step.waitedMilliseconds, to: &bytes)
+      PackedFields.append(step.began?.microseconds ?? 0, to: &bytes)
     }
   }
 
@@ -95,11 +95,12 @@ extension PackedFieldReader {
   private mutating func step() -> DeadlockStep? {
     guard let host = text(), let inbox = text(), let session: UInt64 = number(), let request: UInt64 = number(),
       let pid = text(), let command = text(), let owner = text(), let waitsFor = name(), let holds = name(),
-      let token: Token = number(), let waited: Int64 = number()
+      let token: Token = number(), let began: Int64 = number()
     else { return nil }
     return DeadlockStep(
       host: host, inbox: inbox, session: session, request: request, pid: Int32(pid),
       command: command.isEmpty ? nil : command, owner: owner.isEmpty ? nil : owner, waitsFor: waitsFor,
-      holds: holds.bytes.isEmpty ? nil : holds, token: token, waitedMilliseconds: waited)
+      holds: holds.bytes.isEmpty ? nil : holds, token: token,
+      began: began == 0 ? nil : StoreInstant(microseconds: began))
   }
 }

@@ -101,6 +101,8 @@ public struct LeaseCodec: Sendable {
       return publish(Array("inuse \(ask) ".utf8) + name.bytes, to: inbox)
     case .heartbeat:
       return .plain([Array("PING".utf8)])
+    case .clock:
+      return .plain([Array("TIME".utf8)])
     case .look(let name):
       return inspect([name], waitingHostsMax: Self.waitingHostsSeenMax)
     case .tell(let inbox, let message):
@@ -198,6 +200,11 @@ public struct LeaseCodec: Sendable {
       return acquireReply(reply) ?? .failed(.fatal("Redis gave a reply to acquire.lua that is not understood"))
     case .release, .answerInUse, .heartbeat, .downgrade, .tell:
       return .done
+    case .clock:
+      guard let parts = reply.elements, parts.count == 2, let seconds = parts[0].integer,
+        let microseconds = parts[1].integer, let clock = Self.clock(seconds: seconds, microseconds: microseconds)
+      else { return .failed(.fatal("Redis gave a reply to TIME that is not understood")) }
+      return .clock(clock)
     case .reserve:
       if reply.integer == 0 { return .renewed([false]) }
       return acquireReply(reply) ?? .failed(.fatal("Redis gave a reply to reserve.lua that is not understood"))
@@ -222,13 +229,14 @@ public struct LeaseCodec: Sendable {
     }
     guard let outcome = parts.first?.string else { return nil }
     switch (outcome, parts.count) {
-    case ("queued", 4):
-      guard let holder = parts[1].bytes, let expires = parts[2].integer, let receivers = parts[3].integer else {
-        return nil
-      }
+    case ("queued", 6):
+      guard let holder = parts[1].bytes, let expires = parts[2].integer, let receivers = parts[3].integer,
+        let seconds = parts[4].integer, let microseconds = parts[5].integer,
+        let clock = Self.clock(seconds: seconds, microseconds: microseconds)
+      else { return nil }
       return .queued(
         holderHost: Self.host(ofInstance: holder), holderExpiresInMilliseconds: max(0, expires),
-        listeners: Int(clamping: receivers))
+        listeners: Int(clamping: receivers), clock: clock)
     case ("foreign", 2):
       guard let expires = parts[1].integer else { return nil }
       return .foreign(expiresInMilliseconds: expires < 0 ? nil : expires)
@@ -243,6 +251,12 @@ public struct LeaseCodec: Sendable {
     default:
       return nil
     }
+  }
+
+  /// A moment by Redis' TIME; nil where it is none.
+  private static func clock(seconds: Int64, microseconds: Int64) -> StoreInstant? {
+    guard 0..<(1 << 42) ~= seconds, 0..<1_000_000 ~= microseconds else { return nil }
+    return StoreInstant(microseconds: seconds * 1_000_000 + microseconds)
   }
 
   /// The host's name in `<host>/<instance>`.

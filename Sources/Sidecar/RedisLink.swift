@@ -225,7 +225,7 @@ final class RedisLink {
       waitingRenewals.append((id, command))
     case .release:
       waiting.append(.lease(id, command))
-    case .acquire, .downgrade, .reserve, .answerInUse, .heartbeat, .look, .tell:
+    case .acquire, .downgrade, .reserve, .answerInUse, .heartbeat, .clock, .look, .tell:
       isUrgent = true
       waiting.append(.lease(id, command))
     }

@@ -34,7 +34,6 @@ import Testing
     #expect(steps?.map(\.request) == [last.rawValue, 3])
     #expect(steps?.last?.pid == 7)
     #expect(steps?.last?.command == "backup")
-    #expect(steps?.last?.waitedMilliseconds == 30)
     #expect(script.engine.statistics.deadlocks == 1)
     // The other goes on waiting, and is served.
     script.release(bob, "b")
@@ -132,21 +131,23 @@ import Testing
 
   /// Two hosts whose messages a test carries to and fro: alice on `one` has "a" and waits for "b", bob on `two` has
   /// "b" and waits for "a".
-  private func crossed() -> (one: Script, two: Script) {
-    func host(_ name: String, _ session: SessionID, has: String, wants: String) -> Script {
+  private func crossed(at clocks: (one: Int64, two: Int64) = (1000, 1001)) -> (one: Script, two: Script) {
+    func host(_ name: String, _ session: SessionID, has: String, wants: String, at clock: Int64) -> Script {
       let script = Script(EngineConfiguration(tier: .store, host: name, inbox: "\(name)/1"))
       script.open(session)
       script.acquire(session, has, owner: "t")
       script.reply(granted(100))
       script.acquire(session, wants, owner: "t")
-      script.reply(queued())
+      script.reply(queued(at: clock))
       // The other host waits for what this one has.
       script.tell(
         .pushReceived(.contended(name: LockName(has), attempt: 1, ask: 9, isTry: false, inbox: "other/1")))
       _ = script.take()
       return script
     }
-    return (host("one", alice, has: "a", wants: "b"), host("two", bob, has: "b", wants: "a"))
+    return (
+      host("one", alice, has: "a", wants: "b", at: clocks.one), host("two", bob, has: "b", wants: "a", at: clocks.two)
+    )
   }
 
   /// Answers looks and carries messages until there are no more. Gives what clients were told.
@@ -193,6 +194,76 @@ import Testing
     #expect(steps.map(\.waitsFor.description) == ["a", "b"])
     #expect(steps.map { $0.holds?.description } == ["b", "a"])
     #expect(one.engine.statistics.deadlocks + two.engine.statistics.deadlocks == 1)
+  }
+
+  /// What the hosts' own clocks show is of no matter: the wait that the store heard of last is the youngest, and of two in
+  /// one microsecond it is always the same one.
+  @Test(arguments: [(Int64(1000), Int64(1001), "two"), (1001, 1000, "one"), (1000, 1000, "two")])
+  func theWaitThatTheStoreHeardOfLastIsTheYoungest(_ one: Int64, _ two: Int64, _ youngest: String) {
+    for late in [0, 1] {
+      let (first, second) = crossed(at: (one, two))
+      [first, second][late].jump(milliseconds: 3)
+      var told: [Effect] = []
+      for _ in 0..<20 where told.isEmpty {
+        for script in [first, second] { script.pass(milliseconds: 50) }
+        told += carry(["one/1": first, "two/1": second])
+      }
+      #expect(cycle(told)?.first?.host == youngest)
+    }
+  }
+
+  /// It has no ask of its own whose answer could date it. Nobody hears that it waits before it is dated.
+  @Test func aWaitBehindWhatItsOwnHostHoldsIsDatedByACommandOfItsOwn() {
+    let script = Script()
+    script.open(alice, bob)
+    script.hold(bob, "b")
+    script.hold(alice, "free", token: 500)
+    // Who holds nothing is in no cycle.
+    script.acquire(alice, "b", owner: "other", progress: true)
+    #expect(script.take().compactMap(\.command) == [])
+    script.acquire(alice, "a", owner: "t")
+    script.reply(granted(300))
+    _ = script.take()
+    let wait = script.acquire(alice, "b", owner: "t", progress: true)
+    let effects = script.take()
+    #expect(effects.compactMap(\.command) == [.clock])
+    #expect(effects.compactMap(\.notification).isEmpty)
+    script.reply(.clock(StoreInstant(microseconds: 77)), to: effects.compactMap(\.commandID).last)
+    guard case .waiting(wait, _, position: 2, _)? = script.take().compactMap(\.notification).first else {
+      Issue.record("nobody was told that the request waits")
+      return
+    }
+  }
+
+  /// The store may answer late, and be asked again after the link was lost: what counts is when the wait began.
+  @Test func aWaitIsAsOldAsItsBeginningHoweverLateItIsDated() {
+    let (one, two) = crossed(at: (1_000_000, 1_000_001))
+    for script in [one, two] {
+      script.tell(.linkDown)
+      script.pass(milliseconds: 10)
+    }
+    func comeBack(_ script: Script, at clock: Int64) {
+      script.tell(.linkUp)
+      for case .send(let id, let command) in script.take() {
+        switch command {
+        case .acquire: script.tell(.replyReceived(id, queued(at: clock)))
+        case .renew: script.tell(.replyReceived(id, .renewed([true])))
+        default: break
+        }
+      }
+    }
+    comeBack(two, at: 1_010_002)
+    one.pass(milliseconds: 40)
+    comeBack(one, at: 1_050_000)
+    for (script, name) in [(one, "a"), (two, "b")] {
+      script.tell(.pushReceived(.contended(name: LockName(name), attempt: 1, ask: 9, isTry: false, inbox: "o/1")))
+    }
+    var told: [Effect] = []
+    for _ in 0..<20 where told.isEmpty {
+      for script in [one, two] { script.pass(milliseconds: 50) }
+      told += carry(["one/1": one, "two/1": two])
+    }
+    #expect(cycle(told)?.map(\.host) == ["two", "one"])
   }
 
   /// Between the moment at which the chain comes back and the moment at which it has been gone along again, bob gives up
@@ -263,8 +334,13 @@ import Testing
       for session in sessions { script.open(session) }
       for session in sessions { script.acquire(session, has, mode: .shared, owner: "t") }
       script.reply(granted(Token(100 + host * 1000)))
-      for session in sessions { script.acquire(session, wants, owner: "t") }
-      script.reply(queued())
+      for session in sessions {
+        script.acquire(session, wants, owner: "t")
+        let wait = script.take().compactMap { if case .send(let id, let command) = $0 { (id, command) } else { nil } }
+        for (id, command) in wait {
+          script.tell(.replyReceived(id, command == .clock ? .clock(StoreInstant(microseconds: 9)) : queued(at: 9)))
+        }
+      }
       script.tell(
         .pushReceived(.contended(name: LockName(has), attempt: 1, ask: 9, isTry: false, inbox: "other/1")))
       #expect(script.engine.gauges.waiting == agents)
@@ -289,7 +365,7 @@ import Testing
     let looks = (UInt64(1)...400).flatMap { number in
       let step = DeadlockStep(
         host: "one", inbox: "one/1", session: 1, request: number, pid: nil, command: nil, owner: "t",
-        waitsFor: LockName("b"), holds: nil, token: 0, waitedMilliseconds: 5)
+        waitsFor: LockName("b"), holds: nil, token: 0, began: StoreInstant(microseconds: 5))
       two.tell(.pushReceived(.told(.probe(DeadlockProbe(number: number, path: [step])))))
       return two.take().compactMap { effect -> CommandID? in
         if case .send(let id, .look) = effect { id } else { nil }
@@ -310,7 +386,7 @@ import Testing
     _ = two.take()
     let step = DeadlockStep(
       host: "two", inbox: "two/1", session: bob.rawValue, request: 2, pid: nil, command: nil, owner: "t",
-      waitsFor: LockName("a"), holds: LockName("b"), token: 100, waitedMilliseconds: 5)
+      waitsFor: LockName("a"), holds: LockName("b"), token: 100, began: StoreInstant(microseconds: 5))
     two.tell(.pushReceived(.told(.victim(path: [step]))))
     two.tell(.pushReceived(.told(.victim(path: []))))
     for probe in [DeadlockProbe(number: 1, path: [step]), DeadlockProbe(number: 1, path: [])] {
@@ -326,7 +402,7 @@ import Testing
     let (_, two) = crossed()
     let step = DeadlockStep(
       host: "one", inbox: "one/1", session: 9, request: 9, pid: nil, command: nil, owner: nil,
-      waitsFor: LockName("b"), holds: nil, token: 0, waitedMilliseconds: 5)
+      waitsFor: LockName("b"), holds: nil, token: 0, began: StoreInstant(microseconds: 5))
     func tell(_ number: UInt64, _ path: [DeadlockStep]) -> [LeaseCommand] {
       two.tell(.pushReceived(.told(.probe(DeadlockProbe(number: number, path: path)))))
       return two.take().compactMap(\.command)

@@ -143,6 +143,10 @@ extension Effect {
     if case .send(_, let command) = self { command } else { nil }
   }
 
+  var commandID: CommandID? {
+    if case .send(let id, _) = self { id } else { nil }
+  }
+
   var grantedSession: SessionID? {
     switch self {
     case .reply(let session, _, .acquired), .reply(let session, _, .acquiredSeveral): session
@@ -179,6 +183,10 @@ func granted(_ token: Token, othersWait: Bool = false) -> LeaseReply {
   .granted(LeaseGrant(token: token, tokenCount: 10, othersWait: othersWait))
 }
 
-func queued(behind host: String = "other", for milliseconds: Int64 = 10_000, listens: Bool = true) -> LeaseReply {
-  .queued(holderHost: host, holderExpiresInMilliseconds: milliseconds, listeners: listens ? 1 : 0)
+func queued(
+  behind host: String = "other", for milliseconds: Int64 = 10_000, listens: Bool = true, at microseconds: Int64 = 1000
+) -> LeaseReply {
+  .queued(
+    holderHost: host, holderExpiresInMilliseconds: milliseconds, listeners: listens ? 1 : 0,
+    clock: StoreInstant(microseconds: microseconds))
 }

@@ -13,7 +13,7 @@ import Testing
       host: "b", inbox: "b/2e", session: number, request: number + 1, pid: number == 1 ? nil : 4711,
       command: number == 1 ? nil : "back up: 5 %", owner: number == 1 ? nil : "thread 1:2",
       waitsFor: LockName(bytes: name), holds: holds.map { LockName(bytes: $0) }, token: 1_700_000_000_000_000,
-      waitedMilliseconds: 12)
+      began: number == 1 ? nil : StoreInstant(microseconds: 1_700_000_000_000_012))
   }
 
   private var messages: [HostMessage] {

@@ -89,7 +89,7 @@ import Testing
   func plantedMistakeIsFound(_ mistake: Mistake) async {
     let found = await onThread { () -> String? in
       for seed in UInt64(1)...400 {
-        let world = Simulation(Plan(seed: seed), mistake: mistake)
+        let world = Simulation(mistake.plan(seed: seed), mistake: mistake)
         world.runPlan()
         if let failure = world.failure { return "\(mistake): seed \(seed): \(failure)" }
       }

@@ -1,11 +1,11 @@
 """Waits that would never end, through several hosts."""
 
+import itertools
 import random
 import threading
 import time
 
 from harness.client import RpcError
-from harness.waiting import wait_until
 
 
 def test_a_cycle_through_three_hosts_is_found_within_a_second(lab, measured):
@@ -17,11 +17,7 @@ def test_a_cycle_through_three_hosts_is_found_within_a_second(lab, measured):
         clients = [host.client() for host in hosts]
         for client, name in zip(clients, names):
             client.acquire(name, owner="thread")
-        waits = [client.request("acquire", name=name, owner="thread") for client, name in zip(clients[:2], ["b", "c"])]
-        # Hosts have no clock in common: that the last wait is the youngest shows only if it is so by a good deal.
-        for client, name in zip(clients, ["b", "c"]):
-            wait_until(lambda: any(waiter["waited_ms"] >= 150 for waiter in client.call("inspect", name=name)["waiters"]),
-                       "a wait that is old enough")
+        waits = [client.queue(name, owner="thread") for client, name in zip(clients[:2], ["b", "c"])]
         started = time.monotonic()
         last = clients[2].request("acquire", name="a", owner="thread")
         refusal = clients[2].error_of(last)
@@ -40,6 +36,29 @@ def test_a_cycle_through_three_hosts_is_found_within_a_second(lab, measured):
             client.close()
     measured("a cycle through three hosts, the slowest of 5", f"{worst * 1000:.0f} ms")
     assert worst < 10
+
+
+def test_the_youngest_of_a_circle_is_refused_whichever_hosts_its_waits_are_on(lab):
+    """As soon as somebody can know of a wait, every wait that begins is younger, by however little."""
+    redis = lab.redis()
+    hosts = [lab.daemon(redis, args=["--host", name]) for name in ("one", "two", "three")]
+    orders = [(("x", "y"), order) for order in itertools.permutations(range(3), 2)]
+    orders += [(("x", "y", "z"), order) for order in itertools.permutations(range(3))]
+    # Both waits on one host, in a circle that leads over another one.
+    orders += [(("x", "y", "z"), order) for order in [(0, 0, 1), (0, 1, 0), (1, 0, 0)]]
+    for names, order in orders:
+        clients = [hosts[number].client() for number in order]
+        for client, name in zip(clients, names):
+            client.acquire(name, owner="thread")
+        wanted = names[1:] + names[:1]
+        waits = [client.queue(name, owner="thread") for client, name in zip(clients[:-1], wanted)]
+        refusal = clients[-1].error_of(clients[-1].request("acquire", name=wanted[-1], owner="thread"))
+        assert refusal.reason == "deadlock"
+        assert refusal.data["cycle"][0]["waits_for"] == wanted[-1], (names, order)
+        clients[-1].close()
+        for client, wait in reversed(list(zip(clients, waits))):
+            client.reply_to(wait)
+            client.close()
 
 
 def test_a_knot_of_shared_locks_is_undone(lab, measured):

@@ -6,7 +6,8 @@
 -- ARGV[11]  1 when this is a try: the holders are to answer, and behind a foreign holder the try does not queue
 --
 -- Returns {'granted', first token, token count, hosts in the queue}
---      or {'queued', a holder, ms until the first holder's lease ends, receivers of the announcement}
+--      or {'queued', a holder, ms until the first holder's lease ends, receivers of the announcement, TIME in seconds,
+--         and its microseconds}
 --      or {'foreign', PTTL}
 --      or {'conflict', mode, receivers}: others have it as something else; this host stands in the queue, and they are
 --         asked whether they use it
@@ -40,7 +41,8 @@ local function announce()
   end
   local left = first_end and first_end - now_ms() or redis.call('PTTL', lock)
   if is_conflict() then return { 'conflict', mode, receivers } end
-  return { 'queued', first, left, receivers }
+  -- Redis' clock orders the waits of all hosts: see "Owners" in protocol/README.md.
+  return { 'queued', first, left, receivers, clock()[1], clock()[2] }
 end
 
 if mode == 'foreign' then

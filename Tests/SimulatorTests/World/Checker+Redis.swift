@@ -136,7 +136,7 @@ extension Checker {
       for (lease, isMine) in zip(list, results) {
         if isMine { extend(host, lease.name, lease.attempt, end) } else { world.mark("renewal finds the lease gone") }
       }
-    case (.acquire, .queued(_, _, let listeners)):
+    case (.acquire, .queued(_, _, let listeners, _)):
       world.mark(listeners > 0 ? "queued" : "queued behind a host that is gone")
     case (.acquire, .foreign): world.mark("foreign holder")
     case (.acquire, .conflict): world.mark("conflict")
@@ -150,7 +150,7 @@ extension Checker {
         world.mark("looked, and nobody waits")
       }
     case (_, .failed): world.mark("Redis refused")
-    case (.acquire, _), (.release, _), (.renew, _), (.answerInUse, _), (.heartbeat, _), (.downgrade, _), (.reserve, _),
+    case (.acquire, _), (.release, _), (.renew, _), (.answerInUse, _), (.heartbeat, _), (.clock, _), (.downgrade, _), (.reserve, _),
       (.look, _), (.tell, _):
       break
     }

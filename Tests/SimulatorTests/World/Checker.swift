@@ -371,7 +371,18 @@ final class Checker {
       end = min(end, hold.end)
     }
     if start > end { world.fail("a deadlock that never was, from \(start) to \(end): \(steps)") }
+    verifyYoungest(steps)
     world.mark(Set(steps.map(\.inbox)).count > 1 ? "deadlock through hosts" : "deadlock on one host")
+  }
+
+  /// No wait of the cycle began when the refused one was known already.
+  private func verifyYoungest(_ steps: [DeadlockStep]) {
+    let starts = steps.compactMap { waitSpans[waitKey($0.inbox, $0.request)]?.start }
+    // How long what is sent to Redis may be under way, if several commands have to be answered before it.
+    let known = starts[0] + 40 * world.plan.latencyMicroseconds.upperBound
+    if world.plan.faults.isEmpty, let last = starts.max(), last > known {
+      world.fail("a wait of a deadlock was refused that is not the youngest: \(starts), \(steps)")
+    }
   }
 
   // MARK: Grants

@@ -353,7 +353,7 @@ final class SimulatedHost {
       }
       lastAnsweredSentAt = max(lastAnsweredSentAt ?? sent.sentAt, sent.sentAt)
       world.checker.leaseReplied(self, sent.command, sentAt: sent.sentAt, reply)
-      turn(.replyReceived(CommandID(id), reply))
+      turn(.replyReceived(CommandID(id), world.mistake.changed(reply, of: self)))
       // A server that has become a replica stays one; another one may answer under the address by now.
       if let error = value.error, RedisErrorReply.demandsReconnect(error: error), self.wire === wire {
         wire.closeFromHost()

@@ -7,10 +7,12 @@ enum Mistake: String, CaseIterable {
   case releaseIgnoresTheOwner, renewalTakesForeignKeys, counterIsNotKept, acquireIgnoresTheQueue
   case permitsAreNotCounted, readersIgnoreTheWriter, releaseTakesEarlierPermits, conflictIsNotSeen
   case leaseIsCountedTooLong, leaseHasTheLengthOfTheDay, clockStopsWhileSuspended, linkDownIsNotTold
+  case waitsAreDatedByOwnClocks
 
   var scripts: [RedisScript] {
     switch self {
-    case .none, .leaseIsCountedTooLong, .leaseHasTheLengthOfTheDay, .clockStopsWhileSuspended, .linkDownIsNotTold:
+    case .none, .leaseIsCountedTooLong, .leaseHasTheLengthOfTheDay, .clockStopsWhileSuspended, .linkDownIsNotTold,
+      .waitsAreDatedByOwnClocks:
       RedisScript.leases
     case .releaseIgnoresTheOwner: edited(.release, "if instance ~= me then return false end", "")
     case .renewalTakesForeignKeys: edited(.renew, "string.sub(value, 1, #mine) == mine", "true")
@@ -52,6 +54,32 @@ enum Mistake: String, CaseIterable {
         leaseMilliseconds: length(milliseconds))
     case .renew(let leases, let milliseconds): .renew(leases, leaseMilliseconds: length(milliseconds))
     default: command
+    }
+  }
+
+  /// A plan in which it can show.
+  func plan(seed: UInt64) -> Plan {
+    var plan = Plan(seed: seed)
+    guard self == .waitsAreDatedByOwnClocks, plan.nameCount > 1 else { return plan }
+    plan.faults = []
+    plan.chainPercent = 40
+    plan.cancelPercent = 0
+    plan.latencyMicroseconds = 30...60
+    return plan
+  }
+
+  /// What is heard instead of a reply.
+  func changed(_ reply: LeaseReply, of host: SimulatedHost) -> LeaseReply {
+    guard self == .waitsAreDatedByOwnClocks else { return reply }
+    func ofThisHost(_ clock: StoreInstant) -> StoreInstant {
+      StoreInstant(microseconds: clock.microseconds + Int64(host.index) * 10_000_000)
+    }
+    return switch reply {
+    case .clock(let clock): .clock(ofThisHost(clock))
+    case .queued(let holder, let expires, let listeners, let clock):
+      .queued(
+        holderHost: holder, holderExpiresInMilliseconds: expires, listeners: listeners, clock: clock.map(ofThisHost))
+    default: reply
     }
   }
 
