@@ -133,13 +133,24 @@ public enum LeaseReply: Hashable, Sendable {
   case failed(LeaseFailure)
 }
 
+extension LeaseReply {
+  /// In which words the store failed a command; of other replies, that they were not what the command replies.
+  var words: String {
+    switch self {
+    case .failed(.transient(let words)), .failed(.fatal(let words)): words
+    case .failed(.wrongType): "the key holds data that is not a lock"
+    case .granted, .queued, .foreign, .conflict, .done, .seen, .renewed: "a reply of the wrong kind"
+    }
+  }
+}
+
 /// Why the store failed a command.
 public enum LeaseFailure: Hashable, Sendable {
   /// The key holds data that is not a lock (WRONGTYPE). Asking again does not help.
   case wrongType
-  /// A state that passes (LOADING, READONLY, MISCONF, OOM, BUSY, …); the store's own words.
+  /// A state that passes or may pass: everything that is not known to stay; the store's own words. Asking again can help.
   case transient(String)
-  /// A mistake or a missing right (NOPERM, a script error, a reply that is not understood); the words.
+  /// What is known to stay as it is until this host is told otherwise; the words. Asking again does not help.
   case fatal(String)
 }
 

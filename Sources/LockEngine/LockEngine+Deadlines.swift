@@ -154,7 +154,7 @@ extension LockEngine {
   private func waitEnded(_ waiter: Waiter, now: BootInstant) {
     let lock = waiter.lock
     if waiter.isTry {
-      refuse(waiter, waiter.knowsHolder ? .busy(holderSummary(of: lock)) : .unavailable(nil), now: now)
+      refuse(waiter, waiter.knowsHolder ? .busy(holderSummary(of: lock)) : .unavailable(lock.storeRefusal), now: now)
     } else {
       refuse(waiter, outOfTime(lock), now: now)
     }
@@ -164,7 +164,6 @@ extension LockEngine {
 
   /// The answer to who waited for the lock until its time was over.
   func outOfTime(_ lock: LockRecord) -> Refusal {
-    let isKnown = storeIsUsable && lock.storeRefusal == nil
-    return isKnown ? .timeout(holderSummary(of: lock)) : .unavailable(lock.storeRefusal)
+    storeAnswers(about: lock) ? .timeout(holderSummary(of: lock)) : .unavailable(lock.storeRefusal)
   }
 }

@@ -326,6 +326,9 @@ extension LockEngine {
   /// Whether an ask could be answered now.
   var storeIsUsable: Bool { isLocal || linkIsUp }
 
+  /// Whether the store can be asked about a lock, and does not refuse.
+  func storeAnswers(about lock: LockRecord) -> Bool { storeIsUsable && lock.storeRefusal == nil }
+
   func holderSummary(of lock: LockRecord) -> HolderSummary {
     var summary = lock.wanted?.stage == .queued ? lock.remoteHolder : .unknown
     summary.local = lock.holdsInOrder.prefix(HolderSummary.localMax).map {

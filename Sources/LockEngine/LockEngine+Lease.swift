@@ -265,6 +265,7 @@ extension LockEngine {
       forgetUndated(of: lock)
       lock.remoteHolder = .unknown
       lock.storeRefusal = nil
+      lock.refusals = 0
       for waiter in lock.queue.tries where !waiter.isOver { refuse(waiter, .unavailable(nil), now: now) }
       advance(lock, now: now)
     }

@@ -53,6 +53,10 @@ extension LockEngine {
     }
     lock.storeRefusal = nil
     switch reply {
+    case .failed: lock.refusals += 1
+    case .granted, .queued, .foreign, .conflict, .done, .renewed, .seen, .clock: lock.refusals = 0
+    }
+    switch reply {
     case .granted(let grant):
       leaseGranted(lease, grant, executedAfter: sentAt, now: now)
     case .queued(let host, let expires, let listeners, _):
@@ -91,7 +95,7 @@ extension LockEngine {
     case .failed(let failure):
       acquireFailed(lease, failure, now: now)
     case .done, .renewed, .seen, .clock:
-      acquireFailed(lease, .fatal("a reply of the wrong kind"), now: now)
+      acquireFailed(lease, .transient("a reply of the wrong kind"), now: now)
     }
   }
 
@@ -133,10 +137,26 @@ extension LockEngine {
       lease.wasSent = true
       lock.storeRefusal = words
       for waiter in lock.queue.tries where !waiter.isOver { refuse(waiter, .unavailable(words), now: now) }
-      if lock.wanted === lease, !lock.queue.isEmpty {
-        recheck(lock, at: now.adding(milliseconds: configuration.foreignPollMilliseconds))
-      }
+      if lock.wanted === lease, !lock.queue.isEmpty { recheck(lock, at: retry(afterRefusals: lock.refusals, now: now)) }
     }
+    if lock.queue.isEmpty { advance(lock, now: now) }
+  }
+
+  /// When the store is asked again that has refused so often: soon at first, since most states pass soon, and then less
+  /// and less often, since every lock asks for itself.
+  private func retry(afterRefusals count: Int, now: BootInstant) -> BootInstant {
+    let delay = configuration.foreignPollMilliseconds << Int64(min(max(count - 2, 0), 10))
+    return now.adding(milliseconds: min(delay, max(configuration.foreignPollMilliseconds, Self.retryMillisecondsMax)))
+  }
+
+  /// The longest time between two times that the store is asked for what it refuses, in milliseconds.
+  static let retryMillisecondsMax: Int64 = 1000
+
+  /// The store refused what a lease needs before the lock can be given to anybody here. Who only tries is told.
+  private func refused(_ words: String, _ lock: LockRecord, now: BootInstant) {
+    guard !lock.queue.isEmpty else { return }
+    lock.storeRefusal = words
+    for waiter in lock.queue.triesBeforeAsking where !waiter.isOver { refuse(waiter, .unavailable(words), now: now) }
     if lock.queue.isEmpty { advance(lock, now: now) }
   }
 
@@ -221,8 +241,9 @@ extension LockEngine {
     switch reply {
     case .failed(.transient), .failed(.fatal):
       guard now < lock.unconfirmedReleases[at].worthUntil else { break }
-      return deadlines.push(
-        .repeatRelease(lock, attempt: attempt), at: now.adding(milliseconds: configuration.foreignPollMilliseconds))
+      lock.unconfirmedReleases[at].refusals += 1
+      let refusals = lock.unconfirmedReleases[at].refusals
+      return deadlines.push(.repeatRelease(lock, attempt: attempt), at: retry(afterRefusals: refusals, now: now))
     case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .renewed, .seen, .clock:
       break
     }
@@ -233,8 +254,10 @@ extension LockEngine {
   private func shareReplied(_ lease: LeaseSlot, _ reply: LeaseReply, now: BootInstant) {
     switch reply {
     case .failed(.transient), .failed(.fatal):
-      deadlines.push(.share(lease), at: now.adding(milliseconds: configuration.foreignPollMilliseconds))
+      lease.refusals += 1
+      deadlines.push(.share(lease), at: retry(afterRefusals: lease.refusals, now: now))
     case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .renewed, .seen, .clock:
+      lease.refusals = 0
       lease.isSharingUnconfirmed = false
       reserveIfLow(lease, now: now)
     }
@@ -250,10 +273,14 @@ extension LockEngine {
       guard !overflow, grant.tokenCount >= 0, grant.token >= lease.tokenEnd, end <= 1 << 53 else { return }
       lease.tokenEnd = end
       lease.nextToken = grant.token
+      lease.refusals = 0
+      lease.lock.storeRefusal = nil
     case .renewed:
       return leaseVanished(lease, now: now)
     case .failed, .done, .queued, .foreign, .conflict, .seen, .clock:
-      return deadlines.push(.reserve(lease), at: now.adding(milliseconds: configuration.foreignPollMilliseconds))
+      lease.refusals += 1
+      deadlines.push(.reserve(lease), at: retry(afterRefusals: lease.refusals, now: now))
+      return refused(reply.words, lease.lock, now: now)
     }
     let lock = lease.lock
     if lock.queue.isEmpty { shareIfOthersWant(lock, now: now) } else { advance(lock, now: now) }
@@ -273,11 +300,13 @@ extension LockEngine {
       case true?:
         counters.renewals += 1
         lease.isInDoubt = false
+        lease.lock.storeRefusal = nil
         lease.validUntil = max(lease.validUntil, sentAt.adding(milliseconds: lease.timeline.lostAfterMilliseconds))
         lease.graceEnds = max(lease.graceEnds, sentAt.adding(milliseconds: lease.timeline.graceEndsAfterMilliseconds))
         lease.renewAt = sentAt.adding(milliseconds: lease.timeline.renewAfterMilliseconds)
       case nil:
         lease.renewAt = now.adding(milliseconds: lease.timeline.renewRetryMilliseconds)
+        refused(reply.words, lease.lock, now: now)
       case false?:
         leaseVanished(lease, now: now)
         continue

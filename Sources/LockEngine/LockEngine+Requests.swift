@@ -78,8 +78,8 @@ extension LockEngine {
   private func tryRequested(_ waiter: Waiter, hasOnlyTriesAhead: Bool, now: BootInstant) {
     let lock = waiter.lock
     if !lock.hasRoom(for: waiter.request.mode) || !hasOnlyTriesAhead {
-      let isUnknown = lock.holds.isEmpty && !storeIsUsable
-      return refuse(waiter, isUnknown ? .unavailable(nil) : .busy(holderSummary(of: lock)), now: now)
+      let isUnknown = lock.holds.isEmpty && !storeAnswers(about: lock)
+      return refuse(waiter, isUnknown ? .unavailable(lock.storeRefusal) : .busy(holderSummary(of: lock)), now: now)
     }
     if lock.leases.contains(where: { $0.stage == .lost && !$0.isPermit }) {
       return refuse(waiter, .unavailable(nil), now: now)

@@ -54,6 +54,9 @@ public struct LockSnapshot: Equatable, Sendable {
     public var waitedMilliseconds: Int64
   }
 
+  /// Whether this host has or wants anything of the lock; otherwise it only has something left to tell the store.
+  public var isInUse: Bool { holdersTotal > 0 || waitersTotal > 0 || leaseState != .none }
+
   /// The lock.
   public var name: LockName
   /// How it is held on this host; nil when it is not.

@@ -92,6 +92,7 @@ private final class RareFacts {
   var conflictAt: BootInstant?
   var storeRefusal: String?
   var undated: [Waiter] = []
+  var refusals = 0
   var progressWaiters = 0
   var progressHolders = 0
   var progressAt: BootInstant?
@@ -127,6 +128,12 @@ extension LockRecord {
   var storeRefusal: String? {
     get { rare?.storeRefusal }
     set { if rare != nil || newValue != nil { rareFacts.storeRefusal = newValue } }
+  }
+
+  /// How many asks the store has refused one after the other.
+  var refusals: Int {
+    get { rare?.refusals ?? 0 }
+    set { if rare != nil || newValue != 0 { rareFacts.refusals = newValue } }
   }
 
   /// Waiters who want to hear of the holders.
@@ -167,6 +174,8 @@ struct UnconfirmedRelease {
   /// The lease must have ended by itself by then.
   var worthUntil: BootInstant
   var isExact: Bool
+  /// How often the store has refused it.
+  var refusals = 0
 
   /// Whether the store gives `attempt` up when it carries this out.
   func covers(_ attempt: UInt64) -> Bool {
@@ -225,6 +234,8 @@ final class LeaseSlot {
   var tokenEnd: Token = 0
   /// More tokens were asked for.
   var isReserving = false
+  /// How often the store has refused, one after the other, to share it or to give more tokens.
+  var refusals = 0
   /// Since when it is known that another host waits.
   var contendedSince: BootInstant? {
     didSet { lock.changes?.touch(self) }
@@ -406,6 +417,9 @@ struct WaiterQueue {
 
   /// Those who wait, in their order.
   var live: some Sequence<Waiter> { entries.lazy.filter { !$0.isOver } }
+
+  /// Those among them that only try, and for which the store has not been asked.
+  var triesBeforeAsking: [Waiter] { tries.filter { $0.ask == 0 } }
 
   /// Those among them that only try, in their order.
   var tries: [Waiter] { tryCount == 0 ? [] : entries.filter { !$0.isOver && $0.isTry } }

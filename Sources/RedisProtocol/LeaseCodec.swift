@@ -197,7 +197,7 @@ public struct LeaseCodec: Sendable {
     if let error = reply.error { return .failed(RedisErrorReply.classify(error: error)) }
     switch command {
     case .acquire:
-      return acquireReply(reply) ?? .failed(.fatal("Redis gave a reply to acquire.lua that is not understood"))
+      return acquireReply(reply) ?? .failed(.transient("Redis gave a reply to acquire.lua that is not understood"))
     case .release, .answerInUse, .heartbeat, .downgrade, .tell:
       return .done
     case .clock:
@@ -207,13 +207,13 @@ public struct LeaseCodec: Sendable {
       return .clock(clock)
     case .reserve:
       if reply.integer == 0 { return .renewed([false]) }
-      return acquireReply(reply) ?? .failed(.fatal("Redis gave a reply to reserve.lua that is not understood"))
+      return acquireReply(reply) ?? .failed(.transient("Redis gave a reply to reserve.lua that is not understood"))
     case .look:
       return leaseSight(reply).map { .seen($0) }
-        ?? .failed(.fatal("Redis gave a reply to inspect.lua that is not understood"))
+        ?? .failed(.transient("Redis gave a reply to inspect.lua that is not understood"))
     case .renew(let leases, _):
       guard let results = reply.elements, results.count == leases.count else {
-        return .failed(.fatal("Redis gave a reply to renew.lua that is not understood"))
+        return .failed(.transient("Redis gave a reply to renew.lua that is not understood"))
       }
       return .renewed(results.map { $0.integer == 1 })
     }

@@ -75,6 +75,11 @@ public struct RedisCommand: Hashable, Sendable {
     }
   }
 
+  /// What the command is called in the log: its script, or its name.
+  public var word: String {
+    script?.rawValue ?? parts.first.map { String(decoding: $0, as: UTF8.self).lowercased() } ?? ""
+  }
+
   /// The parts, one by one: see ``bytes``. For tests and for people; it costs an allocation for each.
   public var parts: [[UInt8]] {
     var parts: [[UInt8]] = []

@@ -7,10 +7,12 @@ public import LockEngine
 /// (`ERR Error running script (call to f_1b936e…): @user_script:12: -READONLY You can't write …`).
 public enum RedisErrorReply {
   /// What a command that was answered with `error` failed of. The words are Redis' own, made printable.
+  ///
+  /// Nobody knows all errors: servers, their modules and the proxies before them have their own. What is not known to
+  /// stay may pass: a right is given again, a proxy finds its server, a key with strange contents goes away.
   public static func classify(error: [UInt8]) -> LeaseFailure {
     let words = text(of: error)
-    guard let code = significantCode(of: error) else { return .fatal(words) }
-    switch code {
+    switch significantCode(of: error) {
     case "WRONGTYPE":
       return .wrongType
     case "MOVED", "ASK":
@@ -18,16 +20,35 @@ public enum RedisErrorReply {
     case "CROSSSLOT":
       return .fatal("Redis Cluster is not supported yet: \(words)")
     default:
-      return transientCodes.contains(code) || isTransientProse(error) ? .transient(words) : .fatal(words)
+      return .transient(words)
     }
   }
 
-  /// Whether `error` says that this connection leads to a server that is no primary (any more), so that only a new
-  /// connection, to whatever answers under the address then, can help.
-  public static func demandsReconnect(error: [UInt8]) -> Bool {
-    let code = significantCode(of: error)
-    return code == "READONLY" || code == "MASTERDOWN"
+  /// Whether `error` is known to be a state of the server, and no mistake in what it was asked.
+  public static func isStateOfServer(error: [UInt8]) -> Bool {
+    significantCode(of: error).map(statesOfServer.contains) == true || isKnownProse(error)
   }
+
+  /// The kind of `error`, for those who count errors: its words as far as they do not name a key, a command or a number.
+  public static func kind(of error: [UInt8]) -> String {
+    text(of: Array(error.prefix(48).prefix { $0 != 0x27 && $0 != 0x60 && $0 != 0x3A && !($0 >= 0x30 && $0 <= 0x39) }))
+  }
+
+  /// The words of `error`, printable and not too many.
+  public static func words(of error: [UInt8]) -> String { text(of: error) }
+
+  /// Why only a new connection can help, if `error` says so: this one leads to a server that is no primary (any more),
+  /// or somebody between has made it anew, and it is not logged in; nil if it says nothing of the kind.
+  public static func reasonToReconnect(error: [UInt8]) -> String? {
+    switch significantCode(of: error) {
+    case "READONLY", "MASTERDOWN": "the server is not the primary any more"
+    case "NOAUTH": "the server does not know this connection's user any more"
+    default: nil
+    }
+  }
+
+  /// Whether only a new connection can help against `error`; see ``reasonToReconnect(error:)``.
+  public static func demandsReconnect(error: [UInt8]) -> Bool { reasonToReconnect(error: error) != nil }
 
   /// The code word of `error`: its first word, if that is in capitals.
   static func code(of error: [UInt8]) -> String? {
@@ -44,7 +65,7 @@ public enum RedisErrorReply {
   static let textBytesMax = 200
 
   /// States of a server that pass by themselves, or that an operator ends without touching this host.
-  private static let transientCodes: Set<String> = [
+  private static let statesOfServer: Set<String> = [
     "LOADING", "READONLY", "MISCONF", "OOM", "BUSY", "NOTBUSY", "UNKILLABLE", "TRYAGAIN", "NOREPLICAS", "CLUSTERDOWN",
     "MASTERDOWN", "NOMASTERLINK", "INPROG", "IOERR", "NOSCRIPT", "MOVED", "ASK",
   ]
@@ -56,13 +77,13 @@ public enum RedisErrorReply {
     guard code == "ERR", starts(error, with: "ERR Error running script") else { return code }
     for word in error.split(separator: 0x20).dropFirst() {
       guard let inner = codeWord(word.first == 0x2D ? word.dropFirst() : word) else { continue }
-      if inner == "WRONGTYPE" || inner == "CROSSSLOT" || transientCodes.contains(inner) { return inner }
+      if inner == "WRONGTYPE" || inner == "CROSSSLOT" || statesOfServer.contains(inner) { return inner }
     }
     return code
   }
 
-  /// Errors without a code word of their own that pass.
-  private static func isTransientProse(_ error: [UInt8]) -> Bool {
+  /// States of a server without a code word of their own.
+  private static func isKnownProse(_ error: [UInt8]) -> Bool {
     starts(error, with: "ERR max number of clients")
   }
 

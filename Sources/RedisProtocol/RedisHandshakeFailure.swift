@@ -79,19 +79,16 @@ extension RedisHandshakeFailure {
         retryMayHelp: false)
       return
     }
-    switch RedisErrorReply.classify(error: error) {
-    case .transient(_):
+    if RedisErrorReply.isStateOfServer(error: error) {
       self.init(reason: .temporary, message: "Redis cannot serve now: \(words)", retryMayHelp: true)
-    case .wrongType, .fatal(_):
-      if step == .selectDatabase {
-        self.init(
-          reason: .noSuchDatabase,
-          message: "Redis has no database \(database): \(words)", retryMayHelp: false)
-      } else {
-        // What is not known may pass (a proxy's error, say); a script that does not compile never will.
-        let isScript = if case .loadScript = step { true } else { false }
-        self.init(reason: .refused, message: "Redis refused \(command): \(words)", retryMayHelp: !isScript)
-      }
+    } else if step == .selectDatabase {
+      self.init(
+        reason: .noSuchDatabase,
+        message: "Redis has no database \(database): \(words)", retryMayHelp: false)
+    } else {
+      // What is not known may pass (a proxy's error, say); a script that does not compile never will.
+      let isScript = if case .loadScript = step { true } else { false }
+      self.init(reason: .refused, message: "Redis refused \(command): \(words)", retryMayHelp: !isScript)
     }
   }
 

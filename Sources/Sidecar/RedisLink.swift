@@ -40,7 +40,7 @@ final class RedisLink {
     case backingOff
   }
 
-  fileprivate enum Pending {
+  enum Pending {
     case lease(CommandID, LeaseCommand)
     case query(RedisCommand, QueryCompletion)
   }
@@ -81,6 +81,9 @@ final class RedisLink {
   private var mustReconnect: String?
   /// The last failure that was logged, so that an outage of hours is told once.
   private var loggedFailure: String?
+
+  /// What Redis has refused, so that each kind of error is told from time to time.
+  private var refusals = RefusalTally()
 
   /// Whether commands may be submitted.
   private(set) var isReady = false
@@ -329,9 +332,10 @@ final class RedisLink {
     case .reply(let id, let value):
       switch pending.remove(id) {
       case .lease(let id, let command)?:
-        if let error = value.error { noticed(error: error) }
+        if let error = value.error { noticed(error: error, to: command.word) }
         onEvent(.reply(id, codec.decode(value, to: command)))
-      case .query(_, let completion)?:
+      case .query(let command, let completion)?:
+        if let error = value.error { noticed(error: error, to: command.word) }
         completion(value)
       case nil:
         break
@@ -339,11 +343,13 @@ final class RedisLink {
     }
   }
 
-  private func noticed(error: [UInt8]) {
+  private func noticed(error: [UInt8], to command: String) {
     statistics.errors += 1
-    if RedisErrorReply.demandsReconnect(error: error) { mustReconnect = "the server is not the primary any more" }
-    logger.debug(
-      "Redis refused a command", metadata: ["error": "\(String(decoding: error.prefix(200), as: UTF8.self))"])
+    if let reason = RedisErrorReply.reasonToReconnect(error: error) { mustReconnect = reason }
+    guard let count = refusals.toTell(kind: RedisErrorReply.kind(of: error), now: BootClock.now()) else { return }
+    logger.warning(
+      "Redis refused a command",
+      metadata: ["error": "\(RedisErrorReply.words(of: error))", "command": "\(command)", "count": "\(count)"])
   }
 
   private func ready(_ info: RedisReadyInfo) {
@@ -405,55 +411,6 @@ final class RedisLink {
     }
     armWatch()
   }
-}
-
-/// Commands that are not answered, under ids that count up. As a rule they are answered in their order, so that they
-/// stand in a row rather than in a hash table.
-private struct PendingCommands {
-  /// nil: answered before an earlier one.
-  private var entries: Deque<RedisLink.Pending?> = []
-  private var firstID: UInt64 = 1
-  private(set) var count = 0
-
-  var isEmpty: Bool { count == 0 }
-
-  /// Adds a command and gives its id.
-  mutating func append(_ entry: RedisLink.Pending) -> UInt64 {
-    entries.append(entry)
-    count += 1
-    return firstID + UInt64(entries.count - 1)
-  }
-
-  /// Takes out a command; nil when it is not there.
-  mutating func remove(_ id: UInt64) -> RedisLink.Pending? {
-    guard id >= firstID, let index = Int(exactly: id - firstID), index < entries.count, let entry = entries[index]
-    else { return nil }
-    entries[index] = nil
-    count -= 1
-    while let first = entries.first, case nil = first {
-      entries.removeFirst()
-      firstID += 1
-    }
-    return entry
-  }
-
-  /// Takes out all of them, in their order.
-  mutating func removeAll() -> [RedisLink.Pending] {
-    defer {
-      firstID += UInt64(entries.count)
-      entries = []
-      count = 0
-    }
-    return entries.compactMap { $0 }
-  }
-}
-
-/// What the link has done since the start.
-struct LinkStatistics {
-  var commands: UInt64 = 0
-  var pushes: UInt64 = 0
-  var errors: UInt64 = 0
-  var connections: UInt64 = 0
 }
 
 /// Hands what the channel hears to the link.

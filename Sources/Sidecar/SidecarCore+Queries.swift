@@ -38,7 +38,7 @@ extension SidecarCore {
     guard mayInspect(session, name) else { return deny(session, .inspect, name, id: id) }
     guard link != nil else { return write(to: session) { $0.inspected(id: id, self.localInfo(name)) } }
     // Without Redis, what this host knows of a lock is still worth telling, if it is anything.
-    let isKnown = engine.snapshot(of: name, waitersMax: 0, now: BootClock.now()) != nil
+    let isKnown = engine.snapshot(of: name, waitersMax: 0, now: BootClock.now()).map { $0.isInUse } ?? false
     let fallback = isKnown ? { self.write(to: session) { $0.inspected(id: id, self.localInfo(name)) } } : nil
     ask(session, id, codec.inspect([name], waitingHostsMax: Self.waitingHostsMax), fallback: fallback) { reply in
       guard let found = self.codec.decodeInspections(reply, count: 1)?.first else { return false }

@@ -125,6 +125,79 @@ import Testing
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
   }
 
+  @Test func whatTheStoreRefusesIsAskedForAgainLessAndLessOften() {
+    script.open(alice)
+    script.acquire(alice)
+    // Beside the asks there are heartbeats.
+    func ask() -> CommandID? {
+      for case .send(let id, .acquire) in script.take() { return id }
+      return nil
+    }
+    for delay: Int64 in [100, 100, 200, 400, 800, 1000, 1000] {
+      script.reply(.failed(.transient("NOPERM")), to: ask())
+      script.pass(milliseconds: delay - 1)
+      #expect(ask() == nil)
+      script.pass(milliseconds: 1)
+    }
+    script.reply(.foreign(expiresInMilliseconds: nil), to: ask())
+    script.pass(milliseconds: 100)
+    script.reply(.failed(.transient("NOPERM")), to: ask())
+    script.pass(milliseconds: 100)
+    script.reply(granted(7), to: ask())
+    #expect(script.take().compactMap(\.grantedToken) == [7])
+  }
+
+  @Test func aReleaseThatTheStoreRefusesForLongIsRepeatedLessAndLessOften() {
+    script.open(alice)
+    script.hold(alice)
+    script.release(alice)
+    for delay: Int64 in [100, 100, 200, 400, 800, 1000, 1000] {
+      script.reply(.failed(.transient("NOPERM")), to: script.takeSent().first)
+      script.pass(milliseconds: delay - 1)
+      #expect(script.takeSent().isEmpty)
+      script.pass(milliseconds: 1)
+    }
+    script.reply(.done, to: script.takeSent().first)
+    #expect(script.engine.gauges.locks == 0)
+  }
+
+  @Test func aTryBehindAWaitThatTheStoreRefusesIsToldTheWords() {
+    script.open(alice, bob)
+    script.acquire(alice)
+    script.reply(.failed(.transient("NOPERM")), to: script.takeSent().first)
+    script.acquire(bob, wait: 0)
+    #expect(script.take().compactMap(\.refusal) == [.unavailable("NOPERM")])
+    script.acquire(bob, all: ["x", "y"], wait: 0)
+    #expect(script.take().compactMap(\.refusal) == [.unavailable("NOPERM")])
+  }
+
+  @Test func aTryThatWaitsForARenewalIsToldTheWordsInWhichThatIsRefused() {
+    let script = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 60_000))
+    script.open(alice, bob)
+    script.hold(alice)
+    script.acquire(bob)
+    script.release(alice)
+    script.release(bob)
+    script.pass(milliseconds: 3333)
+    let renewal = script.takeSent().first
+    script.pass(milliseconds: 4400)
+    script.acquire(bob, wait: 0)
+    #expect(script.take().compactMap(\.refusal).isEmpty)
+    script.reply(.failed(.transient("NOPERM")), to: renewal)
+    #expect(script.take().compactMap(\.refusal) == [.unavailable("NOPERM")])
+  }
+
+  @Test(arguments: [LeaseReply.renewed([true]), .seen(LeaseSight(holders: [], waiting: []))])
+  func aReplyOfTheWrongKindMayPass(_ reply: LeaseReply) {
+    script.open(alice)
+    script.acquire(alice)
+    script.reply(reply, to: script.takeSent().first)
+    #expect(script.take().isEmpty)
+    script.pass(milliseconds: 100)
+    script.reply(granted(7), to: script.takeSent().first)
+    #expect(script.take().compactMap(\.grantedToken) == [7])
+  }
+
   // Pitfall 41: without the store every request is answered at its own deadline.
   @Test func withoutTheLinkTriesFailAndWaitsEndAtTheirDeadline() {
     let script = Script(linkUp: false)

@@ -24,6 +24,7 @@ import Testing
   @Test(arguments: transient)
   func stateThatPassesIsTransient(error: String) {
     #expect(RedisErrorReply.classify(error: bytes(error)) == .transient(error))
+    #expect(RedisErrorReply.isStateOfServer(error: bytes(error)))
   }
 
   @Test(arguments: [
@@ -39,8 +40,24 @@ import Testing
     "LOADINGX x",
     "BUSYGROUP Consumer Group name already exists",
   ])
-  func everythingElseIsFatal(error: String) {
-    #expect(RedisErrorReply.classify(error: bytes(error)) == .fatal(error))
+  func whatNobodyKnowsMayPass(error: String) {
+    #expect(RedisErrorReply.classify(error: bytes(error)) == .transient(error))
+    #expect(!RedisErrorReply.isStateOfServer(error: bytes(error)))
+  }
+
+  @Test func kindsOfErrorsAreToldApartWithoutTheirNames() {
+    let kinds: [(String, String)] = [
+      (
+        "NOPERM this user has no permissions to run the 'evalsha' command",
+        "NOPERM this user has no permissions to run the "
+      ),
+      ("ERR unknown command `X`, with args", "ERR unknown command "),
+      ("ERR user_script:12: what", "ERR user_script"),
+      ("BUSY Redis is busy", "BUSY Redis is busy"),
+      ("", ""),
+    ]
+    for (error, kind) in kinds { #expect(RedisErrorReply.kind(of: bytes(error)) == kind) }
+    #expect(RedisErrorReply.kind(of: [0xFF, 0x0A]) == "??")
   }
 
   @Test func dataThatIsNoLockIsToldApart() {
@@ -60,9 +77,10 @@ import Testing
     #expect(RedisErrorReply.demandsReconnect(error: bytes(error)) == code.hasSuffix("READONLY"))
   }
 
-  @Test func wrappedErrorOfAnotherKindIsFatal() {
+  @Test func wrappedErrorOfAnotherKindIsNoStateOfTheServer() {
     let error = "ERR Error running script (call to f_1b): @user_script:12: attempt to index a nil value"
-    #expect(RedisErrorReply.classify(error: bytes(error)) == .fatal(error))
+    #expect(RedisErrorReply.classify(error: bytes(error)) == .transient(error))
+    #expect(!RedisErrorReply.isStateOfServer(error: bytes(error)))
   }
 
   @Test(arguments: ["MOVED 3999 127.0.0.1:6381", "ASK 3999 127.0.0.1:6381"])
@@ -76,18 +94,19 @@ import Testing
     #expect(RedisErrorReply.classify(error: bytes(error)) == .fatal("Redis Cluster is not supported yet: \(error)"))
   }
 
-  @Test func onlyADemotedPrimaryDemandsAReconnect() {
+  @Test func onlyADemotedPrimaryAndALostLoginDemandAReconnect() {
     #expect(RedisErrorReply.demandsReconnect(error: bytes("READONLY x")))
     #expect(RedisErrorReply.demandsReconnect(error: bytes("MASTERDOWN x")))
-    for error in ["LOADING x", "ERR READONLY", "OOM x", "", "READONLYX"] {
+    #expect(RedisErrorReply.demandsReconnect(error: bytes("NOAUTH x")))
+    for error in ["NOPERM x", "WRONGPASS x", "LOADING x", "ERR READONLY", "OOM x", "", "READONLYX"] {
       #expect(!RedisErrorReply.demandsReconnect(error: bytes(error)))
     }
   }
 
   @Test func wordsAreMadePrintableAndCut() {
     let error = bytes("ERR \r\n\t\u{1B}é") + [0xFF, 0] + bytes(String(repeating: "x", count: 1000))
-    guard case .fatal(let words) = RedisErrorReply.classify(error: error) else {
-      Issue.record("not fatal")
+    guard case .transient(let words) = RedisErrorReply.classify(error: error) else {
+      Issue.record("not transient")
       return
     }
     #expect(words.utf8.count == 200)

@@ -101,6 +101,8 @@ local function pass_on(my_entry)
       mine, anybody = take(me, attempt, lease, its_mode, next_token()), true
     elseif instance then
       local first = next_token()
+      -- Before the message, as LPOP is: where this may not be written nobody may be told that it was.
+      count_to(counter)
       local message = table.concat({
         'granted', its_attempt, digits(first), block(its_mode, first), redis.call('LLEN', queue), name }, ' ')
       if redis.call('PUBLISH', inbox .. instance, message) > 0 then

@@ -10,6 +10,9 @@ for i = 1, #KEYS, 2 do
   local value = redis.pcall('GET', KEYS[i])
   local length = redis.pcall('LLEN', KEYS[i + 1])
   local entries = redis.pcall('LRANGE', KEYS[i + 1], 0, ARGV[1] - 1)
+  for _, reply in ipairs({ value, length, entries }) do
+    if is_refusal(reply) then return reply end
+  end
   if type(length) ~= 'number' then length, entries = 0, {} end
   local mode, names = false, {}
   if type(value) == 'string' then

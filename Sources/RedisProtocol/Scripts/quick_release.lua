@@ -10,6 +10,7 @@ if quick_value and string.sub(quick_value, 1, #quick_mine) == quick_mine
   -- A counter that was lost: the block of this lease shows how far it had come.
   local last = first + token_count - 1
   local counter = math.max(tonumber(redis.call('GET', KEYS[3]) or 0) or 0, last)
+  local reserved = counter
   local is_given_back = counter == last and ARGV[9] ~= '-'
   if is_given_back then counter = math.max(tonumber(ARGV[9]) or 0, first) - 1 end
   if #entries == 0 then
@@ -23,13 +24,15 @@ if quick_value and string.sub(quick_value, 1, #quick_mine) == quick_mine
     local next_first = math.max(counter, tonumber(ARGV[8]), time[1] * 1000000 + time[2]) + 1
     local token = string.format('%.0f', next_first)
     local message = 'granted ' .. attempt .. ' ' .. token .. ' ' .. ARGV[6] .. ' 0 ' .. ARGV[5]
-    -- Before the message: a server that must not be written to refuses this, and then nobody may be told anything.
+    -- Before the message: a server that must not be written to, or that does not let this user write, refuses these, and
+    -- then nobody may be told anything. LPOP is first, since a full Redis refuses much until something was written.
     redis.call('LPOP', KEYS[2])
+    redis.call('SET', KEYS[3], string.format('%.0f', next_first + token_count - 1), 'PX', ARGV[7])
     if redis.call('PUBLISH', ARGV[4] .. instance, message) > 0 then
       redis.call('SET', KEYS[1], instance .. ':' .. attempt .. ':' .. token, 'PX', lease)
-      redis.call('SET', KEYS[3], string.format('%.0f', next_first + token_count - 1), 'PX', ARGV[7])
       return 1
     end
+    redis.call('SET', KEYS[3], string.format('%.0f', reserved), 'PX', ARGV[7])
   end
 end
 

@@ -26,6 +26,8 @@ for i = 1, #KEYS do
   local value = redis.pcall('GET', KEYS[i])
   local mine = ARGV[1] .. ':' .. ARGV[i + 2] .. ':'
   renewed[i] = 0
+  -- A key of another type is no lease. Any other error says nothing about the lease, which must not be lost for it.
+  if is_refusal(value) then return value end
   if type(value) == 'string' then
     if string.sub(value, 1, #mine) == mine then
       renewed[i] = redis.call('PEXPIRE', KEYS[i], ARGV[2])

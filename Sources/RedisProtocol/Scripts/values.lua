@@ -34,6 +34,12 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
+-- Whether a reply of redis.pcall is an error other than that the key holds something else; older servers put words before
+-- that.
+local function is_refusal(reply)
+  return type(reply) == 'table' and reply.err ~= nil and not string.find(reply.err, 'WRONGTYPE', 1, true)
+end
+
 -- Who waits by an entry of the queue: instance, attempt, lease, mode; nothing for what no sidelock host wrote.
 local function waiter(entry)
   local instance, attempt, lease, mode = string.match(entry, '^([%w._-]+/%x+):(%d+):(%d+):(%w+)$')

@@ -348,8 +348,8 @@ final class SimulatedHost {
       // An acquire that came late, after a newer one of this host: no mistake, and nothing to anybody.
       let isStale = value.elements?.first?.string == "stale"
       if isStale { world.mark("stale acquire") }
-      if case .failed(.fatal(let words)) = reply, !isStale {
-        world.fail("host \(index): \(sent.command) failed: \(words)")
+      if let failure = failure(in: reply), !isStale, value.error.map(RedisErrorReply.isStateOfServer) != true {
+        world.fail("host \(index): \(sent.command) failed: \(failure)")
       }
       lastAnsweredSentAt = max(lastAnsweredSentAt ?? sent.sentAt, sent.sentAt)
       world.checker.leaseReplied(self, sent.command, sentAt: sent.sentAt, reply)
@@ -366,6 +366,15 @@ final class SimulatedHost {
       world.checker.pushed(self, push, lastAnsweredSentAt: lastAnsweredSentAt)
       turn(.pushReceived(push))
       if isRunning { world.checker.pushTaken(self, push) }
+    }
+  }
+
+  /// What a command failed of, unless the key holds something else.
+  private func failure(in reply: LeaseReply) -> LeaseFailure? {
+    switch reply {
+    case .failed(.wrongType): nil
+    case .failed(let failure): failure
+    case .granted, .queued, .foreign, .conflict, .done, .seen, .renewed: nil
     }
   }
 

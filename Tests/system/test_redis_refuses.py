@@ -1,0 +1,258 @@
+"""Redis refuses what it is asked: with errors that nobody has listed, and by rights that are taken away for a while.
+
+What is not known to be final may pass: a wait goes on to its own deadline, a try is told the error, and nobody loses
+anything that the error says nothing about.
+"""
+
+import re
+
+import pytest
+from harness.waiting import boot_time, wait_until
+
+# Long beside everything that these tests allow: whatever comes in a quarter of it did not wait for a lease to end.
+LEASE_MS = 20_000
+SOON = LEASE_MS / 4 / 1000
+KEY = b"sidelock:{orders}"
+
+ERRORS = [
+    "NOPERM this user has no permissions to run the 'evalsha' command",
+    "NOPERM User locks has no permissions to access one of the keys",
+    "ERR The user executing the script can't run this command or subcommand script: 1b, on @user_script:3.",
+    "ERR unknown command 'EVALSHA', with args beginning with: ",
+    "ERR upstream failure",
+    "ERR user_script:7: attempt to compare nil with number script: 1b, on @user_script:7.",
+    "OOM command not allowed when used memory > 'maxmemory'.", "MISCONF Errors writing to the AOF file",
+    "BUSY Redis is busy running a script.", "MASTERDOWN Link with MASTER is down", "CLUSTERDOWN The cluster is down",
+    "NOREPLICAS Not enough good replicas to write.", "TRYAGAIN Try again later", "LOADING Redis is loading the dataset",
+    "NOAUTH Authentication required.", "NOPROTO what", "EXECABORT no", "WEIRD \x01\xff", "garbage", "", "-",
+]
+errors = pytest.mark.parametrize("error", ERRORS, ids=lambda text: re.sub(r"[^A-Za-z]+", "_", text)[:40] or "empty")
+
+
+def about_orders(words):
+    """A script that concerns the lock."""
+    return words[0].upper().startswith(b"EVAL") and KEY in words
+
+
+def reply(error):
+    return b"-" + error.encode("latin-1") + b"\r\n"
+
+
+class User:
+    """A Redis user of the daemons' own, whose rights come and go."""
+
+    def __init__(self, redis):
+        self.redis = redis
+        self.url = f"unix://locks:secret@{redis.socket_path}"
+        self.set("reset", "on", ">secret", "~sidelock:*", "&sidelock:*", "+@all")
+
+    def set(self, *rules):
+        self.redis.admin.execute_command("ACL", "SETUSER", "locks", *rules)
+
+
+@pytest.fixture
+def redis(lab):
+    return lab.redis()
+
+
+@pytest.fixture
+def user(redis):
+    return User(redis)
+
+
+@pytest.fixture
+def proxy(lab, redis):
+    return lab.proxy(redis)
+
+
+@pytest.fixture
+def client(lab, proxy):
+    return lab.daemon(proxy, lease_ms=LEASE_MS).client()
+
+
+def refused(client):
+    return client.call("stats")["redis"]["errors_total"]
+
+
+def refusals(daemon):
+    """The errors that the log tells."""
+    return re.findall(r'Redis refused a command command=(\S+) count=1 error="([^"]*)"', daemon.log())
+
+
+# Errors that nobody has listed
+
+@errors
+def test_a_wait_goes_on_until_the_error_has_passed_and_a_release_is_repeated(redis, proxy, client, error):
+    rule = proxy.answer(about_orders, reply(error), times=10**9)
+    request = client.request("acquire", name="orders")
+    several = client.request("acquire", names=["a", "orders"], wait_ms=int(SOON * 1000))
+    wait_until(lambda: rule.done >= 3, "the daemon to ask again", SOON)
+    assert client.poll() is None
+    rule.times = 0
+    token = client.reply_to(request, SOON)["token"]
+    client.release("orders", token)
+    locks = client.reply_to(several, SOON)["locks"]
+    assert [lock["name"] for lock in locks] == ["a", "orders"]
+    rule = proxy.answer(about_orders, reply(error), times=3)
+    assert client.release("orders")["token"] == locks[1]["token"]
+    wait_until(lambda: not redis.admin.exists(KEY), "the lock to be given back in Redis", SOON)
+    assert rule.done == 3
+
+
+@errors
+def test_a_try_and_a_wait_that_ends_and_who_looks_are_told_the_words(proxy, client, error):
+    rule = proxy.answer(lambda words: words[0].upper().startswith((b"EVAL", b"SCAN")), reply(error), times=10**9)
+    words = "".join(c if " " <= c <= "~" else "?" for c in error)
+    for asked in ({"name": "orders"}, {"names": ["orders", "zebra"]}):
+        told = client.error_of(client.request("acquire", wait_ms=0, **asked), SOON)
+        assert told.reason == "unavailable"
+        # Where only a new connection helps there is none for a moment.
+        assert words in told.data.get("detail", "") or error.startswith(("NOAUTH", "MASTERDOWN"))
+    began = boot_time()
+    told = client.error_of(client.request("acquire", name="orders", wait_ms=300), SOON)
+    assert told.reason == "unavailable" and boot_time() - began >= 0.3
+    for method, params in (("inspect", {"name": "orders"}), ("list", {"scope": "all"})):
+        told = client.error_of(client.request(method, **params), SOON)
+        assert told.reason == "unavailable"
+        assert told.data["detail"] or error == ""
+    rule.times = 0
+
+
+def test_waits_are_asked_for_less_and_less_often(proxy, client):
+    """Each lock asks for itself: ten times a second for each would be a flood."""
+    rule = proxy.answer(about_orders, reply("ERR upstream failure"), times=10**9)
+    client.request("acquire", name="orders")
+    wait_until(lambda: rule.done >= 1, "the first ask")
+    began = boot_time()
+    wait_until(lambda: rule.done >= 8, "seven more")
+    # 0.1, 0.1, 0.2, 0.4, 0.8, 1 and 1 s. However slow the machine is, it is not faster than that.
+    assert boot_time() - began >= 3.0
+    rule.times = 0
+
+
+# Rights that are taken away and come back
+
+def test_a_right_that_comes_back_costs_nobody_anything(lab, redis, user):
+    daemon = lab.daemon(user, lease_ms=LEASE_MS)
+    client = daemon.client()
+    held = client.acquire("held")
+    user.set("-evalsha", "-eval")
+    waiting = client.request("acquire", name="orders")
+    limited = client.request("acquire", name="orders", wait_ms=int(SOON * 1000))
+    wait_until(lambda: refused(client) >= 3, "the daemon to ask again", SOON)
+    # Behind those who wait, and where nobody is.
+    for name in ("orders", "other"):
+        told = client.error_of(client.request("acquire", name=name, wait_ms=0), SOON)
+        assert told.reason == "unavailable" and "NOPERM" in told.data["detail"]
+    client.release("held", held)
+    user.set("+evalsha", "+eval")
+    token = client.reply_to(waiting, SOON)["token"]
+    client.release("orders", token)
+    assert client.reply_to(limited, SOON)["token"] > token
+    wait_until(lambda: not redis.admin.exists("sidelock:{held}"), "the lock to be given back in Redis", SOON)
+
+
+@pytest.mark.parametrize("rights", [["get"], ["pexpire"], ["evalsha", "eval"], ["get", "set", "time"]], ids=" ".join)
+@pytest.mark.parametrize("mode", ["exclusive", "shared", "permit"])
+def test_a_renewal_that_is_refused_is_no_loss(lab, user, rights, mode):
+    """The lease is there; that it may not be looked at says nothing about it."""
+    host, other = (lab.daemon(user, lease_ms=3000) for _ in range(2))
+    client = host.client()
+    asked = {"exclusive": {}, "shared": {"mode": "shared"}, "permit": {"permits": 2}}[mode]
+    if mode == "shared":
+        other.client().acquire("orders", **asked)
+    token = client.acquire("orders", **asked)
+    before = refused(client)
+    user.set(*(f"-{right}" for right in rights))
+    wait_until(lambda: refused(client) > before, "a renewal that is refused", 3)
+    user.set(*(f"+{right}" for right in rights))
+    renewals = client.call("stats")["redis"]["renewals_total"]
+    wait_until(lambda: client.call("stats")["redis"]["renewals_total"] >= renewals + 2, "renewals")
+    assert client.poll() is None
+    assert client.release("orders", token)["token"] == token
+
+
+@pytest.mark.parametrize("right, mode", [
+    (right, mode) for right in ("set", "publish", "lpop", "pexpire") for mode in ("exclusive", "shared")
+    # A host that waits alone for a lock of its own gets it in a way that does without.
+    if (right, mode) != ("pexpire", "exclusive")])
+def test_a_hand_over_that_fails_half_way_gives_the_lock_to_nobody_twice(lab, redis, user, right, mode):
+    """A host must not be told that it has the lock before that stands in Redis."""
+    first, second, third = (lab.daemon(user, lease_ms=LEASE_MS).client() for _ in range(3))
+    held = first.acquire("orders")
+    waiting = second.queue("orders", mode=mode)
+    user.set(f"-{right}")
+    before = refused(first)
+    first.release("orders", held)
+    wait_until(lambda: refused(first) > before, "the release to be refused", SOON)
+    user.set(f"+{right}")
+    last = third.request("acquire", name="orders")
+    # Whoever of the two gets it first: the other one waits.
+    order = []
+
+    def granted():
+        for who, request in ((second, waiting), (third, last)):
+            message = who.poll()
+            if message and message.get("id") == request:
+                order.append((who, message["result"]["token"]))
+        return order
+
+    wait_until(granted, "the lock to go on", LEASE_MS / 1000 * 2)
+    who, token = order[0]
+    loser = third if who is second else second
+    assert redis.admin.get(KEY)
+    for _ in range(20):
+        loser.ping()
+        assert not [m for m in loser.pending if "result" in m and "token" in m["result"]]
+    who.release("orders", token)
+    wait_until(lambda: granted() and len(order) == 2, "the other one's turn", LEASE_MS / 1000 * 2)
+    assert order[0][0] is not order[1][0] and order[1][1] > token
+
+
+def test_a_lease_that_is_to_be_shared_is_shared_when_it_may(lab, user):
+    first, second = (lab.daemon(user, lease_ms=LEASE_MS).client() for _ in range(2))
+    token = first.acquire("orders")
+    waiting = second.queue("orders", mode="shared")
+    before = refused(first)
+    user.set("-set")
+    first.call("downgrade", name="orders", token=token)
+    wait_until(lambda: refused(first) >= before + 2, "Redis to refuse it twice", SOON)
+    user.set("+set")
+    assert second.reply_to(waiting, SOON)["token"] > 0
+    assert first.poll() is None
+
+
+def test_what_may_not_be_looked_at_is_not_taken_for_other_data(lab, user):
+    client = lab.daemon(user, lease_ms=LEASE_MS).client()
+    user.set("-get")
+    told = client.error_of(client.request("inspect", name="orders"), SOON)
+    assert told.reason == "unavailable" and told.data["detail"]
+    user.set("+get")
+    assert client.call("inspect", name="orders")["mode"] is None
+
+
+def test_data_that_is_no_lock_stays_an_error_of_its_own(redis, client):
+    redis.admin.rpush(KEY, "x")
+    for params in ({"wait_ms": 0}, {"wait_ms": 60_000}, {}):
+        assert client.error_of(client.request("acquire", name="orders", **params), SOON).reason == "wrong_type"
+    assert client.error_of(client.request("inspect", name="orders"), SOON).reason == "wrong_type"
+
+
+# The log
+
+def test_each_kind_of_refusal_stands_in_the_log_once_in_a_while(lab, user):
+    daemon = lab.daemon(user, lease_ms=LEASE_MS)
+    client = daemon.client()
+    user.set("-evalsha", "-eval")
+    for index in range(20):
+        client.error_of(client.request("acquire", name=f"lock-{index}", wait_ms=0), SOON)
+    user.set("+evalsha", "+eval", "-exists", "-get")
+    for index in range(20):
+        client.error_of(client.request("acquire", name=f"lock-{index}", wait_ms=0), SOON)
+    user.set("+@all")
+    wait_until(lambda: len(refusals(daemon)) >= 2, "both kinds in the log")
+    client.acquire("orders", wait_ms=int(SOON * 1000))
+    told = refusals(daemon)
+    assert len(told) == 2, told
+    assert told[0][0] == "acquire" and told[0][1].startswith("NOPERM")
+    assert "warning" in next(line for line in daemon.log().splitlines() if "Redis refused a command" in line)
