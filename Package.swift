@@ -77,12 +77,12 @@ let package = Package(
     .executableTarget(
       name: "sidelockd",
       dependencies: [
-        "Sidecar", "SidelockSettings", "SystemdSupport", argumentParser, logging, nioConcurrencyHelpers,
+        "CLinux", "Sidecar", "SidelockSettings", "SystemdSupport", argumentParser, logging, nioConcurrencyHelpers,
       ],
       swiftSettings: strict),
     .target(name: "CSupervise"),
     .executableTarget(
-      name: "sidelock", dependencies: ["SidelockClient", "CSupervise", argumentParser, nioCore, nioPosix],
+      name: "sidelock", dependencies: ["CLinux", "SidelockClient", "CSupervise", argumentParser, nioCore, nioPosix],
       swiftSettings: strict),
 
     .testTarget(name: "LockEngineTests", dependencies: ["LockEngine"], swiftSettings: strict),
@@ -112,6 +112,7 @@ let package = Package(
       swiftSettings: strict),
     .testTarget(
       name: "CommandTests", dependencies: ["sidelock", "SidelockClient", argumentParser], swiftSettings: strict),
+    .testTarget(name: "DaemonTests", dependencies: ["sidelockd"], swiftSettings: strict),
     // How much the pure targets cost, in instructions and allocations; Tests/run.sh budgets holds them to it.
     .target(name: "CAllocations", path: "Tests/CAllocations"),
     .executableTarget(

@@ -110,7 +110,10 @@ uint64_t socket_cookie(int descriptor) {
 
 void *memory_file_map(int descriptor, int64_t size) {
   void *address = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, descriptor, 0);
-  return address == MAP_FAILED ? NULL : address;
+  if (address == MAP_FAILED) return NULL;
+  // A core dump would read every page, also those that were never written, and hold up the end of the process with it.
+  madvise(address, (size_t)size, MADV_DONTDUMP);
+  return address;
 }
 
 void memory_file_unmap(void *address, int64_t size) { munmap(address, (size_t)size); }

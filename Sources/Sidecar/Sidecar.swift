@@ -73,16 +73,13 @@ public final class Sidecar: Sendable {
     }
   }
 
-  /// Asks ``run()`` to return, and to leave clients and locks to the daemon that follows in the place of this one, if the
-  /// service manager keeps them; else as ``requestStop()``. From any thread, at any time.
+  /// Asks ``run()`` to return, and to leave clients and locks to the daemon that follows in the place of this one. Where
+  /// no service manager keeps them, nothing happens. From any thread, at any time.
   ///
   /// - Parameter next: the configuration that it will have; nil when it will not start. When its locks would be other
   ///   ones, nothing is left to it.
   public func requestHandOver(to next: SidecarConfiguration?) {
-    loop.execute {
-      self.mustStop.value = true
-      self.core.value?.handOver(to: next)
-    }
+    loop.execute { _ = self.core.value?.handOver(to: next) }
   }
 
   /// Uses new settings where that is possible while it serves: limits, policy, and how long leases last and may linger;

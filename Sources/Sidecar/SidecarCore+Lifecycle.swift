@@ -170,21 +170,24 @@ extension SidecarCore {
 
   // MARK: Stop
 
-  /// Gives back every lock, tells every client, and ends.
+  /// Gives back every lock, tells every client, and ends. While clients are left to the next daemon it changes nothing:
+  /// the service manager means the same.
   func stop() {
     switch stage {
     case .starting:
+      notifier.stopping(status: "Stopping")
       if leaveBeforeServing() { return }
       keeper?.abandon()
       return finish()
     case .serving:
       // As in the start, whether for a restart or for good is not known.
-      if !notifier.isKnownToServe, keeper?.isUsable == true { return handOver(to: configuration) }
+      if !notifier.isKnownToServe, keeper?.isUsable == true, handOver(to: configuration) { return }
     case .handingOver, .handedOver, .draining, .closing, .stopped:
       return
     }
     stage = .draining
     keeper?.abandon()
+    notifier.stopping(status: "Stopping")
     notifier.extendTimeout(
       microseconds: UInt64(Self.drainMillisecondsMax + Self.closeMillisecondsMax + Self.stopSpareMilliseconds) * 1000)
     listener?.close(promise: nil)

@@ -316,11 +316,19 @@ extension SidecarCore {
   /// clients are told, as by ``stop()``.
   ///
   /// - Parameter next: the configuration that it will have, as far as is known; nil: it will not start.
-  func handOver(to next: SidecarConfiguration?) {
-    guard let keeper, keeper.isUsable, stage == .serving, let next,
+  /// - Returns: whether that is so. Where nobody keeps anything it goes on: whoever wants it to end sends SIGTERM, too.
+  @discardableResult
+  func handOver(to next: SidecarConfiguration?) -> Bool {
+    guard stage == .serving, let keeper, keeper.isUsable, let next,
       identity == Self.identity(instance: instance, next)
-    else { return stop() }
+    else {
+      logger.notice(
+        "clients and locks cannot be left to another daemon",
+        metadata: ["reason": "\(stage == .serving ? whyNothingIsKept : "this one does not serve")"])
+      return false
+    }
     stage = .handingOver
+    notifier.stopping(status: "Restarting")
     listener?.close(promise: nil)
     keeper.keepIdle(self)
     let now = BootClock.now()
@@ -343,6 +351,11 @@ extension SidecarCore {
       EventLoopFuture.andAllComplete(flushed, on: self.loop).assumeIsolated().whenComplete { _ in self.handedOver() }
       self.loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.closeMillisecondsMax)) { self.handedOver() }
     }
+    return true
+  }
+
+  private var whyNothingIsKept: String {
+    keeper?.isUsable == true ? "host, key_prefix or the Redis server are others from now on" : "nobody keeps them"
   }
 
   /// Leaves a client to the daemon that follows that came when the others had been left already.

@@ -48,18 +48,17 @@ func runDaemon(_ settings: Settings, resolution: SettingsResolution, inputs: Set
       settings, listeningDescriptor: listener, left: left, notifier: notifier, logger: logger)
     let reloader = Reloader(
       settings, resolution: resolution, inputs: inputs, output: output, notifier: notifier, logger: logger)
-    signals.listen(
-      stop: { [weak service] name in
+    signals.listen { [weak service] meaning, name in
+      switch meaning {
+      case .stop:
         logger.info("stopping", metadata: ["signal": "\(name)"])
-        notifier.stopping(status: "Stopping")
         service?.requestStop()
-      },
-      handOver: { [weak service] in
-        logger.info("stopping", metadata: ["signal": "SIGUSR1"])
-        notifier.stopping(status: "Restarting")
-        service?.requestHandOver(to: reloader.readAgain())
-      },
-      reload: { [weak service] in if let service { reloader.reload(service) } })
+      case .handOver: service?.requestHandOver(to: reloader.readAgain())
+      case .reload: if let service { reloader.reload(service) }
+      case .unknown: logger.notice("a signal that means nothing here", metadata: ["signal": "\(name)"])
+      case .same, .endAtOnce: break
+      }
+    }
     try service.run()
     logger.info("stopped")
     return ExitStatus.stopped

@@ -1,19 +1,56 @@
+import CLinux
 import Glibc
+
+/// What a signal means after those that came before it.
+struct SignalOrder {
+  /// An order to stop that comes so soon after the first is the same one, in milliseconds: `timeout` and some service
+  /// managers send a signal to a process and then to its group, and a terminal may add its own.
+  static let sameMilliseconds: UInt64 = 500
+  /// Has the daemon leave clients and locks to the one that follows; SIGTERM comes behind it. It is a signal that nobody
+  /// else has a use for: the runtime stops threads by SIGUSR1, SIGUSR2 and SIGPROF when it draws a backtrace, and
+  /// people send the first two to find out what a program does with them.
+  static let handOverNumber = first_realtime_signal() + 1
+  static let handOverName = "SIGRTMIN+1"
+
+  enum Meaning: Equatable {
+    case stop
+    case handOver
+    case reload
+    case endAtOnce
+    /// It is an order that was given already.
+    case same
+    /// Nobody here knows what it is to mean.
+    case unknown
+  }
+
+  private var stopAt: UInt64?
+
+  /// - Parameter now: in milliseconds, on a clock that does not go back.
+  mutating func meaning(of number: Int32, now: UInt64) -> Meaning {
+    switch number {
+    case SIGHUP:
+      return stopAt == nil ? .reload : .same
+    case SIGTERM, SIGINT:
+      guard let stopAt else {
+        stopAt = now
+        return .stop
+      }
+      return now < stopAt + Self.sameMilliseconds ? .same : .endAtOnce
+    case Self.handOverNumber:
+      return stopAt == nil ? .handOver : .same
+    case _:
+      return .unknown
+    }
+  }
+}
 
 /// Signals as messages: blocked everywhere, and taken one by one by a thread of their own, where any code may run.
 final class StopSignals {
   private final class Context: Sendable {
-    let stop: @Sendable (_ name: String) -> Void
-    let handOver: @Sendable () -> Void
-    let reload: @Sendable () -> Void
+    let take: @Sendable (_ meaning: SignalOrder.Meaning, _ name: String) -> Void
 
-    init(
-      stop: @escaping @Sendable (_ name: String) -> Void, handOver: @escaping @Sendable () -> Void,
-      reload: @escaping @Sendable () -> Void
-    ) {
-      self.stop = stop
-      self.handOver = handOver
-      self.reload = reload
+    init(_ take: @escaping @Sendable (_ meaning: SignalOrder.Meaning, _ name: String) -> Void) {
+      self.take = take
     }
   }
 
@@ -27,15 +64,10 @@ final class StopSignals {
 
   /// Starts to take signals.
   ///
-  /// - Parameters:
-  ///   - stop: called at the first SIGTERM or SIGINT. A second one ends the process at once.
-  ///   - handOver: called at SIGUSR1 instead. The service manager sends SIGTERM behind it, and means the same.
-  ///   - reload: called at SIGHUP.
-  func listen(
-    stop: @escaping @Sendable (_ name: String) -> Void, handOver: @escaping @Sendable () -> Void,
-    reload: @escaping @Sendable () -> Void
-  ) {
-    let context = Unmanaged.passRetained(Context(stop: stop, handOver: handOver, reload: reload))
+  /// - Parameter take: called for each one that means something, with its name. An order to stop that is repeated ends
+  ///   the process at once.
+  func listen(_ take: @escaping @Sendable (_ meaning: SignalOrder.Meaning, _ name: String) -> Void) {
+    let context = Unmanaged.passRetained(Context(take))
     var thread = pthread_t()
     let result = pthread_create(
       &thread, nil,
@@ -54,39 +86,45 @@ final class StopSignals {
     }
   }
 
+  private static let handled: [(number: Int32, name: String)] = [
+    (SIGTERM, "SIGTERM"), (SIGINT, "SIGINT"), (SIGHUP, "SIGHUP"), (SIGUSR1, "SIGUSR1"), (SIGUSR2, "SIGUSR2"),
+    (SignalOrder.handOverNumber, SignalOrder.handOverName),
+  ]
+
   private static func handledSet() -> sigset_t {
     var set = sigset_t()
     sigemptyset(&set)
-    sigaddset(&set, SIGTERM)
-    sigaddset(&set, SIGINT)
-    sigaddset(&set, SIGHUP)
-    sigaddset(&set, SIGUSR1)
+    for signal in handled { sigaddset(&set, signal.number) }
     return set
   }
 
   private static func loop(_ context: Context) {
     var set = handledSet()
-    var stopping = false
-    var handingOver = false
+    var order = SignalOrder()
     while true {
       var number: Int32 = 0
       guard sigwait(&set, &number) == 0 else { continue }
-      switch number {
-      case SIGHUP:
-        if !stopping { context.reload() }
-      case SIGUSR1:
-        guard !stopping else { continue }
-        stopping = true
-        handingOver = true
-        context.handOver()
-      case SIGTERM where handingOver:
-        handingOver = false
-      case _ where stopping:
-        _exit(ExitStatus.failure)
-      default:
-        stopping = true
-        context.stop(number == SIGTERM ? "SIGTERM" : "SIGINT")
+      // Of signals that wait the lowest comes first, and an order to stop would hide that clients are to be kept.
+      if number == SIGTERM || number == SIGINT, take_pending_signal(SignalOrder.handOverNumber) != 0 {
+        take(SignalOrder.handOverNumber, &order, context)
       }
+      take(number, &order, context)
     }
+  }
+
+  private static func take(_ number: Int32, _ order: inout SignalOrder, _ context: Context) {
+    let meaning = order.meaning(of: number, now: monotonicMilliseconds())
+    switch meaning {
+    case .endAtOnce: _exit(ExitStatus.failure)
+    case .same: return
+    case .stop, .handOver, .reload, .unknown:
+      context.take(meaning, handled.first { $0.number == number }?.name ?? "\(number)")
+    }
+  }
+
+  private static func monotonicMilliseconds() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return UInt64(time.tv_sec) * 1000 + UInt64(time.tv_nsec) / 1_000_000
   }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CLinux
 import Glibc
 import Logging
 import SidelockSettings
@@ -25,8 +26,9 @@ struct Options: ParsableCommand {
       file, the file over the default.
 
       SIGTERM and SIGINT stop the daemon: it gives up every lock in Redis, tells its clients, and ends. A second one \
-      ends it at once. SIGUSR1 ends it, too, but leaves clients and locks to the daemon that follows, if the service \
-      manager keeps them meanwhile (see FileDescriptorStoreMax= in its unit). SIGHUP reads the settings again: those of clients and logging change at once, the others at \
+      ends it at once, unless it comes within half a second of the first. \(SignalOrder.handOverName) ends it, too, but leaves clients and locks to \
+      the daemon that follows; where no service manager keeps them meanwhile (see FileDescriptorStoreMax= in its unit) \
+      it does nothing. SIGHUP reads the settings again: those of clients and logging change at once, the others at \
       the next restart; wrong ones change nothing.
 
       Exit status: 0 stopped, 1 failure, 75 another daemon has the socket, 78 the settings are wrong.
@@ -73,6 +75,10 @@ func tell(_ resolution: SettingsResolution) {
   }
   output.flush(withinMilliseconds: 1000)
 }
+
+// Before anything is opened, and before anything can go wrong.
+guard standard_descriptors_open() == 0 else { _exit(ExitStatus.failure) }
+crashes_end_at_once(1)
 
 let options = parseOptions()
 let inputs = SettingsInputs.ofProcess(options.settings)

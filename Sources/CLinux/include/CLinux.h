@@ -73,3 +73,21 @@ int process_watcher_wait(int watcher, uint64_t *ids, int max);
 
 /// Bytes that have come on a socket and have not been read; -1 and errno on failure.
 int socket_unread_bytes(int socket);
+
+/// Opens those of the descriptors 0, 1 and 2 that are closed on /dev/null, so that nothing that is opened later is taken
+/// for a standard stream. To be called before anything else is opened; 0 on success, -1 and errno on failure.
+int standard_descriptors_open(void);
+
+/// Has a crash, and a signal that stands for one, end this process at once. The Swift runtime would first stop every
+/// thread by a signal, start a program that draws a backtrace, and wait for it: for seconds the sockets of a process that
+/// is dead would look alive.
+///
+/// - Parameter ignored_too: whether a signal that was ignored at the start, as SIGQUIT is in the background of some
+///   shells, ends the process as well.
+void crashes_end_at_once(int ignored_too);
+
+/// The first signal that neither the system nor the C library has a use for (SIGRTMIN).
+int first_realtime_signal(void);
+
+/// Takes a blocked signal that has come already; whether it had.
+int take_pending_signal(int number);

@@ -1,0 +1,47 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+int standard_descriptors_open(void) {
+  for (int descriptor = STDIN_FILENO; descriptor <= STDERR_FILENO; descriptor++) {
+    if (fcntl(descriptor, F_GETFD) >= 0 || errno != EBADF) continue;
+    // The lowest one that is free is this one. Without /dev there is still a root directory, which nobody can write to.
+    int opened = open("/dev/null", O_RDWR);
+    if (opened < 0) opened = open("/", O_RDONLY | O_DIRECTORY);
+    if (opened < 0) return -1;
+  }
+  return 0;
+}
+
+void crashes_end_at_once(int ignored_too) {
+  // Those that a fault raises, and those that somebody sends who wants to see where a program stands.
+  static const int crashes[] = {SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS};
+  sigset_t set;
+  sigemptyset(&set);
+  for (unsigned i = 0; i < sizeof crashes / sizeof crashes[0]; i++) {
+    struct sigaction found;
+    int is_ignored = sigaction(crashes[i], NULL, &found) == 0 && found.sa_handler == SIG_IGN;
+    if (is_ignored && !ignored_too) continue;
+    sigaddset(&set, crashes[i]);
+    signal(crashes[i], SIG_DFL);
+  }
+  sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
+int first_realtime_signal(void) { return SIGRTMIN; }
+
+int take_pending_signal(int number) {
+  sigset_t only;
+  sigemptyset(&only);
+  sigaddset(&only, number);
+  static const struct timespec at_once = {0, 0};
+  int found;
+  do {
+    found = sigtimedwait(&only, NULL, &at_once);
+  } while (found < 0 && errno == EINTR);
+  return found == number;
+}

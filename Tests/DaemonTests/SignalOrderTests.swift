@@ -1,0 +1,48 @@
+import Glibc
+import Testing
+
+@testable import sidelockd
+
+/// Scripts of signals and what they mean. Times are milliseconds.
+struct SignalOrderTests {
+  private static let handOver = SignalOrder.handOverNumber
+
+  @Test(arguments: [(SIGTERM, SIGTERM), (SIGINT, SIGTERM), (SIGTERM, SIGINT), (SIGINT, SIGINT)])
+  func theSecondOrderToStopWithinHalfASecondIsTheSame(first: Int32, second: Int32) {
+    var order = SignalOrder()
+    #expect(order.meaning(of: first, now: 1000) == .stop)
+    #expect(order.meaning(of: second, now: 1000) == .same)
+    #expect(order.meaning(of: second, now: 1499) == .same)
+    #expect(order.meaning(of: first, now: 1500) == .endAtOnce)
+  }
+
+  @Test func theTimeCountsFromTheFirstOrder() {
+    var order = SignalOrder()
+    #expect(order.meaning(of: SIGTERM, now: 0) == .stop)
+    #expect(order.meaning(of: SIGTERM, now: 400) == .same)
+    #expect(order.meaning(of: SIGTERM, now: 600) == .endAtOnce)
+  }
+
+  @Test func aStopMayFollowAHandOverWheneverItLikes() {
+    var order = SignalOrder()
+    #expect(order.meaning(of: Self.handOver, now: 0) == .handOver)
+    #expect(order.meaning(of: SIGTERM, now: 2000) == .stop)
+    #expect(order.meaning(of: SIGTERM, now: 2499) == .same)
+    #expect(order.meaning(of: SIGTERM, now: 2500) == .endAtOnce)
+  }
+
+  @Test func nothingElseCountsAfterAnOrderToStop() {
+    var order = SignalOrder()
+    #expect(order.meaning(of: SIGHUP, now: 0) == .reload)
+    #expect(order.meaning(of: SIGTERM, now: 0) == .stop)
+    #expect(order.meaning(of: SIGHUP, now: 1) == .same)
+    #expect(order.meaning(of: Self.handOver, now: 1) == .same)
+  }
+
+  @Test func signalsThatTheRuntimeMayUseMeanNothing() {
+    var order = SignalOrder()
+    for number in [SIGUSR1, SIGUSR2] { #expect(order.meaning(of: number, now: 0) == .unknown) }
+    #expect(![SIGUSR1, SIGUSR2, SIGPROF].contains(Self.handOver))
+    #expect(order.meaning(of: SIGTERM, now: 0) == .stop)
+  }
+}

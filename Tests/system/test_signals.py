@@ -1,0 +1,188 @@
+"""Signals to the daemon and to `sidelock run`: crashes, stops that come twice, those that mean nothing; and what stands
+for standard streams that are closed."""
+
+import os
+import pathlib
+import resource
+import signal
+import socket
+import subprocess
+
+import pytest
+from harness.client import Ended
+from harness.command import Command, is_alive
+from harness.daemon import binary, clean_environment
+from harness.waiting import boot_time, wait_until
+
+CRASHES = [signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP, signal.SIGQUIT,
+           signal.SIGSYS]
+HAND_OVER = signal.SIGRTMIN + 1
+# What stands for "at once". It takes milliseconds; the runtime's backtrace takes half a minute.
+AT_ONCE_SECONDS = 10
+BACKTRACES = ["enable=yes", "enable=no", "enable=yes,interactive=no,threads=all"]
+
+
+def ignoring(number):
+    """For a process that starts with a signal ignored, as the background of some shells does."""
+    return ["bash", "-c", f"trap '' {int(number)}; exec \"$@\"", "bash"]
+
+
+# Crashes
+
+@pytest.mark.parametrize("backtrace", BACKTRACES)
+@pytest.mark.parametrize("number", CRASHES)
+def test_a_crash_ends_the_daemon_at_once(lab, number, backtrace):
+    daemon = lab.daemon(env={"SWIFT_BACKTRACE": backtrace})
+    holder, waiter = daemon.client(), daemon.client()
+    holder.acquire("orders")
+    waiter.queue("orders")
+    daemon.may_fail = True
+    daemon.signal(number)
+    assert daemon.process.wait(AT_ONCE_SECONDS) == -number
+    for client in (holder, waiter):
+        with pytest.raises(Ended):
+            client.next(AT_ONCE_SECONDS)
+
+
+def test_a_crash_ends_the_daemon_also_when_it_started_with_the_signal_ignored(lab):
+    daemon = lab.daemon(prefix=ignoring(signal.SIGQUIT))
+    daemon.may_fail = True
+    daemon.signal(signal.SIGQUIT)
+    assert daemon.process.wait(AT_ONCE_SECONDS) == -signal.SIGQUIT
+
+
+def test_a_core_dump_leaves_the_kept_state_out(lab):
+    """It is a gibibyte of which nearly all was never written; a dump would have the kernel make all of it."""
+    daemon = lab.daemon(
+        env={"FDSTORE": "64"}, prefix=["bash", "-c", f"cd {lab.directory}; exec \"$@\"", "bash"])
+    daemon.client().acquire("orders")
+    mappings = pathlib.Path(f"/proc/{daemon.pid}/smaps").read_text().split("\nVmFlags:")
+    flags = [after.split("\n")[0] for before, after in zip(mappings, mappings[1:]) if "memfd:" in before]
+    assert flags, "no memory for what is kept"
+    assert all(" dd" in line for line in flags)
+    limit = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.prlimit(daemon.pid, resource.RLIMIT_CORE, limit)
+    daemon.may_fail = True
+    daemon.signal(signal.SIGSEGV)
+    assert daemon.process.wait(AT_ONCE_SECONDS) == -signal.SIGSEGV
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGILL])
+def test_a_crash_of_run_ends_its_command_and_frees_the_lock(lab, number):
+    daemon = lab.daemon()
+    command = Command(lab, daemon)
+    run = command.start("run", "orders", "--", "sh", "-c", "echo $$; exec sleep 1000")
+    child = int(run.stdout.readline())
+    waiter = daemon.client()
+    request = waiter.queue("orders")
+    run.send_signal(number)
+    assert run.wait(AT_ONCE_SECONDS) == -number
+    assert waiter.reply_to(request, AT_ONCE_SECONDS)["token"]
+    wait_until(lambda: not is_alive(child), "the end of the command")
+
+
+# Signals that mean nothing
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, HAND_OVER])
+def test_a_signal_that_means_nothing_changes_nothing(lab, number):
+    """Where nobody keeps clients and locks there is nobody to leave them to either."""
+    daemon = lab.daemon()
+    client = daemon.client()
+    token = client.acquire("orders")
+    daemon.signal(number)
+    wait_until(lambda: "signal that means nothing" in daemon.log() or "cannot be left" in daemon.log(), "a word of it")
+    assert client.release("orders", token)["token"] == token
+    # Nor does it use up anything: the stop is as ever.
+    assert daemon.terminate() == 0
+    assert not daemon.socket_path.exists()
+
+
+# Stops that come twice
+
+def send_at_once(daemon, *numbers):
+    """Signals that are all there before the daemon looks at the first."""
+    daemon.stop()
+    for number in numbers:
+        daemon.signal(number)
+    daemon.resume()
+
+
+def test_a_stop_that_comes_twice_is_one(lab):
+    redis = lab.redis()
+    daemon = lab.daemon(redis)
+    client = daemon.client()
+    token = client.acquire("orders")
+    send_at_once(daemon, signal.SIGTERM, signal.SIGINT)
+    lost = [message["params"] for message in client.wait_for_end() if message.get("method") == "lost"]
+    assert [(loss["token"], loss["reason"]) for loss in lost] == [(token, "shutdown")]
+    assert daemon.process.wait(AT_ONCE_SECONDS) == 0
+    assert not daemon.socket_path.exists()
+    assert redis.admin.exists("sidelock:{orders}") == 0
+
+
+def test_a_stop_again_after_half_a_second_ends_at_once(lab):
+    """A stop that hangs, because Redis does, need not be waited for."""
+    redis = lab.redis()
+    daemon = lab.daemon(redis)
+    daemon.client().acquire("orders")
+    redis.stop()
+    daemon.signal(signal.SIGTERM)
+    wait_until(lambda: daemon.notify.lines("STOPPING=1"), "the beginning of the stop")
+    began = boot_time()
+    wait_until(lambda: boot_time() > began + 0.6, "half a second")
+    daemon.may_fail = True
+    daemon.signal(signal.SIGTERM)
+    assert daemon.process.wait(AT_ONCE_SECONDS) == 1
+
+
+def test_a_hand_over_comes_before_the_stop_that_follows_it(lab):
+    daemon = lab.daemon(env={"FDSTORE": "64"})
+    client = daemon.client()
+    client.acquire("orders")
+    wait_until(lambda: daemon.notify.lines("FDNAME=client-"), "the client's connection in the store")
+    send_at_once(daemon, HAND_OVER, signal.SIGTERM, signal.SIGINT)
+    assert daemon.process.wait(AT_ONCE_SECONDS) == 0
+    assert daemon.notify.lines("STATUS=Restarting")
+    messages = client.wait_for_end()
+    assert not messages, "whoever is left to the next daemon is told nothing"
+
+
+# Standard streams that are closed
+
+def descriptors(pid):
+    found = {}
+    for path in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        found[int(path.name)] = os.readlink(path)
+    return found
+
+
+@pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]])
+def test_closed_standard_streams_lead_nowhere(lab, closed):
+    closing = " ".join(f"{number}>&-" for number in closed)
+    daemon = lab.daemon(args=["--log-level", "trace"], prefix=["bash", "-c", f"exec \"$@\" {closing}", "bash"])
+    client = daemon.client()
+    client.acquire("orders")
+    open_now = descriptors(daemon.pid)
+    assert [open_now[number] for number in closed] == ["/dev/null"] * len(closed)
+    assert daemon.client().call("list")["locks"]
+
+
+def test_handed_over_sockets_stay_where_they_are(lab):
+    path = str(lab.directory / "handed-over.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        process = lab.track(subprocess.Popen(
+            ["bash", "-c", f"exec 3<&{listener.fileno()} 0<&- 1>&- 2>&-; LISTEN_PID=$$ exec \"$@\"", "bash",
+             binary("sidelockd", "SIDELOCKD"), "--local", "--log-level", "trace"],
+            env=clean_environment(LISTEN_FDS="1", LISTEN_FDNAMES="sidelock"), pass_fds=[listener.fileno()],
+            stderr=subprocess.PIPE))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(30)
+        client.connect(path)
+        client.sendall(b'{"id":1,"method":"ping"}\n')
+        assert client.recv(1 << 16) == b'{"jsonrpc":"2.0","id":1,"result":{}}\n'
+    found = descriptors(process.pid)
+    assert [found[number] for number in range(3)] == ["/dev/null"] * 3
+    process.terminate()
+    assert process.wait(30) == 0
