@@ -77,21 +77,32 @@ public struct InitializeParams: Equatable, Sendable {
   public var clientVersion: String?
   /// The version of the protocol that the client wants, at least 1. Whether it is spoken is for the caller to decide.
   public var protocolVersion: Int64?
+  /// What becomes of the session's holds when the client has said that nothing more will come.
+  public enum HalfClose: String, CaseIterable, Sendable {
+    /// They end when the last reply is out.
+    case end
+    /// They last until the connection ends.
+    case hold
+  }
+
   /// What ends the session.
   public var lifetime: Lifetime
   /// The session ends when nothing came for so many milliseconds.
   public var keepaliveMilliseconds: Int64?
+  /// What becomes of its holds when it closes its half of the connection.
+  public var halfClose: HalfClose?
 
   /// What a client says of itself.
   public init(
     clientName: String? = nil, clientVersion: String? = nil, protocolVersion: Int64? = nil,
-    lifetime: Lifetime = .socket, keepaliveMilliseconds: Int64? = nil
+    lifetime: Lifetime = .socket, keepaliveMilliseconds: Int64? = nil, halfClose: HalfClose? = nil
   ) {
     self.clientName = clientName
     self.clientVersion = clientVersion
     self.protocolVersion = protocolVersion
     self.lifetime = lifetime
     self.keepaliveMilliseconds = keepaliveMilliseconds
+    self.halfClose = halfClose
   }
 }
 

@@ -504,7 +504,7 @@ extension MessageWriter {
 // MARK: - Notifications
 
 extension MessageWriter {
-  /// Tells that a hold is no more. `reason`: `lease_expired`, `broken`, `max_hold`, `data_loss` or `shutdown`;
+  /// Tells that a hold is no more. `reason`: `lease_expired`, `broken`, `max_hold`, `data_loss`, `half_closed` or `shutdown`;
   /// `graceMilliseconds`: how long from now until another could be granted the lock.
   /// `detail`: the administrator's words where one took it.
   public mutating func lost(

@@ -73,7 +73,9 @@ public enum ProtocolMethod: CaseIterable, Sendable {
     }
   }
 
-  private static let initializeNames: [StaticString] = ["client", "protocol", "lifetime", "keepalive_ms"]
+  private static let initializeNames: [StaticString] = [
+    "client", "protocol", "lifetime", "keepalive_ms", "half_close",
+  ]
   private static let acquireNames: [StaticString] = [
     "name", "wait_ms", "mode", "max_hold_ms", "meta", "progress", "owner", "names", "permits", "on_lost",
   ]

@@ -329,6 +329,7 @@ extension RequestDecoder {
       protocolVersion: try params.integer("protocol", 1...Limits.integerMax),
       lifetime: try params.word("lifetime", [("socket", .socket), ("process", .process)]) ?? .socket,
       keepaliveMilliseconds: try params.integer(
-        "keepalive_ms", Limits.keepaliveMillisecondsMin...Limits.keepaliveMillisecondsMax))
+        "keepalive_ms", Limits.keepaliveMillisecondsMin...Limits.keepaliveMillisecondsMax),
+      halfClose: try params.word("half_close", [("end", .end), ("hold", .hold)]))
   }
 }

@@ -196,6 +196,8 @@ public enum LostReason: String, Equatable, Sendable {
   case shutdown = "shutdown"
   /// An administrator took it.
   case broken = "broken"
+  /// The client can neither give it back nor ask for anything else any more.
+  case halfClosed = "half_closed"
 }
 
 /// Something that happened to a lock on this host, or that this host has come to know.

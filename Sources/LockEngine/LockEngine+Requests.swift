@@ -181,6 +181,18 @@ extension LockEngine {
     advance(lock, now: now)
   }
 
+  // MARK: End of input
+
+  func inputEnded(_ session: SessionID, isAnswered: Bool, now: BootInstant) {
+    guard let record = sessions[session] else { return }
+    let awaited = Set(record.waits.values.flatMap(\.names))
+    // What a request for several locks has taken meanwhile its client was not told of.
+    let holds = record.allHolds.filter { $0.several == nil && (isAnswered || awaited.contains($0.lock.name)) }
+      .sorted { ($0.lock.serial, $0.token) < ($1.lock.serial, $1.token) }
+    for hold in holds where !hold.isOver { lose(hold, reason: .halfClosed, graceEnds: nil, now: now) }
+    for hold in holds { advance(hold.lock, now: now) }
+  }
+
   // MARK: Cancel
 
   func cancelRequested(_ session: SessionID, request: RequestID?, target: RequestID?, now: BootInstant) {

@@ -159,6 +159,9 @@ extension LockEngine {
     return record.holdCount == 0 && record.waits.isEmpty
   }
 
+  /// Whether a session holds anything.
+  public func hasHolds(_ session: SessionID) -> Bool { (sessions[session]?.holdCount ?? 0) > 0 }
+
   /// Whether a session has any hold whose loss is to be enforced.
   public func hasEnforcedHold(_ session: SessionID) -> Bool {
     sessions[session]?.allHolds.contains { $0.onLost != .notify } ?? false

@@ -381,6 +381,13 @@ final class Waiter {
   /// The searches of other waits that have come by, the last of each.
   var searchesSeen: [WaitID: UInt64] = [:]
   var mark = StateMark()
+  /// All locks that its client waits for.
+  var names: [LockName] {
+    switch (several?.request ?? request).target {
+    case .one(let name): [name]
+    case .several(let names): names
+    }
+  }
 
   init(
     _ request: AcquireRequest, lock: LockRecord, since: BootInstant, deadline: BootInstant?, several: SeveralRequest?

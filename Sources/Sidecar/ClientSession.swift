@@ -52,6 +52,8 @@ final class ClientSession {
   var isReadingPaused = false
   /// The client has said that nothing more will come.
   var inputEnded = false
+  /// It has asked for what it holds to last until its connection ends all the same.
+  var keepsHoldsHalfClosed = false
   /// Nothing more is taken from the client, and the connection is closed: at the end of the turn, or…
   var isClosing = false
   /// …when the client has taken what it was sent.

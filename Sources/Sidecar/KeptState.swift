@@ -14,6 +14,8 @@ enum KeptKind {
 /// Who a daemon is, and what its locks are worth something for. A daemon for which any of it is different has other
 /// locks.
 struct KeptIdentity: Equatable {
+  /// The format that it was written in.
+  private(set) var version = KeptState.version
   var instance: String
   var host: String
   var keyPrefix: String
@@ -40,7 +42,8 @@ struct KeptIdentity: Equatable {
 
   init(_ bytes: [UInt8]) throws(StateDamage) {
     var reader = StateReader(bytes)
-    guard try reader.unsigned() == KeptState.version, try reader.unsigned() == StoredState.version else {
+    version = try reader.unsigned()
+    guard KeptState.versionsRead.contains(version), try reader.unsigned() == StoredState.version else {
       throw StateDamage()
     }
     instance = try reader.text()
@@ -51,6 +54,10 @@ struct KeptIdentity: Equatable {
     let isDigits = instance.utf8.allSatisfy { (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }
     guard instance.utf8.count == 16, isDigits else { throw StateDamage() }
   }
+
+  static func == (a: KeptIdentity, b: KeptIdentity) -> Bool {
+    (a.instance, a.host, a.keyPrefix, a.backend) == (b.instance, b.host, b.keyPrefix, b.backend)
+  }
 }
 
 /// A session as its own record tells it.
@@ -59,6 +66,7 @@ struct KeptSession: Equatable {
   /// The socket, so that no other one is ever taken for it.
   var cookie: UInt64
   var inputEnded = false
+  var keepsHoldsHalfClosed = false
   /// Whether some of the output that it was given may have been sent, and some not: nobody can go on with it.
   var isUncertain = false
   var framer = LineFramer.Position(partial: [], seen: 0, isHopeless: false)
@@ -114,6 +122,7 @@ struct KeptSession: Equatable {
     writer.write(endsWithProcess)
     writer.write(keepaliveMilliseconds)
     writer.write(losses)
+    writer.write(keepsHoldsHalfClosed)
     return writer.bytes
   }
 
@@ -122,7 +131,8 @@ struct KeptSession: Equatable {
     self.cookie = cookie
   }
 
-  init(id: SessionID, _ bytes: [UInt8]) throws(StateDamage) {
+  /// - Parameter version: the format that it was written in.
+  init(id: SessionID, _ bytes: [UInt8], version: UInt64 = KeptState.version) throws(StateDamage) {
     var reader = StateReader(bytes)
     self.id = id
     cookie = try reader.unsigned()
@@ -146,6 +156,8 @@ struct KeptSession: Equatable {
     endsWithProcess = try reader.bool()
     keepaliveMilliseconds = try reader.signed()
     losses = try reader.bytes()
+    // A daemon of the first format kept the locks of all that half-closed.
+    keepsHoldsHalfClosed = version == 1 ? true : try reader.bool()
     try reader.finish()
   }
 
@@ -162,8 +174,9 @@ struct KeptInput {
 
 /// What a daemon before this one left: clients that are connected, what they have, and who it was.
 struct KeptState {
-  /// The format of the records of this file.
-  static let version: UInt64 = 1
+  /// The format of the records of this file, and those that can be read: an upgrade loses nothing.
+  static let version: UInt64 = 2
+  static let versionsRead: ClosedRange<UInt64> = 1...version
   /// Counters of the sidecar that stand before the engine's.
   static let countersOfSidecar = 2
 
@@ -188,7 +201,8 @@ struct KeptState {
     for (key, bytes) in image.records {
       switch key.kind {
       case KeptKind.identity: break
-      case KeptKind.session: sessions[SessionID(key.id)] = try KeptSession(id: SessionID(key.id), bytes)
+      case KeptKind.session:
+        sessions[SessionID(key.id)] = try KeptSession(id: SessionID(key.id), bytes, version: self.identity.version)
       case _:
         guard let kind = StoredState.Kind(rawValue: key.kind) else { throw StateDamage() }
         try engine.add(kind, bytes)

@@ -339,6 +339,7 @@ final class SessionKeeper {
     if session.cookie == 0 { session.cookie = session.withSocket { socket_cookie($0) } ?? 0 }
     var record = KeptSession(id: session.id, cookie: session.cookie)
     record.inputEnded = session.inputEnded
+    record.keepsHoldsHalfClosed = session.keepsHoldsHalfClosed
     record.framer = session.framer.position
     record.unreadInput = session.unreadInput.map { Array($0.readableBytesView) } ?? []
     record.inFlight = session.inFlight.map { ($0.value, $0.key) }

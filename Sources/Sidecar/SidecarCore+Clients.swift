@@ -82,6 +82,17 @@ extension SidecarCore {
       && session.watches.isEmpty && engine.isIdle(session.id)
   }
 
+  /// A client that has closed its half of the connection can neither release what it holds nor say that it is alive: a
+  /// program that ended its output and goes on would hold it for ever. So its holds end behind the last reply, and
+  /// before that those that its own requests wait for, unless it has asked for something else.
+  func endHoldsOfHalfClosed(_ session: ClientSession) {
+    guard session.inputEnded, !session.keepsHoldsHalfClosed, session.unreadInput == nil, session.output == nil,
+      !session.framer.isInsideLine, !isUnitPending(session), engine.hasHolds(session.id)
+    else { return }
+    let isAnswered = session.inFlight.isEmpty && session.queriesInFlight == 0
+    tell(.inputEnded(session.id, isAnswered: isAnswered))
+  }
+
   // MARK: Input
 
   func received(_ buffer: ByteBuffer, from session: ClientSession) {
@@ -339,6 +350,10 @@ extension SidecarCore {
       }
     }
     if let milliseconds = params.keepaliveMilliseconds { keepAlive(session, milliseconds: milliseconds) }
+    if let halfClose = params.halfClose {
+      session.keepsHoldsHalfClosed = halfClose == .hold
+      session.isChanged = true
+    }
     logger.debug(
       "client introduced itself",
       metadata: [

@@ -206,6 +206,7 @@ extension SidecarCore {
       session.cookie = record.cookie
       session.hasSpoken = true
       session.inputEnded = record.inputEnded
+      session.keepsHoldsHalfClosed = record.keepsHoldsHalfClosed
       session.framer.position = record.framer
       if !record.unreadInput.isEmpty { session.unreadInput = ByteBuffer(bytes: record.unreadInput) }
       if !record.unsent.isEmpty { session.output = ByteBuffer(bytes: record.unsent) }

@@ -241,6 +241,7 @@ final class SidecarCore {
   private func proceed(_ session: ClientSession) {
     guard !session.isClosing else { return }
     resumeReading(of: session)
+    endHoldsOfHalfClosed(session)
     if isThrough(session) { closeAfterOutput(session) }
   }
 
@@ -284,6 +285,7 @@ final class SidecarCore {
         "lock lost",
         metadata: [
           "lock": "\(name)", "token": "\(token)", "reason": "\(reason.rawValue)", "session": "\(session.id.rawValue)",
+          "pid": "\(session.peer?.pid ?? 0)",
         ])
       write(to: session) {
         $0.lost(

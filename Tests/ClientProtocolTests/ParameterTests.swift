@@ -423,11 +423,14 @@ struct ParameterTests {
   @Test func initializeTellsWhoTheClientIs() throws {
     #expect(try request("initialize", "{}") == .initialize(InitializeParams()))
     let params =
-      #"{"client":{"version":"1\u002e2","name":"report","x-pid":3},"protocol":1,"lifetime":"process","keepalive_ms":5000}"#
+      #"{"client":{"version":"1\u002e2","name":"report","x-pid":3},"protocol":1,"lifetime":"process","#
+      + #""keepalive_ms":5000,"half_close":"hold"}"#
     let expected = InitializeParams(
-      clientName: "report", clientVersion: "1.2", protocolVersion: 1, lifetime: .process, keepaliveMilliseconds: 5_000)
+      clientName: "report", clientVersion: "1.2", protocolVersion: 1, lifetime: .process, keepaliveMilliseconds: 5_000,
+      halfClose: .hold)
     #expect(try request("initialize", params) == .initialize(expected))
     #expect(try request("initialize", #"{"client":{},"lifetime":"socket"}"#) == .initialize(InitializeParams()))
+    #expect(try request("initialize", #"{"half_close":"end"}"#) == .initialize(InitializeParams(halfClose: .end)))
   }
 
   @Test func initializeKeepsToItsLimits() throws {
@@ -449,6 +452,7 @@ struct ParameterTests {
     }
     for wrong in [#""thread""#, "1", "null"] {
       expect(try refusal("initialize", #"{"lifetime":\#(wrong)}"#), field: "lifetime")
+      expect(try refusal("initialize", #"{"half_close":\#(wrong)}"#), field: "half_close")
     }
   }
 }

@@ -10,7 +10,7 @@ struct RequestFuzzTests {
     #"{"params":{"name":"x","max_hold_ms":null},"method":"extend","id":-1.0e1}"#,
     #"{"method":"cancel","params":{"id":"w"}}"#,
     #"{"id":2,"method":"list","params":{"prefix":"a/","scope":"all","limit":10,"cursor":"c"}}"#,
-    #"{"id":3,"method":"initialize","params":{"client":{"name":"n","version":"1"},"protocol":1,"lifetime":"socket"}}"#,
+    #"{"id":3,"method":"initialize","params":{"client":{"name":"n","version":"1"},"protocol":1,"lifetime":"socket","half_close":"hold"}}"#,
     #"{"id":5,"method":"acquire","params":{"names":["b","a\n","é"],"mode":"shared","owner":"t1","on_lost":"kill","wait_ms":9}}"#,
     #"{"id":6,"method":"acquire","params":{"permits":12,"name":"s"}}"#,
     #"{"id":7,"method":"transfer","params":{"name":"x","token":5,"session":"12"}}"#,

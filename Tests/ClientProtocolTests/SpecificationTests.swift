@@ -39,6 +39,8 @@ struct SpecificationTests {
     let params = try #require(initialize["params"] as? [NSDictionary])
     let lifetime = try #require(params.first { $0["name"] as? String == "lifetime" })["schema"] as? NSDictionary
     #expect(lifetime?["enum"] as? [String] == InitializeParams.Lifetime.allCases.map(\.rawValue))
+    let halfClose = try #require(params.first { $0["name"] as? String == "half_close" })["schema"] as? NSDictionary
+    #expect(halfClose?["enum"] as? [String] == InitializeParams.HalfClose.allCases.map(\.rawValue))
   }
 
   @Test func theLimitsAreThoseOfTheDocument() throws {

@@ -62,7 +62,7 @@ import Testing
 
   @Test func theReasonsOfLostAreTheEngines() throws {
     let coded: Set<String> = Set(
-      [LostReason.leaseExpired, .maxHold, .dataLoss, .shutdown, .broken].map(\.rawValue))
+      [LostReason.leaseExpired, .maxHold, .dataLoss, .shutdown, .broken, .halfClosed].map(\.rawValue))
     #expect(Set(try schema("LostReason")["enum"].strings) == coded)
     let rows = try Documents.table(headedBy: ["reason", "why"])
     #expect(Set(rows.map { $0[0] }) == coded)

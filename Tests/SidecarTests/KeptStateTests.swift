@@ -12,6 +12,7 @@ import Testing
   private static var session: KeptSession {
     var session = KeptSession(id: SessionID(7), cookie: 99)
     session.inputEnded = true
+    session.keepsHoldsHalfClosed = true
     session.isUncertain = true
     session.framer = LineFramer.Position(partial: Array("{\"id\":".utf8), seen: 6, isHopeless: false)
     session.unreadInput = Array("more\n".utf8)
@@ -43,6 +44,17 @@ import Testing
     #expect(state.lastSession == 11)
     #expect(state.lastRequest == 12)
     #expect(state.numbers.prefix(4) == [13, 14, 15, 16])
+  }
+
+  /// The first format, in which a client that had half-closed kept what it held.
+  @Test func theFormatBeforeIsRead() throws {
+    var identity = Self.identity.encode()
+    identity[0] = 1
+    let record = Array(Self.session.encode().dropLast())
+    let state = try KeptState(
+      Self.memory([(StateLog.Key(kind: KeptKind.session, id: 7), record)], identity: identity))
+    #expect(state.identity == Self.identity)
+    #expect(state.sessions == [SessionID(7): Self.session])
   }
 
   @Test func aRecordOfAnUnknownKindIsNotPassedOver() {

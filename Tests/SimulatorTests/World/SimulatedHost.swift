@@ -386,7 +386,8 @@ final class SimulatedHost {
     case .acquireRequested(let request):
       "acquire \(request.target) by session \(request.session.rawValue), request \(request.request.rawValue), wait "
         + "\(request.waitMilliseconds.map(String.init) ?? "for ever")"
-    case .sessionOpened, .sessionDescribed, .sessionClosed, .releaseRequested, .extendRequested, .downgradeRequested,
+    case .sessionOpened, .sessionDescribed, .sessionClosed, .inputEnded, .releaseRequested, .extendRequested,
+      .downgradeRequested,
       .transferRequested, .breakRequested, .cancelRequested, .linkUp, .linkDown, .commandSent, .replyReceived,
       .pushReceived, .timerFired, .shutdownRequested:
       "\(event)"

@@ -1,8 +1,9 @@
 """A client that is a process of its own: another user's, in another unit, or with a child that has its connection.
 
 Run as a program, `process_client.py SOCKET`, it serves lines of standard input: `send REQUEST` sends a line and writes
-the next line of the connection; `next` writes the next line; `fork` goes on in a child and writes `PARENT CHILD`, and
-the parent stays behind, with the connection, and does nothing more. `end` stands for the end of the connection.
+the next line of the connection; `next` writes the next line; `half` closes this half of the connection and writes
+`done`; `fork` goes on in a child and writes `PARENT CHILD`, and the parent stays behind, with the connection, and does
+nothing more. `end` stands for the end of the connection.
 """
 
 import json
@@ -63,6 +64,9 @@ class ProcessClient:
         """From now on a child asks, which has inherited the connection."""
         self.child = int(self._say("fork").split()[1])
 
+    def half_close(self):
+        self._say("half")
+
     def kill(self):
         """Kills the process that connected."""
         self.process.kill()
@@ -87,6 +91,10 @@ def serve(path):
             print(parent, os.getpid(), flush=True)
             continue
         try:
+            if verb == "half":
+                sock.shutdown(socket.SHUT_WR)
+                print("done", flush=True)
+                continue
             if verb == "send":
                 sock.sendall(rest.encode() + b"\n")
             print(stream.readline().decode().strip() or "end", flush=True)

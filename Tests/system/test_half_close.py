@@ -1,0 +1,157 @@
+"""Clients that close their half of the connection while they hold something: by accident (`socket.end()` in Node), or
+because they are one command of a shell."""
+
+import json
+import os
+import subprocess
+
+import pytest
+from harness.client import Ended
+from harness.command import is_alive
+from harness.process_client import ProcessClient
+from harness.waiting import GENEROUS_SECONDS, wait_until
+
+
+@pytest.fixture(params=["redis", "local"])
+def daemon(request, lab):
+    return lab.daemon(lab.redis() if request.param == "redis" else None)
+
+
+def losses(messages):
+    return [(m["params"]["token"], m["params"]["reason"]) for m in messages if m.get("method") == "lost"]
+
+
+def test_what_is_held_ends_and_the_log_says_whose_it_was(daemon):
+    client, other = daemon.client(), daemon.client()
+    session = client.call("initialize")["session"]
+    tokens = [client.acquire(f"lock-{index}") for index in range(3)]
+    waiting = other.queue("lock-1")
+    client.half_close()
+    assert losses(client.wait_for_end()) == [(token, "half_closed") for token in tokens]
+    assert other.reply_to(waiting)["token"] > tokens[1]
+    line = wait_until(
+        lambda: next((line for line in daemon.log().splitlines() if "lost" in line and "lock-2" in line), None), "the log")
+    for part in ("reason=half_closed", f"session={session}", f"pid={os.getpid()}"):
+        assert part in line, line
+
+
+def test_a_hold_lasts_to_the_last_reply(daemon):
+    client, other = daemon.client(), daemon.client()
+    theirs = other.acquire("theirs")
+    mine = client.acquire("mine")
+    request = client.queue("theirs")
+    client.half_close()
+    assert other.try_acquire("mine") is None
+    other.release("theirs", theirs)
+    granted = client.reply_to(request)["token"]
+    assert sorted(losses(client.wait_for_end())) == sorted([(mine, "half_closed"), (granted, "half_closed")])
+    for name in ("mine", "theirs"):
+        assert other.acquire(name)
+
+
+def test_a_wait_for_what_the_session_has_itself_is_answered(daemon):
+    client, other = daemon.client(), daemon.client()
+    first = client.acquire("b")
+    several = client.request("acquire", names=["a", "b"])
+    single = client.request("acquire", name="b")
+    other.call("inspect", name="b")
+    client.half_close()
+    tokens = {lock["name"]: lock["token"] for lock in client.reply_to(several)["locks"]}
+    second = client.reply_to(single)["token"]
+    assert first < min(tokens["b"], second) and tokens["b"] != second
+    assert set(losses(client.wait_for_end())) == {(t, "half_closed") for t in (first, second, *tokens.values())}
+    assert other.acquire("a") and other.acquire("b")
+
+
+def test_hold_keeps_until_the_end_of_the_connection(daemon):
+    client, other = daemon.client(), daemon.client()
+    client.call("initialize", half_close="hold")
+    token = client.acquire("orders")
+    client.half_close()
+    waiting = other.queue("orders")
+    assert other.call("inspect", name="orders")["holders"][0]["token"] == token
+    assert client.poll() is None
+    client.close()
+    assert other.reply_to(waiting)["token"] > token
+
+
+def test_the_last_word_counts(daemon):
+    client = daemon.client()
+    for word in ("hold", "end"):
+        client.call("initialize", half_close=word)
+    client.call("initialize", lifetime="socket")
+    token = client.acquire("orders")
+    client.half_close()
+    assert losses(client.wait_for_end()) == [(token, "half_closed")]
+
+
+def test_what_is_handed_to_it_ends_too(daemon):
+    giver, taker, other = daemon.client(), daemon.client(), daemon.client()
+    session = taker.call("initialize")["session"]
+    token = giver.acquire("orders")
+    busy = other.acquire("busy")
+    waiting = taker.queue("busy")
+    taker.half_close()
+    handed = giver.call("transfer", name="orders", token=token, session=session)["token"]
+    other.release("busy", busy)
+    taker.reply_to(waiting)
+    assert (handed, "half_closed") in losses(taker.wait_for_end())
+    assert giver.acquire("orders") > handed
+
+
+def test_a_client_that_does_not_read_is_not_kept_for_it(daemon):
+    client, other = daemon.client(), daemon.client()
+    token = client.acquire("orders")
+    client.half_close()
+    assert other.acquire("orders") > token
+
+
+def socat(daemon, text, *options, **more):
+    return subprocess.Popen(
+        ["bash", "-c", text, "bash", *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "SOCKET": str(daemon.socket_path)}, **more)
+
+
+def test_one_command_of_a_shell_leaves_nothing_locked(lab, daemon):
+    process = lab.track(socat(daemon, """echo '{"id":1,"method":"acquire","params":{"name":"a"}}' |
+      socat -t60 - "UNIX-CONNECT:$SOCKET" """))
+    answers = [json.loads(line) for line in process.communicate(timeout=GENEROUS_SECONDS)[0].splitlines()]
+    assert [answer.get("method", "reply") for answer in answers] == ["reply", "lost"]
+    assert daemon.client().acquire("a") > answers[0]["result"]["token"]
+
+
+def test_socat_can_hold(lab, daemon):
+    """The two ways that the document shows."""
+    kept_open = lab.track(socat(daemon, """(echo '{"id":1,"method":"acquire","params":{"name":"a"}}'; cat) |
+      socat - "UNIX-CONNECT:$SOCKET" """))
+    asked_for = lab.track(socat(daemon, """printf '%s\\n' '{"id":1,"method":"initialize","params":{"half_close":"hold"}}' \
+      '{"id":2,"method":"acquire","params":{"name":"b"}}' | socat -t60 - "UNIX-CONNECT:$SOCKET" """,
+                                start_new_session=True))
+    assert "token" in kept_open.stdout.readline()
+    asked_for.stdout.readline()
+    assert "token" in asked_for.stdout.readline()
+    other = daemon.client()
+    waits = [other.queue("a"), other.queue("b")]
+    kept_open.stdin.close()
+    assert other.reply_to(waits[0])["token"]
+    assert other.call("inspect", name="b")["holding"] == 1
+    subprocess.run(["kill", "--", f"-{asked_for.pid}"], check=True)
+    assert other.reply_to(waits[1])["token"]
+
+
+def test_the_loss_is_enforced(lab):
+    """Whoever asked to be ended with its lock is."""
+    daemon = lab.daemon()
+    client = ProcessClient(lab, daemon)
+    client.call("acquire", name="a", on_lost="kill")
+    client.half_close()
+    wait_until(lambda: not is_alive(client.pid), "the end of the process")
+
+
+def test_nobody_is_told_a_second_time(daemon):
+    client = daemon.client()
+    client.acquire("a")
+    client.half_close()
+    client.wait_for_end()
+    with pytest.raises(Ended):
+        client.next(1)
