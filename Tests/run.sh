@@ -52,8 +52,9 @@ stripped_bytes_max=25000000
 ready_milliseconds_max=100
 
 install_everything() {
-  install_packages binutils dpkg-dev git iproute2 libc6-dev liblua5.1-0-dev libsystemd-dev libyaml-dev lintian \
-    pkg-config procps python3 python3-venv redis-server shellcheck socat systemd util-linux valgrind xz-utils
+  install_packages binutils dpkg-dev fish git groff-base iproute2 libc6-dev liblua5.1-0-dev libsystemd-dev libyaml-dev \
+    lintian mandoc nodejs pkg-config procps python3 python3-venv redis-server shellcheck socat systemd util-linux valgrind \
+    xz-utils zsh
 }
 
 install_python_packages() {

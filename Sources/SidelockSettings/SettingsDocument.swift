@@ -15,7 +15,7 @@ public enum SettingsDocument {
       half of `lease_ms` is such a bad value.
 
       SIGHUP (`systemctl reload sidelockd`) has a running daemon read its file again. If everything in it is good, the
-      settings that say "reload" in the last column change at once, and the daemon says which of the others wait for a
+      settings that say "reload" under "changes at" change at once, and the daemon says which of the others wait for a
       restart. If anything in it is bad, nothing changes, and the log and the status line say what is wrong.
 
       When the service manager makes the socket (`sidelockd.socket`), its path and permissions are those of that unit,

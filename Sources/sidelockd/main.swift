@@ -41,7 +41,9 @@ struct Options: ParsableCommand {
 /// Command line problems end in the same status as other wrong settings; asking for help or the version is none.
 func parseOptions() -> Options {
   do {
-    return try Options.parse()
+    // The completions of the shells offer it.
+    let asksForHelp = CommandLine.arguments.dropFirst() == ["help"]
+    return try Options.parse(asksForHelp ? ["--help"] : nil)
   } catch {
     let asked = Options.exitCode(for: error).isSuccess
     print(Options.fullMessage(for: error), to: asked ? STDOUT_FILENO : STDERR_FILENO)

@@ -12,7 +12,9 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-FILES = """
+
+# Roff is written in raw strings: in a plain one "\f" is a form feed, and roff shows what is left of it as text.
+FILES = r"""
 .TP
 .I /etc/sidelock/sidelockd.yaml
 The settings.
@@ -22,21 +24,22 @@ The socket. Members of the group
 .B sidelock
 may connect.
 .TP
-.I /etc/credstore/sidelock.redis\\-password
+.I /etc/credstore/sidelock.redis\-password
 The password of Redis, if there is one and it stands nowhere else.
 .TP
 .I /usr/share/doc/sidelock/examples
 Drop-ins for other ways to run the service: Redis on another host or behind a Unix socket, newer versions of systemd, a
 service for one user.
 """
-SERVICE = """
-systemd makes the socket (\\fBsidelockd.socket\\fR) and starts the daemon at boot, and again when a client connects. While
+SERVICE = r"""
+systemd makes the socket (\fBsidelockd.socket\fR) and starts the daemon at boot, and again when a client connects. While
 the daemon restarts, clients that connect wait.
 .PP
 Over a restart, an upgrade of the package and a crash, clients that hold locks or wait for them stay connected and keep what they
 have: systemd keeps their connections, and the memory in which it is written what they have. Once Redis has confirmed a lease,
 its locks go on; one that is gone is told
 .BR lost .
+.PP
 \fBsystemctl stop\fR gives everything back and tells every client, and so does a restart with another host, key_prefix or Redis
 server, or with settings with which the daemon would not start.
 .PP
@@ -48,7 +51,7 @@ square of their number: it takes 0.1 ms to store the 250th, 0.9 ms the 1000th an
 .nf
 systemctl status sidelockd
 systemctl reload sidelockd
-journalctl \\-x \\-u sidelockd
+journalctl \-x \-u sidelockd
 journalctl SIDELOCK_LOCK=orders
 .fi
 .PP
@@ -61,7 +64,14 @@ def escape(text):
     """Text as it is, whatever it holds."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace("`", "\\(ga")
     text = text.replace("^", "\\(ha").replace("~", "\\(ti")
+    # What is no ASCII is written so that roff shows it whatever encoding it takes the page to be in.
+    text = re.sub(r"[^\x00-\x7f]", lambda found: f"\\[u{ord(found[0]):04X}]", text)
     return re.sub(r"^\.", r"\\&.", text, flags=re.MULTILINE)
+
+
+def quoted(text):
+    """Text as the argument of a macro."""
+    return '"' + escape(text).replace('"', "\\(dq") + '"'
 
 
 INLINE = re.compile(r"`([^`]*)`|\*\*(.+?)\*\*|\[([^\]]*)\]\(([^)]*)\)|(?<!\w)\*([^*\s][^*]*)\*(?!\w)")
@@ -122,7 +132,7 @@ def markdown(text, level=2):
             depth = len(heading[1])
             if depth >= level:
                 title = heading[2].replace("`", "")
-                out.append(f'.SH "{escape(title.upper())}"' if depth == level else f'.SS "{escape(title)}"')
+                out.append(f".SH {quoted(title.upper())}" if depth == level else f".SS {quoted(title)}")
         elif line.startswith("```"):
             flush()
             index += 1
@@ -146,7 +156,7 @@ def markdown(text, level=2):
             while index + 1 < len(lines) and re.match(r" +\S", lines[index + 1]):
                 index += 1
                 item.append(lines[index].strip())
-            out += [f'.IP "{"•" if mark in "*-" else escape(mark)}" 4', inline(" ".join(item))]
+            out += [f".IP {quoted('•' if mark in '*-' else mark)} 4", inline(" ".join(item))]
             if index + 1 < len(lines) and not re.match(r"[*-] |\d+\. ", lines[index + 1]):
                 out.append(".PP")
         elif not line.strip():
@@ -161,6 +171,8 @@ def markdown(text, level=2):
     for number, line in enumerate(out):
         follows = next((later for later in out[number + 1:] if later), ".SH")
         if line == ".PP" and (follows == ".PP" or follows.startswith((".SH", ".SS", ".TP", ".IP"))):
+            continue
+        if line == ".PP" and tidy and tidy[-1].startswith((".SH", ".SS")):
             continue
         tidy.append(line)
     return "\n".join(tidy)
@@ -197,7 +209,7 @@ def preformatted(text):
         if any(line.startswith(" ") for line in part.split("\n")):
             head, _, rest = part.partition("\n") if not part.startswith(" ") else ("", "", part)
             if head:
-                out.append(f'.SH "{escape(head.rstrip(":").upper())}"')
+                out.append(f'.SH {quoted(head.rstrip(":").upper())}')
             out += [".nf", escape(rest), ".fi"]
         else:
             out += [".PP", escape(part)]
@@ -234,7 +246,7 @@ def command_page(binary, version, date):
     for sub in command.get("subcommands", []):
         if sub["commandName"] == "help" or not sub.get("shouldDisplay", True):
             continue
-        out += f'.SS "sidelock {escape(sub["commandName"])}"\n{escape(sub.get("abstract", ""))}\n'
+        out += f'.SS {quoted("sidelock " + sub["commandName"])}\n{escape(sub.get("abstract", ""))}\n'
         if sub.get("discussion"):
             out += ".PP\n" + preformatted(sub["discussion"]).replace(".SH ", ".PP\n.B ").removeprefix(".PP\n") + "\n"
         out += options(sub) + "\n"
@@ -247,6 +259,15 @@ def document_page(name, section, what, path, version, date, see_also):
     body = text.split("\n", 1)[1]
     return (title(name, section, what, version, date) + ".SH DESCRIPTION\n" + markdown(body).removeprefix(".PP\n")
             + f"\n.SH SEE ALSO\n{see_also}\n")
+
+
+def checked(name, text):
+    """The page, if every character of it can be shown."""
+    found = re.search(r"[^\n -~]", text)
+    if found:
+        line = text.count("\n", 0, found.start()) + 1
+        raise SystemExit(f"manpages: {name}:{line}: the character {found[0]!r} has no place in a page")
+    return text
 
 
 def main(daemon, command, output, date):
@@ -263,7 +284,7 @@ def main(daemon, command, output, date):
     directory = pathlib.Path(output)
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
-        (directory / name).write_text(text)
+        (directory / name).write_text(checked(name, text))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,256 @@
+"""What the package brings to read: man pages, completions, --help, and the journal's catalogue."""
+
+import json
+import os
+import re
+import subprocess
+
+import pytest
+from harness.daemon import ROOT, binary, clean_environment
+
+PAGES = ["sidelockd.8", "sidelock.1", "sidelockd.yaml.5", "sidelock-protocol.7"]
+CATALOGUE = ROOT / "packaging/systemd/sidelock.catalog"
+EXAMPLES = ROOT / "packaging/systemd/examples"
+# A line end is the only control character that a text for people may hold.
+CONTROL = re.compile(r"[^\n -~\u00a0-\U0010ffff]")
+
+
+def output(*command, **options):
+    """What a program says; it must say nothing on standard error, and succeed."""
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=clean_environment(), **options)
+    assert (done.returncode, done.stderr) == (0, ""), f"{command}: {done.returncode} {done.stderr}{done.stdout}"
+    return done.stdout
+
+
+def program(name):
+    return binary(name, name.upper())
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The pages, made as the package makes them."""
+    directory = tmp_path_factory.mktemp("man")
+    output("python3", ROOT / "packaging/lib/manpages.py", program("sidelockd"), program("sidelock"), directory, "2026-01-01")
+    assert sorted(os.listdir(directory)) == sorted(PAGES)
+    return {name: directory / name for name in PAGES}
+
+
+def rendered(path, width=100):
+    return output("groff", "-man", "-Tutf8", "-P-cbou", f"-rLL={width}n", path)
+
+
+def words(text):
+    return {word.casefold() for word in re.findall(r"[A-Za-z][A-Za-z0-9]*", text)}
+
+
+def described(command):
+    """Every command of a program with what it says of itself, as (words of the command line, description)."""
+    yield [], command
+    for sub in command.get("subcommands", []):
+        for line, inner in described(sub):
+            yield [sub["commandName"], *line], inner
+
+
+def commands(name):
+    return list(described(json.loads(output(program(name), "--experimental-dump-help"))["command"]))
+
+
+def strings(value):
+    """All texts in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from strings(inner)
+
+
+def known_words():
+    """The words of all that the pages are made from; roff's changes of the font are not part of a word."""
+    source = (ROOT / "packaging/lib/manpages.py").read_text()
+    texts = [re.sub(r"\\+f[BIRP]", " ", source), (ROOT / "protocol/README.md").read_text(),
+             (ROOT / "packaging/settings.md").read_text()]
+    for name in ("sidelockd", "sidelock"):
+        texts += strings(json.loads(output(program(name), "--experimental-dump-help")))
+    return set().union(*map(words, texts))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_man_page_is_made_without_a_warning(pages, name):
+    text = pages[name].read_text()
+    assert text.isascii() and not CONTROL.search(text)
+    for width in (60, 100):
+        assert output("groff", "-ww", "-z", "-man", "-Tutf8", f"-rLL={width}n", pages[name]) == ""
+    assert output("mandoc", "-Tlint", "-Wwarning", pages[name]) == ""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_man_page_shows_words_and_nothing_else(pages, name):
+    """What is left of roff that was written wrongly sticks to a word, as in "Bsystemctl stopR"."""
+    known = known_words()
+    for text in (rendered(pages[name]), output("mandoc", "-Tutf8", "-Owidth=100", pages[name]).replace("_\b", "")):
+        text = re.sub(r".\x08", "", text)
+        assert not CONTROL.search(text), repr(CONTROL.search(text))
+        assert words(text) - known == set()
+        for left in ("\\f", "\\e", "\\(", "\\[", "**", "```", "](", ".SH", ".PP"):
+            assert left not in text, [line for line in text.split("\n") if left in line]
+
+
+def test_the_man_pages_tell_everything(pages):
+    settings, protocol = rendered(pages["sidelockd.yaml.5"]), rendered(pages["sidelock-protocol.7"])
+    for page, path in ((settings, "packaging/settings.md"), (protocol, "protocol/README.md")):
+        document = (ROOT / path).read_text()
+        for heading in re.findall(r"^##+ (.*)$", re.sub(r"```.*?```", "", document, flags=re.DOTALL), re.MULTILINE):
+            assert heading.replace("`", "").casefold() in page.casefold(), heading
+        for code in re.findall(r"`([^`\n|]+)`", re.sub(r"```.*?```", "", document, flags=re.DOTALL)):
+            assert re.sub(r"\s+", "", code) in re.sub(r"\s+", "", page), code
+    for name, page in (("sidelockd", "sidelockd.8"), ("sidelock", "sidelock.1")):
+        text = rendered(pages[page])
+        for line, command in commands(name):
+            if "help" in line or not command.get("shouldDisplay", True):
+                continue
+            assert " ".join([name, *line]) in text
+            for argument in command.get("arguments", []):
+                for spelling in argument.get("names", []) if argument.get("shouldDisplay", True) else []:
+                    assert ("-" if spelling["kind"] == "short" else "--") + spelling["name"] in text
+
+
+@pytest.mark.parametrize("name", ["sidelockd", "sidelock"])
+def test_every_help_can_be_read(name):
+    for line, command in commands(name):
+        text = output(program(name), *line, *([] if "help" in line else ["--help"]))
+        assert not CONTROL.search(text), (line, repr(CONTROL.search(text)))
+        assert "USAGE: " + name in text
+        for left in ("Optional(", "nil", "\\(", "\\n", "\\f", "**", "``"):
+            assert left not in text, (line, left)
+
+
+@pytest.mark.parametrize("name", ["sidelockd", "sidelock"])
+def test_completions_are_read_by_their_shells(name, tmp_path):
+    known = {"sidelock": ("sidelock ru", "run"), "sidelockd": ("sidelockd --lea", "--lease-ms")}[name]
+    for shell, check in (("bash", ["-n"]), ("zsh", ["-f", "-n"]), ("fish", ["-N", "-n"])):
+        script = tmp_path / f"{name}.{shell}"
+        script.write_text(output(program(name), "--generate-completion-script", shell))
+        assert not re.search(r"[^\n\t -~\u00a0-\U0010ffff]", script.read_text())
+        output(shell, *check, script)
+    # The shell's own idea of what comes next.
+    found = output("fish", "-N", "-c", f"source {tmp_path / name}.fish; complete -C '{known[0]}'", cwd=tmp_path)
+    assert [line.split("\t")[0] for line in found.splitlines()] == [known[1]]
+    line = known[0]
+    found = output("bash", "-c", f"""
+        source {tmp_path / name}.bash
+        COMP_WORDS=({line}) COMP_CWORD=1 COMP_LINE='{line}' COMP_POINT={len(line)}
+        function=$(complete -p {name} | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+        $function {name} '{line.split()[1]}' {name}
+        printf '%s\\n' "${{COMPREPLY[@]}}" """)
+    assert found.split() == [known[1]]
+
+
+# The catalogue
+
+def entries():
+    """The catalogue's entries: identifier to (headers, text)."""
+    found = {}
+    for part in re.split(r"^-- (?=[0-9a-f]{32}$)", CATALOGUE.read_text(), flags=re.MULTILINE)[1:]:
+        identifier, rest = part.split("\n", 1)
+        head, text = rest.split("\n\n", 1)
+        assert identifier not in found
+        found[identifier] = (dict(line.split(": ", 1) for line in head.splitlines()), text.strip())
+    return found
+
+
+def closing(text, start):
+    """The end of the parenthesis that opens at `start`; texts are passed over."""
+    depth, index = 0, start
+    while True:
+        character = text[index]
+        if character == '"':
+            index += 1
+            while text[index] != '"':
+                # An interpolation may hold texts of its own.
+                index = closing(text, index + 1) + 1 if text.startswith("\\(", index) else index + (2 if text[index] == "\\" else 1)
+        elif character in "([":
+            depth += 1
+        elif character in ")]":
+            depth -= 1
+            if depth == 0:
+                return index
+        index += 1
+
+
+def keys(call, before):
+    """The names of the data in a call of the logger; where they stand in a variable, those of its value."""
+    if variable := re.search(r"metadata: (\w+)\)", call):
+        start = before.rindex(f"{variable[1]}: Logger.Metadata = [") if f"{variable[1]}: Logger.Metadata = [" in before \
+            else before.rindex(f"{variable[1]} = [")
+        start = before.index("= [", start) + 2
+        call = before[start:closing(before, start) + 1]
+    return set(re.findall(r'[\[,(]\s*"([a-z_-]+)"(?::|,)', call))
+
+
+def logged():
+    """Where each message that has an identifier is logged: identifier to the fields of each such place."""
+    source = (ROOT / "Sources/SystemdSupport/JournalMessage.swift").read_text()
+    texts = dict(re.findall(r'case (\w+) = "(.*)"', source))
+    identifiers = {case: identifier for case, identifier in re.findall(r'case \.(\w+): "([0-9a-f]{32})"', source)}
+    assert texts and texts.keys() == identifiers.keys()
+    code = [path.read_text() for target in ("Sidecar", "SystemdSupport", "sidelockd")
+            for path in sorted((ROOT / "Sources" / target).rglob("*.swift")) if path.name != "JournalMessage.swift"]
+    found = {identifier: [] for identifier in identifiers.values()}
+    for case, text in texts.items():
+        for content in code:
+            for match in re.finditer(rf'(?:"{re.escape(text)}"|JournalMessage\.{case}\b)', content):
+                opening = max(content.rfind(opener, 0, match.start()) for opener in ("logger.", "LogEntry(", "log("))
+                start = content.index("(", opening)
+                call = content[start:closing(content, start) + 1]
+                fields = {"SIDELOCK_" + key.upper().replace("-", "_") for key in keys(call, content[:opening])}
+                found[identifiers[case]].append(fields)
+    return found
+
+
+def test_the_catalogue_names_fields_that_its_messages_have():
+    places = logged()
+    assert places.keys() == entries().keys()
+    for identifier, (headers, text) in entries().items():
+        assert places[identifier], f"{identifier} is logged nowhere"
+        named = set(re.findall(r"@([^@\s]*)@", headers["Subject"] + "\n" + text))
+        for fields in places[identifier]:
+            assert named <= fields, (identifier, headers["Subject"], named - fields)
+        filled = re.sub(r"@[A-Z_]+@", "", headers["Subject"] + text)
+        assert "@" not in filled, (identifier, filled)
+
+
+def test_an_entry_of_the_catalogue_says_something_of_its_own():
+    """A paragraph that stands in two entries is in the wrong place in one of them."""
+    seen = {}
+    for identifier, (headers, text) in entries().items():
+        assert not CONTROL.search(text) and text
+        for paragraph in text.split("\n\n"):
+            if re.fullmatch(r"@[A-Z_]+@", paragraph):
+                continue
+            assert paragraph not in seen, (identifier, seen[paragraph], paragraph)
+            seen[paragraph] = identifier
+
+
+def test_what_the_catalogue_refers_to_is_there():
+    for identifier, (headers, text) in entries().items():
+        assert set(headers) == {"Subject", "Defined-By", "Support", "Documentation"}, identifier
+        for name, section in re.findall(r"man:([\w.-]+)\((\d)\)", headers["Support"] + headers["Documentation"]):
+            assert f"{name}.{section}" in PAGES, (identifier, name)
+        for name in re.findall(r"[\w-]+\.conf\b", text):
+            assert (EXAMPLES / name).exists(), (identifier, name)
+
+
+def raw_values(path, name):
+    """The texts that the cases of an enum in Swift stand for."""
+    body = re.search(rf"^( *)(?:public )?enum {name}: String[^{{]*\{{(.*?)\n\1\}}", (ROOT / path).read_text(),
+                     re.DOTALL | re.MULTILINE)[2]
+    return {value or case for case, value in re.findall(r'case (\w+)(?: = "(\w+)")?', body)}
+
+
+def test_reasons_that_the_catalogue_explains_are_the_daemons():
+    _, lost = entries()["144505c4199e459b96609fdc0c50649f"]
+    assert set(re.findall(r"^    (\w+)  ", lost, re.MULTILINE)) == \
+        raw_values("Sources/LockEngine/Effect.swift", "LostReason")
+    _, ended = entries()["df896c7dd44345f3b9faa5c7fd37a52d"]
+    explained = ", ".join(re.findall(r"^([a-z_, ]+): ", ended, re.MULTILINE)).split(", ")
+    assert set(explained) == raw_values("Sources/Sidecar/Keepalive.swift", "EndReason")
