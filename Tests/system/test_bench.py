@@ -10,7 +10,7 @@ SMALL = ["--seconds", "0.05", "--connections", "1,3", "--clients", "3", "--kills
 
 def test_every_scenario_tells_its_figures(lab):
     redis = lab.redis()
-    first, second = (lab.daemon(redis, lease_ms=1000) for _ in range(2))
+    first, second = (lab.daemon(redis) for _ in range(2))
     status, out, err = Command(lab, first).run(
         "bench", "--scenario", "all", "--other-socket", second.socket_path, "--redis-socket", redis.socket_path, *SMALL)
     assert (status, err) == (0, "")

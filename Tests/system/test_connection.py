@@ -27,17 +27,21 @@ def test_no_polling_while_waiting(lab, measured):
     waiters = [second.client() for _ in range(20)]
     for index, waiter in enumerate(waiters):
         waiter.queue(f"lock-{index % 10}")
+    # Each wait stands in Redis, and the holder's host has been told of it.
+    wait_until(lambda: all(redis.admin.llen(f"sidelock:{{lock-{index}}}:queue") == 1 for index in range(10)), "the queues")
     monitor = redis.monitor()
-    seconds = 4
-    watch(seconds, waiters[0], holder)
+    monitor.settle()
+    started = boot_time()
+    watch(4, waiters[0], holder)
     commands = monitor.commands()
+    seconds = boot_time() - started
     monitor.close()
     by_text = collections.Counter(text for _, text in commands)
     # The heartbeat is a PING. The holder has nothing to say in this time at all.
     assert set(by_text) <= {'"PING"'}, by_text
     assert sum(by_text.values()) <= seconds + 1
     # Redis' own count agrees: a client library could hide nothing from it.
-    measured(f"commands in {seconds} s with 20 clients waiting for 10 locks", sum(by_text.values()))
+    measured(f"commands in {seconds:.1f} s with 20 clients waiting for 10 locks", sum(by_text.values()))
 
 
 def test_ten_thousand_waiters_are_one_connection_and_no_traffic(lab, measured):
@@ -52,8 +56,10 @@ def test_ten_thousand_waiters_are_one_connection_and_no_traffic(lab, measured):
             waiter.request("acquire", name=f"lock-{index % 10}")
         waiter.ping()
     assert len(redis.daemon_connections()) == 2 and len(redis.admin.pubsub_channels()) == 2
-    assert sum(redis.admin.llen(f"sidelock:{{lock-{index}}}:queue") for index in range(10)) == 10
+    # A ping is answered without Redis: that everything stands there has to be waited for.
+    wait_until(lambda: sum(redis.admin.llen(f"sidelock:{{lock-{index}}}:queue") for index in range(10)) == 10, "the queues")
     monitor = redis.monitor()
+    monitor.settle()
     started, before = boot_time(), second.cpu_nanoseconds()
     watch(3, waiters[0], holder)
     share = (second.cpu_nanoseconds() - before) / 1e9 / (boot_time() - started)
@@ -85,7 +91,7 @@ def test_one_connection_for_a_thousand_clients(lab, measured):
     channels = redis.admin.pubsub_channels()
     assert len(channels) == 2
     # The queue in Redis knows hosts, not clients.
-    assert all(redis.admin.llen(f"sidelock:{{lock-{index}}}:queue") == 1 for index in range(20))
+    wait_until(lambda: all(redis.admin.llen(f"sidelock:{{lock-{index}}}:queue") == 1 for index in range(20)), "the queues")
     assert second.client().call("inspect", name="lock-0")["waiting"] == CLIENTS // 20
     for index, token in tokens.items():
         holder.release(f"lock-{index}", token)
@@ -104,11 +110,12 @@ def test_no_clock_of_ours_is_sent_to_redis(lab):
     """Pitfall 13: no command carries a moment in time; what is sent are lengths of time."""
     redis = lab.redis()
     monitor = redis.monitor()
-    daemon, other = lab.daemon(redis, lease_ms=1000), lab.daemon(redis, lease_ms=1000)
+    daemon, other = lab.daemon(redis, lease_ms=4000), lab.daemon(redis, lease_ms=4000)
     client, waiter = daemon.client(), other.client()
     token = client.acquire("orders")
     request = waiter.queue("orders")
-    watch(1.0, waiter)
+    # Long enough for a renewal to be among them.
+    watch(2.0, waiter)
     client.release("orders", token)
     waiter.reply_to(request)
     text = "\n".join(text for _, text in monitor.commands()).upper()
@@ -134,7 +141,8 @@ def test_a_release_leaves_nothing_in_redis(lab):
         return all(key.endswith(b":fence") for key in redis.keys())
 
     wait_until(only_fences, "the end of all locks")
-    assert all(redis.admin.pttl(key) > 0 for key in redis.keys())
+    # -1 would be a key that stays for ever; one may also have gone since it was listed.
+    assert all(redis.admin.pttl(key) != -1 for key in redis.keys())
 
 
 def test_the_same_state_here_and_there(lab):

@@ -8,7 +8,7 @@ import pytest
 from harness.client import RpcError
 from harness.waiting import wait_until
 
-SOON = 10
+SOON = 50  # below what a client waits for an answer
 MEGABYTE = 1 << 20
 
 POISON = {
@@ -40,7 +40,7 @@ POISON = {
 def test_poison_in_the_middle_of_a_healthy_link(lab, poison):
     redis = lab.redis()
     proxy = lab.proxy(redis)
-    daemon = lab.daemon(proxy, lease_ms=4000)
+    daemon = lab.daemon(proxy, lease_ms=20_000)
     client = daemon.client()
     token = client.acquire("held")
     before = daemon.resident_bytes()
@@ -66,7 +66,7 @@ def test_random_and_mutated_bytes(lab):
     rng = random.Random(44)
     redis = lab.redis()
     proxy = lab.proxy(redis)
-    daemon = lab.daemon(proxy, lease_ms=4000)
+    daemon = lab.daemon(proxy, lease_ms=20_000)
     client = daemon.client()
     seeds = [b"*2\r\n$3\r\nfoo\r\n:1\r\n", b">3\r\n$7\r\nmessage\r\n$3\r\nabc\r\n$9\r\ngranted 1\r\n", b"-ERR x\r\n",
              b"%1\r\n+a\r\n~1\r\n,1.5\r\n", b"$-1\r\n", b"=15\r\ntxt:Some string\r\n", b"(3492890328409238509324850943850\r\n"]

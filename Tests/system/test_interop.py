@@ -2,7 +2,7 @@
 
 import pytest
 import redis as redis_py
-from harness.waiting import GENEROUS_SECONDS, boot_time, wait_until
+from harness.waiting import GENEROUS_MS, GENEROUS_SECONDS, boot_time, wait_until
 
 COMPARE_AND_DELETE = 'if redis.call("GET", KEYS[1]) == ARGV[1] then return redis.call("DEL", KEYS[1]) else return 0 end'
 
@@ -42,12 +42,12 @@ def test_waiters_wake_when_a_foreign_holder_gives_back(lab, measured):
     assert foreign.set("sidelock:{orders}", "mine", nx=True, px=60_000)
     requests = [client.queue("orders") for client in clients]
     monitor = redis.monitor()
-    end = boot_time() + 1
-    while boot_time() < end:
+    started = boot_time()
+    while boot_time() < started + 1:
         assert clients[0].receive(0.05) is None
     # Each host looks again from time to time, at most ten times a second.
     looks = [text for _, text in monitor.commands() if "PING" not in text.upper()]
-    assert len(looks) <= 2 * 11, looks
+    assert len(looks) <= 2 * (10 * (boot_time() - started) + 1), looks
     monitor.close()
     given = boot_time()
     assert foreign.eval(COMPARE_AND_DELETE, 1, "sidelock:{orders}", "mine") == 1
@@ -69,9 +69,7 @@ def test_waiters_wake_when_a_foreign_key_expires(lab):
     redis = lab.redis()
     client = lab.daemon(redis).client()
     connect(redis).set("sidelock:{orders}", "mine", nx=True, px=300)
-    asked = boot_time()
-    assert client.acquire("orders", wait_ms=int(GENEROUS_SECONDS * 1000)) > 0
-    assert boot_time() - asked < GENEROUS_SECONDS / 2
+    assert client.acquire("orders", wait_ms=GENEROUS_MS // 2) > 0
 
 
 def test_names_with_braces_have_the_keys_that_the_specification_says(lab):
@@ -110,7 +108,7 @@ def test_a_key_that_is_no_lock_is_an_error_of_its_own(lab):
 def test_a_foreign_overwrite_is_noticed_and_left_alone(lab):
     """Pitfall 8: a renewal compares the owner, and never takes back what somebody else has."""
     redis = lab.redis()
-    client = lab.daemon(redis, lease_ms=1000).client()
+    client = lab.daemon(redis, lease_ms=4000).client()
     token = client.acquire("orders")
     connect(redis).set("sidelock:{orders}", "mine", px=60_000)
     lost = client.notification("lost")
@@ -122,7 +120,7 @@ def test_a_foreign_overwrite_is_noticed_and_left_alone(lab):
 def test_a_deleted_key_is_not_made_anew(lab):
     """Pitfall 8: the lock was deleted by hand. Its holder is told, and no renewal brings the key back."""
     redis = lab.redis()
-    daemon = lab.daemon(redis, lease_ms=1000)
+    daemon = lab.daemon(redis, lease_ms=4000)
     client = daemon.client()
     other = client.acquire("other")
     token = client.acquire("orders")
@@ -130,8 +128,8 @@ def test_a_deleted_key_is_not_made_anew(lab):
     assert client.notification("lost")["token"] == token
     monitor = redis.monitor()
     # Two more renewals of the other lock.
-    wait_until(lambda: redis.admin.pttl("sidelock:{other}") < 900, "the lease to age")
-    wait_until(lambda: redis.admin.pttl("sidelock:{other}") > 900, "a renewal")
+    wait_until(lambda: redis.admin.pttl("sidelock:{other}") < 3300, "the lease to age")
+    wait_until(lambda: redis.admin.pttl("sidelock:{other}") > 3300, "a renewal")
     assert not any("{orders}" in text for _, text in monitor.commands())
     monitor.close()
     assert not redis.admin.exists("sidelock:{orders}")

@@ -12,7 +12,7 @@ import time
 
 import pytest
 from harness.client import Client, RpcError
-from harness.waiting import GENEROUS_SECONDS, wait_until
+from harness.waiting import GENEROUS_MS, GENEROUS_SECONDS, wait_until
 
 HOLDER = __file__.replace("test_modes.py", "mode_holder.py")
 
@@ -89,7 +89,7 @@ def test_a_reader_that_stays_keeps_no_others_out(hosts):
     assert tokens == sorted(set(tokens))
     assert hosts.client().try_acquire("data") is None
     long.release("data", tokens[0])
-    assert hosts.client().acquire("data", wait_ms=5000) > tokens[-1]
+    assert hosts.client().acquire("data", wait_ms=GENEROUS_MS) > tokens[-1]
 
 
 def test_readers_read_together_and_a_writer_alone(hosts):
@@ -148,7 +148,7 @@ def test_readers_in_a_loop_do_not_starve_a_writer(hosts):
     writer = hosts.client()
     try:
         for _ in range(15):
-            token = writer.acquire("data", wait_ms=int(GENEROUS_SECONDS * 1000))
+            token = writer.acquire("data", wait_ms=GENEROUS_MS)
             writer.release("data", token)
     finally:
         stop.set()
@@ -215,7 +215,7 @@ def test_a_name_is_one_thing_at_a_time(hosts, ask, held):
         error = second.error_of(second.request("acquire", name="pool", **ask, **wait))
         assert (error.reason, error.data["held"]) == ("mode_conflict", held)
     first.release("pool")
-    second.acquire("pool", wait_ms=5000, **ask)
+    second.acquire("pool", wait_ms=GENEROUS_MS, **ask)
 
 
 def test_permits_are_conserved_through_crashes_and_cancels(hosts):
@@ -239,7 +239,7 @@ def test_permits_are_conserved_through_crashes_and_cancels(hosts):
     # All of them can be had, and not one more.
     takers = [hosts.client() for _ in range(permits)]
     for taker in takers:
-        taker.acquire("pool", permits=permits, wait_ms=int(GENEROUS_SECONDS * 1000))
+        taker.acquire("pool", permits=permits, wait_ms=GENEROUS_MS)
     busy(hosts.client(), name="pool", permits=permits)
 
 
@@ -255,7 +255,7 @@ def test_opposite_orders_never_meet_in_the_middle(hosts):
         try:
             for _ in range(12):
                 wanted = rng.sample(names, rng.randint(2, 4))
-                locks = client.call("acquire", names=wanted, wait_ms=int(GENEROUS_SECONDS * 1000))["locks"]
+                locks = client.call("acquire", names=wanted, wait_ms=GENEROUS_MS)["locks"]
                 assert [lock["name"] for lock in locks] == wanted
                 assert not inside & set(wanted)
                 inside.update(wanted)
@@ -272,7 +272,8 @@ def test_opposite_orders_never_meet_in_the_middle(hosts):
     for thread in threads:
         thread.join()
     assert not faults
-    assert all(hosts.is_free(name) for name in names)
+    # A release is answered before the other host can know of it.
+    wait_until(lambda: all(hosts.is_free(name) for name in names), "all of them to be free")
 
 
 def test_all_or_none(hosts):
@@ -282,7 +283,7 @@ def test_all_or_none(hosts):
     error = second.error_of(second.request("acquire", names=["part/c", "part/b", "part/a"], wait_ms=100))
     assert error.reason == "timeout"
     for name in ("part/a", "part/c"):
-        first.acquire(name, wait_ms=5000)
+        first.acquire(name, wait_ms=GENEROUS_MS)
     request = second.request("acquire", names=["part/c", "part/b", "part/a"])
     for name in ("part/a", "part/b", "part/c"):
         second.ping()
@@ -318,7 +319,7 @@ def test_an_owner_gets_again_what_it_holds(hosts):
     busy(first, name="mine", owner="t2")
     busy(second, name="mine", owner="t1")
     assert [first.release("mine")["remaining"] for _ in range(3)] == [2, 1, 0]
-    second.acquire("mine", owner="t1", wait_ms=5000)
+    second.acquire("mine", owner="t1", wait_ms=GENEROUS_MS)
 
 
 def test_owners_that_wait_for_each_other_are_told_and_go_on(hosts):
@@ -429,4 +430,4 @@ def test_killed_processes_leave_every_mode_free(hosts):
         process.wait()
     for name in ("r", "p", "m/1", "m/2", "m/3", "o"):
         wait_until(lambda: hosts.is_free(name), f"{name} to be free")  # noqa: B023
-        assert Client(hosts.daemons[0].socket_path).acquire(name, wait_ms=5000)
+        assert Client(hosts.daemons[0].socket_path).acquire(name, wait_ms=GENEROUS_MS)

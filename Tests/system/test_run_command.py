@@ -127,7 +127,7 @@ def test_a_signal_while_waiting_ends_the_wait(sidelock, daemon):
 
 def test_the_whole_group_is_dead_before_the_lease_ends(lab, measured):
     """Redis hangs; the command and its children ignore SIGTERM."""
-    lease_ms = 3000
+    lease_ms = 10_000
     redis = lab.redis()
     daemon = lab.daemon(redis, lease_ms=lease_ms)
     process, pids = start_stubborn(lab, Command(lab, daemon))
@@ -167,7 +167,7 @@ def test_the_group_ends_when_the_daemon_is_killed(lab):
 def test_the_group_is_dead_before_a_hung_daemon_loses_the_lock(lab):
     """The daemon can tell nobody that its lease ends; sidelock finds out by itself."""
     redis = lab.redis()
-    hung, other = lab.daemon(redis, lease_ms=3000), lab.daemon(redis, lease_ms=3000)
+    hung, other = lab.daemon(redis, lease_ms=10_000), lab.daemon(redis, lease_ms=10_000)
     process, pids = start_stubborn(lab, Command(lab, hung))
     waiter = other.client()
     request = waiter.queue("orders")

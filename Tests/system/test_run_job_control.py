@@ -102,7 +102,7 @@ def test_the_command_has_the_terminal_and_ctrl_c_ends_the_job(terminal, daemon):
     assert terminal.foreground_group == terminal.shell
     terminal.type("echo status $?\n")
     terminal.wait_for("status 130")
-    assert is_free(daemon)
+    wait_until(lambda: is_free(daemon), "the end of the hold")
 
 
 def test_ctrl_z_stops_the_job_with_its_lock_and_fg_continues_it(terminal, daemon):
@@ -124,7 +124,7 @@ def test_ctrl_z_stops_the_job_with_its_lock_and_fg_continues_it(terminal, daemon
     terminal.wait_for("ready> ")
     terminal.type("echo status $?\n")
     terminal.wait_for("status 0")
-    assert is_free(daemon)
+    wait_until(lambda: is_free(daemon), "the end of the hold")
 
 
 def test_a_background_job_that_wants_the_terminal_waits_for_fg(terminal, daemon):
@@ -139,7 +139,7 @@ def test_a_background_job_that_wants_the_terminal_waits_for_fg(terminal, daemon)
     terminal.wait_for("now")
     terminal.type(CTRL_C)
     terminal.wait_for("ready> ")
-    assert is_free(daemon)
+    wait_until(lambda: is_free(daemon), "the end of the hold")
 
 
 def test_a_lock_that_is_lost_during_the_stop_ends_the_job_before_it_runs_again(lab, terminal, daemon):

@@ -3,7 +3,7 @@
 import pytest
 from harness.waiting import GENEROUS_SECONDS, boot_time, wait_until
 
-LEASE_MS = 1000
+LEASE_MS = 3000
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_spinning_client_keeps_its_lock(hosts):
 def test_many_hosts_pass_a_lock_round(lab):
     """In the order in which they came."""
     redis = lab.redis()
-    clients = [lab.daemon(redis, lease_ms=20_000).client() for _ in range(6)]
+    clients = [lab.daemon(redis, lease_ms=240_000).client() for _ in range(6)]
     token = clients[0].acquire("orders")
     requests = []
     for client in clients[1:]:
@@ -103,6 +103,6 @@ def test_many_hosts_pass_a_lock_round(lab):
     for giver, taker, request in zip(clients, clients[1:], requests):
         assert all(client.poll() is None for client in clients)
         giver.release("orders", token)
-        newer = taker.reply_to(request, 5)["token"]
+        newer = taker.reply_to(request)["token"]
         assert newer > token
         token = newer

@@ -39,6 +39,7 @@ class NotifySocket:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(self.path)
         self.messages = []  # (monotonic seconds, text), one entry a line
+        self.drained = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -50,18 +51,28 @@ class NotifySocket:
                 os.close(descriptor)
             if data == b"close":
                 return
+            if data == b"drained":
+                self.drained.set()
+                continue
             self.messages.extend((now, line) for line in data.decode().splitlines())
 
     def lines(self, prefix):
         return [text for _, text in list(self.messages) if text.startswith(prefix)]
 
     def drain(self):
-        """Forgets what came so far."""
+        """Forgets all that was sent so far, what the thread has not read yet included."""
+        self.drained.clear()
+        self._say(b"drained")
+        assert self.drained.wait(GENEROUS_SECONDS)
         self.messages = []
 
-    def close(self):
+    def _say(self, word):
+        """Datagrams are read in the order in which they were sent."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
-            own.sendto(b"close", self.path)
+            own.sendto(word, self.path)
+
+    def close(self):
+        self._say(b"close")
         self.thread.join()
         self.socket.close()
 

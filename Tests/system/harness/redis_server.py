@@ -5,6 +5,7 @@ import pathlib
 import signal
 import socket
 import subprocess
+import time
 import uuid
 
 import redis
@@ -125,6 +126,16 @@ class Monitor:
             if " lua" in head or text.upper().startswith('"CLIENT" "SETINFO"'):
                 continue
             found.append((float(head[1:].split()[0]), text))
+
+    def settle(self):
+        """Waits until the server has executed nothing but heartbeats for half a second, and forgets what it did before."""
+        deadline = time.monotonic() + GENEROUS_SECONDS
+        quiet_since = time.monotonic()
+        while time.monotonic() < quiet_since + 0.5:
+            if any(text != '"PING"' for _, text in self.commands()):
+                quiet_since = time.monotonic()
+            assert time.monotonic() < deadline, "the server has no rest"
+            time.sleep(0.02)
 
     def close(self):
         self.file.close()
