@@ -84,11 +84,20 @@ status_has() { [[ "$(property StatusText)" == *"$1"* ]]; }
 # set_settings LINE... replaces the settings file.
 set_settings() { printf '%s\n' "$@" | inside tee "$settings" >/dev/null; }
 
+# The first time as the README says, where a dependency that is missing is installed, too.
+apt_install() { inside sh -c 'cd /srv/files/release && APT_CONFIG=/srv/files/apt.conf apt install ./sidelock_*.deb' >"$directory/apt.log" 2>&1 ||
+  { cat "$directory/apt.log" >&2; fail "apt install"; }; }
+
 install_package() { inside env DEBIAN_FRONTEND=noninteractive dpkg --force-confold --path-include='/usr/share/*' -i "$1" >"$directory/dpkg.log" 2>&1 ||
   { cat "$directory/dpkg.log" >&2; fail "dpkg -i $1"; }; }
 
 boot() {
   cp "$package" "$directory/files/first.deb"
+  mkdir "$directory/files/release"
+  cp "$package" "$directory/files/release/"
+  # Nobody is there to be asked; and this image leaves out documents unless told otherwise.
+  printf '%s\n' 'APT::Get::Assume-Yes "true";' 'DPkg::Options { "--force-confold"; "--path-include=/usr/share/*"; };' \
+    >"$directory/files/apt.conf"
   # The next version has the same programs: what counts is what dpkg and the maintainer scripts do.
   dpkg-deb -R "$package" "$directory/next"
   sed -i 's/^Version: .*/&+next/' "$directory/next/DEBIAN/control"
@@ -105,7 +114,8 @@ boot() {
 
 test_install() {
   if ! inside test -e /var/lib/dpkg/info/sidelock.list; then ok "nothing is installed"; else fail "it is installed"; fi
-  install_package /srv/files/first.deb
+  apt_install
+  brings_its_libraries
   same "it runs after the installation" "active active" \
     "$(inside systemctl is-active sidelockd.socket sidelockd.service | xargs)"
   same "it is enabled" "enabled enabled" "$(inside systemctl is-enabled sidelockd.socket sidelockd.service | xargs)"
@@ -124,6 +134,31 @@ test_install() {
   done
   ok "the man pages are there"
   inside bash -n /usr/share/bash-completion/completions/sidelock || fail "the completion for bash is wrong"
+}
+
+# Each library that the programs are linked with comes with a package that this one depends on.
+brings_its_libraries() {
+  local depends library owner
+  # shellcheck disable=SC2016
+  depends=$(inside dpkg-query -W -f '${Depends}' sidelock)
+  for library in $(inside ldd /usr/sbin/sidelockd /usr/bin/sidelock | awk '$2 == "=>" { print $3 }' | sort -u); do
+    owner=$(inside dpkg-query -S "$(inside readlink -f "$library")" 2>/dev/null | cut -d: -f1) || continue
+    # Those that only another library needs are that one's business.
+    inside readelf -d /usr/sbin/sidelockd /usr/bin/sidelock | shows "NEEDED.*\[${library##*/}\]" || continue
+    [[ ", $depends," == *", $owner,"* || ", $depends" == *", $owner ("* ]] || fail "the package does not depend on $owner, which has ${library##*/}: $depends"
+  done
+  [[ $depends == *libyaml-0-2* && $depends == *libsystemd0* ]] || fail "the package depends on $depends"
+  ok "the package depends on what it is linked with"
+}
+
+# The other lines that the README has typed as root.
+test_readme() {
+  inside useradd alice
+  inside usermod -aG sidelock alice
+  inside runuser -u alice -- sidelock run -w 120 via-group -- true || fail "a member of the group gets no lock"
+  inside systemctl reload-or-restart sidelockd
+  inside systemctl status sidelockd --no-pager | shows 'Status: "' || fail "no status"
+  ok "the README's lines work"
 }
 
 test_credentials() {
@@ -345,17 +380,17 @@ test_journal() {
   set_settings "local: true"
   inside systemctl restart sidelockd.service
   connect loser
-  send loser '{"id":1,"method":"acquire","params":{"name":"db-migrate","max_hold_ms":1}}'
-  lost() { [ -n "$(inside journalctl SIDELOCK_LOCK=db-migrate -o json --no-pager)" ]; }
+  send loser '{"id":1,"method":"acquire","params":{"name":"orders","max_hold_ms":1}}'
+  lost() { [ -n "$(inside journalctl SIDELOCK_LOCK=orders -o json --no-pager)" ]; }
   wait_until "a lost lock is found by its name" lost
   local entry
-  entry=$(inside journalctl SIDELOCK_LOCK=db-migrate -o json --no-pager)
+  entry=$(inside journalctl SIDELOCK_LOCK=orders -o json --no-pager)
   for part in '"MESSAGE":"lock lost' '"MESSAGE_ID":"144505c4199e459b96609fdc0c50649f"' '"SIDELOCK_REASON":"max_hold"' \
     '"SIDELOCK_TOKEN":"' '"SIDELOCK_SESSION":"' '"PRIORITY":"5"' '"_SYSTEMD_UNIT":"sidelockd.service"'; do
     [[ $entry == *"$part"* ]] || fail "the entry has no $part: $entry"
   done
   ok "the entry has its fields"
-  inside journalctl -x SIDELOCK_LOCK=db-migrate --no-pager | shows 'The lock db-migrate (token [0-9]*) was taken' ||
+  inside journalctl -x SIDELOCK_LOCK=orders --no-pager | shows 'The lock orders (token [0-9]*) was taken' ||
     fail "journalctl -x does not explain it"
   ok "journalctl -x explains it"
   hang_up loser
@@ -540,7 +575,7 @@ test_remove() {
 }
 
 boot
-for part in install credentials activation continuity leaving reload journal watchdog restarts examples user upgrade remove; do
+for part in install credentials readme activation continuity leaving reload journal watchdog restarts examples user upgrade remove; do
   echo "# $part"
   "test_$part"
 done

@@ -1,7 +1,7 @@
 """The small clients of protocol/clients, and the commands that the specification shows."""
 
 import json
-import shutil
+import re
 import subprocess
 import time
 
@@ -9,8 +9,7 @@ import pytest
 from harness.schema import PROTOCOL
 from harness.waiting import GENEROUS_SECONDS, wait_until
 
-CLIENTS = [path for path in sorted((PROTOCOL / "clients").glob("client.*"))
-           if path.suffix != ".js" or shutil.which("node")]
+CLIENTS = sorted((PROTOCOL / "clients").glob("client.*"))
 
 
 @pytest.fixture(params=CLIENTS, ids=lambda path: path.name)
@@ -59,6 +58,91 @@ def test_a_small_client_hears_that_its_lock_is_lost(lab, start):
     assert daemon.terminate() == 0
     assert process.stdout.readline() == "lost shutdown\n"
     assert process.wait(GENEROUS_SECONDS) == 3
+
+
+def test_a_small_client_counts_the_end_of_the_connection_as_a_loss(lab, start):
+    daemon = lab.daemon()
+    process = start(daemon, "orders")
+    assert process.stdout.readline().startswith("acquired ")
+    daemon.kill()
+    assert process.communicate(timeout=GENEROUS_SECONDS) == ("lost connection_ended\n", "")
+    assert process.returncode == 3
+
+
+def test_a_small_client_that_gives_back_what_it_has_lost_says_so(lab, start):
+    """Whatever it reads first: what its lock was for is over."""
+    daemon = lab.daemon()
+    process = start(daemon, "orders")
+    assert process.stdout.readline().startswith("acquired ")
+    daemon.stop()
+    process.stdin.close()
+    administrator = daemon.client()
+    administrator.request("break", name="orders")
+    daemon.resume()
+    # The order in which the daemon reads the two is not known: the lock was given back, or broken before.
+    out = process.stdout.read()
+    assert (out, process.wait(GENEROUS_SECONDS)) in (("released\n", 0), ("lost broken\n", 3))
+    assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("trouble, words", [
+    ("no daemon", ""), ("denied", "right to use"), ("limit", "limit|closed the connection"), ("stopped while it waits", ""),
+    ("killed while it waits", "closed the connection")])
+def test_a_small_client_says_in_a_line_why_it_has_no_lock(lab, start, trouble, words):
+    args = {"denied": ["--rule", "deny use orders to everyone"], "limit": ["--connections-max", "1"]}
+    daemon = lab.daemon(args=args.get(trouble, []))
+    witness = daemon.client()
+    witness.ping()
+    if trouble == "no daemon":
+        daemon.terminate()
+    elif "waits" in trouble:
+        witness.acquire("orders")
+    process = start(daemon, "orders")
+    if "waits" in trouble:
+        wait_until(lambda: witness.call("inspect", name="orders")["waiting"] == 1, "its wait")
+        if trouble.startswith("stopped"):
+            daemon.terminate()
+        else:
+            daemon.kill()
+    out, err = process.communicate(timeout=GENEROUS_SECONDS)
+    assert (out, process.returncode) == ("", 1)
+    assert re.search(words, err) and 1 <= len(err.splitlines()) <= 2 and "Traceback" not in err, err
+
+
+COPY = """
+import ctypes, os, sys
+pid, libc = int(sys.argv[1]), ctypes.CDLL(None)
+process = os.pidfd_open(pid)
+for name in os.listdir(f"/proc/{pid}/fd"):
+    if os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:"):
+        assert libc.syscall(438, process, int(name), 0) >= 0  # pidfd_getfd
+print("has it", flush=True)
+sys.stdin.read()
+"""
+
+
+def copy_of_connection(lab, pid):
+    """A process that has what a forked child would have inherited, and stays."""
+    process = lab.track(subprocess.Popen(["/usr/bin/python3", "-c", COPY, str(pid)], stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, text=True))
+    assert process.stdout.readline() == "has it\n"
+    return process
+
+
+def test_a_small_clients_lock_ends_with_its_process(lab, start):
+    """Whoever has inherited its connection. Of client.sh the process that connected is socat, which nobody inherits from."""
+    daemon = lab.daemon()
+    process = start(daemon, "orders")
+    assert process.stdout.readline().startswith("acquired ")
+    witness = daemon.client()
+    session = witness.call("inspect", name="orders")["holders"][0]
+    if session["command"].startswith("socat"):
+        return
+    assert session["pid"] == process.pid
+    copy = copy_of_connection(lab, process.pid)
+    process.kill()
+    assert witness.acquire("orders") > session["token"]
+    assert copy.poll() is None
 
 
 def test_one_shot_with_socat_returns_at_once(lab, measured):

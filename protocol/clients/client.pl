@@ -6,25 +6,30 @@ use IO::Select;
 use IO::Socket::UNIX;
 use JSON::PP;
 
-@ARGV == 2 or die "usage: client.pl SOCKET NAME\n";
+@ARGV == 2 or fail('usage: client.pl SOCKET NAME');
 my ($path, $name) = @ARGV;
 $| = 1;
+$SIG{PIPE} = 'IGNORE';    # A daemon that has gone is noticed when its socket is read.
 utf8::decode($name);
 
 # Perl sets close-on-exec itself, as for every file after the standard three.
-my $socket = IO::Socket::UNIX->new(Peer => $path) or die "$path: $!\n";
+my $socket = IO::Socket::UNIX->new(Peer => $path) or fail("$path: $!");
 my $json   = JSON::PP->new->utf8;
 my $buffer = '';
+my $holds  = 0;
 
+# For one thread: replies belong to whoever reads them.
 sub call {
     my ($id, $method, $params) = @_;
     print {$socket} $json->encode({ id => $id, method => $method, params => $params }), "\n";
     $socket->flush;
     while (1) {
         my $message = next_message();
-        next unless defined $message->{id} && $message->{id} eq $id;
-        die $message->{error}{message}, "\n" if $message->{error};
-        return $message->{result};
+        # A connection that the daemon refuses is told so with a null id.
+        next unless exists $message->{id} && ($message->{id} // $id) eq $id;
+        my $error = $message->{error} or return $message->{result};
+        lost($error->{data}{lost}) if $error->{data}{reason} eq 'lost';
+        fail($error->{message});
     }
 }
 
@@ -32,17 +37,29 @@ sub call {
 sub next_message {
     my $end;
     while (($end = index $buffer, "\n") < 0) {
-        sysread($socket, $buffer, 65536, length $buffer) or die "the daemon closed the connection\n";
+        next if sysread($socket, $buffer, 65536, length $buffer);
+        lost('connection_ended') if $holds;    # Locks end with the connection.
+        fail('the daemon closed the connection');
     }
     my $message = $json->decode(substr $buffer, 0, $end + 1, '');
-    if (($message->{method} // '') eq 'lost') {
-        print "lost $message->{params}{reason}\n";
-        exit 3;
-    }
+    lost($message->{params}{reason}) if ($message->{method} // '') eq 'lost';
     return $message;
 }
 
+sub lost {
+    print "lost $_[0]\n";
+    exit 3;
+}
+
+sub fail {
+    print STDERR "$_[0]\n";
+    exit 1;
+}
+
+# Close-on-exec does not help against fork: a child would have the connection, and with it the lock.
+call(0, 'initialize', { lifetime => 'process' });
 my $held = call(1, 'acquire', { name => $name });
+$holds = 1;
 print "acquired $held->{token}\n";
 
 # Work, and watch the socket meanwhile.

@@ -13,23 +13,34 @@ coproc DAEMON { exec socat -t0 - "UNIX-CONNECT:$1"; }
 exec {from}<&"${DAEMON[0]}" {to}>&"${DAEMON[1]}"
 socat=$DAEMON_PID
 trap 'kill "$socat" 2>/dev/null || true' EXIT
+trap '' PIPE  # A daemon that has gone is noticed when its socket is read.
+holds=no
+
+lost() { echo "lost $1"; exit 3; }
+
+# ask ID METHOD sends a request about the lock.
+ask() { echo "{\"id\":$1,\"method\":\"$2\",\"params\":{\"name\":\"$name\"}}" 1>&"$to" 2>/dev/null || true; }
 
 # Reads lines until the reply to request $1 is there; leaves it in $line.
 reply() {
   while IFS= read -r -u "$from" line; do
     case $line in
-      *'"method":"lost"'*) [[ $line =~ \"reason\":\"([a-z_]+)\" ]] && echo "lost ${BASH_REMATCH[1]}"; exit 3 ;;
-      *"\"id\":$1,"*'"error":'*) echo "$line" >&2; exit 1 ;;
+      *'"method":"lost"'*) [[ $line =~ \"reason\":\"([a-z_]+)\" ]]; lost "${BASH_REMATCH[1]}" ;;
+      *"\"id\":$1,"*'"reason":"lost"'*) [[ $line =~ \"lost\":\"([a-z_]+)\" ]]; lost "${BASH_REMATCH[1]}" ;;
+      # A connection that the daemon refuses is told so with a null id.
+      *"\"id\":$1,"*'"error":'* | *'"id":null,"error":'*) echo "$line" >&2; exit 1 ;;
       *"\"id\":$1,"*) return ;;
     esac
   done
+  if [ "$holds" = yes ]; then lost connection_ended; fi  # Locks end with the connection.
   echo "the daemon closed the connection" >&2
   exit 1
 }
 
-echo "{\"id\":1,\"method\":\"acquire\",\"params\":{\"name\":\"$name\"}}" >&"$to"
+ask 1 acquire
 reply 1
 [[ $line =~ \"token\":([0-9]+) ]]
+holds=yes
 echo "acquired ${BASH_REMATCH[1]}"
 
 # Work, and look at the socket meanwhile: bash cannot wait for two things at once, so it looks twice a second.
@@ -40,6 +51,6 @@ while true; do
   if read -r -t 0 -u "$from"; then reply none; fi
 done
 
-echo "{\"id\":2,\"method\":\"release\",\"params\":{\"name\":\"$name\"}}" >&"$to"
+ask 2 release
 reply 2
 echo "released"
