@@ -115,11 +115,50 @@ func sanitisedHostName(_ name: String) -> String {
 }
 
 /// Somebody else's text for an error message: quoted, cut short, control characters escaped.
-func quoted(_ text: String) -> String {
-  let shownMax = 64
+func quoted(_ text: String, scalarsMax: Int = 64) -> String {
   var result = "\""
-  for scalar in text.unicodeScalars.prefix(shownMax) {
-    result += scalar == "\"" ? "\\\"" : scalar.escaped(asASCII: false)
+  for scalar in text.unicodeScalars.prefix(scalarsMax) {
+    result += scalar == "\"" || scalar == "\\" ? "\\\(scalar)" : printable(scalar)
   }
-  return result + (text.unicodeScalars.count > shownMax ? "…\"" : "\"")
+  return result + (text.unicodeScalars.count > scalarsMax ? "…\"" : "\"")
+}
+
+/// Somebody else's text without anything that a terminal would act on, or that would begin another line.
+func printable(_ text: String) -> String { text.unicodeScalars.map { printable($0) }.joined() }
+
+private func printable(_ scalar: Unicode.Scalar) -> String {
+  switch scalar.properties.generalCategory {
+  case .control, .format, .lineSeparator, .paragraphSeparator: scalar.escaped(asASCII: true)
+  case _: String(scalar)
+  }
+}
+
+extension SettingKey {
+  /// The setting that somebody may have meant who wrote `name`; nil where none is like it.
+  init?(closestTo name: String) {
+    // Longer than any setting's name with a mistake in it.
+    guard name.utf8.count <= 40 else { return nil }
+    let wanted = name.lowercased().map { $0 == "-" ? "_" : $0 }
+    let distances = Self.allCases.map { (key: $0, distance: editDistance(wanted, Array($0.rawValue))) }
+    // A short name is like too many others.
+    guard let best = distances.min(by: { $0.distance < $1.distance }), best.distance <= min(2, wanted.count / 3) else {
+      return nil
+    }
+    self = best.key
+  }
+}
+
+/// How many letters must be put in, taken out or replaced to make `b` of `a`.
+private func editDistance(_ a: [Character], _ b: [Character]) -> Int {
+  var row = Array(0...b.count)
+  for (i, letter) in a.enumerated() {
+    var diagonal = row[0]
+    row[0] = i + 1
+    for (j, other) in b.enumerated() {
+      let replaced = diagonal + (letter == other ? 0 : 1)
+      diagonal = row[j + 1]
+      row[j + 1] = min(replaced, row[j] + 1, diagonal + 1)
+    }
+  }
+  return row[b.count]
 }

@@ -19,10 +19,10 @@ public enum SettingSource: Sendable, Equatable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .flag(let name): name
-    case .environment(let name): name
-    case .file(let path, let line): "\(path):\(line)"
+    case .environment(let name): printable(name)
+    case .file(let path, let line): "\(printable(path)):\(line)"
     case .default: "default"
-    case .credential(let path): "credential \(path)"
+    case .credential(let path): "credential \(printable(path))"
     }
   }
 
@@ -173,6 +173,16 @@ private struct Resolver {
     layers.append(layer)
   }
 
+  /// A key that is no setting, as messages show it. It may be a secret in the wrong place, so a key that is not like a
+  /// setting's name is not repeated beyond its beginning; the line is told beside it.
+  private static func shown(key: String) -> String {
+    quoted(key, scalarsMax: SettingKey(closestTo: key) == nil ? 4 : 64)
+  }
+
+  private static func advice(onKey key: String) -> String {
+    SettingKey(closestTo: key).map { "did you mean \($0.rawValue)?" } ?? "see --help"
+  }
+
   private mutating func readFile() {
     var layer: [SettingKey: Given] = [:]
     defer { layers.append(layer) }
@@ -200,15 +210,18 @@ private struct Resolver {
       problems[problemsBefore...].sort { ($0.source?.line ?? 0) < ($1.source?.line ?? 0) }
     }
     for problem in file.problems {
-      problems.append(
-        SettingProblem(
-          setting: problem.key, source: .file(path: path, line: problem.line), message: problem.message))
+      let source = SettingSource.file(path: path, line: problem.line)
+      let key = problem.key.flatMap { SettingKey(rawValue: $0) }
+      let prefix = key == nil ? problem.key.map { "\(Self.shown(key: $0)): " } ?? "" : ""
+      problems.append(SettingProblem(setting: key?.rawValue, source: source, message: prefix + problem.message))
     }
     for entry in file.entries {
       let source = SettingSource.file(path: path, line: entry.line)
       guard let key = SettingKey(rawValue: entry.key) else {
         problems.append(
-          SettingProblem(source: source, message: "\(quoted(entry.key)): no setting has this name (see --help)"))
+          SettingProblem(
+            source: source,
+            message: "\(Self.shown(key: entry.key)): no setting has this name (\(Self.advice(onKey: entry.key)))"))
         continue
       }
       if let items = entry.items {

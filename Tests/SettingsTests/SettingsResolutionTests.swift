@@ -172,6 +172,28 @@ import Testing
     #expect(resolution.settings == nil)
   }
 
+  @Test func keyThatMayBeASecretIsNotRepeated() {
+    let resolution = resolve(
+      flags: [.local: "true"],
+      file: "hunter2-is-secret: 1\nlease-ms: 5000\nredis_pasword_file: /x\n\"a\\u009Bb\\nc\": 1\n")
+    #expect(
+      texts(resolution) == [
+        "/sidelock.yaml:1: \"hunt…\": no setting has this name (see --help)",
+        "/sidelock.yaml:2: \"lease-ms\": no setting has this name (did you mean lease_ms?)",
+        "/sidelock.yaml:3: \"redis_pasword_file\": no setting has this name (did you mean redis_password_file?)",
+        "/sidelock.yaml:4: \"a\\u{009B}b\\n…\": no setting has this name (see --help)",
+      ])
+  }
+
+  @Test func keyGivenTwiceThatIsNoSettingIsQuoted() {
+    let resolution = resolve(flags: [.local: "true"], file: "\"x\\ny and more\": 1\n\"x\\ny and more\": 2\n")
+    #expect(
+      texts(resolution) == [
+        "/sidelock.yaml:1: \"x\\ny …\": no setting has this name (see --help)",
+        "/sidelock.yaml:2: \"x\\ny …\": given twice, first in line 1",
+      ])
+  }
+
   @Test func whatRunTellsItsCommandIsNoMistake() {
     let environment = ["SIDELOCK_LOCAL": "true", "SIDELOCK_NAME": "deploy", "SIDELOCK_TOKEN": "17"]
     #expect(texts(resolve(environment: environment)) == [])
