@@ -120,3 +120,15 @@ let package = Package(
       path: "Tests/Budgets", exclude: ["budgets.tsv"], swiftSettings: strict),
   ]
 )
+
+// Tests/fuzz.sh builds this with the flags that its symbols need.
+if Context.environment["SIDELOCK_FUZZ"] != nil {
+  package.targets.append(
+    .executableTarget(
+      name: "Fuzz",
+      dependencies: [
+        "AccessPolicy", "ClientProtocol", "LockEngine", "RedisProtocol", "Sidecar", "SidelockClient",
+        "SidelockSettings", "SystemdSupport",
+      ],
+      path: "Tests/Fuzz", exclude: ["corpus", "found", "README.md"], swiftSettings: strict))
+}

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.." || exit 1
 # shellcheck source=Tests/lib/report.sh
 . Tests/lib/report.sh
 
-all_parts=(lint imports units unit release budgets system systemd package quickstart sanitizers)
+all_parts=(lint imports units unit release budgets system systemd package quickstart sanitizers fuzz)
 
 usage() {
   cat <<'EOF'
@@ -29,6 +29,7 @@ named, or all of them:
   package      the Debian package: lintian, and its life under a real systemd (needs root)
   quickstart   packaging/quickstart.sh --once
   sanitizers   swift test with the thread sanitizer and with the address sanitizer
+  fuzz         coverage-guided fuzzing for a minute, with a self-test of the search (Tests/Fuzz)
 
 Logs are in .build/test-logs. The last line says "N passed, N failed"; the exit status is 0 if nothing failed. A
 skipped test and a part in which no test ran count as failed.
@@ -239,6 +240,12 @@ part_sanitizers() {
   TSAN_OPTIONS=suppressions=$PWD/Tests/lib/tsan.supp swift_test "thread sanitizer" --sanitize=thread --scratch-path .build-tsan
   # Leaks are looked for at the end of a process, and the runtime of Swift keeps some memory for ever.
   ASAN_OPTIONS=detect_leaks=0 swift_test "address sanitizer" --sanitize=address --scratch-path .build-asan
+}
+
+part_fuzz() {
+  check "fuzz: self-test" python3 Tests/lib/fuzz.py --self-test
+  check "fuzz" python3 Tests/lib/fuzz.py --seconds 60
+  sed -n '/ runs, /p' "$log_directory/fuzz.log"
 }
 
 main() {

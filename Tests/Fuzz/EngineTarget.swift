@@ -1,0 +1,316 @@
+import LockEngine
+
+private let names = [LockName("a"), LockName("b"), LockName("c")]
+private let modes: [HoldMode] = [.exclusive, .shared, .permit(of: 1), .permit(of: 2)]
+
+/// Clients before an engine whose store tells lies, all by choices.
+///
+/// Whatever the store says: each request is answered once, nobody is granted what somebody of this host has, the state that
+/// is kept is understood by the next engine, and when everybody has left nothing is held and nobody waits.
+func checkEngine(_ input: [UInt8]) {
+  var choices = Choices(input)
+  var driver = EngineDriver(now: BootInstant(nanoseconds: 1_000_000_000_000))
+  driver.begin(with: StoredState(), numbers: [])
+  while !choices.isAtEnd { driver.step(&choices) }
+  driver.finish()
+}
+
+/// An engine, what it was told, and what must be true of what it says.
+struct EngineDriver {
+  private struct Held {
+    var session: SessionID
+    var mode: HoldMode
+    var owner: String?
+  }
+
+  private var engine: LockEngine
+  private var now: BootInstant
+  private var effects: [Effect] = []
+  private var lastRequest: UInt64 = 1 << 40
+  private var open: Set<SessionID> = []
+  private var waiting: [RequestID: (session: SessionID, owner: String?)] = [:]
+  private var held: [LockName: [Token: Held]] = [:]
+  private var commands: [(id: CommandID, command: LeaseCommand)] = []
+  private var records: [UInt64: [StoredState.Kind: [UInt8]]] = [:]
+  private var isLinkUp = false
+  private var isRestored = false
+  private var lastBlock: Token = 1_000_000
+  /// Two blocks may have had the same tokens.
+  private var hasLiedAboutTokens = false
+
+  init(now: BootInstant) {
+    self.now = now
+    engine = Self.makeEngine()
+  }
+
+  private static func makeEngine() -> LockEngine {
+    LockEngine(
+      configuration: EngineConfiguration(
+        tier: .store, leaseMilliseconds: 3_000, lingerMilliseconds: 500, waitsPerSessionMax: 8, holdsPerSessionMax: 8,
+        host: "h", inbox: "h/0"))
+  }
+
+  /// Starts with what a predecessor left; its sessions 0 to 3 are there.
+  mutating func begin(with state: StoredState, numbers: [UInt64]) {
+    isRestored = !numbers.isEmpty
+    engine.recordChanges()
+    for number in 0..<4 as Range<UInt64> { tell(.sessionOpened(SessionID(number), uid: UInt32(number & 1))) }
+    open = Set((0..<4 as Range<UInt64>).map { SessionID($0) })
+    if isRestored {
+      for request in state.waitingRequests { waiting[request] = (SessionID(.max), nil) }
+      engine.restore(state, numbers: numbers, now: now, into: &effects)
+      drain()
+      tell(.linkUp)
+      isLinkUp = true
+    }
+  }
+
+  // MARK: What clients do
+
+  mutating func step(_ choices: inout Choices) {
+    let session = SessionID(UInt64(choices.index(4)))
+    switch choices.index(16) {
+    case 0, 1, 2: acquire(session, &choices)
+    case 3, 4: hold(session, &choices)
+    case 5:
+      let target = waiting.keys.sorted { $0.rawValue < $1.rawValue }
+      guard open.contains(session), !target.isEmpty else { return }
+      let request = newRequest(session)
+      tell(.cancelRequested(session, request: request, target: target[choices.index(target.count)]))
+    case 6:
+      if open.contains(session) { close(session) } else { reopen(session) }
+    case 7:
+      tell(.breakRequested(name: names[choices.index(3)], tokens: [Token(choices.number())], reason: "r"))
+    case 8, 9, 10: reply(&choices)
+    case 11, 12: push(&choices)
+    case 13:
+      isLinkUp.toggle()
+      commands = []
+      tell(isLinkUp ? .linkUp : .linkDown)
+    case 14: pass(milliseconds: [1, 100, 900, 3_000][choices.index(4)])
+    default: restart(&choices)
+    }
+  }
+
+  private mutating func newRequest(_ session: SessionID, owner: String? = nil) -> RequestID {
+    lastRequest += 1
+    waiting[RequestID(lastRequest)] = (session, owner)
+    return RequestID(lastRequest)
+  }
+
+  private mutating func acquire(_ session: SessionID, _ choices: inout Choices) {
+    guard open.contains(session) else { return }
+    let owner = [nil, "o", "p"][choices.index(3)]
+    let request = newRequest(session, owner: owner)
+    let several = choices.index(4) == 0
+    let first = choices.index(3)
+    let target = several ? AcquireTarget.several([names[first], names[(first + 1) % 3]]) : .one(names[first])
+    tell(
+      .acquireRequested(
+        AcquireRequest(
+          session: session, request: request, target: target, mode: modes[choices.index(4)],
+          waitMilliseconds: [nil, 0, 700][choices.index(3)], maxHoldMilliseconds: [nil, 1, 400][choices.index(3)],
+          owner: owner, progress: choices.bool())))
+  }
+
+  private mutating func hold(_ session: SessionID, _ choices: inout Choices) {
+    guard open.contains(session) else { return }
+    let name = names[choices.index(3)]
+    let tokens = held[name, default: [:]].keys.sorted()
+    let token = tokens.isEmpty || choices.bool() ? nil : tokens[choices.index(tokens.count)]
+    let request = newRequest(session)
+    switch choices.index(4) {
+    case 0, 1: tell(.releaseRequested(session, request, name: name, token: token))
+    case 2: tell(.downgradeRequested(session, request, name: name, token: token))
+    default:
+      tell(
+        .extendRequested(session, request, name: name, token: token, maxHoldMilliseconds: [nil, 5][choices.index(2)]))
+    }
+  }
+
+  private mutating func close(_ session: SessionID) {
+    open.remove(session)
+    waiting = waiting.filter { $0.value.session != session }
+    for name in names { held[name] = held[name]?.filter { $0.value.session != session } }
+    tell(.sessionClosed(session))
+  }
+
+  private mutating func reopen(_ session: SessionID) {
+    open.insert(session)
+    tell(.sessionOpened(session, uid: 0))
+  }
+
+  // MARK: What the store says
+
+  private mutating func reply(_ choices: inout Choices) {
+    guard isLinkUp, !commands.isEmpty else { return }
+    let (id, command) = commands.remove(at: choices.index(commands.count))
+    tell(.replyReceived(id, answer(to: command, &choices)))
+  }
+
+  /// A reply that a decoder could give to that command: of its form, with anything in it.
+  private mutating func answer(to command: LeaseCommand, _ choices: inout Choices) -> LeaseReply {
+    switch choices.index(8) {
+    case 0: return .failed([.wrongType, .transient("t"), .fatal("f")][choices.index(3)])
+    case 1:
+      if case .acquire = command {
+        return [
+          .queued(holderHost: "o", holderExpiresInMilliseconds: max(0, choices.number()), listeners: 1),
+          .foreign(expiresInMilliseconds: choices.bool() ? nil : max(0, choices.number())),
+          .conflict(modes[choices.index(4)], listeners: 0), .done,
+        ][choices.index(4)]
+      }
+    default: break
+    }
+    switch command {
+    case .acquire, .reserve: return .granted(grant(&choices))
+    case .renew(let leases, _): return .renewed(leases.map { _ in choices.index(8) != 0 })
+    case .look:
+      return .seen(LeaseSight(holders: ["o/1"], waiting: [.init(inbox: "h/0", mode: modes[choices.index(4)])]))
+    case .release, .downgrade, .answerInUse, .heartbeat, .tell: return .done
+    }
+  }
+
+  private mutating func grant(_ choices: inout Choices) -> LeaseGrant {
+    if choices.index(8) != 0 {
+      lastBlock += 100
+      return LeaseGrant(token: lastBlock, tokenCount: 1 + Int64(choices.index(100)), othersWait: choices.bool())
+    }
+    hasLiedAboutTokens = true
+    return LeaseGrant(token: choices.number(), tokenCount: choices.number(), othersWait: choices.bool())
+  }
+
+  private mutating func push(_ choices: inout Choices) {
+    guard isLinkUp else { return }
+    let name = names[choices.index(3)]
+    let attempt = UInt64(choices.index(16))
+    switch choices.index(3) {
+    case 0: tell(.pushReceived(.granted(name: name, attempt: attempt, grant(&choices))))
+    case 1:
+      tell(
+        .pushReceived(
+          .contended(
+            name: name, attempt: attempt, ask: 1, isTry: choices.bool(), inbox: "o/1", mode: modes[choices.index(4)])))
+    default: tell(.pushReceived(.inUse(name: name, ask: UInt64(choices.index(16)))))
+    }
+  }
+
+  // MARK: Time
+
+  mutating func play(seconds: Int64) { pass(milliseconds: seconds * 1000) }
+
+  private mutating func pass(milliseconds: Int64) {
+    let end = now.adding(milliseconds: milliseconds)
+    var firings = 0
+    while let next = engine.nextDeadline, next <= end {
+      // Two events of the same moment are possible, a hundred thousand are a timer that makes no progress.
+      firings += 1
+      if firings > 100_000 { violated("the timer makes no progress") }
+      now = max(now, next)
+      tell(.timerFired)
+    }
+    now = end
+  }
+
+  // MARK: What it says
+
+  private mutating func tell(_ event: Event) {
+    engine.handle(event, now: now, into: &effects)
+    drain()
+  }
+
+  private mutating func drain() {
+    for effect in effects {
+      switch effect {
+      case .reply(let session, let request, let reply):
+        guard let asked = waiting.removeValue(forKey: request) else { violated("a reply that nobody waits for") }
+        if !isRestored && asked.session != session { violated("a reply to somebody else") }
+        take(reply, of: session, owner: asked.owner)
+      case .notify(let session, .lost(let name, let token, _, _, _, _)):
+        held[name]?[token] = nil
+        if !open.contains(session) { violated("a loss is told to who is gone") }
+      case .send(let id, let command):
+        if isLinkUp { commands.append((id, command)) }
+      case .notify, .observed, .shutdownCompleted: break
+      }
+    }
+    effects = []
+    for change in engine.takeChanges(isKept: { _ in true }) {
+      switch change {
+      case .put(let kind, let id, let bytes): records[id, default: [:]][kind] = bytes
+      case .remove(let kind, let id): records[id]?[kind] = nil
+      }
+    }
+  }
+
+  private mutating func take(_ reply: Reply, of session: SessionID, owner: String?) {
+    switch reply {
+    case .acquired(let grant): gain(grant.name, grant.token, grant.mode, session, owner)
+    case .acquiredSeveral(let grant):
+      for lock in grant.locks { gain(lock.name, lock.token, grant.mode, session, owner) }
+    case .released(let name, let token, let remaining): if remaining == 0 { held[name]?[token] = nil }
+    case .downgraded(let name, let token): held[name]?[token]?.mode = .shared
+    case .extended, .transferred, .cancelled, .refused: break
+    }
+  }
+
+  private mutating func gain(_ name: LockName, _ token: Token, _ mode: HoldMode, _ session: SessionID, _ owner: String?)
+  {
+    if token < 1 || token >= 1 << 53 { violated("token \(token)") }
+    let others = held[name, default: [:]].filter { $0.key != token }.map(\.value)
+    if let same = held[name]?[token] {
+      let isReentered = owner != nil && same.owner == owner && same.session == session
+      if !isReentered && !hasLiedAboutTokens { violated("a token twice") }
+      return
+    }
+    // What was restored is known to the engine alone.
+    switch mode {
+    case .exclusive: if !others.isEmpty { violated("an exclusive hold beside another") }
+    case .shared: if others.contains(where: { $0.mode != .shared }) { violated("a shared hold beside another") }
+    case .permit(let capacity):
+      if others.count >= capacity || others.contains(where: { $0.mode != mode }) {
+        violated("more permits than there are")
+      }
+    }
+    held[name, default: [:]][token] = Held(session: session, mode: mode, owner: owner)
+  }
+
+  // MARK: Endings
+
+  /// The process is replaced by another one that reads what it left.
+  private mutating func restart(_ choices: inout Choices) {
+    var state = StoredState()
+    for record in records.sorted(by: { $0.key < $1.key }) {
+      for (kind, bytes) in record.value.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+        do { try state.add(kind, bytes) } catch { violated("its own record is not understood: \(kind) \(bytes)") }
+      }
+    }
+    let numbers = engine.numbers
+    engine = Self.makeEngine()
+    engine.recordChanges()
+    commands = []
+    records = [:]
+    isLinkUp = false
+    for session in open.sorted() { engine.handle(.sessionOpened(session, uid: 0), now: now, into: &effects) }
+    engine.restore(state, numbers: numbers, now: now, into: &effects)
+    let kept = state.waitingRequests
+    drain()
+    if let missing = waiting.keys.first(where: { !kept.contains($0) }) { violated("request \(missing) is forgotten") }
+    if choices.bool() {
+      isLinkUp = true
+      tell(.linkUp)
+    }
+  }
+
+  /// Everybody leaves.
+  mutating func finish() {
+    for session in open.sorted() { close(session) }
+    let gauges = engine.gauges
+    if gauges.sessions != 0 || gauges.held != 0 || gauges.waiting != 0 { violated("something is left: \(gauges)") }
+    if !isLinkUp { tell(.linkUp) }
+    isLinkUp = true
+    pass(milliseconds: 20_000)
+    tell(.shutdownRequested)
+    if !isRestored && !waiting.isEmpty { violated("requests without an answer: \(waiting)") }
+  }
+}

@@ -1,0 +1,104 @@
+import LockEngine
+@testable import RedisProtocol
+
+private let limits = RESPLimits(
+  blobBytesMax: 256, lineBytesMax: 128, elementCountMax: 64, replyBytesMax: 1024, depthMax: 4)
+private let codec = LeaseCodec(keyPrefix: "sidelock:", host: "a", instance: "0123456789abcdef")
+
+private struct Answers: Equatable {
+  var actions: [RedisConnectionAction] = []
+  var pending: [UInt64] = []
+}
+
+/// A server's bytes, from the handshake on, are taken alike however they are cut; each command is answered once, or is
+/// still pending at the end; nothing comes after the end.
+func checkConnection(_ input: [UInt8]) {
+  var choices = Choices(input)
+  let seed = choices.byte()
+  let commands = UInt64(choices.index(8))
+  let stream = choices.remaining()
+  var outcomes: [Answers] = []
+  for pieces in cuts(stream, seed: seed) {
+    var connection = RedisConnection(
+      configuration: RedisConnectionConfiguration(
+        clientName: "n", inbox: codec.inboxChannel, scripts: RedisScript.leases,
+        previousClient: RedisClientIdentity(id: 5, runID: "r"), limits: limits))
+    connection.connected()
+    var outcome = Answers()
+    var next: UInt64 = 0
+    for piece in pieces {
+      for byte in piece {
+        // One byte at a time in both: commands are submitted at the same place of the stream.
+        outcome.actions += withUnsafeBytes(of: byte) { connection.received($0) }
+        while connection.isReady, next < commands, connection.submit(.plain([Array("PING".utf8)]), id: next) {
+          next += 1
+        }
+      }
+      _ = connection.takeOutput()
+    }
+    outcome.pending = connection.closed()
+    check(outcome, submitted: next)
+    outcomes.append(outcome)
+  }
+  if outcomes[0] != outcomes[1] { violated("the cut changes what is read") }
+}
+
+private func check(_ outcome: Answers, submitted: UInt64) {
+  var answered: [UInt64] = []
+  var isOver = false
+  for action in outcome.actions {
+    if isOver { violated("something came after the end") }
+    switch action {
+    case .reply(let id, let value):
+      answered.append(id)
+      decodeEverything(value)
+    case .failed, .fault: isOver = true
+    case .message(_, let payload): _ = codec.decode(message: payload)
+    case .ready: break
+    }
+  }
+  if (answered + outcome.pending).sorted() != (0..<submitted).map({ $0 }) {
+    violated("a command is answered twice or never")
+  }
+}
+
+/// A reply may be to any command.
+private func decodeEverything(_ value: RESPValue) {
+  let name = LockName("x")
+  let commands: [LeaseCommand] = [
+    .acquire(name: name, attempt: 1, ask: 1, isTry: false, tokenFloor: 0),
+    .release(name: name, attempt: 1, unused: .all),
+    .reserve(name: name, attempt: 1, tokenEnd: 5, tokenFloor: 1),
+    .renew([LeaseReference(name: name, attempt: 1), LeaseReference(name: name, attempt: 2)]), .look(name: name),
+    .heartbeat,
+  ]
+  for command in commands {
+    if case .renewed(let held) = codec.decode(value, to: command), case .renew(let leases, _) = command,
+      held.count != leases.count
+    {
+      violated("a renewal answers for others")
+    }
+  }
+  _ = codec.decodeInspections(value, count: 2)
+  _ = codec.decodeScan(value)
+}
+
+/// A message to an inbox is understood or is not; what another daemon says is written and read again the same.
+func checkInbox(_ input: [UInt8]) {
+  if let message = codec.decode(message: input), case .lease(.told(let told)) = message {
+    let bytes = HostMessageCodec.encode(told)
+    guard let again = HostMessageCodec.decode(bytes[...]) else { violated("what was written is not understood") }
+    if again != told { violated("another message was written") }
+  }
+  if let told = HostMessageCodec.decode(input[...]) {
+    guard HostMessageCodec.decode(HostMessageCodec.encode(told)[...]) == told else {
+      violated("another message was written")
+    }
+  }
+  if let name = codec.name(ofLockKey: input), codec.lockKey(name) != input { violated("two keys of one lock") }
+  let name = LockName(bytes: input)
+  if !input.isEmpty, codec.name(ofLockKey: codec.lockKey(name)) != name { violated("a name is not that of its key") }
+  var decoder = RESPDecoder(limits: limits)
+  input.withUnsafeBytes { decoder.append($0) }
+  while let value = try? decoder.next() { decodeEverything(value) }
+}
