@@ -139,7 +139,7 @@ extension LeaseReply {
     switch self {
     case .failed(.transient(let words)), .failed(.fatal(let words)): words
     case .failed(.wrongType): "the key holds data that is not a lock"
-    case .granted, .queued, .foreign, .conflict, .done, .seen, .renewed: "a reply of the wrong kind"
+    case .granted, .queued, .foreign, .conflict, .done, .seen, .clock, .renewed: "a reply of the wrong kind"
     }
   }
 }

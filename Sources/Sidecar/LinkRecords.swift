@@ -86,6 +86,7 @@ extension LeaseCommand {
     case .answerInUse: "answer"
     case .heartbeat: "ping"
     case .look: "look"
+    case .clock: "clock"
     case .tell: "tell"
     }
   }

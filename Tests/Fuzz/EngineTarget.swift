@@ -167,6 +167,7 @@ struct EngineDriver {
     case .renew(let leases, _): return .renewed(leases.map { _ in choices.index(8) != 0 })
     case .look:
       return .seen(LeaseSight(holders: ["o/1"], waiting: [.init(inbox: "h/0", mode: modes[choices.index(4)])]))
+    case .clock: return .clock(StoreInstant(microseconds: choices.number()))
     case .release, .downgrade, .answerInUse, .heartbeat, .tell: return .done
     }
   }

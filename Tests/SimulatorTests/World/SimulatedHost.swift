@@ -374,7 +374,7 @@ final class SimulatedHost {
     switch reply {
     case .failed(.wrongType): nil
     case .failed(let failure): failure
-    case .granted, .queued, .foreign, .conflict, .done, .seen, .renewed: nil
+    case .granted, .queued, .foreign, .conflict, .done, .seen, .clock, .renewed: nil
     }
   }
 
