@@ -1,6 +1,7 @@
 // Sessions that end with the process that connected, or when nothing comes from it.
 
 import CLinux
+import ClientProtocol
 import LockEngine
 import NIOCore
 
@@ -31,7 +32,7 @@ extension SidecarCore {
     logger.notice(
       "session ended by the daemon",
       metadata: [
-        "session": "\(session.id.rawValue)", "reason": "\(reason.rawValue)", "pid": "\(session.peer?.pid ?? 0)",
+        "session": "\(session.id.rawValue)", "reason": "\(reason.rawValue)", "pid": "\(session.peer.pidText)",
         "uid": "\(session.peer.map { "\($0.uid)" } ?? "")",
       ])
     enforceEnd(of: session)
@@ -60,22 +61,36 @@ extension SidecarCore {
     return opened
   }
 
-  /// From now on the session ends with its process. The text says why that is not possible; nil: it is.
-  func endWithProcess(_ session: ClientSession) -> String? {
+  /// From now on the session ends with its process. Gives why that is not possible; nil: it is, or it has ended already.
+  func endWithProcess(_ session: ClientSession) -> ProcessHandle.Failure? {
     guard !session.end.endsWithProcess else { return nil }
     switch handle(of: session) {
     case .failure(.ended):
       end(session, because: .processEnded)
       return nil
-    case .failure(.failed(let reason)):
-      return reason
+    case .failure(let failure):
+      return failure
     case .success(let handle):
       guard let watcher = makeProcessWatcher(), watcher.watch(handle, id: session.id.rawValue) else {
-        return errorText()
+        return .failed(errorText())
       }
       session.end.endsWithProcess = true
       session.isChanged = true
       return nil
+    }
+  }
+
+  /// Refuses an `initialize` whose session cannot end with its process.
+  func refuseLifetime(_ failure: ProcessHandle.Failure, id: MessageID, to session: ClientSession) {
+    write(to: session) { writer in
+      switch failure {
+      case .ended, .failed:
+        writer.failure(
+          id: id, .internalError, message: "the process of this client cannot be watched: \(failure.description)")
+      case .invisible:
+        let message = "\(Peer.invisible), so that the session cannot end with it, and lifetime can only be \"socket\""
+        writer.failure(id: id, .invalidParams, message: message) { $0.member("field", "lifetime") }
+      }
     }
   }
 

@@ -35,6 +35,8 @@ struct ListeningSocket: Sendable {
   private let claim: CInt?
   private let device: UInt64
   private let inode: UInt64
+  /// Whether nobody but root may connect.
+  let isForRootAlone: Bool
 
   /// Claims `path`, replaces what an ended daemon left there, and binds.
   init(path: String, mode: UInt32) throws {
@@ -62,6 +64,7 @@ struct ListeningSocket: Sendable {
     lstat(path, &status)
     device = UInt64(status.st_dev)
     inode = UInt64(status.st_ino)
+    isForRootAlone = status.st_uid == 0 && status.st_gid == 0 && status.st_mode & S_IWOTH == 0
   }
 
   /// Takes over a socket that listens already. It outlives the daemon, and so does its file.
@@ -76,6 +79,7 @@ struct ListeningSocket: Sendable {
     claim = nil
     device = 0
     inode = 0
+    isForRootAlone = false
   }
 
   /// Removes the socket file, unless the service manager made it or somebody has put another one in its place.
@@ -100,20 +104,40 @@ struct ListeningSocket: Sendable {
     let lockPath = path + ".lock"
     let descriptor = open(lockPath, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
     guard descriptor >= 0 else {
+      let remedy =
+        switch errno {
+        case EACCES, EPERM, EROFS: "the directory of the socket must be writable for this user"
+        case ENOENT: "make the directory of the socket"
+        default: "it must be a file of its own"
+        }
       throw SocketUnavailable(
-        description: "cannot open \(lockPath): \(errorText()); the directory of the socket must be writable")
+        description: "cannot open \(lockPath): \(errorText()); \(remedy), or choose another --socket")
     }
     guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-      var bytes = [UInt8](repeating: 0, count: 32)
-      let count = pread(descriptor, &bytes, bytes.count, 0)
+      let failure = errno
       Glibc.close(descriptor)
-      let pid = Int32(String(decoding: bytes.prefix(max(0, count)).prefix { $0 != 0x0A }, as: UTF8.self))
-      throw SocketInUse(path: path, owner: pid.map(Peer.describe(pid:)) ?? "another daemon")
+      guard failure == EWOULDBLOCK else {
+        errno = failure
+        throw SocketUnavailable(description: "cannot lock \(lockPath): \(errorText()); choose another --socket")
+      }
+      throw SocketInUse(path: path, owner: listener(at: path) ?? "another daemon")
     }
     ftruncate(descriptor, 0)
     let pid = Array("\(getpid())\n".utf8)
     pwrite(descriptor, pid, pid.count, 0)
     return descriptor
+  }
+
+  /// Who listens at a path, in words, by the kernel's word: a number in a file could be one of another pid namespace.
+  private static func listener(at path: String) -> String? {
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+    let probe = socket(
+      AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
+    defer { Glibc.close(probe) }
+    guard withAddress(address, { connect(probe, $0, $1) }) == 0 else { return nil }
+    return (Peer(socket: probe)?.pid).map(Peer.describe(pid:))
   }
 
   /// Removes a socket file that nobody listens on. Anything else at the path is left alone.

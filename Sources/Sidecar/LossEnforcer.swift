@@ -20,17 +20,28 @@ extension SidecarCore {
   enum EnforcementRefusal {
     /// The daemon may not send signals to the client's process.
     case notAllowed
-    /// The process that connected is no more, or cannot be looked up.
-    case noProcess
+    /// The process that connected is no more.
+    case ended
+    /// No signal of the daemon reaches it: it is in another pid namespace.
+    case invisible
+    /// The system's own words.
+    case failed(String)
   }
 
   /// Whether the daemon could end the process of a client.
   func enforcementRefusal(_ session: ClientSession) -> EnforcementRefusal? {
-    guard case .success(let handle) = handle(of: session) else { return .noProcess }
-    switch handle.send(0) {
-    case .sent: return nil
-    case .ended: return .noProcess
-    case .notAllowed: return .notAllowed
+    switch handle(of: session) {
+    case .failure(.ended): return .ended
+    case .failure(.invisible): return .invisible
+    case .failure(.failed(let reason)): return .failed(reason)
+    case .success(let handle):
+      switch handle.send(0) {
+      case .sent: return nil
+      case .ended: return .ended
+      case .notAllowed: return .notAllowed
+      case .invisible: return .invisible
+      case .failed(let reason): return .failed(reason)
+      }
     }
   }
 
@@ -47,9 +58,16 @@ extension SidecarCore {
           json.member("right", "CAP_KILL")
           json.member("name", utf8: name.bytes)
         }
-      case .noProcess:
+      case .ended:
         let message = "the process that connected has ended, so that it cannot be ended when the lock is lost"
         writer.failure(id: id, .invalidParams, message: message) { $0.member("field", "on_lost") }
+      case .invisible:
+        let message =
+          "\(Peer.invisible), so that it cannot be ended when the lock is lost, and on_lost can only be \"notify\""
+        writer.failure(id: id, .invalidParams, message: message) { $0.member("field", "on_lost") }
+      case .failed(let reason):
+        let message = "the process of this client cannot be looked at, as on_lost needs: \(reason)"
+        writer.failure(id: id, .internalError, message: message)
       }
     }
   }
@@ -81,17 +99,21 @@ extension SidecarCore {
   }
 
   private func signal(_ number: CInt, _ handle: ProcessHandle, _ session: SessionID) {
-    let delivery = handle.send(number)
-    switch delivery {
+    let outcome: String
+    switch handle.send(number) {
     case .ended: return
-    case .sent: statistics.signalsSent += 1
-    case .notAllowed: break
+    case .sent:
+      statistics.signalsSent += 1
+      outcome = "sent"
+    case .notAllowed: outcome = "not allowed"
+    case .invisible: outcome = "in another pid namespace"
+    case .failed(let reason): outcome = reason
     }
     logger.notice(
       "signal to the process of a client that lost a lock",
       metadata: [
         "signal": number == SIGKILL ? "SIGKILL" : "SIGTERM", "session": "\(session.rawValue)",
-        "pid": "\(sessions[session]?.peer?.pid ?? 0)", "outcome": delivery == .sent ? "sent" : "not allowed",
+        "pid": "\((sessions[session]?.peer).pidText)", "outcome": "\(outcome)",
       ])
   }
 

@@ -5,6 +5,7 @@ import NIOCore
 
 /// The process that opened a connection, as the kernel knew it at that moment.
 struct Peer: Sendable {
+  /// Its number; 0 for a process that this one cannot see, because it is in another pid namespace (a container's, say).
   let pid: pid_t
   let uid: uid_t
   let gid: gid_t
@@ -34,6 +35,15 @@ struct Peer: Sendable {
     gid = credentials.gid
   }
 
+  /// Whether the process can be looked at, and be sent signals, as far as rights allow it.
+  var isVisible: Bool { pid > 0 }
+
+  /// Its number, for people and the journal.
+  var pidText: String { isVisible ? "\(pid)" : "unknown" }
+
+  /// Why nothing is known of a process that is not visible, in words.
+  static let invisible = "sidelockd cannot see the process of this client: it is in another pid namespace"
+
   /// Its own group and its supplementary ones, as they were when it connected; nil when the kernel does not tell.
   func groups(channel: any Channel) -> [UInt32]? {
     channel.withDescriptor { socket in
@@ -52,7 +62,7 @@ struct Peer: Sendable {
   /// - Parameter handle: the process. Its number may be another's as soon as it has ended, so that what was read counts
   ///   only if it had not ended afterwards.
   func readUnit(_ handle: ProcessHandle?) -> PeerUnit {
-    guard let handle, pid > 0, let bytes = Self.read("/proc/\(pid)/cgroup"), !handle.hasEnded else { return .unknown }
+    guard let handle, isVisible, let bytes = Self.read("/proc/\(pid)/cgroup"), !handle.hasEnded else { return .unknown }
     return ControlGroup.unit(in: bytes)
   }
 
@@ -71,6 +81,7 @@ struct Peer: Sendable {
   /// so it is never called on the event loop.
   func readDescription() -> Description {
     var description = Description(command: name, unit: nil)
+    guard isVisible else { return description }
     if let bytes = Self.read("/proc/\(pid)/cmdline"), !bytes.isEmpty {
       description.command = String(decoding: Array(bytes.split(separator: 0).joined(separator: [0x20])), as: UTF8.self)
     }
@@ -85,7 +96,7 @@ struct Peer: Sendable {
   }
 
   /// The name of the program; it is read without waiting for anything.
-  var name: String? { Self.name(of: pid) }
+  var name: String? { isVisible ? Self.name(of: pid) : nil }
 
   private static func name(of pid: pid_t) -> String? {
     read("/proc/\(pid)/comm").map { String(decoding: $0.prefix { $0 != 0x0A }, as: UTF8.self) }
@@ -93,7 +104,8 @@ struct Peer: Sendable {
 
   /// A process in words, for a message.
   static func describe(pid: pid_t) -> String {
-    name(of: pid).map { "process \(pid) (\($0))" } ?? "process \(pid)"
+    guard pid > 0 else { return "a process in another pid namespace, such as a container's" }
+    return name(of: pid).map { "process \(pid) (\($0))" } ?? "process \(pid)"
   }
 
   private static func read(_ path: String) -> [UInt8]? {
@@ -104,6 +116,11 @@ struct Peer: Sendable {
     let count = Glibc.read(descriptor, &bytes, bytes.count)
     return count < 0 ? nil : Array(bytes.prefix(count))
   }
+}
+
+extension Peer? {
+  /// The number of the process, for people and the journal.
+  var pidText: String { self?.pidText ?? "unknown" }
 }
 
 extension Channel {

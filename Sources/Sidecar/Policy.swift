@@ -38,17 +38,29 @@ extension SidecarCore {
   }
 
   /// What a client is told that lacks a right.
-  static func refusal(of right: AccessRight) -> String {
+  func refusal(of right: AccessRight, to session: ClientSession) -> String {
     let how =
       "an administrator of this host gives it with a rule in the settings of sidelockd, such as "
-      + "\"allow \(right.rawValue) NAME to user:NAME\""
+      + "\"allow \(right.rawValue) NAME to user:NAME\"" + unitDoubt(of: session)
     switch right {
     case .use: return "this client has no right to use that lock; \(how)"
     case .inspect: return "this client has no right to inspect that lock; \(how)"
     case .break:
-      return "this client has no right to break that lock; root and members of the group "
+      return "this client has no right to break that lock; where no rule says otherwise, root and members of the group "
         + "\(AccessPolicy.administratorsGroup) have it, or \(how)"
     }
+  }
+
+  /// That a client lacks a right may come from what is not known of it; empty: all is known.
+  private func unitDoubt(of session: ClientSession) -> String {
+    guard needsUnits, session.unit ?? .unknown == .unknown else { return "" }
+    let why =
+      session.peer?.isVisible == true
+      ? "sidelockd could not read it from /proc; for the packaged service see show-programs.conf in "
+        + "/usr/share/doc/sidelock/examples"
+      : Peer.invisible
+    return ". Its systemd unit is not known, so that no rule that allows a unit is for it, and every rule that denies "
+      + "one is: \(why)"
   }
 
   // MARK: Units
@@ -82,7 +94,7 @@ extension SidecarCore {
     if unit == .unknown {
       logger.debug(
         "the unit of a client is not known; rules that allow a unit are not for it, and rules that deny one are",
-        metadata: ["session": "\(session.id.rawValue)", "pid": "\(session.peer?.pid ?? 0)"])
+        metadata: ["session": "\(session.id.rawValue)", "pid": "\(session.peer.pidText)"])
     }
     // The last line may have come without its end, and then there is nothing else to go on with.
     if session.unreadInput == nil { readLines(of: session) }

@@ -15,11 +15,22 @@ final class ProcessHandle: Sendable {
   }
 
   /// Why there is no handle.
-  enum Failure: Error, Equatable {
+  enum Failure: Error, Equatable, CustomStringConvertible {
     /// The process has ended.
     case ended
+    /// It is in a pid namespace that this process cannot see.
+    case invisible
     /// The system's own words.
     case failed(String)
+
+    /// The reason, for a message.
+    var description: String {
+      switch self {
+      case .ended: "it has ended"
+      case .invisible: "it is in another pid namespace"
+      case .failed(let reason): reason
+      }
+    }
   }
 
   /// Whether the kernel tells the process behind a socket at any time (Linux 6.5). On an older one its number has to be
@@ -40,7 +51,8 @@ final class ProcessHandle: Sendable {
     if let descriptor = channel.withDescriptor({ kernelKnowsPeers ? peer_process($0) : nil }) {
       return result(descriptor)
     }
-    guard !kernelKnowsPeers, let peer, peer.pid > 0 else { return .failure(.ended) }
+    guard !kernelKnowsPeers, let peer else { return .failure(.ended) }
+    guard peer.isVisible else { return .failure(.invisible) }
     return result(process_open(peer.pid))
   }
 
@@ -57,17 +69,27 @@ final class ProcessHandle: Sendable {
   var hasEnded: Bool { process_has_ended(descriptor) != 0 }
 
   /// What came of a signal.
-  enum Delivery {
+  enum Delivery: Equatable {
     case sent
     case ended
     /// This process may not send signals to that one.
     case notAllowed
+    /// No signal reaches it, because it is in a pid namespace that this process cannot see.
+    case invisible
+    /// The system's own words.
+    case failed(String)
   }
 
   /// Sends a signal; 0 sends none, and tells whether one could be sent.
   func send(_ signal: CInt) -> Delivery {
     if process_signal(descriptor, signal) == 0 { return .sent }
-    return errno == ESRCH ? .ended : .notAllowed
+    switch errno {
+    case ESRCH: return .ended
+    case EPERM: return .notAllowed
+    // The signals themselves are good, so it can only be the process.
+    case EINVAL: return .invisible
+    default: return .failed(errorText())
+    }
   }
 
   /// Has `watcher` tell the end of the process under `id`.
@@ -99,6 +121,7 @@ final class ProcessWatcher: Sendable {
       }, watcher.toOpaque())
     guard result == 0 else {
       watcher.release()
+      errno = result
       return nil
     }
     pthread_detach(thread)

@@ -31,6 +31,14 @@ public final class Sidecar: Sendable {
     } else {
       socket = try ListeningSocket(path: configuration.socketPath, mode: configuration.socketMode)
     }
+    if socket.isForRootAlone {
+      logger.info(
+        "only root may connect",
+        metadata: [
+          "socket": "\(socket.path)",
+          "help": "--socket-mode 0666 lets everybody of this host connect, the packaged service the group sidelock",
+        ])
+    }
     self.configuration = configuration
     self.notifier = notifier
     self.logger = logger

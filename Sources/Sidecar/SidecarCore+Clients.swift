@@ -293,7 +293,8 @@ extension SidecarCore {
   /// Has the process of a session that asks for locks looked up, so that `inspect` and `list` can show it. A process
   /// that opens one connection after the other is looked up once a second at the most.
   func describe(_ session: ClientSession) {
-    guard session.process == nil, let peer = session.peer else { return }
+    // Of one that is not visible nothing can be known, and they all have the same number.
+    guard session.process == nil, let peer = session.peer, peer.isVisible else { return }
     let now = BootClock.now()
     if describedProcessesSince.adding(milliseconds: Self.descriptionsMilliseconds) <= now {
       describedProcesses = [:]
@@ -344,10 +345,8 @@ extension SidecarCore {
         }
       }
     }
-    if params.lifetime == .process, let reason = endWithProcess(session) {
-      return write(to: session) { writer in
-        writer.failure(id: id, .internalError, message: "the process of this client cannot be watched: \(reason)")
-      }
+    if params.lifetime == .process, let failure = endWithProcess(session) {
+      return refuseLifetime(failure, id: id, to: session)
     }
     if let milliseconds = params.keepaliveMilliseconds { keepAlive(session, milliseconds: milliseconds) }
     if let halfClose = params.halfClose {
@@ -358,7 +357,7 @@ extension SidecarCore {
       "client introduced itself",
       metadata: [
         "session": "\(session.id.rawValue)", "client": "\(params.clientName ?? "")",
-        "version": "\(params.clientVersion ?? "")", "pid": "\(session.peer?.pid ?? 0)",
+        "version": "\(params.clientVersion ?? "")", "pid": "\(session.peer.pidText)",
       ])
     let isLocal = configuration.backend == .local
     let info = ServerInfo(

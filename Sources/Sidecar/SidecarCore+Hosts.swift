@@ -88,7 +88,7 @@ extension SidecarCore {
   /// Takes a lock from those who hold it, here and on other hosts, or the one hold of `token`.
   func breakHolds(of name: LockName, token: Int64?, reason: String?, id: MessageID, _ session: ClientSession) {
     guard mayBreak(session, name) else { return deny(session, .break, name, id: id) }
-    let peer = session.peer.map { "\($0.name ?? "?"), pid \($0.pid), uid \($0.uid)" } ?? "a client"
+    let peer = session.peer.map { "\($0.name ?? "?"), pid \($0.pidText), uid \($0.uid)" } ?? "a client"
     let by = "\(peer) on \(configuration.host)"
     let tokens = breakLocally(name, token: token, reason: reason ?? "", by: by)
     let answer = { (more: [Token]) in

@@ -27,7 +27,7 @@ extension SidecarCore {
     let session = sessions[id]
     let peer = session?.peer
     return SessionInfo(
-      host: configuration.host, session: "\(id.rawValue)", pid: (peer?.pid).map(Int64.init),
+      host: configuration.host, session: "\(id.rawValue)", pid: peer.flatMap { $0.isVisible ? Int64($0.pid) : nil },
       uid: (peer?.uid).map(Int64.init), command: session?.process?.description.command ?? peer?.name,
       unit: session?.process?.description.unit)
   }

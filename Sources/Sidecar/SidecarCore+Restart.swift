@@ -259,7 +259,7 @@ extension SidecarCore {
     if let problem = endWithProcess(session) {
       logger.warning(
         "a session that was to end with its process ends with its socket after a restart",
-        metadata: ["session": "\(session.id.rawValue)", "reason": "\(problem)"])
+        metadata: ["session": "\(session.id.rawValue)", "reason": "\(problem.description)"])
     }
   }
 
