@@ -87,21 +87,25 @@ public struct InitializeParams: Equatable, Sendable {
 
   /// What ends the session.
   public var lifetime: Lifetime
-  /// The session ends when nothing came for so many milliseconds.
+  /// The session ends when nothing came for so many milliseconds; nil: as it was.
   public var keepaliveMilliseconds: Int64?
+  /// The session does not end any more when nothing comes.
+  public var endsKeepalive: Bool
   /// What becomes of its holds when it closes its half of the connection.
   public var halfClose: HalfClose?
 
   /// What a client says of itself.
   public init(
     clientName: String? = nil, clientVersion: String? = nil, protocolVersion: Int64? = nil,
-    lifetime: Lifetime = .socket, keepaliveMilliseconds: Int64? = nil, halfClose: HalfClose? = nil
+    lifetime: Lifetime = .socket, keepaliveMilliseconds: Int64? = nil, endsKeepalive: Bool = false,
+    halfClose: HalfClose? = nil
   ) {
     self.clientName = clientName
     self.clientVersion = clientVersion
     self.protocolVersion = protocolVersion
     self.lifetime = lifetime
     self.keepaliveMilliseconds = keepaliveMilliseconds
+    self.endsKeepalive = endsKeepalive
     self.halfClose = halfClose
   }
 }

@@ -250,9 +250,13 @@ extension MessageWriter {
     success(id: id) { $0.object { $0.member("cancelled", cancelled) } }
   }
 
-  /// Answers `ping`.
-  public mutating func pong(id: MessageID) {
-    done(id: id)
+  /// Answers `ping`. `validMilliseconds`: for how long everything that the session holds is safe; nil, which is not told,
+  /// when nothing of it ends by itself.
+  public mutating func pong(id: MessageID, validMilliseconds: Int64? = nil) {
+    guard let validMilliseconds else { return done(id: id) }
+    success(id: id) { json in
+      json.object { $0.member("valid_ms", validMilliseconds) }
+    }
   }
 
   /// Answers `rpc.discover` with the OpenRPC document, which is JSON without line feeds.

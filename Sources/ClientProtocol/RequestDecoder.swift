@@ -323,13 +323,19 @@ extension RequestDecoder {
   private static func initialize(_ params: ParameterReader) throws(RequestRefusal) -> InitializeParams {
     let client = try params.object("client", prefix: "client.", known: ["name", "version"])
     let text = 1...Limits.clientTextBytesMax
+    let keepalive = Limits.keepaliveMillisecondsMin...Limits.keepaliveMillisecondsMax
+    let endsKeepalive =
+      switch params.value("keepalive_ms") {
+      case .null: true
+      case nil, .number, .string, .bool, .object, .array: false
+      }
     return InitializeParams(
       clientName: try client?.string("name", bytes: text),
       clientVersion: try client?.string("version", bytes: text),
       protocolVersion: try params.integer("protocol", 1...Limits.integerMax),
       lifetime: try params.word("lifetime", [("socket", .socket), ("process", .process)]) ?? .socket,
-      keepaliveMilliseconds: try params.integer(
-        "keepalive_ms", Limits.keepaliveMillisecondsMin...Limits.keepaliveMillisecondsMax),
+      keepaliveMilliseconds: endsKeepalive ? nil : try params.integer("keepalive_ms", keepalive),
+      endsKeepalive: endsKeepalive,
       halfClose: try params.word("half_close", [("end", .end), ("hold", .hold)]))
   }
 }

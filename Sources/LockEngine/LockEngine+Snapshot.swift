@@ -101,6 +101,24 @@ public struct EngineGauges: Equatable, Sendable {
 }
 
 extension LockEngine {
+  /// A session with more holds is not told how long they are valid, so that the question costs the same for everybody.
+  public static let validitiesMax = 64
+
+  /// For how many milliseconds everything that a session holds is safe without a renewal; nil where none of it ends by
+  /// itself, and with more than ``validitiesMax`` holds.
+  public func validMilliseconds(of session: SessionID, now: BootInstant) -> Int64? {
+    guard let session = sessions[session], session.holdCount <= Self.validitiesMax else { return nil }
+    var earliest: BootInstant?
+    for first in session.holds.values {
+      var hold: Hold? = first
+      while let one = hold {
+        if let until = one.lease?.validUntil { earliest = min(until, earliest ?? until) }
+        hold = one.next
+      }
+    }
+    return earliest.map { max(0, $0.milliseconds(since: now)) }
+  }
+
   /// One lock, with at most `holdersMax` of its holders and `waitersMax` of its waiters; nil when this host knows nothing
   /// of it.
   public func snapshot(

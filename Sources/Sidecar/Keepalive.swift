@@ -121,6 +121,13 @@ extension SidecarCore {
     scheduleTurnEnd()
   }
 
+  /// From now on the session may be silent.
+  func forgetKeepalive(of session: ClientSession) {
+    endKeepalive(of: session)
+    session.end.keepaliveMilliseconds = nil
+    session.isChanged = true
+  }
+
   /// A session is gone.
   func endKeepalive(of session: ClientSession) {
     if session.end.keepaliveMilliseconds != nil { keepalives.sessions[session.id] = nil }

@@ -243,7 +243,8 @@ extension SidecarCore {
     case .break(let name, let token, let reason):
       breakHolds(of: LockName(bytes: name), token: token, reason: reason, id: id, session)
     case .ping:
-      write(to: session) { $0.pong(id: id) }
+      let valid = engine.validMilliseconds(of: session.id, now: BootClock.now())
+      write(to: session) { $0.pong(id: id, validMilliseconds: valid) }
     case .stats:
       write(to: session) { $0.stats(id: id, stats) }
     case .rpcDiscover:
@@ -349,6 +350,7 @@ extension SidecarCore {
       return refuseLifetime(failure, id: id, to: session)
     }
     if let milliseconds = params.keepaliveMilliseconds { keepAlive(session, milliseconds: milliseconds) }
+    if params.endsKeepalive { forgetKeepalive(of: session) }
     if let halfClose = params.halfClose {
       session.keepsHoldsHalfClosed = halfClose == .hold
       session.isChanged = true

@@ -141,6 +141,11 @@ struct ParameterTests {
     }
   }
 
+  @Test func nullTakesAKeepaliveBack() throws {
+    let request = try request("initialize", #"{"keepalive_ms":null}"#)
+    #expect(request == .initialize(InitializeParams(endsKeepalive: true)))
+  }
+
   @Test func theVersionIsAtLeastOne() throws {
     try integers("initialize", "protocol", 1...9_007_199_254_740_991, more: "") {
       if case .initialize(let params) = $0 { params.protocolVersion } else { nil }

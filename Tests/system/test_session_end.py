@@ -104,6 +104,40 @@ def test_keepalive_ends_a_silent_session(lab, measured):
     other.ping()
 
 
+def test_a_keepalive_can_be_taken_back(lab):
+    daemon = lab.daemon()
+    client, control, other = daemon.client(), daemon.client(), daemon.client()
+    client.call("initialize", keepalive_ms=1000)
+    client.acquire("a")
+    client.call("initialize", keepalive_ms=None)
+    # One that still has its keepalive shows when the time is over.
+    control.call("initialize", keepalive_ms=1000)
+    control.acquire("b")
+    other.acquire("b")
+    assert other.try_acquire("a") is None
+    client.ping()
+
+
+def test_a_ping_tells_for_how_long_the_holds_are_safe(lab):
+    """What `sidelock run` goes by: the time of the lease, not the silence of a daemon that hangs."""
+    redis = lab.redis()
+    daemon = lab.daemon(redis, lease_ms=3000)
+    client = daemon.client()
+    assert client.call("ping") == {}
+    client.acquire("a")
+    client.acquire("b")
+    assert 0 < client.call("ping")["valid_ms"] <= 2550
+    # Without renewals it runs out, and is never told longer than it is.
+    redis.stop()
+    told = client.call("ping")["valid_ms"]
+    asked = boot_time()
+    wait_until(lambda: client.call("ping").get("valid_ms", 0) < told, "the time to pass")
+    left = client.call("ping").get("valid_ms", 0)
+    assert left <= told
+    assert boot_time() - asked >= (told - left) / 1000 - 0.02
+    redis.resume()
+
+
 @pytest.mark.parametrize("said", [b"\n", b" ", json.dumps({"id": 1, "method": "ping"}).encode() + b"\n"])
 def test_any_bytes_keep_a_session_alive(lab, said):
     daemon = lab.daemon()
