@@ -40,6 +40,8 @@ public struct SidelockError: Error, Hashable, Sendable, CustomStringConvertible 
 
     /// Found by the client: no daemon can be reached at the socket.
     public static let noDaemon = Reason(rawValue: "no_daemon")
+    /// Found by the client: a daemon is there, but has not answered in time.
+    public static let noAnswer = Reason(rawValue: "no_answer")
     /// Found by the client: the socket's permissions shut the caller out.
     public static let permission = Reason(rawValue: "permission")
     /// Found by the client: the connection to the daemon ended.

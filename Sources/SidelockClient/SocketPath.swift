@@ -4,7 +4,8 @@ public enum SocketPath {
   public static let system = "/run/sidelock/sidelock.sock"
 
   /// The socket to connect to: `explicit`, else `$SIDELOCK_SOCKET`, else `$XDG_RUNTIME_DIR/sidelock/sidelock.sock` if
-  /// it exists, else the system daemon's. Empty texts count as not given.
+  /// it exists, else the system daemon's. Empty texts count as not given. Bytes of the environment that are not UTF-8 stand
+  /// as characters from U+10FF00 on, each for one byte; connecting takes them back.
   ///
   /// - Parameters:
   ///   - environment: the value of an environment variable.
@@ -24,12 +25,21 @@ public enum SocketPath {
 
   /// The value of a variable of this process' environment.
   public static func processEnvironment(_ name: String) -> String? {
-    getenv(name).map { String(cString: $0) }
+    getenv(name).map { SystemText.text(cString: $0) }
   }
 
   /// Whether there is anything at `path`, or this process may not look.
   public static func pathExists(_ path: String) -> Bool {
-    access(path, F_OK) == 0 || errno == EACCES
+    (SystemText.bytes(path) + [0]).withUnsafeBytes { bytes in
+      guard let start = bytes.assumingMemoryBound(to: CChar.self).baseAddress else { return false }
+      return access(start, F_OK) == 0 || errno == EACCES
+    }
+  }
+
+  /// The bytes of the path to connect to: those of `explicit`, else what ``find(explicit:environment:exists:)`` finds.
+  package static func bytes(explicit: String?) -> [UInt8] {
+    if let explicit, !explicit.isEmpty { return Array(explicit.utf8) }
+    return SystemText.bytes(find())
   }
 }
 

@@ -6,83 +6,114 @@
 
 /// Connecting to a Unix domain socket.
 package enum UnixSocket {
-  /// How long a daemon may leave a connection unaccepted, in seconds.
-  static let connectSecondsMax = 5
+  /// How long a daemon may leave a connection unaccepted, unless told otherwise, in milliseconds.
+  package static let connectMillisecondsMax: Int64 = 5000
 
   /// Connects to the stream socket at `path`; the descriptor is blocking and closed on exec. It waits while the
-  /// daemon's queue of connections is full, but no longer than ``connectSecondsMax``.
-  package static func connect(path: String) throws(SidelockError) -> CInt {
+  /// daemon's queue of connections is full, but no longer than `milliseconds`.
+  package static func connect(
+    path: [UInt8], milliseconds: Int64 = connectMillisecondsMax
+  ) throws(SidelockError) -> CInt {
+    let shownPath = SystemText.shown(SystemText.text(path))
     var address = sockaddr_un()
     address.sun_family = sa_family_t(AF_UNIX)
     let capacity = MemoryLayout.size(ofValue: address.sun_path)
-    let bytes = Array(path.utf8)
     // One byte is the terminating zero.
-    guard !bytes.isEmpty, bytes.count < capacity, !bytes.contains(0) else {
+    guard !path.isEmpty, path.count < capacity, !path.contains(0) else {
       throw SidelockError(
-        reason: .noDaemon, message: "the socket path must have 1 to \(capacity - 1) bytes: \(path)")
+        reason: .noDaemon, message: "the socket path must have 1 to \(capacity - 1) bytes: \(shownPath)")
     }
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path) }
 
     let descriptor = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
     guard descriptor >= 0 else {
       throw SidelockError(reason: .noDaemon, message: "no socket can be made: \(describe(errno))")
     }
-    setSendTimeout(descriptor, seconds: connectSecondsMax)
+    let end = monotonicMilliseconds() + max(1, milliseconds)
     var result: CInt
     repeat {
+      // Anew after a signal, so that signals cannot draw it out.
+      setSendTimeout(descriptor, milliseconds: max(1, end - monotonicMilliseconds()))
       result = withUnsafePointer(to: &address) {
         $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
           Glibc.connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
         }
       }
-    } while result != 0 && errno == EINTR
+    } while result != 0 && errno == EINTR && monotonicMilliseconds() < end
     guard result == 0 else {
-      let reason = errno
+      let reason = errno == EINTR ? EAGAIN : errno
       close(descriptor)
-      throw connectFailure(path: path, error: reason)
+      throw connectFailure(path: path, error: reason, milliseconds: milliseconds)
     }
-    setSendTimeout(descriptor, seconds: 0)
+    setSendTimeout(descriptor, milliseconds: 0)
     return descriptor
   }
 
-  private static func setSendTimeout(_ descriptor: CInt, seconds: Int) {
-    var time = timeval(tv_sec: seconds, tv_usec: 0)
+  /// Connects to the stream socket at a path that is UTF-8.
+  package static func connect(path: String) throws(SidelockError) -> CInt {
+    try connect(path: Array(path.utf8))
+  }
+
+  private static func monotonicMilliseconds() -> Int64 {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
+  }
+
+  /// Has a send to, or a connect of, a socket end with EAGAIN after that time; 0: never.
+  package static func setSendTimeout(_ descriptor: CInt, milliseconds: Int64) {
+    var time = timeval(tv_sec: Int(milliseconds / 1000), tv_usec: Int(milliseconds % 1000) * 1000)
     setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
   }
 
   /// The error for a connect that failed with `error`, with what to do about it.
-  static func connectFailure(path: String, error: CInt) -> SidelockError {
+  static func connectFailure(
+    path: [UInt8], error: CInt, milliseconds: Int64 = connectMillisecondsMax
+  ) -> SidelockError {
+    let shownPath = SystemText.shown(SystemText.text(path))
     switch error {
     case ENOENT, ECONNREFUSED:
       let start =
-        path == SocketPath.system
-        ? "start it with: systemctl start sidelockd" : "start it with: sidelockd --redis URL --socket \(path)"
-      return SidelockError(reason: .noDaemon, message: "no daemon listens at \(path); \(start)")
+        shownPath == SocketPath.system
+        ? "start it with: systemctl start sidelockd" : "start it with: sidelockd --redis URL --socket \(shownPath)"
+      return SidelockError(reason: .noDaemon, message: "no daemon listens at \(shownPath); \(start)")
     case EACCES, EPERM:
       return SidelockError(
-        reason: .permission, message: "no permission to connect to \(path)\(groupAdvice(path: path))")
+        reason: .permission, message: "no permission to connect to \(shownPath)\(advice(path: path))")
     case EAGAIN:
       return SidelockError(
-        reason: .noDaemon,
-        message: "the daemon at \(path) accepted no connection within \(connectSecondsMax) s; it may hang")
+        reason: .noAnswer,
+        message: "the daemon at \(shownPath) accepted no connection within \(milliseconds) ms; it may hang")
     case EPROTOTYPE, ENOTSOCK:
-      return SidelockError(reason: .noDaemon, message: "\(path) is no stream socket")
+      return SidelockError(reason: .noDaemon, message: "\(shownPath) is no stream socket")
     default:
-      return SidelockError(reason: .noDaemon, message: "no connection to \(path): \(describe(error))")
+      return SidelockError(reason: .noDaemon, message: "no connection to \(shownPath): \(describe(error))")
     }
   }
 
-  /// Which group may use the socket, as far as this process may know.
-  private static func groupAdvice(path: String) -> String {
+  /// What to do about a socket that is closed to this process, as far as it may know.
+  private static func advice(path: [UInt8]) -> String {
     var status = stat()
-    guard stat(path, &status) == 0 else {
+    let found = (path + [0]).withUnsafeBytes { bytes in
+      bytes.assumingMemoryBound(to: CChar.self).baseAddress.map { stat($0, &status) } ?? -1
+    }
+    guard found == 0 else {
       return ": a directory on the way to it is closed to this user"
     }
-    guard status.st_mode & S_IWGRP != 0 else {
-      return ": only its owner may (user id \(status.st_uid))"
+    return advice(mode: status.st_mode, user: status.st_uid, group: status.st_gid)
+  }
+
+  static func advice(mode: mode_t, user: uid_t, group: gid_t) -> String {
+    // Who joins the group of root may do much more than take locks.
+    if group == 0 {
+      return """
+        : only \(user == 0 ? "root" : "its owner (user id \(user))") may, and the group of root; for others restart the \
+        daemon with --socket-mode 0666, or as a user whose group they may join
+        """
     }
-    let group = groupName(status.st_gid)
-    return ": it is open to the group \(group); join it (usermod -aG \(group) USER) and log in anew"
+    guard mode & S_IWGRP != 0 else { return ": only its owner may (user id \(user))" }
+    let name = groupName(group)
+    return ": it is open to the group \(name); join it (usermod -aG \(name) USER) and log in anew"
   }
 
   private static func groupName(_ id: gid_t) -> String {
