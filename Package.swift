@@ -82,7 +82,8 @@ let package = Package(
       swiftSettings: strict),
     .target(name: "CSupervise"),
     .executableTarget(
-      name: "sidelock", dependencies: ["CLinux", "SidelockClient", "CSupervise", argumentParser, nioCore, nioPosix],
+      name: "sidelock",
+      dependencies: ["CLinux", "SidelockClient", "CSupervise", argumentParser, nioCore, nioPosix],
       swiftSettings: strict),
 
     .testTarget(name: "LockEngineTests", dependencies: ["LockEngine"], swiftSettings: strict),
@@ -111,7 +112,8 @@ let package = Package(
       name: "SidelockClientTests", dependencies: ["SidelockClient", nioCore, nioConcurrencyHelpers],
       swiftSettings: strict),
     .testTarget(
-      name: "CommandTests", dependencies: ["sidelock", "SidelockClient", argumentParser], swiftSettings: strict),
+      name: "CommandTests", dependencies: ["LockEngine", "sidelock", "SidelockClient", argumentParser],
+      swiftSettings: strict),
     .testTarget(name: "DaemonTests", dependencies: ["sidelockd"], swiftSettings: strict),
     // How much the pure targets cost, in instructions and allocations; Tests/run.sh budgets holds them to it.
     .target(name: "CAllocations", path: "Tests/CAllocations"),

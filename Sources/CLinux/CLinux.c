@@ -167,3 +167,17 @@ int socket_unread_bytes(int socket) {
   int count = 0;
   return ioctl(socket, FIONREAD, &count) == 0 ? count : -1;
 }
+
+int standard_descriptors_open(int as_if_closed) {
+  int closed = 0;
+  for (int descriptor = 0; descriptor <= 2; descriptor++) {
+    if (fcntl(descriptor, F_GETFD) >= 0) continue;
+    // The direction that nobody uses, so that the other one fails.
+    int flags = descriptor == 0 ? O_WRONLY : O_RDONLY;
+    // The lowest free number is this one, because those below it are open.
+    int opened = open("/dev/null", as_if_closed ? flags | O_CLOEXEC : O_RDWR);
+    if (opened < 0) return -1;
+    closed |= 1 << descriptor;
+  }
+  return closed;
+}

@@ -6,17 +6,6 @@
 #include <signal.h>
 #include <unistd.h>
 
-int standard_descriptors_open(void) {
-  for (int descriptor = STDIN_FILENO; descriptor <= STDERR_FILENO; descriptor++) {
-    if (fcntl(descriptor, F_GETFD) >= 0 || errno != EBADF) continue;
-    // The lowest one that is free is this one. Without /dev there is still a root directory, which nobody can write to.
-    int opened = open("/dev/null", O_RDWR);
-    if (opened < 0) opened = open("/", O_RDONLY | O_DIRECTORY);
-    if (opened < 0) return -1;
-  }
-  return 0;
-}
-
 void crashes_end_at_once(int ignored_too) {
   // Those that a fault raises, and those that somebody sends who wants to see where a program stands.
   static const int crashes[] = {SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS};

@@ -212,6 +212,17 @@ enum supervise_change supervise_child_change(pid_t process, int *status) {
   return supervise_unchanged;
 }
 
+void supervise_reap_others(pid_t command, pid_t *guard) {
+  for (;;) {
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) return;
+    if (info.si_pid == command) return;
+    if (info.si_pid == *guard) *guard = -1;
+    waitpid(info.si_pid, NULL, WNOHANG);
+  }
+}
+
 // Whether /proc/<process>/stat tells of a living member of `group`.
 static int is_living_member(const char *process, pid_t group) {
   char path[64], text[512];
@@ -230,7 +241,18 @@ static int is_living_member(const char *process, pid_t group) {
   return member_of == group && state != 'Z' && state != 'X';
 }
 
+// Whether /proc is that of our process namespace: in a new one without a /proc of its own the numbers are others.
+static int proc_is_ours(void) {
+  char text[32];
+  ssize_t count = readlink("/proc/self", text, sizeof text - 1);
+  if (count <= 0) return 0;
+  text[count] = 0;
+  return atol(text) == (long)getpid();
+}
+
 int supervise_group_alive(pid_t group) {
+  // Processes that have ended and are not buried count as alive here.
+  if (!proc_is_ours()) return kill(-group, 0) == 0 || errno != ESRCH;
   DIR *directory = opendir("/proc");
   if (directory == NULL) return 1;
   int alive = 0;

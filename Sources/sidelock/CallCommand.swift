@@ -1,4 +1,5 @@
 import ArgumentParser
+import CSupervise
 import Glibc
 import SidelockClient
 
@@ -27,7 +28,9 @@ struct CallCommand: ParsableCommand {
   @Argument(help: "Its parameters, a JSON object.")
   var params: String?
 
-  func validate() throws {
+  mutating func validate() throws {
+    method = try protocolText(method, "METHOD")
+    params = try params.map { try protocolText($0, "PARAMS") }
     do {
       _ = try params.map { try JSONValue(parsing: $0) }
     } catch {
@@ -37,20 +40,28 @@ struct CallCommand: ParsableCommand {
 
   func run() throws {
     let value = try params.map { try JSONValue(parsing: $0) }
-    try reportingErrors {
+    try connection.reportingErrors {
       let daemon = try connection.open()
+      let end = answerEnd(value)
       let id = try daemon.request(method, value)
+      try daemon.askForLife()
       var held: [Int64] = []
       var isWatching = false
       var isAnswered = false
       // Input that is there before the reply is left alone, so that only its end after the grant counts.
       while !isAnswered || !held.isEmpty || isWatching {
-        if isAnswered, try !waitForDaemon(daemon) { return }
-        for event in try daemon.read() {
+        let (events, isReadable) = try daemon.readWhileAlive(
+          input: isAnswered ? STDIN_FILENO : -1, until: isAnswered ? nil : end, isHolding: !held.isEmpty)
+        if isReadable, (try? Descriptor.read(STDIN_FILENO)) ?? [] == [] { return }
+        if !isAnswered, events.isEmpty, let end, supervise_boot_milliseconds() >= end {
+          throw DaemonConnection.noAnswer(within: DaemonConnection.answerMilliseconds)
+        }
+        for event in events {
           switch event {
           case .reply(id, let result):
             let value = try result.get()
-            Descriptor.print(value.serialized)
+            // A token that cannot be told is given back: the error ends the connection.
+            try Descriptor.print(value.serialized)
             isAnswered = true
             isWatching = method == "watch"
             if method == "acquire" {
@@ -58,9 +69,9 @@ struct CallCommand: ParsableCommand {
             }
           case .reply: break
           case .lost(let notice):
-            show(notice)
+            try show(notice)
             if held.contains(notice.token) { throw ExitCode(ExitStatus.lost) }
-          case .notification(let method, let params): show(method, params)
+          case .notification(let method, let params): try show(method, params)
           case .violated(let error): throw error
           }
         }
@@ -68,34 +79,27 @@ struct CallCommand: ParsableCommand {
     }
   }
 
-  private func show(_ notice: LostNotice) {
+  /// When the answer must have come, whatever the daemon does; nil for a wait without limit, during which it is only
+  /// asked whether it lives.
+  private func answerEnd(_ params: JSONValue?) -> Int64? {
+    let soon = supervise_boot_milliseconds() + DaemonConnection.answerMilliseconds
+    guard method == "acquire" else { return soon }
+    guard let wait = params?["wait_ms"]?.intValue else { return nil }
+    return soon + min(max(0, wait), Duration.protocolMillisecondsMax)
+  }
+
+  private func show(_ notice: LostNotice) throws(OutputError) {
     var params = JSONObject()
     params.append("name", .string(notice.name))
     params.append("token", .int(notice.token))
     params.append("reason", .string(notice.reason))
     params.append("grace_ms", notice.graceMilliseconds.map { .int($0) } ?? .null)
     if let detail = notice.detail { params.append("detail", .string(detail)) }
-    show("lost", .object(params))
+    try show("lost", .object(params))
   }
 
-  private func show(_ method: String, _ params: JSONValue) {
+  private func show(_ method: String, _ params: JSONValue) throws(OutputError) {
     let message: JSONValue = ["method": .string(method), "params": params]
-    Descriptor.print(message.serialized)
-  }
-
-  /// Waits for the daemon to send something; false when standard input has ended.
-  private func waitForDaemon(_ daemon: DaemonConnection) throws -> Bool {
-    while true {
-      var entries = [
-        pollfd(fd: daemon.descriptor, events: Int16(POLLIN), revents: 0),
-        pollfd(fd: STDIN_FILENO, events: Int16(POLLIN), revents: 0),
-      ]
-      guard poll(&entries, 2, -1) > 0 else { continue }
-      if entries[0].revents != 0 { return true }
-      if entries[1].revents != 0 {
-        let input = (try? Descriptor.read(STDIN_FILENO)) ?? []
-        if input.isEmpty { return false }
-      }
-    }
+    try Descriptor.print(message.serialized)
   }
 }

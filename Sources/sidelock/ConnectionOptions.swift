@@ -12,18 +12,36 @@ struct ConnectionOptions: ParsableArguments {
       """, valueName: "path"))
   var socket: String?
 
-  func open() throws(SidelockError) -> DaemonConnection {
-    try DaemonConnection(socket: socket)
+  /// Where the daemon listens, as ``SystemText`` has it.
+  var path: String { SocketPath.find(explicit: socket) }
+
+  func open(within milliseconds: Int64 = DaemonConnection.answerMilliseconds) throws(SidelockError) -> DaemonConnection
+  {
+    try DaemonConnection(socket: path, within: milliseconds)
+  }
+
+  /// Runs `body`; an error of the daemon, of the connection or of the output is said on standard error and ends the
+  /// process with the status that stands for it.
+  func reportingErrors<R>(_ body: () throws -> R) throws -> R {
+    do {
+      return try body()
+    } catch let error as SidelockError {
+      Descriptor.say("\(error)")
+      sayServiceState(for: error)
+      throw ExitCode(ExitStatus.status(of: error))
+    }
+  }
+
+  /// Says what systemd knows of a daemon that cannot be reached.
+  func sayServiceState(for error: SidelockError) {
+    guard [.noDaemon, .noAnswer, .connectionLost].contains(error.reason), let words = ServiceState.words(path: path)
+    else { return }
+    Descriptor.say(words)
   }
 }
 
-/// Runs `body`; an error of the daemon or of the connection is said on standard error and ends the process with the
-/// status that stands for it.
-func reportingErrors<R>(_ body: () throws -> R) throws -> R {
-  do {
-    return try body()
-  } catch let error as SidelockError {
-    Descriptor.say("\(error)")
-    throw ExitCode(ExitStatus.status(of: error))
-  }
+/// A text for the protocol, which is UTF-8: what was given as `what` on the command line.
+func protocolText(_ text: String, _ what: String) throws -> String {
+  guard let text = SystemText.utf8(text) else { throw ValidationError("\(what) must be UTF-8.") }
+  return text
 }

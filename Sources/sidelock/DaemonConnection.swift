@@ -1,26 +1,35 @@
+import CSupervise
 import Glibc
 import SidelockClient
 
-/// A connection to the daemon for one thread that waits for it with poll.
+/// A connection to the daemon for one thread that waits for it with poll. Nothing here waits for longer than it was
+/// told: a daemon that is stopped, or that hangs, would keep its clients for ever.
 final class DaemonConnection {
+  /// How long the daemon may take to accept, or to answer what it can answer at once, in milliseconds.
+  static let answerMilliseconds: Int64 = 5000
+
   /// The socket: blocking, and closed on exec.
   let descriptor: CInt
   private var machine = ClientMachine()
+  /// When the daemon was heard last, on the boot clock in milliseconds.
+  private var heardAt = supervise_boot_milliseconds()
+  /// The question whether it lives, and when it was asked.
+  private var question: (id: Int64, askedAt: Int64)?
 
-  init(socket: String?) throws(SidelockError) {
-    descriptor = try UnixSocket.connect(path: SocketPath.find(explicit: socket))
+  /// Connects to the daemon at `socket`, as ``ConnectionOptions/path`` gives it.
+  init(socket: String, within milliseconds: Int64 = answerMilliseconds) throws(SidelockError) {
+    descriptor = try UnixSocket.connect(path: SystemText.bytes(socket), milliseconds: milliseconds)
+    UnixSocket.setSendTimeout(descriptor, milliseconds: Self.answerMilliseconds)
   }
 
   deinit {
     close(descriptor)
   }
 
-  /// Lets a wait for the daemon end with an error after that time.
-  func limitWaits(milliseconds: Int64) throws(SidelockError) {
-    var time = timeval(tv_sec: Int(milliseconds / 1000), tv_usec: Int(milliseconds % 1000) * 1000)
-    for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
-      setsockopt(descriptor, SOL_SOCKET, option, &time, socklen_t(MemoryLayout<timeval>.size))
-    }
+  static func noAnswer(within milliseconds: Int64) -> SidelockError {
+    SidelockError(
+      reason: .noAnswer,
+      message: "the daemon has not answered within \(readable(milliseconds: milliseconds)); it may hang")
   }
 
   /// Sends a request and gives its id.
@@ -36,6 +45,7 @@ final class DaemonConnection {
       let count = rest.withUnsafeBytes { send(descriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL)) }
       if count < 0 {
         if errno == EINTR { continue }
+        if errno == EAGAIN { throw Self.noAnswer(within: Self.answerMilliseconds) }
         throw SidelockError(
           reason: .connectionLost, message: "the connection to the daemon broke: \(UnixSocket.describe(errno))")
       }
@@ -43,21 +53,24 @@ final class DaemonConnection {
     }
   }
 
-  /// Waits for input and gives what came.
+  /// Takes what came, for a connection that has something to read.
   func read() throws(SidelockError) -> [ClientMachine.Event] {
-    guard let bytes = try Descriptor.read(descriptor) else {
-      throw SidelockError(reason: .connectionLost, message: "the daemon does not answer; it may hang")
-    }
+    guard let bytes = try Descriptor.read(descriptor) else { return [] }
     guard !bytes.isEmpty else {
       throw SidelockError(reason: .connectionLost, message: "the connection to the daemon ended")
     }
+    heardAt = supervise_boot_milliseconds()
     return machine.received(bytes)
   }
 
   /// Sends a request, waits for its reply, and gives the result.
-  func call(_ method: String, _ params: JSONValue? = nil) throws(SidelockError) -> JSONValue {
+  func call(
+    _ method: String, _ params: JSONValue? = nil, within milliseconds: Int64 = answerMilliseconds
+  ) throws(SidelockError) -> JSONValue {
+    let end = supervise_boot_milliseconds() + milliseconds
     let wanted = try request(method, params)
     while true {
+      guard wait(until: end) else { throw Self.noAnswer(within: milliseconds) }
       for event in try read() {
         switch event {
         case .reply(let id, let result): if id == wanted { return try result.get() }
@@ -67,47 +80,68 @@ final class DaemonConnection {
       }
     }
   }
-}
 
-/// Reading and writing descriptors.
-enum Descriptor {
-  /// Reads what is there, waiting for it; empty at the end. nil when a non-blocking descriptor has nothing.
-  static func read(_ descriptor: CInt) throws(SidelockError) -> [UInt8]? {
+  /// Waits for input; false when `end` came first.
+  private func wait(until end: Int64) -> Bool {
     while true {
-      var count = 0
-      let bytes = [UInt8](unsafeUninitializedCapacity: 65_536) { buffer, initialized in
-        count = Glibc.read(descriptor, buffer.baseAddress, buffer.count)
-        initialized = max(0, count)
-      }
-      if count >= 0 { return bytes }
-      switch errno {
-      case EINTR: continue
-      case EAGAIN: return nil
-      default:
-        throw SidelockError(
-          reason: .connectionLost, message: "the connection to the daemon broke: \(UnixSocket.describe(errno))")
-      }
+      let left = end - supervise_boot_milliseconds()
+      var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+      // The clock's reading was rounded down, hence one more.
+      if poll(&entry, 1, CInt(min(max(0, left) + 1, 1 << 30))) > 0 { return true }
+      guard left > 0 else { return false }
     }
   }
 
-  /// Writes all of `text`, or as much as can be written.
-  static func write(_ text: String, to descriptor: CInt) {
-    var rest = Array(text.utf8)[...]
-    while !rest.isEmpty {
-      let count = rest.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
-      if count < 0 && errno == EINTR { continue }
-      guard count > 0 else { return }
-      rest = rest.dropFirst(count)
+  // MARK: A daemon that may have nothing to say for long
+
+  /// Asks the daemon whether it lives, when it has been silent, and throws when it does not answer. The time until it
+  /// is to be asked again, or must have answered, in milliseconds.
+  private func checkLife() throws(SidelockError) -> Int64 {
+    let now = supervise_boot_milliseconds()
+    if let asked = question {
+      let left = asked.askedAt + Self.answerMilliseconds - now
+      guard left > 0 else { throw Self.noAnswer(within: Self.answerMilliseconds) }
+      return left
     }
+    let left = heardAt + Self.answerMilliseconds - now
+    if left > 0 { return left }
+    try askForLife()
+    return Self.answerMilliseconds
   }
 
-  /// Writes a line to standard output.
-  static func print(_ line: String) {
-    write(line + "\n", to: STDOUT_FILENO)
+  /// Asks at once, so that a request just sent is known to be read.
+  func askForLife() throws(SidelockError) {
+    question = (try request("ping"), supervise_boot_milliseconds())
   }
 
-  /// Writes a message of this command to standard error.
-  static func say(_ message: String) {
-    write("sidelock: \(message)\n", to: STDERR_FILENO)
+  /// Waits for input and takes it, for as long as the daemon lives and somebody reads the output. Also returns when
+  /// `input` has something to read; `isReadable` says so. A daemon whose locks are held is not asked whether it lives:
+  /// when it hangs it is replaced, and the locks are held on.
+  func readWhileAlive(
+    input: CInt = -1, until end: Int64? = nil, isHolding: Bool = false
+  ) throws -> (events: [ClientMachine.Event], isReadable: Bool) {
+    while true {
+      var left = isHolding ? 1 << 30 : try checkLife()
+      if let end { left = min(left, max(0, end - supervise_boot_milliseconds())) }
+      var entries = [
+        pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0), pollfd(fd: input, events: Int16(POLLIN), revents: 0),
+        Descriptor.endOfOutput,
+      ]
+      let count = poll(&entries, nfds_t(entries.count), CInt(min(left + 1, 1 << 30)))
+      if entries[0].revents == 0 || count <= 0 {
+        if count > 0 {
+          try Descriptor.check(endOfOutput: entries[2])
+          if entries[1].revents != 0 { return ([], true) }
+        }
+        if let end, supervise_boot_milliseconds() >= end { return ([], false) }
+        continue
+      }
+      let events = try read().filter { event in
+        guard case .reply(let id, _) = event, id == question?.id else { return true }
+        question = nil
+        return false
+      }
+      return (events, false)
+    }
   }
 }

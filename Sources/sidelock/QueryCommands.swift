@@ -32,8 +32,12 @@ struct ListCommand: ParsableCommand {
   @Flag(name: .shortAndLong, help: "The locks of all hosts.")
   var all = false
 
+  mutating func validate() throws {
+    prefix = try prefix.map { try protocolText($0, "--prefix") }
+  }
+
   func run() throws {
-    try reportingErrors {
+    try connection.reportingErrors {
       let daemon = try connection.open()
       var query = ListQuery(prefix: prefix, allHosts: all)
       var locks: [LockDescription] = []
@@ -41,10 +45,10 @@ struct ListCommand: ParsableCommand {
         locks += query.received(try daemon.call("list", query.params))
       } while query.hasMore
       if output.isForPeople {
-        for line in Self.table(locks).lines { Descriptor.print(line) }
+        for line in Self.table(locks).lines { try Descriptor.print(line) }
       } else {
         let lines = locks.map(\.json.serialized).joined(separator: ",\n")
-        Descriptor.print(lines.isEmpty ? "[]" : "[\n\(lines)\n]")
+        try Descriptor.print(lines.isEmpty ? "[]" : "[\n\(lines)\n]")
       }
     }
   }
@@ -116,11 +120,15 @@ struct InspectCommand: ParsableCommand {
   @Argument(help: "The lock's name.")
   var name: String
 
+  mutating func validate() throws {
+    name = try protocolText(name, "NAME")
+  }
+
   func run() throws {
-    try reportingErrors {
+    try connection.reportingErrors {
       let result = try connection.open().call("inspect", ["name": .string(name)])
-      guard output.isForPeople else { return Descriptor.print(result.serialized) }
-      for line in Self.lines(LockDescription(result)) { Descriptor.print(line) }
+      guard output.isForPeople else { return try Descriptor.print(result.serialized) }
+      for line in Self.lines(LockDescription(result)) { try Descriptor.print(line) }
     }
   }
 
@@ -177,17 +185,16 @@ struct PingCommand: ParsableCommand {
 
   func run() throws {
     let limit = try RunCommand.milliseconds(timeout, "--timeout")
-    try reportingErrors {
+    try connection.reportingErrors {
       let clock = ContinuousClock()
       let start = clock.now
-      let daemon = try connection.open()
-      try daemon.limitWaits(milliseconds: limit)
-      _ = try daemon.call("ping")
+      let daemon = try connection.open(within: limit)
+      _ = try daemon.call("ping", within: max(1, limit - Int64((clock.now - start) / .milliseconds(1))))
       let microseconds = (clock.now - start) / .microseconds(1)
       if output.isForPeople {
-        Descriptor.print("the daemon answers (\(Int(microseconds)) µs)")
+        try Descriptor.print("the daemon answers (\(Int(microseconds)) µs)")
       } else {
-        Descriptor.print("{\"microseconds\":\(Int(microseconds))}")
+        try Descriptor.print("{\"microseconds\":\(Int(microseconds))}")
       }
     }
   }
@@ -201,12 +208,12 @@ struct StatsCommand: ParsableCommand {
   @OptionGroup var output: OutputOptions
 
   func run() throws {
-    try reportingErrors {
+    try connection.reportingErrors {
       let result = try connection.open().call("stats")
-      guard output.isForPeople else { return Descriptor.print(result.serialized) }
+      guard output.isForPeople else { return try Descriptor.print(result.serialized) }
       var table = Table(headings: ["NAME", "VALUE"], rightAligned: [1])
       for (name, value) in Self.flatten(result, path: "") { table.append([name, value]) }
-      for line in table.lines { Descriptor.print(line) }
+      for line in table.lines { try Descriptor.print(line) }
     }
   }
 

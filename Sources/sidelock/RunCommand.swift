@@ -24,6 +24,9 @@ struct RunCommand: ParsableCommand {
       SIGKILL. So it does when the daemon is killed, or hangs for so long that the lock could be lost. If sidelock \
       itself is killed, even with SIGKILL, the group is killed, and only then the lock is free.
 
+      -n and -w also bound the wait for a daemon that hangs (and 2 seconds, should it be slow); without them sidelock \
+      gives up when the daemon is silent for 10 seconds. Ctrl-Z while it waits withdraws the wait, and fg queues again.
+
       Not reached is a process that has left the group (setsid, a daemon, a shell with job control); in a systemd unit \
       the control group ends it. And while sidelock is stopped by SIGSTOP it cannot act.
 
@@ -32,7 +35,7 @@ struct RunCommand: ParsableCommand {
         the same signal if that was sent to sidelock)
         1     not acquired with -n or within -w SECONDS (-E sets another status)
         64    wrong usage
-        69    no daemon listens, or it cannot reach Redis
+        69    no daemon listens or answers, or it cannot reach Redis
         70    the daemon misbehaves, or NAME is in use in another way, such
               as a semaphore of another capacity
         77    the daemon refused for lack of a right
@@ -125,7 +128,10 @@ struct RunCommand: ParsableCommand {
   @Argument(parsing: .postTerminator, help: "The command and its arguments.")
   var command: [String] = []
 
-  func validate() throws {
+  mutating func validate() throws {
+    name = try protocolText(name, "NAME")
+    others = try others.map { try protocolText($0, "--and") }
+    meta = try meta.map { try protocolText($0, "--meta") }
     guard (1...512).contains(name.utf8.count) else { throw ValidationError("NAME must have 1 to 512 bytes.") }
     if commandString != nil {
       guard command.isEmpty else { throw ValidationError("Give COMMAND or -c COMMAND-STRING, not both.") }
@@ -181,7 +187,8 @@ struct RunCommand: ParsableCommand {
     commandString.map { ["/bin/sh", "-c", $0] } ?? command
   }
 
-  func acquireParams() throws -> JSONValue {
+  /// What is asked for, without the time to wait.
+  func acquireParams() throws -> JSONObject {
     var params = JSONObject()
     if others.isEmpty {
       params.append("name", .string(name))
@@ -189,29 +196,24 @@ struct RunCommand: ParsableCommand {
       params.append("names", .array(names.map { .string($0) }))
     }
     mode.append(to: &params)
-    if nonblock {
-      params.append("wait_ms", 0)
-    } else if let timeout {
-      params.append("wait_ms", .int(try Self.milliseconds(timeout, "--timeout")))
-    }
     if let backstop = try supervisorOptions().backstopMilliseconds { params.append("max_hold_ms", .int(backstop)) }
     if let meta { params.append("meta", .string(meta)) }
-    return .object(params)
+    return params
   }
 
   func supervisorOptions() throws -> Supervisor.Options {
     Supervisor.Options(
       name: name, conflictExitCode: conflictExitCode,
       termGraceMilliseconds: try Self.milliseconds(termGrace, "--term-grace"),
+      waitMilliseconds: nonblock ? 0 : try timeout.map { try Self.milliseconds($0, "--timeout") },
       maxHoldMilliseconds: try maxHold.map { try Self.milliseconds($0, "--max-hold") }, isVerbose: verbose)
   }
 
   func run() throws {
     let options = try supervisorOptions()
     let params = try acquireParams()
-    try reportingErrors {
-      let driver = try RunDriver(options: options, command: arguments, connection: connection.open())
-      try driver.run(acquire: params)
+    try connection.reportingErrors {
+      try RunDriver(options: options, command: arguments, acquire: params, connection: connection).run()
     }
   }
 }

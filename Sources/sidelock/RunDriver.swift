@@ -7,15 +7,23 @@ import SidelockClient
 /// started it.
 final class RunDriver {
   private var supervisor: Supervisor
-  private let connection: DaemonConnection
+  /// Where the daemon listens.
+  private let options: ConnectionOptions
   private let name: String
   private let command: [String]
+  /// The params of the acquire without `wait_ms`.
+  private let params: JSONObject
 
-  private var isConnected = true
+  /// nil when there is none any more.
+  private var connection: DaemonConnection?
+  private var greetingID: Int64 = 0
   private var acquireID: Int64 = 0
+  /// What ends the keepalive, before the command is started.
+  private var confirmationID: Int64 = 0
+  /// The last question whether the lock is still ours; answers to earlier ones count no more.
+  private var checkID: Int64 = 0
   /// The releases that are not answered.
   private var releaseIDs: Set<Int64> = []
-  private var checkIDs: Set<Int64> = []
   /// What is held, by names and tokens.
   private var held: [(name: String, token: Int64)] = []
 
@@ -24,14 +32,23 @@ final class RunDriver {
   private let terminal: CInt
   private var child: pid_t = -1
   private var childHasEnded = false
+  /// The command could not be started; its process is kept, as the guard was told of it.
+  private var hasFailedToStart = false
   private var guardProcess: pid_t = -1
   private var guardChannel: CInt = -1
 
-  init(options: Supervisor.Options, command: [String], connection: DaemonConnection) throws(SidelockError) {
-    supervisor = Supervisor(options: options)
+  /// `params`: of the acquire, without `wait_ms`.
+  init(
+    options: Supervisor.Options, command: [String], acquire params: JSONObject, connection: ConnectionOptions
+  ) throws(SidelockError) {
+    supervisor = Supervisor(options: options, now: supervise_boot_milliseconds())
     name = options.name
     self.command = command
-    self.connection = connection
+    self.params = params
+    self.options = connection
+    // Before the signals are blocked: until there is a wait to withdraw they may do what they do by themselves.
+    self.connection = try connection.open(
+      within: supervisor.patience?.connectMilliseconds(now: supervise_boot_milliseconds()) ?? 0)
     signals = supervise_signals(&inheritedMask)
     guard signals >= 0 else {
       throw SidelockError(reason: .unavailable, message: "signalfd: \(UnixSocket.describe(errno))")
@@ -39,14 +56,29 @@ final class RunDriver {
     terminal = open("/dev/tty", O_RDWR | O_CLOEXEC)
   }
 
-  /// Acquires with `params`, runs the command, and ends the process.
-  func run(acquire params: JSONValue) throws(SidelockError) -> Never {
-    acquireID = try connection.request("acquire", params)
+  /// Acquires, runs the command, and ends the process.
+  func run() throws(SidelockError) -> Never {
+    supervise_reap_others(child, &guardProcess)
+    try queue()
     while true {
       wait()
       if supervisor.watchesGroup, supervise_group_alive(child) == 0 { feed([.groupEmpty]) }
       if let deadline = supervisor.deadline, supervise_boot_milliseconds() >= deadline { feed([.timerFired]) }
     }
+  }
+
+  /// Asks for the lock, with a keepalive until it is ours: who is stopped must not be given it.
+  private func queue() throws(SidelockError) {
+    guard let connection, let patience = supervisor.patience else { return }
+    greetingID = try connection.request(
+      "initialize",
+      [
+        "client": ["name": "sidelock", "version": .string(Sidelock.configuration.version)],
+        "keepalive_ms": .int(Supervisor.Patience.keepaliveMilliseconds),
+      ])
+    var params = params
+    if let left = patience.left(now: supervise_boot_milliseconds()) { params.append("wait_ms", .int(left)) }
+    acquireID = try connection.request("acquire", .object(params))
   }
 
   private func wait() {
@@ -59,7 +91,7 @@ final class RunDriver {
     var entries = [
       pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
       // A negative descriptor is skipped.
-      pollfd(fd: isConnected ? connection.descriptor : -1, events: Int16(POLLIN), revents: 0),
+      pollfd(fd: connection?.descriptor ?? -1, events: Int16(POLLIN), revents: 0),
     ]
     guard poll(&entries, nfds_t(entries.count), CInt(timeout)) > 0 else { return }
     // The daemon first: a loss must be known before the signals that it could be confused with.
@@ -68,16 +100,22 @@ final class RunDriver {
   }
 
   private func readConnection() {
+    guard let connection else { return }
     do throws(SidelockError) {
       feed(try connection.read().compactMap(translate))
     } catch {
-      isConnected = false
+      self.connection = nil
       feed([.disconnected(error)])
     }
   }
 
   private func translate(_ event: ClientMachine.Event) -> Supervisor.Event? {
     switch event {
+    case .reply(greetingID, .failure(let error)), .reply(confirmationID, .failure(let error)): return .refused(error)
+    case .reply(greetingID, .success(let result)): return .greeted(leaseMilliseconds: result["lease_ms"]?.intValue)
+    case .reply(checkID, let result):
+      guard case .success(let answer) = result else { return .checked(validMilliseconds: nil) }
+      return .checked(validMilliseconds: answer["valid_ms"]?.intValue)
     case .reply(acquireID, .failure(let error)): return .refused(error)
     case .reply(acquireID, .success(let result)):
       let locks = result["locks"]?.arrayValue ?? [result]
@@ -92,13 +130,12 @@ final class RunDriver {
         token: first.token, waitedMilliseconds: result["waited_ms"]?.intValue ?? 0,
         validMilliseconds: result["valid_ms"]?.intValue)
     case .reply(let id, _):
-      if releaseIDs.remove(id) != nil { return releaseIDs.isEmpty ? .released : nil }
-      return checkIDs.remove(id) == nil ? nil : .checked
+      return releaseIDs.remove(id) != nil && releaseIDs.isEmpty ? .released : nil
     case .lost(let notice):
       return held.contains { $0 == (notice.name, notice.token) } ? .lost(notice) : nil
     case .notification: return nil
     case .violated(let error):
-      isConnected = false
+      connection = nil
       return .disconnected(error)
     }
   }
@@ -113,6 +150,9 @@ final class RunDriver {
   }
 
   private func lookAtChild() {
+    // The end of the command is left to be asked for again and again; whatever else is a child of ours, as all orphans
+    // are that of process 1, has nobody else to bury it.
+    if !childHasEnded, !hasFailedToStart { supervise_reap_others(child, &guardProcess) }
     guard child > 0, !childHasEnded else { return }
     var status: CInt = 0
     switch supervise_child_change(child, &status) {
@@ -138,6 +178,14 @@ final class RunDriver {
   private func perform(_ effect: Supervisor.Effect) {
     switch effect {
     case .say(let message): Descriptor.say(message)
+    case .sayServiceState: if let words = ServiceState.words(path: options.path) { Descriptor.say(words) }
+    case .confirm:
+      confirmationID = ask("initialize", ["keepalive_ms": .null]) ?? 0
+      checkID = ask("ping", nil) ?? 0
+    case .withdraw:
+      connection = nil
+      held = []
+    case .queueAgain: queueAgain()
     case .spawn: if supervisor.mayStart { spawn() }
     case .signalGroup(let signal): if child > 0 { kill(-child, signal) }
     case .signalOwnGroup(let signal): kill(0, signal)
@@ -146,7 +194,7 @@ final class RunDriver {
     case .stopSelf:
       supervise_stop_self()
       feed([.resumed(terminal: terminalOwner)])
-    case .check: if let id = ask("ping", nil) { checkIDs.insert(id) }
+    case .check: checkID = ask("ping", nil) ?? 0
     case .release:
       for lock in held {
         let id = ask("release", ["name": .string(lock.name), "token": .int(lock.token)])
@@ -165,7 +213,18 @@ final class RunDriver {
 
   /// A failure to send shows itself as the end of the connection when it is read.
   private func ask(_ method: String, _ params: JSONValue?) -> Int64? {
-    isConnected ? try? connection.request(method, params) : nil
+    try? connection?.request(method, params)
+  }
+
+  private func queueAgain() {
+    guard let patience = supervisor.patience else { return }
+    do throws(SidelockError) {
+      connection = try options.open(within: patience.connectMilliseconds(now: supervise_boot_milliseconds()))
+      try queue()
+    } catch {
+      connection = nil
+      feed([.disconnected(error)])
+    }
   }
 
   private func dismissGuard() {
@@ -183,7 +242,7 @@ final class RunDriver {
     setenv("SIDELOCK_NAME", name, 1)
     setenv("SIDELOCK_TOKEN", "\(held.first { $0.name == name }?.token ?? 0)", 1)
     setenv("SIDELOCK_TOKENS", held.map { "\($0.token)" }.joined(separator: " "), 1)
-    guardProcess = supervise_guard_start(connection.descriptor, &guardChannel)
+    guardProcess = supervise_guard_start(connection?.descriptor ?? -1, &guardChannel)
     if guardProcess < 0 {
       Descriptor.say("no guard: \(UnixSocket.describe(errno)); only COMMAND itself ends if sidelock is killed")
     }
@@ -191,25 +250,16 @@ final class RunDriver {
     // asks for it.
     let isInteractive = terminalOwner == .us && isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1
     var failedExec: CInt = 0
-    child = withArguments { arguments in
-      supervise_spawn(arguments, &inheritedMask, guardChannel, isInteractive ? terminal : -1, &failedExec)
-    }
+    let arguments = CStrings(command)
+    child = supervise_spawn(
+      arguments.pointers, &inheritedMask, guardChannel, isInteractive ? terminal : -1, &failedExec)
     guard child < 0 else { return feed([.spawned]) }
     let reason = errno
+    hasFailedToStart = true
     let notStarted = reason == ENOENT ? ExitStatus.notFound : ExitStatus.cannotExecute
     let status = failedExec == 0 ? ExitStatus.software : notStarted
     // The child may have taken the terminal before it failed.
     if isInteractive { tcsetpgrp(terminal, getpgrp()) }
-    feed([.spawnFailed(status: status, problem: "\(command[0]): \(UnixSocket.describe(reason))")])
-  }
-
-  private func withArguments<R>(_ body: (UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> R) -> R {
-    var pointers: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) }
-    pointers.append(nil)
-    defer { for pointer in pointers { free(pointer) } }
-    return pointers.withUnsafeMutableBufferPointer { buffer in
-      // The array holds the terminating nil at least, so there is a base address.
-      body(buffer.baseAddress!)
-    }
+    feed([.spawnFailed(status: status, problem: "\(SystemText.shown(command[0])): \(UnixSocket.describe(reason))")])
   }
 }

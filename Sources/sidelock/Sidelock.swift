@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import SidelockClient
 
 /// The command as a whole.
@@ -14,10 +15,12 @@ struct Sidelock: ParsableCommand {
         0     done (run: that of the command)
         1     the lock was not acquired in time, or is not held
         64    wrong usage
-        69    no daemon listens, or it cannot reach Redis
+        69    no daemon listens or answers, or it cannot reach Redis
         70    the daemon misbehaves
+        74    the output could not be written
         77    the daemon refused for lack of a right
         125   the lock was lost
+        141   nobody reads the output
 
       EXAMPLES
         sidelock run deploy -- ./deploy.sh
@@ -29,6 +32,38 @@ struct Sidelock: ParsableCommand {
       RunCommand.self, ListCommand.self, InspectCommand.self, WatchCommand.self, BreakCommand.self, PingCommand.self,
       StatsCommand.self, CallCommand.self, BenchCommand.self,
     ])
+
+  /// The arguments behind the name of the program, as ``SystemText`` has them.
+  static var arguments: [String] {
+    (1..<max(1, Int(CommandLine.argc))).compactMap { index in
+      CommandLine.unsafeArgv[index].map { SystemText.text(cString: $0) }
+    }
+  }
+
+  /// Runs the subcommand, and ends the process with its status.
+  static func runToEnd(_ arguments: [String]) -> Never {
+    do {
+      var command = try parseAsRoot(arguments)
+      try command.run()
+      Glibc.exit(0)
+    } catch let error as OutputError {
+      Descriptor.say(error)
+      Glibc.exit(error.exitStatus)
+    } catch {
+      let status = exitCode(for: error).rawValue
+      let text = SystemText.shown(fullMessage(for: error))
+      guard !text.isEmpty else { Glibc.exit(status) }
+      do throws(OutputError) {
+        try Descriptor.write(text + "\n", to: status == 0 ? STDOUT_FILENO : STDERR_FILENO)
+      } catch {
+        // What could not be said on standard error had a failing status of its own.
+        guard status == 0 else { Glibc.exit(status) }
+        Descriptor.say(error)
+        Glibc.exit(error.exitStatus)
+      }
+      Glibc.exit(status)
+    }
+  }
 
   /// Moves a `--socket PATH` from before the subcommand to behind its name, where the parser looks for it.
   static func movingSocketOption(_ arguments: [String]) -> [String] {

@@ -21,15 +21,18 @@ import SidelockClient
 ///     S + term-grace + 1 s       the daemon would take it away, if we were late or stopped
 struct Supervisor {
   /// The part of the grace after which SIGKILL is sent, in percent.
-  static let gracePercent: Int64 = 60
+  static let gracePercent = RunTimeline.killPercentOfGrace
   /// How long the group may take to end when the connection ended without notice, in milliseconds: at most …
   static let cutGraceMilliseconds: Int64 = 1000
   /// … and for a lock that has no lease.
   static let cutGraceLocalMilliseconds: Int64 = 100
   /// How long to wait for the daemon's word that the lock is released.
   static let releaseMilliseconds: Int64 = 2000
-  /// How long to wait for the daemon's word that the lock is still ours after having been stopped.
-  static let resumeMilliseconds: Int64 = 1000
+  /// How long to wait for the daemon's word that the lock is still ours after having been stopped. The command does not
+  /// run meanwhile, and a daemon that hangs may be replaced by one that knows the lock.
+  static let resumeMilliseconds: Int64 = 10_000
+  /// The same for a lock that has no lease.
+  static let resumeLocalMilliseconds: Int64 = 1000
   /// How much later than SIGKILL the daemon is to take the lock away by itself.
   static let maxHoldMarginMilliseconds: Int64 = 1000
   /// How often to look whether the group is empty, once its leader has ended.
@@ -41,6 +44,8 @@ struct Supervisor {
     var conflictExitCode = ExitStatus.conflict
     /// The longest time between SIGTERM and SIGKILL.
     var termGraceMilliseconds: Int64 = 10_000
+    /// How long to wait for the lock; nil for no limit, 0 for a try.
+    var waitMilliseconds: Int64?
     /// How long the command may run.
     var maxHoldMilliseconds: Int64?
     var isVerbose = false
@@ -60,6 +65,8 @@ struct Supervisor {
   }
 
   enum Event: Equatable {
+    /// The daemon answered the request that came before the acquire; how long its leases last, nil for the local tier.
+    case greeted(leaseMilliseconds: Int64?)
     case granted(token: Int64, waitedMilliseconds: Int64, validMilliseconds: Int64?)
     case refused(SidelockError)
     case lost(LostNotice)
@@ -75,8 +82,8 @@ struct Supervisor {
     case commandKilled(signal: Int32, terminal: TerminalOwner)
     /// We run again after ``Effect/stopSelf``.
     case resumed(terminal: TerminalOwner)
-    /// The daemon answered ``Effect/check``.
-    case checked
+    /// The daemon answered ``Effect/check`` or ``Effect/confirm``; for how long the lock is safe, where it says so.
+    case checked(validMilliseconds: Int64?)
     /// The daemon answered ``Effect/release``, whatever it said.
     case released
     case groupEmpty
@@ -85,6 +92,14 @@ struct Supervisor {
 
   enum Effect: Equatable {
     case say(String)
+    /// Say what systemd knows of the daemon.
+    case sayServiceState
+    /// Have the session outlive our silence from now on, and ask as ``check`` does.
+    case confirm
+    /// End the connection, and with it the wait or the grant.
+    case withdraw
+    /// Connect, and ask for the lock.
+    case queueAgain
     case spawn
     case signalGroup(Int32)
     /// To our own process group, as the terminal would have sent it.
@@ -106,7 +121,10 @@ struct Supervisor {
   }
 
   private enum Phase: Equatable {
-    case waiting
+    case waiting(Patience)
+    /// Granted, but the session would end with our silence. Not until the daemon has said that it still has the lock is
+    /// the command started: the grant may be an old one, found by a process that was stopped.
+    case confirming(Patience, Lease?)
     case starting
     case running
     /// Stopped by us until the daemon has said that the lock is still ours.
@@ -129,7 +147,9 @@ struct Supervisor {
   }
 
   private let options: Options
-  private var phase = Phase.waiting
+  private var phase: Phase
+  /// How long the daemon's leases last, as it says.
+  private var leaseLength: Int64?
   /// Signals that we passed on.
   private var passedOn: Set<Int32> = []
   /// The command was stopped because it reached for a terminal that another job has.
@@ -138,8 +158,18 @@ struct Supervisor {
   /// When the time is over that the user allowed.
   private var maxHoldAt: Int64?
 
-  init(options: Options) {
+  /// `now`: since when the user waits, in milliseconds on the boot clock.
+  init(options: Options, now: Int64) {
     self.options = options
+    phase = .waiting(Patience(waitMilliseconds: options.waitMilliseconds, now: now))
+  }
+
+  /// How long to wait for the lock and for the daemon, while it is waited for.
+  var patience: Patience? {
+    switch phase {
+    case .waiting(let patience), .confirming(let patience, _): patience
+    case .starting, .running, .resuming, .ending, .killed, .releasing, .done: nil
+    }
   }
 
   /// Whether the command is to be started: false again when the loss of the lock came with its grant.
@@ -150,14 +180,15 @@ struct Supervisor {
     switch phase {
     case .ending(let ending): ending.leaderEnded
     case .killed(keepUntil: .some, let leaderEnded): leaderEnded
-    case .waiting, .starting, .running, .resuming, .killed, .releasing, .done: false
+    case .waiting, .confirming, .starting, .running, .resuming, .killed, .releasing, .done: false
     }
   }
 
   /// When to send ``Event/timerFired``, in milliseconds on the boot clock.
   var deadline: Int64? {
     switch phase {
-    case .waiting, .starting, .done: nil
+    case .waiting(let patience), .confirming(let patience, _): patience.deadline
+    case .starting, .done: nil
     case .running: [lease?.deadline, maxHoldAt].compactMap { $0 }.min()
     // Even when the allowed time is over: what is continued to be ended must not run without the lock either.
     case .resuming(let until), .releasing(_, let until): until
@@ -169,12 +200,13 @@ struct Supervisor {
   /// Takes a fact that was found at `now`, in milliseconds on the boot clock.
   mutating func handle(_ event: Event, now: Int64) -> [Effect] {
     switch event {
-    case .granted(let token, let waited, let valid):
-      guard phase == .waiting else { return [] }
-      phase = .starting
-      lease = valid.map { Lease(validMilliseconds: $0, now: now) }
-      maxHoldAt = options.maxHoldMilliseconds.map { now + $0 }
-      return (options.isVerbose ? [.say("has \(options.name) after \(waited) ms, token \(token)")] : []) + [.spawn]
+    case .greeted(let length):
+      guard case .waiting(var patience) = phase else { return [] }
+      leaseLength = length
+      patience.answered()
+      phase = .waiting(patience)
+      return []
+    case .granted(let token, let waited, let valid): return granted(token, waited: waited, valid: valid, now: now)
     case .refused(let error): return refused(error)
     case .lost(let notice):
       return lost(
@@ -187,14 +219,14 @@ struct Supervisor {
       return []
     case .spawnFailed(let status, let problem):
       return [.say(problem)] + release(.status(status), now: now)
-    case .signalled(let signal): return signalled(signal)
+    case .signalled(let signal): return signalled(signal, now: now)
     case .commandStopped(let signal, let terminal): return commandStopped(signal, terminal)
     case .commandExited(let status): return commandEnded(.status(status), now: now)
     case .commandKilled(let signal, let terminal):
       let byTerminal = terminal == .command && (signal == SIGINT || signal == SIGQUIT)
       return commandEnded(.signal(signal, passOn: byTerminal), now: now)
     case .resumed(let terminal): return resumed(terminal, now: now)
-    case .checked: return checked()
+    case .checked(let valid): return checked(valid, now: now)
     case .released:
       guard case .releasing(let outcome, _) = phase else { return [] }
       return finish(outcome)
@@ -207,8 +239,19 @@ struct Supervisor {
 
   // MARK: The lock
 
+  private mutating func granted(_ token: Int64, waited: Int64, valid: Int64?, now: Int64) -> [Effect] {
+    guard case .waiting(var patience) = phase else { return [] }
+    let lease = valid.map { Lease(validMilliseconds: $0, asked: now, length: leaseLength) }
+    patience.granted(now: now)
+    phase = .confirming(patience, lease)
+    maxHoldAt = options.maxHoldMilliseconds.map { now + $0 }
+    let words: [Effect] =
+      options.isVerbose ? [.say("has \(options.name) after \(waited) ms, token \(token)")] : []
+    return words + [.confirm]
+  }
+
   private mutating func refused(_ error: SidelockError) -> [Effect] {
-    guard phase == .waiting else { return [] }
+    guard patience != nil else { return [] }
     phase = .done
     switch error.reason {
     case .busy, .timeout:
@@ -218,23 +261,40 @@ struct Supervisor {
     }
   }
 
+  /// The daemon is gone, or does not answer; the end of the connection takes care of whatever it grants.
+  private mutating func giveUp(_ error: SidelockError) -> [Effect] {
+    phase = .done
+    return [.withdraw, .say("\(options.name): \(error)"), .sayServiceState, .exit(ExitStatus.status(of: error))]
+  }
+
   private mutating func disconnected(_ error: SidelockError, now: Int64) -> [Effect] {
     switch phase {
-    case .waiting:
-      phase = .done
-      return [.say("\(error)"), .exit(ExitStatus.status(of: error))]
+    case .waiting(let patience), .confirming(let patience, _):
+      // We were stopped, and our session has been ended for our silence.
+      if error.reason == .connectionLost, patience.wasAway(now: now) { return queueAgain(patience, now: now) }
+      return giveUp(error)
     case .killed, .done: return []
     case .releasing(let outcome, _): return finish(outcome)
     case .starting, .running, .resuming, .ending:
-      let bound = lease.map { min(Self.cutGraceMilliseconds, $0.length * Self.gracePercent / 100) }
+      let bound = lease.map {
+        min(Self.cutGraceMilliseconds, $0.length * Self.gracePercent / 100, max(0, $0.killAt - now))
+      }
       return lost(
         "lost \(options.name): \(error.message)", killWithin: bound ?? Self.cutGraceLocalMilliseconds, now: now)
     }
   }
 
+  private mutating func queueAgain(_ patience: Patience, now: Int64) -> [Effect] {
+    var patience = patience
+    patience.queuedAgain(now: now)
+    phase = .waiting(patience)
+    return [.withdraw, .queueAgain]
+  }
+
   private mutating func lost(_ message: String, killWithin bound: Int64, now: Int64) -> [Effect] {
     switch phase {
-    case .starting:
+    case .confirming(let patience, _) where patience.wasAway(now: now): return queueAgain(patience, now: now)
+    case .confirming, .starting:
       phase = .done
       return [.say("\(message); the command was not started"), .exit(ExitStatus.lost)]
     case .running, .resuming:
@@ -258,22 +318,43 @@ struct Supervisor {
     }
   }
 
-  private mutating func checked() -> [Effect] {
-    lease?.answered()
-    guard case .resuming = phase else { return [] }
-    phase = .running
-    return [.giveTerminal, .signalGroup(SIGCONT)]
+  private mutating func checked(_ valid: Int64?, now: Int64) -> [Effect] {
+    lease?.answered(validMilliseconds: valid, now: now)
+    switch phase {
+    case .waiting(var patience):
+      patience.answered()
+      phase = .waiting(patience)
+      return []
+    case .confirming(let patience, let granted):
+      // The answer counts from its question, and nobody was stopped in between without its telling.
+      let told = patience.question.flatMap { asked in
+        valid.map { Lease(validMilliseconds: $0, asked: asked, length: leaseLength) }
+      }
+      lease = told ?? granted
+      phase = .starting
+      return [.spawn]
+    case .resuming:
+      phase = .running
+      return [.giveTerminal, .signalGroup(SIGCONT)]
+    case .starting, .running, .ending, .killed, .releasing, .done: return []
+    }
   }
 
   private mutating func timerFired(now: Int64) -> [Effect] {
     guard let deadline, now >= deadline else { return [] }
     switch phase {
-    case .waiting, .starting, .done: return []
+    case .waiting(var patience):
+      if let failure = patience.failure(now: now) { return giveUp(failure) }
+      patience.asked(now: now)
+      phase = .waiting(patience)
+      return [.check]
+    case .confirming: return giveUp(DaemonConnection.noAnswer(within: DaemonConnection.answerMilliseconds))
+    case .starting, .done: return []
     case .running:
       if let maxHoldAt, now >= maxHoldAt { return heldLongEnough(end: maxHoldAt, now: now) }
       return askOrGiveUp(now: now)
     case .resuming:
-      guard lease != nil else { return checked() }
+      guard lease != nil else { return checked(nil, now: now) }
       return lost("lost \(options.name): the daemon does not answer", killWithin: 0, now: now)
     case .ending(let ending):
       guard now >= ending.killAt else { return askOrGiveUp(now: now) }
@@ -288,7 +369,7 @@ struct Supervisor {
 
   /// The lease needs attention.
   private mutating func askOrGiveUp(now: Int64) -> [Effect] {
-    guard let lease, lease.isDoubtful(now: now) else {
+    guard let lease, lease.isOver(now: now) else {
       self.lease?.asked(now: now)
       return [.check]
     }
@@ -319,7 +400,7 @@ struct Supervisor {
     case .killed(let keepUntil, _):
       phase = .killed(keepUntil: keepUntil, leaderEnded: true)
       return keepUntil == nil ? finish(.status(ExitStatus.lost)) : []
-    case .waiting, .starting, .releasing, .done: return []
+    case .waiting, .confirming, .starting, .releasing, .done: return []
     }
   }
 
@@ -340,16 +421,23 @@ struct Supervisor {
 
   // MARK: Signals and job control
 
-  private mutating func signalled(_ signal: Int32) -> [Effect] {
+  private mutating func signalled(_ signal: Int32, now: Int64) -> [Effect] {
     switch phase {
-    case .waiting, .starting:
+    case .waiting(let patience), .confirming(let patience, _):
       switch signal {
-      case SIGTSTP: return [.stopSelf]
+      case SIGTSTP:
+        // Who is stopped cannot take the lock: others go first.
+        phase = .waiting(patience)
+        return [.withdraw, .stopSelf]
       case SIGCONT, SIGWINCH: return []
       default:
         phase = .done
         return [.dieOf(signal)]
       }
+    case .starting:
+      if [SIGTSTP, SIGCONT, SIGWINCH].contains(signal) { return [] }
+      phase = .done
+      return [.dieOf(signal)]
     // The group goes on when the daemon has answered, not before.
     case .resuming where signal == SIGCONT: return []
     case .running, .resuming, .ending:
@@ -372,58 +460,15 @@ struct Supervisor {
   }
 
   private mutating func resumed(_ terminal: TerminalOwner, now: Int64) -> [Effect] {
+    if case .waiting(let patience) = phase { return queueAgain(patience, now: now) }
     guard phase == .running else { return [] }
     // Continued in the background, or not even stopped because no shell could have continued us: it would only be
     // stopped again.
     if wantsTerminal, terminal == .other { return [] }
     // The lock may have been lost in the meantime. What the daemon says to this comes after its word of that.
-    phase = .resuming(until: now + Self.resumeMilliseconds)
+    phase = .resuming(until: now + (lease == nil ? Self.resumeLocalMilliseconds : Self.resumeMilliseconds))
     lease?.asked(now: now)
     return [.check]
-  }
-}
-
-extension Supervisor {
-  /// Whether the daemon lives, so that one which hangs, and can tell nobody that its lease ends, is found out in
-  /// time. With L for the length of the lease, which the daemon renews when two thirds of it are left, and 0 for the
-  /// moment at which the last question was sent that has been answered:
-  ///
-  ///     L/4            ask again
-  ///     0.4 L          no answer: SIGTERM (but an answer is waited for half a second, however short the lease)
-  ///     0.6 L          SIGKILL
-  ///     2/3 L          another may have the lock, if the daemon stopped right after 0
-  struct Lease: Equatable {
-    static let answerMillisecondsMin: Int64 = 500
-
-    /// The lease's whole length, in milliseconds.
-    let length: Int64
-    private var aliveAt: Int64
-    private var askedAt: Int64?
-
-    init(validMilliseconds: Int64, now: Int64) {
-      length = max(1, validMilliseconds)
-      aliveAt = now
-    }
-
-    /// When there is something to do: to ask, or to give up on the answer.
-    var deadline: Int64 {
-      guard let askedAt else { return aliveAt + max(1, length / 4) }
-      return max(aliveAt + length * 4 / 10, askedAt + Self.answerMillisecondsMin)
-    }
-
-    /// When the last process of the group must be gone.
-    var killAt: Int64 { aliveAt + length * 6 / 10 }
-
-    func isDoubtful(now: Int64) -> Bool { askedAt != nil && now >= deadline }
-
-    mutating func asked(now: Int64) {
-      askedAt = now
-    }
-
-    mutating func answered() {
-      aliveAt = askedAt ?? aliveAt
-      askedAt = nil
-    }
   }
 }
 
@@ -432,7 +477,7 @@ extension ExitStatus {
   static func status(of error: SidelockError) -> Int32 {
     switch error.reason {
     case .busy, .timeout, .notHeld: conflict
-    case .noDaemon, .permission, .connectionLost, .unavailable, .shuttingDown: unavailable
+    case .noDaemon, .noAnswer, .permission, .connectionLost, .unavailable, .shuttingDown: unavailable
     case .denied: denied
     case .lost: lost
     case .limit: unavailable

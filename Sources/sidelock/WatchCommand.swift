@@ -21,7 +21,7 @@ struct WatchCommand: ParsableCommand {
         draining   the daemon is about to stop
 
       EXIT STATUS
-        69    no daemon listens, or it has ended
+        69    no daemon listens or answers, or it has ended
         77    the daemon refused for lack of a right
 
       EXAMPLES
@@ -44,16 +44,21 @@ struct WatchCommand: ParsableCommand {
     return !exact && name.hasSuffix("*") ? .prefix(String(name.dropLast())) : .name(name)
   }
 
+  mutating func validate() throws {
+    name = try name.map { try protocolText($0, "NAME") }
+  }
+
   func run() throws {
     let isForPeople = output.isForPeople
-    try reportingErrors {
+    try connection.reportingErrors {
       let daemon = try connection.open()
       let id = try daemon.request("watch", target.params)
+      try daemon.askForLife()
       while true {
-        for event in try daemon.read() {
+        for event in try daemon.readWhileAlive().events {
           switch event {
           case .reply(id, let result): _ = try result.get()
-          case .notification(let method, let params): Self.show(method, params, isForPeople: isForPeople)
+          case .notification(let method, let params): try Self.show(method, params, isForPeople: isForPeople)
           case .violated(let error): throw error
           case .reply, .lost: break
           }
@@ -62,9 +67,9 @@ struct WatchCommand: ParsableCommand {
     }
   }
 
-  private static func show(_ method: String, _ params: JSONValue, isForPeople: Bool) {
+  private static func show(_ method: String, _ params: JSONValue, isForPeople: Bool) throws(OutputError) {
     guard let (event, _) = WatchEvent.event(method: method, params: params) else { return }
-    Descriptor.print(isForPeople ? "\(timeOfDay())  \(line(event))" : json(event, params))
+    try Descriptor.print(isForPeople ? "\(timeOfDay())  \(line(event))" : json(event, params))
   }
 
   /// An event for programs: what the daemon says of it, with a kind in any case.
@@ -129,7 +134,7 @@ struct BreakCommand: ParsableCommand {
       EXIT STATUS
         0     at least one hold was broken
         1     nobody held the lock, or not under that token
-        69    no daemon listens
+        69    no daemon listens or answers
         77    the daemon refused for lack of a right
 
       EXAMPLES
@@ -149,7 +154,9 @@ struct BreakCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Words for who loses the lock, and for the log (up to 256 bytes).", valueName: "text"))
   var reason: String?
 
-  func validate() throws {
+  mutating func validate() throws {
+    name = try protocolText(name, "NAME")
+    reason = try reason.map { try protocolText($0, "--reason") }
     guard (1...512).contains(name.utf8.count) else { throw ValidationError("NAME must have 1 to 512 bytes.") }
     if let token, token < 1 { throw ValidationError("--token must be greater than 0.") }
     if let reason, reason.utf8.count > 256 { throw ValidationError("--reason may have up to 256 bytes.") }
@@ -160,12 +167,12 @@ struct BreakCommand: ParsableCommand {
     params.append("name", .string(name))
     if let token { params.append("token", .int(token)) }
     if let reason { params.append("reason", .string(reason)) }
-    let result = try reportingErrors { try connection.open().call("break", .object(params)) }
+    let result = try connection.reportingErrors { try connection.open().call("break", .object(params)) }
     let broken = result["broken"]?.arrayValue ?? []
     if output.isForPeople {
-      for token in broken { Descriptor.print(token.serialized) }
+      for token in broken { try Descriptor.print(token.serialized) }
     } else {
-      Descriptor.print(result.serialized)
+      try Descriptor.print(result.serialized)
     }
     if broken.isEmpty {
       Descriptor.say("nobody holds the lock \(printable(name))\(token == nil ? "" : " under that token")")

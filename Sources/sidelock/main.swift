@@ -3,4 +3,6 @@ import CLinux
 // A crash must not keep the lock and the command for as long as a backtrace takes. What was ignored stays so, because
 // the command inherits it.
 crashes_end_at_once(0)
-Sidelock.main(Sidelock.movingSocketOption(Array(CommandLine.arguments.dropFirst())))
+// Before anything else: a socket that got the number of standard error would be sent our messages.
+_ = standard_descriptors_open(1)
+Sidelock.runToEnd(Sidelock.movingSocketOption(Sidelock.arguments))

@@ -79,7 +79,7 @@ func tell(_ resolution: SettingsResolution) {
 }
 
 // Before anything is opened, and before anything can go wrong.
-guard standard_descriptors_open() == 0 else { _exit(ExitStatus.failure) }
+guard standard_descriptors_open(0) >= 0 else { _exit(ExitStatus.failure) }
 crashes_end_at_once(1)
 
 let options = parseOptions()

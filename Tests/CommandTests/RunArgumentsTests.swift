@@ -9,36 +9,43 @@ struct RunArgumentsTests {
     try #require(try Sidelock.parseAsRoot(["run"] + arguments) as? RunCommand)
   }
 
+  /// What is asked for at first, with the time to wait.
+  func wish(_ command: RunCommand) throws -> JSONValue {
+    var params = try command.acquireParams()
+    if let wait = try command.supervisorOptions().waitMilliseconds { params.append("wait_ms", .int(wait)) }
+    return .object(params)
+  }
+
   @Test func everythingBehindTheTerminatorIsTheCommand() throws {
     let command = try parse("-n", "x", "--", "ls", "-l", "--", "--help")
     #expect(command.name == "x")
     #expect(command.arguments == ["ls", "-l", "--", "--help"])
-    #expect(try command.acquireParams() == ["name": "x", "wait_ms": 0])
+    #expect(try wish(command) == ["name": "x", "wait_ms": 0])
   }
 
   @Test func optionsMayFollowTheName() throws {
     let command = try parse("x", "-w", "2.5", "-E", "75", "-v", "--", "true")
     #expect(command.conflictExitCode == 75)
     #expect(command.verbose)
-    #expect(try command.acquireParams() == ["name": "x", "wait_ms": 2500])
+    #expect(try wish(command) == ["name": "x", "wait_ms": 2500])
   }
 
   @Test func theOptionsOfFlockAreTaken() throws {
     let command = try parse("-x", "--timeout", "0.0001", "x", "-c", "echo a && echo b")
     #expect(command.arguments == ["/bin/sh", "-c", "echo a && echo b"])
     // Rounded up: a short wait is not a try.
-    #expect(try command.acquireParams() == ["name": "x", "wait_ms": 1])
-    #expect(try parse("-w", "0", "x", "--", "true").acquireParams() == ["name": "x", "wait_ms": 0])
+    #expect(try wish(command) == ["name": "x", "wait_ms": 1])
+    #expect(try wish(parse("-w", "0", "x", "--", "true")) == ["name": "x", "wait_ms": 0])
     #expect(try parse("-e", "--nb", "x", "--", "true").nonblock)
-    #expect(try parse("x", "--", "true").acquireParams() == ["name": "x"])
+    #expect(try wish(parse("x", "--", "true")) == ["name": "x"])
   }
 
   @Test func whatTheDaemonIsToKnowIsPassedOn() throws {
     let command = try parse("--max-hold", "60", "--meta", "why", "x", "--", "true")
-    #expect(try command.acquireParams() == ["name": "x", "max_hold_ms": 71_000, "meta": "why"])
+    #expect(try wish(command) == ["name": "x", "max_hold_ms": 71_000, "meta": "why"])
     // The daemon takes the lock away when the command must have ended: the grace and a second later.
     let short = try parse("--max-hold", "60", "--term-grace", "0.5", "x", "--", "true")
-    #expect(try short.acquireParams() == ["name": "x", "max_hold_ms": 61_500])
+    #expect(try wish(short) == ["name": "x", "max_hold_ms": 61_500])
   }
 
   @Test(arguments: [
@@ -53,6 +60,20 @@ struct RunArgumentsTests {
   func wrongUsageIsRefused(arguments: [String]) {
     let error = #expect(throws: (any Error).self) { try Sidelock.parseAsRoot(["run"] + arguments) }
     if let error { #expect(Sidelock.exitCode(for: error).rawValue == ExitStatus.usage) }
+  }
+
+  @Test(arguments: [
+    ["caf\u{10FFE9}", "--", "ls"], ["x", "--and", "caf\u{10FFE9}", "--", "ls"],
+    ["--meta", "caf\u{10FFE9}", "x", "--", "ls"],
+  ])
+  func namesAndNotesThatAreNoTextAreRefused(arguments: [String]) {
+    let error = #expect(throws: (any Error).self) { try Sidelock.parseAsRoot(["run"] + arguments) }
+    if let error { #expect(Sidelock.exitCode(for: error).rawValue == ExitStatus.usage) }
+  }
+
+  @Test func aNameWithTheCharactersThatStandForBytesIsItself() throws {
+    let command = try parse(SystemText.text(Array("a\u{10FF41}".utf8)), "--", "ls")
+    #expect(command.name == "a\u{10FF41}")
   }
 
   @Test func theSocketMayBeNamedBeforeTheSubcommand() {
@@ -86,7 +107,7 @@ struct RunArgumentsTests {
       (["-x", "a", "--", "true"], #"{"name":"a"}"#),
     ] as [([String], String)])
   func aModeAndMoreNamesAreAskedFor(arguments: [String], params: String) throws {
-    #expect(try RunCommand.parse(arguments).acquireParams().serialized == params)
+    #expect(try wish(RunCommand.parse(arguments)).serialized == params)
   }
 
   @Test(arguments: [

@@ -9,18 +9,29 @@ struct SupervisorTests {
   static let notice = LostNotice(name: "x", token: 1, reason: "lease_expired", graceMilliseconds: 2000)
   static let cut = SidelockError(reason: .connectionLost, message: "the connection ended")
 
-  /// A supervisor whose command runs since time 0.
-  func running(valid: Int64? = nil, termGrace: Int64 = 10_000, maxHold: Int64? = nil) -> Supervisor {
+  /// A supervisor that waits since time 0.
+  func waiting(_ wait: Int64? = nil, conflict: Int32 = 1) -> Supervisor {
+    Supervisor(options: .init(name: "x", conflictExitCode: conflict, waitMilliseconds: wait), now: 0)
+  }
+
+  /// A supervisor whose command runs since time 0. `valid`: for how long its lease of `lease` was told to be valid.
+  func running(
+    valid: Int64? = nil, lease: Int64 = 10_000, termGrace: Int64 = 10_000, maxHold: Int64? = nil
+  ) -> Supervisor {
     var machine = Supervisor(
-      options: .init(name: "x", termGraceMilliseconds: termGrace, maxHoldMilliseconds: maxHold))
-    #expect(machine.handle(.granted(token: 1, waitedMilliseconds: 0, validMilliseconds: valid), now: 0) == [.spawn])
+      options: .init(name: "x", termGraceMilliseconds: termGrace, maxHoldMilliseconds: maxHold), now: 0)
+    #expect(machine.handle(.greeted(leaseMilliseconds: valid.map { _ in lease }), now: 0) == [])
+    #expect(
+      machine.handle(.granted(token: 1, waitedMilliseconds: 0, validMilliseconds: valid), now: 0) == [.confirm])
+    #expect(!machine.mayStart)
+    #expect(machine.handle(.checked(validMilliseconds: valid), now: 0) == [.spawn])
     #expect(machine.mayStart)
     #expect(machine.handle(.spawned, now: 0) == [])
     return machine
   }
 
   func withoutWords(_ effects: [Supervisor.Effect]) -> [Supervisor.Effect] {
-    effects.filter { if case .say = $0 { false } else { true } }
+    effects.filter { if case .say = $0 { false } else { $0 != .sayServiceState } }
   }
 
   // MARK: The usual course
@@ -67,8 +78,9 @@ struct SupervisorTests {
 
   @Test(arguments: [126, 127] as [Int32])
   func aCommandThatCannotBeStartedFreesTheLock(status: Int32) {
-    var machine = Supervisor(options: .init(name: "x"))
+    var machine = waiting()
     _ = machine.handle(.granted(token: 1, waitedMilliseconds: 0, validMilliseconds: nil), now: 0)
+    _ = machine.handle(.checked(validMilliseconds: nil), now: 0)
     let effects = machine.handle(.spawnFailed(status: status, problem: "no"), now: 1)
     #expect(effects == [.say("no"), .takeTerminal, .release])
     #expect(machine.handle(.released, now: 2) == [.takeTerminal, .exit(status)])
@@ -78,7 +90,7 @@ struct SupervisorTests {
 
   @Test(arguments: [SidelockError.Reason.busy, .timeout])
   func aConflictGivesItsOwnStatusWithoutAWord(reason: SidelockError.Reason) {
-    var machine = Supervisor(options: .init(name: "x", conflictExitCode: 9))
+    var machine = waiting(conflict: 9)
     #expect(machine.handle(.refused(SidelockError(reason: reason, message: "")), now: 0) == [.exit(9)])
   }
 
@@ -89,21 +101,22 @@ struct SupervisorTests {
       (.init(rawValue: "invalid_params"), -32602, ExitStatus.usage),
     ] as [(SidelockError.Reason, Int64, Int32)])
   func otherRefusalsHaveStatusesOfTheirOwn(reason: SidelockError.Reason, code: Int64, status: Int32) {
-    var machine = Supervisor(options: .init(name: "x", conflictExitCode: 9))
+    var machine = waiting(conflict: 9)
     let error = SidelockError(code: code, reason: reason, message: "")
     #expect(withoutWords(machine.handle(.refused(error), now: 0)) == [.exit(status)])
   }
 
   @Test func aConnectionThatEndsWhileWaitingIsUnavailable() {
-    var machine = Supervisor(options: .init(name: "x"))
-    #expect(withoutWords(machine.handle(.disconnected(Self.cut), now: 0)) == [.exit(ExitStatus.unavailable)])
+    var machine = waiting()
+    #expect(machine.handle(.disconnected(Self.cut), now: 0).contains(.sayServiceState))
+    machine = waiting()
+    #expect(
+      withoutWords(machine.handle(.disconnected(Self.cut), now: 0)) == [.withdraw, .exit(ExitStatus.unavailable)])
   }
 
   @Test func aSignalEndsTheWait() {
-    var machine = Supervisor(options: .init(name: "x"))
+    var machine = waiting()
     #expect(machine.handle(.signalled(SIGWINCH), now: 0) == [])
-    #expect(machine.handle(.signalled(SIGTSTP), now: 0) == [.stopSelf])
-    #expect(machine.handle(.resumed(terminal: .us), now: 9) == [])
     #expect(machine.handle(.signalled(SIGINT), now: 10) == [.dieOf(SIGINT)])
   }
 
@@ -155,7 +168,7 @@ struct SupervisorTests {
     #expect(
       withoutWords(machine.handle(.disconnected(Self.cut), now: 0)) == [.signalGroup(SIGTERM), .signalGroup(SIGCONT)])
     #expect(machine.deadline == 1000)
-    var short = running(valid: 1000)
+    var short = running(valid: 850, lease: 1000)
     _ = short.handle(.disconnected(Self.cut), now: 0)
     #expect(short.deadline == 600)
     var local = running(valid: nil)
@@ -171,7 +184,7 @@ struct SupervisorTests {
   }
 
   @Test func aLossThatComesWithTheGrantStartsNothing() {
-    var machine = Supervisor(options: .init(name: "x"))
+    var machine = waiting()
     _ = machine.handle(.granted(token: 1, waitedMilliseconds: 0, validMilliseconds: nil), now: 0)
     #expect(withoutWords(machine.handle(.lost(Self.notice), now: 0)) == [.exit(ExitStatus.lost)])
     #expect(!machine.mayStart)
@@ -181,35 +194,6 @@ struct SupervisorTests {
     var machine = running()
     _ = machine.handle(.lost(Self.notice), now: 0)
     #expect(machine.handle(.signalled(SIGINT), now: 1) == [.signalGroup(SIGINT)])
-  }
-
-  // MARK: A daemon that hangs
-
-  @Test func theDaemonIsAskedFromTimeToTime() {
-    var machine = running(valid: 10_000)
-    #expect(machine.deadline == 2500)
-    #expect(machine.handle(.timerFired, now: 2500) == [.check])
-    #expect(machine.handle(.checked, now: 2510) == [])
-    #expect(machine.deadline == 5000)
-    #expect(running(valid: nil).deadline == nil)
-  }
-
-  @Test func withoutAnAnswerTheGroupIsEndedBeforeTheLeaseCanBe() {
-    var machine = running(valid: 10_000)
-    _ = machine.handle(.timerFired, now: 2500)
-    #expect(machine.deadline == 4000)
-    #expect(
-      withoutWords(machine.handle(.timerFired, now: 4000)) == [.signalGroup(SIGTERM), .signalGroup(SIGCONT)])
-    #expect(machine.deadline == 6000)
-  }
-
-  @Test func anAnswerIsWaitedForHoweverShortTheLease() {
-    var machine = running(valid: 1000)
-    _ = machine.handle(.timerFired, now: 250)
-    #expect(machine.deadline == 750)
-    // No time is left then.
-    #expect(
-      withoutWords(machine.handle(.timerFired, now: 750)) == [.signalGroup(SIGTERM), .signalGroup(SIGKILL)])
   }
 
   // MARK: The longest hold
@@ -265,24 +249,13 @@ struct SupervisorTests {
     #expect(withoutWords(machine.handle(.lost(notice), now: 3000)) == [.signalGroup(SIGKILL)])
   }
 
-  @Test func theDaemonIsStillAskedAfterMaxHold() {
-    var machine = running(valid: 10_000, maxHold: 2000)
-    _ = machine.handle(.timerFired, now: 2000)
-    #expect(machine.deadline == 2500)
-    #expect(machine.handle(.timerFired, now: 2500) == [.check])
-    #expect(machine.deadline == 4000)
-    #expect(withoutWords(machine.handle(.timerFired, now: 4000)) == [])
-    #expect(machine.deadline == 6000)
-    #expect(machine.handle(.timerFired, now: 6000) == [.signalGroup(SIGKILL)])
-  }
-
   @Test func aStoppedJobThatIsContinuedAfterMaxHoldIsEnded() {
     var machine = running(maxHold: 2000)
     _ = machine.handle(.commandStopped(signal: SIGTSTP, terminal: .command), now: 1)
     _ = machine.handle(.resumed(terminal: .us), now: 5000)
     // Not before the daemon has said that the lock is still ours.
     #expect(machine.deadline == 6000)
-    #expect(machine.handle(.checked, now: 5001) == [.giveTerminal, .signalGroup(SIGCONT)])
+    #expect(machine.handle(.checked(validMilliseconds: nil), now: 5001) == [.giveTerminal, .signalGroup(SIGCONT)])
     #expect(machine.deadline == 2000)
     #expect(
       withoutWords(machine.handle(.timerFired, now: 5001)) == [.signalGroup(SIGTERM), .signalGroup(SIGCONT)])
@@ -295,7 +268,7 @@ struct SupervisorTests {
     var machine = running()
     #expect(machine.handle(.commandStopped(signal: SIGTSTP, terminal: .command), now: 1) == [.takeTerminal, .stopSelf])
     #expect(machine.handle(.resumed(terminal: .us), now: 9000) == [.check])
-    #expect(machine.handle(.checked, now: 9001) == [.giveTerminal, .signalGroup(SIGCONT)])
+    #expect(machine.handle(.checked(validMilliseconds: nil), now: 9001) == [.giveTerminal, .signalGroup(SIGCONT)])
   }
 
   @Test func aLossDuringTheStopIsFoundBeforeTheCommandGoesOn() {
@@ -305,7 +278,7 @@ struct SupervisorTests {
     let late = LostNotice(name: "x", token: 1, reason: "lease_expired", graceMilliseconds: 0)
     #expect(
       withoutWords(machine.handle(.lost(late), now: 90_000)) == [.signalGroup(SIGTERM), .signalGroup(SIGKILL)])
-    #expect(machine.handle(.checked, now: 90_001) == [])
+    #expect(machine.handle(.checked(validMilliseconds: nil), now: 90_001) == [])
   }
 
   @Test func aDaemonThatDoesNotAnswerAfterAStopCountsAsLost() {
@@ -313,7 +286,7 @@ struct SupervisorTests {
     _ = machine.handle(.commandStopped(signal: SIGTSTP, terminal: .command), now: 1)
     _ = machine.handle(.resumed(terminal: .us), now: 90_000)
     #expect(
-      withoutWords(machine.handle(.timerFired, now: 91_000)) == [.signalGroup(SIGTERM), .signalGroup(SIGKILL)])
+      withoutWords(machine.handle(.timerFired, now: 100_000)) == [.signalGroup(SIGTERM), .signalGroup(SIGKILL)])
   }
 
   @Test func aStopFromElsewhereLeavesUsAwake() {
@@ -340,7 +313,7 @@ struct SupervisorTests {
     #expect(machine.handle(.resumed(terminal: .other), now: 2) == [])
     #expect(machine.handle(.commandStopped(signal: SIGTTIN, terminal: .other), now: 3) == [.takeTerminal, .stopSelf])
     #expect(machine.handle(.resumed(terminal: .us), now: 4) == [.check])
-    #expect(machine.handle(.checked, now: 5) == [.giveTerminal, .signalGroup(SIGCONT)])
+    #expect(machine.handle(.checked(validMilliseconds: nil), now: 5) == [.giveTerminal, .signalGroup(SIGCONT)])
   }
 
   @Test func whatContinuesUsDoesNotContinueTheCommandBeforeTheDaemonHasAnswered() {

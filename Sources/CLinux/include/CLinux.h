@@ -74,9 +74,11 @@ int process_watcher_wait(int watcher, uint64_t *ids, int max);
 /// Bytes that have come on a socket and have not been read; -1 and errno on failure.
 int socket_unread_bytes(int socket);
 
-/// Opens those of the descriptors 0, 1 and 2 that are closed on /dev/null, so that nothing that is opened later is taken
-/// for a standard stream. To be called before anything else is opened; 0 on success, -1 and errno on failure.
-int standard_descriptors_open(void);
+/// Opens each of the descriptors 0, 1 and 2 that is closed on /dev/null, so that no socket and no file gets a number that
+/// programs read from and write to without having opened it. With `as_if_closed` reading 0 and writing 1 and 2 fail with
+/// EBADF as before, and they are closed again in a program that is executed; without it they take and give nothing. Call
+/// it before anything opens a descriptor. Returns a bit (1 << descriptor) for each that was closed, or -1 with errno.
+int standard_descriptors_open(int as_if_closed);
 
 /// Has a crash, and a signal that stands for one, end this process at once. The Swift runtime would first stop every
 /// thread by a signal, start a program that draws a backtrace, and wait for it: for seconds the sockets of a process that

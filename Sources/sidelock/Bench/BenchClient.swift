@@ -70,7 +70,7 @@ final class BenchClient {
   private var unread = 0..<0
 
   init(path: String) throws(SidelockError) {
-    descriptor = try UnixSocket.connect(path: path)
+    descriptor = try UnixSocket.connect(path: SystemText.bytes(path))
     var time = timeval(tv_sec: Self.answerSecondsMax, tv_usec: 0)
     setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
   }

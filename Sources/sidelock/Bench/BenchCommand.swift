@@ -183,27 +183,34 @@ struct BenchCommand: ParsableCommand {
 
   func run() throws {
     if let echoServer { return try EchoServer.serve(path: echoServer) }
-    let path = SocketPath.find(explicit: connection.socket)
+    let path = connection.path
     let scenarios = try scenarios()
     let counts = try connectionCounts()
-    try reportingErrors {
+    try connection.reportingErrors {
+      // A daemon that hangs is told soon; what is measured may take its time.
+      for daemon in [path] + (otherSocket.map { [$0] } ?? []) { _ = try DaemonConnection(socket: daemon).call("ping") }
       let run = BenchRun(
         socket: path, probe: try DaemonProbe(path: path, process: daemonProcess), command: self, scenarios: scenarios,
         connectionCounts: counts)
       var figures: [Figures] = []
       // What was measured before something failed is shown all the same.
-      defer { show(BenchRun.addingTrips(figures)) }
-      try run.measure(into: &figures)
+      do throws(SidelockError) {
+        try run.measure(into: &figures)
+      } catch {
+        try show(BenchRun.addingTrips(figures))
+        throw error
+      }
+      try show(BenchRun.addingTrips(figures))
     }
   }
 
-  private func show(_ figures: [Figures]) {
-    if isatty(STDERR_FILENO) == 1 { Descriptor.write("\r\u{1B}[K", to: STDERR_FILENO) }
+  private func show(_ figures: [Figures]) throws(OutputError) {
+    if isatty(STDERR_FILENO) == 1 { try? Descriptor.write("\r\u{1B}[K", to: STDERR_FILENO) }
     guard !figures.isEmpty else { return }
     if output.isForPeople {
-      for line in Report.lines(figures) { Descriptor.print(line) }
+      for line in Report.lines(figures) { try Descriptor.print(line) }
     } else {
-      Descriptor.print(Report.json(figures, seconds: seconds).serialized)
+      try Descriptor.print(Report.json(figures, seconds: seconds).serialized)
     }
   }
 }
@@ -303,10 +310,12 @@ struct BenchRun {
   }
 
   private static func checkRedis(_ path: String) throws(SidelockError) {
-    let descriptor = try UnixSocket.connect(path: path)
+    let descriptor = try UnixSocket.connect(path: SystemText.bytes(path))
     defer { close(descriptor) }
-    Descriptor.write("PING\r\n", to: descriptor)
-    let answer = String(decoding: try Descriptor.read(descriptor) ?? [], as: UTF8.self)
+    try? Descriptor.write("PING\r\n", to: descriptor)
+    var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+    let hasAnswer = poll(&entry, 1, CInt(DaemonConnection.answerMilliseconds)) > 0
+    let answer = hasAnswer ? String(decoding: try Descriptor.read(descriptor) ?? [], as: UTF8.self) : ""
     guard answer == "+PONG\r\n" else {
       throw SidelockError(
         reason: .unavailable, message: "Redis at \(path) does not answer PING with PONG: \(printable(answer))")
@@ -316,6 +325,6 @@ struct BenchRun {
   /// The progress line.
   private static func show(_ what: String, _ done: Double) {
     guard isatty(STDERR_FILENO) == 1 else { return }
-    Descriptor.write("\r\u{1B}[K\(what), \(Int(done * 100)) %", to: STDERR_FILENO)
+    try? Descriptor.write("\r\u{1B}[K\(what), \(Int(done * 100)) %", to: STDERR_FILENO)
   }
 }

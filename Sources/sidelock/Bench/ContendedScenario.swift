@@ -83,7 +83,7 @@ final class ContendedScenario {
   private static func sharpenTimers() {
     let descriptor = open("/proc/self/timerslack_ns", O_WRONLY | O_CLOEXEC)
     guard descriptor >= 0 else { return }
-    Descriptor.write("1", to: descriptor)
+    try? Descriptor.write("1", to: descriptor)
     close(descriptor)
   }
 

@@ -20,10 +20,8 @@ final class HelperProcess {
     defer { posix_spawn_file_actions_destroy(&actions) }
     posix_spawn_file_actions_adddup2(&actions, input ?? ends[1], STDIN_FILENO)
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO)
-    var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) }
-    arguments.append(nil)
-    defer { for argument in arguments { free(argument) } }
-    let result = posix_spawnp(&process, path, &actions, nil, arguments, supervise_environment())
+    let arguments = CStrings(words)
+    let result = posix_spawnp(&process, path, &actions, nil, arguments.pointers, supervise_environment())
     close(ends[1])
     guard result == 0 else { throw Self.failure("\(path): \(UnixSocket.describe(result))") }
   }
@@ -65,7 +63,7 @@ final class HelperProcess {
 
   /// Tells the starting process that this one is ready, and returns when that process ends or lets go of it.
   static func serveUntilDismissed() throws(SidelockError) {
-    Descriptor.print("ready")
+    do throws(OutputError) { try Descriptor.print("ready") } catch { return }
     while try Descriptor.read(STDIN_FILENO)?.isEmpty == false {}
   }
 

@@ -19,8 +19,8 @@ class Command:
 
     def start(self, *args, **options):
         return self.lab.track(subprocess.Popen(
-            [binary("sidelock", "SIDELOCK"), *map(str, args)], text=True, start_new_session=True,
-            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+            [binary("sidelock", "SIDELOCK"), *map(str, args)], text=True,
+            **{"start_new_session": True, "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
             env=self.environment))
 
     def run(self, *args, stdin=None):

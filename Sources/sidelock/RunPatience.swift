@@ -1,0 +1,103 @@
+import SidelockClient
+
+extension Supervisor {
+  /// How long to wait for the lock, and for a daemon that may hang. Times are milliseconds on the boot clock.
+  ///
+  /// The daemon keeps a wait's deadline; this one is for when it does not. It is asked by `ping` whether it lives, which
+  /// also tells it that we do: a waiting `sidelock run` that is stopped (SIGSTOP) would be granted the lock and hold
+  /// everybody up, so its session has a keepalive, until it is granted the lock.
+  ///
+  ///     with -n or -w S     given up at S if the daemon has been silent for 2 s, and at S + 5 s in any case
+  ///     without             given up when the daemon has not answered for 5 s at first, and for 10 s later: one that
+  ///                         hangs is replaced, and whoever waits keeps its place
+  struct Patience: Equatable {
+    /// How often the daemon is asked.
+    static let askMilliseconds: Int64 = 1500
+    /// The keepalive of a session that waits: the wait of a process that is stopped ends after that.
+    static let keepaliveMilliseconds: Int64 = 5000
+    /// How long the daemon may be silent when a limit was set for the wait, and it has passed.
+    static let silenceMilliseconds: Int64 = 2000
+    /// How long a daemon that answers may take beyond the limit of the wait.
+    static let decisionMilliseconds: Int64 = 5000
+    /// How long the first answer may take when no limit was set.
+    static let firstAnswerMilliseconds = DaemonConnection.answerMilliseconds
+    /// How long the daemon may be silent later when no limit was set: as long as a lease lasts.
+    static let silenceWithoutLimitMilliseconds: Int64 = 10_000
+
+    /// When the time is over that the user allowed; nil for no limit.
+    private(set) var until: Int64?
+    /// When the question was sent that is not answered yet.
+    private var askedAt: Int64?
+    private var lastAskedAt: Int64
+    private var isKnown = false
+    /// The grant was found after we had been away, and may be one that was taken back meanwhile.
+    private var isGrantOld = false
+    private let isTry: Bool
+
+    init(waitMilliseconds: Int64?, now: Int64) {
+      isTry = waitMilliseconds == 0
+      until = waitMilliseconds.map { now + $0 }
+      lastAskedAt = now
+      askedAt = now
+    }
+
+    /// When the question was sent that is not answered yet.
+    var question: Int64? { askedAt }
+
+    /// How long connecting may take.
+    func connectMilliseconds(now: Int64) -> Int64 {
+      guard let until else { return DaemonConnection.answerMilliseconds }
+      return min(max(until - now, Self.silenceMilliseconds), DaemonConnection.answerMilliseconds)
+    }
+
+    /// What is left of the wait, and something in any case if it is not a try; nil for no limit.
+    func left(now: Int64) -> Int64? { until.map { max(isTry ? 0 : 1, $0 - now) } }
+
+    /// The request was sent anew: what is left of the wait begins now, and if nothing is left, a try.
+    mutating func queuedAgain(now: Int64) {
+      until = until.map { max($0, now) }
+      isKnown = false
+      isGrantOld = false
+      asked(now: now)
+    }
+
+    mutating func asked(now: Int64) {
+      askedAt = now
+      lastAskedAt = now
+    }
+
+    mutating func answered() {
+      askedAt = nil
+      isKnown = true
+    }
+
+    /// Whether the daemon has heard nothing from us for so long that it may have ended the session.
+    func wasAway(now: Int64) -> Bool { isGrantOld || now - lastAskedAt >= Self.keepaliveMilliseconds }
+
+    /// The lock was granted, and the daemon is asked whether it still is ours.
+    mutating func granted(now: Int64) {
+      isGrantOld = wasAway(now: now)
+      asked(now: now)
+    }
+
+    /// When there is something to do: to ask, or to give up.
+    var deadline: Int64 {
+      guard let askedAt else {
+        let next = lastAskedAt + Self.askMilliseconds
+        // At the end of the wait the daemon is asked at once, unless it just was.
+        return until.map { $0 > lastAskedAt ? min(next, $0) : next } ?? next
+      }
+      guard let until else {
+        return askedAt + (isKnown ? Self.silenceWithoutLimitMilliseconds : Self.firstAnswerMilliseconds)
+      }
+      return max(until, min(askedAt + Self.silenceMilliseconds, until + Self.decisionMilliseconds))
+    }
+
+    /// Why not to wait any longer, at the deadline; nil: ask.
+    func failure(now: Int64) -> SidelockError? {
+      if let askedAt { return DaemonConnection.noAnswer(within: now - askedAt) }
+      guard let until, now >= until + Self.decisionMilliseconds else { return nil }
+      return SidelockError(reason: .noAnswer, message: "the daemon lives, but has not answered the request in time")
+    }
+  }
+}
