@@ -181,3 +181,9 @@ int standard_descriptors_open(int as_if_closed) {
   }
   return closed;
 }
+
+int open_descriptors(int below) {
+  int count = 0;
+  for (int descriptor = 0; descriptor < below; descriptor++) count += fcntl(descriptor, F_GETFD) >= 0;
+  return count;
+}

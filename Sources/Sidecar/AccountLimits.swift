@@ -59,7 +59,9 @@ extension SidecarCore {
 
   /// The limit that keeps a client of this user from being connected; nil: there is none.
   func connectionLimit(uid: UInt32?) -> LimitWord? {
-    if sessions.count >= configuration.connectionsMax { return .connections }
+    if sessions.count >= configuration.connectionsMax || !hasDescriptors(descriptorsPerConnection) {
+      return .connections
+    }
     if let uid, let account = accounts[uid], account.connections >= configuration.connectionsPerUIDMax {
       return .connectionsPerUID
     }

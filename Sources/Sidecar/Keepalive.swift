@@ -52,10 +52,15 @@ extension SidecarCore {
   // MARK: The process that connected
 
   /// The process that opened a session, from its descriptor.
-  func handle(of session: ClientSession) -> Result<ProcessHandle, ProcessHandle.Failure> {
+  ///
+  /// - Parameter isOwed: whether it was promised before, so that it may be one of those that are held in reserve.
+  func handle(
+    of session: ClientSession, isOwed: Bool = false
+  ) -> Result<ProcessHandle, ProcessHandle.Failure> {
     if let handle = session.handle { return .success(handle) }
     // On an older kernel it was looked up when it connected, or never.
     guard ProcessHandle.kernelKnowsPeers else { return .failure(.ended) }
+    guard isOwed || hasDescriptors(1) else { return .failure(.noRoom) }
     let opened = ProcessHandle.opened(session.channel, peer: session.peer)
     if case .success(let handle) = opened { session.handle = handle }
     return opened
@@ -82,8 +87,10 @@ extension SidecarCore {
 
   /// Refuses an `initialize` whose session cannot end with its process.
   func refuseLifetime(_ failure: ProcessHandle.Failure, id: MessageID, to session: ClientSession) {
+    if failure == .noRoom { return refuseConnections(id: id, to: session) }
     write(to: session) { writer in
       switch failure {
+      case .noRoom: break
       case .ended, .failed:
         writer.failure(
           id: id, .internalError, message: "the process of this client cannot be watched: \(failure.description)")

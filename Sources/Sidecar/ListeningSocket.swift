@@ -1,4 +1,5 @@
 import Glibc
+import Logging
 import NIOCore
 
 /// Another daemon serves on the socket.
@@ -192,4 +193,44 @@ struct ListeningSocket: Sendable {
 /// What `errno` means.
 func errorText() -> String {
   String(cString: strerror(errno))
+}
+
+/// Stops to accept for a while when there is nothing to accept with: the kernel says again and again that somebody waits,
+/// and the loop would do nothing else than to ask. Whoever waits is accepted as soon as there is room.
+final class AcceptPauseHandler: ChannelInboundHandler {
+  typealias InboundIn = any Channel
+
+  /// How long until it is tried again, in milliseconds.
+  static let pauseMilliseconds: Int64 = 100
+  private let logger: Logger
+  private var isPaused = false
+  /// Whether nothing was accepted since it was logged.
+  private var isLogged = false
+
+  init(logger: Logger) {
+    self.logger = logger
+  }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    isLogged = false
+    context.fireChannelRead(data)
+  }
+
+  func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    guard let code = (error as? IOError)?.errnoCode, [EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(code) else {
+      return context.fireErrorCaught(error)
+    }
+    guard !isPaused else { return }
+    isPaused = true
+    if !isLogged {
+      isLogged = true
+      logger.error("connections cannot be accepted", metadata: ["reason": "\(String(cString: strerror(code)))"])
+    }
+    let options = context.channel.syncOptions
+    try? options?.setOption(.autoRead, value: false)
+    context.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(Self.pauseMilliseconds)) {
+      self.isPaused = false
+      try? options?.setOption(.autoRead, value: true)
+    }
+  }
 }

@@ -26,11 +26,14 @@ extension SidecarCore {
     case invisible
     /// The system's own words.
     case failed(String)
+    /// Clients have as many descriptors as they may.
+    case noRoom
   }
 
   /// Whether the daemon could end the process of a client.
   func enforcementRefusal(_ session: ClientSession) -> EnforcementRefusal? {
     switch handle(of: session) {
+    case .failure(.noRoom): return .noRoom
     case .failure(.ended): return .ended
     case .failure(.invisible): return .invisible
     case .failure(.failed(let reason)): return .failed(reason)
@@ -47,8 +50,10 @@ extension SidecarCore {
 
   /// Refuses an acquire whose loss could not be enforced.
   func refuseEnforcement(_ refusal: EnforcementRefusal, _ name: LockName, id: MessageID, to session: ClientSession) {
+    if refusal == .noRoom { return refuseConnections(id: id, to: session) }
     write(to: session) { writer in
       switch refusal {
+      case .noRoom: break
       case .notAllowed:
         let message =
           "sidelockd may not send signals to the processes of this client's user, so that on_lost can only be "
@@ -78,7 +83,9 @@ extension SidecarCore {
     case .notify: return
     case .kill: kill(session)
     case .terminate:
-      guard graceMilliseconds > 0, case .success(let handle) = handle(of: session) else { return kill(session) }
+      guard graceMilliseconds > 0, case .success(let handle) = handle(of: session, isOwed: true) else {
+        return kill(session)
+      }
       signal(SIGTERM, handle, session.id)
       let delay = graceMilliseconds * Self.terminatePercent / 100
       let moment = BootClock.now().adding(milliseconds: delay)
@@ -94,7 +101,7 @@ extension SidecarCore {
   }
 
   private func kill(_ session: ClientSession) {
-    guard case .success(let handle) = handle(of: session) else { return }
+    guard case .success(let handle) = handle(of: session, isOwed: true) else { return }
     signal(SIGKILL, handle, session.id)
   }
 

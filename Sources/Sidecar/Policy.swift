@@ -9,6 +9,7 @@ import NIOCore
 extension SidecarCore {
   /// Where units are looked up. It is not the queue of descriptions, which a client could hold up.
   private static let units = DispatchQueue(label: "sidelock.units")
+  private static let unitsBeingReadMax = 4
 
   // MARK: Rights
 
@@ -73,15 +74,31 @@ extension SidecarCore {
   func lookUpUnit(of session: ClientSession) {
     guard needsUnits, session.unit == nil, !session.isUnitAsked else { return }
     session.isUnitAsked = true
-    guard let peer = session.peer, case .success(let handle) = handle(of: session) else {
-      session.unit = .unknown
-      return
+    unitsToRead.append(session)
+    readUnits()
+  }
+
+  /// Each takes a descriptor while it lasts, so that few go on at a time.
+  private func readUnits() {
+    while unitsBeingRead < Self.unitsBeingReadMax, let session = unitsToRead.popFirst() {
+      if sessions[session.id] === session { readUnit(of: session) }
     }
+  }
+
+  private func readUnit(of session: ClientSession) {
+    guard let peer = session.peer, case .success(let handle) = handle(of: session, isOwed: true) else {
+      return loop.assumeIsolated().execute { self.found(.unknown, of: session) }
+    }
+    unitsBeingRead += 1
     let found = NIOLoopBound((core: self, session: session), eventLoop: loop)
     let loop = loop
     Self.units.async {
       let unit = peer.readUnit(handle)
-      loop.execute { found.value.core.found(unit, of: found.value.session) }
+      loop.execute {
+        found.value.core.unitsBeingRead -= 1
+        found.value.core.found(unit, of: found.value.session)
+        found.value.core.readUnits()
+      }
     }
   }
 

@@ -1,17 +1,24 @@
 import CLinux
 import Glibc
 import NIOCore
+import Synchronization
 
 /// A process, and never another one that got its number: the kernel's own descriptor of it.
 final class ProcessHandle: Sendable {
   private let descriptor: CInt
 
+  private static let open = Atomic(0)
+  /// How many there are, each with a descriptor.
+  static var count: Int { open.load(ordering: .relaxed) }
+
   private init(_ descriptor: CInt) {
     self.descriptor = descriptor
+    Self.open.add(1, ordering: .relaxed)
   }
 
   deinit {
     Glibc.close(descriptor)
+    Self.open.subtract(1, ordering: .relaxed)
   }
 
   /// Why there is no handle.
@@ -20,6 +27,8 @@ final class ProcessHandle: Sendable {
     case ended
     /// It is in a pid namespace that this process cannot see.
     case invisible
+    /// Clients have as many descriptors as they may.
+    case noRoom
     /// The system's own words.
     case failed(String)
 
@@ -28,6 +37,7 @@ final class ProcessHandle: Sendable {
       switch self {
       case .ended: "it has ended"
       case .invisible: "it is in another pid namespace"
+      case .noRoom: "too many files are open"
       case .failed(let reason): reason
       }
     }

@@ -32,7 +32,8 @@ extension SidecarCore {
       statistics.connectionsRefused += 1
       if stage == .serving, let limit {
         limitCounts.met(limit)
-        writer.failure(id: nil, .limit) { $0.member("limit", limit.rawValue) }
+        let message = limit == .connections ? tooManyConnections : nil
+        writer.failure(id: nil, .limit, message: message) { $0.member("limit", limit.rawValue) }
       } else {
         writer.failure(id: nil, .shuttingDown)
       }
@@ -336,6 +337,14 @@ extension SidecarCore {
       String(decoding: $0.utf8.prefix(Limits.shownTextBytesMax), as: UTF8.self)
     }
     tell(.sessionDescribed(session.id, pid: pid, command: command))
+  }
+
+  /// There is no descriptor left for what a client wants.
+  func refuseConnections(id: MessageID, to session: ClientSession) {
+    limitCounts.met(.connections)
+    write(to: session) { writer in
+      writer.failure(id: id, .limit, message: tooManyConnections) { $0.member("limit", LimitWord.connections.rawValue) }
+    }
   }
 
   private func initialize(_ params: InitializeParams, id: MessageID, _ session: ClientSession) {

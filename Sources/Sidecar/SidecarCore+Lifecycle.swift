@@ -35,7 +35,7 @@ extension SidecarCore {
         ServerBootstrap(group: core.value.loop)
           .serverChannelInitializer { channel in
             channel.eventLoop.makeCompletedFuture {
-              try channel.pipeline.syncOperations.addHandler(AcceptBackoffHandler())
+              try channel.pipeline.syncOperations.addHandler(AcceptPauseHandler(logger: core.value.logger))
             }
           }
           .childChannelOption(.allowRemoteHalfClosure, value: true)
@@ -94,6 +94,8 @@ extension SidecarCore {
     // Asked to stop before it had begun.
     guard stage == .starting else { return }
     stage = .serving
+    descriptorBudget = .measured(ofClients: clientDescriptors)
+    warnOfFewDescriptors()
     if needsUnits { policyChanged() }
     logger.info(
       "serving",
@@ -138,7 +140,10 @@ extension SidecarCore {
   /// Takes over what can change while clients are served; see ``Sidecar/reload(_:note:)``.
   func reload(_ new: SidecarConfiguration?, note: String?) {
     if let new {
-      configuration.connectionsMax = new.connectionsMax
+      if configuration.connectionsMax != new.connectionsMax {
+        configuration.connectionsMax = new.connectionsMax
+        warnOfFewDescriptors()
+      }
       configuration.lingerMilliseconds = new.lingerMilliseconds
       configuration.cohortHandoversMax = new.cohortHandoversMax
       configuration.cohortMilliseconds = new.cohortMilliseconds

@@ -1,4 +1,5 @@
 import ClientProtocol
+import DequeModule
 import Glibc
 import LockEngine
 import Logging
@@ -45,12 +46,17 @@ final class SidecarCore {
   var statistics = SidecarStatistics()
   var limitCounts = LimitCounts()
   var accounts: [UInt32: Account] = [:]
+  /// How many descriptors clients may have; nil before it serves.
+  var descriptorBudget: DescriptorBudget?
   var keepalives = Keepalives()
   var pendingKills: [PendingKill] = []
   var processWatcher: ProcessWatcher?
   /// Counts the policies that were in force, so that what was worked out by an earlier one is known.
   var policyVersion = 1
   var needsUnits: Bool
+  /// The sessions whose units are wanted, and how many of others are being looked up.
+  var unitsToRead: Deque<ClientSession> = []
+  var unitsBeingRead = 0
   /// The processes that were looked up lately, and since when.
   var describedProcesses: [pid_t: DescribedProcess] = [:]
   var describedProcessesSince = BootInstant(nanoseconds: 0)
@@ -104,6 +110,8 @@ final class SidecarCore {
     self.document = OpenRPCDocument.compact
     instance = predecessor?.identity.instance ?? Self.newInstance()
     needsUnits = configuration.policy.needsUnits
+    // Found out now: with no descriptor left the kernel would seem not to.
+    _ = ProcessHandle.kernelKnowsPeers
     inbox = "\(configuration.host)/\(instance)"
     codec = LeaseCodec(keyPrefix: configuration.keyPrefix, host: configuration.host, instance: instance)
     let tier: EngineConfiguration.Tier

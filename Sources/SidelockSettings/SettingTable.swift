@@ -158,7 +158,9 @@ extension SettingKey {
         valueName: "NAME", summary: "The name under which other hosts see this one", kind: .hostName,
         defaultText: "the host name")
     case .connectionsMax:
-      number("The most client connections at a time", 1...1_000_000, default: 16_384)
+      number(
+        "The most client connections at a time; fewer where the limit of open files is too low", 1...1_000_000,
+        default: 16_384)
     case .connectionsPerUIDMax:
       number("The most client connections of one user at a time", 1...1_000_000, default: 12_288)
     case .holdsPerSessionMax:

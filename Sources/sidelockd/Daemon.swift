@@ -37,7 +37,7 @@ func runDaemon(_ settings: Settings, resolution: SettingsResolution, inputs: Set
     output.flush(withinMilliseconds: 1000)
     notifier.flush(withinMilliseconds: 1000)
   }
-  raiseFileLimit(connectionsMax: settings.connectionsMax, logger: logger)
+  raiseFileLimit()
 
   var left = LeftDescriptors([])
   do {
@@ -80,21 +80,12 @@ func disconnectLeftClients() {
   LeftDescriptors(HandedOverSockets.split(all, prefixes: LeftDescriptors.namePrefixes).matching).disconnect()
 }
 
-/// Descriptors that are not client connections: standard streams, listener, Redis, event loop, and room for accepting.
-private let reservedDescriptors = 64
-
 /// Every client is a descriptor, and the soft limit is usually 1024.
-func raiseFileLimit(connectionsMax: Int, logger: Logger) {
+func raiseFileLimit() {
   var limit = rlimit()
   guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
   if limit.rlim_cur < limit.rlim_max {
     limit.rlim_cur = limit.rlim_max
     setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-    getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-  }
-  if limit.rlim_cur < rlim_t(connectionsMax + reservedDescriptors) {
-    logger.warning(
-      "the limit of open files is below connections_max",
-      metadata: ["limit": "\(limit.rlim_cur)", "connections_max": "\(connectionsMax)"])
   }
 }

@@ -50,9 +50,6 @@ final class Reloader: Sendable {
     let changes = old.changes(to: new)
     for key in changes { log(key, from: state.shown[key], to: shown[key]) }
     output.level = new.logLevel
-    if old.connectionsMax != new.connectionsMax {
-      raiseFileLimit(connectionsMax: new.connectionsMax, logger: logger)
-    }
     state.settings = old.takingLiveChanges(from: new)
     for key in SettingKey.allCases where key.changesLive { state.shown[key] = shown[key] }
     let waiting = changes.filter { !$0.changesLive }.map(\.rawValue).joined(separator: ", ")

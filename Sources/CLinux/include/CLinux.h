@@ -74,6 +74,9 @@ int process_watcher_wait(int watcher, uint64_t *ids, int max);
 /// Bytes that have come on a socket and have not been read; -1 and errno on failure.
 int socket_unread_bytes(int socket);
 
+/// How many descriptors with a number below that one are open.
+int open_descriptors(int below);
+
 /// Opens each of the descriptors 0, 1 and 2 that is closed on /dev/null, so that no socket and no file gets a number that
 /// programs read from and write to without having opened it. With `as_if_closed` reading 0 and writing 1 and 2 fail with
 /// EBADF as before, and they are closed again in a program that is executed; without it they take and give nothing. Call

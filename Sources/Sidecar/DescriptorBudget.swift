@@ -1,0 +1,78 @@
+// How many descriptors clients may take, so that the daemon never lacks one for itself.
+
+import CLinux
+import Glibc
+
+/// The limit of open files, shared out between clients and the daemon.
+///
+/// A client costs a descriptor, and one more while its process is watched. What the daemon opens later, and cannot do
+/// without, is held in reserve: a new connection to Redis and what it takes to look up its name, files of /proc, the
+/// settings when they are read again, the service manager and the journal, and connections that are refused, until they
+/// are closed.
+struct DescriptorBudget {
+  /// How many are held in reserve, as long as that is no more than clients have.
+  static let reserveMax = 24
+  /// For so many a limit is looked through for what is open at the start.
+  static let lookedThroughMax = 4096
+
+  /// What the daemon itself had open when it began to serve.
+  private let own: Int
+
+  init(own: Int) {
+    self.own = own
+  }
+
+  /// What is open now, but for so many that belong to clients.
+  static func measured(ofClients count: Int) -> DescriptorBudget {
+    let looked = Int(clamping: min(limit, UInt64(lookedThroughMax)))
+    return DescriptorBudget(own: max(0, Int(open_descriptors(Int32(looked))) - count))
+  }
+
+  /// How many files this process may have open now.
+  static var limit: UInt64 {
+    var limit = rlimit()
+    guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return .max }
+    return UInt64(limit.rlim_cur)
+  }
+
+  /// How many descriptors clients may have together under that limit.
+  func clientsMax(limit: UInt64) -> Int {
+    let free = Int(clamping: limit) - own
+    return max(1, free - min(Self.reserveMax, free / 2))
+  }
+}
+
+extension SidecarCore {
+  /// What clients have open: their connections, and the processes that are watched for them.
+  var clientDescriptors: Int { sessions.count + ProcessHandle.count }
+
+  /// Whether clients may have that many descriptors more.
+  func hasDescriptors(_ count: Int) -> Bool {
+    guard let budget = descriptorBudget else { return true }
+    return clientDescriptors + count <= budget.clientsMax(limit: DescriptorBudget.limit)
+  }
+
+  /// What a connection takes when it is made.
+  var descriptorsPerConnection: Int { ProcessHandle.kernelKnowsPeers ? 1 : 2 }
+
+  /// Says so when there will never be as many clients as the settings allow.
+  func warnOfFewDescriptors() {
+    let limit = DescriptorBudget.limit
+    guard let clients = descriptorBudget?.clientsMax(limit: limit), clients < configuration.connectionsMax else {
+      return
+    }
+    logger.warning(
+      "the limit of open files is below connections_max",
+      metadata: ["limit": "\(limit)", "connections_max": "\(configuration.connectionsMax)", "clients": "\(clients)"])
+  }
+
+  /// What a client is told that is one too many.
+  var tooManyConnections: String {
+    let limit = DescriptorBudget.limit
+    let clients = descriptorBudget?.clientsMax(limit: limit) ?? .max
+    let words = "connections_max of sidelockd's settings is \(configuration.connectionsMax)"
+    guard clients < configuration.connectionsMax else { return "too many clients are connected; \(words)" }
+    return "too many clients are connected: \(words), and its limit of open files, \(limit) (LimitNOFILE= of its "
+      + "unit), has room for \(clients)"
+  }
+}

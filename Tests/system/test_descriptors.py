@@ -1,0 +1,119 @@
+"""A limit of open files that is lower than what clients want: they are refused, and the daemon itself lacks nothing."""
+
+import os
+import resource
+import signal
+
+import pytest
+from harness.client import Client, RpcError
+from harness.process_client import ProcessClient
+from harness.waiting import boot_time, wait_until
+
+
+def limited(count):
+    return ["prlimit", f"--nofile={count}:{count}"]
+
+
+def crowd_of(daemon, count):
+    """So many connections: those that are served, and what the others were told."""
+    served, refused = [], []
+    for _ in range(count):
+        client = daemon.client(check=False)
+        try:
+            client.request("ping")
+        except BrokenPipeError:
+            pass
+        message = client.next()
+        if "result" in message:
+            served.append(client)
+        else:
+            client.wait_for_end()
+            refused.append(message)
+    return served, refused
+
+
+@pytest.mark.parametrize("limit", [48, 64, 128])
+def test_clients_beyond_are_told_and_the_link_comes_back(lab, limit):
+    redis = lab.redis()
+    daemon = lab.daemon(redis, prefix=limited(limit), lease_ms=60_000)
+    served, refused = crowd_of(daemon, limit + 16)
+    assert len(served) >= limit // 4 and refused
+    for message in refused:
+        assert message["id"] is None and message["error"]["code"] == 7
+        assert message["error"]["data"]["limit"] == "connections"
+        for part in ("connections_max", str(limit), "LimitNOFILE"):
+            assert part in message["error"]["message"], message
+    assert daemon.log().count("the limit of open files is below connections_max") == 1
+    for _ in range(2):
+        redis.kill()
+        wait_until(lambda: "Redis unreachable" in daemon.notify.lines("STATUS=")[-1], "the outage")
+        # Whoever was refused tries again while the link is away.
+        assert not crowd_of(daemon, limit)[0]
+        redis.start()
+        wait_until(lambda: "Redis connected" in daemon.notify.lines("STATUS=")[-1], "the connection")
+        for index, client in enumerate(served):
+            client.release(f"lock-{index}", client.acquire(f"lock-{index}"))
+    served.pop().close()
+    wait_until(lambda: served[0].call("stats")["sessions"] == len(served), "the connection to be gone")
+    assert crowd_of(daemon, 1)[0]
+
+
+def test_a_process_that_is_watched_counts(lab):
+    daemon = lab.daemon(prefix=limited(64))
+    watched = []
+    while True:
+        client = daemon.client()
+        try:
+            client.call("initialize", lifetime="process")
+        except RpcError as error:
+            assert (error.reason, error.data["limit"]) == ("limit", "connections")
+            break
+        watched.append(client)
+    assert len(watched) >= 8
+    # It is served all the same, and so is on_lost refused, and nobody else is harmed.
+    assert client.acquire("a")
+    with pytest.raises(RpcError) as caught:
+        client.acquire("b", on_lost="kill")
+    assert caught.value.reason == "limit"
+    watched.pop().close()
+    wait_until(lambda: client.call("stats")["sessions"] == len(watched) + 1, "the connection to be gone")
+    client.call("initialize", lifetime="process")
+    assert client.acquire("b", on_lost="kill")
+
+
+def test_a_loss_is_enforced_when_nothing_is_left_for_clients(lab):
+    daemon = lab.daemon(prefix=limited(64))
+    victim = ProcessClient(lab, daemon)
+    victim.call("acquire", name="a", on_lost="kill", max_hold_ms=300)
+    crowd_of(daemon, 80)
+    victim.process.wait(30)
+    assert victim.process.returncode == -signal.SIGKILL
+
+
+def test_the_limit_is_raised_as_far_as_it_may_be_and_followed_when_it_changes(lab):
+    daemon = lab.daemon(prefix=["prlimit", "--nofile=64:4096"])
+    served, refused = crowd_of(daemon, 80)
+    assert len(served) == 80 and not refused
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (100, 4096))
+    refused = crowd_of(daemon, 1)[1]
+    assert "100" in refused[0]["error"]["message"]
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (4096, 4096))
+    assert crowd_of(daemon, 1)[0]
+
+
+def test_accepting_does_not_spin_when_there_is_no_descriptor(lab):
+    """It cannot even be refused then; it waits."""
+    daemon = lab.daemon(prefix=["prlimit", "--nofile=4096:4096"])
+    first = daemon.client()
+    first.ping()
+    count = max(int(name) for name in os.listdir(f"/proc/{daemon.pid}/fd")) + 1
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (count, 4096))
+    late = Client(daemon.socket_path)
+    late.request("ping")
+    began, before = boot_time(), daemon.cpu_seconds()
+    wait_until(lambda: boot_time() > began + 2, "two seconds")
+    first.ping()
+    assert daemon.cpu_seconds() - before < 0.5
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (4096, 4096))
+    assert late.next()["result"] == {}
+    late.close()
