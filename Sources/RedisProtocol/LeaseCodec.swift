@@ -29,6 +29,14 @@ public struct LeaseCodec: Sendable {
 
   private let inboxPrefix: [UInt8]
 
+  /// What this daemon needs of Redis, to be tried at connect.
+  public var probe: RedisProbe {
+    // No lock has an empty name, and no daemon the instance 0.
+    RedisProbe(
+      script: PackageResources.probe_lua, key: keyPrefix + Array("{}probe:".utf8) + me,
+      channel: inboxPrefix + Array("-/0".utf8), keyPrefix: keyPrefix)
+  }
+
   // MARK: Keys
 
   /// The key that exists if and only if somebody holds the lock.

@@ -4,7 +4,7 @@ internal import DequeModule
 /// commands, and gives bytes to send and actions.
 ///
 /// Replies are matched to commands by their order; pushes may come between any two replies. A script that Redis does
-/// not know (any more) is sent again with its text and answers under its own id; it is then carried out later than
+/// not know (any more) is loaded and run again, and answers under its own id; it is then carried out later than
 /// the commands that were sent after it, which the lease scripts allow.
 ///
 /// Nothing that a server sends can trap it. Once it has reported a failure or a fault it is dead: further input is
@@ -27,15 +27,18 @@ public struct RedisConnection: Sendable {
     case plain(id: UInt64)
     /// A script by its digest, for the first time. NOSCRIPT has it sent again.
     case script(id: UInt64, RedisCommand)
-    /// A script by its digest, behind the command that loads it again. NOSCRIPT has it sent with its text.
+    /// A script by its digest, behind a command that loads it again for another one. NOSCRIPT has it loaded again.
     case scriptAgain(id: UInt64, RedisCommand)
-    /// A script with its text, which also loads it. Whatever comes answers it.
-    case scriptText(id: UInt64, ScriptName)
+    /// Loads a script again, for the command behind it.
+    case load(ScriptName)
+    /// A script by its digest, behind the command that loads it. Whatever comes answers it.
+    case loadedScript(id: UInt64, ScriptName)
 
-    var id: UInt64 {
+    /// Nil for what nobody has submitted.
+    var id: UInt64? {
       switch self {
-      case .plain(let id), .script(let id, _), .scriptAgain(let id, _), .scriptText(let id, _):
-        return id
+      case .plain(let id), .script(let id, _), .scriptAgain(let id, _), .loadedScript(let id, _): id
+      case .load: nil
       }
     }
   }
@@ -50,6 +53,8 @@ public struct RedisConnection: Sendable {
   private var openings: [ScriptName: [UInt8]] = [:]
   /// Scripts that a command under way loads again, so that the others need not carry the text too.
   private var reloading: Set<ScriptName> = []
+  /// Why a script could not be loaded again, until the command that needs it is answered.
+  private var loadRefusals: [ScriptName: RESPValue] = [:]
 
   /// How many pushes were ignored because nothing here wants them.
   public private(set) var ignoredPushCount: UInt64 = 0
@@ -70,10 +75,10 @@ public struct RedisConnection: Sendable {
   }
 
   /// How many commands are not answered.
-  public var pendingCount: Int { pending.count }
+  public var pendingCount: Int { pending.count { $0.id != nil } }
 
   /// The command that has to be answered next; nil if none is pending.
-  public var oldestPendingID: UInt64? { pending.first?.id }
+  public var oldestPendingID: UInt64? { pending.first { $0.id != nil }?.id }
 
   // MARK: - Output
 
@@ -142,7 +147,7 @@ public struct RedisConnection: Sendable {
     output = []
     reloading = []
     defer { pending = [] }
-    return pending.map(\.id)
+    return pending.compactMap(\.id)
   }
 
   // MARK: - Commands
@@ -175,14 +180,12 @@ public struct RedisConnection: Sendable {
     output.append(contentsOf: command.bytes)
   }
 
-  private mutating func appendWithText(_ command: RedisCommand) {
-    guard let name = command.script, let source = sources[name] else {
-      preconditionFailure("the script \(command.script?.rawValue ?? "") is not among the connection's")
+  /// Not EVAL with the text, which would take another right than all else does.
+  private mutating func appendLoad(_ name: ScriptName) {
+    guard let source = sources[name] else {
+      preconditionFailure("the script \(name.rawValue) is not among the connection's")
     }
-    RESPEncoder.appendArrayHeader(count: 2 + command.partCount, to: &output)
-    RESPEncoder.append(blobString: "EVAL".utf8, to: &output)
-    RESPEncoder.append(blobString: source, to: &output)
-    output.append(contentsOf: command.bytes)
+    RESPEncoder.append(command: [Array("SCRIPT".utf8), Array("LOAD".utf8), source], to: &output)
   }
 
   /// What a script that Redis knows by this digest begins with.
@@ -230,13 +233,18 @@ extension RedisConnection {
       appendByDigest(command)
       pending.append(.scriptAgain(id: id, command))
     case .script(let id, let command) where isUnknownScript, .scriptAgain(let id, let command) where isUnknownScript:
-      appendWithText(command)
       guard let name = command.script else { return }
-      pending.append(.scriptText(id: id, name))
+      appendLoad(name)
+      pending.append(.load(name))
+      appendByDigest(command)
+      pending.append(.loadedScript(id: id, name))
       reloading.insert(name)
-    case .scriptText(let id, let name):
+    case .load(let name):
+      loadRefusals[name] = reply.error == nil ? nil : reply
+    case .loadedScript(let id, let name):
       reloading.remove(name)
-      actions.append(.reply(id: id, reply))
+      let refusal = loadRefusals.removeValue(forKey: name)
+      actions.append(.reply(id: id, isUnknownScript ? refusal ?? reply : reply))
     case .plain(let id), .script(let id, _), .scriptAgain(let id, _):
       actions.append(.reply(id: id, reply))
     }

@@ -31,6 +31,8 @@ public struct RedisConnectionConfiguration: Hashable, Sendable {
   /// The connection before this one, which may still be open at the server's side. It is killed before anything else
   /// is done, so that no command of it is carried out late and it hears nothing that is meant for this one.
   public var previousClient: RedisClientIdentity?
+  /// What is tried before anything else is done; nil: nothing.
+  public var probe: RedisProbe?
   /// How much the server may send at once.
   public var limits: RESPLimits
 
@@ -43,8 +45,10 @@ public struct RedisConnectionConfiguration: Hashable, Sendable {
     inbox: [UInt8],
     scripts: [RedisScript],
     previousClient: RedisClientIdentity? = nil,
+    probe: RedisProbe? = nil,
     limits: RESPLimits = RESPLimits()
   ) {
+    self.probe = probe
     self.username = username
     self.password = password
     self.database = database
@@ -83,6 +87,8 @@ public struct RedisReadyInfo: Hashable, Sendable {
   /// `maxmemory-policy`; nil if the server does not tell. With a policy that evicts keys without an expiry, fencing
   /// counters can vanish.
   public var evictionPolicy: String?
+  /// The command that grants rights without which locks work and something else does not; nil where none is missing.
+  public var missingRules: String?
 
   /// What a connection has found out.
   public init(

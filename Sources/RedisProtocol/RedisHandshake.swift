@@ -14,6 +14,8 @@ struct RedisHandshake: Sendable {
     case serverInfo
     case evictionPolicy
     case loadScript(index: Int)
+    case loadProbe
+    case probe
     case killPreviousClient
     case subscribe
   }
@@ -38,6 +40,7 @@ struct RedisHandshake: Sendable {
   private var evictionPolicy: String?
   private var previousClient = RedisReadyInfo.PreviousClient.none
   private var digests: [ScriptName: [UInt8]] = [:]
+  private var findings = ProbeFindings(.null)
 
   init(configuration: RedisConnectionConfiguration) {
     self.configuration = configuration
@@ -50,6 +53,10 @@ struct RedisHandshake: Sendable {
     send(.serverInfo, to: &output)
     send(.evictionPolicy, to: &output)
     for index in configuration.scripts.indices { send(.loadScript(index: index), to: &output) }
+    if configuration.probe != nil {
+      send(.loadProbe, to: &output)
+      send(.probe, to: &output)
+    }
     if configuration.previousClient == nil { send(.subscribe, to: &output) }
   }
 
@@ -77,6 +84,10 @@ struct RedisHandshake: Sendable {
         handshake.digests[handshake.configuration.scripts[index].name] = digest
         return true
       }
+    case .loadProbe:
+      outcome = required(step, reply) { _, reply in reply.bytes.map(Self.isDigest) ?? false }
+    case .probe:
+      outcome = probeReplied(reply)
     case .killPreviousClient:
       previousClient = previousClientOutcome(reply)
       outcome = .goOn
@@ -96,9 +107,13 @@ struct RedisHandshake: Sendable {
   mutating func subscribed(to channel: [UInt8]) -> Outcome {
     guard awaited.first == .subscribe, channel == configuration.inbox else { return .fault(.subscriptionChanged) }
     awaited.removeFirst()
-    let info = RedisReadyInfo(
+    guard findings.isEnough else { return .failed(RedisHandshakeFailure(findings, naming: names)) }
+    var info = RedisReadyInfo(
       server: server, version: version, mode: mode, client: RedisClientIdentity(id: clientID, runID: runID),
       previousClient: previousClient, evictionPolicy: evictionPolicy)
+    if !findings.extras.isEmpty {
+      info.missingRules = "ACL SETUSER \(names.user) \(findings.rules(keyPrefix: names.keyPrefix ?? []))"
+    }
     return .ready(info, digests: digests)
   }
 }
@@ -131,6 +146,11 @@ extension RedisHandshake {
       return ["CONFIG", "GET", "maxmemory-policy"].map { Array($0.utf8) }
     case .loadScript(let index):
       return ["SCRIPT", "LOAD"].map { Array($0.utf8) } + [configuration.scripts[index].source]
+    case .loadProbe:
+      return ["SCRIPT", "LOAD"].map { Array($0.utf8) } + [configuration.probe?.script ?? []]
+    case .probe:
+      guard let probe = configuration.probe else { return [] }
+      return [Array("EVALSHA".utf8), probe.digest, [0x31], probe.key, probe.channel]
     case .killPreviousClient:
       let id = configuration.previousClient?.id ?? 0
       return ["CLIENT", "KILL", "ID", String(id)].map { Array($0.utf8) }
@@ -173,6 +193,16 @@ extension RedisHandshake {
     return .goOn
   }
 
+  private mutating func probeReplied(_ reply: RESPValue) -> Outcome {
+    if let error = reply.error {
+      // A state of the server, or a script that somebody has just taken away, says nothing about rights.
+      return RedisRights.refusal(in: error) == .none ? .goOn : .failed(failure(of: .probe, error: error))
+    }
+    findings = ProbeFindings(reply)
+    guard let unknown = findings.unknown.first else { return .goOn }
+    return .failed(RedisHandshakeFailure(unknownCommand: unknown))
+  }
+
   private func previousClientOutcome(_ reply: RESPValue) -> RedisReadyInfo.PreviousClient {
     if let error = reply.error {
       return RedisErrorReply.starts(error, with: "ERR No such client") ? .gone : .unknown(withheld(error))
@@ -194,9 +224,14 @@ extension RedisHandshake {
 
   private func failure(of step: Step, error: [UInt8]) -> RedisHandshakeFailure {
     RedisHandshakeFailure(
-      step: step, error: error, words: withheld(error), user: RedisErrorReply.text(of: userBytes),
-      hasPassword: configuration.password != nil, database: configuration.database,
-      inbox: RedisErrorReply.text(of: configuration.inbox))
+      step: step, error: error, words: withheld(error), hasPassword: configuration.password != nil,
+      database: configuration.database, naming: names, findings: findings)
+  }
+
+  private var names: RedisHandshakeFailure.Names {
+    RedisHandshakeFailure.Names(
+      user: RedisErrorReply.text(of: userBytes), inbox: RedisErrorReply.text(of: configuration.inbox),
+      keyPrefix: configuration.probe?.keyPrefix)
   }
 
   private var userBytes: [UInt8] { Array((configuration.username ?? "default").utf8) }
@@ -221,7 +256,8 @@ extension RedisHandshake {
     case .selectDatabase: return "SELECT"
     case .serverInfo: return "INFO"
     case .evictionPolicy: return "CONFIG GET"
-    case .loadScript: return "SCRIPT LOAD"
+    case .loadScript, .loadProbe: return "SCRIPT LOAD"
+    case .probe: return "EVALSHA"
     case .killPreviousClient: return "CLIENT KILL"
     case .subscribe: return "SUBSCRIBE"
     }

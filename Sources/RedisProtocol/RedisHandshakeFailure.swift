@@ -26,10 +26,10 @@ extension RedisHandshakeFailure {
 
   /// A failure for the error that answered a step. `words` are the error's, without the password.
   init(
-    step: RedisHandshake.Step, error: [UInt8], words: String, user: String, hasPassword: Bool, database: Int,
-    inbox: String
+    step: RedisHandshake.Step, error: [UInt8], words: String, hasPassword: Bool, database: Int, naming names: Names,
+    findings: ProbeFindings
   ) {
-    let command = RedisHandshake.name(of: step)
+    let user = names.user
     switch RedisErrorReply.code(of: error) {
     case "WRONGPASS":
       self.init(
@@ -45,11 +45,7 @@ extension RedisHandshakeFailure {
           : "Redis asks for a password: give it, as in redis://user:password@host",
         retryMayHelp: false)
     case "NOPERM":
-      self.init(
-        reason: .notPermitted,
-        message: "the Redis user '\(user)' may not use \(command): allow it with ACL SETUSER \(user) "
-          + Self.rule(for: step, inbox: inbox),
-        retryMayHelp: false)
+      self.init(forbidden: step, error: error, naming: names, findings: findings)
     case "NOPROTO":
       self.init(reason: .unsupportedServer, message: Self.tooOld, retryMayHelp: false)
     case "DENIED":
@@ -87,9 +83,63 @@ extension RedisHandshakeFailure {
         message: "Redis has no database \(database): \(words)", retryMayHelp: false)
     } else {
       // What is not known may pass (a proxy's error, say); a script that does not compile never will.
-      let isScript = if case .loadScript = step { true } else { false }
+      let isScript = RedisHandshake.name(of: step) == "SCRIPT LOAD"
       self.init(reason: .refused, message: "Redis refused \(command): \(words)", retryMayHelp: !isScript)
     }
+  }
+
+  /// What a message names.
+  struct Names {
+    var user: String
+    var inbox: String
+    /// Nil where it is not probed what the user may do.
+    var keyPrefix: [UInt8]?
+  }
+
+  /// A failure for rights that are missing, by what the probe has found.
+  init(_ findings: ProbeFindings, naming names: Names) {
+    let prefix = names.keyPrefix ?? []
+    self.init(
+      reason: .notPermitted,
+      message: "the Redis user '\(names.user)' may not use \(findings.words(keyPrefix: prefix)): allow it with "
+        + "ACL SETUSER \(names.user) \(findings.rules(keyPrefix: prefix))",
+      retryMayHelp: false)
+  }
+
+  /// A failure for a command that the server does not have, or not in the form that the scripts use.
+  init(unknownCommand command: String) {
+    self.init(
+      reason: .unsupportedServer,
+      message: "this server does not offer \(command) as locks need it: Redis 6.2 or newer is needed, with all its "
+        + "commands",
+      retryMayHelp: false)
+  }
+
+  /// A failure for a step that the user has no right to.
+  private init(forbidden step: RedisHandshake.Step, error: [UInt8], naming names: Names, findings: ProbeFindings) {
+    var rule = Self.rule(for: step, inbox: names.inbox)
+    if let prefix = names.keyPrefix {
+      switch step {
+      case .loadScript, .loadProbe, .probe:
+        // What else is missing cannot be found out, so this is all that is needed.
+        rule = RedisRights.all(keyPrefix: prefix)
+      case .subscribe:
+        var findings = findings
+        if RedisRights.refusal(in: error) == .channel {
+          findings.lacksChannels = true
+        } else {
+          findings.commands.insert("SUBSCRIBE", at: 0)
+        }
+        self.init(findings, naming: names)
+        return
+      case .hello, .selectDatabase, .serverInfo, .evictionPolicy, .killPreviousClient: break
+      }
+    }
+    self.init(
+      reason: .notPermitted,
+      message: "the Redis user '\(names.user)' may not use \(RedisHandshake.name(of: step)): allow it with "
+        + "ACL SETUSER \(names.user) \(rule)",
+      retryMayHelp: false)
   }
 
   private static let tooOld = "this server does not speak RESP3 (HELLO 3): Redis 6.0 or newer is needed"
@@ -106,7 +156,8 @@ extension RedisHandshakeFailure {
     case .selectDatabase: return "+select"
     case .serverInfo: return "+info"
     case .evictionPolicy: return "+config|get"
-    case .loadScript: return "+script|load"
+    case .loadScript, .loadProbe: return "+script|load"
+    case .probe: return "+evalsha"
     case .killPreviousClient: return "+client|kill"
     case .subscribe: return "+subscribe and a channel pattern (&…) that matches \(inbox)"
     }

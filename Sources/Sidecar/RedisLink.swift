@@ -166,7 +166,8 @@ final class RedisLink {
     var machine = RedisConnection(
       configuration: RedisConnectionConfiguration(
         username: url.username, password: url.password, database: url.database, clientName: clientName,
-        inbox: codec.inboxChannel, scripts: RedisScript.leases, previousClient: previousClient))
+        inbox: codec.inboxChannel, scripts: RedisScript.leases, previousClient: previousClient,
+        probe: codec.probe))
     machine.connected()
     self.machine = machine
     state = .handshaking(channel)
@@ -366,6 +367,10 @@ final class RedisLink {
       logger.warning(
         "Redis may evict locks when its memory is full; set maxmemory-policy to noeviction",
         metadata: ["maxmemory-policy": "\(policy)"])
+    }
+    if let rules = info.missingRules {
+      logger.warning(
+        "Redis does not let this user look for locks: list of all hosts fails", metadata: ["allow": "\(rules)"])
     }
     onEvent(.up(info))
     decideFirstOutcome()

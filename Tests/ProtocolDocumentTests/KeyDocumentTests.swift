@@ -3,6 +3,11 @@ import RedisProtocol
 import Testing
 
 @Suite struct KeyDocumentTests {
+  @Test func theRightsInTheProseAreThoseThatTheDaemonTries() throws {
+    let rules = RedisRights.all(keyPrefix: Array("sidelock:".utf8))
+    #expect(try Documents.text("README.md").contains("\nACL SETUSER locks on >PASSWORD \(rules)\n"))
+  }
+
   @Test func theLockKeysInTheProseAreThoseOfTheDaemon() throws {
     let codec = LeaseCodec(keyPrefix: "sidelock:", host: "web1", instance: "8c1f")
     let rows = try Documents.table(headedBy: ["name", "lock key with the default prefix"])

@@ -13,10 +13,11 @@ private func byDigest(_ digest: String, _ key: String) -> String {
   text(command("EVALSHA", digest, "1", key, "x"))
 }
 
-private func byText(_ source: String, _ key: String) -> String {
-  text(command("EVAL", source, "1", key, "x"))
+private func loaded(_ source: String, _ digest: String, _ key: String) -> String {
+  text(command("SCRIPT", "LOAD", source)) + byDigest(digest, key)
 }
 
+private let digest = Server.blob(Server.firstDigest)
 private let noScript = "-NOSCRIPT No matching script. Please use EVAL.\r\n"
 
 @Suite struct RedisConnectionTests {
@@ -118,7 +119,7 @@ private let noScript = "-NOSCRIPT No matching script. Please use EVAL.\r\n"
 }
 
 @Suite struct RedisScriptReloadTests {
-  @Test func forgottenScriptIsSentWithItsTextAndAnswersItsOwnCommand() {
+  @Test func forgottenScriptIsLoadedAndAnswersItsOwnCommand() {
     var connection = readyConnection()
     #expect(connection.submit(plain("PING"), id: 1) == true)
     #expect(connection.submit(run(.first, "k"), id: 2) == true)
@@ -128,9 +129,10 @@ private let noScript = "-NOSCRIPT No matching script. Please use EVAL.\r\n"
       connection.received("+PONG\r\n" + noScript + "+PONG\r\n") == [
         .reply(id: 1, .simple("PONG")), .reply(id: 3, .simple("PONG")),
       ])
-    #expect(text(connection.takeOutput()) == byText("return 1", "k"))
+    #expect(text(connection.takeOutput()) == loaded("return 1", Server.firstDigest, "k"))
     #expect(connection.pendingCount == 1)
-    #expect(connection.received(":7\r\n") == [.reply(id: 2, .integer(7))])
+    #expect(connection.oldestPendingID == 2)
+    #expect(connection.received(digest + ":7\r\n") == [.reply(id: 2, .integer(7))])
     #expect(connection.submit(run(.first, "l"), id: 4) == true)
     #expect(text(connection.takeOutput()) == byDigest(Server.firstDigest, "l"))
   }
@@ -142,43 +144,43 @@ private let noScript = "-NOSCRIPT No matching script. Please use EVAL.\r\n"
     _ = connection.takeOutput()
     #expect(connection.received(noScript + noScript + noScript + noScript) == [])
     #expect(
-      text(connection.takeOutput()) == byText("return 1", "k1") + byDigest(Server.firstDigest, "k2")
-        + byDigest(Server.firstDigest, "k3") + byText("return 2", "k4"))
+      text(connection.takeOutput()) == loaded("return 1", Server.firstDigest, "k1") + byDigest(Server.firstDigest, "k2")
+        + byDigest(Server.firstDigest, "k3") + loaded("return 2", Server.secondDigest, "k4"))
     #expect(
-      connection.received(":1\r\n:2\r\n:3\r\n:4\r\n") == [
+      connection.received(digest + ":1\r\n:2\r\n:3\r\n" + digest + ":4\r\n") == [
         .reply(id: 1, .integer(1)), .reply(id: 2, .integer(2)), .reply(id: 3, .integer(3)), .reply(id: 4, .integer(4)),
       ])
   }
 
-  @Test func scriptThatIsForgottenAgainIsSentWithItsText() {
+  @Test func scriptThatCouldNotBeLoadedIsLoadedForTheNext() {
     var connection = readyConnection()
     for id in 1...2 { #expect(connection.submit(run(.first, "k\(id)"), id: UInt64(id)) == true) }
     #expect(connection.received(noScript + noScript) == [])
     _ = connection.takeOutput()
-    // The text of the first was refused, so the script is still not there for the second.
-    #expect(connection.received("-OOM no\r\n" + noScript) == [.reply(id: 1, .error("OOM no"))])
-    #expect(text(connection.takeOutput()) == byText("return 1", "k2"))
-    #expect(connection.received(":2\r\n") == [.reply(id: 2, .integer(2))])
+    // To load it was refused, which is the answer to the first, and the script is still not there for the second.
+    #expect(connection.received("-NOPERM no\r\n" + noScript + noScript) == [.reply(id: 1, .error("NOPERM no"))])
+    #expect(text(connection.takeOutput()) == loaded("return 1", Server.firstDigest, "k2"))
+    #expect(connection.received(digest + ":2\r\n") == [.reply(id: 2, .integer(2))])
   }
 
-  @Test func scriptThatIsForgottenLaterIsSentWithItsTextAtOnce() {
+  @Test func scriptThatIsForgottenLaterIsLoadedAtOnce() {
     var connection = readyConnection()
     for id in 1...2 as ClosedRange<UInt64> {
       #expect(connection.submit(run(.first, "k"), id: id) == true)
       _ = connection.takeOutput()
       #expect(connection.received(noScript) == [])
-      #expect(text(connection.takeOutput()) == byText("return 1", "k"))
-      #expect(connection.received(":1\r\n") == [.reply(id: id, .integer(1))])
+      #expect(text(connection.takeOutput()) == loaded("return 1", Server.firstDigest, "k"))
+      #expect(connection.received(digest + ":1\r\n") == [.reply(id: id, .integer(1))])
     }
   }
 
-  @Test func noScriptInReplyToTheTextIsTheReply() {
+  @Test func scriptThatIsForgottenBetweenIsAnsweredSo() {
     var connection = readyConnection()
     #expect(connection.submit(run(.first, "k"), id: 1) == true)
     #expect(connection.received(noScript) == [])
     _ = connection.takeOutput()
     let error = RESPValue.error("NOSCRIPT No matching script. Please use EVAL.")
-    #expect(connection.received(noScript) == [.reply(id: 1, error)])
+    #expect(connection.received(digest + noScript) == [.reply(id: 1, error)])
     #expect(!connection.hasOutput)
   }
 

@@ -273,7 +273,7 @@ final class SimulatedHost {
         var machine = RedisConnection(
           configuration: RedisConnectionConfiguration(
             clientName: "sidelock", inbox: codec.inboxChannel, scripts: world.mistake.scripts,
-            previousClient: previousClient))
+            previousClient: previousClient, probe: codec.probe))
         machine.connected()
         self.machine = machine
         flush()

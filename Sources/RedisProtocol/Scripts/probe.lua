@@ -1,0 +1,47 @@
+-- Tries everything that this daemon asks of Redis, so that a right that is missing is told when it connects, and not at the
+-- first lock that two hosts want. It changes nothing: the key is not there, and what is written is taken away again.
+--
+-- KEYS[1]  a key that no lock can have
+-- ARGV[1]  a channel to which nobody listens
+--
+-- Returns, for each command that was refused, its name and the error.
+--
+-- Whoever uses a command in another script tries it here; a test holds them against each other, and against
+-- Sources/RedisProtocol/RedisRights.swift.
+local key, refused = KEYS[1], {}
+
+local function try(command, ...)
+  local reply = redis.pcall(command, ...)
+  if type(reply) ~= 'table' or not reply.err then return true end
+  refused[#refused + 1] = command
+  refused[#refused + 1] = reply.err
+  return false
+end
+
+try('PING')
+try('TIME')
+try('EXISTS', key)
+try('GET', key)
+try('PTTL', key)
+try('LLEN', key)
+try('LINDEX', key, 0)
+try('LRANGE', key, 0, 0)
+try('LPOS', key, '')
+try('LREM', key, 0, '')
+try('LPOP', key)
+try('PEXPIRE', key, 1)
+-- Only where the key is there, and it is not.
+try('SET', key, '', 'XX', 'PX', 1, 'GET')
+try('SET', key, '', 'XX', 'KEEPTTL')
+if try('DEL', key) then
+  try('RPUSH', key, '')
+  redis.pcall('DEL', key)
+else
+  -- What could not be taken away is not written; who may not do the one will hardly be let do the other.
+  refused[#refused + 1] = 'RPUSH'
+  refused[#refused + 1] = refused[#refused - 1]
+end
+try('PUBLISH', ARGV[1], '')
+-- It comes last: older servers let nobody write behind it.
+try('SCAN', 0, 'COUNT', 1)
+return refused
