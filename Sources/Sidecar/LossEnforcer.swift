@@ -17,7 +17,7 @@ extension SidecarCore {
   static let terminatePercent: Int64 = 60
 
   /// Why a client cannot have its loss enforced; nil: it can.
-  enum EnforcementRefusal {
+  enum EnforcementRefusal: Equatable {
     /// The daemon may not send signals to the client's process.
     case notAllowed
     /// The process that connected is no more.
