@@ -35,6 +35,10 @@ ELSEWHERE = {
         RUN, ".venv/bin/python -m pip install"),
     "swift build -c release": (RUN, 'swift build "${release_flags[@]}"'),
     ".venv/bin/python -m pytest Tests/system": (RUN, "-m pytest"),
+    "Tests/run.sh fuzz                                # a minute in all, as CI does": (RUN, "part_fuzz"),
+    "Tests/lib/fuzz.py --seconds 600 engine restore   # longer, and only these": (RUN, "Tests/lib/fuzz.py"),
+    "Tests/lib/fuzz.py --runs 5000000 --update        # long, and the corpus takes in what was reached": (
+        RUN, "Tests/lib/fuzz.py"),
     # These measure for minutes.
     "sidelock bench": ("Tests/system/test_bench.py", '"bench"'),
     "sidelock bench --scenario distinct cold --seconds 10 --connections 1,64": ("Tests/system/test_bench.py", '"bench"'),
@@ -44,7 +48,7 @@ ELSEWHERE = {
 # The programs that the lines name as examples of what somebody would run; they end with 0 and say that they ran.
 STUBS = ["report", "deploy.sh", "read-it", "send-a-batch", "copy", "build", "deploy", "migrate", "rsync"]
 # These go on until they are interrupted.
-ENDLESS = re.compile(r"sidelock watch\b")
+ENDLESS = re.compile(r'sidelock watch\b|"half_close":"hold"')
 
 
 def blocks(path):
@@ -60,7 +64,8 @@ def console_lines():
             if language == "console":
                 yield from (line[2:] for line in lines if re.match(r"[$#] ", line))
             elif language == "sh":
-                yield from lines
+                # A line that ends with a bar goes on.
+                yield from re.sub(r"\|\n\s*", "| ", "\n".join(lines)).splitlines()
 
 
 def example_lines():
@@ -139,7 +144,7 @@ def test_each_line_runs(desk, line, shell):
         status, out, err = desk.run(*shell, line.replace(
             "/etc/sidelock/sidelockd.yaml", str(ROOT / "packaging/sidelockd.yaml")) + (" --check" if "--check" not in line else ""))
         assert (status, err) == (0, "") and json.loads(out).get("problems", []) == []
-    elif ENDLESS.match(line):
+    elif ENDLESS.search(line):
         process = desk.start(*shell, line)
         witness = desk.daemon.client()
         wait_until(lambda: witness.call("stats")["sessions"] == 2 or process.poll() is not None, "its session")

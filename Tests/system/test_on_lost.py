@@ -1,5 +1,6 @@
 """`on_lost`: the process of a client that loses a lock is ended before anybody else can have it."""
 
+import datetime
 import os
 import signal
 
@@ -15,6 +16,13 @@ ANNA = 61_001
 def signal_of(client):
     """What the process was ended by."""
     return -client.process.wait(30)
+
+
+def signalled_at(daemon, name):
+    """When the daemon sent a signal, in seconds, by its log."""
+    [line] = wait_until(lambda: [line for line in daemon.log().splitlines()
+                                 if "signal to the process" in line and f"signal={name}" in line], f"{name} in the log")
+    return datetime.datetime.fromisoformat(line.split()[0].replace("Z", "+00:00")).timestamp()
 
 
 @pytest.mark.parametrize("action", ["kill", "terminate"])
@@ -60,7 +68,7 @@ def test_a_released_lock_kills_nobody(lab):
 def test_a_lease_that_runs_out_terminates_in_time(lab, measured, ignored):
     """SIGTERM at once, SIGKILL while the lease still keeps others out: nobody can have it before the process is dead."""
     redis = lab.redis()
-    daemon = lab.daemon(redis, lease_ms=3000)
+    daemon = lab.daemon(redis, lease_ms=6000)
     command = ["env", "--ignore-signal=TERM"] if ignored else []
     client, watcher = ProcessClient(lab, daemon, command=command), daemon.client()
     client.call("acquire", name="a", on_lost="terminate")
@@ -74,14 +82,16 @@ def test_a_lease_that_runs_out_terminates_in_time(lab, measured, ignored):
     assert number == (signal.SIGKILL if ignored else signal.SIGTERM)
     assert taken < grace
     if ignored:
-        assert taken > grace * 0.5
+        # How long it had, by the daemon's own clock: a busy machine has the test hear of its beginning late.
+        asked, killed = (signalled_at(daemon, name) for name in ("SIGTERM", "SIGKILL"))
+        assert killed - asked > grace * 0.5
     redis.resume()
 
 
 def test_a_lease_that_runs_out_kills_a_stopped_process(lab):
     """Who is stopped cannot be asked to end, and may go on at any time."""
     redis = lab.redis()
-    daemon = lab.daemon(redis, lease_ms=2000)
+    daemon = lab.daemon(redis, lease_ms=6000)
     client, watcher = ProcessClient(lab, daemon), daemon.client()
     client.call("acquire", name="a", on_lost="terminate")
     watcher.acquire("b")
