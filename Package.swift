@@ -59,7 +59,7 @@ let package = Package(
     .systemLibrary(name: "CLibYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
     .target(
       name: "SidelockSettings",
-      dependencies: ["AccessPolicy", "CLibYAML", "RedisProtocol", argumentParser, logging],
+      dependencies: ["AccessPolicy", "CLibYAML", "LockEngine", "RedisProtocol", argumentParser, logging],
       swiftSettings: strict),
     .target(
       name: "Sidecar",

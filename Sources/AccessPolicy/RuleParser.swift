@@ -34,6 +34,8 @@ public struct RuleProblem: Error, Equatable, Sendable, CustomStringConvertible {
   public var position: Int
   /// What is wrong there, and what is expected.
   public var message: String
+  /// Whether it may be right at another time: the accounts could not be asked.
+  public var mayPass = false
 
   /// Both, as half a sentence.
   public var description: String { "at character \(position): \(message)" }
@@ -219,7 +221,8 @@ private struct RuleParser {
         position: position, message: "this host has no \(kind) \(Self.quoted(name)); expected: one that it has")
     case .failed(let reason):
       throw RuleProblem(
-        position: position, message: "the \(kind) \(Self.quoted(name)) cannot be looked up: \(reason)")
+        position: position, message: "the \(kind) \(Self.quoted(name)) cannot be looked up: \(reason)",
+        mayPass: true)
     }
   }
 

@@ -21,6 +21,14 @@ public struct RedisURL: Hashable, Sendable {
   /// The number of the database.
   public var database: Int
 
+  /// A URL of these parts.
+  public init(endpoint: Endpoint, username: String?, password: RedisSecret?, database: Int) {
+    self.endpoint = endpoint
+    self.username = username
+    self.password = password
+    self.database = database
+  }
+
   /// Takes a URL apart.
   public init(parsing text: String) throws(RedisURLError) {
     guard text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7F }) else {

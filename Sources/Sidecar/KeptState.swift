@@ -9,6 +9,7 @@ import SystemdSupport
 enum KeptKind {
   static let session: UInt8 = 16
   static let identity: UInt8 = 17
+  static let settings: UInt8 = 18
 }
 
 /// Who a daemon is, and what its locks are worth something for. A daemon for which any of it is different has other
@@ -200,7 +201,7 @@ struct KeptState {
     self.identity = try KeptIdentity(identity)
     for (key, bytes) in image.records {
       switch key.kind {
-      case KeptKind.identity: break
+      case KeptKind.identity, KeptKind.settings: break
       case KeptKind.session:
         sessions[SessionID(key.id)] = try KeptSession(id: SessionID(key.id), bytes, version: self.identity.version)
       case _:

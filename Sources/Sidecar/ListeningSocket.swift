@@ -1,3 +1,4 @@
+import ClientProtocol
 import Glibc
 import Logging
 import NIOCore
@@ -193,6 +194,25 @@ struct ListeningSocket: Sendable {
 /// What `errno` means.
 func errorText() -> String {
   String(cString: strerror(errno))
+}
+
+/// Tells those who wait to be accepted that there will be no daemon, because of `reason`, so that they do not wait for it,
+/// and the service manager does not start it again and again on their behalf.
+public func refuseWaitingClients(on listener: Int32, because reason: String) {
+  var writer = MessageWriter()
+  writer.failure(id: nil, .shuttingDown, message: "sidelockd cannot start: \(reason)")
+  _ = fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK)
+  while true {
+    let client = accept(listener, nil, nil)
+    guard client >= 0 else {
+      if errno == EINTR || errno == ECONNABORTED { continue }
+      return
+    }
+    _ = writer.bytes.withUnsafeBytes {
+      send(client, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
+    }
+    Glibc.close(client)
+  }
 }
 
 /// Stops to accept for a while when there is nothing to accept with: the kernel says again and again that somebody waits,

@@ -43,6 +43,8 @@ final class SessionKeeper {
   /// Input that a predecessor has taken from sockets, and that is dealt with after the first commit.
   private var leftInputs: [KeptInput] = []
   private var isFirstCommit = true
+  /// Whether the settings are to be written: at first, and when they have changed.
+  private var mustWriteSettings = true
   /// Whether there is anything to commit yet: what a predecessor left counts until this process has taken it over.
   private(set) var hasBegun: Bool
   let hasPredecessor: Bool
@@ -88,6 +90,9 @@ final class SessionKeeper {
 
   /// Input that a predecessor took and did not deal with: it stays noted until this process has.
   func adopt(_ inputs: [KeptInput]) { leftInputs = inputs }
+
+  /// The daemon has other settings from now on.
+  func settingsChanged() { mustWriteSettings = true }
 
   /// Something of the session may have changed.
   func touch(_ session: ClientSession) {
@@ -156,9 +161,12 @@ final class SessionKeeper {
       guard let session = core.sessions[id] else { return false }
       return keep(session, core, now: now)
     }
-    var hasChanged = hasNotedInput || !changes.isEmpty || isFirstCommit
+    var hasChanged = hasNotedInput || !changes.isEmpty || isFirstCommit || mustWriteSettings
     attempt { () throws(StateLog.Failure) in
       if isFirstCommit { try log.put(StateLog.Key(kind: KeptKind.identity, id: 0), core.identity.encode()) }
+      if mustWriteSettings {
+        try log.put(StateLog.Key(kind: KeptKind.settings, id: 0), core.configuration.settings)
+      }
       for change in changes {
         switch change {
         case .put(let kind, let id, let bytes): try log.put(StateLog.Key(kind: kind.rawValue, id: id), bytes)
@@ -189,6 +197,7 @@ final class SessionKeeper {
     }
     hasNotedInput = false
     isFirstCommit = false
+    mustWriteSettings = false
     guard !isOver else { return }
     for session in newClients { storeConnection(of: session) }
     newClients.removeAll(keepingCapacity: true)

@@ -84,8 +84,8 @@ public final class Sidecar: Sendable {
   /// Asks ``run()`` to return, and to leave clients and locks to the daemon that follows in the place of this one. Where
   /// no service manager keeps them, nothing happens. From any thread, at any time.
   ///
-  /// - Parameter next: the configuration that it will have; nil when it will not start. When its locks would be other
-  ///   ones, nothing is left to it.
+  /// - Parameter next: the configuration that it will have; nil when what it finds is wrong, and it goes on with that of
+  ///   this one. When its locks would be other ones, nothing is left to it.
   public func requestHandOver(to next: SidecarConfiguration?) {
     loop.execute { _ = self.core.value?.handOver(to: next) }
   }

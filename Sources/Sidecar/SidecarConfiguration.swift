@@ -51,6 +51,10 @@ public struct SidecarConfiguration: Sendable {
   public var bytesPerUIDMax = 67_108_864
   /// Who may do what with which names.
   public var policy = AccessPolicy()
+  /// The settings that all of this comes from, for the daemon that follows; see ``LeftDescriptors/settings``.
+  public var settings: [UInt8] = []
+  /// What the status line says about them at first; nil for nothing.
+  public var settingsNote: String?
   /// The version that clients are told.
   public var version: String
 

@@ -140,6 +140,9 @@ extension SidecarCore {
   /// Takes over what can change while clients are served; see ``Sidecar/reload(_:note:)``.
   func reload(_ new: SidecarConfiguration?, note: String?) {
     if let new {
+      configuration.settings = new.settings
+      keeper?.settingsChanged()
+      scheduleTurnEnd()
       if configuration.connectionsMax != new.connectionsMax {
         configuration.connectionsMax = new.connectionsMax
         warnOfFewDescriptors()

@@ -23,6 +23,20 @@ public struct LeftDescriptors: Sendable {
     self.descriptors = descriptors
   }
 
+  /// The settings that the daemon before had in force, as it was given them; nil when nothing can be made out.
+  public var settings: [UInt8]? {
+    for descriptor in descriptors where descriptor.name == SessionKeeper.memoryName {
+      // The descriptor itself is for whoever takes everything over.
+      let copy = fcntl(descriptor.descriptor, F_DUPFD_CLOEXEC, 3)
+      guard copy >= 0, let memory = StateMemory(owning: copy),
+        let image = try? StateImage(memory: UnsafeRawBufferPointer(memory.bytes)),
+        let settings = image.records[StateLog.Key(kind: KeptKind.settings, id: 0)]
+      else { continue }
+      return settings
+    }
+    return nil
+  }
+
   /// Ends the connections of clients, because nobody will take them over: they are to know that they have lost their
   /// locks.
   public func disconnect() {
@@ -316,12 +330,12 @@ extension SidecarCore {
   /// Ends, and leaves clients and what they have to the daemon that follows. What cannot be left is given back and its
   /// clients are told, as by ``stop()``.
   ///
-  /// - Parameter next: the configuration that it will have, as far as is known; nil: it will not start.
+  /// - Parameter next: the configuration that it will have; nil: that of this one, because its own is wrong.
   /// - Returns: whether that is so. Where nobody keeps anything it goes on: whoever wants it to end sends SIGTERM, too.
   @discardableResult
   func handOver(to next: SidecarConfiguration?) -> Bool {
-    guard stage == .serving, let keeper, keeper.isUsable, let next,
-      identity == Self.identity(instance: instance, next)
+    guard stage == .serving, let keeper, keeper.isUsable,
+      identity == Self.identity(instance: instance, next ?? configuration)
     else {
       logger.notice(
         "clients and locks cannot be left to another daemon",

@@ -110,6 +110,7 @@ final class SidecarCore {
     self.document = OpenRPCDocument.compact
     instance = predecessor?.identity.instance ?? Self.newInstance()
     needsUnits = configuration.policy.needsUnits
+    settingsNote = configuration.settingsNote
     // Found out now: with no descriptor left the kernel would seem not to.
     _ = ProcessHandle.kernelKnowsPeers
     inbox = "\(configuration.host)/\(instance)"

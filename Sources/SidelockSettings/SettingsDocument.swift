@@ -18,6 +18,9 @@ public enum SettingsDocument {
       settings that say "reload" under "changes at" change at once, and the daemon says which of the others wait for a
       restart. If anything in it is bad, nothing changes, and the log and the status line say what is wrong.
 
+      A restart by the service manager with anything bad changes nothing either: the daemon goes on with the settings that
+      it had, says so, and takes others when it is told to reload and finds them good.
+
       When the service manager makes the socket (`sidelockd.socket`), its path and permissions are those of that unit,
       and `socket` and `socket_mode` have no effect.
 

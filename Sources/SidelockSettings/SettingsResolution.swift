@@ -40,6 +40,8 @@ public struct SettingProblem: Sendable, Equatable, CustomStringConvertible {
   public var source: SettingSource?
   /// What is wrong, and what is allowed.
   public var message: String
+  /// Whether it may be right at another time: the accounts of this host could not be asked.
+  public var mayPass = false
 
   /// One line for people.
   public var description: String {
@@ -71,6 +73,14 @@ public struct SettingsResolution: Sendable {
   public private(set) var problems: [SettingProblem] = []
   /// What holds, as far as it could be made out, in the order of the table.
   public private(set) var effective: [EffectiveSetting] = []
+
+  /// Whether nothing is wrong but what may be right at another time.
+  public var mayPass: Bool { problems.allSatisfy(\.mayPass) }
+
+  /// The first thing that is wrong, and how many more there are, for a line of status.
+  public var firstProblem: String {
+    (problems.first?.description ?? "") + (problems.count > 1 ? " (and \(problems.count - 1) more)" : "")
+  }
 
   /// Puts everything together. Precedence: flag, environment, file, default.
   public init(_ inputs: SettingsInputs) {
@@ -259,7 +269,8 @@ private struct Resolver {
       } catch {
         problems.append(
           SettingProblem(
-            setting: key.rawValue, source: source, message: "rule \(index + 1), \(quoted(text)), \(error.description)"))
+            setting: key.rawValue, source: source, message: "rule \(index + 1), \(quoted(text)), \(error.description)",
+            mayPass: error.mayPass))
       }
     }
     guard let first = texts.first else {
@@ -342,7 +353,8 @@ private struct Resolver {
     case .unknown: break
     case .failed(let reason):
       problems.append(
-        SettingProblem(message: "the group \(AccessPolicy.administratorsGroup) cannot be looked up: \(reason)"))
+        SettingProblem(
+          message: "the group \(AccessPolicy.administratorsGroup) cannot be looked up: \(reason)", mayPass: true))
     }
     return policy
   }

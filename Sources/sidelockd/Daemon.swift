@@ -11,23 +11,49 @@ protocol Service: AnyObject, Sendable {
   /// Asks `run()` to stop and return. From any thread, at any time.
   func requestStop()
   /// Asks `run()` to return, and to leave what clients have to the daemon that follows, which will have these settings;
-  /// nil: it will not start. From any thread, at any time.
+  /// nil: those of this one. From any thread, at any time.
   func requestHandOver(to settings: Settings?)
   /// Takes over what can change while it runs; nil: nothing could be used. `note` is for the status line. From any
   /// thread, at any time.
-  func reload(_ settings: Settings?, note: String?)
+  func reload(_ settings: SettingsInForce?, note: String?)
 }
 
 /// The name of the daemon's socket in its unit (`FileDescriptorName=`).
 private let socketName = "sidelock"
 
+/// What the service manager handed over at the start.
+struct HandedOver {
+  /// What it kept of the daemon before.
+  var left = LeftDescriptors([])
+  /// Sockets, or why they are unknown.
+  var others: Result<[HandedOverDescriptor], any Error> = .success([])
+
+  /// Takes it. To be called once, before there are other threads, as it changes the environment.
+  static func taken() -> HandedOver {
+    do {
+      let split = HandedOverSockets.split(try HandedOverSockets.takeAll(), prefixes: LeftDescriptors.namePrefixes)
+      return HandedOver(left: LeftDescriptors(split.matching), others: .success(split.others))
+    } catch {
+      return HandedOver(others: .failure(error))
+    }
+  }
+
+  /// The socket for clients; nil when there is none.
+  func listener() throws -> Int32? { try HandedOverSockets.listener(named: socketName, among: others.get()) }
+}
+
 /// Runs the daemon until it stops.
 ///
+/// - Parameters:
+///   - wrong: the settings that it should have had, when it goes on with those of the daemon before.
+///   - inputs: what the settings are made from.
 /// - Returns: the exit status.
-func runDaemon(_ settings: Settings, resolution: SettingsResolution, inputs: SettingsInputs) -> Int32 {
-  // Before any other thread exists, because threads inherit what is blocked, and share the environment.
+func runDaemon(
+  _ inForce: SettingsInForce, insteadOf wrong: SettingsResolution?, inputs: SettingsInputs, handedOver: HandedOver
+) -> Int32 {
+  let settings = inForce.settings
+  // Before any other thread exists, because threads inherit what is blocked.
   let signals = StopSignals()
-  let handedOver = Result { try HandedOverSockets.takeAll() }
 
   let output = LogOutput()
   output.install(level: settings.logLevel)
@@ -39,15 +65,17 @@ func runDaemon(_ settings: Settings, resolution: SettingsResolution, inputs: Set
   }
   raiseFileLimit()
 
-  var left = LeftDescriptors([])
+  for problem in wrong?.problems ?? [] {
+    logger.critical(
+      "settings are wrong, and those of before stay in force",
+      metadata: ["setting": "\(problem.setting ?? "")", "problem": "\(problem.description)"])
+  }
+  let left = handedOver.left
   do {
-    let descriptors = try HandedOverSockets.split(handedOver.get(), prefixes: LeftDescriptors.namePrefixes)
-    left = LeftDescriptors(descriptors.matching)
-    let listener = try HandedOverSockets.listener(named: socketName, among: descriptors.others)
+    let note = wrong.map { "settings are wrong, those of before are in force until a reload: \($0.firstProblem)" }
     let service = try makeService(
-      settings, listeningDescriptor: listener, left: left, notifier: notifier, logger: logger)
-    let reloader = Reloader(
-      settings, resolution: resolution, inputs: inputs, output: output, notifier: notifier, logger: logger)
+      inForce, note: note, listeningDescriptor: handedOver.listener(), left: left, notifier: notifier, logger: logger)
+    let reloader = Reloader(inForce, inputs: inputs, output: output, notifier: notifier, logger: logger)
     signals.listen { [weak service] meaning, name in
       switch meaning {
       case .stop:
@@ -72,12 +100,6 @@ func runDaemon(_ settings: Settings, resolution: SettingsResolution, inputs: Set
     logger.critical("failed", metadata: ["error": "\(error)"])
     return ExitStatus.failure
   }
-}
-
-/// Ends the connections of clients that a daemon before this one left, because this one does not start.
-func disconnectLeftClients() {
-  guard let all = try? HandedOverSockets.takeAll() else { return }
-  LeftDescriptors(HandedOverSockets.split(all, prefixes: LeftDescriptors.namePrefixes).matching).disconnect()
 }
 
 /// Every client is a descriptor, and the soft limit is usually 1024.

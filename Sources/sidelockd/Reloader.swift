@@ -8,26 +8,19 @@ import SystemdSupport
 /// All of it or nothing: settings with any problem leave those in force that were. Never on the event loop, as reading a
 /// file may block.
 final class Reloader: Sendable {
-  private struct State {
-    var settings: Settings
-    /// The values for people, without secrets.
-    var shown: [SettingKey: String]
-  }
-
-  private let state: NIOLockedValueBox<State>
+  private let state: NIOLockedValueBox<SettingsInForce>
   private let inputs: SettingsInputs
   private let output: LogOutput
   private let notifier: Notifier
   private let logger: Logger
 
   /// - Parameters:
-  ///   - resolution: where the settings that are in force come from.
-  ///   - inputs: what that was made from; the file in it is read again.
+  ///   - inForce: the settings that the daemon has.
+  ///   - inputs: what settings are made from; the file in it is read again.
   init(
-    _ settings: Settings, resolution: SettingsResolution, inputs: SettingsInputs, output: LogOutput,
-    notifier: Notifier, logger: Logger
+    _ inForce: SettingsInForce, inputs: SettingsInputs, output: LogOutput, notifier: Notifier, logger: Logger
   ) {
-    state = NIOLockedValueBox(State(settings: settings, shown: Self.values(of: resolution)))
+    state = NIOLockedValueBox(inForce)
     self.inputs = inputs
     self.output = output
     self.notifier = notifier
@@ -38,14 +31,16 @@ final class Reloader: Sendable {
   func reload(_ service: any Service) {
     notifier.reloading()
     let resolution = SettingsResolution(inputs)
-    guard let new = resolution.settings else { return refuse(resolution.problems, service) }
-    state.withLockedValue { state in take(new, Self.values(of: resolution), &state, service) }
+    guard let new = SettingsInForce(resolution) else { return refuse(resolution, service) }
+    state.withLockedValue { state in take(new.settings, new.shown, &state, service) }
   }
 
-  /// The settings with which the daemon would start now; nil when it would not.
+  /// The settings with which the daemon would start now; nil when they are wrong.
   func readAgain() -> Settings? { SettingsResolution(inputs).settings }
 
-  private func take(_ new: Settings, _ shown: [SettingKey: String], _ state: inout State, _ service: any Service) {
+  private func take(
+    _ new: Settings, _ shown: [SettingKey: String], _ state: inout SettingsInForce, _ service: any Service
+  ) {
     let old = state.settings
     let changes = old.changes(to: new)
     for key in changes { log(key, from: state.shown[key], to: shown[key]) }
@@ -58,18 +53,16 @@ final class Reloader: Sendable {
       metadata: [
         "changed": "\(changes.count { $0.changesLive })", "restart_needed": "\(waiting.isEmpty ? "no" : waiting)",
       ])
-    service.reload(state.settings, note: waiting.isEmpty ? nil : "restart to change \(waiting)")
+    service.reload(state, note: waiting.isEmpty ? nil : "restart to change \(waiting)")
   }
 
-  private func refuse(_ problems: [SettingProblem], _ service: any Service) {
-    for problem in problems {
+  private func refuse(_ resolution: SettingsResolution, _ service: any Service) {
+    for problem in resolution.problems {
       logger.error(
         "settings not reloaded",
         metadata: ["setting": "\(problem.setting ?? "")", "problem": "\(problem.description)"])
     }
-    let first = problems.first?.description ?? ""
-    let more = problems.count > 1 ? " (and \(problems.count - 1) more)" : ""
-    service.reload(nil, note: "settings not reloaded: \(first)\(more)")
+    service.reload(nil, note: "settings not reloaded: \(resolution.firstProblem)")
   }
 
   /// Two values that look the same differ in their login, which is not shown.
@@ -80,9 +73,5 @@ final class Reloader: Sendable {
     } else {
       logger.warning("setting changes at the next restart", metadata: metadata)
     }
-  }
-
-  private static func values(of resolution: SettingsResolution) -> [SettingKey: String] {
-    Dictionary(resolution.effective.map { ($0.key, $0.shown) }) { first, _ in first }
   }
 }

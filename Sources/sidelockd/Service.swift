@@ -9,16 +9,24 @@ extension Sidecar: Service {
     requestHandOver(to: settings.map { SidecarConfiguration($0) })
   }
 
-  func reload(_ settings: Settings?, note: String?) {
-    reload(settings.map { SidecarConfiguration($0) }, note: note)
+  func reload(_ settings: SettingsInForce?, note: String?) {
+    reload(
+      settings.map { settings in
+        var configuration = SidecarConfiguration(settings.settings)
+        configuration.settings = settings.encoded
+        return configuration
+      }, note: note)
   }
 }
 
 /// Makes the sidecar that these settings describe, on the service manager's socket if there is one.
 func makeService(
-  _ settings: Settings, listeningDescriptor: Int32?, left: LeftDescriptors, notifier: Notifier, logger: Logger
+  _ settings: SettingsInForce, note: String?, listeningDescriptor: Int32?, left: LeftDescriptors, notifier: Notifier,
+  logger: Logger
 ) throws -> any Service {
-  var configuration = SidecarConfiguration(settings)
+  var configuration = SidecarConfiguration(settings.settings)
+  configuration.settings = settings.encoded
+  configuration.settingsNote = note
   configuration.listeningDescriptor = listeningDescriptor
   return try Sidecar(configuration: configuration, left: left, notifier: notifier, logger: logger)
 }

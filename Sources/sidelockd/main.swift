@@ -2,6 +2,7 @@ import ArgumentParser
 import CLinux
 import Glibc
 import Logging
+import Sidecar
 import SidelockSettings
 import SystemdSupport
 
@@ -11,6 +12,8 @@ enum ExitStatus {
   static let failure: Int32 = 1
   /// EX_TEMPFAIL: another daemon has the socket. Trying again can help once that one has stopped.
   static let socketInUse: Int32 = 75
+  /// EX_TEMPFAIL: the users and groups of this host cannot be looked up. Trying again can help.
+  static let accountsUnknown: Int32 = 75
   /// EX_CONFIG: the command line, the environment or the file is wrong. Trying again cannot help.
   static let settings: Int32 = 78
 }
@@ -31,7 +34,8 @@ struct Options: ParsableCommand {
       it does nothing. SIGHUP reads the settings again: those of clients and logging change at once, the others at \
       the next restart; wrong ones change nothing.
 
-      Exit status: 0 stopped, 1 failure, 75 another daemon has the socket, 78 the settings are wrong.
+      Exit status: 0 stopped, 1 failure, 75 another daemon has the socket, or users and groups cannot be looked up, \
+      78 the settings are wrong.
       """,
     version: sidelockVersion)
 
@@ -78,6 +82,19 @@ func tell(_ resolution: SettingsResolution) {
   output.flush(withinMilliseconds: 1000)
 }
 
+/// Says what is wrong with the settings, and to those whom it concerns.
+///
+/// - Returns: the exit status.
+func refuseToStart(_ resolution: SettingsResolution, _ handedOver: HandedOver) -> Int32 {
+  tell(resolution)
+  handedOver.left.disconnect()
+  if resolution.mayPass { return ExitStatus.accountsUnknown }
+  if let listener = try? handedOver.listener() {
+    refuseWaitingClients(on: listener, because: "its settings are wrong, and its log says how")
+  }
+  return ExitStatus.settings
+}
+
 // Before anything is opened, and before anything can go wrong.
 guard standard_descriptors_open(0) >= 0 else { _exit(ExitStatus.failure) }
 crashes_end_at_once(1)
@@ -88,14 +105,16 @@ let resolution = SettingsResolution(inputs)
 
 if options.settings.check {
   print(isatty(STDOUT_FILENO) == 1 ? resolution.table : resolution.json, to: STDOUT_FILENO)
+  if resolution.settings == nil, isatty(STDOUT_FILENO) != 1 { tell(resolution) }
+  exit(resolution.settings == nil ? ExitStatus.settings : ExitStatus.stopped)
 }
-guard let settings = resolution.settings else {
-  if !options.settings.check || isatty(STDOUT_FILENO) != 1 {
-    tell(resolution)
-  }
-  if !options.settings.check { disconnectLeftClients() }
-  exit(ExitStatus.settings)
-}
-if options.settings.check { exit(ExitStatus.stopped) }
 
-exit(runDaemon(settings, resolution: resolution, inputs: inputs))
+let handedOver = HandedOver.taken()
+if let settings = SettingsInForce(resolution) {
+  exit(runDaemon(settings, insteadOf: nil, inputs: inputs, handedOver: handedOver))
+}
+// A restart with a mistake in the file must not cost every lock of the host.
+if let settings = handedOver.left.settings.flatMap({ SettingsInForce(encoded: $0) }) {
+  exit(runDaemon(settings, insteadOf: resolution, inputs: inputs, handedOver: handedOver))
+}
+exit(refuseToStart(resolution, handedOver))

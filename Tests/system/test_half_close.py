@@ -9,6 +9,7 @@ import pytest
 from harness.client import Ended
 from harness.command import is_alive
 from harness.process_client import ProcessClient
+from harness.service_manager import ServiceManager
 from harness.waiting import GENEROUS_SECONDS, wait_until
 
 
@@ -155,3 +156,29 @@ def test_nobody_is_told_a_second_time(daemon):
     client.wait_for_end()
     with pytest.raises(Ended):
         client.next(1)
+
+
+@pytest.mark.parametrize("how", ["restart", "crash"])
+def test_the_wish_outlives_a_restart(lab, how):
+    service = ServiceManager(lab, "--local")
+    service.start()
+    keeps, ends, other = service.client(), service.client(), service.client()
+    keeps.call("initialize", half_close="hold")
+    kept, busy = keeps.acquire("kept"), other.acquire("busy")
+    ended = ends.acquire("ended")
+    waiting = ends.queue("busy")
+    keeps.half_close()
+    ends.half_close()
+    other.ping()
+    if how == "crash":
+        service.crash()
+        service.start()
+    else:
+        service.restart()
+    other.release("busy", busy)
+    granted = ends.reply_to(waiting)["token"]
+    assert set(losses(ends.wait_for_end())) == {(ended, "half_closed"), (granted, "half_closed")}
+    assert other.call("inspect", name="kept")["holders"][0]["token"] == kept
+    keeps.close()
+    assert other.acquire("kept") > kept
+    assert service.stop() == 0

@@ -1,0 +1,56 @@
+import AccessPolicy
+import RedisProtocol
+import Testing
+
+@testable import SidelockSettings
+
+@Suite struct SettingsInForceTests {
+  private func settings(_ flags: [SettingKey: String], rules: [String] = []) throws -> SettingsInForce {
+    var inputs = SettingsInputs { _, _ in .failure(.missing) }
+    inputs.flags = flags
+    inputs.listFlags = [.rules: rules]
+    inputs.accounts = AccountLookup(user: { _ in .number(1000) }, group: { _ in .number(50) })
+    inputs.systemHostName = "host"
+    return try #require(SettingsInForce(SettingsResolution(inputs)))
+  }
+
+  @Test(
+    arguments: [
+      [.local: "true"], [.redis: "redis://u:p%00w@[::1]:7000/3", .logLevel: "trace", .socketMode: "0600"],
+      [.redis: "unix:///run/r.sock", .leaseMilliseconds: "3000", .connectionsMax: "7", .host: "h", .keyPrefix: "k"],
+    ] as [[SettingKey: String]])
+  func whatIsWrittenIsReadAsItWas(flags: [SettingKey: String]) throws {
+    let rules = [
+      "deny use,inspect \"a b\" to user:anna,group:shop", "allow break x* to unit:cron.service",
+      "allow use * to everyone",
+    ]
+    let inForce = try settings(flags, rules: rules)
+    #expect(SettingsInForce(encoded: inForce.encoded) == inForce)
+  }
+
+  @Test func anythingElseIsNotRead() throws {
+    let bytes = try settings([.redis: "redis://u:p@h"], rules: ["allow use a to user:anna"]).encoded
+    for count in bytes.indices { #expect(SettingsInForce(encoded: Array(bytes[..<count])) == nil) }
+    #expect(SettingsInForce(encoded: bytes + [0]) == nil)
+    // Whatever bytes are damaged, nothing traps.
+    for index in bytes.indices {
+      for value in [0, 1, 0x7F, 0xFF] as [UInt8] {
+        var damaged = bytes
+        damaged[index] = value
+        _ = SettingsInForce(encoded: damaged)
+      }
+    }
+  }
+
+  /// Wrong settings stay so; accounts that cannot be asked may be there a moment later.
+  @Test func onlyAccountsMayBeThereAtAnotherTime() {
+    var inputs = SettingsInputs { _, _ in .failure(.missing) }
+    inputs.flags = [.local: "true"]
+    inputs.accounts = AccountLookup(user: { _ in .failed("down") }, group: { _ in .failed("down") })
+    inputs.listFlags = [.rules: ["deny use a to user:anna"]]
+    #expect(SettingsResolution(inputs).problems.count == 2)
+    #expect(SettingsResolution(inputs).mayPass)
+    inputs.flags[.leaseMilliseconds] = "soon"
+    #expect(!SettingsResolution(inputs).mayPass)
+  }
+}
