@@ -294,7 +294,7 @@ final class SidecarCore {
         "lock lost",
         metadata: [
           "lock": "\(name)", "token": "\(token)", "reason": "\(reason.rawValue)", "session": "\(session.id.rawValue)",
-          "pid": "\(session.peer?.pid ?? 0)",
+          "pid": "\(session.peer.pidText)",
         ])
       write(to: session) {
         $0.lost(
