@@ -202,7 +202,7 @@ class Client:
 
     def ping(self):
         """A round trip: everything sent before it has been read by the daemon."""
-        assert self.call("ping") == {}
+        assert self.call("ping").keys() <= {"valid_ms"}
 
 
 def _key(request):
