@@ -15,9 +15,11 @@ public enum LeaseCommand: Hashable, Sendable {
   /// - `tokenFloor`: the highest token this host knows of; what is granted lies above it.
   /// - `mode`: an exclusive lease, one that other hosts may share, or one permit of a semaphore.
   /// - `leaseMilliseconds`: how long the lease lasts, from when it is granted. An attempt never asks for another length.
+  /// - `keeping`: what this host has of a lock under this attempt, or later ones, it still has; nil: what it had under
+  ///   any earlier attempt it has given up.
   case acquire(
     name: LockName, attempt: UInt64, ask: UInt64, isTry: Bool, tokenFloor: Token, mode: HoldMode = .exclusive,
-    leaseMilliseconds: Int64 = LeaseTimeline.standard.leaseMilliseconds)
+    leaseMilliseconds: Int64 = LeaseTimeline.standard.leaseMilliseconds, keeping: UInt64? = nil)
 
   /// Neither hold `name` nor wait for it under this attempt; hand it to the next host if it was held.
   ///
@@ -111,9 +113,10 @@ public struct LeaseGrant: Hashable, Sendable {
 public enum LeaseReply: Hashable, Sendable {
   /// To `acquire`: this host has the lease. To `reserve`: the block that it has now.
   case granted(LeaseGrant)
-  /// To `acquire`: other hosts have it and this one stands in the queue. `holderHost` is one of them; the first of
-  /// their leases ends in `holderExpiresInMilliseconds` unless it is renewed. `listeners`: how many holders received the
-  /// announcement; with 0 no `inUse` can come. `clock`: when that was; nil from a store that does not say.
+  /// To `acquire`: others have it, or this host does itself, and it stands in the queue. `holderHost` is another host
+  /// that has it, empty where there is none; the first of their leases ends in `holderExpiresInMilliseconds` unless it is
+  /// renewed. `listeners`: how many holders received the announcement; with 0 no `inUse` can come. `clock`: when that was;
+  /// nil from a store that does not say.
   case queued(holderHost: String, holderExpiresInMilliseconds: Int64, listeners: Int, clock: StoreInstant? = nil)
   /// To `acquire`: the key is held by a process that does not use sidelock; it expires in that many milliseconds,
   /// or never (nil).

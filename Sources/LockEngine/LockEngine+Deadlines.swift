@@ -20,8 +20,8 @@ enum Deadline {
   case share(LeaseSlot)
   /// The store is to be asked again for more tokens.
   case reserve(LeaseSlot)
-  /// It may be looked again whether other hosts wait for a lease.
-  case look(LeaseSlot)
+  /// A place in the store's queue that nobody needs is not kept any longer.
+  case place(LeaseSlot)
   /// The search for a deadlock through other hosts is to be made again.
   case search(Waiter)
   /// The link has been silent while a push is waited for.
@@ -38,7 +38,7 @@ enum Deadline {
     case .repeatRelease(let lock, let attempt): lock.unconfirmedReleases.contains { $0.attempt == attempt }
     case .share(let lease): lease.stage == .held && lease.isSharingUnconfirmed
     case .reserve(let lease): lease.stage == .held
-    case .look(let lease): lease.stage == .held && lease.lookAt == moment
+    case .place(let lease): lease.stage == .held && lease.placeKeptUntil == moment
     case .search(let waiter): !waiter.isOver && waiter.search?.at == moment
     case .heartbeat: true
     }
@@ -118,7 +118,7 @@ extension LockEngine {
       advance(hold.lock, now: now)
     case .recheck(let lock):
       lock.recheckAt = nil
-      if let wanted = lock.wanted, !lock.queue.isEmpty { ask(wanted, now: now) }
+      if let wanted = lock.wanted { ask(wanted, now: now) }
     case .conflict(let lock):
       conflictConfirmed(lock, now: now)
     case .idle(let lease):
@@ -136,9 +136,9 @@ extension LockEngine {
       share(lease, now: now)
     case .reserve(let lease):
       reserveIfLow(lease, now: now)
-    case .look(let lease):
-      lease.lookAt = nil
-      if !lease.lock.queue.isEmpty { advance(lease.lock, now: now) }
+    case .place(let lease):
+      lease.placeKeptUntil = nil
+      if lease.lock.wanted != nil { advance(lease.lock, now: now) }
     case .search(let waiter):
       searchDeadlock(of: waiter, now: now)
     case .heartbeat:

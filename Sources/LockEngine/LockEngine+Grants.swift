@@ -3,32 +3,79 @@
 extension LockEngine {
   /// Brings a lock as far as it can go by itself. Called after every change to it.
   func advance(_ lock: LockRecord, now: BootInstant) {
+    if lock.leases.count > 1 { giveBackReplaced(lock, now: now) }
     while let waiter = lock.queue.first {
       let mode = waiter.request.mode
-      guard lock.hasRoom(for: mode) else { return refuseTries(of: lock, upToAsk: .max, now: now) }
+      guard lock.hasRoom(for: mode) else { return waitForRelease(of: lock, now: now) }
       if isLocal {
         grant(waiter, under: nil, now: now)
         continue
       }
-      switch admission(to: lock, in: mode, now: now) {
+      switch admission(to: lock, in: mode, arrival: waiter.arrival, now: now) {
       case .now(let lease):
         grant(waiter, under: lease, now: now)
       case .withNewLease(let lease):
-        guard lease.holdCount == 0 else {
-          shareIfOthersWant(lock, now: now)
-          lookWhetherOthersWait(lease, now: now)
-          return refuseTries(of: lock, upToAsk: .max, now: now)
-        }
+        guard lease.holdCount == 0 else { return waitForRelease(of: lock, now: now) }
         giveBack(lease, now: now)
       case .afterRenewal, .afterReserving, .afterGrace:
         return
       case .afterRelease:
-        return refuseTries(of: lock, upToAsk: .max, now: now)
+        return waitForRelease(of: lock, now: now)
       case .afterAsking:
         return want(mode, of: lock, now: now)
       }
     }
     settle(lock, now: now)
+  }
+
+  /// All that this host has of the lock is in use here. Who cannot be served out of it, or has to let other hosts go
+  /// first, takes a place in the store's queue at once: those who come later, wherever, come behind.
+  private func waitForRelease(of lock: LockRecord, now: BootInstant) {
+    refuseTries(of: lock, upToAsk: .max, now: now)
+    if isLocal { return }
+    shareIfOthersWant(lock, now: now)
+    if let mode = modeToQueueFor(lock) {
+      want(mode, of: lock, now: now)
+    } else if let wanted = lock.wanted, !keepsPlace(lock, now: now) {
+      giveUp(wanted, now: now)
+    }
+  }
+
+  /// Nobody needs this host's place in the store's queue just now, but while the lock may go from client to client here the
+  /// next of them comes soon, and to leave and come back each time would be two commands for each. The place keeps nobody
+  /// from anything as long as a client here has the lock to itself.
+  private func keepsPlace(_ lock: LockRecord, now: BootInstant) -> Bool {
+    guard lock.heldMode == .exclusive, let lease = lock.leases.last, lease.stage == .held,
+      let since = lease.contendedSince, lease.grantsWhileContended < configuration.cohortHandoversMax
+    else { return false }
+    let end = since.adding(milliseconds: configuration.cohortMilliseconds)
+    guard now < end else { return false }
+    if lease.placeKeptUntil != end {
+      lease.placeKeptUntil = end
+      deadlines.push(.place(lease), at: end)
+    }
+    return true
+  }
+
+  /// What to stand in the store's queue for while all that this host has of the lock is in use; nil where those who wait
+  /// are served out of it.
+  private func modeToQueueFor(_ lock: LockRecord) -> HoldMode? {
+    guard let first = lock.queue.first, let last = lock.queue.last, let lease = lock.leases.last, lease.stage == .held
+    else { return nil }
+    if first.request.mode == .exclusive && lease.mode == .shared { return .exclusive }
+    let isContended = { (lease: LeaseSlot) in lease.stage == .held && lease.contendedSince != nil }
+    let contended = lease.isPermit ? lock.leases.last(where: isContended) : isContended(lease) ? lease : nil
+    guard let others = contended?.contendedAfter, last.arrival > others else { return nil }
+    if first.arrival > others { return first.request.mode }
+    return lock.wanted?.mode ?? lock.queue.live.first { $0.arrival > others }?.request.mode
+  }
+
+  /// Gives back what another lease has taken the place of, when the last hold under it is over.
+  private func giveBackReplaced(_ lock: LockRecord, now: BootInstant) {
+    for lease in lock.leases.dropLast()
+    where lease.stage == .held && lease.mode == .shared && lease.holdCount == 0 {
+      giveBack(lease, now: now)
+    }
   }
 
   /// Sees to it that the store is asked for what the first waiter needs.
@@ -46,7 +93,7 @@ extension LockEngine {
 
   /// What becomes of what this host has of a lock and nobody here holds or waits for.
   private func settle(_ lock: LockRecord, now: BootInstant) {
-    if let wanted = lock.wanted { giveUp(wanted, now: now) }
+    if let wanted = lock.wanted, !keepsPlace(lock, now: now) { giveUp(wanted, now: now) }
     for lease in lock.leases where lease.stage == .held && lease.holdCount == 0 {
       let linger = lease.isPermit ? 0 : configuration.lingerMilliseconds
       let isWorthKeeping = linger > 0 && (lock.cameBack || lease.grants > 1)
@@ -60,7 +107,7 @@ extension LockEngine {
       }
     }
     shareIfOthersWant(lock, now: now)
-    lock.recheckAt = nil
+    if lock.wanted == nil { lock.recheckAt = nil }
     dropIfUnused(lock)
   }
 
@@ -84,21 +131,26 @@ extension LockEngine {
     case afterAsking
   }
 
-  func admission(to lock: LockRecord, in mode: HoldMode, now: BootInstant) -> Admission {
+  /// `arrival`: the number of the wait.
+  func admission(to lock: LockRecord, in mode: HoldMode, arrival: UInt64, now: BootInstant) -> Admission {
     switch mode {
-    case .exclusive, .shared: admission(toLock: lock, in: mode, now: now)
-    case .permit(let capacity): admission(toSemaphore: lock, capacity: capacity, now: now)
+    case .exclusive, .shared: admission(toLock: lock, in: mode, arrival: arrival, now: now)
+    case .permit(let capacity): admission(toSemaphore: lock, capacity: capacity, arrival: arrival, now: now)
     }
   }
 
-  private func admission(toLock lock: LockRecord, in mode: HoldMode, now: BootInstant) -> Admission {
-    guard let lease = lock.leases.first else { return .afterAsking }
-    if lease.stage == .lost { return .afterGrace }
+  private func admission(
+    toLock lock: LockRecord, in mode: HoldMode, arrival: UInt64, now: BootInstant
+  ) -> Admission {
+    guard let lease = lock.leases.last else { return .afterAsking }
+    if lock.leases.contains(where: { $0.stage == .lost }) { return .afterGrace }
     if lease.isPermit || (mode == .exclusive && lease.mode == .shared) { return .withNewLease(lease) }
-    return admission(under: lease, now: now)
+    return admission(under: lease, arrival: arrival, now: now)
   }
 
-  private func admission(toSemaphore lock: LockRecord, capacity: Int64, now: BootInstant) -> Admission {
+  private func admission(
+    toSemaphore lock: LockRecord, capacity: Int64, arrival: UInt64, now: BootInstant
+  ) -> Admission {
     var isRenewing = false
     for lease in lock.leases where lease.holdCount == 0 {
       switch lease.stage {
@@ -106,7 +158,7 @@ extension LockEngine {
         if !lease.isPermit { return .afterGrace }
       case .held:
         if lease.mode != .permit(of: capacity) { return .withNewLease(lease) }
-        switch admission(under: lease, now: now) {
+        switch admission(under: lease, arrival: arrival, now: now) {
         case .now(let lease): return .now(lease)
         case .withNewLease(let lease): return .withNewLease(lease)
         case .afterRenewal: isRenewing = true
@@ -119,11 +171,11 @@ extension LockEngine {
     return lock.leases.count >= capacity ? .afterRelease : .afterAsking
   }
 
-  /// While another host waits, a lock goes from client to client only so often and so long; but at least once, or two
-  /// hosts could hand it to and fro without anybody getting it.
-  private func admission(under lease: LeaseSlot, now: BootInstant) -> Admission {
+  /// While another host waits, a lock goes to clients that came later than that only so often and so long; but at least
+  /// once, or two hosts could hand it to and fro without anybody getting it.
+  private func admission(under lease: LeaseSlot, arrival: UInt64, now: BootInstant) -> Admission {
     guard now < lease.validUntil else { return .withNewLease(lease) }
-    if let since = lease.contendedSince, lease.grants > 0 {
+    if let since = lease.contendedSince, lease.grants > 0, arrival > lease.contendedAfter {
       guard lease.grantsWhileContended < configuration.cohortHandoversMax,
         now < since.adding(milliseconds: configuration.cohortMilliseconds)
       else { return .withNewLease(lease) }
@@ -140,7 +192,7 @@ extension LockEngine {
   ) -> Hold? {
     guard lock.queue.isEmpty, lock.hasRoom(for: request.mode) else { return nil }
     if isLocal { return grant(request, lock, to: session, under: nil, several: several, now: now) }
-    guard case .now(let lease) = admission(to: lock, in: request.mode, now: now) else { return nil }
+    guard case .now(let lease) = admission(to: lock, in: request.mode, arrival: .max, now: now) else { return nil }
     return grant(request, lock, to: session, under: lease, several: several, now: now)
   }
 
@@ -265,6 +317,8 @@ extension LockEngine {
 
   func enqueue(_ waiter: Waiter, of session: SessionRecord) {
     let lock = waiter.lock
+    lastArrival += 1
+    waiter.arrival = lastArrival
     lock.queue.append(waiter)
     waitingCount += 1
     session.waits[waiter.request.request] = waiter

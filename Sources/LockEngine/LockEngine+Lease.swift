@@ -49,7 +49,7 @@ extension LockEngine {
     send(
       .acquire(
         name: lock.name, attempt: lease.attempt, ask: lock.ask, isTry: !tries.isEmpty, tokenFloor: lock.tokenFloor,
-        mode: lease.mode, leaseMilliseconds: lease.timeline.leaseMilliseconds),
+        mode: lease.mode, leaseMilliseconds: lease.timeline.leaseMilliseconds, keeping: lock.firstKeptAttempt),
       .acquire(lease, ask: lock.ask), now: now)
     armHeartbeat(now: now)
   }
@@ -79,8 +79,13 @@ extension LockEngine {
 
   private func sendRelease(_ lease: LeaseSlot, unused: UnusedTokens, now: BootInstant) {
     sendRelease(
-      of: lease.lock, attempt: lease.attempt, lasting: lease.timeline, unused: unused, isExact: lease.isPermit,
-      now: now)
+      of: lease.lock, attempt: lease.attempt, lasting: lease.timeline, unused: unused,
+      isExact: mustReleaseExactly(lease), now: now)
+  }
+
+  /// Whether this host has another lease of the name that giving up all earlier attempts would take, too.
+  func mustReleaseExactly(_ lease: LeaseSlot) -> Bool {
+    lease.isPermit || lease.lock.leases.contains { $0.attempt < lease.attempt }
   }
 
   /// Tells the store that this host neither holds the lock nor waits for it. Repeated until the store has confirmed it
@@ -112,10 +117,12 @@ extension LockEngine {
 
   // MARK: Sharing
 
-  /// Other hosts wait, and everybody here shares: the lease need not keep them out.
+  /// Other hosts wait, everybody here shares, and nobody waits here who came before them: the lease need not keep them
+  /// out.
   func shareIfOthersWant(_ lock: LockRecord, now: BootInstant) {
-    guard lock.heldMode == .shared, let lease = lock.leases.first, lease.stage == .held, lease.mode == .exclusive,
-      lease.contendedSince != nil, !lease.isReserving
+    guard lock.heldMode == .shared, let lease = lock.leases.last, lease.stage == .held, lease.mode == .exclusive,
+      lease.contendedSince != nil, !lease.isReserving,
+      lock.queue.first.map({ $0.arrival > lease.contendedAfter }) ?? true
     else { return }
     lease.mode = .shared
     lease.isSharingUnconfirmed = true
@@ -284,16 +291,4 @@ extension LockEngine {
     heartbeatAt = max(moment, now)
     deadlines.push(.heartbeat, at: max(moment, now))
   }
-
-  /// The lease is spent because another host waits, and it cannot go back because it is in use here. Others here who
-  /// would share it need not wait for that any longer than somebody elsewhere does.
-  func lookWhetherOthersWait(_ lease: LeaseSlot, now: BootInstant) {
-    guard linkIsUp, lease.mode == .shared, lease.contendedSince != nil, lease.lookAt == nil else { return }
-    lease.lookAt = now.adding(milliseconds: Self.lookMilliseconds)
-    deadlines.push(.look(lease), at: now.adding(milliseconds: Self.lookMilliseconds))
-    send(.look(name: lease.lock.name), .look(lease), now: now)
-  }
-
-  /// The shortest time between two looks at who waits for a lease in the store, in milliseconds.
-  static let lookMilliseconds: Int64 = 1000
 }

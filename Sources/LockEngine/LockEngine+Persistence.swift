@@ -307,6 +307,7 @@ extension LockEngine {
       if let hold = restore(stored, leases, now: now), stored.isPartial { partial.append(hold) }
     }
     for stored in state.waits.sorted(by: { $0.place < $1.place }) { restore(stored, now: now) }
+    for lease in leases.values { rememberWhoCameFirst(lease) }
     // Its client was never told that it has it, and never will be.
     for hold in partial where hold.several == nil && !hold.isOver { end(hold) }
     for lock in locksInOrder { advance(lock, now: now) }
@@ -357,6 +358,12 @@ extension LockEngine {
     }
     if stored.stage != .wanted { lock.tokenFloor = max(lock.tokenFloor, stored.nextToken - 1) }
     return lease
+  }
+
+  /// Who waits here since before another host did is served before it.
+  private func rememberWhoCameFirst(_ lease: LeaseSlot) {
+    guard let since = lease.contendedSince else { return }
+    lease.contendedAfter = lease.lock.queue.live.prefix { $0.since < since }.map(\.arrival).max() ?? 0
   }
 
   private func restore(_ stored: StoredHold, _ leases: [UInt64: LeaseSlot], now: BootInstant) -> Hold? {

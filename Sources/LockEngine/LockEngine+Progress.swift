@@ -21,8 +21,9 @@ extension LockEngine {
   }
 
   private func tellWaiters(of lock: LockRecord) {
-    // While the store is being asked nobody is known to be ahead, and as a rule nobody is.
-    guard lock.progressWaiters > 0, isKnownToBeTaken(lock) else { return }
+    // While the store is being asked nobody is known to be ahead, and as a rule nobody is. And who is told that it waits may
+    // count on it that everybody who comes later, wherever, comes behind.
+    guard lock.progressWaiters > 0, isKnownToBeTaken(lock), !(linkIsUp && lock.wanted?.stage == .asking) else { return }
     let holder = holderSummary(of: lock)
     var position = 0
     for waiter in lock.queue.live {

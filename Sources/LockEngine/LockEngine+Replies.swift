@@ -15,12 +15,6 @@ extension LockEngine {
       shareReplied(lease, reply, now: now)
     case .reserve(let lease):
       reserveReplied(lease, reply, now: now)
-    case .look(let lease):
-      if case .seen(let sight) = reply, sight.waiting.isEmpty, lease.stage == .held {
-        lease.contendedSince = nil
-        lease.grantsWhileContended = 0
-        advance(lease.lock, now: now)
-      }
     case .clock(let waiter):
       clockReplied(waiter, reply, sentAt: command.sentAt, now: now)
     case .follow(let probe):
@@ -45,9 +39,10 @@ extension LockEngine {
       case .granted(let grant):
         // Either a block of its own, or the one that was issued from before.
         let unused = UnusedTokens.from(max(grant.token, lease.nextToken))
-        return disown(lock.name, attempt: lease.attempt, unused: unused, isExact: lease.isPermit, now: now)
+        disown(lock.name, attempt: lease.attempt, unused: unused, isExact: mustReleaseExactly(lease), now: now)
+        return renewOthersAtOnce(of: lock, now: now)
       case .queued, .foreign, .conflict:
-        return disown(lock.name, attempt: lease.attempt, unused: .all, isExact: lease.isPermit, now: now)
+        return disown(lock.name, attempt: lease.attempt, unused: .all, isExact: mustReleaseExactly(lease), now: now)
       case .done, .renewed, .seen, .clock, .failed: return
       }
     }
@@ -62,7 +57,7 @@ extension LockEngine {
     case .queued(let host, let expires, let listeners, _):
       guard lock.wanted === lease else { return }
       lease.stage = .queued
-      remoteHolderIs(.host(host), of: lock)
+      remoteHolderIs(host.isEmpty ? .unknown : .host(host), of: lock)
       recheck(lock, at: now.adding(milliseconds: max(expires, configuration.foreignPollMilliseconds)))
       // A permit that this host gave back can still be among those that are taken: its release may have to be sent again,
       // with the script, behind this ask. Nobody will say that it is in use, and it comes here when it is executed.
@@ -187,6 +182,8 @@ extension LockEngine {
     lease.nextToken = grant.token
     lease.tokenEnd = end
     lease.contendedSince = grant.othersWait ? now : nil
+    lease.grantedAt = now
+    renewOthersAtOnce(of: lock, now: now)
     lock.leases.append(lease)
     lock.recheckAt = nil
     guard !overflow else { return acquireOverflowed(lease, now: now) }
@@ -301,9 +298,11 @@ extension LockEngine {
         counters.renewals += 1
         lease.isInDoubt = false
         lease.lock.storeRefusal = nil
+        let isReplacing = replace(lease, renewedAt: sentAt, now: now)
+        if lease.stage != .held { continue }
         lease.validUntil = max(lease.validUntil, sentAt.adding(milliseconds: lease.timeline.lostAfterMilliseconds))
         lease.graceEnds = max(lease.graceEnds, sentAt.adding(milliseconds: lease.timeline.graceEndsAfterMilliseconds))
-        lease.renewAt = sentAt.adding(milliseconds: lease.timeline.renewAfterMilliseconds)
+        lease.renewAt = isReplacing ? now : sentAt.adding(milliseconds: lease.timeline.renewAfterMilliseconds)
       case nil:
         lease.renewAt = now.adding(milliseconds: lease.timeline.renewRetryMilliseconds)
         refused(reply.words, lease.lock, now: now)
@@ -318,13 +317,45 @@ extension LockEngine {
     renewDue(now: now)
   }
 
+  // MARK: One lease in place of another
+
+  /// Another lease of the lock was granted beside those that this host has, and nobody knows whether the store still had
+  /// them then: it is asked at once.
+  private func renewOthersAtOnce(of lock: LockRecord, now: BootInstant) {
+    for lease in lock.leases where lease.stage == .held && !lease.isPermit && !lease.renewalInFlight {
+      lease.renewAt = now
+      renewals.push(lease, at: now)
+    }
+    renewDue(now: now)
+  }
+
+  /// This host came to share the lock anew while it shared it already. What is held under the lease of before moves to the
+  /// new one when the store has confirmed that it had both at once, so that nobody else can have been in between.
+  /// Whether that is still to come.
+  private func replace(_ lease: LeaseSlot, renewedAt sentAt: BootInstant, now: BootInstant) -> Bool {
+    guard lease.mode == .shared, let newer = lease.lock.leases.last, newer !== lease, newer.stage == .held,
+      newer.mode == .shared, newer.timeline == lease.timeline
+    else { return false }
+    // Clients were told for how long what they hold is safe.
+    guard newer.grantedAt <= sentAt, newer.validUntil >= lease.validUntil else {
+      newer.renewAt = min(newer.renewAt, now)
+      if !newer.renewalInFlight { renewals.push(newer, at: newer.renewAt) }
+      return true
+    }
+    for hold in lease.lock.holds where hold.lease === lease { hold.move(to: newer) }
+    giveBack(lease, now: now)
+    return false
+  }
+
   /// The store does not have the lease any more, before its time: somebody else may hold the lock already.
   private func leaseVanished(_ lease: LeaseSlot, replacedBy grant: LeaseGrant? = nil, now: BootInstant) {
     counters.leasesLost += 1
     drop(lease)
     loseHolds(under: lease, reason: .dataLoss, graceEnds: nil, now: now)
     if let grant {
-      disown(lease.lock.name, attempt: lease.attempt, unused: .from(grant.token), isExact: lease.isPermit, now: now)
+      disown(
+        lease.lock.name, attempt: lease.attempt, unused: .from(grant.token), isExact: mustReleaseExactly(lease),
+        now: now)
     }
     advance(lease.lock, now: now)
   }
@@ -362,9 +393,12 @@ extension LockEngine {
   private func contended(_ lease: LeaseSlot, ask: UInt64, isTry: Bool, inbox: String, now: BootInstant) {
     guard lease.stage == .held else { return }
     let lock = lease.lock
-    if lease.contendedSince == nil { lease.contendedSince = now }
+    if lease.contendedSince == nil {
+      lease.contendedSince = now
+      lease.contendedAfter = lastArrival
+    }
     if lease.holdCount == 0 { return advance(lock, now: now) }
-    if lock.queue.isEmpty { shareIfOthersWant(lock, now: now) }
+    shareIfOthersWant(lock, now: now)
     progressChanged(lock, now: now)
     // The store has executed everything that this host sent before the answer comes: a lease that was just shared or
     // given back reaches the one who tries first.

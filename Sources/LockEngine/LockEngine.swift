@@ -44,6 +44,8 @@ public final class LockEngine {
   /// Requests for several locks that can take the next one.
   var readySeveral: Deque<SeveralRequest> = []
   var lastProbe: UInt64 = 0
+  /// The number of the last wait that began.
+  var lastArrival: UInt64 = 0
   /// What the store has been asked on behalf of searches for deadlocks, and has not answered.
   var deadlockQuestions = 0
   /// Whether there is anything among them, or among those below, so that few facts have to look.
@@ -259,7 +261,6 @@ struct PendingCommand {
     case share(LeaseSlot)
     case reserve(LeaseSlot)
     case renew([LeaseSlot])
-    case look(LeaseSlot)
     case clock(Waiter)
     case follow(DeadlockProbe)
     case other

@@ -11,9 +11,10 @@ final class LockRecord {
   private(set) var holds: [Hold] = []
   var queue = WaiterQueue()
   /// What this host has of the lock in the store: one lease of a lock, or one for each permit of a semaphore. Those that
-  /// were lost are here until their grace ends.
+  /// were lost are here until their grace ends. A shared lease may be here beside its successor for a moment; the last
+  /// one is that under which the lock is given out.
   var leases: [LeaseSlot] = []
-  /// The lease that this host asks or queues for.
+  /// The lease that this host asks or queues for, also while it has another one that is in use.
   var wanted: LeaseSlot?
 
   /// The number of the last ask; see ``LeaseCommand/acquire(name:attempt:ask:isTry:tokenFloor:mode:)``.
@@ -48,6 +49,12 @@ final class LockRecord {
 
   /// Nobody here uses the lock or wants it.
   var isUnused: Bool { holds.isEmpty && queue.isEmpty }
+
+  /// The first attempt under which this host has the lock, or has lost it so lately that somebody may still use it; nil
+  /// when there is none. The permits of a semaphore are kept in any case.
+  var firstKeptAttempt: UInt64? {
+    leases.lazy.filter { !$0.isPermit }.map(\.attempt).min()
+  }
 
   /// How the lock is held here; nil when it is not.
   var heldMode: HoldMode? { holds.first?.mode }
@@ -240,12 +247,16 @@ final class LeaseSlot {
   var contendedSince: BootInstant? {
     didSet { lock.changes?.touch(self) }
   }
+  /// Waiters of this host up to this number came before the other host did, and are served before it.
+  var contendedAfter: UInt64 = 0
   /// Grants on this host under this lease since another host waits.
   var grantsWhileContended = 0
   var grants = 0
+  /// Until when this host keeps its place in the store's queue although nobody waits.
+  var placeKeptUntil: BootInstant?
+  /// When this host learned that it has it.
+  var grantedAt = BootInstant(nanoseconds: 0)
   var idleUntil: BootInstant?
-  /// When it may be looked again whether other hosts still wait.
-  var lookAt: BootInstant?
   /// Holds under it: any number of shared ones, one otherwise.
   var holdCount = 0
   var mark = StateMark()
@@ -288,7 +299,9 @@ final class Hold {
   let progress: Bool
   let onLost: LossAction
   /// The lease under which it stands; nil in the local tier.
-  let lease: LeaseSlot?
+  private(set) var lease: LeaseSlot? {
+    didSet { lock.changes?.touch(self) }
+  }
   var mode: HoldMode {
     didSet { lock.changes?.touch(self) }
   }
@@ -351,105 +364,12 @@ final class Hold {
   deinit { lock.tally.counts.holds -= 1 }
 }
 
-/// A request that waits for a lock.
-final class Waiter {
-  let request: AcquireRequest
-  let lock: LockRecord
-  let since: BootInstant
-  /// The request for several locks that waits here for the next of them.
-  let several: SeveralRequest?
-  /// When it is answered without success.
-  var deadline: BootInstant?
-  /// For a try: the ask whose answer decides it.
-  var ask: UInt64 = 0
-  /// For a try: whether the store has said that another host holds the lock.
-  var knowsHolder = false
-  /// For a try: how many holders have to say that they use it, and to which ask they answer.
-  var answersWanted = 0
-  var answersToAsk: UInt64 = 0
-  var isOver = false
-  /// The position that the client was told last; 0 before it was told any.
-  var toldPosition = 0
-  /// Since when it waits, by the store's clock; nil until the store has said so, and where nobody needs to know.
-  var began: StoreInstant? {
-    didSet { several?.began = began }
-  }
-  /// The store was asked for that.
-  var isBeingDated = false
-  /// The search for a deadlock that goes through other hosts.
-  var search: DeadlockSearch?
-  /// The searches of other waits that have come by, the last of each.
-  var searchesSeen: [WaitID: UInt64] = [:]
-  var mark = StateMark()
-  /// All locks that its client waits for.
-  var names: [LockName] {
-    switch (several?.request ?? request).target {
-    case .one(let name): [name]
-    case .several(let names): names
-    }
-  }
-
-  init(
-    _ request: AcquireRequest, lock: LockRecord, since: BootInstant, deadline: BootInstant?, several: SeveralRequest?
-  ) {
-    self.request = request
-    self.lock = lock
-    self.since = since
-    self.deadline = deadline
-    self.several = several
-    lock.tally.counts.waiters += 1
-    began = several?.began
-  }
-
-  deinit { lock.tally.counts.waiters -= 1 }
-
-  var isTry: Bool { request.waitMilliseconds == 0 }
-}
-
-/// The waiters of one lock, first come, first served. One that leaves is marked and skipped, so that leaving costs
-/// nothing however long the queue is.
-struct WaiterQueue {
-  private var entries = Deque<Waiter>()
-  private(set) var count = 0
-  private(set) var tryCount = 0
-
-  var isEmpty: Bool { count == 0 }
-
-  var first: Waiter? {
-    mutating get {
-      while let head = entries.first, head.isOver { entries.removeFirst() }
-      return entries.first
-    }
-  }
-
-  /// Those who wait, in their order.
-  var live: some Sequence<Waiter> { entries.lazy.filter { !$0.isOver } }
-
-  /// Those among them that only try, and for which the store has not been asked.
-  var triesBeforeAsking: [Waiter] { tries.filter { $0.ask == 0 } }
-
-  /// Those among them that only try, in their order.
-  var tries: [Waiter] { tryCount == 0 ? [] : entries.filter { !$0.isOver && $0.isTry } }
-
-  mutating func append(_ waiter: Waiter) {
-    entries.append(waiter)
-    waiter.lock.changes?.touch(waiter)
-    count += 1
-    if waiter.isTry { tryCount += 1 }
-  }
-
-  /// Takes `waiter` out; it must be waiting here.
-  mutating func remove(_ waiter: Waiter) {
-    waiter.isOver = true
-    waiter.lock.changes?.touch(waiter)
-    count -= 1
-    if waiter.isTry { tryCount -= 1 }
-    if count == 0 {
-      // Most locks have one waiter in their life, and there can be very many locks.
-      entries = []
-    } else if entries.count > 64 && entries.count > 2 * count {
-      entries.removeAll { $0.isOver }
-    }
+extension Hold {
+  /// Puts it under another lease of the same lock.
+  func move(to other: LeaseSlot) {
+    lease?.holdCount -= 1
+    other.holdCount += 1
+    lease = other
   }
 }
 

@@ -78,13 +78,14 @@ public struct LeaseCodec: Sendable {
   /// The command in Redis' words.
   public func encode(_ command: LeaseCommand) -> RedisCommand {
     switch command {
-    case .acquire(let name, let attempt, let ask, let isTry, let floor, let mode, let milliseconds):
+    case .acquire(let name, let attempt, let ask, let isTry, let floor, let mode, let milliseconds, let kept):
       return script(
-        .acquire, of: name, attempt: attempt, leaseMilliseconds: milliseconds, floor: floor, argumentCount: 3
+        .acquire, of: name, attempt: attempt, leaseMilliseconds: milliseconds, floor: floor, argumentCount: 4
       ) {
         Self.write(mode, to: &$0)
         $0.write(decimal: ask)
         $0.write(byte: isTry ? 0x31 : 0x30)
+        $0.write(decimal: kept ?? attempt)
       }
     case .release(let name, let attempt, let unused, let isExact):
       return script(.release, of: name, attempt: attempt, floor: 0, argumentCount: 2) {

@@ -391,17 +391,23 @@ import Testing
     script.open(alice, bob)
     script.hold(alice)
     script.tell(contended())
-    for next in [bob, alice] {
+    let ask = LeaseCommand.acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 100, keeping: 1)
+    // When there are no more hand-overs, whoever comes next comes behind all who wait anywhere.
+    let leave = LeaseCommand.release(name: x, attempt: 2, unused: .all, isExact: true)
+    for (next, commands) in [(bob, [ask]), (alice, [leave])] {
       script.acquire(next)
       script.release(next == bob ? alice : bob)
-      #expect(script.take().compactMap(\.grantedSession) == [next])
+      let effects = script.take()
+      #expect(effects.compactMap(\.grantedSession) == [next])
+      // It stands in the queue from the first wait on that may have to come behind the other host.
+      #expect(effects.compactMap(\.command) == commands)
     }
     script.acquire(bob)
     script.release(alice)
     #expect(
       script.sent() == [
+        .acquire(name: x, attempt: 3, ask: 3, isTry: false, tokenFloor: 102, keeping: 1),
         .release(name: x, attempt: 1, unused: .from(103)),
-        .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 102),
       ])
     let slow = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 100, cohortMilliseconds: 50))
     slow.open(alice, bob)
@@ -409,8 +415,30 @@ import Testing
     slow.tell(contended())
     slow.acquire(bob)
     slow.pass(milliseconds: 50)
+    #expect(slow.sent().count == 1)
     slow.release(alice)
-    #expect(slow.sent().first == .release(name: x, attempt: 1, unused: .from(101)))
+    #expect(slow.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
+  }
+
+  /// Only while clients here may have the lock from each other.
+  @Test func aPlaceInTheQueueThatNobodyNeedsIsNotKeptLong() {
+    let script = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 100, cohortMilliseconds: 50))
+    script.open(alice, bob)
+    script.hold(alice)
+    script.tell(contended())
+    let wait = script.acquire(bob)
+    script.cancel(bob, wait)
+    #expect(script.sent().count == 1)
+    script.pass(milliseconds: 49)
+    #expect(script.sent().isEmpty)
+    script.pass(milliseconds: 1)
+    let leave = LeaseCommand.release(name: x, attempt: 2, unused: .all, isExact: true)
+    #expect(script.sent() == [leave])
+    // Later there is nothing to wait for.
+    script.cancel(bob, script.acquire(bob))
+    #expect(script.sent().suffix(1) == [.release(name: x, attempt: 3, unused: .all, isExact: true)])
+    script.release(alice)
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
   }
 
   @Test func aLeaseThatCameWithOthersWaitingIsUsedOnceAtLeast() {
@@ -460,7 +488,7 @@ import Testing
     script.acquire(bob)
     script.engine.reconfigure(lingerMilliseconds: 200, cohortHandoversMax: 0, cohortMilliseconds: 50)
     script.release(alice)
-    #expect(script.sent().first == .release(name: x, attempt: 1, unused: .from(101)))
+    #expect(script.sent().last == .release(name: x, attempt: 1, unused: .from(101)))
 
     let lingering = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 0))
     lingering.open(alice, bob)

@@ -38,7 +38,7 @@ import Testing
 
     static func granting(_ command: LeaseCommand) -> LeaseReply? {
       switch command {
-      case .acquire(_, _, _, _, let floor, _, _):
+      case .acquire(_, _, _, _, let floor, _, _, _):
         .granted(LeaseGrant(token: max(floor, 1000) + 1, tokenCount: 1000, othersWait: false))
       case .renew(let leases, _): .renewed(leases.map { _ in true })
       case .look: .seen(LeaseSight(holders: [], waiting: []))
@@ -130,7 +130,7 @@ import Testing
       request = script.acquire(alice, all: ["x", "y"])
     case .severalQueuedInStore:
       world.answer = {
-        if case .acquire(let name, _, _, _, _, _, _) = $0, name == x { queued() } else { World.granting($0) }
+        if case .acquire(let name, _, _, _, _, _, _, _) = $0, name == x { queued() } else { World.granting($0) }
       }
       request = script.acquire(alice, all: ["w", "x"], owner: "o")
     }

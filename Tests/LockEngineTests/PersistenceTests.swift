@@ -107,7 +107,11 @@ private final class Kept {
     kept.script.tell(.linkUp)
     let commands = kept.script.take()
     let asked = commands.compactMap(\.command).compactMap {
-      if case .acquire(_, let attempt, _, _, _, _, let milliseconds) = $0 { "\(attempt): \(milliseconds)" } else { nil }
+      if case .acquire(_, let attempt, _, _, _, _, let milliseconds, _) = $0 {
+        "\(attempt): \(milliseconds)"
+      } else {
+        nil
+      }
     }
     #expect(asked == ["1: 10000"])
     kept.script.reply(.granted(LeaseGrant(token: 5, tokenCount: 1000, othersWait: false)), to: CommandID(1))
@@ -225,7 +229,7 @@ private final class Kept {
     kept.script.tell(.linkUp)
     kept.script.acquire(carol, "z")
     let attempts = kept.script.sent().compactMap { command -> UInt64? in
-      if case .acquire(let name, let attempt, _, _, _, _, _) = command, name != x { attempt } else { nil }
+      if case .acquire(let name, let attempt, _, _, _, _, _, _) = command, name != x { attempt } else { nil }
     }
     #expect(attempts == [3])
   }

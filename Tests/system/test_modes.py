@@ -128,6 +128,41 @@ def test_readers_of_both_hosts_read_together_and_the_writer_of_one_comes_in(two)
     assert writer.reply_to(request)["token"] > max(tokens)
 
 
+def test_a_writer_behind_readers_of_its_own_host_is_not_passed_on_the_other(two):
+    readers = [two.client(0), two.client(1)]
+    tokens = [reader.acquire("data", mode="shared") for reader in readers]
+    writer = two.client(0)
+    request = writer.queue("data")
+    wait_until(lambda: two.all_know_of_a_waiter("data"), "all hosts to know of the writer")
+    late = [two.client(1), two.client(0)]
+    requests = [reader.request("acquire", name="data", mode="shared") for reader in late]
+    for reader, token in zip(readers, tokens):
+        assert all(still_waits(client) for client in late)
+        reader.release("data", token)
+    written = writer.reply_to(request)["token"]
+    assert written > max(tokens)
+    assert all(still_waits(reader) for reader in late)
+    writer.release("data", written)
+    for reader, request in zip(late, requests):
+        assert reader.reply_to(request)["token"] > written
+
+
+@pytest.mark.parametrize("order", ["001", "010", "0012", "0102", "010212"])
+def test_writers_of_all_hosts_are_served_in_the_order_in_which_they_came(lab, order):
+    """Also those who wait on the host that has the lock, behind its holder."""
+    redis = lab.redis()
+    daemons = [lab.daemon(redis, args=["--cohort-ms", "0"]) for _ in range(3)]
+    clients = [daemons[int(host)].client() for host in order]
+    clients[0].acquire("data")
+    requests = [client.queue("data") for client in clients[1:]]
+    for client, following, request in zip(clients, clients[1:], requests):
+        # An answer of Redis, behind whatever it has told this host: who waits elsewhere is known here by now.
+        client.call("inspect", name="data")
+        client.release("data")
+        following.reply_to(request)
+        assert all(still_waits(later) for later in clients[clients.index(following) + 1:])
+
+
 def test_readers_in_a_loop_do_not_starve_a_writer(hosts):
     """Pitfall 24."""
     stop = threading.Event()

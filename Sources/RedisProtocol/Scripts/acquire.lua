@@ -4,15 +4,17 @@
 -- ARGV[9]   the mode
 -- ARGV[10]  this ask's number, for the holder to repeat in its answer
 -- ARGV[11]  1 when this is a try: the holders are to answer, and behind a foreign holder the try does not queue
+-- ARGV[12]  the first attempt of this host under which it still has the lock; this attempt when it has none. Who waits on
+--           a host behind those who hold the lock there has to stand in the queue, or others who come later would pass
 --
 -- Returns {'granted', first token, token count, hosts in the queue}
---      or {'queued', a holder, ms until the first holder's lease ends, receivers of the announcement, TIME in seconds,
+--      or {'queued', another host that holds it, or '', ms until the first holder's lease ends, receivers of the announcement, TIME in seconds,
 --         and its microseconds}
 --      or {'foreign', PTTL}
 --      or {'conflict', mode, receivers}: others have it as something else; this host stands in the queue, and they are
 --         asked whether they use it
 --      or {'stale'}: a later attempt of this host has the lock, so this command came late and means nothing.
-local my_mode, ask, is_try = ARGV[9], ARGV[10], ARGV[11]
+local my_mode, ask, is_try, kept = ARGV[9], ARGV[10], ARGV[11], tonumber(ARGV[12])
 local my_entry = me .. ':' .. attempt .. ':' .. lease .. ':' .. my_mode
 
 local function stand_in_queue(ttl)
@@ -29,12 +31,11 @@ end
 -- is made up for.
 local function announce()
   if is_conflict() then is_try = '1' end
-  local first, first_end, receivers = holders[1].instance, nil, 0
+  local first, first_end, receivers = '', nil, 0
   for _, holder in ipairs(holders) do
-    if holder.ends and (not first_end or holder.ends < first_end) then
-      first, first_end = holder.instance, holder.ends
-    end
+    if holder.ends then first_end = math.min(first_end or holder.ends, holder.ends) end
     if holder.instance ~= me then
+      if first == '' then first = holder.instance end
       local message = table.concat({ 'contended', holder.attempt, ask, is_try, me, my_mode, name }, ' ')
       receivers = receivers + redis.call('PUBLISH', inbox .. holder.instance, message)
     end
@@ -69,6 +70,8 @@ for _, holder in ipairs(holders) do
     others[#others + 1] = holder
   elseif tonumber(holder.attempt) > tonumber(attempt) then
     return { 'stale' }
+  elseif tonumber(holder.attempt) >= kept then
+    others[#others + 1] = holder
   end
 end
 -- What is left out was an attempt that this host has given up, executed late: it is of no use to anybody.

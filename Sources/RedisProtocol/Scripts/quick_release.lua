@@ -1,12 +1,13 @@
 -- The usual cases of release.lua: this host has the lock alone under this very attempt, and nobody waits, or one other
--- host that wants it alone. It does exactly what the long way does, of which it is put before; it only knows beforehand
--- what most of the answers are. Where the other host turns out to be gone, the long way goes on without it.
+-- host that wants it alone, with at most one place behind it that this release leaves there. It does exactly what the
+-- long way does, of which it is put before; it only knows beforehand what most of the answers are. Where the other host
+-- turns out to be gone, the long way goes on without it.
 local quick_mine = ARGV[1] .. ':' .. ARGV[2] .. ':'
 local quick_value = redis.call('GET', KEYS[1])
 if quick_value and string.sub(quick_value, 1, #quick_mine) == quick_mine
   and string.find(quick_value, '^%d+$', #quick_mine + 1) then
   local first, token_count = tonumber(string.sub(quick_value, #quick_mine + 1)), tonumber(ARGV[6])
-  local entries = redis.call('LRANGE', KEYS[2], 0, 1)
+  local entries = redis.call('LRANGE', KEYS[2], 0, 2)
   -- A counter that was lost: the block of this lease shows how far it had come.
   local last = first + token_count - 1
   local counter = math.max(tonumber(redis.call('GET', KEYS[3]) or 0) or 0, last)
@@ -19,17 +20,23 @@ if quick_value and string.sub(quick_value, 1, #quick_mine) == quick_mine
     return 1
   end
   local instance, attempt, lease = string.match(entries[1], '^([%w._-]+/%x+):(%d+):(%d+):x$')
-  if #entries == 1 and instance and instance ~= ARGV[1] then
+  local is_usual = #entries == 1
+  if #entries == 2 then
+    local other, its_attempt, mode = string.match(entries[2], '^([%w._-]+/%x+):(%d+):%d+:(%w+)$')
+    is_usual = (mode == 'x' or mode == 's') and (other ~= ARGV[1] or tonumber(its_attempt) > tonumber(ARGV[2]))
+  end
+  if is_usual and instance and instance ~= ARGV[1] then
     local time = redis.call('TIME')
     local next_first = math.max(counter, tonumber(ARGV[8]), time[1] * 1000000 + time[2]) + 1
     local token = string.format('%.0f', next_first)
-    local message = 'granted ' .. attempt .. ' ' .. token .. ' ' .. ARGV[6] .. ' 0 ' .. ARGV[5]
+    local message = 'granted ' .. attempt .. ' ' .. token .. ' ' .. ARGV[6] .. ' ' .. #entries - 1 .. ' ' .. ARGV[5]
     -- Before the message: a server that must not be written to, or that does not let this user write, refuses these, and
     -- then nobody may be told anything. LPOP is first, since a full Redis refuses much until something was written.
     redis.call('LPOP', KEYS[2])
     redis.call('SET', KEYS[3], string.format('%.0f', next_first + token_count - 1), 'PX', ARGV[7])
     if redis.call('PUBLISH', ARGV[4] .. instance, message) > 0 then
       redis.call('SET', KEYS[1], instance .. ':' .. attempt .. ':' .. token, 'PX', lease)
+      if #entries > 1 then redis.call('PEXPIRE', KEYS[2], math.max(2 * lease, redis.call('PTTL', KEYS[2]))) end
       return 1
     end
     redis.call('SET', KEYS[3], string.format('%.0f', reserved), 'PX', ARGV[7])

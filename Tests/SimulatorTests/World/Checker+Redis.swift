@@ -33,10 +33,15 @@ extension Checker {
     let arrived = new.filter { entry in
       !old.contains { $0.owner == entry.owner && (!arePermits || $0.attempt == entry.attempt) }
     }
+    // A host may come to share anew what it shares already.
+    let served = new.filter { entry in !old.contains { $0.owner == entry.owner && $0.attempt == entry.attempt } }
+      .map(\.owner)
     for entry in arrived {
       guard let host = world.hosts.first(where: { $0.me == entry.owner }) else { continue }
-      if !isSemaphore(name), !arePermits { leases[host.index][name].excusedUntil = nil }
-      verifyTurn(name, before, entry.owner, among: arrived.map(\.owner), by: issuer)
+      // It may have asked for another lease than the one that was lost, and not know yet that it was.
+      let isCountedOn = beliefs.contains { $0.host == host.index && $0.name == name }
+      if !isSemaphore(name), !arePermits, !isCountedOn { leases[host.index][name].excusedUntil = nil }
+      verifyTurn(name, before, entry.owner, among: served, by: issuer)
     }
   }
 
@@ -128,7 +133,7 @@ extension Checker {
 
   func leaseReplied(_ host: SimulatedHost, _ command: LeaseCommand, sentAt: BootInstant, _ reply: LeaseReply) {
     switch (command, reply) {
-    case (.acquire(let name, let attempt, _, _, _, _, let milliseconds), .granted(let grant)):
+    case (.acquire(let name, let attempt, _, _, _, _, let milliseconds, _), .granted(let grant)):
       extend(host, name, attempt, sentAt.adding(milliseconds: milliseconds))
       if grant.othersWait { world.mark("granted while others wait") }
     case (.renew(let list, let milliseconds), .renewed(let results)):
@@ -143,15 +148,9 @@ extension Checker {
     case (.downgrade, .done): world.mark("lease shared")
     case (.reserve, .granted): world.mark("more tokens reserved")
     case (.reserve, .renewed): world.mark("tokens wanted for a lease that is gone")
-    case (.look(let name), .seen(let sight)):
-      // The host may take the contention for over.
-      if sight.waiting.isEmpty, let index = index(of: name) {
-        leases[host.index][index].contended = nil
-        world.mark("looked, and nobody waits")
-      }
     case (_, .failed): world.mark("Redis refused")
-    case (.acquire, _), (.release, _), (.renew, _), (.answerInUse, _), (.heartbeat, _), (.clock, _), (.downgrade, _), (.reserve, _),
-      (.look, _), (.tell, _):
+    case (.acquire, _), (.release, _), (.renew, _), (.answerInUse, _), (.heartbeat, _), (.clock, _), (.downgrade, _),
+      (.reserve, _), (.look, _), (.tell, _):
       break
     }
     if case .heartbeat = command { world.mark("heartbeat") }
@@ -193,7 +192,10 @@ extension Checker {
 
   /// A host asks for a lease, or gives leases up: from now on nothing counts on them.
   func sending(_ command: LeaseCommand, from host: SimulatedHost) {
-    if case .acquire(let name, let attempt, _, _, _, _, let milliseconds) = command, let index = index(of: name) {
+    if case .acquire(let name, let attempt, _, _, _, _, let milliseconds, let kept) = command,
+      let index = index(of: name)
+    {
+      if kept != nil { world.mark("queued behind its own lease") }
       // Whichever of several asks was executed: it may be the one for the shortest.
       let before = leases[host.index][index].milliseconds[attempt] ?? milliseconds
       leases[host.index][index].milliseconds[attempt] = min(before, milliseconds)

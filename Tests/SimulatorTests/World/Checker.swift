@@ -86,6 +86,8 @@ final class Checker {
   var requests: [UInt64: Request] = [:]
   /// The requests that wait for each name on each host, in the order in which they were asked; tries are not in it.
   var waiting: [[[UInt64]]]
+  /// Since when the first of them is the first, by true time.
+  var queuedFirstSince: [[Int64]]
   var sessions: [SessionID: Int] = [:]
   var leases: [[HostLease]]
   var highestToken: [Token]
@@ -111,6 +113,7 @@ final class Checker {
     queueKeys = (0..<count).map { Bytes("sl:{lock-\($0)}:queue") }
     let hosts = world.plan.hostCount
     waiting = Array(repeating: Array(repeating: [], count: count), count: hosts)
+    queuedFirstSince = Array(repeating: Array(repeating: 0, count: count), count: hosts)
     leases = Array(repeating: Array(repeating: HostLease(), count: count), count: hosts)
     highestToken = Array(repeating: 0, count: count)
     highestTokenBeforeLoss = Array(repeating: 0, count: count)
@@ -166,6 +169,7 @@ final class Checker {
 
   private func leaveQueue(_ id: UInt64, _ request: Request) {
     guard case .acquire(let wish) = request.kind, wish.queuesForOne else { return }
+    if waiting[request.host][wish.names[0]].first == id { queuedFirstSince[request.host][wish.names[0]] = world.now }
     waiting[request.host][wish.names[0]].removeAll { $0 == id }
   }
 
@@ -350,41 +354,6 @@ final class Checker {
     }
   }
 
-  /// At some moment everybody in the cycle held and waited at once.
-  private func verifyDeadlock(_ host: SimulatedHost, _ request: Request, _ steps: [DeadlockStep]) {
-    guard steps.count > 1, steps[0].session == request.session.rawValue, steps[0].inbox == host.me else {
-      return world.fail("a deadlock of \(steps.count) steps that does not begin with the refused request")
-    }
-    var start = Int64.min
-    var end = Int64.max
-    for (step, before) in zip(steps, [steps[steps.count - 1]] + steps) {
-      guard let wait = waitSpans[waitKey(step.inbox, step.request)], wait.session.rawValue == step.session else {
-        return world.fail("a deadlock names a wait that never was: \(step)")
-      }
-      if step.holds != before.waitsFor { world.fail("a deadlock's steps do not fit together: \(steps)") }
-      start = max(start, wait.start)
-      end = min(end, wait.end)
-      // What a request for several locks has of them is not known to its client.
-      guard let hold = step.holds.flatMap({ holdSpans[holdKey($0, step.token)] }) else { continue }
-      if hold.session.rawValue != step.session { world.fail("a deadlock names another's hold: \(step)") }
-      start = max(start, hold.start)
-      end = min(end, hold.end)
-    }
-    if start > end { world.fail("a deadlock that never was, from \(start) to \(end): \(steps)") }
-    verifyYoungest(steps)
-    world.mark(Set(steps.map(\.inbox)).count > 1 ? "deadlock through hosts" : "deadlock on one host")
-  }
-
-  /// No wait of the cycle began when the refused one was known already.
-  private func verifyYoungest(_ steps: [DeadlockStep]) {
-    let starts = steps.compactMap { waitSpans[waitKey($0.inbox, $0.request)]?.start }
-    // How long what is sent to Redis may be under way, if several commands have to be answered before it.
-    let known = starts[0] + 40 * world.plan.latencyMicroseconds.upperBound
-    if world.plan.faults.isEmpty, let last = starts.max(), last > known {
-      world.fail("a wait of a deadlock was refused that is not the youngest: \(starts), \(steps)")
-    }
-  }
-
   // MARK: Grants
 
   private func granted(
@@ -410,7 +379,10 @@ final class Checker {
       world.fail("request \(id.rawValue) was served before request \(first), which came earlier")
     }
     // A part of a request for several locks was granted before its client heard of it.
-    if !wish.isSeveral { verifyCohort(host, name, wish.mode) }
+    if !wish.isSeveral {
+      verifyCohort(host, name, wish.mode, cameFirst: request)
+      verifyNobodyIsPassed(host, request, name, wish.mode)
+    }
     believe(
       Belief(
         host: host.index, session: request.session, name: name, token: token, mode: wish.mode, owner: wish.owner,
@@ -521,31 +493,6 @@ final class Checker {
       let held = beliefs.filter { $0.host == host.index && $0.name == name }.count
       if held >= mine.count { world.fail("host \(host.index) has given out more permits than it has: \(mine)") }
     }
-  }
-
-  private func verifyCohort(_ host: SimulatedHost, _ name: Int, _ mode: HoldMode) {
-    if case .permit = mode { return }
-    guard !isTainted(host.index, name),
-      let attempt = entries(world.server.redis.peek(lockKeys[name])?.value).last(where: { $0.owner == host.me })?
-        .attempt
-    else { return }
-    var lease = leases[host.index][name]
-    if lease.grants.attempt != attempt { lease.grants = (attempt, 0) }
-    lease.grants.count += 1
-    if var contended = lease.contended, contended.attempt == attempt {
-      contended.grants += 1
-      let plan = world.plan
-      if contended.grants > max(1, plan.cohortHandoversMax) {
-        world.fail("host \(host.index) passed \(names[name]) on \(contended.grants) times while another host waited")
-      }
-      if lease.grants.count > 1, host.bootNow >= contended.since.adding(milliseconds: plan.cohortMilliseconds) {
-        world.fail("host \(host.index) passed \(names[name]) on after the time for it, while another host waited")
-      }
-      world.mark("local hand-over while another host waits")
-      lease.contended = contended
-    }
-    if lease.grants.count > 1 { world.mark("local hand-over") }
-    leases[host.index][name] = lease
   }
 
   // MARK: Values in Redis

@@ -7,7 +7,7 @@ enum Mistake: String, CaseIterable {
   case releaseIgnoresTheOwner, renewalTakesForeignKeys, counterIsNotKept, acquireIgnoresTheQueue
   case permitsAreNotCounted, readersIgnoreTheWriter, releaseTakesEarlierPermits, conflictIsNotSeen
   case leaseIsCountedTooLong, leaseHasTheLengthOfTheDay, clockStopsWhileSuspended, linkDownIsNotTold
-  case waitsAreDatedByOwnClocks
+  case waitsAreDatedByOwnClocks, noPlaceBehindOwnReaders
 
   var scripts: [RedisScript] {
     switch self {
@@ -22,6 +22,8 @@ enum Mistake: String, CaseIterable {
     case .readersIgnoreTheWriter:
       edited(.acquire, "if its_mode == 's' then return mode == 's' end", "if its_mode == 's' then return true end")
     case .releaseTakesEarlierPermits: edited(.release, "if is_exact then return its_attempt == attempt end", "")
+    case .noPlaceBehindOwnReaders:
+      edited(.acquire, "\nstand_in_queue(left)", "\nif kept == tonumber(attempt) then stand_in_queue(left) end")
     case .conflictIsNotSeen:
       edited(
         .acquire, "if its_mode == 's' then return mode == 's' end", "if its_mode == 's' then return mode ~= 'x' end")
@@ -48,10 +50,10 @@ enum Mistake: String, CaseIterable {
     default: return command
     }
     return switch command {
-    case .acquire(let name, let attempt, let ask, let isTry, let floor, let mode, let milliseconds):
+    case .acquire(let name, let attempt, let ask, let isTry, let floor, let mode, let milliseconds, let kept):
       .acquire(
         name: name, attempt: attempt, ask: ask, isTry: isTry, tokenFloor: floor, mode: mode,
-        leaseMilliseconds: length(milliseconds))
+        leaseMilliseconds: length(milliseconds), keeping: kept)
     case .renew(let leases, let milliseconds): .renew(leases, leaseMilliseconds: length(milliseconds))
     default: command
     }
@@ -60,6 +62,8 @@ enum Mistake: String, CaseIterable {
   /// A plan in which it can show.
   func plan(seed: UInt64) -> Plan {
     var plan = Plan(seed: seed)
+    if self == .noPlaceBehindOwnReaders { plan.faults = [] }
+    if self == .conflictIsNotSeen { (plan.conflictPercent, plan.sharedPercent) = (10, 60) }
     guard self == .waitsAreDatedByOwnClocks, plan.nameCount > 1 else { return plan }
     plan.faults = []
     plan.chainPercent = 40
