@@ -34,13 +34,13 @@ final class ConnectionHandler: ChannelInboundHandler {
   typealias InboundIn = ByteBuffer
 
   private enum Pending {
-    case call(CheckedContinuation<JSONValue, any Error>)
+    case call(method: String, PendingReply<JSONValue>)
     /// What ends a hold, if it has success: all of that name and token, or this one of them.
-    case end(HoldKey, Hold?, CheckedContinuation<JSONValue, any Error>)
-    case acquire(AcquireTicket, CheckedContinuation<[Grant], any Error>)
+    case end(HoldKey, Hold?, PendingReply<JSONValue>)
+    case acquire(AcquireTicket, PendingReply<[Grant]>)
     /// The last release of a grant that crossed the cancellation of its acquire.
-    case releaseOfCancelled(CheckedContinuation<[Grant], any Error>)
-    case watch(AsyncStream<WatchEvent>.Continuation, CheckedContinuation<Int64, any Error>)
+    case releaseOfCancelled(PendingReply<[Grant]>)
+    case watch(AsyncStream<WatchEvent>.Continuation, PendingReply<Int64>)
     /// Nobody waits for the reply.
     case ignored
   }
@@ -56,11 +56,14 @@ final class ConnectionHandler: ChannelInboundHandler {
   private var holds: [HoldKey: [Hold]] = [:]
   private var watches: [Int64: AsyncStream<WatchEvent>.Continuation] = [:]
   private let handed: AsyncStream<HandedLock>.Continuation
+  /// How long the daemon may take to answer what it can answer at once.
+  private let answerTime: TimeAmount
   private var failure: SidelockError?
   private var context: ChannelHandlerContext?
 
-  init(handed: AsyncStream<HandedLock>.Continuation) {
+  init(handed: AsyncStream<HandedLock>.Continuation, answerMilliseconds: Int64) {
     self.handed = handed
+    answerTime = .milliseconds(answerMilliseconds)
   }
 
   func handlerAdded(context: ChannelHandlerContext) {
@@ -103,7 +106,10 @@ final class ConnectionHandler: ChannelInboundHandler {
 
   func call(_ method: String, _ params: JSONValue?, _ continuation: CheckedContinuation<JSONValue, any Error>) {
     if let failure { return continuation.resume(throwing: failure) }
-    send(method, params, .call(continuation))
+    let reply = PendingReply(continuation)
+    send(method, params, .call(method: method, reply))
+    // A wait has its own limit, or none.
+    limit(reply, after: method == "acquire" ? waitTime(params) : .zero)
   }
 
   /// Sends what ends a hold. That is noted as soon as the reply is read: what is told of the hold behind it means
@@ -113,7 +119,9 @@ final class ConnectionHandler: ChannelInboundHandler {
     _ continuation: CheckedContinuation<JSONValue, any Error>
   ) {
     if let failure { return continuation.resume(throwing: failure) }
-    send(method, params, .end(HoldKey(name: name, token: token), hold, continuation))
+    let reply = PendingReply(continuation)
+    send(method, params, .end(HoldKey(name: name, token: token), hold, reply))
+    limit(reply, after: .zero)
   }
 
   func watch(
@@ -121,7 +129,31 @@ final class ConnectionHandler: ChannelInboundHandler {
     _ continuation: CheckedContinuation<Int64, any Error>
   ) {
     if let failure { return continuation.resume(throwing: failure) }
-    send("watch", target.params, .watch(events, continuation))
+    let reply = PendingReply(continuation)
+    send("watch", target.params, .watch(events, reply))
+    limit(reply, after: .zero)
+  }
+
+  // MARK: A daemon that does not answer
+
+  /// The limit of a wait, which the daemon keeps if it can; nil when there is none.
+  private func waitTime(_ params: JSONValue?) -> TimeAmount? {
+    params?["wait_ms"]?.intValue.map { .milliseconds(min(max(0, $0), Duration.protocolMillisecondsMax)) }
+  }
+
+  /// Gives a reply up that has not come in the daemon's time to answer, which begins after `time`; nil: never.
+  private func limit<Value>(_ reply: PendingReply<Value>, after time: TimeAmount?, _ action: (() -> Void)? = nil) {
+    guard let context, let time else { return }
+    reply.limit(time + answerTime, on: context.eventLoop) { [self] in
+      reply.resume(throwing: noAnswer)
+      action?()
+    }
+  }
+
+  private var noAnswer: SidelockError {
+    SidelockError(
+      reason: .noAnswer,
+      message: "the daemon has not answered within \(answerTime.nanoseconds / 1_000_000) ms; it may hang")
   }
 
   func unwatch(_ watch: Int64) {
@@ -134,8 +166,11 @@ final class ConnectionHandler: ChannelInboundHandler {
       return continuation.resume(throwing: CancellationError())
     }
     if let failure { return continuation.resume(throwing: failure) }
-    let id = send("acquire", ticket.params, .acquire(ticket, continuation))
+    let reply = PendingReply(continuation)
+    let id = send("acquire", ticket.params, .acquire(ticket, reply))
     ticket.state.withLockedValue { $0 = .sent(id: id) }
+    // What is granted late is given back as what crossed its cancellation.
+    limit(reply, after: waitTime(ticket.params)) { [self] in cancel(ticket) }
   }
 
   func cancel(_ ticket: AcquireTicket) {
@@ -151,7 +186,11 @@ final class ConnectionHandler: ChannelInboundHandler {
       }
     }
     // Its own reply still comes: a refusal, or the grant that crossed the cancellation.
-    if let sent { write(machine.cancellation(of: sent)) }
+    guard let sent else { return }
+    write(machine.cancellation(of: sent))
+    // The caller waits for what became of it, but not for ever.
+    guard let context, case .acquire(_, let reply) = pending[sent] else { return }
+    reply.limit(answerTime, on: context.eventLoop) { reply.resume(throwing: CancellationError()) }
   }
 
   /// A hold was given back: `hold`, or the last of that token.
@@ -166,10 +205,12 @@ final class ConnectionHandler: ChannelInboundHandler {
   private func replied(_ id: Int64, _ result: Result<JSONValue, SidelockError>) {
     switch pending.removeValue(forKey: id) {
     case nil: break
-    case .call(let continuation): continuation.resume(with: result.mapError { $0 })
-    case .end(let key, let hold, let continuation):
+    case .call(let method, let reply):
+      if method == "acquire", reply.isOver, case .success(let value) = result { giveBack(value) }
+      reply.resume(with: result.mapError { $0 })
+    case .end(let key, let hold, let reply):
       if case .success = result { released(key, hold) }
-      continuation.resume(with: result.mapError { $0 })
+      reply.resume(with: result.mapError { $0 })
     case .releaseOfCancelled(let continuation): continuation.resume(throwing: CancellationError())
     case .ignored: break
     case .watch(let events, let continuation):
@@ -185,6 +226,11 @@ final class ConnectionHandler: ChannelInboundHandler {
         return continuation.resume(
           throwing: SidelockError(reason: .protocolViolation, message: "the daemon gave a watch without a number"))
       }
+      guard !continuation.isOver else {
+        events.finish()
+        send("unwatch", ["watch": .int(watch)], .ignored)
+        return
+      }
       watches[watch] = events
       continuation.resume(returning: watch)
     case .acquire(let ticket, let continuation):
@@ -199,9 +245,16 @@ final class ConnectionHandler: ChannelInboundHandler {
     }
   }
 
+  /// Releases what an acquire got that nobody waits for any more.
+  private func giveBack(_ result: JSONValue) {
+    for lock in result["locks"]?.arrayValue ?? [result] {
+      guard let name = lock["name"], let token = lock["token"] else { continue }
+      send("release", ["name": name, "token": token], .ignored)
+    }
+  }
+
   private func granted(
-    _ ticket: AcquireTicket, _ result: JSONValue, wasCancelled: Bool,
-    _ continuation: CheckedContinuation<[Grant], any Error>
+    _ ticket: AcquireTicket, _ result: JSONValue, wasCancelled: Bool, _ continuation: PendingReply<[Grant]>
   ) {
     guard let grants = Grant.grants(result: result, names: ticket.names) else {
       let error = SidelockError(reason: .protocolViolation, message: "the daemon granted a lock without a token")
@@ -268,7 +321,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     handed.finish()
     for request in waiting {
       switch request {
-      case .call(let continuation), .end(_, _, let continuation): continuation.resume(throwing: error)
+      case .call(_, let reply), .end(_, _, let reply): reply.resume(throwing: error)
       case .acquire(let ticket, let continuation):
         ticket.state.withLockedValue { $0 = .done }
         continuation.resume(throwing: error)

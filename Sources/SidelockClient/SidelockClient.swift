@@ -47,22 +47,32 @@ public final class SidelockClient: Sendable {
 
   /// Connects to a daemon.
   ///
+  /// A daemon that is stopped, or that hangs, holds nobody up: whatever it does not do in its time fails with reason
+  /// `no_answer`, and what it grants late is given back. Only a wait without limit (``Wait/forever``) has none here, too.
+  ///
   /// - Parameters:
   ///   - socketPath: the daemon's socket; nil to find it as ``SocketPath/find(explicit:environment:exists:)`` says.
+  ///   - answerTimeout: how long the daemon may take to accept the connection, and to answer: a wait for a lock that long
+  ///     behind its limit, anything else from its request on.
   ///   - group: what runs the connection's I/O.
-  /// - Throws: ``SidelockError``, of reason `no_daemon` or `permission`, with what to do about it.
+  /// - Throws: ``SidelockError``, of reason `no_daemon`, `no_answer` or `permission`, with what to do about it.
   public static func connect(
-    socketPath: String? = nil, on group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
+    socketPath: String? = nil, answerTimeout: Duration = .seconds(5),
+    on group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
   ) async throws -> SidelockClient {
-    let path = SocketPath.find(explicit: socketPath)
+    let path = SocketPath.bytes(explicit: socketPath)
+    let answerMilliseconds = min(max(1, answerTimeout.wholeMilliseconds), Duration.protocolMillisecondsMax)
     // Connecting can block for seconds when the daemon hangs, so it is kept off the event loop.
-    let descriptor = try await NIOThreadPool.singleton.runIfActive { try UnixSocket.connect(path: path) }
+    let descriptor = try await NIOThreadPool.singleton.runIfActive {
+      try UnixSocket.connect(path: path, milliseconds: answerMilliseconds)
+    }
     let eventLoop = group.next()
     let (handed, continuation) = AsyncStream<HandedLock>.makeStream()
     let channel = try await ClientBootstrap(group: eventLoop)
       .channelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {
-          try channel.pipeline.syncOperations.addHandler(ConnectionHandler(handed: continuation))
+          try channel.pipeline.syncOperations.addHandler(
+            ConnectionHandler(handed: continuation, answerMilliseconds: answerMilliseconds))
         }
       }
       .withConnectedSocket(descriptor)
@@ -78,9 +88,9 @@ public final class SidelockClient: Sendable {
   ///
   /// - Throws: what ``connect(socketPath:on:)`` or `body` throws.
   public static func withConnection<R: Sendable>(
-    socketPath: String? = nil, _ body: (SidelockClient) async throws -> R
+    socketPath: String? = nil, answerTimeout: Duration = .seconds(5), _ body: (SidelockClient) async throws -> R
   ) async throws -> R {
-    let client = try await connect(socketPath: socketPath)
+    let client = try await connect(socketPath: socketPath, answerTimeout: answerTimeout)
     let result: R
     do {
       result = try await body(client)
@@ -184,8 +194,8 @@ public final class SidelockClient: Sendable {
 
   // MARK: The rest of the protocol
 
-  /// Sends a request and waits for its result. It ends with the daemon's reply or with the connection; the task's
-  /// cancellation does not end it.
+  /// Sends a request and waits for its result. It ends with the daemon's reply, after the time that the daemon has to
+  /// answer, or with the connection; the task's cancellation does not end it.
   ///
   /// - Parameter params: an object, or nil for none.
   /// - Throws: ``SidelockError``.

@@ -114,7 +114,8 @@ enum FakeDaemon {
 
   /// Runs `script` as the daemon and `body` as its client. The connection ends when the script does.
   static func run(
-    _ script: @escaping @Sendable (inout Peer) throws -> Void, client body: (SidelockClient) async throws -> Void
+    answerTimeout: Duration = .seconds(30), _ script: @escaping @Sendable (inout Peer) throws -> Void,
+    client body: (SidelockClient) async throws -> Void
   ) async throws {
     let path = temporaryPath()
     defer { try? FileManager.default.removeItem(atPath: (path as NSString).deletingLastPathComponent) }
@@ -130,7 +131,7 @@ enum FakeDaemon {
       continuation.finish()
     }
     do {
-      try await SidelockClient.withConnection(socketPath: path, body)
+      try await SidelockClient.withConnection(socketPath: path, answerTimeout: answerTimeout, body)
     } catch {
       // What went wrong in the script is the likelier cause.
       for await result in results { try result.get() }
