@@ -23,9 +23,10 @@ public struct EngineConfiguration: Equatable, Sendable {
   public var cohortHandoversMax: Int
   /// For how long it may, in milliseconds.
   public var cohortMilliseconds: Int64
-  /// How long a try waits for any reply of the store, in milliseconds.
+  /// How long a try waits for any reply of the store, in milliseconds, where answers do not take longer as a rule.
   public var storeTimeoutMilliseconds: Int64
-  /// How long a try waits for the holding host to say whether the lock is in use, in milliseconds.
+  /// How long a try waits for the holding host to say whether the lock is in use, in milliseconds, beside what an answer
+  /// of the store takes as a rule. It must be more than any host's link takes.
   public var inUseTimeoutMilliseconds: Int64
   /// The shortest time between two looks at a lock that a foreign process holds, in milliseconds.
   public var foreignPollMilliseconds: Int64

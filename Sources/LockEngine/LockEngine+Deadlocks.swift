@@ -33,6 +33,9 @@ struct DeadlockSearch {
   var at: BootInstant
   /// The cycle that is gone along again, and since when.
   var confirming: (number: UInt64, since: BootInstant)?
+  /// How long that is waited for, in milliseconds. It grows each time that no answer came: the hosts of the cycle may be a
+  /// long way from the store.
+  var patienceMilliseconds = LockEngine.deadlockConfirmMilliseconds
 }
 
 /// A wait, wherever it is.
@@ -61,8 +64,9 @@ extension LockEngine {
   /// How soon they are asked about one whose turn it was while too many questions were under way, or whose cycle was gone
   /// when it was looked at again: there may be others.
   static let deadlockSearchSoonMilliseconds: Int64 = 100
-  /// How long a cycle is waited for that is gone along again.
+  /// How long a cycle is waited for that is gone along again: at first, and in the end.
   static let deadlockConfirmMilliseconds: Int64 = 2000
+  static let deadlockConfirmMillisecondsMax: Int64 = 64_000
   /// Links that a chain may have.
   static let deadlockStepsMax = 32
   /// Places to which one message is followed from one host.
@@ -239,6 +243,11 @@ extension LockEngine {
     deadlines.push(.search(waiter), at: moment)
   }
 
+  /// A search asks the store and then another host, so that on a slow link several would be under way at a time.
+  private var deadlockSearchEveryMilliseconds: Int64 {
+    max(Self.deadlockSearchEveryMilliseconds, 2 * roundTrip.timeoutMilliseconds)
+  }
+
   private func searchAgain(_ waiter: Waiter, in milliseconds: Int64, now: BootInstant) {
     let moment = now.adding(milliseconds: milliseconds)
     waiter.search?.at = moment
@@ -248,15 +257,17 @@ extension LockEngine {
   func searchDeadlock(of waiter: Waiter, now: BootInstant) {
     let isBusy = deadlockQuestions >= Self.deadlockQuestionsToBegin
     searchAgain(
-      waiter, in: isBusy ? Self.deadlockSearchSoonMilliseconds : Self.deadlockSearchEveryMilliseconds, now: now)
+      waiter, in: isBusy ? Self.deadlockSearchSoonMilliseconds : deadlockSearchEveryMilliseconds, now: now)
     guard !isBusy, linkIsUp, mayBeInCycle(waiter) else { return }
     guard waiter.began != nil else {
       date(waiter, now: now)
       return searchAgain(waiter, in: Self.deadlockSearchSoonMilliseconds, now: now)
     }
     if let since = waiter.search?.confirming?.since {
-      guard now.milliseconds(since: since) >= Self.deadlockConfirmMilliseconds else { return }
+      let patience = waiter.search?.patienceMilliseconds ?? 0
+      guard now.milliseconds(since: since) >= patience else { return }
       waiter.search?.confirming = nil
+      waiter.search?.patienceMilliseconds = min(2 * patience, Self.deadlockConfirmMillisecondsMax)
     }
     lastProbe += 1
     var branches = Self.deadlockBranchesMax

@@ -4,6 +4,7 @@ extension LockEngine {
   func replyReceived(_ command: CommandID, _ reply: LeaseReply, now: BootInstant) {
     guard let command = pending.removeValue(forKey: command) else { return }
     lastAnsweredSentAt = max(lastAnsweredSentAt ?? command.sentAt, command.sentAt)
+    roundTrip.answered(sentAt: command.sentAt, now: now)
     switch command.kind {
     case .acquire(let lease, let ask):
       acquireReplied(lease, ask: ask, reply, sentAt: command.sentAt, now: now)
@@ -84,7 +85,7 @@ extension LockEngine {
       lease.stage = .queued
       lock.conflict = held
       if listeners == 0 { return conflictConfirmed(lock, now: now) }
-      let bound = now.adding(milliseconds: configuration.inUseTimeoutMilliseconds)
+      let bound = now.adding(milliseconds: holderTimeoutMilliseconds)
       lock.conflictAt = bound
       deadlines.push(.conflict(lock), at: bound)
     case .failed(let failure):
@@ -202,9 +203,16 @@ extension LockEngine {
     if lease.stage == .held { giveBack(lease, now: now) }
   }
 
+  /// How long the answers of other hosts are waited for, from the store's reply on, in milliseconds. How long their own way
+  /// to the store is nobody here knows; this host's is added, for what the reply and the answer differ by.
+  public var holderTimeoutMilliseconds: Int64 { configuration.inUseTimeoutMilliseconds + roundTrip.timeoutMilliseconds }
+
+  /// How long the store's own answer is waited for, in milliseconds.
+  var storeTimeoutMilliseconds: Int64 { max(configuration.storeTimeoutMilliseconds, 2 * roundTrip.timeoutMilliseconds) }
+
   /// From now on the holders are waited for; they answer the tries up to `ask`, or the bound does.
   private func awaitInUse(_ lock: LockRecord, ask: UInt64, answers: Int, now: BootInstant) {
-    let bound = now.adding(milliseconds: configuration.inUseTimeoutMilliseconds)
+    let bound = now.adding(milliseconds: holderTimeoutMilliseconds)
     for waiter in lock.queue.tries where waiter.ask <= ask {
       waiter.answersWanted = answers
       waiter.answersToAsk = ask

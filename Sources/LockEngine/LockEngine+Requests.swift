@@ -92,7 +92,7 @@ extension LockEngine {
     }
     // Where nothing is wanted a renewal or the end of a grace decides it.
     if let wanted = lock.wanted, waiter.ask == 0 { ask(wanted, now: now) }
-    let deadline = now.adding(milliseconds: configuration.storeTimeoutMilliseconds)
+    let deadline = now.adding(milliseconds: storeTimeoutMilliseconds)
     waiter.deadline = deadline
     deadlines.push(.wait(waiter), at: deadline)
   }

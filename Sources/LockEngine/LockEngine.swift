@@ -37,6 +37,8 @@ public final class LockEngine {
   /// When the last command was sent, and when the latest of those that were answered had been sent.
   var lastSentAt: BootInstant?
   var lastAnsweredSentAt: BootInstant?
+  /// How long the store takes to answer, over all connections.
+  public internal(set) var roundTrip = RoundTrip()
   var nextLocalToken: Token = 1
   /// Leases that this host waits for.
   var wantedLeases = 0
@@ -83,11 +85,15 @@ public final class LockEngine {
     recentReleases.milliseconds = lingerMilliseconds
   }
 
-  /// Changes how long leases last, from the next one on that is asked for, and how long the store may take to answer. A
+  /// Changes how long leases last, from the next one on that is asked for, and how long the store and other hosts may
+  /// take to answer. A
   /// lease has one length for as long as it lives: commands that ask for another could be executed out of their order.
-  public func reconfigure(leaseMilliseconds: Int64, storeTimeoutMilliseconds: Int64) {
+  public func reconfigure(
+    leaseMilliseconds: Int64, storeTimeoutMilliseconds: Int64, inUseTimeoutMilliseconds: Int64? = nil
+  ) {
     configuration.timeline = LeaseTimeline(leaseMilliseconds: leaseMilliseconds)
     configuration.storeTimeoutMilliseconds = storeTimeoutMilliseconds
+    if let inUseTimeoutMilliseconds { configuration.inUseTimeoutMilliseconds = inUseTimeoutMilliseconds }
     mindLeases(of: configuration.timeline)
   }
 

@@ -9,7 +9,7 @@ import RedisProtocol
 /// on with what it knows.
 final class HostCalls {
   /// How long an answer is waited for, in milliseconds.
-  static let timeoutMilliseconds: Int64 = 500
+  private let timeoutMilliseconds: () -> Int64
   /// Questions that may be open; what goes beyond is answered at once as if nobody had.
   static let openMax = 1024
 
@@ -27,7 +27,8 @@ final class HostCalls {
   private var open: [UInt64: Open] = [:]
   private var lastID: UInt64 = 0
 
-  init(loop: any EventLoop, codec: LeaseCodec, link: RedisLink) {
+  init(loop: any EventLoop, codec: LeaseCodec, link: RedisLink, timeoutMilliseconds: @escaping () -> Int64) {
+    self.timeoutMilliseconds = timeoutMilliseconds
     self.loop = loop
     self.codec = codec
     self.link = link
@@ -38,7 +39,7 @@ final class HostCalls {
     guard open.count < Self.openMax, link.isReady else { return completion(nil) }
     lastID += 1
     let id = lastID
-    let timeout = loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.timeoutMilliseconds)) {
+    let timeout = loop.assumeIsolated().scheduleTask(in: .milliseconds(timeoutMilliseconds())) {
       self.finish(id, nil)
     }
     open[id] = Open(completion: completion, timeout: timeout)

@@ -58,6 +58,8 @@ final class RedisLink {
   private let clientName: String
   /// How long Redis may take to answer, in milliseconds.
   var timeoutMilliseconds: Int64
+  /// How long answers take that come late, in milliseconds: then it may take that long, too.
+  var answerMilliseconds: () -> Int64 = { 0 }
   private let logger: Logger
   private let onEvent: (LinkEvent) -> Void
   private let onOutput: () -> Void
@@ -77,6 +79,9 @@ final class RedisLink {
   /// The connection that is current; what an older one still tells is not heard.
   private var generation: UInt64 = 0
   private var lastHeardAt = BootInstant(nanoseconds: 0)
+  /// When it was last tried to connect, and how long the server may be silent in the handshake that follows.
+  private var attemptedAt = BootInstant(nanoseconds: 0)
+  private var handshakeMilliseconds: Int64 = 0
   private var watch: Scheduled<Void>?
   private var mustReconnect: String?
   /// The last failure that was logged, so that an outage of hours is told once.
@@ -127,6 +132,7 @@ final class RedisLink {
   }
 
   private func connect() {
+    attemptedAt = BootClock.now()
     generation += 1
     state = .connecting
     let generation = generation
@@ -163,6 +169,8 @@ final class RedisLink {
   }
 
   private func connected(_ channel: any Channel) {
+    // To connect took one way to the server and back.
+    handshakeMilliseconds = max(timeoutMilliseconds, 4 * BootClock.now().milliseconds(since: attemptedAt))
     var machine = RedisConnection(
       configuration: RedisConnectionConfiguration(
         username: url.username, password: url.password, database: url.database, clientName: clientName,
@@ -405,11 +413,12 @@ final class RedisLink {
     case .stopped, .connecting, .backingOff:
       return
     case .handshaking:
-      if silence >= timeoutMilliseconds { return failed("no answer to the handshake within \(timeoutMilliseconds) ms") }
-    case .ready:
-      if !pending.isEmpty, silence >= timeoutMilliseconds {
-        return failed("no answer within \(timeoutMilliseconds) ms")
+      if silence >= handshakeMilliseconds {
+        return failed("no answer to the handshake within \(handshakeMilliseconds) ms")
       }
+    case .ready:
+      let patience = max(timeoutMilliseconds, answerMilliseconds())
+      if !pending.isEmpty, silence >= patience { return failed("no answer within \(patience) ms") }
       if pending.isEmpty, silence >= Self.idlePingMilliseconds {
         query(.plain([Array("PING".utf8)])) { _ in }
       }

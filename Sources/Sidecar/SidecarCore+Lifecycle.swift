@@ -13,9 +13,9 @@ extension SidecarCore {
   static let closeMillisecondsMax: Int64 = 500
   /// What the service manager is asked to wait beyond those two, in milliseconds.
   static let stopSpareMilliseconds: Int64 = 2000
-  /// How long the first connection to Redis may keep the daemon from serving, in milliseconds. Without Redis it serves
-  /// all the same, and says so.
-  static let firstConnectionMillisecondsMax: Int64 = 500
+  /// How long the first connection to Redis may keep the daemon from serving, in milliseconds, unless Redis may not take so
+  /// long to answer. Without Redis it serves all the same, and says so.
+  static let firstConnectionMillisecondsMax: Int64 = 2000
   /// How often the status is looked at, in milliseconds.
   static let statusMilliseconds: Int64 = 1000
 
@@ -62,14 +62,21 @@ extension SidecarCore {
   private func startLink() -> EventLoopFuture<Void> {
     guard case .redis(let url) = configuration.backend else { return loop.makeSucceededVoidFuture() }
     let decided = loop.makePromise(of: Void.self)
-    loop.scheduleTask(in: .milliseconds(Self.firstConnectionMillisecondsMax)) { decided.succeed() }
+    let patience = min(Self.firstConnectionMillisecondsMax, configuration.redisTimeoutMilliseconds)
+    loop.scheduleTask(in: .milliseconds(patience)) { decided.succeed() }
     let link = RedisLink(
       loop: loop, url: url, codec: codec, clientName: "sidelockd-\(configuration.host)",
       timeoutMilliseconds: configuration.redisTimeoutMilliseconds, logger: logger,
       onEvent: { [unowned self] event in heard(event) }, onOutput: { [unowned self] in scheduleTurnEnd() },
       onFirstOutcome: { decided.succeed() })
     self.link = link
-    hostCalls = HostCalls(loop: loop, codec: codec, link: link)
+    link.answerMilliseconds = { [unowned self] in
+      // A link that is gone must be found out in time to save the leases.
+      min(2 * engine.roundTrip.timeoutMilliseconds, configuration.leaseMilliseconds / 3)
+    }
+    hostCalls = HostCalls(
+      loop: loop, codec: codec, link: link,
+      timeoutMilliseconds: { [unowned self] in engine.holderTimeoutMilliseconds })
     link.start()
     return decided.futureResult
   }
@@ -161,7 +168,8 @@ extension SidecarCore {
       configuration.leaseMilliseconds = new.leaseMilliseconds
       link?.timeoutMilliseconds = new.redisTimeoutMilliseconds
       engine.reconfigure(
-        leaseMilliseconds: new.leaseMilliseconds, storeTimeoutMilliseconds: new.redisTimeoutMilliseconds)
+        leaseMilliseconds: new.leaseMilliseconds, storeTimeoutMilliseconds: new.redisTimeoutMilliseconds,
+        inUseTimeoutMilliseconds: Self.holderTimeoutMilliseconds(new))
       engine.reconfigure(
         waitsPerSessionMax: new.waitsPerSessionMax, holdsPerSessionMax: new.holdsPerSessionMax,
         waitsPerUIDMax: new.waitsPerUIDMax, holdsPerUIDMax: new.holdsPerUIDMax)

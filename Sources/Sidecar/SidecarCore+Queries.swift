@@ -265,6 +265,8 @@ extension SidecarCore {
           "redis",
           .group([
             Stat("connected", .integer(link.isReady ? 1 : 0)),
+            Stat("round_trip_ms", .integer(engine.roundTrip.smoothedMilliseconds ?? 0)),
+            Stat("holder_timeout_ms", .integer(engine.holderTimeoutMilliseconds)),
             Stat("connections_total", .integer(Int64(clamping: link.statistics.connections))),
             Stat("commands_total", .integer(Int64(clamping: link.statistics.commands))),
             Stat("commands_in_flight", .integer(Int64(gauges.commandsInFlight))),

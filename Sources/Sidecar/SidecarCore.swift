@@ -126,6 +126,7 @@ final class SidecarCore {
         lingerMilliseconds: configuration.lingerMilliseconds, cohortHandoversMax: configuration.cohortHandoversMax,
         cohortMilliseconds: configuration.cohortMilliseconds,
         storeTimeoutMilliseconds: configuration.redisTimeoutMilliseconds,
+        inUseTimeoutMilliseconds: Self.holderTimeoutMilliseconds(configuration),
         waitsPerSessionMax: configuration.waitsPerSessionMax, holdsPerSessionMax: configuration.holdsPerSessionMax,
         waitsPerUIDMax: configuration.waitsPerUIDMax, holdsPerUIDMax: configuration.holdsPerUIDMax,
         host: configuration.host, inbox: inbox))
@@ -138,6 +139,12 @@ final class SidecarCore {
       scheduleTurnEnd()
     }
     engine.recordChanges()
+  }
+
+  /// How long other hosts may take to answer, in milliseconds. Their links may be as slow as a link may be: nobody is told
+  /// how slow they are.
+  static func holderTimeoutMilliseconds(_ configuration: SidecarConfiguration) -> Int64 {
+    max(500, configuration.redisTimeoutMilliseconds)
   }
 
   // MARK: The turn

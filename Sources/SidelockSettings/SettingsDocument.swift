@@ -24,6 +24,14 @@ public enum SettingsDocument {
       When the service manager makes the socket (`sidelockd.socket`), its path and permissions are those of that unit,
       and `socket` and `socket_mode` have no effect.
 
+      A slow link to Redis needs a `redis_timeout_ms` that is longer than an answer takes; `stats` tells that time as
+      `round_trip_ms`. Where answers come to take longer later, twice the measured time is waited for, up to a third of
+      `lease_ms`; the handshake is given four times what connecting took. Another host, whose link may be slower than this
+      one, is waited for as long as a link may be silent: `redis_timeout_ms` (500 ms at least) and the measured time of this
+      host, which `stats` tells as `holder_timeout_ms`. So long a try waits for a host that has the lock and does not say
+      whether it uses it, and so long `inspect`, `list` and `break` wait for one that does not answer. Give all hosts the same
+      `redis_timeout_ms`, and leases of at least ten times what an answer takes.
+
       `rules` is a list: in the file a rule on each line, as `--rule` once for each rule, and in the environment with
       line ends or `;` between them. The list of the place that wins is used as a whole. See "Rules" below.
 

@@ -26,6 +26,27 @@ import Testing
     scene.expectSound()
   }
 
+  /// An answer of the other host takes a whole round trip of its own beyond the store's.
+  @Test(arguments: [250_000, 500_000, 900_000])
+  func aTryOverASlowLinkGetsALeaseThatNobodyUses(_ latencyMicroseconds: Int64) throws {
+    let scene = Scenario(hosts: 2, lingerMilliseconds: 60_000)
+    let holder = scene.holder(0)
+    for _ in 0..<2 {
+      holder.release()
+      scene.wait(5)
+      holder.acquire()
+      #expect(scene.timeToGrant(holder, atMostMilliseconds: 100) != nil)
+    }
+    holder.release()
+    scene.wait(5)
+    #expect(scene.lock?.hasPrefix("h0/1:") == true)
+    scene.world.latencyFactor = latencyMicroseconds / 500
+    let client = scene.client(1)
+    client.acquire(waitMilliseconds: 0)
+    #expect(scene.timeToGrant(client, atMostMilliseconds: 10_000) != nil)
+    scene.expectSound()
+  }
+
   /// 2: the message that wakes a waiter is lost with its connection.
   @Test func aGrantThatIsLostWithTheConnectionIsFoundAfterTheReconnect() throws {
     let scene = Scenario(hosts: 2)

@@ -5,8 +5,12 @@ import Testing
 struct Scenario {
   let world: Simulation
 
-  init(hosts: Int, leaseMilliseconds: Int64 = 10_000, change: (inout Plan) -> Void = { _ in }) {
-    var plan = Plan.scripted(hosts: hosts, leaseMilliseconds: leaseMilliseconds)
+  init(
+    hosts: Int, leaseMilliseconds: Int64 = 10_000, lingerMilliseconds: Int64 = 0,
+    change: (inout Plan) -> Void = { _ in }
+  ) {
+    var plan = Plan.scripted(
+      hosts: hosts, leaseMilliseconds: leaseMilliseconds, lingerMilliseconds: lingerMilliseconds)
     change(&plan)
     world = Simulation(plan, traced: true)
     #expect(world.run(milliseconds: 100) { world.hosts.allSatisfy(\.linkIsUp) })

@@ -131,6 +131,14 @@ struct Plan {
     splitPercent = random.pick([0, 0, 5])
     keepaliveMilliseconds = random.pick([500, 5000])
     tokenCount = random.pick([1 << 16, 1 << 16, 1 << 16, 16])
+    // The other side of the world: an answer takes longer than all that a quick one would be given up for.
+    if random.chance(4) {
+      leaseMilliseconds = 10_000
+      linkTimeoutMilliseconds = 2500
+      windowMax = 1024
+      latencyMicroseconds = 200_000...300_000
+      faults.removeAll { $0 == .leaseChange }
+    }
   }
 
   /// How a name is asked for by who asks for nothing in particular.
@@ -140,7 +148,8 @@ struct Plan {
     EngineConfiguration(
       tier: .store, leaseMilliseconds: leaseMilliseconds, lingerMilliseconds: lingerMilliseconds,
       cohortHandoversMax: cohortHandoversMax, cohortMilliseconds: cohortMilliseconds,
-      storeTimeoutMilliseconds: linkTimeoutMilliseconds)
+      storeTimeoutMilliseconds: linkTimeoutMilliseconds,
+      inUseTimeoutMilliseconds: max(500, linkTimeoutMilliseconds))
   }
 
   /// A plan without faults and without clients of its own, for tests that script what happens.

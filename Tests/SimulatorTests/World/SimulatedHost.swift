@@ -24,6 +24,8 @@ final class SimulatedHost {
   private var waitingCommands: [(UInt64, LeaseCommand)] = []
   private var waitingRenewals: [(UInt64, LeaseCommand)] = []
   private var lastAnsweredSentAt: BootInstant?
+  /// The longest that the engine has reckoned with for an answer, in milliseconds.
+  private(set) var longestRoundTrip: Int64 = 0
   private var armed: (at: BootInstant, ticket: Int)?
   private var tickets = 0
   private var effects: [Effect] = []
@@ -156,6 +158,7 @@ final class SimulatedHost {
       guard isRunning else { break }
       carryOut(effect)
     }
+    longestRoundTrip = max(longestRoundTrip, engine.roundTrip.timeoutMilliseconds)
     world.checker.turned(self)
     guard isRunning else { return }
     flush()

@@ -1,9 +1,10 @@
-"""A Redis proxy that can hold, drop, cut, and answer in Redis' place."""
+"""A Redis proxy that can hold, delay, drop, cut, and answer in Redis' place."""
 
 import os
 import selectors
 import socket
 import threading
+import time
 
 from . import resp
 
@@ -33,6 +34,7 @@ class _Pair:
         self.down, self.up = down, up
         self.from_down, self.from_up = bytearray(), bytearray()
         self.to_up, self.to_down = bytearray(), bytearray()
+        self.late_up, self.late_down = [], []  # (when it is due, bytes), in their order
         self.answers = []  # in the order of the commands: None for Redis' own, bytes for ours, "cut" to hang up
 
 
@@ -49,6 +51,7 @@ class Proxy:
         self.hold_replies = False
         self.hold_requests = False
         self.refusing = False
+        self.delay_seconds = 0  # each way
         self.connections = 0
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.path)
@@ -88,7 +91,7 @@ class Proxy:
                 self._drop(pair)
 
     def set(self, **switches):
-        """Sets hold_replies, hold_requests or refusing."""
+        """Sets hold_replies, hold_requests, refusing or delay_seconds."""
         with self.lock:
             for name, value in switches.items():
                 assert hasattr(self, name)
@@ -128,7 +131,9 @@ class Proxy:
                     for pair in self.pairs:
                         for end, out in ((pair.down, pair.to_down), (pair.up, pair.to_up)):
                             selector.register(end, selectors.EVENT_READ | (selectors.EVENT_WRITE if out else 0))
-                ready = {key.fileobj for key, _ in selector.select()}
+                    due = [late[0][0] for pair in self.pairs for late in (pair.late_up, pair.late_down) if late]
+                patience = max(0, min(due) - time.monotonic()) if due else None
+                ready = {key.fileobj for key, _ in selector.select(patience)}
             with self.lock:
                 if self.wake_read in ready:
                     os.read(self.wake_read, 4096)
@@ -166,6 +171,9 @@ class Proxy:
                     buffer += data
             self._requests(pair)
             self._replies(pair)
+            for late, out in ((pair.late_up, pair.to_up), (pair.late_down, pair.to_down)):
+                while late and late[0][0] <= time.monotonic():
+                    out += late.pop(0)[1]
             for end, out in ((pair.down, pair.to_down), (pair.up, pair.to_up)):
                 if out:
                     try:
@@ -187,14 +195,14 @@ class Proxy:
             if rule and rule.reply is not None:
                 pair.answers.append(rule.reply)
                 continue
-            pair.to_up += raw
+            pair.late_up.append((time.monotonic() + self.delay_seconds, raw))
             if words and words[0].upper() not in _UNANSWERED:
                 pair.answers.append("cut" if rule else None)
 
     def _replies(self, pair):
         while not self.hold_replies:
             if pair.answers and isinstance(pair.answers[0], bytes):
-                pair.to_down += pair.answers.pop(0)
+                pair.late_down.append((time.monotonic() + self.delay_seconds, pair.answers.pop(0)))
                 continue
             end = resp.value_end(pair.from_up)
             if end is None:
@@ -202,7 +210,7 @@ class Proxy:
             if pair.from_up[:1] != b">":
                 if pair.answers.pop(0) == "cut":
                     raise ConnectionError
-            pair.to_down += pair.from_up[:end]
+            pair.late_down.append((time.monotonic() + self.delay_seconds, bytes(pair.from_up[:end])))
             del pair.from_up[:end]
 
     def _drop(self, pair):

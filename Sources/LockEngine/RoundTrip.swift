@@ -1,0 +1,34 @@
+/// How long the store takes to answer, as TCP reckons it (RFC 6298): the smoothed time, and how much it varies. What is
+/// given up for want of an answer is given up by this, so that a slow link is not taken for a silent one.
+public struct RoundTrip: Equatable, Sendable {
+  /// Nobody answers so late: the host was suspended meanwhile, or the store was. In milliseconds.
+  static let sampleMillisecondsMax: Int64 = 10_000
+
+  private var smoothedNanoseconds: Int64?
+  private var variationNanoseconds: Int64 = 0
+
+  /// An estimate of a link on which nothing has been answered.
+  public init() {}
+
+  /// Something that was sent at `sentAt` was answered at `now`.
+  public mutating func answered(sentAt: BootInstant, now: BootInstant) {
+    guard sentAt <= now, now.milliseconds(since: sentAt) < Self.sampleMillisecondsMax else { return }
+    let sample = now.nanoseconds - sentAt.nanoseconds
+    guard let smoothed = smoothedNanoseconds else {
+      smoothedNanoseconds = sample
+      variationNanoseconds = sample / 2
+      return
+    }
+    variationNanoseconds += (abs(smoothed - sample) - variationNanoseconds) / 4
+    smoothedNanoseconds = smoothed + (sample - smoothed) / 8
+  }
+
+  /// The smoothed time, in milliseconds; nil before anything was answered.
+  public var smoothedMilliseconds: Int64? { smoothedNanoseconds.map { $0 / 1_000_000 } }
+
+  /// By when an answer has come unless something is wrong, in milliseconds; 0 before anything was answered.
+  public var timeoutMilliseconds: Int64 {
+    guard let smoothedNanoseconds else { return 0 }
+    return (smoothedNanoseconds + 4 * variationNanoseconds + 999_999) / 1_000_000
+  }
+}
