@@ -1,11 +1,19 @@
 /// The systemd unit of a client's process, as far as it is known.
 public enum PeerUnit: Equatable, Sendable {
-  /// It cannot be found out.
-  case unknown
-  /// The process belongs to none.
-  case none
+  /// It cannot be told. Rules count that against the client.
+  case unknown(UnitDoubt)
   /// This one.
   case named(String)
+}
+
+/// Why nobody can tell the unit of a process.
+public enum UnitDoubt: String, CaseIterable, Sendable {
+  /// Its control groups cannot be read, or it has ended.
+  case unreadable = "its control groups cannot be read"
+  /// They name none: where systemd is, every process is in one, so that this one is in a place that systemd does not know.
+  case noUnit = "its control groups name no unit"
+  /// They name several.
+  case ambiguous = "its control groups do not agree on a unit"
 }
 
 /// A client as rules see it.
@@ -18,7 +26,7 @@ public struct AccessPeer: Equatable, Sendable {
   public var unit: PeerUnit
 
   /// A client.
-  public init(uid: UInt32?, groups: [UInt32]?, unit: PeerUnit = .unknown) {
+  public init(uid: UInt32?, groups: [UInt32]?, unit: PeerUnit = .unknown(.unreadable)) {
     self.uid = uid
     self.groups = groups
     self.unit = unit
@@ -82,7 +90,6 @@ public struct AccessPolicy: Equatable, Sendable {
     case .unit(let name):
       switch peer.unit {
       case .unknown: return verdict == .deny
-      case .none: return false
       case .named(let own): return own == name
       }
     }

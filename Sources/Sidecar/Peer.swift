@@ -62,7 +62,9 @@ struct Peer: Sendable {
   /// - Parameter handle: the process. Its number may be another's as soon as it has ended, so that what was read counts
   ///   only if it had not ended afterwards.
   func readUnit(_ handle: ProcessHandle?) -> PeerUnit {
-    guard let handle, isVisible, let bytes = Self.read("/proc/\(pid)/cgroup"), !handle.hasEnded else { return .unknown }
+    guard let handle, isVisible, let bytes = Self.readAll("/proc/\(pid)/cgroup"), !handle.hasEnded else {
+      return .unknown(.unreadable)
+    }
     return ControlGroup.unit(in: bytes)
   }
 
@@ -85,13 +87,7 @@ struct Peer: Sendable {
     if let bytes = Self.read("/proc/\(pid)/cmdline"), !bytes.isEmpty {
       description.command = String(decoding: Array(bytes.split(separator: 0).joined(separator: [0x20])), as: UTF8.self)
     }
-    guard let bytes = Self.read("/proc/\(pid)/cgroup") else { return description }
-    for line in String(decoding: bytes, as: UTF8.self).split(separator: "\n").reversed() {
-      for part in line.split(separator: "/").reversed() where part.hasSuffix(".service") || part.hasSuffix(".scope") {
-        description.unit = String(part)
-        return description
-      }
-    }
+    description.unit = Self.readAll("/proc/\(pid)/cgroup").flatMap { ControlGroup.innermostUnit(in: $0) }
     return description
   }
 
@@ -106,6 +102,23 @@ struct Peer: Sendable {
   static func describe(pid: pid_t) -> String {
     guard pid > 0 else { return "a process in another pid namespace, such as a container's" }
     return name(of: pid).map { "process \(pid) (\($0))" } ?? "process \(pid)"
+  }
+
+  /// What a whole file of /proc says; nil when it cannot be read, or is longer than any of them should be.
+  private static func readAll(_ path: String) -> [UInt8]? {
+    let bytesMax = 256 * 1024
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return nil }
+    defer { Glibc.close(descriptor) }
+    var bytes: [UInt8] = []
+    var chunk = [UInt8](repeating: 0, count: 4096)
+    while bytes.count <= bytesMax {
+      let count = Glibc.read(descriptor, &chunk, chunk.count)
+      if count == 0 { return bytes }
+      if count < 0, errno != EINTR { return nil }
+      bytes += chunk.prefix(max(0, count))
+    }
+    return nil
   }
 
   private static func read(_ path: String) -> [UInt8]? {

@@ -10,6 +10,8 @@ extension SidecarCore {
   /// Where units are looked up. It is not the queue of descriptions, which a client could hold up.
   private static let units = DispatchQueue(label: "sidelock.units")
   private static let unitsBeingReadMax = 4
+  /// The least time between two messages about clients whose unit is not known, in milliseconds.
+  private static let doubtsMilliseconds: Int64 = 10_000
 
   // MARK: Rights
 
@@ -32,7 +34,7 @@ extension SidecarCore {
     let peer = session.peer
     let access = configuration.policy.access(
       of: AccessPeer(
-        uid: peer?.uid, groups: peer?.groups(channel: session.channel), unit: session.unit ?? .unknown))
+        uid: peer?.uid, groups: peer?.groups(channel: session.channel), unit: session.unit ?? .unknown(.unreadable)))
     session.access = access
     session.accessVersion = policyVersion
     return access
@@ -54,10 +56,10 @@ extension SidecarCore {
 
   /// That a client lacks a right may come from what is not known of it; empty: all is known.
   private func unitDoubt(of session: ClientSession) -> String {
-    guard needsUnits, session.unit ?? .unknown == .unknown else { return "" }
+    guard needsUnits, case .unknown(let doubt) = session.unit ?? .unknown(.unreadable) else { return "" }
     let why =
       session.peer?.isVisible == true
-      ? "sidelockd could not read it from /proc; for the packaged service see show-programs.conf in "
+      ? "\(doubt.rawValue); for the packaged service see show-programs.conf in "
         + "/usr/share/doc/sidelock/examples"
       : Peer.invisible
     return ". Its systemd unit is not known, so that no rule that allows a unit is for it, and every rule that denies "
@@ -87,7 +89,7 @@ extension SidecarCore {
 
   private func readUnit(of session: ClientSession) {
     guard let peer = session.peer, case .success(let handle) = handle(of: session, isOwed: true) else {
-      return loop.assumeIsolated().execute { self.found(.unknown, of: session) }
+      return loop.assumeIsolated().execute { self.found(.unknown(.unreadable), of: session) }
     }
     unitsBeingRead += 1
     let found = NIOLoopBound((core: self, session: session), eventLoop: loop)
@@ -108,15 +110,27 @@ extension SidecarCore {
     guard sessions[session.id] === session else { return }
     // The handle is not kept for those who do not need it longer: it is a descriptor.
     if ProcessHandle.kernelKnowsPeers, !session.end.endsWithProcess { session.handle = nil }
-    if unit == .unknown {
-      logger.debug(
-        "the unit of a client is not known; rules that allow a unit are not for it, and rules that deny one are",
-        metadata: ["session": "\(session.id.rawValue)", "pid": "\(session.peer.pidText)"])
-    }
+    if case .unknown(let doubt) = unit { tellDoubt(doubt, of: session) }
     // The last line may have come without its end, and then there is nothing else to go on with.
     if session.unreadInput == nil { readLines(of: session) }
     resumeReading(of: session)
     touch(session)
+  }
+
+  /// Whoever wrote a rule about a unit wants to know when it meets somebody of whom that cannot be said; but clients can
+  /// make it happen as often as they like.
+  private func tellDoubt(_ doubt: UnitDoubt, of session: ClientSession) {
+    let now = BootClock.now()
+    doubtsUntold += 1
+    guard now >= nextDoubtTold else { return }
+    nextDoubtTold = now.adding(milliseconds: Self.doubtsMilliseconds)
+    logger.warning(
+      "the unit of a client is not known; rules that allow a unit are not for it, and rules that deny one are",
+      metadata: [
+        "reason": "\(doubt.rawValue)", "session": "\(session.id.rawValue)", "pid": "\(session.peer.pidText)",
+        "count": "\(doubtsUntold)",
+      ])
+    doubtsUntold = 0
   }
 
   // MARK: Changes

@@ -57,6 +57,9 @@ final class SidecarCore {
   /// The sessions whose units are wanted, and how many of others are being looked up.
   var unitsToRead: Deque<ClientSession> = []
   var unitsBeingRead = 0
+  /// Clients whose unit is not known and that no message was about, and when the next message may be.
+  var doubtsUntold = 0
+  var nextDoubtTold = BootInstant(nanoseconds: 0)
   /// The processes that were looked up lately, and since when.
   var describedProcesses: [pid_t: DescribedProcess] = [:]
   var describedProcessesSince = BootInstant(nanoseconds: 0)

@@ -40,9 +40,11 @@ extension SettingsDocument {
     `sidelock-admin` may break. Put general rules last.
 
     What counts is the process that connected, as it was then; a child that inherits the connection has its rights. The
-    unit is read from `/proc` when the session first asks for something, and its requests wait until it is known. Where it
-    cannot be read, rules that deny are taken to be about the client, and rules that allow are not: with rules that name a
-    unit, the packaged service needs `show-programs.conf` from `/usr/share/doc/sidelock/examples`, and the daemon
+    unit is read from `/proc` when the session first asks for something, and its requests wait until it is known. It is
+    taken from the hierarchy of control groups that names it, the unified one or that of the first version
+    (`name=systemd`). Where it cannot be read, where no unit is named, and where the two name different ones, rules that
+    deny a unit are taken to be about the client, and rules that allow one are not, and the log says so: with rules that
+    name a unit, the packaged service needs `show-programs.conf` from `/usr/share/doc/sidelock/examples`, and the daemon
     warns at its start when it cannot see other processes.
 
     Names of users and groups are turned into numbers when the settings are read; one that does not exist is an error.

@@ -4,7 +4,7 @@ import Testing
 
 @Suite struct PolicyTests {
   private func access(
-    _ rules: [String], uid: UInt32? = 1000, groups: [UInt32]? = [1000], unit: PeerUnit = .none,
+    _ rules: [String], uid: UInt32? = 1000, groups: [UInt32]? = [1000], unit: PeerUnit = .named("x.service"),
     administrators: UInt32? = 500
   ) throws -> Access {
     AccessPolicy(rules: try rules.map(rule), administrators: administrators)
@@ -54,7 +54,6 @@ import Testing
     #expect(may(try access(["deny use * to group:shop"], groups: [7]), .use, "a"))
     #expect(!may(try access(["deny use * to unit:cron.service"], unit: .named("cron.service")), .use, "a"))
     #expect(may(try access(["deny use * to unit:cron.service"], unit: .named("xcron.service")), .use, "a"))
-    #expect(may(try access(["deny use * to unit:cron.service"], unit: .none), .use, "a"))
     #expect(may(try access(["allow break * to user:anna,group:shop"], groups: [2000]), .break, "a"))
   }
 
@@ -65,9 +64,11 @@ import Testing
   }
 
   @Test func whatIsNotKnownCountsAgainstTheClient() throws {
-    #expect(!may(try access(["deny use * to unit:cron.service"], unit: .unknown), .use, "a"))
     let allowed = ["allow use * to unit:shop.service", "deny use * to everyone"]
-    #expect(!may(try access(allowed, unit: .unknown), .use, "a"))
+    for doubt in UnitDoubt.allCases {
+      #expect(!may(try access(["deny use * to unit:cron.service"], unit: .unknown(doubt)), .use, "a"))
+      #expect(!may(try access(allowed, unit: .unknown(doubt)), .use, "a"))
+    }
     #expect(may(try access(allowed, unit: .named("shop.service")), .use, "a"))
     #expect(!may(try access(["deny use * to group:shop"], groups: nil), .use, "a"))
     #expect(!may(try access(["deny use * to user:anna"], uid: nil), .use, "a"))
@@ -94,12 +95,41 @@ import Testing
     ("0::/system.slice/_cgroup.service\n", .named("cgroup.service")),
     ("12:pids:/x\n1:name=systemd:/system.slice/a.service\n0::/\n", .named("a.service")),
     ("12:pids:/x\n1:name=systemd:/init.scope\n", .named("init.scope")),
-    ("0::/\n", PeerUnit.none), ("0::/lxc/cron.service\n", PeerUnit.none), ("0::/system.slice\n", PeerUnit.none),
-    ("0::/.service\n", PeerUnit.none),
-    ("0::/../../cron.service\n", .unknown), ("0::/system.slice/cron.service (deleted)\n", .unknown), ("", .unknown),
-    ("12:pids:/system.slice/cron.service\n", .unknown), ("0::\n", .unknown), ("garbage", .unknown),
+    // A hierarchy that is there and that nobody stands in says nothing.
+    ("9:name=systemd:/\n0::/system.slice/a.service\n", .named("a.service")),
+    ("9:name=systemd:/system.slice/a.service\n0::/\n", .named("a.service")),
+    // On a hybrid host both have it.
+    ("1:name=systemd:/system.slice/a.service\n0::/system.slice/a.service\n", .named("a.service")),
+    ("1:name=systemd:/system.slice/a.service/x\n0::/system.slice/a.service/y\n", .named("a.service")),
+    ("1:name=systemd:/system.slice/a.service\n0::/system.slice/b.service\n", .unknown(.ambiguous)),
+    ("1:name=systemd:/docker/12\n0::/system.slice/containerd.service\n", .unknown(.ambiguous)),
+    ("1:name=systemd:/system.slice/a.service\n0::/../a.service\n", .unknown(.ambiguous)),
+    ("1:name=systemd:/\n0::/\n", .unknown(.noUnit)), ("0::/\n", .unknown(.noUnit)),
+    ("0::/lxc/cron.service\n", .unknown(.noUnit)), ("0::/system.slice\n", .unknown(.noUnit)),
+    ("0::/.service\n", .unknown(.noUnit)), ("0::/../../cron.service\n", .unknown(.noUnit)),
+    ("0::/system.slice/cron.service (deleted)\n", .unknown(.noUnit)),
+    ("12:pids:/system.slice/cron.service\n", .unknown(.noUnit)), ("0::\n", .unknown(.noUnit)),
+    // What does not end may be cut short, and then the end of the name is not the name's.
+    ("0::/system.slice/cron.service", .unknown(.unreadable)), ("", .unknown(.unreadable)),
+    ("garbage", .unknown(.unreadable)),
   ])
   func unitIsThatOfTheSystem(_ contents: String, _ unit: PeerUnit) {
     #expect(ControlGroup.unit(in: Array(contents.utf8)) == unit)
+  }
+
+  @Test func bytesThatAreNoTextAreNoUnit() {
+    #expect(ControlGroup.unit(in: Array("0::/a".utf8) + [0xFF] + Array(".service\n".utf8)) == .unknown(.unreadable))
+  }
+
+  @Test(
+    arguments: [
+      ("0::/user.slice/user-1.slice/user@1.service/app.slice/_cgroup.service\n", "cgroup.service"),
+      ("9:name=systemd:/\n0::/system.slice/a.service\n", "a.service"),
+      ("0::/system.slice/a.service/sub\n", "a.service"),
+      ("0::/system.slice/x.socket\n", "x.socket"), ("0::/\n", nil),
+      ("1:name=systemd:/a.service\n0::/b.service\n", nil),
+    ] as [(String, String?)])
+  func peopleAreShownTheInnermostUnit(_ contents: String, _ unit: String?) {
+    #expect(ControlGroup.innermostUnit(in: Array(contents.utf8)) == unit)
   }
 }

@@ -1,5 +1,6 @@
 """Who may do what with which names, as real processes of several users, groups and units see it."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -169,13 +170,16 @@ def test_check_reports_every_bad_rule(lab):
     assert "at character 7" in problems[1]["message"] and "use, inspect and break" in problems[1]["message"]
 
 
-class Cgroups:
-    """Control groups of the test's own, in a hierarchy that the daemon takes for systemd's."""
+# Where units may be: systemd's own hierarchy of the first version, and the unified one.
+HIERARCHIES = [place for place in ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup")
+               if (pathlib.Path(place) / "cgroup.procs").exists()]
 
-    def __init__(self):
-        places = [pathlib.Path(place) for place in (
-            "/sys/fs/cgroup/systemd", "/sys/fs/cgroup", "/sys/fs/cgroup/unified")]
-        self.root = next(place for place in places if (place / "cgroup.procs").exists())
+
+class Cgroups:
+    """Control groups of the test's own, in a hierarchy that may be systemd's."""
+
+    def __init__(self, root):
+        self.root = pathlib.Path(root)
         self.made = []
 
     def make(self, path):
@@ -199,14 +203,24 @@ class Cgroups:
         return True
 
 
-@pytest.fixture
-def cgroups(lab):
-    groups = Cgroups()
-    yield groups
-    for process in lab.processes:
-        process.kill()
-        process.wait()
-    groups.close()
+@contextlib.contextmanager
+def made_groups(lab, *roots):
+    groups = [Cgroups(root) for root in roots]
+    try:
+        yield groups
+    finally:
+        for process in lab.processes:
+            process.kill()
+            process.wait()
+        for group in groups:
+            group.close()
+
+
+@pytest.fixture(params=HIERARCHIES)
+def cgroups(request, lab):
+    """Whichever hierarchy names the unit; of the other one, if there is one, the process stands in the root."""
+    with made_groups(lab, request.param) as groups:
+        yield groups[0]
 
 
 def test_rules_by_unit(lab, cgroups):
@@ -228,6 +242,24 @@ def in_group(cgroups, path):
     """A command that moves itself into a group and goes on as another."""
     place = cgroups.make(path) / "cgroup.procs"
     return ["sh", "-c", f'echo $$ > {place} && exec "$@"', "sh"]
+
+
+def test_what_is_in_no_unit_or_in_two_counts_against_the_client(lab):
+    """Also when somebody mounts a second hierarchy, as managers of containers do."""
+    daemon = lab.daemon(args=rules(
+        "allow use a to unit:sltest.service", "deny use a to everyone", "deny use b to unit:sltest.service"))
+    with made_groups(lab, *HIERARCHIES) as groups:
+        places = [in_group(groups[-1], "sltest-of-nobody"), in_group(groups[-1], "system.slice")]
+        if len(groups) > 1:
+            names = ("sltest", "slother")
+            places.append(sum([in_group(group, f"system.slice/{name}.service")
+                               for group, name in zip(groups, names)], []))
+        for place in places:
+            client = ProcessClient(lab, daemon, command=place)
+            denied(client.error("acquire", name="a"), "use", "a")
+            denied(client.error("acquire", name="b"), "use", "b")
+            client.call("acquire", name=f"c{client.pid}")
+    assert "the unit of a client is not known" in daemon.log()
 
 
 def test_what_comes_before_the_unit_is_known_is_kept_in_its_order(lab, cgroups):
