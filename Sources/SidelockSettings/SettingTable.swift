@@ -43,8 +43,11 @@ let environmentPrefix = "SIDELOCK_"
 /// The variable that stands for `--config`. Not a setting: a file cannot name another file.
 let configEnvironmentName = "SIDELOCK_CONFIG"
 
-/// Variables with the prefix that are no settings: where the file is, and what `sidelock run` tells its command.
-let otherEnvironmentNames: Set<String> = [configEnvironmentName, "SIDELOCK_NAME", "SIDELOCK_TOKEN"]
+/// Variables with the prefix that are no settings: where the file is, and what `sidelock run` tells its command, which
+/// may be a daemon. A test runs one below it.
+let otherEnvironmentNames: Set<String> = [
+  configEnvironmentName, "SIDELOCK_NAME", "SIDELOCK_TOKEN", "SIDELOCK_TOKENS",
+]
 
 /// What values a setting takes.
 enum SettingKind: Sendable, Equatable {

@@ -14,6 +14,9 @@ public enum SettingsDocument {
       names and bad values are all reported at once, and the exit code is 78. A `redis_timeout_ms` that is not less than
       half of `lease_ms` is such a bad value.
 
+      What Kubernetes and Docker tell a container of services beside it (`SIDELOCK_REDIS_SERVICE_HOST`,
+      `SIDELOCK_REDIS_PORT=tcp://…`) is no setting and no mistake: it is not used, with a warning.
+
       SIGHUP (`systemctl reload sidelockd`) has a running daemon read its file again. If everything in it is good, the
       settings that say "reload" under "changes at" change at once, and the daemon says which of the others wait for a
       restart. If anything in it is bad, nothing changes, and the log and the status line say what is wrong.

@@ -7,6 +7,7 @@ extension SettingsResolution {
     var lines = effective.map { setting in
       padded(setting.key.rawValue, nameWidth) + "  " + padded(setting.shown, valueWidth) + "  (\(setting.source))"
     }
+    lines += warnings.map { "warning: \($0)" }
     if problems.isEmpty {
       lines.append("The settings are good.")
     } else {
@@ -21,19 +22,23 @@ extension SettingsResolution {
     return ["sidelockd: \(count) with the settings:"] + problems.map { "  " + $0.description }
   }
 
-  /// One JSON object for programs: `valid`, `settings` (value and source by name) and `problems`.
+  /// One JSON object for programs: `valid`, `settings` (value and source by name), `problems` and `warnings`.
   public var json: String {
     let settings = effective.map { setting in
       "\(jsonString(setting.key.rawValue)):{\"value\":\(jsonValue(setting)),"
         + "\"source\":\(jsonString(setting.source.description))}"
     }
-    let problems = problems.map { problem in
+    return "{\"valid\":\(problems.isEmpty),\"settings\":{\(settings.joined(separator: ","))},"
+      + "\"problems\":\(Self.list(problems)),\"warnings\":\(Self.list(warnings))}\n"
+  }
+
+  private static func list(_ problems: [SettingProblem]) -> String {
+    let objects = problems.map { problem in
       "{\"setting\":\(problem.setting.map(jsonString) ?? "null"),"
         + "\"source\":\(problem.source.map { jsonString($0.description) } ?? "null"),"
         + "\"message\":\(jsonString(problem.message))}"
     }
-    return "{\"valid\":\(problems.isEmpty),\"settings\":{\(settings.joined(separator: ","))},"
-      + "\"problems\":[\(problems.joined(separator: ","))]}\n"
+    return "[\(objects.joined(separator: ","))]"
   }
 
   private func jsonValue(_ setting: EffectiveSetting) -> String {

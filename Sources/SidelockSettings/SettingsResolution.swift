@@ -71,6 +71,8 @@ public struct SettingsResolution: Sendable {
   public private(set) var settings: Settings?
   /// Everything that is wrong, not only the first thing.
   public private(set) var problems: [SettingProblem] = []
+  /// What is not used, and is no mistake of whoever wrote the settings.
+  public private(set) var warnings: [SettingProblem] = []
   /// What holds, as far as it could be made out, in the order of the table.
   public private(set) var effective: [EffectiveSetting] = []
 
@@ -87,6 +89,7 @@ public struct SettingsResolution: Sendable {
     var resolver = Resolver(inputs: inputs)
     settings = resolver.resolve()
     problems = resolver.problems
+    warnings = resolver.warnings
     effective = resolver.effective
     if !problems.isEmpty { settings = nil }
   }
@@ -101,6 +104,7 @@ private struct Given {
 private struct Resolver {
   let inputs: SettingsInputs
   var problems: [SettingProblem] = []
+  var warnings: [SettingProblem] = []
   var effective: [EffectiveSetting] = []
   /// Flag, environment, file: highest precedence first.
   var layers: [[SettingKey: Given]] = []
@@ -171,7 +175,17 @@ private struct Resolver {
   private mutating func readEnvironment() {
     var layer: [SettingKey: Given] = [:]
     let keys = Dictionary(uniqueKeysWithValues: SettingKey.allCases.map { ($0.environmentName, $0) })
+    let links = ServiceLinks.names(in: inputs.environment)
     for (name, text) in inputs.environment.sorted(by: { $0.key < $1.key }) where name.hasPrefix(environmentPrefix) {
+      // A Redis with such an address is a mistake: to pass over it could mean another Redis than the other hosts have.
+      let isAddress = keys[name].map { $0 != .redis } == true && ServiceLinks.isAddress(text)
+      if !otherEnvironmentNames.contains(name), links.contains(name) || isAddress {
+        warnings.append(
+          SettingProblem(
+            source: .environment(name),
+            message: "is not used: it is what Kubernetes or Docker says of a service, and no setting"))
+        continue
+      }
       if let key = keys[name], key.definition.kind.isList {
         takeList(AccessRule.split(text).map { ($0, .environment(name)) }, for: key, into: &layer)
       } else if let key = keys[name] {

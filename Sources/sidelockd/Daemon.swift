@@ -45,11 +45,11 @@ struct HandedOver {
 /// Runs the daemon until it stops.
 ///
 /// - Parameters:
-///   - wrong: the settings that it should have had, when it goes on with those of the daemon before.
+///   - found: the settings that there are. When they are wrong, it goes on with those of the daemon before.
 ///   - inputs: what the settings are made from.
 /// - Returns: the exit status.
 func runDaemon(
-  _ inForce: SettingsInForce, insteadOf wrong: SettingsResolution?, inputs: SettingsInputs, handedOver: HandedOver
+  _ inForce: SettingsInForce, found: SettingsResolution, inputs: SettingsInputs, handedOver: HandedOver
 ) -> Int32 {
   let settings = inForce.settings
   // Before any other thread exists, because threads inherit what is blocked.
@@ -65,14 +65,19 @@ func runDaemon(
   }
   raiseFileLimit()
 
-  for problem in wrong?.problems ?? [] {
+  for warning in found.warnings {
+    logger.warning("variable not used", metadata: ["reason": "\(warning.description)"])
+  }
+  for problem in found.problems {
     logger.critical(
       "settings are wrong, and those of before stay in force",
       metadata: ["setting": "\(problem.setting ?? "")", "problem": "\(problem.description)"])
   }
   let left = handedOver.left
   do {
-    let note = wrong.map { "settings are wrong, those of before are in force until a reload: \($0.firstProblem)" }
+    let note =
+      found.problems.isEmpty
+      ? nil : "settings are wrong, those of before are in force until a reload: \(found.firstProblem)"
     let service = try makeService(
       inForce, note: note, listeningDescriptor: handedOver.listener(), left: left, notifier: notifier, logger: logger)
     let reloader = Reloader(inForce, inputs: inputs, output: output, notifier: notifier, logger: logger)

@@ -111,10 +111,10 @@ if options.settings.check {
 
 let handedOver = HandedOver.taken()
 if let settings = SettingsInForce(resolution) {
-  exit(runDaemon(settings, insteadOf: nil, inputs: inputs, handedOver: handedOver))
+  exit(runDaemon(settings, found: resolution, inputs: inputs, handedOver: handedOver))
 }
 // A restart with a mistake in the file must not cost every lock of the host.
 if let settings = handedOver.left.settings.flatMap({ SettingsInForce(encoded: $0) }) {
-  exit(runDaemon(settings, insteadOf: resolution, inputs: inputs, handedOver: handedOver))
+  exit(runDaemon(settings, found: resolution, inputs: inputs, handedOver: handedOver))
 }
 exit(refuseToStart(resolution, handedOver))

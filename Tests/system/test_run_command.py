@@ -1,5 +1,6 @@
 """`sidelock run`: pitfall 29. No command outlives its lock, and nothing of its exit or its signals is lost."""
 
+import json
 import os
 import signal
 import subprocess
@@ -248,3 +249,15 @@ def test_the_socket_is_found_in_the_documented_order(lab, daemon):
     assert second in instance()
     assert first in instance(SIDELOCK_SOCKET=str(daemon.socket_path))
     assert second in instance("--socket", str(other.socket_path), SIDELOCK_SOCKET=str(daemon.socket_path))
+
+
+def test_a_daemon_can_be_the_command(lab):
+    """What `sidelock run` tells its command are no settings, whatever it is; and what was inherited counts."""
+    command = Command(lab, lab.daemon())
+    for more in ([], ["--and", "other"], ["--permits", "3"], ["--max-hold", "60"]):
+        status, out, err = command.run(
+            "run", *more, "ci", "--", binary("sidelockd", "SIDELOCKD"), "--local", "--socket", lab.directory / "s",
+            "--check")
+        assert status == 0, out + err
+        checked = json.loads(out)
+        assert checked["valid"] and not checked["problems"] and not checked["warnings"]
