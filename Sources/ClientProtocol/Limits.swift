@@ -66,6 +66,8 @@ public enum Limits {
   public static let shownWaitersMax = 16
   /// Tokens that one reply lists.
   public static let toldTokensMax = 1_024
+  /// Holders that the answer to `break` names as those from whom the lock was taken.
+  public static let toldTakenMax = 100
   /// Bytes of a text about a process or host (its command line, its unit) that a reply shows; what is longer is cut.
   public static let shownTextBytesMax = 256
 

@@ -223,13 +223,23 @@ extension MessageWriter {
     }
   }
 
-  /// Answers `break` with the tokens of the holds that are no more; as many as have room.
-  public mutating func broken(id: MessageID, name: [UInt8], tokens: [Int64]) {
+  /// Answers `break` with the tokens of the holds that are no more, and with those from whom the lock was taken unasked; as
+  /// many as have room.
+  public mutating func broken(id: MessageID, name: [UInt8], tokens: [Int64], taken: [TakenInfo] = []) {
     success(id: id) { json in
       json.object { json in
         json.member("name", utf8: name)
         json.array("broken") { json in
           for token in tokens.prefix(Limits.toldTokensMax) { json.value(token) }
+        }
+        json.array("taken") { json in
+          for one in taken.prefix(Limits.toldTakenMax) {
+            json.object { json in
+              if let host = one.host { json.member("host", host) } else { json.member("foreign", true) }
+              json.member("reason", one.reason.rawValue)
+              json.member("might_run_ms", orNull: one.mightRunMilliseconds)
+            }
+          }
         }
       }
     }

@@ -45,6 +45,35 @@ public enum HolderInfo: Equatable, Sendable {
   case foreign
 }
 
+/// A holder from whom `break` took a lock without being able to tell it.
+public struct TakenInfo: Equatable, Sendable {
+  /// Why nobody told it.
+  public enum Reason: String, Equatable, Sendable, CaseIterable {
+    /// Its host does not listen: it has died, or is cut off.
+    case hostGone = "host_gone"
+    /// Its host is connected and does not answer.
+    case hostSilent = "host_silent"
+    /// It is a process that does not use sidelock.
+    case foreign
+    /// The key had lost its end, and its host knew nothing of it.
+    case noTTL = "no_ttl"
+  }
+
+  /// Its host; nil for a process that does not use sidelock.
+  public var host: String?
+  /// Why nobody told it.
+  public var reason: Reason
+  /// For how many milliseconds from now it may take the lock for its own; nil where that has no end.
+  public var mightRunMilliseconds: Int64?
+
+  /// A holder that was not told.
+  public init(host: String?, reason: Reason, mightRunMilliseconds: Int64?) {
+    self.host = host
+    self.reason = reason
+    self.mightRunMilliseconds = mightRunMilliseconds
+  }
+}
+
 /// Who waits for a lock, on this host.
 public struct WaiterInfo: Equatable, Sendable {
   /// The session.

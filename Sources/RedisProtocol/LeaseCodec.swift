@@ -15,7 +15,7 @@ public struct LeaseCodec: Sendable {
   /// is less than the shortest lease; a counter that is lost is therefore made up for by the clock.
   package var tokenCount: Int64 = 1 << 16
   /// How long a counter outlives the last grant, in milliseconds: a day, by which Redis' clock may be set back.
-  static let fenceMilliseconds: Int64 = 86_400_000
+  let fenceMilliseconds: Int64 = 86_400_000
 
   /// A codec for one daemon. `host` consists of letters, digits, `.`, `_` and `-`; `instance` of hexadecimal digits.
   public init(keyPrefix: String, host: String, instance: String) {
@@ -27,7 +27,7 @@ public struct LeaseCodec: Sendable {
   /// The channel that this daemon listens to.
   public var inboxChannel: [UInt8] { inboxPrefix + me }
 
-  private let inboxPrefix: [UInt8]
+  let inboxPrefix: [UInt8]
 
   /// What this daemon needs of Redis, to be tried at connect.
   public var probe: RedisProbe {
@@ -178,7 +178,7 @@ public struct LeaseCodec: Sendable {
       $0.write(inboxPrefix)
       $0.write(name.bytes)
       $0.write(decimal: tokenCount)
-      $0.write(decimal: Self.fenceMilliseconds)
+      $0.write(decimal: fenceMilliseconds)
       $0.write(decimal: floor)
       body(&$0)
     }
@@ -375,6 +375,8 @@ public struct LockInspection: Equatable, Sendable {
     public var inbox: String
     /// The first token of its lease.
     public var token: Token
+    /// As it stands there: `<host>/<instance>:<attempt>:<first token>`.
+    public var entry: [UInt8]
     /// Whether it is this very daemon.
     public var isMe: Bool
   }
@@ -442,7 +444,7 @@ extension LeaseCodec {
     guard parts.count == 3, parts[0].contains(0x2F), let token = Int64(decimal: parts[2]) else { return nil }
     return LockInspection.Holder(
       host: Self.host(ofInstance: Array(parts[0])), inbox: String(decoding: parts[0], as: UTF8.self), token: token,
-      isMe: Array(parts[0]) == me)
+      entry: bytes, isMe: Array(parts[0]) == me)
   }
 
   /// An entry of the queue.

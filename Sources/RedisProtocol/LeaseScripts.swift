@@ -27,6 +27,7 @@ extension RedisScript {
       ofOneLock(.release, PackageResources.release_lua, after: quickRelease),
       ofOneLock(.downgrade, PackageResources.downgrade_lua),
       ofOneLock(.reserve, PackageResources.reserve_lua),
+      ofOneLock(.takeAway, PackageResources.take_away_lua),
       RedisScript(name: .renew, source: PackageResources.values_lua + PackageResources.renew_lua),
       RedisScript(name: .inspect, source: PackageResources.values_lua + PackageResources.inspect_lua),
     ]

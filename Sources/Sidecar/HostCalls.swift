@@ -8,17 +8,37 @@ import RedisProtocol
 /// holds nothing of it, and no lock cycle pays for it. A daemon that is gone or silent is no error; whoever asked goes
 /// on with what it knows.
 final class HostCalls {
+  /// What became of a question.
+  enum Outcome {
+    case answered(ArraySlice<UInt8>)
+    /// Nobody listens there.
+    case gone
+    /// Redis has delivered it, and no answer came in time.
+    case silent
+    /// It is not known whether it was delivered: the connection to Redis broke, or too many questions were open.
+    case unknown
+
+    var answer: ArraySlice<UInt8>? {
+      switch self {
+      case .answered(let answer): answer
+      case .gone, .silent, .unknown: nil
+      }
+    }
+  }
+
   /// How long an answer is waited for, in milliseconds.
   private let timeoutMilliseconds: () -> Int64
-  /// Questions that may be open; what goes beyond is answered at once as if nobody had.
+  /// Questions that may be open; what goes beyond is not asked.
   static let openMax = 1024
 
-  /// Called exactly once; nil: there is no answer.
-  typealias Completion = (ArraySlice<UInt8>?) -> Void
+  /// Called exactly once.
+  typealias Completion = (Outcome) -> Void
 
   private struct Open {
     var completion: Completion
     var timeout: Scheduled<Void>
+    /// The connection to Redis on which it was sent.
+    var connection: UInt64
   }
 
   private let loop: any EventLoop
@@ -35,49 +55,66 @@ final class HostCalls {
   }
 
   /// Asks the daemon behind `inbox`.
-  func ask(_ inbox: String, _ question: HostQuestion, _ completion: @escaping Completion) {
-    guard open.count < Self.openMax, link.isReady else { return completion(nil) }
+  func ask(
+    _ inbox: String, _ question: HostQuestion, waitMilliseconds: Int64 = 0,
+    _ completion: @escaping Completion
+  ) {
+    guard open.count < Self.openMax, link.isReady else { return completion(.unknown) }
     lastID += 1
     let id = lastID
-    let timeout = loop.assumeIsolated().scheduleTask(in: .milliseconds(timeoutMilliseconds())) {
-      self.finish(id, nil)
-    }
-    open[id] = Open(completion: completion, timeout: timeout)
+    // What follows from the round trip is the least that makes sense on this link.
+    let wait = max(waitMilliseconds, timeoutMilliseconds())
+    let timeout = loop.assumeIsolated().scheduleTask(in: .milliseconds(wait)) { self.timedOut(id) }
+    open[id] = Open(completion: completion, timeout: timeout, connection: link.statistics.connections)
     link.query(codec.call(question.encoded, id: id, inbox: inbox)) { reply in
-      // Nobody listens there any more, or there is no connection.
-      if (reply?.integer ?? 0) < 1 { self.finish(id, nil) }
+      switch reply?.integer {
+      case nil: self.finish(id, .unknown)
+      case 0: self.finish(id, .gone)
+      case .some: break
+      }
     }
   }
 
   /// Asks several daemons; called once, when all have answered or no answer will come.
   func askAll(
     _ questions: [(inbox: String, question: HostQuestion)],
-    _ completion: @escaping ([(inbox: String, answer: ArraySlice<UInt8>)]) -> Void
+    waitMilliseconds: Int64 = 0,
+    _ completion: @escaping ([(inbox: String, outcome: Outcome)]) -> Void
   ) {
     var left = questions.count
     guard left > 0 else { return completion([]) }
-    var answers: [(inbox: String, answer: ArraySlice<UInt8>)] = []
+    var outcomes: [(inbox: String, outcome: Outcome)] = []
     for (inbox, question) in questions {
-      ask(inbox, question) { answer in
-        if let answer { answers.append((inbox, answer)) }
+      ask(inbox, question, waitMilliseconds: waitMilliseconds) { outcome in
+        outcomes.append((inbox, outcome))
         left -= 1
-        if left == 0 { completion(answers) }
+        if left == 0 { completion(outcomes) }
       }
     }
   }
 
   /// An answer has come; one that nobody waits for any more is dropped.
-  func answered(_ id: UInt64, _ payload: [UInt8]) { finish(id, payload[...]) }
+  func answered(_ id: UInt64, _ payload: [UInt8]) { finish(id, .answered(payload[...])) }
 
   /// Answers another daemon's question.
   func answer(_ id: UInt64, from inbox: String, _ payload: [UInt8]) {
     link.query(codec.answer(payload, id: id, inbox: inbox)) { _ in }
   }
 
-  private func finish(_ id: UInt64, _ answer: ArraySlice<UInt8>?) {
+  /// The other daemon is silent, unless it was this one or its connection that stood still: an answer that Redis has
+  /// passed on by now comes before the reply to what is asked now.
+  private func timedOut(_ id: UInt64) {
+    guard let connection = open[id]?.connection else { return }
+    link.query(.plain([Array("PING".utf8)])) { reply in
+      let isKnown = reply != nil && connection == self.link.statistics.connections
+      self.finish(id, isKnown ? .silent : .unknown)
+    }
+  }
+
+  private func finish(_ id: UInt64, _ outcome: Outcome) {
     guard let question = open.removeValue(forKey: id) else { return }
     question.timeout.cancel()
-    question.completion(answer)
+    question.completion(outcome)
   }
 }
 

@@ -167,7 +167,8 @@ public final class SidelockClient: Sendable {
   ///   - name: the lock.
   ///   - token: only the hold of this token; nil for all.
   ///   - reason: words for who loses it and for the daemon's log, up to 256 bytes.
-  /// - Returns: the tokens of the holds that are no more.
+  /// - Returns: the tokens of the holds that are no more. A holder whose host is gone, or that does not use sidelock, has lost
+  ///   the lock, too, and is not among them.
   /// - Throws: ``SidelockError``, of reason `denied` without the right.
   @discardableResult
   public func breakLock(_ name: String, token: Int64? = nil, reason: String? = nil) async throws -> [Int64] {

@@ -129,10 +129,14 @@ struct BreakCommand: ParsableCommand {
       command. The lock goes to whoever waits for it, so be sure that the holder does no harm any more. The daemon's log \
       tells who broke what, and why.
 
+      A host that has died or does not answer, and a process that does not use sidelock, cannot be told: the lock is taken \
+      from them in Redis. They may still run, and believe that they have the lock; a message on standard error says who, \
+      and for how long.
+
       Prints the tokens of the holds that are no more: one a line on a terminal, in a pipe as a JSON object.
 
       EXIT STATUS
-        0     at least one hold was broken
+        0     at least one hold was broken, or taken from a holder who could not be told
         1     nobody held the lock, or not under that token
         69    no daemon listens or answers
         77    the daemon refused for lack of a right
@@ -174,9 +178,26 @@ struct BreakCommand: ParsableCommand {
     } else {
       try Descriptor.print(result.serialized)
     }
-    if broken.isEmpty {
+    let taken = result["taken"]?.arrayValue ?? []
+    for one in taken { Descriptor.say(Self.warning(of: one)) }
+    if broken.isEmpty && taken.isEmpty {
       Descriptor.say("nobody holds the lock \(printable(name))\(token == nil ? "" : " under that token")")
       throw ExitCode(ExitStatus.conflict)
     }
+  }
+
+  /// Who was not told that the lock is theirs no more, and for how long that may matter.
+  static func warning(of taken: JSONValue) -> String {
+    let host = taken["host"]?.stringValue.map { "the host \(printable($0))" }
+    let holder = host ?? "a process that does not use sidelock"
+    let why =
+      switch taken["reason"]?.stringValue {
+      case "host_gone": ", which has died or is cut off"
+      case "host_silent": ", which does not answer"
+      case "no_ttl": ", which knows nothing of it"
+      default: ""
+      }
+    let end = taken["might_run_ms"]?.intValue.map { " for up to \(readable(milliseconds: $0))" } ?? ""
+    return "taken in Redis from \(holder)\(why); whoever held it there was not told and may go on\(end)"
   }
 }

@@ -54,8 +54,19 @@ struct MessageWriterTests {
       #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","token":8,"session":"12"}}"#
     ) { $0.transferred(id: .integer(1), name: [0x61], token: 8, session: "12") }
     try expect(
-      #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","broken":[7,9]}}"#
+      #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","broken":[7,9],"taken":[]}}"#
     ) { $0.broken(id: .integer(1), name: [0x61], tokens: [7, 9]) }
+    try expect(
+      #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","broken":[],"taken":[{"host":"b","reason":"host_gone","#
+        + #""might_run_ms":90},{"foreign":true,"reason":"foreign","might_run_ms":null}]}}"#
+    ) {
+      $0.broken(
+        id: .integer(1), name: [0x61], tokens: [],
+        taken: [
+          TakenInfo(host: "b", reason: .hostGone, mightRunMilliseconds: 90),
+          TakenInfo(host: nil, reason: .foreign, mightRunMilliseconds: nil),
+        ])
+    }
     try expect(
       #"{"jsonrpc":"2.0","id":1,"result":{"watch":4}}"#
     ) { $0.watching(id: .integer(1), watch: 4) }

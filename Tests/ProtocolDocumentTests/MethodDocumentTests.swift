@@ -68,6 +68,13 @@ import Testing
     #expect(Set(rows.map { $0[0] }) == coded)
   }
 
+  @Test func theReasonsForTakingALockAreTheCodes() throws {
+    let coded = TakenInfo.Reason.allCases.map(\.rawValue)
+    #expect(try schema("Taken")["properties"]["reason"]["enum"].strings == coded)
+    let text = try Documents.text("README.md")
+    for reason in coded { #expect(text.contains("`\(reason)`: ")) }
+  }
+
   @Test func theModesAndLossActionsAreTheCodes() throws {
     #expect(try schema("Mode")["enum"].strings == ["exclusive", "shared", "permit"])
     let acquire = try #require(try Documents.openRPC()["methods"].elements.first { $0["name"].string == "acquire" })

@@ -114,7 +114,7 @@ import Testing
     "entered again",
     "released one of several holds", "granted several", "transferred", "lost: broken", "holder told of waiters",
     "deadlock on one host", "deadlock through hosts", "granted by push with a length of before", "told by another host",
-    "refused: deadlock", "more tokens reserved",
+    "refused: deadlock", "more tokens reserved", "taken away",
   ])
 
   private static func setting(_ name: String) -> UInt64? {

@@ -1,4 +1,5 @@
--- What every script of one lock shares; it is put before acquire.lua, release.lua, downgrade.lua and reserve.lua.
+-- What every script of one lock shares; it is put before acquire.lua, release.lua, downgrade.lua, reserve.lua and
+-- take_away.lua.
 --
 -- KEYS[1]  the lock
 -- KEYS[2]  the queue: a list, the longest waiting first

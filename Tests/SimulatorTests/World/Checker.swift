@@ -523,6 +523,14 @@ final class Checker {
     return parts.count == 3 ? [Entry(owner: String(parts[0]), attempt: String(parts[1]), expires: nil)] : []
   }
 
+  /// The holders in a lock's value as they are named where it is taken from them: `<host>/<instance>:<attempt>:<token>`.
+  func holderEntries(_ bytes: Bytes) -> [String] {
+    let fields = bytes.text.split(separator: ";")
+    return (fields.count > 1 ? fields.dropFirst() : fields[...]).map {
+      $0.split(separator: ":").prefix(3).joined(separator: ":")
+    }
+  }
+
   /// Whether a lock's value was written by a sidelock host.
   func isOurs(_ value: RedisModel.Value) -> Bool {
     guard case .string(let bytes) = value else { return false }

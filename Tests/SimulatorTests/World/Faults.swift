@@ -1,4 +1,5 @@
 import LockEngine
+import RedisProtocol
 
 // What goes wrong, and the course of a random simulation.
 extension Simulation {
@@ -168,10 +169,28 @@ extension Simulation {
       schedule(after: random.pick(1000...lease)) {
         if host.incarnation == incarnation, !host.isRunning { host.start() }
       }
+    case .takeAway: takeAway(name)
     case .shutdown: host.whenAwake { host.turn(.shutdownRequested) }
     case .leaseChange:
       host.changeLease(toMilliseconds: random.pick([1000, plan.leaseMilliseconds / 2, plan.leaseMilliseconds]))
     }
+  }
+
+  /// An administrator takes a lock from hosts that are gone, and from foreign processes.
+  private func takeAway(_ name: Int) {
+    guard let value = server.redis.peek(checker.lockKeys[name])?.value, case .string(let text) = value else { return }
+    var seen = [text.array]
+    if checker.isOurs(value) {
+      let living = hosts.filter(\.isRunning).map(\.me)
+      seen = checker.holderEntries(text).filter { entry in !living.contains { entry.hasPrefix($0 + ":") } }
+        .map { Array($0.utf8) }
+    }
+    guard !seen.isEmpty else { return }
+    let codec = LeaseCodec(keyPrefix: "sl:", host: "admin", instance: "1")
+    let command = codec.takeAway(checker.names[name], seen: seen, token: nil)
+    let source = RedisScript.leases.first { $0.name == command.script }?.source ?? []
+    let reply = server.operate(["EVAL", Bytes(source)] + command.parts.map { Bytes($0) })
+    if case .array(let taken)? = reply, !taken.isEmpty { mark("taken away") }
   }
 
   private func strikeNetwork(_ fault: Fault, _ host: SimulatedHost) {

@@ -9,6 +9,8 @@ enum Fault: String, CaseIterable {
   case evictLock, evictFence, evictQueue, refusal, wrongType, foreignHolder
   // The hosts.
   case pauseHost, crashDaemon, crashMachine, shutdown, leaseChange
+  // An administrator.
+  case takeAway
 
   /// After it Redis may know less than it was told, so that two hosts can both be in the right for one lease.
   var losesData: Bool {
@@ -16,7 +18,7 @@ enum Fault: String, CaseIterable {
     case .restartWithOldData, .restartWithoutData, .flushAll, .clockForward, .evictLock, .wrongType: true
     case .cut, .blackhole, .serverClosesConnection, .latencySpike, .lostPush, .stall, .restartWithData, .scriptFlush,
       .clockBack, .evictFence, .evictQueue, .refusal, .foreignHolder, .pauseHost, .crashDaemon, .crashMachine,
-      .shutdown, .leaseChange:
+      .shutdown, .leaseChange, .takeAway:
       false
     }
   }

@@ -1,0 +1,46 @@
+public import LockEngine
+
+extension ScriptName {
+  /// Takes a lock from holders whom nobody can ask.
+  public static let takeAway = ScriptName(rawValue: "take_away")
+}
+
+/// A holder from whom a lock was taken in Redis.
+public struct TakenLease: Equatable, Sendable {
+  /// What was seen of it: what ``LockInspection/Holder/entry`` is, or a foreign holder's value.
+  public var entry: [UInt8]
+  /// When its lease, or a foreign holder's key, would have ended, in milliseconds from then; nil: never.
+  public var leftMilliseconds: Int64?
+}
+
+extension LeaseCodec {
+  /// Takes `name` from those of its holders that are still there as they were seen, and hands it on.
+  ///
+  /// - Parameters:
+  ///   - seen: the ``LockInspection/Holder/entry`` of each, or the value of a foreign one.
+  ///   - token: only from the one to whom it was given.
+  public func takeAway(_ name: LockName, seen: [[UInt8]], token: Token?) -> RedisCommand {
+    .script(
+      name: .takeAway, keys: [lockKey(name), queueKey(name), fenceKey(name)],
+      arguments: [me, [0x30], [0x30], inboxPrefix, name.bytes] + [tokenCount, fenceMilliseconds, 0].map(Self.decimal)
+        + [token.map(Self.decimal) ?? []] + seen)
+  }
+
+  /// The reply to ``takeAway(_:seen:token:)``; nil when it is not understood.
+  public func decodeTaken(_ reply: RESPValue) -> [TakenLease]? {
+    guard let entries = reply.elements else { return nil }
+    var taken: [TakenLease] = []
+    for entry in entries {
+      guard let parts = entry.elements, parts.count == 2, let seen = parts[0].bytes, let left = parts[1].integer else {
+        return nil
+      }
+      taken.append(TakenLease(entry: seen, leftMilliseconds: left < 0 ? nil : left))
+    }
+    return taken
+  }
+
+  /// Asks for the value of a lock's key.
+  public func value(of name: LockName) -> RedisCommand { .plain([Array("GET".utf8), lockKey(name)]) }
+
+  private static func decimal(_ number: Int64) -> [UInt8] { Array(String(number).utf8) }
+}

@@ -1,0 +1,152 @@
+// How an administrator takes a lock from those who hold it, also from those who cannot be asked any more.
+
+import ClientProtocol
+import LockEngine
+import RedisProtocol
+
+extension SidecarCore {
+  /// How long a host may take to say what it has broken, in milliseconds. A host that lives answers within a few; to take
+  /// a lock from one that is only slow would be worse than to wait.
+  static let breakMilliseconds: Int64 = 2000
+
+  /// Takes a lock from those who hold it, here and on other hosts, or the one hold of `token`.
+  func breakHolds(of name: LockName, token: Int64?, reason: String?, id: MessageID, _ session: ClientSession) {
+    guard mayBreak(session, name) else { return deny(session, .break, name, id: id) }
+    let peer = session.peer.map { "\($0.name ?? "?"), pid \($0.pidText), uid \($0.uid)" } ?? "a client"
+    let order = BreakOrder(
+      name: name, token: token, reason: reason ?? "", by: "\(peer) on \(configuration.host)", id: id)
+    let tokens = breakLocally(name, token: token, reason: order.reason, by: order.by)
+    guard link != nil, token == nil || tokens.isEmpty else { return answer(order, session, broken: tokens) }
+    // Without Redis nobody else can be told; what was done here is told all the same.
+    let fallback = tokens.isEmpty ? nil : { self.answer(order, session, broken: tokens) }
+    ask(session, id, codec.inspect([name], waitingHostsMax: 0), fallback: fallback) { reply in
+      guard let found = self.codec.decodeInspections(reply, count: 1)?.first else { return false }
+      switch found.state {
+      case .free: self.answer(order, session, broken: tokens)
+      case .held: self.breakElsewhere(order, session, found, broken: tokens)
+      case .foreign: self.takeFromForeignHolder(order, session, broken: tokens)
+      case .wrongType:
+        guard tokens.isEmpty else { return fallback?() != nil }
+        self.write(to: session) { $0.failure(id: id, .wrongType) }
+      }
+      return true
+    }
+  }
+
+  /// Asks the hosts that hold it; from those that are not there to be asked it is taken in Redis.
+  private func breakElsewhere(
+    _ order: BreakOrder, _ session: ClientSession, _ found: LockInspection, broken tokens: [Token]
+  ) {
+    let inboxes = Set(found.holders.map(\.inbox)).subtracting([ownInbox]).sorted()
+    let question = HostQuestion.breakHolds(order.name, token: order.token, reason: order.reason, by: order.by)
+    ask(
+      hosts: inboxes.map { ($0, question) }, waitMilliseconds: Self.breakMilliseconds, for: session, order.id
+    ) { outcomes in
+      let told = outcomes.flatMap { $0.outcome.answer.map(HostAnswer.tokens(in:)) ?? [] }
+      let broken = tokens + told
+      // The one hold that was meant has been found.
+      guard order.token == nil || broken.isEmpty else { return self.answer(order, session, broken: broken) }
+      let outcomes = Dictionary(uniqueKeysWithValues: outcomes.map { ($0.inbox, $0.outcome) })
+      let absent = found.holders.compactMap { holder in
+        self.reasonToTake(holder, outcomes[holder.inbox], of: order, endsByItself: found.expiresInMilliseconds != nil)
+          .map { (holder, $0) }
+      }
+      let seen = Dictionary(
+        absent.map { holder, why in (holder.entry, (host: holder.host, why)) }, uniquingKeysWith: { first, _ in first })
+      self.take(order, session, seen.keys.sorted { $0.lexicographicallyPrecedes($1) }, broken: broken) { entry in
+        seen[entry].map { (host: $0.host, reason: $0.1) }
+      }
+    }
+  }
+
+  /// Why a holder is not asked but robbed; nil: it was asked, or may have been.
+  private func reasonToTake(
+    _ holder: LockInspection.Holder, _ outcome: HostCalls.Outcome?, of order: BreakOrder, endsByItself: Bool
+  ) -> TakenInfo.Reason? {
+    switch outcome {
+    case .gone?: return .hostGone
+    case .silent?: return .hostSilent
+    case .unknown?: return nil
+    case .answered(let answer)?:
+      // Somebody has taken the end from a key that its host does not know (any more): it would stand there for ever.
+      return !endsByItself && order.token == nil && HostAnswer.tokens(in: answer).isEmpty ? .noTTL : nil
+    case nil:
+      let knows = engine.snapshot(of: order.name, waitersMax: 0, now: BootClock.now())?.validMilliseconds != nil
+      return !endsByItself && order.token == nil && !knows ? .noTTL : nil
+    }
+  }
+
+  private func takeFromForeignHolder(_ order: BreakOrder, _ session: ClientSession, broken: [Token]) {
+    // No foreign holder has a token.
+    guard order.token == nil else { return answer(order, session, broken: broken) }
+    ask(session, order.id, codec.value(of: order.name)) { reply in
+      guard let value = reply.bytes else {
+        self.answer(order, session, broken: broken)
+        return true
+      }
+      self.take(order, session, [value], broken: broken) { _ in (host: nil, reason: .foreign) }
+      return true
+    }
+  }
+
+  /// Takes the lock from holders in Redis, if they are there still, and answers.
+  private func take(
+    _ order: BreakOrder, _ session: ClientSession, _ seen: [[UInt8]], broken: [Token],
+    describing description: @escaping ([UInt8]) -> (host: String?, reason: TakenInfo.Reason)?
+  ) {
+    guard !seen.isEmpty else { return answer(order, session, broken: broken) }
+    ask(session, order.id, codec.takeAway(order.name, seen: seen, token: order.token)) { reply in
+      guard let leases = self.codec.decodeTaken(reply) else { return false }
+      let taken = leases.compactMap { lease in
+        description(lease.entry).map {
+          TakenInfo(host: $0.host, reason: $0.reason, mightRunMilliseconds: lease.leftMilliseconds)
+        }
+      }
+      for one in taken {
+        self.logger.notice(
+          "lock taken away in Redis",
+          metadata: [
+            "lock": "\(order.name)", "holder": "\(one.host ?? "foreign")", "why": "\(one.reason.rawValue)",
+            "reason": "\(order.reason)", "by": "\(order.by)",
+          ])
+      }
+      self.statistics.broken += UInt64(taken.count)
+      self.answer(order, session, broken: broken, taken: taken)
+      return true
+    }
+  }
+
+  private func answer(
+    _ order: BreakOrder, _ session: ClientSession, broken: [Token], taken: [TakenInfo] = []
+  ) {
+    write(to: session) { $0.broken(id: order.id, name: order.name.bytes, tokens: broken, taken: taken) }
+  }
+
+  /// Takes a lock from those sessions of this host that hold it. Gives the tokens of what they held.
+  func breakLocally(_ name: LockName, token: Token?, reason: String, by: String) -> [Token] {
+    let now = BootClock.now()
+    let holders = engine.snapshot(of: name, waitersMax: 0, now: now)?.holders ?? []
+    let tokens = holders.map(\.token).filter { token == nil || token == $0 }
+    guard !tokens.isEmpty else { return [] }
+    for token in tokens {
+      logger.notice(
+        "lock broken",
+        metadata: ["lock": "\(name)", "token": "\(token)", "reason": "\(reason)", "by": "\(by)"])
+    }
+    statistics.broken += UInt64(tokens.count)
+    tell(.breakRequested(name: name, tokens: tokens, reason: reason), now: now)
+    return tokens
+  }
+}
+
+/// What an administrator has asked for.
+private struct BreakOrder {
+  var name: LockName
+  /// Only this hold.
+  var token: Token?
+  /// Their words.
+  var reason: String
+  /// Who they are, for the log.
+  var by: String
+  var id: MessageID
+}

@@ -1,0 +1,162 @@
+import LockEngine
+import RedisProtocol
+import Testing
+
+/// What take_away.lua does to the keys of a lock, and what it leaves alone.
+@Suite struct TakeAwayTests {
+  private let model = RedisModel()
+  private let codecs = ["a", "b", "c"].map { LeaseCodec(keyPrefix: "t:", host: $0, instance: "1f") }
+  private let connections: [Int64]
+  private let name = LockName("x")
+
+  init() throws {
+    connections = [model.connect(), model.connect(), model.connect()]
+    for (codec, connection) in zip(codecs, connections) {
+      try model.execute(["HELLO", "3"], from: connection)
+      try model.execute(["SUBSCRIBE", Bytes(codec.inboxChannel)], from: connection)
+    }
+    _ = model.takeOutput()
+  }
+
+  @discardableResult
+  private func execute(_ command: RedisCommand, from host: Int = 2) throws -> [RedisModel.Output] {
+    let script = RedisScript.leases.first { $0.name == command.script }?.source ?? []
+    try model.execute(["EVAL", Bytes(script)] + command.parts.map { Bytes($0) }, from: connections[host])
+    return model.takeOutput()
+  }
+
+  private func acquire(_ host: Int, _ attempt: UInt64 = 1, _ mode: HoldMode = .exclusive) throws {
+    try execute(
+      codecs[host].encode(
+        .acquire(name: name, attempt: attempt, ask: attempt, isTry: false, tokenFloor: 0, mode: mode)), from: host)
+  }
+
+  private func take(_ seen: [String], token: Token? = nil) throws -> [(entry: String, left: Int64)] {
+    let outputs = try execute(codecs[2].takeAway(name, seen: seen.map { Array($0.utf8) }, token: token))
+    for case .send(_, .array(let taken)) in outputs {
+      return taken.compactMap {
+        guard case .array(let parts) = $0, case .bulk(let entry) = parts[0], case .integer(let left) = parts[1] else {
+          return nil
+        }
+        return (entry.text, left)
+      }
+    }
+    Issue.record("no answer in \(outputs)")
+    return []
+  }
+
+  private func text(_ key: [UInt8]) -> String? {
+    guard case .string(let text)? = model.peek(Bytes(key))?.value else { return nil }
+    return text.text
+  }
+
+  private var lock: String? { text(codecs[0].lockKey(name)) }
+
+  /// The first token of the one who has the lock alone.
+  private func token() throws -> Token {
+    let held = try #require(lock)
+    return try #require(Token(held.split(separator: ":")[2]))
+  }
+
+  private var counter: Token { Token(text(codecs[0].fenceKey(name)) ?? "") ?? 0 }
+
+  @Test func whatIsNotAsItWasSeenStays() throws {
+    try acquire(0)
+    let held = try #require(lock)
+    for seen in ["a/1f:1:1", "a/1f:2:" + held.split(separator: ":")[2], "b/1f:1:" + held.split(separator: ":")[2], ""] {
+      #expect(try take([seen]).isEmpty)
+    }
+    #expect(lock == held)
+    model.wallMicroseconds += 4_000_000
+    let taken = try take([held])
+    #expect(taken.map(\.entry) == [held] && taken.map(\.left) == [6000])
+    #expect(lock == nil)
+    // Once only.
+    #expect(try take([held]).isEmpty)
+  }
+
+  @Test func whoWaitsGetsItWithAHigherToken() throws {
+    try acquire(0)
+    try acquire(1)
+    let held = try #require(lock)
+    let block = counter
+    #expect(try take([held]).count == 1)
+    #expect(lock?.hasPrefix("b/1f:") == true)
+    #expect(try token() > block)
+  }
+
+  /// A counter that was lost, and a clock that was set back: the holder may still run under any token of its block.
+  @Test func theNextTokenIsAboveTheBlockThatWasTaken() throws {
+    try acquire(0)
+    let held = try #require(lock)
+    let block = counter
+    try model.execute(["DEL", Bytes(codecs[0].fenceKey(name))], from: connections[2])
+    _ = model.takeOutput()
+    model.wallMicroseconds -= 2_000_000
+    #expect(try take([held]).count == 1)
+    try acquire(1)
+    #expect(try token() > block)
+  }
+
+  @Test func ofThoseWhoShareTheOthersStay() throws {
+    for host in [0, 1] { try acquire(host, 1, .shared) }
+    let entries = try #require(lock).split(separator: ";").dropFirst()
+    let named = entries.map { $0.split(separator: ":").prefix(3).joined(separator: ":") }
+    #expect(try take([named[0]]).map(\.entry) == [named[0]])
+    #expect(lock == "sidelock-shared;" + entries[2])
+    #expect(try take([named[1]]).map(\.entry) == [named[1]])
+    #expect(lock == nil)
+  }
+
+  @Test func ofASemaphoreThePermitGoesToWhoeverWaits() throws {
+    let two = HoldMode.permit(of: 2)
+    try acquire(0, 1, two)
+    try acquire(1, 1, two)
+    try acquire(1, 2, two)
+    let first = try #require(lock).split(separator: ";")[1].split(separator: ":").prefix(3).joined(separator: ":")
+    #expect(try take([first]).count == 1)
+    #expect(lock?.split(separator: ";").dropFirst().map { String($0.prefix(7)) } == ["b/1f:1:", "b/1f:2:"])
+  }
+
+  @Test func onlyTheHolderOfATokenLosesIt() throws {
+    try acquire(0)
+    let held = try #require(lock)
+    let first = try token()
+    #expect(try take([held], token: first - 1).isEmpty)
+    #expect(try take([held], token: counter + 1).isEmpty)
+    #expect(try take([held], token: first + 5).count == 1)
+  }
+
+  @Test(arguments: [nil, "5000"]) func aForeignHolderIsTakenByItsValue(_ expiry: String?) throws {
+    let key = Bytes(codecs[0].lockKey(name))
+    try model.execute(["SET", key, "a/1f; theirs"] + (expiry.map { ["PX", Bytes($0)] } ?? []), from: connections[2])
+    _ = model.takeOutput()
+    try acquire(1)
+    #expect(try take(["theirs"]).isEmpty)
+    #expect(try take(["a/1f; theirs"], token: 7).isEmpty)
+    #expect(try take(["a/1f; theirs"]).map(\.left) == [expiry == nil ? -1 : 5000])
+    #expect(lock?.hasPrefix("b/1f:1:") == true)
+  }
+
+  /// A key of ours whose end somebody took away.
+  @Test func aKeyWithoutAnEndIsTaken() throws {
+    let key = Bytes(codecs[0].lockKey(name))
+    try model.execute(["SET", key, "a/1f:9:1700000000000000"], from: connections[2])
+    _ = model.takeOutput()
+    #expect(try take(["a/1f:9:1700000000000000"]).map(\.left) == [-1])
+    #expect(lock == nil)
+  }
+
+  @Test func aServerThatMustNotBeWrittenToChangesNothing() throws {
+    try acquire(0)
+    try acquire(1)
+    let held = try #require(lock)
+    model.trouble = .readOnly
+    let outputs = try execute(codecs[2].takeAway(name, seen: [Array(held.utf8)], token: nil))
+    guard case .send(_, .error)? = outputs.last, outputs.count == 1 else {
+      Issue.record("\(outputs)")
+      return
+    }
+    #expect(lock == held)
+  }
+}
