@@ -19,7 +19,7 @@ extension SidecarCore {
 
   func ask(
     hosts questions: [(inbox: String, question: HostQuestion)],
-    waitMilliseconds: Int64 = HostCalls.timeoutMilliseconds, for session: ClientSession, _ id: MessageID,
+    waitMilliseconds: Int64 = 0, for session: ClientSession, _ id: MessageID,
     _ then: @escaping ([(inbox: String, outcome: HostCalls.Outcome)]) -> Void
   ) {
     guard !questions.isEmpty, let hostCalls else { return then([]) }
