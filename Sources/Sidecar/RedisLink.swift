@@ -66,6 +66,9 @@ final class RedisLink {
   /// Called when the first attempt to connect has succeeded or failed.
   private var onFirstOutcome: (() -> Void)?
 
+  private let dialer: RedisDialer
+  /// Where the connection leads.
+  private var address: String?
   private var state = State.stopped
   private var machine: RedisConnection?
   private var previousClient: RedisClientIdentity?
@@ -79,8 +82,7 @@ final class RedisLink {
   /// The connection that is current; what an older one still tells is not heard.
   private var generation: UInt64 = 0
   private var lastHeardAt = BootInstant(nanoseconds: 0)
-  /// When it was last tried to connect, and how long the server may be silent in the handshake that follows.
-  private var attemptedAt = BootInstant(nanoseconds: 0)
+  /// How long the server may be silent in the handshake.
   private var handshakeMilliseconds: Int64 = 0
   private var watch: Scheduled<Void>?
   private var mustReconnect: String?
@@ -110,6 +112,7 @@ final class RedisLink {
     self.onEvent = onEvent
     self.onOutput = onOutput
     self.onFirstOutcome = onFirstOutcome
+    dialer = RedisDialer(loop: loop, endpoint: url.endpoint)
   }
 
   // MARK: Connecting
@@ -132,45 +135,24 @@ final class RedisLink {
   }
 
   private func connect() {
-    attemptedAt = BootClock.now()
     generation += 1
     state = .connecting
     let generation = generation
-    let link = NIOLoopBound(self, eventLoop: loop)
-    let bootstrap = ClientBootstrap(group: loop)
-      .connectTimeout(.milliseconds(timeoutMilliseconds))
-      .channelInitializer { channel in
-        channel.eventLoop.makeCompletedFuture {
-          try channel.pipeline.syncOperations.addHandler(
-            RedisChannelHandler(link: link.value, generation: generation))
+    dialer.dial(
+      timeoutMilliseconds: timeoutMilliseconds, makeHandler: { RedisChannelHandler(link: self) },
+      completion: { dialed in
+        guard generation == self.generation else {
+          dialed?.channel.close(promise: nil)
+          return
         }
-      }
-    let connected: EventLoopFuture<any Channel>
-    switch url.endpoint {
-    case .unix(let path):
-      connected = bootstrap.connect(unixDomainSocketPath: path)
-    case .tcp(let host, let port):
-      connected =
-        bootstrap
-        .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-        .channelOption(.socketOption(.so_keepalive), value: 1)
-        .connect(host: host, port: Int(port))
-    }
-    connected.assumeIsolated().whenComplete { result in
-      guard generation == self.generation else {
-        if case .success(let channel) = result { channel.close(promise: nil) }
-        return
-      }
-      switch result {
-      case .success(let channel): self.connected(channel)
-      case .failure(let error): self.failed("cannot connect: \(error)")
-      }
-    }
+        if let dialed { self.connected(dialed) } else { self.failed() }
+      })
   }
 
-  private func connected(_ channel: any Channel) {
-    // To connect took one way to the server and back.
-    handshakeMilliseconds = max(timeoutMilliseconds, 4 * BootClock.now().milliseconds(since: attemptedAt))
+  private func connected(_ dialed: RedisDialer.Dialed) {
+    dialed.handler.generation = generation
+    address = dialed.address
+    handshakeMilliseconds = max(timeoutMilliseconds, 4 * dialed.milliseconds)
     var machine = RedisConnection(
       configuration: RedisConnectionConfiguration(
         username: url.username, password: url.password, database: url.database, clientName: clientName,
@@ -178,14 +160,24 @@ final class RedisLink {
         probe: codec.probe))
     machine.connected()
     self.machine = machine
-    state = .handshaking(channel)
+    state = .handshaking(dialed.channel)
     lastHeardAt = BootClock.now()
     armWatch()
     flush()
+    // It may have ended before anybody listened.
+    if !dialed.channel.isActive { useless("the connection was closed") }
   }
 
-  /// The connection is of no use (any more): whoever waits for a reply is told, and a new one is made after a while.
-  private func failed(_ reason: String) {
+  /// The server is of no use. The next attempt goes to another address, if there is one.
+  private func useless(_ reason: String) {
+    if let address { dialer.failed(address, reason) }
+    failed()
+  }
+
+  /// The connection is of no use (any more): whoever waits for a reply is told, and a new one is made, after a while where
+  /// everything has been tried. `lost`: why it broke off, where the address need not be to blame.
+  private func failed(lost: String? = nil) {
+    let reason = lost ?? dialer.reason
     generation += 1
     watch?.cancel()
     watch = nil
@@ -202,22 +194,23 @@ final class RedisLink {
     waiting = []
     waitingRenewals = []
     state = .backingOff
-    if loggedFailure != reason {
+    let isOver = lost != nil || dialer.isRoundOver
+    if loggedFailure != reason, isOver || wasReady {
       loggedFailure = reason
       logger.warning(
         wasReady ? "lost the connection to Redis" : "no connection to Redis", metadata: ["reason": "\(reason)"])
     }
-    scheduleConnect()
-    decideFirstOutcome()
+    scheduleConnect(atOnce: !isOver)
+    if isOver { decideFirstOutcome() }
     if wasReady { onEvent(.down(reason: reason)) }
     for case .query(_, let completion) in unanswered { completion(nil) }
   }
 
-  private func scheduleConnect() {
-    attempts += 1
+  private func scheduleConnect(atOnce: Bool) {
+    if !atOnce { attempts += 1 }
     let ceiling = min(Self.backoffMillisecondsMax, Self.backoffMillisecondsMin << min(attempts - 1, 10))
     // Jitter, because a Redis that comes back must not meet every host at one moment.
-    let delay = Int64.random(in: (ceiling / 2)...ceiling)
+    let delay = atOnce ? 0 : Int64.random(in: (ceiling / 2)...ceiling)
     let generation = generation
     loop.assumeIsolated().scheduleTask(in: .milliseconds(delay)) {
       guard generation == self.generation, case .backingOff = self.state else { return }
@@ -320,7 +313,7 @@ final class RedisLink {
       // A reply can make the owner stop the link, or the action itself ends the connection.
       guard generation == self.generation else { return }
     }
-    if let mustReconnect { return failed(mustReconnect) }
+    if let mustReconnect { return useless(mustReconnect) }
     fillWindow(afterWaiting: true)
     if machine?.hasOutput == true { onOutput() }
   }
@@ -328,8 +321,8 @@ final class RedisLink {
   private func perform(_ action: RedisConnectionAction) {
     switch action {
     case .ready(let info): ready(info)
-    case .failed(let failure): failed(failure.message)
-    case .fault(let fault): failed(fault.description)
+    case .failed(let failure): useless(failure.message)
+    case .fault(let fault): useless(fault.description)
     case .message(_, let payload):
       statistics.pushes += 1
       switch codec.decode(message: payload) {
@@ -368,6 +361,7 @@ final class RedisLink {
     downReason = nil
     loggedFailure = nil
     attempts = 0
+    if let address { dialer.succeeded(address) }
     previousClient = info.client
     statistics.connections += 1
     logger.info("connected to Redis", metadata: ["server": "\(info.server) \(info.version)", "url": "\(url)"])
@@ -389,9 +383,14 @@ final class RedisLink {
     onFirstOutcome = nil
   }
 
+  /// The connection broke off. In the middle of a handshake that says something about the server.
+  private func lost(_ reason: String) {
+    if isReady { failed(lost: reason) } else { useless(reason) }
+  }
+
   func closed(generation: UInt64) {
     guard generation == self.generation else { return }
-    failed("the connection was closed")
+    lost("the connection was closed")
   }
 
   // MARK: Watching
@@ -414,11 +413,11 @@ final class RedisLink {
       return
     case .handshaking:
       if silence >= handshakeMilliseconds {
-        return failed("no answer to the handshake within \(handshakeMilliseconds) ms")
+        return useless("no answer to the handshake within \(handshakeMilliseconds) ms")
       }
     case .ready:
       let patience = max(timeoutMilliseconds, answerMilliseconds())
-      if !pending.isEmpty, silence >= patience { return failed("no answer within \(patience) ms") }
+      if !pending.isEmpty, silence >= patience { return useless("no answer within \(patience) ms") }
       if pending.isEmpty, silence >= Self.idlePingMilliseconds {
         query(.plain([Array("PING".utf8)])) { _ in }
       }
@@ -428,14 +427,14 @@ final class RedisLink {
 }
 
 /// Hands what the channel hears to the link.
-private final class RedisChannelHandler: ChannelInboundHandler {
+final class RedisChannelHandler: ChannelInboundHandler {
   typealias InboundIn = ByteBuffer
   private let link: RedisLink
-  private let generation: UInt64
+  /// Which connection of the link's it is; 0 until it is one.
+  var generation: UInt64 = 0
 
-  init(link: RedisLink, generation: UInt64) {
+  init(link: RedisLink) {
     self.link = link
-    self.generation = generation
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {

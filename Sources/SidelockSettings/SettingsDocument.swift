@@ -27,6 +27,11 @@ public enum SettingsDocument {
       When the service manager makes the socket (`sidelockd.socket`), its path and permissions are those of that unit,
       and `socket` and `socket_mode` have no effect.
 
+      A name in `redis` is looked up at each attempt to connect, and each of its addresses is tried: the one that was good
+      last, then those that have not failed, then the one that failed longest ago. A replica, a server that refuses to log in
+      and an address that is silent for 250 ms do not keep the next one waiting. What each has come to stands in the log and in
+      the status line.
+
       A slow link to Redis needs a `redis_timeout_ms` that is longer than an answer takes; `stats` tells that time as
       `round_trip_ms`. Where answers come to take longer later, twice the measured time is waited for, up to a third of
       `lease_ms`; the handshake is given four times what connecting took. Another host, whose link may be slower than this

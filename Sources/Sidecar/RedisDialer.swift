@@ -1,0 +1,234 @@
+import Dispatch
+import Glibc
+import NIOCore
+import NIOPosix
+import RedisProtocol
+
+/// Makes connections to a server whose name may have several addresses.
+///
+/// The name is looked up anew each time, because a failover may change it. Its addresses are tried one after the other; the
+/// next one begins as soon as one fails, or when one has been silent for a while (RFC 8305), so that an address from which
+/// nothing ever comes costs the others little. The first to be connected is taken.
+final class RedisDialer {
+  /// How long an address may be silent before the next one is tried beside it, in milliseconds.
+  private static let staggerMilliseconds: Int64 = 250
+
+  /// A connection.
+  struct Dialed {
+    var channel: any Channel
+    var handler: RedisChannelHandler
+    /// Which address it leads to.
+    var address: String
+    /// How long connecting took, in milliseconds: once there and back.
+    var milliseconds: Int64
+  }
+
+  /// Called exactly once; nil: nothing was reached in this round, and ``reason`` says why.
+  typealias Completion = (Dialed?) -> Void
+
+  private let loop: any EventLoop
+  private let endpoint: RedisURL.Endpoint
+  private var rotation = AddressRotation()
+  /// What the name meant last, for when it cannot be looked up.
+  private var lastFound: [SocketAddress] = []
+  private var lookupFailure: String?
+
+  init(loop: any EventLoop, endpoint: RedisURL.Endpoint) {
+    self.loop = loop
+    self.endpoint = endpoint
+  }
+
+  /// Whether all addresses were tried since the last pause.
+  var isRoundOver: Bool { rotation.isRoundOver }
+
+  /// Why there is no connection, by what each address has come to in this round.
+  var reason: String {
+    let all = (lookupFailure.map { [$0] } ?? []) + rotation.reasons
+    return all.isEmpty ? "not connected yet" : all.joined(separator: "; ")
+  }
+
+  /// The server at `address` is the one.
+  func succeeded(_ address: String) { rotation.succeeded(address) }
+
+  /// Who answers at `address` is of no use.
+  func failed(_ address: String, _ reason: String) {
+    rotation.failed(address, answered: true, reason: rotation.isAlone ? reason : "\(title(of: address)): \(reason)")
+  }
+
+  /// Connects to one of the addresses that are left in this round.
+  func dial(
+    timeoutMilliseconds: Int64, makeHandler: @escaping () -> RedisChannelHandler, completion: @escaping Completion
+  ) {
+    addresses().assumeIsolated().whenComplete { result in
+      switch result {
+      case .success(let found):
+        self.lookupFailure = nil
+        self.lastFound = found
+      case .failure(let error):
+        self.lookupFailure = "\(error)"
+      }
+      let byName = Dictionary(self.lastFound.map { (Self.name(of: $0), $0) }) { first, _ in first }
+      let names = self.rotation.candidates(among: self.lastFound.map { Self.name(of: $0) })
+      let race = Race(
+        dialer: self, candidates: names.compactMap { name in byName[name].map { (name, $0) } },
+        timeoutMilliseconds: timeoutMilliseconds, makeHandler: makeHandler, completion: completion)
+      race.next()
+    }
+  }
+
+  // MARK: Addresses
+
+  /// The addresses of the server as the resolver gives them.
+  private func addresses() -> EventLoopFuture<[SocketAddress]> {
+    switch endpoint {
+    case .unix(let path):
+      return loop.makeCompletedFuture { [try SocketAddress(unixDomainSocketPath: path)] }
+    case .tcp(let host, let port):
+      if let literal = try? SocketAddress(ipAddress: host, port: port) { return loop.makeSucceededFuture([literal]) }
+      let promise = loop.makePromise(of: [SocketAddress].self)
+      // It may ask servers far away, and take long.
+      DispatchQueue.global().async { promise.completeWith(Result { try HostLookup.addresses(of: host, port: port) }) }
+      return promise.futureResult
+    }
+  }
+
+  private static func name(of address: SocketAddress) -> String {
+    address.ipAddress ?? address.pathname ?? "\(address)"
+  }
+
+  /// How an address is called in messages.
+  fileprivate func title(of address: String) -> String {
+    switch endpoint {
+    case .unix(let path): path
+    case .tcp(let host, let port):
+      host == address ? "\(host.contains(":") ? "[\(host)]" : host):\(port)" : "\(host):\(port) (\(address))"
+    }
+  }
+
+  fileprivate func cannotConnect(_ address: String, _ error: any Error, within milliseconds: Int64) {
+    let words: String
+    switch error {
+    case let error as IOError: words = String(cString: strerror(error.errnoCode))
+    case ChannelError.connectTimeout: words = "no connection within \(milliseconds) ms"
+    default: words = "\(error)"
+    }
+    rotation.failed(address, answered: false, reason: "cannot connect to \(title(of: address)): \(words)")
+  }
+
+  fileprivate func mayRace(_ address: String) -> Bool { rotation.mayRace(address) }
+
+  fileprivate func connect(
+    to address: SocketAddress, timeoutMilliseconds: Int64, handler: RedisChannelHandler
+  ) -> EventLoopFuture<any Channel> {
+    let handler = NIOLoopBound(handler, eventLoop: loop)
+    let bootstrap = ClientBootstrap(group: loop)
+      .connectTimeout(.milliseconds(timeoutMilliseconds))
+      .channelInitializer { channel in
+        channel.eventLoop.makeCompletedFuture {
+          try channel.pipeline.syncOperations.addHandler(handler.value)
+        }
+      }
+    switch endpoint {
+    case .unix: return bootstrap.connect(to: address)
+    case .tcp:
+      return
+        bootstrap
+        .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+        .channelOption(.socketOption(.so_keepalive), value: 1)
+        .connect(to: address)
+    }
+  }
+
+  /// One try of all addresses that are left.
+  private final class Race {
+    private let dialer: RedisDialer
+    private var candidates: [(name: String, address: SocketAddress)]
+    private let timeoutMilliseconds: Int64
+    private let makeHandler: () -> RedisChannelHandler
+    private var completion: Completion?
+    private var running = 0
+
+    init(
+      dialer: RedisDialer, candidates: [(name: String, address: SocketAddress)], timeoutMilliseconds: Int64,
+      makeHandler: @escaping () -> RedisChannelHandler, completion: @escaping Completion
+    ) {
+      self.dialer = dialer
+      self.candidates = candidates
+      self.timeoutMilliseconds = timeoutMilliseconds
+      self.makeHandler = makeHandler
+      self.completion = completion
+    }
+
+    /// Tries the next address; with none left the race is lost.
+    func next() {
+      guard completion != nil else { return }
+      guard !candidates.isEmpty else {
+        if running == 0 { finish(nil) }
+        return
+      }
+      let (name, address) = candidates.removeFirst()
+      let handler = makeHandler()
+      let began = BootClock.now()
+      running += 1
+      dialer.connect(to: address, timeoutMilliseconds: timeoutMilliseconds, handler: handler).assumeIsolated()
+        .whenComplete { result in
+          self.running -= 1
+          switch result {
+          case .success(let channel):
+            guard self.completion != nil else { return channel.close(promise: nil) }
+            let milliseconds = BootClock.now().milliseconds(since: began)
+            self.finish(Dialed(channel: channel, handler: handler, address: name, milliseconds: milliseconds))
+          case .failure(let error):
+            // One that was overtaken has not failed.
+            guard self.completion != nil else { return }
+            self.dialer.cannotConnect(name, error, within: self.timeoutMilliseconds)
+            self.next()
+          }
+        }
+      guard let other = candidates.first, dialer.mayRace(other.name) else { return }
+      let left = candidates.count
+      dialer.loop.assumeIsolated().scheduleTask(in: .milliseconds(RedisDialer.staggerMilliseconds)) {
+        if self.candidates.count == left { self.next() }
+      }
+    }
+
+    private func finish(_ dialed: Dialed?) {
+      let completion = completion
+      self.completion = nil
+      completion?(dialed)
+    }
+  }
+}
+
+/// Looks up the addresses of a name.
+private enum HostLookup {
+  struct Failure: Error, CustomStringConvertible {
+    var description: String
+  }
+
+  static func addresses(of host: String, port: Int) throws -> [SocketAddress] {
+    var hints = addrinfo()
+    hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+    var list: UnsafeMutablePointer<addrinfo>?
+    let status = getaddrinfo(host, String(port), &hints, &list)
+    guard status == 0 else {
+      throw Failure(description: "cannot find the address of \(host): \(String(cString: gai_strerror(status)))")
+    }
+    defer { freeaddrinfo(list) }
+    var found: [SocketAddress] = []
+    var entry = list
+    while let info = entry?.pointee {
+      entry = info.ai_next
+      guard let raw = info.ai_addr else { continue }
+      switch info.ai_family {
+      case AF_INET:
+        raw.withMemoryRebound(to: sockaddr_in.self, capacity: 1) { found.append(SocketAddress($0.pointee)) }
+      case AF_INET6:
+        raw.withMemoryRebound(to: sockaddr_in6.self, capacity: 1) { found.append(SocketAddress($0.pointee)) }
+      default: continue
+      }
+    }
+    guard !found.isEmpty else { throw Failure(description: "\(host) has no address") }
+    return found
+  }
+}

@@ -1,0 +1,200 @@
+"""A name with several addresses: whichever of them cannot be used, the daemon comes to the one that can.
+
+The name is known to the daemon alone: it runs in a mount namespace with a file of hosts of its own.
+"""
+
+import re
+import socket
+
+import pytest
+from harness.redis_server import free_port
+from harness.waiting import GENEROUS_SECONDS, wait_until
+
+LEASE_MS = 60_000
+NAME = "redis.sidelock.test"
+
+
+class Place:
+    """Servers of one port on loopback addresses of their own, and a name for some of them."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.port = free_port()
+        self.hosts = lab.directory / "hosts"
+
+    def server(self, address, *args):
+        return self.lab.redis("--bind", address, "--port", str(self.port), *args)
+
+    def name(self, *addresses):
+        # Written over, not replaced: what is mounted is the file and not its name.
+        with open(self.hosts, "w") as file:
+            file.write("".join(f"{address} {NAME}\n" for address in addresses))
+        return self
+
+    def daemon(self, **options):
+        lookup = self.lab.directory / "nsswitch.conf"
+        lookup.write_text("hosts: files\n")
+        several = self.lab.directory / "host.conf"
+        several.write_text("multi on\n")
+        mounts = " && ".join(f"mount --bind {ours} /etc/{ours.name}" for ours in (self.hosts, lookup, several))
+        prefix = ["unshare", "-m", "--propagation", "private", "sh", "-c", mounts + ' && exec "$@"', "sh"]
+        return self.lab.daemon(self, prefix=prefix, **{"lease_ms": LEASE_MS, **options})
+
+    @property
+    def url(self):
+        return f"redis://{NAME}:{self.port}"
+
+
+@pytest.fixture
+def place(lab):
+    return Place(lab)
+
+
+def replicate(replica, address, port):
+    replica.admin.execute_command("REPLICAOF", address, port)
+    wait_until(lambda: replica.admin.info("replication")["role"] == "slave", "the replica")
+
+
+def works(daemon, seconds=GENEROUS_SECONDS):
+    client = daemon.client()
+    return client.release("orders", client.acquire("orders", wait_ms=int(seconds * 1000)))
+
+
+@pytest.mark.parametrize("order", [("127.0.0.2", "127.0.0.3"), ("127.0.0.3", "127.0.0.2")], ids=["first", "second"])
+def test_a_replica_is_left_for_the_primary(place, order):
+    replica, primary = (place.server(address) for address in order)
+    replicate(replica, order[1], place.port)
+    daemon = place.name(*order).daemon()
+    works(daemon)
+    assert len(primary.daemon_connections()) >= 1
+    # A connection that breaks off says nothing against the address.
+    for _ in range(3):
+        before = daemon.client().call("stats")["redis"]["connections_total"]
+        for connection in primary.admin.client_list():
+            if connection["name"].startswith("sidelockd"):
+                primary.admin.client_kill_filter(_id=connection["id"])
+        wait_until(lambda: daemon.client().call("stats")["redis"]["connections_total"] > before, "a new connection")
+    assert not [c for c in replica.admin.client_list() if c["name"].startswith("sidelockd")]
+
+
+def test_a_failover_is_followed_and_holders_keep_their_locks(place):
+    """The roles change under the daemon; the key goes along, and so does the lock."""
+    one, two = place.server("127.0.0.2"), place.server("127.0.0.3")
+    replicate(two, "127.0.0.2", place.port)
+    daemon = place.name("127.0.0.2", "127.0.0.3").daemon()
+    client = daemon.client()
+    token = client.acquire("orders")
+    wait_until(lambda: two.admin.exists("sidelock:{orders}"), "the lock on the replica")
+    two.admin.execute_command("REPLICAOF", "NO", "ONE")
+    one.admin.execute_command("REPLICAOF", "127.0.0.3", place.port)
+    # Whatever it asks next meets a server that is no primary any more.
+    assert daemon.client().acquire("other", wait_ms=int(GENEROUS_SECONDS * 1000)) > 0
+    assert two.admin.exists("sidelock:{other}")
+    assert client.poll() is None
+    assert client.release("orders", token)["token"] == token
+    wait_until(lambda: not two.admin.exists("sidelock:{orders}"), "the release at the new primary")
+
+
+@pytest.mark.parametrize("order", [("127.0.0.2", "127.0.0.3"), ("127.0.0.3", "127.0.0.2")], ids=["first", "second"])
+def test_an_address_at_which_nobody_listens_is_passed_over(place, order):
+    place.server(order[1])
+    works(place.name(*order).daemon())
+
+
+def test_addresses_of_both_families_are_tried(place):
+    """localhost is ::1 first, and a Redis that listens on 127.0.0.1 alone is the usual one."""
+    place.server("127.0.0.1")
+    works(place.name("::1", "127.0.0.1").daemon())
+
+
+@pytest.mark.parametrize("order", [("127.0.0.2", "127.0.0.3"), ("127.0.0.3", "127.0.0.2")], ids=["first", "second"])
+def test_an_address_that_swallows_everything_costs_the_others_little(place, order):
+    """Its connect never ends. With the time that one has to connect it could not be waited for here."""
+    with socket.socket() as full:
+        full.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        full.bind((order[0], place.port))
+        full.listen(0)
+        # With its queue full the kernel drops what comes.
+        fillers = []
+        for _ in range(8):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex((order[0], place.port))
+            fillers.append(filler)
+        server = place.server(order[1])
+        daemon = place.name(*order).daemon(args=["--redis-timeout-ms", "25000"])
+        works(daemon, 20)
+        for _ in range(2):
+            server.restart()
+            works(daemon, 20)
+        for filler in fillers:
+            filler.close()
+
+
+@pytest.mark.parametrize("order", [("127.0.0.2", "127.0.0.3"), ("127.0.0.3", "127.0.0.2")], ids=["first", "second"])
+def test_a_server_that_hangs_is_left_for_the_other(place, order):
+    """It takes connections, and says nothing: the handshake ends, and the other address is next."""
+    hanging, server = (place.server(address) for address in order)
+    hanging.stop()
+    works(place.name(*order).daemon(args=["--redis-timeout-ms", "1000"]))
+    assert len(server.daemon_connections()) >= 1
+
+
+@pytest.mark.parametrize("order", [("127.0.0.2", "127.0.0.3"), ("127.0.0.3", "127.0.0.2")], ids=["first", "second"])
+def test_a_server_that_refuses_the_handshake_is_left_for_the_other(place, order):
+    place.server(order[0], "--requirepass", "other")
+    server = place.server(order[1])
+    works(place.name(*order).daemon())
+    assert len(server.daemon_connections()) >= 1
+
+
+def test_when_the_good_one_ends_the_other_is_tried_and_the_good_one_again(place):
+    one, two = place.server("127.0.0.2"), place.server("127.0.0.3")
+    replicate(two, "127.0.0.2", place.port)
+    daemon = place.name("127.0.0.2", "127.0.0.3").daemon()
+    works(daemon)
+    one.kill()
+    two.admin.execute_command("REPLICAOF", "NO", "ONE")
+    works(daemon)
+    two.kill()
+    wait_until(lambda: daemon.client().call("stats")["redis"]["connected"] == 0, "the end of the link")
+    client = daemon.client()
+    detail = wait_until(
+        lambda: (lambda d: d if "127.0.0.2" in d and "127.0.0.3" in d else None)(
+            client.error_of(client.request("acquire", name="orders", wait_ms=0)).data["detail"]),
+        "both addresses in the words")
+    assert re.search(rf"cannot connect to {NAME}:{place.port} \(127\.0\.0\.2\): Connection refused", detail)
+    # An outage is told once, and not each time that an address is tried.
+    assert daemon.log().count("no connection to Redis") <= 2
+    one.start()
+    works(daemon)
+
+
+def test_a_name_that_changes_is_looked_up_again(place):
+    one = place.server("127.0.0.2")
+    daemon = place.name("127.0.0.2").daemon()
+    works(daemon)
+    two = place.server("127.0.0.3")
+    place.name("127.0.0.3")
+    one.kill()
+    works(daemon)
+    assert len(two.daemon_connections()) >= 1
+
+
+def test_a_name_that_cannot_be_looked_up_any_more_means_what_it_meant(place):
+    server = place.server("127.0.0.2")
+    daemon = place.name("127.0.0.2").daemon()
+    works(daemon)
+    place.name()
+    server.restart()
+    works(daemon)
+
+
+def test_a_name_that_nobody_knows_is_told(place):
+    daemon = place.name().daemon()
+    client = daemon.client()
+    error = client.error_of(client.request("acquire", name="orders", wait_ms=0))
+    assert f"cannot find the address of {NAME}" in error.data["detail"]
+    place.name("127.0.0.2")
+    place.server("127.0.0.2")
+    works(daemon)
