@@ -33,6 +33,7 @@ class ServiceManager:
         self.store = []  # (name, descriptor)
         self.lines = []
         self.process = None
+        self.heard = 0
         self.notify_path = str(self.directory / "n.sock")
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(self.notify_path)
@@ -65,8 +66,17 @@ class ServiceManager:
     def log(self):
         return self.log_path.read_text() if self.log_path.exists() else ""
 
+    def _hear(self):
+        """Returns when everything that was sent before has been dealt with, as systemd does before it starts another."""
+        self.heard += 1
+        word = f"HEARD={self.heard}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
+            own.sendto(word.encode(), self.notify_path)
+        wait_until(lambda: word in self.lines, "everything that the daemon said")
+
     def spawn(self):
         """Starts a daemon; it may not come to serve."""
+        self._hear()
         self.lines = []
         handed = [("sidelock", self.listener.fileno()), *self.store]
         # Out of the way of the numbers that they are to have.
@@ -95,6 +105,7 @@ class ServiceManager:
         status = self.process.wait(GENEROUS_SECONDS)
         # Without a daemon that follows the store is emptied.
         if not hand_over:
+            self._hear()
             self.drop()
         return status
 
