@@ -187,6 +187,8 @@ public final class LockEngine {
   /// Forgets a lock that nobody uses and of which the store knows all that it must.
   func dropIfUnused(_ lock: LockRecord) {
     guard lock.isUnused, lock.leases.isEmpty, lock.wanted == nil, lock.unconfirmedReleases.isEmpty else { return }
+    // A wait that ended before an answer dated it would keep the lock, and the lock it.
+    lock.undated = []
     if locks[lock.name] === lock { locks[lock.name] = nil }
   }
 

@@ -241,4 +241,19 @@ import Testing
     world.leave()
     #expect(script.engine.recordCounts == RecordCounts())
   }
+
+  /// A wait that is to be dated by the answer to an ask ends when that ask has failed.
+  @Test func nothingIsLeftOfAWaitThatWasNotDated() {
+    let world = World(isLocal: false, isKept: false)
+    let script = world.script
+    script.acquire(alice, "w")
+    world.settle()
+    world.answer = { if case .acquire = $0 { .failed(.transient("BUSY")) } else { World.granting($0) } }
+    script.acquire(bob, "x", mode: .shared)
+    world.settle()
+    script.acquire(alice, "x")
+    world.leave()
+    #expect(script.engine.gauges.locks == 0)
+    #expect(script.engine.recordCounts == RecordCounts())
+  }
 }
