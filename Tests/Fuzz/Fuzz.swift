@@ -16,6 +16,13 @@ func violated(_ what: String, file: StaticString = #fileID, line: UInt = #line) 
   abort()
 }
 
+private let isTraced = getenv("SIDELOCK_FUZZ_TRACE") != nil
+
+/// Says what a target does, when SIDELOCK_FUZZ_TRACE is set.
+func trace(_ text: @autoclosure () -> String) {
+  if isTraced { say(text()) }
+}
+
 private func say(_ text: String) {
   let line = Array("\(text)\n".utf8)
   _ = write(STDERR_FILENO, line, line.count)
