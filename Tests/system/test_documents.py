@@ -299,7 +299,7 @@ def test_the_python_of_the_readme_holds_the_lock_while_it_works(desk):
 
 
 @pytest.mark.parametrize("trouble, words", [
-    ("busy", "did not become free"), ("redis", "Redis"), ("limit", "too many clients"), ("denied", "right to use")])
+    ("busy", "did not become free"), ("redis", "Redis"), ("limit", "connections_max"), ("denied", "right to use")])
 def test_the_python_of_the_readme_raises_what_the_daemon_refuses(desk, trouble, words):
     code = readme_python().replace(WORK, LONG_WORK).replace("wait_ms=5000", "wait_ms=300")
     if trouble == "busy":

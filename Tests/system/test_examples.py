@@ -88,7 +88,7 @@ def test_a_small_client_that_gives_back_what_it_has_lost_says_so(lab, start):
 
 
 @pytest.mark.parametrize("trouble, words", [
-    ("no daemon", ""), ("denied", "right to use"), ("limit", "too many clients"), ("stopped while it waits", ""),
+    ("no daemon", ""), ("denied", "right to use"), ("limit", "connections_max|closed the connection"), ("stopped while it waits", ""),
     ("killed while it waits", "closed the connection")])
 def test_a_small_client_says_in_a_line_why_it_has_no_lock(lab, start, trouble, words):
     args = {"denied": ["--rule", "deny use orders to everyone"], "limit": ["--connections-max", "1"]}
