@@ -14,8 +14,9 @@ public struct LeaseCodec: Sendable {
   /// counter follows Redis' clock in microseconds, so that a host that dies takes it ahead of the clock by 65 ms, which
   /// is less than the shortest lease; a counter that is lost is therefore made up for by the clock.
   package var tokenCount: Int64 = 1 << 16
-  /// How long a counter outlives the last grant, in milliseconds: a day, by which Redis' clock may be set back.
-  let fenceMilliseconds: Int64 = 86_400_000
+  /// How long a counter is kept when Redis' clock has come to what it counts, in milliseconds: a minute, by which that clock
+  /// may be set back; see common.lua.
+  let fenceMilliseconds: Int64 = 60_000
 
   /// A codec for one daemon. `host` consists of letters, digits, `.`, `_` and `-`; `instance` of hexadecimal digits.
   public init(keyPrefix: String, host: String, instance: String) {

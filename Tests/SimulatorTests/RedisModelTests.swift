@@ -193,12 +193,13 @@ import Testing
     let attempt = UInt64(random.pick(1...4))
     let mode: HoldMode = random.pick([.exclusive, .exclusive, .shared, .shared, .permit(of: 2), .permit(of: 3)])
     let command: RedisCommand
-    switch random.pick(0...11) {
+    switch random.pick(0...12) {
     case 0...4:
       command = codec.encode(
         .acquire(
           name: name, attempt: attempt, ask: UInt64(random.pick(1...9)), isTry: random.chance(30),
-          tokenFloor: random.chance(20) ? 8_500_000_000_000_000 : 0, mode: mode, leaseMilliseconds: 1_000_000))
+          tokenFloor: random.chance(20) ? 8_500_000_000_000_000 : 0, mode: mode, leaseMilliseconds: 1_000_000,
+          keeping: random.chance(30) ? UInt64(random.pick(1...4)) : nil))
     case 5, 6:
       command = codec.encode(
         .release(
@@ -212,6 +213,12 @@ import Testing
     case 10:
       let end = random.pick([Token(65_537), 17, 33, 9]) + 8_000_000_000_000_000
       command = codec.encode(.reserve(name: name, attempt: attempt, tokenEnd: end, tokenFloor: 0))
+    case 11:
+      let holders = codecs.flatMap { codec in
+        [8_000_000_000_000_001, 8_000_000_000_065_537].map { codec.me + Array(":\(attempt):\($0)".utf8) }
+      }
+      command = codec.takeAway(
+        name, seen: holders + [Array("foreign".utf8)], token: random.chance(20) ? 8_000_000_000_000_005 : nil)
     default:
       let key = random.pick([codec.lockKey(name), codec.queueKey(name)])
       return random.pick([
@@ -228,9 +235,9 @@ import Testing
   private static func withoutTimes(_ reply: ServerReply) -> ServerReply {
     switch normalised(reply) {
     case .integer(let value) where (900_000...2_000_000).contains(value): .integer(1_000_000)
-    // Which of several holders ends first depends on the times; the last two are the time itself.
+    // The last two are Redis' clock.
     case .array(let items) where items.first == .bulk("queued") && items.count == 6:
-      .array([items[0], .bulk("a holder"), withoutTimes(items[2]), items[3]])
+      .array([items[0], items[1], withoutTimes(items[2]), items[3]])
     case .array(let items): .array(items.map { withoutTimes($0) })
     case .push(let items): .push(items.map { withoutTimes($0) })
     case let other: other

@@ -73,6 +73,61 @@ import Testing
     #expect(try acquire(1, 5000, mode).count == sizes.max())
   }
 
+  private var counterIsKept: Bool { model.liveKeys().contains(Bytes(codecs[0].fenceKey(name))) }
+
+  /// Until the clock has come to what it counts, and a minute more.
+  @Test func whatIsUsedOnceLeavesNothingForLongerThanAMinute() throws {
+    let block = try acquire(0, 1, .exclusive)
+    _ = try execute(.release(name: name, attempt: 1, unused: .from(block.lowerBound + 1)), from: 0)
+    model.wallMicroseconds += 59_000_000
+    #expect(counterIsKept)
+    model.wallMicroseconds += 1_002_000
+    #expect(model.liveKeys().isEmpty)
+    // A clock that is set back then, by as much as that.
+    model.wallMicroseconds -= 60_000_000
+    #expect(try acquire(1, 1, .exclusive).lowerBound > block.lowerBound)
+  }
+
+  @Test(arguments: [HoldMode.exclusive, .shared]) func aHostThatDiesLeavesItForAsLongAsItsBlockLasts(
+    _ mode: HoldMode
+  ) throws {
+    let block = try acquire(0, 1, mode)
+    model.wallMicroseconds = block.upperBound + 59_998_000
+    #expect(counterIsKept)
+    model.wallMicroseconds += 4000
+    #expect(model.liveKeys().isEmpty)
+  }
+
+  /// While the counter is there the clock may go back by any span: the key ends by the same clock.
+  @Test func aClockThatIsSetBackByADayTakesNoTokensBack() throws {
+    var last: Token = 0
+    for attempt in 1...4 {
+      let block = try acquire(0, UInt64(attempt), .exclusive)
+      #expect(block.lowerBound > last)
+      last = block.lowerBound
+      _ = try execute(.release(name: name, attempt: UInt64(attempt), unused: .from(last + 1)), from: 0)
+      if attempt == 1 { model.wallMicroseconds -= 86_400_000_000 } else { model.wallMicroseconds += 600_000_000 }
+      #expect(counterIsKept)
+    }
+    model.wallMicroseconds = last + 61_000_000
+    #expect(model.liveKeys().isEmpty)
+  }
+
+  /// A lock that was held for long needs no counter beyond that: the clock is ahead of its block.
+  @Test func whatWasHeldForLongLeavesNothing() throws {
+    let block = try acquire(0, 1, .exclusive)
+    for _ in 0..<20 {
+      model.wallMicroseconds += 5_000_000
+      _ = try execute(.renew([LeaseReference(name: name, attempt: 1)]), from: 0)
+    }
+    #expect(!counterIsKept)
+    _ = try execute(.release(name: name, attempt: 1, unused: .from(block.lowerBound + 1)), from: 0)
+    model.wallMicroseconds += 2000
+    #expect(model.liveKeys().isEmpty)
+    model.wallMicroseconds -= 60_000_000
+    #expect(try acquire(1, 1, .exclusive).lowerBound > block.lowerBound)
+  }
+
   @Test func whatIsNotIssuedOfALeaseThatBecameSharedIsGivenBack() throws {
     let block = try acquire(0, 1, .exclusive)
     _ = try execute(.downgrade(name: name, attempt: 1, tokenEnd: block.lowerBound + 300), from: 0)

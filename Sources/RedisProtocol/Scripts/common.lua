@@ -12,7 +12,7 @@
 
 local lock, queue, fence = KEYS[1], KEYS[2], KEYS[3]
 local me, attempt, lease, inbox, name = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local token_count, fence_ttl, token_floor = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
+local token_count, fence_margin, token_floor = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 
 local value = redis.call('GET', lock)
 local waiting = redis.call('LLEN', queue)
@@ -41,9 +41,15 @@ for _, holder in ipairs(holders) do
 end
 
 -- The counter comes to `last`.
+--
+-- A token is at least what Redis' clock shows in microseconds. So the counter is of use only as long as the clock is behind
+-- it: when a block was reserved a moment ago, or when the clock was set back. It is kept until the clock has come to what it
+-- counts, and fence_margin longer, for a clock that is set back when it is gone already. As the key ends by that same
+-- clock, one that is set back before keeps it for as much longer, however far it was set back. While somebody has the
+-- lock, his block tells how far the counter had come.
 local function count_to(last)
   counter = last
-  redis.call('SET', fence, digits(counter), 'PX', fence_ttl)
+  redis.call('SET', fence, digits(counter), 'PX', digits(math.max(1, math.ceil(last / 1000) - now_ms() + fence_margin)))
 end
 
 -- Whether a lease in this mode can stand beside those that there are.

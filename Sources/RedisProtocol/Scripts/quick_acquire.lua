@@ -3,11 +3,17 @@
 if ARGV[9] == 'x' and redis.call('EXISTS', KEYS[1], KEYS[2]) == 0 then
   local time, token_count = redis.call('TIME'), tonumber(ARGV[6])
   local first = math.max(time[1] * 1000000 + time[2], tonumber(ARGV[8])) + 1
-  local reserved = redis.call('SET', KEYS[3], string.format('%.0f', first + token_count - 1), 'PX', ARGV[7], 'GET')
+  -- Until when the counter is kept: see count_to in common.lua.
+  local kept = ARGV[7] - time[1] * 1000 - math.floor(time[2] / 1000)
+  local last = first + token_count - 1
+  local left = string.format('%.0f', math.max(1, math.ceil(last / 1000) + kept))
+  local reserved = redis.call('SET', KEYS[3], string.format('%.0f', last), 'PX', left, 'GET')
   reserved = tonumber(reserved or 0) or 0
   if reserved >= first then
     first = reserved + 1
-    redis.call('SET', KEYS[3], string.format('%.0f', first + token_count - 1), 'PX', ARGV[7])
+    last = first + token_count - 1
+    left = string.format('%.0f', math.max(1, math.ceil(last / 1000) + kept))
+    redis.call('SET', KEYS[3], string.format('%.0f', last), 'PX', left)
   end
   local token = string.format('%.0f', first)
   redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2] .. ':' .. token, 'PX', ARGV[3])

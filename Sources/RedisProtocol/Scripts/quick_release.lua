@@ -12,11 +12,17 @@ if quick_value and string.sub(quick_value, 1, #quick_mine) == quick_mine
   local last = first + token_count - 1
   local counter = math.max(tonumber(redis.call('GET', KEYS[3]) or 0) or 0, last)
   local reserved = counter
+  local time = redis.call('TIME')
+  -- Keeps the counter: see count_to in common.lua.
+  local function count_to(number)
+    local left = math.ceil(number / 1000) - time[1] * 1000 - math.floor(time[2] / 1000) + ARGV[7]
+    redis.call('SET', KEYS[3], string.format('%.0f', number), 'PX', string.format('%.0f', math.max(1, left)))
+  end
   local is_given_back = counter == last and ARGV[9] ~= '-'
   if is_given_back then counter = math.max(tonumber(ARGV[9]) or 0, first) - 1 end
   if #entries == 0 then
     redis.call('DEL', KEYS[1])
-    if is_given_back then redis.call('SET', KEYS[3], string.format('%.0f', counter), 'PX', ARGV[7]) end
+    if is_given_back then count_to(counter) end
     return 1
   end
   local instance, attempt, lease = string.match(entries[1], '^([%w._-]+/%x+):(%d+):(%d+):x$')
@@ -26,20 +32,19 @@ if quick_value and string.sub(quick_value, 1, #quick_mine) == quick_mine
     is_usual = (mode == 'x' or mode == 's') and (other ~= ARGV[1] or tonumber(its_attempt) > tonumber(ARGV[2]))
   end
   if is_usual and instance and instance ~= ARGV[1] then
-    local time = redis.call('TIME')
     local next_first = math.max(counter, tonumber(ARGV[8]), time[1] * 1000000 + time[2]) + 1
     local token = string.format('%.0f', next_first)
     local message = 'granted ' .. attempt .. ' ' .. token .. ' ' .. ARGV[6] .. ' ' .. #entries - 1 .. ' ' .. ARGV[5]
     -- Before the message: a server that must not be written to, or that does not let this user write, refuses these, and
     -- then nobody may be told anything. LPOP is first, since a full Redis refuses much until something was written.
     redis.call('LPOP', KEYS[2])
-    redis.call('SET', KEYS[3], string.format('%.0f', next_first + token_count - 1), 'PX', ARGV[7])
+    count_to(next_first + token_count - 1)
     if redis.call('PUBLISH', ARGV[4] .. instance, message) > 0 then
       redis.call('SET', KEYS[1], instance .. ':' .. attempt .. ':' .. token, 'PX', lease)
       if #entries > 1 then redis.call('PEXPIRE', KEYS[2], math.max(2 * lease, redis.call('PTTL', KEYS[2]))) end
       return 1
     end
-    redis.call('SET', KEYS[3], string.format('%.0f', reserved), 'PX', ARGV[7])
+    count_to(reserved)
   end
 end
 
