@@ -4,9 +4,9 @@ What is asserted is what happens, and never how long it takes.
 """
 
 import pytest
-from harness.waiting import GENEROUS_SECONDS, boot_time, wait_until
+from harness.waiting import GENEROUS_SECONDS, wait_until
 
-LEASE_MS = 20_000
+LEASE_MS = 120_000  # so long that nothing in a test can be due to its end, however busy the machine is
 EACH_WAY = 0.25
 
 
@@ -135,9 +135,7 @@ def test_a_host_that_hangs_is_not_waited_for_for_ever(lab):
     hosts = Hosts(lab, (False, False))
     hosts.here.acquire("orders")
     hosts.daemons[0].stop()
-    began = boot_time()
     error = hosts.there.error_of(hosts.there.request("acquire", name="orders", wait_ms=0))
     assert error.reason == "busy"
-    assert boot_time() - began < LEASE_MS / 1000 / 2
     assert [holder["host"] for holder in hosts.there.call("inspect", name="orders")["holders"]]
     hosts.daemons[0].resume()
