@@ -12,6 +12,8 @@ import RedisProtocol
 final class RedisDialer {
   /// How long an address may be silent before the next one is tried beside it, in milliseconds.
   private static let staggerMilliseconds: Int64 = 250
+  /// How long it takes at most until an address that has failed is tried again while another one is silent, in milliseconds.
+  private static let pauseMillisecondsMax: Int64 = 2000
 
   /// A connection.
   struct Dialed {
@@ -147,6 +149,11 @@ final class RedisDialer {
     private let makeHandler: () -> RedisChannelHandler
     private var completion: Completion?
     private var running = 0
+    /// Those that were refused or could not be reached. While another one is silent they are tried again: a server that is
+    /// started anew refuses for a moment, and need not wait for an address from which nothing ever comes.
+    private var failed: [(name: String, address: SocketAddress)] = []
+    private var pauseMilliseconds = RedisDialer.staggerMilliseconds
+    private var isPausing = false
 
     init(
       dialer: RedisDialer, candidates: [(name: String, address: SocketAddress)], timeoutMilliseconds: Int64,
@@ -159,13 +166,10 @@ final class RedisDialer {
       self.completion = completion
     }
 
-    /// Tries the next address; with none left the race is lost.
+    /// Tries the next address; with none left, and none under way, the race is lost.
     func next() {
       guard completion != nil else { return }
-      guard !candidates.isEmpty else {
-        if running == 0 { finish(nil) }
-        return
-      }
+      guard !candidates.isEmpty else { return running == 0 ? finish(nil) : tryFailedAgainSoon() }
       let (name, address) = candidates.removeFirst()
       let handler = makeHandler()
       let began = BootClock.now()
@@ -182,6 +186,7 @@ final class RedisDialer {
             // One that was overtaken has not failed.
             guard self.completion != nil else { return }
             self.dialer.cannotConnect(name, error, within: self.timeoutMilliseconds)
+            self.failed.append((name, address))
             self.next()
           }
         }
@@ -189,6 +194,18 @@ final class RedisDialer {
       let left = candidates.count
       dialer.loop.assumeIsolated().scheduleTask(in: .milliseconds(RedisDialer.staggerMilliseconds)) {
         if self.candidates.count == left { self.next() }
+      }
+    }
+
+    private func tryFailedAgainSoon() {
+      guard !failed.isEmpty, !isPausing else { return }
+      isPausing = true
+      dialer.loop.assumeIsolated().scheduleTask(in: .milliseconds(pauseMilliseconds)) {
+        self.isPausing = false
+        self.pauseMilliseconds = min(self.pauseMilliseconds * 2, RedisDialer.pauseMillisecondsMax)
+        guard self.completion != nil, self.candidates.isEmpty else { return }
+        swap(&self.candidates, &self.failed)
+        self.next()
       }
     }
 
