@@ -82,7 +82,9 @@ extension Simulation {
 
   /// A try right after a release was answered gets the lock, on whatever host, however the client heard of it.
   private func verifyTries() {
-    guard failure == nil, run(milliseconds: 3000, until: { hosts.allSatisfy(\.linkIsUp) }) else {
+    // On a slow link each step takes its way there and back.
+    let trips = 10 * plan.latencyMicroseconds.upperBound / 1000
+    guard failure == nil, run(milliseconds: 3000 + trips, until: { hosts.allSatisfy(\.linkIsUp) }) else {
       return fail("a host does not find Redis again")
     }
     for client in clients where !client.isConnected { client.open() }
@@ -92,8 +94,9 @@ extension Simulation {
       if !first.isConnected { first.open() }
       if !second.isConnected { second.open() }
       first.acquire(0)
-      guard run(milliseconds: 1000, until: { checker.beliefs.contains { $0.session == first.session } }) else {
-        return fail("a lock that nobody wants is not granted within a second")
+      guard run(milliseconds: 1000 + trips, until: { checker.beliefs.contains { $0.session == first.session } })
+      else {
+        return fail("a lock that nobody wants is not granted within \(1000 + trips) ms")
       }
       if first === second || random.chance(50) {
         first.release(0)
@@ -101,7 +104,9 @@ extension Simulation {
         first.close()
       }
       second.acquire(0, waitMilliseconds: 0)
-      guard run(milliseconds: 3000, until: { checker.requests.isEmpty }) else { return fail("a try is not answered") }
+      guard run(milliseconds: 3000 + trips, until: { checker.requests.isEmpty }) else {
+        return fail("a try is not answered")
+      }
       guard checker.beliefs.contains(where: { $0.session == second.session }) else {
         return fail("a try right after a release is refused")
       }
