@@ -93,12 +93,15 @@ public struct InitializeParams: Equatable, Sendable {
   public var endsKeepalive: Bool
   /// What becomes of its holds when it closes its half of the connection.
   public var halfClose: HalfClose?
+  /// Whether others may hand it holds for which it does not wait.
+  public var acceptsTransfers: Bool?
 
   /// What a client says of itself.
   public init(
     clientName: String? = nil, clientVersion: String? = nil, protocolVersion: Int64? = nil,
     lifetime: Lifetime = .socket, keepaliveMilliseconds: Int64? = nil, endsKeepalive: Bool = false,
-    halfClose: HalfClose? = nil
+    halfClose: HalfClose? = nil,
+    acceptsTransfers: Bool? = nil
   ) {
     self.clientName = clientName
     self.clientVersion = clientVersion
@@ -107,6 +110,7 @@ public struct InitializeParams: Equatable, Sendable {
     self.keepaliveMilliseconds = keepaliveMilliseconds
     self.endsKeepalive = endsKeepalive
     self.halfClose = halfClose
+    self.acceptsTransfers = acceptsTransfers
   }
 }
 

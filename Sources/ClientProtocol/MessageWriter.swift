@@ -603,6 +603,11 @@ extension MessageWriter {
     notification("backend") { $0.member("state", state.rawValue) }
   }
 
+  /// Tells how many notifications were left out while the session did not read.
+  public mutating func missed(count: Int64) {
+    notification("missed") { $0.member("count", count) }
+  }
+
   /// Tells that the daemon stops: nothing more is granted, what is held should be finished.
   public mutating func draining() {
     notification("draining")

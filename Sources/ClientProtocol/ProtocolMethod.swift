@@ -74,7 +74,7 @@ public enum ProtocolMethod: CaseIterable, Sendable {
   }
 
   private static let initializeNames: [StaticString] = [
-    "client", "protocol", "lifetime", "keepalive_ms", "half_close",
+    "client", "protocol", "lifetime", "keepalive_ms", "half_close", "accept_transfers",
   ]
   private static let acquireNames: [StaticString] = [
     "name", "wait_ms", "mode", "max_hold_ms", "meta", "progress", "owner", "names", "permits", "on_lost",

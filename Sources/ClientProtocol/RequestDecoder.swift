@@ -336,6 +336,7 @@ extension RequestDecoder {
       lifetime: try params.word("lifetime", [("socket", .socket), ("process", .process)]) ?? .socket,
       keepaliveMilliseconds: endsKeepalive ? nil : try params.integer("keepalive_ms", keepalive),
       endsKeepalive: endsKeepalive,
-      halfClose: try params.word("half_close", [("end", .end), ("hold", .hold)]))
+      halfClose: try params.word("half_close", [("end", .end), ("hold", .hold)]),
+      acceptsTransfers: try params.bool("accept_transfers"))
   }
 }

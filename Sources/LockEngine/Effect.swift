@@ -114,6 +114,8 @@ public enum Refusal: Equatable, Sendable {
   case deadlock([DeadlockStep])
   /// There is no such session to hand a lock to.
   case noSuchSession
+  /// The session that a hold was to be handed to does not wait for it, and has not said that it takes what comes.
+  case notAccepted
   /// A bound of the engine was met.
   case limit(LimitName)
   /// The daemon stops.

@@ -44,6 +44,8 @@ public struct EngineConfiguration: Equatable, Sendable {
   public var renewalBatchMax: Int
   /// Renewal commands that may be under way at a time, as long as no lease is overdue.
   public var renewalsInFlightMax: Int
+  /// Steps that are taken for one event, each of which takes about a microsecond; what is left goes on in the next turns.
+  public var stepsPerSlice: Int
 
   /// A configuration; what is left out has the default that the daemon documents.
   public init(
@@ -52,7 +54,8 @@ public struct EngineConfiguration: Equatable, Sendable {
     cohortMilliseconds: Int64 = 50, storeTimeoutMilliseconds: Int64 = 2_000, inUseTimeoutMilliseconds: Int64 = 500,
     foreignPollMilliseconds: Int64 = 100, waitsPerSessionMax: Int = 128, holdsPerSessionMax: Int = 65_536,
     waitsPerUIDMax: Int = 100_000, holdsPerUIDMax: Int = 1_000_000, waitersPerLockMax: Int = 100_000,
-    renewalBatchMax: Int = 500, renewalsInFlightMax: Int = 2, host: String = "", inbox: String = ""
+    renewalBatchMax: Int = 500, renewalsInFlightMax: Int = 2, stepsPerSlice: Int = 512, host: String = "",
+    inbox: String = ""
   ) {
     self.tier = tier
     self.host = host
@@ -71,5 +74,6 @@ public struct EngineConfiguration: Equatable, Sendable {
     self.waitersPerLockMax = waitersPerLockMax
     self.renewalBatchMax = renewalBatchMax
     self.renewalsInFlightMax = renewalsInFlightMax
+    self.stepsPerSlice = stepsPerSlice
   }
 }

@@ -17,8 +17,10 @@ public enum Event: Equatable, Sendable {
   case extendRequested(SessionID, RequestID, name: LockName, token: Token?, maxHoldMilliseconds: Int64?)
   /// A client wants to share from now on what it holds exclusively.
   case downgradeRequested(SessionID, RequestID, name: LockName, token: Token?)
-  /// A client hands what it holds to another session of this host.
-  case transferRequested(SessionID, RequestID, name: LockName, token: Token?, to: SessionID)
+  /// A client hands what it holds to another session of this host, which has to wait for that name, unless it
+  /// `isAccepting` what nobody on its side waits for.
+  case transferRequested(
+    SessionID, RequestID, name: LockName, token: Token?, to: SessionID, isAccepting: Bool = true)
   /// An administrator takes these holds of `name` away. It is not answered; those who lose them are told.
   case breakRequested(name: LockName, tokens: [Token], reason: String)
   /// A client withdrew `target`, a request of its own; nil when the client named one that is not in flight.

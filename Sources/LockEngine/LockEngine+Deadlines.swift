@@ -24,6 +24,8 @@ enum Deadline {
   case place(LeaseSlot)
   /// The search for a deadlock through other hosts is to be made again.
   case search(Waiter)
+  /// The search for a deadlock on this host is to be made again.
+  case cycle(Waiter)
   /// The link has been silent while a push is waited for.
   case heartbeat
 
@@ -40,6 +42,7 @@ enum Deadline {
     case .reserve(let lease): lease.stage == .held
     case .place(let lease): lease.stage == .held && lease.placeKeptUntil == moment
     case .search(let waiter): !waiter.isOver && waiter.search?.at == moment
+    case .cycle(let waiter): !waiter.isOver
     case .heartbeat: true
     }
   }
@@ -64,7 +67,8 @@ extension LockEngine {
     for lease in outlived where lease.stage == .lost { graceEnded(lease, now: now) }
     if isAnyPutOff { putOffLeaseEnds() }
     renewDue(now: now)
-    while let (moment, deadline) = deadlines.popDue(now) {
+    while !mustPutOff, let (moment, deadline) = deadlines.popDue(now) {
+      stepsLeft -= 1
       guard deadline.meansSomething(at: moment) else { continue }
       fire(deadline, now: now)
     }
@@ -141,6 +145,9 @@ extension LockEngine {
       if lease.lock.wanted != nil { advance(lease.lock, now: now) }
     case .search(let waiter):
       searchDeadlock(of: waiter, now: now)
+    case .cycle(let waiter):
+      breakDeadlocks(of: waiter, now: now)
+      if waiter.isOver { advance(waiter.lock, now: now) }
     case .heartbeat:
       heartbeatAt = nil
       guard linkIsUp, wantedLeases > 0 else { return }

@@ -76,6 +76,12 @@ extension LockEngine {
   static let deadlockQuestionsToBegin = 64
   /// Those with which it follows no search any further.
   static let deadlockQuestionsMax = 256
+  /// Of an owner with more holds than these it is not looked whether anybody waits for one of them, before a search.
+  static let fewHolds = 64
+  /// Holders at which a search through other hosts looks on this one. Beyond them a deadlock may be missed.
+  static let deadlockHoldersMax = 1024
+  /// For each holder that was looked at, it takes so much longer until other hosts are asked again, in milliseconds.
+  static let deadlockPauseMillisecondsAHolder: Int64 = 5
   /// Searches that one wait remembers.
   static let searchesSeenMax = 256
 
@@ -84,23 +90,35 @@ extension LockEngine {
   /// Ends waits until the one that has just begun is in no cycle of this host.
   func breakDeadlocks(of waiter: Waiter, now: BootInstant) {
     guard mayBeInCycle(waiter) else { return }
-    while !waiter.isOver, let cycle = cycle(through: waiter) {
+    let search = CycleSearch(waiter)
+    if !breakDeadlocks(search, now: now) { putOff(search, now: now) }
+  }
+
+  /// Goes on with a search; false when it is not at its end.
+  func breakDeadlocks(_ search: CycleSearch, now: BootInstant) -> Bool {
+    let waiter = search.waiter
+    while !waiter.isOver {
+      let cycle: [CycleSearch.Link]
+      switch goOn(search, now: now) {
+      case .putOff: return false
+      case .none: return true
+      case .cycle(let links): cycle = links
+      }
+      search.restart()
       let youngest = cycle.indices.max { isOlder(cycle[$0].waiter, than: cycle[$1].waiter) } ?? 0
       let steps = (cycle[youngest...] + cycle[..<youngest]).map { step(of: $0.waiter, holding: $0.hold) }
       let victim = cycle[youngest].waiter
       refuse(victim, .deadlock(steps), now: now)
       if victim !== waiter { advance(victim.lock, now: now) }
     }
+    return true
   }
 
   /// One wait of an owner is over: the only one that is left, if there is just one, may be in a cycle now.
   func suspectOthers(of waiter: Waiter, in session: SessionRecord) {
-    guard let owner = waiter.request.owner else { return }
-    var others = session.waits.values.lazy.filter { $0.request.owner == owner }.makeIterator()
-    if let other = others.next(), others.next() == nil {
-      suspects.append(other)
-      agentsMayGoOn = true
-    }
+    guard let owner = waiter.request.owner, let other = session.owner(owner)?.onlyWait else { return }
+    suspects.append(other)
+    agentsMayGoOn = true
   }
 
   /// Has requests for several locks take what they can have, and looks at the waits that may be in a cycle now, until
@@ -121,67 +139,41 @@ extension LockEngine {
     a.since != b.since ? a.since < b.since : a.request.request.rawValue < b.request.request.rawValue
   }
 
-  /// A wait, and the hold of the same agent that the wait before it waits for.
-  private typealias Link = (waiter: Waiter, hold: Hold?)
-
-  /// The chain of waits from `waiter` back to it; nil when there is none on this host. The first link's hold is the one
-  /// that the last link waits for.
-  private func cycle(through waiter: Waiter) -> [Link]? {
-    var visited: Set<ObjectIdentifier> = [ObjectIdentifier(waiter)]
-    var path: [(link: Link, rest: [Link])] = [((waiter, nil), links(behind: waiter))]
-    while var (link, rest) = path.popLast() {
-      guard let next = rest.popLast() else { continue }
-      path.append((link, rest))
-      if next.waiter === waiter {
-        var cycle = path.map(\.link)
-        link = (waiter, next.hold)
-        cycle[0] = link
-        return cycle
-      }
-      if visited.insert(ObjectIdentifier(next.waiter)).inserted { path.append((next, links(behind: next.waiter))) }
-    }
-    return nil
-  }
-
-  /// Those who hold what `waiter` waits for and wait themselves. A semaphore of more than one permit is left out: any of
-  /// its holders would do, so that no single chain of waits can prove that all of them are stuck.
-  private func links(behind waiter: Waiter) -> [Link] {
-    links(toHoldersOf: waiter.lock, mode: waiter.request.mode)
-  }
-
-  private func links(toHoldersOf lock: LockRecord, mode: HoldMode) -> [Link] {
+  /// Those who hold a lock and wait themselves, among as many holders as one search through other hosts may look at.
+  private func links(toHoldersOf lock: LockRecord, mode: HoldMode) -> [(waiter: Waiter, hold: Hold)] {
     if case .permit(let capacity) = mode, capacity > 1 { return [] }
-    // A lock may have many readers, of whom few wait for something.
-    let links = lock.holds.compactMap { hold in wait(of: hold).map { (waiter: $0, hold: hold) } }
-    return links.sorted { $0.hold.token < $1.hold.token }
+    var links: [(waiter: Waiter, hold: Hold)] = []
+    for hold in lock.holds {
+      guard holdersLeft > 0 else { break }
+      holdersLeft -= 1
+      if let waiter = wait(of: hold) { links.append((waiter, hold)) }
+    }
+    return links
   }
 
   /// The one wait of the agent that holds `hold`; nil when it waits for nothing, or for more than one thing. What a
   /// request for several locks has so far is that request's, whatever else its owner waits for.
-  private func wait(of hold: Hold) -> Waiter? {
+  func wait(of hold: Hold) -> Waiter? {
     if let several = hold.several { return several.waiter }
-    guard let session = sessions[hold.session], let owner = hold.owner else { return nil }
-    var found: Waiter?
-    for waiter in session.waits.values where waiter.request.owner == owner {
-      if found != nil { return nil }
-      found = waiter
-    }
-    return found
+    guard let owner = hold.owner else { return nil }
+    return sessions[hold.session]?.owner(owner)?.onlyWait
   }
 
   /// Whether the agent of this wait holds anything, so that the wait may become a part of a cycle.
   private func holdsAnything(_ waiter: Waiter) -> Bool {
     if let several = waiter.several, !several.taken.isEmpty { return true }
     guard let owner = waiter.request.owner, let session = sessions[waiter.request.session] else { return false }
-    return session.holdsAnything(as: owner)
+    return session.owner(owner)?.holds.isEmpty == false
   }
 
   /// Whether somebody waits for what the agent of this wait holds.
   private func mayBeInCycle(_ waiter: Waiter) -> Bool {
     let isWanted = { (hold: Hold) in !hold.lock.queue.isEmpty || hold.lease?.contendedSince != nil }
     if let several = waiter.several, several.taken.contains(where: { isWanted($0.hold) }) { return true }
-    guard let owner = waiter.request.owner, let session = sessions[waiter.request.session] else { return false }
-    return session.allHolds.contains { $0.owner == owner && isWanted($0) }
+    guard let name = waiter.request.owner, let owner = sessions[waiter.request.session]?.owner(name) else {
+      return false
+    }
+    return owner.holds.count > Self.fewHolds || owner.holds.values.contains { $0.contains(where: isWanted) }
   }
 
   private func isAgent(_ waiter: Waiter) -> Bool {
@@ -272,7 +264,13 @@ extension LockEngine {
     lastProbe += 1
     var branches = Self.deadlockBranchesMax
     let probe = DeadlockProbe(number: lastProbe, path: [step(of: waiter, holding: nil)])
+    holdersLeft = Self.deadlockHoldersMax
     follow(probe, from: waiter, &branches, now: now)
+    let seen = Self.deadlockHoldersMax - holdersLeft
+    stepsLeft -= seen
+    let pause = Int64(seen) * Self.deadlockPauseMillisecondsAHolder
+    // Where very many hold what is waited for, all who wait together must not keep this host busy.
+    if pause > Self.deadlockSearchEveryMilliseconds, !waiter.isOver { searchAgain(waiter, in: pause, now: now) }
   }
 
   /// Another host says something about a chain of waits.
@@ -281,6 +279,7 @@ extension LockEngine {
     case .probe(let probe):
       guard let last = probe.path.last, let lock = locks[last.waitsFor] else { return }
       var branches = Self.deadlockBranchesMax
+      holdersLeft = Self.deadlockHoldersMax
       follow(probe, toHoldersOf: lock, mode: .exclusive, &branches, now: now)
     case .confirm(let probe, let next):
       guard probe.path.indices.contains(next) else { return }
@@ -323,7 +322,7 @@ extension LockEngine {
     for (waiter, hold) in links(toHoldersOf: lock, mode: mode) where branches > 0 {
       let me = WaitID(inbox: configuration.inbox, request: waiter.request.request.rawValue)
       if me == origin {
-        if let hold { cycleFound(probe, waiter, closedBy: hold, now: now) }
+        cycleFound(probe, waiter, closedBy: hold, now: now)
         continue
       }
       guard me > origin, probe.path.count < Self.deadlockStepsMax, isAgent(waiter) else { continue }
@@ -377,7 +376,7 @@ extension LockEngine {
     guard let waiter = waiter(of: step), let name = step.holds, let session = sessions[waiter.request.session] else {
       return false
     }
-    return session.holds(of: name).contains { $0.token == step.token && wait(of: $0) === waiter }
+    return session.hold(of: name, token: step.token).map { wait(of: $0) === waiter } ?? false
   }
 
   /// All links of a cycle were there when it was found.

@@ -5,6 +5,8 @@ extension LockEngine {
   func advance(_ lock: LockRecord, now: BootInstant) {
     if lock.leases.count > 1 { giveBackReplaced(lock, now: now) }
     while let waiter = lock.queue.first {
+      if mustPutOff { return putOff(lock, now: now) }
+      stepsLeft -= 1
       let mode = waiter.request.mode
       guard lock.hasRoom(for: mode) else { return waitForRelease(of: lock, now: now) }
       if isLocal {
@@ -198,7 +200,7 @@ extension LockEngine {
 
   // MARK: Holds
 
-  private func grant(_ waiter: Waiter, under lease: LeaseSlot?, now: BootInstant) {
+  func grant(_ waiter: Waiter, under lease: LeaseSlot?, now: BootInstant) {
     remove(waiter, now: now)
     guard let session = sessions[waiter.request.session] else { return }
     let hold = grant(
@@ -245,7 +247,8 @@ extension LockEngine {
   /// Requests of an owner that wait for what it has got meanwhile enter again, or they would wait for themselves.
   func readmit(_ hold: Hold, in session: SessionRecord, now: BootInstant) {
     guard let owner = hold.owner, hold.several == nil, !session.waits.isEmpty else { return }
-    let waiters = session.waits.values.filter { $0.lock === hold.lock && $0.request.owner == owner }
+    guard let waits = session.owner(owner)?.waits, !waits.isEmpty else { return }
+    let waiters = waits.values.filter { $0.lock === hold.lock }
     for waiter in waiters.sorted(by: { $0.request.request.rawValue < $1.request.request.rawValue }) {
       guard waiter.request.mode == hold.mode else {
         refuse(waiter, .modeConflict(hold.mode), now: now)
@@ -289,6 +292,7 @@ extension LockEngine {
   /// Takes a hold away from its session, without telling anybody. The caller advances the lock.
   func end(_ hold: Hold) {
     hold.isOver = true
+    if hold.owner != nil || hold.several != nil { linksGone += 1 }
     hold.lock.remove(hold)
     heldCount -= 1
     sessions[hold.session]?.remove(hold)
@@ -297,6 +301,9 @@ extension LockEngine {
   /// Ends a hold against its session's will. The caller advances the lock.
   func lose(_ hold: Hold, reason: LostReason, graceEnds: BootInstant?, detail: String? = nil, now: BootInstant) {
     end(hold)
+    guard sessions[hold.session]?.isClosing != true else {
+      return observe(hold.lock, .released(hold.session, hold.token))
+    }
     counters.lost += 1
     observe(hold.lock, .lost(hold.session, hold.token, reason))
     if let several = hold.several {
@@ -321,8 +328,7 @@ extension LockEngine {
     waiter.arrival = lastArrival
     lock.queue.append(waiter)
     waitingCount += 1
-    session.waits[waiter.request.request] = waiter
-    session.user?.waits += 1
+    session.add(waiter)
     if waiter.request.progress { lock.progressWaiters += 1 }
     if !waiter.isTry { observe(lock, .waiting(waiter.request.session, waiters: lock.queue.count)) }
   }
@@ -331,10 +337,10 @@ extension LockEngine {
   func remove(_ waiter: Waiter, now: BootInstant) {
     let lock = waiter.lock
     lock.queue.remove(waiter)
+    if waiter.request.owner != nil || waiter.several != nil { linksGone += 1 }
     waitingCount -= 1
     if let session = sessions[waiter.request.session] {
-      session.waits[waiter.request.request] = nil
-      session.user?.waits -= 1
+      session.remove(waiter)
       suspectOthers(of: waiter, in: session)
     }
     if waiter.request.progress { lock.progressWaiters -= 1 }
@@ -354,7 +360,8 @@ extension LockEngine {
     case .timeout: counters.timeouts += 1
     case .busy: counters.busy += 1
     case .deadlock: counters.deadlocks += 1
-    case .cancelled, .notHeld, .lost, .unavailable, .wrongType, .limit, .shuttingDown, .modeConflict, .noSuchSession:
+    case .cancelled, .notHeld, .lost, .unavailable, .wrongType, .limit, .shuttingDown, .modeConflict, .noSuchSession,
+      .notAccepted:
       break
     }
     effects.append(.reply(request.session, request.request, .refused(refusal)))
@@ -364,6 +371,7 @@ extension LockEngine {
   func refuseTries(of lock: LockRecord, upToAsk ask: UInt64, now: BootInstant) {
     let settled = lock.queue.tries.filter { $0.ask <= ask }
     guard !settled.isEmpty else { return }
+    if isBeingFreed(lock) { return }
     let holder = holderSummary(of: lock)
     for waiter in settled where !waiter.isOver { refuse(waiter, .busy(holder), now: now) }
   }
@@ -385,7 +393,7 @@ extension LockEngine {
 
   func holderSummary(of lock: LockRecord) -> HolderSummary {
     var summary = lock.wanted?.stage == .queued ? lock.remoteHolder : .unknown
-    summary.local = lock.holdsInOrder.prefix(HolderSummary.localMax).map {
+    summary.local = lock.holds.prefix(HolderSummary.localMax).map {
       .init(session: $0.session, token: $0.token)
     }
     return summary

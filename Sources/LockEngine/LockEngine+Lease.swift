@@ -226,6 +226,7 @@ extension LockEngine {
   func linkUp(now: BootInstant) {
     guard !linkIsUp else { return }
     linkIsUp = true
+    stepsLeft = .max
     lastAnsweredSentAt = nil
     for lock in locks.values {
       for lease in lock.leases where lease.stage == .held { lease.isInDoubt = true }
@@ -247,6 +248,7 @@ extension LockEngine {
   func linkDown(now: BootInstant) {
     guard linkIsUp else { return }
     linkIsUp = false
+    stepsLeft = .max
     lastAnsweredSentAt = nil
     for case .clock(let waiter) in pending.values.map(\.kind) { waiter.isBeingDated = false }
     pending.removeAll()

@@ -147,10 +147,11 @@ extension LockEngine {
   public func evict(_ session: SessionID, now: BootInstant, into effects: inout [Effect]) {
     swap(&self.effects, &effects)
     defer { swap(&self.effects, &effects) }
+    stepsLeft = .max
     guard let record = sessions[session] else { return }
     let waiters = record.waits.values.sorted { $0.request.request.rawValue < $1.request.request.rawValue }
     for waiter in waiters where !waiter.isOver { refuse(waiter, .shuttingDown, now: now) }
-    let holds = record.allHolds.sorted { $0.lock.serial < $1.lock.serial }
+    let holds = record.allHolds
     for hold in holds where !hold.isOver { lose(hold, reason: .shutdown, graceEnds: nil, now: now) }
     for lock in waiters.map(\.lock) + holds.map(\.lock) { advance(lock, now: now) }
     settleAgents(now: now)
@@ -289,6 +290,7 @@ extension LockEngine {
   public func restore(_ state: StoredState, numbers: [UInt64], now: BootInstant, into effects: inout [Effect]) {
     swap(&self.effects, &effects)
     defer { swap(&self.effects, &effects) }
+    stepsLeft = .max
     for session in sessions.values { session.isKept = true }
     restoreNumbers(numbers)
     var leases: [UInt64: LeaseSlot] = [:]
@@ -411,7 +413,7 @@ extension LockEngine {
     let several = SeveralRequest(
       request, names: stored.names, since: stored.since, deadline: stored.deadline, tally: tally)
     for taken in stored.taken {
-      guard let hold = session.holds(of: taken.name).first(where: { $0.token == taken.token }) else { continue }
+      guard let hold = session.hold(of: taken.name, token: taken.token) else { continue }
       several.taken.append((hold, taken.isReentered))
       if !taken.isReentered { hold.several = several }
     }

@@ -370,7 +370,7 @@ extension LockEngine {
 
   func loseHolds(under lease: LeaseSlot, reason: LostReason, graceEnds: BootInstant?, now: BootInstant) {
     guard lease.holdCount > 0 else { return }
-    for hold in lease.lock.holdsInOrder where hold.lease === lease && !hold.isOver {
+    for hold in lease.holds where !hold.isOver {
       lose(hold, reason: reason, graceEnds: graceEnds, now: now)
     }
   }

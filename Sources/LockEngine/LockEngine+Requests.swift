@@ -4,7 +4,7 @@ extension LockEngine {
   // MARK: Acquire
 
   func acquireRequested(_ request: AcquireRequest, now: BootInstant) {
-    guard let session = sessions[request.session] else { return }
+    guard let session = sessions[request.session], !session.isClosing else { return }
     if isShuttingDown { return refuse(request, .shuttingDown) }
     switch request.target {
     case .one(let name):
@@ -33,7 +33,7 @@ extension LockEngine {
   /// What the owner that asks has of this lock already; nil for who names no owner.
   func ownHold(of name: LockName, _ request: AcquireRequest, in session: SessionRecord) -> Hold? {
     guard let owner = request.owner else { return nil }
-    return session.holds(of: name).first { $0.owner == owner && $0.several == nil }
+    return session.owner(owner)?.holds[name]?.last { $0.several == nil }
   }
 
   /// Has a request wait for a lock, or refuses it where waiting is of no use.
@@ -77,7 +77,7 @@ extension LockEngine {
   /// earlier ask may describe the lock as it was before somebody on another host was told "released".
   private func tryRequested(_ waiter: Waiter, hasOnlyTriesAhead: Bool, now: BootInstant) {
     let lock = waiter.lock
-    if !lock.hasRoom(for: waiter.request.mode) || !hasOnlyTriesAhead {
+    if !lock.hasRoom(for: waiter.request.mode) || !hasOnlyTriesAhead, !isBeingFreed(lock) {
       let isUnknown = lock.holds.isEmpty && !storeAnswers(about: lock)
       return refuse(waiter, isUnknown ? .unavailable(lock.storeRefusal) : .busy(holderSummary(of: lock)), now: now)
     }
@@ -137,25 +137,29 @@ extension LockEngine {
   }
 
   func transferRequested(
-    _ session: SessionID, _ request: RequestID, name: LockName, token: Token?, to target: SessionID, now: BootInstant
+    _ session: SessionID, _ request: RequestID, name: LockName, token: Token?, to target: SessionID, isAccepting: Bool,
+    now: BootInstant
   ) {
     guard let hold = hold(of: session, request, name: name, token: token) else { return }
-    guard let receiver = sessions[target] else {
+    guard let receiver = sessions[target], !receiver.isClosing else {
       return effects.append(.reply(session, request, .refused(.noSuchSession)))
     }
-    let isSameUser = receiver.user === sessions[session]?.user
-    if receiver.holdCount >= configuration.holdsPerSessionMax {
-      return effects.append(.reply(session, request, .refused(.limit(.holdsPerSession))))
+    let waiter = receiver.waits.values.filter { $0.lock === hold.lock }
+      .min { $0.request.request.rawValue < $1.request.request.rawValue }
+    if let refusal = refusalToTransfer(hold, to: receiver, waiting: waiter, isAccepting: isAccepting) {
+      return effects.append(.reply(session, request, .refused(refusal)))
     }
-    if !isSameUser, let user = receiver.user, user.holds >= configuration.holdsPerUIDMax {
-      return effects.append(.reply(session, request, .refused(.limit(.holdsPerUID))))
+    // The receiver has asked for it: its wait is granted, ahead of those before it.
+    if let waiter {
+      let fresh = hold.lease?.nextToken ?? nextLocalToken
+      end(hold)
+      effects.append(.reply(session, request, .transferred(name: name, token: fresh, to: target)))
+      observe(hold.lock, .released(session, hold.token))
+      grant(waiter, under: hold.lease, now: now)
+      return advance(hold.lock, now: now)
     }
     let fresh: Token
     if let lease = hold.lease {
-      guard lease.nextToken < lease.tokenEnd else {
-        let words = "this lease has no tokens left until Redis gives it more; try again"
-        return effects.append(.reply(session, request, .refused(.unavailable(words))))
-      }
       fresh = lease.nextToken
       lease.nextToken += 1
     } else {
@@ -173,9 +177,33 @@ extension LockEngine {
     observe(hold.lock, .acquired(target, fresh, handed.mode))
   }
 
+  /// Why a hold cannot be handed over; nil when it can. What nobody asked for would take the receiver's room, fill its
+  /// connection, and have it wait for itself.
+  private func refusalToTransfer(
+    _ hold: Hold, to receiver: SessionRecord, waiting waiter: Waiter?, isAccepting: Bool
+  ) -> Refusal? {
+    if let lease = hold.lease, lease.nextToken >= lease.tokenEnd {
+      return .unavailable("this lease has no tokens left until Redis gives it more; try again")
+    }
+    if let waiter {
+      let fits = waiter.request.mode == hold.mode || (waiter.request.mode == .shared && hold.mode == .exclusive)
+      return fits ? nil : .modeConflict(hold.mode)
+    }
+    let isSame = receiver.id == hold.session
+    guard isAccepting || isSame else { return .notAccepted }
+    if receiver.holdCount >= configuration.holdsPerSessionMax, !isSame { return .limit(.holdsPerSession) }
+    if receiver.user !== sessions[hold.session]?.user, let user = receiver.user,
+      user.holds >= configuration.holdsPerUIDMax
+    {
+      return .limit(.holdsPerUID)
+    }
+    return nil
+  }
+
   func breakRequested(_ name: LockName, tokens: [Token], reason: String, now: BootInstant) {
     guard let lock = locks[name] else { return }
-    for hold in lock.holdsInOrder where tokens.contains(hold.token) && !hold.isOver {
+    let tokens = Set(tokens)
+    for hold in Array(lock.holds) where tokens.contains(hold.token) && !hold.isOver {
       lose(hold, reason: .broken, graceEnds: nil, detail: reason, now: now)
     }
     advance(lock, now: now)
@@ -188,7 +216,6 @@ extension LockEngine {
     let awaited = Set(record.waits.values.flatMap(\.names))
     // What a request for several locks has taken meanwhile its client was not told of.
     let holds = record.allHolds.filter { $0.several == nil && (isAnswered || awaited.contains($0.lock.name)) }
-      .sorted { ($0.lock.serial, $0.token) < ($1.lock.serial, $1.token) }
     for hold in holds where !hold.isOver { lose(hold, reason: .halfClosed, graceEnds: nil, now: now) }
     for hold in holds { advance(hold.lock, now: now) }
   }
@@ -205,23 +232,36 @@ extension LockEngine {
 
   // MARK: Which hold
 
+  /// Tokens that are told of to who has not said which of its holds it means: the latest.
+  private static let heldTokensMax = 64
+
   /// The hold that a request means; nil when there is none or it is not said which, and then the request is answered.
   private func hold(of session: SessionID, _ request: RequestID, name: LockName, token: Token?) -> Hold? {
-    guard let record = sessions[session] else { return nil }
-    var found: Hold?
-    var count = 0
-    for hold in record.holds(of: name) where hold.several == nil && (token == nil || token == hold.token) {
-      found = hold
-      count += 1
+    guard let record = sessions[session], !record.isClosing else { return nil }
+    if let token {
+      if let hold = record.hold(of: name, token: token), hold.several == nil { return hold }
+    } else {
+      // Which one is meant is clear when there is only one.
+      let found = ownHolds(of: name, in: record, max: 2)
+      if found.count == 1 { return found[0] }
     }
-    if let found, count == 1 { return found }
     effects.append(.reply(session, request, .refused(notHeld(record, name, token))))
     return nil
   }
 
+  /// The latest holds of a session of which its client has been told.
+  private func ownHolds(of name: LockName, in record: SessionRecord, max: Int) -> [Hold] {
+    var found: [Hold] = []
+    for hold in record.holds(of: name) where hold.several == nil {
+      found.append(hold)
+      if found.count == max { break }
+    }
+    return found
+  }
+
   /// Why a session cannot release or extend what it named: it lost it, or never had it, or has several.
   private func notHeld(_ record: SessionRecord, _ name: LockName, _ token: Token?) -> Refusal {
-    let held = record.holds(of: name).filter { $0.several == nil }.map(\.token).sorted()
+    let held = ownHolds(of: name, in: record, max: Self.heldTokensMax).map(\.token).sorted()
     let loss = record.losses.last { $0.name == name && (token == nil ? held.isEmpty : $0.token == token) }
     if let loss { return .lost(loss.reason) }
     return .notHeld(heldTokens: held)

@@ -1,7 +1,5 @@
 // What can be looked at without changing anything.
 
-import HeapModule
-
 /// One lock as this host sees it.
 public struct LockSnapshot: Equatable, Sendable {
   /// The lease that this host has in the store.
@@ -109,12 +107,8 @@ extension LockEngine {
   public func validMilliseconds(of session: SessionID, now: BootInstant) -> Int64? {
     guard let session = sessions[session], session.holdCount <= Self.validitiesMax else { return nil }
     var earliest: BootInstant?
-    for first in session.holds.values {
-      var hold: Hold? = first
-      while let one = hold {
-        if let until = one.lease?.validUntil { earliest = min(until, earliest ?? until) }
-        hold = one.next
-      }
+    for hold in session.allHolds {
+      if let until = hold.lease?.validUntil { earliest = min(until, earliest ?? until) }
     }
     return earliest.map { max(0, $0.milliseconds(since: now)) }
   }
@@ -128,7 +122,8 @@ extension LockEngine {
     let held = lock.leases.filter { $0.stage == .held }
     return LockSnapshot(
       name: name, mode: lock.heldMode,
-      holders: lock.holdsInOrder.prefix(holdersMax).map {
+      // What a session that is gone still has is as good as free.
+      holders: lock.holds.prefix(holdersMax).filter { sessions[$0.session]?.isClosing == false }.map {
         .init(
           session: $0.session, token: $0.token, mode: $0.mode, owner: $0.owner, meta: $0.meta, count: $0.count,
           isPartial: $0.several != nil, heldMilliseconds: now.milliseconds(since: $0.since))
@@ -154,26 +149,39 @@ extension LockEngine {
     return lock.leases.isEmpty ? .none : .idle
   }
 
-  /// The first `limit` names of locks that are held, waited for or idle on this host, in their order: those that begin
-  /// with `prefix` and come after `cursor`.
-  public func names(prefix: [UInt8], after cursor: LockName?, limit: Int) -> [LockName] {
-    // The page is picked in one pass: sorting everything would keep the loop from its work when there are many locks.
-    var page = Heap<LockName>()
-    for lock in locks.values {
-      if lock.isUnused && !lock.leases.contains(where: { $0.stage == .held }) { continue }
-      guard lock.name.hasPrefix(prefix), cursor.map({ $0 < lock.name }) ?? true else { continue }
-      if page.count < limit {
-        page.insert(lock.name)
-      } else if let last = page.max, lock.name < last {
-        page.replaceMax(with: lock.name)
+  /// A page of the names of locks that are held, waited for or idle on this host, in their order: the first `limit` of
+  /// those that begin with `prefix` and come after `cursor`. Fewer come where many others had to be passed over.
+  ///
+  /// - Returns: the names, and the name after which the next page begins; nil at the end.
+  public func names(prefix: [UInt8], after cursor: LockName?, limit: Int) -> (page: [LockName], next: LockName?) {
+    var page: [LockName] = []
+    var last: LockName?
+    var isCut = false
+    var seen = 0
+    let prefixName = LockName(bytes: prefix)
+    let isInPrefix = cursor.map { $0 < prefixName } ?? true
+    names.forEach(from: isInPrefix ? prefixName : cursor ?? prefixName, inclusive: isInPrefix) { name in
+      guard name.hasPrefix(prefix) else { return true }
+      guard seen < Self.namesLookedAtMax, page.count < limit else {
+        isCut = true
+        return true
       }
+      seen += 1
+      last = name
+      if let lock = locks[name], !lock.isUnused || lock.leases.contains(where: { $0.stage == .held }) {
+        page.append(name)
+      }
+      return false
     }
-    return page.unordered.sorted()
+    return (page, isCut ? last : nil)
   }
+
+  /// Names that are looked at for one page.
+  private static let namesLookedAtMax = 2048
 
   /// Whether a session has neither a hold nor a wait.
   public func isIdle(_ session: SessionID) -> Bool {
-    guard let record = sessions[session] else { return true }
+    guard let record = sessions[session], !record.isClosing else { return true }
     return record.holdCount == 0 && record.waits.isEmpty
   }
 
@@ -182,7 +190,7 @@ extension LockEngine {
 
   /// Whether a session has any hold whose loss is to be enforced.
   public func hasEnforcedHold(_ session: SessionID) -> Bool {
-    sessions[session]?.allHolds.contains { $0.onLost != .notify } ?? false
+    (sessions[session]?.enforcedCount ?? 0) > 0
   }
 
   /// Sizes, as they are now.

@@ -7,7 +7,7 @@ import DequeModule
 /// events at the same moments give the same effects. It is not thread-safe: one event loop owns it.
 ///
 /// The files of this type: this one has the entry, sessions and bookkeeping; `+Requests` what clients ask; `+Several`
-/// requests for several locks; `+Grants` who is next on this host; `+Lease` the conversation with the store; `+Replies`
+/// requests for several locks; `+Grants` who is next on this host; `+Slices` what takes more than one turn; `+Lease` the conversation with the store; `+Replies`
 /// what the store says; `+Deadlines` what happens as time passes; `+Progress` who is told of whom; `+Deadlocks` waits
 /// that would never end; `+Snapshot` what can be looked at; `+Persistence` what outlives the process.
 public final class LockEngine {
@@ -17,6 +17,8 @@ public final class LockEngine {
 
   var effects: [Effect] = []
   var locks: [LockName: LockRecord] = [:]
+  /// The same names, in their order.
+  var names = NameIndex()
   var sessions: [SessionID: SessionRecord] = [:]
   var users: [UInt32: UserRecord] = [:]
   var nextSerial: UInt64 = 0
@@ -50,6 +52,8 @@ public final class LockEngine {
   var lastArrival: UInt64 = 0
   /// What the store has been asked on behalf of searches for deadlocks, and has not answered.
   var deadlockQuestions = 0
+  /// Holders at which the search that is going on may still look.
+  var holdersLeft = 0
   /// Whether there is anything among them, or among those below, so that few facts have to look.
   var agentsMayGoOn = false
   /// Waits that have become the only one of their owner, so that they may be in a cycle now.
@@ -66,6 +70,11 @@ public final class LockEngine {
   var changes: StateChanges?
   var heldCount = 0
   var waitingCount = 0
+  /// Steps that may still be taken for the event that is being handled; see `LockEngine+Slices.swift`.
+  var stepsLeft = 0
+  var putOff = PutOffWork()
+  /// Waits and holds of agents that are over, counted.
+  var linksGone: UInt64 = 0
   let tally = RecordTally()
 
   /// An engine without sessions, its link down.
@@ -119,8 +128,10 @@ public final class LockEngine {
   public func handle(_ event: Event, now: BootInstant, into effects: inout [Effect]) {
     swap(&self.effects, &effects)
     defer { swap(&self.effects, &effects) }
+    stepsLeft = configuration.stepsPerSlice
     fireDeadlines(now: now)
     settleAgents(now: now)
+    stepsLeft = configuration.stepsPerSlice
     switch event {
     case .sessionOpened(let session, let uid):
       sessionOpened(session, uid: uid)
@@ -139,8 +150,9 @@ public final class LockEngine {
       extendRequested(session, request, name: name, token: token, maxHoldMilliseconds: maximum, now: now)
     case .downgradeRequested(let session, let request, let name, let token):
       downgradeRequested(session, request, name: name, token: token, now: now)
-    case .transferRequested(let session, let request, let name, let token, let target):
-      transferRequested(session, request, name: name, token: token, to: target, now: now)
+    case .transferRequested(let session, let request, let name, let token, let target, let isAccepting):
+      transferRequested(
+        session, request, name: name, token: token, to: target, isAccepting: isAccepting, now: now)
     case .breakRequested(let name, let tokens, let reason):
       breakRequested(name, tokens: tokens, reason: reason, now: now)
     case .cancelRequested(let session, let request, let target):
@@ -157,7 +169,7 @@ public final class LockEngine {
     case .pushReceived(let push):
       pushReceived(push, now: now)
     case .timerFired:
-      break
+      goOn(now: now)
     case .shutdownRequested:
       shutdownRequested(now: now)
     }
@@ -171,6 +183,7 @@ public final class LockEngine {
     var next = leaseEnds.earliest
     if let renewal = nextRenewal, next.map({ renewal < $0 }) ?? true { next = renewal }
     if let deadline = deadlines.earliest, next.map({ deadline < $0 }) ?? true { next = deadline }
+    if let since = putOff.since, next.map({ since < $0 }) ?? true { next = since }
     return next
   }
 
@@ -181,6 +194,7 @@ public final class LockEngine {
     nextSerial += 1
     let lock = LockRecord(name: name, serial: nextSerial, changes: changes, tally: tally)
     locks[name] = lock
+    names.insert(name)
     return lock
   }
 
@@ -189,7 +203,9 @@ public final class LockEngine {
     guard lock.isUnused, lock.leases.isEmpty, lock.wanted == nil, lock.unconfirmedReleases.isEmpty else { return }
     // A wait that ended before an answer dated it would keep the lock, and the lock it.
     lock.undated = []
-    if locks[lock.name] === lock { locks[lock.name] = nil }
+    guard locks[lock.name] === lock else { return }
+    locks[lock.name] = nil
+    names.remove(lock.name)
   }
 
   /// All locks, in the order in which they came to be.
@@ -207,27 +223,25 @@ public final class LockEngine {
       users[uid] = record
       user = record
     }
-    sessions[session] = SessionRecord(uid: uid, user: user, tally: tally)
+    sessions[session] = SessionRecord(id: session, uid: uid, user: user, tally: tally)
   }
 
   func sessionClosed(_ session: SessionID, now: BootInstant) {
-    guard let record = sessions[session] else { return }
+    guard let record = sessions[session], !record.isClosing else { return }
+    record.isClosing = true
     // Waits go first: a lock that this session gives up must not pass to a wait of its own.
     let waiters = record.waits.values.sorted { $0.request.request.rawValue < $1.request.request.rawValue }
     for waiter in waiters {
       remove(waiter, now: now)
       waiter.several?.finish()
     }
-    let holds = record.allHolds.sorted {
-      $0.lock.serial != $1.lock.serial ? $0.lock.serial < $1.lock.serial : $0.token < $1.token
-    }
-    for hold in holds {
-      end(hold)
-      observe(hold.lock, .released(session, hold.token))
-    }
-    sessions[session] = nil
-    for hold in holds { advance(hold.lock, now: now) }
+    goOnClosing(record, now: now)
     for lock in waiters.map(\.lock).sorted(by: { $0.serial < $1.serial }) { advance(lock, now: now) }
+  }
+
+  /// All that the session had is gone.
+  func didClose(_ record: SessionRecord) {
+    sessions[record.id] = nil
     if let uid = record.uid, let user = record.user {
       user.sessions -= 1
       if user.sessions == 0 { users[uid] = nil }
@@ -244,9 +258,10 @@ public final class LockEngine {
   func shutdownRequested(now: BootInstant) {
     guard !isShuttingDown else { return }
     isShuttingDown = true
+    stepsLeft = .max
     for lock in locksInOrder {
       while let waiter = lock.queue.first { refuse(waiter, .shuttingDown, now: now) }
-      for hold in lock.holdsInOrder { lose(hold, reason: .shutdown, graceEnds: nil, now: now) }
+      for hold in Array(lock.holds) { lose(hold, reason: .shutdown, graceEnds: nil, now: now) }
       for lease in lock.leases where lease.stage == .lost { drop(lease) }
       advance(lock, now: now)
     }

@@ -1,5 +1,3 @@
-import DequeModule
-
 /// What the engine knows of one lock. It exists while anybody on this host holds it, waits for it or has something to
 /// tell the store about it.
 final class LockRecord {
@@ -7,8 +5,8 @@ final class LockRecord {
   /// Records in the order in which they were made: what is done to all of them is done in this order, so that a run
   /// can be replayed.
   let serial: UInt64
-  /// All of one kind: one exclusive hold, or shared ones, or permits. In no order; each knows its place.
-  private(set) var holds: [Hold] = []
+  /// All of one kind: one exclusive hold, or shared ones, or permits; in the order in which they came to be.
+  private(set) var holds = HoldList()
   var queue = WaiterQueue()
   /// What this host has of the lock in the store: one lease of a lock, or one for each permit of a semaphore. Those that
   /// were lost are here until their grace ends. A shared lease may be here beside its successor for a moment; the last
@@ -29,6 +27,8 @@ final class LockRecord {
   var recheckAt: BootInstant?
   /// The highest token that was given out here.
   var tokenFloor: Token = 0
+  /// It is in the list of those with which the next turns go on.
+  var isPutOff = false
 
   fileprivate var rare: RareFacts?
 
@@ -70,25 +70,16 @@ final class LockRecord {
   }
 
   func add(_ hold: Hold) {
-    hold.place = holds.count
     holds.append(hold)
-    hold.lease?.holdCount += 1
+    hold.lease?.add(hold)
     if hold.progress { progressHolders += 1 }
     changes?.touch(hold)
   }
 
   func remove(_ hold: Hold) {
-    if let last = holds.popLast(), last !== hold {
-      holds[hold.place] = last
-      last.place = hold.place
-    }
-    hold.lease?.holdCount -= 1
+    holds.remove(hold)
+    hold.lease?.remove(hold)
     if hold.progress { progressHolders -= 1 }
-  }
-
-  /// The holds, in the order in which they came to be.
-  var holdsInOrder: [Hold] {
-    holds.count < 2 ? holds : holds.sorted { $0.token < $1.token }
   }
 }
 
@@ -258,7 +249,9 @@ final class LeaseSlot {
   var grantedAt = BootInstant(nanoseconds: 0)
   var idleUntil: BootInstant?
   /// Holds under it: any number of shared ones, one otherwise.
-  var holdCount = 0
+  private(set) var holdCount = 0
+  /// The hold under a permit.
+  private var holdOfPermit: Hold?
   var mark = StateMark()
 
   init(lock: LockRecord, attempt: UInt64, mode: HoldMode, timeline: LeaseTimeline) {
@@ -271,6 +264,22 @@ final class LeaseSlot {
   }
 
   deinit { lock.tally.counts.leases -= 1 }
+
+  fileprivate func add(_ hold: Hold) {
+    holdCount += 1
+    if isPermit { holdOfPermit = hold }
+  }
+
+  fileprivate func remove(_ hold: Hold) {
+    holdCount -= 1
+    if holdOfPermit === hold { holdOfPermit = nil }
+  }
+
+  /// The holds under it, in the order in which they came to be. A semaphore can have very many leases, each with one.
+  var holds: [Hold] {
+    if isPermit { return holdOfPermit.map { [$0] } ?? [] }
+    return holdCount == 0 ? [] : lock.holds.filter { $0.lease === self }
+  }
 
   var isPermit: Bool {
     switch mode {
@@ -322,10 +331,15 @@ final class Hold {
       lock.changes?.touch(self)
     }
   }
-  /// Its place in the lock's list.
-  var place = 0
-  /// The session's next hold of the same lock.
+  /// Its neighbours among the lock's holds; nil when it is not among them.
+  var nextOfLock: Hold?
+  var previousOfLock: Hold?
+  /// Its neighbours among the session's holds.
   var next: Hold?
+  var previous: Hold?
+  /// Its neighbours among the session's holds of the same lock: the next one is older.
+  var nextOfSession: Hold?
+  var previousOfSession: Hold?
   /// How many waiters the client was told of.
   var toldWaiters = 0
   var mark = StateMark()
@@ -367,8 +381,8 @@ final class Hold {
 extension Hold {
   /// Puts it under another lease of the same lock.
   func move(to other: LeaseSlot) {
-    lease?.holdCount -= 1
-    other.holdCount += 1
+    lease?.remove(self)
+    other.add(self)
     lease = other
   }
 }
@@ -429,89 +443,5 @@ final class SeveralRequest {
   func isLate(at now: BootInstant) -> Bool {
     guard request.waitMilliseconds != 0, let deadline else { return false }
     return deadline <= now
-  }
-}
-
-/// What all sessions of one user have together.
-final class UserRecord {
-  var sessions = 0
-  var holds = 0
-  var waits = 0
-}
-
-/// What one session has.
-final class SessionRecord {
-  /// Losses that are remembered, so that a late release hears what became of its hold.
-  static let lossesMax = 64
-
-  let user: UserRecord?
-  let uid: UInt32?
-  var pid: Int32?
-  var command: String?
-  /// The latest hold of each name; earlier ones follow it.
-  private(set) var holds: [LockName: Hold] = [:]
-  private(set) var holdCount = 0
-  var waits: [RequestID: Waiter] = [:]
-  private(set) var losses: Deque<(name: LockName, token: Token, reason: LostReason)> = []
-  /// Whether what it has outlives this process.
-  var isKept = false
-
-  private let tally: RecordTally
-
-  init(uid: UInt32?, user: UserRecord?, tally: RecordTally) {
-    self.uid = uid
-    self.user = user
-    self.tally = tally
-    tally.counts.sessions += 1
-  }
-
-  deinit { tally.counts.sessions -= 1 }
-
-  func add(_ hold: Hold) {
-    holdCount += 1
-    user?.holds += 1
-    hold.next = holds.updateValue(hold, forKey: hold.lock.name)
-  }
-
-  func remove(_ hold: Hold) {
-    let name = hold.lock.name
-    guard let first = holds[name] else { return }
-    if first === hold {
-      holds[name] = hold.next
-    } else {
-      var before = first
-      while let next = before.next, next !== hold { before = next }
-      guard before.next === hold else { return }
-      before.next = hold.next
-    }
-    hold.next = nil
-    holdCount -= 1
-    user?.holds -= 1
-  }
-
-  /// The holds of one lock, the latest first.
-  func holds(of name: LockName) -> HoldChain { HoldChain(first: holds[name]) }
-
-  /// All holds, in no order.
-  var allHolds: [Hold] { holds.values.flatMap { HoldChain(first: $0) } }
-
-  /// Whether an owner in it holds anything.
-  func holdsAnything(as owner: String) -> Bool {
-    holds.values.contains { HoldChain(first: $0).contains { $0.owner == owner } }
-  }
-
-  func remember(loss name: LockName, _ token: Token, _ reason: LostReason) {
-    if losses.count == Self.lossesMax { losses.removeFirst() }
-    losses.append((name, token, reason))
-  }
-}
-
-/// Holds of one lock by one session.
-struct HoldChain: Sequence, IteratorProtocol {
-  var first: Hold?
-
-  mutating func next() -> Hold? {
-    defer { first = first?.next }
-    return first
   }
 }

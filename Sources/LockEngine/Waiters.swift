@@ -1,5 +1,3 @@
-import DequeModule
-
 /// A request that waits for a lock.
 final class Waiter {
   let request: AcquireRequest
@@ -11,6 +9,9 @@ final class Waiter {
   var arrival: UInt64 = 0
   /// When it is answered without success.
   var deadline: BootInstant?
+  /// Its neighbours in the queue; nil when it is not in it.
+  var next: Waiter?
+  var previous: Waiter?
   /// For a try: the ask whose answer decides it.
   var ask: UInt64 = 0
   /// For a try: whether the store has said that another host holds the lock.
@@ -57,40 +58,37 @@ final class Waiter {
   var isTry: Bool { request.waitMilliseconds == 0 }
 }
 
-/// The waiters of one lock, first come, first served. One that leaves is marked and skipped, so that leaving costs
-/// nothing however long the queue is.
+/// The waiters of one lock, first come, first served. They are linked, so that whoever leaves does so at once, however many
+/// there are.
 struct WaiterQueue {
-  private var entries = Deque<Waiter>()
+  private(set) var first: Waiter?
+  private(set) var last: Waiter?
   private(set) var count = 0
   private(set) var tryCount = 0
 
   var isEmpty: Bool { count == 0 }
 
-  var first: Waiter? {
-    mutating get {
-      while let head = entries.first, head.isOver { entries.removeFirst() }
-      return entries.first
-    }
-  }
-
-  var last: Waiter? {
-    mutating get {
-      while let tail = entries.last, tail.isOver { entries.removeLast() }
-      return entries.last
-    }
-  }
-
-  /// Those who wait, in their order.
-  var live: some Sequence<Waiter> { entries.lazy.filter { !$0.isOver } }
+  /// Those who wait, in their order. None of them may leave while they are gone through.
+  var live: some Sequence<Waiter> { sequence(first: first) { $0?.next }.lazy.compactMap { $0 } }
 
   /// Those among them that only try, and for which the store has not been asked.
   var triesBeforeAsking: [Waiter] { tries.filter { $0.ask == 0 } }
 
-  /// Those among them that only try, in their order.
-  var tries: [Waiter] { tryCount == 0 ? [] : entries.filter { !$0.isOver && $0.isTry } }
+  /// Those among them that only try, in their order. A try is refused behind anybody who waits, so that they come first.
+  var tries: [Waiter] {
+    var found: [Waiter] = []
+    var next = first
+    while let waiter = next, found.count < tryCount {
+      if waiter.isTry { found.append(waiter) }
+      next = waiter.next
+    }
+    return found
+  }
 
   mutating func append(_ waiter: Waiter) {
-    entries.append(waiter)
+    waiter.previous = last
+    if let last { last.next = waiter } else { first = waiter }
+    last = waiter
     waiter.lock.changes?.touch(waiter)
     count += 1
     if waiter.isTry { tryCount += 1 }
@@ -102,11 +100,10 @@ struct WaiterQueue {
     waiter.lock.changes?.touch(waiter)
     count -= 1
     if waiter.isTry { tryCount -= 1 }
-    if count == 0 {
-      // Most locks have one waiter in their life, and there can be very many locks.
-      entries = []
-    } else if entries.count > 64 && entries.count > 2 * count {
-      entries.removeAll { $0.isOver }
-    }
+    let (previous, next) = (waiter.previous, waiter.next)
+    if let previous { previous.next = next } else { first = next }
+    if let next { next.previous = previous } else { last = previous }
+    waiter.previous = nil
+    waiter.next = nil
   }
 }

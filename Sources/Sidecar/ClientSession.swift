@@ -46,14 +46,20 @@ final class ClientSession {
     didSet { isChanged = true }
   }
   var lastWatch: Int64 = 0
+  /// Notifications that were left out because the session does not read, since it was last told how many.
+  var notificationsMissed: Int64 = 0
 
   /// Whether the client reads what it is sent fast enough.
   var isWritable = true
   var isReadingPaused = false
+  /// It has had its share of this turn, or the turn was over: its input goes on in one of the next.
+  var isInputPutOff = false
   /// The client has said that nothing more will come.
   var inputEnded = false
   /// It has asked for what it holds to last until its connection ends all the same.
   var keepsHoldsHalfClosed = false
+  /// It has said that it takes holds for which it does not wait.
+  var acceptsTransfers = false
   /// Nothing more is taken from the client, and the connection is closed: at the end of the turn, or…
   var isClosing = false
   /// …when the client has taken what it was sent.

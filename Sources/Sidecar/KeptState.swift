@@ -68,6 +68,7 @@ struct KeptSession: Equatable {
   var cookie: UInt64
   var inputEnded = false
   var keepsHoldsHalfClosed = false
+  var acceptsTransfers = false
   /// Whether some of the output that it was given may have been sent, and some not: nobody can go on with it.
   var isUncertain = false
   var framer = LineFramer.Position(partial: [], seen: 0, isHopeless: false)
@@ -124,6 +125,7 @@ struct KeptSession: Equatable {
     writer.write(keepaliveMilliseconds)
     writer.write(losses)
     writer.write(keepsHoldsHalfClosed)
+    writer.write(acceptsTransfers)
     return writer.bytes
   }
 
@@ -159,6 +161,8 @@ struct KeptSession: Equatable {
     losses = try reader.bytes()
     // A daemon of the first format kept the locks of all that half-closed.
     keepsHoldsHalfClosed = version == 1 ? true : try reader.bool()
+    // Before the third, whoever was connected took what came.
+    acceptsTransfers = version < 3 ? true : try reader.bool()
     try reader.finish()
   }
 
@@ -176,7 +180,7 @@ struct KeptInput {
 /// What a daemon before this one left: clients that are connected, what they have, and who it was.
 struct KeptState {
   /// The format of the records of this file, and those that can be read: an upgrade loses nothing.
-  static let version: UInt64 = 2
+  static let version: UInt64 = 3
   static let versionsRead: ClosedRange<UInt64> = 1...version
   /// Counters of the sidecar that stand before the engine's.
   static let countersOfSidecar = 2

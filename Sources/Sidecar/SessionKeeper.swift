@@ -349,6 +349,7 @@ final class SessionKeeper {
     var record = KeptSession(id: session.id, cookie: session.cookie)
     record.inputEnded = session.inputEnded
     record.keepsHoldsHalfClosed = session.keepsHoldsHalfClosed
+    record.acceptsTransfers = session.acceptsTransfers
     record.framer = session.framer.position
     record.unreadInput = session.unreadInput.map { Array($0.readableBytesView) } ?? []
     record.inFlight = session.inFlight.map { ($0.value, $0.key) }

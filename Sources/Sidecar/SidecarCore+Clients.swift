@@ -79,7 +79,8 @@ extension SidecarCore {
 
   /// Half-closed, and nothing is pending, held or watched: nobody will ever hear or ask anything on this connection again.
   func isThrough(_ session: ClientSession) -> Bool {
-    session.inputEnded && session.unreadInput == nil && session.output == nil && session.queriesInFlight == 0
+    session.inputEnded && session.unreadInput == nil && !session.isInputPutOff && session.output == nil
+      && session.queriesInFlight == 0
       && session.watches.isEmpty && engine.isIdle(session.id)
   }
 
@@ -87,7 +88,8 @@ extension SidecarCore {
   /// program that ended its output and goes on would hold it for ever. So its holds end behind the last reply, and
   /// before that those that its own requests wait for, unless it has asked for something else.
   func endHoldsOfHalfClosed(_ session: ClientSession) {
-    guard session.inputEnded, !session.keepsHoldsHalfClosed, session.unreadInput == nil, session.output == nil,
+    guard session.inputEnded, !session.keepsHoldsHalfClosed, session.unreadInput == nil, !session.isInputPutOff,
+      session.output == nil,
       !session.framer.isInsideLine, !isUnitPending(session), engine.hasHolds(session.id)
     else { return }
     let isAnswered = session.inFlight.isEmpty && session.queriesInFlight == 0
@@ -121,6 +123,7 @@ extension SidecarCore {
   func writabilityChanged(of session: ClientSession) {
     session.isWritable = session.channel.isWritable
     guard session.isWritable else { return updateReading(of: session) }
+    tellMissed(session)
     resumeReading(of: session)
     // The rest of its input may have been nothing that is answered, and then it is through.
     if session.inputEnded { touch(session) }
@@ -129,12 +132,21 @@ extension SidecarCore {
   /// Takes lines until there are none or the session has enough on its hands.
   func readLines(of session: ClientSession) {
     keeper?.touch(session)
+    if session.isInputPutOff { return }
     guard var buffer = session.unreadInput else {
       if isUnitPending(session) { return }
       return finishInput(of: session)
     }
+    let began = BootClock.now()
+    guard inputs.hasRoom(now: began) else {
+      putOffInput(of: session, isFresh: true)
+      return updateReading(of: session)
+    }
+    // The turn's end makes room for the next one.
+    scheduleTurnEnd()
     session.unreadInput = nil
     var isPaused = false
+    var requestsLeft = InputTurns.requestsBetweenLooks
     buffer.readWithUnsafeReadableBytes { bytes in
       var rest = bytes
       while !session.isClosing {
@@ -142,6 +154,15 @@ extension SidecarCore {
           isPaused = true
           break
         }
+        if requestsLeft == 0 {
+          if BootClock.now().nanoseconds - began.nanoseconds >= InputTurns.shareNanoseconds {
+            putOffInput(of: session, isFresh: false)
+            isPaused = true
+            break
+          }
+          requestsLeft = InputTurns.requestsBetweenLooks
+        }
+        requestsLeft -= 1
         switch session.framer.next(from: &rest, { decoder.decode($0) }) {
         case .line(let message): received(message, from: session)
         case .tooLong: refuse(.lineTooLong, to: session)
@@ -170,7 +191,8 @@ extension SidecarCore {
   }
 
   private func mustPause(_ session: ClientSession) -> Bool {
-    isUnitPending(session) || !session.isWritable || session.queriesInFlight >= Self.queriesPerSessionMax
+    session.isInputPutOff || isUnitPending(session) || !session.isWritable
+      || session.queriesInFlight >= Self.queriesPerSessionMax
       || (session.output?.readableBytes ?? 0) >= Self.unreadOutputPauseBytes
   }
 
@@ -289,7 +311,10 @@ extension SidecarCore {
     else { return write(to: session) { writeNoSuchSession(id: id, to: &$0) } }
     guard mayUse(receiver, name) else { return deny(session, .use, name, id: id) }
     describe(receiver)
-    tell(session, id) { .transferRequested(session.id, $0, name: name, token: token, to: receiver.id) }
+    tell(session, id) {
+      .transferRequested(
+        session.id, $0, name: name, token: token, to: receiver.id, isAccepting: receiver.acceptsTransfers)
+    }
   }
 
   /// Has the process of a session that asks for locks looked up, so that `inspect` and `list` can show it. A process
@@ -360,6 +385,10 @@ extension SidecarCore {
     }
     if let milliseconds = params.keepaliveMilliseconds { keepAlive(session, milliseconds: milliseconds) }
     if params.endsKeepalive { forgetKeepalive(of: session) }
+    if let accepts = params.acceptsTransfers {
+      session.acceptsTransfers = accepts
+      session.isChanged = true
+    }
     if let halfClose = params.halfClose {
       session.keepsHoldsHalfClosed = halfClose == .hold
       session.isChanged = true

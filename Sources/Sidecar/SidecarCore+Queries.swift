@@ -125,14 +125,14 @@ extension SidecarCore {
 
   /// The locks of this host, in the order of their names; the cursor is the last name of the page.
   private func listHost(_ params: ListParams, id: MessageID, _ session: ClientSession) {
-    let names = engine.names(
-      prefix: params.prefix ?? [], after: params.cursor.map(LockName.init), limit: params.limit + 1)
+    let (names, next) = engine.names(
+      prefix: params.prefix ?? [], after: params.cursor.map(LockName.init), limit: params.limit)
     let now = BootClock.now()
     write(to: session) { writer in
       writer.beginList(id: id)
       var last: LockName?
-      var isComplete = names.count <= params.limit
-      for name in names.prefix(params.limit) {
+      var isComplete = true
+      for name in names {
         guard mayInspect(session, name) else {
           last = name
           continue
@@ -145,7 +145,7 @@ extension SidecarCore {
         }
         last = name
       }
-      writer.endList(cursor: isComplete ? nil : last?.description)
+      writer.endList(cursor: isComplete ? next?.description : last?.description)
     }
   }
 
@@ -243,6 +243,7 @@ extension SidecarCore {
       Stat("requests_total", .integer(Int64(clamping: statistics.requests))),
       Stat("refused_lines_total", .integer(Int64(clamping: statistics.refusedLines))),
       Stat("slow_readers_closed_total", .integer(Int64(clamping: statistics.slowReadersClosed))),
+      Stat("notifications_missed_total", .integer(Int64(clamping: statistics.notificationsMissed))),
       Stat("bytes_in_total", .integer(Int64(clamping: statistics.bytesIn))),
       Stat("bytes_out_total", .integer(Int64(clamping: statistics.bytesOut))),
       Stat("grants_total", .integer(Int64(clamping: done.grants))),

@@ -63,6 +63,12 @@ extension SidecarCore {
       writer.failure(id: id, .deadlock) { MessageWriter.writeCycle(cycle, to: &$0) }
     case .noSuchSession:
       writeNoSuchSession(id: id, to: &writer)
+    case .notAccepted:
+      let message = "that session neither waits for this lock nor has said that it accepts transfers"
+      writer.failure(id: id, .invalidParams, message: message) { json in
+        json.member("field", "session")
+        json.member("expected", "a session that waits for the lock, or that sent accept_transfers to initialize")
+      }
     case .limit(let limit):
       limitCounts.met(LimitWord(limit))
       writer.failure(id: id, .limit) { $0.member("limit", limit.rawValue) }

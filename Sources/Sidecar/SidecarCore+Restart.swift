@@ -221,6 +221,7 @@ extension SidecarCore {
       session.hasSpoken = true
       session.inputEnded = record.inputEnded
       session.keepsHoldsHalfClosed = record.keepsHoldsHalfClosed
+      session.acceptsTransfers = record.acceptsTransfers
       session.framer.position = record.framer
       if !record.unreadInput.isEmpty { session.unreadInput = ByteBuffer(bytes: record.unreadInput) }
       if !record.unsent.isEmpty { session.output = ByteBuffer(bytes: record.unsent) }

@@ -2,26 +2,32 @@
 
 import ClientProtocol
 import LockEngine
+import NIOCore
 
-/// Who watches which locks.
+/// Who watches which locks. However many watch others, it takes no longer to begin, to end and to find a watch.
 struct Watches {
   /// One watch.
-  struct Watch: Equatable {
+  struct Watch: Hashable {
     var session: SessionID
     /// The session's number for it.
     var number: Int64
   }
 
-  private var byName: [LockName: [Watch]] = [:]
-  private var byPrefix: [(prefix: [UInt8], watch: Watch)] = []
+  private var byName: [LockName: Set<Watch>] = [:]
+  private var byPrefix: [LockName: Set<Watch>] = [:]
+  /// The lengths of the prefixes that are watched, each with how many different ones it has.
+  private var lengths: [Int: Int] = [:]
   /// How many there are.
   private(set) var count = 0
 
   mutating func add(_ target: WatchTarget, _ watch: Watch) {
     count += 1
     switch target {
-    case .name(let name): byName[LockName(bytes: name), default: []].append(watch)
-    case .prefix(let prefix): byPrefix.append((prefix, watch))
+    case .name(let name): byName[LockName(bytes: name), default: []].insert(watch)
+    case .prefix(let prefix):
+      let key = LockName(bytes: prefix)
+      if byPrefix[key] == nil { lengths[prefix.count, default: 0] += 1 }
+      byPrefix[key, default: []].insert(watch)
     }
   }
 
@@ -29,17 +35,25 @@ struct Watches {
     count -= 1
     switch target {
     case .name(let name):
-      let name = LockName(bytes: name)
-      byName[name]?.removeAll { $0 == watch }
-      if byName[name]?.isEmpty == true { byName[name] = nil }
-    case .prefix: byPrefix.removeAll { $0.watch == watch }
+      let key = LockName(bytes: name)
+      byName[key]?.remove(watch)
+      if byName[key]?.isEmpty == true { byName[key] = nil }
+    case .prefix(let prefix):
+      let key = LockName(bytes: prefix)
+      byPrefix[key]?.remove(watch)
+      guard byPrefix[key]?.isEmpty == true else { return }
+      byPrefix[key] = nil
+      lengths[prefix.count, default: 0] -= 1
+      if lengths[prefix.count] == 0 { lengths[prefix.count] = nil }
     }
   }
 
   /// The watches that a lock of this name concerns.
   func watches(of name: LockName) -> [Watch] {
-    var found = byName[name] ?? []
-    for (prefix, watch) in byPrefix where name.hasPrefix(prefix) { found.append(watch) }
+    var found = byName[name].map { Array($0) } ?? []
+    for length in lengths.keys where length <= name.bytes.count {
+      if let watches = byPrefix[LockName(bytes: Array(name.bytes.prefix(length)))] { found += watches }
+    }
     return found
   }
 }
@@ -102,7 +116,7 @@ extension SidecarCore {
       }
     for watch in watches.watches(of: event.name) {
       guard let session = sessions[watch.session], !session.isClosing, mayInspect(session, event.name) else { continue }
-      write(to: session) { $0.event(watch: watch.number, name: event.name.bytes, told) }
+      writeUnlessBehind(to: session) { $0.event(watch: watch.number, name: event.name.bytes, told) }
     }
   }
 
@@ -110,7 +124,34 @@ extension SidecarCore {
   func tellWatchers(_ state: BackendStateWord) {
     guard watches.count > 0 else { return }
     for session in sessions.values where !session.watches.isEmpty && !session.isClosing {
-      write(to: session) { $0.backend(state) }
+      writeUnlessBehind(to: session) { $0.backend(state) }
     }
+  }
+
+  // MARK: What a session has not asked for
+
+  /// Whether a session has so much unread that it is told nothing but what it asked for.
+  private func isBehind(_ session: ClientSession) -> Bool {
+    !session.isWritable || (session.output?.readableBytes ?? 0) >= Self.unreadOutputPauseBytes
+  }
+
+  /// Writes a notification that others bring about. What strangers do must not fill the output of who does not read for a
+  /// while, until its connection is closed and its locks are free: it is left out, and the session is told how many were.
+  func writeUnlessBehind(to session: ClientSession, _ body: (inout MessageWriter) -> Void) {
+    guard !isBehind(session) else {
+      session.notificationsMissed += 1
+      statistics.notificationsMissed += 1
+      return
+    }
+    tellMissed(session)
+    write(to: session, body)
+  }
+
+  /// Tells a session that reads again how much it was not told.
+  func tellMissed(_ session: ClientSession) {
+    guard session.notificationsMissed > 0, !session.isClosing, !isBehind(session) else { return }
+    let count = session.notificationsMissed
+    session.notificationsMissed = 0
+    write(to: session) { $0.missed(count: count) }
   }
 }

@@ -66,6 +66,8 @@ final class SidecarCore {
 
   /// Who watches which locks.
   var watches = Watches()
+  /// Sessions whose input goes on in the next turns.
+  var inputs = InputTurns()
 
   private var effects: [Effect] = []
   private var isTurnEndScheduled = false
@@ -210,12 +212,15 @@ final class SidecarCore {
     keeper?.endTurn()
     for session in settlingSessions { proceed(session) }
     settlingSessions.removeAll(keepingCapacity: true)
+    inputs.turnEnded()
     timer?.arm(for: nextDeadline, now: BootClock.now())
     scheduleStatus()
   }
 
-  /// When the engine, a keepalive or a process that is to end wants to be looked at.
+  /// When the engine, input that was put off, a keepalive or a process that is to end wants to be looked at.
   private var nextDeadline: BootInstant? {
+    // Not at once, but when the loop has looked at everybody else.
+    if inputs.isWaiting { return BootInstant(nanoseconds: 1) }
     var next = engine.nextDeadline
     if let keepalive = keepalives.next { next = min(next ?? keepalive, keepalive) }
     for pending in pendingKills { next = min(next ?? pending.moment, pending.moment) }
@@ -228,6 +233,7 @@ final class SidecarCore {
     killThoseDue(now: now)
     tell(.timerFired, now: now)
     checkKeepalives(now: now)
+    goOnWithInputs()
   }
 
   /// Has the turn's end look at a session.
@@ -259,6 +265,7 @@ final class SidecarCore {
   /// Goes on with a session after its output was sent.
   private func proceed(_ session: ClientSession) {
     guard !session.isClosing else { return }
+    tellMissed(session)
     resumeReading(of: session)
     endHoldsOfHalfClosed(session)
     if isThrough(session) { closeAfterOutput(session) }
@@ -314,11 +321,11 @@ final class SidecarCore {
       let message = current?.request == request ? current?.message : session.messageID(of: request)
       guard let message else { return }
       let holders = holders(of: holder)
-      write(to: session) {
+      writeUnlessBehind(to: session) {
         $0.waiting(id: message, name: name.bytes, position: Int64(position), holders: holders)
       }
     case .contended(let name, let token, let waiters):
-      write(to: session) { $0.contended(name: name.bytes, token: token, waiters: Int64(waiters)) }
+      writeUnlessBehind(to: session) { $0.contended(name: name.bytes, token: token, waiters: Int64(waiters)) }
     case .transferred(let name, let token, let mode, let from):
       write(to: session) {
         $0.transferred(name: name.bytes, token: token, mode: ModeInfo(mode), from: "\(from.rawValue)")
@@ -355,6 +362,8 @@ struct SidecarStatistics {
   var requests: UInt64 = 0
   var refusedLines: UInt64 = 0
   var slowReadersClosed: UInt64 = 0
+  /// Notifications that were left out because their session does not read.
+  var notificationsMissed: UInt64 = 0
   /// Holds that administrators took.
   var broken: UInt64 = 0
   /// Signals to processes of clients that lost a lock.

@@ -145,11 +145,13 @@ public final class SidelockClient: Sendable {
 
   // MARK: Other sessions
 
-  /// The daemon's name for this connection, to which others can hand their locks.
+  /// The daemon's name for this connection, to which others can hand their locks: from now on the connection takes them.
   ///
   /// - Throws: ``SidelockError``.
   public func session() async throws -> String {
-    let result = try await call("initialize")
+    var params = JSONObject()
+    params.append("accept_transfers", .bool(true))
+    let result = try await call("initialize", params: .object(params))
     guard let session = result["session"]?.stringValue else {
       throw SidelockError(reason: .protocolViolation, message: "the daemon gave the session no name")
     }

@@ -351,6 +351,9 @@ struct MessageWriterTests {
     try expect(
       #"{"jsonrpc":"2.0","method":"draining","params":{}}"#
     ) { $0.draining() }
+    try expect(
+      #"{"jsonrpc":"2.0","method":"missed","params":{"count":12}}"#
+    ) { $0.missed(count: 12) }
   }
 
   @Test func tellsEvents() throws {

@@ -429,10 +429,10 @@ struct ParameterTests {
     #expect(try request("initialize", "{}") == .initialize(InitializeParams()))
     let params =
       #"{"client":{"version":"1\u002e2","name":"report","x-pid":3},"protocol":1,"lifetime":"process","#
-      + #""keepalive_ms":5000,"half_close":"hold"}"#
+      + #""keepalive_ms":5000,"half_close":"hold","accept_transfers":true}"#
     let expected = InitializeParams(
       clientName: "report", clientVersion: "1.2", protocolVersion: 1, lifetime: .process, keepaliveMilliseconds: 5_000,
-      halfClose: .hold)
+      halfClose: .hold, acceptsTransfers: true)
     #expect(try request("initialize", params) == .initialize(expected))
     #expect(try request("initialize", #"{"client":{},"lifetime":"socket"}"#) == .initialize(InitializeParams()))
     #expect(try request("initialize", #"{"half_close":"end"}"#) == .initialize(InitializeParams(halfClose: .end)))
@@ -458,6 +458,7 @@ struct ParameterTests {
     for wrong in [#""thread""#, "1", "null"] {
       expect(try refusal("initialize", #"{"lifetime":\#(wrong)}"#), field: "lifetime")
       expect(try refusal("initialize", #"{"half_close":\#(wrong)}"#), field: "half_close")
+      expect(try refusal("initialize", #"{"accept_transfers":\#(wrong)}"#), field: "accept_transfers")
     }
   }
 }

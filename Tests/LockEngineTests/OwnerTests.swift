@@ -136,6 +136,36 @@ import Testing
       ])
   }
 
+  /// Who has not asked for it is handed nothing; who waits for it gets what it asked for, before those ahead of it.
+  @Test func aHoldIsHandedToWhoAskedForIt() {
+    let script = local()
+    script.acquire(alice)
+    script.tell(.transferRequested(alice, script.newRequest(), name: x, token: nil, to: bob, isAccepting: false))
+    #expect(script.take().compactMap(\.refusal) == [.notAccepted])
+    script.acquire(carol)
+    let wish = script.acquire(bob, owner: "o")
+    let shared = script.acquire(bob, mode: .shared)
+    let handing = script.newRequest()
+    script.tell(.transferRequested(alice, handing, name: x, token: nil, to: bob, isAccepting: false))
+    let effects = script.take()
+    #expect(effects.first == .reply(alice, handing, .transferred(name: x, token: 1001, to: bob)))
+    #expect(effects.compactMap(\.grantedToken) == [1001])
+    #expect(effects.compactMap(\.notification).isEmpty)
+    #expect(script.engine.snapshot(of: x, waitersMax: 9, now: script.now)?.holders.first?.owner == "o")
+    #expect(wish.rawValue < shared.rawValue)
+    // It does not wait for itself: carol is next, and then the reader.
+    script.release(bob)
+    #expect(script.take().compactMap(\.grantedSession) == [carol])
+    script.tell(.transferRequested(carol, script.newRequest(), name: x, token: nil, to: bob, isAccepting: false))
+    #expect(script.take().compactMap(\.grantedSession) == [bob])
+    // A reader cannot hand over what a writer waits for.
+    script.acquire(alice, mode: .shared)
+    script.acquire(carol)
+    _ = script.take()
+    script.tell(.transferRequested(bob, script.newRequest(), name: x, token: nil, to: carol, isAccepting: true))
+    #expect(script.take().compactMap(\.refusal) == [.modeConflict(.shared)])
+  }
+
   @Test func aTransferDrawsFromTheLeaseAndNeedsNoStore() {
     let script = Script()
     script.open(alice, bob)

@@ -46,15 +46,19 @@ import Testing
     #expect(state.numbers.prefix(4) == [13, 14, 15, 16])
   }
 
-  /// The first format, in which a client that had half-closed kept what it held.
-  @Test func theFormatBeforeIsRead() throws {
+  /// In the first format a client that had half-closed kept what it held, and in the second one every client took what
+  /// was handed to it.
+  @Test(arguments: [1, 2])
+  func theFormatsBeforeAreRead(_ version: UInt8) throws {
     var identity = Self.identity.encode()
-    identity[0] = 1
-    let record = Array(Self.session.encode().dropLast())
+    identity[0] = version
+    let record = Array(Self.session.encode().dropLast(version == 1 ? 2 : 1))
     let state = try KeptState(
       Self.memory([(StateLog.Key(kind: KeptKind.session, id: 7), record)], identity: identity))
     #expect(state.identity == Self.identity)
-    #expect(state.sessions == [SessionID(7): Self.session])
+    var expected = Self.session
+    expected.acceptsTransfers = true
+    #expect(state.sessions == [SessionID(7): expected])
   }
 
   @Test func aRecordOfAnUnknownKindIsNotPassedOver() {

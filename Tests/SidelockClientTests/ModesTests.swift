@@ -128,7 +128,9 @@ struct ModesTests {
 
   @Test func aLockThatIsHandedToTheClientIsReleasedByIt() async throws {
     try await FakeDaemon.run { peer in
-      peer.reply(to: try peer.request("initialize"), ["protocol": 1, "session": "12"])
+      let initialize = try peer.request("initialize")
+      try Self.expect(initialize, ["accept_transfers": true])
+      peer.reply(to: initialize, ["protocol": 1, "session": "12"])
       peer.send([
         "jsonrpc": "2.0", "method": "transferred",
         "params": ["name": "x", "token": 6, "mode": "shared", "from": "7"],

@@ -88,7 +88,7 @@ def test_the_last_word_counts(daemon):
 
 def test_what_is_handed_to_it_ends_too(daemon):
     giver, taker, other = daemon.client(), daemon.client(), daemon.client()
-    session = taker.call("initialize")["session"]
+    session = taker.call("initialize", accept_transfers=True)["session"]
     token = giver.acquire("orders")
     busy = other.acquire("busy")
     waiting = taker.queue("busy")

@@ -230,6 +230,31 @@ def test_a_client_that_does_not_read_its_notifications(lab, measured):
     assert holder.release(name, token)["token"] == token
 
 
+def test_who_does_not_read_what_strangers_do_keeps_its_locks(lab):
+    """Events are left out and counted while they are not read; the connection, and what it holds, stays."""
+    daemon = lab.daemon()
+    name = "n" * 500
+    watcher, busy = daemon.client(), daemon.client()
+    watcher.call("watch", prefix="n")
+    token = watcher.acquire("mine")
+    pairs = 0
+    while busy.call("stats")["notifications_missed_total"] < 100:
+        busy.release(name, busy.acquire(name))
+        pairs += 1
+    events, missed = 0, 0
+    while not missed:
+        message = watcher.next()
+        if message["method"] == "missed":
+            missed = message["params"]["count"]
+        else:
+            assert message["method"] == "event"
+            events += 1
+    assert events + missed == 2 * pairs
+    assert watcher.call("inspect", name="mine")["holders"][0]["token"] == token
+    busy.acquire(name)
+    assert watcher.notification("event")["kind"] == "acquired"
+
+
 def corpus(rng):
     """Lines that are nearly right, and lines that are not."""
     valid = [

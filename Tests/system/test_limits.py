@@ -183,7 +183,7 @@ def test_bytes_per_uid_of_output(lab):
         wait_together(client, name, MANY)
     wait_until(lambda: holder.call("stats")["waiting"] == 2 * MANY, "all waits", pause=0.1)
     holder.release("a")
-    assert holder.call("stats")["waiting"] == MANY
+    wait_until(lambda: holder.call("stats")["waiting"] == MANY, "all of the first to be granted", pause=0.1)
     assert met(holder) == {}
     holder.release("b")
     wait_until(lambda: met(holder), "one of them to be cut off", pause=0.1)

@@ -394,7 +394,7 @@ def test_a_hold_is_handed_to_another_session(hosts):
     giver, taker, waiter = hosts.client(0), hosts.client(0), hosts.client(1)
     token = giver.acquire("baton", max_hold_ms=600_000)
     request = waiter.queue("baton")
-    session = taker.call("initialize")["session"]
+    session = taker.call("initialize", accept_transfers=True)["session"]
     fresh = giver.call("transfer", name="baton", session=session)["token"]
     assert fresh > token
     told = taker.notification("transferred")

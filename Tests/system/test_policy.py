@@ -121,7 +121,8 @@ def test_transfer_is_only_to_who_may_use_it(lab):
     token = root.acquire("a")
     error = root.error_of(root.request("transfer", name="a", session=bert.call("initialize")["session"]))
     assert error.code == 6 and error.data["right"] == "use"
-    assert root.call("transfer", name="a", session=anna.call("initialize")["session"])["token"] > token
+    session = anna.call("initialize", accept_transfers=True)["session"]
+    assert root.call("transfer", name="a", session=session)["token"] > token
 
 
 def test_rights_may_be_given_and_taken_for_breaking(lab):

@@ -73,6 +73,8 @@ struct Plan {
   var splitPercent: Double
   /// How many tokens an exclusive lease reserves.
   var tokenCount: Int64
+  /// Steps that an engine takes for one event.
+  var stepsPerSlice: Int
   /// How long the server keeps a connection whose peer is silently gone.
   var keepaliveMilliseconds: Int64
 
@@ -141,6 +143,7 @@ struct Plan {
       latencyMicroseconds = 200_000...300_000
       faults.removeAll { $0 == .leaseChange }
     }
+    stepsPerSlice = random.pick([512, 512, 1, 3])
   }
 
   /// How a name is asked for by who asks for nothing in particular.
@@ -151,7 +154,7 @@ struct Plan {
       tier: .store, leaseMilliseconds: leaseMilliseconds, lingerMilliseconds: lingerMilliseconds,
       cohortHandoversMax: cohortHandoversMax, cohortMilliseconds: cohortMilliseconds,
       storeTimeoutMilliseconds: linkTimeoutMilliseconds,
-      inUseTimeoutMilliseconds: max(500, linkTimeoutMilliseconds))
+      inUseTimeoutMilliseconds: max(500, linkTimeoutMilliseconds), stepsPerSlice: stepsPerSlice)
   }
 
   /// A plan without faults and without clients of its own, for tests that script what happens.
@@ -174,6 +177,7 @@ struct Plan {
     plan.capacities = [0]
     plan.splitPercent = 0
     plan.tokenCount = 1 << 16
+    plan.stepsPerSlice = 512
     plan.keepaliveMilliseconds = 5000
     return plan
   }

@@ -146,7 +146,7 @@ final class SimulatedClient {
       holds.append(hold)
       giveBackLater([hold])
     }
-    if let kept = transferring.removeValue(forKey: request), case .refused(.unavailable) = reply, !world.isScripted {
+    if let kept = transferring.removeValue(forKey: request), Self.isKept(reply), !world.isScripted {
       holds += kept
       giveBackLater(kept)
     }
@@ -163,6 +163,14 @@ final class SimulatedClient {
     if world.isScripted { return }
     if let chain, goOn(chain, after: request, got) { return }
     giveBackLater(got)
+  }
+
+  /// Whether what was to be handed over stays where it is.
+  private static func isKept(_ reply: Reply) -> Bool {
+    switch reply {
+    case .refused(.unavailable), .refused(.modeConflict): true
+    case .acquired, .acquiredSeveral, .released, .extended, .downgraded, .transferred, .cancelled, .refused: false
+    }
   }
 
   /// One of two locks was granted or refused: the first is kept until the second has been decided.

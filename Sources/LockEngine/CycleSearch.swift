@@ -1,0 +1,100 @@
+/// A search for a cycle of waits on this host, as far as it has come: from who holds what is waited for to what those
+/// wait for themselves, and so on, until it comes back.
+///
+/// Each lock is looked at once, whoever waits for it, so that a search takes as many steps as there are holds. It can be
+/// put off between any two of them; what it finds then is looked at again, as what was there before may be gone.
+final class CycleSearch {
+  /// A wait, and the hold of the same agent that the wait before it waits for. Of a cycle, the first link's hold is the
+  /// one that the last link waits for.
+  typealias Link = (waiter: Waiter, hold: Hold?)
+
+  let waiter: Waiter
+  /// The chain that is being followed. Of each link, the hold of what it waits for that is looked at next.
+  fileprivate var path: [(link: Link, upcoming: Hold?)] = []
+  fileprivate var seenWaiters: Set<ObjectIdentifier> = []
+  fileprivate var seenLocks: Set<ObjectIdentifier> = []
+  /// It was put off since it began, and how many links were gone by then.
+  fileprivate var wasPutOff = false
+  fileprivate var linksGone: UInt64 = 0
+
+  init(_ waiter: Waiter) {
+    self.waiter = waiter
+  }
+
+  /// Forgets what it has seen.
+  func restart() {
+    path = []
+    seenWaiters = []
+    seenLocks = []
+    wasPutOff = false
+  }
+
+  /// The last hold of what `waiter` waits for. A semaphore of more than one permit is left out: any of its holders would
+  /// do, so that no single chain of waits can prove that all of them are stuck.
+  fileprivate func begin(_ waiter: Waiter) -> Hold? {
+    if case .permit(let capacity) = waiter.request.mode, capacity > 1 { return nil }
+    return seenLocks.insert(ObjectIdentifier(waiter.lock)).inserted ? waiter.lock.holds.last : nil
+  }
+}
+
+extension LockEngine {
+  enum CycleSearchOutcome {
+    /// It goes on in the next turn.
+    case putOff
+    case none
+    case cycle([CycleSearch.Link])
+  }
+
+  /// Goes on with a search for as many steps as are left.
+  func goOn(_ search: CycleSearch, now: BootInstant) -> CycleSearchOutcome {
+    if search.path.isEmpty {
+      search.linksGone = linksGone
+      search.seenWaiters = [ObjectIdentifier(search.waiter)]
+      search.path = [((search.waiter, nil), search.begin(search.waiter))]
+    }
+    while let top = search.path.last {
+      guard let hold = top.upcoming else {
+        search.path.removeLast()
+        continue
+      }
+      if hold.isOver {
+        search.path[search.path.count - 1].upcoming = top.link.waiter.lock.holds.last
+        continue
+      }
+      guard !mustPutOff else {
+        search.wasPutOff = true
+        return .putOff
+      }
+      stepsLeft -= 1
+      search.path[search.path.count - 1].upcoming = hold.previousOfLock
+      guard let next = wait(of: hold) else { continue }
+      if next === search.waiter {
+        var cycle = search.path.map(\.link)
+        cycle[0] = (next, hold)
+        if !search.wasPutOff || stands(cycle) { return .cycle(cycle) }
+        search.restart()
+        return goOnLater(search, now: now)
+      }
+      if search.seenWaiters.insert(ObjectIdentifier(next)).inserted {
+        search.path.append(((next, hold), search.begin(next)))
+      }
+    }
+    // A link that has gone meanwhile may have hidden others.
+    return search.wasPutOff && search.linksGone != linksGone ? goOnLater(search, now: now) : .none
+  }
+
+  private func goOnLater(_ search: CycleSearch, now: BootInstant) -> CycleSearchOutcome {
+    deadlines.push(.cycle(search.waiter), at: now.adding(milliseconds: Self.deadlockSearchEveryMilliseconds))
+    return .none
+  }
+
+  /// Whether all links of a cycle are there.
+  private func stands(_ cycle: [CycleSearch.Link]) -> Bool {
+    var lock = cycle.last?.waiter.lock
+    for (waiter, hold) in cycle {
+      guard let hold, !waiter.isOver, !hold.isOver, hold.lock === lock, wait(of: hold) === waiter else { return false }
+      lock = waiter.lock
+    }
+    return true
+  }
+}

@@ -1,0 +1,99 @@
+import DequeModule
+
+// Work that is more than one turn may take.
+//
+// One client can have very many waits and holds, and many can wait for one lock, so that what follows from one event may
+// take seconds, in which nobody else is served and no lease is renewed. So each event has a number of steps, and what is
+// left when they are used up is put off: `nextDeadline` is due at once, and each time that it has come the work goes on
+// for as many steps. Steps are counted, not timed, so that a run can be replayed.
+//
+// What is put off is complete at any moment: a session that is being closed has fewer holds each time, a lock whose queue
+// is being gone along has granted some of it, and a search for a deadlock looks again at what it has found.
+
+/// What the next turns go on with.
+struct PutOffWork {
+  /// Since when there is any; nil when there is none.
+  fileprivate(set) var since: BootInstant?
+  /// Sessions whose connection is gone and that still have holds.
+  fileprivate(set) var closing: Deque<SessionRecord> = []
+  /// Locks whose queue may go on.
+  fileprivate var locks: Deque<LockRecord> = []
+  /// Searches for deadlocks. Only the first one has begun.
+  fileprivate var searches: Deque<CycleSearch> = []
+
+  fileprivate var isEmpty: Bool { closing.isEmpty && locks.isEmpty && searches.isEmpty }
+}
+
+extension LockEngine {
+  /// Whether the event that is being handled has used up what it may.
+  var mustPutOff: Bool { stepsLeft <= 0 }
+
+  /// Takes up what was put off.
+  func goOn(now: BootInstant) {
+    guard putOff.since != nil else { return }
+    // In turns, so that one that had much does not keep back the others.
+    while !mustPutOff, let record = putOff.closing.popFirst() {
+      endHolds(of: record, atMost: Self.holdsInTurn, now: now)
+      if record.firstHold == nil { didClose(record) } else { putOff.closing.append(record) }
+    }
+    var count = putOff.locks.count
+    while count > 0, !mustPutOff, let lock = putOff.locks.popFirst() {
+      count -= 1
+      lock.isPutOff = false
+      advance(lock, now: now)
+    }
+    while !mustPutOff, let search = putOff.searches.first {
+      guard breakDeadlocks(search, now: now) else { break }
+      putOff.searches.removeFirst()
+      if search.waiter.isOver { advance(search.waiter.lock, now: now) }
+    }
+    putOff.since = putOff.isEmpty ? nil : now
+  }
+
+  /// Has the next turns go on with the queue of a lock.
+  func putOff(_ lock: LockRecord, now: BootInstant) {
+    guard !lock.isPutOff else { return }
+    lock.isPutOff = true
+    putOff.locks.append(lock)
+    if putOff.since == nil { putOff.since = now }
+  }
+
+  /// Has the next turns go on with a search.
+  func putOff(_ search: CycleSearch, now: BootInstant) {
+    // How far it has come is kept for one of them only, or very many would take much memory.
+    if !putOff.searches.isEmpty { search.restart() }
+    putOff.searches.append(search)
+    if putOff.since == nil { putOff.since = now }
+  }
+
+  // MARK: Sessions
+
+  /// Ends the holds of a session that is gone: at once, or in the next turns if they are very many.
+  func goOnClosing(_ record: SessionRecord, now: BootInstant) {
+    // Very many may go at once.
+    let isWaitingInLine = !putOff.closing.isEmpty && record.holdCount > Self.holdsInTurn
+    if !isWaitingInLine { endHolds(of: record, atMost: .max, now: now) }
+    guard record.firstHold != nil else { return didClose(record) }
+    putOff.closing.append(record)
+    if putOff.since == nil { putOff.since = now }
+  }
+
+  /// Holds that are ended of one session before it is the next one's turn.
+  private static let holdsInTurn = 16
+
+  private func endHolds(of record: SessionRecord, atMost count: Int, now: BootInstant) {
+    var locks: [LockRecord] = []
+    while !mustPutOff, locks.count < count, let hold = record.firstHold {
+      stepsLeft -= 1
+      end(hold)
+      observe(hold.lock, .released(record.id, hold.token))
+      locks.append(hold.lock)
+    }
+    for lock in locks { advance(lock, now: now) }
+  }
+
+  /// Whether a session that is gone still has to be taken its hold of this lock. Nobody shall be told that it is in use.
+  func isBeingFreed(_ lock: LockRecord) -> Bool {
+    putOff.closing.contains { $0.holds(of: lock.name).first != nil }
+  }
+}

@@ -1,0 +1,177 @@
+import DequeModule
+
+/// What all sessions of one user have together.
+final class UserRecord {
+  var sessions = 0
+  var holds = 0
+  var waits = 0
+}
+
+/// What one owner inside a session has.
+final class OwnerRecord {
+  /// By name: as a rule one, and a few while requests for several locks are under way.
+  fileprivate(set) var holds: [LockName: [Hold]] = [:]
+  fileprivate(set) var waits: [RequestID: Waiter] = [:]
+
+  /// The one wait of the owner; nil when it has none, or more than one.
+  var onlyWait: Waiter? { waits.count == 1 ? waits.first?.value : nil }
+}
+
+/// What one session has. Whatever it is asked for it finds at once, however much it has.
+final class SessionRecord {
+  /// Losses that are remembered, so that a late release hears what became of its hold.
+  static let lossesMax = 64
+  /// Holds of one name beyond which they are found by their tokens.
+  private static let fewHolds = 8
+
+  let id: SessionID
+  let user: UserRecord?
+  let uid: UInt32?
+  var pid: Int32?
+  var command: String?
+  /// The latest hold of each name; earlier ones follow it.
+  private var holds: [LockName: Hold] = [:]
+  /// The holds of those names of which there are many.
+  private var many: [LockName: [Token: Hold]] = [:]
+  private var owners: [String: OwnerRecord] = [:]
+  /// All of them, in the order in which they came to be.
+  private(set) var firstHold: Hold?
+  private var lastHold: Hold?
+  private(set) var holdCount = 0
+  /// Holds whose loss is to be enforced.
+  private(set) var enforcedCount = 0
+  private(set) var waits: [RequestID: Waiter] = [:]
+  private(set) var losses: Deque<(name: LockName, token: Token, reason: LostReason)> = []
+  /// Whether what it has outlives this process.
+  var isKept = false
+  /// Its connection is gone, and its holds are being ended.
+  var isClosing = false
+
+  private let tally: RecordTally
+
+  init(id: SessionID, uid: UInt32?, user: UserRecord?, tally: RecordTally) {
+    self.id = id
+    self.uid = uid
+    self.user = user
+    self.tally = tally
+    tally.counts.sessions += 1
+  }
+
+  deinit { tally.counts.sessions -= 1 }
+
+  // MARK: Holds
+
+  func add(_ hold: Hold) {
+    hold.previous = lastHold
+    if let lastHold { lastHold.next = hold } else { firstHold = hold }
+    lastHold = hold
+    holdCount += 1
+    user?.holds += 1
+    if hold.onLost != .notify { enforcedCount += 1 }
+    let name = hold.lock.name
+    if let owner = hold.owner { makeOwner(owner).holds[name, default: []].append(hold) }
+    guard let older = holds.updateValue(hold, forKey: name) else { return }
+    hold.nextOfSession = older
+    older.previousOfSession = hold
+    if many[name]?.updateValue(hold, forKey: hold.token) == nil, many[name] == nil { indexIfMany(name) }
+  }
+
+  func remove(_ hold: Hold) {
+    let name = hold.lock.name
+    let (newer, older) = (hold.previousOfSession, hold.nextOfSession)
+    if let newer {
+      newer.nextOfSession = older
+    } else {
+      guard holds[name] === hold else { return }
+      holds[name] = older
+    }
+    older?.previousOfSession = newer
+    hold.previousOfSession = nil
+    hold.nextOfSession = nil
+    if !many.isEmpty, many[name] != nil {
+      many[name]?[hold.token] = nil
+      if holds[name] == nil { many[name] = nil }
+    }
+    let (previous, next) = (hold.previous, hold.next)
+    if let previous { previous.next = next } else { firstHold = next }
+    if let next { next.previous = previous } else { lastHold = previous }
+    hold.previous = nil
+    hold.next = nil
+    holdCount -= 1
+    user?.holds -= 1
+    if hold.onLost != .notify { enforcedCount -= 1 }
+    if let owner = hold.owner, let record = owners[owner] {
+      record.holds[name]?.removeAll { $0 === hold }
+      if record.holds[name]?.isEmpty == true { record.holds[name] = nil }
+      dropIfUnused(owner, record)
+    }
+  }
+
+  private func indexIfMany(_ name: LockName) {
+    guard holds(of: name).dropFirst(Self.fewHolds).first(where: { _ in true }) != nil else { return }
+    var index: [Token: Hold] = [:]
+    for hold in holds(of: name) { index[hold.token] = hold }
+    many[name] = index
+  }
+
+  /// The holds of one lock, the latest first.
+  func holds(of name: LockName) -> HoldChain { HoldChain(first: holds[name]) }
+
+  /// The hold of one lock under that token.
+  func hold(of name: LockName, token: Token) -> Hold? {
+    if !many.isEmpty, let index = many[name] { return index[token] }
+    return holds(of: name).first { $0.token == token }
+  }
+
+  /// All holds, in the order in which they came to be.
+  var allHolds: [Hold] { Array(sequence(first: firstHold) { $0?.next }.lazy.compactMap { $0 }) }
+
+  // MARK: Waits
+
+  func add(_ waiter: Waiter) {
+    waits[waiter.request.request] = waiter
+    user?.waits += 1
+    if let owner = waiter.request.owner { makeOwner(owner).waits[waiter.request.request] = waiter }
+  }
+
+  func remove(_ waiter: Waiter) {
+    guard waits.removeValue(forKey: waiter.request.request) != nil else { return }
+    user?.waits -= 1
+    guard let owner = waiter.request.owner, let record = owners[owner] else { return }
+    record.waits[waiter.request.request] = nil
+    dropIfUnused(owner, record)
+  }
+
+  // MARK: Owners
+
+  /// What an owner has; nil when it has nothing.
+  func owner(_ name: String) -> OwnerRecord? { owners[name] }
+
+  private func makeOwner(_ name: String) -> OwnerRecord {
+    if let owner = owners[name] { return owner }
+    let owner = OwnerRecord()
+    owners[name] = owner
+    return owner
+  }
+
+  private func dropIfUnused(_ name: String, _ owner: OwnerRecord) {
+    if owner.holds.isEmpty && owner.waits.isEmpty { owners[name] = nil }
+  }
+
+  // MARK: Losses
+
+  func remember(loss name: LockName, _ token: Token, _ reason: LostReason) {
+    if losses.count == Self.lossesMax { losses.removeFirst() }
+    losses.append((name, token, reason))
+  }
+}
+
+/// Holds of one lock by one session, the latest first.
+struct HoldChain: Sequence, IteratorProtocol {
+  var first: Hold?
+
+  mutating func next() -> Hold? {
+    defer { first = first?.nextOfSession }
+    return first
+  }
+}

@@ -1,0 +1,67 @@
+import DequeModule
+import LockEngine
+import NIOCore
+
+/// Whose input is dealt with in which turn of the loop. Each session has a share of a turn, and a turn has an end, so that
+/// neither one client with many requests nor many clients keep the others waiting, or a renewal.
+struct InputTurns {
+  /// How long a session may take in one turn, in nanoseconds.
+  static let shareNanoseconds: Int64 = 1_000_000
+  /// How long all sessions may take in one turn, in nanoseconds, before the next share begins.
+  static let turnNanoseconds: Int64 = 2_000_000
+  /// Requests after which the clock is looked at again.
+  static let requestsBetweenLooks = 8
+
+  /// Those that have not been looked at since their input came.
+  private var fresh: Deque<ClientSession> = []
+  /// Those that have had a share and need more.
+  private var others: Deque<ClientSession> = []
+  private var wasFresh = false
+  private var endsAt: BootInstant?
+
+  var isWaiting: Bool { !fresh.isEmpty || !others.isEmpty }
+
+  /// Whether the turn has room for one more share.
+  mutating func hasRoom(now: BootInstant) -> Bool {
+    guard let endsAt else {
+      self.endsAt = BootInstant(nanoseconds: now.nanoseconds + Self.turnNanoseconds)
+      return true
+    }
+    return now < endsAt
+  }
+
+  mutating func turnEnded() { endsAt = nil }
+
+  mutating func append(_ session: ClientSession, isFresh: Bool) {
+    if isFresh { fresh.append(session) } else { others.append(session) }
+  }
+
+  /// The session whose turn it is. One that has had nothing yet and one that has had much take turns.
+  mutating func next() -> ClientSession? {
+    wasFresh.toggle()
+    return wasFresh ? fresh.popFirst() ?? others.popFirst() : others.popFirst() ?? fresh.popFirst()
+  }
+}
+
+extension SidecarCore {
+  /// Has the input of a session go on in one of the next turns.
+  func putOffInput(of session: ClientSession, isFresh: Bool) {
+    guard !session.isInputPutOff else { return }
+    session.isInputPutOff = true
+    inputs.append(session, isFresh: isFresh)
+    scheduleTurnEnd()
+  }
+
+  /// Goes on with the input of those whose turn it is.
+  func goOnWithInputs() {
+    guard stage != .handedOver, stage != .stopped else { return }
+    while inputs.isWaiting, inputs.hasRoom(now: BootClock.now()), let session = inputs.next() {
+      session.isInputPutOff = false
+      guard sessions[session.id] === session, !session.isClosing else { continue }
+      readLines(of: session)
+      // It may be through.
+      if session.inputEnded { touch(session) }
+    }
+    if inputs.isWaiting { scheduleTurnEnd() }
+  }
+}

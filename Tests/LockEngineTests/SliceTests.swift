@@ -1,0 +1,151 @@
+import LockEngine
+import Testing
+
+/// One event takes so many steps and no more, however much follows from it; the rest goes on when the timer fires, and
+/// what it takes in all grows with what there is, not with its square.
+@Suite struct SliceTests {
+  private static let steps = 16
+
+  private func script(_ sessions: Int) -> Script {
+    let script = Script(
+      EngineConfiguration(
+        tier: .local(firstToken: 1), waitsPerSessionMax: 1 << 20, holdsPerSessionMax: 1 << 20,
+        stepsPerSlice: Self.steps), linkUp: false)
+    for session in 1...sessions { script.open(SessionID(UInt64(session))) }
+    return script
+  }
+
+  /// Fires the timer until the engine does not ask for it at once, and gives how often that was.
+  private func settle(_ script: Script, eachTime check: ([Effect]) -> Void = { _ in }) -> Int {
+    var turns = 0
+    while let next = script.engine.nextDeadline, next <= script.now, turns < 100_000 {
+      script.tell(.timerFired)
+      check(script.take())
+      turns += 1
+    }
+    return turns
+  }
+
+  @Test(arguments: [true, false])
+  func aSessionIsClosedInSlices(ofOneName: Bool) {
+    func turns(_ count: Int) -> Int {
+      let script = script(2)
+      for index in 0..<count {
+        script.acquire(bob, ofOneName ? "x" : "x\(index)", mode: ofOneName ? .shared : .exclusive)
+      }
+      _ = script.take()
+      script.engine.isObserved = true
+      script.tell(.sessionClosed(bob))
+      #expect(script.engine.gauges.held >= count - Self.steps)
+      // Nobody else is kept from what he wants meanwhile.
+      script.acquire(alice, "y")
+      #expect(script.take().compactMap(\.grantedSession) == [alice])
+      var most = 0
+      let turns = settle(script) { effects in
+        most = max(most, effects.count { if case .observed = $0 { true } else { false } })
+      }
+      #expect(most > 0 && most <= Self.steps)
+      #expect(script.engine.gauges.held == 1)
+      #expect(script.engine.gauges.sessions == 1)
+      return turns
+    }
+    let few = turns(400)
+    #expect(few >= 400 / Self.steps - 1)
+    #expect(turns(1600) <= 5 * few)
+  }
+
+  /// Who tries for a lock of somebody who is gone is not told that it is in use, although it still is being freed.
+  @Test func aTryWaitsForASessionThatIsBeingClosed() {
+    let script = script(3)
+    for index in 0..<100 { script.acquire(bob, "x\(index)") }
+    _ = script.take()
+    script.tell(.sessionClosed(bob))
+    script.acquire(alice, "x99", wait: 0)
+    script.acquire(carol, "x98", wait: 0)
+    #expect(script.take().isEmpty)
+    var granted: [SessionID] = []
+    _ = settle(script) { granted += $0.compactMap(\.grantedSession) }
+    #expect(Set(granted) == [alice, carol])
+    #expect(script.engine.snapshot(of: LockName("x1"), waitersMax: 0, now: script.now) == nil)
+  }
+
+  /// All readers behind a writer enter, in their order, and so many at a time.
+  @Test func aLongQueueIsServedInSlices() {
+    let script = script(2)
+    script.acquire(alice)
+    let readers = (0..<200).map { _ in script.acquire(bob, mode: .shared) }
+    _ = script.take()
+    script.release(alice)
+    var served: [RequestID] = []
+    var most = 0
+    func note(_ effects: [Effect]) {
+      let replies = effects.compactMap { if case .reply(bob, let request, .acquired) = $0 { request } else { nil } }
+      most = max(most, replies.count)
+      served += replies
+    }
+    note(script.take())
+    _ = settle(script, eachTime: note)
+    #expect(served == readers)
+    #expect(most <= Self.steps)
+  }
+
+  @Test func manyTimeLimitsEndInSlices() {
+    let script = script(2)
+    script.acquire(alice)
+    for _ in 0..<200 { script.acquire(bob, wait: 100) }
+    _ = script.take()
+    script.jump(milliseconds: 100)
+    var most = 0
+    var count = 0
+    let turns = settle(script) { effects in
+      most = max(most, effects.compactMap(\.refusal).count)
+      count += effects.compactMap(\.refusal).count
+    }
+    #expect(count == 200)
+    #expect(most <= Self.steps)
+    #expect(turns >= 200 / Self.steps)
+  }
+
+  /// Two rows of owners, each of which waits for the whole next row: a search looks at each hold once, and is put off.
+  @Test func aSearchForADeadlockGoesOnInTheNextTurns() {
+    func turns(_ count: Int) -> Int {
+      let script = script(4)
+      for index in 0..<count {
+        script.acquire(alice, "a", mode: .shared, owner: "\(index)")
+        script.acquire(bob, "b", mode: .shared, owner: "\(index)")
+      }
+      script.acquire(carol, "c", owner: "z")
+      for index in 0..<count { script.acquire(alice, "b", owner: "\(index)") }
+      for index in 0..<count { script.acquire(bob, "c", owner: "\(index)") }
+      _ = settle(script)
+      #expect(script.take().compactMap(\.refusal).isEmpty)
+      // Now it is closed: each of the first row is in a cycle with the last wait, which is the youngest.
+      let last = script.acquire(carol, "a", owner: "z")
+      var refused: [RequestID] = []
+      func note(_ effects: [Effect]) {
+        for case .reply(_, let request, .refused(.deadlock)) in effects { refused.append(request) }
+      }
+      note(script.take())
+      let turns = settle(script, eachTime: note)
+      #expect(refused == [last])
+      return turns
+    }
+    let few = turns(50)
+    #expect(turns(200) <= 5 * max(few, 1))
+  }
+
+  /// A session finds its hold by its token, and an owner its own, at once: with very many of one name this test would
+  /// otherwise take minutes.
+  @Test func manyHoldsOfOneNameAreFoundAtOnce() {
+    let script = script(1)
+    let count = 20_000
+    for index in 0..<count { script.acquire(alice, mode: .shared, owner: "\(index)") }
+    for index in 0..<count { script.acquire(alice, mode: .shared, owner: "\(index)") }
+    #expect(script.engine.gauges.held == count)
+    let tokens = script.take().compactMap(\.grantedToken)
+    #expect(Array(tokens[..<count]) == Array(tokens[count...]))
+    for token in tokens { script.release(alice, token: token) }
+    #expect(script.take().compactMap(\.refusal).isEmpty)
+    #expect(script.engine.recordCounts.holds == 0)
+  }
+}
