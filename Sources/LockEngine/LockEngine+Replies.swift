@@ -304,13 +304,15 @@ extension LockEngine {
       switch results?[index] {
       case true?:
         counters.renewals += 1
-        lease.isInDoubt = false
+        if lease.doubtedAt.map({ sentAt >= $0 }) ?? true { lease.isInDoubt = false }
         lease.lock.storeRefusal = nil
         let isReplacing = replace(lease, renewedAt: sentAt, now: now)
         if lease.stage != .held { continue }
         lease.validUntil = max(lease.validUntil, sentAt.adding(milliseconds: lease.timeline.lostAfterMilliseconds))
         lease.graceEnds = max(lease.graceEnds, sentAt.adding(milliseconds: lease.timeline.graceEndsAfterMilliseconds))
-        lease.renewAt = isReplacing ? now : sentAt.adding(milliseconds: lease.timeline.renewAfterMilliseconds)
+        let isWantedAgain = isReplacing || lease.isInDoubt
+        lease.renewAt =
+          isWantedAgain ? now : sentAt.adding(milliseconds: lease.timeline.renewAfterMilliseconds)
       case nil:
         lease.renewAt = now.adding(milliseconds: lease.timeline.renewRetryMilliseconds)
         refused(reply.words, lease.lock, now: now)

@@ -206,7 +206,22 @@ extension LockEngine {
     for hold in Array(lock.holds) where tokens.contains(hold.token) && !hold.isOver {
       lose(hold, reason: .broken, graceEnds: nil, detail: reason, now: now)
     }
+    doubtLeases(of: lock, now: now)
     advance(lock, now: now)
+  }
+
+  /// An order to break may be old. Where this host was stopped or slow, the lock was taken from it meanwhile, and another
+  /// host has it: nobody here gets it before the store has said that this host still has the lease.
+  private func doubtLeases(of lock: LockRecord, now: BootInstant) {
+    guard linkIsUp, !lock.queue.isEmpty else { return }
+    for lease in lock.leases where lease.stage == .held {
+      lease.isInDoubt = true
+      lease.doubtedAt = now
+      if lease.renewalInFlight { continue }
+      lease.renewAt = now
+      renewals.push(lease, at: now)
+    }
+    renewDue(now: now)
   }
 
   // MARK: End of input

@@ -219,8 +219,13 @@ final class LeaseSlot {
   var graceEnds = BootInstant(nanoseconds: 0)
   var renewAt = BootInstant(nanoseconds: 0)
   var renewalInFlight = false
-  /// The connection was made anew since, and the store has not said yet that it still has the lease.
-  var isInDoubt = false
+  /// The connection was made anew since, or the order to break it may be old, and the store has not said yet that this host
+  /// still has the lease.
+  var isInDoubt = false {
+    didSet { if !isInDoubt { doubtedAt = nil } }
+  }
+  /// A renewal that was sent before says nothing about the doubt; nil: any does.
+  var doubtedAt: BootInstant?
   /// The store was told to let others share it, and has not confirmed that.
   var isSharingUnconfirmed = false {
     didSet { lock.changes?.touch(self) }

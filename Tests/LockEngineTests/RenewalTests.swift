@@ -163,4 +163,55 @@ import Testing
     #expect(script.engine.statistics.leasesLost == 0)
     #expect(script.engine.statistics.renewals > 200 * 10)
   }
+
+  // MARK: An order to break
+
+  /// This host was stopped, and the lock was taken from it meanwhile: nobody here may get it out of the lease of before.
+  @Test func whoWaitsBehindABrokenHoldIsServedWhenTheStoreHasConfirmedTheLease() {
+    let script = Script()
+    script.open(alice, bob)
+    script.hold(alice)
+    script.acquire(bob)
+    script.tell(.breakRequested(name: x, tokens: [100], reason: "stuck"))
+    let effects = script.take()
+    #expect(effects.compactMap(\.grantedSession) == [])
+    #expect(effects.contains { if case .notify(alice, .lost) = $0 { true } else { false } })
+    let renewals = effects.compactMap { if case .send(let id, .renew) = $0 { id } else { nil } }
+    #expect(renewals.count == 1)
+    script.reply(.renewed([true]), to: renewals.first)
+    #expect(script.take().compactMap(\.grantedSession) == [bob])
+  }
+
+  @Test func whoWaitsBehindABrokenHoldOfALeaseThatIsGoneAsksAnew() {
+    let script = Script()
+    script.open(alice, bob)
+    script.hold(alice)
+    script.acquire(bob)
+    script.tell(.breakRequested(name: x, tokens: [100], reason: "stuck"))
+    let renewals = script.takeSent()
+    script.reply(.renewed([false]), to: renewals.first)
+    let effects = script.take()
+    #expect(effects.compactMap(\.grantedSession) == [])
+    #expect(effects.contains { if case .send(_, .acquire) = $0 { true } else { false } })
+  }
+
+  /// A renewal that was under way may have been executed before the lock was taken.
+  @Test func aRenewalOfBeforeSaysNothingAboutABrokenLease() {
+    let script = Script()
+    script.open(alice, bob)
+    script.hold(alice)
+    script.acquire(bob)
+    script.pass(milliseconds: 3_400)
+    let early = script.take().compactMap { if case .send(let id, .renew) = $0 { id } else { nil } }
+    #expect(early.count == 1)
+    script.jump(milliseconds: 5)
+    script.tell(.breakRequested(name: x, tokens: [100], reason: "stuck"))
+    _ = script.take()
+    script.reply(.renewed([true]), to: early.first)
+    let effects = script.take()
+    #expect(effects.compactMap(\.grantedSession) == [])
+    let late = effects.compactMap { if case .send(let id, .renew) = $0 { id } else { nil } }
+    script.reply(.renewed([true]), to: late.first)
+    #expect(script.take().compactMap(\.grantedSession) == [bob])
+  }
 }
