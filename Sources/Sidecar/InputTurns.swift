@@ -7,6 +7,8 @@ import NIOCore
 struct InputTurns {
   /// How long a session may take in one turn, in nanoseconds.
   static let shareNanoseconds: Int64 = 1_000_000
+  /// How long it may take when it had to wait for its first share, in nanoseconds: others wait behind it.
+  static let firstShareNanoseconds: Int64 = 200_000
   /// How long all sessions may take in one turn, in nanoseconds, before the next share begins.
   static let turnNanoseconds: Int64 = 2_000_000
   /// Requests after which the clock is looked at again.
@@ -20,6 +22,9 @@ struct InputTurns {
   private var endsAt: BootInstant?
 
   var isWaiting: Bool { !fresh.isEmpty || !others.isEmpty }
+
+  /// Whether input that has just come may be looked at: who came before has been, and the turn has room.
+  mutating func mayBegin(now: BootInstant) -> Bool { fresh.isEmpty && hasRoom(now: now) }
 
   /// Whether the turn has room for one more share.
   mutating func hasRoom(now: BootInstant) -> Bool {
@@ -36,10 +41,12 @@ struct InputTurns {
     if isFresh { fresh.append(session) } else { others.append(session) }
   }
 
-  /// The session whose turn it is. One that has had nothing yet and one that has had much take turns.
-  mutating func next() -> ClientSession? {
+  /// The session whose turn it is, and its share. One that has had nothing yet and one that has had much take turns; those
+  /// that have had nothing come in the order in which their input came.
+  mutating func next() -> (session: ClientSession, nanoseconds: Int64)? {
     wasFresh.toggle()
-    return wasFresh ? fresh.popFirst() ?? others.popFirst() : others.popFirst() ?? fresh.popFirst()
+    if wasFresh || others.isEmpty, let session = fresh.popFirst() { return (session, Self.firstShareNanoseconds) }
+    return others.popFirst().map { ($0, Self.shareNanoseconds) }
   }
 }
 
@@ -55,11 +62,13 @@ extension SidecarCore {
   /// Goes on with the input of those whose turn it is.
   func goOnWithInputs() {
     guard stage != .handedOver, stage != .stopped else { return }
-    while inputs.isWaiting, inputs.hasRoom(now: BootClock.now()), let session = inputs.next() {
+    while inputs.isWaiting, inputs.hasRoom(now: BootClock.now()), let (session, share) = inputs.next() {
       session.isInputPutOff = false
       guard sessions[session.id] === session, !session.isClosing else { continue }
-      readLines(of: session)
-      // It may be through.
+      readLines(of: session, share: share)
+      // It may have had no input left.
+      updateReading(of: session)
+      // And it may be through.
       if session.inputEnded { touch(session) }
     }
     if inputs.isWaiting { scheduleTurnEnd() }

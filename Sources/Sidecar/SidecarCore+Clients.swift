@@ -129,8 +129,10 @@ extension SidecarCore {
     if session.inputEnded { touch(session) }
   }
 
-  /// Takes lines until there are none or the session has enough on its hands.
-  func readLines(of session: ClientSession) {
+  /// Takes lines until there are none or the session has enough on its hands, or has had its share of the turn.
+  ///
+  /// - Parameter share: how long it may take, in nanoseconds, when it has waited for its turn.
+  func readLines(of session: ClientSession, share: Int64? = nil) {
     keeper?.touch(session)
     if session.isInputPutOff { return }
     guard var buffer = session.unreadInput else {
@@ -138,7 +140,7 @@ extension SidecarCore {
       return finishInput(of: session)
     }
     let began = BootClock.now()
-    guard inputs.hasRoom(now: began) else {
+    guard share != nil || inputs.mayBegin(now: began) else {
       putOffInput(of: session, isFresh: true)
       return updateReading(of: session)
     }
@@ -155,7 +157,8 @@ extension SidecarCore {
           break
         }
         if requestsLeft == 0 {
-          if BootClock.now().nanoseconds - began.nanoseconds >= InputTurns.shareNanoseconds {
+          let taken = BootClock.now().nanoseconds - began.nanoseconds
+          if taken >= share ?? InputTurns.shareNanoseconds {
             putOffInput(of: session, isFresh: false)
             isPaused = true
             break
@@ -197,7 +200,7 @@ extension SidecarCore {
   }
 
   /// Stops or resumes reading from the socket, so that the kernel's buffer, and then the client, holds the rest.
-  private func updateReading(of session: ClientSession) {
+  func updateReading(of session: ClientSession) {
     let mustPause = !session.isClosing && mustPause(session)
     guard mustPause != session.isReadingPaused else { return }
     session.isReadingPaused = mustPause

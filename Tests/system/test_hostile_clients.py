@@ -255,6 +255,36 @@ def test_who_does_not_read_what_strangers_do_keeps_its_locks(lab):
     assert watcher.notification("event")["kind"] == "acquired"
 
 
+def test_many_requests_of_many_clients_are_all_answered(lab):
+    """Each has a share of a turn and goes on in another one: nothing of what it sent is forgotten, and its order is kept."""
+    daemon = lab.daemon()
+    count = 800
+    clients = [daemon.client() for _ in range(40)]
+    line = b'{"id":%d,"method":"ping"}\n'
+    text = b"".join(line % index for index in range(count))
+    for client in clients:
+        client.send_raw(text)
+    for client in clients:
+        assert [client.next()["id"] for _ in range(count)] == list(range(count))
+    for client in clients:
+        client.ping()
+
+
+def test_waits_that_come_in_a_crowd_are_served_in_the_order_in_which_they_came(lab):
+    daemon = lab.daemon()
+    holder = daemon.client()
+    clients = [daemon.client() for _ in range(300)]
+    token = holder.acquire("orders")
+    requests = [client.request("acquire", name="orders") for client in clients]
+    wait_until(lambda: holder.call("inspect", name="orders")["waiting"] == 300, "all waits")
+    holder.release("orders", token)
+    for client, request in zip(clients, requests):
+        later = client.reply_to(request)["token"]
+        assert later > token
+        token = later
+        client.release("orders", token)
+
+
 def corpus(rng):
     """Lines that are nearly right, and lines that are not."""
     valid = [
