@@ -80,6 +80,8 @@ final class SidecarCore {
   private var current: (request: RequestID, message: MessageID)?
 
   var stage = Stage.starting
+  /// When it began to serve.
+  var servingSince = BootInstant(nanoseconds: 0)
   var statusTask: Scheduled<Void>?
   var lastStatus = ""
   /// What the last reload left to say, for the status line.
