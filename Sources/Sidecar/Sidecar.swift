@@ -87,7 +87,10 @@ public final class Sidecar: Sendable {
   /// - Parameter next: the configuration that it will have; nil when what it finds is wrong, and it goes on with that of
   ///   this one. When its locks would be other ones, nothing is left to it.
   public func requestHandOver(to next: SidecarConfiguration?) {
-    loop.execute { _ = self.core.value?.handOver(to: next) }
+    loop.execute {
+      self.core.value?.wasRestartAnnounced = true
+      _ = self.core.value?.handOver(to: next)
+    }
   }
 
   /// Uses new settings where that is possible while it serves: limits, policy, and how long leases last and may linger;

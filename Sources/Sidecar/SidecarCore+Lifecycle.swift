@@ -193,7 +193,8 @@ extension SidecarCore {
   /// Whether the service manager may have sent the signal before it knew that this daemon serves: it announces nothing
   /// then. It may have read that meanwhile, while the signal waited for a turn of this loop.
   private var mayStillBeStarting: Bool {
-    !notifier.isKnownToServe
+    guard !wasRestartAnnounced else { return false }
+    return !notifier.isKnownToServe
       || BootClock.now().milliseconds(since: servingSince) < Self.startMayBeUnknownMilliseconds
   }
 

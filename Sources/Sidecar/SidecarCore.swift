@@ -80,6 +80,8 @@ final class SidecarCore {
   private var current: (request: RequestID, message: MessageID)?
 
   var stage = Stage.starting
+  /// Whether the service manager has said that it restarts this daemon, which it knows to serve then.
+  var wasRestartAnnounced = false
   /// When it began to serve.
   var servingSince = BootInstant(nanoseconds: 0)
   var statusTask: Scheduled<Void>?
