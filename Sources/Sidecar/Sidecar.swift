@@ -75,9 +75,11 @@ public final class Sidecar: Sendable {
 
   /// Asks ``run()`` to give back every lock, tell every client, and return. From any thread, at any time.
   public func requestStop() {
+    // Now, and not in the turn that comes to it: what the service manager knew when it sent the signal is what counts.
+    let isKnownToServe = notifier.isKnownToServe
     loop.execute {
       self.mustStop.value = true
-      self.core.value?.stop()
+      self.core.value?.stop(wasKnownToServe: isKnownToServe)
     }
   }
 

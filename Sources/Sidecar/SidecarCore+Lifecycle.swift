@@ -16,9 +16,6 @@ extension SidecarCore {
   /// How long the first connection to Redis may keep the daemon from serving, in milliseconds, unless Redis may not take so
   /// long to answer. Without Redis it serves all the same, and says so.
   static let firstConnectionMillisecondsMax: Int64 = 2000
-  /// For how long after it began to serve a stop may have been sent before that was known, in milliseconds. Until then what
-  /// there is is left to the next daemon; if there is none, leases end by themselves.
-  static let startMayBeUnknownMilliseconds: Int64 = 300
   /// How often the status is looked at, in milliseconds.
   static let statusMilliseconds: Int64 = 1000
 
@@ -104,7 +101,6 @@ extension SidecarCore {
     // Asked to stop before it had begun.
     guard stage == .starting else { return }
     stage = .serving
-    servingSince = BootClock.now()
     descriptorBudget = .measured(ofClients: clientDescriptors)
     warnOfFewDescriptors()
     if needsUnits { policyChanged() }
@@ -190,17 +186,12 @@ extension SidecarCore {
 
   // MARK: Stop
 
-  /// Whether the service manager may have sent the signal before it knew that this daemon serves: it announces nothing
-  /// then. It may have read that meanwhile, while the signal waited for a turn of this loop.
-  private var mayStillBeStarting: Bool {
-    guard !wasRestartAnnounced else { return false }
-    return !notifier.isKnownToServe
-      || BootClock.now().milliseconds(since: servingSince) < Self.startMayBeUnknownMilliseconds
-  }
-
   /// Gives back every lock, tells every client, and ends. While clients are left to the next daemon it changes nothing:
   /// the service manager means the same.
-  func stop() {
+  ///
+  /// - Parameter wasKnownToServe: whether the service manager knew that this daemon serves when it sent the signal. It
+  ///   announces a restart only to one of which it does.
+  func stop(wasKnownToServe: Bool) {
     switch stage {
     case .starting:
       notifier.stopping(status: "Stopping")
@@ -209,7 +200,7 @@ extension SidecarCore {
       return finish()
     case .serving:
       // As in the start, whether for a restart or for good is not known.
-      if mayStillBeStarting, keeper?.isUsable == true, handOver(to: configuration) { return }
+      if !wasKnownToServe, !wasRestartAnnounced, keeper?.isUsable == true, handOver(to: configuration) { return }
     case .handingOver, .handedOver, .draining, .closing, .stopped:
       return
     }

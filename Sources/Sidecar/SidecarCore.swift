@@ -82,8 +82,6 @@ final class SidecarCore {
   var stage = Stage.starting
   /// Whether the service manager has said that it restarts this daemon, which it knows to serve then.
   var wasRestartAnnounced = false
-  /// When it began to serve.
-  var servingSince = BootInstant(nanoseconds: 0)
   var statusTask: Scheduled<Void>?
   var lastStatus = ""
   /// What the last reload left to say, for the status line.
