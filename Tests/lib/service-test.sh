@@ -449,6 +449,13 @@ acquire_as_nobody() {
     inside runuser -u nobody -g sidelock -- socat -t60 - "UNIX-CONNECT:$socket" || true
 }
 
+# acquire_in_a_unit does so in a unit of its own; where no unit is known, rules that deny one hold.
+acquire_in_a_unit() {
+  echo '{"id":1,"method":"acquire","params":{"name":"n","max_hold_ms":200}}' |
+    inside systemd-run -q --pipe --wait --collect -p User=nobody -p Group=sidelock \
+      socat -t60 - "UNIX-CONNECT:$socket" || true
+}
+
 # killed_as_nobody prints the answer to an acquire by the user nobody that ends its process, and returns when that has ended. It
 # keeps its half of the connection open, and has the lock for long enough to read the answer.
 killed_as_nobody() {
@@ -487,7 +494,8 @@ test_examples() {
   use_example
   expect "a unit that cannot be read does not count against its client" '"right":"use"' acquire_as_nobody ""
   use_example show-programs
-  expect "a client of another unit is refused" '"token"' acquire_as_nobody ""
+  expect "a client of no unit that is known is not refused" '"right":"use"' acquire_as_nobody ""
+  expect "a client of another unit is refused" '"token"' acquire_in_a_unit
   ok "rules that name units hold, and need to see the programs"
   set_settings "local: true"
   use_example
