@@ -71,7 +71,7 @@ def test_the_documented_rights_are_enough_for_everything(lab, redis):
     assert other.error_of(other.request("acquire", name="pool", permits=2, wait_ms=0)).reason == "busy"
     assert other.error_of(other.request("acquire", name="pool", wait_ms=0)).reason == "mode_conflict"
     several = here.call("acquire", names=["a", "b"])["locks"]
-    session = other.call("initialize")["session"]
+    session = other.call("initialize", accept_transfers=True)["session"]
     moved = there.acquire("moved")
     assert there.call("transfer", name="moved", token=moved, session=session)["token"] > moved
     # A deadlock over two hosts.
