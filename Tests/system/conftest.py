@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+from harness.command import Command  # noqa: E402
 from harness.lab import Lab  # noqa: E402
 
 _measured = []
@@ -31,6 +32,18 @@ def lab():
     lab = Lab()
     yield lab
     lab.close()
+
+
+@pytest.fixture
+def daemon(lab):
+    """A daemon without a store; a test file may have another one."""
+    return lab.daemon()
+
+
+@pytest.fixture
+def sidelock(lab, daemon):
+    """The command, for that daemon."""
+    return Command(lab, daemon)
 
 
 @pytest.fixture

@@ -7,19 +7,8 @@ import signal
 import subprocess
 
 import pytest
-from harness.command import Command
 from harness.daemon import binary
 from harness.waiting import GENEROUS_SECONDS, wait_until
-
-
-@pytest.fixture
-def daemon(lab):
-    return lab.daemon()
-
-
-@pytest.fixture
-def sidelock(lab, daemon):
-    return Command(lab, daemon)
 
 
 def shell(sidelock, script, **more):

@@ -18,12 +18,7 @@ def crowd_of(daemon, count):
     """So many connections: those that are served, and what the others were told."""
     served, refused = [], []
     for _ in range(count):
-        client = daemon.client(check=False)
-        try:
-            client.request("ping")
-        except BrokenPipeError:
-            pass
-        message = client.next()
+        client, message = daemon.knock()
         if "result" in message:
             served.append(client)
         else:
@@ -78,7 +73,10 @@ def test_a_process_that_is_watched_counts(lab):
     watched.pop().close()
     wait_until(lambda: client.call("stats")["sessions"] == len(watched) + 1, "the connection to be gone")
     client.call("initialize", lifetime="process")
-    assert client.acquire("b", on_lost="kill")
+    token = client.acquire("b", on_lost="kill")
+    assert token
+    # Lost when the daemon stops, it would end the process of this client, which is the test's own.
+    client.release("b", token)
 
 
 def test_a_loss_is_enforced_when_nothing_is_left_for_clients(lab):
@@ -106,7 +104,16 @@ def test_accepting_does_not_spin_when_there_is_no_descriptor(lab):
     daemon = lab.daemon(prefix=["prlimit", "--nofile=4096:4096"])
     first = daemon.client()
     first.ping()
-    count = max(int(name) for name in os.listdir(f"/proc/{daemon.pid}/fd")) + 1
+
+    def taken():
+        """The numbers of the daemon's descriptors, once none is open only for a moment."""
+        before = os.listdir(f"/proc/{daemon.pid}/fd")
+        first.ping()
+        return {int(name) for name in before} if before == os.listdir(f"/proc/{daemon.pid}/fd") else None
+
+    numbers = wait_until(taken, "descriptors that stay")
+    # The lowest number that is free: below it nothing can be opened.
+    count = next(number for number in range(len(numbers) + 1) if number not in numbers)
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (count, 4096))
     late = Client(daemon.socket_path)
     late.request("ping")

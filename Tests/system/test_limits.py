@@ -14,12 +14,7 @@ def met(client):
 
 def refusal_of(daemon):
     """The limit that the next connection is refused by; None when it is served."""
-    client = daemon.client(check=False)
-    try:
-        client.request("ping")
-    except BrokenPipeError:
-        pass
-    message = client.next()
+    client, message = daemon.knock()
     if "result" in message:
         return None
     client.wait_for_end()

@@ -20,16 +20,6 @@ while :; do wait; done
 """
 
 
-@pytest.fixture
-def daemon(lab):
-    return lab.daemon()
-
-
-@pytest.fixture
-def sidelock(lab, daemon):
-    return Command(lab, daemon)
-
-
 def family(path):
     """The ids that the stubborn command has written, once all are there."""
     wait_until(lambda: path.exists() and "ready" in (text := path.read_text()) and len(text.split()) >= 4,

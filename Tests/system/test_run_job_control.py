@@ -62,11 +62,6 @@ class Terminal:
 
 
 @pytest.fixture
-def daemon(lab):
-    return lab.daemon()
-
-
-@pytest.fixture
 def terminal(lab, daemon):
     terminal = Terminal(Command(lab, daemon).environment)
     terminal.wait_for("ready> ")

@@ -129,6 +129,15 @@ class Daemon:
         self.clients.append(client)
         return client
 
+    def knock(self):
+        """A new connection, and what it is told first: that it is served, or why not."""
+        client = self.client(check=False)
+        try:
+            client.request("ping")
+        except BrokenPipeError:
+            pass
+        return client, client.next()
+
     def log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
