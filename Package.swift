@@ -123,7 +123,7 @@ let package = Package(
   ]
 )
 
-// Tests/fuzz.sh builds this with the flags that its symbols need.
+// Tests/lib/fuzz.py builds this with the flags that its symbols need.
 if Context.environment["SIDELOCK_FUZZ"] != nil {
   package.targets.append(
     .executableTarget(

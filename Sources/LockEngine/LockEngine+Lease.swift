@@ -169,6 +169,13 @@ extension LockEngine {
     return due.adding(milliseconds: shortestTimeline.renewSlackMilliseconds)
   }
 
+  /// Has a lease renewed at the next ``renewDue(now:)``, unless a renewal of it is under way.
+  func makeDue(_ lease: LeaseSlot, now: BootInstant) {
+    guard !lease.renewalInFlight else { return }
+    lease.renewAt = now
+    renewals.push(lease, at: now)
+  }
+
   /// Renews the leases that are due, and with them those that soon will be.
   ///
   /// The store works on one command at a time, and so much as it takes for one, everything behind it waits. So only a
@@ -266,8 +273,7 @@ extension LockEngine {
         } else {
           lease.renewalInFlight = false
           lease.isReserving = false
-          lease.renewAt = now
-          renewals.push(lease, at: now)
+          makeDue(lease, now: now)
         }
       }
       lock.recheckAt = nil

@@ -332,10 +332,7 @@ extension LockEngine {
   /// Another lease of the lock was granted beside those that this host has, and nobody knows whether the store still had
   /// them then: it is asked at once.
   private func renewOthersAtOnce(of lock: LockRecord, now: BootInstant) {
-    for lease in lock.leases where lease.stage == .held && !lease.isPermit && !lease.renewalInFlight {
-      lease.renewAt = now
-      renewals.push(lease, at: now)
-    }
+    for lease in lock.leases where lease.stage == .held && !lease.isPermit { makeDue(lease, now: now) }
     renewDue(now: now)
   }
 

@@ -217,9 +217,7 @@ extension LockEngine {
     for lease in lock.leases where lease.stage == .held {
       lease.isInDoubt = true
       lease.doubtedAt = now
-      if lease.renewalInFlight { continue }
-      lease.renewAt = now
-      renewals.push(lease, at: now)
+      makeDue(lease, now: now)
     }
     renewDue(now: now)
   }

@@ -22,6 +22,17 @@ import Testing
       .contended(name: x, attempt: attempt, ask: 9, isTry: isTry, inbox: "other/1", mode: mode))
   }
 
+  /// Alice shares, another host wants the lock alone, and then bob and carol ask to share it, too.
+  private func readersBesideAWriterElsewhere() -> Script {
+    let script = store(cohortMilliseconds: 0)
+    script.acquire(alice, mode: .shared)
+    script.reply(granted(100))
+    script.tell(contended(1))
+    script.acquire(bob, mode: .shared)
+    script.acquire(carol, mode: .shared)
+    return script
+  }
+
   // MARK: On one host
 
   @Test func readersHoldTogetherUnderTokensOfTheirOwn() {
@@ -304,12 +315,7 @@ import Testing
   }
 
   @Test func aWriterElsewhereThatGaveUpDoesNotKeepReadersOut() {
-    let script = store(cohortMilliseconds: 0)
-    script.acquire(alice, mode: .shared)
-    script.reply(granted(100))
-    script.tell(contended(1))
-    script.acquire(bob, mode: .shared)
-    script.acquire(carol, mode: .shared)
+    let script = readersBesideAWriterElsewhere()
     #expect(
       script.take().compactMap(\.command).suffix(1) == [
         .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 100, mode: .shared, keeping: 1)
@@ -330,12 +336,7 @@ import Testing
 
   /// Somebody else can have had it in between.
   @Test func aLeaseThatWasGoneWhenItsSuccessorCameIsLost() {
-    let script = store(cohortMilliseconds: 0)
-    script.acquire(alice, mode: .shared)
-    script.reply(granted(100))
-    script.tell(contended(1))
-    script.acquire(bob, mode: .shared)
-    script.acquire(carol, mode: .shared)
+    let script = readersBesideAWriterElsewhere()
     script.tell(.replyReceived(CommandID(2), granted(300)))
     _ = script.take()
     script.tell(.replyReceived(CommandID(3), .renewed([false])))
@@ -347,12 +348,7 @@ import Testing
 
   /// A renewal that was under way when the successor came proves nothing.
   @Test func aLeaseIsReplacedOnlyByARenewalThatWasSentAfterItsSuccessorCame() {
-    let script = store(cohortMilliseconds: 0)
-    script.acquire(alice, mode: .shared)
-    script.reply(granted(100))
-    script.tell(contended(1))
-    script.acquire(bob, mode: .shared)
-    script.acquire(carol, mode: .shared)
+    let script = readersBesideAWriterElsewhere()
     script.pass(milliseconds: 3334)
     let renewal = script.take().compactMap { effect -> CommandID? in
       if case .send(let id, .renew) = effect { id } else { nil }
