@@ -14,6 +14,7 @@ final class SimulatedHost {
   private(set) var isPaused = false
   private(set) var isRunning = false
   private(set) var linkIsUp = false
+  private(set) var linkUpSince = BootInstant(nanoseconds: 0)
   private var isTellingLinkDown = false
   private var deferred: [() -> Void] = []
 
@@ -339,6 +340,7 @@ final class SimulatedHost {
     case .ready(let info):
       previousClient = info.client
       linkIsUp = true
+      linkUpSince = bootNow
       turn(.linkUp)
     case .failed, .fault:
       world.trace("host \(index): \(action)")
