@@ -479,9 +479,9 @@ extension MessageWriter {
     for step in cycle {
       let mark = json.mark
       json.object { json in
-        write(step.session, to: &json)
+        if let session = step.session { write(session, to: &json) }
         text("owner", step.owner, to: &json)
-        json.member("waits_for", utf8: step.waitsFor)
+        if let waitsFor = step.waitsFor { json.member("waits_for", utf8: waitsFor) }
         json.array("held") { json in
           if let held = step.held { json.value(utf8: held) }
         }

@@ -116,17 +116,18 @@ public struct GrantInfo: Equatable, Sendable {
 
 /// One wait of a deadlock.
 public struct DeadlockInfo: Equatable, Sendable {
-  /// Who waits.
-  public var session: SessionInfo
+  /// Who waits; nil: the client may not know.
+  public var session: SessionInfo?
   /// The thread or task that the client named.
   public var owner: String?
-  /// The lock that it waits for.
-  public var waitsFor: [UInt8]
-  /// The lock that it holds and the one before it waits for; of the first, the one that the last waits for.
+  /// The lock that it waits for; nil: the client may not know.
+  public var waitsFor: [UInt8]?
+  /// The lock that it holds and the one before it waits for; of the first, the one that the last waits for. Nil: the client
+  /// may not know.
   public var held: [UInt8]?
 
   /// A wait.
-  public init(session: SessionInfo, owner: String? = nil, waitsFor: [UInt8], held: [UInt8]?) {
+  public init(session: SessionInfo?, owner: String? = nil, waitsFor: [UInt8]?, held: [UInt8]?) {
     self.session = session
     self.owner = owner
     self.waitsFor = waitsFor

@@ -94,10 +94,10 @@ public struct AcquiredSeveral: Equatable, Sendable {
 
 /// Why a request had no success.
 public enum Refusal: Equatable, Sendable {
-  /// A try met a lock in use.
-  case busy(HolderSummary)
-  /// The wait reached its limit.
-  case timeout(HolderSummary)
+  /// A try met a lock in use: who has it, and which lock that is.
+  case busy(HolderSummary, of: LockName)
+  /// The wait for a lock reached its limit.
+  case timeout(HolderSummary, of: LockName)
   /// The client withdrew it.
   case cancelled
   /// The session does not hold that name, or not under that token. `heldTokens`: what it does hold of that name.

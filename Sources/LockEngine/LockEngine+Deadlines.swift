@@ -161,7 +161,8 @@ extension LockEngine {
   private func waitEnded(_ waiter: Waiter, now: BootInstant) {
     let lock = waiter.lock
     if waiter.isTry {
-      refuse(waiter, waiter.knowsHolder ? .busy(holderSummary(of: lock)) : .unavailable(lock.storeRefusal), now: now)
+      let busy = Refusal.busy(holderSummary(of: lock), of: lock.name)
+      refuse(waiter, waiter.knowsHolder ? busy : .unavailable(lock.storeRefusal), now: now)
     } else {
       refuse(waiter, outOfTime(lock), now: now)
     }
@@ -171,6 +172,6 @@ extension LockEngine {
 
   /// The answer to who waited for the lock until its time was over.
   func outOfTime(_ lock: LockRecord) -> Refusal {
-    storeAnswers(about: lock) ? .timeout(holderSummary(of: lock)) : .unavailable(lock.storeRefusal)
+    storeAnswers(about: lock) ? .timeout(holderSummary(of: lock), of: lock.name) : .unavailable(lock.storeRefusal)
   }
 }

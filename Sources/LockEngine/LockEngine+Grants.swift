@@ -373,7 +373,7 @@ extension LockEngine {
     guard !settled.isEmpty else { return }
     if isBeingFreed(lock) { return }
     let holder = holderSummary(of: lock)
-    for waiter in settled where !waiter.isOver { refuse(waiter, .busy(holder), now: now) }
+    for waiter in settled where !waiter.isOver { refuse(waiter, .busy(holder, of: lock.name), now: now) }
   }
 
   // MARK: Who has it

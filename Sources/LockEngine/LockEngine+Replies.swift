@@ -232,7 +232,7 @@ extension LockEngine {
         if waiter.answersToAsk == ask { waiter.answersWanted -= 1 }
         continue
       }
-      refuse(waiter, .busy(holder), now: now)
+      refuse(waiter, .busy(holder, of: lock.name), now: now)
     }
     if lock.queue.isEmpty { advance(lock, now: now) }
   }

@@ -79,7 +79,8 @@ extension LockEngine {
     let lock = waiter.lock
     if !lock.hasRoom(for: waiter.request.mode) || !hasOnlyTriesAhead, !isBeingFreed(lock) {
       let isUnknown = lock.holds.isEmpty && !storeAnswers(about: lock)
-      return refuse(waiter, isUnknown ? .unavailable(lock.storeRefusal) : .busy(holderSummary(of: lock)), now: now)
+      let busy = Refusal.busy(holderSummary(of: lock), of: lock.name)
+      return refuse(waiter, isUnknown ? .unavailable(lock.storeRefusal) : busy, now: now)
     }
     if lock.leases.contains(where: { $0.stage == .lost && !$0.isPermit }) {
       return refuse(waiter, .unavailable(nil), now: now)

@@ -96,7 +96,7 @@ extension LockEngine {
     }
     giveUp(several.letGoOfTaken(), now: now)
     if isShuttingDown { return abandon(several, .shuttingDown, now: now) }
-    if several.isLate(at: now) { return abandon(several, .timeout(.unknown), now: now) }
+    if several.isLate(at: now) { return abandon(several, .timeout(.unknown, of: several.order[0]), now: now) }
     makeReady(several)
   }
 

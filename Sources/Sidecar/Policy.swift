@@ -24,6 +24,9 @@ extension SidecarCore {
   /// Whether a client may take a lock away from others.
   func mayBreak(_ session: ClientSession, _ name: LockName) -> Bool { may(session, .break, name) }
 
+  /// Whether there is no lock that a client may not be told of.
+  func seesAll(_ session: ClientSession) -> Bool { configuration.policy.rules.isEmpty || access(of: session).isDefault }
+
   private func may(_ session: ClientSession, _ right: AccessRight, _ name: LockName) -> Bool {
     if right != .break, configuration.policy.rules.isEmpty { return true }
     return access(of: session).may(right, name.bytes)

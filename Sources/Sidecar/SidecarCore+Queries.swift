@@ -11,14 +11,13 @@ extension SidecarCore {
   static let waitersShownMax = 16
   /// Waiting hosts that Redis is asked to name.
   static let waitingHostsMax = 16
-  /// Keys that one step of SCAN looks at.
-  static let scanCount = 1000
 
   // MARK: Holders
 
-  /// Who has a lock, as far as this host knows.
-  func holders(of summary: HolderSummary) -> [HolderInfo] {
-    summary.local.map { .session(info($0.session), token: $0.token) } + summary.hosts.map { .host($0) }
+  /// Who has a lock, as far as this host knows and the client may know.
+  func holders(of summary: HolderSummary, of name: LockName, for session: ClientSession) -> [HolderInfo] {
+    guard mayInspect(session, name) else { return [] }
+    return summary.local.map { .session(info($0.session), token: $0.token) } + summary.hosts.map { .host($0) }
       + (summary.isForeign ? [.foreign] : [])
   }
 
@@ -62,7 +61,7 @@ extension SidecarCore {
       inRedis: found, told: told.filter { $0.name == name })
   }
 
-  private func info(
+  func info(
     _ name: LockName, _ snapshot: LockSnapshot?, inRedis found: LockInspection?, told: [ToldLock] = []
   ) -> LockInfo {
     var mode = snapshot?.mode
@@ -112,91 +111,6 @@ extension SidecarCore {
     case .idle: .idle
     case .lost: .lost
     }
-  }
-
-  // MARK: Many locks
-
-  func list(_ params: ListParams, id: MessageID, _ session: ClientSession) {
-    switch params.scope {
-    case .all where link != nil: listAll(params, id: id, session)
-    case .all, .host: listHost(params, id: id, session)
-    }
-  }
-
-  /// The locks of this host, in the order of their names; the cursor is the last name of the page.
-  private func listHost(_ params: ListParams, id: MessageID, _ session: ClientSession) {
-    let (names, next) = engine.names(
-      prefix: params.prefix ?? [], after: params.cursor.map(LockName.init), limit: params.limit)
-    let now = BootClock.now()
-    write(to: session) { writer in
-      writer.beginList(id: id)
-      var last: LockName?
-      var isComplete = true
-      for name in names {
-        guard mayInspect(session, name) else {
-          last = name
-          continue
-        }
-        let entry = info(
-          name, engine.snapshot(of: name, holdersMax: Self.holdersShownMax, waitersMax: 0, now: now), inRedis: nil)
-        guard writer.listEntry(entry) else {
-          isComplete = false
-          break
-        }
-        last = name
-      }
-      writer.endList(cursor: isComplete ? next?.description : last?.description)
-    }
-  }
-
-  /// All locks in Redis, by SCAN. A page is what is left of one step of the scan; the cursor is `<step>:<how many of its
-  /// locks were told>`.
-  private func listAll(_ params: ListParams, id: MessageID, _ session: ClientSession) {
-    guard let position = ScanPosition(params.cursor) else {
-      return write(to: session) { writer in
-        writer.failure(
-          id: id, .invalidParams, message: "cursor is not one that list gave; start again without it"
-        ) { $0.member("field", "cursor") }
-      }
-    }
-    let scan = codec.scan(cursor: position.step, namePrefix: params.prefix ?? [], count: Self.scanCount)
-    ask(session, id, scan) { reply in
-      guard let (next, keys) = self.codec.decodeScan(reply) else { return false }
-      // Anybody can write a key; what no client could ask for is no lock.
-      let found = keys.filter { $0.bytes.count <= Limits.nameBytesMax && $0.isText }
-      let page = Array(found.sorted().dropFirst(position.told).prefix(params.limit))
-      let rest = ScanPosition(step: position.step, told: position.told, next: next, found: found.count)
-      guard !page.isEmpty else {
-        self.write(to: session) { self.write([], [], [:], id: id, rest, for: session, to: &$0) }
-        return true
-      }
-      self.ask(session, id, self.codec.inspect(page, waitingHostsMax: 0)) { reply in
-        guard let inspections = self.codec.decodeInspections(reply, count: page.count) else { return false }
-        self.askHosts(self.whoQuestions(page, inspections), for: session, id) { told in
-          let told = Dictionary(grouping: told, by: \.name)
-          self.write(to: session) { self.write(page, inspections, told, id: id, rest, for: session, to: &$0) }
-        }
-        return true
-      }
-      return true
-    }
-  }
-
-  private func write(
-    _ page: [LockName], _ inspections: [LockInspection], _ toldLocks: [LockName: [ToldLock]], id: MessageID,
-    _ position: ScanPosition, for session: ClientSession, to writer: inout MessageWriter
-  ) {
-    let now = BootClock.now()
-    var told = 0
-    writer.beginList(id: id)
-    for (name, found) in zip(page, inspections) {
-      if found.state != .free, found.state != .wrongType, mayInspect(session, name) {
-        let snapshot = engine.snapshot(of: name, holdersMax: Self.holdersShownMax, waitersMax: 0, now: now)
-        guard writer.listEntry(info(name, snapshot, inRedis: found, told: toldLocks[name] ?? [])) else { break }
-      }
-      told += 1
-    }
-    writer.endList(cursor: position.cursor(afterTelling: told))
   }
 
   // MARK: Asking Redis
@@ -279,42 +193,5 @@ extension SidecarCore {
           ])))
     }
     return stats
-  }
-}
-
-/// How far a `list` of all hosts' locks has come.
-private struct ScanPosition {
-  /// The cursor of the SCAN step that is being told.
-  var step: [UInt8]
-  /// How many of its locks have been told.
-  var told: Int
-  /// The cursor of the step after it; `0` at the end.
-  var next: [UInt8] = []
-  /// How many locks the step found.
-  var found = 0
-
-  init(step: [UInt8], told: Int, next: [UInt8], found: Int) {
-    self.step = step
-    self.told = told
-    self.next = next
-    self.found = found
-  }
-
-  /// The position that `list` gave as a cursor; nil if it did not give this one.
-  init?(_ cursor: String?) {
-    guard let cursor else {
-      step = [0x30]
-      told = 0
-      return
-    }
-    let parts = cursor.split(separator: ":", omittingEmptySubsequences: false)
-    guard parts.count == 2, UInt64(parts[0]) != nil, let told = Int(parts[1]), told >= 0 else { return nil }
-    step = Array(parts[0].utf8)
-    self.told = told
-  }
-
-  func cursor(afterTelling count: Int) -> String? {
-    if told + count < found { return "\(String(decoding: step, as: UTF8.self)):\(told + count)" }
-    return next == [0x30] ? nil : "\(String(decoding: next, as: UTF8.self)):0"
   }
 }

@@ -6,7 +6,7 @@ import LockEngine
 
 extension SidecarCore {
   /// Writes the answer to a request.
-  func write(_ reply: Reply, id: MessageID, to writer: inout MessageWriter) {
+  func write(_ reply: Reply, id: MessageID, for session: ClientSession, to writer: inout MessageWriter) {
     switch reply {
     case .acquired(let lock):
       writer.acquired(
@@ -28,16 +28,20 @@ extension SidecarCore {
     case .cancelled(let cancelled):
       writer.cancelled(id: id, cancelled)
     case .refused(let refusal):
-      write(refusal, id: id, to: &writer)
+      write(refusal, id: id, for: session, to: &writer)
     }
   }
 
-  private func write(_ refusal: Refusal, id: MessageID, to writer: inout MessageWriter) {
+  private func write(
+    _ refusal: Refusal, id: MessageID, for session: ClientSession, to writer: inout MessageWriter
+  ) {
     switch refusal {
-    case .busy(let holder):
-      writer.failure(id: id, .busy) { MessageWriter.writeHolders(holders(of: holder), to: &$0) }
-    case .timeout(let holder):
-      writer.failure(id: id, .timeout) { MessageWriter.writeHolders(holders(of: holder), to: &$0) }
+    case .busy(let holder, let name):
+      let holders = holders(of: holder, of: name, for: session)
+      writer.failure(id: id, .busy) { MessageWriter.writeHolders(holders, to: &$0) }
+    case .timeout(let holder, let name):
+      let holders = holders(of: holder, of: name, for: session)
+      writer.failure(id: id, .timeout) { MessageWriter.writeHolders(holders, to: &$0) }
     case .cancelled:
       writer.failure(id: id, .cancelled)
     case .notHeld(let tokens):
@@ -59,7 +63,7 @@ extension SidecarCore {
     case .modeConflict(let held):
       writer.failure(id: id, .modeConflict) { MessageWriter.writeHeld(ModeInfo(held), to: &$0) }
     case .deadlock(let steps):
-      let cycle = steps.map(info)
+      let cycle = steps.map { info($0, for: session) }
       writer.failure(id: id, .deadlock) { MessageWriter.writeCycle(cycle, to: &$0) }
     case .noSuchSession:
       writeNoSuchSession(id: id, to: &writer)
@@ -96,14 +100,21 @@ extension SidecarCore {
     }
   }
 
-  private func info(_ step: DeadlockStep) -> DeadlockInfo {
+  /// A wait of a circle, as far as the client may be told of it: its own, and of others the locks that it may inspect. Who
+  /// waits is told to who may inspect both the lock that is waited for and the one that is held.
+  private func info(_ step: DeadlockStep, for session: ClientSession) -> DeadlockInfo {
     let isHere = step.inbox == inbox
-    let session =
+    let isOwn = isHere && step.session == session.id.rawValue
+    let waitsFor = isOwn || mayInspect(session, step.waitsFor) ? step.waitsFor : nil
+    let holds = step.holds.flatMap { isOwn || mayInspect(session, $0) ? $0 : nil }
+    guard waitsFor != nil, holds != nil || step.holds == nil else {
+      return DeadlockInfo(session: nil, waitsFor: waitsFor?.bytes, held: holds?.bytes)
+    }
+    let who =
       isHere
       ? info(SessionID(step.session))
       : SessionInfo(host: step.host, session: "\(step.session)", pid: step.pid.map(Int64.init), command: step.command)
-    return DeadlockInfo(
-      session: session, owner: step.owner, waitsFor: step.waitsFor.bytes, held: step.holds?.bytes)
+    return DeadlockInfo(session: who, owner: step.owner, waitsFor: waitsFor?.bytes, held: holds?.bytes)
   }
 }
 

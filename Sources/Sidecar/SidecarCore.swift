@@ -16,7 +16,7 @@ import SystemdSupport
 /// effects are being carried out.
 ///
 /// The files of this type: this one has the turn and the engine's effects; `+Clients` what comes from clients;
-/// `+Replies` what the engine answers, in the protocol's words; `+Queries` what is answered without the engine; `+Watch`
+/// `+Replies` what the engine answers, in the protocol's words; `+Queries` and `+List` what is answered without the engine; `+Watch`
 /// those who watch, and breaking; `+Lifecycle` start, stop, status and watchdog; `+Restart` what is taken over from the
 /// daemon before this one, and left to the next.
 final class SidecarCore {
@@ -68,6 +68,8 @@ final class SidecarCore {
   var watches = Watches()
   /// Sessions whose input goes on in the next turns.
   var inputs = InputTurns()
+  /// Pages of `list` that many locks have to be passed over for.
+  var listings: Deque<(listing: HostListing, session: ClientSession)> = []
 
   private var effects: [Effect] = []
   private var isTurnEndScheduled = false
@@ -222,7 +224,7 @@ final class SidecarCore {
   /// When the engine, input that was put off, a keepalive or a process that is to end wants to be looked at.
   private var nextDeadline: BootInstant? {
     // Not at once, but when the loop has looked at everybody else.
-    if inputs.isWaiting { return BootInstant(nanoseconds: 1) }
+    if inputs.isWaiting || !listings.isEmpty { return BootInstant(nanoseconds: 1) }
     var next = engine.nextDeadline
     if let keepalive = keepalives.next { next = min(next ?? keepalive, keepalive) }
     for pending in pendingKills { next = min(next ?? pending.moment, pending.moment) }
@@ -236,6 +238,7 @@ final class SidecarCore {
     tell(.timerFired, now: now)
     checkKeepalives(now: now)
     goOnWithInputs()
+    goOnWithListings()
   }
 
   /// Has the turn's end look at a session.
@@ -283,7 +286,7 @@ final class SidecarCore {
       case .acquired, .acquiredSeveral: session.isGranted = true
       case .released, .extended, .downgraded, .transferred, .cancelled, .refused: break
       }
-      write(to: session) { write(reply, id: message, to: &$0) }
+      write(to: session) { write(reply, id: message, for: session, to: &$0) }
     case .notify(let id, let notification):
       guard let session = sessions[id] else { return }
       perform(notification, for: session)
@@ -322,7 +325,7 @@ final class SidecarCore {
     case .waiting(let request, let name, let position, let holder):
       let message = current?.request == request ? current?.message : session.messageID(of: request)
       guard let message else { return }
-      let holders = holders(of: holder)
+      let holders = holders(of: holder, of: name, for: session)
       writeUnlessBehind(to: session) {
         $0.waiting(id: message, name: name.bytes, position: Int64(position), holders: holders)
       }

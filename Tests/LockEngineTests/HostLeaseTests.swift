@@ -529,7 +529,7 @@ import Testing
     #expect(script.take().isEmpty)
     script.tell(.pushReceived(.inUse(name: x, ask: 1)))
     let effects = script.take()
-    #expect(effects.first?.refusal == .busy(.host("other")))
+    #expect(effects.first?.refusal == .busy(.host("other"), of: x))
     #expect(effects.last == .send(CommandID(2), .release(name: x, attempt: 1, unused: .all)))
   }
 
@@ -540,14 +540,14 @@ import Testing
     script.pass(milliseconds: 499)
     #expect(script.take().isEmpty)
     script.pass(milliseconds: 1)
-    #expect(script.take().first?.refusal == .busy(.host("other")))
+    #expect(script.take().first?.refusal == .busy(.host("other"), of: x))
   }
 
   @Test func aTryBehindAHostThatDoesNotListenEndsAtOnce() {
     script.open(alice)
     script.acquire(alice, wait: 0)
     script.reply(queued(listens: false), to: script.takeSent().first)
-    #expect(script.take().first?.refusal == .busy(.host("other")))
+    #expect(script.take().first?.refusal == .busy(.host("other"), of: x))
   }
 
   @Test func aTryGetsTheLockThatTheHolderHandsOver() {
@@ -568,7 +568,7 @@ import Testing
     script.tell(.pushReceived(.inUse(name: x, ask: 1)))
     #expect(script.take().map { $0.refusal != nil ? 1 : 0 } == [1])
     script.tell(.pushReceived(.inUse(name: x, ask: 2)))
-    #expect(script.take().first?.refusal == .busy(.host("other")))
+    #expect(script.take().first?.refusal == .busy(.host("other"), of: x))
   }
 
   @Test func aLateAnswerToATryThatLeftDoesNotDecideTheNextOne() {
@@ -591,7 +591,7 @@ import Testing
     script.open(alice)
     script.acquire(alice, wait: 0)
     script.reply(.foreign(expiresInMilliseconds: 5000), to: script.takeSent().first)
-    #expect(script.take().first?.refusal == .busy(.foreign))
+    #expect(script.take().first?.refusal == .busy(.foreign, of: x))
   }
 
   /// Granted by a push, gone from the store, and granted anew to an ask that was still under way: others may have had the

@@ -36,7 +36,7 @@ import Testing
     script.acquire(alice)
     _ = script.take()
     script.acquire(bob, wait: 0)
-    #expect(script.take().map(\.refusal) == [.busy(.local(alice, 1000))])
+    #expect(script.take().map(\.refusal) == [.busy(.local(alice, 1000), of: x)])
   }
 
   @Test func aWaitEndsAtItsDeadlineAndNotBefore() {
@@ -47,7 +47,7 @@ import Testing
     script.pass(milliseconds: 49)
     #expect(script.take().isEmpty)
     script.pass(milliseconds: 1)
-    #expect(script.take().map(\.refusal) == [.timeout(.local(alice, 1000))])
+    #expect(script.take().map(\.refusal) == [.timeout(.local(alice, 1000), of: x)])
     script.release(alice)
     #expect(script.take().compactMap(\.grantedSession).isEmpty)
     #expect(script.engine.gauges.locks == 0)

@@ -125,7 +125,7 @@ import Testing
     }
     script.tell(.pushReceived(.inUse(name: x, ask: 1)))
     let effects = script.take()
-    #expect(effects.first?.refusal == .busy(.host("b")))
+    #expect(effects.first?.refusal == .busy(.host("b"), of: x))
     #expect(effects.last?.command == .release(name: x, attempt: 1, unused: .all, isExact: true))
   }
 

@@ -61,7 +61,7 @@ import Testing
     script.pass(milliseconds: 1)
     let refusals = script.take().compactMap(\.refusal)
     #expect(refusals.count == 1)
-    guard case .timeout(let holders)? = refusals.first else {
+    guard case .timeout(let holders, _)? = refusals.first else {
       Issue.record("\(refusals)")
       return
     }

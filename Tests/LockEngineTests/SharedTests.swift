@@ -96,7 +96,7 @@ import Testing
     script.acquire(carol, wait: 0)
     let effects = script.take()
     #expect(effects.compactMap(\.grantedSession) == [alice, bob])
-    guard case .busy(let holders)? = effects.last?.refusal else {
+    guard case .busy(let holders, _)? = effects.last?.refusal else {
       Issue.record("\(effects)")
       return
     }

@@ -1,0 +1,180 @@
+// Pages of locks.
+
+import ClientProtocol
+import LockEngine
+import RedisProtocol
+
+extension SidecarCore {
+  /// Keys that one step of SCAN looks at.
+  private static let scanCount = 1000
+
+  func list(_ params: ListParams, id: MessageID, _ session: ClientSession) {
+    switch params.scope {
+    case .all where link != nil: listAll(params, id: id, session)
+    case .all, .host: listHost(params, id: id, session)
+    }
+  }
+
+  /// The locks of this host, in the order of their names.
+  private func listHost(_ params: ListParams, id: MessageID, _ session: ClientSession) {
+    let listing = HostListing(params)
+    if find(listing, for: session) { return write(listing, id: id, session) }
+    lastRequest += 1
+    listing.request = RequestID(lastRequest)
+    session.began(listing.request, as: id)
+    session.queriesInFlight += 1
+    listings.append((listing, session))
+    scheduleTurnEnd()
+  }
+
+  /// Goes on with those that have to pass over many locks, one after the other.
+  func goOnWithListings() {
+    while inputs.hasRoom(now: BootClock.now()), let (listing, session) = listings.popFirst() {
+      guard sessions[session.id] === session else { continue }
+      guard find(listing, for: session) else {
+        listings.append((listing, session))
+        continue
+      }
+      session.queriesInFlight -= 1
+      if let id = session.ended(listing.request) { write(listing, id: id, session) }
+      touch(session)
+    }
+    if !listings.isEmpty { scheduleTurnEnd() }
+  }
+
+  /// Looks for more locks that the client may inspect; false when it has not come to the end of the page yet.
+  ///
+  /// Which locks there are beside those must not show. So a page is never short because others were passed over, and there
+  /// is a next one only if there is something on it.
+  private func find(_ listing: HostListing, for session: ClientSession) -> Bool {
+    let wanted = listing.limit + 1 - listing.names.count
+    let seesAll = seesAll(session)
+    let (names, next) = engine.names(
+      prefix: listing.prefix, after: listing.after, limit: seesAll ? wanted : min(wanted, HostListing.stepMax))
+    listing.names += seesAll ? names : names.filter { mayInspect(session, $0) }
+    listing.after = next
+    return next == nil || listing.names.count > listing.limit
+  }
+
+  private func write(_ listing: HostListing, id: MessageID, _ session: ClientSession) {
+    let now = BootClock.now()
+    write(to: session) { writer in
+      writer.beginList(id: id)
+      var told = 0
+      for name in listing.names.prefix(listing.limit) {
+        let snapshot = engine.snapshot(of: name, holdersMax: Self.holdersShownMax, waitersMax: 0, now: now)
+        guard writer.listEntry(info(name, snapshot, inRedis: nil)) else { break }
+        told += 1
+      }
+      writer.endList(cursor: told < listing.names.count && told > 0 ? listing.names[told - 1].description : nil)
+    }
+  }
+
+  /// All locks in Redis, by SCAN. A page is what is left of one step of the scan; the cursor is `<step>:<how many of its
+  /// locks were told>`.
+  private func listAll(_ params: ListParams, id: MessageID, _ session: ClientSession) {
+    guard let position = ScanPosition(params.cursor) else {
+      return write(to: session) { writer in
+        writer.failure(
+          id: id, .invalidParams, message: "cursor is not one that list gave; start again without it"
+        ) { $0.member("field", "cursor") }
+      }
+    }
+    let scan = codec.scan(cursor: position.step, namePrefix: params.prefix ?? [], count: Self.scanCount)
+    ask(session, id, scan) { reply in
+      guard let (next, keys) = self.codec.decodeScan(reply) else { return false }
+      // Anybody can write a key; what no client could ask for is no lock.
+      // What the client may not inspect is left out before pages are made, so that they do not tell of it.
+      let found = keys.filter { $0.bytes.count <= Limits.nameBytesMax && $0.isText && self.mayInspect(session, $0) }
+      let page = Array(found.sorted().dropFirst(position.told).prefix(params.limit))
+      let rest = ScanPosition(step: position.step, told: position.told, next: next, found: found.count)
+      guard !page.isEmpty else {
+        self.write(to: session) { self.write([], [], [:], id: id, rest, for: session, to: &$0) }
+        return true
+      }
+      self.ask(session, id, self.codec.inspect(page, waitingHostsMax: 0)) { reply in
+        guard let inspections = self.codec.decodeInspections(reply, count: page.count) else { return false }
+        self.askHosts(self.whoQuestions(page, inspections), for: session, id) { told in
+          let told = Dictionary(grouping: told, by: \.name)
+          self.write(to: session) { self.write(page, inspections, told, id: id, rest, for: session, to: &$0) }
+        }
+        return true
+      }
+      return true
+    }
+  }
+
+  private func write(
+    _ page: [LockName], _ inspections: [LockInspection], _ toldLocks: [LockName: [ToldLock]], id: MessageID,
+    _ position: ScanPosition, for session: ClientSession, to writer: inout MessageWriter
+  ) {
+    let now = BootClock.now()
+    var told = 0
+    writer.beginList(id: id)
+    for (name, found) in zip(page, inspections) {
+      if found.state != .free, found.state != .wrongType {
+        let snapshot = engine.snapshot(of: name, holdersMax: Self.holdersShownMax, waitersMax: 0, now: now)
+        guard writer.listEntry(info(name, snapshot, inRedis: found, told: toldLocks[name] ?? [])) else { break }
+      }
+      told += 1
+    }
+    writer.endList(cursor: position.cursor(afterTelling: told))
+  }
+}
+
+/// A page of this host's locks that is being put together. Its cursor is the last name on it.
+final class HostListing {
+  /// Locks that are looked at before the clock is, where not all of them may be told.
+  static let stepMax = 128
+
+  fileprivate let prefix: [UInt8]
+  fileprivate let limit: Int
+  /// Where to go on looking.
+  fileprivate var after: LockName?
+  /// The page, and one more if there is one.
+  fileprivate var names: [LockName] = []
+  fileprivate var request = RequestID(0)
+
+  fileprivate init(_ params: ListParams) {
+    prefix = params.prefix ?? []
+    limit = params.limit
+    after = params.cursor.map(LockName.init)
+  }
+}
+
+/// How far a `list` of all hosts' locks has come.
+private struct ScanPosition {
+  /// The cursor of the SCAN step that is being told.
+  var step: [UInt8]
+  /// How many of its locks have been told.
+  var told: Int
+  /// The cursor of the step after it; `0` at the end.
+  var next: [UInt8] = []
+  /// How many locks the step found.
+  var found = 0
+
+  init(step: [UInt8], told: Int, next: [UInt8], found: Int) {
+    self.step = step
+    self.told = told
+    self.next = next
+    self.found = found
+  }
+
+  /// The position that `list` gave as a cursor; nil if it did not give this one.
+  init?(_ cursor: String?) {
+    guard let cursor else {
+      step = [0x30]
+      told = 0
+      return
+    }
+    let parts = cursor.split(separator: ":", omittingEmptySubsequences: false)
+    guard parts.count == 2, UInt64(parts[0]) != nil, let told = Int(parts[1]), told >= 0 else { return nil }
+    step = Array(parts[0].utf8)
+    self.told = told
+  }
+
+  func cursor(afterTelling count: Int) -> String? {
+    if told + count < found { return "\(String(decoding: step, as: UTF8.self)):\(told + count)" }
+    return next == [0x30] ? nil : "\(String(decoding: next, as: UTF8.self)):0"
+  }
+}
