@@ -134,6 +134,10 @@ public enum LimitName: String, Equatable, Sendable {
   case holdsPerUID = "holds_per_uid"
   /// Waiters of one lock on this host.
   case waitersPerLock = "waiters_per_lock"
+  /// Bytes of what all sessions of one user hold and wait for.
+  case lockBytesPerUID = "lock_bytes_per_uid"
+  /// Bytes of what is held and waited for.
+  case lockBytes = "lock_bytes"
 }
 
 /// Who has the lock, as far as this host knows; nobody at all when it was changing hands.

@@ -38,6 +38,10 @@ public struct EngineConfiguration: Equatable, Sendable {
   public var waitsPerUIDMax: Int
   /// Holds that all sessions of one user may have.
   public var holdsPerUIDMax: Int
+  /// Bytes of what all sessions of one user may hold and wait for; see ``AcquireRequest/lockBytes``.
+  public var lockBytesPerUIDMax: Int
+  /// Bytes of what all sessions together may hold and wait for.
+  public var lockBytesMax: Int
   /// Waiters that one lock may have on this host.
   public var waitersPerLockMax: Int
   /// Leases that one renewal command may name.
@@ -53,7 +57,8 @@ public struct EngineConfiguration: Equatable, Sendable {
     cohortHandoversMax: Int = 100,
     cohortMilliseconds: Int64 = 50, storeTimeoutMilliseconds: Int64 = 2_000, inUseTimeoutMilliseconds: Int64 = 500,
     foreignPollMilliseconds: Int64 = 100, waitsPerSessionMax: Int = 128, holdsPerSessionMax: Int = 65_536,
-    waitsPerUIDMax: Int = 100_000, holdsPerUIDMax: Int = 1_000_000, waitersPerLockMax: Int = 100_000,
+    waitsPerUIDMax: Int = 100_000, holdsPerUIDMax: Int = 1_000_000, lockBytesPerUIDMax: Int = 1 << 27,
+    lockBytesMax: Int = .max, waitersPerLockMax: Int = 100_000,
     renewalBatchMax: Int = 500, renewalsInFlightMax: Int = 2, stepsPerSlice: Int = 512, host: String = "",
     inbox: String = ""
   ) {
@@ -71,6 +76,8 @@ public struct EngineConfiguration: Equatable, Sendable {
     self.holdsPerSessionMax = holdsPerSessionMax
     self.waitsPerUIDMax = waitsPerUIDMax
     self.holdsPerUIDMax = holdsPerUIDMax
+    self.lockBytesPerUIDMax = lockBytesPerUIDMax
+    self.lockBytesMax = lockBytesMax
     self.waitersPerLockMax = waitersPerLockMax
     self.renewalBatchMax = renewalBatchMax
     self.renewalsInFlightMax = renewalsInFlightMax

@@ -8,10 +8,10 @@ extension LockEngine {
     if isShuttingDown { return refuse(request, .shuttingDown) }
     switch request.target {
     case .one(let name):
-      if let limit = limitMet(by: session, names: 1) { return refuse(request, .limit(limit)) }
+      if let limit = limitMet(by: session, names: 1, request) { return refuse(request, .limit(limit)) }
       acquire(name, request, for: session, now: now)
     case .several(let names):
-      if let limit = limitMet(by: session, names: names.count) { return refuse(request, .limit(limit)) }
+      if let limit = limitMet(by: session, names: names.count, request) { return refuse(request, .limit(limit)) }
       acquireSeveral(names, request, now: now)
     }
   }
@@ -63,13 +63,16 @@ extension LockEngine {
     return nil
   }
 
-  private func limitMet(by session: SessionRecord, names count: Int) -> LimitName? {
+  private func limitMet(by session: SessionRecord, names count: Int, _ request: AcquireRequest) -> LimitName? {
+    let bytes = LockBytes.of(request)
     if session.waits.count >= configuration.waitsPerSessionMax { return .waitsPerSession }
     if session.holdCount + session.waits.count + count > configuration.holdsPerSessionMax { return .holdsPerSession }
     if let user = session.user {
       if user.waits >= configuration.waitsPerUIDMax { return .waitsPerUID }
       if user.holds + user.waits + count > configuration.holdsPerUIDMax { return .holdsPerUID }
+      if user.lockBytes + bytes > configuration.lockBytesPerUIDMax { return .lockBytesPerUID }
     }
+    if tally.lockBytes + bytes > configuration.lockBytesMax { return .lockBytes }
     return nil
   }
 
@@ -193,10 +196,9 @@ extension LockEngine {
     let isSame = receiver.id == hold.session
     guard isAccepting || isSame else { return .notAccepted }
     if receiver.holdCount >= configuration.holdsPerSessionMax, !isSame { return .limit(.holdsPerSession) }
-    if receiver.user !== sessions[hold.session]?.user, let user = receiver.user,
-      user.holds >= configuration.holdsPerUIDMax
-    {
-      return .limit(.holdsPerUID)
+    if receiver.user !== sessions[hold.session]?.user, let user = receiver.user {
+      if user.holds >= configuration.holdsPerUIDMax { return .limit(.holdsPerUID) }
+      if user.lockBytes + LockBytes.of(hold) > configuration.lockBytesPerUIDMax { return .limit(.lockBytesPerUID) }
     }
     return nil
   }

@@ -149,6 +149,9 @@ extension LockEngine {
     return lock.leases.isEmpty ? .none : .idle
   }
 
+  /// Bytes of what all sessions of a user hold and wait for, as ``EngineConfiguration/lockBytesPerUIDMax`` counts them.
+  public func lockBytes(uid: UInt32) -> Int { users[uid]?.lockBytes ?? 0 }
+
   /// A page of the names of locks that are held, waited for or idle on this host, in their order: the first `limit` of
   /// those that begin with `prefix` and come after `cursor`. Fewer come where many others had to be passed over.
   ///

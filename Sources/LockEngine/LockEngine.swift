@@ -113,12 +113,14 @@ public final class LockEngine {
 
   /// Changes what clients may make grow, from the next request on. What is over a new limit stays.
   public func reconfigure(
-    waitsPerSessionMax: Int, holdsPerSessionMax: Int, waitsPerUIDMax: Int, holdsPerUIDMax: Int
+    waitsPerSessionMax: Int, holdsPerSessionMax: Int, waitsPerUIDMax: Int, holdsPerUIDMax: Int,
+    lockBytesPerUIDMax: Int
   ) {
     configuration.waitsPerSessionMax = waitsPerSessionMax
     configuration.holdsPerSessionMax = holdsPerSessionMax
     configuration.waitsPerUIDMax = waitsPerUIDMax
     configuration.holdsPerUIDMax = holdsPerUIDMax
+    configuration.lockBytesPerUIDMax = lockBytesPerUIDMax
   }
 
   /// Takes in a fact and appends what is to be done to `effects`. `now` never goes back.

@@ -23,4 +23,6 @@ public struct RecordCounts: Equatable, Sendable {
 /// Counts the records of one engine: each adds itself when it comes to be and takes itself away when its memory goes.
 final class RecordTally {
   var counts = RecordCounts()
+  /// Bytes of what all sessions hold and wait for; see ``LockBytes``.
+  var lockBytes = 0
 }

@@ -5,6 +5,27 @@ final class UserRecord {
   var sessions = 0
   var holds = 0
   var waits = 0
+  var lockBytes = 0
+}
+
+/// What a hold or a wait is charged with: about what its records take that outlive the process, where the name stands twice,
+/// in that of the lease, too.
+enum LockBytes {
+  private static let fixed = 256
+
+  static func of(_ hold: Hold) -> Int { of(hold.lock.name) + of(hold.meta) + of(hold.owner) }
+
+  static func of(_ request: AcquireRequest) -> Int {
+    let texts = of(request.meta) + of(request.owner)
+    return switch request.target {
+    case .one(let name): texts + of(name)
+    case .several(let names): names.reduce(texts) { $0 + of($1) }
+    }
+  }
+
+  private static func of(_ name: LockName) -> Int { fixed + 2 * name.bytes.count }
+
+  private static func of(_ text: String?) -> Int { text?.utf8.count ?? 0 }
 }
 
 /// What one owner inside a session has.
@@ -67,6 +88,7 @@ final class SessionRecord {
     lastHold = hold
     holdCount += 1
     user?.holds += 1
+    charge(LockBytes.of(hold))
     if hold.onLost != .notify { enforcedCount += 1 }
     let name = hold.lock.name
     if let owner = hold.owner { makeOwner(owner).holds[name, default: []].append(hold) }
@@ -99,6 +121,7 @@ final class SessionRecord {
     hold.next = nil
     holdCount -= 1
     user?.holds -= 1
+    charge(-LockBytes.of(hold))
     if hold.onLost != .notify { enforcedCount -= 1 }
     if let owner = hold.owner, let record = owners[owner] {
       record.holds[name]?.removeAll { $0 === hold }
@@ -131,15 +154,22 @@ final class SessionRecord {
   func add(_ waiter: Waiter) {
     waits[waiter.request.request] = waiter
     user?.waits += 1
+    charge(LockBytes.of(waiter.request))
     if let owner = waiter.request.owner { makeOwner(owner).waits[waiter.request.request] = waiter }
   }
 
   func remove(_ waiter: Waiter) {
     guard waits.removeValue(forKey: waiter.request.request) != nil else { return }
     user?.waits -= 1
+    charge(-LockBytes.of(waiter.request))
     guard let owner = waiter.request.owner, let record = owners[owner] else { return }
     record.waits[waiter.request.request] = nil
     dropIfUnused(owner, record)
+  }
+
+  private func charge(_ bytes: Int) {
+    user?.lockBytes += bytes
+    tally.lockBytes += bytes
   }
 
   // MARK: Owners

@@ -9,6 +9,7 @@ final class Account {
   var connections = 0
   /// Bytes that are kept for them: input that is no request yet, and output that is not taken yet.
   var bytes = 0
+  var watches = 0
 
   init(uid: UInt32) {
     self.uid = uid
@@ -27,6 +28,9 @@ enum LimitWord: String, CaseIterable {
   case watchesPerSession = "watches_per_session"
   case bytesPerSession = "bytes_per_session"
   case bytesPerUID = "bytes_per_uid"
+  case lockBytes = "lock_bytes"
+  case lockBytesPerUID = "lock_bytes_per_uid"
+  case watchesPerUID = "watches_per_uid"
 
   init(_ limit: LimitName) {
     switch limit {
@@ -35,6 +39,8 @@ enum LimitWord: String, CaseIterable {
     case .waitsPerSession: self = .waitsPerSession
     case .waitsPerUID: self = .waitsPerUID
     case .waitersPerLock: self = .waitersPerLock
+    case .lockBytes: self = .lockBytes
+    case .lockBytesPerUID: self = .lockBytesPerUID
     }
   }
 }

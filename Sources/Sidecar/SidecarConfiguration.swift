@@ -49,6 +49,10 @@ public struct SidecarConfiguration: Sendable {
   public var bytesPerSessionMax = 4_194_304
   /// Bytes that are kept for all sessions of one user.
   public var bytesPerUIDMax = 67_108_864
+  /// Bytes of what all sessions of one user hold and wait for.
+  public var lockBytesPerUIDMax = 134_217_728
+  /// Watches that all sessions of one user may have.
+  public var watchesPerUIDMax = 1024
   /// Who may do what with which names.
   public var policy = AccessPolicy()
   /// The settings that all of this comes from, for the daemon that follows; see ``LeftDescriptors/settings``.

@@ -160,6 +160,7 @@ extension SidecarCore {
       configuration.connectionsPerUIDMax = new.connectionsPerUIDMax
       configuration.bytesPerSessionMax = new.bytesPerSessionMax
       configuration.bytesPerUIDMax = new.bytesPerUIDMax
+      configuration.watchesPerUIDMax = new.watchesPerUIDMax
       if configuration.policy != new.policy {
         configuration.policy = new.policy
         policyChanged()
@@ -172,7 +173,8 @@ extension SidecarCore {
         inUseTimeoutMilliseconds: Self.holderTimeoutMilliseconds(new))
       engine.reconfigure(
         waitsPerSessionMax: new.waitsPerSessionMax, holdsPerSessionMax: new.holdsPerSessionMax,
-        waitsPerUIDMax: new.waitsPerUIDMax, holdsPerUIDMax: new.holdsPerUIDMax)
+        waitsPerUIDMax: new.waitsPerUIDMax, holdsPerUIDMax: new.holdsPerUIDMax,
+        lockBytesPerUIDMax: new.lockBytesPerUIDMax)
       engine.reconfigure(
         lingerMilliseconds: new.lingerMilliseconds, cohortHandoversMax: new.cohortHandoversMax,
         cohortMilliseconds: new.cohortMilliseconds)

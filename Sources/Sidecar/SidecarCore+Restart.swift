@@ -281,6 +281,7 @@ extension SidecarCore {
   private func takeOverWatches(of session: ClientSession, _ record: KeptSession) {
     session.watches = record.watches
     session.lastWatch = record.lastWatch
+    session.account?.watches += record.watches.count
     for (number, target) in record.watches.sorted(by: { $0.key < $1.key }) {
       watches.add(target, .init(session: session.id, number: number))
       engine.isObserved = true

@@ -70,6 +70,11 @@ extension SidecarCore {
       limitCounts.met(.watchesPerSession)
       return write(to: session) { $0.failure(id: id, .limit) { $0.member("limit", "watches_per_session") } }
     }
+    if let account = session.account, account.watches >= configuration.watchesPerUIDMax {
+      limitCounts.met(.watchesPerUID)
+      return write(to: session) { $0.failure(id: id, .limit) { $0.member("limit", "watches_per_uid") } }
+    }
+    session.account?.watches += 1
     session.lastWatch += 1
     let number = session.lastWatch
     session.watches[number] = target
@@ -98,6 +103,7 @@ extension SidecarCore {
   }
 
   private func ended(_ target: WatchTarget, _ number: Int64, of session: ClientSession) {
+    session.account?.watches -= 1
     watches.remove(target, .init(session: session.id, number: number))
     engine.isObserved = watches.count > 0
   }

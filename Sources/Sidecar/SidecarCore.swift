@@ -138,6 +138,8 @@ final class SidecarCore {
         inUseTimeoutMilliseconds: Self.holderTimeoutMilliseconds(configuration),
         waitsPerSessionMax: configuration.waitsPerSessionMax, holdsPerSessionMax: configuration.holdsPerSessionMax,
         waitsPerUIDMax: configuration.waitsPerUIDMax, holdsPerUIDMax: configuration.holdsPerUIDMax,
+        lockBytesPerUIDMax: configuration.lockBytesPerUIDMax,
+        lockBytesMax: Self.lockBytesMax(memory: predecessor?.memory),
         host: configuration.host, inbox: inbox))
     guard let store,
       let keeper = SessionKeeper(store: store, predecessor: predecessor?.memory, loop: loop, logger: logger)
@@ -148,6 +150,11 @@ final class SidecarCore {
       scheduleTurnEnd()
     }
     engine.recordChanges()
+  }
+
+  /// How many bytes of what is held and waited for there may be in all: three quarters of what can be kept over a restart.
+  static func lockBytesMax(memory: StateMemory?) -> Int {
+    StateLog.recordBytesMax(memoryBytes: memory?.bytes.count ?? Int(StateMemory.bytesDefault)) / 4 * 3
   }
 
   /// How long other hosts may take to answer, in milliseconds. Their links may be as slow as a link may be: nobody is told

@@ -25,6 +25,8 @@ public enum SettingKey: String, CaseIterable, Sendable {
   case waitsPerUIDMax = "waits_per_uid_max"
   case bytesPerSessionMax = "bytes_per_session_max"
   case bytesPerUIDMax = "bytes_per_uid_max"
+  case lockBytesPerUIDMax = "lock_bytes_per_uid_max"
+  case watchesPerUIDMax = "watches_per_uid_max"
   case rules
   case logLevel = "log_level"
 
@@ -182,6 +184,12 @@ extension SettingKey {
       number(
         "The most bytes that are kept for all connections of one user", 1_048_576...17_179_869_184,
         default: 67_108_864)
+    case .lockBytesPerUIDMax:
+      number(
+        "The most bytes of names, notes and owners of what all connections of one user hold and wait for",
+        1_048_576...17_179_869_184, default: 134_217_728)
+    case .watchesPerUIDMax:
+      number("The most watches that all connections of one user may have", 1...1_000_000, default: 1024)
     case .rules:
       SettingDefinition(
         valueName: "RULE", summary: "Who may do what with which locks; the first rule that fits decides",

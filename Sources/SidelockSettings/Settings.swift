@@ -48,6 +48,10 @@ public struct Settings: Sendable, Equatable {
   public var bytesPerSessionMax: Int
   /// The most bytes that are kept for all connections of one user.
   public var bytesPerUIDMax: Int
+  /// The most bytes of names, notes and owners of what all connections of one user hold and wait for.
+  public var lockBytesPerUIDMax: Int
+  /// The most watches that all connections of one user may have.
+  public var watchesPerUIDMax: Int
   /// Who may do what with which locks, with the numbers of the accounts as they were when the settings were read.
   public var policy: AccessPolicy
   /// The least severe level that is logged.

@@ -6,6 +6,7 @@ extension SettingKey {
     case .leaseMilliseconds, .redisTimeoutMilliseconds, .lingerMilliseconds, .cohortMax, .cohortMilliseconds,
       .connectionsMax, .connectionsPerUIDMax,
       .holdsPerSessionMax, .holdsPerUIDMax, .waitsPerSessionMax, .waitsPerUIDMax, .bytesPerSessionMax, .bytesPerUIDMax,
+      .lockBytesPerUIDMax, .watchesPerUIDMax,
       .rules, .logLevel:
       true
     case .redis, .local, .redisUser, .redisPasswordFile, .socket, .socketMode, .keyPrefix, .host:
@@ -39,6 +40,8 @@ extension Settings {
       case .waitsPerUIDMax: waitsPerUIDMax != new.waitsPerUIDMax
       case .bytesPerSessionMax: bytesPerSessionMax != new.bytesPerSessionMax
       case .bytesPerUIDMax: bytesPerUIDMax != new.bytesPerUIDMax
+      case .lockBytesPerUIDMax: lockBytesPerUIDMax != new.lockBytesPerUIDMax
+      case .watchesPerUIDMax: watchesPerUIDMax != new.watchesPerUIDMax
       case .rules: policy.rules != new.policy.rules
       case .logLevel: logLevel != new.logLevel
       }
@@ -61,6 +64,8 @@ extension Settings {
     result.waitsPerUIDMax = new.waitsPerUIDMax
     result.bytesPerSessionMax = new.bytesPerSessionMax
     result.bytesPerUIDMax = new.bytesPerUIDMax
+    result.lockBytesPerUIDMax = new.lockBytesPerUIDMax
+    result.watchesPerUIDMax = new.watchesPerUIDMax
     result.policy = new.policy
     result.logLevel = new.logLevel
     return result

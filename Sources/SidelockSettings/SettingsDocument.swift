@@ -120,7 +120,7 @@ extension SettingKey {
     case .socketMode, .logLevel: return row.defaultText
     case .leaseMilliseconds, .lingerMilliseconds, .cohortMax, .cohortMilliseconds, .redisTimeoutMilliseconds,
       .connectionsMax, .connectionsPerUIDMax, .holdsPerSessionMax, .holdsPerUIDMax, .waitsPerSessionMax,
-      .waitsPerUIDMax, .bytesPerSessionMax, .bytesPerUIDMax:
+      .waitsPerUIDMax, .bytesPerSessionMax, .bytesPerUIDMax, .lockBytesPerUIDMax, .watchesPerUIDMax:
       return String(row.defaultNumber ?? 0)
     }
   }

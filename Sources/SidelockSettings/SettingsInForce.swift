@@ -26,7 +26,7 @@ public struct SettingsInForce: Sendable, Equatable {
   }
 
   /// Whoever changes what is written raises it.
-  private static let version: UInt64 = 1
+  private static let version: UInt64 = 2
 
   /// All of it as bytes.
   public var encoded: [UInt8] {
@@ -60,8 +60,8 @@ public struct SettingsInForce: Sendable, Equatable {
         socketMode: UInt32(truncatingIfNeeded: try reader.unsigned()) & 0o777, leaseMilliseconds: 0,
         lingerMilliseconds: 0, cohortHandOversMax: 0, cohortMilliseconds: 0, redisTimeoutMilliseconds: 0, keyPrefix: "",
         hostName: "", connectionsMax: 0, connectionsPerUIDMax: 0, holdsPerSessionMax: 0, holdsPerUIDMax: 0,
-        waitsPerSessionMax: 0, waitsPerUIDMax: 0, bytesPerSessionMax: 0, bytesPerUIDMax: 0, policy: AccessPolicy(),
-        logLevel: defaultLogLevel)
+        waitsPerSessionMax: 0, waitsPerUIDMax: 0, bytesPerSessionMax: 0, bytesPerUIDMax: 0, lockBytesPerUIDMax: 0,
+        watchesPerUIDMax: 0, policy: AccessPolicy(), logLevel: defaultLogLevel)
       for number in Self.numbers { settings[keyPath: number] = Int(clamping: try reader.signed()) }
       settings.keyPrefix = try reader.text()
       settings.hostName = try reader.text()
@@ -83,6 +83,7 @@ public struct SettingsInForce: Sendable, Equatable {
       \.leaseMilliseconds, \.lingerMilliseconds, \.cohortHandOversMax, \.cohortMilliseconds, \.redisTimeoutMilliseconds,
       \.connectionsMax, \.connectionsPerUIDMax, \.holdsPerSessionMax, \.holdsPerUIDMax, \.waitsPerSessionMax,
       \.waitsPerUIDMax, \.bytesPerSessionMax, \.bytesPerUIDMax,
+      \.lockBytesPerUIDMax, \.watchesPerUIDMax,
     ]
   }
 

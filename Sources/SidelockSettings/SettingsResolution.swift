@@ -137,6 +137,8 @@ private struct Resolver {
       waitsPerUIDMax: number(.waitsPerUIDMax),
       bytesPerSessionMax: number(.bytesPerSessionMax),
       bytesPerUIDMax: number(.bytesPerUIDMax),
+      lockBytesPerUIDMax: number(.lockBytesPerUIDMax),
+      watchesPerUIDMax: number(.watchesPerUIDMax),
       policy: policy(),
       logLevel: level(.logLevel))
     let order = SettingKey.allCases

@@ -76,6 +76,13 @@ public struct SidelockdArguments: ParsableArguments {
   @Option(name: SettingKey.bytesPerUIDMax.optionName, parsing: .unconditional, help: SettingKey.bytesPerUIDMax.help)
   var bytesPerUIDMax: String?
 
+  @Option(
+    name: SettingKey.lockBytesPerUIDMax.optionName, parsing: .unconditional, help: SettingKey.lockBytesPerUIDMax.help)
+  var lockBytesPerUIDMax: String?
+
+  @Option(name: SettingKey.watchesPerUIDMax.optionName, parsing: .unconditional, help: SettingKey.watchesPerUIDMax.help)
+  var watchesPerUIDMax: String?
+
   @Option(name: SettingKey.rules.optionName, parsing: .unconditionalSingleValue, help: SettingKey.rules.help)
   var rules: [String] = []
 
@@ -132,6 +139,8 @@ public struct SidelockdArguments: ParsableArguments {
     case .waitsPerUIDMax: waitsPerUIDMax
     case .bytesPerSessionMax: bytesPerSessionMax
     case .bytesPerUIDMax: bytesPerUIDMax
+    case .lockBytesPerUIDMax: lockBytesPerUIDMax
+    case .watchesPerUIDMax: watchesPerUIDMax
     case .rules: nil
     case .logLevel: logLevel
     }

@@ -80,6 +80,11 @@ public final class StateLog {
     store(0, at: areas.start(of: area))
   }
 
+  /// Bytes that records may take in memory of that size.
+  public static func recordBytesMax(memoryBytes: Int) -> Int {
+    (StateLayout(bytes: memoryBytes)?.areaBytes ?? 0) / 2
+  }
+
   /// Bytes that the records take.
   public var recordBytes: Int { liveBytes }
 

@@ -3,8 +3,8 @@ import Glibc
 
 /// A file in memory, mapped, whose descriptor another process can be given.
 public final class StateMemory {
-  /// What a file is made for: two areas of half a gibibyte, of which only what is written takes memory.
-  public static let bytesDefault: Int64 = 1 << 30
+  /// What a file is made for: two areas of two gibibytes, of which only what is written takes memory.
+  public static let bytesDefault: Int64 = 1 << 32
 
   /// Its descriptor.
   public let descriptor: CInt

@@ -51,6 +51,8 @@ extension SidecarConfiguration {
     waitsPerUIDMax = settings.waitsPerUIDMax
     bytesPerSessionMax = settings.bytesPerSessionMax
     bytesPerUIDMax = settings.bytesPerUIDMax
+    lockBytesPerUIDMax = settings.lockBytesPerUIDMax
+    watchesPerUIDMax = settings.watchesPerUIDMax
     policy = settings.policy
     policy.owner = geteuid()
   }

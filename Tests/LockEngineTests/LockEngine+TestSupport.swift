@@ -40,12 +40,12 @@ final class Script {
   @discardableResult
   func acquire(
     _ session: SessionID, _ name: String = "x", mode: HoldMode = .exclusive, wait: Int64? = nil, maxHold: Int64? = nil,
-    owner: String? = nil, progress: Bool = false, onLost: LossAction = .notify
+    owner: String? = nil, meta: String? = nil, progress: Bool = false, onLost: LossAction = .notify
   ) -> RequestID {
     ask(
       AcquireRequest(
         session: session, request: newRequest(), target: .one(LockName(name)), mode: mode, waitMilliseconds: wait,
-        maxHoldMilliseconds: maxHold, owner: owner, progress: progress, onLost: onLost))
+        maxHoldMilliseconds: maxHold, owner: owner, meta: meta, progress: progress, onLost: onLost))
   }
 
   /// Asks for several locks at once.

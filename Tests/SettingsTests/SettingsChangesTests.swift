@@ -22,6 +22,7 @@ import Testing
     (.redisTimeoutMilliseconds, "1000"), (.keyPrefix, "p"), (.host, "other"), (.connectionsMax, "1"),
     (.connectionsPerUIDMax, "1"), (.holdsPerSessionMax, "1"), (.holdsPerUIDMax, "1"), (.waitsPerSessionMax, "1"),
     (.waitsPerUIDMax, "1"), (.bytesPerSessionMax, "2000000"), (.bytesPerUIDMax, "2000000"),
+    (.lockBytesPerUIDMax, "2000000"), (.watchesPerUIDMax, "2"),
     (.rules, "deny use a to everyone"), (.logLevel, "error"),
   ]
 

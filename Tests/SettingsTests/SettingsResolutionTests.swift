@@ -45,7 +45,8 @@ import Testing
           keyPrefix: "sidelock:", hostName: "host-1", connectionsMax: 16_384,
           connectionsPerUIDMax: 12_288, holdsPerSessionMax: 65_536, holdsPerUIDMax: 1_000_000, waitsPerSessionMax: 128,
           waitsPerUIDMax: 100_000, bytesPerSessionMax: 4_194_304, bytesPerUIDMax: 67_108_864,
-          policy: AccessPolicy(administrators: 500), logLevel: .info))
+          lockBytesPerUIDMax: 134_217_728, watchesPerUIDMax: 1024, policy: AccessPolicy(administrators: 500),
+          logLevel: .info))
   }
 
   @Test func flagWinsOverEnvironmentOverFileOverDefault() throws {
@@ -73,7 +74,8 @@ import Testing
       (.redisTimeoutMilliseconds, "500"), (.keyPrefix, "k:"), (.host, "h"), (.connectionsMax, "10"),
       (.connectionsPerUIDMax, "11"), (.holdsPerSessionMax, "12"), (.holdsPerUIDMax, "13"),
       (.waitsPerSessionMax, "14"), (.waitsPerUIDMax, "15"), (.bytesPerSessionMax, "2000001"),
-      (.bytesPerUIDMax, "2000002"), (.rules, "deny use a to user:anna"), (.logLevel, "debug"),
+      (.bytesPerUIDMax, "2000002"), (.lockBytesPerUIDMax, "2000003"), (.watchesPerUIDMax, "16"),
+      (.rules, "deny use a to user:anna"), (.logLevel, "debug"),
     ]
     #expect(Set(samples.map(\.0)).union([.local]) == Set(SettingKey.allCases))
     let fromFlags = resolve(

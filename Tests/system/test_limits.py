@@ -1,6 +1,6 @@
 """Everything that a client can make grow: at each limit, one past it, and what `stats` tells of it."""
 
-from harness.client import Ended
+from harness.client import Ended, RpcError
 from harness.process_client import ProcessClient
 from harness.waiting import GENEROUS_SECONDS, wait_until
 
@@ -110,6 +110,44 @@ def test_watches_per_session(lab):
     client.call("unwatch", watch=watches[0])
     client.call("watch", name="a")
     assert met(client) == {"watches_per_session": 1}
+
+
+def test_watches_per_uid(lab):
+    daemon = lab.daemon(args=["--watches-per-uid-max", "2"])
+    first, second = daemon.client(), daemon.client()
+    first.call("watch", name="a")
+    watch = second.call("watch", prefix="")["watch"]
+    for client in (first, second):
+        assert limit_of(client.error_of(client.request("watch", name="b"))) == "watches_per_uid"
+    assert "watch" in ProcessClient(lab, daemon, user=NOBODY).call("watch", name="b")
+    second.call("unwatch", watch=watch)
+    second.call("watch", name="b")
+    first.close()
+    wait_until(lambda: second.call("stats")["watches"] == 2, "the watches of the first one to end")
+    second.call("watch", name="c")
+    assert met(second) == {"watches_per_uid": 2}
+
+
+def test_lock_bytes_per_uid(lab):
+    """Beyond it nothing more is held or waited for; what is held stays, and nobody else is concerned."""
+    daemon = lab.daemon(args=["--lock-bytes-per-uid-max", str(1 << 20)])
+    greedy, holder = daemon.client(), ProcessClient(lab, daemon, user=NOBODY)
+    holder.call("acquire", name="taken")
+    meta, count = "m" * 1024, 0
+    while True:
+        request = greedy.request("acquire", name=f"{count:0512}", meta=meta)
+        try:
+            greedy.reply_to(request)
+        except RpcError as error:
+            assert limit_of(error) == "lock_bytes_per_uid"
+            break
+        count += 1
+    assert 400 < count < 500
+    assert limit_of(greedy.error_of(greedy.request("acquire", name="taken", meta=meta))) == "lock_bytes_per_uid"
+    assert greedy.call("stats")["held"] == count + 1
+    assert "token" in holder.call("acquire", name="x" * 512, meta=meta)
+    greedy.release(f"{0:0512}")
+    greedy.acquire("taken too", meta=meta)
 
 
 # Each answer of these waits has some 240 bytes: so many of them stay below a MiB, and three times as many do not.
