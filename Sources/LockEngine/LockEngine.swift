@@ -244,6 +244,7 @@ public final class LockEngine {
   /// All that the session had is gone.
   func didClose(_ record: SessionRecord) {
     sessions[record.id] = nil
+    record.forgetLosses()
     if let uid = record.uid, let user = record.user {
       user.sessions -= 1
       if user.sessions == 0 { users[uid] = nil }

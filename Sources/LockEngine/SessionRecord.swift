@@ -23,6 +23,8 @@ enum LockBytes {
     }
   }
 
+  static func ofLoss(_ name: LockName) -> Int { 32 + name.bytes.count }
+
   private static func of(_ name: LockName) -> Int { fixed + 2 * name.bytes.count }
 
   private static func of(_ text: String?) -> Int { text?.utf8.count ?? 0 }
@@ -191,8 +193,14 @@ final class SessionRecord {
   // MARK: Losses
 
   func remember(loss name: LockName, _ token: Token, _ reason: LostReason) {
-    if losses.count == Self.lossesMax { losses.removeFirst() }
+    if losses.count == Self.lossesMax, let first = losses.popFirst() { charge(-LockBytes.ofLoss(first.name)) }
     losses.append((name, token, reason))
+    charge(LockBytes.ofLoss(name))
+  }
+
+  /// To be called when the session is forgotten.
+  func forgetLosses() {
+    while let loss = losses.popFirst() { charge(-LockBytes.ofLoss(loss.name)) }
   }
 }
 

@@ -152,9 +152,10 @@ final class SidecarCore {
     engine.recordChanges()
   }
 
-  /// How many bytes of what is held and waited for there may be in all: three quarters of what can be kept over a restart.
+  /// How many bytes of what is held and waited for there may be in all: half of what can be kept over a restart. The other half is
+  /// for what sessions have sent and not read.
   static func lockBytesMax(memory: StateMemory?) -> Int {
-    StateLog.recordBytesMax(memoryBytes: memory?.bytes.count ?? Int(StateMemory.bytesDefault)) / 4 * 3
+    StateLog.recordBytesMax(memoryBytes: memory?.bytes.count ?? Int(StateMemory.bytesDefault)) / 2
   }
 
   /// How long other hosts may take to answer, in milliseconds. Their links may be as slow as a link may be: nobody is told

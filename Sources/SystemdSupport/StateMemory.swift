@@ -3,8 +3,8 @@ import Glibc
 
 /// A file in memory, mapped, whose descriptor another process can be given.
 public final class StateMemory {
-  /// What a file is made for: two areas of two gibibytes, of which only what is written takes memory.
-  public static let bytesDefault: Int64 = 1 << 32
+  /// What a file is made for: two areas of four gibibytes, of which only what is written takes memory.
+  public static let bytesDefault: Int64 = 1 << 33
 
   /// Its descriptor.
   public let descriptor: CInt

@@ -243,6 +243,20 @@ import Testing
     #expect(script.engine.lockBytes(uid: 1000) == 0)
   }
 
+  @Test func lossesThatAreRememberedAreCountedUntilTheSessionEnds() {
+    let script = local()
+    let session = SessionID(11)
+    script.tell(.sessionOpened(session, uid: 1000))
+    script.tell(.sessionOpened(SessionID(12), uid: 1000))
+    for number in 0..<70 {
+      script.acquire(session, "\(100 + number)", maxHold: 1)
+      script.pass(milliseconds: 1)
+    }
+    #expect(script.engine.lockBytes(uid: 1000) == 64 * (32 + 3))
+    script.tell(.sessionClosed(session))
+    #expect(script.engine.lockBytes(uid: 1000) == 0)
+  }
+
   @Test func whatAllHoldTogetherIsCountedInBytes() {
     let script = local { $0.lockBytesMax = 600 }
     script.acquire(alice, "a")

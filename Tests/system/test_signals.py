@@ -52,7 +52,7 @@ def test_a_crash_ends_the_daemon_also_when_it_started_with_the_signal_ignored(la
 
 
 def test_a_core_dump_leaves_the_kept_state_out(lab):
-    """It is a gibibyte of which nearly all was never written; a dump would have the kernel make all of it."""
+    """It is eight gibibytes of which nearly all was never written; a dump would have the kernel make all of it."""
     daemon = lab.daemon(
         env={"FDSTORE": "64"}, prefix=["bash", "-c", f"cd {lab.directory}; exec \"$@\"", "bash"])
     daemon.client().acquire("orders")
