@@ -140,6 +140,7 @@ extension SidecarCore {
       return finishInput(of: session)
     }
     let began = BootClock.now()
+    turns.begin(.input, now: began)
     guard share != nil || inputs.mayBegin(now: began) else {
       putOffInput(of: session, isFresh: true)
       return updateReading(of: session)
@@ -238,7 +239,8 @@ extension SidecarCore {
     let session = session
     switch request {
     case .acquire, .release, .extend, .downgrade, .transfer, .cancel: break
-    case .initialize, .inspect, .list, .watch, .unwatch, .break, .ping, .stats, .rpcDiscover: tellWhatIsDue()
+    case .initialize, .inspect, .list, .watch, .unwatch, .break, .ping, .stats, .rpcDiscover:
+      tellWhatIsDue(before: .query)
     }
     switch request {
     case .initialize(let params):

@@ -30,7 +30,7 @@ extension SidecarCore {
     hostCalls.askAll(questions, waitMilliseconds: waitMilliseconds) { outcomes in
       _ = session.ended(request)
       session.queriesInFlight -= 1
-      self.tellWhatIsDue()
+      self.tellWhatIsDue(before: .redis)
       guard self.sessions[session.id] === session else { return }
       then(outcomes)
       self.touch(session)
@@ -58,7 +58,7 @@ extension SidecarCore {
   // MARK: Answering
 
   func asked(_ id: UInt64, from inbox: String, _ payload: [UInt8]) {
-    tellWhatIsDue()
+    tellWhatIsDue(before: .redis)
     switch HostQuestion(payload) {
     case .who(let names)?:
       var answer: [UInt8] = []

@@ -128,7 +128,7 @@ extension SidecarCore {
     link?.query(command) { reply in
       _ = session.ended(request)
       session.queriesInFlight -= 1
-      self.tellWhatIsDue()
+      self.tellWhatIsDue(before: .redis)
       guard self.sessions[session.id] === session else { return }
       if let reply, reply.error == nil, answer(reply) { return self.touch(session) }
       if let fallback { return fallback() }
@@ -174,6 +174,7 @@ extension SidecarCore {
       Stat(
         "limits_met_total",
         .group(limitCounts.all.map { Stat($0.limit.rawValue, .integer(Int64(clamping: $0.count))) })))
+    stats.append(Stat("turns", .group(turns.stats)))
     if let link {
       stats.append(
         Stat(

@@ -68,6 +68,7 @@ final class SidecarCore {
   var watches = Watches()
   /// Sessions whose input goes on in the next turns.
   var inputs = InputTurns()
+  var turns = TurnTimes()
   /// Pages of `list` that many locks have to be passed over for.
   var listings: Deque<(listing: HostListing, session: ClientSession)> = []
 
@@ -168,6 +169,7 @@ final class SidecarCore {
 
   /// Tells the engine a fact and does what it wants done.
   func tell(_ event: Event, now: BootInstant = BootClock.now()) {
+    turns.begin(TurnWork(event), now: now)
     engine.handle(event, now: now, into: &effects)
     for effect in effects { perform(effect) }
     effects.removeAll(keepingCapacity: true)
@@ -184,8 +186,9 @@ final class SidecarCore {
 
   /// Tells the engine that time has passed, if that means anything. It is asked before whatever is answered without it:
   /// after a pause of the host a lock that ended meanwhile is told lost first, and nowhere shown as held.
-  func tellWhatIsDue() {
+  func tellWhatIsDue(before work: TurnWork) {
     let now = BootClock.now()
+    turns.begin(work, now: now)
     if let due = engine.nextDeadline, due <= now { tell(.timerFired, now: now) }
   }
 
@@ -211,6 +214,7 @@ final class SidecarCore {
   /// processor: grants, commands to Redis, the other replies. Releases that no other host waits for come last.
   private func endTurn() {
     isTurnEndScheduled = false
+    turns.begin(.send, now: BootClock.now())
     swap(&settlingSessions, &dirtySessions)
     keepTurn(settlingSessions)
     for session in settlingSessions where session.isGranted { settle(session) }
@@ -225,8 +229,19 @@ final class SidecarCore {
     for session in settlingSessions { proceed(session) }
     settlingSessions.removeAll(keepingCapacity: true)
     inputs.turnEnded()
-    timer?.arm(for: nextDeadline, now: BootClock.now())
+    let now = BootClock.now()
+    timer?.arm(for: nextDeadline, now: now)
     scheduleStatus()
+    if let long = turns.end(now: now) { tellLongTurn(long) }
+  }
+
+  private func tellLongTurn(_ turn: TurnTimes.Turn) {
+    logger.warning(
+      "a turn of the event loop took long",
+      metadata: [
+        "ms": "\(turn.nanoseconds / 1_000_000)", "processor_ms": "\(turn.processorNanoseconds / 1_000_000)",
+        "work": "\(turn.work.rawValue)", "work_ms": "\(turn.workNanoseconds / 1_000_000)",
+      ])
   }
 
   /// When the engine, input that was put off, a keepalive or a process that is to end wants to be looked at.

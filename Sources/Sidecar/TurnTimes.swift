@@ -1,0 +1,126 @@
+import ClientProtocol
+import Glibc
+import LockEngine
+
+/// What the loop does, as the times of its turns name it.
+enum TurnWork: String {
+  case acquire, release, extend, downgrade, transfer, cancel
+  case query, `break`
+  /// Input that is no request yet, and requests that are refused.
+  case input
+  case connect, disconnect
+  /// Deadlines: renewals, waits that end, work that was put off.
+  case timer
+  /// Replies and messages from Redis.
+  case redis
+  /// Keeping state and sending what the turn has brought about.
+  case send
+  /// The start, the stop, and settings.
+  case service
+}
+
+/// How long the turns of the loop take, and what took longest in the longest one. While a turn goes on nobody else is served
+/// and no lease is renewed, so that this is what a client can do to others.
+struct TurnTimes {
+  /// Above this, the journal is told of a turn, in microseconds.
+  static let longMicroseconds: Int64 = 50_000
+  /// The upper ends of the histogram's classes, in microseconds; what is longer comes into one more.
+  static let classes: [Int64] = [100, 300, 1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000]
+
+  /// One turn.
+  struct Turn: Equatable {
+    var nanoseconds: Int64 = 0
+    /// How much of that the loop was running for: the rest it was waiting for a processor.
+    var processorNanoseconds: Int64 = 0
+    /// What took longest in it, and how long.
+    var work = TurnWork.service
+    var workNanoseconds: Int64 = 0
+  }
+
+  private(set) var counts = [UInt64](repeating: 0, count: Self.classes.count + 1)
+  /// The one that took the processor for longest.
+  private(set) var longest = Turn()
+
+  private var began: BootInstant?
+  private var turn = Turn()
+  private var current = TurnWork.service
+  private var currentSince = BootInstant(nanoseconds: 0)
+  private var processorTime: Int64 = 0
+
+  /// From `now` on the loop does `work`.
+  mutating func begin(_ work: TurnWork, now: BootInstant) {
+    if began == nil { began = now } else { endWork(now: now) }
+    current = work
+    currentSince = now
+  }
+
+  private mutating func endWork(now: BootInstant) {
+    let taken = now.nanoseconds - currentSince.nanoseconds
+    guard taken > turn.workNanoseconds else { return }
+    turn.work = current
+    turn.workNanoseconds = taken
+  }
+
+  /// The turn is over. Gives it if it was long.
+  mutating func end(now: BootInstant, processorTime: Int64 = Self.processorTimeNow()) -> Turn? {
+    guard let began else { return nil }
+    endWork(now: now)
+    self.began = nil
+    var turn = Turn()
+    swap(&turn, &self.turn)
+    turn.nanoseconds = now.nanoseconds - began.nanoseconds
+    // What the loop did between its turns is little: it waited.
+    turn.processorNanoseconds = min(processorTime - self.processorTime, turn.nanoseconds)
+    self.processorTime = processorTime
+    let microseconds = turn.nanoseconds / 1000
+    counts[Self.classes.firstIndex { microseconds <= $0 } ?? Self.classes.count] += 1
+    if turn.processorNanoseconds > longest.processorNanoseconds { longest = turn }
+    return microseconds > Self.longMicroseconds ? turn : nil
+  }
+
+  /// For how long this thread has had a processor, in nanoseconds.
+  private static func processorTimeNow() -> Int64 {
+    var time = timespec()
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+    return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
+  }
+
+  /// The figures, for `stats`.
+  var stats: [Stat] {
+    let classes = zip(Self.classes.map { "\($0)" } + ["more"], counts).map { name, count in
+      Stat(name, .integer(Int64(clamping: count)))
+    }
+    return [
+      Stat("total", .integer(Int64(clamping: counts.reduce(0, +)))),
+      Stat("by_microseconds", .group(classes)),
+      Stat(
+        "longest",
+        .group([
+          Stat("us", .integer(longest.nanoseconds / 1000)),
+          Stat("processor_us", .integer(longest.processorNanoseconds / 1000)),
+          Stat("work", .text(longest.work.rawValue)),
+          Stat("work_us", .integer(longest.workNanoseconds / 1000)),
+        ])),
+    ]
+  }
+}
+
+extension TurnWork {
+  /// What the engine is told, as work.
+  init(_ event: Event) {
+    switch event {
+    case .acquireRequested: self = .acquire
+    case .releaseRequested: self = .release
+    case .extendRequested: self = .extend
+    case .downgradeRequested: self = .downgrade
+    case .transferRequested: self = .transfer
+    case .cancelRequested: self = .cancel
+    case .breakRequested: self = .break
+    case .sessionOpened, .sessionDescribed: self = .connect
+    case .sessionClosed, .inputEnded: self = .disconnect
+    case .linkUp, .linkDown, .commandSent, .replyReceived, .pushReceived: self = .redis
+    case .timerFired: self = .timer
+    case .shutdownRequested: self = .service
+    }
+  }
+}

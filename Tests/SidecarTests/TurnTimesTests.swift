@@ -1,0 +1,45 @@
+import LockEngine
+import Testing
+
+@testable import Sidecar
+
+@Suite struct TurnTimesTests {
+  private func at(_ microseconds: Int64) -> BootInstant { BootInstant(nanoseconds: microseconds * 1000) }
+
+  @Test func theLongestTurnIsToldWithWhatTookLongestInIt() {
+    var turns = TurnTimes()
+    turns.begin(.acquire, now: at(0))
+    turns.begin(.release, now: at(10))
+    turns.begin(.send, now: at(70_010))
+    let long = turns.end(now: at(70_020), processorTime: 60_000_000)
+    #expect(
+      long
+        == TurnTimes.Turn(
+          nanoseconds: 70_020_000, processorNanoseconds: 60_000_000, work: .release, workNanoseconds: 70_000_000))
+    #expect(turns.longest == long)
+    // A shorter one is counted, and not told.
+    turns.begin(.timer, now: at(80_000))
+    #expect(turns.end(now: at(80_090), processorTime: 60_050_000) == nil)
+    #expect(turns.longest == long)
+    #expect(turns.counts == [1, 0, 0, 0, 0, 0, 1, 0, 0, 0])
+  }
+
+  /// While others have the processor a turn is long and nobody's work is to blame for it.
+  @Test func theLongestIsTheOneThatTookTheProcessorForLongest() {
+    var turns = TurnTimes()
+    turns.begin(.acquire, now: at(0))
+    #expect(turns.end(now: at(400_000), processorTime: 1_000_000)?.processorNanoseconds == 1_000_000)
+    turns.begin(.redis, now: at(500_000))
+    #expect(turns.end(now: at(502_000), processorTime: 3_000_000) == nil)
+    #expect(turns.longest.work == .redis)
+    #expect(turns.counts == [0, 0, 0, 1, 0, 0, 0, 0, 1, 0])
+  }
+
+  @Test func whatTakesLongerThanEveryClassIsCountedToo() {
+    var turns = TurnTimes()
+    turns.begin(.acquire, now: at(0))
+    _ = turns.end(now: at(5_000_000), processorTime: 0)
+    #expect(turns.counts.last == 1)
+    #expect(turns.end(now: at(6_000_000), processorTime: 0) == nil, "no turn has begun")
+  }
+}
