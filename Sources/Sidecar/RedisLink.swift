@@ -26,7 +26,8 @@ enum LinkEvent {
 /// The one connection to Redis: it is made, watched, and made again when it breaks.
 ///
 /// Commands go out once a turn of the loop, in one write. At most ``windowMax`` are in flight; beyond that they wait
-/// here, where a renewal overtakes everything else, so that no flood of acquires can cost a lease.
+/// here, where a renewal overtakes everything else and users take turns, so that no flood of acquires can cost a lease, or
+/// somebody else's time.
 final class RedisLink {
   /// What is asked besides the engine's commands. `nil`: there is no answer, the connection broke.
   typealias QueryCompletion = (RESPValue?) -> Void
@@ -77,7 +78,7 @@ final class RedisLink {
   /// Whether somebody waits for something that is to be sent.
   var isUrgent = false
   private var waitingRenewals: Deque<(CommandID, LeaseCommand)> = []
-  private var waiting: Deque<Pending> = []
+  private var waiting = CommandQueue()
   private var attempts: Int64 = 0
   /// The connection that is current; what an older one still tells is not heard.
   private var generation: UInt64 = 0
@@ -97,6 +98,8 @@ final class RedisLink {
   /// Why there is no connection; nil while there is one.
   private(set) var downReason: String? = "not connected yet"
   private(set) var statistics = LinkStatistics()
+  /// Commands that wait for room.
+  var waitingCount: Int { waiting.count + waitingRenewals.count }
 
   init(
     loop: any EventLoop, url: RedisURL, codec: LeaseCodec, clientName: String, timeoutMilliseconds: Int64,
@@ -186,12 +189,11 @@ final class RedisLink {
     case .stopped, .connecting, .backingOff: break
     }
     let wasReady = isReady
-    let unanswered = pending.removeAll() + waiting
+    let unanswered = pending.removeAll() + waiting.removeAll()
     isReady = false
     downReason = reason
     mustReconnect = nil
     machine = nil
-    waiting = []
     waitingRenewals = []
     state = .backingOff
     let isOver = lost != nil || dialer.isRoundOver
@@ -220,30 +222,38 @@ final class RedisLink {
 
   // MARK: Commands
 
-  /// Sends a command of the engine's. Its reply comes as an event, unless the connection breaks.
-  func submit(_ command: LeaseCommand, id: CommandID) {
+  /// Sends a command of the engine's. Its reply comes as an event, unless the connection breaks. `user`: on whose behalf.
+  func submit(_ command: LeaseCommand, id: CommandID, of user: UInt32? = nil) {
     guard isReady else { return }
     statistics.commands += 1
     switch command {
     case .renew:
       isUrgent = true
       waitingRenewals.append((id, command))
+      fillWindow()
     case .release:
-      waiting.append(.lease(id, command))
+      put(.lease(id, command), of: user)
     case .acquire, .downgrade, .reserve, .answerInUse, .heartbeat, .clock, .look, .tell:
       isUrgent = true
-      waiting.append(.lease(id, command))
+      put(.lease(id, command), of: user)
     }
-    fillWindow()
   }
 
   /// Asks Redis something; the completion is called exactly once, with nil when there is no answer.
-  func query(_ command: RedisCommand, _ completion: @escaping QueryCompletion) {
+  func query(_ command: RedisCommand, of user: UInt32? = nil, _ completion: @escaping QueryCompletion) {
     guard isReady else { return completion(nil) }
     statistics.commands += 1
     isUrgent = true
-    waiting.append(.query(command, completion))
-    fillWindow()
+    put(.query(command, completion), of: user)
+  }
+
+  /// Puts a command into the pipeline, or behind those that wait for room there.
+  private func put(_ entry: Pending, of user: UInt32?) {
+    guard pending.count < Self.windowMax, waitingCount == 0, machine != nil else {
+      return waiting.append(entry, of: user)
+    }
+    put(entry)
+    onOutput()
   }
 
   /// Puts commands into the pipeline as far as they have room. The ones that had to wait for it are told about, because
@@ -255,15 +265,11 @@ final class RedisLink {
     var isPut = false
     while pending.count < Self.windowMax {
       if let (id, command) = waitingRenewals.popFirst() {
-        put(.lease(id, command), codec.encode(command))
+        put(.lease(id, command))
         if afterWaiting { sent.append(id) }
       } else if let next = waiting.popFirst() {
-        switch next {
-        case .lease(let id, let command):
-          put(next, codec.encode(command))
-          if afterWaiting { sent.append(id) }
-        case .query(let command, _): put(next, command)
-        }
+        put(next)
+        if afterWaiting, case .lease(let id, _) = next { sent.append(id) }
       } else {
         break
       }
@@ -276,8 +282,13 @@ final class RedisLink {
     for id in sent { onEvent(.sent(id)) }
   }
 
-  private func put(_ entry: Pending, _ command: RedisCommand) {
+  private func put(_ entry: Pending) {
     if pending.isEmpty { lastHeardAt = BootClock.now() }
+    let command =
+      switch entry {
+      case .lease(_, let command): codec.encode(command)
+      case .query(let command, _): command
+      }
     _ = machine?.submit(command, id: pending.append(entry))
   }
 

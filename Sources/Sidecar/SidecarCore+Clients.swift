@@ -63,7 +63,7 @@ extension SidecarCore {
     session.handle = nil
     endKeepalive(of: session)
     closeAccount(of: session)
-    tell(.sessionClosed(session.id))
+    tell(.sessionClosed(session.id), of: session.peer?.uid)
   }
 
   /// Closes a connection once the client has taken what it was sent.

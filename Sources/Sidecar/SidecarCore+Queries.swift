@@ -125,7 +125,7 @@ extension SidecarCore {
     let request = RequestID(lastRequest)
     session.began(request, as: id)
     session.queriesInFlight += 1
-    link?.query(command) { reply in
+    link?.query(command, of: session.peer?.uid) { reply in
       _ = session.ended(request)
       session.queriesInFlight -= 1
       self.tellWhatIsDue(before: .redis)
@@ -186,6 +186,7 @@ extension SidecarCore {
             Stat("connections_total", .integer(Int64(clamping: link.statistics.connections))),
             Stat("commands_total", .integer(Int64(clamping: link.statistics.commands))),
             Stat("commands_in_flight", .integer(Int64(gauges.commandsInFlight))),
+            Stat("commands_waiting", .integer(Int64(link.waitingCount))),
             Stat("pushes_total", .integer(Int64(clamping: link.statistics.pushes))),
             Stat("errors_total", .integer(Int64(clamping: link.statistics.errors))),
             Stat("leases_total", .integer(Int64(clamping: done.leases))),

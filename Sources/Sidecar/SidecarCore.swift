@@ -69,6 +69,8 @@ final class SidecarCore {
   /// Sessions whose input goes on in the next turns.
   var inputs = InputTurns()
   var turns = TurnTimes()
+  /// On whose behalf the engine is being told something.
+  private var actingUser: UInt32?
   /// Pages of `list` that many locks have to be passed over for.
   var listings: Deque<(listing: HostListing, session: ClientSession)> = []
 
@@ -168,7 +170,10 @@ final class SidecarCore {
   // MARK: The turn
 
   /// Tells the engine a fact and does what it wants done.
-  func tell(_ event: Event, now: BootInstant = BootClock.now()) {
+  ///
+  /// - Parameter user: on whose behalf; nil: nobody's.
+  func tell(_ event: Event, now: BootInstant = BootClock.now(), of user: UInt32? = nil) {
+    actingUser = user
     turns.begin(TurnWork(event), now: now)
     engine.handle(event, now: now, into: &effects)
     for effect in effects { perform(effect) }
@@ -178,6 +183,7 @@ final class SidecarCore {
 
   /// Has the engine do something that is no event, and does what it wants done.
   func carryOut(_ body: (inout [Effect]) -> Void) {
+    actingUser = nil
     body(&effects)
     for effect in effects { perform(effect) }
     effects.removeAll(keepingCapacity: true)
@@ -197,7 +203,7 @@ final class SidecarCore {
     lastRequest += 1
     let request = RequestID(lastRequest)
     current = (request, message)
-    tell(event(request))
+    tell(event(request), of: session.peer?.uid)
     if current != nil {
       session.began(request, as: message)
       current = nil
@@ -316,7 +322,7 @@ final class SidecarCore {
     case .observed(let event):
       tellWatchers(of: event)
     case .send(let id, let command):
-      link?.submit(command, id: id)
+      link?.submit(command, id: id, of: actingUser)
     case .shutdownCompleted:
       loop.assumeIsolated().execute { self.drained() }
     }
