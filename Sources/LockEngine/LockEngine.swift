@@ -16,7 +16,7 @@ public final class LockEngine {
   var shortestTimeline: LeaseTimeline
 
   var effects: [Effect] = []
-  var locks: [LockName: LockRecord] = [:]
+  var locks = NameTable<LockRecord>()
   /// The same names, in their order.
   var names = NameIndex()
   var sessions: [SessionID: SessionRecord] = [:]

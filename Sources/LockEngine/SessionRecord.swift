@@ -53,7 +53,7 @@ final class SessionRecord {
   var pid: Int32?
   var command: String?
   /// The latest hold of each name; earlier ones follow it.
-  private var holds: [LockName: Hold] = [:]
+  private var holds = NameTable<Hold>()
   /// The holds of those names of which there are many.
   private var many: [LockName: [Token: Hold]] = [:]
   private var owners: [String: OwnerRecord] = [:]

@@ -1,0 +1,43 @@
+import Testing
+
+@testable import LockEngine
+
+@Suite struct NameTableTests {
+  private func name(_ number: Int) -> LockName { LockName("name-\(number)") }
+
+  /// With few entries and with many, and while the few become many.
+  @Test func itIsADictionary() {
+    var table = NameTable<Int>()
+    for number in 0..<5000 {
+      #expect(table.updateValue(number, forKey: name(number)) == nil)
+      #expect(table.count == number + 1)
+    }
+    for number in 0..<5000 { #expect(table[name(number)] == number) }
+    #expect(table.values.sorted() == Array(0..<5000))
+    #expect(table.updateValue(-1, forKey: name(17)) == 17)
+    table[name(18)] = -2
+    #expect(table.count == 5000)
+    #expect(table[name(17)] == -1 && table[name(18)] == -2)
+    table[name(5001)] = nil
+    for number in 0..<5000 { table[name(number)] = nil }
+    #expect(table.isEmpty && Array(table.values) == [] && table[name(17)] == nil)
+  }
+
+  /// Names of every length, and those that differ in one byte, wherever that is.
+  @Test func namesThatAreNearlyTheSameAreDifferent() {
+    var table = NameTable<Int>()
+    var names = Set<LockName>()
+    for length in 1...40 {
+      for place in 0..<length {
+        for byte in UInt8(0x61)...0x64 {
+          var bytes = [UInt8](repeating: 0x60, count: length)
+          bytes[place] = byte
+          names.insert(LockName(bytes: bytes))
+        }
+      }
+    }
+    for (number, name) in names.sorted().enumerated() { table[name] = number }
+    #expect(table.count == names.count)
+    for (number, name) in names.sorted().enumerated() { #expect(table[name] == number) }
+  }
+}
