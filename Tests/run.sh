@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.." || exit 1
 # shellcheck source=Tests/lib/report.sh
 . Tests/lib/report.sh
 
-all_parts=(lint imports units unit release budgets system systemd package quickstart sanitizers fuzz)
+all_parts=(lint imports units unit release budgets system adversary systemd package quickstart sanitizers fuzz)
 
 usage() {
   cat <<'EOF'
@@ -25,6 +25,7 @@ named, or all of them:
   release      the release build with the Swift library linked in; its size and how fast it starts
   budgets      the instructions and allocations of the pure targets (callgrind), with a self-test of the check
   system       Tests/system against the release build (pytest); PYTEST_ARGS is passed on
+  adversary    Tests/adversary against the release build: what a user can do to another one (needs root)
   systemd      the daemon under a real systemd, started in namespaces of its own (needs root)
   package      the Debian package: lintian, and its life under a real systemd (needs root)
   quickstart   packaging/quickstart.sh --once
@@ -161,34 +162,40 @@ part_budgets() {
   check "budgets" python3 Tests/lib/budgets.py check "$bin/Budgets"
 }
 
-part_system() {
+part_system() { run_pytest system; }
+
+part_adversary() { run_pytest adversary; }
+
+# run_pytest NAME runs the tests in Tests/NAME against the release build.
+run_pytest() {
+  local name=$1
   need_release || return
-  if ! quietly "system: python packages" install_python_packages; then
-    count 0 1 "system: python packages"
+  if ! quietly "$name: python packages" install_python_packages; then
+    count 0 1 "$name: python packages"
     return
   fi
-  local status=0 report=$PWD/$log_directory/system.xml arguments=()
+  local status=0 report=$PWD/$log_directory/$name.xml arguments=()
   rm -f "$report"
   read -r -a arguments <<<"${PYTEST_ARGS-}"
   (
-    cd Tests/system || exit 1
+    cd "Tests/$name" || exit 1
     SIDELOCKD=$bin/sidelockd SIDELOCK=$bin/sidelock \
       "$OLDPWD/.venv/bin/python" -m pytest --color=no -v --durations=10 --junit-xml "$report" "${arguments[@]}"
-  ) >"$log_directory/system.log" 2>&1 </dev/null &
-  follow_pytest $! || status=$?
-  sed -n '/^=.* measured =/,/^=.* slowest/p' "$log_directory/system.log"
-  if [ "$status" != 0 ]; then sed -n '/^=.* FAILURES =\|^=.* ERRORS =/,$p' "$log_directory/system.log" | head -n 400; fi
-  count_xunit "system" "$status" "$report"
+  ) >"$log_directory/$name.log" 2>&1 </dev/null &
+  follow_pytest $! "$name" || status=$?
+  sed -n '/^=.* measured =/,/^=.* slowest/p' "$log_directory/$name.log"
+  if [ "$status" != 0 ]; then sed -n '/^=.* FAILURES =\|^=.* ERRORS =/,$p' "$log_directory/$name.log" | head -n 400; fi
+  count_xunit "$name" "$status" "$report"
 }
 
-# follow_pytest PID shows how far the tests have come, until the process ends.
+# follow_pytest PID NAME shows how far the tests have come, until the process ends.
 follow_pytest() {
-  local pid=$1 last=""
-  note "system …"
+  local pid=$1 name=$2 last=""
+  note "$name …"
   while kill -0 "$pid" 2>/dev/null; do
     sleep 5
     local now
-    now=$(grep -E '(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) +\[ *[0-9]+%\]' "$log_directory/system.log" | tail -n 1)
+    now=$(grep -E '(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) +\[ *[0-9]+%\]' "$log_directory/$name.log" | tail -n 1)
     if [ -n "$now" ] && [ "$now" != "$last" ]; then note "  $now"; fi
     last=$now
   done

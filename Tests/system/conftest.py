@@ -1,67 +1,8 @@
-"""Fixtures and reports of the system tests."""
+"""The system tests' fixtures and reports."""
 
 import pathlib
-import resource
-import signal
 import sys
-
-import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from harness.command import Command  # noqa: E402
-from harness.lab import Lab  # noqa: E402
-
-_measured = []
-
-
-def pytest_configure(config):
-    # Whoever runs the tests in the background may have them ignored, and no program can trap a signal that is ignored
-    # when it starts.
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
-        if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
-    # Ten thousand connections need a descriptor each, here and in the daemon, which inherits this limit.
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-@pytest.fixture
-def lab():
-    """Starts servers and daemons, and ends them; a daemon that crashed, or does not exit with 0, fails the test."""
-    lab = Lab()
-    yield lab
-    lab.close()
-
-
-@pytest.fixture
-def daemon(lab):
-    """A daemon without a store; a test file may have another one."""
-    return lab.daemon()
-
-
-@pytest.fixture
-def sidelock(lab, daemon):
-    """The command, for that daemon."""
-    return Command(lab, daemon)
-
-
-@pytest.fixture
-def measured(request):
-    """Notes a figure for the report at the end: measured(what, value)."""
-    return lambda what, value: _measured.append(f"{request.node.name}: {what}: {value}")
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = (yield).get_result()
-    lab = getattr(item, "funcargs", {}).get("lab")
-    if report.when == "call" and report.failed and lab:
-        report.sections += lab.logs()
-
-
-def pytest_terminal_summary(terminalreporter):
-    if _measured:
-        terminalreporter.section("measured")
-        for line in _measured:
-            terminalreporter.line(line)
+from harness.fixtures import *  # noqa: E402, F403
