@@ -94,8 +94,8 @@ void supervise_guard_dismiss(pid_t guard, int channel) {
   }
 }
 
-static const int handled_signals[] = {SIGHUP,  SIGINT,  SIGQUIT,  SIGTERM, SIGUSR1,
-                                      SIGUSR2, SIGCONT, SIGTSTP, SIGWINCH, SIGCHLD};
+static const int handled_signals[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGTERM, SIGUSR1,  SIGUSR2,
+                                      SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH, SIGCHLD};
 enum { handled_count = sizeof handled_signals / sizeof handled_signals[0] };
 // What the command is to find for SIGPIPE: what we found.
 static void (*inherited_sigpipe)(int) = SIG_DFL;
@@ -156,10 +156,10 @@ int supervise_signals(sigset_t *previous) {
   sigset_t mask;
   sigemptyset(&mask);
   for (int i = 0; i < handled_count; i++) sigaddset(&mask, handled_signals[i]);
+  // SIGTTOU among them: while it is blocked the kernel does not send it to who hands the terminal over from the
+  // background.
   int fd = signalfd(-1, &mask, SFD_NONBLOCK | SFD_CLOEXEC);
   if (fd < 0) return -1;
-  // Blocked but not reported: it would stop us when we hand the terminal over from the background.
-  sigaddset(&mask, SIGTTOU);
   if (sigprocmask(SIG_BLOCK, &mask, previous) != 0) {
     close(fd);
     return -1;
@@ -170,14 +170,58 @@ int supervise_signals(sigset_t *previous) {
   return fd;
 }
 
-void supervise_stop_self(void) {
+int supervise_stop_signals(sigset_t *previous) {
+  sigset_t mask;
+  sigemptyset(&mask);
+  sigaddset(&mask, SIGTSTP);
+  sigaddset(&mask, SIGTTIN);
+  sigaddset(&mask, SIGTTOU);
+  int fd = signalfd(-1, &mask, SFD_NONBLOCK | SFD_CLOEXEC);
+  if (fd < 0) return -1;
+  if (sigprocmask(SIG_BLOCK, &mask, previous) != 0) {
+    close(fd);
+    return -1;
+  }
+  return fd;
+}
+
+static void take_default_action(int number) {
   sigset_t only, previous;
-  signal(SIGTSTP, SIG_DFL);
   sigemptyset(&only);
-  sigaddset(&only, SIGTSTP);
-  kill(0, SIGTSTP);
+  sigaddset(&only, number);
   sigprocmask(SIG_UNBLOCK, &only, &previous);
   sigprocmask(SIG_SETMASK, &previous, NULL);
+}
+
+int supervise_can_be_stopped(void) {
+  // The kernel keeps such signals from process 1.
+  if (getpid() == 1) return 0;
+  pid_t probe = fork();
+  if (probe < 0) return 0;
+  if (probe == 0) {
+    signal(SIGTSTP, SIG_DFL);
+    kill(getpid(), SIGTSTP);
+    take_default_action(SIGTSTP);
+    _exit(0);
+  }
+  int status = 0;
+  pid_t found;
+  do found = waitpid(probe, &status, WUNTRACED);
+  while (found < 0 && errno == EINTR);
+  if (found != probe || !WIFSTOPPED(status)) return 0;
+  kill(probe, SIGKILL);
+  while (waitpid(probe, NULL, 0) < 0 && errno == EINTR) {
+  }
+  return 1;
+}
+
+void supervise_stop(int number, int whole_group) {
+  sigset_t pending;
+  // It came after the signal to stop; the one that is sent now would wipe it out.
+  if (sigpending(&pending) == 0 && sigismember(&pending, SIGCONT) == 1) return;
+  signal(number, SIG_DFL);
+  kill(whole_group ? 0 : getpid(), number);
+  take_default_action(number);
 }
 
 void supervise_die_of(int number) {

@@ -12,7 +12,8 @@ struct CallCommand: ParsableCommand {
       object with method and params. An error is told on standard error, and by the exit status as with run.
 
       A lock that is acquired this way is held, and notifications are printed, until standard input ends \
-      (Ctrl-D), or the lock is lost (status 125). So it is with a watch.
+      (Ctrl-D), or the lock is lost (status 125). So it is with a watch. Ctrl-Z while it waits withdraws the wait, and \
+      fg asks anew.
 
       EXAMPLES
         sidelock call stats
@@ -41,51 +42,64 @@ struct CallCommand: ParsableCommand {
   func run() throws {
     let value = try params.map { try JSONValue(parsing: $0) }
     try connection.reportingErrors {
-      let daemon = try connection.open()
-      let end = answerEnd(value)
-      let id = try daemon.request(method, value)
-      try daemon.askForLife()
-      var held: [Int64] = []
-      var isWatching = false
-      var isAnswered = false
-      // Input that is there before the reply is left alone, so that only its end after the grant counts.
-      while !isAnswered || !held.isEmpty || isWatching {
-        let (events, isReadable) = try daemon.readWhileAlive(
-          input: isAnswered ? STDIN_FILENO : -1, until: isAnswered ? nil : end, isHolding: !held.isEmpty)
-        if isReadable, (try? Descriptor.read(STDIN_FILENO)) ?? [] == [] { return }
-        if !isAnswered, events.isEmpty, let end, supervise_boot_milliseconds() >= end {
-          throw DaemonConnection.noAnswer(within: DaemonConnection.answerMilliseconds)
-        }
-        for event in events {
-          switch event {
-          case .reply(id, let result):
-            let value = try result.get()
-            // A token that cannot be told is given back: the error ends the connection.
-            try Descriptor.print(value.serialized)
-            isAnswered = true
-            isWatching = method == "watch"
-            if method == "acquire" {
-              held = (value["locks"]?.arrayValue ?? [value]).compactMap { $0["token"]?.intValue }
-            }
-          case .reply: break
-          case .lost(let notice):
-            try show(notice)
-            if held.contains(notice.token) { throw ExitCode(ExitStatus.lost) }
-          case .notification(let method, let params): try show(method, params)
-          case .violated(let error): throw error
-          }
-        }
+      if method == "acquire" {
+        let acquire = try WaitingAcquire(value, connection: connection) { try show($0) }
+        let (daemon, result, rest) = try acquire.run()
+        // A token that cannot be told is given back: the error ends the connection.
+        try Descriptor.print(result.serialized)
+        let held = heldTokens(result)
+        for event in rest { try show(event, held: held) }
+        if !held.isEmpty { try showUntilInputEnds(daemon, held: held) }
+      } else {
+        let daemon = try connection.open()
+        let (result, rest) = try answer(of: daemon, to: value)
+        try Descriptor.print(result.serialized)
+        for event in rest { try show(event) }
+        if method == "watch" { try showUntilInputEnds(daemon) }
       }
     }
   }
 
-  /// When the answer must have come, whatever the daemon does; nil for a wait without limit, during which it is only
-  /// asked whether it lives.
-  private func answerEnd(_ params: JSONValue?) -> Int64? {
-    let soon = supervise_boot_milliseconds() + DaemonConnection.answerMilliseconds
-    guard method == "acquire" else { return soon }
-    guard let wait = params?["wait_ms"]?.intValue else { return nil }
-    return soon + min(max(0, wait), Duration.protocolMillisecondsMax)
+  /// Waits for the result, and shows what comes before it. Input that is there by then is left alone, so that only its end
+  /// afterwards counts.
+  private func answer(
+    of daemon: DaemonConnection, to params: JSONValue?
+  ) throws -> (JSONValue, rest: [ClientMachine.Event]) {
+    let end = supervise_boot_milliseconds() + DaemonConnection.answerMilliseconds
+    let id = try daemon.request(method, params)
+    while true {
+      let events = try daemon.readWhileAlive(until: end).events
+      if events.isEmpty, supervise_boot_milliseconds() >= end {
+        throw DaemonConnection.noAnswer(within: DaemonConnection.answerMilliseconds)
+      }
+      for (index, event) in events.enumerated() {
+        guard case .reply(id, let result) = event else {
+          try show(event)
+          continue
+        }
+        return (try result.get(), Array(events[(index + 1)...]))
+      }
+    }
+  }
+
+  /// Shows what comes, until standard input ends, or a lock of `held` is lost.
+  private func showUntilInputEnds(_ daemon: DaemonConnection, held: [Int64] = []) throws {
+    while true {
+      let (events, isReadable) = try daemon.readWhileAlive(input: STDIN_FILENO, isHolding: !held.isEmpty)
+      if isReadable, (try? Descriptor.read(STDIN_FILENO)) ?? [] == [] { return }
+      for event in events { try show(event, held: held) }
+    }
+  }
+
+  private func show(_ event: ClientMachine.Event, held: [Int64] = []) throws {
+    switch event {
+    case .reply: break
+    case .lost(let notice):
+      try show(notice)
+      if held.contains(notice.token) { throw ExitCode(ExitStatus.lost) }
+    case .notification(let method, let params): try show(method, params)
+    case .violated(let error): throw error
+    }
   }
 
   private func show(_ notice: LostNotice) throws(OutputError) {

@@ -26,6 +26,11 @@ final class DaemonConnection {
     close(descriptor)
   }
 
+  /// Ends the session, and with it what it waits for and holds.
+  func end() {
+    shutdown(descriptor, CInt(SHUT_RDWR))
+  }
+
   static func noAnswer(within milliseconds: Int64) -> SidelockError {
     SidelockError(
       reason: .noAnswer,

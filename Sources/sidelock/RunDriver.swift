@@ -145,8 +145,13 @@ final class RunDriver {
     let size = MemoryLayout<signalfd_siginfo>.size
     while read(signals, &information, size) == size {
       let signal = CInt(bitPattern: information.ssi_signo)
-      if signal == SIGCHLD { lookAtChild() } else { feed([.signalled(signal)]) }
+      if signal == SIGCHLD { lookAtChild() } else if !isStopInVain(signal) { feed([.signalled(signal)]) }
     }
+  }
+
+  /// Whether a signal is to stop us that will not, while we wait: then we keep our place.
+  private func isStopInVain(_ signal: CInt) -> Bool {
+    [SIGTSTP, SIGTTIN, SIGTTOU].contains(signal) && supervisor.patience != nil && supervise_can_be_stopped() == 0
   }
 
   private func lookAtChild() {
@@ -191,9 +196,8 @@ final class RunDriver {
     case .signalOwnGroup(let signal): kill(0, signal)
     case .giveTerminal: if terminalOwner == .us { tcsetpgrp(terminal, child) }
     case .takeTerminal: if terminalOwner == .command { tcsetpgrp(terminal, getpgrp()) }
-    case .stopSelf:
-      supervise_stop_self()
-      feed([.resumed(terminal: terminalOwner)])
+    case .stopSelf(let signal): stop(by: signal, wholeGroup: false)
+    case .stopGroup(let signal): stop(by: signal, wholeGroup: true)
     case .check: checkID = ask("ping", nil) ?? 0
     case .release:
       for lock in held {
@@ -209,6 +213,11 @@ final class RunDriver {
       supervise_die_of(signal)
       exit(128 + signal)
     }
+  }
+
+  private func stop(by signal: CInt, wholeGroup: Bool) {
+    supervise_stop(signal, wholeGroup ? 1 : 0)
+    feed([.resumed(terminal: terminalOwner)])
   }
 
   /// A failure to send shows itself as the end of the connection when it is read.
@@ -232,7 +241,7 @@ final class RunDriver {
   }
 
   private var terminalOwner: Supervisor.TerminalOwner {
-    guard terminal >= 0 else { return .other }
+    guard terminal >= 0 else { return .none }
     let group = tcgetpgrp(terminal)
     if group == getpgrp() { return .us }
     return child > 0 && group == child ? .command : .other

@@ -58,7 +58,9 @@ struct Supervisor {
 
   /// Whose the terminal is.
   enum TerminalOwner: Equatable {
-    /// There is none, or another job has it.
+    /// There is no terminal.
+    case none
+    /// Another job has it.
     case other
     case us
     case command
@@ -80,7 +82,7 @@ struct Supervisor {
     case commandStopped(signal: Int32, terminal: TerminalOwner)
     case commandExited(status: Int32)
     case commandKilled(signal: Int32, terminal: TerminalOwner)
-    /// We run again after ``Effect/stopSelf``.
+    /// We run again after ``Effect/stopSelf(_:)`` or ``Effect/stopGroup(_:)``.
     case resumed(terminal: TerminalOwner)
     /// The daemon answered ``Effect/check`` or ``Effect/confirm``; for how long the lock is safe, where it says so.
     case checked(validMilliseconds: Int64?)
@@ -106,7 +108,10 @@ struct Supervisor {
     case signalOwnGroup(Int32)
     case giveTerminal
     case takeTerminal
-    case stopSelf
+    /// Stop this process alone.
+    case stopSelf(Int32)
+    /// Stop our own process group, as the terminal would have done.
+    case stopGroup(Int32)
     /// Ask the daemon whether it is there: what it says comes after all that it has said about the lock.
     case check
     case release
@@ -223,7 +228,8 @@ struct Supervisor {
     case .commandStopped(let signal, let terminal): return commandStopped(signal, terminal)
     case .commandExited(let status): return commandEnded(.status(status), now: now)
     case .commandKilled(let signal, let terminal):
-      let byTerminal = terminal == .command && (signal == SIGINT || signal == SIGQUIT)
+      // One that we passed on was sent to us: the others of our group have it, or were not meant.
+      let byTerminal = terminal == .command && (signal == SIGINT || signal == SIGQUIT) && !passedOn.contains(signal)
       return commandEnded(.signal(signal, passOn: byTerminal), now: now)
     case .resumed(let terminal): return resumed(terminal, now: now)
     case .checked(let valid): return checked(valid, now: now)
@@ -425,22 +431,24 @@ struct Supervisor {
     switch phase {
     case .waiting(let patience), .confirming(let patience, _):
       switch signal {
-      case SIGTSTP:
+      case SIGTSTP, SIGTTIN, SIGTTOU:
         // Who is stopped cannot take the lock: others go first.
         phase = .waiting(patience)
-        return [.withdraw, .stopSelf]
+        return [.withdraw, .stopSelf(signal)]
       case SIGCONT, SIGWINCH: return []
       default:
         phase = .done
         return [.dieOf(signal)]
       }
     case .starting:
-      if [SIGTSTP, SIGCONT, SIGWINCH].contains(signal) { return [] }
+      if [SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT, SIGWINCH].contains(signal) { return [] }
       phase = .done
       return [.dieOf(signal)]
     // The group goes on when the daemon has answered, not before.
     case .resuming where signal == SIGCONT: return []
     case .running, .resuming, .ending:
+      // A terminal that another of our group reached for is no matter of the command's.
+      let signal = signal == SIGTTIN || signal == SIGTTOU ? SIGTSTP : signal
       passedOn.insert(signal)
       return [.signalGroup(signal)]
     case .killed, .releasing, .done: return []
@@ -449,14 +457,18 @@ struct Supervisor {
 
   private mutating func commandStopped(_ signal: Int32, _ terminal: TerminalOwner) -> [Effect] {
     guard phase == .running else { return [] }
-    wantsTerminal = signal == SIGTTIN || signal == SIGTTOU
+    wantsTerminal = (signal == SIGTTIN || signal == SIGTTOU) && terminal != .none
     // It waits for a terminal that is ours to give.
     if wantsTerminal, terminal == .us { return [.giveTerminal, .signalGroup(SIGCONT)] }
-    // Stopped from the terminal, for want of it, or by the SIGTSTP that we passed on: then our job is to stop as a
-    // whole. Stopped by anybody else, it is left alone, and we stay awake to hear of a loss.
-    guard terminal == .command || wantsTerminal || passedOn.contains(SIGTSTP) else { return [] }
-    passedOn.remove(SIGTSTP)
-    return [.takeTerminal, .stopSelf]
+    // Who sent the SIGTSTP that we passed on has sent it to the others of our group, too, or did not mean them.
+    let wasPassedOn = passedOn.remove(SIGTSTP) != nil
+    // The terminal stops a job as a whole; the command's group is not all of it.
+    if wantsTerminal { return [.takeTerminal, .stopGroup(signal)] }
+    if wasPassedOn { return [.takeTerminal, .stopSelf(SIGTSTP)] }
+    // Stopped in the background by somebody else it is left alone, and we stay awake to hear of a loss.
+    guard terminal == .command else { return [] }
+    // SIGSTOP does not come from the terminal. The shell gets that back, or whoever else waits for us.
+    return [.takeTerminal, signal == SIGSTOP ? .stopSelf(SIGTSTP) : .stopGroup(SIGTSTP)]
   }
 
   private mutating func resumed(_ terminal: TerminalOwner, now: Int64) -> [Effect] {

@@ -69,7 +69,7 @@ extension SupervisorTests {
   @Test func ctrlZWithdrawsTheWaitAndTheShellsContinueQueuesAgain() {
     var machine = waiting(10_000)
     _ = machine.handle(.greeted(leaseMilliseconds: nil), now: 1)
-    #expect(machine.handle(.signalled(SIGTSTP), now: 4000) == [.withdraw, .stopSelf])
+    #expect(machine.handle(.signalled(SIGTSTP), now: 4000) == [.withdraw, .stopSelf(SIGTSTP)])
     #expect(machine.handle(.resumed(terminal: .us), now: 7000) == [.withdraw, .queueAgain])
     #expect(machine.patience?.left(now: 7000) == 3000)
     // The time was over while it was stopped: a short wait is left, and time for its answer.
@@ -82,7 +82,7 @@ extension SupervisorTests {
   @Test func ctrlZGivesAGrantBackThatHasNotStartedTheCommand() {
     var machine = waiting()
     _ = machine.handle(.granted(token: 1, waitedMilliseconds: 0, validMilliseconds: nil), now: 5)
-    #expect(machine.handle(.signalled(SIGTSTP), now: 6) == [.withdraw, .stopSelf])
+    #expect(machine.handle(.signalled(SIGTSTP), now: 6) == [.withdraw, .stopSelf(SIGTSTP)])
     #expect(machine.handle(.resumed(terminal: .us), now: 100) == [.withdraw, .queueAgain])
     #expect(!machine.mayStart)
   }

@@ -266,7 +266,10 @@ struct SupervisorTests {
 
   @Test func ctrlZStopsTheJobAndTheLockIsCheckedBeforeItGoesOn() {
     var machine = running()
-    #expect(machine.handle(.commandStopped(signal: SIGTSTP, terminal: .command), now: 1) == [.takeTerminal, .stopSelf])
+    #expect(
+      machine.handle(.commandStopped(signal: SIGTSTP, terminal: .command), now: 1) == [
+        .takeTerminal, .stopGroup(SIGTSTP),
+      ])
     #expect(machine.handle(.resumed(terminal: .us), now: 9000) == [.check])
     #expect(machine.handle(.checked(validMilliseconds: nil), now: 9001) == [.giveTerminal, .signalGroup(SIGCONT)])
   }
@@ -298,7 +301,42 @@ struct SupervisorTests {
   @Test func aStopSignalThatWasSentToUsStopsUsWithTheCommand() {
     var machine = running()
     #expect(machine.handle(.signalled(SIGTSTP), now: 1) == [.signalGroup(SIGTSTP)])
-    #expect(machine.handle(.commandStopped(signal: SIGTSTP, terminal: .other), now: 2) == [.takeTerminal, .stopSelf])
+    #expect(
+      machine.handle(.commandStopped(signal: SIGTSTP, terminal: .other), now: 2) == [.takeTerminal, .stopSelf(SIGTSTP)])
+  }
+
+  @Test func aSignalThatWasSentToUsAloneReachesNobodyElseOfOurGroup() {
+    var stopped = running()
+    _ = stopped.handle(.signalled(SIGTSTP), now: 1)
+    #expect(
+      stopped.handle(.commandStopped(signal: SIGTSTP, terminal: .command), now: 2)
+        == [.takeTerminal, .stopSelf(SIGTSTP)])
+    var ended = running()
+    _ = ended.handle(.signalled(SIGINT), now: 1)
+    _ = ended.handle(.commandKilled(signal: SIGINT, terminal: .command), now: 2)
+    #expect(ended.handle(.released, now: 3) == [.takeTerminal, .dieOf(SIGINT)])
+  }
+
+  @Test(arguments: [SIGTTIN, SIGTTOU])
+  func whoeverOfOurGroupWantsTheTerminalStopsUsWithTheCommand(signal: Int32) {
+    var machine = running()
+    #expect(machine.handle(.signalled(signal), now: 1) == [.signalGroup(SIGTSTP)])
+    #expect(
+      machine.handle(.commandStopped(signal: SIGTSTP, terminal: .other), now: 2) == [.takeTerminal, .stopSelf(SIGTSTP)])
+    var waiter = waiting()
+    #expect(waiter.handle(.signalled(signal), now: 1) == [.withdraw, .stopSelf(signal)])
+  }
+
+  @Test func aCommandThatIsStoppedForGoodGivesTheTerminalBackAndStopsUsAlone() {
+    var machine = running()
+    #expect(
+      machine.handle(.commandStopped(signal: SIGSTOP, terminal: .command), now: 1)
+        == [.takeTerminal, .stopSelf(SIGTSTP)])
+  }
+
+  @Test func withoutATerminalNobodyCanHaveReachedForIt() {
+    var machine = running()
+    #expect(machine.handle(.commandStopped(signal: SIGTTIN, terminal: .none), now: 1) == [])
   }
 
   @Test func aCommandThatWantsTheTerminalGetsItFromUs() {
@@ -309,9 +347,15 @@ struct SupervisorTests {
 
   @Test func aCommandThatWantsTheTerminalOfAnotherJobStopsUsAndStaysStoppedInTheBackground() {
     var machine = running()
-    #expect(machine.handle(.commandStopped(signal: SIGTTIN, terminal: .other), now: 1) == [.takeTerminal, .stopSelf])
+    #expect(
+      machine.handle(.commandStopped(signal: SIGTTIN, terminal: .other), now: 1) == [
+        .takeTerminal, .stopGroup(SIGTTIN),
+      ])
     #expect(machine.handle(.resumed(terminal: .other), now: 2) == [])
-    #expect(machine.handle(.commandStopped(signal: SIGTTIN, terminal: .other), now: 3) == [.takeTerminal, .stopSelf])
+    #expect(
+      machine.handle(.commandStopped(signal: SIGTTIN, terminal: .other), now: 3) == [
+        .takeTerminal, .stopGroup(SIGTTIN),
+      ])
     #expect(machine.handle(.resumed(terminal: .us), now: 4) == [.check])
     #expect(machine.handle(.checked(validMilliseconds: nil), now: 5) == [.giveTerminal, .signalGroup(SIGCONT)])
   }

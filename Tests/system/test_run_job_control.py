@@ -154,3 +154,56 @@ def test_a_lock_that_is_lost_during_the_stop_ends_the_job_before_it_runs_again(l
     terminal.wait_for("status 125")
     assert not is_alive(ticker)
     assert ticks.stat().st_size == size
+
+
+@pytest.mark.parametrize("line", ["run orders -- cat", "call acquire '{\"name\":\"orders\"}'"], ids=lambda line: line.split()[0])
+def test_ctrl_z_stops_a_script_that_waits_and_the_lock_is_others_meanwhile(lab, terminal, daemon, line):
+    """All of the job stops, each process by the terminal's signal, and fg has all of it go on."""
+    holder, other = daemon.client(), daemon.client()
+    token = holder.acquire("orders")
+    script = lab.directory / "script"
+    script.write_text(f"echo $$ > {lab.directory}/pid\n{binary('sidelock', 'SIDELOCK')} {line}\necho went on\n")
+    terminal.type(f"sh {script}\n")
+
+    def waiting():
+        return holder.call("inspect", name="orders")["waiting"]
+
+    wait_until(lambda: waiting() == 1, "the wait")
+    shell = int((lab.directory / "pid").read_text())
+    [(sidelock, _)] = children(shell)
+    terminal.type(CTRL_Z)
+    terminal.wait_for("Stopped")
+    assert (process_state(shell), process_state(sidelock)) == ("T", "T")
+    holder.release("orders", token)
+    second = other.acquire("orders")
+    terminal.type("fg\n")
+    wait_until(lambda: waiting() == 1, "the wait, again")
+    other.release("orders", second)
+    holders = wait_until(lambda: holder.call("inspect", name="orders")["holders"], "the hold")
+    assert holders[0]["pid"] == sidelock
+    # Ctrl-D ends the input of both.
+    if line.startswith("run"):
+        wait_until(lambda: terminal.foreground_group != shell, "the command's place in the foreground")
+    else:
+        terminal.wait_for('"token"')
+    terminal.type("\x04")
+    terminal.wait_for("went on")
+    wait_until(lambda: is_free(daemon), "the end of the hold")
+
+
+def test_ctrl_z_at_the_command_stops_the_script_around_it(lab, terminal, daemon):
+    """The terminal's signal reaches the command's group alone; the shell waits for the whole job to stop."""
+    script = lab.directory / "script"
+    script.write_text(f"{binary('sidelock', 'SIDELOCK')} run orders -- cat\necho went on\n")
+    terminal.type(f"sh {script}\n")
+    client = daemon.client()
+    sidelock = wait_until(lambda: client.call("inspect", name="orders")["holders"], "the hold")[0]["pid"]
+    [cat] = wait_until(lambda: [pid for pid, name in children(sidelock) if name == "cat"], "the command")
+    wait_until(lambda: terminal.foreground_group == cat, "its place in the foreground")
+    terminal.type(CTRL_Z)
+    terminal.wait_for("Stopped")
+    terminal.wait_for("ready> ")
+    terminal.type("fg\n")
+    wait_until(lambda: terminal.foreground_group == cat, "its place in the foreground")
+    terminal.type("\x04")
+    terminal.wait_for("went on")

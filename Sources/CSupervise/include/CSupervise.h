@@ -33,9 +33,18 @@ pid_t supervise_spawn(
 /// Returns a signalfd (non-blocking, close-on-exec) that reports them, or -1 with errno.
 int supervise_signals(sigset_t *previous);
 
-/// Stops the caller as Ctrl-Z would: the process group gets SIGTSTP with its default action. Returns when continued,
-/// or at once when nobody could continue it (an orphaned process group).
-void supervise_stop_self(void);
+/// Blocks SIGTSTP, SIGTTIN and SIGTTOU, and stores the mask that was in force before in `previous`. Returns a signalfd
+/// (non-blocking, close-on-exec) that reports them, or -1 with errno.
+int supervise_stop_signals(sigset_t *previous);
+
+/// Whether SIGTSTP, SIGTTIN and SIGTTOU stop the caller at all. They do not where nobody could continue it: in an
+/// orphaned process group, and as process 1. It is tried out by a child.
+int supervise_can_be_stopped(void);
+
+/// Stops the caller by `signal` (SIGTSTP, SIGTTIN or SIGTTOU) with its default action, or with `whole_group` its process
+/// group, as the terminal would. Returns when continued, or at once when it cannot be stopped, or was continued since the
+/// last signal to stop was read.
+void supervise_stop(int signal, int whole_group);
 
 /// Ends the caller by `signal`, with its default action and without a core file. Returns only if that was impossible.
 void supervise_die_of(int signal);

@@ -1,0 +1,164 @@
+import CSupervise
+import Glibc
+import SidelockClient
+
+/// An acquire whose wait nobody has to suffer from: whoever stops this process while it waits does not have it take the
+/// lock. It is withdrawn before a stop from the terminal, and ended by a keepalive after any other; continued, the process
+/// asks anew, for what is left of the wait.
+final class WaitingAcquire {
+  private let connection: ConnectionOptions
+  private let params: JSONValue?
+  /// Called with what the daemon tells meanwhile.
+  private let show: (ClientMachine.Event) throws -> Void
+  private var patience: Supervisor.Patience
+  private var daemon: DaemonConnection
+  private var greetingID: Int64 = 0
+  private var acquireID: Int64 = 0
+  private var confirmationID: Int64 = 0
+  private var questionID: Int64 = 0
+  /// The grant, until it is known to be ours without a keepalive.
+  private var grant: JSONValue?
+
+  /// `params`: of the acquire, as the user gave them.
+  init(
+    _ params: JSONValue?, connection: ConnectionOptions, show: @escaping (ClientMachine.Event) throws -> Void
+  ) throws(SidelockError) {
+    self.params = params
+    self.connection = connection
+    self.show = show
+    let wait = params?["wait_ms"]?.intValue.map { min(max(0, $0), Duration.protocolMillisecondsMax) }
+    patience = Supervisor.Patience(waitMilliseconds: wait, now: supervise_boot_milliseconds())
+    daemon = try connection.open(within: patience.connectMilliseconds(now: supervise_boot_milliseconds()))
+  }
+
+  /// Waits until the lock is ours: the connection that has it, the result, and what came behind it.
+  func run() throws -> (daemon: DaemonConnection, result: JSONValue, rest: [ClientMachine.Event]) {
+    var previous = sigset_t()
+    let signals = supervise_stop_signals(&previous)
+    guard signals >= 0 else {
+      throw SidelockError(reason: .unavailable, message: "signalfd: \(UnixSocket.describe(errno))")
+    }
+    defer {
+      close(signals)
+      sigprocmask(SIG_SETMASK, &previous, nil)
+    }
+    try ask(params)
+    while true {
+      guard let rest = try turn(signals), let grant else { continue }
+      if try !stop(signals) { return (daemon, grant, rest) }
+    }
+  }
+
+  /// What came behind the daemon's word that the lock is ours; nil before that.
+  private func turn(_ signals: CInt) throws -> [ClientMachine.Event]? {
+    let now = supervise_boot_milliseconds()
+    if now >= patience.deadline {
+      if let failure = patience.failure(now: now) { throw failure }
+      question()
+    }
+    var entries = [
+      pollfd(fd: daemon.descriptor, events: Int16(POLLIN), revents: 0),
+      pollfd(fd: signals, events: Int16(POLLIN), revents: 0), Descriptor.endOfOutput,
+    ]
+    let left = max(0, patience.deadline - supervise_boot_milliseconds())
+    // The clock's reading was rounded down, hence one more.
+    guard poll(&entries, nfds_t(entries.count), CInt(min(left + 1, 1 << 30))) > 0 else { return nil }
+    if entries[0].revents != 0 {
+      do {
+        if let rest = try take(daemon.read()) { return rest }
+      } catch let error as SidelockError
+        where error.reason == .connectionLost && patience.wasAway(now: supervise_boot_milliseconds())
+      {
+        // We were stopped, and our session has been ended for our silence.
+        try askAnew()
+      }
+      return nil
+    }
+    try Descriptor.check(endOfOutput: entries[2])
+    if entries[1].revents != 0 { _ = try stop(signals) }
+    return nil
+  }
+
+  private func take(_ events: [ClientMachine.Event]) throws -> [ClientMachine.Event]? {
+    for (index, event) in events.enumerated() {
+      switch event {
+      case .reply(greetingID, let result), .reply(confirmationID, let result):
+        _ = try result.get()
+        if grant == nil { patience.answered() }
+      case .reply(acquireID, let result):
+        grant = try result.get()
+        patience.granted(now: supervise_boot_milliseconds())
+        confirmationID = (try? daemon.request("initialize", ["keepalive_ms": .null])) ?? 0
+        questionID = (try? daemon.request("ping")) ?? 0
+      case .reply(questionID, _):
+        if grant != nil { return Array(events[(index + 1)...]) }
+        patience.answered()
+      case .reply: break
+      case .lost(let notice) where isOfGrant(notice):
+        // The grant of a process that was stopped, taken back when its session ended.
+        if patience.wasAway(now: supervise_boot_milliseconds()) {
+          try askAnew()
+          return nil
+        }
+        return Array(events[index...])
+      case .lost, .notification: try show(event)
+      case .violated(let error): throw error
+      }
+    }
+    return nil
+  }
+
+  private func isOfGrant(_ notice: LostNotice) -> Bool { grant.map(heldTokens)?.contains(notice.token) ?? false }
+
+  /// Asks for the lock, with a keepalive until it is ours.
+  private func ask(_ params: JSONValue?) throws(SidelockError) {
+    greetingID = try daemon.request(
+      "initialize",
+      [
+        "client": ["name": "sidelock", "version": .string(Sidelock.configuration.version)],
+        "keepalive_ms": .int(Supervisor.Patience.keepaliveMilliseconds),
+      ])
+    acquireID = try daemon.request("acquire", params)
+  }
+
+  private func askAnew() throws(SidelockError) {
+    grant = nil
+    // The numbers begin anew with the connection.
+    (confirmationID, questionID) = (0, 0)
+    let now = supervise_boot_milliseconds()
+    patience.queuedAgain(now: now)
+    daemon = try connection.open(within: patience.connectMilliseconds(now: now))
+    var params = JSONObject()
+    for member in self.params?.objectValue?.members ?? [] where member.key != "wait_ms" {
+      params.append(member.key, member.value)
+    }
+    if let left = patience.left(now: supervise_boot_milliseconds()) { params.append("wait_ms", .int(left)) }
+    try ask(.object(params))
+  }
+
+  /// Asks whether the daemon lives. A failure to send shows itself as the end of the connection when it is read.
+  private func question() {
+    patience.asked(now: supervise_boot_milliseconds())
+    questionID = (try? daemon.request("ping")) ?? 0
+  }
+
+  /// Stops this process if it is told to, without wait and lock. Whether it was.
+  private func stop(_ signals: CInt) throws(SidelockError) -> Bool {
+    var information = signalfd_siginfo()
+    let size = MemoryLayout<signalfd_siginfo>.size
+    var wasStopped = false
+    while read(signals, &information, size) == size {
+      guard supervise_can_be_stopped() != 0 else { continue }
+      daemon.end()
+      supervise_stop(CInt(bitPattern: information.ssi_signo), 0)
+      try askAnew()
+      wasStopped = true
+    }
+    return wasStopped
+  }
+}
+
+/// The tokens that the result of an acquire tells.
+func heldTokens(_ result: JSONValue) -> [Int64] {
+  (result["locks"]?.arrayValue ?? [result]).compactMap { $0["token"]?.intValue }
+}
