@@ -40,61 +40,72 @@ let package = Package(
       swiftSettings: strict),
     .target(name: "ClientProtocol", swiftSettings: strict),
     .target(name: "AccessPolicy", swiftSettings: strict),
+    .target(name: "SystemStrings", swiftSettings: strict),
     .target(
       name: "RedisProtocol",
-      dependencies: ["LockEngine", .product(name: "DequeModule", package: "swift-collections")],
+      dependencies: ["LockEngine", "SystemStrings", .product(name: "DequeModule", package: "swift-collections")],
       resources: [.embedInCode("Scripts")],
       swiftSettings: strict),
 
     // I/O.
     .target(name: "CLinux"),
+    .target(name: "ProcessSupport", dependencies: ["CLinux", "SystemStrings"], swiftSettings: strict),
     .systemLibrary(name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
     .target(
       name: "SystemdSupport",
       dependencies: [
-        "CLinux", "CSystemd", logging, nioConcurrencyHelpers,
+        "CLinux", "CSystemd", "SystemStrings", logging, nioConcurrencyHelpers,
         .product(name: "DequeModule", package: "swift-collections"),
       ],
       swiftSettings: strict),
     .systemLibrary(name: "CLibYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
     .target(
       name: "SidelockSettings",
-      dependencies: ["AccessPolicy", "CLibYAML", "LockEngine", "RedisProtocol", argumentParser, logging],
+      dependencies: [
+        "AccessPolicy", "CLibYAML", "LockEngine", "ProcessSupport", "RedisProtocol", "SystemStrings", argumentParser,
+        logging,
+      ],
       swiftSettings: strict),
     .target(
       name: "Sidecar",
       dependencies: [
-        "AccessPolicy", "CLinux", "LockEngine", "ClientProtocol", "RedisProtocol", "SystemdSupport", nioCore, nioPosix,
-        logging,
+        "AccessPolicy", "CLinux", "LockEngine", "ClientProtocol", "RedisProtocol", "SystemStrings", "SystemdSupport",
+        nioCore, nioPosix, logging,
         .product(name: "DequeModule", package: "swift-collections"),
       ],
       resources: [.embedInCode("Resources")],
       swiftSettings: strict),
     .target(
-      name: "SidelockClient", dependencies: [nioCore, nioPosix, nioConcurrencyHelpers], swiftSettings: strict),
+      name: "SidelockClient", dependencies: ["SystemStrings", nioCore, nioPosix, nioConcurrencyHelpers],
+      swiftSettings: strict),
 
     // Thin mains.
     .executableTarget(
       name: "sidelockd",
       dependencies: [
-        "CLinux", "Sidecar", "SidelockSettings", "SystemdSupport", argumentParser, logging, nioConcurrencyHelpers,
+        "CLinux", "Sidecar", "SidelockSettings", "ProcessSupport", "SystemStrings", "SystemdSupport", argumentParser,
+        logging, nioConcurrencyHelpers,
       ],
       swiftSettings: strict),
     .target(name: "CSupervise"),
     .executableTarget(
       name: "sidelock",
-      dependencies: ["CLinux", "SidelockClient", "CSupervise", argumentParser, nioCore, nioPosix],
+      dependencies: [
+        "CLinux", "SidelockClient", "CSupervise", "ProcessSupport", "SystemStrings", argumentParser, nioCore, nioPosix,
+      ],
       swiftSettings: strict),
 
     .testTarget(name: "LockEngineTests", dependencies: ["LockEngine"], swiftSettings: strict),
     .testTarget(name: "AccessPolicyTests", dependencies: ["AccessPolicy"], swiftSettings: strict),
     .testTarget(name: "ClientProtocolTests", dependencies: ["ClientProtocol"], swiftSettings: strict),
-    .testTarget(name: "RedisProtocolTests", dependencies: ["RedisProtocol"], swiftSettings: strict),
+    .testTarget(
+      name: "RedisProtocolTests", dependencies: ["RedisProtocol", "SystemStrings"], swiftSettings: strict),
     .testTarget(
       name: "ProtocolDocumentTests", dependencies: ["ClientProtocol", "LockEngine", "RedisProtocol"],
       swiftSettings: strict),
     .testTarget(
-      name: "SettingsTests", dependencies: ["AccessPolicy", "SidelockSettings", "RedisProtocol", argumentParser],
+      name: "SettingsTests",
+      dependencies: ["AccessPolicy", "SidelockSettings", "RedisProtocol", "SystemStrings", argumentParser],
       swiftSettings: strict),
     .testTarget(
       name: "SystemdSupportTests", dependencies: ["SystemdSupport", logging, nioConcurrencyHelpers],
@@ -109,10 +120,11 @@ let package = Package(
     .testTarget(
       name: "SimulatorTests", dependencies: ["CLua51", "LockEngine", "RedisProtocol"], swiftSettings: strict),
     .testTarget(
-      name: "SidelockClientTests", dependencies: ["SidelockClient", nioCore, nioConcurrencyHelpers],
+      name: "SidelockClientTests", dependencies: ["SidelockClient", "SystemStrings", nioCore, nioConcurrencyHelpers],
       swiftSettings: strict),
     .testTarget(
-      name: "CommandTests", dependencies: ["LockEngine", "sidelock", "SidelockClient", argumentParser],
+      name: "CommandTests",
+      dependencies: ["LockEngine", "sidelock", "SidelockClient", "SystemStrings", argumentParser],
       swiftSettings: strict),
     .testTarget(name: "DaemonTests", dependencies: ["sidelockd"], swiftSettings: strict),
     // How much the pure targets cost, in instructions and allocations; Tests/run.sh budgets holds them to it.

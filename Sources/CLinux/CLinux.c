@@ -101,6 +101,8 @@ int64_t memory_file_size(int descriptor) {
 
 void store_in_order(void *address, uint64_t value) { __atomic_store_n((uint64_t *)address, value, __ATOMIC_RELEASE); }
 
+char **process_environment(void) { return environ; }
+
 uint64_t socket_cookie(int descriptor) {
   uint64_t cookie = 0;
   socklen_t length = sizeof(cookie);

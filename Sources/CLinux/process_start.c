@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 void crashes_end_at_once(int ignored_too) {
@@ -19,6 +20,24 @@ void crashes_end_at_once(int ignored_too) {
     signal(crashes[i], SIG_DFL);
   }
   sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
+static void end_by_signal(int number) { _exit(128 + number); }
+
+void process_1_ends_by_signals(void) {
+  static const int ends[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+  if (getpid() != 1) return;
+  for (unsigned i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+    struct sigaction found;
+    if (sigaction(ends[i], NULL, &found) == 0 && found.sa_handler == SIG_DFL) signal(ends[i], end_by_signal);
+  }
+}
+
+void orphans_bury_themselves(void) {
+  signal(SIGCHLD, SIG_IGN);
+  // Those that had ended before.
+  while (waitpid(-1, NULL, WNOHANG) > 0) {
+  }
 }
 
 int first_realtime_signal(void) { return SIGRTMIN; }

@@ -1,3 +1,5 @@
+import SystemStrings
+
 /// Where a Redis is and how to log in: `redis://[user:password@]host[:port][/db]` or
 /// `unix://[user:password@]/path[?db=N]`.
 ///
@@ -8,7 +10,7 @@ public struct RedisURL: Hashable, Sendable {
   public enum Endpoint: Hashable, Sendable {
     /// A host name or address (an IPv6 address without its brackets), and a port.
     case tcp(host: String, port: Int)
-    /// The absolute path of a socket.
+    /// The absolute path of a socket, as `SystemText` has it.
     case unix(path: String)
   }
 
@@ -29,8 +31,9 @@ public struct RedisURL: Hashable, Sendable {
     self.database = database
   }
 
-  /// Takes a URL apart.
-  public init(parsing text: String) throws(RedisURLError) {
+  /// Takes a URL apart, which is as `SystemText` has it.
+  public init(parsing given: String) throws(RedisURLError) {
+    let text = SystemText.utf8(given) ?? Self.escapingBytes(of: given)
     guard text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7F }) else {
       throw RedisURLError(.url, "contains a space or a control character")
     }
@@ -51,6 +54,11 @@ public struct RedisURL: Hashable, Sendable {
     default:
       throw RedisURLError(.scheme, "is not known: write redis://host:port/db or unix:///path")
     }
+  }
+
+  /// The text with each byte that is no part of UTF-8 written as `%` and two digits.
+  private static func escapingBytes(of text: String) -> String {
+    text.unicodeScalars.map { SystemText.utf8(String($0)) ?? encoded(String($0)) }.joined()
   }
 
   /// The port of Redis.
@@ -120,7 +128,7 @@ extension RedisURL: CustomStringConvertible, CustomDebugStringConvertible {
   /// `text` with everything escaped that could be taken for a part of the URL.
   private static func encoded(_ text: String) -> String {
     var result = ""
-    for byte in text.utf8 {
+    for byte in SystemText.bytes(text) {
       if isUnreserved(byte) || byte == 0x2F {
         result.unicodeScalars.append(Unicode.Scalar(byte))
       } else {
@@ -180,9 +188,7 @@ extension RedisURL {
     let path = rest[slash...].prefix { $0 != 0x3F }
     let query = rest[path.endIndex...].dropFirst()
     let bytes = try Self.decoded(path, .path)
-    guard !bytes.contains(0), let text = String(validating: bytes, as: UTF8.self) else {
-      throw RedisURLError(.path, "has a NUL byte or is not UTF-8")
-    }
+    guard !bytes.contains(0) else { throw RedisURLError(.path, "has a NUL byte") }
     guard bytes.count > 1, bytes.count <= Self.socketPathBytesMax else {
       throw RedisURLError(.path, "must have 2 to \(Self.socketPathBytesMax) bytes")
     }
@@ -194,7 +200,7 @@ extension RedisURL {
       }
       self.database = try Self.database(query.dropFirst(3))
     }
-    self.endpoint = .unix(path: text)
+    self.endpoint = .unix(path: SystemText.text(bytes))
     self.username = login.username
     self.password = login.password
   }

@@ -2,17 +2,18 @@ import ClientProtocol
 import Glibc
 import Logging
 import NIOCore
+import SystemStrings
 
 /// Another daemon serves on the socket.
 public struct SocketInUse: Error, CustomStringConvertible {
-  /// The socket's path.
+  /// The socket's path, as `SystemText` has it.
   public let path: String
   /// Who has it, in words.
   public let owner: String
 
   /// What happened and what to do.
   public var description: String {
-    "\(path) is in use by \(owner); stop that one first, or choose another path with --socket"
+    "\(SystemText.shown(path)) is in use by \(owner); stop that one first, or choose another path with --socket"
   }
 }
 
@@ -30,6 +31,7 @@ struct ListeningSocket: Sendable {
   /// Connections that the kernel keeps until they are accepted.
   static let backlog: Int32 = 4096
 
+  /// As `SystemText` has it.
   let path: String
   /// The socket. It listens already: whoever connects before the daemon serves waits for it.
   let descriptor: CInt
@@ -42,15 +44,11 @@ struct ListeningSocket: Sendable {
 
   /// Claims `path`, replaces what an ended daemon left there, and binds.
   init(path: String, mode: UInt32) throws {
-    var address = sockaddr_un()
-    let room = MemoryLayout.size(ofValue: address.sun_path)
-    guard path.utf8.count < room else {
+    guard let address = sockaddr_un(path: path) else {
+      let (count, room) = (SystemText.bytes(path).count, sockaddr_un.pathBytesMax)
       throw SocketUnavailable(
-        description: "the socket path has \(path.utf8.count) bytes and may have \(room - 1); choose a shorter one")
+        description: "the socket path has \(count) bytes and may have \(room); choose a shorter one")
     }
-    address.sun_family = sa_family_t(AF_UNIX)
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
-
     try Self.makeDirectory(of: path)
     let claim = try Self.claim(path)
     do {
@@ -62,8 +60,7 @@ struct ListeningSocket: Sendable {
     }
     self.path = path
     self.claim = claim
-    var status = stat()
-    lstat(path, &status)
+    let status = Self.status(of: path) ?? stat()
     device = UInt64(status.st_dev)
     inode = UInt64(status.st_ino)
     isForRootAlone = status.st_uid == 0 && status.st_gid == 0 && status.st_mode & S_IWOTH == 0
@@ -76,7 +73,7 @@ struct ListeningSocket: Sendable {
     _ = withUnsafeMutablePointer(to: &address) { pointer in
       pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &length) }
     }
-    path = withUnsafeBytes(of: &address.sun_path) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+    path = withUnsafeBytes(of: &address.sun_path) { SystemText.text($0.prefix { $0 != 0 }.map { $0 }) }
     self.descriptor = descriptor
     claim = nil
     device = 0
@@ -87,8 +84,9 @@ struct ListeningSocket: Sendable {
   /// Removes the socket file, unless the service manager made it or somebody has put another one in its place.
   func remove() {
     guard let claim else { return }
-    var status = stat()
-    if lstat(path, &status) == 0, UInt64(status.st_dev) == device, UInt64(status.st_ino) == inode { unlink(path) }
+    if let status = Self.status(of: path), UInt64(status.st_dev) == device, UInt64(status.st_ino) == inode {
+      SystemText.withCString(path) { _ = unlink($0) }
+    }
     Glibc.close(claim)
   }
 
@@ -96,31 +94,43 @@ struct ListeningSocket: Sendable {
   private static func makeDirectory(of path: String) throws {
     guard let slash = path.lastIndex(of: "/"), slash != path.startIndex else { return }
     let directory = String(path[..<slash])
-    if mkdir(directory, 0o755) != 0, errno != EEXIST {
+    if SystemText.withCString(directory, { mkdir($0, 0o755) }) != 0, errno != EEXIST {
       throw SocketUnavailable(
-        description: "cannot make the directory \(directory): \(errorText()); make it, or choose another --socket")
+        description: "cannot make the directory \(SystemText.shown(directory)): \(errorText()); make it, or choose "
+          + "another --socket")
     }
+  }
+
+  /// What there is at a path; nil for nothing.
+  private static func status(of path: String) -> stat? {
+    var status = stat()
+    return SystemText.withCString(path) { lstat($0, &status) } == 0 ? status : nil
   }
 
   private static func claim(_ path: String) throws -> CInt {
     let lockPath = path + ".lock"
-    let descriptor = open(lockPath, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
+    let shown = SystemText.shown(lockPath)
+    let descriptor = SystemText.withCString(lockPath) { open($0, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600) }
     guard descriptor >= 0 else {
+      let failure = errno
       let remedy =
-        switch errno {
-        case EACCES, EPERM, EROFS: "the directory of the socket must be writable for this user"
+        switch failure {
+        case EACCES, EPERM, EROFS:
+          status(of: lockPath).flatMap { strangersRemedy($0, "the daemon that uses it") }
+            ?? "the directory of the socket must be writable for this user"
         case ENOENT: "make the directory of the socket"
         default: "it must be a file of its own"
         }
+      errno = failure
       throw SocketUnavailable(
-        description: "cannot open \(lockPath): \(errorText()); \(remedy), or choose another --socket")
+        description: "cannot open \(shown): \(errorText()); \(remedy), or choose another --socket")
     }
     guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
       let failure = errno
       Glibc.close(descriptor)
       guard failure == EWOULDBLOCK else {
         errno = failure
-        throw SocketUnavailable(description: "cannot lock \(lockPath): \(errorText()); choose another --socket")
+        throw SocketUnavailable(description: "cannot lock \(shown): \(errorText()); choose another --socket")
       }
       throw SocketInUse(path: path, owner: listener(at: path) ?? "another daemon")
     }
@@ -132,9 +142,7 @@ struct ListeningSocket: Sendable {
 
   /// Who listens at a path, in words, by the kernel's word: a number in a file could be one of another pid namespace.
   private static func listener(at path: String) -> String? {
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+    guard let address = sockaddr_un(path: path) else { return nil }
     let probe = socket(
       AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
     defer { Glibc.close(probe) }
@@ -144,10 +152,10 @@ struct ListeningSocket: Sendable {
 
   /// Removes a socket file that nobody listens on. Anything else at the path is left alone.
   private static func removeStale(_ path: String, _ address: sockaddr_un) throws {
-    var status = stat()
-    guard lstat(path, &status) == 0 else { return }
+    guard let status = status(of: path) else { return }
+    let shown = SystemText.shown(path)
     guard status.st_mode & S_IFMT == S_IFSOCK else {
-      throw SocketUnavailable(description: "\(path) exists and is not a socket; remove it, or choose another --socket")
+      throw SocketUnavailable(description: "\(shown) exists and is not a socket; remove it, or choose another --socket")
     }
     let probe = socket(
       AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
@@ -158,9 +166,33 @@ struct ListeningSocket: Sendable {
       throw SocketInUse(path: path, owner: pid.map(Peer.describe(pid:)) ?? "another process")
     }
     guard errno == ECONNREFUSED else {
-      throw SocketUnavailable(description: "cannot tell whether \(path) is in use: \(errorText())")
+      let reason = errorText()
+      let remedy = strangersRemedy(status, "the daemon that has it").map { "; \($0), or choose another --socket" } ?? ""
+      throw SocketUnavailable(description: "cannot tell whether \(shown) is in use: \(reason)\(remedy)")
     }
-    unlink(path)
+    guard SystemText.withCString(path, { unlink($0) }) != 0, errno != ENOENT else { return }
+    let reason = errorText()
+    let remedy =
+      strangersRemedy(status, "the daemon that had it") ?? "the directory of the socket must be writable for this user"
+    throw SocketUnavailable(
+      description: "cannot remove \(shown), on which nobody listens: \(reason); \(remedy), or choose another --socket")
+  }
+
+  /// What to do about a file that another user left in a directory that is everybody's; nil for one of our own.
+  private static func strangersRemedy(_ status: stat, _ daemon: String) -> String? {
+    guard status.st_uid != geteuid() else { return nil }
+    let owner = userName(status.st_uid).map { "\($0) (user id \(status.st_uid))" } ?? "user id \(status.st_uid)"
+    return "it belongs to \(owner): stop \(daemon), or if there is none have that user or root remove it"
+  }
+
+  private static func userName(_ id: uid_t) -> String? {
+    var entry = passwd()
+    var found: UnsafeMutablePointer<passwd>?
+    var buffer = [CChar](repeating: 0, count: 16_384)
+    guard getpwuid_r(id, &entry, &buffer, buffer.count, &found) == 0, found != nil, let name = entry.pw_name else {
+      return nil
+    }
+    return String(cString: name)
   }
 
   private static func bind(_ path: String, _ address: sockaddr_un, mode: UInt32) throws -> CInt {
@@ -175,7 +207,7 @@ struct ListeningSocket: Sendable {
       if result != 0 { errno = failure }
       let reason = errorText()
       Glibc.close(descriptor)
-      throw SocketUnavailable(description: "cannot bind \(path): \(reason)")
+      throw SocketUnavailable(description: "cannot bind \(SystemText.shown(path)): \(reason)")
     }
     return descriptor
   }
@@ -188,6 +220,20 @@ struct ListeningSocket: Sendable {
         body($0, socklen_t(MemoryLayout<sockaddr_un>.size))
       }
     }
+  }
+}
+
+extension sockaddr_un {
+  /// How many bytes a path may have; one more ends it.
+  fileprivate static var pathBytesMax: Int { MemoryLayout.size(ofValue: sockaddr_un().sun_path) - 1 }
+
+  /// The address of a socket at a path as `SystemText` has it; nil when that is too long.
+  init?(path: String) {
+    let bytes = SystemText.bytes(path)
+    guard bytes.count <= sockaddr_un.pathBytesMax else { return nil }
+    self.init()
+    sun_family = sa_family_t(AF_UNIX)
+    withUnsafeMutableBytes(of: &sun_path) { $0.copyBytes(from: bytes) }
   }
 }
 

@@ -3,6 +3,7 @@ import Glibc
 import NIOCore
 import NIOPosix
 import RedisProtocol
+import SystemStrings
 
 /// Makes connections to a server whose name may have several addresses.
 ///
@@ -84,7 +85,10 @@ final class RedisDialer {
   private func addresses() -> EventLoopFuture<[SocketAddress]> {
     switch endpoint {
     case .unix(let path):
-      return loop.makeCompletedFuture { [try SocketAddress(unixDomainSocketPath: path)] }
+      return loop.makeCompletedFuture {
+        guard let address = sockaddr_un(path: path) else { throw SocketAddressError.unixDomainSocketPathTooLong }
+        return [SocketAddress(address)]
+      }
     case .tcp(let host, let port):
       if let literal = try? SocketAddress(ipAddress: host, port: port) { return loop.makeSucceededFuture([literal]) }
       let promise = loop.makePromise(of: [SocketAddress].self)
@@ -101,7 +105,7 @@ final class RedisDialer {
   /// How an address is called in messages.
   fileprivate func title(of address: String) -> String {
     switch endpoint {
-    case .unix(let path): path
+    case .unix(let path): SystemText.shown(path)
     case .tcp(let host, let port):
       host == address ? "\(host.contains(":") ? "[\(host)]" : host):\(port)" : "\(host):\(port) (\(address))"
     }

@@ -3,6 +3,7 @@ public import Logging
 import NIOCore
 import NIOPosix
 public import SystemdSupport
+import SystemStrings
 
 /// The sidecar: a socket for clients, one connection to Redis, and the lock engine between them, on one event loop.
 public final class Sidecar: Sendable {
@@ -35,7 +36,7 @@ public final class Sidecar: Sendable {
       logger.info(
         "only root may connect",
         metadata: [
-          "socket": "\(socket.path)",
+          "socket": "\(SystemText.shown(socket.path))",
           "help": "--socket-mode 0666 lets everybody of this host connect, the packaged service the group sidelock",
         ])
     }
@@ -58,7 +59,7 @@ public final class Sidecar: Sendable {
         stopped.succeed(false)
         return self.loop.makeSucceededVoidFuture()
       }
-      let store = DescriptorStore { name in getenv(name).map { String(cString: $0) } }
+      let store = DescriptorStore { name in getenv(name).map { SystemText.text(cString: $0) } }
       let predecessor = SidecarCore.readPredecessor(self.left, self.configuration, store, logger: self.logger)
       let core = SidecarCore(
         configuration: self.configuration, loop: self.loop, logger: self.logger, notifier: self.notifier,

@@ -13,7 +13,7 @@ public struct SidecarConfiguration: Sendable {
 
   /// Where the host leases come from.
   public var backend: Backend
-  /// The path of the Unix socket that clients connect to.
+  /// The path of the Unix socket that clients connect to, as `SystemText` has it.
   public var socketPath: String
   /// A listening socket that the service manager made, instead of a path; nil: the daemon makes its own.
   public var listeningDescriptor: Int32?

@@ -5,6 +5,7 @@ import LockEngine
 import NIOCore
 import NIOPosix
 import RedisProtocol
+import SystemStrings
 
 extension SidecarCore {
   /// How long the daemon tries to give its locks back before it stops all the same, in milliseconds.
@@ -106,7 +107,10 @@ extension SidecarCore {
     if needsUnits { policyChanged() }
     logger.info(
       "serving",
-      metadata: ["socket": "\(configuration.socketPath)", "host": "\(configuration.host)", "instance": "\(instance)"])
+      metadata: [
+        "socket": "\(SystemText.shown(configuration.socketPath))", "host": "\(configuration.host)",
+        "instance": "\(instance)",
+      ])
     lastStatus = status
     notifier.ready(status: lastStatus)
     scheduleWatchdog()

@@ -1,3 +1,5 @@
+import SystemStrings
+
 /// Where a daemon listens.
 public enum SocketPath {
   /// The system daemon's socket.

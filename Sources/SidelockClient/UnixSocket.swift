@@ -1,3 +1,5 @@
+import SystemStrings
+
 #if canImport(Glibc)
   import Glibc
 #elseif canImport(Musl)

@@ -1,6 +1,7 @@
 import AccessPolicy
 import Logging
 import RedisProtocol
+import SystemStrings
 
 /// A setting's value after its own check, before settings are compared with each other.
 enum SettingValue: Sendable, Equatable {
@@ -17,7 +18,7 @@ enum SettingValue: Sendable, Equatable {
     switch self {
     case .redis(let url): url.description
     case .boolean(let value): value ? "true" : "false"
-    case .text(let text): text
+    case .text(let text): SystemText.shown(text)
     case .number(let number): String(number)
     case .mode(let mode): octal(mode)
     case .level(let level): level.rawValue
@@ -32,8 +33,18 @@ struct SettingValueError: Error {
 }
 
 extension SettingDefinition {
-  /// Checks a text that a flag, a variable or a file gave for this setting.
-  func parse(_ text: String) throws(SettingValueError) -> SettingValue {
+  /// Checks a text that a flag, a variable or a file gave for this setting, as `SystemText` has it. So stay paths; what is
+  /// no path must be UTF-8.
+  func parse(_ given: String) throws(SettingValueError) -> SettingValue {
+    let text: String
+    switch kind {
+    case .redisURL, .filePath, .socketPath: text = given
+    case .boolean, .userName, .mode, .integer, .keyPrefix, .hostName, .logLevel, .rules:
+      guard let utf8 = SystemText.utf8(given) else {
+        throw SettingValueError(message: "\(quoted(given)) is not UTF-8; allowed: \(kind.allowed)")
+      }
+      text = utf8
+    }
     switch kind {
     case .redisURL:
       // The text is not repeated: it may hold a password.
@@ -52,13 +63,14 @@ extension SettingDefinition {
       }
       return .text(text)
     case .filePath:
-      guard !text.isEmpty, !text.utf8.contains(0) else { throw refusal(of: text) }
+      guard !text.isEmpty, !SystemText.bytes(text).contains(0) else { throw refusal(of: text) }
       return .text(text)
     case .socketPath:
       // A leading @ means an abstract socket elsewhere; those have no permissions, so they are not offered.
-      guard !text.isEmpty, text.utf8.count <= socketPathBytesMax, !text.utf8.contains(0),
-        !text.hasPrefix("@")
-      else { throw refusal(of: text) }
+      let bytes = SystemText.bytes(text)
+      guard (1...socketPathBytesMax).contains(bytes.count), !bytes.contains(0), bytes.first != UInt8(ascii: "@") else {
+        throw refusal(of: text)
+      }
       return .text(text)
     case .mode:
       guard (1...4).contains(text.utf8.count), text.utf8.allSatisfy({ (0x30...0x37).contains($0) }),
@@ -116,6 +128,7 @@ func sanitisedHostName(_ name: String) -> String {
 
 /// Somebody else's text for an error message: quoted, cut short, control characters escaped.
 func quoted(_ text: String, scalarsMax: Int = 64) -> String {
+  let text = SystemText.utf8(text) ?? text
   var result = "\""
   for scalar in text.unicodeScalars.prefix(scalarsMax) {
     result += scalar == "\"" || scalar == "\\" ? "\\\(scalar)" : printable(scalar)
@@ -124,12 +137,15 @@ func quoted(_ text: String, scalarsMax: Int = 64) -> String {
 }
 
 /// Somebody else's text without anything that a terminal would act on, or that would begin another line.
-func printable(_ text: String) -> String { text.unicodeScalars.map { printable($0) }.joined() }
+func printable(_ text: String) -> String {
+  (SystemText.utf8(text) ?? text).unicodeScalars.map { printable($0) }.joined()
+}
 
 private func printable(_ scalar: Unicode.Scalar) -> String {
+  if SystemText.utf8(String(scalar)) == nil { return SystemText.shown(String(scalar)) }
   switch scalar.properties.generalCategory {
-  case .control, .format, .lineSeparator, .paragraphSeparator: scalar.escaped(asASCII: true)
-  case _: String(scalar)
+  case .control, .format, .lineSeparator, .paragraphSeparator: return scalar.escaped(asASCII: true)
+  case _: return String(scalar)
   }
 }
 

@@ -14,7 +14,7 @@ public struct Settings: Sendable, Equatable {
 
   /// Where the host's leases live.
   public var backend: Backend
-  /// The Unix socket that clients connect to.
+  /// The Unix socket that clients connect to, as `SystemText` has it.
   public var socketPath: String
   /// The permission bits of the socket.
   public var socketMode: UInt32

@@ -14,6 +14,9 @@ public enum SettingsDocument {
       names and bad values are all reported at once, and the exit code is 78. A `redis_timeout_ms` that is not less than
       half of `lease_ms` is such a bad value.
 
+      Paths on the command line and in the environment are taken byte for byte, and shown with `\\xE9` for a byte that is
+      no part of UTF-8. The file, and every value that is no path, must be UTF-8.
+
       What Kubernetes and Docker tell a container of services beside it (`SIDELOCK_REDIS_SERVICE_HOST`,
       `SIDELOCK_REDIS_PORT=tcp://…`) is no setting and no mistake: it is not used, with a warning.
 

@@ -1,8 +1,12 @@
 public import AccessPolicy
-import FoundationEssentials
 import Glibc
+import ProcessSupport
+import SystemStrings
 
 /// Everything that settings are made from, gathered before any of it is judged, so that the judging is a pure function.
+///
+/// Command line and environment are bytes. Here they stand as `SystemText` has them, so that a path is that of the file
+/// which was meant, and a text that is not UTF-8 can be refused.
 public struct SettingsInputs: Sendable {
   /// What was given on the command line.
   public var flags: [SettingKey: String] = [:]
@@ -37,7 +41,7 @@ public struct SettingsInputs: Sendable {
     inputs.listFlags = arguments.listFlags
     inputs.configFlag = arguments.config
     inputs.unknownArguments = arguments.unknown
-    inputs.environment = ProcessInfo.processInfo.environment
+    inputs.environment = ProcessTexts.environment
     inputs.isRoot = geteuid() == 0
     inputs.systemHostName = nameOfThisHost()
     inputs.accounts = .ofThisHost
@@ -63,9 +67,9 @@ public enum FileReadError: Error, Equatable, Sendable {
   }
 }
 
-/// Reads a whole file of at most `bytesMax` bytes. Pipes work too, so a shell's `<(…)` can be given for a file.
+/// Reads a whole file of at most `bytesMax` bytes, at a path as `SystemText` has it. Pipes work too, so a shell's `<(…)` can be given for a file.
 @Sendable public func readSmallFile(_ path: String, bytesMax: Int) -> Result<[UInt8], FileReadError> {
-  let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY)
+  let descriptor = SystemText.withCString(path) { open($0, O_RDONLY | O_CLOEXEC | O_NOCTTY) }
   guard descriptor >= 0 else {
     return .failure(errno == ENOENT ? .missing : .failed(String(cString: strerror(errno))))
   }

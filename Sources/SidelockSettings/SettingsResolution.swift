@@ -1,69 +1,7 @@
 import AccessPolicy
 import Logging
 import RedisProtocol
-
-/// Where a value came from.
-public enum SettingSource: Sendable, Equatable, CustomStringConvertible {
-  /// A flag, such as `--lease-ms`.
-  case flag(String)
-  /// An environment variable.
-  case environment(String)
-  /// A line of the configuration file, counted from 1.
-  case file(path: String, line: Int)
-  /// Nobody said anything.
-  case `default`
-  /// A file that holds the value, found by default.
-  case credential(path: String)
-
-  /// The source as people name it.
-  public var description: String {
-    switch self {
-    case .flag(let name): name
-    case .environment(let name): printable(name)
-    case .file(let path, let line): "\(printable(path)):\(line)"
-    case .default: "default"
-    case .credential(let path): "credential \(printable(path))"
-    }
-  }
-
-  fileprivate var line: Int? {
-    guard case .file(_, let line) = self else { return nil }
-    return line
-  }
-}
-
-/// Something wrong with the settings.
-public struct SettingProblem: Sendable, Equatable, CustomStringConvertible {
-  /// The setting by its name in the file; nil when the problem is not about one.
-  public var setting: String?
-  /// Where it was said; nil when it is about something that nobody said.
-  public var source: SettingSource?
-  /// What is wrong, and what is allowed.
-  public var message: String
-  /// Whether it may be right at another time: the accounts of this host could not be asked.
-  public var mayPass = false
-
-  /// One line for people.
-  public var description: String {
-    var parts: [String] = []
-    if let source { parts.append(source.description) }
-    // The flag and the variable name the setting already.
-    if let setting, case .file? = source { parts.append(setting) }
-    if let setting, source == nil { parts.append(setting) }
-    parts.append(message)
-    return parts.joined(separator: ": ")
-  }
-}
-
-/// A setting that holds, for `--check`.
-public struct EffectiveSetting: Sendable, Equatable {
-  /// Which one.
-  public var key: SettingKey
-  /// The value for people, without secrets.
-  public var shown: String
-  /// Where the value came from.
-  public var source: SettingSource
-}
+import SystemStrings
 
 /// The outcome of putting flags, environment, file and defaults together.
 public struct SettingsResolution: Sendable {
@@ -199,6 +137,9 @@ private struct Resolver {
     layers.append(layer)
   }
 
+  /// A value of the file, which is UTF-8, as those of the command line are.
+  private static func systemText(_ value: String) -> String { SystemText.text(Array(value.utf8)) }
+
   /// A key that is no setting, as messages show it. It may be a secret in the wrong place, so a key that is not like a
   /// setting's name is not repeated beyond its beginning; the line is told beside it.
   private static func shown(key: String) -> String {
@@ -251,11 +192,11 @@ private struct Resolver {
         continue
       }
       if let items = entry.items {
-        let texts = items.map { ($0.value, SettingSource.file(path: path, line: $0.line)) }
+        let texts = items.map { (Self.systemText($0.value), SettingSource.file(path: path, line: $0.line)) }
         takeList(texts, for: key, into: &layer)
         continue
       }
-      guard let text = entry.value else {
+      guard let text = entry.value.map(Self.systemText) else {
         problems.append(
           SettingProblem(
             setting: key.rawValue, source: source, message: "has no value; allowed: \(key.definition.kind.allowed)"))
@@ -280,8 +221,14 @@ private struct Resolver {
         problems.append(SettingProblem(setting: key.rawValue, source: source, message: message))
         break
       }
+      guard let rule = SystemText.utf8(text) else {
+        problems.append(
+          SettingProblem(
+            setting: key.rawValue, source: source, message: "rule \(index + 1), \(quoted(text)), is not UTF-8"))
+        continue
+      }
       do throws(RuleProblem) {
-        rules.append(try AccessRule(parsing: text, accounts: inputs.accounts))
+        rules.append(try AccessRule(parsing: rule, accounts: inputs.accounts))
       } catch {
         problems.append(
           SettingProblem(
@@ -396,7 +343,7 @@ private struct Resolver {
   private mutating func socketPath() -> String {
     let path = text(.socket, default: defaultSocketPath)
     // Only a default can fail this: what was given has been checked.
-    if path.utf8.count > socketPathBytesMax {
+    if SystemText.bytes(path).count > socketPathBytesMax {
       problems.append(
         SettingProblem(
           setting: SettingKey.socket.rawValue,

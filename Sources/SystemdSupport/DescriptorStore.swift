@@ -2,6 +2,7 @@ import CLinux
 import CSystemd
 import DequeModule
 import Glibc
+import SystemStrings
 
 /// The service manager's store of descriptors (FDSTORE=, FDSTOREREMOVE=): what is in it stays open when this process
 /// ends, and is handed to the one that takes its place, if the unit is being started again.
@@ -21,7 +22,8 @@ public final class DescriptorStore {
   private var backlog: Deque<Message> = []
 
   /// The store of the service manager that started this process; nil when there is none. How much it takes is in the
-  /// variable `FDSTORE`, which systemd sets from version 254 on, and the unit for older ones.
+  /// variable `FDSTORE`, which systemd sets from version 254 on, and the unit for older ones. `environment`: a variable's
+  /// value, as `SystemText` has it.
   public convenience init?(environment: (String) -> String?) {
     guard let path = environment("NOTIFY_SOCKET"), let text = environment("FDSTORE"), let capacity = Int(text) else {
       return nil
@@ -107,7 +109,9 @@ public final class DescriptorStore {
     case .remove(let name): (text, descriptor) = ("FDSTOREREMOVE=1\nFDNAME=\(name)", -1)
     }
     var bytes = text
-    let result = bytes.withUTF8 { datagram_send(socket, path, $0.baseAddress, $0.count, descriptor) }
+    let result = bytes.withUTF8 { bytes in
+      SystemText.withCString(path) { datagram_send(socket, $0, bytes.baseAddress, bytes.count, descriptor) }
+    }
     return result == 0 || (errno != EAGAIN && errno != ETOOMANYREFS && errno != ENOBUFS)
   }
 }

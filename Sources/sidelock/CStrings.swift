@@ -1,5 +1,6 @@
 import Glibc
 import SidelockClient
+import SystemStrings
 
 /// Arguments for another program, byte for byte as ``SystemText`` has them, for as long as this object lives.
 final class CStrings {

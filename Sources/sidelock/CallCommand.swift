@@ -2,6 +2,7 @@ import ArgumentParser
 import CSupervise
 import Glibc
 import SidelockClient
+import ProcessSupport
 
 struct CallCommand: ParsableCommand {
   static let configuration = CommandConfiguration(

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import SidelockClient
+import SystemStrings
 
 /// The options of every subcommand that talks to the daemon.
 struct ConnectionOptions: ParsableArguments {

@@ -1,6 +1,7 @@
 import CSupervise
 import Glibc
 import SidelockClient
+import SystemStrings
 
 /// A connection to the daemon for one thread that waits for it with poll. Nothing here waits for longer than it was
 /// told: a daemon that is stopped, or that hangs, would keep its clients for ever.

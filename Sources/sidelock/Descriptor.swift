@@ -1,16 +1,6 @@
 import Glibc
 import SidelockClient
-
-/// What was to be written could not be: a full disk, a pipe that nobody reads, a descriptor that was closed.
-struct OutputError: Error {
-  /// The errno.
-  var code: CInt
-
-  /// Nobody wants the output, which is no fault and needs no word.
-  var isBrokenPipe: Bool { code == EPIPE }
-
-  var exitStatus: Int32 { isBrokenPipe ? ExitStatus.brokenPipe : ExitStatus.output }
-}
+import ProcessSupport
 
 /// Reading and writing descriptors.
 enum Descriptor {
@@ -35,22 +25,7 @@ enum Descriptor {
 
   /// Writes all of `text`, waiting for room in it where the descriptor does not block.
   static func write(_ text: String, to descriptor: CInt) throws(OutputError) {
-    var rest = Array(text.utf8)[...]
-    while !rest.isEmpty {
-      let count = rest.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
-      if count >= 0 {
-        rest = rest.dropFirst(count)
-        continue
-      }
-      switch errno {
-      case EINTR: continue
-      case EAGAIN:
-        // Whoever else has it has made it non-blocking.
-        var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
-        _ = poll(&entry, 1, -1)
-      default: throw OutputError(code: errno)
-      }
-    }
+    try Output.write(text, to: descriptor)
   }
 
   /// Writes a line to standard output.
@@ -66,7 +41,7 @@ enum Descriptor {
 
   /// Says what became of the output.
   static func say(_ error: OutputError) {
-    if !error.isBrokenPipe { say("standard output: \(UnixSocket.describe(error.code))") }
+    if let words = error.words { say(words) }
   }
 
   /// An entry for poll that tells when nobody reads standard output any more.

@@ -8,10 +8,6 @@ enum ExitStatus {
   static let unavailable: Int32 = 69
   /// The daemon said something that it must not, or the system refused what must work.
   static let software: Int32 = 70
-  /// The output could not be written.
-  static let output: Int32 = 74
-  /// Nobody reads the output: what a shell shows of a program that SIGPIPE ended.
-  static let brokenPipe: Int32 = 141
   /// The daemon refused for lack of a right.
   static let denied: Int32 = 77
   /// The lock was lost while COMMAND ran.

@@ -1,6 +1,7 @@
 import CSupervise
 import Glibc
 import SidelockClient
+import SystemStrings
 
 /// Carries out what a ``Supervisor`` says, in one thread that waits with poll for the daemon, for signals and for the
 /// time. One thread, because the process forks, and because the kernel ties the command's life to the thread that

@@ -1,6 +1,9 @@
 import ArgumentParser
+import CLinux
 import Glibc
 import SidelockClient
+import ProcessSupport
+import SystemStrings
 
 /// The command as a whole.
 struct Sidelock: ParsableCommand {
@@ -33,17 +36,12 @@ struct Sidelock: ParsableCommand {
       StatsCommand.self, CallCommand.self, BenchCommand.self,
     ])
 
-  /// The arguments behind the name of the program, as ``SystemText`` has them.
-  static var arguments: [String] {
-    (1..<max(1, Int(CommandLine.argc))).compactMap { index in
-      CommandLine.unsafeArgv[index].map { SystemText.text(cString: $0) }
-    }
-  }
-
   /// Runs the subcommand, and ends the process with its status.
   static func runToEnd(_ arguments: [String]) -> Never {
     do {
       var command = try parseAsRoot(arguments)
+      // These wait for children of their own.
+      if !(command is RunCommand || command is BenchCommand) { orphans_bury_themselves() }
       try command.run()
       Glibc.exit(0)
     } catch let error as OutputError {

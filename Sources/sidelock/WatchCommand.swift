@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import SidelockClient
+import ProcessSupport
 
 struct WatchCommand: ParsableCommand {
   static let configuration = CommandConfiguration(

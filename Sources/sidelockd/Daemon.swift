@@ -3,6 +3,7 @@ import Logging
 import Sidecar
 import SidelockSettings
 import SystemdSupport
+import SystemStrings
 
 /// What the daemon runs.
 protocol Service: AnyObject, Sendable {
@@ -98,7 +99,8 @@ func runDaemon(
   } catch let error as SocketInUse {
     left.disconnect()
     logger.critical(
-      "another daemon has the socket", metadata: ["socket": "\(error.path)", "owner": "\(error.owner)"])
+      "another daemon has the socket",
+      metadata: ["socket": "\(SystemText.shown(error.path))", "owner": "\(error.owner)"])
     return ExitStatus.socketInUse
   } catch {
     left.disconnect()

@@ -2,14 +2,17 @@ import ArgumentParser
 import CLinux
 import Glibc
 import Logging
+import ProcessSupport
 import Sidecar
 import SidelockSettings
+import SystemStrings
 import SystemdSupport
 
 /// How the process ends; service managers and scripts tell the cases apart by these.
 enum ExitStatus {
   static let stopped: Int32 = 0
   static let failure: Int32 = 1
+  // An output that cannot be written ends it as OutputError says.
   /// EX_TEMPFAIL: another daemon has the socket. Trying again can help once that one has stopped.
   static let socketInUse: Int32 = 75
   /// EX_TEMPFAIL: the users and groups of this host cannot be looked up. Trying again can help.
@@ -34,8 +37,9 @@ struct Options: ParsableCommand {
       it does nothing. SIGHUP reads the settings again: those of clients and logging change at once, the others at \
       the next restart; wrong ones change nothing.
 
-      Exit status: 0 stopped, 1 failure, 75 another daemon has the socket, or users and groups cannot be looked up, \
-      78 the settings are wrong.
+      Exit status: 0 stopped, 1 failure, 74 the output of --check, --help or --version cannot be written, 75 another \
+      daemon has the socket, or users and groups cannot be looked up, 78 the settings are wrong, 141 nobody reads the \
+      output.
       """,
     version: sidelockVersion)
 
@@ -44,34 +48,44 @@ struct Options: ParsableCommand {
 
 /// Command line problems end in the same status as other wrong settings; asking for help or the version is none.
 func parseOptions() -> Options {
+  let arguments = ProcessTexts.arguments
   do {
     // The completions of the shells offer it.
-    let asksForHelp = CommandLine.arguments.dropFirst() == ["help"]
-    return try Options.parse(asksForHelp ? ["--help"] : nil)
+    return try Options.parse(arguments == ["help"] ? ["--help"] : arguments)
   } catch {
-    let asked = Options.exitCode(for: error).isSuccess
-    print(Options.fullMessage(for: error), to: asked ? STDOUT_FILENO : STDERR_FILENO)
-    exit(asked ? ExitStatus.stopped : ExitStatus.settings)
+    let text = SystemText.shown(Options.fullMessage(for: error))
+    guard Options.exitCode(for: error).isSuccess else {
+      complain(text)
+      exit(ExitStatus.settings)
+    }
+    exit(tellResult(text) ?? ExitStatus.stopped)
   }
 }
 
-func print(_ text: String, to descriptor: Int32) {
-  var line = text.hasSuffix("\n") ? text : text + "\n"
-  line.withUTF8 { bytes in
-    var rest = bytes[...]
-    while !rest.isEmpty {
-      let count = write(descriptor, UnsafeBufferPointer(rebasing: rest).baseAddress, rest.count)
-      if count < 0 && errno == EINTR { continue }
-      if count <= 0 { return }
-      rest = rest.dropFirst(count)
-    }
+/// Writes what was asked for to standard output.
+///
+/// - Returns: the exit status for an output that could not be written, which is said; nil when it was.
+func tellResult(_ text: String) -> Int32? {
+  do throws(OutputError) {
+    // What stands in the place of a closed stream takes everything.
+    guard closedStreams & 1 << STDOUT_FILENO == 0 else { throw OutputError(code: EBADF) }
+    try Output.write(text.hasSuffix("\n") ? text : text + "\n", to: STDOUT_FILENO)
+    return nil
+  } catch {
+    if let words = error.words { complain("sidelockd: \(words)") }
+    return error.exitStatus
   }
+}
+
+/// Writes to standard error. Where that fails there is nobody left to tell it; the exit status still says what happened.
+func complain(_ text: String) {
+  try? Output.write(text.hasSuffix("\n") ? text : text + "\n", to: STDERR_FILENO)
 }
 
 /// Says what is wrong with the settings: lines for people, or in the journal a message each.
 func tell(_ resolution: SettingsResolution) {
   guard LogOutput.isJournal else {
-    return print(resolution.problemLines.joined(separator: "\n"), to: STDERR_FILENO)
+    return complain(resolution.problemLines.joined(separator: "\n"))
   }
   let output = LogOutput()
   let logger = Logger(label: "sidelockd") { _ in SidelockLogHandler(output: output) }
@@ -96,17 +110,21 @@ func refuseToStart(_ resolution: SettingsResolution, _ handedOver: HandedOver) -
 }
 
 // Before anything is opened, and before anything can go wrong.
-guard standard_descriptors_open(0) >= 0 else { _exit(ExitStatus.failure) }
+/// A bit for each of the standard streams that the daemon was started without.
+let closedStreams = standard_descriptors_open(0)
+guard closedStreams >= 0 else { _exit(ExitStatus.failure) }
 crashes_end_at_once(1)
+process_1_ends_by_signals()
+orphans_bury_themselves()
 
 let options = parseOptions()
 let inputs = SettingsInputs.ofProcess(options.settings)
 let resolution = SettingsResolution(inputs)
 
 if options.settings.check {
-  print(isatty(STDOUT_FILENO) == 1 ? resolution.table : resolution.json, to: STDOUT_FILENO)
+  let failure = tellResult(isatty(STDOUT_FILENO) == 1 ? resolution.table : resolution.json)
   if resolution.settings == nil, isatty(STDOUT_FILENO) != 1 { tell(resolution) }
-  exit(resolution.settings == nil ? ExitStatus.settings : ExitStatus.stopped)
+  exit(resolution.settings == nil ? ExitStatus.settings : failure ?? ExitStatus.stopped)
 }
 
 let handedOver = HandedOver.taken()

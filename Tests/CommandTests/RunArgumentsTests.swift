@@ -1,5 +1,6 @@
 import ArgumentParser
 import SidelockClient
+import SystemStrings
 import Testing
 
 @testable import sidelock

@@ -1,4 +1,5 @@
 import RedisProtocol
+import SystemStrings
 import Testing
 
 /// A URL and what it means.
@@ -43,6 +44,12 @@ struct Address: Sendable, CustomTestStringConvertible {
     Address(
       url: "unix://:pw@/r.sock", endpoint: .unix(path: "/r.sock"), password: "pw", shown: "unix://:***@/r.sock"),
     Address(
+      url: "unix:///r%FF.sock", endpoint: .unix(path: SystemText.text(Array("/r".utf8) + [0xFF] + Array(".sock".utf8))),
+      shown: "unix:///r%FF.sock"),
+    Address(
+      url: SystemText.text(Array("unix:///r".utf8) + [0xE9]),
+      endpoint: .unix(path: SystemText.text(Array("/r".utf8) + [0xE9])), shown: "unix:///r%E9"),
+    Address(
       url: "unix:///" + String(repeating: "x", count: 106),
       endpoint: .unix(path: "/" + String(repeating: "x", count: 106)),
       shown: "unix:///" + String(repeating: "x", count: 106)),
@@ -62,6 +69,8 @@ struct Address: Sendable, CustomTestStringConvertible {
 
   @Test func passwordMayBeAnyBytes() throws {
     #expect(try RedisURL(parsing: "redis://u:%FF%00@h").password?.bytes == [0xFF, 0])
+    let text = SystemText.text(Array("redis://u:p".utf8) + [0xE9] + Array("@h".utf8))
+    #expect(try RedisURL(parsing: text).password?.bytes == [0x70, 0xE9])
   }
 
   @Test func passwordIsNotShown() throws {
@@ -134,7 +143,6 @@ struct Address: Sendable, CustomTestStringConvertible {
     ("unix://run/r.sock", .path),
     ("unix://u:hun/ter2@/r.sock", .path),
     ("unix:///r%00.sock", .path),
-    ("unix:///r%FF.sock", .path),
     ("unix:///r%.sock", .path),
     ("unix:///" + String(repeating: "x", count: 107), .path),
     ("unix:///r.sock?db", .query),

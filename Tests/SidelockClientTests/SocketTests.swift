@@ -1,4 +1,5 @@
 import Foundation
+import SystemStrings
 import Testing
 
 @testable import SidelockClient

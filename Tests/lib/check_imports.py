@@ -17,9 +17,10 @@ PURE = {
     "LockEngine": COLLECTIONS,
     "ClientProtocol": COLLECTIONS,
     "AccessPolicy": set(),
-    "RedisProtocol": COLLECTIONS | {"LockEngine"},
+    "SystemStrings": set(),
+    "RedisProtocol": COLLECTIONS | {"LockEngine", "SystemStrings"},
 }
-DAEMON = {"Sidecar", "SystemdSupport", "SidelockSettings", "sidelockd"}
+DAEMON = {"Sidecar", "ProcessSupport", "SystemdSupport", "SidelockSettings", "sidelockd"}
 FORBIDDEN_IN_DAEMON = {"Foundation", "FoundationNetworking", "FoundationXML", "FoundationInternationalization"}
 # These run in processes of their own.
 FREE = {"SidelockClient", "sidelock"}

@@ -12,6 +12,9 @@ struct peer_credentials {
   gid_t gid;
 };
 
+/// The environment of this process, NULL-terminated.
+char **process_environment(void);
+
 /// A timer on CLOCK_BOOTTIME that can be polled; -1 and errno on failure.
 int boot_timer_create(void);
 
@@ -90,6 +93,15 @@ int standard_descriptors_open(int as_if_closed);
 /// - Parameter ignored_too: whether a signal that was ignored at the start, as SIGQUIT is in the background of some
 ///   shells, ends the process as well.
 void crashes_end_at_once(int ignored_too);
+
+/// Has SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1 and SIGUSR2 end process 1, with a status of 128 and the signal, as they
+/// end any other: from that one the kernel keeps a signal that has only its default action. In other processes, and for
+/// signals that are ignored, it does nothing.
+void process_1_ends_by_signals(void);
+
+/// Has the kernel bury each child of this process that has ended or will, as all orphans are that of process 1. For a
+/// program that waits for no child; SIGCHLD set to its default action ends it.
+void orphans_bury_themselves(void);
 
 /// The first signal that neither the system nor the C library has a use for (SIGRTMIN).
 int first_realtime_signal(void);

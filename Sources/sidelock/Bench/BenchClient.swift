@@ -1,5 +1,6 @@
 import Glibc
 import SidelockClient
+import SystemStrings
 
 /// The clock of all measurements.
 enum BenchClock {

@@ -1,6 +1,8 @@
 import ArgumentParser
 import Glibc
 import SidelockClient
+import ProcessSupport
+import SystemStrings
 
 /// What can be measured.
 enum BenchScenario: String, CaseIterable, ExpressibleByArgument {

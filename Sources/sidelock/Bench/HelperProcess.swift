@@ -1,6 +1,7 @@
 import CSupervise
 import Glibc
 import SidelockClient
+import ProcessSupport
 
 /// A process that lives no longer than this object.
 final class HelperProcess {

@@ -55,6 +55,21 @@ package enum SystemText {
     return bytes
   }
 
+  /// The bytes that a string of ``text(_:)`` was made of, ended by a zero, for a call of the system.
+  package static func withCString<Result, Failure: Error>(
+    _ text: String, _ body: (UnsafePointer<CChar>) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    let copy = UnsafeMutablePointer<CChar>.allocate(capacity: bytes(text).count + 1)
+    defer { copy.deallocate() }
+    var end = copy
+    for byte in bytes(text) {
+      end.initialize(to: CChar(bitPattern: byte))
+      end += 1
+    }
+    end.initialize(to: 0)
+    return try body(copy)
+  }
+
   /// The text itself; nil when its bytes are not UTF-8.
   package static func utf8(_ text: String) -> String? {
     guard text.unicodeScalars.contains(where: isStandIn) else { return text }

@@ -1,0 +1,283 @@
+"""`sidelockd` and what surrounds it: output that cannot be written, texts that are only bytes, orphans that nobody else
+buries, and files that belong to others."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+
+import pytest
+from harness.command import process_stat
+from harness.daemon import binary, clean_environment
+from harness.waiting import GENEROUS_SECONDS, wait_until
+
+
+def run(*arguments, **environment):
+    """Runs the daemon to its end; bytes in, bytes out."""
+    variables = {os.fsencode(key): value if isinstance(value, bytes) else os.fsencode(value)
+                 for key, value in clean_environment(**environment).items()}
+    return subprocess.run(
+        [binary("sidelockd", "SIDELOCKD"), *arguments], env=variables, capture_output=True, stdin=subprocess.DEVNULL,
+        timeout=GENEROUS_SECONDS, check=False)
+
+
+# Output that cannot be written
+
+TELLING = ["--local --check", "--help", "help", "--version", "--generate-completion-script bash", "--experimental-dump-help"]
+
+
+def shell(script):
+    return subprocess.run(
+        ["bash", "-c", script], env=clean_environment(D=binary("sidelockd", "SIDELOCKD")), capture_output=True,
+        stdin=subprocess.DEVNULL, timeout=GENEROUS_SECONDS, check=False)
+
+
+@pytest.mark.parametrize("command", TELLING)
+@pytest.mark.parametrize("where, words", [(">/dev/full", b"No space left on device"), (">&-", b"Bad file descriptor")])
+def test_an_output_that_cannot_be_written_is_told(command, where, words):
+    done = shell(f"exec $D {command} {where}")
+    assert done.returncode == 74
+    assert b"standard output: " + words in done.stderr
+
+
+@pytest.mark.parametrize("command", TELLING)
+@pytest.mark.parametrize("trap", ["", "trap '' PIPE; "], ids=["default", "ignored"])
+def test_a_pipe_that_nobody_reads_ends_it_quietly(command, trap):
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run(
+        ["bash", "-c", f"{trap}exec $D {command}"], stdout=writer, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+        env=clean_environment(D=binary("sidelockd", "SIDELOCKD")), timeout=GENEROUS_SECONDS, check=False)
+    os.close(writer)
+    assert process.returncode in (141, -signal.SIGPIPE)
+    assert process.stderr == b""
+
+
+def test_wrong_settings_stay_wrong_settings_when_that_cannot_be_written():
+    done = shell("exec $D --check --lease-ms soon > /dev/full")
+    assert done.returncode == 78
+    assert b"soon" in done.stderr and b"No space left on device" in done.stderr
+
+
+# Texts that are only bytes
+
+@pytest.mark.parametrize("way", ["flag", "equals", "variable", "runtime"])
+def test_the_socket_is_made_at_any_path(lab, way):
+    directory = os.fsencode(lab.directory) + b"/r\xe9"
+    os.makedirs(directory + b"/sidelock")
+    # Where the name would lead if its odd byte were replaced.
+    wrong = lab.directory / "r\ufffd" / "sidelock"
+    wrong.mkdir(parents=True)
+    path = directory + b"/sidelock/sidelock.sock"
+    arguments, environment, prefix = [b"--local"], {}, []
+    if way == "flag":
+        arguments += [b"--socket", path]
+    elif way == "equals":
+        arguments += [b"--socket=" + path]
+    elif way == "variable":
+        environment = {b"SIDELOCK_SOCKET": path}
+    else:
+        # Only who is not root has it from there.
+        environment = {b"XDG_RUNTIME_DIR": directory}
+        for each in (lab.directory, directory, directory + b"/sidelock"):
+            os.chmod(each, 0o777)
+        prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    variables = {**{os.fsencode(key): os.fsencode(value) for key, value in clean_environment().items()}, **environment}
+    process = lab.track(subprocess.Popen(
+        [*prefix, binary("sidelockd", "SIDELOCKD"), *arguments], env=variables, stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+    wait_until(lambda: os.path.exists(path) or process.poll() is not None, "the socket")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(GENEROUS_SECONDS)
+        client.connect(path)
+        client.sendall(b'{"id":1,"method":"ping"}\n')
+        assert client.recv(1 << 16) == b'{"jsonrpc":"2.0","id":1,"result":{}}\n'
+    # What it says of the path is text, and tells it.
+    process.terminate()
+    _, err = process.communicate(timeout=GENEROUS_SECONDS)
+    assert process.returncode == 0
+    assert b"r\\xE9/sidelock/sidelock.sock" in err
+    assert not os.path.exists(path) and not list(wrong.iterdir())
+
+
+@pytest.mark.parametrize("way", ["flag", "variable"])
+def test_the_file_of_settings_may_have_any_name(lab, way):
+    path = os.fsencode(lab.directory) + b"/conf\xe9.yaml"
+    with open(path, "wb") as file:
+        file.write(b"local: true\nhost: caf\nlease_ms: 4000\n")
+    done = run("--check", "--config", path) if way == "flag" else run("--check", SIDELOCK_CONFIG=path)
+    assert done.returncode == 0, done.stdout
+    assert b'"lease_ms":{"value":4000,"source":"' in done.stdout and b"conf\\\\xE9.yaml:3" in done.stdout
+    done.stdout.decode()
+
+
+@pytest.mark.parametrize("way", ["flag", "variable", "credential"])
+def test_the_password_may_stand_in_a_file_of_any_name(lab, way):
+    directory = os.fsencode(lab.directory) + b"/cr\xe9d"
+    os.mkdir(directory)
+    path = directory + b"/sidelock.redis-password"
+    with open(path, "wb") as file:
+        file.write(b"secret\n")
+    arguments, environment = [], {}
+    if way == "flag":
+        arguments = ["--redis-password-file", path]
+    elif way == "variable":
+        environment = {"SIDELOCK_REDIS_PASSWORD_FILE": path}
+    else:
+        environment = {"CREDENTIALS_DIRECTORY": directory}
+    done = run("--check", "--redis", "redis://localhost", *arguments, **environment)
+    assert done.returncode == 0, done.stdout
+    assert b"cr\\\\xE9d/sidelock.redis-password" in done.stdout
+
+
+@pytest.mark.parametrize("odd", [b"\xe9", b"%E9"])
+def test_redis_may_have_its_socket_at_any_path(lab, odd):
+    redis = lab.redis()
+    os.symlink(redis.socket_path, os.fsencode(lab.directory) + b"/r\xe9dis")
+
+    class Store:
+        url = os.fsdecode(b"unix://" + os.fsencode(lab.directory) + b"/r" + odd + b"dis")
+
+    assert lab.daemon(Store, lease_ms=4000).client().acquire("orders") > 0
+    assert redis.admin.exists("sidelock:{orders}")
+
+
+@pytest.mark.parametrize("setting, value", [
+    ("--rule", b"allow use caf\xe9 to everyone"), ("--host", b"h\xe9"), ("--key-prefix", b"k\xe9"),
+    ("--log-level", b"inf\xf8"), ("--lease-ms", b"10\xe9"), ("--redis-user", b"us\xe9r"),
+])
+@pytest.mark.parametrize("way", ["flag", "variable"])
+def test_a_setting_that_is_a_text_must_be_utf_8(setting, value, way):
+    variable = "SIDELOCK_" + ("rules" if setting == "--rule" else setting[2:]).replace("-", "_").upper()
+    arguments = [setting, value] if way == "flag" else []
+    done = run("--local", "--check", *arguments, **({variable: value} if way == "variable" else {}))
+    assert done.returncode == 78
+    text = done.stderr.decode()
+    assert "not UTF-8" in text and (setting if way == "flag" else variable) in text and "\ufffd" not in text
+
+
+def test_a_file_of_settings_must_be_utf_8(lab):
+    path = lab.directory / "conf.yaml"
+    path.write_bytes("# ünicode before it\nlocal: true\nhost: a\nrules:\n  - allow use caf".encode() + b"\xe9 to everyone\n")
+    done = run("--check", "--config", path)
+    assert done.returncode == 78
+    text = done.stderr.decode()
+    assert "conf.yaml:5" in text and "UTF-8" in text
+
+
+# Process 1
+
+PROCESS_1 = ["unshare", "-pf", "--mount-proc", "--kill-child"]
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces can only be made as root")
+
+
+def inner_process(unshare):
+    """The id, out here, of the process that is number 1 in there."""
+    return wait_until(lambda: next((
+        int(path.name) for path in pathlib.Path("/proc").glob("[0-9]*")
+        if (stat := process_stat(path.name)) and stat[1] == str(unshare.pid)), None), "process 1")
+
+
+def joined(pid, script):
+    """Runs a script of the shell among the processes of that one."""
+    return subprocess.run(
+        ["nsenter", "-t", str(pid), "-p", "-m", "sh", "-c", script], capture_output=True, timeout=GENEROUS_SECONDS, check=False)
+
+
+def zombies(pid):
+    """How many children of that process have ended and are not buried."""
+    return sum(1 for path in pathlib.Path("/proc").glob("[0-9]*")
+               if (stat := process_stat(path.name)) and stat[1] == str(pid) and stat[0] == "Z")
+
+
+def orphans_are_buried(pid, lab):
+    """Leaves processes to process 1, which have ended when they have written their names."""
+    done = lab.directory / "orphan"
+    assert joined(pid, f"for n in 1 2 3; do sh -c 'sh -c \"exec echo x >> {done}\" & exit 0'; done").returncode == 0
+    wait_until(lambda: done.exists() and done.read_text().count("x") == 3, "the orphans")
+    wait_until(lambda: zombies(pid) == 0, "their burial")
+
+
+@needs_root
+def test_the_daemon_as_process_1_buries_orphans(lab):
+    path = lab.directory / "s"
+    unshare = lab.track(subprocess.Popen(
+        [*PROCESS_1, binary("sidelockd", "SIDELOCKD"), "--local", "--socket", path], env=clean_environment(),
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    wait_until(path.exists, "the socket")
+    daemon = inner_process(unshare)
+    orphans_are_buried(daemon, lab)
+    os.kill(daemon, signal.SIGTERM)
+    assert unshare.wait(GENEROUS_SECONDS) == 0
+
+
+@needs_root
+def test_children_that_were_there_before_the_daemon_are_buried(lab):
+    path, pid_file = lab.directory / "s", lab.directory / "pid"
+    process = lab.track(subprocess.Popen(
+        ["bash", "-c", f"sleep 0.01 & echo $! > {pid_file}; exec $D --local --socket {path}"], stdin=subprocess.DEVNULL,
+        env=clean_environment(D=binary("sidelockd", "SIDELOCKD")), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    wait_until(path.exists, "the socket")
+    child = pathlib.Path("/proc") / pid_file.read_text().strip()
+    wait_until(lambda: not child.exists(), "the burial")
+    process.terminate()
+    assert process.wait(GENEROUS_SECONDS) == 0
+
+
+LONG = {
+    "watch": ["watch"], "call": ["call", "acquire", '{"name":"orders"}'], "call watch": ["call", "watch", '{"name":"a"}'],
+    "waiting call": ["call", "acquire", '{"name":"taken"}'], "run": ["run", "orders", "--", "sleep", "1000"],
+    "waiting run": ["run", "taken", "--", "true"],
+}
+
+
+@needs_root
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("command", LONG)
+def test_a_command_as_process_1_buries_orphans_and_ends_by_signals(lab, daemon, sidelock, command, number):
+    client = daemon.client()
+    client.acquire("taken")
+    before = client.call("stats")
+    unshare = lab.track(subprocess.Popen(
+        [*PROCESS_1, binary("sidelock", "SIDELOCK"), *LONG[command]], env=sidelock.environment, stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+    def is_under_way():
+        now = client.call("stats")
+        return any(now[what] > before[what] for what in ("watches", "held", "waiting"))
+
+    wait_until(is_under_way, "the request")
+    process = inner_process(unshare)
+    orphans_are_buried(process, lab)
+    os.kill(process, number)
+    assert unshare.wait(GENEROUS_SECONDS) == 128 + number
+    wait_until(lambda: not is_under_way(), "the end of the session")
+
+
+# Files that belong to others
+
+@needs_root
+@pytest.mark.parametrize("left", ["s.lock", "s"])
+def test_whose_the_file_in_the_way_is_is_told(lab, left):
+    """In a directory that is everybody's, such as /tmp."""
+    shared = lab.directory / "shared"
+    shared.mkdir()
+    os.chmod(lab.directory, 0o755)
+    os.chmod(shared, 0o1777)
+    path = shared / left
+    if left == "s":
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(path))
+        os.chmod(path, 0o666)
+    else:
+        path.touch(0o600)
+    os.chown(path, 1, 1)
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", binary("sidelockd", "SIDELOCKD"), "--local",
+         "--socket", shared / "s"], env=clean_environment(), capture_output=True, stdin=subprocess.DEVNULL, text=True,
+        timeout=GENEROUS_SECONDS, check=False)
+    assert done.returncode == 1
+    text = done.stdout + done.stderr
+    assert str(path) in text and "belongs to daemon (user id 1)" in text and "remove it" in text and "--socket" in text
+    assert "must be writable" not in text
