@@ -75,8 +75,14 @@ public struct SidelockError: Error, Hashable, Sendable, CustomStringConvertible 
     self.data = error["data"]
   }
 
-  /// The prose with the reason's name.
+  /// What the daemon was told by whom it depends on: Redis' own words for why it refuses; nil where there is none.
+  public var detail: String? {
+    data?["detail"]?.stringValue.flatMap { $0.isEmpty ? nil : $0 }
+  }
+
+  /// The prose with the reason's name and the detail.
   public var description: String {
-    reason.rawValue.isEmpty ? "\(message) (\(code))" : "\(message) (\(reason))"
+    let prose = reason.rawValue.isEmpty ? "\(message) (\(code))" : "\(message) (\(reason))"
+    return detail.map { "\(prose): \($0)" } ?? prose
   }
 }

@@ -33,10 +33,10 @@ enum Descriptor {
     try write(line + "\n", to: STDOUT_FILENO)
   }
 
-  /// Writes a message of this command to standard error. Where that fails there is nobody left to tell it; the exit
+  /// Writes a message of this command, with the words of others in it, to standard error, as one line. Where that fails there is nobody left to tell it; the exit
   /// status still says what happened.
   static func say(_ message: String) {
-    try? write("sidelock: \(message)\n", to: STDERR_FILENO)
+    try? write("sidelock: \(printable(message))\n", to: STDERR_FILENO)
   }
 
   /// Says what became of the output.

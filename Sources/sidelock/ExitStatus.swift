@@ -4,7 +4,7 @@ enum ExitStatus {
   static let conflict: Int32 = 1
   /// Wrong options or arguments.
   static let usage: Int32 = 64
-  /// No daemon, or it does not answer, or cannot reach Redis.
+  /// No daemon, or it does not answer, or Redis cannot be reached or refuses.
   static let unavailable: Int32 = 69
   /// The daemon said something that it must not, or the system refused what must work.
   static let software: Int32 = 70

@@ -35,7 +35,7 @@ struct RunCommand: ParsableCommand {
         the same signal if that was sent to sidelock)
         1     not acquired with -n or within -w SECONDS (-E sets another status)
         64    wrong usage
-        69    no daemon listens or answers, or it cannot reach Redis
+        69    no daemon listens or answers, or Redis cannot be reached or refuses
         70    the daemon misbehaves, or NAME is in use in another way, such
               as a semaphore of another capacity
         77    the daemon refused for lack of a right

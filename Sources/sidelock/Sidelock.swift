@@ -18,7 +18,7 @@ struct Sidelock: ParsableCommand {
         0     done (run: that of the command)
         1     the lock was not acquired in time, or is not held
         64    wrong usage
-        69    no daemon listens or answers, or it cannot reach Redis
+        69    no daemon listens or answers, or Redis cannot be reached or refuses
         70    the daemon misbehaves
         74    the output could not be written
         77    the daemon refused for lack of a right

@@ -7,6 +7,7 @@ anything that the error says nothing about.
 import re
 
 import pytest
+from harness.command import Command
 from harness.waiting import boot_time, wait_until
 
 # Long beside everything that these tests allow: whatever comes in a quarter of it did not wait for a lease to end.
@@ -257,3 +258,32 @@ def test_each_kind_of_refusal_stands_in_the_log_once_in_a_while(lab, user):
     assert len(told) == 2, told
     assert told[0][0] == "acquire" and told[0][1].startswith("NOPERM")
     assert "warning" in next(line for line in daemon.log().splitlines() if "Redis refused a command" in line)
+
+
+# What people are told
+
+@pytest.mark.parametrize("arguments", [
+    ["run", "-n", "orders", "--", "true"], ["call", "acquire", '{"name":"orders","wait_ms":0}'],
+], ids=lambda arguments: arguments[0])
+def test_the_command_tells_what_redis_said(lab, redis, arguments):
+    daemon = lab.daemon(redis)
+    redis.admin.config_set("maxmemory", 1)
+    status, _, err = Command(lab, daemon).run(*arguments)
+    assert status == 69
+    assert "OOM command not allowed when used memory > 'maxmemory'" in err
+
+
+@pytest.mark.parametrize("arguments", [["list", "--all"], ["call", "list", '{"scope":"all"}']], ids=lambda words: words[0])
+def test_a_question_that_redis_refuses_tells_why(lab, user, arguments):
+    user.set("-scan")
+    status, _, err = Command(lab, lab.daemon(user)).run(*arguments)
+    assert status == 69
+    assert "NOPERM" in err and "scan" in err
+
+
+def test_the_words_of_redis_are_one_line_of_text(lab, proxy):
+    daemon = lab.daemon(proxy)
+    proxy.answer(about_orders, b"-OOM \x1b[31mred\x1b[0m\r\n", times=10**9)
+    status, _, err = Command(lab, daemon).run("run", "-n", "orders", "--", "true")
+    assert status == 69
+    assert "OOM" in err and "\x1b" not in err and len(err.splitlines()) == 1
