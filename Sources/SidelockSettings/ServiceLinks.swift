@@ -7,9 +7,26 @@ enum ServiceLinks {
   /// The variables among these that are service links.
   static func names(in environment: [String: String]) -> Set<String> {
     let named = environment.filter { $0.key.hasPrefix(serviceName) && isLink($0.key, $0.value) }.map(\.key)
-    // Docker passes on what the other container has in its environment, behind the name of the link.
-    let links = Set(named).filter { $0.hasSuffix("_NAME") }.map { $0.dropLast("NAME".count) + "ENV_" }
-    return Set(named).union(environment.keys.filter { name in links.contains { name.hasPrefix($0) } })
+    let services = Set(named.compactMap(service))
+    return Set(named).union(environment.keys.filter { isPassedOn($0, services) })
+  }
+
+  /// The service that a link is to, as the names of its variables begin.
+  private static func service(ofLink name: String) -> String? {
+    let words = name.split(separator: "_", omittingEmptySubsequences: false)
+    let ends = words.indices.dropFirst().filter { ["NAME", "PORT", "SERVICE"].contains(words[$0]) }
+    return ends.first.map { words[..<$0].joined(separator: "_") }
+  }
+
+  /// Whether a variable is what Docker passes on of the other container's environment: NAME_ENV_VARIABLE, which may have
+  /// any value. No setting has ENV in its name. That of a service called `sidelock` itself could be meant for the daemon by
+  /// somebody who has the prefix wrong, so another variable must tell of that service.
+  private static func isPassedOn(_ name: String, _ services: Set<String>) -> Bool {
+    let words = name.split(separator: "_", omittingEmptySubsequences: false)
+    guard words.first == Substring(serviceName), let index = words.dropFirst().firstIndex(of: "ENV"),
+      !words[..<index].contains(""), words[(index + 1)...].contains(where: { !$0.isEmpty })
+    else { return false }
+    return index > 1 || services.contains(serviceName)
   }
 
   /// What the names of all begin with: that of a service.

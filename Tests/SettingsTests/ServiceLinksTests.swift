@@ -36,10 +36,37 @@ import Testing
   }
 
   @Test func dockerPassesTheOtherContainersVariablesOn() {
-    let environment = ["SIDELOCK_REDIS_NAME": "/web/db", "SIDELOCK_REDIS_ENV_REDIS_VERSION": "7"]
+    let environment = [
+      "SIDELOCK_REDIS_NAME": "/web/db", "SIDELOCK_REDIS_ENV_REDIS_VERSION": "7", "SIDELOCK_REDIS_ENV__X": "",
+      "SIDELOCK_REDIS_ENV_PORT": "tcp://a", "SIDELOCK_REDIS_ENV_npm_config": "a b",
+    ]
     #expect(resolve(environment).problems.isEmpty)
-    #expect(resolve(environment).warnings.count == 2)
-    #expect(resolve(["SIDELOCK_REDIS_ENV_REDIS_VERSION": "7"]).problems.count == 1)
+    #expect(resolve(environment).warnings.count == 5)
+  }
+
+  /// All that Docker sets for `--link redis:sidelock-redis`, and each of it by itself.
+  @Test func everyVariableOfADockerLinkIsAWarning() {
+    let environment = [
+      "SIDELOCK_REDIS_PORT": "tcp://172.17.0.5:6379", "SIDELOCK_REDIS_PORT_6379_TCP": "tcp://172.17.0.5:6379",
+      "SIDELOCK_REDIS_PORT_6379_TCP_PROTO": "tcp", "SIDELOCK_REDIS_PORT_6379_TCP_PORT": "6379",
+      "SIDELOCK_REDIS_PORT_6379_TCP_ADDR": "172.17.0.5", "SIDELOCK_REDIS_NAME": "/web/sidelock-redis",
+      "SIDELOCK_REDIS_ENV_GOSU_VERSION": "1.17",
+      "SIDELOCK_REDIS_ENV_REDIS_DOWNLOAD_URL": "http://download.redis.io/r.tgz",
+      "SIDELOCK_REDIS_ENV_REDIS_PASSWORD": "hunter2",
+    ]
+    #expect(resolve(environment).problems.isEmpty)
+    #expect(resolve(environment).warnings.map(\.source) == environment.keys.sorted().map { .environment($0) })
+    #expect(!resolve(environment).json.contains("hunter2"))
+    for (name, value) in environment {
+      #expect(resolve([name: value]).problems.isEmpty)
+      #expect(resolve([name: value]).warnings.map(\.source) == [.environment(name)])
+    }
+  }
+
+  @Test func aServiceOfTheDaemonsOwnNameIsKnownByItsOtherVariables() {
+    #expect(resolve(["SIDELOCK_ENV_LEASE_MS": "5"]).problems.count == 1)
+    let link = ["SIDELOCK_ENV_LEASE_MS": "5", "SIDELOCK_PORT": "tcp://10.0.0.1:6379"]
+    #expect(resolve(link).problems.isEmpty && resolve(link).warnings.count == 2)
   }
 
   @Test(arguments: [
@@ -47,7 +74,9 @@ import Testing
     ("SIDELOCK_REDIS_HOST", "10.0.0.1"), ("SIDELOCK_REDIS_URL", "tcp://10.0.0.1:6379"), ("SIDELOCK_LEASE_MSS", "1"),
     ("SIDELOCK_SERVICE", "x"), ("SIDELOCK_REDIS_SERVICE_HOST", ""), ("SIDELOCK_REDIS_SERVICE_PORT", "redis"),
     ("SIDELOCK__PORT", "tcp://10.0.0.1:6379"), ("SIDELOCK_REDIS_NAME", "db"), ("SIDELOCK_PORT_X_TCP", "tcp://a"),
-    ("SIDELOCK_REDIS", "tcp://10.0.0.1:6379"), ("SIDELOCK_HOST", "a b"),
+    ("SIDELOCK_REDIS", "tcp://10.0.0.1:6379"), ("SIDELOCK_HOST", "a b"), ("SIDELOCK_REDIS_ENV", "x"),
+    ("SIDELOCK_REDIS_ENV_", "x"), ("SIDELOCK_REDIS_EVN_X", "x"), ("SIDELOCK__ENV_X", "x"), ("SIDELOCK_ENV_X", "x"),
+    ("SIDELOCK_REDISENV_X", "x"),
   ])
   func aMistakeStaysAnError(_ name: String, _ value: String) {
     let resolution = resolve([name: value])
