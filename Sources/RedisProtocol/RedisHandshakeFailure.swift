@@ -42,7 +42,7 @@ extension RedisHandshakeFailure {
         reason: .authenticationFailed,
         message: hasPassword
           ? "Redis did not accept user '\(user)': check user and password"
-          : "Redis asks for a password: give it, as in redis://user:password@host",
+          : "Redis asks for a password: give it in a file with redis_password_file",
         retryMayHelp: false)
     case "NOPERM":
       self.init(forbidden: step, error: error, naming: names, findings: findings)

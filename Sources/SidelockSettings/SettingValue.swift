@@ -41,7 +41,7 @@ extension SettingDefinition {
     case .redisURL, .filePath, .socketPath: text = given
     case .boolean, .userName, .mode, .integer, .keyPrefix, .hostName, .logLevel, .rules:
       guard let utf8 = SystemText.utf8(given) else {
-        throw SettingValueError(message: "\(quoted(given)) is not UTF-8; allowed: \(kind.allowed)")
+        throw SettingValueError(message: "\(shown(given)) is not UTF-8; allowed: \(kind.allowed)")
       }
       text = utf8
     }
@@ -101,7 +101,12 @@ extension SettingDefinition {
   }
 
   private func refusal(of text: String) -> SettingValueError {
-    SettingValueError(message: "\(quoted(text)) is not allowed; allowed: \(kind.allowed)")
+    SettingValueError(message: "\(shown(text)) is not allowed; allowed: \(kind.allowed)")
+  }
+
+  /// A value that is wrong, as messages show it: what stands where a login belongs may be a password.
+  private func shown(_ text: String) -> String {
+    kind == .userName ? beginning(of: text) : quotedUnlessLogin(text)
   }
 }
 
@@ -135,6 +140,15 @@ func quoted(_ text: String, scalarsMax: Int = 64) -> String {
   }
   return result + (text.unicodeScalars.count > scalarsMax ? "…\"" : "\"")
 }
+
+/// The same, but for what may be a URL with a password in it.
+func quotedUnlessLogin(_ text: String) -> String { mayBeLogin(text) ? "\"***\"" : quoted(text) }
+
+/// Whether a text could be a URL with a password in it.
+func mayBeLogin(_ text: String) -> Bool { text.contains("@") && text.contains("://") }
+
+/// The beginning of somebody else's text that may be a secret in the wrong place.
+func beginning(of text: String) -> String { quoted(text, scalarsMax: 4) }
 
 /// Somebody else's text without anything that a terminal would act on, or that would begin another line.
 func printable(_ text: String) -> String {

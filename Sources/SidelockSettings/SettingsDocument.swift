@@ -61,7 +61,8 @@ public enum SettingsDocument {
     }
     text += """
 
-      Names that end in `_ms` are in milliseconds. The password of Redis is best kept out of flags and environment:
+      Names that end in `_ms` are in milliseconds. The password of Redis is best kept out of flags and environment (every user
+      of the host can read the flags of a process, so a password in them is warned of):
       put it into a file for `redis_password_file`, or let systemd pass it as the credential `\(passwordCredential)`.
 
       A file that says what the defaults say:

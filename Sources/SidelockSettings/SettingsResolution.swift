@@ -105,8 +105,9 @@ private struct Resolver {
         continue
       }
       follows = argument.hasPrefix("-") && !argument.contains("=")
-      // A mistyped --redis may carry a password behind it.
-      let shown = argument.contains("@") ? "\"***\"" : quoted(argument)
+      // A mistyped --redis may carry a password behind it, and so may any other.
+      let name = argument.firstIndex(of: "=").map { argument[..<$0] + "=…" } ?? argument[...]
+      let shown = argument.contains("@") ? "\"***\"" : quoted(argument.hasPrefix("-") ? String(name) : argument)
       problems.append(SettingProblem(message: "\(shown) is not an option (see --help)"))
     }
     layers.append(layer)
@@ -168,7 +169,8 @@ private struct Resolver {
       let listKeys = SettingKey.allCases.filter(\.definition.kind.isList).map(\.rawValue)
       file = SettingsFile(parsing: bytes, listKeys: Set(listKeys))
     case .failure(let error):
-      problems.append(SettingProblem(source: namedBy, message: "cannot read \(quoted(path)): \(error.message)"))
+      problems.append(
+        SettingProblem(source: namedBy, message: "cannot read \(quotedUnlessLogin(path)): \(error.message)"))
       return
     }
     let problemsBefore = problems.count
@@ -224,7 +226,16 @@ private struct Resolver {
       guard let rule = SystemText.utf8(text) else {
         problems.append(
           SettingProblem(
-            setting: key.rawValue, source: source, message: "rule \(index + 1), \(quoted(text)), is not UTF-8"))
+            setting: key.rawValue, source: source,
+            message: "rule \(index + 1), \(quotedUnlessLogin(text)), is not UTF-8"))
+        continue
+      }
+      guard !mayBeLogin(rule) else {
+        problems.append(
+          SettingProblem(
+            setting: key.rawValue, source: source,
+            message:
+              "rule \(index + 1), \(quotedUnlessLogin(rule)), is no rule; allowed: \(key.definition.kind.allowed)"))
         continue
       }
       do throws(RuleProblem) {
@@ -407,10 +418,18 @@ private struct Resolver {
       if url.username != nil { reportTwice(.redisUser, given.source, "user", source) }
       result.username = user
     }
+    if url.password != nil, case .flag = source {
+      warnings.append(
+        SettingProblem(
+          source: source,
+          message: "every user of this host can read the password in the list of processes: give it in a file with "
+            + "redis_password_file"))
+    }
     if let given = given(.redisPasswordFile), case .text(let path) = given.value {
-      settle(.redisPasswordFile, given.value, given.source)
       if url.password != nil { reportTwice(.redisPasswordFile, given.source, "password", source) }
       result.password = password(inFile: path, source: given.source, mayBeMissing: false)
+      settle(
+        .redisPasswordFile, .text(result.password == nil ? Self.shown(passwordFile: path) : path), given.source)
     } else if url.password == nil, let directory = inputs.environment["CREDENTIALS_DIRECTORY"], !directory.isEmpty {
       let path = directory + "/" + passwordCredential
       result.password = password(inFile: path, source: .credential(path: path), mayBeMissing: true)
@@ -450,7 +469,16 @@ private struct Resolver {
     problems.append(
       SettingProblem(
         setting: SettingKey.redisPasswordFile.rawValue, source: source,
-        message: "cannot use \(quoted(path)): \(message)"))
+        message: "cannot use \(quoted(Self.shown(passwordFile: path))): \(message)"))
     return nil
+  }
+
+  /// The path of a password's file that cannot be used, as messages show it. Who took the setting for that of the password itself has written
+  /// that: what does not begin as a path does is not repeated beyond its beginning.
+  private static func shown(passwordFile path: String) -> String {
+    guard !path.hasPrefix("/"), !path.hasPrefix("./"), !path.hasPrefix("../"), path.unicodeScalars.count > 4 else {
+      return path
+    }
+    return String(String.UnicodeScalarView(path.unicodeScalars.prefix(4))) + "…"
   }
 }

@@ -67,7 +67,7 @@ func runDaemon(
   raiseFileLimit()
 
   for warning in found.warnings {
-    logger.warning("variable not used", metadata: ["reason": "\(warning.description)"])
+    logger.warning("settings are good, but for this", metadata: ["reason": "\(warning.description)"])
   }
   for problem in found.problems {
     logger.critical(

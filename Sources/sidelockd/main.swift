@@ -55,10 +55,20 @@ func parseOptions() -> Options {
   } catch {
     let text = SystemText.shown(Options.fullMessage(for: error))
     guard Options.exitCode(for: error).isSuccess else {
-      complain(text)
+      complain(withoutValues(text, of: arguments))
       exit(ExitStatus.settings)
     }
     exit(tellResult(text) ?? ExitStatus.stopped)
+  }
+}
+
+/// The message about a command line without the values that stand behind `=`, of which one may be a password.
+func withoutValues(_ message: String, of arguments: [String]) -> String {
+  arguments.reduce(message) { text, argument in
+    guard argument.hasPrefix("--"), let end = argument.firstIndex(of: "=") else { return text }
+    let value = SystemText.shown(String(argument[argument.index(after: end)...]))
+    return value.isEmpty
+      ? text : text.split(separator: "'\(value)'", omittingEmptySubsequences: false).joined(separator: "'***'")
   }
 }
 

@@ -204,7 +204,7 @@ struct Refusal: Sendable, CustomTestStringConvertible {
         .failed(
           RedisHandshakeFailure(
             reason: .authenticationFailed,
-            message: "Redis asks for a password: give it, as in redis://user:password@host", retryMayHelp: false))
+            message: "Redis asks for a password: give it in a file with redis_password_file", retryMayHelp: false))
       ])
   }
 

@@ -42,7 +42,8 @@ import Testing
     let resolution = key == .rules ? resolve([:], rules: [Self.odd]) : resolve([key: Self.odd])
     let problem = resolution.problems.first { $0.setting == key.rawValue }
     #expect(problem?.message.contains("is not UTF-8") == true)
-    #expect(problem?.message.contains("caf\\xE9") == true)
+    // What stands for a user may be a password, of which only the beginning is told.
+    #expect(problem?.message.contains("caf\\xE9") == (key != .redisUser))
   }
 
   @Test func aCharacterOfTheFileIsNoByte() {

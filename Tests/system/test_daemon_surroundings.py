@@ -166,6 +166,38 @@ def test_a_file_of_settings_must_be_utf_8(lab):
     assert "conf.yaml:5" in text and "UTF-8" in text
 
 
+# Secrets in sight
+
+def test_a_password_on_the_command_line_is_warned_of_and_not_repeated(lab):
+    redis = lab.redis()
+    redis.admin.execute_command("ACL", "SETUSER", "locks", "on", ">hunter2", "~*", "&*", "+@all")
+
+    class Store:
+        url = f"unix://locks:hunter2@{redis.socket_path}"
+
+    daemon = lab.daemon(Store)
+    wait_until(lambda: "every user of this host can read the password" in daemon.log(), "the warning")
+    assert "redis_password_file" in daemon.log() and "hunter2" not in daemon.log()
+    done = run("--check", "--redis", Store.url)
+    assert done.returncode == 0 and b"redis_password_file" in done.stdout and b"hunter2" not in done.stdout
+
+
+def test_a_password_in_a_variable_or_a_file_is_not_warned_of(lab):
+    (lab.directory / "conf.yaml").write_text("redis: redis://:hunter2@localhost\n")
+    for done in (run("--check", SIDELOCK_REDIS="redis://:hunter2@localhost"), run("--check", "--config", lab.directory / "conf.yaml")):
+        assert done.returncode == 0 and b'"warnings":[]' in done.stdout and b"hunter2" not in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--local=hunter2"], ["--check=hunter2"], ["--redis-pasword=hunter2"], ["--local", "--redis-pasword", "hunter2"],
+    ["--host", "redis://:hunter2@h"], ["--redis", "redis:hunter2@h"], ["--redis", "redis://h", "--redis-password-file", "hunter2hunter2"],
+], ids=lambda arguments: arguments[-2 if len(arguments) > 1 else 0].split("=")[0])
+def test_a_secret_in_the_wrong_place_is_not_repeated(arguments):
+    done = run(*arguments)
+    assert done.returncode == 78
+    assert b"hunter2" not in done.stdout + done.stderr and done.stderr
+
+
 # Process 1
 
 PROCESS_1 = ["unshare", "-pf", "--mount-proc", "--kill-child"]
