@@ -4,6 +4,10 @@
 // owner inside a session, or a request for several locks. A hold and a wait without an owner have nothing to do with
 // each other. An agent with more than one wait is left out: one of them may be enough for it to go on.
 //
+// A session whose client has closed its half of the connection is an agent, too, whatever owners it has named: it can
+// give nothing back any more, so that what it holds it holds until all of its waits are over. The eldest of them stands
+// for them: when that is over the next one does.
+//
 // An agent waits for everybody who holds the lock it waits for. That is right for readers behind a waiting writer, too:
 // the writer waits for those who hold it.
 //
@@ -116,8 +120,16 @@ extension LockEngine {
 
   /// One wait of an owner is over: the only one that is left, if there is just one, may be in a cycle now.
   func suspectOthers(of waiter: Waiter, in session: SessionRecord) {
+    suspectEldest(of: session)
     guard let owner = waiter.request.owner, let other = session.owner(owner)?.onlyWait else { return }
     suspects.append(other)
+    agentsMayGoOn = true
+  }
+
+  /// The eldest wait of a half-closed session stands for the session from now on, or for more than it did.
+  func suspectEldest(of session: SessionRecord) {
+    guard let waiter = session.eldestWait else { return }
+    suspects.append(waiter)
     agentsMayGoOn = true
   }
 
@@ -130,7 +142,11 @@ extension LockEngine {
       proceedWithSeveral(now: now)
       if let waiter = suspects.popFirst(), !waiter.isOver, !waiter.isTry {
         breakDeadlocks(of: waiter, now: now)
-        if waiter.isOver { advance(waiter.lock, now: now) }
+        if waiter.isOver {
+          advance(waiter.lock, now: now)
+        } else if waiter.search == nil {
+          armDeadlockSearch(for: waiter, now: now)
+        }
       }
     } while !suspects.isEmpty || !readySeveral.isEmpty
   }
@@ -155,14 +171,16 @@ extension LockEngine {
   /// request for several locks has so far is that request's, whatever else its owner waits for.
   func wait(of hold: Hold) -> Waiter? {
     if let several = hold.several { return several.waiter }
-    guard let owner = hold.owner else { return nil }
-    return sessions[hold.session]?.owner(owner)?.onlyWait
+    guard let session = sessions[hold.session] else { return nil }
+    return hold.owner.flatMap { session.owner($0)?.onlyWait } ?? session.waitBefore(endOf: hold)
   }
 
   /// Whether the agent of this wait holds anything, so that the wait may become a part of a cycle.
   private func holdsAnything(_ waiter: Waiter) -> Bool {
     if let several = waiter.several, !several.taken.isEmpty { return true }
-    guard let owner = waiter.request.owner, let session = sessions[waiter.request.session] else { return false }
+    guard let session = sessions[waiter.request.session] else { return false }
+    if session.isHalfClosed { return session.firstHold != nil }
+    guard let owner = waiter.request.owner else { return false }
     return session.owner(owner)?.holds.isEmpty == false
   }
 
@@ -170,15 +188,18 @@ extension LockEngine {
   private func mayBeInCycle(_ waiter: Waiter) -> Bool {
     let isWanted = { (hold: Hold) in !hold.lock.queue.isEmpty || hold.lease?.contendedSince != nil }
     if let several = waiter.several, several.taken.contains(where: { isWanted($0.hold) }) { return true }
-    guard let name = waiter.request.owner, let owner = sessions[waiter.request.session]?.owner(name) else {
-      return false
+    guard let session = sessions[waiter.request.session] else { return false }
+    if session.isHalfClosed {
+      return session.holdCount > Self.fewHolds || session.allHolds.contains(where: isWanted)
     }
+    guard let name = waiter.request.owner, let owner = session.owner(name) else { return false }
     return owner.holds.count > Self.fewHolds || owner.holds.values.contains { $0.contains(where: isWanted) }
   }
 
   private func isAgent(_ waiter: Waiter) -> Bool {
     guard !isLocal, !waiter.isTry else { return false }
     return waiter.request.owner != nil || waiter.several != nil
+      || sessions[waiter.request.session]?.isHalfClosed == true
   }
 
   private func step(of waiter: Waiter, holding hold: Hold?) -> DeadlockStep {

@@ -292,7 +292,7 @@ extension LockEngine {
   /// Takes a hold away from its session, without telling anybody. The caller advances the lock.
   func end(_ hold: Hold) {
     hold.isOver = true
-    if hold.owner != nil || hold.several != nil { linksGone += 1 }
+    if hold.owner != nil || hold.several != nil || sessions[hold.session]?.isHalfClosed == true { linksGone += 1 }
     hold.lock.remove(hold)
     heldCount -= 1
     sessions[hold.session]?.remove(hold)
@@ -337,9 +337,10 @@ extension LockEngine {
   func remove(_ waiter: Waiter, now: BootInstant) {
     let lock = waiter.lock
     lock.queue.remove(waiter)
-    if waiter.request.owner != nil || waiter.several != nil { linksGone += 1 }
+    let session = sessions[waiter.request.session]
+    if waiter.request.owner != nil || waiter.several != nil || session?.isHalfClosed == true { linksGone += 1 }
     waitingCount -= 1
-    if let session = sessions[waiter.request.session] {
+    if let session {
       session.remove(waiter)
       suspectOthers(of: waiter, in: session)
     }

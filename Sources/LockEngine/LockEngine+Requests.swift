@@ -229,11 +229,13 @@ extension LockEngine {
 
   func inputEnded(_ session: SessionID, isAnswered: Bool, now: BootInstant) {
     guard let record = sessions[session] else { return }
+    record.isHalfClosed = true
     let awaited = Set(record.waits.values.flatMap(\.names))
     // What a request for several locks has taken meanwhile its client was not told of.
     let holds = record.allHolds.filter { $0.several == nil && (isAnswered || awaited.contains($0.lock.name)) }
     for hold in holds where !hold.isOver { lose(hold, reason: .halfClosed, graceEnds: nil, now: now) }
     for hold in holds { advance(hold.lock, now: now) }
+    suspectEldest(of: record)
   }
 
   // MARK: Cancel

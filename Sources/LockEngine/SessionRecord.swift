@@ -69,6 +69,14 @@ final class SessionRecord {
   var isKept = false
   /// Its connection is gone, and its holds are being ended.
   var isClosing = false
+  /// Nothing more comes from its client: what it holds it holds until none of its waits is left.
+  var isHalfClosed = false {
+    didSet { if isHalfClosed != oldValue { noteWaits() } }
+  }
+  /// Of a half-closed session, the wait that began first, tries aside; of any other nil.
+  private(set) var eldestWait: Waiter?
+  /// Of a half-closed session, how many of its waits are for each name: its holds of these do not last that long.
+  private var awaited: [LockName: Int] = [:]
 
   private let tally: RecordTally
 
@@ -158,12 +166,14 @@ final class SessionRecord {
     user?.waits += 1
     charge(LockBytes.of(waiter.request))
     if let owner = waiter.request.owner { makeOwner(owner).waits[waiter.request.request] = waiter }
+    if isHalfClosed { note(waiter) }
   }
 
   func remove(_ waiter: Waiter) {
     guard waits.removeValue(forKey: waiter.request.request) != nil else { return }
     user?.waits -= 1
     charge(-LockBytes.of(waiter.request))
+    if isHalfClosed { noteGone(waiter) }
     guard let owner = waiter.request.owner, let record = owners[owner] else { return }
     record.waits[waiter.request.request] = nil
     dropIfUnused(owner, record)
@@ -173,6 +183,31 @@ final class SessionRecord {
     user?.lockBytes += bytes
     tally.lockBytes += bytes
   }
+
+  private func noteWaits() {
+    eldestWait = nil
+    awaited = [:]
+    if isHalfClosed { for waiter in waits.values { note(waiter) } }
+  }
+
+  private func note(_ waiter: Waiter) {
+    for name in waiter.names { awaited[name, default: 0] += 1 }
+    guard !waiter.isTry else { return }
+    if let eldestWait, eldestWait.request.request.rawValue < waiter.request.request.rawValue { return }
+    eldestWait = waiter
+  }
+
+  private func noteGone(_ waiter: Waiter) {
+    for name in waiter.names {
+      awaited[name, default: 1] -= 1
+      if awaited[name] == 0 { awaited[name] = nil }
+    }
+    guard eldestWait === waiter else { return }
+    eldestWait = waits.values.filter { !$0.isTry }.min { $0.request.request.rawValue < $1.request.request.rawValue }
+  }
+
+  /// Of a half-closed session, the wait that a hold of it lasts for at least; nil when it ends before.
+  func waitBefore(endOf hold: Hold) -> Waiter? { awaited[hold.lock.name] == nil ? eldestWait : nil }
 
   // MARK: Owners
 

@@ -55,6 +55,75 @@ import Testing
     #expect(cycle(script.take())?.map(\.session) == [3, 2])
   }
 
+  // MARK: Half-closed sessions
+
+  private func halfClose(_ script: Script, _ sessions: SessionID...) {
+    for session in sessions { script.tell(.inputEnded(session, isAnswered: false)) }
+  }
+
+  @Test func aHalfClosedSessionIsAnOwner() {
+    let script = local()
+    script.acquire(alice, "x")
+    script.acquire(bob, "y")
+    let first = script.acquire(alice, "y")
+    let last = script.acquire(bob, "x")
+    halfClose(script, alice)
+    #expect(cycle(script.take()) == nil, "bob can still release")
+    halfClose(script, bob)
+    #expect(cycle(script.take())?.map(\.request) == [last.rawValue, first.rawValue])
+    script.tell(.inputEnded(bob, isAnswered: true))
+    #expect(script.take().compactMap(\.grantedSession) == [alice])
+  }
+
+  @Test func aCircleIsFoundWhateverTheOwnersOfAHalfClosedSessionAreCalled() {
+    let script = local()
+    script.acquire(alice, "x", owner: "one")
+    script.acquire(bob, "y", owner: "thread")
+    script.acquire(alice, "y", owner: "two")
+    let last = script.acquire(bob, "x", owner: "thread")
+    #expect(cycle(script.take()) == nil)
+    halfClose(script, alice)
+    #expect(cycle(script.take())?.first?.request == last.rawValue)
+  }
+
+  @Test func theNextWaitStandsForAHalfClosedSessionWhenTheEldestIsOver() {
+    let script = local()
+    script.acquire(carol, "z")
+    script.acquire(alice, "x")
+    script.acquire(bob, "y")
+    script.acquire(alice, "z")
+    script.acquire(alice, "y")
+    let last = script.acquire(bob, "x")
+    halfClose(script, alice, bob)
+    #expect(cycle(script.take()) == nil, "alice waits for carol first")
+    script.release(carol, "z")
+    #expect(cycle(script.take())?.first?.request == last.rawValue)
+  }
+
+  @Test func aCircleThatBeginsWithARequestForSeveralLocksOrAHandOver() {
+    let script = local()
+    script.acquire(alice, "x")
+    script.acquire(bob, "y")
+    let several = script.acquire(alice, all: ["a", "y"])
+    script.acquire(bob, "x")
+    halfClose(script, alice, bob)
+    #expect(cycle(script.take())?.count == 2)
+    #expect(script.engine.statistics.deadlocks == 1)
+    _ = several
+
+    let other = local()
+    other.acquire(carol, "x")
+    other.acquire(bob, "y")
+    other.acquire(alice, "y")
+    other.acquire(bob, "x")
+    halfClose(other, alice, bob)
+    #expect(cycle(other.take()) == nil)
+    other.tell(
+      .transferRequested(carol, other.newRequest(), name: LockName("x"), token: nil, to: alice, isAccepting: true))
+    other.tell(.inputEnded(alice, isAnswered: false))
+    #expect(cycle(other.take())?.count == 2)
+  }
+
   @Test func threadsAndRequestsWithoutAnOwnerMakeNoCycle() {
     let script = local()
     script.acquire(alice, "a")
