@@ -12,6 +12,12 @@ import Glibc
 struct DescriptorBudget {
   /// How many are held in reserve, as long as that is no more than clients have.
   static let reserveMax = 24
+  /// The least that is held in reserve, and that clients have, together: below it the daemon does not begin to serve. It
+  /// would have nothing left to tell one client too many that it is one.
+  static let sharedMin = 16
+  /// What the daemon may open for itself before and while it serves, rounded up: its loop, timers and socket, Redis, the
+  /// journal, the service manager, the memory that outlives it, the watcher of processes.
+  static let ownMax = 12
   /// For so many a limit is looked through for what is open at the start.
   static let lookedThroughMax = 4096
 
@@ -28,6 +34,9 @@ struct DescriptorBudget {
     return DescriptorBudget(own: max(0, Int(open_descriptors(Int32(looked))) - count))
   }
 
+  /// The limit that a process needs which has so many files open before it begins.
+  static func limitNeeded(open count: Int) -> Int { count + ownMax + sharedMin }
+
   /// How many files this process may have open now.
   static var limit: UInt64 {
     var limit = rlimit()
@@ -39,6 +48,23 @@ struct DescriptorBudget {
   func clientsMax(limit: UInt64) -> Int {
     let free = Int(clamping: limit) - own
     return max(1, free - min(Self.reserveMax, free / 2))
+  }
+}
+
+/// The limit of open files of this process is too low to serve with.
+public struct DescriptorShortage: Sendable {
+  /// How many files it may have open.
+  public let limit: UInt64
+  /// How many it needs, at the least.
+  public let needed: Int
+
+  /// nil when the limit is high enough. To be asked before anything is opened, and when the limit has been raised as far as
+  /// it may be.
+  public init?() {
+    limit = DescriptorBudget.limit
+    let looked = Int32(clamping: min(limit, UInt64(DescriptorBudget.lookedThroughMax)))
+    needed = DescriptorBudget.limitNeeded(open: Int(open_descriptors(looked)))
+    if limit >= UInt64(needed) { return nil }
   }
 }
 

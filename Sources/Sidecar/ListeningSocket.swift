@@ -1,5 +1,6 @@
 import ClientProtocol
 import Glibc
+import LockEngine
 import Logging
 import NIOCore
 import SystemStrings
@@ -268,18 +269,16 @@ final class AcceptPauseHandler: ChannelInboundHandler {
 
   /// How long until it is tried again, in milliseconds.
   static let pauseMilliseconds: Int64 = 100
+  /// It is told once in so long, in milliseconds.
+  static let logEveryMilliseconds: Int64 = 60_000
   private let logger: Logger
   private var isPaused = false
-  /// Whether nothing was accepted since it was logged.
-  private var isLogged = false
+  /// How often it was so since it was told, and when it may be told again.
+  private var untold = 0
+  private var nextTold = BootInstant(nanoseconds: 0)
 
   init(logger: Logger) {
     self.logger = logger
-  }
-
-  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-    isLogged = false
-    context.fireChannelRead(data)
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
@@ -288,9 +287,14 @@ final class AcceptPauseHandler: ChannelInboundHandler {
     }
     guard !isPaused else { return }
     isPaused = true
-    if !isLogged {
-      isLogged = true
-      logger.error("connections cannot be accepted", metadata: ["reason": "\(String(cString: strerror(code)))"])
+    untold += 1
+    let now = BootClock.now()
+    if now >= nextTold {
+      nextTold = now.adding(milliseconds: Self.logEveryMilliseconds)
+      logger.error(
+        "connections cannot be accepted",
+        metadata: ["reason": "\(String(cString: strerror(code)))", "count": "\(untold)"])
+      untold = 0
     }
     let options = context.channel.syncOptions
     try? options?.setOption(.autoRead, value: false)

@@ -52,6 +52,8 @@ struct HandedOver {
 func runDaemon(
   _ inForce: SettingsInForce, found: SettingsResolution, inputs: SettingsInputs, handedOver: HandedOver
 ) -> Int32 {
+  raiseFileLimit()
+  if let shortage = DescriptorShortage() { return refuseToStart(shortage, handedOver) }
   let settings = inForce.settings
   // Before any other thread exists, because threads inherit what is blocked.
   let signals = StopSignals()
@@ -64,7 +66,6 @@ func runDaemon(
     output.flush(withinMilliseconds: 1000)
     notifier.flush(withinMilliseconds: 1000)
   }
-  raiseFileLimit()
 
   for warning in found.warnings {
     logger.warning("settings are good, but for this", metadata: ["reason": "\(warning.description)"])

@@ -17,7 +17,8 @@ enum ExitStatus {
   static let socketInUse: Int32 = 75
   /// EX_TEMPFAIL: the users and groups of this host cannot be looked up. Trying again can help.
   static let accountsUnknown: Int32 = 75
-  /// EX_CONFIG: the command line, the environment or the file is wrong. Trying again cannot help.
+  /// EX_CONFIG: the command line, the environment or the file is wrong, or the limit of open files. Trying again cannot
+  /// help.
   static let settings: Int32 = 78
 }
 
@@ -38,8 +39,8 @@ struct Options: ParsableCommand {
       the next restart; wrong ones change nothing.
 
       Exit status: 0 stopped, 1 failure, 74 the output of --check, --help or --version cannot be written, 75 another \
-      daemon has the socket, or users and groups cannot be looked up, 78 the settings are wrong, 141 nobody reads the \
-      output.
+      daemon has the socket, or users and groups cannot be looked up, 78 the settings are wrong, or the limit of open \
+      files is too low, 141 nobody reads the output.
       """,
     version: sidelockVersion)
 
@@ -115,6 +116,27 @@ func refuseToStart(_ resolution: SettingsResolution, _ handedOver: HandedOver) -
   if resolution.mayPass { return ExitStatus.accountsUnknown }
   if let listener = try? handedOver.listener() {
     refuseWaitingClients(on: listener, because: "its settings are wrong, and its log says how")
+  }
+  return ExitStatus.settings
+}
+
+/// Says that the daemon may not have as many files open as it needs, and to those whom it concerns.
+///
+/// - Returns: the exit status.
+func refuseToStart(_ shortage: DescriptorShortage, _ handedOver: HandedOver) -> Int32 {
+  let output = LogOutput()
+  Logger(label: "sidelockd") { _ in SidelockLogHandler(output: output) }.critical(
+    "the limit of open files is too low to serve with",
+    metadata: [
+      "limit": "\(shortage.limit)", "needed": "\(shortage.needed)",
+      "help": "raise LimitNOFILE= of the service, or the hard limit of who starts it (ulimit -Hn)",
+    ])
+  output.flush(withinMilliseconds: 1000)
+  handedOver.left.disconnect()
+  if let listener = try? handedOver.listener() {
+    refuseWaitingClients(
+      on: listener,
+      because: "its limit of open files is \(shortage.limit), and it needs \(shortage.needed)")
   }
   return ExitStatus.settings
 }

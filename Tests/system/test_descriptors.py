@@ -1,11 +1,14 @@
 """A limit of open files that is lower than what clients want: they are refused, and the daemon itself lacks nothing."""
 
 import os
+import re
 import resource
 import signal
+import subprocess
 
 import pytest
 from harness.client import Client, RpcError
+from harness.daemon import binary, clean_environment
 from harness.process_client import ProcessClient
 from harness.waiting import boot_time, wait_until
 
@@ -51,6 +54,34 @@ def test_clients_beyond_are_told_and_the_link_comes_back(lab, limit):
     served.pop().close()
     wait_until(lambda: served[0].call("stats")["sessions"] == len(served), "the connection to be gone")
     assert crowd_of(daemon, 1)[0]
+
+
+@pytest.mark.parametrize("limit", [6, 10, 16, 24, 30])
+def test_a_limit_too_low_to_serve_with_is_said_at_once(lab, limit):
+    """It serves everybody, or nobody and says so."""
+    result = subprocess.run(
+        [*limited(limit), binary("sidelockd", "SIDELOCKD"), "--local", "--socket", lab.directory / "s.sock"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, env=clean_environment(), timeout=60)
+    assert result.returncode == 78, result
+    (line,) = result.stderr.splitlines()
+    needed = int(re.search(r"needed=(\d+)", line)[1])
+    assert "the limit of open files is too low" in line and f"limit={limit} " in line and needed > limit
+
+
+@pytest.mark.parametrize("backend", ["redis", "local"])
+def test_with_the_limit_that_it_asks_for_everybody_is_answered(lab, backend):
+    redis = lab.redis() if backend == "redis" else None
+    command = [*limited(10), binary("sidelockd", "SIDELOCKD"), "--local", "--socket", lab.directory / "s.sock"]
+    said = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=clean_environment(), timeout=60).stderr
+    # The harness' daemon has no more files open at its start than this one.
+    limit = int(re.search(r"needed=(\d+)", said)[1])
+    daemon = lab.daemon(redis, prefix=limited(limit))
+    served, refused = crowd_of(daemon, 3 * limit)
+    assert len(served) >= 8 and len(served) + len(refused) == 3 * limit
+    for index, client in enumerate(served):
+        assert client.acquire(f"lock-{index}")
+    assert "cannot be accepted" not in daemon.log()
 
 
 def test_a_process_that_is_watched_counts(lab):
@@ -121,6 +152,14 @@ def test_accepting_does_not_spin_when_there_is_no_descriptor(lab):
     wait_until(lambda: boot_time() > began + 2, "two seconds")
     first.ping()
     assert daemon.cpu_seconds() - before < 0.5
+    # One connection at a time finds room now and then; that is not a new failure each time.
+    for spare in (1, 0) * 8:
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (count + spare, 4096))
+        waiting = Client(daemon.socket_path)
+        waiting.request("ping")
+        waiting.close()
+    first.ping()
+    assert daemon.log().count("connections cannot be accepted") == 1
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (4096, 4096))
     assert late.next()["result"] == {}
     late.close()

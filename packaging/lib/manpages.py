@@ -46,7 +46,8 @@ server.
 A restart with a mistake in the settings, and a crash before one is mended, lose nothing either: the daemon goes on with the
 settings of before, and its log and the status line say what is wrong until \fBsystemctl reload\fR finds them good. Where there are
 none of before, as at the first start and after a stop, it ends with status 78, tells the clients that wait, and is started again
-when somebody asks for it or a client connects.
+when somebody asks for it or a client connects. So it does where the limit of open files (\fBLimitNOFILE=\fR) is too low to serve with;
+the log tells how many are needed.
 .PP
 How many clients are kept is set by \fBFileDescriptorStoreMax=\fR in the unit, together with \fBEnvironment=FDSTORE=\fR where
 systemd is older than 254; both are 1040, which is 1024 clients and 16 descriptors besides. A client that finds no room is treated as
