@@ -58,6 +58,9 @@ public struct RedisConnection: Sendable {
 
   /// How many pushes were ignored because nothing here wants them.
   public private(set) var ignoredPushCount: UInt64 = 0
+  /// Answers to what was sent, in the handshake and after it. What else the server sends shows that it has a connection, not
+  /// that it answers.
+  public private(set) var answerCount: UInt64 = 0
 
   /// A connection that is not made yet. Of two scripts with the same name the last one counts.
   public init(configuration: RedisConnectionConfiguration) {
@@ -211,6 +214,7 @@ extension RedisConnection {
   }
 
   private mutating func replyReceived(_ reply: RESPValue, actions: inout [RedisConnectionAction]) -> Bool {
+    answerCount += 1
     switch state {
     case .handshaking(var handshake):
       let outcome = handshake.replyReceived(reply, output: &output)
@@ -263,6 +267,7 @@ extension RedisConnection {
     case .subscribed(let channel):
       switch state {
       case .handshaking(var handshake):
+        answerCount += 1
         let outcome = handshake.subscribed(to: channel)
         return handshakeMoved(handshake, outcome, actions: &actions)
       case .ready:

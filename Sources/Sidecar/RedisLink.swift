@@ -82,7 +82,12 @@ final class RedisLink {
   private var attempts: Int64 = 0
   /// The connection that is current; what an older one still tells is not heard.
   private var generation: UInt64 = 0
-  private var lastHeardAt = BootInstant(nanoseconds: 0)
+  /// When the server last answered something. What it sends unasked proves nothing: it may push for ever and carry out no
+  /// command.
+  private var lastAnsweredAt = BootInstant(nanoseconds: 0)
+  /// Whether a command was answered on this connection, behind the handshake, in another way than that it is of no use. Only
+  /// then has it succeeded.
+  private(set) var hasAnswered = false
   /// How long the server may be silent in the handshake.
   private var handshakeMilliseconds: Int64 = 0
   private var watch: Scheduled<Void>?
@@ -140,6 +145,7 @@ final class RedisLink {
   private func connect() {
     generation += 1
     state = .connecting
+    hasAnswered = false
     let generation = generation
     dialer.dial(
       timeoutMilliseconds: timeoutMilliseconds, makeHandler: { RedisChannelHandler(link: self) },
@@ -164,7 +170,7 @@ final class RedisLink {
     machine.connected()
     self.machine = machine
     state = .handshaking(dialed.channel)
-    lastHeardAt = BootClock.now()
+    lastAnsweredAt = BootClock.now()
     armWatch()
     flush()
     // It may have ended before anybody listened.
@@ -283,7 +289,7 @@ final class RedisLink {
   }
 
   private func put(_ entry: Pending) {
-    if pending.isEmpty { lastHeardAt = BootClock.now() }
+    if pending.isEmpty { lastAnsweredAt = BootClock.now() }
     let command =
       switch entry {
       case .lease(_, let command): codec.encode(command)
@@ -314,17 +320,21 @@ final class RedisLink {
 
   func received(_ buffer: ByteBuffer, generation: UInt64) {
     guard generation == self.generation else { return }
-    lastHeardAt = BootClock.now()
+    let answers = machine?.answerCount
     let actions = buffer.withUnsafeReadableBytes { machine?.received($0) } ?? []
+    if machine?.answerCount != answers { lastAnsweredAt = BootClock.now() }
     // The handshake goes on, a script that Redis does not know is sent again, or another host asks for what a release is
     // about to give back.
     if machine?.hasOutput == true { isUrgent = true }
+    var isAnswer = false
     for action in actions {
+      if case .reply = action { isAnswer = true }
       perform(action)
       // A reply can make the owner stop the link, or the action itself ends the connection.
       guard generation == self.generation else { return }
     }
     if let mustReconnect { return useless(mustReconnect) }
+    if isAnswer, !hasAnswered { answered() }
     fillWindow(afterWaiting: true)
     if machine?.hasOutput == true { onOutput() }
   }
@@ -371,8 +381,6 @@ final class RedisLink {
     isReady = true
     downReason = nil
     loggedFailure = nil
-    attempts = 0
-    if let address { dialer.succeeded(address) }
     previousClient = info.client
     statistics.connections += 1
     logger.info("connected to Redis", metadata: ["server": "\(info.server) \(info.version)", "url": "\(url)"])
@@ -387,6 +395,16 @@ final class RedisLink {
     }
     onEvent(.up(info))
     decideFirstOutcome()
+    if isReady, pending.isEmpty, waiting.isEmpty, waitingRenewals.isEmpty { ping() }
+  }
+
+  private func ping() { query(.plain([Array("PING".utf8)])) { _ in } }
+
+  /// The connection is good for something: the next one begins without a pause.
+  private func answered() {
+    hasAnswered = true
+    attempts = 0
+    if let address { dialer.succeeded(address) }
   }
 
   private func decideFirstOutcome() {
@@ -394,9 +412,9 @@ final class RedisLink {
     onFirstOutcome = nil
   }
 
-  /// The connection broke off. In the middle of a handshake that says something about the server.
+  /// The connection broke off. Before anything was answered behind the handshake that says something about the server.
   private func lost(_ reason: String) {
-    if isReady { failed(lost: reason) } else { useless(reason) }
+    if hasAnswered { failed(lost: reason) } else { useless(reason) }
   }
 
   func closed(generation: UInt64) {
@@ -418,7 +436,7 @@ final class RedisLink {
   }
 
   private func look() {
-    let silence = BootClock.now().milliseconds(since: lastHeardAt)
+    let silence = BootClock.now().milliseconds(since: lastAnsweredAt)
     switch state {
     case .stopped, .connecting, .backingOff:
       return
@@ -430,7 +448,7 @@ final class RedisLink {
       let patience = max(timeoutMilliseconds, answerMilliseconds())
       if !pending.isEmpty, silence >= patience { return useless("no answer within \(patience) ms") }
       if pending.isEmpty, silence >= Self.idlePingMilliseconds {
-        query(.plain([Array("PING".utf8)])) { _ in }
+        ping()
       }
     }
     armWatch()

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from harness.client import RpcError
-from harness.waiting import wait_until
+from harness.waiting import boot_time, wait_until
 
 SOON = 50  # below what a client waits for an answer
 MEGABYTE = 1 << 20
@@ -175,3 +175,71 @@ def test_a_wrong_password_is_told_and_not_tried_for_ever_at_once(lab):
     wait_until(lambda: "password" in daemon.log(), "the reason in the log")
     redis.admin.config_set("requirepass", "")
     assert client.acquire("orders", wait_ms=SOON * 1000) > 0
+
+
+def is_command(words):
+    return words and words[0] in (b"EVALSHA", b"PING")
+
+
+@pytest.mark.parametrize("push", [b">2\r\n+invalidate\r\n*1\r\n+x\r\n", POISON["a message of nonsense"]],
+                         ids=["unknown", "message"])
+def test_a_server_that_pushes_and_answers_nothing_is_found_dead(lab, push):
+    """Its pushes prove that it has a connection. Who asks is told, and the next connection works."""
+    redis = lab.redis()
+    proxy = lab.proxy(redis)
+    daemon = lab.daemon(proxy, lease_ms=20_000, args=["--redis-timeout-ms", "500"])
+    client = daemon.client()
+    token = client.acquire("held")
+    proxy.set(hold_replies=True)
+    connections = proxy.connections
+    stop = threading.Event()
+
+    def chatter():
+        while not stop.wait(0.02):
+            proxy.send_down(push)
+
+    thread = threading.Thread(target=chatter)
+    thread.start()
+    try:
+        error = client.error_of(client.request("acquire", name="orders", wait_ms=0))
+        assert error.reason == "unavailable"
+        wait_until(lambda: "no answer within" in daemon.log(), "the end of the connection")
+        wait_until(lambda: proxy.connections > connections, "another connection")
+        # Nor is one taken for good that says things, and nothing of the handshake.
+        wait_until(lambda: "no answer to the handshake within" in daemon.log(), "the end of the handshake")
+    finally:
+        stop.set()
+        thread.join()
+    proxy.set(hold_replies=False)
+    assert client.acquire("orders", wait_ms=SOON * 1000)
+    assert client.release("held", token)["token"] == token
+
+
+@pytest.mark.parametrize("how", ["hangs up", "refuses"])
+def test_a_server_that_ends_behind_each_handshake_is_not_asked_again_and_again(lab, how):
+    """The pause between connections grows until a command is answered, not until a handshake is."""
+    redis = lab.redis()
+    proxy = lab.proxy(redis)
+    daemon = lab.daemon(proxy)
+    client = daemon.client()
+    token = client.acquire("held")
+
+    def starts_commands(words):
+        # The handshake's own scripts are loaded, and its rights are tried with a script of their own.
+        return is_command(words) and (words[0] == b"PING" or b"held" in b" ".join(words))
+
+    forever = dict(times=1 << 30)
+    if how == "hangs up":
+        rule = proxy.cut_before(starts_commands, **forever)
+    else:
+        rule = proxy.answer(starts_commands, b"-READONLY You can't write against a read only replica.\r\n", **forever)
+    connected = lambda: daemon.log().count("connected to Redis")
+    proxy.cut()
+    # 50, 100, 200, 400, 800, 1600 and 2000 ms at the most, and at the least half of them.
+    wait_until(lambda: rule.done >= 2, "two connections that came to nothing")
+    began, before = boot_time(), connected()
+    wait_until(lambda: boot_time() > began + 4, "four seconds")
+    assert connected() - before <= 12, "4 s have room for 50 connections without a pause that grows"
+    rule.times = 0
+    assert client.acquire("orders", wait_ms=SOON * 1000)
+    assert client.release("held", token)["token"] == token
