@@ -15,6 +15,9 @@ public struct LeaseTimeline: Equatable, Sendable {
   /// The timeline of a lease of 10 s.
   public static let standard = LeaseTimeline(leaseMilliseconds: 10_000)
 
+  /// Lengths that a lease may have, in milliseconds: those of the setting `lease_ms`.
+  public static let millisecondsRange: ClosedRange<Int64> = 1000...3_600_000
+
   /// The length of a lease, in milliseconds.
   public let leaseMilliseconds: Int64
 

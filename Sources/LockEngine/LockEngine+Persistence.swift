@@ -369,7 +369,9 @@ extension LockEngine {
   }
 
   private func restore(_ stored: StoredHold, _ leases: [UInt64: LeaseSlot], now: BootInstant) -> Hold? {
-    guard let session = sessions[stored.session] else { return nil }
+    guard let session = sessions[stored.session], session.hold(of: stored.name, token: stored.token) == nil else {
+      return nil
+    }
     let lock = record(for: stored.name)
     let lease = leases[stored.attempt]
     let isSound = isLocal || (lease?.stage == .held && lease?.lock === lock)

@@ -9,9 +9,6 @@ struct StoredLease: Equatable {
     case lost = 2
   }
 
-  /// No lease is longer.
-  static let millisecondsMax: Int64 = 1 << 32
-
   var name: LockName
   var attempt: UInt64
   var mode: HoldMode
@@ -53,10 +50,6 @@ extension StoredLease {
     tokenEnd = try reader.signed()
     contendedSince = try reader.optionalMoment()
     isSharingUnconfirmed = try reader.bool()
-    guard milliseconds > 0, milliseconds <= Self.millisecondsMax else { throw StateDamage() }
-    guard stage == .wanted || (nextToken >= 1 && nextToken <= tokenEnd && tokenEnd <= 1 << 53) else {
-      throw StateDamage()
-    }
   }
 }
 
@@ -147,7 +140,6 @@ extension StoredHold {
     count = try reader.signed()
     endsAt = try reader.optionalMoment()
     isPartial = try reader.bool()
-    guard token >= 1, token < 1 << 53, count >= 1 else { throw StateDamage() }
   }
 }
 
@@ -262,14 +254,27 @@ public struct StoredState: Equatable, Sendable {
   /// No state.
   public init() {}
 
-  /// Takes in a record, as the engine wrote it. They may come in any order.
-  public mutating func add(_ kind: Kind, _ bytes: [UInt8]) throws(StateDamage) {
+  /// Takes in a record, as the engine wrote it about thing `id`; nil: that is not known. They may come in any
+  /// order. What no engine can have written by `now` is refused, however whole its bytes are.
+  public mutating func add(_ kind: Kind, id: UInt64? = nil, _ bytes: [UInt8], now: BootInstant) throws(StateDamage) {
     var reader = StateReader(bytes)
     switch kind {
-    case .lease: leases.append(try StoredLease(from: &reader))
-    case .releases: releases.append(try StoredReleases(from: &reader))
-    case .hold: holds.append(try StoredHold(from: &reader))
-    case .wait: waits.append(try StoredWait(from: &reader))
+    case .lease:
+      let lease = try StoredLease(from: &reader)
+      try lease.check(id: id, now: now)
+      leases.append(lease)
+    case .releases:
+      let ofLock = try StoredReleases(from: &reader)
+      try ofLock.check(now: now)
+      releases.append(ofLock)
+    case .hold:
+      let hold = try StoredHold(from: &reader)
+      try hold.check(now: now)
+      holds.append(hold)
+    case .wait:
+      let wait = try StoredWait(from: &reader)
+      try wait.check(id: id, now: now)
+      waits.append(wait)
     }
     try reader.finish()
   }

@@ -164,6 +164,24 @@ struct KeptSession: Equatable {
     // Before the third, whoever was connected took what came.
     acceptsTransfers = version < 3 ? true : try reader.bool()
     try reader.finish()
+    try check()
+  }
+
+  /// Makes sure that a daemon can have written it.
+  private func check() throws(StateDamage) {
+    let exact = -Limits.integerMax...Limits.integerMax
+    for (request, message) in inFlight {
+      guard request.rawValue <= KeptState.numberMax else { throw StateDamage() }
+      switch message {
+      case .integer(let number): guard exact.contains(number) else { throw StateDamage() }
+      case .string(let bytes): guard bytes.count <= Limits.idBytesMax else { throw StateDamage() }
+      }
+    }
+    guard id.rawValue <= KeptState.numberMax, (0...Limits.integerMax).contains(lastWatch),
+      watches.count <= Limits.watchesPerSessionMax, Set(inFlight.map(\.request)).count == inFlight.count,
+      keepaliveMilliseconds == 0
+        || (Limits.keepaliveMillisecondsMin...Limits.keepaliveMillisecondsMax).contains(keepaliveMilliseconds)
+    else { throw StateDamage() }
   }
 
   static func == (a: KeptSession, b: KeptSession) -> Bool { a.encode() == b.encode() && a.id == b.id }
@@ -184,6 +202,8 @@ struct KeptState {
   static let versionsRead: ClosedRange<UInt64> = 1...version
   /// Counters of the sidecar that stand before the engine's.
   static let countersOfSidecar = 2
+  /// No number that is counted up comes so far.
+  static let numberMax: UInt64 = 1 << 53
 
   let memory: StateMemory
   var identity: KeptIdentity
@@ -197,8 +217,8 @@ struct KeptState {
   /// The clients' connections, by the session that each belonged to.
   var connections: [SessionID: CInt] = [:]
 
-  /// Reads what is there, whatever that is.
-  init(_ memory: StateMemory) throws {
+  /// Reads what is there, whatever that is. What no daemon can have written by `now` is refused.
+  init(_ memory: StateMemory, now: BootInstant = BootClock.now()) throws {
     self.memory = memory
     let image = try StateImage(memory: UnsafeRawBufferPointer(memory.bytes))
     guard let identity = image.records[StateLog.Key(kind: KeptKind.identity, id: 0)] else { throw StateDamage() }
@@ -210,11 +230,16 @@ struct KeptState {
         sessions[SessionID(key.id)] = try KeptSession(id: SessionID(key.id), bytes, version: self.identity.version)
       case _:
         guard let kind = StoredState.Kind(rawValue: key.kind) else { throw StateDamage() }
-        try engine.add(kind, bytes)
+        try engine.add(kind, id: key.id, bytes, now: now)
       }
     }
-    lastSession = min(image.counters[0], 1 << 62)
-    lastRequest = min(image.counters[1], 1 << 62)
+    guard image.counters.allSatisfy({ $0 <= Self.numberMax }) else { throw StateDamage() }
+    lastSession = image.counters[0]
+    lastRequest = image.counters[1]
+    for request in engine.waitingRequests { lastRequest = max(lastRequest, request.rawValue) }
+    for session in sessions.values {
+      for (request, _) in session.inFlight { lastRequest = max(lastRequest, request.rawValue) }
+    }
     numbers = Array(image.counters.dropFirst(Self.countersOfSidecar))
     inputs = image.inputs.map { KeptInput(session: SessionID($0.id), bytes: $0.bytes, isPeeked: $0.isPeeked) }
     outputs = image.outputs.map { (SessionID($0.id), $0.bytes) }

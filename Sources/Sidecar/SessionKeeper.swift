@@ -393,7 +393,11 @@ final class SessionKeeper {
   ///
   /// - Returns: whether the successor will have all of it.
   func finish(_ core: SidecarCore, withinMilliseconds limit: Int) -> Bool {
-    guard hasBegun else { return true }
+    guard hasBegun else {
+      // It was told to end, so that what was left is not to blame.
+      log.resetAttempts()
+      return true
+    }
     commit(core, writers: [])
     guard !isOver else { return false }
     attempt { () throws(StateLog.Failure) in

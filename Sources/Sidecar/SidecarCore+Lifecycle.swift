@@ -114,7 +114,19 @@ extension SidecarCore {
     lastStatus = status
     notifier.ready(status: lastStatus)
     scheduleWatchdog()
-    loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.begunWellMilliseconds)) { self.keeper?.begunWell() }
+    awaitGoodBeginning()
+  }
+
+  /// What was left has been taken over for good when Redis has answered about it and the loop still goes round. Until then
+  /// the end of this process counts against it.
+  private func awaitGoodBeginning(waited: Int64 = 0) {
+    loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.begunWellMilliseconds)) {
+      if waited < Self.begunWellMillisecondsMax, self.link?.hasAnswered == false {
+        self.awaitGoodBeginning(waited: waited + Self.begunWellMilliseconds)
+      } else {
+        self.keeper?.begunWell()
+      }
+    }
   }
 
   /// The ping comes from the loop that does the work: when the loop hangs, so does the ping. Redis has no part in it.

@@ -46,9 +46,11 @@ public struct LeftDescriptors: Sendable {
 
 extension SidecarCore {
   /// Attempts to begin with what was left, after which it is given up: something in it may be what ends the daemon.
-  static let attemptsMax: UInt64 = 5
-  /// A daemon that has served for so long has begun well, in milliseconds.
+  static let attemptsMax: UInt64 = 2
+  /// How long it must have served to have begun well, in milliseconds, and with what Redis says of what was left: at the
+  /// most for so long.
   static let begunWellMilliseconds: Int64 = 50
+  static let begunWellMillisecondsMax: Int64 = 5000
   /// How long the service manager may take to read what it is told at the end, in milliseconds.
   static let storeFlushMilliseconds = 1000
 

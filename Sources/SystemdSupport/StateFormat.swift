@@ -4,7 +4,9 @@
 /// Where things stand.
 struct StateLayout {
   static let magic: UInt64 = 0x3154_4154_534B_4C53
-  static let version: UInt64 = 1
+  static let version: UInt64 = 2
+  /// Those that are read. In the first, the numbers of the head had no checks, and the counters stood among them.
+  static let versionsRead: ClosedRange<UInt64> = 1...version
   static let headBytes = 4096
   static let areaHeadBytes = 8
   static let countersMax = 16
@@ -13,9 +15,20 @@ struct StateLayout {
   static let versionOffset = 8
   static let areaBytesOffset = 16
   static let areaOffset = 24
-  static let outputsOffset = 32
+  /// Where the first format had them; what is written now stands elsewhere, since both are there for a moment.
+  static let outputsOffsetOfFirst = 32
   static let attemptsOffset = 40
-  static let countersOffset = 64
+  static let outputsOffset = 48
+  static let countersOffsetOfFirst = 64
+
+  private static let areaSalt: UInt64 = 1
+  static let outputsSalt: UInt64 = 2
+  static func endSalt(_ generation: UInt64) -> UInt64 { 3 + generation }
+
+  /// The area in use, and how many were before it.
+  static func areaWord(_ area: Int, generation: UInt64) -> UInt64 {
+    SealedWord.seal(generation << 1 | UInt64(area), salt: areaSalt)
+  }
 
   /// Bytes of one of the two areas.
   let areaBytes: Int
@@ -24,6 +37,12 @@ struct StateLayout {
   init?(bytes: Int) {
     guard bytes >= Self.headBytes * 3 else { return nil }
     areaBytes = (bytes - Self.headBytes) / 2 / Self.headBytes * Self.headBytes
+  }
+
+  /// The area that a word names, and how many were in use with it; nil when it names none.
+  static func area(in word: UInt64) -> (Int, UInt64)? {
+    guard let value = SealedWord.open(word, salt: areaSalt), value >= 2 else { return nil }
+    return (Int(value & 1), value >> 1)
   }
 
   func start(of area: Int) -> Int { Self.headBytes + area * areaBytes }
@@ -39,7 +58,10 @@ struct StateLayout {
 struct StateHead {
   let layout: StateLayout
   let area: Int
+  /// Counts the areas that were in use; 0 in the first format.
+  let generation: UInt64
   let outputsHandedOver: UInt64
+  /// Where the first format had them; empty in any other.
   let counters: [UInt64]
 
   init(memory: UnsafeRawBufferPointer) throws(StateUnreadable) {
@@ -51,14 +73,56 @@ struct StateHead {
     if magic == 0 { throw .empty }
     guard magic == StateLayout.magic else { throw .damaged("it does not begin as it should") }
     let version = word(StateLayout.versionOffset)
-    guard version == StateLayout.version else { throw .otherVersion(version) }
+    guard StateLayout.versionsRead.contains(version) else { throw .otherVersion(version) }
     guard word(StateLayout.areaBytesOffset) == UInt64(layout.areaBytes) else { throw .damaged("its size is wrong") }
-    let area = word(StateLayout.areaOffset)
-    guard area < 2 else { throw .damaged("it names no area") }
     self.layout = layout
-    self.area = Int(area)
-    outputsHandedOver = word(StateLayout.outputsOffset)
-    counters = (0..<StateLayout.countersMax).map { word(StateLayout.countersOffset + 8 * $0) }
+    let areaWord = word(StateLayout.areaOffset)
+    // The version is written before the area is taken into use, so that the area's word tells how it was.
+    if areaWord < 2 {
+      area = Int(areaWord)
+      generation = 0
+      outputsHandedOver = word(StateLayout.outputsOffsetOfFirst)
+      counters = (0..<StateLayout.countersMax).map { word(StateLayout.countersOffsetOfFirst + 8 * $0) }
+      return
+    }
+    guard version > 1, let inUse = StateLayout.area(in: areaWord) else { throw .damaged("it names no area") }
+    (area, generation) = inUse
+    guard let outputs = SealedWord.open(word(StateLayout.outputsOffset), salt: StateLayout.outputsSalt) else {
+      throw .damaged("its head is damaged")
+    }
+    outputsHandedOver = outputs
+    counters = []
+  }
+
+  /// How far the entries of the area are valid, in bytes from its beginning; nil when that is damaged.
+  func end(_ word: UInt64) -> UInt64? {
+    generation == 0 ? word : SealedWord.open(word, salt: StateLayout.endSalt(generation))
+  }
+}
+
+/// A number below 2^48 with a check in the bits above, so that it can be stored at one moment.
+enum SealedWord {
+  private static let valueBits: UInt64 = 48
+  private static let valueMax: UInt64 = 1 << valueBits - 1
+
+  /// What is stored. `salt`: what the number is about, so that one is not taken for another.
+  static func seal(_ value: UInt64, salt: UInt64) -> UInt64 {
+    let value = value & valueMax
+    return value | check(value, salt) << valueBits
+  }
+
+  /// The number; nil when it is not what was stored.
+  static func open(_ word: UInt64, salt: UInt64) -> UInt64? {
+    let value = word & valueMax
+    return word >> valueBits == check(value, salt) ? value : nil
+  }
+
+  private static func check(_ value: UInt64, _ salt: UInt64) -> UInt64 {
+    var sum = (value ^ salt << valueBits) &* 0xFF51_AFD7_ED55_8CCD
+    sum ^= sum >> 32
+    sum = (sum ^ salt) &* 0xC4CE_B9FE_1A85_EC53
+    sum ^= sum >> 29
+    return sum >> 16 & 0xFFFF
   }
 }
 
@@ -169,14 +233,14 @@ public struct StateImage: Equatable, Sendable {
   /// Reads what is there, whatever that is.
   public init(memory: UnsafeRawBufferPointer) throws(StateUnreadable) {
     let head = try StateHead(memory: memory)
-    counters = head.counters
+    counters = head.counters.isEmpty ? [UInt64](repeating: 0, count: StateLayout.countersMax) : head.counters
     records = [:]
     inputs = []
     outputs = []
     let start = head.layout.start(of: head.area)
     let area = UnsafeRawBufferPointer(rebasing: memory[start..<(start + head.layout.areaBytes)])
-    let valid = UInt64(littleEndian: area.loadUnaligned(fromByteOffset: 0, as: UInt64.self))
-    guard valid >= UInt64(StateLayout.areaHeadBytes), valid <= UInt64(area.count) else {
+    let word = UInt64(littleEndian: area.loadUnaligned(fromByteOffset: 0, as: UInt64.self))
+    guard let valid = head.end(word), valid >= UInt64(StateLayout.areaHeadBytes), valid <= UInt64(area.count) else {
       throw .damaged("its length is wrong")
     }
     let noted = try read(UnsafeRawBufferPointer(rebasing: area[StateLayout.areaHeadBytes..<Int(valid)]))
@@ -203,6 +267,7 @@ public struct StateImage: Equatable, Sendable {
         for change in changes { records[change.key] = change.payload }
         outputs += newOutputs
         outputsNoted = key.id
+        if !payload.isEmpty { counters = try Self.counters(payload) }
         changes = []
         newOutputs = []
         inputs = []
@@ -211,6 +276,16 @@ public struct StateImage: Equatable, Sendable {
     }
     guard let outputsNoted else { throw .empty }
     return outputsNoted
+  }
+
+  private static func counters(_ payload: UnsafeRawBufferPointer) throws(StateUnreadable) -> [UInt64] {
+    guard payload.count % 8 == 0, payload.count / 8 <= StateLayout.countersMax else {
+      throw .damaged("a commit is damaged")
+    }
+    let words = (0..<(payload.count / 8)).map {
+      UInt64(littleEndian: payload.loadUnaligned(fromByteOffset: 8 * $0, as: UInt64.self))
+    }
+    return words + [UInt64](repeating: 0, count: StateLayout.countersMax - words.count)
   }
 
   /// Whether both hold the same.

@@ -9,11 +9,14 @@ import CLinux
 /// until the commit that says what came of it, and *output* counts from its commit until it was handed to the socket.
 ///
 /// ```
-/// page 0    magic, version, size of an area, the area in use, outputs that were handed over, attempts to begin, counters
-/// area 0    bytes in use, then entries: length, kind, key, checksum, payload
+/// page 0    magic, version, size of an area, the area in use and its generation, attempts to begin, outputs that were handed over
+/// area 0    bytes in use, then entries: length, kind, key, checksum, payload; a commit has the counters in its payload
 /// area 1    the same; only one of them is in use. When the entries that mean nothing any more outweigh the others, those
 ///           are copied to the other area, and that is in use from one store on
 /// ```
+/// Each number of those that are stored by themselves carries a check, and that of an area's bytes in use is made with the
+/// area's generation: what is damaged is refused, and never an earlier commit taken for the last one.
+///
 /// Both areas are as large as can ever be needed; memory that was never written, or was given back, costs nothing.
 ///
 /// Not thread-safe: one event loop owns it.
@@ -47,6 +50,10 @@ public final class StateLog {
   /// Where the next entry goes, and how far entries are valid, in bytes from the beginning of the area.
   private var end = StateLayout.areaHeadBytes
   private var isAreaInUse: Bool
+  /// Counts the areas that were taken into use.
+  private var generation: UInt64
+  /// Those of the last commit.
+  private var counters: [UInt64] = []
   /// Each record's place and size in the area.
   private var live: [Key: (offset: Int, bytes: Int)] = [:]
   private var liveBytes = 0
@@ -71,13 +78,16 @@ public final class StateLog {
     if let old = try? StateHead(memory: UnsafeRawBufferPointer(memory)) {
       area = old.area == 0 ? 1 : 0
       outputsHandedOver = old.outputsHandedOver
+      generation = old.generation + 1
     } else {
       area = 0
       outputsHandedOver = 0
+      generation = 1
     }
     outputsNoted = outputsHandedOver
     isAreaInUse = false
     store(0, at: areas.start(of: area))
+    storeOutputs()
   }
 
   /// Bytes that records may take in memory of that size.
@@ -111,7 +121,7 @@ public final class StateLog {
     // Before the first commit the old state counts, and nothing is read from clients.
     guard isAreaInUse else { return }
     try append(.input, Key(kind: isPeeked ? 1 : 0, id: id), bytes)
-    store(UInt64(end), at: areas.start(of: area))
+    storeEnd()
   }
 
   /// Notes bytes that the socket of `id` will be handed after the next commit.
@@ -123,14 +133,14 @@ public final class StateLog {
   /// The output that was noted first, of those that are left, was handed to its socket.
   public func handedOver() {
     outputsHandedOver += 1
-    store(outputsHandedOver, at: StateLayout.outputsOffset)
+    storeOutputs()
   }
 
   /// All output that was noted was handed to its socket, or its socket is gone.
   public func allHandedOver() {
     guard outputsHandedOver != outputsNoted else { return }
     outputsHandedOver = outputsNoted
-    store(outputsHandedOver, at: StateLayout.outputsOffset)
+    storeOutputs()
   }
 
   /// Makes everything since the last commit valid at one moment; input that was noted before counts as dealt with.
@@ -139,12 +149,10 @@ public final class StateLog {
   ///   - counters: at most ``countersMax`` numbers that are read back as they are.
   ///   - inputs: input that is noted with it and was not dealt with, for a successor's first commit.
   public func commit(counters: [UInt64], notDealtWith inputs: [(id: UInt64, bytes: [UInt8])] = []) throws(Failure) {
-    for (index, counter) in counters.prefix(Self.countersMax).enumerated() {
-      store(counter, at: StateLayout.countersOffset + 8 * index)
-    }
-    try append(.commit, Key(kind: 0, id: outputsNoted), [])
+    self.counters = Array(counters.prefix(Self.countersMax))
+    try appendCommit()
     for input in inputs { try append(.input, Key(kind: 0, id: input.id), input.bytes) }
-    store(UInt64(end), at: areas.start(of: area))
+    storeEnd()
     if !isAreaInUse { takeIntoUse() }
   }
 
@@ -154,6 +162,7 @@ public final class StateLog {
     let old = areas.start(of: area)
     let records = live.sorted { $0.value.offset < $1.value.offset }
     area = 1 - area
+    generation += 1
     end = StateLayout.areaHeadBytes
     let new = areas.start(of: area)
     store(0, at: new)
@@ -166,8 +175,8 @@ public final class StateLog {
       end += place.bytes
     }
     isAreaInUse = false
-    try append(.commit, Key(kind: 0, id: outputsNoted), [])
-    store(UInt64(end), at: new)
+    try appendCommit()
+    storeEnd()
     takeIntoUse()
   }
 
@@ -190,12 +199,29 @@ public final class StateLog {
 
   private func takeIntoUse() {
     areas.writeHead(to: memory)
-    store(UInt64(area), at: StateLayout.areaOffset)
+    store(StateLayout.areaWord(area, generation: generation), at: StateLayout.areaOffset)
     isAreaInUse = true
     giveBack(memory, from: areas.start(of: 1 - area), bytes: areaBytes)
   }
 
+  private func storeEnd() {
+    let start = areas.start(of: area)
+    store(SealedWord.seal(UInt64(end), salt: StateLayout.endSalt(generation)), at: start)
+  }
+
+  private func storeOutputs() {
+    store(SealedWord.seal(outputsHandedOver, salt: StateLayout.outputsSalt), at: StateLayout.outputsOffset)
+  }
+
   // MARK: Entries
+
+  private func appendCommit() throws(Failure) {
+    try append(
+      .commit, Key(kind: 0, id: outputsNoted),
+      counters.flatMap { word in
+        withUnsafeBytes(of: word.littleEndian) { Array($0) }
+      })
+  }
 
   private func append(_ kind: StateEntry.Kind, _ key: Key, _ payload: [UInt8]) throws(Failure) {
     guard payload.withUnsafeBytes({ hasAppended(kind, key, $0) }) else { throw .full }

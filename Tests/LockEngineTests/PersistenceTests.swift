@@ -43,7 +43,7 @@ private final class Kept {
   func state() throws -> StoredState {
     var state = StoredState()
     for (record, bytes) in records {
-      try state.add(try #require(StoredState.Kind(rawValue: record.kind)), bytes)
+      try state.add(try #require(StoredState.Kind(rawValue: record.kind)), id: record.id, bytes, now: script.now)
     }
     return state
   }
@@ -349,7 +349,7 @@ private final class Kept {
         }
         if Bool.random(using: &random) { bytes.removeLast(Int.random(in: 0...bytes.count, using: &random)) }
         var state = StoredState()
-        guard (try? state.add(kind, bytes)) != nil else { continue }
+        guard (try? state.add(kind, bytes, now: kept.script.now)) != nil else { continue }
         read += 1
         // Whatever could be read can be taken up.
         let script = Script(linkUp: false)

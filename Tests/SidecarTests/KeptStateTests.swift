@@ -74,6 +74,54 @@ import Testing
     #expect(throws: StateDamage.self) { try KeptState(Self.memory([], identity: strange.encode())) }
   }
 
+  private static func changed(_ body: (inout KeptSession) -> Void) -> KeptSession {
+    var session = session
+    body(&session)
+    return session
+  }
+
+  private static let impossible: [(String, KeptSession)] = [
+    ("silent for centuries", changed { $0.keepaliveMilliseconds = .max }),
+    ("silent for no time", changed { $0.keepaliveMilliseconds = 1 }),
+    ("a watch beyond all", changed { $0.lastWatch = .max }),
+    (
+      "too many watches",
+      changed {
+        $0.watches = Dictionary(uniqueKeysWithValues: (1...65).map { ($0, .prefix([])) })
+        $0.lastWatch = 65
+      }
+    ),
+    ("a request beyond all", changed { $0.inFlight[0].request = RequestID(.max) }),
+    ("a request twice", changed { $0.inFlight[0].request = RequestID(4) }),
+    ("an id that no request can have", changed { $0.inFlight[0].message = .integer(.max) }),
+    ("an id that is too long", changed { $0.inFlight[1].message = .string([UInt8](repeating: 0x61, count: 129)) }),
+  ]
+
+  @Test(arguments: impossible.indices)
+  func aSessionThatCannotBeIsRefused(_ index: Int) {
+    let (what, session) = Self.impossible[index]
+    #expect(throws: StateDamage.self, "\(what)") { try KeptSession(id: SessionID(7), session.encode()) }
+  }
+
+  @Test func countersThatCannotBeAreRefused() throws {
+    for index in 0..<6 {
+      let memory = try Self.memory([])
+      let log = try #require(StateLog(memory: memory.bytes))
+      try log.put(StateLog.Key(kind: KeptKind.identity, id: 0), Self.identity.encode())
+      var counters: [UInt64] = [11, 12, 13, 14, 15, 16]
+      counters[index] = 1 << 60
+      try log.commit(counters: counters)
+      #expect(throws: StateDamage.self) { try KeptState(memory) }
+    }
+  }
+
+  /// A number that is in use is never given out again, whatever was counted.
+  @Test func requestsGoOnBehindThoseThatWait() throws {
+    let session = Self.changed { $0.inFlight[0].request = RequestID(500) }
+    let state = try KeptState(Self.memory([(StateLog.Key(kind: KeptKind.session, id: 7), session.encode())]))
+    #expect(state.lastRequest == 500)
+  }
+
   @Test func damagedSessionsNeverTrap() {
     var random = SystemRandomNumberGenerator()
     let good = Self.session.encode()

@@ -150,6 +150,72 @@ private func note(_ text: String, output id: UInt64, _ log: StateLog) throws {
     #expect(throws: StateUnreadable.otherVersion(StateLayout.version + 1)) { try memory.image() }
   }
 
+  /// Neither another area, nor fewer entries, nor other counters than were committed last.
+  @Test func anEarlierCommitIsNeverTakenForTheLast() throws {
+    let memory = Memory(64 * 1024)
+    let log = try memory.log()
+    var ends: [UInt64] = []
+    let area = StateLayout.headBytes
+    for round in 1...4 {
+      try log.put(key(1), [UInt8(round)])
+      try note("reply", output: 3, log)
+      try log.commit(counters: [UInt64(round), 77])
+      ends.append(memory.bytes.loadUnaligned(fromByteOffset: area, as: UInt64.self))
+    }
+    let good = try memory.image()
+    #expect(good.records == [key(1): [4]] && good.counters.prefix(2) == [4, 77])
+    let pristine = Array(memory.bytes)
+    func isRefused() -> Bool {
+      defer { memory.bytes.copyBytes(from: pristine) }
+      return (try? memory.image()) == nil
+    }
+    // How far the entries go, by the bits that differ; and the area, and the outputs that were handed over.
+    for end in ends.dropLast() {
+      let low = ends[3] & ~0xFFFF_FFFF_FFFF | end & 0xFFFF_FFFF_FFFF
+      memory.bytes.storeBytes(of: low, toByteOffset: area, as: UInt64.self)
+      #expect(isRefused())
+    }
+    for offset in [StateLayout.areaOffset, StateLayout.outputsOffset, area] {
+      for bit in 0..<64 {
+        memory.bytes[offset + bit / 8] ^= 1 << (bit % 8)
+        #expect(isRefused(), "bit \(bit) at \(offset)")
+      }
+    }
+    // An area of before is not valid with the generation of now.
+    let next = try memory.log()
+    try next.put(key(2), [9])
+    try next.commit(counters: [5])
+    memory.bytes.storeBytes(
+      of: StateLayout.areaWord(0, generation: 2), toByteOffset: StateLayout.areaOffset, as: UInt64.self)
+    #expect(isRefused())
+  }
+
+  /// What a daemon of the first format has left is read, and gone on with in this one.
+  @Test func theFirstFormatIsRead() throws {
+    let memory = Memory(64 * 1024)
+    let log = try memory.log()
+    try log.put(key(1), [1])
+    try note("reply", output: 3, log)
+    try log.commit(counters: [])
+    let end = memory.bytes.loadUnaligned(fromByteOffset: StateLayout.headBytes, as: UInt64.self) & 0xFFFF_FFFF_FFFF
+    func store(_ value: UInt64, at offset: Int) {
+      memory.bytes.storeBytes(of: value, toByteOffset: offset, as: UInt64.self)
+    }
+    store(end, at: StateLayout.headBytes)
+    store(0, at: StateLayout.areaOffset)
+    store(0, at: StateLayout.outputsOffset)
+    store(1, at: StateLayout.versionOffset)
+    store(5, at: StateLayout.countersOffsetOfFirst)
+    let image = try memory.image()
+    #expect(image.records == [key(1): [1]] && image.counters[0] == 5 && image.outputs.count == 1)
+    let next = try memory.log()
+    try next.put(key(1), [2])
+    #expect(try memory.image() == image)
+    try next.commit(counters: [6])
+    #expect(try memory.image().records == [key(1): [2]])
+    #expect(try memory.image().counters[0] == 6)
+  }
+
   @Test func damageIsFoundOrHarmlessButNeverTraps() throws {
     var random = SystemRandomNumberGenerator()
     let memory = Memory(16 * 1024)
@@ -169,6 +235,7 @@ private func note(_ text: String, output id: UInt64, _ log: StateLog) throws {
       if let image = try? memory.image() {
         // Whatever is read was written: a record that changed would be a lock that nobody asked for.
         for (key, payload) in image.records { #expect(good.records[key] == payload) }
+        #expect(image.counters == good.counters)
       } else {
         unread += 1
       }

@@ -1,0 +1,148 @@
+import Testing
+
+@testable import LockEngine
+
+/// Records that are whole and make no sense.
+@Suite struct StoredBoundsTests {
+  private static let now = BootInstant(nanoseconds: 1_000_000_000_000)
+  private static let centuries = BootInstant(nanoseconds: 9_223_372_036_000_000_000)
+  private static let negative = BootInstant(nanoseconds: .min)
+
+  private static let lease = StoredLease(
+    name: x, attempt: 7, mode: .shared, milliseconds: 10_000, stage: .held,
+    validUntil: now.adding(milliseconds: 8_500), graceEnds: now.adding(milliseconds: 9_900), nextToken: 5,
+    tokenEnd: 1005, contendedSince: now, isSharingUnconfirmed: false)
+  private static let releases = StoredReleases(
+    name: x,
+    releases: [
+      .init(attempt: 6, unused: .from(8), worthUntil: now.adding(milliseconds: 10_000), isExact: true)
+    ])
+  private static let hold = StoredHold(
+    session: alice, name: x, token: 5, since: now, owner: "o", meta: "m", progress: false, onLost: .kill, attempt: 7,
+    mode: .shared, count: 2, endsAt: now.adding(milliseconds: 31_536_000_000), isPartial: false)
+  private static let wait = StoredWait(
+    place: 1, session: bob, request: RequestID(9), names: [x, LockName("y")], isSeveral: true, mode: .permit(of: 3),
+    waitMilliseconds: 1000, maxHoldMilliseconds: 1000, owner: "o", meta: "m", progress: true, onLost: .notify,
+    since: now, deadline: now.adding(milliseconds: 1000), taken: [.init(name: x, token: 4, isReentered: false)])
+
+  private static func changed<Record>(_ record: Record, _ body: (inout Record) -> Void) -> Record {
+    var record = record
+    body(&record)
+    return record
+  }
+
+  private static func isTaken(_ kind: StoredState.Kind, id: UInt64, _ write: (inout StateWriter) -> Void) -> Bool {
+    var writer = StateWriter()
+    write(&writer)
+    var state = StoredState()
+    return (try? state.add(kind, id: id, writer.bytes, now: now)) != nil
+  }
+
+  @Test func whatAnEngineWritesIsTaken() {
+    #expect(Self.isTaken(.lease, id: 7) { Self.lease.write(to: &$0) })
+    #expect(Self.isTaken(.releases, id: 1) { Self.releases.write(to: &$0) })
+    #expect(Self.isTaken(.hold, id: 1) { Self.hold.write(to: &$0) })
+    #expect(Self.isTaken(.wait, id: 9) { Self.wait.write(to: &$0) })
+    let wanted = Self.changed(Self.lease) {
+      $0.stage = .wanted
+      ($0.nextToken, $0.tokenEnd) = (0, 0)
+      ($0.validUntil, $0.graceEnds) = (BootInstant(nanoseconds: 0), BootInstant(nanoseconds: 0))
+    }
+    #expect(Self.isTaken(.lease, id: 7) { wanted.write(to: &$0) })
+  }
+
+  private static let leases: [(String, StoredLease)] = [
+    ("too short", changed(lease) { $0.milliseconds = 1 }),
+    ("so short that no time is between renewals", changed(lease) { $0.milliseconds = 3 }),
+    ("too long", changed(lease) { $0.milliseconds = 1 << 31 }),
+    ("negative", changed(lease) { $0.milliseconds = -10_000 }),
+    ("valid for centuries", changed(lease) { $0.validUntil = centuries }),
+    ("valid for a little longer than its length", changed(lease) { $0.validUntil = now.adding(milliseconds: 8_501) }),
+    ("valid until before the boot", changed(lease) { $0.validUntil = negative }),
+    ("a grace of centuries", changed(lease) { $0.graceEnds = centuries }),
+    ("contended later", changed(lease) { $0.contendedSince = now.adding(milliseconds: 1) }),
+    ("contended before the boot", changed(lease) { $0.contendedSince = negative }),
+    ("tokens that are used up", changed(lease) { $0.nextToken = 1006 }),
+    ("tokens beyond what is exact", changed(lease) { $0.tokenEnd = 1 << 53 + 1 }),
+    ("a negative token", changed(lease) { $0.nextToken = -1 }),
+    ("another's attempt", changed(lease) { $0.attempt = 8 }),
+    ("no name", changed(lease) { $0.name = LockName("") }),
+    ("a name that is too long", changed(lease) { $0.name = LockName(String(repeating: "x", count: 513)) }),
+    ("a name that is no text", changed(lease) { $0.name = LockName(bytes: [0xFF]) }),
+    ("too many permits", changed(lease) { $0.mode = .permit(of: 1 << 40) }),
+  ]
+
+  @Test(arguments: leases.indices)
+  func aLeaseThatCannotBeIsRefused(_ index: Int) {
+    let (what, lease) = Self.leases[index]
+    #expect(!Self.isTaken(.lease, id: 7) { lease.write(to: &$0) }, "\(what)")
+  }
+
+  private static let holds: [(String, StoredHold)] = [
+    ("since tomorrow", changed(hold) { $0.since = now.adding(milliseconds: 1) }),
+    ("since before the boot", changed(hold) { $0.since = negative }),
+    ("for centuries", changed(hold) { $0.endsAt = centuries }),
+    ("no token", changed(hold) { $0.token = 0 }),
+    ("a token beyond what is exact", changed(hold) { $0.token = 1 << 53 }),
+    ("counted to the end", changed(hold) { $0.count = .max }),
+    ("an owner that is too long", changed(hold) { $0.owner = String(repeating: "x", count: 129) }),
+    ("an empty owner", changed(hold) { $0.owner = "" }),
+    ("a note that is too long", changed(hold) { $0.meta = String(repeating: "x", count: 1025) }),
+    ("an attempt beyond what is exact", changed(hold) { $0.attempt = 1 << 53 }),
+    ("a session beyond all", changed(hold) { $0.session = SessionID(.max) }),
+    ("too many permits", changed(hold) { $0.mode = .permit(of: .max) }),
+  ]
+
+  @Test(arguments: holds.indices)
+  func aHoldThatCannotBeIsRefused(_ index: Int) {
+    let (what, hold) = Self.holds[index]
+    #expect(!Self.isTaken(.hold, id: 1) { hold.write(to: &$0) }, "\(what)")
+  }
+
+  private static let waits: [(String, StoredWait)] = [
+    ("since tomorrow", changed(wait) { $0.since = now.adding(milliseconds: 1) }),
+    ("since before the boot", changed(wait) { $0.since = negative }),
+    ("for centuries", changed(wait) { $0.deadline = centuries }),
+    ("a wait of centuries", changed(wait) { $0.waitMilliseconds = .max }),
+    ("a negative wait", changed(wait) { $0.waitMilliseconds = -1 }),
+    ("a hold of centuries", changed(wait) { $0.maxHoldMilliseconds = .max }),
+    ("a name twice", changed(wait) { $0.names = [x, x] }),
+    ("too many names", changed(wait) { $0.names += (0..<64).map { LockName("\($0)") } }),
+    ("another's request", changed(wait) { $0.request = RequestID(10) }),
+    ("a place beyond all", changed(wait) { $0.place = .max }),
+    ("taken what it does not want", changed(wait) { $0.taken[0].name = LockName("z") }),
+    ("taken under no token", changed(wait) { $0.taken[0].token = 0 }),
+    ("an owner that is too long", changed(wait) { $0.owner = String(repeating: "x", count: 129) }),
+    ("too many permits", changed(wait) { $0.mode = .permit(of: 1_000_001) }),
+  ]
+
+  @Test(arguments: waits.indices)
+  func aWaitThatCannotBeIsRefused(_ index: Int) {
+    let (what, wait) = Self.waits[index]
+    #expect(!Self.isTaken(.wait, id: 9) { wait.write(to: &$0) }, "\(what)")
+  }
+
+  private static let givenUp: [(String, StoredReleases)] = [
+    ("worth something for centuries", changed(releases) { $0.releases[0].worthUntil = centuries }),
+    ("worth something before the boot", changed(releases) { $0.releases[0].worthUntil = negative }),
+    ("an attempt beyond what is exact", changed(releases) { $0.releases[0].attempt = 1 << 53 }),
+    ("tokens beyond what is exact", changed(releases) { $0.releases[0].unused = .from(.max) }),
+    ("no name", changed(releases) { $0.name = LockName("") }),
+  ]
+
+  @Test(arguments: givenUp.indices)
+  func aReleaseThatCannotBeIsRefused(_ index: Int) {
+    let (what, releases) = Self.givenUp[index]
+    #expect(!Self.isTaken(.releases, id: 1) { releases.write(to: &$0) }, "\(what)")
+  }
+
+  @Test func aHoldThatStandsThereTwiceIsOne() {
+    var state = StoredState()
+    state.leases = [Self.lease]
+    state.holds = [Self.hold, Self.hold]
+    let script = Script(linkUp: false)
+    script.open(alice)
+    script.restore(state, numbers: [7, 1, 1, 1])
+    #expect(script.engine.snapshot(of: x, waitersMax: 0, now: script.now)?.holders.map(\.token) == [5])
+  }
+}
