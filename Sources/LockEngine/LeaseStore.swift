@@ -44,6 +44,10 @@ public enum LeaseCommand: Hashable, Sendable {
   /// Nothing but a reply: it dates the pushes that come after it.
   case heartbeat
 
+  /// Tell which of these waits of this host have to be asked for again: nobody would, if what was to wake them was lost.
+  /// It changes nothing.
+  case checkPlaces([WaitingPlace])
+
   /// Tell the time.
   case clock
 
@@ -92,6 +96,26 @@ public struct LeaseReference: Hashable, Sendable {
   }
 }
 
+/// A place in the store's queue, as this host asked for it.
+public struct WaitingPlace: Hashable, Sendable {
+  /// The lock's name.
+  public var name: LockName
+  /// The attempt under which it was asked for.
+  public var attempt: UInt64
+  /// What was asked for.
+  public var mode: HoldMode
+  /// How long the lease would last, in milliseconds.
+  public var leaseMilliseconds: Int64
+
+  /// The place of `attempt`, which asked for `name` in `mode`, for so long.
+  public init(name: LockName, attempt: UInt64, mode: HoldMode, leaseMilliseconds: Int64) {
+    self.name = name
+    self.attempt = attempt
+    self.mode = mode
+    self.leaseMilliseconds = leaseMilliseconds
+  }
+}
+
 /// A lease that the store has granted.
 public struct LeaseGrant: Hashable, Sendable {
   /// The first token of the block that is reserved for this lease.
@@ -124,6 +148,10 @@ public enum LeaseReply: Hashable, Sendable {
   /// To `acquire`: other hosts have the name as something else than was asked for (a lock, or a semaphore of that many
   /// permits). This host stands in the queue, and the holders are asked whether they use it; `listeners` as in `queued`.
   case conflict(HoldMode, listeners: Int)
+  /// To `acquire`: this later attempt of this host has the lock. Nothing can be had under the one that asked.
+  case stale(attempt: UInt64)
+  /// To `checkPlaces`: which of them have to be asked for again, by their numbers in the command, from 0 on.
+  case lostPlaces([Int])
   /// To `release`, `downgrade`, `answerInUse`, `heartbeat` and `tell`.
   case done
   /// To `look`.
@@ -142,7 +170,8 @@ extension LeaseReply {
     switch self {
     case .failed(.transient(let words)), .failed(.fatal(let words)): words
     case .failed(.wrongType): "the key holds data that is not a lock"
-    case .granted, .queued, .foreign, .conflict, .done, .seen, .clock, .renewed: "a reply of the wrong kind"
+    case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .seen, .clock, .renewed:
+      "a reply of the wrong kind"
     }
   }
 }

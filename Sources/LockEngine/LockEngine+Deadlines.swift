@@ -26,7 +26,7 @@ enum Deadline {
   case search(Waiter)
   /// The search for a deadlock on this host is to be made again.
   case cycle(Waiter)
-  /// The link has been silent while a push is waited for.
+  /// The link may have been silent while a push is waited for, or places in the store's queue not been looked at.
   case heartbeat
 
   func meansSomething(at moment: BootInstant) -> Bool {
@@ -149,12 +149,7 @@ extension LockEngine {
       breakDeadlocks(of: waiter, now: now)
       if waiter.isOver { advance(waiter.lock, now: now) }
     case .heartbeat:
-      heartbeatAt = nil
-      guard linkIsUp, wantedLeases > 0 else { return }
-      if let last = lastSentAt, now >= last.adding(milliseconds: shortestTimeline.heartbeatMilliseconds) {
-        send(.heartbeat, .other, now: now)
-      }
-      armHeartbeat(now: now)
+      heartbeatDue(now: now)
     }
   }
 

@@ -16,7 +16,7 @@ extension LockEngine {
     lastAttempt += 1
     let lease = LeaseSlot(lock: lock, attempt: lastAttempt, mode: mode, timeline: configuration.timeline)
     lock.wanted = lease
-    wantedLeases += 1
+    wanted.append(lease, at: now)
     lock.cameBack = recentReleases.contains(lock.name, now: now)
     return lease
   }
@@ -27,7 +27,7 @@ extension LockEngine {
     lease.lock.wanted = nil
     lease.lock.conflict = nil
     lease.lock.conflictAt = nil
-    wantedLeases -= 1
+    wanted.remove(lease)
   }
 
   /// Asks the store for the lease, or asks again under the same attempt. While the link is down the ask is kept for
@@ -261,6 +261,7 @@ extension LockEngine {
     pending.removeAll()
     deadlockQuestions = 0
     renewalsInFlight = 0
+    isCheckingPlaces = false
     for lock in locksInOrder {
       if let wanted = lock.wanted {
         wanted.stage = .asking
@@ -291,12 +292,5 @@ extension LockEngine {
   func recheck(_ lock: LockRecord, at moment: BootInstant) {
     lock.recheckAt = moment
     deadlines.push(.recheck(lock), at: moment)
-  }
-
-  func armHeartbeat(now: BootInstant) {
-    guard linkIsUp, wantedLeases > 0, heartbeatAt == nil else { return }
-    let moment = (lastSentAt ?? now).adding(milliseconds: shortestTimeline.heartbeatMilliseconds)
-    heartbeatAt = max(moment, now)
-    deadlines.push(.heartbeat, at: max(moment, now))
   }
 }

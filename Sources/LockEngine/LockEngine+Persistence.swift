@@ -343,7 +343,7 @@ extension LockEngine {
       // Whether the store has heard of it is not known.
       lease.wasSent = true
       lock.wanted = lease
-      wantedLeases += 1
+      wanted.append(lease, at: now)
       lease.stage = .asking
     case .held:
       lock.leases.append(lease)

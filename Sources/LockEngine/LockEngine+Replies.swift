@@ -16,6 +16,8 @@ extension LockEngine {
       shareReplied(lease, reply, now: now)
     case .reserve(let lease):
       reserveReplied(lease, reply, now: now)
+    case .places(let leases):
+      placesReplied(leases, reply, sentAt: command.sentAt, now: now)
     case .clock(let waiter):
       clockReplied(waiter, reply, sentAt: command.sentAt, now: now)
     case .follow(let probe):
@@ -44,13 +46,13 @@ extension LockEngine {
         return renewOthersAtOnce(of: lock, now: now)
       case .queued, .foreign, .conflict:
         return disown(lock.name, attempt: lease.attempt, unused: .all, isExact: mustReleaseExactly(lease), now: now)
-      case .done, .renewed, .seen, .clock, .failed: return
+      case .stale, .lostPlaces, .done, .renewed, .seen, .clock, .failed: return
       }
     }
     lock.storeRefusal = nil
     switch reply {
     case .failed: lock.refusals += 1
-    case .granted, .queued, .foreign, .conflict, .done, .renewed, .seen, .clock: lock.refusals = 0
+    case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .renewed, .seen, .clock: lock.refusals = 0
     }
     switch reply {
     case .granted(let grant):
@@ -90,10 +92,28 @@ extension LockEngine {
       deadlines.push(.conflict(lock), at: bound)
     case .failed(let failure):
       acquireFailed(lease, failure, now: now)
-    case .done, .renewed, .seen, .clock:
+    case .stale(let later):
+      staleAsked(lease, later: later, now: now)
+    case .lostPlaces, .done, .renewed, .seen, .clock:
       acquireFailed(lease, .transient("a reply of the wrong kind"), now: now)
     }
   }
+
+  /// The store knows a later attempt of this host than this host does, which has forgotten how far it had come. Under this
+  /// one it will never get anything; the next is above both.
+  private func staleAsked(_ lease: LeaseSlot, later: UInt64, now: BootInstant) {
+    let lock = lease.lock
+    guard lock.wanted === lease else { return }
+    guard later > lease.attempt, later < Self.attemptMax else {
+      return acquireFailed(lease, .transient("a reply of the wrong kind"), now: now)
+    }
+    lastAttempt = max(lastAttempt, later)
+    giveUp(lease, now: now)
+    advance(lock, now: now)
+  }
+
+  /// Scripts compare attempts as floating point numbers, which are exact up to here.
+  static let attemptMax: UInt64 = 1 << 53
 
   private func remoteHolderIs(_ holder: HolderSummary, of lock: LockRecord) {
     if isObserved, holder != lock.remoteHolder, let host = holder.hosts.first { observe(lock, .remote(host: host)) }
@@ -249,7 +269,8 @@ extension LockEngine {
       lock.unconfirmedReleases[at].refusals += 1
       let refusals = lock.unconfirmedReleases[at].refusals
       return deadlines.push(.repeatRelease(lock, attempt: attempt), at: retry(afterRefusals: refusals, now: now))
-    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .renewed, .seen, .clock:
+    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .renewed, .seen,
+      .clock:
       break
     }
     lock.unconfirmedReleases.remove(at: at)
@@ -261,7 +282,8 @@ extension LockEngine {
     case .failed(.transient), .failed(.fatal):
       lease.refusals += 1
       deadlines.push(.share(lease), at: retry(afterRefusals: lease.refusals, now: now))
-    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .renewed, .seen, .clock:
+    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .renewed, .seen,
+      .clock:
       lease.refusals = 0
       lease.isSharingUnconfirmed = false
       reserveIfLow(lease, now: now)
@@ -282,7 +304,7 @@ extension LockEngine {
       lease.lock.storeRefusal = nil
     case .renewed:
       return leaseVanished(lease, now: now)
-    case .failed, .done, .queued, .foreign, .conflict, .seen, .clock:
+    case .failed, .done, .queued, .foreign, .conflict, .stale, .lostPlaces, .seen, .clock:
       lease.refusals += 1
       deadlines.push(.reserve(lease), at: retry(afterRefusals: lease.refusals, now: now))
       return refused(reply.words, lease.lock, now: now)

@@ -8,7 +8,7 @@ import DequeModule
 ///
 /// The files of this type: this one has the entry, sessions and bookkeeping; `+Requests` what clients ask; `+Several`
 /// requests for several locks; `+Grants` who is next on this host; `+Slices` what takes more than one turn; `+Lease` the conversation with the store; `+Replies`
-/// what the store says; `+Deadlines` what happens as time passes; `+Progress` who is told of whom; `+Deadlocks` waits
+/// what the store says; `+Places` what is asked while this host waits; `+Deadlines` what happens as time passes; `+Progress` who is told of whom; `+Deadlocks` waits
 /// that would never end; `+Snapshot` what can be looked at; `+Persistence` what outlives the process.
 public final class LockEngine {
   private(set) var configuration: EngineConfiguration
@@ -43,8 +43,11 @@ public final class LockEngine {
   public internal(set) var roundTrip = RoundTrip()
   var nextLocalToken: Token = 1
   /// Leases that this host waits for.
-  var wantedLeases = 0
+  var wanted = WantedList()
   var heartbeatAt: BootInstant?
+  /// When places were looked at last, and whether the answer has not come.
+  var placesCheckedAt: BootInstant?
+  var isCheckingPlaces = false
   /// Requests for several locks that can take the next one.
   var readySeveral: Deque<SeveralRequest> = []
   var lastProbe: UInt64 = 0
@@ -287,6 +290,7 @@ struct PendingCommand {
     case share(LeaseSlot)
     case reserve(LeaseSlot)
     case renew([LeaseSlot])
+    case places([LeaseSlot])
     case clock(Waiter)
     case follow(DeadlockProbe)
     case other

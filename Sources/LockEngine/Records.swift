@@ -250,6 +250,11 @@ final class LeaseSlot {
   var grants = 0
   /// Until when this host keeps its place in the store's queue although nobody waits.
   var placeKeptUntil: BootInstant?
+  /// When the place in the store's queue that it waits in was looked at last, or it began to be wanted.
+  var placeSeenAt = BootInstant(nanoseconds: 0)
+  /// Its neighbours among the leases that this host waits for; nil when it is not among them.
+  var nextWanted: LeaseSlot?
+  var previousWanted: LeaseSlot?
   /// When this host learned that it has it.
   var grantedAt = BootInstant(nanoseconds: 0)
   var idleUntil: BootInstant?

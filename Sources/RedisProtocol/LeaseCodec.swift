@@ -109,6 +109,8 @@ public struct LeaseCodec: Sendable {
       return renew(leases, milliseconds)
     case .answerInUse(let name, let ask, let inbox):
       return publish(Array("inuse \(ask) ".utf8) + name.bytes, to: inbox)
+    case .checkPlaces(let places):
+      return checkPlaces(places)
     case .heartbeat:
       return .plain([Array("PING".utf8)])
     case .clock:
@@ -210,6 +212,8 @@ public struct LeaseCodec: Sendable {
       return acquireReply(reply) ?? .failed(.transient("Redis gave a reply to acquire.lua that is not understood"))
     case .release, .answerInUse, .heartbeat, .downgrade, .tell:
       return .done
+    case .checkPlaces(let places):
+      return lostPlaces(reply, among: places.count)
     case .clock:
       guard let parts = reply.elements, parts.count == 2, let seconds = parts[0].integer,
         let microseconds = parts[1].integer, let clock = Self.clock(seconds: seconds, microseconds: microseconds)
@@ -255,9 +259,8 @@ public struct LeaseCodec: Sendable {
         return nil
       }
       return .conflict(mode, listeners: Int(clamping: listeners))
-    case ("stale", 1):
-      // Executed after a later attempt of this host; the engine has forgotten what it was about.
-      return .done
+    case ("stale", 2):
+      return parts[1].integer.flatMap { UInt64(exactly: $0) }.map { .stale(attempt: $0) }
     default:
       return nil
     }

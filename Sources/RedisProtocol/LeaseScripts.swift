@@ -9,6 +9,8 @@ extension ScriptName {
   public static let reserve = ScriptName(rawValue: "reserve")
   /// Puts the end of many leases off.
   public static let renew = ScriptName(rawValue: "renew")
+  /// Tells which places in queues are lost.
+  public static let places = ScriptName(rawValue: "places")
   /// Tells what stands in Redis about some locks.
   public static let inspect = ScriptName(rawValue: "inspect")
 }
@@ -29,6 +31,7 @@ extension RedisScript {
       ofOneLock(.reserve, PackageResources.reserve_lua),
       ofOneLock(.takeAway, PackageResources.take_away_lua),
       RedisScript(name: .renew, source: PackageResources.values_lua + PackageResources.renew_lua),
+      RedisScript(name: .places, source: PackageResources.values_lua + PackageResources.places_lua),
       RedisScript(name: .inspect, source: PackageResources.values_lua + PackageResources.inspect_lua),
     ]
   }

@@ -59,7 +59,7 @@ extension RedisLink.Pending {
     case .reserve(let name, _, _, _): return name
     case .answerInUse(let name, _, _): return name
     case .look(let name): return name
-    case .renew, .heartbeat, .clock, .tell: return nil
+    case .renew, .heartbeat, .checkPlaces, .clock, .tell: return nil
     }
   }
 }

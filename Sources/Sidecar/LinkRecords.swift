@@ -85,6 +85,7 @@ extension LeaseCommand {
     case .renew: "renew"
     case .answerInUse: "answer"
     case .heartbeat: "ping"
+    case .checkPlaces: "places"
     case .look: "look"
     case .clock: "clock"
     case .tell: "tell"

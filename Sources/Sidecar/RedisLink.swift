@@ -239,7 +239,7 @@ final class RedisLink {
       fillWindow()
     case .release:
       put(.lease(id, command), of: user)
-    case .acquire, .downgrade, .reserve, .answerInUse, .heartbeat, .clock, .look, .tell:
+    case .acquire, .downgrade, .reserve, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .tell:
       isUrgent = true
       put(.lease(id, command), of: user)
     }

@@ -158,8 +158,8 @@ struct EngineDriver {
         return [
           .queued(holderHost: "o", holderExpiresInMilliseconds: max(0, choices.number()), listeners: 1),
           .foreign(expiresInMilliseconds: choices.bool() ? nil : max(0, choices.number())),
-          .conflict(modes[choices.index(4)], listeners: 0), .done,
-        ][choices.index(4)]
+          .conflict(modes[choices.index(4)], listeners: 0), .done, .stale(attempt: UInt64(choices.index(256))),
+        ][choices.index(5)]
       }
     default: break
     }
@@ -169,6 +169,7 @@ struct EngineDriver {
     case .look:
       return .seen(LeaseSight(holders: ["o/1"], waiting: [.init(inbox: "h/0", mode: modes[choices.index(4)])]))
     case .clock: return .clock(StoreInstant(microseconds: choices.number()))
+    case .checkPlaces(let places): return .lostPlaces(choices.bool() ? [] : [choices.index(places.count + 1)])
     case .release, .downgrade, .answerInUse, .heartbeat, .tell: return .done
     }
   }
@@ -368,6 +369,7 @@ struct EngineDriver {
     case .renew(let leases, _): return .renewed(leases.map { _ in true })
     case .look: return .seen(LeaseSight(holders: [], waiting: []))
     case .clock: return .clock(StoreInstant(microseconds: now.nanoseconds / 1000))
+    case .checkPlaces: return .lostPlaces([])
     case .release, .downgrade, .answerInUse, .heartbeat, .tell: return .done
     }
   }

@@ -71,12 +71,16 @@ private func decodeEverything(_ value: RESPValue) {
     .reserve(name: name, attempt: 1, tokenEnd: 5, tokenFloor: 1),
     .renew([LeaseReference(name: name, attempt: 1), LeaseReference(name: name, attempt: 2)]), .look(name: name),
     .heartbeat,
+    .checkPlaces([WaitingPlace(name: name, attempt: 1, mode: .permit(of: 2), leaseMilliseconds: 1000)]),
   ]
   for command in commands {
     if case .renewed(let held) = codec.decode(value, to: command), case .renew(let leases, _) = command,
       held.count != leases.count
     {
       violated("a renewal answers for others")
+    }
+    if case .lostPlaces(let numbers) = codec.decode(value, to: command), numbers.contains(where: { $0 != 0 }) {
+      violated("a look at places answers for others")
     }
   }
   _ = codec.decodeInspections(value, count: 2)

@@ -95,7 +95,9 @@ import Testing
       }
       return nil
     }
-    if let found { print(found) } else { Issue.record("400 seeds do not show the mistake \(mistake)") }
+    if let found { print(found) }
+    if let words = mistake.mustBeFoundBy { #expect(found?.contains(words) == true, "\(found ?? "not found")") }
+    if found == nil { Issue.record("400 seeds do not show the mistake \(mistake)") }
   }
 
   /// What all seeds together must have come across.
@@ -114,7 +116,7 @@ import Testing
     "entered again",
     "released one of several holds", "granted several", "transferred", "lost: broken", "holder told of waiters",
     "deadlock on one host", "deadlock through hosts", "granted by push with a length of before", "told by another host",
-    "refused: deadlock", "more tokens reserved", "taken away",
+    "refused: deadlock", "more tokens reserved", "taken away", "places are well", "place lost",
   ])
 
   private static func setting(_ name: String) -> UInt64? {

@@ -13,13 +13,22 @@
 --      or {'foreign', PTTL}
 --      or {'conflict', mode, receivers}: others have it as something else; this host stands in the queue, and they are
 --         asked whether they use it
---      or {'stale'}: a later attempt of this host has the lock, so this command came late and means nothing.
+--      or {'stale', attempt}: this later attempt of this host has the lock, so this command came late and means nothing, or
+--         this host has come to count its attempts from further down; then it has to ask under a later one.
 local my_mode, ask, is_try, kept = ARGV[9], ARGV[10], ARGV[11], tonumber(ARGV[12])
 local my_entry = me .. ':' .. attempt .. ':' .. lease .. ':' .. my_mode
 
 local function stand_in_queue(ttl)
-  if waiting == 0 or not redis.call('LPOS', queue, my_entry) then redis.call('RPUSH', queue, my_entry) end
-  keep_queue(2 * math.max(ttl, tonumber(lease)))
+  local kept = 2 * math.max(ttl, tonumber(lease))
+  if waiting > 0 and redis.call('LPOS', queue, my_entry) then return keep_queue(kept) end
+  kept = math.max(kept, redis.call('PTTL', queue))
+  redis.call('RPUSH', queue, my_entry)
+  local reply = redis.pcall('PEXPIRE', queue, kept)
+  if type(reply) == 'table' and reply.err then
+    -- A queue without an end would be left for ever if nobody came back to it.
+    if waiting == 0 then redis.call('LREM', queue, 0, my_entry) end
+    redis.call('PEXPIRE', queue, kept)
+  end
 end
 
 -- A name that is used as a lock cannot be a semaphore meanwhile, nor one of another capacity.
@@ -69,7 +78,7 @@ for _, holder in ipairs(holders) do
     -- A host may have several permits.
     others[#others + 1] = holder
   elseif tonumber(holder.attempt) > tonumber(attempt) then
-    return { 'stale' }
+    return { 'stale', holder.attempt }
   elseif tonumber(holder.attempt) >= kept then
     others[#others + 1] = holder
   end

@@ -7,8 +7,16 @@
 --
 -- The lease in ARGV[3] is that of acquire.lua; the others make none for this host, and have 0.
 --
--- Nothing but Redis' own TIME is taken for a clock. Every read that can meet a key of the wrong type comes before the
--- first write, so that a script that fails has changed nothing.
+-- Nothing but Redis' own TIME is taken for a clock.
+--
+-- What can fail in the middle: Redis keeps what a script wrote before a call in it was refused. So that this harms nobody:
+--   * Every read that can meet a key of the wrong type comes before the first write.
+--   * A server that is full or must not be written to refuses the first write of a script, or none.
+--   * A right that this user does not have is missing for the whole of the script, and may be back when it is asked again.
+--     What may be half done for that is only what the next time finds and goes on with: a queue that is kept longer, a
+--     counter that is higher than it must be, an entry of this host's own that came or went, a holder who has been taken
+--     out while nobody waits. Before anything else be_sure() has tried all that follows.
+--   * Whoever is asked again passes the lock on where it can be, whatever was left of its own part to do.
 
 local lock, queue, fence = KEYS[1], KEYS[2], KEYS[3]
 local me, attempt, lease, inbox, name = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -53,11 +61,7 @@ local function count_to(last)
 end
 
 -- Whether a lease in this mode can stand beside those that there are.
-local function fits(its_mode)
-  if not mode then return true end
-  if its_mode == 's' then return mode == 's' end
-  return its_mode ~= 'x' and its_mode == mode and #holders < tonumber(string.sub(mode, 2))
-end
+local function fits(its_mode) return can_join(mode, holders, its_mode) end
 
 -- Gives the lock, or a share of it, to `instance` under `its_attempt`, and reserves a block of tokens for it. Returns the
 -- holder that it is now.
@@ -93,6 +97,21 @@ local function keep_queue(milliseconds)
   redis.call('PEXPIRE', queue, math.max(milliseconds, redis.call('PTTL', queue)))
 end
 
+-- Tries each command by which a lock is passed on but PUBLISH, without passing it on: what is refused is refused here.
+-- PUBLISH comes next, and the rest cannot be refused any more. So nobody is told that he has what may not be written, and
+-- no entry is taken from the queue whose host does not get the lock, or is not told: it would be lost for good.
+--
+-- To keep the queue comes first: a full Redis refuses much until a script has written something, and this is not among it.
+local is_sure = false
+local function be_sure(its_lease)
+  if is_sure then return end
+  clock()
+  keep_queue(2 * its_lease)
+  redis.call('LPOP', queue, 0)
+  count_to(counter)
+  is_sure = true
+end
+
 -- Gives the lock to the hosts that have waited longest, as long as they fit: one alone, or all that stand together and
 -- can share it. A host to which the message cannot be delivered is gone, and is passed over. `my_entry` is told by the
 -- reply and not by a message. Returns the holder that it is now if it was among them, and whether anybody was.
@@ -103,20 +122,23 @@ local function pass_on(my_entry)
     if not entry then break end
     local instance, its_attempt, its_lease, its_mode = waiter(entry)
     if instance and not fits(its_mode) then break end
-    redis.call('LPOP', queue)
+    be_sure(its_lease or 10000)
     if entry == my_entry then
+      redis.call('LPOP', queue)
       mine, anybody = take(me, attempt, lease, its_mode, next_token()), true
     elseif instance then
       local first = next_token()
-      -- Before the message, as LPOP is: where this may not be written nobody may be told that it was.
-      count_to(counter)
       local message = table.concat({
-        'granted', its_attempt, digits(first), block(its_mode, first), redis.call('LLEN', queue), name }, ' ')
-      if redis.call('PUBLISH', inbox .. instance, message) > 0 then
+        'granted', its_attempt, digits(first), block(its_mode, first), redis.call('LLEN', queue) - 1, name }, ' ')
+      local receivers = redis.call('PUBLISH', inbox .. instance, message)
+      redis.call('LPOP', queue)
+      if receivers > 0 then
         anybody = true
         take(instance, its_attempt, its_lease, its_mode, first)
         keep_queue(2 * its_lease)
       end
+    else
+      redis.call('LPOP', queue)
     end
   end
   return mine, anybody

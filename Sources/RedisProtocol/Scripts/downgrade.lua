@@ -2,14 +2,22 @@
 -- it. Anything else stays as it is.
 --
 -- ARGV[9]  one past the last token that this host keeps of its block
-local holder = holders[1]
-if mode ~= 'x' or holder.instance ~= me or holder.attempt ~= attempt then return 0 end
-local is_highest = counter == tonumber(holder.token) + holder.tokens - 1
--- Of a block that this host has not heard of it keeps nothing.
-holder.tokens = math.max(0, tonumber(ARGV[9]) - tonumber(holder.token))
-if is_highest then count_to(tonumber(holder.token) + holder.tokens - 1) end
-holder.ends = now_ms() + redis.call('PTTL', lock)
-mode = 's'
-write_holders(lock, mode, holders)
+--
+-- Returns 1 when this host shares the lock under this attempt.
+local holder
+for _, found in ipairs(holders) do
+  if found.instance == me and found.attempt == attempt then holder = found end
+end
+if not holder then return 0 end
+if mode == 'x' then
+  local is_highest = counter == tonumber(holder.token) + holder.tokens - 1
+  holder.ends = now_ms() + redis.call('PTTL', lock)
+  -- Of a block that this host has not heard of it keeps nothing.
+  holder.tokens = math.max(0, tonumber(ARGV[9]) - tonumber(holder.token))
+  if is_highest then count_to(tonumber(holder.token) + holder.tokens - 1) end
+  mode = 's'
+  write_holders(lock, mode, holders)
+end
+-- Also where it is shared already: the time before may have come only so far.
 if waiting > 0 then pass_on() end
 return 1

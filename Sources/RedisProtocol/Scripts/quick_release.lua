@@ -35,13 +35,14 @@ if quick_value and string.sub(quick_value, 1, #quick_mine) == quick_mine
     local next_first = math.max(counter, tonumber(ARGV[8]), time[1] * 1000000 + time[2]) + 1
     local token = string.format('%.0f', next_first)
     local message = 'granted ' .. attempt .. ' ' .. token .. ' ' .. ARGV[6] .. ' ' .. #entries - 1 .. ' ' .. ARGV[5]
-    -- Before the message: a server that must not be written to, or that does not let this user write, refuses these, and
-    -- then nobody may be told anything. LPOP is first, since a full Redis refuses much until something was written.
-    redis.call('LPOP', KEYS[2])
+    -- What can be refused is tried before the message, or is the message: see be_sure in common.lua.
+    if #entries > 1 then redis.call('PEXPIRE', KEYS[2], math.max(2 * lease, redis.call('PTTL', KEYS[2]))) end
+    redis.call('LPOP', KEYS[2], 0)
     count_to(next_first + token_count - 1)
-    if redis.call('PUBLISH', ARGV[4] .. instance, message) > 0 then
+    local receivers = redis.call('PUBLISH', ARGV[4] .. instance, message)
+    redis.call('LPOP', KEYS[2])
+    if receivers > 0 then
       redis.call('SET', KEYS[1], instance .. ':' .. attempt .. ':' .. token, 'PX', lease)
-      if #entries > 1 then redis.call('PEXPIRE', KEYS[2], math.max(2 * lease, redis.call('PTTL', KEYS[2]))) end
       return 1
     end
     count_to(reserved)

@@ -11,13 +11,11 @@ local function is_given_up(instance, its_attempt)
   return tonumber(its_attempt) <= tonumber(attempt)
 end
 
-local is_queue_changed = false
 if waiting > 0 then
   for _, entry in ipairs(redis.call('LRANGE', queue, 0, -1)) do
     local instance, its_attempt = waiter(entry)
     if is_given_up(instance, its_attempt) then
       redis.call('LREM', queue, 0, entry)
-      is_queue_changed = true
     end
   end
 end
@@ -31,8 +29,8 @@ for _, holder in ipairs(holders) do
   end
 end
 if not given_up then
-  -- Who stood behind this host may fit where it did not.
-  if is_queue_changed and mode ~= 'foreign' then pass_on() end
+  -- Who stood behind this host may fit where it did not; and the time before may have come only so far.
+  if waiting > 0 and mode ~= 'foreign' then pass_on() end
   return 0
 end
 holders = kept

@@ -31,8 +31,8 @@ redis.call('LREM', queue, 0, '')
 local _, anybody
 if waiting > 0 then _, anybody = pass_on() end
 if not anybody then
-  if #holders == 0 then redis.call('DEL', lock) else write_holders(lock, mode, holders) end
-  -- Who had it may go on under a token of its block.
+  -- Who had it may go on under a token of its block. This comes first: once the lock is free nothing may be missing.
   if counter > 0 then count_to(counter) end
+  if #holders == 0 then redis.call('DEL', lock) else write_holders(lock, mode, holders) end
 end
 return taken

@@ -74,6 +74,13 @@ local function holders_in(text)
   return mode, found
 end
 
+-- Whether a lease in `its_mode` can stand beside `holders`, who have the lock in `mode`.
+local function can_join(mode, holders, its_mode)
+  if not mode then return true end
+  if its_mode == 's' then return mode == 's' end
+  return its_mode ~= 'x' and its_mode == mode and #holders < tonumber(string.sub(mode, 2))
+end
+
 -- Writes who shares a lock, and has the key end with the last of them.
 local function write_holders(key, mode, list)
   local text, last = { mode == 's' and 'sidelock-shared' or 'sidelock-permits/' .. string.sub(mode, 2) }, 0

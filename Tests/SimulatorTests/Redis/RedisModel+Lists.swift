@@ -24,6 +24,14 @@ extension RedisModel {
       let taken = name == "LPOP" ? list.removeFirst() : list.removeLast()
       storeList(key, list, old)
       return .bulk(taken)
+    case ("LPOP", 2), ("RPOP", 2):
+      guard let count = a[1].integer, count >= 0 else { return .error("ERR value is out of range, must be positive") }
+      if old == nil { return .null }
+      let taken = (0..<min(Int(clamping: count), list.count)).map { _ in
+        name == "LPOP" ? list.removeFirst() : list.removeLast()
+      }
+      if !taken.isEmpty { storeList(key, list, old) }
+      return .array(taken.map { .bulk($0) })
     case ("LLEN", 1): return .integer(Int64(list.count))
     case ("LINDEX", 2):
       if old == nil { return .null }

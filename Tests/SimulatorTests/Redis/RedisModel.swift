@@ -55,6 +55,10 @@ final class RedisModel {
   /// The server's wall clock. Expiry and TIME go by it, as in the original.
   var wallMicroseconds: Int64
   var trouble = Trouble.none
+  /// A command that the daemons' user may not use just now.
+  var deniedCommand: String?
+  /// Whoever asks is another user, who may do everything.
+  var isOperator = false
   /// Redis before 7.2 sends a client's own message before the reply to the script that published it; later ones after.
   var ownPushesComeAfterTheReply = false
   /// Expired keys too, until they are looked at.
@@ -180,7 +184,7 @@ final class RedisModel {
   private func reply(to command: [Bytes], from connection: Int64) throws -> ServerReply? {
     guard let first = command.first else { throw ModelError(description: "an empty command") }
     let name = first.text.uppercased()
-    if let refusal = refusal(of: name, inScript: false) { return refusal }
+    if let refusal = denial(of: name, inScript: false) ?? refusal(of: name, inScript: false) { return refusal }
     let arguments = Array(command.dropFirst())
     switch name {
     case "HELLO": return try hello(arguments, connection)
@@ -205,6 +209,14 @@ final class RedisModel {
       return .ok
     default: return try dataCommand(name, arguments)
     }
+  }
+
+  /// What the user's rights forbid: in a script too, and whatever it has written before.
+  private func denial(of name: String, inScript: Bool) -> ServerReply? {
+    guard name == deniedCommand, !isOperator else { return nil }
+    return inScript
+      ? .error("ERR The user executing the script can't run this command or subcommand")
+      : .error(Bytes("NOPERM this user has no permissions to run the '\(name.lowercased())' command"))
   }
 
   /// What the server's state forbids.
@@ -364,6 +376,7 @@ final class RedisModel {
     }
     let name = first.text.uppercased()
     do {
+      if let denial = denial(of: name, inScript: true) { return denial }
       if script?.hasWritten != true, let refusal = refusal(of: name, inScript: true) { return refusal }
       let reply = try dataCommand(name, Array(command.dropFirst()))
       if Self.writes.contains(name) { script?.hasWritten = true }

@@ -15,9 +15,27 @@ extension Checker {
   /// A command of the daemon `issuer` was executed, which may have ended since; `before` is what stood in Redis until then.
   func executed(_ command: [Bytes], by issuer: String, before: [LeaseRow]) {
     let after = leaseTable()
-    for name in names.indices where before[name].lock != after[name].lock {
-      lockChanged(name, before[name], after[name], by: issuer)
+    for name in names.indices {
+      if before[name].queue != after[name].queue { queueChanged(name, before[name], after[name], by: issuer) }
+      if before[name].lock != after[name].lock { lockChanged(name, before[name], after[name], by: issuer) }
     }
+  }
+
+  /// Who waits leaves the queue by its own word, or with the lock. A script that comes half way takes nobody's place.
+  private func queueChanged(_ name: Int, _ before: LeaseRow, _ after: LeaseRow, by issuer: String) {
+    let holders = after.lock.map { entries(.string($0)) } ?? []
+    for entry in before.queue where !after.queue.contains(entry) {
+      let parts = entry.text.split(separator: ":").map(String.init)
+      let hasIt = holders.contains { $0.owner == parts[0] && $0.attempt == parts[1] }
+      if parts[0] == issuer || hasIt || isGone(parts[0]) { continue }
+      world.fail("the place \(entry) was taken out of the queue of \(names[name]) for nothing")
+    }
+  }
+
+  /// Whether nobody listens to the inbox.
+  private func isGone(_ instance: String) -> Bool {
+    let channel = Bytes("sl:inbox:\(instance)")
+    return !world.server.redis.clients.values.contains { $0.channels.contains(channel) }
   }
 
   private func lockChanged(_ name: Int, _ before: LeaseRow, _ after: LeaseRow, by issuer: String) {
@@ -64,9 +82,7 @@ extension Checker {
     for entry in before.queue {
       let instance = String(entry.text.prefix { $0 != ":" })
       if instance == newOwner { return world.mark("lock passed to a waiting host") }
-      let channel = Bytes("sl:inbox:\(instance)")
-      let isGone = !world.server.redis.clients.values.contains { $0.channels.contains(channel) }
-      if isGone {
+      if isGone(instance) {
         world.mark("dead waiter passed over")
       } else if instance != issuer && !arrived.contains(instance) {
         world.fail("\(names[name]) went to \(newOwner), but \(instance) had waited longer")
@@ -88,6 +104,7 @@ extension Checker {
   func dataLost(_ which: Int? = nil) {
     // A lease's whole length by a slow clock, and a late timer.
     let until = world.now + world.plan.leaseMilliseconds * 1010 + world.plan.timerLatenessMicroseconds + 10_000
+    lost(which.map { [$0] })
     for name in names.indices where which == nil || which == name {
       lossUntil[name] = until
       highestTokenBeforeLoss[name] = highestToken[name]
@@ -145,12 +162,13 @@ extension Checker {
       world.mark(listeners > 0 ? "queued" : "queued behind a host that is gone")
     case (.acquire, .foreign): world.mark("foreign holder")
     case (.acquire, .conflict): world.mark("conflict")
+    case (.checkPlaces, .lostPlaces(let lost)): world.mark(lost.isEmpty ? "places are well" : "place lost")
     case (.downgrade, .done): world.mark("lease shared")
     case (.reserve, .granted): world.mark("more tokens reserved")
     case (.reserve, .renewed): world.mark("tokens wanted for a lease that is gone")
     case (_, .failed): world.mark("Redis refused")
     case (.acquire, _), (.release, _), (.renew, _), (.answerInUse, _), (.heartbeat, _), (.clock, _), (.downgrade, _),
-      (.reserve, _), (.look, _), (.tell, _):
+      (.reserve, _), (.checkPlaces, _), (.look, _), (.tell, _):
       break
     }
     if case .heartbeat = command { world.mark("heartbeat") }
@@ -229,6 +247,7 @@ extension Checker {
     }
     for name in names.indices {
       waiting[host.index][name].removeAll()
+      sleepingSince[host.index][name] = nil
       leases[host.index][name] = HostLease()
     }
     for session in sessions.filter({ $0.value == host.index }).keys { sessions[session] = nil }
@@ -245,7 +264,7 @@ extension Checker {
     guard host.linkIsUp else { return world.mark("shut down without Redis") }
     world.mark("shut down")
     // A withdrawal that Redis refused, or forgot, may leave a place in a queue; it is passed over.
-    let excuses: [Fault] = [.refusal, .wrongType, .restartWithOldData]
+    let excuses: [Fault] = [.refusal, .rightTaken, .wrongType, .restartWithOldData]
     if world.plan.faults.contains(where: { excuses.contains($0) }) { return }
     for (name, row) in leaseTable().enumerated() {
       let isWaiting = row.queue.contains { $0.text.hasPrefix(host.me + ":") }

@@ -102,6 +102,8 @@ final class Checker {
   /// Until when the last loss of data excuses anything, by true time.
   var lossUntil: [Int64]
   var lastDisturbance: [Int64]
+  /// For each host and name: since when a host waits that nobody will wake, by true time.
+  var sleepingSince: [[Int64?]]
   var grantCount = 0
   private var closingSession: SessionID?
 
@@ -122,6 +124,7 @@ final class Checker {
     tokens = Array(repeating: [], count: count)
     lossUntil = Array(repeating: .min, count: count)
     lastDisturbance = Array(repeating: .min / 2, count: hosts)
+    sleepingSince = Array(repeating: Array(repeating: nil, count: count), count: hosts)
   }
 
   func index(of name: LockName) -> Int? { names.firstIndex(of: name) }
@@ -459,7 +462,8 @@ final class Checker {
     guard plan.faults.contains(where: { $0.losesData || $0 == .evictFence }) else { return 0 }
     let isShared = plan.sharedPercent > 0 || plan.meddlePercent > 0 || plan.conflictPercent > 0
     let isSemaphore = plan.capacities.contains { $0 > 0 }
-    let refused = plan.faults.contains(.refusal) ? Token(plan.hostCount) * 65_536 : 0
+    let refused =
+      plan.faults.contains(where: { $0 == .refusal || $0 == .rightTaken }) ? Token(plan.hostCount) * 65_536 : 0
     return (isShared || isSemaphore ? 50_000 + Token(plan.hostCount) * 4096 : 0) + refused
   }
 

@@ -18,6 +18,7 @@ extension Simulation {
     }
     if !plan.faults.isEmpty { nextFault() }
     rememberData()
+    watchSleepers()
     run(milliseconds: plan.chaosMilliseconds)
     calmDown()
     // Every zombie of a connection may cost one lease, and so may every push that was lost. A queue lives for two
@@ -30,6 +31,11 @@ extension Simulation {
     verifyTries()
     verifyNothingIsLeft()
     end()
+  }
+
+  private func watchSleepers() {
+    checker.verifyNobodySleeps()
+    schedule(after: 50_000) { [self] in watchSleepers() }
   }
 
   private func rememberData() {
@@ -51,6 +57,7 @@ extension Simulation {
     clientsAct = false
     server.pushesToLose = 0
     server.redis.trouble = .none
+    server.redis.deniedCommand = nil
     server.resume()
     latencyFactor = 1
     for host in hosts {
@@ -159,10 +166,19 @@ extension Simulation {
       checker.dataLost(name)
       server.redis.evict(checker.lockKeys[name])
     case .evictFence: server.redis.evict(Bytes("sl:{lock-\(name)}:fence"))
-    case .evictQueue: server.redis.evict(checker.queueKeys[name])
+    case .evictQueue:
+      if server.redis.peek(checker.queueKeys[name]) != nil { checker.lost([name]) }
+      server.redis.evict(checker.queueKeys[name])
     case .refusal:
       server.redis.trouble = random.pick(RedisModel.Trouble.allCases.filter { $0 != .none })
       schedule(after: random.pick([lease / 50, lease / 3, 2 * lease])) { [self] in server.redis.trouble = .none }
+    case .loseEntry:
+      guard case .list(let queue)? = server.redis.peek(checker.queueKeys[name])?.value else { return }
+      checker.lost([name])
+      _ = server.operate(["LREM", checker.queueKeys[name], "1", random.pick(queue)])
+    case .rightTaken:
+      server.redis.deniedCommand = random.pick(Self.rights)
+      schedule(after: random.pick([lease / 50, lease / 3, 2 * lease])) { [self] in server.redis.deniedCommand = nil }
     case .wrongType: putWrongType(name)
     case .foreignHolder: holdFromOutside(name)
     case .pauseHost:
@@ -180,6 +196,12 @@ extension Simulation {
       host.changeLease(toMilliseconds: random.pick([1000, plan.leaseMilliseconds / 2, plan.leaseMilliseconds]))
     }
   }
+
+  /// Commands of the scripts.
+  private static let rights = [
+    "DEL", "EXISTS", "GET", "LINDEX", "LLEN", "LPOP", "LPOS", "LRANGE", "LREM", "PEXPIRE", "PING", "PTTL", "PUBLISH",
+    "RPUSH", "SET", "TIME",
+  ]
 
   /// An administrator takes a lock from hosts that are gone, and from foreign processes.
   private func takeAway(_ name: Int) {

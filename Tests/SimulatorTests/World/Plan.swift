@@ -6,7 +6,7 @@ enum Fault: String, CaseIterable {
   case cut, blackhole, serverClosesConnection, latencySpike, lostPush
   // Redis.
   case stall, restartWithData, restartWithOldData, restartWithoutData, scriptFlush, flushAll, clockForward, clockBack
-  case evictLock, evictFence, evictQueue, refusal, wrongType, foreignHolder
+  case evictLock, evictFence, evictQueue, loseEntry, refusal, rightTaken, wrongType, foreignHolder
   // The hosts.
   case pauseHost, crashDaemon, crashMachine, shutdown, leaseChange
   // An administrator.
@@ -17,7 +17,8 @@ enum Fault: String, CaseIterable {
     switch self {
     case .restartWithOldData, .restartWithoutData, .flushAll, .clockForward, .evictLock, .wrongType: true
     case .cut, .blackhole, .serverClosesConnection, .latencySpike, .lostPush, .stall, .restartWithData, .scriptFlush,
-      .clockBack, .evictFence, .evictQueue, .refusal, .foreignHolder, .pauseHost, .crashDaemon, .crashMachine,
+      .clockBack, .evictFence, .evictQueue, .loseEntry, .refusal, .rightTaken, .foreignHolder, .pauseHost, .crashDaemon,
+      .crashMachine,
       .shutdown, .leaseChange, .takeAway:
       false
     }

@@ -355,7 +355,7 @@ final class SimulatedHost {
       // An acquire that came late, after a newer one of this host: no mistake, and nothing to anybody.
       let isStale = value.elements?.first?.string == "stale"
       if isStale { world.mark("stale acquire") }
-      if let failure = failure(in: reply), !isStale, value.error.map(RedisErrorReply.isStateOfServer) != true {
+      if let failure = failure(in: reply), !isStale, value.error.map(isRefusal) != true {
         world.fail("host \(index): \(sent.command) failed: \(failure)")
       }
       lastAnsweredSentAt = max(lastAnsweredSentAt ?? sent.sentAt, sent.sentAt)
@@ -376,12 +376,19 @@ final class SimulatedHost {
     }
   }
 
+  /// Whether an error says that the server, or this user's rights, are not as they should be.
+  private func isRefusal(_ error: [UInt8]) -> Bool {
+    let words = String(decoding: error, as: UTF8.self)
+    return RedisErrorReply.isStateOfServer(error: error) || words.hasPrefix("NOPERM ")
+      || words.contains("The user executing the script can't run this command")
+  }
+
   /// What a command failed of, unless the key holds something else.
   private func failure(in reply: LeaseReply) -> LeaseFailure? {
     switch reply {
     case .failed(.wrongType): nil
     case .failed(let failure): failure
-    case .granted, .queued, .foreign, .conflict, .done, .seen, .clock, .renewed: nil
+    case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .seen, .clock, .renewed: nil
     }
   }
 

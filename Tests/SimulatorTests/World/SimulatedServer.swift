@@ -102,6 +102,7 @@ final class SimulatedServer {
           if parts.first == .bulk("message"), pushesToLose > 0 {
             pushesToLose -= 1
             world.mark("push lost")
+            world.checker.lost()
             world.trace("redis > host \(wire.host.index) wire \(wire.id): LOST \(reply)")
             continue
           }
@@ -182,7 +183,12 @@ final class SimulatedServer {
   func operate(_ command: [Bytes]) -> ServerReply? {
     tick()
     let client = redis.connect()
-    defer { redis.disconnect(client) }
+    // What a daemon is told to do it does as its own user.
+    redis.isOperator = command.first != "EVAL"
+    defer {
+      redis.isOperator = false
+      redis.disconnect(client)
+    }
     do {
       try redis.execute(command, from: client)
       world.trace("redis < operator: \(command.map(\.text).joined(separator: " "))")

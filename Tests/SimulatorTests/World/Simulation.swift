@@ -7,20 +7,23 @@ enum Mistake: String, CaseIterable {
   case releaseIgnoresTheOwner, renewalTakesForeignKeys, counterIsNotKept, acquireIgnoresTheQueue
   case permitsAreNotCounted, readersIgnoreTheWriter, releaseTakesEarlierPermits, conflictIsNotSeen
   case leaseIsCountedTooLong, leaseHasTheLengthOfTheDay, clockStopsWhileSuspended, linkDownIsNotTold
-  case waitsAreDatedByOwnClocks, noPlaceBehindOwnReaders
+  case waitsAreDatedByOwnClocks, noPlaceBehindOwnReaders, placesAreNotLookedAt, passedOnUnsurely
 
   var scripts: [RedisScript] {
     switch self {
     case .none, .leaseIsCountedTooLong, .leaseHasTheLengthOfTheDay, .clockStopsWhileSuspended, .linkDownIsNotTold,
-      .waitsAreDatedByOwnClocks:
+      .waitsAreDatedByOwnClocks, .placesAreNotLookedAt:
       RedisScript.leases
+    case .passedOnUnsurely: edited(.release, "\n    be_sure(its_lease or 10000)", "")
     case .releaseIgnoresTheOwner: edited(.release, "if instance ~= me then return false end", "")
     case .renewalTakesForeignKeys: edited(.renew, "string.sub(value, 1, #mine) == mine", "true")
     case .counterIsNotKept: edited(.acquire, "math.max(counter, token_floor, now[1] * 1000000 + now[2]) + 1", "7")
     case .acquireIgnoresTheQueue: edited(.acquire, "if waiting == 0 and fits(my_mode) then", "if fits(my_mode) then")
     case .permitsAreNotCounted: edited(.acquire, "#holders < tonumber(string.sub(mode, 2))", "true")
     case .readersIgnoreTheWriter:
-      edited(.acquire, "if its_mode == 's' then return mode == 's' end", "if its_mode == 's' then return true end")
+      edited(
+        .acquire, "if waiting == 0 and fits(my_mode) then", "if (waiting == 0 or my_mode == 's') and fits(my_mode) then"
+      )
     case .releaseTakesEarlierPermits: edited(.release, "if is_exact then return its_attempt == attempt end", "")
     case .noPlaceBehindOwnReaders:
       edited(.acquire, "\nstand_in_queue(left)", "\nif kept == tonumber(attempt) then stand_in_queue(left) end")
@@ -42,6 +45,7 @@ enum Mistake: String, CaseIterable {
 
   /// What is sent instead of a command.
   func changed(_ command: LeaseCommand, of host: SimulatedHost) -> LeaseCommand {
+    if self == .placesAreNotLookedAt, case .checkPlaces = command { return .heartbeat }
     let length: (Int64) -> Int64
     switch self {
     case .leaseIsCountedTooLong: length = { $0 / 3 }
@@ -59,10 +63,27 @@ enum Mistake: String, CaseIterable {
     }
   }
 
+  /// The words of the rule that is to find it: a mistake that ends a script with an error would show in any case.
+  var mustBeFoundBy: String? {
+    switch self {
+    case .readersIgnoreTheWriter, .acquireIgnoresTheQueue: "had waited longer"
+    case .placesAreNotLookedAt: "has slept"
+    case .none, .releaseIgnoresTheOwner, .renewalTakesForeignKeys, .counterIsNotKept, .permitsAreNotCounted,
+      .releaseTakesEarlierPermits, .conflictIsNotSeen, .leaseIsCountedTooLong, .leaseHasTheLengthOfTheDay,
+      .clockStopsWhileSuspended, .linkDownIsNotTold, .waitsAreDatedByOwnClocks, .noPlaceBehindOwnReaders,
+      .passedOnUnsurely:
+      nil
+    }
+  }
+
   /// A plan in which it can show.
   func plan(seed: UInt64) -> Plan {
     var plan = Plan(seed: seed)
     if self == .noPlaceBehindOwnReaders { plan.faults = [] }
+    if self == .placesAreNotLookedAt { plan.faults = [.evictQueue, .loseEntry, .lostPush] }
+    if self == .leaseHasTheLengthOfTheDay { plan.faults = [.leaseChange, .cut] }
+    if self == .passedOnUnsurely { plan.faults = [.rightTaken] }
+    if self == .readersIgnoreTheWriter { (plan.faults, plan.sharedPercent) = ([], 60) }
     if self == .conflictIsNotSeen { (plan.conflictPercent, plan.sharedPercent) = (10, 60) }
     guard self == .waitsAreDatedByOwnClocks, plan.nameCount > 1 else { return plan }
     plan.faults = []

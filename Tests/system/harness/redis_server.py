@@ -128,12 +128,15 @@ class Monitor:
             found.append((float(head[1:].split()[0]), text))
 
     def settle(self):
-        """Waits until the server has executed nothing but heartbeats for half a second, and forgets what it did before."""
+        """Waits until the server has executed nothing new for half a second, and forgets what it did before. A host that waits
+        says the same each second."""
         deadline = time.monotonic() + GENEROUS_SECONDS
-        quiet_since = time.monotonic()
+        quiet_since, known = time.monotonic(), set()
         while time.monotonic() < quiet_since + 0.5:
-            if any(text != '"PING"' for _, text in self.commands()):
+            texts = {text for _, text in self.commands()}
+            if texts - known:
                 quiet_since = time.monotonic()
+            known |= texts
             assert time.monotonic() < deadline, "the server has no rest"
             time.sleep(0.02)
 

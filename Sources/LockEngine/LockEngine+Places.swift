@@ -1,0 +1,95 @@
+// What is asked while this host waits: a heartbeat, and whether its places in the store's queue are still there.
+//
+// Whoever waits is woken by a message, and a message can be lost: with a connection, with a queue that Redis forgot, with a
+// script that came only half way. The timer at the end of the holder's lease would find that out, but leases are long and
+// are renewed. So this host looks at its own entries, all of them with one command a second, and asks again for what is
+// not as it should be.
+//
+// An answer may be old: the lock was granted meanwhile, or given up, or asked for again. So it counts only for a lease that
+// still waits, and that was not asked for since. If it is wrong all the same, nothing is lost: to ask again under the same
+// attempt changes nothing in the store for who has a place there, or the lease.
+
+extension LockEngine {
+  /// For how long a place in the store's queue is taken for granted, in milliseconds. With this, the way to the store and
+  /// back, and another one for the ask, nobody sleeps beside a free lock for longer than two seconds.
+  static let placeTrustMilliseconds: Int64 = 1000
+  /// Places in one command: the store works on nothing else for about a millisecond.
+  static let placesPerCommandMax = 500
+  /// The shortest time from one command to the next, in milliseconds. Who waits for more than ten times as many locks as
+  /// one of them names looks at each less often than once a second.
+  static let placesPauseMilliseconds: Int64 = 100
+
+  /// When places are to be looked at next; nil: not before another event has come.
+  private var placesDue: BootInstant? {
+    guard !isCheckingPlaces, let first = wanted.first else { return nil }
+    let due = first.placeSeenAt.adding(milliseconds: Self.placeTrustMilliseconds)
+    return max(due, placesCheckedAt?.adding(milliseconds: Self.placesPauseMilliseconds) ?? due)
+  }
+
+  /// Sees to it that ``heartbeatDue(now:)`` comes in time.
+  func armHeartbeat(now: BootInstant) {
+    guard linkIsUp, !wanted.isEmpty else { return }
+    var moment = (lastSentAt ?? now).adding(milliseconds: shortestTimeline.heartbeatMilliseconds)
+    if let due = placesDue { moment = min(moment, due) }
+    moment = max(moment, now)
+    if let heartbeatAt, heartbeatAt <= moment { return }
+    heartbeatAt = moment
+    deadlines.push(.heartbeat, at: moment)
+  }
+
+  /// Says what has to be said while this host waits. A look at the places is as good as a heartbeat.
+  func heartbeatDue(now: BootInstant) {
+    // Another one may have come before it.
+    guard let heartbeatAt, heartbeatAt <= now else { return }
+    self.heartbeatAt = nil
+    guard linkIsUp, !wanted.isEmpty else { return }
+    if let due = placesDue, due <= now { checkPlaces(now: now) }
+    if lastSentAt.map({ now >= $0.adding(milliseconds: shortestTimeline.heartbeatMilliseconds) }) ?? false {
+      send(.heartbeat, .other, now: now)
+    }
+    armHeartbeat(now: now)
+  }
+
+  private func checkPlaces(now: BootInstant) {
+    placesCheckedAt = now
+    let soon = now.adding(milliseconds: Self.placeTrustMilliseconds)
+    // Those that are not due yet come along, so that one command a second is enough; of very many only the ones that soon
+    // will be.
+    let isForAll = wanted.count <= Self.placesPerCommandMax
+    let early = isForAll ? now : now.adding(milliseconds: -Self.placeTrustMilliseconds / 2)
+    var leases: [LeaseSlot] = []
+    for _ in 0..<min(wanted.count, Self.placesPerCommandMax) {
+      guard let first = wanted.first, first.placeSeenAt <= early, let lease = wanted.next(at: now) else { break }
+      // Who has not been answered has no place yet, and who is about to ask again finds everything out.
+      guard lease.stage == .queued, lease.lock.recheckAt.map({ $0 > soon }) ?? true else { continue }
+      leases.append(lease)
+    }
+    guard !leases.isEmpty else { return }
+    isCheckingPlaces = true
+    send(
+      .checkPlaces(
+        leases.map {
+          WaitingPlace(
+            name: $0.lock.name, attempt: $0.attempt, mode: $0.mode, leaseMilliseconds: $0.timeline.leaseMilliseconds)
+        }),
+      .places(leases), now: now)
+  }
+
+  func placesReplied(_ leases: [LeaseSlot], _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
+    isCheckingPlaces = false
+    switch reply {
+    case .lostPlaces(let numbers):
+      for number in numbers where leases.indices.contains(number) {
+        let lease = leases[number]
+        guard lease.lock.wanted === lease, lease.stage == .queued, lease.askedAt.map({ $0 <= sentAt }) ?? true else {
+          continue
+        }
+        ask(lease, now: now)
+      }
+    case .failed, .granted, .queued, .foreign, .conflict, .stale, .done, .renewed, .seen, .clock:
+      // The next look may be answered.
+      break
+    }
+    armHeartbeat(now: now)
+  }
+}

@@ -1,0 +1,70 @@
+import LockEngine
+
+// Who waits for what nobody will tell.
+extension Checker {
+  /// Whoever waits has its place in the queue, and nobody who could have the lock waits on: not for longer than the time
+  /// in which hosts look at their places, whatever got lost before. To be called again and again.
+  func verifyNobodySleeps() {
+    world.server.tick()
+    for (host, name) in world.hosts.flatMap({ host in names.indices.map { (host, $0) } }) {
+      guard let reason = reasonToWake(host, name) else {
+        sleepingSince[host.index][name] = nil
+        continue
+      }
+      let since = sleepingSince[host.index][name] ?? world.now
+      sleepingSince[host.index][name] = since
+      if world.now - since > sleepMicrosecondsMax {
+        world.fail("host \(host.index) has slept since \(since / 1000) ms beside \(names[name]): \(reason)")
+      }
+    }
+  }
+
+  /// Something was lost that concerns these names, or all: nobody can have done anything about it yet.
+  func lost(_ names: [Int]? = nil) {
+    for host in sleepingSince.indices {
+      for name in names ?? Array(self.names.indices) where sleepingSince[host][name] != nil {
+        sleepingSince[host][name] = world.now
+      }
+    }
+  }
+
+  /// Two seconds, and what is under way on a slow line; commands that have to wait for others take their time, too.
+  private var sleepMicrosecondsMax: Int64 {
+    let plan = world.plan
+    let trips: Int64 = plan.windowMax < 10 ? 100 : 8
+    return 2_000_000 + trips * plan.latencyMicroseconds.upperBound + 2 * plan.timerLatenessMicroseconds
+  }
+
+  /// What is wrong about the wait of a host that nothing keeps from its lock; nil when nothing is.
+  private func reasonToWake(_ host: SimulatedHost, _ name: Int) -> String? {
+    let server = world.server!
+    guard host.isRunning, !host.isPaused, host.linkIsUp, world.latencyFactor == 1, !server.isDown, !server.isStalled,
+      server.redis.trouble == .none, server.redis.deniedCommand == nil,
+      let wire = host.currentWire, !wire.isBlackholed, wire.serverIsOpen,
+      let seen = host.engine.snapshot(of: names[name], holdersMax: 0, waitersMax: 1, now: host.bootNow),
+      seen.waitersTotal > 0, seen.holdersTotal == 0
+    else { return nil }
+    switch seen.leaseState {
+    case .asking, .waiting: break
+    case .none, .held, .idle, .lost: return nil
+    }
+    let row = leaseTable()[name]
+    guard let lock = row.lock else {
+      return server.redis.peek(lockKeys[name]) == nil ? "it is free" : nil
+    }
+    guard isOurs(.string(lock)) else { return nil }
+    let holders = entries(.string(lock))
+    if holders.allSatisfy({ $0.owner == host.me }) { return "it is its own" }
+    guard let first = row.queue.first(where: { $0.text.hasPrefix(host.me + ":") }) else {
+      return "it stands in no queue"
+    }
+    let mode = first.text.split(separator: ":").last.map(String.init)
+    if row.queue.first == first, mode == "s", lock.text.hasPrefix("sidelock-shared;") { return "it could share it" }
+    if row.queue.first == first, let mode, mode.hasPrefix("p"), let capacity = Int(mode.dropFirst()),
+      lock.text.hasPrefix("sidelock-permits/\(capacity);"), holders.count < capacity
+    {
+      return "there is a permit left"
+    }
+    return nil
+  }
+}

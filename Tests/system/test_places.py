@@ -1,0 +1,148 @@
+"""Whoever waits looks at its own place in the queue: nobody sleeps beside a free lock, whatever was to wake it and was lost.
+
+Leases are long beside what these tests allow: what comes in time did not wait for one to end.
+"""
+
+import pytest
+from harness.waiting import wait_until
+from test_connection import watch
+
+LEASE_MS = 120_000
+SOON = LEASE_MS / 4 / 1000
+KEY = "sidelock:{orders}"
+QUEUE = KEY + ":queue"
+
+
+@pytest.fixture
+def redis(lab):
+    return lab.redis()
+
+
+@pytest.fixture
+def clients(lab, redis):
+    """One on each of three hosts."""
+    return [lab.daemon(redis, lease_ms=LEASE_MS, args=["--host", host]).client() for host in ("one", "two", "three")]
+
+
+def places(redis):
+    return [entry.decode() for entry in redis.admin.lrange(QUEUE, 0, -1)]
+
+
+def waits(redis, client, count, **params):
+    request = client.queue("orders", **params)
+    wait_until(lambda: len(places(redis)) == count, "the place in Redis")
+    return request
+
+
+def is_waiting(client, request):
+    client.ping()
+    return not any(message.get("id") == request for message in client.pending)
+
+
+@pytest.mark.parametrize("lost", ["its place", "the queue"])
+def test_a_place_that_is_gone_is_taken_again(redis, clients, lost):
+    first, second, _ = clients
+    token = first.acquire("orders")
+    request = waits(redis, second, 1)
+    place, = places(redis)
+    if lost == "its place":
+        redis.admin.lrem(QUEUE, 0, place)
+    else:
+        redis.admin.delete(QUEUE)
+    wait_until(lambda: places(redis) == [place], "the same place again", SOON)
+    assert redis.admin.pttl(QUEUE) > 0 and is_waiting(second, request)
+    first.release("orders", token)
+    assert second.reply_to(request, SOON)["token"] > token
+
+
+def test_whoever_kept_its_place_goes_first(redis, clients):
+    first, second, third = clients
+    token = first.acquire("orders")
+    requests = [waits(redis, second, 1), waits(redis, third, 2)]
+    redis.admin.lrem(QUEUE, 0, places(redis)[0])
+    wait_until(lambda: [place.split("/")[0] for place in places(redis)] == ["three", "two"], "the place", SOON)
+    first.release("orders", token)
+    third.reply_to(requests[1], SOON)
+    assert is_waiting(second, requests[0])
+    third.release("orders")
+    second.reply_to(requests[0], SOON)
+
+
+def test_a_lock_that_was_given_back_while_the_queue_was_gone_is_found(redis, clients):
+    first, second, _ = clients
+    token = first.acquire("orders")
+    request = waits(redis, second, 1)
+    redis.admin.delete(QUEUE)
+    first.release("orders", token)
+    assert second.reply_to(request, SOON)["token"] > token
+
+
+@pytest.mark.parametrize("mode", ["exclusive", "shared"])
+def test_a_grant_of_which_nobody_told_is_found(redis, clients, mode):
+    """What a message that was lost leaves behind."""
+    first, second, _ = clients
+    token = first.acquire("orders")
+    request = waits(redis, second, 1, mode=mode)
+    instance, attempt, lease, _ = places(redis)[0].split(":")
+    pipe = redis.admin.pipeline()
+    pipe.lpop(QUEUE)
+    if mode == "exclusive":
+        pipe.set(KEY, f"{instance}:{attempt}:{token + 100_000}", px=int(lease))
+    else:
+        end = int(redis.admin.time()[0]) * 1000 + int(lease)
+        pipe.set(KEY, f"sidelock-shared;{instance}:{attempt}:{token + 100_000}:256:{end}", px=int(lease))
+    pipe.execute()
+    assert second.reply_to(request, SOON)["token"] >= token + 100_000
+
+
+def test_who_could_share_the_lock_by_now_does(redis, clients):
+    """What a downgrade leaves behind that ended before it let anybody in."""
+    first, second, third = clients
+    token = first.acquire("orders")
+    requests = [waits(redis, second, 1, mode="shared"), waits(redis, third, 2, mode="shared")]
+    holder, left = redis.admin.get(KEY).decode(), redis.admin.pttl(KEY)
+    end = int(redis.admin.time()[0]) * 1000 + left
+    redis.admin.set(KEY, f"sidelock-shared;{holder}:256:{end}", px=left)
+    for client, request in zip((second, third), requests):
+        assert client.reply_to(request, SOON)["token"] > token
+
+
+def test_a_permit_that_is_left_is_taken(redis, clients):
+    first, second, third = clients
+    for client in (first, second):
+        client.acquire("orders", permits=2)
+    request = waits(redis, third, 1, permits=2)
+    kind, one, two = redis.admin.get(KEY).decode().split(";")
+    mine = next(entry for entry in (one, two) if entry.startswith("one/"))
+    redis.admin.set(KEY, f"{kind};{mine}", px=redis.admin.pttl(KEY))
+    third.reply_to(request, SOON)
+
+
+def test_a_lock_whose_key_was_deleted_goes_to_who_waits(redis, clients):
+    first, second, _ = clients
+    token = first.acquire("orders")
+    request = waits(redis, second, 1)
+    redis.admin.delete(KEY)
+    assert second.reply_to(request, SOON)["token"] > token
+
+
+def test_other_data_in_the_key_are_told(redis, clients):
+    first, second, _ = clients
+    first.acquire("orders")
+    request = waits(redis, second, 1)
+    redis.admin.delete(KEY)
+    redis.admin.hset(KEY, "a", "b")
+    assert second.error_of(request, SOON).reason == "wrong_type"
+
+
+def test_who_does_not_wait_says_nothing(redis, clients):
+    first, second, _ = clients
+    first.acquire("orders")
+    request = waits(redis, second, 1)
+    second.call("cancel", id=request)
+    wait_until(lambda: places(redis) == [], "the end of the wait")
+    monitor = redis.monitor()
+    monitor.settle()
+    watch(3, first, second)
+    assert monitor.commands() == []
+    monitor.close()
