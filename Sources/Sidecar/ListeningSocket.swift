@@ -114,6 +114,8 @@ struct ListeningSocket: Sendable {
     let descriptor = SystemText.withCString(lockPath) { open($0, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600) }
     guard descriptor >= 0 else {
       let failure = errno
+      // Where its lock is closed to us, its socket may be open.
+      if failure == EACCES, let owner = listener(at: path) { throw SocketInUse(path: path, owner: owner) }
       let remedy =
         switch failure {
         case EACCES, EPERM, EROFS:

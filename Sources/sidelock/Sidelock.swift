@@ -40,8 +40,13 @@ struct Sidelock: ParsableCommand {
   static func runToEnd(_ arguments: [String]) -> Never {
     do {
       var command = try parseAsRoot(arguments)
-      // These wait for children of their own.
-      if !(command is RunCommand || command is BenchCommand) { orphans_bury_themselves() }
+      switch command {
+      // It buries those that it does not know.
+      case is RunCommand: break
+      // It waits for those that it has started.
+      case is BenchCommand: process_1_stays_behind()
+      case _: orphans_bury_themselves()
+      }
       try command.run()
       Glibc.exit(0)
     } catch let error as OutputError {

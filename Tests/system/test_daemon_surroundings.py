@@ -261,6 +261,7 @@ LONG = {
     "watch": ["watch"], "call": ["call", "acquire", '{"name":"orders"}'], "call watch": ["call", "watch", '{"name":"a"}'],
     "waiting call": ["call", "acquire", '{"name":"taken"}'], "run": ["run", "orders", "--", "sleep", "1000"],
     "waiting run": ["run", "taken", "--", "true"],
+    "bench": ["bench", "--scenario", "contended", "--clients", "2", "--hold-ms", "200", "--seconds", "1000"],
 }
 
 
@@ -313,3 +314,18 @@ def test_whose_the_file_in_the_way_is_is_told(lab, left):
     text = done.stdout + done.stderr
     assert str(path) in text and "belongs to daemon (user id 1)" in text and "remove it" in text and "--socket" in text
     assert "must be writable" not in text
+
+
+@needs_root
+def test_a_daemon_of_another_user_in_a_shared_directory_has_its_socket(lab):
+    shared = lab.directory / "shared"
+    shared.mkdir()
+    os.chmod(lab.directory, 0o755)
+    os.chmod(shared, 0o1777)
+    daemon = lab.daemon(socket_path=shared / "s", args=["--socket-mode", "0666"])
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", binary("sidelockd", "SIDELOCKD"), "--local",
+         "--socket", shared / "s"], env=clean_environment(), capture_output=True, stdin=subprocess.DEVNULL, text=True,
+        timeout=GENEROUS_SECONDS, check=False)
+    assert done.returncode == 75, done.stderr
+    assert f"process {daemon.pid}" in done.stderr, done.stderr

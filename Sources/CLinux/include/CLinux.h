@@ -103,6 +103,10 @@ void process_1_ends_by_signals(void);
 /// program that waits for no child; SIGCHLD set to its default action ends it.
 void orphans_bury_themselves(void);
 
+/// Has process 1 do nothing but bury orphans, and go on in a child, whose exit status becomes its own: for a program that
+/// waits for some children itself. In other processes it does nothing. Whoever calls it must have a single thread.
+void process_1_stays_behind(void);
+
 /// The first signal that neither the system nor the C library has a use for (SIGRTMIN).
 int first_realtime_signal(void);
 
