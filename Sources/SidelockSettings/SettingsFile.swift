@@ -47,6 +47,8 @@ struct SettingsFile: Equatable {
     defer { yaml_parser_delete(parser) }
     bytes.withUnsafeBufferPointer { buffer in
       yaml_parser_set_input_string(parser, buffer.baseAddress, buffer.count)
+      // Not what the first bytes look like, which may be no text at all.
+      yaml_parser_set_encoding(parser, YAML_UTF8_ENCODING)
       var reader = EventReader(listKeys: listKeys)
       while !reader.finished {
         var event = yaml_event_t()
@@ -66,7 +68,8 @@ struct SettingsFile: Equatable {
     let what = parser.problem.map { String(cString: $0) } ?? "not YAML"
     if parser.error == YAML_READER_ERROR {
       let line = bytes.prefix(parser.problem_offset).count { $0 == UInt8(ascii: "\n") } + 1
-      return Problem(line: line, message: "not YAML: \(what)")
+      let kind = String(validating: bytes, as: UTF8.self) == nil ? "UTF-8" : "YAML"
+      return Problem(line: line, message: "not \(kind): \(what)")
     }
     return Problem(line: Int(parser.problem_mark.line) + 1, message: "not YAML: \(what)")
   }

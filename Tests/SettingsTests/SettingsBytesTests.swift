@@ -46,6 +46,26 @@ import Testing
     #expect(problem?.message.contains("caf\\xE9") == (key != .redisUser))
   }
 
+  private static let notUTF8: [(text: String, bytes: [UInt8], line: Int)] = [
+    ("local: true\n# ü\nhost: caf", [0xE9, 0x0A], 3),
+    ("\u{FEFF}local: ", [0xC3, 0x28], 1),
+    ("a: b\r\n", [0xED, 0xA0, 0x80], 2),
+    ("a: b\n", [0xC0, 0x80], 2),
+    // UTF-16.
+    ("", [0xFF, 0xFE, 0x61, 0x00, 0x3A, 0x00, 0x0A, 0x00], 1),
+  ]
+
+  @Test(arguments: notUTF8)
+  func aFileThatIsNotUTF8IsRefusedWithTheLine(_ text: String, _ bytes: [UInt8], _ line: Int) {
+    let problem = SettingsFile(parsing: Array(text.utf8) + bytes).problems.last
+    #expect(problem?.line == line)
+    #expect(problem?.message.contains("UTF-8") == true)
+  }
+
+  @Test func aMarkOfTheByteOrderIsSkipped() {
+    #expect(SettingsFile(parsing: Array("\u{FEFF}local: true\n".utf8)).entries.map(\.key) == ["local"])
+  }
+
   @Test func aCharacterOfTheFileIsNoByte() {
     // The characters that stand for bytes elsewhere are themselves here.
     let resolution = resolve([:], file: "local: true\nsocket: /caf\u{10FFE9}\n")
