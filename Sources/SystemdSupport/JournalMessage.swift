@@ -31,6 +31,7 @@ enum JournalMessage: String, CaseIterable {
   case settingsReloaded = "settings reloaded"
   case settingsRefused = "settings not reloaded"
   case messagesDropped = "log messages dropped"
+  case messagesLeftOut = "log messages left out"
 
   /// The value of MESSAGE_ID: 128 random bits, once and for all.
   var identifier: String {
@@ -63,6 +64,7 @@ enum JournalMessage: String, CaseIterable {
     case .settingsReloaded: "7b313b914a044985bb6e64601c7df93d"
     case .settingsRefused: "b1618c29c772411e9cebaec5dd1f7809"
     case .messagesDropped: "1be90df1e8b34925b127679b9a079448"
+    case .messagesLeftOut: "a25d6ebd8e3f4a0c9f3a7f0d1c6b52e4"
     }
   }
 }

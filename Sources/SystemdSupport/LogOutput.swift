@@ -11,6 +11,9 @@ public final class LogOutput: Sendable {
   private struct State {
     var entries = LogQueue()
     var drainQueued = false
+    var rates = LogRates()
+    /// Whether it will be told what was left out.
+    var tellQueued = false
   }
 
   private let state = NIOLockedValueBox(State())
@@ -73,12 +76,44 @@ public final class LogOutput: Sendable {
   @discardableResult
   public func flush(withinMilliseconds limit: Int) -> Bool {
     let done = DispatchSemaphore(value: 0)
-    queue.async { done.signal() }
+    queue.async {
+      self.tellLeftOut()
+      self.drain()
+      done.signal()
+    }
     return done.wait(timeout: .now() + .milliseconds(limit)) == .success
   }
 
+  /// Whether a message is to be written, or only counted, because there were too many of its kind.
+  func admits(_ message: String, level: Logger.Level) -> Bool {
+    let (isAdmitted, mustTell) = state.withLockedValue { state -> (Bool, Bool) in
+      if state.rates.admits(message, level: level, nowMilliseconds: monotonicMilliseconds()) { return (true, false) }
+      defer { state.tellQueued = true }
+      return (false, !state.tellQueued)
+    }
+    if mustTell {
+      queue.asyncAfter(deadline: .now() + .milliseconds(Int(LogRates.tellEveryMilliseconds))) {
+        self.state.withLockedValue { $0.tellQueued = false }
+        self.tellLeftOut()
+      }
+    }
+    return isAdmitted
+  }
+
+  private func tellLeftOut() {
+    for (message, level, count) in state.withLockedValue({ $0.rates.takeLeftOut() }) {
+      write(
+        LogEntry(
+          level: level, message: JournalMessage.messagesLeftOut.rawValue,
+          metadata: [("kind", message), ("count", String(count))], time: wallClock()))
+    }
+  }
+
   func log(level: Logger.Level, message: String, metadata: [(String, String)]) {
-    let entry = LogEntry(level: level, message: message, metadata: metadata, time: wallClock())
+    write(LogEntry(level: level, message: message, metadata: metadata, time: wallClock()))
+  }
+
+  private func write(_ entry: LogEntry) {
     let mustQueue = state.withLockedValue { state in
       state.entries.append(entry)
       defer { state.drainQueued = true }
@@ -139,14 +174,22 @@ public struct SidelockLogHandler: LogHandler {
 
   /// Writes a message. Critical ones are waited for, as the process may be about to end.
   public func log(event: LogEvent) {
+    let message = "\(event.message)"
+    guard output.admits(message, level: event.level) else { return }
     var all = metadata
     if let provided = metadataProvider?.get() { all.merge(provided) { _, new in new } }
     if let own = event.metadata { all.merge(own) { _, new in new } }
     if let error = event.error { all["error"] = "\(error)" }
     let pairs = all.sorted { $0.key < $1.key }.map { ($0.key, "\($0.value)") }
-    output.log(level: event.level, message: "\(event.message)", metadata: pairs)
+    output.log(level: event.level, message: message, metadata: pairs)
     if event.level == .critical { output.flush(withinMilliseconds: 200) }
   }
+}
+
+private func monotonicMilliseconds() -> Int64 {
+  var time = timespec()
+  clock_gettime(CLOCK_BOOTTIME, &time)
+  return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
 }
 
 private func wallClock() -> timespec {

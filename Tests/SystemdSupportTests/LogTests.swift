@@ -72,6 +72,43 @@ import Testing
     #expect(lines.last == "<4>log messages dropped count=44")
   }
 
+  @Test func aKindThatComesTooOftenIsCountedAndNoOtherSuffers() {
+    let written = Written()
+    let output = LogOutput(format: .journal) { written.append($0) }
+    let logger = Logger(label: "test") { _ in SidelockLogHandler(output: output, level: .debug) }
+    for number in 0..<5000 { logger.notice("flood", metadata: ["number": "\(number)"]) }
+    logger.info("other")
+    for _ in 0..<30 { logger.debug("detail") }
+    #expect(output.flush(withinMilliseconds: 10_000))
+    let lines = written.text.split(separator: "\n")
+    let flood = lines.filter { $0.hasPrefix("<5>flood number=") }
+    #expect(flood.count >= 20 && flood.count < 200)
+    #expect(lines.contains("<6>other"))
+    #expect(lines.count { $0 == "<7>detail" } == 30)
+    #expect(
+      lines.last == "<5>log messages left out count=\(5000 - flood.count) kind=flood"
+        || lines.last == "<5>log messages left out kind=flood count=\(5000 - flood.count)")
+  }
+
+  @Test func eachKindHasABurstAndThenOneASecond() {
+    var rates = LogRates()
+    func written(_ kind: String, at now: Int64, of count: Int) -> Int {
+      (0..<count).count { _ in rates.admits(kind, level: .notice, nowMilliseconds: now) }
+    }
+    #expect(written("a", at: 5000, of: 100) == 20)
+    #expect(written("b", at: 5000, of: 5) == 5)
+    #expect(written("a", at: 5999, of: 100) == 0)
+    #expect(written("a", at: 6000, of: 100) == 1)
+    #expect(written("a", at: 9000, of: 100) == 3)
+    #expect(rates.takeLeftOut().map(\.count) == [80 + 100 + 99 + 97])
+    #expect(rates.takeLeftOut().isEmpty && !rates.hasLeftOut)
+    #expect(written("a", at: 60_000, of: 100) == 20)
+    // Texts that are not constant would be kinds without end.
+    for number in 0..<1000 { _ = rates.admits("kind \(number)", level: .info, nowMilliseconds: 60_000) }
+    #expect(rates.takeLeftOut().count == 2)
+    #expect((0..<50).allSatisfy { _ in rates.admits("last words", level: .critical, nowMilliseconds: 60_000) })
+  }
+
   @Test func criticalMessagesAreWrittenBeforeTheCallReturns() {
     let written = Written()
     let output = LogOutput(format: .journal) { written.append($0) }

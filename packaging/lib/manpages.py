@@ -61,6 +61,9 @@ journalctl \-x \-u sidelockd
 journalctl SIDELOCK_LOCK=orders
 .fi
 .PP
+Of each kind of log message, which is its text, 20 are written at once and then one a second; how many were left out is told in a
+message of its own.
+.PP
 Each datum of a log message is a journal field of its own, such as SIDELOCK_LOCK, SIDELOCK_TOKEN, SIDELOCK_SESSION and
 SIDELOCK_REASON.
 """
