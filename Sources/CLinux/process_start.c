@@ -3,7 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <string.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +23,27 @@ void crashes_end_at_once(int ignored_too) {
     signal(crashes[i], SIG_DFL);
   }
   sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
+static const char *volatile work_under_way;
+
+void work_begins(const char *words) { work_under_way = words; }
+
+static void tell_work(int number) {
+  static const char begin[] = "sidelockd: ended by SIGABRT, as by a watchdog; its event loop was busy with: ";
+  const char *words = work_under_way ? work_under_way : "nothing, it was waiting";
+  struct iovec parts[] = {{(void *)begin, sizeof begin - 1}, {(void *)words, strlen(words)}, {"\n", 1}};
+  // Nobody may be reading any more, and to die is what matters.
+  struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
+  if (poll(&out, 1, 0) == 1 && (out.revents & POLLOUT)) (void)!writev(STDERR_FILENO, parts, 3);
+  signal(number, SIG_DFL);
+  raise(number);
+}
+
+void aborts_tell_work(void) {
+  struct sigaction action = {.sa_handler = tell_work, .sa_flags = SA_NODEFER};
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGABRT, &action, NULL);
 }
 
 static void end_by_signal(int number) { _exit(128 + number); }

@@ -246,7 +246,7 @@ final class SidecarCore {
       "a turn of the event loop took long",
       metadata: [
         "ms": "\(turn.nanoseconds / 1_000_000)", "processor_ms": "\(turn.processorNanoseconds / 1_000_000)",
-        "work": "\(turn.work.rawValue)", "work_ms": "\(turn.workNanoseconds / 1_000_000)",
+        "work": "\(turn.work.word)", "work_ms": "\(turn.workNanoseconds / 1_000_000)",
       ])
   }
 

@@ -1,9 +1,10 @@
+import CLinux
 import ClientProtocol
 import Glibc
 import LockEngine
 
 /// What the loop does, as the times of its turns name it.
-enum TurnWork: String {
+enum TurnWork {
   case acquire, release, extend, downgrade, transfer, cancel
   case query, `break`
   /// Input that is no request yet, and requests that are refused.
@@ -17,6 +18,27 @@ enum TurnWork: String {
   case send
   /// The start, the stop, and settings.
   case service
+
+  /// What it is called in `stats` and in the journal.
+  var word: StaticString {
+    switch self {
+    case .acquire: "acquire"
+    case .release: "release"
+    case .extend: "extend"
+    case .downgrade: "downgrade"
+    case .transfer: "transfer"
+    case .cancel: "cancel"
+    case .query: "query"
+    case .break: "break"
+    case .input: "input"
+    case .connect: "connect"
+    case .disconnect: "disconnect"
+    case .timer: "timer"
+    case .redis: "redis"
+    case .send: "send"
+    case .service: "service"
+    }
+  }
 }
 
 /// How long the turns of the loop take, and what took longest in the longest one. While a turn goes on nobody else is served
@@ -52,6 +74,8 @@ struct TurnTimes {
     if began == nil { began = now } else { endWork(now: now) }
     current = work
     currentSince = now
+    // All of them are words without a zero byte, which end in one.
+    work_begins(UnsafeRawPointer(work.word.utf8Start).assumingMemoryBound(to: CChar.self))
   }
 
   private mutating func endWork(now: BootInstant) {
@@ -65,6 +89,7 @@ struct TurnTimes {
   mutating func end(now: BootInstant, processorTime: Int64 = Self.processorTimeNow()) -> Turn? {
     guard let began else { return nil }
     endWork(now: now)
+    work_begins(nil)
     self.began = nil
     var turn = Turn()
     swap(&turn, &self.turn)
@@ -98,7 +123,7 @@ struct TurnTimes {
         .group([
           Stat("us", .integer(longest.nanoseconds / 1000)),
           Stat("processor_us", .integer(longest.processorNanoseconds / 1000)),
-          Stat("work", .text(longest.work.rawValue)),
+          Stat("work", .text(longest.work.word.description)),
           Stat("work_us", .integer(longest.workNanoseconds / 1000)),
         ])),
     ]

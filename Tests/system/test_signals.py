@@ -44,6 +44,28 @@ def test_a_crash_ends_the_daemon_at_once(lab, number, backtrace):
             client.next(AT_ONCE_SECONDS)
 
 
+def test_an_abort_tells_what_the_daemon_was_busy_with(lab):
+    """So systemd ends it when it does not answer."""
+
+    def told(*lines):
+        daemon = lab.daemon()
+        client = daemon.client()
+        client.ping()
+        for line in lines:
+            client.send_raw(line)
+            client.next()
+        daemon.may_fail = True
+        daemon.signal(signal.SIGABRT)
+        assert daemon.process.wait(AT_ONCE_SECONDS) == -signal.SIGABRT
+        begin, words = daemon.log().splitlines()[-1].rsplit(": ", 1)
+        assert begin == "sidelockd: ended by SIGABRT, as by a watchdog; its event loop was busy with"
+        return words
+
+    wait_until(lambda: told() == "nothing, it was waiting", "a daemon that is caught when it waits")
+    wait_until(lambda: told(b'{"id":1,"method":"list"}\n' * 5000) in ("query", "input", "send"),
+               "a daemon that is caught at work")
+
+
 def test_a_crash_ends_the_daemon_also_when_it_started_with_the_signal_ignored(lab):
     daemon = lab.daemon(prefix=ignoring(signal.SIGQUIT))
     daemon.may_fail = True

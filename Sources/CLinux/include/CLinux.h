@@ -94,6 +94,13 @@ int standard_descriptors_open(int as_if_closed);
 ///   shells, ends the process as well.
 void crashes_end_at_once(int ignored_too);
 
+/// What the process is busy with, for ``aborts_tell_work``: words that last as long as the process, or NULL for nothing.
+void work_begins(const char *words);
+
+/// Has SIGABRT, by which a service manager ends a process that does not answer, write to the standard error output what
+/// the process was busy with, before it ends as it always does. To be called after ``crashes_end_at_once``.
+void aborts_tell_work(void);
+
 /// Has SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1 and SIGUSR2 end process 1, with a status of 128 and the signal, as they
 /// end any other: from that one the kernel keeps a signal that has only its default action. In other processes, and for
 /// signals that are ignored, it does nothing.
