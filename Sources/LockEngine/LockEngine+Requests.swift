@@ -64,16 +64,22 @@ extension LockEngine {
   }
 
   private func limitMet(by session: SessionRecord, names count: Int, _ request: AcquireRequest) -> LimitName? {
-    let bytes = LockBytes.of(request)
     if session.waits.count >= configuration.waitsPerSessionMax { return .waitsPerSession }
     if session.holdCount + session.waits.count + count > configuration.holdsPerSessionMax { return .holdsPerSession }
     if let user = session.user {
       if user.waits >= configuration.waitsPerUIDMax { return .waitsPerUID }
       if user.holds + user.waits + count > configuration.holdsPerUIDMax { return .holdsPerUID }
-      if user.lockBytes + bytes > configuration.lockBytesPerUIDMax { return .lockBytesPerUID }
+      if !hasRoom(for: request, beside: user.lockBytes, max: configuration.lockBytesPerUIDMax) {
+        return .lockBytesPerUID
+      }
     }
-    if tally.lockBytes + bytes > configuration.lockBytesMax { return .lockBytes }
+    if !hasRoom(for: request, beside: tally.lockBytes, max: configuration.lockBytesMax) { return .lockBytes }
     return nil
+  }
+
+  private func hasRoom(for request: AcquireRequest, beside bytes: Int, max: Int) -> Bool {
+    // As a rule it need not be worked out.
+    bytes <= max - LockBytes.requestMax || bytes + LockBytes.of(request) <= max
   }
 
   /// A try is decided at once where this host knows enough, and otherwise by an ask of its own: an answer to an

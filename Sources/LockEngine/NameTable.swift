@@ -7,43 +7,48 @@ struct NameTable<Value> {
   /// Nobody outside knows it, so that nobody can choose names that all come into one table.
   private static var key: UInt64 { UInt64(truncatingIfNeeded: nameTableKey) | 1 }
 
-  private var tables: [[LockName: Value]] = [[:]]
+  /// All of them while they are few.
+  private var few: [LockName: Value] = [:]
+  /// Empty while they are few.
+  private var tables: [[LockName: Value]] = []
   private(set) var count = 0
 
   var isEmpty: Bool { count == 0 }
 
   subscript(name: LockName) -> Value? {
-    get { tables[index(of: name)][name] }
+    get { tables.isEmpty ? few[name] : tables[index(of: name)][name] }
     set {
-      guard let newValue else {
-        if tables[index(of: name)].removeValue(forKey: name) != nil { count -= 1 }
-        return
-      }
-      updateValue(newValue, forKey: name)
+      if let newValue { updateValue(newValue, forKey: name) } else { removeValue(forKey: name) }
     }
   }
 
   /// Puts a value in the place of the one that there was, which it gives.
   @discardableResult
   mutating func updateValue(_ value: Value, forKey name: LockName) -> Value? {
-    let old = tables[index(of: name)].updateValue(value, forKey: name)
+    let old =
+      tables.isEmpty
+      ? few.updateValue(value, forKey: name) : tables[index(of: name)].updateValue(value, forKey: name)
     guard old == nil else { return old }
     count += 1
-    if count > Self.oneTableMax, tables.count == 1 { spread() }
+    if count > Self.oneTableMax, tables.isEmpty { spread() }
     return nil
   }
 
+  mutating func removeValue(forKey name: LockName) {
+    let old = tables.isEmpty ? few.removeValue(forKey: name) : tables[index(of: name)].removeValue(forKey: name)
+    if old != nil { count -= 1 }
+  }
+
   /// All values, in no order.
-  var values: some Sequence<Value> { tables.lazy.flatMap(\.values) }
+  var values: some Sequence<Value> { ([few] + tables).lazy.flatMap(\.values) }
 
   private mutating func spread() {
-    let all = tables[0]
     tables = Array(repeating: [:], count: Self.tablesMax)
-    for (name, value) in all { tables[index(of: name)][name] = value }
+    for (name, value) in few { tables[index(of: name)][name] = value }
+    few = [:]
   }
 
   private func index(of name: LockName) -> Int {
-    if tables.count == 1 { return 0 }
     let hash = name.bytes.withUnsafeBytes { bytes in
       var hash = UInt64(truncatingIfNeeded: bytes.count)
       var offset = 0

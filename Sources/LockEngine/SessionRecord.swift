@@ -12,6 +12,8 @@ final class UserRecord {
 /// in that of the lease, too.
 enum LockBytes {
   private static let fixed = 256
+  /// More than any request is charged with.
+  static let requestMax = 1 << 18
 
   static func of(_ hold: Hold) -> Int { of(hold.lock.name) + of(hold.meta) + of(hold.owner) }
 
