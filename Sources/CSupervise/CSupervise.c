@@ -217,9 +217,9 @@ int supervise_can_be_stopped(void) {
 
 void supervise_stop(int number, int whole_group) {
   sigset_t pending;
+  signal(number, SIG_DFL);
   // It came after the signal to stop; the one that is sent now would wipe it out.
   if (sigpending(&pending) == 0 && sigismember(&pending, SIGCONT) == 1) return;
-  signal(number, SIG_DFL);
   kill(whole_group ? 0 : getpid(), number);
   take_default_action(number);
 }

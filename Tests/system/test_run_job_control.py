@@ -173,7 +173,7 @@ def test_ctrl_z_stops_a_script_that_waits_and_the_lock_is_others_meanwhile(lab, 
     [(sidelock, _)] = children(shell)
     terminal.type(CTRL_Z)
     terminal.wait_for("Stopped")
-    assert (process_state(shell), process_state(sidelock)) == ("T", "T")
+    wait_until(lambda: (process_state(shell), process_state(sidelock)) == ("T", "T"), "the stop of all")
     holder.release("orders", token)
     second = other.acquire("orders")
     terminal.type("fg\n")
