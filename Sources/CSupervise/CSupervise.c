@@ -193,12 +193,21 @@ static void take_default_action(int number) {
   sigprocmask(SIG_SETMASK, &previous, NULL);
 }
 
+int supervise_is_ignored(int number) {
+  struct sigaction found;
+  return sigaction(number, NULL, &found) == 0 && found.sa_handler == SIG_IGN;
+}
+
 int supervise_can_be_stopped(void) {
   // The kernel keeps such signals from process 1.
   if (getpid() == 1) return 0;
+  pid_t parent = getpid();
   pid_t probe = fork();
   if (probe < 0) return 0;
   if (probe == 0) {
+    // It has a copy of the connection, which must not outlive us.
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(0);
     signal(SIGTSTP, SIG_DFL);
     kill(getpid(), SIGTSTP);
     take_default_action(SIGTSTP);

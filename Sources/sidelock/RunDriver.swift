@@ -146,13 +146,16 @@ final class RunDriver {
     let size = MemoryLayout<signalfd_siginfo>.size
     while read(signals, &information, size) == size {
       let signal = CInt(bitPattern: information.ssi_signo)
-      if signal == SIGCHLD { lookAtChild() } else if !isStopInVain(signal) { feed([.signalled(signal)]) }
+      if signal == SIGCHLD { lookAtChild() } else if !isInVain(signal) { feed([.signalled(signal)]) }
     }
   }
 
-  /// Whether a signal is to stop us that will not, while we wait: then we keep our place.
-  private func isStopInVain(_ signal: CInt) -> Bool {
-    [SIGTSTP, SIGTTIN, SIGTTOU].contains(signal) && supervisor.patience != nil && supervise_can_be_stopped() == 0
+  /// Whether a signal that is for us alone, before there is a command, does nothing: one that whoever started us has set to
+  /// be ignored, as nohup does, and one that is to stop us and cannot. Then we keep our place.
+  private func isInVain(_ signal: CInt) -> Bool {
+    guard supervisor.patience != nil || supervisor.mayStart else { return false }
+    if supervise_is_ignored(signal) != 0 { return true }
+    return [SIGTSTP, SIGTTIN, SIGTTOU].contains(signal) && supervise_can_be_stopped() == 0
   }
 
   private func lookAtChild() {

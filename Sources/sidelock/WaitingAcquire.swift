@@ -148,9 +148,10 @@ final class WaitingAcquire {
     let size = MemoryLayout<signalfd_siginfo>.size
     var wasStopped = false
     while read(signals, &information, size) == size {
-      guard supervise_can_be_stopped() != 0 else { continue }
+      let signal = CInt(bitPattern: information.ssi_signo)
+      guard supervise_is_ignored(signal) == 0, supervise_can_be_stopped() != 0 else { continue }
       daemon.end()
-      supervise_stop(CInt(bitPattern: information.ssi_signo), 0)
+      supervise_stop(signal, 0)
       try askAnew()
       wasStopped = true
     }

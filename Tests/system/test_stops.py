@@ -21,9 +21,9 @@ def script(lab, daemon):
     sidelock, whose ids it gives."""
     pids = lab.directory / "pids"
 
-    def start(line):
+    def start(line, prefix="exec"):
         process = lab.track(subprocess.Popen(
-            ["bash", "-c", f"exec 5<&0; sleep 1000 & echo $! > {pids}; $S {line} <&5 & echo $! >> {pids}; wait $!"],
+            ["bash", "-c", f"exec 5<&0; sleep 1000 & echo $! > {pids}; ({prefix} $S {line}) <&5 & echo $! >> {pids}; wait $!"],
             env={**Command(lab, daemon).environment, "S": binary("sidelock", "SIDELOCK")}, process_group=0, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE))
         sibling, sidelock = map(int, wait_until(
@@ -108,6 +108,29 @@ def test_who_cannot_be_stopped_keeps_its_place(lab, daemon, command):
     process.stdin.close()
     assert other.reply_to(request)["token"] > token
     assert process.wait(GENEROUS_SECONDS) == 0
+
+
+IGNORED = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, *STOPS]
+
+
+@pytest.mark.parametrize("command", WAITING)
+def test_a_signal_that_is_ignored_from_the_start_stays_ignored(lab, script, daemon, command):
+    """nohup, and a shell that starts something in the background, have it so."""
+    holder, other = daemon.client(), daemon.client()
+    token = holder.acquire("orders")
+    names = " ".join(signal.Signals(number).name[3:] for number in IGNORED)
+    shell, _, sidelock = script(WAITING[command], prefix=f"trap '' {names}; exec")
+    wait_until(lambda: waiting(holder) == 1, "its wait")
+    request = other.queue("orders")
+    for number in IGNORED:
+        os.kill(sidelock, number)
+    wait_until(lambda: not any(pending(sidelock, number) for number in IGNORED), "the signals to be taken")
+    holder.release("orders", token)
+    holders = wait_until(lambda: holder.call("inspect", name="orders")["holders"], "the hold")
+    assert holders[0]["pid"] == sidelock
+    shell.stdin.close()
+    assert other.reply_to(request)["token"] > token
+    assert shell.wait(GENEROUS_SECONDS) == 0
 
 
 def test_an_acquire_by_call_that_is_stopped_does_not_get_the_lock_for_good(lab, daemon):

@@ -37,6 +37,9 @@ int supervise_signals(sigset_t *previous);
 /// (non-blocking, close-on-exec) that reports them, or -1 with errno.
 int supervise_stop_signals(sigset_t *previous);
 
+/// Whether this process was started with that signal ignored. One that is blocked is reported all the same.
+int supervise_is_ignored(int signal);
+
 /// Whether SIGTSTP, SIGTTIN and SIGTTOU stop the caller at all. They do not where nobody could continue it: in an
 /// orphaned process group, and as process 1. It is tried out by a child.
 int supervise_can_be_stopped(void);
