@@ -14,6 +14,9 @@ public struct EngineConfiguration: Equatable, Sendable {
   public var host: String
   /// Where other hosts reach this one; no two daemons have the same.
   public var inbox: String
+  /// The number from which attempts count up. What a host is told unasked is a grant only if it names the attempt for which
+  /// it is: where others can write to the inbox, it is to be one that nobody guesses, out of ``attemptStarts``.
+  public var attemptsBegin: UInt64
   /// The lengths of the stages of the leases that are asked for.
   public var timeline: LeaseTimeline
   /// How long a lease that nobody uses stays here, in milliseconds, when this host came back to its name within that
@@ -51,6 +54,9 @@ public struct EngineConfiguration: Equatable, Sendable {
   /// Steps that are taken for one event, each of which takes about a microsecond; what is left goes on in the next turns.
   public var stepsPerSlice: Int
 
+  /// Where attempts may begin: half of them are left to count up to 2^53, below which every number is exact in a script.
+  public static let attemptStarts: Range<UInt64> = 1 << 51..<1 << 52
+
   /// A configuration; what is left out has the default that the daemon documents.
   public init(
     tier: Tier, leaseMilliseconds: Int64 = LeaseTimeline.standard.leaseMilliseconds, lingerMilliseconds: Int64 = 0,
@@ -60,8 +66,9 @@ public struct EngineConfiguration: Equatable, Sendable {
     waitsPerUIDMax: Int = 100_000, holdsPerUIDMax: Int = 1_000_000, lockBytesPerUIDMax: Int = 1 << 27,
     lockBytesMax: Int = .max, waitersPerLockMax: Int = 100_000,
     renewalBatchMax: Int = 500, renewalsInFlightMax: Int = 2, stepsPerSlice: Int = 512, host: String = "",
-    inbox: String = ""
+    inbox: String = "", attemptsBegin: UInt64 = 0
   ) {
+    self.attemptsBegin = attemptsBegin
     self.tier = tier
     self.host = host
     self.inbox = inbox

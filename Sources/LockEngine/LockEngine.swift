@@ -85,6 +85,7 @@ public final class LockEngine {
     self.configuration = configuration
     shortestTimeline = configuration.timeline
     recentReleases = RecentReleases(milliseconds: configuration.lingerMilliseconds)
+    lastAttempt = configuration.attemptsBegin
     if case .local(let first) = configuration.tier { nextLocalToken = first }
   }
 

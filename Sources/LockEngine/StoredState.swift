@@ -279,6 +279,9 @@ public struct StoredState: Equatable, Sendable {
     try reader.finish()
   }
 
+  /// The last attempt that was begun, where `numbers` is what ``LockEngine/numbers`` was; 0: there was none.
+  public func lastAttempt(numbers: [UInt64]) -> UInt64 { max(numbers.first ?? 0, leases.map(\.attempt).max() ?? 0) }
+
   /// The requests that wait.
   public var waitingRequests: Set<RequestID> { Set(waits.map(\.request)) }
 }

@@ -143,7 +143,7 @@ final class SidecarCore {
         waitsPerUIDMax: configuration.waitsPerUIDMax, holdsPerUIDMax: configuration.holdsPerUIDMax,
         lockBytesPerUIDMax: configuration.lockBytesPerUIDMax,
         lockBytesMax: Self.lockBytesMax(memory: predecessor?.memory),
-        host: configuration.host, inbox: inbox))
+        host: configuration.host, inbox: inbox, attemptsBegin: Self.attemptsBegin(after: predecessor)))
     guard let store,
       let keeper = SessionKeeper(store: store, predecessor: predecessor?.memory, loop: loop, logger: logger)
     else { return }
@@ -159,6 +159,16 @@ final class SidecarCore {
   /// for what sessions have sent and not read.
   static func lockBytesMax(memory: StateMemory?) -> Int {
     StateLog.recordBytesMax(memoryBytes: memory?.bytes.count ?? Int(StateMemory.bytesDefault)) / 2
+  }
+
+  /// Where attempts begin: at a number that nobody can guess, unless this daemon goes on with those of the one before.
+  private static func attemptsBegin(after predecessor: KeptState?) -> UInt64 {
+    let starts = EngineConfiguration.attemptStarts
+    if let last = predecessor?.engine.lastAttempt(numbers: predecessor?.numbers ?? []), last >= starts.lowerBound {
+      return 0
+    }
+    // One of before counted from 1.
+    return .random(in: starts)
   }
 
   /// How long other hosts may take to answer, in milliseconds. Their links may be as slow as a link may be: nobody is told

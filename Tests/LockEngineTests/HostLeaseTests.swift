@@ -632,4 +632,30 @@ import Testing
     script.tell(.replyReceived(asked[0], granted(600)))
     #expect(script.take().compactMap(\.grantedToken) == [600])
   }
+
+  // MARK: Forged grants
+
+  @Test func aGrantForAnAttemptThatWasNeverMadeIsNone() {
+    let begin: UInt64 = EngineConfiguration.attemptStarts.lowerBound + 12_345
+    let script = Script(EngineConfiguration(tier: .store, attemptsBegin: begin))
+    script.open(alice)
+    script.acquire(alice)
+    let attempts = script.sent().compactMap { command -> UInt64? in
+      if case .acquire(_, let attempt, _, _, _, _, _, _) = command { attempt } else { nil }
+    }
+    #expect(attempts == [begin + 1])
+    script.reply(queued(), to: CommandID(1))
+    let forged = LeaseGrant(token: 1 << 52, tokenCount: 10, othersWait: false)
+    for attempt in Array(0...2000) + [begin, begin + 2] {
+      script.tell(.pushReceived(.granted(name: x, attempt: attempt, forged)))
+    }
+    #expect(script.take().compactMap(\.grantedSession).isEmpty)
+    script.tell(.pushReceived(.granted(name: x, attempt: begin + 1, forged)))
+    #expect(script.take().compactMap(\.grantedSession) == [alice])
+  }
+
+  @Test func attemptsStayExactInAScript() {
+    #expect(EngineConfiguration.attemptStarts.upperBound <= 1 << 52)
+    #expect(EngineConfiguration.attemptStarts.count >= 1 << 51)
+  }
 }

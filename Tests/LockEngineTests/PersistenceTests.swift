@@ -234,6 +234,20 @@ private final class Kept {
     #expect(attempts == [3])
   }
 
+  @Test func attemptsGoOnWhereTheyWereWhereverTheyBegan() throws {
+    let begin: UInt64 = 1 << 51 + 99
+    let kept = Kept(EngineConfiguration(tier: .store, attemptsBegin: begin))
+    kept.script.hold(alice, token: 100)
+    kept.configuration.attemptsBegin = 0
+    let numbers = kept.script.engine.numbers
+    #expect(try kept.state().lastAttempt(numbers: numbers) == begin + 1)
+    try kept.restart()
+    kept.script.tell(.linkUp)
+    #expect(kept.script.sent() == [.renew([LeaseReference(name: x, attempt: begin + 1)])])
+    kept.script.acquire(carol, "z")
+    #expect(kept.script.engine.numbers[0] == begin + 2)
+  }
+
   @Test func localTokensGoOnIncreasing() throws {
     let configuration = EngineConfiguration(tier: .local(firstToken: 10))
     let kept = Kept(configuration)
