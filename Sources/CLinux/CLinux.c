@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -138,6 +139,58 @@ int peer_process(int socket) {
 int process_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
 int process_signal(int process, int signal) { return (int)syscall(SYS_pidfd_send_signal, process, signal, NULL, 0); }
+
+// What the kernel tells of a process, as far as it is wanted here (struct pidfd_info, which not every system's headers have).
+struct process_info {
+  uint64_t mask, cgroup;
+  uint32_t pid, tgid, ppid, ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid, spare;
+};
+_Static_assert(sizeof(struct process_info) == 64, "the size is a part of the request's number");
+#define PROCESS_INFO _IOWR(0xFF, 11, struct process_info)
+#define PROCESS_INFO_CREDENTIALS 2
+
+// The line "Uid:" of /proc/PID/status: real, effective, saved.
+static int users_in_status(pid_t pid, uid_t *real, uid_t *saved) {
+  char path[64], text[4096];
+  snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+  int file = open(path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return -1;
+  ssize_t count = read(file, text, sizeof text - 1);
+  int failure = errno;
+  close(file);
+  if (count < 0) {
+    errno = failure;
+    return -1;
+  }
+  text[count] = 0;
+  const char *line = strstr(text, "\nUid:");
+  unsigned found[3];
+  if (line == NULL || sscanf(line, "\nUid: %u %u %u", &found[0], &found[1], &found[2]) != 3) {
+    errno = EIO;
+    return -1;
+  }
+  *real = found[0];
+  *saved = found[2];
+  return 0;
+}
+
+int process_users(int process, pid_t pid, uid_t *real, uid_t *saved) {
+  struct process_info info = {.mask = PROCESS_INFO_CREDENTIALS};
+  if (ioctl(process, PROCESS_INFO, &info) == 0 && info.mask & PROCESS_INFO_CREDENTIALS) {
+    *real = info.ruid;
+    *saved = info.suid;
+    return 0;
+  }
+  // The kernel does not tell of a process whose parent is in another pid namespace either, as if it had ended.
+  int result = users_in_status(pid, real, saved), failure = errno;
+  // Only if it had not ended by now was the number its own.
+  if (process_has_ended(process) != 0) {
+    errno = ESRCH;
+    return -1;
+  }
+  errno = failure;
+  return result;
+}
 
 int process_has_ended(int process) {
   struct pollfd poller = {.fd = process, .events = POLLIN};

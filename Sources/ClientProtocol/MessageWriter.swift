@@ -522,7 +522,8 @@ extension MessageWriter {
   /// `graceMilliseconds`: how long from now until another could be granted the lock.
   /// `detail`: the administrator's words where one took it.
   public mutating func lost(
-    name: [UInt8], token: Int64, reason: String, graceMilliseconds: Int64, detail: String? = nil
+    name: [UInt8], token: Int64, reason: String, graceMilliseconds: Int64, detail: String? = nil,
+    isEnforced: Bool = true
   ) {
     notification("lost") { json in
       json.member("name", utf8: name)
@@ -530,6 +531,7 @@ extension MessageWriter {
       json.member("reason", reason)
       json.member("grace_ms", graceMilliseconds)
       Self.text("detail", detail, bytesMax: Limits.breakReasonBytesMax, to: &json)
+      if !isEnforced { json.member("enforced", false) }
     }
   }
 

@@ -9,6 +9,7 @@ struct PendingKill {
   var moment: BootInstant
   var handle: ProcessHandle
   var session: SessionID
+  var peer: Peer?
 }
 
 extension SidecarCore {
@@ -20,6 +21,10 @@ extension SidecarCore {
   enum EnforcementRefusal: Equatable {
     /// The daemon may not send signals to the client's process.
     case notAllowed
+    /// The client's own user may not.
+    case ofAnotherUser
+    /// Whose process it is cannot be found out; the system's own words.
+    case ofUnknownUser(String)
     /// The process that connected is no more.
     case ended
     /// No signal of the daemon reaches it: it is in another pid namespace.
@@ -38,10 +43,12 @@ extension SidecarCore {
     case .failure(.invisible): return .invisible
     case .failure(.failed(let reason)): return .failed(reason)
     case .success(let handle):
-      switch handle.send(0) {
+      switch handle.send(0, onBehalfOf: session.peer) {
       case .sent: return nil
       case .ended: return .ended
       case .notAllowed: return .notAllowed
+      case .ofAnotherUser: return .ofAnotherUser
+      case .ofUnknownUser(let reason): return .ofUnknownUser(reason)
       case .invisible: return .invisible
       case .failed(let reason): return .failed(reason)
       }
@@ -63,6 +70,16 @@ extension SidecarCore {
           json.member("right", "CAP_KILL")
           json.member("name", utf8: name.bytes)
         }
+      case .ofAnotherUser:
+        let message =
+          "the process that connected belongs to another user, to whose processes this client may not send signals, so "
+          + "that on_lost can only be \"notify\""
+        writer.failure(id: id, .invalidParams, message: message) { $0.member("field", "on_lost") }
+      case .ofUnknownUser(let reason):
+        let message =
+          "sidelockd cannot find out whose the process of this client is (\(reason)), so that on_lost can only be "
+          + "\"notify\"; the packaged service can with enforce-loss.conf from /usr/share/doc/sidelock/examples"
+        writer.failure(id: id, .invalidParams, message: message) { $0.member("field", "on_lost") }
       case .ended:
         let message = "the process that connected has ended, so that it cannot be ended when the lock is lost"
         writer.failure(id: id, .invalidParams, message: message) { $0.member("field", "on_lost") }
@@ -78,41 +95,52 @@ extension SidecarCore {
   }
 
   /// Ends the process of a client that has lost a lock, as it asked for.
-  func enforceLoss(_ action: LossAction, for session: ClientSession, graceMilliseconds: Int64) {
+  ///
+  /// - Returns: false when that cannot be done, so that the process goes on.
+  func enforceLoss(_ action: LossAction, for session: ClientSession, graceMilliseconds: Int64) -> Bool {
     switch action {
-    case .notify: return
-    case .kill: kill(session)
+    case .notify: return true
+    case .kill: return kill(session)
     case .terminate:
       guard graceMilliseconds > 0, case .success(let handle) = handle(of: session, isOwed: true) else {
         return kill(session)
       }
-      signal(SIGTERM, handle, session.id)
+      let isSent = signal(SIGTERM, handle, session.id, session.peer)
       let delay = graceMilliseconds * Self.terminatePercent / 100
       let moment = BootClock.now().adding(milliseconds: delay)
-      pendingKills.append(PendingKill(moment: moment, handle: handle, session: session.id))
+      pendingKills.append(PendingKill(moment: moment, handle: handle, session: session.id, peer: session.peer))
       scheduleTurnEnd()
+      return isSent
     }
   }
 
   /// The daemon ends a session whose client does not know that: its locks are free at once, so that there is no time
   /// for a process to end by itself.
   func enforceEnd(of session: ClientSession) {
-    if engine.hasEnforcedHold(session.id) { kill(session) }
+    if engine.hasEnforcedHold(session.id) { _ = kill(session) }
   }
 
-  private func kill(_ session: ClientSession) {
-    guard case .success(let handle) = handle(of: session, isOwed: true) else { return }
-    signal(SIGKILL, handle, session.id)
+  private func kill(_ session: ClientSession) -> Bool {
+    switch handle(of: session, isOwed: true) {
+    case .success(let handle): signal(SIGKILL, handle, session.id, session.peer)
+    case .failure(let failure): failure == .ended
+    }
   }
 
-  private func signal(_ number: CInt, _ handle: ProcessHandle, _ session: SessionID) {
+  /// Sends a signal, and says so. False when the process goes on as if there had been none.
+  @discardableResult
+  private func signal(_ number: CInt, _ handle: ProcessHandle, _ session: SessionID, _ peer: Peer?) -> Bool {
     let outcome: String
-    switch handle.send(number) {
-    case .ended: return
+    var isSent = false
+    switch handle.send(number, onBehalfOf: peer) {
+    case .ended: return true
     case .sent:
       statistics.signalsSent += 1
+      isSent = true
       outcome = "sent"
     case .notAllowed: outcome = "not allowed"
+    case .ofAnotherUser: outcome = "another user's process by now"
+    case .ofUnknownUser(let reason): outcome = "whose process it is is not known: \(reason)"
     case .invisible: outcome = "in another pid namespace"
     case .failed(let reason): outcome = reason
     }
@@ -120,8 +148,9 @@ extension SidecarCore {
       "signal to the process of a client that lost a lock",
       metadata: [
         "signal": number == SIGKILL ? "SIGKILL" : "SIGTERM", "session": "\(session.rawValue)",
-        "pid": "\((sessions[session]?.peer).pidText)", "outcome": "\(outcome)",
+        "pid": "\(peer.pidText)", "outcome": "\(outcome)",
       ])
+    return isSent
   }
 
   /// Kills the processes whose time to end by themselves is over.
@@ -129,12 +158,12 @@ extension SidecarCore {
     guard !pendingKills.isEmpty else { return }
     let due = pendingKills.filter { $0.moment <= now }
     pendingKills.removeAll { $0.moment <= now }
-    for pending in due { signal(SIGKILL, pending.handle, pending.session) }
+    for pending in due { signal(SIGKILL, pending.handle, pending.session, pending.peer) }
   }
 
   /// The daemon ends, and nobody else would do it.
   func killAllPending() {
-    for pending in pendingKills { signal(SIGKILL, pending.handle, pending.session) }
+    for pending in pendingKills { signal(SIGKILL, pending.handle, pending.session, pending.peer) }
     pendingKills = []
   }
 }

@@ -84,14 +84,30 @@ final class ProcessHandle: Sendable {
     case ended
     /// This process may not send signals to that one.
     case notAllowed
+    /// It has become a process that the client's user may not send signals to.
+    case ofAnotherUser
+    /// Whose process it is now the system does not say; its own words.
+    case ofUnknownUser(String)
     /// No signal reaches it, because it is in a pid namespace that this process cannot see.
     case invisible
     /// The system's own words.
     case failed(String)
   }
 
-  /// Sends a signal; 0 sends none, and tells whether one could be sent.
-  func send(_ signal: CInt) -> Delivery {
+  /// Sends a signal on behalf of the client that connected; 0 sends none, and tells whether one could be sent.
+  ///
+  /// The daemon may be able to do more than the client. A process can become another user's by running a program that is
+  /// set-uid, so that whose it is is looked at each time: the client must be one who may send it signals by kill(2), where
+  /// its user is the process' real or saved one, or root.
+  func send(_ signal: CInt, onBehalfOf peer: Peer?) -> Delivery {
+    guard let peer else { return .ofUnknownUser("its client is not known") }
+    if peer.uid != 0, peer.isVisible {
+      var (real, saved) = (uid_t.max, uid_t.max)
+      guard process_users(descriptor, peer.pid, &real, &saved) == 0 else {
+        return errno == ESRCH ? .ended : .ofUnknownUser(errorText())
+      }
+      guard real == peer.uid || saved == peer.uid else { return .ofAnotherUser }
+    }
     if process_signal(descriptor, signal) == 0 { return .sent }
     switch errno {
     case ESRCH: return .ended

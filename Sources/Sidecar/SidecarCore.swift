@@ -350,7 +350,7 @@ final class SidecarCore {
     switch notification {
     case .lost(let name, let token, let reason, let grace, let action, let detail):
       session.isChanged = true
-      enforceLoss(action, for: session, graceMilliseconds: grace)
+      let isEnforced = enforceLoss(action, for: session, graceMilliseconds: grace)
       logger.notice(
         "lock lost",
         metadata: [
@@ -359,7 +359,8 @@ final class SidecarCore {
         ])
       write(to: session) {
         $0.lost(
-          name: name.bytes, token: token, reason: reason.rawValue, graceMilliseconds: grace, detail: detail)
+          name: name.bytes, token: token, reason: reason.rawValue, graceMilliseconds: grace, detail: detail,
+          isEnforced: isEnforced)
       }
     case .waiting(let request, let name, let position, let holder):
       let message = current?.request == request ? current?.message : session.messageID(of: request)

@@ -2,7 +2,9 @@
 
 import datetime
 import os
+import shutil
 import signal
+import subprocess
 
 import pytest
 
@@ -161,3 +163,78 @@ def test_a_session_that_the_daemon_ends_is_a_loss_too(lab):
     assert signal_of(silent) == signal.SIGKILL
     wait_until(lambda: other.call("stats")["sessions"] == 1, "the end of the other one")
     assert is_alive(freed.pid)
+
+
+def set_uid(lab, program):
+    """A copy of a program that makes whoever runs it root."""
+    directory = lab.directory / "set-uid"
+    directory.mkdir(exist_ok=True)
+    os.chmod(lab.directory, 0o755)
+    copy = directory / program
+    shutil.copy(shutil.which(program), copy)
+    os.chmod(copy, 0o4755)
+    return str(copy)
+
+
+def may_signal(user, pid):
+    """What kill(2) says, asked by a process of that user."""
+    check = f"import os; os.kill({pid}, 0)"
+    return subprocess.run(["/usr/bin/python3", "-c", check], user=user, stderr=subprocess.DEVNULL).returncode == 0
+
+
+def users_of(pid):
+    """Its real, effective and saved user."""
+    line = next(line for line in open(f"/proc/{pid}/status") if line.startswith("Uid:"))
+    return [int(word) for word in line.split()[1:4]]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="other users can only be tried as root")
+@pytest.mark.parametrize("action", ["kill", "terminate"])
+@pytest.mark.parametrize("becomes", ["its own with more rights", "root's"])
+def test_no_process_is_ended_that_its_client_could_not_end(lab, becomes, action):
+    """The daemon is root's and may end everything. What kill(2) allows the client's user is the measure."""
+    redis = lab.redis()
+    daemon = lab.daemon(redis, lease_ms=2000)
+    client, watcher = ProcessClient(lab, daemon, user=ANNA), daemon.client()
+    client.call("acquire", name="a", on_lost=action)
+    watcher.acquire("b")
+    if becomes == "root's":
+        client.run(set_uid(lab, "setpriv"), "--reuid=0", "--regid=0", "--clear-groups", shutil.which("sleep"), "600")
+        wait_until(lambda: users_of(client.pid) == [0, 0, 0], "it to be root's")
+    else:
+        client.run(set_uid(lab, "sleep"), "600")
+        wait_until(lambda: users_of(client.pid) == [ANNA, 0, 0], "it to have root's rights")
+    is_allowed = becomes != "root's"
+    assert may_signal(ANNA, client.pid) == is_allowed
+    if action == "terminate":
+        redis.stop()
+        watcher.notification("lost")
+    else:
+        watcher.call("break", name="a")
+    if is_allowed:
+        assert signal_of(client) in (signal.SIGKILL, signal.SIGTERM)
+    else:
+        # With "terminate" both signals are refused, the second one when it would be due.
+        wait_until(lambda: daemon.log().count('outcome="another user\'s process by now"') == (2 if action == "terminate" else 1),
+                   "the refusals in the log")
+        assert is_alive(client.pid) and users_of(client.pid) == [0, 0, 0]
+        assert watcher.call("stats")["signals_sent_total"] == 0
+        os.kill(client.pid, signal.SIGKILL)
+    redis.resume()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="other users can only be tried as root")
+def test_who_cannot_be_ended_is_told(lab):
+    """The process that connected is root's by now, and its child, which has the connection, is not."""
+    daemon = lab.daemon()
+    client, root = ProcessClient(lab, daemon, user=ANNA), daemon.client()
+    client.call("acquire", name="a", on_lost="kill")
+    client.fork(set_uid(lab, "setpriv"), "--reuid=0", "--regid=0", "--clear-groups", shutil.which("sleep"), "600")
+    wait_until(lambda: users_of(client.pid) == [0, 0, 0], "it to be root's")
+    assert root.call("break", name="a")["broken"]
+    lost = client.next()
+    assert lost["method"] == "lost" and lost["params"]["enforced"] is False
+    error = client.error("acquire", name="a", on_lost="kill")
+    assert error["code"] == -32602 and error["data"]["field"] == "on_lost" and "another user" in error["message"]
+    assert is_alive(client.pid)
+    client.call("acquire", name="a")

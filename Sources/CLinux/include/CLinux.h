@@ -60,6 +60,10 @@ int process_open(pid_t pid);
 /// that would be allowed. 0 on success, -1 and errno on failure.
 int process_signal(int process, int signal);
 
+/// The users that a process has now as its real and its saved one, by its descriptor, and where the kernel cannot be asked
+/// like that (before Linux 6.13) by its number. 0 on success; -1 and errno on failure, ESRCH: it has ended.
+int process_users(int process, pid_t pid, uid_t *real, uid_t *saved);
+
 /// Whether the process of a descriptor has ended: 1 or 0; -1 and errno on failure.
 int process_has_ended(int process);
 

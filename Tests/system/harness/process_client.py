@@ -3,12 +3,14 @@
 Run as a program, `process_client.py SOCKET`, it serves lines of standard input: `send REQUEST` sends a line and writes
 the next line of the connection; `next` writes the next line; `half` closes this half of the connection and writes
 `done`; `fork` goes on in a child and writes `PARENT CHILD`, and the parent stays behind, with the connection, and does
-nothing more. `end` stands for the end of the connection.
+nothing more, or becomes the program whose words follow; `run` becomes a program at once, which has the connection. `end`
+stands for the end of the connection.
 """
 
 import json
 import os
 import pathlib
+import shlex
 import signal
 import socket
 import subprocess
@@ -60,9 +62,14 @@ class ProcessClient:
     def error(self, method, **params):
         return self.message(method, **params)["error"]
 
-    def fork(self):
-        """From now on a child asks, which has inherited the connection."""
-        self.child = int(self._say("fork").split()[1])
+    def fork(self, *program):
+        """From now on a child asks, which has inherited the connection. The process itself becomes `program`."""
+        self.child = int(self._say("fork " + shlex.join(program)).split()[1])
+
+    def run(self, *program):
+        """It becomes another program, and asks nothing more."""
+        self.process.stdin.write("run " + shlex.join(program) + "\n")
+        self.process.stdin.flush()
 
     def half_close(self):
         self._say("half")
@@ -86,10 +93,15 @@ def serve(path):
             parent = os.getpid()
             child = os.fork()
             if child:
+                if rest:
+                    os.execv(shlex.split(rest)[0], shlex.split(rest))
                 while True:
                     signal.pause()
             print(parent, os.getpid(), flush=True)
             continue
+        if verb == "run":
+            os.set_inheritable(sock.fileno(), True)
+            os.execv(shlex.split(rest)[0], shlex.split(rest))
         try:
             if verb == "half":
                 sock.shutdown(socket.SHUT_WR)
