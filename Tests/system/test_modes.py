@@ -153,11 +153,22 @@ def test_writers_of_all_hosts_are_served_in_the_order_in_which_they_came(lab, or
     redis = lab.redis()
     daemons = [lab.daemon(redis, args=["--cohort-ms", "0"]) for _ in range(3)]
     clients = [daemons[int(host)].client() for host in order]
+    witnesses = [daemon.client() for daemon in daemons]
+
+    def all_hosts_know():
+        """An answer of Redis comes behind whatever it has told a host before: who waits elsewhere is known there by now. The
+        first round lets each host's own place reach Redis."""
+        for witness in witnesses * 2:
+            witness.call("inspect", name="data")
+
     clients[0].acquire("data")
-    requests = [client.queue("data") for client in clients[1:]]
+    requests = []
+    for client in clients[1:]:
+        requests.append(client.queue("data"))
+        # Who comes next comes later for everybody only when all know of this one.
+        all_hosts_know()
     for client, following, request in zip(clients, clients[1:], requests):
-        # An answer of Redis, behind whatever it has told this host: who waits elsewhere is known here by now.
-        client.call("inspect", name="data")
+        all_hosts_know()
         client.release("data")
         following.reply_to(request)
         assert all(still_waits(later) for later in clients[clients.index(following) + 1:])
