@@ -102,7 +102,24 @@ public struct LockName: Hashable, Comparable, Sendable, CustomStringConvertible 
 
   /// Names are ordered by their bytes.
   public static func < (a: LockName, b: LockName) -> Bool {
-    a.bytes.lexicographicallyPrecedes(b.bytes)
+    // Eight at a time: names can be long and begin alike.
+    a.bytes.withUnsafeBytes { a in
+      b.bytes.withUnsafeBytes { b in
+        let shared = min(a.count, b.count)
+        var offset = 0
+        while offset + 8 <= shared {
+          let left = UInt64(bigEndian: a.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
+          let right = UInt64(bigEndian: b.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
+          if left != right { return left < right }
+          offset += 8
+        }
+        while offset < shared {
+          if a[offset] != b[offset] { return a[offset] < b[offset] }
+          offset += 1
+        }
+        return a.count < b.count
+      }
+    }
   }
 
   /// Whether the name begins with these bytes.

@@ -14,6 +14,8 @@ import DequeModule
 struct PutOffWork {
   /// Since when there is any; nil when there is none.
   fileprivate(set) var since: BootInstant?
+  /// Holds that were ended in this turn, of sessions whose connection is gone.
+  fileprivate(set) var closedInTurn = 0
   /// Sessions whose connection is gone and that still have holds.
   fileprivate(set) var closing: Deque<SessionRecord> = []
   /// Locks whose queue may go on.
@@ -70,13 +72,20 @@ extension LockEngine {
 
   /// Ends the holds of a session that is gone: at once, or in the next turns if they are very many.
   func goOnClosing(_ record: SessionRecord, now: BootInstant) {
-    // Very many may go at once.
-    let isWaitingInLine = !putOff.closing.isEmpty && record.holdCount > Self.holdsInTurn
-    if !isWaitingInLine { endHolds(of: record, atMost: .max, now: now) }
+    // Very many may go at once. Those that have little do not wait for those that have much.
+    let isLittle = record.holdCount <= Self.holdsInTurn
+    let most = isLittle ? 4 * configuration.stepsPerSlice : configuration.stepsPerSlice
+    if putOff.closedInTurn < most, isLittle || putOff.closing.isEmpty {
+      putOff.closedInTurn += record.holdCount
+      endHolds(of: record, atMost: .max, now: now)
+    }
     guard record.firstHold != nil else { return didClose(record) }
     putOff.closing.append(record)
     if putOff.since == nil { putOff.since = now }
   }
+
+  /// To be called when the loop looks at what else there is: between two such moments all sessions there are may end.
+  public func turnEnded() { putOff.closedInTurn = 0 }
 
   /// Holds that are ended of one session before it is the next one's turn.
   private static let holdsInTurn = 16

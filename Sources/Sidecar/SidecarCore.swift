@@ -245,6 +245,7 @@ final class SidecarCore {
     for session in settlingSessions { proceed(session) }
     settlingSessions.removeAll(keepingCapacity: true)
     inputs.turnEnded()
+    engine.turnEnded()
     let now = BootClock.now()
     timer?.arm(for: nextDeadline, now: now)
     scheduleStatus()

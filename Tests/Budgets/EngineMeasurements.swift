@@ -25,6 +25,7 @@ final class EngineDriver {
     now.nanoseconds += 1000
     effects.removeAll(keepingCapacity: true)
     engine.handle(event, now: now, into: &effects)
+    engine.turnEnded()
   }
 
   func acquire(_ name: LockName, session: UInt64 = 1) {

@@ -220,6 +220,7 @@ struct EngineDriver {
   private mutating func tell(_ event: Event) {
     trace("← \(event)")
     engine.handle(event, now: now, into: &effects)
+    engine.turnEnded()
     drain()
   }
 

@@ -14,8 +14,12 @@ final class Script {
     #expect(take().isEmpty)
   }
 
+  /// Whether what is told happens in one turn of the loop.
+  var isOneTurn = false
+
   func tell(_ event: Event) {
     engine.handle(event, now: now, into: &effects)
+    if !isOneTurn { engine.turnEnded() }
   }
 
   /// Moves the clock, firing the engine's deadlines at their moments as a timer would.

@@ -23,6 +23,22 @@ import Testing
     #expect(table.isEmpty && Array(table.values) == [] && table[name(17)] == nil)
   }
 
+  @Test func namesAreOrderedByTheirBytes() {
+    var names: [LockName] = [LockName(bytes: [])]
+    for length in 1...20 {
+      for place in 0..<length {
+        for byte in [UInt8(0), 1, 0x7F, 0x80, 0xFF] {
+          var bytes = [UInt8](repeating: 0x61, count: length)
+          bytes[place] = byte
+          names.append(LockName(bytes: bytes))
+        }
+      }
+    }
+    for a in names {
+      for b in names { #expect((a < b) == a.bytes.lexicographicallyPrecedes(b.bytes)) }
+    }
+  }
+
   /// Names of every length, and those that differ in one byte, wherever that is.
   @Test func namesThatAreNearlyTheSameAreDifferent() {
     var table = NameTable<Int>()

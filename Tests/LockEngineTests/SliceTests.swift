@@ -54,6 +54,30 @@ import Testing
     #expect(turns(1600) <= 5 * few)
   }
 
+  /// Those with little are not kept waiting by those with much, and neither takes more of a turn for being many.
+  @Test(arguments: [(2, 16), (2, 40), (12, 40), (60, 1), (60, 16)])
+  func manySessionsAreClosedInSlices(sessions: Int, holdsEach: Int) {
+    let script = script(sessions + 1)
+    let gone = (2...(sessions + 1)).map { SessionID(UInt64($0)) }
+    for session in gone {
+      for index in 0..<holdsEach { script.acquire(session, "\(session.rawValue)/\(index)") }
+    }
+    let held = sessions * holdsEach
+    script.isOneTurn = true
+    for session in gone { script.tell(.sessionClosed(session)) }
+    let ended = held - script.engine.gauges.held
+    #expect(ended <= holdsEach + 4 * Self.steps)
+    #expect(ended >= min(held, Self.steps))
+    script.isOneTurn = false
+    _ = settle(script)
+    #expect(script.engine.gauges.held == 0 && script.engine.gauges.sessions == 1)
+    // The next turn has room again.
+    script.open(gone[0])
+    script.acquire(gone[0])
+    script.tell(.sessionClosed(gone[0]))
+    #expect(script.engine.gauges.held == 0)
+  }
+
   /// Who tries for a lock of somebody who is gone is not told that it is in use, although it still is being freed.
   @Test func aTryWaitsForASessionThatIsBeingClosed() {
     let script = script(3)

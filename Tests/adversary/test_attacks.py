@@ -194,6 +194,15 @@ def long_texts(attacker, _):
             break
 
 
+def short_holds(attacker, _):
+    """Holds that end at once, each of which is told in the journal and to the client."""
+    client = attacker.client()
+    before = len(attacker.daemon.log().splitlines())
+    pipeline(client, [acquire(number, f"short {number}", max_hold_ms=1) for number in range(20_000 // SCALE)])
+    wait_until(lambda: client.call("stats")["held"] == 1, "all of them to end")
+    assert len(attacker.daemon.log().splitlines()) - before < 1000
+
+
 def what_nobody_reads(attacker, _):
     for _ in range(20):
         client = attacker.client()
@@ -240,7 +249,7 @@ def ever_new_names(attacker, _):
 
 ATTACKS = [
     watches, events, holds_of_one_name, holds_of_different_names, inspections, lists, a_search_for_deadlocks,
-    transfers_to_a_stranger, sessions_that_end_while_they_wait, long_texts, what_nobody_reads, nonsense,
+    transfers_to_a_stranger, sessions_that_end_while_they_wait, long_texts, short_holds, what_nobody_reads, nonsense,
     connections_that_come_and_go, ever_new_names]
 
 

@@ -155,6 +155,7 @@ final class SimulatedHost {
     effects.removeAll(keepingCapacity: true)
     var produced = effects
     engine.handle(event, now: bootNow, into: &produced)
+    engine.turnEnded()
     for effect in produced {
       guard isRunning else { break }
       carryOut(effect)
