@@ -57,6 +57,9 @@ class History:
                 self.add(name, Call(asked["at"], facts["at"], "give", str(asked["token"]), asked["mode"]))
 
     def heard_refused(self, facts):
+        # Its end is noted before it is killed, so that it may say some more.
+        if facts["pid"] in self.dead:
+            return
         asked = self.started.pop(facts["call"])
         self.refused[facts["reason"]] = self.refused.get(facts["reason"], 0) + 1
         assert facts["reason"] in ("busy", "not_held", "lost", "unavailable", "shutting_down"), facts
