@@ -35,7 +35,7 @@ public struct SettingsInForce: Sendable, Equatable {
     write(settings.backend, to: &writer)
     writer.write(settings.socketPath)
     writer.write(UInt64(settings.socketMode))
-    for number in Self.numbers { writer.write(Int64(settings[keyPath: number])) }
+    for (_, number) in Self.numbers { writer.write(Int64(settings[keyPath: number])) }
     writer.write(settings.keyPrefix)
     writer.write(settings.hostName)
     writer.write(settings.logLevel.rawValue)
@@ -50,7 +50,7 @@ public struct SettingsInForce: Sendable, Equatable {
     return writer.bytes
   }
 
-  /// Reads it back; nil for anything else, whatever that is.
+  /// Reads it back; nil for anything else, whatever that is, and where a number is none that its setting may have.
   public init?(encoded bytes: [UInt8]) {
     var reader = StateReader(bytes)
     do throws(StateDamage) {
@@ -62,7 +62,12 @@ public struct SettingsInForce: Sendable, Equatable {
         hostName: "", connectionsMax: 0, connectionsPerUIDMax: 0, holdsPerSessionMax: 0, holdsPerUIDMax: 0,
         waitsPerSessionMax: 0, waitsPerUIDMax: 0, bytesPerSessionMax: 0, bytesPerUIDMax: 0, lockBytesPerUIDMax: 0,
         watchesPerUIDMax: 0, policy: AccessPolicy(), logLevel: defaultLogLevel)
-      for number in Self.numbers { settings[keyPath: number] = Int(clamping: try reader.signed()) }
+      for (key, number) in Self.numbers {
+        let value = Int(clamping: try reader.signed())
+        guard case .integer(let range) = key.definition.kind, range.contains(value) else { return nil }
+        settings[keyPath: number] = value
+      }
+      guard settings.redisTimeoutMilliseconds * 2 < settings.leaseMilliseconds else { return nil }
       settings.keyPrefix = try reader.text()
       settings.hostName = try reader.text()
       guard let level = Logger.Level(rawValue: try reader.text()) else { return nil }
@@ -78,12 +83,16 @@ public struct SettingsInForce: Sendable, Equatable {
     } catch { return nil }
   }
 
-  private static var numbers: [WritableKeyPath<Settings, Int>] {
+  private static var numbers: [(SettingKey, WritableKeyPath<Settings, Int>)] {
     [
-      \.leaseMilliseconds, \.lingerMilliseconds, \.cohortHandOversMax, \.cohortMilliseconds, \.redisTimeoutMilliseconds,
-      \.connectionsMax, \.connectionsPerUIDMax, \.holdsPerSessionMax, \.holdsPerUIDMax, \.waitsPerSessionMax,
-      \.waitsPerUIDMax, \.bytesPerSessionMax, \.bytesPerUIDMax,
-      \.lockBytesPerUIDMax, \.watchesPerUIDMax,
+      (.leaseMilliseconds, \.leaseMilliseconds), (.lingerMilliseconds, \.lingerMilliseconds),
+      (.cohortMax, \.cohortHandOversMax), (.cohortMilliseconds, \.cohortMilliseconds),
+      (.redisTimeoutMilliseconds, \.redisTimeoutMilliseconds), (.connectionsMax, \.connectionsMax),
+      (.connectionsPerUIDMax, \.connectionsPerUIDMax), (.holdsPerSessionMax, \.holdsPerSessionMax),
+      (.holdsPerUIDMax, \.holdsPerUIDMax), (.waitsPerSessionMax, \.waitsPerSessionMax),
+      (.waitsPerUIDMax, \.waitsPerUIDMax), (.bytesPerSessionMax, \.bytesPerSessionMax),
+      (.bytesPerUIDMax, \.bytesPerUIDMax), (.lockBytesPerUIDMax, \.lockBytesPerUIDMax),
+      (.watchesPerUIDMax, \.watchesPerUIDMax),
     ]
   }
 
@@ -113,7 +122,7 @@ public struct SettingsInForce: Sendable, Equatable {
       if try reader.bool() {
         .unix(path: try reader.text())
       } else {
-        .tcp(host: try reader.text(), port: Int(clamping: try reader.signed()))
+        .tcp(host: try reader.text(), port: try number(1...65_535, &reader))
       }
     let username = try reader.optionalText()
     let hasPassword = try reader.bool()
@@ -121,7 +130,13 @@ public struct SettingsInForce: Sendable, Equatable {
     return .redis(
       RedisURL(
         endpoint: endpoint, username: username, password: hasPassword ? RedisSecret(password) : nil,
-        database: Int(clamping: try reader.signed())))
+        database: try number(0...Int(Int32.max), &reader)))
+  }
+
+  private static func number(_ range: ClosedRange<Int>, _ reader: inout StateReader) throws(StateDamage) -> Int {
+    let value = Int(clamping: try reader.signed())
+    guard range.contains(value) else { throw StateDamage() }
+    return value
   }
 
   // MARK: Rules

@@ -289,7 +289,9 @@ struct EngineDriver {
     var state = StoredState()
     for record in records.sorted(by: { $0.key < $1.key }) {
       for (kind, bytes) in record.value.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
-        do { try state.add(kind, bytes) } catch { violated("its own record is not understood: \(kind) \(bytes)") }
+        do { try state.add(kind, id: record.key, bytes, now: now) } catch {
+          violated("its own record is not understood: \(kind) \(bytes)")
+        }
       }
     }
     let numbers = engine.numbers

@@ -42,6 +42,28 @@ import Testing
     }
   }
 
+  /// Whole bytes with a number that no setting may have: a lease of 1 ms would be renewed without end.
+  @Test func numbersThatNoSettingMayHaveAreNotRead() throws {
+    let good = try settings([.redis: "redis://h"])
+    #expect(SettingsInForce(encoded: good.encoded) == good)
+    let changes: [(inout Settings) -> Void] = [
+      { $0.leaseMilliseconds = 1 }, { $0.leaseMilliseconds = .max }, { $0.redisTimeoutMilliseconds = 0 },
+      { $0.redisTimeoutMilliseconds = 6_000 }, { $0.lingerMilliseconds = -1 }, { $0.cohortHandOversMax = 0 },
+      { $0.connectionsMax = 0 }, { $0.holdsPerSessionMax = 0 }, { $0.waitsPerUIDMax = .min },
+      { $0.bytesPerSessionMax = 0 },
+      {
+        $0.backend = .redis(
+          RedisURL(endpoint: .tcp(host: "h", port: 1 << 20), username: nil, password: nil, database: 0))
+      },
+      { $0.backend = .redis(RedisURL(endpoint: .tcp(host: "h", port: 1), username: nil, password: nil, database: -1)) },
+    ]
+    for (index, change) in changes.enumerated() {
+      var other = good
+      change(&other.settings)
+      #expect(SettingsInForce(encoded: other.encoded) == nil, "change \(index)")
+    }
+  }
+
   /// Wrong settings stay so; accounts that cannot be asked may be there a moment later.
   @Test func onlyAccountsMayBeThereAtAnotherTime() {
     var inputs = SettingsInputs { _, _ in .failure(.missing) }

@@ -62,7 +62,7 @@ journalctl SIDELOCK_LOCK=orders
 .fi
 .PP
 Of each kind of log message, which is its text, 20 are written at once and then one a second; how many were left out is told in a
-message of its own.
+message of its own. What is only logged at the levels debug and trace is written as often as it comes.
 .PP
 Each datum of a log message is a journal field of its own, such as SIDELOCK_LOCK, SIDELOCK_TOKEN, SIDELOCK_SESSION and
 SIDELOCK_REASON.
