@@ -49,9 +49,9 @@ def without(user, right, act, witness, is_done):
 
 
 @rights
-@pytest.mark.parametrize("end", ["release", "close"])
-@pytest.mark.parametrize("modes", [["exclusive"], ["exclusive", "exclusive"], ["shared", "exclusive"],
-                                   ["shared", "shared"]], ids=" ".join)
+@pytest.mark.parametrize("end, modes", [
+    ("release", ["exclusive"]), ("close", ["exclusive", "exclusive"]), ("release", ["shared", "exclusive"]),
+    ("close", ["shared", "shared"])], ids=lambda value: value if isinstance(value, str) else " ".join(value))
 def test_a_lock_that_is_given_back_goes_to_who_waited_longest(lab, redis, user, clients, right, end, modes):
     first, *others = clients
     witness = lab.daemons[0].client()

@@ -135,6 +135,20 @@ def test_other_data_in_the_key_are_told(redis, clients):
     assert second.error_of(request, SOON).reason == "wrong_type"
 
 
+@pytest.mark.parametrize("wait_ms", [0, int(SOON * 1000)])
+def test_a_later_attempt_of_its_own_that_a_host_has_forgotten_is_no_dead_end(redis, clients, wait_ms):
+    first, second, _ = clients
+    me = f"one/{first.call('initialize')['instance']}"
+    token = first.acquire("orders")
+    first.release("orders", token)
+    redis.admin.set(KEY, f"{me}:1000000:{token + 100_000}", px=LEASE_MS)
+    fresh = first.acquire("orders", wait_ms=wait_ms)
+    assert fresh > token + 100_000
+    request = second.queue("orders")
+    first.release("orders", fresh)
+    assert second.reply_to(request, SOON)["token"] > fresh
+
+
 def test_who_does_not_wait_says_nothing(redis, clients):
     first, second, _ = clients
     first.acquire("orders")
