@@ -14,9 +14,12 @@ final class EngineDriver {
   private(set) var effects: [Effect] = []
   private var lastRequest: UInt64 = 0
 
-  init(tier: EngineConfiguration.Tier, lingerMilliseconds: Int64 = 0, sessions: Int = 1) {
+  init(
+    tier: EngineConfiguration.Tier, lingerMilliseconds: Int64 = 0, sessions: Int = 1, waitsPerSessionMax: Int = 128
+  ) {
     engine = LockEngine(
-      configuration: EngineConfiguration(tier: tier, lingerMilliseconds: lingerMilliseconds))
+      configuration: EngineConfiguration(
+        tier: tier, lingerMilliseconds: lingerMilliseconds, waitsPerSessionMax: waitsPerSessionMax))
     if case .store = tier { tell(.linkUp) }
     for session in 1...sessions { tell(.sessionOpened(SessionID(UInt64(session)))) }
   }
@@ -29,10 +32,15 @@ final class EngineDriver {
   }
 
   func acquire(_ name: LockName, session: UInt64 = 1) {
+    ask(name, session: session)
+  }
+
+  func ask(_ name: LockName, session: UInt64 = 1, mode: HoldMode = .exclusive, owner: String? = nil) {
     lastRequest += 1
     tell(
       .acquireRequested(
-        AcquireRequest(session: SessionID(session), request: RequestID(lastRequest), target: .one(name))))
+        AcquireRequest(
+          session: SessionID(session), request: RequestID(lastRequest), target: .one(name), mode: mode, owner: owner)))
   }
 
   func release(_ name: LockName, session: UInt64 = 1) {
@@ -159,6 +167,9 @@ extension EngineDriver {
       rest -= answerRenewals()
     }
   }
+
+  /// Lets the store confirm all renewals that are under way.
+  func confirmRenewals() { _ = answerRenewals() }
 
   /// Lets the store confirm the renewals among the effects, and those that go out when these are confirmed.
   private func answerRenewals() -> Int {

@@ -6,7 +6,7 @@ import Glibc
 //
 // Prints a line for each measurement: its name, the rounds, and the allocations of all of them.
 
-let measurements = protocolMeasurements + redisMeasurements + engineMeasurements + pathMeasurements
+let measurements = protocolMeasurements + redisMeasurements + engineMeasurements + pathMeasurements + scaleMeasurements
 let wanted = CommandLine.arguments.dropFirst(2)
 guard let rounds = CommandLine.arguments.dropFirst().first.flatMap({ Int($0) }), rounds > 0 else {
   print("usage: Budgets ROUNDS [NAME…]")

@@ -20,6 +20,8 @@ ROUNDS = 200
 # How much a figure may lie above its budget. Another compiler or C library moves it a little, a regression by more.
 INSTRUCTIONS_MARGIN = 0.05
 ALLOCATIONS_MARGIN = 0.02
+# How much more than four times as much four times as many may take.
+GROWTH_MARGIN = 0.25
 # A figure that is so much lower should become the budget.
 SLACK = 0.15
 BUDGETS = pathlib.Path(__file__).parent.parent / "Budgets" / "budgets.tsv"
@@ -90,7 +92,24 @@ def compare(figures, budgets):
             note = ", which can be lowered" if figure < budget * (1 - SLACK) else ""
             lines.append(f"{figure:.6g} {what} of {budget:g}{note}")
         good.append(f"{name}: {'; '.join(lines)}")
-    return bad, good
+    return bad + grow_too_fast(figures), good
+
+
+def grow_too_fast(figures):
+    """A line for each measurement `scale/…-4N` that takes more than four times as much as `scale/…-N`."""
+    bad, pairs = [], 0
+    for name, (taken, _) in figures.items():
+        what, _, count = name.rpartition("-")
+        if not name.startswith("scale/") or f"{what}-{4 * int(count)}" not in figures:
+            continue
+        pairs += 1
+        more = figures[f"{what}-{4 * int(count)}"][0]
+        if more > 4 * (1 + GROWTH_MARGIN) * taken:
+            bad.append(f"{what}: {4 * int(count)} take {more / taken:.1f} times as much as {count}")
+    scales = sum(name.startswith("scale/") for name in figures)
+    if 2 * pairs != scales:
+        bad.append(f"of {scales} measurements of scale only {2 * pairs} have another one to compare with")
+    return bad
 
 
 def self_test():
@@ -109,7 +128,13 @@ def self_test():
         bad, _ = compare(figures, budgets)
         if len(bad) != expected:
             sys.exit(f"self-test failed: {figures} gives {bad}")
-    print(f"self-test: {len(cases)} cases told apart")
+    for few, many, expected in ((100, 400, 0), (100, 499, 0), (100, 501, 1), (100, 1600, 1)):
+        figures = {"scale/x-10": (few, 0), "scale/x-40": (many, 0), "other-1": (1, 0)}
+        if len(grow_too_fast(figures)) != expected:
+            sys.exit(f"self-test failed: {few} and {many} give {grow_too_fast(figures)}")
+    if not grow_too_fast({"scale/x-10": (1, 0)}):
+        sys.exit("self-test failed: a measurement with nothing to compare it with passes")
+    print(f"self-test: {len(cases) + 5} cases told apart")
 
 
 def main(arguments):
