@@ -38,7 +38,7 @@ var scaleMeasurements: [Measurement] {
       },
       Measurement(name: "scale/deadlock-search-over-\(count)") {
         let driver = EngineDriver(tier: .local(firstToken: 1), waitsPerSessionMax: 4 * count)
-        let (first, second) = (LockName("first"), LockName("second"))
+        let (first, second, third) = (LockName("first"), LockName("second"), LockName("third"))
         driver.ask(second, owner: "last")
         for index in 0..<count {
           driver.ask(first, mode: .shared, owner: "\(index)")
@@ -46,6 +46,9 @@ var scaleMeasurements: [Measurement] {
         }
         return {
           driver.tell(.sessionOpened(SessionID(2)))
+          // Who holds nothing that somebody waits for closes no circle, and nothing is searched.
+          driver.ask(third, session: 2, owner: "new")
+          driver.ask(third, session: 2, owner: "other")
           driver.ask(first, session: 2, owner: "new")
           driver.settle()
           driver.tell(.sessionClosed(SessionID(2)))
