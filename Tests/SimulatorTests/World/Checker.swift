@@ -374,6 +374,8 @@ final class Checker {
   ) {
     grantCount += 1
     let name = wish.names[0]
+    // Whoever waits there now has not waited in vain for longer than since now.
+    sleepingSince[host.index][name] = nil
     if let owner = wish.owner,
       let at = beliefs.firstIndex(where: {
         $0.session == request.session && $0.name == name && $0.token == token && $0.owner == owner
