@@ -141,7 +141,8 @@ def test_a_later_attempt_of_its_own_that_a_host_has_forgotten_is_no_dead_end(red
     me = f"one/{first.call('initialize')['instance']}"
     token = first.acquire("orders")
     first.release("orders", token)
-    redis.admin.set(KEY, f"{me}:1000000:{token + 100_000}", px=LEASE_MS)
+    # Wherever it began to count, this is further on.
+    redis.admin.set(KEY, f"{me}:{2**53 - 1000}:{token + 100_000}", px=LEASE_MS)
     fresh = first.acquire("orders", wait_ms=wait_ms)
     assert fresh > token + 100_000
     request = second.queue("orders")
