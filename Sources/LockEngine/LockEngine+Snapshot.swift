@@ -149,6 +149,9 @@ extension LockEngine {
     return lock.leases.isEmpty ? .none : .idle
   }
 
+  /// Bytes of what all sessions hold and wait for, as ``EngineConfiguration/lockBytesMax`` counts them.
+  public var lockBytes: Int { tally.lockBytes }
+
   /// Bytes of what all sessions of a user hold and wait for, as ``EngineConfiguration/lockBytesPerUIDMax`` counts them.
   public func lockBytes(uid: UInt32) -> Int { users[uid]?.lockBytes ?? 0 }
 

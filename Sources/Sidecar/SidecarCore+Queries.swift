@@ -168,6 +168,8 @@ extension SidecarCore {
       Stat("deadlocks_total", .integer(Int64(clamping: done.deadlocks))),
       Stat("broken_total", .integer(Int64(clamping: statistics.broken))),
       Stat("watches", .integer(Int64(watches.count))),
+      Stat("lock_bytes", .integer(Int64(engine.lockBytes))),
+      Stat("kept_bytes", .integer(Int64(accounts.values.reduce(0) { $0 + $1.bytes }))),
     ]
     stats.append(Stat("signals_sent_total", .integer(Int64(clamping: statistics.signalsSent))))
     stats.append(

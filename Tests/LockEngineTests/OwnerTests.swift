@@ -263,6 +263,7 @@ import Testing
     script.acquire(bob, "b")
     script.acquire(carol, "c")
     #expect(script.take().compactMap(\.refusal) == [.limit(.lockBytes)])
+    #expect(script.engine.lockBytes == 2 * 258)
     script.tell(.sessionClosed(alice))
     script.acquire(carol, "c")
     #expect(script.take().compactMap(\.refusal) == [])
