@@ -39,6 +39,26 @@ enum Descriptor {
     try? write("sidelock: \(printable(message))\n", to: STDERR_FILENO)
   }
 
+  /// Writes such a message if that does not have to wait for whoever reads standard error. False: it would have to.
+  static func sayAtOnce(_ message: String) -> Bool {
+    // A pipe that has room has room for so much.
+    let bytes = Array("sidelock: \(printable(message))".utf8.prefix(Int(PIPE_BUF) - 1)) + [0x0A]
+    let sent = bytes.withUnsafeBytes {
+      send(STDERR_FILENO, $0.baseAddress, $0.count, Int32(MSG_DONTWAIT) | Int32(MSG_NOSIGNAL))
+    }
+    if sent >= 0 { return true }
+    switch errno {
+    case EAGAIN, EINTR: return false
+    case ENOTSOCK: break
+    // There is nobody left to tell it.
+    default: return true
+    }
+    var entry = pollfd(fd: STDERR_FILENO, events: Int16(POLLOUT), revents: 0)
+    guard poll(&entry, 1, 0) > 0 else { return false }
+    let written = bytes.withUnsafeBytes { Glibc.write(STDERR_FILENO, $0.baseAddress, $0.count) }
+    return written >= 0 || (errno != EAGAIN && errno != EINTR)
+  }
+
   /// Says what became of the output.
   static func say(_ error: OutputError) {
     if let words = error.words { say(words) }

@@ -57,6 +57,12 @@ final class RunDriver {
     terminal = open("/dev/tty", O_RDWR | O_CLOEXEC)
   }
 
+  /// Messages that had no room yet.
+  private var unsaid: [String] = []
+  private static let unsaidMax = 100
+  /// How long the end waits for room, in milliseconds.
+  private static let lastWordsMilliseconds: Int64 = 1000
+
   /// Acquires, runs the command, and ends the process.
   func run() throws(SidelockError) -> Never {
     supervise_reap_others(child, &guardProcess)
@@ -93,11 +99,13 @@ final class RunDriver {
       pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
       // A negative descriptor is skipped.
       pollfd(fd: connection?.descriptor ?? -1, events: Int16(POLLIN), revents: 0),
+      pollfd(fd: unsaid.isEmpty ? -1 : STDERR_FILENO, events: Int16(POLLOUT), revents: 0),
     ]
     guard poll(&entries, nfds_t(entries.count), CInt(timeout)) > 0 else { return }
     // The daemon first: a loss must be known before the signals that it could be confused with.
     if entries[1].revents != 0 { readConnection() }
     if entries[0].revents != 0 { readSignals() }
+    if entries[2].revents != 0 { sayWhatHasRoom() }
   }
 
   private func readConnection() {
@@ -186,8 +194,8 @@ final class RunDriver {
 
   private func perform(_ effect: Supervisor.Effect) {
     switch effect {
-    case .say(let message): Descriptor.say(message)
-    case .sayServiceState: if let words = ServiceState.words(path: options.path) { Descriptor.say(words) }
+    case .say(let message): say(message)
+    case .sayServiceState: if let words = ServiceState.words(path: options.path) { say(words) }
     case .confirm:
       confirmationID = ask("initialize", ["keepalive_ms": .null]) ?? 0
       checkID = ask("ping", nil) ?? 0
@@ -211,11 +219,36 @@ final class RunDriver {
       if releaseIDs.isEmpty { feed([.released]) }
     case .exit(let status):
       dismissGuard()
+      sayTheRest()
       exit(status)
     case .dieOf(let signal):
       dismissGuard()
+      sayTheRest()
       supervise_die_of(signal)
       exit(128 + signal)
+    }
+  }
+
+  // MARK: Messages
+
+  /// Says something when there is room for it: the command has to end in time also where nobody reads what is said of it.
+  private func say(_ message: String) {
+    if unsaid.count < Self.unsaidMax { unsaid.append(message) }
+    sayWhatHasRoom()
+  }
+
+  private func sayWhatHasRoom() {
+    while let message = unsaid.first, Descriptor.sayAtOnce(message) { unsaid.removeFirst() }
+  }
+
+  /// Before the end, waits a moment for room.
+  private func sayTheRest() {
+    let end = supervise_boot_milliseconds() + Self.lastWordsMilliseconds
+    sayWhatHasRoom()
+    while !unsaid.isEmpty, case let left = end - supervise_boot_milliseconds(), left > 0 {
+      var entry = pollfd(fd: STDERR_FILENO, events: Int16(POLLOUT), revents: 0)
+      _ = poll(&entry, 1, CInt(left))
+      sayWhatHasRoom()
     }
   }
 
@@ -257,7 +290,7 @@ final class RunDriver {
     setenv("SIDELOCK_TOKENS", held.map { "\($0.token)" }.joined(separator: " "), 1)
     guardProcess = supervise_guard_start(connection?.descriptor ?? -1, &guardChannel)
     if guardProcess < 0 {
-      Descriptor.say("no guard: \(UnixSocket.describe(errno)); only COMMAND itself ends if sidelock is killed")
+      say("no guard: \(UnixSocket.describe(errno)); only COMMAND itself ends if sidelock is killed")
     }
     // In a pipeline the terminal stays with our group, which the other members belong to; the command gets it when it
     // asks for it.

@@ -1,5 +1,6 @@
 """`sidelock run`: pitfall 29. No command outlives its lock, and nothing of its exit or its signals is lost."""
 
+import contextlib
 import json
 import os
 import signal
@@ -251,3 +252,52 @@ def test_a_daemon_can_be_the_command(lab):
         assert status == 0, out + err
         checked = json.loads(out)
         assert checked["valid"] and not checked["problems"] and not checked["warnings"]
+
+
+# Messages that nobody reads
+
+def full_pipe():
+    """A pipe whose reader does not read: its write end has no room, and whoever writes to it waits."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    for size in (65536, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writer, b"x" * size)
+    os.set_blocking(writer, True)
+    return reader, writer
+
+
+@pytest.mark.parametrize("how", ["broken", "held too long", "daemon killed", "spoken of before"])
+def test_messages_that_nobody_reads_keep_no_command_alive(lab, how):
+    daemon = lab.daemon(lab.redis())
+    sidelock = Command(lab, daemon)
+    reader, writer = full_pipe()
+    options = {"held too long": ["--max-hold", "0.5", "--term-grace", "0.1"], "spoken of before": ["-v"]}.get(how, [])
+    path = lab.directory / "pids"
+    process = sidelock.start("run", *options, "orders", "--", "sh", "-c", STUBBORN, "sh", path, stderr=writer)
+    pids = family(path)
+    if how == "daemon killed":
+        daemon.kill()
+    elif how != "held too long":
+        daemon.client().call("break", name="orders")
+    time_of_death(pids)
+    # What there was to say is said where somebody reads again.
+    os.close(writer)
+    said = b""
+    while data := os.read(reader, 1 << 20):
+        said += data
+    assert process.wait(GENEROUS_SECONDS) == 125
+    assert b"orders" in said.lstrip(b"x")
+    os.close(reader)
+
+
+def test_the_end_does_not_wait_for_ever_for_somebody_to_read(lab, daemon):
+    reader, writer = full_pipe()
+    sidelock = Command(lab, daemon)
+    process = sidelock.start("run", "orders", "--", "sh", "-c", "sleep 1000", stderr=writer)
+    wait_until(lambda: daemon.client().call("inspect", name="orders")["holders"], "the lock to be held")
+    daemon.client().call("break", name="orders")
+    assert process.wait(GENEROUS_SECONDS) == 125
+    os.close(reader)
+    os.close(writer)
