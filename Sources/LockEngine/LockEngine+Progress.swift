@@ -16,26 +16,51 @@ extension LockEngine {
   func tellProgress(_ lock: LockRecord, now: BootInstant) {
     guard lock.progressWaiters > 0 || lock.progressHolders > 0 else { return }
     lock.lastProgressAt = now
-    tellWaiters(of: lock)
+    let isToldAll = tellWaiters(of: lock)
     tellHolders(of: lock)
+    guard !isToldAll else { return }
+    // In the next turn.
+    lock.progressAt = now
+    deadlines.push(.progress(lock), at: now)
   }
 
-  private func tellWaiters(of lock: LockRecord) {
-    // While the store is being asked nobody is known to be ahead, and as a rule nobody is. And who is told that it waits may
-    // count on it that everybody who comes later, wherever, comes behind.
-    guard lock.progressWaiters > 0, isKnownToBeTaken(lock), !(linkIsUp && lock.wanted?.stage == .asking) else { return }
+  /// Whether those who wait may be told so.
+  ///
+  /// While the store is being asked nobody is known to be ahead, and as a rule nobody is. And who is told that it waits may
+  /// count on it that everybody who comes later, wherever, comes behind.
+  private func mayTellWaiters(of lock: LockRecord) -> Bool {
+    isKnownToBeTaken(lock) && !(linkIsUp && lock.wanted?.stage == .asking)
+  }
+
+  /// Tells those whose place has changed, until the event has used up what it may; whether it came to the end.
+  private func tellWaiters(of lock: LockRecord) -> Bool {
+    guard lock.progressWaiters > 0, mayTellWaiters(of: lock) else { return true }
     let holder = holderSummary(of: lock)
     var position = 0
+    var isAnyTold = false
     for waiter in lock.queue.live {
       position += 1
-      // One that the store has not dated yet must not be known to be there: a wait that somebody begins then is younger.
       guard waiter.request.progress, waiter.toldPosition != position, !waiter.isBeingDated else { continue }
-      waiter.toldPosition = position
-      effects.append(
-        .notify(
-          waiter.request.session,
-          .waiting(request: waiter.request.request, name: lock.name, position: position, holder: holder)))
+      if mustPutOff, isAnyTold { return false }
+      isAnyTold = true
+      tellAtOnce(waiter, holder: holder, position: position)
     }
+    return true
+  }
+
+  /// Tells who has just begun to wait, or one whose place has changed. `holder`: who has the lock, where that was found out.
+  func tellAtOnce(_ waiter: Waiter, holder: HolderSummary?, position: Int) {
+    let lock = waiter.lock
+    // One that the store has not dated yet must not be known to be there: a wait that somebody begins then is younger.
+    guard !waiter.isOver, !waiter.isBeingDated, mayTellWaiters(of: lock) else { return }
+    stepsLeft -= 1
+    waiter.toldPosition = position
+    effects.append(
+      .notify(
+        waiter.request.session,
+        .waiting(
+          request: waiter.request.request, name: lock.name, position: position,
+          holder: holder ?? holderSummary(of: lock))))
   }
 
   private func tellHolders(of lock: LockRecord) {

@@ -53,7 +53,7 @@ extension LockEngine {
     guard !waiter.isOver else { return }
     if let deadline = waiter.deadline { deadlines.push(.wait(waiter), at: deadline) }
     armDeadlockSearch(for: waiter, now: now)
-    if waiter.request.progress && isKnownToBeTaken(lock) { tellProgress(lock, now: now) }
+    if waiter.request.progress { tellAtOnce(waiter, holder: nil, position: lock.queue.count) }
   }
 
   private func refusalBeforeWaiting(_ waiter: Waiter) -> Refusal? {
@@ -233,12 +233,12 @@ extension LockEngine {
 
   // MARK: End of input
 
+  /// It is told again in each turn until nothing of the session ends any more.
   func inputEnded(_ session: SessionID, isAnswered: Bool, now: BootInstant) {
     guard let record = sessions[session] else { return }
     record.isHalfClosed = true
-    let awaited = Set(record.waits.values.flatMap(\.names))
-    // What a request for several locks has taken meanwhile its client was not told of.
-    let holds = record.allHolds.filter { $0.several == nil && (isAnswered || awaited.contains($0.lock.name)) }
+    let holds = record.holdsOfHalfClosed(isAnswered: isAnswered, atMost: shareOfTurn)
+    didEnd(holds.count)
     for hold in holds where !hold.isOver { lose(hold, reason: .halfClosed, graceEnds: nil, now: now) }
     for hold in holds { advance(hold.lock, now: now) }
     suspectEldest(of: record)

@@ -84,6 +84,12 @@ extension LockEngine {
     if putOff.since == nil { putOff.since = now }
   }
 
+  /// How many holds may end at once of a session that will be looked at again in the next turn: at least one.
+  var shareOfTurn: Int { max(1, configuration.stepsPerSlice - putOff.closedInTurn) }
+
+  /// So many have ended.
+  func didEnd(_ count: Int) { putOff.closedInTurn += count }
+
   /// To be called when the loop looks at what else there is: between two such moments all sessions there are may end.
   public func turnEnded() { putOff.closedInTurn = 0 }
 

@@ -27,7 +27,9 @@ public final class LockEngine {
   var isShuttingDown = false
   var didCompleteShutdown = false
   /// Whether somebody watches what happens to locks.
-  public var isObserved = false
+  public var isObserved: Bool { observers > 0 }
+  /// What it may take to tell those who watch of one event, in steps (a microsecond each); 0: nobody watches.
+  public var observers = 0
   /// Whether another host waits for what a release gives back that was sent since this was last set to false. Nobody
   /// waits for the other releases.
   public var didServeOtherHost = false
@@ -257,7 +259,9 @@ public final class LockEngine {
 
   /// Tells those who watch.
   func observe(_ lock: LockRecord, _ kind: ObservedEvent.Kind) {
-    if isObserved { effects.append(.observed(ObservedEvent(name: lock.name, kind: kind))) }
+    guard observers > 0 else { return }
+    if stepsLeft < .max { stepsLeft -= observers }
+    effects.append(.observed(ObservedEvent(name: lock.name, kind: kind)))
   }
 
   // MARK: Shutdown

@@ -59,12 +59,16 @@ final class LockRecord {
   /// How the lock is held here; nil when it is not.
   var heldMode: HoldMode? { holds.first?.mode }
 
+  /// Permits of one semaphore that are taken here at a time. All of them stand in one value in the store, which is read for each.
+  static var permitsMax: Int { 1000 }
+
   /// Whether a hold in `mode` could be added to those that are here. The lease is another matter.
   func hasRoom(for mode: HoldMode) -> Bool {
     guard let held = heldMode else { return true }
     return switch (mode, held) {
     case (.shared, .shared): true
-    case (.permit(let wanted), .permit(let capacity)): wanted == capacity && holds.count < capacity
+    case (.permit(let wanted), .permit(let capacity)):
+      wanted == capacity && holds.count < min(Int(clamping: capacity), Self.permitsMax)
     case (.exclusive, _), (.shared, .exclusive), (.shared, .permit), (.permit, .exclusive), (.permit, .shared): false
     }
   }

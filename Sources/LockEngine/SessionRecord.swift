@@ -79,6 +79,8 @@ final class SessionRecord {
   private(set) var eldestWait: Waiter?
   /// Of a half-closed session, how many of its waits are for each name: its holds of these do not last that long.
   private var awaited: [LockName: Int] = [:]
+  /// Whether it may hold any of these: not, when it was looked and nothing has come since.
+  private var isAwaitedHeld = true
 
   private let tally: RecordTally
 
@@ -100,6 +102,7 @@ final class SessionRecord {
     lastHold = hold
     holdCount += 1
     user?.holds += 1
+    isAwaitedHeld = true
     charge(LockBytes.of(hold))
     if hold.onLost != .notify { enforcedCount += 1 }
     let name = hold.lock.name
@@ -163,6 +166,30 @@ final class SessionRecord {
 
   // MARK: Waits
 
+  /// The holds of a half-closed session that end now, some of them where they are very many: those that its own waits need,
+  /// or all when nothing is to be answered any more. What a request for several locks has taken meanwhile its client was not
+  /// told of.
+  func holdsOfHalfClosed(isAnswered: Bool, atMost count: Int) -> [Hold] {
+    var found: [Hold] = []
+    if isAnswered {
+      var next = firstHold
+      while let hold = next, found.count < count {
+        if hold.several == nil { found.append(hold) }
+        next = hold.next
+      }
+      return found
+    }
+    guard isAwaitedHeld else { return [] }
+    for name in awaited.keys.sorted() {
+      for hold in holds(of: name) where hold.several == nil {
+        if found.count == count { return found }
+        found.append(hold)
+      }
+    }
+    isAwaitedHeld = false
+    return found
+  }
+
   func add(_ waiter: Waiter) {
     waits[waiter.request.request] = waiter
     user?.waits += 1
@@ -194,6 +221,7 @@ final class SessionRecord {
 
   private func note(_ waiter: Waiter) {
     for name in waiter.names { awaited[name, default: 0] += 1 }
+    isAwaitedHeld = true
     guard !waiter.isTry else { return }
     if let eldestWait, eldestWait.request.request.rawValue < waiter.request.request.rawValue { return }
     eldestWait = waiter

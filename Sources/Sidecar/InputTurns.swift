@@ -51,6 +51,9 @@ struct InputTurns {
 }
 
 extension SidecarCore {
+  /// Requests after which the clock is looked at again: each one, where many are told of what it does.
+  var requestsBetweenLooks: Int { engine.observers > 32 ? 1 : InputTurns.requestsBetweenLooks }
+
   /// Has the input of a session go on in one of the next turns.
   func putOffInput(of session: ClientSession, isFresh: Bool) {
     guard !session.isInputPutOff else { return }

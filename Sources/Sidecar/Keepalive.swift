@@ -20,6 +20,9 @@ struct Keepalives {
   /// The least time between two looks at them, in milliseconds, so that many sessions cost no more than few.
   static let pauseMilliseconds: Int64 = 50
 
+  /// Those whose time is over that are looked at in one turn.
+  static let lookedAtMax = 64
+
   fileprivate var sessions: [SessionID: ClientSession] = [:]
   /// When to look at them again; nil while there are none.
   fileprivate(set) var next: BootInstant?
@@ -144,10 +147,18 @@ extension SidecarCore {
   func checkKeepalives(now: BootInstant) {
     guard let next = keepalives.next, next <= now else { return }
     var earliest: BootInstant?
+    var isMore = false
+    var ended = 0
     for session in keepalives.sessions.values {
       guard let milliseconds = session.end.keepaliveMilliseconds, !session.isClosing else { continue }
       var deadline = session.end.heardAt.adding(milliseconds: milliseconds)
       if deadline <= now {
+        // The rest of very many goes on in the next turn, as it may take a while to find and end them.
+        guard ended < Keepalives.lookedAtMax else {
+          isMore = true
+          break
+        }
+        ended += 1
         guard isHeard(session) else {
           end(session, because: .silent)
           continue
@@ -157,7 +168,7 @@ extension SidecarCore {
       }
       earliest = earliest.map { min($0, deadline) } ?? deadline
     }
-    keepalives.next = earliest.map { max($0, now.adding(milliseconds: Keepalives.pauseMilliseconds)) }
+    keepalives.next = isMore ? now : earliest.map { max($0, now.adding(milliseconds: Keepalives.pauseMilliseconds)) }
   }
 
   /// Whether it is the daemon that has not listened: it may have been stopped, or be busy with what was asked before. A

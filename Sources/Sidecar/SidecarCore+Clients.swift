@@ -149,7 +149,7 @@ extension SidecarCore {
     scheduleTurnEnd()
     session.unreadInput = nil
     var isPaused = false
-    var requestsLeft = InputTurns.requestsBetweenLooks
+    var requestsLeft = requestsBetweenLooks
     buffer.readWithUnsafeReadableBytes { bytes in
       var rest = bytes
       while !session.isClosing {
@@ -164,7 +164,7 @@ extension SidecarCore {
             isPaused = true
             break
           }
-          requestsLeft = InputTurns.requestsBetweenLooks
+          requestsLeft = requestsBetweenLooks
         }
         requestsLeft -= 1
         switch session.framer.next(from: &rest, { decoder.decode($0) }) {

@@ -286,8 +286,8 @@ extension SidecarCore {
     session.account?.watches += record.watches.count
     for (number, target) in record.watches.sorted(by: { $0.key < $1.key }) {
       watches.add(target, .init(session: session.id, number: number))
-      engine.isObserved = true
     }
+    engine.observers = watches.toldOfOneMax
   }
 
   /// The input that the daemon before took from its sockets and did not deal with.

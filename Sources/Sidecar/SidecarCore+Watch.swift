@@ -19,13 +19,23 @@ struct Watches {
   private var lengths: [Int: Int] = [:]
   /// How many there are.
   private(set) var count = 0
+  private var prefixCount = 0
+  /// The most that any one name has had since there were none of names.
+  private var ofOneNameMax = 0
+
+  /// How many may have to be looked at, at the most, to tell all whom an event concerns.
+  var toldOfOneMax: Int { prefixCount + lengths.count + ofOneNameMax }
 
   mutating func add(_ target: WatchTarget, _ watch: Watch) {
     count += 1
     switch target {
-    case .name(let name): byName[LockName(bytes: name), default: []].insert(watch)
+    case .name(let name):
+      let key = LockName(bytes: name)
+      byName[key, default: []].insert(watch)
+      ofOneNameMax = max(ofOneNameMax, byName[key]?.count ?? 0)
     case .prefix(let prefix):
       let key = LockName(bytes: prefix)
+      prefixCount += 1
       if byPrefix[key] == nil { lengths[prefix.count, default: 0] += 1 }
       byPrefix[key, default: []].insert(watch)
     }
@@ -38,8 +48,10 @@ struct Watches {
       let key = LockName(bytes: name)
       byName[key]?.remove(watch)
       if byName[key]?.isEmpty == true { byName[key] = nil }
+      if byName.isEmpty { ofOneNameMax = 0 }
     case .prefix(let prefix):
       let key = LockName(bytes: prefix)
+      prefixCount -= 1
       byPrefix[key]?.remove(watch)
       guard byPrefix[key]?.isEmpty == true else { return }
       byPrefix[key] = nil
@@ -79,7 +91,7 @@ extension SidecarCore {
     let number = session.lastWatch
     session.watches[number] = target
     watches.add(target, .init(session: session.id, number: number))
-    engine.isObserved = true
+    engine.observers = watches.toldOfOneMax
     write(to: session) { $0.watching(id: id, watch: number) }
   }
 
@@ -105,7 +117,7 @@ extension SidecarCore {
   private func ended(_ target: WatchTarget, _ number: Int64, of session: ClientSession) {
     session.account?.watches -= 1
     watches.remove(target, .init(session: session.id, number: number))
-    engine.isObserved = watches.count > 0
+    engine.observers = watches.toldOfOneMax
   }
 
   func tellWatchers(of event: ObservedEvent) {

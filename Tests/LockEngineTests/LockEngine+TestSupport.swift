@@ -4,7 +4,7 @@ import Testing
 /// Drives an engine through a script: facts in, at moments of a clock that the script moves; effects out, in order.
 final class Script {
   let engine: LockEngine
-  private(set) var now = BootInstant(nanoseconds: 1_000_000_000_000)
+  var now = BootInstant(nanoseconds: 1_000_000_000_000)
   private var effects: [Effect] = []
   private var lastRequest: UInt64 = 0
 

@@ -34,7 +34,7 @@ import Testing
         script.acquire(bob, ofOneName ? "x" : "x\(index)", mode: ofOneName ? .shared : .exclusive)
       }
       _ = script.take()
-      script.engine.isObserved = true
+      script.engine.observers = 1
       script.tell(.sessionClosed(bob))
       #expect(script.engine.gauges.held >= count - Self.steps)
       // Nobody else is kept from what he wants meanwhile.
@@ -75,6 +75,89 @@ import Testing
     script.open(gone[0])
     script.acquire(gone[0])
     script.tell(.sessionClosed(gone[0]))
+    #expect(script.engine.gauges.held == 0)
+  }
+
+  /// The sidecar tells it again in each turn.
+  @Test(arguments: [1, 12])
+  func holdsOfHalfClosedSessionsEndInSlices(sessions: Int) {
+    let script = script(sessions)
+    let gone = (1...sessions).map { SessionID(UInt64($0)) }
+    for session in gone {
+      for index in 0..<100 { script.acquire(session, "\(session.rawValue)/\(index)") }
+    }
+    _ = script.take()
+    var turns = 0
+    while script.engine.gauges.held > 0 {
+      let before = script.engine.gauges.held
+      script.isOneTurn = true
+      for session in gone { script.tell(.inputEnded(session, isAnswered: true)) }
+      script.isOneTurn = false
+      script.engine.turnEnded()
+      let ended = before - script.engine.gauges.held
+      #expect(ended > 0 && ended <= Self.steps + sessions)
+      turns += 1
+    }
+    #expect(turns <= sessions * 100 / Self.steps + 1)
+    #expect(script.take().count == sessions * 100)
+  }
+
+  /// What its own wait needs ends first, whenever it comes to be held, and nothing else does.
+  @Test func ofManyHoldsOfAHalfClosedSessionThoseThatItWaitsForEnd() {
+    let script = script(2)
+    for index in 0..<100 { script.acquire(alice, "x\(index)") }
+    script.acquire(bob, "y")
+    script.acquire(alice, all: ["x3", "x5", "y"])
+    _ = script.take()
+    for _ in 0..<2 {
+      script.tell(.inputEnded(alice, isAnswered: false))
+      _ = settle(script)
+    }
+    #expect(script.engine.gauges.held == 99 + 2)
+    script.release(bob, "y")
+    script.tell(.inputEnded(alice, isAnswered: false))
+    _ = settle(script)
+    #expect(script.take().contains { if case .reply(_, _, .acquiredSeveral) = $0 { true } else { false } })
+    script.tell(.inputEnded(alice, isAnswered: true))
+    while script.engine.gauges.held > 0 { script.tell(.inputEnded(alice, isAnswered: true)) }
+  }
+
+  /// However many wait before it, who comes is told where it stands, and the others are when that changes: some in each turn.
+  @Test func manyWhoWantToHearOfTheirPlaceAreToldInSlices() {
+    let script = script(3)
+    script.acquire(alice)
+    _ = script.take()
+    for index in 1...200 {
+      script.acquire(bob, progress: true)
+      #expect(script.waits() == [index])
+    }
+    #expect(settle(script) <= 2)
+    script.release(alice)
+    _ = script.take()
+    // Bob holds it now, and the other 199 have moved up.
+    var places: [Int] = []
+    var turns = 0
+    while let next = script.engine.nextDeadline, turns < 1000 {
+      script.now = max(script.now, next)
+      script.tell(.timerFired)
+      let told = script.waits()
+      #expect(told.count <= Self.steps)
+      places += told
+      turns += 1
+    }
+    #expect(places == Array(1...199))
+  }
+
+  /// What is told to those who watch counts, too.
+  @Test func eventsTakeAsManyStepsAsThereAreWhoWatch() {
+    let script = script(2)
+    for index in 0..<100 { script.acquire(bob, "x\(index)") }
+    _ = script.take()
+    script.engine.observers = 8
+    script.tell(.sessionClosed(bob))
+    #expect(script.take().count <= 2)
+    let turns = settle(script) { #expect($0.count <= 2) }
+    #expect(turns >= 45)
     #expect(script.engine.gauges.held == 0)
   }
 
@@ -171,5 +254,14 @@ import Testing
     for token in tokens { script.release(alice, token: token) }
     #expect(script.take().compactMap(\.refusal).isEmpty)
     #expect(script.engine.recordCounts.holds == 0)
+  }
+}
+
+extension Script {
+  /// The places that were told since the last time.
+  fileprivate func waits() -> [Int] {
+    take().compactMap { effect in
+      if case .notify(_, .waiting(_, _, let position, _)) = effect { position } else { nil }
+    }
   }
 }

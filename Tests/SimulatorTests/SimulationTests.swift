@@ -48,7 +48,7 @@ import Testing
   }
 
   @Test func noSeedBreaksAnInvariant() async {
-    let count = Self.setting("SIDELOCK_SIM_SEEDS") ?? 10_000
+    let count = Self.setting("SIDELOCK_SIM_SEEDS") ?? 5_000
     let campaign = Campaign(first: Self.setting("SIDELOCK_SIM_FIRST") ?? 1, count: count)
     await withTaskGroup(of: Void.self) { group in
       for _ in 0..<max(1, ProcessInfo.processInfo.activeProcessorCount) {

@@ -7,33 +7,49 @@
 -- ARGV[i + 2]  the attempt under which KEYS[i] was taken
 --
 -- Returns, for each lock, 1 when it was renewed and 0 when it is not this host's.
-local function renew_shared(key, value, attempt)
+local shared, order = {}, {}
+
+-- What stands in a key that several leases share. It is read once, however many of them are this host's.
+local function shared_at(key, value)
   local mode, holders = holders_in(value)
+  local mine = {}
   for _, holder in ipairs(holders) do
-    if holder.instance == ARGV[1] and holder.attempt == attempt then
-      holder.ends = now_ms() + tonumber(ARGV[2])
-      -- A full Redis refuses to write a value before this, and a lease must not be lost for that.
-      redis.call('PEXPIRE', key, ARGV[2])
-      write_holders(key, mode, holders)
-      return 1
-    end
+    if holder.instance == ARGV[1] then mine[holder.attempt] = holder end
   end
-  return 0
+  shared[key] = { mode = mode, holders = holders, mine = mine }
+  order[#order + 1] = key
+end
+
+local function renew_shared(key, attempt)
+  local holder = shared[key].mine[attempt]
+  if not holder then return 0 end
+  holder.ends = now_ms() + tonumber(ARGV[2])
+  shared[key].is_renewed = true
+  return 1
 end
 
 local renewed = {}
 for i = 1, #KEYS do
-  local value = redis.pcall('GET', KEYS[i])
+  local key = KEYS[i]
+  local value = not shared[key] and redis.pcall('GET', key)
   local mine = ARGV[1] .. ':' .. ARGV[i + 2] .. ':'
   renewed[i] = 0
   -- A key of another type is no lease. Any other error says nothing about the lease, which must not be lost for it.
   if is_refusal(value) then return value end
   if type(value) == 'string' then
     if string.sub(value, 1, #mine) == mine then
-      renewed[i] = redis.call('PEXPIRE', KEYS[i], ARGV[2])
+      renewed[i] = redis.call('PEXPIRE', key, ARGV[2])
     elseif string.sub(value, 1, 9) == 'sidelock-' then
-      renewed[i] = renew_shared(KEYS[i], value, ARGV[i + 2])
+      shared_at(key, value)
     end
+  end
+  if shared[key] then renewed[i] = renew_shared(key, ARGV[i + 2]) end
+end
+for _, key in ipairs(order) do
+  if shared[key].is_renewed then
+    -- A full Redis refuses to write a value before this, and a lease must not be lost for that.
+    redis.call('PEXPIRE', key, ARGV[2])
+    write_holders(key, shared[key].mode, shared[key].holders)
   end
 end
 return renewed
