@@ -1,5 +1,5 @@
 /// The systemd unit of a client's process, as far as it is known.
-public enum PeerUnit: Equatable, Sendable {
+public enum PeerUnit: Hashable, Sendable {
   /// It cannot be told. Rules count that against the client.
   case unknown(UnitDoubt)
   /// This one.
@@ -17,7 +17,7 @@ public enum UnitDoubt: String, CaseIterable, Sendable {
 }
 
 /// A client as rules see it.
-public struct AccessPeer: Equatable, Sendable {
+public struct AccessPeer: Hashable, Sendable {
   /// Its user; nil when the kernel does not tell.
   public var uid: UInt32?
   /// Its own group and its supplementary ones; nil when the kernel does not tell.

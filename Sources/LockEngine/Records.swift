@@ -60,7 +60,7 @@ final class LockRecord {
   var heldMode: HoldMode? { holds.first?.mode }
 
   /// Permits of one semaphore that are taken here at a time. All of them stand in one value in the store, which is read for each.
-  static var permitsMax: Int { 1000 }
+  static var permitsMax: Int { 256 }
 
   /// Whether a hold in `mode` could be added to those that are here. The lease is another matter.
   func hasRoom(for mode: HoldMode) -> Bool {

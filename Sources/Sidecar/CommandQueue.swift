@@ -2,7 +2,7 @@ import DequeModule
 import LockEngine
 
 /// Commands that wait for room in the pipeline to Redis, in a row for each user. The rows take turns, so that whoever has
-/// asked for very much waits for it, and nobody else does.
+/// asked for very much waits for it, and nobody else does; and whoever has his share in flight waits until it is answered.
 ///
 /// What is about one lock keeps its order: it comes behind what waits for the same lock, in whose row that may be.
 struct CommandQueue {
@@ -30,15 +30,24 @@ struct CommandQueue {
     rows[user, default: []].append(entry)
   }
 
-  /// The first command of the user whose turn it is.
-  mutating func popFirst() -> RedisLink.Pending? {
-    guard let user = turns.popFirst(), let entry = rows[user]?.popFirst() else { return nil }
+  /// The first command of the user whose turn it is, of those who may have one more in flight.
+  mutating func popFirst(where mayHave: (User) -> Bool = { _ in true }) -> (entry: RedisLink.Pending, user: User)? {
+    for _ in 0..<turns.count {
+      guard let user = turns.popFirst() else { return nil }
+      if mayHave(user) { return take(of: user) }
+      turns.append(user)
+    }
+    return nil
+  }
+
+  private mutating func take(of user: User) -> (entry: RedisLink.Pending, user: User)? {
+    guard let entry = rows[user]?.popFirst() else { return nil }
     count -= 1
     if rows[user]?.isEmpty == true { rows[user] = nil } else { turns.append(user) }
     if let name = entry.lockName, let place = places[name] {
       places[name] = place.count > 1 ? (place.user, place.count - 1) : nil
     }
-    return entry
+    return (entry, user)
   }
 
   /// Takes out all of them.

@@ -7,17 +7,32 @@ import RedisProtocol
 /// Commands that are not answered, under ids that count up. As a rule they are answered in their order, so that they
 /// stand in a row rather than in a hash table.
 struct PendingCommands {
+  private struct Entry {
+    var pending: RedisLink.Pending
+    var user: CommandQueue.User
+    var weight: Int
+  }
+
   /// nil: answered before an earlier one.
-  private var entries: Deque<RedisLink.Pending?> = []
+  private var entries: Deque<Entry?> = []
   private var firstID: UInt64 = 1
   private(set) var count = 0
+  /// What all of them weigh; see ``RedisLink/Pending``.
+  private(set) var weight = 0
+  private var weights: [CommandQueue.User: Int] = [:]
 
   var isEmpty: Bool { count == 0 }
 
+  /// What those of one user weigh.
+  func weight(of user: CommandQueue.User) -> Int { weights[user] ?? 0 }
+
   /// Adds a command and gives its id.
-  mutating func append(_ entry: RedisLink.Pending) -> UInt64 {
-    entries.append(entry)
+  mutating func append(_ entry: RedisLink.Pending, of user: CommandQueue.User) -> UInt64 {
+    let weight = entry.weight
+    entries.append(Entry(pending: entry, user: user, weight: weight))
     count += 1
+    self.weight += weight
+    weights[user, default: 0] += weight
     return firstID + UInt64(entries.count - 1)
   }
 
@@ -27,11 +42,13 @@ struct PendingCommands {
     else { return nil }
     entries[index] = nil
     count -= 1
+    weight -= entry.weight
+    if let left = weights[entry.user] { weights[entry.user] = left > entry.weight ? left - entry.weight : nil }
     while let first = entries.first, case nil = first {
       entries.removeFirst()
       firstID += 1
     }
-    return entry
+    return entry.pending
   }
 
   /// Takes out all of them, in their order.
@@ -40,8 +57,20 @@ struct PendingCommands {
       firstID += UInt64(entries.count)
       entries = []
       count = 0
+      weight = 0
+      weights = [:]
     }
-    return entries.compactMap { $0 }
+    return entries.compactMap { $0?.pending }
+  }
+}
+
+extension RedisLink.Pending {
+  /// How many commands it counts for.
+  fileprivate var weight: Int {
+    switch self {
+    case .lease: 1
+    case .query(_, let weight, _): weight
+    }
   }
 }
 

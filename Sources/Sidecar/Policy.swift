@@ -10,6 +10,8 @@ extension SidecarCore {
   /// Where units are looked up. It is not the queue of descriptions, which a client could hold up.
   private static let units = DispatchQueue(label: "sidelock.units")
   private static let unitsBeingReadMax = 4
+  /// Different clients whose rights are remembered.
+  private static let accessesMax = 1000
   /// The least time between two messages about clients whose unit is not known, in milliseconds.
   private static let doubtsMilliseconds: Int64 = 10_000
 
@@ -35,9 +37,12 @@ extension SidecarCore {
   private func access(of session: ClientSession) -> Access {
     if session.accessVersion == policyVersion, let access = session.access { return access }
     let peer = session.peer
-    let access = configuration.policy.access(
-      of: AccessPeer(
-        uid: peer?.uid, groups: peer?.groups(channel: session.channel), unit: session.unit ?? .unknown(.unreadable)))
+    let asked = AccessPeer(
+      uid: peer?.uid, groups: peer?.groups(channel: session.channel), unit: session.unit ?? .unknown(.unreadable))
+    // It holds the rules that are about the client, which can be many, and clients as well.
+    if accesses.count >= Self.accessesMax { accesses = [:] }
+    let access = accesses[asked] ?? configuration.policy.access(of: asked)
+    accesses[asked] = access
     session.access = access
     session.accessVersion = policyVersion
     return access
@@ -141,6 +146,7 @@ extension SidecarCore {
   /// Uses the policy of the configuration from now on. What is held or waits is not asked about again.
   func policyChanged() {
     policyVersion += 1
+    accesses = [:]
     needsUnits = configuration.policy.needsUnits
     guard needsUnits else {
       for session in sessions.values { resumeReading(of: session) }

@@ -43,10 +43,13 @@ final class RedisLink {
 
   enum Pending {
     case lease(CommandID, LeaseCommand)
-    case query(RedisCommand, QueryCompletion)
+    /// `weight`: how many commands it counts for, by what it takes and what comes back.
+    case query(RedisCommand, weight: Int, QueryCompletion)
   }
 
   private static let windowMax = 1024
+  /// What one user may have in flight: a server works on one command after the other, and some take long.
+  private static let windowOfUserMax = 256
   private static let keptOutputBytesMax = 1 << 20
   private static let backoffMillisecondsMin: Int64 = 50
   private static let backoffMillisecondsMax: Int64 = 2000
@@ -211,7 +214,7 @@ final class RedisLink {
     scheduleConnect(atOnce: !isOver)
     if isOver { decideFirstOutcome() }
     if wasReady { onEvent(.down(reason: reason)) }
-    for case .query(_, let completion) in unanswered { completion(nil) }
+    for case .query(_, _, let completion) in unanswered { completion(nil) }
   }
 
   private func scheduleConnect(atOnce: Bool) {
@@ -246,20 +249,30 @@ final class RedisLink {
   }
 
   /// Asks Redis something; the completion is called exactly once, with nil when there is no answer.
-  func query(_ command: RedisCommand, of user: UInt32? = nil, _ completion: @escaping QueryCompletion) {
+  ///
+  /// - Parameter weight: how many commands it counts for among those that may be in flight.
+  func query(
+    _ command: RedisCommand, of user: UInt32? = nil, weight: Int = 1, _ completion: @escaping QueryCompletion
+  ) {
     guard isReady else { return completion(nil) }
     statistics.commands += 1
     isUrgent = true
-    put(.query(command, completion), of: user)
+    put(.query(command, weight: weight, completion), of: user)
   }
 
   /// Puts a command into the pipeline, or behind those that wait for room there.
   private func put(_ entry: Pending, of user: UInt32?) {
-    guard pending.count < Self.windowMax, waitingCount == 0, machine != nil else {
-      return waiting.append(entry, of: user)
+    guard waitingCount == 0, hasRoom(for: user), machine != nil else {
+      waiting.append(entry, of: user)
+      return fillWindow()
     }
-    put(entry)
+    send(entry, of: user)
     onOutput()
+  }
+
+  private func hasRoom(for user: UInt32?) -> Bool {
+    pending.weight < Self.windowMax
+      && pending.weight(of: user) < (user == nil ? Self.windowMax / 2 : Self.windowOfUserMax)
   }
 
   /// Puts commands into the pipeline as far as they have room. The ones that had to wait for it are told about, because
@@ -269,12 +282,12 @@ final class RedisLink {
     guard isReady, machine != nil else { return }
     var sent: [CommandID] = []
     var isPut = false
-    while pending.count < Self.windowMax {
+    while pending.weight < Self.windowMax {
       if let (id, command) = waitingRenewals.popFirst() {
-        put(.lease(id, command))
+        send(.lease(id, command), of: nil)
         if afterWaiting { sent.append(id) }
-      } else if let next = waiting.popFirst() {
-        put(next)
+      } else if let (next, user) = waiting.popFirst(where: hasRoom) {
+        send(next, of: user)
         if afterWaiting, case .lease(let id, _) = next { sent.append(id) }
       } else {
         break
@@ -288,14 +301,14 @@ final class RedisLink {
     for id in sent { onEvent(.sent(id)) }
   }
 
-  private func put(_ entry: Pending) {
+  private func send(_ entry: Pending, of user: UInt32?) {
     if pending.isEmpty { lastAnsweredAt = BootClock.now() }
     let command =
       switch entry {
       case .lease(_, let command): codec.encode(command)
-      case .query(let command, _): command
+      case .query(let command, _, _): command
       }
-    _ = machine?.submit(command, id: pending.append(entry))
+    _ = machine?.submit(command, id: pending.append(entry, of: user))
   }
 
   /// Sends everything that was submitted since the last time in one write.
@@ -357,7 +370,7 @@ final class RedisLink {
       case .lease(let id, let command)?:
         if let error = value.error { noticed(error: error, to: command.word) }
         onEvent(.reply(id, codec.decode(value, to: command)))
-      case .query(let command, let completion)?:
+      case .query(let command, _, let completion)?:
         if let error = value.error { noticed(error: error, to: command.word) }
         completion(value)
       case nil:

@@ -318,7 +318,8 @@ extension SidecarCore {
     describe(receiver)
     tell(session, id) {
       .transferRequested(
-        session.id, $0, name: name, token: token, to: receiver.id, isAccepting: receiver.acceptsTransfers)
+        session.id, $0, name: name, token: token, to: receiver.id,
+        isAccepting: receiver.acceptsTransfers && !isBehind(receiver))
     }
   }
 

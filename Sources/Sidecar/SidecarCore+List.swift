@@ -7,6 +7,9 @@ import RedisProtocol
 extension SidecarCore {
   /// Keys that one step of SCAN looks at.
   private static let scanCount = 1000
+  /// How many commands such a step counts for: its answer can be half a megabyte, and Redis ends connections that have much
+  /// unread.
+  private static let scanWeight = 256
 
   func list(_ params: ListParams, id: MessageID, _ session: ClientSession) {
     switch params.scope {
@@ -81,7 +84,7 @@ extension SidecarCore {
       }
     }
     let scan = codec.scan(cursor: position.step, namePrefix: params.prefix ?? [], count: Self.scanCount)
-    ask(session, id, scan) { reply in
+    ask(session, id, scan, weight: Self.scanWeight) { reply in
       guard let (next, keys) = self.codec.decodeScan(reply) else { return false }
       // Anybody can write a key; what no client could ask for is no lock.
       // What the client may not inspect is left out before pages are made, so that they do not tell of it.
@@ -92,7 +95,7 @@ extension SidecarCore {
         self.write(to: session) { self.write([], [], [:], id: id, rest, for: session, to: &$0) }
         return true
       }
-      self.ask(session, id, self.codec.inspect(page, waitingHostsMax: 0)) { reply in
+      self.ask(session, id, self.codec.inspect(page, waitingHostsMax: 0), weight: max(1, page.count / 4)) { reply in
         guard let inspections = self.codec.decodeInspections(reply, count: page.count) else { return false }
         self.askHosts(self.whoQuestions(page, inspections), for: session, id) { told in
           let told = Dictionary(grouping: told, by: \.name)

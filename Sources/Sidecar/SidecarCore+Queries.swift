@@ -9,6 +9,8 @@ extension SidecarCore {
   static let holdersShownMax = 64
   /// Waiters of this host that `inspect` names.
   static let waitersShownMax = 16
+  /// Waits of a circle that `deadlock` names.
+  static let cycleShownMax = 1024
   /// Waiting hosts that Redis is asked to name.
   static let waitingHostsMax = 16
 
@@ -118,14 +120,14 @@ extension SidecarCore {
   /// Asks Redis on behalf of a session. `answer` replies to the client or asks on; it is false when Redis' answer makes
   /// no sense. `fallback` replies when there is no answer; without it the client is told that there is none.
   func ask(
-    _ session: ClientSession, _ id: MessageID, _ command: RedisCommand, fallback: (() -> Void)? = nil,
+    _ session: ClientSession, _ id: MessageID, _ command: RedisCommand, weight: Int = 1, fallback: (() -> Void)? = nil,
     answer: @escaping (RESPValue) -> Bool
   ) {
     lastRequest += 1
     let request = RequestID(lastRequest)
     session.began(request, as: id)
     session.queriesInFlight += 1
-    link?.query(command, of: session.peer?.uid) { reply in
+    link?.query(command, of: session.peer?.uid, weight: weight) { reply in
       _ = session.ended(request)
       session.queriesInFlight -= 1
       self.tellWhatIsDue(before: .redis)

@@ -63,12 +63,14 @@ extension SidecarCore {
     case .modeConflict(let held):
       writer.failure(id: id, .modeConflict) { MessageWriter.writeHeld(ModeInfo(held), to: &$0) }
     case .deadlock(let steps):
-      let cycle = steps.map { info($0, for: session) }
+      // More have no room in a line.
+      let cycle = steps.prefix(Self.cycleShownMax).map { info($0, for: session) }
       writer.failure(id: id, .deadlock) { MessageWriter.writeCycle(cycle, to: &$0) }
     case .noSuchSession:
       writeNoSuchSession(id: id, to: &writer)
     case .notAccepted:
-      let message = "that session neither waits for this lock nor has said that it accepts transfers"
+      let message =
+        "that session neither waits for this lock nor has said that it accepts transfers, or it does not read what it is sent"
       writer.failure(id: id, .invalidParams, message: message) { json in
         json.member("field", "session")
         json.member("expected", "a session that waits for the lock, or that sent accept_transfers to initialize")

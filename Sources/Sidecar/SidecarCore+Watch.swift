@@ -149,7 +149,7 @@ extension SidecarCore {
   // MARK: What a session has not asked for
 
   /// Whether a session has so much unread that it is told nothing but what it asked for.
-  private func isBehind(_ session: ClientSession) -> Bool {
+  func isBehind(_ session: ClientSession) -> Bool {
     !session.isWritable || (session.output?.readableBytes ?? 0) >= Self.unreadOutputPauseBytes
   }
 

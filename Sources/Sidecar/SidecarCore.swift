@@ -1,3 +1,4 @@
+import AccessPolicy
 import ClientProtocol
 import DequeModule
 import Glibc
@@ -53,6 +54,8 @@ final class SidecarCore {
   var processWatcher: ProcessWatcher?
   /// Counts the policies that were in force, so that what was worked out by an earlier one is known.
   var policyVersion = 1
+  /// What different clients may do, by that version.
+  var accesses: [AccessPeer: Access] = [:]
   var needsUnits: Bool
   /// The sessions whose units are wanted, and how many of others are being looked up.
   var unitsToRead: Deque<ClientSession> = []

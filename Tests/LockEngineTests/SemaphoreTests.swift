@@ -217,12 +217,12 @@ import Testing
     #expect(effects.compactMap(\.command) == [.release(name: x, attempt: 3, unused: .all, isExact: true)])
   }
 
-  @Test func oneHostHoldsAThousandPermitsAtATime() {
+  @Test func oneHostHoldsSoManyPermitsAtATime() {
     let script = Script(
       EngineConfiguration(tier: .local(firstToken: 1), waitsPerSessionMax: 2000), linkUp: false)
     script.open(alice)
-    for _ in 0..<1001 { script.acquire(alice, mode: .permit(of: 1_000_000)) }
-    #expect(script.take().count == 1000)
+    for _ in 0..<257 { script.acquire(alice, mode: .permit(of: 1_000_000)) }
+    #expect(script.take().count == 256)
     script.acquire(alice, mode: .permit(of: 1_000_000), wait: 0)
     #expect(script.take().compactMap(\.refusal).count == 1)
     script.release(alice, token: 5)

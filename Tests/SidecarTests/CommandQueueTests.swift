@@ -1,4 +1,5 @@
 import LockEngine
+import RedisProtocol
 import Testing
 
 @testable import Sidecar
@@ -15,7 +16,7 @@ import Testing
   private func ids(_ queue: inout CommandQueue) -> [UInt64] {
     var ids: [UInt64] = []
     while let entry = queue.popFirst() {
-      if case .lease(let id, _) = entry { ids.append(id.rawValue) }
+      if case .lease(let id, _) = entry.entry { ids.append(id.rawValue) }
     }
     return ids
   }
@@ -56,5 +57,31 @@ import Testing
     for id in 1...3 { queue.append(acquire(UInt64(id), "a"), of: UInt32(id)) }
     #expect(queue.removeAll().count == 3)
     #expect(queue.isEmpty && queue.popFirst() == nil)
+  }
+
+  @Test func whoHasHisShareInFlightIsPassedOver() {
+    var queue = CommandQueue()
+    for id in 1...3 { queue.append(acquire(UInt64(id), "a\(id)"), of: 1000) }
+    queue.append(acquire(11, "b"), of: 1001)
+    #expect(queue.popFirst { $0 != 1000 }?.user == 1001)
+    #expect(queue.popFirst { $0 != 1000 } == nil)
+    #expect(queue.count == 3)
+    #expect(ids(&queue) == [1, 2, 3])
+  }
+
+  @Test func whatIsInFlightWeighsOnWhoAskedForIt() {
+    var pending = PendingCommands()
+    let first = pending.append(.query(.plain([]), weight: 256) { _ in }, of: 1000)
+    let second = pending.append(acquire(1, "a"), of: 1000)
+    _ = pending.append(acquire(2, "b"), of: nil)
+    #expect(pending.count == 3 && pending.weight == 258)
+    #expect(pending.weight(of: 1000) == 257 && pending.weight(of: nil) == 1 && pending.weight(of: 7) == 0)
+    _ = pending.remove(first)
+    #expect(pending.remove(first) == nil)
+    #expect(pending.count == 2 && pending.weight == 2 && pending.weight(of: 1000) == 1)
+    _ = pending.remove(second)
+    #expect(pending.weight(of: 1000) == 0)
+    #expect(pending.removeAll().count == 1)
+    #expect(pending.isEmpty && pending.weight == 0 && pending.weight(of: nil) == 0)
   }
 }
