@@ -63,7 +63,7 @@ public struct EngineConfiguration: Equatable, Sendable {
     cohortHandoversMax: Int = 100,
     cohortMilliseconds: Int64 = 50, storeTimeoutMilliseconds: Int64 = 2_000, inUseTimeoutMilliseconds: Int64 = 500,
     foreignPollMilliseconds: Int64 = 100, waitsPerSessionMax: Int = 128, holdsPerSessionMax: Int = 65_536,
-    waitsPerUIDMax: Int = 100_000, holdsPerUIDMax: Int = 1_000_000, lockBytesPerUIDMax: Int = 1 << 27,
+    waitsPerUIDMax: Int = 100_000, holdsPerUIDMax: Int = 1_000_000, lockBytesPerUIDMax: Int = 1 << 25,
     lockBytesMax: Int = .max, waitersPerLockMax: Int = 100_000,
     renewalBatchMax: Int = 500, renewalsInFlightMax: Int = 2, stepsPerSlice: Int = 512, host: String = "",
     inbox: String = "", attemptsBegin: UInt64 = 0

@@ -35,6 +35,8 @@ final class SessionKeeper {
   /// How many clients are kept at the most.
   private let clientsMax: Int
   private(set) var clients: [SessionID: ClientSession] = [:]
+  /// How many of them each user has.
+  private var counts: [UInt32?: Int] = [:]
   /// Connections that are to be stored when this turn is committed.
   private var newClients: [ClientSession] = []
   /// Sessions of which something may have changed since the last commit.
@@ -80,7 +82,7 @@ final class SessionKeeper {
   func adopt(_ session: ClientSession) {
     session.isKept = true
     watchReads(of: session)
-    clients[session.id] = session
+    add(session)
     touch(session)
     scheduleSweep()
   }
@@ -140,7 +142,7 @@ final class SessionKeeper {
   func closed(_ session: ClientSession) {
     guard session.isKept else { return }
     session.isKept = false
-    clients[session.id] = nil
+    drop(session)
     newClients.removeAll { $0 === session }
     store.forget(Self.name(of: session))
     attempt { () throws(StateLog.Failure) in try log.remove(Self.key(of: session)) }
@@ -255,7 +257,7 @@ final class SessionKeeper {
     session.hadWork = true
     if session.isKept { return true }
     guard !session.isClosing, !isOver else { return false }
-    if clients.count >= clientsMax, !makeRoom(core, now: now) {
+    if clients.count >= clientsMax, !takeRoom(for: session, core), !makeRoom(core, now: now) {
       if !isFullLogged {
         isFullLogged = true
         logger.warning("no room to keep more clients over a restart", metadata: ["clients": "\(clients.count)"])
@@ -270,7 +272,7 @@ final class SessionKeeper {
     session.isKept = true
     watchReads(of: session)
     session.isChanged = true
-    clients[session.id] = session
+    add(session)
     newClients.append(session)
     touch(session)
     scheduleSweep()
@@ -288,6 +290,26 @@ final class SessionKeeper {
   /// Whether one more client can be kept without another one making room.
   var hasRoom: Bool { clients.count < clientsMax }
 
+  private func add(_ session: ClientSession) {
+    guard clients.updateValue(session, forKey: session.id) == nil else { return }
+    counts[session.peer?.uid, default: 0] += 1
+  }
+
+  private func drop(_ session: ClientSession) {
+    guard clients.removeValue(forKey: session.id) != nil else { return }
+    let uid = session.peer?.uid
+    if let count = counts[uid] { counts[uid] = count > 1 ? count - 1 : nil }
+  }
+
+  /// Users have equal shares of the places, as far as they need them: whoever has the most gives one to who has less.
+  private func takeRoom(for session: ClientSession, _ core: SidecarCore) -> Bool {
+    guard let (uid, most) = counts.max(by: { $0.value < $1.value }), most > (counts[session.peer?.uid] ?? 0) + 1,
+      let other = clients.values.first(where: { $0.peer?.uid == uid })
+    else { return false }
+    stopKeeping(other, core)
+    return true
+  }
+
   private func makeRoom(_ core: SidecarCore, now: BootInstant) -> Bool {
     guard now >= nextSearchForRoom else { return false }
     if let idle = clients.values.first(where: { !$0.hadWork && core.engine.isIdle($0.id) }) {
@@ -301,7 +323,7 @@ final class SessionKeeper {
   private func stopKeeping(_ session: ClientSession, _ core: SidecarCore) {
     session.isKept = false
     session.unsentOutput = nil
-    clients[session.id] = nil
+    drop(session)
     newClients.removeAll { $0 === session }
     core.engine.stopKeeping(session.id)
     store.remove(Self.name(of: session))

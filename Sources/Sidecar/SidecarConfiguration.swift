@@ -50,7 +50,7 @@ public struct SidecarConfiguration: Sendable {
   /// Bytes that are kept for all sessions of one user.
   public var bytesPerUIDMax = 67_108_864
   /// Bytes of what all sessions of one user hold and wait for.
-  public var lockBytesPerUIDMax = 134_217_728
+  public var lockBytesPerUIDMax = 33_554_432
   /// Watches that all sessions of one user may have.
   public var watchesPerUIDMax = 1024
   /// Who may do what with which names.

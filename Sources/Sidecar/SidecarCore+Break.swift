@@ -15,18 +15,28 @@ extension SidecarCore {
     let peer = session.peer.map { "\($0.name ?? "?"), pid \($0.pidText), uid \($0.uid)" } ?? "a client"
     let order = BreakOrder(
       name: name, token: token, reason: reason ?? "", by: "\(peer) on \(configuration.host)", id: id)
-    let tokens = breakLocally(name, token: token, reason: order.reason, by: order.by)
-    guard link != nil, token == nil || tokens.isEmpty else { return answer(order, session, broken: tokens) }
-    // Without Redis nobody else can be told; what was done here is told all the same.
-    let fallback = tokens.isEmpty ? nil : { self.answer(order, session, broken: tokens) }
+    let breakHere = { self.breakLocally(name, token: token, reason: order.reason, by: order.by) }
+    let isHeldHere =
+      engine.snapshot(of: name, holdersMax: 1, waitersMax: 0, now: BootClock.now())?.holders.isEmpty == false
+    if token != nil || link == nil {
+      let tokens = breakHere()
+      guard link != nil, tokens.isEmpty else { return answer(order, session, broken: tokens) }
+    }
+    // Without Redis nobody else can be told; what can be done here is done all the same.
+    let fallback = isHeldHere ? { self.answer(order, session, broken: breakHere()) } : nil
+    // Who holds it is asked first: once it is broken here it may pass to another host, from whom nobody wants to take it.
     ask(session, id, codec.inspect([name], waitingHostsMax: 0), fallback: fallback) { reply in
       guard let found = self.codec.decodeInspections(reply, count: 1)?.first else { return false }
+      let tokens = breakHere()
       switch found.state {
       case .free: self.answer(order, session, broken: tokens)
       case .held: self.breakElsewhere(order, session, found, broken: tokens)
       case .foreign: self.takeFromForeignHolder(order, session, broken: tokens)
       case .wrongType:
-        guard tokens.isEmpty else { return fallback?() != nil }
+        guard tokens.isEmpty else {
+          self.answer(order, session, broken: tokens)
+          return true
+        }
         self.write(to: session) { $0.failure(id: id, .wrongType) }
       }
       return true

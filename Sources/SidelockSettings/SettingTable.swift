@@ -187,7 +187,7 @@ extension SettingKey {
     case .lockBytesPerUIDMax:
       number(
         "The most bytes of names, notes and owners of what all connections of one user hold and wait for",
-        1_048_576...17_179_869_184, default: 134_217_728)
+        1_048_576...17_179_869_184, default: 33_554_432)
     case .watchesPerUIDMax:
       number("The most watches that all connections of one user may have", 1...1_000_000, default: 1024)
     case .rules:

@@ -189,3 +189,29 @@ def test_the_command_says_who_was_not_told(lab, hosts, redis):
     assert "does not use sidelock" in err and err.rstrip().endswith("may go on")
     status, _, err = command.run("break", "orders")
     assert status == 1 and "nobody holds" in err
+
+
+@pytest.mark.parametrize("mode", [{}, {"mode": "shared"}, {"permits": 1}], ids=["alone", "shared", "permit"])
+def test_who_gets_it_next_on_another_host_keeps_it(hosts, mode):
+    """The one who is asked to break it passes it on by that."""
+    one, two = hosts
+    holder, writer, waiter = one.client(), one.client(), two.client()
+    token = holder.acquire("orders", **mode)
+    wait = waiter.request("acquire", name="orders", **({} if "mode" in mode else mode))
+    wait_until(lambda: one.client().call("inspect", name="orders")["waiters"], "the host of the other one to wait")
+    assert writer.call("break", name="orders")["broken"] == [token]
+    next_token = waiter.reply_to(wait)["token"]
+    assert holder.notification("lost")["reason"] == "broken"
+    assert waiter.release("orders", next_token)["token"] == next_token
+
+
+def test_a_host_without_redis_breaks_what_is_held_there(hosts, redis):
+    holder, admin = hosts[0].client(), hosts[0].client()
+    token = holder.acquire("orders")
+    redis.kill()
+    wait_until(lambda: not admin.call("stats")["redis"]["connected"], "the daemon to see that Redis is gone")
+    assert admin.call("break", name="orders")["broken"] == [token]
+    assert holder.notification("lost")["reason"] == "broken"
+    with pytest.raises(RpcError) as caught:
+        admin.call("break", name="orders")
+    assert caught.value.reason == "unavailable"

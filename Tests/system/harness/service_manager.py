@@ -8,6 +8,7 @@ import pathlib
 import signal
 import socket
 import subprocess
+import sys
 import threading
 
 from .client import Client
@@ -15,6 +16,15 @@ from .daemon import binary, clean_environment
 from .waiting import GENEROUS_SECONDS, wait_until
 
 HAND_OVER = signal.SIGRTMIN + 1
+# Puts the descriptors where a service finds them, and becomes the service.
+TAKE_PLACES = """
+import os, sys
+for place, descriptor in enumerate(sys.argv[1].split(","), 3):
+    os.dup2(int(descriptor), place)
+    os.close(int(descriptor))
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 STORE_MAX = 64
 
 
@@ -81,10 +91,9 @@ class ServiceManager:
         handed = [("sidelock", self.listener.fileno()), *self.store]
         # Out of the way of the numbers that they are to have.
         copies = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 200) for _, descriptor in handed]
-        places = " ".join(f"{3 + index}<&{copy} {copy}<&-" for index, copy in enumerate(copies))
         with open(self.log_path, "ab") as log:
             self.process = self.lab.track(subprocess.Popen(
-                ["bash", "-c", f"exec {places}; LISTEN_PID=$$ exec \"$@\"", "bash", binary("sidelockd", "SIDELOCKD"),
+                [sys.executable, "-S", "-c", TAKE_PLACES, ",".join(map(str, copies)), binary("sidelockd", "SIDELOCKD"),
                  *self.args],
                 env=clean_environment(
                     NOTIFY_SOCKET=self.notify_path, FDSTORE=str(STORE_MAX), LISTEN_FDS=str(len(handed)),
