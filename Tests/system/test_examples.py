@@ -37,6 +37,15 @@ def test_a_small_client_takes_and_gives_back(lab, start):
     assert witness.reply_to(request)["token"] > int(token)
 
 
+def test_a_small_client_takes_no_name_for_another(lab, start):
+    """Bytes that are no UTF-8 are no name, and stand for none."""
+    daemon = lab.daemon()
+    process = start(daemon, b"caf\xe9")
+    assert process.wait(GENEROUS_SECONDS) != 0
+    assert process.stdout.read() == "" and "UTF-8" in process.stderr.read()
+    assert daemon.client().call("list")["locks"] == []
+
+
 def test_a_small_client_waits_its_turn(lab, start):
     daemon = lab.daemon()
     holder = daemon.client()

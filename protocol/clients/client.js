@@ -5,6 +5,8 @@ const net = require('net');
 
 const [path, name] = process.argv.slice(2);
 if (name === undefined) fail('usage: client.js SOCKET NAME');
+// That stands for every byte which is no UTF-8: two names would be one.
+if (name.includes('\uFFFD')) fail('NAME is not UTF-8');
 
 const waiting = new Map(); // id -> {resolve, reject} of a request that is not answered yet
 let nextId = 1;
@@ -17,7 +19,7 @@ socket.on('error', (error) => {
   if (holds) lost('connection_ended');
   fail(error.code === 'EPIPE' ? 'the daemon closed the connection' : error.message);
 });
-// Locks end with the connection. Beware of socket.end(): it closes one half only, and the lock stays.
+// Locks end with the connection; after socket.end(), which closes one half, when the last answer is out.
 socket.on('close', () => (holds ? lost('connection_ended') : fail('the daemon closed the connection')));
 socket.on('data', (text) => {
   const lines = (buffer + text).split('\n');

@@ -10,7 +10,7 @@ use JSON::PP;
 my ($path, $name) = @ARGV;
 $| = 1;
 $SIG{PIPE} = 'IGNORE';    # A daemon that has gone is noticed when its socket is read.
-utf8::decode($name);
+utf8::decode($name) or fail('NAME is not UTF-8');
 
 # Perl sets close-on-exec itself, as for every file after the standard three.
 my $socket = IO::Socket::UNIX->new(Peer => $path) or fail("$path: $!");

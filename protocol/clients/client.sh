@@ -8,7 +8,7 @@ name=${2//\\/\\\\}
 name=${name//\"/\\\"}
 
 # When this script ends, in whatever way, socat's input ends, and -t0 makes it close the connection at once: the locks
-# are free. A longer -t would keep the half-closed connection, and with it the locks.
+# are free.
 coproc DAEMON { exec socat -t0 - "UNIX-CONNECT:$1"; }
 exec {from}<&"${DAEMON[0]}" {to}>&"${DAEMON[1]}"
 socat=$DAEMON_PID
