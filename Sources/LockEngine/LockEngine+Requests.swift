@@ -233,14 +233,25 @@ extension LockEngine {
 
   // MARK: End of input
 
-  /// It is told again in each turn until nothing of the session ends any more.
+  /// It is to be told again in the next turn while ``isEndPutOff(_:)``.
   func inputEnded(_ session: SessionID, isAnswered: Bool, now: BootInstant) {
     guard let record = sessions[session] else { return }
     record.isHalfClosed = true
-    let holds = record.holdsOfHalfClosed(isAnswered: isAnswered, atMost: shareOfTurn)
-    didEnd(holds.count)
-    for hold in holds where !hold.isOver { lose(hold, reason: .halfClosed, graceEnds: nil, now: now) }
-    for hold in holds { advance(hold.lock, now: now) }
+    var ended: [Hold] = []
+    let share = shareOfTurn
+    let holds = record.holdsOfHalfClosed(isAnswered: isAnswered, atMost: share)
+    record.isEndPutOff = holds.count == share
+    for hold in holds {
+      if mustPutOff, !ended.isEmpty {
+        record.lookAgain()
+        break
+      }
+      stepsLeft -= 1
+      ended.append(hold)
+      if !hold.isOver { lose(hold, reason: .halfClosed, graceEnds: nil, now: now) }
+    }
+    didEnd(ended.count)
+    for hold in ended { advance(hold.lock, now: now) }
     suspectEldest(of: record)
   }
 

@@ -87,6 +87,9 @@ extension LockEngine {
   /// How many holds may end at once of a session that will be looked at again in the next turn: at least one.
   var shareOfTurn: Int { max(1, configuration.stepsPerSlice - putOff.closedInTurn) }
 
+  /// Whether more holds of a half-closed session are to end than the last turn had room for.
+  public func isEndPutOff(_ session: SessionID) -> Bool { sessions[session]?.isEndPutOff == true }
+
   /// So many have ended.
   func didEnd(_ count: Int) { putOff.closedInTurn += count }
 

@@ -79,6 +79,8 @@ final class SessionRecord {
   private(set) var eldestWait: Waiter?
   /// Of a half-closed session, how many of its waits are for each name: its holds of these do not last that long.
   private var awaited: [LockName: Int] = [:]
+  /// Half-closed, and more of its holds end than one turn has room for.
+  var isEndPutOff = false
   /// Whether it may hold any of these: not, when it was looked and nothing has come since.
   private var isAwaitedHeld = true
 
@@ -188,6 +190,12 @@ final class SessionRecord {
     }
     isAwaitedHeld = false
     return found
+  }
+
+  /// Not all of the holds that were found have been ended.
+  func lookAgain() {
+    isAwaitedHeld = true
+    isEndPutOff = true
   }
 
   func add(_ waiter: Waiter) {

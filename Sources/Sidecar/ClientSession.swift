@@ -56,6 +56,8 @@ final class ClientSession {
   var isInputPutOff = false
   /// The client has said that nothing more will come.
   var inputEnded = false
+  /// More of its holds end in the next turns.
+  var isEndingHolds = false
   /// It has asked for what it holds to last until its connection ends all the same.
   var keepsHoldsHalfClosed = false
   /// It has said that it takes holds for which it does not wait.

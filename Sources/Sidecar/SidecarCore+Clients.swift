@@ -88,12 +88,26 @@ extension SidecarCore {
   /// program that ended its output and goes on would hold it for ever. So its holds end behind the last reply, and
   /// before that those that its own requests wait for, unless it has asked for something else.
   func endHoldsOfHalfClosed(_ session: ClientSession) {
-    guard session.inputEnded, !session.keepsHoldsHalfClosed, session.unreadInput == nil, !session.isInputPutOff,
+    guard !session.isEndingHolds, session.inputEnded, !session.keepsHoldsHalfClosed, session.unreadInput == nil,
+      !session.isInputPutOff,
       session.output == nil,
       !session.framer.isInsideLine, !isUnitPending(session), engine.hasHolds(session.id)
     else { return }
     let isAnswered = session.inFlight.isEmpty && session.queriesInFlight == 0
     tell(.inputEnded(session.id, isAnswered: isAnswered))
+    guard engine.isEndPutOff(session.id) else { return }
+    session.isEndingHolds = true
+    endingHolds.append(session)
+  }
+
+  /// Goes on with the half-closed sessions that hold very much, when the loop has looked at everybody else.
+  func goOnWithHalfClosed() {
+    for _ in 0..<endingHolds.count {
+      guard inputs.hasRoom(now: BootClock.now()), let session = endingHolds.popFirst() else { break }
+      session.isEndingHolds = false
+      if sessions[session.id] === session, !session.isClosing { endHoldsOfHalfClosed(session) }
+    }
+    if !endingHolds.isEmpty { scheduleTurnEnd() }
   }
 
   // MARK: Input

@@ -74,6 +74,8 @@ final class SidecarCore {
   var turns = TurnTimes()
   /// On whose behalf the engine is being told something.
   private var actingUser: UInt32?
+  /// Half-closed sessions of which more holds end.
+  var endingHolds: Deque<ClientSession> = []
   /// Pages of `list` that many locks have to be passed over for.
   var listings: Deque<(listing: HostListing, session: ClientSession)> = []
 
@@ -267,7 +269,7 @@ final class SidecarCore {
   /// When the engine, input that was put off, a keepalive or a process that is to end wants to be looked at.
   private var nextDeadline: BootInstant? {
     // Not at once, but when the loop has looked at everybody else.
-    if inputs.isWaiting || !listings.isEmpty { return BootInstant(nanoseconds: 1) }
+    if inputs.isWaiting || !listings.isEmpty || !endingHolds.isEmpty { return BootInstant(nanoseconds: 1) }
     var next = engine.nextDeadline
     if let keepalive = keepalives.next { next = min(next ?? keepalive, keepalive) }
     for pending in pendingKills { next = min(next ?? pending.moment, pending.moment) }
@@ -282,6 +284,7 @@ final class SidecarCore {
     checkKeepalives(now: now)
     goOnWithInputs()
     goOnWithListings()
+    goOnWithHalfClosed()
   }
 
   /// Has the turn's end look at a session.

@@ -159,6 +159,14 @@ import Testing
     let turns = settle(script) { #expect($0.count <= 2) }
     #expect(turns >= 45)
     #expect(script.engine.gauges.held == 0)
+    // Also where a half-closed session loses what it holds.
+    for index in 0..<20 { script.acquire(alice, "x\(index)") }
+    _ = script.take()
+    while script.engine.gauges.held > 0 {
+      let before = script.engine.gauges.held
+      script.tell(.inputEnded(alice, isAnswered: true))
+      #expect(before - script.engine.gauges.held <= 2 && before > script.engine.gauges.held)
+    }
   }
 
   /// Who tries for a lock of somebody who is gone is not told that it is in use, although it still is being freed.
