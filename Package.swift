@@ -34,12 +34,13 @@ let package = Package(
     .target(
       name: "LockEngine",
       dependencies: [
+        "SystemStrings",
         .product(name: "DequeModule", package: "swift-collections"),
         .product(name: "HeapModule", package: "swift-collections"),
       ],
       swiftSettings: strict),
     .target(name: "ClientProtocol", swiftSettings: strict),
-    .target(name: "AccessPolicy", swiftSettings: strict),
+    .target(name: "AccessPolicy", dependencies: ["SystemStrings"], swiftSettings: strict),
     .target(name: "SystemStrings", swiftSettings: strict),
     .target(
       name: "RedisProtocol",

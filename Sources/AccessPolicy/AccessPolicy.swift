@@ -1,9 +1,20 @@
+import SystemStrings
+
 /// The systemd unit of a client's process, as far as it is known.
 public enum PeerUnit: Hashable, Sendable {
   /// It cannot be told. Rules count that against the client.
   case unknown(UnitDoubt)
   /// This one.
   case named(String)
+
+  /// Whether both are the same, byte for byte.
+  public static func == (a: PeerUnit, b: PeerUnit) -> Bool {
+    switch (a, b) {
+    case (.unknown(let a), .unknown(let b)): a == b
+    case (.named(let a), .named(let b)): ExactText.isSame(a, b)
+    case (.unknown, .named), (.named, .unknown): false
+    }
+  }
 }
 
 /// Why nobody can tell the unit of a process.
@@ -90,7 +101,7 @@ public struct AccessPolicy: Equatable, Sendable {
     case .unit(let name):
       switch peer.unit {
       case .unknown: return verdict == .deny
-      case .named(let own): return own == name
+      case .named(let own): return ExactText.isSame(own, name)
       }
     }
   }

@@ -1,3 +1,5 @@
+import SystemStrings
+
 /// One line of the policy: who may, or may not, do what with which names.
 public struct AccessRule: Equatable, Sendable {
   /// What a rule says about those whom it is about.
@@ -25,7 +27,7 @@ public struct AccessRule: Equatable, Sendable {
   }
 
   /// Whom a rule is about.
-  public enum Subject: Hashable, Sendable {
+  public enum Subject: Equatable, Sendable {
     /// Whoever can connect.
     case everyone
     /// The processes of a user.
@@ -34,6 +36,16 @@ public struct AccessRule: Equatable, Sendable {
     case group(UInt32)
     /// The processes of a systemd unit of the system.
     case unit(String)
+
+    /// Whether both are the same; units byte for byte.
+    public static func == (a: Subject, b: Subject) -> Bool {
+      switch (a, b) {
+      case (.everyone, .everyone): true
+      case (.user(let a), .user(let b)), (.group(let a), .group(let b)): a == b
+      case (.unit(let a), .unit(let b)): ExactText.isSame(a, b)
+      case (.everyone, _), (.user, _), (.group, _), (.unit, _): false
+      }
+    }
   }
 
   /// What it says.

@@ -19,55 +19,74 @@ public enum ControlGroup {
   /// The innermost unit of a process, for people: below the unit of the system it is only what somebody calls it.
   public static func innermostUnit(in contents: [UInt8]) -> String? {
     guard case .named(let unit, let path) = place(in: contents) else { return nil }
-    let inner = path.split(separator: "/").last { $0.hasSuffix(".service") || $0.hasSuffix(".scope") }
-    return inner.map { String(unescaped($0)) } ?? unit
+    let inner = parts(of: path).last { ends($0, ".service") || ends($0, ".scope") }
+    return inner.map { text(unescaped($0)) } ?? unit
   }
 
   /// Kinds of units that processes belong to.
-  static let unitSuffixes = [".service", ".scope", ".socket", ".mount", ".swap"]
+  private static let unitSuffixes = [".service", ".scope", ".socket", ".mount", ".swap"]
 
-  private enum Place: Equatable {
+  /// Whether a unit of this name may have processes.
+  static func isUnit(_ name: String) -> Bool { isUnit(Array(name.utf8)[...]) }
+
+  // Names are bytes here, of which whoever may make a group chooses any: a "/" with an accent ends a name all the same.
+  private typealias Bytes = ArraySlice<UInt8>
+
+  private enum Place {
     case unknown(UnitDoubt)
-    case named(String, path: Substring)
+    case named(String, path: Bytes)
   }
 
   private static func place(in contents: [UInt8]) -> Place {
-    guard contents.last == UInt8(ascii: "\n"), let text = String(validating: contents, as: UTF8.self) else {
+    guard contents.last == UInt8(ascii: "\n"), String(validating: contents, as: UTF8.self) != nil else {
       return .unknown(.unreadable)
     }
     // Whoever stands in the root of a hierarchy is in no unit of it.
-    let paths = paths(in: text).filter { $0 != "/" }
-    var found: (unit: String, path: Substring)?
+    let paths = paths(in: contents).filter { $0.count > 1 }
+    var found: (unit: Bytes, path: Bytes)?
     for path in paths {
       guard let unit = unit(of: path) else { return .unknown(paths.count > 1 ? .ambiguous : .noUnit) }
       if let found, found.unit != unit { return .unknown(.ambiguous) }
       // The unified one has more to say of what lies below.
       found = (unit, path)
     }
-    return found.map { .named($0.unit, path: $0.path) } ?? .unknown(.noUnit)
+    return found.map { .named(text($0.unit), path: $0.path) } ?? .unknown(.noUnit)
   }
 
   /// The paths in the hierarchies that may be systemd's.
-  private static func paths(in contents: String) -> [Substring] {
-    contents.split(separator: "\n").compactMap { line in
-      let fields = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
-      guard fields.count == 3, fields[2].hasPrefix("/") else { return nil }
-      return fields[1] == "name=systemd" || (fields[0] == "0" && fields[1].isEmpty) ? fields[2] : nil
+  private static func paths(in contents: [UInt8]) -> [Bytes] {
+    contents.split(separator: UInt8(ascii: "\n")).compactMap { line in
+      let fields = line.split(separator: UInt8(ascii: ":"), maxSplits: 2, omittingEmptySubsequences: false)
+      guard fields.count == 3, fields[2].first == UInt8(ascii: "/") else { return nil }
+      let isUnified = fields[0].elementsEqual("0".utf8) && fields[1].isEmpty
+      return isUnified || fields[1].elementsEqual("name=systemd".utf8) ? fields[2] : nil
     }
   }
 
-  private static func unit(of path: Substring) -> String? {
-    let parts = path.split(separator: "/")
+  private static func unit(of path: Bytes) -> Bytes? {
+    let parts = parts(of: path)
     // A group beyond the root that this process sees, or one that is no more.
-    if parts.contains("..") || path.hasSuffix(" (deleted)") { return nil }
+    if parts.contains(where: { $0.elementsEqual("..".utf8) }) || ends(path, " (deleted)") { return nil }
     for part in parts {
       let name = unescaped(part)
-      if name.hasSuffix(".slice") { continue }
-      return unitSuffixes.contains { name.hasSuffix($0) && name.utf8.count > $0.utf8.count } ? String(name) : nil
+      if ends(name, ".slice") { continue }
+      return isUnit(name) ? name : nil
     }
     return nil
   }
 
+  private static func isUnit(_ name: Bytes) -> Bool {
+    unitSuffixes.contains { ends(name, $0) && name.count > $0.utf8.count }
+  }
+
+  private static func parts(of path: Bytes) -> [Bytes] { path.split(separator: UInt8(ascii: "/")) }
+
+  private static func ends(_ bytes: Bytes, _ suffix: String) -> Bool {
+    bytes.suffix(suffix.utf8.count).elementsEqual(suffix.utf8)
+  }
+
   /// systemd puts a "_" before names that the kernel would take for something else.
-  private static func unescaped(_ part: Substring) -> Substring { part.hasPrefix("_") ? part.dropFirst() : part }
+  private static func unescaped(_ part: Bytes) -> Bytes { part.first == UInt8(ascii: "_") ? part.dropFirst() : part }
+
+  private static func text(_ bytes: Bytes) -> String { String(decoding: bytes, as: UTF8.self) }
 }

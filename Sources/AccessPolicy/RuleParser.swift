@@ -191,15 +191,15 @@ private struct RuleParser {
         subjects.append(.everyone)
         continue
       }
-      let halves = part.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+      let halves = part.unicodeScalars.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+        .map { String($0) }
       guard halves.count == 2, !halves[1].isEmpty else { throw problem(position, part, expected) }
-      let name = String(halves[1])
+      let name = halves[1]
       switch halves[0] {
       case "user": subjects.append(.user(try number(name, "user", accounts.user, position)))
       case "group": subjects.append(.group(try number(name, "group", accounts.group, position)))
       case "unit":
-        guard ControlGroup.unitSuffixes.contains(where: { name.hasSuffix($0) && name.utf8.count > $0.utf8.count })
-        else {
+        guard ControlGroup.isUnit(name) else {
           throw problem(position, name, "a unit with its ending, such as \(name).service")
         }
         subjects.append(.unit(name))
@@ -260,8 +260,8 @@ private struct RuleParser {
   /// The parts between commas, each with its distance from the beginning.
   private static func parts(of word: String) -> [(String, Int)] {
     var offset = 0
-    return word.split(separator: ",", omittingEmptySubsequences: false).map { part in
-      defer { offset += part.unicodeScalars.count + 1 }
+    return word.unicodeScalars.split(separator: ",", omittingEmptySubsequences: false).map { part in
+      defer { offset += part.count + 1 }
       return (String(part), offset)
     }
   }

@@ -31,6 +31,8 @@
 // one, or after somebody has seen it, is always the younger one. Waits that come in one microsecond are ordered by
 // their ids.
 
+import SystemStrings
+
 /// How far the search for a deadlock of one wait has come.
 struct DeadlockSearch {
   /// When it is made again.
@@ -44,16 +46,16 @@ struct DeadlockSearch {
 
 /// A wait, wherever it is.
 struct WaitID: Hashable, Comparable {
-  var inbox: String
+  var inbox: ExactText
   var request: UInt64
 
   init(_ step: DeadlockStep) {
-    inbox = step.inbox
+    inbox = ExactText(step.inbox)
     request = step.request
   }
 
   init(inbox: String, request: UInt64) {
-    self.inbox = inbox
+    self.inbox = ExactText(inbox)
     self.request = request
   }
 
@@ -317,9 +319,11 @@ extension LockEngine {
     }
   }
 
+  private func isOwn(_ inbox: String) -> Bool { ExactText.isSame(inbox, configuration.inbox) }
+
   /// The wait of a link; nil when it is over, or another host's.
   private func waiter(of step: DeadlockStep) -> Waiter? {
-    guard step.inbox == configuration.inbox,
+    guard isOwn(step.inbox),
       let waiter = sessions[SessionID(step.session)]?.waits[RequestID(step.request)], waiter.lock.name == step.waitsFor
     else { return nil }
     return waiter
@@ -362,7 +366,8 @@ extension LockEngine {
 
   /// The store has said who holds the lock that the chain has come to.
   func pass(_ probe: DeadlockProbe, to sight: LeaseSight, now: BootInstant) {
-    for inbox in Set(sight.holders).sorted().prefix(Self.deadlockBranchesMax) where inbox != configuration.inbox {
+    let inboxes = Set(sight.holders.map { ExactText($0) }).sorted().map(\.text)
+    for inbox in inboxes.prefix(Self.deadlockBranchesMax) where !isOwn(inbox) {
       send(.tell(inbox: inbox, .probe(probe)), .other, now: now)
     }
   }
@@ -381,11 +386,11 @@ extension LockEngine {
   private func confirm(_ probe: DeadlockProbe, from index: Int, now: BootInstant) {
     let origin = probe.path[0].inbox
     let rest = probe.path[index...].drop { stands($0) }
-    if let next = rest.first, next.inbox != configuration.inbox {
+    if let next = rest.first, !isOwn(next.inbox) {
       return send(.tell(inbox: next.inbox, .confirm(probe, next: rest.startIndex)), .other, now: now)
     }
     let allStand = rest.isEmpty
-    if origin != configuration.inbox {
+    if !isOwn(origin) {
       send(.tell(inbox: origin, allStand ? .confirmed(probe) : .refuted(probe)), .other, now: now)
     } else if let waiter = waiter(of: probe.path[0]) {
       allStand ? confirmed(probe, by: waiter, now: now) : refuted(probe, by: waiter, now: now)
@@ -407,7 +412,7 @@ extension LockEngine {
     let path = probe.path
     let youngest = path.indices.max { isOlder(path[$0], than: path[$1]) } ?? 0
     let turned = Array(path[youngest...] + path[..<youngest])
-    if turned[0].inbox != configuration.inbox {
+    if !isOwn(turned[0].inbox) {
       send(.tell(inbox: turned[0].inbox, .victim(path: turned)), .other, now: now)
     } else if let victim = self.waiter(of: turned[0]) {
       endDeadlock(victim, turned, now: now)

@@ -1,4 +1,5 @@
 import DequeModule
+import SystemStrings
 
 /// What all sessions of one user have together.
 final class UserRecord {
@@ -58,7 +59,7 @@ final class SessionRecord {
   private var holds = NameTable<Hold>()
   /// The holds of those names of which there are many.
   private var many: [LockName: [Token: Hold]] = [:]
-  private var owners: [String: OwnerRecord] = [:]
+  private var owners: [ExactText: OwnerRecord] = [:]
   /// All of them, in the order in which they came to be.
   private(set) var firstHold: Hold?
   private var lastHold: Hold?
@@ -140,7 +141,7 @@ final class SessionRecord {
     user?.holds -= 1
     charge(-LockBytes.of(hold))
     if hold.onLost != .notify { enforcedCount -= 1 }
-    if let owner = hold.owner, let record = owners[owner] {
+    if let owner = hold.owner, let record = owners[ExactText(owner)] {
       record.holds[name]?.removeAll { $0 === hold }
       if record.holds[name]?.isEmpty == true { record.holds[name] = nil }
       dropIfUnused(owner, record)
@@ -211,7 +212,7 @@ final class SessionRecord {
     user?.waits -= 1
     charge(-LockBytes.of(waiter.request))
     if isHalfClosed { noteGone(waiter) }
-    guard let owner = waiter.request.owner, let record = owners[owner] else { return }
+    guard let owner = waiter.request.owner, let record = owners[ExactText(owner)] else { return }
     record.waits[waiter.request.request] = nil
     dropIfUnused(owner, record)
   }
@@ -250,17 +251,18 @@ final class SessionRecord {
   // MARK: Owners
 
   /// What an owner has; nil when it has nothing.
-  func owner(_ name: String) -> OwnerRecord? { owners[name] }
+  func owner(_ name: String) -> OwnerRecord? { owners[ExactText(name)] }
 
   private func makeOwner(_ name: String) -> OwnerRecord {
-    if let owner = owners[name] { return owner }
+    let key = ExactText(name)
+    if let owner = owners[key] { return owner }
     let owner = OwnerRecord()
-    owners[name] = owner
+    owners[key] = owner
     return owner
   }
 
   private func dropIfUnused(_ name: String, _ owner: OwnerRecord) {
-    if owner.holds.isEmpty && owner.waits.isEmpty { owners[name] = nil }
+    if owner.holds.isEmpty && owner.waits.isEmpty { owners[ExactText(name)] = nil }
   }
 
   // MARK: Losses

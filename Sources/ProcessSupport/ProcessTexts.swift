@@ -19,6 +19,8 @@ package enum ProcessTexts {
       entry = entry.map { $0 + 1 }
       guard let end = text.unicodeScalars.firstIndex(of: "=") else { continue }
       let name = String(text.unicodeScalars[..<end])
+      // Strings that have a Kelvin sign where others have a K are equal, and would be taken for the variables of that name.
+      guard !name.unicodeScalars.contains("\u{212A}") else { continue }
       if variables[name] == nil {
         variables[name] = String(text.unicodeScalars[text.unicodeScalars.index(after: end)...])
       }

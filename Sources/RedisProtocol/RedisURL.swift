@@ -5,13 +5,22 @@ import SystemStrings
 ///
 /// What is not a letter, a digit or one of `-._~` in a user name, a password or a path can be written as `%` and two
 /// hexadecimal digits; `% / ? # @` must be, in a user name or a password, and `:` in a user name.
-public struct RedisURL: Hashable, Sendable {
+public struct RedisURL: Equatable, Sendable {
   /// How the server is reached.
-  public enum Endpoint: Hashable, Sendable {
+  public enum Endpoint: Equatable, Sendable {
     /// A host name or address (an IPv6 address without its brackets), and a port.
     case tcp(host: String, port: Int)
     /// The absolute path of a socket, as `SystemText` has it.
     case unix(path: String)
+
+    /// Whether both are the same, byte for byte.
+    public static func == (a: Endpoint, b: Endpoint) -> Bool {
+      switch (a, b) {
+      case (.tcp(let hostA, let portA), .tcp(let hostB, let portB)): portA == portB && ExactText.isSame(hostA, hostB)
+      case (.unix(let a), .unix(let b)): ExactText.isSame(a, b)
+      case (.tcp, .unix), (.unix, .tcp): false
+      }
+    }
   }
 
   /// How the server is reached.
@@ -29,6 +38,12 @@ public struct RedisURL: Hashable, Sendable {
     self.username = username
     self.password = password
     self.database = database
+  }
+
+  /// Whether both are the same, byte for byte.
+  public static func == (a: RedisURL, b: RedisURL) -> Bool {
+    a.endpoint == b.endpoint && ExactText.isSame(a.username, b.username) && a.password == b.password
+      && a.database == b.database
   }
 
   /// Takes a URL apart, which is as `SystemText` has it.

@@ -3,6 +3,7 @@
 
 import ClientProtocol
 import LockEngine
+import SystemStrings
 import SystemdSupport
 
 /// The kinds of records beside the engine's own.
@@ -57,7 +58,8 @@ struct KeptIdentity: Equatable {
   }
 
   static func == (a: KeptIdentity, b: KeptIdentity) -> Bool {
-    (a.instance, a.host, a.keyPrefix, a.backend) == (b.instance, b.host, b.keyPrefix, b.backend)
+    [(a.instance, b.instance), (a.host, b.host), (a.keyPrefix, b.keyPrefix), (a.backend, b.backend)]
+      .allSatisfy(ExactText.isSame)
   }
 }
 

@@ -93,7 +93,8 @@ struct ListeningSocket: Sendable {
 
   /// Makes the directory if it is missing; only the last one, because a mistyped path should not grow a tree.
   private static func makeDirectory(of path: String) throws {
-    guard let slash = path.lastIndex(of: "/"), slash != path.startIndex else { return }
+    // Of the bytes: with an accent behind it a slash is another character.
+    guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")), slash != path.startIndex else { return }
     let directory = String(path[..<slash])
     if SystemText.withCString(directory, { mkdir($0, 0o755) }) != 0, errno != EEXIST {
       throw SocketUnavailable(

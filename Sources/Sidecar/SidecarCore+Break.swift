@@ -3,6 +3,7 @@
 import ClientProtocol
 import LockEngine
 import RedisProtocol
+import SystemStrings
 
 extension SidecarCore {
   /// How long a host may take to say what it has broken, in milliseconds. A host that lives answers within a few; to take
@@ -47,19 +48,21 @@ extension SidecarCore {
   private func breakElsewhere(
     _ order: BreakOrder, _ session: ClientSession, _ found: LockInspection, broken tokens: [Token]
   ) {
-    let inboxes = Set(found.holders.map(\.inbox)).subtracting([ownInbox]).sorted()
+    let inboxes = Set(found.holders.map { ExactText($0.inbox) }).subtracting([ExactText(ownInbox)]).sorted()
     let question = HostQuestion.breakHolds(order.name, token: order.token, reason: order.reason, by: order.by)
     ask(
-      hosts: inboxes.map { ($0, question) }, waitMilliseconds: Self.breakMilliseconds, for: session, order.id
+      hosts: inboxes.map { ($0.text, question) }, waitMilliseconds: Self.breakMilliseconds, for: session, order.id
     ) { outcomes in
       let told = outcomes.flatMap { $0.outcome.answer.map(HostAnswer.tokens(in:)) ?? [] }
       let broken = tokens + told
       // The one hold that was meant has been found.
       guard order.token == nil || broken.isEmpty else { return self.answer(order, session, broken: broken) }
-      let outcomes = Dictionary(uniqueKeysWithValues: outcomes.map { ($0.inbox, $0.outcome) })
+      let outcomes = Dictionary(uniqueKeysWithValues: outcomes.map { (ExactText($0.inbox), $0.outcome) })
       let absent = found.holders.compactMap { holder in
-        self.reasonToTake(holder, outcomes[holder.inbox], of: order, endsByItself: found.expiresInMilliseconds != nil)
-          .map { (holder, $0) }
+        self.reasonToTake(
+          holder, outcomes[ExactText(holder.inbox)], of: order, endsByItself: found.expiresInMilliseconds != nil
+        )
+        .map { (holder, $0) }
       }
       let seen = Dictionary(
         absent.map { holder, why in (holder.entry, (host: holder.host, why)) }, uniquingKeysWith: { first, _ in first })

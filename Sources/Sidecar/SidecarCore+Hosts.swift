@@ -3,6 +3,7 @@
 import ClientProtocol
 import LockEngine
 import RedisProtocol
+import SystemStrings
 
 extension SidecarCore {
   // MARK: Asking
@@ -41,14 +42,14 @@ extension SidecarCore {
   func whoQuestions(
     _ names: [LockName], _ inspections: [LockInspection]
   ) -> [(inbox: String, question: HostQuestion)] {
-    var wanted: [String: [LockName]] = [:]
+    var wanted: [ExactText: [LockName]] = [:]
     for (name, found) in zip(names, inspections) {
-      let inboxes = Set(found.holders.map(\.inbox) + found.waiting.map(\.inbox))
-      for inbox in inboxes where inbox != ownInbox { wanted[inbox, default: []].append(name) }
+      let inboxes = Set((found.holders.map(\.inbox) + found.waiting.map(\.inbox)).map { ExactText($0) })
+      for inbox in inboxes where inbox != ExactText(ownInbox) { wanted[inbox, default: []].append(name) }
     }
     return wanted.sorted { $0.key < $1.key }.flatMap { inbox, names in
       stride(from: 0, to: names.count, by: HostQuestion.namesMax).map { start in
-        (inbox, .who(Array(names[start..<min(start + HostQuestion.namesMax, names.count)])))
+        (inbox.text, .who(Array(names[start..<min(start + HostQuestion.namesMax, names.count)])))
       }
     }
   }

@@ -3,6 +3,7 @@
 import ClientProtocol
 import LockEngine
 import RedisProtocol
+import SystemStrings
 
 extension SidecarCore {
   /// Holders of this host that `inspect` and `list` name.
@@ -73,10 +74,13 @@ extension SidecarCore {
       case .held(let held)?:
         // This host's own lease without a hold is idle, or on its way here or back: nobody holds the lock under it; and
         // so is that of a host that says so.
-        let silent = Set((found?.holders ?? []).filter { !$0.isMe }.map(\.inbox)).subtracting(told.map(\.inbox))
+        let silent = Set((found?.holders ?? []).filter { !$0.isMe }.map { ExactText($0.inbox) })
+          .subtracting(told.map { ExactText($0.inbox) })
         let others =
           told.flatMap(\.holders).map { HolderInfo.told($0) }
-          + Set(silent.map { String($0.prefix { $0 != "/" }) }).sorted().map { HolderInfo.host($0) }
+          + Set(silent.map { ExactText(String($0.text.prefix { $0 != "/" })) }).sorted().map {
+            HolderInfo.host($0.text)
+          }
         if !others.isEmpty { mode = held }
         holders += others
       case .foreign?:

@@ -3,6 +3,7 @@
 import AccessPolicy
 import ClientProtocol
 import LockEngine
+import SystemStrings
 
 extension SidecarCore {
   /// Writes the answer to a request.
@@ -105,7 +106,7 @@ extension SidecarCore {
   /// A wait of a circle, as far as the client may be told of it: its own, and of others the locks that it may inspect. Who
   /// waits is told to who may inspect both the lock that is waited for and the one that is held.
   private func info(_ step: DeadlockStep, for session: ClientSession) -> DeadlockInfo {
-    let isHere = step.inbox == inbox
+    let isHere = ExactText.isSame(step.inbox, inbox)
     let isOwn = isHere && step.session == session.id.rawValue
     let waitsFor = isOwn || mayInspect(session, step.waitsFor) ? step.waitsFor : nil
     let holds = step.holds.flatMap { isOwn || mayInspect(session, $0) ? $0 : nil }

@@ -1,3 +1,5 @@
+import SystemStrings
+
 /// The client's half of the protocol without any I/O: it numbers and words requests, cuts what comes in into lines,
 /// and says what each line means.
 package struct ClientMachine: Sendable {
@@ -131,6 +133,18 @@ public struct LostNotice: Hashable, Sendable {
   /// With `broken`: the administrator's words.
   public var detail: String?
 
+  /// Whether both are the same, their texts byte for byte: names of locks are bytes.
+  public static func == (a: LostNotice, b: LostNotice) -> Bool {
+    a.token == b.token && a.graceMilliseconds == b.graceMilliseconds && ExactText.isSame(a.name, b.name)
+      && ExactText.isSame(a.reason, b.reason) && ExactText.isSame(a.detail, b.detail)
+  }
+
+  /// Hashes what tells most of them apart.
+  public func hash(into hasher: inout Hasher) {
+    hasher.combine(ExactText(name))
+    hasher.combine(token)
+  }
+
   /// A notice.
   public init(
     name: String, token: Int64, reason: String, graceMilliseconds: Int64? = nil, detail: String? = nil
@@ -146,6 +160,7 @@ public struct LostNotice: Hashable, Sendable {
     guard let name = params["name"]?.stringValue, let token = params["token"]?.intValue else { return nil }
     self.init(
       name: name, token: token, reason: params["reason"]?.stringValue ?? "unknown",
-      graceMilliseconds: params["grace_ms"]?.intValue, detail: params["detail"]?.stringValue)
+      graceMilliseconds: params["grace_ms"]?.intValue,
+      detail: params["detail"]?.stringValue)
   }
 }

@@ -1,5 +1,6 @@
 import NIOCore
 import NIOConcurrencyHelpers
+import SystemStrings
 
 /// What the caller of an acquire and the connection both know of it.
 final class AcquireTicket: Sendable {
@@ -46,8 +47,14 @@ final class ConnectionHandler: ChannelInboundHandler {
   }
 
   private struct HoldKey: Hashable {
-    var name: String
+    /// Names that are written in different bytes are different locks, which may have the same token.
+    var name: ExactText
     var token: Int64
+
+    init(name: String, token: Int64) {
+      self.name = ExactText(name)
+      self.token = token
+    }
   }
 
   private var machine = ClientMachine()
@@ -314,7 +321,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     holds = [:]
     // The losses first, so that whoever is woken by a failed call finds its locks marked.
     for (key, same) in held {
-      for hold in same { hold.lose(LostNotice(name: key.name, token: key.token, reason: "connection_lost")) }
+      for hold in same { hold.lose(LostNotice(name: key.name.text, token: key.token, reason: "connection_lost")) }
     }
     for events in watches.values { events.finish() }
     watches = [:]

@@ -1,3 +1,5 @@
+import SystemStrings
+
 /// A JSON value. Objects keep their members in the order in which they came.
 public enum JSONValue: Hashable, Sendable {
   /// `null`.
@@ -14,6 +16,33 @@ public enum JSONValue: Hashable, Sendable {
   case array([JSONValue])
   /// An object.
   case object(JSONObject)
+
+  /// Whether both are the same, strings and members' names byte for byte: names of locks are bytes.
+  public static func == (a: JSONValue, b: JSONValue) -> Bool {
+    switch (a, b) {
+    case (.null, .null): true
+    case (.bool(let a), .bool(let b)): a == b
+    case (.int(let a), .int(let b)): a == b
+    case (.double(let a), .double(let b)): a == b
+    case (.string(let a), .string(let b)): ExactText.isSame(a, b)
+    case (.array(let a), .array(let b)): a == b
+    case (.object(let a), .object(let b)): a == b
+    case (.null, _), (.bool, _), (.int, _), (.double, _), (.string, _), (.array, _), (.object, _): false
+    }
+  }
+
+  /// Hashes what is compared.
+  public func hash(into hasher: inout Hasher) {
+    switch self {
+    case .null: hasher.combine(0)
+    case .bool(let value): hasher.combine(value)
+    case .int(let value): hasher.combine(value)
+    case .double(let value): hasher.combine(value)
+    case .string(let value): hasher.combine(ExactText(value))
+    case .array(let value): hasher.combine(value)
+    case .object(let value): hasher.combine(value)
+    }
+  }
 
   /// The member `key` of an object; nil for a member that is not there and for anything but an object.
   public subscript(key: String) -> JSONValue? {
@@ -90,6 +119,15 @@ public struct JSONObject: Hashable, Sendable {
     public var key: String
     /// Its value.
     public var value: JSONValue
+
+    /// Whether both are the same, byte for byte.
+    public static func == (a: Member, b: Member) -> Bool { ExactText.isSame(a.key, b.key) && a.value == b.value }
+
+    /// Hashes the bytes.
+    public func hash(into hasher: inout Hasher) {
+      hasher.combine(ExactText(key))
+      hasher.combine(value)
+    }
   }
 
   /// The members in their order. The messages are small, so a search through them beats a table.
@@ -100,7 +138,7 @@ public struct JSONObject: Hashable, Sendable {
 
   /// The value of the member `key`, or nil.
   public subscript(key: String) -> JSONValue? {
-    members.first { $0.key == key }?.value
+    members.first { ExactText.isSame($0.key, key) }?.value
   }
 
   /// Adds a member at the end. It is not looked whether there is one of that name.

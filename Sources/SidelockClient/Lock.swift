@@ -1,4 +1,5 @@
 import NIOConcurrencyHelpers
+import SystemStrings
 
 /// A lock that a client holds, from its grant until it is released or lost.
 ///
@@ -123,7 +124,7 @@ struct Grant: Sendable {
     guard locks.count == names.count else { return nil }
     var grants: [Grant] = []
     for (name, lock) in zip(names, locks) {
-      guard lock["name"]?.stringValue == name, let token = lock["token"]?.intValue else { return nil }
+      guard ExactText.isSame(lock["name"]?.stringValue, name), let token = lock["token"]?.intValue else { return nil }
       grants.append(Grant(name: name, token: token, result))
     }
     return grants

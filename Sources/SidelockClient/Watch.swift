@@ -1,9 +1,27 @@
+import SystemStrings
+
 /// Which locks a watch is about.
 public enum WatchTarget: Hashable, Sendable {
   /// The lock of this name.
   case name(String)
   /// All locks whose name begins so; with an empty prefix all locks.
   case prefix(String)
+
+  /// Whether both are about the same locks, whose names are bytes.
+  public static func == (a: WatchTarget, b: WatchTarget) -> Bool {
+    switch (a, b) {
+    case (.name(let a), .name(let b)), (.prefix(let a), .prefix(let b)): ExactText.isSame(a, b)
+    case (.name, .prefix), (.prefix, .name): false
+    }
+  }
+
+  /// Hashes the bytes.
+  public func hash(into hasher: inout Hasher) {
+    switch self {
+    case .name(let name): hasher.combine(ExactText(name))
+    case .prefix(let prefix): hasher.combine(ExactText(prefix))
+    }
+  }
 
   /// The parameters of `watch`.
   package var params: JSONValue {

@@ -1,3 +1,5 @@
+import SystemStrings
+
 extension SettingKey {
   /// Whether a running daemon takes over a new value when it reads its settings again (SIGHUP). The others need a
   /// restart.
@@ -23,7 +25,7 @@ extension Settings {
       case .redis: backend != new.backend && new.backend != .local
       case .local: backend != new.backend && new.backend == .local
       case .redisUser, .redisPasswordFile: false
-      case .socket: socketPath != new.socketPath
+      case .socket: !ExactText.isSame(socketPath, new.socketPath)
       case .socketMode: socketMode != new.socketMode
       case .leaseMilliseconds: leaseMilliseconds != new.leaseMilliseconds
       case .lingerMilliseconds: lingerMilliseconds != new.lingerMilliseconds

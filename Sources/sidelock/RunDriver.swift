@@ -132,7 +132,7 @@ final class RunDriver {
         guard let name = lock["name"]?.stringValue, let token = lock["token"]?.intValue else { return nil }
         return (name, token)
       }
-      guard held.count == locks.count, let first = held.first(where: { $0.name == name }) else {
+      guard held.count == locks.count, let first = held.first(where: { ExactText.isSame($0.name, name) }) else {
         return .refused(SidelockError(reason: .protocolViolation, message: "the daemon granted without a token"))
       }
       return .granted(
@@ -141,7 +141,7 @@ final class RunDriver {
     case .reply(let id, _):
       return releaseIDs.remove(id) != nil && releaseIDs.isEmpty ? .released : nil
     case .lost(let notice):
-      return held.contains { $0 == (notice.name, notice.token) } ? .lost(notice) : nil
+      return held.contains { $0.token == notice.token && ExactText.isSame($0.name, notice.name) } ? .lost(notice) : nil
     case .notification: return nil
     case .violated(let error):
       connection = nil
@@ -286,7 +286,7 @@ final class RunDriver {
 
   private func spawn() {
     setenv("SIDELOCK_NAME", name, 1)
-    setenv("SIDELOCK_TOKEN", "\(held.first { $0.name == name }?.token ?? 0)", 1)
+    setenv("SIDELOCK_TOKEN", "\(held.first { ExactText.isSame($0.name, name) }?.token ?? 0)", 1)
     setenv("SIDELOCK_TOKENS", held.map { "\($0.token)" }.joined(separator: " "), 1)
     guardProcess = supervise_guard_start(connection?.descriptor ?? -1, &guardChannel)
     if guardProcess < 0 {

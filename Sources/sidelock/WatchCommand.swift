@@ -42,7 +42,9 @@ struct WatchCommand: ParsableCommand {
 
   var target: WatchTarget {
     guard let name else { return .prefix("") }
-    return !exact && name.hasSuffix("*") ? .prefix(String(name.dropLast())) : .name(name)
+    // Bytes are looked at: what stands before the * may make one character with it.
+    guard !exact, name.utf8.last == UInt8(ascii: "*") else { return .name(name) }
+    return .prefix(String(decoding: name.utf8.dropLast(), as: UTF8.self))
   }
 
   mutating func validate() throws {

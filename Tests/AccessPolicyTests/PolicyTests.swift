@@ -57,6 +57,18 @@ import Testing
     #expect(may(try access(["allow break * to user:anna,group:shop"], groups: [2000]), .break, "a"))
   }
 
+  @Test func unitsAreThemselvesByteForByte() throws {
+    let rule = AccessRule(
+      verdict: .allow, rights: AccessRights(.break), names: .beginning([]), subjects: [.unit("\u{E9}.service")])
+    let policy = AccessPolicy(rules: [rule])
+    for (unit, mayBreak) in [("\u{E9}.service", true), ("e\u{301}.service", false)] {
+      let peer = AccessPeer(uid: 1000, groups: [], unit: .named(unit))
+      #expect(policy.access(of: peer).may(.break, [0x61]) == mayBreak)
+    }
+    #expect(PeerUnit.named("\u{E9}.service") != .named("e\u{301}.service"))
+    #expect(AccessRule.Subject.unit("\u{E9}.service") != .unit("e\u{301}.service"))
+  }
+
   @Test func rulesBindRootAndAdministratorsToo() throws {
     #expect(!may(try access(["deny break a* to everyone"], uid: 0), .break, "ab"))
     #expect(may(try access(["deny break a* to everyone"], uid: 0), .break, "b"))
@@ -93,6 +105,10 @@ import Testing
     ),
     ("0::/system.slice/docker-12.scope/system.slice/cron.service\n", .named("docker-12.scope")),
     ("0::/system.slice/_cgroup.service\n", .named("cgroup.service")),
+    // Whoever may make a group below a unit can have a name begin with an accent, which makes one character with the slash.
+    ("0::/system.slice/shop.service/\u{301}x.service\n", .named("shop.service")),
+    ("0::/system.slice/shop.service/\u{301}\n", .named("shop.service")),
+    ("1:name=systemd:/system.slice/\u{E9}.service\n0::/system.slice/e\u{301}.service\n", .unknown(.ambiguous)),
     ("12:pids:/x\n1:name=systemd:/system.slice/a.service\n0::/\n", .named("a.service")),
     ("12:pids:/x\n1:name=systemd:/init.scope\n", .named("init.scope")),
     // A hierarchy that is there and that nobody stands in says nothing.

@@ -105,6 +105,8 @@ struct OutputTests {
   @Test(
     arguments: [
       ([], .prefix("")), (["a"], .name("a")), (["a*"], .prefix("a")), (["*"], .prefix("")),
+      // It makes one character with what stands before it.
+      (["\u{600}*"], .prefix("\u{600}")),
       (["--exact", "a*"], .name("a*")),
     ] as [([String], WatchTarget)])
   func aStarAtTheEndWatchesAllThatBeginSo(arguments: [String], target: WatchTarget) throws {

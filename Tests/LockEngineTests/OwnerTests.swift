@@ -41,6 +41,23 @@ import Testing
     #expect(effects.compactMap(\.refusal).count == 3)
   }
 
+  /// They are equal as strings, and nobody's name for the other.
+  @Test func ownersThatOnlyLookAlikeAreTwo() {
+    let script = local()
+    script.acquire(alice, owner: "\u{E9}")
+    script.acquire(alice, wait: 0, owner: "e\u{301}")
+    script.acquire(alice, owner: "e\u{301}")
+    script.acquire(alice, wait: 0, owner: "\u{E9}")
+    let effects = script.take()
+    #expect(effects.compactMap(\.grantedToken) == [1000, 1000])
+    #expect(effects.compactMap(\.refusal).count == 1)
+    for _ in 0..<2 { script.release(alice, token: 1000) }
+    #expect(script.take().compactMap(\.grantedToken) == [1001])
+    script.acquire(alice, wait: 0, owner: "\u{E9}")
+    script.acquire(alice, wait: 0, owner: "e\u{301}")
+    #expect(script.take().compactMap(\.grantedToken) == [1001])
+  }
+
   @Test func anOwnerIsNotKeptOutByThoseWhoWaitForIt() {
     let script = local()
     script.acquire(alice, owner: "t1")

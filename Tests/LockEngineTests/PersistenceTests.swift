@@ -275,6 +275,21 @@ private final class Kept {
     #expect(kept.script.take().compactMap(\.lostReason) == [.maxHold])
   }
 
+  @Test func ownersThatOnlyLookAlikeAreTwoInTheNextEngine() throws {
+    let kept = Kept(EngineConfiguration(tier: .local(firstToken: 10)))
+    kept.script.acquire(alice, owner: "\u{E9}")
+    kept.script.acquire(alice, owner: "e\u{301}")
+    _ = kept.script.take()
+    try kept.restart()
+    let script = kept.script
+    script.acquire(alice, wait: 0, owner: "e\u{301}")
+    #expect(script.take().compactMap(\.refusal).count == 1)
+    script.acquire(alice, wait: 0, owner: "\u{E9}")
+    #expect(script.take().compactMap(\.grantedToken) == [10])
+    for _ in 0..<2 { script.release(alice) }
+    #expect(script.take().compactMap(\.grantedToken) == [11])
+  }
+
   @Test func ownersModesAndPermitsOutliveTheEngine() throws {
     let kept = Kept(EngineConfiguration(tier: .local(firstToken: 10)))
     kept.script.acquire(alice, owner: "o")

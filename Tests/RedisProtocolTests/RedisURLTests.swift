@@ -73,6 +73,14 @@ struct Address: Sendable, CustomTestStringConvertible {
     #expect(try RedisURL(parsing: text).password?.bytes == [0x70, 0xE9])
   }
 
+  @Test(arguments: [
+    ("unix:///run/%C3%A9", "unix:///run/e%CC%81"), ("redis://%C3%A9:x@h", "redis://e%CC%81:x@h"),
+  ])
+  func partsAreThemselvesByteForByte(composed: String, decomposed: String) throws {
+    #expect(try RedisURL(parsing: composed) != RedisURL(parsing: decomposed))
+    #expect(try RedisURL(parsing: composed) == RedisURL(parsing: composed))
+  }
+
   @Test func passwordIsNotShown() throws {
     let url = try RedisURL(parsing: "redis://u:hunter2@h")
     var dumped = "\(url) \(String(reflecting: url)) \([url])"

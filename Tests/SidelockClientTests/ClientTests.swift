@@ -60,6 +60,25 @@ struct ClientTests {
     }
   }
 
+  /// Their names are equal as strings, and every lock counts its own tokens.
+  @Test func aLossIsOfTheLockThatHasItsVeryBytes() async throws {
+    let (composed, decomposed) = ("\u{E9}", "e\u{301}")
+    try await FakeDaemon.run { peer in
+      try peer.grant(composed, token: 5)
+      try peer.grant(decomposed, token: 5)
+      peer.lose(decomposed, token: 5)
+      peer.reply(to: try peer.request("ping"), [:])
+      try peer.expectEnd()
+    } client: { client in
+      let kept = try await client.acquire(composed)
+      let lost = try await client.acquire(decomposed)
+      // Its reply comes after the loss.
+      try await client.ping()
+      #expect(!kept.isLost)
+      #expect(lost.isLost)
+    }
+  }
+
   @Test func aLossReachesTheLockAndItsCallbackOnce() async throws {
     let notices = NIOLockedValueBox<[LostNotice]>([])
     try await FakeDaemon.run { peer in

@@ -11,6 +11,19 @@ struct JSONTests {
     #expect(try JSONValue(parsing: text).serialized == text)
   }
 
+  @Test func stringsAreThemselvesByteForByte() {
+    let composed = "\u{E9}"
+    let decomposed = "e\u{301}"
+    #expect(JSONValue.string(composed) != .string(decomposed))
+    #expect(Set<JSONValue>([.string(composed), .string(decomposed)]).count == 2)
+    let object: JSONValue = [composed: 1, decomposed: 2]
+    #expect(object[decomposed] == 2)
+    #expect(WatchTarget.name(composed) != .name(decomposed))
+    #expect(Set<WatchTarget>([.prefix(composed), .prefix(decomposed)]).count == 2)
+    let notices = [composed, decomposed].map { LostNotice(name: $0, token: 1, reason: "broken") }
+    #expect(notices[0] != notices[1])
+  }
+
   @Test func escapesAreUnderstood() throws {
     #expect(try JSONValue(parsing: #""\u00e4\/\b\f\r\ud83d\ude00""#) == "ä/\u{8}\u{C}\r😀")
     #expect(try JSONValue(parsing: " { \"a\" : [ 1 , 2 ] } \r\n") == ["a": [1, 2]])

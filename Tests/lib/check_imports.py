@@ -14,9 +14,9 @@ import tempfile
 COLLECTIONS = {"Collections", "DequeModule", "HeapModule", "OrderedCollections", "BasicContainers"}
 # What each pure target may import, besides the standard library, which needs no import.
 PURE = {
-    "LockEngine": COLLECTIONS,
+    "LockEngine": COLLECTIONS | {"SystemStrings"},
     "ClientProtocol": COLLECTIONS,
-    "AccessPolicy": set(),
+    "AccessPolicy": {"SystemStrings"},
     "SystemStrings": set(),
     "RedisProtocol": COLLECTIONS | {"LockEngine", "SystemStrings"},
 }

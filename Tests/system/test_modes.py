@@ -12,6 +12,7 @@ import time
 
 import pytest
 from harness.client import Client, RpcError
+from harness.service_manager import ServiceManager
 from harness.waiting import GENEROUS_MS, GENEROUS_SECONDS, wait_until
 
 HOLDER = __file__.replace("test_modes.py", "mode_holder.py")
@@ -366,6 +367,50 @@ def test_an_owner_gets_again_what_it_holds(hosts):
     busy(second, name="mine", owner="t1")
     assert [first.release("mine")["remaining"] for _ in range(3)] == [2, 1, 0]
     second.acquire("mine", owner="t1", wait_ms=GENEROUS_MS)
+
+
+# Both are an é, and equal wherever texts are compared as people read them.
+ALIKE = ["\u00e9", "e\u0301"]
+
+
+def test_owners_that_only_look_alike_are_two(hosts):
+    one, other = ALIKE
+    client, bystander = hosts.client(0), hosts.client(1)
+    token = client.acquire("mine", owner=one)
+    busy(client, name="mine", owner=other)
+    assert client.acquire("mine", owner=one) == token
+    # The circle would be one if they were one.
+    bystander.acquire("right", owner="t")
+    on_right = client.queue("right", owner=other)
+    on_mine = bystander.request("acquire", name="mine", owner="t", wait_ms=1500)
+    assert bystander.error_of(on_mine).reason == "timeout"
+    bystander.release("right")
+    client.reply_to(on_right)
+    waiting = client.queue("mine", owner=other)
+    assert [client.release("mine", token)["remaining"] for _ in range(2)] == [1, 0]
+    assert client.reply_to(waiting)["token"] > token
+    busy(client, name="mine", owner=one)
+
+
+@pytest.mark.parametrize("how", ["restart", "crash"])
+def test_owners_that_only_look_alike_stay_two_over_a_restart(lab, how):
+    one, other = ALIKE
+    service = ServiceManager(lab, "--local")
+    service.start()
+    client = service.client()
+    token = client.acquire("mine", owner=one)
+    waiting = client.queue("mine", owner=other)
+    client.ping()
+    if how == "crash":
+        service.crash()
+        service.start()
+    else:
+        service.restart()
+    busy(client, name="mine", owner=other)
+    assert client.acquire("mine", owner=one) == token
+    assert [client.release("mine", token)["remaining"] for _ in range(2)] == [1, 0]
+    assert client.reply_to(waiting)["token"] > token
+    assert service.stop() == 0
 
 
 def test_owners_that_wait_for_each_other_are_told_and_go_on(hosts):
