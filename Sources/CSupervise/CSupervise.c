@@ -97,8 +97,11 @@ void supervise_guard_dismiss(pid_t guard, int channel) {
 static const int handled_signals[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGTERM, SIGUSR1,  SIGUSR2,
                                       SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH, SIGCHLD};
 enum { handled_count = sizeof handled_signals / sizeof handled_signals[0] };
-// What the command is to find for SIGPIPE: what we found.
+// What the command is to find for SIGPIPE and SIGXFSZ: what we found.
 static void (*inherited_sigpipe)(int) = SIG_DFL;
+static void (*inherited_sigxfsz)(int) = SIG_DFL;
+
+void supervise_ignore_file_size_signal(void) { inherited_sigxfsz = signal(SIGXFSZ, SIG_IGN); }
 
 static void exec_command(char *const arguments[], const sigset_t *mask, int channel, int terminal, pid_t parent) {
   pid_t self = getpid();
@@ -114,6 +117,7 @@ static void exec_command(char *const arguments[], const sigset_t *mask, int chan
   // SIGTTOU is still blocked here, as it must be for tcsetpgrp from the background.
   if (terminal >= 0) tcsetpgrp(terminal, self);
   if (inherited_sigpipe != SIG_ERR) signal(SIGPIPE, inherited_sigpipe);
+  if (inherited_sigxfsz != SIG_ERR) signal(SIGXFSZ, inherited_sigxfsz);
   sigprocmask(SIG_SETMASK, mask, NULL);
   execvp(arguments[0], arguments);
 }

@@ -146,6 +146,7 @@ func refuseToStart(_ shortage: DescriptorShortage, _ handedOver: HandedOver) -> 
 let closedStreams = standard_descriptors_open(0)
 guard closedStreams >= 0 else { _exit(ExitStatus.failure) }
 crashes_end_at_once(1)
+file_size_limit_is_an_error()
 aborts_tell_work()
 process_1_ends_by_signals()
 orphans_bury_themselves()

@@ -36,6 +36,29 @@ def test_a_full_disk_is_told(sidelock, command):
 
 
 @pytest.mark.parametrize("command", TELLING)
+def test_a_limit_of_file_sizes_is_told(sidelock, daemon, command):
+    done = shell(sidelock, f"ulimit -f 0; exec $S {command} > {daemon.directory / 'out'}")
+    assert done.returncode == 74
+    assert b"standard output: File too large" in done.stderr
+
+
+@pytest.mark.parametrize("trap", ["", "trap '' XFSZ; "], ids=["default", "ignored"])
+def test_a_limit_of_file_sizes_is_the_commands_own_matter(sidelock, daemon, trap):
+    """`run` says what it has to say where it can; its command finds the signal as it was."""
+    out, said = daemon.directory / "out", daemon.directory / "said"
+    plain = subprocess.run(
+        ["bash", "-c", f"{trap}grep SigIgn /proc/self/status"], capture_output=True, text=True, check=True).stdout
+    done = shell(sidelock, f"{trap}ulimit -f 0; exec $S run -v orders -- grep SigIgn /proc/self/status 2> {said}")
+    assert done.returncode == 0
+    assert done.stdout.decode() == plain
+    done = shell(sidelock, f"{trap}ulimit -f 0; exec $S run orders -- sh -c 'echo x > {out}; exit 3'")
+    assert done.returncode == 3 if trap else done.returncode in (3, -signal.SIGXFSZ, 128 + signal.SIGXFSZ)
+    done = shell(
+        sidelock, f"{trap}ulimit -f 0; exec $S run --max-hold 0.2 --term-grace 0.2 orders -- sleep 1000 2> {said}")
+    assert done.returncode == 125
+
+
+@pytest.mark.parametrize("command", TELLING)
 def test_a_closed_standard_output_is_told(sidelock, command):
     done = shell(sidelock, f"exec $S {command} >&-")
     assert done.returncode == 74

@@ -8,6 +8,7 @@ import socket
 import subprocess
 
 import pytest
+from harness.client import Client
 from harness.command import process_stat
 from harness.daemon import binary, clean_environment
 from harness.waiting import GENEROUS_SECONDS, wait_until
@@ -39,6 +40,38 @@ def test_an_output_that_cannot_be_written_is_told(command, where, words):
     done = shell(f"exec $D {command} {where}")
     assert done.returncode == 74
     assert b"standard output: " + words in done.stderr
+
+
+@pytest.mark.parametrize("command", TELLING)
+def test_a_limit_of_file_sizes_is_told(lab, command):
+    done = shell(f"ulimit -f 0; exec $D {command} > {lab.directory / 'out'}")
+    assert done.returncode == 74
+    assert b"standard output: File too large" in done.stderr
+
+
+@pytest.mark.parametrize("kibibytes", [0, 1])
+def test_a_log_that_has_reached_the_limit_of_file_sizes_takes_no_locks(lab, kibibytes):
+    log, path = lab.directory / "log", lab.directory / "socket"
+    process = lab.track(subprocess.Popen(
+        ["bash", "-c", f"ulimit -f {kibibytes}; exec $D --local --log-level trace --socket {path} 2> {log}"],
+        env=clean_environment(D=binary("sidelockd", "SIDELOCKD")), stdin=subprocess.DEVNULL))
+    wait_until(path.exists, "the socket")
+    holder = Client(path)
+    token = holder.acquire("orders")
+
+    def speak():
+        """Adds to the log, and tells whether it is full."""
+        other = Client(path)
+        one = other.acquire("spoken of")
+        other.call("break", name="spoken of", token=one, reason="x" * 200)
+        other.close()
+        return log.stat().st_size == 1024 * kibibytes
+
+    wait_until(speak, "the limit")
+    assert speak()
+    assert holder.call("release", name="orders", token=token)["remaining"] == 0
+    process.terminate()
+    assert process.wait(GENEROUS_SECONDS) == 0
 
 
 @pytest.mark.parametrize("command", TELLING)

@@ -121,5 +121,9 @@ void process_1_stays_behind(void);
 /// The first signal that neither the system nor the C library has a use for (SIGRTMIN).
 int first_realtime_signal(void);
 
+/// Has a write beyond the limit of file sizes (RLIMIT_FSIZE) fail with EFBIG, as one to a full disk fails, and not end the
+/// process by SIGXFSZ.
+void file_size_limit_is_an_error(void);
+
 /// Takes a blocked signal that has come already; whether it had.
 int take_pending_signal(int number);

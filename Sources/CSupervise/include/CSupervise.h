@@ -49,6 +49,10 @@ int supervise_can_be_stopped(void);
 /// last signal to stop was read.
 void supervise_stop(int signal, int whole_group);
 
+/// Has a write beyond the limit of file sizes (RLIMIT_FSIZE) fail with EFBIG, and not end the caller by SIGXFSZ. What
+/// `supervise_spawn` starts finds the signal as the caller was given it.
+void supervise_ignore_file_size_signal(void);
+
 /// Ends the caller by `signal`, with its default action and without a core file. Returns only if that was impossible.
 void supervise_die_of(int signal);
 
