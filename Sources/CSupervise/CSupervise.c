@@ -269,19 +269,14 @@ enum supervise_change supervise_child_change(pid_t process, int *status) {
   return supervise_unchanged;
 }
 
-void supervise_reap_others(pid_t command, pid_t *guard) {
-  for (;;) {
-    siginfo_t info;
-    memset(&info, 0, sizeof info);
-    if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) return;
-    if (info.si_pid == command) return;
-    if (info.si_pid == *guard) *guard = -1;
-    waitpid(info.si_pid, NULL, WNOHANG);
-  }
-}
+// What /proc/<process>/stat tells of a process.
+struct process_stat {
+  char state;
+  pid_t parent, group;
+};
 
-// Whether /proc/<process>/stat tells of a living member of `group`.
-static int is_living_member(const char *process, pid_t group) {
+// Whether it could be read.
+static int read_stat(const char *process, struct process_stat *found) {
   char path[64], text[512];
   snprintf(path, sizeof path, "/proc/%.20s/stat", process);
   int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -292,11 +287,10 @@ static int is_living_member(const char *process, pid_t group) {
   text[count] = 0;
   // The name stands in parentheses and may hold any character.
   const char *rest = strrchr(text, ')');
-  char state;
-  int parent, member_of;
-  if (rest == NULL || sscanf(rest + 1, " %c %d %d", &state, &parent, &member_of) != 3) return 0;
-  return member_of == group && state != 'Z' && state != 'X';
+  return rest != NULL && sscanf(rest + 1, " %c %d %d", &found->state, &found->parent, &found->group) == 3;
 }
+
+static int is_process(const struct dirent *entry) { return entry->d_name[0] >= '1' && entry->d_name[0] <= '9'; }
 
 // Whether /proc is that of our process namespace: in a new one without a /proc of its own the numbers are others.
 static int proc_is_ours(void) {
@@ -314,11 +308,43 @@ int supervise_group_alive(pid_t group) {
   if (directory == NULL) return 1;
   int alive = 0;
   struct dirent *entry;
+  struct process_stat found;
   while (!alive && (entry = readdir(directory)) != NULL) {
-    if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9') alive = is_living_member(entry->d_name, group);
+    alive = is_process(entry) && read_stat(entry->d_name, &found) && found.group == group && found.state != 'Z' &&
+            found.state != 'X';
   }
   closedir(directory);
   return alive;
+}
+
+static void bury(pid_t process, pid_t *guard) {
+  if (waitpid(process, NULL, WNOHANG) == process && process == *guard) *guard = -1;
+}
+
+// The same for those whom waitid does not tell of: it tells of the first that has ended, and that is the command for as
+// long as it is not reaped.
+static void bury_behind(pid_t command, pid_t *guard) {
+  if (!proc_is_ours()) return;
+  DIR *directory = opendir("/proc");
+  if (directory == NULL) return;
+  struct dirent *entry;
+  struct process_stat found;
+  while ((entry = readdir(directory)) != NULL) {
+    pid_t process = is_process(entry) ? (pid_t)atol(entry->d_name) : 0;
+    if (process <= 0 || process == command || !read_stat(entry->d_name, &found)) continue;
+    if (found.parent == getpid() && found.state == 'Z') bury(process, guard);
+  }
+  closedir(directory);
+}
+
+void supervise_reap_others(pid_t command, pid_t *guard) {
+  for (;;) {
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) return;
+    if (info.si_pid == command) return bury_behind(command, guard);
+    bury(info.si_pid, guard);
+  }
 }
 
 char **supervise_environment(void) {

@@ -169,7 +169,7 @@ final class RunDriver {
   private func lookAtChild() {
     // The end of the command is left to be asked for again and again; whatever else is a child of ours, as all orphans
     // are that of process 1, has nobody else to bury it.
-    if !childHasEnded, !hasFailedToStart { supervise_reap_others(child, &guardProcess) }
+    if !hasFailedToStart { supervise_reap_others(child, &guardProcess) }
     guard child > 0, !childHasEnded else { return }
     var status: CInt = 0
     switch supervise_child_change(child, &status) {

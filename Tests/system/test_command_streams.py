@@ -1,6 +1,7 @@
 """`sidelock` and what surrounds it: output that cannot be written, streams that are closed, texts that are only bytes,
 orphans that nobody else buries."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -255,6 +256,45 @@ def test_process_1_buries_orphans_and_keeps_the_status(sidelock, mounted):
         ["unshare", "-pf", *mounted, binary("sidelock", "SIDELOCK"), "run", "orders", "--", "sh", "-c", script],
         env=sidelock.environment, capture_output=True, timeout=GENEROUS_SECONDS, check=False)
     assert done.returncode == 7, done.stderr
+
+
+# The leader of the group ends at once, and a member of it only when there is the file.
+LINGERING = """
+(trap '' TERM; until [ -e "$1" ]; do sleep 0.05; done) &
+echo $! > "$2"
+"""
+ORPHANED = "for n in 1 2 3; do sh -c 'sleep 0.01 & exit 0'; done"
+
+
+def test_process_1_buries_orphans_while_the_group_of_its_command_ends(sidelock, lab):
+    """The command's leader has ended and stays unburied until the last of its group has ended."""
+    end, ready = lab.directory / "end", lab.directory / "ready"
+    unshare = lab.track(subprocess.Popen(
+        ["unshare", "-pf", "--mount-proc", binary("sidelock", "SIDELOCK"), "run", "--max-hold", "0.3", "--term-grace",
+         "1000", "orders", "--", "sh", "-c", f"trap 'exit 0' TERM; {LINGERING} wait", "sh", end, ready],
+        env=sidelock.environment))
+    wait_until(ready.exists, "the command")
+
+    def children():
+        """The namespace's processes that process 1 has, by their state and name."""
+        found = []
+        for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                name, rest = path.read_text().split("(", 1)[1].rsplit(")", 1)
+                state, parent = rest.split()[:2]
+                found.append((int(path.parent.name), int(parent), state, name))
+        [process_1] = [pid for pid, parent, *_ in found if parent == unshare.pid]
+        return process_1, [(state, name) for _, parent, state, name in found if parent == process_1]
+
+    wait_until(lambda: ("Z", "sh") in children()[1], "the end of the leader")
+    leader = [one for one in children()[1] if one[0] == "Z"]
+    assert len(leader) == 1
+    subprocess.run(
+        ["nsenter", "-t", str(children()[0]), "-p", "-m", "sh", "-c", ORPHANED], check=True, timeout=GENEROUS_SECONDS)
+    wait_until(lambda: all(name != "sleep" for _, name in children()[1]), "the burial")
+    assert ("Z", "sh") in children()[1]
+    end.touch()
+    assert unshare.wait(GENEROUS_SECONDS) == 125
 
 
 def test_children_that_were_there_before_are_buried(sidelock, daemon):

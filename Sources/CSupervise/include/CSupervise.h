@@ -71,8 +71,8 @@ enum supervise_change {
 /// reaped, so that neither its id nor that of its group can be used anew.
 enum supervise_change supervise_child_change(pid_t process, int *status);
 
-/// Buries every child of the caller that has ended, so that none stays a zombie, as far as `command`, which is left as it
-/// is; nobody behind it is looked at once it has ended. `*guard` becomes -1 when it is among them.
+/// Buries every child of the caller that has ended, so that none stays a zombie, but `command`, which is left as it is.
+/// `*guard` becomes -1 when it is among them.
 void supervise_reap_others(pid_t command, pid_t *guard);
 
 /// Whether a process of `group` is left that is no zombie; also 1 when that cannot be found out.
