@@ -213,7 +213,7 @@ extension LockEngine {
     guard let lock = locks[name] else { return }
     let tokens = Set(tokens)
     for hold in Array(lock.holds) where tokens.contains(hold.token) && !hold.isOver {
-      lose(hold, reason: .broken, graceEnds: nil, detail: reason, now: now)
+      lose(hold, reason: .broken, graceEnds: nil, detail: reason.isEmpty ? nil : reason, now: now)
     }
     doubtLeases(of: lock, now: now)
     advance(lock, now: now)

@@ -85,7 +85,8 @@ struct Peer: Sendable {
     var description = Description(command: name, unit: nil)
     guard isVisible else { return description }
     if let bytes = Self.read("/proc/\(pid)/cmdline"), !bytes.isEmpty {
-      description.command = String(decoding: Array(bytes.split(separator: 0).joined(separator: [0x20])), as: UTF8.self)
+      let words = String(decoding: Array(bytes.split(separator: 0).joined(separator: [0x20])), as: UTF8.self)
+      if !words.isEmpty { description.command = words }
     }
     description.unit = Self.readAll("/proc/\(pid)/cgroup").flatMap { ControlGroup.innermostUnit(in: $0) }
     return description
@@ -95,7 +96,9 @@ struct Peer: Sendable {
   var name: String? { isVisible ? Self.name(of: pid) : nil }
 
   private static func name(of pid: pid_t) -> String? {
-    read("/proc/\(pid)/comm").map { String(decoding: $0.prefix { $0 != 0x0A }, as: UTF8.self) }
+    let name = read("/proc/\(pid)/comm").map { String(decoding: $0.prefix { $0 != 0x0A }, as: UTF8.self) }
+    // A process may have taken its name off.
+    return name.flatMap { $0.isEmpty ? nil : $0 }
   }
 
   /// A process in words, for a message.

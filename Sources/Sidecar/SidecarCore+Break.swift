@@ -2,6 +2,7 @@
 
 import ClientProtocol
 import LockEngine
+import Logging
 import RedisProtocol
 import SystemStrings
 
@@ -118,10 +119,9 @@ extension SidecarCore {
       for one in taken {
         self.logger.notice(
           "lock taken away in Redis",
-          metadata: [
-            "lock": "\(order.name)", "holder": "\(one.host ?? "foreign")", "why": "\(one.reason.rawValue)",
-            "reason": "\(order.reason)", "by": "\(order.by)",
-          ])
+          metadata: Self.metadata(
+            reason: order.reason, by: order.by,
+            ["lock": "\(order.name)", "holder": "\(one.host ?? "foreign")", "why": "\(one.reason.rawValue)"]))
       }
       self.statistics.broken += UInt64(taken.count)
       self.answer(order, session, broken: broken, taken: taken)
@@ -144,11 +144,19 @@ extension SidecarCore {
     for token in tokens {
       logger.notice(
         "lock broken",
-        metadata: ["lock": "\(name)", "token": "\(token)", "reason": "\(reason)", "by": "\(by)"])
+        metadata: Self.metadata(reason: reason, by: by, ["lock": "\(name)", "token": "\(token)"]))
     }
     statistics.broken += UInt64(tokens.count)
     tell(.breakRequested(name: name, tokens: tokens, reason: reason), now: now)
     return tokens
+  }
+
+  /// What the log says of an order beside `others`: no reason where none was given.
+  private static func metadata(reason: String, by: String, _ others: Logger.Metadata) -> Logger.Metadata {
+    var all = others
+    all["by"] = "\(by)"
+    if !reason.isEmpty { all["reason"] = "\(reason)" }
+    return all
   }
 }
 
@@ -157,7 +165,7 @@ private struct BreakOrder {
   var name: LockName
   /// Only this hold.
   var token: Token?
-  /// Their words.
+  /// Their words; empty where there are none.
   var reason: String
   /// Who they are, for the log.
   var by: String

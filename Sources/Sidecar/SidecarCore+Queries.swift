@@ -55,6 +55,9 @@ extension SidecarCore {
     }
   }
 
+  /// Words of others, where there are any.
+  static func said(_ words: String?) -> String? { words.flatMap { $0.isEmpty ? nil : $0 } }
+
   /// A lock as it is now on this host, what Redis just said about it, and what other hosts tell of it.
   private func localInfo(_ name: LockName, inRedis found: LockInspection? = nil, told: [ToldLock] = []) -> LockInfo {
     info(
@@ -138,7 +141,8 @@ extension SidecarCore {
       guard self.sessions[session.id] === session else { return }
       if let reply, reply.error == nil, answer(reply) { return self.touch(session) }
       if let fallback { return fallback() }
-      let detail = reply?.error.map { String(decoding: $0.prefix(200), as: UTF8.self) } ?? self.link?.downReason
+      let words = reply?.error.map { String(decoding: $0.prefix(200), as: UTF8.self) }
+      let detail = Self.said(words) ?? Self.said(self.link?.downReason)
       self.write(to: session) { writer in
         writer.failure(id: id, .unavailable) { json in
           if let detail { json.member("detail", detail) }

@@ -130,7 +130,7 @@ public struct LostNotice: Hashable, Sendable {
   public var reason: String
   /// How many milliseconds after the notice another could be granted the lock, at the earliest; nil when not known.
   public var graceMilliseconds: Int64?
-  /// With `broken`: the administrator's words.
+  /// With `broken`: the administrator's words; nil where there are none.
   public var detail: String?
 
   /// Whether both are the same, their texts byte for byte: names of locks are bytes.
@@ -161,6 +161,6 @@ public struct LostNotice: Hashable, Sendable {
     self.init(
       name: name, token: token, reason: params["reason"]?.stringValue ?? "unknown",
       graceMilliseconds: params["grace_ms"]?.intValue,
-      detail: params["detail"]?.stringValue)
+      detail: params["detail"]?.stringValue.flatMap { $0.isEmpty ? nil : $0 })
   }
 }

@@ -95,7 +95,7 @@ extension LockDescription.Participant {
   /// Who it is, in a few words; only the beginning of a long command line.
   var summary: String {
     if isForeign { return "not a sidelock client" }
-    let name = command.map { $0.count > 40 ? "\($0.prefix(39))…" : $0 }
+    let name = command.flatMap { $0.isEmpty ? nil : $0 }.map { $0.count > 40 ? "\($0.prefix(39))…" : $0 }
     let process = [name, pid.map { "pid \($0)" }].compactMap { $0 }.joined(separator: ", ")
     switch (process.isEmpty, host) {
     case (true, let host): return host ?? "-"
@@ -146,7 +146,7 @@ struct InspectCommand: ParsableCommand {
       if let owner = holder.owner { lines.append("  owner   \(printable(owner))\(holder.times)") }
       if let token = holder.token { lines.append("  token   \(token)") }
       if let held = holder.heldMilliseconds { lines.append("  held    \(readable(milliseconds: held))") }
-      if let meta = holder.meta { lines.append("  note    \(printable(meta))") }
+      if let meta = holder.meta, !meta.isEmpty { lines.append("  note    \(printable(meta))") }
     }
     if lock.holding > Int64(lock.holders.count) {
       lines.append("  and \(lock.holding - Int64(lock.holders.count)) more")

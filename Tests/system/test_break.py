@@ -1,9 +1,11 @@
 """An administrator takes a lock from those who cannot be asked: hosts that are gone or silent, and foreign processes."""
 
+import subprocess
+
 import pytest
 from harness.client import RpcError
 from harness.command import Command
-from harness.waiting import wait_until
+from harness.waiting import GENEROUS_SECONDS, wait_until
 
 LEASE_MS = 120_000  # so long that nothing in a test can be due to its end
 
@@ -22,6 +24,24 @@ def taken(answer):
     """What of `taken` does not depend on the clock, and for how long each may run."""
     rest = [{key: value for key, value in one.items() if key != "might_run_ms"} for one in answer["taken"]]
     return rest, [one["might_run_ms"] for one in answer["taken"]]
+
+
+def test_a_break_without_a_reason_tells_none(lab, hosts):
+    holder, elsewhere = hosts[0].client(), hosts[1].client()
+    for admin in (hosts[0].client(), elsewhere):
+        for reason in ({}, {"reason": ""}):
+            holder.acquire("orders")
+            admin.call("break", name="orders", **reason)
+            assert "detail" not in holder.notification("lost")
+    wait_until(lambda: hosts[0].log().count("lock broken") == 4, "the log entries")
+    assert "reason=" not in "".join(line for line in hosts[0].log().splitlines() if "lock broken" in line)
+    command = Command(lab, hosts[0])
+    process = command.start("run", "orders", "--", "cat", stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_until(lambda: elsewhere.call("inspect", name="orders")["holders"], "the hold")
+    elsewhere.call("break", name="orders")
+    said = process.communicate(timeout=GENEROUS_SECONDS)[1]
+    assert process.returncode == 125
+    assert "lost orders: broken; " in said
 
 
 def test_a_lock_of_a_host_that_died_goes_to_the_next(hosts):
