@@ -52,7 +52,7 @@ public struct SidecarConfiguration: Sendable {
   /// Bytes of what all sessions of one user hold and wait for.
   public var lockBytesPerUIDMax = 33_554_432
   /// Watches that all sessions of one user may have.
-  public var watchesPerUIDMax = 1024
+  public var watchesPerUIDMax = 256
   /// Who may do what with which names.
   public var policy = AccessPolicy()
   /// The settings that all of this comes from, for the daemon that follows; see ``LeftDescriptors/settings``.

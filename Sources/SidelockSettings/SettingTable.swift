@@ -189,7 +189,7 @@ extension SettingKey {
         "The most bytes of names, notes and owners of what all connections of one user hold and wait for",
         1_048_576...17_179_869_184, default: 33_554_432)
     case .watchesPerUIDMax:
-      number("The most watches that all connections of one user may have", 1...1_000_000, default: 1024)
+      number("The most watches that all connections of one user may have", 1...1_000_000, default: 256)
     case .rules:
       SettingDefinition(
         valueName: "RULE", summary: "Who may do what with which locks; the first rule that fits decides",

@@ -45,7 +45,7 @@ import Testing
           keyPrefix: "sidelock:", hostName: "host-1", connectionsMax: 16_384,
           connectionsPerUIDMax: 12_288, holdsPerSessionMax: 65_536, holdsPerUIDMax: 1_000_000, waitsPerSessionMax: 128,
           waitsPerUIDMax: 100_000, bytesPerSessionMax: 4_194_304, bytesPerUIDMax: 67_108_864,
-          lockBytesPerUIDMax: 33_554_432, watchesPerUIDMax: 1024, policy: AccessPolicy(administrators: 500),
+          lockBytesPerUIDMax: 33_554_432, watchesPerUIDMax: 256, policy: AccessPolicy(administrators: 500),
           logLevel: .info))
   }
 

@@ -234,6 +234,70 @@ def connections_that_come_and_go(attacker, _):
         attacker.leave()
 
 
+def half_closed_sessions_with_many_holds(attacker, _):
+    """Each of their holds is lost by itself, and told to all who watch."""
+    while pipeline(attacker.client(), [b'{"id":1,"method":"watch","params":{"prefix":""}}\n'] * 64) is None:
+        pass
+    for session in range(4):
+        client = attacker.client()
+        pipeline(client, [acquire(number, f"{session} {number}") for number in range(10_000 // SCALE)])
+        client.half_close()
+    probe = attacker.client()
+    wait_until(lambda: probe.call("stats")["held"] == 1, "all of them to be lost")
+
+
+def a_crowd_that_hears_of_its_place(attacker, _):
+    attacker.client().call("acquire", name="wanted")
+    clients = [attacker.client() for _ in range(100 // SCALE)]
+    for start in range(0, len(clients), 10):
+        for client in clients[start:start + 10]:
+            client.socket.sendall(b"".join(acquire(number, "wanted", progress=True) for number in range(120)))
+    probe = attacker.client()
+    wait_until(lambda: probe.call("stats")["waiting"] == 120 * len(clients), "all of them to wait")
+
+
+def permits_of_a_million(attacker, _):
+    """As many as one may have, of several semaphores; all of them are renewed for a while."""
+    clients = [attacker.client() for _ in range(8)]
+    for number, client in enumerate(clients):
+        client.socket.sendall(b"".join(
+            acquire(index, f"many {number}", permits=1_000_000, wait_ms=3000) for index in range(120)))
+    for client in clients:
+        for _ in range(120):
+            client.next()
+        client.call("stats")
+
+
+def lists_of_all_hosts(attacker, _):
+    client = attacker.client()
+    pipeline(client, [acquire(number, f"listed {number}") for number in range(20_000 // SCALE)])
+    clients = [attacker.client() for _ in range(40 // SCALE)]
+    for client in clients:
+        client.socket.sendall(b'{"id":1,"method":"list","params":{"scope":"all","limit":1000}}\n' * 16)
+    for client in clients:
+        for _ in range(16):
+            client.next()
+
+
+def gifts_to_one_that_does_not_read(attacker, _):
+    """Another session has said that it takes what it is handed, and is busy for a while."""
+    victim = attacker.daemon.client(check=False)
+    session = victim.call("initialize", accept_transfers=True)["session"]
+    token = victim.acquire("victim's")
+    client, refused = attacker.client(), None
+    for number in range(10_000):
+        name = f"{number:0400}"
+        client.call("acquire", name=name)
+        request = client.request("transfer", name=name, session=session)
+        message = client.wait_for(lambda message: message.get("id") == request)
+        refused = message.get("error")
+        if refused:
+            break
+    assert refused["data"]["field"] == "session", refused
+    assert victim.release("victim's", token)["token"] == token
+    victim.close()
+
+
 def ever_new_names(attacker, _):
     """Two hundred sessions ask Redis for as much as they may, all the time."""
     clients = [attacker.client() for _ in range(200 // SCALE)]
@@ -250,7 +314,8 @@ def ever_new_names(attacker, _):
 ATTACKS = [
     watches, events, holds_of_one_name, holds_of_different_names, inspections, lists, a_search_for_deadlocks,
     transfers_to_a_stranger, sessions_that_end_while_they_wait, long_texts, short_holds, what_nobody_reads, nonsense,
-    connections_that_come_and_go, ever_new_names]
+    half_closed_sessions_with_many_holds, a_crowd_that_hears_of_its_place, permits_of_a_million, lists_of_all_hosts,
+    gifts_to_one_that_does_not_read, connections_that_come_and_go, ever_new_names]
 
 
 class Innocent:
