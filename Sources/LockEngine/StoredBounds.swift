@@ -68,15 +68,21 @@ extension StoredLease {
 
 extension StoredReleases {
   func check(now: BootInstant) throws(StateDamage) {
-    try ensureName(name)
     for release in releases {
-      try ensure(release.attempt >= 1 && release.attempt < Bounds.exactMax)
+      try ensure(Self.canBe(name, attempt: release.attempt, unused: release.unused))
       try ensureMoment(
         release.worthUntil, now: now, within: LeaseTimeline.millisecondsRange.upperBound)
-      switch release.unused {
-      case .all, .unknown: break
-      case .from(let token): try ensure(token >= 0 && token <= Token(Bounds.exactMax))
-      }
+    }
+  }
+
+  /// Whether a daemon can have had a lock of that name under that attempt, with these tokens.
+  static func canBe(_ name: LockName, attempt: UInt64, unused: UnusedTokens) -> Bool {
+    guard name.bytes.count <= Bounds.nameBytesMax, name.isText, attempt >= 1, attempt < Bounds.exactMax else {
+      return false
+    }
+    return switch unused {
+    case .all, .unknown: true
+    case .from(let token): token >= 0 && token <= Token(Bounds.exactMax)
     }
   }
 }

@@ -654,6 +654,24 @@ import Testing
     #expect(script.take().compactMap(\.grantedSession) == [alice])
   }
 
+  /// Given back, it would be in the records of what is not confirmed, which a successor refuses as a whole.
+  @Test(
+    arguments: [
+      (LockName("x"), 0), (LockName("x"), 1 << 53), (LockName(""), 5), (LockName(bytes: [0xFF]), 5),
+      (LockName(String(repeating: "x", count: 513)), 5),
+    ] as [(LockName, UInt64)])
+  func whatNoHostCanHaveAskedForIsNotGivenBack(_ name: LockName, _ attempt: UInt64) {
+    let script = Script(EngineConfiguration(tier: .store))
+    script.tell(
+      .pushReceived(
+        .granted(name: name, attempt: attempt, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
+    #expect(script.take() == [])
+    #expect(script.engine.gauges.locks == 0)
+    script.tell(
+      .pushReceived(.granted(name: x, attempt: 5, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
+    #expect(script.take().count == 1)
+  }
+
   @Test func attemptsStayExactInAScript() {
     #expect(EngineConfiguration.attemptStarts.upperBound <= 1 << 52)
     #expect(EngineConfiguration.attemptStarts.count >= 1 << 51)
