@@ -95,7 +95,9 @@ extension LockEngine {
     now: BootInstant
   ) {
     let release = UnconfirmedRelease(
-      attempt: attempt, unused: unused, worthUntil: now.adding(milliseconds: timeline.leaseMilliseconds),
+      // A block of tokens that cannot be is of no use to anybody.
+      attempt: attempt, unused: StoredReleases.canBe(unused) ? unused : .unknown,
+      worthUntil: now.adding(milliseconds: timeline.leaseMilliseconds),
       isExact: isExact)
     if !isExact { lock.unconfirmedReleases.removeAll { release.covers($0.attempt) } }
     lock.unconfirmedReleases.append(release)

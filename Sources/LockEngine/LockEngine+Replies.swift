@@ -445,7 +445,7 @@ extension LockEngine {
     _ name: LockName, attempt: UInt64, unused: UnusedTokens, isExact: Bool = true, now: BootInstant
   ) {
     // What no host can have asked for comes from somebody else, and a successor would not take it from this one's records.
-    guard linkIsUp, StoredReleases.canBe(name, attempt: attempt, unused: unused) else { return }
+    guard linkIsUp, StoredReleases.canBe(name, attempt: attempt) else { return }
     let lock = record(for: name)
     if lock.unconfirmedReleases.contains(where: { $0.covers(attempt) }) { return dropIfUnused(lock) }
     sendRelease(

@@ -69,18 +69,20 @@ extension StoredLease {
 extension StoredReleases {
   func check(now: BootInstant) throws(StateDamage) {
     for release in releases {
-      try ensure(Self.canBe(name, attempt: release.attempt, unused: release.unused))
+      try ensure(Self.canBe(name, attempt: release.attempt) && Self.canBe(release.unused))
       try ensureMoment(
         release.worthUntil, now: now, within: LeaseTimeline.millisecondsRange.upperBound)
     }
   }
 
-  /// Whether a daemon can have had a lock of that name under that attempt, with these tokens.
-  static func canBe(_ name: LockName, attempt: UInt64, unused: UnusedTokens) -> Bool {
-    guard name.bytes.count <= Bounds.nameBytesMax, name.isText, attempt >= 1, attempt < Bounds.exactMax else {
-      return false
-    }
-    return switch unused {
+  /// Whether a daemon can have had a lock of that name under that attempt.
+  static func canBe(_ name: LockName, attempt: UInt64) -> Bool {
+    name.bytes.count <= Bounds.nameBytesMax && name.isText && attempt >= 1 && attempt < Bounds.exactMax
+  }
+
+  /// Whether these can be tokens that are left of a block.
+  static func canBe(_ unused: UnusedTokens) -> Bool {
+    switch unused {
     case .all, .unknown: true
     case .from(let token): token >= 0 && token <= Token(Bounds.exactMax)
     }
