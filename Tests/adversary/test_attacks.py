@@ -23,7 +23,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="other users can only 
 ATTACKER, INNOCENT = 61_001, 61_002
 # A debug build is many times as slow.
 IS_DEBUG = "/debug/" in binary("sidelockd", "SIDELOCKD")
-TURN_MILLISECONDS_MAX = 400 if IS_DEBUG else 50
+# Most take less than 20 ms on a machine of today; what this is about took from 60 ms to 20 s.
+TURN_MILLISECONDS_MAX = 600 if IS_DEBUG else 100
 SCALE = 4 if IS_DEBUG else 1
 
 
