@@ -2,7 +2,6 @@
 
 import ClientProtocol
 import LockEngine
-import Logging
 import RedisProtocol
 import SystemStrings
 
@@ -119,9 +118,10 @@ extension SidecarCore {
       for one in taken {
         self.logger.notice(
           "lock taken away in Redis",
-          metadata: Self.metadata(
-            reason: order.reason, by: order.by,
-            ["lock": "\(order.name)", "holder": "\(one.host ?? "foreign")", "why": "\(one.reason.rawValue)"]))
+          metadata: [
+            "lock": "\(order.name)", "holder": "\(one.host ?? "foreign")", "why": "\(one.reason.rawValue)",
+            "reason": "\(Self.words(ofReason: order.reason))", "by": "\(order.by)",
+          ])
       }
       self.statistics.broken += UInt64(taken.count)
       self.answer(order, session, broken: broken, taken: taken)
@@ -144,20 +144,17 @@ extension SidecarCore {
     for token in tokens {
       logger.notice(
         "lock broken",
-        metadata: Self.metadata(reason: reason, by: by, ["lock": "\(name)", "token": "\(token)"]))
+        metadata: [
+          "lock": "\(name)", "token": "\(token)", "reason": "\(Self.words(ofReason: reason))", "by": "\(by)",
+        ])
     }
     statistics.broken += UInt64(tokens.count)
     tell(.breakRequested(name: name, tokens: tokens, reason: reason), now: now)
     return tokens
   }
 
-  /// What the log says of an order beside `others`: no reason where none was given.
-  private static func metadata(reason: String, by: String, _ others: Logger.Metadata) -> Logger.Metadata {
-    var all = others
-    all["by"] = "\(by)"
-    if !reason.isEmpty { all["reason"] = "\(reason)" }
-    return all
-  }
+  /// The words of a reason for the journal, whose catalogue shows them.
+  private static func words(ofReason reason: String) -> String { reason.isEmpty ? "none was given" : reason }
 }
 
 /// What an administrator has asked for.

@@ -280,7 +280,7 @@ def test_process_1_buries_orphans_while_the_group_of_its_command_ends(sidelock, 
         found = []
         for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
-                name, rest = path.read_text().split("(", 1)[1].rsplit(")", 1)
+                name, rest = path.read_text(errors="replace").split("(", 1)[1].rsplit(")", 1)
                 state, parent = rest.split()[:2]
                 found.append((int(path.parent.name), int(parent), state, name))
         [process_1] = [pid for pid, parent, *_ in found if parent == unshare.pid]
