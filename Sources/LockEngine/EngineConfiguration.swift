@@ -41,7 +41,7 @@ public struct EngineConfiguration: Equatable, Sendable {
   public var waitsPerUIDMax: Int
   /// Holds that all sessions of one user may have.
   public var holdsPerUIDMax: Int
-  /// Bytes of what all sessions of one user may hold and wait for; see ``AcquireRequest/lockBytes``.
+  /// Bytes of what all sessions of one user may hold and wait for: names, notes, owners, and a part for each.
   public var lockBytesPerUIDMax: Int
   /// Bytes of what all sessions together may hold and wait for.
   public var lockBytesMax: Int

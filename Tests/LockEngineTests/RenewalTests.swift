@@ -166,13 +166,19 @@ import Testing
 
   // MARK: An order to break
 
-  /// This host was stopped, and the lock was taken from it meanwhile: nobody here may get it out of the lease of before.
-  @Test func whoWaitsBehindABrokenHoldIsServedWhenTheStoreHasConfirmedTheLease() {
+  /// Alice's hold is broken, and bob waits.
+  private func waiterBehindABrokenHold() -> Script {
     let script = Script()
     script.open(alice, bob)
     script.hold(alice)
     script.acquire(bob)
     script.tell(.breakRequested(name: x, tokens: [100], reason: "stuck"))
+    return script
+  }
+
+  /// This host was stopped, and the lock was taken from it meanwhile: nobody here may get it out of the lease of before.
+  @Test func whoWaitsBehindABrokenHoldIsServedWhenTheStoreHasConfirmedTheLease() {
+    let script = waiterBehindABrokenHold()
     let effects = script.take()
     #expect(effects.compactMap(\.grantedSession) == [])
     #expect(effects.contains { if case .notify(alice, .lost) = $0 { true } else { false } })
@@ -183,11 +189,7 @@ import Testing
   }
 
   @Test func whoWaitsBehindABrokenHoldOfALeaseThatIsGoneAsksAnew() {
-    let script = Script()
-    script.open(alice, bob)
-    script.hold(alice)
-    script.acquire(bob)
-    script.tell(.breakRequested(name: x, tokens: [100], reason: "stuck"))
+    let script = waiterBehindABrokenHold()
     let renewals = script.takeSent()
     script.reply(.renewed([false]), to: renewals.first)
     let effects = script.take()

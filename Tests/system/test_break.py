@@ -11,11 +11,6 @@ LEASE_MS = 120_000  # so long that nothing in a test can be due to its end
 
 
 @pytest.fixture
-def redis(lab):
-    return lab.redis()
-
-
-@pytest.fixture
 def hosts(lab, redis):
     return [lab.daemon(redis, lease_ms=LEASE_MS, args=["--host", name, "--cohort-ms", "0"]) for name in ("one", "two")]
 

@@ -6,7 +6,7 @@ import socket
 import subprocess
 
 import pytest
-from harness.command import Command, is_alive, process_state
+from harness.command import Command, is_alive, process_state, stop_beyond_keepalive
 from harness.daemon import binary
 from harness.waiting import GENEROUS_SECONDS, boot_time, wait_until
 
@@ -255,13 +255,9 @@ def test_a_stopped_process_keeps_the_lock_of_its_command(lab):
     """It has no keepalive any more when the command runs: a job that is stopped keeps its lock."""
     daemon = lab.daemon()
     process = Command(lab, daemon).start("run", "orders", "--", "cat", stdin=subprocess.PIPE)
-    control, client = daemon.client(), daemon.client()
+    client = daemon.client()
     wait_until(lambda: client.call("inspect", name="orders")["holders"], "the hold")
-    os.kill(process.pid, signal.SIGSTOP)
-    # Longer than the keepalive of a wait: one like it ends meanwhile.
-    control.call("initialize", keepalive_ms=6000)
-    control.acquire("control")
-    client.acquire("control")
+    stop_beyond_keepalive(process, daemon)
     assert client.call("inspect", name="orders")["holders"][0]["pid"] == process.pid
     os.kill(process.pid, signal.SIGCONT)
     process.stdin.close()

@@ -98,36 +98,6 @@ def test_one_that_waits_for_an_open_one_waits_on(daemon):
     assert there.reply_to(wait)["token"]
 
 
-@pytest.mark.parametrize("hosts", ["one host", "two hosts"])
-def test_two_that_wait_for_each_other_do_not_wait_for_ever(lab, hosts):
-    redis = lab.redis()
-    daemons = [lab.daemon(redis)] * 2 if hosts == "one host" else [lab.daemon(redis), lab.daemon(redis)]
-    first, second = (daemon.client() for daemon in daemons)
-    first_token, second_token = first.acquire("x"), second.acquire("y")
-    first_wait, second_wait = first.queue("y"), second.queue("x")
-    first.half_close()
-    second.half_close()
-    refusal = second.error_of(second_wait)
-    assert refusal.reason == "deadlock" and [step["held"] for step in refusal.data["cycle"]] == [["y"], ["x"]]
-    assert losses(second.wait_for_end()) == [(second_token, "half_closed")]
-    granted = first.reply_to(first_wait)["token"]
-    assert granted > second_token
-    assert sorted(losses(first.wait_for_end())) == sorted([(first_token, "half_closed"), (granted, "half_closed")])
-
-
-def test_one_that_waits_for_an_open_one_waits_on(daemon):
-    """Who is still there can release, so nothing is refused."""
-    closed, there = daemon.client(), daemon.client()
-    closed.acquire("x")
-    token = there.acquire("y")
-    closed_wait, wait = closed.queue("y"), there.queue("x")
-    closed.half_close()
-    there.ping()
-    there.release("y", token)
-    assert closed.reply_to(closed_wait)["token"] > token
-    assert there.reply_to(wait)["token"]
-
-
 def test_hold_keeps_until_the_end_of_the_connection(daemon):
     client, other = daemon.client(), daemon.client()
     client.call("initialize", half_close="hold")

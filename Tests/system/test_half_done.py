@@ -18,11 +18,6 @@ rights = pytest.mark.parametrize("right", RIGHTS)
 
 
 @pytest.fixture
-def redis(lab):
-    return lab.redis()
-
-
-@pytest.fixture
 def user(redis):
     return User(redis)
 

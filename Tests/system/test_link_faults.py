@@ -40,11 +40,6 @@ class Host:
 
 
 @pytest.fixture
-def redis(lab):
-    return lab.redis()
-
-
-@pytest.fixture
 def host(lab, redis):
     return Host(lab, redis)
 

@@ -14,11 +14,6 @@ QUEUE = KEY + ":queue"
 
 
 @pytest.fixture
-def redis(lab):
-    return lab.redis()
-
-
-@pytest.fixture
 def clients(lab, redis):
     """One on each of three hosts."""
     return [lab.daemon(redis, lease_ms=LEASE_MS, args=["--host", host]).client() for host in ("one", "two", "three")]

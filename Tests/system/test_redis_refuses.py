@@ -52,11 +52,6 @@ class User:
 
 
 @pytest.fixture
-def redis(lab):
-    return lab.redis()
-
-
-@pytest.fixture
 def user(redis):
     return User(redis)
 

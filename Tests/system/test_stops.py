@@ -7,7 +7,7 @@ import signal
 import subprocess
 
 import pytest
-from harness.command import Command, process_state, process_stat
+from harness.command import Command, process_stat, process_state, stop_beyond_keepalive
 from harness.daemon import binary
 from harness.waiting import GENEROUS_SECONDS, wait_until
 
@@ -158,12 +158,8 @@ def test_an_acquire_by_call_that_is_stopped_does_not_get_the_lock_for_good(lab, 
 def test_an_acquire_by_call_keeps_its_lock_when_it_is_stopped_later(lab, daemon):
     process = Command(lab, daemon).start("call", "acquire", '{"name":"orders"}', stdin=subprocess.PIPE)
     assert '"token"' in process.stdout.readline()
-    control, client = daemon.client(), daemon.client()
-    os.kill(process.pid, signal.SIGSTOP)
-    # Longer than the keepalive of a wait: one like it ends meanwhile.
-    control.call("initialize", keepalive_ms=6000)
-    control.acquire("control")
-    client.acquire("control")
+    client = daemon.client()
+    stop_beyond_keepalive(process, daemon)
     assert client.call("inspect", name="orders")["holders"][0]["pid"] == process.pid
     os.kill(process.pid, signal.SIGCONT)
     process.stdin.close()

@@ -1,6 +1,8 @@
 """`sidelock` as a process, and a look at the processes that it starts."""
 
+import os
 import pathlib
+import signal
 import subprocess
 
 from .daemon import binary, clean_environment
@@ -55,3 +57,12 @@ def children(pid):
         if stat and stat[1] == str(pid) and stat[0] not in "ZX":
             found.append((int(path.name), (path / "comm").read_text().strip()))
     return found
+
+
+def stop_beyond_keepalive(process, daemon):
+    """Stops a process for longer than the keepalive of a wait lasts: one like it ends meanwhile."""
+    control, client = daemon.client(), daemon.client()
+    os.kill(process.pid, signal.SIGSTOP)
+    control.call("initialize", keepalive_ms=6000)
+    control.acquire("control")
+    client.acquire("control")

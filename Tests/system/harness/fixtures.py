@@ -37,6 +37,12 @@ def daemon(lab):
 
 
 @pytest.fixture
+def redis(lab):
+    """A store; a test file may have another one."""
+    return lab.redis()
+
+
+@pytest.fixture
 def sidelock(lab, daemon):
     """The command, for that daemon."""
     return Command(lab, daemon)
