@@ -165,8 +165,11 @@ extension LockEngine {
     advance(lock, now: now)
   }
 
-  /// The answer to who waited for the lock until its time was over.
+  /// The answer to who waited for the lock until its time was over. Where the link was down and the store has said
+  /// nothing about it since, nobody knows that somebody else has it.
   func outOfTime(_ lock: LockRecord) -> Refusal {
-    storeAnswers(about: lock) ? .timeout(holderSummary(of: lock), of: lock.name) : .unavailable(lock.storeRefusal)
+    let isUnheard = lock.isUnheard && lock.holds.isEmpty
+    return storeAnswers(about: lock) && !isUnheard
+      ? .timeout(holderSummary(of: lock), of: lock.name) : .unavailable(lock.storeRefusal)
   }
 }

@@ -42,6 +42,7 @@ extension LockEngine {
     guard linkIsUp else {
       lease.stage = .asking
       lease.wasSent = false
+      lock.isUnheard = true
       return
     }
     lease.wasSent = true
@@ -282,7 +283,7 @@ extension LockEngine {
       lock.recheckAt = nil
       forgetUndated(of: lock)
       lock.remoteHolder = .unknown
-      lock.storeRefusal = nil
+      lock.isUnheard = true
       lock.refusals = 0
       for waiter in lock.queue.tries where !waiter.isOver { refuse(waiter, .unavailable(nil), now: now) }
       advance(lock, now: now)

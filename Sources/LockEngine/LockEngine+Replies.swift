@@ -54,6 +54,7 @@ extension LockEngine {
     case .failed: lock.refusals += 1
     case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .renewed, .seen, .clock: lock.refusals = 0
     }
+    lock.isUnheard = false
     switch reply {
     case .granted(let grant):
       leaseGranted(lease, grant, executedAfter: sentAt, now: now)
@@ -197,6 +198,7 @@ extension LockEngine {
     var (end, overflow) = grant.token.addingReportingOverflow(grant.tokenCount)
     if overflow || grant.token < 1 || grant.tokenCount < 1 || end > 1 << 53 { (end, overflow) = (grant.token, true) }
     lease.stage = .held
+    lock.isUnheard = false
     lease.validUntil = validUntil
     lease.graceEnds = graceEnds
     lease.renewAt = sentAt.adding(milliseconds: lease.timeline.renewAfterMilliseconds)
@@ -328,6 +330,7 @@ extension LockEngine {
         counters.renewals += 1
         if lease.doubtedAt.map({ sentAt >= $0 }) ?? true { lease.isInDoubt = false }
         lease.lock.storeRefusal = nil
+        lease.lock.isUnheard = false
         let isReplacing = replace(lease, renewedAt: sentAt, now: now)
         if lease.stage != .held { continue }
         lease.validUntil = max(lease.validUntil, sentAt.adding(milliseconds: lease.timeline.lostAfterMilliseconds))

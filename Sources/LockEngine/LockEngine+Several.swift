@@ -96,7 +96,9 @@ extension LockEngine {
     }
     giveUp(several.letGoOfTaken(), now: now)
     if isShuttingDown { return abandon(several, .shuttingDown, now: now) }
-    if several.isLate(at: now) { return abandon(several, .timeout(.unknown, of: several.order[0]), now: now) }
+    if several.isLate(at: now) {
+      return abandon(several, storeIsUsable ? .timeout(.unknown, of: several.order[0]) : .unavailable(nil), now: now)
+    }
     makeReady(several)
   }
 

@@ -29,6 +29,8 @@ final class LockRecord {
   var tokenFloor: Token = 0
   /// It is in the list of those with which the next turns go on.
   var isPutOff = false
+  /// The link was down, and the store has said nothing about the lock since.
+  var isUnheard = false
 
   fileprivate var rare: RareFacts?
 
@@ -126,7 +128,7 @@ extension LockRecord {
     set { if rare != nil || newValue != nil { rareFacts.conflictAt = newValue } }
   }
 
-  /// The words in which the store refused the last ask; nil when it did not.
+  /// The words in which the store refused the last ask that it answered; nil when it did not.
   var storeRefusal: String? {
     get { rare?.storeRefusal }
     set { if rare != nil || newValue != nil { rareFacts.storeRefusal = newValue } }

@@ -213,6 +213,31 @@ import Testing
     #expect(script.engine.nextDeadline == nil)
   }
 
+  /// Nobody knows that somebody else has the lock.
+  @Test func aWaitThatEndsBeforeTheStoreAnswersOnANewLinkIsUnavailable() {
+    script.open(alice, bob)
+    script.acquire(alice, wait: 500)
+    let ask = script.takeSent().last
+    script.reply(.queued(holderHost: "other", holderExpiresInMilliseconds: 10_000, listeners: 0), to: ask)
+    script.tell(.linkDown)
+    script.pass(milliseconds: 499)
+    script.acquire(bob, "y", wait: 1)
+    script.tell(.linkUp)
+    script.pass(milliseconds: 1)
+    #expect(script.take().compactMap(\.refusal) == [.unavailable(nil), .unavailable(nil)])
+  }
+
+  /// A connection that is made anew says nothing about what was refused on the one before.
+  @Test func aWaitThatWasRefusedBeforeTheLinkWentIsToldTheWords() {
+    script.open(alice)
+    script.acquire(alice, wait: 500)
+    script.reply(.failed(.transient("NOAUTH")), to: script.takeSent().first)
+    script.tell(.linkDown)
+    script.tell(.linkUp)
+    script.pass(milliseconds: 500)
+    #expect(script.take().compactMap(\.refusal) == [.unavailable("NOAUTH")])
+  }
+
   @Test func aTryWhoseReplyDoesNotComeIsUnavailable() {
     script.open(alice)
     script.acquire(alice, wait: 0)

@@ -353,9 +353,11 @@ final class Checker {
         world.fail("a try of \(names) is told busy, though nobody else had it or wanted it")
       }
     case .timeout: if wait == nil || wait == 0 { world.fail("a request without a limit timed out") }
-    // Before the first connection is up, Redis is; a wait may have run out before it came, and be told so after it.
+    // Before the first connection is up, Redis is; a wait may have run out before Redis could answer, and be told so later.
     case .unavailable:
-      let ranOut = wait.map { host.linkUpSince > request.issuedBoot.adding(milliseconds: Int64($0)) } ?? false
+      let fewRoundTrips = 8 * Int64(world.plan.latencyMicroseconds.upperBound) / 1000
+      let answersFrom = host.linkUpSince.adding(milliseconds: fewRoundTrips + 3)
+      let ranOut = wait.map { answersFrom > request.issuedBoot.adding(milliseconds: Int64($0)) } ?? false
       if world.isCalm, host.linkIsUp, !ranOut { world.fail("Redis is said to be unavailable, and is not") }
     case .wrongType: if !world.plan.faults.contains(.wrongType) { world.fail("no key has a wrong type") }
     case .modeConflict:
