@@ -1,97 +1,90 @@
-/// The methods of this version of the protocol, with the members that their `params` may have.
+/// The methods of this version of the protocol, the frequent ones first: that is the order in which the decoder looks for a
+/// name. All that is to be said of a method stands in one row.
 ///
 /// `protocol/openrpc.json` is checked against this table.
-public enum ProtocolMethod: CaseIterable, Sendable {
-  /// Tells who the client is and asks who the daemon is; optional.
-  case initialize
+public enum ProtocolMethod: Int, CaseIterable, Sendable {
   /// Asks for a lock.
   case acquire
   /// Gives a lock back.
   case release
   /// Sets the limit of a hold anew.
   case extend
-  /// Shares from now on what was held exclusively.
-  case downgrade
-  /// Hands a hold to another session.
-  case transfer
+  /// Asks for nothing but a reply.
+  case ping
   /// Withdraws a request.
   case cancel
   /// Asks about one lock.
   case inspect
   /// Asks about many locks, a page at a time.
   case list
+  /// Asks for counters and gauges.
+  case stats
+  /// Tells who the client is and asks who the daemon is; optional.
+  case initialize
+  /// Shares from now on what was held exclusively.
+  case downgrade
+  /// Hands a hold to another session.
+  case transfer
   /// Wants to be told what happens to locks.
   case watch
   /// Ends a watch.
   case unwatch
   /// Takes holds away.
   case `break`
-  /// Asks for nothing but a reply.
-  case ping
-  /// Asks for counters and gauges.
-  case stats
   /// Asks for the OpenRPC document.
   case rpcDiscover
 
-  /// The name on the wire.
-  public var name: StaticString {
+  private var row: Row {
     switch self {
-    case .initialize: "initialize"
-    case .acquire: "acquire"
-    case .release: "release"
-    case .extend: "extend"
-    case .downgrade: "downgrade"
-    case .transfer: "transfer"
-    case .cancel: "cancel"
-    case .inspect: "inspect"
-    case .list: "list"
-    case .watch: "watch"
-    case .unwatch: "unwatch"
-    case .break: "break"
-    case .ping: "ping"
-    case .stats: "stats"
-    case .rpcDiscover: "rpc.discover"
+    case .acquire:
+      .byEngine(
+        "acquire", "name", "wait_ms", "mode", "max_hold_ms", "meta", "progress", "owner", "names", "permits", "on_lost")
+    case .release: .byEngine("release", "name", "token")
+    case .extend: .byEngine("extend", "name", "token", "max_hold_ms")
+    case .ping: .byDriver("ping")
+    case .cancel: .byEngine("cancel", "id")
+    case .inspect: .byDriver("inspect", "name")
+    case .list: .byDriver("list", "prefix", "scope", "limit", "cursor")
+    case .stats: .byDriver("stats")
+    case .initialize:
+      .byDriver("initialize", "client", "protocol", "lifetime", "keepalive_ms", "half_close", "accept_transfers")
+    case .downgrade: .byEngine("downgrade", "name", "token")
+    case .transfer: .byEngine("transfer", "name", "token", "session")
+    case .watch: .byDriver("watch", "name", "prefix")
+    case .unwatch: .byDriver("unwatch", "watch")
+    case .break: .byDriver("break", "name", "token", "reason")
+    case .rpcDiscover: .byDriver("rpc.discover")
     }
   }
+
+  /// The rows of all methods, in the order of the methods.
+  private static let rows = allCases.map(\.row)
+
+  /// The method whose name `isMatch` finds to be the right one.
+  static func first(where isMatch: (StaticString) -> Bool) -> Self? {
+    rows.firstIndex { isMatch($0.name) }.flatMap(Self.init(rawValue:))
+  }
+
+  /// The name on the wire.
+  public var name: StaticString { Self.rows[rawValue].name }
 
   /// The members that `params` may have.
-  public var parameterNames: [StaticString] {
-    switch self {
-    case .initialize: Self.initializeNames
-    case .acquire: Self.acquireNames
-    case .release: Self.releaseNames
-    case .extend: Self.extendNames
-    case .downgrade: Self.releaseNames
-    case .transfer: Self.transferNames
-    case .cancel: Self.cancelNames
-    case .inspect: Self.inspectNames
-    case .list: Self.listNames
-    case .watch: Self.watchNames
-    case .unwatch: Self.unwatchNames
-    case .break: Self.breakNames
-    case .ping, .stats, .rpcDiscover: []
-    }
+  public var parameterNames: [StaticString] { Self.rows[rawValue].parameterNames }
+
+  /// Whether the lock engine decides what is answered, and the driver only passes the request on.
+  public var isDecidedByEngine: Bool { Self.rows[rawValue].isDecidedByEngine }
+}
+
+private struct Row {
+  var name: StaticString
+  var parameterNames: [StaticString]
+  var isDecidedByEngine: Bool
+
+  static func byEngine(_ name: StaticString, _ parameterNames: StaticString...) -> Row {
+    Row(name: name, parameterNames: parameterNames, isDecidedByEngine: true)
   }
 
-  private static let initializeNames: [StaticString] = [
-    "client", "protocol", "lifetime", "keepalive_ms", "half_close", "accept_transfers",
-  ]
-  private static let acquireNames: [StaticString] = [
-    "name", "wait_ms", "mode", "max_hold_ms", "meta", "progress", "owner", "names", "permits", "on_lost",
-  ]
-  private static let releaseNames: [StaticString] = ["name", "token"]
-  private static let extendNames: [StaticString] = ["name", "token", "max_hold_ms"]
-  private static let transferNames: [StaticString] = ["name", "token", "session"]
-  private static let cancelNames: [StaticString] = ["id"]
-  private static let inspectNames: [StaticString] = ["name"]
-  private static let listNames: [StaticString] = ["prefix", "scope", "limit", "cursor"]
-  private static let watchNames: [StaticString] = ["name", "prefix"]
-  private static let unwatchNames: [StaticString] = ["watch"]
-  private static let breakNames: [StaticString] = ["name", "token", "reason"]
-
-  /// All methods, the frequent ones first.
-  static let byFrequency: [ProtocolMethod] = [
-    .acquire, .release, .extend, .ping, .cancel, .inspect, .list, .stats, .initialize, .downgrade, .transfer, .watch,
-    .unwatch, .break, .rpcDiscover,
-  ]
+  static func byDriver(_ name: StaticString, _ parameterNames: StaticString...) -> Row {
+    Row(name: name, parameterNames: parameterNames, isDecidedByEngine: false)
+  }
 }

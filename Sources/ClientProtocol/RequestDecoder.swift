@@ -126,7 +126,7 @@ extension RequestDecoder {
     guard case .string(let name) = envelope.method else {
       throw invalid("\"method\" must be a string: the name of a method", field: "method")
     }
-    let method = ProtocolMethod.byFrequency.first { scanner.text(name, is: $0.name) }
+    let method = ProtocolMethod.first { scanner.text(name, is: $0) }
     guard let id else {
       if method == .cancel {
         let reader = try reader(of: envelope.params, for: .cancel, scanner)

@@ -251,11 +251,7 @@ extension SidecarCore {
 
   private func received(_ request: ClientRequest, id: MessageID, from session: ClientSession) {
     let session = session
-    switch request {
-    case .acquire, .release, .extend, .downgrade, .transfer, .cancel: break
-    case .initialize, .inspect, .list, .watch, .unwatch, .break, .ping, .stats, .rpcDiscover:
-      tellWhatIsDue(before: .query)
-    }
+    if !request.method.isDecidedByEngine { tellWhatIsDue(before: .query) }
     switch request {
     case .initialize(let params):
       initialize(params, id: id, session)

@@ -10,8 +10,9 @@ import Testing
 
   @Test func theDocumentHasTheMethodsAndParametersOfTheDecoder() throws {
     let methods = try Documents.openRPC()["methods"].elements
-    #expect(methods.compactMap { $0["name"].string } == ProtocolMethod.allCases.map { "\($0.name)" })
-    for (method, node) in zip(ProtocolMethod.allCases, methods) {
+    #expect(methods.compactMap { $0["name"].string }.sorted() == ProtocolMethod.allCases.map { "\($0.name)" }.sorted())
+    for method in ProtocolMethod.allCases {
+      let node = try #require(methods.first { $0["name"].string == "\(method.name)" })
       let documented = node["params"].elements.compactMap { $0["name"].string }
       #expect(Set(documented) == Set(method.parameterNames.map { "\($0)" }), "\(method)")
     }
