@@ -96,20 +96,25 @@ let package = Package(
       ],
       swiftSettings: strict),
 
+    .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
     .testTarget(name: "LockEngineTests", dependencies: ["LockEngine"], swiftSettings: strict),
     .testTarget(name: "AccessPolicyTests", dependencies: ["AccessPolicy"], swiftSettings: strict),
-    .testTarget(name: "ClientProtocolTests", dependencies: ["ClientProtocol"], swiftSettings: strict),
     .testTarget(
-      name: "RedisProtocolTests", dependencies: ["RedisProtocol", "SystemStrings"], swiftSettings: strict),
+      name: "ClientProtocolTests", dependencies: ["ClientProtocol", "TestSupport"], swiftSettings: strict),
     .testTarget(
-      name: "ProtocolDocumentTests", dependencies: ["ClientProtocol", "LockEngine", "RedisProtocol"],
+      name: "RedisProtocolTests", dependencies: ["RedisProtocol", "SystemStrings", "TestSupport"],
+      swiftSettings: strict),
+    .testTarget(
+      name: "ProtocolDocumentTests", dependencies: ["ClientProtocol", "LockEngine", "RedisProtocol", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
       name: "SettingsTests",
-      dependencies: ["AccessPolicy", "SidelockSettings", "RedisProtocol", "SystemStrings", argumentParser],
+      dependencies: [
+        "AccessPolicy", "SidelockSettings", "RedisProtocol", "SystemStrings", "TestSupport", argumentParser,
+      ],
       swiftSettings: strict),
     .testTarget(
-      name: "SystemdSupportTests", dependencies: ["SystemdSupport", logging, nioConcurrencyHelpers],
+      name: "SystemdSupportTests", dependencies: ["SystemdSupport", "TestSupport", logging, nioConcurrencyHelpers],
       swiftSettings: strict),
     .testTarget(
       name: "SidecarTests", dependencies: ["Sidecar", "ClientProtocol", "LockEngine", "SystemdSupport"],
@@ -119,13 +124,14 @@ let package = Package(
     .systemLibrary(
       name: "CLua51", path: "Tests/CLua51", pkgConfig: "lua5.1", providers: [.apt(["liblua5.1-0-dev"])]),
     .testTarget(
-      name: "SimulatorTests", dependencies: ["CLua51", "LockEngine", "RedisProtocol"], swiftSettings: strict),
+      name: "SimulatorTests", dependencies: ["CLua51", "LockEngine", "RedisProtocol", "TestSupport"],
+      swiftSettings: strict),
     .testTarget(
       name: "SidelockClientTests", dependencies: ["SidelockClient", "SystemStrings", nioCore, nioConcurrencyHelpers],
       swiftSettings: strict),
     .testTarget(
       name: "CommandTests",
-      dependencies: ["LockEngine", "sidelock", "SidelockClient", "SystemStrings", argumentParser],
+      dependencies: ["LockEngine", "sidelock", "SidelockClient", "SystemStrings", "TestSupport", argumentParser],
       swiftSettings: strict),
     .testTarget(name: "DaemonTests", dependencies: ["sidelockd"], swiftSettings: strict),
     // How much the pure targets cost, in instructions and allocations; Tests/run.sh budgets holds them to it.

@@ -2,29 +2,6 @@ import ClientProtocol
 import Foundation
 import Testing
 
-/// A small generator of pseudo-random numbers (SplitMix64), so that a seed gives the same test everywhere.
-struct SeededGenerator: RandomNumberGenerator {
-  private var state: UInt64
-
-  init(seed: UInt64) {
-    state = seed
-  }
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
-  }
-}
-
-/// Where the repository's files are.
-enum Repository {
-  static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .deletingLastPathComponent()
-}
-
 /// What is wrong with a text as JSON.
 func mistake(in text: [UInt8]) -> JSONSyntaxError? {
   text.withUnsafeBytes { JSONText.mistake(in: $0) }

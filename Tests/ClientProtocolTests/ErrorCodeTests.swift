@@ -1,5 +1,6 @@
 import ClientProtocol
 import Foundation
+import TestSupport
 import Testing
 
 struct ErrorCodeTests {

@@ -1,5 +1,6 @@
 import ClientProtocol
 import Foundation
+import TestSupport
 import Testing
 
 struct JSONWriterTests {
@@ -49,7 +50,7 @@ struct JSONWriterTests {
   }
 
   @Test(arguments: 0..<20 as Range<UInt64>) func anyBytesBecomeWhatTheStandardLibraryMakesOfThem(seed: UInt64) throws {
-    var random = SeededGenerator(seed: seed)
+    var random = SeededRandom(seed: seed)
     let interesting: [UInt8] = [
       0x00, 0x1F, 0x22, 0x41, 0x5C, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC2, 0xDF, 0xE0, 0xE1, 0xED, 0xEF,
       0xF0,

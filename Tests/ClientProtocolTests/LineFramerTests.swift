@@ -1,4 +1,5 @@
 import ClientProtocol
+import TestSupport
 import Testing
 
 struct LineFramerTests {
@@ -106,7 +107,7 @@ struct LineFramerTests {
   }
 
   @Test(arguments: 0..<40 as Range<UInt64>) func framesAnyChunksLikeASimpleReference(seed: UInt64) {
-    var random = SeededGenerator(seed: seed)
+    var random = SeededRandom(seed: seed)
     let letters: [UInt8] = [0x61, 0x62, 0x0D, 0x0A, 0x8A, 0x0A ^ 0x80]
     for _ in 0..<50 {
       let input = (0..<Int.random(in: 0...120, using: &random)).map { _ -> UInt8 in

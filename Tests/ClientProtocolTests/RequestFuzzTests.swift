@@ -1,5 +1,6 @@
 import ClientProtocol
 import Foundation
+import TestSupport
 import Testing
 
 /// Random requests, whole and damaged: the decoder and Foundation agree on what is JSON, and on what a request says.
@@ -32,7 +33,7 @@ struct RequestFuzzTests {
       [0x80], [0xBF], [0xC0], [0xE2, 0x82], [0xED, 0xA0, 0x80], [0xF0, 0x9F], [0xF4, 0x90], [0xFF],
     ]
 
-  private static func damaged(_ line: [UInt8], by random: inout SeededGenerator) -> [UInt8] {
+  private static func damaged(_ line: [UInt8], by random: inout SeededRandom) -> [UInt8] {
     var line = line
     for _ in 0..<Int.random(in: 0...3, using: &random) {
       let place = Int.random(in: 0...line.count, using: &random)
@@ -56,7 +57,7 @@ struct RequestFuzzTests {
   }
 
   @Test(arguments: 0..<60 as Range<UInt64>) func agreesWithFoundation(seed: UInt64) throws {
-    var random = SeededGenerator(seed: seed)
+    var random = SeededRandom(seed: seed)
     var decoder = RequestDecoder()
     for _ in 0..<400 {
       let original = Array(Self.corpus.randomElement(using: &random)!.utf8)
@@ -182,7 +183,7 @@ struct RequestFuzzTests {
   }
 
   @Test(arguments: 0..<20 as Range<UInt64>) func survivesAnyBytes(seed: UInt64) {
-    var random = SeededGenerator(seed: seed)
+    var random = SeededRandom(seed: seed)
     var decoder = RequestDecoder()
     var writer = MessageWriter()
     for _ in 0..<500 {
@@ -202,7 +203,7 @@ struct RequestFuzzTests {
   }
 
   @Test(arguments: 0..<20 as Range<UInt64>) func readsTheSameHoweverTheRequestIsSpelt(seed: UInt64) throws {
-    var random = SeededGenerator(seed: seed)
+    var random = SeededRandom(seed: seed)
     for line in Self.corpus {
       guard let object = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any] else { continue }
       var spelt: [UInt8] = []
@@ -213,7 +214,7 @@ struct RequestFuzzTests {
   }
 
   /// Writes a value with members in any order, and with escapes and white space where there may be some.
-  private static func spell(_ value: Any, into bytes: inout [UInt8], by random: inout SeededGenerator) {
+  private static func spell(_ value: Any, into bytes: inout [UInt8], by random: inout SeededRandom) {
     func space() {
       for _ in 0..<Int.random(in: 0...2, using: &random) {
         bytes.append([0x20, 0x09, 0x0D].randomElement(using: &random)!)

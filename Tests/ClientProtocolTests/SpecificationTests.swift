@@ -1,5 +1,6 @@
 import ClientProtocol
 import Foundation
+import TestSupport
 import Testing
 
 /// The documents in `protocol/` against the code.
@@ -53,8 +54,7 @@ struct SpecificationTests {
 
   /// Every request of the transcripts that is answered at once with an error of JSON-RPC gets that error here too.
   @Test(arguments: ["envelope", "params"]) func theTranscriptsAreRefusedAsTheySay(transcript: String) throws {
-    let path = "protocol/transcripts/\(transcript).jsonl"
-    let text = try String(contentsOf: Repository.root.appending(path: path), encoding: .utf8)
+    let text = try Repository.text("protocol/transcripts/\(transcript).jsonl")
     var sent: [UInt8]?
     var compared = 0
     for line in text.split(separator: "\n") {

@@ -1,5 +1,6 @@
 import Foundation
 import LockEngine
+import TestSupport
 import Testing
 
 @testable import sidelock
@@ -7,12 +8,9 @@ import Testing
 /// Holds the numbers of `sidelock run`, of the daemon's leases and of the packaged service together: each of them is
 /// right by itself, and together they decide whether a daemon that hangs is replaced before a command is ended for it.
 struct RunTimelineTests {
-  static let unit = URL(filePath: #filePath).deletingLastPathComponent().appending(
-    path: "../../packaging/systemd/sidelockd.service")
-
   /// A time of the service in milliseconds, such as `500ms` or `3s`.
   func milliseconds(_ key: String) throws -> Int64 {
-    let lines = try String(contentsOf: Self.unit, encoding: .utf8).split(separator: "\n")
+    let lines = try Repository.text("packaging/systemd/sidelockd.service").split(separator: "\n")
     let values = lines.compactMap { $0.hasPrefix("\(key)=") ? $0.dropFirst(key.count + 1) : nil }
     let value = try #require(values.count == 1 ? values[0] : nil, "\(key)")
     if value.hasSuffix("ms") { return try #require(Int64(value.dropLast(2))) }

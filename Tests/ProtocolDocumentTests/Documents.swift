@@ -1,9 +1,9 @@
 import Foundation
+import TestSupport
 
 /// The files of `protocol/`, as the tests read them.
 enum Documents {
-  static let directory = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .deletingLastPathComponent().appending(path: "protocol")
+  static let directory = Repository.root.appending(path: "protocol")
 
   /// The text of a file.
   static func text(_ name: String) throws -> String {

@@ -1,4 +1,5 @@
 import RedisProtocol
+import TestSupport
 import Testing
 
 /// What became of a connection that was fed a stream.
@@ -29,7 +30,7 @@ private func feed(_ stream: [UInt8], _ cut: Cut, commands: Int?, limits: RESPLim
     connection.connected()
   }
   _ = connection.takeOutput()
-  var generator = SeededGenerator(seed: 99)
+  var generator = SeededRandom(seed: 99)
   var outcome = Outcome()
   for piece in pieces(of: stream, cut, using: &generator) {
     outcome.actions += connection.received(Array(piece))
@@ -62,7 +63,7 @@ private let parts: [String] =
     ">2\r\n+invalidate\r\n_\r\n", ">1\r\n+message\r\n", "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n", "$300\r\n", "*65\r\n",
   ]
 
-private func stream(using generator: inout SeededGenerator) -> [UInt8] {
+private func stream(using generator: inout SeededRandom) -> [UInt8] {
   var wire: [UInt8] = []
   for _ in 0..<Int.random(in: 1...12, using: &generator) {
     wire += bytes(parts.randomElement(using: &generator) ?? "")
@@ -71,7 +72,7 @@ private func stream(using generator: inout SeededGenerator) -> [UInt8] {
 }
 
 /// Changes, drops, doubles and moves bytes, with a liking for those that mean something.
-private func mutate(_ wire: inout [UInt8], using generator: inout SeededGenerator) {
+private func mutate(_ wire: inout [UInt8], using generator: inout SeededRandom) {
   let telling = bytes("\r\n+-:$*%~>|#,_(!=?0199tf")
   for _ in 0..<Int.random(in: 1...4, using: &generator) where !wire.isEmpty {
     let index = Int.random(in: 0..<wire.count, using: &generator)
@@ -98,7 +99,7 @@ private func mutate(_ wire: inout [UInt8], using generator: inout SeededGenerato
 
   @Test(arguments: 1...8 as ClosedRange<UInt64>)
   func randomBytesAreTakenAlikeHoweverTheyAreCut(seed: UInt64) {
-    var generator = SeededGenerator(seed: seed)
+    var generator = SeededRandom(seed: seed)
     for _ in 0..<200 {
       let wire = (0..<Int.random(in: 0...200, using: &generator)).map { _ in
         UInt8.random(in: 0...255, using: &generator)
@@ -109,7 +110,7 @@ private func mutate(_ wire: inout [UInt8], using generator: inout SeededGenerato
 
   @Test(arguments: 1...8 as ClosedRange<UInt64>)
   func mutatedStreamsAreTakenAlikeHoweverTheyAreCut(seed: UInt64) {
-    var generator = SeededGenerator(seed: seed)
+    var generator = SeededRandom(seed: seed)
     for round in 0..<300 {
       var wire = stream(using: &generator)
       if round.isMultiple(of: 3) { mutate(&wire, using: &generator) }
@@ -120,7 +121,7 @@ private func mutate(_ wire: inout [UInt8], using generator: inout SeededGenerato
 
   @Test(arguments: 1...8 as ClosedRange<UInt64>)
   func mutatedHandshakesAreTakenAlikeHoweverTheyAreCut(seed: UInt64) {
-    var generator = SeededGenerator(seed: seed)
+    var generator = SeededRandom(seed: seed)
     for _ in 0..<200 {
       var wire = bytes(
         Server.hello() + Server.info() + Server.policy + Server.digests + ":1\r\n" + Server.subscribed

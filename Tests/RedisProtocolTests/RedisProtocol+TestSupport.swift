@@ -1,21 +1,5 @@
 import RedisProtocol
-
-/// A stream of numbers that is the same for the same seed (SplitMix64).
-struct SeededGenerator: RandomNumberGenerator {
-  private var state: UInt64
-
-  init(seed: UInt64) {
-    state = seed
-  }
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
-  }
-}
+import TestSupport
 
 /// The bytes of `text`.
 func bytes(_ text: String) -> [UInt8] {
@@ -41,7 +25,7 @@ enum Cut: Hashable, CaseIterable {
 }
 
 /// The pieces of `stream`.
-func pieces(of stream: [UInt8], _ cut: Cut, using generator: inout SeededGenerator) -> [ArraySlice<UInt8>] {
+func pieces(of stream: [UInt8], _ cut: Cut, using generator: inout SeededRandom) -> [ArraySlice<UInt8>] {
   switch cut {
   case .whole:
     return [stream[...]]
@@ -67,7 +51,7 @@ struct Decoded: Hashable {
 
 /// Decodes `stream`, cut as asked.
 func decode(_ stream: [UInt8], _ cut: Cut = .whole, limits: RESPLimits = RESPLimits(), seed: UInt64 = 1) -> Decoded {
-  var generator = SeededGenerator(seed: seed)
+  var generator = SeededRandom(seed: seed)
   var decoder = RESPDecoder(limits: limits)
   var result = Decoded()
   for piece in pieces(of: stream, cut, using: &generator) {

@@ -1,5 +1,6 @@
 import RedisProtocol
 import SystemStrings
+import TestSupport
 import Testing
 
 /// A URL and what it means.
@@ -184,7 +185,7 @@ struct Address: Sendable, CustomTestStringConvertible {
 
   @Test(arguments: 1...4 as ClosedRange<UInt64>)
   func noTextTrapsTheParser(seed: UInt64) {
-    var generator = SeededGenerator(seed: seed)
+    var generator = SeededRandom(seed: seed)
     let pieces = [
       "redis", "unix", "://", ":", "/", "@", "%", "%41", "%ff", "[", "]", "?", "db=", "#", "1", "h", "é", " ",
     ]

@@ -1,6 +1,7 @@
 import AccessPolicy
 import ArgumentParser
 import Foundation
+import TestSupport
 import Testing
 
 @testable import SidelockSettings
@@ -52,8 +53,7 @@ import Testing
 
   @Test(arguments: [("settings.md", SettingsDocument.markdown), ("sidelockd.yaml", SettingsDocument.sampleFile)])
   func writtenCopyIsThatOfTheTable(_ name: String, _ text: String) throws {
-    let page = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-      .deletingLastPathComponent().appending(path: "packaging/\(name)")
+    let page = Repository.root.appending(path: "packaging/\(name)")
     if ProcessInfo.processInfo.environment["UPDATE_SETTINGS_PAGE"] != nil {
       try text.write(to: page, atomically: true, encoding: .utf8)
     }

@@ -1,5 +1,6 @@
 import LockEngine
 import RedisProtocol
+import TestSupport
 import Testing
 
 /// The quick ways through acquire.lua and release.lua do what the long ways do: the same replies, the same messages,

@@ -1,6 +1,7 @@
 import Foundation
 import LockEngine
 import RedisProtocol
+import TestSupport
 import Testing
 
 /// The model is honest when nothing that the scripts can do tells it from a real server.

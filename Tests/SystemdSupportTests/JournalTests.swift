@@ -1,12 +1,10 @@
 import Foundation
+import TestSupport
 import Testing
 
 @testable import SystemdSupport
 
 @Suite struct JournalTests {
-  private static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .deletingLastPathComponent()
-
   private func texts(_ entry: LogEntry) -> [String] {
     JournalSink.fields(of: entry).map { String(decoding: $0, as: UTF8.self) }
   }
@@ -42,13 +40,13 @@ import Testing
 
   @Test func theCatalogueExplainsEveryMessageAndNoOther() throws {
     let catalogue = try String(
-      contentsOf: Self.root.appending(path: "packaging/systemd/sidelock.catalog"), encoding: .utf8)
+      contentsOf: Repository.root.appending(path: "packaging/systemd/sidelock.catalog"), encoding: .utf8)
     let explained = catalogue.split(separator: "\n").filter { $0.hasPrefix("-- ") }.map { String($0.dropFirst(3)) }
     #expect(explained.sorted() == JournalMessage.allCases.map(\.identifier).sorted())
   }
 
   @Test func everyMessageIsLoggedSomewhere() throws {
-    let sources = Self.root.appending(path: "Sources")
+    let sources = Repository.root.appending(path: "Sources")
     var code = ""
     for target in ["Sidecar", "SystemdSupport", "sidelockd"] {
       let directory = sources.appending(path: target)

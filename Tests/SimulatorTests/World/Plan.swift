@@ -1,4 +1,5 @@
 import LockEngine
+import TestSupport
 
 /// What can go wrong.
 enum Fault: String, CaseIterable {

@@ -1,5 +1,6 @@
 import LockEngine
 import RedisProtocol
+import TestSupport
 
 /// A mistake that is planted to see whether the checks find it.
 enum Mistake: String, CaseIterable {

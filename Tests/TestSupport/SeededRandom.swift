@@ -1,10 +1,10 @@
 /// SplitMix64: small, fast, and the same on every machine.
-struct SeededRandom: RandomNumberGenerator {
+package struct SeededRandom: RandomNumberGenerator {
   private var state: UInt64
 
-  init(seed: UInt64) { state = seed }
+  package init(seed: UInt64) { state = seed }
 
-  mutating func next() -> UInt64 {
+  package mutating func next() -> UInt64 {
     state &+= 0x9e37_79b9_7f4a_7c15
     var z = state
     z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
@@ -14,19 +14,19 @@ struct SeededRandom: RandomNumberGenerator {
 
   /// A number of `range`. Plain modulo: the tiny bias does no harm here, and the standard library's generic way is
   /// slow in an unoptimised build.
-  mutating func pick(_ range: ClosedRange<Int64>) -> Int64 {
+  package mutating func pick(_ range: ClosedRange<Int64>) -> Int64 {
     range.lowerBound + Int64(next() % UInt64(range.upperBound - range.lowerBound + 1))
   }
 
-  mutating func pick(_ range: ClosedRange<Int>) -> Int {
+  package mutating func pick(_ range: ClosedRange<Int>) -> Int {
     Int(pick(Int64(range.lowerBound)...Int64(range.upperBound)))
   }
 
-  mutating func pick<Item>(_ items: [Item]) -> Item {
+  package mutating func pick<Item>(_ items: [Item]) -> Item {
     items[Int(next() % UInt64(items.count))]
   }
 
-  mutating func chance(_ percent: Double) -> Bool {
+  package mutating func chance(_ percent: Double) -> Bool {
     Double(next() % 1_000_000) < percent * 10_000
   }
 }
