@@ -5,14 +5,6 @@ extension ScriptName {
   public static let takeAway = ScriptName(rawValue: "take_away")
 }
 
-/// A holder from whom a lock was taken in Redis.
-public struct TakenLease: Equatable, Sendable {
-  /// What was seen of it: what ``LockInspection/Holder/entry`` is, or a foreign holder's value.
-  public var entry: [UInt8]
-  /// When its lease, or a foreign holder's key, would have ended, in milliseconds from then; nil: never.
-  public var leftMilliseconds: Int64?
-}
-
 extension LeaseCodec {
   /// Takes `name` from those of its holders that are still there as they were seen, and hands it on.
   ///

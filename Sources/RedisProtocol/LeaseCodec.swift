@@ -357,56 +357,6 @@ extension ArraySlice<UInt8> {
   }
 }
 
-/// What stands in Redis about one lock.
-public struct LockInspection: Equatable, Sendable {
-  /// How a lock is held.
-  public enum State: Equatable, Sendable {
-    /// Nobody holds it.
-    case free
-    /// Sidelock hosts hold it.
-    case held(HoldMode)
-    /// A process that does not use sidelock holds it.
-    case foreign
-    /// The key holds data that is not a lock.
-    case wrongType
-  }
-
-  /// A host that holds the lock.
-  public struct Holder: Equatable, Sendable {
-    /// Its name.
-    public var host: String
-    /// Its inbox.
-    public var inbox: String
-    /// The first token of its lease.
-    public var token: Token
-    /// As it stands there: `<host>/<instance>:<attempt>:<first token>`.
-    public var entry: [UInt8]
-    /// Whether it is this very daemon.
-    public var isMe: Bool
-  }
-
-  /// A host that waits.
-  public struct Waiting: Equatable, Sendable {
-    /// Its name.
-    public var host: String
-    /// Its inbox.
-    public var inbox: String
-    /// What it waits for.
-    public var mode: HoldMode
-  }
-
-  /// How it is held.
-  public var state: State
-  /// The hosts that hold it: one for each lease, so that a host with several permits is in it as often.
-  public var holders: [Holder]
-  /// When the key expires, in milliseconds; nil where there is no key, or none that expires.
-  public var expiresInMilliseconds: Int64?
-  /// How many hosts wait.
-  public var waitingHostsTotal: Int64
-  /// The first of them, in their order.
-  public var waiting: [Waiting]
-}
-
 extension LeaseCodec {
   /// Asks what stands in Redis about `names`, without changing anything.
   public func inspect(_ names: [LockName], waitingHostsMax: Int) -> RedisCommand {

@@ -9,6 +9,18 @@ public struct SidecarConfiguration: Sendable {
     case local
     /// A Redis primary that all hosts share.
     case redis(RedisURL)
+
+    /// Where the data set is, for a successor that must go on with the same one.
+    var place: String {
+      switch self {
+      case .local: ""
+      case .redis(let url):
+        switch url.endpoint {
+        case .tcp(let host, let port): "tcp \(host) \(port) \(url.database)"
+        case .unix(let path): "unix \(path) \(url.database)"
+        }
+      }
+    }
   }
 
   /// Where the host leases come from.

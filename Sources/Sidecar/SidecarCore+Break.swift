@@ -2,7 +2,6 @@
 
 import ClientProtocol
 import LockEngine
-import RedisProtocol
 import SystemStrings
 
 extension SidecarCore {
@@ -19,28 +18,26 @@ extension SidecarCore {
     let breakHere = { self.breakLocally(name, token: token, reason: order.reason, by: order.by) }
     let isHeldHere =
       engine.snapshot(of: name, holdersMax: 1, waitersMax: 0, now: BootClock.now())?.holders.isEmpty == false
-    if token != nil || link == nil {
+    if token != nil || store == nil {
       let tokens = breakHere()
-      guard link != nil, tokens.isEmpty else { return answer(order, session, broken: tokens) }
+      guard store != nil, tokens.isEmpty else { return answer(order, session, broken: tokens) }
     }
     // Without Redis nobody else can be told; what can be done here is done all the same.
     let fallback = isHeldHere ? { self.answer(order, session, broken: breakHere()) } : nil
     // Who holds it is asked first: once it is broken here it may pass to another host, from whom nobody wants to take it.
-    ask(session, id, codec.inspect([name], waitingHostsMax: 0), fallback: fallback) { reply in
-      guard let found = self.codec.decodeInspections(reply, count: 1)?.first else { return false }
+    ask(session, id, fallback: fallback) { store, user, completion in
+      store.inspect([name], waitingHostsMax: 0, of: user, completion)
+    } answer: { inspections in
+      let found = inspections[0]
       let tokens = breakHere()
       switch found.state {
       case .free: self.answer(order, session, broken: tokens)
       case .held: self.breakElsewhere(order, session, found, broken: tokens)
       case .foreign: self.takeFromForeignHolder(order, session, broken: tokens)
       case .wrongType:
-        guard tokens.isEmpty else {
-          self.answer(order, session, broken: tokens)
-          return true
-        }
+        guard tokens.isEmpty else { return self.answer(order, session, broken: tokens) }
         self.write(to: session) { $0.failure(id: id, .wrongType) }
       }
-      return true
     }
   }
 
@@ -92,13 +89,11 @@ extension SidecarCore {
   private func takeFromForeignHolder(_ order: BreakOrder, _ session: ClientSession, broken: [Token]) {
     // No foreign holder has a token.
     guard order.token == nil else { return answer(order, session, broken: broken) }
-    ask(session, order.id, codec.value(of: order.name)) { reply in
-      guard let value = reply.bytes else {
-        self.answer(order, session, broken: broken)
-        return true
-      }
+    ask(session, order.id) { store, user, completion in
+      store.value(of: order.name, of: user, completion)
+    } answer: { value in
+      guard let value else { return self.answer(order, session, broken: broken) }
       self.take(order, session, [value], broken: broken) { _ in (host: nil, reason: .foreign) }
-      return true
     }
   }
 
@@ -108,8 +103,9 @@ extension SidecarCore {
     describing description: @escaping ([UInt8]) -> (host: String?, reason: TakenInfo.Reason)?
   ) {
     guard !seen.isEmpty else { return answer(order, session, broken: broken) }
-    ask(session, order.id, codec.takeAway(order.name, seen: seen, token: order.token)) { reply in
-      guard let leases = self.codec.decodeTaken(reply) else { return false }
+    ask(session, order.id) { store, user, completion in
+      store.takeAway(order.name, seen: seen, token: order.token, of: user, completion)
+    } answer: { leases in
       let taken = leases.compactMap { lease in
         description(lease.entry).map {
           TakenInfo(host: $0.host, reason: $0.reason, mightRunMilliseconds: lease.leftMilliseconds)
@@ -125,7 +121,6 @@ extension SidecarCore {
       }
       self.statistics.broken += UInt64(taken.count)
       self.answer(order, session, broken: broken, taken: taken)
-      return true
     }
   }
 

@@ -2,7 +2,6 @@
 
 import ClientProtocol
 import LockEngine
-import RedisProtocol
 import SystemStrings
 
 extension SidecarCore {
@@ -66,11 +65,8 @@ extension SidecarCore {
       for name in names { guard told(of: name).append(to: &answer) else { break } }
       hostCalls?.answer(id, from: inbox, answer)
     case .breakHolds(let name, let token, let reason, let by)?:
-      var answer: [UInt8] = []
-      for token in breakLocally(name, token: token, reason: reason, by: by) {
-        PackedFields.append(token, to: &answer)
-      }
-      hostCalls?.answer(id, from: inbox, answer)
+      let broken = breakLocally(name, token: token, reason: reason, by: by)
+      hostCalls?.answer(id, from: inbox, HostAnswer.encoding(tokens: broken))
     case nil:
       logger.warning("another daemon's question was not understood", metadata: ["from": "\(inbox)"])
     }

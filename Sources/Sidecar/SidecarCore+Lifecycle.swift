@@ -4,7 +4,6 @@ import Glibc
 import LockEngine
 import NIOCore
 import NIOPosix
-import RedisProtocol
 import SystemStrings
 
 extension SidecarCore {
@@ -66,23 +65,23 @@ extension SidecarCore {
     let patience = min(Self.firstConnectionMillisecondsMax, configuration.redisTimeoutMilliseconds)
     loop.scheduleTask(in: .milliseconds(patience)) { decided.succeed() }
     let link = RedisLink(
-      loop: loop, url: url, codec: codec, clientName: "sidelockd-\(configuration.host)",
+      loop: loop, url: url, keyPrefix: configuration.keyPrefix, host: configuration.host, instance: instance,
       timeoutMilliseconds: configuration.redisTimeoutMilliseconds, logger: logger,
       onEvent: { [unowned self] event in heard(event) }, onOutput: { [unowned self] in scheduleTurnEnd() },
       onFirstOutcome: { decided.succeed() })
-    self.link = link
+    store = link
     link.answerMilliseconds = { [unowned self] in
       // A link that is gone must be found out in time to save the leases.
       min(2 * engine.roundTrip.timeoutMilliseconds, configuration.leaseMilliseconds / 3)
     }
     hostCalls = HostCalls(
-      loop: loop, codec: codec, link: link,
+      loop: loop, store: link,
       timeoutMilliseconds: { [unowned self] in engine.holderTimeoutMilliseconds })
     link.start()
     return decided.futureResult
   }
 
-  private func heard(_ event: LinkEvent) {
+  private func heard(_ event: StoreEvent) {
     switch event {
     case .up:
       tell(.linkUp)
@@ -121,7 +120,7 @@ extension SidecarCore {
   /// the end of this process counts against it.
   private func awaitGoodBeginning(waited: Int64 = 0) {
     loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.begunWellMilliseconds)) {
-      if waited < Self.begunWellMillisecondsMax, self.link?.hasAnswered == false {
+      if waited < Self.begunWellMillisecondsMax, self.store?.hasAnswered == false {
         self.awaitGoodBeginning(waited: waited + Self.begunWellMilliseconds)
       } else {
         self.keeper?.begunWell()
@@ -142,8 +141,8 @@ extension SidecarCore {
     let gauges = engine.gauges
     var clients = "\(sessions.count) clients, \(gauges.held) held, \(gauges.waiting) waiting"
     if let settingsNote { clients += "; \(settingsNote)" }
-    guard let link else { return "local; \(clients)" }
-    return link.isReady ? "Redis connected; \(clients)" : "Redis unreachable (\(link.downReason ?? "")); \(clients)"
+    guard let store else { return "local; \(clients)" }
+    return store.isReady ? "Redis connected; \(clients)" : "Redis unreachable (\(store.downReason ?? "")); \(clients)"
   }
 
   /// Something changed; the status line follows within a second. Nothing is scheduled while nothing happens.
@@ -183,7 +182,7 @@ extension SidecarCore {
       }
       configuration.waitsPerSessionMax = new.waitsPerSessionMax
       configuration.leaseMilliseconds = new.leaseMilliseconds
-      link?.timeoutMilliseconds = new.redisTimeoutMilliseconds
+      store?.timeoutMilliseconds = new.redisTimeoutMilliseconds
       engine.reconfigure(
         leaseMilliseconds: new.leaseMilliseconds, storeTimeoutMilliseconds: new.redisTimeoutMilliseconds,
         inUseTimeoutMilliseconds: Self.holderTimeoutMilliseconds(new))
@@ -241,7 +240,7 @@ extension SidecarCore {
   func drained() {
     guard stage == .draining else { return }
     stage = .closing
-    if let link, !link.isReady, engine.gauges.locks > 0 {
+    if let store, !store.isReady, engine.gauges.locks > 0 {
       logger.warning("Redis cannot be reached; locks that were held end by their leases")
     }
     loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.closeMillisecondsMax)) { self.finish() }
@@ -259,7 +258,7 @@ extension SidecarCore {
     stage = .stopped
     statusTask?.cancel()
     killAllPending()
-    link?.stop()
+    store?.stop()
     timer?.close()
     for session in sessions.values { session.disconnect() }
     onStopped(false)

@@ -2,18 +2,11 @@
 
 import ClientProtocol
 import LockEngine
-import RedisProtocol
 
 extension SidecarCore {
-  /// Keys that one step of SCAN looks at.
-  private static let scanCount = 1000
-  /// How many commands such a step counts for: its answer can be half a megabyte, and Redis ends connections that have much
-  /// unread.
-  private static let scanWeight = 256
-
   func list(_ params: ListParams, id: MessageID, _ session: ClientSession) {
     switch params.scope {
-    case .all where link != nil: listAll(params, id: id, session)
+    case .all where store != nil: listAll(params, id: id, session)
     case .all, .host: listHost(params, id: id, session)
     }
   }
@@ -83,27 +76,27 @@ extension SidecarCore {
         ) { $0.member("field", "cursor") }
       }
     }
-    let scan = codec.scan(cursor: position.step, namePrefix: params.prefix ?? [], count: Self.scanCount)
-    ask(session, id, scan, weight: Self.scanWeight) { reply in
-      guard let (next, keys) = self.codec.decodeScan(reply) else { return false }
+    ask(session, id) { store, user, completion in
+      store.page(at: position.step, namePrefix: params.prefix ?? [], of: user, completion)
+    } answer: { all in
       // Anybody can write a key; what no client could ask for is no lock.
       // What the client may not inspect is left out before pages are made, so that they do not tell of it.
-      let found = keys.filter { $0.bytes.count <= Limits.nameBytesMax && $0.isText && self.mayInspect(session, $0) }
-      let page = Array(found.sorted().dropFirst(position.told).prefix(params.limit))
-      let rest = ScanPosition(step: position.step, told: position.told, next: next, found: found.count)
-      guard !page.isEmpty else {
-        self.write(to: session) { self.write([], [], [:], id: id, rest, for: session, to: &$0) }
-        return true
+      let found = all.names.filter {
+        $0.bytes.count <= Limits.nameBytesMax && $0.isText && self.mayInspect(session, $0)
       }
-      self.ask(session, id, self.codec.inspect(page, waitingHostsMax: 0), weight: max(1, page.count / 4)) { reply in
-        guard let inspections = self.codec.decodeInspections(reply, count: page.count) else { return false }
+      let page = Array(found.sorted().dropFirst(position.told).prefix(params.limit))
+      let rest = ScanPosition(step: position.step, told: position.told, next: all.next, found: found.count)
+      guard !page.isEmpty else {
+        return self.write(to: session) { self.write([], [], [:], id: id, rest, for: session, to: &$0) }
+      }
+      self.ask(session, id) { store, user, completion in
+        store.inspect(page, waitingHostsMax: 0, of: user, completion)
+      } answer: { inspections in
         self.askHosts(self.whoQuestions(page, inspections), for: session, id) { told in
           let told = Dictionary(grouping: told, by: \.name)
           self.write(to: session) { self.write(page, inspections, told, id: id, rest, for: session, to: &$0) }
         }
-        return true
       }
-      return true
     }
   }
 
@@ -151,7 +144,7 @@ private struct ScanPosition {
   var step: [UInt8]
   /// How many of its locks have been told.
   var told: Int
-  /// The cursor of the step after it; `0` at the end.
+  /// The cursor of the step after it.
   var next: [UInt8] = []
   /// How many locks the step found.
   var found = 0
@@ -166,7 +159,7 @@ private struct ScanPosition {
   /// The position that `list` gave as a cursor; nil if it did not give this one.
   init?(_ cursor: String?) {
     guard let cursor else {
-      step = [0x30]
+      step = LockPage.start
       told = 0
       return
     }
@@ -178,6 +171,6 @@ private struct ScanPosition {
 
   func cursor(afterTelling count: Int) -> String? {
     if told + count < found { return "\(String(decoding: step, as: UTF8.self)):\(told + count)" }
-    return next == [0x30] ? nil : "\(String(decoding: next, as: UTF8.self)):0"
+    return next == LockPage.start ? nil : "\(String(decoding: next, as: UTF8.self)):0"
   }
 }

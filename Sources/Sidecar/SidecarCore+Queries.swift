@@ -2,7 +2,6 @@
 
 import ClientProtocol
 import LockEngine
-import RedisProtocol
 import SystemStrings
 
 extension SidecarCore {
@@ -38,20 +37,18 @@ extension SidecarCore {
 
   func inspect(_ name: LockName, id: MessageID, _ session: ClientSession) {
     guard mayInspect(session, name) else { return deny(session, .inspect, name, id: id) }
-    guard link != nil else { return write(to: session) { $0.inspected(id: id, self.localInfo(name)) } }
+    guard store != nil else { return write(to: session) { $0.inspected(id: id, self.localInfo(name)) } }
     // Without Redis, what this host knows of a lock is still worth telling, if it is anything.
     let isKnown = engine.snapshot(of: name, waitersMax: 0, now: BootClock.now()).map { $0.isInUse } ?? false
     let fallback = isKnown ? { self.write(to: session) { $0.inspected(id: id, self.localInfo(name)) } } : nil
-    ask(session, id, codec.inspect([name], waitingHostsMax: Self.waitingHostsMax), fallback: fallback) { reply in
-      guard let found = self.codec.decodeInspections(reply, count: 1)?.first else { return false }
-      if found.state == .wrongType {
-        self.write(to: session) { $0.failure(id: id, .wrongType) }
-        return true
-      }
+    ask(session, id, fallback: fallback) { store, user, completion in
+      store.inspect([name], waitingHostsMax: Self.waitingHostsMax, of: user, completion)
+    } answer: { inspections in
+      let found = inspections[0]
+      if found.state == .wrongType { return self.write(to: session) { $0.failure(id: id, .wrongType) } }
       self.askHosts(self.whoQuestions([name], [found]), for: session, id) { told in
         self.write(to: session) { $0.inspected(id: id, self.localInfo(name, inRedis: found, told: told)) }
       }
-      return true
     }
   }
 
@@ -122,27 +119,35 @@ extension SidecarCore {
     }
   }
 
-  // MARK: Asking Redis
+  // MARK: Asking the store
 
-  /// Asks Redis on behalf of a session. `answer` replies to the client or asks on; it is false when Redis' answer makes
-  /// no sense. `fallback` replies when there is no answer; without it the client is told that there is none.
-  func ask(
-    _ session: ClientSession, _ id: MessageID, _ command: RedisCommand, weight: Int = 1, fallback: (() -> Void)? = nil,
-    answer: @escaping (RESPValue) -> Bool
+  /// Asks the store on behalf of a session. `answer` replies to the client or asks on. `fallback` replies when there is no
+  /// answer; without it the client is told that there is none.
+  func ask<Answer>(
+    _ session: ClientSession, _ id: MessageID, fallback: (() -> Void)? = nil,
+    _ question: (any LeaseStore, _ user: UInt32?, @escaping StoreCompletion<Answer>) -> Void,
+    answer: @escaping (Answer) -> Void
   ) {
+    guard let store else { return }
     lastRequest += 1
     let request = RequestID(lastRequest)
     session.began(request, as: id)
     session.queriesInFlight += 1
-    link?.query(command, of: session.peer?.uid, weight: weight) { reply in
+    question(store, session.peer?.uid) { outcome in
       _ = session.ended(request)
       session.queriesInFlight -= 1
       self.tellWhatIsDue(before: .redis)
       guard self.sessions[session.id] === session else { return }
-      if let reply, reply.error == nil, answer(reply) { return self.touch(session) }
+      var words: String?
+      switch outcome {
+      case .answer(let found):
+        answer(found)
+        return self.touch(session)
+      case .refused(let said): words = said
+      case .senseless, .none: break
+      }
       if let fallback { return fallback() }
-      let words = reply?.error.map { String(decoding: $0.prefix(200), as: UTF8.self) }
-      let detail = Self.said(words) ?? Self.said(self.link?.downReason)
+      let detail = Self.said(words) ?? Self.said(store.downReason)
       self.write(to: session) { writer in
         writer.failure(id: id, .unavailable) { json in
           if let detail { json.member("detail", detail) }
@@ -187,20 +192,20 @@ extension SidecarCore {
         "limits_met_total",
         .group(limitCounts.all.map { Stat($0.limit.rawValue, .integer(Int64(clamping: $0.count))) })))
     stats.append(Stat("turns", .group(turns.stats)))
-    if let link {
+    if let store {
       stats.append(
         Stat(
           "redis",
           .group([
-            Stat("connected", .integer(link.isReady ? 1 : 0)),
+            Stat("connected", .integer(store.isReady ? 1 : 0)),
             Stat("round_trip_ms", .integer(engine.roundTrip.smoothedMilliseconds ?? 0)),
             Stat("holder_timeout_ms", .integer(engine.holderTimeoutMilliseconds)),
-            Stat("connections_total", .integer(Int64(clamping: link.statistics.connections))),
-            Stat("commands_total", .integer(Int64(clamping: link.statistics.commands))),
+            Stat("connections_total", .integer(Int64(clamping: store.statistics.connections))),
+            Stat("commands_total", .integer(Int64(clamping: store.statistics.commands))),
             Stat("commands_in_flight", .integer(Int64(gauges.commandsInFlight))),
-            Stat("commands_waiting", .integer(Int64(link.waitingCount))),
-            Stat("pushes_total", .integer(Int64(clamping: link.statistics.pushes))),
-            Stat("errors_total", .integer(Int64(clamping: link.statistics.errors))),
+            Stat("commands_waiting", .integer(Int64(store.waitingCount))),
+            Stat("pushes_total", .integer(Int64(clamping: store.statistics.pushes))),
+            Stat("errors_total", .integer(Int64(clamping: store.statistics.errors))),
             Stat("leases_total", .integer(Int64(clamping: done.leases))),
             Stat("leases_lost_total", .integer(Int64(clamping: done.leasesLost))),
             Stat("renewals_total", .integer(Int64(clamping: done.renewals))),

@@ -57,7 +57,7 @@ extension SidecarCore {
       writer.failure(id: id, .lost) { $0.member("lost", reason.rawValue) }
     case .unavailable(let words):
       writer.failure(id: id, .unavailable) { json in
-        if let detail = Self.said(words) ?? Self.said(link?.downReason) { json.member("detail", detail) }
+        if let detail = Self.said(words) ?? Self.said(store?.downReason) { json.member("detail", detail) }
       }
     case .wrongType:
       writer.failure(id: id, .wrongType)

@@ -7,7 +7,6 @@ import LockEngine
 import Logging
 import NIOCore
 import NIOPosix
-import RedisProtocol
 public import SystemdSupport
 
 /// What the service manager kept of a daemon before this one.
@@ -67,17 +66,9 @@ extension SidecarCore {
   var counters: [UInt64] { [lastSession, lastRequest] + engine.numbers }
 
   static func identity(instance: String, _ configuration: SidecarConfiguration) -> KeptIdentity {
-    let backend: String
-    switch configuration.backend {
-    case .local: backend = ""
-    case .redis(let url):
-      switch url.endpoint {
-      case .tcp(let host, let port): backend = "tcp \(host) \(port) \(url.database)"
-      case .unix(let path): backend = "unix \(path) \(url.database)"
-      }
-    }
-    return KeptIdentity(
-      instance: instance, host: configuration.host, keyPrefix: configuration.keyPrefix, backend: backend)
+    KeptIdentity(
+      instance: instance, host: configuration.host, keyPrefix: configuration.keyPrefix,
+      backend: configuration.backend.place)
   }
 
   /// Has what this turn has changed outlive the process, before anything of it is sent.
@@ -398,7 +389,7 @@ extension SidecarCore {
   private func handedOver() {
     guard let keeper, stage == .handingOver else { return }
     for session in sessions.values where !session.isKept { session.disconnect() }
-    link?.flush()
+    store?.flush()
     if !keeper.finish(self, withinMilliseconds: Self.storeFlushMilliseconds) {
       logger.warning("the service manager may not have everything that was to be left to the next daemon")
     }

@@ -6,7 +6,6 @@ import LockEngine
 import Logging
 import NIOCore
 import NIOPosix
-import RedisProtocol
 import SystemdSupport
 
 /// Everything that the event loop owns: the engine, the sessions, the link and the timer. It tells the engine what
@@ -26,14 +25,14 @@ final class SidecarCore {
   let logger: Logger
   let notifier: Notifier
   let engine: LockEngine
-  let codec: LeaseCodec
   let instance: String
   /// Where other hosts reach this one.
   let inbox: String
   /// Keeps what must outlive the process; nil when nothing does.
   private(set) var keeper: SessionKeeper?
   let startedAt = BootClock.now()
-  var link: RedisLink?
+  /// Where the leases of all hosts are; nil: this host is alone.
+  var store: (any LeaseStore)?
   var hostCalls: HostCalls?
   var timer: BootTimer?
   var listener: (any Channel)?
@@ -131,7 +130,6 @@ final class SidecarCore {
     // Found out now: with no descriptor left the kernel would seem not to.
     _ = ProcessHandle.kernelKnowsPeers
     inbox = "\(configuration.host)/\(instance)"
-    codec = LeaseCodec(keyPrefix: configuration.keyPrefix, host: configuration.host, instance: instance)
     let tier: EngineConfiguration.Tier
     switch configuration.backend {
     case .local: tier = .local(firstToken: BootClock.wallMicroseconds())
@@ -241,11 +239,11 @@ final class SidecarCore {
     for session in settlingSessions where session.isGranted { settle(session) }
     if engine.didServeOtherHost {
       engine.didServeOtherHost = false
-      link?.isUrgent = true
+      store?.isUrgent = true
     }
-    if let link, link.isUrgent { link.flush() }
+    if let store, store.isUrgent { store.flush() }
     for session in settlingSessions where session.isDirty { settle(session) }
-    link?.flush()
+    store?.flush()
     keeper?.endTurn()
     for session in settlingSessions { proceed(session) }
     settlingSessions.removeAll(keepingCapacity: true)
@@ -339,7 +337,7 @@ final class SidecarCore {
     case .observed(let event):
       tellWatchers(of: event)
     case .send(let id, let command):
-      link?.submit(command, id: id, of: actingUser)
+      store?.submit(command, id: id, of: actingUser)
     case .shutdownCompleted:
       loop.assumeIsolated().execute { self.drained() }
     }

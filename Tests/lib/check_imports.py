@@ -20,6 +20,11 @@ PURE = {
     "SystemStrings": set(),
     "RedisProtocol": COLLECTIONS | {"LockEngine", "SystemStrings"},
 }
+# What only some files of a target may import: those below a folder, or a file.
+ONLY_BELOW = {
+    # No other part of the driver knows how the store is spoken with.
+    ("Sidecar", "RedisProtocol"): ["Store/", "SidecarConfiguration.swift"],
+}
 DAEMON = {"Sidecar", "ProcessSupport", "SystemdSupport", "SidelockSettings", "sidelockd"}
 FORBIDDEN_IN_DAEMON = {"Foundation", "FoundationNetworking", "FoundationXML", "FoundationInternationalization"}
 # These run in processes of their own.
@@ -54,7 +59,11 @@ def violations(root):
             found.append(f"{directory}: this target is in no list of {pathlib.Path(__file__).name}")
             continue
         for path in sorted(directory.rglob("*.swift")):
+            inside = path.relative_to(directory).as_posix()
             for line, module in imports(path.read_text()):
+                places = ONLY_BELOW.get((target, module))
+                if places and not any(inside.startswith(place) for place in places):
+                    found.append(f"{path}:{line}: of {target}, only {' and '.join(places)} may import {module}")
                 if target in PURE and module not in PURE[target]:
                     found.append(f"{path}:{line}: {target} is pure and must not import {module}")
                 if target in DAEMON and module in FORBIDDEN_IN_DAEMON:
@@ -85,6 +94,8 @@ SELF_TEST = [
     ("RedisProtocol", "import LockEngine", False),
     ("Sidecar", "import FoundationEssentials\nimport NIOCore", False),
     ("sidelock", "import Foundation", False),
+    ("Sidecar", "import RedisProtocol", True),
+    ("Sidecar/Store", "import RedisProtocol", False),
 ]
 
 

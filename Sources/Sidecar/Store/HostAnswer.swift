@@ -10,6 +10,13 @@ enum HostAnswer {
     return bytes.withUnsafeBytes { JSONText.mistake(in: $0) == nil }
   }
 
+  /// The answer to ``HostQuestion/breakHolds(_:token:reason:by:)``: what was broken.
+  static func encoding(tokens: [Token]) -> [UInt8] {
+    var bytes: [UInt8] = []
+    for token in tokens { PackedFields.append(token, to: &bytes) }
+    return bytes
+  }
+
   /// The tokens in an answer to ``HostQuestion/breakHolds(_:token:reason:by:)``.
   static func tokens(in answer: ArraySlice<UInt8>) -> [Token] {
     var fields = PackedFieldReader(answer)

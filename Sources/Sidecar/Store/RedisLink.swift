@@ -5,24 +5,6 @@ import NIOCore
 import NIOPosix
 import RedisProtocol
 
-/// What the link tells its owner. Replies and pushes come in the order in which Redis sent them.
-enum LinkEvent {
-  /// Commands may be submitted.
-  case up(RedisReadyInfo)
-  /// The connection is gone; nothing more comes for the commands that were in flight.
-  case down(reason: String)
-  /// A lease command that had to wait for others is on its way.
-  case sent(CommandID)
-  /// The reply to a lease command.
-  case reply(CommandID, LeaseReply)
-  /// A message to the inbox.
-  case push(LeasePush)
-  /// Another daemon asks something.
-  case call(UInt64, from: String, [UInt8])
-  /// Another daemon answers what it was asked under that number.
-  case answer(UInt64, [UInt8])
-}
-
 /// The one connection to Redis: it is made, watched, and made again when it breaks.
 ///
 /// Commands go out once a turn of the loop, in one write. At most ``windowMax`` are in flight; beyond that they wait
@@ -58,14 +40,14 @@ final class RedisLink {
 
   private let loop: any EventLoop
   private let url: RedisURL
-  private let codec: LeaseCodec
+  let codec: LeaseCodec
   private let clientName: String
   /// How long Redis may take to answer, in milliseconds.
   var timeoutMilliseconds: Int64
   /// How long answers take that come late, in milliseconds: then it may take that long, too.
   var answerMilliseconds: () -> Int64 = { 0 }
   private let logger: Logger
-  private let onEvent: (LinkEvent) -> Void
+  private let onEvent: (StoreEvent) -> Void
   private let onOutput: () -> Void
   /// Called when the first attempt to connect has succeeded or failed.
   private var onFirstOutcome: (() -> Void)?
@@ -110,14 +92,14 @@ final class RedisLink {
   var waitingCount: Int { waiting.count + waitingRenewals.count }
 
   init(
-    loop: any EventLoop, url: RedisURL, codec: LeaseCodec, clientName: String, timeoutMilliseconds: Int64,
-    logger: Logger, onEvent: @escaping (LinkEvent) -> Void, onOutput: @escaping () -> Void,
+    loop: any EventLoop, url: RedisURL, keyPrefix: String, host: String, instance: String, timeoutMilliseconds: Int64,
+    logger: Logger, onEvent: @escaping (StoreEvent) -> Void, onOutput: @escaping () -> Void,
     onFirstOutcome: @escaping () -> Void
   ) {
     self.loop = loop
     self.url = url
-    self.codec = codec
-    self.clientName = clientName
+    codec = LeaseCodec(keyPrefix: keyPrefix, host: host, instance: instance)
+    clientName = "sidelockd-\(host)"
     self.timeoutMilliseconds = timeoutMilliseconds
     self.logger = logger
     self.onEvent = onEvent
@@ -213,7 +195,7 @@ final class RedisLink {
     }
     scheduleConnect(atOnce: !isOver)
     if isOver { decideFirstOutcome() }
-    if wasReady { onEvent(.down(reason: reason)) }
+    if wasReady { onEvent(.down) }
     for case .query(_, _, let completion) in unanswered { completion(nil) }
   }
 
@@ -232,7 +214,7 @@ final class RedisLink {
   // MARK: Commands
 
   /// Sends a command of the engine's. Its reply comes as an event, unless the connection breaks. `user`: on whose behalf.
-  func submit(_ command: LeaseCommand, id: CommandID, of user: UInt32? = nil) {
+  func submit(_ command: LeaseCommand, id: CommandID, of user: UInt32?) {
     guard isReady else { return }
     statistics.commands += 1
     switch command {
@@ -406,12 +388,10 @@ final class RedisLink {
       logger.warning(
         "Redis does not let this user look for locks: list of all hosts fails", metadata: ["allow": "\(rules)"])
     }
-    onEvent(.up(info))
+    onEvent(.up)
     decideFirstOutcome()
-    if isReady, pending.isEmpty, waiting.isEmpty, waitingRenewals.isEmpty { ping() }
+    if isReady, pending.isEmpty, waiting.isEmpty, waitingRenewals.isEmpty { ping { _ in } }
   }
-
-  private func ping() { query(.plain([Array("PING".utf8)])) { _ in } }
 
   /// The connection is good for something: the next one begins without a pause.
   private func answered() {
@@ -461,7 +441,7 @@ final class RedisLink {
       let patience = max(timeoutMilliseconds, answerMilliseconds())
       if !pending.isEmpty, silence >= patience { return useless("no answer within \(patience) ms") }
       if pending.isEmpty, silence >= Self.idlePingMilliseconds {
-        ping()
+        ping { _ in }
       }
     }
     armWatch()

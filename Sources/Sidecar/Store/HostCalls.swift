@@ -42,16 +42,14 @@ final class HostCalls {
   }
 
   private let loop: any EventLoop
-  private let codec: LeaseCodec
-  private let link: RedisLink
+  private let store: any LeaseStore
   private var open: [UInt64: Open] = [:]
   private var lastID: UInt64 = 0
 
-  init(loop: any EventLoop, codec: LeaseCodec, link: RedisLink, timeoutMilliseconds: @escaping () -> Int64) {
+  init(loop: any EventLoop, store: any LeaseStore, timeoutMilliseconds: @escaping () -> Int64) {
     self.timeoutMilliseconds = timeoutMilliseconds
     self.loop = loop
-    self.codec = codec
-    self.link = link
+    self.store = store
   }
 
   /// Asks the daemon behind `inbox`.
@@ -59,15 +57,15 @@ final class HostCalls {
     _ inbox: String, _ question: HostQuestion, waitMilliseconds: Int64 = 0,
     _ completion: @escaping Completion
   ) {
-    guard open.count < Self.openMax, link.isReady else { return completion(.unknown) }
+    guard open.count < Self.openMax, store.isReady else { return completion(.unknown) }
     lastID += 1
     let id = lastID
     // What follows from the round trip is the least that makes sense on this link.
     let wait = max(waitMilliseconds, timeoutMilliseconds())
     let timeout = loop.assumeIsolated().scheduleTask(in: .milliseconds(wait)) { self.timedOut(id) }
-    open[id] = Open(completion: completion, timeout: timeout, connection: link.statistics.connections)
-    link.query(codec.call(question.encoded, id: id, inbox: inbox)) { reply in
-      switch reply?.integer {
+    open[id] = Open(completion: completion, timeout: timeout, connection: store.statistics.connections)
+    store.call(question.encoded, id: id, inbox: inbox) { hearers in
+      switch hearers {
       case nil: self.finish(id, .unknown)
       case 0: self.finish(id, .gone)
       case .some: break
@@ -98,15 +96,15 @@ final class HostCalls {
 
   /// Answers another daemon's question.
   func answer(_ id: UInt64, from inbox: String, _ payload: [UInt8]) {
-    link.query(codec.answer(payload, id: id, inbox: inbox)) { _ in }
+    store.answer(payload, id: id, inbox: inbox)
   }
 
   /// The other daemon is silent, unless it was this one or its connection that stood still: an answer that Redis has
   /// passed on by now comes before the reply to what is asked now.
   private func timedOut(_ id: UInt64) {
     guard let connection = open[id]?.connection else { return }
-    link.query(.plain([Array("PING".utf8)])) { reply in
-      let isKnown = reply != nil && connection == self.link.statistics.connections
+    store.ping { isAnswered in
+      let isKnown = isAnswered && connection == self.store.statistics.connections
       self.finish(id, isKnown ? .silent : .unknown)
     }
   }

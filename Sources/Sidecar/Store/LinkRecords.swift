@@ -121,11 +121,3 @@ extension LeaseCommand {
     }
   }
 }
-
-/// What the link has done since the start.
-struct LinkStatistics {
-  var commands: UInt64 = 0
-  var pushes: UInt64 = 0
-  var errors: UInt64 = 0
-  var connections: UInt64 = 0
-}

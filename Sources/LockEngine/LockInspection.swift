@@ -1,0 +1,86 @@
+/// What stands in the store about one lock.
+public struct LockInspection: Equatable, Sendable {
+  /// How a lock is held.
+  public enum State: Equatable, Sendable {
+    /// Nobody holds it.
+    case free
+    /// Sidelock hosts hold it.
+    case held(HoldMode)
+    /// A process that does not use sidelock holds it.
+    case foreign
+    /// The key holds data that is not a lock.
+    case wrongType
+  }
+
+  /// A host that holds the lock.
+  public struct Holder: Equatable, Sendable {
+    /// Its name.
+    public var host: String
+    /// Its inbox.
+    public var inbox: String
+    /// The first token of its lease.
+    public var token: Token
+    /// As it stands there: `<host>/<instance>:<attempt>:<first token>`.
+    public var entry: [UInt8]
+    /// Whether it is this very daemon.
+    public var isMe: Bool
+
+    package init(host: String, inbox: String, token: Token, entry: [UInt8], isMe: Bool) {
+      self.host = host
+      self.inbox = inbox
+      self.token = token
+      self.entry = entry
+      self.isMe = isMe
+    }
+  }
+
+  /// A host that waits.
+  public struct Waiting: Equatable, Sendable {
+    /// Its name.
+    public var host: String
+    /// Its inbox.
+    public var inbox: String
+    /// What it waits for.
+    public var mode: HoldMode
+
+    package init(host: String, inbox: String, mode: HoldMode) {
+      self.host = host
+      self.inbox = inbox
+      self.mode = mode
+    }
+  }
+
+  /// How it is held.
+  public var state: State
+  /// The hosts that hold it: one for each lease, so that a host with several permits is in it as often.
+  public var holders: [Holder]
+  /// When the key expires, in milliseconds; nil where there is no key, or none that expires.
+  public var expiresInMilliseconds: Int64?
+  /// How many hosts wait.
+  public var waitingHostsTotal: Int64
+  /// The first of them, in their order.
+  public var waiting: [Waiting]
+
+  package init(
+    state: State, holders: [Holder], expiresInMilliseconds: Int64?, waitingHostsTotal: Int64, waiting: [Waiting]
+  ) {
+    self.state = state
+    self.holders = holders
+    self.expiresInMilliseconds = expiresInMilliseconds
+    self.waitingHostsTotal = waitingHostsTotal
+    self.waiting = waiting
+  }
+}
+
+/// A holder from whom a lock was taken in the store.
+public struct TakenLease: Equatable, Sendable {
+  /// What was seen of it: what ``LockInspection/Holder/entry`` is, or a foreign holder's value.
+  public var entry: [UInt8]
+  /// When its lease, or a foreign holder's key, would have ended, in milliseconds from then; nil: never.
+  public var leftMilliseconds: Int64?
+
+  package init(entry: [UInt8], leftMilliseconds: Int64?) {
+    self.entry = entry
+    self.leftMilliseconds = leftMilliseconds
+  }
+}

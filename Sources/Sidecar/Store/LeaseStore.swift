@@ -1,0 +1,110 @@
+import LockEngine
+
+/// The store of leases, as the driver sees it: the engine's commands go there, what clients ask about the locks of all
+/// hosts, and what daemons have to say to each other. Nothing of how it is spoken with shows here.
+///
+/// Whatever is asked is answered exactly once, also when the connection breaks. Answers, and what ``StoreEvent`` tells,
+/// come in the order in which the store gave them.
+protocol LeaseStore: AnyObject {
+  /// Whether commands and questions may be submitted.
+  var isReady: Bool { get }
+  /// Why it cannot be reached; nil while it can.
+  var downReason: String? { get }
+  /// Whether it has answered anything on this connection, behind the handshake.
+  var hasAnswered: Bool { get }
+  /// Whether somebody waits for something that is to be sent.
+  var isUrgent: Bool { get set }
+  /// Commands that wait for room in the pipeline.
+  var waitingCount: Int { get }
+  /// What has been done since the start.
+  var statistics: LinkStatistics { get }
+  /// How long it may take to answer, in milliseconds.
+  var timeoutMilliseconds: Int64 { get set }
+
+  /// Begins to connect.
+  func start()
+  /// Closes the connection for good.
+  func stop()
+  /// Sends everything that was submitted since the last time.
+  func flush()
+
+  /// Sends a command of the engine's. Its reply comes as an event, unless the connection breaks. `user`: on whose behalf.
+  func submit(_ command: LeaseCommand, id: CommandID, of user: UInt32?)
+
+  /// Asks what stands there about `names`, in their order.
+  func inspect(
+    _ names: [LockName], waitingHostsMax: Int, of user: UInt32?,
+    _ completion: @escaping StoreCompletion<[LockInspection]>
+  )
+  /// Asks for some of all locks whose name may begin with `namePrefix`.
+  func page(
+    at cursor: [UInt8], namePrefix: [UInt8], of user: UInt32?, _ completion: @escaping StoreCompletion<LockPage>)
+  /// Asks what a process that does not use sidelock has written as its lock; nil: nothing.
+  func value(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<[UInt8]?>)
+  /// Takes a lock from those of its holders that are still there as they were seen, and hands it on.
+  ///
+  /// - Parameters:
+  ///   - seen: the ``LockInspection/Holder/entry`` of each, or the value of a foreign one.
+  ///   - token: only from the one to whom it was given.
+  func takeAway(
+    _ name: LockName, seen: [[UInt8]], token: Token?, of user: UInt32?,
+    _ completion: @escaping StoreCompletion<[TakenLease]>
+  )
+
+  /// Asks the daemon behind `inbox` something; its answer comes as an event, with the number. The completion is told how
+  /// many were there to hear it; nil: it is not known.
+  func call(_ payload: [UInt8], id: UInt64, inbox: String, _ completion: @escaping (Int64?) -> Void)
+  /// Answers what the daemon behind `inbox` has asked under that number.
+  func answer(_ payload: [UInt8], id: UInt64, inbox: String)
+  /// Asks for nothing but an answer: what was on its way before it has come when it comes.
+  func ping(_ completion: @escaping (_ isAnswered: Bool) -> Void)
+}
+
+typealias StoreCompletion<Answer> = (StoreAnswer<Answer>) -> Void
+
+/// What came of a question to the store.
+enum StoreAnswer<Answer> {
+  case answer(Answer)
+  /// It did not carry it out; its own words.
+  case refused(String)
+  /// Its answer makes no sense.
+  case senseless
+  /// The connection broke, or there was none.
+  case none
+}
+
+/// Some of the locks in the store.
+struct LockPage {
+  /// The cursor of the first page, and the ``next`` of the last.
+  static let start = Array("0".utf8)
+
+  /// Where to go on.
+  var next: [UInt8]
+  var names: [LockName]
+}
+
+/// What the store tells by itself.
+enum StoreEvent {
+  /// Commands may be submitted.
+  case up
+  /// The connection is gone; nothing more comes for the commands that were in flight.
+  case down
+  /// A lease command that had to wait for others is on its way.
+  case sent(CommandID)
+  /// The reply to a lease command.
+  case reply(CommandID, LeaseReply)
+  /// Something that concerns leases.
+  case push(LeasePush)
+  /// Another daemon asks something.
+  case call(UInt64, from: String, [UInt8])
+  /// Another daemon answers what it was asked under that number.
+  case answer(UInt64, [UInt8])
+}
+
+/// What the connection to the store has done since the start.
+struct LinkStatistics {
+  var commands: UInt64 = 0
+  var pushes: UInt64 = 0
+  var errors: UInt64 = 0
+  var connections: UInt64 = 0
+}

@@ -1,0 +1,70 @@
+import LockEngine
+import RedisProtocol
+
+// What the driver asks besides the engine's commands, in Redis' words.
+extension RedisLink: LeaseStore {
+  /// Keys that one step of SCAN looks at.
+  private static let scanCount = 1000
+  /// How many commands such a step counts for: its answer can be half a megabyte, and Redis ends connections that have much
+  /// unread.
+  private static let scanWeight = 256
+
+  func inspect(
+    _ names: [LockName], waitingHostsMax: Int, of user: UInt32?,
+    _ completion: @escaping StoreCompletion<[LockInspection]>
+  ) {
+    let command = codec.inspect(names, waitingHostsMax: waitingHostsMax)
+    query(command, of: user, weight: max(1, names.count / 4)) { reply in
+      completion(StoreAnswer(reply) { self.codec.decodeInspections($0, count: names.count) })
+    }
+  }
+
+  func page(
+    at cursor: [UInt8], namePrefix: [UInt8], of user: UInt32?, _ completion: @escaping StoreCompletion<LockPage>
+  ) {
+    let command = codec.scan(cursor: cursor, namePrefix: namePrefix, count: Self.scanCount)
+    query(command, of: user, weight: Self.scanWeight) { reply in
+      completion(StoreAnswer(reply) { self.codec.decodeScan($0).map { LockPage(next: $0.cursor, names: $0.names) } })
+    }
+  }
+
+  func value(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<[UInt8]?>) {
+    query(codec.value(of: name), of: user) { completion(StoreAnswer($0) { .some($0.bytes) }) }
+  }
+
+  func takeAway(
+    _ name: LockName, seen: [[UInt8]], token: Token?, of user: UInt32?,
+    _ completion: @escaping StoreCompletion<[TakenLease]>
+  ) {
+    query(codec.takeAway(name, seen: seen, token: token), of: user) { reply in
+      completion(StoreAnswer(reply) { self.codec.decodeTaken($0) })
+    }
+  }
+
+  func call(_ payload: [UInt8], id: UInt64, inbox: String, _ completion: @escaping (Int64?) -> Void) {
+    query(codec.call(payload, id: id, inbox: inbox)) { completion($0?.integer) }
+  }
+
+  func answer(_ payload: [UInt8], id: UInt64, inbox: String) {
+    query(codec.answer(payload, id: id, inbox: inbox)) { _ in }
+  }
+
+  func ping(_ completion: @escaping (_ isAnswered: Bool) -> Void) {
+    query(.plain([Array("PING".utf8)])) { completion($0 != nil) }
+  }
+}
+
+extension StoreAnswer {
+  /// What `reply` says; `decode` gives nil for what is not understood.
+  fileprivate init(_ reply: RESPValue?, _ decode: (RESPValue) -> Answer?) {
+    guard let reply else {
+      self = .none
+      return
+    }
+    if let error = reply.error {
+      self = .refused(RedisErrorReply.words(of: error))
+    } else {
+      self = decode(reply).map { .answer($0) } ?? .senseless
+    }
+  }
+}
