@@ -188,9 +188,9 @@ final class Checker {
   }
 
   /// What was handed over last.
-  private var handed: Belief?
+  var handed: Belief?
 
-  private func believe(_ belief: Belief) {
+  func believe(_ belief: Belief) {
     beliefs.append(belief)
     holdSpans[holdKey(names[belief.name], belief.token)] = Span(session: belief.session, start: world.now)
   }
@@ -365,152 +365,6 @@ final class Checker {
     case .deadlock(let steps): verifyDeadlock(host, request, steps)
     case .cancelled, .shuttingDown: break
     case .notHeld, .lost, .limit, .noSuchSession, .notAccepted: world.fail("an acquire was refused with \(refusal)")
-    }
-  }
-
-  // MARK: Grants
-
-  private func granted(
-    _ host: SimulatedHost, _ id: RequestID, _ request: Request, _ wish: Wish, _ token: Token,
-    validMilliseconds: Int64?
-  ) {
-    grantCount += 1
-    let name = wish.names[0]
-    // Whoever waits there now has not waited in vain for longer than since now.
-    sleepingSince[host.index][name] = nil
-    if let owner = wish.owner,
-      let at = beliefs.firstIndex(where: {
-        $0.session == request.session && $0.name == name && $0.token == token && $0.owner == owner
-      })
-    {
-      beliefs[at].count += 1
-      world.mark("entered again")
-      if beliefs[at].mode != wish.mode { world.fail("an owner holds in two ways at once") }
-      return
-    }
-    verifyAlone(host, request, name, wish.mode)
-    verifyToken(host, name, token, wish.mode)
-    verifyLease(host, name, validMilliseconds, wish.mode)
-    // Whoever is handed the lock gets it before those who came before it, and whatever another host waits for.
-    let isHanded = handed?.session == request.session && handed?.token == token
-    if let first = waiting[host.index][name].first, wish.queuesForOne, first != id.rawValue, !isHanded {
-      world.fail("request \(id.rawValue) was served before request \(first), which came earlier")
-    }
-    // A part of a request for several locks was granted before its client heard of it.
-    if !wish.isSeveral && !isHanded {
-      verifyCohort(host, name, wish.mode, cameFirst: request)
-      verifyNobodyIsPassed(host, request, name, wish.mode)
-    }
-    believe(
-      Belief(
-        host: host.index, session: request.session, name: name, token: token, mode: wish.mode, owner: wish.owner,
-        since: world.now))
-  }
-
-  private func verifyAlone(_ host: SimulatedHost, _ request: Request, _ name: Int, _ mode: HoldMode) {
-    var permits: Int64 = 0
-    for other in beliefs where other.name == name {
-      switch (mode, other.mode) {
-      case (.shared, .shared):
-        world.mark(other.host == host.index ? "shared on one host" : "shared between hosts")
-        continue
-      case (.permit(let wanted), .permit(let capacity)) where wanted == capacity:
-        if !mayOverlap(other, with: host.index) { permits += 1 }
-        world.mark(other.host == host.index ? "permits on one host" : "permits on several hosts")
-        if permits < capacity { continue }
-      case (.exclusive, _), (.shared, _), (.permit, _): break
-      }
-      if !mayOverlap(other, with: host.index) {
-        world.fail(
-          "\(names[name]) is held (\(other.mode)) by session \(other.session.rawValue) on host \(other.host) and granted "
-            + "(\(mode)) to session \(request.session.rawValue) on host \(host.index)")
-      }
-    }
-  }
-
-  /// Whether a belief may exist beside a grant to `host`.
-  private func mayOverlap(_ belief: Belief, with host: Int) -> Bool {
-    if belief.host == host { return false }
-    let other = world.hosts[belief.host]
-    // Suspended: its client cannot be told; its lease must be over.
-    let end = leases[belief.host][belief.name].firstEnd.adding(milliseconds: -leaseMargin)
-    if mayNotKnowYet(other), other.bootNow >= end {
-      world.mark("granted while the last holder is suspended")
-      return true
-    }
-    if isTainted(belief.host, belief.name) || isTainted(host, belief.name) {
-      world.mark("overlap after loss of data")
-      return true
-    }
-    return false
-  }
-
-  /// Suspended, or woken so short a while ago that its timer may be late.
-  func mayNotKnowYet(_ host: SimulatedHost) -> Bool {
-    host.isPaused || world.now - lastDisturbance[host.index] <= world.plan.timerLatenessMicroseconds
-  }
-
-  /// What is left of a lease for clocks that run apart.
-  private var leaseMargin: Int64 { world.plan.leaseMilliseconds / 100 }
-
-  /// Whether the host's lease was granted before a loss of data, which still excuses it.
-  func isTainted(_ host: Int, _ name: Int) -> Bool {
-    leases[host][name].excusedUntil.map { world.now <= $0 } ?? false
-  }
-
-  /// How far the counter may run ahead of the clock, which makes up for it when it is lost: where hosts share a lock, up to
-  /// where blocks become small, and behind that at most one block for each of them; and by each block of a host that had
-  /// to give up more than it knows how, because Redis had refused that before.
-  private var slack: Token {
-    let plan = world.plan
-    guard plan.faults.contains(where: { $0.losesData || $0 == .evictFence }) else { return 0 }
-    let isShared = plan.sharedPercent > 0 || plan.meddlePercent > 0 || plan.conflictPercent > 0
-    let isSemaphore = plan.capacities.contains { $0 > 0 }
-    let refused =
-      plan.faults.contains(where: { $0 == .refusal || $0 == .rightTaken }) ? Token(plan.hostCount) * 65_536 : 0
-    return (isShared || isSemaphore ? 50_000 + Token(plan.hostCount) * 4096 : 0) + refused
-  }
-
-  /// Unique, and higher than that of every earlier grant with which it conflicts.
-  private func verifyToken(_ host: SimulatedHost, _ name: Int, _ token: Token, _ mode: HoldMode) {
-    if !tokens[name].insert(token).inserted && slack == 0 {
-      world.fail("the token \(token) of \(names[name]) was given out twice")
-    }
-    if token >= 1 << 53 { world.fail("the token \(token) is not below 2^53") }
-    // A lease from before the loss counts on in its own block, beside the newer one.
-    let isAfterLoss = world.now <= lossUntil[name]
-    let floor: Token
-    switch mode {
-    case .exclusive: floor = isAfterLoss ? highestTokenBeforeLoss[name] : highestToken[name]
-    case .shared: floor = isAfterLoss ? highestExclusiveTokenBeforeLoss[name] : highestExclusiveToken[name]
-    case .permit: floor = 0
-    }
-    let exempt = isTainted(host.index, name)
-    if token <= floor - slack && !exempt {
-      world.fail("the token \(token) of \(names[name]) is not above \(floor), which was given out before")
-    }
-    highestToken[name] = max(highestToken[name], token)
-    if mode == .exclusive { highestExclusiveToken[name] = max(highestExclusiveToken[name], token) }
-  }
-
-  /// What the client is told must be true in Redis: the key is this host's, and stays so for at least that long.
-  private func verifyLease(_ host: SimulatedHost, _ name: Int, _ valid: Int64?, _ mode: HoldMode) {
-    guard let valid else { return world.fail("a grant of a Redis lease does not say how long it is valid") }
-    if valid <= 0 { world.fail("a grant that is valid for \(valid) ms") }
-    if isTainted(host.index, name) { return }
-    world.server.tick()
-    let found = world.server.redis.peek(lockKeys[name])
-    let mine = entries(found?.value).filter { $0.owner == host.me }
-    guard let found, !mine.isEmpty, let keyEnd = found.expiresAtMilliseconds else {
-      let value = found.map { "\($0.value)" } ?? "nothing"
-      return world.fail("\(names[name]) is granted on host \(host.index), and in Redis there is \(value)")
-    }
-    let end = min(keyEnd, mine.compactMap(\.expires).max() ?? keyEnd)
-    let left = end - world.server.redis.nowMilliseconds
-    if left < valid { world.fail("a grant is said to be valid for \(valid) ms, and its key expires in \(left) ms") }
-    if case .permit = mode {
-      let held = beliefs.filter { $0.host == host.index && $0.name == name }.count
-      if held >= mine.count { world.fail("host \(host.index) has given out more permits than it has: \(mine)") }
     }
   }
 

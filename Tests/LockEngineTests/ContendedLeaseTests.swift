@@ -1,0 +1,154 @@
+import LockEngine
+import Testing
+
+/// Another host waits for what this one has.
+@Suite struct ContendedLeaseTests {
+  let script = Script()
+
+  func contended(isTry: Bool = false, ask: UInt64 = 9) -> Event {
+    .pushReceived(.contended(name: x, attempt: 1, ask: ask, isTry: isTry, inbox: "other/1"))
+  }
+
+  @Test func aTryOfAnotherHostIsToldThatTheLockIsInUse() {
+    script.open(alice)
+    script.hold(alice)
+    script.tell(contended(isTry: true))
+    #expect(script.sent() == [.answerInUse(name: x, ask: 9, inbox: "other/1")])
+    script.tell(contended())
+    #expect(script.sent().isEmpty)
+  }
+
+  // Pitfall 37.
+  @Test func handOversEndWithTheirNumberOrTheirTime() {
+    let script = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 2, cohortMilliseconds: 50))
+    script.open(alice, bob)
+    script.hold(alice)
+    script.tell(contended())
+    let ask = LeaseCommand.acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 100, keeping: 1)
+    // When there are no more hand-overs, whoever comes next comes behind all who wait anywhere.
+    let leave = LeaseCommand.release(name: x, attempt: 2, unused: .all, isExact: true)
+    for (next, commands) in [(bob, [ask]), (alice, [leave])] {
+      script.acquire(next)
+      script.release(next == bob ? alice : bob)
+      let effects = script.take()
+      #expect(effects.compactMap(\.grantedSession) == [next])
+      // It stands in the queue from the first wait on that may have to come behind the other host.
+      #expect(effects.compactMap(\.command) == commands)
+    }
+    script.acquire(bob)
+    script.release(alice)
+    #expect(
+      script.sent() == [
+        .acquire(name: x, attempt: 3, ask: 3, isTry: false, tokenFloor: 102, keeping: 1),
+        .release(name: x, attempt: 1, unused: .from(103)),
+      ])
+    let slow = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 100, cohortMilliseconds: 50))
+    slow.open(alice, bob)
+    slow.hold(alice)
+    slow.tell(contended())
+    slow.acquire(bob)
+    slow.pass(milliseconds: 50)
+    #expect(slow.sent().count == 1)
+    slow.release(alice)
+    #expect(slow.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
+  }
+
+  /// Only while clients here may have the lock from each other.
+  @Test func aPlaceInTheQueueThatNobodyNeedsIsNotKeptLong() {
+    let script = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 100, cohortMilliseconds: 50))
+    script.open(alice, bob)
+    script.hold(alice)
+    script.tell(contended())
+    let wait = script.acquire(bob)
+    script.cancel(bob, wait)
+    #expect(script.sent().count == 1)
+    script.pass(milliseconds: 49)
+    #expect(script.sent().isEmpty)
+    script.pass(milliseconds: 1)
+    let leave = LeaseCommand.release(name: x, attempt: 2, unused: .all, isExact: true)
+    #expect(script.sent() == [leave])
+    // Later there is nothing to wait for.
+    script.cancel(bob, script.acquire(bob))
+    #expect(script.sent().suffix(1) == [.release(name: x, attempt: 3, unused: .all, isExact: true)])
+    script.release(alice)
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
+  }
+
+  @Test func aLeaseThatCameWithOthersWaitingIsUsedOnceAtLeast() {
+    let script = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 0, cohortMilliseconds: 0))
+    script.open(alice, bob)
+    script.acquire(alice)
+    script.acquire(bob)
+    script.reply(granted(5, othersWait: true), to: script.takeSent().first)
+    #expect(script.take().compactMap(\.grantedSession) == [alice])
+    script.release(alice)
+    #expect(script.sent().first == .release(name: x, attempt: 1, unused: .from(6)))
+  }
+
+  @Test func aLeaseLingersOnlyWhenTheHostComesBackToIt() {
+    let script = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 200))
+    func state() -> LockSnapshot.LeaseState? {
+      script.engine.snapshot(of: x, waitersMax: 1, now: script.now)?.leaseState
+    }
+    script.open(alice)
+    script.hold(alice, token: 100)
+    script.release(alice)
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
+    // Too late to count as coming back.
+    script.pass(milliseconds: 200)
+    script.hold(alice, token: 200)
+    script.release(alice)
+    #expect(script.sent() == [.release(name: x, attempt: 2, unused: .from(201))])
+    script.pass(milliseconds: 199)
+    script.hold(alice, token: 300)
+    script.release(alice)
+    #expect(script.sent().isEmpty)
+    #expect(state() == .idle)
+    script.acquire(alice)
+    #expect(script.take().compactMap(\.grantedToken) == [301])
+    script.release(alice)
+    script.pass(milliseconds: 199)
+    #expect(script.sent().isEmpty)
+    script.pass(milliseconds: 1)
+    #expect(script.sent() == [.release(name: x, attempt: 3, unused: .from(302))])
+  }
+
+  @Test func newLimitsCountFromTheNextDecisionOn() {
+    let script = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 100, cohortMilliseconds: 50))
+    script.open(alice, bob)
+    script.hold(alice)
+    script.tell(contended())
+    script.acquire(bob)
+    script.engine.reconfigure(lingerMilliseconds: 200, cohortHandoversMax: 0, cohortMilliseconds: 50)
+    script.release(alice)
+    #expect(script.sent().last == .release(name: x, attempt: 1, unused: .from(101)))
+
+    let lingering = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 0))
+    lingering.open(alice, bob)
+    lingering.engine.reconfigure(lingerMilliseconds: 200, cohortHandoversMax: 100, cohortMilliseconds: 50)
+    lingering.hold(alice)
+    lingering.acquire(bob)
+    lingering.release(alice)
+    lingering.engine.reconfigure(lingerMilliseconds: 300, cohortHandoversMax: 100, cohortMilliseconds: 50)
+    lingering.release(bob)
+    #expect(lingering.sent().isEmpty)
+    // What lingers already keeps its end.
+    lingering.engine.reconfigure(lingerMilliseconds: 0, cohortHandoversMax: 100, cohortMilliseconds: 50)
+    lingering.pass(milliseconds: 299)
+    #expect(lingering.sent().isEmpty)
+    lingering.pass(milliseconds: 1)
+    #expect(lingering.sent() == [.release(name: x, attempt: 1, unused: .from(102))])
+  }
+
+  @Test func anIdleLeaseIsRevokedAtOnce() {
+    let script = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 200))
+    script.open(alice, bob)
+    script.hold(alice)
+    script.acquire(bob)
+    script.release(alice)
+    script.release(bob)
+    #expect(script.sent().isEmpty)
+    script.tell(contended(isTry: true))
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102))])
+  }
+}
