@@ -14,8 +14,10 @@ from harness.schema import PROTOCOL
 from harness.waiting import GENEROUS_SECONDS, wait_until
 
 PLACE = "/run/sidelock/sidelock.sock"
+# Its lines build the tree and test it; Tests/ProtocolDocumentTests holds what they name.
+MAP_OF_THE_TESTS = ROOT / "Tests/README.md"
 DOCUMENTS = sorted(path for pattern in ("*.md", "packaging/**/*.md", "protocol/**/*.md", "Tests/**/*.md")
-                   for path in ROOT.glob(pattern))
+                   for path in ROOT.glob(pattern) if path != MAP_OF_THE_TESTS)
 SERVICE_TEST = "Tests/lib/service-test.sh"
 RUN = "Tests/run.sh"
 # What is run elsewhere: the line, where, and the text that runs it there.
