@@ -92,6 +92,7 @@ place 644 packaging/sidelockd.yaml etc/sidelock/sidelockd.yaml
 for file in packaging/systemd/examples/*; do place 644 "$file" "usr/share/doc/sidelock/examples/${file##*/}"; done
 place 644 packaging/settings.md usr/share/doc/sidelock/settings.md
 place 644 README.md usr/share/doc/sidelock/README.md
+place 644 packaging/NEWS.md usr/share/doc/sidelock/NEWS.md
 for file in protocol/README.md protocol/security.md protocol/openrpc.json protocol/errors.json; do
   place 644 "$file" "usr/share/doc/sidelock/$file"
 done
@@ -122,13 +123,7 @@ XZ_OPT="-$level -T0" tar --create --xz --file "$tarball" --directory "$tree" --s
   --numeric-owner --transform "s,^\.,sidelock-$upstream," .
 
 place 644 packaging/debian/copyright usr/share/doc/sidelock/copyright
-cat >"$work/changelog.Debian" <<EOF
-sidelock ($version) unstable; urgency=medium
-
-  * See README.md for what this version does.
-
- -- $maintainer  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
-EOF
+python3 packaging/lib/changelog.py "$upstream" "$revision" "$maintainer" "$SOURCE_DATE_EPOCH" >"$work/changelog.Debian"
 gzip -9n "$work/changelog.Debian"
 place 644 "$work/changelog.Debian.gz" usr/share/doc/sidelock/changelog.Debian.gz
 

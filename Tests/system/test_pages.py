@@ -1,4 +1,4 @@
-"""What the package brings to read: man pages, completions, --help, and the journal's catalogue."""
+"""What the package brings to read: man pages, completions, --help, the journal's catalogue, and the news."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from harness.daemon import ROOT, binary, clean_environment
 PAGES = ["sidelockd.8", "sidelock.1", "sidelockd.yaml.5", "sidelock-protocol.7"]
 CATALOGUE = ROOT / "packaging/systemd/sidelock.catalog"
 EXAMPLES = ROOT / "packaging/systemd/examples"
+CHANGELOG = ROOT / "packaging/lib/changelog.py"
 # A line end is the only control character that a text for people may hold.
 CONTROL = re.compile(r"[^\n -~\u00a0-\U0010ffff]")
 
@@ -254,3 +255,45 @@ def test_reasons_that_the_catalogue_explains_are_the_daemons():
     _, ended = entries()["df896c7dd44345f3b9faa5c7fd37a52d"]
     explained = ", ".join(re.findall(r"^([a-z_, ]+): ", ended, re.MULTILINE)).split(", ")
     assert set(explained) == raw_values("Sources/Sidecar/Keepalive.swift", "EndReason")
+
+
+def test_the_changelog_is_made_from_the_news(tmp_path):
+    version = output(program("sidelockd"), "--version").strip()
+    changelog = tmp_path / "changelog"
+    changelog.write_text(output("python3", CHANGELOG, version, "3", "Somebody <somebody@sidelock.example>", 1_790_000_000))
+    told = output("dpkg-parsechangelog", "-l", changelog, "--format", "rfc822")
+    assert f"\nVersion: {version}-3\n" in told
+    assert "\nMaintainer: Somebody <somebody@sidelock.example>\n" in told
+    assert all(len(line) <= 80 for line in changelog.read_text().splitlines())
+    news = (ROOT / "packaging/NEWS.md").read_text().split(f"\n## {version} (")[1].split("\n## ")[0]
+    assert len(re.findall(r"^\* ", news, re.MULTILINE)) == len(re.findall(r"^  \* ", changelog.read_text(), re.MULTILINE))
+
+
+NEWS = "# News\n\n## 0.2.0 (unreleased)\n\n* B `b`,\n  [more](x).\n\n## 0.1.0 (2026-01-02)\n\n* A.\n\n## Versions\n\n* No change.\n"
+
+
+def make_changelog(tmp_path, news, version="0.2.0"):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "NEWS.md").write_text(news)
+    (tmp_path / "lib/changelog.py").write_text(CHANGELOG.read_text())
+    return subprocess.run(["python3", str(tmp_path / "lib/changelog.py"), version, "3", "S <s@x>", "86400"],
+                          capture_output=True, text=True, check=False)
+
+
+def test_a_changelog_has_every_version_with_its_day(tmp_path):
+    done = make_changelog(tmp_path, NEWS)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "sidelock (0.2.0-3) unstable; urgency=medium\n\n  * B b, more.\n\n -- S <s@x>  Fri, 02 Jan 1970 00:00:00 +0000\n\n"
+        "sidelock (0.1.0-1) unstable; urgency=medium\n\n  * A.\n\n -- S <s@x>  Fri, 02 Jan 2026 12:00:00 +0000\n")
+
+
+@pytest.mark.parametrize("news, words", [
+    (NEWS.replace("0.2.0", "0.3.0"), "begins with 0.3.0, and the daemon is 0.2.0"),
+    (NEWS.replace("* B", "B"), "0.2.0 has no list of changes"),
+    (NEWS.replace("2026-01-02", "unreleased"), "0.1.0 has a later version and no day"),
+    ("# News\n", "begins with nothing, and the daemon is 0.2.0"),
+])
+def test_news_of_which_no_changelog_can_be_made_are_refused(tmp_path, news, words):
+    done = make_changelog(tmp_path, news)
+    assert done.returncode == 1 and words in done.stderr and done.stdout == ""
