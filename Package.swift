@@ -127,7 +127,8 @@ let package = Package(
       name: "SimulatorTests", dependencies: ["CLua51", "LockEngine", "RedisProtocol", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
-      name: "SidelockClientTests", dependencies: ["SidelockClient", "SystemStrings", nioCore, nioConcurrencyHelpers],
+      name: "SidelockClientTests",
+      dependencies: ["SidelockClient", "SystemStrings", "TestSupport", nioCore, nioConcurrencyHelpers],
       swiftSettings: strict),
     .testTarget(
       name: "CommandTests",
