@@ -195,8 +195,16 @@ extension RedisHandshake {
 
   private mutating func probeReplied(_ reply: RESPValue) -> Outcome {
     if let error = reply.error {
+      switch RedisRights.refusal(in: error) {
       // A state of the server, or a script that somebody has just taken away, says nothing about rights.
-      return RedisRights.refusal(in: error) == .none ? .goOn : .failed(failure(of: .probe, error: error))
+      case .none: return .goOn
+      case .key:
+        // The command itself is allowed. What becomes of the subscription is told with it.
+        findings.lacksKeys = true
+        findings.isUntried = true
+        return .goOn
+      case .command, .channel, .unknown: return .failed(failure(of: .probe, error: error))
+      }
     }
     findings = ProbeFindings(reply)
     guard let unknown = findings.unknown.first else { return .goOn }

@@ -81,6 +81,8 @@ struct ProbeFindings: Equatable {
   /// Whether the keys of locks, or the channels of hosts, are not its own.
   var lacksKeys = false
   var lacksChannels = false
+  /// The probe was not let near its key, so that nothing was tried.
+  var isUntried = false
   /// Commands that the server does not have.
   var unknown: [String] = []
 
@@ -111,6 +113,8 @@ struct ProbeFindings: Equatable {
 
   /// The rules of ACL SETUSER that are missing, in one line.
   func rules(keyPrefix: [UInt8]) -> String {
+    // What else is missing cannot be found out, so this is all that is needed.
+    guard !isUntried else { return RedisRights.all(keyPrefix: keyPrefix) }
     let pattern = RedisRights.escaped(keyPrefix)
     return
       ((lacksKeys ? ["~\(pattern)*"] : []) + (lacksChannels ? ["&\(pattern)*"] : [])
@@ -121,7 +125,7 @@ struct ProbeFindings: Equatable {
   func words(keyPrefix: [UInt8]) -> String {
     let prefix = RedisErrorReply.text(of: keyPrefix)
     return
-      (commands + (lacksKeys ? ["keys that begin with \(prefix)"] : [])
+      (commands + (lacksKeys ? ["keys that begin with \(prefix) (to read and write each of them)"] : [])
       + (lacksChannels ? ["channels that begin with \(prefix)"] : [])).joined(separator: ", ")
   }
 }

@@ -137,7 +137,7 @@ import Testing
         + "-NOPERM No permissions to access a channel\r\n")
     #expect(
       failure.message
-        == "the Redis user 'u' may not use TIME, keys that begin with p:, channels that begin with p:: allow it with "
+        == "the Redis user 'u' may not use TIME, keys that begin with p: (to read and write each of them), channels that begin with p:: allow it with "
         + "ACL SETUSER u ~p:* &p:* +time")
     let subscription = try message(toProbe + reply() + "-NOPERM this user may not run the 'subscribe' command\r\n")
     #expect(subscription.message.hasSuffix("allow it with ACL SETUSER u +subscribe"))
@@ -153,6 +153,23 @@ import Testing
     #expect(
       try message(Server.hello() + Server.info() + Server.policy + error).message.hasSuffix(
         RedisRights.all(keyPrefix: bytes("p:"))))
+  }
+
+  /// Redis looks at the keys of a script before it runs it: the command is allowed then, and the keys are not.
+  @Test func keysThatAreMissingAreNotTakenForTheCommandThatNamesThem() throws {
+    let all = RedisRights.all(keyPrefix: bytes("p:"))
+    let keys = "keys that begin with p: (to read and write each of them)"
+    for error in [
+      "-NOPERM this user has no permissions to access one of the keys used as arguments\r\n",
+      "-NOPERM No permissions to access a key\r\n",
+    ] {
+      #expect(
+        try message(toProbe + error + Server.subscribed).message
+          == "the Redis user 'u' may not use \(keys): allow it with ACL SETUSER u \(all)")
+      #expect(
+        try message(toProbe + error + "-NOPERM No permissions to access a channel\r\n").message
+          == "the Redis user 'u' may not use \(keys), channels that begin with p:: allow it with ACL SETUSER u \(all)")
+    }
   }
 
   @Test func commandThatTheServerLacksIsTold() throws {

@@ -138,6 +138,36 @@ def test_patterns_that_are_missing_are_told(lab, redis, pattern):
     assert daemon.client().acquire("orders", wait_ms=int(GENEROUS_SECONDS * 1000)) > 0
 
 
+KEYS, CHANNELS = "keys that begin with sidelock:", "channels that begin with sidelock:"
+
+
+@pytest.mark.parametrize("patterns, missing", [
+    (["&sidelock:*"], [KEYS]),
+    (["%R~sidelock:*", "&sidelock:*"], [KEYS]),
+    (["%W~sidelock:*", "&sidelock:*"], [KEYS]),
+    (["~other:*", "&sidelock:*"], [KEYS]),
+    (["~sidelock:*"], [CHANNELS]),
+    (["~sidelock:*", "&other:*"], [CHANNELS]),
+    (["&other:*"], [KEYS, CHANNELS]),
+], ids=lambda value: "+".join(value) if value and value[0][0] in "~&%" else "")
+def test_what_is_missing_is_named(lab, redis, patterns, missing):
+    """Redis refuses the command for its keys or its channel: the words are about those, and not about the command."""
+    user = User(redis, "resetkeys", "resetchannels", *patterns, *COMMANDS)
+    daemon = lab.daemon(user, lease_ms=LEASE_MS)
+    told = reason(daemon)
+    words, rules = told.split(": allow it with ACL SETUSER locks ")
+    for part in (KEYS, CHANNELS):
+        assert (part in words) == (part in missing), told
+    assert not re.search(r"EVALSHA|SUBSCRIBE|PUBLISH|GET|SET", words), told
+    redis.admin.execute_command("ACL", "SETUSER", "locks", *rules.split())
+    assert daemon.client().acquire("orders", wait_ms=int(GENEROUS_SECONDS * 1000)) > 0
+
+
+def test_rights_to_read_and_to_write_may_come_apart(lab, redis):
+    user = User(redis, "%R~sidelock:*", "%W~sidelock:*", "&sidelock:*", *COMMANDS)
+    assert lab.daemon(user, lease_ms=LEASE_MS).client().acquire("orders", wait_ms=int(SOON * 1000)) > 0
+
+
 def test_another_prefix_has_other_patterns(lab, redis):
     user = User(redis, *[rule for rule in RULES if rule[0] == "+"])
     daemon = lab.daemon(user, lease_ms=LEASE_MS, args=["--key-prefix", "shop*:"])
