@@ -50,17 +50,26 @@ struct ListeningSocket: Sendable {
       throw SocketUnavailable(
         description: "the socket path has \(count) bytes and may have \(room); choose a shorter one")
     }
-    try Self.makeDirectory(of: path)
-    let claim = try Self.claim(path)
+    // First, so that a mistyped path leaves nothing behind.
+    try Self.refuseOtherFile(path)
+    let madeDirectory = try Self.makeDirectory(of: path)
     do {
-      try Self.removeStale(path, address)
-      descriptor = try Self.bind(path, address, mode: mode)
+      let (claim, isNew) = try Self.claim(path)
+      do {
+        try Self.removeStale(path, address)
+        descriptor = try Self.bind(path, address, mode: mode)
+      } catch {
+        // While the lock is ours nobody else relies on its file.
+        if isNew { SystemText.withCString(path + ".lock") { _ = unlink($0) } }
+        Glibc.close(claim)
+        throw error
+      }
+      self.claim = claim
     } catch {
-      Glibc.close(claim)
+      if let madeDirectory { SystemText.withCString(madeDirectory) { _ = rmdir($0) } }
       throw error
     }
     self.path = path
-    self.claim = claim
     let status = Self.status(of: path) ?? stat()
     device = UInt64(status.st_dev)
     inode = UInt64(status.st_ino)
@@ -91,16 +100,52 @@ struct ListeningSocket: Sendable {
     Glibc.close(claim)
   }
 
-  /// Makes the directory if it is missing; only the last one, because a mistyped path should not grow a tree.
-  private static func makeDirectory(of path: String) throws {
-    // Of the bytes: with an accent behind it a slash is another character.
-    guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")), slash != path.startIndex else { return }
-    let directory = String(path[..<slash])
-    if SystemText.withCString(directory, { mkdir($0, 0o755) }) != 0, errno != EEXIST {
-      throw SocketUnavailable(
-        description: "cannot make the directory \(SystemText.shown(directory)): \(errorText()); make it, or choose "
-          + "another --socket")
+  /// Leaves alone what is at the path and is no socket: whoever gave it meant another one.
+  private static func refuseOtherFile(_ path: String) throws {
+    let shown = SystemText.shown(path)
+    guard path.utf8.last != UInt8(ascii: "/") else {
+      throw SocketUnavailable(description: "\(shown) names a directory; give --socket the path of a file in it")
     }
+    guard let status = status(of: path), status.st_mode & S_IFMT != S_IFSOCK else { return }
+    let (kind, remedy) =
+      switch status.st_mode & S_IFMT {
+      case S_IFREG: ("a regular file", "move that file away if nothing needs it")
+      case S_IFDIR: ("a directory", "give the path of a file in it")
+      case S_IFLNK: ("a symbolic link", "give the path of the socket itself, or remove the link")
+      case S_IFIFO: ("a named pipe", "remove it if nothing needs it")
+      default: ("a device", "choose a path that is free")
+      }
+    throw SocketUnavailable(
+      description: "\(shown) is \(kind) and not a socket, and is left as it is; choose another --socket, or \(remedy)")
+  }
+
+  /// Makes the directory if it is missing; only the last one, because a mistyped path should not grow a tree. Gives what
+  /// it has made.
+  private static func makeDirectory(of path: String) throws -> String? {
+    guard let directory = directory(of: path) else { return nil }
+    if SystemText.withCString(directory, { mkdir($0, 0o755) }) == 0 { return directory }
+    // Some file systems look at the right to write before they see that it is there.
+    let failure = errno
+    var status = stat()
+    if SystemText.withCString(directory, { stat($0, &status) }) == 0 {
+      guard status.st_mode & S_IFMT == S_IFDIR else {
+        throw SocketUnavailable(
+          description: "\(SystemText.shown(directory)) is not a directory; choose another --socket")
+      }
+      return nil
+    }
+    errno = failure
+    let reason = failure == EEXIST ? "a symbolic link leads nowhere" : errorText()
+    throw SocketUnavailable(
+      description: "cannot make the directory \(SystemText.shown(directory)): \(reason); make it, or choose "
+        + "another --socket")
+  }
+
+  /// The directory of a path; nil for the working directory and the root.
+  private static func directory(of path: String) -> String? {
+    // Of the bytes: with an accent behind it a slash is another character.
+    guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")), slash != path.startIndex else { return nil }
+    return String(path[..<slash])
   }
 
   /// What there is at a path; nil for nothing.
@@ -109,10 +154,41 @@ struct ListeningSocket: Sendable {
     return SystemText.withCString(path) { lstat($0, &status) } == 0 ? status : nil
   }
 
-  private static func claim(_ path: String) throws -> CInt {
+  /// The lock, and whether its file was made for it.
+  private static func claim(_ path: String) throws -> (CInt, isNew: Bool) {
     let lockPath = path + ".lock"
-    let shown = SystemText.shown(lockPath)
-    let descriptor = SystemText.withCString(lockPath) { open($0, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600) }
+    while true {
+      let (descriptor, isNew) = try openLock(lockPath, of: path)
+      guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+        let failure = errno
+        Glibc.close(descriptor)
+        guard failure == EWOULDBLOCK else {
+          errno = failure
+          throw SocketUnavailable(
+            description: "cannot lock \(SystemText.shown(lockPath)): \(errorText()); choose another --socket")
+        }
+        throw SocketInUse(path: path, owner: listener(at: path) ?? "another daemon")
+      }
+      // Who could not use the path may have removed the file between the two calls; its lock would be nobody's.
+      var opened = stat()
+      guard fstat(descriptor, &opened) == 0, let status = status(of: lockPath), status.st_ino == opened.st_ino,
+        status.st_dev == opened.st_dev
+      else {
+        Glibc.close(descriptor)
+        continue
+      }
+      ftruncate(descriptor, 0)
+      let pid = Array("\(getpid())\n".utf8)
+      pwrite(descriptor, pid, pid.count, 0)
+      return (descriptor, isNew)
+    }
+  }
+
+  private static func openLock(_ lockPath: String, of path: String) throws -> (CInt, isNew: Bool) {
+    let flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
+    var descriptor = SystemText.withCString(lockPath) { open($0, flags | O_EXCL, 0o600) }
+    let isNew = descriptor >= 0
+    if !isNew, errno == EEXIST { descriptor = SystemText.withCString(lockPath) { open($0, flags, 0o600) } }
     guard descriptor >= 0 else {
       let failure = errno
       // Where its lock is closed to us, its socket may be open.
@@ -122,26 +198,14 @@ struct ListeningSocket: Sendable {
         case EACCES, EPERM, EROFS:
           status(of: lockPath).flatMap { strangersRemedy($0, "the daemon that uses it") }
             ?? "the directory of the socket must be writable for this user"
-        case ENOENT: "make the directory of the socket"
+        case ENOENT: "no file can be made in that directory"
         default: "it must be a file of its own"
         }
       errno = failure
       throw SocketUnavailable(
-        description: "cannot open \(shown): \(errorText()); \(remedy), or choose another --socket")
+        description: "cannot open \(SystemText.shown(lockPath)): \(errorText()); \(remedy), or choose another --socket")
     }
-    guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-      let failure = errno
-      Glibc.close(descriptor)
-      guard failure == EWOULDBLOCK else {
-        errno = failure
-        throw SocketUnavailable(description: "cannot lock \(shown): \(errorText()); choose another --socket")
-      }
-      throw SocketInUse(path: path, owner: listener(at: path) ?? "another daemon")
-    }
-    ftruncate(descriptor, 0)
-    let pid = Array("\(getpid())\n".utf8)
-    pwrite(descriptor, pid, pid.count, 0)
-    return descriptor
+    return (descriptor, isNew)
   }
 
   /// Who listens at a path, in words, by the kernel's word: a number in a file could be one of another pid namespace.
@@ -157,10 +221,8 @@ struct ListeningSocket: Sendable {
   /// Removes a socket file that nobody listens on. Anything else at the path is left alone.
   private static func removeStale(_ path: String, _ address: sockaddr_un) throws {
     guard let status = status(of: path) else { return }
+    try refuseOtherFile(path)
     let shown = SystemText.shown(path)
-    guard status.st_mode & S_IFMT == S_IFSOCK else {
-      throw SocketUnavailable(description: "\(shown) exists and is not a socket; remove it, or choose another --socket")
-    }
     let probe = socket(
       AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
     defer { Glibc.close(probe) }

@@ -5,6 +5,7 @@ import os
 import pathlib
 import signal
 import socket
+import stat
 import subprocess
 
 import pytest
@@ -362,3 +363,115 @@ def test_a_daemon_of_another_user_in_a_shared_directory_has_its_socket(lab):
         timeout=GENEROUS_SECONDS, check=False)
     assert done.returncode == 75, done.stderr
     assert f"process {daemon.pid}" in done.stderr, done.stderr
+
+
+# Paths that lead elsewhere
+
+def other_file(kind, path, spare):
+    """Puts something that is no socket at the path. What the words are to name."""
+    if kind == "file":
+        path.write_text("precious")
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    else:
+        spare.write_text("precious")
+        os.symlink({"link": spare, "dangling link": spare.with_name("nothing")}[kind], path)
+    return {"file": "a regular file", "directory": "a directory", "pipe": "a named pipe", "device": "a device"}.get(
+        kind, "a symbolic link")
+
+
+def everything_in(directory):
+    return sorted((str(path), path.lstat().st_mode, path.lstat().st_size) for path in directory.rglob("*"))
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "pipe", "device", "link", "dangling link"])
+def test_a_path_of_something_else_is_left_as_it_is(lab, kind):
+    place = lab.directory / "place"
+    place.mkdir()
+    path = place / "s"
+    words = other_file(kind, path, place / "spare")
+    before = everything_in(place)
+    done = run("--local", "--socket", path)
+    assert done.returncode != 0
+    told = done.stderr.decode()
+    assert f"{path} is {words} and not a socket" in told and "choose another --socket, or " in told, told
+    assert everything_in(place) == before
+
+
+def unusable(kind, place):
+    """A path at which no socket can be made, and words of what is wrong with it."""
+    if kind == "two directories missing":
+        return place / "a" / "b" / "s", "cannot make the directory"
+    if kind == "file on the way":
+        (place / "file").write_text("")
+        return place / "file" / "s", "is not a directory"
+    if kind == "link on the way that leads nowhere":
+        os.symlink("nothing", place / "link")
+        return place / "link" / "s", "leads nowhere"
+    if kind == "slash at its end":
+        return f"{place}/new/", "names a directory"
+    if kind == "no files there":
+        return "/proc/self/s", "no file can be made in that directory"
+    return f"{place}/{'d' * 20}/{'s' * 100}", "a path of at most 107 bytes"
+
+
+@pytest.mark.parametrize("kind", [
+    "two directories missing", "file on the way", "link on the way that leads nowhere", "slash at its end",
+    "no files there", "too long"])
+def test_a_path_that_cannot_be_used_leaves_nothing(lab, kind):
+    place = lab.directory / "place"
+    place.mkdir()
+    path, words = unusable(kind, place)
+    before = everything_in(place)
+    done = run("--local", "--socket", path)
+    assert done.returncode != 0
+    told = done.stderr.decode()
+    assert words in told and "--socket" in told, told
+    assert everything_in(place) == before
+
+
+def test_a_directory_that_is_read_only_is_told(lab):
+    place = lab.directory / "place"
+    place.mkdir()
+    script = f"mount --bind {place} {place} && mount -o remount,ro,bind {place} && exec $D --local --socket {place}/s"
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", script], env=clean_environment(D=binary("sidelockd", "SIDELOCKD")),
+        capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=GENEROUS_SECONDS, check=False)
+    assert done.returncode != 0
+    assert "Read-only file system; the directory of the socket must be writable" in done.stderr, done.stderr
+    assert everything_in(place) == []
+
+
+def test_a_socket_of_somebody_else_is_left_without_a_lock_beside_it(lab):
+    place = lab.directory / "place"
+    place.mkdir()
+    with socket.socket(socket.AF_UNIX) as theirs:
+        theirs.bind(str(place / "s"))
+        theirs.listen()
+        before = everything_in(place)
+        done = run("--local", "--socket", place / "s")
+        assert done.returncode != 0 and b"another daemon has the socket" in done.stderr
+        assert everything_in(place) == before
+
+
+def test_of_many_that_start_at_a_path_in_vain_or_not_one_has_it(lab):
+    """Those that fail take their lock's file away, and not that of the one that has the path."""
+    place = lab.directory / "place"
+    place.mkdir()
+    path = place / "s"
+    daemons = [lab.track(subprocess.Popen(
+        [binary("sidelockd", "SIDELOCKD"), "--local", "--socket", path], env=clean_environment(),
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)) for _ in range(8)]
+    wait_until(lambda: sum(daemon.poll() is None for daemon in daemons) == 1 and path.exists(), "one that is left")
+    left = next(daemon for daemon in daemons if daemon.poll() is None)
+    assert Client(path).acquire("orders")
+    assert (place / "s.lock").read_text() == f"{left.pid}\n"
+    for daemon in daemons:
+        if daemon is not left:
+            assert b"another daemon has the socket" in daemon.stderr.read()
+    left.terminate()
+    assert left.wait(GENEROUS_SECONDS) == 0
