@@ -6,9 +6,9 @@ public enum Event: Equatable, Sendable {
   case sessionDescribed(SessionID, pid: Int32, command: String?)
   /// A client's connection is gone, for whatever reason: its waits are withdrawn and its locks are free.
   case sessionClosed(SessionID)
-  /// Nothing more will come from a client, and it did not ask to keep what it holds all the same: what a wait of its own
-  /// needs ends at once, and once it `isAnswered`, so that it has no wait either, everything.
-  case inputEnded(SessionID, isAnswered: Bool)
+  /// Nothing more will come from a client: what a wait of its own needs ends at once, and once it `isAnswered`, so that it
+  /// has no wait either, everything. Where it asked for that it `keepsHolds` to the end of its connection.
+  case inputEnded(SessionID, isAnswered: Bool, keepsHolds: Bool = false)
   /// A client asked for a lock.
   case acquireRequested(AcquireRequest)
   /// A client gave a lock back. `token` may be nil when the session has one hold of that name.

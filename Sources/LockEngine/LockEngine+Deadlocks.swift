@@ -6,7 +6,7 @@
 //
 // A session whose client has closed its half of the connection is an agent, too, whatever owners it has named: it can
 // give nothing back any more, so that what it holds it holds until all of its waits are over. The eldest of them stands
-// for them: when that is over the next one does.
+// for them: when that is over the next one does. One that keeps what it holds to its end waits even for itself.
 //
 // An agent waits for everybody who holds the lock it waits for. That is right for readers behind a waiting writer, too:
 // the writer waits for those who hold it.
@@ -220,12 +220,28 @@ extension LockEngine {
   /// Has the store date a wait that has just begun: by its answer to the ask that was sent for it, or to one of its own.
   private func date(_ waiter: Waiter, now: BootInstant) {
     guard linkIsUp, waiter.began == nil, !waiter.isBeingDated, holdsAnything(waiter) else { return }
+    guard !dateByAsk(waiter, now: now) else { return }
     waiter.isBeingDated = true
-    if let wanted = waiter.lock.wanted, wanted.stage == .asking, wanted.wasSent, wanted.askedAt == now {
-      waiter.lock.undated.append(waiter)
-    } else {
-      send(.clock, .clock(waiter), now: now)
+    send(.clock, .clock(waiter), now: now)
+  }
+
+  /// Has the answer to the ask that was just sent for a wait date it, if there was one.
+  private func dateByAsk(_ waiter: Waiter, now: BootInstant) -> Bool {
+    guard let wanted = waiter.lock.wanted, wanted.stage == .asking, wanted.wasSent, wanted.askedAt == now else {
+      return false
     }
+    waiter.isBeingDated = true
+    waiter.lock.undated.append(waiter)
+    return true
+  }
+
+  /// A wait without an owner comes to be in a deadlock when its client closes its half of the connection. By then its age
+  /// could only be reckoned back, and would be wrong by the time that the store takes to answer.
+  private func dateForLater(_ waiter: Waiter, now: BootInstant) {
+    guard !isLocal, linkIsUp, !waiter.isTry, waiter.began == nil, !waiter.isBeingDated,
+      sessions[waiter.request.session]?.firstHold != nil
+    else { return }
+    _ = dateByAsk(waiter, now: now)
   }
 
   /// The answer to an ask has come. Who has no date after that of its own is dated when a search needs it.
@@ -251,7 +267,7 @@ extension LockEngine {
 
   /// Has a wait that lasts be looked at beyond this host.
   func armDeadlockSearch(for waiter: Waiter, now: BootInstant) {
-    guard isAgent(waiter) else { return }
+    guard isAgent(waiter) else { return dateForLater(waiter, now: now) }
     date(waiter, now: now)
     let moment = now.adding(milliseconds: Self.deadlockSearchAfterMilliseconds)
     waiter.search = DeadlockSearch(at: moment)

@@ -234,9 +234,11 @@ extension LockEngine {
   // MARK: End of input
 
   /// It is to be told again in the next turn while ``isEndPutOff(_:)``.
-  func inputEnded(_ session: SessionID, isAnswered: Bool, now: BootInstant) {
+  func inputEnded(_ session: SessionID, isAnswered: Bool, keepsHolds: Bool, now: BootInstant) {
     guard let record = sessions[session] else { return }
+    record.keepsHolds = keepsHolds
     record.isHalfClosed = true
+    guard !keepsHolds else { return suspectEldest(of: record) }
     var ended: [Hold] = []
     let share = shareOfTurn
     let holds = record.holdsOfHalfClosed(isAnswered: isAnswered, atMost: share)

@@ -148,8 +148,8 @@ public final class LockEngine {
       sessions[session]?.command = command
     case .sessionClosed(let session):
       sessionClosed(session, now: now)
-    case .inputEnded(let session, let isAnswered):
-      inputEnded(session, isAnswered: isAnswered, now: now)
+    case .inputEnded(let session, let isAnswered, let keepsHolds):
+      inputEnded(session, isAnswered: isAnswered, keepsHolds: keepsHolds, now: now)
     case .acquireRequested(let request):
       acquireRequested(request, now: now)
     case .releaseRequested(let session, let request, let name, let token):

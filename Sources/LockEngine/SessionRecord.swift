@@ -72,13 +72,16 @@ final class SessionRecord {
   var isKept = false
   /// Its connection is gone, and its holds are being ended.
   var isClosing = false
-  /// Nothing more comes from its client: what it holds it holds until none of its waits is left.
+  /// Nothing more comes from its client: what it holds it holds until none of its waits is left, or longer.
   var isHalfClosed = false {
     didSet { if isHalfClosed != oldValue { noteWaits() } }
   }
+  /// What it holds lasts to the end of its connection, half-closed or not.
+  var keepsHolds = false
   /// Of a half-closed session, the wait that began first, tries aside; of any other nil.
   private(set) var eldestWait: Waiter?
-  /// Of a half-closed session, how many of its waits are for each name: its holds of these do not last that long.
+  /// Of a half-closed session, how many of its waits are for each name: its holds of these do not last that long, unless
+  /// it keeps them.
   private var awaited: [LockName: Int] = [:]
   /// Half-closed, and more of its holds end than one turn has room for.
   var isEndPutOff = false
@@ -246,7 +249,7 @@ final class SessionRecord {
   }
 
   /// Of a half-closed session, the wait that a hold of it lasts for at least; nil when it ends before.
-  func waitBefore(endOf hold: Hold) -> Waiter? { awaited[hold.lock.name] == nil ? eldestWait : nil }
+  func waitBefore(endOf hold: Hold) -> Waiter? { keepsHolds || awaited[hold.lock.name] == nil ? eldestWait : nil }
 
   // MARK: Owners
 

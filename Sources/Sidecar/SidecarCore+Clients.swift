@@ -86,15 +86,16 @@ extension SidecarCore {
 
   /// A client that has closed its half of the connection can neither release what it holds nor say that it is alive: a
   /// program that ended its output and goes on would hold it for ever. So its holds end behind the last reply, and
-  /// before that those that its own requests wait for, unless it has asked for something else.
+  /// before that those that its own requests wait for. Where it has asked for something else they stay, but it can be in a
+  /// deadlock from now on.
   func endHoldsOfHalfClosed(_ session: ClientSession) {
-    guard !session.isEndingHolds, session.inputEnded, !session.keepsHoldsHalfClosed, session.unreadInput == nil,
+    guard !session.isEndingHolds, session.inputEnded, session.unreadInput == nil,
       !session.isInputPutOff,
       session.output == nil,
       !session.framer.isInsideLine, !isUnitPending(session), engine.hasHolds(session.id)
     else { return }
     let isAnswered = session.inFlight.isEmpty && session.queriesInFlight == 0
-    tell(.inputEnded(session.id, isAnswered: isAnswered))
+    tell(.inputEnded(session.id, isAnswered: isAnswered, keepsHolds: session.keepsHoldsHalfClosed))
     guard engine.isEndPutOff(session.id) else { return }
     session.isEndingHolds = true
     endingHolds.append(session)

@@ -74,8 +74,8 @@ import Testing
 
   // MARK: Half-closed sessions
 
-  private func halfClose(_ script: Script, _ sessions: SessionID...) {
-    for session in sessions { script.tell(.inputEnded(session, isAnswered: false)) }
+  private func halfClose(_ script: Script, _ sessions: SessionID..., keepsHolds: Bool = false) {
+    for session in sessions { script.tell(.inputEnded(session, isAnswered: false, keepsHolds: keepsHolds)) }
   }
 
   @Test func aHalfClosedSessionIsAnOwner() {
@@ -90,6 +90,40 @@ import Testing
     #expect(cycle(script.take())?.map(\.request) == [last.rawValue, first.rawValue])
     script.tell(.inputEnded(bob, isAnswered: true))
     #expect(script.take().compactMap(\.grantedSession) == [alice])
+  }
+
+  @Test func aHalfClosedSessionThatKeepsWhatItHoldsIsAnOwnerToo() {
+    let script = local()
+    script.acquire(alice, "x")
+    script.acquire(bob, "y")
+    let first = script.acquire(alice, "y")
+    halfClose(script, alice, keepsHolds: true)
+    #expect(cycle(script.take()) == nil, "bob can still release")
+    let last = script.acquire(bob, "x", owner: "t")
+    #expect(cycle(script.take()) == nil, "bob has several threads")
+    halfClose(script, bob, keepsHolds: true)
+    #expect(cycle(script.take())?.map(\.request) == [last.rawValue, first.rawValue])
+    // Nothing of it ends before the session does.
+    script.tell(.inputEnded(bob, isAnswered: true, keepsHolds: true))
+    #expect(script.take().compactMap(\.grantedSession).isEmpty)
+    script.tell(.sessionClosed(bob))
+    #expect(script.take().compactMap(\.grantedSession) == [alice])
+  }
+
+  @Test func whoKeepsWhatItHoldsCannotWaitForItself() {
+    let script = local()
+    script.acquire(alice, "x")
+    let again = script.acquire(alice, "x")
+    #expect(script.take().count == 1)
+    halfClose(script, alice, keepsHolds: true)
+    #expect(cycle(script.take())?.map(\.request) == [again.rawValue])
+
+    let several = local()
+    several.acquire(alice, "x")
+    let all = several.acquire(alice, all: ["w", "x"])
+    _ = several.take()
+    halfClose(several, alice, keepsHolds: true)
+    #expect(cycle(several.take())?.map(\.request) == [all.rawValue])
   }
 
   @Test func aCircleIsFoundWhateverTheOwnersOfAHalfClosedSessionAreCalled() {
@@ -217,13 +251,15 @@ import Testing
 
   /// Two hosts whose messages a test carries to and fro: alice on `one` has "a" and waits for "b", bob on `two` has
   /// "b" and waits for "a".
-  private func crossed(at clocks: (one: Int64, two: Int64) = (1000, 1001)) -> (one: Script, two: Script) {
+  private func crossed(
+    at clocks: (one: Int64, two: Int64) = (1000, 1001), owner: String? = "t"
+  ) -> (one: Script, two: Script) {
     func host(_ name: String, _ session: SessionID, has: String, wants: String, at clock: Int64) -> Script {
       let script = Script(EngineConfiguration(tier: .store, host: name, inbox: "\(name)/1"))
       script.open(session)
-      script.acquire(session, has, owner: "t")
+      script.acquire(session, has, owner: owner)
       script.reply(granted(100))
-      script.acquire(session, wants, owner: "t")
+      script.acquire(session, wants, owner: owner)
       script.reply(queued(at: clock))
       // The other host waits for what this one has.
       script.tell(
@@ -296,6 +332,22 @@ import Testing
       }
       #expect(cycle(told)?.first?.host == youngest)
     }
+  }
+
+  /// The age of a wait that has no owner is known from its beginning, also where it comes to matter when its client closes
+  /// its half of the connection.
+  @Test(arguments: [false, true])
+  func waitsOfHalfClosedSessionsAreAsOldAsTheStoreSaid(keepsHolds: Bool) {
+    let (one, two) = crossed(owner: nil)
+    var told: [Effect] = []
+    for script in [one, two] { script.pass(milliseconds: 50) }
+    halfClose(one, alice, keepsHolds: keepsHolds)
+    halfClose(two, bob, keepsHolds: keepsHolds)
+    for _ in 0..<20 where told.isEmpty {
+      for script in [one, two] { script.pass(milliseconds: 50) }
+      told += carry(["one/1": one, "two/1": two])
+    }
+    #expect(cycle(told)?.map(\.host) == ["two", "one"])
   }
 
   /// It has no ask of its own whose answer could date it. Nobody hears that it waits before it is dated.

@@ -85,6 +85,76 @@ def test_two_that_wait_for_each_other_do_not_wait_for_ever(lab, daemon, hosts):
     assert sorted(losses(first.wait_for_end())) == sorted([(first_token, "half_closed"), (granted, "half_closed")])
 
 
+def circle(lab, daemon, hosts, *words):
+    """Sessions that hold each a lock, on so many hosts, and wait for that of the next one in the order in which they came;
+    `words`: their half_close, None for one that stays open and has an owner. Gives the clients, tokens and waits."""
+    if hosts == 2:
+        redis = lab.redis()
+        daemons = [lab.daemon(redis, args=["--host", name]) for name in ("one", "two")]
+    else:
+        daemons = [daemon, daemon]
+    clients = [daemons[index % 2].client() for index in range(len(words))]
+    owners = [{} if word else {"owner": "thread"} for word in words]
+    tokens = [client.acquire(f"lock-{index}", **owner) for index, (client, owner) in enumerate(zip(clients, owners))]
+    for client, word in zip(clients, words):
+        if word:
+            client.call("initialize", half_close=word)
+    waits = []
+    for index, (client, owner) in enumerate(zip(clients, owners)):
+        waits.append(client.queue(f"lock-{(index + 1) % len(words)}", **owner))
+    for client, word in zip(clients, words):
+        if word:
+            client.half_close()
+    return clients, tokens, waits
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+@pytest.mark.parametrize("words", [
+    ("hold", "hold"), ("hold", "end"), ("end", "hold"), ("hold", None), (None, "hold"), ("hold", "end", None)],
+    ids=lambda words: "-".join(word or "open" for word in words))
+def test_who_keeps_its_holds_is_in_no_circle_for_ever(lab, daemon, hosts, words):
+    clients, tokens, waits = circle(lab, daemon, hosts, *words)
+    refusal = clients[-1].error_of(waits[-1])
+    assert refusal.reason == "deadlock"
+    last = len(words) - 1
+    assert [step["waits_for"] for step in refusal.data["cycle"]] == ["lock-0", *(f"lock-{i + 1}" for i in range(last))]
+    # What the refused one holds ends with it, or before where it is only half closed; the next ones go on then.
+    for index in range(last, 0, -1):
+        if words[index] == "end":
+            clients[index].wait_for_end()
+        else:
+            clients[index].close()
+        assert clients[index - 1].reply_to(waits[index - 1])["token"] > tokens[index]
+
+
+@pytest.mark.parametrize("words", ["name", "names"])
+def test_who_keeps_its_holds_does_not_wait_for_itself(daemon, words):
+    client, other = daemon.client(), daemon.client()
+    client.call("initialize", half_close="hold")
+    token = client.acquire("b")
+    wait = client.queue("b") if words == "name" else client.request("acquire", names=["a", "b"])
+    client.half_close()
+    assert client.error_of(wait).reason == "deadlock"
+    assert client.poll() is None
+    assert other.call("inspect", name="b")["holders"][0]["token"] == token
+    client.close()
+    assert other.acquire("b") > token
+
+
+def test_who_keeps_its_holds_may_wait_for_an_open_one(daemon):
+    closed, there = daemon.client(), daemon.client()
+    closed.call("initialize", half_close="hold")
+    first = closed.acquire("x")
+    token = there.acquire("y")
+    closed_wait, wait = closed.queue("y"), there.queue("x")
+    closed.half_close()
+    there.ping()
+    there.release("y", token)
+    assert closed.reply_to(closed_wait)["token"] > token
+    closed.close()
+    assert there.reply_to(wait)["token"] > first
+
+
 def test_one_that_waits_for_an_open_one_waits_on(daemon):
     """Who is still there can release, so nothing is refused."""
     closed, there = daemon.client(), daemon.client()
