@@ -13,7 +13,8 @@ struct CallCommand: ParsableCommand {
       object with method and params. An error is told on standard error, and by the exit status as with run.
 
       A lock that is acquired this way is held, and notifications are printed, until standard input ends \
-      (Ctrl-D), or the lock is lost (status 125). So it is with a watch. Ctrl-Z while it waits withdraws the wait, and \
+      (Ctrl-D), or the lock is lost (status 125), also because the daemon is killed, or hangs for so long that the lock \
+      could be lost. A watch lasts as long, and ends when the daemon does not answer. Ctrl-Z while it waits withdraws the wait, and \
       fg asks anew.
 
       EXAMPLES
@@ -45,12 +46,12 @@ struct CallCommand: ParsableCommand {
     try connection.reportingErrors {
       if method == "acquire" {
         let acquire = try WaitingAcquire(value, connection: connection) { try show($0) }
-        let (daemon, result, rest) = try acquire.run()
+        let granted = try acquire.run()
         // A token that cannot be told is given back: the error ends the connection.
-        try Descriptor.print(result.serialized)
-        let held = heldTokens(result)
-        for event in rest { try show(event, held: held) }
-        if !held.isEmpty { try showUntilInputEnds(daemon, held: held) }
+        try Descriptor.print(granted.result.serialized)
+        let held = heldTokens(granted.result)
+        for event in granted.rest { try show(event, held: held) }
+        if !held.isEmpty { try showWhileHeld(granted, held: held) }
       } else {
         let daemon = try connection.open()
         let (result, rest) = try answer(of: daemon, to: value)
@@ -83,13 +84,63 @@ struct CallCommand: ParsableCommand {
     }
   }
 
-  /// Shows what comes, until standard input ends, or a lock of `held` is lost.
-  private func showUntilInputEnds(_ daemon: DaemonConnection, held: [Int64] = []) throws {
+  /// Shows what comes, until standard input ends.
+  private func showUntilInputEnds(_ daemon: DaemonConnection) throws {
     while true {
-      let (events, isReadable) = try daemon.readWhileAlive(input: STDIN_FILENO, isHolding: !held.isEmpty)
+      let (events, isReadable) = try daemon.readWhileAlive(input: STDIN_FILENO)
       if isReadable, (try? Descriptor.read(STDIN_FILENO)) ?? [] == [] { return }
-      for event in events { try show(event, held: held) }
+      for event in events { try show(event) }
     }
+  }
+
+  /// Shows what comes, until standard input ends, or a lock of `held` is lost, or could be: see ``RunTimeline``.
+  private func showWhileHeld(_ granted: WaitingAcquire.Outcome, held: [Int64]) throws {
+    let daemon = granted.daemon
+    var lease = granted.lease
+    var questionID: Int64 = 0
+    // Set when the lease was over before the daemon could be asked: this process was stopped, or the host slept.
+    var answerUntil: Int64?
+    while true {
+      let turn = supervise_boot_milliseconds()
+      let events: [ClientMachine.Event]
+      do {
+        let (found, isReadable) = try daemon.readWhileAlive(
+          input: STDIN_FILENO, until: answerUntil ?? lease?.deadline, isHolding: true)
+        if isReadable, (try? Descriptor.read(STDIN_FILENO)) ?? [] == [] { return }
+        events = found
+      } catch let error as SidelockError where error.reason == .connectionLost {
+        throw lost(granted.result, error.message)
+      }
+      for event in events {
+        guard case .reply(questionID, let answer) = event else {
+          try show(event, held: held)
+          continue
+        }
+        lease?.answered(
+          validMilliseconds: (try? answer.get())?["valid_ms"]?.intValue, now: supervise_boot_milliseconds())
+        answerUntil = nil
+      }
+      let now = supervise_boot_milliseconds()
+      // What has come may be half of an answer.
+      guard daemon.heardAt < turn, let deadline = answerUntil ?? lease?.deadline, now >= deadline else { continue }
+      if lease?.isOver(now: now) == true {
+        guard lease?.isAsked == false else {
+          throw lost(granted.result, "the daemon has not answered and the lease is about to end")
+        }
+        answerUntil = now + DaemonConnection.answerMilliseconds
+      }
+      lease?.asked(now: now)
+      // A failure to send shows itself as the end of the connection when it is read.
+      questionID = (try? daemon.request("ping")) ?? 0
+    }
+  }
+
+  /// Says what is lost, and why; the end of the process ends the session.
+  private func lost(_ result: JSONValue, _ reason: String) -> ExitCode {
+    let names = (result["locks"]?.arrayValue ?? [result]).compactMap { $0["name"]?.stringValue }
+    Descriptor.say("lost \(names.map { printable($0) }.joined(separator: ", ")): \(reason)")
+    if let words = ServiceState.words(path: connection.path) { Descriptor.say(words) }
+    return ExitCode(ExitStatus.lost)
   }
 
   private func show(_ event: ClientMachine.Event, held: [Int64] = []) throws {

@@ -13,7 +13,7 @@ final class DaemonConnection {
   let descriptor: CInt
   private var machine = ClientMachine()
   /// When the daemon was heard last, on the boot clock in milliseconds.
-  private var heardAt = supervise_boot_milliseconds()
+  private(set) var heardAt = supervise_boot_milliseconds()
   /// The question whether it lives, and when it was asked.
   private var question: (id: Int64, askedAt: Int64)?
 

@@ -56,6 +56,9 @@ extension Supervisor {
       return max(validUntil - length * RunTimeline.askAtPercent / 100, time + pause)
     }
 
+    /// Whether a question is not answered.
+    var isAsked: Bool { askedAt != nil }
+
     /// When there is something to do: to ask, or to give up.
     var deadline: Int64 { askedAt == nil ? min(askAt, validUntil) : validUntil }
 

@@ -18,6 +18,21 @@ final class WaitingAcquire {
   private var questionID: Int64 = 0
   /// The grant, until it is known to be ours without a keepalive.
   private var grant: JSONValue?
+  /// How long the daemon's leases last, as it says.
+  private var leaseLength: Int64?
+  /// How long what was granted is safe; nil where it does not end by itself.
+  private var lease: Supervisor.Lease?
+
+  /// What an acquire has led to.
+  struct Outcome {
+    /// The connection that has the lock.
+    var daemon: DaemonConnection
+    var result: JSONValue
+    /// How long the lock is safe whatever becomes of the daemon; nil where it does not end by itself.
+    var lease: Supervisor.Lease?
+    /// What came behind the grant.
+    var rest: [ClientMachine.Event]
+  }
 
   /// `params`: of the acquire, as the user gave them.
   init(
@@ -31,8 +46,8 @@ final class WaitingAcquire {
     daemon = try connection.open(within: patience.connectMilliseconds(now: supervise_boot_milliseconds()))
   }
 
-  /// Waits until the lock is ours: the connection that has it, the result, and what came behind it.
-  func run() throws -> (daemon: DaemonConnection, result: JSONValue, rest: [ClientMachine.Event]) {
+  /// Waits until the lock is ours.
+  func run() throws -> Outcome {
     var previous = sigset_t()
     let signals = supervise_stop_signals(&previous)
     guard signals >= 0 else {
@@ -45,7 +60,7 @@ final class WaitingAcquire {
     try ask(params)
     while true {
       guard let rest = try turn(signals), let grant else { continue }
-      if try !stop(signals) { return (daemon, grant, rest) }
+      if try !stop(signals) { return Outcome(daemon: daemon, result: grant, lease: lease, rest: rest) }
     }
   }
 
@@ -82,16 +97,22 @@ final class WaitingAcquire {
   private func take(_ events: [ClientMachine.Event]) throws -> [ClientMachine.Event]? {
     for (index, event) in events.enumerated() {
       switch event {
-      case .reply(greetingID, let result), .reply(confirmationID, let result):
-        _ = try result.get()
+      case .reply(greetingID, let result):
+        leaseLength = try result.get()["lease_ms"]?.intValue
         if grant == nil { patience.answered() }
+      case .reply(confirmationID, let result):
+        _ = try result.get()
       case .reply(acquireID, let result):
         grant = try result.get()
         patience.granted(now: supervise_boot_milliseconds())
+        lease = safety(try? result.get())
         confirmationID = (try? daemon.request("initialize", ["keepalive_ms": .null])) ?? 0
         questionID = (try? daemon.request("ping")) ?? 0
-      case .reply(questionID, _):
-        if grant != nil { return Array(events[(index + 1)...]) }
+      case .reply(questionID, let result):
+        if grant != nil {
+          lease = safety(try? result.get()) ?? lease
+          return Array(events[(index + 1)...])
+        }
         patience.answered()
       case .reply: break
       case .lost(let notice) where isOfGrant(notice):
@@ -106,6 +127,12 @@ final class WaitingAcquire {
       }
     }
     return nil
+  }
+
+  /// For how long the lock is safe, as the answer to the last question says.
+  private func safety(_ answer: JSONValue?) -> Supervisor.Lease? {
+    guard let valid = answer?["valid_ms"]?.intValue, let asked = patience.question else { return nil }
+    return Supervisor.Lease(validMilliseconds: valid, asked: asked, length: leaseLength)
   }
 
   private func isOfGrant(_ notice: LostNotice) -> Bool { grant.map(heldTokens)?.contains(notice.token) ?? false }

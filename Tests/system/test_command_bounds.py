@@ -116,6 +116,84 @@ def test_a_slow_answer_is_waited_for_as_long_as_the_daemon_lives(lab):
     assert status == 1 and "timeout" in err
 
 
+# A daemon that hangs while locks of it are held
+
+HOLDING = {
+    "one": ('{"name":"orders"}', "orders"),
+    "several": ('{"names":["orders","a"]}', "orders, a"),
+    "shared": ('{"name":"orders","mode":"shared","progress":true}', "orders"),
+    "permit": ('{"name":"orders","permits":3,"wait_ms":0}', "orders"),
+}
+
+
+def hold_by_call(lab, daemon, params):
+    process = Command(lab, daemon).start("call", "acquire", params, stdin=subprocess.PIPE)
+    assert '"token"' in process.stdout.readline()
+    return process
+
+
+@pytest.mark.parametrize("kind", HOLDING)
+def test_a_lock_held_by_call_is_given_up_when_the_daemon_hangs(lab, kind):
+    """It ends before another host can have the lock, of which nobody else would tell it."""
+    params, names = HOLDING[kind]
+    lease_ms = 6000
+    redis = lab.redis()
+    daemon, other = lab.daemon(redis, lease_ms=lease_ms), lab.daemon(redis, lease_ms=lease_ms).client()
+    process = hold_by_call(lab, daemon, params)
+    start = boot_time()
+    request = None if kind == "permit" else other.request("acquire", name="orders")
+    daemon.stop()
+    assert process.wait(GENEROUS_SECONDS) == 125
+    told = process.stderr.read()
+    assert f"lost {names}: the daemon has not answered and the lease is about to end" in told
+    if boot_time() - start < 0.9 * lease_ms / 1000:
+        assert other.poll() is None, "the lock is free only later"
+    if request:
+        assert other.reply_to(request)["token"] > 0
+    daemon.resume()
+
+
+@pytest.mark.parametrize("kind", HOLDING)
+def test_a_lock_held_by_call_is_lost_with_a_daemon_that_is_killed(lab, kind):
+    params, names = HOLDING[kind]
+    daemon = lab.daemon(lab.redis())
+    process = hold_by_call(lab, daemon, params)
+    daemon.kill()
+    assert process.wait(GENEROUS_SECONDS) == 125
+    assert f"lost {names}: the connection to the daemon ended" in process.stderr.read()
+
+
+def test_a_lock_held_by_call_outlives_many_leases(lab):
+    daemon = lab.daemon(lab.redis(), lease_ms=1000)
+    process = hold_by_call(lab, daemon, '{"name":"orders"}')
+    client = daemon.client()
+    renewals = client.call("stats")["redis"]["renewals_total"]
+    wait_until(lambda: client.call("stats")["redis"]["renewals_total"] >= renewals + 12, "renewals")
+    assert process.poll() is None, process.communicate()
+    # So it does while it is stopped itself: the daemon renews, and is asked before anything is believed.
+    os.kill(process.pid, signal.SIGSTOP)
+    renewals = client.call("stats")["redis"]["renewals_total"]
+    wait_until(lambda: client.call("stats")["redis"]["renewals_total"] >= renewals + 12, "renewals")
+    os.kill(process.pid, signal.SIGCONT)
+    wait_until(lambda: client.call("stats")["redis"]["renewals_total"] >= renewals + 18, "renewals")
+    assert process.poll() is None, process.communicate()
+    assert client.call("inspect", name="orders")["holders"][0]["pid"] == process.pid
+    process.stdin.close()
+    assert process.wait(GENEROUS_SECONDS) == 0
+
+
+@pytest.mark.parametrize("arguments", [["watch"], ["call", "watch", '{"prefix":""}']], ids=lambda words: words[0])
+def test_a_watch_ends_when_the_daemon_hangs(lab, arguments):
+    daemon = lab.daemon(lab.redis())
+    client = daemon.client()
+    process = Command(lab, daemon).start(*arguments, stdin=subprocess.PIPE)
+    wait_until(lambda: client.call("stats")["watches"] == 1, "the watch")
+    daemon.stop()
+    assert process.wait(GENEROUS_SECONDS) == 69
+    assert "not answered" in process.stderr.read()
+    daemon.resume()
+
+
 @pytest.fixture
 def systemctl(lab):
     """A directory for PATH with a systemctl that says what it is told to."""
