@@ -117,7 +117,8 @@ let package = Package(
       name: "SystemdSupportTests", dependencies: ["SystemdSupport", "TestSupport", logging, nioConcurrencyHelpers],
       swiftSettings: strict),
     .testTarget(
-      name: "SidecarTests", dependencies: ["Sidecar", "ClientProtocol", "LockEngine", "SystemdSupport"],
+      name: "SidecarTests",
+      dependencies: ["Sidecar", "ClientProtocol", "LockEngine", "SystemdSupport", nioCore, nioPosix, logging],
       swiftSettings: strict),
     // The simulator runs the real scripts in the interpreter that Redis has inside. Only tests need it: it is a part
     // of the test target, so that the daemon builds on a machine without Lua.

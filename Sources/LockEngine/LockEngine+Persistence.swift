@@ -61,15 +61,24 @@ final class StateChanges {
     several.append(request)
   }
 
-  /// Forgets what changed, and notes nothing from now on.
+  /// Forgets what changed, and notes nothing until it is resumed. Places are given all the same.
   func stop() {
+    guard !isOver else { return }
     isOver = true
+    for lease in leases { lease.mark.isTouched = false }
+    for lock in releases { lock.mark.isTouched = false }
+    for hold in holds { hold.mark.isTouched = false }
+    for waiter in waits { waiter.mark.isTouched = false }
+    for request in several { request.mark.isTouched = false }
     leases = []
     releases = []
     holds = []
     waits = []
     several = []
   }
+
+  /// Notes what changes from now on.
+  func resume() { isOver = false }
 
   /// A number for a record that has none.
   func number(_ mark: inout StateMark) -> UInt64 {
@@ -90,9 +99,40 @@ extension LockEngine {
   }
 
   /// Has no changes noted any more: nobody will take them, and each would keep what it is about.
-  public func stopRecordingChanges() {
-    changes?.stop()
-    changes = nil
+  public func stopRecordingChanges() { changes?.stop() }
+
+  /// Has changes noted again. What there is already has to be noted by ``noteEverything(behind:atMost:)``.
+  public func resumeRecordingChanges() { changes?.resume() }
+
+  /// Notes all that there is of some locks as if it had changed: of those behind `name` in their order, until it comes to
+  /// about so many things.
+  ///
+  /// - Returns: the last lock that was noted; nil when there is none behind.
+  public func noteEverything(behind name: LockName?, atMost count: Int) -> LockName? {
+    guard let changes else { return nil }
+    var left = count
+    var last: LockName?
+    names.forEach(from: name ?? LockName(bytes: []), inclusive: name == nil) { name in
+      guard left > 0 else { return true }
+      last = name
+      guard let lock = locks[name] else { return false }
+      left -= 1
+      for lease in lock.leases + [lock.wanted].compactMap({ $0 }) {
+        changes.touch(lease)
+        left -= 1
+      }
+      if !lock.unconfirmedReleases.isEmpty { changes.touch(lock) }
+      for hold in lock.holds where !hold.isOver {
+        changes.touch(hold)
+        left -= 1
+      }
+      for waiter in lock.queue.live {
+        changes.touch(waiter)
+        left -= 1
+      }
+      return false
+    }
+    return last
   }
 
   /// What changed since the last time.

@@ -282,6 +282,9 @@ public struct StoredState: Equatable, Sendable {
   /// The last attempt that was begun, where `numbers` is what ``LockEngine/numbers`` was; 0: there was none.
   public func lastAttempt(numbers: [UInt64]) -> UInt64 { max(numbers.first ?? 0, leases.map(\.attempt).max() ?? 0) }
 
+  /// The names of the locks that are held, for tests.
+  package var heldNames: [String] { holds.map { "\($0.name)" } }
+
   /// The requests that wait.
   public var waitingRequests: Set<RequestID> { Set(waits.map(\.request)) }
 }

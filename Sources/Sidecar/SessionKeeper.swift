@@ -20,18 +20,23 @@ final class SessionKeeper {
   /// A connection whose client has had nothing to lose for so long is not kept any more, in milliseconds. Until then a
   /// client that acquires and releases in a loop costs the service manager nothing.
   static let sweepMilliseconds: Int64 = 5000
+  /// How long nothing is kept at the least, and at the most when there is room, after there was none, in milliseconds.
+  static let refillPauseMillisecondsMin: Int64 = 5000
+  static let refillPauseMillisecondsMax: Int64 = 300_000
   /// Descriptors of the store that are not clients: the memory, and connections that have just ended.
   static let reservedDescriptors = 16
   /// How long the service manager may take before what it did not read is sent again, in milliseconds.
   static let retryMilliseconds: Int64 = 5
 
   private let store: DescriptorStore
-  private let memory: StateMemory
-  private let log: StateLog
+  let memory: StateMemory
+  private var log: StateLog
   private let loop: any EventLoop
   private let logger: Logger
-  /// Whether what it keeps will be good for anything.
-  var isUsable: Bool { !isOver }
+  /// Whether what it keeps is good for anything.
+  var isUsable: Bool { !isOver && refill == nil }
+  /// Whether it wants to know what changes.
+  var isRecording: Bool { !isOver }
   /// How many clients are kept at the most.
   private let clientsMax: Int
   private(set) var clients: [SessionID: ClientSession] = [:]
@@ -50,7 +55,13 @@ final class SessionKeeper {
   /// Whether there is anything to commit yet: what a predecessor left counts until this process has taken it over.
   private(set) var hasBegun: Bool
   let hasPredecessor: Bool
+  /// Nothing is kept: for ever, or until there is room again.
   private var isOver = false
+  private var isOverForGood = false
+  /// What is to be written down still before anything of it counts; nil when all is.
+  private var refill: KeeperRefill?
+  /// How long to wait before it is looked whether there is room again, in milliseconds.
+  private var refillPauseMilliseconds = SessionKeeper.refillPauseMillisecondsMin
   private var isFullLogged = false
   private var nextSearchForRoom = BootInstant(nanoseconds: 0)
   private var peekRoom: [UInt8] = []
@@ -58,8 +69,10 @@ final class SessionKeeper {
   private var retry: Scheduled<Void>?
 
   /// A keeper that goes on in the memory that a predecessor left, or in new memory; nil when there can be none.
-  init?(store: DescriptorStore, predecessor: StateMemory?, loop: any EventLoop, logger: Logger) {
-    guard let memory = predecessor ?? StateMemory(), let log = StateLog(memory: memory.bytes),
+  init?(
+    store: DescriptorStore, predecessor: StateMemory?, memoryBytes: Int64, loop: any EventLoop, logger: Logger
+  ) {
+    guard let memory = predecessor ?? StateMemory(bytes: memoryBytes), let log = StateLog(memory: memory.bytes),
       store.capacity > Self.reservedDescriptors
     else {
       logger.warning("clients will not be kept over a restart", metadata: ["reason": "\(errorText())"])
@@ -118,7 +131,7 @@ final class SessionKeeper {
 
   /// The client is about to be read from. What there is to read is noted before: of a process that ends in between, the
   /// successor finds it noted, and sees whether it is still in the socket.
-  fileprivate func willRead(_ session: ClientSession, bytesMax: Int) {
+  func willRead(_ session: ClientSession, bytesMax: Int) {
     guard session.isKept, !isOver else { return }
     if peekRoom.count < bytesMax { peekRoom = [UInt8](repeating: 0, count: bytesMax) }
     peekRoom.withUnsafeMutableBytes { room in
@@ -158,6 +171,7 @@ final class SessionKeeper {
   ///   - writers: the sessions with output: first those with a grant will be sent theirs, then the others.
   func commit(_ core: SidecarCore, writers: [ClientSession]) {
     guard !isOver, hasBegun else { return }
+    goOnRefilling(core)
     let now = BootClock.now()
     let changes = core.engine.takeChanges { id in
       guard let session = core.sessions[id] else { return false }
@@ -182,6 +196,7 @@ final class SessionKeeper {
         try log.put(Self.key(of: session), record(of: session, core).encode())
       }
       touched.removeAll(keepingCapacity: true)
+      if refill != nil { return }
       // In the order in which they will be sent.
       for session in writers.filter(\.isGranted) + writers.filter({ !$0.isGranted }) where session.isKept {
         guard let output = session.output else { continue }
@@ -200,7 +215,7 @@ final class SessionKeeper {
     hasNotedInput = false
     isFirstCommit = false
     mustWriteSettings = false
-    guard !isOver else { return }
+    guard isUsable else { return }
     for session in newClients { storeConnection(of: session) }
     newClients.removeAll(keepingCapacity: true)
     scheduleRetry()
@@ -230,6 +245,15 @@ final class SessionKeeper {
     log.handedOver()
   }
 
+  /// What the connection was given and has not sent on was not noted: nobody can go on with it until it is sent.
+  private func doubtOutput(of session: ClientSession, _ core: SidecarCore) {
+    session.unsentOutput = nil
+    session.notedBytes = 0
+    guard session.unsentBytes > 0 else { return }
+    session.unsentOutput = ByteBuffer()
+    awaitDrain(of: session, core)
+  }
+
   private func awaitDrain(of session: ClientSession, _ core: SidecarCore) {
     let channel = session.channel
     // An empty write is complete when everything before it is.
@@ -243,9 +267,16 @@ final class SessionKeeper {
     }
   }
 
-  /// The end of a turn: all output was handed over, or its connection is gone; what nobody needs any more is thrown away.
+  /// Whether turns are wanted to go on with throwing away what nobody needs any more, or with writing down what there is.
+  var hasMoreToDo: Bool { !isOverForGood && (log.isTidying || refill != nil) }
+
+  /// The end of a turn: all output was handed over, or its connection is gone; what nobody needs any more is thrown away,
+  /// a slice of it.
   func endTurn() {
-    guard !isOver else { return }
+    if isOver {
+      if !isOverForGood { try? log.tidy() }
+      return
+    }
     log.allHandedOver()
     attempt { () throws(StateLog.Failure) in try log.tidy() }
   }
@@ -264,13 +295,14 @@ final class SessionKeeper {
       }
       return false
     }
-    begin(session)
+    begin(session, core)
     return true
   }
 
-  private func begin(_ session: ClientSession) {
+  private func begin(_ session: ClientSession, _ core: SidecarCore) {
     session.isKept = true
     watchReads(of: session)
+    doubtOutput(of: session, core)
     session.isChanged = true
     add(session)
     newClients.append(session)
@@ -283,7 +315,7 @@ final class SessionKeeper {
   func keepIdle(_ core: SidecarCore) {
     for session in core.sessions.values.sorted(by: { $0.id < $1.id })
     where !session.isKept && !session.isClosing && hasRoom && core.engine.isIdle(session.id) {
-      begin(session)
+      begin(session, core)
     }
   }
 
@@ -331,9 +363,9 @@ final class SessionKeeper {
     hasNotedInput = true
   }
 
-  private func scheduleSweep() {
-    guard sweep == nil, !isOver else { return }
-    sweep = loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.sweepMilliseconds)) { [weak self] in
+  private func scheduleSweep(in milliseconds: Int64 = SessionKeeper.sweepMilliseconds) {
+    guard sweep == nil, !isOverForGood else { return }
+    sweep = loop.assumeIsolated().scheduleTask(in: .milliseconds(milliseconds)) { [weak self] in
       self?.onSweep?()
     }
   }
@@ -344,6 +376,7 @@ final class SessionKeeper {
   /// Looks at who has had nothing to lose since the last time.
   func sweepIdle(_ core: SidecarCore) {
     sweep = nil
+    if isOver { return beginAnew(core) }
     for session in Array(clients.values) {
       if session.hadWork || !core.engine.isIdle(session.id) {
         session.hadWork = false
@@ -425,9 +458,11 @@ final class SessionKeeper {
     attempt { () throws(StateLog.Failure) in
       for session in clients.values {
         guard var rest = session.unsentOutput else { continue }
-        rest.moveReaderIndex(to: rest.writerIndex - min(session.unsentBytes, rest.readableBytes))
+        let unsent = session.unsentBytes
+        let isKnown = unsent <= rest.readableBytes
+        if isKnown { rest.moveReaderIndex(to: rest.writerIndex - unsent) }
         session.unsentOutput = rest
-        try log.put(Self.key(of: session), record(of: session, core, isFinal: true).encode())
+        try log.put(Self.key(of: session), record(of: session, core, isFinal: isKnown).encode())
       }
       try log.commit(counters: core.counters)
     }
@@ -438,16 +473,19 @@ final class SessionKeeper {
 
   /// What was kept means nothing any more: nobody shall take it up.
   func abandon() {
+    guard !isOverForGood else { return }
+    isOverForGood = true
+    sweep?.cancel()
+    retry?.cancel()
     guard !isOver else { return }
     isOver = true
+    refill = nil
     // Sessions stay marked as kept, since the service manager may have their sockets; but nothing is written any more.
     touched = []
     newClients = []
     leftInputs = []
     log.invalidate()
     store.remove(Self.memoryName)
-    sweep?.cancel()
-    retry?.cancel()
   }
 
   /// Takes a connection that nobody wants out of the store.
@@ -461,74 +499,64 @@ final class SessionKeeper {
     do throws(StateLog.Failure) {
       try body()
     } catch {
-      logger.error(
-        "clients will not be kept over a restart", metadata: ["reason": "what they have needs too much memory"])
-      abandon()
-    }
-  }
-}
-
-/// To look at what there is in a socket without taking it or waiting for it.
-let peekFlags = Int32(MSG_PEEK) | Int32(MSG_DONTWAIT)
-
-/// Makes room for what is read from a kept client, and tells of it before.
-private struct WatchedReads: RecvByteBufferAllocator {
-  final class Session {
-    private weak var keeper: SessionKeeper?
-    private weak var session: ClientSession?
-
-    init(keeper: SessionKeeper, session: ClientSession) {
-      self.keeper = keeper
-      self.session = session
-    }
-
-    func willRead(bytesMax: Int) {
-      if let session { keeper?.willRead(session, bytesMax: bytesMax) }
+      switch error {
+      case .full:
+        logger.error(
+          "clients will not be kept over a restart", metadata: ["reason": "what they have needs too much memory"])
+      case .damaged:
+        logger.error("clients will not be kept over a restart", metadata: ["reason": "the memory was damaged"])
+      }
+      ranFull()
     }
   }
 
-  let watched: NIOLoopBound<Session>
-  private var sizes = AdaptiveRecvByteBufferAllocator()
+  // MARK: Beginning anew
 
-  init(watched: NIOLoopBound<Session>) {
-    self.watched = watched
+  /// Keeps nothing until there is room again. What the service manager has of connections it may keep until then.
+  private func ranFull() {
+    isOver = true
+    refill = nil
+    for session in touched { session.isTouched = false }
+    touched = []
+    leftInputs = []
+    log.invalidate()
+    store.remove(Self.memoryName)
+    sweep?.cancel()
+    sweep = nil
+    scheduleSweep(in: refillPauseMilliseconds)
+    refillPauseMilliseconds = min(2 * refillPauseMilliseconds, Self.refillPauseMillisecondsMax)
   }
 
-  /// Asked for before each read.
-  func nextBufferSize() -> Int? {
-    let size = sizes.nextBufferSize()
-    if let size { watched.value.willRead(bytesMax: size) }
-    return size
+  /// Begins to write everything down anew if it has room, with a quarter to spare.
+  private func beginAnew(_ core: SidecarCore) {
+    let needed = core.engine.lockBytes + core.accounts.values.reduce(0) { $0 + $1.bytes }
+    guard needed <= StateLog.recordBytesMax(memoryBytes: memory.bytes.count) / 4 * 3, !log.isTidying,
+      let log = StateLog(memory: memory.bytes)
+    else { return scheduleSweep(in: Self.refillPauseMillisecondsMin) }
+    self.log = log
+    isOver = false
+    isFirstCommit = true
+    mustWriteSettings = true
+    newClients = []
+    refill = KeeperRefill(clients: clients.keys.sorted())
+    core.engine.resumeRecordingChanges()
+    scheduleSweep()
   }
 
-  func buffer(allocator: ByteBufferAllocator) -> ByteBuffer { sizes.buffer(allocator: allocator) }
-
-  mutating func record(actualReadBytes: Int) -> Bool { sizes.record(actualReadBytes: actualReadBytes) }
-}
-
-extension ClientSession {
-  /// Whether a line has begun, or was not taken yet.
-  var hasInput: Bool { framer.isInsideLine || unreadInput != nil }
-
-  /// Whether its record is not what it was.
-  var mustBeWritten: Bool { isChanged || hasInput || hadInputWritten }
-
-  /// Calls `body` with the connection's socket, if it has one that is open.
-  @discardableResult
-  func withSocket<Result>(_ body: (CInt) -> Result) -> Result? {
-    var result: Result?
-    try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) {
-      result = body($0)
-    }
-    return result
-  }
-
-  /// Bytes that were given to the connection and that it has not sent.
-  var unsentBytes: Int { (try? channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0 }
-
-  /// Closes the connection. The service manager may have it too, so that closing it here would not end it.
-  func disconnect() {
-    if isKept { withSocket { _ = shutdown($0, Int32(SHUT_RDWR)) } }
-    channel.close(promise: nil)
+  /// Notes some more of what there is. What changes meanwhile is noted as ever; nothing of it counts before all is noted.
+  private func goOnRefilling(_ core: SidecarCore) {
+    guard var refill else { return }
+    self.refill =
+      refill.takeSlice(of: core.engine) { id in
+        guard let session = clients[id] else { return }
+        doubtOutput(of: session, core)
+        session.isChanged = true
+        newClients.append(session)
+        touch(session)
+      } ? refill : nil
+    guard self.refill == nil else { return }
+    hasNotedInput = true
+    store.add(memory.descriptor, as: Self.memoryName)
+    logger.notice("clients are kept over a restart again", metadata: ["clients": "\(clients.count)"])
   }
 }

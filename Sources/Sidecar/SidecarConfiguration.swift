@@ -1,5 +1,6 @@
 public import AccessPolicy
 public import RedisProtocol
+import SystemdSupport
 
 /// What a sidecar is told once, at its start.
 public struct SidecarConfiguration: Sendable {
@@ -71,6 +72,8 @@ public struct SidecarConfiguration: Sendable {
   public var settings: [UInt8] = []
   /// What the status line says about them at first; nil for nothing.
   public var settingsNote: String?
+  /// The size of the memory that outlives the daemon, of which only what is written takes any, in bytes.
+  var stateBytes = StateMemory.bytesDefault
   /// The version that clients are told.
   public var version: String
 

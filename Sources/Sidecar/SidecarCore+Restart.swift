@@ -74,7 +74,7 @@ extension SidecarCore {
   /// Has what this turn has changed outlive the process, before anything of it is sent.
   func keepTurn(_ writers: [ClientSession]) {
     guard let keeper else { return }
-    guard keeper.isUsable else { return engine.stopRecordingChanges() }
+    guard keeper.isRecording else { return engine.stopRecordingChanges() }
     for session in writers { keeper.touch(session) }
     keeper.commit(self, writers: writers)
   }

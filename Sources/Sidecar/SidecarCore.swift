@@ -145,10 +145,12 @@ final class SidecarCore {
         waitsPerSessionMax: configuration.waitsPerSessionMax, holdsPerSessionMax: configuration.holdsPerSessionMax,
         waitsPerUIDMax: configuration.waitsPerUIDMax, holdsPerUIDMax: configuration.holdsPerUIDMax,
         lockBytesPerUIDMax: configuration.lockBytesPerUIDMax,
-        lockBytesMax: Self.lockBytesMax(memory: predecessor?.memory),
+        lockBytesMax: Self.lockBytesMax(memory: predecessor?.memory, bytes: configuration.stateBytes),
         host: configuration.host, inbox: inbox, attemptsBegin: Self.attemptsBegin(after: predecessor)))
     guard let store,
-      let keeper = SessionKeeper(store: store, predecessor: predecessor?.memory, loop: loop, logger: logger)
+      let keeper = SessionKeeper(
+        store: store, predecessor: predecessor?.memory, memoryBytes: configuration.stateBytes, loop: loop,
+        logger: logger)
     else { return }
     self.keeper = keeper
     keeper.onSweep = { [unowned self] in
@@ -160,8 +162,8 @@ final class SidecarCore {
 
   /// How many bytes of what is held and waited for there may be in all: half of what can be kept over a restart. The other half is
   /// for what sessions have sent and not read.
-  static func lockBytesMax(memory: StateMemory?) -> Int {
-    StateLog.recordBytesMax(memoryBytes: memory?.bytes.count ?? Int(StateMemory.bytesDefault)) / 2
+  static func lockBytesMax(memory: StateMemory?, bytes: Int64) -> Int {
+    StateLog.recordBytesMax(memoryBytes: memory?.bytes.count ?? Int(bytes)) / 2
   }
 
   /// Where attempts begin: at a number that nobody can guess, unless this daemon goes on with those of the one before.
@@ -267,7 +269,9 @@ final class SidecarCore {
   /// When the engine, input that was put off, a keepalive or a process that is to end wants to be looked at.
   private var nextDeadline: BootInstant? {
     // Not at once, but when the loop has looked at everybody else.
-    if inputs.isWaiting || !listings.isEmpty || !endingHolds.isEmpty { return BootInstant(nanoseconds: 1) }
+    if inputs.isWaiting || !listings.isEmpty || !endingHolds.isEmpty || keeper?.hasMoreToDo == true {
+      return BootInstant(nanoseconds: 1)
+    }
     var next = engine.nextDeadline
     if let keepalive = keepalives.next { next = min(next ?? keepalive, keepalive) }
     for pending in pendingKills { next = min(next ?? pending.moment, pending.moment) }

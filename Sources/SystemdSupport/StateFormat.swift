@@ -176,6 +176,18 @@ enum StateEntry {
     }
   }
 
+  /// What the entry is that begins at `offset`, and its size with padding, without a look at whether it is whole; nil when
+  /// there can be none.
+  static func head(_ entries: UnsafeRawBufferPointer, at offset: Int) -> (kind: Kind, key: StateLog.Key, total: Int)? {
+    guard entries.count - offset >= headBytes else { return nil }
+    let first = UInt64(littleEndian: entries.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
+    let id = UInt64(littleEndian: entries.loadUnaligned(fromByteOffset: offset + 8, as: UInt64.self))
+    guard let kind = Kind(rawValue: UInt8(truncatingIfNeeded: first >> 32)),
+      let total = bytes(payload: Int(first & 0xFFFF_FFFF)), total <= entries.count - offset
+    else { return nil }
+    return (kind, StateLog.Key(kind: UInt8(truncatingIfNeeded: first >> 40), id: id), total)
+  }
+
   /// The entry that begins at `offset`, and its size with padding; nil when there is none that is whole.
   static func read(
     _ entries: UnsafeRawBufferPointer, at offset: Int

@@ -14,6 +14,9 @@ import CLinux
 /// area 1    the same; only one of them is in use. When the entries that mean nothing any more outweigh the others, those
 ///           are copied to the other area, and that is in use from one store on
 /// ```
+/// The copying goes over as many turns as it takes, a slice in each: what changes meanwhile is written to both areas, and
+/// until the other one is complete and in use, this one counts.
+///
 /// Each number of those that are stored by themselves carries a check, and that of an area's bytes in use is made with the
 /// area's generation: what is damaged is refused, and never an earlier commit taken for the last one.
 ///
@@ -39,12 +42,47 @@ public final class StateLog {
   public enum Failure: Error, Equatable {
     /// The records need more room than there is.
     case full
+    /// What was written is not there any more.
+    case damaged
   }
+
+  /// Where a record stands.
+  private struct Place {
+    /// In each of the areas, in bytes from its beginning. In the one that is not in use it means something only while
+    /// records are copied there.
+    private var offsets: (Int, Int)
+    /// Its size.
+    let bytes: Int
+
+    init(_ offset: Int, _ bytes: Int) {
+      offsets = (offset, offset)
+      self.bytes = bytes
+    }
+
+    subscript(area: Int) -> Int {
+      get { area == 0 ? offsets.0 : offsets.1 }
+      set { if area == 0 { offsets.0 = newValue } else { offsets.1 = newValue } }
+    }
+  }
+
+  /// How far the records have been copied to the other area.
+  private struct Move {
+    /// How far the entries of the area in use were looked at, and how far they are to be: what comes behind is written to
+    /// both areas.
+    var looked = StateLayout.areaHeadBytes
+    let until: Int
+    /// Where the next entry goes in the other area.
+    var end = StateLayout.areaHeadBytes
+  }
+
+  /// How many bytes of entries one call of ``tidy()`` looks at, and gives back, where nobody has written more.
+  public static let sliceBytes = 1 << 18
 
   private let memory: UnsafeMutableRawBufferPointer
   private let areaBytes: Int
   /// Above this many bytes of entries that mean nothing any more, what is left is copied.
   private let garbageBytesMax: Int
+  private let sliceBytes: Int
   private let areas: StateLayout
   private var area: Int
   /// Where the next entry goes, and how far entries are valid, in bytes from the beginning of the area.
@@ -54,9 +92,15 @@ public final class StateLog {
   private var generation: UInt64
   /// Those of the last commit.
   private var counters: [UInt64] = []
-  /// Each record's place and size in the area.
-  private var live: [Key: (offset: Int, bytes: Int)] = [:]
+  private var live: [Key: Place] = [:]
   private var liveBytes = 0
+  private var move: Move?
+  /// What of the memory is to be given back still.
+  private var unreturned: [Range<Int>] = []
+  /// How far the entries went when it was last tidied up.
+  private var tidiedEnd = 0
+  /// Whether there is input that counts until the next commit.
+  private var hasInput = false
   /// Outputs that were noted, and that were handed over, since there is this memory.
   private var outputsNoted: UInt64
   private var outputsHandedOver: UInt64
@@ -69,16 +113,28 @@ public final class StateLog {
   /// has read. In either case it has no records yet, and what stood there before counts until the first commit.
   ///
   /// `memory` is aligned to 8 bytes and outlives the log.
-  public init?(memory: UnsafeMutableRawBufferPointer, garbageBytesMax: Int = 1 << 20) {
+  ///
+  /// - Parameters:
+  ///   - garbageBytesMax: so many bytes more than the records take may be entries that mean nothing any more.
+  ///   - sliceBytes: see ``sliceBytes``.
+  public init?(
+    memory: UnsafeMutableRawBufferPointer, garbageBytesMax: Int = 1 << 20, sliceBytes: Int = StateLog.sliceBytes
+  ) {
     guard let areas = StateLayout(bytes: memory.count) else { return nil }
     self.memory = memory
     self.areas = areas
     areaBytes = areas.areaBytes
     self.garbageBytesMax = garbageBytesMax
+    self.sliceBytes = sliceBytes
     if let old = try? StateHead(memory: UnsafeRawBufferPointer(memory)) {
       area = old.area == 0 ? 1 : 0
       outputsHandedOver = old.outputsHandedOver
       generation = old.generation + 1
+      // What the other process may have begun there.
+      giveBack(memory, from: areas.start(of: area), bytes: areaBytes)
+      let start = areas.start(of: old.area)
+      let end = old.end(UInt64(littleEndian: memory.loadUnaligned(fromByteOffset: start, as: UInt64.self)))
+      unreturned = [start..<(start + min(areaBytes, Int(clamping: end ?? .max)))]
     } else {
       area = 0
       outputsHandedOver = 0
@@ -98,15 +154,19 @@ public final class StateLog {
   /// Bytes that the records take.
   public var recordBytes: Int { liveBytes }
 
+  /// Whether ``tidy()`` has more to do, even if nothing changes.
+  public var isTidying: Bool { !unreturned.isEmpty && (isAreaInUse || isFull) || move != nil && !isFull }
+
   // MARK: Changes
 
   /// Puts a record in the place of the one that has this key, from the next commit on.
   public func put(_ key: Key, _ payload: [UInt8]) throws(Failure) {
-    let offset = end
+    let (offset, copiedTo) = (end, move?.end)
     try append(.put, key, payload)
-    let bytes = end - offset
-    if let old = live.updateValue((offset, bytes), forKey: key) { liveBytes -= old.bytes }
-    liveBytes += bytes
+    var place = Place(offset, end - offset)
+    if let copiedTo { place[1 - area] = copiedTo }
+    if let old = live.updateValue(place, forKey: key) { liveBytes -= old.bytes }
+    liveBytes += place.bytes
   }
 
   /// Removes the record that has this key, if there is one, from the next commit on.
@@ -121,6 +181,7 @@ public final class StateLog {
     // Before the first commit the old state counts, and nothing is read from clients.
     guard isAreaInUse else { return }
     try append(.input, Key(kind: isPeeked ? 1 : 0, id: id), bytes)
+    hasInput = true
     storeEnd()
   }
 
@@ -152,38 +213,85 @@ public final class StateLog {
     self.counters = Array(counters.prefix(Self.countersMax))
     try appendCommit()
     for input in inputs { try append(.input, Key(kind: 0, id: input.id), input.bytes) }
+    hasInput = !inputs.isEmpty
     storeEnd()
     if !isAreaInUse { takeIntoUse() }
   }
 
-  /// Gives memory back when it is worth it. To be called when neither input nor output is pending.
+  /// Gives memory back when it is worth it: a slice of the work, so that no call takes long. To be called when no output is
+  /// pending.
   public func tidy() throws(Failure) {
-    guard isAreaInUse, end - liveBytes > garbageBytesMax + liveBytes else { return }
-    let old = areas.start(of: area)
-    let records = live.sorted { $0.value.offset < $1.value.offset }
+    if isFull { return giveBackSlice(sliceBytes) }
+    guard isAreaInUse else { return }
+    let appended = max(0, end - tidiedEnd)
+    tidiedEnd = end
+    // Faster than entries are appended; and much faster where they come near to what an area holds.
+    let bytes = max(sliceBytes, appended * (end > areaBytes / 2 ? 8 : 2))
+    if !unreturned.isEmpty { return giveBackSlice(bytes) }
+    if move == nil {
+      guard end - liveBytes > garbageBytesMax + liveBytes || end > areaBytes / 8 * 5 else { return }
+      move = Move(until: end)
+    }
+    try copyRecords(bytes)
+    // What input came of is known with the next commit, and it stands in this area alone.
+    guard let move, move.looked == move.until, !hasInput else { return }
+    unreturned = [areas.start(of: area)..<(areas.start(of: area) + end)]
     area = 1 - area
     generation += 1
-    end = StateLayout.areaHeadBytes
-    let new = areas.start(of: area)
-    store(0, at: new)
-    for (key, place) in records {
-      let source = UnsafeRawBufferPointer(
-        rebasing: memory[(old + place.offset)..<(old + place.offset + place.bytes)])
-      UnsafeMutableRawBufferPointer(rebasing: memory[(new + end)..<(new + end + place.bytes)])
-        .copyMemory(from: source)
-      live[key] = (end, place.bytes)
-      end += place.bytes
-    }
+    end = move.end
+    self.move = nil
     isAreaInUse = false
     try appendCommit()
     storeEnd()
     takeIntoUse()
   }
 
-  /// Makes what is there unreadable, because it is not true any more.
+  /// Looks at so many bytes of entries, and copies those that still mean something.
+  private func copyRecords(_ bytes: Int) throws(Failure) {
+    guard var move else { return }
+    let (from, to) = (areas.start(of: area), areas.start(of: 1 - area))
+    let entries = UnsafeRawBufferPointer(rebasing: memory[from..<(from + move.until)])
+    let stop = min(move.until, move.looked + bytes)
+    while move.looked < stop {
+      guard let (kind, key, total) = StateEntry.head(entries, at: move.looked) else { throw .damaged }
+      if kind == .put, let index = live.index(forKey: key), live.values[index][area] == move.looked {
+        guard total <= areaBytes - move.end else {
+          // What was written to both areas took the room. The next attempt has less to copy.
+          self.move = nil
+          return
+        }
+        UnsafeMutableRawBufferPointer(rebasing: memory[(to + move.end)..<(to + move.end + total)])
+          .copyMemory(from: UnsafeRawBufferPointer(rebasing: entries[move.looked..<(move.looked + total)]))
+        live.values[index][1 - area] = move.end
+        move.end += total
+      }
+      move.looked += total
+    }
+    self.move = move
+  }
+
+  /// Tells the kernel that some of the memory is of no use any more, as far as it is whole pages of a file in memory.
+  private func giveBackSlice(_ bytes: Int) {
+    guard let range = unreturned.popLast() else { return }
+    let page = StateLayout.headBytes
+    // Both begin at a page.
+    let end = min(memory.count / page * page, range.lowerBound + (bytes * 4 + page - 1) / page * page)
+    giveBack(memory, from: range.lowerBound, bytes: end - range.lowerBound)
+    if end < range.upperBound { unreturned.append(end..<range.upperBound) }
+  }
+
+  /// Makes what is there unreadable, because it is not true any more. Of this log only ``tidy()`` is of use from then on,
+  /// which gives the memory back; then another log may begin in it.
   public func invalidate() {
     isFull = true
     store(0, at: StateLayout.magicOffset)
+    store(0, at: StateLayout.areaOffset)
+    for (area, end) in [(area, end), (1 - area, move?.end ?? 0)] where end > 0 {
+      unreturned.append(areas.start(of: area)..<(areas.start(of: area) + end))
+    }
+    move = nil
+    live = [:]
+    liveBytes = 0
   }
 
   /// Counts one more attempt to begin with what is there, and tells how many there were without success.
@@ -201,7 +309,7 @@ public final class StateLog {
     areas.writeHead(to: memory)
     store(StateLayout.areaWord(area, generation: generation), at: StateLayout.areaOffset)
     isAreaInUse = true
-    giveBack(memory, from: areas.start(of: 1 - area), bytes: areaBytes)
+    tidiedEnd = end
   }
 
   private func storeEnd() {
@@ -243,7 +351,18 @@ public final class StateLog {
     StateEntry.write(
       kind, key, payload, to: UnsafeMutableRawBufferPointer(rebasing: memory[start..<(start + total)]))
     end += total
+    if kind == .put || kind == .remove { appendToOther(start, total) }
     return true
+  }
+
+  /// Has an entry in the other area, too, if records are being copied there.
+  private func appendToOther(_ start: Int, _ total: Int) {
+    guard let move else { return }
+    guard total <= areaBytes - move.end else { return self.move = nil }
+    let other = areas.start(of: 1 - area) + move.end
+    UnsafeMutableRawBufferPointer(rebasing: memory[other..<(other + total)])
+      .copyMemory(from: UnsafeRawBufferPointer(rebasing: memory[start..<(start + total)]))
+    self.move?.end += total
   }
 
   private func store(_ value: UInt64, at offset: Int) {

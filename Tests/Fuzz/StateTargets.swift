@@ -18,7 +18,7 @@ private let imageBytes = 4096 * 5
 func checkImage(_ input: [UInt8]) {
   var choices = Choices(input)
   withMemory(imageBytes) { memory in
-    guard let log = StateLog(memory: memory, garbageBytesMax: 256) else { violated("no log") }
+    guard let log = StateLog(memory: memory, garbageBytesMax: 256, sliceBytes: 64) else { violated("no log") }
     var model: [StateLog.Key: [UInt8]] = [:]
     var committed: [StateLog.Key: [UInt8]]?
     write: for _ in 0..<choices.index(32) {

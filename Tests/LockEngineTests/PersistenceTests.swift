@@ -32,13 +32,36 @@ private final class Kept {
       switch change {
       case .put(let kind, let id, let bytes): records[StateRecord(kind: kind.rawValue, id: id)] = bytes
       case .remove(let kind, let id):
-        #expect(records.removeValue(forKey: StateRecord(kind: kind.rawValue, id: id)) != nil)
+        let wasThere = records.removeValue(forKey: StateRecord(kind: kind.rawValue, id: id)) != nil
+        #expect(wasThere || hasBegunAnew)
       }
     }
     return changes
   }
 
   var recordCount: Int { records.count }
+
+  /// Whether what was noted once was forgotten, so that more may be taken back than there is.
+  private var hasBegunAnew = false
+
+  /// Nobody has room for what changes any more.
+  func stopNoting() {
+    script.engine.stopRecordingChanges()
+    records = [:]
+    hasBegunAnew = true
+  }
+
+  /// Somebody has, and is told everything in pieces; `between` comes between two of them.
+  func noteAnew(between: () -> Void = {}) {
+    script.engine.resumeRecordingChanges()
+    var last: LockName?
+    repeat {
+      last = script.engine.noteEverything(behind: last, atMost: 1)
+      commit()
+      between()
+    } while last != nil
+    commit()
+  }
 
   func state() throws -> StoredState {
     var state = StoredState()
@@ -150,6 +173,42 @@ private final class Kept {
     _ = kept.script.take()
     kept.script.release(carol)
     #expect(kept.script.take().compactMap(\.grantedToken) == [103])
+  }
+
+  /// What came while nobody could note it, and what changes while all is being noted anew.
+  @Test func whatIsNotedAnewIsAllThatThereIs() throws {
+    let kept = Kept()
+    kept.script.hold(alice, token: 100)
+    kept.script.acquire(bob)
+    kept.commit()
+    kept.stopNoting()
+    for session in [carol, dave] { kept.script.acquire(session) }
+    kept.script.hold(alice, "first", token: 200)
+    kept.script.hold(alice, "gone", token: 300)
+    kept.script.hold(alice, "new/1", token: 400)
+    kept.script.release(alice, "gone")
+    kept.commit()
+    #expect(kept.recordCount == 0)
+    _ = kept.script.take()
+    var step = 0
+    kept.noteAnew {
+      step += 1
+      if step == 1 { kept.script.hold(alice, "after", token: 500) }
+      if step == 2 { kept.script.release(alice, "first") }
+      if step == 3 { kept.script.hold(alice, "z", token: 600) }
+    }
+    #expect(step > 4)
+    _ = kept.script.take()
+    try kept.restart()
+    func tokens(_ name: LockName) -> [Token] {
+      kept.script.engine.snapshot(of: name, waitersMax: 9, now: kept.script.now)?.holders.map(\.token) ?? []
+    }
+    #expect(tokens(x) == [100])
+    #expect(tokens(LockName("first")) == [] && tokens(LockName("gone")) == [])
+    #expect(tokens(LockName("new/1")) == [400])
+    #expect(tokens(LockName("after")) == [500] && tokens(LockName("z")) == [600])
+    let waiting = kept.script.engine.snapshot(of: x, waitersMax: 9, now: kept.script.now)?.waiters.map(\.session)
+    #expect(waiting == [bob, carol, dave])
   }
 
   @Test func aWaitKeepsItsDeadlineAndItsAttempt() throws {

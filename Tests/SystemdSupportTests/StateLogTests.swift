@@ -13,8 +13,8 @@ private final class Memory {
   deinit { bytes.deallocate() }
 
   func image() throws -> StateImage { try StateImage(memory: UnsafeRawBufferPointer(bytes)) }
-  func log(garbageBytesMax: Int = 1 << 20) throws -> StateLog {
-    try #require(StateLog(memory: bytes, garbageBytesMax: garbageBytesMax))
+  func log(garbageBytesMax: Int = 1 << 20, sliceBytes: Int = StateLog.sliceBytes) throws -> StateLog {
+    try #require(StateLog(memory: bytes, garbageBytesMax: garbageBytesMax, sliceBytes: sliceBytes))
   }
 }
 
@@ -130,6 +130,70 @@ private func note(_ text: String, output id: UInt64, _ log: StateLog) throws {
     #expect(try memory.image().records[key(4999 % 7)] == [UInt8(truncatingIfNeeded: 4999)])
   }
 
+  /// Whoever reads it between two slices, because the process was killed there, finds the last commit.
+  @Test(arguments: 1...3)
+  func recordsAreCopiedInSlicesAndTheLastCommitCountsThroughout(seed: UInt64) throws {
+    var word = seed
+    func random(_ bound: UInt64) -> UInt64 {
+      word = word &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+      return (word >> 33) % bound
+    }
+    let memory = Memory(256 * 1024)
+    let log = try memory.log(garbageBytesMax: 2048, sliceBytes: 100)
+    var model: [StateLog.Key: [UInt8]] = [:]
+    var committed = model
+    var slices = 0
+    try log.commit(counters: [])
+    for round in 0..<500 {
+      for _ in 0..<random(4) {
+        let one = key(random(150))
+        if random(3) == 0 {
+          try log.remove(one)
+          model[one] = nil
+        } else {
+          let bytes = [UInt8](repeating: UInt8(truncatingIfNeeded: round), count: Int(random(60)))
+          try log.put(one, bytes)
+          model[one] = bytes
+        }
+      }
+      try note("input", input: 4, log)
+      #expect(try memory.image().records == committed)
+      try note("output", output: 3, log)
+      try log.commit(counters: [UInt64(round)])
+      committed = model
+      if random(2) == 0 { try note("half a line", input: 5, log) }
+      let inputs = try memory.image().inputs.count
+      log.allHandedOver()
+      try log.tidy()
+      let image = try memory.image()
+      #expect(image.records == committed && image.counters[0] == UInt64(round))
+      #expect(image.inputs.count == inputs && image.outputs.isEmpty)
+      if log.isTidying { slices += 1 }
+    }
+    #expect(slices > 100)
+  }
+
+  /// So that what one user changes costs nobody a long turn.
+  @Test func noSliceCopiesMuchAndWhatIsNotChangedAnyMoreComesToAnEnd() throws {
+    let memory = try #require(StateMemory(bytes: 1 << 24))
+    let log = try #require(StateLog(memory: memory.bytes, garbageBytesMax: 1 << 16, sliceBytes: 4096))
+    for _ in 0..<3 { for id in 0..<4000 { try log.put(key(UInt64(id)), [UInt8](repeating: 7, count: 100)) } }
+    try log.commit(counters: [])
+    try log.tidy()
+    // More than a thousand kilobytes, of which each call looks at four.
+    var calls = 0
+    while log.isTidying {
+      try log.tidy()
+      calls += 1
+      #expect(calls < 10_000)
+    }
+    #expect(calls > 200)
+    #expect(try StateImage(memory: UnsafeRawBufferPointer(memory.bytes)).records.count == 4000)
+    // Nothing is worth it a second time.
+    try log.tidy()
+    #expect(!log.isTidying)
+  }
+
   @Test func recordsThatNeedMoreThanThereIsAreRefusedAndWhatWasCommittedStays() throws {
     let memory = Memory(64 * 1024)
     let log = try memory.log()
@@ -141,6 +205,30 @@ private func note(_ text: String, output id: UInt64, _ log: StateLog) throws {
     // From then on nothing is taken any more, so that no commit makes half of a change valid.
     #expect(throws: StateLog.Failure.full) { try log.commit(counters: []) }
     #expect(try memory.image().records == [key(1): [1]])
+  }
+
+  @Test func whatWasInvalidatedIsGivenBackInSlicesAndBegunAnew() throws {
+    let memory = try #require(StateMemory(bytes: 1 << 22))
+    let log = try #require(StateLog(memory: memory.bytes, sliceBytes: 1024))
+    let large = [UInt8](repeating: 7, count: 1 << 19)
+    try log.put(key(1), large)
+    try log.commit(counters: [1])
+    #expect(throws: StateLog.Failure.full) { try log.put(key(2), large) }
+    log.invalidate()
+    #expect(log.isTidying)
+    var calls = 0
+    while log.isTidying {
+      try log.tidy()
+      calls += 1
+    }
+    #expect(calls > 100)
+    #expect(memory.bytes[StateLayout.headBytes...].allSatisfy { $0 == 0 })
+    let next = try #require(StateLog(memory: memory.bytes))
+    try next.put(key(3), [3])
+    #expect(throws: StateUnreadable.self) { try StateImage(memory: UnsafeRawBufferPointer(memory.bytes)) }
+    try next.commit(counters: [2])
+    let image = try StateImage(memory: UnsafeRawBufferPointer(memory.bytes))
+    #expect(image.records == [key(3): [3]] && image.counters[0] == 2)
   }
 
   @Test func anotherVersionIsNotRead() throws {

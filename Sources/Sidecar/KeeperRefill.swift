@@ -1,0 +1,26 @@
+import LockEngine
+
+/// How far a keeper has come that writes everything down anew.
+struct KeeperRefill {
+  /// Clients and things of the engine in one turn, which take about a millisecond.
+  private static let clientsInTurn = 64
+  private static let thingsInTurn = 256
+
+  /// The clients that are left.
+  private var clients: [SessionID]
+  private var lastLock: LockName?
+
+  init(clients: [SessionID]) { self.clients = clients }
+
+  /// Has some more noted; whether there is more to come.
+  mutating func takeSlice(of engine: LockEngine, client: (SessionID) -> Void) -> Bool {
+    guard clients.isEmpty else {
+      for id in clients.suffix(Self.clientsInTurn) { client(id) }
+      clients.removeLast(min(clients.count, Self.clientsInTurn))
+      return true
+    }
+    guard let lock = engine.noteEverything(behind: lastLock, atMost: Self.thingsInTurn) else { return false }
+    lastLock = lock
+    return true
+  }
+}
