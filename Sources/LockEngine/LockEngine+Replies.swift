@@ -437,7 +437,7 @@ extension LockEngine {
     if isTry { send(.answerInUse(name: lock.name, ask: ask, inbox: inbox), .other, now: now) }
   }
 
-  private func lease(of name: LockName, attempt: UInt64) -> LeaseSlot? {
+  func lease(of name: LockName, attempt: UInt64) -> LeaseSlot? {
     guard let lock = locks[name] else { return nil }
     if let wanted = lock.wanted, wanted.attempt == attempt { return wanted }
     return lock.leases.first { $0.attempt == attempt }

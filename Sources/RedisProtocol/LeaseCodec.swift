@@ -297,6 +297,12 @@ public struct LeaseCodec: Sendable {
     }
   }
 
+  /// Whether a message may be one that is waited for, by its first letters: neither a question nor one of a search for
+  /// deadlocks.
+  public static func mayBeAwaited(message: [UInt8]) -> Bool {
+    !message.starts(with: "tell ".utf8) && !message.starts(with: "call ".utf8)
+  }
+
   /// Asks another daemon something. `id` comes back with its answer.
   public func call(_ payload: [UInt8], id: UInt64, inbox: String) -> RedisCommand {
     publish(Array("call \(id) ".utf8) + me + [0x20] + payload, to: inbox)

@@ -53,6 +53,39 @@ public struct RESPDecoder: Sendable {
     }
   }
 
+  /// The last of the three parts of the next value, a blob string, where `opening` is all that stands before it. Nil when
+  /// the value is another one, or has not come as a whole: it is for ``next()`` then, mistakes included.
+  mutating func nextBlob(after opening: [UInt8]) -> [UInt8]? {
+    guard failure == nil, stack.isEmpty, blob == nil, buffer.count - position > opening.count,
+      limits.blobBytesMax >= opening.count, limits.elementCountMax - elementCount >= 3, limits.depthMax > 0
+    else { return nil }
+    let isOpening = buffer.withUnsafeBufferPointer { bytes in
+      opening.withUnsafeBufferPointer { opening in
+        var index = 0
+        while index < opening.count {
+          guard bytes[position &+ index] == opening[index] else { return false }
+          index &+= 1
+        }
+        return true
+      }
+    }
+    let line = position + opening.count
+    guard isOpening, buffer[line] == 0x24, let length = plainNumber(at: line), length.number <= limits.blobBytesMax
+    else {
+      return nil
+    }
+    let begin = line + length.byteCount
+    let end = begin + Int(length.number)
+    guard end + 2 <= buffer.count, end + 2 - position <= limits.replyBytesMax - replyBytes, buffer[end] == 0x0D,
+      buffer[end + 1] == 0x0A
+    else { return nil }
+    position = end + 2
+    scanned = position
+    elementCount = 0
+    replyBytes = 0
+    return Array(buffer[begin..<end])
+  }
+
   /// Gives back the room of what is read, at a cost in proportion to what was read since the last time.
   private mutating func compact() {
     guard position > 0 else { return }
@@ -211,7 +244,7 @@ extension RESPDecoder {
   private mutating func readLine() throws(RESPError) -> Step {
     guard position < buffer.count else { return .starved }
     let type = buffer[position]
-    if type == 0x3A || type == 0x24 || type == 0x2A, let line = plainNumber() {  // : $ *
+    if type == 0x3A || type == 0x24 || type == 0x2A, let line = plainNumber(at: position) {  // : $ *
       try consume(line.byteCount)
       switch type {
       case 0x3A: return .value(.integer(line.number))
@@ -255,12 +288,12 @@ extension RESPDecoder {
     return nil
   }
 
-  /// The number in the line that begins at `position`, where it is one without a sign and of no more than 15 digits
+  /// The number in the line that begins at `start`, where it is one without a sign and of no more than 15 digits
   /// whose line end has come: nearly all of them. Whatever else it is, mistakes included, is for the long way.
-  private func plainNumber() -> (number: Int64, byteCount: Int)? {
+  private func plainNumber(at start: Int) -> (number: Int64, byteCount: Int)? {
     buffer.withUnsafeBufferPointer { bytes in
-      let stop = min(bytes.count, position + 18)
-      var index = position + 1
+      let stop = min(bytes.count, start + 18)
+      var index = start + 1
       var number: Int64 = 0
       while index < stop {
         let digit = bytes[index] &- 0x30
@@ -268,10 +301,10 @@ extension RESPDecoder {
         number = number &* 10 &+ Int64(digit)
         index += 1
       }
-      let digitCount = index - position - 1
+      let digitCount = index - start - 1
       guard digitCount > 0, digitCount <= 15, index + 1 < bytes.count, bytes[index] == 0x0D, bytes[index + 1] == 0x0A
       else { return nil }
-      guard digitCount == 1 || bytes[position + 1] != 0x30 else { return nil }
+      guard digitCount == 1 || bytes[start + 1] != 0x30 else { return nil }
       return (number, digitCount + 3)
     }
   }

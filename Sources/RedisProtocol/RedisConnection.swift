@@ -45,6 +45,8 @@ public struct RedisConnection: Sendable {
 
   private let configuration: RedisConnectionConfiguration
   private let sources: [ScriptName: [UInt8]]
+  /// What stands before the text of each message to the inbox.
+  private let messageOpening: [UInt8]
   private var state = State.unconnected
   private var decoder: RESPDecoder
   private var output: [UInt8] = []
@@ -67,6 +69,10 @@ public struct RedisConnection: Sendable {
     self.configuration = configuration
     self.sources = Dictionary(configuration.scripts.map { ($0.name, $0.source) }) { _, last in last }
     self.decoder = RESPDecoder(limits: configuration.limits)
+    var opening = Array(">3\r\n".utf8)
+    RESPEncoder.append(blobString: "message".utf8, to: &opening)
+    RESPEncoder.append(blobString: configuration.inbox, to: &opening)
+    messageOpening = opening
   }
 
   /// Whether commands may be submitted.
@@ -133,7 +139,13 @@ public struct RedisConnection: Sendable {
     decoder.append(bytes)
     var actions: [RedisConnectionAction] = []
     do throws(RESPError) {
-      while let value = try decoder.next() {
+      while true {
+        // Whoever may write to the inbox can send very many.
+        if isReady, let payload = decoder.nextBlob(after: messageOpening) {
+          actions.append(.message(channel: configuration.inbox, payload: payload))
+          continue
+        }
+        guard let value = try decoder.next() else { break }
         let isAlive = valueReceived(value, actions: &actions)
         guard isAlive else { return actions }
       }

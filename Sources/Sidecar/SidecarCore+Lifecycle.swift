@@ -77,6 +77,17 @@ extension SidecarCore {
     hostCalls = HostCalls(
       loop: loop, store: link,
       timeoutMilliseconds: { [unowned self] in engine.holderTimeoutMilliseconds })
+    link.onInput = { [unowned self] in
+      turns.begin(.redis, now: BootClock.now())
+      scheduleTurnEnd()
+    }
+    link.isAwaited = { [unowned self] message in
+      switch message {
+      case .lease(let push): engine.isAwaited(push)
+      case .answer(let id, _): hostCalls?.isOpen(id) == true
+      case .call: false
+      }
+    }
     link.start()
     return decided.futureResult
   }

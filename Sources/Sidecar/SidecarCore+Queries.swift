@@ -205,6 +205,7 @@ extension SidecarCore {
             Stat("commands_in_flight", .integer(Int64(gauges.commandsInFlight))),
             Stat("commands_waiting", .integer(Int64(store.waitingCount))),
             Stat("pushes_total", .integer(Int64(clamping: store.statistics.pushes))),
+            Stat("pushes_left_out_total", .integer(Int64(clamping: store.statistics.pushesLeftOut))),
             Stat("errors_total", .integer(Int64(clamping: store.statistics.errors))),
             Stat("leases_total", .integer(Int64(clamping: done.leases))),
             Stat("leases_lost_total", .integer(Int64(clamping: done.leasesLost))),

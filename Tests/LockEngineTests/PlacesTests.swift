@@ -24,6 +24,38 @@ import Testing
     .acquire(name: x, attempt: attempt, ask: number, isTry: false, tokenFloor: 0)
   }
 
+  /// What is never left out of a flood of messages, however much of them there is.
+  @Test func aMessageThatIsWaitedForIsToldFromOthers() {
+    let script = Script()
+    script.open(alice, bob)
+    script.hold(alice, "held", token: 100)
+    script.acquire(bob, "wanted")
+    script.reply(.queued(holderHost: "b", holderExpiresInMilliseconds: 9_000, listeners: 1))
+    let attempts = (held: UInt64(1), wanted: UInt64(2))
+    let grant = LeaseGrant(token: 500, tokenCount: 10, othersWait: false)
+    func granted(_ name: String, _ attempt: UInt64) -> Bool {
+      script.engine.isAwaited(.granted(name: LockName(name), attempt: attempt, grant))
+    }
+    #expect(granted("wanted", attempts.wanted) && granted("held", attempts.held))
+    #expect(!granted("wanted", 77) && !granted("held", attempts.wanted) && !granted("other", 1))
+    func contended(_ name: String, _ attempt: UInt64) -> LeasePush {
+      .contended(name: LockName(name), attempt: attempt, ask: 1, isTry: true, inbox: "b/1")
+    }
+    #expect(script.engine.isAwaited(contended("held", attempts.held)))
+    #expect(
+      !script.engine.isAwaited(contended("held", 77)) && !script.engine.isAwaited(contended("wanted", attempts.wanted)))
+    script.tell(.pushReceived(contended("held", attempts.held)))
+    #expect(!script.engine.isAwaited(contended("held", attempts.held)))
+    #expect(!script.engine.isAwaited(.inUse(name: LockName("wanted"), ask: 2)))
+    script.acquire(bob, "tried", wait: 0)
+    let ask = script.take().compactMap(\.command).compactMap {
+      if case .acquire(_, _, let ask, true, _, _, _, _) = $0 { ask } else { nil }
+    }.last
+    #expect(script.engine.isAwaited(.inUse(name: LockName("tried"), ask: ask ?? 0)))
+    #expect(!script.engine.isAwaited(.inUse(name: LockName("tried"), ask: 99)))
+    #expect(!script.engine.isAwaited(.told(.victim(path: []))))
+  }
+
   @Test func aPlaceIsLookedAtEachSecondAndNothingElseIsSaid() {
     wait()
     for _ in 0..<5 {

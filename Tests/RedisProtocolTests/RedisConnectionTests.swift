@@ -68,6 +68,33 @@ private let noScript = "-NOSCRIPT No matching script. Please use EVAL.\r\n"
     #expect(connection.ignoredPushCount == 1)
   }
 
+  /// There is a short way for them, and none that is not the same as the long one.
+  @Test func messagesAreTheSameHoweverTheyCome() {
+    let wire = Array((Server.message("first") + Server.message("") + ":1\r\n" + Server.message("a\r\nb")).utf8)
+    let expected: [RedisConnectionAction] = [
+      .message(channel: bytes("inbox"), payload: bytes("first")), .message(channel: bytes("inbox"), payload: []),
+      .reply(id: 1, .integer(1)), .message(channel: bytes("inbox"), payload: bytes("a\r\nb")),
+    ]
+    for cut in 0...wire.count {
+      var connection = readyConnection()
+      #expect(connection.submit(plain("GET", "a"), id: 1) == true)
+      let actions = [wire[..<cut], wire[cut...]].flatMap { part in
+        Array(part).withUnsafeBytes { connection.received($0) }
+      }
+      #expect(actions == expected)
+    }
+    for broken in [
+      ">3\r\n$7\r\nmessage\r\n$5\r\ninbox\r\n$1\r\nab\r\n", ">3\r\n$7\r\nmessage\r\n$5\r\ninbox\r\n$01\r\na\r\n",
+      ">3\r\n$7\r\nmessage\r\n$5\r\ninbox\r\n$99999999999\r\na\r\n",
+    ] {
+      var connection = readyConnection()
+      guard case .fault? = connection.received(broken).last else {
+        Issue.record("it is taken for a message")
+        continue
+      }
+    }
+  }
+
   @Test func attributesBeforeAReplyAnswerNothing() {
     var connection = readyConnection()
     #expect(connection.submit(plain("GET", "a"), id: 1) == true)

@@ -43,3 +43,35 @@ import Testing
     #expect(turns.end(now: at(6_000_000), processorTime: 0) == nil, "no turn has begun")
   }
 }
+
+@Suite struct InboxShareTests {
+  private func at(_ microseconds: Int64) -> BootInstant { BootInstant(nanoseconds: microseconds * 1000) }
+
+  @Test func messagesHaveAMillisecondAtOnceAndAQuarterOfTheTime() {
+    var share = InboxShare()
+    var now: Int64 = 1_000_000
+    var used: Int64 = 0
+    /// Takes 10 µs for each message as long as there is room.
+    func flood(until end: Int64) {
+      while now < end {
+        if share.hasRoom(now: at(now)) {
+          share.used(from: at(now), to: at(now + 10))
+          used += 10
+          now += 10
+        } else {
+          now += 1
+        }
+      }
+    }
+    flood(until: 1_001_000)
+    #expect((900...1000).contains(used))
+    // For a second.
+    flood(until: 2_001_000)
+    #expect((245_000...255_000).contains(used))
+    // Who has been quiet has a millisecond again, and no more.
+    now += 10_000_000
+    used = 0
+    flood(until: now + 2000)
+    #expect((1250...1600).contains(used))
+  }
+}

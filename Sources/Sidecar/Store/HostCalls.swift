@@ -91,6 +91,9 @@ final class HostCalls {
     }
   }
 
+  /// Whether an answer to that question is waited for.
+  func isOpen(_ id: UInt64) -> Bool { open[id] != nil }
+
   /// An answer has come; one that nobody waits for any more is dropped.
   func answered(_ id: UInt64, _ payload: [UInt8]) { finish(id, .answered(payload[...])) }
 

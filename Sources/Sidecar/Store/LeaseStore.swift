@@ -105,6 +105,8 @@ enum StoreEvent {
 struct LinkStatistics {
   var commands: UInt64 = 0
   var pushes: UInt64 = 0
+  /// Those of them that there was no time for.
+  var pushesLeftOut: UInt64 = 0
   var errors: UInt64 = 0
   var connections: UInt64 = 0
 }

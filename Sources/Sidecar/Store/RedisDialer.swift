@@ -129,6 +129,8 @@ final class RedisDialer {
     let handler = NIOLoopBound(handler, eventLoop: loop)
     let bootstrap = ClientBootstrap(group: loop)
       .connectTimeout(.milliseconds(timeoutMilliseconds))
+      // One read is what a turn of the loop has to deal with, however much there is.
+      .channelOption(.maxMessagesPerRead, value: 1)
       .channelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {
           try channel.pipeline.syncOperations.addHandler(handler.value)

@@ -49,6 +49,11 @@ final class RedisLink {
   private let logger: Logger
   private let onEvent: (StoreEvent) -> Void
   private let onOutput: () -> Void
+  /// Called before what came is looked at.
+  var onInput: () -> Void = {}
+  /// Whether somebody waits for such a message.
+  var isAwaited: (InboxMessage) -> Bool = { _ in true }
+  private var inboxShare = InboxShare()
   /// Called when the first attempt to connect has succeeded or failed.
   private var onFirstOutcome: (() -> Void)?
 
@@ -315,6 +320,7 @@ final class RedisLink {
 
   func received(_ buffer: ByteBuffer, generation: UInt64) {
     guard generation == self.generation else { return }
+    onInput()
     let answers = machine?.answerCount
     let actions = buffer.withUnsafeReadableBytes { machine?.received($0) } ?? []
     if machine?.answerCount != answers { lastAnsweredAt = BootClock.now() }
@@ -339,14 +345,7 @@ final class RedisLink {
     case .ready(let info): ready(info)
     case .failed(let failure): useless(failure.message)
     case .fault(let fault): useless(fault.description)
-    case .message(_, let payload):
-      statistics.pushes += 1
-      switch codec.decode(message: payload) {
-      case .lease(let push)?: onEvent(.push(push))
-      case .call(let id, let inbox, let payload)?: onEvent(.call(id, from: inbox, payload))
-      case .answer(let id, let payload)?: onEvent(.answer(id, payload))
-      case nil: logger.warning("a message to the inbox was not understood")
-      }
+    case .message(_, let payload): heard(message: payload)
     case .reply(let id, let value):
       switch pending.remove(id) {
       case .lease(let id, let command)?:
@@ -359,6 +358,31 @@ final class RedisLink {
         break
       }
     }
+  }
+
+  /// A message to the inbox. Nobody is kept waiting by those that are not waited for.
+  private func heard(message payload: [UInt8]) {
+    statistics.pushes += 1
+    let began = BootClock.now()
+    // What it takes of Redis has to have room, too.
+    let hasRoom = inboxShare.hasRoom(now: began) && waitingCount < Self.windowMax
+    guard hasRoom || LeaseCodec.mayBeAwaited(message: payload) else { return leftOut(now: began) }
+    let message = codec.decode(message: payload)
+    let isAwaited = message.map(isAwaited) ?? false
+    guard hasRoom || isAwaited else { return leftOut(now: began) }
+    switch message {
+    case .lease(let push)?: onEvent(.push(push))
+    case .call(let id, let inbox, let payload)?: onEvent(.call(id, from: inbox, payload))
+    case .answer(let id, let payload)?: onEvent(.answer(id, payload))
+    case nil: logger.warning("a message to the inbox was not understood")
+    }
+    if !isAwaited { inboxShare.used(from: began, to: BootClock.now()) }
+  }
+
+  private func leftOut(now: BootInstant) {
+    statistics.pushesLeftOut += 1
+    guard let count = refusals.toTell(kind: "inbox", now: now) else { return }
+    logger.warning("too many messages to the inbox; some were left out", metadata: ["count": "\(count)"])
   }
 
   private func noticed(error: [UInt8], to command: String) {

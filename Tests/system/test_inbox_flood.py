@@ -1,0 +1,49 @@
+"""More messages to a daemon's inbox than it has time for, from somebody who may do nothing in Redis but publish."""
+
+import pytest
+import redis as redis_client
+
+from harness.waiting import boot_time
+
+LEASE_MS = 2000
+# So many at a time that the daemon finds them all there at once, and not so many that what comes behind them is late.
+AT_ONCE = 2000
+MESSAGES = {
+    "grants that nobody waits for": "granted {attempt} 100 10 0 made-up/{number}",
+    "waits for what is not held": "contended {attempt} {number} 1 b/0123456789abcdef x made-up/{number}",
+    "questions": "call {number} b/0123456789abcdef 3:who6:orders",
+    "nonsense": "nonsense {number}",
+}
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_a_flood_of_messages_costs_nobody_a_lock_or_a_long_wait(lab, kind):
+    redis = lab.redis()
+    daemon = lab.daemon(redis, lease_ms=LEASE_MS)
+    redis.admin.execute_command("ACL", "SETUSER", "loud", "on", ">x", "resetkeys", "resetchannels", "&sidelock:inbox:*", "+publish")
+    loud = redis_client.Redis(unix_socket_path=str(redis.socket_path), username="loud", password="x")
+    innocent = daemon.client()
+    token = innocent.acquire("orders")
+    (channel,) = redis.admin.pubsub_channels("sidelock:inbox:*")
+    renewals = innocent.call("stats")["redis"]["renewals_total"]
+    until = boot_time() + 2.5 * LEASE_MS / 1000
+    published = 0
+    while boot_time() < until or published < 10 * AT_ONCE:
+        with loud.pipeline(transaction=False) as pipeline:
+            for number in range(published, published + AT_ONCE):
+                pipeline.publish(channel, MESSAGES[kind].format(attempt=(1 << 51) + number, number=number))
+            assert set(pipeline.execute()) == {1}
+        published += AT_ONCE
+        innocent.ping()
+        # What asks Redis is answered behind all that came before.
+        innocent.release("mine", innocent.acquire("mine"))
+    figures = innocent.call("stats")
+    assert figures["redis"]["pushes_total"] >= published
+    assert figures["redis"]["pushes_left_out_total"] > 0
+    assert figures["redis"]["renewals_total"] > renewals
+    assert figures["redis"]["connections_total"] == 1
+    assert figures["lost_total"] == 0
+    # In the time of a processor, which nobody beside this takes away.
+    assert figures["turns"]["longest"]["processor_us"] < 100_000, figures["turns"]
+    assert innocent.release("orders", token)["token"] == token
+    assert "too many messages to the inbox" in daemon.log()
