@@ -39,7 +39,7 @@ public struct AddressRotation: Sendable {
   }
 
   /// Whether `address` may be tried beside another one that has not answered yet. A near replica would win against a far
-  /// primary each time.
+  /// primary each time; but what it was before the last connection says nothing, it may have been promoted since.
   public func mayRace(_ address: String) -> Bool { failures[address]?.wasAnswered != true }
 
   /// `address` is of no use now. `answered`: somebody is there.
@@ -53,6 +53,7 @@ public struct AddressRotation: Sendable {
   /// The server at `address` is the one.
   public mutating func succeeded(_ address: String) {
     failures[address] = nil
+    for other in failures.keys { failures[other]?.wasAnswered = false }
     preferred = address
     triedInRound = []
   }

@@ -54,6 +54,19 @@ import Testing
     #expect(rotation.mayRace("a"))
   }
 
+  /// After a failover the one that was a replica is the primary, and the old one may be silent.
+  @Test mutating func whatAnAddressWasBeforeTheLastConnectionDoesNotCount() {
+    let all = ["primary", "replica"]
+    _ = rotation.candidates(among: all)
+    rotation.failed("replica", answered: true, reason: "a replica")
+    #expect(!rotation.mayRace("replica"))
+    rotation.succeeded("primary")
+    #expect(rotation.candidates(among: all) == all)
+    #expect(rotation.mayRace("replica"))
+    rotation.failed("replica", answered: true, reason: "a replica")
+    #expect(!rotation.mayRace("replica"))
+  }
+
   @Test mutating func whatTheNameNoLongerMeansIsForgotten() {
     _ = rotation.candidates(among: ["a", "b"])
     rotation.failed("a", answered: true, reason: "a replica")

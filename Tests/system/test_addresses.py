@@ -3,8 +3,11 @@
 The name is known to the daemon alone: it runs in a mount namespace with a file of hosts of its own.
 """
 
+import errno
+import os
 import re
 import socket
+import subprocess
 
 import pytest
 from harness.redis_server import free_port
@@ -30,6 +33,24 @@ class Place:
         with open(self.hosts, "w") as file:
             file.write("".join(f"{address} {NAME}\n" for address in addresses))
         return self
+
+    def hang_lookups(self, daemon=None):
+        """From now on a lookup waits until `end_lookups`, in the daemon that runs or in the next one."""
+        pipe = self.lab.directory / "pipe" if daemon else self.hosts
+        os.mkfifo(pipe)
+        if daemon:
+            enter = ["nsenter", "--mount", "--target", str(daemon.process.pid)]
+            subprocess.run([*enter, "mount", "--bind", pipe, "/etc/hosts"], check=True)
+        self.pipe = pipe
+
+    def end_lookups(self):
+        """Ends a lookup that hangs. Whether there was one."""
+        try:
+            os.close(os.open(self.pipe, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as error:
+            assert error.errno == errno.ENXIO
+            return False
+        return True
 
     def daemon(self, **options):
         lookup = self.lab.directory / "nsswitch.conf"
@@ -188,6 +209,30 @@ def test_a_name_that_cannot_be_looked_up_any_more_means_what_it_meant(place):
     place.name()
     server.restart()
     works(daemon)
+
+
+def test_a_lookup_that_hangs_keeps_nobody_from_addresses_that_are_known(place):
+    """A name server that does not answer is asked for longer than a lease lasts."""
+    server = place.server("127.0.0.2")
+    daemon = place.name("127.0.0.2").daemon()
+    works(daemon)
+    place.hang_lookups(daemon)
+    # Not the test's own connection, which is of the same type: Redis is as well as it was.
+    for connection in server.daemon_connections():
+        server.admin.client_kill_filter(_id=connection["id"])
+    works(daemon)
+    assert place.end_lookups()
+
+
+def test_a_lookup_that_hangs_from_the_start_is_told(place):
+    place.hang_lookups()
+    client = place.daemon().client()
+
+    def told():
+        return client.error_of(client.request("acquire", name="orders", wait_ms=0)).data["detail"]
+
+    wait_until(lambda: f"{NAME} has not been looked up within" in told(), "the words")
+    assert place.end_lookups()
 
 
 def test_a_name_that_nobody_knows_is_told(place):

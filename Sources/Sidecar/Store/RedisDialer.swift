@@ -7,9 +7,10 @@ import SystemStrings
 
 /// Makes connections to a server whose name may have several addresses.
 ///
-/// The name is looked up anew each time, because a failover may change it. Its addresses are tried one after the other; the
-/// next one begins as soon as one fails, or when one has been silent for a while (RFC 8305), so that an address from which
-/// nothing ever comes costs the others little. The first to be connected is taken.
+/// The name is looked up anew each time, because a failover may change it. A lookup that takes long is not waited for where
+/// the addresses of before can be tried meanwhile; what it finds at last is tried beside them. The addresses are tried one
+/// after the other; the next one begins as soon as one fails, or when one has been silent for a while (RFC 8305), so that an
+/// address from which nothing ever comes costs the others little. The first to be connected is taken.
 final class RedisDialer {
   /// How long an address may be silent before the next one is tried beside it, in milliseconds.
   private static let staggerMilliseconds: Int64 = 250
@@ -35,6 +36,9 @@ final class RedisDialer {
   /// What the name meant last, for when it cannot be looked up.
   private var lastFound: [SocketAddress] = []
   private var lookupFailure: String?
+  /// The lookup that is under way. There is one at a time: those that hang would use up threads.
+  private var lookup: EventLoopFuture<Void>?
+  private weak var race: Race?
 
   init(loop: any EventLoop, endpoint: RedisURL.Endpoint) {
     self.loop = loop
@@ -62,21 +66,47 @@ final class RedisDialer {
   func dial(
     timeoutMilliseconds: Int64, makeHandler: @escaping () -> RedisChannelHandler, completion: @escaping Completion
   ) {
-    addresses().assumeIsolated().whenComplete { result in
-      switch result {
-      case .success(let found):
-        self.lookupFailure = nil
-        self.lastFound = found
-      case .failure(let error):
-        self.lookupFailure = "\(error)"
-      }
-      let byName = Dictionary(self.lastFound.map { (Self.name(of: $0), $0) }) { first, _ in first }
-      let names = self.rotation.candidates(among: self.lastFound.map { Self.name(of: $0) })
+    var isWaiting = true
+    let begin = {
+      guard isWaiting else { return }
+      isWaiting = false
       let race = Race(
-        dialer: self, candidates: names.compactMap { name in byName[name].map { (name, $0) } },
-        timeoutMilliseconds: timeoutMilliseconds, makeHandler: makeHandler, completion: completion)
+        dialer: self, candidates: self.candidates(), timeoutMilliseconds: timeoutMilliseconds, makeHandler: makeHandler,
+        completion: completion)
+      self.race = race
       race.next()
     }
+    lookUp().assumeIsolated().whenComplete { _ in begin() }
+    guard isWaiting else { return }
+    let patience = lastFound.isEmpty ? timeoutMilliseconds : Self.staggerMilliseconds
+    loop.assumeIsolated().scheduleTask(in: .milliseconds(patience)) {
+      if isWaiting { self.lookupFailure = "\(self.host) has not been looked up within \(patience) ms" }
+      begin()
+    }
+  }
+
+  /// The addresses that are left in this round.
+  private func candidates() -> [(name: String, address: SocketAddress)] {
+    let byName = Dictionary(lastFound.map { (Self.name(of: $0), $0) }) { first, _ in first }
+    let names = rotation.candidates(among: lastFound.map { Self.name(of: $0) })
+    return names.compactMap { name in byName[name].map { (name, $0) } }
+  }
+
+  /// Looks the name up, unless that is under way already; complete when it is done, whatever came of it.
+  private func lookUp() -> EventLoopFuture<Void> {
+    if let lookup { return lookup }
+    let done = addresses().assumeIsolated().map { found in
+      self.lookupFailure = nil
+      self.lastFound = found
+    }.flatMapErrorThrowing { error in
+      self.lookupFailure = "\(error)"
+    }.nonisolated()
+    lookup = done
+    done.assumeIsolated().whenComplete { _ in
+      self.lookup = nil
+      if let race = self.race, race.isOpen { race.add(self.candidates()) }
+    }
+    return done
   }
 
   // MARK: Addresses
@@ -95,6 +125,13 @@ final class RedisDialer {
       // It may ask servers far away, and take long.
       DispatchQueue.global().async { promise.completeWith(Result { try HostLookup.addresses(of: host, port: port) }) }
       return promise.futureResult
+    }
+  }
+
+  private var host: String {
+    switch endpoint {
+    case .unix(let path): SystemText.shown(path)
+    case .tcp(let host, _): host
     }
   }
 
@@ -151,6 +188,8 @@ final class RedisDialer {
   private final class Race {
     private let dialer: RedisDialer
     private var candidates: [(name: String, address: SocketAddress)]
+    /// All that are or were among them.
+    private var entered: Set<String>
     private let timeoutMilliseconds: Int64
     private let makeHandler: () -> RedisChannelHandler
     private var completion: Completion?
@@ -167,6 +206,7 @@ final class RedisDialer {
     ) {
       self.dialer = dialer
       self.candidates = candidates
+      entered = Set(candidates.map(\.name))
       self.timeoutMilliseconds = timeoutMilliseconds
       self.makeHandler = makeHandler
       self.completion = completion
@@ -201,6 +241,15 @@ final class RedisDialer {
       dialer.loop.assumeIsolated().scheduleTask(in: .milliseconds(RedisDialer.staggerMilliseconds)) {
         if self.candidates.count == left { self.next() }
       }
+    }
+
+    var isOpen: Bool { completion != nil }
+
+    /// A lookup has come to an end that was not waited for: what it has found beside the others is tried at once.
+    func add(_ found: [(name: String, address: SocketAddress)]) {
+      let new = found.filter { entered.insert($0.name).inserted }
+      candidates = new + candidates
+      if let first = new.first, dialer.mayRace(first.name) { next() }
     }
 
     private func tryFailedAgainSoon() {
