@@ -3,13 +3,13 @@ import LockEngine
 // How a host looks at its own places in the queues; see Scripts/places.lua.
 extension LeaseCodec {
   func checkPlaces(_ places: [WaitingPlace]) -> RedisCommand {
-    var capacity = 0
+    var capacity = BlobWriter.capacity(inboxPrefix.count)
     for place in places {
       capacity += 2 * BlobWriter.capacity(keyPrefix.count + 2 + 3 * place.name.bytes.count + 6)
       capacity += BlobWriter.capacity(me.count + 3 * BlobWriter.decimalCapacity + 3)
     }
     return RedisCommand(
-      script: .places, keyCount: 2 * places.count, argumentCount: places.count, capacity: capacity
+      script: .places, keyCount: 2 * places.count, argumentCount: places.count + 1, capacity: capacity
     ) {
       for place in places {
         let tagged = KeyOfLock(place.name)
@@ -17,6 +17,7 @@ extension LeaseCodec {
         tagged.write(after: keyPrefix, suffix: ":queue", to: &$0)
       }
       for place in places { $0.write(entry(of: place)) }
+      $0.write(inboxPrefix)
     }
   }
 

@@ -31,7 +31,8 @@ extension SidecarCore {
       _ = session.ended(request)
       session.queriesInFlight -= 1
       self.tellWhatIsDue(before: .redis)
-      guard self.sessions[session.id] === session else { return }
+      // The turn ends also where nobody is left to hear of it.
+      guard self.sessions[session.id] === session else { return self.scheduleTurnEnd() }
       then(outcomes)
       self.touch(session)
     }

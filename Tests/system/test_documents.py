@@ -23,14 +23,12 @@ RUN = "Tests/run.sh"
 # What is run elsewhere: the line, where, and the text that runs it there.
 ELSEWHERE = {
     "./packaging/quickstart.sh": (RUN, "packaging/quickstart.sh --once"),
-    "./packaging/build-deb.sh                 # a .deb and a tarball": (RUN, "packaging/build-deb.sh --binaries"),
-    "apt install ./sidelock_*.deb             # with what it needs, and a Redis unless there is one": (
-        SERVICE_TEST, "apt install ./sidelock_*.deb"),
+    "./packaging/build-deb.sh": (RUN, "packaging/build-deb.sh --binaries"),
+    "apt install ./sidelock_*.deb": (SERVICE_TEST, "apt install ./sidelock_*.deb"),
     # An editor waits for a person; that the file is good is looked at.
-    "editor /etc/sidelock/sidelockd.yaml      # Redis on this host, unless changed": (
-        SERVICE_TEST, 'sidelockd --config "$settings" --check'),
+    "editor /etc/sidelock/sidelockd.yaml": (SERVICE_TEST, 'sidelockd --config "$settings" --check'),
     "systemctl reload-or-restart sidelockd": (SERVICE_TEST, "inside systemctl reload-or-restart sidelockd"),
-    "usermod -aG sidelock alice               # who may take locks": (SERVICE_TEST, "inside usermod -aG sidelock alice"),
+    "usermod -aG sidelock alice": (SERVICE_TEST, "inside usermod -aG sidelock alice"),
     "systemctl status sidelockd": (SERVICE_TEST, "inside systemctl status sidelockd"),
     "journalctl -x SIDELOCK_LOCK=orders": (SERVICE_TEST, "inside journalctl -x SIDELOCK_LOCK=orders"),
     "python3 -m venv .venv && .venv/bin/pip install -r Tests/system/requirements.txt": (
@@ -259,7 +257,7 @@ def test_the_lines_for_redis_work(lab):
 
 WORK = "    ...  # work; pass the token along with your writes\n"
 # It says when it has the lock, and works until its input ends.
-LONG_WORK = "    print(token, flush=True); sys.stdin.read(); print('done', flush=True)\n"
+LONG_WORK = "    import sys; print(token, flush=True); sys.stdin.read(); print('done', flush=True)\n"
 
 
 def readme_python():
@@ -337,6 +335,22 @@ def test_the_python_of_the_readme_does_not_work_without_its_lock(desk, trouble, 
     assert words in err and "Traceback" not in err, err
 
 
+@pytest.mark.parametrize("trouble", [
+    "import threading; threading.Thread.start = None",  # no thread can be started
+    "os.close(2)",
+    "os.dup2(os.open('/dev/full', os.O_WRONLY), 2)",
+    # A pipe that nobody reads, full.
+    "pipe = os.pipe(); os.set_blocking(pipe[1], False); os.write(pipe[1], bytes(1 << 20)); os.set_blocking(pipe[1], True); "
+    "os.dup2(pipe[1], 2)",
+], ids=["no thread", "closed", "no space", "no reader"])
+def test_the_python_of_the_readme_ends_without_its_lock_whatever_else_fails(desk, trouble):
+    snippet = Snippet(desk, readme_python().replace(WORK, f"    {trouble}\n" + LONG_WORK))
+    assert snippet.token() > 0
+    desk.daemon.kill()
+    assert snippet.process.wait(GENEROUS_SECONDS) == 1
+    assert snippet.process.stdout.read() == ""
+
+
 def test_the_python_of_the_readme_gives_back_what_fails(desk):
     code = readme_python().replace(WORK, "    raise ValueError('bad work')\n") + "\n"
     status, out, err = Snippet(desk, code).end()
@@ -370,7 +384,7 @@ def test_the_python_of_the_readme_leaves_no_lock_to_a_forked_child(desk):
     code = readme_python().replace(WORK, """\
     child = os.fork()
     if child == 0:
-        sys.stdin.read()
+        os.read(0, 1)
         os._exit(0)
     print(token, flush=True)
     print(child, flush=True)

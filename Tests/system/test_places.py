@@ -3,6 +3,9 @@
 Leases are long beside what these tests allow: what comes in time did not wait for one to end.
 """
 
+import os
+import signal
+
 import pytest
 from harness.waiting import wait_until
 from test_connection import watch
@@ -16,7 +19,12 @@ QUEUE = KEY + ":queue"
 @pytest.fixture
 def clients(lab, redis):
     """One on each of three hosts."""
-    return [lab.daemon(redis, lease_ms=LEASE_MS, args=["--host", host]).client() for host in ("one", "two", "three")]
+    return [host(lab, redis, name).client() for name in ("one", "two", "three")]
+
+
+def host(lab, redis, name, lease_ms=LEASE_MS):
+    # No local client goes before another host's that came first.
+    return lab.daemon(redis, lease_ms=lease_ms, args=["--host", name, "--cohort-ms", "0"])
 
 
 def places(redis):
@@ -100,6 +108,50 @@ def test_who_could_share_the_lock_by_now_does(redis, clients):
     redis.admin.set(KEY, f"sidelock-shared;{holder}:256:{end}", px=left)
     for client, request in zip((second, third), requests):
         assert client.reply_to(request, SOON)["token"] > token
+
+
+def ghost(lab, redis, clients, lease_ms=LEASE_MS):
+    """The first host has a reader; another one, on which a writer waits behind it."""
+    clients[0].acquire("orders", mode="shared")
+    daemon = host(lab, redis, "ghost", lease_ms)
+    waits(redis, daemon.client(), 1)
+    # What Redis is asked now is answered behind the message about who waits.
+    clients[0].call("inspect", name="orders")
+    return daemon
+
+
+@pytest.mark.parametrize("reader", [0, 1], ids=["same host", "other host"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_waiting_writer_whose_host_is_gone_keeps_no_reader_out(lab, redis, clients, reader, when):
+    daemon = ghost(lab, redis, clients)
+    request = None if when == "before" else waits(redis, clients[reader], 2, mode="shared")
+    daemon.kill()
+    request = request or clients[reader].request("acquire", name="orders", mode="shared")
+    assert clients[reader].reply_to(request, SOON)["token"] > 0
+    assert places(redis) == []
+
+
+def test_a_waiting_writer_whose_host_is_stopped_keeps_readers_out_no_longer_than_its_lease(lab, redis):
+    clients = [host(lab, redis, name, 2000).client() for name in ("one", "two")]
+    daemon = ghost(lab, redis, clients, lease_ms=2000)
+    os.kill(daemon.process.pid, signal.SIGSTOP)
+    request = clients[1].queue("orders", mode="shared")
+    assert clients[1].reply_to(request, SOON)["token"] > 0
+    os.kill(daemon.process.pid, signal.SIGCONT)
+    # It looks at its place, and has it again.
+    wait_until(lambda: places(redis) and places(redis)[0].startswith("ghost/"), "its place", SOON)
+
+
+def test_a_waiting_writer_whose_host_is_there_keeps_its_place(lab, redis):
+    """For longer than it takes to take somebody for gone."""
+    clients = [host(lab, redis, name, 2000).client() for name in ("one", "two")]
+    daemon = ghost(lab, redis, clients, lease_ms=2000)
+    waits(redis, clients[1], 2, mode="shared")
+    before = places(redis)
+    since = redis.admin.time()[0]
+    wait_until(lambda: redis.admin.time()[0] > since + 14 or places(redis) != before, "14 s", 60)
+    assert places(redis) == before
+    assert daemon.process.poll() is None
 
 
 def test_a_permit_that_is_left_is_taken(redis, clients):

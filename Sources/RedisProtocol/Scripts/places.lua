@@ -1,26 +1,32 @@
 -- Which of this host's waits need to be asked for again: those that have lost their place in the queue, and those for locks
--- that could be passed on, and were not. It changes nothing; acquire.lua, asked again under the same attempt, mends it.
+-- that could be passed on, and were not. It mends nothing; acquire.lua, asked again under the same attempt, does. It only takes
+-- back that this host is suspected to be gone: see is_gone in common.lua.
 --
 -- Nothing of this happens as a rule. It is for what nobody tells: a message that was lost with a connection, a queue that
 -- was taken away, a lock's key that was deleted by hand, a script that a missing right ended half way.
 --
 -- KEYS     for each wait the lock's key and its queue's key
--- ARGV     for each wait this host's entry in the queue
+-- ARGV     for each wait this host's entry in the queue; and behind them what stands before the inboxes of all hosts
 --
 -- Returns the numbers of those waits, from 1 on.
 local found = {}
-for i = 1, #ARGV do
+for i = 1, #ARGV - 1 do
   local lock, queue, entry = KEYS[2 * i - 1], KEYS[2 * i], ARGV[i]
   local value, head = redis.pcall('GET', lock), redis.pcall('LINDEX', queue, 0)
   if is_refusal(value) then return value end
   if is_refusal(head) then return head end
+  if head == entry then redis.pcall('DEL', queue .. ':suspect') end
   local is_well = false
   -- Other data in one of the keys, or no queue: the ask will tell.
   if type(head) == 'string' and type(value) == 'string' then
     local mode, holders = holders_in(value)
-    local _, _, _, its_mode = waiter(head)
+    local first, _, _, its_mode = waiter(head)
     is_well = its_mode and not can_join(mode, holders, its_mode)
       and (head == entry or redis.call('LPOS', queue, entry)) and true
+    -- Who is the first does not fit, and those who share the lock may have it for hours. If nobody hears him he is gone.
+    if is_well and head ~= entry and mode ~= 'x' then
+      is_well = redis.pcall('PUBLISH', ARGV[#ARGV] .. first, 'inuse 0 -') ~= 0
+    end
     local me, attempt = waiter(entry)
     for _, holder in ipairs(holders) do
       -- It has the lock by now, and should have been told.

@@ -127,7 +127,9 @@ final class RedisModel {
 
   /// The live entry of a key; an expired one goes away when it is looked at.
   func entry(_ key: Bytes) throws -> Entry? {
-    if let script, !script.keys.contains(key) {
+    // A key beside a declared one has its hash tag, and so is on the same node.
+    let isBeside = { (declared: Bytes) in key.array.starts(with: declared.array + [UInt8(ascii: ":")]) }
+    if let script, !script.keys.contains(key), !script.keys.contains(where: isBeside) {
       throw ModelError(description: "a script touched the key \(key), which is not one of its KEYS")
     }
     return peek(key)
