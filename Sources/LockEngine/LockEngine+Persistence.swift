@@ -334,9 +334,15 @@ extension LockEngine {
     for session in sessions.values { session.isKept = true }
     restoreNumbers(numbers)
     var leases: [UInt64: LeaseSlot] = [:]
-    for stored in state.leases.sorted(by: { $0.attempt < $1.attempt }) {
-      leases[stored.attempt] = restore(stored, now: now)
+    leases.reserveCapacity(state.leases.count)
+    let storedLeases = isLocal ? [] : inOrder(state.leases, by: \.attempt)
+    let storedHolds = inOrder(state.holds, by: \.order)
+    if isLocal {
+      makeRecords(for: storedHolds.lazy.filter { self.sessions[$0.session] != nil }.map(\.name))
+    } else {
+      makeRecords(for: storedLeases.lazy.map(\.name))
     }
+    for stored in storedLeases { leases[stored.attempt] = restore(stored, now: now) }
     for stored in state.releases {
       let lock = record(for: stored.name)
       lock.unconfirmedReleases += stored.releases.map {
@@ -345,15 +351,22 @@ extension LockEngine {
       }
     }
     var partial: [Hold] = []
-    for stored in state.holds.sorted(by: { ($0.since, $0.token) < ($1.since, $1.token) }) {
+    for stored in storedHolds {
       if let hold = restore(stored, leases, now: now), stored.isPartial { partial.append(hold) }
     }
-    for stored in state.waits.sorted(by: { $0.place < $1.place }) { restore(stored, now: now) }
-    for lease in leases.values { rememberWhoCameFirst(lease) }
+    for stored in inOrder(state.waits, by: \.place) { restore(stored, now: now) }
+    for lease in leases.values where lease.contendedSince != nil { rememberWhoCameFirst(lease) }
     // Its client was never told that it has it, and never will be.
     for hold in partial where hold.several == nil && !hold.isOver { end(hold) }
     for lock in locksInOrder { advance(lock, now: now) }
     settleAgents(now: now)
+  }
+
+  /// The records by that key. They are large: what is moved about to sort them are their places.
+  private func inOrder<Record, Key: Comparable>(_ records: [Record], by key: (Record) -> Key) -> [Record] {
+    var places = records.indices.map { (key: key(records[$0]), place: $0) }
+    places.sort { $0.key < $1.key }
+    return places.map { records[$0.place] }
   }
 
   private func restoreNumbers(_ numbers: [UInt64]) {

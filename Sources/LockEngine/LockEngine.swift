@@ -199,11 +199,23 @@ public final class LockEngine {
 
   func record(for name: LockName) -> LockRecord {
     if let lock = locks[name] { return lock }
+    names.insert(name)
+    return makeRecord(for: name)
+  }
+
+  private func makeRecord(for name: LockName) -> LockRecord {
     nextSerial += 1
     let lock = LockRecord(name: name, serial: nextSerial, changes: changes, tally: tally)
     locks[name] = lock
-    names.insert(name)
     return lock
+  }
+
+  /// Makes the records of very many locks at once, where there is none yet.
+  func makeRecords(for all: some Sequence<LockName>) {
+    guard locks.isEmpty else { return }
+    var made: [LockName] = []
+    for name in all where locks[name] == nil { made.append(makeRecord(for: name).name) }
+    names = NameIndex(made)
   }
 
   /// Forgets a lock that nobody uses and of which the store knows all that it must.

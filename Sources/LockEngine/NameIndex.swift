@@ -23,6 +23,43 @@ struct NameIndex {
     rows.insert(upper, at: row + 1)
   }
 
+  /// An index of these names, each of which is there once.
+  init(_ names: [LockName]) {
+    // Names stand all over the memory, and very many begin alike. What is compared is the eight bytes behind that, where
+    // they differ.
+    let shared = names.dropFirst().reduce(names.first?.bytes.count ?? 0) { shared, name in
+      Self.sharedCount(names[0], name, atMost: shared)
+    }
+    var keys = names.map { (key: Self.key($0, from: shared), name: $0) }
+    keys.sort { $0.key != $1.key ? $0.key < $1.key : $0.name < $1.name }
+    rows = stride(from: 0, to: keys.count, by: Self.rowMax / 2).map { start in
+      keys[start..<min(start + Self.rowMax / 2, keys.count)].map(\.name)
+    }
+  }
+
+  init() {}
+
+  private static func sharedCount(_ a: LockName, _ b: LockName, atMost count: Int) -> Int {
+    a.bytes.withUnsafeBufferPointer { a in
+      b.bytes.withUnsafeBufferPointer { b in
+        let end = min(count, a.count, b.count)
+        return (0..<end).first { a[$0] != b[$0] } ?? end
+      }
+    }
+  }
+
+  /// Eight bytes of a name, so that names which begin alike before them are in their order where these differ.
+  private static func key(_ name: LockName, from start: Int) -> UInt64 {
+    name.bytes.withUnsafeBytes { bytes in
+      if bytes.count - start >= 8 {
+        return UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: start, as: UInt64.self))
+      }
+      var key: UInt64 = 0
+      for place in 0..<8 { key = key << 8 | UInt64(start + place < bytes.count ? bytes[start + place] : 0) }
+      return key
+    }
+  }
+
   mutating func remove(_ name: LockName) {
     guard !rows.isEmpty else { return }
     let row = row(of: name)

@@ -84,22 +84,24 @@ public struct StateDamage: Error, Equatable {
 
 /// Reads what a ``StateWriter`` has written. Whatever the bytes are, it throws or gives values; it never traps.
 public struct StateReader: Sendable {
-  private var rest: ArraySlice<UInt8>
+  private let all: [UInt8]
+  private var position = 0
 
   /// A reader at the beginning of `bytes`.
   public init(_ bytes: [UInt8]) {
-    rest = bytes[...]
+    all = bytes
   }
 
   /// Makes sure that everything was read.
   public func finish() throws(StateDamage) {
-    guard rest.isEmpty else { throw StateDamage() }
+    guard position == all.count else { throw StateDamage() }
   }
 
   /// Reads one byte.
   public mutating func byte() throws(StateDamage) -> UInt8 {
-    guard let byte = rest.popFirst() else { throw StateDamage() }
-    return byte
+    guard position < all.count else { throw StateDamage() }
+    defer { position += 1 }
+    return all[position]
   }
 
   /// Reads a truth value.
@@ -113,11 +115,9 @@ public struct StateReader: Sendable {
 
   /// Reads a number.
   public mutating func unsigned() throws(StateDamage) -> UInt64 {
-    guard rest.count >= 8 else { throw StateDamage() }
-    var value: UInt64 = 0
-    for byte in rest.prefix(8).reversed() { value = value << 8 | UInt64(byte) }
-    rest = rest.dropFirst(8)
-    return value
+    guard all.count - position >= 8 else { throw StateDamage() }
+    defer { position += 8 }
+    return all.withUnsafeBytes { UInt64(littleEndian: $0.loadUnaligned(fromByteOffset: position, as: UInt64.self)) }
   }
 
   /// Reads a number.
@@ -134,9 +134,9 @@ public struct StateReader: Sendable {
 
   /// Reads bytes.
   public mutating func bytes() throws(StateDamage) -> [UInt8] {
-    guard let count = Int(exactly: try unsigned()), count <= rest.count else { throw StateDamage() }
-    defer { rest = rest.dropFirst(count) }
-    return Array(rest.prefix(count))
+    let count = try count()
+    defer { position += count }
+    return Array(all[position..<(position + count)])
   }
 
   /// Reads a text.
@@ -150,7 +150,7 @@ public struct StateReader: Sendable {
 
   /// Reads how many things follow, each of which takes at least one byte.
   public mutating func count() throws(StateDamage) -> Int {
-    guard let count = Int(exactly: try unsigned()), count <= rest.count else { throw StateDamage() }
+    guard let count = Int(exactly: try unsigned()), count <= all.count - position else { throw StateDamage() }
     return count
   }
 

@@ -126,6 +126,16 @@ struct StoredHold: Equatable {
 }
 
 extension StoredHold {
+  /// In which order they came to be.
+  struct Order: Comparable {
+    var since: BootInstant
+    var token: Token
+
+    static func < (a: Order, b: Order) -> Bool { a.since != b.since ? a.since < b.since : a.token < b.token }
+  }
+
+  var order: Order { Order(since: since, token: token) }
+
   init(from reader: inout StateReader) throws(StateDamage) {
     session = SessionID(try reader.unsigned())
     name = try reader.name()

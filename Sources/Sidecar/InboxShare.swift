@@ -19,9 +19,10 @@ struct InboxShare {
     usedUntil - now.nanoseconds < Self.burstNanoseconds * Self.nanosecondsForOne
   }
 
-  /// One was.
+  /// One was. Whoever comes behind one that took long waits for no longer than behind many that did not.
   mutating func used(from begin: BootInstant, to end: BootInstant) {
-    usedUntil =
+    let until =
       max(usedUntil, begin.nanoseconds) + max(0, end.nanoseconds - begin.nanoseconds) * Self.nanosecondsForOne
+    usedUntil = min(until, end.nanoseconds + 2 * Self.burstNanoseconds * Self.nanosecondsForOne)
   }
 }

@@ -28,8 +28,8 @@ public struct LeftDescriptors: Sendable {
       // The descriptor itself is for whoever takes everything over.
       let copy = fcntl(descriptor.descriptor, F_DUPFD_CLOEXEC, 3)
       guard copy >= 0, let memory = StateMemory(owning: copy),
-        let image = try? StateImage(memory: UnsafeRawBufferPointer(memory.bytes)),
-        let settings = image.records[StateLog.Key(kind: KeptKind.settings, id: 0)]
+        let settings = try? StateImage.record(
+          StateLog.Key(kind: KeptKind.settings, id: 0), in: UnsafeRawBufferPointer(memory.bytes))
       else { continue }
       return settings
     }

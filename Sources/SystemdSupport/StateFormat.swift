@@ -242,20 +242,54 @@ public struct StateImage: Equatable, Sendable {
   /// Output that may not have been handed to its socket, in its order. Only the first of them may have been.
   public var outputs: [(id: UInt64, bytes: [UInt8])]
 
-  /// Reads what is there, whatever that is.
-  public init(memory: UnsafeRawBufferPointer) throws(StateUnreadable) {
+  /// The record of one key, without reading the others; nil when there is none.
+  public static func record(
+    _ key: StateLog.Key, in memory: UnsafeRawBufferPointer
+  ) throws(StateUnreadable) -> [UInt8]? {
+    let (_, entries) = try entries(in: memory)
+    var offset = 0
+    var found: [UInt8]?
+    var changed: [UInt8]??
+    while offset < entries.count {
+      guard let (kind, other, total) = StateEntry.head(entries, at: offset) else {
+        throw .damaged("an entry is damaged")
+      }
+      switch kind {
+      case .put where other == key:
+        guard let entry = StateEntry.read(entries, at: offset) else { throw .damaged("an entry is damaged") }
+        changed = .some(Array(entry.payload))
+      case .remove where other == key: changed = .some(nil)
+      case .commit:
+        if let changed { found = changed }
+        changed = nil
+      case .put, .remove, .input, .output: break
+      }
+      offset += total
+    }
+    return found
+  }
+
+  private static func entries(
+    in memory: UnsafeRawBufferPointer
+  ) throws(StateUnreadable) -> (head: StateHead, entries: UnsafeRawBufferPointer) {
     let head = try StateHead(memory: memory)
-    counters = head.counters.isEmpty ? [UInt64](repeating: 0, count: StateLayout.countersMax) : head.counters
-    records = [:]
-    inputs = []
-    outputs = []
     let start = head.layout.start(of: head.area)
     let area = UnsafeRawBufferPointer(rebasing: memory[start..<(start + head.layout.areaBytes)])
     let word = UInt64(littleEndian: area.loadUnaligned(fromByteOffset: 0, as: UInt64.self))
     guard let valid = head.end(word), valid >= UInt64(StateLayout.areaHeadBytes), valid <= UInt64(area.count) else {
       throw .damaged("its length is wrong")
     }
-    let noted = try read(UnsafeRawBufferPointer(rebasing: area[StateLayout.areaHeadBytes..<Int(valid)]))
+    return (head, UnsafeRawBufferPointer(rebasing: area[StateLayout.areaHeadBytes..<Int(valid)]))
+  }
+
+  /// Reads what is there, whatever that is.
+  public init(memory: UnsafeRawBufferPointer) throws(StateUnreadable) {
+    let (head, entries) = try Self.entries(in: memory)
+    counters = head.counters.isEmpty ? [UInt64](repeating: 0, count: StateLayout.countersMax) : head.counters
+    records = [:]
+    inputs = []
+    outputs = []
+    let noted = try read(entries)
     let (left, underflow) = noted.subtractingReportingOverflow(head.outputsHandedOver)
     outputs.removeFirst(outputs.count - min(outputs.count, underflow ? 0 : Int(clamping: left)))
   }
@@ -264,29 +298,32 @@ public struct StateImage: Equatable, Sendable {
     var offset = 0
     var outputsNoted: UInt64?
     // What was changed since the last commit counts only with the next one.
-    var changes: [(key: StateLog.Key, payload: [UInt8]?)] = []
+    var changes: [(key: StateLog.Key, payload: UnsafeRawBufferPointer?)] = []
+    // What is replaced later is not copied.
+    var found: [StateLog.Key: UnsafeRawBufferPointer] = [:]
     var newOutputs: [(id: UInt64, bytes: [UInt8])] = []
     while offset < entries.count {
       guard let (kind, key, payload, total) = StateEntry.read(entries, at: offset) else {
         throw .damaged("an entry is damaged")
       }
       switch kind {
-      case .put: changes.append((key, Array(payload)))
+      case .put: changes.append((key, payload))
       case .remove: changes.append((key, nil))
       case .input: inputs.append((key.id, Array(payload), key.kind == 1))
       case .output: newOutputs.append((key.id, Array(payload)))
       case .commit:
-        for change in changes { records[change.key] = change.payload }
+        for change in changes { found[change.key] = change.payload }
         outputs += newOutputs
         outputsNoted = key.id
         if !payload.isEmpty { counters = try Self.counters(payload) }
-        changes = []
+        changes.removeAll(keepingCapacity: true)
         newOutputs = []
         inputs = []
       }
       offset += total
     }
     guard let outputsNoted else { throw .empty }
+    records = found.mapValues { Array($0) }
     return outputsNoted
   }
 

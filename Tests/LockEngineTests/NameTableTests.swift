@@ -57,3 +57,34 @@ import Testing
     for (number, name) in names.sorted().enumerated() { #expect(table[name] == number) }
   }
 }
+
+@Suite struct NameIndexTests {
+  private func all(_ index: NameIndex) -> [LockName] {
+    var names: [LockName] = []
+    index.forEach(from: LockName(bytes: []), inclusive: true) {
+      names.append($0)
+      return false
+    }
+    return names
+  }
+
+  /// However they begin and end alike, and where one is the beginning of another.
+  @Test func manyNamesAtOnceAreTheSameAsOneAfterTheOther() {
+    var names: Set<LockName> = []
+    for number in 0..<3000 {
+      names.insert(LockName("a/common/beginning/\(number &* 7919 % 3000)"))
+      names.insert(LockName(bytes: Array("a/common/beginning/".utf8) + [UInt8](repeating: 0, count: number % 12)))
+      names.insert(LockName("a/common/beginning/eight-to-compare/\(number % 40)"))
+    }
+    for those in [Array(names), Array(names.prefix(1)), [], [LockName("x"), LockName("")]] {
+      var one = NameIndex()
+      for name in those { one.insert(name) }
+      var many = NameIndex(those)
+      #expect(all(many) == those.sorted() && all(one) == all(many))
+      // It goes on as one that came to be in the other way.
+      many.insert(LockName("a/common/middle"))
+      if let first = those.first { many.remove(first) }
+      #expect(all(many) == (those.dropFirst() + [LockName("a/common/middle")]).sorted())
+    }
+  }
+}

@@ -73,5 +73,9 @@ import Testing
     used = 0
     flood(until: now + 2000)
     #expect((1250...1600).contains(used))
+    // One that took long does not keep out those behind it for long.
+    share.used(from: at(now), to: at(now + 100_000))
+    now += 104_001
+    #expect(share.hasRoom(now: at(now)))
   }
 }

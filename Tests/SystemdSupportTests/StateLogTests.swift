@@ -54,6 +54,25 @@ private func note(_ text: String, output id: UInt64, _ log: StateLog) throws {
     #expect(image.records == [key(1): [3], key(4): []])
   }
 
+  @Test func oneRecordIsReadWithoutTheOthers() throws {
+    let memory = Memory()
+    func record(_ key: StateLog.Key) throws -> [UInt8]? {
+      try StateImage.record(key, in: UnsafeRawBufferPointer(memory.bytes))
+    }
+    #expect(throws: StateUnreadable.empty) { try record(key(1)) }
+    let log = try memory.log()
+    try log.put(key(1), [1])
+    try log.put(key(2), [2])
+    try log.commit(counters: [])
+    #expect(try record(key(1)) == [1])
+    try log.put(key(1), [3])
+    try log.remove(key(2))
+    #expect(try record(key(1)) == [1])
+    try log.commit(counters: [])
+    #expect(try record(key(1)) == [3])
+    #expect(try record(key(2)) == nil && record(key(3)) == nil)
+  }
+
   @Test func inputCountsAtOnceAndUntilTheNextCommit() throws {
     let memory = Memory()
     let log = try memory.log()
