@@ -335,14 +335,15 @@ extension LockEngine {
     restoreNumbers(numbers)
     var leases: [UInt64: LeaseSlot] = [:]
     leases.reserveCapacity(state.leases.count)
-    let storedLeases = isLocal ? [] : inOrder(state.leases, by: \.attempt)
     let storedHolds = inOrder(state.holds, by: \.order)
     if isLocal {
-      makeRecords(for: storedHolds.lazy.filter { self.sessions[$0.session] != nil }.map(\.name))
+      _ = records(for: storedHolds.lazy.filter { self.sessions[$0.session] != nil }.map(\.name))
     } else {
-      makeRecords(for: storedLeases.lazy.map(\.name))
+      let storedLeases = inOrder(state.leases, by: \.attempt)
+      for (stored, lock) in zip(storedLeases, records(for: storedLeases.lazy.map(\.name))) {
+        leases[stored.attempt] = restore(stored, lock, now: now)
+      }
     }
-    for stored in storedLeases { leases[stored.attempt] = restore(stored, now: now) }
     for stored in state.releases {
       let lock = record(for: stored.name)
       lock.unconfirmedReleases += stored.releases.map {
@@ -377,9 +378,7 @@ extension LockEngine {
     nextLocalToken = max(nextLocalToken, min(Token(bitPattern: numbers[3]), 1 << 53))
   }
 
-  private func restore(_ stored: StoredLease, now: BootInstant) -> LeaseSlot? {
-    guard !isLocal else { return nil }
-    let lock = record(for: stored.name)
+  private func restore(_ stored: StoredLease, _ lock: LockRecord, now: BootInstant) -> LeaseSlot {
     let timeline = LeaseTimeline(leaseMilliseconds: stored.milliseconds)
     mindLeases(of: timeline)
     let lease = LeaseSlot(lock: lock, attempt: stored.attempt, mode: stored.mode, timeline: timeline)
@@ -425,8 +424,8 @@ extension LockEngine {
     guard let session = sessions[stored.session], session.hold(of: stored.name, token: stored.token) == nil else {
       return nil
     }
-    let lock = record(for: stored.name)
     let lease = leases[stored.attempt]
+    let lock = lease.flatMap { $0.lock.name == stored.name ? $0.lock : nil } ?? record(for: stored.name)
     let isSound = isLocal || (lease?.stage == .held && lease?.lock === lock)
     guard isSound, lock.hasRoom(for: stored.mode) else {
       guard !stored.isPartial else { return nil }

@@ -199,23 +199,33 @@ public final class LockEngine {
 
   func record(for name: LockName) -> LockRecord {
     if let lock = locks[name] { return lock }
-    names.insert(name)
-    return makeRecord(for: name)
-  }
-
-  private func makeRecord(for name: LockName) -> LockRecord {
-    nextSerial += 1
-    let lock = LockRecord(name: name, serial: nextSerial, changes: changes, tally: tally)
+    let lock = newRecord(for: name)
     locks[name] = lock
+    names.insert(name)
     return lock
   }
 
-  /// Makes the records of very many locks at once, where there is none yet.
-  func makeRecords(for all: some Sequence<LockName>) {
-    guard locks.isEmpty else { return }
+  private func newRecord(for name: LockName) -> LockRecord {
+    nextSerial += 1
+    return LockRecord(name: name, serial: nextSerial, changes: changes, tally: tally)
+  }
+
+  /// The records of these locks, of which there may be very many. There was none before.
+  func records(for all: some Sequence<LockName>) -> [LockRecord] {
+    var found: [LockRecord] = []
     var made: [LockName] = []
-    for name in all where locks[name] == nil { made.append(makeRecord(for: name).name) }
+    for name in all {
+      let lock = newRecord(for: name)
+      if let known = locks.updateValue(lock, forKey: name) {
+        locks[name] = known
+        found.append(known)
+      } else {
+        found.append(lock)
+        made.append(name)
+      }
+    }
     names = NameIndex(made)
+    return found
   }
 
   /// Forgets a lock that nobody uses and of which the store knows all that it must.
