@@ -106,8 +106,8 @@ public enum Refusal: Equatable, Sendable {
   case lost(LostReason)
   /// The store cannot be reached or is in a state in which it refuses; its own words where it said any.
   case unavailable(String?)
-  /// The store's key holds data that is not a lock.
-  case wrongType
+  /// A key of this lock holds data of others: which one, where that is known.
+  case wrongType(OtherData?, of: LockName)
   /// The name is in use as something else, or its owner has it in another way: how it is held.
   case modeConflict(HoldMode)
   /// The wait would never have ended: who holds what and waits for what, the refused request first.

@@ -169,17 +169,39 @@ extension LeaseReply {
   var words: String {
     switch self {
     case .failed(.transient(let words)), .failed(.fatal(let words)): words
-    case .failed(.wrongType): "the key holds data that is not a lock"
+    case .failed(.wrongType(let other)):
+      other.map { "the key of the \($0.part.rawValue) holds data of another type" }
+        ?? "a key holds data of another type"
     case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .seen, .clock, .renewed:
       "a reply of the wrong kind"
     }
   }
 }
 
+/// Data of others in a key of a lock.
+public struct OtherData: Hashable, Sendable {
+  /// The keys of a lock.
+  public enum Part: String, Sendable {
+    case lock, queue, fence
+  }
+
+  /// The key.
+  public var part: Part
+  /// What the store calls data of that type; nil where it is not known.
+  public var type: String?
+
+  /// Data of `type` in the key of `part`.
+  public init(part: Part, type: String?) {
+    self.part = part
+    self.type = type
+  }
+}
+
 /// Why the store failed a command.
 public enum LeaseFailure: Hashable, Sendable {
-  /// The key holds data that is not a lock (WRONGTYPE). Asking again does not help.
-  case wrongType
+  /// A key of the lock holds data that are not sidelock's (WRONGTYPE): which one, where that is known. Asking again does
+  /// not help.
+  case wrongType(OtherData?)
   /// A state that passes or may pass: everything that is not known to stay; the store's own words. Asking again can help.
   case transient(String)
   /// What is known to stay as it is until this host is told otherwise; the words. Asking again does not help.

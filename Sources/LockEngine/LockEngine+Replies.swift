@@ -142,10 +142,10 @@ extension LockEngine {
     let lock = lease.lock
     guard lock.wanted === lease else { return }
     switch failure {
-    case .wrongType:
+    case .wrongType(let other):
       noLongerWanted(lease)
       lease.stage = .over
-      while let waiter = lock.queue.first { refuse(waiter, .wrongType, now: now) }
+      while let waiter = lock.queue.first { refuse(waiter, .wrongType(other, of: lock.name), now: now) }
     case .fatal(let words):
       while let waiter = lock.queue.first { refuse(waiter, .unavailable(words), now: now) }
       if lock.wanted === lease { giveUp(lease, now: now) }

@@ -60,15 +60,19 @@ public struct LockInspection: Equatable, Sendable {
   public var waitingHostsTotal: Int64
   /// The first of them, in their order.
   public var waiting: [Waiting]
+  /// One of its keys, if it holds data of others.
+  public var otherData: OtherData?
 
   package init(
-    state: State, holders: [Holder], expiresInMilliseconds: Int64?, waitingHostsTotal: Int64, waiting: [Waiting]
+    state: State, holders: [Holder], expiresInMilliseconds: Int64?, waitingHostsTotal: Int64, waiting: [Waiting],
+    otherData: OtherData? = nil
   ) {
     self.state = state
     self.holders = holders
     self.expiresInMilliseconds = expiresInMilliseconds
     self.waitingHostsTotal = waitingHostsTotal
     self.waiting = waiting
+    self.otherData = otherData
   }
 }
 

@@ -52,6 +52,15 @@ public struct LeaseCodec: Sendable {
   /// The highest token reserved.
   public func fenceKey(_ name: LockName) -> [UInt8] { lockKey(name) + Array(":fence".utf8) }
 
+  /// The key of a lock that holds data of others.
+  public func key(_ other: OtherData, of name: LockName) -> [UInt8] {
+    switch other.part {
+    case .lock: lockKey(name)
+    case .queue: queueKey(name)
+    case .fence: fenceKey(name)
+    }
+  }
+
   /// The name of the lock whose key this is; nil for the keys beside it and for what is no lock of this prefix.
   public func name(ofLockKey key: [UInt8]) -> LockName? {
     guard key.count > keyPrefix.count + 2, key.starts(with: keyPrefix), key[keyPrefix.count] == 0x7B, key.last == 0x7D
@@ -367,7 +376,8 @@ extension LeaseCodec {
   /// Asks what stands in Redis about `names`, without changing anything.
   public func inspect(_ names: [LockName], waitingHostsMax: Int) -> RedisCommand {
     .script(
-      name: .inspect, keys: names.flatMap { [lockKey($0), queueKey($0)] }, arguments: [decimal(waitingHostsMax)])
+      name: .inspect, keys: names.flatMap { [lockKey($0), queueKey($0), fenceKey($0)] },
+      arguments: [decimal(waitingHostsMax)])
   }
 
   /// The reply to ``inspect(_:waitingHostsMax:)`` for `count` names; nil when it is not understood.
@@ -375,7 +385,7 @@ extension LeaseCodec {
     guard let entries = reply.elements, entries.count == count else { return nil }
     var found: [LockInspection] = []
     for entry in entries {
-      guard let parts = entry.elements, parts.count == 5, let state = Self.state(of: parts[0]),
+      guard let parts = entry.elements, parts.count == 6, let state = Self.state(of: parts[0]),
         let expires = parts[1].integer, let holders = parts[2].elements, let total = parts[3].integer,
         let waiting = parts[4].elements
       else { return nil }
@@ -383,7 +393,8 @@ extension LeaseCodec {
         LockInspection(
           state: state, holders: holders.compactMap { $0.bytes.flatMap(holder(in:)) },
           expiresInMilliseconds: expires < 0 ? nil : expires, waitingHostsTotal: total,
-          waiting: waiting.compactMap { $0.bytes.flatMap(Self.waiting(in:)) }))
+          waiting: waiting.compactMap { $0.bytes.flatMap(Self.waiting(in:)) },
+          otherData: parts[5].bytes.flatMap { OtherData(words: $0[...]) }))
     }
     return found
   }
@@ -435,5 +446,14 @@ extension LeaseCodec {
       return nil
     }
     return (cursor, keys.compactMap { $0.bytes.flatMap(name(ofLockKey:)) })
+  }
+}
+
+extension OtherData {
+  /// As a script says it: `<key> <type>`.
+  init?(words: ArraySlice<UInt8>) {
+    let words = words.split(separator: 0x20, maxSplits: 1)
+    guard words.count == 2, let part = Part(rawValue: String(decoding: words[0], as: UTF8.self)) else { return nil }
+    self.init(part: part, type: words[1].elementsEqual([0x2D]) ? nil : RedisErrorReply.text(of: Array(words[1])))
   }
 }

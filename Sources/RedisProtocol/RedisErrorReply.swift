@@ -14,7 +14,7 @@ public enum RedisErrorReply {
     let words = text(of: error)
     switch significantCode(of: error) {
     case "WRONGTYPE":
-      return .wrongType
+      return .wrongType(otherData(in: error))
     case "MOVED", "ASK":
       return .transient("Redis Cluster is not supported yet: \(words)")
     case "CROSSSLOT":
@@ -22,6 +22,12 @@ public enum RedisErrorReply {
     default:
       return .transient(words)
     }
+  }
+
+  /// Which key holds what, where one of our scripts says so.
+  private static func otherData(in error: [UInt8]) -> OtherData? {
+    guard let space = error.firstIndex(of: 0x20) else { return nil }
+    return OtherData(words: error[(space + 1)...])
   }
 
   /// Whether `error` is known to be a state of the server, and no mistake in what it was asked.

@@ -4,13 +4,14 @@ public enum RedisRights {
   /// other scripts and this list against each other.
   package static let triedCommands = [
     "del", "exists", "get", "lindex", "llen", "lpop", "lpos", "lrange", "lrem", "pexpire", "ping", "pttl", "publish",
-    "rpush", "scan", "set", "time",
+    "rpush", "scan", "set", "time", "type",
   ]
   /// The commands by which the daemon gets there. What lets none of them through shows it at once.
   package static let connectionCommands = ["evalsha", "script|load", "subscribe"]
 
-  /// Commands without which locks work: they are missed by `list` of all hosts alone.
-  static let extraCommands: Set<String> = ["scan"]
+  /// Commands without which locks work: they are missed by `list` of all hosts, and where a key of a lock holds other data
+  /// by who is told so.
+  static let extraCommands: Set<String> = ["scan", "type"]
 
   /// All rules of ACL SETUSER that locks under `keyPrefix` need, in one line.
   public static func all(keyPrefix: [UInt8]) -> String {

@@ -36,7 +36,7 @@ extension SidecarCore {
       case .foreign: self.takeFromForeignHolder(order, session, broken: tokens)
       case .wrongType:
         guard tokens.isEmpty else { return self.answer(order, session, broken: tokens) }
-        self.write(to: session) { $0.failure(id: id, .wrongType) }
+        self.write(to: session) { self.writeWrongType(found.otherData, of: name, id: id, to: &$0) }
       }
     }
   }
@@ -89,7 +89,7 @@ extension SidecarCore {
   private func takeFromForeignHolder(_ order: BreakOrder, _ session: ClientSession, broken: [Token]) {
     // No foreign holder has a token.
     guard order.token == nil else { return answer(order, session, broken: broken) }
-    ask(session, order.id) { store, user, completion in
+    ask(session, order.id, of: order.name) { store, user, completion in
       store.value(of: order.name, of: user, completion)
     } answer: { value in
       guard let value else { return self.answer(order, session, broken: broken) }
@@ -103,7 +103,7 @@ extension SidecarCore {
     describing description: @escaping ([UInt8]) -> (host: String?, reason: TakenInfo.Reason)?
   ) {
     guard !seen.isEmpty else { return answer(order, session, broken: broken) }
-    ask(session, order.id) { store, user, completion in
+    ask(session, order.id, of: order.name) { store, user, completion in
       store.takeAway(order.name, seen: seen, token: order.token, of: user, completion)
     } answer: { leases in
       let taken = leases.compactMap { lease in

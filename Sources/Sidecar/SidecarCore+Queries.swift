@@ -45,7 +45,9 @@ extension SidecarCore {
       store.inspect([name], waitingHostsMax: Self.waitingHostsMax, of: user, completion)
     } answer: { inspections in
       let found = inspections[0]
-      if found.state == .wrongType { return self.write(to: session) { $0.failure(id: id, .wrongType) } }
+      if found.state == .wrongType || found.otherData != nil {
+        return self.write(to: session) { self.writeWrongType(found.otherData, of: name, id: id, to: &$0) }
+      }
       self.askHosts(self.whoQuestions([name], [found]), for: session, id) { told in
         self.write(to: session) { $0.inspected(id: id, self.localInfo(name, inRedis: found, told: told)) }
       }
@@ -122,9 +124,9 @@ extension SidecarCore {
   // MARK: Asking the store
 
   /// Asks the store on behalf of a session. `answer` replies to the client or asks on. `fallback` replies when there is no
-  /// answer; without it the client is told that there is none.
+  /// answer; without it the client is told that there is none. `name`: the one lock that is asked about.
   func ask<Answer>(
-    _ session: ClientSession, _ id: MessageID, fallback: (() -> Void)? = nil,
+    _ session: ClientSession, _ id: MessageID, of name: LockName? = nil, fallback: (() -> Void)? = nil,
     _ question: (any LeaseStore, _ user: UInt32?, @escaping StoreCompletion<Answer>) -> Void,
     answer: @escaping (Answer) -> Void
   ) {
@@ -144,6 +146,9 @@ extension SidecarCore {
       case .answer(let found):
         answer(found)
         return self.touch(session)
+      case .wrongType(let other, let said):
+        if let name { return self.write(to: session) { self.writeWrongType(other, of: name, id: id, to: &$0) } }
+        words = said
       case .refused(let said): words = said
       case .senseless, .none: break
       }

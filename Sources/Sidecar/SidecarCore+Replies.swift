@@ -59,8 +59,8 @@ extension SidecarCore {
       writer.failure(id: id, .unavailable) { json in
         if let detail = Self.said(words) ?? Self.said(store?.downReason) { json.member("detail", detail) }
       }
-    case .wrongType:
-      writer.failure(id: id, .wrongType)
+    case .wrongType(let other, let name):
+      writeWrongType(other, of: name, id: id, to: &writer)
     case .modeConflict(let held):
       writer.failure(id: id, .modeConflict) { MessageWriter.writeHeld(ModeInfo(held), to: &$0) }
     case .deadlock(let steps):
@@ -90,6 +90,19 @@ extension SidecarCore {
     writer.failure(id: id, .invalidParams, message: message) { json in
       json.member("field", "session")
       json.member("expected", "the name of a session of this host")
+    }
+  }
+
+  /// Refuses what cannot be done because a key of the lock holds data of others.
+  func writeWrongType(_ other: OtherData?, of name: LockName, id: MessageID, to writer: inout MessageWriter) {
+    guard let other, let key = store?.key(of: other, in: name) else { return writer.failure(id: id, .wrongType) }
+    let shown = SystemText.shown(String(decoding: key, as: UTF8.self))
+    let kind = other.type.map { "other data (type \($0))" } ?? "other data"
+    writer.failure(
+      id: id, .wrongType, message: "the Redis key \(shown) holds \(kind); remove that key or choose another name"
+    ) { json in
+      json.member("key", utf8: key)
+      if let type = other.type { json.member("type", type) }
     }
   }
 

@@ -152,7 +152,7 @@ struct EngineDriver {
   /// A reply that a decoder could give to that command: of its form, with anything in it.
   private mutating func answer(to command: LeaseCommand, _ choices: inout Choices) -> LeaseReply {
     switch choices.index(8) {
-    case 0: return .failed([.wrongType, .transient("t"), .fatal("f")][choices.index(3)])
+    case 0: return .failed([.wrongType(nil), .transient("t"), .fatal("f")][choices.index(3)])
     case 1:
       if case .acquire = command {
         return [

@@ -327,8 +327,9 @@ import Testing
     script.open(alice, bob)
     script.acquire(alice)
     script.acquire(bob)
-    script.reply(.failed(.wrongType), to: script.takeSent().first)
-    #expect(script.take().map(\.refusal) == [.wrongType, .wrongType])
+    let other = OtherData(part: .queue, type: "hash")
+    script.reply(.failed(.wrongType(other)), to: script.takeSent().first)
+    #expect(script.take().map(\.refusal) == [.wrongType(other, of: x), .wrongType(other, of: x)])
     #expect(script.engine.gauges.locks == 0)
   }
 

@@ -175,7 +175,7 @@ import Testing
       let reply: LeaseReply =
         switch ending {
         case .refusedByStore: .failed(.fatal("no"))
-        case .wrongType: .failed(.wrongType)
+        case .wrongType: .failed(.wrongType(nil))
         default: .conflict(.permit(of: 7), listeners: 0)
         }
       world.answer = { if case .acquire = $0 { reply } else { World.granting($0) } }

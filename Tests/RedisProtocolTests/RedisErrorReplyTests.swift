@@ -66,7 +66,18 @@ import Testing
       "WRONGTYPE Operation against a key holding the wrong kind of value script: 80d15f, on @user_script:1.",
       "ERR Error running script (call to f_80d15f): @user_script:1: WRONGTYPE Operation against a key",
     ] {
-      #expect(RedisErrorReply.classify(error: bytes(error)) == .wrongType)
+      #expect(RedisErrorReply.classify(error: bytes(error)) == .wrongType(nil))
+    }
+  }
+
+  @Test func dataOfOthersAreToldAsAScriptSaysIt() {
+    let told: [(String, OtherData?)] = [
+      ("lock hash", OtherData(part: .lock, type: "hash")), ("queue string", OtherData(part: .queue, type: "string")),
+      ("fence ReJSON-RL", OtherData(part: .fence, type: "ReJSON-RL")), ("queue -", OtherData(part: .queue, type: nil)),
+      ("queue", nil), ("inbox hash", nil), ("", nil),
+    ]
+    for (words, other) in told {
+      #expect(RedisErrorReply.classify(error: bytes("WRONGTYPE " + words)) == .wrongType(other))
     }
   }
 

@@ -105,6 +105,111 @@ def test_a_key_that_is_no_lock_is_an_error_of_its_own(lab):
     assert client.acquire("orders", wait_ms=0) > 0
 
 
+OTHER_TYPES = {
+    "hash": lambda admin, key: admin.hset(key, "a", "b"),
+    "list": lambda admin, key: admin.rpush(key, "a"),
+    "set": lambda admin, key: admin.sadd(key, "a"),
+    "zset": lambda admin, key: admin.zadd(key, {"a": 1}),
+    "stream": lambda admin, key: admin.xadd(key, {"a": "b"}),
+    "string": lambda admin, key: admin.set(key, "theirs"),
+}
+OTHER_DATA = [(part, kind) for part, own in (("", "string"), (":queue", "list"), (":fence", "string"))
+              for kind in OTHER_TYPES if kind != own]
+
+
+def put_other_data(redis, part, kind, name="orders"):
+    """Gives the key, what it holds, and what data of an error tell of it."""
+    key = f"sidelock:{{{name}}}{part}"
+    redis.admin.delete(key)
+    OTHER_TYPES[kind](redis.admin, key)
+    return key, redis.admin.dump(key), {"reason": "wrong_type", "key": key, "type": kind}
+
+
+def refusal(client, method, **params):
+    error = client.error_of(client.request(method, **params))
+    assert error.code == 13, error
+    return error
+
+
+@pytest.mark.parametrize("part, kind", OTHER_DATA, ids=lambda value: value.lstrip(":") or "lock")
+@pytest.mark.parametrize("holder", ["nobody", "a foreign one"])
+def test_other_data_in_any_key_of_a_lock_are_named(lab, part, kind, holder):
+    if not part and holder != "nobody":
+        holder = "nobody"
+    redis = lab.redis()
+    client = lab.daemon(redis).client()
+    key, before, data = put_other_data(redis, part, kind)
+    if holder != "nobody":
+        redis.admin.set("sidelock:{orders}", "theirs", px=600_000)
+    for params in ({"wait_ms": 0}, {"wait_ms": 600_000}, {}, {"mode": "shared"}, {"permits": 2}):
+        error = refusal(client, "acquire", name="orders", **params)
+        assert error.data == data
+        assert f"the Redis key {key} holds other data (type {kind})" in str(error)
+    assert refusal(client, "acquire", names=["a", "orders"]).data == data
+    assert refusal(client, "inspect", name="orders").data == data
+    if holder != "nobody" or not part:
+        assert refusal(client, "break", name="orders").data == data
+    # One such lock spoils no list.
+    other = client.acquire("other")
+    listed = [lock["name"] for lock in client.call("list", scope="all")["locks"]]
+    assert sorted(listed) == ["orders", "other"] if holder != "nobody" else listed == ["other"]
+    client.release("other", other)
+    assert redis.admin.dump(key) == before
+    redis.admin.delete(key, "sidelock:{orders}")
+    assert client.acquire("orders", wait_ms=0) > 0
+
+
+@pytest.mark.parametrize("part, kind", [row for row in OTHER_DATA if row[0] and row[1] in ("hash", "string", "list")],
+                         ids=lambda value: value.lstrip(":"))
+@pytest.mark.parametrize("mode", [{}, {"mode": "shared"}, {"permits": 2}], ids=["alone", "shared", "permit"])
+def test_a_lock_is_given_back_beside_other_data(lab, part, kind, mode):
+    """They came while it was held; no other host has to wait for the end of the lease because of them."""
+    redis = lab.redis()
+    one, two = (lab.daemon(redis, lease_ms=600_000) for _ in range(2))
+    client, other = one.client(), two.client()
+    tokens = [client.acquire("orders", **mode)]
+    if mode:
+        there = other.acquire("orders", **mode)
+    key, before, data = put_other_data(redis, part, kind)
+    client.release("orders", tokens[0])
+    if mode:
+        wait_until(lambda: redis.admin.get("sidelock:{orders}").count(b";") == 1, "one that is left")
+        other.release("orders", there)
+    wait_until(lambda: not redis.admin.exists("sidelock:{orders}"), "the lock to be free")
+    assert redis.admin.dump(key) == before
+    assert refusal(other, "acquire", name="orders", **mode).data == data
+    redis.admin.delete(key)
+    assert other.acquire("orders", wait_ms=0, **mode) > max(tokens)
+
+
+@pytest.mark.parametrize("kind", ["hash", "string"])
+def test_a_holder_that_lives_is_broken_beside_other_data(lab, kind):
+    redis = lab.redis()
+    one, two = (lab.daemon(redis, args=["--host", name]) for name in ("one", "two"))
+    holder = one.client()
+    token = holder.acquire("orders")
+    _, _, data = put_other_data(redis, ":queue", kind)
+    assert two.client().call("break", name="orders")["broken"] == [token]
+    assert holder.notification("lost")["reason"] == "broken"
+    wait_until(lambda: not redis.admin.exists("sidelock:{orders}"), "the lock to be free")
+    redis.admin.delete("sidelock:{orders}:queue")
+    holder.acquire("orders")
+    put_other_data(redis, ":queue", kind)
+    one.kill()
+    assert refusal(two.client(), "break", name="orders").data == data
+
+
+def test_a_type_that_may_not_be_asked_for_is_left_out(lab):
+    redis = lab.redis()
+    redis.admin.execute_command("ACL", "SETUSER", "default", "-type")
+    daemon = lab.daemon(redis)
+    client = daemon.client()
+    redis.admin.hset("sidelock:{orders}:queue", "a", "b")
+    error = refusal(client, "acquire", name="orders")
+    assert error.data == {"reason": "wrong_type", "key": "sidelock:{orders}:queue"}
+    wait_until(lambda: "+type" in daemon.log(), "the warning")
+
+
 def test_a_foreign_overwrite_is_noticed_and_left_alone(lab):
     """Pitfall 8: a renewal compares the owner, and never takes back what somebody else has."""
     redis = lab.redis()

@@ -19,7 +19,7 @@ def documented():
 
 RULES = documented()
 COMMANDS = [rule for rule in RULES if rule[0] == "+"]
-EXTRAS = ["+scan"]
+EXTRAS = ["+scan", "+type"]
 
 
 class User:
@@ -179,7 +179,7 @@ def test_a_right_that_only_lists_need_is_a_warning(lab, redis):
     user = User(redis, *[rule for rule in RULES if rule not in EXTRAS])
     daemon = lab.daemon(user, lease_ms=LEASE_MS)
     assert daemon.client().acquire("orders", wait_ms=int(SOON * 1000)) > 0
-    wait_until(lambda: "ACL SETUSER locks +scan" in daemon.log(), "the warning")
+    wait_until(lambda: "ACL SETUSER locks +type +scan" in daemon.log(), "the warning")
 
 
 @pytest.mark.parametrize("trouble", ["full", "unsaved"])

@@ -115,6 +115,23 @@ TOLD = {
 }
 
 
+def data_of_others_are_told(redis, client):
+    redis.admin.hset("sidelock:{" + NAME + "}:queue", "a", "b")
+    data = refused(client, "acquire", name=NAME).data
+    assert (data["key"], data["type"]) == ("sidelock:{" + NAME + "}:queue", "hash")
+
+
+TOLD_OF_REDIS = {
+    "`key` and `type` of `wrong_type`": data_of_others_are_told,
+}
+
+
+@pytest.mark.parametrize("told", TOLD_OF_REDIS.values(), ids=[check.__name__ for check in TOLD_OF_REDIS.values()])
+def test_what_is_told_of_redis_needs_no_right_to_inspect(lab, told):
+    redis = lab.redis()
+    told(redis, lab.daemon(redis, args=["--rule", "deny inspect secret* to everyone"]).client())
+
+
 @pytest.mark.parametrize("told", TOLD.values(), ids=[check.__name__ for check in TOLD.values()])
 def test_what_tells_of_a_lock_asks_whether_the_client_may_inspect_it(lab, told):
     daemon = lab.daemon(args=["--rule", "deny inspect secret* to everyone"])
@@ -125,7 +142,7 @@ def test_what_tells_of_a_lock_asks_whether_the_client_may_inspect_it(lab, told):
 
 def test_the_protocol_names_all_that_could_tell_of_a_lock():
     table = PROTOCOL.read_text().split("| told | without")[1].split("\n\n")[0]
-    assert [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]] == list(TOLD)
+    assert [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]] == [*TOLD, *TOLD_OF_REDIS]
 
 
 def test_pages_of_all_hosts_do_not_show_what_was_passed_over(lab):

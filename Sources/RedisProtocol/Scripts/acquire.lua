@@ -15,6 +15,7 @@
 --         asked whether they use it
 --      or {'stale', attempt}: this later attempt of this host has the lock, so this command came late and means nothing, or
 --         this host has come to count its attempts from further down; then it has to ask under a later one.
+if other then return other end
 local my_mode, ask, is_try, kept = ARGV[9], ARGV[10], ARGV[11], tonumber(ARGV[12])
 local my_entry = me .. ':' .. attempt .. ':' .. lease .. ':' .. my_mode
 

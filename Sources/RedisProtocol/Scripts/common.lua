@@ -22,13 +22,15 @@ local lock, queue, fence = KEYS[1], KEYS[2], KEYS[3]
 local me, attempt, lease, inbox, name = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local token_count, fence_margin, token_floor = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 
-local value = redis.call('GET', lock)
-local waiting = redis.call('LLEN', queue)
-local counter = tonumber(redis.call('GET', fence) or '0') or 0
+local value, queued, fenced = redis.pcall('GET', lock), redis.pcall('LLEN', queue), redis.pcall('GET', fence)
+local waiting, counter = tonumber(queued) or 0, tonumber(fenced) or 0
+
+-- What a script returns where one of the keys holds other data, or could not be read; nil elsewhere.
+local other = other_data('lock', lock, value) or other_data('queue', queue, queued) or other_data('fence', fence, fenced)
 
 -- Who holds the lock. What changes `holders` changes `mode` and the key with it.
 local mode, holders = nil, {}
-if value then mode, holders = holders_in(value) end
+if type(value) == 'string' then mode, holders = holders_in(value) end
 
 -- How many tokens a lease reserves from `first` on.
 --

@@ -4,6 +4,7 @@
 -- ARGV[9]  one past the last token that this host keeps of its block
 --
 -- Returns 1 when this host shares the lock under this attempt.
+if other then return other end
 local holder
 for _, found in ipairs(holders) do
   if found.instance == me and found.attempt == attempt then holder = found end

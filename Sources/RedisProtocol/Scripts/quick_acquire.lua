@@ -7,16 +7,19 @@ if ARGV[9] == 'x' and redis.call('EXISTS', KEYS[1], KEYS[2]) == 0 then
   local kept = ARGV[7] - time[1] * 1000 - math.floor(time[2] / 1000)
   local last = first + token_count - 1
   local left = string.format('%.0f', math.max(1, math.ceil(last / 1000) + kept))
-  local reserved = redis.call('SET', KEYS[3], string.format('%.0f', last), 'PX', left, 'GET')
-  reserved = tonumber(reserved or 0) or 0
-  if reserved >= first then
-    first = reserved + 1
-    last = first + token_count - 1
-    left = string.format('%.0f', math.max(1, math.ceil(last / 1000) + kept))
-    redis.call('SET', KEYS[3], string.format('%.0f', last), 'PX', left)
+  local reserved = redis.pcall('SET', KEYS[3], string.format('%.0f', last), 'PX', left, 'GET')
+  -- Other data in that key, or another error: the long way tells which.
+  if type(reserved) ~= 'table' then
+    reserved = tonumber(reserved or 0) or 0
+    if reserved >= first then
+      first = reserved + 1
+      last = first + token_count - 1
+      left = string.format('%.0f', math.max(1, math.ceil(last / 1000) + kept))
+      redis.call('SET', KEYS[3], string.format('%.0f', last), 'PX', left)
+    end
+    local token = string.format('%.0f', first)
+    redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2] .. ':' .. token, 'PX', ARGV[3])
+    return { 'granted', token, token_count, 0 }
   end
-  local token = string.format('%.0f', first)
-  redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2] .. ':' .. token, 'PX', ARGV[3])
-  return { 'granted', token, token_count, 0 }
 end
 

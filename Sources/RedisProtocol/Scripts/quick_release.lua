@@ -3,14 +3,17 @@
 -- long way does, of which it is put before; it only knows beforehand what most of the answers are. Where the other host
 -- turns out to be gone, the long way goes on without it.
 local quick_mine = ARGV[1] .. ':' .. ARGV[2] .. ':'
-local quick_value = redis.call('GET', KEYS[1])
-if quick_value and string.sub(quick_value, 1, #quick_mine) == quick_mine
+local quick_value = redis.pcall('GET', KEYS[1])
+local entries = redis.pcall('LRANGE', KEYS[2], 0, 2)
+local quick_fence = redis.pcall('GET', KEYS[3])
+-- Where a key holds other data the long way tells which.
+if type(quick_value) == 'string' and not entries.err and type(quick_fence) ~= 'table'
+  and string.sub(quick_value, 1, #quick_mine) == quick_mine
   and string.find(quick_value, '^%d+$', #quick_mine + 1) then
   local first, token_count = tonumber(string.sub(quick_value, #quick_mine + 1)), tonumber(ARGV[6])
-  local entries = redis.call('LRANGE', KEYS[2], 0, 2)
   -- A counter that was lost: the block of this lease shows how far it had come.
   local last = first + token_count - 1
-  local counter = math.max(tonumber(redis.call('GET', KEYS[3]) or 0) or 0, last)
+  local counter = math.max(tonumber(quick_fence or 0) or 0, last)
   local reserved = counter
   local time = redis.call('TIME')
   -- Keeps the counter: see count_to in common.lua.

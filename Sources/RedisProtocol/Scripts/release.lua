@@ -3,6 +3,10 @@
 --
 -- ARGV[9]   the first token of the block that was not issued, '' where none was issued, or '-' where that is not known
 -- ARGV[10]  1 when only this attempt is meant
+--
+-- Other data in the keys beside the lock are left alone, and nobody has to wait for that: the lock is given back without
+-- them. Those who wait in a queue that is one look at it themselves, and are told.
+if other and (type(value) == 'table' or is_refusal(queued) or is_refusal(fenced)) then return other end
 local first_unused, is_exact = ARGV[9], ARGV[10] == '1'
 
 local function is_given_up(instance, its_attempt)
@@ -19,6 +23,8 @@ if waiting > 0 then
     end
   end
 end
+
+if other then waiting = 0 end
 
 local kept, given_up = {}, nil
 for _, holder in ipairs(holders) do
@@ -38,14 +44,14 @@ if #holders == 0 then mode = nil end
 
 -- What was not issued is given back, where nobody has reserved above it: a counter that ran ahead of the clock would
 -- be missed if it were lost.
-local is_fence_changed = given_up.attempt == attempt and first_unused ~= '-'
+local is_fence_changed = not other and given_up.attempt == attempt and first_unused ~= '-'
   and counter == tonumber(given_up.token) + given_up.tokens - 1
 -- A block that this host has not heard of lies above what it has issued.
 if is_fence_changed then counter = math.max(tonumber(first_unused) or 0, tonumber(given_up.token)) - 1 end
 
 -- A full Redis refuses many commands until a script has written something; what comes first here is not among them.
 local anybody = false
-if waiting > 0 or #holders > 0 then redis.call('LREM', queue, 0, '') end
+if not other and (waiting > 0 or #holders > 0) then redis.call('LREM', queue, 0, '') end
 if waiting > 0 then
   local _
   _, anybody = pass_on()

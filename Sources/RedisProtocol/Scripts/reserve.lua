@@ -6,6 +6,7 @@
 --
 -- Returns {'granted', first token, token count, hosts in the queue}
 --      or 0 where this host does not have the lease.
+if other then return other end
 for _, holder in ipairs(holders) do
   if holder.instance == me and holder.attempt == attempt then
     if tonumber(holder.token) + holder.tokens == tonumber(ARGV[9]) then

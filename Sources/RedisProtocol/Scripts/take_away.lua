@@ -6,6 +6,7 @@
 --
 -- Returns, for each that was taken, {what was seen, ms until its lease or key would have ended}; -1 where it never would
 -- have.
+if other then return other end
 local token = tonumber(ARGV[9])
 local seen = {}
 for i = 10, #ARGV do seen[ARGV[i]] = true end

@@ -40,6 +40,15 @@ local function is_refusal(reply)
   return type(reply) == 'table' and reply.err ~= nil and not string.find(reply.err, 'WRONGTYPE', 1, true)
 end
 
+-- The reply to a command that met other data than a lock has in this key, for RedisErrorReply.swift: which key, and what
+-- stands there, or - where this user may not know; any other error as it is; nil for none.
+local function other_data(part, key, reply)
+  if type(reply) ~= 'table' or not reply.err then return nil end
+  if is_refusal(reply) then return reply end
+  local found = redis.pcall('TYPE', key)
+  return { err = 'WRONGTYPE ' .. part .. ' ' .. (found.ok or '-') }
+end
+
 -- Who waits by an entry of the queue: instance, attempt, lease, mode; nothing for what no sidelock host wrote.
 local function waiter(entry)
   local instance, attempt, lease, mode = string.match(entry, '^([%w._-]+/%x+):(%d+):(%d+):(%w+)$')

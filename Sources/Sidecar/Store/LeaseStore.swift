@@ -31,6 +31,8 @@ protocol LeaseStore: AnyObject {
   /// Sends a command of the engine's. Its reply comes as an event, unless the connection breaks. `user`: on whose behalf.
   func submit(_ command: LeaseCommand, id: CommandID, of user: UInt32?)
 
+  /// What the store calls the key of a lock that holds data of others.
+  func key(of other: OtherData, in name: LockName) -> [UInt8]
   /// Asks what stands there about `names`, in their order.
   func inspect(
     _ names: [LockName], waitingHostsMax: Int, of user: UInt32?,
@@ -65,6 +67,8 @@ typealias StoreCompletion<Answer> = (StoreAnswer<Answer>) -> Void
 /// What came of a question to the store.
 enum StoreAnswer<Answer> {
   case answer(Answer)
+  /// It did not carry it out because a key of the lock holds data of others: which one, where that is known; its own words.
+  case wrongType(OtherData?, String)
   /// It did not carry it out; its own words.
   case refused(String)
   /// Its answer makes no sense.

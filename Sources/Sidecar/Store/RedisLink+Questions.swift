@@ -9,6 +9,8 @@ extension RedisLink: LeaseStore {
   /// unread.
   private static let scanWeight = 256
 
+  func key(of other: OtherData, in name: LockName) -> [UInt8] { codec.key(other, of: name) }
+
   func inspect(
     _ names: [LockName], waitingHostsMax: Int, of user: UInt32?,
     _ completion: @escaping StoreCompletion<[LockInspection]>
@@ -62,7 +64,11 @@ extension StoreAnswer {
       return
     }
     if let error = reply.error {
-      self = .refused(RedisErrorReply.words(of: error))
+      let words = RedisErrorReply.words(of: error)
+      switch RedisErrorReply.classify(error: error) {
+      case .wrongType(let other): self = .wrongType(other, words)
+      case .transient, .fatal: self = .refused(words)
+      }
     } else {
       self = decode(reply).map { .answer($0) } ?? .senseless
     }

@@ -410,7 +410,8 @@ final class RedisLink {
     }
     if let rules = info.missingRules {
       logger.warning(
-        "Redis does not let this user look for locks: list of all hosts fails", metadata: ["allow": "\(rules)"])
+        "Redis does not let this user do all that list of all hosts and some errors need",
+        metadata: ["allow": "\(rules)"])
     }
     onEvent(.up)
     decideFirstOutcome()
