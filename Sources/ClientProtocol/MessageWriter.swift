@@ -339,14 +339,18 @@ extension MessageWriter {
     }
   }
 
-  /// Tells that the request `id` waits, at `position`, from 1 on, in this host's queue.
-  public mutating func waiting(id: MessageID, name: [UInt8], position: Int64, holders: [HolderInfo]) {
+  /// Tells that the request `id` waits, at `position`, from 1 on, in this host's queue. `detail`: what is wrong with Redis,
+  /// for which it waits.
+  public mutating func waiting(
+    id: MessageID, name: [UInt8], position: Int64, holders: [HolderInfo], detail: String? = nil
+  ) {
     notification("waiting") { json in
       json.key("id")
       Self.write(id, to: &json)
       json.member("name", utf8: name)
       json.member("position", position)
       Self.writeHolders(holders, to: &json)
+      if let detail { json.member("detail", detail) }
     }
   }
 

@@ -92,6 +92,14 @@ public struct AcquiredSeveral: Equatable, Sendable {
   }
 }
 
+/// Why the store does not say who has a lock.
+public enum StoreTrouble: Hashable, Sendable {
+  /// It cannot be reached.
+  case unreachable
+  /// It refuses, in these words.
+  case refused(String)
+}
+
 /// Why a request had no success.
 public enum Refusal: Equatable, Sendable {
   /// A try met a lock in use: who has it, and which lock that is.
@@ -182,8 +190,9 @@ public enum Notification: Equatable, Sendable {
   case lost(
     name: LockName, token: Token, reason: LostReason, graceMilliseconds: Int64, onLost: LossAction = .notify,
     detail: String? = nil)
-  /// A request waits, `position` from 1 on in this host's queue.
-  case waiting(request: RequestID, name: LockName, position: Int, holder: HolderSummary)
+  /// A request waits, `position` from 1 on in this host's queue; for the store, where there is `trouble` with that.
+  case waiting(
+    request: RequestID, name: LockName, position: Int, holder: HolderSummary, trouble: StoreTrouble? = nil)
   /// Somebody waits for what the client holds: so many here, and one more where another host does.
   case contended(name: LockName, token: Token, waiters: Int)
   /// Another session of this host has handed its hold to this one.

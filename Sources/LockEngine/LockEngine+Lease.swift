@@ -286,6 +286,7 @@ extension LockEngine {
       lock.isUnheard = true
       lock.refusals = 0
       for waiter in lock.queue.tries where !waiter.isOver { refuse(waiter, .unavailable(nil), now: now) }
+      progressChanged(lock, now: now)
       advance(lock, now: now)
     }
   }

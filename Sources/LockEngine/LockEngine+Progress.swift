@@ -4,7 +4,7 @@ extension LockEngine {
   /// The shortest time between two reports about one lock, in milliseconds.
   static let progressMilliseconds: Int64 = 1000
 
-  /// The queue of a lock changed.
+  /// The queue of a lock changed, or what those wait for who stand in it.
   func progressChanged(_ lock: LockRecord, now: BootInstant) {
     guard lock.progressWaiters > 0 || lock.progressHolders > 0, lock.progressAt == nil else { return }
     let earliest = lock.lastProgressAt?.adding(milliseconds: Self.progressMilliseconds) ?? now
@@ -28,19 +28,30 @@ extension LockEngine {
   ///
   /// While the store is being asked nobody is known to be ahead, and as a rule nobody is. And who is told that it waits may
   /// count on it that everybody who comes later, wherever, comes behind.
+  ///
+  /// Where there is trouble with the store nothing of that is known, and who waits is told of the trouble.
   private func mayTellWaiters(of lock: LockRecord) -> Bool {
-    isKnownToBeTaken(lock) && !(linkIsUp && lock.wanted?.stage == .asking)
+    trouble(of: lock) != nil || (isKnownToBeTaken(lock) && !(linkIsUp && lock.wanted?.stage == .asking))
+  }
+
+  /// Why those who wait for a lock wait for the store, and not for somebody here who has the lock.
+  private func trouble(of lock: LockRecord) -> StoreTrouble? {
+    guard !isLocal, lock.holds.isEmpty else { return nil }
+    return linkIsUp ? lock.storeRefusal.map { .refused($0) } : .unreachable
   }
 
   /// Tells those whose place has changed, until the event has used up what it may; whether it came to the end.
   private func tellWaiters(of lock: LockRecord) -> Bool {
     guard lock.progressWaiters > 0, mayTellWaiters(of: lock) else { return true }
     let holder = holderSummary(of: lock)
+    let trouble = trouble(of: lock)
     var position = 0
     var isAnyTold = false
     for waiter in lock.queue.live {
       position += 1
-      guard waiter.request.progress, waiter.toldPosition != position, !waiter.isBeingDated else { continue }
+      guard waiter.request.progress, !waiter.isBeingDated,
+        waiter.toldPosition != position || waiter.toldTrouble != trouble
+      else { continue }
       if mustPutOff, isAnyTold { return false }
       isAnyTold = true
       tellAtOnce(waiter, holder: holder, position: position)
@@ -55,12 +66,13 @@ extension LockEngine {
     guard !waiter.isOver, !waiter.isBeingDated, mayTellWaiters(of: lock) else { return }
     stepsLeft -= 1
     waiter.toldPosition = position
+    waiter.toldTrouble = trouble(of: lock)
     effects.append(
       .notify(
         waiter.request.session,
         .waiting(
           request: waiter.request.request, name: lock.name, position: position,
-          holder: holder ?? holderSummary(of: lock))))
+          holder: holder ?? holderSummary(of: lock), trouble: waiter.toldTrouble)))
   }
 
   private func tellHolders(of lock: LockRecord) {

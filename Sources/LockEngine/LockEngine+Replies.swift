@@ -155,6 +155,7 @@ extension LockEngine {
       lock.storeRefusal = words
       for waiter in lock.queue.tries where !waiter.isOver { refuse(waiter, .unavailable(words), now: now) }
       if lock.wanted === lease, !lock.queue.isEmpty { recheck(lock, at: retry(afterRefusals: lock.refusals, now: now)) }
+      progressChanged(lock, now: now)
     }
     if lock.queue.isEmpty { advance(lock, now: now) }
   }
@@ -174,6 +175,7 @@ extension LockEngine {
     guard !lock.queue.isEmpty else { return }
     lock.storeRefusal = words
     for waiter in lock.queue.triesBeforeAsking where !waiter.isOver { refuse(waiter, .unavailable(words), now: now) }
+    progressChanged(lock, now: now)
     if lock.queue.isEmpty { advance(lock, now: now) }
   }
 

@@ -22,6 +22,8 @@ final class Waiter {
   var isOver = false
   /// The position that the client was told last; 0 before it was told any.
   var toldPosition = 0
+  /// What it was told that it waits for the store for.
+  var toldTrouble: StoreTrouble?
   /// Since when it waits, by the store's clock; nil until the store has said so, and where nobody needs to know.
   var began: StoreInstant? {
     didSet { several?.began = began }

@@ -371,12 +371,13 @@ final class SidecarCore {
           name: name.bytes, token: token, reason: reason.rawValue, graceMilliseconds: grace, detail: detail,
           isEnforced: isEnforced)
       }
-    case .waiting(let request, let name, let position, let holder):
+    case .waiting(let request, let name, let position, let holder, let trouble):
       let message = current?.request == request ? current?.message : session.messageID(of: request)
       guard let message else { return }
       let holders = holders(of: holder, of: name, for: session)
+      let detail = trouble.map(words(of:))
       writeUnlessBehind(to: session) {
-        $0.waiting(id: message, name: name.bytes, position: Int64(position), holders: holders)
+        $0.waiting(id: message, name: name.bytes, position: Int64(position), holders: holders, detail: detail)
       }
     case .contended(let name, let token, let waiters):
       writeUnlessBehind(to: session) { $0.contended(name: name.bytes, token: token, waiters: Int64(waiters)) }
@@ -384,6 +385,13 @@ final class SidecarCore {
       write(to: session) {
         $0.transferred(name: name.bytes, token: token, mode: ModeInfo(mode), from: "\(from.rawValue)")
       }
+    }
+  }
+
+  private func words(of trouble: StoreTrouble) -> String {
+    switch trouble {
+    case .unreachable: Self.said(store?.downReason) ?? "Redis cannot be reached"
+    case .refused(let words): Self.said(words) ?? "Redis refuses"
     }
   }
 

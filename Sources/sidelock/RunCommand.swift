@@ -25,7 +25,8 @@ struct RunCommand: ParsableCommand {
       itself is killed, even with SIGKILL, the group is killed, and only then the lock is free.
 
       -n and -w also bound the wait for a daemon that hangs (and 2 seconds, should it be slow); without them sidelock \
-      gives up when the daemon is silent for 10 seconds. Ctrl-Z while it waits withdraws the wait, and fg queues again.
+      gives up when the daemon is silent for 10 seconds. When it has waited for 3 seconds because Redis refuses or cannot be \
+      reached, it says so on standard error, and when that changes. Ctrl-Z while it waits withdraws the wait, and fg queues again.
 
       Not reached is a process that has left the group (setsid, a daemon, a shell with job control); in a systemd unit \
       the control group ends it. And while sidelock is stopped by SIGSTOP it cannot act.
@@ -198,6 +199,8 @@ struct RunCommand: ParsableCommand {
     mode.append(to: &params)
     if let backstop = try supervisorOptions().backstopMilliseconds { params.append("max_hold_ms", .int(backstop)) }
     if let meta { params.append("meta", .string(meta)) }
+    // Why it has to wait.
+    if !nonblock, timeout != 0 { params.append("progress", .bool(true)) }
     return params
   }
 

@@ -142,6 +142,8 @@ final class RunDriver {
       return releaseIDs.remove(id) != nil && releaseIDs.isEmpty ? .released : nil
     case .lost(let notice):
       return held.contains { $0.token == notice.token && ExactText.isSame($0.name, notice.name) } ? .lost(notice) : nil
+    case .notification("waiting", let params) where params["id"]?.intValue == acquireID:
+      return .waits(detail: params["detail"]?.stringValue.map(printable))
     case .notification: return nil
     case .violated(let error):
       connection = nil

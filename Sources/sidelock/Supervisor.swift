@@ -69,6 +69,8 @@ struct Supervisor {
   enum Event: Equatable {
     /// The daemon answered the request that came before the acquire; how long its leases last, nil for the local tier.
     case greeted(leaseMilliseconds: Int64?)
+    /// The request has to wait; what is wrong with Redis, if that is why.
+    case waits(detail: String?)
     case granted(token: Int64, waitedMilliseconds: Int64, validMilliseconds: Int64?)
     case refused(SidelockError)
     case lost(LostNotice)
@@ -160,6 +162,7 @@ struct Supervisor {
   /// The command was stopped because it reached for a terminal that another job has.
   private var wantsTerminal = false
   private var lease: Lease?
+  private var trouble = Trouble()
   /// When the time is over that the user allowed.
   private var maxHoldAt: Int64?
 
@@ -168,6 +171,9 @@ struct Supervisor {
     self.options = options
     phase = .waiting(Patience(waitMilliseconds: options.waitMilliseconds, now: now))
   }
+
+  /// The first of the locks.
+  var waitedFor: String { options.name }
 
   /// How long to wait for the lock and for the daemon, while it is waited for.
   var patience: Patience? {
@@ -192,7 +198,8 @@ struct Supervisor {
   /// When to send ``Event/timerFired``, in milliseconds on the boot clock.
   var deadline: Int64? {
     switch phase {
-    case .waiting(let patience), .confirming(let patience, _): patience.deadline
+    case .waiting(let patience): min(patience.deadline, trouble.deadline ?? patience.deadline)
+    case .confirming(let patience, _): patience.deadline
     case .starting, .done: nil
     case .running: [lease?.deadline, maxHoldAt].compactMap { $0 }.min()
     // Even when the allowed time is over: what is continued to be ended must not run without the lock either.
@@ -211,6 +218,10 @@ struct Supervisor {
       patience.answered()
       phase = .waiting(patience)
       return []
+    case .waits(let detail):
+      guard case .waiting = phase else { return [] }
+      trouble.told(detail, now: now)
+      return sayTrouble(now: now)
     case .granted(let token, let waited, let valid): return granted(token, waited: waited, valid: valid, now: now)
     case .refused(let error): return refused(error)
     case .lost(let notice):
@@ -256,6 +267,10 @@ struct Supervisor {
     return words + [.confirm]
   }
 
+  private mutating func sayTrouble(now: Int64) -> [Effect] {
+    trouble.message(options.name, now: now).map { [.say($0)] } ?? []
+  }
+
   private mutating func refused(_ error: SidelockError) -> [Effect] {
     guard patience != nil else { return [] }
     phase = .done
@@ -293,6 +308,7 @@ struct Supervisor {
   private mutating func queueAgain(_ patience: Patience, now: Int64) -> [Effect] {
     var patience = patience
     patience.queuedAgain(now: now)
+    trouble = Trouble()
     phase = .waiting(patience)
     return [.withdraw, .queueAgain]
   }
@@ -350,10 +366,12 @@ struct Supervisor {
     guard let deadline, now >= deadline else { return [] }
     switch phase {
     case .waiting(var patience):
-      if let failure = patience.failure(now: now) { return giveUp(failure) }
+      let words = sayTrouble(now: now)
+      guard now >= patience.deadline else { return words }
+      if let failure = patience.failure(now: now) { return words + giveUp(failure) }
       patience.asked(now: now)
       phase = .waiting(patience)
-      return [.check]
+      return words + [.check]
     case .confirming: return giveUp(DaemonConnection.noAnswer(within: DaemonConnection.answerMilliseconds))
     case .starting, .done: return []
     case .running:

@@ -337,6 +337,9 @@ struct MessageWriterTests {
       #"{"jsonrpc":"2.0","method":"waiting","params":{"id":"i\n1","name":"a","position":2,"holders":[{"host":"h"}]}}"#
     ) { $0.waiting(id: Self.id, name: [0x61], position: 2, holders: [.host("h")]) }
     try expect(
+      #"{"jsonrpc":"2.0","method":"waiting","params":{"id":"i\n1","name":"a","position":1,"holders":[],"detail":"OOM no"}}"#
+    ) { $0.waiting(id: Self.id, name: [0x61], position: 1, holders: [], detail: "OOM no") }
+    try expect(
       #"{"jsonrpc":"2.0","method":"lost","params":{"name":"a","token":5,"reason":"broken","grace_ms":0,"detail":"stuck"}}"#
     ) { $0.lost(name: [0x61], token: 5, reason: "broken", graceMilliseconds: 0, detail: "stuck") }
     try expect(

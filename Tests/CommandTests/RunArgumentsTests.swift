@@ -28,25 +28,25 @@ struct RunArgumentsTests {
     let command = try parse("x", "-w", "2.5", "-E", "75", "-v", "--", "true")
     #expect(command.conflictExitCode == 75)
     #expect(command.verbose)
-    #expect(try wish(command) == ["name": "x", "wait_ms": 2500])
+    #expect(try wish(command) == ["name": "x", "progress": true, "wait_ms": 2500])
   }
 
   @Test func theOptionsOfFlockAreTaken() throws {
     let command = try parse("-x", "--timeout", "0.0001", "x", "-c", "echo a && echo b")
     #expect(command.arguments == ["/bin/sh", "-c", "echo a && echo b"])
     // Rounded up: a short wait is not a try.
-    #expect(try wish(command) == ["name": "x", "wait_ms": 1])
+    #expect(try wish(command) == ["name": "x", "progress": true, "wait_ms": 1])
     #expect(try wish(parse("-w", "0", "x", "--", "true")) == ["name": "x", "wait_ms": 0])
     #expect(try parse("-e", "--nb", "x", "--", "true").nonblock)
-    #expect(try wish(parse("x", "--", "true")) == ["name": "x"])
+    #expect(try wish(parse("x", "--", "true")) == ["name": "x", "progress": true])
   }
 
   @Test func whatTheDaemonIsToKnowIsPassedOn() throws {
     let command = try parse("--max-hold", "60", "--meta", "why", "x", "--", "true")
-    #expect(try wish(command) == ["name": "x", "max_hold_ms": 71_000, "meta": "why"])
+    #expect(try wish(command) == ["name": "x", "max_hold_ms": 71_000, "meta": "why", "progress": true])
     // The daemon takes the lock away when the command must have ended: the grace and a second later.
     let short = try parse("--max-hold", "60", "--term-grace", "0.5", "x", "--", "true")
-    #expect(try wish(short) == ["name": "x", "max_hold_ms": 61_500])
+    #expect(try wish(short) == ["name": "x", "max_hold_ms": 61_500, "progress": true])
   }
 
   @Test(arguments: [
@@ -102,10 +102,11 @@ struct RunArgumentsTests {
 
   @Test(
     arguments: [
-      (["a", "--", "true"], #"{"name":"a"}"#), (["-s", "a", "--", "true"], #"{"name":"a","mode":"shared"}"#),
-      (["--permits", "3", "a", "--", "true"], #"{"name":"a","permits":3}"#),
+      (["a", "--", "true"], #"{"name":"a","progress":true}"#),
+      (["-s", "a", "--", "true"], #"{"name":"a","mode":"shared","progress":true}"#),
+      (["--permits", "3", "a", "--", "true"], #"{"name":"a","permits":3,"progress":true}"#),
       (["a", "--and", "c", "--and", "b", "-n", "--", "true"], #"{"names":["a","c","b"],"wait_ms":0}"#),
-      (["-x", "a", "--", "true"], #"{"name":"a"}"#),
+      (["-x", "a", "--", "true"], #"{"name":"a","progress":true}"#),
     ] as [([String], String)])
   func aModeAndMoreNamesAreAskedFor(arguments: [String], params: String) throws {
     #expect(try wish(RunCommand.parse(arguments)).serialized == params)

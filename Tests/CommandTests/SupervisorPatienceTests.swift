@@ -37,6 +37,61 @@ extension SupervisorTests {
     #expect(gone(neverHeard.handle(.timerFired, now: 5000)))
   }
 
+  // MARK: Redis that refuses
+
+  /// What is said from `now` on until the time of the next message has passed, or a minute; the daemon answers meanwhile.
+  private func said(_ machine: inout Supervisor, from now: inout Int64) -> [String] {
+    var words: [String] = []
+    let end = now + 60_000
+    while words.isEmpty, now < end {
+      now = max(now, machine.deadline ?? end)
+      let effects = machine.handle(.timerFired, now: now)
+      for case .say(let message) in effects { words.append(message) }
+      if effects.contains(.check) { _ = machine.handle(.checked(validMilliseconds: nil), now: now) }
+    }
+    return words
+  }
+
+  @Test func whyItWaitsIsSaidOnceAndWhenThatChanges() {
+    var machine = waiting()
+    _ = machine.handle(.greeted(leaseMilliseconds: 10_000), now: 1)
+    let name = machine.waitedFor
+    let refuses = "waiting for \(name): Redis refuses or cannot be reached: "
+    #expect(machine.handle(.waits(detail: "OOM no"), now: 100) == [])
+    var now: Int64 = 100
+    #expect(said(&machine, from: &now) == [refuses + "OOM no"])
+    #expect(now == 3100)
+    #expect(machine.handle(.waits(detail: "OOM no"), now: 4000) == [])
+    #expect(said(&machine, from: &now) == [])
+    // Other words are said at once, but not more often than every few seconds.
+    #expect(machine.handle(.waits(detail: "gone"), now: now) == [.say(refuses + "gone")])
+    #expect(machine.handle(.waits(detail: "back"), now: now + 1) == [])
+    let before = now
+    #expect(said(&machine, from: &now) == [refuses + "back"])
+    #expect(now == before + 3000)
+    now += 10_000
+    #expect(machine.handle(.waits(detail: nil), now: now) == [.say("waiting for \(name): Redis decides again")])
+    #expect(said(&machine, from: &now) == [])
+  }
+
+  @Test func whoWaitsForOthersOrForTroubleThatPassesSoonIsToldNothing() {
+    var machine = waiting()
+    _ = machine.handle(.greeted(leaseMilliseconds: 10_000), now: 1)
+    #expect(machine.handle(.waits(detail: nil), now: 10) == [])
+    var now: Int64 = 20
+    for _ in 0..<5 {
+      #expect(machine.handle(.waits(detail: "OOM no"), now: now) == [])
+      now += 1400
+      #expect(machine.handle(.waits(detail: nil), now: now) == [])
+      now += 10
+      if machine.deadline.map({ $0 <= now }) == true {
+        #expect(machine.handle(.timerFired, now: now) == [.check])
+        _ = machine.handle(.checked(validMilliseconds: nil), now: now)
+      }
+    }
+    #expect(said(&machine, from: &now) == [])
+  }
+
   @Test func aDaemonThatLivesHasTimeToDecideButNotForEver() {
     var machine = waiting(1000)
     _ = machine.handle(.greeted(leaseMilliseconds: nil), now: 1)

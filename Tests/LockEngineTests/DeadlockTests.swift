@@ -367,7 +367,7 @@ import Testing
     #expect(effects.compactMap(\.command) == [.clock])
     #expect(effects.compactMap(\.notification).isEmpty)
     script.reply(.clock(StoreInstant(microseconds: 77)), to: effects.compactMap(\.commandID).last)
-    guard case .waiting(wait, _, position: 2, _)? = script.take().compactMap(\.notification).first else {
+    guard case .waiting(wait, _, position: 2, _, _)? = script.take().compactMap(\.notification).first else {
       Issue.record("nobody was told that the request waits")
       return
     }

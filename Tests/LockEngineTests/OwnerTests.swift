@@ -318,6 +318,52 @@ import Testing
         == [.waiting(request: request, name: x, position: 1, holder: .host("other"))])
   }
 
+  @Test func whoWaitsBecauseOfTroubleWithTheStoreIsToldAndWhenItIsOver() {
+    let script = Script()
+    script.open(alice)
+    let request = script.acquire(alice, progress: true)
+    func told() -> [Notification] { script.take().compactMap(\.notification) }
+    func waiting(_ holder: HolderSummary = .unknown, _ trouble: StoreTrouble? = nil) -> [Notification] {
+      [.waiting(request: request, name: x, position: 1, holder: holder, trouble: trouble)]
+    }
+    script.reply(.failed(.transient("OOM no")), to: script.takeSent().first)
+    // It was looked at a moment ago, and is again after a second. Meanwhile the store is asked again.
+    script.pass(milliseconds: 1000)
+    #expect(told() == waiting(.unknown, .refused("OOM no")))
+    // The same words are not told again.
+    script.reply(.failed(.transient("OOM no")), to: CommandID(2))
+    script.pass(milliseconds: 2000)
+    #expect(told() == [])
+    script.tell(.linkDown)
+    script.pass(milliseconds: 2000)
+    #expect(told() == waiting(.unknown, .unreachable))
+    script.tell(.linkUp)
+    let ask = script.takeSent().first
+    script.pass(milliseconds: 2000)
+    #expect(told() == [], "nobody knows yet")
+    script.reply(queued(), to: ask)
+    #expect(told() == waiting(.host("other")))
+    // What is held here is waited for whatever the store says.
+    let other = Script()
+    other.open(alice, bob)
+    other.hold(alice)
+    other.acquire(bob, progress: true)
+    _ = other.take()
+    other.tell(.linkDown)
+    other.pass(milliseconds: 1500)
+    #expect(other.take().compactMap(\.notification).isEmpty)
+  }
+
+  @Test func aWaitWithoutTheStoreIsToldSoFromItsBeginning() {
+    let script = Script()
+    script.open(alice)
+    script.tell(.linkDown)
+    let request = script.acquire(alice, progress: true)
+    #expect(
+      script.take().compactMap(\.notification)
+        == [.waiting(request: request, name: x, position: 1, holder: .unknown, trouble: .unreachable)])
+  }
+
   @Test func aWaiterElsewhereCountsForOne() {
     let script = Script()
     script.open(alice)

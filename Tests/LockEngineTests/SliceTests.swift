@@ -269,7 +269,7 @@ extension Script {
   /// The places that were told since the last time.
   fileprivate func waits() -> [Int] {
     take().compactMap { effect in
-      if case .notify(_, .waiting(_, _, let position, _)) = effect { position } else { nil }
+      if case .notify(_, .waiting(_, _, let position, _, _)) = effect { position } else { nil }
     }
   }
 }

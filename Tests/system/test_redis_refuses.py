@@ -283,3 +283,64 @@ def test_the_words_of_redis_are_one_line_of_text(lab, proxy):
     status, _, err = Command(lab, daemon).run("run", "-n", "orders", "--", "true")
     assert status == 69
     assert "OOM" in err and "\x1b" not in err and len(err.splitlines()) == 1
+
+
+# Why `run` waits
+
+REFUSES = "waiting for orders: Redis refuses or cannot be reached: "
+
+
+def said_by(process, log, words):
+    """Waits for words on its standard error."""
+    wait_until(lambda: words in log.read_text() or process.poll() is not None, "the words")
+    return log.read_text()
+
+
+@pytest.mark.parametrize("arguments", [[], ["-w", "3600"], ["--shared"], ["--and", "a"]],
+                         ids=lambda words: words[0] if words else "alone")
+def test_run_says_once_why_it_waits_and_when_that_is_over(lab, arguments):
+    redis = lab.redis()
+    user = User(redis)
+    daemon = lab.daemon(user, lease_ms=LEASE_MS)
+    holder = lab.daemon(redis, lease_ms=LEASE_MS).client()
+    token = holder.acquire("orders")
+    user.set("-set", "-rpush")
+    log = lab.directory / "err"
+    with log.open("w") as err:
+        process = Command(lab, daemon).start("run", *arguments, "orders", "--", "true", stderr=err)
+    text = said_by(process, log, REFUSES)
+    assert re.search("can't run|no permissions", text.split(REFUSES)[1]), text
+    user.set("+@all")
+    text = said_by(process, log, "Redis decides again")
+    assert text.count(REFUSES) == 1, text
+    holder.release("orders", token)
+    assert process.wait(SOON) == 0
+    assert log.read_text() == text
+
+
+def test_run_says_that_redis_cannot_be_reached(lab):
+    redis = lab.redis()
+    daemon = lab.daemon(redis, lease_ms=LEASE_MS)
+    redis.kill()
+    wait_until(lambda: not daemon.client().call("stats")["redis"]["connected"], "the daemon to see that Redis is gone")
+    log = lab.directory / "err"
+    with log.open("w") as err:
+        process = Command(lab, daemon).start("run", "orders", "--", "true", stderr=err)
+    said_by(process, log, REFUSES)
+    redis.start()
+    assert process.wait(SOON) == 0
+    assert log.read_text().count(REFUSES) == 1
+
+
+@pytest.mark.parametrize("kind", ["neighbour", "other host"])
+def test_run_says_nothing_of_a_wait_for_others(lab, kind):
+    redis = lab.redis()
+    daemon = lab.daemon(redis, lease_ms=LEASE_MS)
+    holder = (daemon if kind == "neighbour" else lab.daemon(redis, lease_ms=LEASE_MS)).client()
+    token = holder.acquire("orders")
+    start = boot_time()
+    process = Command(lab, daemon).start("run", "orders", "--", "true")
+    wait_until(lambda: boot_time() - start > 4, "more than the time after which something would be said")
+    holder.release("orders", token)
+    _, err = process.communicate(timeout=SOON)
+    assert (process.returncode, err) == (0, "")

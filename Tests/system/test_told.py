@@ -121,8 +121,18 @@ def data_of_others_are_told(redis, client):
     assert (data["key"], data["type"]) == ("sidelock:{" + NAME + "}:queue", "hash")
 
 
+def trouble_with_redis_is_told(redis, client):
+    redis.admin.execute_command("ACL", "SETUSER", "default", "-set")
+    assert refused(client, "acquire", name=NAME, wait_ms=0).data["detail"]
+    client.request("acquire", name=NAME, progress=True)
+    told = client.notification("waiting")
+    assert told["detail"] and told["holders"] == []
+    redis.admin.execute_command("ACL", "SETUSER", "default", "+set")
+
+
 TOLD_OF_REDIS = {
     "`key` and `type` of `wrong_type`": data_of_others_are_told,
+    "`detail` of `unavailable` and `waiting`": trouble_with_redis_is_told,
 }
 
 

@@ -306,7 +306,7 @@ final class Checker {
       }
       removeBeliefs { $0.session == session && names[$0.name] == name && $0.token == token }
       world.mark("lost: \(reason.rawValue)")
-    case .waiting(let id, _, let position, _):
+    case .waiting(let id, _, let position, _, _):
       guard requests[id.rawValue]?.session == session, position >= 1 else {
         return world.fail("the request \(id.rawValue) is said to wait, and is not open")
       }
