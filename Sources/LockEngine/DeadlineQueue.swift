@@ -66,6 +66,9 @@ struct DeadlineQueue<Item> {
     return (first.at, first.item)
   }
 
+  /// Takes out some entry, whichever is at hand.
+  mutating func popAny() -> Item? { run.popLast()?.item ?? heap.popMin()?.item }
+
   /// Drops the entries that mean nothing any more, once as many have come as were left after the last time.
   mutating func compact(where meansSomething: (BootInstant, Item) -> Bool) {
     guard count >= compactAt else { return }

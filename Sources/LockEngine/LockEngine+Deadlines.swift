@@ -46,30 +46,64 @@ enum Deadline {
     case .heartbeat: true
     }
   }
+
+  /// The lock that it is about; nil where it is about none.
+  var lock: LockRecord? {
+    switch self {
+    case .wait(let waiter), .search(let waiter), .cycle(let waiter): waiter.lock
+    case .maxHold(let hold): hold.lock
+    case .recheck(let lock), .conflict(let lock), .progress(let lock), .repeatRelease(let lock, _): lock
+    case .idle(let lease), .share(let lease), .reserve(let lease), .place(let lease): lease.lock
+    case .heartbeat: nil
+    }
+  }
 }
 
 extension LockEngine {
-  /// Does everything that has come due. Leases end first, all of them: whoever lost a lock hears of it before anybody
-  /// hears anything else.
-  func fireDeadlines(now: BootInstant) {
+  /// Ends the leases whose time is over, before anything else happens: whoever lost a lock hears of it first.
+  ///
+  /// Where there are more than one turn has room for, those that ended first come first, and the others in the next turns.
+  /// Whatever is about one of these locks meanwhile ends its leases before, in ``catchUp(_:now:)``.
+  func endLeases(now: BootInstant) {
+    isBehindWithEnds = false
+    guard let earliest = leaseEnds.earliest, earliest <= now else { return }
     var isAnyPutOff = false
     var outlived: [LeaseSlot] = []
-    while let (_, lease) = leaseEnds.popDue(now) {
+    while let due = leaseEnds.earliest, due <= now {
+      guard !mustPutOff, let (_, lease) = leaseEnds.popDue(now) else {
+        isBehindWithEnds = true
+        break
+      }
+      stepsLeft -= 1
       switch lease.stage {
       case .held where lease.validUntil > now:
         isAnyPutOff = true
         leaseEnds.push(lease, at: lease.validUntil)
       case .held: leaseEnded(lease, now: now)
+      // One that was ended out of its turn is here twice.
+      case .lost where lease.graceEnds > now: break
       case .lost: outlived.append(lease)
       case .asking, .queued, .over: break
       }
     }
     for lease in outlived where lease.stage == .lost { graceEnded(lease, now: now) }
     if isAnyPutOff { putOffLeaseEnds() }
-    renewDue(now: now)
+  }
+
+  /// Ends the leases of one lock whose time is over.
+  func endLeases(of lock: LockRecord, now: BootInstant) {
+    for lease in lock.leases where lease.stage == .held && lease.validUntil <= now { leaseEnded(lease, now: now) }
+  }
+
+  /// Does what has come due.
+  func fireDeadlines(now: BootInstant) {
     while !mustPutOff, let (moment, deadline) = deadlines.popDue(now) {
       stepsLeft -= 1
       guard deadline.meansSomething(at: moment) else { continue }
+      if isBehind, let lock = deadline.lock {
+        if case .maxHold(let hold) = deadline { catchUp(hold, now: now) } else { catchUp(lock, now: now) }
+        guard deadline.meansSomething(at: moment) else { continue }
+      }
       fire(deadline, now: now)
     }
     leaseEnds.compact { _, lease in lease.stage == .held || lease.stage == .lost }
@@ -83,6 +117,7 @@ extension LockEngine {
     guard leaseEnds.count + renewals.count + deadlines.count > 0 else { return }
     leaseEnds = DeadlineQueue()
     renewals = DeadlineQueue()
+    link.doubtful = DeadlineQueue()
     deadlines = DeadlineQueue()
     heartbeatAt = nil
   }
@@ -109,6 +144,8 @@ extension LockEngine {
 
   /// The key has expired, or is about to; should it be there still, it is of no use to anybody.
   private func graceEnded(_ lease: LeaseSlot, now: BootInstant) {
+    // Everybody who held the lock under it hears of it first.
+    guard lease.holdCount == 0 else { return leaseEnds.push(lease, at: now) }
     giveBack(lease, now: now)
     advance(lease.lock, now: now)
   }

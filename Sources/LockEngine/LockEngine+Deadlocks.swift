@@ -172,6 +172,7 @@ extension LockEngine {
   /// The one wait of the agent that holds `hold`; nil when it waits for nothing, or for more than one thing. What a
   /// request for several locks has so far is that request's, whatever else its owner waits for.
   func wait(of hold: Hold) -> Waiter? {
+    if isBeingLost(hold) { return nil }
     if let several = hold.several { return several.waiter }
     guard let session = sessions[hold.session] else { return nil }
     return hold.owner.flatMap { session.owner($0)?.onlyWait } ?? session.waitBefore(endOf: hold)
@@ -219,9 +220,9 @@ extension LockEngine {
 
   /// Has the store date a wait that has just begun: by its answer to the ask that was sent for it, or to one of its own.
   private func date(_ waiter: Waiter, now: BootInstant) {
-    guard linkIsUp, waiter.began == nil, !waiter.isBeingDated, holdsAnything(waiter) else { return }
+    guard linkIsUp, waiter.began == nil, !isBeingDated(waiter), holdsAnything(waiter) else { return }
     guard !dateByAsk(waiter, now: now) else { return }
-    waiter.isBeingDated = true
+    waiter.dateAskedOn = link.number
     send(.clock, .clock(waiter), now: now)
   }
 
@@ -230,7 +231,7 @@ extension LockEngine {
     guard let wanted = waiter.lock.wanted, wanted.stage == .asking, wanted.wasSent, wanted.askedAt == now else {
       return false
     }
-    waiter.isBeingDated = true
+    waiter.dateAskedOn = link.number
     waiter.lock.undated.append(waiter)
     return true
   }
@@ -238,7 +239,7 @@ extension LockEngine {
   /// A wait without an owner comes to be in a deadlock when its client closes its half of the connection. By then its age
   /// could only be reckoned back, and would be wrong by the time that the store takes to answer.
   private func dateForLater(_ waiter: Waiter, now: BootInstant) {
-    guard !isLocal, linkIsUp, !waiter.isTry, waiter.began == nil, !waiter.isBeingDated,
+    guard !isLocal, linkIsUp, !waiter.isTry, waiter.began == nil, !isBeingDated(waiter),
       sessions[waiter.request.session]?.firstHold != nil
     else { return }
     _ = dateByAsk(waiter, now: now)
@@ -248,18 +249,13 @@ extension LockEngine {
   func dateWaiters(of lock: LockRecord, by reply: LeaseReply, sentAt: BootInstant) {
     for waiter in lock.undated where waiter.since <= sentAt {
       if case .queued(_, _, _, let clock?) = reply { waiter.began = waiter.beginning(by: clock, sentAt: sentAt) }
-      waiter.isBeingDated = false
+      waiter.dateAskedOn = 0
     }
-    lock.undated.removeAll { !$0.isBeingDated }
-  }
-
-  func forgetUndated(of lock: LockRecord) {
-    for waiter in lock.undated { waiter.isBeingDated = false }
-    lock.undated = []
+    lock.undated.removeAll { !isBeingDated($0) }
   }
 
   func clockReplied(_ waiter: Waiter, _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
-    waiter.isBeingDated = false
+    waiter.dateAskedOn = 0
     guard !waiter.isOver, case .clock(let clock) = reply else { return }
     waiter.began = waiter.beginning(by: clock, sentAt: sentAt)
     tellProgress(waiter.lock, now: now)
@@ -350,7 +346,7 @@ extension LockEngine {
     let lock = waiter.lock
     follow(probe, toHoldersOf: lock, mode: waiter.request.mode, &branches, now: now)
     if case .permit(let capacity) = waiter.request.mode, capacity > 1 { return }
-    guard lock.wanted?.stage == .queued, branches > 0, deadlockQuestions < Self.deadlockQuestionsMax else { return }
+    guard isQueued(lock), branches > 0, deadlockQuestions < Self.deadlockQuestionsMax else { return }
     branches -= 1
     deadlockQuestions += 1
     send(.look(name: lock.name), .follow(probe), now: now)

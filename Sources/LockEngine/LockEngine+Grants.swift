@@ -3,6 +3,7 @@
 extension LockEngine {
   /// Brings a lock as far as it can go by itself. Called after every change to it.
   func advance(_ lock: LockRecord, now: BootInstant) {
+    catchUp(lock, now: now)
     if lock.leases.count > 1 { giveBackReplaced(lock, now: now) }
     while let waiter = lock.queue.first {
       if mustPutOff { return putOff(lock, now: now) }
@@ -184,7 +185,7 @@ extension LockEngine {
     }
     guard lease.nextToken < lease.tokenEnd else { return lease.holdCount > 0 ? .afterReserving : .withNewLease(lease) }
     let isWorthHaving = now.adding(milliseconds: lease.timeline.grantWorthMilliseconds) <= lease.validUntil
-    return isWorthHaving && !lease.isInDoubt ? .now(lease) : .afterRenewal
+    return isWorthHaving && !isInDoubt(lease) ? .now(lease) : .afterRenewal
   }
 
   /// Takes a lock for a request that nobody is ahead of, if that needs no word to the store; nil when it does.
@@ -192,6 +193,7 @@ extension LockEngine {
     _ request: AcquireRequest, _ lock: LockRecord, to session: SessionRecord, several: SeveralRequest?,
     now: BootInstant
   ) -> Hold? {
+    catchUp(lock, now: now)
     guard lock.queue.isEmpty, lock.hasRoom(for: request.mode) else { return nil }
     if isLocal { return grant(request, lock, to: session, under: nil, several: several, now: now) }
     guard case .now(let lease) = admission(to: lock, in: request.mode, arrival: .max, now: now) else { return nil }
@@ -248,6 +250,7 @@ extension LockEngine {
   func readmit(_ hold: Hold, in session: SessionRecord, now: BootInstant) {
     guard let owner = hold.owner, hold.several == nil, !session.waits.isEmpty else { return }
     guard let waits = session.owner(owner)?.waits, !waits.isEmpty else { return }
+    catchUp(hold.lock, now: now)
     let waiters = waits.values.filter { $0.lock === hold.lock }
     for waiter in waiters.sorted(by: { $0.request.request.rawValue < $1.request.request.rawValue }) {
       guard waiter.request.mode == hold.mode else {
@@ -293,6 +296,7 @@ extension LockEngine {
   func end(_ hold: Hold) {
     hold.isOver = true
     if hold.owner != nil || hold.several != nil || sessions[hold.session]?.isHalfClosed == true { linksGone += 1 }
+    if !holdLosses.isEmpty { passOver(hold) }
     hold.lock.remove(hold)
     heldCount -= 1
     sessions[hold.session]?.remove(hold)
@@ -393,7 +397,7 @@ extension LockEngine {
   func storeAnswers(about lock: LockRecord) -> Bool { storeIsUsable && lock.storeRefusal == nil }
 
   func holderSummary(of lock: LockRecord) -> HolderSummary {
-    var summary = lock.wanted?.stage == .queued ? lock.remoteHolder : .unknown
+    var summary = isQueued(lock) ? lock.remoteHolder : .unknown
     summary.local = lock.holds.prefix(HolderSummary.localMax).map {
       .init(session: $0.session, token: $0.token)
     }
@@ -401,6 +405,6 @@ extension LockEngine {
   }
 
   func isKnownToBeTaken(_ lock: LockRecord) -> Bool {
-    !lock.holds.isEmpty || lock.wanted?.stage == .queued
+    !lock.holds.isEmpty || isQueued(lock)
   }
 }

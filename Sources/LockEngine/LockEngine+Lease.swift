@@ -110,7 +110,7 @@ extension LockEngine {
     send(release, of: lock, now: now)
   }
 
-  private func send(_ release: UnconfirmedRelease, of lock: LockRecord, now: BootInstant) {
+  func send(_ release: UnconfirmedRelease, of lock: LockRecord, now: BootInstant) {
     guard linkIsUp else { return }
     send(
       .release(
@@ -124,7 +124,7 @@ extension LockEngine {
   /// out.
   func shareIfOthersWant(_ lock: LockRecord, now: BootInstant) {
     guard lock.heldMode == .shared, let lease = lock.leases.last, lease.stage == .held, lease.mode == .exclusive,
-      lease.contendedSince != nil, !lease.isReserving,
+      lease.contendedSince != nil, !isReserving(lease),
       lock.queue.first.map({ $0.arrival > lease.contendedAfter }) ?? true
     else { return }
     lease.mode = .shared
@@ -151,9 +151,9 @@ extension LockEngine {
   /// holds the lock under it.
   func reserveIfLow(_ lease: LeaseSlot, now: BootInstant) {
     guard linkIsUp, lease.stage == .held, lease.holdCount > 0, lease.tokenEnd - lease.nextToken < Self.fewTokens,
-      !lease.isReserving, !lease.isSharingUnconfirmed
+      !isReserving(lease), !lease.isSharingUnconfirmed
     else { return }
-    lease.isReserving = true
+    lease.reserveSentOn = link.number
     send(
       .reserve(
         name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.tokenEnd, tokenFloor: lease.lock.tokenFloor),
@@ -174,7 +174,7 @@ extension LockEngine {
 
   /// Has a lease renewed at the next ``renewDue(now:)``, unless a renewal of it is under way.
   func makeDue(_ lease: LeaseSlot, now: BootInstant) {
-    guard !lease.renewalInFlight else { return }
+    guard !isBeingRenewed(lease) else { return }
     lease.renewAt = now
     renewals.push(lease, at: now)
   }
@@ -183,14 +183,18 @@ extension LockEngine {
   ///
   /// The store works on one command at a time, and so much as it takes for one, everything behind it waits. So only a
   /// few are under way, and each that is answered makes room for the next. Leases that have been due for a while are
-  /// renewed all at once: who has waited so long must not wait for anybody.
+  /// renewed all of them, as many in each turn as it has room for: who has waited so long must not wait for an answer.
   func renewDue(now: BootInstant) {
-    guard let due = nextRenewal, due <= now else { return }
+    renewInDoubt(now: now)
+    guard !mustPutOff, let due = nextRenewal, due <= now else { return }
     let horizon = now.adding(milliseconds: shortestTimeline.renewSlackMilliseconds)
     var batch: [LeaseSlot] = []
-    while let due = nextRenewal, due <= horizon, renewalsInFlight < configuration.renewalsInFlightMax || due <= now {
-      guard let (at, lease) = renewals.popDue(horizon) else { break }
-      guard lease.stage == .held, !lease.renewalInFlight else { continue }
+    for _ in 0..<renewalsInTurn {
+      guard let due = nextRenewal, due <= horizon, renewalsInFlight < configuration.renewalsInFlightMax || due <= now,
+        let (at, lease) = renewals.popDue(horizon)
+      else { break }
+      stepsLeft -= 1
+      guard lease.stage == .held, !isBeingRenewed(lease) else { continue }
       guard lease.renewAt <= at else {
         renewals.push(lease, at: lease.renewAt)
         continue
@@ -200,18 +204,32 @@ extension LockEngine {
     flush(&batch, now: now)
   }
 
-  /// Renews every lease, at once.
-  private func renewAll(now: BootInstant) {
+  /// Renews the leases of which it is not known since the link came up whether the store still has them: those that end
+  /// first come first, and none waits for the answer to another one.
+  func renewInDoubt(now: BootInstant) {
+    guard linkIsUp, !mustPutOff, link.doubtful.count > 0 else { return }
     var batch: [LeaseSlot] = []
-    while let (_, lease) = renewals.popDue(BootInstant(nanoseconds: .max)) {
-      if lease.stage == .held, !lease.renewalInFlight { add(lease, to: &batch, now: now) }
+    for _ in 0..<renewalsInTurn {
+      guard let (_, lease) = link.doubtful.popDue(BootInstant(nanoseconds: .max)) else { break }
+      stepsLeft -= 1
+      guard lease.stage == .held, lease.confirmedOn != link.number, !isBeingRenewed(lease) else { continue }
+      add(lease, to: &batch, now: now)
     }
     flush(&batch, now: now)
   }
 
+  /// Leases that may be renewed before others have their turn: whole commands, at least one.
+  private var renewalsInTurn: Int {
+    let (most, overflow) = max(1, stepsLeft / configuration.renewalBatchMax)
+      .multipliedReportingOverflow(by: configuration.renewalBatchMax)
+    return overflow ? .max : most
+  }
+
   private func add(_ lease: LeaseSlot, to batch: inout [LeaseSlot], now: BootInstant) {
-    if batch.isEmpty { batch.reserveCapacity(min(configuration.renewalBatchMax, renewals.count + 1)) }
-    lease.renewalInFlight = true
+    if batch.isEmpty {
+      batch.reserveCapacity(min(configuration.renewalBatchMax, max(renewals.count, link.doubtful.count) + 1))
+    }
+    lease.renewalSentOn = link.number
     batch.append(lease)
     if batch.count == configuration.renewalBatchMax { flush(&batch, now: now) }
   }
@@ -228,66 +246,6 @@ extension LockEngine {
           leaseMilliseconds: timeline.leaseMilliseconds),
         .renew(batch), now: now)
       batch = others
-    }
-  }
-
-  // MARK: The link
-
-  func linkUp(now: BootInstant) {
-    guard !linkIsUp else { return }
-    linkIsUp = true
-    stepsLeft = .max
-    lastAnsweredSentAt = nil
-    for lock in locks.values {
-      for lease in lock.leases where lease.stage == .held { lease.isInDoubt = true }
-    }
-    renewAll(now: now)
-    for lock in locksInOrder {
-      for release in lock.unconfirmedReleases { send(release, of: lock, now: now) }
-      for lease in lock.leases {
-        share(lease, now: now)
-        reserveIfLow(lease, now: now)
-      }
-      if let wanted = lock.wanted { ask(wanted, now: now) }
-    }
-    armHeartbeat(now: now)
-  }
-
-  /// What was in flight may have been executed or not. What this host wants is asked for again when the link is back;
-  /// what it holds stays valid for as long as it was.
-  func linkDown(now: BootInstant) {
-    guard linkIsUp else { return }
-    linkIsUp = false
-    stepsLeft = .max
-    lastAnsweredSentAt = nil
-    for case .clock(let waiter) in pending.values.map(\.kind) { waiter.isBeingDated = false }
-    pending.removeAll()
-    deadlockQuestions = 0
-    renewalsInFlight = 0
-    isCheckingPlaces = false
-    for lock in locksInOrder {
-      if let wanted = lock.wanted {
-        wanted.stage = .asking
-        wanted.wasSent = true
-      }
-      for lease in lock.leases where lease.stage == .held {
-        // Where nobody uses it, the store may have lost it by the time somebody does.
-        if lease.holdCount == 0 {
-          giveBack(lease, now: now)
-        } else {
-          lease.renewalInFlight = false
-          lease.isReserving = false
-          makeDue(lease, now: now)
-        }
-      }
-      lock.recheckAt = nil
-      forgetUndated(of: lock)
-      lock.remoteHolder = .unknown
-      lock.isUnheard = true
-      lock.refusals = 0
-      for waiter in lock.queue.tries where !waiter.isOver { refuse(waiter, .unavailable(nil), now: now) }
-      progressChanged(lock, now: now)
-      advance(lock, now: now)
     }
   }
 

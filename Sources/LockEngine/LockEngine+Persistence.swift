@@ -359,7 +359,7 @@ extension LockEngine {
     for lease in leases.values where lease.contendedSince != nil { rememberWhoCameFirst(lease) }
     // Its client was never told that it has it, and never will be.
     for hold in partial where hold.several == nil && !hold.isOver { end(hold) }
-    for lock in locksInOrder { advance(lock, now: now) }
+    for lock in Array(allLocks) { advance(lock, now: now) }
     settleAgents(now: now)
   }
 
@@ -400,11 +400,10 @@ extension LockEngine {
     case .held:
       lock.leases.append(lease)
       lease.grants = 1
-      lease.isInDoubt = true
       lease.renewAt = now
       lease.stage = .held
       leaseEnds.push(lease, at: lease.validUntil)
-      renewals.push(lease, at: now)
+      link.doubtful.push(lease, at: lease.validUntil)
     case .lost:
       lock.leases.append(lease)
       lease.stage = .lost

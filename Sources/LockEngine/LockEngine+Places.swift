@@ -61,7 +61,7 @@ extension LockEngine {
     for _ in 0..<min(wanted.count, Self.placesPerCommandMax) {
       guard let first = wanted.first, first.placeSeenAt <= early, let lease = wanted.next(at: now) else { break }
       // Who has not been answered has no place yet, and who is about to ask again finds everything out.
-      guard lease.stage == .queued, lease.lock.recheckAt.map({ $0 > soon }) ?? true else { continue }
+      guard isQueued(lease.lock), lease.lock.recheckAt.map({ $0 > soon }) ?? true else { continue }
       leases.append(lease)
     }
     guard !leases.isEmpty else { return }
@@ -81,6 +81,7 @@ extension LockEngine {
     case .lostPlaces(let numbers):
       for number in numbers where leases.indices.contains(number) {
         let lease = leases[number]
+        catchUp(lease.lock, now: now)
         guard lease.lock.wanted === lease, lease.stage == .queued, lease.askedAt.map({ $0 <= sentAt }) ?? true else {
           continue
         }

@@ -31,7 +31,7 @@ extension LockEngine {
   ///
   /// Where there is trouble with the store nothing of that is known, and who waits is told of the trouble.
   private func mayTellWaiters(of lock: LockRecord) -> Bool {
-    trouble(of: lock) != nil || (isKnownToBeTaken(lock) && !(linkIsUp && lock.wanted?.stage == .asking))
+    trouble(of: lock) != nil || (isKnownToBeTaken(lock) && !(linkIsUp && lock.wanted != nil && !isQueued(lock)))
   }
 
   /// Why those who wait for a lock wait for the store, and not for somebody here who has the lock.
@@ -49,7 +49,7 @@ extension LockEngine {
     var isAnyTold = false
     for waiter in lock.queue.live {
       position += 1
-      guard waiter.request.progress, !waiter.isBeingDated,
+      guard waiter.request.progress, !isBeingDated(waiter),
         waiter.toldPosition != position || waiter.toldTrouble != trouble
       else { continue }
       if mustPutOff, isAnyTold { return false }
@@ -63,7 +63,7 @@ extension LockEngine {
   func tellAtOnce(_ waiter: Waiter, holder: HolderSummary?, position: Int) {
     let lock = waiter.lock
     // One that the store has not dated yet must not be known to be there: a wait that somebody begins then is younger.
-    guard !waiter.isOver, !waiter.isBeingDated, mayTellWaiters(of: lock) else { return }
+    guard !waiter.isOver, !isBeingDated(waiter), mayTellWaiters(of: lock) else { return }
     stepsLeft -= 1
     waiter.toldPosition = position
     waiter.toldTrouble = trouble(of: lock)

@@ -34,6 +34,7 @@ extension LockEngine {
     _ lease: LeaseSlot, ask: UInt64, _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant
   ) {
     let lock = lease.lock
+    catchUp(lock, now: now)
     if !lock.undated.isEmpty { dateWaiters(of: lock, by: reply, sentAt: sentAt) }
     if lease.stage == .over {
       // An attempt that was given up meanwhile. As a rule its release is still under way behind it; but a script that
@@ -208,6 +209,7 @@ extension LockEngine {
     lease.tokenEnd = end
     lease.contendedSince = grant.othersWait ? now : nil
     lease.grantedAt = now
+    lease.confirmedOn = link.number
     renewOthersAtOnce(of: lock, now: now)
     lock.leases.append(lease)
     lock.recheckAt = nil
@@ -282,6 +284,7 @@ extension LockEngine {
   }
 
   private func shareReplied(_ lease: LeaseSlot, _ reply: LeaseReply, now: BootInstant) {
+    catchUp(lease.lock, now: now)
     switch reply {
     case .failed(.transient), .failed(.fatal):
       lease.refusals += 1
@@ -295,7 +298,8 @@ extension LockEngine {
   }
 
   private func reserveReplied(_ lease: LeaseSlot, _ reply: LeaseReply, now: BootInstant) {
-    lease.isReserving = false
+    lease.reserveSentOn = 0
+    catchUp(lease.lock, now: now)
     guard lease.stage == .held else { return }
     switch reply {
     case .granted(let grant):
@@ -325,19 +329,22 @@ extension LockEngine {
     renewalsInFlight -= 1
     var results: [Bool]?
     if case .renewed(let renewed) = reply, renewed.count == batch.count { results = renewed }
-    for (index, lease) in batch.enumerated() where lease.stage == .held {
-      lease.renewalInFlight = false
+    for (index, lease) in batch.enumerated() {
+      catchUp(lease.lock, now: now)
+      guard lease.stage == .held else { continue }
+      lease.renewalSentOn = 0
       switch results?[index] {
       case true?:
         counters.renewals += 1
-        if lease.doubtedAt.map({ sentAt >= $0 }) ?? true { lease.isInDoubt = false }
+        lease.confirmedOn = link.number
+        if let doubtedAt = lease.doubtedAt, sentAt >= doubtedAt { lease.doubtedAt = nil }
         lease.lock.storeRefusal = nil
         lease.lock.isUnheard = false
         let isReplacing = replace(lease, renewedAt: sentAt, now: now)
         if lease.stage != .held { continue }
         lease.validUntil = max(lease.validUntil, sentAt.adding(milliseconds: lease.timeline.lostAfterMilliseconds))
         lease.graceEnds = max(lease.graceEnds, sentAt.adding(milliseconds: lease.timeline.graceEndsAfterMilliseconds))
-        let isWantedAgain = isReplacing || lease.isInDoubt
+        let isWantedAgain = isReplacing || isInDoubt(lease)
         lease.renewAt =
           isWantedAgain ? now : sentAt.adding(milliseconds: lease.timeline.renewAfterMilliseconds)
       case nil:
@@ -373,7 +380,7 @@ extension LockEngine {
     // Clients were told for how long what they hold is safe.
     guard newer.grantedAt <= sentAt, newer.validUntil >= lease.validUntil else {
       newer.renewAt = min(newer.renewAt, now)
-      if !newer.renewalInFlight { renewals.push(newer, at: newer.renewAt) }
+      if !isBeingRenewed(newer) { renewals.push(newer, at: newer.renewAt) }
       return true
     }
     for hold in lease.lock.holds where hold.lease === lease { hold.move(to: newer) }
@@ -394,30 +401,27 @@ extension LockEngine {
     advance(lease.lock, now: now)
   }
 
-  func loseHolds(under lease: LeaseSlot, reason: LostReason, graceEnds: BootInstant?, now: BootInstant) {
-    guard lease.holdCount > 0 else { return }
-    for hold in lease.holds where !hold.isOver {
-      lose(hold, reason: reason, graceEnds: graceEnds, now: now)
-    }
-  }
-
   // MARK: Pushes
 
   func pushReceived(_ push: LeasePush, now: BootInstant) {
     switch push {
     case .granted(let name, let attempt, let grant):
+      catchUp(name, now: now)
       guard let lease = lease(of: name, attempt: attempt) else {
         // It waited once and left; the message that said so crossed this one, or was lost.
         return disown(name, attempt: attempt, unused: .all, now: now)
       }
-      guard let lastAnsweredSentAt else { return }
+      // What is granted before the engine takes the link for up, the answer to the ask that follows says again.
+      guard linkIsUp, let lastAnsweredSentAt else { return }
       leaseGranted(lease, grant, executedAfter: lastAnsweredSentAt, now: now)
     case .contended(let name, let attempt, let ask, let isTry, let inbox, _):
+      catchUp(name, now: now)
       guard let lease = lease(of: name, attempt: attempt) else {
         return disown(name, attempt: attempt, unused: .unknown, now: now)
       }
       contended(lease, ask: ask, isTry: isTry, inbox: inbox, now: now)
     case .inUse(let name, let ask):
+      catchUp(name, now: now)
       if let lock = locks[name] { inUseTold(lock, ask: ask, now: now) }
     case .told(let message):
       told(message, now: now)

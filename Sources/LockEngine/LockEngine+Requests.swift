@@ -17,7 +17,8 @@ extension LockEngine {
   }
 
   private func acquire(_ name: LockName, _ request: AcquireRequest, for session: SessionRecord, now: BootInstant) {
-    if let hold = ownHold(of: name, request, in: session) {
+    catchUp(name, now: now)
+    if let hold = ownHold(of: name, request, in: session, now: now) {
       guard hold.mode == request.mode else { return refuse(request, .modeConflict(hold.mode)) }
       hold.count += 1
       return reply(to: request, with: hold, waitedMilliseconds: 0, now: now)
@@ -31,9 +32,14 @@ extension LockEngine {
   }
 
   /// What the owner that asks has of this lock already; nil for who names no owner.
-  func ownHold(of name: LockName, _ request: AcquireRequest, in session: SessionRecord) -> Hold? {
-    guard let owner = request.owner else { return nil }
-    return session.owner(owner)?.holds[name]?.last { $0.several == nil }
+  func ownHold(
+    of name: LockName, _ request: AcquireRequest, in session: SessionRecord, now: BootInstant
+  ) -> Hold? {
+    guard let owner = request.owner,
+      let hold = session.owner(owner)?.holds[name]?.last(where: { $0.several == nil })
+    else { return nil }
+    catchUp(hold, now: now)
+    return hold.isOver ? nil : hold
   }
 
   /// Has a request wait for a lock, or refuses it where waiting is of no use.
@@ -112,7 +118,7 @@ extension LockEngine {
   func releaseRequested(
     _ session: SessionID, _ request: RequestID, name: LockName, token: Token?, now: BootInstant
   ) {
-    guard let hold = hold(of: session, request, name: name, token: token) else { return }
+    guard let hold = hold(of: session, request, name: name, token: token, now: now) else { return }
     if hold.count > 1 {
       hold.count -= 1
       return effects.append(.reply(session, request, .released(name: name, token: hold.token, remaining: hold.count)))
@@ -127,7 +133,7 @@ extension LockEngine {
     _ session: SessionID, _ request: RequestID, name: LockName, token: Token?, maxHoldMilliseconds: Int64?,
     now: BootInstant
   ) {
-    guard let hold = hold(of: session, request, name: name, token: token) else { return }
+    guard let hold = hold(of: session, request, name: name, token: token, now: now) else { return }
     limit(hold, milliseconds: maxHoldMilliseconds, now: now)
     effects.append(
       .reply(
@@ -137,7 +143,7 @@ extension LockEngine {
   func downgradeRequested(
     _ session: SessionID, _ request: RequestID, name: LockName, token: Token?, now: BootInstant
   ) {
-    guard let hold = hold(of: session, request, name: name, token: token) else { return }
+    guard let hold = hold(of: session, request, name: name, token: token, now: now) else { return }
     switch hold.mode {
     case .permit: return effects.append(.reply(session, request, .refused(.modeConflict(hold.mode))))
     case .exclusive, .shared: hold.mode = .shared
@@ -150,7 +156,7 @@ extension LockEngine {
     _ session: SessionID, _ request: RequestID, name: LockName, token: Token?, to target: SessionID, isAccepting: Bool,
     now: BootInstant
   ) {
-    guard let hold = hold(of: session, request, name: name, token: token) else { return }
+    guard let hold = hold(of: session, request, name: name, token: token, now: now) else { return }
     guard let receiver = sessions[target], !receiver.isClosing else {
       return effects.append(.reply(session, request, .refused(.noSuchSession)))
     }
@@ -211,20 +217,20 @@ extension LockEngine {
 
   func breakRequested(_ name: LockName, tokens: [Token], reason: String, now: BootInstant) {
     guard let lock = locks[name] else { return }
+    catchUp(lock, now: now)
     let tokens = Set(tokens)
-    for hold in Array(lock.holds) where tokens.contains(hold.token) && !hold.isOver {
-      lose(hold, reason: .broken, graceEnds: nil, detail: reason.isEmpty ? nil : reason, now: now)
-    }
+    lose(
+      HoldLosses(
+        .tokens(tokens), of: lock, reason: .broken, graceEnds: nil, detail: reason.isEmpty ? nil : reason), now: now)
     doubtLeases(of: lock, now: now)
     advance(lock, now: now)
   }
 
   /// An order to break may be old. Where this host was stopped or slow, the lock was taken from it meanwhile, and another
   /// host has it: nobody here gets it before the store has said that this host still has the lease.
-  private func doubtLeases(of lock: LockRecord, now: BootInstant) {
+  func doubtLeases(of lock: LockRecord, now: BootInstant) {
     guard linkIsUp, !lock.queue.isEmpty else { return }
     for lease in lock.leases where lease.stage == .held {
-      lease.isInDoubt = true
       lease.doubtedAt = now
       makeDue(lease, now: now)
     }
@@ -244,6 +250,7 @@ extension LockEngine {
     let holds = record.holdsOfHalfClosed(isAnswered: isAnswered, atMost: share)
     record.isEndPutOff = holds.count == share
     for hold in holds {
+      catchUp(hold, now: now)
       if mustPutOff, !ended.isEmpty {
         record.lookAgain()
         break
@@ -273,11 +280,21 @@ extension LockEngine {
   private static let heldTokensMax = 64
 
   /// The hold that a request means; nil when there is none or it is not said which, and then the request is answered.
-  private func hold(of session: SessionID, _ request: RequestID, name: LockName, token: Token?) -> Hold? {
+  private func hold(
+    of session: SessionID, _ request: RequestID, name: LockName, token: Token?, now: BootInstant
+  ) -> Hold? {
     guard let record = sessions[session], !record.isClosing else { return nil }
+    catchUp(name, now: now)
     if let token {
-      if let hold = record.hold(of: name, token: token), hold.several == nil { return hold }
+      if let hold = record.hold(of: name, token: token), hold.several == nil {
+        catchUp(hold, now: now)
+        if !hold.isOver { return hold }
+      }
     } else {
+      // Who has lost one of them hears of it before the answer.
+      if !holdLosses.isEmpty, let hold = record.holds(of: name).first(where: { isBeingLost($0) }) {
+        catchUp(hold, now: now)
+      }
       // Which one is meant is clear when there is only one.
       let found = ownHolds(of: name, in: record, max: 2)
       if found.count == 1 { return found[0] }
@@ -289,7 +306,7 @@ extension LockEngine {
   /// The latest holds of a session of which its client has been told.
   private func ownHolds(of name: LockName, in record: SessionRecord, max: Int) -> [Hold] {
     var found: [Hold] = []
-    for hold in record.holds(of: name) where hold.several == nil {
+    for hold in record.holds(of: name) where hold.several == nil && !isBeingLost(hold) {
       found.append(hold)
       if found.count == max { break }
     }

@@ -26,6 +26,7 @@ extension LockEngine {
 
   private func proceed(with several: SeveralRequest, now: BootInstant) {
     guard !several.isOver, let session = sessions[several.request.session] else { return }
+    if isBehind { for (hold, _) in several.taken { catchUp(hold, now: now) } }
     // One of them was lost, or its owner had it before and it has ended since.
     if several.taken.contains(where: \.hold.isOver) { return restart(several, now: now) }
     guard several.waiter == nil else { return }
@@ -35,7 +36,8 @@ extension LockEngine {
     }
     guard several.taken.count < several.order.count else { return complete(several, now: now) }
     let name = several.order[several.taken.count]
-    if let hold = ownHold(of: name, several.request, in: session) {
+    catchUp(name, now: now)
+    if let hold = ownHold(of: name, several.request, in: session, now: now) {
       guard hold.mode == several.request.mode else { return abandon(several, .modeConflict(hold.mode), now: now) }
       several.taken.append((hold, true))
       return makeReady(several)

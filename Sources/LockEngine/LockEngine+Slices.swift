@@ -8,7 +8,9 @@ import DequeModule
 // for as many steps. Steps are counted, not timed, so that a run can be replayed.
 //
 // What is put off is complete at any moment: a session that is being closed has fewer holds each time, a lock whose queue
-// is being gone along has granted some of it, and a search for a deadlock looks again at what it has found.
+// is being gone along has granted some of it, and a search for a deadlock looks again at what it has found. What a change of
+// the link means for each lock is in `LockEngine+Link.swift`, how leases end in
+// `LockEngine+Deadlines.swift`, and how very many holds of one lock are lost in `LockEngine+Losses.swift`.
 
 /// What the next turns go on with.
 struct PutOffWork {
@@ -33,6 +35,11 @@ extension LockEngine {
   /// Takes up what was put off.
   func goOn(now: BootInstant) {
     guard putOff.since != nil else { return }
+    goOnWithLosses(now: now)
+    stepsLeft = configuration.stepsPerSlice
+    goOnWithLink(now: now)
+    // A link that comes and goes again and again must not keep other work back.
+    stepsLeft = configuration.stepsPerSlice
     // In turns, so that one that had much does not keep back the others.
     while !mustPutOff, let record = putOff.closing.popFirst() {
       endHolds(of: record, atMost: Self.holdsInTurn, now: now)
@@ -49,7 +56,12 @@ extension LockEngine {
       putOff.searches.removeFirst()
       if search.waiter.isOver { advance(search.waiter.lock, now: now) }
     }
-    putOff.since = putOff.isEmpty ? nil : now
+    putOff.since = putOff.isEmpty && holdLosses.isEmpty && !isLinkBehind ? nil : now
+  }
+
+  /// Has the next turns go on.
+  func putOffRest(now: BootInstant) {
+    if putOff.since == nil { putOff.since = now }
   }
 
   /// Has the next turns go on with the queue of a lock.
@@ -57,7 +69,7 @@ extension LockEngine {
     guard !lock.isPutOff else { return }
     lock.isPutOff = true
     putOff.locks.append(lock)
-    if putOff.since == nil { putOff.since = now }
+    putOffRest(now: now)
   }
 
   /// Has the next turns go on with a search.
@@ -65,7 +77,7 @@ extension LockEngine {
     // How far it has come is kept for one of them only, or very many would take much memory.
     if !putOff.searches.isEmpty { search.restart() }
     putOff.searches.append(search)
-    if putOff.since == nil { putOff.since = now }
+    putOffRest(now: now)
   }
 
   // MARK: Sessions
@@ -81,7 +93,7 @@ extension LockEngine {
     }
     guard record.firstHold != nil else { return didClose(record) }
     putOff.closing.append(record)
-    if putOff.since == nil { putOff.since = now }
+    putOffRest(now: now)
   }
 
   /// How many holds may end at once of a session that will be looked at again in the next turn: at least one.

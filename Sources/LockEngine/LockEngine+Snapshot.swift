@@ -119,33 +119,38 @@ extension LockEngine {
     of name: LockName, holdersMax: Int = .max, waitersMax: Int, now: BootInstant
   ) -> LockSnapshot? {
     guard let lock = locks[name] else { return nil }
-    let held = lock.leases.filter { $0.stage == .held }
+    // One that has come to its end is lost, also where it has not been its turn yet.
+    let held = lock.leases.filter { $0.stage == .held && $0.validUntil > now }
+    let hasEnded = lock.leases.contains { $0.stage == .held && $0.validUntil <= now }
+    let isLosing = holdLosses.contains { $0.lock === lock }
+    let holds =
+      hasEnded || isLosing
+      ? lock.holds.filter { hold in !isBeingLost(hold) && (hold.lease.map { $0.validUntil > now } ?? true) } : nil
+    let total = holds?.count ?? lock.holds.count
     return LockSnapshot(
-      name: name, mode: lock.heldMode,
+      name: name, mode: total > 0 ? lock.heldMode : nil,
       // What a session that is gone still has is as good as free.
-      holders: lock.holds.prefix(holdersMax).filter { sessions[$0.session]?.isClosing == false }.map {
+      holders: (holds ?? Array(lock.holds.prefix(holdersMax))).prefix(holdersMax).filter {
+        sessions[$0.session]?.isClosing == false
+      }.map {
         .init(
           session: $0.session, token: $0.token, mode: $0.mode, owner: $0.owner, meta: $0.meta, count: $0.count,
           isPartial: $0.several != nil, heldMilliseconds: now.milliseconds(since: $0.since))
       },
-      holdersTotal: lock.holds.count, summary: holderSummary(of: lock),
+      holdersTotal: total, summary: holderSummary(of: lock),
       waiters: lock.queue.live.prefix(waitersMax).map {
         .init(
           session: $0.request.session, mode: $0.request.mode, owner: $0.request.owner, meta: $0.request.meta,
           waitedMilliseconds: now.milliseconds(since: $0.since))
       },
-      waitersTotal: lock.queue.count, leaseState: leaseState(of: lock),
+      waitersTotal: lock.queue.count, leaseState: leaseState(of: lock, isHeld: total > 0, hasEnded: hasEnded),
       validMilliseconds: held.map(\.validUntil).min().map { max(0, $0.milliseconds(since: now)) })
   }
 
-  private func leaseState(of lock: LockRecord) -> LockSnapshot.LeaseState {
-    if !lock.holds.isEmpty { return .held }
-    switch lock.wanted?.stage {
-    case .queued: return .waiting
-    case .asking, .held, .lost, .over: return .asking
-    case nil: break
-    }
-    if lock.leases.contains(where: { $0.stage == .lost }) { return .lost }
+  private func leaseState(of lock: LockRecord, isHeld: Bool, hasEnded: Bool) -> LockSnapshot.LeaseState {
+    if isHeld { return .held }
+    if lock.wanted != nil { return isQueued(lock) ? .waiting : .asking }
+    if hasEnded || lock.leases.contains(where: { $0.stage == .lost }) { return .lost }
     return lock.leases.isEmpty ? .none : .idle
   }
 

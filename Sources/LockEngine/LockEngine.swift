@@ -7,7 +7,8 @@ import DequeModule
 /// events at the same moments give the same effects. It is not thread-safe: one event loop owns it.
 ///
 /// The files of this type: this one has the entry, sessions and bookkeeping; `+Requests` what clients ask; `+Several`
-/// requests for several locks; `+Grants` who is next on this host; `+Slices` what takes more than one turn; `+Lease` the conversation with the store; `+Replies`
+/// requests for several locks; `+Grants` who is next on this host; `+Slices` what takes more than one turn; `+Lease` the conversation with the store; `+Link`
+/// the connection to it; `+Losses` holds that are lost together; `+Replies`
 /// what the store says; `+Places` what is asked while this host waits; `+Deadlines` what happens as time passes; `+Progress` who is told of whom; `+Deadlocks` waits
 /// that would never end; `+Snapshot` what can be looked at; `+Persistence` what outlives the process.
 public final class LockEngine {
@@ -19,11 +20,13 @@ public final class LockEngine {
   var locks = NameTable<LockRecord>()
   /// The same names, in their order.
   var names = NameIndex()
+  /// The same locks, in the order in which they came to be.
+  var allLocks = LockList()
   var sessions: [SessionID: SessionRecord] = [:]
   var users: [UInt32: UserRecord] = [:]
   var nextSerial: UInt64 = 0
 
-  var linkIsUp = false
+  var link = LinkState()
   var isShuttingDown = false
   var didCompleteShutdown = false
   /// Whether somebody watches what happens to locks.
@@ -65,6 +68,10 @@ public final class LockEngine {
   var suspects: Deque<Waiter> = []
 
   var leaseEnds = DeadlineQueue<LeaseSlot>()
+  /// More leases have come to their end than one turn has room for.
+  var isBehindWithEnds = false
+  /// Holds that are lost, of which one turn has no room for all.
+  var holdLosses: [HoldLosses] = []
   var renewals = DeadlineQueue<LeaseSlot>()
   /// Commands that renew and are not answered.
   var renewalsInFlight = 0
@@ -132,10 +139,14 @@ public final class LockEngine {
   /// Takes in a fact and appends what is to be done to `effects`. `now` never goes back.
   ///
   /// Whatever came due by `now` happens first: after a pause of the host, a lease that ended meanwhile is told lost
-  /// before anything else is answered.
+  /// before anything else about its lock is answered.
   public func handle(_ event: Event, now: BootInstant, into effects: inout [Effect]) {
     swap(&self.effects, &effects)
     defer { swap(&self.effects, &effects) }
+    stepsLeft = configuration.stepsPerSlice
+    endLeases(now: now)
+    stepsLeft = configuration.stepsPerSlice
+    renewDue(now: now)
     stepsLeft = configuration.stepsPerSlice
     fireDeadlines(now: now)
     settleAgents(now: now)
@@ -202,12 +213,13 @@ public final class LockEngine {
     let lock = newRecord(for: name)
     locks[name] = lock
     names.insert(name)
+    allLocks.append(lock)
     return lock
   }
 
   private func newRecord(for name: LockName) -> LockRecord {
     nextSerial += 1
-    return LockRecord(name: name, serial: nextSerial, changes: changes, tally: tally)
+    return LockRecord(name: name, serial: nextSerial, linkChange: link.change, changes: changes, tally: tally)
   }
 
   /// The records of these locks, of which there may be very many. There was none before.
@@ -220,6 +232,7 @@ public final class LockEngine {
         locks[name] = known
         found.append(known)
       } else {
+        allLocks.append(lock)
         found.append(lock)
         made.append(name)
       }
@@ -236,11 +249,7 @@ public final class LockEngine {
     guard locks[lock.name] === lock else { return }
     locks[lock.name] = nil
     names.remove(lock.name)
-  }
-
-  /// All locks, in the order in which they came to be.
-  var locksInOrder: [LockRecord] {
-    locks.values.sorted { $0.serial < $1.serial }
+    allLocks.remove(lock)
   }
 
   // MARK: Sessions
@@ -292,7 +301,7 @@ public final class LockEngine {
     guard !isShuttingDown else { return }
     isShuttingDown = true
     stepsLeft = .max
-    for lock in locksInOrder {
+    for lock in Array(allLocks) {
       while let waiter = lock.queue.first { refuse(waiter, .shuttingDown, now: now) }
       for hold in Array(lock.holds) { lose(hold, reason: .shutdown, graceEnds: nil, now: now) }
       for lease in lock.leases where lease.stage == .lost { drop(lease) }
@@ -303,7 +312,8 @@ public final class LockEngine {
   /// With the link down there is nobody to give anything back to: the leases end by themselves.
   func completeShutdown() {
     // An ask whose script had to be sent again may be executed after its own release: its reply tells.
-    guard !didCompleteShutdown, !linkIsUp || (locks.isEmpty && pending.isEmpty) else { return }
+    let isConnected = linkIsUp || link.isUpPutOff
+    guard !didCompleteShutdown, !isConnected || (locks.isEmpty && pending.isEmpty) else { return }
     didCompleteShutdown = true
     effects.append(.shutdownCompleted)
   }

@@ -31,6 +31,11 @@ final class LockRecord {
   var isPutOff = false
   /// The link was down, and the store has said nothing about the lock since.
   var isUnheard = false
+  /// The last change of the link that has come to it.
+  var linkChange: LinkNumber
+  /// Its neighbours among all locks.
+  var nextLock: LockRecord?
+  var previousLock: LockRecord?
 
   fileprivate var rare: RareFacts?
 
@@ -39,9 +44,10 @@ final class LockRecord {
   let tally: RecordTally
   var mark = StateMark()
 
-  init(name: LockName, serial: UInt64, changes: StateChanges?, tally: RecordTally) {
+  init(name: LockName, serial: UInt64, linkChange: LinkNumber, changes: StateChanges?, tally: RecordTally) {
     self.name = name
     self.serial = serial
+    self.linkChange = linkChange
     self.changes = changes
     self.tally = tally
     tally.counts.locks += 1
@@ -224,13 +230,11 @@ final class LeaseSlot {
   /// Until here nobody else can have it.
   var graceEnds = BootInstant(nanoseconds: 0)
   var renewAt = BootInstant(nanoseconds: 0)
-  var renewalInFlight = false
-  /// The connection was made anew since, or the order to break it may be old, and the store has not said yet that this host
-  /// still has the lease.
-  var isInDoubt = false {
-    didSet { if !isInDoubt { doubtedAt = nil } }
-  }
-  /// A renewal that was sent before says nothing about the doubt; nil: any does.
+  /// The link on which a renewal was sent that has not been answered; 0: none was.
+  var renewalSentOn: LinkNumber = 0
+  /// The link on which the store has said last that this host has the lease; 0: to none of this process.
+  var confirmedOn: LinkNumber = 0
+  /// When an order to break it came that may be old. A renewal that was sent before says nothing about it.
   var doubtedAt: BootInstant?
   /// The store was told to let others share it, and has not confirmed that.
   var isSharingUnconfirmed = false {
@@ -241,8 +245,8 @@ final class LeaseSlot {
   }
   /// One past the last token of the block.
   var tokenEnd: Token = 0
-  /// More tokens were asked for.
-  var isReserving = false
+  /// The link on which more tokens were asked for, without an answer; 0: on none.
+  var reserveSentOn: LinkNumber = 0
   /// How often the store has refused, one after the other, to share it or to give more tokens.
   var refusals = 0
   /// Since when it is known that another host waits.

@@ -28,8 +28,8 @@ final class Waiter {
   var began: StoreInstant? {
     didSet { several?.began = began }
   }
-  /// The store was asked for that.
-  var isBeingDated = false
+  /// The link on which the store was asked for that, and has not answered; 0: on none.
+  var dateAskedOn: LinkNumber = 0
   /// The search for a deadlock that goes through other hosts.
   var search: DeadlockSearch?
   /// The searches of other waits that have come by, the last of each.
@@ -77,10 +77,14 @@ struct WaiterQueue {
   var triesBeforeAsking: [Waiter] { tries.filter { $0.ask == 0 } }
 
   /// Those among them that only try, in their order. A try is refused behind anybody who waits, so that they come first.
-  var tries: [Waiter] {
+  var tries: [Waiter] { tries(atMost: tryCount) }
+
+  /// The first so many of those that only try.
+  func tries(atMost count: Int) -> [Waiter] {
+    let most = min(count, tryCount)
     var found: [Waiter] = []
     var next = first
-    while let waiter = next, found.count < tryCount {
+    while let waiter = next, found.count < most {
       if waiter.isTry { found.append(waiter) }
       next = waiter.next
     }

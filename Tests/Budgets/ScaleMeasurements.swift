@@ -63,8 +63,10 @@ var scaleMeasurements: [Measurement] {
         }
         return {
           driver.tell(.linkDown)
+          driver.settle()
           driver.tell(.linkUp)
           driver.confirmRenewals()
+          driver.settle()
         }
       },
     ]

@@ -79,7 +79,7 @@ extension Checker {
 
   /// Suspended, or woken so short a while ago that its timer may be late.
   func mayNotKnowYet(_ host: SimulatedHost) -> Bool {
-    host.isPaused || world.now - lastDisturbance[host.index] <= world.plan.timerLatenessMicroseconds
+    host.isPaused || world.now - lastDisturbance[host.index] <= world.plan.latenessMicroseconds
   }
 
   /// What is left of a lease for clocks that run apart.

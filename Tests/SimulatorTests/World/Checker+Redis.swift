@@ -103,7 +103,7 @@ extension Checker {
   /// Redis is about to know less: about one lock, or about all.
   func dataLost(_ which: Int? = nil) {
     // A lease's whole length by a slow clock, and a late timer.
-    let until = world.now + world.plan.leaseMilliseconds * 1010 + world.plan.timerLatenessMicroseconds + 10_000
+    let until = world.now + world.plan.leaseMilliseconds * 1010 + world.plan.latenessMicroseconds + 10_000
     lost(which.map { [$0] })
     for name in names.indices where which == nil || which == name {
       lossUntil[name] = until
@@ -233,6 +233,9 @@ extension Checker {
       let seen = held.filter { !$0.isPartial }.map { "\($0.session.rawValue) \($0.token) \($0.mode)" }.sorted()
       let known = beliefs.filter { $0.host == host.index && $0.name == index }
         .map { "\($0.session.rawValue) \($0.token) \($0.mode)" }.sorted()
+      // What has ended and is not told yet is not shown any more.
+      let isBehind = host.engine.nextDeadline.map { $0 <= host.bootNow } ?? false
+      if world.plan.hasSmallSlices, isBehind, Set(seen).isSubset(of: known) { continue }
       if seen != known { world.fail("host \(host.index) has \(name) for \(seen), its clients know \(known)") }
     }
   }

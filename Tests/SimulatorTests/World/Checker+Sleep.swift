@@ -32,7 +32,7 @@ extension Checker {
   private var sleepMicrosecondsMax: Int64 {
     let plan = world.plan
     let trips: Int64 = plan.windowMax < 10 ? 100 : 8
-    return 2_000_000 + trips * plan.latencyMicroseconds.upperBound + 2 * plan.timerLatenessMicroseconds
+    return 2_000_000 + trips * plan.latencyMicroseconds.upperBound + 2 * plan.latenessMicroseconds
   }
 
   /// What is wrong about the wait of a host that nothing keeps from its lock; nil when nothing is.

@@ -77,6 +77,10 @@ struct Plan {
   var tokenCount: Int64
   /// Steps that an engine takes for one event.
   var stepsPerSlice: Int
+  /// Leases that one renewal names.
+  var renewalBatchMax: Int
+  /// How long a host's loop takes to come back to what was put off; others are heard meanwhile.
+  var turnMicroseconds: Int64
   /// How long the server keeps a connection whose peer is silently gone.
   var keepaliveMilliseconds: Int64
 
@@ -146,7 +150,15 @@ struct Plan {
       faults.removeAll { $0 == .leaseChange }
     }
     stepsPerSlice = random.pick([512, 512, 1, 3])
+    renewalBatchMax = random.pick([500, 500, 1, 2])
+    turnMicroseconds = stepsPerSlice <= 3 ? random.pick([0, 100, 1000]) : 0
   }
+
+  /// By how much something that is due may be late: its timer, and the turns of those that were due before.
+  var latenessMicroseconds: Int64 { timerLatenessMicroseconds + 40 * turnMicroseconds }
+
+  /// Whether an engine may have more to do than one turn has room for.
+  var hasSmallSlices: Bool { stepsPerSlice <= 3 }
 
   /// How a name is asked for by who asks for nothing in particular.
   func mode(of name: Int) -> HoldMode { capacities[name] == 0 ? .exclusive : .permit(of: capacities[name]) }
@@ -156,7 +168,8 @@ struct Plan {
       tier: .store, leaseMilliseconds: leaseMilliseconds, lingerMilliseconds: lingerMilliseconds,
       cohortHandoversMax: cohortHandoversMax, cohortMilliseconds: cohortMilliseconds,
       storeTimeoutMilliseconds: linkTimeoutMilliseconds,
-      inUseTimeoutMilliseconds: max(500, linkTimeoutMilliseconds), stepsPerSlice: stepsPerSlice)
+      inUseTimeoutMilliseconds: max(500, linkTimeoutMilliseconds), renewalBatchMax: renewalBatchMax,
+      stepsPerSlice: stepsPerSlice)
   }
 
   /// A plan without faults and without clients of its own, for tests that script what happens.
@@ -180,6 +193,8 @@ struct Plan {
     plan.splitPercent = 0
     plan.tokenCount = 1 << 16
     plan.stepsPerSlice = 512
+    plan.renewalBatchMax = 500
+    plan.turnMicroseconds = 0
     plan.keepaliveMilliseconds = 5000
     return plan
   }

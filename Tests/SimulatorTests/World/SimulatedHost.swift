@@ -202,7 +202,7 @@ final class SimulatedHost {
     armed = (next, ticket)
     // What was put off goes on at once, as soon as the loop has looked at everything else.
     let isOverdue = next <= bootNow
-    let lateness = isOverdue ? 0 : world.random.pick(0...world.plan.timerLatenessMicroseconds)
+    let lateness = isOverdue ? world.plan.turnMicroseconds : world.random.pick(0...world.plan.timerLatenessMicroseconds)
     world.schedule(at: max(world.now, time(of: next)) + lateness) { [self] in
       guard armed?.ticket == ticket, isRunning, !isPaused else { return }
       armed = nil

@@ -1,0 +1,222 @@
+// The connection to the store, which goes down and comes up.
+//
+// Both mean something for every lock, and there can be very many. So most of what is true of one link alone is kept with the
+// number of that link: a lease is in doubt until it is confirmed on the link that is up, and a command is under way where it
+// was sent on that one. It takes no work for the facts of an old link to be over.
+//
+// What is to be done is done by a walk along all locks, in the order in which they came to be, as many in each turn as it
+// has room for. Each lock knows the last change that has come to it, and whatever happens about a lock to which a change
+// has not come begins with it (`catchUp`), so that everybody sees the lock as if the walk had come by. All changes come to
+// a lock in their order: the link comes up, for the engine, when its going down has come to all locks, and until then
+// nothing is sent and nothing can be had of the store. While it was not up nothing was sent that could be answered, so that
+// a change may pass a lock by to which the next one has come.
+//
+// When the link is up again the leases in doubt are renewed before the walk begins, those first that end first, and none
+// waits for an answer: as many turns as there are commands, and each of them takes a fraction of a millisecond.
+
+/// A number of links, or of their changes. One would have to be made anew every millisecond for weeks to use all of them.
+typealias LinkNumber = UInt32
+
+/// The connection to the store.
+struct LinkState {
+  /// Whether it is there, and its last going down has come to all locks.
+  fileprivate(set) var isUp = false
+  /// It is there, but has to wait for that.
+  fileprivate(set) var isUpPutOff = false
+  /// The number of the link that is up, or was last; 0 stands for none.
+  fileprivate(set) var number: LinkNumber = 1
+  /// The number of times that it went down or came up.
+  fileprivate(set) var change: LinkNumber = 0
+  /// Leases that have to be confirmed when it is up, by their ends.
+  var doubtful = DeadlineQueue<LeaseSlot>()
+  /// What was under way, or was to be sent, when it went down. To let go of it takes a while, too.
+  fileprivate var commandsOfBefore: [CommandsOfBefore] = []
+  fileprivate var queuesOfBefore: [DeadlineQueue<LeaseSlot>] = []
+
+  /// Whether there is anything that the next turns have to go on with.
+  fileprivate var isBehind: Bool {
+    isUp && doubtful.count > 0 || !commandsOfBefore.isEmpty || !queuesOfBefore.isEmpty
+  }
+}
+
+/// Commands whose answers will not come.
+private struct CommandsOfBefore {
+  private var commands: [CommandID: PendingCommand]
+  private var upcoming: Dictionary<CommandID, PendingCommand>.Index
+
+  init(_ commands: [CommandID: PendingCommand]) {
+    self.commands = commands
+    upcoming = commands.startIndex
+  }
+
+  /// Lets go of the records of one command, and gives about how many those were; 0: there are no more commands.
+  mutating func letGoOfOne() -> Int {
+    guard upcoming != commands.endIndex else { return 0 }
+    var count = 1
+    switch commands.values[upcoming].kind {
+    case .renew(let leases), .places(let leases): count = max(1, leases.count)
+    case .acquire, .release, .share, .reserve, .clock, .follow, .other: break
+    }
+    commands.values[upcoming].kind = .other
+    commands.formIndex(after: &upcoming)
+    return count
+  }
+}
+
+extension LockEngine {
+  // MARK: Facts of this link
+
+  /// Whether commands can be sent.
+  var linkIsUp: Bool { link.isUp }
+
+  private func isThisLink(_ number: LinkNumber) -> Bool { link.isUp && number == link.number }
+
+  /// Whether the store has not said yet that this host still has a lease: the connection was made anew since it said so last,
+  /// or an order to break it may be old.
+  func isInDoubt(_ lease: LeaseSlot) -> Bool { lease.confirmedOn != link.number || lease.doubtedAt != nil }
+
+  func isBeingRenewed(_ lease: LeaseSlot) -> Bool { isThisLink(lease.renewalSentOn) }
+
+  func isReserving(_ lease: LeaseSlot) -> Bool { isThisLink(lease.reserveSentOn) }
+
+  func isBeingDated(_ waiter: Waiter) -> Bool { isThisLink(waiter.dateAskedOn) }
+
+  /// Whether this host is known to stand in the store's queue for a lock.
+  func isQueued(_ lock: LockRecord) -> Bool { lock.wanted?.stage == .queued && lock.linkChange == link.change }
+
+  // MARK: Changes
+
+  func linkUp(now: BootInstant) {
+    guard !link.isUp else { return }
+    link.isUpPutOff = true
+    goOnWithLink(now: now)
+  }
+
+  /// What was in flight may have been executed or not. What this host wants is asked for again when the link is back;
+  /// what it holds stays valid for as long as it was.
+  func linkDown(now: BootInstant) {
+    link.isUpPutOff = false
+    deadlockQuestions = 0
+    // While it had to wait nothing was sent on it but words to other hosts.
+    guard link.isUp else { return pending = [:] }
+    link.isUp = false
+    link.change &+= 1
+    lastAnsweredSentAt = nil
+    if !pending.isEmpty { link.commandsOfBefore.append(CommandsOfBefore(pending)) }
+    if renewals.count > 0 { link.queuesOfBefore.append(renewals) }
+    if link.doubtful.count > 0 { link.queuesOfBefore.append(link.doubtful) }
+    pending = [:]
+    renewals = DeadlineQueue()
+    link.doubtful = DeadlineQueue()
+    renewalsInFlight = 0
+    isCheckingPlaces = false
+    allLocks.beginWalk()
+    goOnWithLink(now: now)
+  }
+
+  private func linkIsBack(now: BootInstant) {
+    link.isUpPutOff = false
+    link.isUp = true
+    link.number &+= 1
+    link.change &+= 1
+    lastAnsweredSentAt = nil
+    allLocks.beginWalk()
+    renewInDoubt(now: now)
+    goOnWalking(now: now)
+    armHeartbeat(now: now)
+  }
+
+  // MARK: The walk
+
+  /// Goes on with what the last change means, for as many steps as are left.
+  func goOnWithLink(now: BootInstant) {
+    renewInDoubt(now: now)
+    goOnWalking(now: now)
+    if link.isUpPutOff, !allLocks.isWalked { linkIsBack(now: now) }
+    letGoOfBefore()
+    if isLinkBehind { putOffRest(now: now) }
+  }
+
+  /// Whether the next turns have to go on with it.
+  var isLinkBehind: Bool { allLocks.isWalked || link.isBehind }
+
+  private func goOnWalking(now: BootInstant) {
+    // Renewals come first.
+    guard !link.isUp || link.doubtful.count == 0 else { return }
+    while !mustPutOff, let lock = allLocks.next() {
+      stepsLeft -= 1
+      catchUp(lock, now: now)
+      guard !link.isUp else { continue }
+      for waiter in lock.queue.tries(atMost: max(1, stepsLeft)) where !waiter.isOver {
+        stepsLeft -= 1
+        refuse(waiter, .unavailable(nil), now: now)
+      }
+      guard lock.queue.tryCount == 0 else {
+        allLocks.comeAgain(to: lock)
+        continue
+      }
+      progressChanged(lock, now: now)
+      advance(lock, now: now)
+    }
+  }
+
+  private func letGoOfBefore() {
+    while !mustPutOff, let last = link.queuesOfBefore.indices.last {
+      stepsLeft -= 1
+      for _ in 0..<Self.letGoInStep where link.queuesOfBefore[last].popAny() == nil {
+        link.queuesOfBefore.removeLast()
+        break
+      }
+    }
+    while !mustPutOff, !link.commandsOfBefore.isEmpty {
+      let count = link.commandsOfBefore[0].letGoOfOne()
+      stepsLeft -= 1 + count / Self.letGoInStep
+      if count == 0 { link.commandsOfBefore.removeFirst() }
+    }
+  }
+
+  /// Entries that are let go of in one step.
+  private static let letGoInStep = 8
+
+  // MARK: One lock
+
+  /// Whether there may be a lock, or a hold, to which not everything has come that has happened.
+  var isBehind: Bool { isBehindWithEnds || allLocks.isWalked || !holdLosses.isEmpty }
+
+  /// Does to a lock what has happened and has not come to it. Nobody is answered, apart from those who lose it, and
+  /// nothing is granted.
+  func catchUp(_ lock: LockRecord, now: BootInstant) {
+    if isBehindWithEnds { endLeases(of: lock, now: now) }
+    guard lock.linkChange != link.change else { return }
+    lock.linkChange = link.change
+    if link.isUp { linkCameUp(for: lock, now: now) } else { linkWentDown(for: lock, now: now) }
+  }
+
+  /// The same for the lock of that name, if there is one.
+  func catchUp(_ name: LockName, now: BootInstant) {
+    guard isBehind, let lock = locks[name] else { return }
+    catchUp(lock, now: now)
+  }
+
+  private func linkWentDown(for lock: LockRecord, now: BootInstant) {
+    lock.wanted?.stage = .asking
+    for lease in lock.leases where lease.stage == .held {
+      // Where nobody uses it, the store may have lost it by the time somebody does.
+      if lease.holdCount == 0 { giveBack(lease, now: now) } else { link.doubtful.push(lease, at: lease.validUntil) }
+    }
+    lock.recheckAt = nil
+    lock.undated = []
+    lock.remoteHolder = .unknown
+    lock.isUnheard = true
+    lock.refusals = 0
+  }
+
+  private func linkCameUp(for lock: LockRecord, now: BootInstant) {
+    for release in lock.unconfirmedReleases { send(release, of: lock, now: now) }
+    for lease in lock.leases {
+      share(lease, now: now)
+      reserveIfLow(lease, now: now)
+    }
+    if let wanted = lock.wanted { ask(wanted, now: now) }
+  }
+}

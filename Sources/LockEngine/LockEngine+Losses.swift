@@ -1,0 +1,96 @@
+// Holds of one lock that are lost together: those under a lease that is gone, or those that an administrator breaks. There
+// can be very many of them, so that some are lost in each turn.
+//
+// Each of them is over from the beginning: whatever is about one whose turn has not come loses it first, and none is shown
+// any more. The lock is not free before the last one is lost.
+
+/// Holds of one lock that are being lost.
+final class HoldLosses {
+  /// Which of the lock's holds.
+  enum Extent {
+    case under(LeaseSlot)
+    case tokens(Set<Token>)
+  }
+
+  let lock: LockRecord
+  let extent: Extent
+  let reason: LostReason
+  let graceEnds: BootInstant?
+  let detail: String?
+  /// The hold that is looked at next.
+  fileprivate var upcoming: Hold?
+
+  init(_ extent: Extent, of lock: LockRecord, reason: LostReason, graceEnds: BootInstant?, detail: String?) {
+    self.lock = lock
+    self.extent = extent
+    self.reason = reason
+    self.graceEnds = graceEnds
+    self.detail = detail
+    upcoming = lock.holds.first
+  }
+
+  func covers(_ hold: Hold) -> Bool {
+    guard hold.lock === lock else { return false }
+    return switch extent {
+    case .under(let lease): hold.lease === lease
+    case .tokens(let tokens): tokens.contains(hold.token)
+    }
+  }
+}
+
+extension LockEngine {
+  /// Loses the holds under a lease that is gone: all of them, or some and the others in the next turns.
+  func loseHolds(under lease: LeaseSlot, reason: LostReason, graceEnds: BootInstant?, now: BootInstant) {
+    guard lease.holdCount > 0 else { return }
+    if lease.isPermit || lease.lock.holds.count == 1 {
+      for hold in lease.holds { lose(hold, reason: reason, graceEnds: graceEnds, now: now) }
+      return
+    }
+    lose(HoldLosses(.under(lease), of: lease.lock, reason: reason, graceEnds: graceEnds, detail: nil), now: now)
+  }
+
+  func lose(_ losses: HoldLosses, now: BootInstant) {
+    guard !goOn(with: losses, now: now) else { return }
+    holdLosses.append(losses)
+    putOffRest(now: now)
+  }
+
+  /// Goes on with losses that were put off.
+  func goOnWithLosses(now: BootInstant) {
+    while !mustPutOff, let losses = holdLosses.first, goOn(with: losses, now: now) {
+      holdLosses.removeFirst()
+      if case .tokens = losses.extent { doubtLeases(of: losses.lock, now: now) }
+      advance(losses.lock, now: now)
+    }
+  }
+
+  /// Whether the last one is lost.
+  private func goOn(with losses: HoldLosses, now: BootInstant) -> Bool {
+    while let hold = losses.upcoming {
+      guard !mustPutOff else { return false }
+      stepsLeft -= 1
+      losses.upcoming = hold.nextOfLock
+      if losses.covers(hold) { lose(hold, by: losses, now: now) }
+    }
+    return true
+  }
+
+  private func lose(_ hold: Hold, by losses: HoldLosses, now: BootInstant) {
+    lose(hold, reason: losses.reason, graceEnds: losses.graceEnds, detail: losses.detail, now: now)
+  }
+
+  /// A hold is about to leave its lock.
+  func passOver(_ hold: Hold) {
+    for losses in holdLosses where losses.upcoming === hold { losses.upcoming = hold.nextOfLock }
+  }
+
+  /// Whether a hold is lost, and its turn to be has not come.
+  func isBeingLost(_ hold: Hold) -> Bool { holdLosses.contains { $0.covers(hold) } }
+
+  /// Does to a hold and its lock what has happened and has not come to it.
+  func catchUp(_ hold: Hold, now: BootInstant) {
+    guard isBehind else { return }
+    catchUp(hold.lock, now: now)
+    if !hold.isOver, let losses = holdLosses.first(where: { $0.covers(hold) }) { lose(hold, by: losses, now: now) }
+  }
+}
