@@ -292,6 +292,14 @@ public struct StoredState: Equatable, Sendable {
   /// The last attempt that was begun, where `numbers` is what ``LockEngine/numbers`` was; 0: there was none.
   public func lastAttempt(numbers: [UInt64]) -> UInt64 { max(numbers.first ?? 0, leases.map(\.attempt).max() ?? 0) }
 
+  /// Whether somebody holds a lock or waits for one, and everything that was held can be held still at that time. Without
+  /// a store there are no leases that end.
+  public func isWhole(at now: BootInstant) -> Bool {
+    let held = Set(holds.lazy.filter { $0.attempt != 0 }.map(\.name))
+    return !(holds.isEmpty && waits.isEmpty)
+      && leases.allSatisfy { $0.stage != .held || $0.validUntil > now || !held.contains($0.name) }
+  }
+
   /// The names of the locks that are held, for tests.
   package var heldNames: [String] { holds.map { "\($0.name)" } }
 

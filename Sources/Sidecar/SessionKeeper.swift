@@ -20,6 +20,8 @@ final class SessionKeeper {
   /// A connection whose client has had nothing to lose for so long is not kept any more, in milliseconds. Until then a
   /// client that acquires and releases in a loop costs the service manager nothing.
   static let sweepMilliseconds: Int64 = 5000
+  /// The name under which is stored what shows whether anything is kept.
+  static let witnessName = "sidelock-state-witness"
   /// How long nothing is kept at the least, and at the most when there is room, after there was none, in milliseconds.
   static let refillPauseMillisecondsMin: Int64 = 5000
   static let refillPauseMillisecondsMax: Int64 = 300_000
@@ -35,6 +37,8 @@ final class SessionKeeper {
   private let logger: Logger
   /// Whether what it keeps is good for anything.
   var isUsable: Bool { !isOver && refill == nil }
+  /// Whether the service manager keeps what it is given, as far as can be known.
+  var isStoreKept: Bool { store.isKept }
   /// Whether it wants to know what changes.
   var isRecording: Bool { !isOver }
   /// How many clients are kept at the most.
@@ -87,6 +91,7 @@ final class SessionKeeper {
     hasBegun = predecessor == nil
     clientsMax = store.capacity - Self.reservedDescriptors
     if predecessor == nil { store.add(memory.descriptor, as: Self.memoryName) }
+    store.addWitness(as: Self.witnessName)
   }
 
   // MARK: Facts
@@ -377,6 +382,8 @@ final class SessionKeeper {
   func sweepIdle(_ core: SidecarCore) {
     sweep = nil
     if isOver { return beginAnew(core) }
+    giveUpUnlessKept()
+    if isOver { return }
     for session in Array(clients.values) {
       if session.hadWork || !core.engine.isIdle(session.id) {
         session.hadWork = false
@@ -441,7 +448,21 @@ final class SessionKeeper {
   // MARK: The end
 
   /// Whether what was there before is behind us: another failure will be another one's.
-  func begunWell() { log.resetAttempts() }
+  func begunWell() {
+    log.resetAttempts()
+    giveUpUnlessKept()
+  }
+
+  /// Where the service manager keeps nothing, what is written down would be for nobody.
+  private func giveUpUnlessKept() {
+    guard !isOver, !store.isKept else { return }
+    logger.error(
+      "clients will not be kept over a restart",
+      metadata: [
+        "reason": "the service manager keeps nothing; see FileDescriptorStoreMax= and NotifyAccess= of its unit"
+      ])
+    abandon()
+  }
 
   /// Commits for the last time, with what the connections have not sent, and waits until the service manager has
   /// everything. Nothing may be sent to a kept client after this.

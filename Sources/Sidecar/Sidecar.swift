@@ -76,11 +76,21 @@ public final class Sidecar: Sendable {
 
   /// Asks ``run()`` to give back every lock, tell every client, and return. From any thread, at any time.
   public func requestStop() {
-    // Now, and not in the turn that comes to it: what the service manager knew when it sent the signal is what counts.
-    let isKnownToServe = notifier.isKnownToServe
     loop.execute {
       self.mustStop.value = true
-      self.core.value?.stop(wasKnownToServe: isKnownToServe)
+      self.core.value?.stop()
+    }
+  }
+
+  /// Asks ``run()`` to return where it is not known whether another daemon follows in the place of this one: clients and
+  /// locks are left to it as by ``requestHandOver(to:)``, and where that cannot be, everything is given back as by
+  /// ``requestStop()``. From any thread, at any time.
+  ///
+  /// - Parameter next: the configuration of the one that may follow; nil when what it finds is wrong.
+  public func requestEnd(before next: SidecarConfiguration?) {
+    loop.execute {
+      self.mustStop.value = true
+      self.core.value?.end(before: next)
     }
   }
 

@@ -214,12 +214,20 @@ extension SidecarCore {
 
   // MARK: Stop
 
+  /// Ends where nobody has said whether another daemon follows: what announces that may fail by the same mistake in the
+  /// unit for which it is restarted, and nothing is announced to a daemon that starts. What clients have is left to one
+  /// that may follow. If none does, connections end with the service manager's store, and leases by themselves.
+  ///
+  /// - Parameter next: the configuration that it would have; nil: that of this one, because its own is wrong.
+  func end(before next: SidecarConfiguration?) {
+    // After an announcement it is known that nothing can be left.
+    if stage == .serving, !wasRestartAnnounced, handOver(to: next) { return }
+    stop()
+  }
+
   /// Gives back every lock, tells every client, and ends. While clients are left to the next daemon it changes nothing:
   /// the service manager means the same.
-  ///
-  /// - Parameter wasKnownToServe: whether the service manager knew that this daemon serves when it sent the signal. It
-  ///   announces a restart only to one of which it does.
-  func stop(wasKnownToServe: Bool) {
+  func stop() {
     switch stage {
     case .starting:
       notifier.stopping(status: "Stopping")
@@ -227,8 +235,7 @@ extension SidecarCore {
       keeper?.abandon()
       return finish()
     case .serving:
-      // As in the start, whether for a restart or for good is not known.
-      if !wasKnownToServe, !wasRestartAnnounced, keeper?.isUsable == true, handOver(to: configuration) { return }
+      break
     case .handingOver, .handedOver, .draining, .closing, .stopped:
       return
     }

@@ -26,14 +26,29 @@ public struct LeftDescriptors: Sendable {
   public var settings: [UInt8]? {
     for descriptor in descriptors where descriptor.name == SessionKeeper.memoryName {
       // The descriptor itself is for whoever takes everything over.
-      let copy = fcntl(descriptor.descriptor, F_DUPFD_CLOEXEC, 3)
-      guard copy >= 0, let memory = StateMemory(owning: copy),
+      guard let memory = StateMemory(borrowing: descriptor.descriptor),
         let settings = try? StateImage.record(
           StateLog.Key(kind: KeptKind.settings, id: 0), in: UnsafeRawBufferPointer(memory.bytes))
       else { continue }
       return settings
     }
     return nil
+  }
+
+  /// Whether a daemon that begins now could go on with it, and nobody has lost anything yet: somebody holds a lock or waits
+  /// for one, and no lease of a lock that is held has ended.
+  public var isOfUse: Bool {
+    descriptors.contains { descriptor in
+      guard descriptor.name == SessionKeeper.memoryName,
+        let memory = StateMemory(borrowing: descriptor.descriptor), let state = try? KeptState(memory)
+      else { return false }
+      return state.engine.isWhole(at: BootClock.now())
+    }
+  }
+
+  /// Has clients know that they have lost their locks, unless the next attempt to start a daemon may go on with them.
+  public func disconnectUnlessOfUse() {
+    if !isOfUse { disconnect() }
   }
 
   /// Ends the connections of clients, because nobody will take them over: they are to know that they have lost their
@@ -329,7 +344,7 @@ extension SidecarCore {
   /// - Returns: whether that is so. Where nobody keeps anything it goes on: whoever wants it to end sends SIGTERM, too.
   @discardableResult
   func handOver(to next: SidecarConfiguration?) -> Bool {
-    guard stage == .serving, let keeper, keeper.isUsable,
+    guard stage == .serving, let keeper, keeper.isUsable, keeper.isStoreKept,
       identity == Self.identity(instance: instance, next ?? configuration)
     else {
       logger.notice(
@@ -365,7 +380,8 @@ extension SidecarCore {
   }
 
   private var whyNothingIsKept: String {
-    keeper?.isUsable == true ? "host, key_prefix or the Redis server are others from now on" : "nobody keeps them"
+    keeper?.isUsable == true && keeper?.isStoreKept == true
+      ? "host, key_prefix or the Redis server are others from now on" : "nobody keeps them"
   }
 
   /// Leaves a client to the daemon that follows that came when the others had been left already.

@@ -89,7 +89,7 @@ final class SidecarCore {
   private var current: (request: RequestID, message: MessageID)?
 
   var stage = Stage.starting
-  /// Whether the service manager has said that it restarts this daemon, which it knows to serve then.
+  /// Whether the service manager has said that it restarts this daemon.
   var wasRestartAnnounced = false
   var statusTask: Scheduled<Void>?
   var lastStatus = ""

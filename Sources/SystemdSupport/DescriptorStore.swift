@@ -11,7 +11,8 @@ import SystemStrings
 /// ``retry()``. Not thread-safe: one event loop owns it.
 public final class DescriptorStore {
   private enum Message {
-    case add(name: String, descriptor: CInt)
+    /// `isGiven`: it is closed here as soon as it is sent.
+    case add(name: String, descriptor: CInt, isGiven: Bool = false)
     case remove(name: String)
   }
 
@@ -20,6 +21,8 @@ public final class DescriptorStore {
   private let path: String
   private let socket: CInt
   private var backlog: Deque<Message> = []
+  /// The end of a pipe whose other end is in the store and nowhere else; -1: there is none.
+  private var witness: CInt = -1
 
   /// The store of the service manager that started this process; nil when there is none. How much it takes is in the
   /// variable `FDSTORE`, which systemd sets from version 254 on, and the unit for older ones. `environment`: a variable's
@@ -41,7 +44,33 @@ public final class DescriptorStore {
   }
 
   deinit {
+    for case .add(_, let descriptor, true) in backlog { close(descriptor) }
+    if witness >= 0 { close(witness) }
     close(socket)
+  }
+
+  /// Whether the environment of this process tells of one.
+  public static var isOffered: Bool {
+    DescriptorStore { name in getenv(name).map { SystemText.text(cString: $0) } } != nil
+  }
+
+  /// Puts one end of a pipe into the store, by which ``isKept`` knows whether that keeps anything. The service manager
+  /// takes it out when this process has ended.
+  public func addWitness(as name: String) {
+    var ends: [CInt] = [-1, -1]
+    guard witness < 0, pipe(&ends) == 0 else { return }
+    for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+    witness = ends[0]
+    backlog.append(.add(name: name, descriptor: ends[1], isGiven: true))
+    retry()
+  }
+
+  /// Whether what was put into the store is kept there, as far as can be known: a service manager may offer less room than
+  /// the environment says, or none, and what finds none is closed without a word.
+  public var isKept: Bool {
+    guard witness >= 0 else { return true }
+    var state = pollfd(fd: witness, events: 0, revents: 0)
+    return poll(&state, 1, 0) < 0 || state.revents & Int16(POLLHUP) == 0
   }
 
   /// Whether something waits for the service manager to read.
@@ -70,7 +99,7 @@ public final class DescriptorStore {
     guard !backlog.isEmpty else { return false }
     let count = backlog.count
     backlog.removeAll {
-      if case .add(name, _) = $0 { return true }
+      if case .add(name, _, false) = $0 { return true }
       return false
     }
     return backlog.count < count
@@ -80,6 +109,7 @@ public final class DescriptorStore {
   public func retry() {
     while let message = backlog.first {
       guard send(message) else { return }
+      if case .add(_, let descriptor, true) = message { close(descriptor) }
       backlog.removeFirst()
     }
   }
@@ -105,7 +135,7 @@ public final class DescriptorStore {
     let text: String
     let descriptor: CInt
     switch message {
-    case .add(let name, let toStore): (text, descriptor) = ("FDSTORE=1\nFDNAME=\(name)", toStore)
+    case .add(let name, let toStore, _): (text, descriptor) = ("FDSTORE=1\nFDNAME=\(name)", toStore)
     case .remove(let name): (text, descriptor) = ("FDSTOREREMOVE=1\nFDNAME=\(name)", -1)
     }
     var bytes = text

@@ -17,17 +17,12 @@ public final class Notifier: Sendable {
   /// Tick at half of this or more often.
   public let watchdogIntervalMicroseconds: UInt64?
 
-  /// How long the service manager may take to read that the daemon serves before nobody waits for it, in microseconds.
-  private static let readyReadMicroseconds: UInt64 = 1_000_000
-
   private struct State {
     var outbox = NotifyOutbox()
     /// A drain is queued or running that will look at the outbox again.
     var drainQueued = false
     /// A drain will follow when the status may be sent.
     var timerArmed = false
-    var isReadySent = false
-    var wasReadyRead = false
   }
 
   // The thread sanitizer does not see the standard library's Mutex, and takes what it guards for a race.
@@ -71,10 +66,6 @@ public final class Notifier: Sendable {
 
   /// The daemon serves (READY=1).
   public func ready(status: String? = nil) { put { $0.ready(status: status) } }
-
-  /// Whether the service manager knows that the daemon serves. Until then it ends a service without the commands of
-  /// `ExecStop=`, so that an end for a restart looks like any other. True where there is no service manager.
-  public var isKnownToServe: Bool { !isEnabled || state.withLockedValue { $0.wasReadyRead } }
 
   /// One line about the state of the daemon (STATUS=). Sent when it changed, and at most once a second; of what comes
   /// faster the latest is sent.
@@ -141,7 +132,6 @@ public final class Notifier: Sendable {
       switch step {
       case .send(let lines):
         send(lines)
-        seeWhetherReadyWasRead(lines)
       case .wait(let milliseconds):
         if mustArm { queue.asyncAfter(deadline: .now() + .milliseconds(Int(milliseconds))) { self.timerFired() } }
         return
@@ -149,16 +139,6 @@ public final class Notifier: Sendable {
         return
       }
     }
-  }
-
-  /// On the queue, after `lines` were sent.
-  private func seeWhetherReadyWasRead(_ lines: String) {
-    guard !isKnownToServe else { return }
-    let isReadySent = state.withLockedValue { state in
-      if lines.hasPrefix("READY=1") { state.isReadySent = true }
-      return state.isReadySent
-    }
-    if isReadySent, barrier(Self.readyReadMicroseconds) { state.withLockedValue { $0.wasReadyRead = true } }
   }
 
   private func timerFired() {

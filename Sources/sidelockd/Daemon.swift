@@ -9,8 +9,11 @@ import SystemStrings
 protocol Service: AnyObject, Sendable {
   /// Serves until it was told to stop, or cannot go on.
   func run() throws
-  /// Asks `run()` to stop and return. From any thread, at any time.
+  /// Asks `run()` to give everything back and return. From any thread, at any time.
   func requestStop()
+  /// Asks `run()` to return where it is not known whether a daemon follows: it leaves what clients have to one with these
+  /// settings (nil: those of this one), or gives everything back where that cannot be. From any thread, at any time.
+  func requestEnd(before settings: Settings?)
   /// Asks `run()` to return, and to leave what clients have to the daemon that follows, which will have these settings;
   /// nil: those of this one. From any thread, at any time.
   func requestHandOver(to settings: Settings?)
@@ -83,11 +86,16 @@ func runDaemon(
     let service = try makeService(
       inForce, note: note, listeningDescriptor: handedOver.listener(), left: left, notifier: notifier, logger: logger)
     let reloader = Reloader(inForce, inputs: inputs, output: output, notifier: notifier, logger: logger)
+    let isStoreOffered = DescriptorStore.isOffered
     signals.listen { [weak service] meaning, name in
       switch meaning {
       case .stop:
         logger.info("stopping", metadata: ["signal": "\(name)"])
         service?.requestStop()
+      case .end:
+        logger.info("stopping", metadata: ["signal": "\(name)"])
+        // Without a store nothing is read before: it may take long.
+        if isStoreOffered { service?.requestEnd(before: reloader.readAgain()) } else { service?.requestStop() }
       case .handOver: service?.requestHandOver(to: reloader.readAgain())
       case .reload: if let service { reloader.reload(service) }
       case .unknown: logger.notice("a signal that means nothing here", metadata: ["signal": "\(name)"])
@@ -98,13 +106,13 @@ func runDaemon(
     logger.info("stopped")
     return ExitStatus.stopped
   } catch let error as SocketInUse {
-    left.disconnect()
+    left.disconnectUnlessOfUse()
     logger.critical(
       "another daemon has the socket",
       metadata: ["socket": "\(SystemText.shown(error.path))", "owner": "\(error.owner)"])
     return ExitStatus.socketInUse
   } catch {
-    left.disconnect()
+    left.disconnectUnlessOfUse()
     logger.critical("failed", metadata: ["error": "\(error)"])
     return ExitStatus.failure
   }

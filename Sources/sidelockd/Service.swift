@@ -5,6 +5,10 @@ import Sidecar
 import SystemdSupport
 
 extension Sidecar: Service {
+  func requestEnd(before settings: Settings?) {
+    requestEnd(before: settings.map { SidecarConfiguration($0) })
+  }
+
   func requestHandOver(to settings: Settings?) {
     requestHandOver(to: settings.map { SidecarConfiguration($0) })
   }

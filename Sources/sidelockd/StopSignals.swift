@@ -11,10 +11,19 @@ struct SignalOrder {
   /// people send the first two to find out what a program does with them.
   static let handOverNumber = first_realtime_signal() + 1
   static let handOverName = "SIGRTMIN+1"
+  /// Has the daemon give everything back, because none follows; SIGTERM comes behind it.
+  static let stopNumber = first_realtime_signal() + 2
+  static let stopName = "SIGRTMIN+2"
+  /// What tells what SIGTERM is for, in the order in which it is looked at.
+  static let announcements = [handOverNumber, stopNumber]
 
   enum Meaning: Equatable {
+    /// None follows: everything is given back.
     case stop
+    /// One follows: clients and locks are left to it.
     case handOver
+    /// It is to end, and nobody has said whether one follows.
+    case end
     case reload
     case endAtOnce
     /// It is an order that was given already.
@@ -23,25 +32,32 @@ struct SignalOrder {
     case unknown
   }
 
-  private var stopAt: UInt64?
+  private var endAt: UInt64?
+  private var isStopAnnounced = false
 
   /// - Parameter now: in milliseconds, on a clock that does not go back.
   mutating func meaning(of number: Int32, now: UInt64) -> Meaning {
     switch number {
     case SIGHUP:
-      return stopAt == nil ? .reload : .same
+      return isEnding ? .same : .reload
     case SIGTERM, SIGINT:
-      guard let stopAt else {
-        stopAt = now
-        return .stop
+      guard let endAt else {
+        endAt = now
+        return isStopAnnounced ? .same : .end
       }
-      return now < stopAt + Self.sameMilliseconds ? .same : .endAtOnce
+      return now < endAt + Self.sameMilliseconds ? .same : .endAtOnce
     case Self.handOverNumber:
-      return stopAt == nil ? .handOver : .same
+      return isEnding ? .same : .handOver
+    case Self.stopNumber:
+      if isEnding { return .same }
+      isStopAnnounced = true
+      return .stop
     case _:
       return .unknown
     }
   }
+
+  private var isEnding: Bool { endAt != nil || isStopAnnounced }
 }
 
 /// Signals as messages: blocked everywhere, and taken one by one by a thread of their own, where any code may run.
@@ -88,7 +104,7 @@ final class StopSignals {
 
   private static let handled: [(number: Int32, name: String)] = [
     (SIGTERM, "SIGTERM"), (SIGINT, "SIGINT"), (SIGHUP, "SIGHUP"), (SIGUSR1, "SIGUSR1"), (SIGUSR2, "SIGUSR2"),
-    (SignalOrder.handOverNumber, SignalOrder.handOverName),
+    (SignalOrder.handOverNumber, SignalOrder.handOverName), (SignalOrder.stopNumber, SignalOrder.stopName),
   ]
 
   private static func handledSet() -> sigset_t {
@@ -104,9 +120,11 @@ final class StopSignals {
     while true {
       var number: Int32 = 0
       guard sigwait(&set, &number) == 0 else { continue }
-      // Of signals that wait the lowest comes first, and an order to stop would hide that clients are to be kept.
-      if number == SIGTERM || number == SIGINT, take_pending_signal(SignalOrder.handOverNumber) != 0 {
-        take(SignalOrder.handOverNumber, &order, context)
+      // Of signals that wait the lowest comes first, and an order to end would hide what it is for.
+      if number == SIGTERM || number == SIGINT {
+        for announcement in SignalOrder.announcements where take_pending_signal(announcement) != 0 {
+          take(announcement, &order, context)
+        }
       }
       take(number, &order, context)
     }
@@ -117,7 +135,7 @@ final class StopSignals {
     switch meaning {
     case .endAtOnce: _exit(ExitStatus.failure)
     case .same: return
-    case .stop, .handOver, .reload, .unknown:
+    case .stop, .handOver, .end, .reload, .unknown:
       context.take(meaning, handled.first { $0.number == number }?.name ?? "\(number)")
     }
   }

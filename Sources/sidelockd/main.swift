@@ -17,6 +17,8 @@ enum ExitStatus {
   static let socketInUse: Int32 = 75
   /// EX_TEMPFAIL: the users and groups of this host cannot be looked up. Trying again can help.
   static let accountsUnknown: Int32 = 75
+  /// EX_TEMPFAIL: the daemon cannot begin, and what clients have is left to one that can, when the mistake is mended.
+  static let leftToTheNext: Int32 = 75
   /// EX_CONFIG: the command line, the environment or the file is wrong, or the limit of open files. Trying again cannot
   /// help.
   static let settings: Int32 = 78
@@ -33,18 +35,33 @@ struct Options: ParsableCommand {
       file, the file over the default.
 
       SIGTERM and SIGINT stop the daemon: it gives up every lock in Redis, tells its clients, and ends. A second one \
-      ends it at once, unless it comes within half a second of the first. \(SignalOrder.handOverName) ends it, too, but leaves clients and locks to \
-      the daemon that follows; where no service manager keeps them meanwhile (see FileDescriptorStoreMax= in its unit) \
-      it does nothing. SIGHUP reads the settings again: those of clients and logging change at once, the others at \
+      ends it at once, unless it comes within half a second of the first. Where a service manager keeps clients and \
+      locks for the daemon that follows (see FileDescriptorStoreMax= in its unit), they leave both to that one, and \
+      \(SignalOrder.stopName) stops the daemon. \(SignalOrder.handOverName) leaves clients and locks to the one that follows, and does nothing where \
+      nobody keeps them. SIGHUP reads the settings again: those of clients and logging change at once, the others at \
       the next restart; wrong ones change nothing.
 
       Exit status: 0 stopped, 1 failure, 74 the output of --check, --help or --version cannot be written, 75 another \
-      daemon has the socket, or users and groups cannot be looked up, 78 the settings are wrong, or the limit of open \
-      files is too low, 141 nobody reads the output.
+      daemon has the socket, or users and groups cannot be looked up, or it cannot begin and what clients hold is left to \
+      the next attempt, 78 the settings are wrong, or the limit of open files is too low, 141 nobody reads the output.
       """,
     version: sidelockVersion)
 
   @OptionGroup var settings: SidelockdArguments
+}
+
+/// What stands for the daemon that cannot begin: clients that the one before left are left on to the next attempt as long
+/// as they have lost nothing. After that they are disconnected, and those who wait to be accepted are told.
+///
+/// - Returns: the exit status, by which a service manager tries again or not.
+func giveUp(_ handedOver: HandedOver, because reason: String) -> Int32 {
+  if handedOver.left.isOfUse {
+    complain("sidelockd: what clients hold is left to the next attempt")
+    return ExitStatus.leftToTheNext
+  }
+  handedOver.left.disconnect()
+  if let listener = try? handedOver.listener() { refuseWaitingClients(on: listener, because: reason) }
+  return ExitStatus.settings
 }
 
 /// Command line problems end in the same status as other wrong settings; asking for help or the version is none.
@@ -57,7 +74,7 @@ func parseOptions() -> Options {
     let text = SystemText.shown(Options.fullMessage(for: error))
     guard Options.exitCode(for: error).isSuccess else {
       complain(withoutValues(text, of: arguments))
-      exit(ExitStatus.settings)
+      exit(giveUp(.taken(), because: "its command line is wrong, and its log says how"))
     }
     exit(tellResult(text) ?? ExitStatus.stopped)
   }
@@ -112,12 +129,11 @@ func tell(_ resolution: SettingsResolution) {
 /// - Returns: the exit status.
 func refuseToStart(_ resolution: SettingsResolution, _ handedOver: HandedOver) -> Int32 {
   tell(resolution)
-  handedOver.left.disconnect()
-  if resolution.mayPass { return ExitStatus.accountsUnknown }
-  if let listener = try? handedOver.listener() {
-    refuseWaitingClients(on: listener, because: "its settings are wrong, and its log says how")
+  guard resolution.mayPass else {
+    return giveUp(handedOver, because: "its settings are wrong, and its log says how")
   }
-  return ExitStatus.settings
+  handedOver.left.disconnectUnlessOfUse()
+  return ExitStatus.accountsUnknown
 }
 
 /// Says that the daemon may not have as many files open as it needs, and to those whom it concerns.
@@ -132,13 +148,8 @@ func refuseToStart(_ shortage: DescriptorShortage, _ handedOver: HandedOver) -> 
       "help": "raise LimitNOFILE= of the service, or the hard limit of who starts it (ulimit -Hn)",
     ])
   output.flush(withinMilliseconds: 1000)
-  handedOver.left.disconnect()
-  if let listener = try? handedOver.listener() {
-    refuseWaitingClients(
-      on: listener,
-      because: "its limit of open files is \(shortage.limit), and it needs \(shortage.needed)")
-  }
-  return ExitStatus.settings
+  return giveUp(
+    handedOver, because: "its limit of open files is \(shortage.limit), and it needs \(shortage.needed)")
 }
 
 // Before anything is opened, and before anything can go wrong.

@@ -113,6 +113,24 @@ private func makeFile() -> (descriptor: CInt, inode: UInt64) {
     close(file.descriptor)
   }
 
+  @Test func theWitnessTellsWhetherAnythingIsKept() throws {
+    let manager = Manager()
+    let store = try #require(DescriptorStore(notifySocket: manager.path, capacity: 10))
+    #expect(store.isKept, "nothing is known")
+    store.addWitness(as: "witness")
+    #expect(store.isKept, "the manager has not read it")
+    // It reads it and closes what came along.
+    let message = try #require(manager.receive())
+    #expect(message.text == "FDSTORE=1\nFDNAME=witness" && message.inode != nil)
+    #expect(!store.isKept)
+  }
+
+  @Test func whoCannotBeReachedKeepsNothing() throws {
+    let store = try #require(DescriptorStore(notifySocket: "/nowhere/at/all", capacity: 10))
+    store.addWitness(as: "witness")
+    #expect(!store.isKept)
+  }
+
   @Test func whatCannotBeSentEverIsGivenUp() throws {
     let store = try #require(DescriptorStore(notifySocket: "/nowhere/at/all", capacity: 10))
     let file = makeFile()

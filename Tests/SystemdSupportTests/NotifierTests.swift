@@ -48,29 +48,6 @@ import Testing
     #expect(manager.received == ["READY=1\nSTATUS=Serving", "WATCHDOG=1", "STOPPING=1"])
   }
 
-  @Test func isKnownToServeWhenTheManagerHasReadIt() {
-    let manager = Manager()
-    let barriers = NIOLockedValueBox(0)
-    let notifier = Notifier(
-      isEnabled: true, watchdogIntervalMicroseconds: nil, clock: monotonicMilliseconds, send: { manager.receive($0) },
-      barrier: { _ in
-        barriers.withLockedValue { count in
-          count += 1
-          return count > 2
-        }
-      })
-    notifier.watchdogTick()
-    #expect(notifier.flush(withinMilliseconds: 10_000) == false, "the first barrier")
-    #expect(!notifier.isKnownToServe)
-    notifier.ready()
-    #expect(notifier.flush(withinMilliseconds: 10_000), "the third")
-    #expect(!notifier.isKnownToServe, "the second was not passed")
-    notifier.watchdogTick()
-    #expect(notifier.flush(withinMilliseconds: 10_000))
-    #expect(notifier.isKnownToServe)
-    #expect(Notifier(logger: Logger(label: "none")).isKnownToServe, "there is no manager")
-  }
-
   @Test func delayedStatusIsSentWithoutAnotherCall() async throws {
     let manager = Manager()
     // A clock that stands still until everything has been said: the second that must pass may be over sooner than that.
@@ -200,7 +177,6 @@ import Testing
     let notifier = Notifier(logger: quiet)
     notifier.ready(status: "Serving é")
     try #require(manager.receive() == "READY=1\nSTATUS=Serving é")
-    try #require(manager.receive() == "BARRIER=1")
     notifier.watchdogTick()
     try #require(manager.receive() == "WATCHDOG=1")
     notifier.stopping(status: "Stopping")

@@ -346,6 +346,90 @@ test_leaving() {
   inside systemctl restart sidelockd.service
 }
 
+# queue NAME LOCK has a client of that name wait for the lock; gets NAME LOCK expects that it has got it,
+# and has it give it back.
+queue() {
+  connect "$1"
+  send "$1" "{\"id\":1,\"method\":\"acquire\",\"params\":{\"name\":\"$2\"}}"
+}
+gets() {
+  receive "$1"
+  [[ $line == *'"id":1,"result"'*'"token"'* ]] || fail "$1 did not get $2: $line"
+  keeps "$1" "$2"
+}
+
+# A restart with a mistake in a drop-in: neither the daemon starts nor the command that announces the restart. Without Redis: how
+# soon it is mended is not what is tried here.
+test_mistakes() {
+  set_settings "local: true"
+  inside systemctl restart sidelockd.service
+  local mistake lines
+  tried_again() { [ "$(property NRestarts)" -ge 2 ]; }
+  for mistake in SupplementaryGroups=no-such-group Group=no-such-group User=no-such-user EnvironmentFile=/no/such/file \
+    ReadWritePaths=/no/such/path LoadCredential=x:/no/such/file ExecStart=/no/such/program LimitNOFILE=16 LimitNOFILE=24 \
+    "ExecStart=/usr/sbin/sidelockd --lease-ms"; do
+    take holder mistake
+    queue waiter mistake
+    lines=("$mistake")
+    if [[ $mistake == ExecStart=* ]]; then lines=(ExecStart= "$mistake"); fi
+    drop_in "${lines[@]}"
+    if inside systemctl restart sidelockd.service 2>/dev/null; then fail "it starts with $mistake"; fi
+    wait_until "with $mistake it is tried again" tried_again
+    drop_in
+    inside systemctl restart sidelockd.service
+    keeps holder mistake
+    gets waiter mistake
+    ok "a restart with $mistake costs nobody a lock when it is mended"
+  done
+
+  # Whoever does not say what a signal is for means a restart.
+  local pid
+  another_serves() { [ "$(property MainPID)" != "$pid" ] && serves; }
+  for mistake in "systemctl kill sidelockd.service" "systemctl kill -s INT sidelockd.service"; do
+    take holder kill
+    pid=$(property MainPID)
+    inside sh -c "$mistake"
+    wait_until "after \"$mistake\" another daemon serves" another_serves
+    keeps holder kill
+  done
+  # A reload that has not ended, in which nothing announces a restart or a stop.
+  take holder reload
+  inside sh -c "systemctl --no-block reload sidelockd.service; systemctl restart sidelockd.service"
+  keeps holder reload
+  ok "a restart right after a reload costs nobody a lock"
+  take holder reexec
+  inside sh -c "systemctl daemon-reexec; systemctl daemon-reload; systemctl restart sidelockd.service"
+  keeps holder reexec
+  ok "nor does one after systemd has executed itself anew"
+
+  take holder stopped
+  inside systemctl stop sidelockd.service 2>/dev/null
+  loses_at_restart holder
+  ok "a stop tells who loses a lock"
+  inside systemctl start sidelockd.service
+  take holder stopped
+  drop_in SupplementaryGroups=no-such-group
+  inside systemctl stop sidelockd.service 2>/dev/null
+  is_closed holder
+  ok "a stop that cannot be announced ends connections"
+  drop_in
+  inside systemctl start sidelockd.service
+
+  # The environment says that there is room, and there is none.
+  take holder unkept
+  drop_in FileDescriptorStoreMax=0
+  inside systemctl restart sidelockd.service
+  loses_at_restart holder
+  unkept() { inside journalctl -u sidelockd.service -o cat --no-pager | shows 'the service manager keeps nothing'; }
+  wait_until "the journal says that nothing is kept" unkept
+  take holder unkept
+  inside systemctl restart sidelockd.service
+  loses_at_restart holder
+  ok "where systemd keeps nothing a restart takes locks as a stop does"
+  drop_in
+  inside systemctl restart sidelockd.service
+}
+
 # From here on without Redis: faster, and what is tested has nothing to do with it.
 test_reload() {
   set_settings "local: true" "connections_max: 100" "log_level: info"
@@ -599,7 +683,7 @@ test_remove() {
 }
 
 boot
-for part in install credentials readme activation continuity leaving reload journal watchdog restarts examples user upgrade remove; do
+for part in install credentials readme activation continuity leaving mistakes reload journal watchdog restarts examples user upgrade remove; do
   echo "# $part"
   "test_$part"
 done

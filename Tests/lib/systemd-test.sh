@@ -97,7 +97,15 @@ wait_until "it was the watchdog" by_watchdog
 ping | grep '"result"' >/dev/null || fail "the new daemon does not answer"
 ok "the new daemon serves"
 
+# Nothing keeps clients here, and nothing announces a stop.
+mkfifo "$directory/holder"
+inside socat -t60 - UNIX-CONNECT:/run/sidelock/sidelock.sock <"$directory/holder" >"$directory/told" &
+exec {holder}>"$directory/holder"
+echo '{"id":1,"method":"acquire","params":{"name":"y"}}' >&"$holder"
+wait_until "a client holds a lock" grep -q '"token"' "$directory/told"
 inside systemctl stop sidelockd
+wait_until "a stop tells who loses a lock" grep -q '"lost".*"shutdown"' "$directory/told"
+exec {holder}>&-
 [ "$(property Result)" = success ] || fail "it stopped with $(property Result)"
 [ "$(property ExecMainStatus)" = 0 ] || fail "it stopped with status $(property ExecMainStatus)"
 ok "it stops in peace"

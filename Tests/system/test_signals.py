@@ -12,11 +12,11 @@ import pytest
 from harness.client import Ended
 from harness.command import Command, is_alive
 from harness.daemon import binary, clean_environment
+from harness.service_manager import HAND_OVER, STOP, ServiceManager
 from harness.waiting import boot_time, wait_until
 
 CRASHES = [signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP, signal.SIGQUIT,
            signal.SIGSYS]
-HAND_OVER = signal.SIGRTMIN + 1
 # What stands for "at once". It takes milliseconds, on a busy machine more; the runtime's backtrace takes half a minute.
 AT_ONCE_SECONDS = 20
 BACKTRACES = ["enable=yes", "enable=no", "enable=yes,interactive=no,threads=all"]
@@ -157,16 +157,97 @@ def test_a_stop_again_after_half_a_second_ends_at_once(lab):
     assert daemon.process.wait(AT_ONCE_SECONDS) == 1
 
 
-def test_a_hand_over_comes_before_the_stop_that_follows_it(lab):
-    daemon = lab.daemon(env={"FDSTORE": "64"})
-    client = daemon.client()
-    client.acquire("orders")
-    wait_until(lambda: daemon.notify.lines("FDNAME=client-"), "the client's connection in the store")
-    send_at_once(daemon, HAND_OVER, signal.SIGTERM, signal.SIGINT)
-    assert daemon.process.wait(AT_ONCE_SECONDS) == 0
-    wait_until(lambda: daemon.notify.lines("STATUS=Restarting"), "the status to be read")
-    messages = client.wait_for_end()
-    assert not messages, "whoever is left to the next daemon is told nothing"
+def send_all_at_once(service, *numbers):
+    service.process.send_signal(signal.SIGSTOP)
+    for number in numbers:
+        service.process.send_signal(number)
+    service.process.send_signal(signal.SIGCONT)
+    assert service.process.wait(AT_ONCE_SECONDS) == 0, service.log()
+
+
+@pytest.mark.parametrize("numbers", [
+    [signal.SIGTERM], [signal.SIGINT], [signal.SIGTERM, signal.SIGINT], [HAND_OVER, signal.SIGTERM],
+    [HAND_OVER, signal.SIGTERM, signal.SIGINT], [signal.SIGTERM, HAND_OVER]], ids=str)
+def test_where_somebody_keeps_them_clients_are_left_to_the_next_daemon(lab, numbers):
+    """Also where nobody has announced that one follows."""
+    redis = lab.redis()
+    service = ServiceManager(lab, "--redis", redis.url, "--lease-ms", "60000")
+    service.start()
+    holder, waiter = service.client(), service.client()
+    token = holder.acquire("orders")
+    request = waiter.queue("orders")
+    send_all_at_once(service, *numbers)
+    assert "STATUS=Restarting" in service.lines
+    service.start()
+    assert holder.release("orders", token)["token"] == token
+    assert waiter.reply_to(request)["token"] > token
+    assert service.stop() == 0
+
+
+@pytest.mark.parametrize("numbers", [
+    [STOP], [STOP, signal.SIGTERM], [STOP, signal.SIGTERM, signal.SIGINT], [signal.SIGTERM, STOP]], ids=str)
+def test_a_stop_that_is_announced_gives_everything_back(lab, numbers):
+    redis = lab.redis()
+    service = ServiceManager(lab, "--redis", redis.url, "--lease-ms", "60000")
+    service.start()
+    holder, waiter = service.client(), service.client()
+    token = holder.acquire("orders")
+    request = waiter.queue("orders")
+    send_all_at_once(service, *numbers)
+    lost = [message["params"] for message in holder.wait_for_end() if message.get("method") == "lost"]
+    assert [(loss["token"], loss["reason"]) for loss in lost] == [(token, "shutdown")]
+    refused = [message["error"]["data"]["reason"] for message in waiter.wait_for_end() if message.get("id") == request]
+    assert refused == ["shutting_down"]
+    assert redis.admin.exists("sidelock:{orders}") == 0
+
+
+def test_a_stop_that_nobody_announced_leaves_nothing_but_leases(lab):
+    """The service manager lets go of what it kept, and clients see the end of their connections."""
+    redis = lab.redis()
+    service = ServiceManager(lab, "--redis", redis.url, "--lease-ms", "2000")
+    service.start()
+    holder = service.client()
+    holder.acquire("orders")
+    assert service.stop(announced=False) == 0
+    assert [message for message in holder.wait_for_end() if "method" in message] == []
+    wait_until(lambda: redis.admin.exists("sidelock:{orders}") == 0, "the end of the lease")
+
+
+def test_settings_that_make_other_locks_are_found_at_an_end_that_nobody_announced(lab):
+    """They could not be taken over: who holds them is told, and nobody has to wait for a lease."""
+    redis = lab.redis()
+    config = lab.directory / "sidelockd.yaml"
+    config.write_text(f"redis: {redis.url}\nlease_ms: 60000\n")
+    service = ServiceManager(lab, "--config", config)
+    service.start()
+    holder = service.client()
+    token = holder.acquire("orders")
+    config.write_text(config.read_text() + "key_prefix: 'other:'\n")
+    assert service.stop(announced=False) == 0
+    lost = [message["params"] for message in holder.wait_for_end() if message.get("method") == "lost"]
+    assert [(loss["token"], loss["reason"]) for loss in lost] == [(token, "shutdown")]
+    assert redis.admin.exists("sidelock:{orders}") == 0
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [HAND_OVER, signal.SIGTERM]], ids=str)
+@pytest.mark.parametrize("when", ["from the start", "later"])
+def test_where_the_service_manager_keeps_nothing_everything_is_given_back(lab, when, numbers):
+    """It may offer less room than the environment says, and tells nobody."""
+    redis = lab.redis()
+    service = ServiceManager(lab, "--redis", redis.url, "--lease-ms", "60000")
+    service.keeps = when == "later"
+    service.start()
+    holder = service.client()
+    token = holder.acquire("orders")
+    if when == "later":
+        wait_until(lambda: any(name.startswith("client-") for name, _ in service.store), "the client to be kept")
+        service.drop()
+    else:
+        wait_until(lambda: "the service manager keeps nothing" in service.log(), "a word of it")
+    send_all_at_once(service, *numbers)
+    lost = [message["params"] for message in holder.wait_for_end() if message.get("method") == "lost"]
+    assert [(loss["token"], loss["reason"]) for loss in lost] == [(token, "shutdown")]
+    assert redis.admin.exists("sidelock:{orders}") == 0
 
 
 # Standard streams that are closed

@@ -64,6 +64,60 @@ def test_what_was_reloaded_is_what_goes_on(service):
     assert service.stop() == 0
 
 
+@pytest.mark.parametrize("mistake", ["limit", "flag"])
+def test_a_mistake_that_keeps_it_from_beginning_costs_nothing_when_it_is_mended(service, mistake):
+    """A limit of open files that is too low, and a command line that cannot be read: the next attempts fail, too, until
+    somebody has mended it."""
+    holder, waiter = service.client(), service.client()
+    token = holder.acquire("orders")
+    waiting = waiter.queue("orders")
+    assert service.stop(hand_over=True) == 0
+    args = service.args
+    if mistake == "limit":
+        service.prefix = ["/usr/bin/prlimit", "--nofile=24:24"]
+    else:
+        service.args = [*args, "--lease-ms"]
+    for _ in range(3):
+        service.spawn()
+        assert service.process.wait(GENEROUS_SECONDS) == 75, service.log()
+        assert "left to the next attempt" in service.log()
+    service.prefix, service.args = [], args
+    service.start()
+    assert holder.release("orders", token)["token"] == token
+    assert waiter.reply_to(waiting)["token"] > token
+    waiter.release("orders")
+    assert service.stop() == 0
+
+
+def test_a_mistake_that_is_not_mended_within_the_lease_is_told_to_clients(lab):
+    service = ServiceManager(lab, "--redis", lab.redis().url, "--lease-ms", "1000")
+    service.start()
+    holder = service.client()
+    holder.acquire("orders")
+    service.crash()
+    service.prefix = ["/usr/bin/prlimit", "--nofile=24:24"]
+
+    def ends():
+        service.spawn()
+        return service.process.wait(GENEROUS_SECONDS)
+
+    wait_until(lambda: ends() == 78, "the attempt after the end of the lease")
+    assert [message for message in holder.wait_for_end() if "method" in message] == []
+
+
+def test_with_nothing_to_lose_it_is_not_tried_again_and_again(lab):
+    service = ServiceManager(lab, "--local")
+    service.start()
+    service.client().ping()
+    assert service.stop(hand_over=True) == 0
+    service.args.append("--lease-ms")
+    waiting = connect(service.path)
+    service.spawn()
+    assert service.process.wait(GENEROUS_SECONDS) == 78
+    line = waiting.makefile().readline()
+    assert '"reason":"shutting_down"' in line and "command line" in line
+
+
 def test_a_file_that_is_gone_is_a_mistake_too(service):
     client = service.client()
     token = client.acquire("orders")

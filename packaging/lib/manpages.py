@@ -41,7 +41,10 @@ its locks go on; one that is gone is told
 .BR lost .
 .PP
 \fBsystemctl stop\fR gives everything back and tells every client, and so does a restart with another host, key_prefix or Redis
-server.
+server. The unit announces a stop to the daemon by SIGRTMIN+2 and a restart by SIGRTMIN+1; a SIGTERM that comes without either, as by
+\fBsystemctl kill\fR, is taken for a restart. Where a stop cannot be announced, because of a mistake in the unit or in the middle of
+a start or a reload, connections end without a word, and leases by themselves within lease_ms. Who writes a unit of their own with
+\fBFileDescriptorStoreMax=\fR takes over its \fBExecStop=\fR, too.
 .PP
 A restart with a mistake in the settings, and a crash before one is mended, lose nothing either: the daemon goes on with the
 settings of before, and its log and the status line say what is wrong until \fBsystemctl reload\fR finds them good. Where there are
@@ -49,9 +52,15 @@ none of before, as at the first start and after a stop, it ends with status 78, 
 when somebody asks for it or a client connects. So it does where the limit of open files (\fBLimitNOFILE=\fR) is too low to serve with;
 the log tells how many are needed.
 .PP
+A mistake in the unit, by which a restart brings no daemon at all (a group or a file that does not exist, a limit of open files that is too low), loses
+nothing if it is mended within lease_ms: systemd tries again each 0.5 s, and meanwhile keeps what clients have. After a mistake that
+the daemon itself finds it ends with status 75 as long as that is so, and then as at a first start.
+.PP
 How many clients are kept is set by \fBFileDescriptorStoreMax=\fR in the unit, together with \fBEnvironment=FDSTORE=\fR where
 systemd is older than 254; both are 1040, which is 1024 clients and 16 descriptors besides. A client that finds no room is treated as
-by a stop, and the journal says so. Each one more makes process 1 compare it with all that are there, which makes its work grow with the
+by a stop, and the journal says so. So are all where systemd keeps less than \fBFDSTORE\fR says, and nothing of it; the journal says that,
+too. (systemd before 254 tells nobody how much it keeps. Where it keeps some of it, a restart has those clients disconnected that it did
+not keep.) Each one more makes process 1 compare it with all that are there, which makes its work grow with the
 square of their number: it takes 0.1 ms to store the 250th, 0.9 ms the 1000th and 4 ms the 4000th.
 .PP
 .nf

@@ -15,7 +15,7 @@ from .client import Client
 from .daemon import binary, clean_environment
 from .waiting import GENEROUS_SECONDS, wait_until
 
-HAND_OVER = signal.SIGRTMIN + 1
+HAND_OVER, STOP = signal.SIGRTMIN + 1, signal.SIGRTMIN + 2
 # Puts the descriptors where a service finds them, and becomes the service.
 TAKE_PLACES = """
 import os, sys
@@ -33,6 +33,9 @@ class ServiceManager:
 
     def __init__(self, lab, *args):
         self.lab, self.args = lab, list(map(str, args))
+        self.prefix = []
+        # Whether it keeps what it is given.
+        self.keeps = True
         self.directory = lab.directory / f"manager-{id(self)}"
         self.directory.mkdir()
         self.path = str(self.directory / "s.sock")
@@ -63,7 +66,7 @@ class ServiceManager:
                 for name, descriptor in [entry for entry in self.store if entry[0] == fields["FDNAME"]]:
                     self.store.remove((name, descriptor))
                     os.close(descriptor)
-            if fields.get("FDSTORE") == "1":
+            if fields.get("FDSTORE") == "1" and self.keeps:
                 self.store += [(fields["FDNAME"], descriptor) for descriptor in descriptors]
             else:
                 for descriptor in descriptors:
@@ -93,8 +96,8 @@ class ServiceManager:
         copies = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 200) for _, descriptor in handed]
         with open(self.log_path, "ab") as log:
             self.process = self.lab.track(subprocess.Popen(
-                [sys.executable, "-S", "-c", TAKE_PLACES, ",".join(map(str, copies)), binary("sidelockd", "SIDELOCKD"),
-                 *self.args],
+                [sys.executable, "-S", "-c", TAKE_PLACES, ",".join(map(str, copies)), *self.prefix,
+                 binary("sidelockd", "SIDELOCKD"), *self.args],
                 env=clean_environment(
                     NOTIFY_SOCKET=self.notify_path, FDSTORE=str(STORE_MAX), LISTEN_FDS=str(len(handed)),
                     LISTEN_FDNAMES=":".join(name for name, _ in handed)),
@@ -107,9 +110,10 @@ class ServiceManager:
         wait_until(lambda: "READY=1" in self.lines or self.process.poll() is not None, "READY=1")
         assert "READY=1" in self.lines, self.log()
 
-    def stop(self, hand_over=False):
-        if hand_over:
-            self.process.send_signal(HAND_OVER)
+    def stop(self, hand_over=False, announced=True):
+        """As systemd does it; not announced, where the command of ExecStop= fails."""
+        if announced:
+            self.process.send_signal(HAND_OVER if hand_over else STOP)
         self.process.terminate()
         status = self.process.wait(GENEROUS_SECONDS)
         # Without a daemon that follows the store is emptied.
@@ -123,8 +127,8 @@ class ServiceManager:
             os.close(descriptor)
         self.store = []
 
-    def restart(self):
-        assert self.stop(hand_over=True) == 0, self.log()
+    def restart(self, announced=True):
+        assert self.stop(hand_over=True, announced=announced) == 0, self.log()
         self.start()
 
     def crash(self):
