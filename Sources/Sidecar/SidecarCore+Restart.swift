@@ -118,6 +118,10 @@ extension SidecarCore {
       left.disconnect()
       return nil
     }
+    let witnesses = left.descriptors.filter { $0.name == SessionKeeper.witnessName }
+    for witness in witnesses { SessionKeeper.discard(witness, from: store) }
+    let left = LeftDescriptors(left.descriptors.filter { $0.name != SessionKeeper.witnessName })
+    if left.descriptors.isEmpty { return nil }
     var found: KeptState?
     var problem = "there is none"
     var memories = 0
