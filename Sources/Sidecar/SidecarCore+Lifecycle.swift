@@ -172,6 +172,8 @@ extension SidecarCore {
 
   /// Takes over what can change while clients are served; see ``Sidecar/reload(_:note:)``.
   func reload(_ new: SidecarConfiguration?, note: String?) {
+    // They may have taken so long to be read that the daemon stops by now, or has left everything to another.
+    guard stage == .starting || stage == .serving else { return }
     if let new {
       configuration.settings = new.settings
       keeper?.settingsChanged()
@@ -206,7 +208,7 @@ extension SidecarCore {
         cohortMilliseconds: new.cohortMilliseconds)
     }
     settingsNote = note
-    // Before it serves, "ready" would be untrue, and follows by itself; while it stops, nobody asks any more.
+    // Before it serves, "ready" would be untrue, and follows by itself.
     guard stage == .serving else { return }
     lastStatus = status
     notifier.ready(status: lastStatus)

@@ -34,6 +34,13 @@ public struct SettingsInputs: Sendable {
     self.readFile = readFile
   }
 
+  /// The same, for a daemon that serves and reads its files once more.
+  public var again: SettingsInputs {
+    var inputs = self
+    inputs.readFile = readSmallFileAgain
+    return inputs
+  }
+
   /// What this process was really given.
   public static func ofProcess(_ arguments: SidelockdArguments) -> SettingsInputs {
     var inputs = SettingsInputs()
@@ -58,6 +65,11 @@ public enum FileReadError: Error, Equatable, Sendable {
   /// The system's own words.
   case failed(String)
 
+  /// What the system said.
+  static func ofSystem(_ code: Int32) -> FileReadError {
+    code == ENOENT ? .missing : .failed(String(cString: strerror(code)))
+  }
+
   var message: String {
     switch self {
     case .missing: "there is no such file"
@@ -67,24 +79,62 @@ public enum FileReadError: Error, Equatable, Sendable {
   }
 }
 
-/// Reads a whole file of at most `bytesMax` bytes, at a path as `SystemText` has it. Pipes work too, so a shell's `<(…)` can be given for a file.
+/// Reads a whole file of at most `bytesMax` bytes, at a path as `SystemText` has it, for a start: besides regular files also
+/// what is open already, by `/dev/stdin` or a shell's `<(…)`. Whatever else there is may never come to an end, or not even
+/// to a beginning, and is refused.
 @Sendable public func readSmallFile(_ path: String, bytesMax: Int) -> Result<[UInt8], FileReadError> {
-  let descriptor = SystemText.withCString(path) { open($0, O_RDONLY | O_CLOEXEC | O_NOCTTY) }
-  guard descriptor >= 0 else {
-    return .failure(errno == ENOENT ? .missing : .failed(String(cString: strerror(errno))))
-  }
+  read(path, bytesMax: bytesMax, isAgain: false)
+}
+
+/// The same once more, in a daemon that serves: what was open at its start has been read to its end.
+@Sendable public func readSmallFileAgain(_ path: String, bytesMax: Int) -> Result<[UInt8], FileReadError> {
+  read(path, bytesMax: bytesMax, isAgain: true)
+}
+
+private func read(_ path: String, bytesMax: Int, isAgain: Bool) -> Result<[UInt8], FileReadError> {
+  let failure = { Result<[UInt8], FileReadError>.failure(.ofSystem(errno)) }
+  var status = stat()
+  // Before it is opened, as that alone does something to some devices.
+  guard SystemText.withCString(path, { stat($0, &status) }) == 0 else { return failure() }
+  if let refusal = refusal(of: status, at: path, isAgain: isAgain) { return .failure(refusal) }
+  // A pipe that has come into its place meanwhile does not block either.
+  let descriptor = SystemText.withCString(path) { open($0, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK) }
+  guard descriptor >= 0 else { return failure() }
   defer { close(descriptor) }
+  guard fstat(descriptor, &status) == 0 else { return failure() }
+  if let refusal = refusal(of: status, at: path, isAgain: isAgain) { return .failure(refusal) }
+  // What is open already is waited for.
+  guard fcntl(descriptor, F_SETFL, 0) == 0 else { return failure() }
   var bytes: [UInt8] = []
   var chunk = [UInt8](repeating: 0, count: 16 * 1024)
   while true {
     let count = read(descriptor, &chunk, chunk.count)
     if count < 0 && errno == EINTR { continue }
-    if count < 0 { return .failure(.failed(String(cString: strerror(errno)))) }
+    if count < 0 { return failure() }
     if count == 0 { return .success(bytes) }
     bytes.append(contentsOf: chunk[..<count])
     if bytes.count > bytesMax { return .failure(.tooLong(bytesMax: bytesMax)) }
   }
 }
+
+/// Why something is not read; nil: it may be.
+private func refusal(of status: stat, at path: String, isAgain: Bool) -> FileReadError? {
+  let isOpen = path == "/dev/stdin" || ["/dev/fd/", "/proc/self/fd/"].contains { path.hasPrefix($0) }
+  let what: String
+  switch status.st_mode & S_IFMT {
+  case S_IFREG: return nil
+  case S_IFDIR: return .ofSystem(EISDIR)
+  case S_IFIFO: what = "pipe"
+  case S_IFSOCK: what = "socket"
+  case S_IFCHR where status.st_rdev == nullDevice: return nil
+  case _: what = "device"
+  }
+  guard isOpen else { return .failed("it is a \(what), and no regular file") }
+  return isAgain ? .failed("it is a \(what), which can be read only once, at the start") : nil
+}
+
+/// `/dev/null`: a file that is always empty.
+private let nullDevice: dev_t = 1 << 8 | 3
 
 private func nameOfThisHost() -> String {
   var buffer = [CChar](repeating: 0, count: 256)

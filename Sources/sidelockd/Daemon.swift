@@ -85,7 +85,7 @@ func runDaemon(
       ? nil : "settings are wrong, those of before are in force until a reload: \(found.firstProblem)"
     let service = try makeService(
       inForce, note: note, listeningDescriptor: handedOver.listener(), left: left, notifier: notifier, logger: logger)
-    let reloader = Reloader(inForce, inputs: inputs, output: output, notifier: notifier, logger: logger)
+    let reloader = Reloader(inForce, inputs: inputs.again, output: output, notifier: notifier, logger: logger)
     let isStoreOffered = DescriptorStore.isOffered
     signals.listen { [weak service] meaning, name in
       switch meaning {

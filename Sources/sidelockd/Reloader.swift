@@ -5,10 +5,16 @@ import SystemdSupport
 
 /// Reads the settings again when it is asked to, and has the daemon take over what can change while it runs.
 ///
-/// All of it or nothing: settings with any problem leave those in force that were. Never on the event loop, as reading a
-/// file may block.
+/// All of it or nothing: settings with any problem leave those in force that were. Neither on the event loop nor where
+/// signals are heard, as reading a file, or asking who a user is, may block for ever.
 final class Reloader: Sendable {
+  /// How long a hand-over waits for the settings, in milliseconds: whoever asks for it is about to stop the daemon.
+  static let handOverMilliseconds = 1000
+
   private let state: NIOLockedValueBox<SettingsInForce>
+  private let reading = BlockingWork()
+  /// A reading is to come that has not begun.
+  private let isAsked = NIOLockedValueBox(false)
   private let inputs: SettingsInputs
   private let output: LogOutput
   private let notifier: Notifier
@@ -16,7 +22,7 @@ final class Reloader: Sendable {
 
   /// - Parameters:
   ///   - inForce: the settings that the daemon has.
-  ///   - inputs: what settings are made from; the file in it is read again.
+  ///   - inputs: what settings are made from in a daemon that serves.
   init(
     _ inForce: SettingsInForce, inputs: SettingsInputs, output: LogOutput, notifier: Notifier, logger: Logger
   ) {
@@ -27,16 +33,44 @@ final class Reloader: Sendable {
     self.logger = logger
   }
 
-  /// Reads the settings and tells the service and the service manager what became of them.
+  /// Has the settings read, and the service and the service manager told what became of them. While they are being read
+  /// they are read once more afterwards, however often that is asked for.
   func reload(_ service: any Service) {
+    let isNew = isAsked.withLockedValue { isAsked in
+      defer { isAsked = true }
+      return !isAsked
+    }
+    guard isNew else { return }
+    if reading.isBusy { logger.notice("the settings are still being read, and are read again afterwards") }
+    // A service that has ended has nobody to tell.
+    let isStarted = reading.start { [self, weak service] in
+      isAsked.withLockedValue { $0 = false }
+      if let service { read(for: service) }
+    }
+    guard !isStarted else { return }
+    isAsked.withLockedValue { $0 = false }
+    logger.error("settings not reloaded", metadata: ["setting": "", "problem": "there is no thread to read them in"])
+    notifier.reloading()
+    service.reload(nil, note: "settings not reloaded: there is no thread to read them in")
+  }
+
+  private func read(for service: any Service) {
     notifier.reloading()
     let resolution = SettingsResolution(inputs)
     guard let new = SettingsInForce(resolution) else { return refuse(resolution, service) }
     state.withLockedValue { state in take(new.settings, new.shown, &state, service) }
   }
 
-  /// The settings with which the daemon would start now; nil when they are wrong.
-  func readAgain() -> Settings? { SettingsResolution(inputs).settings }
+  /// The settings with which the daemon would start now; nil when they are wrong, or cannot be read in time.
+  func readAgain() -> Settings? {
+    let found = reading.result(withinMilliseconds: Self.handOverMilliseconds) { [inputs] in
+      SettingsResolution(inputs).settings
+    }
+    if found == nil {
+      logger.warning("the settings cannot be read in time; the next daemon is taken to have those of before")
+    }
+    return found ?? nil
+  }
 
   private func take(
     _ new: Settings, _ shown: [SettingKey: String], _ state: inout SettingsInForce, _ service: any Service

@@ -39,7 +39,8 @@ struct Options: ParsableCommand {
       locks for the daemon that follows (see FileDescriptorStoreMax= in its unit), they leave both to that one, and \
       \(SignalOrder.stopName) stops the daemon. \(SignalOrder.handOverName) leaves clients and locks to the one that follows, and does nothing where \
       nobody keeps them. SIGHUP reads the settings again: those of clients and logging change at once, the others at \
-      the next restart; wrong ones change nothing.
+      the next restart; wrong ones change nothing. The file must be a regular one, but at the start /dev/stdin and a shell's \
+      <(…) will do.
 
       Exit status: 0 stopped, 1 failure, 74 the output of --check, --help or --version cannot be written, 75 another \
       daemon has the socket, or users and groups cannot be looked up, or it cannot begin and what clients hold is left to \

@@ -140,4 +140,31 @@ import Testing
     #expect(readSmallFile(path, bytesMax: 2) == .failure(.tooLong(bytesMax: 2)))
     #expect(readSmallFile("/", bytesMax: 2) == .failure(.failed("Is a directory")))
   }
+
+  /// What may block for ever is not even opened, but for what whoever starts the daemon has opened for it.
+  @Test func whatIsNoRegularFileIsNotRead() throws {
+    let path = FileManager.default.temporaryDirectory.appending(path: "sidelock-\(UUID().uuidString)").path
+    defer { unlink(path) }
+    try #require(mkfifo(path, 0o600) == 0)
+    let refusal = FileReadError.failed("it is a pipe, and no regular file")
+    #expect(readSmallFile(path, bytesMax: 3) == .failure(refusal))
+    #expect(readSmallFileAgain(path, bytesMax: 3) == .failure(refusal))
+    #expect(readSmallFile("/dev/zero", bytesMax: 3) == .failure(.failed("it is a device, and no regular file")))
+    #expect(readSmallFile("/dev/null", bytesMax: 3) == .success([]))
+    #expect(readSmallFileAgain("/dev/null", bytesMax: 3) == .success([]))
+  }
+
+  @Test(arguments: ["/dev/fd/", "/proc/self/fd/"])
+  func aPipeThatIsOpenIsReadAtTheStart(directory: String) throws {
+    var ends: [Int32] = [-1, -1]
+    try #require(pipe(&ends) == 0)
+    defer { close(ends[0]) }
+    try #require(write(ends[1], "abc", 3) == 3)
+    close(ends[1])
+    let path = "\(directory)\(ends[0])"
+    #expect(
+      readSmallFileAgain(path, bytesMax: 3)
+        == .failure(.failed("it is a pipe, which can be read only once, at the start")))
+    #expect(readSmallFile(path, bytesMax: 3) == .success(Array("abc".utf8)))
+  }
 }
