@@ -54,32 +54,13 @@ struct CallCommand: ParsableCommand {
         if !held.isEmpty { try showWhileHeld(granted, held: held) }
       } else {
         let daemon = try connection.open()
-        let (result, rest) = try answer(of: daemon, to: value)
+        // Input that is there by then is left alone, so that only its end afterwards counts.
+        let (result, rest) = try SidelockError.tellingWhatMayBeDone(method) {
+          try daemon.answer(to: daemon.request(method, value)) { try show($0) }
+        }
         try Descriptor.print(result.serialized)
         for event in rest { try show(event) }
         if method == "watch" { try showUntilInputEnds(daemon) }
-      }
-    }
-  }
-
-  /// Waits for the result, and shows what comes before it. Input that is there by then is left alone, so that only its end
-  /// afterwards counts.
-  private func answer(
-    of daemon: DaemonConnection, to params: JSONValue?
-  ) throws -> (JSONValue, rest: [ClientMachine.Event]) {
-    let end = supervise_boot_milliseconds() + DaemonConnection.answerMilliseconds
-    let id = try daemon.request(method, params)
-    while true {
-      let events = try daemon.readWhileAlive(until: end).events
-      if events.isEmpty, supervise_boot_milliseconds() >= end {
-        throw DaemonConnection.noAnswer(within: DaemonConnection.answerMilliseconds)
-      }
-      for (index, event) in events.enumerated() {
-        guard case .reply(id, let result) = event else {
-          try show(event)
-          continue
-        }
-        return (try result.get(), Array(events[(index + 1)...]))
       }
     }
   }

@@ -41,6 +41,21 @@ struct ConnectionOptions: ParsableArguments {
   }
 }
 
+extension SidelockError {
+  /// Sends a request by `body`. Where nothing is known of what becomes of an order that others carry out, whoever gave it must
+  /// know that it may be.
+  static func tellingWhatMayBeDone<R>(_ method: String, _ body: () throws -> R) throws -> R {
+    do {
+      return try body()
+    } catch var error as SidelockError
+      where method == "break" && [.noAnswer, .connectionLost, .unavailable].contains(error.reason)
+    {
+      error.message += "; the lock may be broken all the same, now or later: see sidelock inspect"
+      throw error
+    }
+  }
+}
+
 /// A text for the protocol, which is UTF-8: what was given as `what` on the command line.
 func protocolText(_ text: String, _ what: String) throws -> String {
   guard let text = SystemText.utf8(text) else { throw ValidationError("\(what) must be UTF-8.") }

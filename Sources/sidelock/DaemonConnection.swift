@@ -8,6 +8,11 @@ import SystemStrings
 final class DaemonConnection {
   /// How long the daemon may take to accept, or to answer what it can answer at once, in milliseconds.
   static let answerMilliseconds: Int64 = 5000
+  /// How long it may be silent before it is asked whether it lives, while an answer of it is due, in milliseconds.
+  static let askMilliseconds: Int64 = 1500
+  /// How long a request may take of a daemon that lives, in milliseconds: it may have to ask Redis and other hosts over slow
+  /// links, and gives up by itself. Five times the largest `redis_timeout_ms` that is allowed.
+  static let requestMilliseconds: Int64 = 300_000
 
   /// The socket: blocking, and closed on exec.
   let descriptor: CInt
@@ -37,6 +42,9 @@ final class DaemonConnection {
       reason: .noAnswer,
       message: "the daemon has not answered within \(readable(milliseconds: milliseconds)); it may hang")
   }
+
+  static let tooLate = SidelockError(
+    reason: .noAnswer, message: "the daemon lives, but has not answered the request in time")
 
   /// Sends a request and gives its id.
   func request(_ method: String, _ params: JSONValue? = nil) throws(SidelockError) -> Int64 {
@@ -69,9 +77,36 @@ final class DaemonConnection {
     return machine.received(bytes)
   }
 
-  /// Sends a request, waits for its reply, and gives the result.
+  /// Sends a request, waits for its reply for as long as the daemon lives, and gives the result.
+  func call(_ method: String, _ params: JSONValue? = nil) throws -> JSONValue {
+    try answer(to: request(method, params)).result
+  }
+
+  /// Waits for the reply to a request for as long as the daemon lives, and somebody reads the output. A daemon that hangs is
+  /// given up when it has been silent for ``answerMilliseconds``.
+  ///
+  /// - Parameter show: called with what comes before the reply.
+  /// - Returns: the result, and what has come behind it.
+  func answer(
+    to wanted: Int64, show: (ClientMachine.Event) throws -> Void = { _ in }
+  ) throws -> (result: JSONValue, rest: [ClientMachine.Event]) {
+    let end = supervise_boot_milliseconds() + Self.requestMilliseconds
+    while true {
+      let events = try readWhileAlive(until: end, isAnswerDue: true).events
+      if events.isEmpty, supervise_boot_milliseconds() >= end { throw Self.tooLate }
+      for (index, event) in events.enumerated() {
+        switch event {
+        case .reply(wanted, let result): return (try result.get(), Array(events[(index + 1)...]))
+        case .violated(let error): throw error
+        case .reply, .lost, .notification: try show(event)
+        }
+      }
+    }
+  }
+
+  /// Sends a request that is answered at once, waits for its reply no longer than told, and gives the result.
   func call(
-    _ method: String, _ params: JSONValue? = nil, within milliseconds: Int64 = answerMilliseconds
+    _ method: String, _ params: JSONValue? = nil, within milliseconds: Int64
   ) throws(SidelockError) -> JSONValue {
     let end = supervise_boot_milliseconds() + milliseconds
     let wanted = try request(method, params)
@@ -100,19 +135,17 @@ final class DaemonConnection {
 
   // MARK: A daemon that may have nothing to say for long
 
-  /// Asks the daemon whether it lives, when it has been silent, and throws when it does not answer. The time until it
-  /// is to be asked again, or must have answered, in milliseconds.
-  private func checkLife() throws(SidelockError) -> Int64 {
+  /// Asks the daemon whether it lives, when it has been silent. Gives the time until it is to be asked, or must have
+  /// answered, in milliseconds.
+  ///
+  /// - Parameter pause: how long it may be silent before it is asked.
+  private func checkLife(after pause: Int64, answeredWithin limit: Int64) throws(SidelockError) -> Int64 {
     let now = supervise_boot_milliseconds()
-    if let asked = question {
-      let left = asked.askedAt + Self.answerMilliseconds - now
-      guard left > 0 else { throw Self.noAnswer(within: Self.answerMilliseconds) }
-      return left
-    }
-    let left = heardAt + Self.answerMilliseconds - now
+    if let asked = question { return asked.askedAt + limit - now }
+    let left = heardAt + pause - now
     if left > 0 { return left }
     try askForLife()
-    return Self.answerMilliseconds
+    return limit
   }
 
   /// Asks at once, so that a request just sent is known to be read.
@@ -122,24 +155,30 @@ final class DaemonConnection {
 
   /// Waits for input and takes it, for as long as the daemon lives and somebody reads the output. Also returns when
   /// `input` has something to read; `isReadable` says so. A daemon whose locks are held is not asked whether it lives:
-  /// when it hangs it is replaced, and the locks are held on.
+  /// when it hangs it is replaced, and the locks are held on. One of which an answer is due is asked sooner, and has
+  /// answered ``answerMilliseconds`` after its last word at the latest.
   func readWhileAlive(
-    input: CInt = -1, until end: Int64? = nil, isHolding: Bool = false
+    input: CInt = -1, until end: Int64? = nil, isHolding: Bool = false, isAnswerDue: Bool = false
   ) throws -> (events: [ClientMachine.Event], isReadable: Bool) {
+    let pause = isAnswerDue ? Self.askMilliseconds : Self.answerMilliseconds
+    let limit = isAnswerDue ? Self.answerMilliseconds - pause : Self.answerMilliseconds
     while true {
-      var left = isHolding ? 1 << 30 : try checkLife()
+      let life = isHolding ? 1 << 30 : try checkLife(after: pause, answeredWithin: limit)
+      var left = life
       if let end { left = min(left, max(0, end - supervise_boot_milliseconds())) }
       var entries = [
         pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0), pollfd(fd: input, events: Int16(POLLIN), revents: 0),
         Descriptor.endOfOutput,
       ]
-      let count = poll(&entries, nfds_t(entries.count), CInt(min(left + 1, 1 << 30)))
+      // Who was stopped finds what came meanwhile before it counts the time.
+      let count = poll(&entries, nfds_t(entries.count), CInt(min(max(0, left) + 1, 1 << 30)))
       if entries[0].revents == 0 || count <= 0 {
         if count > 0 {
           try Descriptor.check(endOfOutput: entries[2])
           if entries[1].revents != 0 { return ([], true) }
         }
         if let end, supervise_boot_milliseconds() >= end { return ([], false) }
+        if life <= 0 { throw Self.noAnswer(within: Self.answerMilliseconds) }
         continue
       }
       let events = try read().filter { event in

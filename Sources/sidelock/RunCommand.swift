@@ -24,9 +24,10 @@ struct RunCommand: ParsableCommand {
       SIGKILL. So it does when the daemon is killed, or hangs for so long that the lock could be lost. If sidelock \
       itself is killed, even with SIGKILL, the group is killed, and only then the lock is free.
 
-      -n and -w also bound the wait for a daemon that hangs (and 2 seconds, should it be slow); without them sidelock \
-      gives up when the daemon is silent for 10 seconds. When it has waited for 3 seconds because Redis refuses or cannot be \
-      reached, it says so on standard error, and when that changes. Ctrl-Z while it waits withdraws the wait, and fg queues again.
+      -n and -w also bound the wait for a daemon that hangs (and 2 seconds, should it be slow); one that lives says when \
+      Redis and other hosts, by whatever link, have answered it. Without them sidelock gives up when the daemon is silent \
+      for 10 seconds. When it has waited for 3 seconds because Redis refuses or cannot be reached, it says so on standard \
+      error, and when that changes. Ctrl-Z while it waits withdraws the wait, and fg queues again.
 
       Not reached is a process that has left the group (setsid, a daemon, a shell with job control); in a systemd unit \
       the control group ends it. And while sidelock is stopped by SIGSTOP it cannot act.

@@ -7,18 +7,19 @@ extension Supervisor {
   /// also tells it that we do: a waiting `sidelock run` that is stopped (SIGSTOP) would be granted the lock and hold
   /// everybody up, so its session has a keepalive, until it is granted the lock.
   ///
-  ///     with -n or -w S     given up at S if the daemon has been silent for 2 s, and at S + 5 s in any case
+  ///     with -n or -w S     given up at S if the daemon has been silent for 2 s, and at S + 5 min in any case: one that
+  ///                         lives asks Redis and other hosts, over slow links, and decides then
   ///     without             given up when the daemon has not answered for 5 s at first, and for 10 s later: one that
   ///                         hangs is replaced, and whoever waits keeps its place
   struct Patience: Equatable {
     /// How often the daemon is asked.
-    static let askMilliseconds: Int64 = 1500
+    static let askMilliseconds = DaemonConnection.askMilliseconds
     /// The keepalive of a session that waits: the wait of a process that is stopped ends after that.
     static let keepaliveMilliseconds: Int64 = 5000
     /// How long the daemon may be silent when a limit was set for the wait, and it has passed.
     static let silenceMilliseconds: Int64 = 2000
     /// How long a daemon that answers may take beyond the limit of the wait.
-    static let decisionMilliseconds: Int64 = 5000
+    static let decisionMilliseconds = DaemonConnection.requestMilliseconds
     /// How long the first answer may take when no limit was set.
     static let firstAnswerMilliseconds = DaemonConnection.answerMilliseconds
     /// How long the daemon may be silent later when no limit was set: as long as a lease lasts.
@@ -97,7 +98,7 @@ extension Supervisor {
     func failure(now: Int64) -> SidelockError? {
       if let askedAt { return DaemonConnection.noAnswer(within: now - askedAt) }
       guard let until, now >= until + Self.decisionMilliseconds else { return nil }
-      return SidelockError(reason: .noAnswer, message: "the daemon lives, but has not answered the request in time")
+      return DaemonConnection.tooLate
     }
   }
 }

@@ -141,7 +141,8 @@ struct BreakCommand: ParsableCommand {
       EXIT STATUS
         0     at least one hold was broken, or taken from a holder who could not be told
         1     nobody held the lock, or not under that token
-        69    no daemon listens or answers
+        69    no daemon listens or answers, or Redis does not; the lock may be broken all
+              the same, and a message says so
         77    the daemon refused for lack of a right
 
       EXAMPLES
@@ -174,7 +175,10 @@ struct BreakCommand: ParsableCommand {
     params.append("name", .string(name))
     if let token { params.append("token", .int(token)) }
     if let reason { params.append("reason", .string(reason)) }
-    let result = try connection.reportingErrors { try connection.open().call("break", .object(params)) }
+    let result = try connection.reportingErrors {
+      let daemon = try connection.open()
+      return try SidelockError.tellingWhatMayBeDone("break") { try daemon.call("break", .object(params)) }
+    }
     let broken = result["broken"]?.arrayValue ?? []
     if output.isForPeople {
       for token in broken { try Descriptor.print(token.serialized) }
