@@ -22,7 +22,12 @@ public enum SettingsDocument {
 
       SIGHUP (`systemctl reload sidelockd`) has a running daemon read its file again. If everything in it is good, the
       settings that say "reload" under "changes at" change at once, and the daemon says which of the others wait for a
-      restart. If anything in it is bad, nothing changes, and the log and the status line say what is wrong.
+      restart. If anything in it is bad, nothing changes, and the log and the status line say what is wrong. Reading that
+      takes long, as from a file server that is silent, or where it cannot be known who a user is, holds nothing up: signals
+      are heard meanwhile, and a restart waits a second for it and then goes on with the settings of before.
+
+      The file, and that of the password, must be regular files. What whoever starts the daemon has opened for it (`/dev/stdin`,
+      a shell's `<(…)`) is read at the start, too; if it is a pipe it cannot be read again, so that a reload changes nothing.
 
       A restart by the service manager with anything bad changes nothing either: the daemon goes on with the settings that
       it had, says so, and takes others when it is told to reload and finds them good.
@@ -41,7 +46,10 @@ public enum SettingsDocument {
       one, is waited for as long as a link may be silent: `redis_timeout_ms` (500 ms at least) and the measured time of this
       host, which `stats` tells as `holder_timeout_ms`. So long a try waits for a host that has the lock and does not say
       whether it uses it, and so long `inspect`, `list` and `break` wait for one that does not answer. Give all hosts the same
-      `redis_timeout_ms`, and leases of at least ten times what an answer takes.
+      `redis_timeout_ms`, and leases of at least ten times what an answer takes. `sidelock` waits for all of that, as long as
+      the daemon answers its `ping`. A deadlock over two hosts is found about ten times what an answer takes after it has come
+      about (within a second where that is up to 50 ms, and 20 s where it is 2 s), and three times that time later for each further
+      host.
 
       `rules` is a list: in the file a rule on each line, as `--rule` once for each rule, and in the environment with
       line ends or `;` between them. The list of the place that wins is used as a whole. See "Rules" below.
