@@ -39,8 +39,7 @@ import Testing
   }
 
   @Test func theCatalogueExplainsEveryMessageAndNoOther() throws {
-    let catalogue = try String(
-      contentsOf: Repository.root.appending(path: "packaging/systemd/sidelock.catalog"), encoding: .utf8)
+    let catalogue = try Repository.text("packaging/systemd/sidelock.catalog")
     let explained = catalogue.split(separator: "\n").filter { $0.hasPrefix("-- ") }.map { String($0.dropFirst(3)) }
     #expect(explained.sorted() == JournalMessage.allCases.map(\.identifier).sorted())
   }
@@ -49,10 +48,9 @@ import Testing
     let sources = Repository.root.appending(path: "Sources")
     var code = ""
     for target in ["Sidecar", "SystemdSupport", "sidelockd"] {
-      let directory = sources.appending(path: target)
-      for file in try FileManager.default.contentsOfDirectory(at: directory, includingPropertiesForKeys: nil)
-      where file.pathExtension == "swift" && file.lastPathComponent != "JournalMessage.swift" {
-        code += try String(contentsOf: file, encoding: .utf8)
+      let files = try #require(FileManager.default.enumerator(atPath: sources.appending(path: target).path))
+      for case let file as String in files where file.hasSuffix(".swift") && file != "JournalMessage.swift" {
+        code += try Repository.text("Sources/\(target)/\(file)")
       }
     }
     for message in JournalMessage.allCases where message != .messagesDropped && message != .messagesLeftOut {
