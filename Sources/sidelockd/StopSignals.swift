@@ -57,6 +57,12 @@ struct SignalOrder {
     }
   }
 
+  /// What the last signal meant has been done, which may have taken long: an order to end that has come meanwhile is the
+  /// same one.
+  mutating func carriedOut(now: UInt64) {
+    if endAt != nil { endAt = now }
+  }
+
   private var isEnding: Bool { endAt != nil || isStopAnnounced }
 }
 
@@ -137,6 +143,7 @@ final class StopSignals {
     case .same: return
     case .stop, .handOver, .end, .reload, .unknown:
       context.take(meaning, handled.first { $0.number == number }?.name ?? "\(number)")
+      if meaning == .end { order.carriedOut(now: monotonicMilliseconds()) }
     }
   }
 

@@ -17,6 +17,14 @@ struct SignalOrderTests {
     #expect(order.meaning(of: first, now: 1500) == .endAtOnce)
   }
 
+  @Test func anOrderThatHasComeWhileTheFirstWasCarriedOutIsTheSame() {
+    var order = SignalOrder()
+    #expect(order.meaning(of: SIGTERM, now: 1000) == .end)
+    order.carriedOut(now: 2000)
+    #expect(order.meaning(of: SIGTERM, now: 2001) == .same)
+    #expect(order.meaning(of: SIGINT, now: 2500) == .endAtOnce)
+  }
+
   @Test func theTimeCountsFromTheFirstOrder() {
     var order = SignalOrder()
     #expect(order.meaning(of: SIGTERM, now: 0) == .end)

@@ -186,8 +186,9 @@ def test_a_reload_that_is_asked_for_meanwhile_comes_afterwards(lab, config, acco
     assert daemon.log().count("setting changed") == 1
 
 
-@pytest.mark.parametrize("is_reloading", [False, True], ids=["alone", "behind a reload"])
-def test_a_hand_over_does_not_wait_for_settings_that_cannot_be_read(lab, config, accounts, monkeypatch, is_reloading):
+@pytest.fixture
+def service(lab, config, accounts, monkeypatch):
+    """A service whose daemons find users as `accounts` says."""
     real = binary("sidelockd", "SIDELOCKD")
     wrapper = lab.directory / "sidelockd"
     words = " ".join(f"'{word}'" for word in accounts.prefix[:-2])
@@ -198,6 +199,11 @@ def test_a_hand_over_does_not_wait_for_settings_that_cannot_be_read(lab, config,
     config.write_text(f"redis: {lab.redis().url}\nlease_ms: 600000\n{GOOD}")
     service = ServiceManager(lab, "--config", config)
     service.start()
+    return service
+
+
+@pytest.mark.parametrize("is_reloading", [False, True], ids=["alone", "behind a reload"])
+def test_a_hand_over_does_not_wait_for_settings_that_cannot_be_read(service, accounts, is_reloading):
     holder, waiter = service.client(), service.client()
     token = holder.acquire("orders")
     waiting = waiter.queue("orders")
@@ -210,4 +216,18 @@ def test_a_hand_over_does_not_wait_for_settings_that_cannot_be_read(lab, config,
     assert "the settings cannot be read in time" in service.log()
     assert holder.release("orders", token)["token"] == token
     assert waiter.reply_to(waiting)["token"] > token
+    assert service.stop() == 0
+
+
+def test_a_second_order_to_end_while_the_settings_cannot_be_read_is_the_same(service, accounts):
+    """As `timeout` and some service managers send it: nothing is lost by it."""
+    holder = service.client()
+    token = holder.acquire("orders")
+    accounts.hang(service)
+    service.process.terminate()
+    wait_until(lambda: "stopping" in service.log(), "the first")
+    service.process.terminate()
+    assert service.process.wait(GENEROUS_SECONDS) == 0
+    service.start()
+    assert holder.release("orders", token)["token"] == token
     assert service.stop() == 0
