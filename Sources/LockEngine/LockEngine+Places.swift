@@ -50,6 +50,14 @@ extension LockEngine {
     armHeartbeat(now: now)
   }
 
+  /// This host keeps others out, who take it for gone unless it looks at its place soon; with very many places the turn of
+  /// this one could come too late.
+  func hastenLook(at lock: LockRecord, now: BootInstant) {
+    guard isQueued(lock), let lease = lock.wanted else { return }
+    wanted.hasten(lease)
+    armHeartbeat(now: now)
+  }
+
   private func checkPlaces(now: BootInstant) {
     placesCheckedAt = now
     let soon = now.adding(milliseconds: Self.placeTrustMilliseconds)

@@ -251,6 +251,7 @@ extension LockEngine {
 
   private func inUseTold(_ lock: LockRecord, ask: UInt64, now: BootInstant) {
     if lock.conflict != nil, ask == lock.ask { return conflictConfirmed(lock, now: now) }
+    if ask == 0 { return hastenLook(at: lock, now: now) }
     let holder = holderSummary(of: lock)
     for waiter in lock.queue.tries where waiter.ask <= ask && !waiter.isOver {
       // Each permit that is taken has a holder to say so; it takes all of them to know that none is free.

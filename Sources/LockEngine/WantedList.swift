@@ -26,6 +26,16 @@ struct WantedList {
     count -= 1
   }
 
+  /// Has `lease`, which must be here, be the next one.
+  mutating func hasten(_ lease: LeaseSlot) {
+    remove(lease)
+    lease.placeSeenAt = BootInstant(nanoseconds: 0)
+    lease.nextWanted = first
+    if let first { first.previousWanted = lease } else { last = lease }
+    first = lease
+    count += 1
+  }
+
   /// The one that has not been looked at for the longest time; now it has.
   mutating func next(at now: BootInstant) -> LeaseSlot? {
     guard let lease = first else { return nil }

@@ -56,6 +56,24 @@ import Testing
     #expect(!script.engine.isAwaited(.told(.victim(path: []))))
   }
 
+  /// Whoever is kept out by this host takes it for gone unless it looks at that place.
+  @Test func aPlaceBehindWhichOthersWaitIsLookedAtAtOnce() {
+    wait("y")
+    wait()
+    script.pass(milliseconds: 200)
+    #expect(script.sent().isEmpty)
+    script.tell(.pushReceived(.inUse(name: x, ask: 0)))
+    script.pass(milliseconds: 0)
+    guard case .checkPlaces(let places)? = script.sent().first else {
+      Issue.record("nothing was looked at")
+      return
+    }
+    #expect(places.map(\.name) == [x, LockName("y")])
+    script.tell(.pushReceived(.inUse(name: LockName("z"), ask: 0)))
+    script.pass(milliseconds: 0)
+    #expect(script.sent().isEmpty)
+  }
+
   @Test func aPlaceIsLookedAtEachSecondAndNothingElseIsSaid() {
     wait()
     for _ in 0..<5 {

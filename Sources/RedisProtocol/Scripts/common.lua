@@ -115,7 +115,7 @@ local function be_sure(its_lease)
 end
 
 -- Whether `instance`, whose `entry` is the first of the queue and does not fit, is gone: nobody hears what is said to it (a
--- message without a meaning), or it has not looked at its place for as long as its lease. That is asked of whoever keeps
+-- message by which it looks at this place first), or it has not looked at its place for as long as its lease. That is asked of whoever keeps
 -- others from coming in: those who hold the lock may do so for hours, and one who is gone never gets his turn.
 --
 -- Who is suspected stands in a key of its own, since when and by which entry. A host that is there takes that back: see
