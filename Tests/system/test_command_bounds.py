@@ -332,9 +332,9 @@ def test_a_waiting_process_that_is_stopped_does_not_get_the_lock_for_good(lab):
 def test_a_stopped_process_keeps_the_lock_of_its_command(lab):
     """It has no keepalive any more when the command runs: a job that is stopped keeps its lock."""
     daemon = lab.daemon()
-    process = Command(lab, daemon).start("run", "orders", "--", "cat", stdin=subprocess.PIPE)
+    process = Command(lab, daemon).start("run", "orders", "--", "sh", "-c", "echo ready; exec cat", stdin=subprocess.PIPE)
     client = daemon.client()
-    wait_until(lambda: client.call("inspect", name="orders")["holders"], "the hold")
+    assert process.stdout.readline() == "ready\n"
     stop_beyond_keepalive(process, daemon)
     assert client.call("inspect", name="orders")["holders"][0]["pid"] == process.pid
     os.kill(process.pid, signal.SIGCONT)

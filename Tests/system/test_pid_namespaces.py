@@ -144,7 +144,7 @@ def test_root_is_told_that_its_socket_is_for_root_alone(lab):
 
 
 @pytest.mark.parametrize("place, words, not_words", [
-    ("missing/directory/s.sock", "make", "writable"), ("file/s.sock", "Not a directory", "writable")])
+    ("missing/directory/s.sock", "make", "writable"), ("file/s.sock", "is not a directory", "writable")])
 def test_a_socket_that_cannot_be_made_has_the_true_reason(lab, place, words, not_words):
     (lab.directory / "file").write_text("")
     done = run_daemon("--local", "--socket", lab.directory / place)

@@ -131,8 +131,10 @@ def test_a_waiting_writer_whose_host_is_gone_keeps_no_reader_out(lab, redis, cli
     assert places(redis) == []
 
 
-def test_a_waiting_writer_whose_host_is_stopped_keeps_readers_out_no_longer_than_its_lease(lab, redis):
-    clients = [host(lab, redis, name, 2000).client() for name in ("one", "two")]
+@pytest.mark.parametrize("lease_ms", [2000, 120_000], ids=["short", "long"])
+def test_a_waiting_writer_whose_host_is_stopped_keeps_readers_out_no_longer_than_its_lease(lab, redis, lease_ms):
+    """However long the leases of the others are."""
+    clients = [host(lab, redis, name, lease_ms).client() for name in ("one", "two")]
     daemon = ghost(lab, redis, clients, lease_ms=2000)
     os.kill(daemon.process.pid, signal.SIGSTOP)
     request = clients[1].queue("orders", mode="shared")

@@ -114,24 +114,6 @@ local function be_sure(its_lease)
   is_sure = true
 end
 
--- Whether `instance`, whose `entry` is the first of the queue and does not fit, is gone: nobody hears what is said to it (a
--- message by which it looks at this place first), or it has not looked at its place for as long as its lease. That is asked of whoever keeps
--- others from coming in: those who hold the lock may do so for hours, and one who is gone never gets his turn.
---
--- Who is suspected stands in a key of its own, since when and by which entry. A host that is there takes that back: see
--- places.lua. None of this is needed for anything else, so whatever is refused here means that nobody is gone.
-local suspect = queue .. ':suspect'
-local function is_gone(entry, instance, its_lease)
-  local receivers = redis.pcall('PUBLISH', inbox .. instance, 'inuse 0 ' .. name)
-  if receivers == 0 then return true end
-  local word = redis.pcall('GET', suspect)
-  local since, who = string.match(type(word) == 'string' and word or '', '^(%d+) (.+)$')
-  local patience = math.max(tonumber(its_lease), 10000)
-  if who == entry then return now_ms() - tonumber(since) > patience end
-  redis.pcall('SET', suspect, digits(now_ms()) .. ' ' .. entry, 'PX', 3 * patience)
-  return false
-end
-
 -- Gives the lock to the hosts that have waited longest, as long as they fit: one alone, or all that stand together and
 -- can share it. A host to which the message cannot be delivered is gone, and is passed over; so is one that is gone and
 -- keeps `my_entry` out. `my_entry` is told by the
@@ -143,8 +125,8 @@ local function pass_on(my_entry)
     if not entry then break end
     local instance, its_attempt, its_lease, its_mode = waiter(entry)
     if instance and not fits(its_mode) then
-      if entry == my_entry then redis.pcall('DEL', suspect) end
-      if not my_entry or instance == me or not is_gone(entry, instance, its_lease) then break end
+      if entry == my_entry then redis.pcall('DEL', queue .. ':suspect') end
+      if not my_entry or instance == me or not is_gone(queue, entry, inbox, name) then break end
       instance = nil
     end
     be_sure(its_lease or 10000)

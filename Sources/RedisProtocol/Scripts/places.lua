@@ -20,12 +20,15 @@ for i = 1, #ARGV - 1 do
   -- Other data in one of the keys, or no queue: the ask will tell.
   if type(head) == 'string' and type(value) == 'string' then
     local mode, holders = holders_in(value)
-    local first, _, _, its_mode = waiter(head)
+    local _, _, _, its_mode = waiter(head)
     is_well = its_mode and not can_join(mode, holders, its_mode)
       and (head == entry or redis.call('LPOS', queue, entry)) and true
-    -- Who is the first does not fit, and those who share the lock may have it for hours. If nobody hears him he is gone.
+    -- Who is the first does not fit, and those who share the lock may have it for hours.
     if is_well and head ~= entry and mode ~= 'x' then
-      is_well = redis.pcall('PUBLISH', ARGV[#ARGV] .. first, 'inuse 0 -') ~= 0
+      local name = string.gsub(string.match(lock, '{(.-)}') or '', '%%(%x%x)', function(digits)
+        return string.char(tonumber(digits, 16))
+      end)
+      is_well = not is_gone(queue, head, ARGV[#ARGV], name)
     end
     local me, attempt = waiter(entry)
     for _, holder in ipairs(holders) do

@@ -90,6 +90,26 @@ local function can_join(mode, holders, its_mode)
   return its_mode ~= 'x' and its_mode == mode and #holders < tonumber(string.sub(mode, 2))
 end
 
+-- Whether the host is gone whose `entry` is the first of `queue`, and does not fit: nobody hears what is said to it (a
+-- message by which it looks at this place first), or it has not looked at its place for as long as its lease. That is
+-- asked of whoever keeps others from coming in: those who hold the lock may do so for hours, and one who is gone never
+-- gets his turn.
+--
+-- Who is suspected stands in a key of its own, since when and by which entry. A host that is there takes that back: see
+-- places.lua. None of this is needed for anything else, so whatever is refused here means that nobody is gone.
+local function is_gone(queue, entry, inbox, name)
+  local instance, _, its_lease = waiter(entry)
+  local receivers = redis.pcall('PUBLISH', inbox .. instance, 'inuse 0 ' .. name)
+  if receivers == 0 then return true end
+  local key = queue .. ':suspect'
+  local word = redis.pcall('GET', key)
+  local since, who = string.match(type(word) == 'string' and word or '', '^(%d+) (.+)$')
+  local patience = math.max(tonumber(its_lease), 10000)
+  if who == entry then return now_ms() - tonumber(since) > patience end
+  redis.pcall('SET', key, digits(now_ms()) .. ' ' .. entry, 'PX', 3 * patience)
+  return false
+end
+
 -- Writes who shares a lock, and has the key end with the last of them.
 local function write_holders(key, mode, list)
   local text, last = { mode == 's' and 'sidelock-shared' or 'sidelock-permits/' .. string.sub(mode, 2) }, 0
