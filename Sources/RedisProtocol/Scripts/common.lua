@@ -116,8 +116,7 @@ end
 
 -- Gives the lock to the hosts that have waited longest, as long as they fit: one alone, or all that stand together and
 -- can share it. A host to which the message cannot be delivered is gone, and is passed over; so is one that is gone and
--- keeps `my_entry` out. `my_entry` is told by the
--- reply and not by a message. Returns the holder that it is now if it was among them, and whether anybody was.
+-- keeps `my_entry` out. `my_entry` is told by the reply and not by a message. Returns the holder that it is now if it was among them, and whether anybody was.
 local function pass_on(my_entry)
   local mine, anybody
   while true do
@@ -126,7 +125,8 @@ local function pass_on(my_entry)
     local instance, its_attempt, its_lease, its_mode = waiter(entry)
     if instance and not fits(its_mode) then
       if entry == my_entry then redis.pcall('DEL', queue .. ':suspect') end
-      if not my_entry or instance == me or not is_gone(queue, entry, inbox, name) then break end
+      -- Where one alone has the lock his release finds it out.
+      if not my_entry or mode == 'x' or instance == me or not is_gone(queue, entry, inbox, name) then break end
       instance = nil
     end
     be_sure(its_lease or 10000)
