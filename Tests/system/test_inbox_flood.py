@@ -3,9 +3,9 @@
 import pytest
 import redis as redis_client
 
-from harness.waiting import boot_time
+from harness.waiting import GENEROUS_SECONDS, boot_time
 
-LEASE_MS = 2000
+LEASE_MS = 3000
 # So many at a time that the daemon finds them all there at once, and not so many that what comes behind them is late.
 AT_ONCE = 2000
 MESSAGES = {
@@ -26,20 +26,25 @@ def test_a_flood_of_messages_costs_nobody_a_lock_or_a_long_wait(lab, kind):
     token = innocent.acquire("orders")
     (channel,) = redis.admin.pubsub_channels("sidelock:inbox:*")
     renewals = innocent.call("stats")["redis"]["renewals_total"]
-    until = boot_time() + 2.5 * LEASE_MS / 1000
-    published = 0
-    while boot_time() < until or published < 10 * AT_ONCE:
+    began = boot_time()
+    published, at_once, left_out = 0, AT_ONCE, 0
+    while boot_time() < began + 2.5 * LEASE_MS / 1000 or published < 10 * AT_ONCE or not left_out:
         with loud.pipeline(transaction=False) as pipeline:
-            for number in range(published, published + AT_ONCE):
+            for number in range(published, published + at_once):
                 pipeline.publish(channel, MESSAGES[kind].format(attempt=(1 << 51) + number, number=number))
             assert set(pipeline.execute()) == {1}
-        published += AT_ONCE
+        published += at_once
+        left_out = innocent.call("stats")["redis"]["pushes_left_out_total"]
+        # What is cheap, or comes slowly on a busy machine, needs more of it.
+        if not left_out:
+            at_once = min(at_once + AT_ONCE, 20 * AT_ONCE)
+            assert boot_time() < began + GENEROUS_SECONDS, "nothing was left out"
         innocent.ping()
         # What asks Redis is answered behind all that came before.
         innocent.release("mine", innocent.acquire("mine"))
     figures = innocent.call("stats")
     assert figures["redis"]["pushes_total"] >= published
-    assert figures["redis"]["pushes_left_out_total"] > 0
+    assert figures["redis"]["pushes_left_out_total"] >= left_out > 0
     assert figures["redis"]["renewals_total"] > renewals
     assert figures["redis"]["connections_total"] == 1
     assert figures["lost_total"] == 0
