@@ -50,13 +50,23 @@ def test_a_limit_of_file_sizes_is_told(lab, command):
     assert b"standard output: File too large" in done.stderr
 
 
+def listens(path):
+    """Whether a daemon listens there: its socket is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except OSError:
+            return False
+    return True
+
+
 @pytest.mark.parametrize("kibibytes", [0, 1])
 def test_a_log_that_has_reached_the_limit_of_file_sizes_takes_no_locks(lab, kibibytes):
     log, path = lab.directory / "log", lab.directory / "socket"
     process = lab.track(subprocess.Popen(
         ["bash", "-c", f"ulimit -f {kibibytes}; exec $D --local --log-level trace --socket {path} 2> {log}"],
         env=clean_environment(D=binary("sidelockd", "SIDELOCKD")), stdin=subprocess.DEVNULL))
-    wait_until(path.exists, "the socket")
+    wait_until(lambda: listens(path), "the daemon")
     holder = Client(path)
     token = holder.acquire("orders")
 
@@ -121,7 +131,7 @@ def test_the_socket_is_made_at_any_path(lab, way):
     process = lab.track(subprocess.Popen(
         [*prefix, binary("sidelockd", "SIDELOCKD"), *arguments], env=variables, stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
-    wait_until(lambda: os.path.exists(path) or process.poll() is not None, "the socket")
+    wait_until(lambda: listens(path) or process.poll() is not None, "the daemon")
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(GENEROUS_SECONDS)
         client.connect(path)
