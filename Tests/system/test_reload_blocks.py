@@ -166,7 +166,10 @@ def test_a_reload_that_is_asked_for_meanwhile_comes_afterwards(lab, config, acco
     accounts.hang(daemon)
     daemon.signal(signal.SIGHUP)
     wait_until(lambda: daemon.notify.lines("RELOADING=1"), "the reading")
-    config.write_text(GOOD.replace("100", "1"))
+    # In one step: the daemon may be about to read it.
+    new = config.with_name("new")
+    new.write_text(GOOD.replace("100", "1"))
+    new.replace(config)
     daemon.signal(signal.SIGHUP)
     wait_until(lambda: "are read again afterwards" in daemon.log(), "the daemon to have heard it")
     for _ in range(3):
