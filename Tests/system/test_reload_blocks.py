@@ -186,6 +186,7 @@ def test_a_reload_that_is_asked_for_meanwhile_comes_afterwards(lab, config, acco
         return said.get("error", {}).get("data", {}).get("limit") == "connections"
 
     wait_until(is_in_force, "the settings of the file as it is now")
+    wait_until(lambda: "settings reloaded" in daemon.log(), "the log")
     assert daemon.log().count("setting changed") == 1
 
 
