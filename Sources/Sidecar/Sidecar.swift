@@ -48,15 +48,16 @@ public final class Sidecar: Sendable {
     mustStop = .makeBoxSendingValue(false, eventLoop: loop)
   }
 
-  /// Serves until it is asked to stop, and then returns. Blocks the calling thread.
+  /// Serves until it is asked to stop, and then returns. Blocks the calling thread. The event loop stays as it is, and
+  /// ends with the process.
   ///
   /// - Throws: what kept it from serving.
   public func run() throws {
-    let stopped = loop.makePromise(of: Bool.self)
+    let stopped = loop.makePromise(of: Void.self)
     let started = loop.flatSubmit {
       // A signal may come before there is anything to stop.
       if self.mustStop.value {
-        stopped.succeed(false)
+        stopped.succeed()
         return self.loop.makeSucceededVoidFuture()
       }
       let store = DescriptorStore { name in getenv(name).map { SystemText.text(cString: $0) } }
@@ -64,14 +65,15 @@ public final class Sidecar: Sendable {
       let core = SidecarCore(
         configuration: self.configuration, loop: self.loop, logger: self.logger, notifier: self.notifier,
         predecessor: predecessor, store: store)
-      core.onStopped = { stopped.succeed($0) }
+      core.onStopped = { stopped.succeed() }
       self.core.value = core
       return core.start(on: self.socket, predecessor: predecessor)
     }
     defer { socket.remove() }
     started.whenFailure { stopped.fail($0) }
-    // A loop that has handed everything over does nothing any more, not even end.
-    if try !stopped.futureResult.wait() { try group.syncShutdownGracefully() }
+    // Other threads (signals, `/proc`, the resolver) hand results to the loop at any moment. NIO writes an error to
+    // stderr when the loop is shut down by then, and traps where stderr takes no more. So the loop is not shut down.
+    try stopped.futureResult.wait()
   }
 
   /// Asks ``run()`` to give back every lock, tell every client, and return. From any thread, at any time.

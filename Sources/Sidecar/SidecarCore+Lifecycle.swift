@@ -281,6 +281,6 @@ extension SidecarCore {
     store?.stop()
     timer?.close()
     for session in sessions.values { session.disconnect() }
-    onStopped(false)
+    onStopped()
   }
 }

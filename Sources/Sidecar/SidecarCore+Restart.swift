@@ -415,7 +415,7 @@ extension SidecarCore {
     }
     stage = .handedOver
     statusTask?.cancel()
-    onStopped(true)
+    onStopped()
     // From here on this loop must not send anything: how far clients were sent their output is written down.
     while true { pause() }
   }

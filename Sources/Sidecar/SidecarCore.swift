@@ -95,8 +95,8 @@ final class SidecarCore {
   var lastStatus = ""
   /// What the last reload left to say, for the status line.
   var settingsNote: String?
-  /// Called at the end: whether clients and locks were left to the daemon that follows.
-  var onStopped: (_ isHandedOver: Bool) -> Void = { _ in }
+  /// Called at the end, when clients and locks are given back, or left to the daemon that follows.
+  var onStopped: () -> Void = {}
 
   /// Where the sidecar is in its life.
   enum Stage {

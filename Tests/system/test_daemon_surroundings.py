@@ -85,6 +85,22 @@ def test_a_log_that_has_reached_the_limit_of_file_sizes_takes_no_locks(lab, kibi
     assert process.wait(GENEROUS_SECONDS) == 0
 
 
+@pytest.mark.parametrize("limit, log", [("ulimit -f 0; ", "log"), ("", "/dev/full")])
+def test_a_stop_right_after_a_client_came_is_a_stop_although_nothing_can_be_logged(lab, limit, log):
+    """What another thread finds out about a client may come when the event loop does nothing any more."""
+    path = lab.directory / "socket"
+    for _ in range(3):
+        lab.track(subprocess.Popen(["sh", "-c", "while :; do :; done"]))
+    for _ in range(40):
+        process = lab.track(subprocess.Popen(
+            ["bash", "-c", f"{limit}exec $D --local --log-level trace --socket {path} 2> {lab.directory / log}"],
+            env=clean_environment(D=binary("sidelockd", "SIDELOCKD")), stdin=subprocess.DEVNULL))
+        wait_until(lambda: listens(path), "the daemon")
+        Client(path).acquire("orders")
+        process.terminate()
+        assert process.wait(GENEROUS_SECONDS) == 0
+
+
 @pytest.mark.parametrize("command", TELLING)
 @pytest.mark.parametrize("trap", ["", "trap '' PIPE; "], ids=["default", "ignored"])
 def test_a_pipe_that_nobody_reads_ends_it_quietly(command, trap):
