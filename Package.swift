@@ -31,10 +31,11 @@ let package = Package(
   ],
   targets: [
     // Pure: no I/O, clock, randomness or logging. Tests/run.sh fails when one of them imports more than it may.
+    .target(name: "LockTypes", swiftSettings: strict),
     .target(
       name: "LockEngine",
       dependencies: [
-        "SystemStrings",
+        "LockTypes", "SystemStrings",
         .product(name: "DequeModule", package: "swift-collections"),
         .product(name: "HeapModule", package: "swift-collections"),
       ],
@@ -44,7 +45,9 @@ let package = Package(
     .target(name: "SystemStrings", swiftSettings: strict),
     .target(
       name: "RedisProtocol",
-      dependencies: ["LockEngine", "SystemStrings", .product(name: "DequeModule", package: "swift-collections")],
+      dependencies: [
+        "LockEngine", "LockTypes", "SystemStrings", .product(name: "DequeModule", package: "swift-collections"),
+      ],
       resources: [.embedInCode("Scripts")],
       swiftSettings: strict),
 
@@ -63,14 +66,16 @@ let package = Package(
     .target(
       name: "SidelockSettings",
       dependencies: [
-        "AccessPolicy", "CLibYAML", "LockEngine", "ProcessSupport", "RedisProtocol", "SystemStrings", argumentParser,
+        "AccessPolicy", "CLibYAML", "LockEngine", "LockTypes", "ProcessSupport", "RedisProtocol", "SystemStrings",
+        argumentParser,
         logging,
       ],
       swiftSettings: strict),
     .target(
       name: "Sidecar",
       dependencies: [
-        "AccessPolicy", "CLinux", "LockEngine", "ClientProtocol", "RedisProtocol", "SystemStrings", "SystemdSupport",
+        "AccessPolicy", "CLinux", "LockEngine", "LockTypes", "ClientProtocol", "RedisProtocol", "SystemStrings",
+        "SystemdSupport",
         nioCore, nioPosix, logging,
         .product(name: "DequeModule", package: "swift-collections"),
       ],
@@ -97,15 +102,16 @@ let package = Package(
       swiftSettings: strict),
 
     .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
-    .testTarget(name: "LockEngineTests", dependencies: ["LockEngine"], swiftSettings: strict),
+    .testTarget(name: "LockEngineTests", dependencies: ["LockEngine", "LockTypes"], swiftSettings: strict),
     .testTarget(name: "AccessPolicyTests", dependencies: ["AccessPolicy"], swiftSettings: strict),
     .testTarget(
       name: "ClientProtocolTests", dependencies: ["ClientProtocol", "TestSupport"], swiftSettings: strict),
     .testTarget(
-      name: "RedisProtocolTests", dependencies: ["RedisProtocol", "SystemStrings", "TestSupport"],
+      name: "RedisProtocolTests", dependencies: ["LockTypes", "RedisProtocol", "SystemStrings", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
-      name: "ProtocolDocumentTests", dependencies: ["ClientProtocol", "LockEngine", "RedisProtocol", "TestSupport"],
+      name: "ProtocolDocumentTests",
+      dependencies: ["ClientProtocol", "LockEngine", "LockTypes", "RedisProtocol", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
       name: "SettingsTests",
@@ -118,14 +124,16 @@ let package = Package(
       swiftSettings: strict),
     .testTarget(
       name: "SidecarTests",
-      dependencies: ["Sidecar", "ClientProtocol", "LockEngine", "SystemdSupport", nioCore, nioPosix, logging],
+      dependencies: [
+        "Sidecar", "ClientProtocol", "LockEngine", "LockTypes", "SystemdSupport", nioCore, nioPosix, logging,
+      ],
       swiftSettings: strict),
     // The simulator runs the real scripts in the interpreter that Redis has inside. Only tests need it: it is a part
     // of the test target, so that the daemon builds on a machine without Lua.
     .systemLibrary(
       name: "CLua51", path: "Tests/CLua51", pkgConfig: "lua5.1", providers: [.apt(["liblua5.1-0-dev"])]),
     .testTarget(
-      name: "SimulatorTests", dependencies: ["CLua51", "LockEngine", "RedisProtocol", "TestSupport"],
+      name: "SimulatorTests", dependencies: ["CLua51", "LockEngine", "LockTypes", "RedisProtocol", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
       name: "SidelockClientTests",
@@ -133,13 +141,15 @@ let package = Package(
       swiftSettings: strict),
     .testTarget(
       name: "CommandTests",
-      dependencies: ["LockEngine", "sidelock", "SidelockClient", "SystemStrings", "TestSupport", argumentParser],
+      dependencies: [
+        "LockEngine", "LockTypes", "sidelock", "SidelockClient", "SystemStrings", "TestSupport", argumentParser,
+      ],
       swiftSettings: strict),
     .testTarget(name: "DaemonTests", dependencies: ["sidelockd"], swiftSettings: strict),
     // How much the pure targets cost, in instructions and allocations; Tests/run.sh budgets holds them to it.
     .target(name: "CAllocations", path: "Tests/CAllocations"),
     .executableTarget(
-      name: "Budgets", dependencies: ["CAllocations", "ClientProtocol", "LockEngine", "RedisProtocol"],
+      name: "Budgets", dependencies: ["CAllocations", "ClientProtocol", "LockEngine", "LockTypes", "RedisProtocol"],
       path: "Tests/Budgets", exclude: ["budgets.tsv"], swiftSettings: strict),
   ]
 )
@@ -150,7 +160,7 @@ if Context.environment["SIDELOCK_FUZZ"] != nil {
     .executableTarget(
       name: "Fuzz",
       dependencies: [
-        "AccessPolicy", "ClientProtocol", "LockEngine", "RedisProtocol", "Sidecar", "SidelockClient",
+        "AccessPolicy", "ClientProtocol", "LockEngine", "LockTypes", "RedisProtocol", "Sidecar", "SidelockClient",
         "SidelockSettings", "SystemdSupport",
       ],
       path: "Tests/Fuzz", exclude: ["corpus", "found", "README.md"], swiftSettings: strict))

@@ -1,3 +1,5 @@
+import LockTypes
+
 /// A search for a cycle of waits on this host, as far as it has come: from who holds what is waited for to what those
 /// wait for themselves, and so on, until it comes back.
 ///

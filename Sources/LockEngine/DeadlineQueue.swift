@@ -1,5 +1,6 @@
 import DequeModule
 import HeapModule
+import LockTypes
 
 /// Deadlines in the order in which they come due; those of one moment in the order in which they were set.
 ///

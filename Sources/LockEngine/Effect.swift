@@ -1,3 +1,5 @@
+public import LockTypes
+
 /// What the engine wants done. Effects are carried out in their order.
 public enum Effect: Equatable, Sendable {
   /// Answer a request. A request is answered exactly once, or its session is gone.
@@ -130,24 +132,6 @@ public enum Refusal: Equatable, Sendable {
   case shuttingDown
 }
 
-/// A bound on what clients may make grow inside the engine.
-public enum LimitName: String, Equatable, Sendable {
-  /// Waits of one session.
-  case waitsPerSession = "waits_per_session"
-  /// Holds of one session.
-  case holdsPerSession = "holds_per_session"
-  /// Waits of all sessions of one user.
-  case waitsPerUID = "waits_per_uid"
-  /// Holds of all sessions of one user.
-  case holdsPerUID = "holds_per_uid"
-  /// Waiters of one lock on this host.
-  case waitersPerLock = "waiters_per_lock"
-  /// Bytes of what all sessions of one user hold and wait for.
-  case lockBytesPerUID = "lock_bytes_per_uid"
-  /// Bytes of what is held and waited for.
-  case lockBytes = "lock_bytes"
-}
-
 /// Who has the lock, as far as this host knows; nobody at all when it was changing hands.
 public struct HolderSummary: Equatable, Sendable {
   /// A session of this host that holds it.
@@ -197,22 +181,6 @@ public enum Notification: Equatable, Sendable {
   case contended(name: LockName, token: Token, waiters: Int)
   /// Another session of this host has handed its hold to this one.
   case transferred(name: LockName, token: Token, mode: HoldMode, from: SessionID)
-}
-
-/// Why a hold was lost.
-public enum LostReason: String, Equatable, Sendable {
-  /// The lease could not be renewed in time.
-  case leaseExpired = "lease_expired"
-  /// The hold reached its own limit.
-  case maxHold = "max_hold"
-  /// The store no longer had the lease, before its time.
-  case dataLoss = "data_loss"
-  /// The daemon stopped.
-  case shutdown = "shutdown"
-  /// An administrator took it.
-  case broken = "broken"
-  /// The client can neither give it back nor ask for anything else any more.
-  case halfClosed = "half_closed"
 }
 
 /// Something that happened to a lock on this host, or that this host has come to know.

@@ -1,3 +1,5 @@
+public import LockTypes
+
 /// What the engine is told once, at its start.
 public struct EngineConfiguration: Equatable, Sendable {
   /// Where the host leases come from.

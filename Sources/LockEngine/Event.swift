@@ -1,3 +1,5 @@
+public import LockTypes
+
 /// A fact that the engine is told.
 public enum Event: Equatable, Sendable {
   /// A client connected. `uid`: the user whose waits and holds are counted together; nil for nobody.

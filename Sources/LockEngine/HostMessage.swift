@@ -3,6 +3,8 @@
 //
 // Whoever changes a case here changes Sources/RedisProtocol/HostMessageCodec.swift with it.
 
+public import LockTypes
+
 /// A message from one host to another.
 public enum HostMessage: Hashable, Sendable {
   /// Follow a chain of waits further: its last one waits for a lock that the receiver may hold.

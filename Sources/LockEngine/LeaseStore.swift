@@ -3,6 +3,19 @@
 // Whoever changes a case here changes with it: Sources/RedisProtocol/LeaseCodec.swift (how it is put into Redis'
 // words), Sources/RedisProtocol/Scripts/*.lua (what Redis does), and the section on Redis in protocol/README.md.
 
+public import LockTypes
+
+/// One command that was sent to the lease store, unique in the daemon's life.
+public struct CommandID: Hashable, Sendable {
+  /// The number.
+  public var rawValue: UInt64
+
+  /// The command of this number.
+  public init(_ rawValue: UInt64) {
+    self.rawValue = rawValue
+  }
+}
+
 /// A command to the store of host leases. Every one of them may be executed twice, or late, without harm: an
 /// acquire, a release and a grant all name the *attempt* that they belong to, and an attempt is never used again.
 public enum LeaseCommand: Hashable, Sendable {

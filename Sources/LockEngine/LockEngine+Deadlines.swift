@@ -1,5 +1,7 @@
 // What happens as time passes.
 
+import LockTypes
+
 /// A moment at which something is to be done, unless its reason has gone away.
 enum Deadline {
   /// A request has waited as long as it would, or a try as long as it may.

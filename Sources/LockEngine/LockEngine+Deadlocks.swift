@@ -31,6 +31,7 @@
 // one, or after somebody has seen it, is always the younger one. Waits that come in one microsecond are ordered by
 // their ids.
 
+import LockTypes
 import SystemStrings
 
 /// How far the search for a deadlock of one wait has come.

@@ -1,5 +1,7 @@
 // Who is next on this host.
 
+import LockTypes
+
 extension LockEngine {
   /// Brings a lock as far as it can go by itself. Called after every change to it.
   func advance(_ lock: LockRecord, now: BootInstant) {

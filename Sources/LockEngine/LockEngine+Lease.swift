@@ -1,5 +1,7 @@
 // The conversation with the store of host leases: what is sent, and what is kept in mind until it is answered.
 
+import LockTypes
+
 extension LockEngine {
   // MARK: What is sent
 

@@ -14,6 +14,8 @@
 // When the link is up again the leases in doubt are renewed before the walk begins, those first that end first, and none
 // waits for an answer: as many turns as there are commands, and each of them takes a fraction of a millisecond.
 
+import LockTypes
+
 /// A number of links, or of their changes. One would have to be made anew every millisecond for weeks to use all of them.
 typealias LinkNumber = UInt32
 

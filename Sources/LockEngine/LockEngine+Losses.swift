@@ -4,6 +4,8 @@
 // Each of them is over from the beginning: whatever is about one whose turn has not come loses it first, and none is shown
 // any more. The lock is not free before the last one is lost.
 
+import LockTypes
+
 /// Holds of one lock that are being lost.
 final class HoldLosses {
   /// Which of the lock's holds.

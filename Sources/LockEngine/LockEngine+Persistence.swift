@@ -3,6 +3,8 @@
 // What clients have is kept for some sessions only: those whose connection will be handed to the successor. Leases are
 // kept in any case, so that the successor can give back what nobody has any more.
 
+public import LockTypes
+
 /// What is known of a thing's record.
 struct StateMark {
   /// It is in the list of what changed.

@@ -9,6 +9,8 @@
 // still waits, and that was not asked for since. If it is wrong all the same, nothing is lost: to ask again under the same
 // attempt changes nothing in the store for who has a place there, or the lease.
 
+import LockTypes
+
 extension LockEngine {
   /// For how long a place in the store's queue is taken for granted, in milliseconds. With this, the way to the store and
   /// back, and another one for the ask, nobody sleeps beside a free lock for longer than two seconds.

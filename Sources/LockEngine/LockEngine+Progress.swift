@@ -1,5 +1,7 @@
 // Who waits is told of those ahead, and who holds of those who wait: at most once a second, and only who asked for it.
 
+import LockTypes
+
 extension LockEngine {
   /// The shortest time between two reports about one lock, in milliseconds.
   static let progressMilliseconds: Int64 = 1000

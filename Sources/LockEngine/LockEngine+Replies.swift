@@ -1,5 +1,7 @@
 // What the store says.
 
+import LockTypes
+
 extension LockEngine {
   func replyReceived(_ command: CommandID, _ reply: LeaseReply, now: BootInstant) {
     guard let command = pending.removeValue(forKey: command) else { return }

@@ -1,5 +1,7 @@
 // What clients ask for.
 
+import LockTypes
+
 extension LockEngine {
   // MARK: Acquire
 

@@ -1,5 +1,7 @@
 // Requests for several locks at once: all or none.
 
+import LockTypes
+
 extension LockEngine {
   func acquireSeveral(_ names: [LockName], _ request: AcquireRequest, now: BootInstant) {
     let several = SeveralRequest(

@@ -1,4 +1,5 @@
 import DequeModule
+public import LockTypes
 
 // Work that is more than one turn may take.
 //

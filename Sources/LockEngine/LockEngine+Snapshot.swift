@@ -1,5 +1,7 @@
 // What can be looked at without changing anything.
 
+public import LockTypes
+
 /// One lock as this host sees it.
 public struct LockSnapshot: Equatable, Sendable {
   /// The lease that this host has in the store.

@@ -1,4 +1,5 @@
 import DequeModule
+public import LockTypes
 
 /// The locks of one host as a state machine: who holds what and who waits (the local tier), and which leases this host
 /// has in the store (the host lease tier).

@@ -1,3 +1,5 @@
+public import LockTypes
+
 /// What stands in the store about one lock.
 public struct LockInspection: Equatable, Sendable {
   /// How a lock is held.

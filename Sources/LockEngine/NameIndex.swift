@@ -1,3 +1,5 @@
+import LockTypes
+
 /// Names in the order of their bytes, so that a page of those that begin alike is found without looking at the others.
 ///
 /// They stand in rows of at most ``rowMax``: putting one in or taking one out moves the rest of one row.

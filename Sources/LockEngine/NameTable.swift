@@ -1,3 +1,5 @@
+import LockTypes
+
 /// Values by names. However many there are, adding one never takes long: a hash table that is full is copied, which for half
 /// a million entries takes a tenth of a second, so that many entries are spread over many tables.
 struct NameTable<Value> {

@@ -1,4 +1,5 @@
 import DequeModule
+import LockTypes
 
 /// Names that this host gave back a short while ago: a host that comes back to one of them is worth a lease that
 /// lingers, and a name that is used once is not.

@@ -1,3 +1,5 @@
+import LockTypes
+
 /// What the engine knows of one lock. It exists while anybody on this host holds it, waits for it or has something to
 /// tell the store about it.
 final class LockRecord {

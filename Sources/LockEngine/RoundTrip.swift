@@ -1,3 +1,5 @@
+public import LockTypes
+
 /// How long the store takes to answer, as TCP reckons it (RFC 6298): the smoothed time, and how much it varies. What is
 /// given up for want of an answer is given up by this, so that a slow link is not taken for a silent one.
 public struct RoundTrip: Equatable, Sendable {

@@ -1,4 +1,5 @@
 import DequeModule
+import LockTypes
 import SystemStrings
 
 /// What all sessions of one user have together.

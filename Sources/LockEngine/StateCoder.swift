@@ -1,3 +1,5 @@
+public import LockTypes
+
 /// Puts values one behind the other, for a successor of this process to read with ``StateReader``. Numbers are
 /// little-endian; bytes and texts have their length before them.
 public struct StateWriter: Sendable {

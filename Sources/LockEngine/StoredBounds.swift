@@ -2,6 +2,8 @@
 // daemon with a fault, or damaged before its checksum was made. Taken up, it could hang a successor, and every one after
 // it, or have a lock held for centuries.
 
+import LockTypes
+
 /// The bounds of what the engine keeps of clients and of the store.
 private enum Bounds {
   static let nameBytesMax = 512

@@ -1,6 +1,8 @@
 // What of the engine's state outlives the process, in records that change one by one. Whoever changes how a record is
 // written raises `StoredState.version`.
 
+public import LockTypes
+
 /// A lease of this host, one that it asks for, or one that it had and that is lost.
 struct StoredLease: Equatable {
   enum Stage: UInt8 {

@@ -1,3 +1,5 @@
+import LockTypes
+
 /// A request that waits for a lock.
 final class Waiter {
   let request: AcquireRequest

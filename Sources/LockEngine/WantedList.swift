@@ -1,3 +1,5 @@
+import LockTypes
+
 /// The leases that a host waits for, those first whose places in the store's queue have not been looked at for the longest
 /// time. They are linked, so that whichever leaves does so at once, however many there are.
 struct WantedList {

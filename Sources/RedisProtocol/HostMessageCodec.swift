@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 
 /// Puts what hosts say to each other into bytes: a kind, and then fields as `<length>:<bytes>`, since names, owners and
 /// commands may hold anything. Whatever another daemon sends, nothing here can trap.

@@ -1,4 +1,5 @@
 public import LockEngine
+public import LockTypes
 
 extension ScriptName {
   /// Takes a lock from holders whom nobody can ask.

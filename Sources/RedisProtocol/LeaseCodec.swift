@@ -1,4 +1,5 @@
 public import LockEngine
+public import LockTypes
 
 /// Puts the engine's lease commands into Redis' words, and Redis' answers into the engine's.
 ///

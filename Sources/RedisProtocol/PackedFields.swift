@@ -1,4 +1,4 @@
-public import LockEngine
+public import LockTypes
 
 /// Fields one behind the other, each as `<length>:<bytes>`, for what daemons say to each other: names, owners, commands
 /// and notes may hold any bytes.

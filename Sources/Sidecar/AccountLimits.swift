@@ -1,6 +1,7 @@
 // What the sessions of one user may make grow together, and what one session may.
 
 import LockEngine
+import LockTypes
 import NIOCore
 
 /// The connections of a user.

@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import LockEngine
+import LockTypes
 import NIOCore
 import NIOPosix
 

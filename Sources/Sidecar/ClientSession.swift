@@ -1,6 +1,7 @@
 import AccessPolicy
 import ClientProtocol
 import LockEngine
+import LockTypes
 import NIOCore
 
 /// One client connection: what came from it and is not a request yet, what it waits for, and what it has not read.

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 
 /// How much of the loop's time messages to the inbox may take that nobody waits for.
 ///

@@ -1,5 +1,6 @@
 import DequeModule
 import LockEngine
+import LockTypes
 import NIOCore
 
 /// Whose input is dealt with in which turn of the loop. Each session has a share of a turn, and a turn has an end, so that

@@ -3,6 +3,7 @@
 import CLinux
 import ClientProtocol
 import LockEngine
+import LockTypes
 import NIOCore
 
 /// What a session has asked to be ended by, beside the end of its connection.

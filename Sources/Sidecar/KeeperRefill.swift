@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 
 /// How far a keeper has come that writes everything down anew.
 struct KeeperRefill {

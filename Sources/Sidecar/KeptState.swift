@@ -3,6 +3,7 @@
 
 import ClientProtocol
 import LockEngine
+import LockTypes
 import SystemStrings
 import SystemdSupport
 

@@ -1,6 +1,7 @@
 import ClientProtocol
 import Glibc
 import LockEngine
+import LockTypes
 import Logging
 import NIOCore
 import SystemStrings

@@ -3,6 +3,7 @@
 import ClientProtocol
 import Glibc
 import LockEngine
+import LockTypes
 
 /// A process that has been told to end, and is killed unless it has.
 struct PendingKill {

@@ -4,6 +4,7 @@ import AccessPolicy
 import ClientProtocol
 import Dispatch
 import LockEngine
+import LockTypes
 import NIOCore
 
 extension SidecarCore {

@@ -4,6 +4,7 @@ import ClientProtocol
 import Dispatch
 import Glibc
 import LockEngine
+import LockTypes
 import NIOCore
 
 extension SidecarCore {

@@ -2,6 +2,7 @@
 
 import ClientProtocol
 import LockEngine
+import LockTypes
 
 extension SidecarCore {
   func list(_ params: ListParams, id: MessageID, _ session: ClientSession) {

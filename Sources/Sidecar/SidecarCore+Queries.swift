@@ -2,6 +2,7 @@
 
 import ClientProtocol
 import LockEngine
+import LockTypes
 import SystemStrings
 
 extension SidecarCore {

@@ -3,6 +3,7 @@
 import AccessPolicy
 import ClientProtocol
 import LockEngine
+import LockTypes
 import SystemStrings
 
 extension SidecarCore {

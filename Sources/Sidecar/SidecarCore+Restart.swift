@@ -4,6 +4,7 @@ import CLinux
 import ClientProtocol
 import Glibc
 import LockEngine
+import LockTypes
 import Logging
 import NIOCore
 import NIOPosix

@@ -2,6 +2,7 @@
 
 import ClientProtocol
 import LockEngine
+import LockTypes
 import NIOCore
 
 /// Who watches which locks. However many watch others, it takes no longer to begin, to end and to find a watch.

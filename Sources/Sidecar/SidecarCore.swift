@@ -3,6 +3,7 @@ import ClientProtocol
 import DequeModule
 import Glibc
 import LockEngine
+import LockTypes
 import Logging
 import NIOCore
 import NIOPosix

@@ -2,6 +2,7 @@ import CLinux
 import ClientProtocol
 import Glibc
 import LockEngine
+import LockTypes
 
 /// What the loop does, as the times of its turns name it.
 enum TurnWork {

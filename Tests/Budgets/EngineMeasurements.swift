@@ -1,5 +1,6 @@
 import Glibc
 import LockEngine
+import LockTypes
 
 /// Ends the program: what is measured does not do what it should, so that its cost means nothing.
 func fail(_ reason: String) -> Never {

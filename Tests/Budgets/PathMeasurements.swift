@@ -1,5 +1,6 @@
 import ClientProtocol
 import LockEngine
+import LockTypes
 import RedisProtocol
 
 /// The whole way of a request through everything of the daemon that does no I/O.

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import RedisProtocol
 
 let codec = LeaseCodec(keyPrefix: "sidelock:", host: "host-a", instance: "0123456789abcdef")

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 
 /// What one client can have much of, with some of it and with four times as much. Tests/lib/budgets.py fails where the second
 /// takes more than four times as long as the first, and a little: then the cost grows with the square.

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 
 private let names = [LockName("a"), LockName("b"), LockName("c")]
 private let modes: [HoldMode] = [.exclusive, .shared, .permit(of: 1), .permit(of: 2)]

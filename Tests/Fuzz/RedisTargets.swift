@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 @testable import RedisProtocol
 
 private let limits = RESPLimits(

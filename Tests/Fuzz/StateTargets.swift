@@ -1,5 +1,6 @@
 import Glibc
 import LockEngine
+import LockTypes
 @testable import Sidecar
 @testable import SystemdSupport
 

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import Testing
 
 /// Records know each other both ways. Whatever becomes of a request, none may stay behind when everybody has left.

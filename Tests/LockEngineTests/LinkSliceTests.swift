@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import Testing
 
 /// With very many locks, the going down and the coming up of the link, and the end of all leases at once, take so many steps

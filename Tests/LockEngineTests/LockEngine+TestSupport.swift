@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import Testing
 
 /// Drives an engine through a script: facts in, at moments of a clock that the script moves; effects out, in order.

@@ -1,3 +1,4 @@
+import LockTypes
 import Testing
 
 @testable import LockEngine

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import Testing
 
 /// Owners inside a session, and what a session can do with what it holds.

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import Testing
 
 /// An engine whose changes are kept, and the engines that come after it.

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import Testing
 
 /// How the renewals of many leases are spread.

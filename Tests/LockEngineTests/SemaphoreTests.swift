@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import Testing
 
 /// Counting semaphores, on one host and against the store.

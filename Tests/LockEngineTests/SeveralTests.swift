@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import Testing
 
 /// Several locks at once: all or none.

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import Testing
 
 /// Readers and writers of one lock, on one host and against the store.

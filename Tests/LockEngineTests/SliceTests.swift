@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import Testing
 
 /// One event takes so many steps and no more, however much follows from it; the rest goes on when the timer fires, and

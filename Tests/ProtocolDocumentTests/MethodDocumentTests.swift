@@ -1,6 +1,7 @@
 import ClientProtocol
 import Foundation
 import LockEngine
+import LockTypes
 import Testing
 
 @Suite struct MethodDocumentTests {

@@ -1,5 +1,6 @@
 import ClientProtocol
 import LockEngine
+import LockTypes
 import SystemdSupport
 import Testing
 

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import Testing
 
 /// First come, first served over hosts, also where those who wait stand behind those who hold the lock on their own host.

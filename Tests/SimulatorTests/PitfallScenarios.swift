@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import Testing
 
 /// What other lock systems got wrong, scripted. The numbers are the rows of the list of pitfalls that the project

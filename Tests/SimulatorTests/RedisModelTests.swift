@@ -1,5 +1,6 @@
 import Foundation
 import LockEngine
+import LockTypes
 import RedisProtocol
 import TestSupport
 import Testing

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import Testing
 
 /// A simulation in which a test says what happens: no chance, half a millisecond from a host to Redis and as much back.

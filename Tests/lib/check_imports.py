@@ -14,11 +14,12 @@ import tempfile
 COLLECTIONS = {"Collections", "DequeModule", "HeapModule", "OrderedCollections", "BasicContainers"}
 # What each pure target may import, besides the standard library, which needs no import.
 PURE = {
-    "LockEngine": COLLECTIONS | {"SystemStrings"},
+    "LockTypes": set(),
+    "LockEngine": COLLECTIONS | {"LockTypes", "SystemStrings"},
     "ClientProtocol": COLLECTIONS,
     "AccessPolicy": {"SystemStrings"},
     "SystemStrings": set(),
-    "RedisProtocol": COLLECTIONS | {"LockEngine", "SystemStrings"},
+    "RedisProtocol": COLLECTIONS | {"LockEngine", "LockTypes", "SystemStrings"},
 }
 # What only some files of a target may import: those below a folder, or a file.
 ONLY_BELOW = {

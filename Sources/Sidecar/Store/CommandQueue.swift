@@ -1,5 +1,6 @@
 import DequeModule
 import LockEngine
+import LockTypes
 
 /// Commands that wait for room in the pipeline to Redis, in a row for each user. The rows take turns, so that whoever has
 /// asked for very much waits for it, and nobody else does; and whoever has his share in flight waits until it is answered.

@@ -1,5 +1,6 @@
 import ClientProtocol
 import LockEngine
+import LockTypes
 import RedisProtocol
 
 /// What comes back from other daemons is shown to clients only after it has been looked at.

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 
 /// The store of leases, as the driver sees it: the engine's commands go there, what clients ask about the locks of all
 /// hosts, and what daemons have to say to each other. Nothing of how it is spoken with shows here.

@@ -2,6 +2,7 @@
 
 import DequeModule
 import LockEngine
+import LockTypes
 import RedisProtocol
 
 /// Commands that are not answered, under ids that count up. As a rule they are answered in their order, so that they

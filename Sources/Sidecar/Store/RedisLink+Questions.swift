@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import RedisProtocol
 
 // What the driver asks besides the engine's commands, in Redis' words.

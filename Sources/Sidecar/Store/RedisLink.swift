@@ -1,5 +1,6 @@
 import DequeModule
 import LockEngine
+import LockTypes
 import Logging
 import NIOCore
 import NIOPosix

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 
 // What a grant may be, by true time.
 extension Checker {

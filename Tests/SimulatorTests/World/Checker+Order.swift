@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 
 // Who is served before whom, and who is refused because of whom.
 extension Checker {

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 
 // What is watched in Redis, and what hosts hear from it.
 extension Checker {

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 
 /// Watches a simulation and knows, by true time, what must never happen.
 ///

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import TestSupport
 
 /// What can go wrong.

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 
 /// A client process: it asks, holds, gives back, changes its mind and dies, at random or as a test scripts it.
 final class SimulatedClient {

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import RedisProtocol
 
 /// One machine with one daemon: the engine, the connection machine and the codec as they are, and between them what
