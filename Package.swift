@@ -40,7 +40,7 @@ let package = Package(
         .product(name: "HeapModule", package: "swift-collections"),
       ],
       swiftSettings: strict),
-    .target(name: "ClientProtocol", swiftSettings: strict),
+    .target(name: "ClientProtocol", dependencies: ["LockTypes"], swiftSettings: strict),
     .target(name: "AccessPolicy", dependencies: ["SystemStrings"], swiftSettings: strict),
     .target(name: "SystemStrings", swiftSettings: strict),
     .target(
@@ -105,7 +105,7 @@ let package = Package(
     .testTarget(name: "LockEngineTests", dependencies: ["LockEngine", "LockTypes"], swiftSettings: strict),
     .testTarget(name: "AccessPolicyTests", dependencies: ["AccessPolicy"], swiftSettings: strict),
     .testTarget(
-      name: "ClientProtocolTests", dependencies: ["ClientProtocol", "TestSupport"], swiftSettings: strict),
+      name: "ClientProtocolTests", dependencies: ["ClientProtocol", "LockTypes", "TestSupport"], swiftSettings: strict),
     .testTarget(
       name: "RedisProtocolTests", dependencies: ["LockTypes", "RedisProtocol", "SystemStrings", "TestSupport"],
       swiftSettings: strict),

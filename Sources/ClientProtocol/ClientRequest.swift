@@ -1,3 +1,5 @@
+public import LockTypes
+
 /// The `id` that a client gave its request. The number 1 and the string "1" are two ids.
 public enum MessageID: Hashable, Sendable {
   /// An integer, negative ones included, of a magnitude up to ``Limits/integerMax``.
@@ -13,17 +15,17 @@ public enum ClientRequest: Equatable, Sendable {
   /// Asks for a lock.
   case acquire(AcquireParams)
   /// Gives a lock back. `token` may be absent when the session has one hold of that name.
-  case release(name: [UInt8], token: Int64?)
+  case release(name: LockName, token: Int64?)
   /// Sets the limit of a hold anew, in milliseconds from now; nil takes it away.
-  case extend(name: [UInt8], token: Int64?, maxHoldMilliseconds: Int64?)
+  case extend(name: LockName, token: Int64?, maxHoldMilliseconds: Int64?)
   /// Shares from now on what is held exclusively.
-  case downgrade(name: [UInt8], token: Int64?)
+  case downgrade(name: LockName, token: Int64?)
   /// Hands a hold to the session of this host that `initialize` gave that name.
-  case transfer(name: [UInt8], token: Int64?, session: String)
+  case transfer(name: LockName, token: Int64?, session: String)
   /// Withdraws the request with that id.
   case cancel(MessageID)
   /// Asks about one lock.
-  case inspect(name: [UInt8])
+  case inspect(name: LockName)
   /// Asks about many locks.
   case list(ListParams)
   /// Wants to be told what happens to the lock of that name, or to those whose name begins so.
@@ -31,7 +33,7 @@ public enum ClientRequest: Equatable, Sendable {
   /// Ends the watch of that number.
   case unwatch(Int64)
   /// Takes the lock from those who hold it, or from the one hold of `token`, with words for who loses it.
-  case `break`(name: [UInt8], token: Int64?, reason: String?)
+  case `break`(name: LockName, token: Int64?, reason: String?)
   /// Asks for nothing but a reply.
   case ping
   /// Asks for counters and gauges.
@@ -114,20 +116,10 @@ public struct InitializeParams: Equatable, Sendable {
   }
 }
 
-/// How a lock is held or asked for.
-public enum ModeInfo: Hashable, Sendable {
-  /// By one alone.
-  case exclusive
-  /// By any number together, while nobody has it exclusively.
-  case shared
-  /// As one permit of a counting semaphore of that capacity.
-  case permit(of: Int64)
-}
-
 /// What `acquire` asks for.
 public struct AcquireParams: Equatable, Sendable {
   /// The lock's name, 1 to ``Limits/nameBytesMax`` bytes of UTF-8; empty when several are asked for.
-  public var name: [UInt8]
+  public var name: LockName
   /// How long to wait, in milliseconds; nil: no limit, 0: a try.
   public var waitMilliseconds: Int64?
   /// After how many milliseconds of holding the lock is taken away; nil: never.
@@ -141,7 +133,7 @@ public struct AcquireParams: Equatable, Sendable {
 
   /// A wish for the lock `name`.
   public init(
-    name: [UInt8], waitMilliseconds: Int64? = nil, maxHoldMilliseconds: Int64? = nil, meta: String? = nil,
+    name: LockName, waitMilliseconds: Int64? = nil, maxHoldMilliseconds: Int64? = nil, meta: String? = nil,
     progress: Bool = false, more: AcquireOptions? = nil
   ) {
     self.name = name
@@ -155,28 +147,18 @@ public struct AcquireParams: Equatable, Sendable {
 
 /// What few acquires ask for. It is apart, and by reference, so that it costs the many others nothing.
 public final class AcquireOptions: Equatable, Sendable {
-  /// What happens to the client's process when the hold is lost.
-  public enum LossWord: String, CaseIterable, Sendable {
-    /// It is told.
-    case notify
-    /// It gets SIGTERM, and SIGKILL before anybody else can have the lock.
-    case terminate
-    /// It gets SIGKILL.
-    case kill
-  }
-
   /// Several locks, all or none: 1 to ``Limits/namesMax`` names, all different. nil: the one of ``AcquireParams/name``.
-  public let names: [[UInt8]]?
+  public let names: [LockName]?
   /// How the locks are to be held.
-  public let mode: ModeInfo
+  public let mode: HoldMode
   /// The thread or task inside the session that asks, 1 to ``Limits/ownerBytesMax`` bytes; nil: nobody in particular.
   public let owner: String?
   /// What happens to the client's process when the hold is lost.
-  public let onLost: LossWord
+  public let onLost: LossAction
 
   /// Options; what is left out has its default.
   public init(
-    names: [[UInt8]]? = nil, mode: ModeInfo = .exclusive, owner: String? = nil, onLost: LossWord = .notify
+    names: [LockName]? = nil, mode: HoldMode = .exclusive, owner: String? = nil, onLost: LossAction = .notify
   ) {
     self.names = names
     self.mode = mode
@@ -193,7 +175,7 @@ public final class AcquireOptions: Equatable, Sendable {
 /// What a watch is about.
 public enum WatchTarget: Hashable, Sendable {
   /// The lock of this name.
-  case name([UInt8])
+  case name(LockName)
   /// All locks whose name begins with these bytes; without any: all locks.
   case prefix([UInt8])
 }

@@ -1,5 +1,7 @@
 // Locks as they are shown.
 
+public import LockTypes
+
 extension MessageWriter {
   /// Room that is kept for the end of a page of `list`: its cursor with every byte escaped, and the brackets.
   private static let listEndBytesMax = Limits.cursorBytesMax * 6 + 64
@@ -74,7 +76,7 @@ extension MessageWriter {
   }
 
   private static func writeMembers(of lock: LockInfo, to json: inout JSONWriter) {
-    json.member("name", utf8: lock.name)
+    json.member("name", utf8: lock.name.bytes)
     if let mode = lock.mode {
       write(mode, to: &json)
     } else {
@@ -129,7 +131,7 @@ extension MessageWriter {
   }
 
   /// Writes `mode` and, of a semaphore, `permits`.
-  static func write(_ mode: ModeInfo, to json: inout JSONWriter) {
+  static func write(_ mode: HoldMode, to json: inout JSONWriter) {
     switch mode {
     case .exclusive: json.member("mode", literal: "exclusive")
     case .shared: json.member("mode", literal: "shared")
@@ -140,7 +142,7 @@ extension MessageWriter {
   }
 
   /// Writes `held`, the way in which a name is in use, as a member of the object that is open.
-  public static func writeHeld(_ mode: ModeInfo, to json: inout JSONWriter) {
+  public static func writeHeld(_ mode: HoldMode, to json: inout JSONWriter) {
     json.object("held") { json in
       switch mode {
       case .exclusive: json.member("mode", literal: "exclusive")
@@ -160,9 +162,9 @@ extension MessageWriter {
       json.object { json in
         if let session = step.session { write(session, to: &json) }
         text("owner", step.owner, to: &json)
-        if let waitsFor = step.waitsFor { json.member("waits_for", utf8: waitsFor) }
+        if let waitsFor = step.waitsFor { json.member("waits_for", utf8: waitsFor.bytes) }
         json.array("held") { json in
-          if let held = step.held { json.value(utf8: held) }
+          if let held = step.held { json.value(utf8: held.bytes) }
         }
       }
       if json.count - start > holdersBytesMax {

@@ -1,3 +1,5 @@
+public import LockTypes
+
 /// Writes the daemon's messages, each a whole line, one behind the other, into memory that is used again.
 ///
 /// The caller takes ``bytes`` and calls ``removeAll()``. A single line stays within ``Limits/lineBytesMax`` bytes for
@@ -143,12 +145,12 @@ extension MessageWriter {
   /// Answers `acquire`: the lock is the client's. `validMilliseconds` nil, told as null: without Redis it does not end
   /// by itself.
   public mutating func acquired(
-    id: MessageID, name: [UInt8], token: Int64, mode: ModeInfo = .exclusive, waitedMilliseconds: Int64,
+    id: MessageID, name: LockName, token: Int64, mode: HoldMode = .exclusive, waitedMilliseconds: Int64,
     validMilliseconds: Int64?
   ) {
     success(id: id) { json in
       json.object { json in
-        json.member("name", utf8: name)
+        json.member("name", utf8: name.bytes)
         json.member("token", token)
         Self.write(mode, to: &json)
         json.member("waited_ms", waitedMilliseconds)
@@ -160,14 +162,14 @@ extension MessageWriter {
   /// Answers `acquire` of several locks, which are in the order in which they were asked for. `validMilliseconds`: of
   /// the one that is safe for the shortest time.
   public mutating func acquiredSeveral(
-    id: MessageID, locks: [GrantInfo], mode: ModeInfo, waitedMilliseconds: Int64, validMilliseconds: Int64?
+    id: MessageID, locks: [GrantedLock], mode: HoldMode, waitedMilliseconds: Int64, validMilliseconds: Int64?
   ) {
     success(id: id) { json in
       json.object { json in
         json.array("locks") { json in
           for lock in locks {
             json.object { json in
-              json.member("name", utf8: lock.name)
+              json.member("name", utf8: lock.name.bytes)
               json.member("token", lock.token)
             }
           }
@@ -180,10 +182,10 @@ extension MessageWriter {
   }
 
   /// Answers `release`. `remaining`: holds of the same owner that are left.
-  public mutating func released(id: MessageID, name: [UInt8], token: Int64, remaining: Int64) {
+  public mutating func released(id: MessageID, name: LockName, token: Int64, remaining: Int64) {
     success(id: id) { json in
       json.object { json in
-        json.member("name", utf8: name)
+        json.member("name", utf8: name.bytes)
         json.member("token", token)
         json.member("remaining", remaining)
       }
@@ -191,10 +193,10 @@ extension MessageWriter {
   }
 
   /// Answers `extend`. nil, told as null: no limit.
-  public mutating func extended(id: MessageID, name: [UInt8], token: Int64, maxHoldMilliseconds: Int64?) {
+  public mutating func extended(id: MessageID, name: LockName, token: Int64, maxHoldMilliseconds: Int64?) {
     success(id: id) { json in
       json.object { json in
-        json.member("name", utf8: name)
+        json.member("name", utf8: name.bytes)
         json.member("token", token)
         json.member("max_hold_ms", orNull: maxHoldMilliseconds)
       }
@@ -202,10 +204,10 @@ extension MessageWriter {
   }
 
   /// Answers `downgrade`.
-  public mutating func downgraded(id: MessageID, name: [UInt8], token: Int64) {
+  public mutating func downgraded(id: MessageID, name: LockName, token: Int64) {
     success(id: id) { json in
       json.object { json in
-        json.member("name", utf8: name)
+        json.member("name", utf8: name.bytes)
         json.member("token", token)
         Self.write(.shared, to: &json)
       }
@@ -213,10 +215,10 @@ extension MessageWriter {
   }
 
   /// Answers `transfer`: the hold is that session's, under a fresh token.
-  public mutating func transferred(id: MessageID, name: [UInt8], token: Int64, session: String) {
+  public mutating func transferred(id: MessageID, name: LockName, token: Int64, session: String) {
     success(id: id) { json in
       json.object { json in
-        json.member("name", utf8: name)
+        json.member("name", utf8: name.bytes)
         json.member("token", token)
         json.member("session", session)
       }
@@ -225,10 +227,10 @@ extension MessageWriter {
 
   /// Answers `break` with the tokens of the holds that are no more, and with those from whom the lock was taken unasked; as
   /// many as have room.
-  public mutating func broken(id: MessageID, name: [UInt8], tokens: [Int64], taken: [TakenInfo] = []) {
+  public mutating func broken(id: MessageID, name: LockName, tokens: [Int64], taken: [TakenInfo] = []) {
     success(id: id) { json in
       json.object { json in
-        json.member("name", utf8: name)
+        json.member("name", utf8: name.bytes)
         json.array("broken") { json in
           for token in tokens.prefix(Limits.toldTokensMax) { json.value(token) }
         }
@@ -326,13 +328,13 @@ extension MessageWriter {
   /// `graceMilliseconds`: how long from now until another could be granted the lock.
   /// `detail`: the administrator's words where one took it.
   public mutating func lost(
-    name: [UInt8], token: Int64, reason: String, graceMilliseconds: Int64, detail: String? = nil,
+    name: LockName, token: Int64, reason: LostReason, graceMilliseconds: Int64, detail: String? = nil,
     isEnforced: Bool = true
   ) {
     notification("lost") { json in
-      json.member("name", utf8: name)
+      json.member("name", utf8: name.bytes)
       json.member("token", token)
-      json.member("reason", reason)
+      json.member("reason", reason.rawValue)
       json.member("grace_ms", graceMilliseconds)
       Self.text("detail", detail, bytesMax: Limits.breakReasonBytesMax, to: &json)
       if !isEnforced { json.member("enforced", false) }
@@ -342,12 +344,12 @@ extension MessageWriter {
   /// Tells that the request `id` waits, at `position`, from 1 on, in this host's queue. `detail`: what is wrong with Redis,
   /// for which it waits.
   public mutating func waiting(
-    id: MessageID, name: [UInt8], position: Int64, holders: [HolderInfo], detail: String? = nil
+    id: MessageID, name: LockName, position: Int64, holders: [HolderInfo], detail: String? = nil
   ) {
     notification("waiting") { json in
       json.key("id")
       Self.write(id, to: &json)
-      json.member("name", utf8: name)
+      json.member("name", utf8: name.bytes)
       json.member("position", position)
       Self.writeHolders(holders, to: &json)
       if let detail { json.member("detail", detail) }
@@ -355,18 +357,18 @@ extension MessageWriter {
   }
 
   /// Tells that so many wait for what the client holds.
-  public mutating func contended(name: [UInt8], token: Int64, waiters: Int64) {
+  public mutating func contended(name: LockName, token: Int64, waiters: Int64) {
     notification("contended") { json in
-      json.member("name", utf8: name)
+      json.member("name", utf8: name.bytes)
       json.member("token", token)
       json.member("waiters", waiters)
     }
   }
 
   /// Tells that the session `from` has handed its hold to this one, under this token.
-  public mutating func transferred(name: [UInt8], token: Int64, mode: ModeInfo, from: String) {
+  public mutating func transferred(name: LockName, token: Int64, mode: HoldMode, from: String) {
     notification("transferred") { json in
-      json.member("name", utf8: name)
+      json.member("name", utf8: name.bytes)
       json.member("token", token)
       Self.write(mode, to: &json)
       json.member("from", from)
@@ -374,7 +376,7 @@ extension MessageWriter {
   }
 
   /// Tells the watch of that number what happened to a lock.
-  public mutating func event(watch: Int64, name: [UInt8], _ event: EventInfo) {
+  public mutating func event(watch: Int64, name: LockName, _ event: LockEvent) {
     notification("event") { json in
       json.member("watch", watch)
       switch event {
@@ -388,13 +390,13 @@ extension MessageWriter {
       case .lost(let session, let token, let reason):
         Self.write("lost", name, session, to: &json)
         json.member("token", token)
-        json.member("reason", reason)
+        json.member("reason", reason.rawValue)
       case .waiting(let session, let waiters):
         Self.write("waiting", name, session, to: &json)
-        json.member("waiters", waiters)
+        json.member("waiters", Int64(waiters))
       case .gaveUp(let session, let waiters):
         Self.write("gave_up", name, session, to: &json)
-        json.member("waiters", waiters)
+        json.member("waiters", Int64(waiters))
       case .remote(let host):
         Self.write("remote", name, nil, to: &json)
         Self.text("host", host, to: &json)
@@ -402,14 +404,14 @@ extension MessageWriter {
     }
   }
 
-  private static func write(_ kind: StaticString, _ name: [UInt8], _ session: String?, to json: inout JSONWriter) {
+  private static func write(_ kind: StaticString, _ name: LockName, _ session: SessionID?, to json: inout JSONWriter) {
     json.member("kind", literal: kind)
-    json.member("name", utf8: name)
-    if let session { json.member("session", session) }
+    json.member("name", utf8: name.bytes)
+    if let session { json.member("session", "\(session.rawValue)") }
   }
 
   /// Tells whether Redis can be reached.
-  public mutating func backend(_ state: BackendStateWord) {
+  public mutating func backend(_ state: BackendState) {
     notification("backend") { $0.member("state", state.rawValue) }
   }
 

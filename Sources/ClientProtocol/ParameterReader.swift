@@ -1,3 +1,5 @@
+import LockTypes
+
 /// Takes the members of one object that was scanned before, with their types and ranges checked. What it throws has
 /// no id yet.
 struct ParameterReader {
@@ -51,15 +53,19 @@ struct ParameterReader {
     return scanner.decode(token)
   }
 
+  func lockNameIfAny() throws(RequestRefusal) -> LockName? {
+    try bytes("name", bytes: 1...Limits.nameBytesMax).map { LockName(bytes: $0) }
+  }
+
   /// The lock's name, which every method that has one demands.
-  func lockName() throws(RequestRefusal) -> [UInt8] {
-    if let name = try bytes("name", bytes: 1...Limits.nameBytesMax) { return name }
+  func lockName() throws(RequestRefusal) -> LockName {
+    if let name = try lockNameIfAny() { return name }
     throw missing("name", expected: Self.describe(bytes: 1...Limits.nameBytesMax))
   }
 
   /// The name or the prefix that a watch is about, of which there must be one.
   func watchTarget() throws(RequestRefusal) -> WatchTarget {
-    let name = try bytes("name", bytes: 1...Limits.nameBytesMax)
+    let name = try lockNameIfAny()
     let prefix = try bytes("prefix", bytes: 0...Limits.nameBytesMax)
     switch (name, prefix) {
     case (let name?, nil): return .name(name)
@@ -72,7 +78,7 @@ struct ParameterReader {
   }
 
   /// Several names, all different; nil when there are none.
-  func lockNames() throws(RequestRefusal) -> [[UInt8]]? {
+  func lockNames() throws(RequestRefusal) -> [LockName]? {
     let each = Self.describe(bytes: 1...Limits.nameBytesMax)
     let expected = "a list of 1 to \(Limits.namesMax) different names, \(each) each"
     switch value("names") {
@@ -82,7 +88,7 @@ struct ParameterReader {
     }
   }
 
-  private func lockNames(at start: Int, expected: String) throws(RequestRefusal) -> [[UInt8]] {
+  private func lockNames(at start: Int, expected: String) throws(RequestRefusal) -> [LockName] {
     var inner = JSONScanner(scanner.bytes, at: start)
     // It was read before, so there is no mistake in it.
     let elements = (try? inner.elements(Limits.namesMax + 1)) ?? []
@@ -91,8 +97,8 @@ struct ParameterReader {
       throw refusal(
         "names", "has more than \(Limits.namesMax) names", expected: expected, limit: Int64(Limits.namesMax))
     }
-    var names: [[UInt8]] = []
-    var seen: Set<[UInt8]> = []
+    var names: [LockName] = []
+    var seen: Set<LockName> = []
     var written = 0
     for element in elements {
       guard case .string(let token) = element else { throw wrongType("names", expected: expected) }
@@ -103,7 +109,7 @@ struct ParameterReader {
           limit: Int64(bound))
       }
       written += token.end - token.start
-      let name = scanner.decode(token)
+      let name = LockName(bytes: scanner.decode(token))
       if !seen.insert(name).inserted {
         throw refusal("names", "has \"\(scanner.reported(token))\" twice", expected: expected)
       }

@@ -1,3 +1,5 @@
+import LockTypes
+
 /// Turns a line into a request or into the refusal of it. It keeps nothing between lines but memory to be used again;
 /// one is enough for all sessions of an event loop.
 ///
@@ -217,8 +219,8 @@ extension RequestDecoder {
   }
 
   private static func acquire(_ params: ParameterReader) throws(RequestRefusal) -> AcquireParams {
-    let name = try params.bytes("name", bytes: 1...Limits.nameBytesMax)
-    var acquire = AcquireParams(name: name ?? [])
+    let name = try params.lockNameIfAny()
+    var acquire = AcquireParams(name: name ?? LockName(bytes: []))
     var others = params.members.count - (name == nil ? 0 : 1)
     if others == 0, name != nil { return acquire }
     acquire.waitMilliseconds = try params.integer("wait_ms", 0...Limits.waitMillisecondsMax)
@@ -234,8 +236,8 @@ extension RequestDecoder {
     return acquire
   }
 
-  private static let modes: [(StaticString, ModeInfo)] = [("exclusive", .exclusive), ("shared", .shared)]
-  private static let lossWords: [(StaticString, AcquireOptions.LossWord)] = [
+  private static let modes: [(StaticString, HoldMode)] = [("exclusive", .exclusive), ("shared", .shared)]
+  private static let lossWords: [(StaticString, LossAction)] = [
     ("notify", .notify), ("terminate", .terminate), ("kill", .kill),
   ]
 
@@ -258,7 +260,7 @@ extension RequestDecoder {
     }
     let owner = try params.string("owner", bytes: 1...Limits.ownerBytesMax)
     let onLost = try params.word("on_lost", lossWords)
-    let mode = permits.map { ModeInfo.permit(of: $0) } ?? word ?? .exclusive
+    let mode = permits.map { HoldMode.permit(of: $0) } ?? word ?? .exclusive
     if names == nil, mode == .exclusive, owner == nil, onLost ?? .notify == .notify { return nil }
     return AcquireOptions(names: names, mode: mode, owner: owner, onLost: onLost ?? .notify)
   }

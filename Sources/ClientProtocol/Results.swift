@@ -1,6 +1,8 @@
 // What the replies about locks and about the daemon show. Where nothing else is said, a member that is nil is not
 // known or was not given, and is left out of the JSON.
 
+public import LockTypes
+
 /// A session, as holders and waiters are shown.
 public struct SessionInfo: Equatable, Sendable {
   /// The name of its host.
@@ -35,7 +37,7 @@ public enum HolderInfo: Equatable, Sendable {
   /// client's own note; `token`: the fencing token; `count`: how often the owner has acquired it and not released it;
   /// `heldMilliseconds`: for how long it holds.
   case session(
-    SessionInfo, mode: ModeInfo? = nil, owner: String? = nil, meta: String? = nil, token: Int64, count: Int64? = nil,
+    SessionInfo, mode: HoldMode? = nil, owner: String? = nil, meta: String? = nil, token: Int64, count: Int64? = nil,
     heldMilliseconds: Int64? = nil)
   /// Another host, which alone knows more.
   case host(String)
@@ -79,7 +81,7 @@ public struct WaiterInfo: Equatable, Sendable {
   /// The session.
   public var session: SessionInfo
   /// How it wants to hold the lock.
-  public var mode: ModeInfo
+  public var mode: HoldMode
   /// The thread or task that the client named as the owner.
   public var owner: String?
   /// The client's own note.
@@ -89,7 +91,7 @@ public struct WaiterInfo: Equatable, Sendable {
 
   /// A waiter.
   public init(
-    session: SessionInfo, mode: ModeInfo = .exclusive, owner: String? = nil, meta: String? = nil,
+    session: SessionInfo, mode: HoldMode = .exclusive, owner: String? = nil, meta: String? = nil,
     waitedMilliseconds: Int64
   ) {
     self.session = session
@@ -100,20 +102,6 @@ public struct WaiterInfo: Equatable, Sendable {
   }
 }
 
-/// A lock of a request for several, with the token of its hold.
-public struct GrantInfo: Equatable, Sendable {
-  /// The name's bytes.
-  public var name: [UInt8]
-  /// The fencing token.
-  public var token: Int64
-
-  /// A lock of a grant.
-  public init(name: [UInt8], token: Int64) {
-    self.name = name
-    self.token = token
-  }
-}
-
 /// One wait of a deadlock.
 public struct DeadlockInfo: Equatable, Sendable {
   /// Who waits; nil: the client may not know.
@@ -121,13 +109,13 @@ public struct DeadlockInfo: Equatable, Sendable {
   /// The thread or task that the client named.
   public var owner: String?
   /// The lock that it waits for; nil: the client may not know.
-  public var waitsFor: [UInt8]?
+  public var waitsFor: LockName?
   /// The lock that it holds and the one before it waits for; of the first, the one that the last waits for. Nil: the client
   /// may not know.
-  public var held: [UInt8]?
+  public var held: LockName?
 
   /// A wait.
-  public init(session: SessionInfo?, owner: String? = nil, waitsFor: [UInt8]?, held: [UInt8]?) {
+  public init(session: SessionInfo?, owner: String? = nil, waitsFor: LockName?, held: LockName?) {
     self.session = session
     self.owner = owner
     self.waitsFor = waitsFor
@@ -135,52 +123,20 @@ public struct DeadlockInfo: Equatable, Sendable {
   }
 }
 
-/// What happened to a lock, as a watch is told of it. Sessions are those of this host, by their names.
-public enum EventInfo: Equatable, Sendable {
-  /// A session got it.
-  case acquired(session: String, token: Int64, mode: ModeInfo)
-  /// A session gave it back, or ended.
-  case released(session: String, token: Int64)
-  /// A session lost it; the reasons are those of `lost`.
-  case lost(session: String, token: Int64, reason: String)
-  /// A session began to wait; so many wait now.
-  case waiting(session: String, waiters: Int64)
-  /// A session's wait ended without success; so many wait now.
-  case gaveUp(session: String, waiters: Int64)
-  /// This host has come to know that another one holds it.
-  case remote(host: String)
-}
-
 /// Whether Redis can be reached, as sessions that watch are told when it changes.
-public enum BackendStateWord: String, CaseIterable, Sendable {
+public enum BackendState: String, CaseIterable, Sendable {
   /// It can.
   case connected
   /// It cannot.
   case disconnected
 }
 
-/// This host's lease of a lock, as it is shown.
-public enum LeaseStateWord: String, CaseIterable, Sendable {
-  /// No lease, and none is asked for.
-  case none
-  /// Redis was asked and has not answered yet.
-  case asking
-  /// This host stands in the queue behind another one.
-  case waiting
-  /// This host has it, and somebody here holds the lock.
-  case held
-  /// This host has it, and nobody uses it.
-  case idle
-  /// This host had it and could not renew it; nobody can have the lock until its time is over.
-  case lost
-}
-
 /// A lock as `inspect` shows it, and without its waiters as `list` does.
 public struct LockInfo: Equatable, Sendable {
   /// The name's bytes.
-  public var name: [UInt8]
+  public var name: LockName
   /// How it is held; nil, told as null, when nobody holds it.
-  public var mode: ModeInfo?
+  public var mode: HoldMode?
   /// Who holds it. Those who have held it longest are shown; there may be more.
   public var holders: [HolderInfo]
   /// How many sessions of this host hold it; told as `holding`.
@@ -194,15 +150,15 @@ public struct LockInfo: Equatable, Sendable {
   /// How many wait for it on this host; told as `waiting`.
   public var waitingCount: Int64
   /// This host's lease.
-  public var lease: LeaseStateWord
+  public var lease: LeaseState
   /// For how many milliseconds from now the lease is safe without renewal; nil, told as null, where there is no lease
   /// or nothing to renew.
   public var leaseValidMilliseconds: Int64?
 
   /// A lock.
   public init(
-    name: [UInt8], mode: ModeInfo? = nil, holders: [HolderInfo] = [], holdingCount: Int64 = 0,
-    waiters: [WaiterInfo] = [], toldWaiters: [[UInt8]] = [], waitingCount: Int64 = 0, lease: LeaseStateWord,
+    name: LockName, mode: HoldMode? = nil, holders: [HolderInfo] = [], holdingCount: Int64 = 0,
+    waiters: [WaiterInfo] = [], toldWaiters: [[UInt8]] = [], waitingCount: Int64 = 0, lease: LeaseState,
     leaseValidMilliseconds: Int64? = nil
   ) {
     self.name = name

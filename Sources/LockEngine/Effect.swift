@@ -9,7 +9,7 @@ public enum Effect: Equatable, Sendable {
   /// Send a command to the store. Its reply comes back as ``Event/replyReceived(_:_:)``.
   case send(CommandID, LeaseCommand)
   /// Something happened to a lock, for those who watch. Only while ``LockEngine/isObserved``.
-  case observed(ObservedEvent)
+  case observed(LockName, LockEvent)
   /// After ``Event/shutdownRequested``: everything has been given back and confirmed.
   case shutdownCompleted
 }
@@ -62,22 +62,8 @@ public struct Acquired: Equatable, Sendable {
 
 /// A grant of several locks at once.
 public struct AcquiredSeveral: Equatable, Sendable {
-  /// One of them.
-  public struct Lock: Equatable, Sendable {
-    /// The lock.
-    public var name: LockName
-    /// The fencing token of this hold.
-    public var token: Token
-
-    /// One lock of a grant.
-    public init(name: LockName, token: Token) {
-      self.name = name
-      self.token = token
-    }
-  }
-
   /// The locks, in the order in which they were asked for.
-  public var locks: [Lock]
+  public var locks: [GrantedLock]
   /// How they are held.
   public var mode: HoldMode
   /// How long the request waited, in milliseconds.
@@ -86,7 +72,7 @@ public struct AcquiredSeveral: Equatable, Sendable {
   public var validMilliseconds: Int64?
 
   /// A grant.
-  public init(locks: [Lock], mode: HoldMode, waitedMilliseconds: Int64, validMilliseconds: Int64?) {
+  public init(locks: [GrantedLock], mode: HoldMode, waitedMilliseconds: Int64, validMilliseconds: Int64?) {
     self.locks = locks
     self.mode = mode
     self.waitedMilliseconds = waitedMilliseconds
@@ -181,28 +167,4 @@ public enum Notification: Equatable, Sendable {
   case contended(name: LockName, token: Token, waiters: Int)
   /// Another session of this host has handed its hold to this one.
   case transferred(name: LockName, token: Token, mode: HoldMode, from: SessionID)
-}
-
-/// Something that happened to a lock on this host, or that this host has come to know.
-public struct ObservedEvent: Equatable, Sendable {
-  /// What happened.
-  public enum Kind: Equatable, Sendable {
-    /// A session got it.
-    case acquired(SessionID, Token, HoldMode)
-    /// A session gave it back or ended.
-    case released(SessionID, Token)
-    /// A session lost it.
-    case lost(SessionID, Token, LostReason)
-    /// A session began to wait; so many wait now.
-    case waiting(SessionID, waiters: Int)
-    /// A session's wait ended without success; so many wait now.
-    case gaveUp(SessionID, waiters: Int)
-    /// Another host holds it, by what this one has just heard.
-    case remote(host: String)
-  }
-
-  /// The lock.
-  public var name: LockName
-  /// What happened.
-  public var kind: Kind
 }

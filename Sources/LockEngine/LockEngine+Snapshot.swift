@@ -4,22 +4,6 @@ public import LockTypes
 
 /// One lock as this host sees it.
 public struct LockSnapshot: Equatable, Sendable {
-  /// The lease that this host has in the store.
-  public enum LeaseState: String, Equatable, Sendable {
-    /// None, and none is wanted.
-    case none
-    /// The store was asked and has not answered.
-    case asking
-    /// This host stands in the store's queue.
-    case waiting
-    /// A client of this host holds the lock.
-    case held
-    /// No client holds the lock; the lease stays for the next one.
-    case idle
-    /// The lease could not be renewed; nobody has the lock until its time is over.
-    case lost
-  }
-
   /// Who holds the lock on this host.
   public struct Holder: Equatable, Sendable {
     /// The holder's session.
@@ -149,7 +133,7 @@ extension LockEngine {
       validMilliseconds: held.map(\.validUntil).min().map { max(0, $0.milliseconds(since: now)) })
   }
 
-  private func leaseState(of lock: LockRecord, isHeld: Bool, hasEnded: Bool) -> LockSnapshot.LeaseState {
+  private func leaseState(of lock: LockRecord, isHeld: Bool, hasEnded: Bool) -> LeaseState {
     if isHeld { return .held }
     if lock.wanted != nil { return isQueued(lock) ? .waiting : .asking }
     if hasEnded || lock.leases.contains(where: { $0.stage == .lost }) { return .lost }

@@ -290,10 +290,10 @@ public final class LockEngine {
   }
 
   /// Tells those who watch.
-  func observe(_ lock: LockRecord, _ kind: ObservedEvent.Kind) {
+  func observe(_ lock: LockRecord, _ event: LockEvent) {
     guard observers > 0 else { return }
     if stepsLeft < .max { stepsLeft -= observers }
-    effects.append(.observed(ObservedEvent(name: lock.name, kind: kind)))
+    effects.append(.observed(lock.name, event))
   }
 
   // MARK: Shutdown

@@ -17,45 +17,16 @@ final class Account {
   }
 }
 
-/// What a limit is called in errors, in the journal and in `stats`.
-enum LimitWord: String, CaseIterable {
-  case connections
-  case connectionsPerUID = "connections_per_uid"
-  case holdsPerSession = "holds_per_session"
-  case holdsPerUID = "holds_per_uid"
-  case waitsPerSession = "waits_per_session"
-  case waitsPerUID = "waits_per_uid"
-  case waitersPerLock = "waiters_per_lock"
-  case watchesPerSession = "watches_per_session"
-  case bytesPerSession = "bytes_per_session"
-  case bytesPerUID = "bytes_per_uid"
-  case lockBytes = "lock_bytes"
-  case lockBytesPerUID = "lock_bytes_per_uid"
-  case watchesPerUID = "watches_per_uid"
-
-  init(_ limit: LimitName) {
-    switch limit {
-    case .holdsPerSession: self = .holdsPerSession
-    case .holdsPerUID: self = .holdsPerUID
-    case .waitsPerSession: self = .waitsPerSession
-    case .waitsPerUID: self = .waitsPerUID
-    case .waitersPerLock: self = .waitersPerLock
-    case .lockBytes: self = .lockBytes
-    case .lockBytesPerUID: self = .lockBytesPerUID
-    }
-  }
-}
-
 /// How often each limit was met.
 struct LimitCounts {
-  private var counts = [UInt64](repeating: 0, count: LimitWord.allCases.count)
+  private var counts = [UInt64](repeating: 0, count: LimitName.allCases.count)
 
-  mutating func met(_ limit: LimitWord) {
-    if let index = LimitWord.allCases.firstIndex(of: limit) { counts[index] += 1 }
+  mutating func met(_ limit: LimitName) {
+    if let index = LimitName.allCases.firstIndex(of: limit) { counts[index] += 1 }
   }
 
   /// Each limit with its count.
-  var all: [(limit: LimitWord, count: UInt64)] { Array(zip(LimitWord.allCases, counts)) }
+  var all: [(limit: LimitName, count: UInt64)] { Array(zip(LimitName.allCases, counts)) }
 }
 
 extension SidecarCore {
@@ -65,7 +36,7 @@ extension SidecarCore {
   // MARK: Connections
 
   /// The limit that keeps a client of this user from being connected; nil: there is none.
-  func connectionLimit(uid: UInt32?) -> LimitWord? {
+  func connectionLimit(uid: UInt32?) -> LimitName? {
     if sessions.count >= configuration.connectionsMax || !hasDescriptors(descriptorsPerConnection) {
       return .connections
     }
@@ -139,13 +110,13 @@ extension SidecarCore {
     }
   }
 
-  private func byteLimit(of session: ClientSession) -> LimitWord? {
+  private func byteLimit(of session: ClientSession) -> LimitName? {
     if session.chargedBytes > configuration.bytesPerSessionMax { return .bytesPerSession }
     if let account = session.account, account.bytes > configuration.bytesPerUIDMax { return .bytesPerUID }
     return nil
   }
 
-  private func refuseBytes(_ limit: LimitWord, to session: ClientSession) {
+  private func refuseBytes(_ limit: LimitName, to session: ClientSession) {
     guard !session.isClosing else { return }
     limitCounts.met(limit)
     write(to: session) { $0.failure(id: nil, .limit) { $0.member("limit", limit.rawValue) } }

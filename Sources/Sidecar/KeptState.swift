@@ -118,7 +118,7 @@ struct KeptSession: Equatable {
       switch target {
       case .name(let name):
         writer.write(true)
-        writer.write(name)
+        writer.write(name.bytes)
       case .prefix(let prefix):
         writer.write(false)
         writer.write(prefix)
@@ -156,7 +156,7 @@ struct KeptSession: Equatable {
     lastWatch = try reader.signed()
     for _ in 0..<(try reader.count()) {
       let number = try reader.signed()
-      watches[number] = try reader.bool() ? .name(reader.bytes()) : .prefix(reader.bytes())
+      watches[number] = try reader.bool() ? .name(LockName(bytes: reader.bytes())) : .prefix(reader.bytes())
       guard number >= 1, number <= lastWatch else { throw StateDamage() }
     }
     endsWithProcess = try reader.bool()

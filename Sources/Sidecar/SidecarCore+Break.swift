@@ -128,7 +128,7 @@ extension SidecarCore {
   private func answer(
     _ order: BreakOrder, _ session: ClientSession, broken: [Token], taken: [TakenInfo] = []
   ) {
-    write(to: session) { $0.broken(id: order.id, name: order.name.bytes, tokens: broken, taken: taken) }
+    write(to: session) { $0.broken(id: order.id, name: order.name, tokens: broken, taken: taken) }
   }
 
   /// Takes a lock from those sessions of this host that hold it. Gives the tokens of what they held.

@@ -260,20 +260,20 @@ extension SidecarCore {
     case .acquire(let params):
       acquire(params, id: id, session)
     case .release(let name, let token):
-      tell(session, id) { .releaseRequested(session.id, $0, name: LockName(bytes: name), token: token) }
+      tell(session, id) { .releaseRequested(session.id, $0, name: name, token: token) }
     case .extend(let name, let token, let maximum):
       tell(session, id) {
-        .extendRequested(session.id, $0, name: LockName(bytes: name), token: token, maxHoldMilliseconds: maximum)
+        .extendRequested(session.id, $0, name: name, token: token, maxHoldMilliseconds: maximum)
       }
     case .downgrade(let name, let token):
-      tell(session, id) { .downgradeRequested(session.id, $0, name: LockName(bytes: name), token: token) }
+      tell(session, id) { .downgradeRequested(session.id, $0, name: name, token: token) }
     case .transfer(let name, let token, let target):
-      transfer(LockName(bytes: name), token, to: target, id: id, session)
+      transfer(name, token, to: target, id: id, session)
     case .cancel(let target):
       let target = session.inFlight[target]
       tell(session, id) { .cancelRequested(session.id, request: $0, target: target) }
     case .inspect(let name):
-      inspect(LockName(bytes: name), id: id, session)
+      inspect(name, id: id, session)
     case .list(let params):
       list(params, id: id, session)
     case .watch(let target):
@@ -281,7 +281,7 @@ extension SidecarCore {
     case .unwatch(let watch):
       unwatch(watch, id: id, session)
     case .break(let name, let token, let reason):
-      breakHolds(of: LockName(bytes: name), token: token, reason: reason, id: id, session)
+      breakHolds(of: name, token: token, reason: reason, id: id, session)
     case .ping:
       let valid = engine.validMilliseconds(of: session.id, now: BootClock.now())
       write(to: session) { $0.pong(id: id, validMilliseconds: valid) }
@@ -295,7 +295,7 @@ extension SidecarCore {
   private func acquire(_ params: AcquireParams, id: MessageID, _ session: ClientSession) {
     describe(session)
     guard let options = params.more else {
-      let name = LockName(bytes: params.name)
+      let name = params.name
       guard mayUse(session, name) else { return deny(session, .use, name, id: id) }
       return tell(session, id) { request in
         .acquireRequested(
@@ -304,7 +304,7 @@ extension SidecarCore {
             maxHoldMilliseconds: params.maxHoldMilliseconds, meta: params.meta, progress: params.progress))
       }
     }
-    let names = (options.names ?? [params.name]).map { LockName(bytes: $0) }
+    let names = options.names ?? [params.name]
     for name in names where !mayUse(session, name) { return deny(session, .use, name, id: id) }
     if options.onLost != .notify, let refusal = enforcementRefusal(session) {
       return refuseEnforcement(refusal, names[0], id: id, to: session)
@@ -313,10 +313,10 @@ extension SidecarCore {
       .acquireRequested(
         AcquireRequest(
           session: session.id, request: request,
-          target: options.names == nil ? .one(LockName(bytes: params.name)) : .several(names),
-          mode: HoldMode(options.mode), waitMilliseconds: params.waitMilliseconds,
+          target: options.names == nil ? .one(params.name) : .several(names),
+          mode: options.mode, waitMilliseconds: params.waitMilliseconds,
           maxHoldMilliseconds: params.maxHoldMilliseconds, owner: options.owner, meta: params.meta,
-          progress: params.progress, onLost: LossAction(options.onLost)))
+          progress: params.progress, onLost: options.onLost))
     }
   }
 
@@ -386,7 +386,7 @@ extension SidecarCore {
   func refuseConnections(id: MessageID, to session: ClientSession) {
     limitCounts.met(.connections)
     write(to: session) { writer in
-      writer.failure(id: id, .limit, message: tooManyConnections) { $0.member("limit", LimitWord.connections.rawValue) }
+      writer.failure(id: id, .limit, message: tooManyConnections) { $0.member("limit", LimitName.connections.rawValue) }
     }
   }
 
@@ -423,18 +423,6 @@ extension SidecarCore {
       backend: isLocal ? .local : .redis, leaseMilliseconds: isLocal ? nil : configuration.leaseMilliseconds,
       requestsInFlightMax: Int64(configuration.waitsPerSessionMax))
     write(to: session) { $0.initialized(id: id, info) }
-  }
-}
-
-extension LossAction {
-  /// What the client asked for.
-  fileprivate init(_ word: AcquireOptions.LossWord) {
-    self =
-      switch word {
-      case .notify: .notify
-      case .terminate: .terminate
-      case .kill: .kill
-      }
   }
 }
 

@@ -93,33 +93,22 @@ extension SidecarCore {
       }
     }
     return LockInfo(
-      name: name.bytes, mode: mode.map { ModeInfo($0) }, holders: holders,
+      name: name, mode: mode, holders: holders,
       holdingCount: Int64(snapshot?.holdersTotal ?? 0), waiters: (snapshot?.waiters ?? []).map(waiter(in:)),
       toldWaiters: told.flatMap(\.waiters), waitingCount: Int64(snapshot?.waitersTotal ?? 0),
-      lease: Self.word(for: snapshot?.leaseState ?? .none), leaseValidMilliseconds: snapshot?.validMilliseconds)
+      lease: snapshot?.leaseState ?? .none, leaseValidMilliseconds: snapshot?.validMilliseconds)
   }
 
   func holder(in holder: LockSnapshot.Holder) -> HolderInfo {
     .session(
-      info(holder.session), mode: ModeInfo(holder.mode), owner: holder.owner, meta: holder.meta, token: holder.token,
+      info(holder.session), mode: holder.mode, owner: holder.owner, meta: holder.meta, token: holder.token,
       count: holder.owner == nil ? nil : Int64(holder.count), heldMilliseconds: holder.heldMilliseconds)
   }
 
   func waiter(in waiting: LockSnapshot.Waiting) -> WaiterInfo {
     WaiterInfo(
-      session: info(waiting.session), mode: ModeInfo(waiting.mode), owner: waiting.owner, meta: waiting.meta,
+      session: info(waiting.session), mode: waiting.mode, owner: waiting.owner, meta: waiting.meta,
       waitedMilliseconds: waiting.waitedMilliseconds)
-  }
-
-  private static func word(for state: LockSnapshot.LeaseState) -> LeaseStateWord {
-    switch state {
-    case .none: .none
-    case .asking: .asking
-    case .waiting: .waiting
-    case .held: .held
-    case .idle: .idle
-    case .lost: .lost
-    }
   }
 
   // MARK: Asking the store

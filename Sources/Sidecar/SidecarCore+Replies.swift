@@ -12,21 +12,21 @@ extension SidecarCore {
     switch reply {
     case .acquired(let lock):
       writer.acquired(
-        id: id, name: lock.name.bytes, token: lock.token, mode: ModeInfo(lock.mode),
+        id: id, name: lock.name, token: lock.token, mode: lock.mode,
         waitedMilliseconds: lock.waitedMilliseconds, validMilliseconds: lock.validMilliseconds)
     case .acquiredSeveral(let several):
       writer.acquiredSeveral(
-        id: id, locks: several.locks.map { GrantInfo(name: $0.name.bytes, token: $0.token) },
-        mode: ModeInfo(several.mode), waitedMilliseconds: several.waitedMilliseconds,
+        id: id, locks: several.locks,
+        mode: several.mode, waitedMilliseconds: several.waitedMilliseconds,
         validMilliseconds: several.validMilliseconds)
     case .released(let name, let token, let remaining):
-      writer.released(id: id, name: name.bytes, token: token, remaining: Int64(remaining))
+      writer.released(id: id, name: name, token: token, remaining: Int64(remaining))
     case .extended(let name, let token, let maximum):
-      writer.extended(id: id, name: name.bytes, token: token, maxHoldMilliseconds: maximum)
+      writer.extended(id: id, name: name, token: token, maxHoldMilliseconds: maximum)
     case .downgraded(let name, let token):
-      writer.downgraded(id: id, name: name.bytes, token: token)
+      writer.downgraded(id: id, name: name, token: token)
     case .transferred(let name, let token, let session):
-      writer.transferred(id: id, name: name.bytes, token: token, session: "\(session.rawValue)")
+      writer.transferred(id: id, name: name, token: token, session: "\(session.rawValue)")
     case .cancelled(let cancelled):
       writer.cancelled(id: id, cancelled)
     case .refused(let refusal):
@@ -63,7 +63,7 @@ extension SidecarCore {
     case .wrongType(let other, let name):
       writeWrongType(other, of: name, id: id, to: &writer)
     case .modeConflict(let held):
-      writer.failure(id: id, .modeConflict) { MessageWriter.writeHeld(ModeInfo(held), to: &$0) }
+      writer.failure(id: id, .modeConflict) { MessageWriter.writeHeld(held, to: &$0) }
     case .deadlock(let steps):
       // More have no room in a line.
       let cycle = steps.prefix(Self.cycleShownMax).map { info($0, for: session) }
@@ -78,7 +78,7 @@ extension SidecarCore {
         json.member("expected", "a session that waits for the lock, or that sent accept_transfers to initialize")
       }
     case .limit(let limit):
-      limitCounts.met(LimitWord(limit))
+      limitCounts.met(limit)
       writer.failure(id: id, .limit) { $0.member("limit", limit.rawValue) }
     case .shuttingDown:
       writer.failure(id: id, .shuttingDown)
@@ -125,36 +125,12 @@ extension SidecarCore {
     let waitsFor = isOwn || mayInspect(session, step.waitsFor) ? step.waitsFor : nil
     let holds = step.holds.flatMap { isOwn || mayInspect(session, $0) ? $0 : nil }
     guard waitsFor != nil, holds != nil || step.holds == nil else {
-      return DeadlockInfo(session: nil, waitsFor: waitsFor?.bytes, held: holds?.bytes)
+      return DeadlockInfo(session: nil, waitsFor: waitsFor, held: holds)
     }
     let who =
       isHere
       ? info(SessionID(step.session))
       : SessionInfo(host: step.host, session: "\(step.session)", pid: step.pid.map(Int64.init), command: step.command)
-    return DeadlockInfo(session: who, owner: step.owner, waitsFor: waitsFor?.bytes, held: holds?.bytes)
-  }
-}
-
-extension ModeInfo {
-  /// The engine's mode.
-  init(_ mode: HoldMode) {
-    self =
-      switch mode {
-      case .exclusive: .exclusive
-      case .shared: .shared
-      case .permit(let capacity): .permit(of: capacity)
-      }
-  }
-}
-
-extension HoldMode {
-  /// The mode that a client asked for.
-  init(_ mode: ModeInfo) {
-    self =
-      switch mode {
-      case .exclusive: .exclusive
-      case .shared: .shared
-      case .permit(let capacity): .permit(of: capacity)
-      }
+    return DeadlockInfo(session: who, owner: step.owner, waitsFor: waitsFor, held: holds)
   }
 }

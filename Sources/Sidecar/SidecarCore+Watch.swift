@@ -30,8 +30,7 @@ struct Watches {
   mutating func add(_ target: WatchTarget, _ watch: Watch) {
     count += 1
     switch target {
-    case .name(let name):
-      let key = LockName(bytes: name)
+    case .name(let key):
       byName[key, default: []].insert(watch)
       ofOneNameMax = max(ofOneNameMax, byName[key]?.count ?? 0)
     case .prefix(let prefix):
@@ -45,8 +44,7 @@ struct Watches {
   mutating func remove(_ target: WatchTarget, _ watch: Watch) {
     count -= 1
     switch target {
-    case .name(let name):
-      let key = LockName(bytes: name)
+    case .name(let key):
       byName[key]?.remove(watch)
       if byName[key]?.isEmpty == true { byName[key] = nil }
       if byName.isEmpty { ofOneNameMax = 0 }
@@ -75,17 +73,18 @@ extension SidecarCore {
   // MARK: Watching
 
   func watch(_ target: WatchTarget, id: MessageID, _ session: ClientSession) {
-    if case .name(let bytes) = target {
-      let name = LockName(bytes: bytes)
-      guard mayInspect(session, name) else { return deny(session, .inspect, name, id: id) }
-    }
+    if case .name(let name) = target, !mayInspect(session, name) { return deny(session, .inspect, name, id: id) }
     guard session.watches.count < Limits.watchesPerSessionMax else {
       limitCounts.met(.watchesPerSession)
-      return write(to: session) { $0.failure(id: id, .limit) { $0.member("limit", "watches_per_session") } }
+      return write(to: session) { writer in
+        writer.failure(id: id, .limit) { $0.member("limit", LimitName.watchesPerSession.rawValue) }
+      }
     }
     if let account = session.account, account.watches >= configuration.watchesPerUIDMax {
       limitCounts.met(.watchesPerUID)
-      return write(to: session) { $0.failure(id: id, .limit) { $0.member("limit", "watches_per_uid") } }
+      return write(to: session) { writer in
+        writer.failure(id: id, .limit) { $0.member("limit", LimitName.watchesPerUID.rawValue) }
+      }
     }
     session.account?.watches += 1
     session.lastWatch += 1
@@ -121,26 +120,15 @@ extension SidecarCore {
     engine.observers = watches.toldOfOneMax
   }
 
-  func tellWatchers(of event: ObservedEvent) {
-    let told: EventInfo =
-      switch event.kind {
-      case .acquired(let session, let token, let mode):
-        .acquired(session: "\(session.rawValue)", token: token, mode: ModeInfo(mode))
-      case .released(let session, let token): .released(session: "\(session.rawValue)", token: token)
-      case .lost(let session, let token, let reason):
-        .lost(session: "\(session.rawValue)", token: token, reason: reason.rawValue)
-      case .waiting(let session, let waiters): .waiting(session: "\(session.rawValue)", waiters: Int64(waiters))
-      case .gaveUp(let session, let waiters): .gaveUp(session: "\(session.rawValue)", waiters: Int64(waiters))
-      case .remote(let host): .remote(host: host)
-      }
-    for watch in watches.watches(of: event.name) {
-      guard let session = sessions[watch.session], !session.isClosing, mayInspect(session, event.name) else { continue }
-      writeUnlessBehind(to: session) { $0.event(watch: watch.number, name: event.name.bytes, told) }
+  func tellWatchers(of name: LockName, _ event: LockEvent) {
+    for watch in watches.watches(of: name) {
+      guard let session = sessions[watch.session], !session.isClosing, mayInspect(session, name) else { continue }
+      writeUnlessBehind(to: session) { $0.event(watch: watch.number, name: name, event) }
     }
   }
 
   /// Tells those who watch that Redis can be reached again, or cannot any more.
-  func tellWatchers(_ state: BackendStateWord) {
+  func tellWatchers(_ state: BackendState) {
     guard watches.count > 0 else { return }
     for session in sessions.values where !session.watches.isEmpty && !session.isClosing {
       writeUnlessBehind(to: session) { $0.backend(state) }

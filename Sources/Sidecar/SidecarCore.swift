@@ -339,8 +339,8 @@ final class SidecarCore {
     case .notify(let id, let notification):
       guard let session = sessions[id] else { return }
       perform(notification, for: session)
-    case .observed(let event):
-      tellWatchers(of: event)
+    case .observed(let name, let event):
+      tellWatchers(of: name, event)
     case .send(let id, let command):
       store?.submit(command, id: id, of: actingUser)
     case .shutdownCompleted:
@@ -369,7 +369,7 @@ final class SidecarCore {
         ])
       write(to: session) {
         $0.lost(
-          name: name.bytes, token: token, reason: reason.rawValue, graceMilliseconds: grace, detail: detail,
+          name: name, token: token, reason: reason, graceMilliseconds: grace, detail: detail,
           isEnforced: isEnforced)
       }
     case .waiting(let request, let name, let position, let holder, let trouble):
@@ -378,13 +378,13 @@ final class SidecarCore {
       let holders = holders(of: holder, of: name, for: session)
       let detail = trouble.map(words(of:))
       writeUnlessBehind(to: session) {
-        $0.waiting(id: message, name: name.bytes, position: Int64(position), holders: holders, detail: detail)
+        $0.waiting(id: message, name: name, position: Int64(position), holders: holders, detail: detail)
       }
     case .contended(let name, let token, let waiters):
-      writeUnlessBehind(to: session) { $0.contended(name: name.bytes, token: token, waiters: Int64(waiters)) }
+      writeUnlessBehind(to: session) { $0.contended(name: name, token: token, waiters: Int64(waiters)) }
     case .transferred(let name, let token, let mode, let from):
       write(to: session) {
-        $0.transferred(name: name.bytes, token: token, mode: ModeInfo(mode), from: "\(from.rawValue)")
+        $0.transferred(name: name, token: token, mode: mode, from: "\(from.rawValue)")
       }
     }
   }

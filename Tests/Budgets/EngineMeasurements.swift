@@ -80,7 +80,7 @@ var engineMeasurements: [Measurement] {
   [
     Measurement(name: "engine/local-cycle") {
       let driver = EngineDriver(tier: .local(firstToken: 1))
-      let name = LockName(bytes: lockName)
+      let name = lockName
       return {
         driver.acquire(name)
         driver.mustGrant()
@@ -89,7 +89,7 @@ var engineMeasurements: [Measurement] {
     },
     Measurement(name: "engine/lingering-cycle") {
       let driver = EngineDriver(tier: .store, lingerMilliseconds: 3_600_000)
-      let name = LockName(bytes: lockName)
+      let name = lockName
       driver.bringBack(name)
       return {
         driver.acquire(name)
@@ -99,7 +99,7 @@ var engineMeasurements: [Measurement] {
     },
     Measurement(name: "engine/cold-cycle") {
       let driver = EngineDriver(tier: .store)
-      let name = LockName(bytes: lockName)
+      let name = lockName
       return {
         driver.acquire(name)
         driver.answer(granted)
@@ -111,7 +111,7 @@ var engineMeasurements: [Measurement] {
     Measurement(name: "engine/hand-over") {
       let clients: UInt64 = 8
       let driver = EngineDriver(tier: .store, lingerMilliseconds: 3_600_000, sessions: Int(clients))
-      let name = LockName(bytes: lockName)
+      let name = lockName
       driver.acquire(name)
       driver.answer(granted)
       for session in 2...clients { driver.acquire(name, session: session) }
@@ -125,7 +125,7 @@ var engineMeasurements: [Measurement] {
     },
     Measurement(name: "engine/session") {
       let driver = EngineDriver(tier: .local(firstToken: 1))
-      let name = LockName(bytes: lockName)
+      let name = lockName
       var session: UInt64 = 1
       return {
         session += 1

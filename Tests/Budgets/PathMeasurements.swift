@@ -22,8 +22,8 @@ final class RequestPath {
       var rest = bytes
       while case .line(.request(_, let request)) = framer.next(from: &rest, { decoder.decode($0) }) {
         switch request {
-        case .acquire(let params): driver.acquire(LockName(bytes: params.name))
-        case .release(let name, _): driver.release(LockName(bytes: name))
+        case .acquire(let params): driver.acquire(params.name)
+        case .release(let name, _): driver.release(name)
         default: fail("an unexpected request")
         }
         perform()
@@ -46,10 +46,10 @@ final class RequestPath {
       switch effect {
       case .reply(_, _, .acquired(let lock)):
         writer.acquired(
-          id: .integer(1), name: lock.name.bytes, token: lock.token, waitedMilliseconds: lock.waitedMilliseconds,
+          id: .integer(1), name: lock.name, token: lock.token, waitedMilliseconds: lock.waitedMilliseconds,
           validMilliseconds: lock.validMilliseconds)
       case .reply(_, _, .released(let name, let token, let remaining)):
-        writer.released(id: .integer(2), name: name.bytes, token: token, remaining: Int64(remaining))
+        writer.released(id: .integer(2), name: name, token: token, remaining: Int64(remaining))
       case .send(let id, let command):
         sent.append((id, command))
         _ = connection.submit(codec.encode(command), id: id.rawValue)
@@ -70,7 +70,7 @@ var pathMeasurements: [Measurement] {
   [
     Measurement(name: "path/lingering-cycle") {
       let driver = EngineDriver(tier: .store, lingerMilliseconds: 3_600_000)
-      driver.bringBack(LockName(bytes: lockName))
+      driver.bringBack(lockName)
       let path = RequestPath(driver)
       return {
         path.receive(acquireLine)

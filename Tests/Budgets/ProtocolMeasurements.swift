@@ -1,7 +1,8 @@
+import LockTypes
 import ClientProtocol
 
 /// A name as applications choose them.
-let lockName = Array("orders/2024-11-25/customer-4711".utf8)
+let lockName = LockName("orders/2024-11-25/customer-4711")
 
 func line(_ text: String) -> [UInt8] { Array((text + "\n").utf8) }
 

@@ -49,9 +49,9 @@ var redisMeasurements: [Measurement] {
     decoding("resp/integers-500", renewedReply),
     exchanging(
       "redis/acquire",
-      .acquire(name: LockName(bytes: lockName), attempt: 4_711, ask: 4_712, isTry: false, tokenFloor: 0), grantedReply),
+      .acquire(name: lockName, attempt: 4_711, ask: 4_712, isTry: false, tokenFloor: 0), grantedReply),
     exchanging(
-      "redis/release", .release(name: LockName(bytes: lockName), attempt: 4_711, unused: .from(1_764_000_000_000_002)),
+      "redis/release", .release(name: lockName, attempt: 4_711, unused: .from(1_764_000_000_000_002)),
       releasedReply),
     exchanging(
       "redis/renew-500", .renew(renewedNames.map { LeaseReference(name: $0, attempt: 4_711) }), renewedReply),

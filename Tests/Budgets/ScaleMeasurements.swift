@@ -15,14 +15,14 @@ var scaleMeasurements: [Measurement] {
       },
       Measurement(name: "scale/holds-of-one-name-that-end-\(count)") {
         let driver = EngineDriver(tier: .local(firstToken: 1))
-        let name = LockName(bytes: lockName)
+        let name = lockName
         return driver.sessionThatEnds { session in
           for _ in 0..<count { driver.ask(name, session: session, mode: .shared) }
         }
       },
       Measurement(name: "scale/waits-that-end-\(count)") {
         let driver = EngineDriver(tier: .local(firstToken: 1), waitsPerSessionMax: count)
-        let name = LockName(bytes: lockName)
+        let name = lockName
         driver.acquire(name)
         return driver.sessionThatEnds { session in
           for _ in 0..<count { driver.acquire(name, session: session) }
@@ -30,7 +30,7 @@ var scaleMeasurements: [Measurement] {
       },
       Measurement(name: "scale/queue-of-\(count)") {
         let driver = EngineDriver(tier: .local(firstToken: 1), waitsPerSessionMax: count)
-        let name = LockName(bytes: lockName)
+        let name = lockName
         return {
           for _ in 0...count { driver.acquire(name) }
           for _ in 0...count { driver.release(name) }

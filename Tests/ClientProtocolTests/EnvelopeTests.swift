@@ -1,11 +1,12 @@
 import ClientProtocol
+import LockTypes
 import Testing
 
 struct EnvelopeTests {
   // MARK: What is a request
 
   @Test func readsARequest() {
-    let name = Array("orders".utf8)
+    let name = LockName("orders")
     let expected = ClientMessage.request(.integer(1), .acquire(AcquireParams(name: name, waitMilliseconds: 0)))
     #expect(decode(#"{"jsonrpc":"2.0","id":1,"method":"acquire","params":{"name":"orders","wait_ms":0}}"#) == expected)
     #expect(decode(#"{"id":1,"method":"acquire","params":{"name":"orders","wait_ms":0}}"#) == expected)
@@ -240,7 +241,7 @@ struct EnvelopeTests {
       }
       #expect(
         decoder.decode(Array(#"{"id":1,"method":"inspect","params":{"name":"a"}}"#.utf8))
-          == .request(.integer(1), .inspect(name: [0x61])))
+          == .request(.integer(1), .inspect(name: LockName("a"))))
       #expect(decoder.decode(Array(#"{"id":1,"method":"ping"}"#.utf8)) == .request(.integer(1), .ping))
     }
   }

@@ -1,9 +1,10 @@
 import ClientProtocol
 import Foundation
+import LockTypes
 import Testing
 
 struct MessageWriterTests {
-  private static let name = Array("a\"b\u{0}é".utf8)
+  private static let name = LockName("a\"b\u{0}é")
   private static let id = MessageID.string(Array("i\n1".utf8))
 
   /// Expects that `body` writes one line which Foundation reads as the same as `text`.
@@ -28,7 +29,7 @@ struct MessageWriterTests {
           #"{"jsonrpc":"2.0","id":"i\n1","result":{"name":"a\"b\u0000é","token":9007199254740991,"mode":"exclusive","waited_ms":3,"valid_ms":9980}}"#
         ))
     let local = try written {
-      $0.acquired(id: .integer(-5), name: [0x61], token: 1, waitedMilliseconds: 0, validMilliseconds: nil)
+      $0.acquired(id: .integer(-5), name: LockName("a"), token: 1, waitedMilliseconds: 0, validMilliseconds: nil)
     }
     #expect(
       try local
@@ -40,28 +41,28 @@ struct MessageWriterTests {
   @Test func answersTheSmallMethods() throws {
     try expect(
       #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","token":7,"remaining":0}}"#
-    ) { $0.released(id: .integer(1), name: [0x61], token: 7, remaining: 0) }
+    ) { $0.released(id: .integer(1), name: LockName("a"), token: 7, remaining: 0) }
     try expect(
       #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","token":7,"max_hold_ms":5}}"#
-    ) { $0.extended(id: .integer(1), name: [0x61], token: 7, maxHoldMilliseconds: 5) }
+    ) { $0.extended(id: .integer(1), name: LockName("a"), token: 7, maxHoldMilliseconds: 5) }
     try expect(
       #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","token":7,"max_hold_ms":null}}"#
-    ) { $0.extended(id: .integer(1), name: [0x61], token: 7, maxHoldMilliseconds: nil) }
+    ) { $0.extended(id: .integer(1), name: LockName("a"), token: 7, maxHoldMilliseconds: nil) }
     try expect(
       #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","token":7,"mode":"shared"}}"#
-    ) { $0.downgraded(id: .integer(1), name: [0x61], token: 7) }
+    ) { $0.downgraded(id: .integer(1), name: LockName("a"), token: 7) }
     try expect(
       #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","token":8,"session":"12"}}"#
-    ) { $0.transferred(id: .integer(1), name: [0x61], token: 8, session: "12") }
+    ) { $0.transferred(id: .integer(1), name: LockName("a"), token: 8, session: "12") }
     try expect(
       #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","broken":[7,9],"taken":[]}}"#
-    ) { $0.broken(id: .integer(1), name: [0x61], tokens: [7, 9]) }
+    ) { $0.broken(id: .integer(1), name: LockName("a"), tokens: [7, 9]) }
     try expect(
       #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","broken":[],"taken":[{"host":"b","reason":"host_gone","#
         + #""might_run_ms":90},{"foreign":true,"reason":"foreign","might_run_ms":null}]}}"#
     ) {
       $0.broken(
-        id: .integer(1), name: [0x61], tokens: [],
+        id: .integer(1), name: LockName("a"), tokens: [],
         taken: [
           TakenInfo(host: "b", reason: .hostGone, mightRunMilliseconds: 90),
           TakenInfo(host: nil, reason: .foreign, mightRunMilliseconds: nil),
@@ -74,14 +75,16 @@ struct MessageWriterTests {
       #"{"jsonrpc":"2.0","id":1,"result":{"locks":[{"name":"b","token":2},{"name":"a","token":7}],"mode":"shared","waited_ms":3,"valid_ms":null}}"#
     ) {
       $0.acquiredSeveral(
-        id: .integer(1), locks: [GrantInfo(name: [0x62], token: 2), GrantInfo(name: [0x61], token: 7)], mode: .shared,
+        id: .integer(1),
+        locks: [GrantedLock(name: LockName("b"), token: 2), GrantedLock(name: LockName("a"), token: 7)], mode: .shared,
         waitedMilliseconds: 3, validMilliseconds: nil)
     }
     try expect(
       #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","token":7,"mode":"permit","permits":4,"waited_ms":0,"valid_ms":5}}"#
     ) {
       $0.acquired(
-        id: .integer(1), name: [0x61], token: 7, mode: .permit(of: 4), waitedMilliseconds: 0, validMilliseconds: 5)
+        id: .integer(1), name: LockName("a"), token: 7, mode: .permit(of: 4), waitedMilliseconds: 0,
+        validMilliseconds: 5)
     }
     try expect(
       #"{"jsonrpc":"2.0","id":1,"result":{"cancelled":true}}"#
@@ -151,7 +154,7 @@ struct MessageWriterTests {
     ) { $0.inspected(id: .integer(1), lock) }
     try expect(
       #"{"jsonrpc":"2.0","id":1,"result":{"name":"a","mode":null,"holders":[],"holding":0,"waiting":0,"lease":{"state":"none","valid_ms":null},"waiters":[]}}"#
-    ) { $0.inspected(id: .integer(1), LockInfo(name: [0x61], lease: .none)) }
+    ) { $0.inspected(id: .integer(1), LockInfo(name: LockName("a"), lease: .none)) }
   }
 
   /// The worst that a client and a host can make of it: every byte is written as six.
@@ -161,7 +164,8 @@ struct MessageWriterTests {
   private static let worstHolder = HolderInfo.session(
     worstSession, mode: .permit(of: .max), owner: worst, meta: worst, token: .max, count: .max, heldMilliseconds: .max)
   private static let worstLock = LockInfo(
-    name: [UInt8](repeating: 1, count: Limits.nameBytesMax), holders: Array(repeating: worstHolder, count: 100),
+    name: LockName(bytes: [UInt8](repeating: 1, count: Limits.nameBytesMax)),
+    holders: Array(repeating: worstHolder, count: 100),
     waiters: Array(
       repeating: WaiterInfo(session: worstSession, owner: worst, meta: worst, waitedMilliseconds: .max), count: 1_000),
     waitingCount: 1_000, lease: .waiting, leaseValidMilliseconds: .max)
@@ -181,7 +185,7 @@ struct MessageWriterTests {
     let waiters = (0..<17).map {
       WaiterInfo(session: SessionInfo(host: "h", session: "\($0)"), waitedMilliseconds: 0)
     }
-    let lock = LockInfo(name: [0x61], waiters: waiters, waitingCount: 17, lease: .held)
+    let lock = LockInfo(name: LockName("a"), waiters: waiters, waitingCount: 17, lease: .held)
     let reply = try written { $0.inspected(id: .integer(1), lock) }
     let result = try #require(reply["result"] as? NSDictionary)
     let shown = try #require(result["waiters"] as? [NSDictionary])
@@ -190,7 +194,7 @@ struct MessageWriterTests {
 
   @Test func aPageOfListIsFilledUpToItsLimit() throws {
     for lock in [
-      Self.worstLock, LockInfo(name: [0x61], holders: [.host("h")], lease: .idle, leaseValidMilliseconds: 5),
+      Self.worstLock, LockInfo(name: LockName("a"), holders: [.host("h")], lease: .idle, leaseValidMilliseconds: 5),
     ] {
       var writer = MessageWriter()
       writer.beginList(id: Self.worstID)
@@ -207,13 +211,13 @@ struct MessageWriterTests {
 
   @Test func answersList() throws {
     let lock = LockInfo(
-      name: [0x61], mode: .permit(of: 2), holders: [.host("h")],
+      name: LockName("a"), mode: .permit(of: 2), holders: [.host("h")],
       waiters: [WaiterInfo(session: Self.session, waitedMilliseconds: 1)],
       waitingCount: 1, lease: .waiting)
     let page = try written { writer in
       writer.beginList(id: .integer(1))
       let first = writer.listEntry(lock)
-      let second = writer.listEntry(LockInfo(name: [0x62], lease: .idle, leaseValidMilliseconds: 7))
+      let second = writer.listEntry(LockInfo(name: LockName("b"), lease: .idle, leaseValidMilliseconds: 7))
       #expect(first && second)
       writer.endList(cursor: nil)
     }
@@ -227,7 +231,8 @@ struct MessageWriterTests {
   @Test func cutsLongTextBetweenCharacters() throws {
     let long = "a" + String(repeating: "é", count: 200)
     let lock = LockInfo(
-      name: [0x61], holders: [.session(SessionInfo(host: "h", session: "1", command: long), token: 1)], lease: .held)
+      name: LockName("a"), holders: [.session(SessionInfo(host: "h", session: "1", command: long), token: 1)],
+      lease: .held)
     let reply = try written { $0.inspected(id: .integer(1), lock) }
     let result = try #require(reply["result"] as? NSDictionary)
     let holder = try #require((result["holders"] as? [NSDictionary])?.first)
@@ -292,7 +297,7 @@ struct MessageWriterTests {
 
   @Test func tellsTheModeThatIsInTheWay() throws {
     for (mode, held) in [
-      (ModeInfo.exclusive, #"{"mode":"exclusive"}"#), (.shared, #"{"mode":"shared"}"#),
+      (HoldMode.exclusive, #"{"mode":"exclusive"}"#), (.shared, #"{"mode":"shared"}"#),
       (.permit(of: 4), #"{"permits":4}"#),
     ] {
       let reply = try written {
@@ -305,8 +310,8 @@ struct MessageWriterTests {
 
   @Test func tellsTheCycleOfADeadlock() throws {
     let cycle = [
-      DeadlockInfo(session: Self.session, owner: "t", waitsFor: Self.name, held: [0x62]),
-      DeadlockInfo(session: SessionInfo(host: "h", session: "2"), waitsFor: [0x62], held: nil),
+      DeadlockInfo(session: Self.session, owner: "t", waitsFor: Self.name, held: LockName("b")),
+      DeadlockInfo(session: SessionInfo(host: "h", session: "2"), waitsFor: LockName("b"), held: nil),
     ]
     let who = #""host":"web1","session":"7","pid":4711,"uid":1000,"command":"report","unit":"report.service""#
     let reply = try written { $0.failure(id: .integer(1), .deadlock) { MessageWriter.writeCycle(cycle, to: &$0) } }
@@ -332,22 +337,22 @@ struct MessageWriterTests {
   @Test func tellsNotifications() throws {
     try expect(
       #"{"jsonrpc":"2.0","method":"lost","params":{"name":"a","token":5,"reason":"max_hold","grace_ms":20}}"#
-    ) { $0.lost(name: [0x61], token: 5, reason: "max_hold", graceMilliseconds: 20) }
+    ) { $0.lost(name: LockName("a"), token: 5, reason: .maxHold, graceMilliseconds: 20) }
     try expect(
       #"{"jsonrpc":"2.0","method":"waiting","params":{"id":"i\n1","name":"a","position":2,"holders":[{"host":"h"}]}}"#
-    ) { $0.waiting(id: Self.id, name: [0x61], position: 2, holders: [.host("h")]) }
+    ) { $0.waiting(id: Self.id, name: LockName("a"), position: 2, holders: [.host("h")]) }
     try expect(
       #"{"jsonrpc":"2.0","method":"waiting","params":{"id":"i\n1","name":"a","position":1,"holders":[],"detail":"OOM no"}}"#
-    ) { $0.waiting(id: Self.id, name: [0x61], position: 1, holders: [], detail: "OOM no") }
+    ) { $0.waiting(id: Self.id, name: LockName("a"), position: 1, holders: [], detail: "OOM no") }
     try expect(
       #"{"jsonrpc":"2.0","method":"lost","params":{"name":"a","token":5,"reason":"broken","grace_ms":0,"detail":"stuck"}}"#
-    ) { $0.lost(name: [0x61], token: 5, reason: "broken", graceMilliseconds: 0, detail: "stuck") }
+    ) { $0.lost(name: LockName("a"), token: 5, reason: .broken, graceMilliseconds: 0, detail: "stuck") }
     try expect(
       #"{"jsonrpc":"2.0","method":"contended","params":{"name":"a","token":5,"waiters":3}}"#
-    ) { $0.contended(name: [0x61], token: 5, waiters: 3) }
+    ) { $0.contended(name: LockName("a"), token: 5, waiters: 3) }
     try expect(
       #"{"jsonrpc":"2.0","method":"transferred","params":{"name":"a","token":5,"mode":"permit","permits":2,"from":"7"}}"#
-    ) { $0.transferred(name: [0x61], token: 5, mode: .permit(of: 2), from: "7") }
+    ) { $0.transferred(name: LockName("a"), token: 5, mode: .permit(of: 2), from: "7") }
     try expect(
       #"{"jsonrpc":"2.0","method":"backend","params":{"state":"disconnected"}}"#
     ) { $0.backend(.disconnected) }
@@ -360,23 +365,23 @@ struct MessageWriterTests {
   }
 
   @Test func tellsEvents() throws {
-    let events: [(EventInfo, String)] = [
+    let events: [(LockEvent, String)] = [
       (
-        .acquired(session: "7", token: 5, mode: .shared),
+        .acquired(SessionID(7), 5, .shared),
         #""kind":"acquired","name":"a","session":"7","token":5,"mode":"shared""#
       ),
-      (.released(session: "7", token: 5), #""kind":"released","name":"a","session":"7","token":5"#),
+      (.released(SessionID(7), 5), #""kind":"released","name":"a","session":"7","token":5"#),
       (
-        .lost(session: "7", token: 5, reason: "broken"),
+        .lost(SessionID(7), 5, .broken),
         #""kind":"lost","name":"a","session":"7","token":5,"reason":"broken""#
       ),
-      (.waiting(session: "7", waiters: 2), #""kind":"waiting","name":"a","session":"7","waiters":2"#),
-      (.gaveUp(session: "7", waiters: 1), #""kind":"gave_up","name":"a","session":"7","waiters":1"#),
+      (.waiting(SessionID(7), waiters: 2), #""kind":"waiting","name":"a","session":"7","waiters":2"#),
+      (.gaveUp(SessionID(7), waiters: 1), #""kind":"gave_up","name":"a","session":"7","waiters":1"#),
       (.remote(host: "web2"), #""kind":"remote","name":"a","host":"web2""#),
     ]
     for (event, members) in events {
       try expect(#"{"jsonrpc":"2.0","method":"event","params":{"watch":3,\#(members)}}"#) {
-        $0.event(watch: 3, name: [0x61], event)
+        $0.event(watch: 3, name: LockName("a"), event)
       }
     }
   }

@@ -1,4 +1,5 @@
 import ClientProtocol
+import LockTypes
 import Testing
 
 struct ParameterTests {
@@ -34,7 +35,7 @@ struct ParameterTests {
     }
   }
 
-  private func name(of request: ClientRequest) -> [UInt8]? {
+  private func name(of request: ClientRequest) -> LockName? {
     switch request {
     case .acquire(let params): params.name
     case .release(let name, _), .extend(let name, _, _), .inspect(let name), .downgrade(let name, _),
@@ -50,7 +51,7 @@ struct ParameterTests {
       (#""é\u00e9😀\ud83d\ude00""#, Array("éé😀😀".utf8)), ("\"\u{65}\u{301}\"", [0x65, 0xCC, 0x81]),
     ]
     for (text, bytes) in names {
-      #expect(name(of: try request(method, params(method, name: text))) == bytes)
+      #expect(name(of: try request(method, params(method, name: text))) == LockName(bytes: bytes))
     }
   }
 
@@ -59,7 +60,7 @@ struct ParameterTests {
       let count = 512 / bytes
       let padding = String(repeating: "p", count: 512 - count * bytes)
       let full = String(repeating: filler, count: count) + padding
-      #expect(name(of: try request(method, params(method, name: "\"\(full)\"")))?.count == 512)
+      #expect(name(of: try request(method, params(method, name: "\"\(full)\"")))?.bytes.count == 512)
       expect(try refusal(method, params(method, name: "\"\(full)x\"")), field: "name", limit: 512)
     }
     expect(try refusal(method, params(method, name: "\"\"")), field: "name", limit: 1)
@@ -154,13 +155,13 @@ struct ParameterTests {
 
   @Test(arguments: ["1000", "1e3", "1E+3", "1000.0", "1.0e3", "10000e-1", "1000.000e0", "0.1e4"])
   func anIntegerMayBeWrittenInAnyWay(text: String) throws {
-    let expected = ClientRequest.acquire(AcquireParams(name: [0x61], waitMilliseconds: 1_000))
+    let expected = ClientRequest.acquire(AcquireParams(name: LockName("a"), waitMilliseconds: 1_000))
     #expect(try request("acquire", #"{"name":"a","wait_ms":\#(text)}"#) == expected)
   }
 
   @Test func anIntegerIsReadExactlyHoweverLong() throws {
     let zeros = String(repeating: "0", count: 30_000)
-    let exact = ClientRequest.release(name: [0x61], token: 9_007_199_254_740_991)
+    let exact = ClientRequest.release(name: LockName("a"), token: 9_007_199_254_740_991)
     for text in ["9007199254740991\(zeros)e-30000", "0.\(zeros)9007199254740991e30016", "9007199254740991.\(zeros)"] {
       #expect(try request("release", #"{"name":"a","token":\#(text)}"#) == exact)
     }
@@ -182,14 +183,14 @@ struct ParameterTests {
   // MARK: acquire
 
   @Test func acquireHasDefaults() throws {
-    #expect(try request("acquire", #"{"name":"a"}"#) == .acquire(AcquireParams(name: [0x61])))
+    #expect(try request("acquire", #"{"name":"a"}"#) == .acquire(AcquireParams(name: LockName("a"))))
   }
 
   @Test func acquireTakesEverything() throws {
     let params =
       #"{"progress":true,"meta":"a \"note\"","max_hold_ms":5,"wait_ms":0,"mode":"exclusive","name":"a","x-y":{"name":1}}"#
     let expected = AcquireParams(
-      name: [0x61], waitMilliseconds: 0, maxHoldMilliseconds: 5, meta: #"a "note""#, progress: true)
+      name: LockName("a"), waitMilliseconds: 0, maxHoldMilliseconds: 5, meta: #"a "note""#, progress: true)
     #expect(try request("acquire", params) == .acquire(expected))
   }
 
@@ -207,7 +208,7 @@ struct ParameterTests {
 
   @Test func progressIsABoolean() throws {
     for (text, flag) in [("true", true), ("false", false)] {
-      let expected = ClientRequest.acquire(AcquireParams(name: [0x61], progress: flag))
+      let expected = ClientRequest.acquire(AcquireParams(name: LockName("a"), progress: flag))
       #expect(try request("acquire", #"{"name":"a","progress":\#(text)}"#) == expected)
     }
     for wrong in ["1", "0", "null", #""true""#, "[]"] {
@@ -252,7 +253,7 @@ struct ParameterTests {
 
   @Test func onLostIsOneOfThreeWords() throws {
     #expect(try options(#"{"name":"a","on_lost":"notify"}"#) == nil)
-    for word in [AcquireOptions.LossWord.terminate, .kill] {
+    for word in [LossAction.terminate, .kill] {
       #expect(try options(#"{"name":"a","on_lost":"\#(word.rawValue)"}"#) == AcquireOptions(onLost: word))
     }
     for wrong in [#""stop""#, "1", "null", #""""#] {
@@ -265,10 +266,12 @@ struct ParameterTests {
       case .acquire(let params) = try request(
         "acquire", #"{"names":["b","\u0061","é"],"wait_ms":5,"mode":"shared","owner":"t"}"#)
     else { return }
-    let names = [[0x62], [0x61], Array("é".utf8)]
+    let names = [LockName("b"), LockName("a"), LockName("é")]
     #expect(
       params
-        == AcquireParams(name: [], waitMilliseconds: 5, more: AcquireOptions(names: names, mode: .shared, owner: "t")))
+        == AcquireParams(
+          name: LockName(bytes: []), waitMilliseconds: 5, more: AcquireOptions(names: names, mode: .shared, owner: "t"))
+    )
     expect(try refusal("acquire", #"{"name":"a","names":["b"]}"#), field: "names")
     expect(try refusal("acquire", #"{"wait_ms":0}"#), field: "name")
     for wrong in ["1", "null", #""a""#, "{}", "true", "[1]", #"["a",null]"#, #"[["a"]]"#, #"[{"name":"a"}]"#] {
@@ -303,7 +306,7 @@ struct ParameterTests {
     }
     var writer = MessageWriter()
     writer.acquiredSeveral(
-      id: id, locks: names.map { GrantInfo(name: $0, token: Limits.integerMax) }, mode: .permit(of: 1_000_000),
+      id: id, locks: names.map { GrantedLock(name: $0, token: Limits.integerMax) }, mode: .permit(of: 1_000_000),
       waitedMilliseconds: Limits.integerMax, validMilliseconds: Limits.integerMax)
     #expect(writer.lineCount <= Limits.lineBytesMax + 1)
     expect(
@@ -335,31 +338,32 @@ struct ParameterTests {
   @Test func extendMustSayHowLong() throws {
     #expect(
       try request("extend", #"{"name":"a","max_hold_ms":null}"#)
-        == .extend(name: [0x61], token: nil, maxHoldMilliseconds: nil))
+        == .extend(name: LockName("a"), token: nil, maxHoldMilliseconds: nil))
     #expect(
       try request("extend", #"{"name":"a","token":7,"max_hold_ms":9}"#)
-        == .extend(name: [0x61], token: 7, maxHoldMilliseconds: 9))
+        == .extend(name: LockName("a"), token: 7, maxHoldMilliseconds: 9))
     expect(try refusal("extend", #"{"name":"a","token":7}"#), field: "max_hold_ms")
   }
 
   @Test func transferNamesASession() throws {
     #expect(
       try request("transfer", #"{"name":"a","token":7,"session":"12"}"#)
-        == .transfer(name: [0x61], token: 7, session: "12"))
+        == .transfer(name: LockName("a"), token: 7, session: "12"))
     #expect(
-      try request("transfer", #"{"name":"a","session":"x"}"#) == .transfer(name: [0x61], token: nil, session: "x"))
+      try request("transfer", #"{"name":"a","session":"x"}"#)
+        == .transfer(name: LockName("a"), token: nil, session: "x"))
     expect(try refusal("transfer", #"{"name":"a"}"#), field: "session")
     expect(try refusal("transfer", #"{"name":"a","session":""}"#), field: "session", limit: 1)
     let full = String(repeating: "1", count: 64)
     #expect(
       try request("transfer", #"{"name":"a","session":"\#(full)"}"#)
-        == .transfer(name: [0x61], token: nil, session: full))
+        == .transfer(name: LockName("a"), token: nil, session: full))
     expect(try refusal("transfer", #"{"name":"a","session":"\#(full)1"}"#), field: "session", limit: 64)
     expect(try refusal("transfer", #"{"name":"a","session":7}"#), field: "session")
   }
 
   @Test func aWatchHasANameOrAPrefix() throws {
-    #expect(try request("watch", #"{"name":"a"}"#) == .watch(.name([0x61])))
+    #expect(try request("watch", #"{"name":"a"}"#) == .watch(.name(LockName("a"))))
     #expect(try request("watch", #"{"prefix":""}"#) == .watch(.prefix([])))
     let full = String(repeating: "p", count: 512)
     #expect(try request("watch", #"{"prefix":"\#(full)"}"#) == .watch(.prefix(Array(full.utf8))))
@@ -377,11 +381,11 @@ struct ParameterTests {
   }
 
   @Test func theReasonOfABreakHasUpTo256Bytes() throws {
-    #expect(try request("break", #"{"name":"a"}"#) == .break(name: [0x61], token: nil, reason: nil))
+    #expect(try request("break", #"{"name":"a"}"#) == .break(name: LockName("a"), token: nil, reason: nil))
     for full in ["", String(repeating: "r", count: 256), String(repeating: "é", count: 128)] {
       #expect(
         try request("break", #"{"name":"a","token":9,"reason":"\#(full)"}"#)
-          == .break(name: [0x61], token: 9, reason: full))
+          == .break(name: LockName("a"), token: 9, reason: full))
     }
     let over = String(repeating: "r", count: 257)
     expect(try refusal("break", #"{"name":"a","reason":"\#(over)"}"#), field: "reason", limit: 256)

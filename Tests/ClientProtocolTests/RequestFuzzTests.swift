@@ -1,5 +1,6 @@
 import ClientProtocol
 import Foundation
+import LockTypes
 import TestSupport
 import Testing
 
@@ -154,7 +155,7 @@ struct RequestFuzzTests {
 
   private static func compare(_ acquire: AcquireParams, with params: NSDictionary, _ comment: Comment) {
     if let names = acquire.more?.names {
-      #expect((params["names"] as? [String])?.map { Array($0.utf8) } == names, comment)
+      #expect((params["names"] as? [String])?.map { LockName($0) } == names, comment)
     } else {
       expect(acquire.name, is: params["name"], comment)
     }
@@ -173,6 +174,10 @@ struct RequestFuzzTests {
 
   private static func expect(_ name: [UInt8], is value: Any?, _ comment: Comment) {
     #expect((value as? String).map { Array($0.utf8) } == name, comment)
+  }
+
+  private static func expect(_ name: LockName, is value: Any?, _ comment: Comment) {
+    expect(name.bytes, is: value, comment)
   }
 
   private static func expect(_ id: MessageID, is value: Any?, _ comment: Comment) {

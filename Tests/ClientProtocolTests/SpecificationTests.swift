@@ -1,5 +1,6 @@
 import ClientProtocol
 import Foundation
+import LockTypes
 import TestSupport
 import Testing
 
@@ -35,7 +36,7 @@ struct SpecificationTests {
   }
 
   @Test func theWordsAreThoseOfTheDocument() throws {
-    #expect(try schema("LeaseState")["enum"] as? [String] == LeaseStateWord.allCases.map(\.rawValue))
+    #expect(try schema("LeaseState")["enum"] as? [String] == LeaseState.allCases.map(\.rawValue))
     let initialize = try #require(methods.first { $0["name"] as? String == "initialize" })
     let params = try #require(initialize["params"] as? [NSDictionary])
     let lifetime = try #require(params.first { $0["name"] as? String == "lifetime" })["schema"] as? NSDictionary

@@ -1,4 +1,5 @@
 import LockEngine
+import LockTypes
 import Testing
 
 /// Another host waits for what this one has.
@@ -87,7 +88,7 @@ import Testing
 
   @Test func aLeaseLingersOnlyWhenTheHostComesBackToIt() {
     let script = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 200))
-    func state() -> LockSnapshot.LeaseState? {
+    func state() -> LeaseState? {
       script.engine.snapshot(of: x, waitersMax: 1, now: script.now)?.leaseState
     }
     script.open(alice)

@@ -388,7 +388,7 @@ import Testing
     script.release(carol)
     script.engine.observers = 0
     script.acquire(alice)
-    let news = script.take().compactMap { if case .observed(let event) = $0 { event.kind } else { nil } }
+    let news = script.take().compactMap { if case .observed(_, let event) = $0 { event } else { nil } }
     #expect(
       news == [
         .waiting(bob, waiters: 1), .gaveUp(bob, waiters: 0), .waiting(carol, waiters: 1), .released(alice, 1000),

@@ -82,24 +82,22 @@ import Testing
     let acquire = try #require(try Documents.openRPC()["methods"].elements.first { $0["name"].string == "acquire" })
     let schemas = Dictionary(
       uniqueKeysWithValues: acquire["params"].elements.map { ($0["name"].string ?? "", $0["schema"]) })
-    let words = AcquireOptions.LossWord.allCases.map(\.rawValue)
-    #expect(schemas["on_lost"]?["enum"].strings == words)
-    #expect(words == LossAction.allCases.map(\.rawValue))
+    #expect(schemas["on_lost"]?["enum"].strings == LossAction.allCases.map(\.rawValue))
     #expect(schemas["mode"]?["enum"].strings == ["exclusive", "shared"])
   }
 
   @Test func theKindsOfEventsAreTheWriters() throws {
-    let events: [EventInfo] = [
-      .acquired(session: "1", token: 1, mode: .permit(of: 2)), .released(session: "1", token: 1),
-      .lost(session: "1", token: 1, reason: "broken"), .waiting(session: "1", waiters: 1),
-      .gaveUp(session: "1", waiters: 0), .remote(host: "h"),
+    let events: [LockEvent] = [
+      .acquired(SessionID(1), 1, .permit(of: 2)), .released(SessionID(1), 1),
+      .lost(SessionID(1), 1, .broken), .waiting(SessionID(1), waiters: 1),
+      .gaveUp(SessionID(1), waiters: 0), .remote(host: "h"),
     ]
     let rows = try Documents.table(headedBy: ["kind", "more members"])
     #expect(try schema("EventKind")["enum"].strings == rows.map { $0[0] })
     #expect(rows.count == events.count)
     for (event, row) in zip(events, rows) {
       var writer = MessageWriter()
-      writer.event(watch: 1, name: [0x61], event)
+      writer.event(watch: 1, name: LockName("a"), event)
       let params = Node(try JSONSerialization.jsonObject(with: Data(writer.bytes)))["params"]
       #expect(params["kind"].string == row[0])
       let members = Set(row[1].replacing("?", with: "").components(separatedBy: ", "))
@@ -111,11 +109,11 @@ import Testing
   @Test func theStatesOfTheBackendAreTheCodes() throws {
     let backend = try Documents.openRPC()["x-notifications"].elements.first { $0["name"].string == "backend" }
     let state = try #require(backend)["params"].elements.first?["schema"]
-    #expect(state?["enum"].strings == BackendStateWord.allCases.map(\.rawValue))
+    #expect(state?["enum"].strings == BackendState.allCases.map(\.rawValue))
   }
 
   @Test func theStatesOfALeaseAreTheCodes() throws {
-    let coded = LeaseStateWord.allCases.map(\.rawValue)
+    let coded = LeaseState.allCases.map(\.rawValue)
     #expect(Set(try schema("LeaseState")["enum"].strings) == Set(coded))
     #expect(Set(try Documents.table(headedBy: ["state", "meaning"]).map { $0[0] }) == Set(coded))
   }

@@ -19,7 +19,7 @@ import Testing
     session.unreadInput = Array("more\n".utf8)
     session.unsent = Array("half a reply".utf8)
     session.inFlight = [(RequestID(3), .integer(-5)), (RequestID(4), .string(Array("ü".utf8)))]
-    session.watches = [2: .name(Array("n".utf8)), 3: .prefix([])]
+    session.watches = [2: .name(LockName("n")), 3: .prefix([])]
     session.lastWatch = 5
     session.endsWithProcess = true
     session.keepaliveMilliseconds = 30_000

@@ -16,7 +16,7 @@ COLLECTIONS = {"Collections", "DequeModule", "HeapModule", "OrderedCollections",
 PURE = {
     "LockTypes": set(),
     "LockEngine": COLLECTIONS | {"LockTypes", "SystemStrings"},
-    "ClientProtocol": COLLECTIONS,
+    "ClientProtocol": COLLECTIONS | {"LockTypes"},
     "AccessPolicy": {"SystemStrings"},
     "SystemStrings": set(),
     "RedisProtocol": COLLECTIONS | {"LockEngine", "LockTypes", "SystemStrings"},
