@@ -44,10 +44,11 @@ let package = Package(
     .target(name: "AccessPolicy", dependencies: ["SystemStrings"], swiftSettings: strict),
     .target(name: "SystemStrings", swiftSettings: strict),
     .target(
-      name: "RedisProtocol",
-      dependencies: [
-        "LockEngine", "LockTypes", "SystemStrings", .product(name: "DequeModule", package: "swift-collections"),
-      ],
+      name: "RESP", dependencies: ["SystemStrings", .product(name: "DequeModule", package: "swift-collections")],
+      swiftSettings: strict),
+    .target(
+      name: "RedisLeases",
+      dependencies: ["LockEngine", "LockTypes", "RESP"],
       resources: [.embedInCode("Scripts")],
       swiftSettings: strict),
 
@@ -66,17 +67,15 @@ let package = Package(
     .target(
       name: "SidelockSettings",
       dependencies: [
-        "AccessPolicy", "CLibYAML", "LockEngine", "LockTypes", "ProcessSupport", "RedisProtocol", "SystemStrings",
-        argumentParser,
-        logging,
+        "AccessPolicy", "CLibYAML", "LockEngine", "LockTypes", "ProcessSupport", "RESP", "SystemStrings",
+        argumentParser, logging,
       ],
       swiftSettings: strict),
     .target(
       name: "Sidecar",
       dependencies: [
-        "AccessPolicy", "CLinux", "LockEngine", "LockTypes", "ClientProtocol", "RedisProtocol", "SystemStrings",
-        "SystemdSupport",
-        nioCore, nioPosix, logging,
+        "AccessPolicy", "CLinux", "LockEngine", "LockTypes", "ClientProtocol", "RESP", "RedisLeases", "SystemStrings",
+        "SystemdSupport", nioCore, nioPosix, logging,
         .product(name: "DequeModule", package: "swift-collections"),
       ],
       resources: [.embedInCode("Resources")],
@@ -107,16 +106,17 @@ let package = Package(
     .testTarget(
       name: "ClientProtocolTests", dependencies: ["ClientProtocol", "LockTypes", "TestSupport"], swiftSettings: strict),
     .testTarget(
-      name: "RedisProtocolTests", dependencies: ["LockTypes", "RedisProtocol", "SystemStrings", "TestSupport"],
-      swiftSettings: strict),
+      name: "RESPTests", dependencies: ["RESP", "SystemStrings", "TestSupport"], swiftSettings: strict),
+    .testTarget(
+      name: "RedisLeasesTests", dependencies: ["LockEngine", "LockTypes", "RESP", "RedisLeases"], swiftSettings: strict),
     .testTarget(
       name: "ProtocolDocumentTests",
-      dependencies: ["ClientProtocol", "LockEngine", "LockTypes", "RedisProtocol", "TestSupport"],
+      dependencies: ["ClientProtocol", "LockEngine", "LockTypes", "RESP", "RedisLeases", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
       name: "SettingsTests",
       dependencies: [
-        "AccessPolicy", "SidelockSettings", "RedisProtocol", "SystemStrings", "TestSupport", argumentParser,
+        "AccessPolicy", "SidelockSettings", "RESP", "SystemStrings", "TestSupport", argumentParser,
       ],
       swiftSettings: strict),
     .testTarget(
@@ -125,7 +125,8 @@ let package = Package(
     .testTarget(
       name: "SidecarTests",
       dependencies: [
-        "Sidecar", "ClientProtocol", "LockEngine", "LockTypes", "SystemdSupport", nioCore, nioPosix, logging,
+        "Sidecar", "ClientProtocol", "LockEngine", "LockTypes", "RESP", "RedisLeases", "SystemdSupport", nioCore,
+        nioPosix, logging,
       ],
       swiftSettings: strict),
     // The simulator runs the real scripts in the interpreter that Redis has inside. Only tests need it: it is a part
@@ -133,7 +134,8 @@ let package = Package(
     .systemLibrary(
       name: "CLua51", path: "Tests/CLua51", pkgConfig: "lua5.1", providers: [.apt(["liblua5.1-0-dev"])]),
     .testTarget(
-      name: "SimulatorTests", dependencies: ["CLua51", "LockEngine", "LockTypes", "RedisProtocol", "TestSupport"],
+      name: "SimulatorTests",
+      dependencies: ["CLua51", "LockEngine", "LockTypes", "RESP", "RedisLeases", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
       name: "SidelockClientTests",
@@ -149,7 +151,8 @@ let package = Package(
     // How much the pure targets cost, in instructions and allocations; Tests/run.sh budgets holds them to it.
     .target(name: "CAllocations", path: "Tests/CAllocations"),
     .executableTarget(
-      name: "Budgets", dependencies: ["CAllocations", "ClientProtocol", "LockEngine", "LockTypes", "RedisProtocol"],
+      name: "Budgets",
+      dependencies: ["CAllocations", "ClientProtocol", "LockEngine", "LockTypes", "RESP", "RedisLeases"],
       path: "Tests/Budgets", exclude: ["budgets.tsv"], swiftSettings: strict),
   ]
 )
@@ -160,7 +163,7 @@ if Context.environment["SIDELOCK_FUZZ"] != nil {
     .executableTarget(
       name: "Fuzz",
       dependencies: [
-        "AccessPolicy", "ClientProtocol", "LockEngine", "LockTypes", "RedisProtocol", "Sidecar", "SidelockClient",
+        "AccessPolicy", "ClientProtocol", "LockEngine", "LockTypes", "RESP", "RedisLeases", "Sidecar", "SidelockClient",
         "SidelockSettings", "SystemdSupport",
       ],
       path: "Tests/Fuzz", exclude: ["corpus", "found", "README.md"], swiftSettings: strict))

@@ -1,7 +1,7 @@
 // What hosts say to each other through their inboxes, without any part of the store's: the search for deadlocks that
 // cross hosts.
 //
-// Whoever changes a case here changes Sources/RedisProtocol/HostMessageCodec.swift with it.
+// Whoever changes a case here changes Sources/RedisLeases/HostMessageCodec.swift with it.
 
 public import LockTypes
 

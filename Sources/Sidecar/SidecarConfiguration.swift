@@ -1,5 +1,5 @@
 public import AccessPolicy
-public import RedisProtocol
+public import RESP
 import SystemdSupport
 
 /// What a sidecar is told once, at its start.

@@ -1,6 +1,6 @@
 import AccessPolicy
 import Logging
-import RedisProtocol
+import RESP
 import SystemStrings
 
 /// A setting's value after its own check, before settings are compared with each other.

@@ -1,6 +1,6 @@
 public import AccessPolicy
 public import Logging
-public import RedisProtocol
+public import RESP
 
 /// Everything that a daemon needs to know before it starts: checked, complete, and with the defaults filled in.
 public struct Settings: Sendable, Equatable {

@@ -1,7 +1,7 @@
 import AccessPolicy
 import LockEngine
 import Logging
-import RedisProtocol
+import RESP
 
 /// The settings that a daemon serves with, in a form that can be handed to the daemon after it: whose own may be wrong.
 ///

@@ -1,6 +1,6 @@
 import AccessPolicy
 import Logging
-import RedisProtocol
+import RESP
 import SystemStrings
 
 /// The outcome of putting flags, environment, file and defaults together.

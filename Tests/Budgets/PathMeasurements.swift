@@ -1,7 +1,8 @@
 import ClientProtocol
 import LockEngine
 import LockTypes
-import RedisProtocol
+import RESP
+import RedisLeases
 
 /// The whole way of a request through everything of the daemon that does no I/O.
 final class RequestPath {

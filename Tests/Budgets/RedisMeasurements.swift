@@ -1,6 +1,7 @@
 import LockEngine
 import LockTypes
-import RedisProtocol
+import RESP
+import RedisLeases
 
 let codec = LeaseCodec(keyPrefix: "sidelock:", host: "host-a", instance: "0123456789abcdef")
 

@@ -1,6 +1,7 @@
 import LockEngine
 import LockTypes
-@testable import RedisProtocol
+import RESP
+@testable import RedisLeases
 
 private let limits = RESPLimits(
   blobBytesMax: 256, lineBytesMax: 128, elementCountMax: 64, replyBytesMax: 1024, depthMax: 4)

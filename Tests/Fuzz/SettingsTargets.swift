@@ -1,5 +1,5 @@
 import AccessPolicy
-import RedisProtocol
+import RESP
 @testable import SidelockSettings
 
 private let accounts = AccountLookup(

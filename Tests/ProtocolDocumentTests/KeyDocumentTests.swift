@@ -1,11 +1,12 @@
 import LockEngine
 import LockTypes
-import RedisProtocol
+import RESP
+import RedisLeases
 import Testing
 
 @Suite struct KeyDocumentTests {
   @Test func theRightsInTheProseAreThoseThatTheDaemonTries() throws {
-    let rules = RedisRights.all(keyPrefix: Array("sidelock:".utf8))
+    let rules = RedisRights.leases(keyPrefix: Array("sidelock:".utf8)).rules
     #expect(try Documents.text("README.md").contains("\nACL SETUSER locks on >PASSWORD \(rules)\n"))
   }
 

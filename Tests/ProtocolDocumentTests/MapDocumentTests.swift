@@ -24,7 +24,7 @@ import Testing
     ("`Sources/Nothing`", "there is no Sources/Nothing"),
     ("`Tests/Nothing/TARGET`", "there is no Tests/Nothing/TARGET"),
     ("`LockEngine.swift:nothing`", "Sources/LockEngine/LockEngine.swift declares no nothing"),
-    ("`acquire.lua:nothing`", "Sources/RedisProtocol/Scripts/acquire.lua declares no nothing"),
+    ("`acquire.lua:nothing`", "Sources/RedisLeases/Scripts/acquire.lua declares no nothing"),
     ("`test_outage.py:test_nothing`", "Tests/system/test_outage.py declares no test_nothing"),
     ("`Tests/run.sh nothing`", "there is no part nothing"),
     ("```console\n$ Tests/run.sh unit nothing\n```", "there is no part nothing"),

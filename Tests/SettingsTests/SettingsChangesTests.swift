@@ -1,5 +1,5 @@
 import Logging
-import RedisProtocol
+import RESP
 import Testing
 
 @testable import SidelockSettings

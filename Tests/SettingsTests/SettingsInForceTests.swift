@@ -1,5 +1,5 @@
 import AccessPolicy
-import RedisProtocol
+import RESP
 import Testing
 
 @testable import SidelockSettings

@@ -1,7 +1,8 @@
 import Foundation
 import LockEngine
 import LockTypes
-import RedisProtocol
+import RESP
+import RedisLeases
 import TestSupport
 import Testing
 

@@ -1,6 +1,7 @@
 import LockEngine
 import LockTypes
-import RedisProtocol
+import RESP
+import RedisLeases
 import Testing
 
 /// What take_away.lua does to the keys of a lock, and what it leaves alone.

@@ -1,6 +1,7 @@
 import LockEngine
 import LockTypes
-import RedisProtocol
+import RESP
+import RedisLeases
 import Testing
 
 /// The counter of a lock's tokens keeps close to Redis' clock, which makes up for it when it is lost.

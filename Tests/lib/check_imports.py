@@ -19,12 +19,14 @@ PURE = {
     "ClientProtocol": COLLECTIONS | {"LockTypes"},
     "AccessPolicy": {"SystemStrings"},
     "SystemStrings": set(),
-    "RedisProtocol": COLLECTIONS | {"LockEngine", "LockTypes", "SystemStrings"},
+    "RESP": COLLECTIONS | {"SystemStrings"},
+    "RedisLeases": COLLECTIONS | {"LockEngine", "LockTypes", "RESP"},
 }
 # What only some files of a target may import: those below a folder, or a file.
 ONLY_BELOW = {
     # No other part of the driver knows how the store is spoken with.
-    ("Sidecar", "RedisProtocol"): ["Store/", "SidecarConfiguration.swift"],
+    ("Sidecar", "RESP"): ["Store/", "SidecarConfiguration.swift"],
+    ("Sidecar", "RedisLeases"): ["Store/"],
 }
 DAEMON = {"Sidecar", "ProcessSupport", "SystemdSupport", "SidelockSettings", "sidelockd"}
 FORBIDDEN_IN_DAEMON = {"Foundation", "FoundationNetworking", "FoundationXML", "FoundationInternationalization"}
@@ -81,10 +83,14 @@ SELF_TEST = [
     ("LockEngine", "import DequeModule; import Glibc", True),
     ("LockEngine", "#if canImport(Glibc)\nimport Glibc\n#endif", True),
     ("LockEngine", "@_spi(Testing) public import Dispatch", True),
-    ("LockEngine", "import RedisProtocol", True),
+    ("LockEngine", "import RedisLeases", True),
+    ("LockEngine", "import RESP", True),
+    ("RESP", "import LockEngine", True),
+    ("RESP", "public import RedisLeases", True),
+    ("RESP", "import SystemStrings", False),
     ("LockEngine", "import Synchronization", True),
     ("ClientProtocol", "/* a */ let s = \"\"\nimport Logging", True),
-    ("RedisProtocol", "import Sidecar", True),
+    ("RedisLeases", "import Sidecar", True),
     ("Sidecar", "import Foundation", True),
     ("sidelockd", "public import func Foundation.exit", True),
     ("NewTarget", "", True),
@@ -92,11 +98,12 @@ SELF_TEST = [
     ("LockEngine", "// import Foundation\n/* import Glibc\nimport NIOCore */\nlet s = \"\"\"\nimport X\n\"\"\"", False),
     ("LockEngine", 'let s = #"say "\\"""#\nimport Glibc', True),
     ("LockEngine", 'let s = #"say "\\"""#  // import Glibc', False),
-    ("RedisProtocol", "import LockEngine", False),
+    ("RedisLeases", "import LockEngine\nimport RESP", False),
     ("Sidecar", "import FoundationEssentials\nimport NIOCore", False),
     ("sidelock", "import Foundation", False),
-    ("Sidecar", "import RedisProtocol", True),
-    ("Sidecar/Store", "import RedisProtocol", False),
+    ("Sidecar", "import RESP", True),
+    ("Sidecar", "import RedisLeases", True),
+    ("Sidecar/Store", "import RESP\nimport RedisLeases", False),
 ]
 
 

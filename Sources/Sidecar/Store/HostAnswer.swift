@@ -1,7 +1,7 @@
 import ClientProtocol
 import LockEngine
 import LockTypes
-import RedisProtocol
+import RedisLeases
 
 /// What comes back from other daemons is shown to clients only after it has been looked at.
 enum HostAnswer {

@@ -1,7 +1,7 @@
 import LockEngine
 import LockTypes
 import NIOCore
-import RedisProtocol
+import RedisLeases
 
 /// Questions to other daemons, through their inboxes in Redis, and the answers.
 ///

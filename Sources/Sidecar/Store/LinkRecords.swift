@@ -3,7 +3,8 @@
 import DequeModule
 import LockEngine
 import LockTypes
-import RedisProtocol
+import RESP
+import RedisLeases
 
 /// Commands that are not answered, under ids that count up. As a rule they are answered in their order, so that they
 /// stand in a row rather than in a hash table.

@@ -2,7 +2,7 @@ import Dispatch
 import Glibc
 import NIOCore
 import NIOPosix
-import RedisProtocol
+import RESP
 import SystemStrings
 
 /// Makes connections to a server whose name may have several addresses.

@@ -1,6 +1,7 @@
 import LockEngine
 import LockTypes
-import RedisProtocol
+import RESP
+import RedisLeases
 
 // What the driver asks besides the engine's commands, in Redis' words.
 extension RedisLink: LeaseStore {
@@ -66,7 +67,7 @@ extension StoreAnswer {
     }
     if let error = reply.error {
       let words = RedisErrorReply.words(of: error)
-      switch RedisErrorReply.classify(error: error) {
+      switch LeaseFailure(error: error) {
       case .wrongType(let other): self = .wrongType(other, words)
       case .transient, .fatal: self = .refused(words)
       }

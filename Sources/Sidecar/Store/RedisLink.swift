@@ -4,7 +4,8 @@ import LockTypes
 import Logging
 import NIOCore
 import NIOPosix
-import RedisProtocol
+import RESP
+import RedisLeases
 
 /// The one connection to Redis: it is made, watched, and made again when it breaks.
 ///

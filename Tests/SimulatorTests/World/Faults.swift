@@ -1,5 +1,6 @@
 import LockEngine
-import RedisProtocol
+import RESP
+import RedisLeases
 
 // What goes wrong, and the course of a random simulation.
 extension Simulation {

@@ -1,6 +1,7 @@
 import LockEngine
 import LockTypes
-import RedisProtocol
+import RESP
+import RedisLeases
 
 /// One machine with one daemon: the engine, the connection machine and the codec as they are, and between them what
 /// the daemon's driver does.

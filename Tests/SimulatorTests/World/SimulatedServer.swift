@@ -1,5 +1,6 @@
 import LockEngine
-import RedisProtocol
+import RESP
+import RedisLeases
 
 /// The one Redis server of a simulation: the model, its connections, and what can happen to the process.
 final class SimulatedServer {

@@ -1,6 +1,7 @@
 import LockEngine
 import LockTypes
-import RedisProtocol
+import RESP
+import RedisLeases
 import TestSupport
 
 /// A mistake that is planted to see whether the checks find it.

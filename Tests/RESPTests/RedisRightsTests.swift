@@ -1,35 +1,8 @@
-import RedisProtocol
 import Testing
 
-@testable import RedisProtocol
+@testable import RESP
 
 @Suite struct RedisRightsTests {
-  /// What `source` calls by `function`.
-  private func commands(in source: [UInt8], by function: String) -> Set<String> {
-    let calls = text(source).split(separator: function + "('", omittingEmptySubsequences: false).dropFirst()
-    return Set(calls.map { $0.prefix { $0 != "'" }.lowercased() })
-  }
-
-  @Test func theProbeTriesWhatTheScriptsUse() throws {
-    let probe = LeaseCodec(keyPrefix: "p:", host: "h", instance: "1").probe
-    let tried = commands(in: probe.script, by: "try")
-    var used: Set<String> = []
-    for script in RedisScript.leases {
-      used.formUnion(commands(in: script.source, by: "redis.call"))
-      used.formUnion(commands(in: script.source, by: "redis.pcall"))
-      // No other way to call anything has come up.
-      let calls = text(script.source).split(separator: "redis.", omittingEmptySubsequences: false).dropFirst()
-      #expect(
-        calls.allSatisfy {
-          $0.hasPrefix("call('") || $0.hasPrefix("pcall('") || $0.hasPrefix("pcall, an") || $0.hasPrefix("pcall is an")
-        })
-    }
-    #expect(used.count > 10)
-    // The daemon itself asks these.
-    #expect(tried == used.union(["ping", "scan"]))
-    #expect(RedisRights.triedCommands == tried.sorted())
-  }
-
   @Test func digestIsTheOneOfRedis() {
     #expect(text(SHA1.hexDigits(of: [])) == "da39a3ee5e6b4b0d3255bfef95601890afd80709")
     #expect(text(SHA1.hexDigits(of: bytes("return 1"))) == Server.firstDigest)
@@ -73,12 +46,15 @@ import Testing
   }
 
   @Test func patternsTakeAPrefixAsItIs() {
-    #expect(RedisRights.all(keyPrefix: bytes("a*[b]?\\")).hasPrefix("~a\\*\\[b\\]\\?\\\\* &a\\*\\[b\\]\\?\\\\* +"))
+    #expect(RedisRights.testing(keyPrefix: "a*[b]?\\").rules.hasPrefix("~a\\*\\[b\\]\\?\\\\* &a\\*\\[b\\]\\?\\\\* +"))
   }
 }
 
 @Suite struct RedisProbeTests {
-  private let probe = LeaseCodec(keyPrefix: "p:", host: "h", instance: "1").probe
+  private let rights = RedisRights.testing(keyPrefix: "p:")
+  private let probe = RedisProbe(
+    script: bytes("return {}"), key: bytes("p:{}probe:h/1"), channel: bytes("p:inbox:-/0"),
+    rights: .testing(keyPrefix: "p:"))
 
   private func connected() -> RedisConnection {
     var configuration = RedisConnectionConfiguration.testing(username: "u", password: "pw-secret")
@@ -149,15 +125,13 @@ import Testing
   ])
   func whereNothingCanBeTriedAllIsTold(error: String) throws {
     let failure = try message(toProbe + error + Server.subscribed)
-    #expect(failure.message.hasSuffix("ACL SETUSER u \(RedisRights.all(keyPrefix: bytes("p:")))"))
-    #expect(
-      try message(Server.hello() + Server.info() + Server.policy + error).message.hasSuffix(
-        RedisRights.all(keyPrefix: bytes("p:"))))
+    #expect(failure.message.hasSuffix("ACL SETUSER u \(rights.rules)"))
+    #expect(try message(Server.hello() + Server.info() + Server.policy + error).message.hasSuffix(rights.rules))
   }
 
   /// Redis looks at the keys of a script before it runs it: the command is allowed then, and the keys are not.
   @Test func keysThatAreMissingAreNotTakenForTheCommandThatNamesThem() throws {
-    let all = RedisRights.all(keyPrefix: bytes("p:"))
+    let all = rights.rules
     let keys = "keys that begin with p: (to read and write each of them)"
     for error in [
       "-NOPERM this user has no permissions to access one of the keys used as arguments\r\n",
@@ -189,11 +163,17 @@ import Testing
     #expect(connection.received(toProbe + reply + Server.subscribed) == [.ready(.testing())])
   }
 
-  @Test func aRightThatLocksCanDoWithoutIsNoFailure() {
+  @Test func aRightThatCanBeDoneWithoutIsNoFailure() {
     var connection = connected()
     var info = RedisReadyInfo.testing()
     info.missingRules = "ACL SETUSER u +scan"
     let wire = reply(("SCAN", "ERR ACL failure in script: User u has no permissions to run the 'scan' command"))
     #expect(connection.received(toProbe + wire + Server.subscribed) == [.ready(info)])
+  }
+}
+
+extension RedisRights {
+  fileprivate static func testing(keyPrefix: String) -> RedisRights {
+    RedisRights(keyPrefix: bytes(keyPrefix), commands: ["get", "publish", "scan", "set"], extraCommands: ["scan"])
   }
 }

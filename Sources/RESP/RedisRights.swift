@@ -1,22 +1,26 @@
-/// What a user of Redis may do, as far as locks need it, and how that is granted.
-public enum RedisRights {
-  /// The commands that scripts use, and those that the daemon uses otherwise. probe.lua tries them; a test holds it, the
-  /// other scripts and this list against each other.
-  package static let triedCommands = [
-    "del", "exists", "get", "lindex", "llen", "lpop", "lpos", "lrange", "lrem", "pexpire", "ping", "pttl", "publish",
-    "rpush", "scan", "set", "time", "type",
-  ]
-  /// The commands by which the daemon gets there. What lets none of them through shows it at once.
+/// What a user of Redis needs to be allowed, and how that is granted.
+public struct RedisRights: Hashable, Sendable {
+  /// The commands by which a connection gets there. What lets none of them through shows it at once.
   package static let connectionCommands = ["evalsha", "script|load", "subscribe"]
 
-  /// Commands without which locks work: they are missed by `list` of all hosts, and where a key of a lock holds other data
-  /// by who is told so.
-  static let extraCommands: Set<String> = ["scan", "type"]
+  /// What stands before every key and channel.
+  public var keyPrefix: [UInt8]
+  /// The commands that scripts use, and those that are sent beside them, in small letters.
+  public var commands: [String]
+  /// Those of them that can be done without; ``RedisReadyInfo/missingRules`` tells when they are missing.
+  public var extraCommands: Set<String>
 
-  /// All rules of ACL SETUSER that locks under `keyPrefix` need, in one line.
-  public static func all(keyPrefix: [UInt8]) -> String {
-    let pattern = escaped(keyPrefix)
-    let commands = (connectionCommands + triedCommands).map { "+\($0)" }
+  /// Rights to use `commands` on what begins with `keyPrefix`.
+  public init(keyPrefix: [UInt8], commands: [String], extraCommands: Set<String>) {
+    self.keyPrefix = keyPrefix
+    self.commands = commands
+    self.extraCommands = extraCommands
+  }
+
+  /// All the rules of ACL SETUSER, in one line.
+  public var rules: String {
+    let pattern = Self.escaped(keyPrefix)
+    let commands = (Self.connectionCommands + commands).map { "+\($0)" }
     return (["~\(pattern)*", "&\(pattern)*"] + commands).joined(separator: " ")
   }
 
@@ -60,26 +64,36 @@ public enum RedisRights {
 
 /// What a connection tries before it serves commands, to find out what its user may not do.
 public struct RedisProbe: Hashable, Sendable {
-  /// The script; see Scripts/probe.lua.
-  var script: [UInt8]
-  /// A key that no lock can have.
-  var key: [UInt8]
+  /// A script that takes one key and one channel, and replies the commands that were refused, each with its error.
+  package var script: [UInt8]
+  /// A key of which nobody makes use.
+  package var key: [UInt8]
   /// A channel to which nobody listens.
-  var channel: [UInt8]
-  /// What stands before every key and channel.
-  var keyPrefix: [UInt8]
+  package var channel: [UInt8]
+  /// What it tries.
+  package var rights: RedisRights
+
+  /// A probe.
+  public init(script: [UInt8], key: [UInt8], channel: [UInt8], rights: RedisRights) {
+    self.script = script
+    self.key = key
+    self.channel = channel
+    self.rights = rights
+  }
 
   /// The name of the script in Redis.
-  var digest: [UInt8] { SHA1.hexDigits(of: script) }
+  package var digest: [UInt8] { SHA1.hexDigits(of: script) }
 }
 
 /// What a probe has found out.
 struct ProbeFindings: Equatable {
+  /// What it has tried.
+  let rights: RedisRights
   /// Commands that the user may not use.
   var commands: [String] = []
-  /// Commands that are missing too, but that locks can do without.
+  /// Commands that are missing too, but that can be done without.
   var extras: [String] = []
-  /// Whether the keys of locks, or the channels of hosts, are not its own.
+  /// Whether keys, or channels, that begin with the prefix are not its own.
   var lacksKeys = false
   var lacksChannels = false
   /// The probe was not let near its key, so that nothing was tried.
@@ -87,8 +101,9 @@ struct ProbeFindings: Equatable {
   /// Commands that the server does not have.
   var unknown: [String] = []
 
-  /// What the reply of probe.lua says. States of the server are not among it: they pass.
-  init(_ reply: RESPValue) {
+  /// What the reply of the probe says. States of the server are not among it: they pass.
+  init(_ reply: RESPValue, of rights: RedisRights) {
+    self.rights = rights
     var parts = (reply.elements ?? [])[...]
     while let command = parts.popFirst()?.string, let error = parts.popFirst()?.bytes {
       switch RedisRights.refusal(in: error) {
@@ -102,29 +117,29 @@ struct ProbeFindings: Equatable {
   }
 
   private mutating func addCommand(_ command: String) {
-    if RedisRights.extraCommands.contains(command.lowercased()) {
+    if rights.extraCommands.contains(command.lowercased()) {
       extras.append(command)
     } else if !commands.contains(command) {
       commands.append(command)
     }
   }
 
-  /// Whether locks work.
+  /// Whether nothing is missing that cannot be done without.
   var isEnough: Bool { commands.isEmpty && !lacksKeys && !lacksChannels }
 
   /// The rules of ACL SETUSER that are missing, in one line.
-  func rules(keyPrefix: [UInt8]) -> String {
+  var rules: String {
     // What else is missing cannot be found out, so this is all that is needed.
-    guard !isUntried else { return RedisRights.all(keyPrefix: keyPrefix) }
-    let pattern = RedisRights.escaped(keyPrefix)
+    guard !isUntried else { return rights.rules }
+    let pattern = RedisRights.escaped(rights.keyPrefix)
     return
       ((lacksKeys ? ["~\(pattern)*"] : []) + (lacksChannels ? ["&\(pattern)*"] : [])
       + (commands + extras).map { "+\($0.lowercased())" }).joined(separator: " ")
   }
 
   /// What is missing, in words.
-  func words(keyPrefix: [UInt8]) -> String {
-    let prefix = RedisErrorReply.text(of: keyPrefix)
+  var words: String {
+    let prefix = RedisErrorReply.text(of: rights.keyPrefix)
     return
       (commands + (lacksKeys ? ["keys that begin with \(prefix) (to read and write each of them)"] : [])
       + (lacksChannels ? ["channels that begin with \(prefix)"] : [])).joined(separator: ", ")

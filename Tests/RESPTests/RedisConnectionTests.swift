@@ -1,4 +1,4 @@
-import RedisProtocol
+import RESP
 import Testing
 
 private func run(_ name: ScriptName, _ key: String, _ argument: String = "x") -> RedisCommand {

@@ -1,4 +1,4 @@
-import RedisProtocol
+import RESP
 import TestSupport
 import Testing
 

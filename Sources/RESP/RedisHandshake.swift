@@ -40,10 +40,12 @@ struct RedisHandshake: Sendable {
   private var evictionPolicy: String?
   private var previousClient = RedisReadyInfo.PreviousClient.none
   private var digests: [ScriptName: [UInt8]] = [:]
-  private var findings = ProbeFindings(.null)
+  /// What the probe has found; nil where there is none.
+  private var findings: ProbeFindings?
 
   init(configuration: RedisConnectionConfiguration) {
     self.configuration = configuration
+    findings = configuration.probe.map { ProbeFindings(.null, of: $0.rights) }
   }
 
   /// Appends the first commands to `output`.
@@ -107,12 +109,12 @@ struct RedisHandshake: Sendable {
   mutating func subscribed(to channel: [UInt8]) -> Outcome {
     guard awaited.first == .subscribe, channel == configuration.inbox else { return .fault(.subscriptionChanged) }
     awaited.removeFirst()
-    guard findings.isEnough else { return .failed(RedisHandshakeFailure(findings, naming: names)) }
+    if let findings, !findings.isEnough { return .failed(RedisHandshakeFailure(findings, naming: names)) }
     var info = RedisReadyInfo(
       server: server, version: version, mode: mode, client: RedisClientIdentity(id: clientID, runID: runID),
       previousClient: previousClient, evictionPolicy: evictionPolicy)
-    if !findings.extras.isEmpty {
-      info.missingRules = "ACL SETUSER \(names.user) \(findings.rules(keyPrefix: names.keyPrefix ?? []))"
+    if let findings, !findings.extras.isEmpty {
+      info.missingRules = "ACL SETUSER \(names.user) \(findings.rules)"
     }
     return .ready(info, digests: digests)
   }
@@ -200,14 +202,14 @@ extension RedisHandshake {
       case .none: return .goOn
       case .key:
         // The command itself is allowed. What becomes of the subscription is told with it.
-        findings.lacksKeys = true
-        findings.isUntried = true
+        findings?.lacksKeys = true
+        findings?.isUntried = true
         return .goOn
       case .command, .channel, .unknown: return .failed(failure(of: .probe, error: error))
       }
     }
-    findings = ProbeFindings(reply)
-    guard let unknown = findings.unknown.first else { return .goOn }
+    findings = configuration.probe.map { ProbeFindings(reply, of: $0.rights) }
+    guard let unknown = findings?.unknown.first else { return .goOn }
     return .failed(RedisHandshakeFailure(unknownCommand: unknown))
   }
 
@@ -238,8 +240,7 @@ extension RedisHandshake {
 
   private var names: RedisHandshakeFailure.Names {
     RedisHandshakeFailure.Names(
-      user: RedisErrorReply.text(of: userBytes), inbox: RedisErrorReply.text(of: configuration.inbox),
-      keyPrefix: configuration.probe?.keyPrefix)
+      user: RedisErrorReply.text(of: userBytes), inbox: RedisErrorReply.text(of: configuration.inbox))
   }
 
   private var userBytes: [UInt8] { Array((configuration.username ?? "default").utf8) }

@@ -1,6 +1,7 @@
 import LockEngine
 import LockTypes
-import RedisProtocol
+import RESP
+import RedisLeases
 import Testing
 
 /// What daemons say to each other through their inboxes.

@@ -1,4 +1,5 @@
 import LockEngine
+import RESP
 
 // How a host looks at its own places in the queues; see Scripts/places.lua.
 extension LeaseCodec {

@@ -1,4 +1,5 @@
 public import LockTypes
+import RESP
 
 /// Fields one behind the other, each as `<length>:<bytes>`, for what daemons say to each other: names, owners, commands
 /// and notes may hold any bytes.

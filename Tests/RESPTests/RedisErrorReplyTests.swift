@@ -1,9 +1,8 @@
-import LockEngine
-import RedisProtocol
+import RESP
 import Testing
 
 @Suite struct RedisErrorReplyTests {
-  static let transient: [String] = [
+  static let statesOfServer: [String] = [
     "LOADING Redis is loading the dataset in memory",
     "READONLY You can't write against a read only replica.",
     "READONLY You can't write against a read only replica. script: 756928, on @user_script:1.",
@@ -21,9 +20,8 @@ import Testing
     "LOADING",
   ]
 
-  @Test(arguments: transient)
-  func stateThatPassesIsTransient(error: String) {
-    #expect(RedisErrorReply.classify(error: bytes(error)) == .transient(error))
+  @Test(arguments: statesOfServer)
+  func aStateOfTheServerIsKnown(error: String) {
     #expect(RedisErrorReply.isStateOfServer(error: bytes(error)))
   }
 
@@ -40,8 +38,7 @@ import Testing
     "LOADINGX x",
     "BUSYGROUP Consumer Group name already exists",
   ])
-  func whatNobodyKnowsMayPass(error: String) {
-    #expect(RedisErrorReply.classify(error: bytes(error)) == .transient(error))
+  func whatNobodyKnowsIsNoStateOfTheServer(error: String) {
     #expect(!RedisErrorReply.isStateOfServer(error: bytes(error)))
   }
 
@@ -60,49 +57,15 @@ import Testing
     #expect(RedisErrorReply.kind(of: [0xFF, 0x0A]) == "??")
   }
 
-  @Test func dataThatIsNoLockIsToldApart() {
-    for error in [
-      "WRONGTYPE Operation against a key holding the wrong kind of value",
-      "WRONGTYPE Operation against a key holding the wrong kind of value script: 80d15f, on @user_script:1.",
-      "ERR Error running script (call to f_80d15f): @user_script:1: WRONGTYPE Operation against a key",
-    ] {
-      #expect(RedisErrorReply.classify(error: bytes(error)) == .wrongType(nil))
-    }
-  }
-
-  @Test func dataOfOthersAreToldAsAScriptSaysIt() {
-    let told: [(String, OtherData?)] = [
-      ("lock hash", OtherData(part: .lock, type: "hash")), ("queue string", OtherData(part: .queue, type: "string")),
-      ("fence ReJSON-RL", OtherData(part: .fence, type: "ReJSON-RL")), ("queue -", OtherData(part: .queue, type: nil)),
-      ("queue", nil), ("inbox hash", nil), ("", nil),
-    ]
-    for (words, other) in told {
-      #expect(RedisErrorReply.classify(error: bytes("WRONGTYPE " + words)) == .wrongType(other))
-    }
-  }
-
   @Test(arguments: ["-READONLY", "READONLY", "-OOM", "-MISCONF", "LOADING", "-NOREPLICAS"])
   func errorThatAnOlderServerWrapsIsRecognised(code: String) {
     let error = "ERR Error running script (call to f_1b): @user_script:12: @user_script: 12: \(code) You can't"
-    #expect(RedisErrorReply.classify(error: bytes(error)) == .transient(error))
     #expect(RedisErrorReply.demandsReconnect(error: bytes(error)) == code.hasSuffix("READONLY"))
   }
 
   @Test func wrappedErrorOfAnotherKindIsNoStateOfTheServer() {
     let error = "ERR Error running script (call to f_1b): @user_script:12: attempt to index a nil value"
-    #expect(RedisErrorReply.classify(error: bytes(error)) == .transient(error))
     #expect(!RedisErrorReply.isStateOfServer(error: bytes(error)))
-  }
-
-  @Test(arguments: ["MOVED 3999 127.0.0.1:6381", "ASK 3999 127.0.0.1:6381"])
-  func clusterRedirectionIsExplained(error: String) {
-    #expect(
-      RedisErrorReply.classify(error: bytes(error)) == .transient("Redis Cluster is not supported yet: \(error)"))
-  }
-
-  @Test func slotsAreExplained() {
-    let error = "CROSSSLOT Keys in request don't hash to the same slot"
-    #expect(RedisErrorReply.classify(error: bytes(error)) == .fatal("Redis Cluster is not supported yet: \(error)"))
   }
 
   @Test func onlyADemotedPrimaryAndALostLoginDemandAReconnect() {
@@ -116,10 +79,7 @@ import Testing
 
   @Test func wordsAreMadePrintableAndCut() {
     let error = bytes("ERR \r\n\t\u{1B}é") + [0xFF, 0] + bytes(String(repeating: "x", count: 1000))
-    guard case .transient(let words) = RedisErrorReply.classify(error: error) else {
-      Issue.record("not transient")
-      return
-    }
+    let words = RedisErrorReply.words(of: error)
     #expect(words.utf8.count == 200)
     #expect(words.hasPrefix("ERR ????????xx"))
   }

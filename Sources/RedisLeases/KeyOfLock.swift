@@ -1,5 +1,6 @@
 import LockEngine
 import LockTypes
+import RESP
 
 /// The part of a lock's keys that has its name: in braces, so that all keys of a lock are in one slot of a Redis
 /// Cluster. `%`, `{` and `}` in it are written `%25`, `%7B` and `%7D`: the first closing brace ends a hash tag, and two

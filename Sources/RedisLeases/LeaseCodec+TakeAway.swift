@@ -1,5 +1,6 @@
 public import LockEngine
 public import LockTypes
+public import RESP
 
 extension ScriptName {
   /// Takes a lock from holders whom nobody can ask.

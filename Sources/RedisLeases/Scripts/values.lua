@@ -10,7 +10,7 @@
 --
 -- An entry of the queue is "<host>/<instance>:<attempt>:<lease ms>:<mode>"; a mode is x, s, or p<N>.
 --
--- Who changes what stands in these keys or in a message changes Sources/RedisProtocol/LeaseCodec.swift and the section
+-- Who changes what stands in these keys or in a message changes Sources/RedisLeases/LeaseCodec.swift and the section
 -- on Redis in protocol/README.md with it.
 
 local time

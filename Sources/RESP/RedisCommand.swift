@@ -31,10 +31,10 @@ public struct RedisCommand: Hashable, Sendable {
   /// The script that is run; nil for a plain command.
   public let script: ScriptName?
   /// How many parts ``bytes`` has.
-  let partCount: Int
+  @usableFromInline let partCount: Int
   /// The parts as blob strings. Of a plain command all, its name first; of a script the number of keys, the keys and
   /// the arguments.
-  let bytes: [UInt8]
+  @usableFromInline let bytes: [UInt8]
 
   /// Run one of the connection's scripts.
   public static func script(name: ScriptName, keys: [[UInt8]], arguments: [[UInt8]]) -> RedisCommand {
@@ -64,7 +64,7 @@ public struct RedisCommand: Hashable, Sendable {
 
   /// A script whose keys and arguments `body` writes, so many of each and in that order; they take up to `capacity`
   /// bytes (see ``BlobWriter/capacity(_:)``).
-  init(
+  @inlinable package init(
     script: ScriptName, keyCount: Int, argumentCount: Int, capacity: Int, _ body: (inout BlobWriter) -> Void
   ) {
     self.script = script

@@ -27,7 +27,7 @@ extension RedisHandshakeFailure {
   /// A failure for the error that answered a step. `words` are the error's, without the password.
   init(
     step: RedisHandshake.Step, error: [UInt8], words: String, hasPassword: Bool, database: Int, naming names: Names,
-    findings: ProbeFindings
+    findings: ProbeFindings?
   ) {
     let user = names.user
     switch RedisErrorReply.code(of: error) {
@@ -92,17 +92,14 @@ extension RedisHandshakeFailure {
   struct Names {
     var user: String
     var inbox: String
-    /// Nil where it is not probed what the user may do.
-    var keyPrefix: [UInt8]?
   }
 
   /// A failure for rights that are missing, by what the probe has found.
   init(_ findings: ProbeFindings, naming names: Names) {
-    let prefix = names.keyPrefix ?? []
     self.init(
       reason: .notPermitted,
-      message: "the Redis user '\(names.user)' may not use \(findings.words(keyPrefix: prefix)): allow it with "
-        + "ACL SETUSER \(names.user) \(findings.rules(keyPrefix: prefix))",
+      message: "the Redis user '\(names.user)' may not use \(findings.words): allow it with "
+        + "ACL SETUSER \(names.user) \(findings.rules)",
       retryMayHelp: false)
   }
 
@@ -116,15 +113,14 @@ extension RedisHandshakeFailure {
   }
 
   /// A failure for a step that the user has no right to.
-  private init(forbidden step: RedisHandshake.Step, error: [UInt8], naming names: Names, findings: ProbeFindings) {
+  private init(forbidden step: RedisHandshake.Step, error: [UInt8], naming names: Names, findings: ProbeFindings?) {
     var rule = Self.rule(for: step, inbox: names.inbox)
-    if let prefix = names.keyPrefix {
+    if var findings {
       switch step {
       case .loadScript, .loadProbe, .probe:
         // What else is missing cannot be found out, so this is all that is needed.
-        rule = RedisRights.all(keyPrefix: prefix)
+        rule = findings.rights.rules
       case .subscribe:
-        var findings = findings
         if RedisRights.refusal(in: error) == .channel {
           findings.lacksChannels = true
         } else {

@@ -1,4 +1,4 @@
-import RedisProtocol
+import RESP
 import Testing
 
 /// A text on the wire and the value that it is.

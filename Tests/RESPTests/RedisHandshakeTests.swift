@@ -1,4 +1,4 @@
-import RedisProtocol
+import RESP
 import Testing
 
 private let firstCommands =

@@ -1,3 +1,5 @@
+public import RESP
+
 extension ScriptName {
   /// Takes a lease or queues for it.
   public static let acquire = ScriptName(rawValue: "acquire")

@@ -7,7 +7,7 @@
 -- Returns, for each command that was refused, its name and the error.
 --
 -- Whoever uses a command in another script tries it here; a test holds them against each other, and against
--- Sources/RedisProtocol/RedisRights.swift.
+-- Sources/RedisLeases/LeaseRights.swift.
 local key, refused = KEYS[1], {}
 
 local function try(command, ...)

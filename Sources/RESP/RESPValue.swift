@@ -60,7 +60,7 @@ extension RESPValue {
   }
 
   /// Whether this is a string of either kind that spells `text`, which is ASCII.
-  func isText(_ text: StaticString) -> Bool {
+  package func isText(_ text: StaticString) -> Bool {
     switch self {
     case .simpleString(let bytes), .blobString(let bytes):
       return bytes.elementsEqual(UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
@@ -125,7 +125,7 @@ extension RESPValue {
 extension Int64 {
   /// The number that `digits` spell: an optional minus sign, then decimal digits and nothing else, without leading
   /// zeros or a plus sign. Nil for anything else and for what does not fit.
-  init?(decimal digits: ArraySlice<UInt8>) {
+  package init?(decimal digits: ArraySlice<UInt8>) {
     var rest = digits
     let isNegative = rest.first == 0x2D
     if isNegative { rest.removeFirst() }

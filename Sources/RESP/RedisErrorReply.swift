@@ -1,35 +1,9 @@
-public import LockEngine
-
-/// What the error replies of Redis mean to a lock service.
+/// What the error replies of Redis mean.
 ///
 /// An error reply is a code word and prose. An error that a script ran into comes as it is since Redis 7
 /// (`READONLY You can't write … script: 1b936e…, on @user_script:12.`); older servers wrap it
 /// (`ERR Error running script (call to f_1b936e…): @user_script:12: -READONLY You can't write …`).
 public enum RedisErrorReply {
-  /// What a command that was answered with `error` failed of. The words are Redis' own, made printable.
-  ///
-  /// Nobody knows all errors: servers, their modules and the proxies before them have their own. What is not known to
-  /// stay may pass: a right is given again, a proxy finds its server, a key with strange contents goes away.
-  public static func classify(error: [UInt8]) -> LeaseFailure {
-    let words = text(of: error)
-    switch significantCode(of: error) {
-    case "WRONGTYPE":
-      return .wrongType(otherData(in: error))
-    case "MOVED", "ASK":
-      return .transient("Redis Cluster is not supported yet: \(words)")
-    case "CROSSSLOT":
-      return .fatal("Redis Cluster is not supported yet: \(words)")
-    default:
-      return .transient(words)
-    }
-  }
-
-  /// Which key holds what, where one of our scripts says so.
-  private static func otherData(in error: [UInt8]) -> OtherData? {
-    guard let space = error.firstIndex(of: 0x20) else { return nil }
-    return OtherData(words: error[(space + 1)...])
-  }
-
   /// Whether `error` is known to be a state of the server, and no mistake in what it was asked.
   public static func isStateOfServer(error: [UInt8]) -> Bool {
     significantCode(of: error).map(statesOfServer.contains) == true || isKnownProse(error)
@@ -78,7 +52,7 @@ public enum RedisErrorReply {
 
   /// The code word that tells what happened: the first word, or, where an older server wraps a script's error, the
   /// first known one within.
-  private static func significantCode(of error: [UInt8]) -> String? {
+  package static func significantCode(of error: [UInt8]) -> String? {
     guard let code = code(of: error) else { return nil }
     guard code == "ERR", starts(error, with: "ERR Error running script") else { return code }
     for word in error.split(separator: 0x20).dropFirst() {

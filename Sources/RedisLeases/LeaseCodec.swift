@@ -1,5 +1,6 @@
 public import LockEngine
 public import LockTypes
+public import RESP
 
 /// Puts the engine's lease commands into Redis' words, and Redis' answers into the engine's.
 ///
@@ -36,7 +37,7 @@ public struct LeaseCodec: Sendable {
     // No lock has an empty name, and no daemon the instance 0.
     RedisProbe(
       script: PackageResources.probe_lua, key: keyPrefix + Array("{}probe:".utf8) + me,
-      channel: inboxPrefix + Array("-/0".utf8), keyPrefix: keyPrefix)
+      channel: inboxPrefix + Array("-/0".utf8), rights: .leases(keyPrefix: keyPrefix))
   }
 
   // MARK: Keys
@@ -216,7 +217,7 @@ public struct LeaseCodec: Sendable {
 
   /// What a reply to `command` means. Nothing that Redis sends can trap here; what does not fit is a failure.
   public func decode(_ reply: RESPValue, to command: LeaseCommand) -> LeaseReply {
-    if let error = reply.error { return .failed(RedisErrorReply.classify(error: error)) }
+    if let error = reply.error { return .failed(LeaseFailure(error: error)) }
     switch command {
     case .acquire:
       return acquireReply(reply) ?? .failed(.transient("Redis gave a reply to acquire.lua that is not understood"))
@@ -447,14 +448,5 @@ extension LeaseCodec {
       return nil
     }
     return (cursor, keys.compactMap { $0.bytes.flatMap(name(ofLockKey:)) })
-  }
-}
-
-extension OtherData {
-  /// As a script says it: `<key> <type>`.
-  init?(words: ArraySlice<UInt8>) {
-    let words = words.split(separator: 0x20, maxSplits: 1)
-    guard words.count == 2, let part = Part(rawValue: String(decoding: words[0], as: UTF8.self)) else { return nil }
-    self.init(part: part, type: words[1].elementsEqual([0x2D]) ? nil : RedisErrorReply.text(of: Array(words[1])))
   }
 }

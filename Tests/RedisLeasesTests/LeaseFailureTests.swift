@@ -1,0 +1,72 @@
+import LockEngine
+import RedisLeases
+import Testing
+
+/// What Redis' errors mean to who sent a command about a lock.
+@Suite struct LeaseFailureTests {
+  private func failure(_ error: String) -> LeaseFailure { LeaseFailure(error: Array(error.utf8)) }
+
+  @Test(arguments: [
+    "LOADING Redis is loading the dataset in memory",
+    "READONLY You can't write against a read only replica. script: 756928, on @user_script:1.",
+    "OOM command not allowed when used memory > 'maxmemory'. script: 756928, on @user_script:1.",
+    "TRYAGAIN Multiple keys request during rehashing of slot",
+    "CLUSTERDOWN The cluster is down",
+    "NOSCRIPT No matching script. Please use EVAL.",
+    "ERR max number of clients reached",
+    "LOADING",
+  ])
+  func stateThatPassesIsTransient(error: String) {
+    #expect(failure(error) == .transient(error))
+  }
+
+  @Test(arguments: [
+    "ERR unknown command 'EVALSHA'",
+    "NOPERM this user has no permissions to run the 'evalsha' command",
+    "NOAUTH Authentication required.",
+    "ERR user_script:3: Script attempted to access nonexistent global variable 'x' script: 1b, on @user_script:3.",
+    "ERR READONLY is only a word here",
+    "ERR Error running script (call to f_1b): @user_script:12: @user_script: 12: -READONLY You can't",
+    "ERR Error running script (call to f_1b): @user_script:12: attempt to index a nil value",
+    "ERR",
+    "",
+    " LOADING",
+    "loading x",
+    "LOADINGX x",
+    "BUSYGROUP Consumer Group name already exists",
+  ])
+  func whatNobodyKnowsMayPass(error: String) {
+    #expect(failure(error) == .transient(error))
+  }
+
+  @Test func dataThatIsNoLockIsToldApart() {
+    for error in [
+      "WRONGTYPE Operation against a key holding the wrong kind of value",
+      "WRONGTYPE Operation against a key holding the wrong kind of value script: 80d15f, on @user_script:1.",
+      "ERR Error running script (call to f_80d15f): @user_script:1: WRONGTYPE Operation against a key",
+    ] {
+      #expect(failure(error) == .wrongType(nil))
+    }
+  }
+
+  @Test func dataOfOthersAreToldAsAScriptSaysIt() {
+    let told: [(String, OtherData?)] = [
+      ("lock hash", OtherData(part: .lock, type: "hash")), ("queue string", OtherData(part: .queue, type: "string")),
+      ("fence ReJSON-RL", OtherData(part: .fence, type: "ReJSON-RL")), ("queue -", OtherData(part: .queue, type: nil)),
+      ("queue", nil), ("inbox hash", nil), ("", nil),
+    ]
+    for (words, other) in told {
+      #expect(failure("WRONGTYPE " + words) == .wrongType(other))
+    }
+  }
+
+  @Test(arguments: ["MOVED 3999 127.0.0.1:6381", "ASK 3999 127.0.0.1:6381"])
+  func clusterRedirectionIsExplained(error: String) {
+    #expect(failure(error) == .transient("Redis Cluster is not supported yet: \(error)"))
+  }
+
+  @Test func slotsAreExplained() {
+    let error = "CROSSSLOT Keys in request don't hash to the same slot"
+    #expect(failure(error) == .fatal("Redis Cluster is not supported yet: \(error)"))
+  }
+}
