@@ -5,7 +5,7 @@ import LockTypes
 import NIOCore
 import NIOPosix
 
-/// The boot clock, and the one timer that every deadline of the engine is kept by.
+/// The clocks of the host.
 enum BootClock {
   /// The current moment. The clock goes on while the host is suspended.
   static func now() -> BootInstant {
@@ -21,6 +21,16 @@ enum BootClock {
     clock_gettime(CLOCK_REALTIME, &time)
     return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000
   }
+}
+
+/// The clock that the driver reads. A test has one that moves when it says so.
+struct HostClock: Sendable {
+  /// The current moment, as by ``BootClock/now()``.
+  let now: @Sendable () -> BootInstant
+  /// Wall clock time, as by ``BootClock/wallMicroseconds()``.
+  let wallMicroseconds: @Sendable () -> Int64
+
+  static let boot = HostClock(now: BootClock.now, wallMicroseconds: BootClock.wallMicroseconds)
 }
 
 /// A timer on the boot clock as a channel of the event loop: the loop's own timers stand still while the host is

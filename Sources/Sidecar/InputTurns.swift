@@ -66,7 +66,7 @@ extension SidecarCore {
   /// Goes on with the input of those whose turn it is.
   func goOnWithInputs() {
     guard stage != .handedOver, stage != .stopped else { return }
-    while inputs.isWaiting, inputs.hasRoom(now: BootClock.now()), let (session, share) = inputs.next() {
+    while inputs.isWaiting, inputs.hasRoom(now: clock.now()), let (session, share) = inputs.next() {
       session.isInputPutOff = false
       guard sessions[session.id] === session, !session.isClosing else { continue }
       readLines(of: session, share: share)

@@ -122,7 +122,7 @@ extension SidecarCore {
 
   /// From now on the session ends when nothing comes for so long.
   func keepAlive(_ session: ClientSession, milliseconds: Int64) {
-    let now = BootClock.now()
+    let now = clock.now()
     session.end.keepaliveMilliseconds = milliseconds
     session.isChanged = true
     session.end.heardAt = now

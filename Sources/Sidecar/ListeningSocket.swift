@@ -338,13 +338,15 @@ final class AcceptPauseHandler: ChannelInboundHandler {
   /// It is told once in so long, in milliseconds.
   static let logEveryMilliseconds: Int64 = 60_000
   private let logger: Logger
+  private let clock: HostClock
   private var isPaused = false
   /// How often it was so since it was told, and when it may be told again.
   private var untold = 0
   private var nextTold = BootInstant(nanoseconds: 0)
 
-  init(logger: Logger) {
+  init(logger: Logger, clock: HostClock) {
     self.logger = logger
+    self.clock = clock
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
@@ -354,7 +356,7 @@ final class AcceptPauseHandler: ChannelInboundHandler {
     guard !isPaused else { return }
     isPaused = true
     untold += 1
-    let now = BootClock.now()
+    let now = clock.now()
     if now >= nextTold {
       nextTold = now.adding(milliseconds: Self.logEveryMilliseconds)
       logger.error(

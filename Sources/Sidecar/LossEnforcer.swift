@@ -108,7 +108,7 @@ extension SidecarCore {
       }
       let isSent = signal(SIGTERM, handle, session.id, session.peer)
       let delay = graceMilliseconds * Self.terminatePercent / 100
-      let moment = BootClock.now().adding(milliseconds: delay)
+      let moment = clock.now().adding(milliseconds: delay)
       pendingKills.append(PendingKill(moment: moment, handle: handle, session: session.id, peer: session.peer))
       scheduleTurnEnd()
       return isSent

@@ -129,7 +129,7 @@ extension SidecarCore {
   /// Whoever wrote a rule about a unit wants to know when it meets somebody of whom that cannot be said; but clients can
   /// make it happen as often as they like.
   private func tellDoubt(_ doubt: UnitDoubt, of session: ClientSession) {
-    let now = BootClock.now()
+    let now = clock.now()
     doubtsUntold += 1
     guard now >= nextDoubtTold else { return }
     nextDoubtTold = now.adding(milliseconds: Self.doubtsMilliseconds)

@@ -36,6 +36,7 @@ final class SessionKeeper {
   private var log: StateLog
   private let loop: any EventLoop
   private let logger: Logger
+  private let clock: HostClock
   /// Whether what it keeps is good for anything.
   var isUsable: Bool { !isOver && refill == nil }
   /// Whether the service manager keeps what it is given, as far as can be known.
@@ -75,7 +76,8 @@ final class SessionKeeper {
 
   /// A keeper that goes on in the memory that a predecessor left, or in new memory; nil when there can be none.
   init?(
-    store: DescriptorStore, predecessor: StateMemory?, memoryBytes: Int64, loop: any EventLoop, logger: Logger
+    store: DescriptorStore, predecessor: StateMemory?, memoryBytes: Int64, loop: any EventLoop, logger: Logger,
+    clock: HostClock
   ) {
     guard let memory = predecessor ?? StateMemory(bytes: memoryBytes), let log = StateLog(memory: memory.bytes),
       store.capacity > Self.reservedDescriptors
@@ -88,6 +90,7 @@ final class SessionKeeper {
     self.log = log
     self.loop = loop
     self.logger = logger
+    self.clock = clock
     hasPredecessor = predecessor != nil
     hasBegun = predecessor == nil
     clientsMax = store.capacity - Self.reservedDescriptors
@@ -178,7 +181,7 @@ final class SessionKeeper {
   func commit(_ core: SidecarCore, writers: [ClientSession]) {
     guard !isOver, hasBegun else { return }
     goOnRefilling(core)
-    let now = BootClock.now()
+    let now = clock.now()
     let changes = core.engine.takeChanges { id in
       guard let session = core.sessions[id] else { return false }
       return keep(session, core, now: now)

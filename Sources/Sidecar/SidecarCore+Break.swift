@@ -18,7 +18,7 @@ extension SidecarCore {
       name: name, token: token, reason: reason ?? "", by: "\(peer) on \(configuration.host)", id: id)
     let breakHere = { self.breakLocally(name, token: token, reason: order.reason, by: order.by) }
     let isHeldHere =
-      engine.snapshot(of: name, holdersMax: 1, waitersMax: 0, now: BootClock.now())?.holders.isEmpty == false
+      engine.snapshot(of: name, holdersMax: 1, waitersMax: 0, now: clock.now())?.holders.isEmpty == false
     if token != nil || store == nil {
       let tokens = breakHere()
       guard store != nil, tokens.isEmpty else { return answer(order, session, broken: tokens) }
@@ -82,7 +82,7 @@ extension SidecarCore {
       // Somebody has taken the end from a key that its host does not know (any more): it would stand there for ever.
       return !endsByItself && order.token == nil && HostAnswer.tokens(in: answer).isEmpty ? .noTTL : nil
     case nil:
-      let knows = engine.snapshot(of: order.name, waitersMax: 0, now: BootClock.now())?.validMilliseconds != nil
+      let knows = engine.snapshot(of: order.name, waitersMax: 0, now: clock.now())?.validMilliseconds != nil
       return !endsByItself && order.token == nil && !knows ? .noTTL : nil
     }
   }
@@ -133,7 +133,7 @@ extension SidecarCore {
 
   /// Takes a lock from those sessions of this host that hold it. Gives the tokens of what they held.
   func breakLocally(_ name: LockName, token: Token?, reason: String, by: String) -> [Token] {
-    let now = BootClock.now()
+    let now = clock.now()
     let holders = engine.snapshot(of: name, waitersMax: 0, now: now)?.holders ?? []
     let tokens = holders.map(\.token).filter { token == nil || token == $0 }
     guard !tokens.isEmpty else { return [] }

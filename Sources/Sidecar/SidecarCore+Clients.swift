@@ -105,7 +105,7 @@ extension SidecarCore {
   /// Goes on with the half-closed sessions that hold very much, when the loop has looked at everybody else.
   func goOnWithHalfClosed() {
     for _ in 0..<endingHolds.count {
-      guard inputs.hasRoom(now: BootClock.now()), let session = endingHolds.popFirst() else { break }
+      guard inputs.hasRoom(now: clock.now()), let session = endingHolds.popFirst() else { break }
       session.isEndingHolds = false
       if sessions[session.id] === session, !session.isClosing { endHoldsOfHalfClosed(session) }
     }
@@ -119,7 +119,7 @@ extension SidecarCore {
     statistics.bytesIn += UInt64(buffer.readableBytes)
     session.hasSpoken = true
     keeper?.received(buffer, from: session)
-    if session.end.keepaliveMilliseconds != nil { session.end.heardAt = BootClock.now() }
+    if session.end.keepaliveMilliseconds != nil { session.end.heardAt = clock.now() }
     if var unread = session.unreadInput {
       unread.writeImmutableBuffer(buffer)
       session.unreadInput = unread
@@ -155,7 +155,7 @@ extension SidecarCore {
       if isUnitPending(session) { return }
       return finishInput(of: session)
     }
-    let began = BootClock.now()
+    let began = clock.now()
     turns.begin(.input, now: began)
     guard share != nil || inputs.mayBegin(now: began) else {
       putOffInput(of: session, isFresh: true)
@@ -174,7 +174,7 @@ extension SidecarCore {
           break
         }
         if requestsLeft == 0 {
-          let taken = BootClock.now().nanoseconds - began.nanoseconds
+          let taken = clock.now().nanoseconds - began.nanoseconds
           if taken >= share ?? InputTurns.shareNanoseconds {
             putOffInput(of: session, isFresh: false)
             isPaused = true
@@ -283,7 +283,7 @@ extension SidecarCore {
     case .break(let name, let token, let reason):
       breakHolds(of: name, token: token, reason: reason, id: id, session)
     case .ping:
-      let valid = engine.validMilliseconds(of: session.id, now: BootClock.now())
+      let valid = engine.validMilliseconds(of: session.id, now: clock.now())
       write(to: session) { $0.pong(id: id, validMilliseconds: valid) }
     case .stats:
       write(to: session) { $0.stats(id: id, stats) }
@@ -340,7 +340,7 @@ extension SidecarCore {
   func describe(_ session: ClientSession) {
     // Of one that is not visible nothing can be known, and they all have the same number.
     guard session.process == nil, let peer = session.peer, peer.isVisible else { return }
-    let now = BootClock.now()
+    let now = clock.now()
     if describedProcessesSince.adding(milliseconds: Self.descriptionsMilliseconds) <= now {
       describedProcesses = [:]
       describedProcessesSince = now

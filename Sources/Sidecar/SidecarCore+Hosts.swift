@@ -76,7 +76,7 @@ extension SidecarCore {
 
   private func told(of name: LockName) -> ToldLock {
     let snapshot = engine.snapshot(
-      of: name, holdersMax: Self.holdersShownMax, waitersMax: Self.waitersShownMax, now: BootClock.now())
+      of: name, holdersMax: Self.holdersShownMax, waitersMax: Self.waitersShownMax, now: clock.now())
     return ToldLock(
       name: name, holders: (snapshot?.holders ?? []).map { MessageWriter.json(of: holder(in: $0)) },
       waiters: (snapshot?.waiters ?? []).map { MessageWriter.json(of: waiter(in: $0)) },

@@ -35,7 +35,8 @@ extension SidecarCore {
         ServerBootstrap(group: core.value.loop)
           .serverChannelInitializer { channel in
             channel.eventLoop.makeCompletedFuture {
-              try channel.pipeline.syncOperations.addHandler(AcceptPauseHandler(logger: core.value.logger))
+              try channel.pipeline.syncOperations.addHandler(
+                AcceptPauseHandler(logger: core.value.logger, clock: core.value.clock))
             }
           }
           .childChannelOption(.allowRemoteHalfClosure, value: true)
@@ -78,7 +79,7 @@ extension SidecarCore {
       loop: loop, store: link,
       timeoutMilliseconds: { [unowned self] in engine.holderTimeoutMilliseconds })
     link.onInput = { [unowned self] in
-      turns.begin(.redis, now: BootClock.now())
+      turns.begin(.redis, now: clock.now())
       scheduleTurnEnd()
     }
     link.isAwaited = { [unowned self] message in

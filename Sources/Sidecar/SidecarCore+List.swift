@@ -26,7 +26,7 @@ extension SidecarCore {
 
   /// Goes on with those that have to pass over many locks, one after the other.
   func goOnWithListings() {
-    while inputs.hasRoom(now: BootClock.now()), let (listing, session) = listings.popFirst() {
+    while inputs.hasRoom(now: clock.now()), let (listing, session) = listings.popFirst() {
       guard sessions[session.id] === session else { continue }
       guard find(listing, for: session) else {
         listings.append((listing, session))
@@ -54,7 +54,7 @@ extension SidecarCore {
   }
 
   private func write(_ listing: HostListing, id: MessageID, _ session: ClientSession) {
-    let now = BootClock.now()
+    let now = clock.now()
     write(to: session) { writer in
       writer.beginList(id: id)
       var told = 0
@@ -105,7 +105,7 @@ extension SidecarCore {
     _ page: [LockName], _ inspections: [LockInspection], _ toldLocks: [LockName: [ToldLock]], id: MessageID,
     _ position: ScanPosition, for session: ClientSession, to writer: inout MessageWriter
   ) {
-    let now = BootClock.now()
+    let now = clock.now()
     var told = 0
     writer.beginList(id: id)
     for (name, found) in zip(page, inspections) {

@@ -40,7 +40,7 @@ extension SidecarCore {
     guard mayInspect(session, name) else { return deny(session, .inspect, name, id: id) }
     guard store != nil else { return write(to: session) { $0.inspected(id: id, self.localInfo(name)) } }
     // Without Redis, what this host knows of a lock is still worth telling, if it is anything.
-    let isKnown = engine.snapshot(of: name, waitersMax: 0, now: BootClock.now()).map { $0.isInUse } ?? false
+    let isKnown = engine.snapshot(of: name, waitersMax: 0, now: clock.now()).map { $0.isInUse } ?? false
     let fallback = isKnown ? { self.write(to: session) { $0.inspected(id: id, self.localInfo(name)) } } : nil
     ask(session, id, fallback: fallback) { store, user, completion in
       store.inspect([name], waitingHostsMax: Self.waitingHostsMax, of: user, completion)
@@ -63,7 +63,7 @@ extension SidecarCore {
     info(
       name,
       engine.snapshot(
-        of: name, holdersMax: Self.holdersShownMax, waitersMax: Self.waitersShownMax, now: BootClock.now()),
+        of: name, holdersMax: Self.holdersShownMax, waitersMax: Self.waitersShownMax, now: clock.now()),
       inRedis: found, told: told.filter { $0.name == name })
   }
 
@@ -158,7 +158,7 @@ extension SidecarCore {
     let gauges = engine.gauges
     let done = engine.statistics
     var stats: [Stat] = [
-      Stat("uptime_ms", .integer(BootClock.now().milliseconds(since: startedAt))),
+      Stat("uptime_ms", .integer(clock.now().milliseconds(since: startedAt))),
       Stat("sessions", .integer(Int64(sessions.count))),
       Stat("held", .integer(Int64(gauges.held))),
       Stat("waiting", .integer(Int64(gauges.waiting))),

@@ -261,7 +261,7 @@ extension SidecarCore {
       session.output?.writeBytes(bytes)
     }
     for session in kept where session.output != nil { touch(session) }
-    let now = BootClock.now()
+    let now = clock.now()
     carryOut { engine.restore(state.engine, numbers: state.numbers, now: now, into: &$0) }
     keeper?.begin()
     answerLostQueries(of: kept, state)
@@ -361,7 +361,7 @@ extension SidecarCore {
     notifier.stopping(status: "Restarting")
     listener?.close(promise: nil)
     keeper.keepIdle(self)
-    let now = BootClock.now()
+    let now = clock.now()
     let evicted = sessions.values.filter { !$0.isKept && !$0.isClosing }.sorted { $0.id < $1.id }
     for session in sessions.values { try? session.channel.syncOptions?.setOption(.autoRead, value: false) }
     for session in evicted {

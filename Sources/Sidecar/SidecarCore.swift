@@ -31,7 +31,8 @@ final class SidecarCore {
   let inbox: String
   /// Keeps what must outlive the process; nil when nothing does.
   private(set) var keeper: SessionKeeper?
-  let startedAt = BootClock.now()
+  let clock: HostClock
+  let startedAt: BootInstant
   /// Where the leases of all hosts are; nil: this host is alone.
   var store: (any LeaseStore)?
   var hostCalls: HostCalls?
@@ -116,11 +117,14 @@ final class SidecarCore {
   /// - Parameters:
   ///   - predecessor: what the daemon before this one left.
   ///   - store: where what must outlive this one is kept; nil: nowhere.
+  ///   - clock: what time it is; tests have one of their own.
   init(
     configuration: SidecarConfiguration, loop: any EventLoop, logger: Logger, notifier: Notifier,
-    predecessor: KeptState? = nil, store: DescriptorStore? = nil
+    predecessor: KeptState? = nil, store: DescriptorStore? = nil, clock: HostClock = .boot
   ) {
     self.configuration = configuration
+    self.clock = clock
+    startedAt = clock.now()
     self.loop = loop
     self.logger = logger
     self.notifier = notifier
@@ -133,7 +137,7 @@ final class SidecarCore {
     inbox = "\(configuration.host)/\(instance)"
     let tier: EngineConfiguration.Tier
     switch configuration.backend {
-    case .local: tier = .local(firstToken: BootClock.wallMicroseconds())
+    case .local: tier = .local(firstToken: clock.wallMicroseconds())
     case .redis: tier = .store
     }
     engine = LockEngine(
@@ -151,7 +155,7 @@ final class SidecarCore {
     guard let store,
       let keeper = SessionKeeper(
         store: store, predecessor: predecessor?.memory, memoryBytes: configuration.stateBytes, loop: loop,
-        logger: logger)
+        logger: logger, clock: clock)
     else { return }
     self.keeper = keeper
     keeper.onSweep = { [unowned self] in
@@ -188,7 +192,8 @@ final class SidecarCore {
   /// Tells the engine a fact and does what it wants done.
   ///
   /// - Parameter user: on whose behalf; nil: nobody's.
-  func tell(_ event: Event, now: BootInstant = BootClock.now(), of user: UInt32? = nil) {
+  func tell(_ event: Event, now: BootInstant? = nil, of user: UInt32? = nil) {
+    let now = now ?? clock.now()
     actingUser = user
     turns.begin(TurnWork(event), now: now)
     engine.handle(event, now: now, into: &effects)
@@ -209,7 +214,7 @@ final class SidecarCore {
   /// Tells the engine that time has passed, if that means anything. It is asked before whatever is answered without it:
   /// after a pause of the host a lock that ended meanwhile is told lost first, and nowhere shown as held.
   func tellWhatIsDue(before work: TurnWork) {
-    let now = BootClock.now()
+    let now = clock.now()
     turns.begin(work, now: now)
     if let due = engine.nextDeadline, due <= now { tell(.timerFired, now: now) }
   }
@@ -236,7 +241,7 @@ final class SidecarCore {
   /// processor: grants, commands to Redis, the other replies. Releases that no other host waits for come last.
   private func endTurn() {
     isTurnEndScheduled = false
-    turns.begin(.send, now: BootClock.now())
+    turns.begin(.send, now: clock.now())
     swap(&settlingSessions, &dirtySessions)
     keepTurn(settlingSessions)
     for session in settlingSessions where session.isGranted { settle(session) }
@@ -252,7 +257,7 @@ final class SidecarCore {
     settlingSessions.removeAll(keepingCapacity: true)
     inputs.turnEnded()
     engine.turnEnded()
-    let now = BootClock.now()
+    let now = clock.now()
     timer?.arm(for: nextDeadline, now: now)
     scheduleStatus()
     if let long = turns.end(now: now) { tellLongTurn(long) }
@@ -281,7 +286,7 @@ final class SidecarCore {
 
   /// A deadline has come. What enforces a loss is first: others may be waiting for it.
   func timerFired() {
-    let now = BootClock.now()
+    let now = clock.now()
     killThoseDue(now: now)
     tell(.timerFired, now: now)
     checkKeepalives(now: now)
