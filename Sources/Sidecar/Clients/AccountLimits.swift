@@ -57,9 +57,9 @@ extension SidecarCore {
 
   /// A session is gone, and what was kept for it.
   func closeAccount(of session: ClientSession) {
-    guard let account = session.account else { return }
-    session.account = nil
-    account.bytes -= session.chargedBytes
+    guard let account = session.charges.account else { return }
+    session.charges.account = nil
+    account.bytes -= session.charges.bytes
     account.connections -= 1
     if account.connections == 0 { accounts[account.uid] = nil }
   }
@@ -68,26 +68,28 @@ extension SidecarCore {
 
   /// Charges what came from a session and is no request yet.
   func chargeInput(of session: ClientSession) {
-    let bytes = session.framer.bufferedBytes + (session.unreadInput?.readableBytes ?? 0)
-    guard bytes != session.chargedInputBytes else { return }
-    let grows = bytes > session.chargedInputBytes
-    session.charge(input: bytes, output: session.chargedOutputBytes)
+    let bytes = session.input.framer.bufferedBytes + (session.input.unread?.readableBytes ?? 0)
+    guard bytes != session.charges.inputBytes else { return }
+    let grows = bytes > session.charges.inputBytes
+    session.charges.charge(input: bytes, output: session.charges.outputBytes)
     if grows, let limit = byteLimit(of: session) { refuseBytes(limit, to: session) }
   }
 
   /// Charges what a session was sent and has not taken, when so much was sent that it may matter.
   func chargeOutput(of session: ClientSession, sent bytes: Int) {
-    session.unmeasuredBytes += bytes
-    guard session.unmeasuredBytes >= Self.unmeasuredOutputBytes || session.chargedOutputBytes > 0 else { return }
-    session.unmeasuredBytes = 0
+    session.charges.unmeasuredBytes += bytes
+    guard session.charges.unmeasuredBytes >= Self.unmeasuredOutputBytes || session.charges.outputBytes > 0 else {
+      return
+    }
+    session.charges.unmeasuredBytes = 0
     measureOutput(of: session)
   }
 
   private func measureOutput(of session: ClientSession) {
     guard sessions[session.id] === session else { return }
     let unread = (try? session.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
-    let grows = unread > session.chargedOutputBytes
-    session.charge(input: session.chargedInputBytes, output: unread)
+    let grows = unread > session.charges.outputBytes
+    session.charges.charge(input: session.charges.inputBytes, output: unread)
     if grows, !session.isClosing, let limit = byteLimit(of: session) {
       limitCounts.met(limit)
       statistics.slowReadersClosed += 1
@@ -100,19 +102,19 @@ extension SidecarCore {
       enforceEnd(of: session)
       session.isClosing = true
     }
-    guard unread > 0, !session.isMeasuring else { return }
-    session.isMeasuring = true
+    guard unread > 0, !session.charges.isMeasuring else { return }
+    session.charges.isMeasuring = true
     // An empty write is complete when everything before it is.
     let channel = session.channel
     channel.writeAndFlush(channel.allocator.buffer(capacity: 0)).assumeIsolated().whenComplete { _ in
-      session.isMeasuring = false
+      session.charges.isMeasuring = false
       self.measureOutput(of: session)
     }
   }
 
   private func byteLimit(of session: ClientSession) -> LimitName? {
-    if session.chargedBytes > configuration.bytesPerSessionMax { return .bytesPerSession }
-    if let account = session.account, account.bytes > configuration.bytesPerUIDMax { return .bytesPerUID }
+    if session.charges.bytes > configuration.bytesPerSessionMax { return .bytesPerSession }
+    if let account = session.charges.account, account.bytes > configuration.bytesPerUIDMax { return .bytesPerUID }
     return nil
   }
 
@@ -124,13 +126,24 @@ extension SidecarCore {
   }
 }
 
-extension ClientSession {
-  /// What is kept for the session, in bytes.
-  var chargedBytes: Int { chargedInputBytes + chargedOutputBytes }
+/// What a session makes the daemon keep, and who answers for it.
+struct SessionCharges {
+  /// What the sessions of the same user have together.
+  var account: Account?
+  /// Bytes of input that is no request yet.
+  fileprivate(set) var inputBytes = 0
+  /// Bytes of output that is not taken yet, as far as that was looked at.
+  fileprivate(set) var outputBytes = 0
+  /// Output since then, in bytes.
+  var unmeasuredBytes = 0
+  var isMeasuring = false
 
-  fileprivate func charge(input: Int, output: Int) {
-    account?.bytes += input + output - chargedBytes
-    chargedInputBytes = input
-    chargedOutputBytes = output
+  /// What is kept for the session, in bytes.
+  var bytes: Int { inputBytes + outputBytes }
+
+  fileprivate mutating func charge(input: Int, output: Int) {
+    account?.bytes += input + output - bytes
+    inputBytes = input
+    outputBytes = output
   }
 }

@@ -4,7 +4,7 @@ import LockEngine
 import LockTypes
 import NIOCore
 
-/// One client connection: what came from it and is not a request yet, what it waits for, and what it has not read.
+/// One client connection. What is known of it stands in parts, each of which belongs to what works on it.
 final class ClientSession {
   let id: SessionID
   let channel: any Channel
@@ -13,68 +13,125 @@ final class ClientSession {
   var process: DescribedProcess?
   /// The process that connected, where it had to be found out.
   var handle: ProcessHandle?
-  /// What ends the session, beside the end of its connection.
-  var end = SessionEnd()
-
-  /// The unit of the process that connected; nil while it is not known.
-  var unit: PeerUnit?
-  var isUnitAsked = false
-  /// What the client may do, by that version of the policy.
-  var access: Access?
-  var accessVersion = 0
-
-  /// What the sessions of the same user have together.
-  var account: Account?
-  var chargedInputBytes = 0
-  var chargedOutputBytes = 0
-  /// Output since it was last looked how much of it is not taken yet, in bytes.
-  var unmeasuredBytes = 0
-  var isMeasuring = false
-
-  var framer = LineFramer()
-  /// Input behind a line at which reading was paused.
-  var unreadInput: ByteBuffer?
-  /// Replies and notifications of this turn.
-  var output: ByteBuffer?
-  /// Requests that are not answered, by the client's id and by ours.
-  private(set) var inFlight: [MessageID: RequestID] = [:]
-  private var messageIDs: [RequestID: MessageID] = [:]
-  /// Requests that Redis is asked for on behalf of this session.
-  var queriesInFlight = 0
-
-  /// What it watches, by the numbers that it was told.
-  var watches: [Int64: WatchTarget] = [:] {
-    didSet { isChanged = true }
+  var rights = SessionRights()
+  var charges = SessionCharges()
+  var lifetime = SessionLifetime()
+  var input = SessionInput()
+  var output = SessionOutput()
+  private(set) var requests = SessionRequests()
+  var watches = SessionWatches() {
+    didSet { keeping.isChanged = true }
   }
-  var lastWatch: Int64 = 0
-  /// Notifications that were left out because the session does not read, since it was last told how many.
-  var notificationsMissed: Int64 = 0
-
-  /// Whether the client reads what it is sent fast enough.
-  var isWritable = true
-  var isReadingPaused = false
-  /// It has had its share of this turn, or the turn was over: its input goes on in one of the next.
-  var isInputPutOff = false
-  /// The client has said that nothing more will come.
-  var inputEnded = false
-  /// More of its holds end in the next turns.
-  var isEndingHolds = false
-  /// It has asked for what it holds to last until its connection ends all the same.
-  var keepsHoldsHalfClosed = false
+  var keeping = SessionKeeping()
   /// It has said that it takes holds for which it does not wait.
   var acceptsTransfers = false
   /// Nothing more is taken from the client, and the connection is closed: at the end of the turn, or…
   var isClosing = false
   /// …when the client has taken what it was sent.
   var closesAfterOutput = false
+
+  init(id: SessionID, channel: any Channel, peer: Peer?) {
+    self.id = id
+    self.channel = channel
+    self.peer = peer
+  }
+
+  func began(_ request: RequestID, as message: MessageID) {
+    keeping.isChanged = true
+    requests.began(request, as: message)
+  }
+
+  /// Ends a request: from now on its id is free. Nil when it is not in flight.
+  func ended(_ request: RequestID) -> MessageID? {
+    guard let message = requests.ended(request) else { return nil }
+    keeping.isChanged = true
+    return message
+  }
+
+  /// A request has the store, or other hosts, asked on its behalf.
+  func beganQuery(_ request: RequestID, as message: MessageID) {
+    began(request, as: message)
+    requests.queries += 1
+  }
+
+  /// What was asked has an answer, or none will come; see ``ended(_:)``.
+  func endedQuery(_ request: RequestID) -> MessageID? {
+    requests.queries -= 1
+    return ended(request)
+  }
+}
+
+/// What came from a client and is no request yet.
+struct SessionInput {
+  var framer = LineFramer()
+  /// Input behind a line at which reading was paused.
+  var unread: ByteBuffer?
+  var isPaused = false
+  /// It has had its share of this turn, or the turn was over: its input goes on in one of the next.
+  var isPutOff = false
+  /// The client has said that nothing more will come.
+  var hasEnded = false
   /// Whether anything ever came: the daemon does not speak first.
   var hasSpoken = false
+}
+
+/// What a client is sent.
+struct SessionOutput {
+  /// Replies and notifications of this turn.
+  var bytes: ByteBuffer?
+  /// Whether the client reads what it is sent fast enough.
+  var isWritable = true
   /// Whether the session is in the list of those that the turn's end looks at.
   var isDirty = false
   /// Whether the output has a grant, for which the client has waited.
   var isGranted = false
+  /// Notifications that were left out because the session does not read, since it was last told how many.
+  var notificationsMissed: Int64 = 0
+}
 
-  /// Whether the session outlives the process; what follows is about that.
+/// What a client has asked and is not answered.
+struct SessionRequests {
+  /// Requests by the client's id…
+  private(set) var inFlight: [MessageID: RequestID] = [:]
+  /// …and by ours.
+  private var messageIDs: [RequestID: MessageID] = [:]
+  /// Those for which the store is asked, or other hosts.
+  fileprivate(set) var queries = 0
+
+  fileprivate mutating func began(_ request: RequestID, as message: MessageID) {
+    inFlight[message] = request
+    messageIDs[request] = message
+  }
+
+  fileprivate mutating func ended(_ request: RequestID) -> MessageID? {
+    guard let message = messageIDs.removeValue(forKey: request) else { return nil }
+    inFlight[message] = nil
+    return message
+  }
+
+  func messageID(of request: RequestID) -> MessageID? { messageIDs[request] }
+}
+
+/// What a client watches.
+struct SessionWatches {
+  /// By the numbers that it was told.
+  var targets: [Int64: WatchTarget] = [:]
+  var last: Int64 = 0
+}
+
+/// What a client may do.
+struct SessionRights {
+  /// The unit of the process that connected; nil while it is not known.
+  var unit: PeerUnit?
+  var isUnitAsked = false
+  /// What it may do by that version of the policy.
+  var access: Access?
+  var version = 0
+}
+
+/// How a session outlives the process.
+struct SessionKeeping {
+  /// Whether it does; what follows is about that.
   var isKept = false
   /// Whether it is in the list of those of which something may have changed, and whether something has for sure.
   var isTouched = false
@@ -85,37 +142,13 @@ final class ClientSession {
   var hadInputWritten = false
   /// Whether it has had something to lose since that was last looked at.
   var hadWork = false
-  /// What makes its socket known.
+  /// What makes its socket known (`SO_COOKIE`).
   var cookie: UInt64 = 0
   /// The socket, for as long as the channel is open; bytes that were seen in it and not taken out yet.
   var descriptor: CInt = -1
   var peekedBytes = 0
   /// The end of the output that the connection was given, from what it has not sent on; nil when it has sent all.
   var unsentOutput: ByteBuffer?
-
-  init(id: SessionID, channel: any Channel, peer: Peer?) {
-    self.id = id
-    self.channel = channel
-    self.peer = peer
-  }
-
-  func began(_ request: RequestID, as message: MessageID) {
-    isChanged = true
-    inFlight[message] = request
-    messageIDs[request] = message
-  }
-
-  /// Ends a request: from now on its id is free. Nil when it is not in flight.
-  func ended(_ request: RequestID) -> MessageID? {
-    guard let message = messageIDs.removeValue(forKey: request) else { return nil }
-    isChanged = true
-    inFlight[message] = nil
-    return message
-  }
-
-  func messageID(of request: RequestID) -> MessageID? {
-    messageIDs[request]
-  }
 }
 
 /// A process that has connections, with what is known of it so far.

@@ -57,8 +57,8 @@ extension SidecarCore {
 
   /// Has the input of a session go on in one of the next turns.
   func putOffInput(of session: ClientSession, isFresh: Bool) {
-    guard !session.isInputPutOff else { return }
-    session.isInputPutOff = true
+    guard !session.input.isPutOff else { return }
+    session.input.isPutOff = true
     inputs.append(session, isFresh: isFresh)
     scheduleTurnEnd()
   }
@@ -67,13 +67,13 @@ extension SidecarCore {
   func goOnWithInputs() {
     guard stage != .handedOver, stage != .stopped else { return }
     while inputs.isWaiting, inputs.hasRoom(now: clock.now()), let (session, share) = inputs.next() {
-      session.isInputPutOff = false
+      session.input.isPutOff = false
       guard sessions[session.id] === session, !session.isClosing else { continue }
       readLines(of: session, share: share)
       // It may have had no input left.
       updateReading(of: session)
       // And it may be through.
-      if session.inputEnded { touch(session) }
+      if session.input.hasEnded { touch(session) }
     }
     if inputs.isWaiting { scheduleTurnEnd() }
   }

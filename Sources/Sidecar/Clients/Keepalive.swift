@@ -6,14 +6,18 @@ import LockEngine
 import LockTypes
 import NIOCore
 
-/// What a session has asked to be ended by, beside the end of its connection.
-struct SessionEnd {
+/// What ends a session, beside the end of its connection, and what ends its holds.
+struct SessionLifetime {
   /// Whether it ends with the process that connected.
   var endsWithProcess = false
   /// The session ends when nothing came for so long, in milliseconds.
   var keepaliveMilliseconds: Int64?
   /// When anything came last. Only kept up to date with a keepalive.
   var heardAt = BootInstant(nanoseconds: 0)
+  /// It has asked for what it holds to last until its connection ends, also when it half-closes it.
+  var keepsHoldsHalfClosed = false
+  /// It has half-closed its connection, and more of its holds end in the next turns.
+  var isEndingHolds = false
 }
 
 /// The sessions whose clients have to be heard from.
@@ -72,7 +76,7 @@ extension SidecarCore {
 
   /// From now on the session ends with its process. Gives why that is not possible; nil: it is, or it has ended already.
   func endWithProcess(_ session: ClientSession) -> ProcessHandle.Failure? {
-    guard !session.end.endsWithProcess else { return nil }
+    guard !session.lifetime.endsWithProcess else { return nil }
     switch handle(of: session) {
     case .failure(.ended):
       end(session, because: .processEnded)
@@ -83,8 +87,8 @@ extension SidecarCore {
       guard let watcher = makeProcessWatcher(), watcher.watch(handle, id: session.id.rawValue) else {
         return .failed(errorText())
       }
-      session.end.endsWithProcess = true
-      session.isChanged = true
+      session.lifetime.endsWithProcess = true
+      session.keeping.isChanged = true
       return nil
     }
   }
@@ -114,7 +118,7 @@ extension SidecarCore {
   }
 
   private func processEnded(_ id: SessionID) {
-    guard let session = sessions[id], session.end.endsWithProcess else { return }
+    guard let session = sessions[id], session.lifetime.endsWithProcess else { return }
     end(session, because: .processEnded)
   }
 
@@ -123,9 +127,9 @@ extension SidecarCore {
   /// From now on the session ends when nothing comes for so long.
   func keepAlive(_ session: ClientSession, milliseconds: Int64) {
     let now = clock.now()
-    session.end.keepaliveMilliseconds = milliseconds
-    session.isChanged = true
-    session.end.heardAt = now
+    session.lifetime.keepaliveMilliseconds = milliseconds
+    session.keeping.isChanged = true
+    session.lifetime.heardAt = now
     keepalives.sessions[session.id] = session
     let deadline = now.adding(milliseconds: milliseconds)
     keepalives.next = keepalives.next.map { min($0, deadline) } ?? deadline
@@ -135,13 +139,13 @@ extension SidecarCore {
   /// From now on the session may be silent.
   func forgetKeepalive(of session: ClientSession) {
     endKeepalive(of: session)
-    session.end.keepaliveMilliseconds = nil
-    session.isChanged = true
+    session.lifetime.keepaliveMilliseconds = nil
+    session.keeping.isChanged = true
   }
 
   /// A session is gone.
   func endKeepalive(of session: ClientSession) {
-    if session.end.keepaliveMilliseconds != nil { keepalives.sessions[session.id] = nil }
+    if session.lifetime.keepaliveMilliseconds != nil { keepalives.sessions[session.id] = nil }
   }
 
   /// Looks at the sessions whose time may be over.
@@ -151,8 +155,8 @@ extension SidecarCore {
     var isMore = false
     var ended = 0
     for session in keepalives.sessions.values {
-      guard let milliseconds = session.end.keepaliveMilliseconds, !session.isClosing else { continue }
-      var deadline = session.end.heardAt.adding(milliseconds: milliseconds)
+      guard let milliseconds = session.lifetime.keepaliveMilliseconds, !session.isClosing else { continue }
+      var deadline = session.lifetime.heardAt.adding(milliseconds: milliseconds)
       if deadline <= now {
         // The rest of very many goes on in the next turn, as it may take a while to find and end them.
         guard ended < Keepalives.lookedAtMax else {
@@ -164,7 +168,7 @@ extension SidecarCore {
           end(session, because: .silent)
           continue
         }
-        session.end.heardAt = now
+        session.lifetime.heardAt = now
         deadline = now.adding(milliseconds: milliseconds)
       }
       earliest = earliest.map { min($0, deadline) } ?? deadline
@@ -175,7 +179,7 @@ extension SidecarCore {
   /// Whether it is the daemon that has not listened: it may have been stopped, or be busy with what was asked before. A
   /// client that does not read its replies is not listened to either, and that is its own doing.
   private func isHeard(_ session: ClientSession) -> Bool {
-    if session.isReadingPaused { return session.isWritable }
+    if session.input.isPaused { return session.output.isWritable }
     return session.channel.withDescriptor { socket_unread_bytes($0) > 0 } ?? false
   }
 }

@@ -36,16 +36,17 @@ extension SidecarCore {
   }
 
   private func access(of session: ClientSession) -> Access {
-    if session.accessVersion == policyVersion, let access = session.access { return access }
+    if session.rights.version == policyVersion, let access = session.rights.access { return access }
     let peer = session.peer
     let asked = AccessPeer(
-      uid: peer?.uid, groups: peer?.groups(channel: session.channel), unit: session.unit ?? .unknown(.unreadable))
+      uid: peer?.uid, groups: peer?.groups(channel: session.channel), unit: session.rights.unit ?? .unknown(.unreadable)
+    )
     // It holds the rules that are about the client, which can be many, and clients as well.
     if accesses.count >= Self.accessesMax { accesses = [:] }
     let access = accesses[asked] ?? configuration.policy.access(of: asked)
     accesses[asked] = access
-    session.access = access
-    session.accessVersion = policyVersion
+    session.rights.access = access
+    session.rights.version = policyVersion
     return access
   }
 
@@ -65,7 +66,7 @@ extension SidecarCore {
 
   /// That a client lacks a right may come from what is not known of it; empty: all is known.
   private func unitDoubt(of session: ClientSession) -> String {
-    guard needsUnits, case .unknown(let doubt) = session.unit ?? .unknown(.unreadable) else { return "" }
+    guard needsUnits, case .unknown(let doubt) = session.rights.unit ?? .unknown(.unreadable) else { return "" }
     let why =
       session.peer?.isVisible == true
       ? "\(doubt.rawValue); for the packaged service see show-programs.conf in "
@@ -78,13 +79,13 @@ extension SidecarCore {
   // MARK: Units
 
   /// Whether nothing of what a session asks may be decided yet.
-  func isUnitPending(_ session: ClientSession) -> Bool { needsUnits && session.unit == nil }
+  func isUnitPending(_ session: ClientSession) -> Bool { needsUnits && session.rights.unit == nil }
 
   /// Has the unit of a session's process looked up, if any rule needs it. Until it is known, nothing is read from the
   /// session.
   func lookUpUnit(of session: ClientSession) {
-    guard needsUnits, session.unit == nil, !session.isUnitAsked else { return }
-    session.isUnitAsked = true
+    guard needsUnits, session.rights.unit == nil, !session.rights.isUnitAsked else { return }
+    session.rights.isUnitAsked = true
     unitsToRead.append(session)
     readUnits()
   }
@@ -114,14 +115,14 @@ extension SidecarCore {
   }
 
   private func found(_ unit: PeerUnit, of session: ClientSession) {
-    session.unit = unit
-    session.access = nil
+    session.rights.unit = unit
+    session.rights.access = nil
     guard sessions[session.id] === session else { return }
     // The handle is not kept for those who do not need it longer: it is a descriptor.
-    if ProcessHandle.kernelKnowsPeers, !session.end.endsWithProcess { session.handle = nil }
+    if ProcessHandle.kernelKnowsPeers, !session.lifetime.endsWithProcess { session.handle = nil }
     if case .unknown(let doubt) = unit { tellDoubt(doubt, of: session) }
     // The last line may have come without its end, and then there is nothing else to go on with.
-    if session.unreadInput == nil { readLines(of: session) }
+    if session.input.unread == nil { readLines(of: session) }
     resumeReading(of: session)
     touch(session)
   }

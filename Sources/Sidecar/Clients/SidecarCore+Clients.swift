@@ -47,7 +47,7 @@ extension SidecarCore {
     statistics.connections += 1
     lastSession += 1
     let session = ClientSession(id: SessionID(lastSession), channel: channel, peer: peer)
-    session.account = openAccount(uid: peer?.uid)
+    session.charges.account = openAccount(uid: peer?.uid)
     if !ProcessHandle.kernelKnowsPeers { session.handle = try? ProcessHandle.opened(channel, peer: peer).get() }
     sessions[session.id] = session
     tell(.sessionOpened(session.id, uid: peer?.uid))
@@ -58,7 +58,7 @@ extension SidecarCore {
   func closed(_ session: ClientSession) {
     guard stage != .handedOver, sessions.removeValue(forKey: session.id) != nil else { return }
     session.isClosing = true
-    session.unreadInput = nil
+    session.input.unread = nil
     endWatches(of: session)
     keeper?.closed(session)
     session.handle = nil
@@ -80,9 +80,9 @@ extension SidecarCore {
 
   /// Half-closed, and nothing is pending, held or watched: nobody will ever hear or ask anything on this connection again.
   func isThrough(_ session: ClientSession) -> Bool {
-    session.inputEnded && session.unreadInput == nil && !session.isInputPutOff && session.output == nil
-      && session.queriesInFlight == 0
-      && session.watches.isEmpty && engine.isIdle(session.id)
+    session.input.hasEnded && session.input.unread == nil && !session.input.isPutOff && session.output.bytes == nil
+      && session.requests.queries == 0
+      && session.watches.targets.isEmpty && engine.isIdle(session.id)
   }
 
   /// A client that has closed its half of the connection can neither release what it holds nor say that it is alive: a
@@ -90,15 +90,15 @@ extension SidecarCore {
   /// before that those that its own requests wait for. Where it has asked for something else they stay, but it can be in a
   /// deadlock from now on.
   func endHoldsOfHalfClosed(_ session: ClientSession) {
-    guard !session.isEndingHolds, session.inputEnded, session.unreadInput == nil,
-      !session.isInputPutOff,
-      session.output == nil,
-      !session.framer.isInsideLine, !isUnitPending(session), engine.hasHolds(session.id)
+    guard !session.lifetime.isEndingHolds, session.input.hasEnded, session.input.unread == nil,
+      !session.input.isPutOff,
+      session.output.bytes == nil,
+      !session.input.framer.isInsideLine, !isUnitPending(session), engine.hasHolds(session.id)
     else { return }
-    let isAnswered = session.inFlight.isEmpty && session.queriesInFlight == 0
-    tell(.inputEnded(session.id, isAnswered: isAnswered, keepsHolds: session.keepsHoldsHalfClosed))
+    let isAnswered = session.requests.inFlight.isEmpty && session.requests.queries == 0
+    tell(.inputEnded(session.id, isAnswered: isAnswered, keepsHolds: session.lifetime.keepsHoldsHalfClosed))
     guard engine.isEndPutOff(session.id) else { return }
-    session.isEndingHolds = true
+    session.lifetime.isEndingHolds = true
     endingHolds.append(session)
   }
 
@@ -106,7 +106,7 @@ extension SidecarCore {
   func goOnWithHalfClosed() {
     for _ in 0..<endingHolds.count {
       guard inputs.hasRoom(now: clock.now()), let session = endingHolds.popFirst() else { break }
-      session.isEndingHolds = false
+      session.lifetime.isEndingHolds = false
       if sessions[session.id] === session, !session.isClosing { endHoldsOfHalfClosed(session) }
     }
     if !endingHolds.isEmpty { scheduleTurnEnd() }
@@ -117,32 +117,32 @@ extension SidecarCore {
   func received(_ buffer: ByteBuffer, from session: ClientSession) {
     guard !session.isClosing else { return }
     statistics.bytesIn += UInt64(buffer.readableBytes)
-    session.hasSpoken = true
+    session.input.hasSpoken = true
     keeper?.received(buffer, from: session)
-    if session.end.keepaliveMilliseconds != nil { session.end.heardAt = clock.now() }
-    if var unread = session.unreadInput {
+    if session.lifetime.keepaliveMilliseconds != nil { session.lifetime.heardAt = clock.now() }
+    if var unread = session.input.unread {
       unread.writeImmutableBuffer(buffer)
-      session.unreadInput = unread
+      session.input.unread = unread
     } else {
-      session.unreadInput = buffer
+      session.input.unread = buffer
     }
     readLines(of: session)
   }
 
   func inputEnded(of session: ClientSession) {
-    session.inputEnded = true
-    session.isChanged = true
+    session.input.hasEnded = true
+    session.keeping.isChanged = true
     readLines(of: session)
     touch(session)
   }
 
   func writabilityChanged(of session: ClientSession) {
-    session.isWritable = session.channel.isWritable
-    guard session.isWritable else { return updateReading(of: session) }
+    session.output.isWritable = session.channel.isWritable
+    guard session.output.isWritable else { return updateReading(of: session) }
     tellMissed(session)
     resumeReading(of: session)
     // The rest of its input may have been nothing that is answered, and then it is through.
-    if session.inputEnded { touch(session) }
+    if session.input.hasEnded { touch(session) }
   }
 
   /// Takes lines until there are none or the session has enough on its hands, or has had its share of the turn.
@@ -150,8 +150,8 @@ extension SidecarCore {
   /// - Parameter share: how long it may take, in nanoseconds, when it has waited for its turn.
   func readLines(of session: ClientSession, share: Int64? = nil) {
     keeper?.touch(session)
-    if session.isInputPutOff { return }
-    guard var buffer = session.unreadInput else {
+    if session.input.isPutOff { return }
+    guard var buffer = session.input.unread else {
       if isUnitPending(session) { return }
       return finishInput(of: session)
     }
@@ -163,7 +163,7 @@ extension SidecarCore {
     }
     // The turn's end makes room for the next one.
     scheduleTurnEnd()
-    session.unreadInput = nil
+    session.input.unread = nil
     var isPaused = false
     var requestsLeft = requestsBetweenLooks
     buffer.readWithUnsafeReadableBytes { bytes in
@@ -183,7 +183,7 @@ extension SidecarCore {
           requestsLeft = requestsBetweenLooks
         }
         requestsLeft -= 1
-        switch session.framer.next(from: &rest, { decoder.decode($0) }) {
+        switch session.input.framer.next(from: &rest, { decoder.decode($0) }) {
         case .line(let message): received(message, from: session)
         case .tooLong: refuse(.lineTooLong, to: session)
         case .hopeless:
@@ -195,15 +195,15 @@ extension SidecarCore {
       }
       return bytes.count - rest.count
     }
-    if isPaused, buffer.readableBytes > 0 { session.unreadInput = buffer }
+    if isPaused, buffer.readableBytes > 0 { session.input.unread = buffer }
     if !isPaused { finishInput(of: session) }
     chargeInput(of: session)
     updateReading(of: session)
   }
 
   private func finishInput(of session: ClientSession) {
-    guard session.inputEnded, !session.isClosing else { return }
-    switch session.framer.finish({ decoder.decode($0) }) {
+    guard session.input.hasEnded, !session.isClosing else { return }
+    switch session.input.framer.finish({ decoder.decode($0) }) {
     case .line(let message): received(message, from: session)
     case .tooLong: refuse(.lineTooLong, to: session)
     case .hopeless, .needsInput: break
@@ -211,22 +211,22 @@ extension SidecarCore {
   }
 
   private func mustPause(_ session: ClientSession) -> Bool {
-    session.isInputPutOff || isUnitPending(session) || !session.isWritable
-      || session.queriesInFlight >= Self.queriesPerSessionMax
-      || (session.output?.readableBytes ?? 0) >= Self.unreadOutputPauseBytes
+    session.input.isPutOff || isUnitPending(session) || !session.output.isWritable
+      || session.requests.queries >= Self.queriesPerSessionMax
+      || (session.output.bytes?.readableBytes ?? 0) >= Self.unreadOutputPauseBytes
   }
 
   /// Stops or resumes reading from the socket, so that the kernel's buffer, and then the client, holds the rest.
   func updateReading(of session: ClientSession) {
     let mustPause = !session.isClosing && mustPause(session)
-    guard mustPause != session.isReadingPaused else { return }
-    session.isReadingPaused = mustPause
+    guard mustPause != session.input.isPaused else { return }
+    session.input.isPaused = mustPause
     try? session.channel.syncOptions?.setOption(.autoRead, value: !mustPause)
   }
 
   /// Goes on with a session that had enough on its hands, when it has not any more.
   func resumeReading(of session: ClientSession) {
-    guard session.isReadingPaused || session.unreadInput != nil else { return }
+    guard session.input.isPaused || session.input.unread != nil else { return }
     readLines(of: session)
     updateReading(of: session)
   }
@@ -243,10 +243,12 @@ extension SidecarCore {
     case .refused(let refusal):
       refuse(refusal, to: session)
     case .cancelNotification(let target):
-      tell(.cancelRequested(session.id, request: nil, target: session.inFlight[target]))
+      tell(.cancelRequested(session.id, request: nil, target: session.requests.inFlight[target]))
     case .request(let id, let request):
       statistics.requests += 1
-      guard session.inFlight.isEmpty || session.inFlight[id] == nil else { return refuse(.idInFlight(id), to: session) }
+      guard session.requests.inFlight.isEmpty || session.requests.inFlight[id] == nil else {
+        return refuse(.idInFlight(id), to: session)
+      }
       received(request, id: id, from: session)
     }
   }
@@ -270,7 +272,7 @@ extension SidecarCore {
     case .transfer(let name, let token, let target):
       transfer(name, token, to: target, id: id, session)
     case .cancel(let target):
-      let target = session.inFlight[target]
+      let target = session.requests.inFlight[target]
       tell(session, id) { .cancelRequested(session.id, request: $0, target: target) }
     case .inspect(let name):
       inspect(name, id: id, session)
@@ -405,11 +407,11 @@ extension SidecarCore {
     if params.endsKeepalive { forgetKeepalive(of: session) }
     if let accepts = params.acceptsTransfers {
       session.acceptsTransfers = accepts
-      session.isChanged = true
+      session.keeping.isChanged = true
     }
     if let halfClose = params.halfClose {
-      session.keepsHoldsHalfClosed = halfClose == .hold
-      session.isChanged = true
+      session.lifetime.keepsHoldsHalfClosed = halfClose == .hold
+      session.keeping.isChanged = true
     }
     logger.debug(
       "client introduced itself",

@@ -248,7 +248,7 @@ extension SidecarCore {
     notifier.extendTimeout(
       microseconds: UInt64(Self.drainMillisecondsMax + Self.closeMillisecondsMax + Self.stopSpareMilliseconds) * 1000)
     listener?.close(promise: nil)
-    for session in sessions.values where session.hasSpoken { write(to: session) { $0.draining() } }
+    for session in sessions.values where session.input.hasSpoken { write(to: session) { $0.draining() } }
     loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.drainMillisecondsMax)) {
       guard self.stage == .draining else { return }
       self.logger.warning("not every lock could be given back in time; the rest end by their leases")
@@ -267,8 +267,8 @@ extension SidecarCore {
     loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.closeMillisecondsMax)) { self.finish() }
     // An empty write completes after everything before it.
     let flushed = sessions.values.map { session in
-      let rest = session.output ?? session.channel.allocator.buffer(capacity: 0)
-      session.output = nil
+      let rest = session.output.bytes ?? session.channel.allocator.buffer(capacity: 0)
+      session.output.bytes = nil
       return session.channel.writeAndFlush(rest)
     }
     EventLoopFuture.andAllComplete(flushed, on: loop).assumeIsolated().whenComplete { _ in self.finish() }

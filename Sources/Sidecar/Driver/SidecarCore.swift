@@ -244,13 +244,13 @@ final class SidecarCore {
     turns.begin(.send, now: clock.now())
     swap(&settlingSessions, &dirtySessions)
     keepTurn(settlingSessions)
-    for session in settlingSessions where session.isGranted { settle(session) }
+    for session in settlingSessions where session.output.isGranted { settle(session) }
     if engine.didServeOtherHost {
       engine.didServeOtherHost = false
       store?.isUrgent = true
     }
     if let store, store.isUrgent { store.flush() }
-    for session in settlingSessions where session.isDirty { settle(session) }
+    for session in settlingSessions where session.output.isDirty { settle(session) }
     store?.flush()
     keeper?.endTurn()
     for session in settlingSessions { proceed(session) }
@@ -297,16 +297,16 @@ final class SidecarCore {
 
   /// Has the turn's end look at a session.
   func touch(_ session: ClientSession) {
-    guard !session.isDirty else { return }
-    session.isDirty = true
+    guard !session.output.isDirty else { return }
+    session.output.isDirty = true
     dirtySessions.append(session)
     scheduleTurnEnd()
   }
 
   /// Sends what the turn produced for a session, and closes it if it is through.
   private func settle(_ session: ClientSession) {
-    session.isDirty = false
-    session.isGranted = false
+    session.output.isDirty = false
+    session.output.isGranted = false
     if let output = takeOutput(of: session) {
       statistics.bytesOut += UInt64(output.readableBytes)
       session.channel.writeAndFlush(output, promise: nil)
@@ -337,7 +337,7 @@ final class SidecarCore {
     case .reply(let id, let request, let reply):
       guard let session = sessions[id], let message = messageID(of: request, in: session) else { return }
       switch reply {
-      case .acquired, .acquiredSeveral: session.isGranted = true
+      case .acquired, .acquiredSeveral: session.output.isGranted = true
       case .released, .extended, .downgraded, .transferred, .cancelled, .refused: break
       }
       write(to: session) { write(reply, id: message, for: session, to: &$0) }
@@ -364,7 +364,7 @@ final class SidecarCore {
   private func perform(_ notification: Notification, for session: ClientSession) {
     switch notification {
     case .lost(let name, let token, let reason, let grace, let action, let detail):
-      session.isChanged = true
+      session.keeping.isChanged = true
       let isEnforced = enforceLoss(action, for: session, graceMilliseconds: grace)
       logger.notice(
         "lock lost",
@@ -378,7 +378,7 @@ final class SidecarCore {
           isEnforced: isEnforced)
       }
     case .waiting(let request, let name, let position, let holder, let trouble):
-      let message = current?.request == request ? current?.message : session.messageID(of: request)
+      let message = current?.request == request ? current?.message : session.requests.messageID(of: request)
       guard let message else { return }
       let holders = holders(of: holder, of: name, for: session)
       let detail = trouble.map(words(of:))
@@ -404,8 +404,8 @@ final class SidecarCore {
   /// Writes a message to a session; it is sent at the turn's end.
   func write(to session: ClientSession, _ body: (inout MessageWriter) -> Void) {
     body(&writer)
-    if session.output == nil { session.output = emptyBuffer(for: session.channel) }
-    session.output?.writeBytes(writer.bytes)
+    if session.output.bytes == nil { session.output.bytes = emptyBuffer(for: session.channel) }
+    session.output.bytes?.writeBytes(writer.bytes)
     writer.removeAll()
     touch(session)
   }

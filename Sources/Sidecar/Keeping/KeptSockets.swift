@@ -43,10 +43,10 @@ struct WatchedReads: RecvByteBufferAllocator {
 
 extension ClientSession {
   /// Whether a line has begun, or was not taken yet.
-  var hasInput: Bool { framer.isInsideLine || unreadInput != nil }
+  var hasInput: Bool { input.framer.isInsideLine || input.unread != nil }
 
   /// Whether its record is not what it was.
-  var mustBeWritten: Bool { isChanged || hasInput || hadInputWritten }
+  var mustBeWritten: Bool { keeping.isChanged || hasInput || keeping.hadInputWritten }
 
   /// Calls `body` with the connection's socket, if it has one that is open.
   @discardableResult
@@ -63,7 +63,7 @@ extension ClientSession {
 
   /// Closes the connection. The service manager may have it too, so that closing it here would not end it.
   func disconnect() {
-    if isKept { withSocket { _ = shutdown($0, Int32(SHUT_RDWR)) } }
+    if keeping.isKept { withSocket { _ = shutdown($0, Int32(SHUT_RDWR)) } }
     channel.close(promise: nil)
   }
 }

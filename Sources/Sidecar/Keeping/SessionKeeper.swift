@@ -102,7 +102,7 @@ final class SessionKeeper {
 
   /// A predecessor's session goes on here.
   func adopt(_ session: ClientSession) {
-    session.isKept = true
+    session.keeping.isKept = true
     watchReads(of: session)
     add(session)
     touch(session)
@@ -120,17 +120,17 @@ final class SessionKeeper {
 
   /// Something of the session may have changed.
   func touch(_ session: ClientSession) {
-    guard session.isKept, !session.isTouched, !isOver else { return }
-    session.isTouched = true
+    guard session.keeping.isKept, !session.keeping.isTouched, !isOver else { return }
+    session.keeping.isTouched = true
     touched.append(session)
   }
 
   /// Bytes came from the client.
   func received(_ buffer: ByteBuffer, from session: ClientSession) {
-    guard session.isKept else { return }
+    guard session.keeping.isKept else { return }
     hasNotedInput = true
-    let peeked = min(session.peekedBytes, buffer.readableBytes)
-    session.peekedBytes = 0
+    let peeked = min(session.keeping.peekedBytes, buffer.readableBytes)
+    session.keeping.peekedBytes = 0
     guard buffer.readableBytes > peeked else { return }
     buffer.withUnsafeReadableBytes { bytes in
       let rest = UnsafeRawBufferPointer(rebasing: bytes[peeked...])
@@ -141,12 +141,12 @@ final class SessionKeeper {
   /// The client is about to be read from. What there is to read is noted before: of a process that ends in between, the
   /// successor finds it noted, and sees whether it is still in the socket.
   func willRead(_ session: ClientSession, bytesMax: Int) {
-    guard session.isKept, !isOver else { return }
+    guard session.keeping.isKept, !isOver else { return }
     if peekRoom.count < bytesMax { peekRoom = [UInt8](repeating: 0, count: bytesMax) }
     peekRoom.withUnsafeMutableBytes { room in
-      let count = recv(session.descriptor, room.baseAddress, bytesMax, peekFlags)
+      let count = recv(session.keeping.descriptor, room.baseAddress, bytesMax, peekFlags)
       guard count > 0 else { return }
-      session.peekedBytes = count
+      session.keeping.peekedBytes = count
       let bytes = UnsafeRawBufferPointer(rebasing: room[..<count])
       attempt { () throws(StateLog.Failure) in try log.noteInput(session.id.rawValue, bytes, isPeeked: true) }
     }
@@ -154,16 +154,16 @@ final class SessionKeeper {
 
   /// Has ``willRead(_:bytesMax:)`` called before each read from the session's socket.
   private func watchReads(of session: ClientSession) {
-    guard session.descriptor < 0 else { return }
-    session.descriptor = session.withSocket { $0 } ?? -1
+    guard session.keeping.descriptor < 0 else { return }
+    session.keeping.descriptor = session.withSocket { $0 } ?? -1
     let watched = NIOLoopBound(WatchedReads.Session(keeper: self, session: session), eventLoop: loop)
     try? session.channel.syncOptions?.setOption(.recvAllocator, value: WatchedReads(watched: watched))
   }
 
   /// The session's connection is gone. The service manager sees that by itself.
   func closed(_ session: ClientSession) {
-    guard session.isKept else { return }
-    session.isKept = false
+    guard session.keeping.isKept else { return }
+    session.keeping.isKept = false
     drop(session)
     newClients.removeAll { $0 === session }
     store.forget(Self.name(of: session))
@@ -199,23 +199,24 @@ final class SessionKeeper {
         }
       }
       for session in touched {
-        session.isTouched = false
-        guard session.isKept, session.mustBeWritten else { continue }
+        session.keeping.isTouched = false
+        guard session.keeping.isKept, session.mustBeWritten else { continue }
         hasChanged = true
         try log.put(Self.key(of: session), record(of: session, core).encode())
       }
       touched.removeAll(keepingCapacity: true)
       if refill != nil { return }
       // In the order in which they will be sent.
-      for session in writers.filter(\.isGranted) + writers.filter({ !$0.isGranted }) where session.isKept {
-        guard let output = session.output else { continue }
+      for session in writers.filter(\.output.isGranted) + writers.filter({ !$0.output.isGranted })
+      where session.keeping.isKept {
+        guard let output = session.output.bytes else { continue }
         hasChanged = true
         var failure: StateLog.Failure?
         output.withUnsafeReadableBytes { bytes in
           do throws(StateLog.Failure) { try log.noteOutput(session.id.rawValue, bytes) } catch { failure = error }
         }
         if let failure { throw failure }
-        session.notedBytes = output.readableBytes
+        session.keeping.notedBytes = output.readableBytes
       }
       guard hasChanged else { return }
       try log.commit(counters: core.counters, notDealtWith: leftInputs.map { ($0.session.rawValue, $0.bytes) })
@@ -232,16 +233,16 @@ final class SessionKeeper {
 
   /// The session's output of this turn was given to its connection.
   func handedOver(_ session: ClientSession, _ output: ByteBuffer, _ core: SidecarCore) {
-    guard session.notedBytes > 0, !isOver else { return }
-    session.notedBytes = 0
+    guard session.keeping.notedBytes > 0, !isOver else { return }
+    session.keeping.notedBytes = 0
     let unsent = session.unsentBytes
-    if unsent > 0, session.isKept {
-      let wasUncertain = session.unsentOutput != nil
-      var rest = session.unsentOutput ?? ByteBuffer()
+    if unsent > 0, session.keeping.isKept {
+      let wasUncertain = session.keeping.unsentOutput != nil
+      var rest = session.keeping.unsentOutput ?? ByteBuffer()
       rest.writeImmutableBuffer(output)
       rest.moveReaderIndex(to: max(rest.readerIndex, rest.writerIndex - unsent))
       rest.discardReadBytes()
-      session.unsentOutput = rest
+      session.keeping.unsentOutput = rest
       if !wasUncertain {
         // Before it counts as handed over: how far it is sent from now on nobody writes down.
         attempt { () throws(StateLog.Failure) in
@@ -256,10 +257,10 @@ final class SessionKeeper {
 
   /// What the connection was given and has not sent on was not noted: nobody can go on with it until it is sent.
   private func doubtOutput(of session: ClientSession, _ core: SidecarCore) {
-    session.unsentOutput = nil
-    session.notedBytes = 0
+    session.keeping.unsentOutput = nil
+    session.keeping.notedBytes = 0
     guard session.unsentBytes > 0 else { return }
-    session.unsentOutput = ByteBuffer()
+    session.keeping.unsentOutput = ByteBuffer()
     awaitDrain(of: session, core)
   }
 
@@ -267,10 +268,10 @@ final class SessionKeeper {
     let channel = session.channel
     // An empty write is complete when everything before it is.
     channel.writeAndFlush(channel.allocator.buffer(capacity: 0)).assumeIsolated().whenComplete { _ in
-      guard session.isKept, session.unsentOutput != nil else { return }
+      guard session.keeping.isKept, session.keeping.unsentOutput != nil else { return }
       guard session.unsentBytes == 0 else { return self.awaitDrain(of: session, core) }
-      session.unsentOutput = nil
-      session.isChanged = true
+      session.keeping.unsentOutput = nil
+      session.keeping.isChanged = true
       self.touch(session)
       core.scheduleTurnEnd()
     }
@@ -294,8 +295,8 @@ final class SessionKeeper {
 
   /// Whether a session that has something to lose is kept, from now on if it was not.
   private func keep(_ session: ClientSession, _ core: SidecarCore, now: BootInstant) -> Bool {
-    session.hadWork = true
-    if session.isKept { return true }
+    session.keeping.hadWork = true
+    if session.keeping.isKept { return true }
     guard !session.isClosing, !isOver else { return false }
     if clients.count >= clientsMax, !takeRoom(for: session, core), !makeRoom(core, now: now) {
       if !isFullLogged {
@@ -309,10 +310,10 @@ final class SessionKeeper {
   }
 
   private func begin(_ session: ClientSession, _ core: SidecarCore) {
-    session.isKept = true
+    session.keeping.isKept = true
     watchReads(of: session)
     doubtOutput(of: session, core)
-    session.isChanged = true
+    session.keeping.isChanged = true
     add(session)
     newClients.append(session)
     touch(session)
@@ -323,7 +324,7 @@ final class SessionKeeper {
   /// little, and spares them to connect anew.
   func keepIdle(_ core: SidecarCore) {
     for session in core.sessions.values.sorted(by: { $0.id < $1.id })
-    where !session.isKept && !session.isClosing && hasRoom && core.engine.isIdle(session.id) {
+    where !session.keeping.isKept && !session.isClosing && hasRoom && core.engine.isIdle(session.id) {
       begin(session, core)
     }
   }
@@ -353,7 +354,7 @@ final class SessionKeeper {
 
   private func makeRoom(_ core: SidecarCore, now: BootInstant) -> Bool {
     guard now >= nextSearchForRoom else { return false }
-    if let idle = clients.values.first(where: { !$0.hadWork && core.engine.isIdle($0.id) }) {
+    if let idle = clients.values.first(where: { !$0.keeping.hadWork && core.engine.isIdle($0.id) }) {
       stopKeeping(idle, core)
       return true
     }
@@ -362,8 +363,8 @@ final class SessionKeeper {
   }
 
   private func stopKeeping(_ session: ClientSession, _ core: SidecarCore) {
-    session.isKept = false
-    session.unsentOutput = nil
+    session.keeping.isKept = false
+    session.keeping.unsentOutput = nil
     drop(session)
     newClients.removeAll { $0 === session }
     core.engine.stopKeeping(session.id)
@@ -389,8 +390,8 @@ final class SessionKeeper {
     giveUpUnlessKept()
     if isOver { return }
     for session in Array(clients.values) {
-      if session.hadWork || !core.engine.isIdle(session.id) {
-        session.hadWork = false
+      if session.keeping.hadWork || !core.engine.isIdle(session.id) {
+        session.keeping.hadWork = false
       } else {
         stopKeeping(session, core)
       }
@@ -409,33 +410,33 @@ final class SessionKeeper {
   static func name(of session: ClientSession) -> String { "\(clientPrefix)\(session.id.rawValue)" }
 
   private func record(of session: ClientSession, _ core: SidecarCore, isFinal: Bool = false) -> KeptSession {
-    session.isChanged = false
-    session.hadInputWritten = session.hasInput
-    if session.cookie == 0 { session.cookie = session.withSocket { socket_cookie($0) } ?? 0 }
-    var record = KeptSession(id: session.id, cookie: session.cookie)
-    record.inputEnded = session.inputEnded
-    record.keepsHoldsHalfClosed = session.keepsHoldsHalfClosed
+    session.keeping.isChanged = false
+    session.keeping.hadInputWritten = session.hasInput
+    if session.keeping.cookie == 0 { session.keeping.cookie = session.withSocket { socket_cookie($0) } ?? 0 }
+    var record = KeptSession(id: session.id, cookie: session.keeping.cookie)
+    record.inputEnded = session.input.hasEnded
+    record.keepsHoldsHalfClosed = session.lifetime.keepsHoldsHalfClosed
     record.acceptsTransfers = session.acceptsTransfers
-    record.framer = session.framer.position
-    record.unreadInput = session.unreadInput.map { Array($0.readableBytesView) } ?? []
-    record.inFlight = session.inFlight.map { ($0.value, $0.key) }
-    record.watches = session.watches
-    record.lastWatch = session.lastWatch
-    record.endsWithProcess = session.end.endsWithProcess
-    record.keepaliveMilliseconds = session.end.keepaliveMilliseconds ?? 0
+    record.framer = session.input.framer.position
+    record.unreadInput = session.input.unread.map { Array($0.readableBytesView) } ?? []
+    record.inFlight = session.requests.inFlight.map { ($0.value, $0.key) }
+    record.watches = session.watches.targets
+    record.lastWatch = session.watches.last
+    record.endsWithProcess = session.lifetime.endsWithProcess
+    record.keepaliveMilliseconds = session.lifetime.keepaliveMilliseconds ?? 0
     var losses = StateWriter()
     core.engine.writeLosses(of: session.id, to: &losses)
     record.losses = losses.bytes
     if isFinal {
-      record.unsent = session.unsentOutput.map { Array($0.readableBytesView) } ?? []
+      record.unsent = session.keeping.unsentOutput.map { Array($0.readableBytesView) } ?? []
     } else {
-      record.isUncertain = session.unsentOutput != nil
+      record.isUncertain = session.keeping.unsentOutput != nil
     }
     return record
   }
 
   private func storeConnection(of session: ClientSession) {
-    guard session.isKept else { return }
+    guard session.keeping.isKept else { return }
     session.withSocket { store.add($0, as: Self.name(of: session)) }
   }
 
@@ -482,11 +483,11 @@ final class SessionKeeper {
     guard !isOver else { return false }
     attempt { () throws(StateLog.Failure) in
       for session in clients.values {
-        guard var rest = session.unsentOutput else { continue }
+        guard var rest = session.keeping.unsentOutput else { continue }
         let unsent = session.unsentBytes
         let isKnown = unsent <= rest.readableBytes
         if isKnown { rest.moveReaderIndex(to: rest.writerIndex - unsent) }
-        session.unsentOutput = rest
+        session.keeping.unsentOutput = rest
         try log.put(Self.key(of: session), record(of: session, core, isFinal: isKnown).encode())
       }
       try log.commit(counters: core.counters)
@@ -541,7 +542,7 @@ final class SessionKeeper {
   private func ranFull() {
     isOver = true
     refill = nil
-    for session in touched { session.isTouched = false }
+    for session in touched { session.keeping.isTouched = false }
     touched = []
     leftInputs = []
     log.invalidate()
@@ -575,7 +576,7 @@ final class SessionKeeper {
       refill.takeSlice(of: core.engine) { id in
         guard let session = clients[id] else { return }
         doubtOutput(of: session, core)
-        session.isChanged = true
+        session.keeping.isChanged = true
         newClients.append(session)
         touch(session)
       } ? refill : nil

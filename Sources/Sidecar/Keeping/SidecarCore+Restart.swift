@@ -97,11 +97,13 @@ extension SidecarCore {
 
   /// What a session is to be sent now: of one that is kept, no more than was committed.
   func takeOutput(of session: ClientSession) -> ByteBuffer? {
-    guard var output = session.output else { return nil }
-    session.output = nil
-    guard session.isKept, keeper?.isUsable == true, output.readableBytes > session.notedBytes else { return output }
-    let committed = output.readSlice(length: session.notedBytes)
-    session.output = output
+    guard var output = session.output.bytes else { return nil }
+    session.output.bytes = nil
+    guard session.keeping.isKept, keeper?.isUsable == true, output.readableBytes > session.keeping.notedBytes else {
+      return output
+    }
+    let committed = output.readSlice(length: session.keeping.notedBytes)
+    session.output.bytes = output
     touch(session)
     return committed?.readableBytes == 0 ? nil : committed
   }
@@ -229,18 +231,18 @@ extension SidecarCore {
     for (id, connection) in taken {
       guard let record = state.sessions[id], connection.channel.isActive else { continue }
       let session = ClientSession(id: id, channel: connection.channel, peer: Peer(channel: connection.channel))
-      session.account = openAccount(uid: session.peer?.uid)
-      session.cookie = record.cookie
-      session.hasSpoken = true
-      session.inputEnded = record.inputEnded
-      session.keepsHoldsHalfClosed = record.keepsHoldsHalfClosed
+      session.charges.account = openAccount(uid: session.peer?.uid)
+      session.keeping.cookie = record.cookie
+      session.input.hasSpoken = true
+      session.input.hasEnded = record.inputEnded
+      session.lifetime.keepsHoldsHalfClosed = record.keepsHoldsHalfClosed
       session.acceptsTransfers = record.acceptsTransfers
-      session.framer.position = record.framer
-      if !record.unreadInput.isEmpty { session.unreadInput = ByteBuffer(bytes: record.unreadInput) }
-      if !record.unsent.isEmpty { session.output = ByteBuffer(bytes: record.unsent) }
+      session.input.framer.position = record.framer
+      if !record.unreadInput.isEmpty { session.input.unread = ByteBuffer(bytes: record.unreadInput) }
+      if !record.unsent.isEmpty { session.output.bytes = ByteBuffer(bytes: record.unsent) }
       for (request, message) in record.inFlight { session.began(request, as: message) }
-      session.isReadingPaused = true
-      session.isChanged = true
+      session.input.isPaused = true
+      session.keeping.isChanged = true
       connection.handler.take(session)
       sessions[id] = session
       lastSession = max(lastSession, id.rawValue)
@@ -257,10 +259,10 @@ extension SidecarCore {
     keeper?.adopt(inputs)
     for (id, bytes) in state.outputs {
       guard let session = sessions[id] else { continue }
-      if session.output == nil { session.output = ByteBuffer() }
-      session.output?.writeBytes(bytes)
+      if session.output.bytes == nil { session.output.bytes = ByteBuffer() }
+      session.output.bytes?.writeBytes(bytes)
     }
-    for session in kept where session.output != nil { touch(session) }
+    for session in kept where session.output.bytes != nil { touch(session) }
     let now = clock.now()
     carryOut { engine.restore(state.engine, numbers: state.numbers, now: now, into: &$0) }
     keeper?.begin()
@@ -292,9 +294,9 @@ extension SidecarCore {
   }
 
   private func takeOverWatches(of session: ClientSession, _ record: KeptSession) {
-    session.watches = record.watches
-    session.lastWatch = record.lastWatch
-    session.account?.watches += record.watches.count
+    session.watches.targets = record.watches
+    session.watches.last = record.lastWatch
+    session.charges.account?.watches += record.watches.count
     for (number, target) in record.watches.sorted(by: { $0.key < $1.key }) {
       watches.add(target, .init(session: session.id, number: number))
     }
@@ -314,7 +316,7 @@ extension SidecarCore {
   private func answerLostQueries(of kept: [ClientSession], _ state: KeptState) {
     let waiting = state.engine.waitingRequests
     for session in kept {
-      for (message, request) in session.inFlight.sorted(by: { $0.value.rawValue < $1.value.rawValue })
+      for (message, request) in session.requests.inFlight.sorted(by: { $0.value.rawValue < $1.value.rawValue })
       where !waiting.contains(request) {
         _ = session.ended(request)
         write(to: session) { writer in
@@ -328,7 +330,7 @@ extension SidecarCore {
     for input in inputs {
       guard let session = sessions[input.session] else { continue }
       // It is noted already.
-      session.peekedBytes = input.bytes.count
+      session.keeping.peekedBytes = input.bytes.count
       received(ByteBuffer(bytes: input.bytes), from: session)
     }
     for session in kept where sessions[session.id] === session {
@@ -336,7 +338,7 @@ extension SidecarCore {
       readLines(of: session)
       // Its output, and what it has not read, may hold it back; if not, it is read from again.
       resumeReading(of: session)
-      if session.inputEnded { touch(session) }
+      if session.input.hasEnded { touch(session) }
     }
   }
 
@@ -362,10 +364,10 @@ extension SidecarCore {
     listener?.close(promise: nil)
     keeper.keepIdle(self)
     let now = clock.now()
-    let evicted = sessions.values.filter { !$0.isKept && !$0.isClosing }.sorted { $0.id < $1.id }
+    let evicted = sessions.values.filter { !$0.keeping.isKept && !$0.isClosing }.sorted { $0.id < $1.id }
     for session in sessions.values { try? session.channel.syncOptions?.setOption(.autoRead, value: false) }
     for session in evicted {
-      if session.hasSpoken { write(to: session) { $0.draining() } }
+      if session.input.hasSpoken { write(to: session) { $0.draining() } }
       carryOut { engine.evict(session.id, now: now, into: &$0) }
     }
     logger.notice(
@@ -409,7 +411,7 @@ extension SidecarCore {
 
   private func handedOver() {
     guard let keeper, stage == .handingOver else { return }
-    for session in sessions.values where !session.isKept { session.disconnect() }
+    for session in sessions.values where !session.keeping.isKept { session.disconnect() }
     store?.flush()
     if !keeper.finish(self, withinMilliseconds: Self.storeFlushMilliseconds) {
       logger.warning("the service manager may not have everything that was to be left to the next daemon")

@@ -26,11 +26,9 @@ extension SidecarCore {
     guard !questions.isEmpty, let hostCalls else { return then([]) }
     lastRequest += 1
     let request = RequestID(lastRequest)
-    session.began(request, as: id)
-    session.queriesInFlight += 1
+    session.beganQuery(request, as: id)
     hostCalls.askAll(questions, waitMilliseconds: waitMilliseconds) { outcomes in
-      _ = session.ended(request)
-      session.queriesInFlight -= 1
+      _ = session.endedQuery(request)
       self.tellWhatIsDue(before: .redis)
       // The turn ends also where nobody is left to hear of it.
       guard self.sessions[session.id] === session else { return self.scheduleTurnEnd() }

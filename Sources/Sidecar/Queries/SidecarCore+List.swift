@@ -18,8 +18,7 @@ extension SidecarCore {
     if find(listing, for: session) { return write(listing, id: id, session) }
     lastRequest += 1
     listing.request = RequestID(lastRequest)
-    session.began(listing.request, as: id)
-    session.queriesInFlight += 1
+    session.beganQuery(listing.request, as: id)
     listings.append((listing, session))
     scheduleTurnEnd()
   }
@@ -32,8 +31,7 @@ extension SidecarCore {
         listings.append((listing, session))
         continue
       }
-      session.queriesInFlight -= 1
-      if let id = session.ended(listing.request) { write(listing, id: id, session) }
+      if let id = session.endedQuery(listing.request) { write(listing, id: id, session) }
       touch(session)
     }
     if !listings.isEmpty { scheduleTurnEnd() }

@@ -123,11 +123,9 @@ extension SidecarCore {
     guard let store else { return }
     lastRequest += 1
     let request = RequestID(lastRequest)
-    session.began(request, as: id)
-    session.queriesInFlight += 1
+    session.beganQuery(request, as: id)
     question(store, session.peer?.uid) { outcome in
-      _ = session.ended(request)
-      session.queriesInFlight -= 1
+      _ = session.endedQuery(request)
       self.tellWhatIsDue(before: .redis)
       // The turn ends also where nobody is left to hear of it.
       guard self.sessions[session.id] === session else { return self.scheduleTurnEnd() }

@@ -74,29 +74,29 @@ extension SidecarCore {
 
   func watch(_ target: WatchTarget, id: MessageID, _ session: ClientSession) {
     if case .name(let name) = target, !mayInspect(session, name) { return deny(session, .inspect, name, id: id) }
-    guard session.watches.count < Limits.watchesPerSessionMax else {
+    guard session.watches.targets.count < Limits.watchesPerSessionMax else {
       limitCounts.met(.watchesPerSession)
       return write(to: session) { writer in
         writer.failure(id: id, .limit) { $0.member("limit", LimitName.watchesPerSession.rawValue) }
       }
     }
-    if let account = session.account, account.watches >= configuration.watchesPerUIDMax {
+    if let account = session.charges.account, account.watches >= configuration.watchesPerUIDMax {
       limitCounts.met(.watchesPerUID)
       return write(to: session) { writer in
         writer.failure(id: id, .limit) { $0.member("limit", LimitName.watchesPerUID.rawValue) }
       }
     }
-    session.account?.watches += 1
-    session.lastWatch += 1
-    let number = session.lastWatch
-    session.watches[number] = target
+    session.charges.account?.watches += 1
+    session.watches.last += 1
+    let number = session.watches.last
+    session.watches.targets[number] = target
     watches.add(target, .init(session: session.id, number: number))
     engine.observers = watches.toldOfOneMax
     write(to: session) { $0.watching(id: id, watch: number) }
   }
 
   func unwatch(_ number: Int64, id: MessageID, _ session: ClientSession) {
-    guard let target = session.watches.removeValue(forKey: number) else {
+    guard let target = session.watches.targets.removeValue(forKey: number) else {
       return write(to: session) { writer in
         writer.failure(id: id, .invalidParams, message: "this connection has no watch \(number)") { json in
           json.member("field", "watch")
@@ -110,12 +110,12 @@ extension SidecarCore {
 
   /// A session is gone, and its watches with it.
   func endWatches(of session: ClientSession) {
-    for (number, target) in session.watches { ended(target, number, of: session) }
-    session.watches = [:]
+    for (number, target) in session.watches.targets { ended(target, number, of: session) }
+    session.watches.targets = [:]
   }
 
   private func ended(_ target: WatchTarget, _ number: Int64, of session: ClientSession) {
-    session.account?.watches -= 1
+    session.charges.account?.watches -= 1
     watches.remove(target, .init(session: session.id, number: number))
     engine.observers = watches.toldOfOneMax
   }
@@ -130,7 +130,7 @@ extension SidecarCore {
   /// Tells those who watch that Redis can be reached again, or cannot any more.
   func tellWatchers(_ state: BackendState) {
     guard watches.count > 0 else { return }
-    for session in sessions.values where !session.watches.isEmpty && !session.isClosing {
+    for session in sessions.values where !session.watches.targets.isEmpty && !session.isClosing {
       writeUnlessBehind(to: session) { $0.backend(state) }
     }
   }
@@ -139,14 +139,14 @@ extension SidecarCore {
 
   /// Whether a session has so much unread that it is told nothing but what it asked for.
   func isBehind(_ session: ClientSession) -> Bool {
-    !session.isWritable || (session.output?.readableBytes ?? 0) >= Self.unreadOutputPauseBytes
+    !session.output.isWritable || (session.output.bytes?.readableBytes ?? 0) >= Self.unreadOutputPauseBytes
   }
 
   /// Writes a notification that others bring about. What strangers do must not fill the output of who does not read for a
   /// while, until its connection is closed and its locks are free: it is left out, and the session is told how many were.
   func writeUnlessBehind(to session: ClientSession, _ body: (inout MessageWriter) -> Void) {
     guard !isBehind(session) else {
-      session.notificationsMissed += 1
+      session.output.notificationsMissed += 1
       statistics.notificationsMissed += 1
       return
     }
@@ -156,9 +156,9 @@ extension SidecarCore {
 
   /// Tells a session that reads again how much it was not told.
   func tellMissed(_ session: ClientSession) {
-    guard session.notificationsMissed > 0, !session.isClosing, !isBehind(session) else { return }
-    let count = session.notificationsMissed
-    session.notificationsMissed = 0
+    guard session.output.notificationsMissed > 0, !session.isClosing, !isBehind(session) else { return }
+    let count = session.output.notificationsMissed
+    session.output.notificationsMissed = 0
     write(to: session) { $0.missed(count: count) }
   }
 }
