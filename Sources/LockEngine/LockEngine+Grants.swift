@@ -51,9 +51,9 @@ extension LockEngine {
   /// from anything as long as a client here has the lock to itself.
   private func keepsPlace(_ lock: LockRecord, now: BootInstant) -> Bool {
     guard lock.heldMode == .exclusive, let lease = lock.leases.last, lease.stage == .held,
-      let since = lease.contendedSince, lease.grantsWhileContended < configuration.cohortHandoversMax
+      let since = lease.contendedSince, lease.grantsWhileContended < configuration.settings.cohortMax
     else { return false }
-    let end = since.adding(milliseconds: configuration.cohortMilliseconds)
+    let end = since.adding(milliseconds: configuration.settings.cohortMilliseconds)
     guard now < end else { return false }
     if lease.placeKeptUntil != end {
       lease.placeKeptUntil = end
@@ -100,7 +100,7 @@ extension LockEngine {
   private func settle(_ lock: LockRecord, now: BootInstant) {
     if let wanted = lock.wanted, !keepsPlace(lock, now: now) { giveUp(wanted, now: now) }
     for lease in lock.leases where lease.stage == .held && lease.holdCount == 0 {
-      let linger = lease.isPermit ? 0 : configuration.lingerMilliseconds
+      let linger = lease.isPermit ? 0 : configuration.settings.lingerMilliseconds
       let isWorthKeeping = linger > 0 && (lock.cameBack || lease.grants > 1)
       if !isWorthKeeping || lease.contendedSince != nil || isShuttingDown {
         recentReleases.insert(lock.name, now: now)
@@ -181,8 +181,8 @@ extension LockEngine {
   private func admission(under lease: LeaseSlot, arrival: UInt64, now: BootInstant) -> Admission {
     guard now < lease.validUntil else { return .withNewLease(lease) }
     if let since = lease.contendedSince, lease.grants > 0, arrival > lease.contendedAfter {
-      guard lease.grantsWhileContended < configuration.cohortHandoversMax,
-        now < since.adding(milliseconds: configuration.cohortMilliseconds)
+      guard lease.grantsWhileContended < configuration.settings.cohortMax,
+        now < since.adding(milliseconds: configuration.settings.cohortMilliseconds)
       else { return .withNewLease(lease) }
     }
     guard lease.nextToken < lease.tokenEnd else { return lease.holdCount > 0 ? .afterReserving : .withNewLease(lease) }

@@ -458,7 +458,7 @@ extension LockEngine {
     guard stored.isSeveral else {
       let isTry = request.waitMilliseconds == 0
       // A try is decided by an ask of this process.
-      let deadline = isTry ? now.adding(milliseconds: configuration.storeTimeoutMilliseconds) : stored.deadline
+      let deadline = isTry ? now.adding(milliseconds: configuration.settings.storeTimeoutMilliseconds) : stored.deadline
       let waiter = Waiter(
         request, lock: record(for: stored.names[0]), since: stored.since, deadline: deadline, several: nil)
       enqueue(waiter, of: session)

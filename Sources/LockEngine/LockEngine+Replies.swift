@@ -233,10 +233,14 @@ extension LockEngine {
 
   /// How long the answers of other hosts are waited for, from the store's reply on, in milliseconds. How long their own way
   /// to the store is nobody here knows; this host's is added, for what the reply and the answer differ by.
-  public var holderTimeoutMilliseconds: Int64 { configuration.inUseTimeoutMilliseconds + roundTrip.timeoutMilliseconds }
+  public var holderTimeoutMilliseconds: Int64 {
+    configuration.settings.inUseTimeoutMilliseconds + roundTrip.timeoutMilliseconds
+  }
 
   /// How long the store's own answer is waited for, in milliseconds.
-  var storeTimeoutMilliseconds: Int64 { max(configuration.storeTimeoutMilliseconds, 2 * roundTrip.timeoutMilliseconds) }
+  var storeTimeoutMilliseconds: Int64 {
+    max(configuration.settings.storeTimeoutMilliseconds, 2 * roundTrip.timeoutMilliseconds)
+  }
 
   /// From now on the holders are waited for; they answer the tries up to `ask`, or the bound does.
   private func awaitInUse(_ lock: LockRecord, ask: UInt64, answers: Int, now: BootInstant) {

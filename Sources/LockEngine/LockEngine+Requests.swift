@@ -72,12 +72,14 @@ extension LockEngine {
   }
 
   private func limitMet(by session: SessionRecord, names count: Int, _ request: AcquireRequest) -> LimitName? {
-    if session.waits.count >= configuration.waitsPerSessionMax { return .waitsPerSession }
-    if session.holdCount + session.waits.count + count > configuration.holdsPerSessionMax { return .holdsPerSession }
+    if session.waits.count >= configuration.settings.waitsPerSessionMax { return .waitsPerSession }
+    if session.holdCount + session.waits.count + count > configuration.settings.holdsPerSessionMax {
+      return .holdsPerSession
+    }
     if let user = session.user {
-      if user.waits >= configuration.waitsPerUIDMax { return .waitsPerUID }
-      if user.holds + user.waits + count > configuration.holdsPerUIDMax { return .holdsPerUID }
-      if !hasRoom(for: request, beside: user.lockBytes, max: configuration.lockBytesPerUIDMax) {
+      if user.waits >= configuration.settings.waitsPerUIDMax { return .waitsPerUID }
+      if user.holds + user.waits + count > configuration.settings.holdsPerUIDMax { return .holdsPerUID }
+      if !hasRoom(for: request, beside: user.lockBytes, max: configuration.settings.lockBytesPerUIDMax) {
         return .lockBytesPerUID
       }
     }
@@ -209,10 +211,12 @@ extension LockEngine {
     }
     let isSame = receiver.id == hold.session
     guard isAccepting || isSame else { return .notAccepted }
-    if receiver.holdCount >= configuration.holdsPerSessionMax, !isSame { return .limit(.holdsPerSession) }
+    if receiver.holdCount >= configuration.settings.holdsPerSessionMax, !isSame { return .limit(.holdsPerSession) }
     if receiver.user !== sessions[hold.session]?.user, let user = receiver.user {
-      if user.holds >= configuration.holdsPerUIDMax { return .limit(.holdsPerUID) }
-      if user.lockBytes + LockBytes.of(hold) > configuration.lockBytesPerUIDMax { return .limit(.lockBytesPerUID) }
+      if user.holds >= configuration.settings.holdsPerUIDMax { return .limit(.holdsPerUID) }
+      if user.lockBytes + LockBytes.of(hold) > configuration.settings.lockBytesPerUIDMax {
+        return .limit(.lockBytesPerUID)
+      }
     }
     return nil
   }

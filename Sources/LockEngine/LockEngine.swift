@@ -13,7 +13,8 @@ public import LockTypes
 /// what the store says; `+Places` what is asked while this host waits; `+Deadlines` what happens as time passes; `+Progress` who is told of whom; `+Deadlocks` waits
 /// that would never end; `+Snapshot` what can be looked at; `+Persistence` what outlives the process.
 public final class LockEngine {
-  private(set) var configuration: EngineConfiguration
+  /// What it goes by now.
+  public private(set) var configuration: EngineConfiguration
   /// Of all lengths that leases have had since this host began, the shortest.
   var shortestTimeline: LeaseTimeline
 
@@ -94,47 +95,23 @@ public final class LockEngine {
   public init(configuration: EngineConfiguration) {
     self.configuration = configuration
     shortestTimeline = configuration.timeline
-    recentReleases = RecentReleases(milliseconds: configuration.lingerMilliseconds)
+    recentReleases = RecentReleases(milliseconds: configuration.settings.lingerMilliseconds)
     lastAttempt = configuration.attemptsBegin
     if case .local(let first) = configuration.tier { nextLocalToken = first }
   }
 
-  /// Changes how locks are shared out, from the next decision on. A lease that lingers already does so to its end, and
-  /// a lock's hand-overs since another host began to wait count against the new limits.
-  public func reconfigure(lingerMilliseconds: Int64, cohortHandoversMax: Int, cohortMilliseconds: Int64) {
-    configuration.lingerMilliseconds = lingerMilliseconds
-    configuration.cohortHandoversMax = cohortHandoversMax
-    configuration.cohortMilliseconds = cohortMilliseconds
-    recentReleases.milliseconds = lingerMilliseconds
-  }
-
-  /// Changes how long leases last, from the next one on that is asked for, and how long the store and other hosts may
-  /// take to answer. A
-  /// lease has one length for as long as it lives: commands that ask for another could be executed out of their order.
-  public func reconfigure(
-    leaseMilliseconds: Int64, storeTimeoutMilliseconds: Int64, inUseTimeoutMilliseconds: Int64? = nil
-  ) {
-    configuration.timeline = LeaseTimeline(leaseMilliseconds: leaseMilliseconds)
-    configuration.storeTimeoutMilliseconds = storeTimeoutMilliseconds
-    if let inUseTimeoutMilliseconds { configuration.inUseTimeoutMilliseconds = inUseTimeoutMilliseconds }
+  /// Changes what may change, from the next decision on. What is over a new limit stays. A lease that lingers already does
+  /// so to its end, and a lock's hand-overs since another host began to wait count against the new limits. A lease has
+  /// one length for as long as it lives: commands that ask for another could be executed out of their order.
+  public func reconfigure(_ settings: EngineSettings) {
+    configuration.settings = settings
+    recentReleases.milliseconds = settings.lingerMilliseconds
     mindLeases(of: configuration.timeline)
   }
 
   /// From now on there are leases of this length, too.
   func mindLeases(of timeline: LeaseTimeline) {
     if timeline.leaseMilliseconds < shortestTimeline.leaseMilliseconds { shortestTimeline = timeline }
-  }
-
-  /// Changes what clients may make grow, from the next request on. What is over a new limit stays.
-  public func reconfigure(
-    waitsPerSessionMax: Int, holdsPerSessionMax: Int, waitsPerUIDMax: Int, holdsPerUIDMax: Int,
-    lockBytesPerUIDMax: Int
-  ) {
-    configuration.waitsPerSessionMax = waitsPerSessionMax
-    configuration.holdsPerSessionMax = holdsPerSessionMax
-    configuration.waitsPerUIDMax = waitsPerUIDMax
-    configuration.holdsPerUIDMax = holdsPerUIDMax
-    configuration.lockBytesPerUIDMax = lockBytesPerUIDMax
   }
 
   /// Takes in a fact and appends what is to be done to `effects`. `now` never goes back.

@@ -1,4 +1,5 @@
 public import AccessPolicy
+import LockEngine
 public import RESP
 import SystemdSupport
 
@@ -96,5 +97,21 @@ public struct SidecarConfiguration: Sendable {
     self.connectionsMax = connectionsMax
     self.version = version
     self.listeningDescriptor = listeningDescriptor
+  }
+
+  /// What of it the engine goes by.
+  var engineSettings: EngineSettings {
+    var settings = EngineSettings()
+    settings.leaseMilliseconds = leaseMilliseconds
+    settings.lingerMilliseconds = lingerMilliseconds
+    settings.cohortMax = cohortHandoversMax
+    settings.cohortMilliseconds = cohortMilliseconds
+    settings.storeTimeoutMilliseconds = redisTimeoutMilliseconds
+    settings.waitsPerSessionMax = waitsPerSessionMax
+    settings.holdsPerSessionMax = holdsPerSessionMax
+    settings.waitsPerUIDMax = waitsPerUIDMax
+    settings.holdsPerUIDMax = holdsPerUIDMax
+    settings.lockBytesPerUIDMax = lockBytesPerUIDMax
+    return settings
   }
 }

@@ -19,8 +19,10 @@ final class EngineDriver {
     tier: EngineConfiguration.Tier, lingerMilliseconds: Int64 = 0, sessions: Int = 1, waitsPerSessionMax: Int = 128
   ) {
     engine = LockEngine(
-      configuration: EngineConfiguration(
-        tier: tier, lingerMilliseconds: lingerMilliseconds, waitsPerSessionMax: waitsPerSessionMax))
+      configuration: EngineConfiguration(tier: tier) {
+        $0.settings.lingerMilliseconds = lingerMilliseconds
+        $0.settings.waitsPerSessionMax = waitsPerSessionMax
+      })
     if case .store = tier { tell(.linkUp) }
     for session in 1...sessions { tell(.sessionOpened(SessionID(UInt64(session)))) }
   }

@@ -47,9 +47,12 @@ struct EngineDriver {
 
   private static func makeEngine() -> LockEngine {
     LockEngine(
-      configuration: EngineConfiguration(
-        tier: .store, leaseMilliseconds: 3_000, lingerMilliseconds: 500, waitsPerSessionMax: 8, holdsPerSessionMax: 8,
-        host: "h", inbox: "h/0"))
+      configuration: EngineConfiguration(tier: .store, host: "h", inbox: "h/0") {
+        $0.settings.leaseMilliseconds = 3_000
+        $0.settings.lingerMilliseconds = 500
+        $0.settings.waitsPerSessionMax = 8
+        $0.settings.holdsPerSessionMax = 8
+      })
   }
 
   /// Starts with what a predecessor left; its sessions 0 to 3 are there.

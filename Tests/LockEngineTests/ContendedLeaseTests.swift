@@ -21,7 +21,11 @@ import Testing
 
   // Pitfall 37.
   @Test func handOversEndWithTheirNumberOrTheirTime() {
-    let script = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 2, cohortMilliseconds: 50))
+    let script = Script(
+      EngineConfiguration(tier: .store) {
+        $0.settings.cohortMax = 2
+        $0.settings.cohortMilliseconds = 50
+      })
     script.open(alice, bob)
     script.hold(alice)
     script.tell(contended())
@@ -43,7 +47,11 @@ import Testing
         .acquire(name: x, attempt: 3, ask: 3, isTry: false, tokenFloor: 102, keeping: 1),
         .release(name: x, attempt: 1, unused: .from(103)),
       ])
-    let slow = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 100, cohortMilliseconds: 50))
+    let slow = Script(
+      EngineConfiguration(tier: .store) {
+        $0.settings.cohortMax = 100
+        $0.settings.cohortMilliseconds = 50
+      })
     slow.open(alice, bob)
     slow.hold(alice)
     slow.tell(contended())
@@ -56,7 +64,11 @@ import Testing
 
   /// Only while clients here may have the lock from each other.
   @Test func aPlaceInTheQueueThatNobodyNeedsIsNotKeptLong() {
-    let script = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 100, cohortMilliseconds: 50))
+    let script = Script(
+      EngineConfiguration(tier: .store) {
+        $0.settings.cohortMax = 100
+        $0.settings.cohortMilliseconds = 50
+      })
     script.open(alice, bob)
     script.hold(alice)
     script.tell(contended())
@@ -76,7 +88,11 @@ import Testing
   }
 
   @Test func aLeaseThatCameWithOthersWaitingIsUsedOnceAtLeast() {
-    let script = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 0, cohortMilliseconds: 0))
+    let script = Script(
+      EngineConfiguration(tier: .store) {
+        $0.settings.cohortMax = 0
+        $0.settings.cohortMilliseconds = 0
+      })
     script.open(alice, bob)
     script.acquire(alice)
     script.acquire(bob)
@@ -87,7 +103,7 @@ import Testing
   }
 
   @Test func aLeaseLingersOnlyWhenTheHostComesBackToIt() {
-    let script = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 200))
+    let script = Script(EngineConfiguration(tier: .store) { $0.settings.lingerMilliseconds = 200 })
     func state() -> LeaseState? {
       script.engine.snapshot(of: x, waitersMax: 1, now: script.now)?.leaseState
     }
@@ -115,26 +131,33 @@ import Testing
   }
 
   @Test func newLimitsCountFromTheNextDecisionOn() {
-    let script = Script(EngineConfiguration(tier: .store, cohortHandoversMax: 100, cohortMilliseconds: 50))
+    let script = Script(
+      EngineConfiguration(tier: .store) {
+        $0.settings.cohortMax = 100
+        $0.settings.cohortMilliseconds = 50
+      })
     script.open(alice, bob)
     script.hold(alice)
     script.tell(contended())
     script.acquire(bob)
-    script.engine.reconfigure(lingerMilliseconds: 200, cohortHandoversMax: 0, cohortMilliseconds: 50)
+    script.reconfigure {
+      $0.lingerMilliseconds = 200
+      $0.cohortMax = 0
+    }
     script.release(alice)
     #expect(script.sent().last == .release(name: x, attempt: 1, unused: .from(101)))
 
-    let lingering = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 0))
+    let lingering = Script(EngineConfiguration(tier: .store) { $0.settings.lingerMilliseconds = 0 })
     lingering.open(alice, bob)
-    lingering.engine.reconfigure(lingerMilliseconds: 200, cohortHandoversMax: 100, cohortMilliseconds: 50)
+    lingering.reconfigure { $0.lingerMilliseconds = 200 }
     lingering.hold(alice)
     lingering.acquire(bob)
     lingering.release(alice)
-    lingering.engine.reconfigure(lingerMilliseconds: 300, cohortHandoversMax: 100, cohortMilliseconds: 50)
+    lingering.reconfigure { $0.lingerMilliseconds = 300 }
     lingering.release(bob)
     #expect(lingering.sent().isEmpty)
     // What lingers already keeps its end.
-    lingering.engine.reconfigure(lingerMilliseconds: 0, cohortHandoversMax: 100, cohortMilliseconds: 50)
+    lingering.reconfigure { $0.lingerMilliseconds = 0 }
     lingering.pass(milliseconds: 299)
     #expect(lingering.sent().isEmpty)
     lingering.pass(milliseconds: 1)
@@ -142,7 +165,7 @@ import Testing
   }
 
   @Test func anIdleLeaseIsRevokedAtOnce() {
-    let script = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 200))
+    let script = Script(EngineConfiguration(tier: .store) { $0.settings.lingerMilliseconds = 200 })
     script.open(alice, bob)
     script.hold(alice)
     script.acquire(bob)

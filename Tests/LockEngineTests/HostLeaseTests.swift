@@ -189,7 +189,7 @@ import Testing
   }
 
   @Test func manyRenewalsShareACommand() {
-    let script = Script(EngineConfiguration(tier: .store, renewalBatchMax: 2))
+    let script = Script(EngineConfiguration(tier: .store) { $0.renewalBatchMax = 2 })
     script.open(alice)
     for name in ["a", "b", "c"] { script.hold(alice, name) }
     script.pass(milliseconds: 3333)
@@ -395,6 +395,7 @@ import Testing
   }
 
   @Test func aTryEndsWithoutThatWordAfterAShortWhile() {
+    script.reconfigure { $0.storeTimeoutMilliseconds = 500 }
     script.open(alice)
     script.acquire(alice, wait: 0)
     script.reply(queued(), to: script.takeSent().first)

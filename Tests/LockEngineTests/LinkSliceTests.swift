@@ -12,9 +12,13 @@ import Testing
 
   init() {
     script = Script(
-      EngineConfiguration(
-        tier: .store, lingerMilliseconds: 60_000, waitsPerSessionMax: 1 << 20, holdsPerSessionMax: 1 << 20,
-        renewalBatchMax: Self.steps, stepsPerSlice: Self.steps))
+      EngineConfiguration(tier: .store) {
+        $0.settings.lingerMilliseconds = 60_000
+        $0.settings.waitsPerSessionMax = 1 << 20
+        $0.settings.holdsPerSessionMax = 1 << 20
+        $0.renewalBatchMax = Self.steps
+        $0.stepsPerSlice = Self.steps
+      })
     script.open(alice, bob, carol)
   }
 

@@ -61,7 +61,7 @@ import Testing
   }
 
   @Test func anIdleLeaseIsGivenUpWithTheLink() {
-    let script = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 1000))
+    let script = Script(EngineConfiguration(tier: .store) { $0.settings.lingerMilliseconds = 1000 })
     script.open(alice, bob)
     script.hold(alice)
     script.acquire(bob)
@@ -173,7 +173,7 @@ import Testing
   }
 
   @Test func aTryThatWaitsForARenewalIsToldTheWordsInWhichThatIsRefused() {
-    let script = Script(EngineConfiguration(tier: .store, lingerMilliseconds: 60_000))
+    let script = Script(EngineConfiguration(tier: .store) { $0.settings.lingerMilliseconds = 60_000 })
     script.open(alice, bob)
     script.hold(alice)
     script.acquire(bob)

@@ -152,7 +152,8 @@ import Testing
   }
 
   @Test func theLimitOfWaitsIsMetAndNotPassed() {
-    let script = Script(EngineConfiguration(tier: .local(firstToken: 1), waitsPerSessionMax: 2), linkUp: false)
+    let script = Script(
+      EngineConfiguration(tier: .local(firstToken: 1)) { $0.settings.waitsPerSessionMax = 2 }, linkUp: false)
     script.open(alice, bob)
     script.acquire(alice)
     script.acquire(bob)
@@ -163,7 +164,7 @@ import Testing
   }
 
   @Test func theLimitOfWaitersOfALockIsMetAndNotPassed() {
-    let script = Script(EngineConfiguration(tier: .local(firstToken: 1), waitersPerLockMax: 1), linkUp: false)
+    let script = Script(EngineConfiguration(tier: .local(firstToken: 1)) { $0.waitersPerLockMax = 1 }, linkUp: false)
     script.open(alice, bob, carol)
     script.acquire(alice)
     script.acquire(bob)
@@ -173,7 +174,8 @@ import Testing
   }
 
   @Test func theLimitOfHoldsIsMetAndNotPassed() {
-    let script = Script(EngineConfiguration(tier: .local(firstToken: 1), holdsPerSessionMax: 1), linkUp: false)
+    let script = Script(
+      EngineConfiguration(tier: .local(firstToken: 1)) { $0.settings.holdsPerSessionMax = 1 }, linkUp: false)
     script.open(alice)
     script.acquire(alice, "x")
     _ = script.take()

@@ -23,6 +23,12 @@ final class Script {
     if !isOneTurn { engine.turnEnded() }
   }
 
+  func reconfigure(_ change: (inout EngineSettings) -> Void) {
+    var settings = engine.configuration.settings
+    change(&settings)
+    engine.reconfigure(settings)
+  }
+
   /// Moves the clock, firing the engine's deadlines at their moments as a timer would.
   func pass(milliseconds: Int64) {
     let end = now.adding(milliseconds: milliseconds)

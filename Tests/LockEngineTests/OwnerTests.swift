@@ -141,7 +141,7 @@ import Testing
   }
 
   @Test func nothingIsHandedToASessionThatIsNotThereOrHasTooMuch() {
-    let script = local { $0.holdsPerSessionMax = 1 }
+    let script = local { $0.settings.holdsPerSessionMax = 1 }
     script.acquire(alice)
     script.acquire(bob, "y")
     _ = script.take()
@@ -206,8 +206,8 @@ import Testing
 
   @Test func theLimitsOfAUserCountAllItsSessions() {
     let script = local {
-      $0.holdsPerUIDMax = 3
-      $0.waitsPerUIDMax = 1
+      $0.settings.holdsPerUIDMax = 3
+      $0.settings.waitsPerUIDMax = 1
     }
     let first = SessionID(11)
     let second = SessionID(12)
@@ -232,7 +232,7 @@ import Testing
 
   /// Each way in which something comes to be held or waited for, and each in which it ends, with long texts.
   @Test func whatAUserHoldsAndWaitsForIsCountedInBytes() {
-    let script = local { $0.lockBytesPerUIDMax = 10_000 }
+    let script = local { $0.settings.lockBytesPerUIDMax = 10_000 }
     let first = SessionID(11)
     let second = SessionID(12)
     script.tell(.sessionOpened(first, uid: 1000))

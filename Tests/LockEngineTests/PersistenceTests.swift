@@ -126,7 +126,7 @@ private final class Kept {
     let kept = Kept()
     kept.script.acquire(alice)
     kept.script.reply(.queued(holderHost: "b", holderExpiresInMilliseconds: 9_000, listeners: 1))
-    kept.configuration.timeline = LeaseTimeline(leaseMilliseconds: 60_000)
+    kept.configuration.settings.leaseMilliseconds = 60_000
     try kept.restart()
     kept.script.tell(.linkUp)
     let commands = kept.script.take()

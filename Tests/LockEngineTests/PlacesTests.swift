@@ -169,9 +169,10 @@ import Testing
 
   @Test func manyPlacesAreLookedAtInTurn() {
     let session = SessionID(9)
-    script.engine.reconfigure(
-      waitsPerSessionMax: 10_000, holdsPerSessionMax: 10_000, waitsPerUIDMax: 10_000, holdsPerUIDMax: 10_000,
-      lockBytesPerUIDMax: 1 << 27)
+    script.reconfigure {
+      $0.waitsPerSessionMax = 10_000
+      $0.lockBytesPerUIDMax = 1 << 27
+    }
     script.open(session)
     let count = 1200
     for index in 0..<count {

@@ -14,7 +14,10 @@ import Testing
 
   private func holding(_ count: Int, batchMax: Int, inFlightMax: Int) -> Script {
     let script = Script(
-      EngineConfiguration(tier: .store, renewalBatchMax: batchMax, renewalsInFlightMax: inFlightMax))
+      EngineConfiguration(tier: .store) {
+        $0.renewalBatchMax = batchMax
+        $0.renewalsInFlightMax = inFlightMax
+      })
     script.open(alice)
     for index in 0..<count { script.hold(alice, "lock-\(index)") }
     return script
@@ -112,7 +115,10 @@ import Testing
     let script = Script(EngineConfiguration(tier: .store))
     script.open(alice)
     script.hold(alice, "a")
-    script.engine.reconfigure(leaseMilliseconds: 3_000, storeTimeoutMilliseconds: 700)
+    script.reconfigure {
+      $0.leaseMilliseconds = 3_000
+      $0.storeTimeoutMilliseconds = 700
+    }
     script.acquire(alice, "b")
     script.reply(.granted(LeaseGrant(token: 7, tokenCount: 1000, othersWait: false)))
     #expect(
@@ -144,8 +150,7 @@ import Testing
     let script = Script(EngineConfiguration(tier: .store))
     script.open(alice)
     for index in 0..<6 {
-      script.engine.reconfigure(
-        leaseMilliseconds: index % 2 == 0 ? 10_000 : 12_000, storeTimeoutMilliseconds: 2_000)
+      script.reconfigure { $0.leaseMilliseconds = index % 2 == 0 ? 10_000 : 12_000 }
       script.hold(alice, "\(index)")
     }
     script.pass(milliseconds: 4_000)

@@ -41,6 +41,7 @@ import Testing
 
   @Test func aHolderIsWaitedForLongerWhereAnswersTakeLonger() {
     let script = Script()
+    script.reconfigure { $0.storeTimeoutMilliseconds = 500 }
     script.open(alice)
     script.acquire(alice, wait: 0)
     let ask = script.takeSent().first

@@ -173,6 +173,7 @@ import Testing
   @Test(arguments: [true, false])
   func aConflictIsToldWhenAHolderSaysThatItUsesItOrSaysNothing(_ isSaid: Bool) {
     let script = store()
+    script.reconfigure { $0.storeTimeoutMilliseconds = 500 }
     script.acquire(alice, mode: two)
     script.tell(.replyReceived(CommandID(1), .conflict(.exclusive, listeners: 1)))
     _ = script.take()
@@ -220,7 +221,7 @@ import Testing
 
   @Test func oneHostHoldsSoManyPermitsAtATime() {
     let script = Script(
-      EngineConfiguration(tier: .local(firstToken: 1), waitsPerSessionMax: 2000), linkUp: false)
+      EngineConfiguration(tier: .local(firstToken: 1)) { $0.settings.waitsPerSessionMax = 2000 }, linkUp: false)
     script.open(alice)
     for _ in 0..<257 { script.acquire(alice, mode: .permit(of: 1_000_000)) }
     #expect(script.take().count == 256)

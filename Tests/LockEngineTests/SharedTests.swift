@@ -12,8 +12,10 @@ import Testing
 
   private func store(cohortMilliseconds: Int64 = 50, lingerMilliseconds: Int64 = 0) -> Script {
     let script = Script(
-      EngineConfiguration(
-        tier: .store, lingerMilliseconds: lingerMilliseconds, cohortMilliseconds: cohortMilliseconds, inbox: "me/1"))
+      EngineConfiguration(tier: .store, inbox: "me/1") {
+        $0.settings.lingerMilliseconds = lingerMilliseconds
+        $0.settings.cohortMilliseconds = cohortMilliseconds
+      })
     script.open(alice, bob, carol, dave)
     return script
   }

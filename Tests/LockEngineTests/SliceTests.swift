@@ -9,9 +9,11 @@ import Testing
 
   private func script(_ sessions: Int) -> Script {
     let script = Script(
-      EngineConfiguration(
-        tier: .local(firstToken: 1), waitsPerSessionMax: 1 << 20, holdsPerSessionMax: 1 << 20,
-        stepsPerSlice: Self.steps), linkUp: false)
+      EngineConfiguration(tier: .local(firstToken: 1)) {
+        $0.settings.waitsPerSessionMax = 1 << 20
+        $0.settings.holdsPerSessionMax = 1 << 20
+        $0.stepsPerSlice = Self.steps
+      }, linkUp: false)
     for session in 1...sessions { script.open(SessionID(UInt64(session))) }
     return script
   }

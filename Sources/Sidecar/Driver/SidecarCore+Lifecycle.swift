@@ -197,16 +197,7 @@ extension SidecarCore {
       configuration.waitsPerSessionMax = new.waitsPerSessionMax
       configuration.leaseMilliseconds = new.leaseMilliseconds
       store?.timeoutMilliseconds = new.redisTimeoutMilliseconds
-      engine.reconfigure(
-        leaseMilliseconds: new.leaseMilliseconds, storeTimeoutMilliseconds: new.redisTimeoutMilliseconds,
-        inUseTimeoutMilliseconds: Self.holderTimeoutMilliseconds(new))
-      engine.reconfigure(
-        waitsPerSessionMax: new.waitsPerSessionMax, holdsPerSessionMax: new.holdsPerSessionMax,
-        waitsPerUIDMax: new.waitsPerUIDMax, holdsPerUIDMax: new.holdsPerUIDMax,
-        lockBytesPerUIDMax: new.lockBytesPerUIDMax)
-      engine.reconfigure(
-        lingerMilliseconds: new.lingerMilliseconds, cohortHandoversMax: new.cohortHandoversMax,
-        cohortMilliseconds: new.cohortMilliseconds)
+      engine.reconfigure(new.engineSettings)
     }
     settingsNote = note
     // Before it serves, "ready" would be untrue, and follows by itself.

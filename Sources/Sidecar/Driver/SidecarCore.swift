@@ -142,16 +142,11 @@ final class SidecarCore {
     }
     engine = LockEngine(
       configuration: EngineConfiguration(
-        tier: tier, leaseMilliseconds: configuration.leaseMilliseconds,
-        lingerMilliseconds: configuration.lingerMilliseconds, cohortHandoversMax: configuration.cohortHandoversMax,
-        cohortMilliseconds: configuration.cohortMilliseconds,
-        storeTimeoutMilliseconds: configuration.redisTimeoutMilliseconds,
-        inUseTimeoutMilliseconds: Self.holderTimeoutMilliseconds(configuration),
-        waitsPerSessionMax: configuration.waitsPerSessionMax, holdsPerSessionMax: configuration.holdsPerSessionMax,
-        waitsPerUIDMax: configuration.waitsPerUIDMax, holdsPerUIDMax: configuration.holdsPerUIDMax,
-        lockBytesPerUIDMax: configuration.lockBytesPerUIDMax,
-        lockBytesMax: Self.lockBytesMax(memory: predecessor?.memory, bytes: configuration.stateBytes),
-        host: configuration.host, inbox: inbox, attemptsBegin: Self.attemptsBegin(after: predecessor)))
+        tier: tier, host: configuration.host, inbox: inbox, attemptsBegin: Self.attemptsBegin(after: predecessor)
+      ) {
+        $0.settings = configuration.engineSettings
+        $0.lockBytesMax = Self.lockBytesMax(memory: predecessor?.memory, bytes: configuration.stateBytes)
+      })
     guard let store,
       let keeper = SessionKeeper(
         store: store, predecessor: predecessor?.memory, memoryBytes: configuration.stateBytes, loop: loop,
@@ -179,12 +174,6 @@ final class SidecarCore {
     }
     // One of before counted from 1.
     return .random(in: starts)
-  }
-
-  /// How long other hosts may take to answer, in milliseconds. Their links may be as slow as a link may be: nobody is told
-  /// how slow they are.
-  static func holderTimeoutMilliseconds(_ configuration: SidecarConfiguration) -> Int64 {
-    max(500, configuration.redisTimeoutMilliseconds)
   }
 
   // MARK: The turn

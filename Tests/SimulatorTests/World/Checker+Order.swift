@@ -74,7 +74,7 @@ extension Checker {
       let plan = world.plan
       let cameFirst = request.issuedBoot <= contended.since
       if cameFirst { world.mark("served before a later host") }
-      if !cameFirst, contended.grants > max(1, plan.cohortHandoversMax) {
+      if !cameFirst, contended.grants > max(1, plan.cohortMax) {
         world.fail("host \(host.index) passed \(names[name]) on \(contended.grants) times while another host waited")
       }
       if !cameFirst, lease.grants.count > 1,

@@ -335,8 +335,8 @@ final class Checker {
     let slack = world.plan.latenessMicroseconds / 1000 + 3
     let limit =
       wait == 0
-      ? (max(world.plan.engine.storeTimeoutMilliseconds, 2 * host.longestRoundTrip)
-        + world.plan.engine.inUseTimeoutMilliseconds + host.longestRoundTrip) * Int64(wish.names.count) : wait
+      ? (max(world.plan.engine.settings.storeTimeoutMilliseconds, 2 * host.longestRoundTrip)
+        + world.plan.engine.settings.inUseTimeoutMilliseconds + host.longestRoundTrip) * Int64(wish.names.count) : wait
     if waited > limit + slack { world.fail("a request with a limit of \(limit) ms was answered after \(waited) ms") }
     switch reply {
     case .refused(.timeout) where waited < wait:

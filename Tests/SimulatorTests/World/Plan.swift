@@ -37,7 +37,7 @@ struct Plan {
   /// The length of a lease, and the most that it can be changed to.
   var leaseMilliseconds: Int64
   var lingerMilliseconds: Int64
-  var cohortHandoversMax: Int
+  var cohortMax: Int
   var cohortMilliseconds: Int64
   /// How long a command may go unanswered before the host gives the connection up.
   var linkTimeoutMilliseconds: Int64
@@ -93,7 +93,7 @@ struct Plan {
     nameCount = random.pick([1, 1, 2, 2, 3])
     leaseMilliseconds = random.pick([1000, 1000, 2000, 10_000])
     lingerMilliseconds = random.pick([0, 0, 5, 100, 3000])
-    cohortHandoversMax = random.pick([1, 2, 5, 100])
+    cohortMax = random.pick([1, 2, 5, 100])
     cohortMilliseconds = random.pick([0, 5, 50, 500])
     linkTimeoutMilliseconds = random.pick([100, leaseMilliseconds / 4, leaseMilliseconds / 2 - 1])
     windowMax = random.pick([1, 2, 1024, 1024])
@@ -165,12 +165,15 @@ struct Plan {
   func mode(of name: Int) -> HoldMode { capacities[name] == 0 ? .exclusive : .permit(of: capacities[name]) }
 
   var engine: EngineConfiguration {
-    EngineConfiguration(
-      tier: .store, leaseMilliseconds: leaseMilliseconds, lingerMilliseconds: lingerMilliseconds,
-      cohortHandoversMax: cohortHandoversMax, cohortMilliseconds: cohortMilliseconds,
-      storeTimeoutMilliseconds: linkTimeoutMilliseconds,
-      inUseTimeoutMilliseconds: max(500, linkTimeoutMilliseconds), renewalBatchMax: renewalBatchMax,
-      stepsPerSlice: stepsPerSlice)
+    EngineConfiguration(tier: .store) {
+      $0.settings.leaseMilliseconds = leaseMilliseconds
+      $0.settings.lingerMilliseconds = lingerMilliseconds
+      $0.settings.cohortMax = cohortMax
+      $0.settings.cohortMilliseconds = cohortMilliseconds
+      $0.settings.storeTimeoutMilliseconds = linkTimeoutMilliseconds
+      $0.renewalBatchMax = renewalBatchMax
+      $0.stepsPerSlice = stepsPerSlice
+    }
   }
 
   /// A plan without faults and without clients of its own, for tests that script what happens.
@@ -181,7 +184,7 @@ struct Plan {
     plan.nameCount = 1
     plan.leaseMilliseconds = leaseMilliseconds
     plan.lingerMilliseconds = lingerMilliseconds
-    plan.cohortHandoversMax = 100
+    plan.cohortMax = 100
     plan.cohortMilliseconds = 50
     plan.linkTimeoutMilliseconds = 2000
     plan.windowMax = 1024

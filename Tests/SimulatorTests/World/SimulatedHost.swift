@@ -77,9 +77,9 @@ final class SimulatedHost {
     guard isRunning, !isPaused else { return }
     world.trace("host \(index) asks for leases of \(milliseconds) ms from now on")
     leaseMilliseconds = milliseconds
-    engine.reconfigure(
-      leaseMilliseconds: world.mistake == .leaseIsCountedTooLong ? 3 * milliseconds : milliseconds,
-      storeTimeoutMilliseconds: world.plan.linkTimeoutMilliseconds)
+    var settings = world.plan.engine.settings
+    settings.leaseMilliseconds = world.mistake == .leaseIsCountedTooLong ? 3 * milliseconds : milliseconds
+    engine.reconfigure(settings)
   }
 
   /// The process is gone at once, with everything that it knew. `silently`: the machine died, nobody closes sockets.

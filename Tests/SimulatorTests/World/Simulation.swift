@@ -114,7 +114,7 @@ enum Mistake: String, CaseIterable {
   func engineConfiguration(_ plan: Plan) -> EngineConfiguration {
     var configuration = plan.engine
     if self == .leaseIsCountedTooLong {
-      configuration.timeline = LeaseTimeline(leaseMilliseconds: plan.leaseMilliseconds * 3)
+      configuration.settings.leaseMilliseconds = plan.leaseMilliseconds * 3
     }
     return configuration
   }
