@@ -1,7 +1,8 @@
 // What the engine says to the store of host leases (Redis), and what it hears from it.
 //
-// Whoever changes a case here changes with it: Sources/RedisLeases/LeaseCodec.swift (how it is put into Redis'
-// words), Sources/RedisLeases/Scripts/*.lua (what Redis does), and the section on Redis in protocol/README.md.
+// Whoever changes a case here changes with it: LeaseCommandEncoder.swift and LeaseReplyDecoder.swift in
+// Sources/RedisLeases (how it is put into Redis' words), Sources/RedisLeases/Scripts/*.lua (what Redis does), and the
+// section on Redis in protocol/README.md.
 
 public import LockTypes
 

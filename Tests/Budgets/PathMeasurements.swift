@@ -37,7 +37,7 @@ final class RequestPath {
     for action in bytes.withUnsafeBytes({ connection.received($0) }) {
       guard case .reply(_, let value) = action, !sent.isEmpty else { fail("an unexpected answer") }
       let (id, command) = sent.removeFirst()
-      driver.tell(.replyReceived(id, codec.decode(value, to: command)))
+      driver.tell(.replyReceived(id, LeaseReplyDecoder.decode(value, to: command)))
       perform()
     }
   }
@@ -53,7 +53,7 @@ final class RequestPath {
         writer.released(id: .integer(2), name: name, token: token, remaining: Int64(remaining))
       case .send(let id, let command):
         sent.append((id, command))
-        _ = connection.submit(codec.encode(command), id: id.rawValue)
+        _ = connection.submit(encoder.encode(command), id: id.rawValue)
       default: fail("an unexpected effect")
       }
     }

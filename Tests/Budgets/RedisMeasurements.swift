@@ -3,7 +3,7 @@ import LockTypes
 import RESP
 import RedisLeases
 
-let codec = LeaseCodec(keyPrefix: "sidelock:", host: "host-a", instance: "0123456789abcdef")
+let encoder = LeaseCommandEncoder(keyPrefix: "sidelock:", host: "host-a", instance: "0123456789abcdef")
 
 func command(_ parts: String...) -> String {
   "*\(parts.count)\r\n" + parts.map { "$\($0.utf8.count)\r\n\($0)\r\n" }.joined()
@@ -13,9 +13,9 @@ func command(_ parts: String...) -> String {
 func readyConnection() -> RedisConnection {
   var connection = RedisConnection(
     configuration: RedisConnectionConfiguration(
-      clientName: "sidelock", inbox: codec.inboxChannel, scripts: RedisScript.leases))
+      clientName: "sidelock", inbox: encoder.inboxChannel, scripts: RedisScript.leases))
   connection.connected()
-  let inbox = String(decoding: codec.inboxChannel, as: UTF8.self)
+  let inbox = String(decoding: encoder.inboxChannel, as: UTF8.self)
   let digests = RedisScript.leases.indices.map { index in
     let digit = String(index, radix: 16)
     return "$40\r\n" + String(repeating: digit, count: 40) + "\r\n"
@@ -38,7 +38,7 @@ let renewedNames = (0..<500).map { LockName("orders/2024-11-25/customer-\($0)") 
 let renewedReply = Array(("*500\r\n" + String(repeating: ":1\r\n", count: 500)).utf8)
 
 func message(_ payload: String) -> [UInt8] {
-  let inbox = String(decoding: codec.inboxChannel, as: UTF8.self)
+  let inbox = String(decoding: encoder.inboxChannel, as: UTF8.self)
   return Array(
     (">3\r\n$7\r\nmessage\r\n$\(inbox.utf8.count)\r\n\(inbox)\r\n$\(payload.utf8.count)\r\n\(payload)\r\n").utf8)
 }
@@ -61,7 +61,7 @@ var redisMeasurements: [Measurement] {
       let push = message("granted 4711 1764000000000001 65536 0 orders/2024-11-25/customer-4711")
       return {
         for action in push.withUnsafeBytes({ connection.received($0) }) {
-          if case .message(_, let payload) = action { use(codec.decode(message: payload)) }
+          if case .message(_, let payload) = action { use(InboxMessage(payload)) }
         }
       }
     },
@@ -83,10 +83,10 @@ private func exchanging(_ name: String, _ command: LeaseCommand, _ reply: [UInt8
   Measurement(name: name) {
     var connection = readyConnection()
     return {
-      _ = connection.submit(codec.encode(command), id: 1)
+      _ = connection.submit(encoder.encode(command), id: 1)
       use(connection.drainOutput { $0.count })
       for action in reply.withUnsafeBytes({ connection.received($0) }) {
-        if case .reply(_, let value) = action { use(codec.decode(value, to: command)) }
+        if case .reply(_, let value) = action { use(LeaseReplyDecoder.decode(value, to: command)) }
       }
     }
   }

@@ -5,7 +5,7 @@ import RESP
 
 private let limits = RESPLimits(
   blobBytesMax: 256, lineBytesMax: 128, elementCountMax: 64, replyBytesMax: 1024, depthMax: 4)
-private let codec = LeaseCodec(keyPrefix: "sidelock:", host: "a", instance: "0123456789abcdef")
+private let encoder = LeaseCommandEncoder(keyPrefix: "sidelock:", host: "a", instance: "0123456789abcdef")
 
 private struct Answers: Equatable {
   var actions: [RedisConnectionAction] = []
@@ -23,7 +23,7 @@ func checkConnection(_ input: [UInt8]) {
   for pieces in cuts(stream, seed: seed) {
     var connection = RedisConnection(
       configuration: RedisConnectionConfiguration(
-        clientName: "n", inbox: codec.inboxChannel, scripts: RedisScript.leases,
+        clientName: "n", inbox: encoder.inboxChannel, scripts: RedisScript.leases,
         previousClient: RedisClientIdentity(id: 5, runID: "r"), limits: limits))
     connection.connected()
     var outcome = Answers()
@@ -55,7 +55,7 @@ private func check(_ outcome: Answers, submitted: UInt64) {
       answered.append(id)
       decodeEverything(value)
     case .failed, .fault: isOver = true
-    case .message(_, let payload): _ = codec.decode(message: payload)
+    case .message(_, let payload): _ = InboxMessage(payload)
     case .ready: break
     }
   }
@@ -76,22 +76,24 @@ private func decodeEverything(_ value: RESPValue) {
     .checkPlaces([WaitingPlace(name: name, attempt: 1, mode: .permit(of: 2), leaseMilliseconds: 1000)]),
   ]
   for command in commands {
-    if case .renewed(let held) = codec.decode(value, to: command), case .renew(let leases, _) = command,
+    if case .renewed(let held) = LeaseReplyDecoder.decode(value, to: command), case .renew(let leases, _) = command,
       held.count != leases.count
     {
       violated("a renewal answers for others")
     }
-    if case .lostPlaces(let numbers) = codec.decode(value, to: command), numbers.contains(where: { $0 != 0 }) {
+    if case .lostPlaces(let numbers) = LeaseReplyDecoder.decode(value, to: command),
+      numbers.contains(where: { $0 != 0 })
+    {
       violated("a look at places answers for others")
     }
   }
-  _ = codec.decodeInspections(value, count: 2)
-  _ = codec.decodeScan(value)
+  _ = LeaseReplyDecoder.inspections(value, count: 2, me: encoder.me)
+  _ = LeaseReplyDecoder.scan(value, keys: encoder.keys)
 }
 
 /// A message to an inbox is understood or is not; what another daemon says is written and read again the same.
 func checkInbox(_ input: [UInt8]) {
-  if let message = codec.decode(message: input), case .lease(.told(let told)) = message {
+  if let message = InboxMessage(input), case .lease(.told(let told)) = message {
     let bytes = HostMessageCodec.encode(told)
     guard let again = HostMessageCodec.decode(bytes[...]) else { violated("what was written is not understood") }
     if again != told { violated("another message was written") }
@@ -101,9 +103,13 @@ func checkInbox(_ input: [UInt8]) {
       violated("another message was written")
     }
   }
-  if let name = codec.name(ofLockKey: input), codec.lockKey(name) != input { violated("two keys of one lock") }
+  if let name = encoder.keys.name(ofLockKey: input), encoder.keys.lockKey(name) != input {
+    violated("two keys of one lock")
+  }
   let name = LockName(bytes: input)
-  if !input.isEmpty, codec.name(ofLockKey: codec.lockKey(name)) != name { violated("a name is not that of its key") }
+  if !input.isEmpty, encoder.keys.name(ofLockKey: encoder.keys.lockKey(name)) != name {
+    violated("a name is not that of its key")
+  }
   var decoder = RESPDecoder(limits: limits)
   input.withUnsafeBytes { decoder.append($0) }
   while let value = try? decoder.next() { decodeEverything(value) }

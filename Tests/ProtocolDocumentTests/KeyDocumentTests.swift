@@ -11,11 +11,11 @@ import Testing
   }
 
   @Test func theLockKeysInTheProseAreThoseOfTheDaemon() throws {
-    let codec = LeaseCodec(keyPrefix: "sidelock:", host: "web1", instance: "8c1f")
+    let keys = LockKeys(prefix: Array("sidelock:".utf8))
     let rows = try Documents.table(headedBy: ["name", "lock key with the default prefix"])
     #expect(rows.count >= 3)
     for row in rows {
-      #expect(String(decoding: codec.lockKey(LockName(row[0])), as: UTF8.self) == row[1])
+      #expect(String(decoding: keys.lockKey(LockName(row[0])), as: UTF8.self) == row[1])
     }
   }
 }

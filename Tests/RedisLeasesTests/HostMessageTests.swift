@@ -6,7 +6,7 @@ import Testing
 
 /// What daemons say to each other through their inboxes.
 @Suite struct HostMessageTests {
-  private let codec = LeaseCodec(keyPrefix: "sl:", host: "a", instance: "1f")
+  private let encoder = LeaseCommandEncoder(keyPrefix: "sl:", host: "a", instance: "1f")
 
   private func message(_ command: RedisCommand) -> [UInt8] { command.parts[2] }
 
@@ -33,12 +33,12 @@ import Testing
 
   @Test func messagesComeBackAsTheyWere() {
     for sent in messages {
-      #expect(codec.decode(message: message(codec.encode(.tell(inbox: "b/2e", sent)))) == .lease(.told(sent)))
+      #expect(InboxMessage(message(encoder.encode(.tell(inbox: "b/2e", sent)))) == .lease(.told(sent)))
     }
   }
 
   @Test func theyGoToTheInboxOfTheOtherDaemon() {
-    let command = codec.encode(.tell(inbox: "b/2e", messages[2]))
+    let command = encoder.encode(.tell(inbox: "b/2e", messages[2]))
     #expect(command.parts.prefix(2).map { String(decoding: $0, as: UTF8.self) } == ["PUBLISH", "sl:inbox:b/2e"])
   }
 
@@ -52,7 +52,7 @@ import Testing
     }
     var understood = 0
     for round in 0..<20_000 {
-      var bytes = message(codec.encode(.tell(inbox: "b/2e", messages[round % 6])))
+      var bytes = message(encoder.encode(.tell(inbox: "b/2e", messages[round % 6])))
       for _ in 0...random(3) {
         switch random(4) {
         case 0: bytes.removeLast(min(bytes.count, 1 + random(20)))
@@ -61,7 +61,7 @@ import Testing
         default: bytes.insert(contentsOf: "99999999999999999999:".utf8, at: random(bytes.count + 1))
         }
       }
-      if codec.decode(message: bytes) != nil { understood += 1 }
+      if InboxMessage(bytes) != nil { understood += 1 }
     }
     // A changed byte inside a name is a name all the same.
     #expect(understood > 0 && understood < 20_000)
@@ -69,32 +69,32 @@ import Testing
 
   @Test func aChainThatIsTooLongIsNotRead() {
     let path = Array(repeating: step(1, name: [0x78], holds: nil), count: 33)
-    let command = codec.encode(.tell(inbox: "b/2e", .victim(path: path)))
-    #expect(codec.decode(message: message(command)) == nil)
-    let shorter = codec.encode(.tell(inbox: "b/2e", .victim(path: Array(path.dropLast()))))
-    #expect(codec.decode(message: message(shorter)) != nil)
+    let command = encoder.encode(.tell(inbox: "b/2e", .victim(path: path)))
+    #expect(InboxMessage(message(command)) == nil)
+    let shorter = encoder.encode(.tell(inbox: "b/2e", .victim(path: Array(path.dropLast()))))
+    #expect(InboxMessage(message(shorter)) != nil)
   }
 
   @Test func questionsAndAnswersCarryAnything() {
     let payload: [UInt8] = [0, 10, 32, 255]
     #expect(
-      codec.decode(message: message(codec.call(payload, id: 5, inbox: "b/2e"))) == .call(5, from: "a/1f", payload))
-    #expect(codec.decode(message: message(codec.answer(payload, id: 5, inbox: "b/2e"))) == .answer(5, payload))
-    #expect(codec.decode(message: Array("call x a/1f y".utf8)) == nil)
-    #expect(codec.decode(message: Array("answer -1 y".utf8)) == nil)
-    #expect(codec.decode(message: Array("call".utf8)) == nil)
+      InboxMessage(message(encoder.call(payload, id: 5, inbox: "b/2e"))) == .call(5, from: "a/1f", payload))
+    #expect(InboxMessage(message(encoder.answer(payload, id: 5, inbox: "b/2e"))) == .answer(5, payload))
+    #expect(InboxMessage(Array("call x a/1f y".utf8)) == nil)
+    #expect(InboxMessage(Array("answer -1 y".utf8)) == nil)
+    #expect(InboxMessage(Array("call".utf8)) == nil)
   }
 
   @Test func modesAreReadAsTheyAreWritten() {
     for mode in [HoldMode.exclusive, .shared, .permit(of: 1), .permit(of: 1_000_000)] {
       let text = "contended 4 9 1 b/2e \(mode == .exclusive ? "x" : mode == .shared ? "s" : capacity(mode)) some name"
       #expect(
-        codec.decode(message: Array(text.utf8))
+        InboxMessage(Array(text.utf8))
           == .lease(
             .contended(name: LockName("some name"), attempt: 4, ask: 9, isTry: true, inbox: "b/2e", mode: mode)))
     }
     for word in ["", "y", "p", "p0", "p-1", "xs", "p99999999999999999999"] {
-      #expect(codec.decode(message: Array("contended 4 9 1 b/2e \(word) x".utf8)) == nil)
+      #expect(InboxMessage(Array("contended 4 9 1 b/2e \(word) x".utf8)) == nil)
     }
   }
 

@@ -12,7 +12,7 @@ import Testing
   }
 
   @Test func theProbeTriesWhatTheScriptsUse() throws {
-    let probe = LeaseCodec(keyPrefix: "p:", host: "h", instance: "1").probe
+    let probe = LeaseCommandEncoder(keyPrefix: "p:", host: "h", instance: "1").probe
     let tried = commands(in: probe.script, by: "try")
     var used: Set<String> = []
     for script in RedisScript.leases {
@@ -32,7 +32,7 @@ import Testing
   }
 
   @Test func theProbeIsRunWhereNoLockIs() {
-    let probe = LeaseCodec(keyPrefix: "p:", host: "h", instance: "1").probe
+    let probe = LeaseCommandEncoder(keyPrefix: "p:", host: "h", instance: "1").probe
     #expect(text(probe.key) == "p:{}probe:h/1")
     #expect(text(probe.channel) == "p:inbox:-/0")
     #expect(probe.rights == .leases(keyPrefix: Array("p:".utf8)))

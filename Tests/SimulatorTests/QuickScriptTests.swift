@@ -13,12 +13,12 @@ import Testing
     let scripts: [RedisScript]
     var connections: [Int64] = []
 
-    init(_ codecs: [LeaseCodec], withQuickWays: Bool) throws {
+    init(_ encoders: [LeaseCommandEncoder], withQuickWays: Bool) throws {
       scripts = RedisScript.leases(withQuickWays: withQuickWays)
-      for codec in codecs {
+      for encoder in encoders {
         let connection = model.connect()
         try model.execute(["HELLO", "3"], from: connection)
-        try model.execute(["SUBSCRIBE", Bytes(codec.inboxChannel)], from: connection)
+        try model.execute(["SUBSCRIBE", Bytes(encoder.inboxChannel)], from: connection)
         connections.append(connection)
       }
       _ = model.takeOutput()
@@ -48,16 +48,16 @@ import Testing
 
   @Test(arguments: UInt64(0)..<200) func theQuickWaysDoWhatTheLongOnesDo(seed: UInt64) throws {
     var random = SeededRandom(seed: seed)
-    let codecs = ["a", "b", "c"].map {
-      LeaseCodec(keyPrefix: "t:", host: $0, instance: "1f")
+    let encoders = ["a", "b", "c"].map {
+      LeaseCommandEncoder(keyPrefix: "t:", host: $0, instance: "1f")
     }
     // The last host does not listen in half of the runs: what is sent to it comes back.
-    let listening = random.chance(50) ? codecs : Array(codecs.dropLast())
+    let listening = random.chance(50) ? encoders : Array(encoders.dropLast())
     let quick = try Server(listening, withQuickWays: true)
     let long = try Server(listening, withQuickWays: false)
     for step in 0..<80 {
-      let host = random.pick(Array(codecs.indices))
-      let command = Self.command(&random, codecs[host], codecs)
+      let host = random.pick(Array(encoders.indices))
+      let command = Self.command(&random, encoders[host], encoders)
       let trouble = random.chance(10) ? random.pick([RedisModel.Trouble.outOfMemory, .readOnly]) : .none
       let passed = random.chance(30) ? Int64(random.pick(1...12_000)) * 1_000 : Int64(random.pick(0...50))
       for server in [quick, long] {
@@ -74,14 +74,14 @@ import Testing
 
   /// Otherwise the test above would compare the long ways with themselves.
   @Test func theUsualCasesTakeTheQuickWay() throws {
-    let codecs = ["a", "b"].map { LeaseCodec(keyPrefix: "t:", host: $0, instance: "1f") }
-    let server = try Server(codecs, withQuickWays: true)
+    let encoders = ["a", "b"].map { LeaseCommandEncoder(keyPrefix: "t:", host: $0, instance: "1f") }
+    let server = try Server(encoders, withQuickWays: true)
     let name = Self.names[0]
     for (host, other) in [(0, 1), (1, 0)] {
-      let acquire = codecs[host].encode(.acquire(name: name, attempt: 1, ask: 1, isTry: false, tokenFloor: 0))
-      let wait = codecs[other].encode(.acquire(name: name, attempt: 1, ask: 1, isTry: false, tokenFloor: 0))
-      let handOver = codecs[host].encode(.release(name: name, attempt: 1, unused: .all))
-      let giveBack = codecs[other].encode(.release(name: name, attempt: 1, unused: .all))
+      let acquire = encoders[host].encode(.acquire(name: name, attempt: 1, ask: 1, isTry: false, tokenFloor: 0))
+      let wait = encoders[other].encode(.acquire(name: name, attempt: 1, ask: 1, isTry: false, tokenFloor: 0))
+      let handOver = encoders[host].encode(.release(name: name, attempt: 1, unused: .all))
+      let giveBack = encoders[other].encode(.release(name: name, attempt: 1, unused: .all))
       #expect(try server.takesTheQuickWay(acquire, from: host))
       #expect(try !server.takesTheQuickWay(wait, from: other))
       _ = try server.execute(wait, from: other)
@@ -92,36 +92,36 @@ import Testing
   }
 
   private static func command(
-    _ random: inout SeededRandom, _ codec: LeaseCodec, _ codecs: [LeaseCodec]
+    _ random: inout SeededRandom, _ encoder: LeaseCommandEncoder, _ encoders: [LeaseCommandEncoder]
   ) -> RedisCommand {
     let name = random.pick(names)
     let attempt = UInt64(random.pick(1...3))
     let mode: HoldMode = random.chance(80) ? .exclusive : random.pick([.shared, .permit(of: 2)])
     switch random.pick(0...19) {
     case 0...7:
-      return codec.encode(
+      return encoder.encode(
         .acquire(
           name: name, attempt: attempt, ask: UInt64(random.pick(1...9)), isTry: random.chance(30),
           tokenFloor: random.chance(10) ? 8_500_000_000_000_000 : 0, mode: mode))
     case 8...15:
-      return codec.encode(
+      return encoder.encode(
         .release(
           name: name, attempt: attempt, unused: random.pick([.all, .from(8_000_000_000_000_007), .unknown]),
           isExact: random.chance(20)))
-    case 16: return codec.encode(.renew([LeaseReference(name: name, attempt: attempt)]))
-    default: return .plain(disturbance(&random, codec, name, codecs).map { Array($0.utf8) })
+    case 16: return encoder.encode(.renew([LeaseReference(name: name, attempt: attempt)]))
+    default: return .plain(disturbance(&random, encoder, name, encoders).map { Array($0.utf8) })
     }
   }
 
   /// What no script of ours would do.
   private static func disturbance(
-    _ random: inout SeededRandom, _ codec: LeaseCodec, _ name: LockName, _ codecs: [LeaseCodec]
+    _ random: inout SeededRandom, _ encoder: LeaseCommandEncoder, _ name: LockName, _ encoders: [LeaseCommandEncoder]
   ) -> [String] {
     func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
-    let lock = text(codec.lockKey(name))
-    let queue = text(codec.queueKey(name))
-    let fence = text(codec.fenceKey(name))
-    let other = "\(text(random.pick(codecs).me)):\(random.pick(1...3))"
+    let lock = text(encoder.keys.lockKey(name))
+    let queue = text(encoder.keys.queueKey(name))
+    let fence = text(encoder.keys.fenceKey(name))
+    let other = "\(text(random.pick(encoders).me)):\(random.pick(1...3))"
     let choices: [[String]] = [
       ["SET", lock, "foreign", "NX", "PX", "5000"], ["DEL", lock], ["DEL", queue], ["DEL", fence],
       ["RPUSH", queue, "rubbish"], ["RPUSH", queue, "\(other):10000:x"], ["RPUSH", queue, "\(other):10000:s"],

@@ -160,20 +160,22 @@ import Testing
     let real = try RealRedis()
     defer { real.stop() }
     _ = try real.call(["HELLO", "3"])
-    let codecs = ["a", "b", "c"].map {
-      LeaseCodec(keyPrefix: "t:", host: $0, instance: "1f")
+    let encoders = ["a", "b", "c"].map {
+      LeaseCommandEncoder(keyPrefix: "t:", host: $0, instance: "1f")
     }
-    for codec in codecs.dropLast() { _ = try real.call(["SUBSCRIBE", Bytes(codec.inboxChannel)]) }
+    for encoder in encoders.dropLast() { _ = try real.call(["SUBSCRIBE", Bytes(encoder.inboxChannel)]) }
     for seed in UInt64(0)..<150 {
       let model = RedisModel()
       let connection = try connect(to: model)
-      for codec in codecs.dropLast() { try model.execute(["SUBSCRIBE", Bytes(codec.inboxChannel)], from: connection) }
+      for encoder in encoders.dropLast() {
+        try model.execute(["SUBSCRIBE", Bytes(encoder.inboxChannel)], from: connection)
+      }
       _ = model.takeOutput()
       _ = try real.call(["FLUSHALL"])
       var random = SeededRandom(seed: seed)
       let names = [LockName("x"), LockName("braces {%} and blanks")]
       for step in 0..<40 {
-        let command = scriptCommand(&random, codecs, names, step)
+        let command = scriptCommand(&random, encoders, names, step)
         try real.send(command)
         try real.send(["PING"])
         var expected: [ServerReply] = []
@@ -190,45 +192,45 @@ import Testing
   }
 
   private func scriptCommand(
-    _ random: inout SeededRandom, _ codecs: [LeaseCodec], _ names: [LockName], _ step: Int
+    _ random: inout SeededRandom, _ encoders: [LeaseCommandEncoder], _ names: [LockName], _ step: Int
   ) -> [Bytes] {
-    let codec = random.pick(codecs)
+    let encoder = random.pick(encoders)
     let name = random.pick(names)
     // Counters far above the clock make the tokens the same on both sides.
-    if step < names.count { return ["SET", Bytes(codec.fenceKey(names[step])), "8000000000000000"] }
+    if step < names.count { return ["SET", Bytes(encoder.keys.fenceKey(names[step])), "8000000000000000"] }
     let attempt = UInt64(random.pick(1...4))
     let mode: HoldMode = random.pick([.exclusive, .exclusive, .shared, .shared, .permit(of: 2), .permit(of: 3)])
     let command: RedisCommand
     switch random.pick(0...12) {
     case 0...4:
-      command = codec.encode(
+      command = encoder.encode(
         .acquire(
           name: name, attempt: attempt, ask: UInt64(random.pick(1...9)), isTry: random.chance(30),
           tokenFloor: random.chance(20) ? 8_500_000_000_000_000 : 0, mode: mode, leaseMilliseconds: 1_000_000,
           keeping: random.chance(30) ? UInt64(random.pick(1...4)) : nil))
     case 5, 6:
-      command = codec.encode(
+      command = encoder.encode(
         .release(
           name: name, attempt: attempt, unused: random.pick([.all, .from(8_000_000_000_000_007), .unknown]),
           isExact: random.chance(50)))
     case 7:
-      command = codec.encode(
+      command = encoder.encode(
         .renew(names.map { LeaseReference(name: $0, attempt: attempt) }, leaseMilliseconds: 1_000_000))
-    case 8: command = codec.inspect(names, waitingHostsMax: 2)
-    case 9: command = codec.encode(.downgrade(name: name, attempt: attempt, tokenEnd: 8_000_000_000_000_009))
+    case 8: command = encoder.inspect(names, waitingHostsMax: 2)
+    case 9: command = encoder.encode(.downgrade(name: name, attempt: attempt, tokenEnd: 8_000_000_000_000_009))
     case 10:
       let end = random.pick([Token(65_537), 17, 33, 9]) + 8_000_000_000_000_000
-      command = codec.encode(.reserve(name: name, attempt: attempt, tokenEnd: end, tokenFloor: 0))
+      command = encoder.encode(.reserve(name: name, attempt: attempt, tokenEnd: end, tokenFloor: 0))
     case 11:
-      let holders = codecs.flatMap { codec in
-        [8_000_000_000_000_001, 8_000_000_000_065_537].map { codec.me + Array(":\(attempt):\($0)".utf8) }
+      let holders = encoders.flatMap { encoder in
+        [8_000_000_000_000_001, 8_000_000_000_065_537].map { encoder.me + Array(":\(attempt):\($0)".utf8) }
       }
-      command = codec.takeAway(
+      command = encoder.takeAway(
         name, seen: holders + [Array("foreign".utf8)], token: random.chance(20) ? 8_000_000_000_000_005 : nil)
     default:
-      let key = random.pick([codec.lockKey(name), codec.queueKey(name)])
+      let key = random.pick([encoder.keys.lockKey(name), encoder.keys.queueKey(name)])
       return random.pick([
-        ["SET", Bytes(key), "foreign", "NX", "PX", "1000000"], ["SET", Bytes(codec.lockKey(name)), "foreign"],
+        ["SET", Bytes(key), "foreign", "NX", "PX", "1000000"], ["SET", Bytes(encoder.keys.lockKey(name)), "foreign"],
         ["DEL", Bytes(key)], ["RPUSH", Bytes(key), "rubbish"], ["HSET", Bytes(key), "a", "b"],
       ])
     }

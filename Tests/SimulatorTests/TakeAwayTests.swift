@@ -7,15 +7,15 @@ import Testing
 /// What take_away.lua does to the keys of a lock, and what it leaves alone.
 @Suite struct TakeAwayTests {
   private let model = RedisModel()
-  private let codecs = ["a", "b", "c"].map { LeaseCodec(keyPrefix: "t:", host: $0, instance: "1f") }
+  private let encoders = ["a", "b", "c"].map { LeaseCommandEncoder(keyPrefix: "t:", host: $0, instance: "1f") }
   private let connections: [Int64]
   private let name = LockName("x")
 
   init() throws {
     connections = [model.connect(), model.connect(), model.connect()]
-    for (codec, connection) in zip(codecs, connections) {
+    for (encoder, connection) in zip(encoders, connections) {
       try model.execute(["HELLO", "3"], from: connection)
-      try model.execute(["SUBSCRIBE", Bytes(codec.inboxChannel)], from: connection)
+      try model.execute(["SUBSCRIBE", Bytes(encoder.inboxChannel)], from: connection)
     }
     _ = model.takeOutput()
   }
@@ -29,12 +29,12 @@ import Testing
 
   private func acquire(_ host: Int, _ attempt: UInt64 = 1, _ mode: HoldMode = .exclusive) throws {
     try execute(
-      codecs[host].encode(
+      encoders[host].encode(
         .acquire(name: name, attempt: attempt, ask: attempt, isTry: false, tokenFloor: 0, mode: mode)), from: host)
   }
 
   private func take(_ seen: [String], token: Token? = nil) throws -> [(entry: String, left: Int64)] {
-    let outputs = try execute(codecs[2].takeAway(name, seen: seen.map { Array($0.utf8) }, token: token))
+    let outputs = try execute(encoders[2].takeAway(name, seen: seen.map { Array($0.utf8) }, token: token))
     for case .send(_, .array(let taken)) in outputs {
       return taken.compactMap {
         guard case .array(let parts) = $0, case .bulk(let entry) = parts[0], case .integer(let left) = parts[1] else {
@@ -52,7 +52,7 @@ import Testing
     return text.text
   }
 
-  private var lock: String? { text(codecs[0].lockKey(name)) }
+  private var lock: String? { text(encoders[0].keys.lockKey(name)) }
 
   /// The first token of the one who has the lock alone.
   private func token() throws -> Token {
@@ -60,7 +60,7 @@ import Testing
     return try #require(Token(held.split(separator: ":")[2]))
   }
 
-  private var counter: Token { Token(text(codecs[0].fenceKey(name)) ?? "") ?? 0 }
+  private var counter: Token { Token(text(encoders[0].keys.fenceKey(name)) ?? "") ?? 0 }
 
   @Test func whatIsNotAsItWasSeenStays() throws {
     try acquire(0)
@@ -92,7 +92,7 @@ import Testing
     try acquire(0)
     let held = try #require(lock)
     let block = counter
-    try model.execute(["DEL", Bytes(codecs[0].fenceKey(name))], from: connections[2])
+    try model.execute(["DEL", Bytes(encoders[0].keys.fenceKey(name))], from: connections[2])
     _ = model.takeOutput()
     model.wallMicroseconds -= 2_000_000
     #expect(try take([held]).count == 1)
@@ -130,7 +130,7 @@ import Testing
   }
 
   @Test(arguments: [nil, "5000"]) func aForeignHolderIsTakenByItsValue(_ expiry: String?) throws {
-    let key = Bytes(codecs[0].lockKey(name))
+    let key = Bytes(encoders[0].keys.lockKey(name))
     try model.execute(["SET", key, "a/1f; theirs"] + (expiry.map { ["PX", Bytes($0)] } ?? []), from: connections[2])
     _ = model.takeOutput()
     try acquire(1)
@@ -142,7 +142,7 @@ import Testing
 
   /// A key of ours whose end somebody took away.
   @Test func aKeyWithoutAnEndIsTaken() throws {
-    let key = Bytes(codecs[0].lockKey(name))
+    let key = Bytes(encoders[0].keys.lockKey(name))
     try model.execute(["SET", key, "a/1f:9:1700000000000000"], from: connections[2])
     _ = model.takeOutput()
     #expect(try take(["a/1f:9:1700000000000000"]).map(\.left) == [-1])
@@ -154,7 +154,7 @@ import Testing
     try acquire(1)
     let held = try #require(lock)
     model.trouble = .readOnly
-    let outputs = try execute(codecs[2].takeAway(name, seen: [Array(held.utf8)], token: nil))
+    let outputs = try execute(encoders[2].takeAway(name, seen: [Array(held.utf8)], token: nil))
     guard case .send(_, .error)? = outputs.last, outputs.count == 1 else {
       Issue.record("\(outputs)")
       return

@@ -7,21 +7,21 @@ import Testing
 /// The counter of a lock's tokens keeps close to Redis' clock, which makes up for it when it is lost.
 @Suite struct TokenCounterTests {
   private let model = RedisModel()
-  private let codecs = ["a", "b"].map { LeaseCodec(keyPrefix: "t:", host: $0, instance: "1f") }
+  private let encoders = ["a", "b"].map { LeaseCommandEncoder(keyPrefix: "t:", host: $0, instance: "1f") }
   private let connections: [Int64]
   private let name = LockName("x")
 
   init() throws {
     connections = [model.connect(), model.connect()]
-    for (codec, connection) in zip(codecs, connections) {
+    for (encoder, connection) in zip(encoders, connections) {
       try model.execute(["HELLO", "3"], from: connection)
-      try model.execute(["SUBSCRIBE", Bytes(codec.inboxChannel)], from: connection)
+      try model.execute(["SUBSCRIBE", Bytes(encoder.inboxChannel)], from: connection)
     }
     _ = model.takeOutput()
   }
 
   private func execute(_ command: LeaseCommand, from host: Int) throws -> RedisModel.Output? {
-    let encoded = codecs[host].encode(command)
+    let encoded = encoders[host].encode(command)
     let script = RedisScript.leases.first { $0.name == encoded.script }?.source ?? []
     try model.execute(["EVAL", Bytes(script)] + encoded.parts.map { Bytes($0) }, from: connections[host])
     return model.takeOutput().last
@@ -45,7 +45,7 @@ import Testing
   }
 
   private var counter: Token {
-    guard case .string(let text)? = model.peek(Bytes(codecs[0].fenceKey(name)))?.value else { return 0 }
+    guard case .string(let text)? = model.peek(Bytes(encoders[0].keys.fenceKey(name)))?.value else { return 0 }
     return Token(text.text) ?? 0
   }
 
@@ -75,7 +75,7 @@ import Testing
     #expect(try acquire(1, 5000, mode).count == sizes.max())
   }
 
-  private var counterIsKept: Bool { model.liveKeys().contains(Bytes(codecs[0].fenceKey(name))) }
+  private var counterIsKept: Bool { model.liveKeys().contains(Bytes(encoders[0].keys.fenceKey(name))) }
 
   /// Until the clock has come to what it counts, and a minute more.
   @Test func whatIsUsedOnceLeavesNothingForLongerThanAMinute() throws {

@@ -10,8 +10,8 @@
 --
 -- An entry of the queue is "<host>/<instance>:<attempt>:<lease ms>:<mode>"; a mode is x, s, or p<N>.
 --
--- Who changes what stands in these keys or in a message changes Sources/RedisLeases/LeaseCodec.swift and the section
--- on Redis in protocol/README.md with it.
+-- Who changes what stands in these keys or in a message changes Sources/RedisLeases and the section on Redis in
+-- protocol/README.md with it.
 
 local time
 

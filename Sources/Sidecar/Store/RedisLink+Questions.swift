@@ -11,46 +11,49 @@ extension RedisLink: LeaseStore {
   /// unread.
   private static let scanWeight = 256
 
-  func key(of other: OtherData, in name: LockName) -> [UInt8] { codec.key(other, of: name) }
+  func key(of other: OtherData, in name: LockName) -> [UInt8] { encoder.keys.key(other, of: name) }
 
   func inspect(
     _ names: [LockName], waitingHostsMax: Int, of user: UInt32?,
     _ completion: @escaping StoreCompletion<[LockInspection]>
   ) {
-    let command = codec.inspect(names, waitingHostsMax: waitingHostsMax)
+    let command = encoder.inspect(names, waitingHostsMax: waitingHostsMax)
     query(command, of: user, weight: max(1, names.count / 4)) { reply in
-      completion(StoreAnswer(reply) { self.codec.decodeInspections($0, count: names.count) })
+      completion(StoreAnswer(reply) { LeaseReplyDecoder.inspections($0, count: names.count, me: self.encoder.me) })
     }
   }
 
   func page(
     at cursor: [UInt8], namePrefix: [UInt8], of user: UInt32?, _ completion: @escaping StoreCompletion<LockPage>
   ) {
-    let command = codec.scan(cursor: cursor, namePrefix: namePrefix, count: Self.scanCount)
+    let command = encoder.scan(cursor: cursor, namePrefix: namePrefix, count: Self.scanCount)
     query(command, of: user, weight: Self.scanWeight) { reply in
-      completion(StoreAnswer(reply) { self.codec.decodeScan($0).map { LockPage(next: $0.cursor, names: $0.names) } })
+      completion(
+        StoreAnswer(reply) {
+          LeaseReplyDecoder.scan($0, keys: self.encoder.keys).map { LockPage(next: $0.cursor, names: $0.names) }
+        })
     }
   }
 
   func value(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<[UInt8]?>) {
-    query(codec.value(of: name), of: user) { completion(StoreAnswer($0) { .some($0.bytes) }) }
+    query(encoder.value(of: name), of: user) { completion(StoreAnswer($0) { .some($0.bytes) }) }
   }
 
   func takeAway(
     _ name: LockName, seen: [[UInt8]], token: Token?, of user: UInt32?,
     _ completion: @escaping StoreCompletion<[TakenLease]>
   ) {
-    query(codec.takeAway(name, seen: seen, token: token), of: user) { reply in
-      completion(StoreAnswer(reply) { self.codec.decodeTaken($0) })
+    query(encoder.takeAway(name, seen: seen, token: token), of: user) { reply in
+      completion(StoreAnswer(reply) { LeaseReplyDecoder.taken($0) })
     }
   }
 
   func call(_ payload: [UInt8], id: UInt64, inbox: String, _ completion: @escaping (Int64?) -> Void) {
-    query(codec.call(payload, id: id, inbox: inbox)) { completion($0?.integer) }
+    query(encoder.call(payload, id: id, inbox: inbox)) { completion($0?.integer) }
   }
 
   func answer(_ payload: [UInt8], id: UInt64, inbox: String) {
-    query(codec.answer(payload, id: id, inbox: inbox)) { _ in }
+    query(encoder.answer(payload, id: id, inbox: inbox)) { _ in }
   }
 
   func ping(_ completion: @escaping (_ isAnswered: Bool) -> Void) {

@@ -42,7 +42,7 @@ final class RedisLink {
 
   private let loop: any EventLoop
   private let url: RedisURL
-  let codec: LeaseCodec
+  let encoder: LeaseCommandEncoder
   private let clientName: String
   /// How long Redis may take to answer, in milliseconds.
   var timeoutMilliseconds: Int64
@@ -105,7 +105,7 @@ final class RedisLink {
   ) {
     self.loop = loop
     self.url = url
-    codec = LeaseCodec(keyPrefix: keyPrefix, host: host, instance: instance)
+    encoder = LeaseCommandEncoder(keyPrefix: keyPrefix, host: host, instance: instance)
     clientName = "sidelockd-\(host)"
     self.timeoutMilliseconds = timeoutMilliseconds
     self.logger = logger
@@ -157,8 +157,8 @@ final class RedisLink {
     var machine = RedisConnection(
       configuration: RedisConnectionConfiguration(
         username: url.username, password: url.password, database: url.database, clientName: clientName,
-        inbox: codec.inboxChannel, scripts: RedisScript.leases, previousClient: previousClient,
-        probe: codec.probe))
+        inbox: encoder.inboxChannel, scripts: RedisScript.leases, previousClient: previousClient,
+        probe: encoder.probe))
     machine.connected()
     self.machine = machine
     state = .handshaking(dialed.channel)
@@ -294,7 +294,7 @@ final class RedisLink {
     if pending.isEmpty { lastAnsweredAt = BootClock.now() }
     let command =
       switch entry {
-      case .lease(_, let command): codec.encode(command)
+      case .lease(_, let command): encoder.encode(command)
       case .query(let command, _, _): command
       }
     _ = machine?.submit(command, id: pending.append(entry, of: user))
@@ -352,7 +352,7 @@ final class RedisLink {
       switch pending.remove(id) {
       case .lease(let id, let command)?:
         if let error = value.error { noticed(error: error, to: command.word) }
-        onEvent(.reply(id, codec.decode(value, to: command)))
+        onEvent(.reply(id, LeaseReplyDecoder.decode(value, to: command)))
       case .query(let command, _, let completion)?:
         if let error = value.error { noticed(error: error, to: command.word) }
         completion(value)
@@ -368,8 +368,8 @@ final class RedisLink {
     let began = BootClock.now()
     // What it takes of Redis has to have room, too.
     let hasRoom = inboxShare.hasRoom(now: began) && waitingCount < Self.windowMax
-    guard hasRoom || LeaseCodec.mayBeAwaited(message: payload) else { return leftOut(now: began) }
-    let message = codec.decode(message: payload)
+    guard hasRoom || InboxMessage.mayBeAwaited(payload) else { return leftOut(now: began) }
+    let message = InboxMessage(payload)
     let isAwaited = message.map(isAwaited) ?? false
     guard hasRoom || isAwaited else { return leftOut(now: began) }
     switch message {

@@ -214,8 +214,8 @@ extension Simulation {
         .map { Array($0.utf8) }
     }
     guard !seen.isEmpty else { return }
-    let codec = LeaseCodec(keyPrefix: "sl:", host: "admin", instance: "1")
-    let command = codec.takeAway(checker.names[name], seen: seen, token: nil)
+    let encoder = LeaseCommandEncoder(keyPrefix: "sl:", host: "admin", instance: "1")
+    let command = encoder.takeAway(checker.names[name], seen: seen, token: nil)
     let source = RedisScript.leases.first { $0.name == command.script }?.source ?? []
     let reply = server.operate(["EVAL", Bytes(source)] + command.parts.map { Bytes($0) })
     if case .array(let taken)? = reply, !taken.isEmpty { mark("taken away") }

@@ -3,7 +3,7 @@ import LockTypes
 import RESP
 import RedisLeases
 
-/// One machine with one daemon: the engine, the connection machine and the codec as they are, and between them what
+/// One machine with one daemon: the engine, the connection machine and the encoder as they are, and between them what
 /// the daemon's driver does.
 final class SimulatedHost {
   unowned let world: Simulation
@@ -12,7 +12,7 @@ final class SimulatedHost {
   /// How long the leases last that it asks for from now on.
   private(set) var leaseMilliseconds: Int64
   private(set) var engine: LockEngine
-  private(set) var codec: LeaseCodec
+  private(set) var encoder: LeaseCommandEncoder
   private(set) var isPaused = false
   private(set) var isRunning = false
   private(set) var linkIsUp = false
@@ -45,7 +45,7 @@ final class SimulatedHost {
     self.index = index
     leaseMilliseconds = world.plan.leaseMilliseconds
     engine = LockEngine(configuration: world.plan.engine)
-    codec = LeaseCodec(keyPrefix: "sl:", host: "h\(index)", instance: "0")
+    encoder = LeaseCommandEncoder(keyPrefix: "sl:", host: "h\(index)", instance: "0")
     drift = world.random.pick(-world.plan.driftMax...world.plan.driftMax)
   }
 
@@ -65,8 +65,8 @@ final class SimulatedHost {
     configuration.inbox = me
     engine = LockEngine(configuration: configuration)
     leaseMilliseconds = world.plan.leaseMilliseconds
-    codec = LeaseCodec(keyPrefix: "sl:", host: "h\(index)", instance: String(incarnation, radix: 16))
-    codec.tokenCount = world.plan.tokenCount
+    encoder = LeaseCommandEncoder(keyPrefix: "sl:", host: "h\(index)", instance: String(incarnation, radix: 16))
+    encoder.tokenCount = world.plan.tokenCount
     previousClient = nil
     world.trace("host \(index) starts as \(me)")
     connect()
@@ -238,7 +238,7 @@ final class SimulatedHost {
       } else {
         break
       }
-      guard machine?.submit(codec.encode(command), id: id) == true else {
+      guard machine?.submit(encoder.encode(command), id: id) == true else {
         world.fail("host \(index): the connection machine does not take \(command)")
         break
       }
@@ -281,8 +281,8 @@ final class SimulatedHost {
         guard world.server.accept(wire) else { return linkLost() }
         var machine = RedisConnection(
           configuration: RedisConnectionConfiguration(
-            clientName: "sidelock", inbox: codec.inboxChannel, scripts: world.mistake.scripts,
-            previousClient: previousClient, probe: codec.probe))
+            clientName: "sidelock", inbox: encoder.inboxChannel, scripts: world.mistake.scripts,
+            previousClient: previousClient, probe: encoder.probe))
         machine.connected()
         self.machine = machine
         flush()
@@ -354,7 +354,7 @@ final class SimulatedHost {
       guard let sent = commands.removeValue(forKey: id) else {
         return world.fail("host \(index): a reply to command \(id), which is not in flight")
       }
-      let reply = codec.decode(value, to: sent.command)
+      let reply = LeaseReplyDecoder.decode(value, to: sent.command)
       // An acquire that came late, after a newer one of this host: no mistake, and nothing to anybody.
       let isStale = value.elements?.first?.string == "stale"
       if isStale { world.mark("stale acquire") }
@@ -370,7 +370,7 @@ final class SimulatedHost {
         linkLost()
       }
     case .message(_, let payload):
-      guard case .lease(let push)? = codec.decode(message: payload) else {
+      guard case .lease(let push)? = InboxMessage(payload) else {
         return world.fail("host \(index): a message that is not understood: \(Bytes(payload))")
       }
       world.checker.pushed(self, push, lastAnsweredSentAt: lastAnsweredSentAt)

@@ -7,7 +7,7 @@ extension ScriptName {
   public static let takeAway = ScriptName(rawValue: "take_away")
 }
 
-extension LeaseCodec {
+extension LeaseCommandEncoder {
   /// Takes `name` from those of its holders that are still there as they were seen, and hands it on.
   ///
   /// - Parameters:
@@ -15,13 +15,20 @@ extension LeaseCodec {
   ///   - token: only from the one to whom it was given.
   public func takeAway(_ name: LockName, seen: [[UInt8]], token: Token?) -> RedisCommand {
     .script(
-      name: .takeAway, keys: [lockKey(name), queueKey(name), fenceKey(name)],
+      name: .takeAway, keys: [keys.lockKey(name), keys.queueKey(name), keys.fenceKey(name)],
       arguments: [me, [0x30], [0x30], inboxPrefix, name.bytes] + [tokenCount, fenceMilliseconds, 0].map(Self.decimal)
         + [token.map(Self.decimal) ?? []] + seen)
   }
 
-  /// The reply to ``takeAway(_:seen:token:)``; nil when it is not understood.
-  public func decodeTaken(_ reply: RESPValue) -> [TakenLease]? {
+  /// Asks for the value of a lock's key.
+  public func value(of name: LockName) -> RedisCommand { .plain([Array("GET".utf8), keys.lockKey(name)]) }
+
+  private static func decimal(_ number: Int64) -> [UInt8] { Array(String(number).utf8) }
+}
+
+extension LeaseReplyDecoder {
+  /// The reply to ``LeaseCommandEncoder/takeAway(_:seen:token:)``; nil when it is not understood.
+  public static func taken(_ reply: RESPValue) -> [TakenLease]? {
     guard let entries = reply.elements else { return nil }
     var taken: [TakenLease] = []
     for entry in entries {
@@ -32,9 +39,4 @@ extension LeaseCodec {
     }
     return taken
   }
-
-  /// Asks for the value of a lock's key.
-  public func value(of name: LockName) -> RedisCommand { .plain([Array("GET".utf8), lockKey(name)]) }
-
-  private static func decimal(_ number: Int64) -> [UInt8] { Array(String(number).utf8) }
 }

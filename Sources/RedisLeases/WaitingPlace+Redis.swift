@@ -2,11 +2,11 @@ import LockEngine
 import RESP
 
 // How a host looks at its own places in the queues; see Scripts/places.lua.
-extension LeaseCodec {
+extension LeaseCommandEncoder {
   func checkPlaces(_ places: [WaitingPlace]) -> RedisCommand {
     var capacity = BlobWriter.capacity(inboxPrefix.count)
     for place in places {
-      capacity += 2 * BlobWriter.capacity(keyPrefix.count + 2 + 3 * place.name.bytes.count + 6)
+      capacity += 2 * BlobWriter.capacity(keys.prefix.count + 2 + 3 * place.name.bytes.count + 6)
       capacity += BlobWriter.capacity(me.count + 3 * BlobWriter.decimalCapacity + 3)
     }
     return RedisCommand(
@@ -14,8 +14,8 @@ extension LeaseCodec {
     ) {
       for place in places {
         let tagged = KeyOfLock(place.name)
-        tagged.write(after: keyPrefix, suffix: "", to: &$0)
-        tagged.write(after: keyPrefix, suffix: ":queue", to: &$0)
+        tagged.write(after: keys.prefix, suffix: "", to: &$0)
+        tagged.write(after: keys.prefix, suffix: ":queue", to: &$0)
       }
       for place in places { $0.write(entry(of: place)) }
       $0.write(inboxPrefix)
@@ -24,11 +24,13 @@ extension LeaseCodec {
 
   /// What stands in the queue for who waits there; acquire.lua writes it.
   private func entry(of place: WaitingPlace) -> [UInt8] {
-    me + Array(":\(place.attempt):\(place.leaseMilliseconds):".utf8) + Self.word(for: place.mode)
+    me + Array(":\(place.attempt):\(place.leaseMilliseconds):".utf8) + place.mode.word
   }
+}
 
+extension LeaseReplyDecoder {
   /// The reply, for so many places.
-  func lostPlaces(_ reply: RESPValue, among count: Int) -> LeaseReply {
+  static func lostPlaces(_ reply: RESPValue, among count: Int) -> LeaseReply {
     let numbers = reply.elements?.map { $0.integer.flatMap { Int(exactly: $0 &- 1) } ?? -1 }
     guard let numbers, numbers.allSatisfy((0..<count).contains) else {
       return .failed(.transient("Redis gave a reply to places.lua that is not understood"))

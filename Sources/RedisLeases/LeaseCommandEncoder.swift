@@ -1,0 +1,147 @@
+public import LockEngine
+import LockTypes
+public import RESP
+
+/// Puts the engine's lease commands into Redis' words, for one daemon.
+///
+/// Who changes a key, an argument or a message here changes the scripts in Scripts/ and the section on Redis in
+/// protocol/README.md with it.
+public struct LeaseCommandEncoder: Sendable {
+  /// The keys of the locks.
+  public let keys: LockKeys
+  /// `<host>/<instance>`: the name of this host, and a random hexadecimal number that no other daemon has, nor this
+  /// one after a restart.
+  public let me: [UInt8]
+  /// How many tokens a lease reserves: a hand-over needs one, and when few are left more are reserved. The
+  /// counter follows Redis' clock in microseconds, so that a host that dies takes it ahead of the clock by 65 ms, which
+  /// is less than the shortest lease; a counter that is lost is therefore made up for by the clock.
+  package var tokenCount: Int64 = 1 << 16
+  /// How long a counter is kept when Redis' clock has come to what it counts, in milliseconds: a minute, by which that clock
+  /// may be set back; see common.lua.
+  let fenceMilliseconds: Int64 = 60_000
+
+  /// An encoder for one daemon. `host` consists of letters, digits, `.`, `_` and `-`; `instance` of hexadecimal digits.
+  public init(keyPrefix: String, host: String, instance: String) {
+    keys = LockKeys(prefix: Array(keyPrefix.utf8))
+    me = Array("\(host)/\(instance)".utf8)
+    inboxPrefix = Array("\(keyPrefix)inbox:".utf8)
+  }
+
+  /// The channel that this daemon listens to.
+  public var inboxChannel: [UInt8] { inboxPrefix + me }
+
+  let inboxPrefix: [UInt8]
+
+  /// What this daemon needs of Redis, to be tried at connect.
+  public var probe: RedisProbe {
+    // No lock has an empty name, and no daemon the instance 0.
+    RedisProbe(
+      script: PackageResources.probe_lua, key: keys.prefix + Array("{}probe:".utf8) + me,
+      channel: inboxPrefix + Array("-/0".utf8), rights: .leases(keyPrefix: keys.prefix))
+  }
+
+  /// The command in Redis' words.
+  public func encode(_ command: LeaseCommand) -> RedisCommand {
+    switch command {
+    case .acquire(let name, let attempt, let ask, let isTry, let floor, let mode, let milliseconds, let kept):
+      return script(
+        .acquire, of: name, attempt: attempt, leaseMilliseconds: milliseconds, floor: floor, argumentCount: 4
+      ) {
+        mode.write(to: &$0)
+        $0.write(decimal: ask)
+        $0.write(byte: isTry ? 0x31 : 0x30)
+        $0.write(decimal: kept ?? attempt)
+      }
+    case .release(let name, let attempt, let unused, let isExact):
+      return script(.release, of: name, attempt: attempt, floor: 0, argumentCount: 2) {
+        switch unused {
+        case .all: $0.write("")
+        case .from(let token): $0.write(decimal: token)
+        case .unknown: $0.write("-")
+        }
+        $0.write(byte: isExact ? 0x31 : 0x30)
+      }
+    case .downgrade(let name, let attempt, let tokenEnd):
+      return script(.downgrade, of: name, attempt: attempt, floor: 0, argumentCount: 1) {
+        $0.write(decimal: tokenEnd)
+      }
+    case .reserve(let name, let attempt, let tokenEnd, let floor):
+      return script(.reserve, of: name, attempt: attempt, floor: floor, argumentCount: 1) {
+        $0.write(decimal: tokenEnd)
+      }
+    case .renew(let leases, let milliseconds):
+      return renew(leases, milliseconds)
+    case .answerInUse(let name, let ask, let inbox):
+      return publish(Array("inuse \(ask) ".utf8) + name.bytes, to: inbox)
+    case .checkPlaces(let places):
+      return checkPlaces(places)
+    case .heartbeat:
+      return .plain([Array("PING".utf8)])
+    case .clock:
+      return .plain([Array("TIME".utf8)])
+    case .look(let name):
+      return inspect([name], waitingHostsMax: Self.waitingHostsSeenMax)
+    case .tell(let inbox, let message):
+      return publish(Array("tell ".utf8) + HostMessageCodec.encode(message), to: inbox)
+    }
+  }
+
+  /// Sends a message to another daemon's inbox. The reply is the number of connections that received it: with 0 the
+  /// daemon is gone.
+  private func publish(_ message: [UInt8], to inbox: String) -> RedisCommand {
+    .plain([Array("PUBLISH".utf8), inboxPrefix + Array(inbox.utf8), message])
+  }
+
+  /// Hosts in a queue of which `look` tells.
+  static let waitingHostsSeenMax = 64
+
+  /// Asks another daemon something. `id` comes back with its answer.
+  public func call(_ payload: [UInt8], id: UInt64, inbox: String) -> RedisCommand {
+    publish(Array("call \(id) ".utf8) + me + [0x20] + payload, to: inbox)
+  }
+
+  /// Answers what another daemon has asked.
+  public func answer(_ payload: [UInt8], id: UInt64, inbox: String) -> RedisCommand {
+    publish(Array("answer \(id) ".utf8) + payload, to: inbox)
+  }
+
+  /// A script of one lock, with the keys and arguments that all of them have; `body` writes the others, none of which is
+  /// longer than a number.
+  private func script(
+    _ script: ScriptName, of name: LockName, attempt: UInt64, leaseMilliseconds: Int64 = 0, floor: Token,
+    argumentCount: Int, _ body: (inout BlobWriter) -> Void
+  ) -> RedisCommand {
+    let tagged = KeyOfLock(name)
+    let capacity =
+      3 * BlobWriter.capacity(keys.prefix.count + tagged.byteCount + 6) + BlobWriter.capacity(me.count)
+      + BlobWriter.capacity(inboxPrefix.count) + BlobWriter.capacity(name.bytes.count)
+      + (5 + argumentCount) * BlobWriter.decimalCapacity
+    return RedisCommand(script: script, keyCount: 3, argumentCount: 8 + argumentCount, capacity: capacity) {
+      tagged.write(after: keys.prefix, suffix: "", to: &$0)
+      tagged.write(after: keys.prefix, suffix: ":queue", to: &$0)
+      tagged.write(after: keys.prefix, suffix: ":fence", to: &$0)
+      $0.write(me)
+      $0.write(decimal: attempt)
+      $0.write(decimal: leaseMilliseconds)
+      $0.write(inboxPrefix)
+      $0.write(name.bytes)
+      $0.write(decimal: tokenCount)
+      $0.write(decimal: fenceMilliseconds)
+      $0.write(decimal: floor)
+      body(&$0)
+    }
+  }
+
+  private func renew(_ leases: [LeaseReference], _ leaseMilliseconds: Int64) -> RedisCommand {
+    var capacity = BlobWriter.capacity(me.count) + (1 + leases.count) * BlobWriter.decimalCapacity
+    for lease in leases { capacity += BlobWriter.capacity(keys.prefix.count + 2 + 3 * lease.name.bytes.count) }
+    return RedisCommand(
+      script: .renew, keyCount: leases.count, argumentCount: 2 + leases.count, capacity: capacity
+    ) {
+      for lease in leases { KeyOfLock(lease.name).write(after: keys.prefix, suffix: "", to: &$0) }
+      $0.write(me)
+      $0.write(decimal: leaseMilliseconds)
+      for lease in leases { $0.write(decimal: lease.attempt) }
+    }
+  }
+}

@@ -1,0 +1,86 @@
+public import LockEngine
+import LockTypes
+public import RESP
+
+/// Puts Redis' replies to lease commands into the engine's words. Nothing that Redis sends can trap here; what does not fit
+/// is a failure.
+public enum LeaseReplyDecoder {
+  /// What a reply to `command` means.
+  public static func decode(_ reply: RESPValue, to command: LeaseCommand) -> LeaseReply {
+    if let error = reply.error { return .failed(LeaseFailure(error: error)) }
+    switch command {
+    case .acquire:
+      return acquireReply(reply) ?? .failed(.transient("Redis gave a reply to acquire.lua that is not understood"))
+    case .release, .answerInUse, .heartbeat, .downgrade, .tell:
+      return .done
+    case .checkPlaces(let places):
+      return lostPlaces(reply, among: places.count)
+    case .clock:
+      guard let parts = reply.elements, parts.count == 2, let seconds = parts[0].integer,
+        let microseconds = parts[1].integer, let clock = Self.clock(seconds: seconds, microseconds: microseconds)
+      else { return .failed(.fatal("Redis gave a reply to TIME that is not understood")) }
+      return .clock(clock)
+    case .reserve:
+      if reply.integer == 0 { return .renewed([false]) }
+      return acquireReply(reply) ?? .failed(.transient("Redis gave a reply to reserve.lua that is not understood"))
+    case .look:
+      return leaseSight(reply).map { .seen($0) }
+        ?? .failed(.transient("Redis gave a reply to inspect.lua that is not understood"))
+    case .renew(let leases, _):
+      guard let results = reply.elements, results.count == leases.count else {
+        return .failed(.transient("Redis gave a reply to renew.lua that is not understood"))
+      }
+      return .renewed(results.map { $0.integer == 1 })
+    }
+  }
+
+  private static func acquireReply(_ reply: RESPValue) -> LeaseReply? {
+    guard let parts = reply.elements else { return nil }
+    // Nearly every reply is this one.
+    if parts.count == 4, parts[0].isText("granted"), let token = parts[1].integer, let count = parts[2].integer,
+      let waiting = parts[3].integer
+    {
+      return .granted(LeaseGrant(token: token, tokenCount: count, othersWait: waiting > 0))
+    }
+    guard let outcome = parts.first?.string else { return nil }
+    switch (outcome, parts.count) {
+    case ("queued", 6):
+      guard let holder = parts[1].bytes, let expires = parts[2].integer, let receivers = parts[3].integer,
+        let seconds = parts[4].integer, let microseconds = parts[5].integer,
+        let clock = Self.clock(seconds: seconds, microseconds: microseconds)
+      else { return nil }
+      return .queued(
+        holderHost: host(ofInstance: holder), holderExpiresInMilliseconds: max(0, expires),
+        listeners: Int(clamping: receivers), clock: clock)
+    case ("foreign", 2):
+      guard let expires = parts[1].integer else { return nil }
+      return .foreign(expiresInMilliseconds: expires < 0 ? nil : expires)
+    case ("conflict", 3):
+      guard let mode = parts[1].bytes.flatMap({ HoldMode(word: $0) }), let listeners = parts[2].integer else {
+        return nil
+      }
+      return .conflict(mode, listeners: Int(clamping: listeners))
+    case ("stale", 2):
+      return parts[1].integer.flatMap { UInt64(exactly: $0) }.map { .stale(attempt: $0) }
+    default:
+      return nil
+    }
+  }
+
+  /// A moment by Redis' TIME; nil where it is none.
+  private static func clock(seconds: Int64, microseconds: Int64) -> StoreInstant? {
+    guard 0..<(1 << 42) ~= seconds, 0..<1_000_000 ~= microseconds else { return nil }
+    return StoreInstant(microseconds: seconds * 1_000_000 + microseconds)
+  }
+
+  /// The host's name in `<host>/<instance>`.
+  static func host(ofInstance instance: [UInt8]) -> String {
+    String(decoding: instance.prefix { $0 != 0x2F }, as: UTF8.self)
+  }
+
+  private static func leaseSight(_ reply: RESPValue) -> LeaseSight? {
+    guard let found = inspections(reply, count: 1, me: [])?.first else { return nil }
+    return LeaseSight(
+      holders: found.holders.map(\.inbox), waiting: found.waiting.map { .init(inbox: $0.inbox, mode: $0.mode) })
+  }
+}
