@@ -8,7 +8,9 @@ public enum Effect: Equatable, Sendable {
   case notify(SessionID, Notification)
   /// Send a command to the store. Its reply comes back as ``Event/replyReceived(_:_:)``.
   case send(CommandID, LeaseCommand)
-  /// Something happened to a lock, for those who watch. Only while ``LockEngine/isObserved``.
+  /// Another host waits for what the release before this gives back: it is to go out before what frees nobody.
+  case flushSoon
+  /// Something happened to a lock, for those who watch. Only while there are any (``Event/watched(steps:)``).
   case observed(LockName, LockEvent)
   /// After ``Event/shutdownRequested``: everything has been given back and confirmed.
   case shutdownCompleted

@@ -1,6 +1,7 @@
 public import LockTypes
 
-/// A fact that the engine is told.
+/// A fact that the engine is told. A list of these, each with its moment, is all that an engine's effects follow from: the
+/// same list gives the same effects.
 public enum Event: Equatable, Sendable {
   /// A client connected. `uid`: the user whose waits and holds are counted together; nil for nobody.
   case sessionOpened(SessionID, uid: UInt32? = nil)
@@ -42,6 +43,42 @@ public enum Event: Equatable, Sendable {
   case timerFired
   /// The daemon is to stop: every lease is given back, every client told.
   case shutdownRequested
+  /// A session's connection will not outlive this process: its waits are refused, its holds are lost.
+  case sessionEvicted(SessionID)
+  /// A predecessor left this, with what its ``LockEngine/numbers`` were. To be told to a new engine that knows its
+  /// sessions and nothing else, its link down; what other sessions had is given up. Leases are in doubt until the store
+  /// has confirmed them.
+  indirect case restored(StoredState, numbers: [UInt64])
+  /// What a session lost under a predecessor.
+  case lossesRestored(SessionID, [LostHold])
+
+  // What is about the driver alone. It comes in the middle of other things: nothing comes due with it, and it has no
+  // effects.
+
+  /// The settings were read anew; they hold from the next decision on. What is over a new limit stays. A lease that lingers
+  /// already does so to its end, and a lock's hand-overs since another host began to wait count against the new limits. A
+  /// lease has one length for as long as it lives: commands that ask for another could be executed out of their order.
+  case reconfigured(EngineSettings)
+  /// What it may take to tell those who watch of one event, in steps (a microsecond each); 0: nobody watches.
+  case watched(steps: Int)
+  /// What a session has does not outlive this process any more.
+  case keepingStopped(SessionID)
+  /// The loop looks at what else there is: between two such moments all sessions there are may end.
+  case turnEnded
+}
+
+extension Event {
+  /// Whether it is about the driver alone.
+  var isOfDriver: Bool {
+    switch self {
+    case .reconfigured, .watched, .keepingStopped, .turnEnded: true
+    case .sessionOpened, .sessionDescribed, .sessionClosed, .inputEnded, .acquireRequested, .releaseRequested,
+      .extendRequested, .downgradeRequested, .transferRequested, .breakRequested, .cancelRequested, .linkUp, .linkDown,
+      .commandSent, .replyReceived, .pushReceived, .timerFired, .shutdownRequested, .sessionEvicted, .restored,
+      .lossesRestored:
+      false
+    }
+  }
 }
 
 /// What an acquire names.

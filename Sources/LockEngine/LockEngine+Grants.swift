@@ -316,7 +316,7 @@ extension LockEngine {
       // Its client was never told that it has it, so it can wait until those who were have heard of their losses.
       return makeReady(several)
     }
-    sessions[hold.session]?.remember(loss: hold.lock.name, hold.token, reason)
+    sessions[hold.session]?.remember(LostHold(name: hold.lock.name, token: hold.token, reason: reason))
     let grace = graceEnds.map { max(0, $0.milliseconds(since: now)) } ?? 0
     effects.append(
       .notify(

@@ -69,9 +69,9 @@ extension LockEngine {
   /// Gives back a lease that this host has. Nobody holds anything under it.
   func giveBack(_ lease: LeaseSlot, now: BootInstant) {
     let unused = lease.unused
-    if lease.contendedSince != nil { didServeOtherHost = true }
     drop(lease)
     sendRelease(lease, unused: unused, now: now)
+    if lease.contendedSince != nil, linkIsUp { effects.append(.flushSoon) }
   }
 
   /// Forgets a lease that this host had.

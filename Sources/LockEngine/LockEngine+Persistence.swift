@@ -178,7 +178,7 @@ extension LockEngine {
   }
 
   /// What a session has does not outlive this process any more.
-  public func stopKeeping(_ session: SessionID) {
+  func stopKeeping(_ session: SessionID) {
     guard let record = sessions[session], record.isKept else { return }
     record.isKept = false
     touchEverything(of: record)
@@ -186,9 +186,7 @@ extension LockEngine {
 
   /// Ends what a session has, because its connection will not outlive this process: its waits are refused, its holds are
   /// lost.
-  public func evict(_ session: SessionID, now: BootInstant, into effects: inout [Effect]) {
-    swap(&self.effects, &effects)
-    defer { swap(&self.effects, &effects) }
+  func evict(_ session: SessionID, now: BootInstant) {
     stepsLeft = .max
     guard let record = sessions[session] else { return }
     let waiters = record.waits.values.sorted { $0.request.request.rawValue < $1.request.request.rawValue }
@@ -196,7 +194,6 @@ extension LockEngine {
     let holds = record.allHolds
     for hold in holds where !hold.isOver { lose(hold, reason: .shutdown, graceEnds: nil, now: now) }
     for lock in waiters.map(\.lock) + holds.map(\.lock) { advance(lock, now: now) }
-    settleAgents(now: now)
   }
 
   /// The numbers that must never be used twice, to be kept beside the records.
@@ -212,15 +209,6 @@ extension LockEngine {
       writer.write(loss.name.bytes)
       writer.write(loss.token)
       writer.write(loss.reason.rawValue)
-    }
-  }
-
-  /// Reads losses, and remembers them if the session is known.
-  public func readLosses(of session: SessionID, from reader: inout StateReader) throws(StateDamage) {
-    for _ in 0..<(try reader.count()) {
-      let (name, token) = (try reader.name(), try reader.signed())
-      guard let reason = LostReason(rawValue: try reader.text()) else { throw StateDamage() }
-      sessions[session]?.remember(loss: name, token, reason)
     }
   }
 
@@ -324,14 +312,8 @@ extension LockEngine {
 
   // MARK: Beginning with what a predecessor left
 
-  /// Takes up what a predecessor left. Its sessions that are still there have been opened, in this new engine that knows
-  /// nothing else, and the link is down; what the others had is given up. Leases are in doubt until the store has
-  /// confirmed them.
-  ///
-  /// - Parameter numbers: what ``numbers`` was.
-  public func restore(_ state: StoredState, numbers: [UInt64], now: BootInstant, into effects: inout [Effect]) {
-    swap(&self.effects, &effects)
-    defer { swap(&self.effects, &effects) }
+  /// See ``Event/restored(_:numbers:)``.
+  func restore(_ state: StoredState, numbers: [UInt64], now: BootInstant) {
     stepsLeft = .max
     for session in sessions.values { session.isKept = true }
     restoreNumbers(numbers)
@@ -362,7 +344,6 @@ extension LockEngine {
     // Its client was never told that it has it, and never will be.
     for hold in partial where hold.several == nil && !hold.isOver { end(hold) }
     for lock in Array(allLocks) { advance(lock, now: now) }
-    settleAgents(now: now)
   }
 
   /// The records by that key. They are large: what is moved about to sort them are their places.
@@ -382,7 +363,7 @@ extension LockEngine {
 
   private func restore(_ stored: StoredLease, _ lock: LockRecord, now: BootInstant) -> LeaseSlot {
     let timeline = LeaseTimeline(leaseMilliseconds: stored.milliseconds)
-    mindLeases(of: timeline)
+    noteTimeline(timeline)
     let lease = LeaseSlot(lock: lock, attempt: stored.attempt, mode: stored.mode, timeline: timeline)
     lastAttempt = max(lastAttempt, stored.attempt)
     lease.validUntil = stored.validUntil
@@ -430,7 +411,7 @@ extension LockEngine {
     let isSound = isLocal || (lease?.stage == .held && lease?.lock === lock)
     guard isSound, lock.hasRoom(for: stored.mode) else {
       guard !stored.isPartial else { return nil }
-      session.remember(loss: stored.name, stored.token, .dataLoss)
+      session.remember(LostHold(name: stored.name, token: stored.token, reason: .dataLoss))
       effects.append(
         .notify(
           stored.session,

@@ -120,7 +120,7 @@ extension LockEngine {
   static let attemptMax: UInt64 = 1 << 53
 
   private func remoteHolderIs(_ holder: HolderSummary, of lock: LockRecord) {
-    if isObserved, holder != lock.remoteHolder, let host = holder.hosts.first { observe(lock, .remote(host: host)) }
+    if observers > 0, holder != lock.remoteHolder, let host = holder.hosts.first { observe(lock, .remote(host: host)) }
     lock.remoteHolder = holder
   }
 

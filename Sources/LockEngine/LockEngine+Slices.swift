@@ -106,8 +106,8 @@ extension LockEngine {
   /// So many have ended.
   func didEnd(_ count: Int) { putOff.closedInTurn += count }
 
-  /// To be called when the loop looks at what else there is: between two such moments all sessions there are may end.
-  public func turnEnded() { putOff.closedInTurn = 0 }
+  /// See ``Event/turnEnded``.
+  func turnEnded() { putOff.closedInTurn = 0 }
 
   /// Holds that are ended of one session before it is the next one's turn.
   private static let holdsInTurn = 16

@@ -31,13 +31,8 @@ public final class LockEngine {
   var link = LinkState()
   var isShuttingDown = false
   var didCompleteShutdown = false
-  /// Whether somebody watches what happens to locks.
-  public var isObserved: Bool { observers > 0 }
-  /// What it may take to tell those who watch of one event, in steps (a microsecond each); 0: nobody watches.
-  public var observers = 0
-  /// Whether another host waits for what a release gives back that was sent since this was last set to false. Nobody
-  /// waits for the other releases.
-  public var didServeOtherHost = false
+  /// See ``Event/watched(steps:)``.
+  public private(set) var observers = 0
   var pending: [CommandID: PendingCommand] = [:]
   var lastCommand: UInt64 = 0
   var lastAttempt: UInt64 = 0
@@ -100,25 +95,24 @@ public final class LockEngine {
     if case .local(let first) = configuration.tier { nextLocalToken = first }
   }
 
-  /// Changes what may change, from the next decision on. What is over a new limit stays. A lease that lingers already does
-  /// so to its end, and a lock's hand-overs since another host began to wait count against the new limits. A lease has
-  /// one length for as long as it lives: commands that ask for another could be executed out of their order.
-  public func reconfigure(_ settings: EngineSettings) {
+  private func reconfigured(_ settings: EngineSettings) {
     configuration.settings = settings
     recentReleases.milliseconds = settings.lingerMilliseconds
-    mindLeases(of: configuration.timeline)
+    noteTimeline(configuration.timeline)
   }
 
-  /// From now on there are leases of this length, too.
-  func mindLeases(of timeline: LeaseTimeline) {
+  /// Takes the length of a lease into the shortest timeline.
+  func noteTimeline(_ timeline: LeaseTimeline) {
     if timeline.leaseMilliseconds < shortestTimeline.leaseMilliseconds { shortestTimeline = timeline }
   }
 
   /// Takes in a fact and appends what is to be done to `effects`. `now` never goes back.
   ///
   /// Whatever came due by `now` happens first: after a pause of the host, a lease that ended meanwhile is told lost
-  /// before anything else about its lock is answered.
+  /// before anything else about its lock is answered. What is about the driver alone comes at any time, and does nothing
+  /// of that.
   public func handle(_ event: Event, now: BootInstant, into effects: inout [Effect]) {
+    guard !event.isOfDriver else { return take(event, now: now) }
     swap(&self.effects, &effects)
     defer { swap(&self.effects, &effects) }
     stepsLeft = configuration.stepsPerSlice
@@ -129,6 +123,13 @@ public final class LockEngine {
     fireDeadlines(now: now)
     settleAgents(now: now)
     stepsLeft = configuration.stepsPerSlice
+    take(event, now: now)
+    settleAgents(now: now)
+    if isShuttingDown { completeShutdown() }
+    if locks.isEmpty { forgetDeadlines() }
+  }
+
+  private func take(_ event: Event, now: BootInstant) {
     switch event {
     case .sessionOpened(let session, let uid):
       sessionOpened(session, uid: uid)
@@ -169,10 +170,21 @@ public final class LockEngine {
       goOn(now: now)
     case .shutdownRequested:
       shutdownRequested(now: now)
+    case .sessionEvicted(let session):
+      evict(session, now: now)
+    case .restored(let state, let numbers):
+      restore(state, numbers: numbers, now: now)
+    case .lossesRestored(let session, let losses):
+      for loss in losses { sessions[session]?.remember(loss) }
+    case .reconfigured(let settings):
+      reconfigured(settings)
+    case .watched(let steps):
+      observers = steps
+    case .keepingStopped(let session):
+      stopKeeping(session)
+    case .turnEnded:
+      turnEnded()
     }
-    settleAgents(now: now)
-    if isShuttingDown { completeShutdown() }
-    if locks.isEmpty { forgetDeadlines() }
   }
 
   /// When ``Event/timerFired`` is wanted next; nil: not before another event has come.

@@ -68,7 +68,7 @@ final class SessionRecord {
   /// Holds whose loss is to be enforced.
   private(set) var enforcedCount = 0
   private(set) var waits: [RequestID: Waiter] = [:]
-  private(set) var losses: Deque<(name: LockName, token: Token, reason: LostReason)> = []
+  private(set) var losses: Deque<LostHold> = []
   /// Whether what it has outlives this process.
   var isKept = false
   /// Its connection is gone, and its holds are being ended.
@@ -271,10 +271,10 @@ final class SessionRecord {
 
   // MARK: Losses
 
-  func remember(loss name: LockName, _ token: Token, _ reason: LostReason) {
+  func remember(_ loss: LostHold) {
     if losses.count == Self.lossesMax, let first = losses.popFirst() { charge(-LockBytes.ofLoss(first.name)) }
-    losses.append((name, token, reason))
-    charge(LockBytes.ofLoss(name))
+    losses.append(loss)
+    charge(LockBytes.ofLoss(loss.name))
   }
 
   /// To be called when the session is forgotten.

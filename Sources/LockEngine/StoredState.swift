@@ -241,6 +241,26 @@ extension StoredWait {
   }
 }
 
+/// A hold that a session lost, remembered so that a late release hears what became of it.
+public struct LostHold: Equatable, Sendable {
+  var name: LockName
+  var token: Token
+  var reason: LostReason
+
+  /// What ``LockEngine/writeLosses(of:to:)`` wrote; where it is damaged, what stands before that.
+  public static func all(from reader: inout StateReader) -> [LostHold] {
+    var losses: [LostHold] = []
+    guard let count = try? reader.count() else { return [] }
+    for _ in 0..<count {
+      guard let name = try? reader.name(), let token = try? reader.signed(), let word = try? reader.text(),
+        let reason = LostReason(rawValue: word)
+      else { break }
+      losses.append(LostHold(name: name, token: token, reason: reason))
+    }
+    return losses
+  }
+}
+
 /// The engine's state as a predecessor of this process left it.
 public struct StoredState: Equatable, Sendable {
   /// The format of the records.

@@ -31,7 +31,7 @@ final class EngineDriver {
     now.nanoseconds += 1000
     effects.removeAll(keepingCapacity: true)
     engine.handle(event, now: now, into: &effects)
-    engine.turnEnded()
+    engine.handle(.turnEnded, now: now, into: &effects)
   }
 
   func acquire(_ name: LockName, session: UInt64 = 1) {

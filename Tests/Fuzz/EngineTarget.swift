@@ -63,8 +63,7 @@ struct EngineDriver {
     open = Set((0..<4 as Range<UInt64>).map { SessionID($0) })
     if isRestored {
       for request in state.waitingRequests { waiting[request] = (SessionID(.max), nil) }
-      engine.restore(state, numbers: numbers, now: now, into: &effects)
-      drain()
+      tell(.restored(state, numbers: numbers))
       isLinkUp = true
       tell(.linkUp)
     }
@@ -224,7 +223,7 @@ struct EngineDriver {
   private mutating func tell(_ event: Event) {
     trace("← \(event)")
     engine.handle(event, now: now, into: &effects)
-    engine.turnEnded()
+    engine.handle(.turnEnded, now: now, into: &effects)
     drain()
   }
 
@@ -242,7 +241,7 @@ struct EngineDriver {
       case .send(let id, let command):
         if isLinkUp { commands.append((id, command)) }
       case .shutdownCompleted: isStopped = true
-      case .notify, .observed: break
+      case .notify, .flushSoon, .observed: break
       }
     }
     effects = []
@@ -309,7 +308,7 @@ struct EngineDriver {
     records = [:]
     isLinkUp = false
     for session in open.sorted() { engine.handle(.sessionOpened(session, uid: 0), now: now, into: &effects) }
-    engine.restore(state, numbers: numbers, now: now, into: &effects)
+    engine.handle(.restored(state, numbers: numbers), now: now, into: &effects)
     let kept = state.waitingRequests
     drain()
     if let missing = waiting.keys.first(where: { !kept.contains($0) }) { violated("request \(missing) is forgotten") }

@@ -290,7 +290,7 @@ import Testing
             goesOn = true
             if !lost(message) { scripts[inbox]?.tell(.pushReceived(.told(message))) }
           case .reply, .notify: told.append(effect)
-          case .send, .observed, .shutdownCompleted: break
+          case .send, .flushSoon, .observed, .shutdownCompleted: break
           }
         }
       }

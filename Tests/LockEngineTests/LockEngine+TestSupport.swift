@@ -20,13 +20,13 @@ final class Script {
 
   func tell(_ event: Event) {
     engine.handle(event, now: now, into: &effects)
-    if !isOneTurn { engine.turnEnded() }
+    if !isOneTurn { engine.handle(.turnEnded, now: now, into: &effects) }
   }
 
   func reconfigure(_ change: (inout EngineSettings) -> Void) {
     var settings = engine.configuration.settings
     change(&settings)
-    engine.reconfigure(settings)
+    tell(.reconfigured(settings))
   }
 
   /// Moves the clock, firing the engine's deadlines at their moments as a timer would.
@@ -99,12 +99,12 @@ final class Script {
 
   /// Takes up what an engine before this one left.
   func restore(_ state: StoredState, numbers: [UInt64]) {
-    engine.restore(state, numbers: numbers, now: now, into: &effects)
+    tell(.restored(state, numbers: numbers))
   }
 
   /// Ends what a session has, as before a restart that its connection does not outlive.
   func evict(_ session: SessionID) {
-    engine.evict(session, now: now, into: &effects)
+    tell(.sessionEvicted(session))
   }
 
   /// What the engine wanted since the last time.
@@ -161,7 +161,7 @@ extension Effect {
   var grantedSession: SessionID? {
     switch self {
     case .reply(let session, _, .acquired), .reply(let session, _, .acquiredSeveral): session
-    case .reply, .notify, .send, .observed, .shutdownCompleted: nil
+    case .reply, .notify, .send, .flushSoon, .observed, .shutdownCompleted: nil
     }
   }
 

@@ -379,14 +379,14 @@ import Testing
   @Test func whatHappensIsTreatedAsNewsOnlyWhileSomebodyWatches() {
     let script = local()
     script.acquire(alice)
-    script.engine.observers = 1
+    script.tell(.watched(steps: 1))
     let wait = script.acquire(bob)
     script.cancel(bob, wait)
     script.acquire(carol)
     script.tell(.transferRequested(alice, script.newRequest(), name: x, token: nil, to: bob))
     script.tell(.breakRequested(name: x, tokens: [1001], reason: "stuck"))
     script.release(carol)
-    script.engine.observers = 0
+    script.tell(.watched(steps: 0))
     script.acquire(alice)
     let news = script.take().compactMap { if case .observed(_, let event) = $0 { event } else { nil } }
     #expect(

@@ -273,7 +273,7 @@ private final class Kept {
     try kept.restart()
     #expect(kept.script.engine.snapshot(of: x, waitersMax: 0, now: kept.script.now)?.holders.map(\.session) == [bob])
     kept.sessions = []
-    kept.script.engine.stopKeeping(bob)
+    kept.script.tell(.keepingStopped(bob))
     try kept.restart()
     kept.script.tell(.linkUp)
     #expect(kept.script.sent().contains(.release(name: x, attempt: 1, unused: .from(102))))

@@ -37,7 +37,7 @@ import Testing
         script.acquire(bob, ofOneName ? "x" : "x\(index)", mode: ofOneName ? .shared : .exclusive)
       }
       _ = script.take()
-      script.engine.observers = 1
+      script.tell(.watched(steps: 1))
       script.tell(.sessionClosed(bob))
       #expect(script.engine.gauges.held >= count - Self.steps)
       // Nobody else is kept from what he wants meanwhile.
@@ -96,7 +96,7 @@ import Testing
       script.isOneTurn = true
       for session in gone { script.tell(.inputEnded(session, isAnswered: true)) }
       script.isOneTurn = false
-      script.engine.turnEnded()
+      script.tell(.turnEnded)
       let ended = before - script.engine.gauges.held
       #expect(ended > 0 && ended <= Self.steps + sessions)
       turns += 1
@@ -156,7 +156,7 @@ import Testing
     let script = script(2)
     for index in 0..<100 { script.acquire(bob, "x\(index)") }
     _ = script.take()
-    script.engine.observers = 8
+    script.tell(.watched(steps: 8))
     script.tell(.sessionClosed(bob))
     #expect(script.take().count <= 2)
     let turns = settle(script) { #expect($0.count <= 2) }

@@ -197,7 +197,7 @@ extension SidecarCore {
       configuration.waitsPerSessionMax = new.waitsPerSessionMax
       configuration.leaseMilliseconds = new.leaseMilliseconds
       store?.timeoutMilliseconds = new.redisTimeoutMilliseconds
-      engine.reconfigure(new.engineSettings)
+      tellAside(.reconfigured(new.engineSettings))
     }
     settingsNote = note
     // Before it serves, "ready" would be untrue, and follows by itself.

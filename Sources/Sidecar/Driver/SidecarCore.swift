@@ -191,13 +191,9 @@ final class SidecarCore {
     scheduleTurnEnd()
   }
 
-  /// Has the engine do something that is no event, and does what it wants done.
-  func carryOut(_ body: (inout [Effect]) -> Void) {
-    actingUser = nil
-    body(&effects)
-    for effect in effects { perform(effect) }
-    effects.removeAll(keepingCapacity: true)
-    scheduleTurnEnd()
+  /// Tells the engine something about this driver, which has no effects.
+  func tellAside(_ event: Event, now: BootInstant? = nil) {
+    engine.handle(event, now: now ?? clock.now(), into: &effects)
   }
 
   /// Tells the engine that time has passed, if that means anything. It is asked before whatever is answered without it:
@@ -234,10 +230,6 @@ final class SidecarCore {
     swap(&settlingSessions, &dirtySessions)
     keepTurn(settlingSessions)
     for session in settlingSessions where session.output.isGranted { settle(session) }
-    if engine.didServeOtherHost {
-      engine.didServeOtherHost = false
-      store?.isUrgent = true
-    }
     if let store, store.isUrgent { store.flush() }
     for session in settlingSessions where session.output.isDirty { settle(session) }
     store?.flush()
@@ -245,8 +237,8 @@ final class SidecarCore {
     for session in settlingSessions { proceed(session) }
     settlingSessions.removeAll(keepingCapacity: true)
     inputs.turnEnded()
-    engine.turnEnded()
     let now = clock.now()
+    tellAside(.turnEnded, now: now)
     timer?.arm(for: nextDeadline, now: now)
     scheduleStatus()
     if let long = turns.end(now: now) { tellLongTurn(long) }
@@ -337,6 +329,8 @@ final class SidecarCore {
       tellWatchers(of: name, event)
     case .send(let id, let command):
       store?.submit(command, id: id, of: actingUser)
+    case .flushSoon:
+      store?.isUrgent = true
     case .shutdownCompleted:
       loop.assumeIsolated().execute { self.drained() }
     }

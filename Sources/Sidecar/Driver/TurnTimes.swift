@@ -146,7 +146,9 @@ extension TurnWork {
     case .sessionClosed, .inputEnded: self = .disconnect
     case .linkUp, .linkDown, .commandSent, .replyReceived, .pushReceived: self = .redis
     case .timerFired: self = .timer
-    case .shutdownRequested: self = .service
+    case .shutdownRequested, .sessionEvicted, .restored, .lossesRestored, .reconfigured, .watched, .keepingStopped,
+      .turnEnded:
+      self = .service
     }
   }
 }

@@ -367,7 +367,7 @@ final class SessionKeeper {
     session.keeping.unsentOutput = nil
     drop(session)
     newClients.removeAll { $0 === session }
-    core.engine.stopKeeping(session.id)
+    core.tellAside(.keepingStopped(session.id))
     store.remove(Self.name(of: session))
     attempt { () throws(StateLog.Failure) in try log.remove(Self.key(of: session)) }
     hasNotedInput = true

@@ -251,7 +251,7 @@ extension SidecarCore {
       takeOverWatches(of: session, record)
       takeOverEnd(of: session, record)
       var losses = StateReader(record.losses)
-      try? engine.readLosses(of: id, from: &losses)
+      tell(.lossesRestored(id, LostHold.all(from: &losses)))
       lookUpUnit(of: session)
       kept.append(session)
     }
@@ -264,7 +264,7 @@ extension SidecarCore {
     }
     for session in kept where session.output.bytes != nil { touch(session) }
     let now = clock.now()
-    carryOut { engine.restore(state.engine, numbers: state.numbers, now: now, into: &$0) }
+    tell(.restored(state.engine, numbers: state.numbers), now: now)
     keeper?.begin()
     answerLostQueries(of: kept, state)
     logger.notice(
@@ -300,7 +300,7 @@ extension SidecarCore {
     for (number, target) in record.watches.sorted(by: { $0.key < $1.key }) {
       watches.add(target, .init(session: session.id, number: number))
     }
-    engine.observers = watches.toldOfOneMax
+    tellAside(.watched(steps: watches.toldOfOneMax))
   }
 
   /// The input that the daemon before took from its sockets and did not deal with.
@@ -368,7 +368,7 @@ extension SidecarCore {
     for session in sessions.values { try? session.channel.syncOptions?.setOption(.autoRead, value: false) }
     for session in evicted {
       if session.input.hasSpoken { write(to: session) { $0.draining() } }
-      carryOut { engine.evict(session.id, now: now, into: &$0) }
+      tell(.sessionEvicted(session.id), now: now)
     }
     logger.notice(
       "leaving clients and locks to the next daemon",

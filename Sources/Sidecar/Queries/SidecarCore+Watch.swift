@@ -91,7 +91,7 @@ extension SidecarCore {
     let number = session.watches.last
     session.watches.targets[number] = target
     watches.add(target, .init(session: session.id, number: number))
-    engine.observers = watches.toldOfOneMax
+    tellAside(.watched(steps: watches.toldOfOneMax))
     write(to: session) { $0.watching(id: id, watch: number) }
   }
 
@@ -117,7 +117,7 @@ extension SidecarCore {
   private func ended(_ target: WatchTarget, _ number: Int64, of session: ClientSession) {
     session.charges.account?.watches -= 1
     watches.remove(target, .init(session: session.id, number: number))
-    engine.observers = watches.toldOfOneMax
+    tellAside(.watched(steps: watches.toldOfOneMax))
   }
 
   func tellWatchers(of name: LockName, _ event: LockEvent) {

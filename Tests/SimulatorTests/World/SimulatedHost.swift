@@ -31,7 +31,8 @@ final class SimulatedHost {
   private(set) var longestRoundTrip: Int64 = 0
   private var armed: (at: BootInstant, ticket: Int)?
   private var tickets = 0
-  private var effects: [Effect] = []
+  /// Of what its engine is told, where that is recorded.
+  private var recordIndex = 0
 
   /// The boot clock: what it showed at the beginning, and by how many parts in a million it is fast.
   private var bootOffset: Int64 = 0
@@ -64,6 +65,10 @@ final class SimulatedHost {
     configuration.host = "h\(index)"
     configuration.inbox = me
     engine = LockEngine(configuration: configuration)
+    if world.isRecorded {
+      recordIndex = world.records.count
+      world.records.append(EventRecord(title: me, configuration: configuration))
+    }
     leaseMilliseconds = world.plan.leaseMilliseconds
     encoder = LeaseCommandEncoder(keyPrefix: "sl:", host: "h\(index)", instance: String(incarnation, radix: 16))
     encoder.tokenCount = world.plan.tokenCount
@@ -79,7 +84,7 @@ final class SimulatedHost {
     leaseMilliseconds = milliseconds
     var settings = world.plan.engine.settings
     settings.leaseMilliseconds = world.mistake == .leaseIsCountedTooLong ? 3 * milliseconds : milliseconds
-    engine.reconfigure(settings)
+    tellEngine(.reconfigured(settings))
   }
 
   /// The process is gone at once, with everything that it knew. `silently`: the machine died, nobody closes sockets.
@@ -154,10 +159,8 @@ final class SimulatedHost {
   func turn(_ event: Event) {
     guard isRunning else { return }
     world.trace("host \(index) @\(bootNow.nanoseconds / 1_000_000): \(Self.brief(event))")
-    effects.removeAll(keepingCapacity: true)
-    var produced = effects
-    engine.handle(event, now: bootNow, into: &produced)
-    engine.turnEnded()
+    let produced = tellEngine(event)
+    tellEngine(.turnEnded)
     for effect in produced {
       guard isRunning else { break }
       carryOut(effect)
@@ -167,6 +170,14 @@ final class SimulatedHost {
     guard isRunning else { return }
     flush()
     armTimer()
+  }
+
+  @discardableResult
+  private func tellEngine(_ event: Event) -> [Effect] {
+    if world.isRecorded { return world.records[recordIndex].tell(event, to: engine, now: bootNow) }
+    var effects: [Effect] = []
+    engine.handle(event, now: bootNow, into: &effects)
+    return effects
   }
 
   private func carryOut(_ effect: Effect) {
@@ -183,7 +194,7 @@ final class SimulatedHost {
       world.trace("host \(index): notify session \(session.rawValue): \(notification)")
       world.checker.notified(self, session, notification)
       world.clientNotified(session, notification)
-    case .observed: break
+    case .flushSoon, .observed: break
     case .shutdownCompleted:
       world.trace("host \(index) has shut down")
       world.checker.shutDown(self)
@@ -406,7 +417,8 @@ final class SimulatedHost {
     case .sessionOpened, .sessionDescribed, .sessionClosed, .inputEnded, .releaseRequested, .extendRequested,
       .downgradeRequested,
       .transferRequested, .breakRequested, .cancelRequested, .linkUp, .linkDown, .commandSent, .replyReceived,
-      .pushReceived, .timerFired, .shutdownRequested:
+      .pushReceived, .timerFired, .shutdownRequested, .sessionEvicted, .restored, .lossesRestored, .reconfigured,
+      .watched, .keepingStopped, .turnEnded:
       "\(event)"
     }
   }

@@ -146,10 +146,15 @@ final class Simulation {
   private var wireCount = 0
   private var lastID: UInt64 = 0
   private var lines: [String]?
+  /// What each engine was told, and said to it; empty unless that is recorded.
+  var records: [EventRecord] = []
+  let isRecorded: Bool
 
-  /// `traced`: keep a record of everything, which is slow; a seed that has failed is run again that way.
-  init(_ plan: Plan, mistake: Mistake = .none, traced: Bool = false) {
+  /// `traced`: keep a history of everything, which is slow; a seed that has failed is run again that way. `recorded`: keep
+  /// what the engines are told.
+  init(_ plan: Plan, mistake: Mistake = .none, traced: Bool = false, recorded: Bool = false) {
     self.plan = plan
+    isRecorded = recorded
     self.mistake = mistake
     random = SeededRandom(seed: plan.seed &* 0x9e37_79b9 &+ 1)
     if traced { lines = [] }
