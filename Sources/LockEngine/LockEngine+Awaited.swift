@@ -10,7 +10,7 @@ extension LockEngine {
       // Also of one that it has already: it may have been lost and taken anew, with tokens that have to be known.
       lease(of: name, attempt: attempt) != nil
     case .contended(let name, let attempt, _, _, _, _):
-      lease(of: name, attempt: attempt).map { $0.stage == .held && $0.contendedSince == nil } ?? false
+      lease(of: name, attempt: attempt).map { $0.isHeld && !$0.isContended } ?? false
     case .inUse(let name, let ask):
       // Of a semaphore each holder says so.
       locks[name].map { lock in

@@ -13,17 +13,17 @@ enum Deadline {
   /// Those who have a name as something else have not said whether they use it.
   case conflict(LockRecord)
   /// A lease that nobody used has lingered long enough.
-  case idle(LeaseSlot)
+  case idle(HostLease)
   /// Waiters want to hear their place, or holders who waits.
   case progress(LockRecord)
   /// A release that the store refused is to be repeated.
   case repeatRelease(LockRecord, attempt: UInt64)
   /// The store is to be told again to let others share a lease.
-  case share(LeaseSlot)
+  case share(HostLease)
   /// The store is to be asked again for more tokens.
-  case reserve(LeaseSlot)
+  case reserve(HostLease)
   /// A place in the store's queue that nobody needs is not kept any longer.
-  case place(LeaseSlot)
+  case place(HostLease)
   /// The search for a deadlock through other hosts is to be made again.
   case search(Waiter)
   /// The search for a deadlock on this host is to be made again.
@@ -37,12 +37,12 @@ enum Deadline {
     case .maxHold(let hold): !hold.isOver && hold.endsAt == moment
     case .recheck(let lock): lock.recheckAt == moment
     case .conflict(let lock): lock.conflictAt == moment
-    case .idle(let lease): lease.stage == .held && lease.idleUntil == moment
+    case .idle(let lease): lease.isHeld && lease.idleUntil == moment
     case .progress(let lock): lock.progressAt == moment
     case .repeatRelease(let lock, let attempt): lock.unconfirmedReleases.contains { $0.attempt == attempt }
-    case .share(let lease): lease.stage == .held && lease.isSharingUnconfirmed
-    case .reserve(let lease): lease.stage == .held
-    case .place(let lease): lease.stage == .held && lease.placeKeptUntil == moment
+    case .share(let lease): lease.isHeld && lease.term.isSharingUnconfirmed
+    case .reserve(let lease): lease.isHeld
+    case .place(let lease): lease.isHeld && lease.cohort.placeKeptUntil == moment
     case .search(let waiter): !waiter.isOver && waiter.search?.at == moment
     case .cycle(let waiter): !waiter.isOver
     case .heartbeat: true
@@ -70,31 +70,31 @@ extension LockEngine {
     isBehindWithEnds = false
     guard let earliest = leaseEnds.earliest, earliest <= now else { return }
     var isAnyPutOff = false
-    var outlived: [LeaseSlot] = []
+    var outlived: [HostLease] = []
     while let due = leaseEnds.earliest, due <= now {
       guard !mustPutOff, let (_, lease) = leaseEnds.popDue(now) else {
         isBehindWithEnds = true
         break
       }
       stepsLeft -= 1
-      switch lease.stage {
-      case .held where lease.validUntil > now:
+      switch lease.state {
+      case .held(let term) where term.validUntil > now:
         isAnyPutOff = true
-        leaseEnds.push(lease, at: lease.validUntil)
+        leaseEnds.push(lease, at: term.validUntil)
       case .held: leaseEnded(lease, now: now)
       // One that was ended out of its turn is here twice.
-      case .lost where lease.graceEnds > now: break
+      case .lost(let term) where term.graceEnds > now: break
       case .lost: outlived.append(lease)
       case .asking, .queued, .over: break
       }
     }
-    for lease in outlived where lease.stage == .lost { graceEnded(lease, now: now) }
+    for lease in outlived where lease.isLost { graceEnded(lease, now: now) }
     if isAnyPutOff { putOffLeaseEnds() }
   }
 
   /// Ends the leases of one lock whose time is over.
   func endLeases(of lock: LockRecord, now: BootInstant) {
-    for lease in lock.leases where lease.stage == .held && lease.validUntil <= now { leaseEnded(lease, now: now) }
+    for lease in lock.leases where lease.isHeld && lease.term.validUntil <= now { leaseEnded(lease, now: now) }
   }
 
   /// Does what has come due.
@@ -108,8 +108,8 @@ extension LockEngine {
       }
       fire(deadline, now: now)
     }
-    leaseEnds.compact { _, lease in lease.stage == .held || lease.stage == .lost }
-    renewals.compact { _, lease in lease.stage == .held }
+    leaseEnds.compact { _, lease in lease.isHeld || lease.isLost }
+    renewals.compact { _, lease in lease.isHeld }
     deadlines.compact { moment, deadline in deadline.meansSomething(at: moment) }
   }
 
@@ -128,24 +128,24 @@ extension LockEngine {
   /// not take a timer for each to find that there is nothing to do.
   private func putOffLeaseEnds() {
     for _ in 0..<Self.putOffMax {
-      guard let (_, lease) = leaseEnds.popFirst(where: { at, lease in lease.stage == .held && lease.validUntil > at })
+      guard let (_, lease) = leaseEnds.popFirst(where: { at, lease in lease.isHeld && lease.term.validUntil > at })
       else { return }
-      leaseEnds.push(lease, at: lease.validUntil)
+      leaseEnds.push(lease, at: lease.term.validUntil)
     }
   }
 
   /// So many at a time: it takes a fraction of a millisecond.
   private static let putOffMax = 1024
 
-  private func leaseEnded(_ lease: LeaseSlot, now: BootInstant) {
+  private func leaseEnded(_ lease: HostLease, now: BootInstant) {
     counters.leasesLost += 1
-    lease.stage = .lost
-    loseHolds(under: lease, reason: .leaseExpired, graceEnds: lease.graceEnds, now: now)
-    leaseEnds.push(lease, at: max(lease.graceEnds, now))
+    lease.expired()
+    loseHolds(under: lease, reason: .leaseExpired, graceEnds: lease.term.graceEnds, now: now)
+    leaseEnds.push(lease, at: max(lease.term.graceEnds, now))
   }
 
   /// The key has expired, or is about to; should it be there still, it is of no use to anybody.
-  private func graceEnded(_ lease: LeaseSlot, now: BootInstant) {
+  private func graceEnded(_ lease: HostLease, now: BootInstant) {
     // Everybody who held the lock under it hears of it first.
     guard lease.holdCount == 0 else { return leaseEnds.push(lease, at: now) }
     giveBack(lease, now: now)
@@ -165,7 +165,7 @@ extension LockEngine {
     case .conflict(let lock):
       conflictConfirmed(lock, now: now)
     case .idle(let lease):
-      lease.idleUntil = nil
+      lease.linger(until: nil)
       if lease.holdCount == 0, lease.lock.queue.isEmpty {
         giveBack(lease, now: now)
         dropIfUnused(lease.lock)
@@ -180,7 +180,7 @@ extension LockEngine {
     case .reserve(let lease):
       reserveIfLow(lease, now: now)
     case .place(let lease):
-      lease.placeKeptUntil = nil
+      lease.keepPlace(until: nil)
       if lease.lock.wanted != nil { advance(lease.lock, now: now) }
     case .search(let waiter):
       searchDeadlock(of: waiter, now: now)
@@ -200,7 +200,7 @@ extension LockEngine {
     } else {
       refuse(waiter, outOfTime(lock), now: now)
     }
-    // Whoever was behind it may fit where it did not.
+    // A waiter of another mode behind it may be grantable now.
     advance(lock, now: now)
   }
 

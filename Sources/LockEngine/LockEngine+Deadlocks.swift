@@ -190,7 +190,7 @@ extension LockEngine {
 
   /// Whether somebody waits for what the agent of this wait holds.
   private func mayBeInCycle(_ waiter: Waiter) -> Bool {
-    let isWanted = { (hold: Hold) in !hold.lock.queue.isEmpty || hold.lease?.contendedSince != nil }
+    let isWanted = { (hold: Hold) in !hold.lock.queue.isEmpty || hold.lease?.isContended == true }
     if let several = waiter.several, several.taken.contains(where: { isWanted($0.hold) }) { return true }
     guard let session = sessions[waiter.request.session] else { return false }
     if session.isHalfClosed {
@@ -229,7 +229,7 @@ extension LockEngine {
 
   /// Has the answer to the ask that was just sent for a wait date it, if there was one.
   private func dateByAsk(_ waiter: Waiter, now: BootInstant) -> Bool {
-    guard let wanted = waiter.lock.wanted, wanted.stage == .asking, wanted.wasSent, wanted.askedAt == now else {
+    guard let wanted = waiter.lock.wanted, wanted.isAsking, wanted.wasSent, wanted.askedAt == now else {
       return false
     }
     waiter.dateAskedOn = link.number

@@ -50,13 +50,13 @@ extension LockEngine {
   /// next of them comes soon, and to leave and come back each time would be two commands for each. The place keeps nobody
   /// from anything as long as a client here has the lock to itself.
   private func keepsPlace(_ lock: LockRecord, now: BootInstant) -> Bool {
-    guard lock.heldMode == .exclusive, let lease = lock.leases.last, lease.stage == .held,
-      let since = lease.contendedSince, lease.grantsWhileContended < configuration.settings.cohortMax
+    guard lock.heldMode == .exclusive, let lease = lock.leases.last, lease.isHeld,
+      let since = lease.term.contendedSince, lease.cohort.grants < configuration.settings.cohortMax
     else { return false }
     let end = since.adding(milliseconds: configuration.settings.cohortMilliseconds)
     guard now < end else { return false }
-    if lease.placeKeptUntil != end {
-      lease.placeKeptUntil = end
+    if lease.cohort.placeKeptUntil != end {
+      lease.keepPlace(until: end)
       deadlines.push(.place(lease), at: end)
     }
     return true
@@ -65,12 +65,12 @@ extension LockEngine {
   /// What to stand in the store's queue for while all that this host has of the lock is in use; nil where those who wait
   /// are served out of it.
   private func modeToQueueFor(_ lock: LockRecord) -> HoldMode? {
-    guard let first = lock.queue.first, let last = lock.queue.last, let lease = lock.leases.last, lease.stage == .held
+    guard let first = lock.queue.first, let last = lock.queue.last, let lease = lock.leases.last, lease.isHeld
     else { return nil }
     if first.request.mode == .exclusive && lease.mode == .shared { return .exclusive }
-    let isContended = { (lease: LeaseSlot) in lease.stage == .held && lease.contendedSince != nil }
+    let isContended = { (lease: HostLease) in lease.isHeld && lease.isContended }
     let contended = lease.isPermit ? lock.leases.last(where: isContended) : isContended(lease) ? lease : nil
-    guard let others = contended?.contendedAfter, last.arrival > others else { return nil }
+    guard let others = contended?.cohort.arrivalMax, last.arrival > others else { return nil }
     if first.arrival > others { return first.request.mode }
     return lock.wanted?.mode ?? lock.queue.live.first { $0.arrival > others }?.request.mode
   }
@@ -78,7 +78,7 @@ extension LockEngine {
   /// Gives back what another lease has taken the place of, when the last hold under it is over.
   private func giveBackReplaced(_ lock: LockRecord, now: BootInstant) {
     for lease in lock.leases.dropLast()
-    where lease.stage == .held && lease.mode == .shared && lease.holdCount == 0 {
+    where lease.isHeld && lease.mode == .shared && lease.holdCount == 0 {
       giveBack(lease, now: now)
     }
   }
@@ -99,15 +99,15 @@ extension LockEngine {
   /// What becomes of what this host has of a lock and nobody here holds or waits for.
   private func settle(_ lock: LockRecord, now: BootInstant) {
     if let wanted = lock.wanted, !keepsPlace(lock, now: now) { giveUp(wanted, now: now) }
-    for lease in lock.leases where lease.stage == .held && lease.holdCount == 0 {
+    for lease in lock.leases where lease.isHeld && lease.holdCount == 0 {
       let linger = lease.isPermit ? 0 : configuration.settings.lingerMilliseconds
       let isWorthKeeping = linger > 0 && (lock.cameBack || lease.grants > 1)
-      if !isWorthKeeping || lease.contendedSince != nil || isShuttingDown {
+      if !isWorthKeeping || lease.isContended || isShuttingDown {
         recentReleases.insert(lock.name, now: now)
         giveBack(lease, now: now)
       } else if lease.idleUntil == nil {
         let until = now.adding(milliseconds: linger)
-        lease.idleUntil = until
+        lease.linger(until: until)
         deadlines.push(.idle(lease), at: until)
       }
     }
@@ -120,7 +120,7 @@ extension LockEngine {
 
   /// When a lock that has room here can go to a client here.
   enum Admission {
-    case now(LeaseSlot)
+    case now(HostLease)
     /// What is left of the lease is hardly worth having, or it is not known whether the store still has it. A renewal is
     /// under way, or the lease ends.
     case afterRenewal
@@ -131,7 +131,7 @@ extension LockEngine {
     /// This host has all there is, and all of it is in use.
     case afterRelease
     /// The lease is of no use (any more): it goes back, as soon as nobody here holds anything under it.
-    case withNewLease(LeaseSlot)
+    case withNewLease(HostLease)
     /// It goes through the store's queue first.
     case afterAsking
   }
@@ -148,7 +148,7 @@ extension LockEngine {
     toLock lock: LockRecord, in mode: HoldMode, arrival: UInt64, now: BootInstant
   ) -> Admission {
     guard let lease = lock.leases.last else { return .afterAsking }
-    if lock.leases.contains(where: { $0.stage == .lost }) { return .afterGrace }
+    if lock.leases.contains(where: { $0.isLost }) { return .afterGrace }
     if lease.isPermit || (mode == .exclusive && lease.mode == .shared) { return .withNewLease(lease) }
     return admission(under: lease, arrival: arrival, now: now)
   }
@@ -158,7 +158,7 @@ extension LockEngine {
   ) -> Admission {
     var isRenewing = false
     for lease in lock.leases where lease.holdCount == 0 {
-      switch lease.stage {
+      switch lease.state {
       case .lost:
         if !lease.isPermit { return .afterGrace }
       case .held:
@@ -178,15 +178,16 @@ extension LockEngine {
 
   /// While another host waits, a lock goes to clients that came later than that only so often and so long; but at least
   /// once, or two hosts could hand it to and fro without anybody getting it.
-  private func admission(under lease: LeaseSlot, arrival: UInt64, now: BootInstant) -> Admission {
-    guard now < lease.validUntil else { return .withNewLease(lease) }
-    if let since = lease.contendedSince, lease.grants > 0, arrival > lease.contendedAfter {
-      guard lease.grantsWhileContended < configuration.settings.cohortMax,
+  private func admission(under lease: HostLease, arrival: UInt64, now: BootInstant) -> Admission {
+    let term = lease.term
+    guard now < term.validUntil else { return .withNewLease(lease) }
+    if let since = term.contendedSince, lease.grants > 0, arrival > lease.cohort.arrivalMax {
+      guard lease.cohort.grants < configuration.settings.cohortMax,
         now < since.adding(milliseconds: configuration.settings.cohortMilliseconds)
       else { return .withNewLease(lease) }
     }
-    guard lease.nextToken < lease.tokenEnd else { return lease.holdCount > 0 ? .afterReserving : .withNewLease(lease) }
-    let isWorthHaving = now.adding(milliseconds: lease.timeline.grantWorthMilliseconds) <= lease.validUntil
+    guard term.tokensLeft > 0 else { return lease.holdCount > 0 ? .afterReserving : .withNewLease(lease) }
+    let isWorthHaving = now.adding(milliseconds: lease.timeline.grantWorthMilliseconds) <= term.validUntil
     return isWorthHaving && !isInDoubt(lease) ? .now(lease) : .afterRenewal
   }
 
@@ -197,42 +198,44 @@ extension LockEngine {
   ) -> Hold? {
     catchUp(lock, now: now)
     guard lock.queue.isEmpty, lock.hasRoom(for: request.mode) else { return nil }
-    if isLocal { return grant(request, lock, to: session, under: nil, several: several, now: now) }
+    if isLocal {
+      return grant(request, lock, to: session, issueToken(under: nil), under: nil, several: several, now: now)
+    }
     guard case .now(let lease) = admission(to: lock, in: request.mode, arrival: .max, now: now) else { return nil }
-    return grant(request, lock, to: session, under: lease, several: several, now: now)
+    return grant(request, lock, to: session, issueToken(under: lease), under: lease, several: several, now: now)
   }
 
   // MARK: Holds
 
-  func grant(_ waiter: Waiter, under lease: LeaseSlot?, now: BootInstant) {
+  func grant(_ waiter: Waiter, under lease: HostLease?, now: BootInstant) {
+    grant(waiter, issueToken(under: lease), under: lease, now: now)
+  }
+
+  func grant(_ waiter: Waiter, _ token: Token, under lease: HostLease?, now: BootInstant) {
     remove(waiter, now: now)
     guard let session = sessions[waiter.request.session] else { return }
     let hold = grant(
-      waiter.request, waiter.lock, to: session, under: lease, several: waiter.several, now: now)
+      waiter.request, waiter.lock, to: session, token, under: lease, several: waiter.several, now: now)
     if waiter.several == nil {
       reply(to: waiter.request, with: hold, waitedMilliseconds: now.milliseconds(since: waiter.since), now: now)
       readmit(hold, in: session, now: now)
     }
   }
 
+  /// The next token under a lease, or of the local tier. The only place at which tokens come from.
+  func issueToken(under lease: HostLease?) -> Token {
+    if let lease { return lease.issueToken() }
+    defer { nextLocalToken += 1 }
+    return nextLocalToken
+  }
+
   private func grant(
-    _ request: AcquireRequest, _ lock: LockRecord, to session: SessionRecord, under lease: LeaseSlot?,
+    _ request: AcquireRequest, _ lock: LockRecord, to session: SessionRecord, _ token: Token, under lease: HostLease?,
     several: SeveralRequest?, now: BootInstant
   ) -> Hold {
-    let token: Token
-    if let lease {
-      token = lease.nextToken
-      lease.nextToken += 1
-      if lease.grants > 0 { counters.grantsWithoutStore += 1 }
-      lease.grants += 1
-      if lease.contendedSince != nil { lease.grantsWhileContended += 1 }
-      lease.idleUntil = nil
-    } else {
-      token = nextLocalToken
-      nextLocalToken += 1
-      counters.grantsWithoutStore += 1
-    }
+    if lease.map({ $0.grants > 0 }) ?? true { counters.grantsWithoutStore += 1 }
     counters.grants += 1
+    lease?.grantedHere()
     let hold = Hold(request, lock: lock, token: token, lease: lease, since: now)
     add(hold, to: session)
     if let several {
@@ -291,7 +294,7 @@ extension LockEngine {
         .acquired(
           Acquired(
             name: hold.lock.name, token: hold.token, mode: hold.mode, waitedMilliseconds: waitedMilliseconds,
-            validMilliseconds: hold.lease.map { $0.validUntil.milliseconds(since: now) }))))
+            validMilliseconds: hold.lease.map { $0.term.validUntil.milliseconds(since: now) }))))
   }
 
   /// Takes a hold away from its session, without telling anybody. The caller advances the lock.
@@ -313,7 +316,7 @@ extension LockEngine {
     counters.lost += 1
     observe(hold.lock, .lost(hold.session, hold.token, reason))
     if let several = hold.several {
-      // Its client was never told that it has it, so it can wait until those who were have heard of their losses.
+      // The client never saw this grant: no `lost`. It goes on once those who did see theirs have been told.
       return makeReady(several)
     }
     sessions[hold.session]?.remember(LostHold(name: hold.lock.name, token: hold.token, reason: reason))

@@ -14,9 +14,9 @@ extension LockEngine {
   }
 
   /// A lease that this host wants from now on, under an attempt of its own.
-  func newLease(of lock: LockRecord, in mode: HoldMode, now: BootInstant) -> LeaseSlot {
+  func newLease(of lock: LockRecord, in mode: HoldMode, now: BootInstant) -> HostLease {
     lastAttempt += 1
-    let lease = LeaseSlot(lock: lock, attempt: lastAttempt, mode: mode, timeline: configuration.timeline)
+    let lease = HostLease(lock: lock, attempt: lastAttempt, mode: mode, timeline: configuration.timeline)
     lock.wanted = lease
     wanted.append(lease, at: now)
     lock.cameBack = recentReleases.contains(lock.name, now: now)
@@ -24,7 +24,7 @@ extension LockEngine {
   }
 
   /// The lease is not asked for any more: the store granted it, or it is given up.
-  func noLongerWanted(_ lease: LeaseSlot) {
+  func stopWanting(_ lease: HostLease) {
     guard lease.lock.wanted === lease else { return }
     lease.lock.wanted = nil
     lease.lock.conflict = nil
@@ -34,7 +34,7 @@ extension LockEngine {
 
   /// Asks the store for the lease, or asks again under the same attempt. While the link is down the ask is kept for
   /// later.
-  func ask(_ lease: LeaseSlot, now: BootInstant) {
+  func ask(_ lease: HostLease, now: BootInstant) {
     let lock = lease.lock
     lock.recheckAt = nil
     lastAsk += 1
@@ -42,13 +42,11 @@ extension LockEngine {
     let tries = lock.queue.tries
     for waiter in tries where waiter.ask == 0 { waiter.ask = lock.ask }
     guard linkIsUp else {
-      lease.stage = .asking
-      lease.wasSent = false
+      lease.askIsToCome()
       lock.isUnheard = true
       return
     }
-    lease.wasSent = true
-    lease.askedAt = now
+    lease.asked(at: now)
     send(
       .acquire(
         name: lock.name, attempt: lease.attempt, ask: lock.ask, isTry: !tries.isEmpty, tokenFloor: lock.tokenFloor,
@@ -58,36 +56,36 @@ extension LockEngine {
   }
 
   /// Gives up a lease that was asked for.
-  func giveUp(_ lease: LeaseSlot, now: BootInstant) {
-    let mayBeKnown = lease.wasSent || lease.stage == .queued
+  func giveUp(_ lease: HostLease, now: BootInstant) {
+    let mayBeKnown = lease.mayBeKnown
     let unused = lease.unused
-    noLongerWanted(lease)
-    lease.stage = .over
+    stopWanting(lease)
+    lease.ended()
     if mayBeKnown { sendRelease(lease, unused: unused, now: now) }
   }
 
   /// Gives back a lease that this host has. Nobody holds anything under it.
-  func giveBack(_ lease: LeaseSlot, now: BootInstant) {
+  func giveBack(_ lease: HostLease, now: BootInstant) {
     let unused = lease.unused
     drop(lease)
     sendRelease(lease, unused: unused, now: now)
-    if lease.contendedSince != nil, linkIsUp { effects.append(.flushSoon) }
+    if lease.isContended, linkIsUp { effects.append(.flushSoon) }
   }
 
   /// Forgets a lease that this host had.
-  func drop(_ lease: LeaseSlot) {
-    lease.stage = .over
+  func drop(_ lease: HostLease) {
+    lease.ended()
     lease.lock.leases.removeAll { $0 === lease }
   }
 
-  private func sendRelease(_ lease: LeaseSlot, unused: UnusedTokens, now: BootInstant) {
+  private func sendRelease(_ lease: HostLease, unused: UnusedTokens, now: BootInstant) {
     sendRelease(
       of: lease.lock, attempt: lease.attempt, lasting: lease.timeline, unused: unused,
       isExact: mustReleaseExactly(lease), now: now)
   }
 
   /// Whether this host has another lease of the name that giving up all earlier attempts would take, too.
-  func mustReleaseExactly(_ lease: LeaseSlot) -> Bool {
+  func mustReleaseExactly(_ lease: HostLease) -> Bool {
     lease.isPermit || lease.lock.leases.contains { $0.attempt < lease.attempt }
   }
 
@@ -125,40 +123,33 @@ extension LockEngine {
   /// Other hosts wait, everybody here shares, and nobody waits here who came before them: the lease need not keep them
   /// out.
   func shareIfOthersWant(_ lock: LockRecord, now: BootInstant) {
-    guard lock.heldMode == .shared, let lease = lock.leases.last, lease.stage == .held, lease.mode == .exclusive,
-      lease.contendedSince != nil, !isReserving(lease),
-      lock.queue.first.map({ $0.arrival > lease.contendedAfter }) ?? true
+    guard lock.heldMode == .shared, let lease = lock.leases.last, lease.isHeld, lease.mode == .exclusive,
+      lease.isContended, !isReserving(lease),
+      lock.queue.first.map({ $0.arrival > lease.cohort.arrivalMax }) ?? true
     else { return }
-    lease.mode = .shared
-    lease.isSharingUnconfirmed = true
-    lease.tokenEnd = min(lease.tokenEnd, lease.nextToken + Self.sharedTokenCount)
+    lease.share()
     share(lease, now: now)
   }
 
-  /// How many tokens are kept of the block of a lease that is shared from now on: other hosts' come behind them. They are
-  /// as many as there are microseconds in the shortest time from one such lease to the next, so that the counter does not
-  /// run ahead of the store's clock.
-  static let sharedTokenCount: Token = 256
-
   /// What the store holds against others must follow what this host has said; it is told until it confirms it.
-  func share(_ lease: LeaseSlot, now: BootInstant) {
-    guard linkIsUp, lease.stage == .held, lease.isSharingUnconfirmed else { return }
+  func share(_ lease: HostLease, now: BootInstant) {
+    guard linkIsUp, lease.isHeld, lease.term.isSharingUnconfirmed else { return }
     send(
-      .downgrade(name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.tokenEnd), .share(lease), now: now)
+      .downgrade(name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.term.tokenEnd), .share(lease), now: now)
   }
 
   // MARK: Tokens
 
   /// Has the store reserve more tokens for a lease that has few left: it cannot be taken anew as long as anybody here
   /// holds the lock under it.
-  func reserveIfLow(_ lease: LeaseSlot, now: BootInstant) {
-    guard linkIsUp, lease.stage == .held, lease.holdCount > 0, lease.tokenEnd - lease.nextToken < Self.fewTokens,
-      !isReserving(lease), !lease.isSharingUnconfirmed
+  func reserveIfLow(_ lease: HostLease, now: BootInstant) {
+    guard linkIsUp, lease.isHeld, lease.holdCount > 0, lease.term.tokensLeft < Self.fewTokens,
+      !isReserving(lease), !lease.term.isSharingUnconfirmed
     else { return }
-    lease.reserveSentOn = link.number
+    lease.reserveSent(on: link.number)
     send(
       .reserve(
-        name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.tokenEnd, tokenFloor: lease.lock.tokenFloor),
+        name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.term.tokenEnd, tokenFloor: lease.lock.tokenFloor),
       .reserve(lease), now: now)
   }
 
@@ -175,9 +166,9 @@ extension LockEngine {
   }
 
   /// Has a lease renewed at the next ``renewDue(now:)``, unless a renewal of it is under way.
-  func makeDue(_ lease: LeaseSlot, now: BootInstant) {
+  func makeDue(_ lease: HostLease, now: BootInstant) {
     guard !isBeingRenewed(lease) else { return }
-    lease.renewAt = now
+    lease.renewNext(at: now)
     renewals.push(lease, at: now)
   }
 
@@ -190,15 +181,15 @@ extension LockEngine {
     renewInDoubt(now: now)
     guard !mustPutOff, let due = nextRenewal, due <= now else { return }
     let horizon = now.adding(milliseconds: shortestTimeline.renewSlackMilliseconds)
-    var batch: [LeaseSlot] = []
+    var batch: [HostLease] = []
     for _ in 0..<renewalsInTurn {
       guard let due = nextRenewal, due <= horizon, renewalsInFlight < configuration.renewalsInFlightMax || due <= now,
         let (at, lease) = renewals.popDue(horizon)
       else { break }
       stepsLeft -= 1
-      guard lease.stage == .held, !isBeingRenewed(lease) else { continue }
-      guard lease.renewAt <= at else {
-        renewals.push(lease, at: lease.renewAt)
+      guard lease.isHeld, !isBeingRenewed(lease) else { continue }
+      guard lease.renewal.at <= at else {
+        renewals.push(lease, at: lease.renewal.at)
         continue
       }
       add(lease, to: &batch, now: now)
@@ -210,11 +201,11 @@ extension LockEngine {
   /// first come first, and none waits for the answer to another one.
   func renewInDoubt(now: BootInstant) {
     guard linkIsUp, !mustPutOff, link.doubtful.count > 0 else { return }
-    var batch: [LeaseSlot] = []
+    var batch: [HostLease] = []
     for _ in 0..<renewalsInTurn {
       guard let (_, lease) = link.doubtful.popDue(BootInstant(nanoseconds: .max)) else { break }
       stepsLeft -= 1
-      guard lease.stage == .held, lease.confirmedOn != link.number, !isBeingRenewed(lease) else { continue }
+      guard lease.isHeld, lease.renewal.confirmedOn != link.number, !isBeingRenewed(lease) else { continue }
       add(lease, to: &batch, now: now)
     }
     flush(&batch, now: now)
@@ -227,16 +218,16 @@ extension LockEngine {
     return overflow ? .max : most
   }
 
-  private func add(_ lease: LeaseSlot, to batch: inout [LeaseSlot], now: BootInstant) {
+  private func add(_ lease: HostLease, to batch: inout [HostLease], now: BootInstant) {
     if batch.isEmpty {
       batch.reserveCapacity(min(configuration.renewalBatchMax, max(renewals.count, link.doubtful.count) + 1))
     }
-    lease.renewalSentOn = link.number
+    lease.renewalSent(on: link.number)
     batch.append(lease)
     if batch.count == configuration.renewalBatchMax { flush(&batch, now: now) }
   }
 
-  private func flush(_ batch: inout [LeaseSlot], now: BootInstant) {
+  private func flush(_ batch: inout [HostLease], now: BootInstant) {
     // As a rule they are all of one length.
     while let timeline = batch.first?.timeline {
       let others = batch.filter { $0.timeline != timeline }

@@ -30,10 +30,10 @@ struct LinkState {
   /// The number of times that it went down or came up.
   fileprivate(set) var change: LinkNumber = 0
   /// Leases that have to be confirmed when it is up, by their ends.
-  var doubtful = DeadlineQueue<LeaseSlot>()
+  var doubtful = DeadlineQueue<HostLease>()
   /// What was under way, or was to be sent, when it went down. To let go of it takes a while, too.
   fileprivate var commandsOfBefore: [CommandsOfBefore] = []
-  fileprivate var queuesOfBefore: [DeadlineQueue<LeaseSlot>] = []
+  fileprivate var queuesOfBefore: [DeadlineQueue<HostLease>] = []
 
   /// Whether there is anything that the next turns have to go on with.
   fileprivate var isBehind: Bool {
@@ -75,16 +75,16 @@ extension LockEngine {
 
   /// Whether the store has not said yet that this host still has a lease: the connection was made anew since it said so last,
   /// or an order to break it may be old.
-  func isInDoubt(_ lease: LeaseSlot) -> Bool { lease.confirmedOn != link.number || lease.doubtedAt != nil }
+  func isInDoubt(_ lease: HostLease) -> Bool { lease.isInDoubt(on: link.number) }
 
-  func isBeingRenewed(_ lease: LeaseSlot) -> Bool { isThisLink(lease.renewalSentOn) }
+  func isBeingRenewed(_ lease: HostLease) -> Bool { isThisLink(lease.renewal.sentOn) }
 
-  func isReserving(_ lease: LeaseSlot) -> Bool { isThisLink(lease.reserveSentOn) }
+  func isReserving(_ lease: HostLease) -> Bool { isThisLink(lease.reserveSentOn) }
 
   func isBeingDated(_ waiter: Waiter) -> Bool { isThisLink(waiter.dateAskedOn) }
 
   /// Whether this host is known to stand in the store's queue for a lock.
-  func isQueued(_ lock: LockRecord) -> Bool { lock.wanted?.stage == .queued && lock.linkChange == link.change }
+  func isQueued(_ lock: LockRecord) -> Bool { lock.wanted?.isQueued == true && lock.linkChange == link.change }
 
   // MARK: Changes
 
@@ -201,10 +201,14 @@ extension LockEngine {
   }
 
   private func linkWentDown(for lock: LockRecord, now: BootInstant) {
-    lock.wanted?.stage = .asking
-    for lease in lock.leases where lease.stage == .held {
+    lock.wanted?.placeIsUnknown()
+    for lease in lock.leases where lease.isHeld {
       // Where nobody uses it, the store may have lost it by the time somebody does.
-      if lease.holdCount == 0 { giveBack(lease, now: now) } else { link.doubtful.push(lease, at: lease.validUntil) }
+      if lease.holdCount == 0 {
+        giveBack(lease, now: now)
+      } else {
+        link.doubtful.push(lease, at: lease.term.validUntil)
+      }
     }
     lock.recheckAt = nil
     lock.undated = []

@@ -10,7 +10,7 @@ import LockTypes
 final class HoldLosses {
   /// Which of the lock's holds.
   enum Extent {
-    case under(LeaseSlot)
+    case under(HostLease)
     case tokens(Set<Token>)
   }
 
@@ -42,7 +42,7 @@ final class HoldLosses {
 
 extension LockEngine {
   /// Loses the holds under a lease that is gone: all of them, or some and the others in the next turns.
-  func loseHolds(under lease: LeaseSlot, reason: LostReason, graceEnds: BootInstant?, now: BootInstant) {
+  func loseHolds(under lease: HostLease, reason: LostReason, graceEnds: BootInstant?, now: BootInstant) {
     guard lease.holdCount > 0 else { return }
     if lease.isPermit || lease.lock.holds.count == 1 {
       for hold in lease.holds { lose(hold, reason: reason, graceEnds: graceEnds, now: now) }

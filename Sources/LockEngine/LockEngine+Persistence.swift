@@ -17,7 +17,7 @@ struct StateMark {
 
 /// What changed since the changes were last taken. Each thing is in it once, in the order in which it first changed.
 final class StateChanges {
-  var leases: [LeaseSlot] = []
+  var leases: [HostLease] = []
   var releases: [LockRecord] = []
   var holds: [Hold] = []
   var waits: [Waiter] = []
@@ -27,7 +27,7 @@ final class StateChanges {
   private var lastRecord: UInt64 = 0
   private(set) var lastPlace: UInt64 = 0
 
-  func touch(_ lease: LeaseSlot) {
+  func touch(_ lease: HostLease) {
     guard !lease.mark.isTouched, !isOver else { return }
     lease.mark.isTouched = true
     leases.append(lease)
@@ -252,19 +252,20 @@ extension LockEngine {
 
   // MARK: Records
 
-  private func stored(_ lease: LeaseSlot) -> StoredLease? {
+  private func stored(_ lease: HostLease) -> StoredLease? {
     let stage: StoredLease.Stage
-    switch lease.stage {
+    switch lease.state {
     case .asking, .queued: stage = .wanted
     case .held: stage = .held
     case .lost: stage = .lost
     case .over: return nil
     }
+    let term = lease.term
     return StoredLease(
       name: lease.lock.name, attempt: lease.attempt, mode: lease.mode,
-      milliseconds: lease.timeline.leaseMilliseconds, stage: stage, validUntil: lease.validUntil,
-      graceEnds: lease.graceEnds, nextToken: lease.nextToken, tokenEnd: lease.tokenEnd,
-      contendedSince: lease.contendedSince, isSharingUnconfirmed: lease.isSharingUnconfirmed)
+      milliseconds: lease.timeline.leaseMilliseconds, stage: stage, validUntil: term.validUntil,
+      graceEnds: term.graceEnds, nextToken: term.nextToken, tokenEnd: term.tokenEnd,
+      contendedSince: term.contendedSince, isSharingUnconfirmed: term.isSharingUnconfirmed)
   }
 
   private func storedReleases(of lock: LockRecord) -> StoredReleases? {
@@ -317,7 +318,7 @@ extension LockEngine {
     stepsLeft = .max
     for session in sessions.values { session.isKept = true }
     restoreNumbers(numbers)
-    var leases: [UInt64: LeaseSlot] = [:]
+    var leases: [UInt64: HostLease] = [:]
     leases.reserveCapacity(state.leases.count)
     let storedHolds = inOrder(state.holds, by: \.order)
     if isLocal {
@@ -340,7 +341,7 @@ extension LockEngine {
       if let hold = restore(stored, leases, now: now), stored.isPartial { partial.append(hold) }
     }
     for stored in inOrder(state.waits, by: \.place) { restore(stored, now: now) }
-    for lease in leases.values where lease.contendedSince != nil { rememberWhoCameFirst(lease) }
+    for lease in leases.values where lease.isContended { rememberWhoCameFirst(lease) }
     // Its client was never told that it has it, and never will be.
     for hold in partial where hold.several == nil && !hold.isOver { end(hold) }
     for lock in Array(allLocks) { advance(lock, now: now) }
@@ -361,54 +362,40 @@ extension LockEngine {
     nextLocalToken = max(nextLocalToken, min(Token(bitPattern: numbers[3]), 1 << 53))
   }
 
-  private func restore(_ stored: StoredLease, _ lock: LockRecord, now: BootInstant) -> LeaseSlot {
-    let timeline = LeaseTimeline(leaseMilliseconds: stored.milliseconds)
-    noteTimeline(timeline)
-    let lease = LeaseSlot(lock: lock, attempt: stored.attempt, mode: stored.mode, timeline: timeline)
+  private func restore(_ stored: StoredLease, _ lock: LockRecord, now: BootInstant) -> HostLease {
+    let lease = HostLease(stored, lock: lock, now: now)
+    noteTimeline(lease.timeline)
     lastAttempt = max(lastAttempt, stored.attempt)
-    lease.validUntil = stored.validUntil
-    lease.graceEnds = stored.graceEnds
-    lease.nextToken = stored.nextToken
-    lease.tokenEnd = stored.tokenEnd
-    lease.contendedSince = stored.contendedSince
-    lease.isSharingUnconfirmed = stored.isSharingUnconfirmed
     switch stored.stage {
     case .wanted:
       if let earlier = lock.wanted { giveUp(earlier, now: now) }
-      // Whether the store has heard of it is not known.
-      lease.wasSent = true
       lock.wanted = lease
       wanted.append(lease, at: now)
-      lease.stage = .asking
     case .held:
       lock.leases.append(lease)
-      lease.grants = 1
-      lease.renewAt = now
-      lease.stage = .held
-      leaseEnds.push(lease, at: lease.validUntil)
-      link.doubtful.push(lease, at: lease.validUntil)
+      leaseEnds.push(lease, at: lease.term.validUntil)
+      link.doubtful.push(lease, at: lease.term.validUntil)
     case .lost:
       lock.leases.append(lease)
-      lease.stage = .lost
-      leaseEnds.push(lease, at: lease.graceEnds)
+      leaseEnds.push(lease, at: lease.term.graceEnds)
     }
     if stored.stage != .wanted { lock.tokenFloor = max(lock.tokenFloor, stored.nextToken - 1) }
     return lease
   }
 
   /// Who waits here since before another host did is served before it.
-  private func rememberWhoCameFirst(_ lease: LeaseSlot) {
-    guard let since = lease.contendedSince else { return }
-    lease.contendedAfter = lease.lock.queue.live.prefix { $0.since < since }.map(\.arrival).max() ?? 0
+  private func rememberWhoCameFirst(_ lease: HostLease) {
+    guard let since = lease.term.contendedSince else { return }
+    lease.restoredCohort(upTo: lease.lock.queue.live.prefix { $0.since < since }.map(\.arrival).max() ?? 0)
   }
 
-  private func restore(_ stored: StoredHold, _ leases: [UInt64: LeaseSlot], now: BootInstant) -> Hold? {
+  private func restore(_ stored: StoredHold, _ leases: [UInt64: HostLease], now: BootInstant) -> Hold? {
     guard let session = sessions[stored.session], session.hold(of: stored.name, token: stored.token) == nil else {
       return nil
     }
     let lease = leases[stored.attempt]
     let lock = lease.flatMap { $0.lock.name == stored.name ? $0.lock : nil } ?? record(for: stored.name)
-    let isSound = isLocal || (lease?.stage == .held && lease?.lock === lock)
+    let isSound = isLocal || (lease?.isHeld == true && lease?.lock === lock)
     guard isSound, lock.hasRoom(for: stored.mode) else {
       guard !stored.isPartial else { return nil }
       session.remember(LostHold(name: stored.name, token: stored.token, reason: .dataLoss))

@@ -24,7 +24,7 @@ extension LockEngine {
   /// When places are to be looked at next; nil: not before another event has come.
   private var placesDue: BootInstant? {
     guard !isCheckingPlaces, let first = wanted.first else { return nil }
-    let due = first.placeSeenAt.adding(milliseconds: Self.placeTrustMilliseconds)
+    let due = first.place.seenAt.adding(milliseconds: Self.placeTrustMilliseconds)
     return max(due, placesCheckedAt?.adding(milliseconds: Self.placesPauseMilliseconds) ?? due)
   }
 
@@ -67,9 +67,9 @@ extension LockEngine {
     // will be.
     let isForAll = wanted.count <= Self.placesPerCommandMax
     let early = isForAll ? now : now.adding(milliseconds: -Self.placeTrustMilliseconds / 2)
-    var leases: [LeaseSlot] = []
+    var leases: [HostLease] = []
     for _ in 0..<min(wanted.count, Self.placesPerCommandMax) {
-      guard let first = wanted.first, first.placeSeenAt <= early, let lease = wanted.next(at: now) else { break }
+      guard let first = wanted.first, first.place.seenAt <= early, let lease = wanted.next(at: now) else { break }
       // Who has not been answered has no place yet, and who is about to ask again finds everything out.
       guard isQueued(lease.lock), lease.lock.recheckAt.map({ $0 > soon }) ?? true else { continue }
       leases.append(lease)
@@ -85,14 +85,14 @@ extension LockEngine {
       .places(leases), now: now)
   }
 
-  func placesReplied(_ leases: [LeaseSlot], _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
+  func placesReplied(_ leases: [HostLease], _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
     isCheckingPlaces = false
     switch reply {
     case .lostPlaces(let numbers):
       for number in numbers where leases.indices.contains(number) {
         let lease = leases[number]
         catchUp(lease.lock, now: now)
-        guard lease.lock.wanted === lease, lease.stage == .queued, lease.askedAt.map({ $0 <= sentAt }) ?? true else {
+        guard lease.lock.wanted === lease, lease.isQueued, lease.askedAt.map({ $0 <= sentAt }) ?? true else {
           continue
         }
         ask(lease, now: now)

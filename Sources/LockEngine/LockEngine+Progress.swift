@@ -79,7 +79,7 @@ extension LockEngine {
 
   private func tellHolders(of lock: LockRecord) {
     guard lock.progressHolders > 0 else { return }
-    let isWantedElsewhere = lock.leases.contains { $0.stage == .held && $0.contendedSince != nil }
+    let isWantedElsewhere = lock.leases.contains { $0.isHeld && $0.isContended }
     let waiters = lock.queue.count + (isWantedElsewhere ? 1 : 0)
     for hold in lock.holds where hold.progress && hold.toldWaiters != waiters && hold.several == nil {
       hold.toldWaiters = waiters

@@ -33,22 +33,24 @@ extension LockEngine {
   // MARK: Asking
 
   private func acquireReplied(
-    _ lease: LeaseSlot, ask: UInt64, _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant
+    _ lease: HostLease, ask: UInt64, _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant
   ) {
     let lock = lease.lock
     catchUp(lock, now: now)
     if !lock.undated.isEmpty { dateWaiters(of: lock, by: reply, sentAt: sentAt) }
-    if lease.stage == .over {
+    if lease.isOver {
       // An attempt that was given up meanwhile. As a rule its release is still under way behind it; but a script that
       // the store had to be sent again is executed after what was sent behind it, and then nobody would give it back.
       switch reply {
       case .granted(let grant):
         // Either a block of its own, or the one that was issued from before.
-        let unused = UnusedTokens.from(max(grant.token, lease.nextToken))
-        disown(lock.name, attempt: lease.attempt, unused: unused, isExact: mustReleaseExactly(lease), now: now)
+        let unused = UnusedTokens.from(max(grant.token, lease.term.nextToken))
+        releaseStrayGrant(
+          lock.name, attempt: lease.attempt, unused: unused, isExact: mustReleaseExactly(lease), now: now)
         return renewOthersAtOnce(of: lock, now: now)
       case .queued, .foreign, .conflict:
-        return disown(lock.name, attempt: lease.attempt, unused: .all, isExact: mustReleaseExactly(lease), now: now)
+        return releaseStrayGrant(
+          lock.name, attempt: lease.attempt, unused: .all, isExact: mustReleaseExactly(lease), now: now)
       case .stale, .lostPlaces, .done, .renewed, .seen, .clock, .failed: return
       }
     }
@@ -63,7 +65,7 @@ extension LockEngine {
       leaseGranted(lease, grant, executedAfter: sentAt, now: now)
     case .queued(let host, let expires, let listeners, _):
       guard lock.wanted === lease else { return }
-      lease.stage = .queued
+      lease.queued()
       remoteHolderIs(host.isEmpty ? .unknown : .host(host), of: lock)
       recheck(lock, at: now.adding(milliseconds: max(expires, configuration.foreignPollMilliseconds)))
       // A permit that this host gave back can still be among those that are taken: its release may have to be sent again,
@@ -77,7 +79,7 @@ extension LockEngine {
       stillWaiting(lock, now: now)
     case .foreign(let expires):
       guard lock.wanted === lease else { return }
-      lease.stage = .queued
+      lease.queued()
       remoteHolderIs(.foreign, of: lock)
       let poll = configuration.foreignPollMilliseconds
       recheck(lock, at: now.adding(milliseconds: min(max(expires ?? poll, 1), poll)))
@@ -88,7 +90,7 @@ extension LockEngine {
       guard !lease.mode.isSameKind(as: held) else {
         return acquireFailed(lease, .fatal("a conflict of a mode with itself"), now: now)
       }
-      lease.stage = .queued
+      lease.queued()
       lock.conflict = held
       if listeners == 0 { return conflictConfirmed(lock, now: now) }
       let bound = now.adding(milliseconds: holderTimeoutMilliseconds)
@@ -105,7 +107,7 @@ extension LockEngine {
 
   /// The store knows a later attempt of this host than this host does, which has forgotten how far it had come. Under this
   /// one it will never get anything; the next is above both.
-  private func staleAsked(_ lease: LeaseSlot, later: UInt64, now: BootInstant) {
+  private func staleAsked(_ lease: HostLease, later: UInt64, now: BootInstant) {
     let lock = lease.lock
     guard lock.wanted === lease else { return }
     guard later > lease.attempt, later < Self.attemptMax else {
@@ -141,20 +143,19 @@ extension LockEngine {
     tellProgress(lock, now: now)
   }
 
-  private func acquireFailed(_ lease: LeaseSlot, _ failure: LeaseFailure, now: BootInstant) {
+  private func acquireFailed(_ lease: HostLease, _ failure: LeaseFailure, now: BootInstant) {
     let lock = lease.lock
     guard lock.wanted === lease else { return }
     switch failure {
     case .wrongType(let other):
-      noLongerWanted(lease)
-      lease.stage = .over
+      stopWanting(lease)
+      lease.ended()
       while let waiter = lock.queue.first { refuse(waiter, .wrongType(other, of: lock.name), now: now) }
     case .fatal(let words):
       while let waiter = lock.queue.first { refuse(waiter, .unavailable(words), now: now) }
       if lock.wanted === lease { giveUp(lease, now: now) }
     case .transient(let words):
-      lease.stage = .asking
-      lease.wasSent = true
+      lease.askRefused()
       lock.storeRefusal = words
       for waiter in lock.queue.tries where !waiter.isOver { refuse(waiter, .unavailable(words), now: now) }
       if lock.wanted === lease, !lock.queue.isEmpty { recheck(lock, at: retry(afterRefusals: lock.refusals, now: now)) }
@@ -184,51 +185,37 @@ extension LockEngine {
 
   /// `executedAfter`: a moment before the store executed what granted the lease; it counts from there.
   private func leaseGranted(
-    _ lease: LeaseSlot, _ grant: LeaseGrant, executedAfter sentAt: BootInstant, now: BootInstant
+    _ lease: HostLease, _ grant: LeaseGrant, executedAfter sentAt: BootInstant, now: BootInstant
   ) {
     let lock = lease.lock
-    let validUntil = sentAt.adding(milliseconds: lease.timeline.lostAfterMilliseconds)
-    let graceEnds = sentAt.adding(milliseconds: lease.timeline.graceEndsAfterMilliseconds)
-    if lease.stage == .held {
+    if lease.isHeld {
       // The store had lost it, and made another one of an ask that was still under way. Others may have had the lock in
       // between, with tokens above those of the first one.
-      guard grant.token <= lease.nextToken else { return leaseVanished(lease, replacedBy: grant, now: now) }
+      guard grant.token <= lease.term.nextToken else { return leaseVanished(lease, replacedBy: grant, now: now) }
       // Granted by a push, and again by the reply to an ask that crossed it.
-      lease.validUntil = max(lease.validUntil, validUntil)
-      lease.graceEnds = max(lease.graceEnds, graceEnds)
-      return
+      return lease.extended(from: sentAt)
     }
     guard lock.wanted === lease else { return }
-    noLongerWanted(lease)
-    var (end, overflow) = grant.token.addingReportingOverflow(grant.tokenCount)
-    if overflow || grant.token < 1 || grant.tokenCount < 1 || end > 1 << 53 { (end, overflow) = (grant.token, true) }
-    lease.stage = .held
+    stopWanting(lease)
+    let hasTokens = lease.granted(grant, executedAfter: sentAt, on: link.number, now: now)
     lock.isUnheard = false
-    lease.validUntil = validUntil
-    lease.graceEnds = graceEnds
-    lease.renewAt = sentAt.adding(milliseconds: lease.timeline.renewAfterMilliseconds)
-    lease.nextToken = grant.token
-    lease.tokenEnd = end
-    lease.contendedSince = grant.othersWait ? now : nil
-    lease.grantedAt = now
-    lease.confirmedOn = link.number
     renewOthersAtOnce(of: lock, now: now)
     lock.leases.append(lease)
     lock.recheckAt = nil
-    guard !overflow else { return acquireOverflowed(lease, now: now) }
+    guard hasTokens else { return acquireOverflowed(lease, now: now) }
     counters.leases += 1
-    leaseEnds.push(lease, at: validUntil)
-    renewals.push(lease, at: lease.renewAt)
+    leaseEnds.push(lease, at: lease.term.validUntil)
+    renewals.push(lease, at: lease.renewal.at)
     advance(lock, now: now)
   }
 
   /// Tokens beyond 2^53 would be read wrongly by half of all JSON parsers, so none is given out. Nor is a block without
   /// any asked for again and again.
-  private func acquireOverflowed(_ lease: LeaseSlot, now: BootInstant) {
+  private func acquireOverflowed(_ lease: HostLease, now: BootInstant) {
     while let waiter = lease.lock.queue.first {
       refuse(waiter, .unavailable("the tokens of this lock are not between 1 and 2^53"), now: now)
     }
-    if lease.stage == .held { giveBack(lease, now: now) }
+    if lease.isHeld { giveBack(lease, now: now) }
   }
 
   /// How long the answers of other hosts are waited for, from the store's reply on, in milliseconds. How long their own way
@@ -290,78 +277,71 @@ extension LockEngine {
     dropIfUnused(lock)
   }
 
-  private func shareReplied(_ lease: LeaseSlot, _ reply: LeaseReply, now: BootInstant) {
+  private func shareReplied(_ lease: HostLease, _ reply: LeaseReply, now: BootInstant) {
     catchUp(lease.lock, now: now)
     switch reply {
     case .failed(.transient), .failed(.fatal):
-      lease.refusals += 1
+      lease.refused()
       deadlines.push(.share(lease), at: retry(afterRefusals: lease.refusals, now: now))
     case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .renewed, .seen,
       .clock:
-      lease.refusals = 0
-      lease.isSharingUnconfirmed = false
+      lease.sharingConfirmed()
       reserveIfLow(lease, now: now)
     }
   }
 
-  private func reserveReplied(_ lease: LeaseSlot, _ reply: LeaseReply, now: BootInstant) {
-    lease.reserveSentOn = 0
+  private func reserveReplied(_ lease: HostLease, _ reply: LeaseReply, now: BootInstant) {
+    lease.reserveAnswered()
     catchUp(lease.lock, now: now)
-    guard lease.stage == .held else { return }
+    guard lease.isHeld else { return }
     switch reply {
     case .granted(let grant):
-      let (end, overflow) = grant.token.addingReportingOverflow(grant.tokenCount)
       // Otherwise there are no more: the lease is taken anew when nobody here holds the lock.
-      guard !overflow, grant.tokenCount >= 0, grant.token >= lease.tokenEnd, end <= 1 << 53 else { return }
-      lease.tokenEnd = end
-      lease.nextToken = grant.token
-      lease.refusals = 0
+      guard lease.reserved(grant) else { return }
       lease.lock.storeRefusal = nil
     case .renewed:
       return leaseVanished(lease, now: now)
     case .failed, .done, .queued, .foreign, .conflict, .stale, .lostPlaces, .seen, .clock:
-      lease.refusals += 1
+      lease.refused()
       deadlines.push(.reserve(lease), at: retry(afterRefusals: lease.refusals, now: now))
       return refused(reply.words, lease.lock, now: now)
     }
     let lock = lease.lock
     if lock.queue.isEmpty { shareIfOthersWant(lock, now: now) } else { advance(lock, now: now) }
-    // It was a block of before, of which nothing was left.
-    if lease.nextToken == lease.tokenEnd { reserveIfLow(lease, now: now) }
+    // The reply repeated the old, used-up block: ask again.
+    if lease.term.tokensLeft == 0 { reserveIfLow(lease, now: now) }
   }
 
   // MARK: Renewal
 
-  private func renewReplied(_ batch: [LeaseSlot], _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
+  private func renewReplied(_ batch: [HostLease], _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
     renewalsInFlight -= 1
     var results: [Bool]?
     if case .renewed(let renewed) = reply, renewed.count == batch.count { results = renewed }
     for (index, lease) in batch.enumerated() {
       catchUp(lease.lock, now: now)
-      guard lease.stage == .held else { continue }
-      lease.renewalSentOn = 0
+      guard lease.isHeld else { continue }
+      lease.renewalAnswered()
       switch results?[index] {
       case true?:
         counters.renewals += 1
-        lease.confirmedOn = link.number
-        if let doubtedAt = lease.doubtedAt, sentAt >= doubtedAt { lease.doubtedAt = nil }
+        lease.confirmed(sentAt: sentAt, on: link.number)
         lease.lock.storeRefusal = nil
         lease.lock.isUnheard = false
         let isReplacing = replace(lease, renewedAt: sentAt, now: now)
-        if lease.stage != .held { continue }
-        lease.validUntil = max(lease.validUntil, sentAt.adding(milliseconds: lease.timeline.lostAfterMilliseconds))
-        lease.graceEnds = max(lease.graceEnds, sentAt.adding(milliseconds: lease.timeline.graceEndsAfterMilliseconds))
+        if !lease.isHeld { continue }
+        lease.extended(from: sentAt)
         let isWantedAgain = isReplacing || isInDoubt(lease)
-        lease.renewAt =
-          isWantedAgain ? now : sentAt.adding(milliseconds: lease.timeline.renewAfterMilliseconds)
+        lease.renewNext(
+          at: isWantedAgain ? now : sentAt.adding(milliseconds: lease.timeline.renewAfterMilliseconds))
       case nil:
-        lease.renewAt = now.adding(milliseconds: lease.timeline.renewRetryMilliseconds)
+        lease.renewNext(at: now.adding(milliseconds: lease.timeline.renewRetryMilliseconds))
         refused(reply.words, lease.lock, now: now)
       case false?:
         leaseVanished(lease, now: now)
         continue
       }
-      renewals.push(lease, at: lease.renewAt)
+      renewals.push(lease, at: lease.renewal.at)
       // Somebody may have come when too little of the lease was left.
       if !lease.lock.queue.isEmpty { advance(lease.lock, now: now) }
     }
@@ -373,21 +353,21 @@ extension LockEngine {
   /// Another lease of the lock was granted beside those that this host has, and nobody knows whether the store still had
   /// them then: it is asked at once.
   private func renewOthersAtOnce(of lock: LockRecord, now: BootInstant) {
-    for lease in lock.leases where lease.stage == .held && !lease.isPermit { makeDue(lease, now: now) }
+    for lease in lock.leases where lease.isHeld && !lease.isPermit { makeDue(lease, now: now) }
     renewDue(now: now)
   }
 
   /// This host came to share the lock anew while it shared it already. What is held under the lease of before moves to the
   /// new one when the store has confirmed that it had both at once, so that nobody else can have been in between.
   /// Whether that is still to come.
-  private func replace(_ lease: LeaseSlot, renewedAt sentAt: BootInstant, now: BootInstant) -> Bool {
-    guard lease.mode == .shared, let newer = lease.lock.leases.last, newer !== lease, newer.stage == .held,
+  private func replace(_ lease: HostLease, renewedAt sentAt: BootInstant, now: BootInstant) -> Bool {
+    guard lease.mode == .shared, let newer = lease.lock.leases.last, newer !== lease, newer.isHeld,
       newer.mode == .shared, newer.timeline == lease.timeline
     else { return false }
     // Clients were told for how long what they hold is safe.
-    guard newer.grantedAt <= sentAt, newer.validUntil >= lease.validUntil else {
-      newer.renewAt = min(newer.renewAt, now)
-      if !isBeingRenewed(newer) { renewals.push(newer, at: newer.renewAt) }
+    guard newer.grantedAt <= sentAt, newer.term.validUntil >= lease.term.validUntil else {
+      newer.renewNext(at: min(newer.renewal.at, now))
+      if !isBeingRenewed(newer) { renewals.push(newer, at: newer.renewal.at) }
       return true
     }
     for hold in lease.lock.holds where hold.lease === lease { hold.move(to: newer) }
@@ -396,12 +376,12 @@ extension LockEngine {
   }
 
   /// The store does not have the lease any more, before its time: somebody else may hold the lock already.
-  private func leaseVanished(_ lease: LeaseSlot, replacedBy grant: LeaseGrant? = nil, now: BootInstant) {
+  private func leaseVanished(_ lease: HostLease, replacedBy grant: LeaseGrant? = nil, now: BootInstant) {
     counters.leasesLost += 1
     drop(lease)
     loseHolds(under: lease, reason: .dataLoss, graceEnds: nil, now: now)
     if let grant {
-      disown(
+      releaseStrayGrant(
         lease.lock.name, attempt: lease.attempt, unused: .from(grant.token), isExact: mustReleaseExactly(lease),
         now: now)
     }
@@ -416,7 +396,7 @@ extension LockEngine {
       catchUp(name, now: now)
       guard let lease = lease(of: name, attempt: attempt) else {
         // It waited once and left; the message that said so crossed this one, or was lost.
-        return disown(name, attempt: attempt, unused: .all, now: now)
+        return releaseStrayGrant(name, attempt: attempt, unused: .all, now: now)
       }
       // What is granted before the engine takes the link for up, the answer to the ask that follows says again.
       guard linkIsUp, let lastAnsweredSentAt else { return }
@@ -424,7 +404,7 @@ extension LockEngine {
     case .contended(let name, let attempt, let ask, let isTry, let inbox, _):
       catchUp(name, now: now)
       guard let lease = lease(of: name, attempt: attempt) else {
-        return disown(name, attempt: attempt, unused: .unknown, now: now)
+        return releaseStrayGrant(name, attempt: attempt, unused: .unknown, now: now)
       }
       contended(lease, ask: ask, isTry: isTry, inbox: inbox, now: now)
     case .inUse(let name, let ask):
@@ -435,13 +415,10 @@ extension LockEngine {
     }
   }
 
-  private func contended(_ lease: LeaseSlot, ask: UInt64, isTry: Bool, inbox: String, now: BootInstant) {
-    guard lease.stage == .held else { return }
+  private func contended(_ lease: HostLease, ask: UInt64, isTry: Bool, inbox: String, now: BootInstant) {
+    guard lease.isHeld else { return }
     let lock = lease.lock
-    if lease.contendedSince == nil {
-      lease.contendedSince = now
-      lease.contendedAfter = lastArrival
-    }
+    lease.contended(after: lastArrival, now: now)
     if lease.holdCount == 0 { return advance(lock, now: now) }
     shareIfOthersWant(lock, now: now)
     progressChanged(lock, now: now)
@@ -450,14 +427,14 @@ extension LockEngine {
     if isTry { send(.answerInUse(name: lock.name, ask: ask, inbox: inbox), .other, now: now) }
   }
 
-  func lease(of name: LockName, attempt: UInt64) -> LeaseSlot? {
+  func lease(of name: LockName, attempt: UInt64) -> HostLease? {
     guard let lock = locks[name] else { return nil }
     if let wanted = lock.wanted, wanted.attempt == attempt { return wanted }
     return lock.leases.first { $0.attempt == attempt }
   }
 
   /// The store takes this host for the holder under an attempt that it has given up.
-  private func disown(
+  private func releaseStrayGrant(
     _ name: LockName, attempt: UInt64, unused: UnusedTokens, isExact: Bool = true, now: BootInstant
   ) {
     // What no host can have asked for comes from somebody else, and a successor would not take it from this one's records.

@@ -101,7 +101,7 @@ extension LockEngine {
       let busy = Refusal.busy(holderSummary(of: lock), of: lock.name)
       return refuse(waiter, isUnknown ? .unavailable(lock.storeRefusal) : busy, now: now)
     }
-    if lock.leases.contains(where: { $0.stage == .lost && !$0.isPermit }) {
+    if lock.leases.contains(where: { $0.isLost && !$0.isPermit }) {
       return refuse(waiter, .unavailable(nil), now: now)
     }
     advance(lock, now: now)
@@ -171,21 +171,14 @@ extension LockEngine {
     }
     // The receiver has asked for it: its wait is granted, ahead of those before it.
     if let waiter {
-      let fresh = hold.lease?.nextToken ?? nextLocalToken
+      let fresh = issueToken(under: hold.lease)
       end(hold)
       effects.append(.reply(session, request, .transferred(name: name, token: fresh, to: target)))
       observe(hold.lock, .released(session, hold.token))
-      grant(waiter, under: hold.lease, now: now)
+      grant(waiter, fresh, under: hold.lease, now: now)
       return advance(hold.lock, now: now)
     }
-    let fresh: Token
-    if let lease = hold.lease {
-      fresh = lease.nextToken
-      lease.nextToken += 1
-    } else {
-      fresh = nextLocalToken
-      nextLocalToken += 1
-    }
+    let fresh = issueToken(under: hold.lease)
     end(hold)
     let handed = Hold(hold, handedTo: target, token: fresh, since: now)
     add(handed, to: receiver)
@@ -202,7 +195,7 @@ extension LockEngine {
   private func refusalToTransfer(
     _ hold: Hold, to receiver: SessionRecord, waiting waiter: Waiter?, isAccepting: Bool
   ) -> Refusal? {
-    if let lease = hold.lease, lease.nextToken >= lease.tokenEnd {
+    if let lease = hold.lease, lease.term.tokensLeft <= 0 {
       return .unavailable("this lease has no tokens left until Redis gives it more; try again")
     }
     if let waiter {
@@ -236,8 +229,8 @@ extension LockEngine {
   /// host has it: nobody here gets it before the store has said that this host still has the lease.
   func doubtLeases(of lock: LockRecord, now: BootInstant) {
     guard linkIsUp, !lock.queue.isEmpty else { return }
-    for lease in lock.leases where lease.stage == .held {
-      lease.doubtedAt = now
+    for lease in lock.leases where lease.isHeld {
+      lease.doubted(now: now)
       makeDue(lease, now: now)
     }
     renewDue(now: now)

@@ -94,7 +94,7 @@ extension LockEngine {
     guard let session = sessions[session], session.holdCount <= Self.validitiesMax else { return nil }
     var earliest: BootInstant?
     for hold in session.allHolds {
-      if let until = hold.lease?.validUntil { earliest = min(until, earliest ?? until) }
+      if let until = hold.lease?.term.validUntil { earliest = min(until, earliest ?? until) }
     }
     return earliest.map { max(0, $0.milliseconds(since: now)) }
   }
@@ -106,12 +106,12 @@ extension LockEngine {
   ) -> LockSnapshot? {
     guard let lock = locks[name] else { return nil }
     // One that has come to its end is lost, also where it has not been its turn yet.
-    let held = lock.leases.filter { $0.stage == .held && $0.validUntil > now }
-    let hasEnded = lock.leases.contains { $0.stage == .held && $0.validUntil <= now }
+    let held = lock.leases.filter { $0.isHeld && $0.term.validUntil > now }
+    let hasEnded = lock.leases.contains { $0.isHeld && $0.term.validUntil <= now }
     let isLosing = holdLosses.contains { $0.lock === lock }
     let holds =
       hasEnded || isLosing
-      ? lock.holds.filter { hold in !isBeingLost(hold) && (hold.lease.map { $0.validUntil > now } ?? true) } : nil
+      ? lock.holds.filter { hold in !isBeingLost(hold) && (hold.lease.map { $0.term.validUntil > now } ?? true) } : nil
     let total = holds?.count ?? lock.holds.count
     return LockSnapshot(
       name: name, mode: total > 0 ? lock.heldMode : nil,
@@ -130,13 +130,13 @@ extension LockEngine {
           waitedMilliseconds: now.milliseconds(since: $0.since))
       },
       waitersTotal: lock.queue.count, leaseState: leaseState(of: lock, isHeld: total > 0, hasEnded: hasEnded),
-      validMilliseconds: held.map(\.validUntil).min().map { max(0, $0.milliseconds(since: now)) })
+      validMilliseconds: held.map(\.term.validUntil).min().map { max(0, $0.milliseconds(since: now)) })
   }
 
   private func leaseState(of lock: LockRecord, isHeld: Bool, hasEnded: Bool) -> LeaseState {
     if isHeld { return .held }
     if lock.wanted != nil { return isQueued(lock) ? .waiting : .asking }
-    if hasEnded || lock.leases.contains(where: { $0.stage == .lost }) { return .lost }
+    if hasEnded || lock.leases.contains(where: { $0.isLost }) { return .lost }
     return lock.leases.isEmpty ? .none : .idle
   }
 
@@ -165,7 +165,7 @@ extension LockEngine {
       }
       seen += 1
       last = name
-      if let lock = locks[name], !lock.isUnused || lock.leases.contains(where: { $0.stage == .held }) {
+      if let lock = locks[name], !lock.isUnused || lock.leases.contains(where: { $0.isHeld }) {
         page.append(name)
       }
       return false

@@ -64,12 +64,12 @@ public final class LockEngine {
   /// Waits that have become the only one of their owner, so that they may be in a cycle now.
   var suspects: Deque<Waiter> = []
 
-  var leaseEnds = DeadlineQueue<LeaseSlot>()
+  var leaseEnds = DeadlineQueue<HostLease>()
   /// More leases have come to their end than one turn has room for.
   var isBehindWithEnds = false
   /// Holds that are lost, of which one turn has no room for all.
   var holdLosses: [HoldLosses] = []
-  var renewals = DeadlineQueue<LeaseSlot>()
+  var renewals = DeadlineQueue<HostLease>()
   /// Commands that renew and are not answered.
   var renewalsInFlight = 0
   var deadlines = DeadlineQueue<Deadline>()
@@ -294,7 +294,7 @@ public final class LockEngine {
     for lock in Array(allLocks) {
       while let waiter = lock.queue.first { refuse(waiter, .shuttingDown, now: now) }
       for hold in Array(lock.holds) { lose(hold, reason: .shutdown, graceEnds: nil, now: now) }
-      for lease in lock.leases where lease.stage == .lost { drop(lease) }
+      for lease in lock.leases where lease.isLost { drop(lease) }
       advance(lock, now: now)
     }
   }
@@ -312,12 +312,12 @@ public final class LockEngine {
 /// A command whose reply has not come.
 struct PendingCommand {
   enum Kind {
-    case acquire(LeaseSlot, ask: UInt64)
+    case acquire(HostLease, ask: UInt64)
     case release(LockName, attempt: UInt64)
-    case share(LeaseSlot)
-    case reserve(LeaseSlot)
-    case renew([LeaseSlot])
-    case places([LeaseSlot])
+    case share(HostLease)
+    case reserve(HostLease)
+    case renew([HostLease])
+    case places([HostLease])
     case clock(Waiter)
     case follow(DeadlockProbe)
     case other

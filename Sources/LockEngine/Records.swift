@@ -13,9 +13,9 @@ final class LockRecord {
   /// What this host has of the lock in the store: one lease of a lock, or one for each permit of a semaphore. Those that
   /// were lost are here until their grace ends. A shared lease may be here beside its successor for a moment; the last
   /// one is that under which the lock is given out.
-  var leases: [LeaseSlot] = []
+  var leases: [HostLease] = []
   /// The lease that this host asks or queues for, also while it has another one that is in use.
-  var wanted: LeaseSlot?
+  var wanted: HostLease?
 
   /// The number of the last ask; see ``LeaseCommand/acquire(name:attempt:ask:isTry:tokenFloor:mode:)``.
   var ask: UInt64 = 0
@@ -195,130 +195,6 @@ struct UnconfirmedRelease {
   }
 }
 
-/// One lease of a lock, from the first ask to its end; each has an attempt of its own.
-final class LeaseSlot {
-  enum Stage {
-    /// It was asked for, or is to be when the link is up; the outcome is not known.
-    case asking
-    /// This host stands in the store's queue, or looks from time to time when a foreign process has the lock.
-    case queued
-    case held
-    /// It could not be renewed. Until the end of the grace nobody else can have it, and nobody here shall.
-    case lost
-    /// This host neither has it nor wants it.
-    case over
-  }
-
-  let lock: LockRecord
-  let attempt: UInt64
-  /// How long it lasts, from one renewal to the next; the same for as long as it lives.
-  let timeline: LeaseTimeline
-  /// What the store was asked for. An exclusive lease becomes a shared one when other hosts want to share it.
-  var mode: HoldMode {
-    didSet { lock.changes?.touch(self) }
-  }
-  var stage = Stage.asking {
-    didSet { lock.changes?.touch(self) }
-  }
-  /// For an ask: whether any was sent, so that the store may know of it.
-  var wasSent = false
-  /// When the last one was sent.
-  var askedAt: BootInstant?
-
-  /// From here on the lease counts as lost.
-  var validUntil = BootInstant(nanoseconds: 0) {
-    didSet { lock.changes?.touch(self) }
-  }
-  /// Until here nobody else can have it.
-  var graceEnds = BootInstant(nanoseconds: 0)
-  var renewAt = BootInstant(nanoseconds: 0)
-  /// The link on which a renewal was sent that has not been answered; 0: none was.
-  var renewalSentOn: LinkNumber = 0
-  /// The link on which the store has said last that this host has the lease; 0: to none of this process.
-  var confirmedOn: LinkNumber = 0
-  /// When an order to break it came that may be old. A renewal that was sent before says nothing about it.
-  var doubtedAt: BootInstant?
-  /// The store was told to let others share it, and has not confirmed that.
-  var isSharingUnconfirmed = false {
-    didSet { lock.changes?.touch(self) }
-  }
-  var nextToken: Token = 0 {
-    didSet { lock.changes?.touch(self) }
-  }
-  /// One past the last token of the block.
-  var tokenEnd: Token = 0
-  /// The link on which more tokens were asked for, without an answer; 0: on none.
-  var reserveSentOn: LinkNumber = 0
-  /// How often the store has refused, one after the other, to share it or to give more tokens.
-  var refusals = 0
-  /// Since when it is known that another host waits.
-  var contendedSince: BootInstant? {
-    didSet { lock.changes?.touch(self) }
-  }
-  /// Waiters of this host up to this number came before the other host did, and are served before it.
-  var contendedAfter: UInt64 = 0
-  /// Grants on this host under this lease since another host waits.
-  var grantsWhileContended = 0
-  var grants = 0
-  /// Until when this host keeps its place in the store's queue although nobody waits.
-  var placeKeptUntil: BootInstant?
-  /// When the place in the store's queue that it waits in was looked at last, or it began to be wanted.
-  var placeSeenAt = BootInstant(nanoseconds: 0)
-  /// Its neighbours among the leases that this host waits for; nil when it is not among them.
-  var nextWanted: LeaseSlot?
-  var previousWanted: LeaseSlot?
-  /// When this host learned that it has it.
-  var grantedAt = BootInstant(nanoseconds: 0)
-  var idleUntil: BootInstant?
-  /// Holds under it: any number of shared ones, one otherwise.
-  private(set) var holdCount = 0
-  /// The hold under a permit.
-  private var holdOfPermit: Hold?
-  var mark = StateMark()
-
-  init(lock: LockRecord, attempt: UInt64, mode: HoldMode, timeline: LeaseTimeline) {
-    self.lock = lock
-    self.attempt = attempt
-    self.timeline = timeline
-    self.mode = mode
-    lock.tally.counts.leases += 1
-    lock.changes?.touch(self)
-  }
-
-  deinit { lock.tally.counts.leases -= 1 }
-
-  fileprivate func add(_ hold: Hold) {
-    holdCount += 1
-    if isPermit { holdOfPermit = hold }
-  }
-
-  fileprivate func remove(_ hold: Hold) {
-    holdCount -= 1
-    if holdOfPermit === hold { holdOfPermit = nil }
-  }
-
-  /// The holds under it, in the order in which they came to be. A semaphore can have very many leases, each with one.
-  var holds: [Hold] {
-    if isPermit { return holdOfPermit.map { [$0] } ?? [] }
-    return holdCount == 0 ? [] : lock.holds.filter { $0.lease === self }
-  }
-
-  var isPermit: Bool {
-    switch mode {
-    case .permit: true
-    case .exclusive, .shared: false
-    }
-  }
-
-  /// What was not given out of the block that the store has reserved.
-  var unused: UnusedTokens {
-    switch stage {
-    case .asking, .queued: .all
-    case .held, .lost, .over: .from(nextToken)
-    }
-  }
-}
-
 /// A session's possession of a lock.
 final class Hold {
   let session: SessionID
@@ -330,7 +206,7 @@ final class Hold {
   let progress: Bool
   let onLost: LossAction
   /// The lease under which it stands; nil in the local tier.
-  private(set) var lease: LeaseSlot? {
+  private(set) var lease: HostLease? {
     didSet { lock.changes?.touch(self) }
   }
   var mode: HoldMode {
@@ -366,7 +242,7 @@ final class Hold {
   var toldWaiters = 0
   var mark = StateMark()
 
-  init(_ request: AcquireRequest, lock: LockRecord, token: Token, lease: LeaseSlot?, since: BootInstant) {
+  init(_ request: AcquireRequest, lock: LockRecord, token: Token, lease: HostLease?, since: BootInstant) {
     session = request.session
     owner = request.owner
     meta = request.meta
@@ -402,7 +278,7 @@ final class Hold {
 
 extension Hold {
   /// Puts it under another lease of the same lock.
-  func move(to other: LeaseSlot) {
+  func move(to other: HostLease) {
     lease?.remove(self)
     other.add(self)
     lease = other

@@ -3,43 +3,43 @@ import LockTypes
 /// The leases that a host waits for, those first whose places in the store's queue have not been looked at for the longest
 /// time. They are linked, so that whichever leaves does so at once, however many there are.
 struct WantedList {
-  private(set) var first: LeaseSlot?
-  private var last: LeaseSlot?
+  private(set) var first: HostLease?
+  private var last: HostLease?
   private(set) var count = 0
 
   var isEmpty: Bool { count == 0 }
 
   /// Adds `lease`, which is not here, as looked at now.
-  mutating func append(_ lease: LeaseSlot, at now: BootInstant) {
-    lease.placeSeenAt = now
-    lease.previousWanted = last
-    if let last { last.nextWanted = lease } else { first = lease }
+  mutating func append(_ lease: HostLease, at now: BootInstant) {
+    lease.place.seenAt = now
+    lease.place.previous = last
+    if let last { last.place.next = lease } else { first = lease }
     last = lease
     count += 1
   }
 
   /// Takes `lease` out; it must be here.
-  mutating func remove(_ lease: LeaseSlot) {
-    let (previous, next) = (lease.previousWanted, lease.nextWanted)
-    if let previous { previous.nextWanted = next } else { first = next }
-    if let next { next.previousWanted = previous } else { last = previous }
-    lease.nextWanted = nil
-    lease.previousWanted = nil
+  mutating func remove(_ lease: HostLease) {
+    let (previous, next) = (lease.place.previous, lease.place.next)
+    if let previous { previous.place.next = next } else { first = next }
+    if let next { next.place.previous = previous } else { last = previous }
+    lease.place.next = nil
+    lease.place.previous = nil
     count -= 1
   }
 
   /// Has `lease`, which must be here, be the next one.
-  mutating func hasten(_ lease: LeaseSlot) {
+  mutating func hasten(_ lease: HostLease) {
     remove(lease)
-    lease.placeSeenAt = BootInstant(nanoseconds: 0)
-    lease.nextWanted = first
-    if let first { first.previousWanted = lease } else { last = lease }
+    lease.place.seenAt = BootInstant(nanoseconds: 0)
+    lease.place.next = first
+    if let first { first.place.previous = lease } else { last = lease }
     first = lease
     count += 1
   }
 
   /// The one that has not been looked at for the longest time; now it has.
-  mutating func next(at now: BootInstant) -> LeaseSlot? {
+  mutating func next(at now: BootInstant) -> HostLease? {
     guard let lease = first else { return nil }
     remove(lease)
     append(lease, at: now)

@@ -1,0 +1,392 @@
+import LockTypes
+
+/// One lease of a lock, from the first ask to its end; each has an attempt of its own.
+///
+/// ```
+///                 link down, refused by the store
+///               ┌─────────────────────────────────┐
+///               ▼                                 │
+///            asking ──── not granted at once ──▶ queued ──── given up ───────┐
+///               │ │                               │                         │
+///               │ └─────────── granted ───────────┤                         │
+///               │                                 ▼                         │
+///               │                               held ── given back, gone ──▶ │
+///               │                                 │                         │
+///               │                not renewed in time                        │
+///               │                                 ▼                         ▼
+///               │                               lost ─── grace ended ────▶ over
+///               └──────────────────── given up ───────────────────────────▶ │
+/// ```
+///
+/// Whoever has the engine reads it; only the facts below change it. What a successor of this process has to know stands in
+/// `saved`, and whatever changes that is noted there.
+final class HostLease {
+  enum State {
+    /// It was asked for, or is to be when the link is up; the outcome is not known.
+    case asking
+    /// This host stands in the store's queue, or looks from time to time when a foreign process has the lock.
+    case queued
+    case held(Term)
+    /// It could not be renewed. Until the end of the grace nobody else can have it, and nobody here shall.
+    case lost(Term)
+    /// This host neither has it nor wants it; nil: it never had it.
+    case over(Term?)
+  }
+
+  /// What the store has granted.
+  struct Term {
+    /// From here on the lease counts as lost.
+    var validUntil = BootInstant(nanoseconds: 0)
+    /// Until here nobody else can have it.
+    var graceEnds = BootInstant(nanoseconds: 0)
+    var nextToken: Token = 0
+    /// One past the last token of the block.
+    var tokenEnd: Token = 0
+    /// Since when it is known that another host waits.
+    var contendedSince: BootInstant?
+    /// The store was told to let others share it, and has not confirmed that.
+    var isSharingUnconfirmed = false
+
+    var tokensLeft: Token { tokenEnd - nextToken }
+
+    /// The store had it when it executed what was sent at `sentAt`.
+    fileprivate mutating func extend(from sentAt: BootInstant, by timeline: LeaseTimeline) {
+      validUntil = max(validUntil, sentAt.adding(milliseconds: timeline.lostAfterMilliseconds))
+      graceEnds = max(graceEnds, sentAt.adding(milliseconds: timeline.graceEndsAfterMilliseconds))
+    }
+  }
+
+  /// What outlives the process.
+  private struct Saved {
+    /// What the store was asked for. An exclusive lease becomes a shared one when other hosts want to share it.
+    var mode: HoldMode
+    var state: State
+  }
+
+  /// How far its renewal has come.
+  struct Renewal {
+    /// When the next one is due.
+    fileprivate(set) var at = BootInstant(nanoseconds: 0)
+    /// The link on which one was sent that has not been answered; 0: none was.
+    fileprivate(set) var sentOn: LinkNumber = 0
+    /// The link on which the store has said last that this host has the lease; 0: to none of this process.
+    fileprivate(set) var confirmedOn: LinkNumber = 0
+    /// When an order to break it came that may be old. What was sent before says nothing about it.
+    fileprivate(set) var doubtedAt: BootInstant?
+  }
+
+  /// The clients of this host among whom the lock passes while another host waits.
+  struct Cohort {
+    /// Waiters of this host up to this number came before the other host did, and are served before it.
+    fileprivate(set) var arrivalMax: UInt64 = 0
+    /// Grants since the other host waits.
+    fileprivate(set) var grants = 0
+    /// Until when this host keeps its place in the store's queue although nobody waits.
+    fileprivate(set) var placeKeptUntil: BootInstant?
+  }
+
+  /// Its place among the leases that this host waits for; see ``WantedList``.
+  struct Place {
+    /// When its place in the store's queue was looked at last, or it began to be wanted.
+    var seenAt = BootInstant(nanoseconds: 0)
+    /// Its neighbours; nil when it is not among them.
+    var next: HostLease?
+    var previous: HostLease?
+  }
+
+  let lock: LockRecord
+  let attempt: UInt64
+  /// How long it lasts, from one renewal to the next; the same for as long as it lives.
+  let timeline: LeaseTimeline
+  private var saved: Saved {
+    didSet { noteChange() }
+  }
+  /// Whether any ask was sent, so that the store may know of it.
+  private(set) var wasSent = false
+  /// When the last ask was sent.
+  private(set) var askedAt: BootInstant?
+  /// When this host learned that it has it.
+  private(set) var grantedAt = BootInstant(nanoseconds: 0)
+  private(set) var renewal = Renewal()
+  /// The link on which more tokens were asked for, without an answer; 0: on none.
+  private(set) var reserveSentOn: LinkNumber = 0
+  /// How often the store has refused, one after the other, to share it or to give more tokens.
+  private(set) var refusals = 0
+  private(set) var cohort = Cohort()
+  /// Grants on this host under it.
+  private(set) var grants = 0
+  /// Until when it lingers, unused.
+  private(set) var idleUntil: BootInstant?
+  /// Holds under it: any number of shared ones, one otherwise.
+  private(set) var holdCount = 0
+  /// The hold under a permit.
+  private var holdOfPermit: Hold?
+  var place = Place()
+  var mark = StateMark()
+
+  /// A lease that is wanted from now on.
+  init(lock: LockRecord, attempt: UInt64, mode: HoldMode, timeline: LeaseTimeline) {
+    self.lock = lock
+    self.attempt = attempt
+    self.timeline = timeline
+    saved = Saved(mode: mode, state: .asking)
+    lock.tally.counts.leases += 1
+    noteChange()
+  }
+
+  /// What a predecessor of this process had, or wanted.
+  init(_ stored: StoredLease, lock: LockRecord, now: BootInstant) {
+    self.lock = lock
+    attempt = stored.attempt
+    timeline = LeaseTimeline(leaseMilliseconds: stored.milliseconds)
+    let term = Term(
+      validUntil: stored.validUntil, graceEnds: stored.graceEnds, nextToken: stored.nextToken,
+      tokenEnd: stored.tokenEnd, contendedSince: stored.contendedSince,
+      isSharingUnconfirmed: stored.isSharingUnconfirmed)
+    switch stored.stage {
+    case .wanted:
+      saved = Saved(mode: stored.mode, state: .asking)
+      // Whether the store has heard of it is not known.
+      wasSent = true
+    case .held:
+      saved = Saved(mode: stored.mode, state: .held(term))
+      grants = 1
+      renewal.at = now
+    case .lost:
+      saved = Saved(mode: stored.mode, state: .lost(term))
+    }
+    lock.tally.counts.leases += 1
+    noteChange()
+  }
+
+  deinit { lock.tally.counts.leases -= 1 }
+
+  private func noteChange() { lock.changes?.touch(self) }
+
+  // MARK: What it is
+
+  var mode: HoldMode { saved.mode }
+  var state: State { saved.state }
+
+  /// What was granted, also where it is over; nothing where nothing was.
+  var term: Term {
+    switch saved.state {
+    case .held(let term), .lost(let term), .over(let term?): term
+    case .asking, .queued, .over(nil): Term()
+    }
+  }
+
+  var isQueued: Bool { if case .queued = saved.state { true } else { false } }
+  var isHeld: Bool { if case .held = saved.state { true } else { false } }
+  var isLost: Bool { if case .lost = saved.state { true } else { false } }
+  var isOver: Bool { if case .over = saved.state { true } else { false } }
+
+  /// Asked for, with no outcome.
+  var isAsking: Bool { if case .asking = saved.state { true } else { false } }
+
+  var isPermit: Bool {
+    switch saved.mode {
+    case .permit: true
+    case .exclusive, .shared: false
+    }
+  }
+
+  /// Another host is known to wait for it.
+  var isContended: Bool { term.contendedSince != nil }
+
+  /// Whether the store may know of it.
+  var mayBeKnown: Bool { wasSent || isQueued }
+
+  /// Whether the store has not said on this link that this host still has it, or an order to break it may be old.
+  func isInDoubt(on link: LinkNumber) -> Bool { renewal.confirmedOn != link || renewal.doubtedAt != nil }
+
+  /// What was not given out of the block that the store has reserved.
+  var unused: UnusedTokens {
+    switch saved.state {
+    case .asking, .queued: .all
+    case .held(let term), .lost(let term): .from(term.nextToken)
+    case .over(let term): .from(term?.nextToken ?? 0)
+    }
+  }
+
+  /// The holds under it, in the order in which they came to be. A semaphore can have very many leases, each with one.
+  var holds: [Hold] {
+    if isPermit { return holdOfPermit.map { [$0] } ?? [] }
+    return holdCount == 0 ? [] : lock.holds.filter { $0.lease === self }
+  }
+
+  // MARK: Asking
+
+  func asked(at now: BootInstant) {
+    wasSent = true
+    askedAt = now
+  }
+
+  /// The link is down: the ask is sent when it is up.
+  func askIsToCome() {
+    saved.state = .asking
+    wasSent = false
+  }
+
+  /// The store cannot be heard any more: what has become of its place is not known.
+  func placeIsUnknown() { saved.state = .asking }
+
+  func askRefused() {
+    saved.state = .asking
+    wasSent = true
+  }
+
+  func queued() { saved.state = .queued }
+
+  /// The store granted it when it executed what was sent after `sentAt`. False: without any token that could be given out.
+  func granted(_ grant: LeaseGrant, executedAfter sentAt: BootInstant, on link: LinkNumber, now: BootInstant) -> Bool {
+    let tokens = grant.tokens
+    var term = Term(
+      nextToken: grant.token, tokenEnd: tokens?.upperBound ?? grant.token,
+      contendedSince: grant.othersWait ? now : nil)
+    term.extend(from: sentAt, by: timeline)
+    saved.state = .held(term)
+    grantedAt = now
+    renewal.at = sentAt.adding(milliseconds: timeline.renewAfterMilliseconds)
+    renewal.confirmedOn = link
+    return tokens != nil
+  }
+
+  /// The store has said once more that it granted it.
+  func grantedAgain(executedAfter sentAt: BootInstant) { extended(from: sentAt) }
+
+  // MARK: Renewal
+
+  func renewalSent(on link: LinkNumber) { renewal.sentOn = link }
+
+  func renewalAnswered() { renewal.sentOn = 0 }
+
+  /// The store still had it when it executed what was sent at `sentAt`.
+  func confirmed(sentAt: BootInstant, on link: LinkNumber) {
+    renewal.confirmedOn = link
+    if let doubtedAt = renewal.doubtedAt, sentAt >= doubtedAt { renewal.doubtedAt = nil }
+  }
+
+  func extended(from sentAt: BootInstant) {
+    guard case .held(var term) = saved.state else { return }
+    term.extend(from: sentAt, by: timeline)
+    saved.state = .held(term)
+  }
+
+  func renewNext(at moment: BootInstant) { renewal.at = moment }
+
+  func doubted(now: BootInstant) { renewal.doubtedAt = now }
+
+  /// It was not renewed in time.
+  func expired() {
+    guard case .held(let term) = saved.state else { return }
+    saved.state = .lost(term)
+  }
+
+  /// This host neither has it nor wants it any more, for whatever reason.
+  func ended() {
+    switch saved.state {
+    case .asking, .queued: saved.state = .over(nil)
+    case .held(let term), .lost(let term): saved.state = .over(term)
+    case .over: break
+    }
+  }
+
+  // MARK: Tokens
+
+  /// The next token of its block. The only place at which tokens of leases come from.
+  func issueToken() -> Token {
+    var term = self.term
+    assert(isHeld && term.tokensLeft > 0, "a token is issued that was not reserved")
+    let token = term.nextToken
+    term.nextToken += 1
+    saved.state = .held(term)
+    return token
+  }
+
+  /// How many tokens are kept of the block of a lease that is shared from now on: other hosts' come behind them. They are
+  /// as many as there are microseconds in the shortest time from one such lease to the next, so that the counter does not
+  /// run ahead of the store's clock.
+  static let sharedTokenCount: Token = 256
+
+  /// Other hosts may share it from now on; the store is to be told.
+  func share() {
+    guard case .held(var term) = saved.state else { return }
+    term.isSharingUnconfirmed = true
+    term.tokenEnd = min(term.tokenEnd, term.nextToken + Self.sharedTokenCount)
+    saved = Saved(mode: .shared, state: .held(term))
+  }
+
+  func sharingConfirmed() {
+    refusals = 0
+    guard case .held(var term) = saved.state else { return }
+    term.isSharingUnconfirmed = false
+    saved.state = .held(term)
+  }
+
+  func reserveSent(on link: LinkNumber) { reserveSentOn = link }
+
+  func reserveAnswered() { reserveSentOn = 0 }
+
+  /// The store has reserved this block for it. False: there is none, or it is not above the one that it has.
+  func reserved(_ grant: LeaseGrant) -> Bool {
+    let (end, overflow) = grant.token.addingReportingOverflow(grant.tokenCount)
+    guard case .held(var term) = saved.state, !overflow, grant.tokenCount >= 0, grant.token >= term.tokenEnd,
+      end <= LeaseGrant.tokenEndMax
+    else { return false }
+    term.tokenEnd = end
+    term.nextToken = grant.token
+    saved.state = .held(term)
+    refusals = 0
+    return true
+  }
+
+  /// The store refused to share it, or to give it more tokens.
+  func refused() { refusals += 1 }
+
+  // MARK: Who has it, and who waits
+
+  /// A client of this host gets the lock under it.
+  func grantedHere() {
+    grants += 1
+    if isContended { cohort.grants += 1 }
+    idleUntil = nil
+  }
+
+  /// Another host waits for it. Waiters of this host up to number `arrival` came before.
+  func contended(after arrival: UInt64, now: BootInstant) {
+    guard case .held(var term) = saved.state, term.contendedSince == nil else { return }
+    term.contendedSince = now
+    saved.state = .held(term)
+    cohort.arrivalMax = arrival
+  }
+
+  /// The same, of one that a predecessor of this process had.
+  func restoredCohort(upTo arrival: UInt64) { cohort.arrivalMax = arrival }
+
+  func keepPlace(until moment: BootInstant?) { cohort.placeKeptUntil = moment }
+
+  func linger(until moment: BootInstant?) { idleUntil = moment }
+
+  func add(_ hold: Hold) {
+    holdCount += 1
+    if isPermit { holdOfPermit = hold }
+  }
+
+  func remove(_ hold: Hold) {
+    holdCount -= 1
+    if holdOfPermit === hold { holdOfPermit = nil }
+  }
+}
+
+extension LeaseGrant {
+  /// Tokens are below it: beyond 2^53 half of all JSON parsers would read them wrongly.
+  static let tokenEndMax: Token = 1 << 53
+
+  /// The tokens of the block; nil where it has none that could be given out.
+  var tokens: Range<Token>? {
+    let (end, overflow) = token.addingReportingOverflow(tokenCount)
+    guard !overflow, token >= 1, tokenCount >= 1, end <= Self.tokenEndMax else { return nil }
+    return token..<end
+  }
+}
