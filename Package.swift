@@ -65,17 +65,21 @@ let package = Package(
       swiftSettings: strict),
     .systemLibrary(name: "CLibYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
     .target(
+      name: "DaemonSettings", dependencies: ["AccessPolicy", "LockEngine", "RESP", logging],
+      swiftSettings: strict),
+    .target(
       name: "SidelockSettings",
       dependencies: [
-        "AccessPolicy", "CLibYAML", "LockEngine", "LockTypes", "ProcessSupport", "RESP", "SystemStrings",
+        "AccessPolicy", "CLibYAML", "DaemonSettings", "LockEngine", "LockTypes", "ProcessSupport", "RESP",
+        "SystemStrings",
         argumentParser, logging,
       ],
       swiftSettings: strict),
     .target(
       name: "Sidecar",
       dependencies: [
-        "AccessPolicy", "CLinux", "LockEngine", "LockTypes", "ClientProtocol", "RESP", "RedisLeases", "SystemStrings",
-        "SystemdSupport", nioCore, nioPosix, logging,
+        "AccessPolicy", "CLinux", "DaemonSettings", "LockEngine", "LockTypes", "ClientProtocol", "RESP", "RedisLeases",
+        "SystemStrings", "SystemdSupport", nioCore, nioPosix, logging,
         .product(name: "DequeModule", package: "swift-collections"),
       ],
       resources: [.embedInCode("Resources")],
@@ -88,7 +92,8 @@ let package = Package(
     .executableTarget(
       name: "sidelockd",
       dependencies: [
-        "CLinux", "Sidecar", "SidelockSettings", "ProcessSupport", "SystemStrings", "SystemdSupport", argumentParser,
+        "CLinux", "DaemonSettings", "Sidecar", "SidelockSettings", "ProcessSupport", "SystemStrings", "SystemdSupport",
+        argumentParser,
         logging, nioConcurrencyHelpers,
       ],
       swiftSettings: strict),
@@ -116,7 +121,8 @@ let package = Package(
     .testTarget(
       name: "SettingsTests",
       dependencies: [
-        "AccessPolicy", "SidelockSettings", "RESP", "SystemStrings", "TestSupport", argumentParser,
+        "AccessPolicy", "DaemonSettings", "LockEngine", "RESP", "Sidecar", "SidelockSettings", "SystemStrings",
+        "SystemdSupport", "TestSupport", argumentParser, logging, nioCore, nioPosix,
       ],
       swiftSettings: strict),
     .testTarget(
@@ -125,8 +131,9 @@ let package = Package(
     .testTarget(
       name: "SidecarTests",
       dependencies: [
-        "Sidecar", "ClientProtocol", "LockEngine", "LockTypes", "RESP", "RedisLeases", "SystemdSupport", nioCore,
-        nioPosix, logging,
+        "Sidecar", "ClientProtocol", "DaemonSettings", "LockEngine", "LockTypes", "RESP", "RedisLeases",
+        "SystemdSupport",
+        nioCore, nioPosix, logging,
       ],
       swiftSettings: strict),
     // The simulator runs the real scripts in the interpreter that Redis has inside. Only tests need it: it is a part

@@ -1,3 +1,4 @@
+public import DaemonSettings
 import Glibc
 public import Logging
 import NIOCore
@@ -28,9 +29,9 @@ public final class Sidecar: Sendable {
     var configuration = configuration
     if let descriptor = configuration.listeningDescriptor {
       socket = ListeningSocket(handedOver: descriptor)
-      configuration.socketPath = socket.path
+      configuration.settings.socketPath = socket.path
     } else {
-      socket = try ListeningSocket(path: configuration.socketPath, mode: configuration.socketMode)
+      socket = try ListeningSocket(path: configuration.settings.socketPath, mode: configuration.settings.socketMode)
     }
     if socket.isForRootAlone {
       logger.info(
@@ -88,8 +89,8 @@ public final class Sidecar: Sendable {
   /// locks are left to it as by ``requestHandOver(to:)``, and where that cannot be, everything is given back as by
   /// ``requestStop()``. From any thread, at any time.
   ///
-  /// - Parameter next: the configuration of the one that may follow; nil when what it finds is wrong.
-  public func requestEnd(before next: SidecarConfiguration?) {
+  /// - Parameter next: the settings of the one that may follow; nil when what it finds is wrong.
+  public func requestEnd(before next: Settings?) {
     loop.execute {
       self.mustStop.value = true
       self.core.value?.end(before: next)
@@ -99,23 +100,23 @@ public final class Sidecar: Sendable {
   /// Asks ``run()`` to return, and to leave clients and locks to the daemon that follows in the place of this one. Where
   /// no service manager keeps them, nothing happens. From any thread, at any time.
   ///
-  /// - Parameter next: the configuration that it will have; nil when what it finds is wrong, and it goes on with that of
+  /// - Parameter next: the settings that it will have; nil when what it finds is wrong, and it goes on with those of
   ///   this one. When its locks would be other ones, nothing is left to it.
-  public func requestHandOver(to next: SidecarConfiguration?) {
+  public func requestHandOver(to next: Settings?) {
     loop.execute {
       self.core.value?.wasRestartAnnounced = true
       _ = self.core.value?.handOver(to: next)
     }
   }
 
-  /// Uses new settings where that is possible while it serves: limits, policy, and how long leases last and may linger;
-  /// the rest of `configuration` is left as it is. Then tells the service manager that the reload is over. From any
-  /// thread, at any time.
+  /// Uses other settings from now on. Then tells the service manager that the reload is over. From any thread, at any
+  /// time.
   ///
   /// - Parameters:
-  ///   - configuration: nil when the settings could not be used; everything stays as it is.
+  ///   - settings: nil when the settings could not be used; everything stays as it is.
+  ///   - saved: all settings for the daemon that follows, as ``SidecarConfiguration/savedSettings``.
   ///   - note: what the status line says about it until the next reload; nil for nothing.
-  public func reload(_ configuration: SidecarConfiguration?, note: String?) {
-    loop.execute { self.core.value?.reload(configuration, note: note) }
+  public func reload(_ settings: LiveSettings?, saved: [UInt8], note: String?) {
+    loop.execute { self.core.value?.reload(settings, saved: saved, note: note) }
   }
 }

@@ -1,8 +1,13 @@
 import AccessPolicy
+import DaemonSettings
 import Logging
+import SystemStrings
 
-/// Every setting of the daemon. The raw value is the YAML key; the flag and the environment variable follow from it,
-/// so a new case here is all that a new setting needs to exist everywhere (the compiler asks for the rest).
+/// Every setting of the daemon. The raw value is the YAML key; the flag and the environment variable follow from it.
+///
+/// All that is to be said of a setting stands in its row of the table below, and in the property of `Settings` or of a part of it
+/// to which the row leads. Reading it, telling it, checking it, handing it on to the next daemon and taking it over when
+/// it changes follow from those two.
 public enum SettingKey: String, CaseIterable, Sendable {
   case redis
   case local
@@ -93,23 +98,46 @@ let userNameBytesMax = 256
 let keyPrefixBytesMax = 64
 let hostNameBytesMax = 64
 
-/// A row of the table: what help, documentation, flags, files and checks know about a setting.
+/// A row of the table: what help, documentation, flags, files, checks and the daemon know about a setting.
 struct SettingDefinition: Sendable {
   /// What stands for the value in help texts.
   let valueName: String
   /// One sentence, without a full stop.
   let summary: String
   let kind: SettingKind
+  /// Where its value stands in `Settings`, where the default stands too, and when it changes.
+  let place: SettingPlace
   /// The default in words.
   let defaultText: String
-  /// The default in digits; nil for one that is found out at start.
-  var defaultNumber: Int?
+  /// What stands for it in the sample file.
+  let sample: String
+
+  /// The default, where it is found out at the start; nil for what stands in `Settings()`.
+  let found: (@Sendable (Settings, SettingsInputs) -> SettingValue?)?
+  /// What the check of a value by itself cannot see: what is wrong with it beside the rows above, or nil for nothing.
+  let problem: (@Sendable (Settings) -> String?)?
+
+  /// Without `defaultText` it is what stands in `Settings()`, and without `sample` that is the default.
+  init(
+    _ valueName: String, _ summary: String, _ kind: SettingKind, _ place: SettingPlace,
+    default defaultText: String? = nil,
+    sample: String? = nil, found: (@Sendable (Settings, SettingsInputs) -> SettingValue?)? = nil,
+    problem: (@Sendable (Settings) -> String?)? = nil
+  ) {
+    self.valueName = valueName
+    self.summary = summary
+    self.kind = kind
+    self.place = place
+    self.defaultText = defaultText ?? place.defaultValue?.shown ?? ""
+    self.sample = sample ?? place.defaultValue?.shown ?? ""
+    self.found = found
+    self.problem = problem
+  }
+
+  /// The default in digits; nil for what is no number.
+  var defaultNumber: Int? { if case .number(let number)? = place.defaultValue { number } else { nil } }
 }
 
-let defaultKeyPrefix = "sidelock:"
-let defaultSocketMode: UInt32 = 0o660
-let defaultLogLevel = Logger.Level.info
-let systemSocketPath = "/run/sidelock/sidelock.sock"
 /// The name of the file in systemd's credentials directory that holds the Redis password.
 let passwordCredential = "sidelock.redis-password"
 
@@ -119,94 +147,117 @@ extension SettingKey {
     switch self {
     case .redis:
       SettingDefinition(
-        valueName: "URL", summary: "The Redis server that keeps the leases of all hosts", kind: .redisURL,
-        defaultText: "none: choose this or local")
+        "URL", "The Redis server that keeps the leases of all hosts", .redisURL, .redis,
+        default: "none: choose this or local", sample: "redis://localhost:6379/0")
     case .local:
       SettingDefinition(
-        valueName: "BOOL", summary: "Locks for this host alone, without Redis", kind: .boolean, defaultText: "false")
+        "BOOL", "Locks for this host alone, without Redis", .boolean, .local, default: "false", sample: "true")
     case .redisUser:
       SettingDefinition(
-        valueName: "NAME", summary: "The ACL user of Redis, for a password that does not stand in the URL",
-        kind: .userName, defaultText: "the server's default user")
+        "NAME", "The ACL user of Redis, for a password that does not stand in the URL", .userName, .login,
+        default: "the server's default user", sample: "locks")
     case .redisPasswordFile:
       SettingDefinition(
-        valueName: "FILE", summary: "A file with the Redis password, instead of one in the URL", kind: .filePath,
-        defaultText: "$CREDENTIALS_DIRECTORY/\(passwordCredential) if it is there")
+        "FILE", "A file with the Redis password, instead of one in the URL", .filePath, .login,
+        default: "$CREDENTIALS_DIRECTORY/\(passwordCredential) if it is there", sample: "/etc/sidelock/redis-password")
     case .socket:
       SettingDefinition(
-        valueName: "PATH", summary: "The Unix socket for clients", kind: .socketPath,
-        defaultText: "\(systemSocketPath); not as root: $XDG_RUNTIME_DIR/sidelock/sidelock.sock if that is set")
+        "PATH", "The Unix socket for clients", .socketPath, .fixed(\.socketPath),
+        default:
+          "\(Settings().socketPath); not as root: $XDG_RUNTIME_DIR/sidelock/sidelock.sock if that is set",
+        found: { _, inputs in inputs.userSocketPath?.asSetting },
+        problem: { settings in
+          // Only a default can fail this: what was given has been checked.
+          guard SystemText.bytes(settings.socketPath).count > socketPathBytesMax else { return nil }
+          return "the default \(quoted(settings.socketPath)) is too long; allowed: \(SettingKind.socketPath.allowed)"
+        })
     case .socketMode:
-      SettingDefinition(
-        valueName: "MODE", summary: "The permissions of the socket", kind: .mode,
-        defaultText: octal(defaultSocketMode))
+      SettingDefinition("MODE", "The permissions of the socket", .mode, .fixed(\.socketMode))
     case .leaseMilliseconds:
       number(
-        "How long a lease in Redis lasts without renewal; a change is for new ones", 1000...3_600_000, default: 10_000)
+        "How long a lease in Redis lasts without renewal; a change is for new ones", 1000...3_600_000,
+        .live(\.engine.leaseMilliseconds))
     case .lingerMilliseconds:
-      number("How long an unused lease is kept for the next local client", 0...60_000, default: 0)
+      number(
+        "How long an unused lease is kept for the next local client", 0...60_000, .live(\.engine.lingerMilliseconds))
     case .cohortMax:
-      number("How often a lock passes between local clients while another host waits", 1...1_000_000, default: 100)
+      number(
+        "How often a lock passes between local clients while another host waits", 1...1_000_000,
+        .live(\.engine.cohortMax))
     case .cohortMilliseconds:
-      number("How long a lock passes between local clients while another host waits", 0...60_000, default: 50)
+      number(
+        "How long a lock passes between local clients while another host waits", 0...60_000,
+        .live(\.engine.cohortMilliseconds))
     case .redisTimeoutMilliseconds:
-      SettingDefinition(
-        valueName: "N", summary: "How long Redis may take to answer; less than half of lease_ms",
-        kind: .integer(100...60_000), defaultText: "2000, or a quarter of lease_ms if that is less",
-        defaultNumber: 2000)
+      number(
+        "How long Redis may take to answer; less than half of lease_ms", 100...60_000,
+        .live(\.engine.storeTimeoutMilliseconds), default: "2000, or a quarter of lease_ms if that is less",
+        // A short lease needs no second setting.
+        found: { settings, _ in
+          let engine = settings.live.engine
+          return min(engine.storeTimeoutMilliseconds, engine.leaseMilliseconds / 4).asSetting
+        },
+        problem: { settings in
+          let engine = settings.live.engine
+          guard engine.storeTimeoutMilliseconds * 2 >= engine.leaseMilliseconds else { return nil }
+          return
+            "\(engine.storeTimeoutMilliseconds) must be less than half of lease_ms, which is \(engine.leaseMilliseconds)"
+        })
     case .keyPrefix:
       SettingDefinition(
-        valueName: "TEXT", summary: "What every key in Redis begins with", kind: .keyPrefix,
-        defaultText: defaultKeyPrefix)
+        "TEXT", "What every key in Redis begins with", .keyPrefix, .fixed(\.keyPrefix),
+        sample: "\"\(Settings().keyPrefix)\"")
     case .host:
       SettingDefinition(
-        valueName: "NAME", summary: "The name under which other hosts see this one", kind: .hostName,
-        defaultText: "the host name")
+        "NAME", "The name under which other hosts see this one", .hostName, .fixed(\.host), default: "the host name",
+        sample: "host-1", found: { _, inputs in sanitisedHostName(inputs.systemHostName).asSetting })
     case .connectionsMax:
       number(
         "The most client connections at a time; fewer where the limit of open files is too low", 1...1_000_000,
-        default: 16_384)
+        .live(\.connectionsMax))
     case .connectionsPerUIDMax:
-      number("The most client connections of one user at a time", 1...1_000_000, default: 12_288)
+      number("The most client connections of one user at a time", 1...1_000_000, .live(\.connectionsPerUIDMax))
     case .holdsPerSessionMax:
-      number("The most locks that one connection may hold", 1...10_000_000, default: 65_536)
+      number("The most locks that one connection may hold", 1...10_000_000, .live(\.engine.holdsPerSessionMax))
     case .holdsPerUIDMax:
-      number("The most locks that all connections of one user may hold", 1...10_000_000, default: 1_000_000)
+      number(
+        "The most locks that all connections of one user may hold", 1...10_000_000, .live(\.engine.holdsPerUIDMax))
     case .waitsPerSessionMax:
-      number("The most requests of one connection that may wait at a time", 1...65_536, default: 128)
+      number(
+        "The most requests of one connection that may wait at a time", 1...65_536, .live(\.engine.waitsPerSessionMax))
     case .waitsPerUIDMax:
-      number("The most requests of one user that may wait at a time", 1...10_000_000, default: 100_000)
+      number("The most requests of one user that may wait at a time", 1...10_000_000, .live(\.engine.waitsPerUIDMax))
     case .bytesPerSessionMax:
       number(
         "The most bytes that are kept for one connection, come from it or not yet taken by it",
-        1_048_576...1_073_741_824, default: 4_194_304)
+        1_048_576...1_073_741_824, .live(\.bytesPerSessionMax))
     case .bytesPerUIDMax:
       number(
         "The most bytes that are kept for all connections of one user", 1_048_576...17_179_869_184,
-        default: 67_108_864)
+        .live(\.bytesPerUIDMax))
     case .lockBytesPerUIDMax:
       number(
         "The most bytes of names, notes and owners of what all connections of one user hold and wait for",
-        1_048_576...17_179_869_184, default: 33_554_432)
+        1_048_576...17_179_869_184, .live(\.engine.lockBytesPerUIDMax))
     case .watchesPerUIDMax:
-      number("The most watches that all connections of one user may have", 1...1_000_000, default: 256)
+      number("The most watches that all connections of one user may have", 1...1_000_000, .live(\.watchesPerUIDMax))
     case .rules:
       SettingDefinition(
-        valueName: "RULE", summary: "Who may do what with which locks; the first rule that fits decides",
-        kind: .rules,
-        defaultText:
-          "everybody may use and inspect; root, the daemon's own user and the group \(AccessPolicy.administratorsGroup) may break"
-      )
+        "RULE", "Who may do what with which locks; the first rule that fits decides", .rules, .live(\.policy.rules),
+        default:
+          "everybody may use and inspect; root, the daemon's own user and the group \(AccessPolicy.administratorsGroup) may break",
+        sample: "[" + SettingsDocument.sampleRules.map { "\"\($0)\"" }.joined(separator: ", ") + "]")
     case .logLevel:
-      SettingDefinition(
-        valueName: "LEVEL", summary: "The least severe messages that are logged", kind: .logLevel,
-        defaultText: defaultLogLevel.rawValue)
+      SettingDefinition("LEVEL", "The least severe messages that are logged", .logLevel, .live(\.logLevel))
     }
   }
 
-  private func number(_ summary: String, _ range: ClosedRange<Int>, default value: Int) -> SettingDefinition {
-    SettingDefinition(
-      valueName: "N", summary: summary, kind: .integer(range), defaultText: String(value), defaultNumber: value)
+  private func number(
+    _ summary: String, _ range: ClosedRange<Int>, _ place: SettingPlace, default text: String? = nil,
+    found: (@Sendable (Settings, SettingsInputs) -> SettingValue?)? = nil,
+    problem: (@Sendable (Settings) -> String?)? = nil
+  ) -> SettingDefinition {
+    SettingDefinition("N", summary, .integer(range), place, default: text, found: found, problem: problem)
   }
 }
 

@@ -7,18 +7,21 @@ import SystemStrings
 enum SettingValue: Sendable, Equatable {
   case redis(RedisURL)
   case boolean(Bool)
-  case text(String)
+  case text(ExactText)
   case number(Int)
   case mode(UInt32)
   case level(Logger.Level)
   case rules([AccessRule])
+
+  /// The text that gives this value again; for a list or a login, the one for people.
+  var text: String { if case .text(let text) = self { text.text } else { shown } }
 
   /// The value for people, without secrets.
   var shown: String {
     switch self {
     case .redis(let url): url.description
     case .boolean(let value): value ? "true" : "false"
-    case .text(let text): SystemText.shown(text)
+    case .text(let text): SystemText.shown(text.text)
     case .number(let number): String(number)
     case .mode(let mode): octal(mode)
     case .level(let level): level.rawValue
@@ -61,17 +64,17 @@ extension SettingDefinition {
       guard (1...userNameBytesMax).contains(text.utf8.count), text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7F }) else {
         throw refusal(of: text)
       }
-      return .text(text)
+      return .text(ExactText(text))
     case .filePath:
       guard !text.isEmpty, !SystemText.bytes(text).contains(0) else { throw refusal(of: text) }
-      return .text(text)
+      return .text(ExactText(text))
     case .socketPath:
       // A leading @ means an abstract socket elsewhere; those have no permissions, so they are not offered.
       let bytes = SystemText.bytes(text)
       guard (1...socketPathBytesMax).contains(bytes.count), !bytes.contains(0), bytes.first != UInt8(ascii: "@") else {
         throw refusal(of: text)
       }
-      return .text(text)
+      return .text(ExactText(text))
     case .mode:
       guard (1...4).contains(text.utf8.count), text.utf8.allSatisfy({ (0x30...0x37).contains($0) }),
         let mode = UInt32(text, radix: 8), mode <= 0o777
@@ -85,12 +88,12 @@ extension SettingDefinition {
       guard text.utf8.count <= keyPrefixBytesMax,
         text.utf8.allSatisfy({ (0x21...0x7E).contains($0) && !forbidden.contains($0) })
       else { throw refusal(of: text) }
-      return .text(text)
+      return .text(ExactText(text))
     case .hostName:
       guard (1...hostNameBytesMax).contains(text.utf8.count), text.utf8.allSatisfy(isHostNameByte) else {
         throw refusal(of: text)
       }
-      return .text(text)
+      return .text(ExactText(text))
     case .logLevel:
       guard let level = Logger.Level(rawValue: text) else { throw refusal(of: text) }
       return .level(level)

@@ -81,12 +81,7 @@ public enum SettingsDocument {
       """
     for key in SettingKey.allCases {
       switch key.definition.kind {
-      case .integer:
-        if let number = key.definition.defaultNumber { text += "\(key.rawValue): \(number)\n" }
-      case .socketPath: text += "\(key.rawValue): \(systemSocketPath)\n"
-      case .mode: text += "\(key.rawValue): \(octal(defaultSocketMode))\n"
-      case .keyPrefix: text += "\(key.rawValue): \"\(defaultKeyPrefix)\"\n"
-      case .logLevel: text += "\(key.rawValue): \(defaultLogLevel.rawValue)\n"
+      case .integer, .socketPath, .mode, .keyPrefix, .logLevel: text += "\(key.rawValue): \(key.definition.sample)\n"
       case .redisURL, .boolean, .userName, .filePath, .hostName, .rules: break
       }
     }
@@ -110,30 +105,8 @@ public enum SettingsDocument {
       let row = key.definition
       text += "\n# \(row.summary) (\(key.changesLive ? "reload" : "restart")).\n"
       text += "# Values: \(row.kind.allowed). Default: \(row.defaultText).\n"
-      text += key == .redis ? "redis: redis://localhost:6379/0\n" : "#\(key.rawValue): \(key.sampleValue)\n"
+      text += "\(key == .redis ? "" : "#")\(key.rawValue): \(row.sample)\n"
     }
     return text
-  }
-}
-
-extension SettingKey {
-  /// What stands for this setting in the sample file.
-  fileprivate var sampleValue: String {
-    let row = definition
-    switch self {
-    case .redis: return "redis://localhost:6379/0"
-    case .local: return "true"
-    case .redisUser: return "locks"
-    case .redisPasswordFile: return "/etc/sidelock/redis-password"
-    case .socket: return systemSocketPath
-    case .keyPrefix: return "\"\(row.defaultText)\""
-    case .host: return "host-1"
-    case .rules: return "[" + SettingsDocument.sampleRules.map { "\"\($0)\"" }.joined(separator: ", ") + "]"
-    case .socketMode, .logLevel: return row.defaultText
-    case .leaseMilliseconds, .lingerMilliseconds, .cohortMax, .cohortMilliseconds, .redisTimeoutMilliseconds,
-      .connectionsMax, .connectionsPerUIDMax, .holdsPerSessionMax, .holdsPerUIDMax, .waitsPerSessionMax,
-      .waitsPerUIDMax, .bytesPerSessionMax, .bytesPerUIDMax, .lockBytesPerUIDMax, .watchesPerUIDMax:
-      return String(row.defaultNumber ?? 0)
-    }
   }
 }

@@ -1,6 +1,6 @@
 import AccessPolicy
+public import DaemonSettings
 import LockEngine
-import Logging
 import RESP
 
 /// The settings that a daemon serves with, in a form that can be handed to the daemon after it: whose own may be wrong.
@@ -25,23 +25,30 @@ public struct SettingsInForce: Sendable, Equatable {
     self.init(settings: settings, shown: shown)
   }
 
-  /// Whoever changes what is written raises it.
-  private static let version: UInt64 = 2
+  /// Whoever changes what is written raises it. A setting more or less is no change: each stands there with its name.
+  private static let version: UInt64 = 3
+
+  /// The settings that stand there as texts. The rest is looked up somewhere else when it is read: accounts, the password.
+  private static var texts: [(key: SettingKey, place: SettingPlace.Access)] {
+    SettingKey.allCases.compactMap { key in
+      key.definition.kind.isList ? nil : key.definition.place.value.map { (key, $0) }
+    }
+  }
 
   /// All of it as bytes.
   public var encoded: [UInt8] {
     var writer = StateWriter()
     writer.write(Self.version)
     write(settings.backend, to: &writer)
-    writer.write(settings.socketPath)
-    writer.write(UInt64(settings.socketMode))
-    for (_, number) in Self.numbers { writer.write(Int64(settings[keyPath: number])) }
-    writer.write(settings.keyPrefix)
-    writer.write(settings.hostName)
-    writer.write(settings.logLevel.rawValue)
-    writer.write(settings.policy.administrators.map(Int64.init))
-    writer.write(UInt64(settings.policy.rules.count))
-    for rule in settings.policy.rules { write(rule, to: &writer) }
+    let texts = Self.texts
+    writer.write(UInt64(texts.count))
+    for (key, place) in texts {
+      writer.write(key.rawValue)
+      writer.write(place.read(settings).text)
+    }
+    writer.write(settings.live.policy.administrators.map(Int64.init))
+    writer.write(UInt64(settings.live.policy.rules.count))
+    for rule in settings.live.policy.rules { write(rule, to: &writer) }
     writer.write(UInt64(shown.count))
     for (key, text) in shown.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
       writer.write(key.rawValue)
@@ -50,50 +57,31 @@ public struct SettingsInForce: Sendable, Equatable {
     return writer.bytes
   }
 
-  /// Reads it back; nil for anything else, whatever that is, and where a number is none that its setting may have.
+  /// Reads it back; nil for anything else, whatever that is, and where a value is none that its setting may have. A setting
+  /// that does not stand there has its default, and one that this daemon does not know is passed over.
   public init?(encoded bytes: [UInt8]) {
     var reader = StateReader(bytes)
-    do throws(StateDamage) {
+    settings = Settings()
+    shown = [:]
+    do {
       guard try reader.unsigned() == Self.version else { return nil }
-      settings = Settings(
-        backend: try Self.backend(&reader), socketPath: try reader.text(),
-        socketMode: UInt32(truncatingIfNeeded: try reader.unsigned()) & 0o777, leaseMilliseconds: 0,
-        lingerMilliseconds: 0, cohortHandOversMax: 0, cohortMilliseconds: 0, redisTimeoutMilliseconds: 0, keyPrefix: "",
-        hostName: "", connectionsMax: 0, connectionsPerUIDMax: 0, holdsPerSessionMax: 0, holdsPerUIDMax: 0,
-        waitsPerSessionMax: 0, waitsPerUIDMax: 0, bytesPerSessionMax: 0, bytesPerUIDMax: 0, lockBytesPerUIDMax: 0,
-        watchesPerUIDMax: 0, policy: AccessPolicy(), logLevel: defaultLogLevel)
-      for (key, number) in Self.numbers {
-        let value = Int(clamping: try reader.signed())
-        guard case .integer(let range) = key.definition.kind, range.contains(value) else { return nil }
-        settings[keyPath: number] = value
-      }
-      guard settings.redisTimeoutMilliseconds * 2 < settings.leaseMilliseconds else { return nil }
-      settings.keyPrefix = try reader.text()
-      settings.hostName = try reader.text()
-      guard let level = Logger.Level(rawValue: try reader.text()) else { return nil }
-      settings.logLevel = level
-      settings.policy.administrators = try reader.optional().map { UInt32(truncatingIfNeeded: $0) }
-      for _ in 0..<(try reader.count()) { settings.policy.rules.append(try Self.rule(&reader)) }
-      shown = [:]
+      settings.backend = try Self.backend(&reader)
       for _ in 0..<(try reader.count()) {
-        guard let key = SettingKey(rawValue: try reader.text()) else { return nil }
-        shown[key] = try reader.text()
+        let name = try reader.text()
+        let text = try reader.text()
+        guard let key = SettingKey(rawValue: name), let place = key.definition.place.value else { continue }
+        place.write(try key.definition.parse(text), &settings)
+      }
+      for key in SettingKey.allCases where key.definition.problem?(settings) != nil { return nil }
+      settings.live.policy.administrators = try reader.optional().map { UInt32(truncatingIfNeeded: $0) }
+      for _ in 0..<(try reader.count()) { settings.live.policy.rules.append(try Self.rule(&reader)) }
+      for _ in 0..<(try reader.count()) {
+        let name = try reader.text()
+        let text = try reader.text()
+        if let key = SettingKey(rawValue: name) { shown[key] = text }
       }
       try reader.finish()
     } catch { return nil }
-  }
-
-  private static var numbers: [(SettingKey, WritableKeyPath<Settings, Int>)] {
-    [
-      (.leaseMilliseconds, \.leaseMilliseconds), (.lingerMilliseconds, \.lingerMilliseconds),
-      (.cohortMax, \.cohortHandOversMax), (.cohortMilliseconds, \.cohortMilliseconds),
-      (.redisTimeoutMilliseconds, \.redisTimeoutMilliseconds), (.connectionsMax, \.connectionsMax),
-      (.connectionsPerUIDMax, \.connectionsPerUIDMax), (.holdsPerSessionMax, \.holdsPerSessionMax),
-      (.holdsPerUIDMax, \.holdsPerUIDMax), (.waitsPerSessionMax, \.waitsPerSessionMax),
-      (.waitsPerUIDMax, \.waitsPerUIDMax), (.bytesPerSessionMax, \.bytesPerSessionMax),
-      (.bytesPerUIDMax, \.bytesPerUIDMax), (.lockBytesPerUIDMax, \.lockBytesPerUIDMax),
-      (.watchesPerUIDMax, \.watchesPerUIDMax),
-    ]
   }
 
   // MARK: Redis

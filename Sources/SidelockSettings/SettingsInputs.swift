@@ -34,6 +34,12 @@ public struct SettingsInputs: Sendable {
     self.readFile = readFile
   }
 
+  /// Where the socket of a daemon is that a user runs; nil for that of the system.
+  var userSocketPath: String? {
+    guard !isRoot, let runtime = environment["XDG_RUNTIME_DIR"], runtime.hasPrefix("/") else { return nil }
+    return runtime + "/sidelock/sidelock.sock"
+  }
+
   /// The same, for a daemon that serves and reads its files once more.
   public var again: SettingsInputs {
     var inputs = self

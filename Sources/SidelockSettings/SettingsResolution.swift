@@ -1,5 +1,5 @@
 import AccessPolicy
-import Logging
+public import DaemonSettings
 import RESP
 import SystemStrings
 
@@ -46,6 +46,7 @@ private struct Resolver {
   var effective: [EffectiveSetting] = []
   /// Flag, environment, file: highest precedence first.
   var layers: [[SettingKey: Given]] = []
+  var settings = Settings()
 
   init(inputs: SettingsInputs) { self.inputs = inputs }
 
@@ -55,30 +56,9 @@ private struct Resolver {
     readFile()
 
     let backend = chooseBackend()
-    let leaseMilliseconds = number(.leaseMilliseconds)
-    let settings = Settings(
-      backend: backend ?? .local,
-      socketPath: socketPath(),
-      socketMode: mode(.socketMode),
-      leaseMilliseconds: leaseMilliseconds,
-      lingerMilliseconds: number(.lingerMilliseconds),
-      cohortHandOversMax: number(.cohortMax),
-      cohortMilliseconds: number(.cohortMilliseconds),
-      redisTimeoutMilliseconds: redisTimeout(leaseMilliseconds: leaseMilliseconds),
-      keyPrefix: text(.keyPrefix, default: defaultKeyPrefix),
-      hostName: text(.host, default: sanitisedHostName(inputs.systemHostName)),
-      connectionsMax: number(.connectionsMax),
-      connectionsPerUIDMax: number(.connectionsPerUIDMax),
-      holdsPerSessionMax: number(.holdsPerSessionMax),
-      holdsPerUIDMax: number(.holdsPerUIDMax),
-      waitsPerSessionMax: number(.waitsPerSessionMax),
-      waitsPerUIDMax: number(.waitsPerUIDMax),
-      bytesPerSessionMax: number(.bytesPerSessionMax),
-      bytesPerUIDMax: number(.bytesPerUIDMax),
-      lockBytesPerUIDMax: number(.lockBytesPerUIDMax),
-      watchesPerUIDMax: number(.watchesPerUIDMax),
-      policy: policy(),
-      logLevel: level(.logLevel))
+    settings.backend = backend ?? .local
+    for key in SettingKey.allCases { settle(key) }
+    addAdministrators()
     let order = SettingKey.allCases
     effective.sort { order.firstIndex(of: $0.key)! < order.firstIndex(of: $1.key)! }
     return backend == nil ? nil : settings
@@ -271,103 +251,33 @@ private struct Resolver {
     return nil
   }
 
-  private mutating func settle(_ key: SettingKey, _ value: SettingValue, _ source: SettingSource) {
+  private mutating func tell(_ key: SettingKey, _ value: SettingValue, _ source: SettingSource) {
     effective.append(EffectiveSetting(key: key, shown: value.shown, source: source))
   }
 
-  private mutating func number(_ key: SettingKey) -> Int {
-    let fallback = key.definition.defaultNumber ?? 0
-    guard let given = given(key), case .number(let number) = given.value else {
-      settle(key, .number(fallback), .default)
-      return fallback
-    }
-    settle(key, given.value, given.source)
-    return number
+  /// Puts what holds for a setting into its place. What is a part of the backend has none.
+  private mutating func settle(_ key: SettingKey) {
+    let row = key.definition
+    guard let place = row.place.value else { return }
+    let chosen = given(key) ?? Given(value: row.found?(settings, inputs) ?? place.read(settings), source: .default)
+    place.write(chosen.value, &settings)
+    tell(key, chosen.value, chosen.source)
+    guard let problem = row.problem?(settings) else { return }
+    let source = chosen.source == .default ? nil : chosen.source
+    problems.append(SettingProblem(setting: key.rawValue, source: source, message: problem))
   }
 
-  private mutating func text(_ key: SettingKey, default fallback: String) -> String {
-    guard let given = given(key), case .text(let text) = given.value else {
-      settle(key, .text(fallback), .default)
-      return fallback
-    }
-    settle(key, given.value, given.source)
-    return text
-  }
-
-  private mutating func mode(_ key: SettingKey) -> UInt32 {
-    guard let given = given(key), case .mode(let mode) = given.value else {
-      settle(key, .mode(defaultSocketMode), .default)
-      return defaultSocketMode
-    }
-    settle(key, given.value, given.source)
-    return mode
-  }
-
-  private mutating func level(_ key: SettingKey) -> Logger.Level {
-    guard let given = given(key), case .level(let level) = given.value else {
-      settle(key, .level(defaultLogLevel), .default)
-      return defaultLogLevel
-    }
-    settle(key, given.value, given.source)
-    return level
-  }
-
-  private mutating func policy() -> AccessPolicy {
-    var policy = AccessPolicy()
-    if let given = given(.rules), case .rules(let rules) = given.value {
-      settle(.rules, given.value, given.source)
-      policy.rules = rules
-    } else {
-      settle(.rules, .rules([]), .default)
-    }
-    // A host without the group has no administrators but root. One whose accounts cannot be asked has none either, and
-    // what is more: whoever reads this wants to know.
+  /// A host without the group has no administrators but root. One whose accounts cannot be asked has none either, and
+  /// what is more: whoever reads this wants to know.
+  private mutating func addAdministrators() {
     switch inputs.accounts.group(AccessPolicy.administratorsGroup) {
-    case .number(let number): policy.administrators = number
+    case .number(let number): settings.live.policy.administrators = number
     case .unknown: break
     case .failed(let reason):
       problems.append(
         SettingProblem(
           message: "the group \(AccessPolicy.administratorsGroup) cannot be looked up: \(reason)", mayPass: true))
     }
-    return policy
-  }
-
-  /// The default shrinks with the lease, so that a short lease needs no second setting.
-  private mutating func redisTimeout(leaseMilliseconds: Int) -> Int {
-    let key = SettingKey.redisTimeoutMilliseconds
-    guard let given = given(key), case .number(let timeout) = given.value else {
-      let fallback = min(key.definition.defaultNumber ?? 0, leaseMilliseconds / 4)
-      settle(key, .number(fallback), .default)
-      return fallback
-    }
-    settle(key, given.value, given.source)
-    if timeout * 2 >= leaseMilliseconds {
-      problems.append(
-        SettingProblem(
-          setting: key.rawValue, source: given.source,
-          message: "\(timeout) must be less than half of lease_ms, which is \(leaseMilliseconds)"))
-    }
-    return timeout
-  }
-
-  private mutating func socketPath() -> String {
-    let path = text(.socket, default: defaultSocketPath)
-    // Only a default can fail this: what was given has been checked.
-    if SystemText.bytes(path).count > socketPathBytesMax {
-      problems.append(
-        SettingProblem(
-          setting: SettingKey.socket.rawValue,
-          message: "the default \(quoted(path)) is too long; allowed: \(SettingKey.socket.definition.kind.allowed)"))
-    }
-    return path
-  }
-
-  private var defaultSocketPath: String {
-    if !inputs.isRoot, let runtime = inputs.environment["XDG_RUNTIME_DIR"], runtime.hasPrefix("/") {
-      return runtime + "/sidelock/sidelock.sock"
-    }
-    return systemSocketPath
   }
 
   // MARK: The backend
@@ -387,15 +297,15 @@ private struct Resolver {
                 message: "excludes redis, which \(redis.source) sets: choose one"))
             return .local
           }
-          settle(.local, local.value, local.source)
+          tell(.local, local.value, local.source)
           return .local
         }
         localRefused = localRefused || !chosen
       }
       if let redis, case .redis(let url) = redis.value {
-        settle(.local, .boolean(false), local?.source ?? .default)
+        tell(.local, .boolean(false), local?.source ?? .default)
         let complete = completeLogin(of: url, from: redis.source)
-        settle(.redis, .redis(complete), redis.source)
+        tell(.redis, .redis(complete), redis.source)
         return .redis(complete)
       }
     }
@@ -414,9 +324,9 @@ private struct Resolver {
   private mutating func completeLogin(of url: RedisURL, from source: SettingSource) -> RedisURL {
     var result = url
     if let given = given(.redisUser), case .text(let user) = given.value {
-      settle(.redisUser, given.value, given.source)
+      tell(.redisUser, given.value, given.source)
       if url.username != nil { reportTwice(.redisUser, given.source, "user", source) }
-      result.username = user
+      result.username = user.text
     }
     if url.password != nil, case .flag = source {
       warnings.append(
@@ -425,15 +335,16 @@ private struct Resolver {
           message: "every user of this host can read the password in the list of processes: give it in a file with "
             + "redis_password_file"))
     }
-    if let given = given(.redisPasswordFile), case .text(let path) = given.value {
+    if let given = given(.redisPasswordFile), case .text(let text) = given.value {
+      let path = text.text
       if url.password != nil { reportTwice(.redisPasswordFile, given.source, "password", source) }
       result.password = password(inFile: path, source: given.source, mayBeMissing: false)
-      settle(
-        .redisPasswordFile, .text(result.password == nil ? Self.shown(passwordFile: path) : path), given.source)
+      tell(
+        .redisPasswordFile, (result.password == nil ? Self.shown(passwordFile: path) : path).asSetting, given.source)
     } else if url.password == nil, let directory = inputs.environment["CREDENTIALS_DIRECTORY"], !directory.isEmpty {
       let path = directory + "/" + passwordCredential
       result.password = password(inFile: path, source: .credential(path: path), mayBeMissing: true)
-      if result.password != nil { settle(.redisPasswordFile, .text(path), .credential(path: path)) }
+      if result.password != nil { tell(.redisPasswordFile, path.asSetting, .credential(path: path)) }
     }
     if let given = given(.redisUser), result.password == nil {
       problems.append(

@@ -1,93 +1,18 @@
 public import ArgumentParser
 
-/// The daemon's command line. Names and help come from the table; the daemon adds nothing of its own.
-public struct SidelockdArguments: ParsableArguments {
-  @Option(name: SettingKey.redis.optionName, parsing: .unconditional, help: SettingKey.redis.help)
-  var redis: String?
+/// The daemon's command line. Its options are the rows of the table; the daemon adds none of its own.
+///
+/// The parser finds out what a type declares by its mirror, and gives back what it found by the same names. So this type
+/// needs no property for each setting: its mirror shows an option for each row.
+public struct SidelockdArguments: ParsableArguments, CustomReflectable {
+  /// What the table's options are to the parser.
+  fileprivate enum TableOption {
+    case single(Option<String?>)
+    case list(Option<[String]>)
+    case flag(Flag<Bool>)
+  }
 
-  @Flag(name: SettingKey.local.optionName, help: SettingKey.local.help)
-  var local = false
-
-  @Option(name: SettingKey.redisUser.optionName, parsing: .unconditional, help: SettingKey.redisUser.help)
-  var redisUser: String?
-
-  @Option(
-    name: SettingKey.redisPasswordFile.optionName, parsing: .unconditional, help: SettingKey.redisPasswordFile.help)
-  var redisPasswordFile: String?
-
-  @Option(name: SettingKey.socket.optionName, parsing: .unconditional, help: SettingKey.socket.help)
-  var socket: String?
-
-  @Option(name: SettingKey.socketMode.optionName, parsing: .unconditional, help: SettingKey.socketMode.help)
-  var socketMode: String?
-
-  @Option(
-    name: SettingKey.leaseMilliseconds.optionName, parsing: .unconditional, help: SettingKey.leaseMilliseconds.help)
-  var leaseMilliseconds: String?
-
-  @Option(
-    name: SettingKey.lingerMilliseconds.optionName, parsing: .unconditional, help: SettingKey.lingerMilliseconds.help)
-  var lingerMilliseconds: String?
-
-  @Option(name: SettingKey.cohortMax.optionName, parsing: .unconditional, help: SettingKey.cohortMax.help)
-  var cohortMax: String?
-
-  @Option(
-    name: SettingKey.cohortMilliseconds.optionName, parsing: .unconditional, help: SettingKey.cohortMilliseconds.help)
-  var cohortMilliseconds: String?
-
-  @Option(
-    name: SettingKey.redisTimeoutMilliseconds.optionName, parsing: .unconditional,
-    help: SettingKey.redisTimeoutMilliseconds.help)
-  var redisTimeoutMilliseconds: String?
-
-  @Option(name: SettingKey.keyPrefix.optionName, parsing: .unconditional, help: SettingKey.keyPrefix.help)
-  var keyPrefix: String?
-
-  @Option(name: SettingKey.host.optionName, parsing: .unconditional, help: SettingKey.host.help)
-  var host: String?
-
-  @Option(name: SettingKey.connectionsMax.optionName, parsing: .unconditional, help: SettingKey.connectionsMax.help)
-  var connectionsMax: String?
-
-  @Option(
-    name: SettingKey.connectionsPerUIDMax.optionName, parsing: .unconditional,
-    help: SettingKey.connectionsPerUIDMax.help)
-  var connectionsPerUIDMax: String?
-
-  @Option(
-    name: SettingKey.holdsPerSessionMax.optionName, parsing: .unconditional, help: SettingKey.holdsPerSessionMax.help)
-  var holdsPerSessionMax: String?
-
-  @Option(name: SettingKey.holdsPerUIDMax.optionName, parsing: .unconditional, help: SettingKey.holdsPerUIDMax.help)
-  var holdsPerUIDMax: String?
-
-  @Option(
-    name: SettingKey.waitsPerSessionMax.optionName, parsing: .unconditional, help: SettingKey.waitsPerSessionMax.help)
-  var waitsPerSessionMax: String?
-
-  @Option(name: SettingKey.waitsPerUIDMax.optionName, parsing: .unconditional, help: SettingKey.waitsPerUIDMax.help)
-  var waitsPerUIDMax: String?
-
-  @Option(
-    name: SettingKey.bytesPerSessionMax.optionName, parsing: .unconditional, help: SettingKey.bytesPerSessionMax.help)
-  var bytesPerSessionMax: String?
-
-  @Option(name: SettingKey.bytesPerUIDMax.optionName, parsing: .unconditional, help: SettingKey.bytesPerUIDMax.help)
-  var bytesPerUIDMax: String?
-
-  @Option(
-    name: SettingKey.lockBytesPerUIDMax.optionName, parsing: .unconditional, help: SettingKey.lockBytesPerUIDMax.help)
-  var lockBytesPerUIDMax: String?
-
-  @Option(name: SettingKey.watchesPerUIDMax.optionName, parsing: .unconditional, help: SettingKey.watchesPerUIDMax.help)
-  var watchesPerUIDMax: String?
-
-  @Option(name: SettingKey.rules.optionName, parsing: .unconditionalSingleValue, help: SettingKey.rules.help)
-  var rules: [String] = []
-
-  @Option(name: SettingKey.logLevel.optionName, parsing: .unconditional, help: SettingKey.logLevel.help)
-  var logLevel: String?
+  private var options: [SettingKey: TableOption]
 
   @Option(
     name: .long, parsing: .unconditional,
@@ -102,61 +27,87 @@ public struct SidelockdArguments: ParsableArguments {
   var unknown: [String] = []
 
   /// An empty command line.
-  public init() {}
+  public init() {
+    options = Dictionary(uniqueKeysWithValues: SettingKey.allCases.map { ($0, $0.option) })
+  }
+
+  /// What was parsed.
+  public init(from decoder: any Decoder) throws {
+    let found = try decoder.container(keyedBy: Name.self)
+    options = [:]
+    for key in SettingKey.allCases {
+      let name = Name(stringValue: key.rawValue)
+      options[key] =
+        switch key.option {
+        case .single: .single(try found.decode(Option<String?>.self, forKey: name))
+        case .list: .list(try found.decode(Option<[String]>.self, forKey: name))
+        case .flag: .flag(try found.decode(Flag<Bool>.self, forKey: name))
+        }
+    }
+    _config = try found.decode(Option<String?>.self, forKey: .config)
+    _check = try found.decode(Flag<Bool>.self, forKey: .check)
+    _unknown = try found.decode(Argument<[String]>.self, forKey: .unknown)
+  }
+
+  /// What the parser takes for the properties.
+  public var customMirror: Mirror {
+    let table = SettingKey.allCases.map { key -> Mirror.Child in
+      switch options[key] ?? key.option {
+      case .single(let option): (key.rawValue, option)
+      case .list(let option): (key.rawValue, option)
+      case .flag(let flag): (key.rawValue, flag)
+      }
+    }
+    let others: [Mirror.Child] = [
+      (Name.config.stringValue, _config), (Name.check.stringValue, _check), (Name.unknown.stringValue, _unknown),
+    ]
+    return Mirror(self, children: table + others, displayStyle: .struct)
+  }
+
+  /// A name in the mirror.
+  private struct Name: CodingKey {
+    static let config = Name(stringValue: "config")
+    static let check = Name(stringValue: "check")
+    static let unknown = Name(stringValue: "unknown")
+
+    let stringValue: String
+    var intValue: Int? { nil }
+
+    init(stringValue: String) { self.stringValue = stringValue }
+    init?(intValue: Int) { nil }
+  }
 
   /// What was given for settings with several values, each for itself.
   var listFlags: [SettingKey: [String]] {
-    rules.isEmpty ? [:] : [.rules: rules]
+    options.compactMapValues { option in
+      guard case .list(let list) = option, !list.wrappedValue.isEmpty else { return nil }
+      return list.wrappedValue
+    }
   }
 
   /// What was given for the others, under the table's keys.
   var flags: [SettingKey: String] {
-    var result: [SettingKey: String] = [:]
-    for key in SettingKey.allCases { result[key] = text(of: key) }
-    return result
-  }
-
-  private func text(of key: SettingKey) -> String? {
-    switch key {
-    case .redis: redis
-    case .local: local ? "true" : nil
-    case .redisUser: redisUser
-    case .redisPasswordFile: redisPasswordFile
-    case .socket: socket
-    case .socketMode: socketMode
-    case .leaseMilliseconds: leaseMilliseconds
-    case .lingerMilliseconds: lingerMilliseconds
-    case .cohortMax: cohortMax
-    case .cohortMilliseconds: cohortMilliseconds
-    case .redisTimeoutMilliseconds: redisTimeoutMilliseconds
-    case .keyPrefix: keyPrefix
-    case .host: host
-    case .connectionsMax: connectionsMax
-    case .connectionsPerUIDMax: connectionsPerUIDMax
-    case .holdsPerSessionMax: holdsPerSessionMax
-    case .holdsPerUIDMax: holdsPerUIDMax
-    case .waitsPerSessionMax: waitsPerSessionMax
-    case .waitsPerUIDMax: waitsPerUIDMax
-    case .bytesPerSessionMax: bytesPerSessionMax
-    case .bytesPerUIDMax: bytesPerUIDMax
-    case .lockBytesPerUIDMax: lockBytesPerUIDMax
-    case .watchesPerUIDMax: watchesPerUIDMax
-    case .rules: nil
-    case .logLevel: logLevel
+    options.compactMapValues { option in
+      switch option {
+      case .single(let single): single.wrappedValue
+      case .list: nil
+      case .flag(let flag): flag.wrappedValue ? "true" : nil
+      }
     }
   }
 }
 
 extension SettingKey {
-  fileprivate var optionName: NameSpecification { .customLong(flagName) }
-
-  fileprivate var help: ArgumentHelp {
+  fileprivate var option: SidelockdArguments.TableOption {
     let row = definition
+    let name = NameSpecification.customLong(flagName)
+    let help = ArgumentHelp(
+      "\(row.summary) (\(row.kind.allowed); default: \(row.defaultText)).", valueName: row.valueName)
     switch row.kind {
-    case .boolean: return ArgumentHelp("\(row.summary).")
-    case .redisURL, .userName, .filePath, .socketPath, .mode, .integer, .keyPrefix, .hostName, .logLevel, .rules:
-      return ArgumentHelp(
-        "\(row.summary) (\(row.kind.allowed); default: \(row.defaultText)).", valueName: row.valueName)
+    case .boolean: return .flag(Flag(wrappedValue: false, name: name, help: ArgumentHelp("\(row.summary).")))
+    case .rules: return .list(Option(wrappedValue: [], name: name, parsing: .unconditionalSingleValue, help: help))
+    case .redisURL, .userName, .filePath, .socketPath, .mode, .integer, .keyPrefix, .hostName, .logLevel:
+      return .single(Option(name: name, parsing: .unconditional, help: help))
     }
   }
 }

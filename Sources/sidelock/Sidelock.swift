@@ -30,7 +30,7 @@ struct Sidelock: ParsableCommand {
         sidelock list
         sidelock inspect deploy
       """,
-    version: "0.1.0",
+    version: sidelockVersion,
     subcommands: [
       RunCommand.self, ListCommand.self, InspectCommand.self, WatchCommand.self, BreakCommand.self, PingCommand.self,
       StatsCommand.self, CallCommand.self, BenchCommand.self,

@@ -1,3 +1,4 @@
+import DaemonSettings
 import Glibc
 import Logging
 import Sidecar
@@ -62,7 +63,7 @@ func runDaemon(
   let signals = StopSignals()
 
   let output = LogOutput()
-  output.install(level: settings.logLevel)
+  output.install(level: settings.live.logLevel)
   let logger = Logger(label: "sidelockd")
   let notifier = Notifier(logger: logger)
   defer {

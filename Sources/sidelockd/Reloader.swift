@@ -1,3 +1,4 @@
+import DaemonSettings
 import Logging
 import NIOConcurrencyHelpers
 import SidelockSettings
@@ -78,7 +79,7 @@ final class Reloader: Sendable {
     let old = state.settings
     let changes = old.changes(to: new)
     for key in changes { log(key, from: state.shown[key], to: shown[key]) }
-    output.level = new.logLevel
+    output.level = new.live.logLevel
     state.settings = old.takingLiveChanges(from: new)
     for key in SettingKey.allCases where key.changesLive { state.shown[key] = shown[key] }
     let waiting = changes.filter { !$0.changesLive }.map(\.rawValue).joined(separator: ", ")

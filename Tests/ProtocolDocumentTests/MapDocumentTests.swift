@@ -142,11 +142,9 @@ import Testing
       of: #/(?m)^## (\d+\.\d+\.\d+) \((?:unreleased|\d{4}-\d\d-\d\d)\)$/#
     )
     .map { String($0.1) }
-    let daemon = try Repository.text("Sources/SidelockSettings/Version.swift").firstMatch(
+    let programs = try Repository.text("Sources/ProcessSupport/Version.swift").firstMatch(
       of: #/sidelockVersion = "([^"]+)"/#)
-    let command = try Repository.text("Sources/sidelock/Sidelock.swift").firstMatch(of: #/version: "([^"]+)"/#)
-    #expect(versions.first == daemon.map { String($0.1) })
-    #expect(versions.first == command.map { String($0.1) })
+    #expect(versions.first == programs.map { String($0.1) })
     #expect(Set(versions).count == versions.count)
   }
 }

@@ -1,8 +1,16 @@
+import AccessPolicy
+import DaemonSettings
+import Glibc
+import LockEngine
 import Logging
+import NIOCore
+import NIOPosix
 import RESP
 import Testing
 
+@testable import Sidecar
 @testable import SidelockSettings
+@testable import SystemdSupport
 
 @Suite struct SettingsChangesTests {
   private func settings(_ flags: [SettingKey: String]) throws -> Settings {
@@ -15,21 +23,13 @@ import Testing
     return try #require(SettingsResolution(inputs).settings)
   }
 
-  /// A value that is not the default, for every setting that shows in `Settings` under its own name.
-  private static let others: [(SettingKey, String)] = [
-    (.redis, "redis://:secret@localhost"), (.local, "true"), (.socket, "/x"), (.socketMode, "0600"),
-    (.leaseMilliseconds, "20000"), (.lingerMilliseconds, "1"), (.cohortMax, "1"), (.cohortMilliseconds, "1"),
-    (.redisTimeoutMilliseconds, "1000"), (.keyPrefix, "p"), (.host, "other"), (.connectionsMax, "1"),
-    (.connectionsPerUIDMax, "1"), (.holdsPerSessionMax, "1"), (.holdsPerUIDMax, "1"), (.waitsPerSessionMax, "1"),
-    (.waitsPerUIDMax, "1"), (.bytesPerSessionMax, "2000000"), (.bytesPerUIDMax, "2000000"),
-    (.lockBytesPerUIDMax, "2000000"), (.watchesPerUIDMax, "2"),
-    (.rules, "deny use a to everyone"), (.logLevel, "error"),
-  ]
+  /// Those that are told by themselves; a login is a part of `redis`.
+  private static let told = SettingKey.allCases.filter { $0 != .redisUser && $0 != .redisPasswordFile }
 
-  @Test(arguments: others)
-  func aChangeIsTold(_ key: SettingKey, _ value: String) throws {
+  @Test(arguments: told)
+  func aChangeIsTold(_ key: SettingKey) throws {
     let old = try settings([:])
-    let new = try settings([key: value])
+    let new = try settings([key: key.anotherValue])
     #expect(old.changes(to: new) == [key])
     #expect(old.changes(to: old) == [])
     let taken = old.takingLiveChanges(from: new)
@@ -37,8 +37,125 @@ import Testing
     #expect(taken == (key.changesLive ? new : old))
   }
 
-  @Test func everySettingThatIsNotALoginIsCovered() {
-    let covered = Set(Self.others.map(\.0.rawValue)).union(["redis_user", "redis_password_file"])
-    #expect(covered == Set(SettingKey.allCases.map(\.rawValue)))
+  /// A property of the settings that no row leads to would keep its default whatever is given, and one that two rows lead to
+  /// would be told twice.
+  @Test func eachPropertyHasOneRow() throws {
+    var rows: [String: [SettingKey]] = [:]
+    let defaults = leaves(Settings())
+    for key in SettingKey.allCases {
+      guard let place = key.definition.place.value else { continue }
+      var other = Settings()
+      if key == .rules {
+        other.live.policy.rules = try settings([key: key.anotherValue]).live.policy.rules
+      } else {
+        place.write(try key.definition.parse(key.anotherValue), &other)
+      }
+      #expect(place.read(other) != place.read(Settings()), "\(key) is not written")
+      for (path, text) in leaves(other) where text != defaults[path] {
+        rows[path, default: []].append(key)
+        #expect(path.hasPrefix("live.") == key.changesLive, "\(key)")
+      }
+    }
+    // The first is that of `redis` and `local`; the others are no settings, but numbers of accounts.
+    let others: Set = ["backend", "live.policy.administrators", "live.policy.owner"]
+    #expect(Set(rows.keys).union(others) == Set(defaults.keys))
+    for (path, keys) in rows { #expect(keys.count == 1, "\(path) is that of \(keys)") }
   }
+
+  // MARK: In force
+
+  /// A daemon that is told other settings goes by them alone: no part of it keeps a copy of those before.
+  @Test func everyLiveSettingIsInForceAfterAReload() throws {
+    var new = LiveSettings()
+    for key in SettingKey.allCases where key.changesLive {
+      new = try settings([key: key.anotherValue]).takingOnly(key, into: new)
+    }
+    // Each differs from the default, so that a forgotten one would be found.
+    let before = leaves(LiveSettings())
+    for (path, text) in leaves(new) where path != "policy.administrators" && path != "policy.owner" {
+      #expect(text != before[path], "\(path)")
+    }
+    let daemon = try Daemon()
+    #expect(try daemon.inForce() == InForce(LiveSettings()))
+    try daemon.reload(new)
+    #expect(try daemon.inForce() == InForce(new))
+  }
+}
+
+extension Settings {
+  /// `live` with the value that one setting has here.
+  fileprivate func takingOnly(_ key: SettingKey, into live: LiveSettings) throws -> LiveSettings {
+    var result = Settings()
+    result.live = live
+    let place = try #require(key.definition.place.value)
+    place.write(place.read(self), &result)
+    return result.live
+  }
+}
+
+/// What the parts of a daemon go by.
+private struct InForce: Equatable {
+  var live: LiveSettings
+  var engine: EngineSettings
+  var linkTimeoutMilliseconds: Int64?
+  var needsUnits: Bool
+
+  init(_ live: LiveSettings) {
+    self.live = live
+    engine = live.engine
+    linkTimeoutMilliseconds = live.engine.storeTimeoutMilliseconds
+    needsUnits = live.policy.needsUnits
+  }
+
+  init(_ core: SidecarCore) {
+    live = core.configuration.settings.live
+    engine = core.engine.configuration.settings
+    linkTimeoutMilliseconds = core.store?.timeoutMilliseconds
+    needsUnits = core.needsUnits
+  }
+}
+
+/// A daemon in this process, whose Redis is not there.
+private final class Daemon {
+  private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+  private let core: NIOLoopBound<SidecarCore>
+  private let directory: String
+
+  init() throws {
+    var template = Array("/tmp/sidelock-reload-XXXXXX".utf8CString)
+    directory = try #require(mkdtemp(&template).map { String(cString: $0) })
+    var settings = Settings()
+    settings.backend = .redis(try RedisURL(parsing: "unix://\(directory)/redis"))
+    settings.host = "a"
+    let configuration = SidecarConfiguration(settings: settings, version: "1")
+    let socket = try Unchecked(ListeningSocket(path: "\(directory)/socket", mode: 0o600))
+    let loop = group.next()
+    core = try loop.flatSubmit {
+      let core = SidecarCore(
+        configuration: configuration, loop: loop, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
+        notifier: Notifier(isEnabled: false, watchdogIntervalMicroseconds: nil, clock: { 0 }, send: { _ in }))
+      let bound = NIOLoopBound(core, eventLoop: loop)
+      return core.start(on: socket.value).map { bound }
+    }.wait()
+  }
+
+  private struct Unchecked<Value>: @unchecked Sendable {
+    let value: Value
+    init(_ value: Value) { self.value = value }
+  }
+
+  deinit {
+    let core = core
+    _ = try? group.next().submit { core.value.stop() }.wait()
+    try? group.syncShutdownGracefully()
+    unlink("\(directory)/socket")
+    unlink("\(directory)/socket.lock")
+    rmdir(directory)
+  }
+
+  func reload(_ settings: LiveSettings) throws {
+    try group.next().submit { [core] in core.value.reload(settings, saved: [], note: nil) }.wait()
+  }
+
+  func inForce() throws -> InForce { try group.next().submit { [core] in InForce(core.value) }.wait() }
 }

@@ -1,4 +1,5 @@
 import AccessPolicy
+import DaemonSettings
 import RESP
 import Testing
 
@@ -47,10 +48,13 @@ import Testing
     let good = try settings([.redis: "redis://h"])
     #expect(SettingsInForce(encoded: good.encoded) == good)
     let changes: [(inout Settings) -> Void] = [
-      { $0.leaseMilliseconds = 1 }, { $0.leaseMilliseconds = .max }, { $0.redisTimeoutMilliseconds = 0 },
-      { $0.redisTimeoutMilliseconds = 6_000 }, { $0.lingerMilliseconds = -1 }, { $0.cohortHandOversMax = 0 },
-      { $0.connectionsMax = 0 }, { $0.holdsPerSessionMax = 0 }, { $0.waitsPerUIDMax = .min },
-      { $0.bytesPerSessionMax = 0 },
+      { $0.live.engine.leaseMilliseconds = 1 }, { $0.live.engine.leaseMilliseconds = .max },
+      { $0.live.engine.storeTimeoutMilliseconds = 0 },
+      { $0.live.engine.storeTimeoutMilliseconds = 6_000 }, { $0.live.engine.lingerMilliseconds = -1 },
+      { $0.live.engine.cohortMax = 0 },
+      { $0.live.connectionsMax = 0 }, { $0.live.engine.holdsPerSessionMax = 0 },
+      { $0.live.engine.waitsPerUIDMax = .min },
+      { $0.live.bytesPerSessionMax = 0 },
       {
         $0.backend = .redis(
           RedisURL(endpoint: .tcp(host: "h", port: 1 << 20), username: nil, password: nil, database: 0))

@@ -113,7 +113,7 @@ import Testing
     inputs.accounts = AccountLookup(user: { _ in .number(1) }, group: { _ in .number(2) })
     let resolution = SettingsResolution(inputs)
     #expect(resolution.problems == [])
-    #expect(resolution.settings?.policy.rules.count == 5)
+    #expect(resolution.settings?.live.policy.rules.count == 5)
     #expect(page.contains("There may be 1,000 rules of 4,096 bytes each."))
     #expect(AccessPolicy.rulesMax == 1000 && AccessRule.textBytesMax == 4096)
   }

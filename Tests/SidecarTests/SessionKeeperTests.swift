@@ -1,3 +1,4 @@
+import DaemonSettings
 import Glibc
 import LockEngine
 import Logging
@@ -24,10 +25,10 @@ private final class Host {
     let manager = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue), 0)
     self.manager = manager
     try Self.withAddress(notifyPath) { try #require(bind(manager, $0, $1) == 0) }
-    var configuration = SidecarConfiguration(
-      backend: .local, socketPath: path, socketMode: 0o600, leaseMilliseconds: 10_000, lingerMilliseconds: 0,
-      cohortHandoversMax: 10, cohortMilliseconds: 1000, redisTimeoutMilliseconds: 1000, keyPrefix: "", host: "a",
-      connectionsMax: 100, version: "1")
+    var settings = Settings()
+    settings.socketPath = path
+    settings.host = "a"
+    var configuration = SidecarConfiguration(settings: settings, version: "1")
     configuration.stateBytes = stateBytes
     let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
     let notifier = Notifier(isEnabled: false, watchdogIntervalMicroseconds: nil, clock: { 0 }, send: { _ in })

@@ -25,10 +25,10 @@ PURE = {
 # What only some files of a target may import: those below a folder, or a file.
 ONLY_BELOW = {
     # No other part of the driver knows how the store is spoken with.
-    ("Sidecar", "RESP"): ["Store/", "SidecarConfiguration.swift"],
+    ("Sidecar", "RESP"): ["Store/"],
     ("Sidecar", "RedisLeases"): ["Store/"],
 }
-DAEMON = {"Sidecar", "ProcessSupport", "SystemdSupport", "SidelockSettings", "sidelockd"}
+DAEMON = {"DaemonSettings", "Sidecar", "ProcessSupport", "SystemdSupport", "SidelockSettings", "sidelockd"}
 FORBIDDEN_IN_DAEMON = {"Foundation", "FoundationNetworking", "FoundationXML", "FoundationInternationalization"}
 # These run in processes of their own.
 FREE = {"SidelockClient", "sidelock"}

@@ -37,10 +37,10 @@ extension SidecarCore {
 
   /// The limit that keeps a client of this user from being connected; nil: there is none.
   func connectionLimit(uid: UInt32?) -> LimitName? {
-    if sessions.count >= configuration.connectionsMax || !hasDescriptors(descriptorsPerConnection) {
+    if sessions.count >= configuration.settings.live.connectionsMax || !hasDescriptors(descriptorsPerConnection) {
       return .connections
     }
-    if let uid, let account = accounts[uid], account.connections >= configuration.connectionsPerUIDMax {
+    if let uid, let account = accounts[uid], account.connections >= configuration.settings.live.connectionsPerUIDMax {
       return .connectionsPerUID
     }
     return nil
@@ -113,8 +113,10 @@ extension SidecarCore {
   }
 
   private func byteLimit(of session: ClientSession) -> LimitName? {
-    if session.charges.bytes > configuration.bytesPerSessionMax { return .bytesPerSession }
-    if let account = session.charges.account, account.bytes > configuration.bytesPerUIDMax { return .bytesPerUID }
+    if session.charges.bytes > configuration.settings.live.bytesPerSessionMax { return .bytesPerSession }
+    if let account = session.charges.account, account.bytes > configuration.settings.live.bytesPerUIDMax {
+      return .bytesPerUID
+    }
     return nil
   }
 

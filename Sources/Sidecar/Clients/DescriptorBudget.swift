@@ -84,20 +84,26 @@ extension SidecarCore {
   /// Says so when there will never be as many clients as the settings allow.
   func warnOfFewDescriptors() {
     let limit = DescriptorBudget.limit
-    guard let clients = descriptorBudget?.clientsMax(limit: limit), clients < configuration.connectionsMax else {
+    guard let clients = descriptorBudget?.clientsMax(limit: limit), clients < configuration.settings.live.connectionsMax
+    else {
       return
     }
     logger.warning(
       "the limit of open files is below connections_max",
-      metadata: ["limit": "\(limit)", "connections_max": "\(configuration.connectionsMax)", "clients": "\(clients)"])
+      metadata: [
+        "limit": "\(limit)", "connections_max": "\(configuration.settings.live.connectionsMax)",
+        "clients": "\(clients)",
+      ])
   }
 
   /// What a client is told that is one too many.
   var tooManyConnections: String {
     let limit = DescriptorBudget.limit
     let clients = descriptorBudget?.clientsMax(limit: limit) ?? .max
-    let words = "connections_max of sidelockd's settings is \(configuration.connectionsMax)"
-    guard clients < configuration.connectionsMax else { return "too many clients are connected; \(words)" }
+    let words = "connections_max of sidelockd's settings is \(configuration.settings.live.connectionsMax)"
+    guard clients < configuration.settings.live.connectionsMax else {
+      return "too many clients are connected; \(words)"
+    }
     return "too many clients are connected: \(words), and its limit of open files, \(limit) (LimitNOFILE= of its "
       + "unit), has room for \(clients)"
   }

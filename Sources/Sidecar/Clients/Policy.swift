@@ -28,10 +28,12 @@ extension SidecarCore {
   func mayBreak(_ session: ClientSession, _ name: LockName) -> Bool { may(session, .break, name) }
 
   /// Whether there is no lock that a client may not be told of.
-  func seesAll(_ session: ClientSession) -> Bool { configuration.policy.rules.isEmpty || access(of: session).isDefault }
+  func seesAll(_ session: ClientSession) -> Bool {
+    configuration.settings.live.policy.rules.isEmpty || access(of: session).isDefault
+  }
 
   private func may(_ session: ClientSession, _ right: AccessRight, _ name: LockName) -> Bool {
-    if right != .break, configuration.policy.rules.isEmpty { return true }
+    if right != .break, configuration.settings.live.policy.rules.isEmpty { return true }
     return access(of: session).may(right, name.bytes)
   }
 
@@ -43,7 +45,7 @@ extension SidecarCore {
     )
     // It holds the rules that are about the client, which can be many, and clients as well.
     if accesses.count >= Self.accessesMax { accesses = [:] }
-    let access = accesses[asked] ?? configuration.policy.access(of: asked)
+    let access = accesses[asked] ?? configuration.settings.live.policy.access(of: asked)
     accesses[asked] = access
     session.rights.access = access
     session.rights.version = policyVersion
@@ -149,7 +151,7 @@ extension SidecarCore {
   func policyChanged() {
     policyVersion += 1
     accesses = [:]
-    needsUnits = configuration.policy.needsUnits
+    needsUnits = configuration.settings.live.policy.needsUnits
     guard needsUnits else {
       for session in sessions.values { resumeReading(of: session) }
       return

@@ -419,11 +419,13 @@ extension SidecarCore {
         "session": "\(session.id.rawValue)", "client": "\(params.clientName ?? "")",
         "version": "\(params.clientVersion ?? "")", "pid": "\(session.peer.pidText)",
       ])
-    let isLocal = configuration.backend == .local
+    let isLocal = configuration.settings.backend == .local
     let info = ServerInfo(
-      version: configuration.version, instance: instance, session: "\(session.id.rawValue)", host: configuration.host,
-      backend: isLocal ? .local : .redis, leaseMilliseconds: isLocal ? nil : configuration.leaseMilliseconds,
-      requestsInFlightMax: Int64(configuration.waitsPerSessionMax))
+      version: configuration.version, instance: instance, session: "\(session.id.rawValue)",
+      host: configuration.settings.host,
+      backend: isLocal ? .local : .redis,
+      leaseMilliseconds: isLocal ? nil : configuration.settings.live.engine.leaseMilliseconds,
+      requestsInFlightMax: Int64(configuration.settings.live.engine.waitsPerSessionMax))
     write(to: session) { $0.initialized(id: id, info) }
   }
 }

@@ -1,5 +1,6 @@
 // Start, stop, status and watchdog.
 
+import DaemonSettings
 import Glibc
 import LockEngine
 import NIOCore
@@ -61,19 +62,20 @@ extension SidecarCore {
 
   /// Begins to connect to Redis; complete as soon as it is known whether that works.
   private func startLink() -> EventLoopFuture<Void> {
-    guard case .redis(let url) = configuration.backend else { return loop.makeSucceededVoidFuture() }
+    guard case .redis(let url) = configuration.settings.backend else { return loop.makeSucceededVoidFuture() }
     let decided = loop.makePromise(of: Void.self)
-    let patience = min(Self.firstConnectionMillisecondsMax, configuration.redisTimeoutMilliseconds)
+    let patience = min(Self.firstConnectionMillisecondsMax, configuration.settings.live.engine.storeTimeoutMilliseconds)
     loop.scheduleTask(in: .milliseconds(patience)) { decided.succeed() }
     let link = RedisLink(
-      loop: loop, url: url, keyPrefix: configuration.keyPrefix, host: configuration.host, instance: instance,
-      timeoutMilliseconds: configuration.redisTimeoutMilliseconds, logger: logger,
+      loop: loop, url: url, keyPrefix: configuration.settings.keyPrefix, host: configuration.settings.host,
+      instance: instance,
+      timeoutMilliseconds: configuration.settings.live.engine.storeTimeoutMilliseconds, logger: logger,
       onEvent: { [unowned self] event in heard(event) }, onOutput: { [unowned self] in scheduleTurnEnd() },
       onFirstOutcome: { decided.succeed() })
     store = link
     link.answerMilliseconds = { [unowned self] in
       // A link that is gone must be found out in time to save the leases.
-      min(2 * engine.roundTrip.timeoutMilliseconds, configuration.leaseMilliseconds / 3)
+      min(2 * engine.roundTrip.timeoutMilliseconds, configuration.settings.live.engine.leaseMilliseconds / 3)
     }
     hostCalls = HostCalls(
       loop: loop, store: link,
@@ -119,7 +121,7 @@ extension SidecarCore {
     logger.info(
       "serving",
       metadata: [
-        "socket": "\(SystemText.shown(configuration.socketPath))", "host": "\(configuration.host)",
+        "socket": "\(SystemText.shown(configuration.settings.socketPath))", "host": "\(configuration.settings.host)",
         "instance": "\(instance)",
       ])
     lastStatus = status
@@ -171,33 +173,20 @@ extension SidecarCore {
 
   // MARK: Reload
 
-  /// Takes over what can change while clients are served; see ``Sidecar/reload(_:note:)``.
-  func reload(_ new: SidecarConfiguration?, note: String?) {
+  /// Takes over what can change while clients are served; see ``Sidecar/reload(_:saved:note:)``.
+  func reload(_ new: LiveSettings?, saved: [UInt8], note: String?) {
     // They may have taken so long to be read that the daemon stops by now, or has left everything to another.
     guard stage == .starting || stage == .serving else { return }
     if let new {
-      configuration.settings = new.settings
+      let old = configuration.settings.live
+      configuration.settings.live = new
+      configuration.savedSettings = saved
       keeper?.settingsChanged()
       scheduleTurnEnd()
-      if configuration.connectionsMax != new.connectionsMax {
-        configuration.connectionsMax = new.connectionsMax
-        warnOfFewDescriptors()
-      }
-      configuration.lingerMilliseconds = new.lingerMilliseconds
-      configuration.cohortHandoversMax = new.cohortHandoversMax
-      configuration.cohortMilliseconds = new.cohortMilliseconds
-      configuration.connectionsPerUIDMax = new.connectionsPerUIDMax
-      configuration.bytesPerSessionMax = new.bytesPerSessionMax
-      configuration.bytesPerUIDMax = new.bytesPerUIDMax
-      configuration.watchesPerUIDMax = new.watchesPerUIDMax
-      if configuration.policy != new.policy {
-        configuration.policy = new.policy
-        policyChanged()
-      }
-      configuration.waitsPerSessionMax = new.waitsPerSessionMax
-      configuration.leaseMilliseconds = new.leaseMilliseconds
-      store?.timeoutMilliseconds = new.redisTimeoutMilliseconds
-      tellAside(.reconfigured(new.engineSettings))
+      tellAside(.reconfigured(new.engine))
+      store?.timeoutMilliseconds = new.engine.storeTimeoutMilliseconds
+      if new.connectionsMax != old.connectionsMax { warnOfFewDescriptors() }
+      if new.policy != old.policy { policyChanged() }
     }
     settingsNote = note
     // Before it serves, "ready" would be untrue, and follows by itself.
@@ -212,8 +201,8 @@ extension SidecarCore {
   /// unit for which it is restarted, and nothing is announced to a daemon that starts. What clients have is left to one
   /// that may follow. If none does, connections end with the service manager's store, and leases by themselves.
   ///
-  /// - Parameter next: the configuration that it would have; nil: that of this one, because its own is wrong.
-  func end(before next: SidecarConfiguration?) {
+  /// - Parameter next: the settings that it would have; nil: those of this one, because its own are wrong.
+  func end(before next: Settings?) {
     // After an announcement it is known that nothing can be left.
     if stage == .serving, !wasRestartAnnounced, handOver(to: next) { return }
     stop()

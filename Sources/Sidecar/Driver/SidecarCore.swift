@@ -130,21 +130,22 @@ final class SidecarCore {
     self.notifier = notifier
     self.document = OpenRPCDocument.compact
     instance = predecessor?.identity.instance ?? Self.newInstance()
-    needsUnits = configuration.policy.needsUnits
+    needsUnits = configuration.settings.live.policy.needsUnits
     settingsNote = configuration.settingsNote
     // Found out now: with no descriptor left the kernel would seem not to.
     _ = ProcessHandle.kernelKnowsPeers
-    inbox = "\(configuration.host)/\(instance)"
+    inbox = "\(configuration.settings.host)/\(instance)"
     let tier: EngineConfiguration.Tier
-    switch configuration.backend {
+    switch configuration.settings.backend {
     case .local: tier = .local(firstToken: clock.wallMicroseconds())
     case .redis: tier = .store
     }
     engine = LockEngine(
       configuration: EngineConfiguration(
-        tier: tier, host: configuration.host, inbox: inbox, attemptsBegin: Self.attemptsBegin(after: predecessor)
+        tier: tier, host: configuration.settings.host, inbox: inbox,
+        attemptsBegin: Self.attemptsBegin(after: predecessor)
       ) {
-        $0.settings = configuration.engineSettings
+        $0.settings = configuration.settings.live.engine
         $0.lockBytesMax = Self.lockBytesMax(memory: predecessor?.memory, bytes: configuration.stateBytes)
       })
     guard let store,

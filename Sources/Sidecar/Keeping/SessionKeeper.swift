@@ -190,7 +190,7 @@ final class SessionKeeper {
     attempt { () throws(StateLog.Failure) in
       if isFirstCommit { try log.put(StateLog.Key(kind: KeptKind.identity, id: 0), core.identity.encode()) }
       if mustWriteSettings {
-        try log.put(StateLog.Key(kind: KeptKind.settings, id: 0), core.configuration.settings)
+        try log.put(StateLog.Key(kind: KeptKind.settings, id: 0), core.configuration.savedSettings)
       }
       for change in changes {
         switch change {

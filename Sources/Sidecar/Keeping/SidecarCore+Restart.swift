@@ -2,6 +2,7 @@
 
 import CLinux
 import ClientProtocol
+import DaemonSettings
 import Glibc
 import LockEngine
 import LockTypes
@@ -76,15 +77,14 @@ extension SidecarCore {
   }
 
   /// Who this daemon is, and what its locks are worth something for.
-  var identity: KeptIdentity { Self.identity(instance: instance, configuration) }
+  var identity: KeptIdentity { Self.identity(instance: instance, configuration.settings) }
 
   /// The counters that a successor goes on with.
   var counters: [UInt64] { [lastSession, lastRequest] + engine.numbers }
 
-  static func identity(instance: String, _ configuration: SidecarConfiguration) -> KeptIdentity {
+  static func identity(instance: String, _ settings: Settings) -> KeptIdentity {
     KeptIdentity(
-      instance: instance, host: configuration.host, keyPrefix: configuration.keyPrefix,
-      backend: configuration.backend.place)
+      instance: instance, host: settings.host, keyPrefix: settings.keyPrefix, backend: settings.backend.place)
   }
 
   /// Has what this turn has changed outlive the process, before anything of it is sent.
@@ -171,7 +171,7 @@ extension SidecarCore {
       throw StateUnreadable.damaged("the daemon has ended \(attemptsMax) times with it")
     }
     let state = try KeptState(memory)
-    guard state.identity == identity(instance: state.identity.instance, configuration) else {
+    guard state.identity == identity(instance: state.identity.instance, configuration.settings) else {
       throw StateUnreadable.damaged("host, key_prefix or the Redis server are others now")
     }
     return state
@@ -347,12 +347,12 @@ extension SidecarCore {
   /// Ends, and leaves clients and what they have to the daemon that follows. What cannot be left is given back and its
   /// clients are told, as by ``stop()``.
   ///
-  /// - Parameter next: the configuration that it will have; nil: that of this one, because its own is wrong.
+  /// - Parameter next: the settings that it will have; nil: those of this one, because its own are wrong.
   /// - Returns: whether that is so. Where nobody keeps anything it goes on: whoever wants it to end sends SIGTERM, too.
   @discardableResult
-  func handOver(to next: SidecarConfiguration?) -> Bool {
+  func handOver(to next: Settings?) -> Bool {
     guard stage == .serving, let keeper, keeper.isUsable, keeper.isStoreKept,
-      identity == Self.identity(instance: instance, next ?? configuration)
+      identity == Self.identity(instance: instance, next ?? configuration.settings)
     else {
       logger.notice(
         "clients and locks cannot be left to another daemon",

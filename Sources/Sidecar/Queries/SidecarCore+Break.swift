@@ -15,7 +15,7 @@ extension SidecarCore {
     guard mayBreak(session, name) else { return deny(session, .break, name, id: id) }
     let peer = session.peer.map { "\($0.name ?? "?"), pid \($0.pidText), uid \($0.uid)" } ?? "a client"
     let order = BreakOrder(
-      name: name, token: token, reason: reason ?? "", by: "\(peer) on \(configuration.host)", id: id)
+      name: name, token: token, reason: reason ?? "", by: "\(peer) on \(configuration.settings.host)", id: id)
     let breakHere = { self.breakLocally(name, token: token, reason: order.reason, by: order.by) }
     let isHeldHere =
       engine.snapshot(of: name, holdersMax: 1, waitersMax: 0, now: clock.now())?.holders.isEmpty == false

@@ -53,7 +53,7 @@ extension SidecarCore {
     }
   }
 
-  var ownInbox: String { "\(configuration.host)/\(instance)" }
+  var ownInbox: String { "\(configuration.settings.host)/\(instance)" }
 
   // MARK: Answering
 

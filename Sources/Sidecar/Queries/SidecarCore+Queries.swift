@@ -29,7 +29,8 @@ extension SidecarCore {
     let session = sessions[id]
     let peer = session?.peer
     return SessionInfo(
-      host: configuration.host, session: "\(id.rawValue)", pid: peer.flatMap { $0.isVisible ? Int64($0.pid) : nil },
+      host: configuration.settings.host, session: "\(id.rawValue)",
+      pid: peer.flatMap { $0.isVisible ? Int64($0.pid) : nil },
       uid: (peer?.uid).map(Int64.init), command: session?.process?.description.command ?? peer?.name,
       unit: session?.process?.description.unit)
   }

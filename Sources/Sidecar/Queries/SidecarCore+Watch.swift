@@ -80,7 +80,7 @@ extension SidecarCore {
         writer.failure(id: id, .limit) { $0.member("limit", LimitName.watchesPerSession.rawValue) }
       }
     }
-    if let account = session.charges.account, account.watches >= configuration.watchesPerUIDMax {
+    if let account = session.charges.account, account.watches >= configuration.settings.live.watchesPerUIDMax {
       limitCounts.met(.watchesPerUID)
       return write(to: session) { writer in
         writer.failure(id: id, .limit) { $0.member("limit", LimitName.watchesPerUID.rawValue) }

@@ -1,0 +1,70 @@
+public import AccessPolicy
+public import LockEngine
+public import Logging
+public import RESP
+
+/// Everything that a daemon goes by: checked, complete, and with the defaults filled in. What each setting means, and which
+/// values it takes, stands in the table (`Sources/SidelockSettings/SettingTable.swift`); the values here are the
+/// defaults that it documents.
+///
+/// What stands in ``live`` changes when the daemon reads its settings again, and the rest at its next start.
+public struct Settings: Sendable, Equatable {
+  /// Where the host's leases live.
+  public enum Backend: Sendable, Equatable {
+    /// A Redis server, shared with other hosts; the login is complete.
+    case redis(RedisURL)
+    /// Nowhere: the locks concern this host alone. Chosen explicitly, never a fallback.
+    case local
+
+    /// Where the data set is, for a successor that must go on with the same one.
+    public var place: String {
+      switch self {
+      case .local: ""
+      case .redis(let url):
+        switch url.endpoint {
+        case .tcp(let host, let port): "tcp \(host) \(port) \(url.database)"
+        case .unix(let path): "unix \(path) \(url.database)"
+        }
+      }
+    }
+  }
+
+  /// Where the host's leases live.
+  public var backend = Backend.local
+  /// The path of the Unix socket, as `SystemText` has it.
+  public var socketPath = "/run/sidelock/sidelock.sock"
+  /// The permission bits of the socket.
+  public var socketMode: UInt32 = 0o660
+  /// What every key and channel in Redis begins with.
+  public var keyPrefix = "sidelock:"
+  /// This host's name, as other hosts are told it; it is found out at the start.
+  public var host = ""
+  /// What changes while clients are served.
+  public var live = LiveSettings()
+
+  /// The defaults.
+  public init() {}
+}
+
+/// The settings that change while clients are served. Whoever takes them over takes them over as a whole.
+public struct LiveSettings: Sendable, Equatable {
+  /// Those of the engine.
+  public var engine = EngineSettings()
+  /// Connections at a time.
+  public var connectionsMax = 16_384
+  /// Connections of one user at a time.
+  public var connectionsPerUIDMax = 12_288
+  /// Bytes that are kept for one session.
+  public var bytesPerSessionMax = 4_194_304
+  /// Bytes that are kept for all sessions of one user.
+  public var bytesPerUIDMax = 67_108_864
+  /// Watches that all sessions of one user may have.
+  public var watchesPerUIDMax = 256
+  /// Who may do what with which locks, with the numbers of the accounts as they were when the settings were read.
+  public var policy = AccessPolicy()
+  /// The least severe level that is logged.
+  public var logLevel = Logger.Level.info
+
+  /// The defaults.
+  public init() {}
+}

@@ -1,0 +1,36 @@
+import AccessPolicy
+import DaemonSettings
+import LockEngine
+
+@testable import SidelockSettings
+
+extension SettingKey {
+  /// A value that is not the default, and is good beside the defaults of the others.
+  var anotherValue: String {
+    switch definition.kind {
+    case .redisURL: "redis://:secret@localhost"
+    case .boolean: "true"
+    case .userName: "u"
+    case .filePath: "/password"
+    case .socketPath: "/s"
+    case .mode: "0600"
+    case .integer: String((definition.defaultNumber ?? 0) + 1)
+    case .keyPrefix: "k:"
+    case .hostName: "other"
+    case .logLevel: "error"
+    case .rules: "deny use a to unit:x.service"
+    }
+  }
+}
+
+/// All leaves of a value, by their paths: `live.engine.waitsPerUIDMax`.
+func leaves(_ value: Any, _ path: String = "") -> [String: String] {
+  let children = Mirror(reflecting: value).children
+  switch value {
+  case is Settings, is LiveSettings, is EngineSettings, is AccessPolicy:
+    return children.reduce(into: [:]) { all, child in
+      all.merge(leaves(child.value, path + (path.isEmpty ? "" : ".") + (child.label ?? ""))) { first, _ in first }
+    }
+  case _: return [path: "\(value)"]
+  }
+}
