@@ -6,7 +6,7 @@ public enum Effect: Equatable, Sendable {
   case reply(SessionID, RequestID, Reply)
   /// Tell a client something unasked.
   case notify(SessionID, Notification)
-  /// Send a command to the store. Its reply comes back as ``Event/replyReceived(_:_:)``.
+  /// Send a command to the store. Its reply comes back as ``Event/replyReceived(_:_:_:)``.
   case send(CommandID, LeaseCommand)
   /// Another host waits for what the release before this gives back: it is to go out before what frees nobody.
   case flushSoon

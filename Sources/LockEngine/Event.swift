@@ -29,16 +29,16 @@ public enum Event: Equatable, Sendable {
   /// A client withdrew `target`, a request of its own; nil when the client named one that is not in flight.
   /// `request` is nil when the cancel came as a notification, and is then not answered.
   case cancelRequested(SessionID, request: RequestID?, target: RequestID?)
-  /// The connection to the store is up and this host's inbox is subscribed.
-  case linkUp
-  /// The connection to the store is gone; what was in flight may or may not have been executed.
-  case linkDown
+  /// The connection to a shard of the store is up and this host's inbox is subscribed.
+  case linkUp(ShardID)
+  /// The connection to a shard is gone; what was in flight may or may not have been executed.
+  case linkDown(ShardID)
   /// A command that had to wait for others is only now on its way: what it asks for counts from here.
-  case commandSent(CommandID)
+  case commandSent(ShardID, CommandID)
   /// The store replied. Replies and pushes come in the order in which the store sent them.
-  case replyReceived(CommandID, LeaseReply)
+  case replyReceived(ShardID, CommandID, LeaseReply)
   /// The store told something unasked.
-  case pushReceived(LeasePush)
+  case pushReceived(ShardID, LeasePush)
   /// The moment ``LockEngine/nextDeadline`` has come.
   case timerFired
   /// The daemon is to stop: every lease is given back, every client told.
@@ -79,6 +79,20 @@ extension Event {
       false
     }
   }
+}
+
+/// A part of the store with a connection of its own, on which all that is said is in one order.
+public struct ShardID: Hashable, Sendable {
+  /// Which one.
+  public var rawValue: UInt32
+
+  /// The shard of that number.
+  public init(_ rawValue: UInt32) {
+    self.rawValue = rawValue
+  }
+
+  /// The one that there is.
+  public static let only = ShardID(0)
 }
 
 /// What an acquire names.

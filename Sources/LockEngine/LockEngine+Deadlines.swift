@@ -109,19 +109,17 @@ extension LockEngine {
       fire(deadline, now: now)
     }
     leaseEnds.compact { _, lease in lease.isHeld || lease.isLost }
-    renewals.compact { _, lease in lease.isHeld }
+    link.renewals.compact { _, lease in lease.isHeld }
     deadlines.compact { moment, deadline in deadline.meansSomething(at: moment) }
   }
 
   /// Without a lock there is nothing that could come due. What is left of those that were there would keep their records
   /// until their time, which may be a year away.
   func forgetDeadlines() {
-    guard leaseEnds.count + renewals.count + deadlines.count > 0 else { return }
+    guard leaseEnds.count + link.renewals.count + deadlines.count > 0 else { return }
     leaseEnds = DeadlineQueue()
-    renewals = DeadlineQueue()
-    link.doubtful = DeadlineQueue()
     deadlines = DeadlineQueue()
-    heartbeatAt = nil
+    link.forgetDeadlines()
   }
 
   /// Leases that have been renewed meanwhile are looked at together with one of them that would have ended, so that it does

@@ -273,7 +273,7 @@ extension LockEngine {
 
   /// A search asks the store and then another host, so that on a slow link several would be under way at a time.
   private var deadlockSearchEveryMilliseconds: Int64 {
-    max(Self.deadlockSearchEveryMilliseconds, 2 * roundTrip.timeoutMilliseconds)
+    max(Self.deadlockSearchEveryMilliseconds, 2 * link.roundTrip.timeoutMilliseconds)
   }
 
   private func searchAgain(_ waiter: Waiter, in milliseconds: Int64, now: BootInstant) {
@@ -283,7 +283,7 @@ extension LockEngine {
   }
 
   func searchDeadlock(of waiter: Waiter, now: BootInstant) {
-    let isBusy = deadlockQuestions >= Self.deadlockQuestionsToBegin
+    let isBusy = link.deadlockQuestions >= Self.deadlockQuestionsToBegin
     searchAgain(
       waiter, in: isBusy ? Self.deadlockSearchSoonMilliseconds : deadlockSearchEveryMilliseconds, now: now)
     guard !isBusy, linkIsUp, mayBeInCycle(waiter) else { return }
@@ -347,9 +347,8 @@ extension LockEngine {
     let lock = waiter.lock
     follow(probe, toHoldersOf: lock, mode: waiter.request.mode, &branches, now: now)
     if case .permit(let capacity) = waiter.request.mode, capacity > 1 { return }
-    guard isQueued(lock), branches > 0, deadlockQuestions < Self.deadlockQuestionsMax else { return }
+    guard isQueued(lock), branches > 0, link.deadlockQuestions < Self.deadlockQuestionsMax else { return }
     branches -= 1
-    deadlockQuestions += 1
     send(.look(name: lock.name), .follow(probe), now: now)
   }
 

@@ -8,8 +8,7 @@ extension LockEngine {
   func send(_ command: LeaseCommand, _ kind: PendingCommand.Kind, now: BootInstant) {
     lastCommand += 1
     let id = CommandID(lastCommand)
-    pending[id] = PendingCommand(kind: kind, sentAt: now)
-    lastSentAt = now
+    link.send(id, kind, now: now)
     effects.append(.send(id, command))
   }
 
@@ -18,7 +17,7 @@ extension LockEngine {
     lastAttempt += 1
     let lease = HostLease(lock: lock, attempt: lastAttempt, mode: mode, timeline: configuration.timeline)
     lock.wanted = lease
-    wanted.append(lease, at: now)
+    link.wanted.append(lease, at: now)
     lock.cameBack = recentReleases.contains(lock.name, now: now)
     return lease
   }
@@ -29,7 +28,7 @@ extension LockEngine {
     lease.lock.wanted = nil
     lease.lock.conflict = nil
     lease.lock.conflictAt = nil
-    wanted.remove(lease)
+    link.wanted.remove(lease)
   }
 
   /// Asks the store for the lease, or asks again under the same attempt. While the link is down the ask is kept for
@@ -158,18 +157,15 @@ extension LockEngine {
 
   // MARK: Renewal
 
-  /// When leases are to be renewed next; nil: not before another event has come. Without the link nothing can be renewed.
   var nextRenewal: BootInstant? {
-    guard linkIsUp, let due = renewals.earliest else { return nil }
-    guard renewalsInFlight >= configuration.renewalsInFlightMax else { return due }
-    return due.adding(milliseconds: shortestTimeline.renewSlackMilliseconds)
+    link.nextRenewal(inFlightMax: configuration.renewalsInFlightMax)
   }
 
   /// Has a lease renewed at the next ``renewDue(now:)``, unless a renewal of it is under way.
   func makeDue(_ lease: HostLease, now: BootInstant) {
     guard !isBeingRenewed(lease) else { return }
     lease.renewNext(at: now)
-    renewals.push(lease, at: now)
+    link.renewals.push(lease, at: now)
   }
 
   /// Renews the leases that are due, and with them those that soon will be.
@@ -180,16 +176,17 @@ extension LockEngine {
   func renewDue(now: BootInstant) {
     renewInDoubt(now: now)
     guard !mustPutOff, let due = nextRenewal, due <= now else { return }
-    let horizon = now.adding(milliseconds: shortestTimeline.renewSlackMilliseconds)
+    let horizon = now.adding(milliseconds: link.shortestTimeline.renewSlackMilliseconds)
     var batch: [HostLease] = []
     for _ in 0..<renewalsInTurn {
-      guard let due = nextRenewal, due <= horizon, renewalsInFlight < configuration.renewalsInFlightMax || due <= now,
-        let (at, lease) = renewals.popDue(horizon)
+      guard let due = nextRenewal, due <= horizon,
+        link.renewalsInFlight < configuration.renewalsInFlightMax || due <= now,
+        let (at, lease) = link.renewals.popDue(horizon)
       else { break }
       stepsLeft -= 1
       guard lease.isHeld, !isBeingRenewed(lease) else { continue }
       guard lease.renewal.at <= at else {
-        renewals.push(lease, at: lease.renewal.at)
+        link.renewals.push(lease, at: lease.renewal.at)
         continue
       }
       add(lease, to: &batch, now: now)
@@ -220,7 +217,7 @@ extension LockEngine {
 
   private func add(_ lease: HostLease, to batch: inout [HostLease], now: BootInstant) {
     if batch.isEmpty {
-      batch.reserveCapacity(min(configuration.renewalBatchMax, max(renewals.count, link.doubtful.count) + 1))
+      batch.reserveCapacity(min(configuration.renewalBatchMax, max(link.renewals.count, link.doubtful.count) + 1))
     }
     lease.renewalSent(on: link.number)
     batch.append(lease)
@@ -232,7 +229,6 @@ extension LockEngine {
     while let timeline = batch.first?.timeline {
       let others = batch.filter { $0.timeline != timeline }
       if !others.isEmpty { batch.removeAll { $0.timeline != timeline } }
-      renewalsInFlight += 1
       send(
         .renew(
           batch.map { LeaseReference(name: $0.lock.name, attempt: $0.attempt) },

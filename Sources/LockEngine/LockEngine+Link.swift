@@ -16,72 +16,21 @@
 
 import LockTypes
 
-/// A number of links, or of their changes. One would have to be made anew every millisecond for weeks to use all of them.
-typealias LinkNumber = UInt32
-
-/// The connection to the store.
-struct LinkState {
-  /// Whether it is there, and its last going down has come to all locks.
-  fileprivate(set) var isUp = false
-  /// It is there, but has to wait for that.
-  fileprivate(set) var isUpPutOff = false
-  /// The number of the link that is up, or was last; 0 stands for none.
-  fileprivate(set) var number: LinkNumber = 1
-  /// The number of times that it went down or came up.
-  fileprivate(set) var change: LinkNumber = 0
-  /// Leases that have to be confirmed when it is up, by their ends.
-  var doubtful = DeadlineQueue<HostLease>()
-  /// What was under way, or was to be sent, when it went down. To let go of it takes a while, too.
-  fileprivate var commandsOfBefore: [CommandsOfBefore] = []
-  fileprivate var queuesOfBefore: [DeadlineQueue<HostLease>] = []
-
-  /// Whether there is anything that the next turns have to go on with.
-  fileprivate var isBehind: Bool {
-    isUp && doubtful.count > 0 || !commandsOfBefore.isEmpty || !queuesOfBefore.isEmpty
-  }
-}
-
-/// Commands whose answers will not come.
-private struct CommandsOfBefore {
-  private var commands: [CommandID: PendingCommand]
-  private var upcoming: Dictionary<CommandID, PendingCommand>.Index
-
-  init(_ commands: [CommandID: PendingCommand]) {
-    self.commands = commands
-    upcoming = commands.startIndex
-  }
-
-  /// Lets go of the records of one command, and gives about how many those were; 0: there are no more commands.
-  mutating func letGoOfOne() -> Int {
-    guard upcoming != commands.endIndex else { return 0 }
-    var count = 1
-    switch commands.values[upcoming].kind {
-    case .renew(let leases), .places(let leases): count = max(1, leases.count)
-    case .acquire, .release, .share, .reserve, .clock, .follow, .other: break
-    }
-    commands.values[upcoming].kind = .other
-    commands.formIndex(after: &upcoming)
-    return count
-  }
-}
-
 extension LockEngine {
   // MARK: Facts of this link
 
   /// Whether commands can be sent.
   var linkIsUp: Bool { link.isUp }
 
-  private func isThisLink(_ number: LinkNumber) -> Bool { link.isUp && number == link.number }
-
   /// Whether the store has not said yet that this host still has a lease: the connection was made anew since it said so last,
   /// or an order to break it may be old.
   func isInDoubt(_ lease: HostLease) -> Bool { lease.isInDoubt(on: link.number) }
 
-  func isBeingRenewed(_ lease: HostLease) -> Bool { isThisLink(lease.renewal.sentOn) }
+  func isBeingRenewed(_ lease: HostLease) -> Bool { link.isThis(lease.renewal.sentOn) }
 
-  func isReserving(_ lease: HostLease) -> Bool { isThisLink(lease.reserveSentOn) }
+  func isReserving(_ lease: HostLease) -> Bool { link.isThis(lease.reserveSentOn) }
 
-  func isBeingDated(_ waiter: Waiter) -> Bool { isThisLink(waiter.dateAskedOn) }
+  func isBeingDated(_ waiter: Waiter) -> Bool { link.isThis(waiter.dateAskedOn) }
 
   /// Whether this host is known to stand in the store's queue for a lock.
   func isQueued(_ lock: LockRecord) -> Bool { lock.wanted?.isQueued == true && lock.linkChange == link.change }
@@ -90,38 +39,20 @@ extension LockEngine {
 
   func linkUp(now: BootInstant) {
     guard !link.isUp else { return }
-    link.isUpPutOff = true
+    link.connected()
     goOnWithLink(now: now)
   }
 
   /// What was in flight may have been executed or not. What this host wants is asked for again when the link is back;
   /// what it holds stays valid for as long as it was.
   func linkDown(now: BootInstant) {
-    link.isUpPutOff = false
-    deadlockQuestions = 0
-    // While it had to wait nothing was sent on it but words to other hosts.
-    guard link.isUp else { return pending = [:] }
-    link.isUp = false
-    link.change &+= 1
-    lastAnsweredSentAt = nil
-    if !pending.isEmpty { link.commandsOfBefore.append(CommandsOfBefore(pending)) }
-    if renewals.count > 0 { link.queuesOfBefore.append(renewals) }
-    if link.doubtful.count > 0 { link.queuesOfBefore.append(link.doubtful) }
-    pending = [:]
-    renewals = DeadlineQueue()
-    link.doubtful = DeadlineQueue()
-    renewalsInFlight = 0
-    isCheckingPlaces = false
+    guard link.wentDown() else { return }
     allLocks.beginWalk()
     goOnWithLink(now: now)
   }
 
   private func linkIsBack(now: BootInstant) {
-    link.isUpPutOff = false
-    link.isUp = true
-    link.number &+= 1
-    link.change &+= 1
-    lastAnsweredSentAt = nil
+    link.cameUp()
     allLocks.beginWalk()
     renewInDoubt(now: now)
     goOnWalking(now: now)
@@ -135,7 +66,7 @@ extension LockEngine {
     renewInDoubt(now: now)
     goOnWalking(now: now)
     if link.isUpPutOff, !allLocks.isWalked { linkIsBack(now: now) }
-    letGoOfBefore()
+    link.letGoOfBefore(stepsLeft: &stepsLeft)
     if isLinkBehind { putOffRest(now: now) }
   }
 
@@ -161,24 +92,6 @@ extension LockEngine {
       advance(lock, now: now)
     }
   }
-
-  private func letGoOfBefore() {
-    while !mustPutOff, let last = link.queuesOfBefore.indices.last {
-      stepsLeft -= 1
-      for _ in 0..<Self.letGoInStep where link.queuesOfBefore[last].popAny() == nil {
-        link.queuesOfBefore.removeLast()
-        break
-      }
-    }
-    while !mustPutOff, !link.commandsOfBefore.isEmpty {
-      let count = link.commandsOfBefore[0].letGoOfOne()
-      stepsLeft -= 1 + count / Self.letGoInStep
-      if count == 0 { link.commandsOfBefore.removeFirst() }
-    }
-  }
-
-  /// Entries that are let go of in one step.
-  private static let letGoInStep = 8
 
   // MARK: One lock
 

@@ -364,13 +364,13 @@ extension LockEngine {
 
   private func restore(_ stored: StoredLease, _ lock: LockRecord, now: BootInstant) -> HostLease {
     let lease = HostLease(stored, lock: lock, now: now)
-    noteTimeline(lease.timeline)
+    link.note(lease.timeline)
     lastAttempt = max(lastAttempt, stored.attempt)
     switch stored.stage {
     case .wanted:
       if let earlier = lock.wanted { giveUp(earlier, now: now) }
       lock.wanted = lease
-      wanted.append(lease, at: now)
+      link.wanted.append(lease, at: now)
     case .held:
       lock.leases.append(lease)
       leaseEnds.push(lease, at: lease.term.validUntil)

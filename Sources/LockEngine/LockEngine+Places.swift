@@ -23,30 +23,30 @@ extension LockEngine {
 
   /// When places are to be looked at next; nil: not before another event has come.
   private var placesDue: BootInstant? {
-    guard !isCheckingPlaces, let first = wanted.first else { return nil }
+    guard !link.wanted.isBeingLookedAt, let first = link.wanted.first else { return nil }
     let due = first.place.seenAt.adding(milliseconds: Self.placeTrustMilliseconds)
-    return max(due, placesCheckedAt?.adding(milliseconds: Self.placesPauseMilliseconds) ?? due)
+    return max(due, link.wanted.lookedAt?.adding(milliseconds: Self.placesPauseMilliseconds) ?? due)
   }
 
   /// Sees to it that ``heartbeatDue(now:)`` comes in time.
   func armHeartbeat(now: BootInstant) {
-    guard linkIsUp, !wanted.isEmpty else { return }
-    var moment = (lastSentAt ?? now).adding(milliseconds: shortestTimeline.heartbeatMilliseconds)
+    guard linkIsUp, !link.wanted.isEmpty else { return }
+    var moment = (link.lastSentAt ?? now).adding(milliseconds: link.shortestTimeline.heartbeatMilliseconds)
     if let due = placesDue { moment = min(moment, due) }
     moment = max(moment, now)
-    if let heartbeatAt, heartbeatAt <= moment { return }
-    heartbeatAt = moment
+    if let earlier = link.heartbeatAt, earlier <= moment { return }
+    link.heartbeatAt = moment
     deadlines.push(.heartbeat, at: moment)
   }
 
   /// Says what has to be said while this host waits. A look at the places is as good as a heartbeat.
   func heartbeatDue(now: BootInstant) {
     // Another one may have come before it.
-    guard let heartbeatAt, heartbeatAt <= now else { return }
-    self.heartbeatAt = nil
-    guard linkIsUp, !wanted.isEmpty else { return }
+    guard let moment = link.heartbeatAt, moment <= now else { return }
+    link.heartbeatAt = nil
+    guard linkIsUp, !link.wanted.isEmpty else { return }
     if let due = placesDue, due <= now { checkPlaces(now: now) }
-    if lastSentAt.map({ now >= $0.adding(milliseconds: shortestTimeline.heartbeatMilliseconds) }) ?? false {
+    if link.lastSentAt.map({ now >= $0.adding(milliseconds: link.shortestTimeline.heartbeatMilliseconds) }) ?? false {
       send(.heartbeat, .other, now: now)
     }
     armHeartbeat(now: now)
@@ -56,26 +56,27 @@ extension LockEngine {
   /// this one could come too late.
   func hastenLook(at lock: LockRecord, now: BootInstant) {
     guard isQueued(lock), let lease = lock.wanted else { return }
-    wanted.hasten(lease)
+    link.wanted.hasten(lease)
     armHeartbeat(now: now)
   }
 
   private func checkPlaces(now: BootInstant) {
-    placesCheckedAt = now
+    link.wanted.lookedAt = now
     let soon = now.adding(milliseconds: Self.placeTrustMilliseconds)
     // Those that are not due yet come along, so that one command a second is enough; of very many only the ones that soon
     // will be.
-    let isForAll = wanted.count <= Self.placesPerCommandMax
+    let isForAll = link.wanted.count <= Self.placesPerCommandMax
     let early = isForAll ? now : now.adding(milliseconds: -Self.placeTrustMilliseconds / 2)
     var leases: [HostLease] = []
-    for _ in 0..<min(wanted.count, Self.placesPerCommandMax) {
-      guard let first = wanted.first, first.place.seenAt <= early, let lease = wanted.next(at: now) else { break }
+    for _ in 0..<min(link.wanted.count, Self.placesPerCommandMax) {
+      guard let first = link.wanted.first, first.place.seenAt <= early, let lease = link.wanted.next(at: now) else {
+        break
+      }
       // Who has not been answered has no place yet, and who is about to ask again finds everything out.
       guard isQueued(lease.lock), lease.lock.recheckAt.map({ $0 > soon }) ?? true else { continue }
       leases.append(lease)
     }
     guard !leases.isEmpty else { return }
-    isCheckingPlaces = true
     send(
       .checkPlaces(
         leases.map {
@@ -86,7 +87,6 @@ extension LockEngine {
   }
 
   func placesReplied(_ leases: [HostLease], _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
-    isCheckingPlaces = false
     switch reply {
     case .lostPlaces(let numbers):
       for number in numbers where leases.indices.contains(number) {

@@ -4,9 +4,7 @@ import LockTypes
 
 extension LockEngine {
   func replyReceived(_ command: CommandID, _ reply: LeaseReply, now: BootInstant) {
-    guard let command = pending.removeValue(forKey: command) else { return }
-    lastAnsweredSentAt = max(lastAnsweredSentAt ?? command.sentAt, command.sentAt)
-    roundTrip.answered(sentAt: command.sentAt, now: now)
+    guard let command = link.answered(command, now: now) else { return }
     switch command.kind {
     case .acquire(let lease, let ask):
       acquireReplied(lease, ask: ask, reply, sentAt: command.sentAt, now: now)
@@ -23,7 +21,6 @@ extension LockEngine {
     case .clock(let waiter):
       clockReplied(waiter, reply, sentAt: command.sentAt, now: now)
     case .follow(let probe):
-      deadlockQuestions -= 1
       if case .seen(let sight) = reply { pass(probe, to: sight, now: now) }
     case .other:
       break
@@ -205,7 +202,7 @@ extension LockEngine {
     guard hasTokens else { return acquireOverflowed(lease, now: now) }
     counters.leases += 1
     leaseEnds.push(lease, at: lease.term.validUntil)
-    renewals.push(lease, at: lease.renewal.at)
+    link.renewals.push(lease, at: lease.renewal.at)
     advance(lock, now: now)
   }
 
@@ -221,12 +218,12 @@ extension LockEngine {
   /// How long the answers of other hosts are waited for, from the store's reply on, in milliseconds. How long their own way
   /// to the store is nobody here knows; this host's is added, for what the reply and the answer differ by.
   public var holderTimeoutMilliseconds: Int64 {
-    configuration.settings.inUseTimeoutMilliseconds + roundTrip.timeoutMilliseconds
+    configuration.settings.inUseTimeoutMilliseconds + link.roundTrip.timeoutMilliseconds
   }
 
   /// How long the store's own answer is waited for, in milliseconds.
   var storeTimeoutMilliseconds: Int64 {
-    max(configuration.settings.storeTimeoutMilliseconds, 2 * roundTrip.timeoutMilliseconds)
+    max(configuration.settings.storeTimeoutMilliseconds, 2 * link.roundTrip.timeoutMilliseconds)
   }
 
   /// From now on the holders are waited for; they answer the tries up to `ask`, or the bound does.
@@ -315,7 +312,6 @@ extension LockEngine {
   // MARK: Renewal
 
   private func renewReplied(_ batch: [HostLease], _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
-    renewalsInFlight -= 1
     var results: [Bool]?
     if case .renewed(let renewed) = reply, renewed.count == batch.count { results = renewed }
     for (index, lease) in batch.enumerated() {
@@ -341,7 +337,7 @@ extension LockEngine {
         leaseVanished(lease, now: now)
         continue
       }
-      renewals.push(lease, at: lease.renewal.at)
+      link.renewals.push(lease, at: lease.renewal.at)
       // Somebody may have come when too little of the lease was left.
       if !lease.lock.queue.isEmpty { advance(lease.lock, now: now) }
     }
@@ -367,7 +363,7 @@ extension LockEngine {
     // Clients were told for how long what they hold is safe.
     guard newer.grantedAt <= sentAt, newer.term.validUntil >= lease.term.validUntil else {
       newer.renewNext(at: min(newer.renewal.at, now))
-      if !isBeingRenewed(newer) { renewals.push(newer, at: newer.renewal.at) }
+      if !isBeingRenewed(newer) { link.renewals.push(newer, at: newer.renewal.at) }
       return true
     }
     for hold in lease.lock.holds where hold.lease === lease { hold.move(to: newer) }
@@ -399,7 +395,7 @@ extension LockEngine {
         return releaseStrayGrant(name, attempt: attempt, unused: .all, now: now)
       }
       // What is granted before the engine takes the link for up, the answer to the ask that follows says again.
-      guard linkIsUp, let lastAnsweredSentAt else { return }
+      guard linkIsUp, let lastAnsweredSentAt = link.lastAnsweredSentAt else { return }
       leaseGranted(lease, grant, executedAfter: lastAnsweredSentAt, now: now)
     case .contended(let name, let attempt, let ask, let isTry, let inbox, _):
       catchUp(name, now: now)

@@ -190,11 +190,14 @@ extension LockEngine {
     (sessions[session]?.enforcedCount ?? 0) > 0
   }
 
+  /// How long the store takes to answer.
+  public var roundTrip: RoundTrip { link.roundTrip }
+
   /// Sizes, as they are now.
   public var gauges: EngineGauges {
     EngineGauges(
       sessions: sessions.count, held: heldCount, waiting: waitingCount, locks: locks.count,
-      commandsInFlight: pending.count)
+      commandsInFlight: link.pending.count)
   }
 
   /// The records that are in memory.

@@ -15,8 +15,6 @@ public import LockTypes
 public final class LockEngine {
   /// What it goes by now.
   public private(set) var configuration: EngineConfiguration
-  /// Of all lengths that leases have had since this host began, the shortest.
-  var shortestTimeline: LeaseTimeline
 
   var effects: [Effect] = []
   var locks = NameTable<LockRecord>()
@@ -28,35 +26,21 @@ public final class LockEngine {
   var users: [UInt32: UserRecord] = [:]
   var nextSerial: UInt64 = 0
 
-  var link = LinkState()
+  var link: StoreLink
   var isShuttingDown = false
   var didCompleteShutdown = false
   /// See ``Event/watched(steps:)``.
   public private(set) var observers = 0
-  var pending: [CommandID: PendingCommand] = [:]
   var lastCommand: UInt64 = 0
   var lastAttempt: UInt64 = 0
   /// Counted over all locks and never anew: the answer to a try that left must not decide the next one's.
   var lastAsk: UInt64 = 0
-  /// When the last command was sent, and when the latest of those that were answered had been sent.
-  var lastSentAt: BootInstant?
-  var lastAnsweredSentAt: BootInstant?
-  /// How long the store takes to answer, over all connections.
-  public internal(set) var roundTrip = RoundTrip()
   var nextLocalToken: Token = 1
-  /// Leases that this host waits for.
-  var wanted = WantedList()
-  var heartbeatAt: BootInstant?
-  /// When places were looked at last, and whether the answer has not come.
-  var placesCheckedAt: BootInstant?
-  var isCheckingPlaces = false
   /// Requests for several locks that can take the next one.
   var readySeveral: Deque<SeveralRequest> = []
   var lastProbe: UInt64 = 0
   /// The number of the last wait that began.
   var lastArrival: UInt64 = 0
-  /// What the store has been asked on behalf of searches for deadlocks, and has not answered.
-  var deadlockQuestions = 0
   /// Holders at which the search that is going on may still look.
   var holdersLeft = 0
   /// Whether there is anything among them, or among those below, so that few facts have to look.
@@ -69,9 +53,6 @@ public final class LockEngine {
   var isBehindWithEnds = false
   /// Holds that are lost, of which one turn has no room for all.
   var holdLosses: [HoldLosses] = []
-  var renewals = DeadlineQueue<HostLease>()
-  /// Commands that renew and are not answered.
-  var renewalsInFlight = 0
   var deadlines = DeadlineQueue<Deadline>()
   var recentReleases: RecentReleases
   var counters = EngineCounters()
@@ -89,7 +70,7 @@ public final class LockEngine {
   /// An engine without sessions, its link down.
   public init(configuration: EngineConfiguration) {
     self.configuration = configuration
-    shortestTimeline = configuration.timeline
+    link = StoreLink(shard: .only, timeline: configuration.timeline)
     recentReleases = RecentReleases(milliseconds: configuration.settings.lingerMilliseconds)
     lastAttempt = configuration.attemptsBegin
     if case .local(let first) = configuration.tier { nextLocalToken = first }
@@ -98,12 +79,7 @@ public final class LockEngine {
   private func reconfigured(_ settings: EngineSettings) {
     configuration.settings = settings
     recentReleases.milliseconds = settings.lingerMilliseconds
-    noteTimeline(configuration.timeline)
-  }
-
-  /// Takes the length of a lease into the shortest timeline.
-  func noteTimeline(_ timeline: LeaseTimeline) {
-    if timeline.leaseMilliseconds < shortestTimeline.leaseMilliseconds { shortestTimeline = timeline }
+    link.note(configuration.timeline)
   }
 
   /// Takes in a fact and appends what is to be done to `effects`. `now` never goes back.
@@ -155,17 +131,16 @@ public final class LockEngine {
       breakRequested(name, tokens: tokens, reason: reason, now: now)
     case .cancelRequested(let session, let request, let target):
       cancelRequested(session, request: request, target: target, now: now)
-    case .linkUp:
-      linkUp(now: now)
-    case .linkDown:
-      linkDown(now: now)
-    case .commandSent(let command):
-      pending[command]?.sentAt = now
-      lastSentAt = now
-    case .replyReceived(let command, let reply):
-      replyReceived(command, reply, now: now)
-    case .pushReceived(let push):
-      pushReceived(push, now: now)
+    case .linkUp(let shard):
+      if shard == link.shard { linkUp(now: now) }
+    case .linkDown(let shard):
+      if shard == link.shard { linkDown(now: now) }
+    case .commandSent(let shard, let command):
+      if shard == link.shard { link.left(command, now: now) }
+    case .replyReceived(let shard, let command, let reply):
+      if shard == link.shard { replyReceived(command, reply, now: now) }
+    case .pushReceived(let shard, let push):
+      if shard == link.shard { pushReceived(push, now: now) }
     case .timerFired:
       goOn(now: now)
     case .shutdownRequested:
@@ -302,28 +277,10 @@ public final class LockEngine {
   /// With the link down there is nobody to give anything back to: the leases end by themselves.
   func completeShutdown() {
     // An ask whose script had to be sent again may be executed after its own release: its reply tells.
-    let isConnected = linkIsUp || link.isUpPutOff
-    guard !didCompleteShutdown, !isConnected || (locks.isEmpty && pending.isEmpty) else { return }
+    guard !didCompleteShutdown, !link.isConnected || (locks.isEmpty && link.pending.isEmpty) else { return }
     didCompleteShutdown = true
     effects.append(.shutdownCompleted)
   }
-}
-
-/// A command whose reply has not come.
-struct PendingCommand {
-  enum Kind {
-    case acquire(HostLease, ask: UInt64)
-    case release(LockName, attempt: UInt64)
-    case share(HostLease)
-    case reserve(HostLease)
-    case renew([HostLease])
-    case places([HostLease])
-    case clock(Waiter)
-    case follow(DeadlockProbe)
-    case other
-  }
-  var kind: Kind
-  var sentAt: BootInstant
 }
 
 /// What the engine has done since it started.

@@ -6,6 +6,9 @@ struct WantedList {
   private(set) var first: HostLease?
   private var last: HostLease?
   private(set) var count = 0
+  /// When places were looked at last, and whether the answer has not come.
+  var lookedAt: BootInstant?
+  var isBeingLookedAt = false
 
   var isEmpty: Bool { count == 0 }
 

@@ -23,7 +23,7 @@ final class EngineDriver {
         $0.settings.lingerMilliseconds = lingerMilliseconds
         $0.settings.waitsPerSessionMax = waitsPerSessionMax
       })
-    if case .store = tier { tell(.linkUp) }
+    if case .store = tier { tell(.linkUp(.only)) }
     for session in 1...sessions { tell(.sessionOpened(SessionID(UInt64(session)))) }
   }
 
@@ -67,7 +67,7 @@ final class EngineDriver {
   /// Lets the store answer the last command.
   func answer(_ reply: LeaseReply) {
     guard let command else { fail("the engine sent nothing") }
-    tell(.replyReceived(command.id, reply))
+    tell(.replyReceived(.only, command.id, reply))
   }
 
   func mustGrant() {
@@ -180,7 +180,7 @@ extension EngineDriver {
     var sent = renewals
     while let (id, leases) = sent.popLast() {
       count += leases
-      tell(.replyReceived(id, .renewed(Array(repeating: true, count: leases))))
+      tell(.replyReceived(.only, id, .renewed(Array(repeating: true, count: leases))))
       sent += renewals
     }
     return count

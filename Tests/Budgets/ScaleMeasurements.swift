@@ -63,9 +63,9 @@ var scaleMeasurements: [Measurement] {
           driver.answer(granted)
         }
         return {
-          driver.tell(.linkDown)
+          driver.tell(.linkDown(.only))
           driver.settle()
-          driver.tell(.linkUp)
+          driver.tell(.linkUp(.only))
           driver.confirmRenewals()
           driver.settle()
         }

@@ -65,7 +65,7 @@ struct EngineDriver {
       for request in state.waitingRequests { waiting[request] = (SessionID(.max), nil) }
       tell(.restored(state, numbers: numbers))
       isLinkUp = true
-      tell(.linkUp)
+      tell(.linkUp(.only))
     }
   }
 
@@ -90,7 +90,7 @@ struct EngineDriver {
     case 13:
       isLinkUp.toggle()
       commands = []
-      tell(isLinkUp ? .linkUp : .linkDown)
+      tell(isLinkUp ? .linkUp(.only) : .linkDown(.only))
     case 14: pass(milliseconds: [1, 100, 900, 3_000][choices.index(4)])
     default: restart(&choices)
     }
@@ -149,7 +149,7 @@ struct EngineDriver {
   private mutating func reply(_ choices: inout Choices) {
     guard isLinkUp, !commands.isEmpty else { return }
     let (id, command) = commands.remove(at: choices.index(commands.count))
-    tell(.replyReceived(id, answer(to: command, &choices)))
+    tell(.replyReceived(.only, id, answer(to: command, &choices)))
   }
 
   /// A reply that a decoder could give to that command: of its form, with anything in it.
@@ -191,13 +191,14 @@ struct EngineDriver {
     let name = names[choices.index(3)]
     let attempt = UInt64(choices.index(16))
     switch choices.index(3) {
-    case 0: tell(.pushReceived(.granted(name: name, attempt: attempt, grant(&choices))))
+    case 0: tell(.pushReceived(.only, .granted(name: name, attempt: attempt, grant(&choices))))
     case 1:
       tell(
         .pushReceived(
+          .only,
           .contended(
             name: name, attempt: attempt, ask: 1, isTry: choices.bool(), inbox: "o/1", mode: modes[choices.index(4)])))
-    default: tell(.pushReceived(.inUse(name: name, ask: UInt64(choices.index(16)))))
+    default: tell(.pushReceived(.only, .inUse(name: name, ask: UInt64(choices.index(16)))))
     }
   }
 
@@ -314,7 +315,7 @@ struct EngineDriver {
     if let missing = waiting.keys.first(where: { !kept.contains($0) }) { violated("request \(missing) is forgotten") }
     if choices.bool() {
       isLinkUp = true
-      tell(.linkUp)
+      tell(.linkUp(.only))
     }
   }
 
@@ -334,7 +335,7 @@ struct EngineDriver {
   private mutating func retire() {
     if !isLinkUp {
       isLinkUp = true
-      tell(.linkUp)
+      tell(.linkUp(.only))
     }
     settle()
     // Longer than the longest that a lease, its grace, or a foreign holder of the driver's can last is never needed: each
@@ -363,7 +364,7 @@ struct EngineDriver {
       answered += 1
       if answered > 100_000 { violated("commands without an end: \(commands[0].command)") }
       let (id, command) = commands.removeFirst()
-      tell(.replyReceived(id, honestAnswer(to: command)))
+      tell(.replyReceived(.only, id, honestAnswer(to: command)))
     }
   }
 

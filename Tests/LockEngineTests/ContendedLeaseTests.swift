@@ -7,7 +7,7 @@ import Testing
   let script = Script()
 
   func contended(isTry: Bool = false, ask: UInt64 = 9) -> Event {
-    .pushReceived(.contended(name: x, attempt: 1, ask: ask, isTry: isTry, inbox: "other/1"))
+    .pushReceived(.only, .contended(name: x, attempt: 1, ask: ask, isTry: isTry, inbox: "other/1"))
   }
 
   @Test func aTryOfAnotherHostIsToldThatTheLockIsInUse() {

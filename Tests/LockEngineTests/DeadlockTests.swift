@@ -264,7 +264,7 @@ import Testing
       script.reply(queued(at: clock))
       // The other host waits for what this one has.
       script.tell(
-        .pushReceived(.contended(name: LockName(has), attempt: 1, ask: 9, isTry: false, inbox: "other/1")))
+        .pushReceived(.only, .contended(name: LockName(has), attempt: 1, ask: 9, isTry: false, inbox: "other/1")))
       _ = script.take()
       return script
     }
@@ -285,10 +285,10 @@ import Testing
           case .send(let id, .look):
             goesOn = true
             let sight = LeaseSight(holders: scripts.keys.filter { $0 != inbox }, waiting: [])
-            script.tell(.replyReceived(id, .seen(sight)))
+            script.tell(.replyReceived(.only, id, .seen(sight)))
           case .send(_, .tell(let inbox, let message)):
             goesOn = true
-            if !lost(message) { scripts[inbox]?.tell(.pushReceived(.told(message))) }
+            if !lost(message) { scripts[inbox]?.tell(.pushReceived(.only, .told(message))) }
           case .reply, .notify: told.append(effect)
           case .send, .flushSoon, .observed, .shutdownCompleted: break
           }
@@ -378,15 +378,15 @@ import Testing
   @Test func aWaitIsAsOldAsItsBeginningHoweverLateItIsDated() {
     let (one, two) = crossed(at: (1_000_000, 1_000_001))
     for script in [one, two] {
-      script.tell(.linkDown)
+      script.tell(.linkDown(.only))
       script.pass(milliseconds: 10)
     }
     func comeBack(_ script: Script, at clock: Int64) {
-      script.tell(.linkUp)
+      script.tell(.linkUp(.only))
       for case .send(let id, let command) in script.take() {
         switch command {
-        case .acquire: script.tell(.replyReceived(id, queued(at: clock)))
-        case .renew: script.tell(.replyReceived(id, .renewed([true])))
+        case .acquire: script.tell(.replyReceived(.only, id, queued(at: clock)))
+        case .renew: script.tell(.replyReceived(.only, id, .renewed([true])))
         default: break
         }
       }
@@ -395,7 +395,8 @@ import Testing
     one.pass(milliseconds: 40)
     comeBack(one, at: 1_050_000)
     for (script, name) in [(one, "a"), (two, "b")] {
-      script.tell(.pushReceived(.contended(name: LockName(name), attempt: 1, ask: 9, isTry: false, inbox: "o/1")))
+      script.tell(
+        .pushReceived(.only, .contended(name: LockName(name), attempt: 1, ask: 9, isTry: false, inbox: "o/1")))
     }
     var told: [Effect] = []
     for _ in 0..<20 where told.isEmpty {
@@ -477,11 +478,12 @@ import Testing
         script.acquire(session, wants, owner: "t")
         let wait = script.take().compactMap { if case .send(let id, let command) = $0 { (id, command) } else { nil } }
         for (id, command) in wait {
-          script.tell(.replyReceived(id, command == .clock ? .clock(StoreInstant(microseconds: 9)) : queued(at: 9)))
+          script.tell(
+            .replyReceived(.only, id, command == .clock ? .clock(StoreInstant(microseconds: 9)) : queued(at: 9)))
         }
       }
       script.tell(
-        .pushReceived(.contended(name: LockName(has), attempt: 1, ask: 9, isTry: false, inbox: "other/1")))
+        .pushReceived(.only, .contended(name: LockName(has), attempt: 1, ask: 9, isTry: false, inbox: "other/1")))
       #expect(script.engine.gauges.waiting == agents)
       _ = script.take()
       scripts["h\(host)/1"] = script
@@ -505,7 +507,7 @@ import Testing
       let step = DeadlockStep(
         host: "one", inbox: "one/1", session: 1, request: number, pid: nil, command: nil, owner: "t",
         waitsFor: LockName("b"), holds: nil, token: 0, began: StoreInstant(microseconds: 5))
-      two.tell(.pushReceived(.told(.probe(DeadlockProbe(number: number, path: [step])))))
+      two.tell(.pushReceived(.only, .told(.probe(DeadlockProbe(number: number, path: [step])))))
       return two.take().compactMap { effect -> CommandID? in
         if case .send(let id, .look) = effect { id } else { nil }
       }
@@ -514,7 +516,7 @@ import Testing
     // Nor does it begin a search of its own.
     two.pass(milliseconds: 210)
     #expect(two.take().compactMap(\.command).isEmpty)
-    for id in looks { two.tell(.replyReceived(id, .seen(LeaseSight(holders: [], waiting: [])))) }
+    for id in looks { two.tell(.replyReceived(.only, id, .seen(LeaseSight(holders: [], waiting: [])))) }
     two.pass(milliseconds: 100)
     #expect(two.take().compactMap(\.command) == [.look(name: LockName("a"))])
   }
@@ -526,12 +528,12 @@ import Testing
     let step = DeadlockStep(
       host: "two", inbox: "two/1", session: bob.rawValue, request: 2, pid: nil, command: nil, owner: "t",
       waitsFor: LockName("a"), holds: LockName("b"), token: 100, began: StoreInstant(microseconds: 5))
-    two.tell(.pushReceived(.told(.victim(path: [step]))))
-    two.tell(.pushReceived(.told(.victim(path: []))))
+    two.tell(.pushReceived(.only, .told(.victim(path: [step]))))
+    two.tell(.pushReceived(.only, .told(.victim(path: []))))
     for probe in [DeadlockProbe(number: 1, path: [step]), DeadlockProbe(number: 1, path: [])] {
-      for next in [0, 1, -1] { two.tell(.pushReceived(.told(.confirm(probe, next: next)))) }
-      two.tell(.pushReceived(.told(.confirmed(probe))))
-      two.tell(.pushReceived(.told(.refuted(probe))))
+      for next in [0, 1, -1] { two.tell(.pushReceived(.only, .told(.confirm(probe, next: next)))) }
+      two.tell(.pushReceived(.only, .told(.confirmed(probe))))
+      two.tell(.pushReceived(.only, .told(.refuted(probe))))
     }
     #expect(two.take().isEmpty)
     #expect(one.engine.gauges.waiting == 1)
@@ -543,7 +545,7 @@ import Testing
       host: "one", inbox: "one/1", session: 9, request: 9, pid: nil, command: nil, owner: nil,
       waitsFor: LockName("b"), holds: nil, token: 0, began: StoreInstant(microseconds: 5))
     func tell(_ number: UInt64, _ path: [DeadlockStep]) -> [LeaseCommand] {
-      two.tell(.pushReceived(.told(.probe(DeadlockProbe(number: number, path: path)))))
+      two.tell(.pushReceived(.only, .told(.probe(DeadlockProbe(number: number, path: path)))))
       return two.take().compactMap(\.command)
     }
     #expect(tell(1, Array(repeating: step, count: 32)).isEmpty)

@@ -33,7 +33,7 @@ import Testing
       isUp = !isLocal
       script = Script(EngineConfiguration(tier: isLocal ? .local(firstToken: 1) : .store), linkUp: false)
       if isKept { script.engine.recordChanges() }
-      if isUp { script.tell(.linkUp) }
+      if isUp { script.tell(.linkUp(.only)) }
       script.open(alice, bob, carol)
     }
 
@@ -77,7 +77,7 @@ import Testing
     func link(up: Bool) {
       isUp = up
       owed = []
-      script.tell(up ? .linkUp : .linkDown)
+      script.tell(up ? .linkUp(.only) : .linkDown(.only))
       settle()
     }
 
@@ -188,6 +188,7 @@ import Testing
         for name in names {
           script.tell(
             .pushReceived(
+              .only,
               .granted(
                 name: LockName(name), attempt: attempt, LeaseGrant(token: 5000, tokenCount: 9, othersWait: false))))
         }

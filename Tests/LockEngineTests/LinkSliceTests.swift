@@ -78,11 +78,11 @@ import Testing
 
   @Test func theLinkGoesDownAndComesUpInSlices() {
     hold(Self.locks)
-    let down = turns(.linkDown)
+    let down = turns(.linkDown(.only))
     #expect(down.count >= Self.locks / Self.steps)
     #expect(down.count <= 2 * Self.locks / Self.steps)
     #expect(down.flatMap { $0 }.isEmpty)
-    let up = turns(.linkUp)
+    let up = turns(.linkUp(.only))
     #expect(most(up) { renewals($0).flatMap(\.names).count } <= 2 * Self.steps)
     // Each once, and those first that end first.
     #expect(up.flatMap(renewals).flatMap(\.names) == (0..<Self.locks).map { LockName(name($0)) })
@@ -96,9 +96,9 @@ import Testing
   @Test func noLeaseInDoubtWaitsForTheAnswerToAnother() {
     hold(500)
     script.jump(milliseconds: 8_000)
-    _ = turns(.linkDown)
+    _ = turns(.linkDown(.only))
     script.jump(milliseconds: 480)
-    let up = turns(.linkUp)
+    let up = turns(.linkUp(.only))
     #expect(up.flatMap(renewals).flatMap(\.names).count == 500)
     confirm(up)
     script.pass(milliseconds: 1_000)
@@ -120,11 +120,11 @@ import Testing
       }
       _ = script.take()
     }
-    let down = turns(.linkDown)
+    let down = turns(.linkDown(.only))
     // The tries are told, some in each turn.
     #expect(most(down) { $0.compactMap(\.refusal).count } <= Self.steps)
     #expect(down.flatMap { $0 }.compactMap(\.refusal).count == 1_000)
-    let up = turns(.linkUp)
+    let up = turns(.linkUp(.only))
     let sent = up.flatMap { $0 }.compactMap { effect -> String? in
       switch effect.command {
       case .acquire(let name, _, _, _, _, _, _, _): "acquire \(name)"
@@ -140,7 +140,7 @@ import Testing
   @Test func veryManyTriesForOneLockAreToldInSlices() {
     for _ in 0..<500 { script.acquire(bob, wait: 0) }
     _ = script.take()
-    let down = turns(.linkDown)
+    let down = turns(.linkDown(.only))
     #expect(down.flatMap { $0 }.compactMap(\.refusal) == Array(repeating: .unavailable(nil), count: 500))
     #expect(most(down) { $0.count } <= Self.steps)
     #expect(script.engine.gauges.waiting == 0)
@@ -151,12 +151,12 @@ import Testing
   @Test func anIdleLeaseOfALinkThatIsGoneIsNotGivenOut() {
     hold(200)
     idle("z")
-    script.tell(.linkDown)
+    script.tell(.linkDown(.only))
     // Its turn has not come.
     #expect(script.engine.nextDeadline.map { $0 <= script.now } == true)
     script.acquire(bob, "z")
     #expect(script.take().compactMap(\.grantedSession).isEmpty)
-    let up = turns(.linkUp)
+    let up = turns(.linkUp(.only))
     let commands = up.flatMap { $0 }.compactMap(\.command)
     #expect(commands.contains { if case .release(LockName("z"), _, _, _) = $0 { true } else { false } })
     #expect(commands.contains { if case .acquire(LockName("z"), _, _, _, _, _, _, _) = $0 { true } else { false } })
@@ -166,14 +166,15 @@ import Testing
   @Test func aLinkThatIsBackAtOnceWaitsUntilAllLocksKnowThatItWasGone() {
     hold(200)
     idle("z")
-    script.tell(.linkDown)
-    script.tell(.linkUp)
+    script.tell(.linkDown(.only))
+    script.tell(.linkUp(.only))
     #expect(script.take().isEmpty)
     script.acquire(bob, "y", wait: 0)
     #expect(script.take().compactMap(\.refusal) == [.unavailable(nil)])
     // A word of the store for one of them meanwhile.
     script.tell(
       .pushReceived(
+        .only,
         .contended(name: LockName(name(199)), attempt: 200, ask: 1, isTry: true, inbox: "other", mode: .exclusive)))
     #expect(script.sent() == [.answerInUse(name: LockName(name(199)), ask: 1, inbox: "other")])
     let up = turns(.timerFired)
@@ -181,9 +182,9 @@ import Testing
     #expect(up.flatMap { $0 }.compactMap(\.command).count { if case .release = $0 { true } else { false } } == 1)
     confirm(up)
     // And once more, before it has come up for the engine.
-    script.tell(.linkDown)
-    script.tell(.linkUp)
-    script.tell(.linkDown)
+    script.tell(.linkDown(.only))
+    script.tell(.linkUp(.only))
+    script.tell(.linkDown(.only))
     #expect(turns(.timerFired).flatMap { $0 }.isEmpty)
     script.tell(.shutdownRequested)
     #expect(script.take().contains(.shutdownCompleted))
@@ -194,8 +195,8 @@ import Testing
     hold(200)
     script.acquire(bob, name(199))
     script.acquire(carol, name(0))
-    _ = turns(.linkDown)
-    script.tell(.linkUp)
+    _ = turns(.linkDown(.only))
+    script.tell(.linkUp(.only))
     script.release(alice, name(199))
     script.release(alice, name(0))
     var effects = script.take()
@@ -210,8 +211,8 @@ import Testing
     hold(200)
     script.acquire(bob, "z")
     _ = script.take()
-    _ = turns(.linkDown)
-    script.tell(.linkUp)
+    _ = turns(.linkDown(.only))
+    script.tell(.linkUp(.only))
     script.acquire(carol, "z")
     var effects = script.take()
     effects += turns(.timerFired).flatMap { $0 }
@@ -227,22 +228,22 @@ import Testing
     script.acquire(bob, name(5))
     _ = script.take()
     for _ in 0..<20 {
-      script.tell(.linkDown)
+      script.tell(.linkDown(.only))
       for _ in 0..<3 { script.tell(.timerFired) }
-      script.tell(.linkUp)
+      script.tell(.linkUp(.only))
       for _ in 0..<7 { script.tell(.timerFired) }
     }
     _ = script.take()
-    _ = turns(.linkDown)
-    confirm(turns(.linkUp))
+    _ = turns(.linkDown(.only))
+    confirm(turns(.linkUp(.only)))
     #expect(script.take().compactMap(\.lostReason).isEmpty)
     for session in [alice, bob, carol] { script.tell(.sessionClosed(session)) }
-    _ = turns(.linkDown)
-    let releases = turns(.linkUp).flatMap { $0 }.compactMap(\.commandID)
+    _ = turns(.linkDown(.only))
+    let releases = turns(.linkUp(.only)).flatMap { $0 }.compactMap(\.commandID)
     for release in releases { script.reply(.done, to: release) }
     _ = script.take()
     script.pass(milliseconds: 100_000)
-    _ = turns(.linkDown)
+    _ = turns(.linkDown(.only))
     #expect(script.engine.recordCounts == RecordCounts())
   }
 
@@ -250,7 +251,7 @@ import Testing
 
   @Test func allLeasesEndInSlices() {
     hold(Self.locks)
-    _ = turns(.linkDown)
+    _ = turns(.linkDown(.only))
     script.jump(milliseconds: 9_000)
     let lost = turns(.timerFired)
     #expect(most(lost) { $0.compactMap(\.lostReason).count } <= Self.steps)
@@ -267,7 +268,7 @@ import Testing
     script.acquire(alice, "owned", owner: "o")
     script.reply(granted(7), to: script.takeSent().last)
     script.acquire(alice, all: ["owned2", "owned3"])
-    _ = turns(.linkDown)
+    _ = turns(.linkDown(.only))
     script.jump(milliseconds: 9_000)
     script.tell(.timerFired)
     let first = lostNames(script.take())
@@ -326,7 +327,7 @@ import Testing
       script.tell(.breakRequested(name: x, tokens: tokens, reason: "stuck"))
       first = script.take()
     case .leaseExpired:
-      _ = turns(.linkDown)
+      _ = turns(.linkDown(.only))
       script.jump(milliseconds: 9_000)
       script.tell(.timerFired)
       first = script.take()

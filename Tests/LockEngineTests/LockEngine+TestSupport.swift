@@ -11,7 +11,7 @@ final class Script {
 
   init(_ configuration: EngineConfiguration = EngineConfiguration(tier: .store), linkUp: Bool = true) {
     engine = LockEngine(configuration: configuration)
-    if linkUp { tell(.linkUp) }
+    if linkUp { tell(.linkUp(.only)) }
     #expect(take().isEmpty)
   }
 
@@ -124,7 +124,7 @@ final class Script {
       Issue.record("nothing was sent")
       return
     }
-    tell(.replyReceived(id, reply))
+    tell(.replyReceived(.only, id, reply))
   }
 
   private var lastSent: CommandID? {

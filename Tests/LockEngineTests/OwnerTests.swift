@@ -335,10 +335,10 @@ import Testing
     script.reply(.failed(.transient("OOM no")), to: CommandID(2))
     script.pass(milliseconds: 2000)
     #expect(told() == [])
-    script.tell(.linkDown)
+    script.tell(.linkDown(.only))
     script.pass(milliseconds: 2000)
     #expect(told() == waiting(.unknown, .unreachable))
-    script.tell(.linkUp)
+    script.tell(.linkUp(.only))
     let ask = script.takeSent().first
     script.pass(milliseconds: 2000)
     #expect(told() == [], "nobody knows yet")
@@ -350,7 +350,7 @@ import Testing
     other.hold(alice)
     other.acquire(bob, progress: true)
     _ = other.take()
-    other.tell(.linkDown)
+    other.tell(.linkDown(.only))
     other.pass(milliseconds: 1500)
     #expect(other.take().compactMap(\.notification).isEmpty)
   }
@@ -358,7 +358,7 @@ import Testing
   @Test func aWaitWithoutTheStoreIsToldSoFromItsBeginning() {
     let script = Script()
     script.open(alice)
-    script.tell(.linkDown)
+    script.tell(.linkDown(.only))
     let request = script.acquire(alice, progress: true)
     #expect(
       script.take().compactMap(\.notification)
@@ -371,7 +371,7 @@ import Testing
     script.acquire(alice, progress: true)
     script.reply(granted(100))
     _ = script.take()
-    script.tell(.pushReceived(.contended(name: x, attempt: 1, ask: 1, isTry: false, inbox: "other/1")))
+    script.tell(.pushReceived(.only, .contended(name: x, attempt: 1, ask: 1, isTry: false, inbox: "other/1")))
     script.pass(milliseconds: 1000)
     #expect(script.take().compactMap(\.notification) == [.contended(name: x, token: 100, waiters: 1)])
   }

@@ -45,7 +45,7 @@ import Testing
     #expect(script.engine.isAwaited(contended("held", attempts.held)))
     #expect(
       !script.engine.isAwaited(contended("held", 77)) && !script.engine.isAwaited(contended("wanted", attempts.wanted)))
-    script.tell(.pushReceived(contended("held", attempts.held)))
+    script.tell(.pushReceived(.only, contended("held", attempts.held)))
     #expect(!script.engine.isAwaited(contended("held", attempts.held)))
     #expect(!script.engine.isAwaited(.inUse(name: LockName("wanted"), ask: 2)))
     script.acquire(bob, "tried", wait: 0)
@@ -63,14 +63,14 @@ import Testing
     wait()
     script.pass(milliseconds: 200)
     #expect(script.sent().isEmpty)
-    script.tell(.pushReceived(.inUse(name: x, ask: 0)))
+    script.tell(.pushReceived(.only, .inUse(name: x, ask: 0)))
     script.pass(milliseconds: 0)
     guard case .checkPlaces(let places)? = script.sent().first else {
       Issue.record("nothing was looked at")
       return
     }
     #expect(places.map(\.name) == [x, LockName("y")])
-    script.tell(.pushReceived(.inUse(name: LockName("z"), ask: 0)))
+    script.tell(.pushReceived(.only, .inUse(name: LockName("z"), ask: 0)))
     script.pass(milliseconds: 0)
     #expect(script.sent().isEmpty)
   }
@@ -127,8 +127,8 @@ import Testing
     script.pass(milliseconds: 1000)
     var asked = script.takeSent().first
     // Asked for again since.
-    script.tell(.linkDown)
-    script.tell(.linkUp)
+    script.tell(.linkDown(.only))
+    script.tell(.linkUp(.only))
     let again = script.take()
     #expect(again.compactMap(\.command) == [ask(2)])
     script.reply(.lostPlaces([0]), to: asked)
@@ -138,7 +138,7 @@ import Testing
     script.pass(milliseconds: 1000)
     asked = script.takeSent().last
     script.tell(
-      .pushReceived(.granted(name: x, attempt: 1, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
+      .pushReceived(.only, .granted(name: x, attempt: 1, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
     #expect(script.take().contains { $0.grantedToken == 7 })
     script.reply(.lostPlaces([0]), to: asked)
     #expect(script.take().isEmpty)

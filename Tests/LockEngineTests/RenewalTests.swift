@@ -93,8 +93,8 @@ import Testing
     let script = holding(70, batchMax: 10, inFlightMax: 2)
     script.pass(milliseconds: 3_400)
     #expect(renewals(script.take()).map(\.count) == [10, 10])
-    script.tell(.linkDown)
-    script.tell(.linkUp)
+    script.tell(.linkDown(.only))
+    script.tell(.linkUp(.only))
     // After a reconnect every lease is in doubt: all are asked for at once.
     let all = renewals(script.take())
     #expect(all.map(\.count).reduce(0, +) == 70)
@@ -136,7 +136,7 @@ import Testing
     script.pass(milliseconds: 1_340)
     #expect(renewed(script.take()) == ["b: 3000", "a: 10000"])
     // And each is lost in its own time.
-    script.tell(.linkDown)
+    script.tell(.linkDown(.only))
     #expect(script.take().compactMap(\.lostReason) == [])
     script.pass(milliseconds: 1_220)
     #expect(script.take().compactMap(\.lostReason) == [.leaseExpired])

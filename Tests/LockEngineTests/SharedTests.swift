@@ -22,6 +22,7 @@ import Testing
 
   private func contended(_ attempt: UInt64, isTry: Bool = false, mode: HoldMode = .exclusive) -> Event {
     .pushReceived(
+      .only,
       .contended(name: x, attempt: attempt, ask: 9, isTry: isTry, inbox: "other/1", mode: mode))
   }
 
@@ -160,7 +161,7 @@ import Testing
       script.take().compactMap(\.command) == [
         .acquire(name: x, attempt: 1, ask: 1, isTry: false, tokenFloor: 0, mode: .shared)
       ])
-    script.tell(.replyReceived(CommandID(1), granted(100)))
+    script.tell(.replyReceived(.only, CommandID(1), granted(100)))
     script.acquire(carol, mode: .shared)
     #expect(script.take().compactMap(\.grantedToken) == [100, 101, 102])
     script.release(alice)
@@ -184,11 +185,11 @@ import Testing
     script.acquire(carol)
     script.acquire(dave, mode: .shared)
     #expect(script.sent().isEmpty)
-    script.tell(.replyReceived(CommandID(2), queued(behind: "")))
+    script.tell(.replyReceived(.only, CommandID(2), queued(behind: "")))
     script.release(alice)
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
     script.tell(
-      .pushReceived(.granted(name: x, attempt: 2, LeaseGrant(token: 300, tokenCount: 10, othersWait: false))))
+      .pushReceived(.only, .granted(name: x, attempt: 2, LeaseGrant(token: 300, tokenCount: 10, othersWait: false))))
     #expect(script.take().compactMap(\.grantedSession) == [bob])
     script.cancel(bob, writer)
   }
@@ -200,7 +201,7 @@ import Testing
     let writer = script.acquire(bob)
     script.acquire(carol, mode: .shared)
     _ = script.take()
-    script.tell(.replyReceived(CommandID(2), queued(behind: "")))
+    script.tell(.replyReceived(.only, CommandID(2), queued(behind: "")))
     script.cancel(bob, writer)
     let effects = script.take()
     #expect(effects.compactMap(\.grantedSession) == [carol])
@@ -215,8 +216,8 @@ import Testing
     script.acquire(bob)
     script.reply(queued(behind: ""))
     _ = script.take()
-    script.tell(.linkDown)
-    script.tell(.linkUp)
+    script.tell(.linkDown(.only))
+    script.tell(.linkUp(.only))
     let again = script.sent().filter { if case .acquire = $0 { true } else { false } }
     #expect(again == [.acquire(name: x, attempt: 2, ask: 3, isTry: false, tokenFloor: 100, keeping: 1)])
   }
@@ -233,7 +234,7 @@ import Testing
     // Who comes now has to queue behind the other host.
     script.acquire(dave)
     #expect(script.sent() == [.acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 100, keeping: 1)])
-    script.tell(.replyReceived(CommandID(2), queued(behind: "")))
+    script.tell(.replyReceived(.only, CommandID(2), queued(behind: "")))
     for (session, next) in [(alice, bob), (bob, carol)] {
       script.pass(milliseconds: 100)
       script.release(session)
@@ -281,8 +282,8 @@ import Testing
     script.pass(milliseconds: 100)
     #expect(script.takeSent() == [CommandID(4)])
     script.reply(.done, to: CommandID(4))
-    script.tell(.linkDown)
-    script.tell(.linkUp)
+    script.tell(.linkDown(.only))
+    script.tell(.linkUp(.only))
     #expect(!script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110)))
   }
 
@@ -292,8 +293,8 @@ import Testing
     script.tell(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
     script.tell(contended(1))
     #expect(script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110)))
-    script.tell(.linkDown)
-    script.tell(.linkUp)
+    script.tell(.linkDown(.only))
+    script.tell(.linkUp(.only))
     #expect(script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110)))
   }
 
@@ -311,7 +312,7 @@ import Testing
       script.take().compactMap(\.command) == [
         .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 101, mode: .shared, keeping: 1)
       ])
-    script.tell(.replyReceived(CommandID(2), queued()))
+    script.tell(.replyReceived(.only, CommandID(2), queued()))
     script.release(alice)
     script.release(bob)
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102))])
@@ -325,11 +326,11 @@ import Testing
       ])
     // The writer has gone, so that this host has the lock twice. What it held before moves to the new lease when it is
     // known that it still had the old one then.
-    script.tell(.replyReceived(CommandID(2), granted(300)))
+    script.tell(.replyReceived(.only, CommandID(2), granted(300)))
     let effects = script.take()
     #expect(effects.compactMap(\.grantedSession) == [bob, carol])
     #expect(effects.compactMap(\.command) == [.renew([LeaseReference(name: x, attempt: 1)])])
-    script.tell(.replyReceived(CommandID(3), .renewed([true])))
+    script.tell(.replyReceived(.only, CommandID(3), .renewed([true])))
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
     for session in [alice, bob] { script.release(session) }
     #expect(script.sent().isEmpty)
@@ -340,9 +341,9 @@ import Testing
   /// Somebody else can have had it in between.
   @Test func aLeaseThatWasGoneWhenItsSuccessorCameIsLost() {
     let script = readersBesideAWriterElsewhere()
-    script.tell(.replyReceived(CommandID(2), granted(300)))
+    script.tell(.replyReceived(.only, CommandID(2), granted(300)))
     _ = script.take()
-    script.tell(.replyReceived(CommandID(3), .renewed([false])))
+    script.tell(.replyReceived(.only, CommandID(3), .renewed([false])))
     #expect(script.take().compactMap(\.lostReason) == [.dataLoss])
     script.release(bob)
     script.release(carol)
@@ -356,17 +357,17 @@ import Testing
     let renewal = script.take().compactMap { effect -> CommandID? in
       if case .send(let id, .renew) = effect { id } else { nil }
     }
-    script.tell(.replyReceived(CommandID(2), granted(300)))
+    script.tell(.replyReceived(.only, CommandID(2), granted(300)))
     script.pass(milliseconds: 5)
     // The new one counts from its ask, so that it is due, too.
     let own = script.takeSent()
-    script.tell(.replyReceived(renewal[0], .renewed([true])))
+    script.tell(.replyReceived(.only, renewal[0], .renewed([true])))
     let again = script.take()
     #expect(again.compactMap(\.command) == [.renew([LeaseReference(name: x, attempt: 1)])])
-    script.tell(.replyReceived(own[0], .renewed([true])))
+    script.tell(.replyReceived(.only, own[0], .renewed([true])))
     #expect(script.sent().isEmpty)
     script.pass(milliseconds: 5)
-    script.tell(.replyReceived(again.compactMap(\.commandID)[0], .renewed([true])))
+    script.tell(.replyReceived(.only, again.compactMap(\.commandID)[0], .renewed([true])))
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
   }
 
@@ -376,11 +377,11 @@ import Testing
     script.reply(granted(100))
     script.acquire(bob, mode: .shared)
     _ = script.take()
-    script.tell(.linkDown)
+    script.tell(.linkDown(.only))
     script.pass(milliseconds: 8500)
     #expect(script.take().compactMap(\.lostReason) == [.leaseExpired, .leaseExpired])
     // Until the grace ends nobody here gets it.
-    script.tell(.linkUp)
+    script.tell(.linkUp(.only))
     script.acquire(carol, mode: .shared)
     #expect(script.take().compactMap(\.command).isEmpty)
     script.pass(milliseconds: 1400)
@@ -424,8 +425,8 @@ import Testing
     script.reply(.failed(.transient("OOM")), to: CommandID(2))
     script.pass(milliseconds: 100)
     #expect(script.sent() == [again])
-    script.tell(.linkDown)
-    script.tell(.linkUp)
+    script.tell(.linkDown(.only))
+    script.tell(.linkUp(.only))
     #expect(script.sent().contains(again))
     // It was carried out before, and nothing is left of that block.
     script.reply(.granted(LeaseGrant(token: 300, tokenCount: 0, othersWait: false)), to: CommandID(5))

@@ -98,14 +98,14 @@ extension SidecarCore {
   private func heard(_ event: StoreEvent) {
     switch event {
     case .up:
-      tell(.linkUp)
+      tell(.linkUp(.only))
       tellWatchers(.connected)
     case .down:
-      tell(.linkDown)
+      tell(.linkDown(.only))
       tellWatchers(.disconnected)
-    case .sent(let command): tell(.commandSent(command))
-    case .reply(let command, let reply): tell(.replyReceived(command, reply))
-    case .push(let push): tell(.pushReceived(push))
+    case .sent(let command): tell(.commandSent(.only, command))
+    case .reply(let command, let reply): tell(.replyReceived(.only, command, reply))
+    case .push(let push): tell(.pushReceived(.only, push))
     case .call(let id, let inbox, let payload): asked(id, from: inbox, payload)
     case .answer(let id, let payload): hostCalls?.answered(id, payload)
     }

@@ -314,7 +314,7 @@ final class SimulatedHost {
     if linkIsUp {
       linkIsUp = false
       isTellingLinkDown = true
-      if world.mistake != .linkDownIsNotTold { turn(.linkDown) }
+      if world.mistake != .linkDownIsNotTold { turn(.linkDown(.only)) }
       isTellingLinkDown = false
     }
     let incarnation = self.incarnation
@@ -343,7 +343,7 @@ final class SimulatedHost {
       guard self.wire === wire else { return }
       for id in fillWindow() {
         world.mark("command sent late")
-        turn(.commandSent(id))
+        turn(.commandSent(.only, id))
       }
       flush()
     }
@@ -355,7 +355,7 @@ final class SimulatedHost {
       previousClient = info.client
       linkIsUp = true
       linkUpSince = bootNow
-      turn(.linkUp)
+      turn(.linkUp(.only))
     case .failed, .fault:
       world.trace("host \(index): \(action)")
       if case .fault = action { world.fail("host \(index): the connection machine reports \(action)") }
@@ -374,7 +374,7 @@ final class SimulatedHost {
       }
       lastAnsweredSentAt = max(lastAnsweredSentAt ?? sent.sentAt, sent.sentAt)
       world.checker.leaseReplied(self, sent.command, sentAt: sent.sentAt, reply)
-      turn(.replyReceived(CommandID(id), world.mistake.changed(reply, of: self)))
+      turn(.replyReceived(.only, CommandID(id), world.mistake.changed(reply, of: self)))
       // A server that has become a replica stays one; another one may answer under the address by now.
       if let error = value.error, RedisErrorReply.demandsReconnect(error: error), self.wire === wire {
         wire.closeFromHost()
@@ -385,7 +385,7 @@ final class SimulatedHost {
         return world.fail("host \(index): a message that is not understood: \(Bytes(payload))")
       }
       world.checker.pushed(self, push, lastAnsweredSentAt: lastAnsweredSentAt)
-      turn(.pushReceived(push))
+      turn(.pushReceived(.only, push))
       if isRunning { world.checker.pushTaken(self, push) }
     }
   }

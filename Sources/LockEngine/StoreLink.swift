@@ -1,0 +1,212 @@
+import LockTypes
+
+/// The connection to one shard of the store, and what exists once for each connection: the commands that are under way, the
+/// renewals, the leases that are waited for. All that is heard over it is in one order, which is what dates a pushed grant.
+///
+/// It goes down and comes up, and both mean something for every lock; see `LockEngine+Link.swift`.
+struct StoreLink {
+  let shard: ShardID
+  /// Whether it is there, and its last going down has come to all locks.
+  private(set) var isUp = false
+  /// It is there, but has to wait for that.
+  private(set) var isUpPutOff = false
+  /// The number of the link that is up, or was last; 0 stands for none.
+  private(set) var number: LinkNumber = 1
+  /// The number of times that it went down or came up.
+  private(set) var change: LinkNumber = 0
+
+  /// Commands whose replies have not come.
+  private(set) var pending: [CommandID: PendingCommand] = [:]
+  /// When the last command was sent.
+  private(set) var lastSentAt: BootInstant?
+  /// When the latest of those that were answered had been sent; nil: none was, over this link.
+  private(set) var lastAnsweredSentAt: BootInstant?
+  /// How long the shard takes to answer, over all connections.
+  private(set) var roundTrip = RoundTrip()
+  /// Those of them that ask on behalf of searches for deadlocks.
+  private(set) var deadlockQuestions = 0
+
+  /// Leases that this host waits for.
+  var wanted = WantedList()
+  /// When there is something to say at the latest.
+  var heartbeatAt: BootInstant?
+  /// Leases that are held, by when they are to be renewed.
+  var renewals = DeadlineQueue<HostLease>()
+  /// Commands that renew and are not answered.
+  private(set) var renewalsInFlight = 0
+  /// Leases that have to be confirmed when it is up, by their ends.
+  var doubtful = DeadlineQueue<HostLease>()
+  /// Of all lengths that leases have had since this host began, the shortest.
+  private(set) var shortestTimeline: LeaseTimeline
+
+  /// What was under way, or was to be sent, when it went down. To let go of it takes a while, too.
+  private var commandsOfBefore: [CommandsOfBefore] = []
+  private var queuesOfBefore: [DeadlineQueue<HostLease>] = []
+
+  init(shard: ShardID, timeline: LeaseTimeline) {
+    self.shard = shard
+    shortestTimeline = timeline
+  }
+
+  // MARK: Facts of this link
+
+  /// Whether something was sent over the link that is up.
+  func isThis(_ number: LinkNumber) -> Bool { isUp && number == self.number }
+
+  /// Whether it is there, also where it has to wait for its last going down to come to all locks.
+  var isConnected: Bool { isUp || isUpPutOff }
+
+  /// Whether there is anything that the next turns have to go on with.
+  var isBehind: Bool { isUp && doubtful.count > 0 || !commandsOfBefore.isEmpty || !queuesOfBefore.isEmpty }
+
+  /// Takes the length of a lease into the shortest timeline.
+  mutating func note(_ timeline: LeaseTimeline) {
+    if timeline.leaseMilliseconds < shortestTimeline.leaseMilliseconds { shortestTimeline = timeline }
+  }
+
+  /// When leases are to be renewed next; nil: not before another event has come. Without the link nothing can be renewed.
+  func nextRenewal(inFlightMax: Int) -> BootInstant? {
+    guard isUp, let due = renewals.earliest else { return nil }
+    guard renewalsInFlight >= inFlightMax else { return due }
+    return due.adding(milliseconds: shortestTimeline.renewSlackMilliseconds)
+  }
+
+  // MARK: Commands
+
+  mutating func send(_ id: CommandID, _ kind: PendingCommand.Kind, now: BootInstant) {
+    pending[id] = PendingCommand(kind: kind, sentAt: now)
+    lastSentAt = now
+    switch kind {
+    case .renew: renewalsInFlight += 1
+    case .places: wanted.isBeingLookedAt = true
+    case .follow: deadlockQuestions += 1
+    case .acquire, .release, .share, .reserve, .clock, .other: break
+    }
+  }
+
+  /// A command that had to wait is on its way.
+  mutating func left(_ id: CommandID, now: BootInstant) {
+    pending[id]?.sentAt = now
+    lastSentAt = now
+  }
+
+  /// A reply has come; nil when nobody waits for it.
+  mutating func answered(_ id: CommandID, now: BootInstant) -> PendingCommand? {
+    guard let command = pending.removeValue(forKey: id) else { return nil }
+    lastAnsweredSentAt = max(lastAnsweredSentAt ?? command.sentAt, command.sentAt)
+    roundTrip.answered(sentAt: command.sentAt, now: now)
+    switch command.kind {
+    case .renew: renewalsInFlight -= 1
+    case .places: wanted.isBeingLookedAt = false
+    case .follow: deadlockQuestions -= 1
+    case .acquire, .release, .share, .reserve, .clock, .other: break
+    }
+    return command
+  }
+
+  // MARK: Changes
+
+  /// It is there. It is up when its last going down has come to all locks.
+  mutating func connected() { isUpPutOff = true }
+
+  mutating func cameUp() {
+    isUpPutOff = false
+    isUp = true
+    number &+= 1
+    change &+= 1
+    lastAnsweredSentAt = nil
+  }
+
+  /// Whether it had been up: what was in flight may have been executed or not, and its replies will not come.
+  mutating func wentDown() -> Bool {
+    isUpPutOff = false
+    deadlockQuestions = 0
+    // While it had to wait nothing was sent on it but words to other hosts.
+    guard isUp else {
+      pending = [:]
+      return false
+    }
+    isUp = false
+    change &+= 1
+    lastAnsweredSentAt = nil
+    if !pending.isEmpty { commandsOfBefore.append(CommandsOfBefore(pending)) }
+    if renewals.count > 0 { queuesOfBefore.append(renewals) }
+    if doubtful.count > 0 { queuesOfBefore.append(doubtful) }
+    pending = [:]
+    renewals = DeadlineQueue()
+    doubtful = DeadlineQueue()
+    renewalsInFlight = 0
+    wanted.isBeingLookedAt = false
+    return true
+  }
+
+  /// Without a lock there is nothing that could come due.
+  mutating func forgetDeadlines() {
+    renewals = DeadlineQueue()
+    doubtful = DeadlineQueue()
+    heartbeatAt = nil
+  }
+
+  /// Lets go of what was there before, for as many steps as are left.
+  mutating func letGoOfBefore(stepsLeft: inout Int) {
+    while stepsLeft > 0, let last = queuesOfBefore.indices.last {
+      stepsLeft -= 1
+      for _ in 0..<Self.letGoInStep where queuesOfBefore[last].popAny() == nil {
+        queuesOfBefore.removeLast()
+        break
+      }
+    }
+    while stepsLeft > 0, !commandsOfBefore.isEmpty {
+      let count = commandsOfBefore[0].letGoOfOne()
+      stepsLeft -= 1 + count / Self.letGoInStep
+      if count == 0 { commandsOfBefore.removeFirst() }
+    }
+  }
+
+  /// Entries that are let go of in one step.
+  private static let letGoInStep = 8
+}
+
+/// A number of links, or of their changes. One would have to be made anew every millisecond for weeks to use all of them.
+typealias LinkNumber = UInt32
+
+/// A command whose reply has not come.
+struct PendingCommand {
+  enum Kind {
+    case acquire(HostLease, ask: UInt64)
+    case release(LockName, attempt: UInt64)
+    case share(HostLease)
+    case reserve(HostLease)
+    case renew([HostLease])
+    case places([HostLease])
+    case clock(Waiter)
+    case follow(DeadlockProbe)
+    case other
+  }
+  var kind: Kind
+  var sentAt: BootInstant
+}
+
+/// Commands whose answers will not come.
+private struct CommandsOfBefore {
+  private var commands: [CommandID: PendingCommand]
+  private var upcoming: Dictionary<CommandID, PendingCommand>.Index
+
+  init(_ commands: [CommandID: PendingCommand]) {
+    self.commands = commands
+    upcoming = commands.startIndex
+  }
+
+  /// Lets go of the records of one command, and gives about how many those were; 0: there are no more commands.
+  mutating func letGoOfOne() -> Int {
+    guard upcoming != commands.endIndex else { return 0 }
+    var count = 1
+    switch commands.values[upcoming].kind {
+    case .renew(let leases), .places(let leases): count = max(1, leases.count)
+    case .acquire, .release, .share, .reserve, .clock, .follow, .other: break
+    }
+    commands.values[upcoming].kind = .other
+    commands.formIndex(after: &upcoming)
+    return count
+  }
+}
