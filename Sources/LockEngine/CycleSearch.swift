@@ -8,16 +8,16 @@ import LockTypes
 final class CycleSearch {
   /// A wait, and the hold of the same agent that the wait before it waits for. Of a cycle, the first link's hold is the
   /// one that the last link waits for.
-  typealias Link = (waiter: Waiter, hold: Hold?)
+  typealias Edge = (waiter: Waiter, hold: Hold?)
 
   let waiter: Waiter
   /// The chain that is being followed. Of each link, the hold of what it waits for that is looked at next.
-  fileprivate var path: [(link: Link, upcoming: Hold?)] = []
+  fileprivate var path: [(edge: Edge, upcoming: Hold?)] = []
   fileprivate var seenWaiters: Set<ObjectIdentifier> = []
   fileprivate var seenLocks: Set<ObjectIdentifier> = []
   /// It was put off since it began, and how many links were gone by then.
   fileprivate var wasPutOff = false
-  fileprivate var linksGone: UInt64 = 0
+  fileprivate var edgesGone: UInt64 = 0
 
   init(_ waiter: Waiter) {
     self.waiter = waiter
@@ -44,13 +44,13 @@ extension LockEngine {
     /// It goes on in the next turn.
     case putOff
     case none
-    case cycle([CycleSearch.Link])
+    case cycle([CycleSearch.Edge])
   }
 
   /// Goes on with a search for as many steps as are left.
   func goOn(_ search: CycleSearch, now: BootInstant) -> CycleSearchOutcome {
     if search.path.isEmpty {
-      search.linksGone = linksGone
+      search.edgesGone = agents.edgesGone
       search.seenWaiters = [ObjectIdentifier(search.waiter)]
       search.path = [((search.waiter, nil), search.begin(search.waiter))]
     }
@@ -60,7 +60,7 @@ extension LockEngine {
         continue
       }
       if hold.isOver {
-        search.path[search.path.count - 1].upcoming = top.link.waiter.lock.holds.last
+        search.path[search.path.count - 1].upcoming = top.edge.waiter.lock.holds.last
         continue
       }
       guard !mustPutOff else {
@@ -68,10 +68,10 @@ extension LockEngine {
         return .putOff
       }
       stepsLeft -= 1
-      search.path[search.path.count - 1].upcoming = hold.previousOfLock
+      search.path[search.path.count - 1].upcoming = hold.inLock.previous
       guard let next = wait(of: hold) else { continue }
       if next === search.waiter {
-        var cycle = search.path.map(\.link)
+        var cycle = search.path.map(\.edge)
         cycle[0] = (next, hold)
         if !search.wasPutOff || stands(cycle) { return .cycle(cycle) }
         search.restart()
@@ -82,7 +82,7 @@ extension LockEngine {
       }
     }
     // A link that has gone meanwhile may have hidden others.
-    return search.wasPutOff && search.linksGone != linksGone ? goOnLater(search, now: now) : .none
+    return search.wasPutOff && search.edgesGone != agents.edgesGone ? goOnLater(search, now: now) : .none
   }
 
   private func goOnLater(_ search: CycleSearch, now: BootInstant) -> CycleSearchOutcome {
@@ -91,7 +91,7 @@ extension LockEngine {
   }
 
   /// Whether all links of a cycle are there.
-  private func stands(_ cycle: [CycleSearch.Link]) -> Bool {
+  private func stands(_ cycle: [CycleSearch.Edge]) -> Bool {
     var lock = cycle.last?.waiter.lock
     for (waiter, hold) in cycle {
       guard let hold, !waiter.isOver, !hold.isOver, hold.lock === lock, wait(of: hold) === waiter else { return false }

@@ -8,19 +8,18 @@ struct HoldList: Sequence {
   var isEmpty: Bool { count == 0 }
 
   mutating func append(_ hold: Hold) {
-    hold.previousOfLock = last
-    if let last { last.nextOfLock = hold } else { first = hold }
+    hold.inLock.previous = last
+    if let last { last.inLock.next = hold } else { first = hold }
     last = hold
     count += 1
   }
 
   /// Takes `hold` out; it must be here.
   mutating func remove(_ hold: Hold) {
-    let (previous, next) = (hold.previousOfLock, hold.nextOfLock)
-    if let previous { previous.nextOfLock = next } else { first = next }
-    if let next { next.previousOfLock = previous } else { last = previous }
-    hold.previousOfLock = nil
-    hold.nextOfLock = nil
+    let (previous, next) = (hold.inLock.previous, hold.inLock.next)
+    if let previous { previous.inLock.next = next } else { first = next }
+    if let next { next.inLock.previous = previous } else { last = previous }
+    hold.inLock = Hold.Neighbours()
     count -= 1
   }
 
@@ -31,7 +30,7 @@ struct HoldList: Sequence {
     fileprivate var upcoming: Hold?
 
     mutating func next() -> Hold? {
-      defer { upcoming = upcoming?.nextOfLock }
+      defer { upcoming = upcoming?.inLock.next }
       return upcoming
     }
   }

@@ -67,20 +67,20 @@ extension LockEngine {
   /// Where there are more than one turn has room for, those that ended first come first, and the others in the next turns.
   /// Whatever is about one of these locks meanwhile ends its leases before, in ``catchUp(_:now:)``.
   func endLeases(now: BootInstant) {
-    isBehindWithEnds = false
-    guard let earliest = leaseEnds.earliest, earliest <= now else { return }
+    deadlines.isBehindWithEnds = false
+    guard let earliest = deadlines.leaseEnds.earliest, earliest <= now else { return }
     var isAnyPutOff = false
     var outlived: [HostLease] = []
-    while let due = leaseEnds.earliest, due <= now {
-      guard !mustPutOff, let (_, lease) = leaseEnds.popDue(now) else {
-        isBehindWithEnds = true
+    while let due = deadlines.leaseEnds.earliest, due <= now {
+      guard !mustPutOff, let (_, lease) = deadlines.leaseEnds.popDue(now) else {
+        deadlines.isBehindWithEnds = true
         break
       }
       stepsLeft -= 1
       switch lease.state {
       case .held(let term) where term.validUntil > now:
         isAnyPutOff = true
-        leaseEnds.push(lease, at: term.validUntil)
+        deadlines.leaseEnds.push(lease, at: term.validUntil)
       case .held: leaseEnded(lease, now: now)
       // One that was ended out of its turn is here twice.
       case .lost(let term) where term.graceEnds > now: break
@@ -108,17 +108,15 @@ extension LockEngine {
       }
       fire(deadline, now: now)
     }
-    leaseEnds.compact { _, lease in lease.isHeld || lease.isLost }
+    deadlines.compact()
     link.renewals.compact { _, lease in lease.isHeld }
-    deadlines.compact { moment, deadline in deadline.meansSomething(at: moment) }
   }
 
   /// Without a lock there is nothing that could come due. What is left of those that were there would keep their records
   /// until their time, which may be a year away.
   func forgetDeadlines() {
-    guard leaseEnds.count + link.renewals.count + deadlines.count > 0 else { return }
-    leaseEnds = DeadlineQueue()
-    deadlines = DeadlineQueue()
+    guard !deadlines.isEmpty || link.renewals.count > 0 else { return }
+    deadlines.forget()
     link.forgetDeadlines()
   }
 
@@ -126,9 +124,11 @@ extension LockEngine {
   /// not take a timer for each to find that there is nothing to do.
   private func putOffLeaseEnds() {
     for _ in 0..<Self.putOffMax {
-      guard let (_, lease) = leaseEnds.popFirst(where: { at, lease in lease.isHeld && lease.term.validUntil > at })
+      guard
+        let (_, lease) = deadlines.leaseEnds.popFirst(where: { at, lease in lease.isHeld && lease.term.validUntil > at }
+        )
       else { return }
-      leaseEnds.push(lease, at: lease.term.validUntil)
+      deadlines.leaseEnds.push(lease, at: lease.term.validUntil)
     }
   }
 
@@ -139,13 +139,13 @@ extension LockEngine {
     counters.leasesLost += 1
     lease.expired()
     loseHolds(under: lease, reason: .leaseExpired, graceEnds: lease.term.graceEnds, now: now)
-    leaseEnds.push(lease, at: max(lease.term.graceEnds, now))
+    deadlines.leaseEnds.push(lease, at: max(lease.term.graceEnds, now))
   }
 
   /// The key has expired, or is about to; should it be there still, it is of no use to anybody.
   private func graceEnded(_ lease: HostLease, now: BootInstant) {
     // Everybody who held the lock under it hears of it first.
-    guard lease.holdCount == 0 else { return leaseEnds.push(lease, at: now) }
+    guard lease.holdCount == 0 else { return deadlines.leaseEnds.push(lease, at: now) }
     giveBack(lease, now: now)
     advance(lease.lock, now: now)
   }

@@ -105,7 +105,7 @@ extension LockEngine {
   func breakDeadlocks(_ search: CycleSearch, now: BootInstant) -> Bool {
     let waiter = search.waiter
     while !waiter.isOver {
-      let cycle: [CycleSearch.Link]
+      let cycle: [CycleSearch.Edge]
       switch goOn(search, now: now) {
       case .putOff: return false
       case .none: return true
@@ -125,25 +125,21 @@ extension LockEngine {
   func suspectOthers(of waiter: Waiter, in session: SessionRecord) {
     suspectEldest(of: session)
     guard let owner = waiter.request.owner, let other = session.owner(owner)?.onlyWait else { return }
-    suspects.append(other)
-    agentsMayGoOn = true
+    agents.append(candidate: other)
   }
 
   /// The eldest wait of a half-closed session stands for the session from now on, or for more than it did.
   func suspectEldest(of session: SessionRecord) {
     guard let waiter = session.eldestWait else { return }
-    suspects.append(waiter)
-    agentsMayGoOn = true
+    agents.append(candidate: waiter)
   }
 
   /// Has requests for several locks take what they can have, and looks at the waits that may be in a cycle now, until
   /// nothing more comes of it.
-  func settleAgents(now: BootInstant) {
-    guard agentsMayGoOn else { return }
-    agentsMayGoOn = false
-    repeat {
+  func runAgents(now: BootInstant) {
+    while !agents.isEmpty {
       proceedWithSeveral(now: now)
-      if let waiter = suspects.popFirst(), !waiter.isOver, !waiter.isTry {
+      if let waiter = agents.nextCandidate(), !waiter.isOver, !waiter.isTry {
         breakDeadlocks(of: waiter, now: now)
         if waiter.isOver {
           advance(waiter.lock, now: now)
@@ -151,7 +147,7 @@ extension LockEngine {
           armDeadlockSearch(for: waiter, now: now)
         }
       }
-    } while !suspects.isEmpty || !readySeveral.isEmpty
+    }
   }
 
   private func isOlder(_ a: Waiter, than b: Waiter) -> Bool {
@@ -163,8 +159,7 @@ extension LockEngine {
     if case .permit(let capacity) = mode, capacity > 1 { return [] }
     var links: [(waiter: Waiter, hold: Hold)] = []
     for hold in lock.holds {
-      guard holdersLeft > 0 else { break }
-      holdersLeft -= 1
+      guard agents.mayLook() else { break }
       if let waiter = wait(of: hold) { links.append((waiter, hold)) }
     }
     return links
@@ -297,12 +292,11 @@ extension LockEngine {
       waiter.search?.confirming = nil
       waiter.search?.patienceMilliseconds = min(2 * patience, Self.deadlockConfirmMillisecondsMax)
     }
-    lastProbe += 1
     var branches = Self.deadlockBranchesMax
-    let probe = DeadlockProbe(number: lastProbe, path: [step(of: waiter, holding: nil)])
-    holdersLeft = Self.deadlockHoldersMax
+    let probe = DeadlockProbe(number: issued.newProbe(), path: [step(of: waiter, holding: nil)])
+    agents.beginSearch(holdersMax: Self.deadlockHoldersMax)
     follow(probe, from: waiter, &branches, now: now)
-    let seen = Self.deadlockHoldersMax - holdersLeft
+    let seen = Self.deadlockHoldersMax - agents.holdersLeft
     stepsLeft -= seen
     let pause = Int64(seen) * Self.deadlockPauseMillisecondsAHolder
     // Where very many hold what is waited for, all who wait together must not keep this host busy.
@@ -315,7 +309,7 @@ extension LockEngine {
     case .probe(let probe):
       guard let last = probe.path.last, let lock = locks[last.waitsFor] else { return }
       var branches = Self.deadlockBranchesMax
-      holdersLeft = Self.deadlockHoldersMax
+      agents.beginSearch(holdersMax: Self.deadlockHoldersMax)
       follow(probe, toHoldersOf: lock, mode: .exclusive, &branches, now: now)
     case .confirm(let probe, let next):
       guard probe.path.indices.contains(next) else { return }

@@ -101,7 +101,7 @@ extension LockEngine {
     if let wanted = lock.wanted, !keepsPlace(lock, now: now) { giveUp(wanted, now: now) }
     for lease in lock.leases where lease.isHeld && lease.holdCount == 0 {
       let linger = lease.isPermit ? 0 : configuration.settings.lingerMilliseconds
-      let isWorthKeeping = linger > 0 && (lock.cameBack || lease.grants > 1)
+      let isWorthKeeping = linger > 0 && (lock.wasRecentlyReleased || lease.grants > 1)
       if !isWorthKeeping || lease.isContended || isShuttingDown {
         recentReleases.insert(lock.name, now: now)
         giveBack(lease, now: now)
@@ -225,8 +225,7 @@ extension LockEngine {
   /// The next token under a lease, or of the local tier. The only place at which tokens come from.
   func issueToken(under lease: HostLease?) -> Token {
     if let lease { return lease.issueToken() }
-    defer { nextLocalToken += 1 }
-    return nextLocalToken
+    return issued.newLocalToken()
   }
 
   private func grant(
@@ -278,7 +277,7 @@ extension LockEngine {
     hold.lock.tokenFloor = max(hold.lock.tokenFloor, hold.token)
     hold.lock.add(hold)
     session.add(hold)
-    heldCount += 1
+    sessions.heldCount += 1
   }
 
   /// Sets when a hold ends by itself, counted from now; nil: never.
@@ -300,10 +299,10 @@ extension LockEngine {
   /// Takes a hold away from its session, without telling anybody. The caller advances the lock.
   func end(_ hold: Hold) {
     hold.isOver = true
-    if hold.owner != nil || hold.several != nil || sessions[hold.session]?.isHalfClosed == true { linksGone += 1 }
-    if !holdLosses.isEmpty { passOver(hold) }
+    if hold.owner != nil || hold.several != nil || sessions[hold.session]?.isHalfClosed == true { agents.edgeIsGone() }
+    if !putOff.losses.isEmpty { passOver(hold) }
     hold.lock.remove(hold)
-    heldCount -= 1
+    sessions.heldCount -= 1
     sessions[hold.session]?.remove(hold)
   }
 
@@ -333,10 +332,9 @@ extension LockEngine {
 
   func enqueue(_ waiter: Waiter, of session: SessionRecord) {
     let lock = waiter.lock
-    lastArrival += 1
-    waiter.arrival = lastArrival
+    waiter.arrival = issued.newArrival()
     lock.queue.append(waiter)
-    waitingCount += 1
+    sessions.waitingCount += 1
     session.add(waiter)
     if waiter.request.progress { lock.progressWaiters += 1 }
     if !waiter.isTry { observe(lock, .waiting(waiter.request.session, waiters: lock.queue.count)) }
@@ -347,8 +345,8 @@ extension LockEngine {
     let lock = waiter.lock
     lock.queue.remove(waiter)
     let session = sessions[waiter.request.session]
-    if waiter.request.owner != nil || waiter.several != nil || session?.isHalfClosed == true { linksGone += 1 }
-    waitingCount -= 1
+    if waiter.request.owner != nil || waiter.several != nil || session?.isHalfClosed == true { agents.edgeIsGone() }
+    sessions.waitingCount -= 1
     if let session {
       session.remove(waiter)
       suspectOthers(of: waiter, in: session)

@@ -6,19 +6,17 @@ extension LockEngine {
   // MARK: What is sent
 
   func send(_ command: LeaseCommand, _ kind: PendingCommand.Kind, now: BootInstant) {
-    lastCommand += 1
-    let id = CommandID(lastCommand)
+    let id = issued.newCommand()
     link.send(id, kind, now: now)
     effects.append(.send(id, command))
   }
 
   /// A lease that this host wants from now on, under an attempt of its own.
   func newLease(of lock: LockRecord, in mode: HoldMode, now: BootInstant) -> HostLease {
-    lastAttempt += 1
-    let lease = HostLease(lock: lock, attempt: lastAttempt, mode: mode, timeline: configuration.timeline)
+    let lease = HostLease(lock: lock, attempt: issued.newAttempt(), mode: mode, timeline: configuration.timeline)
     lock.wanted = lease
     link.wanted.append(lease, at: now)
-    lock.cameBack = recentReleases.contains(lock.name, now: now)
+    lock.wasRecentlyReleased = recentReleases.contains(lock.name, now: now)
     return lease
   }
 
@@ -36,8 +34,7 @@ extension LockEngine {
   func ask(_ lease: HostLease, now: BootInstant) {
     let lock = lease.lock
     lock.recheckAt = nil
-    lastAsk += 1
-    lock.ask = lastAsk
+    lock.ask = issued.newAsk()
     let tries = lock.queue.tries
     for waiter in tries where waiter.ask == 0 { waiter.ask = lock.ask }
     guard linkIsUp else {

@@ -47,13 +47,13 @@ extension LockEngine {
   /// what it holds stays valid for as long as it was.
   func linkDown(now: BootInstant) {
     guard link.wentDown() else { return }
-    allLocks.beginWalk()
+    locks.all.beginWalk()
     goOnWithLink(now: now)
   }
 
   private func linkIsBack(now: BootInstant) {
     link.cameUp()
-    allLocks.beginWalk()
+    locks.all.beginWalk()
     renewInDoubt(now: now)
     goOnWalking(now: now)
     armHeartbeat(now: now)
@@ -65,18 +65,18 @@ extension LockEngine {
   func goOnWithLink(now: BootInstant) {
     renewInDoubt(now: now)
     goOnWalking(now: now)
-    if link.isUpPutOff, !allLocks.isWalked { linkIsBack(now: now) }
+    if link.isUpPutOff, !locks.all.isWalked { linkIsBack(now: now) }
     link.letGoOfBefore(stepsLeft: &stepsLeft)
     if isLinkBehind { putOffRest(now: now) }
   }
 
   /// Whether the next turns have to go on with it.
-  var isLinkBehind: Bool { allLocks.isWalked || link.isBehind }
+  var isLinkBehind: Bool { locks.all.isWalked || link.isBehind }
 
   private func goOnWalking(now: BootInstant) {
     // Renewals come first.
     guard !link.isUp || link.doubtful.count == 0 else { return }
-    while !mustPutOff, let lock = allLocks.next() {
+    while !mustPutOff, let lock = locks.all.next() {
       stepsLeft -= 1
       catchUp(lock, now: now)
       guard !link.isUp else { continue }
@@ -85,7 +85,7 @@ extension LockEngine {
         refuse(waiter, .unavailable(nil), now: now)
       }
       guard lock.queue.tryCount == 0 else {
-        allLocks.comeAgain(to: lock)
+        locks.all.comeAgain(to: lock)
         continue
       }
       progressChanged(lock, now: now)
@@ -96,12 +96,12 @@ extension LockEngine {
   // MARK: One lock
 
   /// Whether there may be a lock, or a hold, to which not everything has come that has happened.
-  var isBehind: Bool { isBehindWithEnds || allLocks.isWalked || !holdLosses.isEmpty }
+  var isBehind: Bool { deadlines.isBehindWithEnds || locks.all.isWalked || !putOff.losses.isEmpty }
 
   /// Does to a lock what has happened and has not come to it. Nobody is answered, apart from those who lose it, and
   /// nothing is granted.
   func catchUp(_ lock: LockRecord, now: BootInstant) {
-    if isBehindWithEnds { endLeases(of: lock, now: now) }
+    if deadlines.isBehindWithEnds { endLeases(of: lock, now: now) }
     guard lock.linkChange != link.change else { return }
     lock.linkChange = link.change
     if link.isUp { linkCameUp(for: lock, now: now) } else { linkWentDown(for: lock, now: now) }

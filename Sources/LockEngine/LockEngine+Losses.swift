@@ -53,14 +53,14 @@ extension LockEngine {
 
   func lose(_ losses: HoldLosses, now: BootInstant) {
     guard !goOn(with: losses, now: now) else { return }
-    holdLosses.append(losses)
+    putOff.losses.append(losses)
     putOffRest(now: now)
   }
 
   /// Goes on with losses that were put off.
   func goOnWithLosses(now: BootInstant) {
-    while !mustPutOff, let losses = holdLosses.first, goOn(with: losses, now: now) {
-      holdLosses.removeFirst()
+    while !mustPutOff, let losses = putOff.losses.first, goOn(with: losses, now: now) {
+      putOff.losses.removeFirst()
       if case .tokens = losses.extent { doubtLeases(of: losses.lock, now: now) }
       advance(losses.lock, now: now)
     }
@@ -71,7 +71,7 @@ extension LockEngine {
     while let hold = losses.upcoming {
       guard !mustPutOff else { return false }
       stepsLeft -= 1
-      losses.upcoming = hold.nextOfLock
+      losses.upcoming = hold.inLock.next
       if losses.covers(hold) { lose(hold, by: losses, now: now) }
     }
     return true
@@ -83,16 +83,16 @@ extension LockEngine {
 
   /// A hold is about to leave its lock.
   func passOver(_ hold: Hold) {
-    for losses in holdLosses where losses.upcoming === hold { losses.upcoming = hold.nextOfLock }
+    for losses in putOff.losses where losses.upcoming === hold { losses.upcoming = hold.inLock.next }
   }
 
   /// Whether a hold is lost, and its turn to be has not come.
-  func isBeingLost(_ hold: Hold) -> Bool { holdLosses.contains { $0.covers(hold) } }
+  func isBeingLost(_ hold: Hold) -> Bool { putOff.losses.contains { $0.covers(hold) } }
 
   /// Does to a hold and its lock what has happened and has not come to it.
   func catchUp(_ hold: Hold, now: BootInstant) {
     guard isBehind else { return }
     catchUp(hold.lock, now: now)
-    if !hold.isOver, let losses = holdLosses.first(where: { $0.covers(hold) }) { lose(hold, by: losses, now: now) }
+    if !hold.isOver, let losses = putOff.losses.first(where: { $0.covers(hold) }) { lose(hold, by: losses, now: now) }
   }
 }

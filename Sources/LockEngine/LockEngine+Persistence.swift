@@ -114,7 +114,7 @@ extension LockEngine {
     guard let changes else { return nil }
     var left = count
     var last: LockName?
-    names.forEach(from: name ?? LockName(bytes: []), inclusive: name == nil) { name in
+    locks.names.forEach(from: name ?? LockName(bytes: []), inclusive: name == nil) { name in
       guard left > 0 else { return true }
       last = name
       guard let lock = locks[name] else { return false }
@@ -198,7 +198,7 @@ extension LockEngine {
 
   /// The numbers that must never be used twice, to be kept beside the records.
   public var numbers: [UInt64] {
-    [lastAttempt, lastAsk, lastProbe, UInt64(bitPattern: nextLocalToken)]
+    issued.saved
   }
 
   /// The losses of a session that are remembered, for its own record.
@@ -316,16 +316,19 @@ extension LockEngine {
   /// See ``Event/restored(_:numbers:)``.
   func restore(_ state: StoredState, numbers: [UInt64], now: BootInstant) {
     stepsLeft = .max
-    for session in sessions.values { session.isKept = true }
-    restoreNumbers(numbers)
+    for session in sessions.all { session.isKept = true }
+    issued.restore(numbers)
     var leases: [UInt64: HostLease] = [:]
     leases.reserveCapacity(state.leases.count)
     let storedHolds = inOrder(state.holds, by: \.order)
     if isLocal {
-      _ = records(for: storedHolds.lazy.filter { self.sessions[$0.session] != nil }.map(\.name))
+      let names = storedHolds.lazy.filter { [sessions] in sessions[$0.session] != nil }.map(\.name)
+      _ = locks.records(for: names, change: link.change, changes: changes, tally: tally)
     } else {
       let storedLeases = inOrder(state.leases, by: \.attempt)
-      for (stored, lock) in zip(storedLeases, records(for: storedLeases.lazy.map(\.name))) {
+      let records = locks.records(
+        for: storedLeases.lazy.map(\.name), change: link.change, changes: changes, tally: tally)
+      for (stored, lock) in zip(storedLeases, records) {
         leases[stored.attempt] = restore(stored, lock, now: now)
       }
     }
@@ -344,7 +347,7 @@ extension LockEngine {
     for lease in leases.values where lease.isContended { rememberWhoCameFirst(lease) }
     // Its client was never told that it has it, and never will be.
     for hold in partial where hold.several == nil && !hold.isOver { end(hold) }
-    for lock in Array(allLocks) { advance(lock, now: now) }
+    for lock in Array(locks.all) { advance(lock, now: now) }
   }
 
   /// The records by that key. They are large: what is moved about to sort them are their places.
@@ -354,18 +357,10 @@ extension LockEngine {
     return places.map { records[$0.place] }
   }
 
-  private func restoreNumbers(_ numbers: [UInt64]) {
-    guard numbers.count >= 4 else { return }
-    lastAttempt = max(lastAttempt, min(numbers[0], 1 << 62))
-    lastAsk = max(lastAsk, min(numbers[1], 1 << 62))
-    lastProbe = max(lastProbe, min(numbers[2], 1 << 62))
-    nextLocalToken = max(nextLocalToken, min(Token(bitPattern: numbers[3]), 1 << 53))
-  }
-
   private func restore(_ stored: StoredLease, _ lock: LockRecord, now: BootInstant) -> HostLease {
     let lease = HostLease(stored, lock: lock, now: now)
     link.note(lease.timeline)
-    lastAttempt = max(lastAttempt, stored.attempt)
+    issued.attemptIsUsed(stored.attempt)
     switch stored.stage {
     case .wanted:
       if let earlier = lock.wanted { giveUp(earlier, now: now) }
@@ -373,11 +368,11 @@ extension LockEngine {
       link.wanted.append(lease, at: now)
     case .held:
       lock.leases.append(lease)
-      leaseEnds.push(lease, at: lease.term.validUntil)
+      deadlines.leaseEnds.push(lease, at: lease.term.validUntil)
       link.doubtful.push(lease, at: lease.term.validUntil)
     case .lost:
       lock.leases.append(lease)
-      leaseEnds.push(lease, at: lease.term.graceEnds)
+      deadlines.leaseEnds.push(lease, at: lease.term.graceEnds)
     }
     if stored.stage != .wanted { lock.tokenFloor = max(lock.tokenFloor, stored.nextToken - 1) }
     return lease
@@ -416,7 +411,7 @@ extension LockEngine {
     add(hold, to: session)
     hold.endsAt = stored.endsAt
     if let end = hold.endsAt { deadlines.push(.maxHold(hold), at: end) }
-    if isLocal { nextLocalToken = max(nextLocalToken, stored.token + 1) }
+    if isLocal { issued.localTokenIsUsed(stored.token) }
     return hold
   }
 

@@ -110,7 +110,7 @@ extension LockEngine {
     guard later > lease.attempt, later < Self.attemptMax else {
       return acquireFailed(lease, .transient("a reply of the wrong kind"), now: now)
     }
-    lastAttempt = max(lastAttempt, later)
+    issued.attemptIsUsed(later)
     giveUp(lease, now: now)
     advance(lock, now: now)
   }
@@ -201,7 +201,7 @@ extension LockEngine {
     lock.recheckAt = nil
     guard hasTokens else { return acquireOverflowed(lease, now: now) }
     counters.leases += 1
-    leaseEnds.push(lease, at: lease.term.validUntil)
+    deadlines.leaseEnds.push(lease, at: lease.term.validUntil)
     link.renewals.push(lease, at: lease.renewal.at)
     advance(lock, now: now)
   }
@@ -414,7 +414,7 @@ extension LockEngine {
   private func contended(_ lease: HostLease, ask: UInt64, isTry: Bool, inbox: String, now: BootInstant) {
     guard lease.isHeld else { return }
     let lock = lease.lock
-    lease.contended(after: lastArrival, now: now)
+    lease.contended(after: issued.arrival, now: now)
     if lease.holdCount == 0 { return advance(lock, now: now) }
     shareIfOthersWant(lock, now: now)
     progressChanged(lock, now: now)

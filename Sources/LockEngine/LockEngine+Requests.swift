@@ -241,8 +241,7 @@ extension LockEngine {
   /// It is to be told again in the next turn while ``isEndPutOff(_:)``.
   func inputEnded(_ session: SessionID, isAnswered: Bool, keepsHolds: Bool, now: BootInstant) {
     guard let record = sessions[session] else { return }
-    record.keepsHolds = keepsHolds
-    record.isHalfClosed = true
+    record.inputEnded(keepsHolds: keepsHolds)
     guard !keepsHolds else { return suspectEldest(of: record) }
     var ended: [Hold] = []
     let share = shareOfTurn
@@ -291,7 +290,7 @@ extension LockEngine {
       }
     } else {
       // Who has lost one of them hears of it before the answer.
-      if !holdLosses.isEmpty, let hold = record.holds(of: name).first(where: { isBeingLost($0) }) {
+      if !putOff.losses.isEmpty, let hold = record.holds(of: name).first(where: { isBeingLost($0) }) {
         catchUp(hold, now: now)
       }
       // Which one is meant is clear when there is only one.

@@ -15,12 +15,11 @@ extension LockEngine {
   func makeReady(_ several: SeveralRequest) {
     guard !several.isReady else { return }
     several.isReady = true
-    readySeveral.append(several)
-    agentsMayGoOn = true
+    agents.append(several)
   }
 
   func proceedWithSeveral(now: BootInstant) {
-    while let several = readySeveral.popFirst() {
+    while let several = agents.nextReady() {
       several.isReady = false
       proceed(with: several, now: now)
     }

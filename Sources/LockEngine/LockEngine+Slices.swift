@@ -23,10 +23,12 @@ struct PutOffWork {
   fileprivate(set) var closing: Deque<SessionRecord> = []
   /// Locks whose queue may go on.
   fileprivate var locks: Deque<LockRecord> = []
+  /// Holds that are lost, of which one turn has no room for all.
+  var losses: [HoldLosses] = []
   /// Searches for deadlocks. Only the first one has begun.
   fileprivate var searches: Deque<CycleSearch> = []
 
-  fileprivate var isEmpty: Bool { closing.isEmpty && locks.isEmpty && searches.isEmpty }
+  fileprivate var isEmpty: Bool { closing.isEmpty && locks.isEmpty && losses.isEmpty && searches.isEmpty }
 }
 
 extension LockEngine {
@@ -44,7 +46,7 @@ extension LockEngine {
     // In turns, so that one that had much does not keep back the others.
     while !mustPutOff, let record = putOff.closing.popFirst() {
       endHolds(of: record, atMost: Self.holdsInTurn, now: now)
-      if record.firstHold == nil { didClose(record) } else { putOff.closing.append(record) }
+      if record.firstHold == nil { sessions.remove(record) } else { putOff.closing.append(record) }
     }
     var count = putOff.locks.count
     while count > 0, !mustPutOff, let lock = putOff.locks.popFirst() {
@@ -57,7 +59,7 @@ extension LockEngine {
       putOff.searches.removeFirst()
       if search.waiter.isOver { advance(search.waiter.lock, now: now) }
     }
-    putOff.since = putOff.isEmpty && holdLosses.isEmpty && !isLinkBehind ? nil : now
+    putOff.since = putOff.isEmpty && !isLinkBehind ? nil : now
   }
 
   /// Has the next turns go on.
@@ -92,7 +94,7 @@ extension LockEngine {
       putOff.closedInTurn += record.holdCount
       endHolds(of: record, atMost: .max, now: now)
     }
-    guard record.firstHold != nil else { return didClose(record) }
+    guard record.firstHold != nil else { return sessions.remove(record) }
     putOff.closing.append(record)
     putOffRest(now: now)
   }

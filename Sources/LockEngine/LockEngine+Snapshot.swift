@@ -108,7 +108,7 @@ extension LockEngine {
     // One that has come to its end is lost, also where it has not been its turn yet.
     let held = lock.leases.filter { $0.isHeld && $0.term.validUntil > now }
     let hasEnded = lock.leases.contains { $0.isHeld && $0.term.validUntil <= now }
-    let isLosing = holdLosses.contains { $0.lock === lock }
+    let isLosing = putOff.losses.contains { $0.lock === lock }
     let holds =
       hasEnded || isLosing
       ? lock.holds.filter { hold in !isBeingLost(hold) && (hold.lease.map { $0.term.validUntil > now } ?? true) } : nil
@@ -144,7 +144,7 @@ extension LockEngine {
   public var lockBytes: Int { tally.lockBytes }
 
   /// Bytes of what all sessions of a user hold and wait for, as ``EngineConfiguration/lockBytesPerUIDMax`` counts them.
-  public func lockBytes(uid: UInt32) -> Int { users[uid]?.lockBytes ?? 0 }
+  public func lockBytes(uid: UInt32) -> Int { sessions.user(uid)?.lockBytes ?? 0 }
 
   /// A page of the names of locks that are held, waited for or idle on this host, in their order: the first `limit` of
   /// those that begin with `prefix` and come after `cursor`. Fewer come where many others had to be passed over.
@@ -157,7 +157,7 @@ extension LockEngine {
     var seen = 0
     let prefixName = LockName(bytes: prefix)
     let isInPrefix = cursor.map { $0 < prefixName } ?? true
-    names.forEach(from: isInPrefix ? prefixName : cursor ?? prefixName, inclusive: isInPrefix) { name in
+    locks.names.forEach(from: isInPrefix ? prefixName : cursor ?? prefixName, inclusive: isInPrefix) { name in
       guard name.hasPrefix(prefix) else { return true }
       guard seen < Self.namesLookedAtMax, page.count < limit else {
         isCut = true
@@ -196,7 +196,7 @@ extension LockEngine {
   /// Sizes, as they are now.
   public var gauges: EngineGauges {
     EngineGauges(
-      sessions: sessions.count, held: heldCount, waiting: waitingCount, locks: locks.count,
+      sessions: sessions.count, held: sessions.heldCount, waiting: sessions.waitingCount, locks: locks.count,
       commandsInFlight: link.pending.count)
   }
 

@@ -1,4 +1,3 @@
-import DequeModule
 public import LockTypes
 
 /// The locks of one host as a state machine: who holds what and who waits (the local tier), and which leases this host
@@ -17,63 +16,35 @@ public final class LockEngine {
   public private(set) var configuration: EngineConfiguration
 
   var effects: [Effect] = []
-  var locks = NameTable<LockRecord>()
-  /// The same names, in their order.
-  var names = NameIndex()
-  /// The same locks, in the order in which they came to be.
-  var allLocks = LockList()
-  var sessions: [SessionID: SessionRecord] = [:]
-  var users: [UInt32: UserRecord] = [:]
-  var nextSerial: UInt64 = 0
-
+  var locks = LockTable()
+  var sessions = SessionTable()
+  /// The connection to the one shard that there is.
   var link: StoreLink
-  var isShuttingDown = false
-  var didCompleteShutdown = false
-  /// See ``Event/watched(steps:)``.
-  public private(set) var observers = 0
-  var lastCommand: UInt64 = 0
-  var lastAttempt: UInt64 = 0
-  /// Counted over all locks and never anew: the answer to a try that left must not decide the next one's.
-  var lastAsk: UInt64 = 0
-  var nextLocalToken: Token = 1
-  /// Requests for several locks that can take the next one.
-  var readySeveral: Deque<SeveralRequest> = []
-  var lastProbe: UInt64 = 0
-  /// The number of the last wait that began.
-  var lastArrival: UInt64 = 0
-  /// Holders at which the search that is going on may still look.
-  var holdersLeft = 0
-  /// Whether there is anything among them, or among those below, so that few facts have to look.
-  var agentsMayGoOn = false
-  /// Waits that have become the only one of their owner, so that they may be in a cycle now.
-  var suspects: Deque<Waiter> = []
-
-  var leaseEnds = DeadlineQueue<HostLease>()
-  /// More leases have come to their end than one turn has room for.
-  var isBehindWithEnds = false
-  /// Holds that are lost, of which one turn has no room for all.
-  var holdLosses: [HoldLosses] = []
-  var deadlines = DeadlineQueue<Deadline>()
+  var issued: NumberSource
+  var agents = AgentWork()
+  var deadlines = Schedule()
   var recentReleases: RecentReleases
-  var counters = EngineCounters()
-  /// What changed since a successor of this process was last told; nil when there will be none.
-  var changes: StateChanges?
-  var heldCount = 0
-  var waitingCount = 0
+  var putOff = PutOffWork()
   /// Steps that may still be taken for the event that is being handled; see `LockEngine+Slices.swift`.
   var stepsLeft = 0
-  var putOff = PutOffWork()
-  /// Waits and holds of agents that are over, counted.
-  var linksGone: UInt64 = 0
+  /// What changed since a successor of this process was last told; nil when there will be none.
+  var changes: StateChanges?
+  /// See ``Event/watched(steps:)``.
+  public private(set) var observers = 0
+  private var shutdown = Shutdown.none
+  var counters = EngineCounters()
   let tally = RecordTally()
+
+  private enum Shutdown {
+    case none, underWay, completed
+  }
 
   /// An engine without sessions, its link down.
   public init(configuration: EngineConfiguration) {
     self.configuration = configuration
     link = StoreLink(shard: .only, timeline: configuration.timeline)
+    issued = NumberSource(configuration)
     recentReleases = RecentReleases(milliseconds: configuration.settings.lingerMilliseconds)
-    lastAttempt = configuration.attemptsBegin
-    if case .local(let first) = configuration.tier { nextLocalToken = first }
   }
 
   private func reconfigured(_ settings: EngineSettings) {
@@ -97,10 +68,10 @@ public final class LockEngine {
     renewDue(now: now)
     stepsLeft = configuration.stepsPerSlice
     fireDeadlines(now: now)
-    settleAgents(now: now)
+    runAgents(now: now)
     stepsLeft = configuration.stepsPerSlice
     take(event, now: now)
-    settleAgents(now: now)
+    runAgents(now: now)
     if isShuttingDown { completeShutdown() }
     if locks.isEmpty { forgetDeadlines() }
   }
@@ -108,7 +79,7 @@ public final class LockEngine {
   private func take(_ event: Event, now: BootInstant) {
     switch event {
     case .sessionOpened(let session, let uid):
-      sessionOpened(session, uid: uid)
+      sessions.open(session, uid: uid, tally: tally)
     case .sessionDescribed(let session, let pid, let command):
       sessions[session]?.pid = pid
       sessions[session]?.command = command
@@ -164,9 +135,8 @@ public final class LockEngine {
 
   /// When ``Event/timerFired`` is wanted next; nil: not before another event has come.
   public var nextDeadline: BootInstant? {
-    var next = leaseEnds.earliest
+    var next = deadlines.earliest
     if let renewal = nextRenewal, next.map({ renewal < $0 }) ?? true { next = renewal }
-    if let deadline = deadlines.earliest, next.map({ deadline < $0 }) ?? true { next = deadline }
     if let since = putOff.since, next.map({ since < $0 }) ?? true { next = since }
     return next
   }
@@ -174,36 +144,7 @@ public final class LockEngine {
   // MARK: Records
 
   func record(for name: LockName) -> LockRecord {
-    if let lock = locks[name] { return lock }
-    let lock = newRecord(for: name)
-    locks[name] = lock
-    names.insert(name)
-    allLocks.append(lock)
-    return lock
-  }
-
-  private func newRecord(for name: LockName) -> LockRecord {
-    nextSerial += 1
-    return LockRecord(name: name, serial: nextSerial, linkChange: link.change, changes: changes, tally: tally)
-  }
-
-  /// The records of these locks, of which there may be very many. There was none before.
-  func records(for all: some Sequence<LockName>) -> [LockRecord] {
-    var found: [LockRecord] = []
-    var made: [LockName] = []
-    for name in all {
-      let lock = newRecord(for: name)
-      if let known = locks.updateValue(lock, forKey: name) {
-        locks[name] = known
-        found.append(known)
-      } else {
-        allLocks.append(lock)
-        found.append(lock)
-        made.append(name)
-      }
-    }
-    names = NameIndex(made)
-    return found
+    locks.record(for: name, change: link.change, changes: changes, tally: tally)
   }
 
   /// Forgets a lock that nobody uses and of which the store knows all that it must.
@@ -211,24 +152,10 @@ public final class LockEngine {
     guard lock.isUnused, lock.leases.isEmpty, lock.wanted == nil, lock.unconfirmedReleases.isEmpty else { return }
     // A wait that ended before an answer dated it would keep the lock, and the lock it.
     lock.undated = []
-    guard locks[lock.name] === lock else { return }
-    locks[lock.name] = nil
-    names.remove(lock.name)
-    allLocks.remove(lock)
+    locks.remove(lock)
   }
 
   // MARK: Sessions
-
-  private func sessionOpened(_ session: SessionID, uid: UInt32?) {
-    var user: UserRecord?
-    if let uid {
-      let record = users[uid] ?? UserRecord()
-      record.sessions += 1
-      users[uid] = record
-      user = record
-    }
-    sessions[session] = SessionRecord(id: session, uid: uid, user: user, tally: tally)
-  }
 
   func sessionClosed(_ session: SessionID, now: BootInstant) {
     guard let record = sessions[session], !record.isClosing else { return }
@@ -243,16 +170,6 @@ public final class LockEngine {
     for lock in waiters.map(\.lock).sorted(by: { $0.serial < $1.serial }) { advance(lock, now: now) }
   }
 
-  /// All that the session had is gone.
-  func didClose(_ record: SessionRecord) {
-    sessions[record.id] = nil
-    record.forgetLosses()
-    if let uid = record.uid, let user = record.user {
-      user.sessions -= 1
-      if user.sessions == 0 { users[uid] = nil }
-    }
-  }
-
   /// Tells those who watch.
   func observe(_ lock: LockRecord, _ event: LockEvent) {
     guard observers > 0 else { return }
@@ -262,11 +179,18 @@ public final class LockEngine {
 
   // MARK: Shutdown
 
+  var isShuttingDown: Bool {
+    switch shutdown {
+    case .none: false
+    case .underWay, .completed: true
+    }
+  }
+
   func shutdownRequested(now: BootInstant) {
     guard !isShuttingDown else { return }
-    isShuttingDown = true
+    shutdown = .underWay
     stepsLeft = .max
-    for lock in Array(allLocks) {
+    for lock in Array(locks.all) {
       while let waiter = lock.queue.first { refuse(waiter, .shuttingDown, now: now) }
       for hold in Array(lock.holds) { lose(hold, reason: .shutdown, graceEnds: nil, now: now) }
       for lease in lock.leases where lease.isLost { drop(lease) }
@@ -277,8 +201,8 @@ public final class LockEngine {
   /// With the link down there is nobody to give anything back to: the leases end by themselves.
   func completeShutdown() {
     // An ask whose script had to be sent again may be executed after its own release: its reply tells.
-    guard !didCompleteShutdown, !link.isConnected || (locks.isEmpty && link.pending.isEmpty) else { return }
-    didCompleteShutdown = true
+    guard shutdown == .underWay, !link.isConnected || (locks.isEmpty && link.pending.isEmpty) else { return }
+    shutdown = .completed
     effects.append(.shutdownCompleted)
   }
 }

@@ -24,7 +24,7 @@ final class LockRecord {
     didSet { changes?.touch(self) }
   }
   /// This host had given the lock back only a short while before it asked for it again.
-  var cameBack = false
+  var wasRecentlyReleased = false
   /// When to ask the store again, for fear that it tells nothing by itself.
   var recheckAt: BootInstant?
   /// The highest token that was given out here.
@@ -197,6 +197,12 @@ struct UnconfirmedRelease {
 
 /// A session's possession of a lock.
 final class Hold {
+  /// Its place in a list; nil at an end of it, and when it is not there.
+  struct Neighbours {
+    var next: Hold?
+    var previous: Hold?
+  }
+
   let session: SessionID
   let lock: LockRecord
   let token: Token
@@ -229,15 +235,12 @@ final class Hold {
       lock.changes?.touch(self)
     }
   }
-  /// Its neighbours among the lock's holds; nil when it is not among them.
-  var nextOfLock: Hold?
-  var previousOfLock: Hold?
+  /// Its neighbours among the lock's holds.
+  var inLock = Neighbours()
   /// Its neighbours among the session's holds.
-  var next: Hold?
-  var previous: Hold?
+  var inSession = Neighbours()
   /// Its neighbours among the session's holds of the same lock: the next one is older.
-  var nextOfSession: Hold?
-  var previousOfSession: Hold?
+  var ofSameName = Neighbours()
   /// How many waiters the client was told of.
   var toldWaiters = 0
   var mark = StateMark()

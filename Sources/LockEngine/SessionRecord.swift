@@ -74,22 +74,41 @@ final class SessionRecord {
   /// Its connection is gone, and its holds are being ended.
   var isClosing = false
   /// Nothing more comes from its client: what it holds it holds until none of its waits is left, or longer.
-  var isHalfClosed = false {
+  private(set) var isHalfClosed = false {
     didSet { if isHalfClosed != oldValue { noteWaits() } }
   }
-  /// What it holds lasts to the end of its connection, half-closed or not.
-  var keepsHolds = false
-  /// Of a half-closed session, the wait that began first, tries aside; of any other nil.
-  private(set) var eldestWait: Waiter?
-  /// Of a half-closed session, how many of its waits are for each name: its holds of these do not last that long, unless
-  /// it keeps them.
-  private var awaited: [LockName: Int] = [:]
-  /// Half-closed, and more of its holds end than one turn has room for.
-  var isEndPutOff = false
-  /// Whether it may hold any of these: not, when it was looked and nothing has come since.
-  private var isAwaitedHeld = true
+  private var halfClose = HalfClose()
 
   private let tally: RecordTally
+
+  /// What becomes of what a half-closed session has.
+  private struct HalfClose {
+    /// What it holds lasts to the end of its connection, half-closed or not.
+    var keepsHolds = false
+    /// The wait that began first, tries aside; of a session that is not half-closed nil.
+    var eldestWait: Waiter?
+    /// How many of its waits are for each name: its holds of these do not last that long, unless it keeps them.
+    var awaited: [LockName: Int] = [:]
+    /// More of its holds end than one turn has room for.
+    var isEndPutOff = false
+    /// Whether it may hold any of these: not, when it was looked and nothing has come since.
+    var isAwaitedHeld = true
+  }
+
+  /// Of a half-closed session, the wait that began first, tries aside; of any other nil.
+  var eldestWait: Waiter? { halfClose.eldestWait }
+
+  /// Half-closed, and more of its holds end than one turn has room for.
+  var isEndPutOff: Bool {
+    get { halfClose.isEndPutOff }
+    set { halfClose.isEndPutOff = newValue }
+  }
+
+  /// Nothing more comes from its client. What it holds lasts to the end of its connection where it `keepsHolds`.
+  func inputEnded(keepsHolds: Bool) {
+    halfClose.keepsHolds = keepsHolds
+    isHalfClosed = true
+  }
 
   init(id: SessionID, uid: UInt32?, user: UserRecord?, tally: RecordTally) {
     self.id = id
@@ -104,43 +123,41 @@ final class SessionRecord {
   // MARK: Holds
 
   func add(_ hold: Hold) {
-    hold.previous = lastHold
-    if let lastHold { lastHold.next = hold } else { firstHold = hold }
+    hold.inSession.previous = lastHold
+    if let lastHold { lastHold.inSession.next = hold } else { firstHold = hold }
     lastHold = hold
     holdCount += 1
     user?.holds += 1
-    isAwaitedHeld = true
+    halfClose.isAwaitedHeld = true
     charge(LockBytes.of(hold))
     if hold.onLost != .notify { enforcedCount += 1 }
     let name = hold.lock.name
     if let owner = hold.owner { makeOwner(owner).holds[name, default: []].append(hold) }
     guard let older = holds.updateValue(hold, forKey: name) else { return }
-    hold.nextOfSession = older
-    older.previousOfSession = hold
+    hold.ofSameName.next = older
+    older.ofSameName.previous = hold
     if many[name]?.updateValue(hold, forKey: hold.token) == nil, many[name] == nil { indexIfMany(name) }
   }
 
   func remove(_ hold: Hold) {
     let name = hold.lock.name
-    let (newer, older) = (hold.previousOfSession, hold.nextOfSession)
+    let (newer, older) = (hold.ofSameName.previous, hold.ofSameName.next)
     if let newer {
-      newer.nextOfSession = older
+      newer.ofSameName.next = older
     } else {
       guard holds[name] === hold else { return }
       holds[name] = older
     }
-    older?.previousOfSession = newer
-    hold.previousOfSession = nil
-    hold.nextOfSession = nil
+    older?.ofSameName.previous = newer
+    hold.ofSameName = Hold.Neighbours()
     if !many.isEmpty, many[name] != nil {
       many[name]?[hold.token] = nil
       if holds[name] == nil { many[name] = nil }
     }
-    let (previous, next) = (hold.previous, hold.next)
-    if let previous { previous.next = next } else { firstHold = next }
-    if let next { next.previous = previous } else { lastHold = previous }
-    hold.previous = nil
-    hold.next = nil
+    let (previous, next) = (hold.inSession.previous, hold.inSession.next)
+    if let previous { previous.inSession.next = next } else { firstHold = next }
+    if let next { next.inSession.previous = previous } else { lastHold = previous }
+    hold.inSession = Hold.Neighbours()
     holdCount -= 1
     user?.holds -= 1
     charge(-LockBytes.of(hold))
@@ -169,7 +186,7 @@ final class SessionRecord {
   }
 
   /// All holds, in the order in which they came to be.
-  var allHolds: [Hold] { Array(sequence(first: firstHold) { $0?.next }.lazy.compactMap { $0 }) }
+  var allHolds: [Hold] { Array(sequence(first: firstHold) { $0?.inSession.next }.lazy.compactMap { $0 }) }
 
   // MARK: Waits
 
@@ -182,25 +199,25 @@ final class SessionRecord {
       var next = firstHold
       while let hold = next, found.count < count {
         if hold.several == nil { found.append(hold) }
-        next = hold.next
+        next = hold.inSession.next
       }
       return found
     }
-    guard isAwaitedHeld else { return [] }
-    for name in awaited.keys.sorted() {
+    guard halfClose.isAwaitedHeld else { return [] }
+    for name in halfClose.awaited.keys.sorted() {
       for hold in holds(of: name) where hold.several == nil {
         if found.count == count { return found }
         found.append(hold)
       }
     }
-    isAwaitedHeld = false
+    halfClose.isAwaitedHeld = false
     return found
   }
 
   /// Not all of the holds that were found have been ended.
   func lookAgain() {
-    isAwaitedHeld = true
-    isEndPutOff = true
+    halfClose.isAwaitedHeld = true
+    halfClose.isEndPutOff = true
   }
 
   func add(_ waiter: Waiter) {
@@ -227,30 +244,34 @@ final class SessionRecord {
   }
 
   private func noteWaits() {
-    eldestWait = nil
-    awaited = [:]
+    halfClose.eldestWait = nil
+    halfClose.awaited = [:]
     if isHalfClosed { for waiter in waits.values { note(waiter) } }
   }
 
   private func note(_ waiter: Waiter) {
-    for name in waiter.names { awaited[name, default: 0] += 1 }
-    isAwaitedHeld = true
+    for name in waiter.names { halfClose.awaited[name, default: 0] += 1 }
+    halfClose.isAwaitedHeld = true
     guard !waiter.isTry else { return }
-    if let eldestWait, eldestWait.request.request.rawValue < waiter.request.request.rawValue { return }
-    eldestWait = waiter
+    if let eldest = halfClose.eldestWait, eldest.request.request.rawValue < waiter.request.request.rawValue { return }
+    halfClose.eldestWait = waiter
   }
 
   private func noteGone(_ waiter: Waiter) {
     for name in waiter.names {
-      awaited[name, default: 1] -= 1
-      if awaited[name] == 0 { awaited[name] = nil }
+      halfClose.awaited[name, default: 1] -= 1
+      if halfClose.awaited[name] == 0 { halfClose.awaited[name] = nil }
     }
-    guard eldestWait === waiter else { return }
-    eldestWait = waits.values.filter { !$0.isTry }.min { $0.request.request.rawValue < $1.request.request.rawValue }
+    guard halfClose.eldestWait === waiter else { return }
+    halfClose.eldestWait = waits.values.filter { !$0.isTry }.min {
+      $0.request.request.rawValue < $1.request.request.rawValue
+    }
   }
 
   /// Of a half-closed session, the wait that a hold of it lasts for at least; nil when it ends before.
-  func waitBefore(endOf hold: Hold) -> Waiter? { keepsHolds || awaited[hold.lock.name] == nil ? eldestWait : nil }
+  func waitBefore(endOf hold: Hold) -> Waiter? {
+    halfClose.keepsHolds || halfClose.awaited[hold.lock.name] == nil ? halfClose.eldestWait : nil
+  }
 
   // MARK: Owners
 
@@ -288,7 +309,7 @@ struct HoldChain: Sequence, IteratorProtocol {
   var first: Hold?
 
   mutating func next() -> Hold? {
-    defer { first = first?.nextOfSession }
+    defer { first = first?.ofSameName.next }
     return first
   }
 }

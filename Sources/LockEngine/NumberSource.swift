@@ -1,0 +1,67 @@
+import LockTypes
+
+/// The numbers that an engine gives out, each of them once.
+struct NumberSource {
+  private(set) var command: UInt64 = 0
+  /// Leases, from the first ask to the end.
+  private(set) var attempt: UInt64
+  /// Asks, counted over all locks and never anew: the answer to a try that left must not decide the next one's.
+  private(set) var ask: UInt64 = 0
+  /// Searches for deadlocks through other hosts.
+  private(set) var probe: UInt64 = 0
+  /// Waits, in the order in which they began.
+  private(set) var arrival: UInt64 = 0
+  private var nextLocalToken: Token = 1
+
+  init(_ configuration: EngineConfiguration) {
+    attempt = configuration.attemptsBegin
+    if case .local(let first) = configuration.tier { nextLocalToken = first }
+  }
+
+  mutating func newCommand() -> CommandID {
+    command += 1
+    return CommandID(command)
+  }
+
+  mutating func newAttempt() -> UInt64 {
+    attempt += 1
+    return attempt
+  }
+
+  mutating func newAsk() -> UInt64 {
+    ask += 1
+    return ask
+  }
+
+  mutating func newProbe() -> UInt64 {
+    probe += 1
+    return probe
+  }
+
+  mutating func newArrival() -> UInt64 {
+    arrival += 1
+    return arrival
+  }
+
+  /// A token of the local tier.
+  mutating func newLocalToken() -> Token {
+    defer { nextLocalToken += 1 }
+    return nextLocalToken
+  }
+
+  /// An attempt of this host that was begun by somebody else.
+  mutating func attemptIsUsed(_ other: UInt64) { attempt = max(attempt, other) }
+
+  mutating func localTokenIsUsed(_ token: Token) { nextLocalToken = max(nextLocalToken, token + 1) }
+
+  /// Those that must never be used twice, for a successor of this process.
+  var saved: [UInt64] { [attempt, ask, probe, UInt64(bitPattern: nextLocalToken)] }
+
+  mutating func restore(_ saved: [UInt64]) {
+    guard saved.count >= 4 else { return }
+    attempt = max(attempt, min(saved[0], 1 << 62))
+    ask = max(ask, min(saved[1], 1 << 62))
+    probe = max(probe, min(saved[2], 1 << 62))
+    nextLocalToken = max(nextLocalToken, min(Token(bitPattern: saved[3]), 1 << 53))
+  }
+}
