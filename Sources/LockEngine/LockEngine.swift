@@ -6,11 +6,16 @@ public import LockTypes
 /// It is told facts and answers with effects. It does no I/O, reads no clock and draws no random number; the same
 /// events at the same moments give the same effects. It is not thread-safe: one event loop owns it.
 ///
-/// The files of this type: this one has the entry, sessions and bookkeeping; `+Requests` what clients ask; `+Several`
-/// requests for several locks; `+Grants` who is next on this host; `+Slices` what takes more than one turn; `+Lease` the conversation with the store; `+Link`
-/// the connection to it; `+Losses` holds that are lost together; `+Replies`
-/// what the store says; `+Places` what is asked while this host waits; `+Deadlines` what happens as time passes; `+Progress` who is told of whom; `+Deadlocks` waits
-/// that would never end; `+Snapshot` what can be looked at; `+Persistence` what outlives the process.
+/// Where what is:
+/// - `Port`: what it is told (``Event``), what it wants done (``Effect``), and what it and the store say to each other
+/// - `Local`: what is on this host: locks, holds, waiters, sessions. A request comes in by `+Requests`; `+Queue` has
+///   `advance`, which serves whoever is next, and is called after every change to a lock; `+Admission` says when a lock
+///   can go to a client, `+Holds` how it is held
+/// - `Lease`: one lease (`HostLease`), the connection (`StoreLink`), and the files in which a lease is asked for, renewed,
+///   shared, given back and lost; `+Conversation` is where replies come in
+/// - `Deadlocks`: waits that would never end
+/// - `Time`: what happens as time passes, and what takes more than one turn (`+Slices`)
+/// - `State`: what outlives the process, and what can be looked at
 public final class LockEngine {
   /// What it goes by now.
   public private(set) var configuration: EngineConfiguration
@@ -205,26 +210,4 @@ public final class LockEngine {
     shutdown = .completed
     effects.append(.shutdownCompleted)
   }
-}
-
-/// What the engine has done since it started.
-public struct EngineCounters: Equatable, Sendable {
-  /// Grants to clients.
-  public var grants: UInt64 = 0
-  /// Grants that needed nothing from the store.
-  public var grantsWithoutStore: UInt64 = 0
-  /// Holds that were lost.
-  public var lost: UInt64 = 0
-  /// Requests that ended at their time limit.
-  public var timeouts: UInt64 = 0
-  /// Requests whose wait would never have ended.
-  public var deadlocks: UInt64 = 0
-  /// Tries that met a lock in use.
-  public var busy: UInt64 = 0
-  /// Leases granted by the store.
-  public var leases: UInt64 = 0
-  /// Leases that could not be renewed in time, or that the store no longer had.
-  public var leasesLost: UInt64 = 0
-  /// Renewals, one for each lease.
-  public var renewals: UInt64 = 0
 }

@@ -6,16 +6,16 @@ import LockTypes
 /// Each lock is looked at once, whoever waits for it, so that a search takes as many steps as there are holds. It can be
 /// put off between any two of them; what it finds then is looked at again, as what was there before may be gone.
 final class CycleSearch {
-  /// A wait, and the hold of the same agent that the wait before it waits for. Of a cycle, the first link's hold is the
-  /// one that the last link waits for.
+  /// A wait, and the hold of the same agent that the wait before it waits for. Of a cycle, the first edge's hold is the
+  /// one that the last one waits for.
   typealias Edge = (waiter: Waiter, hold: Hold?)
 
   let waiter: Waiter
-  /// The chain that is being followed. Of each link, the hold of what it waits for that is looked at next.
+  /// The chain that is being followed. Of each edge, the hold of what it waits for that is looked at next.
   fileprivate var path: [(edge: Edge, upcoming: Hold?)] = []
   fileprivate var seenWaiters: Set<ObjectIdentifier> = []
   fileprivate var seenLocks: Set<ObjectIdentifier> = []
-  /// It was put off since it began, and how many links were gone by then.
+  /// It was put off since it began, and how many edges were gone by then.
   fileprivate var wasPutOff = false
   fileprivate var edgesGone: UInt64 = 0
 
@@ -69,7 +69,7 @@ extension LockEngine {
       }
       stepsLeft -= 1
       search.path[search.path.count - 1].upcoming = hold.inLock.previous
-      guard let next = wait(of: hold) else { continue }
+      guard let next = soleWait(ofAgentHolding: hold) else { continue }
       if next === search.waiter {
         var cycle = search.path.map(\.edge)
         cycle[0] = (next, hold)
@@ -81,7 +81,7 @@ extension LockEngine {
         search.path.append(((next, hold), search.begin(next)))
       }
     }
-    // A link that has gone meanwhile may have hidden others.
+    // An edge that has gone meanwhile may have hidden others.
     return search.wasPutOff && search.edgesGone != agents.edgesGone ? goOnLater(search, now: now) : .none
   }
 
@@ -90,11 +90,13 @@ extension LockEngine {
     return .none
   }
 
-  /// Whether all links of a cycle are there.
+  /// Whether all edges of a cycle are there.
   private func stands(_ cycle: [CycleSearch.Edge]) -> Bool {
     var lock = cycle.last?.waiter.lock
     for (waiter, hold) in cycle {
-      guard let hold, !waiter.isOver, !hold.isOver, hold.lock === lock, wait(of: hold) === waiter else { return false }
+      guard let hold, !waiter.isOver, !hold.isOver, hold.lock === lock, soleWait(ofAgentHolding: hold) === waiter else {
+        return false
+      }
       lock = waiter.lock
     }
     return true

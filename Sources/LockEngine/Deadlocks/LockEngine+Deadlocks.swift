@@ -19,10 +19,10 @@
 // for themselves), and comes to each wait once. However many hosts share the locks, a search costs no more than there
 // are waits, and the smallest of all waits that wait for each other in turns always comes back to itself.
 //
-// Meanwhile any link of the chain may go away, so that a chain that has come back to where it began proves nothing yet.
-// It is gone along once more, and each link looked at again: no request and no token is ever used twice, and a link that
-// was there before and is there again was there all the time in between. At the moment at which the chain came back,
-// all of its links were there at once.
+// Meanwhile any edge of the chain may go away, so that a chain that has come back to where it began proves nothing yet.
+// The chain is walked a second time, and every edge is checked again: no request and no token is ever used twice, and an
+// edge that was there before and is there again was there all the time in between. At the moment at which the chain came
+// back, all of its edges were there at once.
 //
 // The youngest wait of a cycle is refused. On one host waits are as old as they came. Hosts have no clock in common, and
 // what one of them measures is late by the time that a message takes; so between hosts a wait is as old as the store
@@ -74,14 +74,14 @@ extension LockEngine {
   /// How long a cycle is waited for that is gone along again: at first, and in the end.
   static let deadlockConfirmMilliseconds: Int64 = 2000
   static let deadlockConfirmMillisecondsMax: Int64 = 64_000
-  /// Links that a chain may have.
+  /// Waits that a chain may have.
   static let deadlockStepsMax = 32
   /// Places to which one message is followed from one host.
   static let deadlockBranchesMax = 64
-  /// Questions to the store, on behalf of searches, with which this host begins no other search. What clients want goes
-  /// over the same connection.
+  /// With this many questions to the store outstanding no new search starts. What clients want goes over the same
+  /// connection.
   static let deadlockQuestionsToBegin = 64
-  /// Those with which it follows no search any further.
+  /// With this many no search continues.
   static let deadlockQuestionsMax = 256
   /// Of an owner with more holds than these it is not looked whether anybody waits for one of them, before a search.
   static let fewHolds = 64
@@ -109,7 +109,7 @@ extension LockEngine {
       switch goOn(search, now: now) {
       case .putOff: return false
       case .none: return true
-      case .cycle(let links): cycle = links
+      case .cycle(let edges): cycle = edges
       }
       search.restart()
       let youngest = cycle.indices.max { isOlder(cycle[$0].waiter, than: cycle[$1].waiter) } ?? 0
@@ -155,19 +155,19 @@ extension LockEngine {
   }
 
   /// Those who hold a lock and wait themselves, among as many holders as one search through other hosts may look at.
-  private func links(toHoldersOf lock: LockRecord, mode: HoldMode) -> [(waiter: Waiter, hold: Hold)] {
+  private func edges(toHoldersOf lock: LockRecord, mode: HoldMode) -> [(waiter: Waiter, hold: Hold)] {
     if case .permit(let capacity) = mode, capacity > 1 { return [] }
-    var links: [(waiter: Waiter, hold: Hold)] = []
+    var edges: [(waiter: Waiter, hold: Hold)] = []
     for hold in lock.holds {
       guard agents.mayLook() else { break }
-      if let waiter = wait(of: hold) { links.append((waiter, hold)) }
+      if let waiter = soleWait(ofAgentHolding: hold) { edges.append((waiter, hold)) }
     }
-    return links
+    return edges
   }
 
   /// The one wait of the agent that holds `hold`; nil when it waits for nothing, or for more than one thing. What a
   /// request for several locks has so far is that request's, whatever else its owner waits for.
-  func wait(of hold: Hold) -> Waiter? {
+  func soleWait(ofAgentHolding hold: Hold) -> Waiter? {
     if isBeingLost(hold) { return nil }
     if let several = hold.several { return several.waiter }
     guard let session = sessions[hold.session] else { return nil }
@@ -209,8 +209,6 @@ extension LockEngine {
       owner: waiter.request.owner, waitsFor: waiter.lock.name, holds: hold?.lock.name, token: hold?.token ?? 0,
       began: waiter.began)
   }
-
-  // MARK: Through other hosts
 
   // MARK: Which wait is the youngest
 
@@ -328,7 +326,7 @@ extension LockEngine {
 
   private func isOwn(_ inbox: String) -> Bool { ExactText.isSame(inbox, configuration.inbox) }
 
-  /// The wait of a link; nil when it is over, or another host's.
+  /// The wait of a step; nil when it is over, or another host's.
   private func waiter(of step: DeadlockStep) -> Waiter? {
     guard isOwn(step.inbox),
       let waiter = sessions[SessionID(step.session)]?.waits[RequestID(step.request)], waiter.lock.name == step.waitsFor
@@ -350,7 +348,7 @@ extension LockEngine {
     _ probe: DeadlockProbe, toHoldersOf lock: LockRecord, mode: HoldMode, _ branches: inout Int, now: BootInstant
   ) {
     guard let origin = probe.path.first.map({ WaitID($0) }) else { return }
-    for (waiter, hold) in links(toHoldersOf: lock, mode: mode) where branches > 0 {
+    for (waiter, hold) in edges(toHoldersOf: lock, mode: mode) where branches > 0 {
       let me = WaitID(inbox: configuration.inbox, request: waiter.request.request.rawValue)
       if me == origin {
         cycleFound(probe, waiter, closedBy: hold, now: now)
@@ -362,7 +360,7 @@ extension LockEngine {
         date(waiter, now: now)
         continue
       }
-      guard waiter.sees(probe.number, of: origin) else { continue }
+      guard waiter.isFirstVisit(of: probe.number, from: origin) else { continue }
       branches -= 1
       var next = probe
       next.path.append(step(of: waiter, holding: hold))
@@ -371,7 +369,7 @@ extension LockEngine {
   }
 
   /// The store has said who holds the lock that the chain has come to.
-  func pass(_ probe: DeadlockProbe, to sight: LeaseSight, now: BootInstant) {
+  func forward(_ probe: DeadlockProbe, to sight: LeaseSight, now: BootInstant) {
     let inboxes = Set(sight.holders.map { ExactText($0) }).sorted().map(\.text)
     for inbox in inboxes.prefix(Self.deadlockBranchesMax) where !isOwn(inbox) {
       send(.tell(inbox: inbox, .probe(probe)), .other, now: now)
@@ -388,7 +386,7 @@ extension LockEngine {
     confirm(probe, from: 0, now: now)
   }
 
-  /// Looks at the links of a chain again, from `index` on, as far as they are this host's.
+  /// Checks the edges of a chain again, from `index` on, as far as they are this host's.
   private func confirm(_ probe: DeadlockProbe, from index: Int, now: BootInstant) {
     let origin = probe.path[0].inbox
     let rest = probe.path[index...].drop { stands($0) }
@@ -403,15 +401,15 @@ extension LockEngine {
     }
   }
 
-  /// Whether a link is this host's, and there still.
+  /// Whether a step is this host's, and there still.
   private func stands(_ step: DeadlockStep) -> Bool {
     guard let waiter = waiter(of: step), let name = step.holds, let session = sessions[waiter.request.session] else {
       return false
     }
-    return session.hold(of: name, token: step.token).map { wait(of: $0) === waiter } ?? false
+    return session.hold(of: name, token: step.token).map { soleWait(ofAgentHolding: $0) === waiter } ?? false
   }
 
-  /// All links of a cycle were there when it was found.
+  /// All edges of a cycle were there when it was found.
   private func confirmed(_ probe: DeadlockProbe, by waiter: Waiter, now: BootInstant) {
     guard waiter.search?.confirming?.number == probe.number else { return }
     waiter.search?.confirming = nil
@@ -425,7 +423,7 @@ extension LockEngine {
     }
   }
 
-  /// A link of a cycle was gone when it was looked at again.
+  /// An edge of a cycle was gone when it was checked again.
   private func refuted(_ probe: DeadlockProbe, by waiter: Waiter, now: BootInstant) {
     guard waiter.search?.confirming?.number == probe.number else { return }
     waiter.search?.confirming = nil
@@ -449,7 +447,7 @@ extension Waiter {
   }
 
   /// Whether a search is new to this wait. It is not when it has come this way, or a later one of the same wait has.
-  fileprivate func sees(_ number: UInt64, of origin: WaitID) -> Bool {
+  fileprivate func isFirstVisit(of number: UInt64, from origin: WaitID) -> Bool {
     guard searchesSeen[origin].map({ $0 < number }) ?? true else { return false }
     if searchesSeen.count >= LockEngine.searchesSeenMax { searchesSeen.removeAll() }
     searchesSeen[origin] = number

@@ -1,35 +1,56 @@
-// What the store says.
+// How a lease is asked for, and what the store may answer to that.
 
 import LockTypes
 
 extension LockEngine {
-  func replyReceived(_ command: CommandID, _ reply: LeaseReply, now: BootInstant) {
-    guard let command = link.answered(command, now: now) else { return }
-    switch command.kind {
-    case .acquire(let lease, let ask):
-      acquireReplied(lease, ask: ask, reply, sentAt: command.sentAt, now: now)
-    case .release(let name, let attempt):
-      releaseReplied(name, attempt: attempt, reply, now: now)
-    case .renew(let batch):
-      renewReplied(batch, reply, sentAt: command.sentAt, now: now)
-    case .share(let lease):
-      shareReplied(lease, reply, now: now)
-    case .reserve(let lease):
-      reserveReplied(lease, reply, now: now)
-    case .places(let leases):
-      placesReplied(leases, reply, sentAt: command.sentAt, now: now)
-    case .clock(let waiter):
-      clockReplied(waiter, reply, sentAt: command.sentAt, now: now)
-    case .follow(let probe):
-      if case .seen(let sight) = reply { pass(probe, to: sight, now: now) }
-    case .other:
-      break
-    }
+  /// A lease that this host wants from now on, under an attempt of its own.
+  func newLease(of lock: LockRecord, in mode: HoldMode, now: BootInstant) -> HostLease {
+    let lease = HostLease(lock: lock, attempt: issued.newAttempt(), mode: mode, timeline: configuration.timeline)
+    lock.wanted = lease
+    link.wanted.append(lease, at: now)
+    lock.wasRecentlyReleased = recentReleases.contains(lock.name, now: now)
+    return lease
   }
 
-  // MARK: Asking
+  /// The lease is not asked for any more: the store granted it, or it is given up.
+  func stopWanting(_ lease: HostLease) {
+    guard lease.lock.wanted === lease else { return }
+    lease.lock.wanted = nil
+    lease.lock.conflict = nil
+    lease.lock.conflictAt = nil
+    link.wanted.remove(lease)
+  }
 
-  private func acquireReplied(
+  /// Asks the store for the lease, or asks again under the same attempt. While the link is down the ask is kept for
+  /// later.
+  func ask(_ lease: HostLease, now: BootInstant) {
+    let lock = lease.lock
+    lock.recheckAt = nil
+    lock.ask = issued.newAsk()
+    let tries = lock.queue.tries
+    for waiter in tries where waiter.ask == 0 { waiter.ask = lock.ask }
+    guard linkIsUp else {
+      lease.askIsToCome()
+      lock.isUnheard = true
+      return
+    }
+    lease.asked(at: now)
+    send(
+      .acquire(
+        name: lock.name, attempt: lease.attempt, ask: lock.ask, isTry: !tries.isEmpty, tokenFloor: lock.tokenFloor,
+        mode: lease.mode, leaseMilliseconds: lease.timeline.leaseMilliseconds, keeping: lock.firstKeptAttempt),
+      .acquire(lease, ask: lock.ask), now: now)
+    armHeartbeat(now: now)
+  }
+
+  func recheck(_ lock: LockRecord, at moment: BootInstant) {
+    lock.recheckAt = moment
+    deadlines.push(.recheck(lock), at: moment)
+  }
+
+  // MARK: Answers
+
+  func acquireReplied(
     _ lease: HostLease, ask: UInt64, _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant
   ) {
     let lock = lease.lock
@@ -161,27 +182,10 @@ extension LockEngine {
     if lock.queue.isEmpty { advance(lock, now: now) }
   }
 
-  /// When the store is asked again that has refused so often: soon at first, since most states pass soon, and then less
-  /// and less often, since every lock asks for itself.
-  private func retry(afterRefusals count: Int, now: BootInstant) -> BootInstant {
-    let delay = configuration.foreignPollMilliseconds << Int64(min(max(count - 2, 0), 10))
-    return now.adding(milliseconds: min(delay, max(configuration.foreignPollMilliseconds, Self.retryMillisecondsMax)))
-  }
-
-  /// The longest time between two times that the store is asked for what it refuses, in milliseconds.
-  static let retryMillisecondsMax: Int64 = 1000
-
-  /// The store refused what a lease needs before the lock can be given to anybody here. Who only tries is told.
-  private func refused(_ words: String, _ lock: LockRecord, now: BootInstant) {
-    guard !lock.queue.isEmpty else { return }
-    lock.storeRefusal = words
-    for waiter in lock.queue.triesBeforeAsking where !waiter.isOver { refuse(waiter, .unavailable(words), now: now) }
-    progressChanged(lock, now: now)
-    if lock.queue.isEmpty { advance(lock, now: now) }
-  }
+  // MARK: Granted
 
   /// `executedAfter`: a moment before the store executed what granted the lease; it counts from there.
-  private func leaseGranted(
+  func leaseGranted(
     _ lease: HostLease, _ grant: LeaseGrant, executedAfter sentAt: BootInstant, now: BootInstant
   ) {
     let lock = lease.lock
@@ -215,6 +219,8 @@ extension LockEngine {
     if lease.isHeld { giveBack(lease, now: now) }
   }
 
+  // MARK: In use elsewhere
+
   /// How long the answers of other hosts are waited for, from the store's reply on, in milliseconds. How long their own way
   /// to the store is nobody here knows; this host's is added, for what the reply and the answer differ by.
   public var holderTimeoutMilliseconds: Int64 {
@@ -239,7 +245,7 @@ extension LockEngine {
     }
   }
 
-  private func inUseTold(_ lock: LockRecord, ask: UInt64, now: BootInstant) {
+  func inUseTold(_ lock: LockRecord, ask: UInt64, now: BootInstant) {
     if lock.conflict != nil, ask == lock.ask { return conflictConfirmed(lock, now: now) }
     if ask == 0 { return hastenLook(at: lock, now: now) }
     let holder = holderSummary(of: lock)
@@ -252,192 +258,5 @@ extension LockEngine {
       refuse(waiter, .busy(holder, of: lock.name), now: now)
     }
     if lock.queue.isEmpty { advance(lock, now: now) }
-  }
-
-  // MARK: Giving back
-
-  private func releaseReplied(_ name: LockName, attempt: UInt64, _ reply: LeaseReply, now: BootInstant) {
-    guard let lock = locks[name],
-      let at = lock.unconfirmedReleases.firstIndex(where: { $0.attempt == attempt })
-    else { return }
-    switch reply {
-    case .failed(.transient), .failed(.fatal):
-      guard now < lock.unconfirmedReleases[at].worthUntil else { break }
-      lock.unconfirmedReleases[at].refusals += 1
-      let refusals = lock.unconfirmedReleases[at].refusals
-      return deadlines.push(.repeatRelease(lock, attempt: attempt), at: retry(afterRefusals: refusals, now: now))
-    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .renewed, .seen,
-      .clock:
-      break
-    }
-    lock.unconfirmedReleases.remove(at: at)
-    dropIfUnused(lock)
-  }
-
-  private func shareReplied(_ lease: HostLease, _ reply: LeaseReply, now: BootInstant) {
-    catchUp(lease.lock, now: now)
-    switch reply {
-    case .failed(.transient), .failed(.fatal):
-      lease.refused()
-      deadlines.push(.share(lease), at: retry(afterRefusals: lease.refusals, now: now))
-    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .renewed, .seen,
-      .clock:
-      lease.sharingConfirmed()
-      reserveIfLow(lease, now: now)
-    }
-  }
-
-  private func reserveReplied(_ lease: HostLease, _ reply: LeaseReply, now: BootInstant) {
-    lease.reserveAnswered()
-    catchUp(lease.lock, now: now)
-    guard lease.isHeld else { return }
-    switch reply {
-    case .granted(let grant):
-      // Otherwise there are no more: the lease is taken anew when nobody here holds the lock.
-      guard lease.reserved(grant) else { return }
-      lease.lock.storeRefusal = nil
-    case .renewed:
-      return leaseVanished(lease, now: now)
-    case .failed, .done, .queued, .foreign, .conflict, .stale, .lostPlaces, .seen, .clock:
-      lease.refused()
-      deadlines.push(.reserve(lease), at: retry(afterRefusals: lease.refusals, now: now))
-      return refused(reply.words, lease.lock, now: now)
-    }
-    let lock = lease.lock
-    if lock.queue.isEmpty { shareIfOthersWant(lock, now: now) } else { advance(lock, now: now) }
-    // The reply repeated the old, used-up block: ask again.
-    if lease.term.tokensLeft == 0 { reserveIfLow(lease, now: now) }
-  }
-
-  // MARK: Renewal
-
-  private func renewReplied(_ batch: [HostLease], _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
-    var results: [Bool]?
-    if case .renewed(let renewed) = reply, renewed.count == batch.count { results = renewed }
-    for (index, lease) in batch.enumerated() {
-      catchUp(lease.lock, now: now)
-      guard lease.isHeld else { continue }
-      lease.renewalAnswered()
-      switch results?[index] {
-      case true?:
-        counters.renewals += 1
-        lease.confirmed(sentAt: sentAt, on: link.number)
-        lease.lock.storeRefusal = nil
-        lease.lock.isUnheard = false
-        let isReplacing = replace(lease, renewedAt: sentAt, now: now)
-        if !lease.isHeld { continue }
-        lease.extended(from: sentAt)
-        let isWantedAgain = isReplacing || isInDoubt(lease)
-        lease.renewNext(
-          at: isWantedAgain ? now : sentAt.adding(milliseconds: lease.timeline.renewAfterMilliseconds))
-      case nil:
-        lease.renewNext(at: now.adding(milliseconds: lease.timeline.renewRetryMilliseconds))
-        refused(reply.words, lease.lock, now: now)
-      case false?:
-        leaseVanished(lease, now: now)
-        continue
-      }
-      link.renewals.push(lease, at: lease.renewal.at)
-      // Somebody may have come when too little of the lease was left.
-      if !lease.lock.queue.isEmpty { advance(lease.lock, now: now) }
-    }
-    renewDue(now: now)
-  }
-
-  // MARK: One lease in place of another
-
-  /// Another lease of the lock was granted beside those that this host has, and nobody knows whether the store still had
-  /// them then: it is asked at once.
-  private func renewOthersAtOnce(of lock: LockRecord, now: BootInstant) {
-    for lease in lock.leases where lease.isHeld && !lease.isPermit { makeDue(lease, now: now) }
-    renewDue(now: now)
-  }
-
-  /// This host came to share the lock anew while it shared it already. What is held under the lease of before moves to the
-  /// new one when the store has confirmed that it had both at once, so that nobody else can have been in between.
-  /// Whether that is still to come.
-  private func replace(_ lease: HostLease, renewedAt sentAt: BootInstant, now: BootInstant) -> Bool {
-    guard lease.mode == .shared, let newer = lease.lock.leases.last, newer !== lease, newer.isHeld,
-      newer.mode == .shared, newer.timeline == lease.timeline
-    else { return false }
-    // Clients were told for how long what they hold is safe.
-    guard newer.grantedAt <= sentAt, newer.term.validUntil >= lease.term.validUntil else {
-      newer.renewNext(at: min(newer.renewal.at, now))
-      if !isBeingRenewed(newer) { link.renewals.push(newer, at: newer.renewal.at) }
-      return true
-    }
-    for hold in lease.lock.holds where hold.lease === lease { hold.move(to: newer) }
-    giveBack(lease, now: now)
-    return false
-  }
-
-  /// The store does not have the lease any more, before its time: somebody else may hold the lock already.
-  private func leaseVanished(_ lease: HostLease, replacedBy grant: LeaseGrant? = nil, now: BootInstant) {
-    counters.leasesLost += 1
-    drop(lease)
-    loseHolds(under: lease, reason: .dataLoss, graceEnds: nil, now: now)
-    if let grant {
-      releaseStrayGrant(
-        lease.lock.name, attempt: lease.attempt, unused: .from(grant.token), isExact: mustReleaseExactly(lease),
-        now: now)
-    }
-    advance(lease.lock, now: now)
-  }
-
-  // MARK: Pushes
-
-  func pushReceived(_ push: LeasePush, now: BootInstant) {
-    switch push {
-    case .granted(let name, let attempt, let grant):
-      catchUp(name, now: now)
-      guard let lease = lease(of: name, attempt: attempt) else {
-        // It waited once and left; the message that said so crossed this one, or was lost.
-        return releaseStrayGrant(name, attempt: attempt, unused: .all, now: now)
-      }
-      // What is granted before the engine takes the link for up, the answer to the ask that follows says again.
-      guard linkIsUp, let lastAnsweredSentAt = link.lastAnsweredSentAt else { return }
-      leaseGranted(lease, grant, executedAfter: lastAnsweredSentAt, now: now)
-    case .contended(let name, let attempt, let ask, let isTry, let inbox, _):
-      catchUp(name, now: now)
-      guard let lease = lease(of: name, attempt: attempt) else {
-        return releaseStrayGrant(name, attempt: attempt, unused: .unknown, now: now)
-      }
-      contended(lease, ask: ask, isTry: isTry, inbox: inbox, now: now)
-    case .inUse(let name, let ask):
-      catchUp(name, now: now)
-      if let lock = locks[name] { inUseTold(lock, ask: ask, now: now) }
-    case .told(let message):
-      told(message, now: now)
-    }
-  }
-
-  private func contended(_ lease: HostLease, ask: UInt64, isTry: Bool, inbox: String, now: BootInstant) {
-    guard lease.isHeld else { return }
-    let lock = lease.lock
-    lease.contended(after: issued.arrival, now: now)
-    if lease.holdCount == 0 { return advance(lock, now: now) }
-    shareIfOthersWant(lock, now: now)
-    progressChanged(lock, now: now)
-    // The store has executed everything that this host sent before the answer comes: a lease that was just shared or
-    // given back reaches the one who tries first.
-    if isTry { send(.answerInUse(name: lock.name, ask: ask, inbox: inbox), .other, now: now) }
-  }
-
-  func lease(of name: LockName, attempt: UInt64) -> HostLease? {
-    guard let lock = locks[name] else { return nil }
-    if let wanted = lock.wanted, wanted.attempt == attempt { return wanted }
-    return lock.leases.first { $0.attempt == attempt }
-  }
-
-  /// The store takes this host for the holder under an attempt that it has given up.
-  private func releaseStrayGrant(
-    _ name: LockName, attempt: UInt64, unused: UnusedTokens, isExact: Bool = true, now: BootInstant
-  ) {
-    // What no host can have asked for comes from somebody else, and a successor would not take it from this one's records.
-    guard linkIsUp, StoredReleases.canBe(name, attempt: attempt) else { return }
-    let lock = record(for: name)
-    if lock.unconfirmedReleases.contains(where: { $0.covers(attempt) }) { return dropIfUnused(lock) }
-    sendRelease(
-      of: lock, attempt: attempt, lasting: configuration.timeline, unused: unused, isExact: isExact, now: now)
   }
 }

@@ -1,4 +1,65 @@
+// The conversation with the store: what is sent, and where what comes back belongs. A lease's life stands in the files beside
+// this one: `+Asking` until it is held or given up, `+Renewal` and `+LeaseEnds` while it is held and when it is gone,
+// `+Sharing` who else has it, `+Releasing` how it is given back.
+
+import LockTypes
+
 extension LockEngine {
+  func send(_ command: LeaseCommand, _ kind: PendingCommand.Kind, now: BootInstant) {
+    let id = issued.newCommand()
+    link.send(id, kind, now: now)
+    effects.append(.send(id, command))
+  }
+
+  func replyReceived(_ command: CommandID, _ reply: LeaseReply, now: BootInstant) {
+    guard let command = link.answered(command, now: now) else { return }
+    switch command.kind {
+    case .acquire(let lease, let ask):
+      acquireReplied(lease, ask: ask, reply, sentAt: command.sentAt, now: now)
+    case .release(let name, let attempt):
+      releaseReplied(name, attempt: attempt, reply, now: now)
+    case .renew(let batch):
+      renewReplied(batch, reply, sentAt: command.sentAt, now: now)
+    case .share(let lease):
+      shareReplied(lease, reply, now: now)
+    case .reserve(let lease):
+      reserveReplied(lease, reply, now: now)
+    case .places(let leases):
+      placesReplied(leases, reply, sentAt: command.sentAt, now: now)
+    case .clock(let waiter):
+      clockReplied(waiter, reply, sentAt: command.sentAt, now: now)
+    case .follow(let probe):
+      if case .seen(let sight) = reply { forward(probe, to: sight, now: now) }
+    case .other:
+      break
+    }
+  }
+
+  func pushReceived(_ push: LeasePush, now: BootInstant) {
+    switch push {
+    case .granted(let name, let attempt, let grant):
+      catchUp(name, now: now)
+      guard let lease = lease(of: name, attempt: attempt) else {
+        // It waited once and left; the message that said so crossed this one, or was lost.
+        return releaseStrayGrant(name, attempt: attempt, unused: .all, now: now)
+      }
+      // What is granted before the engine takes the link for up, the answer to the ask that follows says again.
+      guard linkIsUp, let lastAnsweredSentAt = link.lastAnsweredSentAt else { return }
+      leaseGranted(lease, grant, executedAfter: lastAnsweredSentAt, now: now)
+    case .contended(let name, let attempt, let ask, let isTry, let inbox, _):
+      catchUp(name, now: now)
+      guard let lease = lease(of: name, attempt: attempt) else {
+        return releaseStrayGrant(name, attempt: attempt, unused: .unknown, now: now)
+      }
+      contended(lease, ask: ask, isTry: isTry, inbox: inbox, now: now)
+    case .inUse(let name, let ask):
+      catchUp(name, now: now)
+      if let lock = locks[name] { inUseTold(lock, ask: ask, now: now) }
+    case .told(let message):
+      told(message, now: now)
+    }
+  }
+
   /// Whether a message is about something that this host waits for, or has to know. Whoever may merely write to the inbox
   /// cannot make up many of these: an attempt cannot be guessed, and what else is waited for comes once.
   ///
@@ -19,5 +80,32 @@ extension LockEngine {
     case .told:
       false
     }
+  }
+
+  func lease(of name: LockName, attempt: UInt64) -> HostLease? {
+    guard let lock = locks[name] else { return nil }
+    if let wanted = lock.wanted, wanted.attempt == attempt { return wanted }
+    return lock.leases.first { $0.attempt == attempt }
+  }
+
+  // MARK: Where the store refuses
+
+  /// When the store is asked again that has refused so often: soon at first, since most states pass soon, and then less
+  /// and less often, since every lock asks for itself.
+  func retry(afterRefusals count: Int, now: BootInstant) -> BootInstant {
+    let delay = configuration.foreignPollMilliseconds << Int64(min(max(count - 2, 0), 10))
+    return now.adding(milliseconds: min(delay, max(configuration.foreignPollMilliseconds, Self.retryMillisecondsMax)))
+  }
+
+  /// The longest time between two times that the store is asked for what it refuses, in milliseconds.
+  static let retryMillisecondsMax: Int64 = 1000
+
+  /// The store refused what a lease needs before the lock can be given to anybody here. Who only tries is told.
+  func refused(_ words: String, _ lock: LockRecord, now: BootInstant) {
+    guard !lock.queue.isEmpty else { return }
+    lock.storeRefusal = words
+    for waiter in lock.queue.triesBeforeAsking where !waiter.isOver { refuse(waiter, .unavailable(words), now: now) }
+    progressChanged(lock, now: now)
+    if lock.queue.isEmpty { advance(lock, now: now) }
   }
 }

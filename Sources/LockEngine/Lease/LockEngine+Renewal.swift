@@ -1,159 +1,8 @@
-// The conversation with the store of host leases: what is sent, and what is kept in mind until it is answered.
+// How leases are renewed, and how one takes the place of another.
 
 import LockTypes
 
 extension LockEngine {
-  // MARK: What is sent
-
-  func send(_ command: LeaseCommand, _ kind: PendingCommand.Kind, now: BootInstant) {
-    let id = issued.newCommand()
-    link.send(id, kind, now: now)
-    effects.append(.send(id, command))
-  }
-
-  /// A lease that this host wants from now on, under an attempt of its own.
-  func newLease(of lock: LockRecord, in mode: HoldMode, now: BootInstant) -> HostLease {
-    let lease = HostLease(lock: lock, attempt: issued.newAttempt(), mode: mode, timeline: configuration.timeline)
-    lock.wanted = lease
-    link.wanted.append(lease, at: now)
-    lock.wasRecentlyReleased = recentReleases.contains(lock.name, now: now)
-    return lease
-  }
-
-  /// The lease is not asked for any more: the store granted it, or it is given up.
-  func stopWanting(_ lease: HostLease) {
-    guard lease.lock.wanted === lease else { return }
-    lease.lock.wanted = nil
-    lease.lock.conflict = nil
-    lease.lock.conflictAt = nil
-    link.wanted.remove(lease)
-  }
-
-  /// Asks the store for the lease, or asks again under the same attempt. While the link is down the ask is kept for
-  /// later.
-  func ask(_ lease: HostLease, now: BootInstant) {
-    let lock = lease.lock
-    lock.recheckAt = nil
-    lock.ask = issued.newAsk()
-    let tries = lock.queue.tries
-    for waiter in tries where waiter.ask == 0 { waiter.ask = lock.ask }
-    guard linkIsUp else {
-      lease.askIsToCome()
-      lock.isUnheard = true
-      return
-    }
-    lease.asked(at: now)
-    send(
-      .acquire(
-        name: lock.name, attempt: lease.attempt, ask: lock.ask, isTry: !tries.isEmpty, tokenFloor: lock.tokenFloor,
-        mode: lease.mode, leaseMilliseconds: lease.timeline.leaseMilliseconds, keeping: lock.firstKeptAttempt),
-      .acquire(lease, ask: lock.ask), now: now)
-    armHeartbeat(now: now)
-  }
-
-  /// Gives up a lease that was asked for.
-  func giveUp(_ lease: HostLease, now: BootInstant) {
-    let mayBeKnown = lease.mayBeKnown
-    let unused = lease.unused
-    stopWanting(lease)
-    lease.ended()
-    if mayBeKnown { sendRelease(lease, unused: unused, now: now) }
-  }
-
-  /// Gives back a lease that this host has. Nobody holds anything under it.
-  func giveBack(_ lease: HostLease, now: BootInstant) {
-    let unused = lease.unused
-    drop(lease)
-    sendRelease(lease, unused: unused, now: now)
-    if lease.isContended, linkIsUp { effects.append(.flushSoon) }
-  }
-
-  /// Forgets a lease that this host had.
-  func drop(_ lease: HostLease) {
-    lease.ended()
-    lease.lock.leases.removeAll { $0 === lease }
-  }
-
-  private func sendRelease(_ lease: HostLease, unused: UnusedTokens, now: BootInstant) {
-    sendRelease(
-      of: lease.lock, attempt: lease.attempt, lasting: lease.timeline, unused: unused,
-      isExact: mustReleaseExactly(lease), now: now)
-  }
-
-  /// Whether this host has another lease of the name that giving up all earlier attempts would take, too.
-  func mustReleaseExactly(_ lease: HostLease) -> Bool {
-    lease.isPermit || lease.lock.leases.contains { $0.attempt < lease.attempt }
-  }
-
-  /// Tells the store that this host neither holds the lock nor waits for it. Repeated until the store has confirmed it
-  /// or the lease must have ended by itself.
-  func sendRelease(
-    of lock: LockRecord, attempt: UInt64, lasting timeline: LeaseTimeline, unused: UnusedTokens, isExact: Bool,
-    now: BootInstant
-  ) {
-    let release = UnconfirmedRelease(
-      // A block of tokens that cannot be is of no use to anybody.
-      attempt: attempt, unused: StoredReleases.canBe(unused) ? unused : .unknown,
-      worthUntil: now.adding(milliseconds: timeline.leaseMilliseconds),
-      isExact: isExact)
-    if !isExact { lock.unconfirmedReleases.removeAll { release.covers($0.attempt) } }
-    lock.unconfirmedReleases.append(release)
-    send(release, of: lock, now: now)
-  }
-
-  func repeatRelease(of lock: LockRecord, attempt: UInt64, now: BootInstant) {
-    guard let release = lock.unconfirmedReleases.first(where: { $0.attempt == attempt }) else { return }
-    send(release, of: lock, now: now)
-  }
-
-  func send(_ release: UnconfirmedRelease, of lock: LockRecord, now: BootInstant) {
-    guard linkIsUp else { return }
-    send(
-      .release(
-        name: lock.name, attempt: release.attempt, unused: release.unused, isExact: release.isExact),
-      .release(lock.name, attempt: release.attempt), now: now)
-  }
-
-  // MARK: Sharing
-
-  /// Other hosts wait, everybody here shares, and nobody waits here who came before them: the lease need not keep them
-  /// out.
-  func shareIfOthersWant(_ lock: LockRecord, now: BootInstant) {
-    guard lock.heldMode == .shared, let lease = lock.leases.last, lease.isHeld, lease.mode == .exclusive,
-      lease.isContended, !isReserving(lease),
-      lock.queue.first.map({ $0.arrival > lease.cohort.arrivalMax }) ?? true
-    else { return }
-    lease.share()
-    share(lease, now: now)
-  }
-
-  /// What the store holds against others must follow what this host has said; it is told until it confirms it.
-  func share(_ lease: HostLease, now: BootInstant) {
-    guard linkIsUp, lease.isHeld, lease.term.isSharingUnconfirmed else { return }
-    send(
-      .downgrade(name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.term.tokenEnd), .share(lease), now: now)
-  }
-
-  // MARK: Tokens
-
-  /// Has the store reserve more tokens for a lease that has few left: it cannot be taken anew as long as anybody here
-  /// holds the lock under it.
-  func reserveIfLow(_ lease: HostLease, now: BootInstant) {
-    guard linkIsUp, lease.isHeld, lease.holdCount > 0, lease.term.tokensLeft < Self.fewTokens,
-      !isReserving(lease), !lease.term.isSharingUnconfirmed
-    else { return }
-    lease.reserveSent(on: link.number)
-    send(
-      .reserve(
-        name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.term.tokenEnd, tokenFloor: lease.lock.tokenFloor),
-      .reserve(lease), now: now)
-  }
-
-  /// With so many left a lease's tokens last until there are more, as a rule.
-  static let fewTokens: Token = 4
-
-  // MARK: Renewal
-
   var nextRenewal: BootInstant? {
     link.nextRenewal(inFlightMax: configuration.renewalsInFlightMax)
   }
@@ -205,6 +54,17 @@ extension LockEngine {
     flush(&batch, now: now)
   }
 
+  /// An order to break may be old. Where this host was stopped or slow, the lock was taken from it meanwhile, and another
+  /// host has it: nobody here gets it before the store has said that this host still has the lease.
+  func doubtLeases(of lock: LockRecord, now: BootInstant) {
+    guard linkIsUp, !lock.queue.isEmpty else { return }
+    for lease in lock.leases where lease.isHeld {
+      lease.doubted(now: now)
+      makeDue(lease, now: now)
+    }
+    renewDue(now: now)
+  }
+
   /// Leases that may be renewed before others have their turn: whole commands, at least one.
   private var renewalsInTurn: Int {
     let (most, overflow) = max(1, stepsLeft / configuration.renewalBatchMax)
@@ -235,10 +95,63 @@ extension LockEngine {
     }
   }
 
-  // MARK: Safety nets
+  func renewReplied(_ batch: [HostLease], _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
+    var results: [Bool]?
+    if case .renewed(let renewed) = reply, renewed.count == batch.count { results = renewed }
+    for (index, lease) in batch.enumerated() {
+      catchUp(lease.lock, now: now)
+      guard lease.isHeld else { continue }
+      lease.renewalAnswered()
+      switch results?[index] {
+      case true?:
+        counters.renewals += 1
+        lease.confirmed(sentAt: sentAt, on: link.number)
+        lease.lock.storeRefusal = nil
+        lease.lock.isUnheard = false
+        let isReplacing = replace(lease, renewedAt: sentAt, now: now)
+        if !lease.isHeld { continue }
+        lease.extended(from: sentAt)
+        let isWantedAgain = isReplacing || isInDoubt(lease)
+        lease.renewNext(
+          at: isWantedAgain ? now : sentAt.adding(milliseconds: lease.timeline.renewAfterMilliseconds))
+      case nil:
+        lease.renewNext(at: now.adding(milliseconds: lease.timeline.renewRetryMilliseconds))
+        refused(reply.words, lease.lock, now: now)
+      case false?:
+        leaseVanished(lease, now: now)
+        continue
+      }
+      link.renewals.push(lease, at: lease.renewal.at)
+      // Somebody may have come when too little of the lease was left.
+      if !lease.lock.queue.isEmpty { advance(lease.lock, now: now) }
+    }
+    renewDue(now: now)
+  }
 
-  func recheck(_ lock: LockRecord, at moment: BootInstant) {
-    lock.recheckAt = moment
-    deadlines.push(.recheck(lock), at: moment)
+  // MARK: One lease in place of another
+
+  /// Another lease of the lock was granted beside those that this host has, and nobody knows whether the store still had
+  /// them then: it is asked at once.
+  func renewOthersAtOnce(of lock: LockRecord, now: BootInstant) {
+    for lease in lock.leases where lease.isHeld && !lease.isPermit { makeDue(lease, now: now) }
+    renewDue(now: now)
+  }
+
+  /// This host came to share the lock anew while it shared it already. What is held under the lease of before moves to the
+  /// new one when the store has confirmed that it had both at once, so that nobody else can have been in between.
+  /// Whether that is still to come.
+  private func replace(_ lease: HostLease, renewedAt sentAt: BootInstant, now: BootInstant) -> Bool {
+    guard lease.mode == .shared, let newer = lease.lock.leases.last, newer !== lease, newer.isHeld,
+      newer.mode == .shared, newer.timeline == lease.timeline
+    else { return false }
+    // Clients were told for how long what they hold is safe.
+    guard newer.grantedAt <= sentAt, newer.term.validUntil >= lease.term.validUntil else {
+      newer.renewNext(at: min(newer.renewal.at, now))
+      if !isBeingRenewed(newer) { link.renewals.push(newer, at: newer.renewal.at) }
+      return true
+    }
+    for hold in lease.lock.holds where hold.lease === lease { hold.move(to: newer) }
+    giveBack(lease, now: now)
+    return false
   }
 }

@@ -18,7 +18,7 @@ extension LockEngine {
     }
   }
 
-  private func acquire(_ name: LockName, _ request: AcquireRequest, for session: SessionRecord, now: BootInstant) {
+  func acquire(_ name: LockName, _ request: AcquireRequest, for session: SessionRecord, now: BootInstant) {
     catchUp(name, now: now)
     if let hold = ownHold(of: name, request, in: session, now: now) {
       guard hold.mode == request.mode else { return refuse(request, .modeConflict(hold.mode)) }
@@ -225,17 +225,6 @@ extension LockEngine {
     advance(lock, now: now)
   }
 
-  /// An order to break may be old. Where this host was stopped or slow, the lock was taken from it meanwhile, and another
-  /// host has it: nobody here gets it before the store has said that this host still has the lease.
-  func doubtLeases(of lock: LockRecord, now: BootInstant) {
-    guard linkIsUp, !lock.queue.isEmpty else { return }
-    for lease in lock.leases where lease.isHeld {
-      lease.doubted(now: now)
-      makeDue(lease, now: now)
-    }
-    renewDue(now: now)
-  }
-
   // MARK: End of input
 
   /// It is to be told again in the next turn while ``isEndPutOff(_:)``.
@@ -312,7 +301,7 @@ extension LockEngine {
   }
 
   /// Why a session cannot release or extend what it named: it lost it, or never had it, or has several.
-  private func notHeld(_ record: SessionRecord, _ name: LockName, _ token: Token?) -> Refusal {
+  func notHeld(_ record: SessionRecord, _ name: LockName, _ token: Token?) -> Refusal {
     let held = ownHolds(of: name, in: record, max: Self.heldTokensMax).map(\.token).sorted()
     let loss = record.losses.last { $0.name == name && (token == nil ? held.isEmpty : $0.token == token) }
     if let loss { return .lost(loss.reason) }

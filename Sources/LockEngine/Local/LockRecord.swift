@@ -118,7 +118,7 @@ extension LockRecord {
     set { if rare != nil || newValue != .unknown { rareFacts.remoteHolder = newValue } }
   }
 
-  /// What others have the name as, until it is known whether they use it.
+  /// The conflicting mode that others have the name in, until its holders confirm it.
   var conflict: HoldMode? {
     get { rare?.conflict }
     set { if rare != nil || newValue != nil { rareFacts.conflict = newValue } }
@@ -130,7 +130,7 @@ extension LockRecord {
     set { if rare != nil || !newValue.isEmpty { rareFacts.undated = newValue } }
   }
 
-  /// Until when that is waited for.
+  /// The deadline for that confirmation.
   var conflictAt: BootInstant? {
     get { rare?.conflictAt }
     set { if rare != nil || newValue != nil { rareFacts.conflictAt = newValue } }
@@ -192,157 +192,5 @@ struct UnconfirmedRelease {
   /// Whether the store gives `attempt` up when it carries this out.
   func covers(_ attempt: UInt64) -> Bool {
     isExact ? self.attempt == attempt : self.attempt >= attempt
-  }
-}
-
-/// A session's possession of a lock.
-final class Hold {
-  /// Its place in a list; nil at an end of it, and when it is not there.
-  struct Neighbours {
-    var next: Hold?
-    var previous: Hold?
-  }
-
-  let session: SessionID
-  let lock: LockRecord
-  let token: Token
-  let since: BootInstant
-  let owner: String?
-  let meta: String?
-  let progress: Bool
-  let onLost: LossAction
-  /// The lease under which it stands; nil in the local tier.
-  private(set) var lease: HostLease? {
-    didSet { lock.changes?.touch(self) }
-  }
-  var mode: HoldMode {
-    didSet { lock.changes?.touch(self) }
-  }
-  /// How often its owner has acquired it and not released it.
-  var count = 1 {
-    didSet { lock.changes?.touch(self) }
-  }
-  var endsAt: BootInstant? {
-    didSet { lock.changes?.touch(self) }
-  }
-  var isOver = false {
-    didSet { lock.changes?.touch(self) }
-  }
-  /// The request for several locks that it is a part of, until that is granted.
-  var several: SeveralRequest? {
-    didSet {
-      if let oldValue { lock.changes?.touch(oldValue) }
-      lock.changes?.touch(self)
-    }
-  }
-  /// Its neighbours among the lock's holds.
-  var inLock = Neighbours()
-  /// Its neighbours among the session's holds.
-  var inSession = Neighbours()
-  /// Its neighbours among the session's holds of the same lock: the next one is older.
-  var ofSameName = Neighbours()
-  /// How many waiters the client was told of.
-  var toldWaiters = 0
-  var mark = StateMark()
-
-  init(_ request: AcquireRequest, lock: LockRecord, token: Token, lease: HostLease?, since: BootInstant) {
-    session = request.session
-    owner = request.owner
-    meta = request.meta
-    progress = request.progress
-    onLost = request.onLost
-    mode = request.mode
-    self.lock = lock
-    self.token = token
-    self.lease = lease
-    self.since = since
-    lock.tally.counts.holds += 1
-  }
-
-  /// What `hold` becomes in the hands of another session.
-  init(_ hold: Hold, handedTo session: SessionID, token: Token, since: BootInstant) {
-    self.session = session
-    self.token = token
-    self.since = since
-    owner = nil
-    lock = hold.lock
-    meta = hold.meta
-    progress = hold.progress
-    // Its new holder has not asked for anything of the kind.
-    onLost = .notify
-    lease = hold.lease
-    mode = hold.mode
-    endsAt = hold.endsAt
-    lock.tally.counts.holds += 1
-  }
-
-  deinit { lock.tally.counts.holds -= 1 }
-}
-
-extension Hold {
-  /// Puts it under another lease of the same lock.
-  func move(to other: HostLease) {
-    lease?.remove(self)
-    other.add(self)
-    lease = other
-  }
-}
-
-/// A request for several locks: it takes them one after the other, in the order of their names, which is the same for
-/// everybody on every host, so that no two such requests can wait for each other. Its client hears of none before it
-/// has all.
-final class SeveralRequest {
-  let request: AcquireRequest
-  /// As the client named them.
-  let names: [LockName]
-  /// In the order in which they are taken.
-  let order: [LockName]
-  let since: BootInstant
-  let deadline: BootInstant?
-  /// What it has of `order` so far. A hold that its owner had before is counted once more when it has all.
-  var taken: [(hold: Hold, isReentered: Bool)] = []
-  var waiter: Waiter?
-  /// Since when it waits, by the store's clock, as soon as one of its waits was dated.
-  var began: StoreInstant?
-  var isOver = false
-  /// It is in the list of those that can go on.
-  var isReady = false
-  var mark = StateMark()
-  private let tally: RecordTally
-
-  init(
-    _ request: AcquireRequest, names: [LockName], since: BootInstant, deadline: BootInstant?, tally: RecordTally
-  ) {
-    self.request = request
-    self.names = names
-    order = names.sorted()
-    self.since = since
-    self.deadline = deadline
-    self.tally = tally
-    tally.counts.severalRequests += 1
-  }
-
-  deinit { tally.counts.severalRequests -= 1 }
-
-  /// Lets go of what it has taken so far, and gives it. The waiter and the holds know the request, and it knows them: who
-  /// ends it, in whatever way, takes them apart.
-  func letGoOfTaken() -> [(hold: Hold, isReentered: Bool)] {
-    defer { taken = [] }
-    for (hold, _) in taken where hold.several === self { hold.several = nil }
-    return taken
-  }
-
-  /// It is decided. Gives what it had taken.
-  @discardableResult
-  func finish() -> [(hold: Hold, isReentered: Bool)] {
-    isOver = true
-    waiter = nil
-    return letGoOfTaken()
-  }
-
-  /// Whether its time is over. That of a try is what each ask takes.
-  func isLate(at now: BootInstant) -> Bool {
-    guard request.waitMilliseconds != 0, let deadline else { return false }
-    return deadline <= now
   }
 }

@@ -1,0 +1,98 @@
+// How what this host has of a lock, or wants of it, goes back to the store, until the store has confirmed it.
+
+import LockTypes
+
+extension LockEngine {
+  /// Gives up a lease that was asked for.
+  func giveUp(_ lease: HostLease, now: BootInstant) {
+    let mayBeKnown = lease.mayBeKnown
+    let unused = lease.unused
+    stopWanting(lease)
+    lease.ended()
+    if mayBeKnown { sendRelease(lease, unused: unused, now: now) }
+  }
+
+  /// Gives back a lease that this host has. Nobody holds anything under it.
+  func giveBack(_ lease: HostLease, now: BootInstant) {
+    let unused = lease.unused
+    drop(lease)
+    sendRelease(lease, unused: unused, now: now)
+    if lease.isContended, linkIsUp { effects.append(.flushSoon) }
+  }
+
+  /// Forgets a lease that this host had.
+  func drop(_ lease: HostLease) {
+    lease.ended()
+    lease.lock.leases.removeAll { $0 === lease }
+  }
+
+  private func sendRelease(_ lease: HostLease, unused: UnusedTokens, now: BootInstant) {
+    sendRelease(
+      of: lease.lock, attempt: lease.attempt, lasting: lease.timeline, unused: unused,
+      isExact: mustReleaseExactly(lease), now: now)
+  }
+
+  /// Whether this host has another lease of the name that giving up all earlier attempts would take, too.
+  func mustReleaseExactly(_ lease: HostLease) -> Bool {
+    lease.isPermit || lease.lock.leases.contains { $0.attempt < lease.attempt }
+  }
+
+  /// Tells the store that this host neither holds the lock nor waits for it. Repeated until the store has confirmed it
+  /// or the lease must have ended by itself.
+  func sendRelease(
+    of lock: LockRecord, attempt: UInt64, lasting timeline: LeaseTimeline, unused: UnusedTokens, isExact: Bool,
+    now: BootInstant
+  ) {
+    let release = UnconfirmedRelease(
+      // A block of tokens that cannot be is of no use to anybody.
+      attempt: attempt, unused: StoredReleases.canBe(unused) ? unused : .unknown,
+      worthUntil: now.adding(milliseconds: timeline.leaseMilliseconds),
+      isExact: isExact)
+    if !isExact { lock.unconfirmedReleases.removeAll { release.covers($0.attempt) } }
+    lock.unconfirmedReleases.append(release)
+    send(release, of: lock, now: now)
+  }
+
+  func repeatRelease(of lock: LockRecord, attempt: UInt64, now: BootInstant) {
+    guard let release = lock.unconfirmedReleases.first(where: { $0.attempt == attempt }) else { return }
+    send(release, of: lock, now: now)
+  }
+
+  func send(_ release: UnconfirmedRelease, of lock: LockRecord, now: BootInstant) {
+    guard linkIsUp else { return }
+    send(
+      .release(
+        name: lock.name, attempt: release.attempt, unused: release.unused, isExact: release.isExact),
+      .release(lock.name, attempt: release.attempt), now: now)
+  }
+
+  func releaseReplied(_ name: LockName, attempt: UInt64, _ reply: LeaseReply, now: BootInstant) {
+    guard let lock = locks[name],
+      let at = lock.unconfirmedReleases.firstIndex(where: { $0.attempt == attempt })
+    else { return }
+    switch reply {
+    case .failed(.transient), .failed(.fatal):
+      guard now < lock.unconfirmedReleases[at].worthUntil else { break }
+      lock.unconfirmedReleases[at].refusals += 1
+      let refusals = lock.unconfirmedReleases[at].refusals
+      return deadlines.push(.repeatRelease(lock, attempt: attempt), at: retry(afterRefusals: refusals, now: now))
+    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .renewed, .seen,
+      .clock:
+      break
+    }
+    lock.unconfirmedReleases.remove(at: at)
+    dropIfUnused(lock)
+  }
+
+  /// The store takes this host for the holder under an attempt that it has given up.
+  func releaseStrayGrant(
+    _ name: LockName, attempt: UInt64, unused: UnusedTokens, isExact: Bool = true, now: BootInstant
+  ) {
+    // What no host can have asked for comes from somebody else, and a successor would not take it from this one's records.
+    guard linkIsUp, StoredReleases.canBe(name, attempt: attempt) else { return }
+    let lock = record(for: name)
+    if lock.unconfirmedReleases.contains(where: { $0.covers(attempt) }) { return dropIfUnused(lock) }
+    sendRelease(
+      of: lock, attempt: attempt, lasting: configuration.timeline, unused: unused, isExact: isExact, now: now)
+  }
+}

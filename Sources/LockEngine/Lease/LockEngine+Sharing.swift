@@ -1,0 +1,88 @@
+// What other hosts want of a lease that this one has: they wait for it, share it, or leave it tokens.
+
+import LockTypes
+
+extension LockEngine {
+  func contended(_ lease: HostLease, ask: UInt64, isTry: Bool, inbox: String, now: BootInstant) {
+    guard lease.isHeld else { return }
+    let lock = lease.lock
+    lease.contended(after: issued.arrival, now: now)
+    if lease.holdCount == 0 { return advance(lock, now: now) }
+    shareIfOthersWant(lock, now: now)
+    progressChanged(lock, now: now)
+    // The store has executed everything that this host sent before the answer comes: a lease that was just shared or
+    // given back reaches the one who tries first.
+    if isTry { send(.answerInUse(name: lock.name, ask: ask, inbox: inbox), .other, now: now) }
+  }
+
+  /// Other hosts wait, everybody here shares, and nobody waits here who came before them: the lease need not keep them
+  /// out.
+  func shareIfOthersWant(_ lock: LockRecord, now: BootInstant) {
+    guard lock.heldMode == .shared, let lease = lock.leases.last, lease.isHeld, lease.mode == .exclusive,
+      lease.isContended, !isReserving(lease),
+      lock.queue.first.map({ $0.arrival > lease.cohort.arrivalMax }) ?? true
+    else { return }
+    lease.share()
+    share(lease, now: now)
+  }
+
+  /// What the store holds against others must follow what this host has said; it is told until it confirms it.
+  func share(_ lease: HostLease, now: BootInstant) {
+    guard linkIsUp, lease.isHeld, lease.term.isSharingUnconfirmed else { return }
+    send(
+      .downgrade(name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.term.tokenEnd), .share(lease), now: now)
+  }
+
+  func shareReplied(_ lease: HostLease, _ reply: LeaseReply, now: BootInstant) {
+    catchUp(lease.lock, now: now)
+    switch reply {
+    case .failed(.transient), .failed(.fatal):
+      lease.refused()
+      deadlines.push(.share(lease), at: retry(afterRefusals: lease.refusals, now: now))
+    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .renewed, .seen,
+      .clock:
+      lease.sharingConfirmed()
+      reserveIfLow(lease, now: now)
+    }
+  }
+
+  // MARK: Tokens
+
+  /// Has the store reserve more tokens for a lease that has few left: it cannot be taken anew as long as anybody here
+  /// holds the lock under it.
+  func reserveIfLow(_ lease: HostLease, now: BootInstant) {
+    guard linkIsUp, lease.isHeld, lease.holdCount > 0, lease.term.tokensLeft < Self.fewTokens,
+      !isReserving(lease), !lease.term.isSharingUnconfirmed
+    else { return }
+    lease.reserveSent(on: link.number)
+    send(
+      .reserve(
+        name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.term.tokenEnd, tokenFloor: lease.lock.tokenFloor),
+      .reserve(lease), now: now)
+  }
+
+  /// With so many left a lease's tokens last until there are more, as a rule.
+  static let fewTokens: Token = 4
+
+  func reserveReplied(_ lease: HostLease, _ reply: LeaseReply, now: BootInstant) {
+    lease.reserveAnswered()
+    catchUp(lease.lock, now: now)
+    guard lease.isHeld else { return }
+    switch reply {
+    case .granted(let grant):
+      // Otherwise there are no more: the lease is taken anew when nobody here holds the lock.
+      guard lease.reserved(grant) else { return }
+      lease.lock.storeRefusal = nil
+    case .renewed:
+      return leaseVanished(lease, now: now)
+    case .failed, .done, .queued, .foreign, .conflict, .stale, .lostPlaces, .seen, .clock:
+      lease.refused()
+      deadlines.push(.reserve(lease), at: retry(afterRefusals: lease.refusals, now: now))
+      return refused(reply.words, lease.lock, now: now)
+    }
+    let lock = lease.lock
+    if lock.queue.isEmpty { shareIfOthersWant(lock, now: now) } else { advance(lock, now: now) }
+    // The reply repeated the old, used-up block: ask again.
+    if lease.term.tokensLeft == 0 { reserveIfLow(lease, now: now) }
+  }
+}

@@ -1,0 +1,94 @@
+import LockTypes
+
+/// A session's possession of a lock.
+final class Hold {
+  /// Its place in a list; nil at an end of it, and when it is not there.
+  struct Neighbours {
+    var next: Hold?
+    var previous: Hold?
+  }
+
+  let session: SessionID
+  let lock: LockRecord
+  let token: Token
+  let since: BootInstant
+  let owner: String?
+  let meta: String?
+  let progress: Bool
+  let onLost: LossAction
+  /// The lease under which it stands; nil in the local tier.
+  private(set) var lease: HostLease? {
+    didSet { lock.changes?.touch(self) }
+  }
+  var mode: HoldMode {
+    didSet { lock.changes?.touch(self) }
+  }
+  /// How often its owner has acquired it and not released it.
+  var count = 1 {
+    didSet { lock.changes?.touch(self) }
+  }
+  var endsAt: BootInstant? {
+    didSet { lock.changes?.touch(self) }
+  }
+  var isOver = false {
+    didSet { lock.changes?.touch(self) }
+  }
+  /// The request for several locks that it is a part of, until that is granted.
+  var several: SeveralRequest? {
+    didSet {
+      if let oldValue { lock.changes?.touch(oldValue) }
+      lock.changes?.touch(self)
+    }
+  }
+  /// Its neighbours among the lock's holds.
+  var inLock = Neighbours()
+  /// Its neighbours among the session's holds.
+  var inSession = Neighbours()
+  /// Its neighbours among the session's holds of the same lock: the next one is older.
+  var ofSameName = Neighbours()
+  /// How many waiters the client was told of.
+  var toldWaiters = 0
+  var mark = StateMark()
+
+  init(_ request: AcquireRequest, lock: LockRecord, token: Token, lease: HostLease?, since: BootInstant) {
+    session = request.session
+    owner = request.owner
+    meta = request.meta
+    progress = request.progress
+    onLost = request.onLost
+    mode = request.mode
+    self.lock = lock
+    self.token = token
+    self.lease = lease
+    self.since = since
+    lock.tally.counts.holds += 1
+  }
+
+  /// What `hold` becomes in the hands of another session.
+  init(_ hold: Hold, handedTo session: SessionID, token: Token, since: BootInstant) {
+    self.session = session
+    self.token = token
+    self.since = since
+    owner = nil
+    lock = hold.lock
+    meta = hold.meta
+    progress = hold.progress
+    // Its new holder has not asked for anything of the kind.
+    onLost = .notify
+    lease = hold.lease
+    mode = hold.mode
+    endsAt = hold.endsAt
+    lock.tally.counts.holds += 1
+  }
+
+  deinit { lock.tally.counts.holds -= 1 }
+}
+
+extension Hold {
+  /// Puts it under another lease of the same lock.
+  func move(to other: HostLease) {
+    lease?.remove(self)
+    other.add(self)
+    lease = other
+  }
+}

@@ -1,0 +1,105 @@
+// When a lock can go to a client of this host, and who has it when it cannot.
+
+import LockTypes
+
+extension LockEngine {
+  /// When a lock that has room here can go to a client here.
+  enum Admission {
+    case now(HostLease)
+    /// What is left of the lease is hardly worth having, or it is not known whether the store still has it. A renewal is
+    /// under way, or the lease ends.
+    case afterRenewal
+    /// The lease has no tokens left; the store is asked for more.
+    case afterReserving
+    /// A lost lease could still be in use.
+    case afterGrace
+    /// This host has all there is, and all of it is in use.
+    case afterRelease
+    /// The lease is of no use (any more): it goes back, as soon as nobody here holds anything under it.
+    case withNewLease(HostLease)
+    /// It goes through the store's queue first.
+    case afterAsking
+  }
+
+  /// `arrival`: the number of the wait.
+  func admission(to lock: LockRecord, in mode: HoldMode, arrival: UInt64, now: BootInstant) -> Admission {
+    switch mode {
+    case .exclusive, .shared: admission(toLock: lock, in: mode, arrival: arrival, now: now)
+    case .permit(let capacity): admission(toSemaphore: lock, capacity: capacity, arrival: arrival, now: now)
+    }
+  }
+
+  func admission(
+    toLock lock: LockRecord, in mode: HoldMode, arrival: UInt64, now: BootInstant
+  ) -> Admission {
+    guard let lease = lock.leases.last else { return .afterAsking }
+    if lock.leases.contains(where: { $0.isLost }) { return .afterGrace }
+    if lease.isPermit || (mode == .exclusive && lease.mode == .shared) { return .withNewLease(lease) }
+    return admission(under: lease, arrival: arrival, now: now)
+  }
+
+  func admission(
+    toSemaphore lock: LockRecord, capacity: Int64, arrival: UInt64, now: BootInstant
+  ) -> Admission {
+    var isRenewing = false
+    for lease in lock.leases where lease.holdCount == 0 {
+      switch lease.state {
+      case .lost:
+        if !lease.isPermit { return .afterGrace }
+      case .held:
+        if lease.mode != .permit(of: capacity) { return .withNewLease(lease) }
+        switch admission(under: lease, arrival: arrival, now: now) {
+        case .now(let lease): return .now(lease)
+        case .withNewLease(let lease): return .withNewLease(lease)
+        case .afterRenewal: isRenewing = true
+        case .afterReserving, .afterGrace, .afterRelease, .afterAsking: break
+        }
+      case .asking, .queued, .over: break
+      }
+    }
+    if isRenewing { return .afterRenewal }
+    return lock.leases.count >= capacity ? .afterRelease : .afterAsking
+  }
+
+  /// While another host waits, a lock goes to clients that came later than that only so often and so long; but at least
+  /// once, or two hosts could hand it to and fro without anybody getting it.
+  func admission(under lease: HostLease, arrival: UInt64, now: BootInstant) -> Admission {
+    let term = lease.term
+    guard now < term.validUntil else { return .withNewLease(lease) }
+    if let since = term.contendedSince, lease.grants > 0, arrival > lease.cohort.arrivalMax {
+      guard lease.cohort.grants < configuration.settings.cohortMax,
+        now < since.adding(milliseconds: configuration.settings.cohortMilliseconds)
+      else { return .withNewLease(lease) }
+    }
+    guard term.tokensLeft > 0 else { return lease.holdCount > 0 ? .afterReserving : .withNewLease(lease) }
+    let isWorthHaving = now.adding(milliseconds: lease.timeline.grantWorthMilliseconds) <= term.validUntil
+    return isWorthHaving && !isInDoubt(lease) ? .now(lease) : .afterRenewal
+  }
+
+  // MARK: Who has it
+
+  var isLocal: Bool {
+    switch configuration.tier {
+    case .local: true
+    case .store: false
+    }
+  }
+
+  /// Whether an ask could be answered now.
+  var storeIsUsable: Bool { isLocal || linkIsUp }
+
+  /// Whether the store can be asked about a lock, and does not refuse.
+  func storeAnswers(about lock: LockRecord) -> Bool { storeIsUsable && lock.storeRefusal == nil }
+
+  func holderSummary(of lock: LockRecord) -> HolderSummary {
+    var summary = isQueued(lock) ? lock.remoteHolder : .unknown
+    summary.local = lock.holds.prefix(HolderSummary.localMax).map {
+      .init(session: $0.session, token: $0.token)
+    }
+    return summary
+  }
+
+  func isKnownToBeTaken(_ lock: LockRecord) -> Bool {
+    !lock.holds.isEmpty || isQueued(lock)
+  }
+}

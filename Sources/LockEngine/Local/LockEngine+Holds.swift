@@ -1,0 +1,140 @@
+// How holds begin and end.
+
+import LockTypes
+
+extension LockEngine {
+  /// Takes a lock for a request that nobody is ahead of, if that needs no word to the store; nil when it does.
+  func grantAtOnce(
+    _ request: AcquireRequest, _ lock: LockRecord, to session: SessionRecord, several: SeveralRequest?,
+    now: BootInstant
+  ) -> Hold? {
+    catchUp(lock, now: now)
+    guard lock.queue.isEmpty, lock.hasRoom(for: request.mode) else { return nil }
+    if isLocal {
+      return grant(request, lock, to: session, issueToken(under: nil), under: nil, several: several, now: now)
+    }
+    guard case .now(let lease) = admission(to: lock, in: request.mode, arrival: .max, now: now) else { return nil }
+    return grant(request, lock, to: session, issueToken(under: lease), under: lease, several: several, now: now)
+  }
+
+  func grant(_ waiter: Waiter, under lease: HostLease?, now: BootInstant) {
+    grant(waiter, issueToken(under: lease), under: lease, now: now)
+  }
+
+  func grant(_ waiter: Waiter, _ token: Token, under lease: HostLease?, now: BootInstant) {
+    remove(waiter, now: now)
+    guard let session = sessions[waiter.request.session] else { return }
+    let hold = grant(
+      waiter.request, waiter.lock, to: session, token, under: lease, several: waiter.several, now: now)
+    if waiter.several == nil {
+      reply(to: waiter.request, with: hold, waitedMilliseconds: now.milliseconds(since: waiter.since), now: now)
+      readmit(hold, in: session, now: now)
+    }
+  }
+
+  /// The next token under a lease, or of the local tier. The only place at which tokens come from.
+  func issueToken(under lease: HostLease?) -> Token {
+    if let lease { return lease.issueToken() }
+    return issued.newLocalToken()
+  }
+
+  func grant(
+    _ request: AcquireRequest, _ lock: LockRecord, to session: SessionRecord, _ token: Token, under lease: HostLease?,
+    several: SeveralRequest?, now: BootInstant
+  ) -> Hold {
+    if lease.map({ $0.grants > 0 }) ?? true { counters.grantsWithoutStore += 1 }
+    counters.grants += 1
+    lease?.grantedHere()
+    let hold = Hold(request, lock: lock, token: token, lease: lease, since: now)
+    add(hold, to: session)
+    if let several {
+      hold.several = several
+      several.waiter = nil
+      several.taken.append((hold, false))
+      makeReady(several)
+    } else {
+      limit(hold, milliseconds: request.maxHoldMilliseconds, now: now)
+    }
+    if let lease { reserveIfLow(lease, now: now) }
+    observe(lock, .acquired(hold.session, token, hold.mode))
+    return hold
+  }
+
+  /// Requests of an owner that wait for what it has got meanwhile enter again, or they would wait for themselves.
+  func readmit(_ hold: Hold, in session: SessionRecord, now: BootInstant) {
+    guard let owner = hold.owner, hold.several == nil, !session.waits.isEmpty else { return }
+    guard let waits = session.owner(owner)?.waits, !waits.isEmpty else { return }
+    catchUp(hold.lock, now: now)
+    let waiters = waits.values.filter { $0.lock === hold.lock }
+    for waiter in waiters.sorted(by: { $0.request.request.rawValue < $1.request.request.rawValue }) {
+      guard waiter.request.mode == hold.mode else {
+        refuse(waiter, .modeConflict(hold.mode), now: now)
+        continue
+      }
+      remove(waiter, now: now)
+      if let several = waiter.several {
+        several.waiter = nil
+        several.taken.append((hold, true))
+        makeReady(several)
+      } else {
+        hold.count += 1
+        reply(to: waiter.request, with: hold, waitedMilliseconds: now.milliseconds(since: waiter.since), now: now)
+      }
+    }
+  }
+
+  func add(_ hold: Hold, to session: SessionRecord) {
+    hold.lock.tokenFloor = max(hold.lock.tokenFloor, hold.token)
+    hold.lock.add(hold)
+    session.add(hold)
+    sessions.heldCount += 1
+  }
+
+  /// Sets when a hold ends by itself, counted from now; nil: never.
+  func limit(_ hold: Hold, milliseconds: Int64?, now: BootInstant) {
+    hold.endsAt = milliseconds.map { now.adding(milliseconds: $0) }
+    if let end = hold.endsAt { deadlines.push(.maxHold(hold), at: end) }
+  }
+
+  func reply(to request: AcquireRequest, with hold: Hold, waitedMilliseconds: Int64, now: BootInstant) {
+    effects.append(
+      .reply(
+        request.session, request.request,
+        .acquired(
+          Acquired(
+            name: hold.lock.name, token: hold.token, mode: hold.mode, waitedMilliseconds: waitedMilliseconds,
+            validMilliseconds: hold.lease.map { $0.term.validUntil.milliseconds(since: now) }))))
+  }
+
+  /// Takes a hold away from its session, without telling anybody. The caller advances the lock.
+  func end(_ hold: Hold) {
+    hold.isOver = true
+    if hold.owner != nil || hold.several != nil || sessions[hold.session]?.isHalfClosed == true { agents.edgeIsGone() }
+    if !putOff.losses.isEmpty { passOver(hold) }
+    hold.lock.remove(hold)
+    sessions.heldCount -= 1
+    sessions[hold.session]?.remove(hold)
+  }
+
+  /// Ends a hold against its session's will. The caller advances the lock.
+  func lose(_ hold: Hold, reason: LostReason, graceEnds: BootInstant?, detail: String? = nil, now: BootInstant) {
+    end(hold)
+    guard sessions[hold.session]?.isClosing != true else {
+      return observe(hold.lock, .released(hold.session, hold.token))
+    }
+    counters.lost += 1
+    observe(hold.lock, .lost(hold.session, hold.token, reason))
+    if let several = hold.several {
+      // The client never saw this grant: no `lost`. It goes on once those who did see theirs have been told.
+      return makeReady(several)
+    }
+    sessions[hold.session]?.remember(LostHold(name: hold.lock.name, token: hold.token, reason: reason))
+    let grace = graceEnds.map { max(0, $0.milliseconds(since: now)) } ?? 0
+    effects.append(
+      .notify(
+        hold.session,
+        .lost(
+          name: hold.lock.name, token: hold.token, reason: reason, graceMilliseconds: grace, onLost: hold.onLost,
+          detail: detail)))
+  }
+}

@@ -1,0 +1,21 @@
+/// What the engine has done since it started.
+public struct EngineCounters: Equatable, Sendable {
+  /// Grants to clients.
+  public var grants: UInt64 = 0
+  /// Grants that needed nothing from the store.
+  public var grantsWithoutStore: UInt64 = 0
+  /// Holds that were lost.
+  public var lost: UInt64 = 0
+  /// Requests that ended at their time limit.
+  public var timeouts: UInt64 = 0
+  /// Requests whose wait would never have ended.
+  public var deadlocks: UInt64 = 0
+  /// Tries that met a lock in use.
+  public var busy: UInt64 = 0
+  /// Leases granted by the store.
+  public var leases: UInt64 = 0
+  /// Leases that could not be renewed in time, or that the store no longer had.
+  public var leasesLost: UInt64 = 0
+  /// Renewals, one for each lease.
+  public var renewals: UInt64 = 0
+}

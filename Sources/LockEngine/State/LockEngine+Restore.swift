@@ -1,0 +1,136 @@
+// How an engine begins with what a predecessor left.
+
+import LockTypes
+
+extension LockEngine {
+  /// See ``Event/restored(_:numbers:)``.
+  func restore(_ state: StoredState, numbers: [UInt64], now: BootInstant) {
+    stepsLeft = .max
+    for session in sessions.all { session.isKept = true }
+    issued.restore(numbers)
+    var leases: [UInt64: HostLease] = [:]
+    leases.reserveCapacity(state.leases.count)
+    let storedHolds = inOrder(state.holds, by: \.order)
+    if isLocal {
+      let names = storedHolds.lazy.filter { [sessions] in sessions[$0.session] != nil }.map(\.name)
+      _ = locks.records(for: names, change: link.change, changes: changes, tally: tally)
+    } else {
+      let storedLeases = inOrder(state.leases, by: \.attempt)
+      let records = locks.records(
+        for: storedLeases.lazy.map(\.name), change: link.change, changes: changes, tally: tally)
+      for (stored, lock) in zip(storedLeases, records) {
+        leases[stored.attempt] = restore(stored, lock, now: now)
+      }
+    }
+    for stored in state.releases {
+      let lock = record(for: stored.name)
+      lock.unconfirmedReleases += stored.releases.map {
+        UnconfirmedRelease(
+          attempt: $0.attempt, unused: $0.unused, worthUntil: $0.worthUntil, isExact: $0.isExact)
+      }
+    }
+    var partial: [Hold] = []
+    for stored in storedHolds {
+      if let hold = restore(stored, leases, now: now), stored.isPartial { partial.append(hold) }
+    }
+    for stored in inOrder(state.waits, by: \.place) { restore(stored, now: now) }
+    for lease in leases.values where lease.isContended { rememberWhoCameFirst(lease) }
+    // Its client was never told that it has it, and never will be.
+    for hold in partial where hold.several == nil && !hold.isOver { end(hold) }
+    for lock in Array(locks.all) { advance(lock, now: now) }
+  }
+
+  /// The records by that key. They are large: what is moved about to sort them are their places.
+  private func inOrder<Record, Key: Comparable>(_ records: [Record], by key: (Record) -> Key) -> [Record] {
+    var places = records.indices.map { (key: key(records[$0]), place: $0) }
+    places.sort { $0.key < $1.key }
+    return places.map { records[$0.place] }
+  }
+
+  private func restore(_ stored: StoredLease, _ lock: LockRecord, now: BootInstant) -> HostLease {
+    let lease = HostLease(stored, lock: lock, now: now)
+    link.note(lease.timeline)
+    issued.attemptIsUsed(stored.attempt)
+    switch stored.stage {
+    case .wanted:
+      if let earlier = lock.wanted { giveUp(earlier, now: now) }
+      lock.wanted = lease
+      link.wanted.append(lease, at: now)
+    case .held:
+      lock.leases.append(lease)
+      deadlines.leaseEnds.push(lease, at: lease.term.validUntil)
+      link.doubtful.push(lease, at: lease.term.validUntil)
+    case .lost:
+      lock.leases.append(lease)
+      deadlines.leaseEnds.push(lease, at: lease.term.graceEnds)
+    }
+    if stored.stage != .wanted { lock.tokenFloor = max(lock.tokenFloor, stored.nextToken - 1) }
+    return lease
+  }
+
+  /// Who waits here since before another host did is served before it.
+  private func rememberWhoCameFirst(_ lease: HostLease) {
+    guard let since = lease.term.contendedSince else { return }
+    lease.restoredCohort(upTo: lease.lock.queue.live.prefix { $0.since < since }.map(\.arrival).max() ?? 0)
+  }
+
+  private func restore(_ stored: StoredHold, _ leases: [UInt64: HostLease], now: BootInstant) -> Hold? {
+    guard let session = sessions[stored.session], session.hold(of: stored.name, token: stored.token) == nil else {
+      return nil
+    }
+    let lease = leases[stored.attempt]
+    let lock = lease.flatMap { $0.lock.name == stored.name ? $0.lock : nil } ?? record(for: stored.name)
+    let isSound = isLocal || (lease?.isHeld == true && lease?.lock === lock)
+    guard isSound, lock.hasRoom(for: stored.mode) else {
+      guard !stored.isPartial else { return nil }
+      session.remember(LostHold(name: stored.name, token: stored.token, reason: .dataLoss))
+      effects.append(
+        .notify(
+          stored.session,
+          .lost(
+            name: stored.name, token: stored.token, reason: .dataLoss, graceMilliseconds: 0, onLost: stored.onLost,
+            detail: nil)))
+      return nil
+    }
+    let hold = Hold(
+      AcquireRequest(
+        session: stored.session, request: RequestID(0), target: .one(stored.name), mode: stored.mode,
+        owner: stored.owner, meta: stored.meta, progress: stored.progress, onLost: stored.onLost),
+      lock: lock, token: stored.token, lease: lease, since: stored.since)
+    hold.count = Int(clamping: stored.count)
+    add(hold, to: session)
+    hold.endsAt = stored.endsAt
+    if let end = hold.endsAt { deadlines.push(.maxHold(hold), at: end) }
+    if isLocal { issued.localTokenIsUsed(stored.token) }
+    return hold
+  }
+
+  private func restore(_ stored: StoredWait, now: BootInstant) {
+    guard let session = sessions[stored.session] else { return }
+    let request = stored.acquireRequest
+    guard stored.isSeveral else {
+      let isTry = request.waitMilliseconds == 0
+      // A try is decided by an ask of this process.
+      let deadline = isTry ? now.adding(milliseconds: configuration.settings.storeTimeoutMilliseconds) : stored.deadline
+      let waiter = Waiter(
+        request, lock: record(for: stored.names[0]), since: stored.since, deadline: deadline, several: nil)
+      enqueue(waiter, of: session)
+      if let deadline { deadlines.push(.wait(waiter), at: deadline) }
+      return armDeadlockSearch(for: waiter, now: now)
+    }
+    let several = SeveralRequest(
+      request, names: stored.names, since: stored.since, deadline: stored.deadline, tally: tally)
+    for taken in stored.taken {
+      guard let hold = session.hold(of: taken.name, token: taken.token) else { continue }
+      several.taken.append((hold, taken.isReentered))
+      if !taken.isReentered { hold.several = several }
+    }
+    if several.taken.count < stored.taken.count {
+      restart(several, now: now)
+    } else {
+      makeReady(several)
+    }
+    // At once, so that it comes before those that came after it.
+    proceedWithSeveral(now: now)
+  }
+}

@@ -1,0 +1,88 @@
+import LockTypes
+
+/// What is known of a thing's record.
+struct StateMark {
+  /// It is in the list of what changed.
+  var isTouched = false
+  /// The number of its record; 0: there is none.
+  var record: UInt64 = 0
+  /// For a waiter: its place among all waiters, in the order in which they came into their queues.
+  var place: UInt64 = 0
+}
+
+/// What changed since the changes were last taken. Each thing is in it once, in the order in which it first changed.
+final class StateChanges {
+  var leases: [HostLease] = []
+  var releases: [LockRecord] = []
+  var holds: [Hold] = []
+  var waits: [Waiter] = []
+  var several: [SeveralRequest] = []
+  /// Nobody takes changes any more.
+  private var isOver = false
+  private var lastRecord: UInt64 = 0
+  private(set) var lastPlace: UInt64 = 0
+
+  func touch(_ lease: HostLease) {
+    guard !lease.mark.isTouched, !isOver else { return }
+    lease.mark.isTouched = true
+    leases.append(lease)
+  }
+
+  func touch(_ lock: LockRecord) {
+    guard !lock.mark.isTouched, !isOver else { return }
+    lock.mark.isTouched = true
+    releases.append(lock)
+  }
+
+  func touch(_ hold: Hold) {
+    if let several = hold.several { touch(several) }
+    guard !hold.mark.isTouched, !isOver else { return }
+    hold.mark.isTouched = true
+    holds.append(hold)
+  }
+
+  func touch(_ waiter: Waiter) {
+    if waiter.mark.place == 0 {
+      lastPlace += 1
+      waiter.mark.place = lastPlace
+    }
+    if let several = waiter.several { return touch(several) }
+    guard !waiter.mark.isTouched, !isOver else { return }
+    waiter.mark.isTouched = true
+    waits.append(waiter)
+  }
+
+  func touch(_ request: SeveralRequest) {
+    guard !request.mark.isTouched, !isOver else { return }
+    request.mark.isTouched = true
+    several.append(request)
+  }
+
+  /// Forgets what changed, and notes nothing until it is resumed. Places are given all the same.
+  func stop() {
+    guard !isOver else { return }
+    isOver = true
+    for lease in leases { lease.mark.isTouched = false }
+    for lock in releases { lock.mark.isTouched = false }
+    for hold in holds { hold.mark.isTouched = false }
+    for waiter in waits { waiter.mark.isTouched = false }
+    for request in several { request.mark.isTouched = false }
+    leases = []
+    releases = []
+    holds = []
+    waits = []
+    several = []
+  }
+
+  /// Notes what changes from now on.
+  func resume() { isOver = false }
+
+  /// A number for a record that has none.
+  func number(_ mark: inout StateMark) -> UInt64 {
+    if mark.record == 0 {
+      lastRecord += 1
+      mark.record = lastRecord
+    }
+    return mark.record
+  }
+}
