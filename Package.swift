@@ -48,7 +48,9 @@ let package = Package(
       swiftSettings: strict),
     .target(
       name: "RedisLeases",
-      dependencies: ["LockEngine", "LockTypes", "RESP"],
+      dependencies: [
+        "LockEngine", "LockTypes", "RESP", .product(name: "DequeModule", package: "swift-collections"),
+      ],
       resources: [.embedInCode("Scripts")],
       swiftSettings: strict),
 
@@ -113,7 +115,8 @@ let package = Package(
     .testTarget(
       name: "RESPTests", dependencies: ["RESP", "SystemStrings", "TestSupport"], swiftSettings: strict),
     .testTarget(
-      name: "RedisLeasesTests", dependencies: ["LockEngine", "LockTypes", "RESP", "RedisLeases"], swiftSettings: strict),
+      name: "RedisLeasesTests", dependencies: ["LockEngine", "LockTypes", "RESP", "RedisLeases", "TestSupport"],
+      swiftSettings: strict),
     .testTarget(
       name: "ProtocolDocumentTests",
       dependencies: ["ClientProtocol", "LockEngine", "LockTypes", "RESP", "RedisLeases", "TestSupport"],

@@ -1,24 +1,23 @@
 import LockEngine
 import LockTypes
 import RESP
-import RedisLeases
 import Testing
 
-@testable import Sidecar
+@testable import RedisLeases
 
 @Suite struct CommandQueueTests {
-  private func acquire(_ id: UInt64, _ name: String) -> RedisLink.Pending {
+  private func acquire(_ id: UInt64, _ name: String) -> LinkCommand {
     .lease(CommandID(id), .acquire(name: LockName(name), attempt: id, ask: id, isTry: false, tokenFloor: 0))
   }
 
-  private func release(_ id: UInt64, _ name: String) -> RedisLink.Pending {
+  private func release(_ id: UInt64, _ name: String) -> LinkCommand {
     .lease(CommandID(id), .release(name: LockName(name), attempt: id, unused: .all))
   }
 
   private func ids(_ queue: inout CommandQueue) -> [UInt64] {
     var ids: [UInt64] = []
-    while let entry = queue.popFirst() {
-      if case .lease(let id, _) = entry.entry { ids.append(id.rawValue) }
+    while let (command, _) = queue.popFirst() {
+      if case .lease(let id, _) = command { ids.append(id.rawValue) }
     }
     return ids
   }
@@ -73,7 +72,7 @@ import Testing
 
   @Test func whatIsInFlightWeighsOnWhoAskedForIt() {
     var pending = PendingCommands()
-    let first = pending.append(.query(.plain([]), weight: 256) { _ in }, of: 1000)
+    let first = pending.append(.query(1, .plain([]), weight: 256), of: 1000)
     let second = pending.append(acquire(1, "a"), of: 1000)
     _ = pending.append(acquire(2, "b"), of: nil)
     #expect(pending.count == 3 && pending.weight == 258)

@@ -1,0 +1,74 @@
+import LockEngine
+import LockTypes
+import RESP
+
+/// Something that is sent to Redis by the link, and what of it the link has to know.
+enum LinkCommand: Equatable {
+  case lease(CommandID, LeaseCommand)
+  /// `weight`: how many commands it counts for, by what it takes and what comes back.
+  case query(UInt64, RedisCommand, weight: Int)
+  /// Asks for a sign of life. Nobody waits for the answer.
+  case ping
+
+  /// On whose behalf it is sent; nil: what the daemon does by itself.
+  typealias User = UInt32?
+
+  /// How many commands it counts for.
+  var weight: Int {
+    switch self {
+    case .lease, .ping: 1
+    case .query(_, _, let weight): weight
+    }
+  }
+
+  /// The lock that it is about; nil where its order is of no matter.
+  var lockName: LockName? {
+    guard case .lease(_, let command) = self else { return nil }
+    switch command {
+    case .acquire(let name, _, _, _, _, _, _, _): return name
+    case .release(let name, _, _, _): return name
+    case .downgrade(let name, _, _): return name
+    case .reserve(let name, _, _, _): return name
+    case .answerInUse(let name, _, _): return name
+    case .look(let name): return name
+    case .renew, .heartbeat, .checkPlaces, .clock, .tell: return nil
+    }
+  }
+
+  /// What it is called in the log.
+  var word: String {
+    switch self {
+    case .lease(_, let command): command.word
+    case .query(_, let command, _): command.word
+    case .ping: "ping"
+    }
+  }
+}
+
+extension LeaseCommand {
+  /// What the command is called in the log.
+  fileprivate var word: String {
+    switch self {
+    case .acquire: "acquire"
+    case .release: "release"
+    case .downgrade: "downgrade"
+    case .reserve: "reserve"
+    case .renew: "renew"
+    case .answerInUse: "answer"
+    case .heartbeat: "ping"
+    case .checkPlaces: "places"
+    case .look: "look"
+    case .clock: "clock"
+    case .tell: "tell"
+    }
+  }
+
+  /// Whether somebody waits for it. A release frees nobody by itself: where another host waits for the lock, the driver
+  /// says so.
+  var isUrgent: Bool {
+    switch self {
+    case .release: false
+    case .acquire, .downgrade, .reserve, .renew, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .tell: true
+    }
+  }
+}

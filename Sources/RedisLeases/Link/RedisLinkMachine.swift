@@ -1,0 +1,444 @@
+import DequeModule
+public import LockEngine
+public import LockTypes
+public import RESP
+
+/// The link to Redis as a state machine without I/O: one connection after the other, the commands in flight and those that
+/// wait for room, the pauses between the connections, and whether the server lives.
+///
+/// It takes facts and commands, and gives bytes to send and events. Times and random numbers are passed in.
+///
+/// ```
+/// stopped ── start ──▶ connecting ── connected ──▶ handshaking ── .up ──▶ ready
+///                       ▲     │                         │                  │ a reply says that
+///              retryDue │     │ no address answers      │                  │ only a new connection
+///                       │     ▼                         ▼                  ▼ helps
+///                      backingOff ◀─────── ended ───────┴─────────────── ending
+/// ```
+///
+/// From everywhere between, a connection that is closed or silent leads to `backingOff`; ``stop()`` to `stopped`.
+///
+/// The caller:
+/// 1. makes a connection when ``start()`` or ``retryDue(_:)`` gives its number, and tells what came of it with
+///    ``connected(_:handshakeMilliseconds:now:)`` or ``ended(_:reason:isRoundOver:random:)``;
+/// 2. hands over what was read with ``received(_:from:now:)``, and then takes events until ``nextEvent(now:)`` gives none;
+/// 3. sends the output at the end of a turn, with ``drainOutput(_:)``;
+/// 4. looks from time to time whether the server lives, with ``checkLiveness(answerMilliseconds:now:)``;
+/// 5. when it hears of an ``Ending``, closes the connection and tells ``ended(_:reason:isRoundOver:random:)``.
+///
+/// Every query is answered exactly once: by ``Event/answered(_:_:)``, or by its number in ``Outage/unanswered``. So is every
+/// lease command, or the link goes down. Nothing is sent again over another connection, and what an earlier connection
+/// still tells is not heard.
+public struct RedisLinkMachine: Sendable {
+  /// Which connection is meant. No number is given twice.
+  public typealias ConnectionNumber = UInt64
+
+  /// What the link tells, in order.
+  public enum Event: Equatable, Sendable {
+    /// Commands may be submitted.
+    case up(RedisReadyInfo)
+    /// The reply to a lease command.
+    case reply(CommandID, LeaseReply)
+    /// The reply to a query, by its number.
+    case answered(UInt64, RESPValue)
+    /// Redis has refused a command of that name; its reply is the next event, if anybody waits for it.
+    case refused([UInt8], command: String)
+    /// A message to the inbox.
+    case message([UInt8])
+    /// The first reply behind the handshake: the connection is good for something.
+    case proved
+    /// A lease command that had to wait for room is on its way.
+    case sent(CommandID)
+    /// The connection is of no use any more.
+    case ended(Ending)
+  }
+
+  /// Why a connection is of no use (any more).
+  public struct Ending: Equatable, Sendable {
+    /// The reason, for the operator.
+    public var reason: String
+    /// Whether another address may be better: this one has never been good for anything, or is silent, or refuses.
+    public var isAddressToBlame: Bool
+  }
+
+  /// What follows from the end of a connection.
+  public struct Outage: Equatable, Sendable {
+    /// Whether commands could be submitted until now.
+    public var wasReady: Bool
+    /// Queries that have no answer, and will have none.
+    public var unanswered: [UInt64]
+    /// When to connect again, in milliseconds.
+    public var retryMilliseconds: Int64
+    /// What ``retryDue(_:)`` wants to know then.
+    public var number: ConnectionNumber
+  }
+
+  private enum State: Equatable {
+    case stopped
+    case connecting(ConnectionNumber)
+    /// For so long the server may be silent in it.
+    case handshaking(ConnectionNumber, milliseconds: Int64)
+    case ready(ConnectionNumber)
+    /// Only a new connection helps. What has come together with the reason is taken before.
+    case ending(ConnectionNumber, reason: String)
+    /// The connection of that number is over, and the next one has to wait.
+    case backingOff(ConnectionNumber)
+  }
+
+  /// What was read together, as far as it was not given as events yet.
+  private struct Batch {
+    var isOpen = false
+    var actions: [RedisConnectionAction] = []
+    var next = 0
+    var hasReply = false
+    /// The reply that follows a ``Event/refused(_:command:)``.
+    var refusedReply: Event?
+    /// Those that had to wait and are on their way.
+    var sent: Deque<CommandID> = []
+  }
+
+  /// A connection that says nothing for so long is asked for a sign of life, in milliseconds.
+  public static let idleMillisecondsMax: Int64 = 15_000
+
+  private let encoder: LeaseCommandEncoder
+  private var configuration: RedisConnectionConfiguration
+  private var state = State.stopped
+  /// Counts connections.
+  private var lastNumber: ConnectionNumber = 0
+  private var connection: RedisConnection
+  private var window = CommandWindow()
+  private var backoff = LinkBackoff()
+  private var batch = Batch()
+  /// When the server last answered something, or was asked when nothing was to be answered. What it sends unasked proves
+  /// nothing: it may push for ever and carry out no command.
+  private var lastAnsweredAt = BootInstant(nanoseconds: 0)
+  /// Whether a sign of life is to be asked for behind ``Event/up(_:)``, if nothing else is asked then.
+  private var isProofWanted = false
+
+  /// How long Redis may take to answer, in milliseconds.
+  public var timeoutMilliseconds: Int64
+  /// Whether a command was answered on the last connection, behind the handshake, in another way than that it is of no use.
+  /// Only then has it succeeded.
+  public private(set) var hasAnswered = false
+  /// Why there is no connection; nil while there is one.
+  public private(set) var downReason: String? = "not connected yet"
+  /// Whether somebody waits for something that is to be sent.
+  public var isUrgent = false
+  /// How many commands were taken since the start.
+  public private(set) var commandCount: UInt64 = 0
+
+  /// A link that is not begun. `configuration`: of its first connection.
+  public init(
+    configuration: RedisConnectionConfiguration, encoder: LeaseCommandEncoder, timeoutMilliseconds: Int64
+  ) {
+    self.configuration = configuration
+    self.encoder = encoder
+    self.timeoutMilliseconds = timeoutMilliseconds
+    connection = RedisConnection(configuration: configuration)
+  }
+
+  /// Whether commands may be submitted.
+  public var isReady: Bool {
+    switch state {
+    case .ready, .ending: true
+    case .stopped, .connecting, .handshaking, .backingOff: false
+    }
+  }
+
+  /// Whether there is a connection whose server has to answer.
+  public var isConnected: Bool {
+    switch state {
+    case .handshaking, .ready, .ending: true
+    case .stopped, .connecting, .backingOff: false
+    }
+  }
+
+  /// Commands that wait for room.
+  public var waitingCount: Int { window.waitingCount }
+
+  /// Whether there are as many as may be in flight together.
+  public var isCrowded: Bool { window.waitingCount >= CommandWindow.weightMax }
+
+  /// The connection that is made, or there; nil when there is none.
+  public var number: ConnectionNumber? {
+    switch state {
+    case .connecting(let number), .handshaking(let number, _), .ready(let number), .ending(let number, _): number
+    case .stopped, .backingOff: nil
+    }
+  }
+}
+
+// MARK: - Connections
+
+extension RedisLinkMachine {
+  /// Begins. Gives the number of the connection to make; nil if it has begun already.
+  public mutating func start() -> ConnectionNumber? {
+    guard state == .stopped else { return nil }
+    return connect()
+  }
+
+  /// Ends for good: nothing is answered any more.
+  public mutating func stop() {
+    state = .stopped
+    clear()
+    _ = window.removeAll()
+  }
+
+  /// The pause of an ``Outage`` is over. Gives the number of the connection to make; nil if it is not wanted any more.
+  public mutating func retryDue(_ number: ConnectionNumber) -> ConnectionNumber? {
+    guard state == .backingOff(number) else { return nil }
+    return connect()
+  }
+
+  private mutating func connect() -> ConnectionNumber {
+    lastNumber += 1
+    state = .connecting(lastNumber)
+    hasAnswered = false
+    return lastNumber
+  }
+
+  /// There is a connection: the handshake begins. `handshakeMilliseconds`: how long the server may be silent in it. False
+  /// if this connection is not wanted any more.
+  public mutating func connected(
+    _ number: ConnectionNumber, handshakeMilliseconds: Int64, now: BootInstant
+  ) -> Bool {
+    guard state == .connecting(number) else { return false }
+    state = .handshaking(number, milliseconds: handshakeMilliseconds)
+    lastAnsweredAt = now
+    connection = RedisConnection(configuration: configuration)
+    connection.connected()
+    return true
+  }
+
+  /// The connection was closed, by whomever; nil if it was over before.
+  public func closed(_ number: ConnectionNumber) -> Ending? {
+    guard isCurrent(number) else { return nil }
+    // Before anything was answered behind the handshake that says something about the server.
+    return Ending(reason: "the connection was closed", isAddressToBlame: !hasAnswered)
+  }
+
+  /// A connection is over, or was not made; nil if it was over before.
+  ///
+  /// - Parameters:
+  ///   - reason: what the operator is told as long as there is no other.
+  ///   - isRoundOver: whether each address was tried since the last pause. Otherwise the next one follows at once.
+  ///   - random: decides about the length of the pause.
+  public mutating func ended(
+    _ number: ConnectionNumber, reason: String, isRoundOver: Bool, random: UInt64
+  ) -> Outage? {
+    guard number == self.number else { return nil }
+    let wasReady = isReady
+    state = .backingOff(number)
+    downReason = reason
+    clear()
+    let unanswered = window.removeAll().compactMap { command -> UInt64? in
+      switch command {
+      case .query(let id, _, _): id
+      case .lease, .ping: nil
+      }
+    }
+    return Outage(
+      wasReady: wasReady, unanswered: unanswered,
+      retryMilliseconds: isRoundOver ? backoff.next(random: random) : 0, number: number)
+  }
+
+  /// Forgets what belongs to the connection.
+  private mutating func clear() {
+    _ = connection.closed()
+    batch = Batch()
+    isProofWanted = false
+  }
+}
+
+// MARK: - Commands
+
+extension RedisLinkMachine {
+  /// Sends a command of the engine's, as soon as there is room; false if there is no connection, and nothing will come.
+  /// `user`: on whose behalf. `now` is taken only when nothing is in flight.
+  @discardableResult
+  public mutating func submit(
+    _ command: LeaseCommand, id: CommandID, of user: UInt32?, now: @autoclosure () -> BootInstant
+  ) -> Bool {
+    guard isReady else { return false }
+    commandCount += 1
+    if command.isUrgent { isUrgent = true }
+    if case .renew = command {
+      window.waitFirst(.lease(id, command))
+      fillWindow(now: now())
+    } else {
+      put(.lease(id, command), of: user, now: now())
+    }
+    return true
+  }
+
+  /// Asks Redis something, as soon as there is room; false if there is no connection, and no answer will come. `weight`: how
+  /// many commands it counts for among those that may be in flight.
+  public mutating func query(
+    _ command: RedisCommand, id: UInt64, of user: UInt32?, weight: Int, now: @autoclosure () -> BootInstant
+  ) -> Bool {
+    guard isReady else { return false }
+    commandCount += 1
+    isUrgent = true
+    put(.query(id, command, weight: weight), of: user, now: now())
+    return true
+  }
+
+  /// Asks for a sign of life, for which nobody waits.
+  private mutating func ping(now: @autoclosure () -> BootInstant) {
+    commandCount += 1
+    isUrgent = true
+    put(.ping, of: nil, now: now())
+  }
+
+  private mutating func put(
+    _ command: LinkCommand, of user: LinkCommand.User, now: @autoclosure () -> BootInstant
+  ) {
+    if window.mayPass(of: user) { return send(command, of: user, now: now()) }
+    window.wait(command, of: user)
+    fillWindow(now: now())
+  }
+
+  /// Sends what waits as far as there is room. At the end of a batch those that had to wait for it are told about, because a
+  /// lease counts from the moment at which it was really asked for; those that did not are on their way within the turn.
+  private mutating func fillWindow(isEndOfBatch: Bool = false, now: @autoclosure () -> BootInstant) {
+    while let (command, user) = window.next() {
+      send(command, of: user, now: now())
+      guard isEndOfBatch else { continue }
+      isUrgent = true
+      if case .lease(let id, _) = command { batch.sent.append(id) }
+    }
+  }
+
+  private mutating func send(
+    _ command: LinkCommand, of user: LinkCommand.User, now: @autoclosure () -> BootInstant
+  ) {
+    if window.inFlight.isEmpty { lastAnsweredAt = now() }
+    let number = window.sent(command, of: user)
+    switch command {
+    case .lease(_, let command): _ = connection.submit(encoder.encode(command), id: number)
+    case .query(_, let command, _): _ = connection.submit(command, id: number)
+    case .ping: _ = connection.submit(.plain([Array("PING".utf8)]), id: number)
+    }
+  }
+
+  /// Whether there are bytes to send.
+  public var hasOutput: Bool { connection.hasOutput }
+
+  /// Takes the bytes to send; they are valid only within `body`.
+  public mutating func drainOutput<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
+    isUrgent = false
+    return try connection.drainOutput(body)
+  }
+}
+
+// MARK: - What comes back
+
+extension RedisLinkMachine {
+  /// Whether facts about this connection are listened to.
+  public func isCurrent(_ number: ConnectionNumber) -> Bool { isConnected && number == self.number }
+
+  /// Bytes came over a connection. What they mean is given by ``nextEvent(now:)``.
+  public mutating func received(
+    _ bytes: UnsafeRawBufferPointer, from number: ConnectionNumber, now: @autoclosure () -> BootInstant
+  ) {
+    guard isCurrent(number) else { return }
+    let answers = connection.answerCount
+    batch.actions = connection.received(bytes)
+    batch.next = 0
+    batch.hasReply = false
+    batch.isOpen = true
+    if connection.answerCount != answers { lastAnsweredAt = now() }
+    // The handshake goes on, a script that Redis does not know is sent again, or another host asks for what a release is
+    // about to give back.
+    if connection.hasOutput { isUrgent = true }
+  }
+
+  /// What is told next; nil when that is all. Commands may be submitted between two events. `now` is taken only when
+  /// something is sent and nothing is in flight.
+  public mutating func nextEvent(now: @autoclosure () -> BootInstant) -> Event? {
+    if isProofWanted {
+      isProofWanted = false
+      if isReady, window.isEmpty { ping(now: now()) }
+    }
+    if let reply = batch.refusedReply.take() { return reply }
+    while batch.next < batch.actions.count {
+      let action = batch.actions[batch.next]
+      batch.next += 1
+      if let event = taken(action) { return event }
+    }
+    if batch.isOpen {
+      batch.isOpen = false
+      batch.actions = []
+      batch.next = 0
+      if case .ending(_, let reason) = state { return .ended(Ending(reason: reason, isAddressToBlame: true)) }
+      if isReady { fillWindow(isEndOfBatch: true, now: now()) }
+      if batch.hasReply, !hasAnswered {
+        hasAnswered = true
+        backoff.reset()
+        return .proved
+      }
+    }
+    return batch.sent.popFirst().map { .sent($0) }
+  }
+
+  private mutating func taken(_ action: RedisConnectionAction) -> Event? {
+    switch action {
+    case .ready(let info):
+      guard case .handshaking(let number, _) = state else { return nil }
+      state = .ready(number)
+      downReason = nil
+      configuration.previousClient = info.client
+      isProofWanted = true
+      return .up(info)
+    case .failed(let failure): return .ended(Ending(reason: failure.message, isAddressToBlame: true))
+    case .fault(let fault): return .ended(Ending(reason: fault.description, isAddressToBlame: true))
+    case .message(_, let payload): return .message(payload)
+    case .reply(let number, let value):
+      batch.hasReply = true
+      guard let command = window.answered(number) else { return nil }
+      return replied(value, to: command)
+    }
+  }
+
+  private mutating func replied(_ value: RESPValue, to command: LinkCommand) -> Event? {
+    let reply: Event? =
+      switch command {
+      case .lease(let id, let command): .reply(id, LeaseReplyDecoder.decode(value, to: command))
+      case .query(let id, _, _): .answered(id, value)
+      case .ping: nil
+      }
+    guard let error = value.error else { return reply }
+    if isReady, let number, let reason = RedisErrorReply.reasonToReconnect(error: error) {
+      state = .ending(number, reason: reason)
+    }
+    batch.refusedReply = reply
+    return .refused(error, command: command.word)
+  }
+}
+
+// MARK: - Whether the server lives
+
+extension RedisLinkMachine {
+  /// Looks whether Redis still answers: a connection whose other end is gone without a word would otherwise look alive for as
+  /// long as the kernel likes. A connection that is idle is asked for a sign of life.
+  ///
+  /// - Parameter answerMilliseconds: how long answers take that come late; then it may take that long, too.
+  public mutating func checkLiveness(answerMilliseconds: Int64, now: BootInstant) -> Ending? {
+    let silence = now.milliseconds(since: lastAnsweredAt)
+    switch state {
+    case .stopped, .connecting, .backingOff:
+      return nil
+    case .handshaking(_, let patience):
+      guard silence >= patience else { return nil }
+      return Ending(reason: "no answer to the handshake within \(patience) ms", isAddressToBlame: true)
+    case .ready, .ending:
+      let patience = max(timeoutMilliseconds, answerMilliseconds)
+      if window.inFlight.isEmpty {
+        if silence >= Self.idleMillisecondsMax { ping(now: now) }
+        return nil
+      }
+      guard silence >= patience else { return nil }
+      return Ending(reason: "no answer within \(patience) ms", isAddressToBlame: true)
+    }
+  }
+}
