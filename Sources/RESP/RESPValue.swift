@@ -42,9 +42,10 @@ public struct RESPPair: Hashable, Sendable {
   }
 }
 
+// Inlinable, because other targets read every part of every reply with them.
 extension RESPValue {
   /// The bytes of a string of either kind; nil for everything else, errors included.
-  public var bytes: [UInt8]? {
+  @inlinable public var bytes: [UInt8]? {
     switch self {
     case .simpleString(let bytes), .blobString(let bytes):
       return bytes
@@ -60,7 +61,7 @@ extension RESPValue {
   }
 
   /// Whether this is a string of either kind that spells `text`, which is ASCII.
-  package func isText(_ text: StaticString) -> Bool {
+  @inlinable package func isText(_ text: StaticString) -> Bool {
     switch self {
     case .simpleString(let bytes), .blobString(let bytes):
       return bytes.elementsEqual(UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
@@ -70,7 +71,7 @@ extension RESPValue {
   }
 
   /// The number of an integer, or of a string that is one in decimal digits (a Lua script may give either).
-  public var integer: Int64? {
+  @inlinable public var integer: Int64? {
     switch self {
     case .integer(let number):
       return number
@@ -82,13 +83,13 @@ extension RESPValue {
   }
 
   /// The bytes of an error; nil for everything else.
-  public var error: [UInt8]? {
+  @inlinable public var error: [UInt8]? {
     if case .simpleError(let bytes) = self { return bytes }
     return nil
   }
 
   /// The elements of an array or a set; nil for everything else.
-  public var elements: [RESPValue]? {
+  @inlinable public var elements: [RESPValue]? {
     switch self {
     case .array(let elements), .set(let elements):
       return elements
@@ -125,7 +126,7 @@ extension RESPValue {
 extension Int64 {
   /// The number that `digits` spell: an optional minus sign, then decimal digits and nothing else, without leading
   /// zeros or a plus sign. Nil for anything else and for what does not fit.
-  package init?(decimal digits: ArraySlice<UInt8>) {
+  @usableFromInline package init?(decimal digits: ArraySlice<UInt8>) {
     var rest = digits
     let isNegative = rest.first == 0x2D
     if isNegative { rest.removeFirst() }

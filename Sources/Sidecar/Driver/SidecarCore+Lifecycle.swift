@@ -68,8 +68,8 @@ extension SidecarCore {
     loop.scheduleTask(in: .milliseconds(patience)) { decided.succeed() }
     let link = RedisLink(
       loop: loop, url: url, keyPrefix: configuration.settings.keyPrefix, host: configuration.settings.host,
-      instance: instance,
-      timeoutMilliseconds: configuration.settings.live.engine.storeTimeoutMilliseconds, logger: logger,
+      instance: instance, timeoutMilliseconds: configuration.settings.live.engine.storeTimeoutMilliseconds,
+      clock: clock, logger: logger,
       onEvent: { [unowned self] event in heard(event) }, onOutput: { [unowned self] in scheduleTurnEnd() },
       onFirstOutcome: { decided.succeed() })
     store = link

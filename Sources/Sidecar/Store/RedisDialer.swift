@@ -32,6 +32,7 @@ final class RedisDialer {
 
   private let loop: any EventLoop
   private let endpoint: RedisURL.Endpoint
+  private let clock: HostClock
   private var rotation = AddressRotation()
   /// What the name meant last, for when it cannot be looked up.
   private var lastFound: [SocketAddress] = []
@@ -40,9 +41,10 @@ final class RedisDialer {
   private var lookup: EventLoopFuture<Void>?
   private weak var race: Race?
 
-  init(loop: any EventLoop, endpoint: RedisURL.Endpoint) {
+  init(loop: any EventLoop, endpoint: RedisURL.Endpoint, clock: HostClock) {
     self.loop = loop
     self.endpoint = endpoint
+    self.clock = clock
   }
 
   /// Whether all addresses were tried since the last pause.
@@ -218,7 +220,7 @@ final class RedisDialer {
       guard !candidates.isEmpty else { return running == 0 ? finish(nil) : tryFailedAgainSoon() }
       let (name, address) = candidates.removeFirst()
       let handler = makeHandler()
-      let began = BootClock.now()
+      let began = dialer.clock.now()
       running += 1
       dialer.connect(to: address, timeoutMilliseconds: timeoutMilliseconds, handler: handler).assumeIsolated()
         .whenComplete { result in
@@ -226,7 +228,7 @@ final class RedisDialer {
           switch result {
           case .success(let channel):
             guard self.completion != nil else { return channel.close(promise: nil) }
-            let milliseconds = BootClock.now().milliseconds(since: began)
+            let milliseconds = self.dialer.clock.now().milliseconds(since: began)
             self.finish(Dialed(channel: channel, handler: handler, address: name, milliseconds: milliseconds))
           case .failure(let error):
             // One that was overtaken has not failed.

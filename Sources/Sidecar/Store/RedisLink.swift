@@ -21,6 +21,7 @@ final class RedisLink {
   let encoder: LeaseCommandEncoder
   /// How long answers take that come late, in milliseconds: then it may take that long, too.
   var answerMilliseconds: () -> Int64 = { 0 }
+  private let clock: HostClock
   private let logger: Logger
   private let onEvent: (StoreEvent) -> Void
   private let onOutput: () -> Void
@@ -73,11 +74,12 @@ final class RedisLink {
 
   init(
     loop: any EventLoop, url: RedisURL, keyPrefix: String, host: String, instance: String, timeoutMilliseconds: Int64,
-    logger: Logger, onEvent: @escaping (StoreEvent) -> Void, onOutput: @escaping () -> Void,
+    clock: HostClock, logger: Logger, onEvent: @escaping (StoreEvent) -> Void, onOutput: @escaping () -> Void,
     onFirstOutcome: @escaping () -> Void
   ) {
     self.loop = loop
     self.url = url
+    self.clock = clock
     self.logger = logger
     self.onEvent = onEvent
     self.onOutput = onOutput
@@ -88,7 +90,7 @@ final class RedisLink {
         username: url.username, password: url.password, database: url.database, clientName: "sidelockd-\(host)",
         inbox: encoder.inboxChannel, scripts: RedisScript.leases, probe: encoder.probe),
       encoder: encoder, timeoutMilliseconds: timeoutMilliseconds)
-    dialer = RedisDialer(loop: loop, endpoint: url.endpoint)
+    dialer = RedisDialer(loop: loop, endpoint: url.endpoint, clock: clock)
   }
 
   // MARK: Connecting
@@ -117,7 +119,7 @@ final class RedisLink {
 
   private func connected(_ dialed: RedisDialer.Dialed, _ number: UInt64) {
     let patience = max(timeoutMilliseconds, 4 * dialed.milliseconds)
-    guard machine.connected(number, handshakeMilliseconds: patience, now: BootClock.now()) else {
+    guard machine.connected(number, handshakeMilliseconds: patience, now: clock.now()) else {
       dialed.channel.close(promise: nil)
       return
     }
@@ -176,7 +178,7 @@ final class RedisLink {
 
   /// Sends a command of the engine's. Its reply comes as an event, unless the connection breaks. `user`: on whose behalf.
   func submit(_ command: LeaseCommand, id: CommandID, of user: UInt32?) {
-    machine.submit(command, id: id, of: user, now: BootClock.now())
+    machine.submit(command, id: id, of: user, now: clock.now())
     if machine.hasOutput { onOutput() }
   }
 
@@ -187,7 +189,7 @@ final class RedisLink {
     _ command: RedisCommand, of user: UInt32? = nil, weight: Int = 1, _ completion: @escaping QueryCompletion
   ) {
     lastQuery += 1
-    guard machine.query(command, id: lastQuery, of: user, weight: weight, now: BootClock.now()) else {
+    guard machine.query(command, id: lastQuery, of: user, weight: weight, now: clock.now()) else {
       return completion(nil)
     }
     queries[lastQuery] = completion
@@ -214,8 +216,8 @@ final class RedisLink {
   func received(_ buffer: ByteBuffer, _ number: UInt64) {
     guard machine.isCurrent(number) else { return }
     onInput()
-    buffer.withUnsafeReadableBytes { machine.received($0, from: number, now: BootClock.now()) }
-    while let event = machine.nextEvent(now: BootClock.now()) { perform(event, number) }
+    buffer.withUnsafeReadableBytes { machine.received($0, from: number, now: clock.now()) }
+    while let event = machine.nextEvent(now: clock.now()) { perform(event, number) }
     if machine.hasOutput { onOutput() }
   }
 
@@ -235,7 +237,7 @@ final class RedisLink {
   /// A message to the inbox. Nobody is kept waiting by those that are not waited for.
   private func heard(message payload: [UInt8]) {
     counters.pushes += 1
-    let began = BootClock.now()
+    let began = clock.now()
     // What it takes of Redis has to have room, too.
     let hasRoom = inboxShare.hasRoom(now: began) && !machine.isCrowded
     guard hasRoom || InboxMessage.mayBeAwaited(payload) else { return leftOut(now: began) }
@@ -248,7 +250,7 @@ final class RedisLink {
     case .answer(let id, let payload)?: onEvent(.answer(id, payload))
     case nil: logger.warning("a message to the inbox was not understood")
     }
-    if !isAwaited { inboxShare.used(from: began, to: BootClock.now()) }
+    if !isAwaited { inboxShare.used(from: began, to: clock.now()) }
   }
 
   private func leftOut(now: BootInstant) {
@@ -259,7 +261,7 @@ final class RedisLink {
 
   private func refused(_ error: [UInt8], _ command: String) {
     counters.errors += 1
-    guard let count = refusals.toTell(kind: RedisErrorReply.kind(of: error), now: BootClock.now()) else { return }
+    guard let count = refusals.toTell(kind: RedisErrorReply.kind(of: error), now: clock.now()) else { return }
     logger.warning(
       "Redis refused a command",
       metadata: ["error": "\(RedisErrorReply.words(of: error))", "command": "\(command)", "count": "\(count)"])
@@ -292,7 +294,7 @@ final class RedisLink {
 
   private func look() {
     guard machine.isConnected, let number = machine.number else { return }
-    if let ending = machine.checkLiveness(answerMilliseconds: answerMilliseconds(), now: BootClock.now()) {
+    if let ending = machine.checkLiveness(answerMilliseconds: answerMilliseconds(), now: clock.now()) {
       return end(number, ending)
     }
     if machine.hasOutput { onOutput() }
