@@ -135,7 +135,7 @@ let package = Package(
       name: "SidecarTests",
       dependencies: [
         "Sidecar", "ClientProtocol", "DaemonSettings", "LockEngine", "LockTypes", "RESP", "RedisLeases",
-        "SystemdSupport",
+        "SystemdSupport", "TestSupport",
         nioCore, nioPosix, logging,
       ],
       swiftSettings: strict),

@@ -406,20 +406,3 @@ final class SidecarCore {
     spareBuffers.append(buffer)
   }
 }
-
-/// What the sidecar has done since it started.
-struct SidecarStatistics {
-  var connections: UInt64 = 0
-  var connectionsRefused: UInt64 = 0
-  var requests: UInt64 = 0
-  var refusedLines: UInt64 = 0
-  var slowReadersClosed: UInt64 = 0
-  /// Notifications that were left out because their session does not read.
-  var notificationsMissed: UInt64 = 0
-  /// Holds that administrators took.
-  var broken: UInt64 = 0
-  /// Signals to processes of clients that lost a lock.
-  var signalsSent: UInt64 = 0
-  var bytesIn: UInt64 = 0
-  var bytesOut: UInt64 = 0
-}

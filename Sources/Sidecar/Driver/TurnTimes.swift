@@ -1,5 +1,4 @@
 import CLinux
-import ClientProtocol
 import Glibc
 import LockEngine
 import LockTypes
@@ -111,23 +110,9 @@ struct TurnTimes {
     return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
   }
 
-  /// The figures, for `stats`.
-  var stats: [Stat] {
-    let classes = zip(Self.classes.map { "\($0)" } + ["more"], counts).map { name, count in
-      Stat(name, .integer(Int64(clamping: count)))
-    }
-    return [
-      Stat("total", .integer(Int64(clamping: counts.reduce(0, +)))),
-      Stat("by_microseconds", .group(classes)),
-      Stat(
-        "longest",
-        .group([
-          Stat("us", .integer(longest.nanoseconds / 1000)),
-          Stat("processor_us", .integer(longest.processorNanoseconds / 1000)),
-          Stat("work", .text(longest.work.word.description)),
-          Stat("work_us", .integer(longest.workNanoseconds / 1000)),
-        ])),
-    ]
+  /// How many turns there were of each class, by its upper end.
+  var byClass: [(label: String, count: UInt64)] {
+    zip(Self.classes.map { "\($0)" } + ["more"], counts).map { (label: $0, count: $1) }
   }
 }
 

@@ -1,0 +1,230 @@
+// What the daemon counts and measures of itself: the table from which `stats` and its documentation come.
+
+import ClientProtocol
+import LockEngine
+import LockTypes
+
+/// What the driver has done since it started. Each has its row in ``Statistic/all``.
+struct SidecarStatistics {
+  var connections: UInt64 = 0
+  var connectionsRefused: UInt64 = 0
+  var requests: UInt64 = 0
+  var refusedLines: UInt64 = 0
+  var slowReadersClosed: UInt64 = 0
+  var notificationsMissed: UInt64 = 0
+  var broken: UInt64 = 0
+  var signalsSent: UInt64 = 0
+  var bytesIn: UInt64 = 0
+  var bytesOut: UInt64 = 0
+}
+
+/// A row of the table: one figure, or several of one name that differ in a label.
+struct Statistic: Sendable {
+  /// What it is.
+  enum Kind: String {
+    /// It counts up, from the start of the daemon on.
+    case counter
+    /// It is as it is now.
+    case gauge
+    /// How many there were in each class, counted from the start on. The label is the upper end of a class.
+    case histogram
+    /// It is no number.
+    case text
+  }
+
+  /// What it is measured in.
+  enum Unit: String {
+    case one = ""
+    case milliseconds = "ms"
+    case microseconds = "µs"
+    case bytes = "bytes"
+  }
+
+  /// How it is read; nil where there is nothing to read, as of Redis without one.
+  enum Reading: Sendable {
+    case number(@Sendable (SidecarCore) -> Int64?)
+    case text(@Sendable (SidecarCore) -> String)
+    /// One for each value of a label.
+    case labelled(by: String, @Sendable (SidecarCore) -> [(label: String, count: UInt64)])
+  }
+
+  /// Its name within the groups that it is in, the outer one first.
+  let path: [String]
+  let kind: Kind
+  let unit: Unit
+  /// What it tells, as half a sentence.
+  let help: String
+  let reading: Reading
+
+  /// Its name with its groups, such as `redis.commands_total`.
+  var name: String { path.joined(separator: ".") }
+}
+
+extension Statistic {
+  /// The table, in the order of `stats`.
+  static let all: [Statistic] = [
+    gauge("uptime_ms", "how long the daemon has been running", .milliseconds) {
+      $0.clock.now().milliseconds(since: $0.startedAt)
+    },
+    gauge("sessions", "sessions that are open") { Int64($0.sessions.count) },
+    gauge("held", "holds on this host") { Int64($0.engine.gauges.held) },
+    gauge("waiting", "requests that wait on this host") { Int64($0.engine.gauges.waiting) },
+    gauge("locks", "locks that this host knows anything of") { Int64($0.engine.gauges.locks) },
+    counter("connections_total", "connections that were served") { $0.statistics.connections },
+    counter("connections_refused_total", "connections that were refused") {
+      $0.statistics.connectionsRefused
+    },
+    counter("requests_total", "requests that could be read") { $0.statistics.requests },
+    counter("refused_lines_total", "lines that were no request") { $0.statistics.refusedLines },
+    counter("slow_readers_closed_total", "sessions that were closed because they did not read") {
+      $0.statistics.slowReadersClosed
+    },
+    counter("notifications_missed_total", "notifications that were left out because their session did not read") {
+      $0.statistics.notificationsMissed
+    },
+    counter("bytes_in_total", "what clients have sent", .bytes) { $0.statistics.bytesIn },
+    counter("bytes_out_total", "what clients were sent", .bytes) { $0.statistics.bytesOut },
+    counter("grants_total", "locks that were granted") { $0.engine.statistics.grants },
+    counter("grants_without_redis_total", "those of them that needed no answer of Redis") {
+      $0.engine.statistics.grantsWithoutStore
+    },
+    counter("lost_total", "holds that were lost") { $0.engine.statistics.lost },
+    counter("timeouts_total", "requests that ended at their limit of time") { $0.engine.statistics.timeouts },
+    counter("busy_total", "tries that met a lock in use") { $0.engine.statistics.busy },
+    counter("deadlocks_total", "waits that were ended because they would never have ended by themselves") {
+      $0.engine.statistics.deadlocks
+    },
+    counter("broken_total", "holds that administrators took away here, or from here on other hosts") {
+      $0.statistics.broken
+    },
+    gauge("watches", "watches of all sessions") { Int64($0.watches.count) },
+    gauge("lock_bytes", "names, notes and owners of what is held and waited for", .bytes) {
+      Int64($0.engine.lockBytes)
+    },
+    gauge("kept_bytes", "input that is no request yet, and output that is not taken yet", .bytes) {
+      $0.accounts.values.reduce(0) { $0 + Int64($1.bytes) }
+    },
+    counter("signals_sent_total", "signals to processes that lost a lock") { $0.statistics.signalsSent },
+    Statistic(
+      path: ["limits_met_total"], kind: .counter, unit: .one,
+      help: "requests, connections and sessions that met the limit",
+      reading: .labelled(by: "limit") { $0.limitCounts.all.map { (label: $0.limit.rawValue, count: $0.count) } }),
+    counter("turns.total", "turns of the daemon's loop") { $0.turns.counts.reduce(0, +) },
+    Statistic(
+      path: ["turns", "by_microseconds"], kind: .histogram, unit: .microseconds,
+      help: "turns by how long they took, which includes waiting for a processor",
+      reading: .labelled(by: "class") { $0.turns.byClass }),
+    gauge("turns.longest.us", "how long the turn took that used a processor for longest", .microseconds) {
+      $0.turns.longest.nanoseconds / 1000
+    },
+    gauge("turns.longest.processor_us", "for how long it used a processor", .microseconds) {
+      $0.turns.longest.processorNanoseconds / 1000
+    },
+    Statistic(
+      path: ["turns", "longest", "work"], kind: .text, unit: .one, help: "what took longest in it",
+      reading: .text { $0.turns.longest.work.word.description }),
+    gauge("turns.longest.work_us", "how long that took", .microseconds) { $0.turns.longest.workNanoseconds / 1000 },
+    gauge("redis.connected", "1 while the connection to Redis is good, and otherwise 0") {
+      $0.store.map { $0.isReady ? 1 : 0 }
+    },
+    gauge("redis.round_trip_ms", "how long Redis takes to answer", .milliseconds) {
+      $0.store == nil ? nil : $0.engine.roundTrip.smoothedMilliseconds ?? 0
+    },
+    gauge("redis.holder_timeout_ms", "how long another host is waited for that has a lock", .milliseconds) {
+      $0.store == nil ? nil : $0.engine.holderTimeoutMilliseconds
+    },
+    counter("redis.connections_total", "connections to Redis that were good") { $0.store?.statistics.connections },
+    counter("redis.commands_total", "commands that were sent") { $0.store?.statistics.commands },
+    gauge("redis.commands_in_flight", "commands that are not answered yet") {
+      $0.store == nil ? nil : Int64($0.engine.gauges.commandsInFlight)
+    },
+    gauge("redis.commands_waiting", "commands that wait for room on the connection") {
+      $0.store.map { Int64($0.waitingCount) }
+    },
+    counter("redis.pushes_total", "messages of other hosts") { $0.store?.statistics.pushes },
+    counter("redis.pushes_left_out_total", "those of them that nobody here waited for, and that came too often") {
+      $0.store?.statistics.pushesLeftOut
+    },
+    counter("redis.errors_total", "errors that Redis answered") { $0.store?.statistics.errors },
+    counter("redis.leases_total", "leases that Redis granted") { $0.ofStore(\.leases) },
+    counter("redis.leases_lost_total", "leases that could not be renewed in time, or that Redis no longer had") {
+      $0.ofStore(\.leasesLost)
+    },
+    counter("redis.renewals_total", "renewals, one for each lease") { $0.ofStore(\.renewals) },
+  ]
+
+  private static func counter(
+    _ name: String, _ help: String, _ unit: Unit = .one, _ read: @escaping @Sendable (SidecarCore) -> UInt64?
+  ) -> Statistic {
+    Statistic(
+      path: groups(name), kind: .counter, unit: unit, help: help,
+      reading: .number { core in read(core).map { Int64(clamping: $0) } })
+  }
+
+  private static func gauge(
+    _ name: String, _ help: String, _ unit: Unit = .one, _ read: @escaping @Sendable (SidecarCore) -> Int64?
+  ) -> Statistic {
+    Statistic(path: groups(name), kind: .gauge, unit: unit, help: help, reading: .number(read))
+  }
+
+  private static func groups(_ name: String) -> [String] { name.split(separator: ".").map(String.init) }
+}
+
+// MARK: stats
+
+extension Statistic {
+  /// What `stats` tells of it; nil where there is nothing to tell.
+  fileprivate func value(in core: SidecarCore) -> StatValue? {
+    switch reading {
+    case .number(let read): read(core).map { .integer($0) }
+    case .text(let read): .text(read(core))
+    case .labelled(_, let read): .group(read(core).map { Stat($0.label, .integer(Int64(clamping: $0.count))) })
+    }
+  }
+}
+
+extension SidecarCore {
+  /// All figures, in their groups, for the reply to `stats`.
+  var stats: [Stat] {
+    Self.grouped(
+      Statistic.all.compactMap { row in row.value(in: self).map { (path: row.path[...], value: $0) } })
+  }
+
+  /// Those of one group stand behind one another in the table.
+  private static func grouped(_ figures: [(path: ArraySlice<String>, value: StatValue)]) -> [Stat] {
+    var result: [Stat] = []
+    var rest = figures[...]
+    while let first = rest.first, let name = first.path.first {
+      let group = rest.prefix { $0.path.first == name }
+      rest = rest.dropFirst(group.count)
+      result.append(
+        Stat(
+          name,
+          first.path.count == 1 ? first.value : .group(grouped(group.map { ($0.path.dropFirst(), $0.value) }))))
+    }
+    return result
+  }
+
+  /// A figure of the engine that tells nothing without a store.
+  fileprivate func ofStore(_ path: KeyPath<EngineCounters, UInt64>) -> UInt64? {
+    store == nil ? nil : engine.statistics[keyPath: path]
+  }
+}
+
+// MARK: The document
+
+extension Statistic {
+  /// The table of `protocol/README.md`; a test compares them.
+  static var document: String {
+    let rows = all.map { row in
+      let label: String
+      switch row.reading {
+      case .number, .text: label = ""
+      case .labelled(let by, _): label = ".\(by.uppercased())"
+      }
+      let unit = row.unit == .one ? "" : ", \(row.unit.rawValue)"
+      return "| `\(row.name)\(label)` | \(row.kind.rawValue)\(unit) | \(row.help) |\n"
+    }
+    return "| name | kind | what it tells |\n|---|---|---|\n" + rows.joined()
+  }
+}

@@ -1,0 +1,63 @@
+"""The figures of `stats` are those of the protocol's document, and the command prints them."""
+
+import json
+import os
+import pty
+import re
+
+import pytest
+from harness.command import Command
+from harness.schema import PROTOCOL
+from harness.waiting import GENEROUS_SECONDS
+
+
+def documented():
+    """The names of the table, each with the pattern of what stands for a label in it."""
+    text = (PROTOCOL / "README.md").read_text()
+    table = text.split("| name | kind | what it tells |\n|---|---|---|\n")[1].split("\n\n")[0]
+    return [re.match(r"\| `([^`]+)`", row)[1] for row in table.splitlines()]
+
+
+def flat(figures, path=""):
+    """The figures without their groups, by dotted names, in their order."""
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def at_a_terminal(command, *arguments):
+    """The lines that the command prints for people."""
+    terminal, side = pty.openpty()
+    process = command.start(*arguments, stdout=side)
+    os.close(side)
+    output = b""
+    while True:
+        try:
+            output += os.read(terminal, 4096)
+        except OSError:  # Nobody has the other side any more.
+            break
+    os.close(terminal)
+    assert process.wait(GENEROUS_SECONDS) == 0
+    return output.decode().splitlines()
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_the_figures_are_those_of_the_document(lab, is_local):
+    daemon = lab.daemon(*([] if is_local else [lab.redis()]))
+    stats = daemon.client().call("stats")
+    told = []
+    for name, value in flat(stats):
+        label = re.match(r"(limits_met_total|turns\.by_microseconds)\.", name)
+        told.append(f"{label[1]}.{'LIMIT' if label[1] == 'limits_met_total' else 'CLASS'}" if label else name)
+        assert isinstance(value, str if name == "turns.longest.work" else int), name
+    expected = [name for name in documented() if not (is_local and name.startswith("redis."))]
+    assert list(dict.fromkeys(told)) == expected
+
+    command = Command(lab, daemon)
+    status, out, _ = command.run("stats")
+    assert status == 0 and [name for name, _ in flat(json.loads(out))] == [name for name, _ in flat(stats)]
+    lines = at_a_terminal(command, "stats")
+    assert lines[0].split() == ["NAME", "VALUE"]
+    assert [line.split()[0] for line in lines[1:]] == [name for name, _ in flat(stats)]
