@@ -4,7 +4,7 @@ import SystemStrings
 /// A lock that a client holds, from its grant until it is released or lost.
 ///
 /// The hold does not end with the last reference to this object: release it, or use
-/// ``SidelockClient/withLock(_:wait:maxHold:meta:_:)``. It does end with the client's connection.
+/// ``SidelockClient/withLock(_:mode:wait:maxHold:owner:meta:_:)``. It does end with the client's connection.
 public final class Lock: Sendable {
   /// The lock's name.
   public let name: String

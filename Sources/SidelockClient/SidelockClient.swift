@@ -86,7 +86,7 @@ public final class SidelockClient: Sendable {
 
   /// Connects, runs `body`, and ends the connection, whatever `body` did.
   ///
-  /// - Throws: what ``connect(socketPath:on:)`` or `body` throws.
+  /// - Throws: what ``connect(socketPath:answerTimeout:on:)`` or `body` throws.
   public static func withConnection<R: Sendable>(
     socketPath: String? = nil, answerTimeout: Duration = .seconds(5), _ body: (SidelockClient) async throws -> R
   ) async throws -> R {

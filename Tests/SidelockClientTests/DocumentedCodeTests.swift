@@ -56,22 +56,58 @@ import Testing
     #expect(Set(found) == Set(Self.documents.dropFirst()))
   }
 
-  /// The names between double backticks are those of the library.
-  @Test(arguments: documents.dropFirst())
-  func symbolsInAnArticleExist(_ path: String) throws {
-    let sources = Repository.root.appending(path: "Sources/SidelockClient")
-    let code = try FileManager.default.contentsOfDirectory(atPath: sources.path).filter { $0.hasSuffix(".swift") }
-      .map { try String(contentsOf: sources.appending(path: $0), encoding: .utf8) }.joined()
-    let links = try Repository.text(path).matches(of: #/``([^`\n]+)``/#).map(\.1)
-    #expect(!links.isEmpty)
-    for link in links {
-      for part in link.split(separator: "/") {
-        let name = part.prefix { $0 != "(" && $0 != "-" }
-        let declared = try Regex("(struct|class|enum|case|func|var|let) `?\(name)\\b")
-        let isDeclared = code.contains(declared)
-        #expect(isDeclared, "\(name) of \(link)")
+  /// The names between double backticks, in articles and in comments, are those of the library, with the labels that they have.
+  @Test func symbolsThatAreNamedExist() throws {
+    let folder = "Sources/SidelockClient"
+    let sources = try FileManager.default.contentsOfDirectory(atPath: Repository.root.appending(path: folder).path)
+      .filter { $0.hasSuffix(".swift") }.map { "\(folder)/\($0)" }
+    let code = try sources.map { try Repository.text($0) }.joined()
+    for path in Self.documents.dropFirst() + sources {
+      for link in try Repository.text(path).matches(of: #/``([^`\n]+)``/#).map(\.1) {
+        for part in link.split(separator: "/") {
+          #expect(try Self.declares(code, part), "\(part) of \(link) in \(path)")
+        }
       }
     }
+    #expect(try Self.declares(code, "acquire(_:mode:wait:maxHold:owner:meta:lossAction:onLost:onContended:)"))
+    #expect(try !Self.declares(code, "acquire(_:wait:)") && !Self.declares(code, "nothing"))
+  }
+
+  /// Whether `code` declares a name, such as `session` or `withLock(_:wait:)`.
+  private static func declares(_ code: String, _ symbol: Substring) throws -> Bool {
+    let name = symbol.prefix { $0 != "(" && $0 != "-" }
+    let declared = try Regex("\\b(struct|class|enum|case|func|var|let) `?\(name)\\b`?(<[^>]*>)?")
+    return code.matches(of: declared).contains { match in
+      !symbol.contains("(")
+        || labels(code[match.range.upperBound...]) == symbol.dropFirst(name.count).dropFirst().dropLast()
+    }
+  }
+
+  /// The labels of a list of parameters, which begins with a parenthesis, such as `_:wait:`.
+  private static func labels(_ code: Substring) -> String {
+    guard code.first == "(" else { return "" }
+    var depth = 0
+    var labels = ""
+    var isAtStart = true
+    var word = ""
+    for letter in code {
+      if "([{".contains(letter) { depth += 1 }
+      if ")]}".contains(letter) { depth -= 1 }
+      if depth == 0 { break }
+      if isAtStart, depth == 1, letter == " " || letter == ":" || letter == "\n" {
+        // The first word of a parameter; one before a type that has no label is none.
+        if !word.isEmpty {
+          labels += word + ":"
+          isAtStart = false
+        }
+      } else if depth == 1, letter == "," {
+        if isAtStart, !word.isEmpty { labels += "_:" }
+        (isAtStart, word) = (true, "")
+      } else if isAtStart, letter != "(" {
+        word.append(letter)
+      }
+    }
+    return labels + (isAtStart && !word.isEmpty ? "_:" : "")
   }
 
   @Test func theReasonsInTheArticleAreTheLibrarys() throws {
