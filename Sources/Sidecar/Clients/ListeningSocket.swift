@@ -335,14 +335,10 @@ final class AcceptPauseHandler: ChannelInboundHandler {
 
   /// How long until it is tried again, in milliseconds.
   static let pauseMilliseconds: Int64 = 100
-  /// It is told once in so long, in milliseconds.
-  static let logEveryMilliseconds: Int64 = 60_000
   private let logger: Logger
   private let clock: HostClock
   private var isPaused = false
-  /// How often it was so since it was told, and when it may be told again.
-  private var untold = 0
-  private var nextTold = BootInstant(nanoseconds: 0)
+  private var shortages = MessageTally()
 
   init(logger: Logger, clock: HostClock) {
     self.logger = logger
@@ -355,14 +351,10 @@ final class AcceptPauseHandler: ChannelInboundHandler {
     }
     guard !isPaused else { return }
     isPaused = true
-    untold += 1
-    let now = clock.now()
-    if now >= nextTold {
-      nextTold = now.adding(milliseconds: Self.logEveryMilliseconds)
+    if let count = shortages.toLog(now: clock.now()) {
       logger.error(
         "connections cannot be accepted",
-        metadata: ["reason": "\(String(cString: strerror(code)))", "count": "\(untold)"])
-      untold = 0
+        metadata: ["reason": "\(String(cString: strerror(code)))", "count": "\(count)"])
     }
     let options = context.channel.syncOptions
     try? options?.setOption(.autoRead, value: false)

@@ -45,7 +45,7 @@ final class RedisLink {
   /// The last failure that was logged, so that an outage of hours is told once.
   private var loggedFailure: String?
   /// What Redis has refused, so that each kind of error is told from time to time.
-  private var refusals = RefusalTally()
+  private var refusals = MessageTally()
   private var counters = LinkStatistics()
 
   /// Whether commands may be submitted.
@@ -255,13 +255,13 @@ final class RedisLink {
 
   private func leftOut(now: BootInstant) {
     counters.pushesLeftOut += 1
-    guard let count = refusals.toTell(kind: "inbox", now: now) else { return }
+    guard let count = refusals.toLog(kind: "inbox", now: now) else { return }
     logger.warning("too many messages to the inbox; some were left out", metadata: ["count": "\(count)"])
   }
 
   private func refused(_ error: [UInt8], _ command: String) {
     counters.errors += 1
-    guard let count = refusals.toTell(kind: RedisErrorReply.kind(of: error), now: clock.now()) else { return }
+    guard let count = refusals.toLog(kind: RedisErrorReply.kind(of: error), now: clock.now()) else { return }
     logger.warning(
       "Redis refused a command",
       metadata: ["error": "\(RedisErrorReply.words(of: error))", "command": "\(command)", "count": "\(count)"])
