@@ -1,5 +1,6 @@
 import AccessPolicy
 import DaemonSettings
+import LockEngine
 import Logging
 import SystemStrings
 
@@ -175,7 +176,8 @@ extension SettingKey {
       SettingDefinition("MODE", "The permissions of the socket", .mode, .fixed(\.socketMode))
     case .leaseMilliseconds:
       number(
-        "How long a lease in Redis lasts without renewal; a change is for new ones", 1000...3_600_000,
+        "How long a lease in Redis lasts without renewal; a change is for new ones",
+        Int(LeaseTimeline.millisecondsRange.lowerBound)...Int(LeaseTimeline.millisecondsRange.upperBound),
         .live(\.engine.leaseMilliseconds))
     case .lingerMilliseconds:
       number(
@@ -191,7 +193,8 @@ extension SettingKey {
     case .redisTimeoutMilliseconds:
       number(
         "How long Redis may take to answer; less than half of lease_ms", 100...60_000,
-        .live(\.engine.storeTimeoutMilliseconds), default: "2000, or a quarter of lease_ms if that is less",
+        .live(\.engine.storeTimeoutMilliseconds),
+        default: "\(EngineSettings().storeTimeoutMilliseconds), or a quarter of lease_ms if that is less",
         // A short lease needs no second setting.
         found: { settings, _ in
           let engine = settings.live.engine

@@ -1,5 +1,6 @@
 import AccessPolicy
 import DaemonSettings
+import LockEngine
 import RESP
 import Testing
 
@@ -41,6 +42,21 @@ import Testing
         _ = SettingsInForce(encoded: damaged)
       }
     }
+  }
+
+  /// Daemons of two versions follow each other: one has a setting that the other does not know.
+  @Test func aSettingThatIsNotKnownIsPassedOverAndOneThatIsMissingHasItsDefault() throws {
+    let left = try settings([.local: "true", .cohortMax: "7", .lingerMilliseconds: "8"])
+    let name = Array(SettingKey.cohortMax.rawValue.utf8)
+    var bytes = left.encoded
+    for start in bytes.indices.dropLast(name.count) where Array(bytes[start..<(start + name.count)]) == name {
+      bytes[start] = UInt8(ascii: "x")
+    }
+    let found = try #require(SettingsInForce(encoded: bytes))
+    var expected = left
+    expected.settings.live.engine.cohortMax = EngineSettings().cohortMax
+    expected.shown[.cohortMax] = nil
+    #expect(found == expected)
   }
 
   /// Whole bytes with a number that no setting may have: a lease of 1 ms would be renewed without end.
