@@ -11,6 +11,7 @@ let strict: [SwiftSetting] = [
 ]
 
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioConcurrencyHelpers = Target.Dependency.product(name: "NIOConcurrencyHelpers", package: "swift-nio")
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
@@ -135,8 +136,7 @@ let package = Package(
       name: "SidecarTests",
       dependencies: [
         "Sidecar", "ClientProtocol", "DaemonSettings", "LockEngine", "LockTypes", "RESP", "RedisLeases",
-        "SystemdSupport", "TestSupport",
-        nioCore, nioPosix, logging,
+        "SystemdSupport", "TestSupport", nioCore, nioEmbedded, nioPosix, logging,
       ],
       swiftSettings: strict),
     // The simulator runs the real scripts in the interpreter that Redis has inside. Only tests need it: it is a part

@@ -29,6 +29,12 @@ struct Peer: Sendable {
     self.init(found)
   }
 
+  init(pid: pid_t, uid: uid_t, gid: gid_t) {
+    self.pid = pid
+    self.uid = uid
+    self.gid = gid
+  }
+
   private init(_ credentials: peer_credentials) {
     pid = credentials.pid
     uid = credentials.uid

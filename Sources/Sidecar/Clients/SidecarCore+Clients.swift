@@ -24,8 +24,7 @@ extension SidecarCore {
 
   // MARK: Connections
 
-  func accepted(_ channel: any Channel) -> ClientSession? {
-    let peer = Peer(channel: channel)
+  func accepted(_ channel: any Channel, from peer: Peer?) -> ClientSession? {
     let limit = connectionLimit(uid: peer?.uid)
     // One that comes while clients are left to the daemon that follows is left to it, too, as long as there is room.
     let isLeft = stage == .handingOver && keeper?.hasRoom == true
@@ -437,14 +436,19 @@ final class ClientChannelHandler: ChannelInboundHandler {
   private var session: ClientSession?
   /// The connection was made to a daemon before this one; its session is given later.
   private let isTakenOver: Bool
+  private let peer: (any Channel) -> Peer?
 
-  init(core: SidecarCore, isTakenOver: Bool = false) {
+  /// - Parameter peer: tells who is at the other end of a channel.
+  init(
+    core: SidecarCore, isTakenOver: Bool = false, peer: @escaping (any Channel) -> Peer? = { Peer(channel: $0) }
+  ) {
     self.core = core
     self.isTakenOver = isTakenOver
+    self.peer = peer
   }
 
   func channelActive(context: ChannelHandlerContext) {
-    if !isTakenOver { session = core.accepted(context.channel) }
+    if !isTakenOver { session = core.accepted(context.channel, from: peer(context.channel)) }
   }
 
   /// The session of a connection that was taken over.

@@ -95,7 +95,7 @@ extension SidecarCore {
     return decided.futureResult
   }
 
-  private func heard(_ event: StoreEvent) {
+  func heard(_ event: StoreEvent) {
     switch event {
     case .up:
       tell(.linkUp(.only))

@@ -99,6 +99,8 @@ final class SidecarCore {
   var settingsNote: String?
   /// Called at the end, when clients and locks are given back, or left to the daemon that follows.
   var onStopped: () -> Void = {}
+  /// Keeps the loop from doing anything more when everything is left to the daemon that follows; tests go on.
+  var standStill: () -> Void = { while true { pause() } }
 
   /// Where the sidecar is in its life.
   enum Stage {

@@ -420,7 +420,7 @@ extension SidecarCore {
     statusTask?.cancel()
     onStopped()
     // From here on this loop must not send anything: how far clients were sent their output is written down.
-    while true { pause() }
+    standStill()
   }
 }
 

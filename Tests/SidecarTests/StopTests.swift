@@ -1,0 +1,158 @@
+import LockEngine
+import LockTypes
+import NIOCore
+import Testing
+
+@testable import Sidecar
+
+/// How a core ends: `stop`, `handOver`.
+@Suite struct StopTests {
+  @Test func whoHasSpokenIsToldAndEverythingIsGivenBack() throws {
+    let host = try TestSidecar()
+    let (a, silent) = (try host.connect("a"), try host.connect("silent"))
+    try a.acquire("x")
+    host.endTurn()
+    try host.grant("x")
+    host.endTurn()
+    host.journal.lines = []
+    host.core.stop()
+    host.endTurn()
+    #expect(host.journal.lines.contains("store: release x"))
+    #expect(a.text.contains(#""method":"draining""#))
+    #expect(silent.text == "")
+    #expect(!host.isStopped)
+    // What is asked now is refused.
+    try a.acquire("y", id: 2)
+    host.endTurn()
+    #expect(a.text.contains("shutting_down"))
+    // Redis has it back: that was the last thing to wait for.
+    let release = try #require(host.store.sent.last)
+    host.core.heard(.reply(release.id, .done))
+    host.endTurn()
+    #expect(host.isStopped)
+    #expect(host.store.isStopped)
+    #expect(!a.isConnected && !silent.isConnected)
+  }
+
+  @Test func nobodyIsServedWhileItDrains() throws {
+    let host = try TestSidecar()
+    let a = try host.connect("a")
+    try a.acquire("x")
+    host.endTurn()
+    try host.grant("x")
+    host.endTurn()
+    host.core.stop()
+    host.endTurn()
+    let late = try host.connect("late")
+    host.endTurn()
+    #expect(late.text.contains("shutting_down"))
+    #expect(!late.isConnected)
+  }
+
+  /// A store that does not answer keeps it from its end for so long, and no longer.
+  @Test func theDrainHasAnEnd() throws {
+    let host = try TestSidecar()
+    let a = try host.connect("a")
+    try a.acquire("x")
+    host.endTurn()
+    try host.grant("x")
+    host.endTurn()
+    host.core.stop()
+    host.loop.advanceTime(by: .milliseconds(SidecarCore.drainMillisecondsMax - 1))
+    #expect(!host.isStopped)
+    host.loop.advanceTime(by: .milliseconds(1))
+    #expect(host.isStopped)
+  }
+
+  /// The last replies are waited for, but not for a client that takes nothing.
+  @Test func whoReadsNothingKeepsItFromItsEndForAWhileOnly() throws {
+    let host = try TestSidecar(isLocal: true)
+    let a = try host.connect("a")
+    try a.ping(id: 1)
+    host.endTurn()
+    a.stallSilently()
+    host.core.stop()
+    host.endTurn()
+    #expect(!host.isStopped)
+    host.loop.advanceTime(by: .milliseconds(SidecarCore.closeMillisecondsMax))
+    #expect(host.isStopped)
+    #expect(!a.isConnected)
+  }
+
+  @Test func whereNothingIsKeptNothingIsHandedOver() throws {
+    let host = try TestSidecar(isLocal: true)
+    let a = try host.connect("a")
+    try a.acquire("x")
+    host.endTurn()
+    #expect(!host.core.handOver(to: nil))
+    // It goes on.
+    try a.ping(id: 2)
+    host.endTurn()
+    #expect(a.text.contains(#""id":2"#))
+    #expect(host.core.stage == .serving)
+  }
+
+  /// A daemon for which the locks would be others has no use for them.
+  @Test func nothingIsHandedOverToADaemonWithOtherLocks() throws {
+    let host = try TestSidecar(isLocal: true, keeping: true, managerReads: true)
+    var next = host.core.configuration.settings
+    next.keyPrefix = "other:"
+    #expect(!host.core.handOver(to: next))
+    #expect(host.core.stage == .serving)
+    next = host.core.configuration.settings
+    next.host = "b"
+    #expect(!host.core.handOver(to: next))
+    #expect(host.core.stage == .serving)
+  }
+
+  @Test func whereTheManagerKeepsNothingNothingIsHandedOver() throws {
+    let host = try TestSidecar(isLocal: true, keeping: true)
+    #expect(host.core.keeper?.isUsable == true)
+    #expect(!host.core.handOver(to: nil))
+    #expect(host.core.stage == .serving)
+  }
+
+  @Test(arguments: [
+    SidecarCore.Stage.starting, .handedOver, .draining, .closing, .stopped,
+  ])
+  func nothingIsHandedOverByADaemonThatDoesNotServe(_ stage: SidecarCore.Stage) throws {
+    let host = try TestSidecar(isLocal: true, keeping: true, managerReads: true)
+    host.core.stage = stage
+    #expect(!host.core.handOver(to: nil))
+    #expect(host.core.stage == stage)
+    host.core.stage = .serving
+  }
+
+  /// Everything is left: clients are not read from, those that are not kept are told, and nothing is given back.
+  @Test func aHandOverLeavesClientsAndLocks() throws {
+    let host = try TestSidecar(isLocal: true, keeping: true, managerReads: true)
+    let a = try host.connect("a")
+    try a.acquire("x")
+    host.endTurn()
+    #expect(host.core.handOver(to: nil))
+    #expect(host.core.stage == .handingOver)
+    #expect(!a.isReadFrom)
+    #expect(try host.kept().engine.heldNames == ["x"])
+    #expect(!a.text.contains("draining"))
+    // A second wish, and a stop, mean the same.
+    #expect(!host.core.handOver(to: nil))
+    host.core.stop()
+    #expect(host.core.stage == .handingOver)
+    host.endTurn()
+    #expect(host.core.stage == .handedOver)
+    #expect(host.isStopped)
+    #expect(try host.kept().engine.heldNames == ["x"])
+  }
+
+  /// Where nobody has said whether another daemon follows, what cannot be left is given back.
+  @Test func whatCannotBeLeftIsGivenBack() throws {
+    let host = try TestSidecar(isLocal: true)
+    let a = try host.connect("a")
+    try a.acquire("x")
+    host.endTurn()
+    host.core.end(before: nil)
+    host.endTurn()
+    #expect(a.text.contains(#""method":"draining""#))
+    #expect(host.isStopped)
+  }
+}
