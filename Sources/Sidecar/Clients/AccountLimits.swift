@@ -18,10 +18,10 @@ final class Account {
 }
 
 /// How often each limit was met.
-struct LimitCounts {
+final class LimitCounts {
   private var counts = [UInt64](repeating: 0, count: LimitName.allCases.count)
 
-  mutating func met(_ limit: LimitName) {
+  func met(_ limit: LimitName) {
     if let index = LimitName.allCases.firstIndex(of: limit) { counts[index] += 1 }
   }
 
@@ -86,7 +86,7 @@ extension SidecarCore {
   }
 
   private func measureOutput(of session: ClientSession) {
-    guard sessions[session.id] === session else { return }
+    guard sessions.has(session) else { return }
     let unread = (try? session.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
     let grows = unread > session.charges.outputBytes
     session.charges.charge(input: session.charges.inputBytes, output: unread)
@@ -123,7 +123,7 @@ extension SidecarCore {
   private func refuseBytes(_ limit: LimitName, to session: ClientSession) {
     guard !session.isClosing else { return }
     limitCounts.met(limit)
-    write(to: session) { $0.failure(id: nil, .limit) { $0.member("limit", limit.rawValue) } }
+    output.write(to: session) { $0.failure(id: nil, .limit) { $0.member("limit", limit.rawValue) } }
     end(session, because: limit == .bytesPerSession ? .bytesPerSession : .bytesPerUID)
   }
 }

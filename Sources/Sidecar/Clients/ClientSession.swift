@@ -79,6 +79,8 @@ struct SessionInput {
 struct SessionOutput {
   /// Replies and notifications of this turn.
   var bytes: ByteBuffer?
+  /// How many bytes that is.
+  var count: Int { bytes?.readableBytes ?? 0 }
   /// Whether the client reads what it is sent fast enough.
   var isWritable = true
   /// Whether the session is in the list of those that the turn's end looks at.

@@ -60,7 +60,7 @@ extension SidecarCore {
     guard !session.input.isPutOff else { return }
     session.input.isPutOff = true
     inputs.append(session, isFresh: isFresh)
-    scheduleTurnEnd()
+    output.scheduleEnd()
   }
 
   /// Goes on with the input of those whose turn it is.
@@ -68,13 +68,13 @@ extension SidecarCore {
     guard stage != .handedOver, stage != .stopped else { return }
     while inputs.isWaiting, inputs.hasRoom(now: clock.now()), let (session, share) = inputs.next() {
       session.input.isPutOff = false
-      guard sessions[session.id] === session, !session.isClosing else { continue }
+      guard sessions.has(session), !session.isClosing else { continue }
       readLines(of: session, share: share)
       // It may have had no input left.
       updateReading(of: session)
       // And it may be through.
-      if session.input.hasEnded { touch(session) }
+      if session.input.hasEnded { output.touch(session) }
     }
-    if inputs.isWaiting { scheduleTurnEnd() }
+    if inputs.isWaiting { output.scheduleEnd() }
   }
 }

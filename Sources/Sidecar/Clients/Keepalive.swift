@@ -36,7 +36,7 @@ struct Keepalives {
 extension SidecarCore {
   /// Ends a session that is not the client's doing: its waits are withdrawn and its locks are free.
   func end(_ session: ClientSession, because reason: EndReason) {
-    guard sessions[session.id] === session else { return }
+    guard sessions.has(session) else { return }
     logger.notice(
       "session ended by the daemon",
       metadata: [
@@ -46,7 +46,7 @@ extension SidecarCore {
     enforceEnd(of: session)
     session.isClosing = true
     session.closesAfterOutput = false
-    touch(session)
+    output.touch(session)
   }
 
   /// Why the daemon ends a session.
@@ -96,7 +96,7 @@ extension SidecarCore {
   /// Refuses an `initialize` whose session cannot end with its process.
   func refuseLifetime(_ failure: ProcessHandle.Failure, id: MessageID, to session: ClientSession) {
     if failure == .noRoom { return refuseConnections(id: id, to: session) }
-    write(to: session) { writer in
+    output.write(to: session) { writer in
       switch failure {
       case .noRoom: break
       case .ended, .failed:
@@ -133,7 +133,7 @@ extension SidecarCore {
     keepalives.sessions[session.id] = session
     let deadline = now.adding(milliseconds: milliseconds)
     keepalives.next = keepalives.next.map { min($0, deadline) } ?? deadline
-    scheduleTurnEnd()
+    output.scheduleEnd()
   }
 
   /// From now on the session may be silent.

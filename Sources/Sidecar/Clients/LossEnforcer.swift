@@ -59,7 +59,7 @@ extension SidecarCore {
   /// Refuses an acquire whose loss could not be enforced.
   func refuseEnforcement(_ refusal: EnforcementRefusal, _ name: LockName, id: MessageID, to session: ClientSession) {
     if refusal == .noRoom { return refuseConnections(id: id, to: session) }
-    write(to: session) { writer in
+    output.write(to: session) { writer in
       switch refusal {
       case .noRoom: break
       case .notAllowed:
@@ -110,7 +110,7 @@ extension SidecarCore {
       let delay = graceMilliseconds * Self.terminatePercent / 100
       let moment = clock.now().adding(milliseconds: delay)
       pendingKills.append(PendingKill(moment: moment, handle: handle, session: session.id, peer: session.peer))
-      scheduleTurnEnd()
+      output.scheduleEnd()
       return isSent
     }
   }

@@ -95,7 +95,7 @@ extension SidecarCore {
   /// Each takes a descriptor while it lasts, so that few go on at a time.
   private func readUnits() {
     while unitsBeingRead < Self.unitsBeingReadMax, let session = unitsToRead.popFirst() {
-      if sessions[session.id] === session { readUnit(of: session) }
+      if sessions.has(session) { readUnit(of: session) }
     }
   }
 
@@ -119,14 +119,14 @@ extension SidecarCore {
   private func found(_ unit: PeerUnit, of session: ClientSession) {
     session.rights.unit = unit
     session.rights.access = nil
-    guard sessions[session.id] === session else { return }
+    guard sessions.has(session) else { return }
     // The handle is not kept for those who do not need it longer: it is a descriptor.
     if ProcessHandle.kernelKnowsPeers, !session.lifetime.endsWithProcess { session.handle = nil }
     if case .unknown(let doubt) = unit { tellDoubt(doubt, of: session) }
     // The last line may have come without its end, and then there is nothing else to go on with.
     if session.input.unread == nil { readLines(of: session) }
     resumeReading(of: session)
-    touch(session)
+    output.touch(session)
   }
 
   /// Whoever wrote a rule about a unit wants to know when it meets somebody of whom that cannot be said; but clients can

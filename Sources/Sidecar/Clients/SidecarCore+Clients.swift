@@ -8,10 +8,6 @@ import LockTypes
 import NIOCore
 
 extension SidecarCore {
-  /// Above this many bytes of unread output a session is not read from until it has caught up.
-  static let unreadOutputPauseBytes = 262_144
-  /// Below this many it is read from again.
-  static let unreadOutputResumeBytes = 65_536
   /// Questions to Redis that one session may have open before it is not read from any more.
   static let queriesPerSessionMax = 16
 
@@ -30,32 +26,27 @@ extension SidecarCore {
     let isLeft = stage == .handingOver && keeper?.hasRoom == true
     guard stage == .serving || isLeft, limit == nil else {
       statistics.connectionsRefused += 1
-      if stage == .serving, let limit {
+      let buffer = output.message(on: channel) { writer in
+        guard stage == .serving, let limit else { return writer.failure(id: nil, .shuttingDown) }
         limitCounts.met(limit)
         let message = limit == .connections ? tooManyConnections : nil
         writer.failure(id: nil, .limit, message: message) { $0.member("limit", limit.rawValue) }
-      } else {
-        writer.failure(id: nil, .shuttingDown)
       }
-      var buffer = channel.allocator.buffer(capacity: writer.count)
-      buffer.writeBytes(writer.bytes)
-      writer.removeAll()
       channel.writeAndFlush(buffer).assumeIsolated().whenComplete { _ in channel.close(promise: nil) }
       return nil
     }
     statistics.connections += 1
-    lastSession += 1
-    let session = ClientSession(id: SessionID(lastSession), channel: channel, peer: peer)
+    let session = ClientSession(id: SessionID(sessions.last + 1), channel: channel, peer: peer)
     session.charges.account = openAccount(uid: peer?.uid)
     if !ProcessHandle.kernelKnowsPeers { session.handle = try? ProcessHandle.opened(channel, peer: peer).get() }
-    sessions[session.id] = session
+    sessions.add(session)
     tell(.sessionOpened(session.id, uid: peer?.uid))
     if isLeft { leave(session) } else { lookUpUnit(of: session) }
     return session
   }
 
   func closed(_ session: ClientSession) {
-    guard stage != .handedOver, sessions.removeValue(forKey: session.id) != nil else { return }
+    guard stage != .handedOver, sessions.remove(session) else { return }
     session.isClosing = true
     session.input.unread = nil
     endWatches(of: session)
@@ -106,9 +97,9 @@ extension SidecarCore {
     for _ in 0..<endingHolds.count {
       guard inputs.hasRoom(now: clock.now()), let session = endingHolds.popFirst() else { break }
       session.lifetime.isEndingHolds = false
-      if sessions[session.id] === session, !session.isClosing { endHoldsOfHalfClosed(session) }
+      if sessions.has(session), !session.isClosing { endHoldsOfHalfClosed(session) }
     }
-    if !endingHolds.isEmpty { scheduleTurnEnd() }
+    if !endingHolds.isEmpty { output.scheduleEnd() }
   }
 
   // MARK: Input
@@ -132,16 +123,16 @@ extension SidecarCore {
     session.input.hasEnded = true
     session.keeping.isChanged = true
     readLines(of: session)
-    touch(session)
+    output.touch(session)
   }
 
   func writabilityChanged(of session: ClientSession) {
     session.output.isWritable = session.channel.isWritable
     guard session.output.isWritable else { return updateReading(of: session) }
-    tellMissed(session)
+    output.tellMissed(session)
     resumeReading(of: session)
     // The rest of its input may have been nothing that is answered, and then it is through.
-    if session.input.hasEnded { touch(session) }
+    if session.input.hasEnded { output.touch(session) }
   }
 
   /// Takes lines until there are none or the session has enough on its hands, or has had its share of the turn.
@@ -161,7 +152,7 @@ extension SidecarCore {
       return updateReading(of: session)
     }
     // The turn's end makes room for the next one.
-    scheduleTurnEnd()
+    output.scheduleEnd()
     session.input.unread = nil
     var isPaused = false
     var requestsLeft = requestsBetweenLooks
@@ -212,7 +203,7 @@ extension SidecarCore {
   private func mustPause(_ session: ClientSession) -> Bool {
     session.input.isPutOff || isUnitPending(session) || !session.output.isWritable
       || session.requests.queries >= Self.queriesPerSessionMax
-      || (session.output.bytes?.readableBytes ?? 0) >= Self.unreadOutputPauseBytes
+      || session.output.count >= TurnOutput.unreadPauseBytes
   }
 
   /// Stops or resumes reading from the socket, so that the kernel's buffer, and then the client, holds the rest.
@@ -234,7 +225,7 @@ extension SidecarCore {
 
   private func refuse(_ refusal: RequestRefusal, to session: ClientSession) {
     statistics.refusedLines += 1
-    write(to: session) { $0.refusal(refusal) }
+    output.write(to: session) { $0.refusal(refusal) }
   }
 
   private func received(_ message: ClientMessage, from session: ClientSession) {
@@ -285,11 +276,11 @@ extension SidecarCore {
       breakHolds(of: name, token: token, reason: reason, id: id, session)
     case .ping:
       let valid = engine.validMilliseconds(of: session.id, now: clock.now())
-      write(to: session) { $0.pong(id: id, validMilliseconds: valid) }
+      output.write(to: session) { $0.pong(id: id, validMilliseconds: valid) }
     case .stats:
-      write(to: session) { $0.stats(id: id, stats) }
+      output.write(to: session) { $0.stats(id: id, stats) }
     case .rpcDiscover:
-      write(to: session) { $0.discovered(id: id, document: document) }
+      output.write(to: session) { $0.discovered(id: id, document: document) }
     }
   }
 
@@ -326,13 +317,13 @@ extension SidecarCore {
   ) {
     guard let number = UInt64(target), "\(number)" == target, let receiver = sessions[SessionID(number)],
       !receiver.isClosing
-    else { return write(to: session) { writeNoSuchSession(id: id, to: &$0) } }
+    else { return output.write(to: session) { writeNoSuchSession(id: id, to: &$0) } }
     guard mayUse(receiver, name) else { return deny(session, .use, name, id: id) }
     describe(receiver)
     tell(session, id) {
       .transferRequested(
         session.id, $0, name: name, token: token, to: receiver.id,
-        isAccepting: receiver.acceptsTransfers && !isBehind(receiver))
+        isAccepting: receiver.acceptsTransfers && !output.isBehind(receiver))
     }
   }
 
@@ -386,14 +377,14 @@ extension SidecarCore {
   /// There is no descriptor left for what a client wants.
   func refuseConnections(id: MessageID, to session: ClientSession) {
     limitCounts.met(.connections)
-    write(to: session) { writer in
+    output.write(to: session) { writer in
       writer.failure(id: id, .limit, message: tooManyConnections) { $0.member("limit", LimitName.connections.rawValue) }
     }
   }
 
   private func initialize(_ params: InitializeParams, id: MessageID, _ session: ClientSession) {
     if let version = params.protocolVersion, version != Limits.protocolVersion {
-      return write(to: session) { writer in
+      return output.write(to: session) { writer in
         writer.failure(id: id, .unsupportedVersion) { json in
           json.array("supported") { $0.value(Limits.protocolVersion) }
         }
@@ -425,7 +416,7 @@ extension SidecarCore {
       backend: isLocal ? .local : .redis,
       leaseMilliseconds: isLocal ? nil : configuration.settings.live.engine.leaseMilliseconds,
       requestsInFlightMax: Int64(configuration.settings.live.engine.waitsPerSessionMax))
-    write(to: session) { $0.initialized(id: id, info) }
+    output.write(to: session) { $0.initialized(id: id, info) }
   }
 }
 

@@ -43,7 +43,7 @@ extension SidecarCore {
           .childChannelOption(.allowRemoteHalfClosure, value: true)
           .childChannelOption(
             .writeBufferWaterMark,
-            value: .init(low: Self.unreadOutputResumeBytes, high: Self.unreadOutputPauseBytes)
+            value: .init(low: TurnOutput.unreadResumeBytes, high: TurnOutput.unreadPauseBytes)
           )
           .childChannelInitializer { channel in
             channel.eventLoop.makeCompletedFuture {
@@ -70,7 +70,7 @@ extension SidecarCore {
       loop: loop, url: url, keyPrefix: configuration.settings.keyPrefix, host: configuration.settings.host,
       instance: instance, timeoutMilliseconds: configuration.settings.live.engine.storeTimeoutMilliseconds,
       clock: clock, logger: logger,
-      onEvent: { [unowned self] event in heard(event) }, onOutput: { [unowned self] in scheduleTurnEnd() },
+      onEvent: { [unowned self] event in heard(event) }, onOutput: { [unowned self] in output.scheduleEnd() },
       onFirstOutcome: { decided.succeed() })
     store = link
     link.answerMilliseconds = { [unowned self] in
@@ -82,7 +82,7 @@ extension SidecarCore {
       timeoutMilliseconds: { [unowned self] in engine.holderTimeoutMilliseconds })
     link.onInput = { [unowned self] in
       turns.begin(.redis, now: clock.now())
-      scheduleTurnEnd()
+      output.scheduleEnd()
     }
     link.isAwaited = { [unowned self] message in
       switch message {
@@ -182,7 +182,7 @@ extension SidecarCore {
       configuration.settings.live = new
       configuration.savedSettings = saved
       keeper?.settingsChanged()
-      scheduleTurnEnd()
+      output.scheduleEnd()
       tellAside(.reconfigured(new.engine))
       store?.timeoutMilliseconds = new.engine.storeTimeoutMilliseconds
       if new.connectionsMax != old.connectionsMax { warnOfFewDescriptors() }
@@ -228,7 +228,7 @@ extension SidecarCore {
     notifier.extendTimeout(
       microseconds: UInt64(Self.drainMillisecondsMax + Self.closeMillisecondsMax + Self.stopSpareMilliseconds) * 1000)
     listener?.close(promise: nil)
-    for session in sessions.values where session.input.hasSpoken { write(to: session) { $0.draining() } }
+    for session in sessions.values where session.input.hasSpoken { output.write(to: session) { $0.draining() } }
     loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.drainMillisecondsMax)) {
       guard self.stage == .draining else { return }
       self.logger.warning("not every lock could be given back in time; the rest end by their leases")

@@ -109,7 +109,7 @@ extension SidecarCore {
 
   /// Refuses what a client has no right to do.
   func deny(_ session: ClientSession, _ right: AccessRight, _ name: LockName, id: MessageID) {
-    write(to: session) { writer in
+    output.write(to: session) { writer in
       writer.failure(id: id, .denied, message: refusal(of: right, to: session)) { json in
         json.member("right", right.rawValue)
         json.member("name", utf8: name.bytes)

@@ -21,7 +21,7 @@ import SystemdSupport
 /// those who watch, and breaking; `+Lifecycle` start, stop, status and watchdog; `+Restart` what is taken over from the
 /// daemon before this one, and left to the next.
 final class SidecarCore {
-  var configuration: SidecarConfiguration
+  let configuration: ConfigurationInForce
   let loop: any EventLoop
   let logger: Logger
   let notifier: Notifier
@@ -40,13 +40,13 @@ final class SidecarCore {
   var listener: (any Channel)?
   let document: [UInt8]
 
-  var sessions: [SessionID: ClientSession] = [:]
-  var lastSession: UInt64 = 0
+  let sessions = SessionTable()
   var lastRequest: UInt64 = 0
   var decoder = RequestDecoder()
-  var writer = MessageWriter()
-  var statistics = SidecarStatistics()
-  var limitCounts = LimitCounts()
+  let statistics = SidecarStatistics()
+  let door = EngineDoor()
+  let output: TurnOutput
+  let limitCounts = LimitCounts()
   var accounts: [UInt32: Account] = [:]
   /// How many descriptors clients may have; nil before it serves.
   var descriptorBudget: DescriptorBudget?
@@ -81,12 +81,6 @@ final class SidecarCore {
   var listings: Deque<(listing: HostListing, session: ClientSession)> = []
 
   private var effects: [Effect] = []
-  private var isTurnEndScheduled = false
-  private var dirtySessions: [ClientSession] = []
-  /// Those of the turn that is being ended.
-  private var settlingSessions: [ClientSession] = []
-  /// Output buffers to be used again. One that the channel still holds is replaced when it is written to.
-  private var spareBuffers: [ByteBuffer] = []
   /// The request that the engine is being told of, so that an answer that comes at once needs no table.
   private var current: (request: RequestID, message: MessageID)?
 
@@ -124,7 +118,8 @@ final class SidecarCore {
     configuration: SidecarConfiguration, loop: any EventLoop, logger: Logger, notifier: Notifier,
     predecessor: KeptState? = nil, store: DescriptorStore? = nil, clock: HostClock = .boot
   ) {
-    self.configuration = configuration
+    self.configuration = ConfigurationInForce(configuration)
+    output = TurnOutput(loop: loop, statistics: statistics)
     self.clock = clock
     startedAt = clock.now()
     self.loop = loop
@@ -150,6 +145,10 @@ final class SidecarCore {
         $0.settings = configuration.settings.live.engine
         $0.lockBytesMax = Self.lockBytesMax(memory: predecessor?.memory, bytes: configuration.stateBytes)
       })
+    defer {
+      door.lead(to: self)
+      output.onEnd = { [unowned self] in endTurn() }
+    }
     guard let store,
       let keeper = SessionKeeper(
         store: store, predecessor: predecessor?.memory, memoryBytes: configuration.stateBytes, loop: loop,
@@ -158,7 +157,7 @@ final class SidecarCore {
     self.keeper = keeper
     keeper.onSweep = { [unowned self] in
       keeper.sweepIdle(self)
-      scheduleTurnEnd()
+      output.scheduleEnd()
     }
     engine.recordChanges()
   }
@@ -191,7 +190,7 @@ final class SidecarCore {
     engine.handle(event, now: now, into: &effects)
     for effect in effects { perform(effect) }
     effects.removeAll(keepingCapacity: true)
-    scheduleTurnEnd()
+    output.scheduleEnd()
   }
 
   /// Tells the engine something about this driver, which has no effects.
@@ -207,10 +206,15 @@ final class SidecarCore {
     if let due = engine.nextDeadline, due <= now { tell(.timerFired, now: now) }
   }
 
+  /// A number for a request that the engine is not told of.
+  func newRequest() -> RequestID {
+    lastRequest += 1
+    return RequestID(lastRequest)
+  }
+
   /// Tells the engine a client's request that is answered under `message`, now or later.
   func tell(_ session: ClientSession, _ message: MessageID, _ event: (RequestID) -> Event) {
-    lastRequest += 1
-    let request = RequestID(lastRequest)
+    let request = newRequest()
     current = (request, message)
     tell(event(request), of: session.peer?.uid)
     if current != nil {
@@ -219,26 +223,19 @@ final class SidecarCore {
     }
   }
 
-  func scheduleTurnEnd() {
-    guard !isTurnEndScheduled else { return }
-    isTurnEndScheduled = true
-    loop.assumeIsolated().execute { self.endTurn() }
-  }
-
   /// What others wait for goes out first, because each write takes a while and wakes a process that competes for the
   /// processor: grants, commands to Redis, the other replies. Releases that no other host waits for come last.
   private func endTurn() {
-    isTurnEndScheduled = false
     turns.begin(.send, now: clock.now())
-    swap(&settlingSessions, &dirtySessions)
-    keepTurn(settlingSessions)
-    for session in settlingSessions where session.output.isGranted { settle(session) }
+    output.endBegins()
+    keepTurn(output.settlingSessions)
+    for session in output.settlingSessions where session.output.isGranted { settle(session) }
     if let store, store.isUrgent { store.flush() }
-    for session in settlingSessions where session.output.isDirty { settle(session) }
+    for session in output.settlingSessions where session.output.isDirty { settle(session) }
     store?.flush()
     keeper?.endTurn()
-    for session in settlingSessions { proceed(session) }
-    settlingSessions.removeAll(keepingCapacity: true)
+    for session in output.settlingSessions { proceed(session) }
+    output.endIsOver()
     inputs.turnEnded()
     let now = clock.now()
     tellAside(.turnEnded, now: now)
@@ -279,14 +276,6 @@ final class SidecarCore {
     goOnWithHalfClosed()
   }
 
-  /// Has the turn's end look at a session.
-  func touch(_ session: ClientSession) {
-    guard !session.output.isDirty else { return }
-    session.output.isDirty = true
-    dirtySessions.append(session)
-    scheduleTurnEnd()
-  }
-
   /// Sends what the turn produced for a session, and closes it if it is through.
   private func settle(_ session: ClientSession) {
     session.output.isDirty = false
@@ -296,7 +285,7 @@ final class SidecarCore {
       session.channel.writeAndFlush(output, promise: nil)
       let sent = output.readableBytes
       keeper?.handedOver(session, output, self)
-      keep(output)
+      self.output.keep(output)
       chargeOutput(of: session, sent: sent)
     }
     if session.isClosing {
@@ -308,7 +297,7 @@ final class SidecarCore {
   /// Goes on with a session after its output was sent.
   private func proceed(_ session: ClientSession) {
     guard !session.isClosing else { return }
-    tellMissed(session)
+    output.tellMissed(session)
     resumeReading(of: session)
     endHoldsOfHalfClosed(session)
     if isThrough(session) { closeAfterOutput(session) }
@@ -324,7 +313,7 @@ final class SidecarCore {
       case .acquired, .acquiredSeveral: session.output.isGranted = true
       case .released, .extended, .downgraded, .transferred, .cancelled, .refused: break
       }
-      write(to: session) { write(reply, id: message, for: session, to: &$0) }
+      output.write(to: session) { write(reply, id: message, for: session, to: &$0) }
     case .notify(let id, let notification):
       guard let session = sessions[id] else { return }
       perform(notification, for: session)
@@ -358,7 +347,7 @@ final class SidecarCore {
           "lock": "\(name)", "token": "\(token)", "reason": "\(reason.rawValue)", "session": "\(session.id.rawValue)",
           "pid": "\(session.peer.pidText)",
         ])
-      write(to: session) {
+      output.write(to: session) {
         $0.lost(
           name: name, token: token, reason: reason, graceMilliseconds: grace, detail: detail,
           isEnforced: isEnforced)
@@ -368,13 +357,13 @@ final class SidecarCore {
       guard let message else { return }
       let holders = holders(of: holder, of: name, for: session)
       let detail = trouble.map(words(of:))
-      writeUnlessBehind(to: session) {
+      output.writeUnlessBehind(to: session) {
         $0.waiting(id: message, name: name, position: Int64(position), holders: holders, detail: detail)
       }
     case .contended(let name, let token, let waiters):
-      writeUnlessBehind(to: session) { $0.contended(name: name, token: token, waiters: Int64(waiters)) }
+      output.writeUnlessBehind(to: session) { $0.contended(name: name, token: token, waiters: Int64(waiters)) }
     case .transferred(let name, let token, let mode, let from):
-      write(to: session) {
+      output.write(to: session) {
         $0.transferred(name: name, token: token, mode: mode, from: "\(from.rawValue)")
       }
     }
@@ -387,24 +376,4 @@ final class SidecarCore {
     }
   }
 
-  /// Writes a message to a session; it is sent at the turn's end.
-  func write(to session: ClientSession, _ body: (inout MessageWriter) -> Void) {
-    body(&writer)
-    if session.output.bytes == nil { session.output.bytes = emptyBuffer(for: session.channel) }
-    session.output.bytes?.writeBytes(writer.bytes)
-    writer.removeAll()
-    touch(session)
-  }
-
-  private func emptyBuffer(for channel: any Channel) -> ByteBuffer {
-    guard var buffer = spareBuffers.popLast() else { return channel.allocator.buffer(capacity: writer.count) }
-    buffer.clear(minimumCapacity: writer.count)
-    return buffer
-  }
-
-  /// Puts a buffer that was written aside, unless it is so large that it is better given back.
-  private func keep(_ buffer: ByteBuffer) {
-    guard spareBuffers.count < 64, buffer.capacity <= 4096 else { return }
-    spareBuffers.append(buffer)
-  }
 }

@@ -273,7 +273,7 @@ final class SessionKeeper {
       session.keeping.unsentOutput = nil
       session.keeping.isChanged = true
       self.touch(session)
-      core.scheduleTurnEnd()
+      core.output.scheduleEnd()
     }
   }
 

@@ -80,7 +80,7 @@ extension SidecarCore {
   var identity: KeptIdentity { Self.identity(instance: instance, configuration.settings) }
 
   /// The counters that a successor goes on with.
-  var counters: [UInt64] { [lastSession, lastRequest] + engine.numbers }
+  var counters: [UInt64] { [sessions.last, lastRequest] + engine.numbers }
 
   static func identity(instance: String, _ settings: Settings) -> KeptIdentity {
     KeptIdentity(
@@ -104,7 +104,7 @@ extension SidecarCore {
     }
     let committed = output.readSlice(length: session.keeping.notedBytes)
     session.output.bytes = output
-    touch(session)
+    self.output.touch(session)
     return committed?.readableBytes == 0 ? nil : committed
   }
 
@@ -189,7 +189,7 @@ extension SidecarCore {
   /// Goes on with the sessions that were left; complete when that is kept, and clients are read from again.
   func takeOver(_ predecessor: KeptState?) -> EventLoopFuture<Void> {
     guard let predecessor else {
-      scheduleTurnEnd()
+      output.scheduleEnd()
       return loop.makeSucceededVoidFuture()
     }
     let core = NIOLoopBound(self, eventLoop: loop)
@@ -201,7 +201,7 @@ extension SidecarCore {
         .channelOption(.allowRemoteHalfClosure, value: true)
         .channelOption(
           .writeBufferWaterMark,
-          value: .init(low: Self.unreadOutputResumeBytes, high: Self.unreadOutputPauseBytes)
+          value: .init(low: TurnOutput.unreadResumeBytes, high: TurnOutput.unreadPauseBytes)
         )
         .channelInitializer { channel in
           channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(handler.value) }
@@ -225,7 +225,7 @@ extension SidecarCore {
   private func takeOver(
     _ state: KeptState, _ taken: [(SessionID, TakenOver)]
   ) -> (sessions: [ClientSession], inputs: [KeptInput]) {
-    lastSession = max(lastSession, state.lastSession)
+    sessions.last = max(sessions.last, state.lastSession)
     lastRequest = max(lastRequest, state.lastRequest)
     var kept: [ClientSession] = []
     for (id, connection) in taken {
@@ -244,8 +244,7 @@ extension SidecarCore {
       session.input.isPaused = true
       session.keeping.isChanged = true
       connection.handler.take(session)
-      sessions[id] = session
-      lastSession = max(lastSession, id.rawValue)
+      sessions.add(session)
       keeper?.adopt(session)
       tell(.sessionOpened(id, uid: session.peer?.uid))
       takeOverWatches(of: session, record)
@@ -262,7 +261,7 @@ extension SidecarCore {
       if session.output.bytes == nil { session.output.bytes = ByteBuffer() }
       session.output.bytes?.writeBytes(bytes)
     }
-    for session in kept where session.output.bytes != nil { touch(session) }
+    for session in kept where session.output.bytes != nil { output.touch(session) }
     let now = clock.now()
     tell(.restored(state.engine, numbers: state.numbers), now: now)
     keeper?.begin()
@@ -319,7 +318,7 @@ extension SidecarCore {
       for (message, request) in session.requests.inFlight.sorted(by: { $0.value.rawValue < $1.value.rawValue })
       where !waiting.contains(request) {
         _ = session.ended(request)
-        write(to: session) { writer in
+        output.write(to: session) { writer in
           writer.failure(id: message, .unavailable) { $0.member("detail", "the daemon was restarted") }
         }
       }
@@ -333,12 +332,12 @@ extension SidecarCore {
       session.keeping.peekedBytes = input.bytes.count
       received(ByteBuffer(bytes: input.bytes), from: session)
     }
-    for session in kept where sessions[session.id] === session {
+    for session in kept where sessions.has(session) {
       if !engine.isIdle(session.id) { describe(session) }
       readLines(of: session)
       // Its output, and what it has not read, may hold it back; if not, it is read from again.
       resumeReading(of: session)
-      if session.input.hasEnded { touch(session) }
+      if session.input.hasEnded { output.touch(session) }
     }
   }
 
@@ -367,7 +366,7 @@ extension SidecarCore {
     let evicted = sessions.values.filter { !$0.keeping.isKept && !$0.isClosing }.sorted { $0.id < $1.id }
     for session in sessions.values { try? session.channel.syncOptions?.setOption(.autoRead, value: false) }
     for session in evicted {
-      if session.input.hasSpoken { write(to: session) { $0.draining() } }
+      if session.input.hasSpoken { output.write(to: session) { $0.draining() } }
       tell(.sessionEvicted(session.id), now: now)
     }
     logger.notice(
@@ -377,7 +376,7 @@ extension SidecarCore {
         "waiting": "\(engine.gauges.waiting)",
       ])
     // After the end of this turn, which sends what there is to send.
-    scheduleTurnEnd()
+    output.scheduleEnd()
     loop.assumeIsolated().execute {
       let flushed = evicted.map { $0.channel.writeAndFlush($0.channel.allocator.buffer(capacity: 0)) }
       EventLoopFuture.andAllComplete(flushed, on: self.loop).assumeIsolated().whenComplete { _ in self.handedOver() }
@@ -395,7 +394,7 @@ extension SidecarCore {
   func leave(_ session: ClientSession) {
     try? session.channel.syncOptions?.setOption(.autoRead, value: false)
     keeper?.keepIdle(self)
-    scheduleTurnEnd()
+    output.scheduleEnd()
   }
 
   /// Asked to end before it serves, whether for a restart or for good is not known: what was left to it is left to the

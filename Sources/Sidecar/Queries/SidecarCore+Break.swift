@@ -37,7 +37,7 @@ extension SidecarCore {
       case .foreign: self.takeFromForeignHolder(order, session, broken: tokens)
       case .wrongType:
         guard tokens.isEmpty else { return self.answer(order, session, broken: tokens) }
-        self.write(to: session) { self.writeWrongType(found.otherData, of: name, id: id, to: &$0) }
+        self.output.write(to: session) { self.writeWrongType(found.otherData, of: name, id: id, to: &$0) }
       }
     }
   }
@@ -128,7 +128,7 @@ extension SidecarCore {
   private func answer(
     _ order: BreakOrder, _ session: ClientSession, broken: [Token], taken: [TakenInfo] = []
   ) {
-    write(to: session) { $0.broken(id: order.id, name: order.name, tokens: broken, taken: taken) }
+    output.write(to: session) { $0.broken(id: order.id, name: order.name, tokens: broken, taken: taken) }
   }
 
   /// Takes a lock from those sessions of this host that hold it. Gives the tokens of what they held.

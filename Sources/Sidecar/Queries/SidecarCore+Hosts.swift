@@ -24,16 +24,15 @@ extension SidecarCore {
     _ then: @escaping ([(inbox: String, outcome: HostCalls.Outcome)]) -> Void
   ) {
     guard !questions.isEmpty, let hostCalls else { return then([]) }
-    lastRequest += 1
-    let request = RequestID(lastRequest)
+    let request = newRequest()
     session.beganQuery(request, as: id)
     hostCalls.askAll(questions, waitMilliseconds: waitMilliseconds) { outcomes in
       _ = session.endedQuery(request)
       self.tellWhatIsDue(before: .redis)
       // The turn ends also where nobody is left to hear of it.
-      guard self.sessions[session.id] === session else { return self.scheduleTurnEnd() }
+      guard self.sessions.has(session) else { return self.output.scheduleEnd() }
       then(outcomes)
-      self.touch(session)
+      self.output.touch(session)
     }
   }
 

@@ -16,25 +16,24 @@ extension SidecarCore {
   private func listHost(_ params: ListParams, id: MessageID, _ session: ClientSession) {
     let listing = HostListing(params)
     if find(listing, for: session) { return write(listing, id: id, session) }
-    lastRequest += 1
-    listing.request = RequestID(lastRequest)
+    listing.request = newRequest()
     session.beganQuery(listing.request, as: id)
     listings.append((listing, session))
-    scheduleTurnEnd()
+    output.scheduleEnd()
   }
 
   /// Goes on with those that have to pass over many locks, one after the other.
   func goOnWithListings() {
     while inputs.hasRoom(now: clock.now()), let (listing, session) = listings.popFirst() {
-      guard sessions[session.id] === session else { continue }
+      guard sessions.has(session) else { continue }
       guard find(listing, for: session) else {
         listings.append((listing, session))
         continue
       }
       if let id = session.endedQuery(listing.request) { write(listing, id: id, session) }
-      touch(session)
+      output.touch(session)
     }
-    if !listings.isEmpty { scheduleTurnEnd() }
+    if !listings.isEmpty { output.scheduleEnd() }
   }
 
   /// Looks for more locks that the client may inspect; false when it has not come to the end of the page yet.
@@ -53,7 +52,7 @@ extension SidecarCore {
 
   private func write(_ listing: HostListing, id: MessageID, _ session: ClientSession) {
     let now = clock.now()
-    write(to: session) { writer in
+    output.write(to: session) { writer in
       writer.beginList(id: id)
       var told = 0
       for name in listing.names.prefix(listing.limit) {
@@ -69,7 +68,7 @@ extension SidecarCore {
   /// locks were told>`.
   private func listAll(_ params: ListParams, id: MessageID, _ session: ClientSession) {
     guard let position = ScanPosition(params.cursor) else {
-      return write(to: session) { writer in
+      return output.write(to: session) { writer in
         writer.failure(
           id: id, .invalidParams, message: "cursor is not one that list gave; start again without it"
         ) { $0.member("field", "cursor") }
@@ -86,14 +85,14 @@ extension SidecarCore {
       let page = Array(found.sorted().dropFirst(position.told).prefix(params.limit))
       let rest = ScanPosition(step: position.step, told: position.told, next: all.next, found: found.count)
       guard !page.isEmpty else {
-        return self.write(to: session) { self.write([], [], [:], id: id, rest, for: session, to: &$0) }
+        return self.output.write(to: session) { self.write([], [], [:], id: id, rest, for: session, to: &$0) }
       }
       self.ask(session, id) { store, user, completion in
         store.inspect(page, waitingHostsMax: 0, of: user, completion)
       } answer: { inspections in
         self.askHosts(self.whoQuestions(page, inspections), for: session, id) { told in
           let told = Dictionary(grouping: told, by: \.name)
-          self.write(to: session) { self.write(page, inspections, told, id: id, rest, for: session, to: &$0) }
+          self.output.write(to: session) { self.write(page, inspections, told, id: id, rest, for: session, to: &$0) }
         }
       }
     }

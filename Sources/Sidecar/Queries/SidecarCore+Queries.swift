@@ -39,19 +39,19 @@ extension SidecarCore {
 
   func inspect(_ name: LockName, id: MessageID, _ session: ClientSession) {
     guard mayInspect(session, name) else { return deny(session, .inspect, name, id: id) }
-    guard store != nil else { return write(to: session) { $0.inspected(id: id, self.localInfo(name)) } }
+    guard store != nil else { return output.write(to: session) { $0.inspected(id: id, self.localInfo(name)) } }
     // Without Redis, what this host knows of a lock is still worth telling, if it is anything.
     let isKnown = engine.snapshot(of: name, waitersMax: 0, now: clock.now()).map { $0.isInUse } ?? false
-    let fallback = isKnown ? { self.write(to: session) { $0.inspected(id: id, self.localInfo(name)) } } : nil
+    let fallback = isKnown ? { self.output.write(to: session) { $0.inspected(id: id, self.localInfo(name)) } } : nil
     ask(session, id, fallback: fallback) { store, user, completion in
       store.inspect([name], waitingHostsMax: Self.waitingHostsMax, of: user, completion)
     } answer: { inspections in
       let found = inspections[0]
       if found.state == .wrongType || found.otherData != nil {
-        return self.write(to: session) { self.writeWrongType(found.otherData, of: name, id: id, to: &$0) }
+        return self.output.write(to: session) { self.writeWrongType(found.otherData, of: name, id: id, to: &$0) }
       }
       self.askHosts(self.whoQuestions([name], [found]), for: session, id) { told in
-        self.write(to: session) { $0.inspected(id: id, self.localInfo(name, inRedis: found, told: told)) }
+        self.output.write(to: session) { $0.inspected(id: id, self.localInfo(name, inRedis: found, told: told)) }
       }
     }
   }
@@ -122,28 +122,27 @@ extension SidecarCore {
     answer: @escaping (Answer) -> Void
   ) {
     guard let store else { return }
-    lastRequest += 1
-    let request = RequestID(lastRequest)
+    let request = newRequest()
     session.beganQuery(request, as: id)
     question(store, session.peer?.uid) { outcome in
       _ = session.endedQuery(request)
       self.tellWhatIsDue(before: .redis)
       // The turn ends also where nobody is left to hear of it.
-      guard self.sessions[session.id] === session else { return self.scheduleTurnEnd() }
+      guard self.sessions.has(session) else { return self.output.scheduleEnd() }
       var words: String?
       switch outcome {
       case .answer(let found):
         answer(found)
-        return self.touch(session)
+        return self.output.touch(session)
       case .wrongType(let other, let said):
-        if let name { return self.write(to: session) { self.writeWrongType(other, of: name, id: id, to: &$0) } }
+        if let name { return self.output.write(to: session) { self.writeWrongType(other, of: name, id: id, to: &$0) } }
         words = said
       case .refused(let said): words = said
       case .senseless, .none: break
       }
       if let fallback { return fallback() }
       let detail = Self.said(words) ?? Self.said(store.downReason)
-      self.write(to: session) { writer in
+      self.output.write(to: session) { writer in
         writer.failure(id: id, .unavailable) { json in
           if let detail { json.member("detail", detail) }
         }

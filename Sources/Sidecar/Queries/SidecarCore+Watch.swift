@@ -76,13 +76,13 @@ extension SidecarCore {
     if case .name(let name) = target, !mayInspect(session, name) { return deny(session, .inspect, name, id: id) }
     guard session.watches.targets.count < Limits.watchesPerSessionMax else {
       limitCounts.met(.watchesPerSession)
-      return write(to: session) { writer in
+      return output.write(to: session) { writer in
         writer.failure(id: id, .limit) { $0.member("limit", LimitName.watchesPerSession.rawValue) }
       }
     }
     if let account = session.charges.account, account.watches >= configuration.settings.live.watchesPerUIDMax {
       limitCounts.met(.watchesPerUID)
-      return write(to: session) { writer in
+      return output.write(to: session) { writer in
         writer.failure(id: id, .limit) { $0.member("limit", LimitName.watchesPerUID.rawValue) }
       }
     }
@@ -92,12 +92,12 @@ extension SidecarCore {
     session.watches.targets[number] = target
     watches.add(target, .init(session: session.id, number: number))
     tellAside(.watched(steps: watches.toldOfOneMax))
-    write(to: session) { $0.watching(id: id, watch: number) }
+    output.write(to: session) { $0.watching(id: id, watch: number) }
   }
 
   func unwatch(_ number: Int64, id: MessageID, _ session: ClientSession) {
     guard let target = session.watches.targets.removeValue(forKey: number) else {
-      return write(to: session) { writer in
+      return output.write(to: session) { writer in
         writer.failure(id: id, .invalidParams, message: "this connection has no watch \(number)") { json in
           json.member("field", "watch")
           json.member("expected", "the number of a watch of this connection")
@@ -105,7 +105,7 @@ extension SidecarCore {
       }
     }
     ended(target, number, of: session)
-    write(to: session) { $0.done(id: id) }
+    output.write(to: session) { $0.done(id: id) }
   }
 
   /// A session is gone, and its watches with it.
@@ -123,7 +123,7 @@ extension SidecarCore {
   func tellWatchers(of name: LockName, _ event: LockEvent) {
     for watch in watches.watches(of: name) {
       guard let session = sessions[watch.session], !session.isClosing, mayInspect(session, name) else { continue }
-      writeUnlessBehind(to: session) { $0.event(watch: watch.number, name: name, event) }
+      output.writeUnlessBehind(to: session) { $0.event(watch: watch.number, name: name, event) }
     }
   }
 
@@ -131,34 +131,7 @@ extension SidecarCore {
   func tellWatchers(_ state: BackendState) {
     guard watches.count > 0 else { return }
     for session in sessions.values where !session.watches.targets.isEmpty && !session.isClosing {
-      writeUnlessBehind(to: session) { $0.backend(state) }
+      output.writeUnlessBehind(to: session) { $0.backend(state) }
     }
-  }
-
-  // MARK: What a session has not asked for
-
-  /// Whether a session has so much unread that it is told nothing but what it asked for.
-  func isBehind(_ session: ClientSession) -> Bool {
-    !session.output.isWritable || (session.output.bytes?.readableBytes ?? 0) >= Self.unreadOutputPauseBytes
-  }
-
-  /// Writes a notification that others bring about. What strangers do must not fill the output of who does not read for a
-  /// while, until its connection is closed and its locks are free: it is left out, and the session is told how many were.
-  func writeUnlessBehind(to session: ClientSession, _ body: (inout MessageWriter) -> Void) {
-    guard !isBehind(session) else {
-      session.output.notificationsMissed += 1
-      statistics.notificationsMissed += 1
-      return
-    }
-    tellMissed(session)
-    write(to: session, body)
-  }
-
-  /// Tells a session that reads again how much it was not told.
-  func tellMissed(_ session: ClientSession) {
-    guard session.output.notificationsMissed > 0, !session.isClosing, !isBehind(session) else { return }
-    let count = session.output.notificationsMissed
-    session.output.notificationsMissed = 0
-    write(to: session) { $0.missed(count: count) }
   }
 }

@@ -5,7 +5,7 @@ import LockEngine
 import LockTypes
 
 /// What the driver has done since it started. Each has its row in ``Statistic/all``.
-struct SidecarStatistics {
+final class SidecarStatistics {
   var connections: UInt64 = 0
   var connectionsRefused: UInt64 = 0
   var requests: UInt64 = 0
