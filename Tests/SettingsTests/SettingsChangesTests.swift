@@ -111,7 +111,7 @@ private struct InForce: Equatable {
     live = core.configuration.settings.live
     engine = core.engine.configuration.settings
     linkTimeoutMilliseconds = core.store?.timeoutMilliseconds
-    needsUnits = core.needsUnits
+    needsUnits = core.rights.needsUnits
   }
 }
 

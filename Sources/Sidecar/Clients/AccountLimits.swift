@@ -37,7 +37,7 @@ extension SidecarCore {
 
   /// The limit that keeps a client of this user from being connected; nil: there is none.
   func connectionLimit(uid: UInt32?) -> LimitName? {
-    if sessions.count >= configuration.settings.live.connectionsMax || !hasDescriptors(descriptorsPerConnection) {
+    if sessions.count >= configuration.settings.live.connectionsMax || !room.has(room.perConnection) {
       return .connections
     }
     if let uid, let account = accounts[uid], account.connections >= configuration.settings.live.connectionsPerUIDMax {

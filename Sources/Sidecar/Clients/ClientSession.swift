@@ -152,16 +152,3 @@ struct SessionKeeping {
   /// The end of the output that the connection was given, from what it has not sent on; nil when it has sent all.
   var unsentOutput: ByteBuffer?
 }
-
-/// A process that has connections, with what is known of it so far.
-final class DescribedProcess {
-  var description: Peer.Description
-  /// Whether that is all that can be found out.
-  var isComplete = false
-  /// The sessions of which the engine is told again when it is.
-  var sessions: [SessionID] = []
-
-  init(_ description: Peer.Description) {
-    self.description = description
-  }
-}

@@ -1,7 +1,10 @@
 // How many descriptors clients may take, so that the daemon never lacks one for itself.
 
 import CLinux
+import ClientProtocol
 import Glibc
+import LockTypes
+import Logging
 
 /// The limit of open files, shared out between clients and the daemon.
 ///
@@ -68,23 +71,48 @@ public struct DescriptorShortage: Sendable {
   }
 }
 
-extension SidecarCore {
+/// The room that clients have for descriptors, as far as their limits leave it.
+final class DescriptorRoom {
+  private let configuration: ConfigurationInForce
+  private let sessions: SessionTable
+  private let output: TurnOutput
+  private let counts: LimitCounts
+  private let logger: Logger
+  /// nil before the daemon serves.
+  private var budget: DescriptorBudget?
+
+  init(
+    configuration: ConfigurationInForce, sessions: SessionTable, output: TurnOutput, counts: LimitCounts, logger: Logger
+  ) {
+    self.configuration = configuration
+    self.sessions = sessions
+    self.output = output
+    self.counts = counts
+    self.logger = logger
+  }
+
+  /// The daemon begins to serve: what is open now, but for what clients have, is its own.
+  func measure() {
+    budget = .measured(ofClients: clientDescriptors)
+    warnIfScarce()
+  }
+
   /// What clients have open: their connections, and the processes that are watched for them.
-  var clientDescriptors: Int { sessions.count + ProcessHandle.count }
+  private var clientDescriptors: Int { sessions.count + ProcessHandle.count }
 
   /// Whether clients may have that many descriptors more.
-  func hasDescriptors(_ count: Int) -> Bool {
-    guard let budget = descriptorBudget else { return true }
+  func has(_ count: Int) -> Bool {
+    guard let budget = budget else { return true }
     return clientDescriptors + count <= budget.clientsMax(limit: DescriptorBudget.limit)
   }
 
   /// What a connection takes when it is made.
-  var descriptorsPerConnection: Int { ProcessHandle.kernelKnowsPeers ? 1 : 2 }
+  var perConnection: Int { ProcessHandle.kernelKnowsPeers ? 1 : 2 }
 
   /// Says so when there will never be as many clients as the settings allow.
-  func warnOfFewDescriptors() {
+  func warnIfScarce() {
     let limit = DescriptorBudget.limit
-    guard let clients = descriptorBudget?.clientsMax(limit: limit), clients < configuration.settings.live.connectionsMax
+    guard let clients = budget?.clientsMax(limit: limit), clients < configuration.settings.live.connectionsMax
     else {
       return
     }
@@ -99,12 +127,22 @@ extension SidecarCore {
   /// What a client is told that is one too many.
   var tooManyConnections: String {
     let limit = DescriptorBudget.limit
-    let clients = descriptorBudget?.clientsMax(limit: limit) ?? .max
+    let clients = budget?.clientsMax(limit: limit) ?? .max
     let words = "connections_max of sidelockd's settings is \(configuration.settings.live.connectionsMax)"
     guard clients < configuration.settings.live.connectionsMax else {
       return "too many clients are connected; \(words)"
     }
     return "too many clients are connected: \(words), and its limit of open files, \(limit) (LimitNOFILE= of its "
       + "unit), has room for \(clients)"
+  }
+
+  /// There is no descriptor left for what a client wants.
+  func refuse(id: MessageID, to session: ClientSession) {
+    counts.met(.connections)
+    output.write(to: session) { writer in
+      writer.failure(id: id, .limit, message: tooManyConnections) {
+        $0.member("limit", LimitName.connections.rawValue)
+      }
+    }
   }
 }

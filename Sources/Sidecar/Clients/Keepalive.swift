@@ -59,25 +59,10 @@ extension SidecarCore {
 
   // MARK: The process that connected
 
-  /// The process that opened a session, from its descriptor.
-  ///
-  /// - Parameter isOwed: whether it was promised before, so that it may be one of those that are held in reserve.
-  func handle(
-    of session: ClientSession, isOwed: Bool = false
-  ) -> Result<ProcessHandle, ProcessHandle.Failure> {
-    if let handle = session.handle { return .success(handle) }
-    // On an older kernel it was looked up when it connected, or never.
-    guard ProcessHandle.kernelKnowsPeers else { return .failure(.ended) }
-    guard isOwed || hasDescriptors(1) else { return .failure(.noRoom) }
-    let opened = ProcessHandle.opened(session.channel, peer: session.peer)
-    if case .success(let handle) = opened { session.handle = handle }
-    return opened
-  }
-
   /// From now on the session ends with its process. Gives why that is not possible; nil: it is, or it has ended already.
   func endWithProcess(_ session: ClientSession) -> ProcessHandle.Failure? {
     guard !session.lifetime.endsWithProcess else { return nil }
-    switch handle(of: session) {
+    switch peers.handle(of: session) {
     case .failure(.ended):
       end(session, because: .processEnded)
       return nil
@@ -95,7 +80,7 @@ extension SidecarCore {
 
   /// Refuses an `initialize` whose session cannot end with its process.
   func refuseLifetime(_ failure: ProcessHandle.Failure, id: MessageID, to session: ClientSession) {
-    if failure == .noRoom { return refuseConnections(id: id, to: session) }
+    if failure == .noRoom { return room.refuse(id: id, to: session) }
     output.write(to: session) { writer in
       switch failure {
       case .noRoom: break

@@ -38,7 +38,7 @@ extension SidecarCore {
 
   /// Whether the daemon could end the process of a client.
   func enforcementRefusal(_ session: ClientSession) -> EnforcementRefusal? {
-    switch handle(of: session) {
+    switch peers.handle(of: session) {
     case .failure(.noRoom): return .noRoom
     case .failure(.ended): return .ended
     case .failure(.invisible): return .invisible
@@ -58,7 +58,7 @@ extension SidecarCore {
 
   /// Refuses an acquire whose loss could not be enforced.
   func refuseEnforcement(_ refusal: EnforcementRefusal, _ name: LockName, id: MessageID, to session: ClientSession) {
-    if refusal == .noRoom { return refuseConnections(id: id, to: session) }
+    if refusal == .noRoom { return room.refuse(id: id, to: session) }
     output.write(to: session) { writer in
       switch refusal {
       case .noRoom: break
@@ -103,7 +103,7 @@ extension SidecarCore {
     case .notify: return true
     case .kill: return kill(session)
     case .terminate:
-      guard graceMilliseconds > 0, case .success(let handle) = handle(of: session, isOwed: true) else {
+      guard graceMilliseconds > 0, case .success(let handle) = peers.handle(of: session, isOwed: true) else {
         return kill(session)
       }
       let isSent = signal(SIGTERM, handle, session.id, session.peer)
@@ -122,7 +122,7 @@ extension SidecarCore {
   }
 
   private func kill(_ session: ClientSession) -> Bool {
-    switch handle(of: session, isOwed: true) {
+    switch peers.handle(of: session, isOwed: true) {
     case .success(let handle): signal(SIGKILL, handle, session.id, session.peer)
     case .failure(let failure): failure == .ended
     }

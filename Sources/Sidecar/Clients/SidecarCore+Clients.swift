@@ -11,13 +11,6 @@ extension SidecarCore {
   /// Questions to Redis that one session may have open before it is not read from any more.
   static let queriesPerSessionMax = 16
 
-  /// For so long what was found out about a process holds for its next connections, in milliseconds. It is shorter than
-  /// the time in which the number of a process could come again.
-  private static let descriptionsMilliseconds: Int64 = 1000
-
-  /// Where /proc is read.
-  private static let descriptions = DispatchQueue(label: "sidelock.descriptions")
-
   // MARK: Connections
 
   func accepted(_ channel: any Channel, from peer: Peer?) -> ClientSession? {
@@ -29,7 +22,7 @@ extension SidecarCore {
       let buffer = output.message(on: channel) { writer in
         guard stage == .serving, let limit else { return writer.failure(id: nil, .shuttingDown) }
         limitCounts.met(limit)
-        let message = limit == .connections ? tooManyConnections : nil
+        let message = limit == .connections ? room.tooManyConnections : nil
         writer.failure(id: nil, .limit, message: message) { $0.member("limit", limit.rawValue) }
       }
       channel.writeAndFlush(buffer).assumeIsolated().whenComplete { _ in channel.close(promise: nil) }
@@ -41,7 +34,7 @@ extension SidecarCore {
     if !ProcessHandle.kernelKnowsPeers { session.handle = try? ProcessHandle.opened(channel, peer: peer).get() }
     sessions.add(session)
     tell(.sessionOpened(session.id, uid: peer?.uid))
-    if isLeft { leave(session) } else { lookUpUnit(of: session) }
+    if isLeft { leave(session) } else { peers.lookUpUnit(of: session) }
     return session
   }
 
@@ -83,7 +76,7 @@ extension SidecarCore {
     guard !session.lifetime.isEndingHolds, session.input.hasEnded, session.input.unread == nil,
       !session.input.isPutOff,
       session.output.bytes == nil,
-      !session.input.framer.isInsideLine, !isUnitPending(session), engine.hasHolds(session.id)
+      !session.input.framer.isInsideLine, !rights.isUnitPending(session), engine.hasHolds(session.id)
     else { return }
     let isAnswered = session.requests.inFlight.isEmpty && session.requests.queries == 0
     tell(.inputEnded(session.id, isAnswered: isAnswered, keepsHolds: session.lifetime.keepsHoldsHalfClosed))
@@ -103,6 +96,14 @@ extension SidecarCore {
   }
 
   // MARK: Input
+
+  /// Goes on with a session that nothing could be decided of.
+  func unitIsKnown(of session: ClientSession) {
+    // The last line may have come without its end, and then there is nothing else to go on with.
+    if session.input.unread == nil { readLines(of: session) }
+    resumeReading(of: session)
+    output.touch(session)
+  }
 
   func received(_ buffer: ByteBuffer, from session: ClientSession) {
     guard !session.isClosing else { return }
@@ -142,7 +143,7 @@ extension SidecarCore {
     keeper?.touch(session)
     if session.input.isPutOff { return }
     guard var buffer = session.input.unread else {
-      if isUnitPending(session) { return }
+      if rights.isUnitPending(session) { return }
       return finishInput(of: session)
     }
     let began = clock.now()
@@ -201,7 +202,7 @@ extension SidecarCore {
   }
 
   private func mustPause(_ session: ClientSession) -> Bool {
-    session.input.isPutOff || isUnitPending(session) || !session.output.isWritable
+    session.input.isPutOff || rights.isUnitPending(session) || !session.output.isWritable
       || session.requests.queries >= Self.queriesPerSessionMax
       || session.output.count >= TurnOutput.unreadPauseBytes
   }
@@ -285,10 +286,10 @@ extension SidecarCore {
   }
 
   private func acquire(_ params: AcquireParams, id: MessageID, _ session: ClientSession) {
-    describe(session)
+    peers.describe(session)
     guard let options = params.more else {
       let name = params.name
-      guard mayUse(session, name) else { return deny(session, .use, name, id: id) }
+      guard rights.mayUse(session, name) else { return rights.deny(session, .use, name, id: id) }
       return tell(session, id) { request in
         .acquireRequested(
           AcquireRequest(
@@ -297,7 +298,7 @@ extension SidecarCore {
       }
     }
     let names = options.names ?? [params.name]
-    for name in names where !mayUse(session, name) { return deny(session, .use, name, id: id) }
+    for name in names where !rights.mayUse(session, name) { return rights.deny(session, .use, name, id: id) }
     if options.onLost != .notify, let refusal = enforcementRefusal(session) {
       return refuseEnforcement(refusal, names[0], id: id, to: session)
     }
@@ -318,67 +319,12 @@ extension SidecarCore {
     guard let number = UInt64(target), "\(number)" == target, let receiver = sessions[SessionID(number)],
       !receiver.isClosing
     else { return output.write(to: session) { writeNoSuchSession(id: id, to: &$0) } }
-    guard mayUse(receiver, name) else { return deny(session, .use, name, id: id) }
-    describe(receiver)
+    guard rights.mayUse(receiver, name) else { return rights.deny(session, .use, name, id: id) }
+    peers.describe(receiver)
     tell(session, id) {
       .transferRequested(
         session.id, $0, name: name, token: token, to: receiver.id,
         isAccepting: receiver.acceptsTransfers && !output.isBehind(receiver))
-    }
-  }
-
-  /// Has the process of a session that asks for locks looked up, so that `inspect` and `list` can show it. A process
-  /// that opens one connection after the other is looked up once a second at the most.
-  func describe(_ session: ClientSession) {
-    // Of one that is not visible nothing can be known, and they all have the same number.
-    guard session.process == nil, let peer = session.peer, peer.isVisible else { return }
-    let now = clock.now()
-    if describedProcessesSince.adding(milliseconds: Self.descriptionsMilliseconds) <= now {
-      describedProcesses = [:]
-      describedProcessesSince = now
-    }
-    if let known = describedProcesses[peer.pid] {
-      session.process = known
-      return described(session, pid: peer.pid)
-    }
-    let process = DescribedProcess(Peer.Description(command: peer.name, unit: nil))
-    describedProcesses[peer.pid] = process
-    session.process = process
-    described(session, pid: peer.pid)
-    let found = NIOLoopBound(process, eventLoop: loop)
-    let core = NIOLoopBound(self, eventLoop: loop)
-    let loop = loop
-    Self.descriptions.async {
-      let description = peer.readDescription()
-      loop.execute { core.value.found(description, of: found.value, pid: peer.pid) }
-    }
-  }
-
-  private func found(_ description: Peer.Description, of process: DescribedProcess, pid: pid_t) {
-    process.description = description
-    process.isComplete = true
-    let waiting = process.sessions
-    process.sessions = []
-    for id in waiting {
-      if let session = sessions[id] { described(session, pid: pid) }
-    }
-  }
-
-  /// Tells the engine what is known of a client's process, for those who are told of a deadlock.
-  private func described(_ session: ClientSession, pid: pid_t) {
-    guard let process = session.process else { return }
-    if !process.isComplete { process.sessions.append(session.id) }
-    let command = process.description.command.map {
-      String(decoding: $0.utf8.prefix(Limits.shownTextBytesMax), as: UTF8.self)
-    }
-    tell(.sessionDescribed(session.id, pid: pid, command: command))
-  }
-
-  /// There is no descriptor left for what a client wants.
-  func refuseConnections(id: MessageID, to session: ClientSession) {
-    limitCounts.met(.connections)
-    output.write(to: session) { writer in
-      writer.failure(id: id, .limit, message: tooManyConnections) { $0.member("limit", LimitName.connections.rawValue) }
     }
   }
 

@@ -115,9 +115,8 @@ extension SidecarCore {
     // Asked to stop before it had begun.
     guard stage == .starting else { return }
     stage = .serving
-    descriptorBudget = .measured(ofClients: clientDescriptors)
-    warnOfFewDescriptors()
-    if needsUnits { policyChanged() }
+    room.measure()
+    if rights.needsUnits { policyChanged() }
     logger.info(
       "serving",
       metadata: [
@@ -185,7 +184,7 @@ extension SidecarCore {
       output.scheduleEnd()
       tellAside(.reconfigured(new.engine))
       store?.timeoutMilliseconds = new.engine.storeTimeoutMilliseconds
-      if new.connectionsMax != old.connectionsMax { warnOfFewDescriptors() }
+      if new.connectionsMax != old.connectionsMax { room.warnIfScarce() }
       if new.policy != old.policy { policyChanged() }
     }
     settingsNote = note
@@ -193,6 +192,16 @@ extension SidecarCore {
     guard stage == .serving else { return }
     lastStatus = status
     notifier.ready(status: lastStatus)
+  }
+
+  /// Uses the policy of the configuration from now on. What is held or waits is not asked about again.
+  private func policyChanged() {
+    rights.policyChanged()
+    guard rights.needsUnits else {
+      for session in sessions.values { resumeReading(of: session) }
+      return
+    }
+    peers.policyChanged()
   }
 
   // MARK: Stop

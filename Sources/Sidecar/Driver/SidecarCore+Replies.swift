@@ -107,23 +107,13 @@ extension SidecarCore {
     }
   }
 
-  /// Refuses what a client has no right to do.
-  func deny(_ session: ClientSession, _ right: AccessRight, _ name: LockName, id: MessageID) {
-    output.write(to: session) { writer in
-      writer.failure(id: id, .denied, message: refusal(of: right, to: session)) { json in
-        json.member("right", right.rawValue)
-        json.member("name", utf8: name.bytes)
-      }
-    }
-  }
-
   /// A wait of a circle, as far as the client may be told of it: its own, and of others the locks that it may inspect. Who
   /// waits is told to who may inspect both the lock that is waited for and the one that is held.
   private func info(_ step: DeadlockStep, for session: ClientSession) -> DeadlockInfo {
     let isHere = ExactText.isSame(step.inbox, inbox)
     let isOwn = isHere && step.session == session.id.rawValue
-    let waitsFor = isOwn || mayInspect(session, step.waitsFor) ? step.waitsFor : nil
-    let holds = step.holds.flatMap { isOwn || mayInspect(session, $0) ? $0 : nil }
+    let waitsFor = isOwn || rights.mayInspect(session, step.waitsFor) ? step.waitsFor : nil
+    let holds = step.holds.flatMap { isOwn || rights.mayInspect(session, $0) ? $0 : nil }
     guard waitsFor != nil, holds != nil || step.holds == nil else {
       return DeadlockInfo(session: nil, waitsFor: waitsFor, held: holds)
     }

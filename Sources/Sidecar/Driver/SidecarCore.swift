@@ -48,25 +48,12 @@ final class SidecarCore {
   let output: TurnOutput
   let limitCounts = LimitCounts()
   var accounts: [UInt32: Account] = [:]
-  /// How many descriptors clients may have; nil before it serves.
-  var descriptorBudget: DescriptorBudget?
   var keepalives = Keepalives()
   var pendingKills: [PendingKill] = []
   var processWatcher: ProcessWatcher?
-  /// Counts the policies that were in force, so that what was worked out by an earlier one is known.
-  var policyVersion = 1
-  /// What different clients may do, by that version.
-  var accesses: [AccessPeer: Access] = [:]
-  var needsUnits: Bool
-  /// The sessions whose units are wanted, and how many of others are being looked up.
-  var unitsToRead: Deque<ClientSession> = []
-  var unitsBeingRead = 0
-  /// Clients whose unit is not known and that no message was about, and when the next message may be.
-  var doubtsUntold = 0
-  var nextDoubtTold = BootInstant(nanoseconds: 0)
-  /// The processes that were looked up lately, and since when.
-  var describedProcesses: [pid_t: DescribedProcess] = [:]
-  var describedProcessesSince = BootInstant(nanoseconds: 0)
+  let rights: RightsCache
+  let room: DescriptorRoom
+  let peers: PeerDirectory
 
   /// Who watches which locks.
   var watches = Watches()
@@ -120,6 +107,11 @@ final class SidecarCore {
   ) {
     self.configuration = ConfigurationInForce(configuration)
     output = TurnOutput(loop: loop, statistics: statistics)
+    rights = RightsCache(configuration: self.configuration, output: output, clock: clock, logger: logger)
+    room = DescriptorRoom(
+      configuration: self.configuration, sessions: sessions, output: output, counts: limitCounts, logger: logger)
+    peers = PeerDirectory(
+      loop: loop, clock: clock, logger: logger, sessions: sessions, rights: rights, room: room, door: door)
     self.clock = clock
     startedAt = clock.now()
     self.loop = loop
@@ -127,7 +119,6 @@ final class SidecarCore {
     self.notifier = notifier
     self.document = OpenRPCDocument.compact
     instance = predecessor?.identity.instance ?? Self.newInstance()
-    needsUnits = configuration.settings.live.policy.needsUnits
     settingsNote = configuration.settingsNote
     // Found out now: with no descriptor left the kernel would seem not to.
     _ = ProcessHandle.kernelKnowsPeers
@@ -148,6 +139,7 @@ final class SidecarCore {
     defer {
       door.lead(to: self)
       output.onEnd = { [unowned self] in endTurn() }
+      peers.onUnit = { [unowned self] in unitIsKnown(of: $0) }
     }
     guard let store,
       let keeper = SessionKeeper(

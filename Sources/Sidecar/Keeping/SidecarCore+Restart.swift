@@ -251,7 +251,7 @@ extension SidecarCore {
       takeOverEnd(of: session, record)
       var losses = StateReader(record.losses)
       tell(.lossesRestored(id, LostHold.all(from: &losses)))
-      lookUpUnit(of: session)
+      peers.lookUpUnit(of: session)
       kept.append(session)
     }
     let inputs = takenInputs(of: state)
@@ -333,7 +333,7 @@ extension SidecarCore {
       received(ByteBuffer(bytes: input.bytes), from: session)
     }
     for session in kept where sessions.has(session) {
-      if !engine.isIdle(session.id) { describe(session) }
+      if !engine.isIdle(session.id) { peers.describe(session) }
       readLines(of: session)
       // Its output, and what it has not read, may hold it back; if not, it is read from again.
       resumeReading(of: session)

@@ -12,7 +12,7 @@ extension SidecarCore {
 
   /// Takes a lock from those who hold it, here and on other hosts, or the one hold of `token`.
   func breakHolds(of name: LockName, token: Int64?, reason: String?, id: MessageID, _ session: ClientSession) {
-    guard mayBreak(session, name) else { return deny(session, .break, name, id: id) }
+    guard rights.mayBreak(session, name) else { return rights.deny(session, .break, name, id: id) }
     let peer = session.peer.map { "\($0.name ?? "?"), pid \($0.pidText), uid \($0.uid)" } ?? "a client"
     let order = BreakOrder(
       name: name, token: token, reason: reason ?? "", by: "\(peer) on \(configuration.settings.host)", id: id)

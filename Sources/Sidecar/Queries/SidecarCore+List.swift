@@ -42,10 +42,10 @@ extension SidecarCore {
   /// is a next one only if there is something on it.
   private func find(_ listing: HostListing, for session: ClientSession) -> Bool {
     let wanted = listing.limit + 1 - listing.names.count
-    let seesAll = seesAll(session)
+    let seesAll = rights.seesAll(session)
     let (names, next) = engine.names(
       prefix: listing.prefix, after: listing.after, limit: seesAll ? wanted : min(wanted, HostListing.stepMax))
-    listing.names += seesAll ? names : names.filter { mayInspect(session, $0) }
+    listing.names += seesAll ? names : names.filter { rights.mayInspect(session, $0) }
     listing.after = next
     return next == nil || listing.names.count > listing.limit
   }
@@ -80,7 +80,7 @@ extension SidecarCore {
       // Anybody can write a key; what no client could ask for is no lock.
       // What the client may not inspect is left out before pages are made, so that they do not tell of it.
       let found = all.names.filter {
-        $0.bytes.count <= Limits.nameBytesMax && $0.isText && self.mayInspect(session, $0)
+        $0.bytes.count <= Limits.nameBytesMax && $0.isText && self.rights.mayInspect(session, $0)
       }
       let page = Array(found.sorted().dropFirst(position.told).prefix(params.limit))
       let rest = ScanPosition(step: position.step, told: position.told, next: all.next, found: found.count)

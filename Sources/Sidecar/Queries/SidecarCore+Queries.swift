@@ -19,7 +19,7 @@ extension SidecarCore {
 
   /// Who has a lock, as far as this host knows and the client may know.
   func holders(of summary: HolderSummary, of name: LockName, for session: ClientSession) -> [HolderInfo] {
-    guard mayInspect(session, name) else { return [] }
+    guard rights.mayInspect(session, name) else { return [] }
     return summary.local.map { .session(info($0.session), token: $0.token) } + summary.hosts.map { .host($0) }
       + (summary.isForeign ? [.foreign] : [])
   }
@@ -38,7 +38,7 @@ extension SidecarCore {
   // MARK: One lock
 
   func inspect(_ name: LockName, id: MessageID, _ session: ClientSession) {
-    guard mayInspect(session, name) else { return deny(session, .inspect, name, id: id) }
+    guard rights.mayInspect(session, name) else { return rights.deny(session, .inspect, name, id: id) }
     guard store != nil else { return output.write(to: session) { $0.inspected(id: id, self.localInfo(name)) } }
     // Without Redis, what this host knows of a lock is still worth telling, if it is anything.
     let isKnown = engine.snapshot(of: name, waitersMax: 0, now: clock.now()).map { $0.isInUse } ?? false

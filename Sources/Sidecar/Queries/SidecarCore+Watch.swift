@@ -73,7 +73,9 @@ extension SidecarCore {
   // MARK: Watching
 
   func watch(_ target: WatchTarget, id: MessageID, _ session: ClientSession) {
-    if case .name(let name) = target, !mayInspect(session, name) { return deny(session, .inspect, name, id: id) }
+    if case .name(let name) = target, !rights.mayInspect(session, name) {
+      return rights.deny(session, .inspect, name, id: id)
+    }
     guard session.watches.targets.count < Limits.watchesPerSessionMax else {
       limitCounts.met(.watchesPerSession)
       return output.write(to: session) { writer in
@@ -122,7 +124,9 @@ extension SidecarCore {
 
   func tellWatchers(of name: LockName, _ event: LockEvent) {
     for watch in watches.watches(of: name) {
-      guard let session = sessions[watch.session], !session.isClosing, mayInspect(session, name) else { continue }
+      guard let session = sessions[watch.session], !session.isClosing, rights.mayInspect(session, name) else {
+        continue
+      }
       output.writeUnlessBehind(to: session) { $0.event(watch: watch.number, name: name, event) }
     }
   }

@@ -1,20 +1,44 @@
-// Who may do what with which names.
-
 import AccessPolicy
 import ClientProtocol
-import Dispatch
 import LockEngine
 import LockTypes
-import NIOCore
+import Logging
 
-extension SidecarCore {
-  /// Where units are looked up. It is not the queue of descriptions, which a client could hold up.
-  private static let units = DispatchQueue(label: "sidelock.units")
-  private static let unitsBeingReadMax = 4
+/// Who may do what with which names, by the policy in force.
+final class RightsCache {
   /// Different clients whose rights are remembered.
   private static let accessesMax = 1000
   /// The least time between two messages about clients whose unit is not known, in milliseconds.
   private static let doubtsMilliseconds: Int64 = 10_000
+
+  private let configuration: ConfigurationInForce
+  private let output: TurnOutput
+  private let clock: HostClock
+  private let logger: Logger
+  /// Whether any rule is about units.
+  private(set) var needsUnits: Bool
+  /// Counts the policies that were in force, so that what was worked out by an earlier one is known.
+  private var policyVersion = 1
+  /// What different clients may do, by that version.
+  private var accesses: [AccessPeer: Access] = [:]
+  /// Clients whose unit is not known and that no message was about, and when the next message may be.
+  private var doubtsUntold = 0
+  private var nextDoubtTold = BootInstant(nanoseconds: 0)
+
+  init(configuration: ConfigurationInForce, output: TurnOutput, clock: HostClock, logger: Logger) {
+    self.configuration = configuration
+    self.output = output
+    self.clock = clock
+    self.logger = logger
+    needsUnits = configuration.settings.live.policy.needsUnits
+  }
+
+  /// Uses the policy of the configuration from now on. What is held or waits is not asked about again.
+  func policyChanged() {
+    policyVersion += 1
+    accesses = [:]
+    needsUnits = configuration.settings.live.policy.needsUnits
+  }
 
   // MARK: Rights
 
@@ -53,7 +77,7 @@ extension SidecarCore {
   }
 
   /// What a client is told that lacks a right.
-  func refusal(of right: AccessRight, to session: ClientSession) -> String {
+  private func refusal(of right: AccessRight, to session: ClientSession) -> String {
     let how =
       "an administrator of this host gives it with a rule in the settings of sidelockd, such as "
       + "\"allow \(right.rawValue) NAME to user:NAME\"" + unitDoubt(of: session)
@@ -78,60 +102,12 @@ extension SidecarCore {
       + "one is: \(why)"
   }
 
-  // MARK: Units
-
   /// Whether nothing of what a session asks may be decided yet.
   func isUnitPending(_ session: ClientSession) -> Bool { needsUnits && session.rights.unit == nil }
 
-  /// Has the unit of a session's process looked up, if any rule needs it. Until it is known, nothing is read from the
-  /// session.
-  func lookUpUnit(of session: ClientSession) {
-    guard needsUnits, session.rights.unit == nil, !session.rights.isUnitAsked else { return }
-    session.rights.isUnitAsked = true
-    unitsToRead.append(session)
-    readUnits()
-  }
-
-  /// Each takes a descriptor while it lasts, so that few go on at a time.
-  private func readUnits() {
-    while unitsBeingRead < Self.unitsBeingReadMax, let session = unitsToRead.popFirst() {
-      if sessions.has(session) { readUnit(of: session) }
-    }
-  }
-
-  private func readUnit(of session: ClientSession) {
-    guard let peer = session.peer, case .success(let handle) = handle(of: session, isOwed: true) else {
-      return loop.assumeIsolated().execute { self.found(.unknown(.unreadable), of: session) }
-    }
-    unitsBeingRead += 1
-    let found = NIOLoopBound((core: self, session: session), eventLoop: loop)
-    let loop = loop
-    Self.units.async {
-      let unit = peer.readUnit(handle)
-      loop.execute {
-        found.value.core.unitsBeingRead -= 1
-        found.value.core.found(unit, of: found.value.session)
-        found.value.core.readUnits()
-      }
-    }
-  }
-
-  private func found(_ unit: PeerUnit, of session: ClientSession) {
-    session.rights.unit = unit
-    session.rights.access = nil
-    guard sessions.has(session) else { return }
-    // The handle is not kept for those who do not need it longer: it is a descriptor.
-    if ProcessHandle.kernelKnowsPeers, !session.lifetime.endsWithProcess { session.handle = nil }
-    if case .unknown(let doubt) = unit { tellDoubt(doubt, of: session) }
-    // The last line may have come without its end, and then there is nothing else to go on with.
-    if session.input.unread == nil { readLines(of: session) }
-    resumeReading(of: session)
-    output.touch(session)
-  }
-
   /// Whoever wrote a rule about a unit wants to know when it meets somebody of whom that cannot be said; but clients can
   /// make it happen as often as they like.
-  private func tellDoubt(_ doubt: UnitDoubt, of session: ClientSession) {
+  func tellDoubt(_ doubt: UnitDoubt, of session: ClientSession) {
     let now = clock.now()
     doubtsUntold += 1
     guard now >= nextDoubtTold else { return }
@@ -145,24 +121,13 @@ extension SidecarCore {
     doubtsUntold = 0
   }
 
-  // MARK: Changes
-
-  /// Uses the policy of the configuration from now on. What is held or waits is not asked about again.
-  func policyChanged() {
-    policyVersion += 1
-    accesses = [:]
-    needsUnits = configuration.settings.live.policy.needsUnits
-    guard needsUnits else {
-      for session in sessions.values { resumeReading(of: session) }
-      return
-    }
-    for session in sessions.values { lookUpUnit(of: session) }
-    let logger = logger
-    Self.units.async {
-      guard !Peer.seesOthers else { return }
-      logger.warning(
-        "rules name units, and other processes cannot be seen",
-        metadata: ["help": "show-programs.conf in /usr/share/doc/sidelock/examples"])
+  /// Refuses what a client has no right to do.
+  func deny(_ session: ClientSession, _ right: AccessRight, _ name: LockName, id: MessageID) {
+    output.write(to: session) { writer in
+      writer.failure(id: id, .denied, message: refusal(of: right, to: session)) { json in
+        json.member("right", right.rawValue)
+        json.member("name", utf8: name.bytes)
+      }
     }
   }
 }

@@ -1,0 +1,189 @@
+import AccessPolicy
+import ClientProtocol
+import DequeModule
+import Dispatch
+import Glibc
+import LockEngine
+import LockTypes
+import Logging
+import NIOCore
+
+/// What is found out about the processes of clients: what they run, their systemd units, and the kernel's handles of them.
+final class PeerDirectory {
+  /// For so long what was found out about a process holds for its next connections, in milliseconds. It is shorter than
+  /// the time in which the number of a process could come again.
+  private static let descriptionsMilliseconds: Int64 = 1000
+
+  /// Where /proc is read.
+  private static let descriptions = DispatchQueue(label: "sidelock.descriptions")
+
+  /// Where units are looked up. It is not the queue of descriptions, which a client could hold up.
+  private static let units = DispatchQueue(label: "sidelock.units")
+  private static let unitsBeingReadMax = 4
+
+  private let loop: any EventLoop
+  private let clock: HostClock
+  private let logger: Logger
+  private let sessions: SessionTable
+  private let rights: RightsCache
+  private let room: DescriptorRoom
+  private let door: EngineDoor
+  /// The processes that were looked up lately, and since when.
+  private var describedProcesses: [pid_t: DescribedProcess] = [:]
+  private var describedProcessesSince = BootInstant(nanoseconds: 0)
+  /// The sessions whose units are wanted, and how many of others are being looked up.
+  private var unitsToRead: Deque<ClientSession> = []
+  private var unitsBeingRead = 0
+  /// Called when the unit of a session is known, or cannot be.
+  var onUnit: (ClientSession) -> Void = { _ in }
+
+  init(
+    loop: any EventLoop, clock: HostClock, logger: Logger, sessions: SessionTable, rights: RightsCache,
+    room: DescriptorRoom, door: EngineDoor
+  ) {
+    self.loop = loop
+    self.clock = clock
+    self.logger = logger
+    self.sessions = sessions
+    self.rights = rights
+    self.room = room
+    self.door = door
+  }
+
+  // MARK: Descriptions
+
+  /// Has the process of a session that asks for locks looked up, so that `inspect` and `list` can show it. A process
+  /// that opens one connection after the other is looked up once a second at the most.
+  func describe(_ session: ClientSession) {
+    // Of one that is not visible nothing can be known, and they all have the same number.
+    guard session.process == nil, let peer = session.peer, peer.isVisible else { return }
+    let now = clock.now()
+    if describedProcessesSince.adding(milliseconds: Self.descriptionsMilliseconds) <= now {
+      describedProcesses = [:]
+      describedProcessesSince = now
+    }
+    if let known = describedProcesses[peer.pid] {
+      session.process = known
+      return described(session, pid: peer.pid)
+    }
+    let process = DescribedProcess(Peer.Description(command: peer.name, unit: nil))
+    describedProcesses[peer.pid] = process
+    session.process = process
+    described(session, pid: peer.pid)
+    let found = NIOLoopBound(process, eventLoop: loop)
+    let peers = NIOLoopBound(self, eventLoop: loop)
+    let loop = loop
+    Self.descriptions.async {
+      let description = peer.readDescription()
+      loop.execute { peers.value.found(description, of: found.value, pid: peer.pid) }
+    }
+  }
+
+  private func found(_ description: Peer.Description, of process: DescribedProcess, pid: pid_t) {
+    process.description = description
+    process.isComplete = true
+    let waiting = process.sessions
+    process.sessions = []
+    for id in waiting {
+      if let session = sessions[id] { described(session, pid: pid) }
+    }
+  }
+
+  /// Tells the engine what is known of a client's process, for those who are told of a deadlock.
+  private func described(_ session: ClientSession, pid: pid_t) {
+    guard let process = session.process else { return }
+    if !process.isComplete { process.sessions.append(session.id) }
+    let command = process.description.command.map {
+      String(decoding: $0.utf8.prefix(Limits.shownTextBytesMax), as: UTF8.self)
+    }
+    door.tell(.sessionDescribed(session.id, pid: pid, command: command))
+  }
+
+  // MARK: Handles
+
+  /// The process that opened a session, from its descriptor.
+  ///
+  /// - Parameter isOwed: whether it was promised before, so that it may be one of those that are held in reserve.
+  func handle(
+    of session: ClientSession, isOwed: Bool = false
+  ) -> Result<ProcessHandle, ProcessHandle.Failure> {
+    if let handle = session.handle { return .success(handle) }
+    // On an older kernel it was looked up when it connected, or never.
+    guard ProcessHandle.kernelKnowsPeers else { return .failure(.ended) }
+    guard isOwed || room.has(1) else { return .failure(.noRoom) }
+    let opened = ProcessHandle.opened(session.channel, peer: session.peer)
+    if case .success(let handle) = opened { session.handle = handle }
+    return opened
+  }
+
+  // MARK: Units
+
+  /// Has the unit of a session's process looked up, if any rule needs it. Until it is known, nothing is read from the
+  /// session.
+  func lookUpUnit(of session: ClientSession) {
+    guard rights.needsUnits, session.rights.unit == nil, !session.rights.isUnitAsked else { return }
+    session.rights.isUnitAsked = true
+    unitsToRead.append(session)
+    readUnits()
+  }
+
+  /// Each takes a descriptor while it lasts, so that few go on at a time.
+  private func readUnits() {
+    while unitsBeingRead < Self.unitsBeingReadMax, let session = unitsToRead.popFirst() {
+      if sessions.has(session) { readUnit(of: session) }
+    }
+  }
+
+  private func readUnit(of session: ClientSession) {
+    guard let peer = session.peer, case .success(let handle) = handle(of: session, isOwed: true) else {
+      return loop.assumeIsolated().execute { self.found(.unknown(.unreadable), of: session) }
+    }
+    unitsBeingRead += 1
+    let found = NIOLoopBound((peers: self, session: session), eventLoop: loop)
+    let loop = loop
+    Self.units.async {
+      let unit = peer.readUnit(handle)
+      loop.execute {
+        found.value.peers.unitsBeingRead -= 1
+        found.value.peers.found(unit, of: found.value.session)
+        found.value.peers.readUnits()
+      }
+    }
+  }
+
+  private func found(_ unit: PeerUnit, of session: ClientSession) {
+    session.rights.unit = unit
+    session.rights.access = nil
+    guard sessions.has(session) else { return }
+    // The handle is not kept for those who do not need it longer: it is a descriptor.
+    if ProcessHandle.kernelKnowsPeers, !session.lifetime.endsWithProcess { session.handle = nil }
+    if case .unknown(let doubt) = unit { rights.tellDoubt(doubt, of: session) }
+    onUnit(session)
+  }
+
+  /// Other rules are in force: what they need is looked up. Whoever wrote one about a unit is told where none can be seen.
+  func policyChanged() {
+    guard rights.needsUnits else { return }
+    for session in sessions.values { lookUpUnit(of: session) }
+    let logger = logger
+    Self.units.async {
+      guard !Peer.seesOthers else { return }
+      logger.warning(
+        "rules name units, and other processes cannot be seen",
+        metadata: ["help": "show-programs.conf in /usr/share/doc/sidelock/examples"])
+    }
+  }
+}
+
+/// A process that has connections, with what is known of it so far.
+final class DescribedProcess {
+  var description: Peer.Description
+  /// Whether that is all that can be found out.
+  var isComplete = false
+  /// The sessions of which the engine is told again when it is.
+  var sessions: [SessionID] = []
+
+  init(_ description: Peer.Description) {
+    self.description = description
+  }
+}
