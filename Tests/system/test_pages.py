@@ -254,7 +254,7 @@ def test_reasons_that_the_catalogue_explains_are_the_daemons():
         raw_values("Sources/LockEngine/Effect.swift", "LostReason")
     _, ended = entries()["df896c7dd44345f3b9faa5c7fd37a52d"]
     explained = ", ".join(re.findall(r"^([a-z_, ]+): ", ended, re.MULTILINE)).split(", ")
-    assert set(explained) == raw_values("Sources/Sidecar/Clients/Keepalive.swift", "EndReason")
+    assert set(explained) == raw_values("Sources/Sidecar/Clients/SessionLifetimes.swift", "EndReason")
 
 
 def test_the_changelog_is_made_from_the_news(tmp_path):

@@ -1,22 +1,48 @@
-// What happens to the process of a client that loses a lock.
-
 import ClientProtocol
 import Glibc
 import LockEngine
 import LockTypes
+import Logging
 
 /// A process that has been told to end, and is killed unless it has.
-struct PendingKill {
+private struct PendingKill {
   var moment: BootInstant
   var handle: ProcessHandle
   var session: SessionID
   var peer: Peer?
 }
 
-extension SidecarCore {
+/// Ends the processes of clients that lost a lock, as they asked for.
+final class LossEnforcer {
   /// The part of the time until another could have the lock after which a process that was asked to end is killed, in
   /// hundredths. The rest is for the kernel to end it, and for the daemon to be late.
-  static let terminatePercent: Int64 = 60
+  private static let terminatePercent: Int64 = 60
+
+  private let engine: LockEngine
+  private let peers: PeerDirectory
+  private let room: DescriptorRoom
+  private let output: TurnOutput
+  private let statistics: SidecarStatistics
+  private let clock: HostClock
+  private let logger: Logger
+  /// Processes that were told to end.
+  private var pendingKills: [PendingKill] = []
+
+  init(
+    engine: LockEngine, peers: PeerDirectory, room: DescriptorRoom, output: TurnOutput, statistics: SidecarStatistics,
+    clock: HostClock, logger: Logger
+  ) {
+    self.engine = engine
+    self.peers = peers
+    self.room = room
+    self.output = output
+    self.statistics = statistics
+    self.clock = clock
+    self.logger = logger
+  }
+
+  /// When the next process is to be killed that has not ended by itself.
+  var nextDeadline: BootInstant? { pendingKills.lazy.map(\.moment).min() }
 
   /// Why a client cannot have its loss enforced; nil: it can.
   enum EnforcementRefusal: Equatable {

@@ -14,7 +14,7 @@ extension SidecarCore {
   // MARK: Connections
 
   func accepted(_ channel: any Channel, from peer: Peer?) -> ClientSession? {
-    let limit = connectionLimit(uid: peer?.uid)
+    let limit = limits.connectionLimit(uid: peer?.uid)
     // One that comes while clients are left to the daemon that follows is left to it, too, as long as there is room.
     let isLeft = stage == .handingOver && keeper?.hasRoom == true
     guard stage == .serving || isLeft, limit == nil else {
@@ -30,7 +30,7 @@ extension SidecarCore {
     }
     statistics.connections += 1
     let session = ClientSession(id: SessionID(sessions.last + 1), channel: channel, peer: peer)
-    session.charges.account = openAccount(uid: peer?.uid)
+    session.charges.account = limits.openAccount(uid: peer?.uid)
     if !ProcessHandle.kernelKnowsPeers { session.handle = try? ProcessHandle.opened(channel, peer: peer).get() }
     sessions.add(session)
     tell(.sessionOpened(session.id, uid: peer?.uid))
@@ -42,11 +42,11 @@ extension SidecarCore {
     guard stage != .handedOver, sessions.remove(session) else { return }
     session.isClosing = true
     session.input.unread = nil
-    endWatches(of: session)
+    watches.endAll(of: session)
     keeper?.closed(session)
     session.handle = nil
-    endKeepalive(of: session)
-    closeAccount(of: session)
+    lifetimes.endKeepalive(of: session)
+    limits.closeAccount(of: session)
     tell(.sessionClosed(session.id), of: session.peer?.uid)
   }
 
@@ -188,7 +188,7 @@ extension SidecarCore {
     }
     if isPaused, buffer.readableBytes > 0 { session.input.unread = buffer }
     if !isPaused { finishInput(of: session) }
-    chargeInput(of: session)
+    limits.chargeInput(of: session)
     updateReading(of: session)
   }
 
@@ -270,9 +270,9 @@ extension SidecarCore {
     case .list(let params):
       list(params, id: id, session)
     case .watch(let target):
-      watch(target, id: id, session)
+      watches.watch(target, id: id, session)
     case .unwatch(let watch):
-      unwatch(watch, id: id, session)
+      watches.unwatch(watch, id: id, session)
     case .break(let name, let token, let reason):
       breakHolds(of: name, token: token, reason: reason, id: id, session)
     case .ping:
@@ -299,8 +299,8 @@ extension SidecarCore {
     }
     let names = options.names ?? [params.name]
     for name in names where !rights.mayUse(session, name) { return rights.deny(session, .use, name, id: id) }
-    if options.onLost != .notify, let refusal = enforcementRefusal(session) {
-      return refuseEnforcement(refusal, names[0], id: id, to: session)
+    if options.onLost != .notify, let refusal = losses.enforcementRefusal(session) {
+      return losses.refuseEnforcement(refusal, names[0], id: id, to: session)
     }
     tell(session, id) { request in
       .acquireRequested(
@@ -336,11 +336,11 @@ extension SidecarCore {
         }
       }
     }
-    if params.lifetime == .process, let failure = endWithProcess(session) {
-      return refuseLifetime(failure, id: id, to: session)
+    if params.lifetime == .process, let failure = lifetimes.endWithProcess(session) {
+      return lifetimes.refuseLifetime(failure, id: id, to: session)
     }
-    if let milliseconds = params.keepaliveMilliseconds { keepAlive(session, milliseconds: milliseconds) }
-    if params.endsKeepalive { forgetKeepalive(of: session) }
+    if let milliseconds = params.keepaliveMilliseconds { lifetimes.keepAlive(session, milliseconds: milliseconds) }
+    if params.endsKeepalive { lifetimes.forgetKeepalive(of: session) }
     if let accepts = params.acceptsTransfers {
       session.acceptsTransfers = accepts
       session.keeping.isChanged = true

@@ -99,10 +99,10 @@ extension SidecarCore {
     switch event {
     case .up:
       tell(.linkUp(.only))
-      tellWatchers(.connected)
+      watches.tell(.connected)
     case .down:
       tell(.linkDown(.only))
-      tellWatchers(.disconnected)
+      watches.tell(.disconnected)
     case .sent(let command): tell(.commandSent(.only, command))
     case .reply(let command, let reply): tell(.replyReceived(.only, command, reply))
     case .push(let push): tell(.pushReceived(.only, push))
@@ -267,7 +267,7 @@ extension SidecarCore {
     guard stage != .stopped else { return }
     stage = .stopped
     statusTask?.cancel()
-    killAllPending()
+    losses.killAllPending()
     store?.stop()
     timer?.close()
     for session in sessions.values { session.disconnect() }

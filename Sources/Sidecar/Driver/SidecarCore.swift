@@ -47,16 +47,14 @@ final class SidecarCore {
   let door = EngineDoor()
   let output: TurnOutput
   let limitCounts = LimitCounts()
-  var accounts: [UInt32: Account] = [:]
-  var keepalives = Keepalives()
-  var pendingKills: [PendingKill] = []
-  var processWatcher: ProcessWatcher?
   let rights: RightsCache
   let room: DescriptorRoom
   let peers: PeerDirectory
+  let losses: LossEnforcer
+  let lifetimes: SessionLifetimes
+  let limits: SessionLimits
+  let watches: WatchBook
 
-  /// Who watches which locks.
-  var watches = Watches()
   /// Sessions whose input goes on in the next turns.
   var inputs = InputTurns()
   var turns = TurnTimes()
@@ -141,6 +139,17 @@ final class SidecarCore {
       output.onEnd = { [unowned self] in endTurn() }
       peers.onUnit = { [unowned self] in unitIsKnown(of: $0) }
     }
+    losses = LossEnforcer(
+      engine: engine, peers: peers, room: room, output: output, statistics: statistics, clock: clock, logger: logger)
+    lifetimes = SessionLifetimes(
+      loop: loop, clock: clock, logger: logger, sessions: sessions, output: output, peers: peers, losses: losses,
+      room: room)
+    limits = SessionLimits(
+      configuration: self.configuration, counts: limitCounts, sessions: sessions, output: output, room: room,
+      lifetimes: lifetimes, losses: losses, statistics: statistics, logger: logger)
+    watches = WatchBook(
+      configuration: self.configuration, counts: limitCounts, sessions: sessions, output: output, rights: rights,
+      door: door)
     guard let store,
       let keeper = SessionKeeper(
         store: store, predecessor: predecessor?.memory, memoryBytes: configuration.stateBytes, loop: loop,
@@ -252,17 +261,17 @@ final class SidecarCore {
       return BootInstant(nanoseconds: 1)
     }
     var next = engine.nextDeadline
-    if let keepalive = keepalives.next { next = min(next ?? keepalive, keepalive) }
-    for pending in pendingKills { next = min(next ?? pending.moment, pending.moment) }
+    if let keepalive = lifetimes.nextDeadline { next = min(next ?? keepalive, keepalive) }
+    if let kill = losses.nextDeadline { next = min(next ?? kill, kill) }
     return next
   }
 
   /// A deadline has come. What enforces a loss is first: others may be waiting for it.
   func timerFired() {
     let now = clock.now()
-    killThoseDue(now: now)
+    losses.killThoseDue(now: now)
     tell(.timerFired, now: now)
-    checkKeepalives(now: now)
+    lifetimes.check(now: now)
     goOnWithInputs()
     goOnWithListings()
     goOnWithHalfClosed()
@@ -278,7 +287,7 @@ final class SidecarCore {
       let sent = output.readableBytes
       keeper?.handedOver(session, output, self)
       self.output.keep(output)
-      chargeOutput(of: session, sent: sent)
+      limits.chargeOutput(of: session, sent: sent)
     }
     if session.isClosing {
       // Closing throws away what the client has not taken; one that is through shall have it all.
@@ -310,7 +319,7 @@ final class SidecarCore {
       guard let session = sessions[id] else { return }
       perform(notification, for: session)
     case .observed(let name, let event):
-      tellWatchers(of: name, event)
+      watches.tell(of: name, event)
     case .send(let id, let command):
       store?.submit(command, id: id, of: actingUser)
     case .flushSoon:
@@ -332,7 +341,7 @@ final class SidecarCore {
     switch notification {
     case .lost(let name, let token, let reason, let grace, let action, let detail):
       session.keeping.isChanged = true
-      let isEnforced = enforceLoss(action, for: session, graceMilliseconds: grace)
+      let isEnforced = losses.enforceLoss(action, for: session, graceMilliseconds: grace)
       logger.notice(
         "lock lost",
         metadata: [

@@ -555,7 +555,7 @@ final class SessionKeeper {
 
   /// Begins to write everything down anew if it has room, with a quarter to spare.
   private func beginAnew(_ core: SidecarCore) {
-    let needed = core.engine.lockBytes + core.accounts.values.reduce(0) { $0 + $1.bytes }
+    let needed = core.engine.lockBytes + core.limits.keptBytes
     guard needed <= StateLog.recordBytesMax(memoryBytes: memory.bytes.count) / 4 * 3, !log.isTidying,
       let log = StateLog(memory: memory.bytes)
     else { return scheduleSweep(in: Self.refillPauseMillisecondsMin) }

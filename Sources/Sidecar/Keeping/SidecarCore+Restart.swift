@@ -231,7 +231,7 @@ extension SidecarCore {
     for (id, connection) in taken {
       guard let record = state.sessions[id], connection.channel.isActive else { continue }
       let session = ClientSession(id: id, channel: connection.channel, peer: Peer(channel: connection.channel))
-      session.charges.account = openAccount(uid: session.peer?.uid)
+      session.charges.account = limits.openAccount(uid: session.peer?.uid)
       session.keeping.cookie = record.cookie
       session.input.hasSpoken = true
       session.input.hasEnded = record.inputEnded
@@ -247,7 +247,7 @@ extension SidecarCore {
       sessions.add(session)
       keeper?.adopt(session)
       tell(.sessionOpened(id, uid: session.peer?.uid))
-      takeOverWatches(of: session, record)
+      watches.takeOver(session, record)
       takeOverEnd(of: session, record)
       var losses = StateReader(record.losses)
       tell(.lossesRestored(id, LostHold.all(from: &losses)))
@@ -278,28 +278,18 @@ extension SidecarCore {
   /// What ends the session. A process that has ended meanwhile is found now. On a kernel that does not know who is at the
   /// other end of a socket (before 6.5) its number may be another's by now, and then only its socket ends a session.
   private func takeOverEnd(of session: ClientSession, _ record: KeptSession) {
-    if record.keepaliveMilliseconds > 0 { keepAlive(session, milliseconds: record.keepaliveMilliseconds) }
+    if record.keepaliveMilliseconds > 0 { lifetimes.keepAlive(session, milliseconds: record.keepaliveMilliseconds) }
     guard record.endsWithProcess else { return }
     guard ProcessHandle.kernelKnowsPeers else {
       return logger.warning(
         "a session that was to end with its process ends with its socket after a restart",
         metadata: ["session": "\(session.id.rawValue)"])
     }
-    if let problem = endWithProcess(session) {
+    if let problem = lifetimes.endWithProcess(session) {
       logger.warning(
         "a session that was to end with its process ends with its socket after a restart",
         metadata: ["session": "\(session.id.rawValue)", "reason": "\(problem.description)"])
     }
-  }
-
-  private func takeOverWatches(of session: ClientSession, _ record: KeptSession) {
-    session.watches.targets = record.watches
-    session.watches.last = record.lastWatch
-    session.charges.account?.watches += record.watches.count
-    for (number, target) in record.watches.sorted(by: { $0.key < $1.key }) {
-      watches.add(target, .init(session: session.id, number: number))
-    }
-    tellAside(.watched(steps: watches.toldOfOneMax))
   }
 
   /// The input that the daemon before took from its sockets and did not deal with.

@@ -1,7 +1,6 @@
-// What the sessions of one user may make grow together, and what one session may.
-
 import LockEngine
 import LockTypes
+import Logging
 import NIOCore
 
 /// The connections of a user.
@@ -29,9 +28,40 @@ final class LimitCounts {
   var all: [(limit: LimitName, count: UInt64)] { Array(zip(LimitName.allCases, counts)) }
 }
 
-extension SidecarCore {
+/// What the sessions of one user may make grow together, and what one session may.
+final class SessionLimits {
   /// So many bytes of output may go to a session before it is asked again how much of it is not taken yet.
-  static let unmeasuredOutputBytes = 16_384
+  private static let unmeasuredOutputBytes = 16_384
+
+  private let configuration: ConfigurationInForce
+  private let counts: LimitCounts
+  private let sessions: SessionTable
+  private let output: TurnOutput
+  private let room: DescriptorRoom
+  private let lifetimes: SessionLifetimes
+  private let losses: LossEnforcer
+  private let statistics: SidecarStatistics
+  private let logger: Logger
+  private var accounts: [UInt32: Account] = [:]
+
+  init(
+    configuration: ConfigurationInForce, counts: LimitCounts, sessions: SessionTable, output: TurnOutput,
+    room: DescriptorRoom, lifetimes: SessionLifetimes, losses: LossEnforcer, statistics: SidecarStatistics,
+    logger: Logger
+  ) {
+    self.configuration = configuration
+    self.counts = counts
+    self.sessions = sessions
+    self.output = output
+    self.room = room
+    self.lifetimes = lifetimes
+    self.losses = losses
+    self.statistics = statistics
+    self.logger = logger
+  }
+
+  /// What is kept for all sessions, in bytes.
+  var keptBytes: Int { accounts.values.reduce(0) { $0 + $1.bytes } }
 
   // MARK: Connections
 
@@ -91,7 +121,7 @@ extension SidecarCore {
     let grows = unread > session.charges.outputBytes
     session.charges.charge(input: session.charges.inputBytes, output: unread)
     if grows, !session.isClosing, let limit = byteLimit(of: session) {
-      limitCounts.met(limit)
+      counts.met(limit)
       statistics.slowReadersClosed += 1
       logger.notice(
         "closing a client that does not read",
@@ -99,7 +129,7 @@ extension SidecarCore {
           "session": "\(session.id.rawValue)", "unread_bytes": "\(unread)", "limit": "\(limit.rawValue)",
           "uid": "\(session.peer.map { "\($0.uid)" } ?? "")",
         ])
-      enforceEnd(of: session)
+      losses.enforceEnd(of: session)
       session.isClosing = true
     }
     guard unread > 0, !session.charges.isMeasuring else { return }
@@ -122,9 +152,9 @@ extension SidecarCore {
 
   private func refuseBytes(_ limit: LimitName, to session: ClientSession) {
     guard !session.isClosing else { return }
-    limitCounts.met(limit)
+    counts.met(limit)
     output.write(to: session) { $0.failure(id: nil, .limit) { $0.member("limit", limit.rawValue) } }
-    end(session, because: limit == .bytesPerSession ? .bytesPerSession : .bytesPerUID)
+    lifetimes.end(session, because: limit == .bytesPerSession ? .bytesPerSession : .bytesPerUID)
   }
 }
 

@@ -1,9 +1,8 @@
-// Sessions that end with the process that connected, or when nothing comes from it.
-
 import CLinux
 import ClientProtocol
 import LockEngine
 import LockTypes
+import Logging
 import NIOCore
 
 /// What ends a session, beside the end of its connection, and what ends its holds.
@@ -20,20 +19,41 @@ struct SessionLifetime {
   var isEndingHolds = false
 }
 
-/// The sessions whose clients have to be heard from.
-struct Keepalives {
-  /// The least time between two looks at them, in milliseconds, so that many sessions cost no more than few.
-  static let pauseMilliseconds: Int64 = 50
-
+/// Ends sessions whose process has ended, or from which nothing comes.
+final class SessionLifetimes {
+  /// The least time between two looks at keepalives, in milliseconds, so that many sessions cost no more than few.
+  private static let pauseMilliseconds: Int64 = 50
   /// Those whose time is over that are looked at in one turn.
-  static let lookedAtMax = 64
+  private static let lookedAtMax = 64
 
-  fileprivate var sessions: [SessionID: ClientSession] = [:]
+  private let loop: any EventLoop
+  private let clock: HostClock
+  private let logger: Logger
+  private let sessions: SessionTable
+  private let output: TurnOutput
+  private let peers: PeerDirectory
+  private let losses: LossEnforcer
+  private let room: DescriptorRoom
+  /// The sessions whose clients have to be heard from.
+  private var keepalives: [SessionID: ClientSession] = [:]
   /// When to look at them again; nil while there are none.
-  fileprivate(set) var next: BootInstant?
-}
+  private(set) var nextDeadline: BootInstant?
+  private var processWatcher: ProcessWatcher?
 
-extension SidecarCore {
+  init(
+    loop: any EventLoop, clock: HostClock, logger: Logger, sessions: SessionTable, output: TurnOutput,
+    peers: PeerDirectory, losses: LossEnforcer, room: DescriptorRoom
+  ) {
+    self.loop = loop
+    self.clock = clock
+    self.logger = logger
+    self.sessions = sessions
+    self.output = output
+    self.peers = peers
+    self.losses = losses
+    self.room = room
+  }
+
   /// Ends a session that is not the client's doing: its waits are withdrawn and its locks are free.
   func end(_ session: ClientSession, because reason: EndReason) {
     guard sessions.has(session) else { return }
@@ -43,7 +63,7 @@ extension SidecarCore {
         "session": "\(session.id.rawValue)", "reason": "\(reason.rawValue)", "pid": "\(session.peer.pidText)",
         "uid": "\(session.peer.map { "\($0.uid)" } ?? "")",
       ])
-    enforceEnd(of: session)
+    losses.enforceEnd(of: session)
     session.isClosing = true
     session.closesAfterOutput = false
     output.touch(session)
@@ -96,9 +116,9 @@ extension SidecarCore {
 
   private func makeProcessWatcher() -> ProcessWatcher? {
     if let processWatcher { return processWatcher }
-    let core = NIOLoopBound(self, eventLoop: loop)
+    let lifetimes = NIOLoopBound(self, eventLoop: loop)
     let loop = loop
-    processWatcher = ProcessWatcher { id in loop.execute { core.value.processEnded(SessionID(id)) } }
+    processWatcher = ProcessWatcher { id in loop.execute { lifetimes.value.processEnded(SessionID(id)) } }
     return processWatcher
   }
 
@@ -115,9 +135,9 @@ extension SidecarCore {
     session.lifetime.keepaliveMilliseconds = milliseconds
     session.keeping.isChanged = true
     session.lifetime.heardAt = now
-    keepalives.sessions[session.id] = session
+    keepalives[session.id] = session
     let deadline = now.adding(milliseconds: milliseconds)
-    keepalives.next = keepalives.next.map { min($0, deadline) } ?? deadline
+    nextDeadline = nextDeadline.map { min($0, deadline) } ?? deadline
     output.scheduleEnd()
   }
 
@@ -130,21 +150,21 @@ extension SidecarCore {
 
   /// A session is gone.
   func endKeepalive(of session: ClientSession) {
-    if session.lifetime.keepaliveMilliseconds != nil { keepalives.sessions[session.id] = nil }
+    if session.lifetime.keepaliveMilliseconds != nil { keepalives[session.id] = nil }
   }
 
   /// Looks at the sessions whose time may be over.
-  func checkKeepalives(now: BootInstant) {
-    guard let next = keepalives.next, next <= now else { return }
+  func check(now: BootInstant) {
+    guard let next = nextDeadline, next <= now else { return }
     var earliest: BootInstant?
     var isMore = false
     var ended = 0
-    for session in keepalives.sessions.values {
+    for session in keepalives.values {
       guard let milliseconds = session.lifetime.keepaliveMilliseconds, !session.isClosing else { continue }
       var deadline = session.lifetime.heardAt.adding(milliseconds: milliseconds)
       if deadline <= now {
         // The rest of very many goes on in the next turn, as it may take a while to find and end them.
-        guard ended < Keepalives.lookedAtMax else {
+        guard ended < Self.lookedAtMax else {
           isMore = true
           break
         }
@@ -158,7 +178,7 @@ extension SidecarCore {
       }
       earliest = earliest.map { min($0, deadline) } ?? deadline
     }
-    keepalives.next = isMore ? now : earliest.map { max($0, now.adding(milliseconds: Keepalives.pauseMilliseconds)) }
+    nextDeadline = isMore ? now : earliest.map { max($0, now.adding(milliseconds: Self.pauseMilliseconds)) }
   }
 
   /// Whether it is the daemon that has not listened: it may have been stopped, or be busy with what was asked before. A

@@ -1,12 +1,10 @@
-// Those who watch.
-
 import ClientProtocol
 import LockEngine
 import LockTypes
 import NIOCore
 
 /// Who watches which locks. However many watch others, it takes no longer to begin, to end and to find a watch.
-struct Watches {
+private struct Watches {
   /// One watch.
   struct Watch: Hashable {
     var session: SessionID
@@ -69,21 +67,43 @@ struct Watches {
   }
 }
 
-extension SidecarCore {
-  // MARK: Watching
+/// Tells those who watch locks what happens to them.
+final class WatchBook {
+  private let configuration: ConfigurationInForce
+  private let counts: LimitCounts
+  private let sessions: SessionTable
+  private let output: TurnOutput
+  private let rights: RightsCache
+  private let door: EngineDoor
+  private var watches = Watches()
+
+  init(
+    configuration: ConfigurationInForce, counts: LimitCounts, sessions: SessionTable, output: TurnOutput,
+    rights: RightsCache, door: EngineDoor
+  ) {
+    self.configuration = configuration
+    self.counts = counts
+    self.sessions = sessions
+    self.output = output
+    self.rights = rights
+    self.door = door
+  }
+
+  /// How many there are.
+  var count: Int { watches.count }
 
   func watch(_ target: WatchTarget, id: MessageID, _ session: ClientSession) {
     if case .name(let name) = target, !rights.mayInspect(session, name) {
       return rights.deny(session, .inspect, name, id: id)
     }
     guard session.watches.targets.count < Limits.watchesPerSessionMax else {
-      limitCounts.met(.watchesPerSession)
+      counts.met(.watchesPerSession)
       return output.write(to: session) { writer in
         writer.failure(id: id, .limit) { $0.member("limit", LimitName.watchesPerSession.rawValue) }
       }
     }
     if let account = session.charges.account, account.watches >= configuration.settings.live.watchesPerUIDMax {
-      limitCounts.met(.watchesPerUID)
+      counts.met(.watchesPerUID)
       return output.write(to: session) { writer in
         writer.failure(id: id, .limit) { $0.member("limit", LimitName.watchesPerUID.rawValue) }
       }
@@ -93,7 +113,7 @@ extension SidecarCore {
     let number = session.watches.last
     session.watches.targets[number] = target
     watches.add(target, .init(session: session.id, number: number))
-    tellAside(.watched(steps: watches.toldOfOneMax))
+    door.tellAside(.watched(steps: watches.toldOfOneMax))
     output.write(to: session) { $0.watching(id: id, watch: number) }
   }
 
@@ -111,18 +131,29 @@ extension SidecarCore {
   }
 
   /// A session is gone, and its watches with it.
-  func endWatches(of session: ClientSession) {
+  func endAll(of session: ClientSession) {
     for (number, target) in session.watches.targets { ended(target, number, of: session) }
     session.watches.targets = [:]
+  }
+
+  /// Goes on with what a session watched at the daemon before this one.
+  func takeOver(_ session: ClientSession, _ record: KeptSession) {
+    session.watches.targets = record.watches
+    session.watches.last = record.lastWatch
+    session.charges.account?.watches += record.watches.count
+    for (number, target) in record.watches.sorted(by: { $0.key < $1.key }) {
+      watches.add(target, .init(session: session.id, number: number))
+    }
+    door.tellAside(.watched(steps: watches.toldOfOneMax))
   }
 
   private func ended(_ target: WatchTarget, _ number: Int64, of session: ClientSession) {
     session.charges.account?.watches -= 1
     watches.remove(target, .init(session: session.id, number: number))
-    tellAside(.watched(steps: watches.toldOfOneMax))
+    door.tellAside(.watched(steps: watches.toldOfOneMax))
   }
 
-  func tellWatchers(of name: LockName, _ event: LockEvent) {
+  func tell(of name: LockName, _ event: LockEvent) {
     for watch in watches.watches(of: name) {
       guard let session = sessions[watch.session], !session.isClosing, rights.mayInspect(session, name) else {
         continue
@@ -132,7 +163,7 @@ extension SidecarCore {
   }
 
   /// Tells those who watch that Redis can be reached again, or cannot any more.
-  func tellWatchers(_ state: BackendState) {
+  func tell(_ state: BackendState) {
     guard watches.count > 0 else { return }
     for session in sessions.values where !session.watches.targets.isEmpty && !session.isClosing {
       output.writeUnlessBehind(to: session) { $0.backend(state) }
