@@ -21,7 +21,8 @@ public enum LeaseReplyDecoder {
       else { return .failed(.fatal("Redis gave a reply to TIME that is not understood")) }
       return .clock(clock)
     case .reserve:
-      if reply.integer == 0 { return .renewed([false]) }
+      if reply.integer == 0 { return .reserved(nil) }
+      if let grant = grant(reply) { return .reserved(grant) }
       return acquireReply(reply) ?? .failed(.transient("Redis gave a reply to reserve.lua that is not understood"))
     case .look:
       return leaseSight(reply).map { .seen($0) }
@@ -34,15 +35,18 @@ public enum LeaseReplyDecoder {
     }
   }
 
+  /// `granted`, and the block of tokens.
+  private static func grant(_ reply: RESPValue) -> LeaseGrant? {
+    guard let parts = reply.elements, parts.count == 4, parts[0].isText("granted"), let token = parts[1].integer,
+      let count = parts[2].integer, let waiting = parts[3].integer
+    else { return nil }
+    return LeaseGrant(token: token, tokenCount: count, othersWait: waiting > 0)
+  }
+
   private static func acquireReply(_ reply: RESPValue) -> LeaseReply? {
-    guard let parts = reply.elements else { return nil }
     // Nearly every reply is this one.
-    if parts.count == 4, parts[0].isText("granted"), let token = parts[1].integer, let count = parts[2].integer,
-      let waiting = parts[3].integer
-    {
-      return .granted(LeaseGrant(token: token, tokenCount: count, othersWait: waiting > 0))
-    }
-    guard let outcome = parts.first?.string else { return nil }
+    if let grant = grant(reply) { return .granted(grant) }
+    guard let parts = reply.elements, let outcome = parts.first?.string else { return nil }
     switch (outcome, parts.count) {
     case ("queued", 6):
       guard let holder = parts[1].bytes, let expires = parts[2].integer, let receivers = parts[3].integer,

@@ -167,7 +167,8 @@ struct EngineDriver {
     default: break
     }
     switch command {
-    case .acquire, .reserve: return .granted(grant(&choices))
+    case .acquire: return .granted(grant(&choices))
+    case .reserve: return .reserved(choices.index(8) == 0 ? nil : grant(&choices))
     case .renew(let leases, _): return .renewed(leases.map { _ in choices.index(8) != 0 })
     case .look:
       return .seen(LeaseSight(holders: ["o/1"], waiting: [.init(inbox: "h/0", mode: modes[choices.index(4)])]))
@@ -372,7 +373,9 @@ struct EngineDriver {
     switch command {
     case .acquire, .reserve:
       lastBlock += 100
-      return .granted(LeaseGrant(token: lastBlock, tokenCount: 100, othersWait: false))
+      let grant = LeaseGrant(token: lastBlock, tokenCount: 100, othersWait: false)
+      if case .reserve = command { return .reserved(grant) }
+      return .granted(grant)
     case .renew(let leases, _): return .renewed(leases.map { _ in true })
     case .look: return .seen(LeaseSight(holders: [], waiting: []))
     case .clock: return .clock(StoreInstant(microseconds: now.nanoseconds / 1000))

@@ -45,7 +45,7 @@ import Testing
       case .look: .seen(LeaseSight(holders: [], waiting: []))
       case .clock: .clock(StoreInstant(microseconds: 1_000_000))
       case .checkPlaces: .lostPlaces([])
-      case .reserve(_, _, let end, _): .granted(LeaseGrant(token: end, tokenCount: 1000, othersWait: false))
+      case .reserve(_, _, let end, _): .reserved(LeaseGrant(token: end, tokenCount: 1000, othersWait: false))
       case .release, .downgrade, .answerInUse, .heartbeat, .tell: .done
       }
     }

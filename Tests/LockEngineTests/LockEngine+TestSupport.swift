@@ -194,6 +194,11 @@ func granted(_ token: Token, othersWait: Bool = false) -> LeaseReply {
   .granted(LeaseGrant(token: token, tokenCount: 10, othersWait: othersWait))
 }
 
+/// More tokens, as ``granted(_:othersWait:)`` has them.
+func reserved(_ token: Token) -> LeaseReply {
+  .reserved(LeaseGrant(token: token, tokenCount: 10, othersWait: false))
+}
+
 func queued(
   behind host: String = "other", for milliseconds: Int64 = 10_000, listens: Bool = true, at microseconds: Int64 = 1000
 ) -> LeaseReply {

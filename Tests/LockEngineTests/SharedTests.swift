@@ -412,7 +412,7 @@ import Testing
     script.acquire(bob, mode: .shared, wait: 0)
     script.acquire(carol, mode: .shared)
     #expect(script.take().isEmpty)
-    script.reply(granted(500), to: CommandID(2))
+    script.reply(reserved(500), to: CommandID(2))
     #expect(script.take().compactMap(\.grantedToken) == [500, 501])
     script.release(alice)
     #expect(script.sent().isEmpty)
@@ -429,14 +429,14 @@ import Testing
     script.tell(.linkUp(.only))
     #expect(script.sent().contains(again))
     // It was carried out before, and nothing is left of that block.
-    script.reply(.granted(LeaseGrant(token: 300, tokenCount: 0, othersWait: false)), to: CommandID(5))
+    script.reply(.reserved(LeaseGrant(token: 300, tokenCount: 0, othersWait: false)), to: CommandID(5))
     #expect(script.sent() == [.reserve(name: x, attempt: 1, tokenEnd: 300, tokenFloor: 106)])
   }
 
   @Test func tokensWantedForALeaseThatIsGoneShowThatItIsLost() {
     let script = nearlyUsedUp()
     _ = script.take()
-    script.reply(.renewed([false]), to: CommandID(2))
+    script.reply(.reserved(nil), to: CommandID(2))
     #expect(script.take().compactMap(\.lostReason) == [.dataLoss])
   }
 
@@ -451,7 +451,7 @@ import Testing
     #expect(script.sent() == [.reserve(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 106)])
     script.tell(contended(1, mode: .shared))
     #expect(script.sent().isEmpty)
-    script.reply(granted(500), to: CommandID(2))
+    script.reply(reserved(500), to: CommandID(2))
     #expect(script.sent() == [.downgrade(name: x, attempt: 1, tokenEnd: 510)])
   }
 

@@ -69,13 +69,14 @@ extension LockEngine {
       case .queued, .foreign, .conflict:
         return releaseStrayGrant(
           lock.name, attempt: lease.attempt, unused: .all, isExact: mustReleaseExactly(lease), now: now)
-      case .stale, .lostPlaces, .done, .renewed, .seen, .clock, .failed: return
+      case .stale, .lostPlaces, .done, .renewed, .reserved, .seen, .clock, .failed: return
       }
     }
     lock.storeRefusal = nil
     switch reply {
     case .failed: lock.refusals += 1
-    case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .renewed, .seen, .clock: lock.refusals = 0
+    case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .renewed, .reserved, .seen, .clock:
+      lock.refusals = 0
     }
     lock.isUnheard = false
     switch reply {
@@ -118,7 +119,7 @@ extension LockEngine {
       acquireFailed(lease, failure, now: now)
     case .stale(let later):
       staleAsked(lease, later: later, now: now)
-    case .lostPlaces, .done, .renewed, .seen, .clock:
+    case .lostPlaces, .done, .renewed, .reserved, .seen, .clock:
       acquireFailed(lease, .transient("a reply of the wrong kind"), now: now)
     }
   }

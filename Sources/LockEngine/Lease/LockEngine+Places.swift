@@ -97,7 +97,7 @@ extension LockEngine {
         }
         ask(lease, now: now)
       }
-    case .failed, .granted, .queued, .foreign, .conflict, .stale, .done, .renewed, .seen, .clock:
+    case .failed, .granted, .queued, .foreign, .conflict, .stale, .done, .renewed, .reserved, .seen, .clock:
       // The next look may be answered.
       break
     }

@@ -76,8 +76,8 @@ extension LockEngine {
       lock.unconfirmedReleases[at].refusals += 1
       let refusals = lock.unconfirmedReleases[at].refusals
       return deadlines.push(.repeatRelease(lock, attempt: attempt), at: retry(afterRefusals: refusals, now: now))
-    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .renewed, .seen,
-      .clock:
+    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .renewed,
+      .reserved, .seen, .clock:
       break
     }
     lock.unconfirmedReleases.remove(at: at)

@@ -39,8 +39,8 @@ extension LockEngine {
     case .failed(.transient), .failed(.fatal):
       lease.refused()
       deadlines.push(.share(lease), at: retry(afterRefusals: lease.refusals, now: now))
-    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .renewed, .seen,
-      .clock:
+    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .renewed,
+      .reserved, .seen, .clock:
       lease.sharingConfirmed()
       reserveIfLow(lease, now: now)
     }
@@ -69,13 +69,13 @@ extension LockEngine {
     catchUp(lease.lock, now: now)
     guard lease.isHeld else { return }
     switch reply {
-    case .granted(let grant):
+    case .reserved(let grant?):
       // Otherwise there are no more: the lease is taken anew when nobody here holds the lock.
       guard lease.reserved(grant) else { return }
       lease.lock.storeRefusal = nil
-    case .renewed:
+    case .reserved(nil):
       return leaseVanished(lease, now: now)
-    case .failed, .done, .queued, .foreign, .conflict, .stale, .lostPlaces, .seen, .clock:
+    case .failed, .granted, .renewed, .done, .queued, .foreign, .conflict, .stale, .lostPlaces, .seen, .clock:
       lease.refused()
       deadlines.push(.reserve(lease), at: retry(afterRefusals: lease.refusals, now: now))
       return refused(reply.words, lease.lock, now: now)

@@ -149,14 +149,14 @@ public struct LeaseGrant: Hashable, Sendable {
 
 /// The reply to a ``LeaseCommand``.
 public enum LeaseReply: Hashable, Sendable {
-  /// To `acquire`: this host has the lease. To `reserve`: the block that it has now.
+  /// To `acquire`: this host has the lease.
   case granted(LeaseGrant)
   /// To `acquire`: others have it, or this host does itself, and it stands in the queue. `holderHost` is another host
   /// that has it, empty where there is none; the first of their leases ends in `holderExpiresInMilliseconds` unless it is
   /// renewed. `listeners`: how many holders received the announcement; with 0 no `inUse` can come. `clock`: when that was;
   /// nil from a store that does not say.
   case queued(holderHost: String, holderExpiresInMilliseconds: Int64, listeners: Int, clock: StoreInstant? = nil)
-  /// To `acquire`: the key is held by a process that does not use sidelock; it expires in that many milliseconds,
+  /// To `acquire` and `reserve`: the key is held by a process that does not use sidelock; it expires in that many milliseconds,
   /// or never (nil).
   case foreign(expiresInMilliseconds: Int64?)
   /// To `acquire`: other hosts have the name as something else than was asked for (a lock, or a semaphore of that many
@@ -172,8 +172,10 @@ public enum LeaseReply: Hashable, Sendable {
   case seen(LeaseSight)
   /// To `clock`.
   case clock(StoreInstant)
-  /// To `renew`: for each lease, in the order of the command, whether this host still held it. To `reserve`: it does not.
+  /// To `renew`: for each lease, in the order of the command, whether this host still held it.
   case renewed([Bool])
+  /// To `reserve`: the block that the lease has now; nil: this host does not have the lease.
+  case reserved(LeaseGrant?)
   /// The store refused or could not carry it out. Nothing was changed by the command.
   case failed(LeaseFailure)
 }
@@ -186,7 +188,7 @@ extension LeaseReply {
     case .failed(.wrongType(let other)):
       other.map { "the key of the \($0.part.rawValue) holds data of another type" }
         ?? "a key holds data of another type"
-    case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .seen, .clock, .renewed:
+    case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .seen, .clock, .renewed, .reserved:
       "a reply of the wrong kind"
     }
   }

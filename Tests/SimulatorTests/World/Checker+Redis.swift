@@ -165,8 +165,8 @@ extension Checker {
     case (.acquire, .conflict): world.mark("conflict")
     case (.checkPlaces, .lostPlaces(let lost)): world.mark(lost.isEmpty ? "places are well" : "place lost")
     case (.downgrade, .done): world.mark("lease shared")
-    case (.reserve, .granted): world.mark("more tokens reserved")
-    case (.reserve, .renewed): world.mark("tokens wanted for a lease that is gone")
+    case (.reserve, .reserved(_?)): world.mark("more tokens reserved")
+    case (.reserve, .reserved(nil)): world.mark("tokens wanted for a lease that is gone")
     case (_, .failed): world.mark("Redis refused")
     case (.acquire, _), (.release, _), (.renew, _), (.answerInUse, _), (.heartbeat, _), (.clock, _), (.downgrade, _),
       (.reserve, _), (.checkPlaces, _), (.look, _), (.tell, _):

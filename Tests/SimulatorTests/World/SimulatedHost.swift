@@ -402,7 +402,7 @@ final class SimulatedHost {
     switch reply {
     case .failed(.wrongType): nil
     case .failed(let failure): failure
-    case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .seen, .clock, .renewed: nil
+    case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .seen, .clock, .renewed, .reserved: nil
     }
   }
 
