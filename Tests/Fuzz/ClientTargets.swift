@@ -57,7 +57,7 @@ private func judged(_ line: UnsafeRawBufferPointer, _ decoder: inout RequestDeco
     if case .integer(let number) = id, number.magnitude > UInt64(Limits.integerMax) {
       violated("an id beyond its limit")
     }
-    if case .acquire(let params) = request, params.name.count > Limits.nameBytesMax {
+    if case .acquire(let params) = request, params.name.bytes.count > Limits.nameBytesMax {
       violated("a name beyond its limit")
     }
   case .cancelNotification:
