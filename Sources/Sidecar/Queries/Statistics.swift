@@ -102,7 +102,7 @@ extension Statistic {
       Int64($0.engine.lockBytes)
     },
     gauge("kept_bytes", "input that is no request yet, and output that is not taken yet", .bytes) {
-      $0.accounts.values.reduce(0) { $0 + Int64($1.bytes) }
+      Int64($0.limits.keptBytes)
     },
     counter("signals_sent_total", "signals to processes that lost a lock") { $0.statistics.signalsSent },
     Statistic(
