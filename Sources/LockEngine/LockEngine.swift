@@ -169,7 +169,7 @@ public final class LockEngine {
     let waiters = record.waits.values.sorted { $0.request.request.rawValue < $1.request.request.rawValue }
     for waiter in waiters {
       remove(waiter, now: now)
-      waiter.several?.finish()
+      waiter.partOf?.finish()
     }
     goOnClosing(record, now: now)
     for lock in waiters.map(\.lock).sorted(by: { $0.serial < $1.serial }) { advance(lock, now: now) }

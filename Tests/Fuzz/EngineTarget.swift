@@ -258,7 +258,7 @@ struct EngineDriver {
   private mutating func take(_ reply: Reply, of session: SessionID, owner: String?) {
     switch reply {
     case .acquired(let grant): gain(grant.name, grant.token, grant.mode, session, owner)
-    case .acquiredSeveral(let grant):
+    case .acquiredAll(let grant):
       for lock in grant.locks { gain(lock.name, lock.token, grant.mode, session, owner) }
     case .released(let name, let token, let remaining): if remaining == 0 { held[name]?[token] = nil }
     case .downgraded(let name, let token): held[name]?[token]?.mode = .shared

@@ -160,7 +160,7 @@ extension Effect {
 
   var grantedSession: SessionID? {
     switch self {
-    case .reply(let session, _, .acquired), .reply(let session, _, .acquiredSeveral): session
+    case .reply(let session, _, .acquired), .reply(let session, _, .acquiredAll): session
     case .reply, .notify, .send, .flushSoon, .observed, .shutdownCompleted: nil
     }
   }
@@ -171,7 +171,7 @@ extension Effect {
 
   /// The tokens of a grant of several locks, by name.
   var grantedTokens: [String: Token]? {
-    guard case .reply(_, _, .acquiredSeveral(let grant)) = self else { return nil }
+    guard case .reply(_, _, .acquiredAll(let grant)) = self else { return nil }
     return Dictionary(uniqueKeysWithValues: grant.locks.map { ($0.name.description, $0.token) })
   }
 

@@ -21,8 +21,8 @@ import Testing
       script.take() == [
         .reply(
           alice, request,
-          .acquiredSeveral(
-            AcquiredSeveral(
+          .acquiredAll(
+            AcquiredAll(
               locks: [
                 .init(name: LockName("c"), token: 1002), .init(name: LockName("a"), token: 1000),
                 .init(name: LockName("b"), token: 1001),
@@ -262,7 +262,7 @@ import Testing
     script.reply(granted(100))
     script.jump(milliseconds: 500)
     script.tell(.replyReceived(.only, CommandID(2), granted(200)))
-    guard case .reply(_, _, .acquiredSeveral(let grant))? = script.take().last else {
+    guard case .reply(_, _, .acquiredAll(let grant))? = script.take().last else {
       Issue.record("not granted")
       return
     }

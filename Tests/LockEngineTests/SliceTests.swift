@@ -120,7 +120,7 @@ import Testing
     script.release(bob, "y")
     script.tell(.inputEnded(alice, isAnswered: false))
     _ = settle(script)
-    #expect(script.take().contains { if case .reply(_, _, .acquiredSeveral) = $0 { true } else { false } })
+    #expect(script.take().contains { if case .reply(_, _, .acquiredAll) = $0 { true } else { false } })
     script.tell(.inputEnded(alice, isAnswered: true))
     while script.engine.gauges.held > 0 { script.tell(.inputEnded(alice, isAnswered: true)) }
   }

@@ -3,7 +3,7 @@ import DequeModule
 /// What there is to do for agents before the event that is being handled is done with, and how far it may go.
 struct AgentWork {
   /// Requests for several locks that can take the next one.
-  private var ready: Deque<SeveralRequest> = []
+  private var ready: Deque<MultiLockRequest> = []
   /// Waits that have become the only one of their owner, so that they may be in a cycle now.
   private var candidates: Deque<Waiter> = []
   /// Holders at which the search through other hosts that is going on may still look.
@@ -13,11 +13,11 @@ struct AgentWork {
 
   var isEmpty: Bool { ready.isEmpty && candidates.isEmpty }
 
-  mutating func append(_ request: SeveralRequest) { ready.append(request) }
+  mutating func append(_ request: MultiLockRequest) { ready.append(request) }
 
   mutating func append(candidate waiter: Waiter) { candidates.append(waiter) }
 
-  mutating func nextReady() -> SeveralRequest? { ready.popFirst() }
+  mutating func nextReady() -> MultiLockRequest? { ready.popFirst() }
 
   mutating func nextCandidate() -> Waiter? { candidates.popFirst() }
 

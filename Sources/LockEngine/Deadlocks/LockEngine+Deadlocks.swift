@@ -138,7 +138,7 @@ extension LockEngine {
   /// nothing more comes of it.
   func runAgents(now: BootInstant) {
     while !agents.isEmpty {
-      proceedWithSeveral(now: now)
+      runMultiLocks(now: now)
       if let waiter = agents.nextCandidate(), !waiter.isOver, !waiter.isTry {
         breakDeadlocks(of: waiter, now: now)
         if waiter.isOver {
@@ -169,14 +169,14 @@ extension LockEngine {
   /// request for several locks has so far is that request's, whatever else its owner waits for.
   func soleWait(ofAgentHolding hold: Hold) -> Waiter? {
     if isBeingLost(hold) { return nil }
-    if let several = hold.several { return several.waiter }
+    if let multi = hold.partOf { return multi.waiter }
     guard let session = sessions[hold.session] else { return nil }
     return hold.owner.flatMap { session.owner($0)?.onlyWait } ?? session.waitBefore(endOf: hold)
   }
 
   /// Whether the agent of this wait holds anything, so that the wait may become a part of a cycle.
   private func holdsAnything(_ waiter: Waiter) -> Bool {
-    if let several = waiter.several, !several.taken.isEmpty { return true }
+    if let multi = waiter.partOf, !multi.taken.isEmpty { return true }
     guard let session = sessions[waiter.request.session] else { return false }
     if session.isHalfClosed { return session.firstHold != nil }
     guard let owner = waiter.request.owner else { return false }
@@ -186,7 +186,7 @@ extension LockEngine {
   /// Whether somebody waits for what the agent of this wait holds.
   private func mayBeInCycle(_ waiter: Waiter) -> Bool {
     let isWanted = { (hold: Hold) in !hold.lock.queue.isEmpty || hold.lease?.isContended == true }
-    if let several = waiter.several, several.taken.contains(where: { isWanted($0.hold) }) { return true }
+    if let multi = waiter.partOf, multi.taken.contains(where: { isWanted($0.hold) }) { return true }
     guard let session = sessions[waiter.request.session] else { return false }
     if session.isHalfClosed {
       return session.holdCount > Self.fewHolds || session.allHolds.contains(where: isWanted)
@@ -197,7 +197,7 @@ extension LockEngine {
 
   private func isAgent(_ waiter: Waiter) -> Bool {
     guard !isLocal, !waiter.isTry else { return false }
-    return waiter.request.owner != nil || waiter.several != nil
+    return waiter.request.owner != nil || waiter.partOf != nil
       || sessions[waiter.request.session]?.isHalfClosed == true
   }
 

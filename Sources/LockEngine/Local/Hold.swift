@@ -34,7 +34,7 @@ final class Hold {
     didSet { lock.changes?.touch(self) }
   }
   /// The request for several locks that it is a part of, until that is granted.
-  var several: SeveralRequest? {
+  var partOf: MultiLockRequest? {
     didSet {
       if let oldValue { lock.changes?.touch(oldValue) }
       lock.changes?.touch(self)

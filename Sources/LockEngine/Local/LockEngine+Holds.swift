@@ -5,16 +5,16 @@ import LockTypes
 extension LockEngine {
   /// Takes a lock for a request that nobody is ahead of, if that needs no word to the store; nil when it does.
   func grantAtOnce(
-    _ request: AcquireRequest, _ lock: LockRecord, to session: SessionRecord, several: SeveralRequest?,
+    _ request: AcquireRequest, _ lock: LockRecord, to session: SessionRecord, partOf: MultiLockRequest?,
     now: BootInstant
   ) -> Hold? {
     catchUp(lock, now: now)
     guard lock.queue.isEmpty, lock.hasRoom(for: request.mode) else { return nil }
     if isLocal {
-      return grant(request, lock, to: session, issueToken(under: nil), under: nil, several: several, now: now)
+      return grant(request, lock, to: session, issueToken(under: nil), under: nil, partOf: partOf, now: now)
     }
     guard case .now(let lease) = admission(to: lock, in: request.mode, arrival: .max, now: now) else { return nil }
-    return grant(request, lock, to: session, issueToken(under: lease), under: lease, several: several, now: now)
+    return grant(request, lock, to: session, issueToken(under: lease), under: lease, partOf: partOf, now: now)
   }
 
   func grant(_ waiter: Waiter, under lease: HostLease?, now: BootInstant) {
@@ -25,8 +25,8 @@ extension LockEngine {
     remove(waiter, now: now)
     guard let session = sessions[waiter.request.session] else { return }
     let hold = grant(
-      waiter.request, waiter.lock, to: session, token, under: lease, several: waiter.several, now: now)
-    if waiter.several == nil {
+      waiter.request, waiter.lock, to: session, token, under: lease, partOf: waiter.partOf, now: now)
+    if waiter.partOf == nil {
       reply(to: waiter.request, with: hold, waitedMilliseconds: now.milliseconds(since: waiter.since), now: now)
       readmit(hold, in: session, now: now)
     }
@@ -40,18 +40,18 @@ extension LockEngine {
 
   func grant(
     _ request: AcquireRequest, _ lock: LockRecord, to session: SessionRecord, _ token: Token, under lease: HostLease?,
-    several: SeveralRequest?, now: BootInstant
+    partOf: MultiLockRequest?, now: BootInstant
   ) -> Hold {
     if lease.map({ $0.grants > 0 }) ?? true { counters.grantsWithoutStore += 1 }
     counters.grants += 1
     lease?.grantedHere()
     let hold = Hold(request, lock: lock, token: token, lease: lease, since: now)
     add(hold, to: session)
-    if let several {
-      hold.several = several
-      several.waiter = nil
-      several.taken.append((hold, false))
-      makeReady(several)
+    if let multi = partOf {
+      hold.partOf = multi
+      multi.waiter = nil
+      multi.taken.append((hold, false))
+      makeReady(multi)
     } else {
       limit(hold, milliseconds: request.maxHoldMilliseconds, now: now)
     }
@@ -62,7 +62,7 @@ extension LockEngine {
 
   /// Requests of an owner that wait for what it has got meanwhile enter again, or they would wait for themselves.
   func readmit(_ hold: Hold, in session: SessionRecord, now: BootInstant) {
-    guard let owner = hold.owner, hold.several == nil, !session.waits.isEmpty else { return }
+    guard let owner = hold.owner, hold.partOf == nil, !session.waits.isEmpty else { return }
     guard let waits = session.owner(owner)?.waits, !waits.isEmpty else { return }
     catchUp(hold.lock, now: now)
     let waiters = waits.values.filter { $0.lock === hold.lock }
@@ -72,10 +72,10 @@ extension LockEngine {
         continue
       }
       remove(waiter, now: now)
-      if let several = waiter.several {
-        several.waiter = nil
-        several.taken.append((hold, true))
-        makeReady(several)
+      if let multi = waiter.partOf {
+        multi.waiter = nil
+        multi.taken.append((hold, true))
+        makeReady(multi)
       } else {
         hold.count += 1
         reply(to: waiter.request, with: hold, waitedMilliseconds: now.milliseconds(since: waiter.since), now: now)
@@ -109,7 +109,7 @@ extension LockEngine {
   /// Takes a hold away from its session, without telling anybody. The caller advances the lock.
   func end(_ hold: Hold) {
     hold.isOver = true
-    if hold.owner != nil || hold.several != nil || sessions[hold.session]?.isHalfClosed == true { agents.edgeIsGone() }
+    if hold.owner != nil || hold.partOf != nil || sessions[hold.session]?.isHalfClosed == true { agents.edgeIsGone() }
     if !putOff.losses.isEmpty { passOver(hold) }
     hold.lock.remove(hold)
     sessions.heldCount -= 1
@@ -124,9 +124,9 @@ extension LockEngine {
     }
     counters.lost += 1
     observe(hold.lock, .lost(hold.session, hold.token, reason))
-    if let several = hold.several {
+    if let multi = hold.partOf {
       // The client never saw this grant: no `lost`. It goes on once those who did see theirs have been told.
-      return makeReady(several)
+      return makeReady(multi)
     }
     sessions[hold.session]?.remember(LostHold(name: hold.lock.name, token: hold.token, reason: reason))
     let grace = graceEnds.map { max(0, $0.milliseconds(since: now)) } ?? 0

@@ -3,61 +3,61 @@
 import LockTypes
 
 extension LockEngine {
-  func acquireSeveral(_ names: [LockName], _ request: AcquireRequest, now: BootInstant) {
-    let several = SeveralRequest(
+  func acquireAll(_ names: [LockName], _ request: AcquireRequest, now: BootInstant) {
+    let multi = MultiLockRequest(
       request, names: names, since: now, deadline: request.waitMilliseconds.map { now.adding(milliseconds: $0) },
       tally: tally)
-    makeReady(several)
+    makeReady(multi)
   }
 
   /// Has a request take its next lock before the fact that is being handled is done with. Not at once: whoever grants it
   /// one lock is in the middle of that lock's queue.
-  func makeReady(_ several: SeveralRequest) {
-    guard !several.isReady else { return }
-    several.isReady = true
-    agents.append(several)
+  func makeReady(_ multi: MultiLockRequest) {
+    guard !multi.isReady else { return }
+    multi.isReady = true
+    agents.append(multi)
   }
 
-  func proceedWithSeveral(now: BootInstant) {
-    while let several = agents.nextReady() {
-      several.isReady = false
-      proceed(with: several, now: now)
+  func runMultiLocks(now: BootInstant) {
+    while let multi = agents.nextReady() {
+      multi.isReady = false
+      takeNext(of: multi, now: now)
     }
   }
 
-  private func proceed(with several: SeveralRequest, now: BootInstant) {
-    guard !several.isOver, let session = sessions[several.request.session] else { return }
-    if isBehind { for (hold, _) in several.taken { catchUp(hold, now: now) } }
+  private func takeNext(of multi: MultiLockRequest, now: BootInstant) {
+    guard !multi.isOver, let session = sessions[multi.request.session] else { return }
+    if isBehind { for (hold, _) in multi.taken { catchUp(hold, now: now) } }
     // One of them was lost, or its owner had it before and it has ended since.
-    if several.taken.contains(where: \.hold.isOver) { return restart(several, now: now) }
-    guard several.waiter == nil else { return }
+    if multi.taken.contains(where: \.hold.isOver) { return restart(multi, now: now) }
+    guard multi.waiter == nil else { return }
     // What its owner had before is another thing since its owner downgraded it.
-    if let (hold, _) = several.taken.first(where: { $0.isReentered && $0.hold.mode != several.request.mode }) {
-      return abandon(several, .modeConflict(hold.mode), now: now)
+    if let (hold, _) = multi.taken.first(where: { $0.isReentered && $0.hold.mode != multi.request.mode }) {
+      return abandon(multi, .modeConflict(hold.mode), now: now)
     }
-    guard several.taken.count < several.order.count else { return complete(several, now: now) }
-    let name = several.order[several.taken.count]
+    guard multi.taken.count < multi.order.count else { return complete(multi, now: now) }
+    let name = multi.order[multi.taken.count]
     catchUp(name, now: now)
-    if let hold = ownHold(of: name, several.request, in: session, now: now) {
-      guard hold.mode == several.request.mode else { return abandon(several, .modeConflict(hold.mode), now: now) }
-      several.taken.append((hold, true))
-      return makeReady(several)
+    if let hold = ownHold(of: name, multi.request, in: session, now: now) {
+      guard hold.mode == multi.request.mode else { return abandon(multi, .modeConflict(hold.mode), now: now) }
+      multi.taken.append((hold, true))
+      return makeReady(multi)
     }
     let lock = record(for: name)
-    if grantAtOnce(several.request, lock, to: session, several: several, now: now) != nil { return }
+    if grantAtOnce(multi.request, lock, to: session, partOf: multi, now: now) != nil { return }
     // The lock before this one came at the last moment.
-    if several.isLate(at: now) {
-      abandon(several, outOfTime(lock), now: now)
+    if multi.isLate(at: now) {
+      abandon(multi, outOfTime(lock), now: now)
       return dropIfUnused(lock)
     }
     let waiter = Waiter(
-      several.request, lock: lock, since: several.since, deadline: several.deadline, several: several)
-    several.waiter = waiter
+      multi.request, lock: lock, since: multi.since, deadline: multi.deadline, partOf: multi)
+    multi.waiter = waiter
     wait(waiter, session, now: now)
   }
 
-  private func complete(_ several: SeveralRequest, now: BootInstant) {
-    let taken = several.finish()
+  private func complete(_ multi: MultiLockRequest, now: BootInstant) {
+    let taken = multi.finish()
     var tokens: [LockName: Token] = [:]
     var valid: Int64?
     for (hold, isReentered) in taken {
@@ -67,42 +67,42 @@ extension LockEngine {
         hold.count += 1
         continue
       }
-      limit(hold, milliseconds: several.request.maxHoldMilliseconds, now: now)
+      limit(hold, milliseconds: multi.request.maxHoldMilliseconds, now: now)
     }
     effects.append(
       .reply(
-        several.request.session, several.request.request,
-        .acquiredSeveral(
-          AcquiredSeveral(
-            locks: several.names.compactMap { name in tokens[name].map { .init(name: name, token: $0) } },
-            mode: several.request.mode, waitedMilliseconds: now.milliseconds(since: several.since),
+        multi.request.session, multi.request.request,
+        .acquiredAll(
+          AcquiredAll(
+            locks: multi.names.compactMap { name in tokens[name].map { .init(name: name, token: $0) } },
+            mode: multi.request.mode, waitedMilliseconds: now.milliseconds(since: multi.since),
             validMilliseconds: valid))))
-    guard let session = sessions[several.request.session] else { return }
+    guard let session = sessions[multi.request.session] else { return }
     for (hold, isReentered) in taken where !isReentered { readmit(hold, in: session, now: now) }
   }
 
   /// Answers the request without success; what it had goes to others.
-  func abandon(_ several: SeveralRequest, _ refusal: Refusal, now: BootInstant) {
-    guard !several.isOver else { return }
-    let taken = several.finish()
-    refuse(several.request, refusal)
+  func abandon(_ multi: MultiLockRequest, _ refusal: Refusal, now: BootInstant) {
+    guard !multi.isOver else { return }
+    let taken = multi.finish()
+    refuse(multi.request, refusal)
     giveUp(taken, now: now)
   }
 
   /// A lock that it had is gone before it had all. It begins again: to go on out of order could be a deadlock.
-  func restart(_ several: SeveralRequest, now: BootInstant) {
-    guard !several.isOver else { return }
-    if let waiter = several.waiter {
-      several.waiter = nil
+  func restart(_ multi: MultiLockRequest, now: BootInstant) {
+    guard !multi.isOver else { return }
+    if let waiter = multi.waiter {
+      multi.waiter = nil
       remove(waiter, now: now)
       advance(waiter.lock, now: now)
     }
-    giveUp(several.letGoOfTaken(), now: now)
-    if isShuttingDown { return abandon(several, .shuttingDown, now: now) }
-    if several.isLate(at: now) {
-      return abandon(several, storeIsUsable ? .timeout(.unknown, of: several.order[0]) : .unavailable(nil), now: now)
+    giveUp(multi.letGoOfTaken(), now: now)
+    if isShuttingDown { return abandon(multi, .shuttingDown, now: now) }
+    if multi.isLate(at: now) {
+      return abandon(multi, storeIsUsable ? .timeout(.unknown, of: multi.order[0]) : .unavailable(nil), now: now)
     }
-    makeReady(several)
+    makeReady(multi)
   }
 
   private func giveUp(_ taken: [(hold: Hold, isReentered: Bool)], now: BootInstant) {

@@ -81,7 +81,7 @@ extension LockEngine {
     guard lock.progressHolders > 0 else { return }
     let isWantedElsewhere = lock.leases.contains { $0.isHeld && $0.isContended }
     let waiters = lock.queue.count + (isWantedElsewhere ? 1 : 0)
-    for hold in lock.holds where hold.progress && hold.toldWaiters != waiters && hold.several == nil {
+    for hold in lock.holds where hold.progress && hold.toldWaiters != waiters && hold.partOf == nil {
       hold.toldWaiters = waiters
       effects.append(.notify(hold.session, .contended(name: lock.name, token: hold.token, waiters: waiters)))
     }

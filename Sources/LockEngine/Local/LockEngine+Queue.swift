@@ -137,7 +137,7 @@ extension LockEngine {
     let lock = waiter.lock
     lock.queue.remove(waiter)
     let session = sessions[waiter.request.session]
-    if waiter.request.owner != nil || waiter.several != nil || session?.isHalfClosed == true { agents.edgeIsGone() }
+    if waiter.request.owner != nil || waiter.partOf != nil || session?.isHalfClosed == true { agents.edgeIsGone() }
     sessions.waitingCount -= 1
     if let session {
       session.remove(waiter)
@@ -151,7 +151,7 @@ extension LockEngine {
   func refuse(_ waiter: Waiter, _ refusal: Refusal, now: BootInstant) {
     remove(waiter, now: now)
     if !waiter.isTry { observe(waiter.lock, .gaveUp(waiter.request.session, waiters: waiter.lock.queue.count)) }
-    if let several = waiter.several { return abandon(several, refusal, now: now) }
+    if let multi = waiter.partOf { return abandon(multi, refusal, now: now) }
     refuse(waiter.request, refusal)
   }
 

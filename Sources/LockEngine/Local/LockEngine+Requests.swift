@@ -14,7 +14,7 @@ extension LockEngine {
       acquire(name, request, for: session, now: now)
     case .several(let names):
       if let limit = limitMet(by: session, names: names.count, request) { return refuse(request, .limit(limit)) }
-      acquireSeveral(names, request, now: now)
+      acquireAll(names, request, now: now)
     }
   }
 
@@ -26,11 +26,11 @@ extension LockEngine {
       return reply(to: request, with: hold, waitedMilliseconds: 0, now: now)
     }
     let lock = record(for: name)
-    if let hold = grantAtOnce(request, lock, to: session, several: nil, now: now) {
+    if let hold = grantAtOnce(request, lock, to: session, partOf: nil, now: now) {
       return reply(to: request, with: hold, waitedMilliseconds: 0, now: now)
     }
     let deadline = request.waitMilliseconds.map { now.adding(milliseconds: $0) }
-    wait(Waiter(request, lock: lock, since: now, deadline: deadline, several: nil), session, now: now)
+    wait(Waiter(request, lock: lock, since: now, deadline: deadline, partOf: nil), session, now: now)
   }
 
   /// What the owner that asks has of this lock already; nil for who names no owner.
@@ -38,7 +38,7 @@ extension LockEngine {
     of name: LockName, _ request: AcquireRequest, in session: SessionRecord, now: BootInstant
   ) -> Hold? {
     guard let owner = request.owner,
-      let hold = session.owner(owner)?.holds[name]?.last(where: { $0.several == nil })
+      let hold = session.owner(owner)?.holds[name]?.last(where: { $0.partOf == nil })
     else { return nil }
     catchUp(hold, now: now)
     return hold.isOver ? nil : hold
@@ -49,7 +49,7 @@ extension LockEngine {
     let lock = waiter.lock
     defer { dropIfUnused(lock) }
     if let refusal = refusalBeforeWaiting(waiter) {
-      if let several = waiter.several { return abandon(several, refusal, now: now) }
+      if let multi = waiter.partOf { return abandon(multi, refusal, now: now) }
       return refuse(waiter.request, refusal)
     }
     let hasOnlyTriesAhead = lock.queue.tryCount == lock.queue.count
@@ -273,7 +273,7 @@ extension LockEngine {
     guard let record = sessions[session], !record.isClosing else { return nil }
     catchUp(name, now: now)
     if let token {
-      if let hold = record.hold(of: name, token: token), hold.several == nil {
+      if let hold = record.hold(of: name, token: token), hold.partOf == nil {
         catchUp(hold, now: now)
         if !hold.isOver { return hold }
       }
@@ -293,7 +293,7 @@ extension LockEngine {
   /// The latest holds of a session of which its client has been told.
   private func ownHolds(of name: LockName, in record: SessionRecord, max: Int) -> [Hold] {
     var found: [Hold] = []
-    for hold in record.holds(of: name) where hold.several == nil && !isBeingLost(hold) {
+    for hold in record.holds(of: name) where hold.partOf == nil && !isBeingLost(hold) {
       found.append(hold)
       if found.count == max { break }
     }

@@ -3,7 +3,7 @@ import LockTypes
 /// A request for several locks: it takes them one after the other, in the order of their names, which is the same for
 /// everybody on every host, so that no two such requests can wait for each other. Its client hears of none before it
 /// has all.
-final class SeveralRequest {
+final class MultiLockRequest {
   let request: AcquireRequest
   /// As the client named them.
   let names: [LockName]
@@ -40,7 +40,7 @@ final class SeveralRequest {
   /// ends it, in whatever way, takes them apart.
   func letGoOfTaken() -> [(hold: Hold, isReentered: Bool)] {
     defer { taken = [] }
-    for (hold, _) in taken where hold.several === self { hold.several = nil }
+    for (hold, _) in taken where hold.partOf === self { hold.partOf = nil }
     return taken
   }
 

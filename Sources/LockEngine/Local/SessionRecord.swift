@@ -198,14 +198,14 @@ final class SessionRecord {
     if isAnswered {
       var next = firstHold
       while let hold = next, found.count < count {
-        if hold.several == nil { found.append(hold) }
+        if hold.partOf == nil { found.append(hold) }
         next = hold.inSession.next
       }
       return found
     }
     guard halfClose.isAwaitedHeld else { return [] }
     for name in halfClose.awaited.keys.sorted() {
-      for hold in holds(of: name) where hold.several == nil {
+      for hold in holds(of: name) where hold.partOf == nil {
         if found.count == count { return found }
         found.append(hold)
       }

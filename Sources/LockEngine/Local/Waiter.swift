@@ -6,7 +6,7 @@ final class Waiter {
   let lock: LockRecord
   let since: BootInstant
   /// The request for several locks that waits here for the next of them.
-  let several: SeveralRequest?
+  let partOf: MultiLockRequest?
   /// Its number among all that came into a queue of this host.
   var arrival: UInt64 = 0
   /// When it is answered without success.
@@ -28,7 +28,7 @@ final class Waiter {
   var toldTrouble: StoreTrouble?
   /// Since when it waits, by the store's clock; nil until the store has said so, and where nobody needs to know.
   var began: StoreInstant? {
-    didSet { several?.began = began }
+    didSet { partOf?.began = began }
   }
   /// The link on which the store was asked for that, and has not answered; 0: on none.
   var dateAskedOn: LinkNumber = 0
@@ -39,22 +39,22 @@ final class Waiter {
   var mark = StateMark()
   /// All locks that its client waits for.
   var names: [LockName] {
-    switch (several?.request ?? request).target {
+    switch (partOf?.request ?? request).target {
     case .one(let name): [name]
     case .several(let names): names
     }
   }
 
   init(
-    _ request: AcquireRequest, lock: LockRecord, since: BootInstant, deadline: BootInstant?, several: SeveralRequest?
+    _ request: AcquireRequest, lock: LockRecord, since: BootInstant, deadline: BootInstant?, partOf: MultiLockRequest?
   ) {
     self.request = request
     self.lock = lock
     self.since = since
     self.deadline = deadline
-    self.several = several
+    self.partOf = partOf
     lock.tally.counts.waiters += 1
-    began = several?.began
+    began = partOf?.began
   }
 
   deinit { lock.tally.counts.waiters -= 1 }

@@ -21,7 +21,7 @@ public enum Reply: Equatable, Sendable {
   /// The lock is the client's.
   case acquired(Acquired)
   /// All the locks of one request are the client's.
-  case acquiredSeveral(AcquiredSeveral)
+  case acquiredAll(AcquiredAll)
   /// The lock was given back. `remaining`: holds of the same owner that are left.
   case released(name: LockName, token: Token, remaining: Int)
   /// The hold's limit was set.
@@ -63,7 +63,7 @@ public struct Acquired: Equatable, Sendable {
 }
 
 /// A grant of several locks at once.
-public struct AcquiredSeveral: Equatable, Sendable {
+public struct AcquiredAll: Equatable, Sendable {
   /// The locks, in the order in which they were asked for.
   public var locks: [GrantedLock]
   /// How they are held.

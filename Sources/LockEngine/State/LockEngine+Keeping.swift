@@ -75,16 +75,16 @@ extension LockEngine {
       let stored = waiter.isOver ? nil : stored(waiter)
       append(stored, .wait, id: waiter.request.request.rawValue, &waiter.mark, to: &result) { $0.write(to: &$1) }
     }
-    for several in changes.several {
-      several.mark.isTouched = false
-      let stored = several.isOver ? nil : stored(several)
-      append(stored, .wait, id: several.request.request.rawValue, &several.mark, to: &result) { $0.write(to: &$1) }
+    for multi in changes.multiLocks {
+      multi.mark.isTouched = false
+      let stored = multi.isOver ? nil : stored(multi)
+      append(stored, .wait, id: multi.request.request.rawValue, &multi.mark, to: &result) { $0.write(to: &$1) }
     }
     changes.leases.removeAll(keepingCapacity: true)
     changes.releases.removeAll(keepingCapacity: true)
     changes.holds.removeAll(keepingCapacity: true)
     changes.waits.removeAll(keepingCapacity: true)
-    changes.several.removeAll(keepingCapacity: true)
+    changes.multiLocks.removeAll(keepingCapacity: true)
     return result
   }
 
@@ -136,7 +136,7 @@ extension LockEngine {
       index += 1
     }
     for waiter in changes.waits where !waiter.isOver { decide(waiter.request.session) }
-    for several in changes.several where !several.isOver { decide(several.request.session) }
+    for multi in changes.multiLocks where !multi.isOver { decide(multi.request.session) }
   }
 
   private func touchEverything(of record: SessionRecord) {
@@ -193,7 +193,7 @@ extension LockEngine {
     return StoredHold(
       session: hold.session, name: hold.lock.name, token: hold.token, since: hold.since, owner: hold.owner,
       meta: hold.meta, progress: hold.progress, onLost: hold.onLost, attempt: hold.lease?.attempt ?? 0,
-      mode: hold.mode, count: Int64(hold.count), endsAt: hold.endsAt, isPartial: hold.several != nil)
+      mode: hold.mode, count: Int64(hold.count), endsAt: hold.endsAt, isPartial: hold.partOf != nil)
   }
 
   private func stored(_ waiter: Waiter) -> StoredWait? {
@@ -202,11 +202,11 @@ extension LockEngine {
       deadline: waiter.deadline, taken: [])
   }
 
-  private func stored(_ several: SeveralRequest) -> StoredWait? {
+  private func stored(_ multi: MultiLockRequest) -> StoredWait? {
     stored(
-      several.request, at: several.waiter, names: several.names, isSeveral: true, since: several.since,
-      deadline: several.deadline,
-      taken: several.taken.map { .init(name: $0.hold.lock.name, token: $0.hold.token, isReentered: $0.isReentered) })
+      multi.request, at: multi.waiter, names: multi.names, isSeveral: true, since: multi.since,
+      deadline: multi.deadline,
+      taken: multi.taken.map { .init(name: $0.hold.lock.name, token: $0.hold.token, isReentered: $0.isReentered) })
   }
 
   private func stored(

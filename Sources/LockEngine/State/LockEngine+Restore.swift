@@ -36,7 +36,7 @@ extension LockEngine {
     for stored in inOrder(state.waits, by: \.place) { restore(stored, now: now) }
     for lease in leases.values where lease.isContended { rememberWhoCameFirst(lease) }
     // Its client was never told that it has it, and never will be.
-    for hold in partial where hold.several == nil && !hold.isOver { end(hold) }
+    for hold in partial where hold.partOf == nil && !hold.isOver { end(hold) }
     for lock in Array(locks.all) { advance(lock, now: now) }
   }
 
@@ -113,24 +113,24 @@ extension LockEngine {
       // A try is decided by an ask of this process.
       let deadline = isTry ? now.adding(milliseconds: configuration.settings.storeTimeoutMilliseconds) : stored.deadline
       let waiter = Waiter(
-        request, lock: record(for: stored.names[0]), since: stored.since, deadline: deadline, several: nil)
+        request, lock: record(for: stored.names[0]), since: stored.since, deadline: deadline, partOf: nil)
       enqueue(waiter, of: session)
       if let deadline { deadlines.push(.wait(waiter), at: deadline) }
       return armDeadlockSearch(for: waiter, now: now)
     }
-    let several = SeveralRequest(
+    let multi = MultiLockRequest(
       request, names: stored.names, since: stored.since, deadline: stored.deadline, tally: tally)
     for taken in stored.taken {
       guard let hold = session.hold(of: taken.name, token: taken.token) else { continue }
-      several.taken.append((hold, taken.isReentered))
-      if !taken.isReentered { hold.several = several }
+      multi.taken.append((hold, taken.isReentered))
+      if !taken.isReentered { hold.partOf = multi }
     }
-    if several.taken.count < stored.taken.count {
-      restart(several, now: now)
+    if multi.taken.count < stored.taken.count {
+      restart(multi, now: now)
     } else {
-      makeReady(several)
+      makeReady(multi)
     }
     // At once, so that it comes before those that came after it.
-    proceedWithSeveral(now: now)
+    runMultiLocks(now: now)
   }
 }

@@ -121,7 +121,7 @@ extension LockEngine {
       }.map {
         .init(
           session: $0.session, token: $0.token, mode: $0.mode, owner: $0.owner, meta: $0.meta, count: $0.count,
-          isPartial: $0.several != nil, heldMilliseconds: now.milliseconds(since: $0.since))
+          isPartial: $0.partOf != nil, heldMilliseconds: now.milliseconds(since: $0.since))
       },
       holdersTotal: total, summary: holderSummary(of: lock),
       waiters: lock.queue.live.prefix(waitersMax).map {

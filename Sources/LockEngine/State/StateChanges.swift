@@ -16,7 +16,7 @@ final class StateChanges {
   var releases: [LockRecord] = []
   var holds: [Hold] = []
   var waits: [Waiter] = []
-  var several: [SeveralRequest] = []
+  var multiLocks: [MultiLockRequest] = []
   /// Nobody takes changes any more.
   private var isOver = false
   private var lastRecord: UInt64 = 0
@@ -35,7 +35,7 @@ final class StateChanges {
   }
 
   func touch(_ hold: Hold) {
-    if let several = hold.several { touch(several) }
+    if let multi = hold.partOf { touch(multi) }
     guard !hold.mark.isTouched, !isOver else { return }
     hold.mark.isTouched = true
     holds.append(hold)
@@ -46,16 +46,16 @@ final class StateChanges {
       lastPlace += 1
       waiter.mark.place = lastPlace
     }
-    if let several = waiter.several { return touch(several) }
+    if let multi = waiter.partOf { return touch(multi) }
     guard !waiter.mark.isTouched, !isOver else { return }
     waiter.mark.isTouched = true
     waits.append(waiter)
   }
 
-  func touch(_ request: SeveralRequest) {
+  func touch(_ request: MultiLockRequest) {
     guard !request.mark.isTouched, !isOver else { return }
     request.mark.isTouched = true
-    several.append(request)
+    multiLocks.append(request)
   }
 
   /// Forgets what changed, and notes nothing until it is resumed. Places are given all the same.
@@ -66,12 +66,12 @@ final class StateChanges {
     for lock in releases { lock.mark.isTouched = false }
     for hold in holds { hold.mark.isTouched = false }
     for waiter in waits { waiter.mark.isTouched = false }
-    for request in several { request.mark.isTouched = false }
+    for request in multiLocks { request.mark.isTouched = false }
     leases = []
     releases = []
     holds = []
     waits = []
-    several = []
+    multiLocks = []
   }
 
   /// Notes what changes from now on.

@@ -14,7 +14,7 @@ extension SidecarCore {
       writer.acquired(
         id: id, name: lock.name, token: lock.token, mode: lock.mode,
         waitedMilliseconds: lock.waitedMilliseconds, validMilliseconds: lock.validMilliseconds)
-    case .acquiredSeveral(let several):
+    case .acquiredAll(let several):
       writer.acquiredSeveral(
         id: id, locks: several.locks,
         mode: several.mode, waitedMilliseconds: several.waitedMilliseconds,

@@ -311,7 +311,7 @@ final class SidecarCore {
     case .reply(let id, let request, let reply):
       guard let session = sessions[id], let message = messageID(of: request, in: session) else { return }
       switch reply {
-      case .acquired, .acquiredSeveral: session.output.isGranted = true
+      case .acquired, .acquiredAll: session.output.isGranted = true
       case .released, .extended, .downgraded, .transferred, .cancelled, .refused: break
       }
       output.write(to: session) { write(reply, id: message, for: session, to: &$0) }

@@ -212,7 +212,7 @@ final class Checker {
     case (.acquire(let wish), .acquired(let acquired)) where !wish.isSeveral:
       granted(host, id, request, wish, acquired.token, validMilliseconds: acquired.validMilliseconds)
       if acquired.mode != wish.mode { world.fail("asked for \(wish.mode), got \(acquired.mode)") }
-    case (.acquire(let wish), .acquiredSeveral(let grant)) where wish.isSeveral:
+    case (.acquire(let wish), .acquiredAll(let grant)) where wish.isSeveral:
       if grant.locks.map(\.name) != wish.names.map({ names[$0] }) {
         world.fail("the locks of a grant are not those that were asked for: \(grant.locks)")
       }
@@ -341,7 +341,7 @@ final class Checker {
     switch reply {
     case .refused(.timeout) where waited < wait:
       world.fail("a request with a limit of \(wait) ms timed out after \(waited) ms")
-    case .acquired, .acquiredSeveral, .released, .extended, .downgraded, .transferred, .cancelled, .refused: break
+    case .acquired, .acquiredAll, .released, .extended, .downgraded, .transferred, .cancelled, .refused: break
     }
   }
 
@@ -419,7 +419,7 @@ extension Reply {
   fileprivate func isAbout(_ lock: LockName) -> Bool {
     switch self {
     case .acquired(let grant): grant.name == lock
-    case .acquiredSeveral(let grant): grant.locks.contains { $0.name == lock }
+    case .acquiredAll(let grant): grant.locks.contains { $0.name == lock }
     case .released(let name, _, _), .extended(let name, _, _), .downgraded(let name, _), .transferred(let name, _, _):
       name == lock
     case .cancelled, .refused: false

@@ -157,7 +157,7 @@ final class SimulatedClient {
     var got: [(name: Int, token: Token)] = []
     switch reply {
     case .acquired(let acquired): got = [(wish.names[0], acquired.token)]
-    case .acquiredSeveral(let grant): got = zip(wish.names, grant.locks.map(\.token)).map { ($0, $1) }
+    case .acquiredAll(let grant): got = zip(wish.names, grant.locks.map(\.token)).map { ($0, $1) }
     case .released, .extended, .downgraded, .transferred, .cancelled, .refused: break
     }
     holds += got
@@ -170,7 +170,7 @@ final class SimulatedClient {
   private static func isKept(_ reply: Reply) -> Bool {
     switch reply {
     case .refused(.unavailable), .refused(.modeConflict): true
-    case .acquired, .acquiredSeveral, .released, .extended, .downgraded, .transferred, .cancelled, .refused: false
+    case .acquired, .acquiredAll, .released, .extended, .downgraded, .transferred, .cancelled, .refused: false
     }
   }
 
