@@ -195,7 +195,7 @@ final class TestClient {
     wire = Wire(name: name, journal: journal)
     // A process that cannot be seen, of which nothing is looked up.
     let peer = uid.map { Peer(pid: 0, uid: $0, gid: $0) }
-    channel = EmbeddedChannel(handlers: [wire, ClientChannelHandler(core: core) { _ in peer }], loop: loop)
+    channel = EmbeddedChannel(handlers: [wire, ClientChannelHandler(registry: core.registry, input: core.input) { _ in peer }], loop: loop)
     channel.connect(to: try SocketAddress(unixDomainSocketPath: "/nowhere"), promise: nil)
     loop.run()
   }
@@ -264,7 +264,7 @@ final class TestSidecar {
   ///   - managerReads: whether there is a service manager that takes what it is handed.
   init(
     isLocal: Bool = false, keeping: Bool = false, managerReads: Bool = false,
-    stage: SidecarCore.Stage = .serving,
+    stage: LifeStage.Stage = .serving,
     configure: (inout Settings) -> Void = { _ in }
   ) throws {
     var settings = Settings()
@@ -283,7 +283,7 @@ final class TestSidecar {
       store: descriptors, clock: clock.hostClock)
     core.onStopped = { [weak self] in self?.isStopped = true }
     core.standStill = {}
-    core.stage = stage
+    core.life.stage = stage
     guard !isLocal else { return }
     core.store = store
     core.heard(.up)

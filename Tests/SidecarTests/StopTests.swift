@@ -89,7 +89,7 @@ import Testing
     try a.ping(id: 2)
     host.endTurn()
     #expect(a.text.contains(#""id":2"#))
-    #expect(host.core.stage == .serving)
+    #expect(host.core.life.stage == .serving)
   }
 
   /// A daemon for which the locks would be others has no use for them.
@@ -98,29 +98,29 @@ import Testing
     var next = host.core.configuration.settings
     next.keyPrefix = "other:"
     #expect(!host.core.handOver(to: next))
-    #expect(host.core.stage == .serving)
+    #expect(host.core.life.stage == .serving)
     next = host.core.configuration.settings
     next.host = "b"
     #expect(!host.core.handOver(to: next))
-    #expect(host.core.stage == .serving)
+    #expect(host.core.life.stage == .serving)
   }
 
   @Test func whereTheManagerKeepsNothingNothingIsHandedOver() throws {
     let host = try TestSidecar(isLocal: true, keeping: true)
     #expect(host.core.keeper?.isUsable == true)
     #expect(!host.core.handOver(to: nil))
-    #expect(host.core.stage == .serving)
+    #expect(host.core.life.stage == .serving)
   }
 
   @Test(arguments: [
-    SidecarCore.Stage.starting, .handedOver, .draining, .closing, .stopped,
+    LifeStage.Stage.starting, .handedOver, .draining, .closing, .stopped,
   ])
-  func nothingIsHandedOverByADaemonThatDoesNotServe(_ stage: SidecarCore.Stage) throws {
+  func nothingIsHandedOverByADaemonThatDoesNotServe(_ stage: LifeStage.Stage) throws {
     let host = try TestSidecar(isLocal: true, keeping: true, managerReads: true)
-    host.core.stage = stage
+    host.core.life.stage = stage
     #expect(!host.core.handOver(to: nil))
-    #expect(host.core.stage == stage)
-    host.core.stage = .serving
+    #expect(host.core.life.stage == stage)
+    host.core.life.stage = .serving
   }
 
   /// Everything is left: clients are not read from, those that are not kept are told, and nothing is given back.
@@ -130,16 +130,16 @@ import Testing
     try a.acquire("x")
     host.endTurn()
     #expect(host.core.handOver(to: nil))
-    #expect(host.core.stage == .handingOver)
+    #expect(host.core.life.stage == .handingOver)
     #expect(!a.isReadFrom)
     #expect(try host.kept().engine.heldNames == ["x"])
     #expect(!a.text.contains("draining"))
     // A second wish, and a stop, mean the same.
     #expect(!host.core.handOver(to: nil))
     host.core.stop()
-    #expect(host.core.stage == .handingOver)
+    #expect(host.core.life.stage == .handingOver)
     host.endTurn()
-    #expect(host.core.stage == .handedOver)
+    #expect(host.core.life.stage == .handedOver)
     #expect(host.isStopped)
     #expect(try host.kept().engine.heldNames == ["x"])
   }

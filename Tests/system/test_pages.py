@@ -251,7 +251,7 @@ def raw_values(path, name):
 def test_reasons_that_the_catalogue_explains_are_the_daemons():
     _, lost = entries()["144505c4199e459b96609fdc0c50649f"]
     assert set(re.findall(r"^    (\w+)  ", lost, re.MULTILINE)) == \
-        raw_values("Sources/LockEngine/Effect.swift", "LostReason")
+        raw_values("Sources/LockTypes/Losses.swift", "LostReason")
     _, ended = entries()["df896c7dd44345f3b9faa5c7fd37a52d"]
     explained = ", ".join(re.findall(r"^([a-z_, ]+): ", ended, re.MULTILINE)).split(", ")
     assert set(explained) == raw_values("Sources/Sidecar/Clients/SessionLifetimes.swift", "EndReason")

@@ -5,7 +5,7 @@ import NIOCore
 
 /// Whose input is dealt with in which turn of the loop. Each session has a share of a turn, and a turn has an end, so that
 /// neither one client with many requests nor many clients keep the others waiting, or a renewal.
-struct InputTurns {
+final class InputTurns {
   /// How long a session may take in one turn, in nanoseconds.
   static let shareNanoseconds: Int64 = 1_000_000
   /// How long it may take when it had to wait for its first share, in nanoseconds: others wait behind it.
@@ -25,10 +25,10 @@ struct InputTurns {
   var isWaiting: Bool { !fresh.isEmpty || !others.isEmpty }
 
   /// Whether input that has just come may be looked at: who came before has been, and the turn has room.
-  mutating func mayBegin(now: BootInstant) -> Bool { fresh.isEmpty && hasRoom(now: now) }
+  func mayBegin(now: BootInstant) -> Bool { fresh.isEmpty && hasRoom(now: now) }
 
   /// Whether the turn has room for one more share.
-  mutating func hasRoom(now: BootInstant) -> Bool {
+  func hasRoom(now: BootInstant) -> Bool {
     guard let endsAt else {
       self.endsAt = BootInstant(nanoseconds: now.nanoseconds + Self.turnNanoseconds)
       return true
@@ -36,45 +36,17 @@ struct InputTurns {
     return now < endsAt
   }
 
-  mutating func turnEnded() { endsAt = nil }
+  func turnEnded() { endsAt = nil }
 
-  mutating func append(_ session: ClientSession, isFresh: Bool) {
+  func append(_ session: ClientSession, isFresh: Bool) {
     if isFresh { fresh.append(session) } else { others.append(session) }
   }
 
   /// The session whose turn it is, and its share. One that has had nothing yet and one that has had much take turns; those
   /// that have had nothing come in the order in which their input came.
-  mutating func next() -> (session: ClientSession, nanoseconds: Int64)? {
+  func next() -> (session: ClientSession, nanoseconds: Int64)? {
     wasFresh.toggle()
     if wasFresh || others.isEmpty, let session = fresh.popFirst() { return (session, Self.firstShareNanoseconds) }
     return others.popFirst().map { ($0, Self.shareNanoseconds) }
-  }
-}
-
-extension SidecarCore {
-  /// Requests after which the clock is looked at again: each one, where many are told of what it does.
-  var requestsBetweenLooks: Int { engine.observers > 32 ? 1 : InputTurns.requestsBetweenLooks }
-
-  /// Has the input of a session go on in one of the next turns.
-  func putOffInput(of session: ClientSession, isFresh: Bool) {
-    guard !session.input.isPutOff else { return }
-    session.input.isPutOff = true
-    inputs.append(session, isFresh: isFresh)
-    output.scheduleEnd()
-  }
-
-  /// Goes on with the input of those whose turn it is.
-  func goOnWithInputs() {
-    guard stage != .handedOver, stage != .stopped else { return }
-    while inputs.isWaiting, inputs.hasRoom(now: clock.now()), let (session, share) = inputs.next() {
-      session.input.isPutOff = false
-      guard sessions.has(session), !session.isClosing else { continue }
-      readLines(of: session, share: share)
-      // It may have had no input left.
-      updateReading(of: session)
-      // And it may be through.
-      if session.input.hasEnded { output.touch(session) }
-    }
-    if inputs.isWaiting { output.scheduleEnd() }
   }
 }

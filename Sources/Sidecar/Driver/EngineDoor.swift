@@ -23,6 +23,9 @@ final class EngineDoor {
   /// Tells the engine that time has passed, before something is answered without it.
   func tellWhatIsDue(before work: TurnWork) { core?.tellWhatIsDue(before: work) }
 
+  /// From `now` on the loop does `work`.
+  func begins(_ work: TurnWork, now: BootInstant) { core?.begins(work, now: now) }
+
   /// A number for a request that the engine is not told of.
   func newRequest() -> RequestID { core?.newRequest() ?? RequestID(0) }
 }

@@ -47,7 +47,8 @@ extension SidecarCore {
           )
           .childChannelInitializer { channel in
             channel.eventLoop.makeCompletedFuture {
-              try channel.pipeline.syncOperations.addHandler(ClientChannelHandler(core: core.value))
+              try channel.pipeline.syncOperations.addHandler(
+                ClientChannelHandler(registry: core.value.registry, input: core.value.input))
             }
           }
           .withBoundSocket(socket.descriptor)
@@ -77,7 +78,7 @@ extension SidecarCore {
       // A link that is gone must be found out in time to save the leases.
       min(2 * engine.roundTrip.timeoutMilliseconds, configuration.settings.live.engine.leaseMilliseconds / 3)
     }
-    hostCalls = HostCalls(
+    queries.hostCalls = HostCalls(
       loop: loop, store: link,
       timeoutMilliseconds: { [unowned self] in engine.holderTimeoutMilliseconds })
     link.onInput = { [unowned self] in
@@ -87,7 +88,7 @@ extension SidecarCore {
     link.isAwaited = { [unowned self] message in
       switch message {
       case .lease(let push): engine.isAwaited(push)
-      case .answer(let id, _): hostCalls?.isOpen(id) == true
+      case .answer(let id, _): queries.hostCalls?.isOpen(id) == true
       case .call: false
       }
     }
@@ -106,15 +107,15 @@ extension SidecarCore {
     case .sent(let command): tell(.commandSent(.only, command))
     case .reply(let command, let reply): tell(.replyReceived(.only, command, reply))
     case .push(let push): tell(.pushReceived(.only, push))
-    case .call(let id, let inbox, let payload): asked(id, from: inbox, payload)
-    case .answer(let id, let payload): hostCalls?.answered(id, payload)
+    case .call(let id, let inbox, let payload): queries.asked(id, from: inbox, payload)
+    case .answer(let id, let payload): queries.hostCalls?.answered(id, payload)
     }
   }
 
   private func serving() {
     // Asked to stop before it had begun.
-    guard stage == .starting else { return }
-    stage = .serving
+    guard life.stage == .starting else { return }
+    life.stage = .serving
     room.measure()
     if rights.needsUnits { policyChanged() }
     logger.info(
@@ -160,11 +161,11 @@ extension SidecarCore {
 
   /// Something changed; the status line follows within a second. Nothing is scheduled while nothing happens.
   func scheduleStatus() {
-    guard statusTask == nil, stage == .serving else { return }
+    guard statusTask == nil, life.stage == .serving else { return }
     statusTask = loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.statusMilliseconds)) {
       self.statusTask = nil
       let status = self.status
-      guard status != self.lastStatus, self.stage == .serving else { return }
+      guard status != self.lastStatus, self.life.stage == .serving else { return }
       self.lastStatus = status
       self.notifier.status(status)
     }
@@ -175,7 +176,7 @@ extension SidecarCore {
   /// Takes over what can change while clients are served; see ``Sidecar/reload(_:saved:note:)``.
   func reload(_ new: LiveSettings?, saved: [UInt8], note: String?) {
     // They may have taken so long to be read that the daemon stops by now, or has left everything to another.
-    guard stage == .starting || stage == .serving else { return }
+    guard life.stage == .starting || life.stage == .serving else { return }
     if let new {
       let old = configuration.settings.live
       configuration.settings.live = new
@@ -189,7 +190,7 @@ extension SidecarCore {
     }
     settingsNote = note
     // Before it serves, "ready" would be untrue, and follows by itself.
-    guard stage == .serving else { return }
+    guard life.stage == .serving else { return }
     lastStatus = status
     notifier.ready(status: lastStatus)
   }
@@ -198,7 +199,7 @@ extension SidecarCore {
   private func policyChanged() {
     rights.policyChanged()
     guard rights.needsUnits else {
-      for session in sessions.values { resumeReading(of: session) }
+      for session in sessions.values { input.resumeReading(of: session) }
       return
     }
     peers.policyChanged()
@@ -213,14 +214,14 @@ extension SidecarCore {
   /// - Parameter next: the settings that it would have; nil: those of this one, because its own are wrong.
   func end(before next: Settings?) {
     // After an announcement it is known that nothing can be left.
-    if stage == .serving, !wasRestartAnnounced, handOver(to: next) { return }
+    if life.stage == .serving, !wasRestartAnnounced, handOver(to: next) { return }
     stop()
   }
 
   /// Gives back every lock, tells every client, and ends. While clients are left to the next daemon it changes nothing:
   /// the service manager means the same.
   func stop() {
-    switch stage {
+    switch life.stage {
     case .starting:
       notifier.stopping(status: "Stopping")
       if leaveBeforeServing() { return }
@@ -231,7 +232,7 @@ extension SidecarCore {
     case .handingOver, .handedOver, .draining, .closing, .stopped:
       return
     }
-    stage = .draining
+    life.stage = .draining
     keeper?.abandon()
     notifier.stopping(status: "Stopping")
     notifier.extendTimeout(
@@ -239,7 +240,7 @@ extension SidecarCore {
     listener?.close(promise: nil)
     for session in sessions.values where session.input.hasSpoken { output.write(to: session) { $0.draining() } }
     loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.drainMillisecondsMax)) {
-      guard self.stage == .draining else { return }
+      guard self.life.stage == .draining else { return }
       self.logger.warning("not every lock could be given back in time; the rest end by their leases")
       self.drained()
     }
@@ -248,8 +249,8 @@ extension SidecarCore {
 
   /// Everything has been given back, or cannot be.
   func drained() {
-    guard stage == .draining else { return }
-    stage = .closing
+    guard life.stage == .draining else { return }
+    life.stage = .closing
     if let store, !store.isReady, engine.gauges.locks > 0 {
       logger.warning("Redis cannot be reached; locks that were held end by their leases")
     }
@@ -264,8 +265,8 @@ extension SidecarCore {
   }
 
   private func finish() {
-    guard stage != .stopped else { return }
-    stage = .stopped
+    guard life.stage != .stopped else { return }
+    life.stage = .stopped
     statusTask?.cancel()
     losses.killAllPending()
     store?.stop()

@@ -30,19 +30,18 @@ final class SidecarCore {
   /// Where other hosts reach this one.
   let inbox: String
   /// Keeps what must outlive the process; nil when nothing does.
-  private(set) var keeper: SessionKeeper?
+  let keeper: SessionKeeper?
   let clock: HostClock
   let startedAt: BootInstant
   /// Where the leases of all hosts are; nil: this host is alone.
-  var store: (any LeaseStore)?
-  var hostCalls: HostCalls?
+  var store: (any LeaseStore)? {
+    didSet { queries.store = store }
+  }
   var timer: BootTimer?
   var listener: (any Channel)?
-  let document: [UInt8]
 
   let sessions = SessionTable()
   var lastRequest: UInt64 = 0
-  var decoder = RequestDecoder()
   let statistics = SidecarStatistics()
   let door = EngineDoor()
   let output: TurnOutput
@@ -54,22 +53,22 @@ final class SidecarCore {
   let lifetimes: SessionLifetimes
   let limits: SessionLimits
   let watches: WatchBook
+  let queries: LockQueries
+  let replies: ReplyWriter
+  let router: RequestRouter
+  let input: ClientInput
+  let registry: ClientRegistry
 
   /// Sessions whose input goes on in the next turns.
-  var inputs = InputTurns()
+  let inputs = InputTurns()
   var turns = TurnTimes()
   /// On whose behalf the engine is being told something.
   private var actingUser: UInt32?
-  /// Half-closed sessions of which more holds end.
-  var endingHolds: Deque<ClientSession> = []
-  /// Pages of `list` that many locks have to be passed over for.
-  var listings: Deque<(listing: HostListing, session: ClientSession)> = []
-
   private var effects: [Effect] = []
   /// The request that the engine is being told of, so that an answer that comes at once needs no table.
   private var current: (request: RequestID, message: MessageID)?
 
-  var stage = Stage.starting
+  let life = LifeStage()
   /// Whether the service manager has said that it restarts this daemon.
   var wasRestartAnnounced = false
   var statusTask: Scheduled<Void>?
@@ -80,20 +79,6 @@ final class SidecarCore {
   var onStopped: () -> Void = {}
   /// Keeps the loop from doing anything more when everything is left to the daemon that follows; tests go on.
   var standStill: () -> Void = { while true { pause() } }
-
-  /// Where the sidecar is in its life.
-  enum Stage {
-    case starting
-    case serving
-    /// Clients and locks are being left to the daemon that follows.
-    case handingOver
-    case handedOver
-    /// Locks are being given back.
-    case draining
-    /// The last replies are being sent.
-    case closing
-    case stopped
-  }
 
   /// - Parameters:
   ///   - predecessor: what the daemon before this one left.
@@ -115,7 +100,6 @@ final class SidecarCore {
     self.loop = loop
     self.logger = logger
     self.notifier = notifier
-    self.document = OpenRPCDocument.compact
     instance = predecessor?.identity.instance ?? Self.newInstance()
     settingsNote = configuration.settingsNote
     // Found out now: with no descriptor left the kernel would seem not to.
@@ -134,11 +118,6 @@ final class SidecarCore {
         $0.settings = configuration.settings.live.engine
         $0.lockBytesMax = Self.lockBytesMax(memory: predecessor?.memory, bytes: configuration.stateBytes)
       })
-    defer {
-      door.lead(to: self)
-      output.onEnd = { [unowned self] in endTurn() }
-      peers.onUnit = { [unowned self] in unitIsKnown(of: $0) }
-    }
     losses = LossEnforcer(
       engine: engine, peers: peers, room: room, output: output, statistics: statistics, clock: clock, logger: logger)
     lifetimes = SessionLifetimes(
@@ -150,12 +129,36 @@ final class SidecarCore {
     watches = WatchBook(
       configuration: self.configuration, counts: limitCounts, sessions: sessions, output: output, rights: rights,
       door: door)
-    guard let store,
-      let keeper = SessionKeeper(
-        store: store, predecessor: predecessor?.memory, memoryBytes: configuration.stateBytes, loop: loop,
-        logger: logger, clock: clock)
-    else { return }
-    self.keeper = keeper
+    keeper = store.flatMap {
+      SessionKeeper(
+        store: $0, predecessor: predecessor?.memory, memoryBytes: configuration.stateBytes, loop: loop, logger: logger,
+        clock: clock)
+    }
+    queries = LockQueries(
+      configuration: self.configuration, engine: engine, sessions: sessions, output: output, rights: rights,
+      door: door, inputs: inputs, statistics: statistics, clock: clock, logger: logger, inbox: inbox)
+    replies = ReplyWriter(queries: queries, rights: rights, counts: limitCounts)
+    router = RequestRouter(
+      configuration: self.configuration, instance: instance, engine: engine, clock: clock, logger: logger,
+      sessions: sessions, output: output, rights: rights, peers: peers, losses: losses, lifetimes: lifetimes,
+      watches: watches, queries: queries, door: door)
+    input = ClientInput(
+      clock: clock, engine: engine, life: life, sessions: sessions, output: output, inputs: inputs, rights: rights,
+      limits: limits, router: router, door: door, keeper: keeper, statistics: statistics)
+    registry = ClientRegistry(
+      life: life, sessions: sessions, output: output, limits: limits, counts: limitCounts, room: room, peers: peers,
+      lifetimes: lifetimes, watches: watches, door: door, keeper: keeper, statistics: statistics)
+    connect()
+  }
+
+  /// Leads the parts to what they bring about.
+  private func connect() {
+    door.lead(to: self)
+    output.onEnd = { [unowned self] in endTurn() }
+    peers.onUnit = { [unowned self] in input.unitIsKnown(of: $0) }
+    registry.onLeft = { [unowned self] in leave($0) }
+    router.figures = { [unowned self] in stats }
+    guard let keeper else { return }
     keeper.onSweep = { [unowned self] in
       keeper.sweepIdle(self)
       output.scheduleEnd()
@@ -199,6 +202,9 @@ final class SidecarCore {
     engine.handle(event, now: now ?? clock.now(), into: &effects)
   }
 
+  /// From `now` on the loop does `work`.
+  func begins(_ work: TurnWork, now: BootInstant) { turns.begin(work, now: now) }
+
   /// Tells the engine that time has passed, if that means anything. It is asked before whatever is answered without it:
   /// after a pause of the host a lock that ended meanwhile is told lost first, and nowhere shown as held.
   func tellWhatIsDue(before work: TurnWork) {
@@ -226,7 +232,7 @@ final class SidecarCore {
 
   /// What others wait for goes out first, because each write takes a while and wakes a process that competes for the
   /// processor: grants, commands to Redis, the other replies. Releases that no other host waits for come last.
-  private func endTurn() {
+  func endTurn() {
     turns.begin(.send, now: clock.now())
     output.endBegins()
     keepTurn(output.settlingSessions)
@@ -257,7 +263,7 @@ final class SidecarCore {
   /// When the engine, input that was put off, a keepalive or a process that is to end wants to be looked at.
   private var nextDeadline: BootInstant? {
     // Not at once, but when the loop has looked at everybody else.
-    if inputs.isWaiting || !listings.isEmpty || !endingHolds.isEmpty || keeper?.hasMoreToDo == true {
+    if input.hasMoreToDo || !queries.listings.isEmpty || keeper?.hasMoreToDo == true {
       return BootInstant(nanoseconds: 1)
     }
     var next = engine.nextDeadline
@@ -272,9 +278,9 @@ final class SidecarCore {
     losses.killThoseDue(now: now)
     tell(.timerFired, now: now)
     lifetimes.check(now: now)
-    goOnWithInputs()
-    goOnWithListings()
-    goOnWithHalfClosed()
+    input.goOn()
+    queries.goOnWithListings()
+    input.goOnWithHalfClosed()
   }
 
   /// Sends what the turn produced for a session, and closes it if it is through.
@@ -299,9 +305,9 @@ final class SidecarCore {
   private func proceed(_ session: ClientSession) {
     guard !session.isClosing else { return }
     output.tellMissed(session)
-    resumeReading(of: session)
-    endHoldsOfHalfClosed(session)
-    if isThrough(session) { closeAfterOutput(session) }
+    input.resumeReading(of: session)
+    input.endHoldsOfHalfClosed(session)
+    if input.isThrough(session) { input.closeAfterOutput(session) }
   }
 
   // MARK: Effects
@@ -314,7 +320,7 @@ final class SidecarCore {
       case .acquired, .acquiredAll: session.output.isGranted = true
       case .released, .extended, .downgraded, .transferred, .cancelled, .refused: break
       }
-      output.write(to: session) { write(reply, id: message, for: session, to: &$0) }
+      output.write(to: session) { replies.write(reply, id: message, for: session, to: &$0) }
     case .notify(let id, let notification):
       guard let session = sessions[id] else { return }
       perform(notification, for: session)
@@ -356,7 +362,7 @@ final class SidecarCore {
     case .waiting(let request, let name, let position, let holder, let trouble):
       let message = current?.request == request ? current?.message : session.requests.messageID(of: request)
       guard let message else { return }
-      let holders = holders(of: holder, of: name, for: session)
+      let holders = queries.holders(of: holder, of: name, for: session)
       let detail = trouble.map(words(of:))
       output.writeUnlessBehind(to: session) {
         $0.waiting(id: message, name: name, position: Int64(position), holders: holders, detail: detail)
@@ -372,8 +378,8 @@ final class SidecarCore {
 
   private func words(of trouble: StoreTrouble) -> String {
     switch trouble {
-    case .unreachable: Self.said(store?.downReason) ?? "Redis cannot be reached"
-    case .refused(let words): Self.said(words) ?? "Redis refuses"
+    case .unreachable: LockQueries.said(store?.downReason) ?? "Redis cannot be reached"
+    case .refused(let words): LockQueries.said(words) ?? "Redis refuses"
     }
   }
 

@@ -195,7 +195,8 @@ extension SidecarCore {
     let core = NIOLoopBound(self, eventLoop: loop)
     var connections: [EventLoopFuture<(SessionID, NIOLoopBound<TakenOver>)?>] = []
     for (id, descriptor) in predecessor.connections.sorted(by: { $0.key < $1.key }) {
-      let handler = NIOLoopBound(ClientChannelHandler(core: self, isTakenOver: true), eventLoop: loop)
+      let handler = NIOLoopBound(
+        ClientChannelHandler(registry: registry, input: input, isTakenOver: true), eventLoop: loop)
       let connection = ClientBootstrap(group: loop)
         .channelOption(.autoRead, value: false)
         .channelOption(.allowRemoteHalfClosure, value: true)
@@ -320,13 +321,13 @@ extension SidecarCore {
       guard let session = sessions[input.session] else { continue }
       // It is noted already.
       session.keeping.peekedBytes = input.bytes.count
-      received(ByteBuffer(bytes: input.bytes), from: session)
+      self.input.received(ByteBuffer(bytes: input.bytes), from: session)
     }
     for session in kept where sessions.has(session) {
       if !engine.isIdle(session.id) { peers.describe(session) }
-      readLines(of: session)
+      input.readLines(of: session)
       // Its output, and what it has not read, may hold it back; if not, it is read from again.
-      resumeReading(of: session)
+      input.resumeReading(of: session)
       if session.input.hasEnded { output.touch(session) }
     }
   }
@@ -340,15 +341,15 @@ extension SidecarCore {
   /// - Returns: whether that is so. Where nobody keeps anything it goes on: whoever wants it to end sends SIGTERM, too.
   @discardableResult
   func handOver(to next: Settings?) -> Bool {
-    guard stage == .serving, let keeper, keeper.isUsable, keeper.isStoreKept,
+    guard life.stage == .serving, let keeper, keeper.isUsable, keeper.isStoreKept,
       identity == Self.identity(instance: instance, next ?? configuration.settings)
     else {
       logger.notice(
         "clients and locks cannot be left to another daemon",
-        metadata: ["reason": "\(stage == .serving ? whyNothingIsKept : "this one does not serve")"])
+        metadata: ["reason": "\(life.stage == .serving ? whyNothingIsKept : "this one does not serve")"])
       return false
     }
-    stage = .handingOver
+    life.stage = .handingOver
     notifier.stopping(status: "Restarting")
     listener?.close(promise: nil)
     keeper.keepIdle(self)
@@ -393,19 +394,19 @@ extension SidecarCore {
   /// - Returns: false when nothing was left to it.
   func leaveBeforeServing() -> Bool {
     guard let keeper, keeper.isUsable, keeper.hasPredecessor else { return false }
-    stage = .handingOver
+    life.stage = .handingOver
     handedOver()
     return true
   }
 
   private func handedOver() {
-    guard let keeper, stage == .handingOver else { return }
+    guard let keeper, life.stage == .handingOver else { return }
     for session in sessions.values where !session.keeping.isKept { session.disconnect() }
     store?.flush()
     if !keeper.finish(self, withinMilliseconds: Self.storeFlushMilliseconds) {
       logger.warning("the service manager may not have everything that was to be left to the next daemon")
     }
-    stage = .handedOver
+    life.stage = .handedOver
     statusTask?.cancel()
     onStopped()
     // From here on this loop must not send anything: how far clients were sent their output is written down.

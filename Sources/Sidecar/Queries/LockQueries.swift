@@ -1,19 +1,54 @@
-// What is answered without changing anything.
-
 import ClientProtocol
+import DequeModule
 import LockEngine
 import LockTypes
+import Logging
 import SystemStrings
 
-extension SidecarCore {
+/// What clients and other hosts ask about locks: `inspect`, `list`, `break`, and questions between hosts.
+final class LockQueries {
   /// Holders of this host that `inspect` and `list` name.
   static let holdersShownMax = 64
   /// Waiters of this host that `inspect` names.
   static let waitersShownMax = 16
-  /// Waits of a circle that `deadlock` names.
-  static let cycleShownMax = 1024
   /// Waiting hosts that Redis is asked to name.
   static let waitingHostsMax = 16
+
+  let configuration: ConfigurationInForce
+  let engine: LockEngine
+  let sessions: SessionTable
+  let output: TurnOutput
+  let rights: RightsCache
+  let door: EngineDoor
+  let inputs: InputTurns
+  let statistics: SidecarStatistics
+  let clock: HostClock
+  let logger: Logger
+  /// Where other hosts reach this one.
+  let inbox: String
+  /// Where the leases of all hosts are; nil: this host is alone.
+  var store: (any LeaseStore)?
+  var hostCalls: HostCalls?
+  /// Pages of `list` that many locks have to be passed over for.
+  var listings: Deque<(listing: HostListing, session: ClientSession)> = []
+
+  init(
+    configuration: ConfigurationInForce, engine: LockEngine, sessions: SessionTable, output: TurnOutput,
+    rights: RightsCache, door: EngineDoor, inputs: InputTurns, statistics: SidecarStatistics, clock: HostClock,
+    logger: Logger, inbox: String
+  ) {
+    self.configuration = configuration
+    self.engine = engine
+    self.sessions = sessions
+    self.output = output
+    self.rights = rights
+    self.door = door
+    self.inputs = inputs
+    self.statistics = statistics
+    self.clock = clock
+    self.logger = logger
+    self.inbox = inbox
+  }
 
   // MARK: Holders
 
@@ -122,11 +157,11 @@ extension SidecarCore {
     answer: @escaping (Answer) -> Void
   ) {
     guard let store else { return }
-    let request = newRequest()
+    let request = door.newRequest()
     session.beganQuery(request, as: id)
     question(store, session.peer?.uid) { outcome in
       _ = session.endedQuery(request)
-      self.tellWhatIsDue(before: .redis)
+      self.door.tellWhatIsDue(before: .redis)
       // The turn ends also where nobody is left to hear of it.
       guard self.sessions.has(session) else { return self.output.scheduleEnd() }
       var words: String?
@@ -147,6 +182,19 @@ extension SidecarCore {
           if let detail { json.member("detail", detail) }
         }
       }
+    }
+  }
+
+  /// Refuses what cannot be done because a key of the lock holds data of others.
+  func writeWrongType(_ other: OtherData?, of name: LockName, id: MessageID, to writer: inout MessageWriter) {
+    guard let other, let key = store?.key(of: other, in: name) else { return writer.failure(id: id, .wrongType) }
+    let shown = SystemText.shown(String(decoding: key, as: UTF8.self))
+    let kind = other.type.map { "other data (type \($0))" } ?? "other data"
+    writer.failure(
+      id: id, .wrongType, message: "the Redis key \(shown) holds \(kind); remove that key or choose another name"
+    ) { json in
+      json.member("key", utf8: key)
+      if let type = other.type { json.member("type", type) }
     }
   }
 }

@@ -4,7 +4,7 @@ import ClientProtocol
 import LockEngine
 import LockTypes
 
-extension SidecarCore {
+extension LockQueries {
   func list(_ params: ListParams, id: MessageID, _ session: ClientSession) {
     switch params.scope {
     case .all where store != nil: listAll(params, id: id, session)
@@ -16,7 +16,7 @@ extension SidecarCore {
   private func listHost(_ params: ListParams, id: MessageID, _ session: ClientSession) {
     let listing = HostListing(params)
     if find(listing, for: session) { return write(listing, id: id, session) }
-    listing.request = newRequest()
+    listing.request = door.newRequest()
     session.beganQuery(listing.request, as: id)
     listings.append((listing, session))
     output.scheduleEnd()

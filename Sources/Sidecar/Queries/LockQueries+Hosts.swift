@@ -5,7 +5,7 @@ import LockEngine
 import LockTypes
 import SystemStrings
 
-extension SidecarCore {
+extension LockQueries {
   // MARK: Asking
 
   /// Asks hosts on behalf of a session; `then` answers the client with what they tell, or without it.
@@ -24,11 +24,11 @@ extension SidecarCore {
     _ then: @escaping ([(inbox: String, outcome: HostCalls.Outcome)]) -> Void
   ) {
     guard !questions.isEmpty, let hostCalls else { return then([]) }
-    let request = newRequest()
+    let request = door.newRequest()
     session.beganQuery(request, as: id)
     hostCalls.askAll(questions, waitMilliseconds: waitMilliseconds) { outcomes in
       _ = session.endedQuery(request)
-      self.tellWhatIsDue(before: .redis)
+      self.door.tellWhatIsDue(before: .redis)
       // The turn ends also where nobody is left to hear of it.
       guard self.sessions.has(session) else { return self.output.scheduleEnd() }
       then(outcomes)
@@ -43,7 +43,7 @@ extension SidecarCore {
     var wanted: [ExactText: [LockName]] = [:]
     for (name, found) in zip(names, inspections) {
       let inboxes = Set((found.holders.map(\.inbox) + found.waiting.map(\.inbox)).map { ExactText($0) })
-      for inbox in inboxes where inbox != ExactText(ownInbox) { wanted[inbox, default: []].append(name) }
+      for inbox in inboxes where inbox != ExactText(self.inbox) { wanted[inbox, default: []].append(name) }
     }
     return wanted.sorted { $0.key < $1.key }.flatMap { inbox, names in
       stride(from: 0, to: names.count, by: HostQuestion.namesMax).map { start in
@@ -52,12 +52,10 @@ extension SidecarCore {
     }
   }
 
-  var ownInbox: String { "\(configuration.settings.host)/\(instance)" }
-
   // MARK: Answering
 
   func asked(_ id: UInt64, from inbox: String, _ payload: [UInt8]) {
-    tellWhatIsDue(before: .redis)
+    door.tellWhatIsDue(before: .redis)
     switch HostQuestion(payload) {
     case .who(let names)?:
       var answer: [UInt8] = []

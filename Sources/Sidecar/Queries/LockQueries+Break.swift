@@ -5,7 +5,7 @@ import LockEngine
 import LockTypes
 import SystemStrings
 
-extension SidecarCore {
+extension LockQueries {
   /// How long a host may take to say what it has broken, in milliseconds. A host that lives answers within a few; to take
   /// a lock from one that is only slow would be worse than to wait.
   static let breakMilliseconds: Int64 = 2000
@@ -46,7 +46,7 @@ extension SidecarCore {
   private func breakElsewhere(
     _ order: BreakOrder, _ session: ClientSession, _ found: LockInspection, broken tokens: [Token]
   ) {
-    let inboxes = Set(found.holders.map { ExactText($0.inbox) }).subtracting([ExactText(ownInbox)]).sorted()
+    let inboxes = Set(found.holders.map { ExactText($0.inbox) }).subtracting([ExactText(self.inbox)]).sorted()
     let question = HostQuestion.breakHolds(order.name, token: order.token, reason: order.reason, by: order.by)
     ask(
       hosts: inboxes.map { ($0.text, question) }, waitMilliseconds: Self.breakMilliseconds, for: session, order.id
@@ -145,7 +145,7 @@ extension SidecarCore {
         ])
     }
     statistics.broken += UInt64(tokens.count)
-    tell(.breakRequested(name: name, tokens: tokens, reason: reason), now: now)
+    door.tell(.breakRequested(name: name, tokens: tokens, reason: reason), now: now)
     return tokens
   }
 

@@ -1,12 +1,18 @@
-// What the engine answers, in the protocol's words.
-
 import AccessPolicy
 import ClientProtocol
 import LockEngine
 import LockTypes
 import SystemStrings
 
-extension SidecarCore {
+/// Says what the engine answers in the protocol's words.
+struct ReplyWriter {
+  /// Waits of a circle that `deadlock` names.
+  private static let cycleShownMax = 1024
+
+  let queries: LockQueries
+  let rights: RightsCache
+  let counts: LimitCounts
+
   /// Writes the answer to a request.
   func write(_ reply: Reply, id: MessageID, for session: ClientSession, to writer: inout MessageWriter) {
     switch reply {
@@ -39,10 +45,10 @@ extension SidecarCore {
   ) {
     switch refusal {
     case .busy(let holder, let name):
-      let holders = holders(of: holder, of: name, for: session)
+      let holders = queries.holders(of: holder, of: name, for: session)
       writer.failure(id: id, .busy) { MessageWriter.writeHolders(holders, to: &$0) }
     case .timeout(let holder, let name):
-      let holders = holders(of: holder, of: name, for: session)
+      let holders = queries.holders(of: holder, of: name, for: session)
       writer.failure(id: id, .timeout) { MessageWriter.writeHolders(holders, to: &$0) }
     case .cancelled:
       writer.failure(id: id, .cancelled)
@@ -58,10 +64,12 @@ extension SidecarCore {
       writer.failure(id: id, .lost) { $0.member("lost", reason.rawValue) }
     case .unavailable(let words):
       writer.failure(id: id, .unavailable) { json in
-        if let detail = Self.said(words) ?? Self.said(store?.downReason) { json.member("detail", detail) }
+        if let detail = LockQueries.said(words) ?? LockQueries.said(queries.store?.downReason) {
+          json.member("detail", detail)
+        }
       }
     case .wrongType(let other, let name):
-      writeWrongType(other, of: name, id: id, to: &writer)
+      queries.writeWrongType(other, of: name, id: id, to: &writer)
     case .modeConflict(let held):
       writer.failure(id: id, .modeConflict) { MessageWriter.writeHeld(held, to: &$0) }
     case .deadlock(let steps):
@@ -69,7 +77,7 @@ extension SidecarCore {
       let cycle = steps.prefix(Self.cycleShownMax).map { info($0, for: session) }
       writer.failure(id: id, .deadlock) { MessageWriter.writeCycle(cycle, to: &$0) }
     case .noSuchSession:
-      writeNoSuchSession(id: id, to: &writer)
+      Self.writeNoSuchSession(id: id, to: &writer)
     case .notAccepted:
       let message =
         "that session neither waits for this lock nor has said that it accepts transfers, or it does not read what it is sent"
@@ -78,7 +86,7 @@ extension SidecarCore {
         json.member("expected", "a session that waits for the lock, or that sent accept_transfers to initialize")
       }
     case .limit(let limit):
-      limitCounts.met(limit)
+      counts.met(limit)
       writer.failure(id: id, .limit) { $0.member("limit", limit.rawValue) }
     case .shuttingDown:
       writer.failure(id: id, .shuttingDown)
@@ -86,7 +94,7 @@ extension SidecarCore {
   }
 
   /// Refuses a `transfer` to a session that this host does not have.
-  func writeNoSuchSession(id: MessageID, to writer: inout MessageWriter) {
+  static func writeNoSuchSession(id: MessageID, to writer: inout MessageWriter) {
     let message = "this host has no session of that name; initialize tells a client its own, and list those of holders"
     writer.failure(id: id, .invalidParams, message: message) { json in
       json.member("field", "session")
@@ -94,23 +102,10 @@ extension SidecarCore {
     }
   }
 
-  /// Refuses what cannot be done because a key of the lock holds data of others.
-  func writeWrongType(_ other: OtherData?, of name: LockName, id: MessageID, to writer: inout MessageWriter) {
-    guard let other, let key = store?.key(of: other, in: name) else { return writer.failure(id: id, .wrongType) }
-    let shown = SystemText.shown(String(decoding: key, as: UTF8.self))
-    let kind = other.type.map { "other data (type \($0))" } ?? "other data"
-    writer.failure(
-      id: id, .wrongType, message: "the Redis key \(shown) holds \(kind); remove that key or choose another name"
-    ) { json in
-      json.member("key", utf8: key)
-      if let type = other.type { json.member("type", type) }
-    }
-  }
-
   /// A wait of a circle, as far as the client may be told of it: its own, and of others the locks that it may inspect. Who
   /// waits is told to who may inspect both the lock that is waited for and the one that is held.
   private func info(_ step: DeadlockStep, for session: ClientSession) -> DeadlockInfo {
-    let isHere = ExactText.isSame(step.inbox, inbox)
+    let isHere = ExactText.isSame(step.inbox, queries.inbox)
     let isOwn = isHere && step.session == session.id.rawValue
     let waitsFor = isOwn || rights.mayInspect(session, step.waitsFor) ? step.waitsFor : nil
     let holds = step.holds.flatMap { isOwn || rights.mayInspect(session, $0) ? $0 : nil }
@@ -119,7 +114,7 @@ extension SidecarCore {
     }
     let who =
       isHere
-      ? info(SessionID(step.session))
+      ? queries.info(SessionID(step.session))
       : SessionInfo(host: step.host, session: "\(step.session)", pid: step.pid.map(Int64.init), command: step.command)
     return DeadlockInfo(session: who, owner: step.owner, waitsFor: waitsFor, held: holds)
   }

@@ -1,0 +1,273 @@
+import ClientProtocol
+import DequeModule
+import LockEngine
+import LockTypes
+import NIOCore
+
+/// Makes requests of what comes from clients, each client in its turn, and ends what half-closed ones have.
+final class ClientInput {
+  /// Questions to Redis that one session may have open before it is not read from any more.
+  static let queriesPerSessionMax = 16
+
+  private let clock: HostClock
+  private let engine: LockEngine
+  private let life: LifeStage
+  private let sessions: SessionTable
+  private let output: TurnOutput
+  private let inputs: InputTurns
+  private let rights: RightsCache
+  private let limits: SessionLimits
+  private let router: RequestRouter
+  private let door: EngineDoor
+  private let keeper: SessionKeeper?
+  private let statistics: SidecarStatistics
+  private var decoder = RequestDecoder()
+  /// Half-closed sessions of which more holds end.
+  private var endingHolds: Deque<ClientSession> = []
+
+  init(
+    clock: HostClock, engine: LockEngine, life: LifeStage, sessions: SessionTable, output: TurnOutput,
+    inputs: InputTurns, rights: RightsCache, limits: SessionLimits, router: RequestRouter, door: EngineDoor,
+    keeper: SessionKeeper?, statistics: SidecarStatistics
+  ) {
+    self.clock = clock
+    self.engine = engine
+    self.life = life
+    self.sessions = sessions
+    self.output = output
+    self.inputs = inputs
+    self.rights = rights
+    self.limits = limits
+    self.router = router
+    self.door = door
+    self.keeper = keeper
+    self.statistics = statistics
+  }
+
+  /// Whether input or holds wait for the next turn.
+  var hasMoreToDo: Bool { inputs.isWaiting || !endingHolds.isEmpty }
+
+  // MARK: Input
+
+  /// Goes on with a session that nothing could be decided of.
+  func unitIsKnown(of session: ClientSession) {
+    // The last line may have come without its end, and then there is nothing else to go on with.
+    if session.input.unread == nil { readLines(of: session) }
+    resumeReading(of: session)
+    output.touch(session)
+  }
+
+  func received(_ buffer: ByteBuffer, from session: ClientSession) {
+    guard !session.isClosing else { return }
+    statistics.bytesIn += UInt64(buffer.readableBytes)
+    session.input.hasSpoken = true
+    keeper?.received(buffer, from: session)
+    if session.lifetime.keepaliveMilliseconds != nil { session.lifetime.heardAt = clock.now() }
+    if var unread = session.input.unread {
+      unread.writeImmutableBuffer(buffer)
+      session.input.unread = unread
+    } else {
+      session.input.unread = buffer
+    }
+    readLines(of: session)
+  }
+
+  func inputEnded(of session: ClientSession) {
+    session.input.hasEnded = true
+    session.keeping.isChanged = true
+    readLines(of: session)
+    output.touch(session)
+  }
+
+  func writabilityChanged(of session: ClientSession) {
+    session.output.isWritable = session.channel.isWritable
+    guard session.output.isWritable else { return updateReading(of: session) }
+    output.tellMissed(session)
+    resumeReading(of: session)
+    // The rest of its input may have been nothing that is answered, and then it is through.
+    if session.input.hasEnded { output.touch(session) }
+  }
+
+  /// Takes lines until there are none or the session has enough on its hands, or has had its share of the turn.
+  ///
+  /// - Parameter share: how long it may take, in nanoseconds, when it has waited for its turn.
+  func readLines(of session: ClientSession, share: Int64? = nil) {
+    keeper?.touch(session)
+    if session.input.isPutOff { return }
+    guard var buffer = session.input.unread else {
+      if rights.isUnitPending(session) { return }
+      return finishInput(of: session)
+    }
+    let began = clock.now()
+    door.begins(.input, now: began)
+    guard share != nil || inputs.mayBegin(now: began) else {
+      putOffInput(of: session, isFresh: true)
+      return updateReading(of: session)
+    }
+    // The turn's end makes room for the next one.
+    output.scheduleEnd()
+    session.input.unread = nil
+    var isPaused = false
+    var requestsLeft = requestsBetweenLooks
+    buffer.readWithUnsafeReadableBytes { bytes in
+      var rest = bytes
+      while !session.isClosing {
+        if mustPause(session) {
+          isPaused = true
+          break
+        }
+        if requestsLeft == 0 {
+          let taken = clock.now().nanoseconds - began.nanoseconds
+          if taken >= share ?? InputTurns.shareNanoseconds {
+            putOffInput(of: session, isFresh: false)
+            isPaused = true
+            break
+          }
+          requestsLeft = requestsBetweenLooks
+        }
+        requestsLeft -= 1
+        switch session.input.framer.next(from: &rest, { decoder.decode($0) }) {
+        case .line(let message): received(message, from: session)
+        case .tooLong: refuse(.lineTooLong, to: session)
+        case .hopeless:
+          refuse(.lineWithoutEnd, to: session)
+          session.isClosing = true
+        case .needsInput:
+          return bytes.count - rest.count
+        }
+      }
+      return bytes.count - rest.count
+    }
+    if isPaused, buffer.readableBytes > 0 { session.input.unread = buffer }
+    if !isPaused { finishInput(of: session) }
+    limits.chargeInput(of: session)
+    updateReading(of: session)
+  }
+
+  private func finishInput(of session: ClientSession) {
+    guard session.input.hasEnded, !session.isClosing else { return }
+    switch session.input.framer.finish({ decoder.decode($0) }) {
+    case .line(let message): received(message, from: session)
+    case .tooLong: refuse(.lineTooLong, to: session)
+    case .hopeless, .needsInput: break
+    }
+  }
+
+  private func mustPause(_ session: ClientSession) -> Bool {
+    session.input.isPutOff || rights.isUnitPending(session) || !session.output.isWritable
+      || session.requests.queries >= Self.queriesPerSessionMax
+      || session.output.count >= TurnOutput.unreadPauseBytes
+  }
+
+  /// Stops or resumes reading from the socket, so that the kernel's buffer, and then the client, holds the rest.
+  func updateReading(of session: ClientSession) {
+    let mustPause = !session.isClosing && mustPause(session)
+    guard mustPause != session.input.isPaused else { return }
+    session.input.isPaused = mustPause
+    try? session.channel.syncOptions?.setOption(.autoRead, value: !mustPause)
+  }
+
+  /// Goes on with a session that had enough on its hands, when it has not any more.
+  func resumeReading(of session: ClientSession) {
+    guard session.input.isPaused || session.input.unread != nil else { return }
+    readLines(of: session)
+    updateReading(of: session)
+  }
+
+  // MARK: Shares of a turn
+
+  /// Requests after which the clock is looked at again: each one, where many are told of what it does.
+  private var requestsBetweenLooks: Int { engine.observers > 32 ? 1 : InputTurns.requestsBetweenLooks }
+
+  /// Has the input of a session go on in one of the next turns.
+  private func putOffInput(of session: ClientSession, isFresh: Bool) {
+    guard !session.input.isPutOff else { return }
+    session.input.isPutOff = true
+    inputs.append(session, isFresh: isFresh)
+    output.scheduleEnd()
+  }
+
+  /// Goes on with the input of those whose turn it is.
+  func goOn() {
+    guard life.stage != .handedOver, life.stage != .stopped else { return }
+    while inputs.isWaiting, inputs.hasRoom(now: clock.now()), let (session, share) = inputs.next() {
+      session.input.isPutOff = false
+      guard sessions.has(session), !session.isClosing else { continue }
+      readLines(of: session, share: share)
+      // It may have had no input left.
+      updateReading(of: session)
+      // And it may be through.
+      if session.input.hasEnded { output.touch(session) }
+    }
+    if inputs.isWaiting { output.scheduleEnd() }
+  }
+
+  // MARK: Requests
+
+  private func refuse(_ refusal: RequestRefusal, to session: ClientSession) {
+    statistics.refusedLines += 1
+    output.write(to: session) { $0.refusal(refusal) }
+  }
+
+  private func received(_ message: ClientMessage, from session: ClientSession) {
+    switch message {
+    case .refused(let refusal):
+      refuse(refusal, to: session)
+    case .cancelNotification(let target):
+      door.tell(.cancelRequested(session.id, request: nil, target: session.requests.inFlight[target]))
+    case .request(let id, let request):
+      statistics.requests += 1
+      guard session.requests.inFlight.isEmpty || session.requests.inFlight[id] == nil else {
+        return refuse(.idInFlight(id), to: session)
+      }
+      router.received(request, id: id, from: session)
+    }
+  }
+
+  // MARK: The half-closed
+
+  /// Closes a connection once the client has taken what it was sent.
+  func closeAfterOutput(_ session: ClientSession) {
+    session.isClosing = true
+    session.closesAfterOutput = true
+    let channel = session.channel
+    // An empty write is complete when everything before it is.
+    channel.writeAndFlush(channel.allocator.buffer(capacity: 0)).assumeIsolated().whenComplete { _ in
+      session.disconnect()
+    }
+  }
+
+  /// Half-closed, and nothing is pending, held or watched: nobody will ever hear or ask anything on this connection again.
+  func isThrough(_ session: ClientSession) -> Bool {
+    session.input.hasEnded && session.input.unread == nil && !session.input.isPutOff && session.output.bytes == nil
+      && session.requests.queries == 0
+      && session.watches.targets.isEmpty && engine.isIdle(session.id)
+  }
+
+  /// A client that has closed its half of the connection can neither release what it holds nor say that it is alive: a
+  /// program that ended its output and goes on would hold it for ever. So its holds end behind the last reply, and
+  /// before that those that its own requests wait for. Where it has asked for something else they stay, but it can be in a
+  /// deadlock from now on.
+  func endHoldsOfHalfClosed(_ session: ClientSession) {
+    guard !session.lifetime.isEndingHolds, session.input.hasEnded, session.input.unread == nil,
+      !session.input.isPutOff,
+      session.output.bytes == nil,
+      !session.input.framer.isInsideLine, !rights.isUnitPending(session), engine.hasHolds(session.id)
+    else { return }
+    let isAnswered = session.requests.inFlight.isEmpty && session.requests.queries == 0
+    door.tell(.inputEnded(session.id, isAnswered: isAnswered, keepsHolds: session.lifetime.keepsHoldsHalfClosed))
+    guard engine.isEndPutOff(session.id) else { return }
+    session.lifetime.isEndingHolds = true
+    endingHolds.append(session)
+  }
+
+  /// Goes on with the half-closed sessions that hold very much, when the loop has looked at everybody else.
+  func goOnWithHalfClosed() {
+    for _ in 0..<endingHolds.count {
+      guard inputs.hasRoom(now: clock.now()), let session = endingHolds.popFirst() else { break }
+      session.lifetime.isEndingHolds = false
+      if sessions.has(session), !session.isClosing { endHoldsOfHalfClosed(session) }
+    }
+    if !endingHolds.isEmpty { output.scheduleEnd() }
+  }
+}

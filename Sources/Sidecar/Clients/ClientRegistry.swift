@@ -1,0 +1,78 @@
+import ClientProtocol
+import LockEngine
+import LockTypes
+import NIOCore
+
+/// Takes connections in, and takes leave of sessions.
+final class ClientRegistry {
+  private let life: LifeStage
+  private let sessions: SessionTable
+  private let output: TurnOutput
+  private let limits: SessionLimits
+  private let counts: LimitCounts
+  private let room: DescriptorRoom
+  private let peers: PeerDirectory
+  private let lifetimes: SessionLifetimes
+  private let watches: WatchBook
+  private let door: EngineDoor
+  private let keeper: SessionKeeper?
+  private let statistics: SidecarStatistics
+  /// Called for one that came when the others had been left to the daemon that follows.
+  var onLeft: (ClientSession) -> Void = { _ in }
+
+  init(
+    life: LifeStage, sessions: SessionTable, output: TurnOutput, limits: SessionLimits, counts: LimitCounts,
+    room: DescriptorRoom, peers: PeerDirectory, lifetimes: SessionLifetimes, watches: WatchBook, door: EngineDoor,
+    keeper: SessionKeeper?, statistics: SidecarStatistics
+  ) {
+    self.life = life
+    self.sessions = sessions
+    self.output = output
+    self.limits = limits
+    self.counts = counts
+    self.room = room
+    self.peers = peers
+    self.lifetimes = lifetimes
+    self.watches = watches
+    self.door = door
+    self.keeper = keeper
+    self.statistics = statistics
+  }
+
+  func accepted(_ channel: any Channel, from peer: Peer?) -> ClientSession? {
+    let limit = limits.connectionLimit(uid: peer?.uid)
+    // One that comes while clients are left to the daemon that follows is left to it, too, as long as there is room.
+    let isLeft = life.stage == .handingOver && keeper?.hasRoom == true
+    guard life.stage == .serving || isLeft, limit == nil else {
+      statistics.connectionsRefused += 1
+      let buffer = output.message(on: channel) { writer in
+        guard life.stage == .serving, let limit else { return writer.failure(id: nil, .shuttingDown) }
+        counts.met(limit)
+        let message = limit == .connections ? room.tooManyConnections : nil
+        writer.failure(id: nil, .limit, message: message) { $0.member("limit", limit.rawValue) }
+      }
+      channel.writeAndFlush(buffer).assumeIsolated().whenComplete { _ in channel.close(promise: nil) }
+      return nil
+    }
+    statistics.connections += 1
+    let session = ClientSession(id: SessionID(sessions.last + 1), channel: channel, peer: peer)
+    session.charges.account = limits.openAccount(uid: peer?.uid)
+    if !ProcessHandle.kernelKnowsPeers { session.handle = try? ProcessHandle.opened(channel, peer: peer).get() }
+    sessions.add(session)
+    door.tell(.sessionOpened(session.id, uid: peer?.uid))
+    if isLeft { onLeft(session) } else { peers.lookUpUnit(of: session) }
+    return session
+  }
+
+  func closed(_ session: ClientSession) {
+    guard life.stage != .handedOver, sessions.remove(session) else { return }
+    session.isClosing = true
+    session.input.unread = nil
+    watches.endAll(of: session)
+    keeper?.closed(session)
+    session.handle = nil
+    lifetimes.endKeepalive(of: session)
+    limits.closeAccount(of: session)
+    door.tell(.sessionClosed(session.id), of: session.peer?.uid)
+  }
+}

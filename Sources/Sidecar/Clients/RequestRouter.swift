@@ -1,0 +1,168 @@
+import ClientProtocol
+import LockEngine
+import LockTypes
+import Logging
+
+/// Brings each request to what answers it.
+final class RequestRouter {
+  private let configuration: ConfigurationInForce
+  private let instance: String
+  private let engine: LockEngine
+  private let clock: HostClock
+  private let logger: Logger
+  private let sessions: SessionTable
+  private let output: TurnOutput
+  private let rights: RightsCache
+  private let peers: PeerDirectory
+  private let losses: LossEnforcer
+  private let lifetimes: SessionLifetimes
+  private let watches: WatchBook
+  private let queries: LockQueries
+  private let door: EngineDoor
+  private let document = OpenRPCDocument.compact
+  /// The figures of `stats`.
+  var figures: () -> [Stat] = { [] }
+
+  init(
+    configuration: ConfigurationInForce, instance: String, engine: LockEngine, clock: HostClock, logger: Logger,
+    sessions: SessionTable, output: TurnOutput, rights: RightsCache, peers: PeerDirectory, losses: LossEnforcer,
+    lifetimes: SessionLifetimes, watches: WatchBook, queries: LockQueries, door: EngineDoor
+  ) {
+    self.configuration = configuration
+    self.instance = instance
+    self.engine = engine
+    self.clock = clock
+    self.logger = logger
+    self.sessions = sessions
+    self.output = output
+    self.rights = rights
+    self.peers = peers
+    self.losses = losses
+    self.lifetimes = lifetimes
+    self.watches = watches
+    self.queries = queries
+    self.door = door
+  }
+
+  /// A client has asked for something.
+  func received(_ request: ClientRequest, id: MessageID, from session: ClientSession) {
+    let session = session
+    if !request.method.isDecidedByEngine { door.tellWhatIsDue(before: .query) }
+    switch request {
+    case .initialize(let params):
+      initialize(params, id: id, session)
+    case .acquire(let params):
+      acquire(params, id: id, session)
+    case .release(let name, let token):
+      door.tell(session, id) { .releaseRequested(session.id, $0, name: name, token: token) }
+    case .extend(let name, let token, let maximum):
+      door.tell(session, id) {
+        .extendRequested(session.id, $0, name: name, token: token, maxHoldMilliseconds: maximum)
+      }
+    case .downgrade(let name, let token):
+      door.tell(session, id) { .downgradeRequested(session.id, $0, name: name, token: token) }
+    case .transfer(let name, let token, let target):
+      transfer(name, token, to: target, id: id, session)
+    case .cancel(let target):
+      let target = session.requests.inFlight[target]
+      door.tell(session, id) { .cancelRequested(session.id, request: $0, target: target) }
+    case .inspect(let name):
+      queries.inspect(name, id: id, session)
+    case .list(let params):
+      queries.list(params, id: id, session)
+    case .watch(let target):
+      watches.watch(target, id: id, session)
+    case .unwatch(let watch):
+      watches.unwatch(watch, id: id, session)
+    case .break(let name, let token, let reason):
+      queries.breakHolds(of: name, token: token, reason: reason, id: id, session)
+    case .ping:
+      let valid = engine.validMilliseconds(of: session.id, now: clock.now())
+      output.write(to: session) { $0.pong(id: id, validMilliseconds: valid) }
+    case .stats:
+      output.write(to: session) { $0.stats(id: id, figures()) }
+    case .rpcDiscover:
+      output.write(to: session) { $0.discovered(id: id, document: document) }
+    }
+  }
+
+  private func acquire(_ params: AcquireParams, id: MessageID, _ session: ClientSession) {
+    peers.describe(session)
+    guard let options = params.more else {
+      let name = params.name
+      guard rights.mayUse(session, name) else { return rights.deny(session, .use, name, id: id) }
+      return door.tell(session, id) { request in
+        .acquireRequested(
+          AcquireRequest(
+            session: session.id, request: request, target: .one(name), waitMilliseconds: params.waitMilliseconds,
+            maxHoldMilliseconds: params.maxHoldMilliseconds, meta: params.meta, progress: params.progress))
+      }
+    }
+    let names = options.names ?? [params.name]
+    for name in names where !rights.mayUse(session, name) { return rights.deny(session, .use, name, id: id) }
+    if options.onLost != .notify, let refusal = losses.enforcementRefusal(session) {
+      return losses.refuseEnforcement(refusal, names[0], id: id, to: session)
+    }
+    door.tell(session, id) { request in
+      .acquireRequested(
+        AcquireRequest(
+          session: session.id, request: request,
+          target: options.names == nil ? .one(params.name) : .several(names),
+          mode: options.mode, waitMilliseconds: params.waitMilliseconds,
+          maxHoldMilliseconds: params.maxHoldMilliseconds, owner: options.owner, meta: params.meta,
+          progress: params.progress, onLost: options.onLost))
+    }
+  }
+
+  private func transfer(
+    _ name: LockName, _ token: Int64?, to target: String, id: MessageID, _ session: ClientSession
+  ) {
+    guard let number = UInt64(target), "\(number)" == target, let receiver = sessions[SessionID(number)],
+      !receiver.isClosing
+    else { return output.write(to: session) { ReplyWriter.writeNoSuchSession(id: id, to: &$0) } }
+    guard rights.mayUse(receiver, name) else { return rights.deny(session, .use, name, id: id) }
+    peers.describe(receiver)
+    door.tell(session, id) {
+      .transferRequested(
+        session.id, $0, name: name, token: token, to: receiver.id,
+        isAccepting: receiver.acceptsTransfers && !output.isBehind(receiver))
+    }
+  }
+
+  private func initialize(_ params: InitializeParams, id: MessageID, _ session: ClientSession) {
+    if let version = params.protocolVersion, version != Limits.protocolVersion {
+      return output.write(to: session) { writer in
+        writer.failure(id: id, .unsupportedVersion) { json in
+          json.array("supported") { $0.value(Limits.protocolVersion) }
+        }
+      }
+    }
+    if params.lifetime == .process, let failure = lifetimes.endWithProcess(session) {
+      return lifetimes.refuseLifetime(failure, id: id, to: session)
+    }
+    if let milliseconds = params.keepaliveMilliseconds { lifetimes.keepAlive(session, milliseconds: milliseconds) }
+    if params.endsKeepalive { lifetimes.forgetKeepalive(of: session) }
+    if let accepts = params.acceptsTransfers {
+      session.acceptsTransfers = accepts
+      session.keeping.isChanged = true
+    }
+    if let halfClose = params.halfClose {
+      session.lifetime.keepsHoldsHalfClosed = halfClose == .hold
+      session.keeping.isChanged = true
+    }
+    logger.debug(
+      "client introduced itself",
+      metadata: [
+        "session": "\(session.id.rawValue)", "client": "\(params.clientName ?? "")",
+        "version": "\(params.clientVersion ?? "")", "pid": "\(session.peer.pidText)",
+      ])
+    let isLocal = configuration.settings.backend == .local
+    let info = ServerInfo(
+      version: configuration.version, instance: instance, session: "\(session.id.rawValue)",
+      host: configuration.settings.host,
+      backend: isLocal ? .local : .redis,
+      leaseMilliseconds: isLocal ? nil : configuration.settings.live.engine.leaseMilliseconds,
+      requestsInFlightMax: Int64(configuration.settings.live.engine.waitsPerSessionMax))
+    output.write(to: session) { $0.initialized(id: id, info) }
+  }
+}
