@@ -26,6 +26,9 @@ final class EngineDoor {
   /// From `now` on the loop does `work`.
   func begins(_ work: TurnWork, now: BootInstant) { core?.begins(work, now: now) }
 
+  /// The number of the last request; none is used twice.
+  var lastRequest: UInt64 { core?.lastRequest ?? 0 }
+
   /// A number for a request that the engine is not told of.
   func newRequest() -> RequestID { core?.newRequest() ?? RequestID(0) }
 }

@@ -129,10 +129,13 @@ final class SidecarCore {
     watches = WatchBook(
       configuration: self.configuration, counts: limitCounts, sessions: sessions, output: output, rights: rights,
       door: door)
+    let daemon = KeptDaemon(
+      instance: instance, configuration: self.configuration, engine: engine, sessions: sessions, limits: limits,
+      output: output, door: door)
     keeper = store.flatMap {
       SessionKeeper(
-        store: $0, predecessor: predecessor?.memory, memoryBytes: configuration.stateBytes, loop: loop, logger: logger,
-        clock: clock)
+        of: daemon, store: $0, predecessor: predecessor?.memory, memoryBytes: configuration.stateBytes, loop: loop,
+        logger: logger, clock: clock)
     }
     queries = LockQueries(
       configuration: self.configuration, engine: engine, sessions: sessions, output: output, rights: rights,
@@ -158,12 +161,7 @@ final class SidecarCore {
     peers.onUnit = { [unowned self] in input.unitIsKnown(of: $0) }
     registry.onLeft = { [unowned self] in leave($0) }
     router.figures = { [unowned self] in stats }
-    guard let keeper else { return }
-    keeper.onSweep = { [unowned self] in
-      keeper.sweepIdle(self)
-      output.scheduleEnd()
-    }
-    engine.recordChanges()
+    if keeper != nil { engine.recordChanges() }
   }
 
   /// How many bytes of what is held and waited for there may be in all: half of what can be kept over a restart. The other half is
@@ -291,7 +289,7 @@ final class SidecarCore {
       statistics.bytesOut += UInt64(output.readableBytes)
       session.channel.writeAndFlush(output, promise: nil)
       let sent = output.readableBytes
-      keeper?.handedOver(session, output, self)
+      keeper?.handedOver(session, output)
       self.output.keep(output)
       limits.chargeOutput(of: session, sent: sent)
     }

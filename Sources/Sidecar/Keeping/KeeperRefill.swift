@@ -1,4 +1,3 @@
-import LockEngine
 import LockTypes
 
 /// How far a keeper has come that writes everything down anew.
@@ -14,13 +13,13 @@ struct KeeperRefill {
   init(clients: [SessionID]) { self.clients = clients }
 
   /// Has some more noted; whether there is more to come.
-  mutating func takeSlice(of engine: LockEngine, client: (SessionID) -> Void) -> Bool {
+  mutating func takeSlice(of source: any KeptSource, client: (SessionID) -> Void) -> Bool {
     guard clients.isEmpty else {
       for id in clients.suffix(Self.clientsInTurn) { client(id) }
       clients.removeLast(min(clients.count, Self.clientsInTurn))
       return true
     }
-    guard let lock = engine.noteEverything(behind: lastLock, atMost: Self.thingsInTurn) else { return false }
+    guard let lock = source.noteEverything(behind: lastLock, atMost: Self.thingsInTurn) else { return false }
     lastLock = lock
     return true
   }

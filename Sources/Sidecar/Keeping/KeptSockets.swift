@@ -1,6 +1,8 @@
 // What a keeper has to do with the sockets of the sessions that it keeps.
 
+import CLinux
 import Glibc
+import LockEngine
 import NIOCore
 
 /// To look at what there is in a socket without taking it or waiting for it.
@@ -47,6 +49,33 @@ extension ClientSession {
 
   /// Whether its record is not what it was.
   var mustBeWritten: Bool { keeping.isChanged || hasInput || keeping.hadInputWritten }
+
+  /// The record by which a successor goes on with the
+  ///
+  /// - Parameter isFinal: whether it is known how much of the output was sent.
+  func record(losses: [UInt8], isFinal: Bool) -> KeptSession {
+    keeping.isChanged = false
+    keeping.hadInputWritten = hasInput
+    if keeping.cookie == 0 { keeping.cookie = withSocket { socket_cookie($0) } ?? 0 }
+    var record = KeptSession(id: id, cookie: keeping.cookie)
+    record.inputEnded = input.hasEnded
+    record.keepsHoldsHalfClosed = lifetime.keepsHoldsHalfClosed
+    record.acceptsTransfers = acceptsTransfers
+    record.framer = input.framer.position
+    record.unreadInput = input.unread.map { Array($0.readableBytesView) } ?? []
+    record.inFlight = requests.inFlight.map { ($0.value, $0.key) }
+    record.watches = watches.targets
+    record.lastWatch = watches.last
+    record.endsWithProcess = lifetime.endsWithProcess
+    record.keepaliveMilliseconds = lifetime.keepaliveMilliseconds ?? 0
+    record.losses = losses
+    if isFinal {
+      record.unsent = keeping.unsentOutput.map { Array($0.readableBytesView) } ?? []
+    } else {
+      record.isUncertain = keeping.unsentOutput != nil
+    }
+    return record
+  }
 
   /// Calls `body` with the connection's socket, if it has one that is open.
   @discardableResult

@@ -2,6 +2,7 @@
 // raises `KeptState.version`.
 
 import ClientProtocol
+import DaemonSettings
 import LockEngine
 import LockTypes
 import SystemStrings
@@ -34,6 +35,12 @@ struct KeptIdentity: Equatable {
     writer.write(keyPrefix)
     writer.write(backend)
     return writer.bytes
+  }
+
+  /// The daemon of that number, with these settings.
+  init(instance: String, _ settings: Settings) {
+    self.init(
+      instance: instance, host: settings.host, keyPrefix: settings.keyPrefix, backend: settings.backend.place)
   }
 
   init(instance: String, host: String, keyPrefix: String, backend: String) {

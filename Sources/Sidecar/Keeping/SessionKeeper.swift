@@ -43,21 +43,14 @@ final class SessionKeeper {
   var isStoreKept: Bool { store.isKept }
   /// Whether it wants to know what changes.
   var isRecording: Bool { !isOver }
-  /// How many clients are kept at the most.
-  private let clientsMax: Int
-  private(set) var clients: [SessionID: ClientSession] = [:]
-  /// How many of them each user has.
-  private var counts: [UInt32?: Int] = [:]
+  /// What is kept.
+  private let source: any KeptSource
+  private(set) var clients: KeptClients
   /// Connections that are to be stored when this turn is committed.
   private var newClients: [ClientSession] = []
   /// Sessions of which something may have changed since the last commit.
   private var touched: [ClientSession] = []
-  private var hasNotedInput = false
-  /// Input that a predecessor has taken from sockets, and that is dealt with after the first commit.
-  private var leftInputs: [KeptInput] = []
-  private var isFirstCommit = true
-  /// Whether the settings are to be written: at first, and when they have changed.
-  private var mustWriteSettings = true
+  private var due = DueRecords()
   /// Whether there is anything to commit yet: what a predecessor left counts until this process has taken it over.
   private(set) var hasBegun: Bool
   let hasPredecessor: Bool
@@ -69,14 +62,13 @@ final class SessionKeeper {
   /// How long to wait before it is looked whether there is room again, in milliseconds.
   private var refillPauseMilliseconds = SessionKeeper.refillPauseMillisecondsMin
   private var isFullLogged = false
-  private var nextSearchForRoom = BootInstant(nanoseconds: 0)
   private var peekRoom: [UInt8] = []
-  private var sweep: Scheduled<Void>?
-  private var retry: Scheduled<Void>?
+  private var timers = (sweep: Scheduled<Void>?.none, retry: Scheduled<Void>?.none)
 
   /// A keeper that goes on in the memory that a predecessor left, or in new memory; nil when there can be none.
   init?(
-    store: DescriptorStore, predecessor: StateMemory?, memoryBytes: Int64, loop: any EventLoop, logger: Logger,
+    of source: any KeptSource, store: DescriptorStore, predecessor: StateMemory?, memoryBytes: Int64,
+    loop: any EventLoop, logger: Logger,
     clock: HostClock
   ) {
     guard let memory = predecessor ?? StateMemory(bytes: memoryBytes), let log = StateLog(memory: memory.bytes),
@@ -93,7 +85,8 @@ final class SessionKeeper {
     self.clock = clock
     hasPredecessor = predecessor != nil
     hasBegun = predecessor == nil
-    clientsMax = store.capacity - Self.reservedDescriptors
+    self.source = source
+    clients = KeptClients(countMax: store.capacity - Self.reservedDescriptors)
     if predecessor == nil { store.add(memory.descriptor, as: Self.memoryName) }
     store.addWitness(as: Self.witnessName)
   }
@@ -104,7 +97,7 @@ final class SessionKeeper {
   func adopt(_ session: ClientSession) {
     session.keeping.isKept = true
     watchReads(of: session)
-    add(session)
+    clients.add(session)
     touch(session)
     scheduleSweep()
   }
@@ -113,10 +106,10 @@ final class SessionKeeper {
   func begin() { hasBegun = true }
 
   /// Input that a predecessor took and did not deal with: it stays noted until this process has.
-  func adopt(_ inputs: [KeptInput]) { leftInputs = inputs }
+  func adopt(_ inputs: [KeptInput]) { due.leftInputs = inputs }
 
   /// The daemon has other settings from now on.
-  func settingsChanged() { mustWriteSettings = true }
+  func settingsChanged() { due.hasSettings = true }
 
   /// Something of the session may have changed.
   func touch(_ session: ClientSession) {
@@ -128,7 +121,7 @@ final class SessionKeeper {
   /// Bytes came from the client.
   func received(_ buffer: ByteBuffer, from session: ClientSession) {
     guard session.keeping.isKept else { return }
-    hasNotedInput = true
+    due.hasNotes = true
     let peeked = min(session.keeping.peekedBytes, buffer.readableBytes)
     session.keeping.peekedBytes = 0
     guard buffer.readableBytes > peeked else { return }
@@ -164,12 +157,12 @@ final class SessionKeeper {
   func closed(_ session: ClientSession) {
     guard session.keeping.isKept else { return }
     session.keeping.isKept = false
-    drop(session)
+    clients.drop(session)
     newClients.removeAll { $0 === session }
     store.forget(Self.name(of: session))
     attempt { () throws(StateLog.Failure) in try log.remove(Self.key(of: session)) }
     // Its record goes with the next commit.
-    hasNotedInput = true
+    due.hasNotes = true
   }
 
   // MARK: The turn
@@ -178,19 +171,19 @@ final class SessionKeeper {
   ///
   /// - Parameters:
   ///   - writers: the sessions with output: first those with a grant will be sent theirs, then the others.
-  func commit(_ core: SidecarCore, writers: [ClientSession]) {
+  func commit(writers: [ClientSession]) {
     guard !isOver, hasBegun else { return }
-    goOnRefilling(core)
+    goOnRefilling()
     let now = clock.now()
-    let changes = core.engine.takeChanges { id in
-      guard let session = core.sessions[id] else { return false }
-      return keep(session, core, now: now)
+    let changes = source.changes { id in
+      guard let session = source.session(id) else { return false }
+      return keep(session, now: now)
     }
-    var hasChanged = hasNotedInput || !changes.isEmpty || isFirstCommit || mustWriteSettings
+    var hasChanged = due.hasNotes || !changes.isEmpty || due.isFirst || due.hasSettings
     attempt { () throws(StateLog.Failure) in
-      if isFirstCommit { try log.put(StateLog.Key(kind: KeptKind.identity, id: 0), core.identity.encode()) }
-      if mustWriteSettings {
-        try log.put(StateLog.Key(kind: KeptKind.settings, id: 0), core.configuration.savedSettings)
+      if due.isFirst { try log.put(StateLog.Key(kind: KeptKind.identity, id: 0), source.identity.encode()) }
+      if due.hasSettings {
+        try log.put(StateLog.Key(kind: KeptKind.settings, id: 0), source.settings)
       }
       for change in changes {
         switch change {
@@ -202,7 +195,7 @@ final class SessionKeeper {
         session.keeping.isTouched = false
         guard session.keeping.isKept, session.mustBeWritten else { continue }
         hasChanged = true
-        try log.put(Self.key(of: session), record(of: session, core).encode())
+        try log.put(Self.key(of: session), record(of: session).encode())
       }
       touched.removeAll(keepingCapacity: true)
       if refill != nil { return }
@@ -219,12 +212,12 @@ final class SessionKeeper {
         session.keeping.notedBytes = output.readableBytes
       }
       guard hasChanged else { return }
-      try log.commit(counters: core.counters, notDealtWith: leftInputs.map { ($0.session.rawValue, $0.bytes) })
-      leftInputs = []
+      try log.commit(counters: source.counters, notDealtWith: due.leftInputs.map { ($0.session.rawValue, $0.bytes) })
+      due.leftInputs = []
     }
-    hasNotedInput = false
-    isFirstCommit = false
-    mustWriteSettings = false
+    due.hasNotes = false
+    due.isFirst = false
+    due.hasSettings = false
     guard isUsable else { return }
     for session in newClients { storeConnection(of: session) }
     newClients.removeAll(keepingCapacity: true)
@@ -232,7 +225,7 @@ final class SessionKeeper {
   }
 
   /// The session's output of this turn was given to its connection.
-  func handedOver(_ session: ClientSession, _ output: ByteBuffer, _ core: SidecarCore) {
+  func handedOver(_ session: ClientSession, _ output: ByteBuffer) {
     guard session.keeping.notedBytes > 0, !isOver else { return }
     session.keeping.notedBytes = 0
     let unsent = session.unsentBytes
@@ -246,34 +239,34 @@ final class SessionKeeper {
       if !wasUncertain {
         // Before it counts as handed over: how far it is sent from now on nobody writes down.
         attempt { () throws(StateLog.Failure) in
-          try log.put(Self.key(of: session), record(of: session, core).encode())
-          try log.commit(counters: core.counters)
+          try log.put(Self.key(of: session), record(of: session).encode())
+          try log.commit(counters: source.counters)
         }
-        awaitDrain(of: session, core)
+        awaitDrain(of: session)
       }
     }
     log.handedOver()
   }
 
   /// What the connection was given and has not sent on was not noted: nobody can go on with it until it is sent.
-  private func doubtOutput(of session: ClientSession, _ core: SidecarCore) {
+  private func doubtOutput(of session: ClientSession) {
     session.keeping.unsentOutput = nil
     session.keeping.notedBytes = 0
     guard session.unsentBytes > 0 else { return }
     session.keeping.unsentOutput = ByteBuffer()
-    awaitDrain(of: session, core)
+    awaitDrain(of: session)
   }
 
-  private func awaitDrain(of session: ClientSession, _ core: SidecarCore) {
+  private func awaitDrain(of session: ClientSession) {
     let channel = session.channel
     // An empty write is complete when everything before it is.
     channel.writeAndFlush(channel.allocator.buffer(capacity: 0)).assumeIsolated().whenComplete { _ in
       guard session.keeping.isKept, session.keeping.unsentOutput != nil else { return }
-      guard session.unsentBytes == 0 else { return self.awaitDrain(of: session, core) }
+      guard session.unsentBytes == 0 else { return self.awaitDrain(of: session) }
       session.keeping.unsentOutput = nil
       session.keeping.isChanged = true
       self.touch(session)
-      core.output.scheduleEnd()
+      self.source.scheduleTurnEnd()
     }
   }
 
@@ -294,27 +287,33 @@ final class SessionKeeper {
   // MARK: Which sessions
 
   /// Whether a session that has something to lose is kept, from now on if it was not.
-  private func keep(_ session: ClientSession, _ core: SidecarCore, now: BootInstant) -> Bool {
+  private func keep(_ session: ClientSession, now: BootInstant) -> Bool {
     session.keeping.hadWork = true
     if session.keeping.isKept { return true }
     guard !session.isClosing, !isOver else { return false }
-    if clients.count >= clientsMax, !takeRoom(for: session, core), !makeRoom(core, now: now) {
-      if !isFullLogged {
-        isFullLogged = true
-        logger.warning("no room to keep more clients over a restart", metadata: ["clients": "\(clients.count)"])
+    if !clients.hasRoom {
+      guard let other = clients.makingRoom(for: session, now: now, isIdle: source.isIdle) else {
+        sayFull()
+        return false
       }
-      return false
+      stopKeeping(other)
     }
-    begin(session, core)
+    begin(session)
     return true
   }
 
-  private func begin(_ session: ClientSession, _ core: SidecarCore) {
+  private func sayFull() {
+    guard !isFullLogged else { return }
+    isFullLogged = true
+    logger.warning("no room to keep more clients over a restart", metadata: ["clients": "\(clients.count)"])
+  }
+
+  private func begin(_ session: ClientSession) {
     session.keeping.isKept = true
     watchReads(of: session)
-    doubtOutput(of: session, core)
+    doubtOutput(of: session)
     session.keeping.isChanged = true
-    add(session)
+    clients.add(session)
     newClients.append(session)
     touch(session)
     scheduleSweep()
@@ -322,81 +321,46 @@ final class SessionKeeper {
 
   /// Keeps the connections of clients that have nothing to lose, too, as far as there is room: at a restart it costs
   /// little, and spares them to connect anew.
-  func keepIdle(_ core: SidecarCore) {
-    for session in core.sessions.values.sorted(by: { $0.id < $1.id })
-    where !session.keeping.isKept && !session.isClosing && hasRoom && core.engine.isIdle(session.id) {
-      begin(session, core)
-    }
+  func keepIdle() {
+    for session in source.idleSessions() where hasRoom { begin(session) }
   }
 
   /// Whether one more client can be kept without another one making room.
-  var hasRoom: Bool { clients.count < clientsMax }
+  var hasRoom: Bool { clients.hasRoom }
 
-  private func add(_ session: ClientSession) {
-    guard clients.updateValue(session, forKey: session.id) == nil else { return }
-    counts[session.peer?.uid, default: 0] += 1
-  }
-
-  private func drop(_ session: ClientSession) {
-    guard clients.removeValue(forKey: session.id) != nil else { return }
-    let uid = session.peer?.uid
-    if let count = counts[uid] { counts[uid] = count > 1 ? count - 1 : nil }
-  }
-
-  /// Users have equal shares of the places, as far as they need them: whoever has the most gives one to who has less.
-  private func takeRoom(for session: ClientSession, _ core: SidecarCore) -> Bool {
-    guard let (uid, most) = counts.max(by: { $0.value < $1.value }), most > (counts[session.peer?.uid] ?? 0) + 1,
-      let other = clients.values.first(where: { $0.peer?.uid == uid })
-    else { return false }
-    stopKeeping(other, core)
-    return true
-  }
-
-  private func makeRoom(_ core: SidecarCore, now: BootInstant) -> Bool {
-    guard now >= nextSearchForRoom else { return false }
-    if let idle = clients.values.first(where: { !$0.keeping.hadWork && core.engine.isIdle($0.id) }) {
-      stopKeeping(idle, core)
-      return true
-    }
-    nextSearchForRoom = now.adding(milliseconds: 1000)
-    return false
-  }
-
-  private func stopKeeping(_ session: ClientSession, _ core: SidecarCore) {
+  private func stopKeeping(_ session: ClientSession) {
     session.keeping.isKept = false
     session.keeping.unsentOutput = nil
-    drop(session)
+    clients.drop(session)
     newClients.removeAll { $0 === session }
-    core.tellAside(.keepingStopped(session.id))
+    source.keepingStopped(session.id)
     store.remove(Self.name(of: session))
     attempt { () throws(StateLog.Failure) in try log.remove(Self.key(of: session)) }
-    hasNotedInput = true
+    due.hasNotes = true
   }
 
   private func scheduleSweep(in milliseconds: Int64 = SessionKeeper.sweepMilliseconds) {
-    guard sweep == nil, !isOverForGood else { return }
-    sweep = loop.assumeIsolated().scheduleTask(in: .milliseconds(milliseconds)) { [weak self] in
-      self?.onSweep?()
+    guard timers.sweep == nil, !isOverForGood else { return }
+    timers.sweep = loop.assumeIsolated().scheduleTask(in: .milliseconds(milliseconds)) { [weak self] in
+      self?.sweepIdle()
+      self?.source.scheduleTurnEnd()
     }
   }
 
-  /// Called when it is time to look at who has nothing to lose any more.
-  var onSweep: (() -> Void)?
-
   /// Looks at who has had nothing to lose since the last time.
-  func sweepIdle(_ core: SidecarCore) {
-    sweep = nil
-    if isOver { return beginAnew(core) }
+  private func sweepIdle() {
+    timers.sweep = nil
+    if isOver { return beginAnew() }
     giveUpUnlessKept()
     if isOver { return }
-    for session in Array(clients.values) {
-      if session.keeping.hadWork || !core.engine.isIdle(session.id) {
+    for session in Array(clients.all.values) {
+      if session.keeping.hadWork || !source.isIdle(session.id) {
         session.keeping.hadWork = false
       } else {
-        stopKeeping(session, core)
+        stopKeeping(session)
       }
     }
-    if clients.count < clientsMax { isFullLogged = false }
+    if clients.hasRoom { isFullLogged = false }
     if !clients.isEmpty { scheduleSweep() }
     scheduleRetry()
   }
@@ -409,30 +373,8 @@ final class SessionKeeper {
 
   static func name(of session: ClientSession) -> String { "\(clientPrefix)\(session.id.rawValue)" }
 
-  private func record(of session: ClientSession, _ core: SidecarCore, isFinal: Bool = false) -> KeptSession {
-    session.keeping.isChanged = false
-    session.keeping.hadInputWritten = session.hasInput
-    if session.keeping.cookie == 0 { session.keeping.cookie = session.withSocket { socket_cookie($0) } ?? 0 }
-    var record = KeptSession(id: session.id, cookie: session.keeping.cookie)
-    record.inputEnded = session.input.hasEnded
-    record.keepsHoldsHalfClosed = session.lifetime.keepsHoldsHalfClosed
-    record.acceptsTransfers = session.acceptsTransfers
-    record.framer = session.input.framer.position
-    record.unreadInput = session.input.unread.map { Array($0.readableBytesView) } ?? []
-    record.inFlight = session.requests.inFlight.map { ($0.value, $0.key) }
-    record.watches = session.watches.targets
-    record.lastWatch = session.watches.last
-    record.endsWithProcess = session.lifetime.endsWithProcess
-    record.keepaliveMilliseconds = session.lifetime.keepaliveMilliseconds ?? 0
-    var losses = StateWriter()
-    core.engine.writeLosses(of: session.id, to: &losses)
-    record.losses = losses.bytes
-    if isFinal {
-      record.unsent = session.keeping.unsentOutput.map { Array($0.readableBytesView) } ?? []
-    } else {
-      record.isUncertain = session.keeping.unsentOutput != nil
-    }
-    return record
+  private func record(of session: ClientSession, isFinal: Bool = false) -> KeptSession {
+    session.record(losses: source.losses(of: session.id), isFinal: isFinal)
   }
 
   private func storeConnection(of session: ClientSession) {
@@ -441,10 +383,10 @@ final class SessionKeeper {
   }
 
   private func scheduleRetry() {
-    guard store.hasBacklog, retry == nil else { return }
-    retry = loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.retryMilliseconds)) { [weak self] in
+    guard store.hasBacklog, timers.retry == nil else { return }
+    timers.retry = loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.retryMilliseconds)) { [weak self] in
       guard let self else { return }
-      self.retry = nil
+      self.timers.retry = nil
       self.store.retry()
       self.scheduleRetry()
     }
@@ -473,24 +415,24 @@ final class SessionKeeper {
   /// everything. Nothing may be sent to a kept client after this.
   ///
   /// - Returns: whether the successor will have all of it.
-  func finish(_ core: SidecarCore, withinMilliseconds limit: Int) -> Bool {
+  func finish(withinMilliseconds limit: Int) -> Bool {
     guard hasBegun else {
       // It was told to end, so that what was left is not to blame.
       log.resetAttempts()
       return true
     }
-    commit(core, writers: [])
+    commit(writers: [])
     guard !isOver else { return false }
     attempt { () throws(StateLog.Failure) in
-      for session in clients.values {
+      for session in clients.all.values {
         guard var rest = session.keeping.unsentOutput else { continue }
         let unsent = session.unsentBytes
         let isKnown = unsent <= rest.readableBytes
         if isKnown { rest.moveReaderIndex(to: rest.writerIndex - unsent) }
         session.keeping.unsentOutput = rest
-        try log.put(Self.key(of: session), record(of: session, core, isFinal: isKnown).encode())
+        try log.put(Self.key(of: session), record(of: session, isFinal: isKnown).encode())
       }
-      try log.commit(counters: core.counters)
+      try log.commit(counters: source.counters)
     }
     log.resetAttempts()
     let isRead = store.flush(withinMilliseconds: limit)
@@ -501,15 +443,15 @@ final class SessionKeeper {
   func abandon() {
     guard !isOverForGood else { return }
     isOverForGood = true
-    sweep?.cancel()
-    retry?.cancel()
+    timers.sweep?.cancel()
+    timers.retry?.cancel()
     guard !isOver else { return }
     isOver = true
     refill = nil
     // Sessions stay marked as kept, since the service manager may have their sockets; but nothing is written any more.
     touched = []
     newClients = []
-    leftInputs = []
+    due.leftInputs = []
     log.invalidate()
     store.remove(Self.memoryName)
   }
@@ -544,45 +486,57 @@ final class SessionKeeper {
     refill = nil
     for session in touched { session.keeping.isTouched = false }
     touched = []
-    leftInputs = []
+    due.leftInputs = []
     log.invalidate()
     store.remove(Self.memoryName)
-    sweep?.cancel()
-    sweep = nil
+    timers.sweep?.cancel()
+    timers.sweep = nil
     scheduleSweep(in: refillPauseMilliseconds)
     refillPauseMilliseconds = min(2 * refillPauseMilliseconds, Self.refillPauseMillisecondsMax)
   }
 
   /// Begins to write everything down anew if it has room, with a quarter to spare.
-  private func beginAnew(_ core: SidecarCore) {
-    let needed = core.engine.lockBytes + core.limits.keptBytes
+  private func beginAnew() {
+    let needed = source.bytesToKeep
     guard needed <= StateLog.recordBytesMax(memoryBytes: memory.bytes.count) / 4 * 3, !log.isTidying,
       let log = StateLog(memory: memory.bytes)
     else { return scheduleSweep(in: Self.refillPauseMillisecondsMin) }
     self.log = log
     isOver = false
-    isFirstCommit = true
-    mustWriteSettings = true
+    due.isFirst = true
+    due.hasSettings = true
     newClients = []
-    refill = KeeperRefill(clients: clients.keys.sorted())
-    core.engine.resumeRecordingChanges()
+    refill = KeeperRefill(clients: clients.all.keys.sorted())
+    source.resumeChanges()
     scheduleSweep()
   }
 
   /// Notes some more of what there is. What changes meanwhile is noted as ever; nothing of it counts before all is noted.
-  private func goOnRefilling(_ core: SidecarCore) {
+  private func goOnRefilling() {
     guard var refill else { return }
     self.refill =
-      refill.takeSlice(of: core.engine) { id in
+      refill.takeSlice(of: source) { id in
         guard let session = clients[id] else { return }
-        doubtOutput(of: session, core)
+        doubtOutput(of: session)
         session.keeping.isChanged = true
         newClients.append(session)
         touch(session)
       } ? refill : nil
     guard self.refill == nil else { return }
-    hasNotedInput = true
+    due.hasNotes = true
     store.add(memory.descriptor, as: Self.memoryName)
     logger.notice("clients are kept over a restart again", metadata: ["clients": "\(clients.count)"])
   }
+}
+
+/// What the next commit writes beside what the engine and the sessions have changed.
+private struct DueRecords {
+  /// Nothing was committed yet: who the daemon is, too.
+  var isFirst = true
+  /// The settings, at first and when they have changed.
+  var hasSettings = true
+  /// Something was noted, or removed, that has no record.
+  var hasNotes = false
+  /// Input that a predecessor has taken from sockets, and that is dealt with after the first commit.
+  var leftInputs: [KeptInput] = []
 }

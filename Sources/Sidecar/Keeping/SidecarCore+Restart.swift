@@ -77,22 +77,14 @@ extension SidecarCore {
   }
 
   /// Who this daemon is, and what its locks are worth something for.
-  var identity: KeptIdentity { Self.identity(instance: instance, configuration.settings) }
-
-  /// The counters that a successor goes on with.
-  var counters: [UInt64] { [sessions.last, lastRequest] + engine.numbers }
-
-  static func identity(instance: String, _ settings: Settings) -> KeptIdentity {
-    KeptIdentity(
-      instance: instance, host: settings.host, keyPrefix: settings.keyPrefix, backend: settings.backend.place)
-  }
+  var identity: KeptIdentity { KeptIdentity(instance: instance, configuration.settings) }
 
   /// Has what this turn has changed outlive the process, before anything of it is sent.
   func keepTurn(_ writers: [ClientSession]) {
     guard let keeper else { return }
     guard keeper.isRecording else { return engine.stopRecordingChanges() }
     for session in writers { keeper.touch(session) }
-    keeper.commit(self, writers: writers)
+    keeper.commit(writers: writers)
   }
 
   /// What a session is to be sent now: of one that is kept, no more than was committed.
@@ -171,7 +163,7 @@ extension SidecarCore {
       throw StateUnreadable.damaged("the daemon has ended \(attemptsMax) times with it")
     }
     let state = try KeptState(memory)
-    guard state.identity == identity(instance: state.identity.instance, configuration.settings) else {
+    guard state.identity == KeptIdentity(instance: state.identity.instance, configuration.settings) else {
       throw StateUnreadable.damaged("host, key_prefix or the Redis server are others now")
     }
     return state
@@ -342,7 +334,7 @@ extension SidecarCore {
   @discardableResult
   func handOver(to next: Settings?) -> Bool {
     guard life.stage == .serving, let keeper, keeper.isUsable, keeper.isStoreKept,
-      identity == Self.identity(instance: instance, next ?? configuration.settings)
+      identity == KeptIdentity(instance: instance, next ?? configuration.settings)
     else {
       logger.notice(
         "clients and locks cannot be left to another daemon",
@@ -352,7 +344,7 @@ extension SidecarCore {
     life.stage = .handingOver
     notifier.stopping(status: "Restarting")
     listener?.close(promise: nil)
-    keeper.keepIdle(self)
+    keeper.keepIdle()
     let now = clock.now()
     let evicted = sessions.values.filter { !$0.keeping.isKept && !$0.isClosing }.sorted { $0.id < $1.id }
     for session in sessions.values { try? session.channel.syncOptions?.setOption(.autoRead, value: false) }
@@ -384,7 +376,7 @@ extension SidecarCore {
   /// Leaves a client to the daemon that follows that came when the others had been left already.
   func leave(_ session: ClientSession) {
     try? session.channel.syncOptions?.setOption(.autoRead, value: false)
-    keeper?.keepIdle(self)
+    keeper?.keepIdle()
     output.scheduleEnd()
   }
 
@@ -403,7 +395,7 @@ extension SidecarCore {
     guard let keeper, life.stage == .handingOver else { return }
     for session in sessions.values where !session.keeping.isKept { session.disconnect() }
     store?.flush()
-    if !keeper.finish(self, withinMilliseconds: Self.storeFlushMilliseconds) {
+    if !keeper.finish(withinMilliseconds: Self.storeFlushMilliseconds) {
       logger.warning("the service manager may not have everything that was to be left to the next daemon")
     }
     life.stage = .handedOver

@@ -1,0 +1,50 @@
+import LockTypes
+
+/// The clients that are kept, and who has to make room for whom.
+struct KeptClients {
+  /// How long until it is looked for room again, in milliseconds, when there was none.
+  private static let searchPauseMilliseconds: Int64 = 1000
+
+  /// How many there may be.
+  private let countMax: Int
+  private(set) var all: [SessionID: ClientSession] = [:]
+  /// How many of them each user has.
+  private var counts: [UInt32?: Int] = [:]
+  private var nextSearch = BootInstant(nanoseconds: 0)
+
+  init(countMax: Int) { self.countMax = countMax }
+
+  var count: Int { all.count }
+  var isEmpty: Bool { all.isEmpty }
+  /// Whether one more has room without another one making it.
+  var hasRoom: Bool { all.count < countMax }
+
+  subscript(id: SessionID) -> ClientSession? { all[id] }
+
+  mutating func add(_ session: ClientSession) {
+    guard all.updateValue(session, forKey: session.id) == nil else { return }
+    counts[session.peer?.uid, default: 0] += 1
+  }
+
+  mutating func drop(_ session: ClientSession) {
+    guard all.removeValue(forKey: session.id) != nil else { return }
+    let uid = session.peer?.uid
+    if let count = counts[uid] { counts[uid] = count > 1 ? count - 1 : nil }
+  }
+
+  /// Who gives its place to a session; nil: nobody does. Users have equal shares of the places, as far as they need them:
+  /// whoever has the most gives one to who has less. If nobody has more, one that has nothing to lose does.
+  mutating func makingRoom(
+    for session: ClientSession, now: BootInstant, isIdle: (SessionID) -> Bool
+  ) -> ClientSession? {
+    if let (uid, most) = counts.max(by: { $0.value < $1.value }), most > (counts[session.peer?.uid] ?? 0) + 1,
+      let other = all.values.first(where: { $0.peer?.uid == uid })
+    {
+      return other
+    }
+    guard now >= nextSearch else { return nil }
+    if let idle = all.values.first(where: { !$0.keeping.hadWork && isIdle($0.id) }) { return idle }
+    nextSearch = now.adding(milliseconds: Self.searchPauseMilliseconds)
+    return nil
+  }
+}

@@ -1,0 +1,88 @@
+import LockEngine
+import LockTypes
+
+/// What a keeper asks of the daemon that it keeps.
+protocol KeptSource: AnyObject {
+  /// The record of who the daemon is.
+  var identity: KeptIdentity { get }
+  /// Its settings, for the daemon that follows.
+  var settings: [UInt8] { get }
+  /// The counters that a successor goes on with.
+  var counters: [UInt64] { get }
+  /// How many bytes there are to keep, of what is held and waited for and of what clients have sent and not read.
+  var bytesToKeep: Int { get }
+
+  /// What of the engine has changed since the last time, of the sessions for which `keeps` says that they are kept.
+  func changes(keeps: (SessionID) -> Bool) -> [StateChange]
+  func session(_ id: SessionID) -> ClientSession?
+  /// The sessions that hold nothing, wait for nothing and are not kept, in their order.
+  func idleSessions() -> [ClientSession]
+  /// Whether a session has nothing to lose.
+  func isIdle(_ id: SessionID) -> Bool
+  /// The engine's memory of what a session lost.
+  func losses(of id: SessionID) -> [UInt8]
+
+  /// A session is not kept any more.
+  func keepingStopped(_ id: SessionID)
+  /// The next changes are wanted again, after there was no room for any.
+  func resumeChanges()
+  /// Has so many things of the engine come as changes once more; gives the last lock, or nil when there are no more.
+  func noteEverything(behind lock: LockName?, atMost count: Int) -> LockName?
+  /// There is something to commit.
+  func scheduleTurnEnd()
+}
+
+/// The daemon, as its keeper sees it.
+final class KeptDaemon: KeptSource {
+  private let instance: String
+  private let configuration: ConfigurationInForce
+  private let engine: LockEngine
+  private let sessions: SessionTable
+  private let limits: SessionLimits
+  private let output: TurnOutput
+  private let door: EngineDoor
+
+  init(
+    instance: String, configuration: ConfigurationInForce, engine: LockEngine, sessions: SessionTable,
+    limits: SessionLimits, output: TurnOutput, door: EngineDoor
+  ) {
+    self.instance = instance
+    self.configuration = configuration
+    self.engine = engine
+    self.sessions = sessions
+    self.limits = limits
+    self.output = output
+    self.door = door
+  }
+
+  var identity: KeptIdentity { KeptIdentity(instance: instance, configuration.settings) }
+  var settings: [UInt8] { configuration.savedSettings }
+  var counters: [UInt64] { [sessions.last, door.lastRequest] + engine.numbers }
+  var bytesToKeep: Int { engine.lockBytes + limits.keptBytes }
+
+  func changes(keeps: (SessionID) -> Bool) -> [StateChange] { engine.takeChanges(isKept: keeps) }
+
+  func session(_ id: SessionID) -> ClientSession? { sessions[id] }
+
+  func idleSessions() -> [ClientSession] {
+    sessions.values.filter { !$0.keeping.isKept && !$0.isClosing && isIdle($0.id) }.sorted { $0.id < $1.id }
+  }
+
+  func isIdle(_ id: SessionID) -> Bool { engine.isIdle(id) }
+
+  func losses(of id: SessionID) -> [UInt8] {
+    var writer = StateWriter()
+    engine.writeLosses(of: id, to: &writer)
+    return writer.bytes
+  }
+
+  func keepingStopped(_ id: SessionID) { door.tellAside(.keepingStopped(id)) }
+
+  func resumeChanges() { engine.resumeRecordingChanges() }
+
+  func noteEverything(behind lock: LockName?, atMost count: Int) -> LockName? {
+    engine.noteEverything(behind: lock, atMost: count)
+  }
+
+  func scheduleTurnEnd() { output.scheduleEnd() }
+}
