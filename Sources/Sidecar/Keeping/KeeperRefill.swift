@@ -24,3 +24,15 @@ struct KeeperRefill {
     return true
   }
 }
+
+/// What the next commit writes beside what the engine and the sessions have changed.
+struct DueRecords {
+  /// Nothing was committed yet: who the daemon is, too.
+  var isFirst = true
+  /// The settings, at first and when they have changed.
+  var hasSettings = true
+  /// Something was noted, or removed, that has no record.
+  var hasNotes = false
+  /// Input that a predecessor has taken from sockets, and that is dealt with after the first commit.
+  var leftInputs: [KeptInput] = []
+}

@@ -14,24 +14,13 @@ import SystemdSupport
 /// is killed, wherever it is, leaves either all of a turn or nothing, and nobody was told what is not there. The one gap
 /// is between two instructions: a reply that was just sent may be sent once more.
 final class SessionKeeper {
-  /// The beginning of the names under which connections are stored; the session's number follows.
-  static let clientPrefix = "client-"
-  /// The name under which the memory is stored.
-  static let memoryName = "sidelock-state"
   /// A connection whose client has had nothing to lose for so long is not kept any more, in milliseconds. Until then a
   /// client that acquires and releases in a loop costs the service manager nothing.
   static let sweepMilliseconds: Int64 = 5000
-  /// The name under which is stored what shows whether anything is kept.
-  static let witnessName = "sidelock-state-witness"
   /// How long nothing is kept at the least, and at the most when there is room, after there was none, in milliseconds.
   static let refillPauseMillisecondsMin: Int64 = 5000
   static let refillPauseMillisecondsMax: Int64 = 300_000
-  /// Descriptors of the store that are not clients: the memory, and connections that have just ended.
-  static let reservedDescriptors = 16
-  /// How long the service manager may take before what it did not read is sent again, in milliseconds.
-  static let retryMilliseconds: Int64 = 5
-
-  private let store: DescriptorStore
+  private let store: KeptDescriptors
   let memory: StateMemory
   private var log: StateLog
   private let loop: any EventLoop
@@ -63,7 +52,7 @@ final class SessionKeeper {
   private var refillPauseMilliseconds = SessionKeeper.refillPauseMillisecondsMin
   private var isFullLogged = false
   private var peekRoom: [UInt8] = []
-  private var timers = (sweep: Scheduled<Void>?.none, retry: Scheduled<Void>?.none)
+  private var sweep: Scheduled<Void>?
 
   /// A keeper that goes on in the memory that a predecessor left, or in new memory; nil when there can be none.
   init?(
@@ -72,7 +61,7 @@ final class SessionKeeper {
     clock: HostClock
   ) {
     guard let memory = predecessor ?? StateMemory(bytes: memoryBytes), let log = StateLog(memory: memory.bytes),
-      store.capacity > Self.reservedDescriptors
+      let store = KeptDescriptors(store: store, loop: loop)
     else {
       logger.warning("clients will not be kept over a restart", metadata: ["reason": "\(errorText())"])
       return nil
@@ -86,9 +75,9 @@ final class SessionKeeper {
     hasPredecessor = predecessor != nil
     hasBegun = predecessor == nil
     self.source = source
-    clients = KeptClients(countMax: store.capacity - Self.reservedDescriptors)
-    if predecessor == nil { store.add(memory.descriptor, as: Self.memoryName) }
-    store.addWitness(as: Self.witnessName)
+    clients = KeptClients(countMax: store.clientsMax)
+    if predecessor == nil { store.add(memory) }
+    store.addWitness()
   }
 
   // MARK: Facts
@@ -159,7 +148,7 @@ final class SessionKeeper {
     session.keeping.isKept = false
     clients.drop(session)
     newClients.removeAll { $0 === session }
-    store.forget(Self.name(of: session))
+    store.forget(session)
     attempt { () throws(StateLog.Failure) in try log.remove(Self.key(of: session)) }
     // Its record goes with the next commit.
     due.hasNotes = true
@@ -219,9 +208,9 @@ final class SessionKeeper {
     due.isFirst = false
     due.hasSettings = false
     guard isUsable else { return }
-    for session in newClients { storeConnection(of: session) }
+    for session in newClients where session.keeping.isKept { store.add(session) }
     newClients.removeAll(keepingCapacity: true)
-    scheduleRetry()
+    store.scheduleRetry()
   }
 
   /// The session's output of this turn was given to its connection.
@@ -334,14 +323,14 @@ final class SessionKeeper {
     clients.drop(session)
     newClients.removeAll { $0 === session }
     source.keepingStopped(session.id)
-    store.remove(Self.name(of: session))
+    store.remove(session)
     attempt { () throws(StateLog.Failure) in try log.remove(Self.key(of: session)) }
     due.hasNotes = true
   }
 
   private func scheduleSweep(in milliseconds: Int64 = SessionKeeper.sweepMilliseconds) {
-    guard timers.sweep == nil, !isOverForGood else { return }
-    timers.sweep = loop.assumeIsolated().scheduleTask(in: .milliseconds(milliseconds)) { [weak self] in
+    guard sweep == nil, !isOverForGood else { return }
+    sweep = loop.assumeIsolated().scheduleTask(in: .milliseconds(milliseconds)) { [weak self] in
       self?.sweepIdle()
       self?.source.scheduleTurnEnd()
     }
@@ -349,7 +338,7 @@ final class SessionKeeper {
 
   /// Looks at who has had nothing to lose since the last time.
   private func sweepIdle() {
-    timers.sweep = nil
+    sweep = nil
     if isOver { return beginAnew() }
     giveUpUnlessKept()
     if isOver { return }
@@ -362,7 +351,7 @@ final class SessionKeeper {
     }
     if clients.hasRoom { isFullLogged = false }
     if !clients.isEmpty { scheduleSweep() }
-    scheduleRetry()
+    store.scheduleRetry()
   }
 
   // MARK: Records
@@ -371,25 +360,8 @@ final class SessionKeeper {
     StateLog.Key(kind: KeptKind.session, id: session.id.rawValue)
   }
 
-  static func name(of session: ClientSession) -> String { "\(clientPrefix)\(session.id.rawValue)" }
-
   private func record(of session: ClientSession, isFinal: Bool = false) -> KeptSession {
     session.record(losses: source.losses(of: session.id), isFinal: isFinal)
-  }
-
-  private func storeConnection(of session: ClientSession) {
-    guard session.keeping.isKept else { return }
-    session.withSocket { store.add($0, as: Self.name(of: session)) }
-  }
-
-  private func scheduleRetry() {
-    guard store.hasBacklog, timers.retry == nil else { return }
-    timers.retry = loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.retryMilliseconds)) { [weak self] in
-      guard let self else { return }
-      self.timers.retry = nil
-      self.store.retry()
-      self.scheduleRetry()
-    }
   }
 
   // MARK: The end
@@ -443,8 +415,8 @@ final class SessionKeeper {
   func abandon() {
     guard !isOverForGood else { return }
     isOverForGood = true
-    timers.sweep?.cancel()
-    timers.retry?.cancel()
+    sweep?.cancel()
+    store.stopRetrying()
     guard !isOver else { return }
     isOver = true
     refill = nil
@@ -453,13 +425,7 @@ final class SessionKeeper {
     newClients = []
     due.leftInputs = []
     log.invalidate()
-    store.remove(Self.memoryName)
-  }
-
-  /// Takes a connection that nobody wants out of the store.
-  static func discard(_ descriptor: HandedOverDescriptor, from store: DescriptorStore) {
-    store.remove(descriptor.name)
-    close(descriptor.descriptor)
+    store.removeMemory()
   }
 
   private func attempt(_ body: () throws(StateLog.Failure) -> Void) {
@@ -488,9 +454,9 @@ final class SessionKeeper {
     touched = []
     due.leftInputs = []
     log.invalidate()
-    store.remove(Self.memoryName)
-    timers.sweep?.cancel()
-    timers.sweep = nil
+    store.removeMemory()
+    sweep?.cancel()
+    sweep = nil
     scheduleSweep(in: refillPauseMilliseconds)
     refillPauseMilliseconds = min(2 * refillPauseMilliseconds, Self.refillPauseMillisecondsMax)
   }
@@ -524,19 +490,7 @@ final class SessionKeeper {
       } ? refill : nil
     guard self.refill == nil else { return }
     due.hasNotes = true
-    store.add(memory.descriptor, as: Self.memoryName)
+    store.add(memory)
     logger.notice("clients are kept over a restart again", metadata: ["clients": "\(clients.count)"])
   }
-}
-
-/// What the next commit writes beside what the engine and the sessions have changed.
-private struct DueRecords {
-  /// Nothing was committed yet: who the daemon is, too.
-  var isFirst = true
-  /// The settings, at first and when they have changed.
-  var hasSettings = true
-  /// Something was noted, or removed, that has no record.
-  var hasNotes = false
-  /// Input that a predecessor has taken from sockets, and that is dealt with after the first commit.
-  var leftInputs: [KeptInput] = []
 }

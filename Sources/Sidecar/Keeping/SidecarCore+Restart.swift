@@ -17,7 +17,7 @@ public struct LeftDescriptors: Sendable {
   public let descriptors: [HandedOverDescriptor]
 
   /// The names under which such descriptors are stored begin with one of these.
-  public static var namePrefixes: [String] { [SessionKeeper.memoryName, SessionKeeper.clientPrefix] }
+  public static var namePrefixes: [String] { [KeptDescriptors.memoryName, KeptDescriptors.clientPrefix] }
 
   /// What was handed over at the start under names that begin with ``namePrefixes``.
   public init(_ descriptors: [HandedOverDescriptor]) {
@@ -26,7 +26,7 @@ public struct LeftDescriptors: Sendable {
 
   /// The settings that the daemon before had in force, as it was given them; nil when nothing can be made out.
   public var settings: [UInt8]? {
-    for descriptor in descriptors where descriptor.name == SessionKeeper.memoryName {
+    for descriptor in descriptors where descriptor.name == KeptDescriptors.memoryName {
       // The descriptor itself is for whoever takes everything over.
       guard let memory = StateMemory(borrowing: descriptor.descriptor),
         let settings = try? StateImage.record(
@@ -41,7 +41,7 @@ public struct LeftDescriptors: Sendable {
   /// for one, and no lease of a lock that is held has ended.
   public var isOfUse: Bool {
     descriptors.contains { descriptor in
-      guard descriptor.name == SessionKeeper.memoryName,
+      guard descriptor.name == KeptDescriptors.memoryName,
         let memory = StateMemory(borrowing: descriptor.descriptor), let state = try? KeptState(memory)
       else { return false }
       return state.engine.isWhole(at: BootClock.now())
@@ -113,14 +113,14 @@ extension SidecarCore {
       left.disconnect()
       return nil
     }
-    let witnesses = left.descriptors.filter { $0.name == SessionKeeper.witnessName }
-    for witness in witnesses { SessionKeeper.discard(witness, from: store) }
-    let left = LeftDescriptors(left.descriptors.filter { $0.name != SessionKeeper.witnessName })
+    let witnesses = left.descriptors.filter { $0.name == KeptDescriptors.witnessName }
+    for witness in witnesses { KeptDescriptors.discard(witness, from: store) }
+    let left = LeftDescriptors(left.descriptors.filter { $0.name != KeptDescriptors.witnessName })
     if left.descriptors.isEmpty { return nil }
     var found: KeptState?
     var problem = "there is none"
     var memories = 0
-    for descriptor in left.descriptors where descriptor.name == SessionKeeper.memoryName {
+    for descriptor in left.descriptors where descriptor.name == KeptDescriptors.memoryName {
       memories += 1
       do {
         let state = try read(descriptor, configuration)
@@ -130,18 +130,18 @@ extension SidecarCore {
       }
     }
     if memories != (found == nil ? 0 : 1) {
-      store.remove(SessionKeeper.memoryName)
-      if let found { store.add(found.memory.descriptor, as: SessionKeeper.memoryName) }
+      store.remove(KeptDescriptors.memoryName)
+      if let found { store.add(found.memory.descriptor, as: KeptDescriptors.memoryName) }
     }
     var discarded = 0
-    for descriptor in left.descriptors where descriptor.name != SessionKeeper.memoryName {
-      if let id = UInt64(descriptor.name.dropFirst(SessionKeeper.clientPrefix.count)).map({ SessionID($0) }),
+    for descriptor in left.descriptors where descriptor.name != KeptDescriptors.memoryName {
+      if let id = UInt64(descriptor.name.dropFirst(KeptDescriptors.clientPrefix.count)).map({ SessionID($0) }),
         let session = found?.sessions[id], found?.connections[id] == nil, isUsable(descriptor.descriptor, session)
       {
         found?.connections[id] = descriptor.descriptor
       } else {
         shutdown(descriptor.descriptor, Int32(SHUT_RDWR))
-        SessionKeeper.discard(descriptor, from: store)
+        KeptDescriptors.discard(descriptor, from: store)
         discarded += 1
       }
     }
