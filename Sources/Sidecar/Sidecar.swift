@@ -11,7 +11,7 @@ public final class Sidecar: Sendable {
   private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
   private let loop: any EventLoop
   private let socket: ListeningSocket
-  private let core: NIOLoopBoundBox<SidecarCore?>
+  private let life: NIOLoopBoundBox<Lifecycle?>
   private let mustStop: NIOLoopBoundBox<Bool>
   private let configuration: SidecarConfiguration
   private let left: LeftDescriptors
@@ -45,7 +45,7 @@ public final class Sidecar: Sendable {
     self.notifier = notifier
     self.logger = logger
     loop = group.next()
-    core = .makeEmptyBox(eventLoop: loop)
+    life = .makeEmptyBox(eventLoop: loop)
     mustStop = .makeBoxSendingValue(false, eventLoop: loop)
   }
 
@@ -62,13 +62,13 @@ public final class Sidecar: Sendable {
         return self.loop.makeSucceededVoidFuture()
       }
       let store = DescriptorStore { name in getenv(name).map { SystemText.text(cString: $0) } }
-      let predecessor = SidecarCore.readPredecessor(self.left, self.configuration, store, logger: self.logger)
-      let core = SidecarCore(
+      let predecessor = Predecessor.read(self.left, self.configuration, store, logger: self.logger)
+      let life = Lifecycle(
         configuration: self.configuration, loop: self.loop, logger: self.logger, notifier: self.notifier,
         predecessor: predecessor, store: store)
-      core.onStopped = { stopped.succeed() }
-      self.core.value = core
-      return core.start(on: self.socket, predecessor: predecessor)
+      life.onStopped = { stopped.succeed() }
+      self.life.value = life
+      return life.start(on: self.socket, predecessor: predecessor)
     }
     defer { socket.remove() }
     started.whenFailure { stopped.fail($0) }
@@ -81,7 +81,7 @@ public final class Sidecar: Sendable {
   public func requestStop() {
     loop.execute {
       self.mustStop.value = true
-      self.core.value?.stop()
+      self.life.value?.stop()
     }
   }
 
@@ -93,7 +93,7 @@ public final class Sidecar: Sendable {
   public func requestEnd(before next: Settings?) {
     loop.execute {
       self.mustStop.value = true
-      self.core.value?.end(before: next)
+      self.life.value?.end(before: next)
     }
   }
 
@@ -104,8 +104,8 @@ public final class Sidecar: Sendable {
   ///   this one. When its locks would be other ones, nothing is left to it.
   public func requestHandOver(to next: Settings?) {
     loop.execute {
-      self.core.value?.wasRestartAnnounced = true
-      _ = self.core.value?.handOver(to: next)
+      self.life.value?.wasRestartAnnounced = true
+      _ = self.life.value?.handover.handOver(to: next)
     }
   }
 
@@ -117,6 +117,6 @@ public final class Sidecar: Sendable {
   ///   - saved: all settings for the daemon that follows, as ``SidecarConfiguration/savedSettings``.
   ///   - note: what the status line says about it until the next reload; nil for nothing.
   public func reload(_ settings: LiveSettings?, saved: [UInt8], note: String?) {
-    loop.execute { self.core.value?.reload(settings, saved: saved, note: note) }
+    loop.execute { self.life.value?.reload(settings, saved: saved, note: note) }
   }
 }

@@ -111,14 +111,14 @@ private struct InForce: Equatable {
     live = core.configuration.settings.live
     engine = core.engine.configuration.settings
     linkTimeoutMilliseconds = core.store?.timeoutMilliseconds
-    needsUnits = core.rights.needsUnits
+    needsUnits = core.parts.rights.needsUnits
   }
 }
 
 /// A daemon in this process, whose Redis is not there.
 private final class Daemon {
   private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-  private let core: NIOLoopBound<SidecarCore>
+  private let life: NIOLoopBound<Lifecycle>
   private let directory: String
 
   init() throws {
@@ -130,12 +130,12 @@ private final class Daemon {
     let configuration = SidecarConfiguration(settings: settings, version: "1")
     let socket = try Unchecked(ListeningSocket(path: "\(directory)/socket", mode: 0o600))
     let loop = group.next()
-    core = try loop.flatSubmit {
-      let core = SidecarCore(
+    life = try loop.flatSubmit {
+      let life = Lifecycle(
         configuration: configuration, loop: loop, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
         notifier: Notifier(isEnabled: false, watchdogIntervalMicroseconds: nil, clock: { 0 }, send: { _ in }))
-      let bound = NIOLoopBound(core, eventLoop: loop)
-      return core.start(on: socket.value).map { bound }
+      let bound = NIOLoopBound(life, eventLoop: loop)
+      return life.start(on: socket.value).map { bound }
     }.wait()
   }
 
@@ -145,8 +145,8 @@ private final class Daemon {
   }
 
   deinit {
-    let core = core
-    _ = try? group.next().submit { core.value.stop() }.wait()
+    let life = life
+    _ = try? group.next().submit { life.value.stop() }.wait()
     try? group.syncShutdownGracefully()
     unlink("\(directory)/socket")
     unlink("\(directory)/socket.lock")
@@ -154,8 +154,8 @@ private final class Daemon {
   }
 
   func reload(_ settings: LiveSettings) throws {
-    try group.next().submit { [core] in core.value.reload(settings, saved: [], note: nil) }.wait()
+    try group.next().submit { [life] in life.value.reload(settings, saved: [], note: nil) }.wait()
   }
 
-  func inForce() throws -> InForce { try group.next().submit { [core] in InForce(core.value) }.wait() }
+  func inForce() throws -> InForce { try group.next().submit { [life] in InForce(life.value.core) }.wait() }
 }

@@ -12,7 +12,7 @@ import Testing
 /// A sidecar on a loop of its own, with a service manager that takes whatever it is handed.
 private final class Host {
   let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-  let core: NIOLoopBound<SidecarCore>
+  let life: NIOLoopBound<Lifecycle>
   private let directory: String
   private let manager: CInt
   private let path: String
@@ -36,12 +36,12 @@ private final class Host {
     let listener = try ListeningSocket(path: path, mode: 0o600)
     let loop = group.next()
     let parts = UncheckedParts(configuration, logger, notifier, store, listener)
-    core = try loop.flatSubmit {
-      let core = SidecarCore(
+    life = try loop.flatSubmit {
+      let life = Lifecycle(
         configuration: parts.configuration, loop: loop, logger: parts.logger, notifier: parts.notifier,
         store: parts.store)
-      let bound = NIOLoopBound(core, eventLoop: loop)
-      return core.start(on: parts.listener).map { bound }
+      let bound = NIOLoopBound(life, eventLoop: loop)
+      return life.start(on: parts.listener).map { bound }
     }.wait()
   }
 
@@ -104,8 +104,8 @@ private final class Host {
   }
 
   func onLoop<Result: Sendable>(_ body: @escaping @Sendable (SidecarCore) -> Result) throws -> Result {
-    let core = core
-    return try group.next().submit { body(core.value) }.wait()
+    let life = life
+    return try group.next().submit { body(life.value.core) }.wait()
   }
 
   func wait(_ what: Comment, until condition: @escaping @Sendable (SidecarCore) -> Bool) throws {

@@ -195,7 +195,9 @@ final class TestClient {
     wire = Wire(name: name, journal: journal)
     // A process that cannot be seen, of which nothing is looked up.
     let peer = uid.map { Peer(pid: 0, uid: $0, gid: $0) }
-    channel = EmbeddedChannel(handlers: [wire, ClientChannelHandler(registry: core.registry, input: core.input) { _ in peer }], loop: loop)
+    channel = EmbeddedChannel(
+      handlers: [wire, ClientChannelHandler(registry: core.parts.registry, input: core.parts.input) { _ in peer }],
+      loop: loop)
     channel.connect(to: try SocketAddress(unixDomainSocketPath: "/nowhere"), promise: nil)
     loop.run()
   }
@@ -238,9 +240,8 @@ final class TestClient {
 
   /// Whether the daemon reads from it.
   var isReadFrom: Bool {
-    let values = channel.options.compactMap {
-      $0.option is ChannelOptions.Types.AutoReadOption ? $0.value as? Bool : nil
-    }
+    let options = channel.options.filter { $0.option is ChannelOptions.Types.AutoReadOption }
+    let values = options.compactMap { $0.value as? Bool }
     return values.last ?? true
   }
 
@@ -253,7 +254,8 @@ final class TestSidecar {
   let clock = ManualClock()
   let journal = Journal()
   let store: FakeStore
-  let core: SidecarCore
+  let life: Lifecycle
+  var core: SidecarCore { life.core }
   private var clients: [TestClient] = []
   private(set) var isStopped = false
   private var manager: ManagerSocket?
@@ -277,13 +279,13 @@ final class TestSidecar {
     store = FakeStore(journal: journal)
     if managerReads { manager = try ManagerSocket() }
     let descriptors = keeping ? DescriptorStore(notifySocket: manager?.path ?? "/nowhere", capacity: 100) : nil
-    core = SidecarCore(
+    life = Lifecycle(
       configuration: configuration, loop: loop, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
       notifier: Notifier(isEnabled: false, watchdogIntervalMicroseconds: nil, clock: { 0 }, send: { _ in }),
       store: descriptors, clock: clock.hostClock)
-    core.onStopped = { [weak self] in self?.isStopped = true }
-    core.standStill = {}
-    core.life.stage = stage
+    life.onStopped = { [weak self] in self?.isStopped = true }
+    life.handover.standStill = {}
+    life.stages.stage = stage
     guard !isLocal else { return }
     core.store = store
     core.heard(.up)

@@ -5,7 +5,7 @@ import Testing
 
 @testable import Sidecar
 
-/// How a core ends: `stop`, `handOver`.
+/// How a daemon ends: `Lifecycle`, `Handover`.
 @Suite struct StopTests {
   @Test func whoHasSpokenIsToldAndEverythingIsGivenBack() throws {
     let host = try TestSidecar()
@@ -15,7 +15,7 @@ import Testing
     try host.grant("x")
     host.endTurn()
     host.journal.lines = []
-    host.core.stop()
+    host.life.stop()
     host.endTurn()
     #expect(host.journal.lines.contains("store: release x"))
     #expect(a.text.contains(#""method":"draining""#))
@@ -41,7 +41,7 @@ import Testing
     host.endTurn()
     try host.grant("x")
     host.endTurn()
-    host.core.stop()
+    host.life.stop()
     host.endTurn()
     let late = try host.connect("late")
     host.endTurn()
@@ -57,8 +57,8 @@ import Testing
     host.endTurn()
     try host.grant("x")
     host.endTurn()
-    host.core.stop()
-    host.loop.advanceTime(by: .milliseconds(SidecarCore.drainMillisecondsMax - 1))
+    host.life.stop()
+    host.loop.advanceTime(by: .milliseconds(Lifecycle.drainMillisecondsMax - 1))
     #expect(!host.isStopped)
     host.loop.advanceTime(by: .milliseconds(1))
     #expect(host.isStopped)
@@ -71,10 +71,10 @@ import Testing
     try a.ping(id: 1)
     host.endTurn()
     a.stallSilently()
-    host.core.stop()
+    host.life.stop()
     host.endTurn()
     #expect(!host.isStopped)
-    host.loop.advanceTime(by: .milliseconds(SidecarCore.closeMillisecondsMax))
+    host.loop.advanceTime(by: .milliseconds(Lifecycle.closeMillisecondsMax))
     #expect(host.isStopped)
     #expect(!a.isConnected)
   }
@@ -84,12 +84,12 @@ import Testing
     let a = try host.connect("a")
     try a.acquire("x")
     host.endTurn()
-    #expect(!host.core.handOver(to: nil))
+    #expect(!host.life.handover.handOver(to: nil))
     // It goes on.
     try a.ping(id: 2)
     host.endTurn()
     #expect(a.text.contains(#""id":2"#))
-    #expect(host.core.life.stage == .serving)
+    #expect(host.life.stages.stage == .serving)
   }
 
   /// A daemon for which the locks would be others has no use for them.
@@ -97,19 +97,19 @@ import Testing
     let host = try TestSidecar(isLocal: true, keeping: true, managerReads: true)
     var next = host.core.configuration.settings
     next.keyPrefix = "other:"
-    #expect(!host.core.handOver(to: next))
-    #expect(host.core.life.stage == .serving)
+    #expect(!host.life.handover.handOver(to: next))
+    #expect(host.life.stages.stage == .serving)
     next = host.core.configuration.settings
     next.host = "b"
-    #expect(!host.core.handOver(to: next))
-    #expect(host.core.life.stage == .serving)
+    #expect(!host.life.handover.handOver(to: next))
+    #expect(host.life.stages.stage == .serving)
   }
 
   @Test func whereTheManagerKeepsNothingNothingIsHandedOver() throws {
     let host = try TestSidecar(isLocal: true, keeping: true)
     #expect(host.core.keeper?.isUsable == true)
-    #expect(!host.core.handOver(to: nil))
-    #expect(host.core.life.stage == .serving)
+    #expect(!host.life.handover.handOver(to: nil))
+    #expect(host.life.stages.stage == .serving)
   }
 
   @Test(arguments: [
@@ -117,10 +117,10 @@ import Testing
   ])
   func nothingIsHandedOverByADaemonThatDoesNotServe(_ stage: LifeStage.Stage) throws {
     let host = try TestSidecar(isLocal: true, keeping: true, managerReads: true)
-    host.core.life.stage = stage
-    #expect(!host.core.handOver(to: nil))
-    #expect(host.core.life.stage == stage)
-    host.core.life.stage = .serving
+    host.life.stages.stage = stage
+    #expect(!host.life.handover.handOver(to: nil))
+    #expect(host.life.stages.stage == stage)
+    host.life.stages.stage = .serving
   }
 
   /// Everything is left: clients are not read from, those that are not kept are told, and nothing is given back.
@@ -129,17 +129,17 @@ import Testing
     let a = try host.connect("a")
     try a.acquire("x")
     host.endTurn()
-    #expect(host.core.handOver(to: nil))
-    #expect(host.core.life.stage == .handingOver)
+    #expect(host.life.handover.handOver(to: nil))
+    #expect(host.life.stages.stage == .handingOver)
     #expect(!a.isReadFrom)
     #expect(try host.kept().engine.heldNames == ["x"])
     #expect(!a.text.contains("draining"))
     // A second wish, and a stop, mean the same.
-    #expect(!host.core.handOver(to: nil))
-    host.core.stop()
-    #expect(host.core.life.stage == .handingOver)
+    #expect(!host.life.handover.handOver(to: nil))
+    host.life.stop()
+    #expect(host.life.stages.stage == .handingOver)
     host.endTurn()
-    #expect(host.core.life.stage == .handedOver)
+    #expect(host.life.stages.stage == .handedOver)
     #expect(host.isStopped)
     #expect(try host.kept().engine.heldNames == ["x"])
   }
@@ -150,7 +150,7 @@ import Testing
     let a = try host.connect("a")
     try a.acquire("x")
     host.endTurn()
-    host.core.end(before: nil)
+    host.life.end(before: nil)
     host.endTurn()
     #expect(a.text.contains(#""method":"draining""#))
     #expect(host.isStopped)

@@ -44,6 +44,9 @@ final class ClientInput {
     self.statistics = statistics
   }
 
+  /// The shares of the next turn begin.
+  func turnEnded() { inputs.turnEnded() }
+
   /// Whether input or holds wait for the next turn.
   var hasMoreToDo: Bool { inputs.isWaiting || !endingHolds.isEmpty }
 

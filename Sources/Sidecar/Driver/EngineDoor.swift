@@ -29,6 +29,9 @@ final class EngineDoor {
   /// The number of the last request; none is used twice.
   var lastRequest: UInt64 { core?.lastRequest ?? 0 }
 
+  /// From now on requests have higher numbers than this one.
+  func go(behind request: UInt64) { core?.go(behind: request) }
+
   /// A number for a request that the engine is not told of.
   func newRequest() -> RequestID { core?.newRequest() ?? RequestID(0) }
 }

@@ -1,12 +1,8 @@
-import AccessPolicy
 import ClientProtocol
-import DequeModule
-import Glibc
 import LockEngine
 import LockTypes
 import Logging
 import NIOCore
-import NIOPosix
 import SystemdSupport
 
 /// Everything that the event loop owns: the engine, the sessions, the link and the timer. It tells the engine what
@@ -16,151 +12,82 @@ import SystemdSupport
 /// to each client. Connections are closed at its end, too, so that no effect can bring about another event while
 /// effects are being carried out.
 ///
-/// The files of this type: this one has the turn and the engine's effects; `+Clients` what comes from clients;
-/// `+Replies` what the engine answers, in the protocol's words; `+Queries` and `+List` what is answered without the engine; `+Watch`
-/// those who watch, and breaking; `+Lifecycle` start, stop, status and watchdog; `+Restart` what is taken over from the
-/// daemon before this one, and left to the next.
+/// What else there is to do is done by ``SidecarParts``, each part with its own state; ``Lifecycle`` starts and stops all of it.
 final class SidecarCore {
   let configuration: ConfigurationInForce
-  let loop: any EventLoop
   let logger: Logger
-  let notifier: Notifier
-  let engine: LockEngine
-  let instance: String
-  /// Where other hosts reach this one.
-  let inbox: String
-  /// Keeps what must outlive the process; nil when nothing does.
-  let keeper: SessionKeeper?
   let clock: HostClock
   let startedAt: BootInstant
+  let engine: LockEngine
+  /// The way of the parts to the engine.
+  let door = EngineDoor()
+  let sessions = SessionTable()
+  let output: TurnOutput
+  let statistics = SidecarStatistics()
+  /// Keeps what must outlive the process; nil when nothing does.
+  let keeper: SessionKeeper?
+  let parts: SidecarParts
   /// Where the leases of all hosts are; nil: this host is alone.
   var store: (any LeaseStore)? {
-    didSet { queries.store = store }
+    didSet { parts.queries.store = store }
   }
   var timer: BootTimer?
-  var listener: (any Channel)?
+  private(set) var turns = TurnTimes()
+  /// Called at the end of a turn.
+  var onTurnEnd: () -> Void = {}
+  /// Called when everything is given back, because the daemon stops.
+  var onDrained: () -> Void = {}
 
-  let sessions = SessionTable()
-  var lastRequest: UInt64 = 0
-  let statistics = SidecarStatistics()
-  let door = EngineDoor()
-  let output: TurnOutput
-  let limitCounts = LimitCounts()
-  let rights: RightsCache
-  let room: DescriptorRoom
-  let peers: PeerDirectory
-  let losses: LossEnforcer
-  let lifetimes: SessionLifetimes
-  let limits: SessionLimits
-  let watches: WatchBook
-  let queries: LockQueries
-  let replies: ReplyWriter
-  let router: RequestRouter
-  let input: ClientInput
-  let registry: ClientRegistry
-
-  /// Sessions whose input goes on in the next turns.
-  let inputs = InputTurns()
-  var turns = TurnTimes()
+  private(set) var lastRequest: UInt64 = 0
+  /// The request that the engine is being told of, so that an answer that comes at once needs no table.
+  private var current: (request: RequestID, message: MessageID)?
   /// On whose behalf the engine is being told something.
   private var actingUser: UInt32?
   private var effects: [Effect] = []
-  /// The request that the engine is being told of, so that an answer that comes at once needs no table.
-  private var current: (request: RequestID, message: MessageID)?
-
-  let life = LifeStage()
-  /// Whether the service manager has said that it restarts this daemon.
-  var wasRestartAnnounced = false
-  var statusTask: Scheduled<Void>?
-  var lastStatus = ""
-  /// What the last reload left to say, for the status line.
-  var settingsNote: String?
-  /// Called at the end, when clients and locks are given back, or left to the daemon that follows.
-  var onStopped: () -> Void = {}
-  /// Keeps the loop from doing anything more when everything is left to the daemon that follows; tests go on.
-  var standStill: () -> Void = { while true { pause() } }
 
   /// - Parameters:
   ///   - predecessor: what the daemon before this one left.
   ///   - store: where what must outlive this one is kept; nil: nowhere.
-  ///   - clock: what time it is; tests have one of their own.
   init(
-    configuration: SidecarConfiguration, loop: any EventLoop, logger: Logger, notifier: Notifier,
-    predecessor: KeptState? = nil, store: DescriptorStore? = nil, clock: HostClock = .boot
+    configuration: SidecarConfiguration, instance: String, life: LifeStage, loop: any EventLoop, logger: Logger,
+    predecessor: KeptState?, store: DescriptorStore?, clock: HostClock
   ) {
-    self.configuration = ConfigurationInForce(configuration)
-    output = TurnOutput(loop: loop, statistics: statistics)
-    rights = RightsCache(configuration: self.configuration, output: output, clock: clock, logger: logger)
-    room = DescriptorRoom(
-      configuration: self.configuration, sessions: sessions, output: output, counts: limitCounts, logger: logger)
-    peers = PeerDirectory(
-      loop: loop, clock: clock, logger: logger, sessions: sessions, rights: rights, room: room, door: door)
-    self.clock = clock
-    startedAt = clock.now()
-    self.loop = loop
-    self.logger = logger
-    self.notifier = notifier
-    instance = predecessor?.identity.instance ?? Self.newInstance()
-    settingsNote = configuration.settingsNote
     // Found out now: with no descriptor left the kernel would seem not to.
     _ = ProcessHandle.kernelKnowsPeers
-    inbox = "\(configuration.settings.host)/\(instance)"
+    let settings = configuration.settings
+    let inForce = ConfigurationInForce(configuration)
+    let inbox = "\(settings.host)/\(instance)"
     let tier: EngineConfiguration.Tier
-    switch configuration.settings.backend {
+    switch settings.backend {
     case .local: tier = .local(firstToken: clock.wallMicroseconds())
     case .redis: tier = .store
     }
     engine = LockEngine(
       configuration: EngineConfiguration(
-        tier: tier, host: configuration.settings.host, inbox: inbox,
-        attemptsBegin: Self.attemptsBegin(after: predecessor)
+        tier: tier, host: settings.host, inbox: inbox, attemptsBegin: Self.attemptsBegin(after: predecessor)
       ) {
-        $0.settings = configuration.settings.live.engine
+        $0.settings = settings.live.engine
         $0.lockBytesMax = Self.lockBytesMax(memory: predecessor?.memory, bytes: configuration.stateBytes)
       })
-    losses = LossEnforcer(
-      engine: engine, peers: peers, room: room, output: output, statistics: statistics, clock: clock, logger: logger)
-    lifetimes = SessionLifetimes(
-      loop: loop, clock: clock, logger: logger, sessions: sessions, output: output, peers: peers, losses: losses,
-      room: room)
-    limits = SessionLimits(
-      configuration: self.configuration, counts: limitCounts, sessions: sessions, output: output, room: room,
-      lifetimes: lifetimes, losses: losses, statistics: statistics, logger: logger)
-    watches = WatchBook(
-      configuration: self.configuration, counts: limitCounts, sessions: sessions, output: output, rights: rights,
-      door: door)
-    let daemon = KeptDaemon(
-      instance: instance, configuration: self.configuration, engine: engine, sessions: sessions, limits: limits,
-      output: output, door: door)
-    keeper = store.flatMap {
-      SessionKeeper(
-        of: daemon, store: $0, predecessor: predecessor?.memory, memoryBytes: configuration.stateBytes, loop: loop,
-        logger: logger, clock: clock)
+    self.configuration = inForce
+    self.logger = logger
+    self.clock = clock
+    startedAt = clock.now()
+    output = TurnOutput(loop: loop, statistics: statistics)
+    let base = SidecarParts.Base(
+      configuration: inForce, instance: instance, inbox: inbox, life: life, loop: loop, logger: logger, clock: clock,
+      engine: engine, door: door, sessions: sessions, output: output, statistics: statistics)
+    (parts, keeper) = SidecarParts.make(on: base) { source in
+      store.flatMap {
+        SessionKeeper(
+          of: source, store: $0, predecessor: predecessor?.memory, memoryBytes: configuration.stateBytes, loop: loop,
+          logger: logger, clock: clock)
+      }
     }
-    queries = LockQueries(
-      configuration: self.configuration, engine: engine, sessions: sessions, output: output, rights: rights,
-      door: door, inputs: inputs, statistics: statistics, clock: clock, logger: logger, inbox: inbox)
-    replies = ReplyWriter(queries: queries, rights: rights, counts: limitCounts)
-    router = RequestRouter(
-      configuration: self.configuration, instance: instance, engine: engine, clock: clock, logger: logger,
-      sessions: sessions, output: output, rights: rights, peers: peers, losses: losses, lifetimes: lifetimes,
-      watches: watches, queries: queries, door: door)
-    input = ClientInput(
-      clock: clock, engine: engine, life: life, sessions: sessions, output: output, inputs: inputs, rights: rights,
-      limits: limits, router: router, door: door, keeper: keeper, statistics: statistics)
-    registry = ClientRegistry(
-      life: life, sessions: sessions, output: output, limits: limits, counts: limitCounts, room: room, peers: peers,
-      lifetimes: lifetimes, watches: watches, door: door, keeper: keeper, statistics: statistics)
-    connect()
-  }
-
-  /// Leads the parts to what they bring about.
-  private func connect() {
     door.lead(to: self)
     output.onEnd = { [unowned self] in endTurn() }
-    peers.onUnit = { [unowned self] in input.unitIsKnown(of: $0) }
-    registry.onLeft = { [unowned self] in leave($0) }
-    router.figures = { [unowned self] in stats }
+    parts.peers.onUnit = { [input = parts.input] session in input.unitIsKnown(of: session) }
+    parts.router.figures = { [unowned self] in stats }
     if keeper != nil { engine.recordChanges() }
   }
 
@@ -217,6 +144,9 @@ final class SidecarCore {
     return RequestID(lastRequest)
   }
 
+  /// From now on requests have higher numbers than this one.
+  func go(behind request: UInt64) { lastRequest = max(lastRequest, request) }
+
   /// Tells the engine a client's request that is answered under `message`, now or later.
   func tell(_ session: ClientSession, _ message: MessageID, _ event: (RequestID) -> Event) {
     let request = newRequest()
@@ -241,11 +171,11 @@ final class SidecarCore {
     keeper?.endTurn()
     for session in output.settlingSessions { proceed(session) }
     output.endIsOver()
-    inputs.turnEnded()
+    parts.input.turnEnded()
     let now = clock.now()
     tellAside(.turnEnded, now: now)
     timer?.arm(for: nextDeadline, now: now)
-    scheduleStatus()
+    onTurnEnd()
     if let long = turns.end(now: now) { tellLongTurn(long) }
   }
 
@@ -261,24 +191,24 @@ final class SidecarCore {
   /// When the engine, input that was put off, a keepalive or a process that is to end wants to be looked at.
   private var nextDeadline: BootInstant? {
     // Not at once, but when the loop has looked at everybody else.
-    if input.hasMoreToDo || !queries.listings.isEmpty || keeper?.hasMoreToDo == true {
+    if parts.input.hasMoreToDo || !parts.queries.listings.isEmpty || keeper?.hasMoreToDo == true {
       return BootInstant(nanoseconds: 1)
     }
     var next = engine.nextDeadline
-    if let keepalive = lifetimes.nextDeadline { next = min(next ?? keepalive, keepalive) }
-    if let kill = losses.nextDeadline { next = min(next ?? kill, kill) }
+    if let keepalive = parts.lifetimes.nextDeadline { next = min(next ?? keepalive, keepalive) }
+    if let kill = parts.losses.nextDeadline { next = min(next ?? kill, kill) }
     return next
   }
 
   /// A deadline has come. What enforces a loss is first: others may be waiting for it.
   func timerFired() {
     let now = clock.now()
-    losses.killThoseDue(now: now)
+    parts.losses.killThoseDue(now: now)
     tell(.timerFired, now: now)
-    lifetimes.check(now: now)
-    input.goOn()
-    queries.goOnWithListings()
-    input.goOnWithHalfClosed()
+    parts.lifetimes.check(now: now)
+    parts.input.goOn()
+    parts.queries.goOnWithListings()
+    parts.input.goOnWithHalfClosed()
   }
 
   /// Sends what the turn produced for a session, and closes it if it is through.
@@ -291,7 +221,7 @@ final class SidecarCore {
       let sent = output.readableBytes
       keeper?.handedOver(session, output)
       self.output.keep(output)
-      limits.chargeOutput(of: session, sent: sent)
+      parts.limits.chargeOutput(of: session, sent: sent)
     }
     if session.isClosing {
       // Closing throws away what the client has not taken; one that is through shall have it all.
@@ -303,9 +233,49 @@ final class SidecarCore {
   private func proceed(_ session: ClientSession) {
     guard !session.isClosing else { return }
     output.tellMissed(session)
-    input.resumeReading(of: session)
-    input.endHoldsOfHalfClosed(session)
-    if input.isThrough(session) { input.closeAfterOutput(session) }
+    parts.input.resumeReading(of: session)
+    parts.input.endHoldsOfHalfClosed(session)
+    if parts.input.isThrough(session) { parts.input.closeAfterOutput(session) }
+  }
+
+  /// Has what this turn has changed outlive the process, before anything of it is sent.
+  private func keepTurn(_ writers: [ClientSession]) {
+    guard let keeper else { return }
+    guard keeper.isRecording else { return engine.stopRecordingChanges() }
+    for session in writers { keeper.touch(session) }
+    keeper.commit(writers: writers)
+  }
+
+  /// What a session is to be sent now: of one that is kept, no more than was committed.
+  private func takeOutput(of session: ClientSession) -> ByteBuffer? {
+    guard var output = session.output.bytes else { return nil }
+    session.output.bytes = nil
+    guard session.keeping.isKept, keeper?.isUsable == true, output.readableBytes > session.keeping.notedBytes else {
+      return output
+    }
+    let committed = output.readSlice(length: session.keeping.notedBytes)
+    session.output.bytes = output
+    self.output.touch(session)
+    return committed?.readableBytes == 0 ? nil : committed
+  }
+
+  // MARK: The store
+
+  /// The store has told something.
+  func heard(_ event: StoreEvent) {
+    switch event {
+    case .up:
+      tell(.linkUp(.only))
+      parts.watches.tell(.connected)
+    case .down:
+      tell(.linkDown(.only))
+      parts.watches.tell(.disconnected)
+    case .sent(let command): tell(.commandSent(.only, command))
+    case .reply(let command, let reply): tell(.replyReceived(.only, command, reply))
+    case .push(let push): tell(.pushReceived(.only, push))
+    case .call(let id, let inbox, let payload): parts.queries.asked(id, from: inbox, payload)
+    case .answer(let id, let payload): parts.queries.hostCalls?.answered(id, payload)
+    }
   }
 
   // MARK: Effects
@@ -318,18 +288,18 @@ final class SidecarCore {
       case .acquired, .acquiredAll: session.output.isGranted = true
       case .released, .extended, .downgraded, .transferred, .cancelled, .refused: break
       }
-      output.write(to: session) { replies.write(reply, id: message, for: session, to: &$0) }
+      output.write(to: session) { parts.replies.write(reply, id: message, for: session, to: &$0) }
     case .notify(let id, let notification):
       guard let session = sessions[id] else { return }
       perform(notification, for: session)
     case .observed(let name, let event):
-      watches.tell(of: name, event)
+      parts.watches.tell(of: name, event)
     case .send(let id, let command):
       store?.submit(command, id: id, of: actingUser)
     case .flushSoon:
       store?.isUrgent = true
     case .shutdownCompleted:
-      loop.assumeIsolated().execute { self.drained() }
+      onDrained()
     }
   }
 
@@ -345,7 +315,7 @@ final class SidecarCore {
     switch notification {
     case .lost(let name, let token, let reason, let grace, let action, let detail):
       session.keeping.isChanged = true
-      let isEnforced = losses.enforceLoss(action, for: session, graceMilliseconds: grace)
+      let isEnforced = parts.losses.enforceLoss(action, for: session, graceMilliseconds: grace)
       logger.notice(
         "lock lost",
         metadata: [
@@ -360,7 +330,7 @@ final class SidecarCore {
     case .waiting(let request, let name, let position, let holder, let trouble):
       let message = current?.request == request ? current?.message : session.requests.messageID(of: request)
       guard let message else { return }
-      let holders = queries.holders(of: holder, of: name, for: session)
+      let holders = parts.queries.holders(of: holder, of: name, for: session)
       let detail = trouble.map(words(of:))
       output.writeUnlessBehind(to: session) {
         $0.waiting(id: message, name: name, position: Int64(position), holders: holders, detail: detail)

@@ -97,18 +97,18 @@ extension Statistic {
     counter("broken_total", "holds that administrators took away here, or from here on other hosts") {
       $0.statistics.broken
     },
-    gauge("watches", "watches of all sessions") { Int64($0.watches.count) },
+    gauge("watches", "watches of all sessions") { Int64($0.parts.watches.count) },
     gauge("lock_bytes", "names, notes and owners of what is held and waited for", .bytes) {
       Int64($0.engine.lockBytes)
     },
     gauge("kept_bytes", "input that is no request yet, and output that is not taken yet", .bytes) {
-      Int64($0.limits.keptBytes)
+      Int64($0.parts.limits.keptBytes)
     },
     counter("signals_sent_total", "signals to processes that lost a lock") { $0.statistics.signalsSent },
     Statistic(
       path: ["limits_met_total"], kind: .counter, unit: .one,
       help: "requests, connections and sessions that met the limit",
-      reading: .labelled(by: "limit") { $0.limitCounts.all.map { (label: $0.limit.rawValue, count: $0.count) } }),
+      reading: .labelled(by: "limit") { $0.parts.counts.all.map { (label: $0.limit.rawValue, count: $0.count) } }),
     counter("turns.total", "turns of the daemon's loop") { $0.turns.counts.reduce(0, +) },
     Statistic(
       path: ["turns", "by_microseconds"], kind: .histogram, unit: .microseconds,

@@ -1,43 +1,111 @@
-// Start, stop, status and watchdog.
-
 import DaemonSettings
 import Glibc
 import LockEngine
+import Logging
 import NIOCore
 import NIOPosix
 import SystemStrings
+import SystemdSupport
 
-extension SidecarCore {
+/// Start, stop, reload, status and watchdog: the way of the daemon from one stage of its life to the next.
+final class Lifecycle {
   /// How long the daemon tries to give its locks back before it stops all the same, in milliseconds.
   static let drainMillisecondsMax: Int64 = 5000
   /// How long it waits for clients to take the last replies, in milliseconds.
   static let closeMillisecondsMax: Int64 = 500
   /// What the service manager is asked to wait beyond those two, in milliseconds.
-  static let stopSpareMilliseconds: Int64 = 2000
+  private static let stopSpareMilliseconds: Int64 = 2000
   /// How long the first connection to Redis may keep the daemon from serving, in milliseconds, unless Redis may not take so
   /// long to answer. Without Redis it serves all the same, and says so.
-  static let firstConnectionMillisecondsMax: Int64 = 2000
+  private static let firstConnectionMillisecondsMax: Int64 = 2000
   /// How often the status is looked at, in milliseconds.
-  static let statusMilliseconds: Int64 = 1000
+  private static let statusMilliseconds: Int64 = 1000
+  /// How long it must have served to have begun well, in milliseconds, and with what Redis says of what was left: at the
+  /// most for so long.
+  private static let begunWellMilliseconds: Int64 = 50
+  private static let begunWellMillisecondsMax: Int64 = 5000
+
+  let core: SidecarCore
+  let handover: Handover
+  private let takeover: Takeover
+  let stages: LifeStage
+  private let configuration: ConfigurationInForce
+  private let instance: String
+  private let loop: any EventLoop
+  private let logger: Logger
+  private let notifier: Notifier
+  private var listener: (any Channel)?
+  private var statusTask: Scheduled<Void>?
+  private var lastStatus = ""
+  /// What the last reload left to say, for the status line.
+  private var settingsNote: String?
+  /// Whether the service manager has said that it restarts this daemon.
+  var wasRestartAnnounced = false
+  /// Called at the end, when clients and locks are given back, or left to the daemon that follows.
+  var onStopped: () -> Void = {}
+
+  /// - Parameters:
+  ///   - predecessor: what the daemon before this one left.
+  ///   - store: where what must outlive this one is kept; nil: nowhere.
+  ///   - clock: what time it is; tests have one of their own.
+  init(
+    configuration: SidecarConfiguration, loop: any EventLoop, logger: Logger, notifier: Notifier,
+    predecessor: KeptState? = nil, store: DescriptorStore? = nil, clock: HostClock = .boot
+  ) {
+    instance = predecessor?.identity.instance ?? Self.newInstance()
+    stages = LifeStage()
+    core = SidecarCore(
+      configuration: configuration, instance: instance, life: stages, loop: loop, logger: logger,
+      predecessor: predecessor, store: store, clock: clock)
+    self.configuration = core.configuration
+    self.loop = loop
+    self.logger = logger
+    self.notifier = notifier
+    settingsNote = configuration.settingsNote
+    let parts = core.parts
+    takeover = Takeover(
+      loop: loop, logger: logger, sessions: core.sessions, engine: core.engine, output: core.output, door: core.door,
+      keeper: core.keeper, limits: parts.limits, lifetimes: parts.lifetimes, watches: parts.watches,
+      peers: parts.peers, input: parts.input, registry: parts.registry)
+    handover = Handover(
+      instance: instance, configuration: core.configuration, life: stages, loop: loop, logger: logger,
+      notifier: notifier, sessions: core.sessions, engine: core.engine, output: core.output, door: core.door,
+      keeper: core.keeper)
+    core.onTurnEnd = { [unowned self] in scheduleStatus() }
+    core.onDrained = { [unowned self] in loop.assumeIsolated().execute { self.drained() } }
+    parts.registry.onLeft = { [unowned self] in handover.leave($0) }
+    handover.onBegin = { [unowned self] in listener?.close(promise: nil) }
+    handover.flushStore = { [unowned core] in core.store?.flush() }
+    handover.onEnd = { [unowned self] in
+      statusTask?.cancel()
+      onStopped()
+    }
+  }
+
+  /// A number that no other daemon has.
+  private static func newInstance() -> String {
+    let digits = String(UInt64.random(in: .min ... .max), radix: 16)
+    return String(repeating: "0", count: 16 - digits.count) + digits
+  }
 
   // MARK: Start
 
   /// Goes on with what a daemon before this one left, and serves on `socket` from now on.
   func start(on socket: ListeningSocket, predecessor: KeptState? = nil) -> EventLoopFuture<Void> {
     let predecessor = NIOLoopBound(predecessor, eventLoop: loop)
-    let core = NIOLoopBound(self, eventLoop: loop)
-    return BootTimer.make(on: loop) { [unowned self] in timerFired() }
+    let life = NIOLoopBound(self, eventLoop: loop)
+    return BootTimer.make(on: loop) { [unowned core] in core.timerFired() }
       .flatMap { timer in
-        core.value.timer = timer.value
-        return core.value.takeOver(predecessor.value)
+        life.value.core.timer = timer.value
+        return life.value.takeover.takeOver(predecessor.value)
       }
-      .flatMap { core.value.startLink() }
+      .flatMap { life.value.startLink() }
       .flatMap {
-        ServerBootstrap(group: core.value.loop)
+        ServerBootstrap(group: life.value.loop)
           .serverChannelInitializer { channel in
             channel.eventLoop.makeCompletedFuture {
               try channel.pipeline.syncOperations.addHandler(
-                AcceptPauseHandler(logger: core.value.logger, clock: core.value.clock))
+                AcceptPauseHandler(logger: life.value.logger, clock: life.value.core.clock))
             }
           }
           .childChannelOption(.allowRemoteHalfClosure, value: true)
@@ -48,7 +116,7 @@ extension SidecarCore {
           .childChannelInitializer { channel in
             channel.eventLoop.makeCompletedFuture {
               try channel.pipeline.syncOperations.addHandler(
-                ClientChannelHandler(registry: core.value.registry, input: core.value.input))
+                ClientChannelHandler(registry: life.value.core.parts.registry, input: life.value.core.parts.input))
             }
           }
           .withBoundSocket(socket.descriptor)
@@ -56,8 +124,8 @@ extension SidecarCore {
       .map { listener in
         // The bootstrap listens to a bound socket with a queue of 128 whatever it is told; a host has more processes.
         listen(socket.descriptor, ListeningSocket.backlog)
-        core.value.listener = listener
-        core.value.serving()
+        life.value.listener = listener
+        life.value.serving()
       }
   }
 
@@ -70,25 +138,25 @@ extension SidecarCore {
     let link = RedisLink(
       loop: loop, url: url, keyPrefix: configuration.settings.keyPrefix, host: configuration.settings.host,
       instance: instance, timeoutMilliseconds: configuration.settings.live.engine.storeTimeoutMilliseconds,
-      clock: clock, logger: logger,
-      onEvent: { [unowned self] event in heard(event) }, onOutput: { [unowned self] in output.scheduleEnd() },
+      clock: core.clock, logger: logger,
+      onEvent: { [unowned core] event in core.heard(event) }, onOutput: { [unowned core] in core.output.scheduleEnd() },
       onFirstOutcome: { decided.succeed() })
-    store = link
-    link.answerMilliseconds = { [unowned self] in
+    core.store = link
+    link.answerMilliseconds = { [unowned core, configuration] in
       // A link that is gone must be found out in time to save the leases.
-      min(2 * engine.roundTrip.timeoutMilliseconds, configuration.settings.live.engine.leaseMilliseconds / 3)
+      min(2 * core.engine.roundTrip.timeoutMilliseconds, configuration.settings.live.engine.leaseMilliseconds / 3)
     }
-    queries.hostCalls = HostCalls(
+    core.parts.queries.hostCalls = HostCalls(
       loop: loop, store: link,
-      timeoutMilliseconds: { [unowned self] in engine.holderTimeoutMilliseconds })
-    link.onInput = { [unowned self] in
-      turns.begin(.redis, now: clock.now())
-      output.scheduleEnd()
+      timeoutMilliseconds: { [unowned core] in core.engine.holderTimeoutMilliseconds })
+    link.onInput = { [unowned core] in
+      core.begins(.redis, now: core.clock.now())
+      core.output.scheduleEnd()
     }
-    link.isAwaited = { [unowned self] message in
+    link.isAwaited = { [unowned core] message in
       switch message {
-      case .lease(let push): engine.isAwaited(push)
-      case .answer(let id, _): queries.hostCalls?.isOpen(id) == true
+      case .lease(let push): core.engine.isAwaited(push)
+      case .answer(let id, _): core.parts.queries.hostCalls?.isOpen(id) == true
       case .call: false
       }
     }
@@ -96,28 +164,12 @@ extension SidecarCore {
     return decided.futureResult
   }
 
-  func heard(_ event: StoreEvent) {
-    switch event {
-    case .up:
-      tell(.linkUp(.only))
-      watches.tell(.connected)
-    case .down:
-      tell(.linkDown(.only))
-      watches.tell(.disconnected)
-    case .sent(let command): tell(.commandSent(.only, command))
-    case .reply(let command, let reply): tell(.replyReceived(.only, command, reply))
-    case .push(let push): tell(.pushReceived(.only, push))
-    case .call(let id, let inbox, let payload): queries.asked(id, from: inbox, payload)
-    case .answer(let id, let payload): queries.hostCalls?.answered(id, payload)
-    }
-  }
-
   private func serving() {
     // Asked to stop before it had begun.
-    guard life.stage == .starting else { return }
-    life.stage = .serving
-    room.measure()
-    if rights.needsUnits { policyChanged() }
+    guard stages.stage == .starting else { return }
+    stages.stage = .serving
+    core.parts.room.measure()
+    if core.parts.rights.needsUnits { policyChanged() }
     logger.info(
       "serving",
       metadata: [
@@ -134,10 +186,10 @@ extension SidecarCore {
   /// the end of this process counts against it.
   private func awaitGoodBeginning(waited: Int64 = 0) {
     loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.begunWellMilliseconds)) {
-      if waited < Self.begunWellMillisecondsMax, self.store?.hasAnswered == false {
+      if waited < Self.begunWellMillisecondsMax, self.core.store?.hasAnswered == false {
         self.awaitGoodBeginning(waited: waited + Self.begunWellMilliseconds)
       } else {
-        self.keeper?.begunWell()
+        self.core.keeper?.begunWell()
       }
     }
   }
@@ -151,21 +203,21 @@ extension SidecarCore {
 
   // MARK: Status
 
-  var status: String {
-    let gauges = engine.gauges
-    var clients = "\(sessions.count) clients, \(gauges.held) held, \(gauges.waiting) waiting"
+  private var status: String {
+    let gauges = core.engine.gauges
+    var clients = "\(core.sessions.count) clients, \(gauges.held) held, \(gauges.waiting) waiting"
     if let settingsNote { clients += "; \(settingsNote)" }
-    guard let store else { return "local; \(clients)" }
+    guard let store = core.store else { return "local; \(clients)" }
     return store.isReady ? "Redis connected; \(clients)" : "Redis unreachable (\(store.downReason ?? "")); \(clients)"
   }
 
   /// Something changed; the status line follows within a second. Nothing is scheduled while nothing happens.
-  func scheduleStatus() {
-    guard statusTask == nil, life.stage == .serving else { return }
+  private func scheduleStatus() {
+    guard statusTask == nil, stages.stage == .serving else { return }
     statusTask = loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.statusMilliseconds)) {
       self.statusTask = nil
       let status = self.status
-      guard status != self.lastStatus, self.life.stage == .serving else { return }
+      guard status != self.lastStatus, self.stages.stage == .serving else { return }
       self.lastStatus = status
       self.notifier.status(status)
     }
@@ -176,33 +228,33 @@ extension SidecarCore {
   /// Takes over what can change while clients are served; see ``Sidecar/reload(_:saved:note:)``.
   func reload(_ new: LiveSettings?, saved: [UInt8], note: String?) {
     // They may have taken so long to be read that the daemon stops by now, or has left everything to another.
-    guard life.stage == .starting || life.stage == .serving else { return }
+    guard stages.stage == .starting || stages.stage == .serving else { return }
     if let new {
       let old = configuration.settings.live
       configuration.settings.live = new
       configuration.savedSettings = saved
-      keeper?.settingsChanged()
-      output.scheduleEnd()
-      tellAside(.reconfigured(new.engine))
-      store?.timeoutMilliseconds = new.engine.storeTimeoutMilliseconds
-      if new.connectionsMax != old.connectionsMax { room.warnIfScarce() }
+      core.keeper?.settingsChanged()
+      core.output.scheduleEnd()
+      core.tellAside(.reconfigured(new.engine))
+      core.store?.timeoutMilliseconds = new.engine.storeTimeoutMilliseconds
+      if new.connectionsMax != old.connectionsMax { core.parts.room.warnIfScarce() }
       if new.policy != old.policy { policyChanged() }
     }
     settingsNote = note
     // Before it serves, "ready" would be untrue, and follows by itself.
-    guard life.stage == .serving else { return }
+    guard stages.stage == .serving else { return }
     lastStatus = status
     notifier.ready(status: lastStatus)
   }
 
   /// Uses the policy of the configuration from now on. What is held or waits is not asked about again.
   private func policyChanged() {
-    rights.policyChanged()
-    guard rights.needsUnits else {
-      for session in sessions.values { input.resumeReading(of: session) }
+    core.parts.rights.policyChanged()
+    guard core.parts.rights.needsUnits else {
+      for session in core.sessions.values { core.parts.input.resumeReading(of: session) }
       return
     }
-    peers.policyChanged()
+    core.parts.peers.policyChanged()
   }
 
   // MARK: Stop
@@ -214,49 +266,51 @@ extension SidecarCore {
   /// - Parameter next: the settings that it would have; nil: those of this one, because its own are wrong.
   func end(before next: Settings?) {
     // After an announcement it is known that nothing can be left.
-    if life.stage == .serving, !wasRestartAnnounced, handOver(to: next) { return }
+    if stages.stage == .serving, !wasRestartAnnounced, handover.handOver(to: next) { return }
     stop()
   }
 
   /// Gives back every lock, tells every client, and ends. While clients are left to the next daemon it changes nothing:
   /// the service manager means the same.
   func stop() {
-    switch life.stage {
+    switch stages.stage {
     case .starting:
       notifier.stopping(status: "Stopping")
-      if leaveBeforeServing() { return }
-      keeper?.abandon()
+      if handover.leaveBeforeServing() { return }
+      core.keeper?.abandon()
       return finish()
     case .serving:
       break
     case .handingOver, .handedOver, .draining, .closing, .stopped:
       return
     }
-    life.stage = .draining
-    keeper?.abandon()
+    stages.stage = .draining
+    core.keeper?.abandon()
     notifier.stopping(status: "Stopping")
     notifier.extendTimeout(
       microseconds: UInt64(Self.drainMillisecondsMax + Self.closeMillisecondsMax + Self.stopSpareMilliseconds) * 1000)
     listener?.close(promise: nil)
-    for session in sessions.values where session.input.hasSpoken { output.write(to: session) { $0.draining() } }
+    for session in core.sessions.values where session.input.hasSpoken {
+      core.output.write(to: session) { $0.draining() }
+    }
     loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.drainMillisecondsMax)) {
-      guard self.life.stage == .draining else { return }
+      guard self.stages.stage == .draining else { return }
       self.logger.warning("not every lock could be given back in time; the rest end by their leases")
       self.drained()
     }
-    tell(.shutdownRequested)
+    core.tell(.shutdownRequested)
   }
 
   /// Everything has been given back, or cannot be.
-  func drained() {
-    guard life.stage == .draining else { return }
-    life.stage = .closing
-    if let store, !store.isReady, engine.gauges.locks > 0 {
+  private func drained() {
+    guard stages.stage == .draining else { return }
+    stages.stage = .closing
+    if let store = core.store, !store.isReady, core.engine.gauges.locks > 0 {
       logger.warning("Redis cannot be reached; locks that were held end by their leases")
     }
     loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.closeMillisecondsMax)) { self.finish() }
     // An empty write completes after everything before it.
-    let flushed = sessions.values.map { session in
+    let flushed = core.sessions.values.map { session in
       let rest = session.output.bytes ?? session.channel.allocator.buffer(capacity: 0)
       session.output.bytes = nil
       return session.channel.writeAndFlush(rest)
@@ -265,13 +319,13 @@ extension SidecarCore {
   }
 
   private func finish() {
-    guard life.stage != .stopped else { return }
-    life.stage = .stopped
+    guard stages.stage != .stopped else { return }
+    stages.stage = .stopped
     statusTask?.cancel()
-    losses.killAllPending()
-    store?.stop()
-    timer?.close()
-    for session in sessions.values { session.disconnect() }
+    core.parts.losses.killAllPending()
+    core.store?.stop()
+    core.timer?.close()
+    for session in core.sessions.values { session.disconnect() }
     onStopped()
   }
 }

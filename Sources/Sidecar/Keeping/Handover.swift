@@ -1,0 +1,129 @@
+import DaemonSettings
+import Glibc
+import LockEngine
+import LockTypes
+import Logging
+import NIOCore
+import SystemdSupport
+
+/// Leaves clients and locks to the daemon that follows.
+final class Handover {
+  /// How long the service manager may take to read what it is told at the end, in milliseconds.
+  private static let storeFlushMilliseconds = 1000
+
+  private let instance: String
+  private let configuration: ConfigurationInForce
+  private let life: LifeStage
+  private let loop: any EventLoop
+  private let logger: Logger
+  private let notifier: Notifier
+  private let sessions: SessionTable
+  private let engine: LockEngine
+  private let output: TurnOutput
+  private let door: EngineDoor
+  private let keeper: SessionKeeper?
+  /// Called when no client is served any more…
+  var onBegin: () -> Void = {}
+  /// …to have the store sent what there is for it…
+  var flushStore: () -> Void = {}
+  /// …and at the end.
+  var onEnd: () -> Void = {}
+  /// Keeps the loop from doing anything more when everything is left to the daemon that follows; tests go on.
+  var standStill: () -> Void = { while true { pause() } }
+
+  init(
+    instance: String, configuration: ConfigurationInForce, life: LifeStage, loop: any EventLoop, logger: Logger,
+    notifier: Notifier, sessions: SessionTable, engine: LockEngine, output: TurnOutput, door: EngineDoor,
+    keeper: SessionKeeper?
+  ) {
+    self.instance = instance
+    self.configuration = configuration
+    self.life = life
+    self.loop = loop
+    self.logger = logger
+    self.notifier = notifier
+    self.sessions = sessions
+    self.engine = engine
+    self.output = output
+    self.door = door
+    self.keeper = keeper
+  }
+
+  /// Ends, and leaves clients and what they have to the daemon that follows. What cannot be left is given back and its
+  /// clients are told, as by ``stop()``.
+  ///
+  /// - Parameter next: the settings that it will have; nil: those of this one, because its own are wrong.
+  /// - Returns: whether that is so. Where nobody keeps anything it goes on: whoever wants it to end sends SIGTERM, too.
+  @discardableResult
+  func handOver(to next: Settings?) -> Bool {
+    guard life.stage == .serving, let keeper, keeper.isUsable, keeper.isStoreKept,
+      KeptIdentity(instance: instance, configuration.settings)
+        == KeptIdentity(instance: instance, next ?? configuration.settings)
+    else {
+      logger.notice(
+        "clients and locks cannot be left to another daemon",
+        metadata: ["reason": "\(life.stage == .serving ? whyNothingIsKept : "this one does not serve")"])
+      return false
+    }
+    life.stage = .handingOver
+    notifier.stopping(status: "Restarting")
+    onBegin()
+    keeper.keepIdle()
+    let evicted = sessions.values.filter { !$0.keeping.isKept && !$0.isClosing }.sorted { $0.id < $1.id }
+    for session in sessions.values { try? session.channel.syncOptions?.setOption(.autoRead, value: false) }
+    for session in evicted {
+      if session.input.hasSpoken { output.write(to: session) { $0.draining() } }
+      door.tell(.sessionEvicted(session.id))
+    }
+    logger.notice(
+      "leaving clients and locks to the next daemon",
+      metadata: [
+        "clients": "\(keeper.clients.count)", "closed": "\(evicted.count)", "held": "\(engine.gauges.held)",
+        "waiting": "\(engine.gauges.waiting)",
+      ])
+    // After the end of this turn, which sends what there is to send.
+    output.scheduleEnd()
+    loop.assumeIsolated().execute {
+      let flushed = evicted.map { $0.channel.writeAndFlush($0.channel.allocator.buffer(capacity: 0)) }
+      EventLoopFuture.andAllComplete(flushed, on: self.loop).assumeIsolated().whenComplete { _ in self.handedOver() }
+      self.loop.assumeIsolated().scheduleTask(in: .milliseconds(Lifecycle.closeMillisecondsMax)) { self.handedOver() }
+    }
+    return true
+  }
+
+  private var whyNothingIsKept: String {
+    keeper?.isUsable == true && keeper?.isStoreKept == true
+      ? "host, key_prefix or the Redis server are others from now on" : "nobody keeps them"
+  }
+
+  /// Leaves a client to the daemon that follows that came when the others had been left already.
+  func leave(_ session: ClientSession) {
+    try? session.channel.syncOptions?.setOption(.autoRead, value: false)
+    keeper?.keepIdle()
+    output.scheduleEnd()
+  }
+
+  /// Asked to end before it serves, whether for a restart or for good is not known: what was left to it is left to the
+  /// next one. If there is none, connections end with the service manager's store, and leases by themselves.
+  ///
+  /// - Returns: false when nothing was left to it.
+  func leaveBeforeServing() -> Bool {
+    guard let keeper, keeper.isUsable, keeper.hasPredecessor else { return false }
+    life.stage = .handingOver
+    handedOver()
+    return true
+  }
+
+  private func handedOver() {
+    guard let keeper, life.stage == .handingOver else { return }
+    for session in sessions.values where !session.keeping.isKept { session.disconnect() }
+    flushStore()
+    if !keeper.finish(withinMilliseconds: Self.storeFlushMilliseconds) {
+      logger.warning("the service manager may not have everything that was to be left to the next daemon")
+    }
+    life.stage = .handedOver
+    onEnd()
+    // From here on this loop must not send anything: how far clients were sent their output is written down.
+    standStill()
+  }
+}
