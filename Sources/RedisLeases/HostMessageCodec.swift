@@ -2,7 +2,8 @@ import LockEngine
 import LockTypes
 
 /// Puts what hosts say to each other into bytes: a kind, and then fields as `<length>:<bytes>`, since names, owners and
-/// commands may hold anything. Whatever another daemon sends, nothing here can trap.
+/// commands may hold anything. Each step of a chain is one field with fields inside; those that a later release puts behind
+/// them go along with the step. Whatever another daemon sends, nothing here can trap.
 enum HostMessageCodec {
   /// The longest chain that is read.
   static let stepsMax = 32
@@ -39,18 +40,21 @@ enum HostMessageCodec {
 
   /// What is not known is written as an empty field.
   private static func append(_ path: [DeadlockStep], to bytes: inout [UInt8]) {
+    PackedFields.append(path.count, to: &bytes)
     for step in path {
-      PackedFields.append(step.host, to: &bytes)
-      PackedFields.append(step.inbox, to: &bytes)
-      PackedFields.append(step.session, to: &bytes)
-      PackedFields.append(step.request, to: &bytes)
-      PackedFields.append(step.pid.map { String($0) } ?? "", to: &bytes)
-      PackedFields.append(step.command ?? "", to: &bytes)
-      PackedFields.append(step.owner ?? "", to: &bytes)
-      PackedFields.append(step.waitsFor.bytes, to: &bytes)
-      PackedFields.append(step.holds?.bytes ?? [], to: &bytes)
-      PackedFields.append(step.token, to: &bytes)
-      PackedFields.append(step.began?.microseconds ?? 0, to: &bytes)
+      var fields: [UInt8] = []
+      PackedFields.append(step.host, to: &fields)
+      PackedFields.append(step.inbox, to: &fields)
+      PackedFields.append(step.session, to: &fields)
+      PackedFields.append(step.request, to: &fields)
+      PackedFields.append(step.pid.map { String($0) } ?? "", to: &fields)
+      PackedFields.append(step.command ?? "", to: &fields)
+      PackedFields.append(step.owner ?? "", to: &fields)
+      PackedFields.append(step.waitsFor.bytes, to: &fields)
+      PackedFields.append(step.holds?.bytes ?? [], to: &fields)
+      PackedFields.append(step.token, to: &fields)
+      PackedFields.append(step.began?.microseconds ?? 0, to: &fields)
+      PackedFields.append(fields + step.more, to: &bytes)
     }
   }
 
@@ -85,9 +89,10 @@ extension PackedFieldReader {
   }
 
   fileprivate mutating func path() -> [DeadlockStep]? {
+    guard let count: Int = number(), 0...HostMessageCodec.stepsMax ~= count else { return nil }
     var path: [DeadlockStep] = []
-    while !isAtEnd {
-      guard path.count < HostMessageCodec.stepsMax, let step = step() else { return nil }
+    for _ in 0..<count {
+      guard var fields = bytes().map({ PackedFieldReader($0) }), let step = fields.step() else { return nil }
       path.append(step)
     }
     return path
@@ -102,6 +107,6 @@ extension PackedFieldReader {
       host: host, inbox: inbox, session: session, request: request, pid: Int32(pid),
       command: command.isEmpty ? nil : command, owner: owner.isEmpty ? nil : owner, waitsFor: waitsFor,
       holds: holds.bytes.isEmpty ? nil : holds, token: token,
-      began: began == 0 ? nil : StoreInstant(microseconds: began))
+      began: began == 0 ? nil : StoreInstant(microseconds: began), more: Array(rest))
   }
 }

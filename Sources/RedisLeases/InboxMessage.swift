@@ -13,69 +13,94 @@ public enum InboxMessage: Equatable, Sendable {
 
   /// What the bytes of a message mean; nil when they are not understood.
   public init?(_ message: [UInt8]) {
-    if let push = LeasePush(message: message) {
-      self = .lease(push)
-      return
-    }
-    var rest = message[...]
-    guard let kind = rest.nextWord(),
-      let id = rest.nextWord().flatMap({ Int64(decimal: $0) }).flatMap({ UInt64(exactly: $0) })
-    else { return nil }
-    switch String(decoding: kind, as: UTF8.self) {
+    guard var message = MessageReader(message) else { return nil }
+    switch message.kind {
     case "call":
-      guard let inbox = rest.nextWord() else { return nil }
-      self = .call(id, from: String(decoding: inbox, as: UTF8.self), Array(rest))
-    case "answer": self = .answer(id, Array(rest))
-    default: return nil
+      guard let id = message.positive(), let inbox = message.word() else { return nil }
+      self = .call(id, from: inbox, Array(message.rest))
+    case "answer":
+      guard let id = message.positive() else { return nil }
+      self = .answer(id, Array(message.rest))
+    default:
+      guard let push = LeasePush(&message) else { return nil }
+      self = .lease(push)
     }
   }
 
   /// Whether a message may be one that is waited for, by its first letters: neither a question nor one of a search for
   /// deadlocks.
   public static func mayBeAwaited(_ message: [UInt8]) -> Bool {
-    !message.starts(with: "tell ".utf8) && !message.starts(with: "call ".utf8)
+    !message.starts(with: "1;tell".utf8) && !message.starts(with: "1;call".utf8)
+  }
+
+  /// The bytes of a message: `1;<header>;<rest>`. The header is the kind and its fields, with a space between each two.
+  static func encode(_ header: String, _ rest: some Collection<UInt8>) -> [UInt8] {
+    Array("1;\(header);".utf8) + rest
   }
 }
 
 extension LeasePush {
   /// What a message means, where it concerns leases.
-  fileprivate init?(message: [UInt8]) {
-    var rest = message[...]
-    func word() -> ArraySlice<UInt8>? { rest.nextWord() }
-    func number() -> Int64? { word().flatMap { Int64(decimal: $0) } }
-    func positive() -> UInt64? { number().flatMap { UInt64(exactly: $0) } }
-    guard let kind = word().map({ String(decoding: $0, as: UTF8.self) }) else { return nil }
-    switch kind {
+  fileprivate init?(_ message: inout MessageReader) {
+    switch message.kind {
     case "granted":
-      guard let attempt = positive(), let token = number(), let count = number(), let waiting = number(), !rest.isEmpty
+      guard let attempt = message.positive(), let token = message.number(), let count = message.number(),
+        let waiting = message.number(), let name = message.name()
       else { return nil }
       self = .granted(
-        name: LockName(bytes: Array(rest)), attempt: attempt,
-        LeaseGrant(token: token, tokenCount: count, othersWait: waiting > 0))
+        name: name, attempt: attempt, LeaseGrant(token: token, tokenCount: count, othersWait: waiting > 0))
     case "contended":
-      guard let attempt = positive(), let ask = positive(), let isTry = number(), let inbox = word(),
-        let mode = word().flatMap({ HoldMode(word: $0) }), !rest.isEmpty
+      guard let attempt = message.positive(), let ask = message.positive(), let isTry = message.number(),
+        let inbox = message.word(), let mode = message.word().flatMap({ HoldMode(word: Array($0.utf8)) }),
+        let name = message.name()
       else { return nil }
-      self = .contended(
-        name: LockName(bytes: Array(rest)), attempt: attempt, ask: ask, isTry: isTry == 1,
-        inbox: String(decoding: inbox, as: UTF8.self), mode: mode)
+      self = .contended(name: name, attempt: attempt, ask: ask, isTry: isTry == 1, inbox: inbox, mode: mode)
     case "tell":
-      guard let message = HostMessageCodec.decode(rest) else { return nil }
+      guard let message = HostMessageCodec.decode(message.rest) else { return nil }
       self = .told(message)
     case "inuse":
-      guard let ask = positive(), !rest.isEmpty else { return nil }
-      self = .inUse(name: LockName(bytes: Array(rest)), ask: ask)
+      guard let ask = message.positive(), let name = message.name() else { return nil }
+      self = .inUse(name: name, ask: ask)
     default:
       return nil
     }
   }
 }
 
+/// Reads a message, field by field. What a later release has put behind the fields of the header is passed over.
+private struct MessageReader {
+  /// The format that is read.
+  private static let begin = "1;".utf8
+
+  let kind: String
+  /// What stands behind the header: a name, or what is packed.
+  let rest: ArraySlice<UInt8>
+  private var header: ArraySlice<UInt8>
+
+  /// nil for another format, or none.
+  init?(_ message: [UInt8]) {
+    guard message.starts(with: Self.begin) else { return nil }
+    let body = message.dropFirst(Self.begin.count)
+    guard let end = body.firstIndex(of: 0x3B) else { return nil }
+    rest = body[(end + 1)...]
+    header = body[..<end]
+    guard let kind = header.nextWord() else { return nil }
+    self.kind = String(decoding: kind, as: UTF8.self)
+  }
+
+  mutating func word() -> String? { header.nextWord().map { String(decoding: $0, as: UTF8.self) } }
+  mutating func number() -> Int64? { header.nextWord().flatMap { Int64(decimal: $0) } }
+  mutating func positive() -> UInt64? { number().flatMap { UInt64(exactly: $0) } }
+
+  func name() -> LockName? { rest.isEmpty ? nil : LockName(bytes: Array(rest)) }
+}
+
 extension ArraySlice<UInt8> {
-  /// Takes what stands before the next space, and the space; nil where there is none.
+  /// Takes what stands before the next space or the end, and the space; nil where nothing is left.
   fileprivate mutating func nextWord() -> ArraySlice<UInt8>? {
-    guard let space = firstIndex(of: 0x20) else { return nil }
-    defer { self = self[(space + 1)...] }
-    return self[..<space]
+    guard !isEmpty else { return nil }
+    let end = firstIndex(of: 0x20) ?? endIndex
+    defer { self = end < endIndex ? self[(end + 1)...] : [] }
+    return self[..<end]
   }
 }

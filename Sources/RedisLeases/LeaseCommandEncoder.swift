@@ -72,7 +72,7 @@ public struct LeaseCommandEncoder: Sendable {
     case .renew(let leases, let milliseconds):
       return renew(leases, milliseconds)
     case .answerInUse(let name, let ask, let inbox):
-      return publish(Array("inuse \(ask) ".utf8) + name.bytes, to: inbox)
+      return publish(InboxMessage.encode("inuse \(ask)", name.bytes), to: inbox)
     case .checkPlaces(let places):
       return checkPlaces(places)
     case .heartbeat:
@@ -82,7 +82,7 @@ public struct LeaseCommandEncoder: Sendable {
     case .look(let name):
       return inspect([name], waitingHostsMax: Self.waitingHostsSeenMax)
     case .tell(let inbox, let message):
-      return publish(Array("tell ".utf8) + HostMessageCodec.encode(message), to: inbox)
+      return publish(InboxMessage.encode("tell", HostMessageCodec.encode(message)), to: inbox)
     }
   }
 
@@ -97,12 +97,13 @@ public struct LeaseCommandEncoder: Sendable {
 
   /// Asks another daemon something. `id` comes back with its answer.
   public func call(_ payload: [UInt8], id: UInt64, inbox: String) -> RedisCommand {
-    publish(Array("call \(id) ".utf8) + me + [0x20] + payload, to: inbox)
+    publish(
+      InboxMessage.encode("call \(id) \(String(decoding: me, as: UTF8.self))", payload), to: inbox)
   }
 
   /// Answers what another daemon has asked.
   public func answer(_ payload: [UInt8], id: UInt64, inbox: String) -> RedisCommand {
-    publish(Array("answer \(id) ".utf8) + payload, to: inbox)
+    publish(InboxMessage.encode("answer \(id)", payload), to: inbox)
   }
 
   /// A script of one lock, with the keys and arguments that all of them have; `body` writes the others, none of which is

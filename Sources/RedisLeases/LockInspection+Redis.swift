@@ -53,10 +53,12 @@ extension LeaseReplyDecoder {
       entry: bytes, isMe: Array(parts[0]) == me)
   }
 
-  /// An entry of the queue.
+  /// An entry of the queue; nil for one of a later format, which says how it waits in a way that is not known here.
   private static func waiting(in bytes: [UInt8]) -> LockInspection.Waiting? {
-    let parts = bytes.split(separator: 0x3A, omittingEmptySubsequences: false)
-    guard parts.count == 4, parts[0].contains(0x2F), let mode = HoldMode(word: parts[3]) else { return nil }
+    let begin = Array("1;".utf8)
+    guard bytes.starts(with: begin) else { return nil }
+    let parts = bytes.dropFirst(begin.count).split(separator: 0x3A, omittingEmptySubsequences: false)
+    guard parts.count >= 4, parts[0].contains(0x2F), let mode = HoldMode(word: parts[3]) else { return nil }
     return LockInspection.Waiting(
       host: host(ofInstance: Array(parts[0])), inbox: String(decoding: parts[0], as: UTF8.self), mode: mode)
   }

@@ -25,7 +25,8 @@ public enum PackedFields {
 
 /// Reads ``PackedFields``. Whatever another daemon sends, nothing here can trap; what is no field is nil.
 public struct PackedFieldReader: Sendable {
-  private var rest: ArraySlice<UInt8>
+  /// What was not read yet.
+  public private(set) var rest: ArraySlice<UInt8>
 
   /// A reader of what is left in `bytes`; of what is longer than ``PackedFields/bytesMax`` it reads nothing.
   public init(_ bytes: ArraySlice<UInt8>) {

@@ -7,7 +7,7 @@ extension LeaseCommandEncoder {
     var capacity = BlobWriter.capacity(inboxPrefix.count)
     for place in places {
       capacity += 2 * BlobWriter.capacity(keys.prefix.count + 2 + 3 * place.name.bytes.count + 6)
-      capacity += BlobWriter.capacity(me.count + 3 * BlobWriter.decimalCapacity + 3)
+      capacity += BlobWriter.capacity(2 + me.count + 3 * BlobWriter.decimalCapacity + 3)
     }
     return RedisCommand(
       script: .places, keyCount: 2 * places.count, argumentCount: places.count + 1, capacity: capacity
@@ -24,7 +24,7 @@ extension LeaseCommandEncoder {
 
   /// What stands in the queue for who waits there; acquire.lua writes it.
   private func entry(of place: WaitingPlace) -> [UInt8] {
-    me + Array(":\(place.attempt):\(place.leaseMilliseconds):".utf8) + place.mode.word
+    Array("1;".utf8) + me + Array(":\(place.attempt):\(place.leaseMilliseconds):".utf8) + place.mode.word
   }
 }
 

@@ -58,7 +58,7 @@ var redisMeasurements: [Measurement] {
       "redis/renew-500", .renew(renewedNames.map { LeaseReference(name: $0, attempt: 4_711) }), renewedReply),
     Measurement(name: "redis/granted-push") {
       var connection = readyConnection()
-      let push = message("granted 4711 1764000000000001 65536 0 orders/2024-11-25/customer-4711")
+      let push = message("1;granted 4711 1764000000000001 65536 0;orders/2024-11-25/customer-4711")
       return {
         for action in push.withUnsafeBytes({ connection.received($0) }) {
           if case .message(_, let payload) = action { use(InboxMessage(payload)) }

@@ -80,21 +80,21 @@ import Testing
     #expect(
       InboxMessage(message(encoder.call(payload, id: 5, inbox: "b/2e"))) == .call(5, from: "a/1f", payload))
     #expect(InboxMessage(message(encoder.answer(payload, id: 5, inbox: "b/2e"))) == .answer(5, payload))
-    #expect(InboxMessage(Array("call x a/1f y".utf8)) == nil)
-    #expect(InboxMessage(Array("answer -1 y".utf8)) == nil)
-    #expect(InboxMessage(Array("call".utf8)) == nil)
+    #expect(InboxMessage(Array("1;call x a/1f;y".utf8)) == nil)
+    #expect(InboxMessage(Array("1;answer -1;y".utf8)) == nil)
+    #expect(InboxMessage(Array("1;call".utf8)) == nil)
   }
 
   @Test func modesAreReadAsTheyAreWritten() {
     for mode in [HoldMode.exclusive, .shared, .permit(of: 1), .permit(of: 1_000_000)] {
-      let text = "contended 4 9 1 b/2e \(mode == .exclusive ? "x" : mode == .shared ? "s" : capacity(mode)) some name"
+      let text = "1;contended 4 9 1 b/2e \(mode == .exclusive ? "x" : mode == .shared ? "s" : capacity(mode));some name"
       #expect(
         InboxMessage(Array(text.utf8))
           == .lease(
             .contended(name: LockName("some name"), attempt: 4, ask: 9, isTry: true, inbox: "b/2e", mode: mode)))
     }
     for word in ["", "y", "p", "p0", "p-1", "xs", "p99999999999999999999"] {
-      #expect(InboxMessage(Array("contended 4 9 1 b/2e \(word) x".utf8)) == nil)
+      #expect(InboxMessage(Array("1;contended 4 9 1 b/2e \(word);x".utf8)) == nil)
     }
   }
 

@@ -38,7 +38,7 @@ extension PitfallScenarios {
     scene.world.server.redis.trouble = .none
     scene.wait(9000)
     #expect(holder.wasToldLost == nil)
-    #expect(scene.lock?.hasPrefix("h0/1:") == true)
+    #expect(scene.holder == "h0/1")
     holder.release()
     scene.wait(5)
     scene.expectNothingLeft()
@@ -124,9 +124,9 @@ extension PitfallScenarios {
     scene.world.checker.verifyAgreement(0)
     for host in scene.world.hosts where host.isRunning {
       let state = host.engine.snapshot(of: LockName("lock-0"), waitersMax: 0, now: host.bootNow)?.leaseState
-      let isHolder = scene.lock?.hasPrefix("\(host.me):") == true
+      let isHolder = scene.holder == host.me
       #expect((state == .held || state == .idle) == isHolder, "\(fault): \(host.me) is \(String(describing: state))")
-      let isQueued = scene.queue.contains { $0.hasPrefix("\(host.me):") }
+      let isQueued = scene.queue.contains { $0.hasPrefix("1;\(host.me):") }
       #expect((state == .waiting) == isQueued, "\(fault): \(host.me) is \(String(describing: state)), \(scene.queue)")
     }
     for client in scene.world.clients { client.close() }

@@ -124,8 +124,13 @@ import Testing
     let other = "\(text(random.pick(encoders).me)):\(random.pick(1...3))"
     let choices: [[String]] = [
       ["SET", lock, "foreign", "NX", "PX", "5000"], ["DEL", lock], ["DEL", queue], ["DEL", fence],
-      ["RPUSH", queue, "rubbish"], ["RPUSH", queue, "\(other):10000:x"], ["RPUSH", queue, "\(other):10000:s"],
-      ["SET", lock, "\(other):12x"], ["SET", lock, "\(other):8000000000000001", "PX", "5000"],
+      ["RPUSH", queue, "rubbish"], ["RPUSH", queue, "1;\(other):10000:x"], ["RPUSH", queue, "1;\(other):10000:s"],
+      ["SET", lock, "sidelock1;x;\(other):12x"],
+      ["SET", lock, "sidelock1;x;\(other):8000000000000001", "PX", "5000"],
+      // What a later release may write: more fields, or another format.
+      ["RPUSH", queue, "1;\(other):10000:x:later"], ["RPUSH", queue, "2;\(other):10000:later"],
+      ["SET", lock, "sidelock1;x:later;\(other):8000000000000001:later", "PX", "5000"],
+      ["SET", lock, "sidelock2;\(other):8000000000000001", "PX", "5000"],
       ["SET", fence, "8000000000000000"], ["SET", fence, "8000000000065536"], ["SET", fence, "rubbish"],
       ["HSET", random.pick([lock, queue, fence]), "a", "b"],
     ]

@@ -50,6 +50,8 @@ struct Scenario {
   /// What stands in Redis under the lock's key and in its queue.
   var lock: String? { world.checker.leaseTable()[0].lock?.text }
   var queue: [String] { world.checker.leaseTable()[0].queue.map(\.text) }
+  /// The daemon that has the lock, or the first that shares it.
+  var holder: String? { world.checker.leaseTable()[0].lock.flatMap { LockValue($0) }?.holders.first?.owner }
 
   /// Nothing that was sent to the host from now on arrives, and neither side is told.
   func silence(_ host: Int) {

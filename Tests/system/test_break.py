@@ -165,7 +165,7 @@ def test_a_foreign_key_is_taken_and_its_waiters_wake(hosts, redis, expiry):
     assert who == [{"foreign": True, "reason": "foreign"}]
     assert left is None if expiry is None else 0 < left <= expiry
     assert waiter.reply_to(request)["token"]
-    assert redis.admin.get("sidelock:{orders}").startswith(b"two/")
+    assert redis.admin.get("sidelock:{orders}").startswith(b"sidelock1;x;two/")
 
 
 def test_a_key_of_ours_without_an_end_is_taken_where_its_host_knows_nothing_of_it(hosts, redis):

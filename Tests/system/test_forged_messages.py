@@ -25,7 +25,7 @@ def test_a_forged_grant_makes_nobody_a_holder(lab):
     assert 1 << 51 <= attempt < 1 << 53
     with loud.pipeline(transaction=False) as pipeline:
         for number in range(1, 3000):
-            pipeline.publish(channel, f"granted {number} {token + 1000} 10 0 orders")
+            pipeline.publish(channel, f"1;granted {number} {token + 1000} 10 0;orders")
         assert set(pipeline.execute()) == {1}
     loud.close()
     # Behind the messages on the same connection comes what this asks of Redis.

@@ -24,7 +24,7 @@ POISON = {
     "errors to nothing": b"-ERR out of the blue\r\n",
     "unknown pushes": b">2\r\n+invalidate\r\n*1\r\n+x\r\n>1\r\n+what\r\n>0\r\n" * 100,
     "a push that is no message": b">3\r\n+message\r\n:1\r\n%1\r\n+a\r\n+b\r\n",
-    "a message of nonsense": b">3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$9\r\ngranted 1\r\n",
+    "a message of nonsense": b">3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$12\r\n1;granted 1;\r\n",
     "attributes without a value": b"|1\r\n+a\r\n+b\r\n" * 100,
     "streamed strings": b"$?\r\n;4\r\nabcd\r\n;0\r\n",
     "an unknown type": b"@1\r\nx\r\n",
@@ -68,7 +68,7 @@ def test_random_and_mutated_bytes(lab):
     proxy = lab.proxy(redis)
     daemon = lab.daemon(proxy, lease_ms=20_000)
     client = daemon.client()
-    seeds = [b"*2\r\n$3\r\nfoo\r\n:1\r\n", b">3\r\n$7\r\nmessage\r\n$3\r\nabc\r\n$9\r\ngranted 1\r\n", b"-ERR x\r\n",
+    seeds = [b"*2\r\n$3\r\nfoo\r\n:1\r\n", b">3\r\n$7\r\nmessage\r\n$3\r\nabc\r\n$12\r\n1;granted 1;\r\n", b"-ERR x\r\n",
              b"%1\r\n+a\r\n~1\r\n,1.5\r\n", b"$-1\r\n", b"=15\r\ntxt:Some string\r\n", b"(3492890328409238509324850943850\r\n"]
     for round_ in range(150):
         data = bytearray(rng.choice(seeds) * rng.randrange(1, 4)) if round_ % 2 else bytearray(rng.randbytes(40))

@@ -9,9 +9,9 @@ LEASE_MS = 3000
 # So many at a time that the daemon finds them all there at once, and not so many that what comes behind them is late.
 AT_ONCE = 2000
 MESSAGES = {
-    "grants that nobody waits for": "granted {attempt} 100 10 0 made-up/{number}",
-    "waits for what is not held": "contended {attempt} {number} 1 b/0123456789abcdef x made-up/{number}",
-    "questions": "call {number} b/0123456789abcdef 3:who6:orders",
+    "grants that nobody waits for": "1;granted {attempt} 100 10 0;made-up/{number}",
+    "waits for what is not held": "1;contended {attempt} {number} 1 b/0123456789abcdef x;made-up/{number}",
+    "questions": "1;call {number} b/0123456789abcdef;3:who1:16:orders",
     "nonsense": "nonsense {number}",
 }
 

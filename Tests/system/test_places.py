@@ -28,7 +28,10 @@ def host(lab, redis, name, lease_ms=LEASE_MS):
 
 
 def places(redis):
-    return [entry.decode() for entry in redis.admin.lrange(QUEUE, 0, -1)]
+    """The entries of the queue, without their format."""
+    entries = [entry.decode() for entry in redis.admin.lrange(QUEUE, 0, -1)]
+    assert all(entry.startswith("1;") for entry in entries)
+    return [entry.removeprefix("1;") for entry in entries]
 
 
 def waits(redis, client, count, **params):
@@ -49,7 +52,7 @@ def test_a_place_that_is_gone_is_taken_again(redis, clients, lost):
     request = waits(redis, second, 1)
     place, = places(redis)
     if lost == "its place":
-        redis.admin.lrem(QUEUE, 0, place)
+        redis.admin.lrem(QUEUE, 0, f"1;{place}")
     else:
         redis.admin.delete(QUEUE)
     wait_until(lambda: places(redis) == [place], "the same place again", SOON)
@@ -62,7 +65,7 @@ def test_whoever_kept_its_place_goes_first(redis, clients):
     first, second, third = clients
     token = first.acquire("orders")
     requests = [waits(redis, second, 1), waits(redis, third, 2)]
-    redis.admin.lrem(QUEUE, 0, places(redis)[0])
+    redis.admin.lrem(QUEUE, 0, f"1;{places(redis)[0]}")
     wait_until(lambda: [place.split("/")[0] for place in places(redis)] == ["three", "two"], "the place", SOON)
     first.release("orders", token)
     third.reply_to(requests[1], SOON)
@@ -90,10 +93,10 @@ def test_a_grant_of_which_nobody_told_is_found(redis, clients, mode):
     pipe = redis.admin.pipeline()
     pipe.lpop(QUEUE)
     if mode == "exclusive":
-        pipe.set(KEY, f"{instance}:{attempt}:{token + 100_000}", px=int(lease))
+        pipe.set(KEY, f"sidelock1;x;{instance}:{attempt}:{token + 100_000}", px=int(lease))
     else:
         end = int(redis.admin.time()[0]) * 1000 + int(lease)
-        pipe.set(KEY, f"sidelock-shared;{instance}:{attempt}:{token + 100_000}:256:{end}", px=int(lease))
+        pipe.set(KEY, f"sidelock1;s;{instance}:{attempt}:{token + 100_000}:256:{end}", px=int(lease))
     pipe.execute()
     assert second.reply_to(request, SOON)["token"] >= token + 100_000
 
@@ -103,9 +106,9 @@ def test_who_could_share_the_lock_by_now_does(redis, clients):
     first, second, third = clients
     token = first.acquire("orders")
     requests = [waits(redis, second, 1, mode="shared"), waits(redis, third, 2, mode="shared")]
-    holder, left = redis.admin.get(KEY).decode(), redis.admin.pttl(KEY)
+    holder, left = redis.admin.get(KEY).decode().split(";")[2], redis.admin.pttl(KEY)
     end = int(redis.admin.time()[0]) * 1000 + left
-    redis.admin.set(KEY, f"sidelock-shared;{holder}:256:{end}", px=left)
+    redis.admin.set(KEY, f"sidelock1;s;{holder}:256:{end}", px=left)
     for client, request in zip((second, third), requests):
         assert client.reply_to(request, SOON)["token"] > token
 
@@ -161,9 +164,9 @@ def test_a_permit_that_is_left_is_taken(redis, clients):
     for client in (first, second):
         client.acquire("orders", permits=2)
     request = waits(redis, third, 1, permits=2)
-    kind, one, two = redis.admin.get(KEY).decode().split(";")
+    name, mode, one, two = redis.admin.get(KEY).decode().split(";")
     mine = next(entry for entry in (one, two) if entry.startswith("one/"))
-    redis.admin.set(KEY, f"{kind};{mine}", px=redis.admin.pttl(KEY))
+    redis.admin.set(KEY, f"{name};{mode};{mine}", px=redis.admin.pttl(KEY))
     third.reply_to(request, SOON)
 
 

@@ -111,9 +111,9 @@ def test_an_administrator_breaks_a_lock_of_another_host(hosts):
 
 
 @pytest.mark.parametrize("message", [
-    b"call 1 x/1 3:who4:x", b"call 1 x/1 9:wh", b"call 99999999999999999999 x/1 3:who", b"answer 1 1:x", b"answer 1 ",
-    b"call 1 x/1 5:break1:a3:abc0:0:", b"tell 5:probe", b"tell 6:victim1:1", b"\xff\xfe", b"call 1 " + b"9" * 70000,
-    b"answer 1 " + b"1:x1:02:991:{" + b"0" * 70000, b"call 1 x/1 3:who" + b"0:" * 1000,
+    b"1;call 1 x/1;3:who1:14:x", b"1;call 1 x/1;9:wh", b"1;call 99999999999999999999 x/1;3:who", b"1;answer 1;1:x",
+    b"1;answer 1;", b"1;call 1 x/1;5:break1:a3:abc0:0:", b"1;tell;5:probe", b"1;tell;6:victim1:1", b"\xff\xfe", b"1;call 1 " + b"9" * 70000,
+    b"1;answer 1;" + b"12:1:x1:02:991:{" + b"0" * 70000, b"1;call 1 x/1;3:who1:9" + b"0:" * 1000, b"2;call 1 x/1;3:who1:0", b"1;",
 ])
 def test_rubbish_in_an_inbox_does_no_harm(hosts, message):
     redis, one, two = hosts

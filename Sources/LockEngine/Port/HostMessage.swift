@@ -57,11 +57,13 @@ public struct DeadlockStep: Hashable, Sendable {
   public var token: Token
   /// Since when it has waited, by the store's clock; nil where that was of no matter.
   public var began: StoreInstant?
+  /// What a host of a later release says of it besides; it goes along.
+  public var more: [UInt8]
 
   /// A link.
   public init(
     host: String, inbox: String, session: UInt64, request: UInt64, pid: Int32?, command: String?, owner: String?,
-    waitsFor: LockName, holds: LockName?, token: Token, began: StoreInstant?
+    waitsFor: LockName, holds: LockName?, token: Token, began: StoreInstant?, more: [UInt8] = []
   ) {
     self.host = host
     self.inbox = inbox
@@ -74,5 +76,6 @@ public struct DeadlockStep: Hashable, Sendable {
     self.holds = holds
     self.token = token
     self.began = began
+    self.more = more
   }
 }

@@ -17,7 +17,7 @@
 --         this host has come to count its attempts from further down; then it has to ask under a later one.
 if other then return other end
 local my_mode, ask, is_try, kept = ARGV[9], ARGV[10], ARGV[11], tonumber(ARGV[12])
-local my_entry = me .. ':' .. attempt .. ':' .. lease .. ':' .. my_mode
+local my_entry = '1;' .. me .. ':' .. attempt .. ':' .. lease .. ':' .. my_mode
 
 local function stand_in_queue(ttl)
   local kept = 2 * math.max(ttl, tonumber(lease))
@@ -34,7 +34,7 @@ end
 
 -- A name that is used as a lock cannot be a semaphore meanwhile, nor one of another capacity.
 local function is_conflict()
-  return mode ~= my_mode and (string.sub(mode, 1, 1) == 'p' or string.sub(my_mode, 1, 1) == 'p')
+  return mode and mode ~= my_mode and (string.sub(mode, 1, 1) == 'p' or string.sub(my_mode, 1, 1) == 'p')
 end
 
 -- Tells the holders that this host waits. They are told at every ask, so that a message lost with a holder's connection
@@ -46,11 +46,13 @@ local function announce()
     if holder.ends then first_end = math.min(first_end or holder.ends, holder.ends) end
     if holder.instance ~= me then
       if first == '' then first = holder.instance end
-      local message = table.concat({ 'contended', holder.attempt, ask, is_try, me, my_mode, name }, ' ')
+      local message = table.concat({ '1;contended', holder.attempt, ask, is_try, me, my_mode }, ' ') .. ';' .. name
       receivers = receivers + redis.call('PUBLISH', inbox .. holder.instance, message)
     end
   end
   local left = first_end and first_end - now_ms() or redis.call('PTTL', lock)
+  -- It is free, and kept for the first of the queue, of whom only a later release knows how he wants it.
+  if not mode then left = 1000 end
   if is_conflict() then return { 'conflict', mode, receivers } end
   -- Redis' clock orders the waits of all hosts: see "Owners" in protocol/README.md.
   return { 'queued', first, left, receivers, clock()[1], clock()[2] }
@@ -72,7 +74,7 @@ for _, holder in ipairs(holders) do
     else
       holder.ends = now_ms() + tonumber(lease)
       redis.call('PEXPIRE', lock, lease)
-      write_holders(lock, mode, holders)
+      write_holders(lock, mode, holders, more)
     end
     return granted(holder)
   elseif string.sub(mode, 1, 1) == 'p' then
@@ -87,7 +89,7 @@ end
 -- What is left out was an attempt that this host has given up, executed late: it is of no use to anybody.
 local is_changed = #others < #holders
 holders = others
-if #holders == 0 then mode = nil end
+if #holders == 0 then mode, more = nil, nil end
 
 if waiting == 0 and fits(my_mode) then
   return granted(take(me, attempt, lease, my_mode, next_token()))
@@ -102,5 +104,5 @@ waiting = waiting + 1
 -- Others have waited longer, and may get it now: it is free, or a holder's time is over.
 local mine, anybody = pass_on(my_entry)
 if mine then return granted(mine) end
-if is_changed and not anybody then write_holders(lock, mode, holders) end
+if is_changed and not anybody then write_holders(lock, mode, holders, more) end
 return announce()

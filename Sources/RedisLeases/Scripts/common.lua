@@ -29,8 +29,8 @@ local waiting, counter = tonumber(queued) or 0, tonumber(fenced) or 0
 local other = other_data('lock', lock, value) or other_data('queue', queue, queued) or other_data('fence', fence, fenced)
 
 -- Who holds the lock. What changes `holders` changes `mode` and the key with it.
-local mode, holders = nil, {}
-if type(value) == 'string' then mode, holders = holders_in(value) end
+local mode, holders, more = nil, {}, nil
+if type(value) == 'string' then mode, holders, more = holders_in(value) end
 
 -- How many tokens a lease reserves from `first` on.
 --
@@ -71,11 +71,11 @@ local function take(instance, its_attempt, its_lease, its_mode, first)
   local holder = { instance = instance, attempt = its_attempt, token = digits(first), tokens = block(its_mode, first) }
   if its_mode == 'x' then
     holders = { holder }
-    redis.call('SET', lock, instance .. ':' .. its_attempt .. ':' .. holder.token, 'PX', its_lease)
+    redis.call('SET', lock, value_of(its_mode, holders), 'PX', its_lease)
   else
     holder.ends = now_ms() + tonumber(its_lease)
     holders[#holders + 1] = holder
-    write_holders(lock, its_mode, holders)
+    write_holders(lock, its_mode, holders, more)
   end
   mode = its_mode
   count_to(first + holder.tokens - 1)
@@ -136,7 +136,7 @@ local function pass_on(my_entry)
     elseif instance then
       local first = next_token()
       local message = table.concat({
-        'granted', its_attempt, digits(first), block(its_mode, first), redis.call('LLEN', queue) - 1, name }, ' ')
+        '1;granted', its_attempt, digits(first), block(its_mode, first), redis.call('LLEN', queue) - 1 }, ' ') .. ';' .. name
       local receivers = redis.call('PUBLISH', inbox .. instance, message)
       redis.call('LPOP', queue)
       if receivers > 0 then

@@ -17,7 +17,7 @@ if mode == 'x' then
   holder.tokens = math.max(0, tonumber(ARGV[9]) - tonumber(holder.token))
   if is_highest then count_to(tonumber(holder.token) + holder.tokens - 1) end
   mode = 's'
-  write_holders(lock, mode, holders)
+  write_holders(lock, mode, holders, more)
 end
 -- Also where it is shared already: the time before may have come only so far.
 if waiting > 0 then pass_on() end

@@ -18,7 +18,7 @@ if ARGV[9] == 'x' and redis.call('EXISTS', KEYS[1], KEYS[2]) == 0 then
       redis.call('SET', KEYS[3], string.format('%.0f', last), 'PX', left)
     end
     local token = string.format('%.0f', first)
-    redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2] .. ':' .. token, 'PX', ARGV[3])
+    redis.call('SET', KEYS[1], 'sidelock1;x;' .. ARGV[1] .. ':' .. ARGV[2] .. ':' .. token, 'PX', ARGV[3])
     return { 'granted', token, token_count, 0 }
   end
 end

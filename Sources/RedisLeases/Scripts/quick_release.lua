@@ -2,7 +2,7 @@
 -- host that wants it alone, with at most one place behind it that this release leaves there. It does exactly what the
 -- long way does, of which it is put before; it only knows beforehand what most of the answers are. Where the other host
 -- turns out to be gone, the long way goes on without it.
-local quick_mine = ARGV[1] .. ':' .. ARGV[2] .. ':'
+local quick_mine = 'sidelock1;x;' .. ARGV[1] .. ':' .. ARGV[2] .. ':'
 local quick_value = redis.pcall('GET', KEYS[1])
 local entries = redis.pcall('LRANGE', KEYS[2], 0, 2)
 local quick_fence = redis.pcall('GET', KEYS[3])
@@ -28,16 +28,16 @@ if type(quick_value) == 'string' and not entries.err and type(quick_fence) ~= 't
     if is_given_back then count_to(counter) end
     return 1
   end
-  local instance, attempt, lease = string.match(entries[1], '^([%w._-]+/%x+):(%d+):(%d+):x$')
+  local instance, attempt, lease = string.match(entries[1], '^1;([%w._-]+/%x+):(%d+):(%d+):x$')
   local is_usual = #entries == 1
   if #entries == 2 then
-    local other, its_attempt, mode = string.match(entries[2], '^([%w._-]+/%x+):(%d+):%d+:(%w+)$')
+    local other, its_attempt, mode = string.match(entries[2], '^1;([%w._-]+/%x+):(%d+):%d+:(%w+)$')
     is_usual = (mode == 'x' or mode == 's') and (other ~= ARGV[1] or tonumber(its_attempt) > tonumber(ARGV[2]))
   end
   if is_usual and instance and instance ~= ARGV[1] then
     local next_first = math.max(counter, tonumber(ARGV[8]), time[1] * 1000000 + time[2]) + 1
     local token = string.format('%.0f', next_first)
-    local message = 'granted ' .. attempt .. ' ' .. token .. ' ' .. ARGV[6] .. ' ' .. #entries - 1 .. ' ' .. ARGV[5]
+    local message = '1;granted ' .. attempt .. ' ' .. token .. ' ' .. ARGV[6] .. ' ' .. #entries - 1 .. ';' .. ARGV[5]
     -- What can be refused is tried before the message, or is the message: see be_sure in common.lua.
     if #entries > 1 then redis.call('PEXPIRE', KEYS[2], math.max(2 * lease, redis.call('PTTL', KEYS[2]))) end
     redis.call('LPOP', KEYS[2], 0)
@@ -45,7 +45,7 @@ if type(quick_value) == 'string' and not entries.err and type(quick_fence) ~= 't
     local receivers = redis.call('PUBLISH', ARGV[4] .. instance, message)
     redis.call('LPOP', KEYS[2])
     if receivers > 0 then
-      redis.call('SET', KEYS[1], instance .. ':' .. attempt .. ':' .. token, 'PX', lease)
+      redis.call('SET', KEYS[1], 'sidelock1;x;' .. instance .. ':' .. attempt .. ':' .. token, 'PX', lease)
       return 1
     end
     count_to(reserved)

@@ -40,7 +40,7 @@ if not given_up then
   return 0
 end
 holders = kept
-if #holders == 0 then mode = nil end
+if #holders == 0 then mode, more = nil, nil end
 
 -- What was not issued is given back, where nobody has reserved above it: a counter that ran ahead of the clock would
 -- be missed if it were lost.
@@ -57,7 +57,7 @@ if waiting > 0 then
   _, anybody = pass_on()
 end
 if not anybody then
-  if #holders == 0 then redis.call('DEL', lock) else write_holders(lock, mode, holders) end
+  if #holders == 0 then redis.call('DEL', lock) else write_holders(lock, mode, holders, more) end
   if is_fence_changed then count_to(counter) end
 end
 return 1

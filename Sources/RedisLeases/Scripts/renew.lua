@@ -11,18 +11,19 @@ local shared, order = {}, {}
 
 -- What stands in a key that several leases share. It is read once, however many of them are this host's.
 local function shared_at(key, value)
-  local mode, holders = holders_in(value)
+  local mode, holders, more = holders_in(value)
   local mine = {}
   for _, holder in ipairs(holders) do
     if holder.instance == ARGV[1] then mine[holder.attempt] = holder end
   end
-  shared[key] = { mode = mode, holders = holders, mine = mine }
+  shared[key] = { mode = mode, holders = holders, more = more, mine = mine }
   order[#order + 1] = key
 end
 
 local function renew_shared(key, attempt)
   local holder = shared[key].mine[attempt]
   if not holder then return 0 end
+  if shared[key].mode == 'x' then return redis.call('PEXPIRE', key, ARGV[2]) end
   holder.ends = now_ms() + tonumber(ARGV[2])
   shared[key].is_renewed = true
   return 1
@@ -32,14 +33,14 @@ local renewed = {}
 for i = 1, #KEYS do
   local key = KEYS[i]
   local value = not shared[key] and redis.pcall('GET', key)
-  local mine = ARGV[1] .. ':' .. ARGV[i + 2] .. ':'
+  local mine = 'sidelock1;x;' .. ARGV[1] .. ':' .. ARGV[i + 2] .. ':'
   renewed[i] = 0
   -- A key of another type is no lease. Any other error says nothing about the lease, which must not be lost for it.
   if is_refusal(value) then return value end
   if type(value) == 'string' then
     if string.sub(value, 1, #mine) == mine then
       renewed[i] = redis.call('PEXPIRE', key, ARGV[2])
-    elseif string.sub(value, 1, 9) == 'sidelock-' then
+    elseif string.sub(value, 1, 10) == 'sidelock1;' then
       shared_at(key, value)
     end
   end
@@ -49,7 +50,7 @@ for _, key in ipairs(order) do
   if shared[key].is_renewed then
     -- A full Redis refuses to write a value before this, and a lease must not be lost for that.
     redis.call('PEXPIRE', key, ARGV[2])
-    write_holders(key, shared[key].mode, shared[key].holders)
+    write_holders(key, shared[key].mode, shared[key].holders, shared[key].more)
   end
 end
 return renewed

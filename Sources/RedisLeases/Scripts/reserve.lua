@@ -13,9 +13,9 @@ for _, holder in ipairs(holders) do
       local first = next_token()
       holder.token, holder.tokens = digits(first), block(mode, first)
       if mode == 'x' then
-        redis.call('SET', lock, me .. ':' .. attempt .. ':' .. holder.token, 'KEEPTTL')
+        redis.call('SET', lock, value_of(mode, holders, more), 'KEEPTTL')
       else
-        write_holders(lock, mode, holders)
+        write_holders(lock, mode, holders, more)
       end
       count_to(first + holder.tokens - 1)
     end

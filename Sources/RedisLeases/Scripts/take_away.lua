@@ -25,7 +25,7 @@ for _, holder in ipairs(holders) do
 end
 if #taken == 0 then return taken end
 holders = kept
-if #holders == 0 then mode = nil end
+if #holders == 0 then mode, more = nil, nil end
 
 -- A full Redis refuses many commands until a script has written something; what comes first here is not among them.
 redis.call('LREM', queue, 0, '')
@@ -34,6 +34,6 @@ if waiting > 0 then _, anybody = pass_on() end
 if not anybody then
   -- Who had it may go on under a token of its block. This comes first: once the lock is free nothing may be missing.
   if counter > 0 then count_to(counter) end
-  if #holders == 0 then redis.call('DEL', lock) else write_holders(lock, mode, holders) end
+  if #holders == 0 then redis.call('DEL', lock) else write_holders(lock, mode, holders, more) end
 end
 return taken

@@ -1,17 +1,19 @@
 -- What stands in a lock's key and in its queue; it is put before the other scripts.
 --
 -- The lock's key is a plain string, there if and only if somebody holds the lock, always with a TTL:
---   <host>/<instance>:<attempt>:<first token>                          one host alone; its lease ends with the key
---   sidelock-shared;<host>/<instance>:<attempt>:<first token>:<tokens>:<end>;…   hosts that share it
---   sidelock-permits/<N>;…                                             the same for a semaphore of N permits
+--   sidelock1;<mode>;<holder>[;<holder>…]
+-- A mode is x (one host alone), s (hosts that share it), or p<N> (a semaphore of N permits). A holder is
+--   <host>/<instance>:<attempt>:<first token>                    in x: its lease ends with the key
+--   <host>/<instance>:<attempt>:<first token>:<tokens>:<end>     in s and p<N>
 -- where <tokens> is how many are reserved, <end> a time in ms by Redis' clock, and the key ends with the last of them.
 -- All holders stand in this one value, so that whatever becomes of the key becomes of all of them alike. Anything else is
 -- a foreign holder.
 --
--- An entry of the queue is "<host>/<instance>:<attempt>:<lease ms>:<mode>"; a mode is x, s, or p<N>.
+-- An entry of the queue is "1;<host>/<instance>:<attempt>:<lease ms>:<mode>".
 --
--- Who changes what stands in these keys or in a message changes Sources/RedisLeases and the section on Redis in
--- protocol/README.md with it.
+-- Each of them begins with its format, 1. A later release may put more fields behind those of a holder, of an entry and of
+-- the mode, each after a colon; they are passed over, and written again where a value is. protocol/formats.md has the
+-- rules for whoever changes any of this, or a message; Sources/RedisLeases and protocol/README.md change with it.
 
 local time
 
@@ -49,42 +51,47 @@ local function other_data(part, key, reply)
   return { err = 'WRONGTYPE ' .. part .. ' ' .. (found.ok or '-') }
 end
 
--- Who waits by an entry of the queue: instance, attempt, lease, mode; nothing for what no sidelock host wrote.
+local function is_mode(word) return word == 'x' or word == 's' or string.find(word, '^p%d+$') ~= nil end
+
+-- Whether a text is nothing, or what a later release has put behind the fields of this one.
+local function are_more(text) return text == '' or string.sub(text, 1, 1) == ':' end
+
+-- Who waits by an entry of the queue: instance, attempt, lease, mode; nothing for what no sidelock host wrote. A later
+-- format begins alike, and has the mode ?, which nobody can be given: its own host takes the lock when it is free.
 local function waiter(entry)
-  local instance, attempt, lease, mode = string.match(entry, '^([%w._-]+/%x+):(%d+):(%d+):(%w+)$')
-  if mode == 'x' or mode == 's' or (mode and string.find(mode, '^p%d+$')) then return instance, attempt, lease, mode end
+  local format, instance, attempt, lease, mode = string.match(entry, '^(%d+);([%w._-]+/%x+):(%d+):(%d+):([^:]*)')
+  if not instance then return nil end
+  return instance, attempt, lease, format == '1' and is_mode(mode) and mode or '?'
 end
 
--- Who holds a lock by its value: a mode and a list of holders; 'foreign' for what no sidelock host wrote. Holders whose
--- time is over do not count, and where all of them are over nobody holds it: no mode.
+-- Who holds a lock by its value: a mode, a list of holders, and the fields of a later release behind the mode; 'foreign'
+-- for what no sidelock host wrote, or a later format. Holders whose time is over do not count, and where all of them are
+-- over nobody holds it: no mode.
 local function holders_in(text)
-  local instance, its_attempt, token = string.match(text, '^([%w._-]+/%x+):(%d+):(%d+)$')
-  if instance then return 'x', { { instance = instance, attempt = its_attempt, token = token } } end
-  local mode, rest = 's', string.match(text, '^sidelock%-shared;(.+)$')
-  if not rest then
-    local capacity
-    capacity, rest = string.match(text, '^sidelock%-permits/(%d+);(.+)$')
-    if not rest then return 'foreign', {} end
-    mode = 'p' .. capacity
-  end
-  local found, now = {}, now_ms()
+  local mode, more, rest = string.match(text, '^sidelock1;(%w+)([^;]*);(.+)$')
+  if not mode or not are_more(more) then return 'foreign', {} end
+  local found = {}
   for entry in string.gmatch(rest, '[^;]+') do
+    local instance, its_attempt, token, left = string.match(entry, '^([%w._-]+/%x+):(%d+):(%d+)(.*)$')
     local its_tokens, its_end
-    instance, its_attempt, token, its_tokens, its_end =
-      string.match(entry, '^([%w._-]+/%x+):(%d+):(%d+):(%d+):(%d+)$')
-    if not instance then return 'foreign', {} end
-    its_end = tonumber(its_end)
-    if its_end > now then
+    if mode ~= 'x' then
+      its_tokens, its_end, left = string.match(left or '', '^:(%d+):(%d+)(.*)$')
+    end
+    if not instance or not left or not are_more(left) then return 'foreign', {} end
+    if mode == 'x' or tonumber(its_end) > now_ms() then
       found[#found + 1] = {
-        instance = instance, attempt = its_attempt, token = token, tokens = tonumber(its_tokens), ends = its_end }
+        instance = instance, attempt = its_attempt, token = token, tokens = tonumber(its_tokens or nil),
+        ends = tonumber(its_end or nil), more = left }
     end
   end
+  if mode == 'x' and #found ~= 1 or not is_mode(mode) then return 'foreign', {} end
   if #found == 0 then return nil, found end
-  return mode, found
+  return mode, found, more
 end
 
 -- Whether a lease in `its_mode` can stand beside `holders`, who have the lock in `mode`.
 local function can_join(mode, holders, its_mode)
+  if its_mode == '?' then return false end
   if not mode then return true end
   if its_mode == 's' then return mode == 's' end
   return its_mode ~= 'x' and its_mode == mode and #holders < tonumber(string.sub(mode, 2))
@@ -99,24 +106,30 @@ end
 -- places.lua. None of this is needed for anything else, so whatever is refused here means that nobody is gone.
 local function is_gone(queue, entry, inbox, name)
   local instance, _, its_lease = waiter(entry)
-  local receivers = redis.pcall('PUBLISH', inbox .. instance, 'inuse 0 ' .. name)
+  local receivers = redis.pcall('PUBLISH', inbox .. instance, '1;inuse 0;' .. name)
   if receivers == 0 then return true end
   local key = queue .. ':suspect'
   local word = redis.pcall('GET', key)
-  local since, who = string.match(type(word) == 'string' and word or '', '^(%d+) (.+)$')
+  local since, who = string.match(type(word) == 'string' and word or '', '^1;(%d+);(.+)$')
   local patience = math.max(tonumber(its_lease), 10000)
   if who == entry then return now_ms() - tonumber(since) > patience end
-  redis.pcall('SET', key, digits(now_ms()) .. ' ' .. entry, 'PX', 3 * patience)
+  redis.pcall('SET', key, '1;' .. digits(now_ms()) .. ';' .. entry, 'PX', 3 * patience)
   return false
 end
 
--- Writes who shares a lock, and has the key end with the last of them.
-local function write_holders(key, mode, list)
-  local text, last = { mode == 's' and 'sidelock-shared' or 'sidelock-permits/' .. string.sub(mode, 2) }, 0
+-- The value of a lock with these holders. `more`: what holders_in gave beside them.
+local function value_of(mode, list, more)
+  local text = { 'sidelock1;' .. mode .. (more or '') }
   for _, holder in ipairs(list) do
-    text[#text + 1] = holder.instance .. ':' .. holder.attempt .. ':' .. holder.token .. ':'
-      .. digits(holder.tokens) .. ':' .. digits(holder.ends)
-    last = math.max(last, holder.ends)
+    local share = mode == 'x' and '' or ':' .. digits(holder.tokens) .. ':' .. digits(holder.ends)
+    text[#text + 1] = holder.instance .. ':' .. holder.attempt .. ':' .. holder.token .. share .. (holder.more or '')
   end
-  redis.call('SET', key, table.concat(text, ';'), 'PX', digits(last - now_ms()))
+  return table.concat(text, ';')
+end
+
+-- Writes who shares a lock, and has the key end with the last of them.
+local function write_holders(key, mode, list, more)
+  local last = 0
+  for _, holder in ipairs(list) do last = math.max(last, holder.ends) end
+  redis.call('SET', key, value_of(mode, list, more), 'PX', digits(last - now_ms()))
 end

@@ -14,6 +14,7 @@ enum HostAnswer {
   /// The answer to ``HostQuestion/breakHolds(_:token:reason:by:)``: what was broken.
   static func encoding(tokens: [Token]) -> [UInt8] {
     var bytes: [UInt8] = []
+    PackedFields.append(tokens.count, to: &bytes)
     for token in tokens { PackedFields.append(token, to: &bytes) }
     return bytes
   }
@@ -21,8 +22,9 @@ enum HostAnswer {
   /// The tokens in an answer to ``HostQuestion/breakHolds(_:token:reason:by:)``.
   static func tokens(in answer: ArraySlice<UInt8>) -> [Token] {
     var fields = PackedFieldReader(answer)
+    guard let count: Int = fields.number() else { return [] }
     var tokens: [Token] = []
-    while !fields.isAtEnd, let token: Token = fields.number() { tokens.append(token) }
+    while tokens.count < count, let token: Token = fields.number() { tokens.append(token) }
     return tokens
   }
 }

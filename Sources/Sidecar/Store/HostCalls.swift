@@ -135,7 +135,9 @@ enum HostQuestion: Equatable {
     switch self {
     case .who(let names):
       PackedFields.append("who", to: &bytes)
-      for name in names.prefix(Self.namesMax) { PackedFields.append(name.bytes, to: &bytes) }
+      let names = names.prefix(Self.namesMax)
+      PackedFields.append(names.count, to: &bytes)
+      for name in names { PackedFields.append(name.bytes, to: &bytes) }
     case .breakHolds(let name, let token, let reason, let by):
       PackedFields.append("break", to: &bytes)
       PackedFields.append(name.bytes, to: &bytes)
@@ -151,9 +153,10 @@ enum HostQuestion: Equatable {
     var fields = PackedFieldReader(payload[...])
     switch fields.text() {
     case "who":
+      guard let count: Int = fields.number(), 0...Self.namesMax ~= count else { return nil }
       var names: [LockName] = []
-      while !fields.isAtEnd {
-        guard names.count < Self.namesMax, let name = fields.name() else { return nil }
+      for _ in 0..<count {
+        guard let name = fields.name() else { return nil }
         names.append(name)
       }
       self = .who(names)
@@ -183,13 +186,15 @@ struct ToldLock: Equatable {
 
   /// Appends it to an answer; false when it has no room there.
   func append(to bytes: inout [UInt8]) -> Bool {
-    let start = bytes.count
-    PackedFields.append(name.bytes, to: &bytes)
-    PackedFields.append(waiting, to: &bytes)
+    var fields: [UInt8] = []
+    PackedFields.append(name.bytes, to: &fields)
+    PackedFields.append(waiting, to: &fields)
     for list in [holders, waiters] {
-      PackedFields.append(list.count, to: &bytes)
-      for object in list { PackedFields.append(object, to: &bytes) }
+      PackedFields.append(list.count, to: &fields)
+      for object in list { PackedFields.append(object, to: &fields) }
     }
+    let start = bytes.count
+    PackedFields.append(fields, to: &bytes)
     guard bytes.count <= Self.answerBytesMax else {
       bytes.removeLast(bytes.count - start)
       return false
@@ -199,9 +204,9 @@ struct ToldLock: Equatable {
 
   /// The locks in an answer to ``HostQuestion/who(_:)``, as far as they make sense.
   static func all(in answer: ArraySlice<UInt8>, from inbox: String) -> [ToldLock] {
-    var fields = PackedFieldReader(answer)
+    var locks = PackedFieldReader(answer)
     var found: [ToldLock] = []
-    while !fields.isAtEnd, found.count < HostQuestion.namesMax {
+    while found.count < HostQuestion.namesMax, var fields = locks.bytes().map({ PackedFieldReader($0) }) {
       guard let name = fields.name(), let waiting: Int64 = fields.number(), waiting >= 0,
         let holders = objects(&fields), let waiters = objects(&fields)
       else { return found }

@@ -51,7 +51,7 @@ extension Checker {
         case .acquire(let wish) = known.kind, wish.mode == .exclusive || (wish.mode == .shared && mode == .exclusive),
         queuedFirstSince[other.index][name] < announced
       else { continue }
-      if !queue.contains(where: { $0.text.hasPrefix(other.me + ":") }) {
+      if !queue.contains(where: { QueueEntry($0)?.owner == other.me }) {
         world.fail(
           "\(names[name]) is granted to a request of \(request.issuedAt) us, and one of \(known.issuedAt) us on host "
             + "\(other.index) stands in no queue")

@@ -26,9 +26,9 @@ extension Checker {
   private func queueChanged(_ name: Int, _ before: LeaseRow, _ after: LeaseRow, by issuer: String) {
     let holders = after.lock.map { entries(.string($0)) } ?? []
     for entry in before.queue where !after.queue.contains(entry) {
-      let parts = entry.text.split(separator: ":").map(String.init)
-      let hasIt = holders.contains { $0.owner == parts[0] && $0.attempt == parts[1] }
-      if parts[0] == issuer || hasIt || isGone(parts[0]) { continue }
+      guard let place = QueueEntry(entry) else { continue }
+      let hasIt = holders.contains { $0.owner == place.owner && $0.attempt == place.attempt }
+      if place.owner == issuer || hasIt || isGone(place.owner) { continue }
       world.fail("the place \(entry) was taken out of the queue of \(names[name]) for nothing")
     }
   }
@@ -48,7 +48,7 @@ extension Checker {
       verifyMayTakeAway(belief, new)
     }
     // A host may have several permits, each under an attempt of its own.
-    let arePermits = after.lock?.text.hasPrefix("sidelock-permits/") ?? false
+    let arePermits = after.lock.flatMap { LockValue($0) }?.capacity != nil
     let arrived = new.filter { entry in
       !old.contains { $0.owner == entry.owner && (!arePermits || $0.attempt == entry.attempt) }
     }
@@ -69,10 +69,9 @@ extension Checker {
   }
 
   private func verifyCapacity(_ name: Int, _ row: LeaseRow, _ holders: [Entry]) {
-    guard let text = row.lock?.text, text.hasPrefix("sidelock-permits/") else { return }
-    let capacity = Int(text.dropFirst("sidelock-permits/".count).prefix { $0 != ";" }) ?? 0
+    guard let lock = row.lock, let capacity = LockValue(lock)?.capacity else { return }
     if holders.count > capacity {
-      world.fail("\(holders.count) hosts have one of \(capacity) permits in Redis: \(text)")
+      world.fail("\(holders.count) hosts have one of \(capacity) permits in Redis: \(lock.text)")
     }
   }
 
@@ -81,7 +80,7 @@ extension Checker {
     _ name: Int, _ before: LeaseRow, _ newOwner: String, among arrived: [String], by issuer: String
   ) {
     for entry in before.queue {
-      let instance = String(entry.text.prefix { $0 != ":" })
+      guard let instance = QueueEntry(entry)?.owner else { continue }
       if instance == newOwner { return world.mark("lock passed to a waiting host") }
       if isGone(instance) {
         world.mark("dead waiter passed over")
@@ -271,7 +270,7 @@ extension Checker {
     let excuses: [Fault] = [.refusal, .rightTaken, .wrongType, .restartWithOldData]
     if world.plan.faults.contains(where: { excuses.contains($0) }) { return }
     for (name, row) in leaseTable().enumerated() {
-      let isWaiting = row.queue.contains { $0.text.hasPrefix(host.me + ":") }
+      let isWaiting = row.queue.contains { QueueEntry($0)?.owner == host.me }
       let held = row.lock.map { entries(.string($0)).filter { $0.owner == host.me } } ?? []
       // Who lost it may still be using it: it is left to its end, which is near.
       let isHolding = held.contains { !isLost($0, of: leases[host.index][name], host) }

@@ -55,16 +55,13 @@ extension Checker {
     guard isOurs(.string(lock)) else { return nil }
     let holders = entries(.string(lock))
     if holders.allSatisfy({ $0.owner == host.me }) { return "it is its own" }
-    guard let first = row.queue.first(where: { $0.text.hasPrefix(host.me + ":") }) else {
-      return "it stands in no queue"
+    let queue = row.queue.compactMap { QueueEntry($0) }
+    guard queue.contains(where: { $0.owner == host.me }) else { return "it stands in no queue" }
+    guard let first = queue.first, first.owner == host.me, let value = LockValue(lock), value.mode == first.mode else {
+      return nil
     }
-    let mode = first.text.split(separator: ":").last.map(String.init)
-    if row.queue.first == first, mode == "s", lock.text.hasPrefix("sidelock-shared;") { return "it could share it" }
-    if row.queue.first == first, let mode, mode.hasPrefix("p"), let capacity = Int(mode.dropFirst()),
-      lock.text.hasPrefix("sidelock-permits/\(capacity);"), holders.count < capacity
-    {
-      return "there is a permit left"
-    }
+    if first.mode == "s" { return "it could share it" }
+    if let capacity = value.capacity, holders.count < capacity { return "there is a permit left" }
     return nil
   }
 }

@@ -373,44 +373,25 @@ final class Checker {
 
   // MARK: Values in Redis
 
-  /// One holder in a lock's value.
-  struct Entry: Equatable {
-    /// `<host>/<instance>`.
-    var owner: String
-    var attempt: String
-    /// By Redis' clock, in milliseconds; nil where the key's own end counts.
-    var expires: Int64?
-  }
+  typealias Entry = LockValue.Holder
 
   /// Those who hold a lock by what stands in Redis; empty for what no sidelock host wrote.
   func entries(_ value: RedisModel.Value?) -> [Entry] {
     guard case .string(let bytes)? = value else { return [] }
-    let fields = bytes.text.split(separator: ";").map(String.init)
-    if fields.count > 1, fields[0] == "sidelock-shared" || fields[0].hasPrefix("sidelock-permits/") {
-      return fields.dropFirst().compactMap { field in
-        let parts = field.split(separator: ":")
-        guard parts.count == 5, let expires = Int64(parts[4]), expires > world.server.redis.nowMilliseconds else {
-          return nil
-        }
-        return Entry(owner: String(parts[0]), attempt: String(parts[1]), expires: expires)
-      }
-    }
-    let parts = bytes.text.split(separator: ":")
-    return parts.count == 3 ? [Entry(owner: String(parts[0]), attempt: String(parts[1]), expires: nil)] : []
+    guard let value = LockValue(bytes) else { return [] }
+    let now = world.server.redis.nowMilliseconds
+    return value.holders.filter { $0.expires.map { $0 > now } ?? true }
   }
 
   /// The holders in a lock's value as they are named where it is taken from them: `<host>/<instance>:<attempt>:<token>`.
   func holderEntries(_ bytes: Bytes) -> [String] {
-    let fields = bytes.text.split(separator: ";")
-    return (fields.count > 1 ? fields.dropFirst() : fields[...]).map {
-      $0.split(separator: ":").prefix(3).joined(separator: ":")
-    }
+    (LockValue(bytes)?.holders ?? []).map { "\($0.owner):\($0.attempt):\($0.token)" }
   }
 
   /// Whether a lock's value was written by a sidelock host.
   func isOurs(_ value: RedisModel.Value) -> Bool {
     guard case .string(let bytes) = value else { return false }
-    return bytes.text.hasPrefix("sidelock-") || bytes.text.split(separator: ":").count == 3
+    return LockValue(bytes) != nil
   }
 }
 
