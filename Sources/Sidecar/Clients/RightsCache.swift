@@ -21,9 +21,8 @@ final class RightsCache {
   private var policyVersion = 1
   /// What different clients may do, by that version.
   private var accesses: [AccessPeer: Access] = [:]
-  /// Clients whose unit is not known and that no message was about, and when the next message may be.
-  private var doubtsUntold = 0
-  private var nextDoubtTold = BootInstant(nanoseconds: 0)
+  /// When it was logged that a client's unit is not known.
+  private var doubts = MessageTally(quietMilliseconds: doubtsMilliseconds)
 
   init(configuration: ConfigurationInForce, output: TurnOutput, clock: HostClock, logger: Logger) {
     self.configuration = configuration
@@ -108,17 +107,13 @@ final class RightsCache {
   /// Whoever wrote a rule about a unit wants to know when it meets somebody of whom that cannot be said; but clients can
   /// make it happen as often as they like.
   func tellDoubt(_ doubt: UnitDoubt, of session: ClientSession) {
-    let now = clock.now()
-    doubtsUntold += 1
-    guard now >= nextDoubtTold else { return }
-    nextDoubtTold = now.adding(milliseconds: Self.doubtsMilliseconds)
+    guard let count = doubts.toLog(now: clock.now()) else { return }
     logger.warning(
       "the unit of a client is not known; rules that allow a unit are not for it, and rules that deny one are",
       metadata: [
         "reason": "\(doubt.rawValue)", "session": "\(session.id.rawValue)", "pid": "\(session.peer.pidText)",
-        "count": "\(doubtsUntold)",
+        "count": "\(count)",
       ])
-    doubtsUntold = 0
   }
 
   /// Refuses what a client has no right to do.
