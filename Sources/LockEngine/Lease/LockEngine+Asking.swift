@@ -73,11 +73,7 @@ extension LockEngine {
       }
     }
     lock.storeRefusal = nil
-    switch reply {
-    case .failed: lock.refusals += 1
-    case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .renewed, .reserved, .seen, .clock:
-      lock.refusals = 0
-    }
+    lock.refusals = reply.failure == nil ? 0 : lock.refusals + 1
     lock.isUnheard = false
     switch reply {
     case .granted(let grant):

@@ -87,8 +87,8 @@ extension LockEngine {
   }
 
   func placesReplied(_ leases: [HostLease], _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
-    switch reply {
-    case .lostPlaces(let numbers):
+    // Where it failed, the next look may be answered.
+    if case .lostPlaces(let numbers) = reply {
       for number in numbers where leases.indices.contains(number) {
         let lease = leases[number]
         catchUp(lease.lock, now: now)
@@ -97,9 +97,6 @@ extension LockEngine {
         }
         ask(lease, now: now)
       }
-    case .failed, .granted, .queued, .foreign, .conflict, .stale, .done, .renewed, .reserved, .seen, .clock:
-      // The next look may be answered.
-      break
     }
     armHeartbeat(now: now)
   }

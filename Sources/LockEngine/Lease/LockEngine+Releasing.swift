@@ -70,14 +70,13 @@ extension LockEngine {
     guard let lock = locks[name],
       let at = lock.unconfirmedReleases.firstIndex(where: { $0.attempt == attempt })
     else { return }
-    switch reply {
-    case .failed(.transient), .failed(.fatal):
+    switch reply.failure {
+    case .transient?, .fatal?:
       guard now < lock.unconfirmedReleases[at].worthUntil else { break }
       lock.unconfirmedReleases[at].refusals += 1
       let refusals = lock.unconfirmedReleases[at].refusals
       return deadlines.push(.repeatRelease(lock, attempt: attempt), at: retry(afterRefusals: refusals, now: now))
-    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .renewed,
-      .reserved, .seen, .clock:
+    case .wrongType?, nil:
       break
     }
     lock.unconfirmedReleases.remove(at: at)

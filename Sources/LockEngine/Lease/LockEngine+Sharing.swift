@@ -35,12 +35,11 @@ extension LockEngine {
 
   func shareReplied(_ lease: HostLease, _ reply: LeaseReply, now: BootInstant) {
     catchUp(lease.lock, now: now)
-    switch reply {
-    case .failed(.transient), .failed(.fatal):
+    switch reply.failure {
+    case .transient?, .fatal?:
       lease.refused()
       deadlines.push(.share(lease), at: retry(afterRefusals: lease.refusals, now: now))
-    case .failed(.wrongType), .done, .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .renewed,
-      .reserved, .seen, .clock:
+    case .wrongType?, nil:
       lease.sharingConfirmed()
       reserveIfLow(lease, now: now)
     }

@@ -181,15 +181,22 @@ public enum LeaseReply: Hashable, Sendable {
 }
 
 extension LeaseReply {
+  /// What the command failed of; nil if it was carried out.
+  public var failure: LeaseFailure? {
+    switch self {
+    case .failed(let failure): failure
+    case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .seen, .clock, .renewed, .reserved: nil
+    }
+  }
+
   /// In which words the store failed a command; of other replies, that they were not what the command replies.
   var words: String {
-    switch self {
-    case .failed(.transient(let words)), .failed(.fatal(let words)): words
-    case .failed(.wrongType(let other)):
+    switch failure {
+    case .transient(let words)?, .fatal(let words)?: words
+    case .wrongType(let other)?:
       other.map { "the key of the \($0.part.rawValue) holds data of another type" }
         ?? "a key holds data of another type"
-    case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .seen, .clock, .renewed, .reserved:
-      "a reply of the wrong kind"
+    case nil: "a reply of the wrong kind"
     }
   }
 }

@@ -399,10 +399,9 @@ final class SimulatedHost {
 
   /// What a command failed of, unless the key holds something else.
   private func failure(in reply: LeaseReply) -> LeaseFailure? {
-    switch reply {
-    case .failed(.wrongType): nil
-    case .failed(let failure): failure
-    case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .seen, .clock, .renewed, .reserved: nil
+    switch reply.failure {
+    case .wrongType?: nil
+    case let failure: failure
     }
   }
 

@@ -1,0 +1,56 @@
+import LockTypes
+import Logging
+import RESP
+
+/// What the log is told of the link to Redis. Whatever others can bring about as often as they like is told from time to time,
+/// and an outage of hours once.
+struct LinkLog {
+  private let logger: Logger
+  private let url: RedisURL
+  /// The last failure that was logged.
+  private var failure: String?
+  /// What Redis has refused, by kinds of errors, and what was left out.
+  private var tally = MessageTally()
+
+  init(logger: Logger, url: RedisURL) {
+    self.logger = logger
+    self.url = url
+  }
+
+  mutating func connected(_ info: RedisReadyInfo) {
+    failure = nil
+    logger.info("connected to Redis", metadata: ["server": "\(info.server) \(info.version)", "url": "\(url)"])
+    if let policy = info.evictionPolicy, policy.hasPrefix("allkeys-") {
+      logger.warning(
+        "Redis may evict locks when its memory is full; set maxmemory-policy to noeviction",
+        metadata: ["maxmemory-policy": "\(policy)"])
+    }
+    if let rules = info.missingRules {
+      logger.warning(
+        "Redis does not let this user do all that list of all hosts and some errors need",
+        metadata: ["allow": "\(rules)"])
+    }
+  }
+
+  /// The connection has ended, or was not made. Where another address is left that is told only of one that was in use.
+  mutating func ended(_ reason: String, wasReady: Bool, isRoundOver: Bool) {
+    guard failure != reason, isRoundOver || wasReady else { return }
+    failure = reason
+    logger.warning(
+      wasReady ? "lost the connection to Redis" : "no connection to Redis", metadata: ["reason": "\(reason)"])
+  }
+
+  mutating func refused(_ error: [UInt8], _ command: String, now: BootInstant) {
+    guard let count = tally.toLog(kind: RedisErrorReply.kind(of: error), now: now) else { return }
+    logger.warning(
+      "Redis refused a command",
+      metadata: ["error": "\(RedisErrorReply.words(of: error))", "command": "\(command)", "count": "\(count)"])
+  }
+
+  mutating func leftOut(now: BootInstant) {
+    guard let count = tally.toLog(kind: "inbox", now: now) else { return }
+    logger.warning("too many messages to the inbox; some were left out", metadata: ["count": "\(count)"])
+  }
+
+  func notUnderstood() { logger.warning("a message to the inbox was not understood") }
+}
