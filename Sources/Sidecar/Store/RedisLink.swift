@@ -7,7 +7,7 @@ import RESP
 import RedisLeases
 
 /// The one connection to Redis: it is made, watched, and made again when it breaks. What is sent when, and what follows from
-/// what comes back, is decided by ``RedisLinkMachine``; here are the channel, the timers, the clock and the log.
+/// what comes back, is decided by ``RedisLinkMachine``; here are the channel and the timers.
 ///
 /// Commands go out once a turn of the loop, in one write.
 final class RedisLink {
@@ -17,12 +17,10 @@ final class RedisLink {
   private static let keptOutputBytesMax = 1 << 20
 
   private let loop: any EventLoop
-  private let url: RedisURL
   let encoder: LeaseCommandEncoder
   /// How long answers take that come late, in milliseconds: then it may take that long, too.
   var answerMilliseconds: () -> Int64 = { 0 }
   private let clock: HostClock
-  private let logger: Logger
   private let onEvent: (StoreEvent) -> Void
   private let onOutput: () -> Void
   /// Called before what came is looked at.
@@ -42,10 +40,7 @@ final class RedisLink {
   private var lastQuery: UInt64 = 0
   private var output = ByteBuffer()
   private var watch: Scheduled<Void>?
-  /// The last failure that was logged, so that an outage of hours is told once.
-  private var loggedFailure: String?
-  /// What Redis has refused, so that each kind of error is told from time to time.
-  private var refusals = MessageTally()
+  private var log: LinkLog
   private var counters = LinkStatistics()
 
   /// Whether commands may be submitted.
@@ -78,9 +73,8 @@ final class RedisLink {
     onFirstOutcome: @escaping () -> Void
   ) {
     self.loop = loop
-    self.url = url
     self.clock = clock
-    self.logger = logger
+    log = LinkLog(logger: logger, url: url)
     self.onEvent = onEvent
     self.onOutput = onOutput
     self.onFirstOutcome = onFirstOutcome
@@ -149,11 +143,7 @@ final class RedisLink {
         number, reason: reason, isRoundOver: isRoundOver, random: .random(in: .min ... .max))
     else { return }
     hangUp()
-    if loggedFailure != reason, isRoundOver || outage.wasReady {
-      loggedFailure = reason
-      logger.warning(
-        outage.wasReady ? "lost the connection to Redis" : "no connection to Redis", metadata: ["reason": "\(reason)"])
-    }
+    log.ended(reason, wasReady: outage.wasReady, isRoundOver: isRoundOver)
     loop.assumeIsolated().scheduleTask(in: .milliseconds(outage.retryMilliseconds)) {
       if let number = self.machine.retryDue(outage.number) { self.connect(number) }
     }
@@ -248,39 +238,24 @@ final class RedisLink {
     case .lease(let push)?: onEvent(.push(push))
     case .call(let id, let inbox, let payload)?: onEvent(.call(id, from: inbox, payload))
     case .answer(let id, let payload)?: onEvent(.answer(id, payload))
-    case nil: logger.warning("a message to the inbox was not understood")
+    case nil: log.notUnderstood()
     }
     if !isAwaited { inboxShare.used(from: began, to: clock.now()) }
   }
 
   private func leftOut(now: BootInstant) {
     counters.pushesLeftOut += 1
-    guard let count = refusals.toLog(kind: "inbox", now: now) else { return }
-    logger.warning("too many messages to the inbox; some were left out", metadata: ["count": "\(count)"])
+    log.leftOut(now: now)
   }
 
   private func refused(_ error: [UInt8], _ command: String) {
     counters.errors += 1
-    guard let count = refusals.toLog(kind: RedisErrorReply.kind(of: error), now: clock.now()) else { return }
-    logger.warning(
-      "Redis refused a command",
-      metadata: ["error": "\(RedisErrorReply.words(of: error))", "command": "\(command)", "count": "\(count)"])
+    log.refused(error, command, now: clock.now())
   }
 
   private func up(_ info: RedisReadyInfo) {
-    loggedFailure = nil
     counters.connections += 1
-    logger.info("connected to Redis", metadata: ["server": "\(info.server) \(info.version)", "url": "\(url)"])
-    if let policy = info.evictionPolicy, policy.hasPrefix("allkeys-") {
-      logger.warning(
-        "Redis may evict locks when its memory is full; set maxmemory-policy to noeviction",
-        metadata: ["maxmemory-policy": "\(policy)"])
-    }
-    if let rules = info.missingRules {
-      logger.warning(
-        "Redis does not let this user do all that list of all hosts and some errors need",
-        metadata: ["allow": "\(rules)"])
-    }
+    log.connected(info)
     onEvent(.up)
     decideFirstOutcome()
   }
