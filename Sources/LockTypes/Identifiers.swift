@@ -1,15 +1,23 @@
+// What stands here is compared and hashed for each event, so that it is inlined where it is used.
+
 /// One client connection, for as long as it lives. The I/O layer numbers them and never uses a number twice.
 public struct SessionID: Hashable, Comparable, Sendable {
   /// The number.
   public var rawValue: UInt64
 
   /// The session of this number.
-  public init(_ rawValue: UInt64) {
+  @inlinable public init(_ rawValue: UInt64) {
     self.rawValue = rawValue
   }
 
+  /// Sessions are equal when their numbers are.
+  @inlinable public static func == (a: SessionID, b: SessionID) -> Bool { a.rawValue == b.rawValue }
+
+  /// Hashes the number.
+  @inlinable public func hash(into hasher: inout Hasher) { hasher.combine(rawValue) }
+
   /// The session that was opened later is the greater one.
-  public static func < (a: SessionID, b: SessionID) -> Bool {
+  @inlinable public static func < (a: SessionID, b: SessionID) -> Bool {
     a.rawValue < b.rawValue
   }
 }
@@ -20,9 +28,15 @@ public struct RequestID: Hashable, Sendable {
   public var rawValue: UInt64
 
   /// The request of this number.
-  public init(_ rawValue: UInt64) {
+  @inlinable public init(_ rawValue: UInt64) {
     self.rawValue = rawValue
   }
+
+  /// Requests are equal when their numbers are.
+  @inlinable public static func == (a: RequestID, b: RequestID) -> Bool { a.rawValue == b.rawValue }
+
+  /// Hashes the number.
+  @inlinable public func hash(into hasher: inout Hasher) { hasher.combine(rawValue) }
 }
 
 /// A fencing token: greater than the token of every earlier grant of the same name, and below 2^53.

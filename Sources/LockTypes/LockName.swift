@@ -7,32 +7,35 @@ public struct LockName: Hashable, Comparable, Sendable, CustomStringConvertible 
   public let bytes: [UInt8]
 
   /// The name with these UTF-8 bytes.
-  public init(bytes: [UInt8]) {
+  @inlinable public init(bytes: [UInt8]) {
     self.bytes = bytes
   }
 
   /// The name that `string` spells.
-  public init(_ string: String) {
+  @inlinable public init(_ string: String) {
     self.bytes = Array(string.utf8)
   }
 
   /// The name as text; bytes that are not UTF-8 are shown as U+FFFD.
-  public var description: String {
+  @inlinable public var description: String {
     String(decoding: bytes, as: UTF8.self)
   }
 
   /// Whether the name is not empty and its bytes are UTF-8.
-  public var isText: Bool {
+  @inlinable public var isText: Bool {
     !bytes.isEmpty && String(validating: bytes, as: UTF8.self) != nil
   }
 
+  /// Names are equal when their bytes are.
+  @inlinable public static func == (a: LockName, b: LockName) -> Bool { a.bytes == b.bytes }
+
   /// Hashes the bytes.
-  public func hash(into hasher: inout Hasher) {
+  @inlinable public func hash(into hasher: inout Hasher) {
     bytes.withUnsafeBytes { hasher.combine(bytes: $0) }
   }
 
   /// Names are ordered by their bytes.
-  public static func < (a: LockName, b: LockName) -> Bool {
+  @inlinable public static func < (a: LockName, b: LockName) -> Bool {
     // Eight at a time: names can be long and begin alike.
     a.bytes.withUnsafeBytes { a in
       b.bytes.withUnsafeBytes { b in
@@ -54,7 +57,7 @@ public struct LockName: Hashable, Comparable, Sendable, CustomStringConvertible 
   }
 
   /// Whether the name begins with these bytes.
-  public func hasPrefix(_ prefix: [UInt8]) -> Bool {
+  @inlinable public func hasPrefix(_ prefix: [UInt8]) -> Bool {
     bytes.starts(with: prefix)
   }
 }

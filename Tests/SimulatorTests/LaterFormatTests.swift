@@ -1,0 +1,99 @@
+import LockEngine
+import LockTypes
+import RESP
+import RedisLeases
+import Testing
+
+/// What the scripts do with what a later release has written in a format that they do not read.
+@Suite struct LaterFormatTests {
+  private let model = RedisModel()
+  private let encoders = ["a", "b"].map { LeaseCommandEncoder(keyPrefix: "t:", host: $0, instance: "1f") }
+  private let connections: [Int64]
+  private let name = LockName("x")
+  private static let value = "sidelock2;anything"
+  /// Of a host that is there, and of one that is not.
+  private static let place = "2;b/1f:7:10000:anything"
+  private static let deadPlace = "2;gone/1f:7:10000:anything"
+
+  init() throws {
+    connections = [model.connect(), model.connect()]
+    for (encoder, connection) in zip(encoders, connections) {
+      try model.execute(["HELLO", "3"], from: connection)
+      try model.execute(["SUBSCRIBE", Bytes(encoder.inboxChannel)], from: connection)
+    }
+    _ = model.takeOutput()
+  }
+
+  private var lockKey: Bytes { Bytes(encoders[0].keys.lockKey(name)) }
+  private var queueKey: Bytes { Bytes(encoders[0].keys.queueKey(name)) }
+
+  private func reply(to command: RedisCommand) throws -> ServerReply? {
+    let script = RedisScript.leases.first { $0.name == command.script }?.source ?? []
+    try model.execute(["EVAL", Bytes(script)] + command.parts.map { Bytes($0) }, from: connections[0])
+    for case .send(connections[0], let reply) in model.takeOutput() { if case .push = reply {} else { return reply } }
+    return nil
+  }
+
+  private func write(_ parts: [Bytes]) throws {
+    try model.execute(parts, from: connections[1])
+    _ = model.takeOutput()
+  }
+
+  private func acquire(isTry: Bool = false) throws -> String? {
+    let command = encoders[0].encode(
+      .acquire(name: name, attempt: 3, ask: 1, isTry: isTry, tokenFloor: 0, mode: .exclusive))
+    guard case .array(let parts)? = try reply(to: command), case .bulk(let word)? = parts.first else { return nil }
+    return word.text
+  }
+
+  private var lock: String? {
+    guard case .string(let text)? = model.peek(lockKey)?.value else { return nil }
+    return text.text
+  }
+
+  private var queue: [String] {
+    guard case .list(let entries)? = model.peek(queueKey)?.value else { return [] }
+    return entries.map(\.text)
+  }
+
+  @Test func aValueOfALaterFormatIsAHolders() throws {
+    try write(["SET", lockKey, Bytes(Self.value), "PX", "9000"])
+    #expect(try acquire(isTry: true) == "foreign")
+    #expect(try acquire() == "foreign")
+    for command in [
+      encoders[0].encode(.renew([LeaseReference(name: name, attempt: 3)])),
+      encoders[0].encode(.reserve(name: name, attempt: 3, tokenEnd: 1, tokenFloor: 0)),
+      encoders[0].encode(.downgrade(name: name, attempt: 3, tokenEnd: 1)),
+      encoders[0].encode(.release(name: name, attempt: 3, unused: .all)),
+    ] {
+      let told = try reply(to: command)
+      #expect(told == .integer(0) || told == .array([.integer(0)]))
+      #expect(lock == Self.value)
+    }
+    #expect(queue.isEmpty)
+  }
+
+  @Test func anEntryOfALaterFormatKeepsItsPlaceWhileItsHostIsThere() throws {
+    try write(["RPUSH", queueKey, Bytes(Self.place)])
+    #expect(try acquire() == "queued")
+    #expect(lock == nil)
+    #expect(queue == [Self.place, "1;a/1f:3:10000:x"])
+    // It has come to its turn.
+    try write(["LPOP", queueKey])
+    #expect(try acquire() == "granted")
+  }
+
+  @Test func aReleaseLeavesTheLockToAnEntryOfALaterFormat() throws {
+    #expect(try acquire() == "granted")
+    try write(["RPUSH", queueKey, Bytes(Self.place)])
+    #expect(try reply(to: encoders[0].encode(.release(name: name, attempt: 3, unused: .all))) == .integer(1))
+    #expect(lock == nil)
+    #expect(queue == [Self.place])
+  }
+
+  @Test func anEntryOfALaterFormatWhoseHostIsGoneIsTakenOut() throws {
+    try write(["RPUSH", queueKey, Bytes(Self.deadPlace)])
+    #expect(try acquire() == "granted")
+    #expect(queue.isEmpty)
+  }
+}
