@@ -8,7 +8,7 @@ import Testing
   static let pages = [
     "README.md", "Sources/README.md", "Tests/README.md", "Tests/system/README.md", "Tests/Fuzz/README.md",
     ".github/CONTRIBUTING.md", "packaging/NEWS.md", "packaging/settings.md", "protocol/README.md",
-    "protocol/security.md", "\(articles)/SidelockClient.md", "\(articles)/GettingStarted.md",
+    "protocol/security.md", "protocol/formats.md", "\(articles)/SidelockClient.md", "\(articles)/GettingStarted.md",
     "\(articles)/LosingALock.md", "\(articles)/Errors.md",
   ]
 

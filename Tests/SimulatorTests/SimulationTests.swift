@@ -116,7 +116,8 @@ import Testing
     "entered again",
     "released one of several holds", "granted several", "transferred", "lost: broken", "holder told of waiters",
     "deadlock on one host", "deadlock through hosts", "granted by push with a length of before", "told by another host",
-    "refused: deadlock", "more tokens reserved", "taken away", "places are well", "place lost",
+    "refused: deadlock", "fields of a later release kept", "more tokens reserved", "taken away", "places are well",
+    "place lost",
   ])
 
   private static func setting(_ name: String) -> UInt64? {

@@ -43,6 +43,7 @@ extension Checker {
     let old = before.lock.map { entries(.string($0)) } ?? []
     let new = after.lock.map { entries(.string($0)) } ?? []
     verifyCapacity(name, after, new)
+    verifyNothingIsDropped(name, old, new)
     for belief in beliefs where belief.name == name && !new.contains(where: { $0.owner == world.hosts[belief.host].me })
     {
       verifyMayTakeAway(belief, new)
@@ -66,6 +67,15 @@ extension Checker {
 
   private func isSemaphore(_ name: Int) -> Bool {
     if case .permit = world.plan.mode(of: name) { true } else { false }
+  }
+
+  /// What a host of a later release has put behind the fields of a holder stays there, whoever writes the value again.
+  private func verifyNothingIsDropped(_ name: Int, _ old: [Entry], _ new: [Entry]) {
+    for entry in old where !entry.more.isEmpty {
+      guard let kept = new.first(where: { $0.owner == entry.owner && $0.attempt == entry.attempt }) else { continue }
+      if kept.more != entry.more { world.fail("\(entry.more) of \(entry.owner) was dropped from \(names[name])") }
+      if kept != entry || old.count != new.count { world.mark("fields of a later release kept") }
+    }
   }
 
   private func verifyCapacity(_ name: Int, _ row: LeaseRow, _ holders: [Entry]) {

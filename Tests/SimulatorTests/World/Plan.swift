@@ -76,6 +76,8 @@ struct Plan {
   var splitPercent: Double
   /// How many tokens an exclusive lease reserves.
   var tokenCount: Int64
+  /// Whether half of the hosts are of a later release than the others.
+  var hasLaterReleases: Bool
   /// Steps that an engine takes for one event.
   var stepsPerSlice: Int
   /// Leases that one renewal names.
@@ -142,6 +144,9 @@ struct Plan {
     splitPercent = random.pick([0, 0, 5])
     keepaliveMilliseconds = random.pick([500, 5000])
     tokenCount = random.pick([1 << 16, 1 << 16, 1 << 16, 16])
+    // Drawn apart, so that a seed's other settings stay what they were.
+    var apart = SeededRandom(seed: seed ^ 0x6c61_7465_7200)
+    hasLaterReleases = apart.chance(25)
     // The other side of the world: an answer takes longer than all that a quick one would be given up for.
     if random.chance(4) {
       leaseMilliseconds = 10_000

@@ -52,6 +52,9 @@ final class SimulatedHost {
 
   // MARK: Life
 
+  /// Whether it writes what only a later release knows.
+  var isOfLaterRelease: Bool { world.plan.hasLaterReleases && world.mistake == .none && index % 2 == 1 }
+
   var me: String { "h\(index)/\(String(incarnation, radix: 16))" }
 
   func start() {
@@ -249,7 +252,8 @@ final class SimulatedHost {
       } else {
         break
       }
-      guard machine?.submit(encoder.encode(command), id: id) == true else {
+      let inWords = encoder.encode(command)
+      guard machine?.submit(isOfLaterRelease ? LaterRelease.changed(inWords) : inWords, id: id) == true else {
         world.fail("host \(index): the connection machine does not take \(command)")
         break
       }
@@ -292,7 +296,8 @@ final class SimulatedHost {
         guard world.server.accept(wire) else { return linkLost() }
         var machine = RedisConnection(
           configuration: RedisConnectionConfiguration(
-            clientName: "sidelock", inbox: encoder.inboxChannel, scripts: world.mistake.scripts,
+            clientName: "sidelock", inbox: encoder.inboxChannel,
+            scripts: isOfLaterRelease ? LaterRelease.scripts : world.mistake.scripts,
             previousClient: previousClient, probe: encoder.probe))
         machine.connected()
         self.machine = machine
