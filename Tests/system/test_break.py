@@ -172,14 +172,14 @@ def test_a_key_of_ours_without_an_end_is_taken_where_its_host_knows_nothing_of_i
     one, two = hosts
     me = inbox(redis, "one").split("inbox:")[1]
     for daemon in (two, one):
-        redis.admin.set("sidelock:{orders}", f"{me}:77:1700000000000000")
+        redis.admin.set("sidelock:{orders}", f"sidelock1;x;{me}:77:1700000000000000")
         assert taken(daemon.client().call("break", name="orders")) == ([{"host": "one", "reason": "no_ttl"}], [None])
     # One that is held has an end again after its next renewal; until then its host is asked.
     token = one.client().acquire("orders")
     redis.admin.persist("sidelock:{orders}")
     assert two.client().call("break", name="orders") == {"name": "orders", "broken": [token], "taken": []}
     one.kill()
-    redis.admin.set("sidelock:{orders}", f"{me}:77:1700000000000000")
+    redis.admin.set("sidelock:{orders}", f"sidelock1;x;{me}:77:1700000000000000")
     assert taken(two.client().call("break", name="orders")) == ([{"host": "one", "reason": "host_gone"}], [None])
 
 

@@ -194,7 +194,7 @@ def test_a_later_attempt_of_its_own_that_a_host_has_forgotten_is_no_dead_end(red
     token = first.acquire("orders")
     first.release("orders", token)
     # Wherever it began to count, this is further on.
-    redis.admin.set(KEY, f"{me}:{2**53 - 1000}:{token + 100_000}", px=LEASE_MS)
+    redis.admin.set(KEY, f"sidelock1;x;{me}:{2**53 - 1000}:{token + 100_000}", px=LEASE_MS)
     fresh = first.acquire("orders", wait_ms=wait_ms)
     assert fresh > token + 100_000
     request = second.queue("orders")
