@@ -39,6 +39,47 @@ import Testing
     return (try? state.add(kind, id: id, writer.bytes, now: now)) != nil
   }
 
+  /// The formats, byte for byte: see protocol/formats.md before anything here changes.
+  @Test func theFormatsOfTheRecords() {
+    func hex(_ write: (inout StateWriter) -> Void) -> String {
+      var writer = StateWriter()
+      write(&writer)
+      return writer.bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    }
+    let (name, now) = ("010000000000000078", "0010a5d4e8000000")
+    let (owner, meta) = ("0101000000000000006f", "0101000000000000006d")
+    #expect(
+      hex { Self.lease.write(to: &$0) }
+        == name + "0700000000000000" + "01" + "1027000000000000" + "01" + "00c548cfea000000" + "0013bb22eb000000"
+        + "0500000000000000" + "ed03000000000000" + "01" + now + "00")
+    #expect(
+      hex { Self.releases.write(to: &$0) }
+        == name + "0100000000000000" + "0600000000000000" + "01" + "0800000000000000" + "00f4b028eb000000" + "01")
+    #expect(
+      hex { Self.hold.write(to: &$0) }
+        == "0100000000000000" + name + "0500000000000000" + now + owner + meta + "00" + "04000000000000006b696c6c"
+        + "0700000000000000" + "01" + "0200000000000000" + "01" + "00104802bc0a7000" + "00")
+    #expect(
+      hex { Self.wait.write(to: &$0) }
+        == "0100000000000000" + "0200000000000000" + "0900000000000000" + "0200000000000000" + name
+        + "010000000000000079" + "01" + "02" + "0300000000000000" + "01" + "e803000000000000" + "01"
+        + "e803000000000000" + owner + meta + "01" + "06000000000000006e6f74696679" + now + "01" + "00da3f10e9000000"
+        + "0100000000000000" + name + "0400000000000000" + "00")
+  }
+
+  /// A record of a later format may have more behind what is known; one of this format may not.
+  @Test func moreIsReadOnlyFromALaterFormat() {
+    var writer = StateWriter()
+    Self.hold.write(to: &writer)
+    writer.write(UInt64(9))
+    var state = StoredState()
+    #expect(throws: StateDamage.self) { try state.add(.hold, id: 1, writer.bytes, now: Self.now) }
+    #expect(throws: Never.self) {
+      try state.add(.hold, id: 1, writer.bytes, now: Self.now, isOfLaterFormat: true)
+    }
+    #expect(state.holds.last == Self.hold)
+  }
+
   @Test func whatAnEngineWritesIsTaken() {
     #expect(Self.isTaken(.lease, id: 7) { Self.lease.write(to: &$0) })
     #expect(Self.isTaken(.releases, id: 1) { Self.releases.write(to: &$0) })

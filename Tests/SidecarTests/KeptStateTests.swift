@@ -49,17 +49,57 @@ import Testing
 
   /// In the first format a client that had half-closed kept what it held, and in the second one every client took what
   /// was handed to it.
-  @Test(arguments: [1, 2])
+  @Test(arguments: [1, 2, 3])
   func theFormatsBeforeAreRead(_ version: UInt8) throws {
     var identity = Self.identity.encode()
     identity[0] = version
-    let record = Array(Self.session.encode().dropLast(version == 1 ? 2 : 1))
+    identity[8] = 2
+    let record = Array(Self.session.encode().dropLast(3 - Int(version)))
     let state = try KeptState(
       Self.memory([(StateLog.Key(kind: KeptKind.session, id: 7), record)], identity: identity))
     #expect(state.identity == Self.identity)
     var expected = Self.session
-    expected.acceptsTransfers = true
+    if version < 3 { expected.acceptsTransfers = true }
     #expect(state.sessions == [SessionID(7): expected])
+  }
+
+  /// A daemon of a later release has put more behind everything, and says that this one can go on with it.
+  @Test func aLaterFormatThatOnlyHasMoreIsRead() throws {
+    var identity = Self.identity.encode() + [1, 2, 3]
+    identity[0] += 1
+    let records: [(StateLog.Key, [UInt8])] = [
+      (StateLog.Key(kind: KeptKind.session, id: 7), Self.session.encode() + [4, 5]),
+      (StateLog.Key(kind: 200, id: 1), [6]),
+    ]
+    let state = try KeptState(Self.memory(records, identity: identity))
+    #expect(state.identity == Self.identity)
+    #expect(state.sessions == [SessionID(7): Self.session])
+    // The same in this format is damage.
+    identity[0] -= 1
+    #expect(throws: StateDamage.self) { try KeptState(Self.memory(records, identity: identity)) }
+    #expect(throws: StateDamage.self) { try KeptState(Self.memory(records)) }
+  }
+
+  /// The format, byte for byte: see protocol/formats.md before anything here changes.
+  @Test func theFormatOfTheIdentityAndOfASession() {
+    #expect(
+      hex(Self.identity.encode())
+        == "04000000000000000400000000000000" + "1000000000000000" + hex(Array("0123456789abcdef".utf8))
+        + "0600000000000000" + hex(Array("host-1".utf8)) + "0900000000000000" + hex(Array("sidelock:".utf8))
+        + "1400000000000000" + hex(Array("tcp localhost 6379 0".utf8)))
+    #expect(
+      hex(Self.session.encode())
+        == "6300000000000000" + "01" + "01" + "0600000000000000" + hex(Array("{\"id\":".utf8)) + "0600000000000000"
+        + "00"
+        + "0500000000000000" + hex(Array("more\n".utf8)) + "0c00000000000000" + hex(Array("half a reply".utf8))
+        + "0200000000000000" + "0300000000000000" + "01" + "fbffffffffffffff" + "0400000000000000" + "00"
+        + "0200000000000000" + "c3bc" + "0500000000000000" + "0200000000000000" + "0200000000000000" + "01"
+        + "0100000000000000" + "6e" + "0300000000000000" + "00" + "0000000000000000" + "01" + "3075000000000000"
+        + "0300000000000000" + "000102" + "01" + "00")
+  }
+
+  private func hex(_ bytes: [UInt8]) -> String {
+    bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
   }
 
   @Test func aRecordOfAnUnknownKindIsNotPassedOver() {
@@ -69,6 +109,9 @@ import Testing
   @Test func anotherFormatIsNotRead() {
     var other = Self.identity.encode()
     other[0] += 1
+    other[8] += 1
+    #expect(throws: StateDamage.self) { try KeptState(Self.memory([], identity: other)) }
+    other[0] = 0
     #expect(throws: StateDamage.self) { try KeptState(Self.memory([], identity: other)) }
     // The instance becomes a part of keys and messages.
     let strange = KeptIdentity(instance: "0123 456789abcde", host: "h", keyPrefix: "", backend: "")

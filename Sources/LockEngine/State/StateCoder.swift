@@ -94,9 +94,9 @@ public struct StateReader: Sendable {
     all = bytes
   }
 
-  /// Makes sure that everything was read.
-  public func finish() throws(StateDamage) {
-    guard position == all.count else { throw StateDamage() }
+  /// Makes sure that everything was read; of a later format more may follow.
+  public func finish(isOfLaterFormat: Bool = false) throws(StateDamage) {
+    guard isOfLaterFormat || position == all.count else { throw StateDamage() }
   }
 
   /// Reads one byte.

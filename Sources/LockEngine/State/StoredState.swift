@@ -1,5 +1,5 @@
-// What of the engine's state outlives the process, in records that change one by one. Whoever changes how a record is
-// written raises `StoredState.version`.
+// What of the engine's state outlives the process, in records that change one by one. How a record may change:
+// protocol/formats.md.
 
 public import LockTypes
 
@@ -263,9 +263,6 @@ public struct LostHold: Equatable, Sendable {
 
 /// The engine's state as a predecessor of this process left it.
 public struct StoredState: Equatable, Sendable {
-  /// The format of the records.
-  public static let version: UInt64 = 2
-
   /// Which kind of thing a record is about.
   public enum Kind: UInt8, Sendable {
     /// A lease that this host has, had, or asks for.
@@ -287,8 +284,11 @@ public struct StoredState: Equatable, Sendable {
   public init() {}
 
   /// Takes in a record, as the engine wrote it about thing `id`; nil: that is not known. They may come in any
-  /// order. What no engine can have written by `now` is refused, however whole its bytes are.
-  public mutating func add(_ kind: Kind, id: UInt64? = nil, _ bytes: [UInt8], now: BootInstant) throws(StateDamage) {
+  /// order. What no engine can have written by `now` is refused, however whole its bytes are. In a later format, more may
+  /// stand behind what is known.
+  public mutating func add(
+    _ kind: Kind, id: UInt64? = nil, _ bytes: [UInt8], now: BootInstant, isOfLaterFormat: Bool = false
+  ) throws(StateDamage) {
     var reader = StateReader(bytes)
     switch kind {
     case .lease:
@@ -308,7 +308,7 @@ public struct StoredState: Equatable, Sendable {
       try wait.check(id: id, now: now)
       waits.append(wait)
     }
-    try reader.finish()
+    try reader.finish(isOfLaterFormat: isOfLaterFormat)
   }
 
   /// The last attempt that was begun, where `numbers` is what ``LockEngine/numbers`` was; 0: there was none.

@@ -1,5 +1,5 @@
-// What of the sidecar itself outlives the process: who it is, and its sessions. Whoever changes how a record is written
-// raises `KeptState.version`.
+// What of the sidecar itself outlives the process: who it is, and its sessions. How a record may change, here and in the
+// engine: protocol/formats.md.
 
 import ClientProtocol
 import DaemonSettings
@@ -29,7 +29,7 @@ struct KeptIdentity: Equatable {
   func encode() -> [UInt8] {
     var writer = StateWriter()
     writer.write(KeptState.version)
-    writer.write(StoredState.version)
+    writer.write(KeptState.oldestReader)
     writer.write(instance)
     writer.write(host)
     writer.write(keyPrefix)
@@ -53,14 +53,14 @@ struct KeptIdentity: Equatable {
   init(_ bytes: [UInt8]) throws(StateDamage) {
     var reader = StateReader(bytes)
     version = try reader.unsigned()
-    guard KeptState.versionsRead.contains(version), try reader.unsigned() == StoredState.version else {
-      throw StateDamage()
-    }
+    let second = try reader.unsigned()
+    // Until the third, the second number was the format of the engine's records.
+    guard version > 3 ? second <= KeptState.version : version > 0 && second == 2 else { throw StateDamage() }
     instance = try reader.text()
     host = try reader.text()
     keyPrefix = try reader.text()
     backend = try reader.text()
-    try reader.finish()
+    try reader.finish(isOfLaterFormat: version > KeptState.version)
     let isDigits = instance.utf8.allSatisfy { (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }
     guard instance.utf8.count == 16, isDigits else { throw StateDamage() }
   }
@@ -173,7 +173,7 @@ struct KeptSession: Equatable {
     keepsHoldsHalfClosed = version == 1 ? true : try reader.bool()
     // Before the third, whoever was connected took what came.
     acceptsTransfers = version < 3 ? true : try reader.bool()
-    try reader.finish()
+    try reader.finish(isOfLaterFormat: version > KeptState.version)
     try check()
   }
 
@@ -207,9 +207,10 @@ struct KeptInput {
 
 /// What a daemon before this one left: clients that are connected, what they have, and who it was.
 struct KeptState {
-  /// The format of the records of this file, and those that can be read: an upgrade loses nothing.
-  static let version: UInt64 = 3
-  static let versionsRead: ClosedRange<UInt64> = 1...version
+  /// The format of all records, the engine's too. Every format before is read: an upgrade loses nothing.
+  static let version: UInt64 = 4
+  /// The first format whose readers can go on with records of this one: it has only put more behind what they know.
+  static let oldestReader: UInt64 = 4
   /// Counters of the sidecar that stand before the engine's.
   static let countersOfSidecar = 2
   /// No number that is counted up comes so far.
@@ -233,14 +234,18 @@ struct KeptState {
     let image = try StateImage(memory: UnsafeRawBufferPointer(memory.bytes))
     guard let identity = image.records[StateLog.Key(kind: KeptKind.identity, id: 0)] else { throw StateDamage() }
     self.identity = try KeptIdentity(identity)
+    let isOfLaterFormat = self.identity.version > Self.version
     for (key, bytes) in image.records {
       switch key.kind {
       case KeptKind.identity, KeptKind.settings: break
       case KeptKind.session:
         sessions[SessionID(key.id)] = try KeptSession(id: SessionID(key.id), bytes, version: self.identity.version)
       case _:
-        guard let kind = StoredState.Kind(rawValue: key.kind) else { throw StateDamage() }
-        try engine.add(kind, id: key.id, bytes, now: now)
+        guard let kind = StoredState.Kind(rawValue: key.kind) else {
+          if isOfLaterFormat { continue }
+          throw StateDamage()
+        }
+        try engine.add(kind, id: key.id, bytes, now: now, isOfLaterFormat: isOfLaterFormat)
       }
     }
     guard image.counters.allSatisfy({ $0 <= Self.numberMax }) else { throw StateDamage() }
