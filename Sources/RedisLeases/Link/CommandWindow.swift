@@ -21,11 +21,10 @@ struct CommandWindow {
   var isEmpty: Bool { inFlight.isEmpty && waitingCount == 0 }
 
   /// Whether a command of `user` may be sent at once, before no other.
-  func mayPass(of user: LinkCommand.User) -> Bool { waitingCount == 0 && hasRoom(for: user) }
+  func mayPass(of user: LinkCommand.User) -> Bool { waitingCount == 0 && Self.hasRoom(for: user, beside: inFlight) }
 
-  private func hasRoom(for user: LinkCommand.User) -> Bool {
-    inFlight.weight < Self.weightMax
-      && inFlight.weight(of: user) < (user == nil ? Self.weightOfDaemonMax : Self.weightOfUserMax)
+  private static func hasRoom(for user: LinkCommand.User, beside inFlight: PendingCommands) -> Bool {
+    inFlight.weight < weightMax && inFlight.weight(of: user) < (user == nil ? weightOfDaemonMax : weightOfUserMax)
   }
 
   /// Puts a command behind those that wait.
@@ -38,7 +37,8 @@ struct CommandWindow {
   mutating func next() -> (command: LinkCommand, user: LinkCommand.User)? {
     guard inFlight.weight < Self.weightMax else { return nil }
     if let renewal = waitingRenewals.popFirst() { return (renewal, nil) }
-    return waiting.popFirst(where: hasRoom)
+    // The closure must not hold the queue itself: all of it would be copied for each command that is taken out.
+    return waiting.popFirst { [inFlight] user in Self.hasRoom(for: user, beside: inFlight) }
   }
 
   /// A command is sent; under which number its reply comes.
