@@ -57,7 +57,7 @@ extension LeasePush {
       self = .contended(name: name, attempt: attempt, ask: ask, isTry: isTry == 1, inbox: inbox, mode: mode)
     case "tell":
       guard let message = HostMessageCodec.decode(message.rest) else { return nil }
-      self = .told(message)
+      self = .hostMessage(message)
     case "inuse":
       guard let ask = message.positive(), let name = message.name() else { return nil }
       self = .inUse(name: name, ask: ask)

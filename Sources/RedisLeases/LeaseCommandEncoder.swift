@@ -81,7 +81,7 @@ public struct LeaseCommandEncoder: Sendable {
       return .plain([Array("TIME".utf8)])
     case .look(let name):
       return inspect([name], waitingHostsMax: Self.waitingHostsSeenMax)
-    case .tell(let inbox, let message):
+    case .hostMessage(let inbox, let message):
       return publish(InboxMessage.encode("tell", HostMessageCodec.encode(message)), to: inbox)
     }
   }

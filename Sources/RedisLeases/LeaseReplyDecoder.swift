@@ -11,7 +11,7 @@ public enum LeaseReplyDecoder {
     switch command {
     case .acquire:
       return acquireReply(reply) ?? .failed(.transient("Redis gave a reply to acquire.lua that is not understood"))
-    case .release, .answerInUse, .heartbeat, .downgrade, .tell:
+    case .release, .answerInUse, .heartbeat, .downgrade, .hostMessage:
       return .done
     case .checkPlaces(let places):
       return lostPlaces(reply, among: places.count)

@@ -57,7 +57,7 @@ private struct Resolver {
 
     let backend = chooseBackend()
     settings.backend = backend ?? .local
-    for key in SettingKey.allCases { settle(key) }
+    for key in SettingKey.allCases { choose(key) }
     addAdministrators()
     let order = SettingKey.allCases
     effective.sort { order.firstIndex(of: $0.key)! < order.firstIndex(of: $1.key)! }
@@ -251,17 +251,17 @@ private struct Resolver {
     return nil
   }
 
-  private mutating func tell(_ key: SettingKey, _ value: SettingValue, _ source: SettingSource) {
+  private mutating func record(_ key: SettingKey, _ value: SettingValue, _ source: SettingSource) {
     effective.append(EffectiveSetting(key: key, shown: value.shown, source: source))
   }
 
   /// Puts what holds for a setting into its place. What is a part of the backend has none.
-  private mutating func settle(_ key: SettingKey) {
+  private mutating func choose(_ key: SettingKey) {
     let row = key.definition
     guard let place = row.place.value else { return }
     let chosen = given(key) ?? Given(value: row.found?(settings, inputs) ?? place.read(settings), source: .default)
     place.write(chosen.value, &settings)
-    tell(key, chosen.value, chosen.source)
+    record(key, chosen.value, chosen.source)
     guard let problem = row.problem?(settings) else { return }
     let source = chosen.source == .default ? nil : chosen.source
     problems.append(SettingProblem(setting: key.rawValue, source: source, message: problem))
@@ -297,15 +297,15 @@ private struct Resolver {
                 message: "excludes redis, which \(redis.source) sets: choose one"))
             return .local
           }
-          tell(.local, local.value, local.source)
+          record(.local, local.value, local.source)
           return .local
         }
         localRefused = localRefused || !chosen
       }
       if let redis, case .redis(let url) = redis.value {
-        tell(.local, .boolean(false), local?.source ?? .default)
+        record(.local, .boolean(false), local?.source ?? .default)
         let complete = completeLogin(of: url, from: redis.source)
-        tell(.redis, .redis(complete), redis.source)
+        record(.redis, .redis(complete), redis.source)
         return .redis(complete)
       }
     }
@@ -324,7 +324,7 @@ private struct Resolver {
   private mutating func completeLogin(of url: RedisURL, from source: SettingSource) -> RedisURL {
     var result = url
     if let given = given(.redisUser), case .text(let user) = given.value {
-      tell(.redisUser, given.value, given.source)
+      record(.redisUser, given.value, given.source)
       if url.username != nil { reportTwice(.redisUser, given.source, "user", source) }
       result.username = user.text
     }
@@ -339,12 +339,12 @@ private struct Resolver {
       let path = text.text
       if url.password != nil { reportTwice(.redisPasswordFile, given.source, "password", source) }
       result.password = password(inFile: path, source: given.source, mayBeMissing: false)
-      tell(
+      record(
         .redisPasswordFile, (result.password == nil ? Self.shown(passwordFile: path) : path).asSetting, given.source)
     } else if url.password == nil, let directory = inputs.environment["CREDENTIALS_DIRECTORY"], !directory.isEmpty {
       let path = directory + "/" + passwordCredential
       result.password = password(inFile: path, source: .credential(path: path), mayBeMissing: true)
-      if result.password != nil { tell(.redisPasswordFile, path.asSetting, .credential(path: path)) }
+      if result.password != nil { record(.redisPasswordFile, path.asSetting, .credential(path: path)) }
     }
     if let given = given(.redisUser), result.password == nil {
       problems.append(

@@ -77,7 +77,7 @@ public final class LogOutput: Sendable {
   public func flush(withinMilliseconds limit: Int) -> Bool {
     let done = DispatchSemaphore(value: 0)
     queue.async {
-      self.tellLeftOut()
+      self.reportLeftOut()
       self.drain()
       done.signal()
     }
@@ -94,13 +94,13 @@ public final class LogOutput: Sendable {
     if mustTell {
       queue.asyncAfter(deadline: .now() + .milliseconds(Int(LogRates.tellEveryMilliseconds))) {
         self.state.withLockedValue { $0.tellQueued = false }
-        self.tellLeftOut()
+        self.reportLeftOut()
       }
     }
     return isAdmitted
   }
 
-  private func tellLeftOut() {
+  private func reportLeftOut() {
     for (message, level, count) in state.withLockedValue({ $0.rates.takeLeftOut() }) {
       write(
         LogEntry(

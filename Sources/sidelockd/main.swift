@@ -77,7 +77,7 @@ func parseOptions() -> Options {
       complain(withoutValues(text, of: arguments))
       exit(giveUp(.taken(), because: "its command line is wrong, and its log says how"))
     }
-    exit(tellResult(text) ?? ExitStatus.stopped)
+    exit(printResult(text) ?? ExitStatus.stopped)
   }
 }
 
@@ -94,7 +94,7 @@ func withoutValues(_ message: String, of arguments: [String]) -> String {
 /// Writes what was asked for to standard output.
 ///
 /// - Returns: the exit status for an output that could not be written, which is said; nil when it was.
-func tellResult(_ text: String) -> Int32? {
+func printResult(_ text: String) -> Int32? {
   do throws(OutputError) {
     // What stands in the place of a closed stream takes everything.
     guard closedStreams & 1 << STDOUT_FILENO == 0 else { throw OutputError(code: EBADF) }
@@ -112,7 +112,7 @@ func complain(_ text: String) {
 }
 
 /// Says what is wrong with the settings: lines for people, or in the journal a message each.
-func tell(_ resolution: SettingsResolution) {
+func report(_ resolution: SettingsResolution) {
   guard LogOutput.isJournal else {
     return complain(resolution.problemLines.joined(separator: "\n"))
   }
@@ -129,7 +129,7 @@ func tell(_ resolution: SettingsResolution) {
 ///
 /// - Returns: the exit status.
 func refuseToStart(_ resolution: SettingsResolution, _ handedOver: HandedOver) -> Int32 {
-  tell(resolution)
+  report(resolution)
   guard resolution.mayPass else {
     return giveUp(handedOver, because: "its settings are wrong, and its log says how")
   }
@@ -168,8 +168,8 @@ let inputs = SettingsInputs.ofProcess(options.settings)
 let resolution = SettingsResolution(inputs)
 
 if options.settings.check {
-  let failure = tellResult(isatty(STDOUT_FILENO) == 1 ? resolution.table : resolution.json)
-  if resolution.settings == nil, isatty(STDOUT_FILENO) != 1 { tell(resolution) }
+  let failure = printResult(isatty(STDOUT_FILENO) == 1 ? resolution.table : resolution.json)
+  if resolution.settings == nil, isatty(STDOUT_FILENO) != 1 { report(resolution) }
   exit(resolution.settings == nil ? ExitStatus.settings : failure ?? ExitStatus.stopped)
 }
 

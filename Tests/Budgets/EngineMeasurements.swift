@@ -23,11 +23,11 @@ final class EngineDriver {
         $0.settings.lingerMilliseconds = lingerMilliseconds
         $0.settings.waitsPerSessionMax = waitsPerSessionMax
       })
-    if case .store = tier { tell(.linkUp(.only)) }
-    for session in 1...sessions { tell(.sessionOpened(SessionID(UInt64(session)))) }
+    if case .store = tier { feed(.linkUp(.only)) }
+    for session in 1...sessions { feed(.sessionOpened(SessionID(UInt64(session)))) }
   }
 
-  func tell(_ event: Event) {
+  func feed(_ event: Event) {
     now.nanoseconds += 1000
     effects.removeAll(keepingCapacity: true)
     engine.handle(event, now: now, into: &effects)
@@ -40,7 +40,7 @@ final class EngineDriver {
 
   func ask(_ name: LockName, session: UInt64 = 1, mode: HoldMode = .exclusive, owner: String? = nil) {
     lastRequest += 1
-    tell(
+    feed(
       .acquireRequested(
         AcquireRequest(
           session: SessionID(session), request: RequestID(lastRequest), target: .one(name), mode: mode, owner: owner)))
@@ -48,7 +48,7 @@ final class EngineDriver {
 
   func release(_ name: LockName, session: UInt64 = 1) {
     lastRequest += 1
-    tell(.releaseRequested(SessionID(session), RequestID(lastRequest), name: name, token: nil))
+    feed(.releaseRequested(SessionID(session), RequestID(lastRequest), name: name, token: nil))
   }
 
   /// The first command to the store among the effects.
@@ -67,7 +67,7 @@ final class EngineDriver {
   /// Lets the store answer the last command.
   func answer(_ reply: LeaseReply) {
     guard let command else { fail("the engine sent nothing") }
-    tell(.replyReceived(.only, command.id, reply))
+    feed(.replyReceived(.only, command.id, reply))
   }
 
   func mustGrant() {
@@ -131,9 +131,9 @@ var engineMeasurements: [Measurement] {
       var session: UInt64 = 1
       return {
         session += 1
-        driver.tell(.sessionOpened(SessionID(session)))
+        driver.feed(.sessionOpened(SessionID(session)))
         driver.acquire(name, session: session)
-        driver.tell(.sessionClosed(SessionID(session)))
+        driver.feed(.sessionClosed(SessionID(session)))
       }
     },
     Measurement(name: "engine/renewal-of-1000") {
@@ -166,7 +166,7 @@ extension EngineDriver {
     while rest > 0 {
       guard let deadline = engine.nextDeadline else { fail("nothing is to be renewed") }
       now = max(now, deadline)
-      tell(.timerFired)
+      feed(.timerFired)
       rest -= answerRenewals()
     }
   }
@@ -180,7 +180,7 @@ extension EngineDriver {
     var sent = renewals
     while let (id, leases) = sent.popLast() {
       count += leases
-      tell(.replyReceived(.only, id, .renewed(Array(repeating: true, count: leases))))
+      feed(.replyReceived(.only, id, .renewed(Array(repeating: true, count: leases))))
       sent += renewals
     }
     return count

@@ -37,7 +37,7 @@ final class RequestPath {
     for action in bytes.withUnsafeBytes({ connection.received($0) }) {
       guard case .reply(_, let value) = action, !sent.isEmpty else { fail("an unexpected answer") }
       let (id, command) = sent.removeFirst()
-      driver.tell(.replyReceived(.only, id, LeaseReplyDecoder.decode(value, to: command)))
+      driver.feed(.replyReceived(.only, id, LeaseReplyDecoder.decode(value, to: command)))
       perform()
     }
   }

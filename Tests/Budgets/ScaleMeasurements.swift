@@ -46,13 +46,13 @@ var scaleMeasurements: [Measurement] {
           driver.ask(second, owner: "\(index)")
         }
         return {
-          driver.tell(.sessionOpened(SessionID(2)))
+          driver.feed(.sessionOpened(SessionID(2)))
           // Who holds nothing that somebody waits for closes no circle, and nothing is searched.
           driver.ask(third, session: 2, owner: "new")
           driver.ask(third, session: 2, owner: "other")
           driver.ask(first, session: 2, owner: "new")
           driver.settle()
-          driver.tell(.sessionClosed(SessionID(2)))
+          driver.feed(.sessionClosed(SessionID(2)))
           driver.settle()
         }
       },
@@ -63,9 +63,9 @@ var scaleMeasurements: [Measurement] {
           driver.answer(granted)
         }
         return {
-          driver.tell(.linkDown(.only))
+          driver.feed(.linkDown(.only))
           driver.settle()
-          driver.tell(.linkUp(.only))
+          driver.feed(.linkUp(.only))
           driver.confirmRenewals()
           driver.settle()
         }
@@ -80,15 +80,15 @@ extension EngineDriver {
     var session: UInt64 = 1
     return {
       session += 1
-      self.tell(.sessionOpened(SessionID(session)))
+      self.feed(.sessionOpened(SessionID(session)))
       work(session)
-      self.tell(.sessionClosed(SessionID(session)))
+      self.feed(.sessionClosed(SessionID(session)))
       self.settle()
     }
   }
 
   /// Has the engine finish what it has put off.
   fileprivate func settle() {
-    while let next = engine.nextDeadline, next <= now { tell(.timerFired) }
+    while let next = engine.nextDeadline, next <= now { feed(.timerFired) }
   }
 }

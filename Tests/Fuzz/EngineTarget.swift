@@ -11,7 +11,7 @@ private let modes: [HoldMode] = [.exclusive, .shared, .permit(of: 1), .permit(of
 func checkEngine(_ input: [UInt8]) {
   var choices = Choices(input)
   var driver = EngineDriver(now: BootInstant(nanoseconds: 1_000_000_000_000))
-  driver.begin(with: StoredState(), numbers: [])
+  driver.begin(with: SavedState(), numbers: [])
   while !choices.isAtEnd { driver.step(&choices) }
   driver.finish()
 }
@@ -32,7 +32,7 @@ struct EngineDriver {
   private var waiting: [RequestID: (session: SessionID, owner: String?)] = [:]
   private var held: [LockName: [Token: Held]] = [:]
   private var commands: [(id: CommandID, command: LeaseCommand)] = []
-  private var records: [UInt64: [StoredState.Kind: [UInt8]]] = [:]
+  private var records: [UInt64: [SavedState.Kind: [UInt8]]] = [:]
   private var isLinkUp = false
   private var isRestored = false
   private var isStopped = false
@@ -56,16 +56,16 @@ struct EngineDriver {
   }
 
   /// Starts with what a predecessor left; its sessions 0 to 3 are there.
-  mutating func begin(with state: StoredState, numbers: [UInt64]) {
+  mutating func begin(with state: SavedState, numbers: [UInt64]) {
     isRestored = !numbers.isEmpty
     engine.recordChanges()
-    for number in 0..<4 as Range<UInt64> { tell(.sessionOpened(SessionID(number), uid: UInt32(number & 1))) }
+    for number in 0..<4 as Range<UInt64> { feed(.sessionOpened(SessionID(number), uid: UInt32(number & 1))) }
     open = Set((0..<4 as Range<UInt64>).map { SessionID($0) })
     if isRestored {
       for request in state.waitingRequests { waiting[request] = (SessionID(.max), nil) }
-      tell(.restored(state, numbers: numbers))
+      feed(.restored(state, numbers: numbers))
       isLinkUp = true
-      tell(.linkUp(.only))
+      feed(.linkUp(.only))
     }
   }
 
@@ -80,17 +80,17 @@ struct EngineDriver {
       let target = waiting.keys.sorted { $0.rawValue < $1.rawValue }
       guard open.contains(session), !target.isEmpty else { return }
       let request = newRequest(session)
-      tell(.cancelRequested(session, request: request, target: target[choices.index(target.count)]))
+      feed(.cancelRequested(session, request: request, target: target[choices.index(target.count)]))
     case 6:
       if open.contains(session) { close(session) } else { reopen(session) }
     case 7:
-      tell(.breakRequested(name: names[choices.index(3)], tokens: [Token(choices.number())], reason: "r"))
+      feed(.breakRequested(name: names[choices.index(3)], tokens: [Token(choices.number())], reason: "r"))
     case 8, 9, 10: reply(&choices)
     case 11, 12: push(&choices)
     case 13:
       isLinkUp.toggle()
       commands = []
-      tell(isLinkUp ? .linkUp(.only) : .linkDown(.only))
+      feed(isLinkUp ? .linkUp(.only) : .linkDown(.only))
     case 14: pass(milliseconds: [1, 100, 900, 3_000][choices.index(4)])
     default: restart(&choices)
     }
@@ -109,7 +109,7 @@ struct EngineDriver {
     let several = choices.index(4) == 0
     let first = choices.index(3)
     let target = several ? AcquireTarget.several([names[first], names[(first + 1) % 3]]) : .one(names[first])
-    tell(
+    feed(
       .acquireRequested(
         AcquireRequest(
           session: session, request: request, target: target, mode: modes[choices.index(4)],
@@ -124,10 +124,10 @@ struct EngineDriver {
     let token = tokens.isEmpty || choices.bool() ? nil : tokens[choices.index(tokens.count)]
     let request = newRequest(session)
     switch choices.index(4) {
-    case 0, 1: tell(.releaseRequested(session, request, name: name, token: token))
-    case 2: tell(.downgradeRequested(session, request, name: name, token: token))
+    case 0, 1: feed(.releaseRequested(session, request, name: name, token: token))
+    case 2: feed(.downgradeRequested(session, request, name: name, token: token))
     default:
-      tell(
+      feed(
         .extendRequested(session, request, name: name, token: token, maxHoldMilliseconds: [nil, 5][choices.index(2)]))
     }
   }
@@ -136,12 +136,12 @@ struct EngineDriver {
     open.remove(session)
     waiting = waiting.filter { $0.value.session != session }
     for name in names { held[name] = held[name]?.filter { $0.value.session != session } }
-    tell(.sessionClosed(session))
+    feed(.sessionClosed(session))
   }
 
   private mutating func reopen(_ session: SessionID) {
     open.insert(session)
-    tell(.sessionOpened(session, uid: 0))
+    feed(.sessionOpened(session, uid: 0))
   }
 
   // MARK: What the store says
@@ -149,7 +149,7 @@ struct EngineDriver {
   private mutating func reply(_ choices: inout Choices) {
     guard isLinkUp, !commands.isEmpty else { return }
     let (id, command) = commands.remove(at: choices.index(commands.count))
-    tell(.replyReceived(.only, id, answer(to: command, &choices)))
+    feed(.replyReceived(.only, id, answer(to: command, &choices)))
   }
 
   /// A reply that a decoder could give to that command: of its form, with anything in it.
@@ -174,7 +174,7 @@ struct EngineDriver {
       return .seen(LeaseSight(holders: ["o/1"], waiting: [.init(inbox: "h/0", mode: modes[choices.index(4)])]))
     case .clock: return .clock(StoreInstant(microseconds: choices.number()))
     case .checkPlaces(let places): return .lostPlaces(choices.bool() ? [] : [choices.index(places.count + 1)])
-    case .release, .downgrade, .answerInUse, .heartbeat, .tell: return .done
+    case .release, .downgrade, .answerInUse, .heartbeat, .hostMessage: return .done
     }
   }
 
@@ -192,14 +192,14 @@ struct EngineDriver {
     let name = names[choices.index(3)]
     let attempt = UInt64(choices.index(16))
     switch choices.index(3) {
-    case 0: tell(.pushReceived(.only, .granted(name: name, attempt: attempt, grant(&choices))))
+    case 0: feed(.pushReceived(.only, .granted(name: name, attempt: attempt, grant(&choices))))
     case 1:
-      tell(
+      feed(
         .pushReceived(
           .only,
           .contended(
             name: name, attempt: attempt, ask: 1, isTry: choices.bool(), inbox: "o/1", mode: modes[choices.index(4)])))
-    default: tell(.pushReceived(.only, .inUse(name: name, ask: UInt64(choices.index(16)))))
+    default: feed(.pushReceived(.only, .inUse(name: name, ask: UInt64(choices.index(16)))))
     }
   }
 
@@ -215,14 +215,14 @@ struct EngineDriver {
       firings += 1
       if firings > 100_000 { violated("the timer makes no progress") }
       now = max(now, next)
-      tell(.timerFired)
+      feed(.timerFired)
     }
     now = end
   }
 
   // MARK: What it says
 
-  private mutating func tell(_ event: Event) {
+  private mutating func feed(_ event: Event) {
     trace("← \(event)")
     engine.handle(event, now: now, into: &effects)
     engine.handle(.turnEnded, now: now, into: &effects)
@@ -291,7 +291,7 @@ struct EngineDriver {
 
   /// The process is replaced by another one that reads what it left.
   private mutating func restart(_ choices: inout Choices) {
-    var state = StoredState()
+    var state = SavedState()
     for record in records.sorted(by: { $0.key < $1.key }) {
       for (kind, bytes) in record.value.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
         do { try state.add(kind, id: record.key, bytes, now: now) } catch {
@@ -316,7 +316,7 @@ struct EngineDriver {
     if let missing = waiting.keys.first(where: { !kept.contains($0) }) { violated("request \(missing) is forgotten") }
     if choices.bool() {
       isLinkUp = true
-      tell(.linkUp(.only))
+      feed(.linkUp(.only))
     }
   }
 
@@ -326,7 +326,7 @@ struct EngineDriver {
     let gauges = engine.gauges
     if gauges.sessions != 0 || gauges.held != 0 || gauges.waiting != 0 { violated("something is left: \(gauges)") }
     retire()
-    tell(.shutdownRequested)
+    feed(.shutdownRequested)
     settle()
     if !isRestored && !waiting.isEmpty { violated("requests without an answer: \(waiting)") }
     if !isStopped { violated("it does not stop") }
@@ -336,7 +336,7 @@ struct EngineDriver {
   private mutating func retire() {
     if !isLinkUp {
       isLinkUp = true
-      tell(.linkUp(.only))
+      feed(.linkUp(.only))
     }
     settle()
     // Longer than the longest that a lease, its grace, or a foreign holder of the driver's can last is never needed: each
@@ -350,11 +350,11 @@ struct EngineDriver {
     while engine.recordCounts != RecordCounts(), let next = engine.nextDeadline, looks < 1000 {
       looks += 1
       now = max(now, next)
-      tell(.timerFired)
+      feed(.timerFired)
       settle()
     }
     // What came of the last event is let go with the next one.
-    tell(.timerFired)
+    feed(.timerFired)
     if engine.recordCounts != RecordCounts() { violated("records are left: \(engine.recordCounts)") }
   }
 
@@ -365,7 +365,7 @@ struct EngineDriver {
       answered += 1
       if answered > 100_000 { violated("commands without an end: \(commands[0].command)") }
       let (id, command) = commands.removeFirst()
-      tell(.replyReceived(.only, id, honestAnswer(to: command)))
+      feed(.replyReceived(.only, id, honestAnswer(to: command)))
     }
   }
 
@@ -380,7 +380,7 @@ struct EngineDriver {
     case .look: return .seen(LeaseSight(holders: [], waiting: []))
     case .clock: return .clock(StoreInstant(microseconds: now.nanoseconds / 1000))
     case .checkPlaces: return .lostPlaces([])
-    case .release, .downgrade, .answerInUse, .heartbeat, .tell: return .done
+    case .release, .downgrade, .answerInUse, .heartbeat, .hostMessage: return .done
     }
   }
 }

@@ -93,7 +93,7 @@ private func decodeEverything(_ value: RESPValue) {
 
 /// A message to an inbox is understood or is not; what another daemon says is written and read again the same.
 func checkInbox(_ input: [UInt8]) {
-  if let message = InboxMessage(input), case .lease(.told(let told)) = message {
+  if let message = InboxMessage(input), case .lease(.hostMessage(let told)) = message {
     let bytes = HostMessageCodec.encode(told)
     guard let again = HostMessageCodec.decode(bytes[...]) else { violated("what was written is not understood") }
     if again != told { violated("another message was written") }

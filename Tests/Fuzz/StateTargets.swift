@@ -81,23 +81,23 @@ private func readAndGoOn(_ memory: UnsafeMutableRawBufferPointer) {
 
 /// A session's record, and the daemon's, that is understood is written again the same.
 func checkKept(_ input: [UInt8]) {
-  if let session = try? KeptSession(id: SessionID(7), input) {
-    guard let again = try? KeptSession(id: SessionID(7), session.encode()) else {
+  if let session = try? SavedSession(id: SessionID(7), input) {
+    guard let again = try? SavedSession(id: SessionID(7), session.encode()) else {
       violated("its own record is not read")
     }
     if again != session { violated("another session is written") }
   }
-  if let identity = try? KeptIdentity(input), identity.encode() != input { violated("another identity is written") }
+  if let identity = try? SavedIdentity(input), identity.encode() != input { violated("another identity is written") }
 }
 
 /// Records of an engine, whatever they say: a successor takes them up without a trap, its timer makes progress, and when
 /// everybody has left nothing is held and nobody waits.
 func checkRestore(_ input: [UInt8]) {
   var choices = Choices(input)
-  var state = StoredState()
+  var state = SavedState()
   let now = BootInstant(nanoseconds: 1_000_000_000_000)
   while !choices.isAtEnd {
-    guard let kind = StoredState.Kind(rawValue: 1 + choices.byte() & 3) else { continue }
+    guard let kind = SavedState.Kind(rawValue: 1 + choices.byte() & 3) else { continue }
     try? state.add(kind, choices.bytes(Int(choices.byte())), now: now)
   }
   var driver = EngineDriver(now: now)

@@ -13,9 +13,9 @@ import Testing
   @Test func aTryOfAnotherHostIsToldThatTheLockIsInUse() {
     script.open(alice)
     script.hold(alice)
-    script.tell(contended(isTry: true))
+    script.feed(contended(isTry: true))
     #expect(script.sent() == [.answerInUse(name: x, ask: 9, inbox: "other/1")])
-    script.tell(contended())
+    script.feed(contended())
     #expect(script.sent().isEmpty)
   }
 
@@ -28,7 +28,7 @@ import Testing
       })
     script.open(alice, bob)
     script.hold(alice)
-    script.tell(contended())
+    script.feed(contended())
     let ask = LeaseCommand.acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 100, keeping: 1)
     // When there are no more hand-overs, whoever comes next comes behind all who wait anywhere.
     let leave = LeaseCommand.release(name: x, attempt: 2, unused: .all, isExact: true)
@@ -54,7 +54,7 @@ import Testing
       })
     slow.open(alice, bob)
     slow.hold(alice)
-    slow.tell(contended())
+    slow.feed(contended())
     slow.acquire(bob)
     slow.pass(milliseconds: 50)
     #expect(slow.sent().count == 1)
@@ -71,7 +71,7 @@ import Testing
       })
     script.open(alice, bob)
     script.hold(alice)
-    script.tell(contended())
+    script.feed(contended())
     let wait = script.acquire(bob)
     script.cancel(bob, wait)
     #expect(script.sent().count == 1)
@@ -138,7 +138,7 @@ import Testing
       })
     script.open(alice, bob)
     script.hold(alice)
-    script.tell(contended())
+    script.feed(contended())
     script.acquire(bob)
     script.reconfigure {
       $0.lingerMilliseconds = 200
@@ -172,7 +172,7 @@ import Testing
     script.release(alice)
     script.release(bob)
     #expect(script.sent().isEmpty)
-    script.tell(contended(isTry: true))
+    script.feed(contended(isTry: true))
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102))])
   }
 }

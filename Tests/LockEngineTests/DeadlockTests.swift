@@ -36,7 +36,7 @@ import Testing
 
   @Test func theYoungestWaitOfACycleIsRefusedWithTheWholeOfIt() {
     let script = local()
-    script.tell(.sessionDescribed(alice, pid: 7, command: "backup"))
+    script.feed(.sessionDescribed(alice, pid: 7, command: "backup"))
     script.acquire(alice, "a", owner: "t1")
     script.acquire(bob, "b", owner: "t1")
     script.acquire(alice, "b", owner: "t1")
@@ -76,7 +76,7 @@ import Testing
   // MARK: Half-closed sessions
 
   private func halfClose(_ script: Script, _ sessions: SessionID..., keepsHolds: Bool = false) {
-    for session in sessions { script.tell(.inputEnded(session, isAnswered: false, keepsHolds: keepsHolds)) }
+    for session in sessions { script.feed(.inputEnded(session, isAnswered: false, keepsHolds: keepsHolds)) }
   }
 
   @Test func aHalfClosedSessionIsAnOwner() {
@@ -89,7 +89,7 @@ import Testing
     #expect(cycle(script.take()) == nil, "bob can still release")
     halfClose(script, bob)
     #expect(cycle(script.take())?.map(\.request) == [last.rawValue, first.rawValue])
-    script.tell(.inputEnded(bob, isAnswered: true))
+    script.feed(.inputEnded(bob, isAnswered: true))
     #expect(script.take().compactMap(\.grantedSession) == [alice])
   }
 
@@ -105,9 +105,9 @@ import Testing
     halfClose(script, bob, keepsHolds: true)
     #expect(cycle(script.take())?.map(\.request) == [last.rawValue, first.rawValue])
     // Nothing of it ends before the session does.
-    script.tell(.inputEnded(bob, isAnswered: true, keepsHolds: true))
+    script.feed(.inputEnded(bob, isAnswered: true, keepsHolds: true))
     #expect(script.take().compactMap(\.grantedSession).isEmpty)
-    script.tell(.sessionClosed(bob))
+    script.feed(.sessionClosed(bob))
     #expect(script.take().compactMap(\.grantedSession) == [alice])
   }
 
@@ -170,9 +170,9 @@ import Testing
     other.acquire(bob, "x")
     halfClose(other, alice, bob)
     #expect(cycle(other.take()) == nil)
-    other.tell(
+    other.feed(
       .transferRequested(carol, other.newRequest(), name: LockName("x"), token: nil, to: alice, isAccepting: true))
-    other.tell(.inputEnded(alice, isAnswered: false))
+    other.feed(.inputEnded(alice, isAnswered: false))
     #expect(cycle(other.take())?.count == 2)
   }
 
@@ -263,7 +263,7 @@ import Testing
       script.acquire(session, wants, owner: owner)
       script.reply(queued(at: clock))
       // The other host waits for what this one has.
-      script.tell(
+      script.feed(
         .pushReceived(.only, .contended(name: LockName(has), attempt: 1, ask: 9, isTry: false, inbox: "other/1")))
       _ = script.take()
       return script
@@ -285,10 +285,10 @@ import Testing
           case .send(let id, .look):
             goesOn = true
             let sight = LeaseSight(holders: scripts.keys.filter { $0 != inbox }, waiting: [])
-            script.tell(.replyReceived(.only, id, .seen(sight)))
-          case .send(_, .tell(let inbox, let message)):
+            script.feed(.replyReceived(.only, id, .seen(sight)))
+          case .send(_, .hostMessage(let inbox, let message)):
             goesOn = true
-            if !lost(message) { scripts[inbox]?.tell(.pushReceived(.only, .told(message))) }
+            if !lost(message) { scripts[inbox]?.feed(.pushReceived(.only, .hostMessage(message))) }
           case .reply, .notify: told.append(effect)
           case .send, .flushSoon, .observed, .shutdownCompleted: break
           }
@@ -378,15 +378,15 @@ import Testing
   @Test func aWaitIsAsOldAsItsBeginningHoweverLateItIsDated() {
     let (one, two) = crossed(at: (1_000_000, 1_000_001))
     for script in [one, two] {
-      script.tell(.linkDown(.only))
+      script.feed(.linkDown(.only))
       script.pass(milliseconds: 10)
     }
     func comeBack(_ script: Script, at clock: Int64) {
-      script.tell(.linkUp(.only))
+      script.feed(.linkUp(.only))
       for case .send(let id, let command) in script.take() {
         switch command {
-        case .acquire: script.tell(.replyReceived(.only, id, queued(at: clock)))
-        case .renew: script.tell(.replyReceived(.only, id, .renewed([true])))
+        case .acquire: script.feed(.replyReceived(.only, id, queued(at: clock)))
+        case .renew: script.feed(.replyReceived(.only, id, .renewed([true])))
         default: break
         }
       }
@@ -395,7 +395,7 @@ import Testing
     one.pass(milliseconds: 40)
     comeBack(one, at: 1_050_000)
     for (script, name) in [(one, "a"), (two, "b")] {
-      script.tell(
+      script.feed(
         .pushReceived(.only, .contended(name: LockName(name), attempt: 1, ask: 9, isTry: false, inbox: "o/1")))
     }
     var told: [Effect] = []
@@ -478,11 +478,11 @@ import Testing
         script.acquire(session, wants, owner: "t")
         let wait = script.take().compactMap { if case .send(let id, let command) = $0 { (id, command) } else { nil } }
         for (id, command) in wait {
-          script.tell(
+          script.feed(
             .replyReceived(.only, id, command == .clock ? .clock(StoreInstant(microseconds: 9)) : queued(at: 9)))
         }
       }
-      script.tell(
+      script.feed(
         .pushReceived(.only, .contended(name: LockName(has), attempt: 1, ask: 9, isTry: false, inbox: "other/1")))
       #expect(script.engine.gauges.waiting == agents)
       _ = script.take()
@@ -507,7 +507,7 @@ import Testing
       let step = DeadlockStep(
         host: "one", inbox: "one/1", session: 1, request: number, pid: nil, command: nil, owner: "t",
         waitsFor: LockName("b"), holds: nil, token: 0, began: StoreInstant(microseconds: 5))
-      two.tell(.pushReceived(.only, .told(.probe(DeadlockProbe(number: number, path: [step])))))
+      two.feed(.pushReceived(.only, .hostMessage(.probe(DeadlockProbe(number: number, path: [step])))))
       return two.take().compactMap { effect -> CommandID? in
         if case .send(let id, .look) = effect { id } else { nil }
       }
@@ -516,7 +516,7 @@ import Testing
     // Nor does it begin a search of its own.
     two.pass(milliseconds: 210)
     #expect(two.take().compactMap(\.command).isEmpty)
-    for id in looks { two.tell(.replyReceived(.only, id, .seen(LeaseSight(holders: [], waiting: [])))) }
+    for id in looks { two.feed(.replyReceived(.only, id, .seen(LeaseSight(holders: [], waiting: [])))) }
     two.pass(milliseconds: 100)
     #expect(two.take().compactMap(\.command) == [.look(name: LockName("a"))])
   }
@@ -528,12 +528,12 @@ import Testing
     let step = DeadlockStep(
       host: "two", inbox: "two/1", session: bob.rawValue, request: 2, pid: nil, command: nil, owner: "t",
       waitsFor: LockName("a"), holds: LockName("b"), token: 100, began: StoreInstant(microseconds: 5))
-    two.tell(.pushReceived(.only, .told(.victim(path: [step]))))
-    two.tell(.pushReceived(.only, .told(.victim(path: []))))
+    two.feed(.pushReceived(.only, .hostMessage(.victim(path: [step]))))
+    two.feed(.pushReceived(.only, .hostMessage(.victim(path: []))))
     for probe in [DeadlockProbe(number: 1, path: [step]), DeadlockProbe(number: 1, path: [])] {
-      for next in [0, 1, -1] { two.tell(.pushReceived(.only, .told(.confirm(probe, next: next)))) }
-      two.tell(.pushReceived(.only, .told(.confirmed(probe))))
-      two.tell(.pushReceived(.only, .told(.refuted(probe))))
+      for next in [0, 1, -1] { two.feed(.pushReceived(.only, .hostMessage(.confirm(probe, next: next)))) }
+      two.feed(.pushReceived(.only, .hostMessage(.confirmed(probe))))
+      two.feed(.pushReceived(.only, .hostMessage(.refuted(probe))))
     }
     #expect(two.take().isEmpty)
     #expect(one.engine.gauges.waiting == 1)
@@ -544,16 +544,16 @@ import Testing
     let step = DeadlockStep(
       host: "one", inbox: "one/1", session: 9, request: 9, pid: nil, command: nil, owner: nil,
       waitsFor: LockName("b"), holds: nil, token: 0, began: StoreInstant(microseconds: 5))
-    func tell(_ number: UInt64, _ path: [DeadlockStep]) -> [LeaseCommand] {
-      two.tell(.pushReceived(.only, .told(.probe(DeadlockProbe(number: number, path: path)))))
+    func commands(_ number: UInt64, _ path: [DeadlockStep]) -> [LeaseCommand] {
+      two.feed(.pushReceived(.only, .hostMessage(.probe(DeadlockProbe(number: number, path: path)))))
       return two.take().compactMap(\.command)
     }
-    #expect(tell(1, Array(repeating: step, count: 32)).isEmpty)
-    #expect(tell(1, []).isEmpty)
-    #expect(tell(2, [step]) == [.look(name: LockName("a"))])
+    #expect(commands(1, Array(repeating: step, count: 32)).isEmpty)
+    #expect(commands(1, []).isEmpty)
+    #expect(commands(2, [step]) == [.look(name: LockName("a"))])
     // It has come this way, and a later one has.
-    #expect(tell(2, [step]).isEmpty)
-    #expect(tell(1, [step]).isEmpty)
-    #expect(tell(3, [step]) == [.look(name: LockName("a"))])
+    #expect(commands(2, [step]).isEmpty)
+    #expect(commands(1, [step]).isEmpty)
+    #expect(commands(3, [step]) == [.look(name: LockName("a"))])
   }
 }

@@ -64,7 +64,7 @@ import Testing
     script.acquire(alice)
     let ids = script.takeSent()
     script.pass(milliseconds: 9000)
-    script.tell(.commandSent(.only, ids[0]))
+    script.feed(.commandSent(.only, ids[0]))
     script.pass(milliseconds: 1)
     script.reply(granted(100), to: ids[0])
     #expect(script.take().compactMap(\.grantedToken) == [100])
@@ -208,7 +208,7 @@ import Testing
     script.pass(milliseconds: 1000)
     script.reply(.done, to: script.takeSent().first)
     script.pass(milliseconds: 700)
-    script.tell(
+    script.feed(
       .pushReceived(
         .only,
         .granted(name: x, attempt: 1, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
@@ -258,7 +258,7 @@ import Testing
     script.cancel(alice, wait)
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .all)])
     script.reply(.done, to: CommandID(2))
-    script.tell(
+    script.feed(
       .pushReceived(.only, .granted(name: x, attempt: 1, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .all, isExact: true)])
   }
@@ -305,7 +305,7 @@ import Testing
     for id in script.takeSent() { script.reply(.failed(.transient("READONLY")), to: id) }
     #expect(script.engine.gauges.locks == 0)
     _ = script.take()
-    script.tell(.pushReceived(.only, .contended(name: x, attempt: 1, ask: 4, isTry: false, inbox: "other/1")))
+    script.feed(.pushReceived(.only, .contended(name: x, attempt: 1, ask: 4, isTry: false, inbox: "other/1")))
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .unknown, isExact: true)])
   }
 
@@ -389,7 +389,7 @@ import Testing
     #expect(script.take() == [.send(CommandID(1), .acquire(name: x, attempt: 1, ask: 1, isTry: true, tokenFloor: 0))])
     script.reply(queued(), to: CommandID(1))
     #expect(script.take().isEmpty)
-    script.tell(.pushReceived(.only, .inUse(name: x, ask: 1)))
+    script.feed(.pushReceived(.only, .inUse(name: x, ask: 1)))
     let effects = script.take()
     #expect(effects.first?.refusal == .busy(.host("other"), of: x))
     #expect(effects.last == .send(CommandID(2), .release(name: x, attempt: 1, unused: .all)))
@@ -417,7 +417,7 @@ import Testing
     script.open(alice)
     script.acquire(alice, wait: 0)
     script.reply(queued(), to: script.takeSent().first)
-    script.tell(
+    script.feed(
       .pushReceived(.only, .granted(name: x, attempt: 1, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
     #expect(script.take().compactMap(\.grantedToken) == [7])
   }
@@ -428,9 +428,9 @@ import Testing
     script.reply(queued(), to: script.takeSent().first)
     script.acquire(bob, wait: 0)
     #expect(script.sent() == [.acquire(name: x, attempt: 1, ask: 2, isTry: true, tokenFloor: 0)])
-    script.tell(.pushReceived(.only, .inUse(name: x, ask: 1)))
+    script.feed(.pushReceived(.only, .inUse(name: x, ask: 1)))
     #expect(script.take().map { $0.refusal != nil ? 1 : 0 } == [1])
-    script.tell(.pushReceived(.only, .inUse(name: x, ask: 2)))
+    script.feed(.pushReceived(.only, .inUse(name: x, ask: 2)))
     #expect(script.take().first?.refusal == .busy(.host("other"), of: x))
   }
 
@@ -444,7 +444,7 @@ import Testing
     // The holder answered before it released; its answer is still under way.
     script.acquire(bob, wait: 0)
     let ask = script.takeSent().first
-    script.tell(.pushReceived(.only, .inUse(name: x, ask: 1)))
+    script.feed(.pushReceived(.only, .inUse(name: x, ask: 1)))
     #expect(script.take().isEmpty)
     script.reply(granted(7), to: ask)
     #expect(script.take().compactMap(\.grantedSession) == [bob])
@@ -464,20 +464,20 @@ import Testing
     script.open(alice, bob)
     script.acquire(alice)
     let first = script.takeSent()
-    script.tell(.replyReceived(.only, first[0], queued(for: 100)))
+    script.feed(.replyReceived(.only, first[0], queued(for: 100)))
     script.acquire(bob)
     script.pass(milliseconds: 300)
     let again = script.take().compactMap { if case .send(let id, .acquire) = $0 { id } else { nil } }
     #expect(again.count == 1)
-    script.tell(
+    script.feed(
       .pushReceived(
         .only,
         .granted(name: LockName("x"), attempt: 1, LeaseGrant(token: 100, tokenCount: 10, othersWait: false))))
     #expect(script.take().compactMap(\.grantedToken) == [100])
     // The same lease, told once more.
-    script.tell(.replyReceived(.only, again[0], granted(100)))
+    script.feed(.replyReceived(.only, again[0], granted(100)))
     #expect(script.take().isEmpty)
-    script.tell(
+    script.feed(
       .pushReceived(
         .only,
         .granted(name: LockName("x"), attempt: 1, LeaseGrant(token: 500, tokenCount: 10, othersWait: false))))
@@ -489,7 +489,7 @@ import Testing
         .acquire(name: LockName("x"), attempt: 2, ask: 3, isTry: false, tokenFloor: 100),
       ])
     let asked = effects.compactMap { if case .send(let id, .acquire) = $0 { id } else { nil } }
-    script.tell(.replyReceived(.only, asked[0], granted(600)))
+    script.feed(.replyReceived(.only, asked[0], granted(600)))
     #expect(script.take().compactMap(\.grantedToken) == [600])
   }
 
@@ -507,10 +507,10 @@ import Testing
     script.reply(queued(), to: CommandID(1))
     let forged = LeaseGrant(token: 1 << 52, tokenCount: 10, othersWait: false)
     for attempt in Array(0...2000) + [begin, begin + 2] {
-      script.tell(.pushReceived(.only, .granted(name: x, attempt: attempt, forged)))
+      script.feed(.pushReceived(.only, .granted(name: x, attempt: attempt, forged)))
     }
     #expect(script.take().compactMap(\.grantedSession).isEmpty)
-    script.tell(.pushReceived(.only, .granted(name: x, attempt: begin + 1, forged)))
+    script.feed(.pushReceived(.only, .granted(name: x, attempt: begin + 1, forged)))
     #expect(script.take().compactMap(\.grantedSession) == [alice])
   }
 
@@ -522,13 +522,13 @@ import Testing
     ] as [(LockName, UInt64)])
   func whatNoHostCanHaveAskedForIsNotGivenBack(_ name: LockName, _ attempt: UInt64) {
     let script = Script(EngineConfiguration(tier: .store))
-    script.tell(
+    script.feed(
       .pushReceived(
         .only,
         .granted(name: name, attempt: attempt, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
     #expect(script.take() == [])
     #expect(script.engine.gauges.locks == 0)
-    script.tell(
+    script.feed(
       .pushReceived(.only, .granted(name: x, attempt: 5, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
     #expect(script.take().count == 1)
   }

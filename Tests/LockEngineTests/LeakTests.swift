@@ -33,7 +33,7 @@ import Testing
       isUp = !isLocal
       script = Script(EngineConfiguration(tier: isLocal ? .local(firstToken: 1) : .store), linkUp: false)
       if isKept { script.engine.recordChanges() }
-      if isUp { script.tell(.linkUp(.only)) }
+      if isUp { script.feed(.linkUp(.only)) }
       script.open(alice, bob, carol)
     }
 
@@ -46,7 +46,7 @@ import Testing
       case .clock: .clock(StoreInstant(microseconds: 1_000_000))
       case .checkPlaces: .lostPlaces([])
       case .reserve(_, _, let end, _): .reserved(LeaseGrant(token: end, tokenCount: 1000, othersWait: false))
-      case .release, .downgrade, .answerInUse, .heartbeat, .tell: .done
+      case .release, .downgrade, .answerInUse, .heartbeat, .hostMessage: .done
       }
     }
 
@@ -77,7 +77,7 @@ import Testing
     func link(up: Bool) {
       isUp = up
       owed = []
-      script.tell(up ? .linkUp(.only) : .linkDown(.only))
+      script.feed(up ? .linkUp(.only) : .linkDown(.only))
       settle()
     }
 
@@ -85,7 +85,7 @@ import Testing
     func leave() {
       answer = Self.granting
       if !isUp, script.engine.gauges.locks > 0 { link(up: true) }
-      for session in [alice, bob, carol] { script.tell(.sessionClosed(session)) }
+      for session in [alice, bob, carol] { script.feed(.sessionClosed(session)) }
       for (id, command) in owed { if let reply = answer(command) { script.reply(reply, to: id) } }
       settle()
       pass(milliseconds: 60_000)
@@ -144,22 +144,22 @@ import Testing
     let script = world.script
     let names = ["v", "w", "x", "y"]
     switch ending {
-    case .sessionCloses: script.tell(.sessionClosed(alice))
-    case .holderCloses: script.tell(.sessionClosed(bob))
+    case .sessionCloses: script.feed(.sessionClosed(alice))
+    case .holderCloses: script.feed(.sessionClosed(bob))
     case .cancelled: script.cancel(alice, request)
     case .released: for name in names { script.release(alice, name) }
     case .downgraded:
       for name in names {
-        script.tell(.downgradeRequested(alice, script.newRequest(), name: LockName(name), token: nil))
+        script.feed(.downgradeRequested(alice, script.newRequest(), name: LockName(name), token: nil))
       }
     case .transferred:
       for name in names {
-        script.tell(.transferRequested(alice, script.newRequest(), name: LockName(name), token: nil, to: carol))
+        script.feed(.transferRequested(alice, script.newRequest(), name: LockName(name), token: nil, to: carol))
       }
     case .broken:
       for name in names {
         let holders = script.engine.snapshot(of: LockName(name), waitersMax: 0, now: script.now)?.holders ?? []
-        script.tell(.breakRequested(name: LockName(name), tokens: holders.map(\.token), reason: ""))
+        script.feed(.breakRequested(name: LockName(name), tokens: holders.map(\.token), reason: ""))
       }
     case .maxHold: world.pass(milliseconds: 10_000)
     case .timeOver: world.pass(milliseconds: Self.soon * 2)
@@ -183,17 +183,17 @@ import Testing
       world.link(up: false)
       world.link(up: true)
     case .grantedLate:
-      script.tell(.sessionClosed(alice))
+      script.feed(.sessionClosed(alice))
       for attempt in UInt64(1)...4 {
         for name in names {
-          script.tell(
+          script.feed(
             .pushReceived(
               .only,
               .granted(
                 name: LockName(name), attempt: attempt, LeaseGrant(token: 5000, tokenCount: 9, othersWait: false))))
         }
       }
-    case .shutdown: script.tell(.shutdownRequested)
+    case .shutdown: script.feed(.shutdownRequested)
     }
     world.settle()
   }

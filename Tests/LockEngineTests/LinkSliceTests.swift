@@ -44,11 +44,11 @@ import Testing
 
   /// Tells an event, and fires the timer until the engine does not ask for it at once. The effects of each turn.
   private func turns(_ event: Event, eachTime check: (Int) -> Void = { _ in }) -> [[Effect]] {
-    script.tell(event)
+    script.feed(event)
     var turns = [script.take()]
     check(1)
     while let next = script.engine.nextDeadline, next <= script.now, turns.count < 100_000 {
-      script.tell(.timerFired)
+      script.feed(.timerFired)
       turns.append(script.take())
       check(turns.count)
     }
@@ -151,7 +151,7 @@ import Testing
   @Test func anIdleLeaseOfALinkThatIsGoneIsNotGivenOut() {
     hold(200)
     idle("z")
-    script.tell(.linkDown(.only))
+    script.feed(.linkDown(.only))
     // Its turn has not come.
     #expect(script.engine.nextDeadline.map { $0 <= script.now } == true)
     script.acquire(bob, "z")
@@ -166,13 +166,13 @@ import Testing
   @Test func aLinkThatIsBackAtOnceWaitsUntilAllLocksKnowThatItWasGone() {
     hold(200)
     idle("z")
-    script.tell(.linkDown(.only))
-    script.tell(.linkUp(.only))
+    script.feed(.linkDown(.only))
+    script.feed(.linkUp(.only))
     #expect(script.take().isEmpty)
     script.acquire(bob, "y", wait: 0)
     #expect(script.take().compactMap(\.refusal) == [.unavailable(nil)])
     // A word of the store for one of them meanwhile.
-    script.tell(
+    script.feed(
       .pushReceived(
         .only,
         .contended(name: LockName(name(199)), attempt: 200, ask: 1, isTry: true, inbox: "other", mode: .exclusive)))
@@ -182,11 +182,11 @@ import Testing
     #expect(up.flatMap { $0 }.compactMap(\.command).count { if case .release = $0 { true } else { false } } == 1)
     confirm(up)
     // And once more, before it has come up for the engine.
-    script.tell(.linkDown(.only))
-    script.tell(.linkUp(.only))
-    script.tell(.linkDown(.only))
+    script.feed(.linkDown(.only))
+    script.feed(.linkUp(.only))
+    script.feed(.linkDown(.only))
     #expect(turns(.timerFired).flatMap { $0 }.isEmpty)
-    script.tell(.shutdownRequested)
+    script.feed(.shutdownRequested)
     #expect(script.take().contains(.shutdownCompleted))
   }
 
@@ -196,7 +196,7 @@ import Testing
     script.acquire(bob, name(199))
     script.acquire(carol, name(0))
     _ = turns(.linkDown(.only))
-    script.tell(.linkUp(.only))
+    script.feed(.linkUp(.only))
     script.release(alice, name(199))
     script.release(alice, name(0))
     var effects = script.take()
@@ -212,7 +212,7 @@ import Testing
     script.acquire(bob, "z")
     _ = script.take()
     _ = turns(.linkDown(.only))
-    script.tell(.linkUp(.only))
+    script.feed(.linkUp(.only))
     script.acquire(carol, "z")
     var effects = script.take()
     effects += turns(.timerFired).flatMap { $0 }
@@ -228,16 +228,16 @@ import Testing
     script.acquire(bob, name(5))
     _ = script.take()
     for _ in 0..<20 {
-      script.tell(.linkDown(.only))
-      for _ in 0..<3 { script.tell(.timerFired) }
-      script.tell(.linkUp(.only))
-      for _ in 0..<7 { script.tell(.timerFired) }
+      script.feed(.linkDown(.only))
+      for _ in 0..<3 { script.feed(.timerFired) }
+      script.feed(.linkUp(.only))
+      for _ in 0..<7 { script.feed(.timerFired) }
     }
     _ = script.take()
     _ = turns(.linkDown(.only))
     confirm(turns(.linkUp(.only)))
     #expect(script.take().compactMap(\.lostReason).isEmpty)
-    for session in [alice, bob, carol] { script.tell(.sessionClosed(session)) }
+    for session in [alice, bob, carol] { script.feed(.sessionClosed(session)) }
     _ = turns(.linkDown(.only))
     let releases = turns(.linkUp(.only)).flatMap { $0 }.compactMap(\.commandID)
     for release in releases { script.reply(.done, to: release) }
@@ -270,7 +270,7 @@ import Testing
     script.acquire(alice, all: ["owned2", "owned3"])
     _ = turns(.linkDown(.only))
     script.jump(milliseconds: 9_000)
-    script.tell(.timerFired)
+    script.feed(.timerFired)
     let first = lostNames(script.take())
     #expect(first == (0..<Self.steps).map { LockName(name($0)) })
     let last = LockName(name(299))
@@ -286,10 +286,10 @@ import Testing
     }
     script.release(alice, name(299))
     lostThenRefused(script.take(), name(299))
-    script.tell(
+    script.feed(
       .extendRequested(alice, script.newRequest(), name: LockName(name(298)), token: nil, maxHoldMilliseconds: 9))
     lostThenRefused(script.take(), name(298))
-    script.tell(
+    script.feed(
       .transferRequested(alice, script.newRequest(), name: LockName(name(297)), token: nil, to: bob))
     lostThenRefused(script.take(), name(297))
     // An owner does not enter again what it has no more.
@@ -324,16 +324,16 @@ import Testing
     let first: [Effect]
     switch reason {
     case .broken:
-      script.tell(.breakRequested(name: x, tokens: tokens, reason: "stuck"))
+      script.feed(.breakRequested(name: x, tokens: tokens, reason: "stuck"))
       first = script.take()
     case .leaseExpired:
       _ = turns(.linkDown(.only))
       script.jump(milliseconds: 9_000)
-      script.tell(.timerFired)
+      script.feed(.timerFired)
       first = script.take()
     default:
       script.jump(milliseconds: 4_000)
-      script.tell(.timerFired)
+      script.feed(.timerFired)
       let renewal = try #require(renewals(script.take()).first)
       script.reply(.renewed([false]), to: renewal.id)
       first = script.take()
@@ -349,13 +349,13 @@ import Testing
     #expect(effects.contains { $0.refusal == .lost(reason) })
     #expect(effects.compactMap(\.lostReason).contains(reason))
     lost += effects.compactMap(\.lostReason).count
-    script.tell(
+    script.feed(
       .extendRequested(bob, script.newRequest(), name: x, token: tokens[count - 3], maxHoldMilliseconds: 10))
     effects = script.take()
     #expect(effects.contains { $0.refusal == .lost(reason) })
     lost += effects.compactMap(\.lostReason).count
     // One that would be looked at next leaves meanwhile.
-    script.tell(.sessionClosed(alice))
+    script.feed(.sessionClosed(alice))
     effects = script.take()
     lost += effects.compactMap(\.lostReason).count
     #expect(effects.compactMap(\.grantedSession).isEmpty)

@@ -10,9 +10,9 @@ import Testing
     script.open(alice)
     script.acquire(alice)
     _ = script.take()
-    script.tell(.linkDown(.only))
+    script.feed(.linkDown(.only))
     #expect(script.take().isEmpty)
-    script.tell(.linkUp(.only))
+    script.feed(.linkUp(.only))
     #expect(script.sent() == [.acquire(name: x, attempt: 1, ask: 2, isTry: false, tokenFloor: 0)])
     script.reply(granted(3), to: CommandID(2))
     #expect(script.take().compactMap(\.grantedToken) == [3])
@@ -22,8 +22,8 @@ import Testing
   @Test func afterAReconnectHoldsAreCheckedFirst() {
     script.open(alice)
     script.hold(alice)
-    script.tell(.linkDown(.only))
-    script.tell(.linkUp(.only))
+    script.feed(.linkDown(.only))
+    script.feed(.linkUp(.only))
     let ids = script.takeSent()
     #expect(ids.count == 1)
     script.reply(.renewed([false]), to: ids.first)
@@ -34,8 +34,8 @@ import Testing
     script.open(alice, bob)
     script.hold(alice)
     script.acquire(bob)
-    script.tell(.linkDown(.only))
-    script.tell(.linkUp(.only))
+    script.feed(.linkDown(.only))
+    script.feed(.linkUp(.only))
     let renewal = script.takeSent().first
     script.release(alice)
     #expect(script.take().compactMap(\.grantedSession).isEmpty)
@@ -47,12 +47,12 @@ import Testing
     script.open(alice, bob)
     script.hold(alice)
     script.acquire(bob)
-    script.tell(.linkDown(.only))
-    script.tell(.linkUp(.only))
+    script.feed(.linkDown(.only))
+    script.feed(.linkUp(.only))
     script.release(alice)
-    script.tell(.linkDown(.only))
+    script.feed(.linkDown(.only))
     _ = script.take()
-    script.tell(.linkUp(.only))
+    script.feed(.linkUp(.only))
     #expect(
       script.sent() == [
         .release(name: x, attempt: 1, unused: .from(101)),
@@ -68,10 +68,10 @@ import Testing
     script.release(alice)
     script.release(bob)
     #expect(script.sent().isEmpty)
-    script.tell(.linkDown(.only))
+    script.feed(.linkDown(.only))
     script.acquire(alice)
     #expect(script.take().compactMap(\.grantedSession).isEmpty)
-    script.tell(.linkUp(.only))
+    script.feed(.linkUp(.only))
     #expect(
       script.sent() == [
         .release(name: x, attempt: 1, unused: .from(102)),
@@ -82,7 +82,7 @@ import Testing
   @Test func holdsStayValidWithoutTheLinkUntilTheirLeaseEnds() {
     script.open(alice, bob)
     script.hold(alice)
-    script.tell(.linkDown(.only))
+    script.feed(.linkDown(.only))
     script.acquire(bob)
     script.pass(milliseconds: 5000)
     script.release(alice)
@@ -98,10 +98,10 @@ import Testing
   @Test func aWaiterThatLeavesDuringAnOutageLeavesNothingBehind() {
     script.open(alice)
     let wait = script.acquire(alice)
-    script.tell(.linkDown(.only))
+    script.feed(.linkDown(.only))
     script.cancel(alice, wait)
     _ = script.take()
-    script.tell(.linkUp(.only))
+    script.feed(.linkUp(.only))
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .all)])
   }
 
@@ -110,8 +110,8 @@ import Testing
     script.hold(alice)
     script.release(alice)
     _ = script.take()
-    script.tell(.linkDown(.only))
-    script.tell(.linkUp(.only))
+    script.feed(.linkDown(.only))
+    script.feed(.linkUp(.only))
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
     script.reply(.done, to: CommandID(3))
     #expect(script.engine.gauges.locks == 0)
@@ -220,10 +220,10 @@ import Testing
     script.acquire(alice, wait: 500)
     let ask = script.takeSent().last
     script.reply(.queued(holderHost: "other", holderExpiresInMilliseconds: 10_000, listeners: 0), to: ask)
-    script.tell(.linkDown(.only))
+    script.feed(.linkDown(.only))
     script.pass(milliseconds: 499)
     script.acquire(bob, "y", wait: 1)
-    script.tell(.linkUp(.only))
+    script.feed(.linkUp(.only))
     script.pass(milliseconds: 1)
     #expect(script.take().compactMap(\.refusal) == [.unavailable(nil), .unavailable(nil)])
   }
@@ -233,8 +233,8 @@ import Testing
     script.open(alice)
     script.acquire(alice, wait: 500)
     script.reply(.failed(.transient("NOAUTH")), to: script.takeSent().first)
-    script.tell(.linkDown(.only))
-    script.tell(.linkUp(.only))
+    script.feed(.linkDown(.only))
+    script.feed(.linkUp(.only))
     script.pass(milliseconds: 500)
     #expect(script.take().compactMap(\.refusal) == [.unavailable("NOAUTH")])
   }
@@ -252,7 +252,7 @@ import Testing
   @Test func withoutTheLinkNoTimerRunsForRenewals() {
     script.open(alice)
     script.hold(alice)
-    script.tell(.linkDown(.only))
+    script.feed(.linkDown(.only))
     script.pass(milliseconds: 3400)
     let next = script.engine.nextDeadline
     #expect(next.map { $0 > script.now } == true)
@@ -262,10 +262,10 @@ import Testing
     script.open(alice)
     script.acquire(alice)
     script.reply(queued(), to: script.takeSent().first)
-    script.tell(.linkDown(.only))
-    script.tell(.linkUp(.only))
+    script.feed(.linkDown(.only))
+    script.feed(.linkUp(.only))
     let ask = script.takeSent().first
-    script.tell(
+    script.feed(
       .pushReceived(.only, .granted(name: x, attempt: 1, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
     #expect(script.take().isEmpty)
     script.reply(granted(7), to: ask)
@@ -275,7 +275,7 @@ import Testing
   @Test func shutdownWaitsForTheStoreToConfirm() {
     script.open(alice)
     script.hold(alice)
-    script.tell(.shutdownRequested)
+    script.feed(.shutdownRequested)
     let effects = script.take()
     #expect(effects.compactMap(\.lostReason) == [.shutdown])
     #expect(!effects.contains(.shutdownCompleted))
@@ -286,8 +286,8 @@ import Testing
   @Test func shutdownDoesNotWaitForAStoreThatIsGone() {
     script.open(alice)
     script.hold(alice)
-    script.tell(.linkDown(.only))
-    script.tell(.shutdownRequested)
+    script.feed(.linkDown(.only))
+    script.feed(.shutdownRequested)
     #expect(script.take().last == .shutdownCompleted)
   }
 

@@ -61,9 +61,9 @@ import Testing
     script.acquire(bob, "y")
     script.acquire(carol, "x")
     _ = script.take()
-    script.tell(.sessionClosed(alice))
+    script.feed(.sessionClosed(alice))
     #expect(script.take().compactMap(\.grantedSession) == [carol])
-    script.tell(.sessionClosed(alice))
+    script.feed(.sessionClosed(alice))
     #expect(script.take().isEmpty)
     #expect(script.engine.gauges.held == 2)
   }
@@ -75,7 +75,7 @@ import Testing
     script.acquire(bob)
     script.acquire(carol)
     _ = script.take()
-    script.tell(.sessionClosed(bob))
+    script.feed(.sessionClosed(bob))
     script.release(alice)
     #expect(script.take().compactMap(\.grantedSession) == [carol])
   }
@@ -86,7 +86,7 @@ import Testing
     script.acquire(alice)
     script.acquire(bob)
     _ = script.take()
-    script.tell(.sessionClosed(alice))
+    script.feed(.sessionClosed(alice))
     #expect(script.take().compactMap(\.grantedSession) == [bob])
   }
 
@@ -141,11 +141,11 @@ import Testing
     script.acquire(alice, maxHold: 100)
     _ = script.take()
     let request = RequestID(77)
-    script.tell(.extendRequested(alice, request, name: x, token: nil, maxHoldMilliseconds: 200))
+    script.feed(.extendRequested(alice, request, name: x, token: nil, maxHoldMilliseconds: 200))
     #expect(script.take() == [.reply(alice, request, .extended(name: x, token: 1000, maxHoldMilliseconds: 200))])
     script.pass(milliseconds: 199)
     #expect(script.take().isEmpty)
-    script.tell(.extendRequested(alice, request, name: x, token: 1000, maxHoldMilliseconds: nil))
+    script.feed(.extendRequested(alice, request, name: x, token: 1000, maxHoldMilliseconds: nil))
     _ = script.take()
     script.pass(milliseconds: 100_000)
     #expect(script.take().isEmpty)
@@ -214,7 +214,7 @@ import Testing
     script.acquire(alice)
     let wait = script.acquire(bob)
     _ = script.take()
-    script.tell(.shutdownRequested)
+    script.feed(.shutdownRequested)
     #expect(
       script.take() == [
         .reply(bob, wait, .refused(.shuttingDown)),

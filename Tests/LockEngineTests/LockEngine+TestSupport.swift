@@ -11,14 +11,14 @@ final class Script {
 
   init(_ configuration: EngineConfiguration = EngineConfiguration(tier: .store), linkUp: Bool = true) {
     engine = LockEngine(configuration: configuration)
-    if linkUp { tell(.linkUp(.only)) }
+    if linkUp { feed(.linkUp(.only)) }
     #expect(take().isEmpty)
   }
 
   /// Whether what is told happens in one turn of the loop.
   var isOneTurn = false
 
-  func tell(_ event: Event) {
+  func feed(_ event: Event) {
     engine.handle(event, now: now, into: &effects)
     if !isOneTurn { engine.handle(.turnEnded, now: now, into: &effects) }
   }
@@ -26,7 +26,7 @@ final class Script {
   func reconfigure(_ change: (inout EngineSettings) -> Void) {
     var settings = engine.configuration.settings
     change(&settings)
-    tell(.reconfigured(settings))
+    feed(.reconfigured(settings))
   }
 
   /// Moves the clock, firing the engine's deadlines at their moments as a timer would.
@@ -34,7 +34,7 @@ final class Script {
     let end = now.adding(milliseconds: milliseconds)
     while let next = engine.nextDeadline, next <= end {
       now = max(now, next)
-      tell(.timerFired)
+      feed(.timerFired)
     }
     now = end
   }
@@ -45,7 +45,7 @@ final class Script {
   }
 
   func open(_ sessions: SessionID...) {
-    for session in sessions { tell(.sessionOpened(session)) }
+    for session in sessions { feed(.sessionOpened(session)) }
   }
 
   @discardableResult
@@ -72,7 +72,7 @@ final class Script {
   }
 
   private func ask(_ request: AcquireRequest) -> RequestID {
-    tell(.acquireRequested(request))
+    feed(.acquireRequested(request))
     return request.request
   }
 
@@ -85,7 +85,7 @@ final class Script {
   func release(_ session: SessionID, _ name: String = "x", token: Token? = nil) -> RequestID {
     lastRequest += 1
     let request = RequestID(lastRequest)
-    tell(.releaseRequested(session, request, name: LockName(name), token: token))
+    feed(.releaseRequested(session, request, name: LockName(name), token: token))
     return request
   }
 
@@ -93,18 +93,18 @@ final class Script {
   func cancel(_ session: SessionID, _ target: RequestID?) -> RequestID {
     lastRequest += 1
     let request = RequestID(lastRequest)
-    tell(.cancelRequested(session, request: request, target: target))
+    feed(.cancelRequested(session, request: request, target: target))
     return request
   }
 
   /// Takes up what an engine before this one left.
-  func restore(_ state: StoredState, numbers: [UInt64]) {
-    tell(.restored(state, numbers: numbers))
+  func restore(_ state: SavedState, numbers: [UInt64]) {
+    feed(.restored(state, numbers: numbers))
   }
 
   /// Ends what a session has, as before a restart that its connection does not outlive.
   func evict(_ session: SessionID) {
-    tell(.sessionEvicted(session))
+    feed(.sessionEvicted(session))
   }
 
   /// What the engine wanted since the last time.
@@ -124,7 +124,7 @@ final class Script {
       Issue.record("nothing was sent")
       return
     }
-    tell(.replyReceived(.only, id, reply))
+    feed(.replyReceived(.only, id, reply))
   }
 
   private var lastSent: CommandID? {

@@ -96,7 +96,7 @@ import Testing
     for _ in 0..<2 { script.acquire(alice, owner: "t1") }
     script.acquire(bob)
     _ = script.take()
-    script.tell(.breakRequested(name: x, tokens: [999, 1000], reason: "stuck"))
+    script.feed(.breakRequested(name: x, tokens: [999, 1000], reason: "stuck"))
     let effects = script.take()
     #expect(
       effects.first
@@ -108,9 +108,9 @@ import Testing
 
   @Test func breakingWhatNobodyHoldsDoesNothing() {
     let script = local()
-    script.tell(.breakRequested(name: x, tokens: [1], reason: "stuck"))
+    script.feed(.breakRequested(name: x, tokens: [1], reason: "stuck"))
     script.acquire(alice)
-    script.tell(.breakRequested(name: x, tokens: [], reason: "stuck"))
+    script.feed(.breakRequested(name: x, tokens: [], reason: "stuck"))
     #expect(script.take().compactMap(\.grantedSession) == [alice])
     #expect(script.engine.gauges.held == 1)
   }
@@ -123,7 +123,7 @@ import Testing
     script.acquire(carol)
     _ = script.take()
     let request = script.newRequest()
-    script.tell(.transferRequested(alice, request, name: x, token: nil, to: bob))
+    script.feed(.transferRequested(alice, request, name: x, token: nil, to: bob))
     #expect(
       script.take() == [
         .reply(alice, request, .transferred(name: x, token: 1001, to: bob)),
@@ -131,7 +131,7 @@ import Testing
       ])
     script.release(alice, token: 1000)
     #expect(script.take().first?.refusal == .notHeld(heldTokens: []))
-    script.tell(.sessionClosed(alice))
+    script.feed(.sessionClosed(alice))
     #expect(script.take().isEmpty)
     // The limit of the hold goes with it.
     script.pass(milliseconds: 500)
@@ -145,9 +145,9 @@ import Testing
     script.acquire(alice)
     script.acquire(bob, "y")
     _ = script.take()
-    script.tell(.transferRequested(alice, script.newRequest(), name: x, token: 1000, to: SessionID(77)))
-    script.tell(.transferRequested(alice, script.newRequest(), name: x, token: 1000, to: bob))
-    script.tell(.transferRequested(alice, script.newRequest(), name: x, token: 1, to: bob))
+    script.feed(.transferRequested(alice, script.newRequest(), name: x, token: 1000, to: SessionID(77)))
+    script.feed(.transferRequested(alice, script.newRequest(), name: x, token: 1000, to: bob))
+    script.feed(.transferRequested(alice, script.newRequest(), name: x, token: 1, to: bob))
     #expect(
       script.take().compactMap(\.refusal) == [
         .noSuchSession, .limit(.holdsPerSession), .notHeld(heldTokens: [1000]),
@@ -158,13 +158,13 @@ import Testing
   @Test func aHoldIsHandedToWhoAskedForIt() {
     let script = local()
     script.acquire(alice)
-    script.tell(.transferRequested(alice, script.newRequest(), name: x, token: nil, to: bob, isAccepting: false))
+    script.feed(.transferRequested(alice, script.newRequest(), name: x, token: nil, to: bob, isAccepting: false))
     #expect(script.take().compactMap(\.refusal) == [.notAccepted])
     script.acquire(carol)
     let wish = script.acquire(bob, owner: "o")
     let shared = script.acquire(bob, mode: .shared)
     let handing = script.newRequest()
-    script.tell(.transferRequested(alice, handing, name: x, token: nil, to: bob, isAccepting: false))
+    script.feed(.transferRequested(alice, handing, name: x, token: nil, to: bob, isAccepting: false))
     let effects = script.take()
     #expect(effects.first == .reply(alice, handing, .transferred(name: x, token: 1001, to: bob)))
     #expect(effects.compactMap(\.grantedToken) == [1001])
@@ -174,13 +174,13 @@ import Testing
     // It does not wait for itself: carol is next, and then the reader.
     script.release(bob)
     #expect(script.take().compactMap(\.grantedSession) == [carol])
-    script.tell(.transferRequested(carol, script.newRequest(), name: x, token: nil, to: bob, isAccepting: false))
+    script.feed(.transferRequested(carol, script.newRequest(), name: x, token: nil, to: bob, isAccepting: false))
     #expect(script.take().compactMap(\.grantedSession) == [bob])
     // A reader cannot hand over what a writer waits for.
     script.acquire(alice, mode: .shared)
     script.acquire(carol)
     _ = script.take()
-    script.tell(.transferRequested(bob, script.newRequest(), name: x, token: nil, to: carol, isAccepting: true))
+    script.feed(.transferRequested(bob, script.newRequest(), name: x, token: nil, to: carol, isAccepting: true))
     #expect(script.take().compactMap(\.refusal) == [.modeConflict(.shared)])
   }
 
@@ -188,7 +188,7 @@ import Testing
     let script = Script()
     script.open(alice, bob)
     script.hold(alice)
-    script.tell(.transferRequested(alice, script.newRequest(), name: x, token: 100, to: bob))
+    script.feed(.transferRequested(alice, script.newRequest(), name: x, token: 100, to: bob))
     #expect(script.take().compactMap(\.command).isEmpty)
     script.release(bob, token: 101)
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102))])
@@ -198,7 +198,7 @@ import Testing
     let script = local()
     script.acquire(alice, onLost: .kill)
     #expect(script.engine.hasEnforcedHold(alice) && !script.engine.hasEnforcedHold(bob))
-    script.tell(.transferRequested(alice, script.newRequest(), name: x, token: nil, to: bob))
+    script.feed(.transferRequested(alice, script.newRequest(), name: x, token: nil, to: bob))
     #expect(!script.engine.hasEnforcedHold(alice) && !script.engine.hasEnforcedHold(bob))
   }
 
@@ -211,15 +211,15 @@ import Testing
     }
     let first = SessionID(11)
     let second = SessionID(12)
-    script.tell(.sessionOpened(first, uid: 1000))
-    script.tell(.sessionOpened(second, uid: 1000))
+    script.feed(.sessionOpened(first, uid: 1000))
+    script.feed(.sessionOpened(second, uid: 1000))
     script.acquire(first, "a")
     script.acquire(carol, "b")
     _ = script.take()
     script.acquire(first, "b")
     script.acquire(second, "b")
     #expect(script.take().compactMap(\.refusal) == [.limit(.waitsPerUID)])
-    script.tell(.sessionClosed(first))
+    script.feed(.sessionClosed(first))
     script.acquire(second, "d")
     script.acquire(second, "e")
     script.acquire(second, "f")
@@ -235,8 +235,8 @@ import Testing
     let script = local { $0.settings.lockBytesPerUIDMax = 10_000 }
     let first = SessionID(11)
     let second = SessionID(12)
-    script.tell(.sessionOpened(first, uid: 1000))
-    script.tell(.sessionOpened(second, uid: 1000))
+    script.feed(.sessionOpened(first, uid: 1000))
+    script.feed(.sessionOpened(second, uid: 1000))
     let meta = String(repeating: "m", count: 1000)
     let names = (0..<3).map { "\($0)" + String(repeating: "n", count: 499) }
     // 256 for each, 1000 for each name, and the texts.
@@ -253,7 +253,7 @@ import Testing
     #expect(script.engine.lockBytes(uid: 1000) == 3 * (256 + 1000 + 1001) + 258 + 1000)
     script.release(first, names[0])
     script.acquire(second, names[0], meta: meta)
-    script.tell(.sessionClosed(first))
+    script.feed(.sessionClosed(first))
     #expect(script.engine.lockBytes(uid: 1000) == 256 + 1000 + 1000 + 258 + 1000)
     script.release(second, names[0])
     script.release(second, "x")
@@ -264,14 +264,14 @@ import Testing
   @Test func lossesThatAreRememberedAreCountedUntilTheSessionEnds() {
     let script = local()
     let session = SessionID(11)
-    script.tell(.sessionOpened(session, uid: 1000))
-    script.tell(.sessionOpened(SessionID(12), uid: 1000))
+    script.feed(.sessionOpened(session, uid: 1000))
+    script.feed(.sessionOpened(SessionID(12), uid: 1000))
     for number in 0..<70 {
       script.acquire(session, "\(100 + number)", maxHold: 1)
       script.pass(milliseconds: 1)
     }
     #expect(script.engine.lockBytes(uid: 1000) == 64 * (32 + 3))
-    script.tell(.sessionClosed(session))
+    script.feed(.sessionClosed(session))
     #expect(script.engine.lockBytes(uid: 1000) == 0)
   }
 
@@ -282,7 +282,7 @@ import Testing
     script.acquire(carol, "c")
     #expect(script.take().compactMap(\.refusal) == [.limit(.lockBytes)])
     #expect(script.engine.lockBytes == 2 * 258)
-    script.tell(.sessionClosed(alice))
+    script.feed(.sessionClosed(alice))
     script.acquire(carol, "c")
     #expect(script.take().compactMap(\.refusal) == [])
   }
@@ -294,7 +294,7 @@ import Testing
     script.acquire(alice, progress: true)
     script.acquire(bob)
     _ = script.take()
-    script.tell(.timerFired)
+    script.feed(.timerFired)
     #expect(script.take().compactMap(\.notification) == [.contended(name: x, token: 1000, waiters: 1)])
     let wait = script.acquire(carol)
     script.pass(milliseconds: 999)
@@ -310,7 +310,7 @@ import Testing
     let script = Script()
     script.open(alice)
     let request = script.acquire(alice, progress: true)
-    script.tell(.timerFired)
+    script.feed(.timerFired)
     script.pass(milliseconds: 100)
     #expect(script.take().compactMap(\.notification).isEmpty)
     script.reply(queued(), to: CommandID(1))
@@ -335,10 +335,10 @@ import Testing
     script.reply(.failed(.transient("OOM no")), to: CommandID(2))
     script.pass(milliseconds: 2000)
     #expect(told() == [])
-    script.tell(.linkDown(.only))
+    script.feed(.linkDown(.only))
     script.pass(milliseconds: 2000)
     #expect(told() == waiting(.unknown, .unreachable))
-    script.tell(.linkUp(.only))
+    script.feed(.linkUp(.only))
     let ask = script.takeSent().first
     script.pass(milliseconds: 2000)
     #expect(told() == [], "nobody knows yet")
@@ -350,7 +350,7 @@ import Testing
     other.hold(alice)
     other.acquire(bob, progress: true)
     _ = other.take()
-    other.tell(.linkDown(.only))
+    other.feed(.linkDown(.only))
     other.pass(milliseconds: 1500)
     #expect(other.take().compactMap(\.notification).isEmpty)
   }
@@ -358,7 +358,7 @@ import Testing
   @Test func aWaitWithoutTheStoreIsToldSoFromItsBeginning() {
     let script = Script()
     script.open(alice)
-    script.tell(.linkDown(.only))
+    script.feed(.linkDown(.only))
     let request = script.acquire(alice, progress: true)
     #expect(
       script.take().compactMap(\.notification)
@@ -371,7 +371,7 @@ import Testing
     script.acquire(alice, progress: true)
     script.reply(granted(100))
     _ = script.take()
-    script.tell(.pushReceived(.only, .contended(name: x, attempt: 1, ask: 1, isTry: false, inbox: "other/1")))
+    script.feed(.pushReceived(.only, .contended(name: x, attempt: 1, ask: 1, isTry: false, inbox: "other/1")))
     script.pass(milliseconds: 1000)
     #expect(script.take().compactMap(\.notification) == [.contended(name: x, token: 100, waiters: 1)])
   }
@@ -379,14 +379,14 @@ import Testing
   @Test func whatHappensIsTreatedAsNewsOnlyWhileSomebodyWatches() {
     let script = local()
     script.acquire(alice)
-    script.tell(.watched(steps: 1))
+    script.feed(.watched(steps: 1))
     let wait = script.acquire(bob)
     script.cancel(bob, wait)
     script.acquire(carol)
-    script.tell(.transferRequested(alice, script.newRequest(), name: x, token: nil, to: bob))
-    script.tell(.breakRequested(name: x, tokens: [1001], reason: "stuck"))
+    script.feed(.transferRequested(alice, script.newRequest(), name: x, token: nil, to: bob))
+    script.feed(.breakRequested(name: x, tokens: [1001], reason: "stuck"))
     script.release(carol)
-    script.tell(.watched(steps: 0))
+    script.feed(.watched(steps: 0))
     script.acquire(alice)
     let news = script.take().compactMap { if case .observed(_, let event) = $0 { event } else { nil } }
     #expect(

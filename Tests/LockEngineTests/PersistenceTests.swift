@@ -20,7 +20,7 @@ private final class Kept {
     self.configuration = configuration
     script = Script(configuration, linkUp: false)
     script.engine.recordChanges()
-    script.tell(.linkUp(.only))
+    script.feed(.linkUp(.only))
     script.open(alice, bob, carol, dave)
     _ = script.take()
   }
@@ -64,10 +64,10 @@ private final class Kept {
     commit()
   }
 
-  func state() throws -> StoredState {
-    var state = StoredState()
+  func state() throws -> SavedState {
+    var state = SavedState()
     for (record, bytes) in records {
-      try state.add(try #require(StoredState.Kind(rawValue: record.kind)), id: record.id, bytes, now: script.now)
+      try state.add(try #require(SavedState.Kind(rawValue: record.kind)), id: record.id, bytes, now: script.now)
     }
     return state
   }
@@ -97,7 +97,7 @@ private final class Kept {
     let script = kept.script
     #expect(script.take().isEmpty)
     #expect(script.engine.snapshot(of: x, waitersMax: 0, now: script.now)?.holders.map(\.token) == [100])
-    script.tell(.linkUp(.only))
+    script.feed(.linkUp(.only))
     #expect(script.sent() == [.renew([LeaseReference(name: x, attempt: 1)])])
     script.reply(.renewed([true]), to: CommandID(1))
     script.release(alice)
@@ -112,7 +112,7 @@ private final class Kept {
     let kept = Kept()
     kept.script.hold(alice, token: 100)
     try kept.restart()
-    kept.script.tell(.linkUp(.only))
+    kept.script.feed(.linkUp(.only))
     kept.script.reply(.renewed([false]))
     #expect(kept.script.take().compactMap(\.lostReason) == [.dataLoss])
     // Late, its release hears why.
@@ -128,7 +128,7 @@ private final class Kept {
     kept.script.reply(.queued(holderHost: "b", holderExpiresInMilliseconds: 9_000, listeners: 1))
     kept.configuration.settings.leaseMilliseconds = 60_000
     try kept.restart()
-    kept.script.tell(.linkUp(.only))
+    kept.script.feed(.linkUp(.only))
     let commands = kept.script.take()
     let asked = commands.compactMap(\.command).compactMap {
       if case .acquire(_, let attempt, _, _, _, _, let milliseconds, _) = $0 {
@@ -140,7 +140,7 @@ private final class Kept {
     #expect(asked == ["1: 10000"])
     kept.script.reply(.granted(LeaseGrant(token: 5, tokenCount: 1000, othersWait: false)), to: CommandID(1))
     #expect(kept.script.take().compactMap(\.grantedSession) == [alice])
-    kept.script.tell(.linkDown(.only))
+    kept.script.feed(.linkDown(.only))
     kept.script.pass(milliseconds: 8_500)
     #expect(kept.script.take().compactMap(\.lostReason) == [.leaseExpired])
   }
@@ -162,14 +162,14 @@ private final class Kept {
     let script = kept.script
     script.release(alice)
     #expect(script.take().allSatisfy { $0.grantedSession == nil })
-    script.tell(.linkUp(.only))
+    script.feed(.linkUp(.only))
     _ = script.take()
-    script.tell(.replyReceived(.only, CommandID(1), .renewed([true])))
+    script.feed(.replyReceived(.only, CommandID(1), .renewed([true])))
     #expect(script.take().compactMap(\.grantedToken) == [101])
     script.release(bob)
     #expect(script.take().compactMap(\.grantedSession) == [carol])
     try kept.restart()
-    kept.script.tell(.linkUp(.only))
+    kept.script.feed(.linkUp(.only))
     kept.script.reply(.renewed([true]))
     _ = kept.script.take()
     kept.script.release(carol)
@@ -218,7 +218,7 @@ private final class Kept {
     kept.script.reply(queued())
     try kept.restart(after: 1000)
     let script = kept.script
-    script.tell(.linkUp(.only))
+    script.feed(.linkUp(.only))
     #expect(
       script.sent() == [
         .acquire(name: x, attempt: 1, ask: 2, isTry: false, tokenFloor: 0)
@@ -233,10 +233,10 @@ private final class Kept {
     let kept = Kept()
     kept.script.acquire(alice, wait: 0)
     try kept.restart()
-    kept.script.tell(.linkUp(.only))
+    kept.script.feed(.linkUp(.only))
     #expect(kept.script.sent() == [.acquire(name: x, attempt: 1, ask: 2, isTry: true, tokenFloor: 0)])
     try kept.restart()
-    kept.script.tell(.linkUp(.only))
+    kept.script.feed(.linkUp(.only))
     kept.script.reply(granted(500))
     #expect(kept.script.take().compactMap(\.grantedToken) == [500])
   }
@@ -246,7 +246,7 @@ private final class Kept {
     kept.script.hold(alice, token: 100)
     kept.script.acquire(bob, "y")
     try kept.restart(gone: [alice, bob])
-    kept.script.tell(.linkUp(.only))
+    kept.script.feed(.linkUp(.only))
     #expect(
       Set(kept.script.sent().filter { $0 != .heartbeat }) == [
         .release(name: x, attempt: 1, unused: .from(101)), .release(name: LockName("y"), attempt: 2, unused: .all),
@@ -258,7 +258,7 @@ private final class Kept {
     kept.script.hold(alice, token: 100)
     kept.script.acquire(bob)
     try kept.restart(gone: [alice])
-    kept.script.tell(.linkUp(.only))
+    kept.script.feed(.linkUp(.only))
     kept.script.reply(.renewed([true]))
     #expect(kept.script.take().compactMap(\.grantedToken) == [101])
   }
@@ -273,9 +273,9 @@ private final class Kept {
     try kept.restart()
     #expect(kept.script.engine.snapshot(of: x, waitersMax: 0, now: kept.script.now)?.holders.map(\.session) == [bob])
     kept.sessions = []
-    kept.script.tell(.keepingStopped(bob))
+    kept.script.feed(.keepingStopped(bob))
     try kept.restart()
-    kept.script.tell(.linkUp(.only))
+    kept.script.feed(.linkUp(.only))
     #expect(kept.script.sent().contains(.release(name: x, attempt: 1, unused: .from(102))))
   }
 
@@ -286,7 +286,7 @@ private final class Kept {
     kept.script.cancel(bob, RequestID(2))
     _ = kept.script.take()
     try kept.restart()
-    kept.script.tell(.linkUp(.only))
+    kept.script.feed(.linkUp(.only))
     kept.script.acquire(carol, "z")
     let attempts = kept.script.sent().compactMap { command -> UInt64? in
       if case .acquire(let name, let attempt, _, _, _, _, _, _) = command, name != x { attempt } else { nil }
@@ -302,7 +302,7 @@ private final class Kept {
     let numbers = kept.script.engine.numbers
     #expect(try kept.state().lastAttempt(numbers: numbers) == begin + 1)
     try kept.restart()
-    kept.script.tell(.linkUp(.only))
+    kept.script.feed(.linkUp(.only))
     #expect(kept.script.sent() == [.renew([LeaseReference(name: x, attempt: begin + 1)])])
     kept.script.acquire(carol, "z")
     #expect(kept.script.engine.numbers[0] == begin + 2)
@@ -402,7 +402,7 @@ private final class Kept {
     kept.script.release(alice)
     _ = kept.script.take()
     try kept.restart()
-    kept.script.tell(.linkUp(.only))
+    kept.script.feed(.linkUp(.only))
     #expect(kept.script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
     kept.script.reply(.done, to: CommandID(1))
     kept.commit()
@@ -416,7 +416,7 @@ private final class Kept {
     kept.script.acquire(bob)
     kept.script.acquire(alice)
     kept.script.cancel(alice, RequestID(4))
-    kept.script.tell(.sessionClosed(bob))
+    kept.script.feed(.sessionClosed(bob))
     #expect(kept.commit() == [])
   }
 
@@ -437,14 +437,14 @@ private final class Kept {
           bytes[Int.random(in: bytes.indices, using: &random)] = .random(in: .min ... .max, using: &random)
         }
         if Bool.random(using: &random) { bytes.removeLast(Int.random(in: 0...bytes.count, using: &random)) }
-        var state = StoredState()
+        var state = SavedState()
         guard (try? state.add(kind, bytes, now: kept.script.now)) != nil else { continue }
         read += 1
         // Whatever could be read can be taken up.
         let script = Script(linkUp: false)
         script.open(alice, bob, carol)
         script.restore(state, numbers: [.max, .max, .max, .max])
-        script.tell(.linkUp(.only))
+        script.feed(.linkUp(.only))
         script.pass(milliseconds: 20_000)
         _ = script.take()
       }

@@ -45,7 +45,7 @@ import Testing
     #expect(script.engine.isAwaited(contended("held", attempts.held)))
     #expect(
       !script.engine.isAwaited(contended("held", 77)) && !script.engine.isAwaited(contended("wanted", attempts.wanted)))
-    script.tell(.pushReceived(.only, contended("held", attempts.held)))
+    script.feed(.pushReceived(.only, contended("held", attempts.held)))
     #expect(!script.engine.isAwaited(contended("held", attempts.held)))
     #expect(!script.engine.isAwaited(.inUse(name: LockName("wanted"), ask: 2)))
     script.acquire(bob, "tried", wait: 0)
@@ -54,7 +54,7 @@ import Testing
     }.last
     #expect(script.engine.isAwaited(.inUse(name: LockName("tried"), ask: ask ?? 0)))
     #expect(!script.engine.isAwaited(.inUse(name: LockName("tried"), ask: 99)))
-    #expect(!script.engine.isAwaited(.told(.victim(path: []))))
+    #expect(!script.engine.isAwaited(.hostMessage(.victim(path: []))))
   }
 
   /// Whoever is kept out by this host takes it for gone unless it looks at that place.
@@ -63,14 +63,14 @@ import Testing
     wait()
     script.pass(milliseconds: 200)
     #expect(script.sent().isEmpty)
-    script.tell(.pushReceived(.only, .inUse(name: x, ask: 0)))
+    script.feed(.pushReceived(.only, .inUse(name: x, ask: 0)))
     script.pass(milliseconds: 0)
     guard case .checkPlaces(let places)? = script.sent().first else {
       Issue.record("nothing was looked at")
       return
     }
     #expect(places.map(\.name) == [x, LockName("y")])
-    script.tell(.pushReceived(.only, .inUse(name: LockName("z"), ask: 0)))
+    script.feed(.pushReceived(.only, .inUse(name: LockName("z"), ask: 0)))
     script.pass(milliseconds: 0)
     #expect(script.sent().isEmpty)
   }
@@ -127,8 +127,8 @@ import Testing
     script.pass(milliseconds: 1000)
     var asked = script.takeSent().first
     // Asked for again since.
-    script.tell(.linkDown(.only))
-    script.tell(.linkUp(.only))
+    script.feed(.linkDown(.only))
+    script.feed(.linkUp(.only))
     let again = script.take()
     #expect(again.compactMap(\.command) == [ask(2)])
     script.reply(.lostPlaces([0]), to: asked)
@@ -137,7 +137,7 @@ import Testing
     // Granted since.
     script.pass(milliseconds: 1000)
     asked = script.takeSent().last
-    script.tell(
+    script.feed(
       .pushReceived(.only, .granted(name: x, attempt: 1, LeaseGrant(token: 7, tokenCount: 10, othersWait: false))))
     #expect(script.take().contains { $0.grantedToken == 7 })
     script.reply(.lostPlaces([0]), to: asked)

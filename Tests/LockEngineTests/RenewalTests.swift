@@ -93,8 +93,8 @@ import Testing
     let script = holding(70, batchMax: 10, inFlightMax: 2)
     script.pass(milliseconds: 3_400)
     #expect(renewals(script.take()).map(\.count) == [10, 10])
-    script.tell(.linkDown(.only))
-    script.tell(.linkUp(.only))
+    script.feed(.linkDown(.only))
+    script.feed(.linkUp(.only))
     // After a reconnect every lease is in doubt: all are asked for at once.
     let all = renewals(script.take())
     #expect(all.map(\.count).reduce(0, +) == 70)
@@ -136,7 +136,7 @@ import Testing
     script.pass(milliseconds: 1_340)
     #expect(renewed(script.take()) == ["b: 3000", "a: 10000"])
     // And each is lost in its own time.
-    script.tell(.linkDown(.only))
+    script.feed(.linkDown(.only))
     #expect(script.take().compactMap(\.lostReason) == [])
     script.pass(milliseconds: 1_220)
     #expect(script.take().compactMap(\.lostReason) == [.leaseExpired])
@@ -178,7 +178,7 @@ import Testing
     script.open(alice, bob)
     script.hold(alice)
     script.acquire(bob)
-    script.tell(.breakRequested(name: x, tokens: [100], reason: "stuck"))
+    script.feed(.breakRequested(name: x, tokens: [100], reason: "stuck"))
     return script
   }
 
@@ -213,7 +213,7 @@ import Testing
     let early = script.take().compactMap { if case .send(let id, .renew) = $0 { id } else { nil } }
     #expect(early.count == 1)
     script.jump(milliseconds: 5)
-    script.tell(.breakRequested(name: x, tokens: [100], reason: "stuck"))
+    script.feed(.breakRequested(name: x, tokens: [100], reason: "stuck"))
     _ = script.take()
     script.reply(.renewed([true]), to: early.first)
     let effects = script.take()

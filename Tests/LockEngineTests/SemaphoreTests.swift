@@ -30,7 +30,7 @@ import Testing
     #expect(script.take().compactMap(\.grantedSession) == [alice, bob])
     script.release(bob)
     #expect(script.take().compactMap(\.grantedSession) == [carol])
-    script.tell(.sessionClosed(alice))
+    script.feed(.sessionClosed(alice))
     #expect(script.take().compactMap(\.grantedSession) == [dave])
   }
 
@@ -61,7 +61,7 @@ import Testing
   @Test func aPermitIsNotDowngraded() {
     let script = local()
     script.acquire(alice, mode: two)
-    script.tell(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
+    script.feed(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
     #expect(script.take().last?.refusal == .modeConflict(two))
   }
 
@@ -71,11 +71,11 @@ import Testing
     let script = store()
     for session in [alice, bob, carol] { script.acquire(session, mode: two) }
     #expect(attempts(script.sent()) == [1])
-    script.tell(.replyReceived(.only, CommandID(1), granted(100)))
+    script.feed(.replyReceived(.only, CommandID(1), granted(100)))
     var effects = script.take()
     #expect(effects.compactMap(\.grantedToken) == [100])
     #expect(attempts(effects.compactMap(\.command)) == [2])
-    script.tell(.replyReceived(.only, CommandID(2), granted(500)))
+    script.feed(.replyReceived(.only, CommandID(2), granted(500)))
     effects = script.take()
     #expect(effects.compactMap(\.grantedToken) == [500])
     // This host has all there are: carol waits for one of its own.
@@ -87,23 +87,23 @@ import Testing
   @Test func aPermitThatNobodyHereWantsGoesBackByItself() {
     let script = store()
     for session in [alice, bob] { script.acquire(session, mode: two) }
-    script.tell(.replyReceived(.only, CommandID(1), granted(100)))
-    script.tell(.replyReceived(.only, CommandID(2), granted(500)))
+    script.feed(.replyReceived(.only, CommandID(1), granted(100)))
+    script.feed(.replyReceived(.only, CommandID(2), granted(500)))
     _ = script.take()
     script.release(alice)
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), isExact: true)])
     script.release(bob)
     #expect(script.sent() == [.release(name: x, attempt: 2, unused: .from(501), isExact: true)])
-    script.tell(.replyReceived(.only, CommandID(3), .done))
-    script.tell(.replyReceived(.only, CommandID(4), .done))
+    script.feed(.replyReceived(.only, CommandID(3), .done))
+    script.feed(.replyReceived(.only, CommandID(4), .done))
     #expect(script.engine.gauges.locks == 0)
   }
 
   @Test func aPermitWhoseLeaseIsLostTakesOnlyItsOwnHoldWithIt() {
     let script = store()
     for session in [alice, bob] { script.acquire(session, mode: two) }
-    script.tell(.replyReceived(.only, CommandID(1), granted(100)))
-    script.tell(.replyReceived(.only, CommandID(2), granted(500)))
+    script.feed(.replyReceived(.only, CommandID(1), granted(100)))
+    script.feed(.replyReceived(.only, CommandID(2), granted(500)))
     _ = script.take()
     script.pass(milliseconds: 3400)
     script.reply(.renewed([true, false]))
@@ -121,10 +121,10 @@ import Testing
     script.reply(.queued(holderHost: "b", holderExpiresInMilliseconds: 9000, listeners: 3))
     _ = script.take()
     for _ in 0..<2 {
-      script.tell(.pushReceived(.only, .inUse(name: x, ask: 1)))
+      script.feed(.pushReceived(.only, .inUse(name: x, ask: 1)))
       #expect(script.take().isEmpty)
     }
-    script.tell(.pushReceived(.only, .inUse(name: x, ask: 1)))
+    script.feed(.pushReceived(.only, .inUse(name: x, ask: 1)))
     let effects = script.take()
     #expect(effects.first?.refusal == .busy(.host("b"), of: x))
     #expect(effects.last?.command == .release(name: x, attempt: 1, unused: .all, isExact: true))
@@ -138,10 +138,10 @@ import Testing
     script.acquire(bob, mode: .permit(of: 1), wait: 0)
     _ = script.take()
     // The release had to be sent again, and the ask was executed before it.
-    script.tell(
+    script.feed(
       .replyReceived(.only, CommandID(3), .queued(holderHost: "me", holderExpiresInMilliseconds: 9000, listeners: 0)))
     #expect(script.take().compactMap(\.refusal).isEmpty)
-    script.tell(
+    script.feed(
       .pushReceived(.only, .granted(name: x, attempt: 2, LeaseGrant(token: 500, tokenCount: 10, othersWait: false))))
     #expect(script.take().compactMap(\.grantedSession) == [bob])
   }
@@ -150,7 +150,7 @@ import Testing
     let script = store()
     script.acquire(alice, mode: two)
     script.acquire(bob, mode: .permit(of: 3))
-    script.tell(.replyReceived(.only, CommandID(1), .conflict(.permit(of: 3), listeners: 0)))
+    script.feed(.replyReceived(.only, CommandID(1), .conflict(.permit(of: 3), listeners: 0)))
     let effects = script.take()
     #expect(effects.compactMap(\.refusal) == [.modeConflict(.permit(of: 3))])
     #expect(
@@ -161,9 +161,9 @@ import Testing
   @Test func aConflictWithWhatNobodyUsesIsNone() {
     let script = store()
     script.acquire(alice, mode: two)
-    script.tell(.replyReceived(.only, CommandID(1), .conflict(.exclusive, listeners: 1)))
+    script.feed(.replyReceived(.only, CommandID(1), .conflict(.exclusive, listeners: 1)))
     #expect(script.take().compactMap(\.refusal).isEmpty)
-    script.tell(
+    script.feed(
       .pushReceived(
         .only,
         .granted(name: x, attempt: 1, LeaseGrant(token: 100, tokenCount: 10, othersWait: false))))
@@ -176,9 +176,9 @@ import Testing
     let script = store()
     script.reconfigure { $0.storeTimeoutMilliseconds = 500 }
     script.acquire(alice, mode: two)
-    script.tell(.replyReceived(.only, CommandID(1), .conflict(.exclusive, listeners: 1)))
+    script.feed(.replyReceived(.only, CommandID(1), .conflict(.exclusive, listeners: 1)))
     _ = script.take()
-    if isSaid { script.tell(.pushReceived(.only, .inUse(name: x, ask: 1))) } else { script.pass(milliseconds: 500) }
+    if isSaid { script.feed(.pushReceived(.only, .inUse(name: x, ask: 1))) } else { script.pass(milliseconds: 500) }
     let effects = script.take()
     #expect(effects.compactMap(\.refusal) == [.modeConflict(.exclusive)])
     #expect(effects.last?.command == .release(name: x, attempt: 1, unused: .all, isExact: true))
@@ -187,22 +187,22 @@ import Testing
   @Test func aConflictOfAModeWithItselfEndsTheWaitAndNotTheDaemon() {
     let script = store()
     script.acquire(alice, mode: two)
-    script.tell(.replyReceived(.only, CommandID(1), .conflict(two, listeners: 0)))
+    script.feed(.replyReceived(.only, CommandID(1), .conflict(two, listeners: 0)))
     #expect(script.take().compactMap(\.refusal).count == 1)
   }
 
   @Test func contentionSpendsThePermitThatItNamesAndNoOther() {
     let script = store()
     for session in [alice, bob, carol, dave] { script.acquire(session, mode: two) }
-    script.tell(.replyReceived(.only, CommandID(1), granted(100)))
-    script.tell(.replyReceived(.only, CommandID(2), granted(500)))
+    script.feed(.replyReceived(.only, CommandID(1), granted(100)))
+    script.feed(.replyReceived(.only, CommandID(2), granted(500)))
     _ = script.take()
-    script.tell(
+    script.feed(
       .pushReceived(.only, .contended(name: x, attempt: 1, ask: 9, isTry: false, inbox: "other/1", mode: two)))
     // Those who waited before the other host did come first; who comes later queues behind it.
     script.acquire(alice, mode: two)
     #expect(script.sent() == [.acquire(name: x, attempt: 3, ask: 3, isTry: false, tokenFloor: 500, mode: two)])
-    script.tell(.replyReceived(.only, CommandID(3), queued()))
+    script.feed(.replyReceived(.only, CommandID(3), queued()))
     script.pass(milliseconds: 50)
     script.release(alice)
     var effects = script.take()

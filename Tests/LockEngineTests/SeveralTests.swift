@@ -79,7 +79,7 @@ import Testing
     script.acquire(alice, all: ["a", "b"], wait: 20)
     _ = script.take()
     script.jump(milliseconds: 30)
-    script.tell(.timerFired)
+    script.feed(.timerFired)
     #expect(script.take().compactMap(\.refusal).count == 2)
     #expect(script.engine.gauges.waiting == 0)
     #expect(held(script, "a") == nil)
@@ -104,7 +104,7 @@ import Testing
       let request = script.acquire(alice, all: ["a", "b"])
       script.acquire(carol, "a")
       _ = script.take()
-      if closes { script.tell(.sessionClosed(alice)) } else { script.cancel(alice, request) }
+      if closes { script.feed(.sessionClosed(alice)) } else { script.cancel(alice, request) }
       let effects = script.take()
       #expect(effects.compactMap(\.grantedSession) == [carol])
       #expect(effects.compactMap(\.refusal) == (closes ? [] : [.cancelled]))
@@ -179,7 +179,7 @@ import Testing
     script.acquire(bob, "b")
     _ = script.take()
     script.acquire(alice, all: ["a", "b"], owner: "me")
-    script.tell(.downgradeRequested(alice, script.newRequest(), name: LockName("a"), token: nil))
+    script.feed(.downgradeRequested(alice, script.newRequest(), name: LockName("a"), token: nil))
     _ = script.take()
     script.release(bob, "b")
     #expect(script.take().compactMap(\.refusal) == [.modeConflict(.shared)])
@@ -194,11 +194,11 @@ import Testing
     script.open(alice)
     script.acquire(alice, all: ["a", "b"])
     script.reply(granted(100))
-    script.tell(.replyReceived(.only, CommandID(2), queued()))
+    script.feed(.replyReceived(.only, CommandID(2), queued()))
     _ = script.take()
     script.pass(milliseconds: 3400)
     let renewal = script.take().compactMap { if case .send(let id, .renew) = $0 { id } else { nil } }.first
-    script.tell(.replyReceived(.only, renewal ?? CommandID(0), .renewed([false])))
+    script.feed(.replyReceived(.only, renewal ?? CommandID(0), .renewed([false])))
     let effects = script.take()
     #expect(effects.compactMap(\.notification).isEmpty)
     // Out of order it could be a deadlock, so it begins again with the first.
@@ -219,7 +219,7 @@ import Testing
     _ = script.take()
     script.release(alice, "a")
     _ = script.take()
-    script.tell(.replyReceived(.only, CommandID(2), granted(200)))
+    script.feed(.replyReceived(.only, CommandID(2), granted(200)))
     let effects = script.take()
     #expect(effects.compactMap(\.refusal).isEmpty)
     #expect(
@@ -227,7 +227,7 @@ import Testing
         .release(name: LockName("b"), attempt: 2, unused: .from(201)),
         .acquire(name: LockName("a"), attempt: 3, ask: 3, isTry: true, tokenFloor: 100),
       ])
-    script.tell(.replyReceived(.only, CommandID(5), granted(300)))
+    script.feed(.replyReceived(.only, CommandID(5), granted(300)))
     script.reply(granted(400))
     #expect(script.take().last?.grantedTokens == ["a": 300, "b": 400])
   }
@@ -238,13 +238,13 @@ import Testing
     script.open(alice, bob)
     script.acquire(alice, all: ["a", "b"], wait: 5000)
     script.reply(granted(100))
-    script.tell(.replyReceived(.only, CommandID(2), queued()))
+    script.feed(.replyReceived(.only, CommandID(2), queued()))
     script.jump(milliseconds: 1)
     script.acquire(bob, "c")
-    script.tell(.replyReceived(.only, CommandID(3), granted(200)))
+    script.feed(.replyReceived(.only, CommandID(3), granted(200)))
     _ = script.take()
     script.jump(milliseconds: 20_000)
-    script.tell(.timerFired)
+    script.feed(.timerFired)
     let told = script.take().filter { $0.notification != nil || $0.refusal != nil }
     #expect(told.count == 2)
     guard case .lost(LockName("c"), 200, .leaseExpired, _, _, _)? = told.first?.notification,
@@ -261,7 +261,7 @@ import Testing
     script.acquire(alice, all: ["a", "b"])
     script.reply(granted(100))
     script.jump(milliseconds: 500)
-    script.tell(.replyReceived(.only, CommandID(2), granted(200)))
+    script.feed(.replyReceived(.only, CommandID(2), granted(200)))
     guard case .reply(_, _, .acquiredAll(let grant))? = script.take().last else {
       Issue.record("not granted")
       return

@@ -31,7 +31,7 @@ import Testing
     let script = store(cohortMilliseconds: 0)
     script.acquire(alice, mode: .shared)
     script.reply(granted(100))
-    script.tell(contended(1))
+    script.feed(contended(1))
     script.acquire(bob, mode: .shared)
     script.acquire(carol, mode: .shared)
     return script
@@ -127,7 +127,7 @@ import Testing
     script.acquire(alice, mode: .shared)
     script.acquire(alice, mode: .shared)
     script.acquire(bob)
-    script.tell(.sessionClosed(alice))
+    script.feed(.sessionClosed(alice))
     #expect(script.take().compactMap(\.grantedSession) == [alice, alice, bob])
   }
 
@@ -138,13 +138,13 @@ import Testing
     script.acquire(carol)
     _ = script.take()
     let request = script.newRequest()
-    script.tell(.downgradeRequested(alice, request, name: x, token: nil))
+    script.feed(.downgradeRequested(alice, request, name: x, token: nil))
     let effects = script.take()
     #expect(effects.first == .reply(alice, request, .downgraded(name: x, token: 1000)))
     #expect(effects.compactMap(\.grantedSession) == [bob])
     // Once more changes nothing; what is not held is refused.
-    script.tell(.downgradeRequested(alice, script.newRequest(), name: x, token: 1000))
-    script.tell(.downgradeRequested(carol, script.newRequest(), name: x, token: nil))
+    script.feed(.downgradeRequested(alice, script.newRequest(), name: x, token: 1000))
+    script.feed(.downgradeRequested(carol, script.newRequest(), name: x, token: nil))
     #expect(script.take().last?.refusal == .notHeld(heldTokens: []))
     script.release(alice)
     script.release(bob)
@@ -161,7 +161,7 @@ import Testing
       script.take().compactMap(\.command) == [
         .acquire(name: x, attempt: 1, ask: 1, isTry: false, tokenFloor: 0, mode: .shared)
       ])
-    script.tell(.replyReceived(.only, CommandID(1), granted(100)))
+    script.feed(.replyReceived(.only, CommandID(1), granted(100)))
     script.acquire(carol, mode: .shared)
     #expect(script.take().compactMap(\.grantedToken) == [100, 101, 102])
     script.release(alice)
@@ -185,10 +185,10 @@ import Testing
     script.acquire(carol)
     script.acquire(dave, mode: .shared)
     #expect(script.sent().isEmpty)
-    script.tell(.replyReceived(.only, CommandID(2), queued(behind: "")))
+    script.feed(.replyReceived(.only, CommandID(2), queued(behind: "")))
     script.release(alice)
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
-    script.tell(
+    script.feed(
       .pushReceived(.only, .granted(name: x, attempt: 2, LeaseGrant(token: 300, tokenCount: 10, othersWait: false))))
     #expect(script.take().compactMap(\.grantedSession) == [bob])
     script.cancel(bob, writer)
@@ -201,7 +201,7 @@ import Testing
     let writer = script.acquire(bob)
     script.acquire(carol, mode: .shared)
     _ = script.take()
-    script.tell(.replyReceived(.only, CommandID(2), queued(behind: "")))
+    script.feed(.replyReceived(.only, CommandID(2), queued(behind: "")))
     script.cancel(bob, writer)
     let effects = script.take()
     #expect(effects.compactMap(\.grantedSession) == [carol])
@@ -216,8 +216,8 @@ import Testing
     script.acquire(bob)
     script.reply(queued(behind: ""))
     _ = script.take()
-    script.tell(.linkDown(.only))
-    script.tell(.linkUp(.only))
+    script.feed(.linkDown(.only))
+    script.feed(.linkUp(.only))
     let again = script.sent().filter { if case .acquire = $0 { true } else { false } }
     #expect(again == [.acquire(name: x, attempt: 2, ask: 3, isTry: false, tokenFloor: 100, keeping: 1)])
   }
@@ -226,15 +226,15 @@ import Testing
   @Test func whoWaitedHereBeforeAnotherHostDidIsServedBeforeIt() {
     let script = store(cohortMilliseconds: 0)
     script.hold(alice)
-    script.tell(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
+    script.feed(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
     script.acquire(bob)
     script.acquire(carol)
     _ = script.take()
-    script.tell(contended(1, mode: .shared))
+    script.feed(contended(1, mode: .shared))
     // Who comes now has to queue behind the other host.
     script.acquire(dave)
     #expect(script.sent() == [.acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 100, keeping: 1)])
-    script.tell(.replyReceived(.only, CommandID(2), queued(behind: "")))
+    script.feed(.replyReceived(.only, CommandID(2), queued(behind: "")))
     for (session, next) in [(alice, bob), (bob, carol)] {
       script.pass(milliseconds: 100)
       script.release(session)
@@ -250,10 +250,10 @@ import Testing
   @Test func aWriterHereThatCameLaterKeepsNoReadersElsewhereOut() {
     let script = store()
     script.hold(alice)
-    script.tell(contended(1, mode: .shared))
+    script.feed(contended(1, mode: .shared))
     script.acquire(bob)
     #expect(script.sent().count == 1)
-    script.tell(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
+    script.feed(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
     #expect(script.sent() == [.downgrade(name: x, attempt: 1, tokenEnd: 110)])
   }
 
@@ -271,9 +271,9 @@ import Testing
   @Test func anExclusiveLeaseThatIsOnlySharedHereIsSharedWithOthersWhoWait() {
     let script = store(lingerMilliseconds: 1000)
     script.hold(alice)
-    script.tell(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
+    script.feed(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
     #expect(script.sent().isEmpty)
-    script.tell(contended(1, isTry: true, mode: .shared))
+    script.feed(contended(1, isTry: true, mode: .shared))
     #expect(
       script.take().compactMap(\.command) == [
         .downgrade(name: x, attempt: 1, tokenEnd: 110), .answerInUse(name: x, ask: 9, inbox: "other/1"),
@@ -282,19 +282,19 @@ import Testing
     script.pass(milliseconds: 100)
     #expect(script.takeSent() == [CommandID(4)])
     script.reply(.done, to: CommandID(4))
-    script.tell(.linkDown(.only))
-    script.tell(.linkUp(.only))
+    script.feed(.linkDown(.only))
+    script.feed(.linkUp(.only))
     #expect(!script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110)))
   }
 
   @Test func aLeaseThatIsSharedIsToldAgainAfterAReconnectUntilItIsConfirmed() {
     let script = store()
     script.hold(alice)
-    script.tell(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
-    script.tell(contended(1))
+    script.feed(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
+    script.feed(contended(1))
     #expect(script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110)))
-    script.tell(.linkDown(.only))
-    script.tell(.linkUp(.only))
+    script.feed(.linkDown(.only))
+    script.feed(.linkUp(.only))
     #expect(script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110)))
   }
 
@@ -302,7 +302,7 @@ import Testing
     let script = store(cohortMilliseconds: 50)
     script.acquire(alice, mode: .shared)
     script.reply(granted(100))
-    script.tell(contended(1))
+    script.feed(contended(1))
     script.acquire(bob, mode: .shared)
     #expect(script.take().compactMap(\.grantedSession) == [alice, bob])
     script.pass(milliseconds: 50)
@@ -312,7 +312,7 @@ import Testing
       script.take().compactMap(\.command) == [
         .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 101, mode: .shared, keeping: 1)
       ])
-    script.tell(.replyReceived(.only, CommandID(2), queued()))
+    script.feed(.replyReceived(.only, CommandID(2), queued()))
     script.release(alice)
     script.release(bob)
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102))])
@@ -326,11 +326,11 @@ import Testing
       ])
     // The writer has gone, so that this host has the lock twice. What it held before moves to the new lease when it is
     // known that it still had the old one then.
-    script.tell(.replyReceived(.only, CommandID(2), granted(300)))
+    script.feed(.replyReceived(.only, CommandID(2), granted(300)))
     let effects = script.take()
     #expect(effects.compactMap(\.grantedSession) == [bob, carol])
     #expect(effects.compactMap(\.command) == [.renew([LeaseReference(name: x, attempt: 1)])])
-    script.tell(.replyReceived(.only, CommandID(3), .renewed([true])))
+    script.feed(.replyReceived(.only, CommandID(3), .renewed([true])))
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
     for session in [alice, bob] { script.release(session) }
     #expect(script.sent().isEmpty)
@@ -341,9 +341,9 @@ import Testing
   /// Somebody else can have had it in between.
   @Test func aLeaseThatWasGoneWhenItsSuccessorCameIsLost() {
     let script = readersBesideAWriterElsewhere()
-    script.tell(.replyReceived(.only, CommandID(2), granted(300)))
+    script.feed(.replyReceived(.only, CommandID(2), granted(300)))
     _ = script.take()
-    script.tell(.replyReceived(.only, CommandID(3), .renewed([false])))
+    script.feed(.replyReceived(.only, CommandID(3), .renewed([false])))
     #expect(script.take().compactMap(\.lostReason) == [.dataLoss])
     script.release(bob)
     script.release(carol)
@@ -357,17 +357,17 @@ import Testing
     let renewal = script.take().compactMap { effect -> CommandID? in
       if case .send(let id, .renew) = effect { id } else { nil }
     }
-    script.tell(.replyReceived(.only, CommandID(2), granted(300)))
+    script.feed(.replyReceived(.only, CommandID(2), granted(300)))
     script.pass(milliseconds: 5)
     // The new one counts from its ask, so that it is due, too.
     let own = script.takeSent()
-    script.tell(.replyReceived(.only, renewal[0], .renewed([true])))
+    script.feed(.replyReceived(.only, renewal[0], .renewed([true])))
     let again = script.take()
     #expect(again.compactMap(\.command) == [.renew([LeaseReference(name: x, attempt: 1)])])
-    script.tell(.replyReceived(.only, own[0], .renewed([true])))
+    script.feed(.replyReceived(.only, own[0], .renewed([true])))
     #expect(script.sent().isEmpty)
     script.pass(milliseconds: 5)
-    script.tell(.replyReceived(.only, again.compactMap(\.commandID)[0], .renewed([true])))
+    script.feed(.replyReceived(.only, again.compactMap(\.commandID)[0], .renewed([true])))
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
   }
 
@@ -377,11 +377,11 @@ import Testing
     script.reply(granted(100))
     script.acquire(bob, mode: .shared)
     _ = script.take()
-    script.tell(.linkDown(.only))
+    script.feed(.linkDown(.only))
     script.pass(milliseconds: 8500)
     #expect(script.take().compactMap(\.lostReason) == [.leaseExpired, .leaseExpired])
     // Until the grace ends nobody here gets it.
-    script.tell(.linkUp(.only))
+    script.feed(.linkUp(.only))
     script.acquire(carol, mode: .shared)
     #expect(script.take().compactMap(\.command).isEmpty)
     script.pass(milliseconds: 1400)
@@ -425,8 +425,8 @@ import Testing
     script.reply(.failed(.transient("OOM")), to: CommandID(2))
     script.pass(milliseconds: 100)
     #expect(script.sent() == [again])
-    script.tell(.linkDown(.only))
-    script.tell(.linkUp(.only))
+    script.feed(.linkDown(.only))
+    script.feed(.linkUp(.only))
     #expect(script.sent().contains(again))
     // It was carried out before, and nothing is left of that block.
     script.reply(.reserved(LeaseGrant(token: 300, tokenCount: 0, othersWait: false)), to: CommandID(5))
@@ -443,13 +443,13 @@ import Testing
   @Test func aLeaseIsNotSharedWithOthersWhileItsBlockChanges() {
     let script = store()
     script.hold(alice)
-    script.tell(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
+    script.feed(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
     for _ in 0..<6 {
       script.acquire(bob, mode: .shared)
       script.release(bob)
     }
     #expect(script.sent() == [.reserve(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 106)])
-    script.tell(contended(1, mode: .shared))
+    script.feed(contended(1, mode: .shared))
     #expect(script.sent().isEmpty)
     script.reply(reserved(500), to: CommandID(2))
     #expect(script.sent() == [.downgrade(name: x, attempt: 1, tokenEnd: 510)])

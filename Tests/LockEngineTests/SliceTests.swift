@@ -22,7 +22,7 @@ import Testing
   private func settle(_ script: Script, eachTime check: ([Effect]) -> Void = { _ in }) -> Int {
     var turns = 0
     while let next = script.engine.nextDeadline, next <= script.now, turns < 100_000 {
-      script.tell(.timerFired)
+      script.feed(.timerFired)
       check(script.take())
       turns += 1
     }
@@ -37,8 +37,8 @@ import Testing
         script.acquire(bob, ofOneName ? "x" : "x\(index)", mode: ofOneName ? .shared : .exclusive)
       }
       _ = script.take()
-      script.tell(.watched(steps: 1))
-      script.tell(.sessionClosed(bob))
+      script.feed(.watched(steps: 1))
+      script.feed(.sessionClosed(bob))
       #expect(script.engine.gauges.held >= count - Self.steps)
       // Nobody else is kept from what he wants meanwhile.
       script.acquire(alice, "y")
@@ -67,7 +67,7 @@ import Testing
     }
     let held = sessions * holdsEach
     script.isOneTurn = true
-    for session in gone { script.tell(.sessionClosed(session)) }
+    for session in gone { script.feed(.sessionClosed(session)) }
     let ended = held - script.engine.gauges.held
     #expect(ended <= holdsEach + 4 * Self.steps)
     #expect(ended >= min(held, Self.steps))
@@ -77,7 +77,7 @@ import Testing
     // The next turn has room again.
     script.open(gone[0])
     script.acquire(gone[0])
-    script.tell(.sessionClosed(gone[0]))
+    script.feed(.sessionClosed(gone[0]))
     #expect(script.engine.gauges.held == 0)
   }
 
@@ -94,9 +94,9 @@ import Testing
     while script.engine.gauges.held > 0 {
       let before = script.engine.gauges.held
       script.isOneTurn = true
-      for session in gone { script.tell(.inputEnded(session, isAnswered: true)) }
+      for session in gone { script.feed(.inputEnded(session, isAnswered: true)) }
       script.isOneTurn = false
-      script.tell(.turnEnded)
+      script.feed(.turnEnded)
       let ended = before - script.engine.gauges.held
       #expect(ended > 0 && ended <= Self.steps + sessions)
       turns += 1
@@ -113,16 +113,16 @@ import Testing
     script.acquire(alice, all: ["x3", "x5", "y"])
     _ = script.take()
     for _ in 0..<2 {
-      script.tell(.inputEnded(alice, isAnswered: false))
+      script.feed(.inputEnded(alice, isAnswered: false))
       _ = settle(script)
     }
     #expect(script.engine.gauges.held == 99 + 2)
     script.release(bob, "y")
-    script.tell(.inputEnded(alice, isAnswered: false))
+    script.feed(.inputEnded(alice, isAnswered: false))
     _ = settle(script)
     #expect(script.take().contains { if case .reply(_, _, .acquiredAll) = $0 { true } else { false } })
-    script.tell(.inputEnded(alice, isAnswered: true))
-    while script.engine.gauges.held > 0 { script.tell(.inputEnded(alice, isAnswered: true)) }
+    script.feed(.inputEnded(alice, isAnswered: true))
+    while script.engine.gauges.held > 0 { script.feed(.inputEnded(alice, isAnswered: true)) }
   }
 
   /// However many wait before it, who comes is told where it stands, and the others are when that changes: some in each turn.
@@ -142,7 +142,7 @@ import Testing
     var turns = 0
     while let next = script.engine.nextDeadline, turns < 1000 {
       script.now = max(script.now, next)
-      script.tell(.timerFired)
+      script.feed(.timerFired)
       let told = script.waits()
       #expect(told.count <= Self.steps)
       places += told
@@ -156,8 +156,8 @@ import Testing
     let script = script(2)
     for index in 0..<100 { script.acquire(bob, "x\(index)") }
     _ = script.take()
-    script.tell(.watched(steps: 8))
-    script.tell(.sessionClosed(bob))
+    script.feed(.watched(steps: 8))
+    script.feed(.sessionClosed(bob))
     #expect(script.take().count <= 2)
     let turns = settle(script) { #expect($0.count <= 2) }
     #expect(turns >= 45)
@@ -167,7 +167,7 @@ import Testing
     _ = script.take()
     while script.engine.gauges.held > 0 {
       let before = script.engine.gauges.held
-      script.tell(.inputEnded(alice, isAnswered: true))
+      script.feed(.inputEnded(alice, isAnswered: true))
       #expect(before - script.engine.gauges.held <= 2 && before > script.engine.gauges.held)
     }
   }
@@ -177,7 +177,7 @@ import Testing
     let script = script(3)
     for index in 0..<100 { script.acquire(bob, "x\(index)") }
     _ = script.take()
-    script.tell(.sessionClosed(bob))
+    script.feed(.sessionClosed(bob))
     script.acquire(alice, "x99", wait: 0)
     script.acquire(carol, "x98", wait: 0)
     #expect(script.take().isEmpty)

@@ -33,12 +33,12 @@ import Testing
 
   @Test func messagesComeBackAsTheyWere() {
     for sent in messages {
-      #expect(InboxMessage(message(encoder.encode(.tell(inbox: "b/2e", sent)))) == .lease(.told(sent)))
+      #expect(InboxMessage(message(encoder.encode(.hostMessage(inbox: "b/2e", sent)))) == .lease(.hostMessage(sent)))
     }
   }
 
   @Test func theyGoToTheInboxOfTheOtherDaemon() {
-    let command = encoder.encode(.tell(inbox: "b/2e", messages[2]))
+    let command = encoder.encode(.hostMessage(inbox: "b/2e", messages[2]))
     #expect(command.parts.prefix(2).map { String(decoding: $0, as: UTF8.self) } == ["PUBLISH", "sl:inbox:b/2e"])
   }
 
@@ -52,7 +52,7 @@ import Testing
     }
     var understood = 0
     for round in 0..<20_000 {
-      var bytes = message(encoder.encode(.tell(inbox: "b/2e", messages[round % 6])))
+      var bytes = message(encoder.encode(.hostMessage(inbox: "b/2e", messages[round % 6])))
       for _ in 0...random(3) {
         switch random(4) {
         case 0: bytes.removeLast(min(bytes.count, 1 + random(20)))
@@ -69,9 +69,9 @@ import Testing
 
   @Test func aChainThatIsTooLongIsNotRead() {
     let path = Array(repeating: step(1, name: [0x78], holds: nil), count: 33)
-    let command = encoder.encode(.tell(inbox: "b/2e", .victim(path: path)))
+    let command = encoder.encode(.hostMessage(inbox: "b/2e", .victim(path: path)))
     #expect(InboxMessage(message(command)) == nil)
-    let shorter = encoder.encode(.tell(inbox: "b/2e", .victim(path: Array(path.dropLast()))))
+    let shorter = encoder.encode(.hostMessage(inbox: "b/2e", .victim(path: Array(path.dropLast()))))
     #expect(InboxMessage(message(shorter)) != nil)
   }
 

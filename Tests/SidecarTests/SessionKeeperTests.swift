@@ -140,7 +140,7 @@ private final class Host {
     #expect(host.ask(#"{"id":2,"method":"acquire","params":{"name":"later"}}"#, late).contains("result"))
     let names = try host.onLoop { core -> [String] in
       guard let memory = core.keeper?.memory, let copy = StateMemory(owning: dup(memory.descriptor)),
-        let state = try? KeptState(copy)
+        let state = try? SavedDaemon(copy)
       else { return [] }
       return state.sessions.count == core.sessions.count ? state.engine.heldNames : []
     }

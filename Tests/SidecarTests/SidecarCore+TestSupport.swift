@@ -92,7 +92,7 @@ final class FakeStore: LeaseStore {
     submitted.append(Command(id: id, command: command, user: user))
     switch command {
     case .release: break
-    case .acquire, .downgrade, .reserve, .renew, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .tell:
+    case .acquire, .downgrade, .reserve, .renew, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .hostMessage:
       isUrgent = true
     }
   }
@@ -109,7 +109,7 @@ final class FakeStore: LeaseStore {
     case .checkPlaces: "checkPlaces"
     case .clock: "clock"
     case .look: "look"
-    case .tell: "tell"
+    case .hostMessage: "tell"
     }
   }
 
@@ -330,7 +330,7 @@ final class TestSidecar {
     for command in store.sent {
       switch command.command {
       case .clock: core.heard(.reply(command.id, .clock(StoreInstant(microseconds: 1))))
-      case .heartbeat, .release, .downgrade, .answerInUse, .tell: core.heard(.reply(command.id, .done))
+      case .heartbeat, .release, .downgrade, .answerInUse, .hostMessage: core.heard(.reply(command.id, .done))
       case .acquire, .reserve, .renew, .checkPlaces, .look: break
       }
     }
@@ -338,9 +338,9 @@ final class TestSidecar {
   }
 
   /// What would outlive the process if it ended now.
-  func kept() throws -> KeptState {
+  func kept() throws -> SavedDaemon {
     let memory = try #require(core.keeper?.memory)
-    return try KeptState(#require(StateMemory(owning: dup(memory.descriptor))), now: clock.hostClock.now())
+    return try SavedDaemon(#require(StateMemory(owning: dup(memory.descriptor))), now: clock.hostClock.now())
   }
 }
 

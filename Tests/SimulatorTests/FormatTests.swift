@@ -94,7 +94,7 @@ import Testing
       holds: nil,
       token: 0, began: StoreInstant(microseconds: 5))
     #expect(
-      message(encoder.encode(.tell(inbox: "b/1f", .probe(DeadlockProbe(number: 2, path: [step])))))
+      message(encoder.encode(.hostMessage(inbox: "b/1f", .probe(DeadlockProbe(number: 2, path: [step])))))
         == "1;tell;5:probe1:21:140:1:b4:b/1f1:31:42:124:cron0:3:x y0:1:01:5")
   }
 
@@ -104,12 +104,12 @@ import Testing
       InboxMessage(Array("1;granted 7 1700000000000005 65536 0 later;x y".utf8))
         == InboxMessage(Array("1;granted 7 1700000000000005 65536 0;x y".utf8)))
     let sent = Array("1;tell later;5:probe1:21:147:1:b4:b/1f1:31:42:124:cron0:3:x y0:1:01:55:later5:later".utf8)
-    guard case .lease(.told(.probe(let probe)))? = InboxMessage(sent) else {
+    guard case .lease(.hostMessage(.probe(let probe)))? = InboxMessage(sent) else {
       Issue.record("not understood")
       return
     }
     #expect(probe.path.map(\.more) == [Array("5:later".utf8)])
-    let forwarded = encoders[0].encode(.tell(inbox: "c/1f", .probe(probe))).parts[2]
+    let forwarded = encoders[0].encode(.hostMessage(inbox: "c/1f", .probe(probe))).parts[2]
     #expect(
       String(decoding: forwarded, as: UTF8.self)
         == "1;tell;5:probe1:21:147:1:b4:b/1f1:31:42:124:cron0:3:x y0:1:01:55:later")

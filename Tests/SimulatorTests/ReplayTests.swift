@@ -41,52 +41,52 @@ import Testing
     let first = LockEngine(configuration: configuration)
     first.recordChanges()
     var record = EventRecord(title: "the first", configuration: configuration)
-    func tell(_ event: Event, _ engine: LockEngine, _ record: inout EventRecord) -> [Effect] {
+    func feed(_ event: Event, _ engine: LockEngine, _ record: inout EventRecord) -> [Effect] {
       now.nanoseconds += 1000
-      return record.tell(event, to: engine, now: now)
+      return record.feed(event, to: engine, now: now)
     }
     func acquire(_ session: SessionID, _ request: UInt64) -> Event {
       .acquireRequested(AcquireRequest(session: session, request: RequestID(request), target: .one(name)))
     }
-    _ = tell(.sessionOpened(alice, uid: 1), first, &record)
-    _ = tell(.sessionOpened(bob, uid: 1), first, &record)
-    #expect(tell(.watched(steps: 1), first, &record).isEmpty)
-    #expect(tell(acquire(alice, 1), first, &record).count == 2)
+    _ = feed(.sessionOpened(alice, uid: 1), first, &record)
+    _ = feed(.sessionOpened(bob, uid: 1), first, &record)
+    #expect(feed(.watched(steps: 1), first, &record).isEmpty)
+    #expect(feed(acquire(alice, 1), first, &record).count == 2)
     var narrow = configuration.settings
     narrow.holdsPerUIDMax = 1
-    #expect(tell(.reconfigured(narrow), first, &record).isEmpty)
-    #expect(tell(acquire(bob, 2), first, &record) == [.reply(bob, RequestID(2), .refused(.limit(.holdsPerUID)))])
-    #expect(tell(.reconfigured(configuration.settings), first, &record).isEmpty)
-    #expect(tell(.watched(steps: 0), first, &record).isEmpty)
-    _ = tell(acquire(bob, 3), first, &record)
-    #expect(tell(.turnEnded, first, &record).isEmpty)
+    #expect(feed(.reconfigured(narrow), first, &record).isEmpty)
+    #expect(feed(acquire(bob, 2), first, &record) == [.reply(bob, RequestID(2), .refused(.limit(.holdsPerUID)))])
+    #expect(feed(.reconfigured(configuration.settings), first, &record).isEmpty)
+    #expect(feed(.watched(steps: 0), first, &record).isEmpty)
+    _ = feed(acquire(bob, 3), first, &record)
+    #expect(feed(.turnEnded, first, &record).isEmpty)
     // The wait of one session is granted before the other's records are taken.
-    #expect(tell(.sessionEvicted(alice), first, &record).count == 2)
+    #expect(feed(.sessionEvicted(alice), first, &record).count == 2)
     #expect(record.replay() == nil)
 
-    var state = StoredState()
+    var state = SavedState()
     for change in first.takeChanges(isKept: { $0 == bob }) {
       guard case .put(let kind, let id, let bytes) = change else { continue }
       try state.add(kind, id: id, bytes, now: now)
     }
-    #expect(tell(.keepingStopped(bob), first, &record).isEmpty)
+    #expect(feed(.keepingStopped(bob), first, &record).isEmpty)
     var losses = StateWriter()
     first.writeLosses(of: alice, to: &losses)
     var reader = StateReader(losses.bytes)
 
     let second = LockEngine(configuration: configuration)
     var next = EventRecord(title: "the second", configuration: configuration)
-    _ = tell(.sessionOpened(alice), second, &next)
-    _ = tell(.sessionOpened(bob), second, &next)
-    #expect(tell(.lossesRestored(alice, LostHold.all(from: &reader)), second, &next).isEmpty)
-    _ = tell(.restored(state, numbers: first.numbers), second, &next)
+    _ = feed(.sessionOpened(alice), second, &next)
+    _ = feed(.sessionOpened(bob), second, &next)
+    #expect(feed(.lossesRestored(alice, LostHold.all(from: &reader)), second, &next).isEmpty)
+    _ = feed(.restored(state, numbers: first.numbers), second, &next)
     #expect(second.gauges.held == 1)
     #expect(
-      tell(.releaseRequested(alice, RequestID(4), name: name, token: nil), second, &next)
+      feed(.releaseRequested(alice, RequestID(4), name: name, token: nil), second, &next)
         == [.reply(alice, RequestID(4), .refused(.lost(.shutdown)))])
     #expect(next.replay() == nil)
     next.entries.removeAll { if case .restored = $0.event { true } else { false } }
-    _ = tell(.releaseRequested(bob, RequestID(5), name: name, token: nil), second, &next)
+    _ = feed(.releaseRequested(bob, RequestID(5), name: name, token: nil), second, &next)
     #expect(next.replay() != nil)
   }
 

@@ -252,7 +252,7 @@ extension LockEngine {
     waiter.dateAskedOn = 0
     guard !waiter.isOver, case .clock(let clock) = reply else { return }
     waiter.began = waiter.beginning(by: clock, sentAt: sentAt)
-    tellProgress(waiter.lock, now: now)
+    notifyProgress(waiter.lock, now: now)
   }
 
   /// Has a wait that lasts be looked at beyond this host.
@@ -372,7 +372,7 @@ extension LockEngine {
   func forward(_ probe: DeadlockProbe, to sight: LeaseSight, now: BootInstant) {
     let inboxes = Set(sight.holders.map { ExactText($0) }).sorted().map(\.text)
     for inbox in inboxes.prefix(Self.deadlockBranchesMax) where !isOwn(inbox) {
-      send(.tell(inbox: inbox, .probe(probe)), .other, now: now)
+      send(.hostMessage(inbox: inbox, .probe(probe)), .other, now: now)
     }
   }
 
@@ -391,11 +391,11 @@ extension LockEngine {
     let origin = probe.path[0].inbox
     let rest = probe.path[index...].drop { stands($0) }
     if let next = rest.first, !isOwn(next.inbox) {
-      return send(.tell(inbox: next.inbox, .confirm(probe, next: rest.startIndex)), .other, now: now)
+      return send(.hostMessage(inbox: next.inbox, .confirm(probe, next: rest.startIndex)), .other, now: now)
     }
     let allStand = rest.isEmpty
     if !isOwn(origin) {
-      send(.tell(inbox: origin, allStand ? .confirmed(probe) : .refuted(probe)), .other, now: now)
+      send(.hostMessage(inbox: origin, allStand ? .confirmed(probe) : .refuted(probe)), .other, now: now)
     } else if let waiter = waiter(of: probe.path[0]) {
       allStand ? confirmed(probe, by: waiter, now: now) : refuted(probe, by: waiter, now: now)
     }
@@ -417,7 +417,7 @@ extension LockEngine {
     let youngest = path.indices.max { isOlder(path[$0], than: path[$1]) } ?? 0
     let turned = Array(path[youngest...] + path[..<youngest])
     if !isOwn(turned[0].inbox) {
-      send(.tell(inbox: turned[0].inbox, .victim(path: turned)), .other, now: now)
+      send(.hostMessage(inbox: turned[0].inbox, .victim(path: turned)), .other, now: now)
     } else if let victim = self.waiter(of: turned[0]) {
       endDeadlock(victim, turned, now: now)
     }

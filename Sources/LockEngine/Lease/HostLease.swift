@@ -135,7 +135,7 @@ final class HostLease {
   }
 
   /// What a predecessor of this process had, or wanted.
-  init(_ stored: StoredLease, lock: LockRecord, now: BootInstant) {
+  init(_ stored: SavedLease, lock: LockRecord, now: BootInstant) {
     self.lock = lock
     attempt = stored.attempt
     timeline = LeaseTimeline(leaseMilliseconds: stored.milliseconds)

@@ -155,7 +155,7 @@ extension LockEngine {
 
   private func stillWaiting(_ lock: LockRecord, now: BootInstant) {
     if lock.queue.isEmpty { return advance(lock, now: now) }
-    tellProgress(lock, now: now)
+    notifyProgress(lock, now: now)
   }
 
   private func acquireFailed(_ lease: HostLease, _ failure: LeaseFailure, now: BootInstant) {

@@ -55,7 +55,7 @@ extension LockEngine {
     case .inUse(let name, let ask):
       catchUp(name, now: now)
       if let lock = locks[name] { inUseTold(lock, ask: ask, now: now) }
-    case .told(let message):
+    case .hostMessage(let message):
       told(message, now: now)
     }
   }
@@ -77,7 +77,7 @@ extension LockEngine {
       locks[name].map { lock in
         lock.ask == ask && (lock.conflict != nil || lock.queue.first.map { $0.isTry && $0.answersWanted <= 1 } ?? false)
       } ?? false
-    case .told:
+    case .hostMessage:
       false
     }
   }

@@ -45,7 +45,7 @@ extension LockEngine {
   ) {
     let release = UnconfirmedRelease(
       // A block of tokens that cannot be is of no use to anybody.
-      attempt: attempt, unused: StoredReleases.canBe(unused) ? unused : .unknown,
+      attempt: attempt, unused: SavedReleases.canBe(unused) ? unused : .unknown,
       worthUntil: now.adding(milliseconds: timeline.leaseMilliseconds),
       isExact: isExact)
     if !isExact { lock.unconfirmedReleases.removeAll { release.covers($0.attempt) } }
@@ -88,7 +88,7 @@ extension LockEngine {
     _ name: LockName, attempt: UInt64, unused: UnusedTokens, isExact: Bool = true, now: BootInstant
   ) {
     // What no host can have asked for comes from somebody else, and a successor would not take it from this one's records.
-    guard linkIsUp, StoredReleases.canBe(name, attempt: attempt) else { return }
+    guard linkIsUp, SavedReleases.canBe(name, attempt: attempt) else { return }
     let lock = record(for: name)
     if lock.unconfirmedReleases.contains(where: { $0.covers(attempt) }) { return dropIfUnused(lock) }
     sendRelease(

@@ -15,11 +15,11 @@ extension LockEngine {
     deadlines.push(.progress(lock), at: moment)
   }
 
-  func tellProgress(_ lock: LockRecord, now: BootInstant) {
+  func notifyProgress(_ lock: LockRecord, now: BootInstant) {
     guard lock.progressWaiters > 0 || lock.progressHolders > 0 else { return }
     lock.lastProgressAt = now
-    let isToldAll = tellWaiters(of: lock)
-    tellHolders(of: lock)
+    let isToldAll = notifyWaiters(of: lock)
+    notifyHolders(of: lock)
     guard !isToldAll else { return }
     // In the next turn.
     lock.progressAt = now
@@ -43,7 +43,7 @@ extension LockEngine {
   }
 
   /// Tells those whose place has changed, until the event has used up what it may; whether it came to the end.
-  private func tellWaiters(of lock: LockRecord) -> Bool {
+  private func notifyWaiters(of lock: LockRecord) -> Bool {
     guard lock.progressWaiters > 0, mayTellWaiters(of: lock) else { return true }
     let holder = holderSummary(of: lock)
     let trouble = trouble(of: lock)
@@ -56,13 +56,13 @@ extension LockEngine {
       else { continue }
       if mustPutOff, isAnyTold { return false }
       isAnyTold = true
-      tellAtOnce(waiter, holder: holder, position: position)
+      notifyAtOnce(waiter, holder: holder, position: position)
     }
     return true
   }
 
   /// Tells who has just begun to wait, or one whose place has changed. `holder`: who has the lock, where that was found out.
-  func tellAtOnce(_ waiter: Waiter, holder: HolderSummary?, position: Int) {
+  func notifyAtOnce(_ waiter: Waiter, holder: HolderSummary?, position: Int) {
     let lock = waiter.lock
     // One that the store has not dated yet must not be known to be there: a wait that somebody begins then is younger.
     guard !waiter.isOver, !isBeingDated(waiter), mayTellWaiters(of: lock) else { return }
@@ -77,7 +77,7 @@ extension LockEngine {
           holder: holder ?? holderSummary(of: lock), trouble: waiter.toldTrouble)))
   }
 
-  private func tellHolders(of lock: LockRecord) {
+  private func notifyHolders(of lock: LockRecord) {
     guard lock.progressHolders > 0 else { return }
     let isWantedElsewhere = lock.leases.contains { $0.isHeld && $0.isContended }
     let waiters = lock.queue.count + (isWantedElsewhere ? 1 : 0)

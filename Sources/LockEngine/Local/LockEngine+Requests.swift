@@ -61,7 +61,7 @@ extension LockEngine {
     guard !waiter.isOver else { return }
     if let deadline = waiter.deadline { deadlines.push(.wait(waiter), at: deadline) }
     armDeadlockSearch(for: waiter, now: now)
-    if waiter.request.progress { tellAtOnce(waiter, holder: nil, position: lock.queue.count) }
+    if waiter.request.progress { notifyAtOnce(waiter, holder: nil, position: lock.queue.count) }
   }
 
   private func refusalBeforeWaiting(_ waiter: Waiter) -> Refusal? {

@@ -48,7 +48,7 @@ public enum Event: Equatable, Sendable {
   /// A predecessor left this, with what its ``LockEngine/numbers`` were. To be told to a new engine that knows its
   /// sessions and nothing else, its link down; what other sessions had is given up. Leases are in doubt until the store
   /// has confirmed them.
-  indirect case restored(StoredState, numbers: [UInt64])
+  indirect case restored(SavedState, numbers: [UInt64])
   /// What a session lost under a predecessor.
   case lossesRestored(SessionID, [LostHold])
 

@@ -69,7 +69,7 @@ public enum LeaseCommand: Hashable, Sendable {
   case look(name: LockName)
 
   /// Tell the host behind `inbox` something that the store has no part in.
-  case tell(inbox: String, HostMessage)
+  case hostMessage(inbox: String, HostMessage)
 }
 
 /// A moment by the store's clock. Hosts have no clock in common; this is the one that all of them are told.
@@ -242,7 +242,7 @@ public enum LeasePush: Hashable, Sendable {
   /// A holder keeps the lock for which this host tried with `ask`.
   case inUse(name: LockName, ask: UInt64)
   /// Another host says something that the store has no part in.
-  case told(HostMessage)
+  case hostMessage(HostMessage)
 }
 
 /// Which hosts the store knows in connection with one lock, by their inboxes.

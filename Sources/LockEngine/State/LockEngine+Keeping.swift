@@ -147,7 +147,7 @@ extension LockEngine {
   }
 
   private func append<Stored>(
-    _ stored: Stored?, _ kind: StoredState.Kind, id: UInt64, _ mark: inout StateMark, to result: inout [StateChange],
+    _ stored: Stored?, _ kind: SavedState.Kind, id: UInt64, _ mark: inout StateMark, to result: inout [StateChange],
     write: (Stored, inout StateWriter) -> Void
   ) {
     if let stored {
@@ -163,8 +163,8 @@ extension LockEngine {
 
   // MARK: Records
 
-  private func stored(_ lease: HostLease) -> StoredLease? {
-    let stage: StoredLease.Stage
+  private func stored(_ lease: HostLease) -> SavedLease? {
+    let stage: SavedLease.Stage
     switch lease.state {
     case .asking, .queued: stage = .wanted
     case .held: stage = .held
@@ -172,37 +172,37 @@ extension LockEngine {
     case .over: return nil
     }
     let term = lease.term
-    return StoredLease(
+    return SavedLease(
       name: lease.lock.name, attempt: lease.attempt, mode: lease.mode,
       milliseconds: lease.timeline.leaseMilliseconds, stage: stage, validUntil: term.validUntil,
       graceEnds: term.graceEnds, nextToken: term.nextToken, tokenEnd: term.tokenEnd,
       contendedSince: term.contendedSince, isSharingUnconfirmed: term.isSharingUnconfirmed)
   }
 
-  private func storedReleases(of lock: LockRecord) -> StoredReleases? {
+  private func storedReleases(of lock: LockRecord) -> SavedReleases? {
     guard !lock.unconfirmedReleases.isEmpty else { return nil }
-    return StoredReleases(
+    return SavedReleases(
       name: lock.name,
       releases: lock.unconfirmedReleases.map {
         .init(attempt: $0.attempt, unused: $0.unused, worthUntil: $0.worthUntil, isExact: $0.isExact)
       })
   }
 
-  private func stored(_ hold: Hold) -> StoredHold? {
+  private func stored(_ hold: Hold) -> SavedHold? {
     guard sessions[hold.session]?.isKept == true else { return nil }
-    return StoredHold(
+    return SavedHold(
       session: hold.session, name: hold.lock.name, token: hold.token, since: hold.since, owner: hold.owner,
       meta: hold.meta, progress: hold.progress, onLost: hold.onLost, attempt: hold.lease?.attempt ?? 0,
       mode: hold.mode, count: Int64(hold.count), endsAt: hold.endsAt, isPartial: hold.partOf != nil)
   }
 
-  private func stored(_ waiter: Waiter) -> StoredWait? {
+  private func stored(_ waiter: Waiter) -> SavedWait? {
     stored(
       waiter.request, at: waiter, names: [waiter.lock.name], isSeveral: false, since: waiter.since,
       deadline: waiter.deadline, taken: [])
   }
 
-  private func stored(_ multi: MultiLockRequest) -> StoredWait? {
+  private func stored(_ multi: MultiLockRequest) -> SavedWait? {
     stored(
       multi.request, at: multi.waiter, names: multi.names, isSeveral: true, since: multi.since,
       deadline: multi.deadline,
@@ -211,10 +211,10 @@ extension LockEngine {
 
   private func stored(
     _ request: AcquireRequest, at waiter: Waiter?, names: [LockName], isSeveral: Bool, since: BootInstant,
-    deadline: BootInstant?, taken: [StoredWait.Taken]
-  ) -> StoredWait? {
+    deadline: BootInstant?, taken: [SavedWait.Taken]
+  ) -> SavedWait? {
     guard let changes, sessions[request.session]?.isKept == true else { return nil }
-    return StoredWait(
+    return SavedWait(
       place: waiter?.mark.place ?? changes.lastPlace, session: request.session,
       request: request.request, names: names, isSeveral: isSeveral, mode: request.mode,
       waitMilliseconds: request.waitMilliseconds, maxHoldMilliseconds: request.maxHoldMilliseconds,

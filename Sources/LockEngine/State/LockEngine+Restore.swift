@@ -4,7 +4,7 @@ import LockTypes
 
 extension LockEngine {
   /// See ``Event/restored(_:numbers:)``.
-  func restore(_ state: StoredState, numbers: [UInt64], now: BootInstant) {
+  func restore(_ state: SavedState, numbers: [UInt64], now: BootInstant) {
     stepsLeft = .max
     for session in sessions.all { session.isKept = true }
     issued.restore(numbers)
@@ -47,7 +47,7 @@ extension LockEngine {
     return places.map { records[$0.place] }
   }
 
-  private func restore(_ stored: StoredLease, _ lock: LockRecord, now: BootInstant) -> HostLease {
+  private func restore(_ stored: SavedLease, _ lock: LockRecord, now: BootInstant) -> HostLease {
     let lease = HostLease(stored, lock: lock, now: now)
     link.note(lease.timeline)
     issued.attemptIsUsed(stored.attempt)
@@ -74,7 +74,7 @@ extension LockEngine {
     lease.restoredCohort(upTo: lease.lock.queue.live.prefix { $0.since < since }.map(\.arrival).max() ?? 0)
   }
 
-  private func restore(_ stored: StoredHold, _ leases: [UInt64: HostLease], now: BootInstant) -> Hold? {
+  private func restore(_ stored: SavedHold, _ leases: [UInt64: HostLease], now: BootInstant) -> Hold? {
     guard let session = sessions[stored.session], session.hold(of: stored.name, token: stored.token) == nil else {
       return nil
     }
@@ -105,7 +105,7 @@ extension LockEngine {
     return hold
   }
 
-  private func restore(_ stored: StoredWait, now: BootInstant) {
+  private func restore(_ stored: SavedWait, now: BootInstant) {
     guard let session = sessions[stored.session] else { return }
     let request = stored.acquireRequest
     guard stored.isSeveral else {

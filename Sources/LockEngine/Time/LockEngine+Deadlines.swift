@@ -46,7 +46,7 @@ extension LockEngine {
       }
     case .progress(let lock):
       lock.progressAt = nil
-      tellProgress(lock, now: now)
+      notifyProgress(lock, now: now)
     case .repeatRelease(let lock, let attempt):
       repeatRelease(of: lock, attempt: attempt, now: now)
     case .share(let lease):

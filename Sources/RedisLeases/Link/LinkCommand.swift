@@ -31,7 +31,7 @@ enum LinkCommand: Equatable {
     case .reserve(let name, _, _, _): return name
     case .answerInUse(let name, _, _): return name
     case .look(let name): return name
-    case .renew, .heartbeat, .checkPlaces, .clock, .tell: return nil
+    case .renew, .heartbeat, .checkPlaces, .clock, .hostMessage: return nil
     }
   }
 
@@ -59,7 +59,7 @@ extension LeaseCommand {
     case .checkPlaces: "places"
     case .look: "look"
     case .clock: "clock"
-    case .tell: "tell"
+    case .hostMessage: "tell"
     }
   }
 
@@ -68,7 +68,8 @@ extension LeaseCommand {
   var isUrgent: Bool {
     switch self {
     case .release: false
-    case .acquire, .downgrade, .reserve, .renew, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .tell: true
+    case .acquire, .downgrade, .reserve, .renew, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .hostMessage:
+      true
     }
   }
 }

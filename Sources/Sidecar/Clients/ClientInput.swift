@@ -85,7 +85,7 @@ final class ClientInput {
   func writabilityChanged(of session: ClientSession) {
     session.output.isWritable = session.channel.isWritable
     guard session.output.isWritable else { return updateReading(of: session) }
-    output.tellMissed(session)
+    output.notifyMissed(session)
     resumeReading(of: session)
     // The rest of its input may have been nothing that is answered, and then it is through.
     if session.input.hasEnded { output.touch(session) }
@@ -217,7 +217,7 @@ final class ClientInput {
     case .refused(let refusal):
       refuse(refusal, to: session)
     case .cancelNotification(let target):
-      door.tell(.cancelRequested(session.id, request: nil, target: session.requests.inFlight[target]))
+      door.feed(.cancelRequested(session.id, request: nil, target: session.requests.inFlight[target]))
     case .request(let id, let request):
       statistics.requests += 1
       guard session.requests.inFlight.isEmpty || session.requests.inFlight[id] == nil else {
@@ -258,7 +258,7 @@ final class ClientInput {
       !session.input.framer.isInsideLine, !rights.isUnitPending(session), engine.hasHolds(session.id)
     else { return }
     let isAnswered = session.requests.inFlight.isEmpty && session.requests.queries == 0
-    door.tell(.inputEnded(session.id, isAnswered: isAnswered, keepsHolds: session.lifetime.keepsHoldsHalfClosed))
+    door.feed(.inputEnded(session.id, isAnswered: isAnswered, keepsHolds: session.lifetime.keepsHoldsHalfClosed))
     guard engine.isEndPutOff(session.id) else { return }
     session.lifetime.isEndingHolds = true
     endingHolds.append(session)

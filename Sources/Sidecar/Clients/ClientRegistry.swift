@@ -59,7 +59,7 @@ final class ClientRegistry {
     session.charges.account = limits.openAccount(uid: peer?.uid)
     if !ProcessHandle.kernelKnowsPeers { session.handle = try? ProcessHandle.opened(channel, peer: peer).get() }
     sessions.add(session)
-    door.tell(.sessionOpened(session.id, uid: peer?.uid))
+    door.feed(.sessionOpened(session.id, uid: peer?.uid))
     if isLeft { onLeft(session) } else { peers.lookUpUnit(of: session) }
     return session
   }
@@ -73,6 +73,6 @@ final class ClientRegistry {
     session.handle = nil
     lifetimes.endKeepalive(of: session)
     limits.closeAccount(of: session)
-    door.tell(.sessionClosed(session.id), of: session.peer?.uid)
+    door.feed(.sessionClosed(session.id), of: session.peer?.uid)
   }
 }

@@ -96,7 +96,7 @@ final class PeerDirectory {
     let command = process.description.command.map {
       String(decoding: $0.utf8.prefix(Limits.shownTextBytesMax), as: UTF8.self)
     }
-    door.tell(.sessionDescribed(session.id, pid: pid, command: command))
+    door.feed(.sessionDescribed(session.id, pid: pid, command: command))
   }
 
   // MARK: Handles
@@ -157,7 +157,7 @@ final class PeerDirectory {
     guard sessions.has(session) else { return }
     // The handle is not kept for those who do not need it longer: it is a descriptor.
     if ProcessHandle.kernelKnowsPeers, !session.lifetime.endsWithProcess { session.handle = nil }
-    if case .unknown(let doubt) = unit { rights.tellDoubt(doubt, of: session) }
+    if case .unknown(let doubt) = unit { rights.logDoubt(doubt, of: session) }
     onUnit(session)
   }
 

@@ -47,25 +47,25 @@ final class RequestRouter {
   /// A client has asked for something.
   func received(_ request: ClientRequest, id: MessageID, from session: ClientSession) {
     let session = session
-    if !request.method.isDecidedByEngine { door.tellWhatIsDue(before: .query) }
+    if !request.method.isDecidedByEngine { door.feedWhatIsDue(before: .query) }
     switch request {
     case .initialize(let params):
       initialize(params, id: id, session)
     case .acquire(let params):
       acquire(params, id: id, session)
     case .release(let name, let token):
-      door.tell(session, id) { .releaseRequested(session.id, $0, name: name, token: token) }
+      door.feed(session, id) { .releaseRequested(session.id, $0, name: name, token: token) }
     case .extend(let name, let token, let maximum):
-      door.tell(session, id) {
+      door.feed(session, id) {
         .extendRequested(session.id, $0, name: name, token: token, maxHoldMilliseconds: maximum)
       }
     case .downgrade(let name, let token):
-      door.tell(session, id) { .downgradeRequested(session.id, $0, name: name, token: token) }
+      door.feed(session, id) { .downgradeRequested(session.id, $0, name: name, token: token) }
     case .transfer(let name, let token, let target):
       transfer(name, token, to: target, id: id, session)
     case .cancel(let target):
       let target = session.requests.inFlight[target]
-      door.tell(session, id) { .cancelRequested(session.id, request: $0, target: target) }
+      door.feed(session, id) { .cancelRequested(session.id, request: $0, target: target) }
     case .inspect(let name):
       queries.inspect(name, id: id, session)
     case .list(let params):
@@ -91,7 +91,7 @@ final class RequestRouter {
     guard let options = params.more else {
       let name = params.name
       guard rights.mayUse(session, name) else { return rights.deny(session, .use, name, id: id) }
-      return door.tell(session, id) { request in
+      return door.feed(session, id) { request in
         .acquireRequested(
           AcquireRequest(
             session: session.id, request: request, target: .one(name), waitMilliseconds: params.waitMilliseconds,
@@ -103,7 +103,7 @@ final class RequestRouter {
     if options.onLost != .notify, let refusal = losses.enforcementRefusal(session) {
       return losses.refuseEnforcement(refusal, names[0], id: id, to: session)
     }
-    door.tell(session, id) { request in
+    door.feed(session, id) { request in
       .acquireRequested(
         AcquireRequest(
           session: session.id, request: request,
@@ -122,7 +122,7 @@ final class RequestRouter {
     else { return output.write(to: session) { ReplyWriter.writeNoSuchSession(id: id, to: &$0) } }
     guard rights.mayUse(receiver, name) else { return rights.deny(session, .use, name, id: id) }
     peers.describe(receiver)
-    door.tell(session, id) {
+    door.feed(session, id) {
       .transferRequested(
         session.id, $0, name: name, token: token, to: receiver.id,
         isAccepting: receiver.acceptsTransfers && !output.isBehind(receiver))

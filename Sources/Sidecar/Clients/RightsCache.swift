@@ -106,7 +106,7 @@ final class RightsCache {
 
   /// Whoever wrote a rule about a unit wants to know when it meets somebody of whom that cannot be said; but clients can
   /// make it happen as often as they like.
-  func tellDoubt(_ doubt: UnitDoubt, of session: ClientSession) {
+  func logDoubt(_ doubt: UnitDoubt, of session: ClientSession) {
     guard let count = doubts.toLog(now: clock.now()) else { return }
     logger.warning(
       "the unit of a client is not known; rules that allow a unit are not for it, and rules that deny one are",

@@ -9,19 +9,19 @@ final class EngineDoor {
   /// Leads to the engine of `core`, which owns this door.
   func lead(to core: SidecarCore) { self.core = core }
 
-  /// Tells the engine a fact, on behalf of a user, or nobody's.
-  func tell(_ event: Event, now: BootInstant? = nil, of user: UInt32? = nil) { core?.tell(event, now: now, of: user) }
+  /// Feeds the engine a fact, on behalf of a user, or nobody's.
+  func feed(_ event: Event, now: BootInstant? = nil, of user: UInt32? = nil) { core?.feed(event, now: now, of: user) }
 
-  /// Tells the engine a client's request that is answered under `message`, now or later.
-  func tell(_ session: ClientSession, _ message: MessageID, _ event: (RequestID) -> Event) {
-    core?.tell(session, message, event)
+  /// Feeds the engine a client's request that is answered under `message`, now or later.
+  func feed(_ session: ClientSession, _ message: MessageID, _ event: (RequestID) -> Event) {
+    core?.feed(session, message, event)
   }
 
-  /// Tells the engine something about the driver, which has no effects.
-  func tellAside(_ event: Event) { core?.tellAside(event) }
+  /// Feeds the engine something about the driver, which has no effects.
+  func feedAside(_ event: Event) { core?.feedAside(event) }
 
-  /// Tells the engine that time has passed, before something is answered without it.
-  func tellWhatIsDue(before work: TurnWork) { core?.tellWhatIsDue(before: work) }
+  /// Feeds the engine the time, before something is answered without it.
+  func feedWhatIsDue(before work: TurnWork) { core?.feedWhatIsDue(before: work) }
 
   /// From `now` on the loop does `work`.
   func begins(_ work: TurnWork, now: BootInstant) { core?.begins(work, now: now) }

@@ -50,7 +50,7 @@ final class Lifecycle {
   ///   - clock: what time it is; tests have one of their own.
   init(
     configuration: SidecarConfiguration, loop: any EventLoop, logger: Logger, notifier: Notifier,
-    predecessor: KeptState? = nil, store: DescriptorStore? = nil, clock: HostClock = .boot
+    predecessor: SavedDaemon? = nil, store: DescriptorStore? = nil, clock: HostClock = .boot
   ) {
     instance = predecessor?.identity.instance ?? Self.newInstance()
     stages = LifeStage()
@@ -91,7 +91,7 @@ final class Lifecycle {
   // MARK: Start
 
   /// Goes on with what a daemon before this one left, and serves on `socket` from now on.
-  func start(on socket: ListeningSocket, predecessor: KeptState? = nil) -> EventLoopFuture<Void> {
+  func start(on socket: ListeningSocket, predecessor: SavedDaemon? = nil) -> EventLoopFuture<Void> {
     let predecessor = NIOLoopBound(predecessor, eventLoop: loop)
     let life = NIOLoopBound(self, eventLoop: loop)
     return BootTimer.make(on: loop) { [unowned core] in core.timerFired() }
@@ -235,7 +235,7 @@ final class Lifecycle {
       configuration.savedSettings = saved
       core.keeper?.settingsChanged()
       core.output.scheduleEnd()
-      core.tellAside(.reconfigured(new.engine))
+      core.feedAside(.reconfigured(new.engine))
       core.store?.timeoutMilliseconds = new.engine.storeTimeoutMilliseconds
       if new.connectionsMax != old.connectionsMax { core.parts.room.warnIfScarce() }
       if new.policy != old.policy { policyChanged() }
@@ -298,7 +298,7 @@ final class Lifecycle {
       self.logger.warning("not every lock could be given back in time; the rest end by their leases")
       self.drained()
     }
-    core.tell(.shutdownRequested)
+    core.feed(.shutdownRequested)
   }
 
   /// Everything has been given back, or cannot be.

@@ -50,7 +50,7 @@ final class SidecarCore {
   ///   - store: where what must outlive this one is kept; nil: nowhere.
   init(
     configuration: SidecarConfiguration, instance: String, life: LifeStage, loop: any EventLoop, logger: Logger,
-    predecessor: KeptState?, store: DescriptorStore?, clock: HostClock
+    predecessor: SavedDaemon?, store: DescriptorStore?, clock: HostClock
   ) {
     // Found out now: with no descriptor left the kernel would seem not to.
     _ = ProcessHandle.kernelKnowsPeers
@@ -98,7 +98,7 @@ final class SidecarCore {
   }
 
   /// Where attempts begin: at a number that nobody can guess, unless this daemon goes on with those of the one before.
-  private static func attemptsBegin(after predecessor: KeptState?) -> UInt64 {
+  private static func attemptsBegin(after predecessor: SavedDaemon?) -> UInt64 {
     let starts = EngineConfiguration.attemptStarts
     if let last = predecessor?.engine.lastAttempt(numbers: predecessor?.numbers ?? []), last >= starts.lowerBound {
       return 0
@@ -109,10 +109,10 @@ final class SidecarCore {
 
   // MARK: The turn
 
-  /// Tells the engine a fact and does what it wants done.
+  /// Feeds the engine a fact and does what it wants done.
   ///
   /// - Parameter user: on whose behalf; nil: nobody's.
-  func tell(_ event: Event, now: BootInstant? = nil, of user: UInt32? = nil) {
+  func feed(_ event: Event, now: BootInstant? = nil, of user: UInt32? = nil) {
     let now = now ?? clock.now()
     actingUser = user
     turns.begin(TurnWork(event), now: now)
@@ -122,20 +122,20 @@ final class SidecarCore {
     output.scheduleEnd()
   }
 
-  /// Tells the engine something about this driver, which has no effects.
-  func tellAside(_ event: Event, now: BootInstant? = nil) {
+  /// Feeds the engine something about this driver, which has no effects.
+  func feedAside(_ event: Event, now: BootInstant? = nil) {
     engine.handle(event, now: now ?? clock.now(), into: &effects)
   }
 
   /// From `now` on the loop does `work`.
   func begins(_ work: TurnWork, now: BootInstant) { turns.begin(work, now: now) }
 
-  /// Tells the engine that time has passed, if that means anything. It is asked before whatever is answered without it:
+  /// Feeds the engine the time, if that means anything. It is asked before whatever is answered without it:
   /// after a pause of the host a lock that ended meanwhile is told lost first, and nowhere shown as held.
-  func tellWhatIsDue(before work: TurnWork) {
+  func feedWhatIsDue(before work: TurnWork) {
     let now = clock.now()
     turns.begin(work, now: now)
-    if let due = engine.nextDeadline, due <= now { tell(.timerFired, now: now) }
+    if let due = engine.nextDeadline, due <= now { feed(.timerFired, now: now) }
   }
 
   /// A number for a request that the engine is not told of.
@@ -147,11 +147,11 @@ final class SidecarCore {
   /// From now on requests have higher numbers than this one.
   func go(behind request: UInt64) { lastRequest = max(lastRequest, request) }
 
-  /// Tells the engine a client's request that is answered under `message`, now or later.
-  func tell(_ session: ClientSession, _ message: MessageID, _ event: (RequestID) -> Event) {
+  /// Feeds the engine a client's request that is answered under `message`, now or later.
+  func feed(_ session: ClientSession, _ message: MessageID, _ event: (RequestID) -> Event) {
     let request = newRequest()
     current = (request, message)
-    tell(event(request), of: session.peer?.uid)
+    feed(event(request), of: session.peer?.uid)
     if current != nil {
       session.began(request, as: message)
       current = nil
@@ -164,22 +164,22 @@ final class SidecarCore {
     turns.begin(.send, now: clock.now())
     output.endBegins()
     keepTurn(output.settlingSessions)
-    for session in output.settlingSessions where session.output.isGranted { settle(session) }
+    for session in output.settlingSessions where session.output.isGranted { sendOutput(of: session) }
     if let store, store.isUrgent { store.flush() }
-    for session in output.settlingSessions where session.output.isDirty { settle(session) }
+    for session in output.settlingSessions where session.output.isDirty { sendOutput(of: session) }
     store?.flush()
     keeper?.endTurn()
-    for session in output.settlingSessions { proceed(session) }
+    for session in output.settlingSessions { resume(session) }
     output.endIsOver()
     parts.input.turnEnded()
     let now = clock.now()
-    tellAside(.turnEnded, now: now)
+    feedAside(.turnEnded, now: now)
     timer?.arm(for: nextDeadline, now: now)
     onTurnEnd()
-    if let long = turns.end(now: now) { tellLongTurn(long) }
+    if let long = turns.end(now: now) { logLongTurn(long) }
   }
 
-  private func tellLongTurn(_ turn: TurnTimes.Turn) {
+  private func logLongTurn(_ turn: TurnTimes.Turn) {
     logger.warning(
       "a turn of the event loop took long",
       metadata: [
@@ -204,7 +204,7 @@ final class SidecarCore {
   func timerFired() {
     let now = clock.now()
     parts.losses.killThoseDue(now: now)
-    tell(.timerFired, now: now)
+    feed(.timerFired, now: now)
     parts.lifetimes.check(now: now)
     parts.input.goOn()
     parts.queries.goOnWithListings()
@@ -212,7 +212,7 @@ final class SidecarCore {
   }
 
   /// Sends what the turn produced for a session, and closes it if it is through.
-  private func settle(_ session: ClientSession) {
+  private func sendOutput(of session: ClientSession) {
     session.output.isDirty = false
     session.output.isGranted = false
     if let output = takeOutput(of: session) {
@@ -230,9 +230,9 @@ final class SidecarCore {
   }
 
   /// Goes on with a session after its output was sent.
-  private func proceed(_ session: ClientSession) {
+  private func resume(_ session: ClientSession) {
     guard !session.isClosing else { return }
-    output.tellMissed(session)
+    output.notifyMissed(session)
     parts.input.resumeReading(of: session)
     parts.input.endHoldsOfHalfClosed(session)
     if parts.input.isThrough(session) { parts.input.closeAfterOutput(session) }
@@ -265,15 +265,15 @@ final class SidecarCore {
   func heard(_ event: StoreEvent) {
     switch event {
     case .up:
-      tell(.linkUp(.only))
-      parts.watches.tell(.connected)
+      feed(.linkUp(.only))
+      parts.watches.notifyWatchers(.connected)
     case .down:
-      tell(.linkDown(.only))
-      parts.watches.tell(.disconnected)
-    case .sent(let command): tell(.commandSent(.only, command))
-    case .reply(let command, let reply): tell(.replyReceived(.only, command, reply))
-    case .push(let push): tell(.pushReceived(.only, push))
-    case .call(let id, let inbox, let payload): parts.queries.asked(id, from: inbox, payload)
+      feed(.linkDown(.only))
+      parts.watches.notifyWatchers(.disconnected)
+    case .sent(let command): feed(.commandSent(.only, command))
+    case .reply(let command, let reply): feed(.replyReceived(.only, command, reply))
+    case .push(let push): feed(.pushReceived(.only, push))
+    case .call(let id, let inbox, let payload): parts.queries.hostAsked(id, from: inbox, payload)
     case .answer(let id, let payload): parts.queries.hostCalls?.answered(id, payload)
     }
   }
@@ -293,7 +293,7 @@ final class SidecarCore {
       guard let session = sessions[id] else { return }
       perform(notification, for: session)
     case .observed(let name, let event):
-      parts.watches.tell(of: name, event)
+      parts.watches.notifyWatchers(of: name, event)
     case .send(let id, let command):
       store?.submit(command, id: id, of: actingUser)
     case .flushSoon:

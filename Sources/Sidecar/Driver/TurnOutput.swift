@@ -101,12 +101,12 @@ final class TurnOutput {
       statistics.notificationsMissed += 1
       return
     }
-    tellMissed(session)
+    notifyMissed(session)
     write(to: session, body)
   }
 
   /// Tells a session that reads again how much it was not told.
-  func tellMissed(_ session: ClientSession) {
+  func notifyMissed(_ session: ClientSession) {
     guard session.output.notificationsMissed > 0, !session.isClosing, !isBehind(session) else { return }
     let count = session.output.notificationsMissed
     session.output.notificationsMissed = 0

@@ -57,8 +57,8 @@ final class Handover {
   @discardableResult
   func handOver(to next: Settings?) -> Bool {
     guard life.stage == .serving, let keeper, keeper.isUsable, keeper.isStoreKept,
-      KeptIdentity(instance: instance, configuration.settings)
-        == KeptIdentity(instance: instance, next ?? configuration.settings)
+      SavedIdentity(instance: instance, configuration.settings)
+        == SavedIdentity(instance: instance, next ?? configuration.settings)
     else {
       logger.notice(
         "clients and locks cannot be left to another daemon",
@@ -73,7 +73,7 @@ final class Handover {
     for session in sessions.values { try? session.channel.syncOptions?.setOption(.autoRead, value: false) }
     for session in evicted {
       if session.input.hasSpoken { output.write(to: session) { $0.draining() } }
-      door.tell(.sessionEvicted(session.id))
+      door.feed(.sessionEvicted(session.id))
     }
     logger.notice(
       "leaving clients and locks to the next daemon",

@@ -34,5 +34,5 @@ struct DueRecords {
   /// Something was noted, or removed, that has no record.
   var hasNotes = false
   /// Input that a predecessor has taken from sockets, and that is dealt with after the first commit.
-  var leftInputs: [KeptInput] = []
+  var leftInputs: [SavedInput] = []
 }

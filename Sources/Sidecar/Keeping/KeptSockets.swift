@@ -53,11 +53,11 @@ extension ClientSession {
   /// The record by which a successor goes on with the
   ///
   /// - Parameter isFinal: whether it is known how much of the output was sent.
-  func record(losses: [UInt8], isFinal: Bool) -> KeptSession {
+  func record(losses: [UInt8], isFinal: Bool) -> SavedSession {
     keeping.isChanged = false
     keeping.hadInputWritten = hasInput
     if keeping.cookie == 0 { keeping.cookie = withSocket { socket_cookie($0) } ?? 0 }
-    var record = KeptSession(id: id, cookie: keeping.cookie)
+    var record = SavedSession(id: id, cookie: keeping.cookie)
     record.inputEnded = input.hasEnded
     record.keepsHoldsHalfClosed = lifetime.keepsHoldsHalfClosed
     record.acceptsTransfers = acceptsTransfers

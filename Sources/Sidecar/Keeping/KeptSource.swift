@@ -4,7 +4,7 @@ import LockTypes
 /// What a keeper asks of the daemon that it keeps.
 protocol KeptSource: AnyObject {
   /// The record of who the daemon is.
-  var identity: KeptIdentity { get }
+  var identity: SavedIdentity { get }
   /// Its settings, for the daemon that follows.
   var settings: [UInt8] { get }
   /// The counters that a successor goes on with.
@@ -55,7 +55,7 @@ final class KeptDaemon: KeptSource {
     self.door = door
   }
 
-  var identity: KeptIdentity { KeptIdentity(instance: instance, configuration.settings) }
+  var identity: SavedIdentity { SavedIdentity(instance: instance, configuration.settings) }
   var settings: [UInt8] { configuration.savedSettings }
   var counters: [UInt64] { [sessions.last, door.lastRequest] + engine.numbers }
   var bytesToKeep: Int { engine.lockBytes + limits.keptBytes }
@@ -76,7 +76,7 @@ final class KeptDaemon: KeptSource {
     return writer.bytes
   }
 
-  func keepingStopped(_ id: SessionID) { door.tellAside(.keepingStopped(id)) }
+  func keepingStopped(_ id: SessionID) { door.feedAside(.keepingStopped(id)) }
 
   func resumeChanges() { engine.resumeRecordingChanges() }
 

@@ -21,7 +21,7 @@ public struct LeftDescriptors: Sendable {
       // The descriptor itself is for whoever takes everything over.
       guard let memory = StateMemory(borrowing: descriptor.descriptor),
         let settings = try? StateImage.record(
-          StateLog.Key(kind: KeptKind.settings, id: 0), in: UnsafeRawBufferPointer(memory.bytes))
+          StateLog.Key(kind: SavedRecordKind.settings, id: 0), in: UnsafeRawBufferPointer(memory.bytes))
       else { continue }
       return settings
     }
@@ -33,7 +33,7 @@ public struct LeftDescriptors: Sendable {
   public var isOfUse: Bool {
     descriptors.contains { descriptor in
       guard descriptor.name == KeptDescriptors.memoryName,
-        let memory = StateMemory(borrowing: descriptor.descriptor), let state = try? KeptState(memory)
+        let memory = StateMemory(borrowing: descriptor.descriptor), let state = try? SavedDaemon(memory)
       else { return false }
       return state.engine.isWhole(at: BootClock.now())
     }

@@ -14,7 +14,7 @@ enum Predecessor {
   /// everything that is of no use is taken out of the store.
   static func read(
     _ left: LeftDescriptors, _ configuration: SidecarConfiguration, _ store: DescriptorStore?, logger: Logger
-  ) -> KeptState? {
+  ) -> SavedDaemon? {
     guard !left.descriptors.isEmpty else { return nil }
     guard let store else {
       // Nothing could be taken out of it any more.
@@ -25,7 +25,7 @@ enum Predecessor {
     for witness in witnesses { KeptDescriptors.discard(witness, from: store) }
     let left = LeftDescriptors(left.descriptors.filter { $0.name != KeptDescriptors.witnessName })
     if left.descriptors.isEmpty { return nil }
-    var found: KeptState?
+    var found: SavedDaemon?
     var problem = "there is none"
     var memories = 0
     for descriptor in left.descriptors where descriptor.name == KeptDescriptors.memoryName {
@@ -63,22 +63,22 @@ enum Predecessor {
 
   private static func read(
     _ descriptor: HandedOverDescriptor, _ configuration: SidecarConfiguration
-  ) throws -> KeptState {
+  ) throws -> SavedDaemon {
     guard let memory = StateMemory(owning: descriptor.descriptor) else {
       throw StateUnreadable.damaged("it is no memory of fixed size")
     }
     guard StateLog.countAttempt(memory.bytes) < attemptsMax else {
       throw StateUnreadable.damaged("the daemon has ended \(attemptsMax) times with it")
     }
-    let state = try KeptState(memory)
-    guard state.identity == KeptIdentity(instance: state.identity.instance, configuration.settings) else {
+    let state = try SavedDaemon(memory)
+    guard state.identity == SavedIdentity(instance: state.identity.instance, configuration.settings) else {
       throw StateUnreadable.damaged("host, key_prefix or the Redis server are others now")
     }
     return state
   }
 
   /// Whether the session can go on with this connection.
-  private static func isUsable(_ descriptor: CInt, _ session: KeptSession) -> Bool {
+  private static func isUsable(_ descriptor: CInt, _ session: SavedSession) -> Bool {
     guard socket_cookie(descriptor) == session.cookie, session.cookie != 0, !session.isUncertain else { return false }
     var state = pollfd(fd: descriptor, events: 0, revents: 0)
     return poll(&state, 1, 0) >= 0 && state.revents & Int16(POLLHUP | POLLERR | POLLNVAL) == 0

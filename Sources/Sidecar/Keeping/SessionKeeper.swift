@@ -95,7 +95,7 @@ final class SessionKeeper {
   func begin() { hasBegun = true }
 
   /// Input that a predecessor took and did not deal with: it stays noted until this process has.
-  func adopt(_ inputs: [KeptInput]) { due.leftInputs = inputs }
+  func adopt(_ inputs: [SavedInput]) { due.leftInputs = inputs }
 
   /// The daemon has other settings from now on.
   func settingsChanged() { due.hasSettings = true }
@@ -170,9 +170,9 @@ final class SessionKeeper {
     }
     var hasChanged = due.hasNotes || !changes.isEmpty || due.isFirst || due.hasSettings
     attempt { () throws(StateLog.Failure) in
-      if due.isFirst { try log.put(StateLog.Key(kind: KeptKind.identity, id: 0), source.identity.encode()) }
+      if due.isFirst { try log.put(StateLog.Key(kind: SavedRecordKind.identity, id: 0), source.identity.encode()) }
       if due.hasSettings {
-        try log.put(StateLog.Key(kind: KeptKind.settings, id: 0), source.settings)
+        try log.put(StateLog.Key(kind: SavedRecordKind.settings, id: 0), source.settings)
       }
       for change in changes {
         switch change {
@@ -357,10 +357,10 @@ final class SessionKeeper {
   // MARK: Records
 
   private static func key(of session: ClientSession) -> StateLog.Key {
-    StateLog.Key(kind: KeptKind.session, id: session.id.rawValue)
+    StateLog.Key(kind: SavedRecordKind.session, id: session.id.rawValue)
   }
 
-  private func record(of session: ClientSession, isFinal: Bool = false) -> KeptSession {
+  private func record(of session: ClientSession, isFinal: Bool = false) -> SavedSession {
     session.record(losses: source.losses(of: session.id), isFinal: isFinal)
   }
 

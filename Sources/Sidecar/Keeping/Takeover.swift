@@ -43,7 +43,7 @@ final class Takeover {
   }
 
   /// Goes on with the sessions that were left; complete when that is kept, and clients are read from again.
-  func takeOver(_ predecessor: KeptState?) -> EventLoopFuture<Void> {
+  func takeOver(_ predecessor: SavedDaemon?) -> EventLoopFuture<Void> {
     guard let predecessor else {
       output.scheduleEnd()
       return loop.makeSucceededVoidFuture()
@@ -80,8 +80,8 @@ final class Takeover {
   }
 
   private func takeOver(
-    _ state: KeptState, _ taken: [(SessionID, TakenOver)]
-  ) -> (sessions: [ClientSession], inputs: [KeptInput]) {
+    _ state: SavedDaemon, _ taken: [(SessionID, TakenOver)]
+  ) -> (sessions: [ClientSession], inputs: [SavedInput]) {
     sessions.last = max(sessions.last, state.lastSession)
     door.go(behind: state.lastRequest)
     var kept: [ClientSession] = []
@@ -103,11 +103,11 @@ final class Takeover {
       connection.handler.take(session)
       sessions.add(session)
       keeper?.adopt(session)
-      door.tell(.sessionOpened(id, uid: session.peer?.uid))
+      door.feed(.sessionOpened(id, uid: session.peer?.uid))
       watches.takeOver(session, record)
       takeOverEnd(of: session, record)
       var losses = StateReader(record.losses)
-      door.tell(.lossesRestored(id, LostHold.all(from: &losses)))
+      door.feed(.lossesRestored(id, LostHold.all(from: &losses)))
       peers.lookUpUnit(of: session)
       kept.append(session)
     }
@@ -119,7 +119,7 @@ final class Takeover {
       session.output.bytes?.writeBytes(bytes)
     }
     for session in kept where session.output.bytes != nil { output.touch(session) }
-    door.tell(.restored(state.engine, numbers: state.numbers))
+    door.feed(.restored(state.engine, numbers: state.numbers))
     keeper?.begin()
     answerLostQueries(of: kept, state)
     logger.notice(
@@ -133,7 +133,7 @@ final class Takeover {
 
   /// What ends the session. A process that has ended meanwhile is found now. On a kernel that does not know who is at the
   /// other end of a socket (before 6.5) its number may be another's by now, and then only its socket ends a session.
-  private func takeOverEnd(of session: ClientSession, _ record: KeptSession) {
+  private func takeOverEnd(of session: ClientSession, _ record: SavedSession) {
     if record.keepaliveMilliseconds > 0 { lifetimes.keepAlive(session, milliseconds: record.keepaliveMilliseconds) }
     guard record.endsWithProcess else { return }
     guard ProcessHandle.kernelKnowsPeers else {
@@ -149,7 +149,7 @@ final class Takeover {
   }
 
   /// The input that the daemon before took from its sockets and did not deal with.
-  private func takenInputs(of state: KeptState) -> [KeptInput] {
+  private func takenInputs(of state: SavedDaemon) -> [SavedInput] {
     state.inputs.enumerated().filter { index, input in
       guard let session = sessions[input.session] else { return false }
       let isLast = !state.inputs[(index + 1)...].contains { $0.session == input.session }
@@ -158,7 +158,7 @@ final class Takeover {
   }
 
   /// What was asked of Redis on behalf of a client has no answer any more.
-  private func answerLostQueries(of kept: [ClientSession], _ state: KeptState) {
+  private func answerLostQueries(of kept: [ClientSession], _ state: SavedDaemon) {
     let waiting = state.engine.waitingRequests
     for session in kept {
       for (message, request) in session.requests.inFlight.sorted(by: { $0.value.rawValue < $1.value.rawValue })
@@ -171,7 +171,7 @@ final class Takeover {
     }
   }
 
-  private func proceed(with kept: [ClientSession], _ inputs: [KeptInput]) {
+  private func proceed(with kept: [ClientSession], _ inputs: [SavedInput]) {
     for input in inputs {
       guard let session = sessions[input.session] else { continue }
       // It is noted already.

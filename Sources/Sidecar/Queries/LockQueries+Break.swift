@@ -26,7 +26,7 @@ extension LockQueries {
     // Without Redis nobody else can be told; what can be done here is done all the same.
     let fallback = isHeldHere ? { self.answer(order, session, broken: breakHere()) } : nil
     // Who holds it is asked first: once it is broken here it may pass to another host, from whom nobody wants to take it.
-    ask(session, id, fallback: fallback) { store, user, completion in
+    queryStore(session, id, fallback: fallback) { store, user, completion in
       store.inspect([name], waitingHostsMax: 0, of: user, completion)
     } answer: { inspections in
       let found = inspections[0]
@@ -48,7 +48,7 @@ extension LockQueries {
   ) {
     let inboxes = Set(found.holders.map { ExactText($0.inbox) }).subtracting([ExactText(self.inbox)]).sorted()
     let question = HostQuestion.breakHolds(order.name, token: order.token, reason: order.reason, by: order.by)
-    ask(
+    queryHosts(
       hosts: inboxes.map { ($0.text, question) }, waitMilliseconds: Self.breakMilliseconds, for: session, order.id
     ) { outcomes in
       let told = outcomes.flatMap { $0.outcome.answer.map(HostAnswer.tokens(in:)) ?? [] }
@@ -90,7 +90,7 @@ extension LockQueries {
   private func takeFromForeignHolder(_ order: BreakOrder, _ session: ClientSession, broken: [Token]) {
     // No foreign holder has a token.
     guard order.token == nil else { return answer(order, session, broken: broken) }
-    ask(session, order.id, of: order.name) { store, user, completion in
+    queryStore(session, order.id, of: order.name) { store, user, completion in
       store.value(of: order.name, of: user, completion)
     } answer: { value in
       guard let value else { return self.answer(order, session, broken: broken) }
@@ -104,7 +104,7 @@ extension LockQueries {
     describing description: @escaping ([UInt8]) -> (host: String?, reason: TakenInfo.Reason)?
   ) {
     guard !seen.isEmpty else { return answer(order, session, broken: broken) }
-    ask(session, order.id, of: order.name) { store, user, completion in
+    queryStore(session, order.id, of: order.name) { store, user, completion in
       store.takeAway(order.name, seen: seen, token: order.token, of: user, completion)
     } answer: { leases in
       let taken = leases.compactMap { lease in
@@ -145,7 +145,7 @@ extension LockQueries {
         ])
     }
     statistics.broken += UInt64(tokens.count)
-    door.tell(.breakRequested(name: name, tokens: tokens, reason: reason), now: now)
+    door.feed(.breakRequested(name: name, tokens: tokens, reason: reason), now: now)
     return tokens
   }
 

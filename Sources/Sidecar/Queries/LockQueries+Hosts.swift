@@ -9,16 +9,17 @@ extension LockQueries {
   // MARK: Asking
 
   /// Asks hosts on behalf of a session; `then` answers the client with what they tell, or without it.
-  func askHosts(
+  func queryHosts(
     _ questions: [(inbox: String, question: HostQuestion)], for session: ClientSession, _ id: MessageID,
-    _ then: @escaping ([ToldLock]) -> Void
+    _ then: @escaping ([RemoteLockReport]) -> Void
   ) {
-    ask(hosts: questions, for: session, id) { outcomes in
-      then(outcomes.flatMap { inbox, outcome in outcome.answer.map { ToldLock.all(in: $0, from: inbox) } ?? [] })
+    queryHosts(hosts: questions, for: session, id) { outcomes in
+      then(
+        outcomes.flatMap { inbox, outcome in outcome.answer.map { RemoteLockReport.all(in: $0, from: inbox) } ?? [] })
     }
   }
 
-  func ask(
+  func queryHosts(
     hosts questions: [(inbox: String, question: HostQuestion)],
     waitMilliseconds: Int64 = 0, for session: ClientSession, _ id: MessageID,
     _ then: @escaping ([(inbox: String, outcome: HostCalls.Outcome)]) -> Void
@@ -26,9 +27,9 @@ extension LockQueries {
     guard !questions.isEmpty, let hostCalls else { return then([]) }
     let request = door.newRequest()
     session.beganQuery(request, as: id)
-    hostCalls.askAll(questions, waitMilliseconds: waitMilliseconds) { outcomes in
+    hostCalls.queryHosts(questions, waitMilliseconds: waitMilliseconds) { outcomes in
       _ = session.endedQuery(request)
-      self.door.tellWhatIsDue(before: .redis)
+      self.door.feedWhatIsDue(before: .redis)
       // The turn ends also where nobody is left to hear of it.
       guard self.sessions.has(session) else { return self.output.scheduleEnd() }
       then(outcomes)
@@ -54,8 +55,8 @@ extension LockQueries {
 
   // MARK: Answering
 
-  func asked(_ id: UInt64, from inbox: String, _ payload: [UInt8]) {
-    door.tellWhatIsDue(before: .redis)
+  func hostAsked(_ id: UInt64, from inbox: String, _ payload: [UInt8]) {
+    door.feedWhatIsDue(before: .redis)
     switch HostQuestion(payload) {
     case .who(let names)?:
       var answer: [UInt8] = []
@@ -69,10 +70,10 @@ extension LockQueries {
     }
   }
 
-  private func told(of name: LockName) -> ToldLock {
+  private func told(of name: LockName) -> RemoteLockReport {
     let snapshot = engine.snapshot(
       of: name, holdersMax: Self.holdersShownMax, waitersMax: Self.waitersShownMax, now: clock.now())
-    return ToldLock(
+    return RemoteLockReport(
       name: name, holders: (snapshot?.holders ?? []).map { MessageWriter.json(of: holder(in: $0)) },
       waiters: (snapshot?.waiters ?? []).map { MessageWriter.json(of: waiter(in: $0)) },
       waiting: Int64(snapshot?.waitersTotal ?? 0))

@@ -74,7 +74,7 @@ extension LockQueries {
         ) { $0.member("field", "cursor") }
       }
     }
-    ask(session, id) { store, user, completion in
+    queryStore(session, id) { store, user, completion in
       store.page(at: position.step, namePrefix: params.prefix ?? [], of: user, completion)
     } answer: { all in
       // Anybody can write a key; what no client could ask for is no lock.
@@ -87,10 +87,10 @@ extension LockQueries {
       guard !page.isEmpty else {
         return self.output.write(to: session) { self.write([], [], [:], id: id, rest, for: session, to: &$0) }
       }
-      self.ask(session, id) { store, user, completion in
+      self.queryStore(session, id) { store, user, completion in
         store.inspect(page, waitingHostsMax: 0, of: user, completion)
       } answer: { inspections in
-        self.askHosts(self.whoQuestions(page, inspections), for: session, id) { told in
+        self.queryHosts(self.whoQuestions(page, inspections), for: session, id) { told in
           let told = Dictionary(grouping: told, by: \.name)
           self.output.write(to: session) { self.write(page, inspections, told, id: id, rest, for: session, to: &$0) }
         }
@@ -99,7 +99,7 @@ extension LockQueries {
   }
 
   private func write(
-    _ page: [LockName], _ inspections: [LockInspection], _ toldLocks: [LockName: [ToldLock]], id: MessageID,
+    _ page: [LockName], _ inspections: [LockInspection], _ toldLocks: [LockName: [RemoteLockReport]], id: MessageID,
     _ position: ScanPosition, for session: ClientSession, to writer: inout MessageWriter
   ) {
     let now = clock.now()

@@ -78,14 +78,14 @@ final class LockQueries {
     // Without Redis, what this host knows of a lock is still worth telling, if it is anything.
     let isKnown = engine.snapshot(of: name, waitersMax: 0, now: clock.now()).map { $0.isInUse } ?? false
     let fallback = isKnown ? { self.output.write(to: session) { $0.inspected(id: id, self.localInfo(name)) } } : nil
-    ask(session, id, fallback: fallback) { store, user, completion in
+    queryStore(session, id, fallback: fallback) { store, user, completion in
       store.inspect([name], waitingHostsMax: Self.waitingHostsMax, of: user, completion)
     } answer: { inspections in
       let found = inspections[0]
       if found.state == .wrongType || found.otherData != nil {
         return self.output.write(to: session) { self.writeWrongType(found.otherData, of: name, id: id, to: &$0) }
       }
-      self.askHosts(self.whoQuestions([name], [found]), for: session, id) { told in
+      self.queryHosts(self.whoQuestions([name], [found]), for: session, id) { told in
         self.output.write(to: session) { $0.inspected(id: id, self.localInfo(name, inRedis: found, told: told)) }
       }
     }
@@ -95,7 +95,9 @@ final class LockQueries {
   static func said(_ words: String?) -> String? { words.flatMap { $0.isEmpty ? nil : $0 } }
 
   /// A lock as it is now on this host, what Redis just said about it, and what other hosts tell of it.
-  private func localInfo(_ name: LockName, inRedis found: LockInspection? = nil, told: [ToldLock] = []) -> LockInfo {
+  private func localInfo(_ name: LockName, inRedis found: LockInspection? = nil, told: [RemoteLockReport] = [])
+    -> LockInfo
+  {
     info(
       name,
       engine.snapshot(
@@ -104,7 +106,7 @@ final class LockQueries {
   }
 
   func info(
-    _ name: LockName, _ snapshot: LockSnapshot?, inRedis found: LockInspection?, told: [ToldLock] = []
+    _ name: LockName, _ snapshot: LockSnapshot?, inRedis found: LockInspection?, told: [RemoteLockReport] = []
   ) -> LockInfo {
     var mode = snapshot?.mode
     var holders = (snapshot?.holders ?? []).map(holder(in:))
@@ -151,7 +153,7 @@ final class LockQueries {
 
   /// Asks the store on behalf of a session. `answer` replies to the client or asks on. `fallback` replies when there is no
   /// answer; without it the client is told that there is none. `name`: the one lock that is asked about.
-  func ask<Answer>(
+  func queryStore<Answer>(
     _ session: ClientSession, _ id: MessageID, of name: LockName? = nil, fallback: (() -> Void)? = nil,
     _ question: (any LeaseStore, _ user: UInt32?, @escaping StoreCompletion<Answer>) -> Void,
     answer: @escaping (Answer) -> Void
@@ -161,7 +163,7 @@ final class LockQueries {
     session.beganQuery(request, as: id)
     question(store, session.peer?.uid) { outcome in
       _ = session.endedQuery(request)
-      self.door.tellWhatIsDue(before: .redis)
+      self.door.feedWhatIsDue(before: .redis)
       // The turn ends also where nobody is left to hear of it.
       guard self.sessions.has(session) else { return self.output.scheduleEnd() }
       var words: String?

@@ -113,7 +113,7 @@ final class WatchBook {
     let number = session.watches.last
     session.watches.targets[number] = target
     watches.add(target, .init(session: session.id, number: number))
-    door.tellAside(.watched(steps: watches.toldOfOneMax))
+    door.feedAside(.watched(steps: watches.toldOfOneMax))
     output.write(to: session) { $0.watching(id: id, watch: number) }
   }
 
@@ -137,23 +137,23 @@ final class WatchBook {
   }
 
   /// Goes on with what a session watched at the daemon before this one.
-  func takeOver(_ session: ClientSession, _ record: KeptSession) {
+  func takeOver(_ session: ClientSession, _ record: SavedSession) {
     session.watches.targets = record.watches
     session.watches.last = record.lastWatch
     session.charges.account?.watches += record.watches.count
     for (number, target) in record.watches.sorted(by: { $0.key < $1.key }) {
       watches.add(target, .init(session: session.id, number: number))
     }
-    door.tellAside(.watched(steps: watches.toldOfOneMax))
+    door.feedAside(.watched(steps: watches.toldOfOneMax))
   }
 
   private func ended(_ target: WatchTarget, _ number: Int64, of session: ClientSession) {
     session.charges.account?.watches -= 1
     watches.remove(target, .init(session: session.id, number: number))
-    door.tellAside(.watched(steps: watches.toldOfOneMax))
+    door.feedAside(.watched(steps: watches.toldOfOneMax))
   }
 
-  func tell(of name: LockName, _ event: LockEvent) {
+  func notifyWatchers(of name: LockName, _ event: LockEvent) {
     for watch in watches.watches(of: name) {
       guard let session = sessions[watch.session], !session.isClosing, rights.mayInspect(session, name) else {
         continue
@@ -163,7 +163,7 @@ final class WatchBook {
   }
 
   /// Tells those who watch that Redis can be reached again, or cannot any more.
-  func tell(_ state: BackendState) {
+  func notifyWatchers(_ state: BackendState) {
     guard watches.count > 0 else { return }
     for session in sessions.values where !session.watches.targets.isEmpty && !session.isClosing {
       output.writeUnlessBehind(to: session) { $0.backend(state) }

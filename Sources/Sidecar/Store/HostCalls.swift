@@ -54,7 +54,7 @@ final class HostCalls {
   }
 
   /// Asks the daemon behind `inbox`.
-  func ask(
+  func queryHost(
     _ inbox: String, _ question: HostQuestion, waitMilliseconds: Int64 = 0,
     _ completion: @escaping Completion
   ) {
@@ -75,7 +75,7 @@ final class HostCalls {
   }
 
   /// Asks several daemons; called once, when all have answered or no answer will come.
-  func askAll(
+  func queryHosts(
     _ questions: [(inbox: String, question: HostQuestion)],
     waitMilliseconds: Int64 = 0,
     _ completion: @escaping ([(inbox: String, outcome: Outcome)]) -> Void
@@ -84,7 +84,7 @@ final class HostCalls {
     guard left > 0 else { return completion([]) }
     var outcomes: [(inbox: String, outcome: Outcome)] = []
     for (inbox, question) in questions {
-      ask(inbox, question, waitMilliseconds: waitMilliseconds) { outcome in
+      queryHost(inbox, question, waitMilliseconds: waitMilliseconds) { outcome in
         outcomes.append((inbox, outcome))
         left -= 1
         if left == 0 { completion(outcomes) }
@@ -172,7 +172,7 @@ enum HostQuestion: Equatable {
 }
 
 /// What another daemon tells of a lock: objects of JSON, each checked to be one on one line.
-struct ToldLock: Equatable {
+struct RemoteLockReport: Equatable {
   var name: LockName
   /// The inbox of the daemon that tells it; it is not part of its answer.
   var inbox = ""
@@ -203,14 +203,14 @@ struct ToldLock: Equatable {
   }
 
   /// The locks in an answer to ``HostQuestion/who(_:)``, as far as they make sense.
-  static func all(in answer: ArraySlice<UInt8>, from inbox: String) -> [ToldLock] {
+  static func all(in answer: ArraySlice<UInt8>, from inbox: String) -> [RemoteLockReport] {
     var locks = PackedFieldReader(answer)
-    var found: [ToldLock] = []
+    var found: [RemoteLockReport] = []
     while found.count < HostQuestion.namesMax, var fields = locks.bytes().map({ PackedFieldReader($0) }) {
       guard let name = fields.name(), let waiting: Int64 = fields.number(), waiting >= 0,
         let holders = objects(&fields), let waiters = objects(&fields)
       else { return found }
-      found.append(ToldLock(name: name, inbox: inbox, holders: holders, waiters: waiters, waiting: waiting))
+      found.append(RemoteLockReport(name: name, inbox: inbox, holders: holders, waiters: waiters, waiting: waiting))
     }
     return found
   }

@@ -264,10 +264,12 @@ final class RedisLink {
 
   private func armWatch() {
     watch?.cancel()
-    watch = loop.assumeIsolated().scheduleTask(in: .milliseconds(max(25, timeoutMilliseconds / 4))) { self.look() }
+    watch = loop.assumeIsolated().scheduleTask(in: .milliseconds(max(25, timeoutMilliseconds / 4))) {
+      self.checkLiveness()
+    }
   }
 
-  private func look() {
+  private func checkLiveness() {
     guard machine.isConnected, let number = machine.number else { return }
     if let ending = machine.checkLiveness(answerMilliseconds: answerMilliseconds(), now: clock.now()) {
       return end(number, ending)

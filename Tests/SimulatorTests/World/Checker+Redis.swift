@@ -178,7 +178,7 @@ extension Checker {
     case (.reserve, .reserved(nil)): world.mark("tokens wanted for a lease that is gone")
     case (_, .failed): world.mark("Redis refused")
     case (.acquire, _), (.release, _), (.renew, _), (.answerInUse, _), (.heartbeat, _), (.clock, _), (.downgrade, _),
-      (.reserve, _), (.checkPlaces, _), (.look, _), (.tell, _):
+      (.reserve, _), (.checkPlaces, _), (.look, _), (.hostMessage, _):
       break
     }
     if case .heartbeat = command { world.mark("heartbeat") }
@@ -194,7 +194,7 @@ extension Checker {
         extend(host, name, attempt, lastAnsweredSentAt.adding(milliseconds: milliseconds))
         if milliseconds != host.leaseMilliseconds { world.mark("granted by push with a length of before") }
       }
-    case .told: world.mark("told by another host")
+    case .hostMessage: world.mark("told by another host")
     case .contended(_, _, _, let isTry, _, _): world.mark(isTry ? "contended by a try" : "contended")
     case .inUse: world.mark("in use")
     }

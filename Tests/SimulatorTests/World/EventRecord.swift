@@ -17,7 +17,7 @@ struct EventRecord {
   var entries: [Entry] = []
 
   /// Has an engine take in an event, and notes that.
-  mutating func tell(_ event: Event, to engine: LockEngine, now: BootInstant) -> [Effect] {
+  mutating func feed(_ event: Event, to engine: LockEngine, now: BootInstant) -> [Effect] {
     var effects: [Effect] = []
     engine.handle(event, now: now, into: &effects)
     entries.append(Entry(event: event, now: now, effects: effects, nextDeadline: engine.nextDeadline))

@@ -177,7 +177,7 @@ final class SimulatedHost {
 
   @discardableResult
   private func tellEngine(_ event: Event) -> [Effect] {
-    if world.isRecorded { return world.records[recordIndex].tell(event, to: engine, now: bootNow) }
+    if world.isRecorded { return world.records[recordIndex].feed(event, to: engine, now: bootNow) }
     var effects: [Effect] = []
     engine.handle(event, now: bootNow, into: &effects)
     return effects

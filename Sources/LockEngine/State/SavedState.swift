@@ -4,7 +4,7 @@
 public import LockTypes
 
 /// A lease of this host, one that it asks for, or one that it had and that is lost.
-struct StoredLease: Equatable {
+struct SavedLease: Equatable {
   enum Stage: UInt8 {
     case wanted = 0
     case held = 1
@@ -38,7 +38,7 @@ struct StoredLease: Equatable {
   }
 }
 
-extension StoredLease {
+extension SavedLease {
   init(from reader: inout StateReader) throws(StateDamage) {
     name = try reader.name()
     attempt = try reader.unsigned()
@@ -56,7 +56,7 @@ extension StoredLease {
 }
 
 /// Attempts on one lock that were given up without the store having confirmed it.
-struct StoredReleases: Equatable {
+struct SavedReleases: Equatable {
   struct Release: Equatable {
     var attempt: UInt64
     var unused: UnusedTokens
@@ -79,7 +79,7 @@ struct StoredReleases: Equatable {
   }
 }
 
-extension StoredReleases {
+extension SavedReleases {
   init(from reader: inout StateReader) throws(StateDamage) {
     name = try reader.name()
     releases = []
@@ -93,7 +93,7 @@ extension StoredReleases {
 }
 
 /// A hold of a session.
-struct StoredHold: Equatable {
+struct SavedHold: Equatable {
   var session: SessionID
   var name: LockName
   var token: Token
@@ -127,7 +127,7 @@ struct StoredHold: Equatable {
   }
 }
 
-extension StoredHold {
+extension SavedHold {
   /// In which order they came to be.
   struct Order: Comparable {
     var since: BootInstant
@@ -156,7 +156,7 @@ extension StoredHold {
 }
 
 /// A request that waits.
-struct StoredWait: Equatable {
+struct SavedWait: Equatable {
   /// One of the locks that a request for several has so far.
   struct Taken: Equatable {
     var name: LockName
@@ -207,7 +207,7 @@ struct StoredWait: Equatable {
   }
 }
 
-extension StoredWait {
+extension SavedWait {
   init(from reader: inout StateReader) throws(StateDamage) {
     place = try reader.unsigned()
     session = SessionID(try reader.unsigned())
@@ -262,7 +262,7 @@ public struct LostHold: Equatable, Sendable {
 }
 
 /// The engine's state as a predecessor of this process left it.
-public struct StoredState: Equatable, Sendable {
+public struct SavedState: Equatable, Sendable {
   /// Which kind of thing a record is about.
   public enum Kind: UInt8, Sendable {
     /// A lease that this host has, had, or asks for.
@@ -275,10 +275,10 @@ public struct StoredState: Equatable, Sendable {
     case wait = 4
   }
 
-  var leases: [StoredLease] = []
-  var releases: [StoredReleases] = []
-  var holds: [StoredHold] = []
-  var waits: [StoredWait] = []
+  var leases: [SavedLease] = []
+  var releases: [SavedReleases] = []
+  var holds: [SavedHold] = []
+  var waits: [SavedWait] = []
 
   /// No state.
   public init() {}
@@ -292,19 +292,19 @@ public struct StoredState: Equatable, Sendable {
     var reader = StateReader(bytes)
     switch kind {
     case .lease:
-      let lease = try StoredLease(from: &reader)
+      let lease = try SavedLease(from: &reader)
       try lease.check(id: id, now: now)
       leases.append(lease)
     case .releases:
-      let ofLock = try StoredReleases(from: &reader)
+      let ofLock = try SavedReleases(from: &reader)
       try ofLock.check(now: now)
       releases.append(ofLock)
     case .hold:
-      let hold = try StoredHold(from: &reader)
+      let hold = try SavedHold(from: &reader)
       try hold.check(now: now)
       holds.append(hold)
     case .wait:
-      let wait = try StoredWait(from: &reader)
+      let wait = try SavedWait(from: &reader)
       try wait.check(id: id, now: now)
       waits.append(wait)
     }
@@ -332,7 +332,7 @@ public struct StoredState: Equatable, Sendable {
 /// A change of the engine's state, to be made in what outlives the process.
 public enum StateChange: Equatable, Sendable {
   /// The record of thing `id` of that kind is this one from now on.
-  case put(StoredState.Kind, id: UInt64, [UInt8])
+  case put(SavedState.Kind, id: UInt64, [UInt8])
   /// There is none any more.
-  case remove(StoredState.Kind, id: UInt64)
+  case remove(SavedState.Kind, id: UInt64)
 }

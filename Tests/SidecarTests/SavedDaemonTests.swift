@@ -6,12 +6,12 @@ import Testing
 
 @testable import Sidecar
 
-@Suite struct KeptStateTests {
-  private static let identity = KeptIdentity(
+@Suite struct SavedDaemonTests {
+  private static let identity = SavedIdentity(
     instance: "0123456789abcdef", host: "host-1", keyPrefix: "sidelock:", backend: "tcp localhost 6379 0")
 
-  private static var session: KeptSession {
-    var session = KeptSession(id: SessionID(7), cookie: 99)
+  private static var session: SavedSession {
+    var session = SavedSession(id: SessionID(7), cookie: 99)
     session.inputEnded = true
     session.keepsHoldsHalfClosed = true
     session.isUncertain = true
@@ -31,15 +31,15 @@ import Testing
   private static func memory(_ records: [(StateLog.Key, [UInt8])], identity: [UInt8]? = nil) throws -> StateMemory {
     let memory = try #require(StateMemory(bytes: 1 << 20))
     let log = try #require(StateLog(memory: memory.bytes))
-    try log.put(StateLog.Key(kind: KeptKind.identity, id: 0), identity ?? Self.identity.encode())
+    try log.put(StateLog.Key(kind: SavedRecordKind.identity, id: 0), identity ?? Self.identity.encode())
     for (key, bytes) in records { try log.put(key, bytes) }
     try log.commit(counters: [11, 12, 13, 14, 15, 16])
     return memory
   }
 
   @Test func whatADaemonLeavesIsReadAsItWas() throws {
-    let key = StateLog.Key(kind: KeptKind.session, id: 7)
-    let state = try KeptState(Self.memory([(key, Self.session.encode())]))
+    let key = StateLog.Key(kind: SavedRecordKind.session, id: 7)
+    let state = try SavedDaemon(Self.memory([(key, Self.session.encode())]))
     #expect(state.identity == Self.identity)
     #expect(state.sessions == [SessionID(7): Self.session])
     #expect(state.lastSession == 11)
@@ -55,8 +55,8 @@ import Testing
     identity[0] = version
     identity[8] = 2
     let record = Array(Self.session.encode().dropLast(3 - Int(version)))
-    let state = try KeptState(
-      Self.memory([(StateLog.Key(kind: KeptKind.session, id: 7), record)], identity: identity))
+    let state = try SavedDaemon(
+      Self.memory([(StateLog.Key(kind: SavedRecordKind.session, id: 7), record)], identity: identity))
     #expect(state.identity == Self.identity)
     var expected = Self.session
     if version < 3 { expected.acceptsTransfers = true }
@@ -68,16 +68,16 @@ import Testing
     var identity = Self.identity.encode() + [1, 2, 3]
     identity[0] += 1
     let records: [(StateLog.Key, [UInt8])] = [
-      (StateLog.Key(kind: KeptKind.session, id: 7), Self.session.encode() + [4, 5]),
+      (StateLog.Key(kind: SavedRecordKind.session, id: 7), Self.session.encode() + [4, 5]),
       (StateLog.Key(kind: 200, id: 1), [6]),
     ]
-    let state = try KeptState(Self.memory(records, identity: identity))
+    let state = try SavedDaemon(Self.memory(records, identity: identity))
     #expect(state.identity == Self.identity)
     #expect(state.sessions == [SessionID(7): Self.session])
     // The same in this format is damage.
     identity[0] -= 1
-    #expect(throws: StateDamage.self) { try KeptState(Self.memory(records, identity: identity)) }
-    #expect(throws: StateDamage.self) { try KeptState(Self.memory(records)) }
+    #expect(throws: StateDamage.self) { try SavedDaemon(Self.memory(records, identity: identity)) }
+    #expect(throws: StateDamage.self) { try SavedDaemon(Self.memory(records)) }
   }
 
   /// The format, byte for byte: see protocol/formats.md before anything here changes.
@@ -103,28 +103,28 @@ import Testing
   }
 
   @Test func aRecordOfAnUnknownKindIsNotPassedOver() {
-    #expect(throws: StateDamage.self) { try KeptState(Self.memory([(StateLog.Key(kind: 200, id: 1), [])])) }
+    #expect(throws: StateDamage.self) { try SavedDaemon(Self.memory([(StateLog.Key(kind: 200, id: 1), [])])) }
   }
 
   @Test func anotherFormatIsNotRead() {
     var other = Self.identity.encode()
     other[0] += 1
     other[8] += 1
-    #expect(throws: StateDamage.self) { try KeptState(Self.memory([], identity: other)) }
+    #expect(throws: StateDamage.self) { try SavedDaemon(Self.memory([], identity: other)) }
     other[0] = 0
-    #expect(throws: StateDamage.self) { try KeptState(Self.memory([], identity: other)) }
+    #expect(throws: StateDamage.self) { try SavedDaemon(Self.memory([], identity: other)) }
     // The instance becomes a part of keys and messages.
-    let strange = KeptIdentity(instance: "0123 456789abcde", host: "h", keyPrefix: "", backend: "")
-    #expect(throws: StateDamage.self) { try KeptState(Self.memory([], identity: strange.encode())) }
+    let strange = SavedIdentity(instance: "0123 456789abcde", host: "h", keyPrefix: "", backend: "")
+    #expect(throws: StateDamage.self) { try SavedDaemon(Self.memory([], identity: strange.encode())) }
   }
 
-  private static func changed(_ body: (inout KeptSession) -> Void) -> KeptSession {
+  private static func changed(_ body: (inout SavedSession) -> Void) -> SavedSession {
     var session = session
     body(&session)
     return session
   }
 
-  private static let impossible: [(String, KeptSession)] = [
+  private static let impossible: [(String, SavedSession)] = [
     ("silent for centuries", changed { $0.keepaliveMilliseconds = .max }),
     ("silent for no time", changed { $0.keepaliveMilliseconds = 1 }),
     ("a watch beyond all", changed { $0.lastWatch = .max }),
@@ -144,25 +144,25 @@ import Testing
   @Test(arguments: impossible.indices)
   func aSessionThatCannotBeIsRefused(_ index: Int) {
     let (what, session) = Self.impossible[index]
-    #expect(throws: StateDamage.self, "\(what)") { try KeptSession(id: SessionID(7), session.encode()) }
+    #expect(throws: StateDamage.self, "\(what)") { try SavedSession(id: SessionID(7), session.encode()) }
   }
 
   @Test func countersThatCannotBeAreRefused() throws {
     for index in 0..<6 {
       let memory = try Self.memory([])
       let log = try #require(StateLog(memory: memory.bytes))
-      try log.put(StateLog.Key(kind: KeptKind.identity, id: 0), Self.identity.encode())
+      try log.put(StateLog.Key(kind: SavedRecordKind.identity, id: 0), Self.identity.encode())
       var counters: [UInt64] = [11, 12, 13, 14, 15, 16]
       counters[index] = 1 << 60
       try log.commit(counters: counters)
-      #expect(throws: StateDamage.self) { try KeptState(memory) }
+      #expect(throws: StateDamage.self) { try SavedDaemon(memory) }
     }
   }
 
   /// A number that is in use is never given out again, whatever was counted.
   @Test func requestsGoOnBehindThoseThatWait() throws {
     let session = Self.changed { $0.inFlight[0].request = RequestID(500) }
-    let state = try KeptState(Self.memory([(StateLog.Key(kind: KeptKind.session, id: 7), session.encode())]))
+    let state = try SavedDaemon(Self.memory([(StateLog.Key(kind: SavedRecordKind.session, id: 7), session.encode())]))
     #expect(state.lastRequest == 500)
   }
 
@@ -176,7 +176,7 @@ import Testing
         bytes[Int.random(in: bytes.indices, using: &random)] = .random(in: .min ... .max, using: &random)
       }
       if Bool.random(using: &random) { bytes.removeLast(Int.random(in: 0...bytes.count, using: &random)) }
-      guard let session = try? KeptSession(id: SessionID(7), bytes) else { continue }
+      guard let session = try? SavedSession(id: SessionID(7), bytes) else { continue }
       read += 1
       // Whatever was read, a framer can go on with.
       var framer = LineFramer()

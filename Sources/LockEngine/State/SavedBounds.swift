@@ -54,7 +54,7 @@ private func ensureSpan(_ milliseconds: Int64?) throws(StateDamage) {
   if let milliseconds { try ensure((0...Bounds.millisecondsMax).contains(milliseconds)) }
 }
 
-extension StoredLease {
+extension SavedLease {
   func check(id: UInt64?, now: BootInstant) throws(StateDamage) {
     try ensure(id.map { $0 == attempt } != false && attempt >= 1 && attempt < Bounds.exactMax)
     try ensureName(name)
@@ -68,7 +68,7 @@ extension StoredLease {
   }
 }
 
-extension StoredReleases {
+extension SavedReleases {
   func check(now: BootInstant) throws(StateDamage) {
     for release in releases {
       try ensure(Self.canBe(name, attempt: release.attempt) && Self.canBe(release.unused))
@@ -91,7 +91,7 @@ extension StoredReleases {
   }
 }
 
-extension StoredHold {
+extension SavedHold {
   func check(now: BootInstant) throws(StateDamage) {
     try ensure(session.rawValue <= Bounds.numberMax && attempt < Bounds.exactMax)
     try ensureName(name)
@@ -104,7 +104,7 @@ extension StoredHold {
   }
 }
 
-extension StoredWait {
+extension SavedWait {
   func check(id: UInt64?, now: BootInstant) throws(StateDamage) {
     try ensure(id.map { $0 == request.rawValue } != false && request.rawValue <= Bounds.numberMax)
     try ensure(session.rawValue <= Bounds.numberMax && place <= Bounds.numberMax)

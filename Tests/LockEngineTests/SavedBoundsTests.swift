@@ -4,24 +4,24 @@ import Testing
 @testable import LockEngine
 
 /// Records that are whole and make no sense.
-@Suite struct StoredBoundsTests {
+@Suite struct SavedBoundsTests {
   private static let now = BootInstant(nanoseconds: 1_000_000_000_000)
   private static let centuries = BootInstant(nanoseconds: 9_223_372_036_000_000_000)
   private static let negative = BootInstant(nanoseconds: .min)
 
-  private static let lease = StoredLease(
+  private static let lease = SavedLease(
     name: x, attempt: 7, mode: .shared, milliseconds: 10_000, stage: .held,
     validUntil: now.adding(milliseconds: 8_500), graceEnds: now.adding(milliseconds: 9_900), nextToken: 5,
     tokenEnd: 1005, contendedSince: now, isSharingUnconfirmed: false)
-  private static let releases = StoredReleases(
+  private static let releases = SavedReleases(
     name: x,
     releases: [
       .init(attempt: 6, unused: .from(8), worthUntil: now.adding(milliseconds: 10_000), isExact: true)
     ])
-  private static let hold = StoredHold(
+  private static let hold = SavedHold(
     session: alice, name: x, token: 5, since: now, owner: "o", meta: "m", progress: false, onLost: .kill, attempt: 7,
     mode: .shared, count: 2, endsAt: now.adding(milliseconds: 31_536_000_000), isPartial: false)
-  private static let wait = StoredWait(
+  private static let wait = SavedWait(
     place: 1, session: bob, request: RequestID(9), names: [x, LockName("y")], isSeveral: true, mode: .permit(of: 3),
     waitMilliseconds: 1000, maxHoldMilliseconds: 1000, owner: "o", meta: "m", progress: true, onLost: .notify,
     since: now, deadline: now.adding(milliseconds: 1000), taken: [.init(name: x, token: 4, isReentered: false)])
@@ -32,10 +32,10 @@ import Testing
     return record
   }
 
-  private static func isTaken(_ kind: StoredState.Kind, id: UInt64, _ write: (inout StateWriter) -> Void) -> Bool {
+  private static func isTaken(_ kind: SavedState.Kind, id: UInt64, _ write: (inout StateWriter) -> Void) -> Bool {
     var writer = StateWriter()
     write(&writer)
-    var state = StoredState()
+    var state = SavedState()
     return (try? state.add(kind, id: id, writer.bytes, now: now)) != nil
   }
 
@@ -72,7 +72,7 @@ import Testing
     var writer = StateWriter()
     Self.hold.write(to: &writer)
     writer.write(UInt64(9))
-    var state = StoredState()
+    var state = SavedState()
     #expect(throws: StateDamage.self) { try state.add(.hold, id: 1, writer.bytes, now: Self.now) }
     #expect(throws: Never.self) {
       try state.add(.hold, id: 1, writer.bytes, now: Self.now, isOfLaterFormat: true)
@@ -93,7 +93,7 @@ import Testing
     #expect(Self.isTaken(.lease, id: 7) { wanted.write(to: &$0) })
   }
 
-  private static let leases: [(String, StoredLease)] = [
+  private static let leases: [(String, SavedLease)] = [
     ("too short", changed(lease) { $0.milliseconds = 1 }),
     ("so short that no time is between renewals", changed(lease) { $0.milliseconds = 3 }),
     ("too long", changed(lease) { $0.milliseconds = 1 << 31 }),
@@ -120,7 +120,7 @@ import Testing
     #expect(!Self.isTaken(.lease, id: 7) { lease.write(to: &$0) }, "\(what)")
   }
 
-  private static let holds: [(String, StoredHold)] = [
+  private static let holds: [(String, SavedHold)] = [
     ("since tomorrow", changed(hold) { $0.since = now.adding(milliseconds: 1) }),
     ("since before the boot", changed(hold) { $0.since = negative }),
     ("for centuries", changed(hold) { $0.endsAt = centuries }),
@@ -141,7 +141,7 @@ import Testing
     #expect(!Self.isTaken(.hold, id: 1) { hold.write(to: &$0) }, "\(what)")
   }
 
-  private static let waits: [(String, StoredWait)] = [
+  private static let waits: [(String, SavedWait)] = [
     ("since tomorrow", changed(wait) { $0.since = now.adding(milliseconds: 1) }),
     ("since before the boot", changed(wait) { $0.since = negative }),
     ("for centuries", changed(wait) { $0.deadline = centuries }),
@@ -164,7 +164,7 @@ import Testing
     #expect(!Self.isTaken(.wait, id: 9) { wait.write(to: &$0) }, "\(what)")
   }
 
-  private static let givenUp: [(String, StoredReleases)] = [
+  private static let givenUp: [(String, SavedReleases)] = [
     ("worth something for centuries", changed(releases) { $0.releases[0].worthUntil = centuries }),
     ("worth something before the boot", changed(releases) { $0.releases[0].worthUntil = negative }),
     ("an attempt beyond what is exact", changed(releases) { $0.releases[0].attempt = 1 << 53 }),
@@ -179,7 +179,7 @@ import Testing
   }
 
   @Test func aHoldThatStandsThereTwiceIsOne() {
-    var state = StoredState()
+    var state = SavedState()
     state.leases = [Self.lease]
     state.holds = [Self.hold, Self.hold]
     let script = Script(linkUp: false)

@@ -9,7 +9,7 @@ import SystemStrings
 import SystemdSupport
 
 /// The kinds of records beside the engine's own.
-enum KeptKind {
+enum SavedRecordKind {
   static let session: UInt8 = 16
   static let identity: UInt8 = 17
   static let settings: UInt8 = 18
@@ -17,9 +17,9 @@ enum KeptKind {
 
 /// Who a daemon is, and what its locks are worth something for. A daemon for which any of it is different has other
 /// locks.
-struct KeptIdentity: Equatable {
+struct SavedIdentity: Equatable {
   /// The format that it was written in.
-  private(set) var version = KeptState.version
+  private(set) var version = SavedDaemon.version
   var instance: String
   var host: String
   var keyPrefix: String
@@ -28,8 +28,8 @@ struct KeptIdentity: Equatable {
 
   func encode() -> [UInt8] {
     var writer = StateWriter()
-    writer.write(KeptState.version)
-    writer.write(KeptState.oldestReader)
+    writer.write(SavedDaemon.version)
+    writer.write(SavedDaemon.oldestReader)
     writer.write(instance)
     writer.write(host)
     writer.write(keyPrefix)
@@ -55,24 +55,24 @@ struct KeptIdentity: Equatable {
     version = try reader.unsigned()
     let second = try reader.unsigned()
     // Until the third, the second number was the format of the engine's records.
-    guard version > 3 ? second <= KeptState.version : version > 0 && second == 2 else { throw StateDamage() }
+    guard version > 3 ? second <= SavedDaemon.version : version > 0 && second == 2 else { throw StateDamage() }
     instance = try reader.text()
     host = try reader.text()
     keyPrefix = try reader.text()
     backend = try reader.text()
-    try reader.finish(isOfLaterFormat: version > KeptState.version)
+    try reader.finish(isOfLaterFormat: version > SavedDaemon.version)
     let isDigits = instance.utf8.allSatisfy { (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }
     guard instance.utf8.count == 16, isDigits else { throw StateDamage() }
   }
 
-  static func == (a: KeptIdentity, b: KeptIdentity) -> Bool {
+  static func == (a: SavedIdentity, b: SavedIdentity) -> Bool {
     [(a.instance, b.instance), (a.host, b.host), (a.keyPrefix, b.keyPrefix), (a.backend, b.backend)]
       .allSatisfy(ExactText.isSame)
   }
 }
 
 /// A session as its own record tells it.
-struct KeptSession: Equatable {
+struct SavedSession: Equatable {
   var id: SessionID
   /// The socket, so that no other one is ever taken for it.
   var cookie: UInt64
@@ -145,7 +145,7 @@ struct KeptSession: Equatable {
   }
 
   /// - Parameter version: the format that it was written in.
-  init(id: SessionID, _ bytes: [UInt8], version: UInt64 = KeptState.version) throws(StateDamage) {
+  init(id: SessionID, _ bytes: [UInt8], version: UInt64 = SavedDaemon.version) throws(StateDamage) {
     var reader = StateReader(bytes)
     self.id = id
     cookie = try reader.unsigned()
@@ -173,7 +173,7 @@ struct KeptSession: Equatable {
     keepsHoldsHalfClosed = version == 1 ? true : try reader.bool()
     // Before the third, whoever was connected took what came.
     acceptsTransfers = version < 3 ? true : try reader.bool()
-    try reader.finish(isOfLaterFormat: version > KeptState.version)
+    try reader.finish(isOfLaterFormat: version > SavedDaemon.version)
     try check()
   }
 
@@ -181,24 +181,24 @@ struct KeptSession: Equatable {
   private func check() throws(StateDamage) {
     let exact = -Limits.integerMax...Limits.integerMax
     for (request, message) in inFlight {
-      guard request.rawValue <= KeptState.numberMax else { throw StateDamage() }
+      guard request.rawValue <= SavedDaemon.numberMax else { throw StateDamage() }
       switch message {
       case .integer(let number): guard exact.contains(number) else { throw StateDamage() }
       case .string(let bytes): guard bytes.count <= Limits.idBytesMax else { throw StateDamage() }
       }
     }
-    guard id.rawValue <= KeptState.numberMax, (0...Limits.integerMax).contains(lastWatch),
+    guard id.rawValue <= SavedDaemon.numberMax, (0...Limits.integerMax).contains(lastWatch),
       watches.count <= Limits.watchesPerSessionMax, Set(inFlight.map(\.request)).count == inFlight.count,
       keepaliveMilliseconds == 0
         || (Limits.keepaliveMillisecondsMin...Limits.keepaliveMillisecondsMax).contains(keepaliveMilliseconds)
     else { throw StateDamage() }
   }
 
-  static func == (a: KeptSession, b: KeptSession) -> Bool { a.encode() == b.encode() && a.id == b.id }
+  static func == (a: SavedSession, b: SavedSession) -> Bool { a.encode() == b.encode() && a.id == b.id }
 }
 
 /// Input of a session that was not dealt with.
-struct KeptInput {
+struct SavedInput {
   var session: SessionID
   var bytes: [UInt8]
   /// Whether it may still be in the socket.
@@ -206,7 +206,7 @@ struct KeptInput {
 }
 
 /// What a daemon before this one left: clients that are connected, what they have, and who it was.
-struct KeptState {
+struct SavedDaemon {
   /// The format of all records, the engine's too. Every format before is read: an upgrade loses nothing.
   static let version: UInt64 = 4
   /// The first format whose readers can go on with records of this one: it has only put more behind what they know.
@@ -217,13 +217,13 @@ struct KeptState {
   static let numberMax: UInt64 = 1 << 53
 
   let memory: StateMemory
-  var identity: KeptIdentity
-  var sessions: [SessionID: KeptSession] = [:]
-  var engine = StoredState()
+  var identity: SavedIdentity
+  var sessions: [SessionID: SavedSession] = [:]
+  var engine = SavedState()
   var lastSession: UInt64
   var lastRequest: UInt64
   var numbers: [UInt64]
-  var inputs: [KeptInput]
+  var inputs: [SavedInput]
   var outputs: [(session: SessionID, bytes: [UInt8])]
   /// The clients' connections, by the session that each belonged to.
   var connections: [SessionID: CInt] = [:]
@@ -232,16 +232,16 @@ struct KeptState {
   init(_ memory: StateMemory, now: BootInstant = BootClock.now()) throws {
     self.memory = memory
     let image = try StateImage(memory: UnsafeRawBufferPointer(memory.bytes))
-    guard let identity = image.records[StateLog.Key(kind: KeptKind.identity, id: 0)] else { throw StateDamage() }
-    self.identity = try KeptIdentity(identity)
+    guard let identity = image.records[StateLog.Key(kind: SavedRecordKind.identity, id: 0)] else { throw StateDamage() }
+    self.identity = try SavedIdentity(identity)
     let isOfLaterFormat = self.identity.version > Self.version
     for (key, bytes) in image.records {
       switch key.kind {
-      case KeptKind.identity, KeptKind.settings: break
-      case KeptKind.session:
-        sessions[SessionID(key.id)] = try KeptSession(id: SessionID(key.id), bytes, version: self.identity.version)
+      case SavedRecordKind.identity, SavedRecordKind.settings: break
+      case SavedRecordKind.session:
+        sessions[SessionID(key.id)] = try SavedSession(id: SessionID(key.id), bytes, version: self.identity.version)
       case _:
-        guard let kind = StoredState.Kind(rawValue: key.kind) else {
+        guard let kind = SavedState.Kind(rawValue: key.kind) else {
           if isOfLaterFormat { continue }
           throw StateDamage()
         }
@@ -256,7 +256,7 @@ struct KeptState {
       for (request, _) in session.inFlight { lastRequest = max(lastRequest, request.rawValue) }
     }
     numbers = Array(image.counters.dropFirst(Self.countersOfSidecar))
-    inputs = image.inputs.map { KeptInput(session: SessionID($0.id), bytes: $0.bytes, isPeeked: $0.isPeeked) }
+    inputs = image.inputs.map { SavedInput(session: SessionID($0.id), bytes: $0.bytes, isPeeked: $0.isPeeked) }
     outputs = image.outputs.map { (SessionID($0.id), $0.bytes) }
   }
 }
