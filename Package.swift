@@ -73,7 +73,7 @@ let package = Package(
     .target(
       name: "SidelockSettings",
       dependencies: [
-        "AccessPolicy", "CLibYAML", "DaemonSettings", "LockEngine", "LockTypes", "ProcessSupport", "RESP",
+        "AccessPolicy", "CLibYAML", "DaemonSettings", "LockEngine", "ProcessSupport", "RESP",
         "SystemStrings",
         argumentParser, logging,
       ],

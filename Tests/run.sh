@@ -24,7 +24,7 @@ named, or all of them:
   unit         swift build --build-tests, swift test, the modules that the daemon links
   release      the release build with the Swift library linked in; its size and how fast it starts
   budgets      the instructions and allocations of the pure targets (callgrind), with a self-test of the check
-  system       Tests/system against the release build (pytest); PYTEST_ARGS is passed on
+  system       Tests/system against the release build (pytest; needs root); PYTEST_ARGS is passed on
   adversary    Tests/adversary against the release build: what a user can do to another one (needs root)
   systemd      the daemon under a real systemd, started in namespaces of its own (needs root)
   package      the Debian package: lintian, and its life under a real systemd (needs root)

@@ -35,8 +35,13 @@ final class RunDriver {
   private var childHasEnded = false
   /// The command could not be started; its process is kept, as the guard was told of it.
   private var hasFailedToStart = false
-  private var guardProcess: pid_t = -1
-  private var guardChannel: CInt = -1
+  private var commandGuard = CommandGuard()
+
+  /// The process that ends the command when this one is killed.
+  private struct CommandGuard {
+    var process: pid_t = -1
+    var channel: CInt = -1
+  }
 
   /// `params`: of the acquire, without `wait_ms`.
   init(
@@ -65,7 +70,7 @@ final class RunDriver {
 
   /// Acquires, runs the command, and ends the process.
   func run() throws(SidelockError) -> Never {
-    supervise_reap_others(child, &guardProcess)
+    supervise_reap_others(child, &commandGuard.process)
     try queue()
     while true {
       wait()
@@ -171,7 +176,7 @@ final class RunDriver {
   private func lookAtChild() {
     // The end of the command is left to be asked for again and again; whatever else is a child of ours, as all orphans
     // are that of process 1, has nobody else to bury it.
-    if !hasFailedToStart { supervise_reap_others(child, &guardProcess) }
+    if !hasFailedToStart { supervise_reap_others(child, &commandGuard.process) }
     guard child > 0, !childHasEnded else { return }
     var status: CInt = 0
     switch supervise_child_change(child, &status) {
@@ -276,7 +281,7 @@ final class RunDriver {
   }
 
   private func dismissGuard() {
-    if guardProcess > 0 { supervise_guard_dismiss(guardProcess, guardChannel) }
+    if commandGuard.process > 0 { supervise_guard_dismiss(commandGuard.process, commandGuard.channel) }
   }
 
   private var terminalOwner: Supervisor.TerminalOwner {
@@ -290,8 +295,8 @@ final class RunDriver {
     setenv("SIDELOCK_NAME", name, 1)
     setenv("SIDELOCK_TOKEN", "\(held.first { ExactText.isSame($0.name, name) }?.token ?? 0)", 1)
     setenv("SIDELOCK_TOKENS", held.map { "\($0.token)" }.joined(separator: " "), 1)
-    guardProcess = supervise_guard_start(connection?.descriptor ?? -1, &guardChannel)
-    if guardProcess < 0 {
+    commandGuard.process = supervise_guard_start(connection?.descriptor ?? -1, &commandGuard.channel)
+    if commandGuard.process < 0 {
       say("no guard: \(UnixSocket.describe(errno)); only COMMAND itself ends if sidelock is killed")
     }
     // In a pipeline the terminal stays with our group, which the other members belong to; the command gets it when it
@@ -300,7 +305,7 @@ final class RunDriver {
     var failedExec: CInt = 0
     let arguments = CStrings(command)
     child = supervise_spawn(
-      arguments.pointers, &inheritedMask, guardChannel, isInteractive ? terminal : -1, &failedExec)
+      arguments.pointers, &inheritedMask, commandGuard.channel, isInteractive ? terminal : -1, &failedExec)
     guard child < 0 else { return feed([.spawned]) }
     let reason = errno
     hasFailedToStart = true

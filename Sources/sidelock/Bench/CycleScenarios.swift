@@ -62,7 +62,7 @@ struct CycleScenarios {
     switch scenario {
     case .echo: echo
     case .redis: redis ?? ""
-    default: daemon
+    case .distinct, .cold, .one, .contended, .crash, .crossHost, .manyClients, .manyLocks: daemon
     }
   }
 
@@ -76,7 +76,7 @@ struct CycleScenarios {
       let digits = String(repeating: "0", count: LoadGenerator.Script.counterDigits)
       let lines = [BenchLine.acquire(name + digits), BenchLine.release(name + digits)]
       return LoadGenerator.Script(lines: lines, counterOffsets: lines.map { Self.end(of: name, in: $0) })
-    default:
+    case .echo, .distinct, .one, .contended, .crash, .crossHost, .manyClients, .manyLocks:
       let count = scenario == .one ? 1 : names
       var lines: [[UInt8]] = []
       for index in 0..<count {
