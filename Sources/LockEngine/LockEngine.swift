@@ -9,7 +9,7 @@ public import LockTypes
 /// Where what is:
 /// - `Port`: what it is told (``Event``), what it wants done (``Effect``), and what it and the store say to each other
 /// - `Local`: what is on this host: locks, holds, waiters, sessions. A request comes in by `+Requests`; `+Queue` has
-///   `advance`, which serves whoever is next, and is called after every change to a lock; `+Admission` says when a lock
+///   `advance`, which serves the next waiter, and is called after every change to a lock; `+Admission` says when a lock
 ///   can go to a client, `+Holds` how it is held
 /// - `Lease`: one lease (`HostLease`), the connection (`StoreLink`), and the files in which a lease is asked for, renewed,
 ///   shared, given back and lost; `+Conversation` is where replies come in
@@ -17,22 +17,22 @@ public import LockTypes
 /// - `Time`: what happens as time passes, and what takes more than one turn (`+Slices`)
 /// - `State`: what outlives the process, and what can be looked at
 public final class LockEngine {
-  /// What it goes by now.
+  /// The configuration in force.
   public private(set) var configuration: EngineConfiguration
 
   var effects: [Effect] = []
   var locks = LockTable()
   var sessions = SessionTable()
-  /// The connection to the one shard that there is.
+  /// The connection to the only shard.
   var link: StoreLink
   var issued: NumberSource
   var agents = AgentWork()
   var deadlines = Schedule()
   var recentReleases: RecentReleases
   var putOff = PutOffWork()
-  /// Steps that may still be taken for the event that is being handled; see `LockEngine+Slices.swift`.
+  /// Steps left for the event that is being handled; see `LockEngine+Slices.swift`.
   var stepsLeft = 0
-  /// What changed since a successor of this process was last told; nil when there will be none.
+  /// What changed since ``takeChanges(isKept:)``; nil when this process will have no successor.
   var changes: StateChanges?
   /// See ``Event/watched(steps:)``.
   public private(set) var observers = 0
@@ -58,11 +58,10 @@ public final class LockEngine {
     link.note(configuration.timeline)
   }
 
-  /// Takes in a fact and appends what is to be done to `effects`. `now` never goes back.
+  /// Takes in a fact and appends the effects to `effects`. `now` never goes back.
   ///
-  /// Whatever came due by `now` happens first: after a pause of the host, a lease that ended meanwhile is told lost
-  /// before anything else about its lock is answered. What is about the driver alone comes at any time, and does nothing
-  /// of that.
+  /// What came due by `now` happens first: after a pause of the host, `lost` goes out for a lease that ended meanwhile
+  /// before anything else about its lock is answered. Events about the driver alone skip this.
   public func handle(_ event: Event, now: BootInstant, into effects: inout [Effect]) {
     guard !event.isOfDriver else { return take(event, now: now) }
     swap(&self.effects, &effects)
@@ -152,10 +151,10 @@ public final class LockEngine {
     locks.record(for: name, change: link.change, changes: changes, tally: tally)
   }
 
-  /// Forgets a lock that nobody uses and of which the store knows all that it must.
+  /// Forgets a lock that nobody uses, once nothing about it is left to tell the store.
   func dropIfUnused(_ lock: LockRecord) {
     guard lock.isUnused, lock.leases.isEmpty, lock.wanted == nil, lock.unconfirmedReleases.isEmpty else { return }
-    // A wait that ended before an answer dated it would keep the lock, and the lock it.
+    // A wait that ended undated and its lock refer to each other: break the cycle.
     lock.undated = []
     locks.remove(lock)
   }
@@ -175,7 +174,7 @@ public final class LockEngine {
     for lock in waiters.map(\.lock).sorted(by: { $0.serial < $1.serial }) { advance(lock, now: now) }
   }
 
-  /// Tells those who watch.
+  /// Reports an event to those who watch.
   func observe(_ lock: LockRecord, _ event: LockEvent) {
     guard observers > 0 else { return }
     if stepsLeft < .max { stepsLeft -= observers }
@@ -205,7 +204,7 @@ public final class LockEngine {
 
   /// With the link down there is nobody to give anything back to: the leases end by themselves.
   func completeShutdown() {
-    // An ask whose script had to be sent again may be executed after its own release: its reply tells.
+    // An ask whose script had to be sent again may be executed after its own release: wait for its reply.
     guard shutdown == .underWay, !link.isConnected || (locks.isEmpty && link.pending.isEmpty) else { return }
     shutdown = .completed
     effects.append(.shutdownCompleted)

@@ -2,7 +2,7 @@ import LockTypes
 
 /// A session's possession of a lock.
 final class Hold {
-  /// Its place in a list; nil at an end of it, and when it is not there.
+  /// Its links in a list; nil at the ends of the list, and while it is not in it.
   struct Neighbours {
     var next: Hold?
     var previous: Hold?
@@ -64,7 +64,7 @@ final class Hold {
     lock.tally.counts.holds += 1
   }
 
-  /// What `hold` becomes in the hands of another session.
+  /// `hold` after its transfer to another session.
   init(_ hold: Hold, handedTo session: SessionID, token: Token, since: BootInstant) {
     self.session = session
     self.token = token
@@ -73,7 +73,7 @@ final class Hold {
     lock = hold.lock
     meta = hold.meta
     progress = hold.progress
-    // Its new holder has not asked for anything of the kind.
+    // The new holder has asked for no loss action.
     onLost = .notify
     lease = hold.lease
     mode = hold.mode

@@ -1,5 +1,4 @@
-/// The holds of one lock, in the order in which they came to be. They are linked, so that whichever ends does so at once,
-/// however many there are.
+/// The holds of one lock, oldest first: an intrusive linked list, so that removing one takes constant time.
 struct HoldList: Sequence {
   private(set) var first: Hold?
   private(set) var last: Hold?
@@ -23,7 +22,7 @@ struct HoldList: Sequence {
     count -= 1
   }
 
-  /// None of them may leave while they are gone through.
+  /// No hold may leave during the iteration.
   func makeIterator() -> Iterator { Iterator(upcoming: first) }
 
   struct Iterator: IteratorProtocol {

@@ -6,18 +6,17 @@ extension LockEngine {
   /// When a lock that has room here can go to a client here.
   enum Admission {
     case now(HostLease)
-    /// What is left of the lease is hardly worth having, or it is not known whether the store still has it. A renewal is
-    /// under way, or the lease ends.
+    /// Too little of the lease is left, or it is in doubt. A renewal is under way, or the lease ends.
     case afterRenewal
     /// The lease has no tokens left; the store is asked for more.
     case afterReserving
     /// A lost lease could still be in use.
     case afterGrace
-    /// This host has all there is, and all of it is in use.
+    /// This host has every permit, and all of them are in use.
     case afterRelease
-    /// The lease is of no use (any more): it goes back, as soon as nobody here holds anything under it.
+    /// The lease is of no use: it goes back as soon as nobody here holds anything under it.
     case withNewLease(HostLease)
-    /// It goes through the store's queue first.
+    /// The store has to be asked first.
     case afterAsking
   }
 
@@ -61,8 +60,8 @@ extension LockEngine {
     return lock.leases.count >= capacity ? .afterRelease : .afterAsking
   }
 
-  /// While another host waits, a lock goes to clients that came later than that only so often and so long; but at least
-  /// once, or two hosts could hand it to and fro without anybody getting it.
+  /// While another host waits, later clients here get the lock only within the cohort's budget; but at least one does,
+  /// or two hosts could pass the lease to and fro without any client getting the lock.
   func admission(under lease: HostLease, arrival: UInt64, now: BootInstant) -> Admission {
     let term = lease.term
     guard now < term.validUntil else { return .withNewLease(lease) }

@@ -3,7 +3,7 @@
 import LockTypes
 
 extension LockEngine {
-  /// Takes a lock for a request that nobody is ahead of, if that needs no word to the store; nil when it does.
+  /// Grants a lock to a request that nobody is ahead of, if the store need not be asked; nil when it must be.
   func grantAtOnce(
     _ request: AcquireRequest, _ lock: LockRecord, to session: SessionRecord, partOf: MultiLockRequest?,
     now: BootInstant
@@ -32,7 +32,7 @@ extension LockEngine {
     }
   }
 
-  /// The next token under a lease, or of the local tier. The only place at which tokens come from.
+  /// The next token under a lease, or of the local tier. All tokens are issued here.
   func issueToken(under lease: HostLease?) -> Token {
     if let lease { return lease.issueToken() }
     return issued.newLocalToken()
@@ -60,7 +60,7 @@ extension LockEngine {
     return hold
   }
 
-  /// Requests of an owner that wait for what it has got meanwhile enter again, or they would wait for themselves.
+  /// Requests of the owner that wait for the lock it has just got re-enter it, or they would wait for their own owner.
   func readmit(_ hold: Hold, in session: SessionRecord, now: BootInstant) {
     guard let owner = hold.owner, hold.partOf == nil, !session.waits.isEmpty else { return }
     guard let waits = session.owner(owner)?.waits, !waits.isEmpty else { return }

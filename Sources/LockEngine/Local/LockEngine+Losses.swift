@@ -1,8 +1,8 @@
-// Holds of one lock that are lost together: those under a lease that is gone, or those that an administrator breaks. There
-// can be very many of them, so that some are lost in each turn.
+// Holds of one lock that are lost together: those under a lease that is gone, or those that an administrator breaks.
+// There can be very many, so each turn loses some.
 //
-// Each of them is over from the beginning: whatever is about one whose turn has not come loses it first, and none is shown
-// any more. The lock is not free before the last one is lost.
+// All of them count as lost from the beginning: an event about one whose turn has not come loses it first (`catchUp`),
+// and snapshots leave it out. The lock is not free before the last one is lost.
 
 import LockTypes
 
@@ -66,7 +66,7 @@ extension LockEngine {
     }
   }
 
-  /// Whether the last one is lost.
+  /// Loses holds until the steps are used up; true when the last one is lost.
   private func goOn(with losses: HoldLosses, now: BootInstant) -> Bool {
     while let hold = losses.upcoming {
       guard !mustPutOff else { return false }
@@ -81,15 +81,15 @@ extension LockEngine {
     lose(hold, reason: losses.reason, graceEnds: losses.graceEnds, detail: losses.detail, now: now)
   }
 
-  /// A hold is about to leave its lock.
+  /// Moves what is under way past a hold that is about to leave its lock.
   func passOver(_ hold: Hold) {
     for losses in putOff.losses where losses.upcoming === hold { losses.upcoming = hold.inLock.next }
   }
 
-  /// Whether a hold is lost, and its turn to be has not come.
+  /// Whether a hold is still to be lost in a later turn.
   func isBeingLost(_ hold: Hold) -> Bool { putOff.losses.contains { $0.covers(hold) } }
 
-  /// Does to a hold and its lock what has happened and has not come to it.
+  /// Applies to a hold and its lock what has happened and was put off.
   func catchUp(_ hold: Hold, now: BootInstant) {
     guard isBehind else { return }
     catchUp(hold.lock, now: now)

@@ -10,8 +10,8 @@ extension LockEngine {
     makeReady(multi)
   }
 
-  /// Has a request take its next lock before the fact that is being handled is done with. Not at once: whoever grants it
-  /// one lock is in the middle of that lock's queue.
+  /// Has a request take its next lock before the current event is done. Not at once: whoever grants it one lock is in
+  /// the middle of that lock's queue.
   func makeReady(_ multi: MultiLockRequest) {
     guard !multi.isReady else { return }
     multi.isReady = true
@@ -28,10 +28,10 @@ extension LockEngine {
   private func takeNext(of multi: MultiLockRequest, now: BootInstant) {
     guard !multi.isOver, let session = sessions[multi.request.session] else { return }
     if isBehind { for (hold, _) in multi.taken { catchUp(hold, now: now) } }
-    // One of them was lost, or its owner had it before and it has ended since.
+    // One of its holds is over: lost, or re-entered and ended since.
     if multi.taken.contains(where: \.hold.isOver) { return restart(multi, now: now) }
     guard multi.waiter == nil else { return }
-    // What its owner had before is another thing since its owner downgraded it.
+    // The owner has downgraded a hold that the request re-entered.
     if let (hold, _) = multi.taken.first(where: { $0.isReentered && $0.hold.mode != multi.request.mode }) {
       return abandon(multi, .modeConflict(hold.mode), now: now)
     }
@@ -45,7 +45,7 @@ extension LockEngine {
     }
     let lock = record(for: name)
     if grantAtOnce(multi.request, lock, to: session, partOf: multi, now: now) != nil { return }
-    // The lock before this one came at the last moment.
+    // The lock before this one came when the deadline had passed.
     if multi.isLate(at: now) {
       abandon(multi, outOfTime(lock), now: now)
       return dropIfUnused(lock)
@@ -89,7 +89,7 @@ extension LockEngine {
     giveUp(taken, now: now)
   }
 
-  /// A lock that it had is gone before it had all. It begins again: to go on out of order could be a deadlock.
+  /// One of its locks is gone before it had all. It begins again: to take locks out of order could be a deadlock.
   func restart(_ multi: MultiLockRequest, now: BootInstant) {
     guard !multi.isOver else { return }
     if let waiter = multi.waiter {

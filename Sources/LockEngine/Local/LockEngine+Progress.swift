@@ -1,4 +1,4 @@
-// Who waits is told of those ahead, and who holds of those who wait: at most once a second, and only who asked for it.
+// `waiting` to waiters and `contended` to holders that asked for it, at most once a second.
 
 import LockTypes
 
@@ -6,7 +6,7 @@ extension LockEngine {
   /// The shortest time between two reports about one lock, in milliseconds.
   static let progressMilliseconds: Int64 = 1000
 
-  /// The queue of a lock changed, or what those wait for who stand in it.
+  /// A lock's queue changed, or what its waiters wait for.
   func progressChanged(_ lock: LockRecord, now: BootInstant) {
     guard lock.progressWaiters > 0 || lock.progressHolders > 0, lock.progressAt == nil else { return }
     let earliest = lock.lastProgressAt?.adding(milliseconds: Self.progressMilliseconds) ?? now
@@ -26,23 +26,23 @@ extension LockEngine {
     deadlines.push(.progress(lock), at: now)
   }
 
-  /// Whether those who wait may be told so.
+  /// Whether waiters may be told that they wait.
   ///
-  /// While the store is being asked nobody is known to be ahead, and as a rule nobody is. And who is told that it waits may
-  /// count on it that everybody who comes later, wherever, comes behind.
+  /// Not while the store is being asked: usually nobody is ahead then, and `waiting` promises that all who come later,
+  /// on any host, come behind.
   ///
-  /// Where there is trouble with the store nothing of that is known, and who waits is told of the trouble.
+  /// With trouble at the store `waiting` promises nothing, and names the trouble.
   private func mayTellWaiters(of lock: LockRecord) -> Bool {
     trouble(of: lock) != nil || (isKnownToBeTaken(lock) && !(linkIsUp && lock.wanted != nil && !isQueued(lock)))
   }
 
-  /// Why those who wait for a lock wait for the store, and not for somebody here who has the lock.
+  /// The trouble that has a lock's waiters wait for the store; nil when there is none, or somebody here has the lock.
   private func trouble(of lock: LockRecord) -> StoreTrouble? {
     guard !isLocal, lock.holds.isEmpty else { return nil }
     return linkIsUp ? lock.storeRefusal.map { .refused($0) } : .unreachable
   }
 
-  /// Tells those whose place has changed, until the event has used up what it may; whether it came to the end.
+  /// Notifies waiters whose place has changed, until the steps are used up; true when all were notified.
   private func notifyWaiters(of lock: LockRecord) -> Bool {
     guard lock.progressWaiters > 0, mayTellWaiters(of: lock) else { return true }
     let holder = holderSummary(of: lock)
@@ -61,10 +61,10 @@ extension LockEngine {
     return true
   }
 
-  /// Tells who has just begun to wait, or one whose place has changed. `holder`: who has the lock, where that was found out.
+  /// Notifies a waiter that is new or whose place has changed. `holder`: who has the lock, if that was worked out.
   func notifyAtOnce(_ waiter: Waiter, holder: HolderSummary?, position: Int) {
     let lock = waiter.lock
-    // One that the store has not dated yet must not be known to be there: a wait that somebody begins then is younger.
+    // Nobody may hear of a wait that the store has not dated: a wait that somebody begins because of it is younger.
     guard !waiter.isOver, !isBeingDated(waiter), mayTellWaiters(of: lock) else { return }
     stepsLeft -= 1
     waiter.toldPosition = position

@@ -3,8 +3,8 @@
 import LockTypes
 
 extension LockEngine {
-  /// Brings a lock as far as it can go by itself. Whoever changes who holds it, who waits, or what this host has of it calls
-  /// this afterwards.
+  /// Brings a lock as far as it can go by itself. To be called after every change to who holds it, who waits, or what
+  /// this host has of it.
   ///
   /// When it returns, every waiter who can be served is served, or the rest is put off; the store has been asked for what
   /// the first waiter needs; and what nobody here needs has been given back, lingers, or is dropped.
@@ -37,8 +37,8 @@ extension LockEngine {
     settleUnused(lock, now: now)
   }
 
-  /// All that this host has of the lock is in use here. Who cannot be served out of it, or has to let other hosts go
-  /// first, takes a place in the store's queue at once: those who come later, wherever, come behind.
+  /// All that this host has of the lock is in use here. Waiters whom it cannot serve, or who must let other hosts go
+  /// first, take a place in the store's queue at once, ahead of those who come later on any host.
   private func waitForRelease(of lock: LockRecord, now: BootInstant) {
     refuseTries(of: lock, upToAsk: .max, now: now)
     if isLocal { return }
@@ -50,9 +50,9 @@ extension LockEngine {
     }
   }
 
-  /// Nobody needs this host's place in the store's queue just now, but while the lock may go from client to client here the
-  /// next of them comes soon, and to leave and come back each time would be two commands for each. The place keeps nobody
-  /// from anything as long as a client here has the lock to itself.
+  /// Whether to keep a place in the store's queue that no waiter needs now. While the cohort has budget left the next
+  /// client comes soon, and to leave and come back would cost two commands each time. The place keeps nobody out as
+  /// long as a client here has the lock exclusively.
   private func keepsPlace(_ lock: LockRecord, now: BootInstant) -> Bool {
     guard lock.heldMode == .exclusive, let lease = lock.leases.last, lease.isHeld,
       let since = lease.term.contendedSince, lease.cohort.grants < configuration.settings.cohortMax
@@ -66,8 +66,8 @@ extension LockEngine {
     return true
   }
 
-  /// What to stand in the store's queue for while all that this host has of the lock is in use; nil where those who wait
-  /// are served out of it.
+  /// The mode to queue for in the store while all that this host has of the lock is in use; nil where its waiters are
+  /// served out of that.
   private func modeToQueueFor(_ lock: LockRecord) -> HoldMode? {
     guard let first = lock.queue.first, let last = lock.queue.last, let lease = lock.leases.last, lease.isHeld
     else { return nil }
@@ -79,7 +79,7 @@ extension LockEngine {
     return lock.wanted?.mode ?? lock.queue.live.first { $0.arrival > others }?.request.mode
   }
 
-  /// Gives back what another lease has taken the place of, when the last hold under it is over.
+  /// Gives back replaced leases under which the last hold is over.
   private func giveBackReplaced(_ lock: LockRecord, now: BootInstant) {
     for lease in lock.leases.dropLast()
     where lease.isHeld && lease.mode == .shared && lease.holdCount == 0 {
@@ -87,10 +87,10 @@ extension LockEngine {
     }
   }
 
-  /// Sees to it that the store is asked for what the first waiter needs.
+  /// Makes sure that the store is asked for what the first waiter needs.
   func want(_ mode: HoldMode, of lock: LockRecord, now: BootInstant) {
     if let wanted = lock.wanted {
-      // Whoever gets the exclusive lease can share it.
+      // An exclusive lease can be shared afterwards.
       if wanted.mode == mode || (wanted.mode == .exclusive && mode == .shared) {
         if !wanted.wasSent && lock.recheckAt == nil { ask(wanted, now: now) }
         return
@@ -100,7 +100,7 @@ extension LockEngine {
     ask(newLease(of: lock, in: mode, now: now), now: now)
   }
 
-  /// What becomes of what this host has of a lock and nobody here holds or waits for.
+  /// Gives up, gives back or lets linger the leases that nobody here holds or waits for.
   private func settleUnused(_ lock: LockRecord, now: BootInstant) {
     if let wanted = lock.wanted, !keepsPlace(lock, now: now) { giveUp(wanted, now: now) }
     for lease in lock.leases where lease.isHeld && lease.holdCount == 0 {

@@ -33,7 +33,7 @@ extension LockEngine {
     wait(Waiter(request, lock: lock, since: now, deadline: deadline, partOf: nil), session, now: now)
   }
 
-  /// What the owner that asks has of this lock already; nil for who names no owner.
+  /// The hold that the owner who asks has of this lock already; nil without an owner.
   func ownHold(
     of name: LockName, _ request: AcquireRequest, in session: SessionRecord, now: BootInstant
   ) -> Hold? {
@@ -88,7 +88,7 @@ extension LockEngine {
   }
 
   private func hasRoom(for request: AcquireRequest, beside bytes: Int, max: Int) -> Bool {
-    // As a rule it need not be worked out.
+    // Fast path: far below the limit the charge is not computed.
     bytes <= max - LockBytes.requestMax || bytes + LockBytes.of(request) <= max
   }
 
@@ -110,7 +110,7 @@ extension LockEngine {
       refuse(waiter, .unavailable(nil), now: now)
       return advance(lock, now: now)
     }
-    // Where nothing is wanted a renewal or the end of a grace decides it.
+    // When no lease is wanted, a renewal or the end of a grace decides the try.
     if let wanted = lock.wanted, waiter.ask == 0 { ask(wanted, now: now) }
     let deadline = now.adding(milliseconds: storeTimeoutMilliseconds)
     waiter.deadline = deadline
@@ -190,8 +190,8 @@ extension LockEngine {
     observe(hold.lock, .acquired(target, fresh, handed.mode))
   }
 
-  /// Why a hold cannot be handed over; nil when it can. What nobody asked for would take the receiver's room, fill its
-  /// connection, and have it wait for itself.
+  /// Why a hold cannot be transferred; nil when it can. Without a wish of the receiver's it would use up its limits,
+  /// fill its connection, and could have it wait for itself.
   private func refusalToTransfer(
     _ hold: Hold, to receiver: SessionRecord, waiting waiter: Waiter?, isAccepting: Bool
   ) -> Refusal? {
@@ -227,7 +227,7 @@ extension LockEngine {
 
   // MARK: End of input
 
-  /// It is to be told again in the next turn while ``isEndPutOff(_:)``.
+  /// The event is to be repeated in the next turn while ``isEndPutOff(_:)``.
   func inputEnded(_ session: SessionID, isAnswered: Bool, keepsHolds: Bool, now: BootInstant) {
     guard let record = sessions[session] else { return }
     record.inputEnded(keepsHolds: keepsHolds)
@@ -263,10 +263,10 @@ extension LockEngine {
 
   // MARK: Which hold
 
-  /// Tokens that are told of to who has not said which of its holds it means: the latest.
+  /// The most tokens, the latest ones, that are listed for a client that did not say which of its holds it means.
   private static let heldTokensMax = 64
 
-  /// The hold that a request means; nil when there is none or it is not said which, and then the request is answered.
+  /// The hold that a request means; nil when there is none, or it is not clear which: the request is refused then.
   private func hold(
     of session: SessionID, _ request: RequestID, name: LockName, token: Token?, now: BootInstant
   ) -> Hold? {
@@ -278,11 +278,11 @@ extension LockEngine {
         if !hold.isOver { return hold }
       }
     } else {
-      // Who has lost one of them hears of it before the answer.
+      // A session that has lost one of them hears of it before the answer.
       if !putOff.losses.isEmpty, let hold = record.holds(of: name).first(where: { isBeingLost($0) }) {
         catchUp(hold, now: now)
       }
-      // Which one is meant is clear when there is only one.
+      // Without a token there must be one hold only.
       let found = ownHolds(of: name, in: record, max: 2)
       if found.count == 1 { return found[0] }
     }
@@ -290,7 +290,7 @@ extension LockEngine {
     return nil
   }
 
-  /// The latest holds of a session of which its client has been told.
+  /// The latest holds of a session that its client knows of, at most `max`.
   private func ownHolds(of name: LockName, in record: SessionRecord, max: Int) -> [Hold] {
     var found: [Hold] = []
     for hold in record.holds(of: name) where hold.partOf == nil && !isBeingLost(hold) {

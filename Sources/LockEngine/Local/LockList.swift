@@ -1,14 +1,14 @@
-/// All locks of which something is known, in the order in which they came to be. They are linked, so that whichever is
-/// forgotten leaves at once, and so that one walk along all of them can take many turns, whatever comes and leaves meanwhile.
+/// All lock records, oldest first: an intrusive linked list. Removing one takes constant time, and one walk over all
+/// can take many turns while others are added and removed.
 struct LockList: Sequence {
   private(set) var first: LockRecord?
   private var last: LockRecord?
-  /// The one at which the walk goes on; nil when it is at its end.
+  /// Where the walk goes on; nil at its end.
   private(set) var upcoming: LockRecord?
-  /// The last one of the walk: those behind it came to be after it had begun.
+  /// The serial of the walk's last lock; later ones were made after it began.
   private var endOfWalk: UInt64 = 0
 
-  /// Whether the walk has not come to all locks.
+  /// Whether the walk has locks left.
   var isWalked: Bool { upcoming != nil }
 
   /// Adds `lock`, which is younger than all others.
@@ -28,7 +28,7 @@ struct LockList: Sequence {
     lock.previousLock = nil
   }
 
-  /// Begins a walk along those that are here.
+  /// Begins a walk over the locks that are here.
   mutating func beginWalk() {
     upcoming = first
     endOfWalk = last?.serial ?? 0
@@ -41,10 +41,10 @@ struct LockList: Sequence {
     return lock
   }
 
-  /// Has the walk come to `lock` once more, where it was last.
+  /// Has the walk visit `lock`, its last one, once more.
   mutating func comeAgain(to lock: LockRecord) { upcoming = lock }
 
-  /// None of them may leave while they are gone through.
+  /// No lock may leave during the iteration.
   func makeIterator() -> Iterator { Iterator(upcoming: first) }
 
   struct Iterator: IteratorProtocol {

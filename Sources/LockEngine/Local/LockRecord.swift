@@ -1,39 +1,38 @@
 import LockTypes
 
-/// What the engine knows of one lock. It exists while anybody on this host holds it, waits for it or has something to
-/// tell the store about it.
+/// What the engine knows of one lock. It exists while anybody on this host holds it or waits for it, the host has or
+/// wants a lease of it, or the store has to be told something about it.
 final class LockRecord {
   let name: LockName
-  /// Records in the order in which they were made: what is done to all of them is done in this order, so that a run
-  /// can be replayed.
+  /// Numbers records in the order in which they were made. Work on all of them follows this order, so that a run can be
+  /// replayed.
   let serial: UInt64
-  /// All of one kind: one exclusive hold, or shared ones, or permits; in the order in which they came to be.
+  /// All of one kind, oldest first: one exclusive hold, or shared ones, or permits.
   private(set) var holds = HoldList()
   var queue = WaiterQueue()
-  /// What this host has of the lock in the store: one lease of a lock, or one for each permit of a semaphore. Those that
-  /// were lost are here until their grace ends. A shared lease may be here beside its successor for a moment; the last
-  /// one is that under which the lock is given out.
+  /// This host's leases: one of a lock, or one for each permit of a semaphore. Lost ones stay until their grace ends. A
+  /// shared lease may stand beside its successor for a moment; the lock is granted under the last one.
   var leases: [HostLease] = []
   /// The lease that this host asks or queues for, also while it has another one that is in use.
   var wanted: HostLease?
 
   /// The number of the last ask; see ``LeaseCommand/acquire(name:attempt:ask:isTry:tokenFloor:mode:)``.
   var ask: UInt64 = 0
-  /// Attempts that were given up without the store having confirmed it.
+  /// Attempts that were given up and whose releases the store has not confirmed.
   var unconfirmedReleases: [UnconfirmedRelease] = [] {
     didSet { changes?.touch(self) }
   }
   /// This host had given the lock back only a short while before it asked for it again.
   var wasRecentlyReleased = false
-  /// When to ask the store again, for fear that it tells nothing by itself.
+  /// When to ask the store again, in case no push comes.
   var recheckAt: BootInstant?
   /// The highest token that was given out here.
   var tokenFloor: Token = 0
-  /// It is in the list of those with which the next turns go on.
+  /// It is queued for the next turns to go on with.
   var isPutOff = false
   /// The link was down, and the store has said nothing about the lock since.
   var isUnheard = false
-  /// The last change of the link that has come to it.
+  /// The last change of the link that ``LockEngine/catchUp(_:now:)`` has applied to it.
   var linkChange: LinkNumber
   /// Its neighbours among all locks.
   var nextLock: LockRecord?
@@ -60,8 +59,8 @@ final class LockRecord {
   /// Nobody here uses the lock or wants it.
   var isUnused: Bool { holds.isEmpty && queue.isEmpty }
 
-  /// The first attempt under which this host has the lock, or has lost it so lately that somebody may still use it; nil
-  /// when there is none. The permits of a semaphore are kept in any case.
+  /// The lowest attempt among its leases, those in their grace included; nil when there is none. Permits are left out:
+  /// the store keeps them in any case.
   var firstKeptAttempt: UInt64? {
     leases.lazy.filter { !$0.isPermit }.map(\.attempt).min()
   }
@@ -69,10 +68,10 @@ final class LockRecord {
   /// How the lock is held here; nil when it is not.
   var heldMode: HoldMode? { holds.first?.mode }
 
-  /// Permits of one semaphore that are taken here at a time. All of them stand in one value in the store, which is read for each.
+  /// The most permits of one semaphore taken here at a time: all stand in one value, which the store reads for each.
   static var permitsMax: Int { 256 }
 
-  /// Whether a hold in `mode` could be added to those that are here. The lease is another matter.
+  /// Whether a hold in `mode` fits beside those that are here. Leases are not looked at.
   func hasRoom(for mode: HoldMode) -> Bool {
     guard let held = heldMode else { return true }
     return switch (mode, held) {
@@ -97,7 +96,7 @@ final class LockRecord {
   }
 }
 
-/// What few locks have anything to say about. It takes memory only where it does, since there can be very many locks.
+/// What few locks have. It stands apart to save memory, since there can be very many locks.
 private final class RareFacts {
   var remoteHolder = HolderSummary.unknown
   var conflict: HoldMode?
@@ -124,13 +123,13 @@ extension LockRecord {
     set { if rare != nil || newValue != nil { rareFacts.conflict = newValue } }
   }
 
-  /// Waiters that the answer to the ask that is under way will date.
+  /// Waiters that the answer to the ask under way will date.
   var undated: [Waiter] {
     get { rare?.undated ?? [] }
     set { if rare != nil || !newValue.isEmpty { rareFacts.undated = newValue } }
   }
 
-  /// The deadline for that confirmation.
+  /// The deadline for the confirmation of `conflict`.
   var conflictAt: BootInstant? {
     get { rare?.conflictAt }
     set { if rare != nil || newValue != nil { rareFacts.conflictAt = newValue } }
@@ -142,31 +141,31 @@ extension LockRecord {
     set { if rare != nil || newValue != nil { rareFacts.storeRefusal = newValue } }
   }
 
-  /// How many asks the store has refused one after the other.
+  /// How many asks in a row the store has refused.
   var refusals: Int {
     get { rare?.refusals ?? 0 }
     set { if rare != nil || newValue != 0 { rareFacts.refusals = newValue } }
   }
 
-  /// Waiters who want to hear of the holders.
+  /// Waiters that asked for `waiting`.
   var progressWaiters: Int {
     get { rare?.progressWaiters ?? 0 }
     set { if rare != nil || newValue != 0 { rareFacts.progressWaiters = newValue } }
   }
 
-  /// Holders who want to hear of the waiters.
+  /// Holds that asked for `contended`.
   var progressHolders: Int {
     get { rare?.progressHolders ?? 0 }
     set { if rare != nil || newValue != 0 { rareFacts.progressHolders = newValue } }
   }
 
-  /// When they are told next.
+  /// When both are notified next.
   var progressAt: BootInstant? {
     get { rare?.progressAt }
     set { if rare != nil || newValue != nil { rareFacts.progressAt = newValue } }
   }
 
-  /// When they were told last.
+  /// When both were notified last.
   var lastProgressAt: BootInstant? {
     get { rare?.lastProgressAt }
     set { if rare != nil || newValue != nil { rareFacts.lastProgressAt = newValue } }
@@ -189,7 +188,7 @@ struct UnconfirmedRelease {
   /// How often the store has refused it.
   var refusals = 0
 
-  /// Whether the store gives `attempt` up when it carries this out.
+  /// Whether this release gives `attempt` up, too.
   func covers(_ attempt: UInt64) -> Bool {
     isExact ? self.attempt == attempt : self.attempt >= attempt
   }

@@ -1,11 +1,11 @@
 import LockTypes
 
-/// The locks of which something is known: by name, in the order of their names, and in the order in which they came to be.
+/// The lock records: by name, in the order of names, and in the order in which they were made.
 struct LockTable {
   private var byName = NameTable<LockRecord>()
-  /// The same names, in their order.
+  /// The same names, sorted.
   private(set) var names = NameIndex()
-  /// The same locks, in the order in which they came to be.
+  /// The same locks, oldest first.
   var all = LockList()
   private var lastSerial: UInt64 = 0
 
@@ -14,7 +14,7 @@ struct LockTable {
 
   subscript(name: LockName) -> LockRecord? { byName[name] }
 
-  /// The record of a lock; `change` is the last one of its link.
+  /// The record of a lock, made if there is none; `change` is the last one of the link.
   mutating func record(
     for name: LockName, change: LinkNumber, changes: StateChanges?, tally: RecordTally
   ) -> LockRecord {
@@ -26,7 +26,7 @@ struct LockTable {
     return lock
   }
 
-  /// The records of these locks, of which there may be very many. There was none before.
+  /// The records of these locks, which may be very many, for a table that was empty.
   mutating func records(
     for wanted: some Sequence<LockName>, change: LinkNumber, changes: StateChanges?, tally: RecordTally
   ) -> [LockRecord] {

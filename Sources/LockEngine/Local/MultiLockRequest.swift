@@ -1,8 +1,7 @@
 import LockTypes
 
-/// A request for several locks: it takes them one after the other, in the order of their names, which is the same for
-/// everybody on every host, so that no two such requests can wait for each other. Its client hears of none before it
-/// has all.
+/// A request for several locks. It takes them one by one in the order of their names, which is the same on every host,
+/// so no two such requests can wait for each other. Its client hears of none before it has all.
 final class MultiLockRequest {
   let request: AcquireRequest
   /// As the client named them.
@@ -11,7 +10,7 @@ final class MultiLockRequest {
   let order: [LockName]
   let since: BootInstant
   let deadline: BootInstant?
-  /// What it has of `order` so far. A hold that its owner had before is counted once more when it has all.
+  /// The locks of `order` that it has so far. A re-entered hold is counted once more when it has all.
   var taken: [(hold: Hold, isReentered: Bool)] = []
   var waiter: Waiter?
   /// Since when it waits, by the store's clock, as soon as one of its waits was dated.
@@ -36,15 +35,15 @@ final class MultiLockRequest {
 
   deinit { tally.counts.severalRequests -= 1 }
 
-  /// Lets go of what it has taken so far, and gives it. The waiter and the holds know the request, and it knows them: who
-  /// ends it, in whatever way, takes them apart.
+  /// Clears and returns what it has taken so far. Waiter, holds and request refer to each other: every ending breaks
+  /// this cycle here.
   func letGoOfTaken() -> [(hold: Hold, isReentered: Bool)] {
     defer { taken = [] }
     for (hold, _) in taken where hold.partOf === self { hold.partOf = nil }
     return taken
   }
 
-  /// It is decided. Gives what it had taken.
+  /// Marks it as decided and returns what it had taken.
   @discardableResult
   func finish() -> [(hold: Hold, isReentered: Bool)] {
     isOver = true

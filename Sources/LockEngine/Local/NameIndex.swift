@@ -1,8 +1,8 @@
 import LockTypes
 
-/// Names in the order of their bytes, so that a page of those that begin alike is found without looking at the others.
+/// Names in byte order: a page of those with one prefix is found without looking at the others.
 ///
-/// They stand in rows of at most ``rowMax``: putting one in or taking one out moves the rest of one row.
+/// They stand in rows of at most ``rowMax``, so that an insertion or a removal moves the rest of one row only.
 struct NameIndex {
   /// Names in one row, at the most.
   private static let rowMax = 512
@@ -25,10 +25,10 @@ struct NameIndex {
     rows.insert(upper, at: row + 1)
   }
 
-  /// An index of these names, each of which is there once.
+  /// An index of these names, which are distinct.
   init(_ names: [LockName]) {
-    // Names stand all over the memory, and very many begin alike. What is compared is the eight bytes behind that, where
-    // they differ.
+    // Names lie scattered in memory, and very many begin alike: the sort compares the eight bytes behind their common
+    // prefix first.
     let shared = names.dropFirst().reduce(names.first?.bytes.count ?? 0) { shared, name in
       Self.sharedCount(names[0], name, atMost: shared)
     }
@@ -50,7 +50,7 @@ struct NameIndex {
     }
   }
 
-  /// Eight bytes of a name, so that names which begin alike before them are in their order where these differ.
+  /// Eight bytes of a name from `start` on: where they differ they order names that are alike before them.
   private static func key(_ name: LockName, from start: Int) -> UInt64 {
     name.bytes.withUnsafeBytes { bytes in
       if bytes.count - start >= 8 {
@@ -71,7 +71,7 @@ struct NameIndex {
     if rows[row].isEmpty { rows.remove(at: row) }
   }
 
-  /// The names from `name` on, or behind it, in their order, until `body` says that it is enough.
+  /// Calls `body` with the names from `name` on, or after it, in order, until it returns true.
   func forEach(from name: LockName, inclusive: Bool, until body: (LockName) -> Bool) {
     guard !rows.isEmpty else { return }
     let first = row(of: name)

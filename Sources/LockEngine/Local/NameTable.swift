@@ -1,17 +1,17 @@
 import LockTypes
 
-/// Values by names. However many there are, adding one never takes long: a hash table that is full is copied, which for half
-/// a million entries takes a tenth of a second, so that many entries are spread over many tables.
+/// Values by name. A full hash table is copied when it grows, which takes a tenth of a second for half a million
+/// entries; so many entries are spread over many tables, and adding one never takes long.
 struct NameTable<Value> {
-  /// Entries above which there are many tables. It is less than what one turn may take to copy.
+  /// With more entries there are many tables. So many can be copied within one turn.
   private static var oneTableMax: Int { 1024 }
   private static var tablesMax: Int { 512 }
-  /// Nobody outside knows it, so that nobody can choose names that all come into one table.
+  /// A secret, so that nobody can choose names that all come into one table.
   private static var key: UInt64 { UInt64(truncatingIfNeeded: nameTableKey) | 1 }
 
-  /// All of them while they are few.
+  /// All entries, until they are spread over `tables`.
   private var few: [LockName: Value] = [:]
-  /// Empty while they are few.
+  /// Empty until then.
   private var tables: [[LockName: Value]] = []
   private(set) var count = 0
 
@@ -24,7 +24,7 @@ struct NameTable<Value> {
     }
   }
 
-  /// Puts a value in the place of the one that there was, which it gives.
+  /// Sets the value of a name and returns the one before.
   @discardableResult
   mutating func updateValue(_ value: Value, forKey name: LockName) -> Value? {
     let old =
@@ -69,7 +69,7 @@ struct NameTable<Value> {
   }
 }
 
-/// What the process' hash tables are keyed with, which is another one in each process.
+/// Comes from the seed of Swift's hash tables, which is another one in each process.
 private let nameTableKey: Int = {
   var hasher = Hasher()
   hasher.combine(0)

@@ -5,7 +5,7 @@ struct NumberSource {
   private(set) var command: UInt64 = 0
   /// Leases, from the first ask to the end.
   private(set) var attempt: UInt64
-  /// Asks, counted over all locks and never anew: the answer to a try that left must not decide the next one's.
+  /// Asks, counted over all locks: the answer to a try that is gone must not decide the next one.
   private(set) var ask: UInt64 = 0
   /// Searches for deadlocks through other hosts.
   private(set) var probe: UInt64 = 0
@@ -49,7 +49,7 @@ struct NumberSource {
     return nextLocalToken
   }
 
-  /// An attempt of this host that was begun by somebody else.
+  /// An attempt of this host that this engine did not begin.
   mutating func attemptIsUsed(_ other: UInt64) { attempt = max(attempt, other) }
 
   mutating func localTokenIsUsed(_ token: Token) { nextLocalToken = max(nextLocalToken, token + 1) }

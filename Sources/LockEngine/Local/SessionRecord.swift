@@ -2,7 +2,7 @@ import DequeModule
 import LockTypes
 import SystemStrings
 
-/// What all sessions of one user have together.
+/// Totals over all sessions of one user.
 final class UserRecord {
   var sessions = 0
   var holds = 0
@@ -10,11 +10,11 @@ final class UserRecord {
   var lockBytes = 0
 }
 
-/// What a hold or a wait is charged with: about what its records take that outlive the process, where the name stands twice,
-/// in that of the lease, too.
+/// What a hold or a wait is charged, in bytes: about the size of its saved records. The name counts twice, because the
+/// lease's record has it, too.
 enum LockBytes {
   private static let fixed = 256
-  /// More than any request is charged with.
+  /// No request is charged more.
   static let requestMax = 1 << 18
 
   static func of(_ hold: Hold) -> Int { of(hold.lock.name) + of(hold.meta) + of(hold.owner) }
@@ -36,7 +36,7 @@ enum LockBytes {
 
 /// What one owner inside a session has.
 final class OwnerRecord {
-  /// By name: as a rule one, and a few while requests for several locks are under way.
+  /// By name: usually one each, and a few while requests for several locks are under way.
   fileprivate(set) var holds: [LockName: [Hold]] = [:]
   fileprivate(set) var waits: [RequestID: Waiter] = [:]
 
@@ -44,11 +44,11 @@ final class OwnerRecord {
   var onlyWait: Waiter? { waits.count == 1 ? waits.first?.value : nil }
 }
 
-/// What one session has. Whatever it is asked for it finds at once, however much it has.
+/// What one session has, indexed: look-ups take the same time however much it has.
 final class SessionRecord {
   /// Losses that are remembered, so that a late release hears what became of its hold.
   static let lossesMax = 64
-  /// Holds of one name beyond which they are found by their tokens.
+  /// With more holds of one name, `many` indexes them by token.
   private static let fewHolds = 8
 
   let id: SessionID
@@ -56,12 +56,12 @@ final class SessionRecord {
   let uid: UInt32?
   var pid: Int32?
   var command: String?
-  /// The latest hold of each name; earlier ones follow it.
+  /// The latest hold of each name; earlier ones are linked by `ofSameName`.
   private var holds = NameTable<Hold>()
-  /// The holds of those names of which there are many.
+  /// Names with many holds: these by their tokens.
   private var many: [LockName: [Token: Hold]] = [:]
   private var owners: [ExactText: OwnerRecord] = [:]
-  /// All of them, in the order in which they came to be.
+  /// All holds, oldest first, linked by `inSession`.
   private(set) var firstHold: Hold?
   private var lastHold: Hold?
   private(set) var holdCount = 0
@@ -69,11 +69,11 @@ final class SessionRecord {
   private(set) var enforcedCount = 0
   private(set) var waits: [RequestID: Waiter] = [:]
   private(set) var losses: Deque<LostHold> = []
-  /// Whether what it has outlives this process.
+  /// Whether its holds and waits outlive this process.
   var isKept = false
   /// Its connection is gone, and its holds are being ended.
   var isClosing = false
-  /// Nothing more comes from its client: what it holds it holds until none of its waits is left, or longer.
+  /// Its client has closed its half of the connection: no more input comes, so it can release nothing.
   private(set) var isHalfClosed = false {
     didSet { if isHalfClosed != oldValue { noteWaits() } }
   }
@@ -81,21 +81,21 @@ final class SessionRecord {
 
   private let tally: RecordTally
 
-  /// What becomes of what a half-closed session has.
+  /// How long the holds of a half-closed session last.
   private struct HalfClose {
-    /// What it holds lasts to the end of its connection, half-closed or not.
+    /// Its holds last to the end of its connection.
     var keepsHolds = false
-    /// The wait that began first, tries aside; of a session that is not half-closed nil.
+    /// The wait that began first, tries aside; nil when the session is not half-closed.
     var eldestWait: Waiter?
-    /// How many of its waits are for each name: its holds of these do not last that long, unless it keeps them.
+    /// How many of its waits are for each name. Its holds of these names end at once, unless it keeps its holds.
     var awaited: [LockName: Int] = [:]
     /// More of its holds end than one turn has room for.
     var isEndPutOff = false
-    /// Whether it may hold any of these: not, when it was looked and nothing has come since.
+    /// False once its holds of awaited names were looked for, until something is added.
     var isAwaitedHeld = true
   }
 
-  /// Of a half-closed session, the wait that began first, tries aside; of any other nil.
+  /// The wait of a half-closed session that began first, tries aside; nil for any other session.
   var eldestWait: Waiter? { halfClose.eldestWait }
 
   /// Half-closed, and more of its holds end than one turn has room for.
@@ -104,7 +104,7 @@ final class SessionRecord {
     set { halfClose.isEndPutOff = newValue }
   }
 
-  /// Nothing more comes from its client. What it holds lasts to the end of its connection where it `keepsHolds`.
+  /// Its client has closed its half of the connection. With `keepsHolds` its holds last to the end of the connection.
   func inputEnded(keepsHolds: Bool) {
     halfClose.keepsHolds = keepsHolds
     isHalfClosed = true
@@ -190,9 +190,8 @@ final class SessionRecord {
 
   // MARK: Waits
 
-  /// The holds of a half-closed session that end now, some of them where they are very many: those that its own waits need,
-  /// or all when nothing is to be answered any more. What a request for several locks has taken meanwhile its client was not
-  /// told of.
+  /// The holds of a half-closed session that end now, at most `count`: those that its own waits need, or all once every
+  /// request is answered. What a request for several locks has taken is left out: its client was not told of it.
   func holdsOfHalfClosed(isAnswered: Bool, atMost count: Int) -> [Hold] {
     var found: [Hold] = []
     if isAnswered {
@@ -214,7 +213,7 @@ final class SessionRecord {
     return found
   }
 
-  /// Not all of the holds that were found have been ended.
+  /// Not all of the holds found have been ended: they are looked for again.
   func lookAgain() {
     halfClose.isAwaitedHeld = true
     halfClose.isEndPutOff = true
@@ -268,7 +267,7 @@ final class SessionRecord {
     }
   }
 
-  /// Of a half-closed session, the wait that a hold of it lasts for at least; nil when it ends before.
+  /// The wait that a hold of a half-closed session outlasts; nil when the hold ends before.
   func waitBefore(endOf hold: Hold) -> Waiter? {
     halfClose.keepsHolds || halfClose.awaited[hold.lock.name] == nil ? halfClose.eldestWait : nil
   }

@@ -1,10 +1,10 @@
 import LockTypes
 
-/// The sessions that are open, or whose holds are being ended, and the users whose they are.
+/// Sessions that are open or being closed, and their users.
 struct SessionTable {
   private var records: [SessionID: SessionRecord] = [:]
   private var users: [UInt32: UserRecord] = [:]
-  /// Holds and waits of all of them.
+  /// Holds and waits of all sessions.
   var heldCount = 0
   var waitingCount = 0
 
@@ -27,7 +27,7 @@ struct SessionTable {
     records[session] = SessionRecord(id: session, uid: uid, user: user, tally: tally)
   }
 
-  /// All that the session had is gone.
+  /// Forgets a session that has nothing left.
   mutating func remove(_ record: SessionRecord) {
     records[record.id] = nil
     record.forgetLosses()

@@ -7,7 +7,7 @@ final class Waiter {
   let since: BootInstant
   /// The request for several locks that waits here for the next of them.
   let partOf: MultiLockRequest?
-  /// Its number among all that came into a queue of this host.
+  /// Its number among all waits of this host, in the order in which they were queued.
   var arrival: UInt64 = 0
   /// When it is answered without success.
   var deadline: BootInstant?
@@ -24,20 +24,20 @@ final class Waiter {
   var isOver = false
   /// The position that the client was told last; 0 before it was told any.
   var toldPosition = 0
-  /// What it was told that it waits for the store for.
+  /// The trouble with the store that it was told last.
   var toldTrouble: StoreTrouble?
-  /// Since when it waits, by the store's clock; nil until the store has said so, and where nobody needs to know.
+  /// Since when it waits, by the store's clock; nil until the store has said so, and where no search needs it.
   var began: StoreInstant? {
     didSet { partOf?.began = began }
   }
-  /// The link on which the store was asked for that, and has not answered; 0: on none.
+  /// The link over which the store was asked for `began`, without an answer; 0: none.
   var dateAskedOn: LinkNumber = 0
-  /// The search for a deadlock that goes through other hosts.
+  /// Its search for a deadlock through other hosts.
   var search: DeadlockSearch?
-  /// The searches of other waits that have come by, the last of each.
+  /// The last search that has come by, of each other wait.
   var searchesSeen: [WaitID: UInt64] = [:]
   var mark = StateMark()
-  /// All locks that its client waits for.
+  /// All names of its request.
   var names: [LockName] {
     switch (partOf?.request ?? request).target {
     case .one(let name): [name]
@@ -62,8 +62,7 @@ final class Waiter {
   var isTry: Bool { request.waitMilliseconds == 0 }
 }
 
-/// The waiters of one lock, first come, first served. They are linked, so that whoever leaves does so at once, however many
-/// there are.
+/// The waiters of one lock, first come, first served: an intrusive linked list, so that leaving takes constant time.
 struct WaiterQueue {
   private(set) var first: Waiter?
   private(set) var last: Waiter?
@@ -72,16 +71,16 @@ struct WaiterQueue {
 
   var isEmpty: Bool { count == 0 }
 
-  /// Those who wait, in their order. None of them may leave while they are gone through.
+  /// The waiters in order. None may leave during the iteration.
   var live: some Sequence<Waiter> { sequence(first: first) { $0?.next }.lazy.compactMap { $0 } }
 
-  /// Those among them that only try, and for which the store has not been asked.
+  /// The tries for which the store has not been asked.
   var triesBeforeAsking: [Waiter] { tries.filter { $0.ask == 0 } }
 
-  /// Those among them that only try, in their order. A try is refused behind anybody who waits, so that they come first.
+  /// The tries in order. They usually come first: a try is refused behind anybody who waits.
   var tries: [Waiter] { tries(atMost: tryCount) }
 
-  /// The first so many of those that only try.
+  /// The first `count` tries.
   func tries(atMost count: Int) -> [Waiter] {
     let most = min(count, tryCount)
     var found: [Waiter] = []

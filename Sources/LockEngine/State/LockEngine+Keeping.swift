@@ -1,26 +1,26 @@
 // What outlives the process: changes are noted as they happen, and a successor begins with what was noted.
 //
-// What clients have is kept for some sessions only: those whose connection will be handed to the successor. Leases are
-// kept in any case, so that the successor can give back what nobody has any more.
+// Holds and waits are kept only for sessions whose connection will be handed to the successor. Leases are always kept,
+// so that the successor can give back those that nobody uses.
 
 public import LockTypes
 
 extension LockEngine {
-  /// Has changes noted from now on. To be called before anything has happened.
+  /// Begins to note changes. Call it before the first event.
   public func recordChanges() {
     changes = StateChanges()
   }
 
-  /// Has no changes noted any more: nobody will take them, and each would keep what it is about.
+  /// Stops noting changes: nobody will take them, and each would keep its record in memory.
   public func stopRecordingChanges() { changes?.stop() }
 
-  /// Has changes noted again. What there is already has to be noted by ``noteEverything(behind:atMost:)``.
+  /// Notes changes again. What exists already must be noted by ``noteEverything(behind:atMost:)``.
   public func resumeRecordingChanges() { changes?.resume() }
 
-  /// Notes all that there is of some locks as if it had changed: of those behind `name` in their order, until it comes to
-  /// about so many things.
+  /// Notes all records of the locks behind `name`, in the order of names, as if they had changed, until about `count`
+  /// records are noted.
   ///
-  /// - Returns: the last lock that was noted; nil when there is none behind.
+  /// - Returns: the last lock noted; nil when there is none behind `name`.
   public func noteEverything(behind name: LockName?, atMost count: Int) -> LockName? {
     guard let changes else { return nil }
     var left = count
@@ -48,10 +48,10 @@ extension LockEngine {
     return last
   }
 
-  /// What changed since the last time.
+  /// The changes since the last call.
   ///
-  /// - Parameter isKept: asked for each session of which something changed and that has a hold or a wait: whether that
-  ///   shall outlive this process.
+  /// - Parameter isKept: whether the holds and waits of a session shall outlive this process; asked for each session
+  ///   of which a hold or a wait has changed.
   public func takeChanges(isKept: (SessionID) -> Bool) -> [StateChange] {
     guard let changes else { return [] }
     var result: [StateChange] = []
@@ -88,7 +88,7 @@ extension LockEngine {
     return result
   }
 
-  /// What a session has does not outlive this process any more.
+  /// From now on a session's holds and waits do not outlive this process.
   func stopKeeping(_ session: SessionID) {
     guard let record = sessions[session], record.isKept else { return }
     record.isKept = false
@@ -112,7 +112,7 @@ extension LockEngine {
     issued.saved
   }
 
-  /// The losses of a session that are remembered, for its own record.
+  /// Writes the losses that are remembered of a session, for its own record.
   public func writeLosses(of session: SessionID, to writer: inout StateWriter) {
     let losses = sessions[session]?.losses ?? []
     writer.write(UInt64(losses.count))
@@ -129,7 +129,7 @@ extension LockEngine {
       record.isKept = true
       touchEverything(of: record)
     }
-    // What is found to belong to a session that is kept from now on is added behind, and found kept.
+    // `decide` appends to these lists, so they may grow in the loop; a session that is found again is kept already.
     var index = 0
     while index < changes.holds.count {
       if !changes.holds[index].isOver { decide(changes.holds[index].session) }

@@ -35,12 +35,12 @@ extension LockEngine {
     }
     for stored in inOrder(state.waits, by: \.place) { restore(stored, now: now) }
     for lease in leases.values where lease.isContended { rememberWhoCameFirst(lease) }
-    // Its client was never told that it has it, and never will be.
+    // No request for several locks has them: their clients were never told of them, and never will be.
     for hold in partial where hold.partOf == nil && !hold.isOver { end(hold) }
     for lock in Array(locks.all) { advance(lock, now: now) }
   }
 
-  /// The records by that key. They are large: what is moved about to sort them are their places.
+  /// The records sorted by `key`. Records are large, so what is sorted are their indices.
   private func inOrder<Record, Key: Comparable>(_ records: [Record], by key: (Record) -> Key) -> [Record] {
     var places = records.indices.map { (key: key(records[$0]), place: $0) }
     places.sort { $0.key < $1.key }
@@ -68,7 +68,7 @@ extension LockEngine {
     return lease
   }
 
-  /// Who waits here since before another host did is served before it.
+  /// Waiters who came before the other host are served before it.
   private func rememberWhoCameFirst(_ lease: HostLease) {
     guard let since = lease.term.contendedSince else { return }
     lease.restoredCohort(upTo: lease.lock.queue.live.prefix { $0.since < since }.map(\.arrival).max() ?? 0)
@@ -130,7 +130,7 @@ extension LockEngine {
     } else {
       makeReady(multi)
     }
-    // At once, so that it comes before those that came after it.
+    // At once, so that it queues before the waits that came after it.
     runMultiLocks(now: now)
   }
 }

@@ -1,4 +1,4 @@
-// What can be looked at without changing anything.
+// Read-only views of the engine.
 
 public import LockTypes
 
@@ -38,7 +38,7 @@ public struct LockSnapshot: Equatable, Sendable {
     public var waitedMilliseconds: Int64
   }
 
-  /// Whether this host has or wants anything of the lock; otherwise it only has something left to tell the store.
+  /// Whether this host has or wants the lock; otherwise only something about it is left to tell the store.
   public var isInUse: Bool { holdersTotal > 0 || waitersTotal > 0 || leaseState != .none }
 
   /// The lock.
@@ -61,7 +61,7 @@ public struct LockSnapshot: Equatable, Sendable {
   public var validMilliseconds: Int64?
 }
 
-/// Sizes of what the engine has in its hands.
+/// The engine's sizes.
 public struct EngineGauges: Equatable, Sendable {
   /// Sessions.
   public var sessions: Int
@@ -69,7 +69,7 @@ public struct EngineGauges: Equatable, Sendable {
   public var held: Int
   /// Requests that wait.
   public var waiting: Int
-  /// Locks of which something is known.
+  /// Locks that have a record.
   public var locks: Int
   /// Commands whose reply has not come.
   public var commandsInFlight: Int
@@ -85,11 +85,11 @@ public struct EngineGauges: Equatable, Sendable {
 }
 
 extension LockEngine {
-  /// A session with more holds is not told how long they are valid, so that the question costs the same for everybody.
+  /// A session with more holds is not told how long they are valid: this bounds what the question costs.
   public static let validitiesMax = 64
 
-  /// For how many milliseconds everything that a session holds is safe without a renewal; nil where none of it ends by
-  /// itself, and with more than ``validitiesMax`` holds.
+  /// For how many milliseconds all holds of a session are safe without a renewal; nil where none ends by itself, and
+  /// with more than ``validitiesMax`` holds.
   public func validMilliseconds(of session: SessionID, now: BootInstant) -> Int64? {
     guard let session = sessions[session], session.holdCount <= Self.validitiesMax else { return nil }
     var earliest: BootInstant?
@@ -105,7 +105,7 @@ extension LockEngine {
     of name: LockName, holdersMax: Int = .max, waitersMax: Int, now: BootInstant
   ) -> LockSnapshot? {
     guard let lock = locks[name] else { return nil }
-    // One that has come to its end is lost, also where it has not been its turn yet.
+    // A lease past its end counts as lost, even when ``endLeases(now:)`` has not come to it.
     let held = lock.leases.filter { $0.isHeld && $0.term.validUntil > now }
     let hasEnded = lock.leases.contains { $0.isHeld && $0.term.validUntil <= now }
     let isLosing = putOff.losses.contains { $0.lock === lock }
@@ -115,7 +115,7 @@ extension LockEngine {
     let total = holds?.count ?? lock.holds.count
     return LockSnapshot(
       name: name, mode: total > 0 ? lock.heldMode : nil,
-      // What a session that is gone still has is as good as free.
+      // A hold of a session that is gone is as good as free.
       holders: (holds ?? Array(lock.holds.prefix(holdersMax))).prefix(holdersMax).filter {
         sessions[$0.session]?.isClosing == false
       }.map {
@@ -146,8 +146,8 @@ extension LockEngine {
   /// Bytes of what all sessions of a user hold and wait for, as ``EngineConfiguration/lockBytesPerUIDMax`` counts them.
   public func lockBytes(uid: UInt32) -> Int { sessions.user(uid)?.lockBytes ?? 0 }
 
-  /// A page of the names of locks that are held, waited for or idle on this host, in their order: the first `limit` of
-  /// those that begin with `prefix` and come after `cursor`. Fewer come where many others had to be passed over.
+  /// A page of names, in order, of locks that are held, waited for or idle on this host: the first `limit` that begin
+  /// with `prefix` and come after `cursor`. Fewer come where many others had to be skipped.
   ///
   /// - Returns: the names, and the name after which the next page begins; nil at the end.
   public func names(prefix: [UInt8], after cursor: LockName?, limit: Int) -> (page: [LockName], next: LockName?) {
@@ -173,7 +173,7 @@ extension LockEngine {
     return (page, isCut ? last : nil)
   }
 
-  /// Names that are looked at for one page.
+  /// Names looked at for one page.
   private static let namesLookedAtMax = 2048
 
   /// Whether a session has neither a hold nor a wait.

@@ -1,9 +1,9 @@
-/// How many records the engine has in memory, whoever still refers to them.
+/// How many records the engine has in memory; a leak shows here.
 ///
-/// Records refer to each other both ways, so that one that is forgotten without being taken apart stays for ever. When
-/// everybody has left, the store knows what it must, and all is zero, nothing was.
+/// Records refer to each other both ways: one that is forgotten with its references intact stays for ever. When all
+/// sessions have left and the store has been told everything, any count but zero is a leak.
 public struct RecordCounts: Equatable, Sendable {
-  /// Locks of which something is known.
+  /// Locks that have a record.
   public var locks = 0
   /// Leases, from the first ask to the end.
   public var leases = 0
@@ -20,7 +20,7 @@ public struct RecordCounts: Equatable, Sendable {
   public init() {}
 }
 
-/// Counts the records of one engine: each adds itself when it comes to be and takes itself away when its memory goes.
+/// Counts the records of one engine: each adds itself in `init` and subtracts itself in `deinit`.
 final class RecordTally {
   var counts = RecordCounts()
   /// Bytes of what all sessions hold and wait for; see ``LockBytes``.

@@ -1,6 +1,6 @@
-// What can stand in the records of a predecessor. A record may be whole and make no sense all the same: written by a
-// daemon with a fault, or damaged before its checksum was made. Taken up, it could hang a successor, and every one after
-// it, or have a lock held for centuries.
+// Bounds on the records of a predecessor. A record may be whole and still make no sense: written by a faulty daemon, or
+// damaged before its checksum was made. Restored, it could hang this daemon and every successor, or have a lock held
+// for centuries.
 
 import LockTypes
 
@@ -43,7 +43,7 @@ private func ensureClient(owner: String?, meta: String?) throws(StateDamage) {
   if let meta { try ensure(meta.utf8.count <= Bounds.metaBytesMax) }
 }
 
-/// A moment that was, or will be within so many milliseconds.
+/// A moment in the past, or at most `milliseconds` ahead.
 private func ensureMoment(_ moment: BootInstant?, now: BootInstant, within milliseconds: Int64 = 0) throws(StateDamage)
 {
   guard let moment else { return }
@@ -82,7 +82,7 @@ extension SavedReleases {
     name.bytes.count <= Bounds.nameBytesMax && name.isText && attempt >= 1 && attempt < Bounds.exactMax
   }
 
-  /// Whether these can be tokens that are left of a block.
+  /// Whether these can be the unused tokens of a block.
   static func canBe(_ unused: UnusedTokens) -> Bool {
     switch unused {
     case .all, .unknown: true

@@ -1,9 +1,9 @@
-// What of the engine's state outlives the process, in records that change one by one. How a record may change:
+// The engine's state that outlives the process, in records that change one by one. How their format may change:
 // protocol/formats.md.
 
 public import LockTypes
 
-/// A lease of this host, one that it asks for, or one that it had and that is lost.
+/// A lease that this host asks for, has, or has lost.
 struct SavedLease: Equatable {
   enum Stage: UInt8 {
     case wanted = 0
@@ -55,7 +55,7 @@ extension SavedLease {
   }
 }
 
-/// Attempts on one lock that were given up without the store having confirmed it.
+/// Attempts on one lock that this host gave up, unconfirmed by the store.
 struct SavedReleases: Equatable {
   struct Release: Equatable {
     var attempt: UInt64
@@ -128,7 +128,7 @@ struct SavedHold: Equatable {
 }
 
 extension SavedHold {
-  /// In which order they came to be.
+  /// The order in which holds began.
   struct Order: Comparable {
     var since: BootInstant
     var token: Token
@@ -247,7 +247,7 @@ public struct LostHold: Equatable, Sendable {
   var token: Token
   var reason: LostReason
 
-  /// What ``LockEngine/writeLosses(of:to:)`` wrote; where it is damaged, what stands before that.
+  /// What ``LockEngine/writeLosses(of:to:)`` wrote; of damaged bytes, the losses before the damage.
   public static func all(from reader: inout StateReader) -> [LostHold] {
     var losses: [LostHold] = []
     guard let count = try? reader.count() else { return [] }
@@ -263,7 +263,7 @@ public struct LostHold: Equatable, Sendable {
 
 /// The engine's state as a predecessor of this process left it.
 public struct SavedState: Equatable, Sendable {
-  /// Which kind of thing a record is about.
+  /// What a record is about.
   public enum Kind: UInt8, Sendable {
     /// A lease that this host has, had, or asks for.
     case lease = 1
@@ -283,9 +283,9 @@ public struct SavedState: Equatable, Sendable {
   /// No state.
   public init() {}
 
-  /// Takes in a record, as the engine wrote it about thing `id`; nil: that is not known. They may come in any
-  /// order. What no engine can have written by `now` is refused, however whole its bytes are. In a later format, more may
-  /// stand behind what is known.
+  /// Adds a record that the engine wrote about thing `id` (nil: not known). Records may come in any order. Throws for
+  /// what no engine can have written by `now`, even if its bytes are whole. In a later format more fields may follow
+  /// the known ones.
   public mutating func add(
     _ kind: Kind, id: UInt64? = nil, _ bytes: [UInt8], now: BootInstant, isOfLaterFormat: Bool = false
   ) throws(StateDamage) {
@@ -311,11 +311,11 @@ public struct SavedState: Equatable, Sendable {
     try reader.finish(isOfLaterFormat: isOfLaterFormat)
   }
 
-  /// The last attempt that was begun, where `numbers` is what ``LockEngine/numbers`` was; 0: there was none.
+  /// The last attempt that was begun, where `numbers` is what ``LockEngine/numbers`` was; 0: none.
   public func lastAttempt(numbers: [UInt64]) -> UInt64 { max(numbers.first ?? 0, leases.map(\.attempt).max() ?? 0) }
 
-  /// Whether somebody holds a lock or waits for one, and everything that was held can be held still at that time. Without
-  /// a store there are no leases that end.
+  /// Whether anybody holds a lock or waits for one, and no lease under a hold has ended by `now`. Without a store no
+  /// lease ends.
   public func isWhole(at now: BootInstant) -> Bool {
     let held = Set(holds.lazy.filter { $0.attempt != 0 }.map(\.name))
     return !(holds.isEmpty && waits.isEmpty)
@@ -329,10 +329,10 @@ public struct SavedState: Equatable, Sendable {
   public var waitingRequests: Set<RequestID> { Set(waits.map(\.request)) }
 }
 
-/// A change of the engine's state, to be made in what outlives the process.
+/// A change to the records that outlive the process.
 public enum StateChange: Equatable, Sendable {
   /// The record of thing `id` of that kind is this one from now on.
   case put(SavedState.Kind, id: UInt64, [UInt8])
-  /// There is none any more.
+  /// The record is gone.
   case remove(SavedState.Kind, id: UInt64)
 }

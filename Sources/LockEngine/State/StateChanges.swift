@@ -1,6 +1,6 @@
 import LockTypes
 
-/// What is known of a thing's record.
+/// What is known of a thing's saved record.
 struct StateMark {
   /// It is in the list of what changed.
   var isTouched = false
@@ -17,7 +17,7 @@ final class StateChanges {
   var holds: [Hold] = []
   var waits: [Waiter] = []
   var multiLocks: [MultiLockRequest] = []
-  /// Nobody takes changes any more.
+  /// Changes are not noted: nobody takes them.
   private var isOver = false
   private var lastRecord: UInt64 = 0
   private(set) var lastPlace: UInt64 = 0
@@ -58,7 +58,7 @@ final class StateChanges {
     multiLocks.append(request)
   }
 
-  /// Forgets what changed, and notes nothing until it is resumed. Places are given all the same.
+  /// Forgets the changes and notes none until ``resume()``. Waiters still get their places.
   func stop() {
     guard !isOver else { return }
     isOver = true
@@ -77,7 +77,7 @@ final class StateChanges {
   /// Notes what changes from now on.
   func resume() { isOver = false }
 
-  /// A number for a record that has none.
+  /// The number of a record, a new one if it has none.
   func number(_ mark: inout StateMark) -> UInt64 {
     if mark.record == 0 {
       lastRecord += 1

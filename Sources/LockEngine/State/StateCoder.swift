@@ -1,7 +1,7 @@
 public import LockTypes
 
-/// Puts values one behind the other, for a successor of this process to read with ``StateReader``. Numbers are
-/// little-endian; bytes and texts have their length before them.
+/// Appends values, for a successor of this process to read with ``StateReader``. Numbers are little-endian; bytes and
+/// texts have their length before them.
 public struct StateWriter: Sendable {
   /// What was written.
   public private(set) var bytes: [UInt8] = []
@@ -94,7 +94,7 @@ public struct StateReader: Sendable {
     all = bytes
   }
 
-  /// Makes sure that everything was read; of a later format more may follow.
+  /// Throws unless everything was read; a later format may have more.
   public func finish(isOfLaterFormat: Bool = false) throws(StateDamage) {
     guard isOfLaterFormat || position == all.count else { throw StateDamage() }
   }
