@@ -1,14 +1,14 @@
 import DequeModule
 
-/// What there is to do for agents before the event that is being handled is done with, and how far it may go.
+/// Work for agents that is done before the event being handled is over, and its bounds.
 struct AgentWork {
   /// Requests for several locks that can take the next one.
   private var ready: Deque<MultiLockRequest> = []
-  /// Waits that have become the only one of their owner, so that they may be in a cycle now.
+  /// Waits that may be in a cycle now: the only one left of an owner, or the eldest of a half-closed session.
   private var candidates: Deque<Waiter> = []
-  /// Holders at which the search through other hosts that is going on may still look.
+  /// Holders that the search through other hosts under way may still look at.
   private(set) var holdersLeft = 0
-  /// Waits and holds of agents that are over, counted: a search that was put off sees that something has gone.
+  /// Counts waits and holds of agents that have ended: a search that was put off sees that an edge is gone.
   private(set) var edgesGone: UInt64 = 0
 
   var isEmpty: Bool { ready.isEmpty && candidates.isEmpty }

@@ -1,21 +1,21 @@
 import LockTypes
 
-/// A search for a cycle of waits on this host, as far as it has come: from who holds what is waited for to what those
-/// wait for themselves, and so on, until it comes back.
+/// A search for a cycle of waits on this host, as far as it has come: from the holders of what is waited for to what
+/// they wait for themselves, and so on, until it comes back.
 ///
-/// Each lock is looked at once, whoever waits for it, so that a search takes as many steps as there are holds. It can be
-/// put off between any two of them; what it finds then is looked at again, as what was there before may be gone.
+/// Each lock is looked at once, so a search takes as many steps as there are holds. It can be put off between any two
+/// of them; a cycle that it finds after that is checked again, as earlier edges may be gone.
 final class CycleSearch {
-  /// A wait, and the hold of the same agent that the wait before it waits for. Of a cycle, the first edge's hold is the
-  /// one that the last one waits for.
+  /// A wait, and the hold of the same agent that the edge before waits for. In a cycle the first edge's hold is the one
+  /// that the last edge waits for.
   typealias Edge = (waiter: Waiter, hold: Hold?)
 
   let waiter: Waiter
-  /// The chain that is being followed. Of each edge, the hold of what it waits for that is looked at next.
+  /// The chain that is being followed. `upcoming`: the next hold to look at, of the lock that the edge waits for.
   fileprivate var path: [(edge: Edge, upcoming: Hold?)] = []
   fileprivate var seenWaiters: Set<ObjectIdentifier> = []
   fileprivate var seenLocks: Set<ObjectIdentifier> = []
-  /// It was put off since it began, and how many edges were gone by then.
+  /// Whether it was put off since it began, and ``AgentWork/edgesGone`` when it began.
   fileprivate var wasPutOff = false
   fileprivate var edgesGone: UInt64 = 0
 
@@ -31,8 +31,8 @@ final class CycleSearch {
     wasPutOff = false
   }
 
-  /// The last hold of what `waiter` waits for. A semaphore of more than one permit is left out: any of its holders would
-  /// do, so that no single chain of waits can prove that all of them are stuck.
+  /// The last hold of the lock that `waiter` waits for; nil when that lock was looked at before, and for a semaphore of
+  /// several permits: any holder would do, so no single chain of waits can prove that all of them are stuck.
   fileprivate func begin(_ waiter: Waiter) -> Hold? {
     if case .permit(let capacity) = waiter.request.mode, capacity > 1 { return nil }
     return seenLocks.insert(ObjectIdentifier(waiter.lock)).inserted ? waiter.lock.holds.last : nil
@@ -81,7 +81,7 @@ extension LockEngine {
         search.path.append(((next, hold), search.begin(next)))
       }
     }
-    // An edge that has gone meanwhile may have hidden others.
+    // An edge that has gone meanwhile may have hidden other cycles.
     return search.wasPutOff && search.edgesGone != agents.edgesGone ? goOnLater(search, now: now) : .none
   }
 

@@ -1,35 +1,34 @@
 // Waits that would never end.
 //
-// Only who holds something and waits for something else can be a part of a deadlock, so that only an *agent* counts: an
+// Only a client that holds something and waits for something else can be in a deadlock, so only an *agent* counts: an
 // owner inside a session, or a request for several locks. A hold and a wait without an owner have nothing to do with
 // each other. An agent with more than one wait is left out: one of them may be enough for it to go on.
 //
-// A session whose client has closed its half of the connection is an agent, too, whatever owners it has named: it can
-// give nothing back any more, so that what it holds it holds until all of its waits are over. The eldest of them stands
-// for them: when that is over the next one does. One that keeps what it holds to its end waits even for itself.
+// A half-closed session is an agent, too, whatever owners it has named: it can release nothing, so it keeps its holds
+// until all of its waits are over. The eldest of them stands for them: when that is over the next one does. A session
+// that keeps its holds to the end of its connection waits even for itself.
 //
 // An agent waits for everybody who holds the lock it waits for. That is right for readers behind a waiting writer, too:
-// the writer waits for those who hold it.
+// the writer waits for those holders.
 //
-// On one host a cycle can only come about when a wait begins, or when a wait is left over as the only one of its owner,
-// and is looked for then.
+// On one host a cycle can only arise when a wait begins, or when a wait becomes the only one of its owner, and is
+// looked for then.
 //
-// Between hosts the chain of waits is followed from inbox to inbox (edge chasing: Chandy, Misra, Haas 1983). Of a cycle
-// only its smallest wait finds it: a search passes over waits that are smaller than the one where it began (they look
-// for themselves), and comes to each wait once. However many hosts share the locks, a search costs no more than there
-// are waits, and the smallest of all waits that wait for each other in turns always comes back to itself.
+// Between hosts the chain of waits is followed from inbox to inbox (edge chasing: Chandy, Misra, Haas 1983). Only the
+// smallest wait of a cycle finds it: a search passes over waits that are smaller than its origin (they search for
+// themselves), and visits each wait once. However many hosts share the locks, a search costs no more than there are
+// waits, and the smallest wait of a cycle always comes back to itself.
 //
-// Meanwhile any edge of the chain may go away, so that a chain that has come back to where it began proves nothing yet.
-// The chain is walked a second time, and every edge is checked again: no request and no token is ever used twice, and an
-// edge that was there before and is there again was there all the time in between. At the moment at which the chain came
-// back, all of its edges were there at once.
+// Any edge may go away meanwhile, so a chain that has come back to its origin proves nothing yet. The chain is walked a
+// second time, and every edge is checked again: no request and no token is ever used twice, so an edge that was there
+// before and is there again was there all the time. At the moment at which the chain came back, all of its edges were
+// there at once.
 //
-// The youngest wait of a cycle is refused. On one host waits are as old as they came. Hosts have no clock in common, and
-// what one of them measures is late by the time that a message takes; so between hosts a wait is as old as the store
-// says that it is: by the store's clock when it executed a command that was sent as the wait began. Nobody can know of
-// the wait before that (whoever asks this host is answered behind it), so that a wait which begins because of another
-// one, or after somebody has seen it, is always the younger one. Waits that come in one microsecond are ordered by
-// their ids.
+// The youngest wait of a cycle is refused. On one host waits are as old as they came. Hosts have no clock in common,
+// and what one measures is late by the time that a message takes; so between hosts the store dates a wait: by its clock
+// when it executed a command that was sent as the wait began. Nobody can know of the wait before that (whoever asks
+// this host is answered behind it), so a wait that begins because of another one, or after somebody has seen it, is
+// always the younger one. Waits of the same microsecond are ordered by their ids.
 
 import LockTypes
 import SystemStrings
@@ -38,10 +37,10 @@ import SystemStrings
 struct DeadlockSearch {
   /// When it is made again.
   var at: BootInstant
-  /// The cycle that is gone along again, and since when.
+  /// The cycle that is being confirmed, and since when.
   var confirming: (number: UInt64, since: BootInstant)?
-  /// How long that is waited for, in milliseconds. It grows each time that no answer came: the hosts of the cycle may be a
-  /// long way from the store.
+  /// How long to wait for the confirmation, in milliseconds. It doubles each time that none came: the hosts of the
+  /// cycle may be a long way from the store.
   var patienceMilliseconds = LockEngine.deadlockConfirmMilliseconds
 }
 
@@ -68,33 +67,33 @@ extension LockEngine {
   static let deadlockSearchAfterMilliseconds: Int64 = 200
   /// How often they are asked again, in milliseconds.
   static let deadlockSearchEveryMilliseconds: Int64 = 500
-  /// How soon they are asked about one whose turn it was while too many questions were under way, or whose cycle was gone
-  /// when it was looked at again: there may be others.
+  /// How soon they are asked, in milliseconds, about a wait whose turn came while too many questions were under way, or
+  /// whose cycle was gone when it was checked again: there may be others.
   static let deadlockSearchSoonMilliseconds: Int64 = 100
-  /// How long a cycle is waited for that is gone along again: at first, and in the end.
+  /// How long to wait for a confirmation, in milliseconds: at first, and at the most.
   static let deadlockConfirmMilliseconds: Int64 = 2000
   static let deadlockConfirmMillisecondsMax: Int64 = 64_000
   /// Waits that a chain may have.
   static let deadlockStepsMax = 32
-  /// Places to which one message is followed from one host.
+  /// Branches along which one host follows one message.
   static let deadlockBranchesMax = 64
   /// With this many questions to the store outstanding no new search starts. What clients want goes over the same
   /// connection.
   static let deadlockQuestionsToBegin = 64
   /// With this many no search continues.
   static let deadlockQuestionsMax = 256
-  /// Of an owner with more holds than these it is not looked whether anybody waits for one of them, before a search.
+  /// An owner with more holds is searched without looking first whether anybody waits for one of them.
   static let fewHolds = 64
-  /// Holders at which a search through other hosts looks on this one. Beyond them a deadlock may be missed.
+  /// Holders on this host that one search through other hosts looks at. Beyond them a deadlock may be missed.
   static let deadlockHoldersMax = 1024
-  /// For each holder that was looked at, it takes so much longer until other hosts are asked again, in milliseconds.
+  /// The next search waits at least this long for each holder that was looked at, in milliseconds.
   static let deadlockPauseMillisecondsAHolder: Int64 = 5
   /// Searches that one wait remembers.
   static let searchesSeenMax = 256
 
   // MARK: On this host
 
-  /// Ends waits until the one that has just begun is in no cycle of this host.
+  /// Refuses waits until the one that has just begun is in no cycle of this host.
   func breakDeadlocks(of waiter: Waiter, now: BootInstant) {
     guard mayBeInCycle(waiter) else { return }
     let search = CycleSearch(waiter)
@@ -134,8 +133,8 @@ extension LockEngine {
     agents.append(candidate: waiter)
   }
 
-  /// Has requests for several locks take what they can have, and looks at the waits that may be in a cycle now, until
-  /// nothing more comes of it.
+  /// Has requests for several locks take what they can have, and checks the waits that may be in a cycle now, until
+  /// nothing is left to do.
   func runAgents(now: BootInstant) {
     while !agents.isEmpty {
       runMultiLocks(now: now)
@@ -154,7 +153,7 @@ extension LockEngine {
     a.since != b.since ? a.since < b.since : a.request.request.rawValue < b.request.request.rawValue
   }
 
-  /// Those who hold a lock and wait themselves, among as many holders as one search through other hosts may look at.
+  /// The holders of a lock that wait themselves, among as many as one search through other hosts may look at.
   private func edges(toHoldersOf lock: LockRecord, mode: HoldMode) -> [(waiter: Waiter, hold: Hold)] {
     if case .permit(let capacity) = mode, capacity > 1 { return [] }
     var edges: [(waiter: Waiter, hold: Hold)] = []
@@ -183,7 +182,7 @@ extension LockEngine {
     return session.owner(owner)?.holds.isEmpty == false
   }
 
-  /// Whether somebody waits for what the agent of this wait holds.
+  /// Whether anybody may wait for what the agent of this wait holds.
   private func mayBeInCycle(_ waiter: Waiter) -> Bool {
     let isWanted = { (hold: Hold) in !hold.lock.queue.isEmpty || hold.lease?.isContended == true }
     if let multi = waiter.partOf, multi.taken.contains(where: { isWanted($0.hold) }) { return true }
@@ -212,7 +211,7 @@ extension LockEngine {
 
   // MARK: Which wait is the youngest
 
-  /// Has the store date a wait that has just begun: by its answer to the ask that was sent for it, or to one of its own.
+  /// Has the store date a wait that has just begun: by its answer to the ask sent for the wait, or to `clock`.
   private func date(_ waiter: Waiter, now: BootInstant) {
     guard linkIsUp, waiter.began == nil, !isBeingDated(waiter), holdsAnything(waiter) else { return }
     guard !dateByAsk(waiter, now: now) else { return }
@@ -230,8 +229,8 @@ extension LockEngine {
     return true
   }
 
-  /// A wait without an owner comes to be in a deadlock when its client closes its half of the connection. By then its age
-  /// could only be reckoned back, and would be wrong by the time that the store takes to answer.
+  /// A wait without an owner can be in a deadlock once its session is half-closed. Dated only then, its age would be
+  /// wrong by the time that the store takes to answer.
   private func dateForLater(_ waiter: Waiter, now: BootInstant) {
     guard !isLocal, linkIsUp, !waiter.isTry, waiter.began == nil, !isBeingDated(waiter),
       sessions[waiter.request.session]?.firstHold != nil
@@ -239,7 +238,7 @@ extension LockEngine {
     _ = dateByAsk(waiter, now: now)
   }
 
-  /// The answer to an ask has come. Who has no date after that of its own is dated when a search needs it.
+  /// The answer to an ask has come. A wait that it does not date is dated when a search needs it.
   func dateWaiters(of lock: LockRecord, by reply: LeaseReply, sentAt: BootInstant) {
     for waiter in lock.undated where waiter.since <= sentAt {
       if case .queued(_, _, _, let clock?) = reply { waiter.began = waiter.beginning(by: clock, sentAt: sentAt) }
@@ -255,7 +254,7 @@ extension LockEngine {
     notifyProgress(waiter.lock, now: now)
   }
 
-  /// Has a wait that lasts be looked at beyond this host.
+  /// Has a wait that lasts be searched for deadlocks beyond this host.
   func armDeadlockSearch(for waiter: Waiter, now: BootInstant) {
     guard isAgent(waiter) else { return dateForLater(waiter, now: now) }
     date(waiter, now: now)
@@ -264,7 +263,7 @@ extension LockEngine {
     deadlines.push(.search(waiter), at: moment)
   }
 
-  /// A search asks the store and then another host, so that on a slow link several would be under way at a time.
+  /// A search asks the store, then another host: on a slow link a fixed interval would have several under way.
   private var deadlockSearchEveryMilliseconds: Int64 {
     max(Self.deadlockSearchEveryMilliseconds, 2 * link.roundTrip.timeoutMilliseconds)
   }
@@ -297,7 +296,7 @@ extension LockEngine {
     let seen = Self.deadlockHoldersMax - agents.holdersLeft
     stepsLeft -= seen
     let pause = Int64(seen) * Self.deadlockPauseMillisecondsAHolder
-    // Where very many hold what is waited for, all who wait together must not keep this host busy.
+    // With very many holders, the searches of all who wait must not keep this host busy.
     if pause > Self.deadlockSearchEveryMilliseconds, !waiter.isOver { searchAgain(waiter, in: pause, now: now) }
   }
 
@@ -355,7 +354,7 @@ extension LockEngine {
         continue
       }
       guard me > origin, probe.path.count < Self.deadlockStepsMax, isAgent(waiter) else { continue }
-      // The next search finds it dated.
+      // For the next search.
       guard waiter.began != nil else {
         date(waiter, now: now)
         continue
@@ -376,7 +375,7 @@ extension LockEngine {
     }
   }
 
-  /// A chain that began here has come back. One at a time is gone along again, or each would have a victim of its own.
+  /// A chain that began here has come back. Only one at a time is confirmed, or each would have a victim of its own.
   private func cycleFound(_ probe: DeadlockProbe, _ waiter: Waiter, closedBy hold: Hold, now: BootInstant) {
     guard waiter.search != nil, waiter.search?.confirming == nil else { return }
     waiter.search?.confirming = (probe.number, now)
@@ -446,7 +445,7 @@ extension Waiter {
     StoreInstant(microseconds: max(1, clock.microseconds - (sentAt.nanoseconds - since.nanoseconds) / 1000))
   }
 
-  /// Whether a search is new to this wait. It is not when it has come this way, or a later one of the same wait has.
+  /// Whether a search is new to this wait: neither it nor a later one from the same origin has come by.
   fileprivate func isFirstVisit(of number: UInt64, from origin: WaitID) -> Bool {
     guard searchesSeen[origin].map({ $0 < number }) ?? true else { return false }
     if searchesSeen.count >= LockEngine.searchesSeenMax { searchesSeen.removeAll() }

@@ -18,8 +18,8 @@ import LockTypes
 ///               └──────────────────── given up ───────────────────────────▶ │
 /// ```
 ///
-/// Whoever has the engine reads it; only the facts below change it. What a successor of this process has to know stands in
-/// `saved`, and whatever changes that is noted there.
+/// All of the engine reads it; only the facts below change it. What a successor of this process has to know stands in
+/// `saved`, whose changes are noted.
 final class HostLease {
   enum State {
     /// It was asked for, or is to be when the link is up; the outcome is not known.
@@ -67,11 +67,11 @@ final class HostLease {
   struct Renewal {
     /// When the next one is due.
     fileprivate(set) var at = BootInstant(nanoseconds: 0)
-    /// The link on which one was sent that has not been answered; 0: none was.
+    /// The link over which a renewal is under way; 0: none.
     fileprivate(set) var sentOn: LinkNumber = 0
-    /// The link on which the store has said last that this host has the lease; 0: to none of this process.
+    /// The link over which the store last confirmed the lease; 0: none of this process.
     fileprivate(set) var confirmedOn: LinkNumber = 0
-    /// When an order to break it came that may be old. What was sent before says nothing about it.
+    /// When an order to break it came that may be old. A renewal sent before does not settle that doubt.
     fileprivate(set) var doubtedAt: BootInstant?
   }
 
@@ -79,7 +79,7 @@ final class HostLease {
   struct Cohort {
     /// Waiters of this host up to this number came before the other host did, and are served before it.
     fileprivate(set) var arrivalMax: UInt64 = 0
-    /// Grants since the other host waits.
+    /// Grants since the other host began to wait.
     fileprivate(set) var grants = 0
     /// Until when this host keeps its place in the store's queue although nobody waits.
     fileprivate(set) var placeKeptUntil: BootInstant?
@@ -96,7 +96,7 @@ final class HostLease {
 
   let lock: LockRecord
   let attempt: UInt64
-  /// How long it lasts, from one renewal to the next; the same for as long as it lives.
+  /// Its length and stages, which never change.
   let timeline: LeaseTimeline
   private var saved: Saved {
     didSet { noteChange() }
@@ -108,9 +108,9 @@ final class HostLease {
   /// When this host learned that it has it.
   private(set) var grantedAt = BootInstant(nanoseconds: 0)
   private(set) var renewal = Renewal()
-  /// The link on which more tokens were asked for, without an answer; 0: on none.
+  /// The link over which a `reserve` is under way; 0: none.
   private(set) var reserveSentOn: LinkNumber = 0
-  /// How often the store has refused, one after the other, to share it or to give more tokens.
+  /// How often in a row the store has refused to share it or to reserve tokens.
   private(set) var refusals = 0
   private(set) var cohort = Cohort()
   /// Grants on this host under it.
@@ -200,7 +200,7 @@ final class HostLease {
   /// Whether the store has not said on this link that this host still has it, or an order to break it may be old.
   func isInDoubt(on link: LinkNumber) -> Bool { renewal.confirmedOn != link || renewal.doubtedAt != nil }
 
-  /// What was not given out of the block that the store has reserved.
+  /// The tokens of the reserved block that were not issued.
   var unused: UnusedTokens {
     switch saved.state {
     case .asking, .queued: .all
@@ -209,7 +209,7 @@ final class HostLease {
     }
   }
 
-  /// The holds under it, in the order in which they came to be. A semaphore can have very many leases, each with one.
+  /// The holds under it, oldest first. A semaphore can have very many leases, each with one.
   var holds: [Hold] {
     if isPermit { return holdOfPermit.map { [$0] } ?? [] }
     return holdCount == 0 ? [] : lock.holds.filter { $0.lease === self }
@@ -228,7 +228,7 @@ final class HostLease {
     wasSent = false
   }
 
-  /// The store cannot be heard any more: what has become of its place is not known.
+  /// The link is down: whether it still has its place is not known.
   func placeIsUnknown() { saved.state = .asking }
 
   func askRefused() {
@@ -238,7 +238,7 @@ final class HostLease {
 
   func queued() { saved.state = .queued }
 
-  /// The store granted it when it executed what was sent after `sentAt`. False: without any token that could be given out.
+  /// The store granted it at some moment after `sentAt`, from which it counts. False: the grant has no token to issue.
   func granted(_ grant: LeaseGrant, executedAfter sentAt: BootInstant, on link: LinkNumber, now: BootInstant) -> Bool {
     let tokens = grant.tokens
     var term = Term(
@@ -294,7 +294,7 @@ final class HostLease {
 
   // MARK: Tokens
 
-  /// The next token of its block. The only place at which tokens of leases come from.
+  /// The next token of its block. All tokens of leases are issued here.
   func issueToken() -> Token {
     var term = self.term
     assert(isHeld && term.tokensLeft > 0, "a token is issued that was not reserved")
@@ -304,9 +304,9 @@ final class HostLease {
     return token
   }
 
-  /// How many tokens are kept of the block of a lease that is shared from now on: other hosts' come behind them. They are
-  /// as many as there are microseconds in the shortest time from one such lease to the next, so that the counter does not
-  /// run ahead of the store's clock.
+  /// How many tokens of its block a lease keeps when it becomes shared; other hosts' blocks follow them. There are as
+  /// many as microseconds in the shortest time from one such lease to the next, so that the counter does not run ahead
+  /// of the store's clock.
   static let sharedTokenCount: Token = 256
 
   /// Other hosts may share it from now on; the store is to be told.

@@ -30,7 +30,7 @@ public struct LeaseTimeline: Equatable, Sendable {
   public var renewAfterMilliseconds: Int64 { leaseMilliseconds / 3 }
   /// From a renewal that failed to the next, in milliseconds.
   public var renewRetryMilliseconds: Int64 { leaseMilliseconds / 12 }
-  /// How much earlier than it must a lease may be renewed in order to share a command with others, in milliseconds.
+  /// How much earlier than necessary a lease may be renewed, to share a command with others, in milliseconds.
   public var renewSlackMilliseconds: Int64 { leaseMilliseconds / 12 }
   /// A lock is given to a client only when its lease is good for at least so long, in milliseconds: to be told of a
   /// grant and of its loss in one breath helps nobody.
@@ -39,7 +39,7 @@ public struct LeaseTimeline: Equatable, Sendable {
   public var lostAfterMilliseconds: Int64 { leaseMilliseconds * 85 / 100 }
   /// From sent to the end of the lost holder's grace, in milliseconds.
   public var graceEndsAfterMilliseconds: Int64 { leaseMilliseconds * 99 / 100 }
-  /// The longest silence on the link while this host waits for a push: what a push is worth counts from the last
-  /// command that was answered before it. In milliseconds.
+  /// The longest silence on the link while this host waits for a push: a pushed grant counts from the last command that
+  /// was answered before it. In milliseconds.
   public var heartbeatMilliseconds: Int64 { min(1000, leaseMilliseconds / 5) }
 }

@@ -12,7 +12,7 @@ extension LockEngine {
     return lease
   }
 
-  /// The lease is not asked for any more: the store granted it, or it is given up.
+  /// Takes a lease from those that are wanted: the store granted it, or it is given up.
   func stopWanting(_ lease: HostLease) {
     guard lease.lock.wanted === lease else { return }
     lease.lock.wanted = nil
@@ -57,8 +57,8 @@ extension LockEngine {
     catchUp(lock, now: now)
     if !lock.undated.isEmpty { dateWaiters(of: lock, by: reply, sentAt: sentAt) }
     if lease.isOver {
-      // An attempt that was given up meanwhile. As a rule its release is still under way behind it; but a script that
-      // the store had to be sent again is executed after what was sent behind it, and then nobody would give it back.
+      // An attempt that was given up meanwhile. Usually its release is still under way; but a script that had to be
+      // sent again runs behind its own release, and then nobody would give the lease back.
       switch reply {
       case .granted(let grant):
         // Either a block of its own, or the one that was issued from before.
@@ -83,8 +83,8 @@ extension LockEngine {
       lease.queued()
       remoteHolderIs(host.isEmpty ? .unknown : .host(host), of: lock)
       recheck(lock, at: now.adding(milliseconds: max(expires, configuration.foreignPollMilliseconds)))
-      // A permit that this host gave back can still be among those that are taken: its release may have to be sent again,
-      // with the script, behind this ask. Nobody will say that it is in use, and it comes here when it is executed.
+      // A permit that this host gave back may still count as taken: its release may have to be sent again, with the
+      // script, behind this ask. Nobody will say that it is in use; once the release is executed it comes here.
       let givenBack = lease.isPermit && !lock.unconfirmedReleases.isEmpty ? 1 : 0
       if listeners + givenBack > 0 {
         awaitInUse(lock, ask: ask, answers: lease.isPermit ? listeners + givenBack : 1, now: now)
@@ -120,8 +120,8 @@ extension LockEngine {
     }
   }
 
-  /// The store knows a later attempt of this host than this host does, which has forgotten how far it had come. Under this
-  /// one it will never get anything; the next is above both.
+  /// The store knows a later attempt of this host than the host itself, which has lost count. Under this one it will
+  /// never get anything; the next is above both.
   private func staleAsked(_ lease: HostLease, later: UInt64, now: BootInstant) {
     let lock = lease.lock
     guard lock.wanted === lease else { return }
@@ -141,7 +141,7 @@ extension LockEngine {
     lock.remoteHolder = holder
   }
 
-  /// Those who have the name as something else do use it.
+  /// The hosts that have the name as something else do use it.
   func conflictConfirmed(_ lock: LockRecord, now: BootInstant) {
     guard let held = lock.conflict else { return }
     lock.conflict = nil
@@ -181,14 +181,14 @@ extension LockEngine {
 
   // MARK: Granted
 
-  /// `executedAfter`: a moment before the store executed what granted the lease; it counts from there.
+  /// `executedAfter`: a moment before the store executed the grant; the lease counts from there.
   func leaseGranted(
     _ lease: HostLease, _ grant: LeaseGrant, executedAfter sentAt: BootInstant, now: BootInstant
   ) {
     let lock = lease.lock
     if lease.isHeld {
-      // The store had lost it, and made another one of an ask that was still under way. Others may have had the lock in
-      // between, with tokens above those of the first one.
+      // The store had lost it, and granted it anew for an ask that was still under way. Others may have had the lock in
+      // between, with tokens above those of the first grant.
       guard grant.token <= lease.term.nextToken else { return leaseVanished(lease, replacedBy: grant, now: now) }
       // Granted by a push, and again by the reply to an ask that crossed it.
       return lease.extended(from: sentAt)
@@ -207,8 +207,8 @@ extension LockEngine {
     advance(lock, now: now)
   }
 
-  /// Tokens beyond 2^53 would be read wrongly by half of all JSON parsers, so none is given out. Nor is a block without
-  /// any asked for again and again.
+  /// Half of all JSON parsers would misread tokens beyond 2^53, so none is given out. Nor is a block without usable
+  /// tokens asked for again and again.
   private func acquireOverflowed(_ lease: HostLease, now: BootInstant) {
     while let waiter = lease.lock.queue.first {
       refuse(waiter, .unavailable("the tokens of this lock are not between 1 and 2^53"), now: now)
@@ -218,18 +218,18 @@ extension LockEngine {
 
   // MARK: In use elsewhere
 
-  /// How long the answers of other hosts are waited for, from the store's reply on, in milliseconds. How long their own way
-  /// to the store is nobody here knows; this host's is added, for what the reply and the answer differ by.
+  /// How long to wait for the answers of other hosts after the store's reply, in milliseconds. How long their own way
+  /// to the store is nobody here knows; this host's round trip is added, by which reply and answer may differ.
   public var holderTimeoutMilliseconds: Int64 {
     configuration.settings.inUseTimeoutMilliseconds + link.roundTrip.timeoutMilliseconds
   }
 
-  /// How long the store's own answer is waited for, in milliseconds.
+  /// How long to wait for the store's own answer, in milliseconds.
   var storeTimeoutMilliseconds: Int64 {
     max(configuration.settings.storeTimeoutMilliseconds, 2 * link.roundTrip.timeoutMilliseconds)
   }
 
-  /// From now on the holders are waited for; they answer the tries up to `ask`, or the bound does.
+  /// Begins to wait for the holders: they decide the tries up to `ask`, or the deadline does.
   private func awaitInUse(_ lock: LockRecord, ask: UInt64, answers: Int, now: BootInstant) {
     let bound = now.adding(milliseconds: holderTimeoutMilliseconds)
     for waiter in lock.queue.tries where waiter.ask <= ask {

@@ -1,6 +1,6 @@
-// The conversation with the store: what is sent, and where what comes back belongs. A lease's life stands in the files beside
-// this one: `+Asking` until it is held or given up, `+Renewal` and `+LeaseEnds` while it is held and when it is gone,
-// `+Sharing` who else has it, `+Releasing` how it is given back.
+// The conversation with the store: commands go out here, and replies and pushes find their lease. Its life stands in
+// the files beside this one: `+Asking` until it is held or given up, `+Renewal` and `+LeaseEnds` while it is held and
+// when it is gone, `+Sharing` who else has it, `+Releasing` how it is given back.
 
 import LockTypes
 
@@ -40,10 +40,10 @@ extension LockEngine {
     case .granted(let name, let attempt, let grant):
       catchUp(name, now: now)
       guard let lease = lease(of: name, attempt: attempt) else {
-        // It waited once and left; the message that said so crossed this one, or was lost.
+        // This host waited once and left; its release crossed this message, or was lost.
         return releaseStrayGrant(name, attempt: attempt, unused: .all, now: now)
       }
-      // What is granted before the engine takes the link for up, the answer to the ask that follows says again.
+      // A grant before the link is up for the engine is left out: the answer to the ask that follows repeats it.
       guard linkIsUp, let lastAnsweredSentAt = link.lastAnsweredSentAt else { return }
       leaseGranted(lease, grant, executedAfter: lastAnsweredSentAt, now: now)
     case .contended(let name, let attempt, let ask, let isTry, let inbox, _):
@@ -60,15 +60,15 @@ extension LockEngine {
     }
   }
 
-  /// Whether a message is about something that this host waits for, or has to know. Whoever may merely write to the inbox
-  /// cannot make up many of these: an attempt cannot be guessed, and what else is waited for comes once.
+  /// Whether a message is about something that this host waits for, or has to know. A stranger who can only write to
+  /// the inbox cannot fake many: an attempt cannot be guessed, and everything else that is waited for comes once.
   ///
-  /// Any other message may be left out, and so may these, except the grant of an attempt that this host has: whoever
-  /// sent it does so again, or asks the store, or a lease ends by itself.
+  /// Any message may be left out, except the grant of an attempt that this host has: its sender repeats it or asks the
+  /// store, or a lease ends by itself.
   public func isAwaited(_ push: LeasePush) -> Bool {
     switch push {
     case .granted(let name, let attempt, _):
-      // Also of one that it has already: it may have been lost and taken anew, with tokens that have to be known.
+      // Also of a held one: the store may have lost it and granted it anew, with tokens that have to be known.
       lease(of: name, attempt: attempt) != nil
     case .contended(let name, let attempt, _, _, _, _):
       lease(of: name, attempt: attempt).map { $0.isHeld && !$0.isContended } ?? false
@@ -90,17 +90,17 @@ extension LockEngine {
 
   // MARK: Where the store refuses
 
-  /// When the store is asked again that has refused so often: soon at first, since most states pass soon, and then less
-  /// and less often, since every lock asks for itself.
+  /// When to ask a store again that has refused `count` times: soon at first, since most states pass soon, and then
+  /// less and less often, since every lock asks for itself.
   func retry(afterRefusals count: Int, now: BootInstant) -> BootInstant {
     let delay = configuration.foreignPollMilliseconds << Int64(min(max(count - 2, 0), 10))
     return now.adding(milliseconds: min(delay, max(configuration.foreignPollMilliseconds, Self.retryMillisecondsMax)))
   }
 
-  /// The longest time between two times that the store is asked for what it refuses, in milliseconds.
+  /// The longest pause between two asks that the store refuses, in milliseconds.
   static let retryMillisecondsMax: Int64 = 1000
 
-  /// The store refused what a lease needs before the lock can be given to anybody here. Who only tries is told.
+  /// The store refused what a lease needs before the lock can be granted here. Tries that have not asked are refused.
   func refused(_ words: String, _ lock: LockRecord, now: BootInstant) {
     guard !lock.queue.isEmpty else { return }
     lock.storeRefusal = words

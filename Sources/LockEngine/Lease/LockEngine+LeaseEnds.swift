@@ -3,10 +3,10 @@
 import LockTypes
 
 extension LockEngine {
-  /// Ends the leases whose time is over, before anything else happens: whoever lost a lock hears of it first.
+  /// Ends the leases whose time is over, before anything else happens: `lost` goes out first.
   ///
-  /// Where there are more than one turn has room for, those that ended first come first, and the others in the next turns.
-  /// Whatever is about one of these locks meanwhile ends its leases before, in ``catchUp(_:now:)``.
+  /// If there are more than one turn has room for, they end in the order of their times, over several turns. An event
+  /// about one of these locks ends its leases first, in ``catchUp(_:now:)``.
   func endLeases(now: BootInstant) {
     deadlines.isBehindWithEnds = false
     guard let earliest = deadlines.leaseEnds.earliest, earliest <= now else { return }
@@ -23,7 +23,7 @@ extension LockEngine {
         isAnyPutOff = true
         deadlines.leaseEnds.push(lease, at: term.validUntil)
       case .held: leaseEnded(lease, now: now)
-      // One that was ended out of its turn is here twice.
+      // A lease that was ended out of its turn is in the queue twice.
       case .lost(let term) where term.graceEnds > now: break
       case .lost: outlived.append(lease)
       case .asking, .queued, .over: break
@@ -38,8 +38,8 @@ extension LockEngine {
     for lease in lock.leases where lease.isHeld && lease.term.validUntil <= now { leaseEnded(lease, now: now) }
   }
 
-  /// Leases that have been renewed meanwhile are looked at together with one of them that would have ended, so that it does
-  /// not take a timer for each to find that there is nothing to do.
+  /// Moves leases that were renewed meanwhile to their new ends, so that it does not take a timer for each to find that
+  /// there is nothing to do.
   private func putOffLeaseEnds() {
     for _ in 0..<Self.putOffMax {
       guard
@@ -68,7 +68,7 @@ extension LockEngine {
     advance(lease.lock, now: now)
   }
 
-  /// The store does not have the lease any more, before its time: somebody else may hold the lock already.
+  /// The store no longer has the lease, before its time: somebody else may hold the lock already.
   func leaseVanished(_ lease: HostLease, replacedBy grant: LeaseGrant? = nil, now: BootInstant) {
     counters.leasesLost += 1
     drop(lease)

@@ -1,18 +1,17 @@
 // The connection to the store, which goes down and comes up.
 //
-// Both mean something for every lock, and there can be very many. So most of what is true of one link alone is kept with the
-// number of that link: a lease is in doubt until it is confirmed on the link that is up, and a command is under way where it
-// was sent on that one. It takes no work for the facts of an old link to be over.
+// Both concern every lock, and there can be very many. So most facts about one link are kept with its number: a lease
+// is in doubt until it is confirmed on the link that is up, and a command is under way if it was sent on that one. When
+// a link ends its facts are void without any work.
 //
-// What is to be done is done by a walk along all locks, in the order in which they came to be, as many in each turn as it
-// has room for. Each lock knows the last change that has come to it, and whatever happens about a lock to which a change
-// has not come begins with it (`catchUp`), so that everybody sees the lock as if the walk had come by. All changes come to
-// a lock in their order: the link comes up, for the engine, when its going down has come to all locks, and until then
-// nothing is sent and nothing can be had of the store. While it was not up nothing was sent that could be answered, so that
-// a change may pass a lock by to which the next one has come.
+// The rest is done by a walk over all locks, oldest first, as many in each turn as it has room for. Each lock knows the
+// last change applied to it, and an event about a lock that the walk has not reached applies the change first
+// (`catchUp`), as if the walk had come by. Changes reach a lock in their order: for the engine the link is up only when
+// its going down has reached all locks; until then nothing is asked of the store. Nothing that could be answered was
+// sent meanwhile, so a change may skip a lock that the next one has reached.
 //
-// When the link is up again the leases in doubt are renewed before the walk begins, those first that end first, and none
-// waits for an answer: as many turns as there are commands, and each of them takes a fraction of a millisecond.
+// When the link is up again the leases in doubt are renewed before the walk begins, those first that end first, without
+// waiting for answers: one turn for each command, of a fraction of a millisecond.
 
 import LockTypes
 
@@ -22,8 +21,8 @@ extension LockEngine {
   /// Whether commands can be sent.
   var linkIsUp: Bool { link.isUp }
 
-  /// Whether the store has not said yet that this host still has a lease: the connection was made anew since it said so last,
-  /// or an order to break it may be old.
+  /// Whether a lease is in doubt: the link is newer than the store's last confirmation, or an order to break it may be
+  /// old.
   func isInDoubt(_ lease: HostLease) -> Bool { lease.isInDoubt(on: link.number) }
 
   func isBeingRenewed(_ lease: HostLease) -> Bool { link.isThis(lease.renewal.sentOn) }
@@ -61,7 +60,7 @@ extension LockEngine {
 
   // MARK: The walk
 
-  /// Goes on with what the last change means, for as many steps as are left.
+  /// Goes on applying the last change, for as many steps as are left.
   func goOnWithLink(now: BootInstant) {
     renewInDoubt(now: now)
     goOnWalking(now: now)
@@ -95,11 +94,11 @@ extension LockEngine {
 
   // MARK: One lock
 
-  /// Whether there may be a lock, or a hold, to which not everything has come that has happened.
+  /// Whether something that has happened may not have reached every lock and hold.
   var isBehind: Bool { deadlines.isBehindWithEnds || locks.all.isWalked || !putOff.losses.isEmpty }
 
-  /// Does to a lock what has happened and has not come to it. Nobody is answered, apart from those who lose it, and
-  /// nothing is granted.
+  /// Applies to a lock what has happened and has not reached it. Only those who lose it are told, and nothing is
+  /// granted.
   func catchUp(_ lock: LockRecord, now: BootInstant) {
     if deadlines.isBehindWithEnds { endLeases(of: lock, now: now) }
     guard lock.linkChange != link.change else { return }
@@ -116,7 +115,7 @@ extension LockEngine {
   private func linkWentDown(for lock: LockRecord, now: BootInstant) {
     lock.wanted?.placeIsUnknown()
     for lease in lock.leases where lease.isHeld {
-      // Where nobody uses it, the store may have lost it by the time somebody does.
+      // Unused: by the time somebody uses it the store may have lost it.
       if lease.holdCount == 0 {
         giveBack(lease, now: now)
       } else {

@@ -1,24 +1,24 @@
 // What is asked while this host waits: a heartbeat, and whether its places in the store's queue are still there.
 //
-// Whoever waits is woken by a message, and a message can be lost: with a connection, with a queue that Redis forgot, with a
-// script that came only half way. The timer at the end of the holder's lease would find that out, but leases are long and
-// are renewed. So this host looks at its own entries, all of them with one command a second, and asks again for what is
-// not as it should be.
+// A message wakes a host that waits, and a message can be lost: with a connection, with a queue that Redis forgot, with
+// a script that came only half way. The timer at the end of the holder's lease would find that out, but leases are long
+// and are renewed. So this host looks at its own entries, all of them with one command a second, and asks again for
+// what is not as it should be.
 //
-// An answer may be old: the lock was granted meanwhile, or given up, or asked for again. So it counts only for a lease that
-// still waits, and that was not asked for since. If it is wrong all the same, nothing is lost: to ask again under the same
-// attempt changes nothing in the store for who has a place there, or the lease.
+// An answer may be old: the lock was granted meanwhile, or given up, or asked for again. So it counts only for a lease
+// that still waits and was not asked for since. If it is wrong all the same, it does no harm: asking again under the
+// same attempt changes nothing in the store for a host that has a place there, or the lease.
 
 import LockTypes
 
 extension LockEngine {
-  /// For how long a place in the store's queue is taken for granted, in milliseconds. With this, the way to the store and
-  /// back, and another one for the ask, nobody sleeps beside a free lock for longer than two seconds.
+  /// How long a place in the store's queue is trusted, in milliseconds. This, the round trip of the look and that of
+  /// the ask keep anybody from sleeping beside a free lock for longer than two seconds.
   static let placeTrustMilliseconds: Int64 = 1000
   /// Places in one command: the store works on nothing else for about a millisecond.
   static let placesPerCommandMax = 500
-  /// The shortest time from one command to the next, in milliseconds. Who waits for more than ten times as many locks as
-  /// one of them names looks at each less often than once a second.
+  /// The shortest time from one command to the next, in milliseconds. A host that waits for more locks than ten
+  /// commands name looks at each less often than once a second.
   static let placesPauseMilliseconds: Int64 = 100
 
   /// When places are to be looked at next; nil: not before another event has come.
@@ -28,7 +28,7 @@ extension LockEngine {
     return max(due, link.wanted.lookedAt?.adding(milliseconds: Self.placesPauseMilliseconds) ?? due)
   }
 
-  /// Sees to it that ``heartbeatDue(now:)`` comes in time.
+  /// Arms the timer of ``heartbeatDue(now:)``.
   func armHeartbeat(now: BootInstant) {
     guard linkIsUp, !link.wanted.isEmpty else { return }
     var moment = (link.lastSentAt ?? now).adding(milliseconds: link.shortestTimeline.heartbeatMilliseconds)
@@ -39,9 +39,9 @@ extension LockEngine {
     deadlines.push(.heartbeat, at: moment)
   }
 
-  /// Says what has to be said while this host waits. A look at the places is as good as a heartbeat.
+  /// Looks at the places, or sends a heartbeat, when that is due. A look is as good as a heartbeat.
   func heartbeatDue(now: BootInstant) {
-    // Another one may have come before it.
+    // It is left over when one for an earlier moment was armed and has come.
     guard let moment = link.heartbeatAt, moment <= now else { return }
     link.heartbeatAt = nil
     guard linkIsUp, !link.wanted.isEmpty else { return }
@@ -52,8 +52,8 @@ extension LockEngine {
     armHeartbeat(now: now)
   }
 
-  /// This host keeps others out, who take it for gone unless it looks at its place soon; with very many places the turn of
-  /// this one could come too late.
+  /// This host keeps others out, and they take it for gone unless it looks at its place soon: among very many places
+  /// the turn of this one could come too late.
   func hastenLook(at lock: LockRecord, now: BootInstant) {
     guard isQueued(lock), let lease = lock.wanted else { return }
     link.wanted.hasten(lease)
@@ -63,8 +63,7 @@ extension LockEngine {
   private func checkPlaces(now: BootInstant) {
     link.wanted.lookedAt = now
     let soon = now.adding(milliseconds: Self.placeTrustMilliseconds)
-    // Those that are not due yet come along, so that one command a second is enough; of very many only the ones that soon
-    // will be.
+    // Those that are not due yet come along, so that one command a second is enough; of very many, only those due soon.
     let isForAll = link.wanted.count <= Self.placesPerCommandMax
     let early = isForAll ? now : now.adding(milliseconds: -Self.placeTrustMilliseconds / 2)
     var leases: [HostLease] = []
@@ -72,7 +71,7 @@ extension LockEngine {
       guard let first = link.wanted.first, first.place.seenAt <= early, let lease = link.wanted.next(at: now) else {
         break
       }
-      // Who has not been answered has no place yet, and who is about to ask again finds everything out.
+      // A lease that is not queued has no place yet, and one that is about to be asked for again finds everything out.
       guard isQueued(lease.lock), lease.lock.recheckAt.map({ $0 > soon }) ?? true else { continue }
       leases.append(lease)
     }

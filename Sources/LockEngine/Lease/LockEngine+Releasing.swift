@@ -1,4 +1,4 @@
-// How what this host has of a lock, or wants of it, goes back to the store, until the store has confirmed it.
+// How leases, held or wanted, go back to the store, until the store has confirmed it.
 
 import LockTypes
 
@@ -32,7 +32,7 @@ extension LockEngine {
       isExact: mustReleaseExactly(lease), now: now)
   }
 
-  /// Whether this host has another lease of the name that giving up all earlier attempts would take, too.
+  /// Whether giving up all earlier attempts would take another lease of this host, too.
   func mustReleaseExactly(_ lease: HostLease) -> Bool {
     lease.isPermit || lease.lock.leases.contains { $0.attempt < lease.attempt }
   }
@@ -44,7 +44,7 @@ extension LockEngine {
     now: BootInstant
   ) {
     let release = UnconfirmedRelease(
-      // A block of tokens that cannot be is of no use to anybody.
+      // Tokens that no block can have are of no use to anybody.
       attempt: attempt, unused: SavedReleases.canBe(unused) ? unused : .unknown,
       worthUntil: now.adding(milliseconds: timeline.leaseMilliseconds),
       isExact: isExact)
@@ -87,7 +87,7 @@ extension LockEngine {
   func releaseStrayGrant(
     _ name: LockName, attempt: UInt64, unused: UnusedTokens, isExact: Bool = true, now: BootInstant
   ) {
-    // What no host can have asked for comes from somebody else, and a successor would not take it from this one's records.
+    // Such an attempt is made up, and a successor would refuse it in this host's records.
     guard linkIsUp, SavedReleases.canBe(name, attempt: attempt) else { return }
     let lock = record(for: name)
     if lock.unconfirmedReleases.contains(where: { $0.covers(attempt) }) { return dropIfUnused(lock) }

@@ -16,9 +16,9 @@ extension LockEngine {
 
   /// Renews the leases that are due, and with them those that soon will be.
   ///
-  /// The store works on one command at a time, and so much as it takes for one, everything behind it waits. So only a
-  /// few are under way, and each that is answered makes room for the next. Leases that have been due for a while are
-  /// renewed all of them, as many in each turn as it has room for: who has waited so long must not wait for an answer.
+  /// The store executes one command at a time, and all behind a long one wait. So only a few renewals are in flight,
+  /// and each answer makes room for the next. Overdue leases do not wait for an answer: all of them are renewed, as
+  /// many in each turn as it has room for.
   func renewDue(now: BootInstant) {
     renewInDoubt(now: now)
     guard !mustPutOff, let due = nextRenewal, due <= now else { return }
@@ -40,8 +40,8 @@ extension LockEngine {
     flush(&batch, now: now)
   }
 
-  /// Renews the leases of which it is not known since the link came up whether the store still has them: those that end
-  /// first come first, and none waits for the answer to another one.
+  /// Renews the leases in doubt since the link came up: those that end first come first, and none waits for another's
+  /// answer.
   func renewInDoubt(now: BootInstant) {
     guard linkIsUp, !mustPutOff, link.doubtful.count > 0 else { return }
     var batch: [HostLease] = []
@@ -54,8 +54,8 @@ extension LockEngine {
     flush(&batch, now: now)
   }
 
-  /// An order to break may be old. Where this host was stopped or slow, the lock was taken from it meanwhile, and another
-  /// host has it: nobody here gets it before the store has said that this host still has the lease.
+  /// An order to break may be old: while this host was stopped or slow, the lock may have been taken away and granted
+  /// to another host. So nobody here gets it before the store has confirmed the lease.
   func doubtLeases(of lock: LockRecord, now: BootInstant) {
     guard linkIsUp, !lock.queue.isEmpty else { return }
     for lease in lock.leases where lease.isHeld {
@@ -65,7 +65,7 @@ extension LockEngine {
     renewDue(now: now)
   }
 
-  /// Leases that may be renewed before others have their turn: whole commands, at least one.
+  /// Leases that may be renewed before other work: whole commands, at least one.
   private var renewalsInTurn: Int {
     let (most, overflow) = max(1, stepsLeft / configuration.renewalBatchMax)
       .multipliedReportingOverflow(by: configuration.renewalBatchMax)
@@ -82,7 +82,7 @@ extension LockEngine {
   }
 
   private func flush(_ batch: inout [HostLease], now: BootInstant) {
-    // As a rule they are all of one length.
+    // Nearly always they are all of one length.
     while let timeline = batch.first?.timeline {
       let others = batch.filter { $0.timeline != timeline }
       if !others.isEmpty { batch.removeAll { $0.timeline != timeline } }
@@ -122,7 +122,7 @@ extension LockEngine {
         continue
       }
       link.renewals.push(lease, at: lease.renewal.at)
-      // Somebody may have come when too little of the lease was left.
+      // A waiter may have come when too little of the lease was left.
       if !lease.lock.queue.isEmpty { advance(lease.lock, now: now) }
     }
     renewDue(now: now)
@@ -130,21 +130,20 @@ extension LockEngine {
 
   // MARK: One lease in place of another
 
-  /// Another lease of the lock was granted beside those that this host has, and nobody knows whether the store still had
-  /// them then: it is asked at once.
+  /// The store granted another lease of the lock. Whether it still had this host's others then is not known: they are
+  /// renewed at once.
   func renewOthersAtOnce(of lock: LockRecord, now: BootInstant) {
     for lease in lock.leases where lease.isHeld && !lease.isPermit { makeDue(lease, now: now) }
     renewDue(now: now)
   }
 
-  /// This host came to share the lock anew while it shared it already. What is held under the lease of before moves to the
-  /// new one when the store has confirmed that it had both at once, so that nobody else can have been in between.
-  /// Whether that is still to come.
+  /// Moves the holds of an older shared lease to a newer one, once the store has confirmed that it had both at once:
+  /// nobody else can have been in between. Returns whether that is still to come.
   private func replace(_ lease: HostLease, renewedAt sentAt: BootInstant, now: BootInstant) -> Bool {
     guard lease.mode == .shared, let newer = lease.lock.leases.last, newer !== lease, newer.isHeld,
       newer.mode == .shared, newer.timeline == lease.timeline
     else { return false }
-    // Clients were told for how long what they hold is safe.
+    // The new lease must last as long as clients were told.
     guard newer.grantedAt <= sentAt, newer.term.validUntil >= lease.term.validUntil else {
       newer.renewNext(at: min(newer.renewal.at, now))
       if !isBeingRenewed(newer) { link.renewals.push(newer, at: newer.renewal.at) }

@@ -1,4 +1,4 @@
-// What other hosts want of a lease that this one has: they wait for it, share it, or leave it tokens.
+// How this host lets others share a lease, and how a lease gets more tokens.
 
 import LockTypes
 
@@ -10,8 +10,8 @@ extension LockEngine {
     if lease.holdCount == 0 { return advance(lock, now: now) }
     shareIfOthersWant(lock, now: now)
     progressChanged(lock, now: now)
-    // The store has executed everything that this host sent before the answer comes: a lease that was just shared or
-    // given back reaches the one who tries first.
+    // The store executes what this host sent before first: a lease that was just shared or given back reaches the try
+    // before the answer does.
     if isTry { send(.answerInUse(name: lock.name, ask: ask, inbox: inbox), .other, now: now) }
   }
 
@@ -26,7 +26,7 @@ extension LockEngine {
     share(lease, now: now)
   }
 
-  /// What the store holds against others must follow what this host has said; it is told until it confirms it.
+  /// Tells the store to let other hosts share a lease, until it has confirmed that.
   func share(_ lease: HostLease, now: BootInstant) {
     guard linkIsUp, lease.isHeld, lease.term.isSharingUnconfirmed else { return }
     send(
@@ -47,7 +47,7 @@ extension LockEngine {
 
   // MARK: Tokens
 
-  /// Has the store reserve more tokens for a lease that has few left: it cannot be taken anew as long as anybody here
+  /// Has the store reserve more tokens for a lease that has few left: it cannot be acquired anew while anybody here
   /// holds the lock under it.
   func reserveIfLow(_ lease: HostLease, now: BootInstant) {
     guard linkIsUp, lease.isHeld, lease.holdCount > 0, lease.term.tokensLeft < Self.fewTokens,
@@ -60,7 +60,7 @@ extension LockEngine {
       .reserve(lease), now: now)
   }
 
-  /// With so many left a lease's tokens last until there are more, as a rule.
+  /// With fewer left more are reserved; so many usually last until they come.
   static let fewTokens: Token = 4
 
   func reserveReplied(_ lease: HostLease, _ reply: LeaseReply, now: BootInstant) {

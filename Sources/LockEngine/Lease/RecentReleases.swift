@@ -1,13 +1,13 @@
 import DequeModule
 import LockTypes
 
-/// Names that this host gave back a short while ago: a host that comes back to one of them is worth a lease that
-/// lingers, and a name that is used once is not.
+/// Names that this host gave back a short while ago. A lease of a name that it comes back to is worth keeping a while;
+/// a lease of a name used once is not.
 struct RecentReleases {
-  /// Names that are remembered at the most; beyond it the oldest are forgotten.
+  /// The most names that are remembered; the oldest are forgotten first.
   static let countMax = 16_384
 
-  /// For how long a name is remembered; those that are remembered already, too.
+  /// How long a name is remembered; a change holds for those remembered already, too.
   var milliseconds: Int64
   private var times: [LockName: BootInstant] = [:]
   private var order: Deque<(name: LockName, at: BootInstant)> = []

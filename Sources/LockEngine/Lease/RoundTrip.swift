@@ -1,9 +1,9 @@
 public import LockTypes
 
-/// How long the store takes to answer, as TCP reckons it (RFC 6298): the smoothed time, and how much it varies. What is
-/// given up for want of an answer is given up by this, so that a slow link is not taken for a silent one.
+/// How long the store takes to answer, as TCP reckons it (RFC 6298): the smoothed time, and how much it varies.
+/// Timeouts follow it, so that a slow link is not taken for a silent one.
 public struct RoundTrip: Equatable, Sendable {
-  /// Nobody answers so late: the host was suspended meanwhile, or the store was. In milliseconds.
+  /// Longer samples do not count: the host was suspended meanwhile, or the store was. In milliseconds.
   static let sampleMillisecondsMax: Int64 = 10_000
 
   private var smoothedNanoseconds: Int64?

@@ -1,45 +1,45 @@
 import LockTypes
 
-/// The connection to one shard of the store, and what exists once for each connection: the commands that are under way, the
-/// renewals, the leases that are waited for. All that is heard over it is in one order, which is what dates a pushed grant.
+/// The connection to one shard of the store, with its commands under way, its renewals and the leases it waits for.
+/// Replies and pushes come over it in one order, which is what dates a pushed grant.
 ///
-/// It goes down and comes up, and both mean something for every lock; see `LockEngine+Link.swift`.
+/// Going down and coming up concern every lock; see `LockEngine+Link.swift`.
 struct StoreLink {
   let shard: ShardID
-  /// Whether it is there, and its last going down has come to all locks.
+  /// Whether it is connected, and its last going down has reached all locks.
   private(set) var isUp = false
-  /// It is there, but has to wait for that.
+  /// It is connected, but its last going down has not reached all locks.
   private(set) var isUpPutOff = false
   /// The number of the link that is up, or was last; 0 stands for none.
   private(set) var number: LinkNumber = 1
-  /// The number of times that it went down or came up.
+  /// How often it went down or came up.
   private(set) var change: LinkNumber = 0
 
   /// Commands whose replies have not come.
   private(set) var pending: [CommandID: PendingCommand] = [:]
   /// When the last command was sent.
   private(set) var lastSentAt: BootInstant?
-  /// When the latest of those that were answered had been sent; nil: none was, over this link.
+  /// When the latest answered command had been sent; nil: none was answered over this link.
   private(set) var lastAnsweredSentAt: BootInstant?
   /// How long the shard takes to answer, over all connections.
   private(set) var roundTrip = RoundTrip()
-  /// Those of them that ask on behalf of searches for deadlocks.
+  /// Pending commands that are questions of searches for deadlocks.
   private(set) var deadlockQuestions = 0
 
   /// Leases that this host waits for.
   var wanted = WantedList()
-  /// When there is something to say at the latest.
+  /// When the next heartbeat is due.
   var heartbeatAt: BootInstant?
   /// Leases that are held, by when they are to be renewed.
   var renewals = DeadlineQueue<HostLease>()
-  /// Commands that renew and are not answered.
+  /// Renewal commands in flight.
   private(set) var renewalsInFlight = 0
   /// Leases that have to be confirmed when it is up, by their ends.
   var doubtful = DeadlineQueue<HostLease>()
-  /// Of all lengths that leases have had since this host began, the shortest.
+  /// The shortest length that leases have had since this process began.
   private(set) var shortestTimeline: LeaseTimeline
 
-  /// What was under way, or was to be sent, when it went down. To let go of it takes a while, too.
+  /// What was under way or due when it went down. Freeing that takes a while, too.
   private var commandsOfBefore: [CommandsOfBefore] = []
   private var queuesOfBefore: [DeadlineQueue<HostLease>] = []
 
@@ -53,7 +53,7 @@ struct StoreLink {
   /// Whether something was sent over the link that is up.
   func isThis(_ number: LinkNumber) -> Bool { isUp && number == self.number }
 
-  /// Whether it is there, also where it has to wait for its last going down to come to all locks.
+  /// Whether it is connected, even if its last going down has not reached all locks.
   var isConnected: Bool { isUp || isUpPutOff }
 
   /// Whether there is anything that the next turns have to go on with.
@@ -106,7 +106,7 @@ struct StoreLink {
 
   // MARK: Changes
 
-  /// It is there. It is up when its last going down has come to all locks.
+  /// It is connected. It is up when its last going down has reached all locks.
   mutating func connected() { isUpPutOff = true }
 
   mutating func cameUp() {
@@ -121,7 +121,7 @@ struct StoreLink {
   mutating func wentDown() -> Bool {
     isUpPutOff = false
     deadlockQuestions = 0
-    // While it had to wait nothing was sent on it but words to other hosts.
+    // Until it is up only messages to other hosts are sent on it.
     guard isUp else {
       pending = [:]
       return false
@@ -147,7 +147,7 @@ struct StoreLink {
     heartbeatAt = nil
   }
 
-  /// Lets go of what was there before, for as many steps as are left.
+  /// Frees what is left of earlier links, for as many steps as are left.
   mutating func letGoOfBefore(stepsLeft: inout Int) {
     while stepsLeft > 0, let last = queuesOfBefore.indices.last {
       stepsLeft -= 1
@@ -163,11 +163,11 @@ struct StoreLink {
     }
   }
 
-  /// Entries that are let go of in one step.
+  /// Entries freed in one step.
   private static let letGoInStep = 8
 }
 
-/// A number of links, or of their changes. One would have to be made anew every millisecond for weeks to use all of them.
+/// Numbers links, or their changes. One a millisecond would last for weeks.
 typealias LinkNumber = UInt32
 
 /// A command whose reply has not come.
@@ -197,7 +197,7 @@ private struct CommandsOfBefore {
     upcoming = commands.startIndex
   }
 
-  /// Lets go of the records of one command, and gives about how many those were; 0: there are no more commands.
+  /// Frees the records of one command and returns about how many those were; 0: there are no more commands.
   mutating func letGoOfOne() -> Int {
     guard upcoming != commands.endIndex else { return 0 }
     var count = 1

@@ -1,7 +1,7 @@
 import LockTypes
 
-/// The leases that a host waits for, those first whose places in the store's queue have not been looked at for the longest
-/// time. They are linked, so that whichever leaves does so at once, however many there are.
+/// The leases that a host waits for, in the order in which their places in the store's queue were last looked at: an
+/// intrusive linked list, so that leaving takes constant time.
 struct WantedList {
   private(set) var first: HostLease?
   private var last: HostLease?
@@ -31,7 +31,7 @@ struct WantedList {
     count -= 1
   }
 
-  /// Has `lease`, which must be here, be the next one.
+  /// Moves `lease`, which must be here, to the front.
   mutating func hasten(_ lease: HostLease) {
     remove(lease)
     lease.place.seenAt = BootInstant(nanoseconds: 0)
@@ -41,7 +41,7 @@ struct WantedList {
     count += 1
   }
 
-  /// The one that has not been looked at for the longest time; now it has.
+  /// Takes the first lease and puts it last, as looked at now.
   mutating func next(at now: BootInstant) -> HostLease? {
     guard let lease = first else { return nil }
     remove(lease)

@@ -8,7 +8,7 @@ enum Deadline {
   case maxHold(Hold)
   /// The store is to be asked again.
   case recheck(LockRecord)
-  /// Those who have a name as something else have not said whether they use it.
+  /// Hosts that have a name as something else have not said whether they use it.
   case conflict(LockRecord)
   /// A lease that nobody used has lingered long enough.
   case idle(HostLease)

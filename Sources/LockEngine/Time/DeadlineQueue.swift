@@ -4,7 +4,7 @@ import LockTypes
 
 /// Deadlines in the order in which they come due; those of one moment in the order in which they were set.
 ///
-/// An entry is not removed when its reason goes away: whoever takes it out looks whether it still means something.
+/// An entry stays when its reason goes away: the caller that takes it out looks whether it still means something.
 /// ``compact(where:)`` throws out the ones that do not, so that a busy daemon does not keep them until their time.
 struct DeadlineQueue<Item> {
   private struct Entry: Comparable {
@@ -21,8 +21,8 @@ struct DeadlineQueue<Item> {
     }
   }
 
-  /// Most deadlines lie as far ahead as all others of their queue, so that the next one is due last: they need no
-  /// sorting. The heap has those that are due before one that was set earlier.
+  /// Most deadlines of a queue lie equally far ahead, so each new one is due last: a deque keeps them sorted. The heap
+  /// has those that are due before one that was set earlier.
   private var run = Deque<Entry>()
   private var heap = Heap<Entry>()
   private var sequence: UInt64 = 0
@@ -70,7 +70,7 @@ struct DeadlineQueue<Item> {
   /// Takes out some entry, whichever is at hand.
   mutating func popAny() -> Item? { run.popLast()?.item ?? heap.popMin()?.item }
 
-  /// Drops the entries that mean nothing any more, once as many have come as were left after the last time.
+  /// Drops the entries that no longer mean anything, once the queue has twice as many as after the last time.
   mutating func compact(where meansSomething: (BootInstant, Item) -> Bool) {
     guard count >= compactAt else { return }
     run.removeAll { !meansSomething($0.at, $0.item) }

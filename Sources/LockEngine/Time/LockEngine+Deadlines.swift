@@ -18,8 +18,8 @@ extension LockEngine {
     link.renewals.compact { _, lease in lease.isHeld }
   }
 
-  /// Without a lock there is nothing that could come due. What is left of those that were there would keep their records
-  /// until their time, which may be a year away.
+  /// Without a lock nothing can come due. Entries that are left would keep their records in memory until their time,
+  /// which may be a year away.
   func forgetDeadlines() {
     guard !deadlines.isEmpty || link.renewals.count > 0 else { return }
     deadlines.forget()
@@ -78,8 +78,8 @@ extension LockEngine {
     advance(lock, now: now)
   }
 
-  /// The answer to who waited for the lock until its time was over. Where the link was down and the store has said
-  /// nothing about it since, nobody knows that somebody else has it.
+  /// The refusal of a waiter whose time is over. Where the link was down and the store has said nothing about the lock
+  /// since, nobody knows that somebody else has it.
   func outOfTime(_ lock: LockRecord) -> Refusal {
     let isUnheard = lock.isUnheard && lock.holds.isEmpty
     return storeAnswers(about: lock) && !isUnheard

@@ -3,27 +3,27 @@ public import LockTypes
 
 // Work that is more than one turn may take.
 //
-// One client can have very many waits and holds, and many can wait for one lock, so that what follows from one event may
-// take seconds, in which nobody else is served and no lease is renewed. So each event has a number of steps, and what is
-// left when they are used up is put off: `nextDeadline` is due at once, and each time that it has come the work goes on
-// for as many steps. Steps are counted, not timed, so that a run can be replayed.
+// One client can have very many waits and holds, and many can wait for one lock: the work after one event may take
+// seconds, in which nobody else is served and no lease is renewed. So each event has a number of steps, and what is
+// left when they are used up is put off: `nextDeadline` is due at once, and the work goes on for as many steps each
+// time. Steps are counted, not timed, so that a run can be replayed.
 //
-// What is put off is complete at any moment: a session that is being closed has fewer holds each time, a lock whose queue
-// is being gone along has granted some of it, and a search for a deadlock looks again at what it has found. What a change of
-// the link means for each lock is in `LockEngine+Link.swift`, how leases end in
-// `LockEngine+Deadlines.swift`, and how very many holds of one lock are lost in `LockEngine+Losses.swift`.
+// Between slices all is consistent: a session that is being closed has fewer holds each time, a lock has served a part
+// of its queue, and a search for a deadlock checks again what it has found. What a change of the link means for each
+// lock is in `LockEngine+Link.swift`, how leases end in `LockEngine+LeaseEnds.swift`, and how very many holds of one
+// lock are lost in `LockEngine+Losses.swift`.
 
 /// What the next turns go on with.
 struct PutOffWork {
   /// Since when there is any; nil when there is none.
   fileprivate(set) var since: BootInstant?
-  /// Holds that were ended in this turn, of sessions whose connection is gone.
+  /// Holds ended in this turn, of sessions that are gone or half-closed.
   fileprivate(set) var closedInTurn = 0
   /// Sessions whose connection is gone and that still have holds.
   fileprivate(set) var closing: Deque<SessionRecord> = []
-  /// Locks whose queue may go on.
+  /// Locks whose queues are to be served further.
   fileprivate var locks: Deque<LockRecord> = []
-  /// Holds that are lost, of which one turn has no room for all.
+  /// Losses of holds that one turn has no room for.
   var losses: [HoldLosses] = []
   /// Searches for deadlocks. Only the first one has begun.
   fileprivate var searches: Deque<CycleSearch> = []
@@ -32,7 +32,7 @@ struct PutOffWork {
 }
 
 extension LockEngine {
-  /// Whether the event that is being handled has used up what it may.
+  /// Whether the event that is being handled has used up its steps.
   var mustPutOff: Bool { stepsLeft <= 0 }
 
   /// Takes up what was put off.
@@ -43,7 +43,7 @@ extension LockEngine {
     goOnWithLink(now: now)
     // A link that comes and goes again and again must not keep other work back.
     stepsLeft = configuration.stepsPerSlice
-    // In turns, so that one that had much does not keep back the others.
+    // Round robin, so that a session with many holds does not keep back the others.
     while !mustPutOff, let record = putOff.closing.popFirst() {
       endHolds(of: record, atMost: Self.holdsInTurn, now: now)
       if record.firstHold == nil { sessions.remove(record) } else { putOff.closing.append(record) }
@@ -77,7 +77,7 @@ extension LockEngine {
 
   /// Has the next turns go on with a search.
   func putOff(_ search: CycleSearch, now: BootInstant) {
-    // How far it has come is kept for one of them only, or very many would take much memory.
+    // Only the first one keeps its progress: very many would take much memory.
     if !putOff.searches.isEmpty { search.restart() }
     putOff.searches.append(search)
     putOffRest(now: now)
@@ -87,7 +87,7 @@ extension LockEngine {
 
   /// Ends the holds of a session that is gone: at once, or in the next turns if they are very many.
   func goOnClosing(_ record: SessionRecord, now: BootInstant) {
-    // Very many may go at once. Those that have little do not wait for those that have much.
+    // Very many may close at once. Sessions with few holds do not wait for those with many.
     let isLittle = record.holdCount <= Self.holdsInTurn
     let most = isLittle ? 4 * configuration.stepsPerSlice : configuration.stepsPerSlice
     if putOff.closedInTurn < most, isLittle || putOff.closing.isEmpty {
@@ -99,19 +99,19 @@ extension LockEngine {
     putOffRest(now: now)
   }
 
-  /// How many holds may end at once of a session that will be looked at again in the next turn: at least one.
+  /// How many holds of a half-closed session may end in this turn; the rest are put off. At least one.
   var shareOfTurn: Int { max(1, configuration.stepsPerSlice - putOff.closedInTurn) }
 
   /// Whether more holds of a half-closed session are to end than the last turn had room for.
   public func isEndPutOff(_ session: SessionID) -> Bool { sessions[session]?.isEndPutOff == true }
 
-  /// So many have ended.
+  /// Counts holds that ended against the share of this turn.
   func didEnd(_ count: Int) { putOff.closedInTurn += count }
 
   /// See ``Event/turnEnded``.
   func turnEnded() { putOff.closedInTurn = 0 }
 
-  /// Holds that are ended of one session before it is the next one's turn.
+  /// Holds of one session that end before it is the next one's turn.
   private static let holdsInTurn = 16
 
   private func endHolds(of record: SessionRecord, atMost count: Int, now: BootInstant) {
@@ -125,7 +125,7 @@ extension LockEngine {
     for lock in locks { advance(lock, now: now) }
   }
 
-  /// Whether a session that is gone still has to be taken its hold of this lock. Nobody shall be told that it is in use.
+  /// Whether a session that is gone still has a hold of this lock. Nobody shall be told that it is in use.
   func isBeingFreed(_ lock: LockRecord) -> Bool {
     putOff.closing.contains { $0.holds(of: lock.name).first != nil }
   }

@@ -1,6 +1,6 @@
 import LockTypes
 
-/// What is to happen as time passes, apart from renewals, which are of one link.
+/// The engine's deadlines, apart from renewals, which belong to the link.
 struct Schedule {
   /// Leases that are held, by their ends, and those that were lost, by the ends of their grace.
   var leaseEnds = DeadlineQueue<HostLease>()
@@ -21,7 +21,7 @@ struct Schedule {
   /// The earliest deadline that is due.
   mutating func popDue(_ now: BootInstant) -> (at: BootInstant, item: Deadline)? { deadlines.popDue(now) }
 
-  /// Drops what means nothing any more.
+  /// Drops the entries that no longer mean anything.
   mutating func compact() {
     leaseEnds.compact { _, lease in lease.isHeld || lease.isLost }
     deadlines.compact { moment, deadline in deadline.meansSomething(at: moment) }
