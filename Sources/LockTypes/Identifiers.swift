@@ -1,4 +1,4 @@
-// What stands here is compared and hashed for each event, so that it is inlined where it is used.
+// Identifiers are compared and hashed for each event, so they are inlined where they are used.
 
 /// One client connection, for as long as it lives. The I/O layer numbers them and never uses a number twice.
 public struct SessionID: Hashable, Comparable, Sendable {

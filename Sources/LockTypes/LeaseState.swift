@@ -8,7 +8,7 @@ public enum LeaseState: String, CaseIterable, Sendable {
   case waiting
   /// The host has it, and one of its clients holds the lock.
   case held
-  /// The host has it, and nobody uses it: it stays for the next client.
+  /// The host has it, and nobody uses it: it lingers for the next client.
   case idle
   /// The host had it and could not renew it; nobody can have the lock until its time is over.
   case lost

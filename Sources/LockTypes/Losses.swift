@@ -20,6 +20,6 @@ public enum LostReason: String, Equatable, Sendable {
   case shutdown = "shutdown"
   /// An administrator took it.
   case broken = "broken"
-  /// The client can neither give it back nor ask for anything else any more.
+  /// The client has closed its half: it can neither give it back nor ask for anything else.
   case halfClosed = "half_closed"
 }

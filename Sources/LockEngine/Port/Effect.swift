@@ -8,7 +8,7 @@ public enum Effect: Equatable, Sendable {
   case notify(SessionID, Notification)
   /// Send a command to the store. Its reply comes back as ``Event/replyReceived(_:_:_:)``.
   case send(CommandID, LeaseCommand)
-  /// Another host waits for what the release before this gives back: it is to go out before what frees nobody.
+  /// Another host waits for what the release before this gives back: send it before output that frees nobody.
   case flushSoon
   /// Something happened to a lock, for those who watch. Only while there are any (``Event/watched(steps:)``).
   case observed(LockName, LockEvent)
@@ -106,15 +106,15 @@ public enum Refusal: Equatable, Sendable {
   case unavailable(String?)
   /// A key of this lock holds data of others: which one, where that is known.
   case wrongType(OtherData?, of: LockName)
-  /// The name is in use as something else, or its owner has it in another way: how it is held.
+  /// The name is in use as something else, or its owner has it in another mode: how it is held.
   case modeConflict(HoldMode)
   /// The wait would never have ended: who holds what and waits for what, the refused request first.
   case deadlock([DeadlockStep])
   /// There is no such session to hand a lock to.
   case noSuchSession
-  /// The session that a hold was to be handed to does not wait for it, and has not said that it takes what comes.
+  /// The receiver of a transfer neither waits for the lock nor accepts transfers.
   case notAccepted
-  /// A bound of the engine was met.
+  /// A limit was reached.
   case limit(LimitName)
   /// The daemon stops.
   case shuttingDown
@@ -162,10 +162,10 @@ public enum Notification: Equatable, Sendable {
   case lost(
     name: LockName, token: Token, reason: LostReason, graceMilliseconds: Int64, onLost: LossAction = .notify,
     detail: String? = nil)
-  /// A request waits, `position` from 1 on in this host's queue; for the store, where there is `trouble` with that.
+  /// A request waits at `position`, from 1 on, of this host's queue; with `trouble` it waits for the store.
   case waiting(
     request: RequestID, name: LockName, position: Int, holder: HolderSummary, trouble: StoreTrouble? = nil)
-  /// Somebody waits for what the client holds: so many here, and one more where another host does.
+  /// Others wait for what the client holds. `waiters` counts those of this host, and one more where another host waits.
   case contended(name: LockName, token: Token, waiters: Int)
   /// Another session of this host has handed its hold to this one.
   case transferred(name: LockName, token: Token, mode: HoldMode, from: SessionID)

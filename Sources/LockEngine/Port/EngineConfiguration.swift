@@ -1,6 +1,6 @@
 public import LockTypes
 
-/// What the engine is told at its start. All of it but `settings` stays as it is.
+/// What the engine is told at its start. Only `settings` changes afterwards.
 public struct EngineConfiguration: Equatable, Sendable {
   /// Where the host leases come from.
   public enum Tier: Equatable, Sendable {
@@ -16,16 +16,16 @@ public struct EngineConfiguration: Equatable, Sendable {
   public var host: String
   /// Where other hosts reach this one; no two daemons have the same.
   public var inbox: String
-  /// The number from which attempts count up. What a host is told unasked is a grant only if it names the attempt for which
-  /// it is: where others can write to the inbox, it is to be one that nobody guesses, out of ``attemptStarts``.
+  /// The number from which attempts count up. A pushed grant counts only if it names its attempt: where others can
+  /// write to the inbox, draw it at random from ``attemptStarts``, so that nobody can guess it.
   public var attemptsBegin: UInt64
   /// What may change while the engine works.
   public var settings = EngineSettings() {
     didSet { timeline = LeaseTimeline(leaseMilliseconds: settings.leaseMilliseconds) }
   }
-  /// The lengths of the stages of the leases that are asked for.
+  /// The timeline of the leases that are asked for from now on.
   public private(set) var timeline = LeaseTimeline.standard
-  /// The shortest time between two looks at a lock that a foreign process holds, in milliseconds.
+  /// The pause between two asks for a lock that a foreign process holds, in milliseconds; less if its key ends before.
   public var foreignPollMilliseconds: Int64 = 100
   /// Bytes of what all sessions together may hold and wait for.
   public var lockBytesMax = Int.max
@@ -35,13 +35,13 @@ public struct EngineConfiguration: Equatable, Sendable {
   public var renewalBatchMax = 500
   /// Renewal commands that may be under way at a time, as long as no lease is overdue.
   public var renewalsInFlightMax = 2
-  /// Steps that are taken for one event, each of which takes about a microsecond; what is left goes on in the next turns.
+  /// Steps taken for one event, about a microsecond each; what is left goes on in the next turns.
   public var stepsPerSlice = 512
 
   /// Where attempts may begin: half of them are left to count up to 2^53, below which every number is exact in a script.
   public static let attemptStarts: Range<UInt64> = 1 << 51..<1 << 52
 
-  /// The usual configuration, with what `change` changes of it.
+  /// The default configuration, changed by `change`.
   public init(
     tier: Tier, host: String = "", inbox: String = "", attemptsBegin: UInt64 = 0,
     _ change: (inout EngineConfiguration) -> Void = { _ in }
@@ -54,7 +54,7 @@ public struct EngineConfiguration: Equatable, Sendable {
   }
 }
 
-/// What the engine goes by that may change while it works. The values here are the defaults that the daemon documents.
+/// Settings of the engine that may change while it works. The values are the defaults that the daemon documents.
 public struct EngineSettings: Equatable, Sendable {
   /// How long a lease lasts without renewal, in milliseconds. A change is for leases that are asked for afterwards.
   public var leaseMilliseconds = LeaseTimeline.standard.leaseMilliseconds
@@ -65,7 +65,7 @@ public struct EngineSettings: Equatable, Sendable {
   public var cohortMax = 100
   /// For how long it may, in milliseconds.
   public var cohortMilliseconds: Int64 = 50
-  /// How long a try waits for any reply of the store, in milliseconds, where answers do not take longer as a rule.
+  /// How long a try waits for any reply of the store, in milliseconds; longer where the link is slow.
   public var storeTimeoutMilliseconds: Int64 = 2_000
   /// Waits that one session may have.
   public var waitsPerSessionMax = 128
@@ -75,13 +75,13 @@ public struct EngineSettings: Equatable, Sendable {
   public var waitsPerUIDMax = 100_000
   /// Holds that all sessions of one user may have.
   public var holdsPerUIDMax = 1_000_000
-  /// Bytes of what all sessions of one user may hold and wait for: names, notes, owners, and a part for each.
+  /// Bytes of what all sessions of one user may hold and wait for: names, notes, owners, and a fixed part for each.
   public var lockBytesPerUIDMax = 1 << 25
 
   /// The defaults.
   public init() {}
 
-  /// How long a try waits for the holding host to say whether the lock is in use, in milliseconds, beside what an answer
-  /// of the store takes as a rule. The link of that host may be as slow as a link may be: nobody is told how slow it is.
+  /// How long a try waits for the holding host to say whether the lock is in use, in milliseconds, beside this host's
+  /// own round trip. That host's link may be as slow as a link may be: nobody is told how slow it is.
   public var inUseTimeoutMilliseconds: Int64 { max(500, storeTimeoutMilliseconds) }
 }

@@ -1,7 +1,7 @@
 public import LockTypes
 
-/// A fact that the engine is told. A list of these, each with its moment, is all that an engine's effects follow from: the
-/// same list gives the same effects.
+/// A fact that the engine is told. The engine's effects follow from the events and their moments alone: the same list
+/// gives the same effects.
 public enum Event: Equatable, Sendable {
   /// A client connected. `uid`: the user whose waits and holds are counted together; nil for nobody.
   case sessionOpened(SessionID, uid: UInt32? = nil)
@@ -9,8 +9,8 @@ public enum Event: Equatable, Sendable {
   case sessionDescribed(SessionID, pid: Int32, command: String?)
   /// A client's connection is gone, for whatever reason: its waits are withdrawn and its locks are free.
   case sessionClosed(SessionID)
-  /// Nothing more will come from a client: what a wait of its own needs ends at once, and once it `isAnswered`, so that it
-  /// has no wait either, everything. Where it asked for that it `keepsHolds` to the end of its connection.
+  /// A client closed its half: no more input comes. Holds that its own waits need end at once; once it `isAnswered`,
+  /// which means that it has no wait left, all do. With `keepsHolds` they last to the end of its connection.
   case inputEnded(SessionID, isAnswered: Bool, keepsHolds: Bool = false)
   /// A client asked for a lock.
   case acquireRequested(AcquireRequest)
@@ -20,8 +20,8 @@ public enum Event: Equatable, Sendable {
   case extendRequested(SessionID, RequestID, name: LockName, token: Token?, maxHoldMilliseconds: Int64?)
   /// A client wants to share from now on what it holds exclusively.
   case downgradeRequested(SessionID, RequestID, name: LockName, token: Token?)
-  /// A client hands what it holds to another session of this host, which has to wait for that name, unless it
-  /// `isAccepting` what nobody on its side waits for.
+  /// A client hands its hold to another session of this host, which has to wait for that name, or to be `isAccepting`
+  /// transfers.
   case transferRequested(
     SessionID, RequestID, name: LockName, token: Token?, to: SessionID, isAccepting: Bool = true)
   /// An administrator takes these holds of `name` away. It is not answered; those who lose them are told.
@@ -37,7 +37,7 @@ public enum Event: Equatable, Sendable {
   case commandSent(ShardID, CommandID)
   /// The store replied. Replies and pushes come in the order in which the store sent them.
   case replyReceived(ShardID, CommandID, LeaseReply)
-  /// The store told something unasked.
+  /// The store sent a push.
   case pushReceived(ShardID, LeasePush)
   /// The moment ``LockEngine/nextDeadline`` has come.
   case timerFired
@@ -45,25 +45,24 @@ public enum Event: Equatable, Sendable {
   case shutdownRequested
   /// A session's connection will not outlive this process: its waits are refused, its holds are lost.
   case sessionEvicted(SessionID)
-  /// A predecessor left this, with what its ``LockEngine/numbers`` were. To be told to a new engine that knows its
-  /// sessions and nothing else, its link down; what other sessions had is given up. Leases are in doubt until the store
-  /// has confirmed them.
+  /// A predecessor left this, and its ``LockEngine/numbers``. For a new engine that knows its sessions and nothing
+  /// else, its link down; what other sessions had is given up. Leases are in doubt until the store has confirmed them.
   indirect case restored(SavedState, numbers: [UInt64])
   /// What a session lost under a predecessor.
   case lossesRestored(SessionID, [LostHold])
 
-  // What is about the driver alone. It comes in the middle of other things: nothing comes due with it, and it has no
-  // effects.
+  // Events about the driver alone. They come in the middle of other things: nothing comes due with them, and they have
+  // no effects.
 
-  /// The settings were read anew; they hold from the next decision on. What is over a new limit stays. A lease that lingers
-  /// already does so to its end, and a lock's hand-overs since another host began to wait count against the new limits. A
-  /// lease has one length for as long as it lives: commands that ask for another could be executed out of their order.
+  /// The settings were read anew; they hold from the next decision on. What is over a new limit stays. A lease that
+  /// lingers already does so to its end, and a lock's hand-overs since another host began to wait count against the new
+  /// limits. A lease keeps its length: commands that ask for another could be executed out of their order.
   case reconfigured(EngineSettings)
-  /// What it may take to tell those who watch of one event, in steps (a microsecond each); 0: nobody watches.
+  /// What it costs to report one event to those who watch, in steps (a microsecond each); 0: nobody watches.
   case watched(steps: Int)
-  /// What a session has does not outlive this process any more.
+  /// From now on a session's holds and waits do not outlive this process.
   case keepingStopped(SessionID)
-  /// The loop looks at what else there is: between two such moments all sessions there are may end.
+  /// A turn of the loop is over: the next one has a share of its own for the holds of sessions that end.
   case turnEnded
 }
 
@@ -81,7 +80,7 @@ extension Event {
   }
 }
 
-/// A part of the store with a connection of its own, on which all that is said is in one order.
+/// A part of the store with a connection of its own, over which replies and pushes come in one order.
 public struct ShardID: Hashable, Sendable {
   /// Which one.
   public var rawValue: UInt32
@@ -91,7 +90,7 @@ public struct ShardID: Hashable, Sendable {
     self.rawValue = rawValue
   }
 
-  /// The one that there is.
+  /// The only shard.
   public static let only = ShardID(0)
 }
 
@@ -103,7 +102,7 @@ public enum AcquireTarget: Hashable, Sendable {
   case several([LockName])
 }
 
-/// A client's wish for a lock.
+/// A client's request for a lock, or several.
 public struct AcquireRequest: Equatable, Sendable {
   /// Who asks.
   public var session: SessionID
@@ -117,7 +116,7 @@ public struct AcquireRequest: Equatable, Sendable {
   public var waitMilliseconds: Int64?
   /// After how many milliseconds of holding the lock is taken away; nil for no limit.
   public var maxHoldMilliseconds: Int64?
-  /// The thread or task inside the session that asks: it gets again at once what it has. nil: nobody in particular.
+  /// The thread or task inside the session that asks: what it holds it gets again at once. nil: no owner.
   public var owner: String?
   /// The client's own note, shown by `inspect` and `list`.
   public var meta: String?
@@ -126,7 +125,7 @@ public struct AcquireRequest: Equatable, Sendable {
   /// What happens to the client's process if the lock is lost.
   public var onLost: LossAction
 
-  /// A wish for `target`.
+  /// A request for `target`.
   public init(
     session: SessionID, request: RequestID, target: AcquireTarget, mode: HoldMode = .exclusive,
     waitMilliseconds: Int64? = nil, maxHoldMilliseconds: Int64? = nil, owner: String? = nil, meta: String? = nil,

@@ -1,7 +1,6 @@
-// What hosts say to each other through their inboxes, without any part of the store's: the search for deadlocks that
-// cross hosts.
+// Messages from host to host, in which the store has no part: the search for deadlocks across hosts.
 //
-// Whoever changes a case here changes Sources/RedisLeases/HostMessageCodec.swift with it.
+// A change to a case here needs one in Sources/RedisLeases/HostMessageCodec.swift.
 
 public import LockTypes
 
@@ -9,11 +8,11 @@ public import LockTypes
 public enum HostMessage: Hashable, Sendable {
   /// Follow a chain of waits further: its last one waits for a lock that the receiver may hold.
   case probe(DeadlockProbe)
-  /// A chain has come back to where it began: look at its links again, from the receiver's, which is number `next`, on.
+  /// A chain has come back to its origin: check its edges again, from number `next` on, which is the receiver's.
   case confirm(DeadlockProbe, next: Int)
-  /// All the links of a chain that began with a wait of the receiver are there still.
+  /// All edges of a chain that began with a wait of the receiver still stand.
   case confirmed(DeadlockProbe)
-  /// One of them is not.
+  /// One of them is gone.
   case refuted(DeadlockProbe)
   /// The receiver's wait, the first of the path, is the youngest of a cycle that was confirmed.
   case victim(path: [DeadlockStep])
@@ -21,9 +20,9 @@ public enum HostMessage: Hashable, Sendable {
 
 /// A chain of waits that is being followed from host to host.
 public struct DeadlockProbe: Hashable, Sendable {
-  /// The number that the host where it began has for it.
+  /// Its number, from the host where it began.
   public var number: UInt64
-  /// The waits it has come along, from the first one on.
+  /// The waits along it, from the first one on.
   public var path: [DeadlockStep]
 
   /// A chain.
@@ -33,7 +32,7 @@ public struct DeadlockProbe: Hashable, Sendable {
   }
 }
 
-/// One link of a chain of waits: somebody who holds what the one before it waits for, and waits itself.
+/// One step of a chain of waits: an agent that holds what the step before waits for, and waits itself.
 public struct DeadlockStep: Hashable, Sendable {
   /// The host, as others see it.
   public var host: String
@@ -41,7 +40,7 @@ public struct DeadlockStep: Hashable, Sendable {
   public var inbox: String
   /// The session that waits.
   public var session: UInt64
-  /// The request that waits, which is what makes this link the same one when it is seen again.
+  /// The request that waits; by it the step is known when it is checked again.
   public var request: UInt64
   /// The process behind the session, where it is known.
   public var pid: Int32?
@@ -51,16 +50,16 @@ public struct DeadlockStep: Hashable, Sendable {
   public var owner: String?
   /// What it waits for.
   public var waitsFor: LockName
-  /// What it holds that the one before it waits for; nil in the first, until the chain has come back.
+  /// What it holds that the step before waits for; nil in the first, until the chain has come back.
   public var holds: LockName?
   /// The token of that hold; 0 where there is none.
   public var token: Token
-  /// Since when it has waited, by the store's clock; nil where that was of no matter.
+  /// Since when it has waited, by the store's clock; nil where it is not dated.
   public var began: StoreInstant?
-  /// What a host of a later release says of it besides; it goes along.
+  /// Fields of a later release, passed along unread.
   public var more: [UInt8]
 
-  /// A link.
+  /// A step.
   public init(
     host: String, inbox: String, session: UInt64, request: UInt64, pid: Int32?, command: String?, owner: String?,
     waitsFor: LockName, holds: LockName?, token: Token, began: StoreInstant?, more: [UInt8] = []

@@ -29,8 +29,7 @@ public enum LeaseCommand: Hashable, Sendable {
   /// - `tokenFloor`: the highest token this host knows of; what is granted lies above it.
   /// - `mode`: an exclusive lease, one that other hosts may share, or one permit of a semaphore.
   /// - `leaseMilliseconds`: how long the lease lasts, from when it is granted. An attempt never asks for another length.
-  /// - `keeping`: what this host has of a lock under this attempt, or later ones, it still has; nil: what it had under
-  ///   any earlier attempt it has given up.
+  /// - `keeping`: the first attempt under which this host still has the lock; nil: it has given up all earlier ones.
   case acquire(
     name: LockName, attempt: UInt64, ask: UInt64, isTry: Bool, tokenFloor: Token, mode: HoldMode = .exclusive,
     leaseMilliseconds: Int64 = LeaseTimeline.standard.leaseMilliseconds, keeping: UInt64? = nil)
@@ -49,17 +48,17 @@ public enum LeaseCommand: Hashable, Sendable {
   /// still ends before `tokenEnd`; otherwise this came twice, and the reply gives the block that it has.
   case reserve(name: LockName, attempt: UInt64, tokenEnd: Token, tokenFloor: Token)
 
-  /// Put the expiry of each lease off, where this host still holds it under that attempt, so that it lasts for so long.
+  /// Extend each lease that this host still holds under that attempt: it lasts for `leaseMilliseconds` from then on.
   case renew([LeaseReference], leaseMilliseconds: Int64 = LeaseTimeline.standard.leaseMilliseconds)
 
   /// Tell the host behind `inbox` that the lock it tried for is in use.
   case answerInUse(name: LockName, ask: UInt64, inbox: String)
 
-  /// Nothing but a reply: it dates the pushes that come after it.
+  /// Do nothing but reply, which dates the pushes that come after it.
   case heartbeat
 
-  /// Tell which of these waits of this host have to be asked for again: nobody would, if what was to wake them was lost.
-  /// It changes nothing.
+  /// Tell which of these waits of this host have to be asked for again: what was to wake them may be lost. It changes
+  /// neither locks nor queues.
   case checkPlaces([WaitingPlace])
 
   /// Tell the time.
@@ -92,7 +91,7 @@ public enum UnusedTokens: Hashable, Sendable {
   case all
   /// This one and those above it.
   case from(Token)
-  /// This host does not know (any more). None of them may be issued again.
+  /// This host does not know. None of them may be issued again.
   case unknown
 }
 
@@ -166,7 +165,7 @@ public enum LeaseReply: Hashable, Sendable {
   case stale(attempt: UInt64)
   /// To `checkPlaces`: which of them have to be asked for again, by their numbers in the command, from 0 on.
   case lostPlaces([Int])
-  /// To `release`, `downgrade`, `answerInUse`, `heartbeat` and `tell`.
+  /// To `release`, `downgrade`, `answerInUse`, `heartbeat` and `hostMessage`.
   case done
   /// To `look`.
   case seen(LeaseSight)
@@ -181,7 +180,7 @@ public enum LeaseReply: Hashable, Sendable {
 }
 
 extension LeaseReply {
-  /// What the command failed of; nil if it was carried out.
+  /// Why the command failed; nil if it was carried out.
   public var failure: LeaseFailure? {
     switch self {
     case .failed(let failure): failure
@@ -189,7 +188,7 @@ extension LeaseReply {
     }
   }
 
-  /// In which words the store failed a command; of other replies, that they were not what the command replies.
+  /// The store's words for a failure; for a reply that the command does not have, words that say so.
   var words: String {
     switch failure {
     case .transient(let words)?, .fatal(let words)?: words
