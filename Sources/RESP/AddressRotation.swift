@@ -1,12 +1,12 @@
 /// In which order the addresses of a server's name are tried.
 ///
-/// One that was good is first. Whichever has failed goes behind those that have not, and behind those that failed before it,
-/// so that no address is tried for ever while another is not. A round tries each once; between rounds is a pause.
+/// The last good one is first. One that has failed goes behind those that have not, and behind those that failed before
+/// it, so that no address is tried for ever while another is not. A round tries each once; between rounds is a pause.
 public struct AddressRotation: Sendable {
   private struct Failure {
     /// Failures are counted over all addresses.
     var number: UInt64
-    /// Somebody answered there who is of no use: a replica, or another program.
+    /// A server answered there that is of no use: a replica, or another program.
     var wasAnswered: Bool
     var reason: String
   }
@@ -21,8 +21,8 @@ public struct AddressRotation: Sendable {
   /// No address is known.
   public init() {}
 
-  /// Those of `addresses`, which the name has now, that are to be tried in this round, the best first. Never empty, unless
-  /// the name has none.
+  /// The addresses to try in this round, of those that the name has now, the best first. Empty only when the name has
+  /// none.
   public mutating func candidates(among addresses: [String]) -> [String] {
     var seen: Set<String> = []
     known = addresses.filter { seen.insert($0).inserted }
@@ -64,6 +64,6 @@ public struct AddressRotation: Sendable {
   /// Whether each address has been tried since the last pause.
   public var isRoundOver: Bool { known.allSatisfy(triedInRound.contains) }
 
-  /// What ails those that have failed in this round, in an order that stays the same.
+  /// Why the addresses that failed in this round did, in a stable order.
   public var reasons: [String] { triedInRound.sorted().compactMap { failures[$0]?.reason } }
 }

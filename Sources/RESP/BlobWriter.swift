@@ -74,7 +74,7 @@
   }
 
   @inlinable mutating func append(_ bytes: UnsafeRawBufferPointer) {
-    // What was set aside follows from the same parts, so that this cannot happen; writing past it must not.
+    // The capacity is computed from the same parts, so this cannot happen; writing past it must not.
     precondition(memory.count - count >= bytes.count, "a command is longer than it was said to be")
     guard let source = bytes.baseAddress, let target = memory.baseAddress else { return }
     UnsafeMutableRawPointer(target + count).copyMemory(from: source, byteCount: bytes.count)

@@ -53,8 +53,8 @@ public struct RESPDecoder: Sendable {
     }
   }
 
-  /// The last of the three parts of the next value, a blob string, where `opening` is all that stands before it. Nil when
-  /// the value is another one, or has not come as a whole: it is for ``next()`` then, mistakes included.
+  /// Fast path: the last of the three parts of the next value, a blob string, where `opening` is all before it. Nil for
+  /// any other value, and for one that has not come as a whole: ``next()`` reads it then, and finds its mistakes.
   mutating func nextBlob(after opening: [UInt8]) -> [UInt8]? {
     guard failure == nil, stack.isEmpty, blob == nil, buffer.count - position > opening.count,
       limits.blobBytesMax >= opening.count, limits.elementCountMax - elementCount >= 3, limits.depthMax > 0
@@ -104,7 +104,7 @@ public struct RESPDecoder: Sendable {
     position = 0
   }
 
-  /// An empty buffer larger than this is given back, so that one large reply is not paid for until the end.
+  /// An empty buffer larger than this is freed, so that one large reply does not hold memory to the end.
   private static let retainedBytesMax = 1 << 20
   private static let compactionBytesMin = 4096
   /// Room for so many elements of an aggregate is made at once.
@@ -288,8 +288,8 @@ extension RESPDecoder {
     return nil
   }
 
-  /// The number in the line that begins at `start`, where it is one without a sign and of no more than 15 digits
-  /// whose line end has come: nearly all of them. Whatever else it is, mistakes included, is for the long way.
+  /// Fast path: the number in the line that begins at `start`, if it has no sign, at most 15 digits and its line end.
+  /// All else, mistakes included, is for the slow path.
   private func plainNumber(at start: Int) -> (number: Int64, byteCount: Int)? {
     buffer.withUnsafeBufferPointer { bytes in
       let stop = min(bytes.count, start + 18)
@@ -353,7 +353,7 @@ extension RESPDecoder {
 
   private mutating func beginBlob(type: UInt8, length: Int) throws(RESPError) -> Step {
     guard length <= limits.blobBytesMax else { throw .blobTooLong(bytesMax: limits.blobBytesMax) }
-    // Refused now, and not when they have come.
+    // Refused before its bytes come.
     guard length <= limits.replyBytesMax - replyBytes else { throw .replyTooLong(bytesMax: limits.replyBytesMax) }
     blob = BlobHeader(type: type, length: length)
     return .more

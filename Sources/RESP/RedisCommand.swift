@@ -23,10 +23,9 @@ public struct RedisScript: Hashable, Sendable {
   }
 }
 
-/// What a connection can be told to have Redis do: a command as it is, or one of the connection's scripts.
+/// What a connection can send to Redis: a command as it is, or one of the connection's scripts.
 ///
-/// It is kept as it goes over the wire, in one piece of memory, because a script may have to be sent again, by its
-/// digest or with its text: both are followed by the same bytes.
+/// It is kept as it goes over the wire, in one piece of memory: a script may have to be sent again after NOSCRIPT.
 public struct RedisCommand: Hashable, Sendable {
   /// The script that is run; nil for a plain command.
   public let script: ScriptName?

@@ -4,8 +4,8 @@ internal import DequeModule
 /// commands, and gives bytes to send and actions.
 ///
 /// Replies are matched to commands by their order; pushes may come between any two replies. A script that Redis does
-/// not know (any more) is loaded and run again, and answers under its own id; it is then carried out later than
-/// the commands that were sent after it, which the lease scripts allow.
+/// not know (NOSCRIPT) is loaded and run again, and answers under its own id; it is then executed later than commands
+/// that were sent after it, which the lease scripts allow.
 ///
 /// Nothing that a server sends can trap it. Once it has reported a failure or a fault it is dead: further input is
 /// ignored, there is nothing to send, and ``closed()`` gives the commands whose outcome is unknown.
@@ -23,7 +23,7 @@ public struct RedisConnection: Sendable {
 
   /// A command that was sent and is not answered.
   private enum Pending: Sendable {
-    /// Whatever comes answers it.
+    /// Any reply answers it.
     case plain(id: UInt64)
     /// A script by its digest, for the first time. NOSCRIPT has it sent again.
     case script(id: UInt64, RedisCommand)
@@ -31,7 +31,7 @@ public struct RedisConnection: Sendable {
     case scriptAgain(id: UInt64, RedisCommand)
     /// Loads a script again, for the command behind it.
     case load(ScriptName)
-    /// A script by its digest, behind the command that loads it. Whatever comes answers it.
+    /// A script by its digest, behind the command that loads it. Any reply answers it.
     case loadedScript(id: UInt64, ScriptName)
 
     /// Nil for what nobody has submitted.
@@ -60,8 +60,7 @@ public struct RedisConnection: Sendable {
 
   /// How many pushes were ignored because nothing here wants them.
   public private(set) var ignoredPushCount: UInt64 = 0
-  /// Answers to what was sent, in the handshake and after it. What else the server sends shows that it has a connection, not
-  /// that it answers.
+  /// Counts replies and the confirmed subscription. Pushes show that the server has a connection, not that it answers.
   public private(set) var answerCount: UInt64 = 0
 
   /// A connection that is not made yet. Of two scripts with the same name the last one counts.
@@ -140,7 +139,7 @@ public struct RedisConnection: Sendable {
     var actions: [RedisConnectionAction] = []
     do throws(RESPError) {
       while true {
-        // Whoever may write to the inbox can send very many.
+        // Fast path: anybody who may write to the inbox can send very many.
         if isReady, let payload = decoder.nextBlob(after: messageOpening) {
           actions.append(.message(channel: configuration.inbox, payload: payload))
           continue
@@ -155,8 +154,8 @@ public struct RedisConnection: Sendable {
     return actions
   }
 
-  /// The connection is closed, by whomever. Gives the ids of the commands that were not answered, in the order in
-  /// which they were sent last: whether Redis has carried them out is unknown.
+  /// The connection is closed, by either side. Gives the ids of the commands that were not answered, in the order in
+  /// which they were last sent: whether Redis has executed them is unknown.
   public mutating func closed() -> [UInt64] {
     state = .dead
     output = []
@@ -195,7 +194,7 @@ public struct RedisConnection: Sendable {
     output.append(contentsOf: command.bytes)
   }
 
-  /// Not EVAL with the text, which would take another right than all else does.
+  /// Not EVAL with the text: the ACL user would need one more right.
   private mutating func appendLoad(_ name: ScriptName) {
     guard let source = sources[name] else {
       preconditionFailure("the script \(name.rawValue) is not among the connection's")

@@ -66,7 +66,7 @@ public struct RedisReadyInfo: Hashable, Sendable {
   public enum PreviousClient: Hashable, Sendable {
     /// There was none.
     case none
-    /// It was open still, and is not any more.
+    /// It was still open, and was killed.
     case killed
     /// It was closed already, or belonged to another run of the server.
     case gone
@@ -78,7 +78,7 @@ public struct RedisReadyInfo: Hashable, Sendable {
   public var server: String
   /// The server's version.
   public var version: String
-  /// `standalone`, as a rule.
+  /// Usually `standalone`.
   public var mode: String
   /// This connection.
   public var client: RedisClientIdentity
@@ -87,7 +87,7 @@ public struct RedisReadyInfo: Hashable, Sendable {
   /// `maxmemory-policy`; nil if the server does not tell. With a policy that evicts keys without an expiry, fencing
   /// counters can vanish.
   public var evictionPolicy: String?
-  /// The command that grants rights without which locks work and something else does not; nil where none is missing.
+  /// The command that grants rights that locks can do without, and something else cannot; nil where none is missing.
   public var missingRules: String?
 
   /// What a connection has found out.

@@ -9,7 +9,7 @@ public enum RedisErrorReply {
     significantCode(of: error).map(statesOfServer.contains) == true || isKnownProse(error)
   }
 
-  /// The kind of `error`, for those who count errors: its words as far as they do not name a key, a command or a number.
+  /// The kind of `error`, for counting: its words up to the first that names a key, a command or a number.
   public static func kind(of error: [UInt8]) -> String {
     text(of: Array(error.prefix(48).prefix { $0 != 0x27 && $0 != 0x60 && $0 != 0x3A && !($0 >= 0x30 && $0 <= 0x39) }))
   }
@@ -17,8 +17,8 @@ public enum RedisErrorReply {
   /// The words of `error`, printable and not too many.
   public static func words(of error: [UInt8]) -> String { text(of: error) }
 
-  /// Why only a new connection can help, if `error` says so: this one leads to a server that is no primary (any more),
-  /// or somebody between has made it anew, and it is not logged in; nil if it says nothing of the kind.
+  /// Why only a new connection can help, if `error` says so: the server is no primary, or a proxy has made the
+  /// connection anew and it is not logged in; nil if it says nothing of the kind.
   public static func reasonToReconnect(error: [UInt8]) -> String? {
     switch significantCode(of: error) {
     case "READONLY", "MASTERDOWN": "the server is not the primary any more"

@@ -74,7 +74,7 @@ struct RedisHandshake: Sendable {
     case .selectDatabase:
       outcome = required(step, reply) { _, reply in reply.isOK }
     case .serverInfo:
-      // Refused, or answered strangely, by some providers and narrow ACLs; then it is not known. So with the next one.
+      // Some providers and narrow ACLs refuse it, or answer strangely: it is unknown then. The same for the next one.
       runID = reply.bytes.flatMap { Self.field("run_id", ofInfo: $0) }
       outcome = .goOn
     case .evictionPolicy:
@@ -201,7 +201,7 @@ extension RedisHandshake {
       // A state of the server, or a script that somebody has just taken away, says nothing about rights.
       case .none: return .goOn
       case .key:
-        // The command itself is allowed. What becomes of the subscription is told with it.
+        // EVALSHA itself is allowed. The failure is reported when SUBSCRIBE is answered.
         findings?.lacksKeys = true
         findings?.isUntried = true
         return .goOn

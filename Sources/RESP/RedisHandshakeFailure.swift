@@ -118,7 +118,7 @@ extension RedisHandshakeFailure {
     if var findings {
       switch step {
       case .loadScript, .loadProbe, .probe:
-        // What else is missing cannot be found out, so this is all that is needed.
+        // Nothing else could be tried: all rights are named.
         rule = findings.rights.rules
       case .subscribe:
         if RedisRights.refusal(in: error) == .channel {

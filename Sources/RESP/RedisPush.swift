@@ -4,7 +4,7 @@ enum RedisPush: Hashable, Sendable {
   case message(channel: [UInt8], payload: [UInt8])
   /// A channel is subscribed to.
   case subscribed(channel: [UInt8])
-  /// A channel is not subscribed to any more; nil: there was none.
+  /// A channel is no longer subscribed to; nil: there was none.
   case unsubscribed(channel: [UInt8]?)
   /// A kind that nothing here asks for.
   case other

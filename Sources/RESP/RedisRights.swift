@@ -1,6 +1,6 @@
 /// What a user of Redis needs to be allowed, and how that is granted.
 public struct RedisRights: Hashable, Sendable {
-  /// The commands by which a connection gets there. What lets none of them through shows it at once.
+  /// The commands that the handshake itself uses: a missing right to one of them shows at once.
   package static let connectionCommands = ["evalsha", "script|load", "subscribe"]
 
   /// What stands before every key and channel.
@@ -38,8 +38,8 @@ public struct RedisRights: Hashable, Sendable {
     case none
   }
 
-  /// What `error` says about rights, outside scripts or within. Servers before 7.2 and after it have words of their own for
-  /// what happens within, and older ones put a place in the script before them.
+  /// What `error` says about rights, outside scripts or within. Within, servers before and since 7.2 use different
+  /// words, and older ones put a place in the script before them.
   static func refusal(in error: [UInt8]) -> Refusal {
     let words = String(decoding: error.prefix(500), as: UTF8.self)
     let isAbout = { (parts: [String]) in parts.contains { words.contains($0) } }
@@ -66,7 +66,7 @@ public struct RedisRights: Hashable, Sendable {
 public struct RedisProbe: Hashable, Sendable {
   /// A script that takes one key and one channel, and replies the commands that were refused, each with its error.
   package var script: [UInt8]
-  /// A key of which nobody makes use.
+  /// A key that nobody uses.
   package var key: [UInt8]
   /// A channel to which nobody listens.
   package var channel: [UInt8]
@@ -93,7 +93,7 @@ struct ProbeFindings: Equatable {
   var commands: [String] = []
   /// Commands that are missing too, but that can be done without.
   var extras: [String] = []
-  /// Whether keys, or channels, that begin with the prefix are not its own.
+  /// Whether it may not use keys, or channels, that begin with the prefix.
   var lacksKeys = false
   var lacksChannels = false
   /// The probe was not let near its key, so that nothing was tried.
@@ -101,7 +101,7 @@ struct ProbeFindings: Equatable {
   /// Commands that the server does not have.
   var unknown: [String] = []
 
-  /// What the reply of the probe says. States of the server are not among it: they pass.
+  /// What the reply of the probe says. States of the server are left out: they pass.
   init(_ reply: RESPValue, of rights: RedisRights) {
     self.rights = rights
     var parts = (reply.elements ?? [])[...]
@@ -129,7 +129,7 @@ struct ProbeFindings: Equatable {
 
   /// The rules of ACL SETUSER that are missing, in one line.
   var rules: String {
-    // What else is missing cannot be found out, so this is all that is needed.
+    // Nothing else could be tried: all rights are named.
     guard !isUntried else { return rights.rules }
     let pattern = RedisRights.escaped(rights.keyPrefix)
     return

@@ -46,7 +46,7 @@ public struct RedisURL: Equatable, Sendable {
       && a.database == b.database
   }
 
-  /// Takes a URL apart, which is as `SystemText` has it.
+  /// Parses a URL, as `SystemText` has it.
   public init(parsing given: String) throws(RedisURLError) {
     let text = SystemText.utf8(given) ?? Self.escapingBytes(of: given)
     guard text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7F }) else {
@@ -174,7 +174,7 @@ extension RedisURL {
   private init(tcp rest: Part) throws(RedisURLError) {
     let authority = rest.prefix { $0 != 0x2F && $0 != 0x3F }
     let tail = rest[authority.endIndex...]
-    // Told before anything is taken for a port that is the end of a password.
+    // Checked first: the end of a password must not be taken for a port.
     guard !tail.contains(0x40) else {
       throw RedisURLError(.password, "or user has a '/' or '?': write them as %2F and %3F")
     }

@@ -1,4 +1,4 @@
-/// SHA-1, by which Redis names scripts: who knows the name beforehand can load a script and run it in one go.
+/// SHA-1, by which Redis names scripts: with the digest known beforehand a script is loaded and run in one round trip.
 enum SHA1 {
   /// The digest of `message` in 40 hexadecimal digits.
   static func hexDigits(of message: [UInt8]) -> [UInt8] {

@@ -1,9 +1,9 @@
 import LockEngine
 import LockTypes
 
-/// Puts what hosts say to each other into bytes: a kind, and then fields as `<length>:<bytes>`, since names, owners and
-/// commands may hold anything. Each step of a chain is one field with fields inside; those that a later release puts behind
-/// them go along with the step. Whatever another daemon sends, nothing here can trap.
+/// Encodes messages from host to host: a kind, and then fields as `<length>:<bytes>`, since names, owners and commands
+/// may hold anything. Each step of a chain is one field with fields inside; those that a later release appends are
+/// passed along with the step. Whatever another daemon sends, nothing here can trap.
 enum HostMessageCodec {
   /// The longest chain that is read.
   static let stepsMax = 32

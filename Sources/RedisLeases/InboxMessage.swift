@@ -67,7 +67,7 @@ extension LeasePush {
   }
 }
 
-/// Reads a message, field by field. What a later release has put behind the fields of the header is passed over.
+/// Reads a message, field by field. Fields that a later release appends to the header are skipped.
 private struct MessageReader {
   /// The format that is read.
   private static let begin = "1;".utf8

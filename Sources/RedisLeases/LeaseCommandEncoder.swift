@@ -4,20 +4,20 @@ public import RESP
 
 /// Puts the engine's lease commands into Redis' words, for one daemon.
 ///
-/// Who changes a key, an argument or a message here changes the scripts in Scripts/ and the section on Redis in
-/// protocol/README.md with it.
+/// A change to a key, an argument or a message here needs the same change in Scripts/ and in the section on Redis in
+/// protocol/README.md.
 public struct LeaseCommandEncoder: Sendable {
   /// The keys of the locks.
   public let keys: LockKeys
   /// `<host>/<instance>`: the name of this host, and a random hexadecimal number that no other daemon has, nor this
   /// one after a restart.
   public let me: [UInt8]
-  /// How many tokens a lease reserves: a hand-over needs one, and when few are left more are reserved. The
-  /// counter follows Redis' clock in microseconds, so that a host that dies takes it ahead of the clock by 65 ms, which
-  /// is less than the shortest lease; a counter that is lost is therefore made up for by the clock.
+  /// How many tokens a lease reserves: each grant takes one, and when few are left more are reserved. The counter
+  /// follows Redis' clock in microseconds: a host that dies takes it 65 ms ahead of the clock, less than the shortest
+  /// lease, so the clock makes up for a counter that is lost.
   package var tokenCount: Int64 = 1 << 16
-  /// How long a counter is kept when Redis' clock has come to what it counts, in milliseconds: a minute, by which that clock
-  /// may be set back; see common.lua.
+  /// How long a counter is kept once Redis' clock has reached it, in milliseconds, in case that clock is set back; see
+  /// common.lua.
   let fenceMilliseconds: Int64 = 60_000
 
   /// An encoder for one daemon. `host` consists of letters, digits, `.`, `_` and `-`; `instance` of hexadecimal digits.
@@ -92,7 +92,7 @@ public struct LeaseCommandEncoder: Sendable {
     .plain([Array("PUBLISH".utf8), inboxPrefix + Array(inbox.utf8), message])
   }
 
-  /// Hosts in a queue of which `look` tells.
+  /// The most waiting hosts that `look` names.
   static let waitingHostsSeenMax = 64
 
   /// Asks another daemon something. `id` comes back with its answer.
@@ -106,8 +106,8 @@ public struct LeaseCommandEncoder: Sendable {
     publish(InboxMessage.encode("answer \(id)", payload), to: inbox)
   }
 
-  /// A script of one lock, with the keys and arguments that all of them have; `body` writes the others, none of which is
-  /// longer than a number.
+  /// A script of one lock, with the keys and arguments that all of them have; `body` writes the others, each no longer
+  /// than a number.
   private func script(
     _ script: ScriptName, of name: LockName, attempt: UInt64, leaseMilliseconds: Int64 = 0, floor: Token,
     argumentCount: Int, _ body: (inout BlobWriter) -> Void

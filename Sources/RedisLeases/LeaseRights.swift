@@ -13,7 +13,7 @@ extension RedisRights {
     "rpush", "scan", "set", "time", "type",
   ]
 
-  /// Commands without which locks work: they are missed by `list` of all hosts, and where a key of a lock holds other data
-  /// by who is told so.
+  /// Commands that locks can do without: `scan` is for `list` of all hosts, `type` names the type of other data in a
+  /// lock's key.
   private static let extraLeaseCommands: Set<String> = ["scan", "type"]
 }

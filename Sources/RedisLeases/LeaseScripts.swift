@@ -9,7 +9,7 @@ extension ScriptName {
   public static let downgrade = ScriptName(rawValue: "downgrade")
   /// Reserves more tokens for a lease.
   public static let reserve = ScriptName(rawValue: "reserve")
-  /// Puts the end of many leases off.
+  /// Extends many leases.
   public static let renew = ScriptName(rawValue: "renew")
   /// Tells which places in queues are lost.
   public static let places = ScriptName(rawValue: "places")
@@ -22,7 +22,7 @@ extension RedisScript {
   /// what those of one lock share, and the script itself.
   public static let leases = leases(withQuickWays: true)
 
-  /// The same, with or without the quick ways; for tests, which hold the two against each other.
+  /// The same, with or without the quick ways; for tests, which compare the two.
   package static func leases(withQuickWays: Bool) -> [RedisScript] {
     let quickAcquire = withQuickWays ? PackageResources.quick_acquire_lua : []
     let quickRelease = withQuickWays ? PackageResources.quick_release_lua : []

@@ -1,7 +1,7 @@
 public import LockTypes
 public import RESP
 
-// How all locks are gone through, page by page.
+// A scan over all locks, page by page.
 
 extension LeaseCommandEncoder {
   /// One step through all lock keys of this prefix that may begin with `namePrefix`.

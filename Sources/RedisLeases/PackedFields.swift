@@ -1,8 +1,8 @@
 public import LockTypes
 import RESP
 
-/// Fields one behind the other, each as `<length>:<bytes>`, for what daemons say to each other: names, owners, commands
-/// and notes may hold any bytes.
+/// Fields in a row, each as `<length>:<bytes>`, for messages between daemons: names, owners, commands and notes may
+/// hold any bytes.
 public enum PackedFields {
   /// The longest message that is read, in bytes.
   public static let bytesMax = 65_536

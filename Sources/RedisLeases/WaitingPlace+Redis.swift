@@ -22,7 +22,7 @@ extension LeaseCommandEncoder {
     }
   }
 
-  /// What stands in the queue for who waits there; acquire.lua writes it.
+  /// The entry of a place in its queue; acquire.lua writes it.
   private func entry(of place: WaitingPlace) -> [UInt8] {
     Array("1;".utf8) + me + Array(":\(place.attempt):\(place.leaseMilliseconds):".utf8) + place.mode.word
   }

@@ -2,10 +2,10 @@ import DequeModule
 import LockEngine
 import LockTypes
 
-/// Commands that wait for room in the pipeline to Redis, in a row for each user. The rows take turns, so that whoever has
-/// asked for very much waits for it, and nobody else does; and whoever has his share in flight waits until it is answered.
+/// Commands that wait for room in the pipeline to Redis, in a row for each user. The rows take turns, so a user who
+/// asks for very much delays nobody else; a user with a full share in flight waits until some of it is answered.
 ///
-/// What is about one lock keeps its order: it comes behind what waits for the same lock, in whose row that may be.
+/// Commands about one lock keep their order: a new one joins the row in which those before it wait, whoever's it is.
 struct CommandQueue {
   private var rows: [LinkCommand.User: Deque<LinkCommand>] = [:]
   /// The users that have a row, the next one first.

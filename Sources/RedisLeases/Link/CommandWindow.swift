@@ -20,7 +20,7 @@ struct CommandWindow {
   /// Whether nothing is in flight, and nothing waits.
   var isEmpty: Bool { inFlight.isEmpty && waitingCount == 0 }
 
-  /// Whether a command of `user` may be sent at once, before no other.
+  /// Whether a command of `user` may be sent at once, overtaking none.
   func mayPass(of user: LinkCommand.User) -> Bool { waitingCount == 0 && Self.hasRoom(for: user, beside: inFlight) }
 
   private static func hasRoom(for user: LinkCommand.User, beside inFlight: PendingCommands) -> Bool {

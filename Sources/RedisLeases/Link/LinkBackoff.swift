@@ -1,5 +1,5 @@
-/// How long the link waits before it connects again. The pause doubles with each round in which nothing was of use, and has
-/// jitter, because a Redis that comes back must not meet every host at one moment.
+/// How long the link waits before it connects again. The pause doubles with each useless round, and has jitter, so that
+/// a Redis that comes back does not meet every host at one moment.
 struct LinkBackoff: Equatable {
   /// The longest first pause, in milliseconds.
   static let millisecondsMin: Int64 = 50
@@ -9,7 +9,7 @@ struct LinkBackoff: Equatable {
   /// Pauses since a connection has proved good for something.
   private var pauses: Int64 = 0
 
-  /// The next pause, in milliseconds. `random` decides about its second half: any number is as good as the other.
+  /// The next pause, in milliseconds. `random`, any number, decides about its second half.
   mutating func next(random: UInt64) -> Int64 {
     let ceiling = min(Self.millisecondsMax, Self.millisecondsMin << min(pauses, 10))
     pauses += 1

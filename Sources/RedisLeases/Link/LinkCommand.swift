@@ -2,7 +2,7 @@ import LockEngine
 import LockTypes
 import RESP
 
-/// Something that is sent to Redis by the link, and what of it the link has to know.
+/// A command that the link sends to Redis, and what the link has to know of it.
 enum LinkCommand: Equatable {
   case lease(CommandID, LeaseCommand)
   /// `weight`: how many commands it counts for, by what it takes and what comes back.
@@ -63,8 +63,8 @@ extension LeaseCommand {
     }
   }
 
-  /// Whether somebody waits for it. A release frees nobody by itself: where another host waits for the lock, the driver
-  /// says so.
+  /// Whether somebody waits for it. A release is not urgent by itself: ``Effect/flushSoon`` says when another host
+  /// waits for the lock.
   var isUrgent: Bool {
     switch self {
     case .release: false

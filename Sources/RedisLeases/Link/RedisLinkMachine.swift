@@ -49,11 +49,11 @@ public struct RedisLinkMachine: Sendable {
     case proved
     /// A lease command that had to wait for room is on its way.
     case sent(CommandID)
-    /// The connection is of no use any more.
+    /// The connection is of no further use.
     case ended(Ending)
   }
 
-  /// Why a connection is of no use (any more).
+  /// Why a connection is of no use.
   public struct Ending: Equatable, Sendable {
     /// The reason, for the operator.
     public var reason: String
@@ -69,23 +69,23 @@ public struct RedisLinkMachine: Sendable {
     public var unanswered: [UInt64]
     /// When to connect again, in milliseconds.
     public var retryMilliseconds: Int64
-    /// What ``retryDue(_:)`` wants to know then.
+    /// The number to give to ``retryDue(_:)`` then.
     public var number: ConnectionNumber
   }
 
   private enum State: Equatable {
     case stopped
     case connecting(ConnectionNumber)
-    /// For so long the server may be silent in it.
+    /// `milliseconds`: how long the server may be silent in it.
     case handshaking(ConnectionNumber, milliseconds: Int64)
     case ready(ConnectionNumber)
-    /// Only a new connection helps. What has come together with the reason is taken before.
+    /// Only a new connection helps. Replies that were read together with the reason are handled before.
     case ending(ConnectionNumber, reason: String)
     /// The connection of that number is over, and the next one has to wait.
     case backingOff(ConnectionNumber)
   }
 
-  /// What was read together, as far as it was not given as events yet.
+  /// What was read together, and not yet given as events.
   private struct Batch {
     var isOpen = false
     var actions: [RedisConnectionAction] = []
@@ -97,7 +97,7 @@ public struct RedisLinkMachine: Sendable {
     var sent: Deque<CommandID> = []
   }
 
-  /// A connection that says nothing for so long is asked for a sign of life, in milliseconds.
+  /// An idle connection gets a PING after this much silence, in milliseconds.
   public static let idleMillisecondsMax: Int64 = 15_000
 
   private let encoder: LeaseCommandEncoder
@@ -109,15 +109,15 @@ public struct RedisLinkMachine: Sendable {
   private var window = CommandWindow()
   private var backoff = LinkBackoff()
   private var batch = Batch()
-  /// When the server last answered something, or was asked when nothing was to be answered. What it sends unasked proves
-  /// nothing: it may push for ever and carry out no command.
+  /// When the server last answered, or was asked while nothing was in flight. Pushes prove nothing: it may push for
+  /// ever and execute no command.
   private var lastAnsweredAt = BootInstant(nanoseconds: 0)
-  /// Whether a sign of life is to be asked for behind ``Event/up(_:)``, if nothing else is asked then.
+  /// Whether to send a PING behind ``Event/up(_:)``, if nothing else is sent then.
   private var isProofWanted = false
 
   /// How long Redis may take to answer, in milliseconds.
   public var timeoutMilliseconds: Int64
-  /// Whether a command was answered on the last connection, behind the handshake, in another way than that it is of no use.
+  /// Whether the last connection has answered a command, behind the handshake, other than by an error that ends it.
   /// Only then has it succeeded.
   public private(set) var hasAnswered = false
   /// Why there is no connection; nil while there is one.
@@ -156,10 +156,10 @@ public struct RedisLinkMachine: Sendable {
   /// Commands that wait for room.
   public var waitingCount: Int { window.waitingCount }
 
-  /// Whether there are as many as may be in flight together.
+  /// Whether as many commands wait as may be in flight together.
   public var isCrowded: Bool { window.waitingCount >= CommandWindow.weightMax }
 
-  /// The connection that is made, or there; nil when there is none.
+  /// The connection that is being made, or is there; nil when there is none.
   public var number: ConnectionNumber? {
     switch state {
     case .connecting(let number), .handshaking(let number, _), .ready(let number), .ending(let number, _): number
@@ -213,7 +213,7 @@ extension RedisLinkMachine {
   /// The connection was closed, by whomever; nil if it was over before.
   public func closed(_ number: ConnectionNumber) -> Ending? {
     guard isCurrent(number) else { return nil }
-    // Before anything was answered behind the handshake that says something about the server.
+    // If it has answered nothing behind the handshake, the address is to blame.
     return Ending(reason: "the connection was closed", isAddressToBlame: !hasAnswered)
   }
 
@@ -283,7 +283,7 @@ extension RedisLinkMachine {
     return true
   }
 
-  /// Asks for a sign of life, for which nobody waits.
+  /// Sends a PING; nobody waits for the answer.
   private mutating func ping(now: @autoclosure () -> BootInstant) {
     commandCount += 1
     isUrgent = true
@@ -298,8 +298,8 @@ extension RedisLinkMachine {
     fillWindow(now: now())
   }
 
-  /// Sends what waits as far as there is room. At the end of a batch those that had to wait for it are told about, because a
-  /// lease counts from the moment at which it was really asked for; those that did not are on their way within the turn.
+  /// Sends what waits as far as there is room. At the end of a batch ``Event/sent(_:)`` reports lease commands: a lease
+  /// counts from when it was really asked for. The others go out within the turn in which they were submitted.
   private mutating func fillWindow(isEndOfBatch: Bool = false, now: @autoclosure () -> BootInstant) {
     while let (command, user) = window.next() {
       send(command, of: user, now: now())
@@ -353,7 +353,7 @@ extension RedisLinkMachine {
     if connection.hasOutput { isUrgent = true }
   }
 
-  /// What is told next; nil when that is all. Commands may be submitted between two events. `now` is taken only when
+  /// The next event; nil when that is all. Commands may be submitted between two events. `now` is taken only when
   /// something is sent and nothing is in flight.
   public mutating func nextEvent(now: @autoclosure () -> BootInstant) -> Event? {
     if isProofWanted {
@@ -419,10 +419,10 @@ extension RedisLinkMachine {
 // MARK: - Whether the server lives
 
 extension RedisLinkMachine {
-  /// Looks whether Redis still answers: a connection whose other end is gone without a word would otherwise look alive for as
-  /// long as the kernel likes. A connection that is idle is asked for a sign of life.
+  /// Looks whether Redis still answers: a connection whose other end vanished without a word would look alive for as
+  /// long as the kernel likes. An idle connection gets a PING.
   ///
-  /// - Parameter answerMilliseconds: how long answers take that come late; then it may take that long, too.
+  /// - Parameter answerMilliseconds: how long late answers take on this link; silence may last at least that long.
   public mutating func checkLiveness(answerMilliseconds: Int64, now: BootInstant) -> Ending? {
     let silence = now.milliseconds(since: lastAnsweredAt)
     switch state {

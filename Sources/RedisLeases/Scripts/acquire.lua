@@ -8,13 +8,13 @@
 --           a host behind those who hold the lock there has to stand in the queue, or others who come later would pass
 --
 -- Returns {'granted', first token, token count, hosts in the queue}
---      or {'queued', another host that holds it, or '', ms until the first holder's lease ends, receivers of the announcement, TIME in seconds,
---         and its microseconds}
+--      or {'queued', another host that holds it, or '', ms until the first holder's lease ends, receivers of the
+--         announcement, TIME in seconds, and its microseconds}
 --      or {'foreign', PTTL}
 --      or {'conflict', mode, receivers}: others have it as something else; this host stands in the queue, and they are
 --         asked whether they use it
---      or {'stale', attempt}: this later attempt of this host has the lock, so this command came late and means nothing, or
---         this host has come to count its attempts from further down; then it has to ask under a later one.
+--      or {'stale', attempt}: a later attempt of this host has the lock: this command came late and means nothing, or
+--         this host has lost count of its attempts and has to ask under a later one
 if other then return other end
 local my_mode, ask, is_try, kept = ARGV[9], ARGV[10], ARGV[11], tonumber(ARGV[12])
 local my_entry = '1;' .. me .. ':' .. attempt .. ':' .. lease .. ':' .. my_mode
@@ -26,7 +26,7 @@ local function stand_in_queue(ttl)
   redis.call('RPUSH', queue, my_entry)
   local reply = redis.pcall('PEXPIRE', queue, kept)
   if type(reply) == 'table' and reply.err then
-    -- A queue without an end would be left for ever if nobody came back to it.
+    -- A queue without a TTL would stay for ever if nobody came back to it.
     if waiting == 0 then redis.call('LREM', queue, 0, my_entry) end
     redis.call('PEXPIRE', queue, kept)
   end
@@ -37,8 +37,7 @@ local function is_conflict()
   return mode and mode ~= my_mode and (string.sub(mode, 1, 1) == 'p' or string.sub(my_mode, 1, 1) == 'p')
 end
 
--- Tells the holders that this host waits. They are told at every ask, so that a message lost with a holder's connection
--- is made up for.
+-- Tells the holders that this host waits, at every ask: a message may have been lost with a holder's connection.
 local function announce()
   if is_conflict() then is_try = '1' end
   local first, first_end, receivers = '', nil, 0
@@ -51,7 +50,7 @@ local function announce()
     end
   end
   local left = first_end and first_end - now_ms() or redis.call('PTTL', lock)
-  -- It is free, and kept for the first of the queue, of whom only a later release knows how he wants it.
+  -- It is free, and kept for the first of the queue, whose mode only a later release of sidelock knows.
   if not mode then left = 1000 end
   if is_conflict() then return { 'conflict', mode, receivers } end
   -- Redis' clock orders the waits of all hosts: see "Owners" in protocol/README.md.
@@ -86,7 +85,7 @@ for _, holder in ipairs(holders) do
     others[#others + 1] = holder
   end
 end
--- What is left out was an attempt that this host has given up, executed late: it is of no use to anybody.
+-- What is left out was an attempt that this host has given up, executed late.
 local is_changed = #others < #holders
 holders = others
 if #holders == 0 then mode, more = nil, nil end

@@ -7,16 +7,16 @@
 --
 -- The lease in ARGV[3] is that of acquire.lua; the others make none for this host, and have 0.
 --
--- Nothing but Redis' own TIME is taken for a clock.
+-- The only clock is Redis' own TIME.
 --
--- What can fail in the middle: Redis keeps what a script wrote before a call in it was refused. So that this harms nobody:
+-- A script can fail in the middle: Redis keeps what it wrote before a refused call. So that this harms nobody:
 --   * Every read that can meet a key of the wrong type comes before the first write.
 --   * A server that is full or must not be written to refuses the first write of a script, or none.
---   * A right that this user does not have is missing for the whole of the script, and may be back when it is asked again.
---     What may be half done for that is only what the next time finds and goes on with: a queue that is kept longer, a
---     counter that is higher than it must be, an entry of this host's own that came or went, a holder who has been taken
---     out while nobody waits. Before anything else be_sure() has tried all that follows.
---   * Whoever is asked again passes the lock on where it can be, whatever was left of its own part to do.
+--   * A right that this user lacks is missing for the whole of the script, and may be back when it runs again. Only
+--     what the next run finds and goes on with may be left half done: a queue that is kept longer, a counter that is
+--     too high, an entry of this host's own that came or went, a holder that was taken out while nobody waits. Before
+--     anything else be_sure() has tried all that follows.
+--   * A script that runs again passes the lock on where it can, whatever was left of its own part to do.
 
 local lock, queue, fence = KEYS[1], KEYS[2], KEYS[3]
 local me, attempt, lease, inbox, name = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -25,7 +25,7 @@ local token_count, fence_margin, token_floor = tonumber(ARGV[6]), tonumber(ARGV[
 local value, queued, fenced = redis.pcall('GET', lock), redis.pcall('LLEN', queue), redis.pcall('GET', fence)
 local waiting, counter = tonumber(queued) or 0, tonumber(fenced) or 0
 
--- What a script returns where one of the keys holds other data, or could not be read; nil elsewhere.
+-- The reply where one of the keys holds other data, or could not be read; nil elsewhere.
 local other = other_data('lock', lock, value) or other_data('queue', queue, queued) or other_data('fence', fence, fenced)
 
 -- Who holds the lock. What changes `holders` changes `mode` and the key with it.
@@ -34,9 +34,9 @@ if type(value) == 'string' then mode, holders, more = holders_in(value) end
 
 -- How many tokens a lease reserves from `first` on.
 --
--- Those who share have theirs one behind the other, and what is left of the lower ones cannot be given back. So the
--- counter runs ahead of the clock, which makes up for it when it is lost. Theirs are few, therefore, and once it is 50 ms
--- ahead there are so few that no two leases can follow each other faster than the clock counts them.
+-- Shared leases have their blocks one after the other, and what is left of the lower ones cannot be given back. So the
+-- counter runs ahead of the clock, which makes up for it when it is lost. These blocks are small, therefore, and once
+-- the counter is 50 ms ahead so small that no two leases can follow each other faster than the clock counts them.
 local function block(its_mode, first)
   if its_mode == 'x' then return token_count end
   local now = clock()
@@ -50,13 +50,13 @@ for _, holder in ipairs(holders) do
   counter = math.max(counter, tonumber(holder.token) + holder.tokens - 1)
 end
 
--- The counter comes to `last`.
+-- Sets the counter to `last`.
 --
--- A token is at least what Redis' clock shows in microseconds. So the counter is of use only as long as the clock is behind
--- it: when a block was reserved a moment ago, or when the clock was set back. It is kept until the clock has come to what it
--- counts, and fence_margin longer, for a clock that is set back when it is gone already. As the key ends by that same
--- clock, one that is set back before keeps it for as much longer, however far it was set back. While somebody has the
--- lock, his block tells how far the counter had come.
+-- A token is at least Redis' clock in microseconds, so the counter matters only while the clock is behind it: just
+-- after a block was reserved, or when the clock was set back. It is kept until the clock has reached it, and
+-- fence_margin longer, for a clock that is set back after that. The key ends by the same clock, so one that is set back
+-- before keeps it for as much longer. While somebody has the lock, the holder's block tells how far the counter had
+-- come.
 local function count_to(last)
   counter = last
   redis.call('SET', fence, digits(counter), 'PX', digits(math.max(1, math.ceil(last / 1000) - now_ms() + fence_margin)))
@@ -99,11 +99,11 @@ local function keep_queue(milliseconds)
   redis.call('PEXPIRE', queue, math.max(milliseconds, redis.call('PTTL', queue)))
 end
 
--- Tries each command by which a lock is passed on but PUBLISH, without passing it on: what is refused is refused here.
--- PUBLISH comes next, and the rest cannot be refused any more. So nobody is told that he has what may not be written, and
--- no entry is taken from the queue whose host does not get the lock, or is not told: it would be lost for good.
+-- Tries each command by which a lock is passed on, except PUBLISH, without passing it on: a refusal happens here.
+-- PUBLISH comes next, and the rest cannot be refused then. So no host is told of a lock that cannot be written, and no
+-- entry leaves the queue whose host does not get the lock, or is not told: it would be lost for good.
 --
--- To keep the queue comes first: a full Redis refuses much until a script has written something, and this is not among it.
+-- PEXPIRE comes first: a full Redis refuses much until a script has written something, but not this.
 local is_sure = false
 local function be_sure(its_lease)
   if is_sure then return end
@@ -115,8 +115,9 @@ local function be_sure(its_lease)
 end
 
 -- Gives the lock to the hosts that have waited longest, as long as they fit: one alone, or all that stand together and
--- can share it. A host to which the message cannot be delivered is gone, and is passed over; so is one that is gone and
--- keeps `my_entry` out. `my_entry` is told by the reply and not by a message. Returns the holder that it is now if it was among them, and whether anybody was.
+-- can share it. A host that does not receive the message is gone, and is skipped; so is one that is gone and keeps
+-- `my_entry` out. The host of `my_entry` is told by the reply and not by a message. Returns its holder if it was among
+-- them, and whether anybody was.
 local function pass_on(my_entry)
   local mine, anybody
   while true do
@@ -125,7 +126,7 @@ local function pass_on(my_entry)
     local instance, its_attempt, its_lease, its_mode = waiter(entry)
     if instance and not fits(its_mode) then
       if entry == my_entry then redis.pcall('DEL', queue .. ':suspect') end
-      -- Where one alone has the lock his release finds it out.
+      -- Where one host alone has the lock its release finds it out.
       if not my_entry or mode == 'x' or instance == me or not is_gone(queue, entry, inbox, name) then break end
       instance = nil
     end

@@ -19,6 +19,6 @@ if mode == 'x' then
   mode = 's'
   write_holders(lock, mode, holders, more)
 end
--- Also where it is shared already: the time before may have come only so far.
+-- Also where it is shared already: an earlier run may have come only so far.
 if waiting > 0 then pass_on() end
 return 1

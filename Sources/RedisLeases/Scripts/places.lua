@@ -1,9 +1,9 @@
--- Which of this host's waits need to be asked for again: those that have lost their place in the queue, and those for locks
--- that could be passed on, and were not. It mends nothing; acquire.lua, asked again under the same attempt, does. It only takes
--- back that this host is suspected to be gone: see is_gone in common.lua.
+-- Which of this host's waits need to be asked for again: those that have lost their place in the queue, and those for
+-- locks that could be passed on, and were not. It mends nothing; acquire.lua, asked again under the same attempt, does.
+-- It changes only who is suspected to be gone: see is_gone in values.lua.
 --
--- Nothing of this happens as a rule. It is for what nobody tells: a message that was lost with a connection, a queue that
--- was taken away, a lock's key that was deleted by hand, a script that a missing right ended half way.
+-- Usually there are none. It is for what nobody tells: a message that was lost with a connection, a queue or a lock's
+-- key that was deleted by hand, a script that a missing right ended half way.
 --
 -- KEYS     for each wait the lock's key and its queue's key
 -- ARGV     for each wait this host's entry in the queue; and behind them what stands before the inboxes of all hosts
@@ -23,7 +23,7 @@ for i = 1, #ARGV - 1 do
     local _, _, _, its_mode = waiter(head)
     is_well = its_mode and not can_join(mode, holders, its_mode)
       and (head == entry or redis.call('LPOS', queue, entry)) and true
-    -- Who is the first does not fit, and those who share the lock may have it for hours.
+    -- The first does not fit, and those who share the lock may have it for hours.
     if is_well and head ~= entry and mode ~= 'x' then
       local name = string.gsub(string.match(lock, '{(.-)}') or '', '%%(%x%x)', function(digits)
         return string.char(tonumber(digits, 16))

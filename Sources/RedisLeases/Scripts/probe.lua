@@ -1,13 +1,12 @@
--- Tries everything that this daemon asks of Redis, so that a right that is missing is told when it connects, and not at the
--- first lock that two hosts want. It changes nothing: the key is not there, and what is written is taken away again.
+-- Tries everything that this daemon asks of Redis, so that a missing right shows when it connects, and not at the first
+-- lock that two hosts want. It changes nothing: the key is not there, and what is written is taken away again.
 --
 -- KEYS[1]  a key that no lock can have
 -- ARGV[1]  a channel to which nobody listens
 --
 -- Returns, for each command that was refused, its name and the error.
 --
--- Whoever uses a command in another script tries it here; a test holds them against each other, and against
--- Sources/RedisLeases/LeaseRights.swift.
+-- A command that another script uses is tried here; a test compares them, and Sources/RedisLeases/LeaseRights.swift.
 local key, refused = KEYS[1], {}
 
 local function try(command, ...)
@@ -38,7 +37,7 @@ if try('DEL', key) then
   try('RPUSH', key, '')
   redis.pcall('DEL', key)
 else
-  -- What could not be taken away is not written; who may not do the one will hardly be let do the other.
+  -- What could not be deleted again is not written; a user without DEL will hardly have RPUSH.
   refused[#refused + 1] = 'RPUSH'
   refused[#refused + 1] = refused[#refused - 1]
 end

@@ -1,5 +1,5 @@
--- The usual case of acquire.lua: a lock that nobody has or waits for, wanted by one alone. It does exactly what the long
--- way does, of which it is put before; it only knows beforehand what most of the answers are.
+-- Quick way, put before acquire.lua: a lock that nobody has or waits for, wanted exclusively. It must have the same
+-- effects as the code below it (QuickScriptTests.swift).
 if ARGV[9] == 'x' and redis.call('EXISTS', KEYS[1], KEYS[2]) == 0 then
   local time, token_count = redis.call('TIME'), tonumber(ARGV[6])
   local first = math.max(time[1] * 1000000 + time[2], tonumber(ARGV[8])) + 1

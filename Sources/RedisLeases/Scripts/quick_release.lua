@@ -1,7 +1,7 @@
--- The usual cases of release.lua: this host has the lock alone under this very attempt, and nobody waits, or one other
--- host that wants it alone, with at most one place behind it that this release leaves there. It does exactly what the
--- long way does, of which it is put before; it only knows beforehand what most of the answers are. Where the other host
--- turns out to be gone, the long way goes on without it.
+-- Quick way, put before release.lua: this host has the lock exclusively under this very attempt, and nobody waits, or
+-- one other host that wants it exclusively, with at most one place behind it that this release leaves there. It must
+-- have the same effects as the code below it (QuickScriptTests.swift), which goes on without the other host if that one
+-- is gone.
 local quick_mine = 'sidelock1;x;' .. ARGV[1] .. ':' .. ARGV[2] .. ':'
 local quick_value = redis.pcall('GET', KEYS[1])
 local entries = redis.pcall('LRANGE', KEYS[2], 0, 2)

@@ -35,7 +35,7 @@ for _, holder in ipairs(holders) do
   end
 end
 if not given_up then
-  -- Who stood behind this host may fit where it did not; and the time before may have come only so far.
+  -- A host behind this one may fit where this one did not; and an earlier run may have come only so far.
   if waiting > 0 and mode ~= 'foreign' then pass_on() end
   return 0
 end

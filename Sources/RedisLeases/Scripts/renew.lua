@@ -1,5 +1,5 @@
--- Put the end of many leases off, each only where this host still holds it under the attempt named. It never makes a
--- key anew: a lock that is gone has been lost.
+-- Extend many leases, each only where this host still holds it under the attempt named. It never makes a key anew: a
+-- lock that is gone has been lost.
 --
 -- KEYS     the locks
 -- ARGV[1]  this host's "<host>/<instance>"

@@ -32,7 +32,7 @@ redis.call('LREM', queue, 0, '')
 local _, anybody
 if waiting > 0 then _, anybody = pass_on() end
 if not anybody then
-  -- Who had it may go on under a token of its block. This comes first: once the lock is free nothing may be missing.
+  -- The former holder may go on under a token of its block, so the counter is written before the lock is free.
   if counter > 0 then count_to(counter) end
   if #holders == 0 then redis.call('DEL', lock) else write_holders(lock, mode, holders, more) end
 end

@@ -6,8 +6,7 @@
 --   <host>/<instance>:<attempt>:<first token>                    in x: its lease ends with the key
 --   <host>/<instance>:<attempt>:<first token>:<tokens>:<end>     in s and p<N>
 -- where <tokens> is how many are reserved, <end> a time in ms by Redis' clock, and the key ends with the last of them.
--- All holders stand in this one value, so that whatever becomes of the key becomes of all of them alike. Anything else is
--- a foreign holder.
+-- All holders stand in this one value, so all of them share its fate. Anything else is a foreign holder.
 --
 -- An entry of the queue is "1;<host>/<instance>:<attempt>:<lease ms>:<mode>".
 --
@@ -36,14 +35,13 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
--- Whether a reply of redis.pcall is an error other than that the key holds something else; older servers put words before
--- that.
+-- Whether a reply of redis.pcall is an error other than WRONGTYPE; older servers put words before that.
 local function is_refusal(reply)
   return type(reply) == 'table' and reply.err ~= nil and not string.find(reply.err, 'WRONGTYPE', 1, true)
 end
 
--- The reply to a command that met other data than a lock has in this key, for RedisErrorReply.swift: which key, and what
--- stands there, or - where this user may not know; any other error as it is; nil for none.
+-- The reply to a command that met other data than a lock has in this key, for LeaseFailure+Redis.swift: which key, and
+-- what stands there, or - where this user may not know; any other error as it is; nil for none.
 local function other_data(part, key, reply)
   if type(reply) ~= 'table' or not reply.err then return nil end
   if is_refusal(reply) then return reply end
@@ -53,7 +51,7 @@ end
 
 local function is_mode(word) return word == 'x' or word == 's' or string.find(word, '^p%d+$') ~= nil end
 
--- Whether a text is nothing, or what a later release has put behind the fields of this one.
+-- Whether a text is empty, or fields that a later release has appended.
 local function are_more(text) return text == '' or string.sub(text, 1, 1) == ':' end
 
 -- Who waits by an entry of the queue: instance, attempt, lease, mode; nothing for what no sidelock host wrote. A later
@@ -97,13 +95,13 @@ local function can_join(mode, holders, its_mode)
   return its_mode ~= 'x' and its_mode == mode and #holders < tonumber(string.sub(mode, 2))
 end
 
--- Whether the host is gone whose `entry` is the first of `queue`, and does not fit: nobody hears what is said to it (a
--- message by which it looks at this place first), or it has not looked at its place for as long as its lease. That is
--- asked of whoever keeps others from coming in: those who hold the lock may do so for hours, and one who is gone never
--- gets his turn.
+-- Whether the host of `entry`, the first of `queue`, which does not fit, is gone: nobody receives a message to it (by
+-- which it looks at this place first), or it has not looked at its place for as long as its lease, at least 10 s. Only
+-- a host that keeps others out is asked this: holders may have the lock for hours, and a host that is gone never gets
+-- its turn.
 --
--- Who is suspected stands in a key of its own, since when and by which entry. A host that is there takes that back: see
--- places.lua. None of this is needed for anything else, so whatever is refused here means that nobody is gone.
+-- The suspect stands in a key of its own: since when, and which entry. A host that is there deletes it: see places.lua.
+-- Nothing else needs this, so any refusal here means that nobody is gone.
 local function is_gone(queue, entry, inbox, name)
   local instance, _, its_lease = waiter(entry)
   local receivers = redis.pcall('PUBLISH', inbox .. instance, '1;inuse 0;' .. name)
@@ -127,7 +125,7 @@ local function value_of(mode, list, more)
   return table.concat(text, ';')
 end
 
--- Writes who shares a lock, and has the key end with the last of them.
+-- Writes the holders of a shared lock; the key ends with the last of them.
 local function write_holders(key, mode, list, more)
   local last = 0
   for _, holder in ipairs(list) do last = math.max(last, holder.ends) end
