@@ -49,8 +49,7 @@ public final class Sidecar: Sendable {
     mustStop = .makeBoxSendingValue(false, eventLoop: loop)
   }
 
-  /// Serves until it is asked to stop, and then returns. Blocks the calling thread. The event loop stays as it is, and
-  /// ends with the process.
+  /// Serves until asked to stop. Blocks the calling thread. The event loop is not shut down; it ends with the process.
   ///
   /// - Throws: what kept it from serving.
   public func run() throws {
@@ -72,8 +71,8 @@ public final class Sidecar: Sendable {
     }
     defer { socket.remove() }
     started.whenFailure { stopped.fail($0) }
-    // Other threads (signals, `/proc`, the resolver) hand results to the loop at any moment. NIO writes an error to
-    // stderr when the loop is shut down by then, and traps where stderr takes no more. So the loop is not shut down.
+    // Other threads (signals, `/proc`, the resolver) hand results to the loop at any moment. On a loop that is shut
+    // down NIO writes an error to stderr, and traps where that fails. So the loop is not shut down.
     try stopped.futureResult.wait()
   }
 
@@ -85,11 +84,11 @@ public final class Sidecar: Sendable {
     }
   }
 
-  /// Asks ``run()`` to return where it is not known whether another daemon follows in the place of this one: clients and
-  /// locks are left to it as by ``requestHandOver(to:)``, and where that cannot be, everything is given back as by
+  /// Asks ``run()`` to return when nobody has said whether another daemon follows. Clients and locks are left to one
+  /// that may follow, as by ``requestHandOver(to:)``; where that is impossible, everything is given back as by
   /// ``requestStop()``. From any thread, at any time.
   ///
-  /// - Parameter next: the settings of the one that may follow; nil when what it finds is wrong.
+  /// - Parameter next: the settings of the daemon that may follow; nil when they are wrong or unknown.
   public func requestEnd(before next: Settings?) {
     loop.execute {
       self.mustStop.value = true
@@ -97,11 +96,10 @@ public final class Sidecar: Sendable {
     }
   }
 
-  /// Asks ``run()`` to return, and to leave clients and locks to the daemon that follows in the place of this one. Where
-  /// no service manager keeps them, nothing happens. From any thread, at any time.
+  /// Asks ``run()`` to leave clients and locks to the daemon that follows, and to return. Nothing happens where no
+  /// service manager keeps them, or where the next daemon's locks would be other ones. From any thread, at any time.
   ///
-  /// - Parameter next: the settings that it will have; nil when what it finds is wrong, and it goes on with those of
-  ///   this one. When its locks would be other ones, nothing is left to it.
+  /// - Parameter next: the settings of the next daemon; nil when they are wrong or unknown: it goes on with this one's.
   public func requestHandOver(to next: Settings?) {
     loop.execute {
       self.life.value?.wasRestartAnnounced = true

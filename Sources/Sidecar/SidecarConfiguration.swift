@@ -1,9 +1,9 @@
 public import DaemonSettings
 import SystemdSupport
 
-/// What a sidecar is told once, at its start. Of the settings, those that change while it serves are told again.
+/// What a sidecar is given at its start; ``Sidecar/reload(_:saved:note:)`` replaces the live settings.
 public struct SidecarConfiguration: Sendable {
-  /// What it goes by.
+  /// The settings, checked and complete.
   public var settings: Settings
   /// The settings for the daemon that follows; see ``LeftDescriptors/settings``.
   public var savedSettings: [UInt8]
@@ -11,7 +11,7 @@ public struct SidecarConfiguration: Sendable {
   public var settingsNote: String?
   /// A listening socket that the service manager made, instead of a path; nil: the daemon makes its own.
   public var listeningDescriptor: Int32?
-  /// The size of the memory that outlives the daemon, of which only what is written takes any, in bytes.
+  /// The size of the memory that outlives the daemon, in bytes. Only what is written takes memory.
   var stateBytes = StateMemory.bytesDefault
   /// The version that clients are told.
   public var version: String

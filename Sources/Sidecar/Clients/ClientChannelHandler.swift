@@ -1,12 +1,12 @@
 import NIOCore
 
-/// Hands what a client's channel hears to those whom it concerns.
+/// Passes what happens on a client's channel to ``ClientRegistry`` and ``ClientInput``.
 final class ClientChannelHandler: ChannelInboundHandler {
   typealias InboundIn = ByteBuffer
   private let registry: ClientRegistry
   private let input: ClientInput
   private var session: ClientSession?
-  /// The connection was made to a daemon before this one; its session is given later.
+  /// The connection was made to a daemon before this one; ``take(_:)`` gives its session.
   private let isTakenOver: Bool
   private let peer: (any Channel) -> Peer?
 

@@ -4,9 +4,9 @@ import LockEngine
 import LockTypes
 import NIOCore
 
-/// Makes requests of what comes from clients, each client in its turn, and ends what half-closed ones have.
+/// Turns bytes into requests, each session within its share of a turn, and ends holds of half-closed sessions.
 final class ClientInput {
-  /// Questions to Redis that one session may have open before it is not read from any more.
+  /// Queries to Redis or other hosts that one session may have open; then reading from it pauses.
   static let queriesPerSessionMax = 16
 
   private let clock: HostClock
@@ -22,7 +22,7 @@ final class ClientInput {
   private let keeper: SessionKeeper?
   private let statistics: SidecarStatistics
   private var decoder = RequestDecoder()
-  /// Half-closed sessions of which more holds end.
+  /// Half-closed sessions whose holds end in the next turns.
   private var endingHolds: Deque<ClientSession> = []
 
   init(
@@ -52,9 +52,9 @@ final class ClientInput {
 
   // MARK: Input
 
-  /// Goes on with a session that nothing could be decided of.
+  /// Resumes a session that waited for its systemd unit to be known.
   func unitIsKnown(of session: ClientSession) {
-    // The last line may have come without its end, and then there is nothing else to go on with.
+    // A last line without its line end is in the framer, not in `unread`.
     if session.input.unread == nil { readLines(of: session) }
     resumeReading(of: session)
     output.touch(session)
@@ -87,13 +87,13 @@ final class ClientInput {
     guard session.output.isWritable else { return updateReading(of: session) }
     output.notifyMissed(session)
     resumeReading(of: session)
-    // The rest of its input may have been nothing that is answered, and then it is through.
+    // If the rest of its input needed no answer, only this has the turn's end look whether it is through.
     if session.input.hasEnded { output.touch(session) }
   }
 
-  /// Takes lines until there are none or the session has enough on its hands, or has had its share of the turn.
+  /// Takes lines until the input is used up, the session must pause (`mustPause`), or its share of the turn is over.
   ///
-  /// - Parameter share: how long it may take, in nanoseconds, when it has waited for its turn.
+  /// - Parameter share: how long it may take, in nanoseconds; nil when its input was not put off.
   func readLines(of session: ClientSession, share: Int64? = nil) {
     keeper?.touch(session)
     if session.input.isPutOff { return }
@@ -107,7 +107,7 @@ final class ClientInput {
       putOffInput(of: session, isFresh: true)
       return updateReading(of: session)
     }
-    // The turn's end makes room for the next one.
+    // The end of the turn begins new shares.
     output.scheduleEnd()
     session.input.unread = nil
     var isPaused = false
@@ -162,7 +162,7 @@ final class ClientInput {
       || session.output.count >= TurnOutput.unreadPauseBytes
   }
 
-  /// Stops or resumes reading from the socket, so that the kernel's buffer, and then the client, holds the rest.
+  /// Stops or resumes reading from the socket, which leaves the rest to the kernel's buffer, and then to the client.
   func updateReading(of session: ClientSession) {
     let mustPause = !session.isClosing && mustPause(session)
     guard mustPause != session.input.isPaused else { return }
@@ -170,7 +170,7 @@ final class ClientInput {
     try? session.channel.syncOptions?.setOption(.autoRead, value: !mustPause)
   }
 
-  /// Goes on with a session that had enough on its hands, when it has not any more.
+  /// Resumes a session that paused, unless it still must.
   func resumeReading(of session: ClientSession) {
     guard session.input.isPaused || session.input.unread != nil else { return }
     readLines(of: session)
@@ -179,10 +179,10 @@ final class ClientInput {
 
   // MARK: Shares of a turn
 
-  /// Requests after which the clock is looked at again: each one, where many are told of what it does.
+  /// Requests between two looks at the clock: one, where each may have to notify many watchers.
   private var requestsBetweenLooks: Int { engine.observers > 32 ? 1 : InputTurns.requestsBetweenLooks }
 
-  /// Has the input of a session go on in one of the next turns.
+  /// Puts a session's input off to one of the next turns.
   private func putOffInput(of session: ClientSession, isFresh: Bool) {
     guard !session.input.isPutOff else { return }
     session.input.isPutOff = true
@@ -190,7 +190,7 @@ final class ClientInput {
     output.scheduleEnd()
   }
 
-  /// Goes on with the input of those whose turn it is.
+  /// Reads input that was put off, while the turn has room.
   func goOn() {
     guard life.stage != .handedOver, life.stage != .stopped else { return }
     while inputs.isWaiting, inputs.hasRoom(now: clock.now()), let (session, share) = inputs.next() {
@@ -240,17 +240,17 @@ final class ClientInput {
     }
   }
 
-  /// Half-closed, and nothing is pending, held or watched: nobody will ever hear or ask anything on this connection again.
+  /// Half-closed, and nothing is pending, held or watched: nobody will ask or hear anything on this connection again.
   func isThrough(_ session: ClientSession) -> Bool {
     session.input.hasEnded && session.input.unread == nil && !session.input.isPutOff && session.output.bytes == nil
       && session.requests.queries == 0
       && session.watches.targets.isEmpty && engine.isIdle(session.id)
   }
 
-  /// A client that has closed its half of the connection can neither release what it holds nor say that it is alive: a
-  /// program that ended its output and goes on would hold it for ever. So its holds end behind the last reply, and
-  /// before that those that its own requests wait for. Where it has asked for something else they stay, but it can be in a
-  /// deadlock from now on.
+  /// A client that has closed its half of the connection can neither release its holds nor say that it is alive: a
+  /// program that ended its output and goes on would hold them for ever. So its holds end behind the last reply, and
+  /// earlier where its own requests wait for them. With `half_close` `"hold"` they stay; from now on the session can be
+  /// in a deadlock.
   func endHoldsOfHalfClosed(_ session: ClientSession) {
     guard !session.lifetime.isEndingHolds, session.input.hasEnded, session.input.unread == nil,
       !session.input.isPutOff,
@@ -264,7 +264,7 @@ final class ClientInput {
     endingHolds.append(session)
   }
 
-  /// Goes on with the half-closed sessions that hold very much, when the loop has looked at everybody else.
+  /// Goes on ending holds of half-closed sessions, after all other input.
   func goOnWithHalfClosed() {
     for _ in 0..<endingHolds.count {
       guard inputs.hasRoom(now: clock.now()), let session = endingHolds.popFirst() else { break }

@@ -3,7 +3,7 @@ import LockEngine
 import LockTypes
 import NIOCore
 
-/// Takes connections in, and takes leave of sessions.
+/// Opens a session for each connection, and removes those whose connection is closed.
 final class ClientRegistry {
   private let life: LifeStage
   private let sessions: SessionTable
@@ -17,7 +17,7 @@ final class ClientRegistry {
   private let door: EngineDoor
   private let keeper: SessionKeeper?
   private let statistics: SidecarStatistics
-  /// Called for one that came when the others had been left to the daemon that follows.
+  /// Called for a session that came during the hand-over.
   var onLeft: (ClientSession) -> Void = { _ in }
 
   init(
@@ -41,7 +41,7 @@ final class ClientRegistry {
 
   func accepted(_ channel: any Channel, from peer: Peer?) -> ClientSession? {
     let limit = limits.connectionLimit(uid: peer?.uid)
-    // One that comes while clients are left to the daemon that follows is left to it, too, as long as there is room.
+    // A connection that comes during the hand-over is left to the next daemon, too, while there is room.
     let isLeft = life.stage == .handingOver && keeper?.hasRoom == true
     guard life.stage == .serving || isLeft, limit == nil else {
       statistics.connectionsRefused += 1

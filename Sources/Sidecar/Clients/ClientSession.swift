@@ -4,14 +4,14 @@ import LockEngine
 import LockTypes
 import NIOCore
 
-/// One client connection. What is known of it stands in parts, each of which belongs to what works on it.
+/// One client connection, in records: each belongs to the part of the driver that works on it.
 final class ClientSession {
   let id: SessionID
   let channel: any Channel
   let peer: Peer?
-  /// What is known of the process beyond its number, once that has been looked up.
+  /// What is known of the process beyond its pid, once it has been looked up.
   var process: DescribedProcess?
-  /// The process that connected, where it had to be found out.
+  /// The process that connected, once its pidfd was opened.
   var handle: ProcessHandle?
   var rights = SessionRights()
   var charges = SessionCharges()
@@ -23,7 +23,7 @@ final class ClientSession {
     didSet { keeping.isChanged = true }
   }
   var keeping = SessionKeeping()
-  /// It has said that it takes holds for which it does not wait.
+  /// The client takes holds for which it does not wait (`accept_transfers`).
   var acceptsTransfers = false
   /// Nothing more is taken from the client, and the connection is closed: at the end of the turn, or…
   var isClosing = false
@@ -48,13 +48,13 @@ final class ClientSession {
     return message
   }
 
-  /// A request has the store, or other hosts, asked on its behalf.
+  /// A request that queries the store or other hosts has begun.
   func beganQuery(_ request: RequestID, as message: MessageID) {
     began(request, as: message)
     requests.queries += 1
   }
 
-  /// What was asked has an answer, or none will come; see ``ended(_:)``.
+  /// The query of a request is over, answered or not; see ``ended(_:)``.
   func endedQuery(_ request: RequestID) -> MessageID? {
     requests.queries -= 1
     return ended(request)
@@ -81,23 +81,23 @@ struct SessionOutput {
   var bytes: ByteBuffer?
   /// How many bytes that is.
   var count: Int { bytes?.readableBytes ?? 0 }
-  /// Whether the client reads what it is sent fast enough.
+  /// `isWritable` of the channel: whether the client reads its output fast enough.
   var isWritable = true
-  /// Whether the session is in the list of those that the turn's end looks at.
+  /// Whether the end of the turn will look at the session.
   var isDirty = false
   /// Whether the output has a grant, for which the client has waited.
   var isGranted = false
-  /// Notifications that were left out because the session does not read, since it was last told how many.
+  /// Notifications left out because the session does not read, since the last `missed`.
   var notificationsMissed: Int64 = 0
 }
 
-/// What a client has asked and is not answered.
+/// Requests that are not answered yet.
 struct SessionRequests {
   /// Requests by the client's id…
   private(set) var inFlight: [MessageID: RequestID] = [:]
   /// …and by ours.
   private var messageIDs: [RequestID: MessageID] = [:]
-  /// Those for which the store is asked, or other hosts.
+  /// Those that query the store or other hosts.
   fileprivate(set) var queries = 0
 
   fileprivate mutating func began(_ request: RequestID, as message: MessageID) {
@@ -126,7 +126,7 @@ struct SessionRights {
   /// The unit of the process that connected; nil while it is not known.
   var unit: PeerUnit?
   var isUnitAsked = false
-  /// What it may do by that version of the policy.
+  /// What it may do by policy `version`.
   var access: Access?
   var version = 0
 }
@@ -135,20 +135,20 @@ struct SessionRights {
 struct SessionKeeping {
   /// Whether it does; what follows is about that.
   var isKept = false
-  /// Whether it is in the list of those of which something may have changed, and whether something has for sure.
+  /// Whether it is in the keeper's `touched` (something may have changed), and whether something surely has.
   var isTouched = false
   var isChanged = false
   /// Bytes of output that were noted in this turn and not given to the connection yet.
   var notedBytes = 0
   /// Whether its record holds input.
   var hadInputWritten = false
-  /// Whether it has had something to lose since that was last looked at.
+  /// Whether it has had something to lose since the last sweep.
   var hadWork = false
-  /// What makes its socket known (`SO_COOKIE`).
+  /// `SO_COOKIE`: identifies the socket across a restart.
   var cookie: UInt64 = 0
-  /// The socket, for as long as the channel is open; bytes that were seen in it and not taken out yet.
+  /// The socket, while the channel is open; bytes that were peeked and not read yet.
   var descriptor: CInt = -1
   var peekedBytes = 0
-  /// The end of the output that the connection was given, from what it has not sent on; nil when it has sent all.
+  /// The tail of the output that the connection had not sent when last measured; nil when it has sent all.
   var unsentOutput: ByteBuffer?
 }

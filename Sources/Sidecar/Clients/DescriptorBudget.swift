@@ -1,4 +1,4 @@
-// How many descriptors clients may take, so that the daemon never lacks one for itself.
+// How many descriptors clients may take: the daemon must never lack one for itself.
 
 import CLinux
 import ClientProtocol
@@ -13,15 +13,15 @@ import Logging
 /// settings when they are read again, the service manager and the journal, and connections that are refused, until they
 /// are closed.
 struct DescriptorBudget {
-  /// How many are held in reserve, as long as that is no more than clients have.
+  /// Descriptors held in reserve, but never more than clients get.
   static let reserveMax = 24
-  /// The least that is held in reserve, and that clients have, together: below it the daemon does not begin to serve. It
-  /// would have nothing left to tell one client too many that it is one.
+  /// The least that reserve and clients need together: with fewer the daemon does not begin to serve, since it could
+  /// not even refuse a client.
   static let sharedMin = 16
-  /// What the daemon may open for itself before and while it serves, rounded up: its loop, timers and socket, Redis, the
-  /// journal, the service manager, the memory that outlives it, the watcher of processes.
+  /// What the daemon may open for itself before and while it serves, rounded up: its loop, timers and socket, Redis,
+  /// the journal, the service manager, the memory that outlives it, the watcher of processes.
   static let ownMax = 12
-  /// For so many a limit is looked through for what is open at the start.
+  /// How many descriptor numbers are looked at, at most, to count the open ones.
   static let lookedThroughMax = 4096
 
   /// What the daemon itself had open when it began to serve.
@@ -31,13 +31,13 @@ struct DescriptorBudget {
     self.own = own
   }
 
-  /// What is open now, but for so many that belong to clients.
+  /// What is open now, without `count` descriptors of clients.
   static func measured(ofClients count: Int) -> DescriptorBudget {
     let looked = Int(clamping: min(limit, UInt64(lookedThroughMax)))
     return DescriptorBudget(own: max(0, Int(open_descriptors(Int32(looked))) - count))
   }
 
-  /// The limit that a process needs which has so many files open before it begins.
+  /// The limit that a process needs if `count` files are open before it begins.
   static func limitNeeded(open count: Int) -> Int { count + ownMax + sharedMin }
 
   /// How many files this process may have open now.
@@ -61,8 +61,7 @@ public struct DescriptorShortage: Sendable {
   /// How many it needs, at the least.
   public let needed: Int
 
-  /// nil when the limit is high enough. To be asked before anything is opened, and when the limit has been raised as far as
-  /// it may be.
+  /// nil when the limit is high enough. To be made after the limit was raised, and before anything is opened.
   public init?() {
     limit = DescriptorBudget.limit
     let looked = Int32(clamping: min(limit, UInt64(DescriptorBudget.lookedThroughMax)))
@@ -71,7 +70,7 @@ public struct DescriptorShortage: Sendable {
   }
 }
 
-/// The room that clients have for descriptors, as far as their limits leave it.
+/// How many more descriptors clients may take.
 final class DescriptorRoom {
   private let configuration: ConfigurationInForce
   private let sessions: SessionTable
@@ -100,16 +99,16 @@ final class DescriptorRoom {
   /// What clients have open: their connections, and the processes that are watched for them.
   private var clientDescriptors: Int { sessions.count + ProcessHandle.count }
 
-  /// Whether clients may have that many descriptors more.
+  /// Whether clients may take `count` more descriptors.
   func has(_ count: Int) -> Bool {
     guard let budget = budget else { return true }
     return clientDescriptors + count <= budget.clientsMax(limit: DescriptorBudget.limit)
   }
 
-  /// What a connection takes when it is made.
+  /// How many descriptors a new connection takes.
   var perConnection: Int { ProcessHandle.kernelKnowsPeers ? 1 : 2 }
 
-  /// Says so when there will never be as many clients as the settings allow.
+  /// Warns when the limit of open files allows fewer clients than the settings.
   func warnIfScarce() {
     let limit = DescriptorBudget.limit
     guard let clients = budget?.clientsMax(limit: limit), clients < configuration.settings.live.connectionsMax
@@ -124,7 +123,7 @@ final class DescriptorRoom {
       ])
   }
 
-  /// What a client is told that is one too many.
+  /// The error message for a client that is one too many.
   var tooManyConnections: String {
     let limit = DescriptorBudget.limit
     let clients = budget?.clientsMax(limit: limit) ?? .max
@@ -136,7 +135,7 @@ final class DescriptorRoom {
       + "unit), has room for \(clients)"
   }
 
-  /// There is no descriptor left for what a client wants.
+  /// Refuses a request for which no descriptor is left.
   func refuse(id: MessageID, to session: ClientSession) {
     counts.met(.connections)
     output.write(to: session) { writer in

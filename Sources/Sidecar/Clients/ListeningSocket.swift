@@ -27,17 +27,17 @@ public struct SocketUnavailable: Error, CustomStringConvertible {
 
 /// A Unix socket that is bound, and the claim on its path; or one that the service manager handed over.
 ///
-/// The claim is a lock on `<path>.lock` that the kernel gives up with the process: so of two daemons that start at one
-/// moment only one takes the path, and a socket file that a crash left behind is known to be nobody's.
+/// The claim is a `flock` on `<path>.lock`, which ends with the process: of two daemons that start at once only one
+/// gets the path, and a socket file that a crash left behind is known to be nobody's.
 struct ListeningSocket: Sendable {
   /// Connections that the kernel keeps until they are accepted.
   static let backlog: Int32 = 4096
 
   /// As `SystemText` has it.
   let path: String
-  /// The socket. It listens already: whoever connects before the daemon serves waits for it.
+  /// The socket. It listens already: clients that connect before the daemon serves wait for it.
   let descriptor: CInt
-  /// Nil for a socket that the service manager made: the path is its own business.
+  /// The descriptor of the claim; nil for a socket that the service manager made.
   private let claim: CInt?
   private let device: UInt64
   private let inode: UInt64
@@ -101,7 +101,7 @@ struct ListeningSocket: Sendable {
     Glibc.close(claim)
   }
 
-  /// Leaves alone what is at the path and is no socket: whoever gave it meant another one.
+  /// Refuses a path at which something other than a socket stands: it is probably mistyped.
   private static func refuseOtherFile(_ path: String) throws {
     let shown = SystemText.shown(path)
     guard path.utf8.last != UInt8(ascii: "/") else {
@@ -120,12 +120,12 @@ struct ListeningSocket: Sendable {
       description: "\(shown) is \(kind) and not a socket, and is left as it is; choose another --socket, or \(remedy)")
   }
 
-  /// Makes the directory if it is missing; only the last one, because a mistyped path should not grow a tree. Gives what
-  /// it has made.
+  /// Makes the directory if it is missing, but not its parents: a mistyped path should not grow a tree. Returns what it
+  /// made.
   private static func makeDirectory(of path: String) throws -> String? {
     guard let directory = directory(of: path) else { return nil }
     if SystemText.withCString(directory, { mkdir($0, 0o755) }) == 0 { return directory }
-    // Some file systems look at the right to write before they see that it is there.
+    // Some file systems check the right to write before they see that the directory exists.
     let failure = errno
     var status = stat()
     if SystemText.withCString(directory, { stat($0, &status) }) == 0 {
@@ -144,7 +144,7 @@ struct ListeningSocket: Sendable {
 
   /// The directory of a path; nil for the working directory and the root.
   private static func directory(of path: String) -> String? {
-    // Of the bytes: with an accent behind it a slash is another character.
+    // By bytes: a slash with a combining accent behind it is another Character.
     guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")), slash != path.startIndex else { return nil }
     return String(path[..<slash])
   }
@@ -155,7 +155,7 @@ struct ListeningSocket: Sendable {
     return SystemText.withCString(path) { lstat($0, &status) } == 0 ? status : nil
   }
 
-  /// The lock, and whether its file was made for it.
+  /// Takes the lock; tells whether its file is new.
   private static func claim(_ path: String) throws -> (CInt, isNew: Bool) {
     let lockPath = path + ".lock"
     while true {
@@ -170,7 +170,7 @@ struct ListeningSocket: Sendable {
         }
         throw SocketInUse(path: path, owner: listener(at: path) ?? "another daemon")
       }
-      // Who could not use the path may have removed the file between the two calls; its lock would be nobody's.
+      // A daemon that failed to start may have removed the file between the two calls: then this lock guards nothing.
       var opened = stat()
       guard fstat(descriptor, &opened) == 0, let status = status(of: lockPath), status.st_ino == opened.st_ino,
         status.st_dev == opened.st_dev
@@ -192,7 +192,7 @@ struct ListeningSocket: Sendable {
     if !isNew, errno == EEXIST { descriptor = SystemText.withCString(lockPath) { open($0, flags, 0o600) } }
     guard descriptor >= 0 else {
       let failure = errno
-      // Where its lock is closed to us, its socket may be open.
+      // If its lock is closed to us, its socket may still be open.
       if failure == EACCES, let owner = listener(at: path) { throw SocketInUse(path: path, owner: owner) }
       let remedy =
         switch failure {
@@ -209,7 +209,7 @@ struct ListeningSocket: Sendable {
     return (descriptor, isNew)
   }
 
-  /// Who listens at a path, in words, by the kernel's word: a number in a file could be one of another pid namespace.
+  /// Who listens at a path, in words, by SO_PEERCRED: a pid in the lock's file could be of another pid namespace.
   private static func listener(at path: String) -> String? {
     guard let address = sockaddr_un(path: path) else { return nil }
     let probe = socket(
@@ -245,7 +245,7 @@ struct ListeningSocket: Sendable {
       description: "cannot remove \(shown), on which nobody listens: \(reason); \(remedy), or choose another --socket")
   }
 
-  /// What to do about a file that another user left in a directory that is everybody's; nil for one of our own.
+  /// What to do about another user's file in a directory that all share; nil for one of our own.
   private static func strangersRemedy(_ status: stat, _ daemon: String) -> String? {
     guard status.st_uid != geteuid() else { return nil }
     let owner = userName(status.st_uid).map { "\($0) (user id \(status.st_uid))" } ?? "user id \(status.st_uid)"
@@ -265,7 +265,7 @@ struct ListeningSocket: Sendable {
   private static func bind(_ path: String, _ address: sockaddr_un, mode: UInt32) throws -> CInt {
     let flags = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
     let descriptor = socket(AF_UNIX, flags, 0)
-    // The mask, not a later chmod: there must be no moment at which the socket is open to more than it should be.
+    // umask, not a later chmod: at no moment may the socket be open to more users than it should be.
     let previous = umask(mode_t(~mode & 0o777))
     let result = withAddress(address) { Glibc.bind(descriptor, $0, $1) }
     let failure = errno
@@ -309,8 +309,8 @@ func errorText() -> String {
   String(cString: strerror(errno))
 }
 
-/// Tells those who wait to be accepted that there will be no daemon, because of `reason`, so that they do not wait for it,
-/// and the service manager does not start it again and again on their behalf.
+/// Accepts and refuses the clients that wait, with `reason`: otherwise they would go on waiting, and the service
+/// manager would start the daemon again and again for them.
 public func refuseWaitingClients(on listener: Int32, because reason: String) {
   var writer = MessageWriter()
   writer.failure(id: nil, .shuttingDown, message: "sidelockd cannot start: \(reason)")
@@ -328,12 +328,12 @@ public func refuseWaitingClients(on listener: Int32, because reason: String) {
   }
 }
 
-/// Stops to accept for a while when there is nothing to accept with: the kernel says again and again that somebody waits,
-/// and the loop would do nothing else than to ask. Whoever waits is accepted as soon as there is room.
+/// Pauses accepting when descriptors or memory have run out: the listener stays readable, and the loop would spin.
+/// Clients that wait are accepted once there is room.
 final class AcceptPauseHandler: ChannelInboundHandler {
   typealias InboundIn = any Channel
 
-  /// How long until it is tried again, in milliseconds.
+  /// How long a pause lasts, in milliseconds.
   static let pauseMilliseconds: Int64 = 100
   private let logger: Logger
   private let clock: HostClock

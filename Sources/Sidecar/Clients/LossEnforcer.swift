@@ -4,7 +4,7 @@ import LockEngine
 import LockTypes
 import Logging
 
-/// A process that has been told to end, and is killed unless it has.
+/// A process that was sent SIGTERM, and is killed at `moment` unless it has ended.
 private struct PendingKill {
   var moment: BootInstant
   var handle: ProcessHandle
@@ -12,10 +12,10 @@ private struct PendingKill {
   var peer: Peer?
 }
 
-/// Ends the processes of clients that lost a lock, as they asked for.
+/// Ends the processes of clients that lost a lock, as they asked for (`on_lost`).
 final class LossEnforcer {
-  /// The part of the time until another could have the lock after which a process that was asked to end is killed, in
-  /// hundredths. The rest is for the kernel to end it, and for the daemon to be late.
+  /// After this percentage of the grace a process that was sent SIGTERM is killed. The rest is for the kernel to end
+  /// it, and for the daemon to be late.
   private static let terminatePercent: Int64 = 60
 
   private let engine: LockEngine
@@ -25,7 +25,7 @@ final class LossEnforcer {
   private let statistics: SidecarStatistics
   private let clock: HostClock
   private let logger: Logger
-  /// Processes that were told to end.
+  /// Processes that were sent SIGTERM.
   private var pendingKills: [PendingKill] = []
 
   init(
@@ -41,7 +41,7 @@ final class LossEnforcer {
     self.logger = logger
   }
 
-  /// When the next process is to be killed that has not ended by itself.
+  /// When the next process is to be killed.
   var nextDeadline: BootInstant? { pendingKills.lazy.map(\.moment).min() }
 
   /// Why a client cannot have its loss enforced; nil: it can.
@@ -62,7 +62,7 @@ final class LossEnforcer {
     case noRoom
   }
 
-  /// Whether the daemon could end the process of a client.
+  /// Why the daemon could not end a client's process; nil: it could.
   func enforcementRefusal(_ session: ClientSession) -> EnforcementRefusal? {
     switch peers.handle(of: session) {
     case .failure(.noRoom): return .noRoom
@@ -123,7 +123,7 @@ final class LossEnforcer {
 
   /// Ends the process of a client that has lost a lock, as it asked for.
   ///
-  /// - Returns: false when that cannot be done, so that the process goes on.
+  /// - Returns: false when it cannot, and the process goes on.
   func enforceLoss(_ action: LossAction, for session: ClientSession, graceMilliseconds: Int64) -> Bool {
     switch action {
     case .notify: return true
@@ -141,8 +141,8 @@ final class LossEnforcer {
     }
   }
 
-  /// The daemon ends a session whose client does not know that: its locks are free at once, so that there is no time
-  /// for a process to end by itself.
+  /// The daemon ends a session without the client's knowledge: its locks are free at once, so its process is killed at
+  /// once.
   func enforceEnd(of session: ClientSession) {
     if engine.hasEnforcedHold(session.id) { _ = kill(session) }
   }
@@ -154,7 +154,7 @@ final class LossEnforcer {
     }
   }
 
-  /// Sends a signal, and says so. False when the process goes on as if there had been none.
+  /// Sends a signal and logs it. False when that failed and the process goes on.
   @discardableResult
   private func signal(_ number: CInt, _ handle: ProcessHandle, _ session: SessionID, _ peer: Peer?) -> Bool {
     let outcome: String
@@ -188,7 +188,7 @@ final class LossEnforcer {
     for pending in due { signal(SIGKILL, pending.handle, pending.session, pending.peer) }
   }
 
-  /// The daemon ends, and nobody else would do it.
+  /// Kills all processes that were sent SIGTERM: the daemon ends, and nobody else would do it.
   func killAllPending() {
     for pending in pendingKills { signal(SIGKILL, pending.handle, pending.session, pending.peer) }
     pendingKills = []

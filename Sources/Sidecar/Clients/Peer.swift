@@ -5,7 +5,7 @@ import NIOCore
 
 /// The process that opened a connection, as the kernel knew it at that moment.
 struct Peer: Sendable {
-  /// Its number; 0 for a process that this one cannot see, because it is in another pid namespace (a container's, say).
+  /// Its pid; 0 for a process that the daemon cannot see, because it is in another pid namespace (a container's, say).
   let pid: pid_t
   let uid: uid_t
   let gid: gid_t
@@ -44,7 +44,7 @@ struct Peer: Sendable {
   /// Whether the process can be looked at, and be sent signals, as far as rights allow it.
   var isVisible: Bool { pid > 0 }
 
-  /// Its number, for people and the journal.
+  /// Its pid, for people and the journal.
   var pidText: String { isVisible ? "\(pid)" : "unknown" }
 
   /// Why nothing is known of a process that is not visible, in words.
@@ -65,8 +65,8 @@ struct Peer: Sendable {
 
   /// The systemd unit of a process. It reads from /proc, so it is never called on the event loop.
   ///
-  /// - Parameter handle: the process. Its number may be another's as soon as it has ended, so that what was read counts
-  ///   only if it had not ended afterwards.
+  /// - Parameter handle: the process. What was read counts only if it has not ended since: its pid may be another's by
+  ///   then.
   func readUnit(_ handle: ProcessHandle?) -> PeerUnit {
     guard let handle, isVisible, let bytes = Self.readAll("/proc/\(pid)/cgroup"), !handle.hasEnded else {
       return .unknown(.unreadable)
@@ -103,7 +103,7 @@ struct Peer: Sendable {
 
   private static func name(of pid: pid_t) -> String? {
     let name = read("/proc/\(pid)/comm").map { String(decoding: $0.prefix { $0 != 0x0A }, as: UTF8.self) }
-    // A process may have taken its name off.
+    // A process may have emptied its name.
     return name.flatMap { $0.isEmpty ? nil : $0 }
   }
 
@@ -113,7 +113,7 @@ struct Peer: Sendable {
     return name(of: pid).map { "process \(pid) (\($0))" } ?? "process \(pid)"
   }
 
-  /// What a whole file of /proc says; nil when it cannot be read, or is longer than any of them should be.
+  /// A whole file of /proc; nil when it cannot be read, or is longer than any of them should be.
   private static func readAll(_ path: String) -> [UInt8]? {
     let bytesMax = 256 * 1024
     let descriptor = open(path, O_RDONLY | O_CLOEXEC)
@@ -141,12 +141,12 @@ struct Peer: Sendable {
 }
 
 extension Peer? {
-  /// The number of the process, for people and the journal.
+  /// The pid, for people and the journal.
   var pidText: String { self?.pidText ?? "unknown" }
 }
 
 extension Channel {
-  /// Calls `body` with the socket of a channel, on its loop; nil when it has none any more.
+  /// Calls `body` with the socket of a channel, on its loop; nil when it has none.
   func withDescriptor<Result>(_ body: (CInt) -> Result?) -> Result? {
     let found = try? pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { body($0) }
     return found ?? nil

@@ -8,16 +8,16 @@ import LockTypes
 import Logging
 import NIOCore
 
-/// What is found out about the processes of clients: what they run, their systemd units, and the kernel's handles of them.
+/// Looks up the processes of clients: what they run, their systemd units, and their pidfds.
 final class PeerDirectory {
-  /// For so long what was found out about a process holds for its next connections, in milliseconds. It is shorter than
-  /// the time in which the number of a process could come again.
+  /// How long a description is reused for further connections of the same pid, in milliseconds; shorter than pids take
+  /// to be reused.
   private static let descriptionsMilliseconds: Int64 = 1000
 
   /// Where /proc is read.
   private static let descriptions = DispatchQueue(label: "sidelock.descriptions")
 
-  /// Where units are looked up. It is not the queue of descriptions, which a client could hold up.
+  /// Where units are looked up. Not on the queue of descriptions: a client could hold that one up.
   private static let units = DispatchQueue(label: "sidelock.units")
   private static let unitsBeingReadMax = 4
 
@@ -28,10 +28,10 @@ final class PeerDirectory {
   private let rights: RightsCache
   private let room: DescriptorRoom
   private let door: EngineDoor
-  /// The processes that were looked up lately, and since when.
+  /// Descriptions by pid, and since when they were collected.
   private var describedProcesses: [pid_t: DescribedProcess] = [:]
   private var describedProcessesSince = BootInstant(nanoseconds: 0)
-  /// The sessions whose units are wanted, and how many of others are being looked up.
+  /// Sessions whose units are still to be looked up, and how many lookups are under way.
   private var unitsToRead: Deque<ClientSession> = []
   private var unitsBeingRead = 0
   /// Called when the unit of a session is known, or cannot be.
@@ -52,10 +52,10 @@ final class PeerDirectory {
 
   // MARK: Descriptions
 
-  /// Has the process of a session that asks for locks looked up, so that `inspect` and `list` can show it. A process
-  /// that opens one connection after the other is looked up once a second at the most.
+  /// Looks up the process of a session that asks for locks; `inspect` and `list` show it. A process that opens many
+  /// connections is looked up once a second at most.
   func describe(_ session: ClientSession) {
-    // Of one that is not visible nothing can be known, and they all have the same number.
+    // Nothing can be known of processes that are not visible, and all have pid 0.
     guard session.process == nil, let peer = session.peer, peer.isVisible else { return }
     let now = clock.now()
     if describedProcessesSince.adding(milliseconds: Self.descriptionsMilliseconds) <= now {
@@ -89,7 +89,7 @@ final class PeerDirectory {
     }
   }
 
-  /// Tells the engine what is known of a client's process, for those who are told of a deadlock.
+  /// Feeds the engine what is known of a client's process; reports of deadlocks show it.
   private func described(_ session: ClientSession, pid: pid_t) {
     guard let process = session.process else { return }
     if !process.isComplete { process.sessions.append(session.id) }
@@ -101,14 +101,14 @@ final class PeerDirectory {
 
   // MARK: Handles
 
-  /// The process that opened a session, from its descriptor.
+  /// The pidfd of the process that opened a session.
   ///
-  /// - Parameter isOwed: whether it was promised before, so that it may be one of those that are held in reserve.
+  /// - Parameter isOwed: it was promised before, and may take from the reserve of descriptors.
   func handle(
     of session: ClientSession, isOwed: Bool = false
   ) -> Result<ProcessHandle, ProcessHandle.Failure> {
     if let handle = session.handle { return .success(handle) }
-    // On an older kernel it was looked up when it connected, or never.
+    // On a kernel without SO_PEERPIDFD it was opened when the session connected, or never.
     guard ProcessHandle.kernelKnowsPeers else { return .failure(.ended) }
     guard isOwed || room.has(1) else { return .failure(.noRoom) }
     let opened = ProcessHandle.opened(session.channel, peer: session.peer)
@@ -127,7 +127,7 @@ final class PeerDirectory {
     readUnits()
   }
 
-  /// Each takes a descriptor while it lasts, so that few go on at a time.
+  /// Few at a time: each lookup takes a descriptor while it lasts.
   private func readUnits() {
     while unitsBeingRead < Self.unitsBeingReadMax, let session = unitsToRead.popFirst() {
       if sessions.has(session) { readUnit(of: session) }
@@ -155,13 +155,13 @@ final class PeerDirectory {
     session.rights.unit = unit
     session.rights.access = nil
     guard sessions.has(session) else { return }
-    // The handle is not kept for those who do not need it longer: it is a descriptor.
+    // A handle is a descriptor: it is dropped unless the session ends with its process.
     if ProcessHandle.kernelKnowsPeers, !session.lifetime.endsWithProcess { session.handle = nil }
     if case .unknown(let doubt) = unit { rights.logDoubt(doubt, of: session) }
     onUnit(session)
   }
 
-  /// Other rules are in force: what they need is looked up. Whoever wrote one about a unit is told where none can be seen.
+  /// New rules are in force: looks up the units that they need, and warns if other processes cannot be seen.
   func policyChanged() {
     guard rights.needsUnits else { return }
     for session in sessions.values { lookUpUnit(of: session) }
@@ -178,9 +178,9 @@ final class PeerDirectory {
 /// A process that has connections, with what is known of it so far.
 final class DescribedProcess {
   var description: Peer.Description
-  /// Whether that is all that can be found out.
+  /// Whether the lookup is done.
   var isComplete = false
-  /// The sessions of which the engine is told again when it is.
+  /// The sessions to describe to the engine again once it is.
   var sessions: [SessionID] = []
 
   init(_ description: Peer.Description) {

@@ -3,12 +3,12 @@ import Glibc
 import NIOCore
 import Synchronization
 
-/// A process, and never another one that got its number: the kernel's own descriptor of it.
+/// A pidfd: one process, and never another one that got its pid.
 final class ProcessHandle: Sendable {
   private let descriptor: CInt
 
   private static let open = Atomic(0)
-  /// How many there are, each with a descriptor.
+  /// How many are open.
   static var count: Int { open.load(ordering: .relaxed) }
 
   private init(_ descriptor: CInt) {
@@ -43,8 +43,8 @@ final class ProcessHandle: Sendable {
     }
   }
 
-  /// Whether the kernel tells the process behind a socket at any time (Linux 6.5). On an older one its number has to be
-  /// looked up as soon as it connects, before that can be another process'.
+  /// Whether the kernel has SO_PEERPIDFD (Linux 6.5). On an older one the pidfd is opened as soon as a process
+  /// connects, before its pid can be another's.
   static let kernelKnowsPeers: Bool = {
     var pair: [CInt] = [-1, -1]
     guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0, &pair) == 0 else {
@@ -96,9 +96,9 @@ final class ProcessHandle: Sendable {
 
   /// Sends a signal on behalf of the client that connected; 0 sends none, and tells whether one could be sent.
   ///
-  /// The daemon may be able to do more than the client. A process can become another user's by running a program that is
-  /// set-uid, so that whose it is is looked at each time: the client must be one who may send it signals by kill(2), where
-  /// its user is the process' real or saved one, or root.
+  /// The daemon may have more rights than the client, and a process becomes another user's by running a set-uid
+  /// program. So its owner is checked each time, by the rule of kill(2): the client's user must be root, or the
+  /// process' real or saved user.
   func send(_ signal: CInt, onBehalfOf peer: Peer?) -> Delivery {
     guard let peer else { return .ofUnknownUser("its client is not known") }
     if peer.uid != 0, peer.isVisible {
@@ -118,14 +118,14 @@ final class ProcessHandle: Sendable {
     }
   }
 
-  /// Has `watcher` tell the end of the process under `id`.
+  /// Has `watcher` report the end of the process under `id`.
   fileprivate func watch(with watcher: CInt, id: UInt64) -> Bool {
     process_watcher_add(watcher, descriptor, id) == 0
   }
 }
 
-/// Waits for the end of processes, in a thread of its own that begins with the first one: the event loop reads from
-/// every descriptor that it waits for, and takes it for a fault of the program that a process' cannot be read from.
+/// Waits for the end of processes, in a thread that starts with the first one. The event loop cannot: it reads from
+/// every descriptor that it waits for, and takes it for a fault of the program that a pidfd cannot be read.
 final class ProcessWatcher: Sendable {
   private let descriptor: CInt
   private let ended: @Sendable (_ id: UInt64) -> Void
@@ -157,7 +157,7 @@ final class ProcessWatcher: Sendable {
     if descriptor >= 0 { Glibc.close(descriptor) }
   }
 
-  /// Tells the end of a process under `id`, once, for as long as `handle` lives. False when that is not possible.
+  /// Reports the end of a process under `id`, once, while `handle` lives. False when that is not possible.
   func watch(_ handle: ProcessHandle, id: UInt64) -> Bool {
     handle.watch(with: descriptor, id: id)
   }

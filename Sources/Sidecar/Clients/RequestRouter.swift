@@ -3,7 +3,7 @@ import LockEngine
 import LockTypes
 import Logging
 
-/// Brings each request to what answers it.
+/// Passes each request to the part that answers it.
 final class RequestRouter {
   private let configuration: ConfigurationInForce
   private let instance: String

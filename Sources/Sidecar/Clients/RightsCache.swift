@@ -6,7 +6,7 @@ import Logging
 
 /// Who may do what with which names, by the policy in force.
 final class RightsCache {
-  /// Different clients whose rights are remembered.
+  /// How many different clients' rights are cached.
   private static let accessesMax = 1000
   /// The least time between two messages about clients whose unit is not known, in milliseconds.
   private static let doubtsMilliseconds: Int64 = 10_000
@@ -17,11 +17,11 @@ final class RightsCache {
   private let logger: Logger
   /// Whether any rule is about units.
   private(set) var needsUnits: Bool
-  /// Counts the policies that were in force, so that what was worked out by an earlier one is known.
+  /// Incremented with every policy: rights cached under an older number are worked out again.
   private var policyVersion = 1
-  /// What different clients may do, by that version.
+  /// What different clients may do, by policy `policyVersion`.
   private var accesses: [AccessPeer: Access] = [:]
-  /// When it was logged that a client's unit is not known.
+  /// Limits the messages about clients whose unit is not known.
   private var doubts = MessageTally(quietMilliseconds: doubtsMilliseconds)
 
   init(configuration: ConfigurationInForce, output: TurnOutput, clock: HostClock, logger: Logger) {
@@ -32,7 +32,7 @@ final class RightsCache {
     needsUnits = configuration.settings.live.policy.needsUnits
   }
 
-  /// Uses the policy of the configuration from now on. What is held or waits is not asked about again.
+  /// Uses the policy of the configuration from now on. Holds and waiters are not checked again.
   func policyChanged() {
     policyVersion += 1
     accesses = [:]
@@ -50,7 +50,7 @@ final class RightsCache {
   /// Whether a client may take a lock away from others.
   func mayBreak(_ session: ClientSession, _ name: LockName) -> Bool { may(session, .break, name) }
 
-  /// Whether there is no lock that a client may not be told of.
+  /// Whether a client surely may inspect every lock: no rule is about it.
   func seesAll(_ session: ClientSession) -> Bool {
     configuration.settings.live.policy.rules.isEmpty || access(of: session).isDefault
   }
@@ -66,7 +66,7 @@ final class RightsCache {
     let asked = AccessPeer(
       uid: peer?.uid, groups: peer?.groups(channel: session.channel), unit: session.rights.unit ?? .unknown(.unreadable)
     )
-    // It holds the rules that are about the client, which can be many, and clients as well.
+    // Bounded: there can be many clients, and each entry holds all rules about its client.
     if accesses.count >= Self.accessesMax { accesses = [:] }
     let access = accesses[asked] ?? configuration.settings.live.policy.access(of: asked)
     accesses[asked] = access
@@ -75,7 +75,7 @@ final class RightsCache {
     return access
   }
 
-  /// What a client is told that lacks a right.
+  /// The error message for a client that lacks a right.
   private func refusal(of right: AccessRight, to session: ClientSession) -> String {
     let how =
       "an administrator of this host gives it with a rule in the settings of sidelockd, such as "
@@ -89,7 +89,7 @@ final class RightsCache {
     }
   }
 
-  /// That a client lacks a right may come from what is not known of it; empty: all is known.
+  /// Adds that the right may be lacking because the unit is not known; empty where that is no reason.
   private func unitDoubt(of session: ClientSession) -> String {
     guard needsUnits, case .unknown(let doubt) = session.rights.unit ?? .unknown(.unreadable) else { return "" }
     let why =
@@ -101,11 +101,10 @@ final class RightsCache {
       + "one is: \(why)"
   }
 
-  /// Whether nothing of what a session asks may be decided yet.
+  /// Whether a session's requests wait until its unit is known.
   func isUnitPending(_ session: ClientSession) -> Bool { needsUnits && session.rights.unit == nil }
 
-  /// Whoever wrote a rule about a unit wants to know when it meets somebody of whom that cannot be said; but clients can
-  /// make it happen as often as they like.
+  /// Warns that a client's unit is not known; not often, as clients can cause it at will.
   func logDoubt(_ doubt: UnitDoubt, of session: ClientSession) {
     guard let count = doubts.toLog(now: clock.now()) else { return }
     logger.warning(

@@ -9,11 +9,11 @@ import NIOCore
 struct SessionLifetime {
   /// Whether it ends with the process that connected.
   var endsWithProcess = false
-  /// The session ends when nothing came for so long, in milliseconds.
+  /// The session ends after this much silence, in milliseconds; nil: never.
   var keepaliveMilliseconds: Int64?
   /// When anything came last. Only kept up to date with a keepalive.
   var heardAt = BootInstant(nanoseconds: 0)
-  /// It has asked for what it holds to last until its connection ends, also when it half-closes it.
+  /// The client has asked to keep its holds when it half-closes the connection (`half_close` `"hold"`).
   var keepsHoldsHalfClosed = false
   /// It has half-closed its connection, and more of its holds end in the next turns.
   var isEndingHolds = false
@@ -21,9 +21,9 @@ struct SessionLifetime {
 
 /// Ends sessions whose process has ended, or from which nothing comes.
 final class SessionLifetimes {
-  /// The least time between two looks at keepalives, in milliseconds, so that many sessions cost no more than few.
+  /// The least time between two looks at keepalives, in milliseconds: many sessions cost no more than few.
   private static let pauseMilliseconds: Int64 = 50
-  /// Those whose time is over that are looked at in one turn.
+  /// Silent sessions that are dealt with in one turn.
   private static let lookedAtMax = 64
 
   private let loop: any EventLoop
@@ -34,7 +34,7 @@ final class SessionLifetimes {
   private let peers: PeerDirectory
   private let losses: LossEnforcer
   private let room: DescriptorRoom
-  /// The sessions whose clients have to be heard from.
+  /// The sessions with a keepalive.
   private var keepalives: [SessionID: ClientSession] = [:]
   /// When to look at them again; nil while there are none.
   private(set) var nextDeadline: BootInstant?
@@ -54,7 +54,7 @@ final class SessionLifetimes {
     self.room = room
   }
 
-  /// Ends a session that is not the client's doing: its waits are withdrawn and its locks are free.
+  /// Ends a session by the daemon's own decision: its waits are withdrawn and its locks are free.
   func end(_ session: ClientSession, because reason: EndReason) {
     guard sessions.has(session) else { return }
     logger.notice(
@@ -79,7 +79,7 @@ final class SessionLifetimes {
 
   // MARK: The process that connected
 
-  /// From now on the session ends with its process. Gives why that is not possible; nil: it is, or it has ended already.
+  /// From now on the session ends with its process. Returns why it cannot; nil: it can, or it has ended already.
   func endWithProcess(_ session: ClientSession) -> ProcessHandle.Failure? {
     guard !session.lifetime.endsWithProcess else { return nil }
     switch peers.handle(of: session) {
@@ -129,7 +129,7 @@ final class SessionLifetimes {
 
   // MARK: Silence
 
-  /// From now on the session ends when nothing comes for so long.
+  /// From now on the session ends after this much silence.
   func keepAlive(_ session: ClientSession, milliseconds: Int64) {
     let now = clock.now()
     session.lifetime.keepaliveMilliseconds = milliseconds
@@ -153,7 +153,7 @@ final class SessionLifetimes {
     if session.lifetime.keepaliveMilliseconds != nil { keepalives[session.id] = nil }
   }
 
-  /// Looks at the sessions whose time may be over.
+  /// Ends the sessions that were silent for too long.
   func check(now: BootInstant) {
     guard let next = nextDeadline, next <= now else { return }
     var earliest: BootInstant?
@@ -163,7 +163,7 @@ final class SessionLifetimes {
       guard let milliseconds = session.lifetime.keepaliveMilliseconds, !session.isClosing else { continue }
       var deadline = session.lifetime.heardAt.adding(milliseconds: milliseconds)
       if deadline <= now {
-        // The rest of very many goes on in the next turn, as it may take a while to find and end them.
+        // The rest goes on in the next turn: to find and end very many takes a while.
         guard ended < Self.lookedAtMax else {
           isMore = true
           break
@@ -181,8 +181,8 @@ final class SessionLifetimes {
     nextDeadline = isMore ? now : earliest.map { max($0, now.adding(milliseconds: Self.pauseMilliseconds)) }
   }
 
-  /// Whether it is the daemon that has not listened: it may have been stopped, or be busy with what was asked before. A
-  /// client that does not read its replies is not listened to either, and that is its own doing.
+  /// Whether the daemon has not listened: it may have been stopped, or have paused reading. When it paused because the
+  /// client does not read its replies, that is the client's own doing.
   private func isHeard(_ session: ClientSession) -> Bool {
     if session.input.isPaused { return session.output.isWritable }
     return session.channel.withDescriptor { socket_unread_bytes($0) > 0 } ?? false

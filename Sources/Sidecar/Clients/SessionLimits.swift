@@ -3,7 +3,7 @@ import LockTypes
 import Logging
 import NIOCore
 
-/// The connections of a user.
+/// What the connections of one user take together.
 final class Account {
   let uid: UInt32
   var connections = 0
@@ -28,9 +28,9 @@ final class LimitCounts {
   var all: [(limit: LimitName, count: UInt64)] { Array(zip(LimitName.allCases, counts)) }
 }
 
-/// What the sessions of one user may make grow together, and what one session may.
+/// The limits of what one session, and all sessions of one user, may make the daemon keep.
 final class SessionLimits {
-  /// So many bytes of output may go to a session before it is asked again how much of it is not taken yet.
+  /// Output that may go to a session before its unread output is measured again, in bytes.
   private static let unmeasuredOutputBytes = 16_384
 
   private let configuration: ConfigurationInForce
@@ -105,7 +105,7 @@ final class SessionLimits {
     if grows, let limit = byteLimit(of: session) { refuseBytes(limit, to: session) }
   }
 
-  /// Charges what a session was sent and has not taken, when so much was sent that it may matter.
+  /// Charges output that a session has not taken. Measured only after much output, or while some was unread.
   func chargeOutput(of session: ClientSession, sent bytes: Int) {
     session.charges.unmeasuredBytes += bytes
     guard session.charges.unmeasuredBytes >= Self.unmeasuredOutputBytes || session.charges.outputBytes > 0 else {
@@ -164,9 +164,9 @@ struct SessionCharges {
   var account: Account?
   /// Bytes of input that is no request yet.
   fileprivate(set) var inputBytes = 0
-  /// Bytes of output that is not taken yet, as far as that was looked at.
+  /// Bytes of output that were not taken when last measured.
   fileprivate(set) var outputBytes = 0
-  /// Output since then, in bytes.
+  /// Bytes written since the unread output was last measured.
   var unmeasuredBytes = 0
   var isMeasuring = false
 

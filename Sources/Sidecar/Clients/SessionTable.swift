@@ -19,6 +19,6 @@ final class SessionTable {
   /// - Returns: whether it was there.
   func remove(_ session: ClientSession) -> Bool { sessions.removeValue(forKey: session.id) != nil }
 
-  /// Whether it is connected still.
+  /// Whether the session is still connected.
   func has(_ session: ClientSession) -> Bool { sessions[session.id] === session }
 }
