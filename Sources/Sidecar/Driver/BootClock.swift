@@ -23,7 +23,7 @@ enum BootClock {
   }
 }
 
-/// The clock that the driver reads. A test has one that moves when it says so.
+/// The clock that the driver reads. Tests move one of their own.
 struct HostClock: Sendable {
   /// The current moment, as by ``BootClock/now()``.
   let now: @Sendable () -> BootInstant
@@ -33,8 +33,8 @@ struct HostClock: Sendable {
   static let boot = HostClock(now: BootClock.now, wallMicroseconds: BootClock.wallMicroseconds)
 }
 
-/// A timer on the boot clock as a channel of the event loop: the loop's own timers stand still while the host is
-/// suspended, and a lease that ended meanwhile has to be told at once.
+/// A timerfd on the boot clock, as a channel of the event loop: the loop's own timers stand still while the host is
+/// suspended, and a lease that ended meanwhile must be told lost at once.
 final class BootTimer {
   private let descriptor: CInt
   private let channel: any Channel
@@ -60,8 +60,8 @@ final class BootTimer {
       .map { NIOLoopBound(BootTimer(descriptor: descriptor, channel: $0), eventLoop: loop) }
   }
 
-  /// Fires at `moment`, or soon if it has passed. A timer that is armed for an earlier moment stays: to fire too early
-  /// does no harm, and spares a system call for every deadline that is put off.
+  /// Fires at `moment`, or soon if it has passed. A timer armed for an earlier moment stays: firing early does no harm,
+  /// and this saves a system call for every deadline that is put off.
   func arm(for moment: BootInstant?, now: BootInstant) {
     guard let moment else { return }
     if let armedFor, armedFor <= moment, armedFor > now { return }

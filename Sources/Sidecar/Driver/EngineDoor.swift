@@ -2,14 +2,14 @@ import ClientProtocol
 import LockEngine
 import LockTypes
 
-/// The way to the engine for the parts of the driver. They tell it facts; the core carries out what it wants done.
+/// How the parts of the driver reach the engine. They feed it facts; the core carries out the effects.
 final class EngineDoor {
   private unowned var core: SidecarCore?
 
   /// Leads to the engine of `core`, which owns this door.
   func lead(to core: SidecarCore) { self.core = core }
 
-  /// Feeds the engine a fact, on behalf of a user, or nobody's.
+  /// Feeds the engine a fact, on behalf of `user`; nil: nobody's.
   func feed(_ event: Event, now: BootInstant? = nil, of user: UInt32? = nil) { core?.feed(event, now: now, of: user) }
 
   /// Feeds the engine a client's request that is answered under `message`, now or later.
@@ -17,10 +17,10 @@ final class EngineDoor {
     core?.feed(session, message, event)
   }
 
-  /// Feeds the engine something about the driver, which has no effects.
+  /// Feeds the engine a fact about the driver, which has no effects.
   func feedAside(_ event: Event) { core?.feedAside(event) }
 
-  /// Feeds the engine the time, before something is answered without it.
+  /// Feeds the engine what is due, before something is answered without it.
   func feedWhatIsDue(before work: TurnWork) { core?.feedWhatIsDue(before: work) }
 
   /// From `now` on the loop does `work`.

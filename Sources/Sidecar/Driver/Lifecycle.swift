@@ -7,7 +7,7 @@ import NIOPosix
 import SystemStrings
 import SystemdSupport
 
-/// Start, stop, reload, status and watchdog: the way of the daemon from one stage of its life to the next.
+/// Start, reload, stop, status and watchdog: takes the daemon from one stage of its life to the next.
 final class Lifecycle {
   /// How long the daemon tries to give its locks back before it stops all the same, in milliseconds.
   static let drainMillisecondsMax: Int64 = 5000
@@ -15,13 +15,13 @@ final class Lifecycle {
   static let closeMillisecondsMax: Int64 = 500
   /// What the service manager is asked to wait beyond those two, in milliseconds.
   private static let stopSpareMilliseconds: Int64 = 2000
-  /// How long the first connection to Redis may keep the daemon from serving, in milliseconds, unless Redis may not take so
-  /// long to answer. Without Redis it serves all the same, and says so.
+  /// How long the start waits for the first connection to Redis, in milliseconds; less if `redis_timeout_ms` is less.
+  /// Without Redis the daemon serves all the same, and says so.
   private static let firstConnectionMillisecondsMax: Int64 = 2000
   /// How often the status is looked at, in milliseconds.
   private static let statusMilliseconds: Int64 = 1000
-  /// How long it must have served to have begun well, in milliseconds, and with what Redis says of what was left: at the
-  /// most for so long.
+  /// How long the daemon must have served to have begun well, in milliseconds, and how long, at most, it waits for the
+  /// first answer of Redis.
   private static let begunWellMilliseconds: Int64 = 50
   private static let begunWellMillisecondsMax: Int64 = 5000
 
@@ -122,14 +122,14 @@ final class Lifecycle {
           .withBoundSocket(socket.descriptor)
       }
       .map { listener in
-        // The bootstrap listens to a bound socket with a queue of 128 whatever it is told; a host has more processes.
+        // The bootstrap sets a backlog of 128 on a bound socket, whatever it is told; a host has more processes.
         listen(socket.descriptor, ListeningSocket.backlog)
         life.value.listener = listener
         life.value.serving()
       }
   }
 
-  /// Begins to connect to Redis; complete as soon as it is known whether that works.
+  /// Begins to connect to Redis; complete when that has worked or failed, or after a while.
   private func startLink() -> EventLoopFuture<Void> {
     guard case .redis(let url) = configuration.settings.backend else { return loop.makeSucceededVoidFuture() }
     let decided = loop.makePromise(of: Void.self)
@@ -143,7 +143,7 @@ final class Lifecycle {
       onFirstOutcome: { decided.succeed() })
     core.store = link
     link.answerMilliseconds = { [unowned core, configuration] in
-      // A link that is gone must be found out in time to save the leases.
+      // A dead link must be noticed in time to save the leases.
       min(2 * core.engine.roundTrip.timeoutMilliseconds, configuration.settings.live.engine.leaseMilliseconds / 3)
     }
     core.parts.queries.hostCalls = HostCalls(
@@ -182,8 +182,8 @@ final class Lifecycle {
     awaitGoodBeginning()
   }
 
-  /// What was left has been taken over for good when Redis has answered about it and the loop still goes round. Until then
-  /// the end of this process counts against it.
+  /// The takeover has succeeded once Redis has answered, or has had its time, and the loop still turns. Until then the
+  /// end of this process is blamed on the inherited state.
   private func awaitGoodBeginning(waited: Int64 = 0) {
     loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.begunWellMilliseconds)) {
       if waited < Self.begunWellMillisecondsMax, self.core.store?.hasAnswered == false {
@@ -227,7 +227,7 @@ final class Lifecycle {
 
   /// Takes over what can change while clients are served; see ``Sidecar/reload(_:saved:note:)``.
   func reload(_ new: LiveSettings?, saved: [UInt8], note: String?) {
-    // They may have taken so long to be read that the daemon stops by now, or has left everything to another.
+    // Reading may have taken so long that the daemon stops by now, or has handed over.
     guard stages.stage == .starting || stages.stage == .serving else { return }
     if let new {
       let old = configuration.settings.live
@@ -247,7 +247,7 @@ final class Lifecycle {
     notifier.ready(status: lastStatus)
   }
 
-  /// Uses the policy of the configuration from now on. What is held or waits is not asked about again.
+  /// Uses the policy of the configuration from now on. Holds and waiters are not checked again.
   private func policyChanged() {
     core.parts.rights.policyChanged()
     guard core.parts.rights.needsUnits else {
@@ -259,19 +259,19 @@ final class Lifecycle {
 
   // MARK: Stop
 
-  /// Ends where nobody has said whether another daemon follows: what announces that may fail by the same mistake in the
-  /// unit for which it is restarted, and nothing is announced to a daemon that starts. What clients have is left to one
-  /// that may follow. If none does, connections end with the service manager's store, and leases by themselves.
+  /// Ends when nobody has said whether another daemon follows: the announcement may fail by the very mistake in the
+  /// unit that the restart is to mend, and none comes while a daemon starts. Clients and locks are left to one that may
+  /// follow. If none does, connections end with the service manager's store, and leases by themselves.
   ///
   /// - Parameter next: the settings that it would have; nil: those of this one, because its own are wrong.
   func end(before next: Settings?) {
-    // After an announcement it is known that nothing can be left.
+    // After an announced restart the hand-over was tried already, and failed.
     if stages.stage == .serving, !wasRestartAnnounced, handover.handOver(to: next) { return }
     stop()
   }
 
-  /// Gives back every lock, tells every client, and ends. While clients are left to the next daemon it changes nothing:
-  /// the service manager means the same.
+  /// Gives back every lock, tells every client, and ends. During a hand-over it does nothing: the service manager means
+  /// the same.
   func stop() {
     switch stages.stage {
     case .starting:

@@ -1,9 +1,9 @@
 import LockTypes
 
-/// When which kinds of an event were logged. What others can bring about as often as they like is logged once in a while, with how
-/// often it happened; neither a flood of one kind nor one kind after the other fills the log.
+/// Limits how often each kind of an event is logged. What others can cause at will is logged once in a while, with its
+/// count; neither a flood of one kind nor ever new kinds fill the log.
 ///
-/// `LogRates` bounds the messages of each text besides, whoever writes them; it knows no kinds and leaves messages out.
+/// `LogRates` limits the messages of each text, too, from all callers; it knows no kinds and leaves messages out.
 struct MessageTally {
   /// Kinds that are told apart; the rest are one kind.
   static let kindsMax = 32

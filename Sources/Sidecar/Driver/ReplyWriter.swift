@@ -4,9 +4,9 @@ import LockEngine
 import LockTypes
 import SystemStrings
 
-/// Says what the engine answers in the protocol's words.
+/// Writes the engine's replies in the protocol's words.
 struct ReplyWriter {
-  /// Waits of a circle that `deadlock` names.
+  /// Waits of a cycle that `deadlock` names, at most.
   private static let cycleShownMax = 1024
 
   let queries: LockQueries
@@ -102,8 +102,8 @@ struct ReplyWriter {
     }
   }
 
-  /// A wait of a circle, as far as the client may be told of it: its own, and of others the locks that it may inspect. Who
-  /// waits is told to who may inspect both the lock that is waited for and the one that is held.
+  /// A wait of a cycle, as far as the client may see it: its own in full, of others only locks that it may inspect. It
+  /// sees who waits only if it may inspect both the lock that is waited for and the one that is held.
   private func info(_ step: DeadlockStep, for session: ClientSession) -> DeadlockInfo {
     let isHere = ExactText.isSame(step.inbox, queries.inbox)
     let isOwn = isHere && step.session == session.id.rawValue

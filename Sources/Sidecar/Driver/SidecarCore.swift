@@ -5,14 +5,13 @@ import Logging
 import NIOCore
 import SystemdSupport
 
-/// Everything that the event loop owns: the engine, the sessions, the link and the timer. It tells the engine what
-/// happened and carries out the effects.
+/// Everything that the event loop owns: the engine, the sessions, the link and the timer. Feeds the engine facts and
+/// carries out its effects.
 ///
-/// A turn is what happens between two waits of the loop. What a turn produces is sent at its end, once to Redis and once
-/// to each client. Connections are closed at its end, too, so that no effect can bring about another event while
-/// effects are being carried out.
+/// A turn is what happens between two waits of the loop. What it produces is sent at its end, once to Redis and once to
+/// each client. Connections are closed at its end, too: carrying out effects must not bring about another event.
 ///
-/// What else there is to do is done by ``SidecarParts``, each part with its own state; ``Lifecycle`` starts and stops all of it.
+/// ``SidecarParts`` do the rest, each with its own state; ``Lifecycle`` starts and stops all of it.
 final class SidecarCore {
   let configuration: ConfigurationInForce
   let logger: Logger
@@ -39,9 +38,9 @@ final class SidecarCore {
   var onDrained: () -> Void = {}
 
   private(set) var lastRequest: UInt64 = 0
-  /// The request that the engine is being told of, so that an answer that comes at once needs no table.
+  /// The request that the engine is being fed: an answer that comes at once needs no table.
   private var current: (request: RequestID, message: MessageID)?
-  /// On whose behalf the engine is being told something.
+  /// On whose behalf the engine is being fed.
   private var actingUser: UInt32?
   private var effects: [Effect] = []
 
@@ -52,7 +51,7 @@ final class SidecarCore {
     configuration: SidecarConfiguration, instance: String, life: LifeStage, loop: any EventLoop, logger: Logger,
     predecessor: SavedDaemon?, store: DescriptorStore?, clock: HostClock
   ) {
-    // Found out now: with no descriptor left the kernel would seem not to.
+    // Probed now: with no descriptor left the probe would fail.
     _ = ProcessHandle.kernelKnowsPeers
     let settings = configuration.settings
     let inForce = ConfigurationInForce(configuration)
@@ -91,13 +90,13 @@ final class SidecarCore {
     if keeper != nil { engine.recordChanges() }
   }
 
-  /// How many bytes of what is held and waited for there may be in all: half of what can be kept over a restart. The other half is
-  /// for what sessions have sent and not read.
+  /// How many bytes all holds and waiters may take: half of what can be kept over a restart. The other half is for the
+  /// input and the unread output of sessions.
   static func lockBytesMax(memory: StateMemory?, bytes: Int64) -> Int {
     StateLog.recordBytesMax(memoryBytes: memory?.bytes.count ?? Int(bytes)) / 2
   }
 
-  /// Where attempts begin: at a number that nobody can guess, unless this daemon goes on with those of the one before.
+  /// The number behind which attempts begin: one that nobody can guess; 0 to go on with those of the predecessor.
   private static func attemptsBegin(after predecessor: SavedDaemon?) -> UInt64 {
     let starts = EngineConfiguration.attemptStarts
     if let last = predecessor?.engine.lastAttempt(numbers: predecessor?.numbers ?? []), last >= starts.lowerBound {
@@ -109,7 +108,7 @@ final class SidecarCore {
 
   // MARK: The turn
 
-  /// Feeds the engine a fact and does what it wants done.
+  /// Feeds the engine a fact and carries out the effects.
   ///
   /// - Parameter user: on whose behalf; nil: nobody's.
   func feed(_ event: Event, now: BootInstant? = nil, of user: UInt32? = nil) {
@@ -122,7 +121,7 @@ final class SidecarCore {
     output.scheduleEnd()
   }
 
-  /// Feeds the engine something about this driver, which has no effects.
+  /// Feeds the engine a fact about this driver, which has no effects.
   func feedAside(_ event: Event, now: BootInstant? = nil) {
     engine.handle(event, now: now ?? clock.now(), into: &effects)
   }
@@ -130,8 +129,8 @@ final class SidecarCore {
   /// From `now` on the loop does `work`.
   func begins(_ work: TurnWork, now: BootInstant) { turns.begin(work, now: now) }
 
-  /// Feeds the engine the time, if that means anything. It is asked before whatever is answered without it:
-  /// after a pause of the host a lock that ended meanwhile is told lost first, and nowhere shown as held.
+  /// Feeds the engine the time if a deadline has passed. Called before anything is answered without the engine: after a
+  /// pause of the host a lock that ended meanwhile is told lost first, and nowhere shown as held.
   func feedWhatIsDue(before work: TurnWork) {
     let now = clock.now()
     turns.begin(work, now: now)
@@ -188,9 +187,9 @@ final class SidecarCore {
       ])
   }
 
-  /// When the engine, input that was put off, a keepalive or a process that is to end wants to be looked at.
+  /// The earliest deadline: of the engine, of work that was put off, of a keepalive, of a process that is to be killed.
   private var nextDeadline: BootInstant? {
-    // Not at once, but when the loop has looked at everybody else.
+    // By the timer, and not at once: the loop looks at its sockets first.
     if parts.input.hasMoreToDo || !parts.queries.listings.isEmpty || keeper?.hasMoreToDo == true {
       return BootInstant(nanoseconds: 1)
     }
@@ -200,7 +199,7 @@ final class SidecarCore {
     return next
   }
 
-  /// A deadline has come. What enforces a loss is first: others may be waiting for it.
+  /// A deadline has come. Kills are first: others may be waiting for the lock.
   func timerFired() {
     let now = clock.now()
     parts.losses.killThoseDue(now: now)
@@ -238,7 +237,7 @@ final class SidecarCore {
     if parts.input.isThrough(session) { parts.input.closeAfterOutput(session) }
   }
 
-  /// Has what this turn has changed outlive the process, before anything of it is sent.
+  /// Commits what this turn has changed to the kept memory, before anything of it is sent.
   private func keepTurn(_ writers: [ClientSession]) {
     guard let keeper else { return }
     guard keeper.isRecording else { return engine.stopRecordingChanges() }
@@ -261,7 +260,7 @@ final class SidecarCore {
 
   // MARK: The store
 
-  /// The store has told something.
+  /// Something came from the store.
   func heard(_ event: StoreEvent) {
     switch event {
     case .up:

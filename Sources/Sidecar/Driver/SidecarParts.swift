@@ -18,7 +18,7 @@ struct SidecarParts {
   let input: ClientInput
   let registry: ClientRegistry
 
-  /// What all of them stand on.
+  /// What all of them share.
   struct Base {
     let configuration: ConfigurationInForce
     let instance: String

@@ -3,7 +3,7 @@ import NIOCore
 
 /// What a turn has for clients. It is sent once to each of them, at the turn's end.
 final class TurnOutput {
-  /// Above this many bytes of unread output a session is not read from until it has caught up, and is told nothing but what it
+  /// Above this many bytes of unread output a session is not read from until it has caught up, and is sent only what it
   /// asked for.
   static let unreadPauseBytes = 262_144
   /// Below this many it is read from again.
@@ -16,9 +16,9 @@ final class TurnOutput {
   private var writer = MessageWriter()
   private var isEndScheduled = false
   private var dirtySessions: [ClientSession] = []
-  /// Those of the turn that is being ended.
+  /// Sessions of the turn that is being ended.
   private(set) var settlingSessions: [ClientSession] = []
-  /// Output buffers to be used again. One that the channel still holds is replaced when it is written to.
+  /// Output buffers for reuse. One that the channel still holds is replaced when it is written to.
   private var spareBuffers: [ByteBuffer] = []
   /// Ends the turn.
   var onEnd: () -> Void = {}
@@ -30,7 +30,7 @@ final class TurnOutput {
 
   // MARK: The end of the turn
 
-  /// Has the turn end when the loop has looked at what else there is.
+  /// Has the turn end once the loop has dealt with what is ready.
   func scheduleEnd() {
     guard !isEndScheduled else { return }
     isEndScheduled = true
@@ -80,7 +80,7 @@ final class TurnOutput {
     return buffer
   }
 
-  /// Puts a buffer that was written aside, unless it is so large that it is better given back.
+  /// Keeps a written buffer for reuse, unless it is large.
   func keep(_ buffer: ByteBuffer) {
     guard spareBuffers.count < Self.spareBuffersMax, buffer.capacity <= Self.spareBufferBytesMax else { return }
     spareBuffers.append(buffer)
@@ -93,8 +93,8 @@ final class TurnOutput {
     !session.output.isWritable || session.output.count >= Self.unreadPauseBytes
   }
 
-  /// Writes a notification that others bring about. What strangers do must not fill the output of who does not read for a
-  /// while, until its connection is closed and its locks are free: it is left out, and the session is told how many were.
+  /// Writes a notification that others cause, unless the session is behind: strangers must not fill a slow reader's
+  /// output until it is closed and its locks are free. What is left out is counted, and told by `missed`.
   func writeUnlessBehind(to session: ClientSession, _ body: (inout MessageWriter) -> Void) {
     guard !isBehind(session) else {
       session.output.notificationsMissed += 1
@@ -105,7 +105,7 @@ final class TurnOutput {
     write(to: session, body)
   }
 
-  /// Tells a session that reads again how much it was not told.
+  /// Tells a session that reads again how many notifications it has missed.
   func notifyMissed(_ session: ClientSession) {
     guard session.output.notificationsMissed > 0, !session.isClosing, !isBehind(session) else { return }
     let count = session.output.notificationsMissed

@@ -3,7 +3,7 @@ import Glibc
 import LockEngine
 import LockTypes
 
-/// What the loop does, as the times of its turns name it.
+/// The kinds of work that the times of turns tell apart.
 enum TurnWork {
   case acquire, release, extend, downgrade, transfer, cancel
   case query, `break`
@@ -41,10 +41,10 @@ enum TurnWork {
   }
 }
 
-/// How long the turns of the loop take, and what took longest in the longest one. While a turn goes on nobody else is served
-/// and no lease is renewed, so that this is what a client can do to others.
+/// How long turns take, and what took longest in the longest one. While a turn goes on nobody else is served and no
+/// lease is renewed: this is what a client can do to others.
 struct TurnTimes {
-  /// Above this, the journal is told of a turn, in microseconds.
+  /// Turns above this are logged, in microseconds.
   static let longMicroseconds: Int64 = 50_000
   /// The upper ends of the histogram's classes, in microseconds; what is longer comes into one more.
   static let classes: [Int64] = [100, 300, 1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000]
@@ -52,7 +52,7 @@ struct TurnTimes {
   /// One turn.
   struct Turn: Equatable {
     var nanoseconds: Int64 = 0
-    /// How much of that the loop was running for: the rest it was waiting for a processor.
+    /// In how much of it the loop ran; the rest it waited for a processor.
     var processorNanoseconds: Int64 = 0
     /// What took longest in it, and how long.
     var work = TurnWork.service
@@ -60,7 +60,7 @@ struct TurnTimes {
   }
 
   private(set) var counts = [UInt64](repeating: 0, count: Self.classes.count + 1)
-  /// The one that took the processor for longest.
+  /// The one that used the most processor time.
   private(set) var longest = Turn()
 
   private var began: BootInstant?
@@ -74,7 +74,7 @@ struct TurnTimes {
     if began == nil { began = now } else { endWork(now: now) }
     current = work
     currentSince = now
-    // All of them are words without a zero byte, which end in one.
+    // A StaticString ends in a zero byte, and these hold no other.
     work_begins(UnsafeRawPointer(work.word.utf8Start).assumingMemoryBound(to: CChar.self))
   }
 
@@ -85,7 +85,7 @@ struct TurnTimes {
     turn.workNanoseconds = taken
   }
 
-  /// The turn is over. Gives it if it was long.
+  /// The turn is over. Returns it if it was long.
   mutating func end(now: BootInstant, processorTime: Int64 = Self.processorTimeNow()) -> Turn? {
     guard let began else { return nil }
     endWork(now: now)
@@ -94,7 +94,7 @@ struct TurnTimes {
     var turn = Turn()
     swap(&turn, &self.turn)
     turn.nanoseconds = now.nanoseconds - began.nanoseconds
-    // What the loop did between its turns is little: it waited.
+    // Between turns the loop only waits, which takes next to no processor time.
     turn.processorNanoseconds = min(processorTime - self.processorTime, turn.nanoseconds)
     self.processorTime = processorTime
     let microseconds = turn.nanoseconds / 1000
@@ -103,7 +103,7 @@ struct TurnTimes {
     return microseconds > Self.longMicroseconds ? turn : nil
   }
 
-  /// For how long this thread has had a processor, in nanoseconds.
+  /// Processor time of this thread, in nanoseconds.
   private static func processorTimeNow() -> Int64 {
     var time = timespec()
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
@@ -117,7 +117,7 @@ struct TurnTimes {
 }
 
 extension TurnWork {
-  /// What the engine is told, as work.
+  /// The kind of work that an event is.
   init(_ event: Event) {
     switch event {
     case .acquireRequested: self = .acquire

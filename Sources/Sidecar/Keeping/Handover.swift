@@ -22,13 +22,13 @@ final class Handover {
   private let output: TurnOutput
   private let door: EngineDoor
   private let keeper: SessionKeeper?
-  /// Called when no client is served any more…
+  /// Called when clients are no longer served…
   var onBegin: () -> Void = {}
-  /// …to have the store sent what there is for it…
+  /// …to flush what there is for the store…
   var flushStore: () -> Void = {}
   /// …and at the end.
   var onEnd: () -> Void = {}
-  /// Keeps the loop from doing anything more when everything is left to the daemon that follows; tests go on.
+  /// Blocks the loop for good once everything is handed over; tests replace it.
   var standStill: () -> Void = { while true { pause() } }
 
   init(
@@ -49,11 +49,11 @@ final class Handover {
     self.keeper = keeper
   }
 
-  /// Ends, and leaves clients and what they have to the daemon that follows. What cannot be left is given back and its
-  /// clients are told, as by ``stop()``.
+  /// Leaves clients and what they have to the daemon that follows, and ends. What cannot be left is given back and its
+  /// clients are told, as by ``Lifecycle/stop()``.
   ///
   /// - Parameter next: the settings that it will have; nil: those of this one, because its own are wrong.
-  /// - Returns: whether that is so. Where nobody keeps anything it goes on: whoever wants it to end sends SIGTERM, too.
+  /// - Returns: false where nothing can be left. Then this daemon goes on; SIGTERM comes, too, if it is to end.
   @discardableResult
   func handOver(to next: Settings?) -> Bool {
     guard life.stage == .serving, let keeper, keeper.isUsable, keeper.isStoreKept,
@@ -96,15 +96,15 @@ final class Handover {
       ? "host, key_prefix or the Redis server are others from now on" : "nobody keeps them"
   }
 
-  /// Leaves a client to the daemon that follows that came when the others had been left already.
+  /// Leaves a client that came during the hand-over to the next daemon, too.
   func leave(_ session: ClientSession) {
     try? session.channel.syncOptions?.setOption(.autoRead, value: false)
     keeper?.keepIdle()
     output.scheduleEnd()
   }
 
-  /// Asked to end before it serves, whether for a restart or for good is not known: what was left to it is left to the
-  /// next one. If there is none, connections end with the service manager's store, and leases by themselves.
+  /// Asked to end before it serves, for a restart or for good: leaves what was left to it to the next daemon. If there
+  /// is none, connections end with the service manager's store, and leases by themselves.
   ///
   /// - Returns: false when nothing was left to it.
   func leaveBeforeServing() -> Bool {
@@ -123,7 +123,7 @@ final class Handover {
     }
     life.stage = .handedOver
     onEnd()
-    // From here on this loop must not send anything: how far clients were sent their output is written down.
+    // From here on nothing may be sent: how much of its output each client was sent is written down.
     standStill()
   }
 }

@@ -1,6 +1,6 @@
 import LockTypes
 
-/// How far a keeper has come that writes everything down anew.
+/// How far a keeper has come in writing all records anew.
 struct KeeperRefill {
   /// Clients and things of the engine in one turn, which take about a millisecond.
   private static let clientsInTurn = 64
@@ -12,7 +12,7 @@ struct KeeperRefill {
 
   init(clients: [SessionID]) { self.clients = clients }
 
-  /// Has some more noted; whether there is more to come.
+  /// Notes a slice. Returns false when everything was noted.
   mutating func takeSlice(of source: any KeptSource, client: (SessionID) -> Void) -> Bool {
     guard clients.isEmpty else {
       for id in clients.suffix(Self.clientsInTurn) { client(id) }
@@ -27,12 +27,12 @@ struct KeeperRefill {
 
 /// What the next commit writes beside what the engine and the sessions have changed.
 struct DueRecords {
-  /// Nothing was committed yet: who the daemon is, too.
+  /// Nothing was committed yet: the identity is due, too.
   var isFirst = true
   /// The settings, at first and when they have changed.
   var hasSettings = true
-  /// Something was noted, or removed, that has no record.
+  /// Input was noted, or a record removed, since the last commit.
   var hasNotes = false
-  /// Input that a predecessor has taken from sockets, and that is dealt with after the first commit.
+  /// Input that a predecessor took from sockets; it is dealt with after the first commit.
   var leftInputs: [SavedInput] = []
 }

@@ -2,7 +2,7 @@ import LockTypes
 
 /// The clients that are kept, and who has to make room for whom.
 struct KeptClients {
-  /// How long until it is looked for room again, in milliseconds, when there was none.
+  /// How long until an idle client is looked for again, in milliseconds, when there was none.
   private static let searchPauseMilliseconds: Int64 = 1000
 
   /// How many there may be.
@@ -16,7 +16,7 @@ struct KeptClients {
 
   var count: Int { all.count }
   var isEmpty: Bool { all.isEmpty }
-  /// Whether one more has room without another one making it.
+  /// Whether one more fits without displacing another.
   var hasRoom: Bool { all.count < countMax }
 
   subscript(id: SessionID) -> ClientSession? { all[id] }
@@ -32,8 +32,8 @@ struct KeptClients {
     if let count = counts[uid] { counts[uid] = count > 1 ? count - 1 : nil }
   }
 
-  /// Who gives its place to a session; nil: nobody does. Users have equal shares of the places, as far as they need them:
-  /// whoever has the most gives one to who has less. If nobody has more, one that has nothing to lose does.
+  /// The client that gives its place to a session; nil: none. Users have equal shares of the places: the user with the
+  /// most gives one to a user with fewer; if nobody has more, a client with nothing to lose gives its own.
   mutating func makingRoom(
     for session: ClientSession, now: BootInstant, isIdle: (SessionID) -> Bool
   ) -> ClientSession? {

@@ -8,11 +8,11 @@ final class KeptDescriptors {
   static let clientPrefix = "client-"
   /// The name under which the memory is stored.
   static let memoryName = "sidelock-state"
-  /// The name under which is stored what shows whether anything is kept.
+  /// The name of the witness, which shows whether anything is kept.
   static let witnessName = "sidelock-state-witness"
   /// Descriptors of the store that are not clients: the memory, and connections that have just ended.
   private static let reserved = 16
-  /// How long the service manager may take before what it did not read is sent again, in milliseconds.
+  /// How long until what the service manager did not read is sent again, in milliseconds.
   private static let retryMilliseconds: Int64 = 5
 
   private let store: DescriptorStore
@@ -48,7 +48,7 @@ final class KeptDescriptors {
 
   private static func name(of session: ClientSession) -> String { "\(clientPrefix)\(session.id.rawValue)" }
 
-  /// Sends again, as long as there is anything, what the service manager did not read.
+  /// Retries until the service manager has read everything.
   func scheduleRetry() {
     guard store.hasBacklog, retry == nil else { return }
     retry = loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.retryMilliseconds)) { [weak self] in

@@ -1,14 +1,14 @@
-// What a keeper has to do with the sockets of the sessions that it keeps.
+// How a keeper watches, measures and closes the sockets of the sessions that it keeps.
 
 import CLinux
 import Glibc
 import LockEngine
 import NIOCore
 
-/// To look at what there is in a socket without taking it or waiting for it.
+/// For recv: peek at the input without taking it or waiting for it.
 let peekFlags = Int32(MSG_PEEK) | Int32(MSG_DONTWAIT)
 
-/// Makes room for what is read from a kept client, and tells of it before.
+/// Allocates buffers for reads from a kept client, and reports each read to the keeper beforehand.
 struct WatchedReads: RecvByteBufferAllocator {
   final class Session {
     private weak var keeper: SessionKeeper?
@@ -47,10 +47,10 @@ extension ClientSession {
   /// Whether a line has begun, or was not taken yet.
   var hasInput: Bool { input.framer.isInsideLine || input.unread != nil }
 
-  /// Whether its record is not what it was.
+  /// Whether its record must be written again.
   var mustBeWritten: Bool { keeping.isChanged || hasInput || keeping.hadInputWritten }
 
-  /// The record by which a successor goes on with the
+  /// The record by which a successor goes on with the session.
   ///
   /// - Parameter isFinal: whether it is known how much of the output was sent.
   func record(losses: [UInt8], isFinal: Bool) -> SavedSession {
@@ -90,7 +90,7 @@ extension ClientSession {
   /// Bytes that were given to the connection and that it has not sent.
   var unsentBytes: Int { (try? channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0 }
 
-  /// Closes the connection. The service manager may have it too, so that closing it here would not end it.
+  /// Closes the connection. Shuts a kept one down first: the service manager may have its descriptor, too.
   func disconnect() {
     if keeping.isKept { withSocket { _ = shutdown($0, Int32(SHUT_RDWR)) } }
     channel.close(promise: nil)

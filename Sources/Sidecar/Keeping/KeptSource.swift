@@ -1,7 +1,7 @@
 import LockEngine
 import LockTypes
 
-/// What a keeper asks of the daemon that it keeps.
+/// The daemon, as its keeper sees it.
 protocol KeptSource: AnyObject {
   /// The record of who the daemon is.
   var identity: SavedIdentity { get }
@@ -9,10 +9,10 @@ protocol KeptSource: AnyObject {
   var settings: [UInt8] { get }
   /// The counters that a successor goes on with.
   var counters: [UInt64] { get }
-  /// How many bytes there are to keep, of what is held and waited for and of what clients have sent and not read.
+  /// Bytes to keep: of holds and waiters, and of the input and the unread output of sessions.
   var bytesToKeep: Int { get }
 
-  /// What of the engine has changed since the last time, of the sessions for which `keeps` says that they are kept.
+  /// The engine's changes since the last time, of the sessions that `keeps` says are kept.
   func changes(keeps: (SessionID) -> Bool) -> [StateChange]
   func session(_ id: SessionID) -> ClientSession?
   /// The sessions that hold nothing, wait for nothing and are not kept, in their order.
@@ -22,17 +22,17 @@ protocol KeptSource: AnyObject {
   /// The engine's memory of what a session lost.
   func losses(of id: SessionID) -> [UInt8]
 
-  /// A session is not kept any more.
+  /// A session is no longer kept.
   func keepingStopped(_ id: SessionID)
-  /// The next changes are wanted again, after there was no room for any.
+  /// Changes are wanted again, after there was no room for them.
   func resumeChanges()
-  /// Has so many things of the engine come as changes once more; gives the last lock, or nil when there are no more.
+  /// Has about `count` things of locks behind `lock` come as changes again. Returns the last lock, or nil at the end.
   func noteEverything(behind lock: LockName?, atMost count: Int) -> LockName?
   /// There is something to commit.
   func scheduleTurnEnd()
 }
 
-/// The daemon, as its keeper sees it.
+/// The running daemon as a source.
 final class KeptDaemon: KeptSource {
   private let instance: String
   private let configuration: ConfigurationInForce

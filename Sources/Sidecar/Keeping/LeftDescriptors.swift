@@ -15,10 +15,10 @@ public struct LeftDescriptors: Sendable {
     self.descriptors = descriptors
   }
 
-  /// The settings that the daemon before had in force, as it was given them; nil when nothing can be made out.
+  /// The settings that the daemon before had in force, encoded; nil when they cannot be read.
   public var settings: [UInt8]? {
     for descriptor in descriptors where descriptor.name == KeptDescriptors.memoryName {
-      // The descriptor itself is for whoever takes everything over.
+      // Borrowed: the takeover needs the descriptor, too.
       guard let memory = StateMemory(borrowing: descriptor.descriptor),
         let settings = try? StateImage.record(
           StateLog.Key(kind: SavedRecordKind.settings, id: 0), in: UnsafeRawBufferPointer(memory.bytes))
@@ -28,8 +28,8 @@ public struct LeftDescriptors: Sendable {
     return nil
   }
 
-  /// Whether a daemon that begins now could go on with it, and nobody has lost anything yet: somebody holds a lock or waits
-  /// for one, and no lease of a lock that is held has ended.
+  /// Whether a daemon that begins now could go on with it, and nobody has lost anything yet: somebody holds a lock or
+  /// waits for one, and no lease of a lock that is held has ended.
   public var isOfUse: Bool {
     descriptors.contains { descriptor in
       guard descriptor.name == KeptDescriptors.memoryName,
@@ -39,13 +39,12 @@ public struct LeftDescriptors: Sendable {
     }
   }
 
-  /// Has clients know that they have lost their locks, unless the next attempt to start a daemon may go on with them.
+  /// Disconnects clients, unless the next attempt to start a daemon may go on with them.
   public func disconnectUnlessOfUse() {
     if !isOfUse { disconnect() }
   }
 
-  /// Ends the connections of clients, because nobody will take them over: they are to know that they have lost their
-  /// locks.
+  /// Ends the connections of clients, because nobody will take them over: so they learn that their locks are lost.
   public func disconnect() {
     for descriptor in descriptors { shutdown(descriptor.descriptor, Int32(SHUT_RDWR)) }
   }

@@ -7,7 +7,7 @@ import SystemdSupport
 
 /// What a daemon before this one left, read with care: something in it may be what ended that one.
 enum Predecessor {
-  /// Attempts to begin with what was left, after which it is given up.
+  /// Attempts to begin with the inherited state before it is given up.
   private static let attemptsMax: UInt64 = 2
 
   /// Reads what the daemon before left, if it can be used. The connections of clients that cannot go on are closed, and
@@ -17,7 +17,7 @@ enum Predecessor {
   ) -> SavedDaemon? {
     guard !left.descriptors.isEmpty else { return nil }
     guard let store else {
-      // Nothing could be taken out of it any more.
+      // Without a store nothing can be taken out of it.
       left.disconnect()
       return nil
     }

@@ -1,5 +1,5 @@
-// What of the sidecar itself outlives the process: who it is, and its sessions. How a record may change, here and in the
-// engine: protocol/formats.md.
+// What of the sidecar itself outlives the process: who it is, and its sessions. How a record may change, here and in
+// the engine: protocol/formats.md.
 
 import ClientProtocol
 import DaemonSettings
@@ -15,8 +15,7 @@ enum SavedRecordKind {
   static let settings: UInt8 = 18
 }
 
-/// Who a daemon is, and what its locks are worth something for. A daemon for which any of it is different has other
-/// locks.
+/// The lock space that a daemon serves. Only a daemon with the same identity can use what this one saved.
 struct SavedIdentity: Equatable {
   /// The format that it was written in.
   private(set) var version = SavedDaemon.version
@@ -37,7 +36,7 @@ struct SavedIdentity: Equatable {
     return writer.bytes
   }
 
-  /// The daemon of that number, with these settings.
+  /// The identity of daemon `instance` with these settings.
   init(instance: String, _ settings: Settings) {
     self.init(
       instance: instance, host: settings.host, keyPrefix: settings.keyPrefix, backend: settings.backend.place)
@@ -54,7 +53,7 @@ struct SavedIdentity: Equatable {
     var reader = StateReader(bytes)
     version = try reader.unsigned()
     let second = try reader.unsigned()
-    // Until the third, the second number was the format of the engine's records.
+    // Up to format 3, the second number was the format of the engine's records.
     guard version > 3 ? second <= SavedDaemon.version : version > 0 && second == 2 else { throw StateDamage() }
     instance = try reader.text()
     host = try reader.text()
@@ -74,12 +73,12 @@ struct SavedIdentity: Equatable {
 /// A session as its own record tells it.
 struct SavedSession: Equatable {
   var id: SessionID
-  /// The socket, so that no other one is ever taken for it.
+  /// `SO_COOKIE`: no other socket is ever taken for it.
   var cookie: UInt64
   var inputEnded = false
   var keepsHoldsHalfClosed = false
   var acceptsTransfers = false
-  /// Whether some of the output that it was given may have been sent, and some not: nobody can go on with it.
+  /// Whether only a part of its last output may have been sent: nobody can go on with it.
   var isUncertain = false
   var framer = LineFramer.Position(partial: [], seen: 0, isHopeless: false)
   var unreadInput: [UInt8] = []
@@ -93,7 +92,7 @@ struct SavedSession: Equatable {
   /// Whether it ends with the process that connected, and after how long a silence, in milliseconds; 0: never.
   var endsWithProcess = false
   var keepaliveMilliseconds: Int64 = 0
-  /// The engine's memory of what it lost, in the engine's own words.
+  /// The engine's memory of what it lost, in the engine's encoding.
   var losses: [UInt8] = []
 
   func encode() -> [UInt8] {
@@ -169,9 +168,9 @@ struct SavedSession: Equatable {
     endsWithProcess = try reader.bool()
     keepaliveMilliseconds = try reader.signed()
     losses = try reader.bytes()
-    // A daemon of the first format kept the locks of all that half-closed.
+    // In format 1 every half-closed session kept its holds.
     keepsHoldsHalfClosed = version == 1 ? true : try reader.bool()
-    // Before the third, whoever was connected took what came.
+    // Before format 3 every session accepted transfers.
     acceptsTransfers = version < 3 ? true : try reader.bool()
     try reader.finish(isOfLaterFormat: version > SavedDaemon.version)
     try check()
@@ -209,11 +208,11 @@ struct SavedInput {
 struct SavedDaemon {
   /// The format of all records, the engine's too. Every format before is read: an upgrade loses nothing.
   static let version: UInt64 = 4
-  /// The first format whose readers can go on with records of this one: it has only put more behind what they know.
+  /// The first format whose readers can go on with records of this one: what is new, they pass over.
   static let oldestReader: UInt64 = 4
   /// Counters of the sidecar that stand before the engine's.
   static let countersOfSidecar = 2
-  /// No number that is counted up comes so far.
+  /// No counter comes beyond this; a higher one is damage.
   static let numberMax: UInt64 = 1 << 53
 
   let memory: StateMemory
@@ -228,7 +227,7 @@ struct SavedDaemon {
   /// The clients' connections, by the session that each belonged to.
   var connections: [SessionID: CInt] = [:]
 
-  /// Reads what is there, whatever that is. What no daemon can have written by `now` is refused.
+  /// Reads any bytes; throws on what no daemon can have written by `now`.
   init(_ memory: StateMemory, now: BootInstant = BootClock.now()) throws {
     self.memory = memory
     let image = try StateImage(memory: UnsafeRawBufferPointer(memory.bytes))

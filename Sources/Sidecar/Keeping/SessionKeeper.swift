@@ -7,17 +7,17 @@ import NIOCore
 import NIOPosix
 import SystemdSupport
 
-/// Keeps what must outlive this process: in memory whose descriptor the service manager has, and with it the connections
-/// of the clients that have something to lose.
+/// Keeps what must outlive this process: in memory whose descriptor the service manager has, and with it the
+/// connections of the clients that have something to lose.
 ///
-/// What a turn of the loop changed is committed before anything of it is sent, to Redis or to a client. So a process that
-/// is killed, wherever it is, leaves either all of a turn or nothing, and nobody was told what is not there. The one gap
-/// is between two instructions: a reply that was just sent may be sent once more.
+/// What a turn of the loop changed is committed before anything of it is sent, to Redis or to a client. So a process
+/// that is killed leaves either all of a turn or nothing, and nobody was told what is not there. The one gap is between
+/// two instructions: a reply that was just sent may be sent once more.
 final class SessionKeeper {
-  /// A connection whose client has had nothing to lose for so long is not kept any more, in milliseconds. Until then a
-  /// client that acquires and releases in a loop costs the service manager nothing.
+  /// How often connections whose clients have had nothing to lose since the last sweep are dropped, in milliseconds. A
+  /// client that acquires and releases in a loop stays, and costs the service manager nothing.
   static let sweepMilliseconds: Int64 = 5000
-  /// How long nothing is kept at the least, and at the most when there is room, after there was none, in milliseconds.
+  /// How long nothing is kept after the memory was full, in milliseconds: at first, and at most; it doubles.
   static let refillPauseMillisecondsMin: Int64 = 5000
   static let refillPauseMillisecondsMax: Int64 = 300_000
   private let store: KeptDescriptors
@@ -26,29 +26,29 @@ final class SessionKeeper {
   private let loop: any EventLoop
   private let logger: Logger
   private let clock: HostClock
-  /// Whether what it keeps is good for anything.
+  /// False once keeping has failed or was abandoned, until everything is written anew.
   var isUsable: Bool { !isOver && refill == nil }
   /// Whether the service manager keeps what it is given, as far as can be known.
   var isStoreKept: Bool { store.isKept }
-  /// Whether it wants to know what changes.
+  /// Whether it takes changes.
   var isRecording: Bool { !isOver }
-  /// What is kept.
+  /// The daemon that it keeps.
   private let source: any KeptSource
   private(set) var clients: KeptClients
   /// Connections that are to be stored when this turn is committed.
   private var newClients: [ClientSession] = []
-  /// Sessions of which something may have changed since the last commit.
+  /// Sessions that may have changed since the last commit.
   private var touched: [ClientSession] = []
   private var due = DueRecords()
-  /// Whether there is anything to commit yet: what a predecessor left counts until this process has taken it over.
+  /// Whether commits have begun: until this process has taken over, what the predecessor left counts.
   private(set) var hasBegun: Bool
   let hasPredecessor: Bool
   /// Nothing is kept: for ever, or until there is room again.
   private var isOver = false
   private var isOverForGood = false
-  /// What is to be written down still before anything of it counts; nil when all is.
+  /// What is still to be written anew before any of it counts; nil when all is.
   private var refill: KeeperRefill?
-  /// How long to wait before it is looked whether there is room again, in milliseconds.
+  /// How long until it is checked whether there is room again, in milliseconds.
   private var refillPauseMilliseconds = SessionKeeper.refillPauseMillisecondsMin
   private var isFullLogged = false
   private var peekRoom: [UInt8] = []
@@ -91,7 +91,7 @@ final class SessionKeeper {
     scheduleSweep()
   }
 
-  /// What a predecessor left has been taken over, and will be this process' own with the next commit.
+  /// The takeover is done: the next commit replaces the predecessor's state.
   func begin() { hasBegun = true }
 
   /// Input that a predecessor took and did not deal with: it stays noted until this process has.
@@ -120,8 +120,8 @@ final class SessionKeeper {
     }
   }
 
-  /// The client is about to be read from. What there is to read is noted before: of a process that ends in between, the
-  /// successor finds it noted, and sees whether it is still in the socket.
+  /// The client is about to be read from: peeks at its input and notes it. If the process ends before the read, the
+  /// successor finds the note, and checks whether the input is still in the socket.
   func willRead(_ session: ClientSession, bytesMax: Int) {
     guard session.keeping.isKept, !isOver else { return }
     if peekRoom.count < bytesMax { peekRoom = [UInt8](repeating: 0, count: bytesMax) }
@@ -159,7 +159,7 @@ final class SessionKeeper {
   /// Makes what this turn has changed outlive the process.
   ///
   /// - Parameters:
-  ///   - writers: the sessions with output: first those with a grant will be sent theirs, then the others.
+  ///   - writers: the sessions with output; those with a grant are sent theirs first.
   func commit(writers: [ClientSession]) {
     guard !isOver, hasBegun else { return }
     goOnRefilling()
@@ -226,7 +226,7 @@ final class SessionKeeper {
       rest.discardReadBytes()
       session.keeping.unsentOutput = rest
       if !wasUncertain {
-        // Before it counts as handed over: how far it is sent from now on nobody writes down.
+        // Before it counts as handed over: from now on nobody writes down how far it is sent.
         attempt { () throws(StateLog.Failure) in
           try log.put(Self.key(of: session), record(of: session).encode())
           try log.commit(counters: source.counters)
@@ -237,7 +237,7 @@ final class SessionKeeper {
     log.handedOver()
   }
 
-  /// What the connection was given and has not sent on was not noted: nobody can go on with it until it is sent.
+  /// Output that the connection has not sent was not noted: until it is sent, nobody can go on with the session.
   private func doubtOutput(of session: ClientSession) {
     session.keeping.unsentOutput = nil
     session.keeping.notedBytes = 0
@@ -259,11 +259,11 @@ final class SessionKeeper {
     }
   }
 
-  /// Whether turns are wanted to go on with throwing away what nobody needs any more, or with writing down what there is.
+  /// Whether more turns are wanted, to tidy the log or to write everything anew.
   var hasMoreToDo: Bool { !isOverForGood && (log.isTidying || refill != nil) }
 
-  /// The end of a turn: all output was handed over, or its connection is gone; what nobody needs any more is thrown away,
-  /// a slice of it.
+  /// The end of a turn: all output was handed over, or its connection is gone. Its notes are dropped, and a slice of
+  /// the log is tidied.
   func endTurn() {
     if isOver {
       if !isOverForGood { try? log.tidy() }
@@ -309,7 +309,7 @@ final class SessionKeeper {
   }
 
   /// Keeps the connections of clients that have nothing to lose, too, as far as there is room: at a restart it costs
-  /// little, and spares them to connect anew.
+  /// little, and they need not connect anew.
   func keepIdle() {
     for session in source.idleSessions() where hasRoom { begin(session) }
   }
@@ -336,7 +336,7 @@ final class SessionKeeper {
     }
   }
 
-  /// Looks at who has had nothing to lose since the last time.
+  /// Drops clients that have had nothing to lose since the last sweep.
   private func sweepIdle() {
     sweep = nil
     if isOver { return beginAnew() }
@@ -366,13 +366,13 @@ final class SessionKeeper {
 
   // MARK: The end
 
-  /// Whether what was there before is behind us: another failure will be another one's.
+  /// Resets the crash counter: from now on a crash is not blamed on the inherited state.
   func begunWell() {
     log.resetAttempts()
     giveUpUnlessKept()
   }
 
-  /// Where the service manager keeps nothing, what is written down would be for nobody.
+  /// Gives up where the service manager keeps nothing: what is written would be for nobody.
   private func giveUpUnlessKept() {
     guard !isOver, !store.isKept else { return }
     logger.error(
@@ -389,7 +389,7 @@ final class SessionKeeper {
   /// - Returns: whether the successor will have all of it.
   func finish(withinMilliseconds limit: Int) -> Bool {
     guard hasBegun else {
-      // It was told to end, so that what was left is not to blame.
+      // It was told to end: that is no crash to blame on what was left.
       log.resetAttempts()
       return true
     }
@@ -411,7 +411,7 @@ final class SessionKeeper {
     return isRead && !isOver
   }
 
-  /// What was kept means nothing any more: nobody shall take it up.
+  /// What was kept is no longer true: no successor may use it.
   func abandon() {
     guard !isOverForGood else { return }
     isOverForGood = true
@@ -420,7 +420,7 @@ final class SessionKeeper {
     guard !isOver else { return }
     isOver = true
     refill = nil
-    // Sessions stay marked as kept, since the service manager may have their sockets; but nothing is written any more.
+    // Sessions stay marked as kept, since the service manager may have their sockets; but nothing more is written.
     touched = []
     newClients = []
     due.leftInputs = []
@@ -446,7 +446,7 @@ final class SessionKeeper {
 
   // MARK: Beginning anew
 
-  /// Keeps nothing until there is room again. What the service manager has of connections it may keep until then.
+  /// Keeps nothing until there is room again. Connections may stay in the service manager's store until then.
   private func ranFull() {
     isOver = true
     refill = nil
@@ -477,7 +477,7 @@ final class SessionKeeper {
     scheduleSweep()
   }
 
-  /// Notes some more of what there is. What changes meanwhile is noted as ever; nothing of it counts before all is noted.
+  /// Notes the next slice. What changes meanwhile is noted as ever; nothing of it counts before all is noted.
   private func goOnRefilling() {
     guard var refill else { return }
     self.refill =

@@ -42,7 +42,7 @@ final class Takeover {
     self.registry = registry
   }
 
-  /// Goes on with the sessions that were left; complete when that is kept, and clients are read from again.
+  /// Goes on with the sessions that were left; complete when they are kept, and are read from again.
   func takeOver(_ predecessor: SavedDaemon?) -> EventLoopFuture<Void> {
     guard let predecessor else {
       output.scheduleEnd()
@@ -131,8 +131,8 @@ final class Takeover {
     return (kept, inputs)
   }
 
-  /// What ends the session. A process that has ended meanwhile is found now. On a kernel that does not know who is at the
-  /// other end of a socket (before 6.5) its number may be another's by now, and then only its socket ends a session.
+  /// What ends the session. A process that has ended meanwhile is noticed now. On a kernel without SO_PEERPIDFD (before
+  /// 6.5) its pid may be another's by now, so only the socket ends the session.
   private func takeOverEnd(of session: ClientSession, _ record: SavedSession) {
     if record.keepaliveMilliseconds > 0 { lifetimes.keepAlive(session, milliseconds: record.keepaliveMilliseconds) }
     guard record.endsWithProcess else { return }
@@ -157,7 +157,7 @@ final class Takeover {
     }.map(\.element)
   }
 
-  /// What was asked of Redis on behalf of a client has no answer any more.
+  /// Queries to Redis or other hosts ended with the daemon before: they are answered `unavailable`.
   private func answerLostQueries(of kept: [ClientSession], _ state: SavedDaemon) {
     let waiting = state.engine.waitingRequests
     for session in kept {
@@ -181,7 +181,7 @@ final class Takeover {
     for session in kept where sessions.has(session) {
       if !engine.isIdle(session.id) { peers.describe(session) }
       input.readLines(of: session)
-      // Its output, and what it has not read, may hold it back; if not, it is read from again.
+      // Reads again, unless unread output holds the session back.
       input.resumeReading(of: session)
       if session.input.hasEnded { output.touch(session) }
     }

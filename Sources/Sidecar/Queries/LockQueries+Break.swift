@@ -1,4 +1,4 @@
-// How an administrator takes a lock from those who hold it, also from those who cannot be asked any more.
+// How an administrator breaks a lock, also where its host no longer answers.
 
 import ClientProtocol
 import LockEngine
@@ -6,11 +6,11 @@ import LockTypes
 import SystemStrings
 
 extension LockQueries {
-  /// How long a host may take to say what it has broken, in milliseconds. A host that lives answers within a few; to take
-  /// a lock from one that is only slow would be worse than to wait.
+  /// How long a host may take to say what it has broken, in milliseconds. A host that lives answers within a few; to
+  /// take a lock from one that is only slow would be worse than to wait.
   static let breakMilliseconds: Int64 = 2000
 
-  /// Takes a lock from those who hold it, here and on other hosts, or the one hold of `token`.
+  /// Breaks all holds of a lock, here and on other hosts, or only that of `token`.
   func breakHolds(of name: LockName, token: Int64?, reason: String?, id: MessageID, _ session: ClientSession) {
     guard rights.mayBreak(session, name) else { return rights.deny(session, .break, name, id: id) }
     let peer = session.peer.map { "\($0.name ?? "?"), pid \($0.pidText), uid \($0.uid)" } ?? "a client"
@@ -25,7 +25,7 @@ extension LockQueries {
     }
     // Without Redis nobody else can be told; what can be done here is done all the same.
     let fallback = isHeldHere ? { self.answer(order, session, broken: breakHere()) } : nil
-    // Who holds it is asked first: once it is broken here it may pass to another host, from whom nobody wants to take it.
+    // Redis is asked first: once broken here, the lock may pass to another host, from which nobody wants to take it.
     queryStore(session, id, fallback: fallback) { store, user, completion in
       store.inspect([name], waitingHostsMax: 0, of: user, completion)
     } answer: { inspections in
@@ -42,7 +42,7 @@ extension LockQueries {
     }
   }
 
-  /// Asks the hosts that hold it; from those that are not there to be asked it is taken in Redis.
+  /// Has the hosts that hold it break it; from those that are gone or silent it is taken in Redis.
   private func breakElsewhere(
     _ order: BreakOrder, _ session: ClientSession, _ found: LockInspection, broken tokens: [Token]
   ) {
@@ -70,7 +70,7 @@ extension LockQueries {
     }
   }
 
-  /// Why a holder is not asked but robbed; nil: it was asked, or may have been.
+  /// Why a holder's lease is taken in Redis; nil: it is not.
   private func reasonToTake(
     _ holder: LockInspection.Holder, _ outcome: HostCalls.Outcome?, of order: BreakOrder, endsByItself: Bool
   ) -> TakenInfo.Reason? {
@@ -79,7 +79,7 @@ extension LockQueries {
     case .silent?: return .hostSilent
     case .unknown?: return nil
     case .answered(let answer)?:
-      // Somebody has taken the end from a key that its host does not know (any more): it would stand there for ever.
+      // Somebody has removed the TTL of a key that its host does not know: it would stand there for ever.
       return !endsByItself && order.token == nil && HostAnswer.tokens(in: answer).isEmpty ? .noTTL : nil
     case nil:
       let knows = engine.snapshot(of: order.name, waitersMax: 0, now: clock.now())?.validMilliseconds != nil
@@ -98,7 +98,7 @@ extension LockQueries {
     }
   }
 
-  /// Takes the lock from holders in Redis, if they are there still, and answers.
+  /// Takes the lock in Redis from holders that are still as they were seen, and answers.
   private func take(
     _ order: BreakOrder, _ session: ClientSession, _ seen: [[UInt8]], broken: [Token],
     describing description: @escaping ([UInt8]) -> (host: String?, reason: TakenInfo.Reason)?
@@ -131,7 +131,7 @@ extension LockQueries {
     output.write(to: session) { $0.broken(id: order.id, name: order.name, tokens: broken, taken: taken) }
   }
 
-  /// Takes a lock from those sessions of this host that hold it. Gives the tokens of what they held.
+  /// Breaks the holds of this host's sessions, or only that of `token`. Returns the tokens.
   func breakLocally(_ name: LockName, token: Token?, reason: String, by: String) -> [Token] {
     let now = clock.now()
     let holders = engine.snapshot(of: name, waitersMax: 0, now: now)?.holders ?? []

@@ -30,14 +30,14 @@ extension LockQueries {
     hostCalls.queryHosts(questions, waitMilliseconds: waitMilliseconds) { outcomes in
       _ = session.endedQuery(request)
       self.door.feedWhatIsDue(before: .redis)
-      // The turn ends also where nobody is left to hear of it.
+      // The turn must end even where the session is gone.
       guard self.sessions.has(session) else { return self.output.scheduleEnd() }
       then(outcomes)
       self.output.touch(session)
     }
   }
 
-  /// What to ask whom, to know who holds these locks and who waits for them on other hosts.
+  /// Which hosts to ask what, to know who holds these locks and waits for them elsewhere.
   func whoQuestions(
     _ names: [LockName], _ inspections: [LockInspection]
   ) -> [(inbox: String, question: HostQuestion)] {

@@ -22,7 +22,7 @@ extension LockQueries {
     output.scheduleEnd()
   }
 
-  /// Goes on with those that have to pass over many locks, one after the other.
+  /// Goes on with pages for which many locks have to be passed over, in turn.
   func goOnWithListings() {
     while inputs.hasRoom(now: clock.now()), let (listing, session) = listings.popFirst() {
       guard sessions.has(session) else { continue }
@@ -36,10 +36,10 @@ extension LockQueries {
     if !listings.isEmpty { output.scheduleEnd() }
   }
 
-  /// Looks for more locks that the client may inspect; false when it has not come to the end of the page yet.
+  /// Looks for more locks that the client may inspect; false while the page is not complete.
   ///
-  /// Which locks there are beside those must not show. So a page is never short because others were passed over, and there
-  /// is a next one only if there is something on it.
+  /// Other locks must not show: a page is never short because they were passed over, and there is a next one only if
+  /// there is something on it.
   private func find(_ listing: HostListing, for session: ClientSession) -> Bool {
     let wanted = listing.limit + 1 - listing.names.count
     let seesAll = rights.seesAll(session)
@@ -64,8 +64,8 @@ extension LockQueries {
     }
   }
 
-  /// All locks in Redis, by SCAN. A page is what is left of one step of the scan; the cursor is `<step>:<how many of its
-  /// locks were told>`.
+  /// All locks in Redis, by SCAN. A page is what is left of one step of the scan; the cursor is `<step>:<how many of
+  /// its locks were told>`.
   private func listAll(_ params: ListParams, id: MessageID, _ session: ClientSession) {
     guard let position = ScanPosition(params.cursor) else {
       return output.write(to: session) { writer in
@@ -78,7 +78,7 @@ extension LockQueries {
       store.page(at: position.step, namePrefix: params.prefix ?? [], of: user, completion)
     } answer: { all in
       // Anybody can write a key; what no client could ask for is no lock.
-      // What the client may not inspect is left out before pages are made, so that they do not tell of it.
+      // What the client may not inspect is left out before pages are made, or they would show that it is there.
       let found = all.names.filter {
         $0.bytes.count <= Limits.nameBytesMax && $0.isText && self.rights.mayInspect(session, $0)
       }
@@ -118,14 +118,14 @@ extension LockQueries {
 
 /// A page of this host's locks that is being put together. Its cursor is the last name on it.
 final class HostListing {
-  /// Locks that are looked at before the clock is, where not all of them may be told.
+  /// Locks between two looks at the clock, where the client may not inspect all of them.
   static let stepMax = 128
 
   fileprivate let prefix: [UInt8]
   fileprivate let limit: Int
   /// Where to go on looking.
   fileprivate var after: LockName?
-  /// The page, and one more if there is one.
+  /// The names on the page, and one more if there is one.
   fileprivate var names: [LockName] = []
   fileprivate var request = RequestID(0)
 

@@ -29,7 +29,7 @@ final class LockQueries {
   /// Where the leases of all hosts are; nil: this host is alone.
   var store: (any LeaseStore)?
   var hostCalls: HostCalls?
-  /// Pages of `list` that many locks have to be passed over for.
+  /// Pages of `list` that are not complete.
   var listings: Deque<(listing: HostListing, session: ClientSession)> = []
 
   init(
@@ -91,7 +91,7 @@ final class LockQueries {
     }
   }
 
-  /// Words of others, where there are any.
+  /// Somebody else's words; nil where there are none.
   static func said(_ words: String?) -> String? { words.flatMap { $0.isEmpty ? nil : $0 } }
 
   /// A lock as it is now on this host, what Redis just said about it, and what other hosts tell of it.
@@ -113,8 +113,8 @@ final class LockQueries {
     if mode != .exclusive {
       switch found?.state {
       case .held(let held)?:
-        // This host's own lease without a hold is idle, or on its way here or back: nobody holds the lock under it; and
-        // so is that of a host that says so.
+        // This host's own lease without a hold is idle, or on its way here or back: nobody holds the lock under it. So
+        // it is for a host that reports no hold.
         let silent = Set((found?.holders ?? []).filter { !$0.isMe }.map { ExactText($0.inbox) })
           .subtracting(told.map { ExactText($0.inbox) })
         let others =
@@ -151,8 +151,8 @@ final class LockQueries {
 
   // MARK: Asking the store
 
-  /// Asks the store on behalf of a session. `answer` replies to the client or asks on. `fallback` replies when there is no
-  /// answer; without it the client is told that there is none. `name`: the one lock that is asked about.
+  /// Asks the store on behalf of a session. `answer` replies to the client or asks on. `fallback` replies when there is
+  /// no answer; without it the client is told that there is none. `name`: the one lock that is asked about.
   func queryStore<Answer>(
     _ session: ClientSession, _ id: MessageID, of name: LockName? = nil, fallback: (() -> Void)? = nil,
     _ question: (any LeaseStore, _ user: UInt32?, @escaping StoreCompletion<Answer>) -> Void,
@@ -164,7 +164,7 @@ final class LockQueries {
     question(store, session.peer?.uid) { outcome in
       _ = session.endedQuery(request)
       self.door.feedWhatIsDue(before: .redis)
-      // The turn ends also where nobody is left to hear of it.
+      // The turn must end even where the session is gone.
       guard self.sessions.has(session) else { return self.output.scheduleEnd() }
       var words: String?
       switch outcome {

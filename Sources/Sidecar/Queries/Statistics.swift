@@ -190,7 +190,7 @@ extension SidecarCore {
       Statistic.all.compactMap { row in row.value(in: self).map { (path: row.path[...], value: $0) } })
   }
 
-  /// Those of one group stand behind one another in the table.
+  /// Rows of one group are adjacent in the table.
   private static func grouped(_ figures: [(path: ArraySlice<String>, value: StatValue)]) -> [Stat] {
     var result: [Stat] = []
     var rest = figures[...]
@@ -205,7 +205,7 @@ extension SidecarCore {
     return result
   }
 
-  /// A figure of the engine that tells nothing without a store.
+  /// A figure of the engine that means nothing without a store.
   fileprivate func ofStore(_ path: KeyPath<EngineCounters, UInt64>) -> UInt64? {
     store == nil ? nil : engine.statistics[keyPath: path]
   }

@@ -3,7 +3,7 @@ import LockEngine
 import LockTypes
 import NIOCore
 
-/// Who watches which locks. However many watch others, it takes no longer to begin, to end and to find a watch.
+/// Who watches which locks. Adding, removing and finding a watch takes no longer however many watch others.
 private struct Watches {
   /// One watch.
   struct Watch: Hashable {
@@ -19,10 +19,10 @@ private struct Watches {
   /// How many there are.
   private(set) var count = 0
   private var prefixCount = 0
-  /// The most that any one name has had since there were none of names.
+  /// The most that any one name has had since `byName` was last empty.
   private var ofOneNameMax = 0
 
-  /// How many may have to be looked at, at the most, to tell all whom an event concerns.
+  /// How many steps it takes, at most, to find all watches that an event concerns.
   var toldOfOneMax: Int { prefixCount + lengths.count + ofOneNameMax }
 
   mutating func add(_ target: WatchTarget, _ watch: Watch) {
@@ -67,7 +67,7 @@ private struct Watches {
   }
 }
 
-/// Tells those who watch locks what happens to them.
+/// Notifies watchers of what happens to locks.
 final class WatchBook {
   private let configuration: ConfigurationInForce
   private let counts: LimitCounts
@@ -136,7 +136,7 @@ final class WatchBook {
     session.watches.targets = [:]
   }
 
-  /// Goes on with what a session watched at the daemon before this one.
+  /// Goes on with a session's watches as the daemon before this one left them.
   func takeOver(_ session: ClientSession, _ record: SavedSession) {
     session.watches.targets = record.watches
     session.watches.last = record.lastWatch
@@ -162,7 +162,7 @@ final class WatchBook {
     }
   }
 
-  /// Tells those who watch that Redis can be reached again, or cannot any more.
+  /// Notifies all watchers that Redis can be reached again, or no longer can.
   func notifyWatchers(_ state: BackendState) {
     guard watches.count > 0 else { return }
     for session in sessions.values where !session.watches.targets.isEmpty && !session.isClosing {

@@ -5,9 +5,9 @@ import RedisLeases
 
 /// Questions to other daemons, through their inboxes in Redis, and the answers.
 ///
-/// What is known of holders and waiters stays with the daemon that knows it, and is asked for when somebody looks: Redis
-/// holds nothing of it, and no lock cycle pays for it. A daemon that is gone or silent is no error; whoever asked goes
-/// on with what it knows.
+/// Each daemon keeps what it knows of holders and waiters, and is asked for it when somebody looks: Redis holds nothing
+/// of it, and no lock cycle pays for it. A daemon that is gone or silent is no error; the asker goes on with what it
+/// knows.
 final class HostCalls {
   /// What became of a question.
   enum Outcome {
@@ -61,7 +61,7 @@ final class HostCalls {
     guard open.count < Self.openMax, store.isReady else { return completion(.unknown) }
     lastID += 1
     let id = lastID
-    // What follows from the round trip is the least that makes sense on this link.
+    // Never less than what follows from the measured round trip.
     let wait = max(waitMilliseconds, timeoutMilliseconds())
     let timeout = loop.assumeIsolated().scheduleTask(in: .milliseconds(wait)) { self.timedOut(id) }
     open[id] = Open(completion: completion, timeout: timeout, connection: store.statistics.connections)
@@ -95,7 +95,7 @@ final class HostCalls {
   /// Whether an answer to that question is waited for.
   func isOpen(_ id: UInt64) -> Bool { open[id] != nil }
 
-  /// An answer has come; one that nobody waits for any more is dropped.
+  /// An answer has come; one that nobody waits for is dropped.
   func answered(_ id: UInt64, _ payload: [UInt8]) { finish(id, .answered(payload[...])) }
 
   /// Answers another daemon's question.
@@ -103,8 +103,8 @@ final class HostCalls {
     store.answer(payload, id: id, inbox: inbox)
   }
 
-  /// The other daemon is silent, unless it was this one or its connection that stood still: an answer that Redis has
-  /// passed on by now comes before the reply to what is asked now.
+  /// The answer is late. It may be this daemon or its connection that stood still, so Redis is pinged: an answer that
+  /// it has passed on by now comes before the reply.
   private func timedOut(_ id: UInt64) {
     guard let connection = open[id]?.connection else { return }
     store.ping { isAnswered in
@@ -202,7 +202,7 @@ struct RemoteLockReport: Equatable {
     return true
   }
 
-  /// The locks in an answer to ``HostQuestion/who(_:)``, as far as they make sense.
+  /// The locks in an answer to ``HostQuestion/who(_:)``, up to the first that makes no sense.
   static func all(in answer: ArraySlice<UInt8>, from inbox: String) -> [RemoteLockReport] {
     var locks = PackedFieldReader(answer)
     var found: [RemoteLockReport] = []

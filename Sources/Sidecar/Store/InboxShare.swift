@@ -1,18 +1,18 @@
 import LockEngine
 import LockTypes
 
-/// How much of the loop's time messages to the inbox may take that nobody waits for.
+/// Limits the loop's time for messages to the inbox that nobody waits for.
 ///
-/// Whoever may PUBLISH there can send as many as he likes, and each may have the daemon look up locks, ask Redis and write
-/// down what it did. They are hints: what they tell is told again, or found out otherwise. So they have a share of the
-/// time, and what comes beyond it is left out. It is not put off: a grant must not be dated by what came after it.
+/// Anyone with the right to PUBLISH there can send any number, and each may have the daemon look up locks, ask Redis
+/// and write down what it did. They are hints: what they tell is told again, or found out otherwise. So what goes
+/// beyond their share is left out. It is not put off: a grant must not be dated by what came after it.
 struct InboxShare {
-  /// Of so many nanoseconds they have one.
+  /// Their share: one nanosecond in this many.
   static let nanosecondsForOne: Int64 = 4
   /// What they may take at once when there was nothing before, in nanoseconds.
   static let burstNanoseconds: Int64 = 1_000_000
 
-  /// Until then their share is used up.
+  /// Up to this moment their share is used up, in nanoseconds of the boot clock.
   private var usedUntil: Int64 = 0
 
   /// Whether one more may be looked at.
@@ -20,7 +20,7 @@ struct InboxShare {
     usedUntil - now.nanoseconds < Self.burstNanoseconds * Self.nanosecondsForOne
   }
 
-  /// One was. Whoever comes behind one that took long waits for no longer than behind many that did not.
+  /// One was looked at. The debt is capped: behind one that took long, the next ones wait no longer than behind many.
   mutating func used(from begin: BootInstant, to end: BootInstant) {
     let until =
       max(usedUntil, begin.nanoseconds) + max(0, end.nanoseconds - begin.nanoseconds) * Self.nanosecondsForOne

@@ -1,8 +1,8 @@
 import LockEngine
 import LockTypes
 
-/// The store of leases, as the driver sees it: the engine's commands go there, what clients ask about the locks of all
-/// hosts, and what daemons have to say to each other. Nothing of how it is spoken with shows here.
+/// The store of leases, as the driver sees it. It takes the engine's commands, what clients ask about the locks of all
+/// hosts, and what daemons say to each other. Nothing of Redis' protocol shows here.
 ///
 /// Whatever is asked is answered exactly once, also when the connection breaks. Answers, and what ``StoreEvent`` tells,
 /// come in the order in which the store gave them.
@@ -11,9 +11,9 @@ protocol LeaseStore: AnyObject {
   var isReady: Bool { get }
   /// Why it cannot be reached; nil while it can.
   var downReason: String? { get }
-  /// Whether it has answered anything on this connection, behind the handshake.
+  /// Whether it has answered anything on this connection since the handshake.
   var hasAnswered: Bool { get }
-  /// Whether somebody waits for something that is to be sent.
+  /// Whether somebody waits for something that is not sent yet.
   var isUrgent: Bool { get set }
   /// Commands that wait for room in the pipeline.
   var waitingCount: Int { get }
@@ -29,7 +29,7 @@ protocol LeaseStore: AnyObject {
   /// Sends everything that was submitted since the last time.
   func flush()
 
-  /// Sends a command of the engine's. Its reply comes as an event, unless the connection breaks. `user`: on whose behalf.
+  /// Sends a command of the engine's. Its reply comes as an event, unless the link breaks. `user`: on whose behalf.
   func submit(_ command: LeaseCommand, id: CommandID, of user: UInt32?)
 
   /// What the store calls the key of a lock that holds data of others.
@@ -44,7 +44,7 @@ protocol LeaseStore: AnyObject {
     at cursor: [UInt8], namePrefix: [UInt8], of user: UInt32?, _ completion: @escaping StoreCompletion<LockPage>)
   /// Asks what a process that does not use sidelock has written as its lock; nil: nothing.
   func value(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<[UInt8]?>)
-  /// Takes a lock from those of its holders that are still there as they were seen, and hands it on.
+  /// Takes a lock from those of its holders that are still as they were seen (compare-and-delete), and hands it on.
   ///
   /// - Parameters:
   ///   - seen: the ``LockInspection/Holder/entry`` of each, or the value of a foreign one.
@@ -54,12 +54,12 @@ protocol LeaseStore: AnyObject {
     _ completion: @escaping StoreCompletion<[TakenLease]>
   )
 
-  /// Asks the daemon behind `inbox` something; its answer comes as an event, with the number. The completion is told how
-  /// many were there to hear it; nil: it is not known.
+  /// Asks the daemon behind `inbox` something; its answer comes as an event, with the number. The completion is told
+  /// how many were there to hear it; nil: it is not known.
   func call(_ payload: [UInt8], id: UInt64, inbox: String, _ completion: @escaping (Int64?) -> Void)
   /// Answers what the daemon behind `inbox` has asked under that number.
   func answer(_ payload: [UInt8], id: UInt64, inbox: String)
-  /// Asks for nothing but an answer: what was on its way before it has come when it comes.
+  /// Asks for an answer only: when it comes, everything that was on its way before it has come, too.
   func ping(_ completion: @escaping (_ isAnswered: Bool) -> Void)
 }
 
@@ -68,7 +68,7 @@ typealias StoreCompletion<Answer> = (StoreAnswer<Answer>) -> Void
 /// What came of a question to the store.
 enum StoreAnswer<Answer> {
   case answer(Answer)
-  /// It did not carry it out because a key of the lock holds data of others: which one, where that is known; its own words.
+  /// A key of the lock holds data of others: which one, where that is known; its own words.
   case wrongType(OtherData?, String)
   /// It did not carry it out; its own words.
   case refused(String)

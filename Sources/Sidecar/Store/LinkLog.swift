@@ -2,8 +2,7 @@ import LockTypes
 import Logging
 import RESP
 
-/// What the log is told of the link to Redis. Whatever others can bring about as often as they like is told from time to time,
-/// and an outage of hours once.
+/// Logs what happens to the link to Redis: now and then what others can cause at will, and once an outage of hours.
 struct LinkLog {
   private let logger: Logger
   private let url: RedisURL
@@ -32,7 +31,7 @@ struct LinkLog {
     }
   }
 
-  /// The connection has ended, or was not made. Where another address is left that is told only of one that was in use.
+  /// The connection has ended, or was not made. With an address left to try, only the end of one in use is logged.
   mutating func ended(_ reason: String, wasReady: Bool, isRoundOver: Bool) {
     guard failure != reason, isRoundOver || wasReady else { return }
     failure = reason

@@ -7,14 +7,14 @@ import SystemStrings
 
 /// Makes connections to a server whose name may have several addresses.
 ///
-/// The name is looked up anew each time, because a failover may change it. A lookup that takes long is not waited for where
-/// the addresses of before can be tried meanwhile; what it finds at last is tried beside them. The addresses are tried one
-/// after the other; the next one begins as soon as one fails, or when one has been silent for a while (RFC 8305), so that an
-/// address from which nothing ever comes costs the others little. The first to be connected is taken.
+/// The name is looked up anew each time, because a failover may change it. While a lookup takes long, the addresses of
+/// the last one are tried; what it finds is tried beside them. Addresses are tried in turn: the next one begins when
+/// one fails or has been silent for a while (RFC 8305), so a dead address costs the others little. The first connection
+/// wins.
 final class RedisDialer {
   /// How long an address may be silent before the next one is tried beside it, in milliseconds.
   private static let staggerMilliseconds: Int64 = 250
-  /// How long it takes at most until an address that has failed is tried again while another one is silent, in milliseconds.
+  /// The longest pause before failed addresses are tried again while another one is silent, in milliseconds.
   private static let pauseMillisecondsMax: Int64 = 2000
 
   /// A connection.
@@ -23,7 +23,7 @@ final class RedisDialer {
     var handler: RedisChannelHandler
     /// Which address it leads to.
     var address: String
-    /// How long connecting took, in milliseconds: once there and back.
+    /// How long connecting took, in milliseconds: one round trip.
     var milliseconds: Int64
   }
 
@@ -34,7 +34,7 @@ final class RedisDialer {
   private let endpoint: RedisURL.Endpoint
   private let clock: HostClock
   private var rotation = AddressRotation()
-  /// What the name meant last, for when it cannot be looked up.
+  /// The addresses of the last lookup, for when the next one fails or takes long.
   private var lastFound: [SocketAddress] = []
   private var lookupFailure: String?
   /// The lookup that is under way. There is one at a time: those that hang would use up threads.
@@ -50,16 +50,16 @@ final class RedisDialer {
   /// Whether all addresses were tried since the last pause.
   var isRoundOver: Bool { rotation.isRoundOver }
 
-  /// Why there is no connection, by what each address has come to in this round.
+  /// Why there is no connection: the failures of this round.
   var reason: String {
     let all = (lookupFailure.map { [$0] } ?? []) + rotation.reasons
     return all.isEmpty ? "not connected yet" : all.joined(separator: "; ")
   }
 
-  /// The server at `address` is the one.
+  /// The server at `address` is usable.
   func succeeded(_ address: String) { rotation.succeeded(address) }
 
-  /// Who answers at `address` is of no use.
+  /// What answers at `address` is of no use.
   func failed(_ address: String, _ reason: String) {
     rotation.failed(address, answered: true, reason: rotation.isAlone ? reason : "\(title(of: address)): \(reason)")
   }
@@ -141,7 +141,7 @@ final class RedisDialer {
     address.ipAddress ?? address.pathname ?? "\(address)"
   }
 
-  /// How an address is called in messages.
+  /// What messages call an address.
   fileprivate func title(of address: String) -> String {
     switch endpoint {
     case .unix(let path): SystemText.shown(path)
@@ -168,7 +168,7 @@ final class RedisDialer {
     let handler = NIOLoopBound(handler, eventLoop: loop)
     let bootstrap = ClientBootstrap(group: loop)
       .connectTimeout(.milliseconds(timeoutMilliseconds))
-      // One read is what a turn of the loop has to deal with, however much there is.
+      // One read a turn: a turn has no more to deal with, however much there is.
       .channelOption(.maxMessagesPerRead, value: 1)
       .channelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {
@@ -190,14 +190,14 @@ final class RedisDialer {
   private final class Race {
     private let dialer: RedisDialer
     private var candidates: [(name: String, address: SocketAddress)]
-    /// All that are or were among them.
+    /// The names of all candidates so far.
     private var entered: Set<String>
     private let timeoutMilliseconds: Int64
     private let makeHandler: () -> RedisChannelHandler
     private var completion: Completion?
     private var running = 0
-    /// Those that were refused or could not be reached. While another one is silent they are tried again: a server that is
-    /// started anew refuses for a moment, and need not wait for an address from which nothing ever comes.
+    /// Addresses that failed. While another one is silent they are tried again: a server that is restarted refuses for
+    /// a moment, and need not wait for a dead address.
     private var failed: [(name: String, address: SocketAddress)] = []
     private var pauseMilliseconds = RedisDialer.staggerMilliseconds
     private var isPausing = false
@@ -247,7 +247,7 @@ final class RedisDialer {
 
     var isOpen: Bool { completion != nil }
 
-    /// A lookup has come to an end that was not waited for: what it has found beside the others is tried at once.
+    /// A lookup that was not waited for has ended: the new addresses that it found come next.
     func add(_ found: [(name: String, address: SocketAddress)]) {
       let new = found.filter { entered.insert($0.name).inserted }
       candidates = new + candidates

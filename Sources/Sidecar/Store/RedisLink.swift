@@ -6,8 +6,8 @@ import NIOPosix
 import RESP
 import RedisLeases
 
-/// The one connection to Redis: it is made, watched, and made again when it breaks. What is sent when, and what follows from
-/// what comes back, is decided by ``RedisLinkMachine``; here are the channel and the timers.
+/// The one connection to Redis: made, watched, and made again when it breaks. ``RedisLinkMachine`` decides what is sent
+/// when, and what follows from what comes back; here are the channel and the timers.
 ///
 /// Commands go out once a turn of the loop, in one write.
 final class RedisLink {
@@ -18,12 +18,12 @@ final class RedisLink {
 
   private let loop: any EventLoop
   let encoder: LeaseCommandEncoder
-  /// How long answers take that come late, in milliseconds: then it may take that long, too.
+  /// How long answers may take by the measured round trip, in milliseconds, if ``timeoutMilliseconds`` is less.
   var answerMilliseconds: () -> Int64 = { 0 }
   private let clock: HostClock
   private let onEvent: (StoreEvent) -> Void
   private let onOutput: () -> Void
-  /// Called before what came is looked at.
+  /// Called before input is looked at.
   var onInput: () -> Void = {}
   /// Whether somebody waits for such a message.
   var isAwaited: (InboxMessage) -> Bool = { _ in true }
@@ -35,7 +35,7 @@ final class RedisLink {
   private var machine: RedisLinkMachine
   /// The connection, with the address to which it leads.
   private var current: (channel: any Channel, address: String)?
-  /// Whom to tell the answers to queries, by their numbers.
+  /// The completions of queries, by number.
   private var queries: [UInt64: QueryCompletion] = [:]
   private var lastQuery: UInt64 = 0
   private var output = ByteBuffer()
@@ -49,7 +49,7 @@ final class RedisLink {
   var downReason: String? { machine.downReason }
   /// Whether a command was answered on this connection, behind the handshake.
   var hasAnswered: Bool { machine.hasAnswered }
-  /// Whether somebody waits for something that is to be sent.
+  /// Whether somebody waits for something that is not sent yet.
   var isUrgent: Bool {
     get { machine.isUrgent }
     set { machine.isUrgent = newValue }
@@ -121,7 +121,7 @@ final class RedisLink {
     current = (dialed.channel, dialed.address)
     armWatch()
     flush()
-    // It may have ended before anybody listened.
+    // It may have ended before its handler had a number.
     if !dialed.channel.isActive, let ending = machine.closed(number) { end(number, ending) }
   }
 
@@ -129,14 +129,14 @@ final class RedisLink {
     if let ending = machine.closed(number) { end(number, ending) }
   }
 
-  /// The connection is of no use (any more). The next attempt goes to another address, if that is to blame and there is one.
+  /// The connection is of no use. The next attempt goes to another address, if this one is to blame and there is one.
   private func end(_ number: UInt64, _ ending: RedisLinkMachine.Ending) {
     guard ending.isAddressToBlame else { return ended(number, reason: ending.reason, isRoundOver: true) }
     if let current { dialer.failed(current.address, ending.reason) }
     ended(number, reason: dialer.reason, isRoundOver: dialer.isRoundOver)
   }
 
-  /// Whoever waits for a reply is told, and a new connection is made, after a while where everything has been tried.
+  /// Ends the unanswered queries and schedules a new connection: after a backoff where every address was tried.
   private func ended(_ number: UInt64, reason: String, isRoundOver: Bool) {
     guard
       let outage = machine.ended(
@@ -166,7 +166,7 @@ final class RedisLink {
 
   // MARK: Commands
 
-  /// Sends a command of the engine's. Its reply comes as an event, unless the connection breaks. `user`: on whose behalf.
+  /// Sends a command of the engine's. Its reply comes as an event, unless the link breaks. `user`: on whose behalf.
   func submit(_ command: LeaseCommand, id: CommandID, of user: UInt32?) {
     machine.submit(command, id: id, of: user, now: clock.now())
     if machine.hasOutput { onOutput() }
@@ -193,7 +193,7 @@ final class RedisLink {
       return
     }
     machine.drainOutput { bytes in
-      // The same memory again, unless the channel still has to write some of it.
+      // Reuses the memory, unless the channel still has to write some of it.
       output.clear(minimumCapacity: bytes.count)
       output.writeBytes(bytes)
     }
@@ -224,11 +224,11 @@ final class RedisLink {
     }
   }
 
-  /// A message to the inbox. Nobody is kept waiting by those that are not waited for.
+  /// A message to the inbox. Those that nobody waits for have only a share of the time (``InboxShare``).
   private func heard(message payload: [UInt8]) {
     counters.pushes += 1
     let began = clock.now()
-    // What it takes of Redis has to have room, too.
+    // What it asks of Redis needs room, too.
     let hasRoom = inboxShare.hasRoom(now: began) && !machine.isCrowded
     guard hasRoom || InboxMessage.mayBeAwaited(payload) else { return leftOut(now: began) }
     let message = InboxMessage(payload)
@@ -279,7 +279,7 @@ final class RedisLink {
   }
 }
 
-/// Hands what the channel hears to the link.
+/// Passes what happens on the channel to the link.
 final class RedisChannelHandler: ChannelInboundHandler {
   typealias InboundIn = ByteBuffer
   private let link: RedisLink
