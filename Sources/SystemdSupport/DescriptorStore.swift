@@ -7,8 +7,8 @@ import SystemStrings
 /// The service manager's store of descriptors (FDSTORE=, FDSTOREREMOVE=): what is in it stays open when this process
 /// ends, and is handed to the one that takes its place, if the unit is being started again.
 ///
-/// Nothing here waits. When the service manager does not read, what it is to be told is kept, in its order, for the next
-/// ``retry()``. Not thread-safe: one event loop owns it.
+/// Only ``flush(withinMilliseconds:)`` waits. What the service manager does not read is queued, in its order, for the
+/// next ``retry()``. Not thread-safe: one event loop owns it.
 public final class DescriptorStore {
   private enum Message {
     /// `isGiven`: it is closed here as soon as it is sent.
@@ -24,9 +24,9 @@ public final class DescriptorStore {
   /// The end of a pipe whose other end is in the store and nowhere else; -1: there is none.
   private var witness: CInt = -1
 
-  /// The store of the service manager that started this process; nil when there is none. How much it takes is in the
-  /// variable `FDSTORE`, which systemd sets from version 254 on, and the unit for older ones. `environment`: a variable's
-  /// value, as `SystemText` has it.
+  /// The store of the service manager that started this process; nil when there is none. Its capacity is in `FDSTORE`,
+  /// which systemd sets from version 254 on, and the unit for older ones. `environment`: a variable's value, as
+  /// `SystemText` has it.
   public convenience init?(environment: (String) -> String?) {
     guard let path = environment("NOTIFY_SOCKET"), let text = environment("FDSTORE"), let capacity = Int(text) else {
       return nil
@@ -49,13 +49,13 @@ public final class DescriptorStore {
     close(socket)
   }
 
-  /// Whether the environment of this process tells of one.
+  /// Whether the environment of this process offers a store.
   public static var isOffered: Bool {
     DescriptorStore { name in getenv(name).map { SystemText.text(cString: $0) } } != nil
   }
 
-  /// Puts one end of a pipe into the store, by which ``isKept`` knows whether that keeps anything. The service manager
-  /// takes it out when this process has ended.
+  /// Puts one end of a pipe into the store: by the other end ``isKept`` sees whether it stays there. The service
+  /// manager takes it out when this process has ended.
   public func addWitness(as name: String) {
     var ends: [CInt] = [-1, -1]
     guard witness < 0, pipe(&ends) == 0 else { return }
@@ -65,8 +65,8 @@ public final class DescriptorStore {
     retry()
   }
 
-  /// Whether what was put into the store is kept there, as far as can be known: a service manager may offer less room than
-  /// the environment says, or none, and what finds none is closed without a word.
+  /// Whether the store keeps what is put into it, as far as can be known: a service manager may have less room than the
+  /// environment says, or none, and closes what finds none without a word.
   public var isKept: Bool {
     guard witness >= 0 else { return true }
     var state = pollfd(fd: witness, events: 0, revents: 0)
@@ -91,9 +91,9 @@ public final class DescriptorStore {
     retry()
   }
 
-  /// Does not put the descriptor of that name into the store if that has not been done yet.
+  /// Drops the descriptor of that name if it was not sent yet.
   ///
-  /// - Returns: whether that is so.
+  /// - Returns: whether it was dropped.
   @discardableResult
   public func forget(_ name: String) -> Bool {
     guard !backlog.isEmpty else { return false }
@@ -129,8 +129,8 @@ public final class DescriptorStore {
     return sd_notify_barrier(0, (end - now) * 1000) > 0
   }
 
-  /// Whether the message needs no more care. What the service manager will never take is given up: its client will be
-  /// treated as if there were no store.
+  /// Whether the message is done with. What the service manager will never take is given up: its client will be treated
+  /// as if there were no store.
   private func send(_ message: Message) -> Bool {
     let text: String
     let descriptor: CInt

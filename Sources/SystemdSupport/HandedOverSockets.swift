@@ -17,7 +17,7 @@ public struct SocketActivationError: Error, CustomStringConvertible {
 
 /// What the service manager handed over at the start (sd_listen_fds_with_names).
 public enum HandedOverSockets {
-  /// Takes every descriptor, and the announcement out of the environment, so that no one takes them twice. To be
+  /// Takes every descriptor, and the announcement out of the environment: nothing must be taken twice. To be
   /// called once, before there are other threads, as it changes the environment.
   ///
   /// - Throws: ``SocketActivationError`` when the announcement cannot be read.

@@ -1,7 +1,7 @@
 /// The messages that the journal's catalogue explains, by their fixed identifiers (journalctl -x).
 ///
-/// Last words have none: see `LogOutput`. An identifier means the same for ever: a message that changes its meaning gets a new one. A message that is added
-/// here needs an entry in packaging/systemd/sidelock.catalog; a test holds the two against each other.
+/// Critical messages have none: see `LogOutput`. An identifier means the same for ever: a message that changes its
+/// meaning gets a new one. A new message needs an entry in packaging/systemd/sidelock.catalog; a test compares the two.
 enum JournalMessage: String, CaseIterable {
   case serving = "serving"
   case stopping = "stopping"

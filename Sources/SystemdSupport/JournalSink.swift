@@ -3,7 +3,7 @@ import Glibc
 
 /// Log entries for the journal's native protocol: the line for people in MESSAGE, each datum in a field of its own.
 enum JournalSink {
-  /// A journal field has at most so many characters in its name.
+  /// The longest name of a journal field, in bytes.
   private static let fieldNameBytesMax = 64
   /// What stands before the name of every datum.
   private static let prefix = "SIDELOCK_"

@@ -12,7 +12,7 @@ public final class LogOutput: Sendable {
     var entries = LogQueue()
     var drainQueued = false
     var rates = LogRates()
-    /// Whether it will be told what was left out.
+    /// Whether a report of what was left out is scheduled.
     var tellQueued = false
   }
 
@@ -38,8 +38,8 @@ public final class LogOutput: Sendable {
     case .journal:
       self.init { entries in
         for entry in entries {
-          // Whose a message is the journal looks up when it reads it, and does not find a process that has ended. So last
-          // words go over the stream, which it knows; and so does everything when its socket is missing or refuses.
+          // The journal looks up who sent a message when it reads it, and does not find a process that has ended. So
+          // critical messages go over the stream, which it knows; so does everything that its socket does not take.
           if entry.level == .critical || !JournalSink.send(entry) {
             writeToStandardError(Array(LogFormat.journal.line(entry).utf8))
           }
@@ -84,7 +84,7 @@ public final class LogOutput: Sendable {
     return done.wait(timeout: .now() + .milliseconds(limit)) == .success
   }
 
-  /// Whether a message is to be written, or only counted, because there were too many of its kind.
+  /// Whether a message is to be written. Otherwise it is counted: there were too many of its kind.
   func admits(_ message: String, level: Logger.Level) -> Bool {
     let (isAdmitted, mustTell) = state.withLockedValue { state -> (Bool, Bool) in
       if state.rates.admits(message, level: level, nowMilliseconds: monotonicMilliseconds()) { return (true, false) }
@@ -172,7 +172,7 @@ public struct SidelockLogHandler: LogHandler {
     set { metadata[key] = newValue }
   }
 
-  /// Writes a message. Critical ones are waited for, as the process may be about to end.
+  /// Writes a message. Waits for critical ones, as the process may be about to end.
   public func log(event: LogEvent) {
     let message = "\(event.message)"
     guard output.admits(message, level: event.level) else { return }
@@ -198,7 +198,7 @@ private func wallClock() -> timespec {
   return time
 }
 
-/// Writes everything, or gives up when nobody can read it any more.
+/// Writes everything, or gives up when nobody can read it.
 @Sendable private func writeToStandardError(_ bytes: [UInt8]) {
   bytes.withUnsafeBytes { buffer in
     var rest = buffer[...]

@@ -11,7 +11,7 @@ struct LogQueue {
 
   /// Takes an entry, or counts it when there is no room.
   mutating func append(_ entry: LogEntry) {
-    // Once an entry was dropped the rest follows it, so that what is read has one gap, at one place.
+    // Once an entry was dropped the rest follows it: the log then has one gap, at one place.
     guard dropped == 0, bytes + entry.cost <= Self.bytesMax else {
       dropped += 1
       return

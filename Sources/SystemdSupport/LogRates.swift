@@ -1,15 +1,15 @@
 import Logging
 
-/// How many messages of each kind are written. What others can bring about as often as they like, a lock that is lost or a
-/// message that makes no sense, must not fill the log; what was left out is counted.
+/// Limits how many messages of each kind are written. What others can cause at will, a lost lock or a message that
+/// makes no sense, must not fill the log; what is left out is counted.
 ///
 /// A kind is a message's text, which is constant. Each has a bucket: a burst at once, and then one in a while.
 struct LogRates {
   /// Messages of one kind that are written at once.
   static let burst: Int64 = 20
-  /// After them, one in so long, in milliseconds.
+  /// After a burst, one message in this many milliseconds.
   static let everyMilliseconds: Int64 = 1000
-  /// How often it is told what was left out, in milliseconds.
+  /// How often it is reported what was left out, in milliseconds.
   static let tellEveryMilliseconds: Int64 = 10_000
   /// Kinds that are told apart; the rest are one kind.
   static let kindsMax = 256
@@ -22,11 +22,11 @@ struct LogRates {
   }
 
   private var kinds: [String: Kind] = [:]
-  /// Whether anything was left out that was not told.
+  /// Whether anything was left out that was not reported.
   private(set) var hasLeftOut = false
 
-  /// Whether a message is to be written; otherwise it is counted. Last words always are, and what only a person who looks
-  /// for a fault has turned on.
+  /// Whether a message is to be written; otherwise it is counted. Critical ones always are, and so are debug and trace,
+  /// which only somebody who looks for a fault turns on.
   mutating func admits(_ message: String, level: Logger.Level, nowMilliseconds now: Int64) -> Bool {
     switch level {
     case .trace, .debug, .critical: return true

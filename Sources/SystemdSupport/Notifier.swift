@@ -74,7 +74,7 @@ public final class Notifier: Sendable {
   /// The daemon is about to stop (STOPPING=1).
   public func stopping(status: String? = nil) { put { $0.stopping(status: status) } }
 
-  /// The settings are being read again (RELOADING=1). ``ready(status:)`` must follow, whether they could be used or not.
+  /// The settings are being read again (RELOADING=1). ``ready(status:)`` must follow, whether they can be used or not.
   public func reloading() {
     let now = monotonicMicroseconds()
     put { $0.reloading(since: now) }
@@ -87,7 +87,7 @@ public final class Notifier: Sendable {
   public func watchdogTick() { put { $0.watchdogTicked() } }
 
   /// Waits until the service manager has read everything that could be sent at once (BARRIER=1); for the end of the
-  /// process, because what is read after it cannot be told whose it was. Never on the event loop.
+  /// process: whose a message is cannot be told once it has ended. Never on the event loop.
   ///
   /// - Returns: false when that took longer than the given time, or cannot be known.
   @discardableResult

@@ -6,13 +6,13 @@ struct NotifyOutbox {
   enum Step: Equatable {
     /// Send these lines, in one datagram.
     case send(String)
-    /// Nothing may be sent for so long.
+    /// Nothing may be sent for this long.
     case wait(milliseconds: UInt64)
     /// Nothing is left to send.
     case idle
   }
 
-  /// A status that changes all the time must not become a load for the service manager.
+  /// The least time between two statuses: one that changes all the time must not load the service manager.
   static let statusIntervalMilliseconds: UInt64 = 1000
   /// The service manager ignores datagrams above 4096 bytes; this leaves room for the other lines.
   static let statusBytesMax = 2048
@@ -39,7 +39,7 @@ struct NotifyOutbox {
   /// The settings are being read again, since that moment of the monotonic clock, in microseconds.
   mutating func reloading(since microseconds: UInt64) { reloadingPendingSince = microseconds }
 
-  /// What is going on, the start or the stop, takes so much longer, in microseconds from when it is sent.
+  /// The start or stop that is under way takes this much longer, in microseconds from when it is sent.
   mutating func extendTimeout(microseconds: UInt64) { extensionPending = microseconds }
 
   mutating func watchdogTicked() { watchdogPending = true }

@@ -1,11 +1,11 @@
-// How a `StateLog` looks in memory. Numbers are little-endian. Whoever changes what stands where, or what the records of
-// the daemon mean, raises `StateLayout.version`: a daemon that finds another version than its own does not read it.
+// How a `StateLog` looks in memory. Numbers are little-endian. A change of it raises `StateLayout.version`; a daemon
+// reads `versionsRead`. The records in it have a format of their own: protocol/formats.md.
 
 /// Where things stand.
 struct StateLayout {
   static let magic: UInt64 = 0x3154_4154_534B_4C53
   static let version: UInt64 = 2
-  /// Those that are read. In the first, the numbers of the head had no checks, and the counters stood among them.
+  /// Those that are read. In version 1 the numbers of the head had no checks, and the counters stood among them.
   static let versionsRead: ClosedRange<UInt64> = 1...version
   static let headBytes = 4096
   static let areaHeadBytes = 8
@@ -15,7 +15,7 @@ struct StateLayout {
   static let versionOffset = 8
   static let areaBytesOffset = 16
   static let areaOffset = 24
-  /// Where the first format had them; what is written now stands elsewhere, since both are there for a moment.
+  /// Where version 1 had them; what is written now stands elsewhere, since both are there for a moment.
   static let outputsOffsetOfFirst = 32
   static let attemptsOffset = 40
   static let outputsOffset = 48
@@ -25,7 +25,7 @@ struct StateLayout {
   static let outputsSalt: UInt64 = 2
   static func endSalt(_ generation: UInt64) -> UInt64 { 3 + generation }
 
-  /// The area in use, and how many were before it.
+  /// What is stored of the area in use and its generation.
   static func areaWord(_ area: Int, generation: UInt64) -> UInt64 {
     SealedWord.seal(generation << 1 | UInt64(area), salt: areaSalt)
   }
@@ -39,7 +39,7 @@ struct StateLayout {
     areaBytes = (bytes - Self.headBytes) / 2 / Self.headBytes * Self.headBytes
   }
 
-  /// The area that a word names, and how many were in use with it; nil when it names none.
+  /// The area that a word names, and its generation; nil when it names none.
   static func area(in word: UInt64) -> (Int, UInt64)? {
     guard let value = SealedWord.open(word, salt: areaSalt), value >= 2 else { return nil }
     return (Int(value & 1), value >> 1)
@@ -58,10 +58,10 @@ struct StateLayout {
 struct StateHead {
   let layout: StateLayout
   let area: Int
-  /// Counts the areas that were in use; 0 in the first format.
+  /// Counts the areas that were in use; 0 in version 1.
   let generation: UInt64
   let outputsHandedOver: UInt64
-  /// Where the first format had them; empty in any other.
+  /// Where version 1 had them; empty in any other.
   let counters: [UInt64]
 
   init(memory: UnsafeRawBufferPointer) throws(StateUnreadable) {
@@ -77,7 +77,7 @@ struct StateHead {
     guard word(StateLayout.areaBytesOffset) == UInt64(layout.areaBytes) else { throw .damaged("its size is wrong") }
     self.layout = layout
     let areaWord = word(StateLayout.areaOffset)
-    // The version is written before the area is taken into use, so that the area's word tells how it was.
+    // The version is written before the area is taken into use, so the area's word tells which one it is.
     if areaWord < 2 {
       area = Int(areaWord)
       generation = 0
@@ -100,7 +100,7 @@ struct StateHead {
   }
 }
 
-/// A number below 2^48 with a check in the bits above, so that it can be stored at one moment.
+/// A number below 2^48 with a check in the bits above: one store writes both.
 enum SealedWord {
   private static let valueBits: UInt64 = 48
   private static let valueMax: UInt64 = 1 << valueBits - 1
@@ -176,8 +176,8 @@ enum StateEntry {
     }
   }
 
-  /// What the entry is that begins at `offset`, and its size with padding, without a look at whether it is whole; nil when
-  /// there can be none.
+  /// The kind, the key and the padded size of the entry that begins at `offset`, without a look at its checksum; nil
+  /// when there can be none.
   static func head(_ entries: UnsafeRawBufferPointer, at offset: Int) -> (kind: Kind, key: StateLog.Key, total: Int)? {
     guard entries.count - offset >= headBytes else { return nil }
     let first = UInt64(littleEndian: entries.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
@@ -188,7 +188,7 @@ enum StateEntry {
     return (kind, StateLog.Key(kind: UInt8(truncatingIfNeeded: first >> 40), id: id), total)
   }
 
-  /// The entry that begins at `offset`, and its size with padding; nil when there is none that is whole.
+  /// The entry that begins at `offset`, and its padded size; nil when none is there, or its checksum is wrong.
   static func read(
     _ entries: UnsafeRawBufferPointer, at offset: Int
   ) -> (kind: Kind, key: StateLog.Key, payload: UnsafeRawBufferPointer, total: Int)? {
@@ -206,7 +206,7 @@ enum StateEntry {
     return (kind, StateLog.Key(kind: UInt8(truncatingIfNeeded: first >> 40), id: id), payload, total)
   }
 
-  /// Tells damage, not malice.
+  /// Detects damage, not malice.
   static func checksum(_ first: UInt64, _ id: UInt64, _ payload: UnsafeRawBufferPointer) -> UInt64 {
     var sum: UInt64 = 0x9E37_79B9_7F4A_7C15
     func mix(_ word: UInt64) {
@@ -236,8 +236,8 @@ public struct StateImage: Equatable, Sendable {
   public var counters: [UInt64]
   /// The records as they were at the last commit.
   public var records: [StateLog.Key: [UInt8]]
-  /// Input that was taken from sockets after the last commit, in its order. Where it was peeked, the last of a socket may
-  /// be there still.
+  /// Input that was taken from sockets after the last commit, in its order. Where it was peeked, the last of a socket
+  /// may be there still.
   public var inputs: [(id: UInt64, bytes: [UInt8], isPeeked: Bool)]
   /// Output that may not have been handed to its socket, in its order. Only the first of them may have been.
   public var outputs: [(id: UInt64, bytes: [UInt8])]

@@ -3,22 +3,22 @@ import CLinux
 /// The state of a daemon in memory that outlives it: a file in memory whose descriptor the service manager keeps.
 ///
 /// State is a set of records, each under a key. A change is appended; many changes become valid at one moment
-/// (``commit()``), so that whoever reads the memory after the process was killed, at whatever instruction, finds the
-/// state as it was before a turn of the event loop or after it. Two kinds of entries stand beside the records, because
-/// the outside world is no part of the state: *input* that is taken from a socket counts from the moment it was noted
-/// until the commit that says what came of it, and *output* counts from its commit until it was handed to the socket.
+/// (``commit()``): a reader of the memory, after the process was killed at any instruction, finds the state
+/// before a turn of the event loop or after it. Two kinds of entries stand beside the records, as the outside world is
+/// no part of the state: *input* that is taken from a socket counts from when it was noted until the commit that says
+/// what came of it, and *output* from its commit until it was handed to the socket.
 ///
 /// ```
-/// page 0    magic, version, size of an area, the area in use and its generation, attempts to begin, outputs that were handed over
+/// page 0    magic, version, size of an area, area in use, its generation, attempts to begin, outputs handed over
 /// area 0    bytes in use, then entries: length, kind, key, checksum, payload; a commit has the counters in its payload
-/// area 1    the same; only one of them is in use. When the entries that mean nothing any more outweigh the others, those
-///           are copied to the other area, and that is in use from one store on
+/// area 1    the same; only one of them is in use. When garbage outweighs the records, these are copied to the
+///           other area, which one store then takes into use
 /// ```
-/// The copying goes over as many turns as it takes, a slice in each: what changes meanwhile is written to both areas, and
-/// until the other one is complete and in use, this one counts.
+/// Copying takes as many turns as it needs, a slice in each: what changes meanwhile is written to both areas, and this
+/// one counts until the other one is in use.
 ///
-/// Each number of those that are stored by themselves carries a check, and that of an area's bytes in use is made with the
-/// area's generation: what is damaged is refused, and never an earlier commit taken for the last one.
+/// The numbers that say what is valid carry a check, and that of an area's bytes in use is made with the area's
+/// generation: damage is refused, and an earlier commit never taken for the last one.
 ///
 /// Both areas are as large as can ever be needed; memory that was never written, or was given back, costs nothing.
 ///
@@ -42,13 +42,13 @@ public final class StateLog {
   public enum Failure: Error, Equatable {
     /// The records need more room than there is.
     case full
-    /// What was written is not there any more.
+    /// What was written is no longer there.
     case damaged
   }
 
   /// Where a record stands.
   private struct Place {
-    /// In each of the areas, in bytes from its beginning. In the one that is not in use it means something only while
+    /// In each of the areas, in bytes from its beginning. In the area that is not in use it means something only while
     /// records are copied there.
     private var offsets: (Int, Int)
     /// Its size.
@@ -67,20 +67,20 @@ public final class StateLog {
 
   /// How far the records have been copied to the other area.
   private struct Move {
-    /// How far the entries of the area in use were looked at, and how far they are to be: what comes behind is written to
-    /// both areas.
+    /// How far the entries of the area in use were looked at, and up to where they are: later ones are written to both
+    /// areas.
     var looked = StateLayout.areaHeadBytes
     let until: Int
     /// Where the next entry goes in the other area.
     var end = StateLayout.areaHeadBytes
   }
 
-  /// How many bytes of entries one call of ``tidy()`` looks at, and gives back, where nobody has written more.
+  /// How many bytes of entries one call of ``tidy()`` looks at, at least; more where many were appended.
   public static let sliceBytes = 1 << 18
 
   private let memory: UnsafeMutableRawBufferPointer
   private let areaBytes: Int
-  /// Above this many bytes of entries that mean nothing any more, what is left is copied.
+  /// Records are copied when garbage exceeds them by more than this, in bytes.
   private let garbageBytesMax: Int
   private let sliceBytes: Int
   private let areas: StateLayout
@@ -95,13 +95,13 @@ public final class StateLog {
   private var live: [Key: Place] = [:]
   private var liveBytes = 0
   private var move: Move?
-  /// What of the memory is to be given back still.
+  /// What is still to be given back of the memory.
   private var unreturned: [Range<Int>] = []
-  /// How far the entries went when it was last tidied up.
+  /// Where `end` was at the last ``tidy()``.
   private var tidiedEnd = 0
   /// Whether there is input that counts until the next commit.
   private var hasInput = false
-  /// Outputs that were noted, and that were handed over, since there is this memory.
+  /// Outputs that were noted, and that were handed over, in all logs of this memory.
   private var outputsNoted: UInt64
   private var outputsHandedOver: UInt64
   private var isFull = false
@@ -109,13 +109,13 @@ public final class StateLog {
   /// Counters that are stored with every commit.
   public static let countersMax = StateLayout.countersMax
 
-  /// A log in memory that is all zero, or, to go on after what another process left there, in memory that ``StateImage``
-  /// has read. In either case it has no records yet, and what stood there before counts until the first commit.
+  /// A log in memory that is all zero, or, to go on after another process, in memory that ``StateImage`` has read. In
+  /// either case it has no records yet, and what stood there before counts until the first commit.
   ///
   /// `memory` is aligned to 8 bytes and outlives the log.
   ///
   /// - Parameters:
-  ///   - garbageBytesMax: so many bytes more than the records take may be entries that mean nothing any more.
+  ///   - garbageBytesMax: by how many bytes garbage may exceed the records before they are copied.
   ///   - sliceBytes: see ``sliceBytes``.
   public init?(
     memory: UnsafeMutableRawBufferPointer, garbageBytesMax: Int = 1 << 20, sliceBytes: Int = StateLog.sliceBytes
@@ -176,7 +176,7 @@ public final class StateLog {
     try append(.remove, key, [])
   }
 
-  /// Notes bytes that were taken from the socket of `id`, at once. `isPeeked`: they are about to be taken.
+  /// Notes bytes that were taken from the socket of `id`; valid at once. `isPeeked`: they are about to be taken.
   public func noteInput(_ id: UInt64, _ bytes: UnsafeRawBufferPointer, isPeeked: Bool = false) throws(Failure) {
     // Before the first commit the old state counts, and nothing is read from clients.
     guard isAreaInUse else { return }
@@ -191,7 +191,7 @@ public final class StateLog {
     outputsNoted += 1
   }
 
-  /// The output that was noted first, of those that are left, was handed to its socket.
+  /// The oldest output that was noted and is left was handed to its socket.
   public func handedOver() {
     outputsHandedOver += 1
     storeOutputs()
@@ -218,14 +218,13 @@ public final class StateLog {
     if !isAreaInUse { takeIntoUse() }
   }
 
-  /// Gives memory back when it is worth it: a slice of the work, so that no call takes long. To be called when no output is
-  /// pending.
+  /// Gives memory back when it is worth it, a slice of the work in each call. To be called when no output is pending.
   public func tidy() throws(Failure) {
     if isFull { return giveBackSlice(sliceBytes) }
     guard isAreaInUse else { return }
     let appended = max(0, end - tidiedEnd)
     tidiedEnd = end
-    // Faster than entries are appended; and much faster where they come near to what an area holds.
+    // Faster than entries are appended, and much faster as the area fills up.
     let bytes = max(sliceBytes, appended * (end > areaBytes / 2 ? 8 : 2))
     if !unreturned.isEmpty { return giveBackSlice(bytes) }
     if move == nil {
@@ -233,7 +232,7 @@ public final class StateLog {
       move = Move(until: end)
     }
     try copyRecords(bytes)
-    // What input came of is known with the next commit, and it stands in this area alone.
+    // Input that was noted stands in this area alone, until the next commit says what came of it.
     guard let move, move.looked == move.until, !hasInput else { return }
     unreturned = [areas.start(of: area)..<(areas.start(of: area) + end)]
     area = 1 - area
@@ -246,7 +245,7 @@ public final class StateLog {
     takeIntoUse()
   }
 
-  /// Looks at so many bytes of entries, and copies those that still mean something.
+  /// Looks at `bytes` bytes of entries, and copies the records among them.
   private func copyRecords(_ bytes: Int) throws(Failure) {
     guard var move else { return }
     let (from, to) = (areas.start(of: area), areas.start(of: 1 - area))
@@ -270,7 +269,7 @@ public final class StateLog {
     self.move = move
   }
 
-  /// Tells the kernel that some of the memory is of no use any more, as far as it is whole pages of a file in memory.
+  /// Gives a slice of what is still to be given back to the kernel.
   private func giveBackSlice(_ bytes: Int) {
     guard let range = unreturned.popLast() else { return }
     let page = StateLayout.headBytes
@@ -280,8 +279,8 @@ public final class StateLog {
     if end < range.upperBound { unreturned.append(end..<range.upperBound) }
   }
 
-  /// Makes what is there unreadable, because it is not true any more. Of this log only ``tidy()`` is of use from then on,
-  /// which gives the memory back; then another log may begin in it.
+  /// Makes the state unreadable, because it is no longer true. From then on only ``tidy()`` is of use, which gives
+  /// the memory back; then another log may begin in it.
   public func invalidate() {
     isFull = true
     store(0, at: StateLayout.magicOffset)
@@ -294,7 +293,7 @@ public final class StateLog {
     liveBytes = 0
   }
 
-  /// Counts one more attempt to begin with what is there, and tells how many there were without success.
+  /// Counts one more attempt to begin with this state. Returns how many there were before without success.
   public static func countAttempt(_ memory: UnsafeMutableRawBufferPointer) -> UInt64 {
     guard memory.count >= StateLayout.headBytes else { return 0 }
     let before = memory.loadUnaligned(fromByteOffset: StateLayout.attemptsOffset, as: UInt64.self)
@@ -302,7 +301,7 @@ public final class StateLog {
     return before
   }
 
-  /// Beginning with what was there has had success.
+  /// The daemon has begun with the inherited state: attempts are counted anew.
   public func resetAttempts() { store(0, at: StateLayout.attemptsOffset) }
 
   private func takeIntoUse() {
@@ -355,7 +354,7 @@ public final class StateLog {
     return true
   }
 
-  /// Has an entry in the other area, too, if records are being copied there.
+  /// Appends an entry to the other area, too, while records are copied there.
   private func appendToOther(_ start: Int, _ total: Int) {
     guard let move else { return }
     guard total <= areaBytes - move.end else { return self.move = nil }
@@ -371,7 +370,7 @@ public final class StateLog {
   }
 }
 
-/// Tells the kernel that these bytes are of no use any more, as far as they are whole pages of a file in memory.
+/// Gives the whole pages among these bytes back to the kernel, as far as they are of a file in memory.
 private func giveBack(_ memory: UnsafeMutableRawBufferPointer, from offset: Int, bytes: Int) {
   guard let base = memory.baseAddress else { return }
   memory_give_back(base.advanced(by: offset), Int64(bytes))

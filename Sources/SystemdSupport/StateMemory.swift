@@ -1,9 +1,9 @@
 import CLinux
 import Glibc
 
-/// A file in memory, mapped, whose descriptor another process can be given.
+/// A mapped memfd, whose descriptor can be given to another process.
 public final class StateMemory {
-  /// What a file is made for: two areas of four gibibytes, of which only what is written takes memory.
+  /// The size of a new file: two areas of four gibibytes. Only what is written takes memory.
   public static let bytesDefault: Int64 = 1 << 33
 
   /// Its descriptor.
@@ -19,8 +19,8 @@ public final class StateMemory {
     self.init(owning: descriptor)
   }
 
-  /// The file behind a descriptor that another process made, and that is closed with this object; nil, and the descriptor
-  /// closed, when it is not one whose size is fixed: a mapping of another one could end the process at any time.
+  /// The file behind a descriptor that another process made; closed with this object. nil, and the descriptor closed,
+  /// when its size is not sealed: a file that shrinks could end the process at any time (SIGBUS).
   public convenience init?(owning descriptor: CInt) { self.init(descriptor, isOwner: true) }
 
   /// The same, but for the descriptor, which is left open.

@@ -2,8 +2,7 @@ import Dispatch
 import Glibc
 import NIOConcurrencyHelpers
 
-/// Work that may block, even for ever, done elsewhere than where it is asked for: one piece at a time, in the order in
-/// which they came.
+/// A queue for work that may block, even for ever: one piece at a time, in order, on a thread of its own.
 final class BlockingWork: Sendable {
   private struct State {
     var isRunning = false
@@ -12,10 +11,10 @@ final class BlockingWork: Sendable {
 
   private let state = NIOLockedValueBox(State())
 
-  /// Whether some is being done.
+  /// Whether any is being done.
   var isBusy: Bool { state.withLockedValue { $0.isRunning } }
 
-  /// Has `work` done by a thread that is started for it, unless there is one. It has the caller's signals blocked.
+  /// Queues `work`, and starts a thread if there is none; it has the caller's signals blocked.
   ///
   /// - Returns: false when no thread can be started; then nothing is done.
   func start(_ work: @escaping @Sendable () -> Void) -> Bool {
@@ -42,7 +41,7 @@ final class BlockingWork: Sendable {
     return true
   }
 
-  /// What `work` gives; nil when it has not within this time.
+  /// The result of `work`; nil when it is not there in time.
   func result<Value: Sendable>(
     withinMilliseconds limit: Int, _ work: @escaping @Sendable () -> Value
   ) -> Value? {

@@ -12,11 +12,11 @@ protocol Service: AnyObject, Sendable {
   func run() throws
   /// Asks `run()` to give everything back and return. From any thread, at any time.
   func requestStop()
-  /// Asks `run()` to return where it is not known whether a daemon follows: it leaves what clients have to one with these
-  /// settings (nil: those of this one), or gives everything back where that cannot be. From any thread, at any time.
+  /// Asks `run()` to return when nobody has said whether a daemon follows: leaves clients and locks to one with these
+  /// settings (nil: this one's), or gives everything back where that is impossible. From any thread, at any time.
   func requestEnd(before settings: Settings?)
-  /// Asks `run()` to return, and to leave what clients have to the daemon that follows, which will have these settings;
-  /// nil: those of this one. From any thread, at any time.
+  /// Asks `run()` to leave clients and locks to the next daemon, which has these settings (nil: this one's), and to
+  /// return. From any thread, at any time.
   func requestHandOver(to settings: Settings?)
   /// Takes over what can change while it runs; nil: nothing could be used. `note` is for the status line. From any
   /// thread, at any time.
@@ -50,7 +50,7 @@ struct HandedOver {
 /// Runs the daemon until it stops.
 ///
 /// - Parameters:
-///   - found: the settings that there are. When they are wrong, it goes on with those of the daemon before.
+///   - found: what the settings say now. When that is wrong, `inForce` are those of the daemon before.
 ///   - inputs: what the settings are made from.
 /// - Returns: the exit status.
 func runDaemon(
@@ -95,7 +95,7 @@ func runDaemon(
         service?.requestStop()
       case .end:
         logger.info("stopping", metadata: ["signal": "\(name)"])
-        // Without a store nothing is read before: it may take long.
+        // Without a store they are not needed, and reading them may take long.
         if isStoreOffered { service?.requestEnd(before: reloader.readAgain()) } else { service?.requestStop() }
       case .handOver: service?.requestHandOver(to: reloader.readAgain())
       case .reload: if let service { reloader.reload(service) }

@@ -6,15 +6,15 @@ import SystemdSupport
 
 /// Reads the settings again when it is asked to, and has the daemon take over what can change while it runs.
 ///
-/// All of it or nothing: settings with any problem leave those in force that were. Neither on the event loop nor where
-/// signals are heard, as reading a file, or asking who a user is, may block for ever.
+/// All or nothing: with any problem the old settings stay in force. Reads neither on the event loop nor on the signals'
+/// thread, as reading a file, or asking who a user is, may block for ever.
 final class Reloader: Sendable {
-  /// How long a hand-over waits for the settings, in milliseconds: whoever asks for it is about to stop the daemon.
+  /// How long a hand-over waits for the settings, in milliseconds: the daemon is about to be stopped.
   static let handOverMilliseconds = 1000
 
   private let state: NIOLockedValueBox<SettingsInForce>
   private let reading = BlockingWork()
-  /// A reading is to come that has not begun.
+  /// A read was asked for that has not begun.
   private let isAsked = NIOLockedValueBox(false)
   private let inputs: SettingsInputs
   private let output: LogOutput
@@ -34,8 +34,8 @@ final class Reloader: Sendable {
     self.logger = logger
   }
 
-  /// Has the settings read, and the service and the service manager told what became of them. While they are being read
-  /// they are read once more afterwards, however often that is asked for.
+  /// Reads the settings, and tells the service and the service manager the outcome. Requests during a read lead to one
+  /// more read after it, however many they are.
   func reload(_ service: any Service) {
     let isNew = isAsked.withLockedValue { isAsked in
       defer { isAsked = true }

@@ -3,18 +3,18 @@ import Glibc
 
 /// What a signal means after those that came before it.
 struct SignalOrder {
-  /// An order to stop that comes so soon after the first is the same one, in milliseconds: `timeout` and some service
+  /// An order to stop within this time of the first is the same one, in milliseconds: `timeout` and some service
   /// managers send a signal to a process and then to its group, and a terminal may add its own.
   static let sameMilliseconds: UInt64 = 500
-  /// Has the daemon leave clients and locks to the one that follows; SIGTERM comes behind it. It is a signal that nobody
-  /// else has a use for: the runtime stops threads by SIGUSR1, SIGUSR2 and SIGPROF when it draws a backtrace, and
-  /// people send the first two to find out what a program does with them.
+  /// Has the daemon leave clients and locks to the one that follows; SIGTERM comes behind it. Nobody else has a use for
+  /// this signal: the runtime stops threads by SIGUSR1, SIGUSR2 and SIGPROF when it draws a backtrace, and people send
+  /// the first two to find out what a program does with them.
   static let handOverNumber = first_realtime_signal() + 1
   static let handOverName = "SIGRTMIN+1"
   /// Has the daemon give everything back, because none follows; SIGTERM comes behind it.
   static let stopNumber = first_realtime_signal() + 2
   static let stopName = "SIGRTMIN+2"
-  /// What tells what SIGTERM is for, in the order in which it is looked at.
+  /// The signals that say what a SIGTERM behind them is for, in the order in which they are taken.
   static let announcements = [handOverNumber, stopNumber]
 
   enum Meaning: Equatable {
@@ -26,9 +26,9 @@ struct SignalOrder {
     case end
     case reload
     case endAtOnce
-    /// It is an order that was given already.
+    /// The order was given already.
     case same
-    /// Nobody here knows what it is to mean.
+    /// It means nothing here.
     case unknown
   }
 
@@ -57,8 +57,7 @@ struct SignalOrder {
     }
   }
 
-  /// What the last signal meant has been done, which may have taken long: an order to end that has come meanwhile is the
-  /// same one.
+  /// The last signal was carried out, which may have taken long: an order to end that came meanwhile is the same one.
   mutating func carriedOut(now: UInt64) {
     if endAt != nil { endAt = now }
   }
@@ -126,7 +125,7 @@ final class StopSignals {
     while true {
       var number: Int32 = 0
       guard sigwait(&set, &number) == 0 else { continue }
-      // Of signals that wait the lowest comes first, and an order to end would hide what it is for.
+      // sigwait takes the lowest pending signal first: SIGTERM would come before the one that says what it is for.
       if number == SIGTERM || number == SIGINT {
         for announcement in SignalOrder.announcements where take_pending_signal(announcement) != 0 {
           take(announcement, &order, context)

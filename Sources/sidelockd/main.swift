@@ -51,8 +51,8 @@ struct Options: ParsableCommand {
   @OptionGroup var settings: SidelockdArguments
 }
 
-/// What stands for the daemon that cannot begin: clients that the one before left are left on to the next attempt as long
-/// as they have lost nothing. After that they are disconnected, and those who wait to be accepted are told.
+/// The daemon cannot begin: the clients of the one before are left to the next attempt while they have lost nothing.
+/// Otherwise they are disconnected, and clients that wait to be accepted are told.
 ///
 /// - Returns: the exit status, by which a service manager tries again or not.
 func giveUp(_ handedOver: HandedOver, because reason: String) -> Int32 {
@@ -81,7 +81,7 @@ func parseOptions() -> Options {
   }
 }
 
-/// The message about a command line without the values that stand behind `=`, of which one may be a password.
+/// The message about a command line, without the values behind `=`: one may be a password.
 func withoutValues(_ message: String, of arguments: [String]) -> String {
   arguments.reduce(message) { text, argument in
     guard argument.hasPrefix("--"), let end = argument.firstIndex(of: "=") else { return text }
@@ -106,7 +106,7 @@ func printResult(_ text: String) -> Int32? {
   }
 }
 
-/// Writes to standard error. Where that fails there is nobody left to tell it; the exit status still says what happened.
+/// Writes to standard error. If that fails there is nobody left to tell; the exit status still says what happened.
 func complain(_ text: String) {
   try? Output.write(text.hasSuffix("\n") ? text : text + "\n", to: STDERR_FILENO)
 }
@@ -125,7 +125,7 @@ func report(_ resolution: SettingsResolution) {
   output.flush(withinMilliseconds: 1000)
 }
 
-/// Says what is wrong with the settings, and to those whom it concerns.
+/// Reports wrong settings, also to the clients that they concern.
 ///
 /// - Returns: the exit status.
 func refuseToStart(_ resolution: SettingsResolution, _ handedOver: HandedOver) -> Int32 {
@@ -137,7 +137,7 @@ func refuseToStart(_ resolution: SettingsResolution, _ handedOver: HandedOver) -
   return ExitStatus.accountsUnknown
 }
 
-/// Says that the daemon may not have as many files open as it needs, and to those whom it concerns.
+/// Reports that the limit of open files is too low, also to the clients that it concerns.
 ///
 /// - Returns: the exit status.
 func refuseToStart(_ shortage: DescriptorShortage, _ handedOver: HandedOver) -> Int32 {
