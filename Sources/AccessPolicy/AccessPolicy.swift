@@ -21,7 +21,7 @@ public enum PeerUnit: Hashable, Sendable {
 public enum UnitDoubt: String, CaseIterable, Sendable {
   /// Its control groups cannot be read, or it has ended.
   case unreadable = "its control groups cannot be read"
-  /// They name none: where systemd is, every process is in one, so that this one is in a place that systemd does not know.
+  /// They name none: with systemd every process is in one, so this one is in a place that systemd does not know.
   case noUnit = "its control groups name no unit"
   /// They name several.
   case ambiguous = "its control groups do not agree on a unit"
@@ -66,7 +66,7 @@ public struct AccessPolicy: Equatable, Sendable {
     self.owner = owner
   }
 
-  /// Whether any rule names a unit, so that the unit of a client has to be known before anything is decided.
+  /// Whether any rule names a unit: then a client's unit must be known before anything is decided.
   public var needsUnits: Bool {
     rules.contains { rule in
       rule.subjects.contains { subject in
@@ -118,7 +118,7 @@ public struct Access: Equatable, Sendable {
     self.isAdministrator = isAdministrator
   }
 
-  /// Whether no rule is about the client, so that every name is treated alike.
+  /// Whether no rule is about the client: every name is treated alike.
   public var isDefault: Bool { rules.isEmpty }
 
   /// Whether the client has `right` over `name`.

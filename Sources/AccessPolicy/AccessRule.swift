@@ -28,7 +28,7 @@ public struct AccessRule: Equatable, Sendable {
 
   /// Whom a rule is about.
   public enum Subject: Equatable, Sendable {
-    /// Whoever can connect.
+    /// Every client that can connect.
     case everyone
     /// The processes of a user.
     case user(UInt32)
@@ -54,7 +54,7 @@ public struct AccessRule: Equatable, Sendable {
   public var rights: AccessRights
   /// The names that it is about.
   public var names: Names
-  /// Whom it is about: whoever is one of them.
+  /// Whom it is about: clients that are any of these.
   public var subjects: [Subject]
   /// The rule as it was written.
   public var text: String

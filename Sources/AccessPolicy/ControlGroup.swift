@@ -1,14 +1,13 @@
 /// Finds the systemd unit in what /proc/PID/cgroup says.
 ///
-/// A process stands in several hierarchies: in the unified one (`0::`), in systemd's own of the first version
-/// (`name=systemd`), or in both. Which of them systemd keeps its units in differs between hosts, and the other one may be
-/// there all the same, with everybody in its root: made by a container's manager, or by nobody in particular. So the unit
-/// is taken from the one that names it, and only if the other one does not say otherwise.
+/// A process is in the unified hierarchy (`0::`), in systemd's own of cgroup v1 (`name=systemd`), or in both. Hosts
+/// differ in where systemd keeps its units; the other hierarchy may exist all the same, with every process in its root.
+/// So the unit is taken from the one that names it, unless the other one names another.
 public enum ControlGroup {
   /// The unit of the system that a process belongs to.
   ///
-  /// The first part of the path that is no slice counts, and not the last: what lies below it was delegated, and
-  /// whoever it was delegated to can name a group there as they like.
+  /// The first part of the path that is no slice counts, and not the last: what lies below it was delegated, and its
+  /// owner may name groups there at will.
   public static func unit(in contents: [UInt8]) -> PeerUnit {
     switch place(in: contents) {
     case .unknown(let doubt): .unknown(doubt)
@@ -29,7 +28,7 @@ public enum ControlGroup {
   /// Whether a unit of this name may have processes.
   static func isUnit(_ name: String) -> Bool { isUnit(Array(name.utf8)[...]) }
 
-  // Names are bytes here, of which whoever may make a group chooses any: a "/" with an accent ends a name all the same.
+  // Bytes, not Characters: users choose names of groups, and a "/" ends a name also with a combining accent behind it.
   private typealias Bytes = ArraySlice<UInt8>
 
   private enum Place {
@@ -41,7 +40,7 @@ public enum ControlGroup {
     guard contents.last == UInt8(ascii: "\n"), String(validating: contents, as: UTF8.self) != nil else {
       return .unknown(.unreadable)
     }
-    // Whoever stands in the root of a hierarchy is in no unit of it.
+    // A process in the root of a hierarchy is in no unit of it.
     let paths = paths(in: contents).filter { $0.count > 1 }
     var found: (unit: Bytes, path: Bytes)?
     for path in paths {

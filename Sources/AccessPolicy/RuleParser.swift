@@ -52,8 +52,8 @@ extension AccessRule {
 
   /// Reads a rule such as `allow use,inspect orders/* to group:shop,user:anna`.
   ///
-  /// A name with spaces stands in double quotes. `\` takes the meaning from a `*`, `"` or `\`; `\n` and `\t` are a line
-  /// end and a tab. A user or a group may be given as a number, too.
+  /// A name with spaces stands in double quotes. `\` escapes `*`, `"` and `\`; `\n` and `\t` are a line end and a tab.
+  /// A user or a group may be given as a number, too.
   public init(parsing text: String, accounts: AccountLookup) throws(RuleProblem) {
     guard text.utf8.count <= Self.textBytesMax else {
       throw RuleProblem(position: 1, message: "the rule is longer than \(Self.textBytesMax) bytes")

@@ -3,11 +3,11 @@ public import LockEngine
 public import Logging
 public import RESP
 
-/// Everything that a daemon goes by: checked, complete, and with the defaults filled in. What each setting means, and which
-/// values it takes, stands in the table (`Sources/SidelockSettings/SettingTable.swift`); the values here are the
-/// defaults that it documents.
+/// The settings of a daemon: checked, complete, with the defaults filled in.
+/// `Sources/SidelockSettings/SettingTable.swift` says what each means and which values it takes; the values here are
+/// the defaults that it documents.
 ///
-/// What stands in ``live`` changes when the daemon reads its settings again, and the rest at its next start.
+/// ``live`` changes when the daemon reads its settings again, and the rest at its next start.
 public struct Settings: Sendable, Equatable {
   /// Where the host's leases live.
   public enum Backend: Sendable, Equatable {
@@ -16,7 +16,7 @@ public struct Settings: Sendable, Equatable {
     /// Nowhere: the locks concern this host alone. Chosen explicitly, never a fallback.
     case local
 
-    /// Where the data set is, for a successor that must go on with the same one.
+    /// Names the data set, without the login: a successor must go on with the same one.
     public var place: String {
       switch self {
       case .local: ""
@@ -46,7 +46,7 @@ public struct Settings: Sendable, Equatable {
   public init() {}
 }
 
-/// The settings that change while clients are served. Whoever takes them over takes them over as a whole.
+/// The settings that change while clients are served, always as a whole.
 public struct LiveSettings: Sendable, Equatable {
   /// Those of the engine.
   public var engine = EngineSettings()

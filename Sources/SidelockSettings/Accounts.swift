@@ -34,7 +34,7 @@ extension AccountLookup {
       buffer.deallocate()
       switch result {
       case 0: return number.map { .number($0) } ?? .unknown
-      // What a database says that does not know the name differs between databases; see getpwnam(3).
+      // Databases differ in what they say of a name that they do not know; see getpwnam(3).
       case ENOENT, ESRCH, EBADF, EPERM: return .unknown
       case EINTR: continue
       case ERANGE where size < bufferBytesMax: size *= 4

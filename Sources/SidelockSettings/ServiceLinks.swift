@@ -18,9 +18,9 @@ enum ServiceLinks {
     return ends.first.map { words[..<$0].joined(separator: "_") }
   }
 
-  /// Whether a variable is what Docker passes on of the other container's environment: NAME_ENV_VARIABLE, which may have
-  /// any value. No setting has ENV in its name. That of a service called `sidelock` itself could be meant for the daemon by
-  /// somebody who has the prefix wrong, so another variable must tell of that service.
+  /// Whether Docker passed a variable on from the other container's environment: NAME_ENV_VARIABLE, with any value. No
+  /// setting has ENV in its name. SIDELOCK_ENV_… could be a setting with a wrong prefix, so it counts only if another
+  /// variable tells of a service called `sidelock`.
   private static func isPassedOn(_ name: String, _ services: Set<String>) -> Bool {
     let words = name.split(separator: "_", omittingEmptySubsequences: false)
     guard words.first == Substring(serviceName), let index = words.dropFirst().firstIndex(of: "ENV"),

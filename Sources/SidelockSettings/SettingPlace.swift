@@ -3,7 +3,7 @@ import DaemonSettings
 import Logging
 import SystemStrings
 
-/// Where the value of a setting stands in `Settings`, and with that whether a running daemon takes over another one.
+/// Where the value of a setting stands in `Settings`, and so whether a running daemon takes over a new one.
 struct SettingPlace: Sendable {
   /// Whether it changes while the daemon serves. The others need a restart.
   let isLive: Bool

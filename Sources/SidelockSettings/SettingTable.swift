@@ -6,9 +6,8 @@ import SystemStrings
 
 /// Every setting of the daemon. The raw value is the YAML key; the flag and the environment variable follow from it.
 ///
-/// All that is to be said of a setting stands in its row of the table below, and in the property of `Settings` or of a part of it
-/// to which the row leads. Reading it, telling it, checking it, handing it on to the next daemon and taking it over when
-/// it changes follow from those two.
+/// All about a setting stands in its row of the table below, and in the property of `Settings` to which the row leads.
+/// Reading, showing, checking, reloading it and leaving it to the next daemon follow from those two.
 public enum SettingKey: String, CaseIterable, Sendable {
   case redis
   case local
@@ -93,7 +92,7 @@ enum SettingKind: Sendable, Equatable {
   }
 }
 
-/// A Unix socket address holds 108 bytes, the last of which ends the string.
+/// A Unix socket address holds 108 bytes; the last one ends the string.
 let socketPathBytesMax = 107
 let userNameBytesMax = 256
 let keyPrefixBytesMax = 64
@@ -106,7 +105,7 @@ struct SettingDefinition: Sendable {
   /// One sentence, without a full stop.
   let summary: String
   let kind: SettingKind
-  /// Where its value stands in `Settings`, where the default stands too, and when it changes.
+  /// Where its value and its default stand in `Settings`, and when it changes.
   let place: SettingPlace
   /// The default in words.
   let defaultText: String
@@ -115,10 +114,10 @@ struct SettingDefinition: Sendable {
 
   /// The default, where it is found out at the start; nil for what stands in `Settings()`.
   let found: (@Sendable (Settings, SettingsInputs) -> SettingValue?)?
-  /// What the check of a value by itself cannot see: what is wrong with it beside the rows above, or nil for nothing.
+  /// Checks it against the rows above, beyond the check of a value by itself; what is wrong, or nil for nothing.
   let problem: (@Sendable (Settings) -> String?)?
 
-  /// Without `defaultText` it is what stands in `Settings()`, and without `sample` that is the default.
+  /// `defaultText` and `sample`, where not given, are what stands in `Settings()`.
   init(
     _ valueName: String, _ summary: String, _ kind: SettingKind, _ place: SettingPlace,
     default defaultText: String? = nil,

@@ -36,8 +36,8 @@ struct SettingValueError: Error {
 }
 
 extension SettingDefinition {
-  /// Checks a text that a flag, a variable or a file gave for this setting, as `SystemText` has it. So stay paths; what is
-  /// no path must be UTF-8.
+  /// Checks a text that a flag, a variable or a file gave for this setting, as `SystemText` has it. Paths stay as they
+  /// are; what is no path must be UTF-8.
   func parse(_ given: String) throws(SettingValueError) -> SettingValue {
     let text: String
     switch kind {
@@ -144,7 +144,7 @@ func quoted(_ text: String, scalarsMax: Int = 64) -> String {
   return result + (text.unicodeScalars.count > scalarsMax ? "…\"" : "\"")
 }
 
-/// The same, but for what may be a URL with a password in it.
+/// The same; hides what may be a URL with a password in it.
 func quotedUnlessLogin(_ text: String) -> String { mayBeLogin(text) ? "\"***\"" : quoted(text) }
 
 /// Whether a text could be a URL with a password in it.
@@ -167,7 +167,7 @@ private func printable(_ scalar: Unicode.Scalar) -> String {
 }
 
 extension SettingKey {
-  /// The setting that somebody may have meant who wrote `name`; nil where none is like it.
+  /// The setting that was probably meant by `name`; nil where none is like it.
   init?(closestTo name: String) {
     // Longer than any setting's name with a mistake in it.
     guard name.utf8.count <= 40 else { return nil }

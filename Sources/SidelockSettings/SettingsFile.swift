@@ -3,8 +3,8 @@ import CLibYAML
 /// A configuration file as a flat list: one mapping of names to plain values, or to lists of them where that means
 /// something, and nothing nested deeper.
 ///
-/// libyaml does the parsing. Nested values, other lists, anchors, tags, duplicate keys and further documents are refused,
-/// because none of them means anything here, and a setting that is silently ignored is worse than an error.
+/// libyaml does the parsing. Nested values, other lists, anchors, tags, duplicate keys and further documents are
+/// refused: none of them means anything here, and a setting that is silently ignored is worse than an error.
 struct SettingsFile: Equatable {
   struct Entry: Equatable {
     var key: String
@@ -47,7 +47,7 @@ struct SettingsFile: Equatable {
     defer { yaml_parser_delete(parser) }
     bytes.withUnsafeBufferPointer { buffer in
       yaml_parser_set_input_string(parser, buffer.baseAddress, buffer.count)
-      // Not what the first bytes look like, which may be no text at all.
+      // libyaml would go by the first bytes, which may be no text at all.
       yaml_parser_set_encoding(parser, YAML_UTF8_ENCODING)
       var reader = EventReader(listKeys: listKeys)
       while !reader.finished {

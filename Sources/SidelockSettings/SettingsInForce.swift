@@ -3,9 +3,9 @@ public import DaemonSettings
 import LockEngine
 import RESP
 
-/// The settings that a daemon serves with, in a form that can be handed to the daemon after it: whose own may be wrong.
+/// The settings that a daemon serves with, in a form for the daemon after it, whose own may be wrong.
 ///
-/// Nothing in it has to be looked up again. The password of Redis is among it: it is for memory that nobody else reads.
+/// Nothing in it has to be looked up again. It holds the password of Redis: it is for memory that nobody else reads.
 public struct SettingsInForce: Sendable, Equatable {
   /// The settings.
   public var settings: Settings
@@ -25,10 +25,10 @@ public struct SettingsInForce: Sendable, Equatable {
     self.init(settings: settings, shown: shown)
   }
 
-  /// Whoever changes what is written raises it. A setting more or less is no change: each stands there with its name.
+  /// Goes up when the encoding changes. A setting more or less is no change: each stands there with its name.
   private static let version: UInt64 = 3
 
-  /// The settings that stand there as texts. The rest is looked up somewhere else when it is read: accounts, the password.
+  /// The settings that are written as texts. The others would need lookups (accounts, the password) to be read back.
   private static var texts: [(key: SettingKey, place: SettingPlace.Access)] {
     SettingKey.allCases.compactMap { key in
       key.definition.kind.isList ? nil : key.definition.place.value.map { (key, $0) }
@@ -57,8 +57,8 @@ public struct SettingsInForce: Sendable, Equatable {
     return writer.bytes
   }
 
-  /// Reads it back; nil for anything else, whatever that is, and where a value is none that its setting may have. A setting
-  /// that does not stand there has its default, and one that this daemon does not know is passed over.
+  /// Reads ``encoded``; nil for anything else, and where a value is none that its setting may have. A setting that is
+  /// missing has its default, and an unknown one is passed over.
   public init?(encoded bytes: [UInt8]) {
     var reader = StateReader(bytes)
     settings = Settings()

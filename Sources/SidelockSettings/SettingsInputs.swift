@@ -3,10 +3,10 @@ import Glibc
 import ProcessSupport
 import SystemStrings
 
-/// Everything that settings are made from, gathered before any of it is judged, so that the judging is a pure function.
+/// Everything that settings are made from, gathered before any of it is judged: the judging is a pure function.
 ///
-/// Command line and environment are bytes. Here they stand as `SystemText` has them, so that a path is that of the file
-/// which was meant, and a text that is not UTF-8 can be refused.
+/// Command line and environment are bytes, kept as `SystemText` has them: a path names the file that was meant, and a
+/// text that is not UTF-8 can be refused.
 public struct SettingsInputs: Sendable {
   /// What was given on the command line.
   public var flags: [SettingKey: String] = [:]
@@ -34,13 +34,13 @@ public struct SettingsInputs: Sendable {
     self.readFile = readFile
   }
 
-  /// Where the socket of a daemon is that a user runs; nil for that of the system.
+  /// The default socket of a daemon that a user runs; nil for the system's.
   var userSocketPath: String? {
     guard !isRoot, let runtime = environment["XDG_RUNTIME_DIR"], runtime.hasPrefix("/") else { return nil }
     return runtime + "/sidelock/sidelock.sock"
   }
 
-  /// The same, for a daemon that serves and reads its files once more.
+  /// The same for a reload: what can be read only once is refused.
   public var again: SettingsInputs {
     var inputs = self
     inputs.readFile = readSmallFileAgain
@@ -85,14 +85,13 @@ public enum FileReadError: Error, Equatable, Sendable {
   }
 }
 
-/// Reads a whole file of at most `bytesMax` bytes, at a path as `SystemText` has it, for a start: besides regular files also
-/// what is open already, by `/dev/stdin` or a shell's `<(…)`. Whatever else there is may never come to an end, or not even
-/// to a beginning, and is refused.
+/// Reads a whole file of at most `bytesMax` bytes, at a path as `SystemText` has it, at the start: a regular one, or
+/// one that is open already (`/dev/stdin`, a shell's `<(…)`). Anything else may block or never end, and is refused.
 @Sendable public func readSmallFile(_ path: String, bytesMax: Int) -> Result<[UInt8], FileReadError> {
   read(path, bytesMax: bytesMax, isAgain: false)
 }
 
-/// The same once more, in a daemon that serves: what was open at its start has been read to its end.
+/// The same for a reload: what was open at the start has been read to its end, and is refused.
 @Sendable public func readSmallFileAgain(_ path: String, bytesMax: Int) -> Result<[UInt8], FileReadError> {
   read(path, bytesMax: bytesMax, isAgain: true)
 }
@@ -100,16 +99,16 @@ public enum FileReadError: Error, Equatable, Sendable {
 private func read(_ path: String, bytesMax: Int, isAgain: Bool) -> Result<[UInt8], FileReadError> {
   let failure = { Result<[UInt8], FileReadError>.failure(.ofSystem(errno)) }
   var status = stat()
-  // Before it is opened, as that alone does something to some devices.
+  // Before it is opened: opening alone does something to some devices.
   guard SystemText.withCString(path, { stat($0, &status) }) == 0 else { return failure() }
   if let refusal = refusal(of: status, at: path, isAgain: isAgain) { return .failure(refusal) }
-  // A pipe that has come into its place meanwhile does not block either.
+  // O_NONBLOCK: a pipe that has taken its place meanwhile must not block.
   let descriptor = SystemText.withCString(path) { open($0, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK) }
   guard descriptor >= 0 else { return failure() }
   defer { close(descriptor) }
   guard fstat(descriptor, &status) == 0 else { return failure() }
   if let refusal = refusal(of: status, at: path, isAgain: isAgain) { return .failure(refusal) }
-  // What is open already is waited for.
+  // What is open already may block.
   guard fcntl(descriptor, F_SETFL, 0) == 0 else { return failure() }
   var bytes: [UInt8] = []
   var chunk = [UInt8](repeating: 0, count: 16 * 1024)

@@ -9,7 +9,7 @@ public struct SettingsResolution: Sendable {
   public private(set) var settings: Settings?
   /// Everything that is wrong, not only the first thing.
   public private(set) var problems: [SettingProblem] = []
-  /// What is not used, and is no mistake of whoever wrote the settings.
+  /// What is worth a word and no mistake: variables that are not used, a password among the flags.
   public private(set) var warnings: [SettingProblem] = []
   /// What holds, as far as it could be made out, in the order of the table.
   public private(set) var effective: [EffectiveSetting] = []
@@ -98,7 +98,7 @@ private struct Resolver {
     let keys = Dictionary(uniqueKeysWithValues: SettingKey.allCases.map { ($0.environmentName, $0) })
     let links = ServiceLinks.names(in: inputs.environment)
     for (name, text) in inputs.environment.sorted(by: { $0.key < $1.key }) where name.hasPrefix(environmentPrefix) {
-      // A Redis with such an address is a mistake: to pass over it could mean another Redis than the other hosts have.
+      // `SIDELOCK_REDIS` with an address is a mistake: passing over it could mean another Redis than other hosts have.
       let isAddress = keys[name].map { $0 != .redis } == true && ServiceLinks.isAddress(text)
       if !otherEnvironmentNames.contains(name), links.contains(name) || isAddress {
         warnings.append(
@@ -267,8 +267,7 @@ private struct Resolver {
     problems.append(SettingProblem(setting: key.rawValue, source: source, message: problem))
   }
 
-  /// A host without the group has no administrators but root. One whose accounts cannot be asked has none either, and
-  /// what is more: whoever reads this wants to know.
+  /// A host without the group has no administrators but root. Accounts that cannot be looked up are a problem.
   private mutating func addAdministrators() {
     switch inputs.accounts.group(AccessPolicy.administratorsGroup) {
     case .number(let number): settings.live.policy.administrators = number
@@ -384,8 +383,8 @@ private struct Resolver {
     return nil
   }
 
-  /// The path of a password's file that cannot be used, as messages show it. Who took the setting for that of the password itself has written
-  /// that: what does not begin as a path does is not repeated beyond its beginning.
+  /// The path of a password file that cannot be used, as messages show it. It may be the password itself, in the wrong
+  /// setting: what does not begin like a path is cut short.
   private static func shown(passwordFile path: String) -> String {
     guard !path.hasPrefix("/"), !path.hasPrefix("./"), !path.hasPrefix("../"), path.unicodeScalars.count > 4 else {
       return path
