@@ -84,7 +84,7 @@ import Testing
   }
 
   @Test func everyInvariantIsShown() throws {
-    let rows = try Page("Sources/README.md").rows(headedBy: "| invariant | kept | shown |")
+    let rows = try Page("Sources/README.md").rows(headedBy: "| invariant | code | checks |")
     #expect(rows.count > 15)
     for row in rows {
       let references = row[2].matches(of: #/`([\w+]+\.(?:swift|py)):(\w+)`/#)

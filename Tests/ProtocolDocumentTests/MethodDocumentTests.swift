@@ -2,11 +2,19 @@ import ClientProtocol
 import Foundation
 import LockEngine
 import LockTypes
+import TestSupport
 import Testing
 
 @Suite struct MethodDocumentTests {
   private func schema(_ name: String) throws -> Node {
     try Documents.openRPC()["components"]["schemas"][name]
+  }
+
+  /// A copy would leave the daemon on the text of before.
+  @Test func theDaemonAnswersDiscoverWithTheDocumentItself() throws {
+    let resource = Repository.root.appending(path: "Sources/Sidecar/Resources/openrpc.json")
+    let destination = try FileManager.default.destinationOfSymbolicLink(atPath: resource.path)
+    #expect(destination == "../../../protocol/openrpc.json")
   }
 
   @Test func theDocumentHasTheMethodsAndParametersOfTheDecoder() throws {
