@@ -14,6 +14,9 @@ import Testing
   /// Of a host that is there, and of one that is not.
   private static let place = "2;b/1f:7:10000:anything"
   private static let deadPlace = "2;gone/1f:7:10000:anything"
+  /// The same with nothing but what every format has.
+  private static let barePlace = "2;b/1f:7:10000"
+  private static let bareDeadPlace = "2;gone/1f:7:10000"
 
   init() throws {
     connections = [model.connect(), model.connect()]
@@ -26,6 +29,7 @@ import Testing
 
   private var lockKey: Bytes { Bytes(encoders[0].keys.lockKey(name)) }
   private var queueKey: Bytes { Bytes(encoders[0].keys.queueKey(name)) }
+  private var fenceKey: Bytes { Bytes(encoders[0].keys.fenceKey(name)) }
 
   private func reply(to command: RedisCommand) throws -> ServerReply? {
     let script = RedisScript.leases.first { $0.name == command.script }?.source ?? []
@@ -39,17 +43,20 @@ import Testing
     _ = model.takeOutput()
   }
 
-  private func acquire(isTry: Bool = false) throws -> String? {
+  private func acquire(_ attempt: UInt64 = 3, isTry: Bool = false) throws -> String? {
     let command = encoders[0].encode(
-      .acquire(name: name, attempt: 3, ask: 1, isTry: isTry, tokenFloor: 0, mode: .exclusive))
+      .acquire(name: name, attempt: attempt, ask: 1, isTry: isTry, tokenFloor: 0, mode: .exclusive))
     guard case .array(let parts)? = try reply(to: command), case .bulk(let word)? = parts.first else { return nil }
     return word.text
   }
 
-  private var lock: String? {
-    guard case .string(let text)? = model.peek(lockKey)?.value else { return nil }
+  private func string(_ key: Bytes) -> String? {
+    guard case .string(let text)? = model.peek(key)?.value else { return nil }
     return text.text
   }
+
+  private var lock: String? { string(lockKey) }
+  private var fence: Int64? { string(fenceKey).flatMap { Int64($0) } }
 
   private var queue: [String] {
     guard case .list(let entries)? = model.peek(queueKey)?.value else { return [] }
@@ -91,8 +98,54 @@ import Testing
     #expect(queue == [Self.place])
   }
 
-  @Test func anEntryOfALaterFormatWhoseHostIsGoneIsTakenOut() throws {
-    try write(["RPUSH", queueKey, Bytes(Self.deadPlace)])
+  @Test(arguments: [deadPlace, bareDeadPlace])
+  func anEntryOfALaterFormatWhoseHostIsGoneIsTakenOut(_ place: String) throws {
+    try write(["RPUSH", queueKey, Bytes(place)])
+    #expect(try acquire() == "granted")
+    #expect(queue.isEmpty)
+  }
+
+  /// This host has given an attempt up, and the release of it has not come yet. The lock is free then, for the first of the
+  /// queue.
+  @Test(arguments: [HoldMode.exclusive, .shared])
+  func whatThisHostHasGivenUpIsLeftToAnEntryOfALaterFormat(_ mode: HoldMode) throws {
+    _ = try reply(
+      to: encoders[0].encode(.acquire(name: name, attempt: 2, ask: 1, isTry: false, tokenFloor: 0, mode: mode)))
+    #expect(lock?.contains("a/1f:2:") == true)
+    try write(["RPUSH", queueKey, Bytes(Self.place)])
+    // The counter was lost, and the clock is set back: what may have been issued is not issued again.
+    try write(["DEL", fenceKey])
+    model.wallMicroseconds -= 2_000_000
+    #expect(try acquire() == "queued")
+    #expect(lock == nil)
+    #expect(queue == [Self.place, "1;a/1f:3:10000:x"])
+    try write(["LPOP", queueKey])
+    let first = try #require(fence)
+    #expect(try acquire() == "granted")
+    #expect(try #require(fence) > first)
+  }
+
+  /// What shows that a host waits is all that an entry of a later format needs to have.
+  @Test func anEntryThatEndsAtTheLeaseKeepsItsPlace() throws {
+    try write(["RPUSH", queueKey, Bytes(Self.barePlace)])
+    #expect(try acquire() == "queued")
+    #expect(queue == [Self.barePlace, "1;a/1f:3:10000:x"])
+    // Nobody has to be asked again because of it.
+    let places = [WaitingPlace(name: name, attempt: 3, mode: .exclusive, leaseMilliseconds: 10_000)]
+    try write(["SET", lockKey, "sidelock1;x;b/1f:1:9", "PX", "9000"])
+    #expect(try reply(to: encoders[0].encode(.checkPlaces(places))) == .array([]))
+    try write(["DEL", lockKey, queueKey])
+    #expect(try acquire() == "granted")
+    try write(["RPUSH", queueKey, Bytes(Self.barePlace), "1;b/1f:8:10000:x"])
+    #expect(try reply(to: encoders[0].encode(.release(name: name, attempt: 3, unused: .all))) == .integer(1))
+    #expect(lock == nil)
+    #expect(queue == [Self.barePlace, "1;b/1f:8:10000:x"])
+  }
+
+  /// In this format an entry has a mode.
+  @Test(arguments: ["1;b/1f:7:10000", "1;b/1f:7:10000x", "1;b/1f:7", "2;b/1f:7", "x"])
+  func whatIsNoEntryIsPassedOver(_ entry: String) throws {
+    try write(["RPUSH", queueKey, Bytes(entry)])
     #expect(try acquire() == "granted")
     #expect(queue.isEmpty)
   }

@@ -103,5 +103,13 @@ waiting = waiting + 1
 -- Others have waited longer, and may get it now: it is free, or a holder's time is over.
 local mine, anybody = pass_on(my_entry)
 if mine then return granted(mine) end
-if is_changed and not anybody then write_holders(lock, mode, holders, more) end
+if is_changed and not anybody then
+  if #holders == 0 then
+    -- Nobody who stands there can be given it. This host may have issued tokens of that block.
+    if counter > 0 then count_to(counter) end
+    redis.call('DEL', lock)
+  else
+    write_holders(lock, mode, holders, more)
+  end
+end
 return announce()

@@ -55,11 +55,15 @@ local function is_mode(word) return word == 'x' or word == 's' or string.find(wo
 local function are_more(text) return text == '' or string.sub(text, 1, 1) == ':' end
 
 -- Who waits by an entry of the queue: instance, attempt, lease, mode; nothing for what no sidelock host wrote. A later
--- format begins alike, and has the mode ?, which nobody can be given: its own host takes the lock when it is free.
+-- format begins alike, as far as the lease, and has the mode ?, which nobody can be given: its own host takes the lock when
+-- it is free.
 local function waiter(entry)
-  local format, instance, attempt, lease, mode = string.match(entry, '^(%d+);([%w._-]+/%x+):(%d+):(%d+):([^:]*)')
+  local format, instance, attempt, lease, rest = string.match(entry, '^(%d+);([%w._-]+/%x+):(%d+):(%d+)(.*)$')
   if not instance then return nil end
-  return instance, attempt, lease, format == '1' and is_mode(mode) and mode or '?'
+  if format ~= '1' then return instance, attempt, lease, '?' end
+  local mode = string.match(rest, '^:([^:]*)')
+  if not mode then return nil end
+  return instance, attempt, lease, is_mode(mode) and mode or '?'
 end
 
 -- Who holds a lock by its value: a mode, a list of holders, and the fields of a later release behind the mode; 'foreign'
