@@ -38,7 +38,7 @@ public enum ErrorCode: Int, CaseIterable, Sendable {
   case deadlock = 11
   /// The name is in use as something else, or the same owner holds it in another mode.
   case modeConflict = 12
-  /// The Redis key of the lock holds data that is not a lock.
+  /// The Redis key of the lock holds data that is not a lock, or, where it is to be broken, a lock of a later release.
   case wrongType = 13
 
   /// Whether sending the same request once more can help.

@@ -20,13 +20,25 @@ extension LeaseCommandEncoder {
         + [token.map(Self.decimal) ?? []] + seen)
   }
 
-  /// Asks for the value of a lock's key.
+  /// Asks for the value of a lock's key; see ``LeaseReplyDecoder/foreignValue(_:)``.
   public func value(of name: LockName) -> RedisCommand { .plain([Array("GET".utf8), keys.lockKey(name)]) }
 
   private static func decimal(_ number: Int64) -> [UInt8] { Array(String(number).utf8) }
 }
 
 extension LeaseReplyDecoder {
+  /// What is in a key that no host of this format has.
+  public static func foreignValue(_ value: [UInt8]) -> ForeignValue {
+    let begin = Array("sidelock".utf8)
+    guard value.starts(with: begin) else { return .ofOthers(value) }
+    let rest = value.dropFirst(begin.count)
+    let format = rest.prefix { (0x30...0x39).contains($0) }
+    guard rest.dropFirst(format.count).first == 0x3B else { return .ofOthers(value) }
+    // However many digits it has.
+    let digits = format.drop { $0 == 0x30 }
+    return digits.isEmpty || digits.elementsEqual([0x31]) ? .ofOthers(value) : .ofLaterRelease
+  }
+
   /// The reply to ``LeaseCommandEncoder/takeAway(_:seen:token:)``; nil when it is not understood.
   public static func taken(_ reply: RESPValue) -> [TakenLease]? {
     guard let entries = reply.elements else { return nil }

@@ -134,7 +134,7 @@ struct BreakCommand: ParsableCommand {
 
       A host that has died or does not answer, and a process that does not use sidelock, cannot be told: the lock is taken \
       from them in Redis. They may still run, and believe that they have the lock; a message on standard error says who, \
-      and for how long.
+      and for how long. Nothing is taken from a daemon of a later release: break it on a host that runs that release.
 
       Prints the tokens of the holds that are no more: one a line on a terminal, in a pipe as a JSON object.
 

@@ -124,7 +124,7 @@ final class FakeStore: LeaseStore {
     at cursor: [UInt8], namePrefix: [UInt8], of user: UInt32?, _ completion: @escaping StoreCompletion<LockPage>
   ) { completion(.none) }
 
-  func value(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<[UInt8]?>) {
+  func foreignValue(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<ForeignValue?>) {
     completion(.none)
   }
 

@@ -142,6 +142,30 @@ import Testing
     #expect(holders.first?.hasPrefix("b/1f:1:") == true)
   }
 
+  /// Its daemon is there, and this one does not know how to ask it.
+  @Test(arguments: ["sidelock2;anything", "sidelock10;x;a/1f:1:1", "sidelock99999999999999999999;", "sidelock2;"])
+  func whatALaterFormatTellsOfIsNotTaken(_ value: String) throws {
+    let key = Bytes(encoders[0].keys.lockKey(name))
+    try model.execute(["SET", key, Bytes(value), "PX", "5000"], from: connections[2])
+    _ = model.takeOutput()
+    try acquire(1)
+    #expect(LeaseReplyDecoder.foreignValue(Array(value.utf8)) == .ofLaterRelease)
+    #expect(try take([value]).isEmpty)
+    #expect(try take([value], token: 1).isEmpty)
+    #expect(lock == value)
+  }
+
+  /// No format has these beginnings.
+  @Test(arguments: ["sidelock;x", "sidelock1;y", "sidelock01;", "sidelock0;x", "sidelock2", "Sidelock2;", " sidelock2;"])
+  func whatOnlyLooksLikeALaterFormatIsTaken(_ value: String) throws {
+    let key = Bytes(encoders[0].keys.lockKey(name))
+    try model.execute(["SET", key, Bytes(value), "PX", "5000"], from: connections[2])
+    _ = model.takeOutput()
+    #expect(LeaseReplyDecoder.foreignValue(Array(value.utf8)) == .ofOthers(Array(value.utf8)))
+    #expect(try take([value]).map(\.left) == [5000])
+    #expect(lock == nil)
+  }
+
   /// A key of ours whose end somebody took away.
   @Test func aKeyWithoutAnEndIsTaken() throws {
     let key = Bytes(encoders[0].keys.lockKey(name))

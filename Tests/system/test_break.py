@@ -168,6 +168,24 @@ def test_a_foreign_key_is_taken_and_its_waiters_wake(hosts, redis, expiry):
     assert redis.admin.get("sidelock:{orders}").startswith(b"sidelock1;x;two/")
 
 
+@pytest.mark.parametrize("value", ["sidelock2;x;one/1f:1:1", "sidelock10;anything"])
+@pytest.mark.parametrize("token", [{}, {"token": 1}], ids=["all", "one"])
+def test_what_a_later_release_holds_is_refused_with_what_to_do(hosts, redis, value, token):
+    _, two = hosts
+    redis.admin.set("sidelock:{orders}", value, px=100_000)
+    waiter, admin = two.client(), two.client()
+    request = waiter.queue("orders")
+    error = admin.error_of(admin.request("break", name="orders", **token))
+    assert (error.code, error.data) == (13, {"reason": "wrong_type", "key": "sidelock:{orders}"})
+    assert "a later release" in str(error) and "upgrade this one" in str(error)
+    assert redis.admin.get("sidelock:{orders}") == value.encode()
+    assert redis.admin.pttl("sidelock:{orders}") > 0
+    assert admin.call("stats")["broken_total"] == 0
+    # Whoever holds it gives it back.
+    redis.admin.delete("sidelock:{orders}")
+    assert waiter.reply_to(request)["token"]
+
+
 def test_a_key_of_ours_without_an_end_is_taken_where_its_host_knows_nothing_of_it(hosts, redis):
     one, two = hosts
     me = inbox(redis, "one").split("inbox:")[1]

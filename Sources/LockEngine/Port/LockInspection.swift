@@ -8,7 +8,7 @@ public struct LockInspection: Equatable, Sendable {
     case free
     /// Sidelock hosts hold it.
     case held(HoldMode)
-    /// A process that does not use sidelock holds it.
+    /// A process that does not use sidelock holds it, or a daemon of a later release.
     case foreign
     /// The key holds data that is not a lock.
     case wrongType
@@ -76,6 +76,14 @@ public struct LockInspection: Equatable, Sendable {
     self.waiting = waiting
     self.otherData = otherData
   }
+}
+
+/// What stands in the key of a lock that no host of a known format has.
+public enum ForeignValue: Equatable, Sendable {
+  /// A process that does not use sidelock has written this.
+  case ofOthers([UInt8])
+  /// A daemon of a later release holds it, in a format that only its like can read.
+  case ofLaterRelease
 }
 
 /// A holder from whom a lock was taken in the store.

@@ -1,5 +1,6 @@
 -- Take the lock away from holders whom nobody can ask to give it up, as an administrator wants it: hosts that are gone, and
--- processes that do not use sidelock. What is not as it was seen stays; whoever waits gets the lock as after a release.
+-- processes that do not use sidelock. What is not as it was seen stays, and so does what a later format tells of; whoever waits
+-- gets the lock as after a release.
 --
 -- ARGV[9]   a token: only the holder to whom it was given; '' for all that are named
 -- ARGV[10…] who was seen to hold it: "<host>/<instance>:<attempt>:<first token>", or the whole value of a foreign holder
@@ -11,9 +12,12 @@ local token = tonumber(ARGV[9])
 local seen = {}
 for i = 10, #ARGV do seen[ARGV[i]] = true end
 
+-- What a daemon of a later release holds nobody takes who cannot read how.
+local format = tonumber(string.match(type(value) == 'string' and value or '', '^sidelock(%d+);') or 0)
+
 local ttl = redis.call('PTTL', lock)
 local kept, taken = {}, {}
-if mode == 'foreign' and seen[value] and not token then taken[1] = { value, ttl } end
+if mode == 'foreign' and format <= 1 and seen[value] and not token then taken[1] = { value, ttl } end
 for _, holder in ipairs(holders) do
   local entry = holder.instance .. ':' .. holder.attempt .. ':' .. holder.token
   local first = tonumber(holder.token)

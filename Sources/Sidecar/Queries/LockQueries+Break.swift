@@ -88,13 +88,32 @@ extension LockQueries {
   }
 
   private func takeFromForeignHolder(_ order: BreakOrder, _ session: ClientSession, broken: [Token]) {
-    // No foreign holder has a token.
-    guard order.token == nil else { return answer(order, session, broken: broken) }
     queryStore(session, order.id, of: order.name) { store, user, completion in
-      store.value(of: order.name, of: user, completion)
+      store.foreignValue(of: order.name, of: user, completion)
     } answer: { value in
-      guard let value else { return self.answer(order, session, broken: broken) }
-      self.take(order, session, [value], broken: broken) { _ in (host: nil, reason: .foreign) }
+      switch value {
+      case .ofOthers(let value)?:
+        // No foreign holder has a token.
+        guard order.token == nil else { return self.answer(order, session, broken: broken) }
+        self.take(order, session, [value], broken: broken) { _ in (host: nil, reason: .foreign) }
+      case .ofLaterRelease?:
+        guard broken.isEmpty else { return self.answer(order, session, broken: broken) }
+        self.output.write(to: session) { self.writeLaterRelease(order, to: &$0) }
+      case nil: self.answer(order, session, broken: broken)
+      }
+    }
+  }
+
+  /// Refuses to take a lock from a daemon of a later release. Only its like can ask it, and knows what it means that the
+  /// key is gone.
+  private func writeLaterRelease(_ order: BreakOrder, to writer: inout MessageWriter) {
+    writer.failure(
+      id: order.id, .wrongType,
+      message:
+        "a daemon of a later release of sidelock holds this lock; break it on a host that runs that release, or upgrade this one"
+    ) { json in
+      guard let key = store?.key(of: OtherData(part: .lock, type: nil), in: order.name) else { return }
+      json.member("key", utf8: key)
     }
   }
 

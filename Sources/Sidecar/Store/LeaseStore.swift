@@ -42,8 +42,8 @@ protocol LeaseStore: AnyObject {
   /// Asks for some of all locks whose name may begin with `namePrefix`.
   func page(
     at cursor: [UInt8], namePrefix: [UInt8], of user: UInt32?, _ completion: @escaping StoreCompletion<LockPage>)
-  /// Asks what a process that does not use sidelock has written as its lock; nil: nothing.
-  func value(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<[UInt8]?>)
+  /// Asks what stands in the key of a lock that is held, but by no host of a known format; nil: nothing.
+  func foreignValue(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<ForeignValue?>)
   /// Takes a lock from those of its holders that are still as they were seen (compare-and-delete), and hands it on.
   ///
   /// - Parameters:

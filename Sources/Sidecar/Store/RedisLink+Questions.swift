@@ -35,8 +35,10 @@ extension RedisLink: LeaseStore {
     }
   }
 
-  func value(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<[UInt8]?>) {
-    query(encoder.value(of: name), of: user) { completion(StoreAnswer($0) { .some($0.bytes) }) }
+  func foreignValue(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<ForeignValue?>) {
+    query(encoder.value(of: name), of: user) {
+      completion(StoreAnswer($0) { .some($0.bytes.map(LeaseReplyDecoder.foreignValue)) })
+    }
   }
 
   func takeAway(
