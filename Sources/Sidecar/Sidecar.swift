@@ -102,8 +102,7 @@ public final class Sidecar: Sendable {
   /// - Parameter next: the settings of the next daemon; nil when they are wrong or unknown: it goes on with this one's.
   public func requestHandOver(to next: Settings?) {
     loop.execute {
-      self.life.value?.wasRestartAnnounced = true
-      _ = self.life.value?.handover.handOver(to: next)
+      self.life.value?.handOverForRestart(to: next)
     }
   }
 

@@ -39,8 +39,8 @@ final class Lifecycle {
   private var lastStatus = ""
   /// What the last reload left to say, for the status line.
   private var settingsNote: String?
-  /// Whether the service manager has said that it restarts this daemon.
-  var wasRestartAnnounced = false
+  /// Whether the service manager has announced a restart, and the hand-over for it was tried.
+  private var wasHandoverTried = false
   /// Called at the end, when clients and locks are given back, or left to the daemon that follows.
   var onStopped: () -> Void = {}
 
@@ -265,9 +265,15 @@ final class Lifecycle {
   ///
   /// - Parameter next: the settings that it would have; nil: those of this one, because its own are wrong.
   func end(before next: Settings?) {
-    // After an announced restart the hand-over was tried already, and failed.
-    if stages.stage == .serving, !wasRestartAnnounced, handover.handOver(to: next) { return }
+    if stages.stage == .serving, !wasHandoverTried, handover.handOver(to: next) { return }
     stop()
+  }
+
+  /// Leaves clients and locks to the next daemon, whose restart the service manager has announced. While this daemon
+  /// starts nothing happens; the signal that follows the announcement hands over instead.
+  func handOverForRestart(to next: Settings?) {
+    wasHandoverTried = stages.stage == .serving
+    _ = handover.handOver(to: next)
   }
 
   /// Gives back every lock, tells every client, and ends. During a hand-over it does nothing: the service manager means
