@@ -4,7 +4,7 @@ public import LockTypes
 public enum MessageID: Hashable, Sendable {
   /// An integer, negative ones included, of a magnitude up to ``Limits/integerMax``.
   case integer(Int64)
-  /// A string, as its UTF-8 bytes: two ids that only look the same are two.
+  /// A string, compared by its UTF-8 bytes.
   case string([UInt8])
 }
 
@@ -16,9 +16,9 @@ public enum ClientRequest: Equatable, Sendable {
   case acquire(AcquireParams)
   /// Gives a lock back. `token` may be absent when the session has one hold of that name.
   case release(name: LockName, token: Int64?)
-  /// Sets the limit of a hold anew, in milliseconds from now; nil takes it away.
+  /// Sets the limit of a hold, in milliseconds from now; nil removes it.
   case extend(name: LockName, token: Int64?, maxHoldMilliseconds: Int64?)
-  /// Shares from now on what is held exclusively.
+  /// Turns an exclusive hold into a shared one.
   case downgrade(name: LockName, token: Int64?)
   /// Hands a hold to the session of this host that `initialize` gave that name.
   case transfer(name: LockName, token: Int64?, session: String)
@@ -28,11 +28,11 @@ public enum ClientRequest: Equatable, Sendable {
   case inspect(name: LockName)
   /// Asks about many locks.
   case list(ListParams)
-  /// Wants to be told what happens to the lock of that name, or to those whose name begins so.
+  /// Starts a watch of one lock, or of all whose names begin alike.
   case watch(WatchTarget)
   /// Ends the watch of that number.
   case unwatch(Int64)
-  /// Takes the lock from those who hold it, or from the one hold of `token`, with words for who loses it.
+  /// Breaks all holds of the lock, or the one of `token`; those who lose it are told `reason`.
   case `break`(name: LockName, token: Int64?, reason: String?)
   /// Asks for nothing but a reply.
   case ping
@@ -77,9 +77,9 @@ public struct InitializeParams: Equatable, Sendable {
   public var clientName: String?
   /// The program's version.
   public var clientVersion: String?
-  /// The version of the protocol that the client wants, at least 1. Whether it is spoken is for the caller to decide.
+  /// The version of the protocol that the client wants, at least 1. The caller decides whether it is spoken.
   public var protocolVersion: Int64?
-  /// What becomes of the session's holds when the client has said that nothing more will come.
+  /// What becomes of the session's holds when the client closes its half of the connection.
   public enum HalfClose: String, CaseIterable, Sendable {
     /// They end when the last reply is out.
     case end
@@ -89,9 +89,9 @@ public struct InitializeParams: Equatable, Sendable {
 
   /// What ends the session.
   public var lifetime: Lifetime
-  /// The session ends when nothing came for so many milliseconds; nil: as it was.
+  /// The session ends after this many milliseconds without input; nil: as it was.
   public var keepaliveMilliseconds: Int64?
-  /// The session does not end any more when nothing comes.
+  /// Turns the keepalive off.
   public var endsKeepalive: Bool
   /// What becomes of its holds when it closes its half of the connection.
   public var halfClose: HalfClose?
@@ -122,13 +122,13 @@ public struct AcquireParams: Equatable, Sendable {
   public var name: LockName
   /// How long to wait, in milliseconds; nil: no limit, 0: a try.
   public var waitMilliseconds: Int64?
-  /// After how many milliseconds of holding the lock is taken away; nil: never.
+  /// Milliseconds after which the hold is lost; nil: never.
   public var maxHoldMilliseconds: Int64?
   /// The client's own note.
   public var meta: String?
-  /// Whether the client wants to be told of its place in the queue, and of those who wait for what it holds.
+  /// Whether the client wants `waiting` and `contended` notifications.
   public var progress: Bool
-  /// What few requests ask for; nil when this one asks for nothing of it.
+  /// The rare options; nil when each has its default.
   public var more: AcquireOptions?
 
   /// A wish for the lock `name`.
@@ -145,13 +145,13 @@ public struct AcquireParams: Equatable, Sendable {
   }
 }
 
-/// What few acquires ask for. It is apart, and by reference, so that it costs the many others nothing.
+/// The rare options of an acquire. A class, so that the usual acquire carries only a nil pointer.
 public final class AcquireOptions: Equatable, Sendable {
   /// Several locks, all or none: 1 to ``Limits/namesMax`` names, all different. nil: the one of ``AcquireParams/name``.
   public let names: [LockName]?
   /// How the locks are to be held.
   public let mode: HoldMode
-  /// The thread or task inside the session that asks, 1 to ``Limits/ownerBytesMax`` bytes; nil: nobody in particular.
+  /// The owner that asks, 1 to ``Limits/ownerBytesMax`` bytes; nil: none.
   public let owner: String?
   /// What happens to the client's process when the hold is lost.
   public let onLost: LossAction
@@ -196,7 +196,7 @@ public struct ListParams: Equatable, Sendable {
   public var scope: Scope
   /// How many at most.
   public var limit: Int
-  /// Where to go on, as an earlier reply told it; the caller checks what it means.
+  /// The cursor of an earlier reply, from which to go on; the caller checks it.
   public var cursor: String?
 
   /// A wish for a page of locks.
@@ -216,11 +216,11 @@ public enum ClientMessage: Equatable, Sendable {
   case request(MessageID, ClientRequest)
   /// A `cancel` without an id, of the request with this id: it is not answered.
   case cancelNotification(MessageID)
-  /// Nothing that can be carried out: the refusal is to be sent as it is.
+  /// No valid request: this refusal is to be sent as it is.
   case refused(RequestRefusal)
 }
 
-/// Why a line is not a request, as it is told to the client.
+/// The error that answers a line which is no valid request.
 public struct RequestRefusal: Error, Equatable, Sendable {
   /// A member of the error's `data`.
   public struct Detail: Equatable, Sendable {
@@ -274,14 +274,14 @@ public struct RequestRefusal: Error, Equatable, Sendable {
     message: "the line was longer than \(Limits.lineBytesMax) bytes and was skipped; send shorter lines",
     details: [Detail("limit", .integer(Int64(Limits.lineBytesMax)))])
 
-  /// The last words to a client that sends no line end.
+  /// The last message to a client that sends no line end, before it is disconnected.
   public static let lineWithoutEnd = RequestRefusal(
     code: .invalidRequest,
     message: "\(Limits.unendedBytesMax) bytes came without a line end; the connection is closed",
     details: [Detail("limit", .integer(Int64(Limits.unendedBytesMax)))])
 
-  /// The answer to a request whose id another request has that is not yet answered. It carries no id, because a reply
-  /// under that id would be taken for the other's.
+  /// The answer to a request whose id is still in flight. It carries no id, because a reply under that id would be
+  /// taken for the answer to the first request.
   public static func idInFlight(_ id: MessageID) -> RequestRefusal {
     let shown =
       switch id {

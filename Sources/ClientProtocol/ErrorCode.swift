@@ -24,9 +24,9 @@ public enum ErrorCode: Int, CaseIterable, Sendable {
   case notHeld = 4
   /// Redis cannot be reached, or is in a state in which it refuses.
   case unavailable = 5
-  /// The client has not the right to do this.
+  /// The client lacks the right to do this.
   case denied = 6
-  /// A bound on what one client or one lock may use was met.
+  /// A limit on what one client or one lock may use was reached.
   case limit = 7
   /// The daemon stops.
   case shuttingDown = 8
@@ -75,7 +75,7 @@ public enum ErrorCode: Int, CaseIterable, Sendable {
     }
   }
 
-  /// The prose that is told when there is nothing more precise to say. It says what to do next.
+  /// The message where there is nothing more precise to say. It says what to do next.
   public var defaultMessage: StaticString {
     switch self {
     case .parseError: "the line is not valid JSON; send one JSON object a line, in UTF-8"
@@ -100,7 +100,7 @@ public enum ErrorCode: Int, CaseIterable, Sendable {
     }
   }
 
-  /// Whether the same request can have success when it is sent again.
+  /// Whether the same request can succeed when it is sent again.
   public var retry: Retry {
     switch self {
     case .busy, .timeout, .unavailable, .limit, .shuttingDown, .deadlock: .later

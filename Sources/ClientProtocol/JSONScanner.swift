@@ -33,11 +33,11 @@ struct MemberToken {
   var value: ValueToken
 }
 
-/// Reads a text of JSON once, exactly as RFC 8259 has it and stricter where that leaves a choice: UTF-8 only, no
-/// duplicate members, no lone surrogates, bounded nesting.
+/// Reads a JSON text once, by RFC 8259, and strictly where that leaves a choice: UTF-8 only, no duplicate members, no
+/// lone surrogates, bounded nesting.
 ///
-/// The members of the outermost object and those of its member `params` are left behind as tokens, so that nothing
-/// has to be scanned twice and nothing is copied before it is known to be wanted. Recursion is bounded by
+/// It leaves the members of the outermost object and of its `params` behind as tokens: only arrays and objects inside
+/// `params` are scanned again, and nothing is copied before it is wanted. Recursion is bounded by
 /// ``Limits/nestingMax``. No byte is read without `position < bytes.count` having been tested just before.
 struct JSONScanner {
   /// What the members of an object are wanted for.
@@ -54,7 +54,7 @@ struct JSONScanner {
   /// The members of the outermost object's `params`.
   var parameters: [MemberToken] = []
 
-  /// Objects with more members than this have them compared by hash and not each with each.
+  /// Up to this many members of an object are compared pairwise, more of them by hash.
   private static let pairwiseMax = 8
 
   init(_ bytes: UnsafeRawBufferPointer, at position: Int = 0) {
@@ -80,7 +80,7 @@ struct JSONScanner {
     _ = try value(depth: 0, role: .envelope)
   }
 
-  /// Reads the array at the position, and of its elements the first `count`.
+  /// Reads the first `count` elements of the array at the position.
   mutating func elements(_ count: Int) throws(JSONSyntaxError) -> [ValueToken] {
     var elements: [ValueToken] = []
     position += 1
@@ -180,7 +180,7 @@ struct JSONScanner {
     switch role {
     case .envelope: break
     case .parameters:
-      // Had the envelope two members `params`, it would be refused, so nothing is lost here.
+      // A second `params` in the envelope is refused as a duplicate, so nothing is lost here.
       parameters.removeAll(keepingCapacity: true)
       parameters.append(contentsOf: members[base...])
       members.removeLast(members.count - base)
@@ -332,7 +332,7 @@ extension JSONScanner {
       } else if let scalar = try? scanner.escape() {
         UTF8Sequence.append(scalar, to: &decoded)
       } else {
-        // Cannot be: the token was read before. Stopping here is safe all the same.
+        // Unreachable, because the token was valid when it was read; stopping is safe all the same.
         break
       }
     }
@@ -367,8 +367,8 @@ extension JSONScanner {
 // MARK: - Numbers
 
 extension JSONScanner {
-  /// Reads a number, exactly and whatever its length, without floating point: the coefficient is kept without its
-  /// trailing zeros, so that the number is an integer if and only if its power of ten is not negative.
+  /// Reads a number of any length exactly, without floating point. The coefficient is kept without trailing zeros: the
+  /// number is then an integer if and only if its power of ten is not negative.
   private mutating func number() throws(JSONSyntaxError) -> JSONNumber {
     var coefficient = Coefficient()
     let isNegative = try peek() == 0x2D
@@ -396,13 +396,13 @@ extension JSONScanner {
     if sign == 0x2B || sign == 0x2D { position += 1 }
     var exponent = 0
     _ = try digits { digit in
-      // Greater than the length of any text, so that what is left out changes nothing.
+      // Already greater than the length of any text: further digits change nothing.
       if exponent < 100_000_000_000_000_000 { exponent = exponent * 10 + Int(digit) }
     }
     return sign == 0x2D ? -exponent : exponent
   }
 
-  /// Reads digits, at least one, and tells how many.
+  /// Reads one or more digits and returns how many.
   @inline(__always)
   private mutating func digits(_ body: (UInt8) -> Void) throws(JSONSyntaxError) -> Int {
     let start = position
@@ -439,7 +439,7 @@ private struct Coefficient {
     if isHuge { value = 1 }
   }
 
-  /// Times ten to the `power`. Once it is too large for the protocol by far, only that is remembered.
+  /// Multiplies by ten to the `power`. Of a value that does not fit, only `isHuge` is kept.
   private mutating func multiply(by power: Int) {
     if value == 0 { return }
     for _ in 0..<power {

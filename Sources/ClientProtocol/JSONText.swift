@@ -24,7 +24,7 @@ public struct JSONSyntaxError: Error, Equatable, Sendable {
     case trailingBytes
     /// A number that is not as RFC 8259 has it: a leading zero or plus, a bare point, an empty exponent.
     case badNumber
-    /// A control character inside a string that is not escaped.
+    /// An unescaped control character inside a string.
     case controlCharacter
     /// A backslash with something after it that is no escape.
     case badEscape
@@ -42,7 +42,7 @@ public struct JSONSyntaxError: Error, Equatable, Sendable {
 
   /// What is wrong.
   public var kind: Kind
-  /// Where: bytes before it.
+  /// Where, in bytes from the start of the text.
   public var offset: Int
 
   /// What is wrong, in words that can follow "the line is not valid JSON: ".

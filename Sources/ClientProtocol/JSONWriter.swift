@@ -1,15 +1,13 @@
-/// Writes JSON at the end of an array of bytes that is used again and again, so that writing costs no allocation once
-/// the array has grown.
+/// Appends JSON to a reused array of bytes: once that has grown, writing allocates nothing.
 ///
-/// It sets the commas; that every object and array is ended, and that members stand in objects only, is the caller's
-/// to see to.
+/// It sets the commas. The caller must end every object and array, and write members in objects only.
 public struct JSONWriter: Sendable {
   /// What was written so far.
   public private(set) var bytes: [UInt8] = []
   /// Whether the next value or member has one before it in the same object or array.
   private var needsComma = false
 
-  /// A place in what was written, to which ``rewind(to:)`` goes back.
+  /// A position to which ``rewind(to:)`` goes back.
   public struct Mark: Sendable {
     fileprivate let count: Int
     fileprivate let needsComma: Bool
@@ -29,7 +27,7 @@ public struct JSONWriter: Sendable {
     needsComma = false
   }
 
-  /// This place.
+  /// The current position.
   public var mark: Mark { Mark(count: bytes.count, needsComma: needsComma) }
 
   /// Takes back what was written since `mark`.
@@ -78,7 +76,7 @@ public struct JSONWriter: Sendable {
     endArray()
   }
 
-  /// Begins a member of an object; its value is to follow. `key` is written as it stands, so it must not need escapes.
+  /// Begins a member of an object; its value must follow. `key` is written as it stands and must need no escapes.
   public mutating func key(_ key: StaticString) {
     comma()
     bytes.append(0x22)
@@ -88,7 +86,7 @@ public struct JSONWriter: Sendable {
     needsComma = false
   }
 
-  /// Begins a member of an object, of any name; its value is to follow.
+  /// Begins a member of an object, of any name; its value must follow.
   public mutating func key(_ key: String) {
     value(key)
     bytes.append(0x3A)
@@ -212,13 +210,13 @@ public struct JSONWriter: Sendable {
     appendString(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
   }
 
-  /// Begins a line with bytes that end before the value of a member.
+  /// Begins a line with JSON that ends just before the value of a member.
   mutating func beginLine(_ text: StaticString) {
     append(text)
     needsComma = false
   }
 
-  /// Ends a line. What comes next is a value by itself.
+  /// Ends a line; the next value takes no comma.
   mutating func endLine() {
     bytes.append(0x0A)
     needsComma = false
@@ -242,7 +240,7 @@ public struct JSONWriter: Sendable {
   private mutating func appendString(_ text: UnsafeRawBufferPointer) {
     bytes.append(0x22)
     var index = 0
-    // Where the bytes begin that can be copied as they are.
+    // Start of the run of bytes that need no escape and are not copied yet.
     var plain = 0
     while index < text.count {
       let byte = text[index]

@@ -1,6 +1,6 @@
 /// Every bound of the client protocol, with its unit in its name. `initialize` tells the client most of them.
 ///
-/// Whoever changes a figure here changes with it: `protocol/README.md` and `protocol/openrpc.json`.
+/// A change here goes into `protocol/README.md` and `protocol/openrpc.json`, too.
 public enum Limits {
   /// The version of the protocol that this code speaks.
   public static let protocolVersion: Int64 = 1
@@ -21,8 +21,8 @@ public enum Limits {
   public static let nameBytesMax = 512
   /// Names in one `acquire`.
   public static let namesMax = 64
-  /// Bytes of all `names` of one `acquire` together, as they stand in the request, so that its reply, which repeats
-  /// them, fits into a line.
+  /// Bytes of all `names` of one `acquire` together, as written in the request: its reply repeats them and must fit
+  /// into a line.
   public static let namesWrittenBytesMax = 60_000
   /// Bytes of an `owner`, as UTF-8.
   public static let ownerBytesMax = 128
@@ -66,14 +66,14 @@ public enum Limits {
   public static let shownWaitersMax = 16
   /// Tokens that one reply lists.
   public static let toldTokensMax = 1_024
-  /// Holders that the answer to `break` names as those from whom the lock was taken.
+  /// Holders that the answer to `break` lists as `taken`.
   public static let toldTakenMax = 100
   /// Bytes of a text about a process or host (its command line, its unit) that a reply shows; what is longer is cut.
   public static let shownTextBytesMax = 256
 
   static let requestsInFlightName: StaticString = "requests_in_flight"
 
-  /// The bounds that `initialize` tells, by the names it gives them, as they are unless the daemon is told otherwise.
+  /// The bounds that `initialize` tells, under its names for them, with their defaults.
   public static let told: [(name: StaticString, limit: Int64)] = [
     ("line_bytes", Int64(lineBytesMax)),
     ("unended_bytes", Int64(unendedBytesMax)),

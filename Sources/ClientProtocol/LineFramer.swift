@@ -1,32 +1,32 @@
 /// Cuts a stream of bytes, however it was split into chunks, into lines.
 ///
-/// `\n` ends a line, one `\r` before it belongs to the line end, and empty lines are skipped. The caller takes one line at a time and
-/// may stop between any two, so that back-pressure needs no queue here; what it has not yet taken stays in its own
-/// buffer. A line that lies wholly inside a chunk is handed out without a copy; only the beginning of an unfinished
-/// line is kept, and never more than ``Limits/lineBytesMax`` bytes and a `\r` of it.
+/// `\n` ends a line, one `\r` before it belongs to the line end, and empty lines are skipped. The caller takes one
+/// line at a time and may stop between any two; what it has not taken stays in its own buffer, so back-pressure needs
+/// no queue here. A line that lies wholly inside a chunk is handed out without a copy. Of an unfinished line only the
+/// beginning is kept, and never more than ``Limits/lineBytesMax`` bytes and a `\r`.
 public struct LineFramer: Sendable {
   /// What ``next(from:_:)`` found.
   public enum Frame<Value> {
     /// A line; the closure's result.
     case line(Value)
-    /// The end of a line that was longer than the limit; its bytes are gone. Told once a line.
+    /// The end of a line that was longer than the limit; its bytes are gone. Given once a line.
     case tooLong
-    /// More bytes than may be came without a line end: the caller closes the connection. From then on nothing else
-    /// is told, and all input is thrown away.
+    /// More than `unendedBytesMax` bytes came without a line end: the caller closes the connection. From then on this
+    /// is the only answer, and all input is thrown away.
     case hopeless
     /// The input is used up, and no further line has ended.
     case needsInput
   }
 
-  /// Above this capacity, in bytes, the store for unfinished lines is given back after use, so that a thousand idle
-  /// sessions that once sent a long line do not keep a line's worth of memory each.
+  /// A buffer of more than this many bytes is given back after use: otherwise each of a thousand idle sessions that
+  /// once sent a long line would keep one.
   private static let keptCapacityMax = 4_096
 
   private let lineBytesMax: Int
   private let unendedBytesMax: Int
   /// The beginning of the unfinished line; empty once the line is known to be too long.
   private var partial: [UInt8] = []
-  /// Bytes of the unfinished line that were seen so far, kept or not.
+  /// Bytes of the unfinished line so far, kept or not.
   private var seen = 0
   private var isHopeless = false
 
@@ -38,13 +38,13 @@ public struct LineFramer: Sendable {
     self.unendedBytesMax = unendedBytesMax
   }
 
-  /// What has to be known to go on in the middle of a stream.
+  /// The state that another framer needs to go on in the middle of a stream.
   public struct Position: Equatable, Sendable {
     /// What is kept of the unfinished line.
     public var partial: [UInt8]
     /// Bytes of it that were seen.
     public var seen: Int
-    /// Whether more has come without a line end than may.
+    /// Whether more than `unendedBytesMax` bytes came without a line end.
     public var isHopeless: Bool
 
     /// A position in a stream.
@@ -123,7 +123,7 @@ public struct LineFramer: Sendable {
       return .hopeless
     }
     if input.isEmpty { return .needsInput }
-    // One byte more than may be: so the answer does not depend on where the chunks were cut.
+    // One byte past the limit, so that the answer does not depend on where the chunks were cut.
     let window = min(input.count, unendedBytesMax - seen + 1)
     guard let end = indexOfNewline(in: input, count: window) else {
       if window > unendedBytesMax - seen {
@@ -189,7 +189,7 @@ private func indexOfNewline(in bytes: UnsafeRawBufferPointer, count: Int) -> Int
   var index = 0
   while count - index >= 8 {
     let word = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: index, as: UInt64.self)) ^ (ones &* 0x0A)
-    // The lowest marked byte is exact; higher ones may be marked by a borrow, and are not looked at.
+    // Only the lowest mark is exact: a borrow may mark higher bytes.
     let marks = (word &- ones) & ~word & highs
     if marks != 0 { return index + marks.trailingZeroBitCount / 8 }
     index += 8

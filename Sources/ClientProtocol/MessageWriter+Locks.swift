@@ -3,11 +3,11 @@
 public import LockTypes
 
 extension MessageWriter {
-  /// Room that is kept for the end of a page of `list`: its cursor with every byte escaped, and the brackets.
+  /// Bytes reserved for the end of a page of `list`: its cursor with every byte escaped, and the brackets.
   private static let listEndBytesMax = Limits.cursorBytesMax * 6 + 64
-  /// Room that is kept for the brackets that end a lock and its line.
+  /// Bytes reserved for the brackets that end a lock and its line.
   private static let lineEndBytesMax = 16
-  /// How much of a line the holders of one lock may take.
+  /// Bytes of a line that the holders of one lock may take.
   private static let holdersBytesMax = Limits.lineBytesMax / 2
 
   /// Answers `inspect`. Holders and waiters that would make the line too long are left out; `waiting` tells how many
@@ -40,8 +40,8 @@ extension MessageWriter {
     json.beginArray()
   }
 
-  /// Adds a lock, without its waiters, to the page; false, and nothing is added, when the page has no room for it. An
-  /// empty page always has.
+  /// Adds a lock, without its waiters, to the page. Returns false and adds nothing when the page has no room; an empty
+  /// page always has.
   public mutating func listEntry(_ lock: LockInfo) -> Bool {
     let mark = json.mark
     json.object { Self.writeMembers(of: lock, to: &$0) }
@@ -50,7 +50,7 @@ extension MessageWriter {
     return false
   }
 
-  /// Ends the page. `cursor` nil, told as null: there are no more; else at most ``Limits/cursorBytesMax`` bytes.
+  /// Ends the page. `cursor`: at most ``Limits/cursorBytesMax`` bytes; nil, told as null, on the last page.
   public mutating func endList(cursor: String?) {
     json.endArray()
     json.key("cursor")
@@ -59,7 +59,7 @@ extension MessageWriter {
     endMessage()
   }
 
-  /// Writes `holders`, as a member of the object that is open; as many as have room.
+  /// Writes `holders`, as many as fit, as a member of the open object.
   public static func writeHolders(_ holders: [HolderInfo], to json: inout JSONWriter) {
     json.key("holders")
     json.beginArray()
@@ -141,7 +141,7 @@ extension MessageWriter {
     }
   }
 
-  /// Writes `held`, the way in which a name is in use, as a member of the object that is open.
+  /// Writes `held`, the mode in which a name is in use, as a member of the open object.
   public static func writeHeld(_ mode: HoldMode, to json: inout JSONWriter) {
     json.object("held") { json in
       switch mode {
@@ -152,7 +152,7 @@ extension MessageWriter {
     }
   }
 
-  /// Writes `cycle`, the waits of a deadlock, as a member of the object that is open; as many as have room.
+  /// Writes `cycle`, the waits of a deadlock, as many as fit, as a member of the open object.
   public static func writeCycle(_ cycle: [DeadlockInfo], to json: inout JSONWriter) {
     json.key("cycle")
     json.beginArray()
@@ -184,7 +184,7 @@ extension MessageWriter {
     text("unit", session.unit, to: &json)
   }
 
-  /// Writes text that may have no bound of its own (a command line, a unit), cut to one.
+  /// Writes text that may have no limit of its own (a command line, a unit), cut to `bytesMax`.
   static func text(
     _ key: StaticString, _ text: String?, bytesMax: Int = Limits.shownTextBytesMax, to json: inout JSONWriter
   ) {

@@ -1,14 +1,14 @@
 public import LockTypes
 
-/// Writes the daemon's messages, each a whole line, one behind the other, into memory that is used again.
+/// Writes the daemon's messages, one a line, into a reused buffer.
 ///
-/// The caller takes ``bytes`` and calls ``removeAll()``. A single line stays within ``Limits/lineBytesMax`` bytes for
-/// all replies of a fixed form; where the caller adds as much as it likes (holders, waiters, locks, figures), it watches
-/// ``lineCount`` or uses ``listEntry(_:)`` and ``inspected(id:_:)``, which see to it.
+/// The caller takes ``bytes`` and calls ``removeAll()``. A reply of a fixed form stays within ``Limits/lineBytesMax``
+/// bytes. A caller that adds lists (holders, waiters, locks, figures) watches ``lineCount``, or uses ``listEntry(_:)``
+/// and ``inspected(id:_:)``, which do.
 public struct MessageWriter: Sendable {
   /// The JSON under the messages.
   public internal(set) var json: JSONWriter
-  /// Where the line begins that is being written, or was written last.
+  /// The start of the line that is being written, or was written last.
   private var lineStart = 0
 
   /// A writer with room for `capacity` bytes.
@@ -31,7 +31,7 @@ public struct MessageWriter: Sendable {
 
   // MARK: The envelope
 
-  /// Writes the reply to a request that had success; `body` writes the one value that is the result.
+  /// Writes the reply to a request that succeeded; `body` writes the one value that is the result.
   @inlinable
   public mutating func success(id: MessageID, _ body: (inout JSONWriter) -> Void) {
     beginSuccess(id: id)
@@ -39,7 +39,7 @@ public struct MessageWriter: Sendable {
     endMessage()
   }
 
-  /// Writes the reply to a request that had none; `body` writes further members of the error's `data`.
+  /// Writes the reply to a request that failed; `body` writes further members of the error's `data`.
   ///
   /// `id` nil: it could not be read. `message` nil: the error's own.
   @inlinable
@@ -159,8 +159,8 @@ extension MessageWriter {
     }
   }
 
-  /// Answers `acquire` of several locks, which are in the order in which they were asked for. `validMilliseconds`: of
-  /// the one that is safe for the shortest time.
+  /// Answers `acquire` of several locks, in the order in which they were asked for. `validMilliseconds`: the shortest
+  /// of all of them.
   public mutating func acquiredSeveral(
     id: MessageID, locks: [GrantedLock], mode: HoldMode, waitedMilliseconds: Int64, validMilliseconds: Int64?
   ) {
@@ -225,8 +225,8 @@ extension MessageWriter {
     }
   }
 
-  /// Answers `break` with the tokens of the holds that are no more, and with those from whom the lock was taken unasked; as
-  /// many as have room.
+  /// Answers `break` with the tokens of the lost holds, and with the holders from whom the lock was taken away unasked;
+  /// as many as fit.
   public mutating func broken(id: MessageID, name: LockName, tokens: [Int64], taken: [TakenInfo] = []) {
     success(id: id) { json in
       json.object { json in
@@ -252,7 +252,7 @@ extension MessageWriter {
     success(id: id) { $0.object { $0.member("watch", watch) } }
   }
 
-  /// Answers what has nothing more to say than that it was done.
+  /// Answers a request that was carried out and has no result.
   public mutating func done(id: MessageID) {
     success(id: id) { $0.object { _ in } }
   }
@@ -262,8 +262,8 @@ extension MessageWriter {
     success(id: id) { $0.object { $0.member("cancelled", cancelled) } }
   }
 
-  /// Answers `ping`. `validMilliseconds`: for how long everything that the session holds is safe; nil, which is not told,
-  /// when nothing of it ends by itself.
+  /// Answers `ping`. `validMilliseconds`: for how long everything that the session holds is safe; nil, which is left
+  /// out, when nothing of it ends by itself.
   public mutating func pong(id: MessageID, validMilliseconds: Int64? = nil) {
     guard let validMilliseconds else { return done(id: id) }
     success(id: id) { json in
@@ -292,7 +292,7 @@ extension MessageWriter {
         json.member("lease_ms", orNull: server.leaseMilliseconds)
         json.object("limits") { json in
           for (name, limit) in Limits.told {
-            // The one that is a setting of the daemon.
+            // The only one that is a setting of the daemon.
             let isSetting = name.utf8Start == Limits.requestsInFlightName.utf8Start
             json.member(name, isSetting ? server.requestsInFlightMax : limit)
           }
@@ -324,9 +324,9 @@ extension MessageWriter {
 // MARK: - Notifications
 
 extension MessageWriter {
-  /// Tells that a hold is no more. `reason`: `lease_expired`, `broken`, `max_hold`, `data_loss`, `half_closed` or `shutdown`;
-  /// `graceMilliseconds`: how long from now until another could be granted the lock.
-  /// `detail`: the administrator's words where one took it.
+  /// Tells that a hold is lost. `reason`: `lease_expired`, `broken`, `max_hold`, `data_loss`, `half_closed` or
+  /// `shutdown`; `graceMilliseconds`: how long from now until another could be granted the lock; `detail`: with
+  /// `broken`, the administrator's words.
   public mutating func lost(
     name: LockName, token: Int64, reason: LostReason, graceMilliseconds: Int64, detail: String? = nil,
     isEnforced: Bool = true
@@ -341,8 +341,8 @@ extension MessageWriter {
     }
   }
 
-  /// Tells that the request `id` waits, at `position`, from 1 on, in this host's queue. `detail`: what is wrong with Redis,
-  /// for which it waits.
+  /// Tells that the request `id` waits, at `position`, from 1 on, in this host's queue. `detail`: what is wrong with
+  /// Redis, if that is why it waits.
   public mutating func waiting(
     id: MessageID, name: LockName, position: Int64, holders: [HolderInfo], detail: String? = nil
   ) {
@@ -356,7 +356,7 @@ extension MessageWriter {
     }
   }
 
-  /// Tells that so many wait for what the client holds.
+  /// Tells a holder how many wait for its lock.
   public mutating func contended(name: LockName, token: Int64, waiters: Int64) {
     notification("contended") { json in
       json.member("name", utf8: name.bytes)
@@ -420,14 +420,14 @@ extension MessageWriter {
     notification("missed") { $0.member("count", count) }
   }
 
-  /// Tells that the daemon stops: nothing more is granted, what is held should be finished.
+  /// Tells that the daemon stops: it grants nothing more, and holders should finish.
   public mutating func draining() {
     notification("draining")
   }
 }
 
 extension String {
-  /// The beginning of the text, at most `count` bytes of UTF-8 and no part of a character's bytes, and `…`.
+  /// The text, or its beginning and `…`: at most `count` bytes of UTF-8, cut between characters.
   func cut(toBytes count: Int) -> String {
     if utf8.count <= count { return self }
     var end = utf8.index(startIndex, offsetBy: count)

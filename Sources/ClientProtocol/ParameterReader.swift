@@ -1,7 +1,7 @@
 import LockTypes
 
-/// Takes the members of one object that was scanned before, with their types and ranges checked. What it throws has
-/// no id yet.
+/// Reads the members of an object that was scanned before, and checks their types and ranges. Its refusals have no id
+/// yet.
 struct ParameterReader {
   let scanner: JSONScanner
   let members: [MemberToken]
@@ -57,13 +57,13 @@ struct ParameterReader {
     try bytes("name", bytes: 1...Limits.nameBytesMax).map { LockName(bytes: $0) }
   }
 
-  /// The lock's name, which every method that has one demands.
+  /// The lock's name; refused when it is missing.
   func lockName() throws(RequestRefusal) -> LockName {
     if let name = try lockNameIfAny() { return name }
     throw missing("name", expected: Self.describe(bytes: 1...Limits.nameBytesMax))
   }
 
-  /// The name or the prefix that a watch is about, of which there must be one.
+  /// The name or the prefix that a watch is about; exactly one must be given.
   func watchTarget() throws(RequestRefusal) -> WatchTarget {
     let name = try lockNameIfAny()
     let prefix = try bytes("prefix", bytes: 0...Limits.nameBytesMax)
@@ -77,7 +77,7 @@ struct ParameterReader {
     }
   }
 
-  /// Several names, all different; nil when there are none.
+  /// The member `names`: all different; nil when it is absent.
   func lockNames() throws(RequestRefusal) -> [LockName]? {
     let each = Self.describe(bytes: 1...Limits.nameBytesMax)
     let expected = "a list of 1 to \(Limits.namesMax) different names, \(each) each"
@@ -90,7 +90,7 @@ struct ParameterReader {
 
   private func lockNames(at start: Int, expected: String) throws(RequestRefusal) -> [LockName] {
     var inner = JSONScanner(scanner.bytes, at: start)
-    // It was read before, so there is no mistake in it.
+    // It was scanned before, so it cannot be malformed.
     let elements = (try? inner.elements(Limits.namesMax + 1)) ?? []
     if elements.isEmpty { throw refusal("names", "is empty and must be \(expected)", expected: expected, limit: 1) }
     if elements.count > Limits.namesMax {
@@ -139,7 +139,7 @@ struct ParameterReader {
     }
   }
 
-  /// One of a few words.
+  /// A member that must be one of `words`; nil when it is absent.
   func word<Word>(_ name: StaticString, _ words: [(StaticString, Word)]) throws(RequestRefusal) -> Word? {
     guard let value = value(name) else { return nil }
     if case .string(let token) = value {
@@ -180,7 +180,7 @@ struct ParameterReader {
     }
   }
 
-  /// The members of the object `name`; the names of those it may have.
+  /// A reader of the object `name`, which may have the members `known`; nil when it is absent.
   func object(
     _ name: StaticString, prefix: StaticString, known: [StaticString]
   ) throws(RequestRefusal) -> ParameterReader? {
@@ -188,7 +188,7 @@ struct ParameterReader {
     case nil: return nil
     case .object(let start, _):
       var inner = JSONScanner(scanner.bytes, at: start)
-      // It was read before, so there is no mistake in it.
+      // It was scanned before, so it cannot be malformed.
       try? inner.outermostObject()
       let reader = ParameterReader(scanner: scanner, members: inner.members, prefix: prefix)
       try reader.refuseOthers(than: known)
@@ -226,7 +226,7 @@ struct ParameterReader {
 }
 
 extension JSONScanner {
-  /// Whether a member of this name is the client's own affair.
+  /// Whether a member of this name is the client's own annotation.
   func isIgnored(_ key: StringToken) -> Bool {
     if key.hasEscapes {
       let name = decode(key)
@@ -236,7 +236,7 @@ extension JSONScanner {
     return key.decodedCount >= 2 && bytes[key.start] == 0x78 && bytes[key.start + 1] == 0x2D
   }
 
-  /// Text of the client's, short enough to be repeated in an error.
+  /// Text of the client's, cut for an error.
   func reported(_ token: StringToken) -> String {
     decodeText(token).cut(toBytes: Limits.reportedTextBytesMax)
   }
@@ -260,7 +260,7 @@ struct ReportedNames {
     return count > 3 ? "\(first) and \(count - 3) more" : first
   }
 
-  /// The members of `data` that tell the names, and how many there are when not all are told.
+  /// The members of `data` that list the names, and say how many there are when not all are listed.
   func details(as key: StaticString, count countKey: StaticString) -> [RequestRefusal.Detail] {
     if count == 0 { return [] }
     let all = RequestRefusal.Detail(key, .texts(names))

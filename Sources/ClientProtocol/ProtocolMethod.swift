@@ -1,5 +1,5 @@
-/// The methods of this version of the protocol, the frequent ones first: that is the order in which the decoder looks for a
-/// name. All that is to be said of a method stands in one row.
+/// The methods of this version of the protocol, in the order in which the decoder tries their names: the frequent ones
+/// first. All facts about a method stand in one row.
 ///
 /// `protocol/openrpc.json` is checked against this table.
 public enum ProtocolMethod: Int, CaseIterable, Sendable {
@@ -7,7 +7,7 @@ public enum ProtocolMethod: Int, CaseIterable, Sendable {
   case acquire
   /// Gives a lock back.
   case release
-  /// Sets the limit of a hold anew.
+  /// Sets the limit of a hold.
   case extend
   /// Asks for nothing but a reply.
   case ping
@@ -21,15 +21,15 @@ public enum ProtocolMethod: Int, CaseIterable, Sendable {
   case stats
   /// Tells who the client is and asks who the daemon is; optional.
   case initialize
-  /// Shares from now on what was held exclusively.
+  /// Turns an exclusive hold into a shared one.
   case downgrade
   /// Hands a hold to another session.
   case transfer
-  /// Wants to be told what happens to locks.
+  /// Starts a watch of locks.
   case watch
   /// Ends a watch.
   case unwatch
-  /// Takes holds away.
+  /// Breaks holds.
   case `break`
   /// Asks for the OpenRPC document.
   case rpcDiscover
@@ -60,7 +60,7 @@ public enum ProtocolMethod: Int, CaseIterable, Sendable {
   /// The rows of all methods, in the order of the methods.
   private static let rows = allCases.map(\.row)
 
-  /// The method whose name `isMatch` finds to be the right one.
+  /// The first method whose name `isMatch` accepts.
   static func first(where isMatch: (StaticString) -> Bool) -> Self? {
     rows.firstIndex { isMatch($0.name) }.flatMap(Self.init(rawValue:))
   }

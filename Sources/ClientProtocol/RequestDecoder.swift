@@ -1,14 +1,14 @@
 import LockTypes
 
-/// Turns a line into a request or into the refusal of it. It keeps nothing between lines but memory to be used again;
-/// one is enough for all sessions of an event loop.
+/// Turns a line into a request or into its refusal. Between lines it keeps only memory to reuse, so one decoder serves
+/// all sessions of an event loop.
 ///
-/// The line is read once, and wholly, before anything in it counts: a line that is bad at its end has no effect. Then
-/// the envelope is judged, then the params. Of several mistakes the first one in this order is told: JSON, the
+/// The whole line is read before anything in it counts: a line that is bad at its end has no effect. Then the envelope
+/// is checked, then the params. Of several mistakes the client is told the first one in this order: JSON, the
 /// envelope's unknown members, `id`, `jsonrpc`, `method`, a missing id, the form of `params`, its unknown members, its
 /// other members.
 public struct RequestDecoder: Sendable {
-  /// Room for so many members is kept between lines.
+  /// Room for this many members is kept between lines.
   private static let keptMembersMax = 64
 
   private var members: [MemberToken] = []
@@ -179,7 +179,7 @@ extension RequestDecoder {
 // MARK: - The params
 
 extension RequestDecoder {
-  /// The members of `params`, of which none is one that `method` does not have.
+  /// A reader of `params`; refuses members that `method` does not have.
   private static func reader(
     of params: ValueToken?, for method: ProtocolMethod, _ scanner: JSONScanner
   ) throws(RequestRefusal) -> ParameterReader {

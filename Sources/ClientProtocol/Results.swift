@@ -1,5 +1,5 @@
-// What the replies about locks and about the daemon show. Where nothing else is said, a member that is nil is not
-// known or was not given, and is left out of the JSON.
+// What the replies about locks and about the daemon show. Where nothing else is said, a nil member is unknown or was
+// not given, and is left out of the JSON.
 
 public import LockTypes
 
@@ -41,13 +41,13 @@ public enum HolderInfo: Equatable, Sendable {
     heldMilliseconds: Int64? = nil)
   /// Another host, which alone knows more.
   case host(String)
-  /// A session of another host, as that host tells of it: an object of JSON on one line, which the caller has checked.
+  /// A session of another host, as that host describes it: a JSON object on one line, which the caller has checked.
   case told([UInt8])
   /// A process that does not use sidelock.
   case foreign
 }
 
-/// A holder from whom `break` took a lock without being able to tell it.
+/// A holder that `break` took a lock from and could not tell.
 public struct TakenInfo: Equatable, Sendable {
   /// Why nobody told it.
   public enum Reason: String, Equatable, Sendable, CaseIterable {
@@ -57,7 +57,7 @@ public struct TakenInfo: Equatable, Sendable {
     case hostSilent = "host_silent"
     /// It is a process that does not use sidelock.
     case foreign
-    /// The key had lost its end, and its host knew nothing of it.
+    /// The key had lost its TTL, and its host knew nothing of it.
     case noTTL = "no_ttl"
   }
 
@@ -65,7 +65,7 @@ public struct TakenInfo: Equatable, Sendable {
   public var host: String?
   /// Why nobody told it.
   public var reason: Reason
-  /// For how many milliseconds from now it may take the lock for its own; nil where that has no end.
+  /// For how many more milliseconds it may believe that it holds the lock; nil where that has no end.
   public var mightRunMilliseconds: Int64?
 
   /// A holder that was not told.
@@ -110,8 +110,8 @@ public struct DeadlockInfo: Equatable, Sendable {
   public var owner: String?
   /// The lock that it waits for; nil: the client may not know.
   public var waitsFor: LockName?
-  /// The lock that it holds and the one before it waits for; of the first, the one that the last waits for. Nil: the client
-  /// may not know.
+  /// The lock that it holds and the wait before it is for (before the first comes the last); nil: the client may not
+  /// know.
   public var held: LockName?
 
   /// A wait.
@@ -123,7 +123,7 @@ public struct DeadlockInfo: Equatable, Sendable {
   }
 }
 
-/// Whether Redis can be reached, as sessions that watch are told when it changes.
+/// Whether Redis can be reached. Sessions with a watch are told when it changes.
 public enum BackendState: String, CaseIterable, Sendable {
   /// It can.
   case connected
@@ -144,7 +144,7 @@ public struct LockInfo: Equatable, Sendable {
   /// Who waits for it on this host, first come first. At most ``Limits/shownWaitersMax`` are shown, so there need not
   /// be more.
   public var waiters: [WaiterInfo]
-  /// Those who wait for it on other hosts, as these hosts tell of them: objects of JSON on one line, which the caller has
+  /// Those who wait for it on other hosts, as those hosts describe them: JSON objects on one line, which the caller has
   /// checked. They are shown behind those of this host.
   public var toldWaiters: [[UInt8]]
   /// How many wait for it on this host; told as `waiting`.
@@ -195,7 +195,7 @@ public struct ServerInfo: Equatable, Sendable {
   public var backend: Backend
   /// How long a lease lasts without renewal, in milliseconds; nil, told as null, without Redis.
   public var leaseMilliseconds: Int64?
-  /// Requests that one session may have waiting.
+  /// Requests that one session may have unanswered.
   public var requestsInFlightMax: Int64
 
   /// What the daemon says of itself.

@@ -1,4 +1,4 @@
-/// One character of UTF-8, as the reader demands it and the writer mends it.
+/// UTF-8 sequences: the reader refuses an ill-formed one, the writer replaces it.
 enum UTF8Sequence {
   /// Looks at the sequence that begins at `index`, which is inside `bytes`.
   ///

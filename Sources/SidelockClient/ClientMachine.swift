@@ -1,7 +1,7 @@
 import SystemStrings
 
-/// The client's half of the protocol without any I/O: it numbers and words requests, cuts what comes in into lines,
-/// and says what each line means.
+/// The client's half of the protocol without any I/O: it numbers and writes requests, cuts input into lines, and says
+/// what each line means.
 package struct ClientMachine: Sendable {
   /// The longest line that is taken from a daemon, in bytes. The protocol promises 64 KiB; only the description of
   /// the protocol itself may be longer.
@@ -11,24 +11,24 @@ package struct ClientMachine: Sendable {
   package enum Event: Hashable, Sendable {
     /// The reply to a request.
     case reply(id: Int64, Result<JSONValue, SidelockError>)
-    /// A hold is no more.
+    /// A hold is lost.
     case lost(LostNotice)
     /// Any other notification.
     case notification(method: String, params: JSONValue)
-    /// The peer does not speak the protocol, or took our line for something else. The connection is of no more use.
+    /// The peer does not speak the protocol, or refused a line under a null id. The connection is of no more use.
     case violated(SidelockError)
   }
 
   private var lastID: Int64 = 0
   private var buffer: [UInt8] = []
-  /// How much of `buffer` is known to hold no line end, so that a line which comes in small pieces is searched once.
+  /// Bytes of `buffer` that are known to hold no line end: a line which comes in small pieces is searched once.
   private var searched = 0
   private var isViolated = false
 
   /// A machine for a new connection.
   package init() {}
 
-  /// Words a request and gives it the next number.
+  /// Writes a request under the next id.
   package mutating func request(_ method: String, _ params: JSONValue?) -> (id: Int64, line: [UInt8]) {
     lastID += 1
     var message = JSONObject()
@@ -39,7 +39,7 @@ package struct ClientMachine: Sendable {
     return (lastID, Self.line(message))
   }
 
-  /// Words the notification that withdraws the waiting request `id`.
+  /// Writes the notification that cancels the request `id`.
   package func cancellation(of id: Int64) -> [UInt8] {
     var message = JSONObject()
     message.append("jsonrpc", "2.0")
@@ -107,7 +107,7 @@ package struct ClientMachine: Sendable {
       return .notification(method: method, params: params)
     }
     guard let id = object["id"]?.intValue else {
-      // A null id: the daemon could not tell which request it refuses, so one of ours would wait for ever.
+      // A null id does not say which request is refused, so that request would wait for ever.
       if let error = object["error"] { return .violated(SidelockError(reply: error)) }
       return .violated(Self.violation("a message with neither method nor id"))
     }
@@ -119,7 +119,7 @@ package struct ClientMachine: Sendable {
   }
 }
 
-/// The daemon's word that a hold is no more.
+/// The notice that a hold is lost.
 public struct LostNotice: Hashable, Sendable {
   /// The lock.
   public var name: String
@@ -133,7 +133,7 @@ public struct LostNotice: Hashable, Sendable {
   /// With `broken`: the administrator's words; nil where there are none.
   public var detail: String?
 
-  /// Whether both are the same, their texts byte for byte: names of locks are bytes.
+  /// Compares texts byte for byte: names of locks are bytes.
   public static func == (a: LostNotice, b: LostNotice) -> Bool {
     a.token == b.token && a.graceMilliseconds == b.graceMilliseconds && ExactText.isSame(a.name, b.name)
       && ExactText.isSame(a.reason, b.reason) && ExactText.isSame(a.detail, b.detail)

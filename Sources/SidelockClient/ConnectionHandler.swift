@@ -2,7 +2,7 @@ import NIOCore
 import NIOConcurrencyHelpers
 import SystemStrings
 
-/// What the caller of an acquire and the connection both know of it.
+/// The state of one acquire, shared by its caller and the connection.
 final class AcquireTicket: Sendable {
   enum State {
     case new
@@ -30,13 +30,13 @@ struct HandedLock: Sendable {
   var hold: Hold
 }
 
-/// The end of the connection that lives on the event loop: it matches replies with requests and losses with holds.
+/// The connection's handler on the event loop: it matches replies with requests and losses with holds.
 final class ConnectionHandler: ChannelInboundHandler {
   typealias InboundIn = ByteBuffer
 
   private enum Pending {
     case call(method: String, PendingReply<JSONValue>)
-    /// What ends a hold, if it has success: all of that name and token, or this one of them.
+    /// Ends a hold if it succeeds: the given one, or else the last of that name and token.
     case end(HoldKey, Hold?, PendingReply<JSONValue>)
     case acquire(AcquireTicket, PendingReply<[Grant]>)
     /// The last release of a grant that crossed the cancellation of its acquire.
@@ -47,7 +47,7 @@ final class ConnectionHandler: ChannelInboundHandler {
   }
 
   private struct HoldKey: Hashable {
-    /// Names that are written in different bytes are different locks, which may have the same token.
+    /// Names are bytes: two that only look alike are different locks, which may have the same token.
     var name: ExactText
     var token: Int64
 
@@ -115,12 +115,12 @@ final class ConnectionHandler: ChannelInboundHandler {
     if let failure { return continuation.resume(throwing: failure) }
     let reply = PendingReply(continuation)
     send(method, params, .call(method: method, reply))
-    // A wait has its own limit, or none.
+    // An acquire may take its `wait_ms` more; without that it has no limit.
     limit(reply, after: method == "acquire" ? waitTime(params) : .zero)
   }
 
-  /// Sends what ends a hold. That is noted as soon as the reply is read: what is told of the hold behind it means
-  /// nobody any more.
+  /// Sends a request that ends a hold. The handler forgets the hold as soon as it reads the reply: later notifications
+  /// about it mean nobody.
   func end(
     _ method: String, _ params: JSONValue, _ name: String, _ token: Int64, _ hold: Hold?,
     _ continuation: CheckedContinuation<JSONValue, any Error>
@@ -148,7 +148,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     params?["wait_ms"]?.intValue.map { .milliseconds(min(max(0, $0), Duration.protocolMillisecondsMax)) }
   }
 
-  /// Gives a reply up that has not come in the daemon's time to answer, which begins after `time`; nil: never.
+  /// Fails a reply that has not come ``answerTime`` after `time` from now; nil: never.
   private func limit<Value>(_ reply: PendingReply<Value>, after time: TimeAmount?, _ action: (() -> Void)? = nil) {
     guard let context, let time else { return }
     reply.limit(time + answerTime, on: context.eventLoop) { [self] in
@@ -176,7 +176,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     let reply = PendingReply(continuation)
     let id = send("acquire", ticket.params, .acquire(ticket, reply))
     ticket.state.withLockedValue { $0 = .sent(id: id) }
-    // What is granted late is given back as what crossed its cancellation.
+    // A late grant is given back like one that crossed its cancellation.
     limit(reply, after: waitTime(ticket.params)) { [self] in cancel(ticket) }
   }
 
@@ -252,7 +252,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     }
   }
 
-  /// Releases what an acquire got that nobody waits for any more.
+  /// Releases the locks of a grant that nobody waits for.
   private func giveBack(_ result: JSONValue) {
     for lock in result["locks"]?.arrayValue ?? [result] {
       guard let name = lock["name"], let token = lock["token"] else { continue }
@@ -266,7 +266,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     guard let grants = Grant.grants(result: result, names: ticket.names) else {
       let error = SidelockError(reason: .protocolViolation, message: "the daemon granted a lock without a token")
       continuation.resume(throwing: error)
-      // Whatever is held cannot be named, so only the end of the connection frees it.
+      // Without a token nothing can be released: only the end of the connection frees it.
       fail(error)
       context?.close(promise: nil)
       return
@@ -319,7 +319,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     pending = [:]
     let held = holds
     holds = [:]
-    // The losses first, so that whoever is woken by a failed call finds its locks marked.
+    // The losses first, so that a caller woken by its failed call finds its locks marked.
     for (key, same) in held {
       for hold in same { hold.lose(LostNotice(name: key.name.text, token: key.token, reason: "connection_lost")) }
     }

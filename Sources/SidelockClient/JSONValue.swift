@@ -17,7 +17,7 @@ public enum JSONValue: Hashable, Sendable {
   /// An object.
   case object(JSONObject)
 
-  /// Whether both are the same, strings and members' names byte for byte: names of locks are bytes.
+  /// Compares strings and members' names byte for byte: names of locks are bytes.
   public static func == (a: JSONValue, b: JSONValue) -> Bool {
     switch (a, b) {
     case (.null, .null): true
@@ -120,7 +120,7 @@ public struct JSONObject: Hashable, Sendable {
     /// Its value.
     public var value: JSONValue
 
-    /// Whether both are the same, byte for byte.
+    /// Compares byte for byte.
     public static func == (a: Member, b: Member) -> Bool { ExactText.isSame(a.key, b.key) && a.value == b.value }
 
     /// Hashes the bytes.
@@ -141,7 +141,7 @@ public struct JSONObject: Hashable, Sendable {
     members.first { ExactText.isSame($0.key, key) }?.value
   }
 
-  /// Adds a member at the end. It is not looked whether there is one of that name.
+  /// Adds a member at the end, without checking whether there is one of that name.
   public mutating func append(_ key: String, _ value: JSONValue) {
     members.append(Member(key: key, value: value))
   }

@@ -49,7 +49,7 @@ public final class Lock: Sendable {
     hold.release()
   }
 
-  /// Sets after how long from now the daemon takes the lock away; nil takes an earlier limit off.
+  /// Sets how long from now the lock may be held; it is lost then. nil removes the limit.
   ///
   /// - Throws: ``SidelockError``, of reason `lost` when the lock was lost before.
   public func extend(maxHold: Duration?) async throws {
@@ -60,7 +60,7 @@ public final class Lock: Sendable {
 }
 
 extension Lock {
-  /// Shares from now on what is held exclusively. Nobody else can have had the lock in between.
+  /// Turns an exclusive hold into a shared one. Nobody else can have had the lock in between.
   ///
   /// - Throws: ``SidelockError``, of reason `lost` when the lock was lost before, `mode_conflict` for a permit.
   public func downgrade() async throws {
@@ -84,7 +84,7 @@ extension Lock {
 }
 
 extension SidelockError {
-  /// The error of whoever uses a lock that is lost.
+  /// The error for the use of a lost lock.
   init(lost notice: LostNotice) {
     self.init(
       reason: .lost, message: "the lock \(notice.name) was lost: \(notice.reason)",
@@ -95,7 +95,7 @@ extension SidelockError {
 }
 
 extension Duration {
-  /// The longest time that the protocol takes: a year of 365 days, in milliseconds.
+  /// The longest time that the protocol accepts: a year of 365 days, in milliseconds.
   package static let protocolMillisecondsMax: Int64 = 31_536_000_000
 }
 
@@ -145,7 +145,7 @@ final class Hold: Sendable {
     case lost(LostNotice)
   }
 
-  /// Gives the notice when the lock is lost, and ends when that cannot come any more. For one reader.
+  /// Gives the notice if the lock is lost, and ends with the hold. For one reader.
   let losses: AsyncStream<LostNotice>
 
   private let continuation: AsyncStream<LostNotice>.Continuation
@@ -195,7 +195,7 @@ extension Duration {
     min(max(wholeMilliseconds, 1), Self.protocolMillisecondsMax)
   }
 
-  /// Whole milliseconds, rounded up, from 0 to what fits: a wait that is not a try does not become one.
+  /// Whole milliseconds, rounded up so that a short wait does not become a try, and at least 0.
   package var wholeMilliseconds: Int64 {
     let (seconds, attoseconds) = components
     guard seconds >= 0, attoseconds >= 0 else { return 0 }

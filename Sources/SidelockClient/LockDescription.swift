@@ -70,7 +70,7 @@ public struct LockDescription: Hashable, Sendable {
   /// All that the daemon said.
   public var json: JSONValue
 
-  /// What a member of a reply describes.
+  /// The lock that a part of a reply describes.
   package init(_ value: JSONValue) {
     name = value["name"]?.stringValue ?? ""
     mode = value["mode"]?.stringValue

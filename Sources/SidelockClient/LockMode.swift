@@ -7,7 +7,7 @@ public enum LockMode: Hashable, Sendable {
   /// As one permit of a semaphore of that capacity, 1 to 1,000,000.
   case permit(of: Int64)
 
-  /// The mode that a reply or notification tells; nil when it tells none that this client knows.
+  /// The mode in a reply or notification; nil when it has none that this client knows.
   init?(_ value: JSONValue) {
     switch value["mode"]?.stringValue {
     case "exclusive": self = .exclusive
@@ -31,7 +31,7 @@ public enum LockMode: Hashable, Sendable {
 
 /// What the daemon does to the client's process when a lock is lost.
 public enum LossAction: String, Hashable, Sendable, CaseIterable {
-  /// It tells it.
+  /// It sends the notice and does nothing else.
   case notify
   /// It sends SIGTERM, and SIGKILL before anybody else can have the lock.
   case terminate

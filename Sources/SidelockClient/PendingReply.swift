@@ -1,7 +1,7 @@
 import NIOCore
 
-/// Somebody who waits for a reply, but no longer than told: a daemon that is stopped, or that hangs, would keep them for
-/// ever. Lives on the event loop. What the reply changes when it comes late is for the connection to see to.
+/// A caller that waits for a reply, with a limit: a daemon that is stopped, or that hangs, would keep it for ever.
+/// Lives on the event loop. The connection handles a reply that comes late.
 final class PendingReply<Value: Sendable> {
   private var continuation: CheckedContinuation<Value, any Error>?
   private var timer: Scheduled<Void>?
@@ -13,7 +13,7 @@ final class PendingReply<Value: Sendable> {
   /// Whether nobody waits any more.
   var isOver: Bool { continuation == nil }
 
-  /// Has `action` called when nothing came within `time`, instead of an earlier one.
+  /// Calls `action` when nothing came within `time`. Replaces an earlier limit.
   func limit(_ time: TimeAmount, on loop: any EventLoop, _ action: @escaping () -> Void) {
     guard !isOver else { return }
     timer?.cancel()

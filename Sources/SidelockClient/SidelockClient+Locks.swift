@@ -9,9 +9,9 @@ extension SidelockClient {
   ///   - mode: how to hold it.
   ///   - wait: how long to wait.
   ///   - maxHold: after how long of holding the daemon takes the lock away; nil for no limit.
-  ///   - owner: the thread or task that asks, up to 128 bytes: it gets again at once what it holds, and must release it
-  ///     as often. nil: nobody in particular, and then a second acquire waits like anybody else's.
-  ///   - meta: a note for whoever looks at the lock, up to 1 KiB.
+  ///   - owner: the thread or task that asks, up to 128 bytes: it gets what it holds again at once, and must release it
+  ///     as often. nil: none, and then a second acquire waits like anybody else's.
+  ///   - meta: a note that others see when they inspect the lock, up to 1 KiB.
   ///   - lossAction: what the daemon does to this process if the lock is lost.
   ///   - onLost: called once, on an I/O thread that it must not block, if the lock is lost before it is released.
   ///   - onContended: called on an I/O thread that it must not block, when others wait for the lock and when their
@@ -93,7 +93,7 @@ extension SidelockClient {
       do { try await lock.release() } catch { failure = failure ?? error }
     }
     if let notice = locks.compactMap(\.lostNotice).first {
-      // A body that was cancelled for it would hide the reason; any other error of its own is worth more.
+      // The cancellation of the body would hide the reason; any other error of its own is worth more.
       if case .failure(let error) = outcome, !(error is CancellationError) { throw error }
       throw SidelockError(lost: notice)
     }
@@ -107,7 +107,7 @@ extension SidelockClient {
   private static func run<R: Sendable>(
     _ locks: [Lock], _ body: @escaping @Sendable () async throws -> R
   ) async -> Result<R, any Error> {
-    // nil stands for the end of the watch of a lock.
+    // nil: the `losses` of a lock have ended.
     await withTaskGroup(of: Result<R, any Error>?.self) { group in
       group.addTask {
         do {
@@ -125,7 +125,7 @@ extension SidelockClient {
       var outcome: Result<R, any Error>?
       for await result in group {
         if let result { outcome = result }
-        // The watch also ends when the body itself releases the lock, and then the body goes on.
+        // `losses` also ends when the body releases the lock itself; the body then goes on.
         if outcome != nil || locks.contains(where: \.isLost) { group.cancelAll() }
       }
       return outcome ?? .failure(CancellationError())

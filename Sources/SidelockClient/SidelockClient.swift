@@ -47,13 +47,13 @@ public final class SidelockClient: Sendable {
 
   /// Connects to a daemon.
   ///
-  /// A daemon that is stopped, or that hangs, holds nobody up: whatever it does not do in its time fails with reason
-  /// `no_answer`, and what it grants late is given back. Only a wait without limit (``Wait/forever``) has none here, too.
+  /// A daemon that is stopped, or that hangs, blocks nobody: a call that it does not answer in time fails with reason
+  /// `no_answer`, and a late grant is given back. Only a wait without limit (``Wait/forever``) has none here, too.
   ///
   /// - Parameters:
   ///   - socketPath: the daemon's socket; nil to find it as ``SocketPath/find(explicit:environment:exists:)`` says.
-  ///   - answerTimeout: how long the daemon may take to accept the connection, and to answer: a wait for a lock that long
-  ///     behind its limit, anything else from its request on.
+  ///   - answerTimeout: how long the daemon may take to accept the connection, and to answer: counted from the limit of
+  ///     a wait for a lock, and from the request of anything else.
   ///   - group: what runs the connection's I/O.
   /// - Throws: ``SidelockError``, of reason `no_daemon`, `no_answer` or `permission`, with what to do about it.
   public static func connect(
@@ -145,7 +145,7 @@ public final class SidelockClient: Sendable {
 
   // MARK: Other sessions
 
-  /// The daemon's name for this connection, to which others can hand their locks: from now on the connection takes them.
+  /// The daemon's name for this connection, for others to hand it their locks: from this call on it accepts them.
   ///
   /// - Throws: ``SidelockError``.
   public func session() async throws -> String {
@@ -163,14 +163,14 @@ public final class SidelockClient: Sendable {
     handed.map { Lock(client: self, hold: $0.hold, grant: $0.grant) }
   }
 
-  /// Takes a lock from those who hold it; for administrators.
+  /// Breaks the holds of a lock; for administrators.
   ///
   /// - Parameters:
   ///   - name: the lock.
   ///   - token: only the hold of this token; nil for all.
-  ///   - reason: words for who loses it and for the daemon's log, up to 256 bytes.
-  /// - Returns: the tokens of the holds that are no more. A holder whose host is gone, or that does not use sidelock, has lost
-  ///   the lock, too, and is not among them.
+  ///   - reason: words for those who lose it and for the daemon's log, up to 256 bytes.
+  /// - Returns: the tokens of the lost holds. A holder whose host is gone, or that does not use sidelock, has lost the
+  ///   lock, too, and is not among them.
   /// - Throws: ``SidelockError``, of reason `denied` without the right.
   @discardableResult
   public func breakLock(_ name: String, token: Int64? = nil, reason: String? = nil) async throws -> [Int64] {
@@ -182,7 +182,7 @@ public final class SidelockClient: Sendable {
     return (result["broken"]?.arrayValue ?? []).compactMap(\.intValue)
   }
 
-  /// Tells from now on what happens to locks on this host. The watch ends when its reader does, or with the connection.
+  /// Starts a watch of locks on this host. It ends with its reader or with the connection.
   ///
   /// - Throws: ``SidelockError``, of reason `limit` when the connection watches as much as it may.
   public func watch(_ target: WatchTarget) async throws -> Watch {
@@ -197,8 +197,8 @@ public final class SidelockClient: Sendable {
 
   // MARK: The rest of the protocol
 
-  /// Sends a request and waits for its result. It ends with the daemon's reply, after the time that the daemon has to
-  /// answer, or with the connection; the task's cancellation does not end it.
+  /// Sends a request and waits for its result. It ends with the daemon's reply, after the answer timeout, or with the
+  /// connection; the task's cancellation does not end it.
   ///
   /// - Parameter params: an object, or nil for none.
   /// - Throws: ``SidelockError``.

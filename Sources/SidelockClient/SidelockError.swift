@@ -1,4 +1,4 @@
-/// Why something had no success: the daemon refused it, or the client could not ask.
+/// Why a call failed: the daemon refused it, or the client could not ask.
 public struct SidelockError: Error, Hashable, Sendable, CustomStringConvertible {
   /// The stable name of a reason. New ones may come with newer daemons.
   public struct Reason: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
@@ -29,9 +29,9 @@ public struct SidelockError: Error, Hashable, Sendable, CustomStringConvertible 
     public static let limit = Reason(rawValue: "limit")
     /// The daemon stops.
     public static let shuttingDown = Reason(rawValue: "shutting_down")
-    /// Waiting would never end, because owners wait for each other; the data have the `cycle`.
+    /// Waiting would never end, because owners wait for each other; ``data`` has the `cycle`.
     public static let deadlock = Reason(rawValue: "deadlock")
-    /// The name is in use in another way; the data have how it is `held`.
+    /// The name is in use in another mode; ``data`` says how it is `held`.
     public static let modeConflict = Reason(rawValue: "mode_conflict")
     /// The lock was lost.
     public static let lost = Reason(rawValue: "lost")
@@ -75,7 +75,7 @@ public struct SidelockError: Error, Hashable, Sendable, CustomStringConvertible 
     self.data = error["data"]
   }
 
-  /// What the daemon was told by whom it depends on: Redis' own words for why it refuses; nil where there is none.
+  /// Redis' own words for why it refuses, as the daemon passes them on; nil where there are none.
   public var detail: String? {
     data?["detail"]?.stringValue.flatMap { $0.isEmpty ? nil : $0 }
   }

@@ -6,8 +6,8 @@ public enum SocketPath {
   public static let system = "/run/sidelock/sidelock.sock"
 
   /// The socket to connect to: `explicit`, else `$SIDELOCK_SOCKET`, else `$XDG_RUNTIME_DIR/sidelock/sidelock.sock` if
-  /// it exists, else the system daemon's. Empty texts count as not given. Bytes of the environment that are not UTF-8 stand
-  /// as characters from U+10FF00 on, each for one byte; connecting takes them back.
+  /// it exists, else the system daemon's. Empty texts count as not given. Each byte of the environment that is not
+  /// UTF-8 becomes a character from U+10FF00 on; connecting turns it back.
   ///
   /// - Parameters:
   ///   - environment: the value of an environment variable.

@@ -34,7 +34,7 @@ package enum UnixSocket {
     let end = monotonicMilliseconds() + max(1, milliseconds)
     var result: CInt
     repeat {
-      // Anew after a signal, so that signals cannot draw it out.
+      // Set anew after a signal, so that signals cannot prolong it.
       setSendTimeout(descriptor, milliseconds: max(1, end - monotonicMilliseconds()))
       result = withUnsafePointer(to: &address) {
         $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
@@ -62,7 +62,7 @@ package enum UnixSocket {
     return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
   }
 
-  /// Has a send to, or a connect of, a socket end with EAGAIN after that time; 0: never.
+  /// Has sends and connects fail with EAGAIN after that time (SO_SNDTIMEO); 0: never.
   package static func setSendTimeout(_ descriptor: CInt, milliseconds: Int64) {
     var time = timeval(tv_sec: Int(milliseconds / 1000), tv_usec: Int(milliseconds % 1000) * 1000)
     setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
@@ -106,7 +106,7 @@ package enum UnixSocket {
   }
 
   static func advice(mode: mode_t, user: uid_t, group: gid_t) -> String {
-    // Who joins the group of root may do much more than take locks.
+    // The group of root may do much more than take locks.
     if group == 0 {
       return """
         : only \(user == 0 ? "root" : "its owner (user id \(user))") may, and the group of root; for others restart the \

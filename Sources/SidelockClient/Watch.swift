@@ -41,8 +41,8 @@ public enum WatchEvent: Hashable, Sendable {
   /// The daemon is about to stop.
   case draining
 
-  /// What a notification tells, and which watch it is for; nil for one that is for no watch, and for all watches where
-  /// `watch` is nil.
+  /// The event in a notification, and the watch that it is for, where nil means all watches; nil when it is for no
+  /// watch.
   package static func event(method: String, params: JSONValue) -> (event: WatchEvent, watch: Int64?)? {
     switch method {
     case "event":
@@ -97,7 +97,7 @@ public struct Watch: AsyncSequence, Sendable {
   /// Gives one event after the other.
   public typealias AsyncIterator = AsyncStream<WatchEvent>.Iterator
 
-  /// So many events wait for a reader; beyond them the oldest are dropped.
+  /// How many events wait for a reader; beyond that the oldest are dropped.
   public static let bufferedEventsMax = 4096
 
   let events: AsyncStream<WatchEvent>
