@@ -114,7 +114,7 @@ uint64_t socket_cookie(int descriptor) {
 void *memory_file_map(int descriptor, int64_t size) {
   void *address = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, descriptor, 0);
   if (address == MAP_FAILED) return NULL;
-  // A core dump would read every page, also those that were never written, and hold up the end of the process with it.
+  // A core dump would read every page, even those never written, and delay the end of the process.
   madvise(address, (size_t)size, MADV_DONTDUMP);
   return address;
 }
@@ -124,7 +124,7 @@ void memory_file_unmap(void *address, int64_t size) { munmap(address, (size_t)si
 void memory_give_back(void *address, int64_t size) { madvise(address, (size_t)size, MADV_REMOVE); }
 int peer_groups(int socket, gid_t *groups, int max) {
   socklen_t length = (socklen_t)max * sizeof(gid_t);
-  // With too little room the kernel tells how much it would take, and writes nothing.
+  // With too little room (ERANGE) the kernel returns the length it needs, and writes nothing.
   if (getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, groups, &length) != 0 && errno != ERANGE) return -1;
   return (int)(length / sizeof(gid_t));
 }
@@ -140,7 +140,7 @@ int process_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
 int process_signal(int process, int signal) { return (int)syscall(SYS_pidfd_send_signal, process, signal, NULL, 0); }
 
-// What the kernel tells of a process, as far as it is wanted here (struct pidfd_info, which not every system's headers have).
+// The beginning of struct pidfd_info, which not every system's headers have.
 struct process_info {
   uint64_t mask, cgroup;
   uint32_t pid, tgid, ppid, ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid, spare;
@@ -181,9 +181,9 @@ int process_users(int process, pid_t pid, uid_t *real, uid_t *saved) {
     *saved = info.suid;
     return 0;
   }
-  // The kernel does not tell of a process whose parent is in another pid namespace either, as if it had ended.
+  // The kernel also fails, as if it had ended, for a process whose parent is in another pid namespace.
   int result = users_in_status(pid, real, saved), failure = errno;
-  // Only if it had not ended by now was the number its own.
+  // The number was its own only if it has not ended by now.
   if (process_has_ended(process) != 0) {
     errno = ESRCH;
     return -1;
@@ -203,7 +203,7 @@ int process_watcher_create(void) { return epoll_create1(EPOLL_CLOEXEC); }
 int process_watcher_add(int watcher, int process, uint64_t id) {
   struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = id};
   if (epoll_ctl(watcher, EPOLL_CTL_ADD, process, &event) == 0) return 0;
-  // One that it knows is told under the new name.
+  // A process that it watches already gets the new id.
   return errno == EEXIST ? epoll_ctl(watcher, EPOLL_CTL_MOD, process, &event) : -1;
 }
 
@@ -227,7 +227,7 @@ int standard_descriptors_open(int as_if_closed) {
   int closed = 0;
   for (int descriptor = 0; descriptor <= 2; descriptor++) {
     if (fcntl(descriptor, F_GETFD) >= 0) continue;
-    // The direction that nobody uses, so that the other one fails.
+    // Opened in the direction that nobody uses: the other one fails.
     int flags = descriptor == 0 ? O_WRONLY : O_RDONLY;
     // The lowest free number is this one, because those below it are open.
     int opened = open("/dev/null", as_if_closed ? flags | O_CLOEXEC : O_RDWR);

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 void crashes_end_at_once(int ignored_too) {
-  // Those that a fault raises, and those that somebody sends who wants to see where a program stands.
+  // The signals of a fault, and those that are sent to see where a program stands.
   static const int crashes[] = {SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS};
   sigset_t set;
   sigemptyset(&set);
@@ -33,7 +33,7 @@ static void tell_work(int number) {
   static const char begin[] = "sidelockd: ended by SIGABRT, as by a watchdog; its event loop was busy with: ";
   const char *words = work_under_way ? work_under_way : "nothing, it was waiting";
   struct iovec parts[] = {{(void *)begin, sizeof begin - 1}, {(void *)words, strlen(words)}, {"\n", 1}};
-  // Nobody may be reading any more, and to die is what matters.
+  // Nobody may be reading; what matters is to die.
   struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
   if (poll(&out, 1, 0) == 1 && (out.revents & POLLOUT)) (void)!writev(STDERR_FILENO, parts, 3);
   signal(number, SIG_DFL);
@@ -59,7 +59,7 @@ void process_1_ends_by_signals(void) {
 
 void orphans_bury_themselves(void) {
   signal(SIGCHLD, SIG_IGN);
-  // Those that had ended before.
+  // Children that ended before the signal was ignored.
   while (waitpid(-1, NULL, WNOHANG) > 0) {
   }
 }
@@ -67,7 +67,7 @@ void orphans_bury_themselves(void) {
 void process_1_stays_behind(void) {
   if (getpid() != 1) return;
   pid_t child = fork();
-  // Without another process it goes on by itself, and orphans stay unburied.
+  // If fork fails the process goes on by itself, and orphans stay zombies.
   if (child <= 0) return;
   for (;;) {
     int status;

@@ -50,8 +50,7 @@ static void guard_main(int channel) {
     group = message;
   }
   if (group <= 1) _exit(0);
-  // The lock is kept for as long as a process of the group is left, but not for ever: one that hangs in the kernel
-  // must not keep it for good.
+  // The lock is kept while a process of the group is left, but not for ever: one may hang in the kernel.
   for (int round = 0; round < 1000; round++) {
     if (kill(-group, SIGKILL) != 0 && errno == ESRCH) break;
     if (!supervise_group_alive(group)) break;
@@ -97,7 +96,7 @@ void supervise_guard_dismiss(pid_t guard, int channel) {
 static const int handled_signals[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGTERM, SIGUSR1,  SIGUSR2,
                                       SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH, SIGCHLD};
 enum { handled_count = sizeof handled_signals / sizeof handled_signals[0] };
-// What the command is to find for SIGPIPE and SIGXFSZ: what we found.
+// The dispositions of SIGPIPE and SIGXFSZ that this process inherited, for the command.
 static void (*inherited_sigpipe)(int) = SIG_DFL;
 static void (*inherited_sigxfsz)(int) = SIG_DFL;
 
@@ -140,7 +139,7 @@ pid_t supervise_spawn(
   int reason = errno;
   close(report[1]);
   if (child > 0) {
-    // Both sides do it, so that it is done whoever runs first.
+    // Parent and child both do it: either may run first.
     setpgid(child, child);
     ssize_t count;
     do count = read(report[0], &reason, sizeof reason);
@@ -160,8 +159,7 @@ int supervise_signals(sigset_t *previous) {
   sigset_t mask;
   sigemptyset(&mask);
   for (int i = 0; i < handled_count; i++) sigaddset(&mask, handled_signals[i]);
-  // SIGTTOU among them: while it is blocked the kernel does not send it to who hands the terminal over from the
-  // background.
+  // SIGTTOU among them: while it is blocked, the kernel lets this process hand the terminal over from the background.
   int fd = signalfd(-1, &mask, SFD_NONBLOCK | SFD_CLOEXEC);
   if (fd < 0) return -1;
   if (sigprocmask(SIG_BLOCK, &mask, previous) != 0) {
@@ -169,7 +167,7 @@ int supervise_signals(sigset_t *previous) {
     return -1;
   }
   inherited_sigpipe = signal(SIGPIPE, SIG_IGN);
-  // An ignored SIGCHLD, as some parents leave it, would take the command's exit status from us.
+  // An ignored SIGCHLD, as some parents leave it, would lose the command's exit status.
   signal(SIGCHLD, SIG_DFL);
   return fd;
 }
@@ -209,7 +207,7 @@ int supervise_can_be_stopped(void) {
   pid_t probe = fork();
   if (probe < 0) return 0;
   if (probe == 0) {
-    // It has a copy of the connection, which must not outlive us.
+    // It has a copy of the connection, which must not outlive the parent.
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(0);
     signal(SIGTSTP, SIG_DFL);
@@ -231,7 +229,7 @@ int supervise_can_be_stopped(void) {
 void supervise_stop(int number, int whole_group) {
   sigset_t pending;
   signal(number, SIG_DFL);
-  // It came after the signal to stop; the one that is sent now would wipe it out.
+  // SIGCONT came after the signal to stop; sending that again would discard it.
   if (sigpending(&pending) == 0 && sigismember(&pending, SIGCONT) == 1) return;
   kill(whole_group ? 0 : getpid(), number);
   take_default_action(number);
@@ -269,7 +267,7 @@ enum supervise_change supervise_child_change(pid_t process, int *status) {
   return supervise_unchanged;
 }
 
-// What /proc/<process>/stat tells of a process.
+// The fields of /proc/<process>/stat that are used here.
 struct process_stat {
   char state;
   pid_t parent, group;
@@ -292,7 +290,7 @@ static int read_stat(const char *process, struct process_stat *found) {
 
 static int is_process(const struct dirent *entry) { return entry->d_name[0] >= '1' && entry->d_name[0] <= '9'; }
 
-// Whether /proc is that of our process namespace: in a new one without a /proc of its own the numbers are others.
+// Whether /proc is that of this pid namespace: a new namespace may still see the old /proc, with other numbers.
 static int proc_is_ours(void) {
   char text[32];
   ssize_t count = readlink("/proc/self", text, sizeof text - 1);
@@ -302,7 +300,7 @@ static int proc_is_ours(void) {
 }
 
 int supervise_group_alive(pid_t group) {
-  // Processes that have ended and are not buried count as alive here.
+  // Zombies count as alive here.
   if (!proc_is_ours()) return kill(-group, 0) == 0 || errno != ESRCH;
   DIR *directory = opendir("/proc");
   if (directory == NULL) return 1;
@@ -321,8 +319,8 @@ static void bury(pid_t process, pid_t *guard) {
   if (waitpid(process, NULL, WNOHANG) == process && process == *guard) *guard = -1;
 }
 
-// The same for those whom waitid does not tell of: it tells of the first that has ended, and that is the command for as
-// long as it is not reaped.
+// Finds further zombies in /proc: waitid reports only the first child that has ended, which is the command until it is
+// reaped.
 static void bury_behind(pid_t command, pid_t *guard) {
   if (!proc_is_ours()) return;
   DIR *directory = opendir("/proc");

@@ -1,11 +1,11 @@
 import Glibc
 
-/// What was to be written could not be: a full disk, a pipe that nobody reads, a descriptor that was closed.
+/// A write failed: a full disk, a pipe that nobody reads, a closed descriptor.
 package struct OutputError: Error {
   /// The errno.
   package var code: CInt
 
-  /// The failure with that errno.
+  /// The failure with this errno.
   package init(code: CInt) {
     self.code = code
   }
@@ -13,7 +13,7 @@ package struct OutputError: Error {
   /// Nobody wants the output, which is no fault and needs no word.
   package var isBrokenPipe: Bool { code == EPIPE }
 
-  /// EX_IOERR; for a broken pipe what a shell shows of a program that SIGPIPE ended.
+  /// EX_IOERR; for a broken pipe the status that a shell gives to a death by SIGPIPE.
   package var exitStatus: CInt { isBrokenPipe ? 141 : 74 }
 
   /// What to say of standard output; nil where nothing need be said.
@@ -26,7 +26,7 @@ package struct OutputError: Error {
   }
 }
 
-/// Writing to descriptors that others may have, too.
+/// Writing to descriptors that other processes may share.
 package enum Output {
   /// Writes all of `text`, waiting for room in it where the descriptor does not block.
   package static func write(_ text: String, to descriptor: CInt) throws(OutputError) {
@@ -40,7 +40,7 @@ package enum Output {
       switch errno {
       case EINTR: continue
       case EAGAIN:
-        // Whoever else has it has made it non-blocking.
+        // Another process that shares it has made it non-blocking.
         var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
         _ = poll(&entry, 1, -1)
       default: throw OutputError(code: errno)

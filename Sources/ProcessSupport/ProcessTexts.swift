@@ -1,7 +1,7 @@
 import CLinux
 import SystemStrings
 
-/// What this process was given, byte for byte as ``SystemText`` has it.
+/// The arguments and environment of this process, byte for byte as ``SystemText`` has them.
 package enum ProcessTexts {
   /// The arguments behind the name of the program.
   package static var arguments: [String] {
@@ -19,7 +19,7 @@ package enum ProcessTexts {
       entry = entry.map { $0 + 1 }
       guard let end = text.unicodeScalars.firstIndex(of: "=") else { continue }
       let name = String(text.unicodeScalars[..<end])
-      // Strings that have a Kelvin sign where others have a K are equal, and would be taken for the variables of that name.
+      // A string with a Kelvin sign equals one with a K, and would be taken for the variable of that name.
       guard !name.unicodeScalars.contains("\u{212A}") else { continue }
       if variables[name] == nil {
         variables[name] = String(text.unicodeScalars[text.unicodeScalars.index(after: end)...])

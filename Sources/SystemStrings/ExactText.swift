@@ -1,5 +1,5 @@
-/// A text that is itself only byte for byte. Two `String`s are equal when they look alike, however they are written: an
-/// é is one character or an e with an accent. What clients, hosts and settings name are other things then.
+/// A text that is compared byte for byte. Two `String`s are equal when they look alike, however they are written: an é
+/// is one character or an e with an accent. To clients, hosts and settings those are different names.
 package struct ExactText: Hashable, Comparable, Sendable {
   /// The text.
   package var text: String
@@ -19,7 +19,7 @@ package struct ExactText: Hashable, Comparable, Sendable {
   package func hash(into hasher: inout Hasher) {
     var text = text
     text.withUTF8 { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
-    // A text ends where it ends, whatever is hashed behind it. No UTF-8 has this byte.
+    // Marks the end, whatever is hashed behind it: no UTF-8 has this byte.
     hasher.combine(0xFF as UInt8)
   }
 

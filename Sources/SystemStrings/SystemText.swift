@@ -1,7 +1,7 @@
-/// Texts of the operating system (arguments, paths, the environment) are bytes, of which nobody promises that they are
-/// UTF-8, and a `String` would put a replacement in the place of what is not. Here each byte that is no part of valid
-/// UTF-8 becomes one of 256 characters at the very end of Unicode, for private use, so that the text survives as it is
-/// whatever is done with the string around it. Those characters themselves are taken for bytes, too.
+/// Texts of the operating system (arguments, paths, the environment) are bytes that need not be UTF-8, and a `String`
+/// would put a replacement in the place of what is not. Here each byte that is no part of valid UTF-8 becomes one of
+/// 256 private-use characters at the very end of Unicode, and survives whatever is done with the string around it.
+/// Those characters themselves are taken for bytes, too.
 package enum SystemText {
   /// The character that stands for the byte 0.
   private static let firstStandIn: UInt32 = 0x10_FF00
@@ -42,7 +42,7 @@ package enum SystemText {
     return text(bytes)
   }
 
-  /// The bytes that a string of ``text(_:)`` was made of.
+  /// The bytes that ``text(_:)`` made a string of.
   package static func bytes(_ text: String) -> [UInt8] {
     var bytes: [UInt8] = []
     for scalar in text.unicodeScalars {
@@ -55,7 +55,7 @@ package enum SystemText {
     return bytes
   }
 
-  /// The bytes that a string of ``text(_:)`` was made of, ended by a zero, for a call of the system.
+  /// The bytes that ``text(_:)`` made a string of, ended by a zero, for a system call.
   package static func withCString<Result, Failure: Error>(
     _ text: String, _ body: (UnsafePointer<CChar>) throws(Failure) -> Result
   ) throws(Failure) -> Result {

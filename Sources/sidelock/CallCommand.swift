@@ -47,14 +47,14 @@ struct CallCommand: ParsableCommand {
       if method == "acquire" {
         let acquire = try WaitingAcquire(value, connection: connection) { try show($0) }
         let granted = try acquire.run()
-        // A token that cannot be told is given back: the error ends the connection.
+        // A token that cannot be printed is given back: the error ends the connection.
         try Descriptor.print(granted.result.serialized)
         let held = heldTokens(granted.result)
         for event in granted.rest { try show(event, held: held) }
         if !held.isEmpty { try showWhileHeld(granted, held: held) }
       } else {
         let daemon = try connection.open()
-        // Input that is there by then is left alone, so that only its end afterwards counts.
+        // Input that is there by then is not read; only its end afterwards counts.
         let (result, rest) = try SidelockError.tellingWhatMayBeDone(method) {
           try daemon.answer(to: daemon.request(method, value)) { try show($0) }
         }
@@ -74,7 +74,7 @@ struct CallCommand: ParsableCommand {
     }
   }
 
-  /// Shows what comes, until standard input ends, or a lock of `held` is lost, or could be: see ``RunTimeline``.
+  /// Shows what comes until standard input ends, or until a lock of `held` is lost or could be (``RunTimeline``).
   private func showWhileHeld(_ granted: WaitingAcquire.Outcome, held: [Int64]) throws {
     let daemon = granted.daemon
     var lease = granted.lease
@@ -111,7 +111,7 @@ struct CallCommand: ParsableCommand {
         answerUntil = now + DaemonConnection.answerMilliseconds
       }
       lease?.asked(now: now)
-      // A failure to send shows itself as the end of the connection when it is read.
+      // A failure to send shows up as the end of the connection at the next read.
       questionID = (try? daemon.request("ping")) ?? 0
     }
   }

@@ -21,8 +21,7 @@ struct ConnectionOptions: ParsableArguments {
     try DaemonConnection(socket: path, within: milliseconds)
   }
 
-  /// Runs `body`; an error of the daemon, of the connection or of the output is said on standard error and ends the
-  /// process with the status that stands for it.
+  /// Runs `body`. Says an error of the daemon or the connection on standard error, and throws the exit status for it.
   func reportingErrors<R>(_ body: () throws -> R) throws -> R {
     do {
       return try body()
@@ -42,8 +41,8 @@ struct ConnectionOptions: ParsableArguments {
 }
 
 extension SidelockError {
-  /// Sends a request by `body`. Where nothing is known of what becomes of an order that others carry out, whoever gave it must
-  /// know that it may be.
+  /// Sends a request by `body`. When the outcome of a `break` is unknown, the error says that it may still be carried
+  /// out.
   static func tellingWhatMayBeDone<R>(_ method: String, _ body: () throws -> R) throws -> R {
     do {
       return try body()

@@ -3,15 +3,15 @@ import Glibc
 import SidelockClient
 import SystemStrings
 
-/// A connection to the daemon for one thread that waits for it with poll. Nothing here waits for longer than it was
-/// told: a daemon that is stopped, or that hangs, would keep its clients for ever.
+/// A connection to the daemon for one thread that polls it. Every wait has a limit: a daemon that is stopped, or that
+/// hangs, would keep its clients for ever.
 final class DaemonConnection {
   /// How long the daemon may take to accept, or to answer what it can answer at once, in milliseconds.
   static let answerMilliseconds: Int64 = 5000
-  /// How long it may be silent before it is asked whether it lives, while an answer of it is due, in milliseconds.
+  /// How long it may be silent while it owes an answer, before it is asked whether it lives, in milliseconds.
   static let askMilliseconds: Int64 = 1500
-  /// How long a request may take of a daemon that lives, in milliseconds: it may have to ask Redis and other hosts over slow
-  /// links, and gives up by itself. Five times the largest `redis_timeout_ms` that is allowed.
+  /// How long a daemon that lives may take for a request, in milliseconds: it may have to ask Redis and other hosts
+  /// over slow links, and gives up by itself. Five times the largest `redis_timeout_ms` that is allowed.
   static let requestMilliseconds: Int64 = 300_000
 
   /// The socket: blocking, and closed on exec.
@@ -32,7 +32,7 @@ final class DaemonConnection {
     close(descriptor)
   }
 
-  /// Ends the session, and with it what it waits for and holds.
+  /// Ends the session, and with it its waits and holds.
   func end() {
     shutdown(descriptor, CInt(SHUT_RDWR))
   }
@@ -82,8 +82,8 @@ final class DaemonConnection {
     try answer(to: request(method, params)).result
   }
 
-  /// Waits for the reply to a request for as long as the daemon lives, and somebody reads the output. A daemon that hangs is
-  /// given up when it has been silent for ``answerMilliseconds``.
+  /// Waits for the reply to a request for as long as the daemon lives and somebody reads the output. Gives a daemon up
+  /// that has been silent for ``answerMilliseconds``.
   ///
   /// - Parameter show: called with what comes before the reply.
   /// - Returns: the result, and what has come behind it.
@@ -127,7 +127,7 @@ final class DaemonConnection {
     while true {
       let left = end - supervise_boot_milliseconds()
       var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-      // The clock's reading was rounded down, hence one more.
+      // One more, since the clock's reading was rounded down.
       if poll(&entry, 1, CInt(min(max(0, left) + 1, 1 << 30))) > 0 { return true }
       guard left > 0 else { return false }
     }
@@ -135,8 +135,8 @@ final class DaemonConnection {
 
   // MARK: A daemon that may have nothing to say for long
 
-  /// Asks the daemon whether it lives, when it has been silent. Gives the time until it is to be asked, or must have
-  /// answered, in milliseconds.
+  /// Asks a daemon that has been silent whether it lives. Returns the milliseconds until the next question, or until it
+  /// must have answered.
   ///
   /// - Parameter pause: how long it may be silent before it is asked.
   private func checkLife(after pause: Int64, answeredWithin limit: Int64) throws(SidelockError) -> Int64 {
@@ -148,15 +148,15 @@ final class DaemonConnection {
     return limit
   }
 
-  /// Asks at once, so that a request just sent is known to be read.
+  /// Asks at once: the answer shows that a request just sent was read.
   func askForLife() throws(SidelockError) {
     question = (try request("ping"), supervise_boot_milliseconds())
   }
 
   /// Waits for input and takes it, for as long as the daemon lives and somebody reads the output. Also returns when
-  /// `input` has something to read; `isReadable` says so. A daemon whose locks are held is not asked whether it lives:
-  /// when it hangs it is replaced, and the locks are held on. One of which an answer is due is asked sooner, and has
-  /// answered ``answerMilliseconds`` after its last word at the latest.
+  /// `input` has something to read; `isReadable` says so. With `isHolding` the daemon is not asked whether it lives:
+  /// when it hangs it is replaced, and the locks stay held. With `isAnswerDue` it is asked sooner, and must have
+  /// answered ``answerMilliseconds`` after its last word.
   func readWhileAlive(
     input: CInt = -1, until end: Int64? = nil, isHolding: Bool = false, isAnswerDue: Bool = false
   ) throws -> (events: [ClientMachine.Event], isReadable: Bool) {
@@ -170,7 +170,7 @@ final class DaemonConnection {
         pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0), pollfd(fd: input, events: Int16(POLLIN), revents: 0),
         Descriptor.endOfOutput,
       ]
-      // Who was stopped finds what came meanwhile before it counts the time.
+      // A process that was stopped takes what came meanwhile before it counts the time.
       let count = poll(&entries, nfds_t(entries.count), CInt(min(max(0, left) + 1, 1 << 30)))
       if entries[0].revents == 0 || count <= 0 {
         if count > 0 {

@@ -4,7 +4,7 @@ import ProcessSupport
 
 /// Reading and writing descriptors.
 enum Descriptor {
-  /// Reads what is there, waiting for it; empty at the end. nil when a non-blocking descriptor has nothing.
+  /// Waits for input and reads what is there; empty at the end. nil when a non-blocking descriptor has nothing.
   static func read(_ descriptor: CInt) throws(SidelockError) -> [UInt8]? {
     while true {
       var count = 0
@@ -33,15 +33,15 @@ enum Descriptor {
     try write(line + "\n", to: STDOUT_FILENO)
   }
 
-  /// Writes a message of this command, with the words of others in it, to standard error, as one line. Where that fails there is nobody left to tell it; the exit
-  /// status still says what happened.
+  /// Writes a message, which may contain the words of others, to standard error as one line. Nobody can be told of a
+  /// failure; the exit status still says what happened.
   static func say(_ message: String) {
     try? write("sidelock: \(printable(message))\n", to: STDERR_FILENO)
   }
 
-  /// Writes such a message if that does not have to wait for whoever reads standard error. False: it would have to.
+  /// Writes such a message if standard error has room for it; false when it has none.
   static func sayAtOnce(_ message: String) -> Bool {
-    // A pipe that has room has room for so much.
+    // A pipe that is writable takes PIPE_BUF bytes at once.
     let bytes = Array("sidelock: \(printable(message))".utf8.prefix(Int(PIPE_BUF) - 1)) + [0x0A]
     let sent = bytes.withUnsafeBytes {
       send(STDERR_FILENO, $0.baseAddress, $0.count, Int32(MSG_DONTWAIT) | Int32(MSG_NOSIGNAL))
@@ -59,15 +59,15 @@ enum Descriptor {
     return written >= 0 || (errno != EAGAIN && errno != EINTR)
   }
 
-  /// Says what became of the output.
+  /// Says why the output failed.
   static func say(_ error: OutputError) {
     if let words = error.words { say(words) }
   }
 
-  /// An entry for poll that tells when nobody reads standard output any more.
+  /// An entry for poll that reports when nobody reads standard output any longer.
   static var endOfOutput: pollfd { pollfd(fd: STDOUT_FILENO, events: 0, revents: 0) }
 
-  /// Throws when that entry tells so.
+  /// Throws when that entry reports it.
   static func check(endOfOutput entry: pollfd) throws(OutputError) {
     if entry.revents & Int16(POLLERR | POLLHUP) != 0 { throw OutputError(code: EPIPE) }
   }

@@ -79,7 +79,7 @@ extension ListCommand {
 }
 
 extension LockDescription {
-  /// How it is held, in a few words; nil when it is not.
+  /// How it is held, in a few words; nil when it is free.
   var modeInWords: String? {
     if let permits { return "\(permits) permit\(permits == 1 ? "" : "s")" }
     return mode

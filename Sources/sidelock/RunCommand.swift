@@ -189,7 +189,7 @@ struct RunCommand: ParsableCommand {
     commandString.map { ["/bin/sh", "-c", $0] } ?? command
   }
 
-  /// What is asked for, without the time to wait.
+  /// The params of the acquire, without `wait_ms`.
   func acquireParams() throws -> JSONObject {
     var params = JSONObject()
     if others.isEmpty {
@@ -200,7 +200,7 @@ struct RunCommand: ParsableCommand {
     mode.append(to: &params)
     if let backstop = try supervisorOptions().backstopMilliseconds { params.append("max_hold_ms", .int(backstop)) }
     if let meta { params.append("meta", .string(meta)) }
-    // Why it has to wait.
+    // `waiting` then says why it has to wait.
     if !nonblock, timeout != 0 { params.append("progress", .bool(true)) }
     return params
   }

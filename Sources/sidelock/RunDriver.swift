@@ -3,9 +3,9 @@ import Glibc
 import SidelockClient
 import SystemStrings
 
-/// Carries out what a ``Supervisor`` says, in one thread that waits with poll for the daemon, for signals and for the
-/// time. One thread, because the process forks, and because the kernel ties the command's life to the thread that
-/// started it.
+/// Carries out what a ``Supervisor`` says, in one thread that polls the daemon, the signals and the time. One thread,
+/// because the process forks, and because the kernel ties the command's life to the thread that started it
+/// (PR_SET_PDEATHSIG).
 final class RunDriver {
   private var supervisor: Supervisor
   /// Where the daemon listens.
@@ -19,9 +19,9 @@ final class RunDriver {
   private var connection: DaemonConnection?
   private var greetingID: Int64 = 0
   private var acquireID: Int64 = 0
-  /// What ends the keepalive, before the command is started.
+  /// The request that ends the keepalive before the command is started.
   private var confirmationID: Int64 = 0
-  /// The last question whether the lock is still ours; answers to earlier ones count no more.
+  /// The last question whether the lock is still held; answers to earlier ones do not count.
   private var checkID: Int64 = 0
   /// The releases that are not answered.
   private var releaseIDs: Set<Int64> = []
@@ -33,7 +33,7 @@ final class RunDriver {
   private let terminal: CInt
   private var child: pid_t = -1
   private var childHasEnded = false
-  /// The command could not be started; its process is kept, as the guard was told of it.
+  /// The command could not be started. Its process is not reaped, because the guard knows its id.
   private var hasFailedToStart = false
   private var commandGuard = CommandGuard()
 
@@ -52,7 +52,7 @@ final class RunDriver {
     self.command = command
     self.params = params
     self.options = connection
-    // Before the signals are blocked: until there is a wait to withdraw they may do what they do by themselves.
+    // Before the signals are blocked: until there is a wait to withdraw, their default actions are right.
     self.connection = try connection.open(
       within: supervisor.patience?.connectMilliseconds(now: supervise_boot_milliseconds()) ?? 0)
     signals = supervise_signals(&inheritedMask)
@@ -79,7 +79,7 @@ final class RunDriver {
     }
   }
 
-  /// Asks for the lock, with a keepalive until it is ours: who is stopped must not be given it.
+  /// Asks for the lock, with a keepalive until it is granted: a stopped process must not be granted it.
   private func queue() throws(SidelockError) {
     guard let connection, let patience = supervisor.patience else { return }
     greetingID = try connection.request(
@@ -107,7 +107,7 @@ final class RunDriver {
       pollfd(fd: unsaid.isEmpty ? -1 : STDERR_FILENO, events: Int16(POLLOUT), revents: 0),
     ]
     guard poll(&entries, nfds_t(entries.count), CInt(timeout)) > 0 else { return }
-    // The daemon first: a loss must be known before the signals that it could be confused with.
+    // The daemon first: a loss must be known before the signals that it could be taken for.
     if entries[1].revents != 0 { readConnection() }
     if entries[0].revents != 0 { readSignals() }
     if entries[2].revents != 0 { sayWhatHasRoom() }
@@ -165,8 +165,8 @@ final class RunDriver {
     }
   }
 
-  /// Whether a signal that is for us alone, before there is a command, does nothing: one that whoever started us has set to
-  /// be ignored, as nohup does, and one that is to stop us and cannot. Then we keep our place.
+  /// Whether a signal that comes before there is a command does nothing: one that was inherited as ignored, as from
+  /// nohup, or one that should stop this process and cannot. The wait then keeps its place.
   private func isInVain(_ signal: CInt) -> Bool {
     guard supervisor.patience != nil || supervisor.mayStart else { return false }
     if supervise_is_ignored(signal) != 0 { return true }
@@ -174,8 +174,8 @@ final class RunDriver {
   }
 
   private func lookAtChild() {
-    // The end of the command is left to be asked for again and again; whatever else is a child of ours, as all orphans
-    // are that of process 1, has nobody else to bury it.
+    // The command stays unreaped, so that its end can be asked for again. Other children, such as the orphans of
+    // process 1, have nobody else to bury them.
     if !hasFailedToStart { supervise_reap_others(child, &commandGuard.process) }
     guard child > 0, !childHasEnded else { return }
     var status: CInt = 0
@@ -191,7 +191,7 @@ final class RunDriver {
     }
   }
 
-  /// All facts are told before anything is done, so that a loss which came with the grant is known before the start.
+  /// Feeds all facts before it performs any effect: a loss that came with the grant is known before the start.
   private func feed(_ events: [Supervisor.Event]) {
     let now = supervise_boot_milliseconds()
     var effects: [Supervisor.Effect] = []
@@ -238,7 +238,7 @@ final class RunDriver {
 
   // MARK: Messages
 
-  /// Says something when there is room for it: the command has to end in time also where nobody reads what is said of it.
+  /// Says something as soon as there is room: the command must end in time even if nobody reads standard error.
   private func say(_ message: String) {
     if unsaid.count < Self.unsaidMax { unsaid.append(message) }
     sayWhatHasRoom()
@@ -264,7 +264,7 @@ final class RunDriver {
     feed([.resumed(terminal: terminalOwner)])
   }
 
-  /// A failure to send shows itself as the end of the connection when it is read.
+  /// A failure to send shows up as the end of the connection at the next read.
   private func ask(_ method: String, _ params: JSONValue?) -> Int64? {
     try? connection?.request(method, params)
   }
@@ -299,8 +299,8 @@ final class RunDriver {
     if commandGuard.process < 0 {
       say("no guard: \(UnixSocket.describe(errno)); only COMMAND itself ends if sidelock is killed")
     }
-    // In a pipeline the terminal stays with our group, which the other members belong to; the command gets it when it
-    // asks for it.
+    // In a pipeline the terminal stays with this process's group, to which the other members belong; the command gets
+    // it when it reaches for it.
     let isInteractive = terminalOwner == .us && isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1
     var failedExec: CInt = 0
     let arguments = CStrings(command)

@@ -3,20 +3,20 @@ import SidelockClient
 extension Supervisor {
   /// How long to wait for the lock, and for a daemon that may hang. Times are milliseconds on the boot clock.
   ///
-  /// The daemon keeps a wait's deadline; this one is for when it does not. It is asked by `ping` whether it lives, which
-  /// also tells it that we do: a waiting `sidelock run` that is stopped (SIGSTOP) would be granted the lock and hold
-  /// everybody up, so its session has a keepalive, until it is granted the lock.
+  /// The daemon keeps a wait's deadline; this one is for a daemon that does not. A `ping` asks whether it lives, and
+  /// also feeds the keepalive that the session has until the grant: without that, a waiting `sidelock run` that is
+  /// stopped (SIGSTOP) would be granted the lock and hold everybody up.
   ///
   ///     with -n or -w S     given up at S if the daemon has been silent for 2 s, and at S + 5 min in any case: one that
   ///                         lives asks Redis and other hosts, over slow links, and decides then
   ///     without             given up when the daemon has not answered for 5 s at first, and for 10 s later: one that
-  ///                         hangs is replaced, and whoever waits keeps its place
+  ///                         hangs is replaced, and waiters keep their places
   struct Patience: Equatable {
     /// How often the daemon is asked.
     static let askMilliseconds = DaemonConnection.askMilliseconds
-    /// The keepalive of a session that waits: the wait of a process that is stopped ends after that.
+    /// The keepalive of a waiting session: the wait of a stopped process ends after this time.
     static let keepaliveMilliseconds: Int64 = 5000
-    /// How long the daemon may be silent when a limit was set for the wait, and it has passed.
+    /// How long the daemon may be silent once the limit of the wait has passed.
     static let silenceMilliseconds: Int64 = 2000
     /// How long a daemon that answers may take beyond the limit of the wait.
     static let decisionMilliseconds = DaemonConnection.requestMilliseconds
@@ -25,13 +25,13 @@ extension Supervisor {
     /// How long the daemon may be silent later when no limit was set: as long as a lease lasts.
     static let silenceWithoutLimitMilliseconds: Int64 = 10_000
 
-    /// When the time is over that the user allowed; nil for no limit.
+    /// When the wait's limit passes; nil for no limit.
     private(set) var until: Int64?
-    /// When the question was sent that is not answered yet.
+    /// When the unanswered question was sent.
     private var askedAt: Int64?
     private var lastAskedAt: Int64
     private var isKnown = false
-    /// The grant was found after we had been away, and may be one that was taken back meanwhile.
+    /// The grant was found by a process that had been away, and may have been lost meanwhile.
     private var isGrantOld = false
     private let isTry: Bool
 
@@ -42,7 +42,7 @@ extension Supervisor {
       askedAt = now
     }
 
-    /// When the question was sent that is not answered yet.
+    /// When the unanswered question was sent.
     var question: Int64? { askedAt }
 
     /// How long connecting may take.
@@ -51,10 +51,10 @@ extension Supervisor {
       return min(max(until - now, Self.silenceMilliseconds), DaemonConnection.answerMilliseconds)
     }
 
-    /// What is left of the wait, and something in any case if it is not a try; nil for no limit.
+    /// What is left of the wait, at least 1 ms unless it is a try; nil for no limit.
     func left(now: Int64) -> Int64? { until.map { max(isTry ? 0 : 1, $0 - now) } }
 
-    /// The request was sent anew: what is left of the wait begins now, and if nothing is left, a try.
+    /// The request was sent anew. A limit that has passed counts from now.
     mutating func queuedAgain(now: Int64) {
       until = until.map { max($0, now) }
       isKnown = false
@@ -72,10 +72,10 @@ extension Supervisor {
       isKnown = true
     }
 
-    /// Whether the daemon has heard nothing from us for so long that it may have ended the session.
+    /// Whether this process was silent for so long that the keepalive may have ended its session.
     func wasAway(now: Int64) -> Bool { isGrantOld || now - lastAskedAt >= Self.keepaliveMilliseconds }
 
-    /// The lock was granted, and the daemon is asked whether it still is ours.
+    /// The lock was granted, and the daemon is asked to confirm it.
     mutating func granted(now: Int64) {
       isGrantOld = wasAway(now: now)
       asked(now: now)
@@ -85,7 +85,7 @@ extension Supervisor {
     var deadline: Int64 {
       guard let askedAt else {
         let next = lastAskedAt + Self.askMilliseconds
-        // At the end of the wait the daemon is asked at once, unless it just was.
+        // At the end of the wait the daemon is asked at once, unless it has been since.
         return until.map { $0 > lastAskedAt ? min(next, $0) : next } ?? next
       }
       guard let until else {
@@ -94,7 +94,7 @@ extension Supervisor {
       return max(until, min(askedAt + Self.silenceMilliseconds, until + Self.decisionMilliseconds))
     }
 
-    /// Why not to wait any longer, at the deadline; nil: ask.
+    /// At the deadline: why to give up; nil: ask.
     func failure(now: Int64) -> SidelockError? {
       if let askedAt { return DaemonConnection.noAnswer(within: now - askedAt) }
       guard let until, now >= until + Self.decisionMilliseconds else { return nil }

@@ -1,5 +1,5 @@
-/// The times by which a daemon that hangs is told from one that is being replaced. With the default lease of 10 s, under
-/// the packaged service, in milliseconds from the last renewal that the daemon sent:
+/// The times that tell a hung daemon from one that is being replaced. With the default lease of 10 s, under the
+/// packaged service, in milliseconds from the last renewal that the daemon sent:
 ///
 ///          0   the lease is renewed (and so it is again every 3 333)
 ///      3 333   … at the latest moment for it, the event loop hangs
@@ -11,13 +11,13 @@
 ///      9 340   SIGKILL to what is left of the group
 ///     10 000   another host may have the lock
 ///
-/// `sidelock run` asks with `ping`, whose answer tells how long the lease lasts. It asks when half a lease is left, by
-/// when it should have been renewed, and not at all in between. So it knows of a renewal one sixtieth of a lease after
-/// it at the latest, and gives up no earlier than the 5 000 milliseconds after the loop hung that half a lease lasts.
+/// `sidelock run` asks with `ping`, whose answer tells how long the lease lasts. It asks when half a lease is left,
+/// when it should have been renewed, and not before. So it knows of a renewal one sixtieth of a lease after it at the
+/// latest, and gives up no earlier than the 5 000 milliseconds after the loop hung that half a lease lasts.
 enum RunTimeline {
   /// How much of the lease is left when the daemon is asked whether it has been renewed, in percent of its length.
   static let askAtPercent: Int64 = 50
-  /// A question that was answered without news is asked again after that part of the lease, in percent, …
+  /// After an answer without news, the next question comes after this part of the lease, in percent, …
   static let askAgainPercent: Int64 = 8
   /// … but not sooner than that, in milliseconds.
   static let askAgainMillisecondsMin: Int64 = 50
@@ -37,7 +37,7 @@ extension Supervisor {
     let length: Int64
     /// When it counts as lost, unless the daemon tells of a renewal, on the boot clock in milliseconds.
     private(set) var validUntil: Int64
-    /// When the question was sent that is not answered yet.
+    /// When the unanswered question was sent.
     private var askedAt: Int64?
     private var askAt: Int64
 
@@ -69,7 +69,7 @@ extension Supervisor {
 
     func isOver(now: Int64) -> Bool { now >= validUntil }
 
-    /// A question was sent; those before it count no more.
+    /// A question was sent; answers to earlier ones do not count.
     mutating func asked(now: Int64) {
       askedAt = now
     }

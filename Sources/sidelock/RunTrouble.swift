@@ -1,7 +1,7 @@
 extension Supervisor {
-  /// What a waiting `sidelock run` says of Redis, which may refuse or be out of reach: once when that has lasted for a
-  /// while, and when it changes. Who waits for others is told nothing, as with flock. Times are milliseconds on the boot
-  /// clock.
+  /// What a waiting `sidelock run` says of a Redis that refuses or is out of reach: once when that has lasted for a
+  /// while, and when it changes. It says nothing of a wait for other holders, as flock does not. Times are milliseconds
+  /// on the boot clock.
   struct Trouble: Equatable {
     /// How long it has to last before anything is said, and the shortest time between two messages.
     static let sayAfterMilliseconds: Int64 = 3000

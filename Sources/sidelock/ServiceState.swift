@@ -24,7 +24,7 @@ enum ServiceState {
     }
     guard properties["LoadState"] == "loaded", let state = properties["ActiveState"] else { return nil }
     let isAtWork = state == "active"
-    // A service that runs, or that nobody wants to run, says nothing about a daemon at another socket.
+    // A service that runs, or is inactive, says nothing about a daemon at another socket.
     if !isSystemSocket, isAtWork || state == "inactive" { return nil }
     var detail = properties["SubState"].map(String.init) ?? ""
     if detail == state { detail = "" }
@@ -73,7 +73,7 @@ enum ServiceState {
     return answer
   }
 
-  /// All that comes until the end; nil when that does not come in time.
+  /// Everything up to the end of input; nil when the end does not come in time.
   private static func readAll(_ descriptor: CInt, until end: Int64) -> String? {
     var bytes: [UInt8] = []
     while bytes.count < 1 << 16 {

@@ -41,9 +41,9 @@ struct Sidelock: ParsableCommand {
     do {
       var command = try parseAsRoot(arguments)
       switch command {
-      // It buries those that it does not know.
+      // It reaps orphans itself (supervise_reap_others).
       case is RunCommand: break
-      // It waits for those that it has started.
+      // It waits only for the children that it has started.
       case is BenchCommand: process_1_stays_behind()
       case _: orphans_bury_themselves()
       }
@@ -59,7 +59,7 @@ struct Sidelock: ParsableCommand {
       do throws(OutputError) {
         try Descriptor.write(text + "\n", to: status == 0 ? STDOUT_FILENO : STDERR_FILENO)
       } catch {
-        // What could not be said on standard error had a failing status of its own.
+        // A failing status stands, whatever became of the message on standard error.
         guard status == 0 else { Glibc.exit(status) }
         Descriptor.say(error)
         Glibc.exit(error.exitStatus)

@@ -1,7 +1,17 @@
 import Glibc
 import SidelockClient
 
-/// What `sidelock run` does when, without doing any of it: it is told facts and says what to do.
+/// What `sidelock run` does when, without doing any of it: it is told facts and says what to do. Its phases:
+///
+///     waiting -granted→ confirming -checked→ starting -spawned→ running -exited→ releasing -released→ done
+///
+///     waiting, confirming    refused, no daemon or a signal → done; stopped, or away too long → waiting
+///     confirming, starting   lost → done
+///     starting               a signal → done; not spawned → releasing
+///     running                continued after a stop → resuming -checked→ running; max-hold over → ending
+///     running, resuming      exited → releasing; lost → ending, or → killed where there is no grace
+///     ending                 time over → killed; group empty → done
+///     killed                 leader exited and, unless the lock is lost, group empty or 1 s over → done
 ///
 /// The times around a loss, with the daemon's notice at 0 and `grace` the time until another may have the lock:
 ///
@@ -12,13 +22,13 @@ import SidelockClient
 /// A connection that ends without a notice gives no such time. A daemon that crashed left its lease in Redis, which
 /// lasts for a good part of `valid_ms`; without Redis the lock died with the daemon, and a new one may be up soon.
 ///
-/// With `--max-hold S` the lock is not lost at S: the daemon is asked to take it away later, so that the command has
-/// its whole grace, and is gone before the lock is free. With the grant at 0:
+/// With `--max-hold S` the daemon is asked for a later limit than S: the command has its whole grace, and is gone
+/// before the lock is free. With the grant at 0:
 ///
 ///     S                          SIGTERM and SIGCONT to the group
 ///     S + term-grace             SIGKILL to the group
 ///     … and when it is empty     the lock is given up
-///     S + term-grace + 1 s       the daemon would take it away, if we were late or stopped
+///     S + term-grace + 1 s       the daemon would end the hold, if this process were late or stopped
 struct Supervisor {
   /// The part of the grace after which SIGKILL is sent, in percent.
   static let gracePercent = RunTimeline.killPercentOfGrace
@@ -28,8 +38,8 @@ struct Supervisor {
   static let cutGraceLocalMilliseconds: Int64 = 100
   /// How long to wait for the daemon's word that the lock is released.
   static let releaseMilliseconds: Int64 = 2000
-  /// How long to wait for the daemon's word that the lock is still ours after having been stopped. The command does not
-  /// run meanwhile, and a daemon that hangs may be replaced by one that knows the lock.
+  /// How long to wait, after a stop, for the daemon's word that the lock is still held. The command does not run
+  /// meanwhile, and a daemon that hangs may be replaced by one that knows the lock.
   static let resumeMilliseconds: Int64 = 10_000
   /// The same for a lock that has no lease.
   static let resumeLocalMilliseconds: Int64 = 1000
@@ -38,7 +48,6 @@ struct Supervisor {
   /// How often to look whether the group is empty, once its leader has ended.
   static let groupPollMilliseconds: Int64 = 20
 
-  /// What the user chose.
   struct Options: Equatable {
     var name: String
     var conflictExitCode = ExitStatus.conflict
@@ -56,9 +65,8 @@ struct Supervisor {
     }
   }
 
-  /// Whose the terminal is.
+  /// The foreground process group of the terminal; `us`: this process's own.
   enum TerminalOwner: Equatable {
-    /// There is no terminal.
     case none
     /// Another job has it.
     case other
@@ -75,16 +83,15 @@ struct Supervisor {
     case refused(SidelockError)
     case lost(LostNotice)
     case disconnected(SidelockError)
-    /// The command runs.
     case spawned
     /// The command could not be started; nothing of it runs.
     case spawnFailed(status: Int32, problem: String)
-    /// We were sent a signal.
+    /// This process was sent a signal.
     case signalled(Int32)
     case commandStopped(signal: Int32, terminal: TerminalOwner)
     case commandExited(status: Int32)
     case commandKilled(signal: Int32, terminal: TerminalOwner)
-    /// We run again after ``Effect/stopSelf(_:)`` or ``Effect/stopGroup(_:)``.
+    /// This process runs again after ``Effect/stopSelf(_:)`` or ``Effect/stopGroup(_:)``.
     case resumed(terminal: TerminalOwner)
     /// The daemon answered ``Effect/check`` or ``Effect/confirm``; for how long the lock is safe, where it says so.
     case checked(validMilliseconds: Int64?)
@@ -96,9 +103,8 @@ struct Supervisor {
 
   enum Effect: Equatable {
     case say(String)
-    /// Say what systemd knows of the daemon.
     case sayServiceState
-    /// Have the session outlive our silence from now on, and ask as ``check`` does.
+    /// End the session's keepalive, and ask as ``check`` does.
     case confirm
     /// End the connection, and with it the wait or the grant.
     case withdraw
@@ -106,15 +112,15 @@ struct Supervisor {
     case queueAgain
     case spawn
     case signalGroup(Int32)
-    /// To our own process group, as the terminal would have sent it.
+    /// To this process's own group, as the terminal would have sent it.
     case signalOwnGroup(Int32)
     case giveTerminal
     case takeTerminal
     /// Stop this process alone.
     case stopSelf(Int32)
-    /// Stop our own process group, as the terminal would have done.
+    /// Stop this process's own group, as the terminal would have done.
     case stopGroup(Int32)
-    /// Ask the daemon whether it is there: what it says comes after all that it has said about the lock.
+    /// Ask the daemon whether it lives. The answer comes after all that it has said about the lock.
     case check
     case release
     case exit(Int32)
@@ -123,22 +129,21 @@ struct Supervisor {
 
   private enum Outcome: Equatable {
     case status(Int32)
-    /// `passOn`: the terminal's Ctrl-C or Ctrl-\ did it, which would have reached our group as well.
+    /// `passOn`: the terminal's Ctrl-C or Ctrl-\ did it, which would have reached this process's group as well.
     case signal(Int32, passOn: Bool)
   }
 
   private enum Phase: Equatable {
     case waiting(Patience)
-    /// Granted, but the session would end with our silence. Not until the daemon has said that it still has the lock is
-    /// the command started: the grant may be an old one, found by a process that was stopped.
+    /// Granted, but the session still has its keepalive. The command starts when the daemon has confirmed the lock: a
+    /// process that was stopped may find an old grant.
     case confirming(Patience, Lease?)
     case starting
     case running
-    /// Stopped by us until the daemon has said that the lock is still ours.
+    /// The group stays stopped until the daemon has said that the lock is still held.
     case resuming(until: Int64)
-    /// The group is to end.
     case ending(Ending)
-    /// SIGKILL is sent. While the lock is ours, it is kept until the group is empty, but not for ever: not even SIGKILL
+    /// SIGKILL is sent. A lock that is not lost is kept until the group is empty, but not for ever: not even SIGKILL
     /// ends a process that the kernel holds in a system call.
     case killed(keepUntil: Int64?, leaderEnded: Bool)
     case releasing(Outcome, until: Int64)
@@ -147,9 +152,9 @@ struct Supervisor {
 
   private struct Ending: Equatable {
     var killAt: Int64
-    /// Only what the leader left behind is waited for.
+    /// The leader has ended; what is left of its group is waited for.
     var leaderEnded = false
-    /// Whether the lock is lost, or could be by then; otherwise only the time is over that the user allowed.
+    /// Whether the lock is lost, or could be by then; otherwise only max-hold is over.
     var isLost: Bool
   }
 
@@ -157,13 +162,13 @@ struct Supervisor {
   private var phase: Phase
   /// How long the daemon's leases last, as it says.
   private var leaseLength: Int64?
-  /// Signals that we passed on.
+  /// Signals that were passed on to the command.
   private var passedOn: Set<Int32> = []
   /// The command was stopped because it reached for a terminal that another job has.
   private var wantsTerminal = false
   private var lease: Lease?
   private var trouble = Trouble()
-  /// When the time is over that the user allowed.
+  /// When max-hold is over.
   private var maxHoldAt: Int64?
 
   /// `now`: since when the user waits, in milliseconds on the boot clock.
@@ -202,7 +207,7 @@ struct Supervisor {
     case .confirming(let patience, _): patience.deadline
     case .starting, .done: nil
     case .running: [lease?.deadline, maxHoldAt].compactMap { $0 }.min()
-    // Even when the allowed time is over: what is continued to be ended must not run without the lock either.
+    // Even when max-hold is over: a group that is continued to be ended must not run without the lock either.
     case .resuming(let until), .releasing(_, let until): until
     case .ending(let ending): ending.isLost ? ending.killAt : min(ending.killAt, lease?.deadline ?? ending.killAt)
     case .killed(let keepUntil, let leaderEnded): leaderEnded ? keepUntil : nil
@@ -239,7 +244,7 @@ struct Supervisor {
     case .commandStopped(let signal, let terminal): return commandStopped(signal, terminal)
     case .commandExited(let status): return commandEnded(.status(status), now: now)
     case .commandKilled(let signal, let terminal):
-      // One that we passed on was sent to us: the others of our group have it, or were not meant.
+      // A signal that was passed on was sent to this process: the others of its group have it, or were not meant.
       let byTerminal = terminal == .command && (signal == SIGINT || signal == SIGQUIT) && !passedOn.contains(signal)
       return commandEnded(.signal(signal, passOn: byTerminal), now: now)
     case .resumed(let terminal): return resumed(terminal, now: now)
@@ -291,7 +296,7 @@ struct Supervisor {
   private mutating func disconnected(_ error: SidelockError, now: Int64) -> [Effect] {
     switch phase {
     case .waiting(let patience), .confirming(let patience, _):
-      // We were stopped, and our session has been ended for our silence.
+      // This process was stopped, and the keepalive has ended its session.
       if error.reason == .connectionLost, patience.wasAway(now: now) { return queueAgain(patience, now: now) }
       return giveUp(error)
     case .killed, .done: return []
@@ -348,7 +353,7 @@ struct Supervisor {
       phase = .waiting(patience)
       return []
     case .confirming(let patience, let granted):
-      // The answer counts from its question, and nobody was stopped in between without its telling.
+      // The answer counts from its question, so a stop in between only shortens what is left.
       let told = patience.question.flatMap { asked in
         valid.map { Lease(validMilliseconds: $0, asked: asked, length: leaseLength) }
       }
@@ -391,7 +396,6 @@ struct Supervisor {
     }
   }
 
-  /// The lease needs attention.
   private mutating func askOrGiveUp(now: Int64) -> [Effect] {
     guard let lease, lease.isOver(now: now) else {
       self.lease?.asked(now: now)
@@ -402,7 +406,7 @@ struct Supervisor {
       killWithin: lease.killAt - now, now: now)
   }
 
-  /// The time that the user allowed is over; the lock is still ours.
+  /// Max-hold is over; the lock is not lost.
   private mutating func heldLongEnough(end: Int64, now: Int64) -> [Effect] {
     phase = .ending(Ending(killAt: end + options.termGraceMilliseconds, isLost: false))
     let effects: [Effect] = [
@@ -450,7 +454,7 @@ struct Supervisor {
     case .waiting(let patience), .confirming(let patience, _):
       switch signal {
       case SIGTSTP, SIGTTIN, SIGTTOU:
-        // Who is stopped cannot take the lock: others go first.
+        // A stopped process must not be granted the lock: others go first.
         phase = .waiting(patience)
         return [.withdraw, .stopSelf(signal)]
       case SIGCONT, SIGWINCH: return []
@@ -465,7 +469,7 @@ struct Supervisor {
     // The group goes on when the daemon has answered, not before.
     case .resuming where signal == SIGCONT: return []
     case .running, .resuming, .ending:
-      // A terminal that another of our group reached for is no matter of the command's.
+      // That another of this process's group reached for the terminal does not concern the command.
       let signal = signal == SIGTTIN || signal == SIGTTOU ? SIGTSTP : signal
       passedOn.insert(signal)
       return [.signalGroup(signal)]
@@ -476,26 +480,26 @@ struct Supervisor {
   private mutating func commandStopped(_ signal: Int32, _ terminal: TerminalOwner) -> [Effect] {
     guard phase == .running else { return [] }
     wantsTerminal = (signal == SIGTTIN || signal == SIGTTOU) && terminal != .none
-    // It waits for a terminal that is ours to give.
+    // It waits for the terminal, which this process can give.
     if wantsTerminal, terminal == .us { return [.giveTerminal, .signalGroup(SIGCONT)] }
-    // Who sent the SIGTSTP that we passed on has sent it to the others of our group, too, or did not mean them.
+    // The sender of a SIGTSTP that was passed on has sent it to the others of this group, too, or did not mean them.
     let wasPassedOn = passedOn.remove(SIGTSTP) != nil
     // The terminal stops a job as a whole; the command's group is not all of it.
     if wantsTerminal { return [.takeTerminal, .stopGroup(signal)] }
     if wasPassedOn { return [.takeTerminal, .stopSelf(SIGTSTP)] }
-    // Stopped in the background by somebody else it is left alone, and we stay awake to hear of a loss.
+    // Stopped in the background by somebody else, it is left alone; this process stays awake to hear of a loss.
     guard terminal == .command else { return [] }
-    // SIGSTOP does not come from the terminal. The shell gets that back, or whoever else waits for us.
+    // SIGSTOP does not come from the terminal, which goes back to the shell or whatever else waits for this process.
     return [.takeTerminal, signal == SIGSTOP ? .stopSelf(SIGTSTP) : .stopGroup(SIGTSTP)]
   }
 
   private mutating func resumed(_ terminal: TerminalOwner, now: Int64) -> [Effect] {
     if case .waiting(let patience) = phase { return queueAgain(patience, now: now) }
     guard phase == .running else { return [] }
-    // Continued in the background, or not even stopped because no shell could have continued us: it would only be
-    // stopped again.
+    // Continued in the background, or not even stopped for want of a shell to continue this process: the command would
+    // only be stopped again.
     if wantsTerminal, terminal == .other { return [] }
-    // The lock may have been lost in the meantime. What the daemon says to this comes after its word of that.
+    // The lock may have been lost in the meantime. The daemon says so before it answers this question.
     phase = .resuming(until: now + (lease == nil ? Self.resumeLocalMilliseconds : Self.resumeMilliseconds))
     lease?.asked(now: now)
     return [.check]
@@ -503,7 +507,6 @@ struct Supervisor {
 }
 
 extension ExitStatus {
-  /// The status for a request that had no success.
   static func status(of error: SidelockError) -> Int32 {
     switch error.reason {
     case .busy, .timeout, .notHeld: conflict

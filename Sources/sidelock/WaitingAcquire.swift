@@ -2,13 +2,13 @@ import CSupervise
 import Glibc
 import SidelockClient
 
-/// An acquire whose wait nobody has to suffer from: whoever stops this process while it waits does not have it take the
-/// lock. It is withdrawn before a stop from the terminal, and ended by a keepalive after any other; continued, the process
+/// An acquire whose wait ends when this process is stopped: a stopped process must not be granted the lock. The wait is
+/// withdrawn before a stop from the terminal, and a keepalive ends it after any other. When the process is continued it
 /// asks anew, for what is left of the wait.
 final class WaitingAcquire {
   private let connection: ConnectionOptions
   private let params: JSONValue?
-  /// Called with what the daemon tells meanwhile.
+  /// Called with the notifications that come before the grant.
   private let show: (ClientMachine.Event) throws -> Void
   private var patience: Supervisor.Patience
   private var daemon: DaemonConnection
@@ -16,14 +16,13 @@ final class WaitingAcquire {
   private var acquireID: Int64 = 0
   private var confirmationID: Int64 = 0
   private var questionID: Int64 = 0
-  /// The grant, until it is known to be ours without a keepalive.
+  /// The grant; it counts when the daemon has confirmed it without a keepalive.
   private var grant: JSONValue?
   /// How long the daemon's leases last, as it says.
   private var leaseLength: Int64?
   /// How long what was granted is safe; nil where it does not end by itself.
   private var lease: Supervisor.Lease?
 
-  /// What an acquire has led to.
   struct Outcome {
     /// The connection that has the lock.
     var daemon: DaemonConnection
@@ -46,7 +45,7 @@ final class WaitingAcquire {
     daemon = try connection.open(within: patience.connectMilliseconds(now: supervise_boot_milliseconds()))
   }
 
-  /// Waits until the lock is ours.
+  /// Waits until the lock is granted and confirmed.
   func run() throws -> Outcome {
     var previous = sigset_t()
     let signals = supervise_stop_signals(&previous)
@@ -64,7 +63,7 @@ final class WaitingAcquire {
     }
   }
 
-  /// What came behind the daemon's word that the lock is ours; nil before that.
+  /// Waits once. Returns what came behind the confirmation of the grant; nil before that.
   private func turn(_ signals: CInt) throws -> [ClientMachine.Event]? {
     let now = supervise_boot_milliseconds()
     if now >= patience.deadline {
@@ -76,7 +75,7 @@ final class WaitingAcquire {
       pollfd(fd: signals, events: Int16(POLLIN), revents: 0), Descriptor.endOfOutput,
     ]
     let left = max(0, patience.deadline - supervise_boot_milliseconds())
-    // The clock's reading was rounded down, hence one more.
+    // One more, since the clock's reading was rounded down.
     guard poll(&entries, nfds_t(entries.count), CInt(min(left + 1, 1 << 30))) > 0 else { return nil }
     if entries[0].revents != 0 {
       do {
@@ -84,7 +83,7 @@ final class WaitingAcquire {
       } catch let error as SidelockError
         where error.reason == .connectionLost && patience.wasAway(now: supervise_boot_milliseconds())
       {
-        // We were stopped, and our session has been ended for our silence.
+        // This process was stopped, and the keepalive has ended its session.
         try askAnew()
       }
       return nil
@@ -116,7 +115,7 @@ final class WaitingAcquire {
         patience.answered()
       case .reply: break
       case .lost(let notice) where isOfGrant(notice):
-        // The grant of a process that was stopped, taken back when its session ended.
+        // This process was stopped after the grant, and lost it with its session.
         if patience.wasAway(now: supervise_boot_milliseconds()) {
           try askAnew()
           return nil
@@ -129,7 +128,7 @@ final class WaitingAcquire {
     return nil
   }
 
-  /// For how long the lock is safe, as the answer to the last question says.
+  /// How long the lock is safe, as the answer to the last question says.
   private func safety(_ answer: JSONValue?) -> Supervisor.Lease? {
     guard let valid = answer?["valid_ms"]?.intValue, let asked = patience.question else { return nil }
     return Supervisor.Lease(validMilliseconds: valid, asked: asked, length: leaseLength)
@@ -137,7 +136,7 @@ final class WaitingAcquire {
 
   private func isOfGrant(_ notice: LostNotice) -> Bool { grant.map(heldTokens)?.contains(notice.token) ?? false }
 
-  /// Asks for the lock, with a keepalive until it is ours.
+  /// Asks for the lock, with a keepalive until it is granted.
   private func ask(_ params: JSONValue?) throws(SidelockError) {
     greetingID = try daemon.request(
       "initialize",
@@ -150,7 +149,7 @@ final class WaitingAcquire {
 
   private func askAnew() throws(SidelockError) {
     grant = nil
-    // The numbers begin anew with the connection.
+    // The request ids begin anew with the connection.
     (confirmationID, questionID) = (0, 0)
     let now = supervise_boot_milliseconds()
     patience.queuedAgain(now: now)
@@ -163,13 +162,13 @@ final class WaitingAcquire {
     try ask(.object(params))
   }
 
-  /// Asks whether the daemon lives. A failure to send shows itself as the end of the connection when it is read.
+  /// Asks whether the daemon lives. A failure to send shows up as the end of the connection at the next read.
   private func question() {
     patience.asked(now: supervise_boot_milliseconds())
     questionID = (try? daemon.request("ping")) ?? 0
   }
 
-  /// Stops this process if it is told to, without wait and lock. Whether it was.
+  /// Ends the session and stops this process if a signal says so, then asks anew. Returns whether it was stopped.
   private func stop(_ signals: CInt) throws(SidelockError) -> Bool {
     var information = signalfd_siginfo()
     let size = MemoryLayout<signalfd_siginfo>.size
@@ -186,7 +185,7 @@ final class WaitingAcquire {
   }
 }
 
-/// The tokens that the result of an acquire tells.
+/// The tokens in the result of an acquire.
 func heldTokens(_ result: JSONValue) -> [Int64] {
   (result["locks"]?.arrayValue ?? [result]).compactMap { $0["token"]?.intValue }
 }

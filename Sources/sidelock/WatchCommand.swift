@@ -42,7 +42,7 @@ struct WatchCommand: ParsableCommand {
 
   var target: WatchTarget {
     guard let name else { return .prefix("") }
-    // Bytes are looked at: what stands before the * may make one character with it.
+    // Compare bytes: the * may form one character with what stands before it.
     guard !exact, name.utf8.last == UInt8(ascii: "*") else { return .name(name) }
     return .prefix(String(decoding: name.utf8.dropLast(), as: UTF8.self))
   }
@@ -193,7 +193,7 @@ struct BreakCommand: ParsableCommand {
     }
   }
 
-  /// Who was not told that the lock is theirs no more, and for how long that may matter.
+  /// The holders that could not be told of their loss, and for how long that may matter.
   static func warning(of taken: JSONValue) -> String {
     let host = taken["host"]?.stringValue.map { "the host \(printable($0))" }
     let holder = host ?? "a process that does not use sidelock"

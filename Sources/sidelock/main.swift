@@ -7,6 +7,6 @@ import ProcessSupport
 crashes_end_at_once(0)
 process_1_ends_by_signals()
 supervise_ignore_file_size_signal()
-// Before anything else: a socket that got the number of standard error would be sent our messages.
+// Before anything else: a socket that got the number of standard error would be sent this command's messages.
 _ = standard_descriptors_open(1)
 Sidelock.runToEnd(Sidelock.movingSocketOption(ProcessTexts.arguments))

@@ -213,6 +213,28 @@ def test_a_stop_that_nobody_announced_leaves_nothing_but_leases(lab):
     wait_until(lambda: redis.admin.exists("sidelock:{orders}") == 0, "the end of the lease")
 
 
+def test_a_restart_that_is_announced_while_the_daemon_starts_costs_nobody_a_lock(lab):
+    """The announcement comes too early for a hand-over. The signal behind it comes when the daemon serves."""
+    redis = lab.redis()
+    service = ServiceManager(lab, "--redis", redis.url, "--lease-ms", "60000")
+    service.start()
+    holder = service.client()
+    token = holder.acquire("orders")
+    assert service.stop(hand_over=True) == 0
+    os.kill(redis.process.pid, signal.SIGSTOP)
+    service.spawn()
+    wait_until(lambda: service.status(), "the beginning of the start")
+    service.process.send_signal(HAND_OVER)
+    wait_until(lambda: "this one does not serve" in service.log(), "the announcement to be heard")
+    os.kill(redis.process.pid, signal.SIGCONT)
+    wait_until(lambda: "READY=1" in service.lines, "READY=1")
+    service.process.terminate()
+    assert service.process.wait(AT_ONCE_SECONDS) == 0, service.log()
+    service.start()
+    assert holder.release("orders", token)["token"] == token
+    assert service.stop() == 0
+
+
 def test_settings_that_make_other_locks_are_found_at_an_end_that_nobody_announced(lab):
     """They could not be taken over: who holds them is told, and nobody has to wait for a lease."""
     redis = lab.redis()

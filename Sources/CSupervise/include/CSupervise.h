@@ -2,22 +2,22 @@
 #define SIDELOCK_CSUPERVISE_H
 
 // What `sidelock run` needs around fork(2), which Swift cannot express, and a few headers that Swift's module of the C
-// library leaves out. Whoever calls what forks must have a single thread.
+// library leaves out. A caller of a function that forks must have a single thread.
 
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/types.h>
 
-/// Starts a guard: a process that outlives a SIGKILL of the caller. When the caller is gone without having said
-/// goodbye with `supervise_guard_dismiss`, the guard kills the command's process group with SIGKILL and ends when that
-/// group is no more. Until then it keeps `lock_socket` open, and with it the lock.
+/// Starts a guard: a process that outlives a SIGKILL of the caller. When the caller ends without
+/// `supervise_guard_dismiss`, the guard sends SIGKILL to the command's process group and ends when that is empty. Until
+/// then it keeps `lock_socket` open, and with it the lock.
 ///
 /// `channel` is set to the descriptor that ties the caller to the guard (close-on-exec).
 /// Returns the guard's process id, or -1 with errno.
 pid_t supervise_guard_start(int lock_socket, int *channel);
 
-/// Tells the guard that its work is over, and waits for it to end, which it does without killing anything.
+/// Tells the guard to end without killing anything, and waits for its end.
 void supervise_guard_dismiss(pid_t guard, int channel);
 
 /// Starts `arguments` (NULL-terminated, looked up in PATH) as the leader of a process group of its own, with the
@@ -41,16 +41,15 @@ int supervise_stop_signals(sigset_t *previous);
 int supervise_is_ignored(int signal);
 
 /// Whether SIGTSTP, SIGTTIN and SIGTTOU stop the caller at all. They do not where nobody could continue it: in an
-/// orphaned process group, and as process 1. It is tried out by a child.
+/// orphaned process group, and as process 1. A child tries it out.
 int supervise_can_be_stopped(void);
 
 /// Stops the caller by `signal` (SIGTSTP, SIGTTIN or SIGTTOU) with its default action, or with `whole_group` its process
-/// group, as the terminal would. Returns when continued, or at once when it cannot be stopped, or was continued since the
-/// last signal to stop was read.
+/// group, as the terminal would. Returns when continued, or at once when it cannot be stopped or a SIGCONT is pending.
 void supervise_stop(int signal, int whole_group);
 
-/// Has a write beyond the limit of file sizes (RLIMIT_FSIZE) fail with EFBIG, and not end the caller by SIGXFSZ. What
-/// `supervise_spawn` starts finds the signal as the caller was given it.
+/// Ignores SIGXFSZ: a write beyond the limit of file sizes (RLIMIT_FSIZE) fails with EFBIG. `supervise_spawn` gives the
+/// command the disposition that the caller inherited.
 void supervise_ignore_file_size_signal(void);
 
 /// Ends the caller by `signal`, with its default action and without a core file. Returns only if that was impossible.
@@ -71,11 +70,10 @@ enum supervise_change {
 /// reaped, so that neither its id nor that of its group can be used anew.
 enum supervise_change supervise_child_change(pid_t process, int *status);
 
-/// Buries every child of the caller that has ended, so that none stays a zombie, but `command`, which is left as it is.
-/// `*guard` becomes -1 when it is among them.
+/// Reaps every child of the caller that has ended, except `command`. `*guard` becomes -1 when it is among them.
 void supervise_reap_others(pid_t command, pid_t *guard);
 
-/// Whether a process of `group` is left that is no zombie; also 1 when that cannot be found out.
+/// Whether a process of `group` is left that is no zombie; 1 also when that cannot be found out.
 int supervise_group_alive(pid_t group);
 
 /// The environment of this process, NULL-terminated.

@@ -12,7 +12,7 @@ enum BenchClock {
   }
 }
 
-/// The lines that the benchmark sends, worded beforehand.
+/// The lines that the benchmark sends, prepared beforehand.
 enum BenchLine {
   static let acquireID: Int64 = 1
   static let releaseID: Int64 = 2
@@ -59,8 +59,8 @@ enum BenchLine {
   }
 }
 
-/// A blocking connection that sends prepared lines and takes whole lines. What comes in is looked at as little as
-/// possible, since the benchmark shares the processor with the daemon.
+/// A blocking connection that sends prepared lines and takes whole lines. It looks at input as little as possible,
+/// since the benchmark shares the processor with the daemon.
 final class BenchClient {
   /// How long any answer is waited for, in seconds.
   static let answerSecondsMax = 30
@@ -155,7 +155,7 @@ final class BenchClient {
     try takeResult { _ in () }
   }
 
-  /// Takes what has come, for a connection that has something to read; true if there is a grant among it.
+  /// Takes the results that have come, for a connection that has something to read; true if one is a grant.
   func takeAvailableResults() throws(SidelockError) -> Bool {
     var isGranted = false
     try fill()

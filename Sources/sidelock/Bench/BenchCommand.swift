@@ -17,7 +17,7 @@ enum BenchScenario: String, CaseIterable, ExpressibleByArgument {
   case manyClients = "many-clients"
   case manyLocks = "many-locks"
 
-  /// Whether it is nothing but cycles, so that it takes turns with the others of its kind.
+  /// Whether it is nothing but cycles; such scenarios take turns.
   var isCycle: Bool {
     switch self {
     case .echo, .redis, .distinct, .cold, .one: true
@@ -178,7 +178,7 @@ struct BenchCommand: ParsableCommand {
     }
     if wanted.contains(.crossHost), otherSocket == nil { throw ValidationError("cross-host needs --other-socket.") }
     if wanted.contains(.redis), redisSocket == nil { throw ValidationError("redis needs --redis-socket.") }
-    // What is a ratio to echo needs echo.
+    // A ratio to echo needs echo.
     if wanted.contains(where: { $0.isCycle && $0 != .redis }) { wanted.insert(.echo) }
     return BenchScenario.allCases.filter { wanted.contains($0) }
   }
@@ -189,7 +189,7 @@ struct BenchCommand: ParsableCommand {
     let scenarios = try scenarios()
     let counts = try connectionCounts()
     try connection.reportingErrors {
-      // A daemon that hangs is told soon; what is measured may take its time.
+      // A daemon that hangs shows here, and soon; the measurements have no such limit.
       for daemon in [path] + (otherSocket.map { [$0] } ?? []) { _ = try DaemonConnection(socket: daemon).call("ping") }
       let run = BenchRun(
         socket: path, probe: try DaemonProbe(path: path, process: daemonProcess), command: self, scenarios: scenarios,
@@ -280,7 +280,7 @@ struct BenchRun {
     return contest.figures(usage: try usage() - early, hosts: sockets.count)
   }
 
-  /// Adds the times of one client by the round trips that they take at least.
+  /// Adds the p50 of one client, divided by the round trips that its cycle takes at least.
   static func addingTrips(_ figures: [Figures]) -> [Figures] {
     func p50(_ figures: Figures?) -> Double? {
       figures?.latencies.map { $0.microseconds(permille: 500) }

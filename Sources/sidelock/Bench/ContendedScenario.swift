@@ -2,8 +2,8 @@ import CSupervise
 import Glibc
 import SidelockClient
 
-/// Clients that compete for one lock: each holds it for some time, lets some time pass, and wants it again. One thread
-/// plays them all, with a timer for each.
+/// Clients that compete for one lock: each holds it for a time, pauses, and wants it again. One thread plays them all,
+/// with a timer for each.
 final class ContendedScenario {
   private enum State {
     case pausing(until: UInt64)

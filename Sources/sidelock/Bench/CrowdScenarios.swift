@@ -49,7 +49,7 @@ struct CrowdScenarios {
     var releasedAt = BenchClock.now()
     try holder.exchange(release)
     for client in clients {
-      // In the order of arrival: the next to be served is this one, or the wait for its answer never ends.
+      // In the order of arrival: if this one is not the next to be served, the wait for its answer never ends.
       try client.takeResult()
       times.append(UInt32(clamping: BenchClock.now() - releasedAt))
       releasedAt = BenchClock.now()
@@ -75,7 +75,7 @@ struct CrowdScenarios {
 
   // MARK: many-locks
 
-  /// One cycle while few locks are held, and while many are; what these cost while nothing happens.
+  /// One cycle while few locks are held, and while many are; and what many locks cost while nothing happens.
   func manyLocks(_ count: Int, progress: (Double) -> Void) throws(SidelockError) -> [Figures] {
     let few = min(100, count)
     let before = probe.residentBytes
@@ -101,7 +101,7 @@ struct CrowdScenarios {
     let start = BenchClock.now()
     try hold(count)
     let fillSeconds = Double(BenchClock.now() - start) / 1e9
-    // Let what the filling left to be done be done.
+    // Let the daemon finish what the filling has left.
     usleep(500_000)
     var figures = Figures(scenario: .manyLocks, clients: sessions.count, measured: "held")
     addMemory(&figures, before: before, each: count, "with \(count) locks held")
@@ -181,7 +181,7 @@ struct CrowdScenarios {
     )
   }
 
-  /// Lets this process have so many descriptors.
+  /// Raises the limit of this process's descriptors to `count`.
   private static func allowDescriptors(_ count: Int) throws(SidelockError) {
     var limit = rlimit()
     getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)

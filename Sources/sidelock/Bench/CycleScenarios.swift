@@ -1,7 +1,7 @@
 import Glibc
 import SidelockClient
 
-/// The scenarios that are nothing but cycles, by turns, so that a change of the machine's speed meets all of them.
+/// The scenarios that are nothing but cycles, in turns: a change of the machine's speed then meets all of them.
 struct CycleScenarios {
   /// How often the scenarios take turns.
   static let rounds = 5

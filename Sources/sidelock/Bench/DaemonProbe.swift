@@ -36,7 +36,7 @@ final class DaemonProbe {
   /// The daemon's process; nil when it is not known.
   let process: pid_t?
 
-  /// `process`: for a daemon whose socket another process listens for, such as systemd.
+  /// `process`: the daemon's, where another process such as systemd listens at its socket.
   init(path: String, process: pid_t?) throws(SidelockError) {
     client = try BenchClient(path: path)
     if let process {
@@ -50,7 +50,7 @@ final class DaemonProbe {
 
   /// The process that listens at the other end.
   private static func listener(_ descriptor: CInt) -> pid_t? {
-    // struct ucred, which the library has only for programs that ask for GNU extensions.
+    // struct ucred, which the C library shows only with _GNU_SOURCE.
     var credentials: (pid: pid_t, user: uid_t, group: gid_t) = (0, 0, 0)
     var size = socklen_t(MemoryLayout.size(ofValue: credentials))
     let result = getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &credentials, &size)

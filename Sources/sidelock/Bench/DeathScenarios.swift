@@ -7,7 +7,7 @@ final class DeathScenarios {
   private let otherSocket: String?
   /// How often.
   private let rounds: Int
-  /// A connection to each daemon to look by. They stay, since a daemon that has just lost one has that to do first.
+  /// A connection to each daemon for `inspect`. They stay open, since closing one would give the daemon work first.
   private var observers: [String: BenchClient] = [:]
 
   init(socket: String, otherSocket: String?, rounds: Int) {
@@ -33,7 +33,7 @@ final class DeathScenarios {
     }
     return [
       Figures(scenario: .crash, clients: 2, measured: "SIGKILL to grant", latencies: Latencies(killed)),
-      // How much of it is the kernel's, before any daemon can know.
+      // The kernel's part of it, before any daemon can know.
       Figures(scenario: .crash, clients: 1, measured: "SIGKILL to closed socket", latencies: Latencies(try ends())),
       Figures(scenario: .crash, clients: 2, measured: "close to grant", latencies: Latencies(closed)),
     ]
@@ -108,7 +108,7 @@ final class DeathScenarios {
     return waiter
   }
 
-  /// Waits until what was begun is known at these daemons: an `inspect` follows it on each one's connection to Redis.
+  /// Waits until these daemons know of earlier requests: an `inspect` follows those on each one's connection to Redis.
   private func settle(_ name: String, sockets: [String]) throws(SidelockError) {
     for (index, socket) in sockets.enumerated() {
       let client = try observer(at: socket)

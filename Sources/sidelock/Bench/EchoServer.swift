@@ -8,7 +8,7 @@ import SidelockClient
 enum EchoServer {
   /// Serves at `path` until it is dismissed, and removes the socket and its directory then.
   static func serve(path: String) throws {
-    // Ctrl-C is for the benchmark, whose end is ours, too; then there is still something to remove.
+    // Ctrl-C is for the benchmark. Its end dismisses this server, which must still remove its socket.
     signal(SIGINT, SIG_IGN)
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let channel = try ServerBootstrap(group: group)

@@ -11,7 +11,7 @@ struct Latencies {
 
   var count: Int { sorted.count }
 
-  /// The time within which that part of them ended, in microseconds.
+  /// The time within which `permille` of them ended, in microseconds.
   func microseconds(permille: Int) -> Double {
     guard !sorted.isEmpty else { return 0 }
     let rank = (sorted.count * permille + 999) / 1000

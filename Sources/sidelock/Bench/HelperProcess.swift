@@ -6,7 +6,7 @@ import ProcessSupport
 /// A process that lives no longer than this object.
 final class HelperProcess {
   private var process: pid_t = 0
-  /// The other end is the process' standard output, and nothing else.
+  /// The other end is the process's standard output, and nothing else.
   private let lifeline: CInt
 
   /// Starts the program at `path`. Its standard input is `input`, or the lifeline, which ends with this object.
@@ -74,15 +74,15 @@ final class HelperProcess {
   }
 }
 
-/// A process that has a connection which holds a lock. It is a small one, since the kernel takes the longer to end a
-/// process the more memory that has, and only then closes its sockets.
+/// A process whose connection holds a lock. It is small, since the kernel frees a process's memory before it closes its
+/// sockets.
 final class LockHolder {
   private let process: HelperProcess
 
   init(_ name: String, socket: String) throws(SidelockError) {
     let client = try BenchClient(path: socket)
     try client.exchange(BenchLine.acquire(name))
-    // Ours is closed at the end of this; the connection lives on in the process.
+    // This process's copy is closed at the end of this; the connection lives on in the other process.
     process = try HelperProcess("sleep", ["sleep", "infinity"], input: client.descriptor)
     try process.waitUntilAsleep(as: "sleep")
   }

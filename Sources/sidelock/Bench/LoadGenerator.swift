@@ -3,16 +3,16 @@ import Glibc
 import SidelockClient
 
 /// Runs cycles on many connections from one thread: each connection sends a line, waits for the line that comes back,
-/// sends the next, and begins again. It is kept lean, since it shares the processor with the server that it measures:
-/// prepared bytes go out, and of what comes in only the line ends, and whether a line is a result, are looked at.
+/// sends the next, and begins again. It shares the processor with the server that it measures, so it sends prepared
+/// bytes, and of the input it looks only at line ends and at whether a line is a result.
 final class LoadGenerator {
   /// What one connection sends, in turn: acquire, release, acquire, release, …
   struct Script {
     var lines: [[UInt8]]
     /// How many lines make a cycle.
     var cycleLines = 2
-    /// Where in each line there are ``counterDigits`` digits to be counted up with every cycle, so that no two cycles
-    /// have a name in common.
+    /// Offsets in each line of ``counterDigits`` digits, which count up with every cycle so that no two cycles share a
+    /// name.
     var counterOffsets: [Int] = []
 
     static let counterDigits = 12
@@ -63,7 +63,7 @@ final class LoadGenerator {
     var elapsedNanoseconds: UInt64 = 0
   }
 
-  /// Runs cycles for that long, then lets those that have begun come to their end.
+  /// Runs cycles for that long, then lets those that have begun end.
   func run(nanoseconds: UInt64) throws(SidelockError) -> Sample {
     var sample = Sample()
     let start = BenchClock.now()
