@@ -2,7 +2,7 @@ import LockEngine
 import LockTypes
 import Testing
 
-/// First come, first served over hosts, also where those who wait stand behind those who hold the lock on their own host.
+/// First come, first served over hosts, even for waiters behind holders on their own host.
 @Suite struct FairnessScenarios {
   private struct Step {
     var host: Int
@@ -12,7 +12,7 @@ import Testing
   /// Without a budget for neighbours, so that nobody may pass.
   private func scene(hosts: Int) -> Scenario { Scenario(hosts: hosts) { $0.cohortMilliseconds = 0 } }
 
-  /// Clients that ask one after the other, each when everybody can know of the one before.
+  /// Clients that ask in turn, each when all hosts can know of the one before.
   private func ask(_ steps: [Step], in scene: Scenario) -> [SimulatedClient] {
     steps.map { step in
       let client = scene.client(step.host)
@@ -41,7 +41,7 @@ import Testing
     return order
   }
 
-  /// The readers of two hosts read; a writer waits on one of them; whoever comes to the other one later comes behind it.
+  /// Two hosts have readers, and a writer waits on one of them; later readers on the other one come behind it.
   @Test func aWriterBehindReadersOfItsOwnHostIsNotPassedByReadersOfAnother() {
     let scene = scene(hosts: 2)
     let clients = ask(
@@ -66,7 +66,7 @@ import Testing
     scene.expectNothingLeft()
   }
 
-  /// Whoever waits on the host that has the lock came first or last; its host's having it makes no difference.
+  /// A waiter on the host that has the lock is served in its turn: that its host has the lock makes no difference.
   @Test(arguments: [[0, 0, 1], [0, 1, 0], [0, 1, 0, 2], [0, 0, 1, 0, 2, 1], [0, 1, 2, 0, 1, 2]])
   func writersAreServedInTheOrderInWhichTheyCame(_ hosts: [Int]) {
     let scene = scene(hosts: 3)
@@ -75,7 +75,7 @@ import Testing
     scene.expectNothingLeft()
   }
 
-  /// A host has one place in Redis: behind another host all who wait on it are served one turn after the other.
+  /// A host has one place in Redis: behind another host, each of its waiters takes a turn.
   @Test func aHostHasOnePlace() {
     let scene = scene(hosts: 3)
     let clients = ask([0, 1, 1, 2, 1].map { Step(host: $0) }, in: scene)
@@ -117,7 +117,7 @@ import Testing
     scene.expectNothingLeft()
   }
 
-  /// A writer that gives up lets in who waited for it, wherever, and leaves the readers alone.
+  /// A writer that gives up lets in those that waited for it, on any host, and leaves the readers alone.
   @Test func aWriterThatGivesUpBehindItsOwnHostsReadersLetsReadersElsewhereIn() {
     let scene = scene(hosts: 2)
     let clients = ask([.init(host: 0, mode: .shared), .init(host: 1, mode: .shared)], in: scene)
@@ -130,7 +130,7 @@ import Testing
     scene.wait(20)
     #expect(!late[0].holds.isEmpty)
     #expect(clients.allSatisfy { !$0.holds.isEmpty && $0.wasToldLost == nil })
-    // What its host shares anew takes the place of what it shared before, and lives on.
+    // The host's new shared lease takes the place of its old one, and lives on.
     scene.wait(30_000)
     #expect((clients + late).allSatisfy { !$0.holds.isEmpty && $0.wasToldLost == nil })
     #expect(scene.lock?.components(separatedBy: "h1/").count == 2)
@@ -153,7 +153,7 @@ import Testing
     #expect(scene.lock == nil && scene.queue.isEmpty)
   }
 
-  /// The place outlives the connection, and a lease that its host keeps for longer than any queue lives.
+  /// The place outlives the connection, and outlives a lease that its host keeps longer than any queue lives.
   @Test(arguments: [true, false]) func aPlaceBehindOwnReadersIsKept(_ isCut: Bool) {
     let scene = scene(hosts: 2)
     let clients = ask([.init(host: 0, mode: .shared), .init(host: 0)], in: scene)

@@ -98,7 +98,7 @@ import Testing
         == "1;tell;5:probe1:21:140:1:b4:b/1f1:31:42:124:cron0:3:x y0:1:01:5")
   }
 
-  /// What a later release puts behind the known fields is passed over, and goes along with a step.
+  /// Fields of a later release behind the known ones are passed over; a probe's step keeps them when it is forwarded.
   @Test func fieldsOfALaterRelease() throws {
     #expect(
       InboxMessage(Array("1;granted 7 1700000000000005 65536 0 later;x y".utf8))

@@ -4,14 +4,14 @@ import RESP
 import RedisLeases
 import Testing
 
-/// What the scripts do with what a later release has written in a format that they do not read.
+/// The scripts meet data of a later release in a format that they do not read.
 @Suite struct LaterFormatTests {
   private let model = RedisModel()
   private let encoders = ["a", "b"].map { LeaseCommandEncoder(keyPrefix: "t:", host: $0, instance: "1f") }
   private let connections: [Int64]
   private let name = LockName("x")
   private static let value = "sidelock2;anything"
-  /// Of a host that is there, and of one that is not.
+  /// Places of a host that is connected, and of one that is not.
   private static let place = "2;b/1f:7:10000:anything"
   private static let deadPlace = "2;gone/1f:7:10000:anything"
   /// The same with nothing but what every format has.

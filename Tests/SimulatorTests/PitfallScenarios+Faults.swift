@@ -153,7 +153,7 @@ extension PitfallScenarios {
     scene.expectNothingLeft()
   }
 
-  /// 38: the lease is over before the local hand-over, because Redis is out of reach or because the host slept.
+  /// 38: the lease ends before the local hand-over, because Redis is out of reach or because the host slept.
   @Test(arguments: [false, true])
   func nothingIsHandedOverUnderALeaseThatIsOver(_ isSuspended: Bool) {
     let scene = Scenario(hosts: 1, leaseMilliseconds: 1000) { $0.linkTimeoutMilliseconds = 250 }
@@ -195,7 +195,7 @@ extension PitfallScenarios {
     scene.waitMicroseconds(Int64(offsetMicroseconds))
     gone.close()
     let time = try #require(scene.timeToGrant(next, atMostMilliseconds: 1000))
-    // Its own way to Redis and the message's way from there.
+    // The release's way to Redis and the message's way from there.
     #expect(time <= 2000)
     scene.expectSound()
   }

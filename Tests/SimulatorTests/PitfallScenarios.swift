@@ -5,7 +5,7 @@ import Testing
 /// What other lock systems got wrong, scripted. The numbers are the rows of the list of pitfalls that the project
 /// keeps; what is tested elsewhere is not here.
 @Suite struct PitfallScenarios {
-  /// 1: a release falls between the answer "taken" and the waiter's being heard of.
+  /// 1: a release falls between the answer "taken" and the moment at which the waiter becomes known.
   @Test(arguments: stride(from: -2000, through: 2000, by: 100).map { $0 })
   func aReleaseAroundTheMomentOfAskingLosesNoWakeUp(_ offsetMicroseconds: Int) throws {
     let scene = Scenario(hosts: 2)
@@ -27,7 +27,7 @@ import Testing
     scene.expectSound()
   }
 
-  /// An answer of the other host takes a whole round trip of its own beyond the store's.
+  /// The other host's answer takes a whole round trip more than Redis' reply.
   @Test(arguments: [250_000, 500_000, 900_000])
   func aTryOverASlowLinkGetsALeaseThatNobodyUses(_ latencyMicroseconds: Int64) throws {
     let scene = Scenario(hosts: 2, lingerMilliseconds: 60_000)
@@ -60,7 +60,7 @@ import Testing
     scene.wait(5)
     #expect(scene.holder == "h1/1")
     scene.cut(1)
-    // The backoff of the reconnect, and no lease.
+    // The backoff of the reconnect, but not a whole lease.
     let time = try #require(scene.timeToGrant(waiter, atMostMilliseconds: 1000))
     #expect(time < 250_000)
     scene.expectSound()
@@ -82,7 +82,7 @@ import Testing
     scene.expectSound()
   }
 
-  /// 3: nobody tells of an expiry; the waiting host has its own timer.
+  /// 3: nobody announces an expiry; the waiting host has its own timer.
   @Test func theLockOfADeadMachineIsTakenWhenItsLeaseEnds() throws {
     let scene = Scenario(hosts: 2, leaseMilliseconds: 1000) { $0.keepaliveMilliseconds = 60_000 }
     _ = scene.holder(0)
@@ -229,7 +229,7 @@ import Testing
     #expect(histories[0] == histories[2])
   }
 
-  /// 16: tokens follow Redis' clock, so they move with it.
+  /// 16: tokens follow Redis' clock and move with it.
   private static func shifted(_ heard: SimulatedClient.Heard, by offset: Int64) -> SimulatedClient.Heard {
     switch heard {
     case .reply(let id, .acquired(var acquired)):
@@ -253,7 +253,7 @@ import Testing
     scene.world.hosts[0].pause()
     scene.wait(2000)
     #expect(!waiter.holds.isEmpty)
-    // What its clients do meanwhile is heard when it goes on.
+    // The daemon hears what its clients do meanwhile when it goes on.
     let attempt = neighbour.acquire(waitMilliseconds: 0)
     let release = holder.release()
     scene.world.hosts[0].resume()

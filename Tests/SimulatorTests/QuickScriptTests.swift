@@ -5,8 +5,8 @@ import RedisLeases
 import TestSupport
 import Testing
 
-/// The quick ways through acquire.lua and release.lua do what the long ways do: the same replies, the same messages,
-/// and the same keys afterwards, whatever there was before.
+/// The quick ways through acquire.lua and release.lua do what the long ways do: the same replies, messages and keys,
+/// whatever there was before.
 @Suite struct QuickScriptTests {
   private struct Server {
     let model = RedisModel()
@@ -24,7 +24,7 @@ import Testing
       _ = model.takeOutput()
     }
 
-    /// Whether the command does not need the long way. It is carried out if it does not.
+    /// Whether the quick way suffices for the command; it is then carried out.
     func takesTheQuickWay(_ command: RedisCommand, from host: Int) throws -> Bool {
       let whole = scripts.first { $0.name == command.script }?.source ?? []
       let long = RedisScript.leases(withQuickWays: false).first { $0.name == command.script }?.source ?? []
@@ -51,7 +51,7 @@ import Testing
     let encoders = ["a", "b", "c"].map {
       LeaseCommandEncoder(keyPrefix: "t:", host: $0, instance: "1f")
     }
-    // The last host does not listen in half of the runs: what is sent to it comes back.
+    // In half of the runs the last host does not listen to its inbox: nobody receives what is sent to it.
     let listening = random.chance(50) ? encoders : Array(encoders.dropLast())
     let quick = try Server(listening, withQuickWays: true)
     let long = try Server(listening, withQuickWays: false)
@@ -113,7 +113,7 @@ import Testing
     }
   }
 
-  /// What no script of ours would do.
+  /// Something that none of the project's scripts would do.
   private static func disturbance(
     _ random: inout SeededRandom, _ encoder: LeaseCommandEncoder, _ name: LockName, _ encoders: [LeaseCommandEncoder]
   ) -> [String] {

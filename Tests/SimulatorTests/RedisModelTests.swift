@@ -6,7 +6,7 @@ import RedisLeases
 import TestSupport
 import Testing
 
-/// The model is honest when nothing that the scripts can do tells it from a real server.
+/// The model is honest when nothing that the scripts can do shows a difference from a real server.
 @Suite struct RedisModelTests {
   /// Many seeds in one test, so that one server serves them all.
   @Test(.enabled(if: RealRedis.isInstalled)) func modelAgreesWithARealServerOnRandomCommands() throws {
@@ -108,7 +108,7 @@ import Testing
     }
   }
 
-  /// A message to oneself, published by one's own script, and what a later command still finds.
+  /// A client's script publishes to the client itself: where the message comes among the replies.
   @Test(.enabled(if: RealRedis.isInstalled)) func modelAgreesWithARealServerOnTheOrderOfPushes() throws {
     let real = try RealRedis()
     defer { real.stop() }
@@ -276,7 +276,7 @@ import Testing
     return Self.normalised(expected) == Self.normalised(got)
   }
 
-  /// Errors are compared up to the place in the script, where the wording differs between versions.
+  /// Errors are compared up to the place in the script, whose wording differs between versions.
   private static func normalised(_ reply: ServerReply) -> ServerReply {
     switch reply {
     case .error(let text):

@@ -3,10 +3,10 @@ import LockEngine
 import LockTypes
 import Testing
 
-/// The events of an engine are its whole input: told again to another one, they give the same effects.
+/// The events of an engine are its whole input: given to another one, they have the same effects.
 ///
 /// With `SIDELOCK_SIM_SEED` and `SIDELOCK_SIM_EVENTS`, the name of a file, the events of all engines of that seed are
-/// written there, with what came of each.
+/// written there, with the effects of each.
 @Suite struct ReplayTests {
   @Test func aReplayOfASeedGivesTheSameEffects() throws {
     for seed in UInt64(1)...60 {
@@ -31,7 +31,7 @@ import Testing
     #expect(shorter.replay() != nil)
   }
 
-  /// What no simulation tells an engine, but a daemon does: before a restart, after it, and while somebody watches.
+  /// Events that only a daemon gives an engine: before a restart, after it, and while somebody watches.
   @Test func whatTheDriverSaysOfItselfIsRecordedToo() throws {
     var now = BootInstant(nanoseconds: 1_000_000_000_000)
     let name = LockName("x")

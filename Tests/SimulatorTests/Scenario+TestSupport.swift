@@ -2,7 +2,7 @@ import LockEngine
 import LockTypes
 import Testing
 
-/// A simulation in which a test says what happens: no chance, half a millisecond from a host to Redis and as much back.
+/// A simulation that a test scripts: no chance, half a millisecond from a host to Redis and as much back.
 struct Scenario {
   let world: Simulation
 
@@ -53,7 +53,7 @@ struct Scenario {
   /// The daemon that has the lock, or the first that shares it.
   var holder: String? { world.checker.leaseTable()[0].lock.flatMap { LockValue($0) }?.holders.first?.owner }
 
-  /// Nothing that was sent to the host from now on arrives, and neither side is told.
+  /// Nothing gets through to the host from now on, and neither side is told.
   func silence(_ host: Int) {
     guard let wire = world.hosts[host].currentWire else { return }
     wire.toHost.limit = wire.toHost.delivered

@@ -2,7 +2,7 @@ import Foundation
 import Synchronization
 import Testing
 
-/// Random simulations, each of them wholly given by its seed.
+/// Random simulations, each fully determined by its seed.
 ///
 /// `SIDELOCK_SIM_SEEDS` sets how many seeds are run, `SIDELOCK_SIM_FIRST` the first of them, and `SIDELOCK_SIM_SEED`
 /// runs one seed alone and prints what happened in it (the last `SIDELOCK_SIM_LINES` lines).
@@ -100,7 +100,7 @@ import Testing
     if found == nil { Issue.record("400 seeds do not show the mistake \(mistake)") }
   }
 
-  /// What all seeds together must have come across.
+  /// The marks that all seeds together must have hit.
   private static let branches: Set<String> = Set(Fault.allCases.map { "fault: \($0.rawValue)" }).union([
     "Redis refused", "connection given up", "contended", "contended by a try", "dead waiter passed over",
     "foreign holder", "foreign holder took the lock", "granted by push", "granted while others wait",

@@ -54,12 +54,12 @@ import Testing
 
   private var lock: String? { text(encoders[0].keys.lockKey(name)) }
 
-  /// Who has the lock, each as he is named where it is taken from him: `<host>/<instance>:<attempt>:<first token>`.
+  /// Who has the lock, as take_away.lua names them: `<host>/<instance>:<attempt>:<first token>`.
   private var holders: [String] {
     (lock.flatMap { LockValue(Bytes($0)) }?.holders ?? []).map { "\($0.owner):\($0.attempt):\($0.token)" }
   }
 
-  /// The first token of the one who has the lock alone.
+  /// The first token of the only holder.
   private func token() throws -> Token {
     try #require(holders.first.flatMap { Token($0.split(separator: ":")[2]) })
   }
@@ -166,7 +166,7 @@ import Testing
     #expect(lock == nil)
   }
 
-  /// A key of ours whose end somebody took away.
+  /// A sidelock key that lost its TTL.
   @Test func aKeyWithoutAnEndIsTaken() throws {
     let key = Bytes(encoders[0].keys.lockKey(name))
     try model.execute(["SET", key, "sidelock1;x;a/1f:9:1700000000000000"], from: connections[2])

@@ -4,7 +4,7 @@ import RESP
 import RedisLeases
 import Testing
 
-/// The counter of a lock's tokens keeps close to Redis' clock, which makes up for it when it is lost.
+/// The counter of a lock's tokens keeps close to Redis' clock, which replaces it when it is lost.
 @Suite struct TokenCounterTests {
   private let model = RedisModel()
   private let encoders = ["a", "b"].map { LeaseCommandEncoder(keyPrefix: "t:", host: $0, instance: "1f") }
@@ -27,7 +27,7 @@ import Testing
     return model.takeOutput().last
   }
 
-  /// The tokens that are reserved.
+  /// Acquires; returns the reserved tokens.
   private func acquire(_ host: Int, _ attempt: UInt64, _ mode: HoldMode) throws -> Range<Token> {
     try tokens(
       of: execute(
@@ -49,7 +49,7 @@ import Testing
     return Token(text.text) ?? 0
   }
 
-  /// Two hosts that are never both without it: what each gives back lies below what the other has.
+  /// Two hosts, of which one always has the lock: the tokens that each gives back lie below the other's.
   @Test(arguments: [HoldMode.shared, .permit(of: 2)]) func itDoesNotRunAway(_ mode: HoldMode) throws {
     var held = [try acquire(0, 1, mode), 0..<1]
     var sizes: Set<Int> = []
@@ -68,7 +68,7 @@ import Testing
         return
       }
     }
-    // Where 64 at a time are slower than the clock there is nothing to save.
+    // Blocks of 64 are slower than the clock and need not shrink.
     #expect(sizes == (mode == .shared ? [4096, 16] : [64, 16]))
     // The clock catches up.
     model.wallMicroseconds += 100_000
@@ -77,7 +77,7 @@ import Testing
 
   private var counterIsKept: Bool { model.liveKeys().contains(Bytes(encoders[0].keys.fenceKey(name))) }
 
-  /// Until the clock has come to what it counts, and a minute more.
+  /// The counter lives until the clock has reached it, and a minute more.
   @Test func whatIsUsedOnceLeavesNothingForLongerThanAMinute() throws {
     let block = try acquire(0, 1, .exclusive)
     _ = try execute(.release(name: name, attempt: 1, unused: .from(block.lowerBound + 1)), from: 0)
@@ -85,7 +85,7 @@ import Testing
     #expect(counterIsKept)
     model.wallMicroseconds += 1_002_000
     #expect(model.liveKeys().isEmpty)
-    // A clock that is set back then, by as much as that.
+    // The clock is then set back by that minute.
     model.wallMicroseconds -= 60_000_000
     #expect(try acquire(1, 1, .exclusive).lowerBound > block.lowerBound)
   }
@@ -115,7 +115,7 @@ import Testing
     #expect(model.liveKeys().isEmpty)
   }
 
-  /// A lock that was held for long needs no counter beyond that: the clock is ahead of its block.
+  /// A lock that was held for long needs no counter afterwards: the clock is ahead of its block.
   @Test func whatWasHeldForLongLeavesNothing() throws {
     let block = try acquire(0, 1, .exclusive)
     for _ in 0..<20 {
@@ -149,7 +149,7 @@ import Testing
     #expect(counter == more.upperBound - 1)
     // The same command twice.
     #expect(try tokens(of: execute(reserve, from: 0)) == more)
-    // Given back by a host that has not heard of it.
+    // A release by a host that has not heard of the reserved block.
     _ = try execute(.release(name: name, attempt: 1, unused: .from(block.upperBound - 3)), from: 0)
     #expect(counter == more.lowerBound - 1)
     guard case .send(_, .integer(0))? = try execute(reserve, from: 0) else {

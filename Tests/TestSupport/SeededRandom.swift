@@ -12,7 +12,7 @@ package struct SeededRandom: RandomNumberGenerator {
     return z ^ (z >> 31)
   }
 
-  /// A number of `range`. Plain modulo: the tiny bias does no harm here, and the standard library's generic way is
+  /// A number from `range`. Plain modulo: the tiny bias does no harm here, and the standard library's generic way is
   /// slow in an unoptimised build.
   package mutating func pick(_ range: ClosedRange<Int64>) -> Int64 {
     range.lowerBound + Int64(next() % UInt64(range.upperBound - range.lowerBound + 1))

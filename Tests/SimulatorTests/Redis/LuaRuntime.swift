@@ -232,7 +232,7 @@ final class LuaRuntime {
     lua_setfield(state, -2, field)
   }
 
-  /// A number as Redis writes it into a command: C's `%.17g`.
+  /// A number as Redis passes it to a command: C's `%.17g`.
   fileprivate static func argument(_ number: Double) -> Bytes {
     if number == number.rounded(), number.magnitude < 1e15 { return Bytes(Int64(number)) }
     return Bytes(String(format: "%.17g", number))

@@ -1,13 +1,13 @@
-/// The model was asked for something that it does not know. It must not guess: a wrong guess would make a simulation
-/// of a Redis that does not exist.
+/// The model was asked for something that it does not know. It must not guess: a wrong guess would simulate a Redis
+/// that does not exist.
 struct ModelError: Error, CustomStringConvertible {
   var description: String
 }
 
 /// A model of one Redis server: its keys, scripts, clients and channels, with time given from outside.
 ///
-/// It is single-threaded like the original. Whoever uses it executes one command at a time and takes what it sends,
-/// in order, from ``output``. The differential tests hold it against a real server.
+/// It is single-threaded like the original. Its user executes one command at a time and takes what it sends, in order,
+/// from ``output``. The differential tests hold it against a real server.
 final class RedisModel {
   /// What an entry holds.
   enum Value: Equatable {
@@ -57,7 +57,7 @@ final class RedisModel {
   var trouble = Trouble.none
   /// A command that the daemons' user may not use just now.
   var deniedCommand: String?
-  /// Whoever asks is another user, who may do everything.
+  /// The command comes from another user, who may do everything.
   var isOperator = false
   /// Redis before 7.2 sends a client's own message before the reply to the script that published it; later ones after.
   var ownPushesComeAfterTheReply = false
@@ -350,8 +350,8 @@ final class RedisModel {
     return result
   }
 
-  /// All keys of one lock must be in one slot of a Redis Cluster. Several locks may meet in one command (renewals are
-  /// batched), so this looks at those keys that stand beside a lock's: they have the hash tag of the key before them.
+  /// All keys of one lock must be in one slot of a Redis Cluster. A command may name several locks (renewals are
+  /// batched), so this checks the keys that follow a lock's key: each must have the hash tag of the key before it.
   private static func checkSlots(_ keys: [Bytes]) throws {
     for (key, before) in zip(keys.dropFirst(), keys) {
       guard let tag = hashTag(key), let previous = hashTag(before) else {

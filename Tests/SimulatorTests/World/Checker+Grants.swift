@@ -9,7 +9,7 @@ extension Checker {
   ) {
     grantCount += 1
     let name = wish.names[0]
-    // Whoever waits there now has not waited in vain for longer than since now.
+    // The sleep of the remaining waiters is counted from now.
     sleepingSince[host.index][name] = nil
     if let owner = wish.owner,
       let at = beliefs.firstIndex(where: {
@@ -24,12 +24,12 @@ extension Checker {
     verifyAlone(host, request, name, wish.mode)
     verifyToken(host, name, token, wish.mode)
     verifyLease(host, name, validMilliseconds, wish.mode)
-    // Whoever is handed the lock gets it before those who came before it, and whatever another host waits for.
+    // A transfer passes earlier waiters, and other hosts that wait.
     let isHanded = handed?.session == request.session && handed?.token == token
     if let first = waiting[host.index][name].first, wish.queuesForOne, first != id.rawValue, !isHanded {
       world.fail("request \(id.rawValue) was served before request \(first), which came earlier")
     }
-    // A part of a request for several locks was granted before its client heard of it.
+    // A request for several locks gets each part before its client hears of it.
     if !wish.isSeveral && !isHanded {
       verifyCohort(host, name, wish.mode, cameFirst: request)
       verifyNobodyIsPassed(host, request, name, wish.mode)
@@ -83,17 +83,17 @@ extension Checker {
     host.isPaused || world.now - lastDisturbance[host.index] <= world.plan.latenessMicroseconds
   }
 
-  /// What is left of a lease for clocks that run apart.
+  /// The part of a lease that is left for the drift of clocks.
   private var leaseMargin: Int64 { world.plan.leaseMilliseconds / 100 }
 
-  /// Whether the host's lease was granted before a loss of data, which still excuses it.
+  /// Whether a loss of data since the host's lease was granted still excuses it.
   func isTainted(_ host: Int, _ name: Int) -> Bool {
     leases[host][name].excusedUntil.map { world.now <= $0 } ?? false
   }
 
-  /// How far the counter may run ahead of the clock, which makes up for it when it is lost: where hosts share a lock, up to
-  /// where blocks become small, and behind that at most one block for each of them; and by each block of a host that had
-  /// to give up more than it knows how, because Redis had refused that before.
+  /// How far the token counter may run ahead of Redis' clock, which replaces it when it is lost. Where hosts share a
+  /// lock: up to where blocks become small, plus at most one block for each host. In addition one block for each host
+  /// that had to give up more than it knows how, because Redis had refused that before.
   private var slack: Token {
     let plan = world.plan
     guard plan.faults.contains(where: { $0.losesData || $0 == .evictFence }) else { return 0 }
@@ -104,13 +104,13 @@ extension Checker {
     return (isShared || isSemaphore ? 50_000 + Token(plan.hostCount) * 4096 : 0) + refused
   }
 
-  /// Unique, and higher than that of every earlier grant with which it conflicts.
+  /// A token is unique, and higher than that of every earlier conflicting grant.
   func verifyToken(_ host: SimulatedHost, _ name: Int, _ token: Token, _ mode: HoldMode) {
     if !tokens[name].insert(token).inserted && slack == 0 {
       world.fail("the token \(token) of \(names[name]) was given out twice")
     }
     if token >= 1 << 53 { world.fail("the token \(token) is not below 2^53") }
-    // A lease from before the loss counts on in its own block, beside the newer one.
+    // A lease from before the loss still draws from its own block, beside the newer lease.
     let isAfterLoss = world.now <= lossUntil[name]
     let floor: Token
     switch mode {

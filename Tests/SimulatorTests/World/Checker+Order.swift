@@ -17,7 +17,7 @@ extension Checker {
       if step.holds != before.waitsFor { world.fail("a deadlock's steps do not fit together: \(steps)") }
       start = max(start, wait.start)
       end = min(end, wait.end)
-      // What a request for several locks has of them is not known to its client.
+      // A client does not know which parts its request for several locks has.
       guard let hold = step.holds.flatMap({ holdSpans[holdKey($0, step.token)] }) else { continue }
       if hold.session.rawValue != step.session { world.fail("a deadlock names another's hold: \(step)") }
       start = max(start, hold.start)
@@ -28,18 +28,18 @@ extension Checker {
     world.mark(Set(steps.map(\.inbox)).count > 1 ? "deadlock through hosts" : "deadlock on one host")
   }
 
-  /// No wait of the cycle began when the refused one was known already.
+  /// No wait of the cycle began after the refused one was known.
   private func verifyYoungest(_ steps: [DeadlockStep]) {
     let starts = steps.compactMap { waitSpans[waitKey($0.inbox, $0.request)]?.start }
-    // How long what is sent to Redis may be under way, if several commands have to be answered before it.
+    // The longest time that a command takes to Redis when several must be answered before it.
     let known = starts[0] + 40 * world.plan.latencyMicroseconds.upperBound
     if world.plan.faults.isEmpty, let last = starts.max(), last > known {
       world.fail("a wait of a deadlock was refused that is not the youngest: \(starts), \(steps)")
     }
   }
 
-  /// Who waits on another host, for longer than it takes to say so, stands in the queue of all hosts, also behind those who
-  /// have the lock on its own: nobody who comes later can be granted it without its host's knowing.
+  /// A host whose waiter it has had time to announce stands in the queue of all hosts, even behind its own holders: no
+  /// later waiter can be granted the lock without its knowing.
   func verifyNobodyIsPassed(_ host: SimulatedHost, _ request: Request, _ name: Int, _ mode: HoldMode) {
     if case .permit = mode { return }
     guard world.plan.faults.isEmpty,

@@ -13,7 +13,7 @@ extension Checker {
     }
   }
 
-  /// A command of the daemon `issuer` was executed, which may have ended since; `before` is what stood in Redis until then.
+  /// A command of the daemon `issuer` was executed, which may have ended since. `before`: what Redis had until then.
   func executed(_ command: [Bytes], by issuer: String, before: [LeaseRow]) {
     let after = leaseTable()
     for name in names.indices {
@@ -22,7 +22,7 @@ extension Checker {
     }
   }
 
-  /// Who waits leaves the queue by its own word, or with the lock. A script that comes half way takes nobody's place.
+  /// A host leaves the queue by its own command, or with the lock. A script that fails half way takes nobody's place.
   private func queueChanged(_ name: Int, _ before: LeaseRow, _ after: LeaseRow, by issuer: String) {
     let holders = after.lock.map { entries(.string($0)) } ?? []
     for entry in before.queue where !after.queue.contains(entry) {
@@ -53,12 +53,12 @@ extension Checker {
     let arrived = new.filter { entry in
       !old.contains { $0.owner == entry.owner && (!arePermits || $0.attempt == entry.attempt) }
     }
-    // A host may come to share anew what it shares already.
+    // A host may share the same lock again, under a new attempt.
     let served = new.filter { entry in !old.contains { $0.owner == entry.owner && $0.attempt == entry.attempt } }
       .map(\.owner)
     for entry in arrived {
       guard let host = world.hosts.first(where: { $0.me == entry.owner }) else { continue }
-      // It may have asked for another lease than the one that was lost, and not know yet that it was.
+      // The host may have asked for a new lease without knowing that its old one was lost.
       let isCountedOn = beliefs.contains { $0.host == host.index && $0.name == name }
       if !isSemaphore(name), !arePermits, !isCountedOn { leases[host.index][name].excusedUntil = nil }
       verifyTurn(name, before, entry.owner, among: served, by: issuer)
@@ -69,7 +69,7 @@ extension Checker {
     if case .permit = world.plan.mode(of: name) { true } else { false }
   }
 
-  /// What a host of a later release has put behind the fields of a holder stays there, whoever writes the value again.
+  /// Fields that a later release has put behind those of a holder stay there when another host rewrites the value.
   private func verifyNothingIsDropped(_ name: Int, _ old: [Entry], _ new: [Entry]) {
     for entry in old where !entry.more.isEmpty {
       guard let kept = new.first(where: { $0.owner == entry.owner && $0.attempt == entry.attempt }) else { continue }
@@ -110,7 +110,7 @@ extension Checker {
         + "\(belief.host) holds it")
   }
 
-  /// Redis is about to know less: about one lock, or about all.
+  /// Redis is about to lose data: of one lock, or of all.
   func dataLost(_ which: Int? = nil) {
     // A lease's whole length by a slow clock, and a late timer.
     let until = world.now + world.plan.leaseMilliseconds * 1010 + world.plan.latenessMicroseconds + 10_000
@@ -121,7 +121,7 @@ extension Checker {
       highestExclusiveTokenBeforeLoss[name] = highestExclusiveToken[name]
       let keepers = entries(world.server.redis.peek(lockKeys[name])?.value).map(\.owner)
       for host in world.hosts.indices
-      // A lease that an earlier loss has left alone may be counted on until now; one that it took may not.
+      // An earlier loss that left the lease alone does not count; one that took it keeps its own deadline.
       where leases[host][name].excusedUntil == nil || keepers.contains(world.hosts[host].me) {
         leases[host][name].excusedUntil = until
         world.schedule(at: until + 1) { [self] in verifyTold(host, name, until) }
@@ -129,13 +129,13 @@ extension Checker {
     }
   }
 
-  /// The time is over in which a lease from before a loss of data may be counted on.
+  /// From now on a lease from before a loss of data is no longer excused.
   private func verifyTold(_ host: Int, _ name: Int, _ until: Int64) {
     guard leases[host][name].excusedUntil == until, !mayNotKnowYet(world.hosts[host]),
       let belief = beliefs.first(where: { $0.host == host && $0.name == name })
     else { return }
     world.server.tick()
-    // A loss that left this lock's key alone.
+    // The loss left this lock's key alone.
     let keepers = entries(world.server.redis.peek(lockKeys[name])?.value).map(\.owner)
     if keepers.contains(world.hosts[host].me) { return }
     world.fail("session \(belief.session.rawValue) still holds \(names[name]), which Redis lost a lease ago")
@@ -200,7 +200,7 @@ extension Checker {
     }
   }
 
-  /// The engine has taken a push in. What it did before that, for what had come due, does not count against it.
+  /// The engine has taken a push in. What it did before, for deadlines that had passed, does not count against it.
   func pushTaken(_ host: SimulatedHost, _ push: LeasePush) {
     guard case .contended(let name, let attempt, _, _, _, _) = push, let index = index(of: name) else { return }
     switch host.engine.snapshot(of: name, waitersMax: 0, now: host.bootNow)?.leaseState {
@@ -218,13 +218,13 @@ extension Checker {
     leases[host.index][index].ends[attempt] = max(leases[host.index][index].ends[attempt] ?? end, end)
   }
 
-  /// A host asks for a lease, or gives leases up: from now on nothing counts on them.
+  /// A host sends a command. Nothing counts on a lease from its release on.
   func sending(_ command: LeaseCommand, from host: SimulatedHost) {
     if case .acquire(let name, let attempt, _, _, _, _, let milliseconds, let kept) = command,
       let index = index(of: name)
     {
       if kept != nil { world.mark("queued behind its own lease") }
-      // Whichever of several asks was executed: it may be the one for the shortest.
+      // Of several asks, the one for the shortest lease may have been executed.
       let before = leases[host.index][index].milliseconds[attempt] ?? milliseconds
       leases[host.index][index].milliseconds[attempt] = min(before, milliseconds)
     }
@@ -236,14 +236,14 @@ extension Checker {
 
   // MARK: Hosts
 
-  /// The engine's own view is the same as what it has told its clients.
+  /// The engine's own view equals what it has told its clients.
   func turned(_ host: SimulatedHost) {
     for (index, name) in names.enumerated() {
       let held = host.engine.snapshot(of: name, waitersMax: 0, now: host.bootNow)?.holders ?? []
       let seen = held.filter { !$0.isPartial }.map { "\($0.session.rawValue) \($0.token) \($0.mode)" }.sorted()
       let known = beliefs.filter { $0.host == host.index && $0.name == index }
         .map { "\($0.session.rawValue) \($0.token) \($0.mode)" }.sorted()
-      // What has ended and is not told yet is not shown any more.
+      // The engine no longer shows a hold that has ended but is not told yet.
       let isBehind = host.engine.nextDeadline.map { $0 <= host.bootNow } ?? false
       if world.plan.hasSmallSlices, isBehind, Set(seen).isSubset(of: known) { continue }
       if seen != known { world.fail("host \(host.index) has \(name) for \(seen), its clients know \(known)") }
@@ -276,13 +276,13 @@ extension Checker {
     }
     guard host.linkIsUp else { return world.mark("shut down without Redis") }
     world.mark("shut down")
-    // A withdrawal that Redis refused, or forgot, may leave a place in a queue; it is passed over.
+    // A withdrawal that Redis refused or forgot may leave a place in a queue, which is passed over later.
     let excuses: [Fault] = [.refusal, .rightTaken, .wrongType, .restartWithOldData]
     if world.plan.faults.contains(where: { excuses.contains($0) }) { return }
     for (name, row) in leaseTable().enumerated() {
       let isWaiting = row.queue.contains { QueueEntry($0)?.owner == host.me }
       let held = row.lock.map { entries(.string($0)).filter { $0.owner == host.me } } ?? []
-      // Who lost it may still be using it: it is left to its end, which is near.
+      // A client that lost the lock may still use it: the lease is left to its end, which is near.
       let isHolding = held.contains { !isLost($0, of: leases[host.index][name], host) }
       if isHolding || isWaiting {
         world.fail("host \(host.index) has shut down and left \(names[name]) in Redis: \(row)")

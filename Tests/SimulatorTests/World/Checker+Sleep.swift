@@ -1,9 +1,9 @@
 import LockEngine
 
-// Who waits for what nobody will tell.
+// Waiters that nobody will wake.
 extension Checker {
-  /// Whoever waits has its place in the queue, and nobody who could have the lock waits on: not for longer than the time
-  /// in which hosts look at their places, whatever got lost before. To be called again and again.
+  /// Every waiter has its place in the queue, and none that could have the lock waits on, for longer than it takes
+  /// hosts to check their places, whatever got lost before. To be called again and again.
   func verifyNobodySleeps() {
     world.server.tick()
     for (host, name) in world.hosts.flatMap({ host in names.indices.map { (host, $0) } }) {
@@ -19,7 +19,7 @@ extension Checker {
     }
   }
 
-  /// Something was lost that concerns these names, or all: nobody can have done anything about it yet.
+  /// Something about these names, or all, was lost: nobody can have repaired it yet.
   func lost(_ names: [Int]? = nil) {
     for host in sleepingSince.indices {
       for name in names ?? Array(self.names.indices) where sleepingSince[host][name] != nil {
@@ -28,14 +28,14 @@ extension Checker {
     }
   }
 
-  /// Two seconds, and what is under way on a slow line; commands that have to wait for others take their time, too.
+  /// Two seconds, and the trips on a slow line: more of them where commands wait for each other.
   private var sleepMicrosecondsMax: Int64 {
     let plan = world.plan
     let trips: Int64 = plan.windowMax < 10 ? 100 : 8
     return 2_000_000 + trips * plan.latencyMicroseconds.upperBound + 2 * plan.latenessMicroseconds
   }
 
-  /// What is wrong about the wait of a host that nothing keeps from its lock; nil when nothing is.
+  /// Why a host waits for a lock that it could have; nil when it has reason to wait.
   private func reasonToWake(_ host: SimulatedHost, _ name: Int) -> String? {
     let server = world.server!
     guard host.isRunning, !host.isPaused, host.linkIsUp, world.latencyFactor == 1, !server.isDown, !server.isStalled,

@@ -17,7 +17,7 @@ final class Checker {
     var token: Token
     var mode: HoldMode
     var owner: String?
-    /// How often its owner was told that it has it, and has not been told that it has released it.
+    /// Grants that its owner was told of, minus the releases.
     var count = 1
     var since: Int64
   }
@@ -48,11 +48,11 @@ final class Checker {
     var waitMilliseconds: Int64?
     var owner: String?
 
-    /// Whether it stands in the queue of one lock, so that its place among others is known.
+    /// Whether it stands in the queue of one lock, where its place is known.
     var queuesForOne: Bool { !isSeveral && waitMilliseconds != 0 }
   }
 
-  /// A span of true time in which somebody held or waited, for those who say that it was part of a deadlock.
+  /// A span of true time in which somebody held or waited; refusals for deadlocks are checked against it.
   struct Span {
     var session: SessionID
     var start: Int64
@@ -66,15 +66,15 @@ final class Checker {
   }
 
   struct HostLease {
-    /// Until when, on the host's boot clock, the lease of each attempt may be counted on by what the host has heard.
+    /// The end of each attempt's lease, on the host's boot clock, by what the host has heard.
     var ends: [UInt64: BootInstant] = [:]
-    /// For how long each attempt asks.
+    /// The length of lease that each attempt asks for.
     var milliseconds: [UInt64: Int64] = [:]
     var end: BootInstant { ends.values.max() ?? BootInstant(nanoseconds: .min) }
     var firstEnd: BootInstant { ends.values.min() ?? BootInstant(nanoseconds: .min) }
-    /// Redis has lost data since it gave the lease to the host: until when a conflict with a newer lease is excused, by true time.
+    /// Redis has lost data since the grant: until then, by true time, a conflict with a newer lease is excused.
     var excusedUntil: Int64?
-    /// The attempt whose contention the host was told of, since when, and the grants since then.
+    /// The attempt that the host was told is contended, since when, and the grants since then.
     var contended: (attempt: String, since: BootInstant, grants: Int)?
     var grants: (attempt: String, count: Int) = ("", 0)
   }
@@ -92,18 +92,18 @@ final class Checker {
   var sessions: [SessionID: Int] = [:]
   var leases: [[HostLease]]
   var highestToken: [Token]
-  /// The highest that was given out for an exclusive hold.
+  /// The highest token of an exclusive hold.
   var highestExclusiveToken: [Token]
   var tokens: [Set<Token>]
   var highestTokenBeforeLoss: [Token]
   var highestExclusiveTokenBeforeLoss: [Token]
-  /// Everybody who ever waited or held, by what a deadlock names: the inbox and the request, the token and the name.
+  /// All waits and holds ever, by the keys that a deadlock names: inbox and request, token and name.
   var waitSpans: [String: Span] = [:]
   var holdSpans: [String: Span] = [:]
   /// Until when the last loss of data excuses anything, by true time.
   var lossUntil: [Int64]
   var lastDisturbance: [Int64]
-  /// For each host and name: since when a host waits that nobody will wake, by true time.
+  /// For each host and name: since when, by true time, it waits and nobody will wake it.
   var sleepingSince: [[Int64?]]
   var grantCount = 0
   private var closingSession: SessionID?
@@ -134,7 +134,7 @@ final class Checker {
 
   func opened(_ session: SessionID, on host: SimulatedHost) { sessions[session] = host.index }
 
-  /// The session is about to end: nobody believes on its behalf any more. What came due before may still be answered.
+  /// The session is about to end, and its beliefs with it. Replies to what came due before may still come.
   func closing(_ session: SessionID) {
     closingSession = session
     removeBeliefs { $0.session == session }
@@ -188,7 +188,7 @@ final class Checker {
     beliefs.removeAll(where: isOver)
   }
 
-  /// What was handed over last.
+  /// The hold that was transferred last.
   var handed: Belief?
 
   func believe(_ belief: Belief) {
@@ -203,7 +203,7 @@ final class Checker {
       return world.fail("host \(host.index) answers request \(id.rawValue), which is not open: \(reply)")
     }
     if session == closingSession {
-      // What came due before the end of the session is done first; the end then takes it back in the same turn.
+      // Deadlines that had passed are handled before the session's end, which takes their grants back in the same turn.
       return forget(id.rawValue, request)
     }
     verifyNobodyIsOverdue(host, before: reply)
@@ -270,10 +270,10 @@ final class Checker {
       token > belief.token || belief.mode != .exclusive
     else { return world.fail("session \(session.rawValue) handed over what it does not hold") }
     world.mark("transferred")
-    // Which of several it was shows in the engine.
+    // The engine shows which of several holds it was.
     let left = host.engine.snapshot(of: names[name], waitersMax: 0, now: host.bootNow)?.holders.map(\.token) ?? []
     removeBeliefs { $0.session == session && $0.name == name && !left.contains($0.token) }
-    // The receiver hears of it by the answer to its own request, or is told.
+    // The receiver hears of it in the reply to its own request, or by a notification.
     handed = Belief(
       host: host.index, session: target, name: name, token: token, mode: belief.mode, owner: nil, since: world.now)
   }
@@ -315,8 +315,8 @@ final class Checker {
     }
   }
 
-  /// Whoever lost a lock must hear of it before anybody on that host hears anything else; where one turn has no room for all
-  /// of them, anything else about that lock.
+  /// A loss must be told before anything else on that host; where one turn has no room for all losses, before anything
+  /// else about that lock.
   private func verifyNobodyIsOverdue(_ host: SimulatedHost, before reply: Reply) {
     for belief in beliefs where belief.host == host.index {
       if world.plan.hasSmallSlices, !reply.isAbout(names[belief.name]) { continue }
@@ -356,7 +356,7 @@ final class Checker {
         world.fail("a try of \(names) is told busy, though nobody else had it or wanted it")
       }
     case .timeout: if wait == nil || wait == 0 { world.fail("a request without a limit timed out") }
-    // Before the first connection is up, Redis is; a wait may have run out before Redis could answer, and be told so later.
+    // Redis is unavailable before the first link; a wait that ran out before Redis could answer may be told so later.
     case .unavailable:
       let fewRoundTrips = 8 * Int64(world.plan.latencyMicroseconds.upperBound) / 1000
       let answersFrom = host.linkUpSince.adding(milliseconds: fewRoundTrips + 3)
@@ -383,7 +383,7 @@ final class Checker {
     return value.holders.filter { $0.expires.map { $0 > now } ?? true }
   }
 
-  /// The holders in a lock's value as they are named where it is taken from them: `<host>/<instance>:<attempt>:<token>`.
+  /// The holders in a lock's value, as take_away.lua names them: `<host>/<instance>:<attempt>:<token>`.
   func holderEntries(_ bytes: Bytes) -> [String] {
     (LockValue(bytes)?.holders ?? []).map { "\($0.owner):\($0.attempt):\($0.token)" }
   }
@@ -396,7 +396,7 @@ final class Checker {
 }
 
 extension Reply {
-  /// Whether it says something about what the client has of a lock.
+  /// Whether it says something about the client's hold of a lock.
   fileprivate func isAbout(_ lock: LockName) -> Bool {
     switch self {
     case .acquired(let grant): grant.name == lock

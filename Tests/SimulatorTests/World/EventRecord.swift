@@ -1,8 +1,8 @@
 import LockEngine
 import LockTypes
 
-/// All that one engine was told, and what it said to that. Another engine that is told the same says the same: its events
-/// are its whole input.
+/// All events that one engine was given, and their effects. Another engine that is given the same events gives the same
+/// effects: the events are its whole input.
 struct EventRecord {
   struct Entry {
     var event: Event
@@ -24,7 +24,7 @@ struct EventRecord {
     return effects
   }
 
-  /// Tells a new engine the same. The first thing that it does in another way, in words; nil when there is none.
+  /// Gives a new engine the same events. Returns the first difference in words; nil when there is none.
   func replay() -> String? {
     let engine = LockEngine(configuration: configuration)
     for (number, entry) in entries.enumerated() {

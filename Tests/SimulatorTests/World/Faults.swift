@@ -22,8 +22,8 @@ extension Simulation {
     watchSleepers()
     run(milliseconds: plan.chaosMilliseconds)
     calmDown()
-    // Every zombie of a connection may cost one lease, and so may every push that was lost. A queue lives for two
-    // leases, or twice as long as a lock's key that a clock was set back for.
+    // Every zombie connection may cost one lease, and so may every lost push. A queue lives for two leases, or twice as
+    // long as a lock's key that outlives its time because the clock was set back.
     run(
       milliseconds: 3 * plan.leaseMilliseconds + plan.keepaliveMilliseconds + 5 * Self.latencyMax / 1000
         + 2 * server.setBackMicroseconds / 1000)
@@ -65,7 +65,7 @@ extension Simulation {
       host.resume()
       if !host.isRunning { host.start() }
       host.changeLease(toMilliseconds: plan.leaseMilliseconds)
-      // What TCP finds when the network is back: the server knows nothing of this connection any more.
+      // When the network is back, TCP finds that the server no longer knows this connection.
       if let wire = host.currentWire, wire.isBlackholed { host.wireClosed(wire) }
     }
     for name in checker.names.indices {
@@ -88,7 +88,7 @@ extension Simulation {
     if failure == nil { checker.verifyDrained() }
   }
 
-  /// A try right after a release was answered gets the lock, on whatever host, however the client heard of it.
+  /// A try that follows the reply to a release gets the lock, on any host, however its client heard of that reply.
   private func verifyTries() {
     // On a slow link each step takes its way there and back.
     let trips = 10 * plan.latencyMicroseconds.upperBound / 1000
@@ -123,8 +123,7 @@ extension Simulation {
     }
   }
 
-  /// When everybody has left, the engines have nothing in memory any more: neither what is known to somebody nor what is
-  /// only known to itself.
+  /// When all clients have left, the engines' memory is empty, down to records that nothing else refers to.
   private func verifyNothingIsLeft() {
     guard failure == nil else { return }
     for client in clients { client.close() }
@@ -198,7 +197,7 @@ extension Simulation {
     }
   }
 
-  /// Commands of the scripts.
+  /// Commands that the scripts use; a right to one of them can be taken.
   private static let rights = [
     "DEL", "EXISTS", "GET", "LINDEX", "LLEN", "LPOP", "LPOS", "LRANGE", "LREM", "PEXPIRE", "PING", "PTTL", "PUBLISH",
     "RPUSH", "SET", "TIME",
@@ -227,7 +226,7 @@ extension Simulation {
       guard let wire = host.currentWire else { return }
       wire.cut()
     case .blackhole:
-      // What a connection has lost once cannot come through later with what follows it.
+      // TCP keeps order: after a loss nothing that follows may come through.
       guard let wire = host.currentWire, !wire.isBlackholed else { return }
       wire.loseSome()
       wire.isBlackholed = true
@@ -247,7 +246,7 @@ extension Simulation {
     }
   }
 
-  /// Other data under the lock's key: it can only come there when nobody holds the lock.
+  /// Puts other data under the lock's key, which is possible only while nobody holds the lock.
   private func putWrongType(_ name: Int) {
     let key = checker.lockKeys[name]
     server.tick()

@@ -1,8 +1,8 @@
 import RESP
 import RedisLeases
 
-/// A host of a release that does not exist yet: it puts a field behind each value, entry and message that has room for
-/// more, as protocol/formats.md allows it to.
+/// A host of a release that does not exist yet: it appends a field to each value, entry and message that has room for
+/// more, as protocol/formats.md allows.
 enum LaterRelease {
   /// The field.
   static let field = "later"
@@ -15,7 +15,7 @@ enum LaterRelease {
       precondition(text.contains(old), "\(script.name.rawValue).lua does not have \(old) any more")
       text = text.replacing(old, with: new)
     }
-    // Values, and who is written into them anew.
+    // Values, and the holders that are added to them.
     put("(more or ':\(field)')", for: "(more or '')")
     put("(holder.more or ':\(field)')", for: "(holder.more or '')")
     put("'1;inuse 0 \(field);'", for: "'1;inuse 0;'")

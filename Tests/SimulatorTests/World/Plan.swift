@@ -14,7 +14,7 @@ enum Fault: String, CaseIterable {
   // An administrator.
   case takeAway
 
-  /// After it Redis may know less than it was told, so that two hosts can both be in the right for one lease.
+  /// Whether Redis may know less than it was told afterwards: two hosts can then rightly count on one lease.
   var losesData: Bool {
     switch self {
     case .restartWithOldData, .restartWithoutData, .flushAll, .clockForward, .evictLock, .wrongType: true
@@ -27,8 +27,8 @@ enum Fault: String, CaseIterable {
   }
 }
 
-/// One simulation's settings, all of them drawn from its seed: every seed has its own few kinds of faults (swarm
-/// testing), because a fault that happens all the time hides what another one would show.
+/// One simulation's settings, all drawn from its seed. Every seed has its own few kinds of faults (swarm testing),
+/// because a frequent fault hides what another one would show.
 struct Plan {
   var seed: UInt64
   var hostCount: Int
@@ -41,7 +41,7 @@ struct Plan {
   var cohortMilliseconds: Int64
   /// How long a command may go unanswered before the host gives the connection up.
   var linkTimeoutMilliseconds: Int64
-  /// How many commands may be unanswered; what comes on top waits in the daemon.
+  /// How many commands may be in flight; further ones wait in the daemon.
   var windowMax: Int
   var latencyMicroseconds: ClosedRange<Int64>
   /// By how much a timer may be late.
@@ -61,11 +61,11 @@ struct Plan {
   /// What each name is: 0 a lock, else a semaphore of so many permits.
   var capacities: [Int64]
   var sharedPercent: Double
-  /// Asking for a name as something that it is not.
+  /// Requests for a name as something that it is not.
   var conflictPercent: Double
   var ownerPercent: Double
   var severalPercent: Double
-  /// Holding one name while waiting for another without end, as who runs into a deadlock does.
+  /// Requests for a second name, without a limit, while holding a first one: these run into deadlocks.
   var chainPercent: Double
   /// Downgrades, transfers and breaks.
   var meddlePercent: Double
@@ -82,7 +82,7 @@ struct Plan {
   var stepsPerSlice: Int
   /// Leases that one renewal names.
   var renewalBatchMax: Int
-  /// How long a host's loop takes to come back to what was put off; others are heard meanwhile.
+  /// How long a host's loop takes to come back to work that was put off; other input is handled meanwhile.
   var turnMicroseconds: Int64
   /// How long the server keeps a connection whose peer is silently gone.
   var keepaliveMilliseconds: Int64
@@ -116,11 +116,11 @@ struct Plan {
       let fault = random.pick(Fault.allCases)
       if !chosen.contains(fault) { chosen.append(fault) }
     }
-    // A clock set back takes tokens with it when the counter is lost too; the design promises one of them.
+    // Tokens survive a clock that is set back or a lost counter; the design does not promise both.
     if chosen.contains(where: { $0.losesData || $0 == .evictFence }) { chosen.removeAll { $0 == .clockBack } }
-    // A live lease whose key is taken away burns its block of tokens, and so does one whose release was overtaken
-    // because its script had to be sent again. That takes the counter ahead of the clock by 65 ms each; to lose the
-    // counter too within that time is more than is promised.
+    // A live lease whose key is evicted burns its block of tokens, and so does one whose release was overtaken because
+    // its script had to be sent again. Each puts the counter 65 ms ahead of the clock; losing the counter within that
+    // time is more than is promised.
     if chosen.contains(where: { [.evictLock, .scriptFlush].contains($0) }) {
       chosen.removeAll { [.evictFence, .flushAll, .restartWithOldData, .restartWithoutData].contains($0) }
     }
@@ -134,7 +134,7 @@ struct Plan {
     severalPercent = nameCount < 2 ? 0 : random.pick([0, 0, 10, 40])
     chainPercent = nameCount < 2 ? 0 : random.pick([0, 0, 10, 40])
     meddlePercent = random.pick([0, 0, 5])
-    // One command at a time over a slow line: what waits for its turn must not count as unanswered.
+    // With few commands in flight on a slow line, those that wait for their turn must not count as unanswered.
     if windowMax < 10 {
       linkTimeoutMilliseconds = max(
         linkTimeoutMilliseconds, min(latencyMicroseconds.upperBound / 20, leaseMilliseconds / 2 - 1))
@@ -147,7 +147,7 @@ struct Plan {
     // Drawn apart, so that a seed's other settings stay what they were.
     var apart = SeededRandom(seed: seed ^ 0x6c61_7465_7200)
     hasLaterReleases = apart.chance(25)
-    // The other side of the world: an answer takes longer than all that a quick one would be given up for.
+    // The other side of the world: an answer takes longer than the usual time-outs.
     if random.chance(4) {
       leaseMilliseconds = 10_000
       linkTimeoutMilliseconds = 2500
@@ -160,13 +160,13 @@ struct Plan {
     turnMicroseconds = stepsPerSlice <= 3 ? random.pick([0, 100, 1000]) : 0
   }
 
-  /// By how much something that is due may be late: its timer, and the turns of those that were due before.
+  /// By how much anything that is due may be late: its timer's lateness, and the turns for what was due before.
   var latenessMicroseconds: Int64 { timerLatenessMicroseconds + 40 * turnMicroseconds }
 
   /// Whether an engine may have more to do than one turn has room for.
   var hasSmallSlices: Bool { stepsPerSlice <= 3 }
 
-  /// How a name is asked for by who asks for nothing in particular.
+  /// The usual mode of a name.
   func mode(of name: Int) -> HoldMode { capacities[name] == 0 ? .exclusive : .permit(of: capacities[name]) }
 
   var engine: EngineConfiguration {

@@ -10,11 +10,11 @@ final class SimulatedClient {
   private var incarnation = 0
   private(set) var holds: [(name: Int, token: Token)] = []
   private(set) var waits: [(request: RequestID, wish: Checker.Wish)] = []
-  /// What it has given back without having heard the answer.
+  /// Releases without a reply yet.
   private var releasing: [RequestID: (name: Int, token: Token)] = [:]
-  /// What it has handed over without having heard the answer.
+  /// Transfers without a reply yet.
   private var transferring: [RequestID: [(name: Int, token: Token)]] = [:]
-  /// The locks that are given back only when this request has been answered, and the one that it asks for.
+  /// The locks that are released only when a further request is answered, and the lock which that asks for.
   private var chain: Chain?
   private typealias Chain = (first: RequestID, second: RequestID?, name: Int, then: Int)
   /// What it was told, in order, for tests with a script.
@@ -54,7 +54,7 @@ final class SimulatedClient {
     }
   }
 
-  /// It exits, crashes or hangs up; its host notices at once.
+  /// The client exits, crashes or hangs up; its host notices at once.
   func close() {
     guard isConnected else { return }
     isOpen = false
@@ -101,7 +101,7 @@ final class SimulatedClient {
   @discardableResult
   func release(_ name: Int = 0, token: Token? = nil) -> RequestID {
     let request = RequestID(world.newID())
-    // An owner may have entered more than once; each time is given back by itself.
+    // An owner may have entered more than once; each entry is released by itself.
     if let at = holds.firstIndex(where: { $0.name == name && (token == nil || token == $0.token) }) {
       releasing[request] = holds.remove(at: at)
     }
@@ -143,7 +143,7 @@ final class SimulatedClient {
     if let hold = releasing.removeValue(forKey: request), case .refused(.notHeld(let tokens)) = reply,
       tokens.contains(hold.token), !world.isScripted
     {
-      // Meanwhile it had come to have another hold of the same name, so that it must say which one it means.
+      // The client has got another hold of the same name meanwhile, and must say which one it means.
       holds.append(hold)
       giveBackLater([hold])
     }
@@ -166,7 +166,7 @@ final class SimulatedClient {
     giveBackLater(got)
   }
 
-  /// Whether what was to be handed over stays where it is.
+  /// Whether a hold that was to be transferred stays where it is.
   private static func isKept(_ reply: Reply) -> Bool {
     switch reply {
     case .refused(.unavailable), .refused(.modeConflict): true
@@ -287,7 +287,7 @@ final class SimulatedClient {
       owner: "chain")
   }
 
-  /// Does to a lock what only few do.
+  /// Downgrades, transfers or breaks.
   private func meddle(_ name: Int) {
     let token = holds.first { $0.name == name }?.token
     switch world.random.pick(0...2) {

@@ -3,13 +3,13 @@ import LockTypes
 import RESP
 import RedisLeases
 
-/// One machine with one daemon: the engine, the connection machine and the encoder as they are, and between them what
-/// the daemon's driver does.
+/// One machine with one daemon: the production engine, connection machine and encoder, with a model of the driver
+/// between them.
 final class SimulatedHost {
   unowned let world: Simulation
   let index: Int
   private(set) var incarnation = 0
-  /// How long the leases last that it asks for from now on.
+  /// The length of the leases that it asks for from now on.
   private(set) var leaseMilliseconds: Int64
   private(set) var engine: LockEngine
   private(set) var encoder: LeaseCommandEncoder
@@ -27,17 +27,17 @@ final class SimulatedHost {
   private var waitingCommands: [(UInt64, LeaseCommand)] = []
   private var waitingRenewals: [(UInt64, LeaseCommand)] = []
   private var lastAnsweredSentAt: BootInstant?
-  /// The longest that the engine has reckoned with for an answer, in milliseconds.
+  /// The longest round trip that the engine has reckoned with, in milliseconds.
   private(set) var longestRoundTrip: Int64 = 0
   private var armed: (at: BootInstant, ticket: Int)?
   private var tickets = 0
-  /// Of what its engine is told, where that is recorded.
+  /// The index of its engine's record, where events are recorded.
   private var recordIndex = 0
 
   /// The boot clock: what it showed at the beginning, and by how many parts in a million it is fast.
   private var bootOffset: Int64 = 0
   private var drift: Int64 = 0
-  /// How long the machine has been suspended, for a simulated mistake only: the right clock counts it.
+  /// How long the machine has been suspended. Only a planted mistake uses it: the right clock counts that time.
   private var suspendedNanoseconds: Int64 = 0
   private var pausedAt: Int64 = 0
 
@@ -90,7 +90,7 @@ final class SimulatedHost {
     tellEngine(.reconfigured(settings))
   }
 
-  /// The process is gone at once, with everything that it knew. `silently`: the machine died, nobody closes sockets.
+  /// The process ends at once, with all its memory. `silently`: the machine died, and nobody closes sockets.
   func crash(silently: Bool) {
     guard isRunning else { return }
     world.trace("host \(index) \(silently ? "dies" : "crashes")")
@@ -216,7 +216,7 @@ final class SimulatedHost {
     tickets += 1
     let ticket = tickets
     armed = (next, ticket)
-    // What was put off goes on at once, as soon as the loop has looked at everything else.
+    // Work that was put off goes on as soon as the loop has looked at everything else.
     let isOverdue = next <= bootNow
     let lateness = isOverdue ? world.plan.turnMicroseconds : world.random.pick(0...world.plan.timerLatenessMicroseconds)
     world.schedule(at: max(world.now, time(of: next)) + lateness) { [self] in
@@ -230,15 +230,15 @@ final class SimulatedHost {
   // MARK: The link
 
   private func submit(_ command: LeaseCommand, _ id: UInt64) {
-    // What came due before the engine hears that the link is gone is done first, with a link that is there no more.
+    // The engine first handles what came due before it hears that the link is gone; those commands go nowhere.
     if isTellingLinkDown { return }
     guard linkIsUp else { return world.fail("host \(index) sends \(command) while the link is down") }
     if case .renew = command { waitingRenewals.append((id, command)) } else { waitingCommands.append((id, command)) }
     fillWindow()
   }
 
-  /// Puts commands into the pipeline as far as it has room, renewals first, as the daemon does. Gives those that had to
-  /// wait for it.
+  /// Puts commands into the pipeline while it has room, renewals first, as the daemon does. Returns those that had to
+  /// wait for room.
   @discardableResult
   private func fillWindow() -> [CommandID] {
     var sent: [CommandID] = []
@@ -269,7 +269,7 @@ final class SimulatedHost {
     watch(wire)
   }
 
-  /// Gives the connection up when what was asked is not answered in time.
+  /// Gives the connection up when a command is not answered in time.
   private func watch(_ wire: Wire) {
     guard let oldest = machine?.oldestPendingID ?? (machine?.isReady == false ? 0 : nil) else { return }
     world.schedule(after: world.plan.linkTimeoutMilliseconds * 1000) { [self] in
@@ -371,7 +371,7 @@ final class SimulatedHost {
         return world.fail("host \(index): a reply to command \(id), which is not in flight")
       }
       let reply = LeaseReplyDecoder.decode(value, to: sent.command)
-      // An acquire that came late, after a newer one of this host: no mistake, and nothing to anybody.
+      // An acquire that came late, after a newer one of this host: no mistake, and of no consequence.
       let isStale = value.elements?.first?.string == "stale"
       if isStale { world.mark("stale acquire") }
       if let failure = failure(in: reply), !isStale, value.error.map(isRefusal) != true {
@@ -402,7 +402,7 @@ final class SimulatedHost {
       || words.contains("The user executing the script can't run this command")
   }
 
-  /// What a command failed of, unless the key holds something else.
+  /// Why a command failed, unless the key holds something else.
   private func failure(in reply: LeaseReply) -> LeaseFailure? {
     switch reply.failure {
     case .wrongType?: nil

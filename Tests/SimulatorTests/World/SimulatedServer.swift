@@ -10,7 +10,7 @@ final class SimulatedServer {
   private(set) var isStalled = false
   private(set) var isDown = false
   private var clockOffset: Int64 = 0
-  /// By how much the clock was set back in all: for so long keys outlive their time.
+  /// By how much the clock was set back in all: keys outlive their time by as much.
   private(set) var setBackMicroseconds: Int64 = 0
   /// What stood in Redis a while ago, for a restart that finds an old file.
   private(set) var oldData: [Bytes: RedisModel.Entry] = [:]
@@ -40,7 +40,7 @@ final class SimulatedServer {
 
   func closed(_ wire: Wire) {
     guard wire.serverIsOpen else { return }
-    // A stopped server learns of it when it goes on; what was sent before is executed first.
+    // A stopped server notices when it goes on, and first executes what was sent before.
     if isStalled && !wire.unread.isEmpty {
       wire.unread.append([])
       return
@@ -184,7 +184,7 @@ final class SimulatedServer {
   func operate(_ command: [Bytes]) -> ServerReply? {
     tick()
     let client = redis.connect()
-    // What a daemon is told to do it does as its own user.
+    // EVAL comes from a daemon on the operator's behalf, and runs as the daemons' user.
     redis.isOperator = command.first != "EVAL"
     defer {
       redis.isOperator = false

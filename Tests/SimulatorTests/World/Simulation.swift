@@ -36,7 +36,7 @@ enum Mistake: String, CaseIterable {
     }
   }
 
-  /// The scripts with one place of one of them changed, without the quick ways, which would pass it by.
+  /// The scripts with one place of one of them changed, without the quick ways, which would bypass it.
   private func edited(_ name: ScriptName, _ old: String, _ new: String) -> [RedisScript] {
     RedisScript.leases(withQuickWays: false).map { script in
       guard script.name == name else { return script }
@@ -52,7 +52,7 @@ enum Mistake: String, CaseIterable {
     let length: (Int64) -> Int64
     switch self {
     case .leaseIsCountedTooLong: length = { $0 / 3 }
-    // Whatever was asked for before under the same attempt.
+    // Whatever length was asked for before under the same attempt.
     case .leaseHasTheLengthOfTheDay: length = { _ in host.leaseMilliseconds }
     default: return command
     }
@@ -66,7 +66,7 @@ enum Mistake: String, CaseIterable {
     }
   }
 
-  /// The words of the rule that is to find it: a mistake that ends a script with an error would show in any case.
+  /// Words of the failure that must find it: a mistake that ends a script with an error would show in any case.
   var mustBeFoundBy: String? {
     switch self {
     case .readersIgnoreTheWriter, .acquireIgnoresTheQueue: "had waited longer"
@@ -79,7 +79,7 @@ enum Mistake: String, CaseIterable {
     }
   }
 
-  /// A plan in which it can show.
+  /// A plan in which the mistake can show.
   func plan(seed: UInt64) -> Plan {
     var plan = Plan(seed: seed)
     if self == .noPlaceBehindOwnReaders { plan.faults = [] }
@@ -130,7 +130,7 @@ final class Simulation {
   private(set) var failure: String?
   private(set) var marks: Set<String> = []
   private(set) var eventCount = 0
-  /// Turns of an engine that only its timer caused, to find one that never sleeps.
+  /// Turns that only an engine's timer caused, to find an engine that never sleeps.
   var timerTurns = 0
   private(set) var hosts: [SimulatedHost] = []
   private(set) var server: SimulatedServer!
@@ -205,7 +205,7 @@ final class Simulation {
 
   func latency() -> Int64 { min(random.pick(plan.latencyMicroseconds) * latencyFactor, Self.latencyMax) }
 
-  /// A second. It bounds how long what was sent in a bad hour is under way.
+  /// The longest that bytes are under way, even in a latency spike: a second, in microseconds.
   static let latencyMax: Int64 = 1_000_000
 
   func split(_ bytes: [UInt8]) -> [[UInt8]] {

@@ -19,9 +19,9 @@ final class Wire {
   /// Whether each side still takes it for open.
   var hostIsOpen = true
   var serverIsOpen = false
-  /// Nothing gets through any more, and neither side is told.
+  /// Nothing gets through from now on, and neither side is told.
   var isBlackholed = false
-  /// Bytes that the network holds back go through late (a partition that heals).
+  /// Until then the network holds bytes back, which go through late (a partition that heals).
   var heldBackUntil: Int64 = 0
   var client: Int64 = 0
   /// What the stopped server has not read yet.
