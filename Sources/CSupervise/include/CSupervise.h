@@ -21,9 +21,9 @@ pid_t supervise_guard_start(int lock_socket, int *channel);
 void supervise_guard_dismiss(pid_t guard, int channel);
 
 /// Starts `arguments` (NULL-terminated, looked up in PATH) as the leader of a process group of its own, with the
-/// signal mask `mask` and default signal dispositions. The kernel kills it when the caller dies. It reports itself to
-/// the guard behind `channel` (-1 for none) before the command begins. With `terminal` >= 0 its group becomes the
-/// foreground group of that terminal.
+/// signal mask `mask` and the dispositions that the caller inherited (SIGCHLD: the default). The kernel kills it when
+/// the caller dies. It reports itself to the guard behind `channel` (-1 for none) before the command begins. With
+/// `terminal` >= 0 its group becomes the foreground group of that terminal.
 ///
 /// Returns the process id, or -1: then `*failed_exec` says whether errno comes from execvp.
 pid_t supervise_spawn(
