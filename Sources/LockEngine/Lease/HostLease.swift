@@ -294,10 +294,10 @@ final class HostLease {
 
   // MARK: Tokens
 
-  /// The next token of its block. All tokens of leases are issued here.
-  func issueToken() -> Token {
-    var term = self.term
-    assert(isHeld && term.tokensLeft > 0, "a token is issued that was not reserved")
+  /// The next token of its block; nil where this host does not have it, or nothing is left of the block. All tokens of
+  /// leases are issued here.
+  func issueToken() -> Token? {
+    guard case .held(var term) = saved.state, term.tokensLeft > 0 else { return nil }
     let token = term.nextToken
     term.nextToken += 1
     saved.state = .held(term)

@@ -10,15 +10,20 @@ extension LockEngine {
   ) -> Hold? {
     catchUp(lock, now: now)
     guard lock.queue.isEmpty, lock.hasRoom(for: request.mode) else { return nil }
-    if isLocal {
-      return grant(request, lock, to: session, issueToken(under: nil), under: nil, partOf: partOf, now: now)
+    var lease: HostLease?
+    if !isLocal {
+      guard case .now(let found) = admission(to: lock, in: request.mode, arrival: .max, now: now) else { return nil }
+      lease = found
     }
-    guard case .now(let lease) = admission(to: lock, in: request.mode, arrival: .max, now: now) else { return nil }
-    return grant(request, lock, to: session, issueToken(under: lease), under: lease, partOf: partOf, now: now)
+    guard let token = issueToken(under: lease) else { return nil }
+    return grant(request, lock, to: session, token, under: lease, partOf: partOf, now: now)
   }
 
-  func grant(_ waiter: Waiter, under lease: HostLease?, now: BootInstant) {
-    grant(waiter, issueToken(under: lease), under: lease, now: now)
+  /// False: there is no token under that lease, and it goes on waiting.
+  func grant(_ waiter: Waiter, under lease: HostLease?, now: BootInstant) -> Bool {
+    guard let token = issueToken(under: lease) else { return false }
+    grant(waiter, token, under: lease, now: now)
+    return true
   }
 
   func grant(_ waiter: Waiter, _ token: Token, under lease: HostLease?, now: BootInstant) {
@@ -32,8 +37,9 @@ extension LockEngine {
     }
   }
 
-  /// The next token under a lease, or of the local tier. All tokens are issued here.
-  func issueToken(under lease: HostLease?) -> Token {
+  /// The next token under a lease, or of the local tier; nil where the lease has none to give. All tokens are issued
+  /// here.
+  func issueToken(under lease: HostLease?) -> Token? {
     if let lease { return lease.issueToken() }
     return issued.newLocalToken()
   }

@@ -17,12 +17,12 @@ extension LockEngine {
       let mode = waiter.request.mode
       guard lock.hasRoom(for: mode) else { return waitForRelease(of: lock, now: now) }
       if isLocal {
-        grant(waiter, under: nil, now: now)
+        guard grant(waiter, under: nil, now: now) else { return }
         continue
       }
       switch admission(to: lock, in: mode, arrival: waiter.arrival, now: now) {
       case .now(let lease):
-        grant(waiter, under: lease, now: now)
+        guard grant(waiter, under: lease, now: now) else { return }
       case .withNewLease(let lease):
         guard lease.holdCount == 0 else { return waitForRelease(of: lock, now: now) }
         giveBack(lease, now: now)

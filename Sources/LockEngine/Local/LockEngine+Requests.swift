@@ -169,16 +169,18 @@ extension LockEngine {
     if let refusal = refusalToTransfer(hold, to: receiver, waiting: waiter, isAccepting: isAccepting) {
       return effects.append(.reply(session, request, .refused(refusal)))
     }
+    guard let fresh = issueToken(under: hold.lease) else {
+      let words = "this lease has no tokens left until Redis gives it more; try again"
+      return effects.append(.reply(session, request, .refused(.unavailable(words))))
+    }
     // The receiver has asked for it: its wait is granted, ahead of those before it.
     if let waiter {
-      let fresh = issueToken(under: hold.lease)
       end(hold)
       effects.append(.reply(session, request, .transferred(name: name, token: fresh, to: target)))
       observe(hold.lock, .released(session, hold.token))
       grant(waiter, fresh, under: hold.lease, now: now)
       return advance(hold.lock, now: now)
     }
-    let fresh = issueToken(under: hold.lease)
     end(hold)
     let handed = Hold(hold, handedTo: target, token: fresh, since: now)
     add(handed, to: receiver)
@@ -195,9 +197,6 @@ extension LockEngine {
   private func refusalToTransfer(
     _ hold: Hold, to receiver: SessionRecord, waiting waiter: Waiter?, isAccepting: Bool
   ) -> Refusal? {
-    if let lease = hold.lease, lease.term.tokensLeft <= 0 {
-      return .unavailable("this lease has no tokens left until Redis gives it more; try again")
-    }
     if let waiter {
       let fits = waiter.request.mode == hold.mode || (waiter.request.mode == .shared && hold.mode == .exclusive)
       return fits ? nil : .modeConflict(hold.mode)
