@@ -9,9 +9,9 @@ import SystemStrings
 /// The sidecar: a socket for clients, one connection to Redis, and the lock engine between them, on one event loop.
 public final class Sidecar: Sendable {
   private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-  private let loop: any EventLoop
+  let loop: any EventLoop
   private let socket: ListeningSocket
-  private let life: NIOLoopBoundBox<Lifecycle?>
+  let life: NIOLoopBoundBox<Lifecycle?>
   private let mustStop: NIOLoopBoundBox<Bool>
   private let configuration: SidecarConfiguration
   private let left: LeftDescriptors
@@ -67,6 +67,9 @@ public final class Sidecar: Sendable {
         predecessor: predecessor, store: store)
       life.onStopped = { stopped.succeed() }
       self.life.value = life
+      // The loop goes round until the process ends, and may have something to do for it at any moment: a turn to end, a
+      // connection that closes, an answer of Redis. So it is never freed, however this ends.
+      _ = Unmanaged.passRetained(life)
       return life.start(on: self.socket, predecessor: predecessor)
     }
     defer { socket.remove() }

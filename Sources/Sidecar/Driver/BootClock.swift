@@ -39,6 +39,7 @@ final class BootTimer {
   private let descriptor: CInt
   private let channel: any Channel
   private var armedFor: BootInstant?
+  private var isClosed = false
 
   private init(descriptor: CInt, channel: any Channel) {
     self.descriptor = descriptor
@@ -63,14 +64,16 @@ final class BootTimer {
   /// Fires at `moment`, or soon if it has passed. A timer armed for an earlier moment stays: firing early does no harm,
   /// and this saves a system call for every deadline that is put off.
   func arm(for moment: BootInstant?, now: BootInstant) {
-    guard let moment else { return }
+    guard let moment, !isClosed else { return }
     if let armedFor, armedFor <= moment, armedFor > now { return }
     armedFor = moment
     // The moment 0 would disarm it.
     boot_timer_set(descriptor, max(moment.nanoseconds, 1))
   }
 
+  /// It never fires again. Its descriptor may be another one's from now on.
   func close() {
+    isClosed = true
     channel.close(promise: nil)
   }
 

@@ -85,7 +85,8 @@ final class SidecarCore {
     }
     door.lead(to: self)
     output.onEnd = { [unowned self] in endTurn() }
-    parts.peers.onUnit = { [input = parts.input] session in input.unitIsKnown(of: session) }
+    // Weak: input leads back to the peers, which a look-up under way may outlive.
+    parts.peers.onUnit = { [weak input = parts.input] session in input?.unitIsKnown(of: session) }
     parts.router.figures = { [unowned self] in stats }
     if keeper != nil { engine.recordChanges() }
   }
