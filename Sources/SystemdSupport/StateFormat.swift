@@ -5,8 +5,6 @@
 struct StateLayout {
   static let magic: UInt64 = 0x3154_4154_534B_4C53
   static let version: UInt64 = 2
-  /// Those that are read. In version 1 the numbers of the head had no checks, and the counters stood among them.
-  static let versionsRead: ClosedRange<UInt64> = 1...version
   static let headBytes = 4096
   static let areaHeadBytes = 8
   static let countersMax = 16
@@ -15,11 +13,8 @@ struct StateLayout {
   static let versionOffset = 8
   static let areaBytesOffset = 16
   static let areaOffset = 24
-  /// Where version 1 had them; what is written now stands elsewhere, since both are there for a moment.
-  static let outputsOffsetOfFirst = 32
   static let attemptsOffset = 40
   static let outputsOffset = 48
-  static let countersOffsetOfFirst = 64
 
   private static let areaSalt: UInt64 = 1
   static let outputsSalt: UInt64 = 2
@@ -58,11 +53,9 @@ struct StateLayout {
 struct StateHead {
   let layout: StateLayout
   let area: Int
-  /// Counts the areas that were in use; 0 in version 1.
+  /// Counts the areas that were in use.
   let generation: UInt64
   let outputsHandedOver: UInt64
-  /// Where version 1 had them; empty in any other.
-  let counters: [UInt64]
 
   init(memory: UnsafeRawBufferPointer) throws(StateUnreadable) {
     guard let layout = StateLayout(bytes: memory.count) else { throw .damaged("it is too small") }
@@ -73,31 +66,19 @@ struct StateHead {
     if magic == 0 { throw .empty }
     guard magic == StateLayout.magic else { throw .damaged("it does not begin as it should") }
     let version = word(StateLayout.versionOffset)
-    guard StateLayout.versionsRead.contains(version) else { throw .otherVersion(version) }
+    guard version == StateLayout.version else { throw .otherVersion(version) }
     guard word(StateLayout.areaBytesOffset) == UInt64(layout.areaBytes) else { throw .damaged("its size is wrong") }
     self.layout = layout
-    let areaWord = word(StateLayout.areaOffset)
-    // The version is written before the area is taken into use, so the area's word tells which one it is.
-    if areaWord < 2 {
-      area = Int(areaWord)
-      generation = 0
-      outputsHandedOver = word(StateLayout.outputsOffsetOfFirst)
-      counters = (0..<StateLayout.countersMax).map { word(StateLayout.countersOffsetOfFirst + 8 * $0) }
-      return
-    }
-    guard version > 1, let inUse = StateLayout.area(in: areaWord) else { throw .damaged("it names no area") }
+    guard let inUse = StateLayout.area(in: word(StateLayout.areaOffset)) else { throw .damaged("it names no area") }
     (area, generation) = inUse
     guard let outputs = SealedWord.open(word(StateLayout.outputsOffset), salt: StateLayout.outputsSalt) else {
       throw .damaged("its head is damaged")
     }
     outputsHandedOver = outputs
-    counters = []
   }
 
   /// How far the entries of the area are valid, in bytes from its beginning; nil when that is damaged.
-  func end(_ word: UInt64) -> UInt64? {
-    generation == 0 ? word : SealedWord.open(word, salt: StateLayout.endSalt(generation))
-  }
+  func end(_ word: UInt64) -> UInt64? { SealedWord.open(word, salt: StateLayout.endSalt(generation)) }
 }
 
 /// A number below 2^48 with a check in the bits above: one store writes both.
@@ -285,7 +266,7 @@ public struct StateImage: Equatable, Sendable {
   /// Reads what is there, whatever that is.
   public init(memory: UnsafeRawBufferPointer) throws(StateUnreadable) {
     let (head, entries) = try Self.entries(in: memory)
-    counters = head.counters.isEmpty ? [UInt64](repeating: 0, count: StateLayout.countersMax) : head.counters
+    counters = [UInt64](repeating: 0, count: StateLayout.countersMax)
     records = [:]
     inputs = []
     outputs = []

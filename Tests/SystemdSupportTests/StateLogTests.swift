@@ -250,11 +250,12 @@ private func note(_ text: String, output id: UInt64, _ log: StateLog) throws {
     #expect(image.records == [key(3): [3]] && image.counters[0] == 2)
   }
 
-  @Test func anotherVersionIsNotRead() throws {
+  @Test(arguments: [0, StateLayout.version - 1, StateLayout.version + 1])
+  func anotherVersionIsNotRead(_ version: UInt64) throws {
     let memory = Memory()
     try memory.log().commit(counters: [])
-    memory.bytes.storeBytes(of: StateLayout.version + 1, toByteOffset: StateLayout.versionOffset, as: UInt64.self)
-    #expect(throws: StateUnreadable.otherVersion(StateLayout.version + 1)) { try memory.image() }
+    memory.bytes.storeBytes(of: version, toByteOffset: StateLayout.versionOffset, as: UInt64.self)
+    #expect(throws: StateUnreadable.otherVersion(version)) { try memory.image() }
   }
 
   /// Neither another area, nor fewer entries, nor other counters than were committed last.
@@ -297,32 +298,6 @@ private func note(_ text: String, output id: UInt64, _ log: StateLog) throws {
     #expect(isRefused())
   }
 
-  /// What a daemon of the first format has left is read, and gone on with in this one.
-  @Test func theFirstFormatIsRead() throws {
-    let memory = Memory(64 * 1024)
-    let log = try memory.log()
-    try log.put(key(1), [1])
-    try note("reply", output: 3, log)
-    try log.commit(counters: [])
-    let end = memory.bytes.loadUnaligned(fromByteOffset: StateLayout.headBytes, as: UInt64.self) & 0xFFFF_FFFF_FFFF
-    func store(_ value: UInt64, at offset: Int) {
-      memory.bytes.storeBytes(of: value, toByteOffset: offset, as: UInt64.self)
-    }
-    store(end, at: StateLayout.headBytes)
-    store(0, at: StateLayout.areaOffset)
-    store(0, at: StateLayout.outputsOffset)
-    store(1, at: StateLayout.versionOffset)
-    store(5, at: StateLayout.countersOffsetOfFirst)
-    let image = try memory.image()
-    #expect(image.records == [key(1): [1]] && image.counters[0] == 5 && image.outputs.count == 1)
-    let next = try memory.log()
-    try next.put(key(1), [2])
-    #expect(try memory.image() == image)
-    try next.commit(counters: [6])
-    #expect(try memory.image().records == [key(1): [2]])
-    #expect(try memory.image().counters[0] == 6)
-  }
-
   @Test func damageIsFoundOrHarmlessButNeverTraps() throws {
     var random = SystemRandomNumberGenerator()
     let memory = Memory(16 * 1024)
@@ -351,11 +326,16 @@ private func note(_ text: String, output id: UInt64, _ log: StateLog) throws {
     #expect(unread > 200)
     for _ in 0..<10 {
       for place in memory.bytes.indices { memory.bytes[place] = UInt8.random(in: .min ... .max, using: &random) }
-      memory.bytes.storeBytes(of: StateLayout.magic, toByteOffset: 0, as: UInt64.self)
-      memory.bytes.storeBytes(of: 1, toByteOffset: 8, as: UInt64.self)
-      memory.bytes.storeBytes(of: 4096, toByteOffset: 16, as: UInt64.self)
-      memory.bytes.storeBytes(of: 0, toByteOffset: 24, as: UInt64.self)
-      memory.bytes.storeBytes(of: UInt64.random(in: 0...4096, using: &random), toByteOffset: 4096, as: UInt64.self)
+      func store(_ value: UInt64, at offset: Int) {
+        memory.bytes.storeBytes(of: value, toByteOffset: offset, as: UInt64.self)
+      }
+      store(StateLayout.magic, at: StateLayout.magicOffset)
+      store(StateLayout.version, at: StateLayout.versionOffset)
+      store(4096, at: StateLayout.areaBytesOffset)
+      store(StateLayout.areaWord(0, generation: 1), at: StateLayout.areaOffset)
+      store(SealedWord.seal(0, salt: StateLayout.outputsSalt), at: StateLayout.outputsOffset)
+      let end = UInt64.random(in: 0...4096, using: &random)
+      store(SealedWord.seal(end, salt: StateLayout.endSalt(1)), at: StateLayout.headBytes)
       #expect(throws: StateUnreadable.self) { try memory.image() }
     }
   }

@@ -6,7 +6,7 @@ import struct
 import pytest
 from harness.client import Ended
 from harness.service_manager import ServiceManager
-from harness.state_memory import ATTEMPTS_OFFSET, change_leases, with_lease_milliseconds, with_valid_until
+from harness.state_memory import ATTEMPTS_OFFSET, IDENTITY, LEASE, change_records, with_format, with_lease_milliseconds, with_valid_until
 from harness.waiting import wait_until
 
 UNUSABLE = "what the daemon before left cannot be used"
@@ -39,7 +39,7 @@ def test_a_record_that_makes_no_sense_is_not_taken_up(lab, change):
     holder = service.client()
     token = holder.acquire("orders")
     service.crash()
-    assert change_leases(memory_of(service), change) >= 1
+    assert change_records(memory_of(service), LEASE, change) >= 1
     service.start()
     assert UNUSABLE in service.log()
     assert ended(holder)
@@ -48,6 +48,23 @@ def test_a_record_that_makes_no_sense_is_not_taken_up(lab, change):
     assert client.acquire("orders") > token
     for _ in range(20):
         client.ping()
+    assert service.stop() == 0
+
+
+@pytest.mark.parametrize("version, oldest_reader, words", [
+    (3, 2, "its records are of format 3"), (1, 2, "its records are of format 1"), (9, 9, "for readers of format 9")])
+def test_a_format_that_is_not_read_is_not_taken_up(lab, version, oldest_reader, words):
+    """Whoever was connected is told by the end of the connection, and others get the lock when the lease has ended."""
+    service = ServiceManager(lab, "--redis", lab.redis().url, "--lease-ms", "1000")
+    service.start()
+    holder = service.client()
+    token = holder.acquire("orders")
+    service.crash()
+    assert change_records(memory_of(service), IDENTITY, lambda payload: with_format(payload, version, oldest_reader)) >= 1
+    service.start()
+    assert UNUSABLE in service.log() and words in service.log()
+    assert ended(holder)
+    assert service.client().acquire("orders") > token
     assert service.stop() == 0
 
 

@@ -79,9 +79,14 @@ public struct StateWriter: Sendable {
 }
 
 /// Bytes that are not what a ``StateWriter`` wrote.
-public struct StateDamage: Error, Equatable {
+public struct StateDamage: Error, Equatable, CustomStringConvertible {
+  /// What is wrong, in words.
+  public let description: String
+
   /// Something that makes no sense.
-  public init() {}
+  public init(_ description: String = "a record makes no sense") {
+    self.description = description
+  }
 }
 
 /// Reads what a ``StateWriter`` has written. Whatever the bytes are, it throws or gives values; it never traps.

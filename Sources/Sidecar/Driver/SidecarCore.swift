@@ -103,7 +103,7 @@ final class SidecarCore {
     if let last = predecessor?.engine.lastAttempt(numbers: predecessor?.numbers ?? []), last >= starts.lowerBound {
       return 0
     }
-    // One of before counted from 1.
+    // What was left has no number of there.
     return .random(in: starts)
   }
 

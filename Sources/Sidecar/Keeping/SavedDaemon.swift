@@ -52,9 +52,15 @@ struct SavedIdentity: Equatable {
   init(_ bytes: [UInt8]) throws(StateDamage) {
     var reader = StateReader(bytes)
     version = try reader.unsigned()
-    let second = try reader.unsigned()
-    // Up to format 3, the second number was the format of the engine's records.
-    guard version > 3 ? second <= SavedDaemon.version : version > 0 && second == 2 else { throw StateDamage() }
+    guard version >= SavedDaemon.firstVersion else {
+      throw StateDamage(
+        "its records are of format \(version), and this daemon reads from format \(SavedDaemon.firstVersion) on")
+    }
+    let oldestReader = try reader.unsigned()
+    guard oldestReader <= SavedDaemon.version else {
+      throw StateDamage(
+        "its records are for readers of format \(oldestReader), and this daemon reads format \(SavedDaemon.version)")
+    }
     instance = try reader.text()
     host = try reader.text()
     keyPrefix = try reader.text()
@@ -143,8 +149,8 @@ struct SavedSession: Equatable {
     self.cookie = cookie
   }
 
-  /// - Parameter version: the format that it was written in.
-  init(id: SessionID, _ bytes: [UInt8], version: UInt64 = SavedDaemon.version) throws(StateDamage) {
+  /// - Parameter isOfLaterFormat: whether more may stand behind what is known.
+  init(id: SessionID, _ bytes: [UInt8], isOfLaterFormat: Bool = false) throws(StateDamage) {
     var reader = StateReader(bytes)
     self.id = id
     cookie = try reader.unsigned()
@@ -168,11 +174,9 @@ struct SavedSession: Equatable {
     endsWithProcess = try reader.bool()
     keepaliveMilliseconds = try reader.signed()
     losses = try reader.bytes()
-    // In format 1 every half-closed session kept its holds.
-    keepsHoldsHalfClosed = version == 1 ? true : try reader.bool()
-    // Before format 3 every session accepted transfers.
-    acceptsTransfers = version < 3 ? true : try reader.bool()
-    try reader.finish(isOfLaterFormat: version > SavedDaemon.version)
+    keepsHoldsHalfClosed = try reader.bool()
+    acceptsTransfers = try reader.bool()
+    try reader.finish(isOfLaterFormat: isOfLaterFormat)
     try check()
   }
 
@@ -206,8 +210,10 @@ struct SavedInput {
 
 /// What a daemon before this one left: clients that are connected, what they have, and who it was.
 struct SavedDaemon {
-  /// The format of all records, the engine's too. Every format before is read: an upgrade loses nothing.
+  /// The format of all records, the engine's too. Each from the first on is read as it was written.
   static let version: UInt64 = 4
+  /// The first format: no release wrote one before it.
+  static let firstVersion: UInt64 = 4
   /// The first format whose readers can go on with records of this one: what is new, they pass over.
   static let oldestReader: UInt64 = 4
   /// Counters of the sidecar that stand before the engine's.
@@ -238,7 +244,7 @@ struct SavedDaemon {
       switch key.kind {
       case SavedRecordKind.identity, SavedRecordKind.settings: break
       case SavedRecordKind.session:
-        sessions[SessionID(key.id)] = try SavedSession(id: SessionID(key.id), bytes, version: self.identity.version)
+        sessions[SessionID(key.id)] = try SavedSession(id: SessionID(key.id), bytes, isOfLaterFormat: isOfLaterFormat)
       case _:
         guard let kind = SavedState.Kind(rawValue: key.kind) else {
           if isOfLaterFormat { continue }

@@ -4,7 +4,7 @@ import os
 import struct
 
 _HEAD, _MASK = 4096, (1 << 64) - 1
-LEASE = 1
+LEASE, IDENTITY = 1, 17
 ATTEMPTS_OFFSET = 40
 
 
@@ -42,11 +42,11 @@ def _entries(descriptor):
             offset += (24 + count + 7) & ~7
 
 
-def change_leases(descriptor, change):
-    """Has `change` make another payload of that of each lease. Gives how many there were."""
+def change_records(descriptor, kind, change):
+    """Has `change` make another payload of that of each record of a kind. Gives how many there were."""
     changed = 0
     for offset, first, identifier, payload in list(_entries(descriptor)):
-        if first >> 32 & 0xFF == 1 and first >> 40 & 0xFF == LEASE:
+        if first >> 32 & 0xFF == 1 and first >> 40 & 0xFF == kind:
             new = change(payload)
             assert len(new) == len(payload)
             os.pwrite(descriptor, struct.pack("<Q", _checksum(first, identifier, new)) + new, offset + 16)
@@ -65,3 +65,8 @@ def with_valid_until(payload, nanoseconds):
     (name_bytes,) = struct.unpack_from("<Q", payload)
     place = 8 + name_bytes + 8 + 1 + 8 + 1
     return payload[:place] + struct.pack("<q", nanoseconds) + payload[place + 8:]
+
+
+def with_format(payload, version, oldest_reader):
+    """An identity's payload: the format of all records, the first whose readers can go on with it, …"""
+    return struct.pack("<QQ", version, oldest_reader) + payload[16:]
