@@ -156,7 +156,9 @@ import Testing
   }
 
   /// No format has these beginnings.
-  @Test(arguments: ["sidelock;x", "sidelock1;y", "sidelock01;", "sidelock0;x", "sidelock2", "Sidelock2;", " sidelock2;"])
+  @Test(arguments: [
+    "sidelock;x", "sidelock1;y", "sidelock01;", "sidelock0;x", "sidelock2", "Sidelock2;", " sidelock2;",
+  ])
   func whatOnlyLooksLikeALaterFormatIsTaken(_ value: String) throws {
     let key = Bytes(encoders[0].keys.lockKey(name))
     try model.execute(["SET", key, Bytes(value), "PX", "5000"], from: connections[2])
