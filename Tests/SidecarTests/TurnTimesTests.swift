@@ -56,7 +56,7 @@ import Testing
     func flood(until end: Int64) {
       while now < end {
         if share.hasRoom(now: at(now)) {
-          share.used(from: at(now), to: at(now + 10))
+          share.used(processorNanoseconds: 10_000, from: at(now), to: at(now + 10))
           used += 10
           now += 10
         } else {
@@ -75,8 +75,15 @@ import Testing
     flood(until: now + 2000)
     #expect((1250...1600).contains(used))
     // One that took long does not keep out those behind it for long.
-    share.used(from: at(now), to: at(now + 100_000))
+    share.used(processorNanoseconds: 100_000_000, from: at(now), to: at(now + 100_000))
     now += 104_001
     #expect(share.hasRoom(now: at(now)))
+  }
+
+  /// Another process had the processor in the middle of a message.
+  @Test func aLoopThatWasNotScheduledHasSpentNothing() {
+    var share = InboxShare()
+    share.used(processorNanoseconds: 10_000, from: at(1_000_000), to: at(1_100_000))
+    #expect(share.hasRoom(now: at(1_100_000)))
   }
 }

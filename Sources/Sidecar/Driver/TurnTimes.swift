@@ -104,7 +104,7 @@ struct TurnTimes {
   }
 
   /// Processor time of this thread, in nanoseconds.
-  private static func processorTimeNow() -> Int64 {
+  static func processorTimeNow() -> Int64 {
     var time = timespec()
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
     return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)

@@ -20,10 +20,10 @@ struct InboxShare {
     usedUntil - now.nanoseconds < Self.burstNanoseconds * Self.nanosecondsForOne
   }
 
-  /// One was looked at. The debt is capped: behind one that took long, the next ones wait no longer than behind many.
-  mutating func used(from begin: BootInstant, to end: BootInstant) {
-    let until =
-      max(usedUntil, begin.nanoseconds) + max(0, end.nanoseconds - begin.nanoseconds) * Self.nanosecondsForOne
+  /// One was looked at. Its processor time counts: a loop that was not scheduled meanwhile has spent nothing. The debt
+  /// is capped: behind one that took long, the next ones wait no longer than behind many.
+  mutating func used(processorNanoseconds: Int64, from begin: BootInstant, to end: BootInstant) {
+    let until = max(usedUntil, begin.nanoseconds) + max(0, processorNanoseconds) * Self.nanosecondsForOne
     usedUntil = min(until, end.nanoseconds + 2 * Self.burstNanoseconds * Self.nanosecondsForOne)
   }
 }

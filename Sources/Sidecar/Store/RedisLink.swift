@@ -234,13 +234,16 @@ final class RedisLink {
     let message = InboxMessage(payload)
     let isAwaited = message.map(isAwaited) ?? false
     guard hasRoom || isAwaited else { return leftOut(now: began) }
+    let processorTime = isAwaited ? 0 : TurnTimes.processorTimeNow()
     switch message {
     case .lease(let push)?: onEvent(.push(push))
     case .call(let id, let inbox, let payload)?: onEvent(.call(id, from: inbox, payload))
     case .answer(let id, let payload)?: onEvent(.answer(id, payload))
     case nil: log.notUnderstood()
     }
-    if !isAwaited { inboxShare.used(from: began, to: clock.now()) }
+    guard !isAwaited else { return }
+    inboxShare.used(
+      processorNanoseconds: TurnTimes.processorTimeNow() - processorTime, from: began, to: clock.now())
   }
 
   private func leftOut(now: BootInstant) {
