@@ -35,6 +35,8 @@ public struct Settings: Sendable, Equatable {
   public var socketPath = "/run/sidelock/sidelock.sock"
   /// The permission bits of the socket.
   public var socketMode: UInt32 = 0o660
+  /// The file that says how far tokens without Redis may have gone, as `SystemText` has it; empty: beside the socket.
+  public var localStateFile = ""
   /// What every key and channel in Redis begins with.
   public var keyPrefix = "sidelock:"
   /// This host's name, as other hosts are told it; it is found out at the start.

@@ -132,10 +132,18 @@ public final class LockEngine {
       observers = steps
     case .keepingStopped(let session):
       stopKeeping(session)
+    case .localTokensReserved(let last):
+      issued.localTokensReserved(through: last)
     case .turnEnded:
       turnEnded()
     }
   }
+
+  /// The highest token: every parser of JSON keeps integers below 2^53 exact.
+  public static let tokenMax: Token = 1 << 53 - 1
+
+  /// The next token of the local tier; nil where tokens come from the store.
+  public var nextLocalToken: Token? { isLocal ? issued.nextLocalToken : nil }
 
   /// When ``Event/timerFired`` is wanted next; nil: not before another event has come.
   public var nextDeadline: BootInstant? {

@@ -1,5 +1,6 @@
 public import DaemonSettings
 import Glibc
+import LockEngine
 public import Logging
 import NIOCore
 import NIOPosix
@@ -14,6 +15,8 @@ public final class Sidecar: Sendable {
   let life: NIOLoopBoundBox<Lifecycle?>
   private let mustStop: NIOLoopBoundBox<Bool>
   private let configuration: SidecarConfiguration
+  /// The tokens to give without Redis; nil with it.
+  private let tokens: LocalTokenReservation?
   private let left: LeftDescriptors
   private let notifier: Notifier
   private let logger: Logger
@@ -21,7 +24,8 @@ public final class Sidecar: Sendable {
   /// Takes the socket's path, or the socket that was handed over; nobody is served before ``run()``.
   ///
   /// - Parameter left: what the service manager kept of a daemon before this one.
-  /// - Throws: ``SocketInUse`` when another daemon serves there, ``SocketUnavailable`` when the socket cannot be made.
+  /// - Throws: ``SocketInUse`` when another daemon serves there, ``SocketUnavailable`` when the socket cannot be made,
+  ///   ``LocalTokensUnavailable`` when tokens might not rise.
   public init(
     configuration: SidecarConfiguration, left: LeftDescriptors = LeftDescriptors([]), notifier: Notifier, logger: Logger
   ) throws {
@@ -32,6 +36,18 @@ public final class Sidecar: Sendable {
       configuration.settings.socketPath = socket.path
     } else {
       socket = try ListeningSocket(path: configuration.settings.socketPath, mode: configuration.settings.socketMode)
+    }
+    do {
+      tokens =
+        switch configuration.settings.backend {
+        case .local:
+          try LocalTokenReservation.begin(
+            configuration.settings, wallMicroseconds: BootClock.wallMicroseconds(), logger: logger)
+        case .redis: nil
+        }
+    } catch {
+      socket.remove()
+      throw error
     }
     if socket.isForRootAlone {
       logger.info(
@@ -62,9 +78,13 @@ public final class Sidecar: Sendable {
       }
       let store = DescriptorStore { name in getenv(name).map { SystemText.text(cString: $0) } }
       let predecessor = Predecessor.read(self.left, self.configuration, store, logger: self.logger)
+      var tokens = self.tokens
+      do { try tokens?.goBehind(SavedState.nextLocalToken(numbers: predecessor?.numbers ?? [])) } catch {
+        return self.loop.makeFailedFuture(error)
+      }
       let life = Lifecycle(
         configuration: self.configuration, loop: self.loop, logger: self.logger, notifier: self.notifier,
-        predecessor: predecessor, store: store)
+        predecessor: predecessor, store: store, tokens: tokens)
       life.onStopped = { stopped.succeed() }
       self.life.value = life
       // The loop goes round until the process ends, and may have something to do for it at any moment: a turn to end, a

@@ -11,6 +11,7 @@ import SystemStrings
 public enum SettingKey: String, CaseIterable, Sendable {
   case redis
   case local
+  case localStateFile = "local_state_file"
   case redisUser = "redis_user"
   case redisPasswordFile = "redis_password_file"
   case socket
@@ -62,6 +63,7 @@ enum SettingKind: Sendable, Equatable {
   case boolean
   case userName
   case filePath
+  case stateFile
   case socketPath
   case mode
   case integer(ClosedRange<Int>)
@@ -81,6 +83,7 @@ enum SettingKind: Sendable, Equatable {
     case .boolean: "true or false"
     case .userName: "1…\(userNameBytesMax) bytes without spaces and control characters"
     case .filePath: "the path of a readable file"
+    case .stateFile: "the path of a file in a directory that the daemon may write to; empty: beside the socket"
     case .socketPath: "a path of at most \(socketPathBytesMax) bytes"
     case .mode: "octal 0000…0777"
     case .integer(let range): "\(range.lowerBound)…\(range.upperBound)"
@@ -141,6 +144,9 @@ struct SettingDefinition: Sendable {
 /// The name of the file in systemd's credentials directory that holds the Redis password.
 let passwordCredential = "sidelock.redis-password"
 
+/// The name of the file in systemd's directory for state.
+let localStateName = "local-tokens"
+
 extension SettingKey {
   /// The table. Everything else is derived from it.
   var definition: SettingDefinition {
@@ -152,6 +158,12 @@ extension SettingKey {
     case .local:
       SettingDefinition(
         "BOOL", "Locks for this host alone, without Redis", .boolean, .local, default: "false", sample: "true")
+    case .localStateFile:
+      SettingDefinition(
+        "FILE", "The file by which tokens of local rise over a restart, whatever the clock shows", .stateFile,
+        .fixed(\.localStateFile),
+        default: "$STATE_DIRECTORY/\(localStateName) if that is set, otherwise the path of the socket and .tokens",
+        sample: "/var/lib/sidelock/\(localStateName)", found: { _, inputs in inputs.stateFile?.asSetting })
     case .redisUser:
       SettingDefinition(
         "NAME", "The ACL user of Redis, for a password that does not stand in the URL", .userName, .login,

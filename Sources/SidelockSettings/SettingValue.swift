@@ -41,7 +41,7 @@ extension SettingDefinition {
   func parse(_ given: String) throws(SettingValueError) -> SettingValue {
     let text: String
     switch kind {
-    case .redisURL, .filePath, .socketPath: text = given
+    case .redisURL, .filePath, .stateFile, .socketPath: text = given
     case .boolean, .userName, .mode, .integer, .keyPrefix, .hostName, .logLevel, .rules:
       guard let utf8 = SystemText.utf8(given) else {
         throw SettingValueError(message: "\(shown(given)) is not UTF-8; allowed: \(kind.allowed)")
@@ -67,6 +67,11 @@ extension SettingDefinition {
       return .text(ExactText(text))
     case .filePath:
       guard !text.isEmpty, !SystemText.bytes(text).contains(0) else { throw refusal(of: text) }
+      return .text(ExactText(text))
+    case .stateFile:
+      guard !SystemText.bytes(text).contains(0), text.utf8.last != UInt8(ascii: "/"), !mayBeLogin(text) else {
+        throw refusal(of: text)
+      }
       return .text(ExactText(text))
     case .socketPath:
       // A leading @ means an abstract socket elsewhere; those have no permissions, so they are not offered.

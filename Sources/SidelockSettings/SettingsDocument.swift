@@ -40,6 +40,14 @@ public enum SettingsDocument {
       and an address that is silent for 250 ms do not keep the next one waiting. What each has come to stands in the log and in
       the status line.
 
+      Without Redis (`local`) tokens rise over restarts of the daemon and of the host, whatever the clock shows then: how far they
+      may have gone stands in the file `local_state_file`, and a daemon begins behind that, and not below the clock (in
+      microseconds). No two daemons share a file. The service has it in `/var/lib/sidelock`. A daemon that is started by
+      hand has it beside its socket, where it outlives a reboot only if that directory does (`/run` does not); where none
+      can be made there either, tokens rise as the clock does. Both are said in the log. A file that was chosen and cannot
+      be written, one that is damaged or of another daemon, and a clock before 1970 (without a file) or after 2255 keep
+      the daemon from starting, and it says what to do.
+
       A slow link to Redis needs a `redis_timeout_ms` that is longer than an answer takes; `stats` tells that time as
       `round_trip_ms`. Where answers come to take longer later, twice the measured time is waited for, up to a third of
       `lease_ms`; the handshake is given four times what connecting took. Another host, whose link may be slower than this
@@ -82,7 +90,7 @@ public enum SettingsDocument {
     for key in SettingKey.allCases {
       switch key.definition.kind {
       case .integer, .socketPath, .mode, .keyPrefix, .logLevel: text += "\(key.rawValue): \(key.definition.sample)\n"
-      case .redisURL, .boolean, .userName, .filePath, .hostName, .rules: break
+      case .redisURL, .boolean, .userName, .filePath, .stateFile, .hostName, .rules: break
       }
     }
     return text + "```\n" + rulesChapter

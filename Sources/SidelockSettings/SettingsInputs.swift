@@ -40,6 +40,14 @@ public struct SettingsInputs: Sendable {
     return runtime + "/sidelock/sidelock.sock"
   }
 
+  /// The file of tokens in the directory for state that systemd made, the first of them; nil where it made none.
+  var stateFile: String? {
+    guard let directory = environment["STATE_DIRECTORY"]?.utf8.split(separator: UInt8(ascii: ":")).first,
+      directory.first == UInt8(ascii: "/")
+    else { return nil }
+    return String(Substring(directory)) + "/" + localStateName
+  }
+
   /// The same for a reload: what can be read only once is refused.
   public var again: SettingsInputs {
     var inputs = self

@@ -44,7 +44,7 @@ extension SettingsResolution {
   private func jsonValue(_ setting: EffectiveSetting) -> String {
     switch setting.key.definition.kind {
     case .integer, .boolean: setting.shown
-    case .redisURL, .userName, .filePath, .socketPath, .mode, .keyPrefix, .hostName, .logLevel, .rules:
+    case .redisURL, .userName, .filePath, .stateFile, .socketPath, .mode, .keyPrefix, .hostName, .logLevel, .rules:
       jsonString(setting.shown)
     }
   }

@@ -112,6 +112,13 @@ func runDaemon(
       "another daemon has the socket",
       metadata: ["socket": "\(SystemText.shown(error.path))", "owner": "\(error.owner)"])
     return ExitStatus.socketInUse
+  } catch let error as LocalTokensUnavailable {
+    logger.critical("tokens might not rise", metadata: ["reason": "\(error)"])
+    switch error.remedy {
+    case .otherDaemon, .attempt: left.disconnectUnlessOfUse()
+    case .repair: return giveUp(handedOver, because: "the file of its tokens cannot be used, and its log says why")
+    }
+    return error.remedy == .otherDaemon ? ExitStatus.tokensInUse : ExitStatus.failure
   } catch {
     left.disconnectUnlessOfUse()
     logger.critical("failed", metadata: ["error": "\(error)"])

@@ -15,12 +15,14 @@ enum ExitStatus {
   // An output that cannot be written ends it as OutputError says.
   /// EX_TEMPFAIL: another daemon has the socket. Trying again can help once that one has stopped.
   static let socketInUse: Int32 = 75
+  /// EX_TEMPFAIL: another daemon has the file of the tokens.
+  static let tokensInUse: Int32 = 75
   /// EX_TEMPFAIL: the users and groups of this host cannot be looked up. Trying again can help.
   static let accountsUnknown: Int32 = 75
   /// EX_TEMPFAIL: the daemon cannot begin, and what clients have is left to one that can, when the mistake is mended.
   static let leftToTheNext: Int32 = 75
-  /// EX_CONFIG: the command line, the environment or the file is wrong, or the limit of open files. Trying again cannot
-  /// help.
+  /// EX_CONFIG: the command line, the environment or the file is wrong, or the limit of open files, or the file of the
+  /// tokens. Trying again cannot help.
   static let settings: Int32 = 78
 }
 
@@ -43,8 +45,8 @@ struct Options: ParsableCommand {
       <(…) will do.
 
       Exit status: 0 stopped, 1 failure, 74 the output of --check, --help or --version cannot be written, 75 another \
-      daemon has the socket, or users and groups cannot be looked up, or it cannot begin and what clients hold is left to \
-      the next attempt, 78 the settings are wrong, or the limit of open files is too low, 141 nobody reads the output.
+      daemon has the socket or the file of the tokens, or users and groups cannot be looked up, or it cannot begin and what clients hold is left to \
+      the next attempt, 78 the settings are wrong, the limit of open files is too low, or the file of the tokens is damaged, 141 nobody reads the output.
       """,
     version: sidelockVersion)
 

@@ -224,4 +224,48 @@ import Testing
     script.acquire(bob)
     #expect(script.take().map(\.refusal) == [.shuttingDown])
   }
+
+  @Test func withoutATokenNobodyIsGrantedAndNobodyWaitsForOne() {
+    let script = Script(EngineConfiguration(tier: .local(firstToken: 7, lastToken: 9)), linkUp: false)
+    script.open(alice, bob, carol)
+    script.acquire(alice, "a")
+    script.acquire(alice, "b", owner: "o")
+    script.acquire(alice, "x")
+    #expect(script.take().compactMap(\.grantedToken) == [7, 8, 9])
+    let isUnavailable = { (effects: [Effect]) in
+      effects.compactMap(\.refusal).map { if case .unavailable = $0 { true } else { false } }
+    }
+    // A free lock, a try, several at once, a hand-over, and who waits when a lock becomes free.
+    script.acquire(bob, "c")
+    script.acquire(bob, "c", wait: 0)
+    script.acquire(bob, all: ["c", "d"])
+    script.feed(
+      .transferRequested(alice, script.newRequest(), name: LockName("a"), token: nil, to: bob, isAccepting: true))
+    #expect(isUnavailable(script.take()) == [true, true, true, true])
+    script.acquire(bob)
+    script.acquire(carol)
+    #expect(script.take().isEmpty)
+    script.release(alice)
+    #expect(isUnavailable(script.take()) == [true, true])
+    // What needs no token goes on.
+    script.acquire(alice, "b", owner: "o")
+    #expect(script.take().compactMap(\.grantedToken) == [8])
+    #expect(script.engine.gauges.locks == 2)
+    script.feed(.localTokensReserved(through: 10))
+    script.acquire(bob, "c")
+    script.acquire(bob, "d")
+    let effects = script.take()
+    #expect(effects.compactMap(\.grantedToken) == [10])
+    #expect(isUnavailable(effects) == [true])
+  }
+
+  @Test func noTokenIsAbove2To53() {
+    let last: Token = 1 << 53 - 1
+    let script = Script(EngineConfiguration(tier: .local(firstToken: last)), linkUp: false)
+    script.open(alice)
+    script.feed(.localTokensReserved(through: .max))
+    script.acquire(alice, "a")
+    script.acquire(alice, "b")
+    #expect(script.take().compactMap(\.grantedToken) == [last])
+  }
 }

@@ -12,6 +12,7 @@ extension SettingKey {
     case .boolean: "true"
     case .userName: "u"
     case .filePath: "/password"
+    case .stateFile: "/tokens"
     case .socketPath: "/s"
     case .mode: "0600"
     case .integer: String((definition.defaultNumber ?? 0) + 1)

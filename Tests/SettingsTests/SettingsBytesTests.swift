@@ -36,7 +36,7 @@ import Testing
   @Test(arguments: SettingKey.allCases)
   func whatIsNoPathMustBeUTF8(_ key: SettingKey) {
     switch key.definition.kind {
-    case .redisURL, .filePath, .socketPath: return
+    case .redisURL, .filePath, .stateFile, .socketPath: return
     case .boolean, .userName, .mode, .integer, .keyPrefix, .hostName, .logLevel, .rules: break
     }
     let resolution = key == .rules ? resolve([:], rules: [Self.odd]) : resolve([key: Self.odd])

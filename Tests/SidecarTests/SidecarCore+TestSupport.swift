@@ -263,10 +263,11 @@ final class TestSidecar {
   /// - Parameters:
   ///   - isLocal: whether locks are of this host alone; the store is not used then.
   ///   - keeping: whether it keeps what must outlive the process.
+  ///   - tokens: the tokens to give when locks are of this host alone; nil: by the clock.
   ///   - managerReads: whether there is a service manager that takes what it is handed.
   init(
     isLocal: Bool = false, keeping: Bool = false, managerReads: Bool = false,
-    stage: LifeStage.Stage = .serving,
+    stage: LifeStage.Stage = .serving, tokens: LocalTokenReservation? = nil,
     configure: (inout Settings) -> Void = { _ in }
   ) throws {
     var settings = Settings()
@@ -282,7 +283,7 @@ final class TestSidecar {
     life = Lifecycle(
       configuration: configuration, loop: loop, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
       notifier: Notifier(isEnabled: false, watchdogIntervalMicroseconds: nil, clock: { 0 }, send: { _ in }),
-      store: descriptors, clock: clock.hostClock)
+      store: descriptors, tokens: tokens, clock: clock.hostClock)
     life.onStopped = { [weak self] in self?.isStopped = true }
     life.handover.standStill = {}
     life.stages.stage = stage

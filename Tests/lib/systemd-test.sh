@@ -42,6 +42,7 @@ Type=notify
 NotifyAccess=main
 ExecStart=/srv/sidelock/sidelockd --local
 RuntimeDirectory=sidelock
+StateDirectory=sidelock
 WatchdogSec=2s
 Restart=on-failure
 RestartSec=100ms

@@ -27,6 +27,10 @@ may connect.
 .I /etc/credstore/sidelock.redis\-password
 The password of Redis, if there is one and it stands nowhere else.
 .TP
+.I /var/lib/sidelock/local\-tokens
+How far tokens may have gone without Redis (\fB\-\-local\fR): a daemon that follows begins behind them. See local_state_file in
+.BR sidelockd.yaml (5).
+.TP
 .I /usr/share/doc/sidelock/examples
 Drop-ins for other ways to run the service: Redis on another host or behind a Unix socket, newer versions of systemd, a
 service for one user.
@@ -50,7 +54,7 @@ A restart with a mistake in the settings, and a crash before one is mended, lose
 settings of before, and its log and the status line say what is wrong until \fBsystemctl reload\fR finds them good. Where there are
 none of before, as at the first start and after a stop, it ends with status 78, tells the clients that wait, and is started again
 when somebody asks for it or a client connects. So it does where the limit of open files (\fBLimitNOFILE=\fR) is too low to serve with;
-the log tells how many are needed.
+the log tells how many are needed. And so it does where the file of the tokens of \fB\-\-local\fR is damaged.
 .PP
 A mistake in the unit, by which a restart brings no daemon at all (a group or a file that does not exist, a limit of open files that is too low), loses
 nothing if it is mended within lease_ms: systemd tries again each 0.5 s, and meanwhile keeps what clients have. After a mistake that

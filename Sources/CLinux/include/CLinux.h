@@ -124,5 +124,8 @@ int first_realtime_signal(void);
 /// Ignores SIGXFSZ: a write beyond the limit of file sizes (RLIMIT_FSIZE) fails with EFBIG instead.
 void file_size_limit_is_an_error(void);
 
+/// Whether a file is kept in memory, and gone after a reboot: 1 or 0; -1 and errno on failure.
+int file_is_in_memory(int descriptor);
+
 /// Takes a blocked signal if it is pending; returns whether it was.
 int take_pending_signal(int number);

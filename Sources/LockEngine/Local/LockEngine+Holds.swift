@@ -37,8 +37,12 @@ extension LockEngine {
     }
   }
 
-  /// The next token under a lease, or of the local tier; nil where the lease has none to give. All tokens are issued
-  /// here.
+  /// What a client is told whose lock has no token.
+  var noLocalToken: Refusal {
+    .unavailable("no token is left until the daemon can write more to its file; its log says why")
+  }
+
+  /// The next token under a lease, or of the local tier; nil where there is none to give. All tokens are issued here.
   func issueToken(under lease: HostLease?) -> Token? {
     if let lease { return lease.issueToken() }
     return issued.newLocalToken()

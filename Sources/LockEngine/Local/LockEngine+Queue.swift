@@ -17,7 +17,7 @@ extension LockEngine {
       let mode = waiter.request.mode
       guard lock.hasRoom(for: mode) else { return waitForRelease(of: lock, now: now) }
       if isLocal {
-        guard grant(waiter, under: nil, now: now) else { return }
+        if !grant(waiter, under: nil, now: now) { refuse(waiter, noLocalToken, now: now) }
         continue
       }
       switch admission(to: lock, in: mode, arrival: waiter.arrival, now: now) {

@@ -170,8 +170,10 @@ extension LockEngine {
       return effects.append(.reply(session, request, .refused(refusal)))
     }
     guard let fresh = issueToken(under: hold.lease) else {
-      let words = "this lease has no tokens left until Redis gives it more; try again"
-      return effects.append(.reply(session, request, .refused(.unavailable(words))))
+      let refusal =
+        isLocal
+        ? noLocalToken : .unavailable("this lease has no tokens left until Redis gives it more; try again")
+      return effects.append(.reply(session, request, .refused(refusal)))
     }
     // The receiver has asked for it: its wait is granted, ahead of those before it.
     if let waiter {

@@ -11,11 +11,15 @@ struct NumberSource {
   private(set) var probe: UInt64 = 0
   /// Waits, in the order in which they began.
   private(set) var arrival: UInt64 = 0
-  private var nextLocalToken: Token = 1
+  private(set) var nextLocalToken: Token = 1
+  private var lastLocalToken: Token = 0
 
   init(_ configuration: EngineConfiguration) {
     attempt = configuration.attemptsBegin
-    if case .local(let first) = configuration.tier { nextLocalToken = first }
+    if case .local(let first, let last) = configuration.tier {
+      nextLocalToken = first
+      localTokensReserved(through: last)
+    }
   }
 
   mutating func newCommand() -> CommandID {
@@ -43,8 +47,9 @@ struct NumberSource {
     return arrival
   }
 
-  /// A token of the local tier.
-  mutating func newLocalToken() -> Token {
+  /// A token of the local tier; nil when none is left to give.
+  mutating func newLocalToken() -> Token? {
+    guard nextLocalToken <= lastLocalToken else { return nil }
     defer { nextLocalToken += 1 }
     return nextLocalToken
   }
@@ -52,7 +57,12 @@ struct NumberSource {
   /// An attempt of this host that this engine did not begin.
   mutating func attemptIsUsed(_ other: UInt64) { attempt = max(attempt, other) }
 
-  mutating func localTokenIsUsed(_ token: Token) { nextLocalToken = max(nextLocalToken, token + 1) }
+  mutating func localTokenIsUsed(_ token: Token) {
+    nextLocalToken = max(nextLocalToken, min(token, LockEngine.tokenMax) + 1)
+  }
+
+  /// Tokens of the local tier may be given up to this one.
+  mutating func localTokensReserved(through last: Token) { lastLocalToken = min(last, LockEngine.tokenMax) }
 
   /// Those that must never be used twice, for a successor of this process.
   var saved: [UInt64] { [attempt, ask, probe, UInt64(bitPattern: nextLocalToken)] }
@@ -62,6 +72,6 @@ struct NumberSource {
     attempt = max(attempt, min(saved[0], 1 << 62))
     ask = max(ask, min(saved[1], 1 << 62))
     probe = max(probe, min(saved[2], 1 << 62))
-    nextLocalToken = max(nextLocalToken, min(Token(bitPattern: saved[3]), 1 << 53))
+    nextLocalToken = max(nextLocalToken, min(Token(bitPattern: saved[3]), LockEngine.tokenMax + 1))
   }
 }

@@ -4,8 +4,9 @@ public import LockTypes
 public struct EngineConfiguration: Equatable, Sendable {
   /// Where the host leases come from.
   public enum Tier: Equatable, Sendable {
-    /// Nowhere: this host alone decides. Tokens count up from `firstToken`.
-    case local(firstToken: Token)
+    /// Nowhere: this host alone decides. Tokens count up from `firstToken`, and none is higher than `lastToken` until
+    /// ``Event/localTokensReserved(through:)`` tells of more.
+    case local(firstToken: Token, lastToken: Token = LockEngine.tokenMax)
     /// A store that several hosts share.
     case store
   }

@@ -62,6 +62,8 @@ public enum Event: Equatable, Sendable {
   case watched(steps: Int)
   /// From now on a session's holds and waits do not outlive this process.
   case keepingStopped(SessionID)
+  /// Of the local tier, tokens up to this one may be given; none of them will be after a restart.
+  case localTokensReserved(through: Token)
   /// A turn of the loop is over: the next one has a share of its own for the holds of sessions that end.
   case turnEnded
 }
@@ -70,7 +72,7 @@ extension Event {
   /// Whether it is about the driver alone.
   var isOfDriver: Bool {
     switch self {
-    case .reconfigured, .watched, .keepingStopped, .turnEnded: true
+    case .reconfigured, .watched, .keepingStopped, .localTokensReserved, .turnEnded: true
     case .sessionOpened, .sessionDescribed, .sessionClosed, .inputEnded, .acquireRequested, .releaseRequested,
       .extendRequested, .downgradeRequested, .transferRequested, .breakRequested, .cancelRequested, .linkUp, .linkDown,
       .commandSent, .replyReceived, .pushReceived, .timerFired, .shutdownRequested, .sessionEvicted, .restored,

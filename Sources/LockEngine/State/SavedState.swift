@@ -314,6 +314,11 @@ public struct SavedState: Equatable, Sendable {
   /// The last attempt that was begun, where `numbers` is what ``LockEngine/numbers`` was; 0: none.
   public func lastAttempt(numbers: [UInt64]) -> UInt64 { max(numbers.first ?? 0, leases.map(\.attempt).max() ?? 0) }
 
+  /// The token of the local tier with which to go on, where `numbers` is what ``LockEngine/numbers`` was; 0: none.
+  public static func nextLocalToken(numbers: [UInt64]) -> Token {
+    numbers.count > 3 ? Token(clamping: numbers[3]) : 0
+  }
+
   /// Whether anybody holds a lock or waits for one, and no lease under a hold has ended by `now`. Without a store no
   /// lease ends.
   public func isWhole(at now: BootInstant) -> Bool {

@@ -10,8 +10,8 @@ import Logging
 ///
 /// A client costs a descriptor, and one more while its process is watched. What the daemon opens later, and cannot do
 /// without, is held in reserve: a new connection to Redis and what it takes to look up its name, files of /proc, the
-/// settings when they are read again, the service manager and the journal, and connections that are refused, until they
-/// are closed.
+/// settings when they are read again, the file of tokens when it is written, the service manager and the journal, and
+/// connections that are refused, until they are closed.
 struct DescriptorBudget {
   /// Descriptors held in reserve, but never more than clients get.
   static let reserveMax = 24
@@ -19,7 +19,7 @@ struct DescriptorBudget {
   /// not even refuse a client.
   static let sharedMin = 16
   /// What the daemon may open for itself before and while it serves, rounded up: its loop, timers and socket, Redis,
-  /// the journal, the service manager, the memory that outlives it, the watcher of processes.
+  /// the journal, the service manager, the memory that outlives it, the file of tokens, the watcher of processes.
   static let ownMax = 12
   /// How many descriptor numbers are looked at, at most, to count the open ones.
   static let lookedThroughMax = 4096

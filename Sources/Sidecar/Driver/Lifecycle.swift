@@ -47,16 +47,18 @@ final class Lifecycle {
   /// - Parameters:
   ///   - predecessor: what the daemon before this one left.
   ///   - store: where what must outlive this one is kept; nil: nowhere.
+  ///   - tokens: the tokens to give without Redis; nil: by the clock.
   ///   - clock: what time it is; tests have one of their own.
   init(
     configuration: SidecarConfiguration, loop: any EventLoop, logger: Logger, notifier: Notifier,
-    predecessor: SavedDaemon? = nil, store: DescriptorStore? = nil, clock: HostClock = .boot
+    predecessor: SavedDaemon? = nil, store: DescriptorStore? = nil, tokens: LocalTokenReservation? = nil,
+    clock: HostClock = .boot
   ) {
     instance = predecessor?.identity.instance ?? Self.newInstance()
     stages = LifeStage()
     core = SidecarCore(
       configuration: configuration, instance: instance, life: stages, loop: loop, logger: logger,
-      predecessor: predecessor, store: store, clock: clock)
+      predecessor: predecessor, store: store, reservation: tokens, clock: clock)
     self.configuration = core.configuration
     self.loop = loop
     self.logger = logger

@@ -26,6 +26,8 @@ final class SidecarCore {
   /// Keeps what must outlive the process; nil when nothing does.
   let keeper: SessionKeeper?
   let parts: SidecarParts
+  /// Keeps tokens in reserve; nil with a store, which gives them.
+  let tokens: LocalTokens?
   /// Where the leases of all hosts are; nil: this host is alone.
   var store: (any LeaseStore)? {
     didSet { parts.queries.store = store }
@@ -47,9 +49,10 @@ final class SidecarCore {
   /// - Parameters:
   ///   - predecessor: what the daemon before this one left.
   ///   - store: where what must outlive this one is kept; nil: nowhere.
+  ///   - reservation: the tokens to give without Redis; nil: by the clock.
   init(
     configuration: SidecarConfiguration, instance: String, life: LifeStage, loop: any EventLoop, logger: Logger,
-    predecessor: SavedDaemon?, store: DescriptorStore?, clock: HostClock
+    predecessor: SavedDaemon?, store: DescriptorStore?, reservation: LocalTokenReservation? = nil, clock: HostClock
   ) {
     // Probed now: with no descriptor left the probe would fail.
     _ = ProcessHandle.kernelKnowsPeers
@@ -58,8 +61,13 @@ final class SidecarCore {
     let inbox = "\(settings.host)/\(instance)"
     let tier: EngineConfiguration.Tier
     switch settings.backend {
-    case .local: tier = .local(firstToken: clock.wallMicroseconds())
-    case .redis: tier = .store
+    case .local:
+      let reserved = reservation ?? LocalTokenReservation(byClock: clock.wallMicroseconds())
+      tier = .local(firstToken: reserved.first, lastToken: reserved.last)
+      tokens = LocalTokens(reserved, loop: loop, clock: clock, logger: logger)
+    case .redis:
+      tier = .store
+      tokens = nil
     }
     engine = LockEngine(
       configuration: EngineConfiguration(
@@ -89,6 +97,7 @@ final class SidecarCore {
     parts.peers.onUnit = { [weak input = parts.input] session in input?.unitIsKnown(of: session) }
     parts.router.figures = { [unowned self] in stats }
     if keeper != nil { engine.recordChanges() }
+    tokens?.onReserved = { [unowned self] in feedAside(.localTokensReserved(through: $0)) }
   }
 
   /// How many bytes all holds and waiters may take: half of what can be kept over a restart. The other half is for the
@@ -172,6 +181,7 @@ final class SidecarCore {
     for session in output.settlingSessions { resume(session) }
     output.endIsOver()
     parts.input.turnEnded()
+    if let tokens, let next = engine.nextLocalToken { tokens.proceed(to: next) }
     let now = clock.now()
     feedAside(.turnEnded, now: now)
     timer?.arm(for: nextDeadline, now: now)

@@ -132,7 +132,7 @@ extension TurnWork {
     case .linkUp, .linkDown, .commandSent, .replyReceived, .pushReceived: self = .redis
     case .timerFired: self = .timer
     case .shutdownRequested, .sessionEvicted, .restored, .lossesRestored, .reconfigured, .watched, .keepingStopped,
-      .turnEnded:
+      .localTokensReserved, .turnEnded:
       self = .service
     }
   }

@@ -422,7 +422,7 @@ final class SimulatedHost {
       .downgradeRequested,
       .transferRequested, .breakRequested, .cancelRequested, .linkUp, .linkDown, .commandSent, .replyReceived,
       .pushReceived, .timerFired, .shutdownRequested, .sessionEvicted, .restored, .lossesRestored, .reconfigured,
-      .watched, .keepingStopped, .turnEnded:
+      .watched, .keepingStopped, .localTokensReserved, .turnEnded:
       "\(event)"
     }
   }
