@@ -681,7 +681,7 @@ test_remove() {
   ok "installed again, it runs"
   inside dpkg -P sidelock >/dev/null 2>&1 || fail "dpkg -P"
   local left
-  left=$(inside find /etc/sidelock /etc/systemd /var/lib/systemd/deb-systemd-helper-enabled /usr/lib/systemd /run/sidelock \
+  left=$(inside find /etc/sidelock /etc/systemd /var/lib/systemd/deb-systemd-helper-enabled /usr/lib/systemd /run/sidelock /var/lib/sidelock \
     -name '*sidelock*' ! -name sidelock-test.conf 2>/dev/null || true)
   same "purged, nothing is left" "" "$left"
   same "no unit failed" "" "$(inside systemctl --failed --plain --no-legend | grep sidelock || true)"
