@@ -345,6 +345,21 @@ final class TestSidecar {
   }
 }
 
+/// A datagram socket that is bound to this path.
+func datagramSocket(at path: String) throws -> CInt {
+  let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue), 0)
+  var address = sockaddr_un()
+  address.sun_family = sa_family_t(AF_UNIX)
+  withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+  let result = withUnsafePointer(to: &address) { pointer in
+    pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+      bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+    }
+  }
+  try #require(result == 0)
+  return descriptor
+}
+
 /// The socket of a service manager that takes whatever it is handed and reads nothing of it.
 private final class ManagerSocket {
   private let directory: String
@@ -354,16 +369,7 @@ private final class ManagerSocket {
   init() throws {
     var template = Array("/tmp/sidelock-core-XXXXXX".utf8CString)
     directory = try #require(mkdtemp(&template).map { String(cString: $0) })
-    descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue), 0)
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
-    let result = withUnsafePointer(to: &address) { pointer in
-      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
-      }
-    }
-    try #require(result == 0)
+    descriptor = try datagramSocket(at: "\(directory)/notify")
   }
 
   deinit {
