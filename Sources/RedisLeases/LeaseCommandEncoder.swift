@@ -52,8 +52,8 @@ public struct LeaseCommandEncoder: Sendable {
         $0.write(byte: isTry ? 0x31 : 0x30)
         $0.write(decimal: kept ?? attempt)
       }
-    case .release(let name, let attempt, let unused, let isExact):
-      return script(.release, of: name, attempt: attempt, floor: 0, argumentCount: 2) {
+    case .release(let name, let attempt, let unused, let isExact, let floor):
+      return script(.release, of: name, attempt: attempt, floor: floor, argumentCount: 2) {
         switch unused {
         case .all: $0.write("")
         case .from(let token): $0.write(decimal: token)
@@ -61,8 +61,8 @@ public struct LeaseCommandEncoder: Sendable {
         }
         $0.write(byte: isExact ? 0x31 : 0x30)
       }
-    case .downgrade(let name, let attempt, let tokenEnd):
-      return script(.downgrade, of: name, attempt: attempt, floor: 0, argumentCount: 1) {
+    case .downgrade(let name, let attempt, let tokenEnd, let floor):
+      return script(.downgrade, of: name, attempt: attempt, floor: floor, argumentCount: 1) {
         $0.write(decimal: tokenEnd)
       }
     case .reserve(let name, let attempt, let tokenEnd, let floor):

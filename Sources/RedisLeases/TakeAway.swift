@@ -13,10 +13,12 @@ extension LeaseCommandEncoder {
   /// - Parameters:
   ///   - seen: the ``LockInspection/Holder/entry`` of each, or the value of a foreign one.
   ///   - token: only from the one to whom it was given.
-  public func takeAway(_ name: LockName, seen: [[UInt8]], token: Token?) -> RedisCommand {
+  ///   - tokenFloor: what is granted to the next host lies above it.
+  public func takeAway(_ name: LockName, seen: [[UInt8]], token: Token?, tokenFloor: Token = 0) -> RedisCommand {
     .script(
       name: .takeAway, keys: [keys.lockKey(name), keys.queueKey(name), keys.fenceKey(name)],
-      arguments: [me, [0x30], [0x30], inboxPrefix, name.bytes] + [tokenCount, fenceMilliseconds, 0].map(Self.decimal)
+      arguments: [me, [0x30], [0x30], inboxPrefix, name.bytes]
+        + [tokenCount, fenceMilliseconds, tokenFloor].map(Self.decimal)
         + [token.map(Self.decimal) ?? []] + seen)
   }
 
@@ -39,7 +41,7 @@ extension LeaseReplyDecoder {
     return digits.isEmpty || digits.elementsEqual([0x31]) ? .ofOthers(value) : .ofLaterRelease
   }
 
-  /// The reply to ``LeaseCommandEncoder/takeAway(_:seen:token:)``; nil when it is not understood.
+  /// The reply to ``LeaseCommandEncoder/takeAway(_:seen:token:tokenFloor:)``; nil when it is not understood.
   public static func taken(_ reply: RESPValue) -> [TakenLease]? {
     guard let entries = reply.elements else { return nil }
     var taken: [TakenLease] = []

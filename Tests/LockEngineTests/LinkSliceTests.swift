@@ -128,7 +128,7 @@ import Testing
     let sent = up.flatMap { $0 }.compactMap { effect -> String? in
       switch effect.command {
       case .acquire(let name, _, _, _, _, _, _, _): "acquire \(name)"
-      case .release(let name, _, _, _): "release \(name)"
+      case .release(let name, _, _, _, _): "release \(name)"
       case .heartbeat, nil: nil
       case let other?: "\(other)"
       }
@@ -158,7 +158,7 @@ import Testing
     #expect(script.take().compactMap(\.grantedSession).isEmpty)
     let up = turns(.linkUp(.only))
     let commands = up.flatMap { $0 }.compactMap(\.command)
-    #expect(commands.contains { if case .release(LockName("z"), _, _, _) = $0 { true } else { false } })
+    #expect(commands.contains { if case .release(LockName("z"), _, _, _, _) = $0 { true } else { false } })
     #expect(commands.contains { if case .acquire(LockName("z"), _, _, _, _, _, _, _) = $0 { true } else { false } })
   }
 

@@ -104,7 +104,7 @@ private final class Kept {
     #expect(
       script.take() == [
         .reply(alice, RequestID(1), .released(name: x, token: 100, remaining: 0)),
-        .send(CommandID(2), .release(name: x, attempt: 1, unused: .from(101))),
+        .send(CommandID(2), .release(name: x, attempt: 1, unused: .from(101), tokenFloor: 100)),
       ])
   }
 
@@ -249,7 +249,8 @@ private final class Kept {
     kept.script.feed(.linkUp(.only))
     #expect(
       Set(kept.script.sent().filter { $0 != .heartbeat }) == [
-        .release(name: x, attempt: 1, unused: .from(101)), .release(name: LockName("y"), attempt: 2, unused: .all),
+        .release(name: x, attempt: 1, unused: .from(101), tokenFloor: 100),
+        .release(name: LockName("y"), attempt: 2, unused: .all, tokenFloor: 100),
       ])
   }
 
@@ -276,7 +277,7 @@ private final class Kept {
     kept.script.feed(.keepingStopped(bob))
     try kept.restart()
     kept.script.feed(.linkUp(.only))
-    #expect(kept.script.sent().contains(.release(name: x, attempt: 1, unused: .from(102))))
+    #expect(kept.script.sent().contains(.release(name: x, attempt: 1, unused: .from(102), tokenFloor: 101)))
   }
 
   @Test func attemptsAndTokensAreNeverUsedTwice() throws {
@@ -403,7 +404,7 @@ private final class Kept {
     _ = kept.script.take()
     try kept.restart()
     kept.script.feed(.linkUp(.only))
-    #expect(kept.script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
+    #expect(kept.script.sent() == [.release(name: x, attempt: 1, unused: .from(101), tokenFloor: 100)])
     kept.script.reply(.done, to: CommandID(1))
     kept.commit()
     #expect(kept.recordCount == 0)

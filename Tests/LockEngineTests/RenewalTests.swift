@@ -124,7 +124,7 @@ import Testing
     #expect(
       script.sent() == [
         .acquire(
-          name: LockName("b"), attempt: 2, ask: 2, isTry: false, tokenFloor: 0, leaseMilliseconds: 3_000)
+          name: LockName("b"), attempt: 2, ask: 2, isTry: false, tokenFloor: 100, leaseMilliseconds: 3_000)
       ])
     // Each at a third of its own length.
     script.pass(milliseconds: 1_000)

@@ -204,8 +204,8 @@ import Testing
     // Out of order it could be a deadlock, so it begins again with the first.
     #expect(
       effects.compactMap(\.command) == [
-        .release(name: LockName("b"), attempt: 2, unused: .all),
-        .acquire(name: LockName("a"), attempt: 3, ask: 3, isTry: false, tokenFloor: 0),
+        .release(name: LockName("b"), attempt: 2, unused: .all, tokenFloor: 100),
+        .acquire(name: LockName("a"), attempt: 3, ask: 3, isTry: false, tokenFloor: 100),
       ])
   }
 
@@ -224,8 +224,8 @@ import Testing
     #expect(effects.compactMap(\.refusal).isEmpty)
     #expect(
       effects.compactMap(\.command) == [
-        .release(name: LockName("b"), attempt: 2, unused: .from(201)),
-        .acquire(name: LockName("a"), attempt: 3, ask: 3, isTry: true, tokenFloor: 100),
+        .release(name: LockName("b"), attempt: 2, unused: .from(201), tokenFloor: 200),
+        .acquire(name: LockName("a"), attempt: 3, ask: 3, isTry: true, tokenFloor: 200),
       ])
     script.feed(.replyReceived(.only, CommandID(5), granted(300)))
     script.reply(granted(400))

@@ -168,7 +168,7 @@ import Testing
     script.release(bob)
     #expect(script.sent().isEmpty)
     script.release(carol)
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(103))])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(103), tokenFloor: 102)])
   }
 
   /// Other hosts share the lock, too: whoever comes to them later must not pass it.
@@ -187,7 +187,7 @@ import Testing
     #expect(script.sent().isEmpty)
     script.feed(.replyReceived(.only, CommandID(2), queued(behind: "")))
     script.release(alice)
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), tokenFloor: 100)])
     script.feed(
       .pushReceived(.only, .granted(name: x, attempt: 2, LeaseGrant(token: 300, tokenCount: 10, othersWait: false))))
     #expect(script.take().compactMap(\.grantedSession) == [bob])
@@ -205,7 +205,8 @@ import Testing
     script.cancel(bob, writer)
     let effects = script.take()
     #expect(effects.compactMap(\.grantedSession) == [carol])
-    #expect(effects.compactMap(\.command) == [.release(name: x, attempt: 2, unused: .all, isExact: true)])
+    #expect(
+      effects.compactMap(\.command) == [.release(name: x, attempt: 2, unused: .all, isExact: true, tokenFloor: 101)])
   }
 
   /// After a reconnect it stands there again, and its host still has what it had.
@@ -243,7 +244,7 @@ import Testing
       #expect(effects.compactMap(\.command).isEmpty)
     }
     script.release(carol)
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(103))])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(103), tokenFloor: 102)])
   }
 
   /// The reader elsewhere came first, so that the lease is shared with it although a writer waits here meanwhile.
@@ -254,7 +255,7 @@ import Testing
     script.acquire(bob)
     #expect(script.sent().count == 1)
     script.feed(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
-    #expect(script.sent() == [.downgrade(name: x, attempt: 1, tokenEnd: 110)])
+    #expect(script.sent() == [.downgrade(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 100)])
   }
 
   @Test func whoHasTheExclusiveLeaseSharesItWithReadersHere() {
@@ -276,7 +277,8 @@ import Testing
     script.feed(contended(1, isTry: true, mode: .shared))
     #expect(
       script.take().compactMap(\.command) == [
-        .downgrade(name: x, attempt: 1, tokenEnd: 110), .answerInUse(name: x, ask: 9, inbox: "other/1"),
+        .downgrade(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 100),
+        .answerInUse(name: x, ask: 9, inbox: "other/1"),
       ])
     script.reply(.failed(.transient("LOADING")), to: CommandID(2))
     script.pass(milliseconds: 100)
@@ -284,7 +286,7 @@ import Testing
     script.reply(.done, to: CommandID(4))
     script.feed(.linkDown(.only))
     script.feed(.linkUp(.only))
-    #expect(!script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110)))
+    #expect(!script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 100)))
   }
 
   @Test func aLeaseThatIsSharedIsToldAgainAfterAReconnectUntilItIsConfirmed() {
@@ -292,10 +294,10 @@ import Testing
     script.hold(alice)
     script.feed(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
     script.feed(contended(1))
-    #expect(script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110)))
+    #expect(script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 100)))
     script.feed(.linkDown(.only))
     script.feed(.linkUp(.only))
-    #expect(script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110)))
+    #expect(script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 100)))
   }
 
   @Test func whileAWriterElsewhereWaitsNewReadersStayOutAfterTheCohortsTime() {
@@ -315,7 +317,7 @@ import Testing
     script.feed(.replyReceived(.only, CommandID(2), queued()))
     script.release(alice)
     script.release(bob)
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102))])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102), tokenFloor: 101)])
   }
 
   @Test func aWriterElsewhereThatGaveUpDoesNotKeepReadersOut() {
@@ -331,11 +333,11 @@ import Testing
     #expect(effects.compactMap(\.grantedSession) == [bob, carol])
     #expect(effects.compactMap(\.command) == [.renew([LeaseReference(name: x, attempt: 1)])])
     script.feed(.replyReceived(.only, CommandID(3), .renewed([true])))
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), tokenFloor: 301)])
     for session in [alice, bob] { script.release(session) }
     #expect(script.sent().isEmpty)
     script.release(carol)
-    #expect(script.sent() == [.release(name: x, attempt: 2, unused: .from(302))])
+    #expect(script.sent() == [.release(name: x, attempt: 2, unused: .from(302), tokenFloor: 301)])
   }
 
   /// Somebody else can have had it in between.
@@ -347,7 +349,7 @@ import Testing
     #expect(script.take().compactMap(\.lostReason) == [.dataLoss])
     script.release(bob)
     script.release(carol)
-    #expect(script.sent() == [.release(name: x, attempt: 2, unused: .from(302))])
+    #expect(script.sent() == [.release(name: x, attempt: 2, unused: .from(302), tokenFloor: 301)])
   }
 
   /// A renewal that was under way when the successor came proves nothing.
@@ -368,7 +370,7 @@ import Testing
     #expect(script.sent().isEmpty)
     script.pass(milliseconds: 5)
     script.feed(.replyReceived(.only, again.compactMap(\.commandID)[0], .renewed([true])))
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101))])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), tokenFloor: 301)])
   }
 
   @Test func aLostLeaseIsLostForEveryReader() {
@@ -452,7 +454,7 @@ import Testing
     script.feed(contended(1, mode: .shared))
     #expect(script.sent().isEmpty)
     script.reply(reserved(500), to: CommandID(2))
-    #expect(script.sent() == [.downgrade(name: x, attempt: 1, tokenEnd: 510)])
+    #expect(script.sent() == [.downgrade(name: x, attempt: 1, tokenEnd: 510, tokenFloor: 499)])
   }
 
   @Test func aLeaseThatVanishedIsLostForEveryReaderAtOnce() {

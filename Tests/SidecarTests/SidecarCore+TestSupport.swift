@@ -100,7 +100,7 @@ final class FakeStore: LeaseStore {
   private static func word(_ command: LeaseCommand) -> String {
     switch command {
     case .acquire(let name, _, _, _, _, _, _, _): "acquire \(name)"
-    case .release(let name, _, _, _): "release \(name)"
+    case .release(let name, _, _, _, _): "release \(name)"
     case .downgrade: "downgrade"
     case .reserve: "reserve"
     case .renew: "renew"
@@ -129,7 +129,7 @@ final class FakeStore: LeaseStore {
   }
 
   func takeAway(
-    _ name: LockName, seen: [[UInt8]], token: Token?, of user: UInt32?,
+    _ name: LockName, seen: [[UInt8]], token: Token?, tokenFloor: Token, of user: UInt32?,
     _ completion: @escaping StoreCompletion<[TakenLease]>
   ) { completion(.none) }
 

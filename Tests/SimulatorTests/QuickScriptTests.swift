@@ -107,7 +107,7 @@ import Testing
       return encoder.encode(
         .release(
           name: name, attempt: attempt, unused: random.pick([.all, .from(8_000_000_000_000_007), .unknown]),
-          isExact: random.chance(20)))
+          isExact: random.chance(20), tokenFloor: random.chance(10) ? 8_400_000_000_000_000 : 0))
     case 16: return encoder.encode(.renew([LeaseReference(name: name, attempt: attempt)]))
     default: return .plain(disturbance(&random, encoder, name, encoders).map { Array($0.utf8) })
     }

@@ -138,6 +138,33 @@ def test_tokens_increase_although_redis_lost_its_data(lab, how):
     assert clients[0].acquire("orders") > last
 
 
+def test_tokens_of_all_locks_lie_above_those_that_the_host_has_seen(lab):
+    """Redis has lost its data, and its clock is an hour behind the tokens that it gave out."""
+    redis = lab.redis()
+    one, other = (lab.daemon(redis).client() for _ in range(2))
+    seconds, microseconds = redis.admin.time()
+    redis.admin.set("sidelock:{orders}:fence", (seconds + 3600) * 1_000_000 + microseconds)
+    token = one.acquire("orders")
+    assert token > (seconds + 3600) * 1_000_000
+    one.release("orders", token)
+    redis.admin.flushall()
+    last = one.acquire("invoices")
+    assert last > token
+    one.release("invoices", last)
+    # The other host knows nothing of it, and is handed a lock of which nothing was issued since.
+    mails = other.acquire("mails")
+    other.release("mails", mails)
+    assert mails < token
+    redis.admin.flushall()
+    first = one.acquire("mails")
+    assert first > last
+    request = other.request("acquire", name="mails", wait_ms=60_000)
+    wait_until(lambda: redis.admin.llen("sidelock:{mails}:queue") == 1, "the wait")
+    redis.admin.delete("sidelock:{mails}:fence")
+    one.release("mails", first)
+    assert other.reply_to(request)["token"] > first
+
+
 def test_a_holder_is_told_when_redis_lost_its_lease(lab):
     """Pitfalls 14 and 28: the key has gone before its time; that is noticed, told, and not repaired in silence."""
     redis = lab.redis()

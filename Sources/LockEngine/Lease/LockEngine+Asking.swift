@@ -37,7 +37,7 @@ extension LockEngine {
     lease.asked(at: now)
     send(
       .acquire(
-        name: lock.name, attempt: lease.attempt, ask: lock.ask, isTry: !tries.isEmpty, tokenFloor: lock.tokenFloor,
+        name: lock.name, attempt: lease.attempt, ask: lock.ask, isTry: !tries.isEmpty, tokenFloor: tokenFloor(of: lock),
         mode: lease.mode, leaseMilliseconds: lease.timeline.leaseMilliseconds, keeping: lock.firstKeptAttempt),
       .acquire(lease, ask: lock.ask), now: now)
     armHeartbeat(now: now)
@@ -61,6 +61,7 @@ extension LockEngine {
       // sent again runs behind its own release, and then nobody would give the lease back.
       switch reply {
       case .granted(let grant):
+        grantIsKnown(grant, of: lock)
         // Either a block of its own, or the one that was issued from before.
         let unused = UnusedTokens.from(max(grant.token, lease.term.nextToken))
         releaseStrayGrant(
@@ -186,6 +187,7 @@ extension LockEngine {
     _ lease: HostLease, _ grant: LeaseGrant, executedAfter sentAt: BootInstant, now: BootInstant
   ) {
     let lock = lease.lock
+    grantIsKnown(grant, of: lock)
     if lease.isHeld {
       // The store had lost it, and granted it anew for an ask that was still under way. Others may have had the lock in
       // between, with tokens above those of the first grant.
@@ -205,6 +207,11 @@ extension LockEngine {
     deadlines.leaseEnds.push(lease, at: lease.term.validUntil)
     link.renewals.push(lease, at: lease.renewal.at)
     advance(lock, now: now)
+  }
+
+  /// The store has granted it: what others were given before lies below.
+  func grantIsKnown(_ grant: LeaseGrant, of lock: LockRecord) {
+    if let tokens = grant.tokens { tokenIsKnown(tokens.lowerBound - 1, of: lock) }
   }
 
   /// Half of all JSON parsers would misread tokens beyond 2^53, so none is given out. Nor is a block without usable

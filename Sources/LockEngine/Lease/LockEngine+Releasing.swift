@@ -62,7 +62,8 @@ extension LockEngine {
     guard linkIsUp else { return }
     send(
       .release(
-        name: lock.name, attempt: release.attempt, unused: release.unused, isExact: release.isExact),
+        name: lock.name, attempt: release.attempt, unused: release.unused, isExact: release.isExact,
+        tokenFloor: tokenFloor(of: lock)),
       .release(lock.name, attempt: release.attempt), now: now)
   }
 

@@ -30,7 +30,10 @@ extension LockEngine {
   func share(_ lease: HostLease, now: BootInstant) {
     guard linkIsUp, lease.isHeld, lease.term.isSharingUnconfirmed else { return }
     send(
-      .downgrade(name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.term.tokenEnd), .share(lease), now: now)
+      .downgrade(
+        name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.term.tokenEnd,
+        tokenFloor: tokenFloor(of: lease.lock)),
+      .share(lease), now: now)
   }
 
   func shareReplied(_ lease: HostLease, _ reply: LeaseReply, now: BootInstant) {
@@ -56,7 +59,8 @@ extension LockEngine {
     lease.reserveSent(on: link.number)
     send(
       .reserve(
-        name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.term.tokenEnd, tokenFloor: lease.lock.tokenFloor),
+        name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.term.tokenEnd,
+        tokenFloor: tokenFloor(of: lease.lock)),
       .reserve(lease), now: now)
   }
 
@@ -71,6 +75,7 @@ extension LockEngine {
     case .reserved(let grant?):
       // Otherwise there are no more: the lease is taken anew when nobody here holds the lock.
       guard lease.reserved(grant) else { return }
+      grantIsKnown(grant, of: lease.lock)
       lease.lock.storeRefusal = nil
     case .reserved(nil):
       return leaseVanished(lease, now: now)

@@ -1,6 +1,6 @@
 // How holds begin and end.
 
-import LockTypes
+public import LockTypes
 
 extension LockEngine {
   /// Grants a lock to a request that nobody is ahead of, if the store need not be asked; nil when it must be.
@@ -44,9 +44,24 @@ extension LockEngine {
 
   /// The next token under a lease, or of the local tier; nil where there is none to give. All tokens are issued here.
   func issueToken(under lease: HostLease?) -> Token? {
-    if let lease { return lease.issueToken() }
-    return issued.newLocalToken()
+    guard let lease else { return issued.newLocalToken() }
+    guard let token = lease.issueToken() else { return nil }
+    tokenIsKnown(token, of: lease.lock)
+    return token
   }
+
+  /// A token of a lease was issued, here or elsewhere.
+  func tokenIsKnown(_ token: Token, of lock: LockRecord) {
+    lock.tokenFloor = max(lock.tokenFloor, token)
+    issued.tokenIsKnown(token)
+  }
+
+  /// The highest token of a lease that this host has issued or heard of, of all locks.
+  public var tokenFloor: Token { issued.tokenFloor }
+
+  /// What the store is to grant or reserve for a lock lies above this. It is the floor of all locks; only of a lock whose
+  /// counter was set too high, its own.
+  func tokenFloor(of lock: LockRecord) -> Token { max(lock.tokenFloor, issued.tokenFloor) }
 
   func grant(
     _ request: AcquireRequest, _ lock: LockRecord, to session: SessionRecord, _ token: Token, under lease: HostLease?,
@@ -94,7 +109,6 @@ extension LockEngine {
   }
 
   func add(_ hold: Hold, to session: SessionRecord) {
-    hold.lock.tokenFloor = max(hold.lock.tokenFloor, hold.token)
     hold.lock.add(hold)
     session.add(hold)
     sessions.heldCount += 1

@@ -26,7 +26,7 @@ final class LockRecord {
   var wasRecentlyReleased = false
   /// When to ask the store again, in case no push comes.
   var recheckAt: BootInstant?
-  /// The highest token that was given out here.
+  /// The highest token that was given out here while this record was there; see ``LockEngine/tokenFloor(of:)``.
   var tokenFloor: Token = 0
   /// It is queued for the next turns to go on with.
   var isPutOff = false

@@ -13,6 +13,9 @@ struct NumberSource {
   private(set) var arrival: UInt64 = 0
   private(set) var nextLocalToken: Token = 1
   private var lastLocalToken: Token = 0
+  /// The highest token of a lease that this host has issued or heard of, of all locks. What the store grants from now on
+  /// lies above it, so that tokens go on to rise when the store has lost its counters and its clock is behind.
+  private(set) var tokenFloor: Token = 0
 
   init(_ configuration: EngineConfiguration) {
     attempt = configuration.attemptsBegin
@@ -64,8 +67,19 @@ struct NumberSource {
   /// Tokens of the local tier may be given up to this one.
   mutating func localTokensReserved(through last: Token) { lastLocalToken = min(last, LockEngine.tokenMax) }
 
-  /// Those that must never be used twice, for a successor of this process.
-  var saved: [UInt64] { [attempt, ask, probe, UInt64(bitPattern: nextLocalToken)] }
+  /// Tokens from here on do not raise the floor of all locks. The store counts microseconds since 1970 and comes here in
+  /// 2112; a counter that somebody has set higher is the trouble of one lock, and must not become that of all.
+  static let tokenFloorEnd: Token = 1 << 52
+
+  /// A token was issued, or is known to have been.
+  mutating func tokenIsKnown(_ token: Token) {
+    if token > tokenFloor, token < Self.tokenFloorEnd { tokenFloor = token }
+  }
+
+  /// Those that must never be used twice, for a successor of this process. A release before has the first four.
+  var saved: [UInt64] {
+    [attempt, ask, probe, UInt64(bitPattern: nextLocalToken), UInt64(bitPattern: tokenFloor)]
+  }
 
   mutating func restore(_ saved: [UInt64]) {
     guard saved.count >= 4 else { return }
@@ -73,5 +87,6 @@ struct NumberSource {
     ask = max(ask, min(saved[1], 1 << 62))
     probe = max(probe, min(saved[2], 1 << 62))
     nextLocalToken = max(nextLocalToken, min(Token(bitPattern: saved[3]), LockEngine.tokenMax + 1))
+    if saved.count > 4 { tokenIsKnown(Token(bitPattern: saved[4])) }
   }
 }

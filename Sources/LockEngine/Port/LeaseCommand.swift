@@ -26,7 +26,7 @@ public enum LeaseCommand: Hashable, Sendable {
   /// - `ask`: comes back in the holder's `inUse`, so that an old answer is not taken for a new one.
   /// - `isTry`: the holder is to answer `inUse` if it does not give the lease up; behind a holder that is not a
   ///   sidelock host the try does not queue.
-  /// - `tokenFloor`: the highest token this host knows of; what is granted lies above it.
+  /// - `tokenFloor`: the highest token that this host knows of, of all locks; what is granted lies above it.
   /// - `mode`: an exclusive lease, one that other hosts may share, or one permit of a semaphore.
   /// - `leaseMilliseconds`: how long the lease lasts, from when it is granted. An attempt never asks for another length.
   /// - `keeping`: the first attempt under which this host still has the lock; nil: it has given up all earlier ones.
@@ -39,10 +39,13 @@ public enum LeaseCommand: Hashable, Sendable {
   /// - `unused`: what of the reserved block was not issued; it may be reserved again.
   /// - `isExact`: only this attempt is given up; otherwise every earlier one of this host is too. A host has one lease
   ///   of a lock, but may have several permits of a semaphore, each under an attempt of its own.
-  case release(name: LockName, attempt: UInt64, unused: UnusedTokens, isExact: Bool = false)
+  /// - `tokenFloor`: as in `acquire`, for the host that it is handed to.
+  case release(
+    name: LockName, attempt: UInt64, unused: UnusedTokens, isExact: Bool = false, tokenFloor: Token = 0)
 
   /// Share the exclusive lease that this attempt took, from now on, with the same end and the tokens below `tokenEnd`.
-  case downgrade(name: LockName, attempt: UInt64, tokenEnd: Token)
+  /// `tokenFloor`: as in `acquire`, for the hosts that are let in.
+  case downgrade(name: LockName, attempt: UInt64, tokenEnd: Token, tokenFloor: Token = 0)
 
   /// Reserve another block of tokens, above `tokenFloor`, for the lease that this attempt took, if the block that it has
   /// still ends before `tokenEnd`; otherwise this came twice, and the reply gives the block that it has.

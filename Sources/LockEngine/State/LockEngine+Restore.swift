@@ -64,7 +64,7 @@ extension LockEngine {
       lock.leases.append(lease)
       deadlines.leaseEnds.push(lease, at: lease.term.graceEnds)
     }
-    if stored.stage != .wanted { lock.tokenFloor = max(lock.tokenFloor, stored.nextToken - 1) }
+    if stored.stage != .wanted { tokenIsKnown(stored.nextToken - 1, of: lock) }
     return lease
   }
 
@@ -101,7 +101,7 @@ extension LockEngine {
     add(hold, to: session)
     hold.endsAt = stored.endsAt
     if let end = hold.endsAt { deadlines.push(.maxHold(hold), at: end) }
-    if isLocal { issued.localTokenIsUsed(stored.token) }
+    if isLocal { issued.localTokenIsUsed(stored.token) } else { tokenIsKnown(stored.token, of: lock) }
     return hold
   }
 

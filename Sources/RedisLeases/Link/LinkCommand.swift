@@ -26,8 +26,8 @@ enum LinkCommand: Equatable {
     guard case .lease(_, let command) = self else { return nil }
     switch command {
     case .acquire(let name, _, _, _, _, _, _, _): return name
-    case .release(let name, _, _, _): return name
-    case .downgrade(let name, _, _): return name
+    case .release(let name, _, _, _, _): return name
+    case .downgrade(let name, _, _, _): return name
     case .reserve(let name, _, _, _): return name
     case .answerInUse(let name, _, _): return name
     case .look(let name): return name

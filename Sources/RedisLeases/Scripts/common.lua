@@ -82,8 +82,8 @@ local function take(instance, its_attempt, its_lease, its_mode, first)
   return holder
 end
 
--- Above the counter, above whatever this host has seen, and not below the clock, so that a lost counter does not take
--- the tokens back.
+-- Above the counter, above whatever this host has seen of any lock, and not below the clock, so that a lost counter does
+-- not take the tokens back.
 local function next_token()
   local now = clock()
   return math.max(counter, token_floor, now[1] * 1000000 + now[2]) + 1

@@ -123,8 +123,9 @@ extension LockQueries {
     describing description: @escaping ([UInt8]) -> (host: String?, reason: TakenInfo.Reason)?
   ) {
     guard !seen.isEmpty else { return answer(order, session, broken: broken) }
-    queryStore(session, order.id, of: order.name) { store, user, completion in
-      store.takeAway(order.name, seen: seen, token: order.token, of: user, completion)
+    queryStore(session, order.id, of: order.name) { [engine] store, user, completion in
+      store.takeAway(
+        order.name, seen: seen, token: order.token, tokenFloor: engine.tokenFloor, of: user, completion)
     } answer: { leases in
       let taken = leases.compactMap { lease in
         description(lease.entry).map {

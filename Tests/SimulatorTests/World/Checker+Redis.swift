@@ -228,7 +228,7 @@ extension Checker {
       let before = leases[host.index][index].milliseconds[attempt] ?? milliseconds
       leases[host.index][index].milliseconds[attempt] = min(before, milliseconds)
     }
-    guard case .release(let name, let attempt, _, let isExact) = command, let index = index(of: name) else { return }
+    guard case .release(let name, let attempt, _, let isExact, _) = command, let index = index(of: name) else { return }
     leases[host.index][index].ends = leases[host.index][index].ends.filter {
       isExact ? $0.key != attempt : $0.key > attempt
     }
