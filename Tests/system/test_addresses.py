@@ -116,6 +116,24 @@ def test_a_failover_is_followed_and_holders_keep_their_locks(place):
     wait_until(lambda: not two.admin.exists("sidelock:{orders}"), "the release at the new primary")
 
 
+def test_a_waiter_leaves_a_primary_that_has_become_a_replica(place):
+    """Its host holds nothing that it would renew, and the server answers all that reads. It cannot reach its own primary,
+    so that nothing changes in it, and the lock that is free elsewhere looks held there."""
+    one, two = place.server("127.0.0.2"), place.server("127.0.0.3")
+    replicate(two, "127.0.0.2", place.port)
+    place.name("127.0.0.2", "127.0.0.3")
+    # With such a lease nothing but the look at the places asks anything for as long as the test waits.
+    holder, waiter = (place.daemon(lease_ms=600_000).client() for _ in range(2))
+    holder.acquire("orders")
+    request = waiter.request("acquire", name="orders", wait_ms=600_000)
+    wait_until(lambda: one.admin.llen("sidelock:{orders}:queue") == 1, "the wait at the old primary")
+    wait_until(lambda: two.admin.llen("sidelock:{orders}:queue") == 1, "the wait at the replica")
+    two.admin.execute_command("REPLICAOF", "NO", "ONE")
+    two.admin.delete("sidelock:{orders}")
+    one.admin.execute_command("REPLICAOF", "127.0.0.3", free_port())
+    assert waiter.reply_to(request)["token"] > 0
+
+
 @pytest.mark.parametrize("order", [("127.0.0.2", "127.0.0.3"), ("127.0.0.3", "127.0.0.2")], ids=["first", "second"])
 def test_an_address_at_which_nobody_listens_is_passed_over(place, order):
     place.server(order[1])

@@ -8,7 +8,14 @@
 -- KEYS     for each wait the lock's key and its queue's key
 -- ARGV     for each wait this host's entry in the queue; and behind them what stands before the inboxes of all hosts
 --
--- Returns the numbers of those waits, from 1 on.
+-- Returns the numbers of those waits, from 1 on; or READONLY.
+
+-- A primary that was made a replica answers reads for ever, and its messages are those of the new primary. This write
+-- changes nothing, and there it is refused, which makes the daemon connect anew (RedisErrorReply.swift). Any other
+-- refusal says nothing about the places.
+local tried = redis.pcall('LPOP', KEYS[2], 0)
+if type(tried) == 'table' and tried.err and string.find(tried.err, 'READONLY', 1, true) then return tried end
+
 local found = {}
 for i = 1, #ARGV - 1 do
   local lock, queue, entry = KEYS[2 * i - 1], KEYS[2 * i], ARGV[i]
