@@ -51,8 +51,9 @@ import Testing
   }
 
   /// The counter of one lock that somebody has set too high would leave few tokens to all others.
-  @Test(arguments: [1 << 52 + 1, 1 << 53 - 100] as [Token]) func aTokenThatIsTooHighConcernsItsOwnLockAlone(_ token: Token)
-  {
+  @Test(arguments: [1 << 52 + 1, 1 << 53 - 100] as [Token]) func aTokenThatIsTooHighConcernsItsOwnLockAlone(
+    _ token: Token
+  ) {
     let script = store()
     script.hold(alice, "x", token: token)
     script.acquire(bob, "y")
