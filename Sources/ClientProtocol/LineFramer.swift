@@ -20,7 +20,7 @@ public struct LineFramer: Sendable {
 
   /// A buffer of more than this many bytes is given back after use: otherwise each of a thousand idle sessions that
   /// once sent a long line would keep one.
-  private static let keptCapacityMax = 4_096
+  private static let keptCapacityMax = 256
 
   private let lineBytesMax: Int
   private let unendedBytesMax: Int

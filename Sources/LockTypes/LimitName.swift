@@ -16,7 +16,8 @@ public enum LimitName: String, CaseIterable, Sendable {
   case waitersPerLock = "waiters_per_lock"
   /// Watches of one session.
   case watchesPerSession = "watches_per_session"
-  /// Bytes that one session has the daemon keep: input that is no request yet, and output that is not taken yet.
+  /// Bytes that one session has the daemon keep: input that is no request yet, output that is not taken yet, and questions
+  /// to Redis that are not answered.
   case bytesPerSession = "bytes_per_session"
   /// Bytes that all sessions of one user have the daemon keep.
   case bytesPerUID = "bytes_per_uid"

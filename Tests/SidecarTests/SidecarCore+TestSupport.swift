@@ -148,6 +148,8 @@ private final class Wire: ChannelOutboundHandler {
   private let name: String
   private let journal: Journal
   var text = ""
+  /// The size of each buffer.
+  var pieces: [Int] = []
   var isStalled = false
 
   init(name: String, journal: Journal) {
@@ -161,6 +163,7 @@ private final class Wire: ChannelOutboundHandler {
       let lines = String(buffer: buffer)
       journal.add("\(name): " + lines.split(separator: "\n").map(Self.word).joined(separator: ", "))
       text += lines
+      pieces.append(buffer.readableBytes)
     }
     context.write(data, promise: promise)
   }
@@ -219,6 +222,8 @@ final class TestClient {
 
   /// What it was sent, all of it.
   var text: String { wire.text }
+  /// The same in bytes of each buffer.
+  var pieces: [Int] { wire.pieces }
 
   /// The client does not read any more.
   func stall() {

@@ -105,6 +105,8 @@ final class ClientInput {
     door.begins(.input, now: began)
     guard share != nil || inputs.mayBegin(now: began) else {
       putOffInput(of: session, isFresh: true)
+      session.input.unread = buffer.compact
+      limits.chargeInput(of: session)
       return updateReading(of: session)
     }
     // The end of the turn begins new shares.
@@ -141,7 +143,7 @@ final class ClientInput {
       }
       return bytes.count - rest.count
     }
-    if isPaused, buffer.readableBytes > 0 { session.input.unread = buffer }
+    if isPaused, buffer.readableBytes > 0 { session.input.unread = buffer.compact }
     if !isPaused { finishInput(of: session) }
     limits.chargeInput(of: session)
     updateReading(of: session)

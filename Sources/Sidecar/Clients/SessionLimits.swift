@@ -7,7 +7,7 @@ import NIOCore
 final class Account {
   let uid: UInt32
   var connections = 0
-  /// Bytes that are kept for them: input that is no request yet, and output that is not taken yet.
+  /// Bytes that are kept for them: input that is no request yet, output that is not taken yet, and questions to Redis.
   var bytes = 0
   var watches = 0
 
@@ -30,8 +30,8 @@ final class LimitCounts {
 
 /// The limits of what one session, and all sessions of one user, may make the daemon keep.
 final class SessionLimits {
-  /// Output that may go to a session before its unread output is measured again, in bytes.
-  private static let unmeasuredOutputBytes = 16_384
+  /// Output that may go to a session before its unread output is measured again, in bytes of memory.
+  private static let unmeasuredMemoryMax = 2048
 
   private let configuration: ConfigurationInForce
   private let counts: LimitCounts
@@ -87,40 +87,82 @@ final class SessionLimits {
 
   /// A session is gone, and what was kept for it.
   func closeAccount(of session: ClientSession) {
-    guard let account = session.charges.account else { return }
-    session.charges.account = nil
-    account.bytes -= session.charges.bytes
+    guard let account = session.charges.account, !session.charges.isOver else { return }
+    session.charges.charge {
+      $0.inputBytes = 0
+      $0.outputBytes = 0
+      $0.isOver = true
+    }
     account.connections -= 1
-    if account.connections == 0 { accounts[account.uid] = nil }
+    dropIfUnused(account)
+  }
+
+  /// Questions may outlive the sessions that asked them, and are still somebody's.
+  private func dropIfUnused(_ account: Account) {
+    if account.connections == 0, account.bytes == 0 { accounts[account.uid] = nil }
   }
 
   // MARK: Bytes
 
   /// Charges what came from a session and is no request yet.
   func chargeInput(of session: ClientSession) {
-    let bytes = session.input.framer.bufferedBytes + (session.input.unread?.readableBytes ?? 0)
-    guard bytes != session.charges.inputBytes else { return }
+    let bytes = session.input.framer.bufferedBytes + (session.input.unread?.keptBytes ?? 0)
+    guard !session.charges.isOver, bytes != session.charges.inputBytes else { return }
     let grows = bytes > session.charges.inputBytes
-    session.charges.charge(input: bytes, output: session.charges.outputBytes)
+    session.charges.charge { $0.inputBytes = bytes }
     if grows, let limit = byteLimit(of: session) { refuseBytes(limit, to: session) }
   }
 
-  /// Charges output that a session has not taken. Measured only after much output, or while some was unread.
-  func chargeOutput(of session: ClientSession, sent bytes: Int) {
-    session.charges.unmeasuredBytes += bytes
-    guard session.charges.unmeasuredBytes >= Self.unmeasuredOutputBytes || session.charges.outputBytes > 0 else {
-      return
+  /// Charges a question to the store on behalf of a session.
+  func chargeQuestion(of session: ClientSession, bytes: Int) {
+    session.charges.charge { $0.questionBytes += bytes }
+    if let limit = byteLimit(of: session) { refuseBytes(limit, to: session) }
+  }
+
+  /// A question of a session, which may be gone, is answered, or will not be.
+  func questionEnded(of session: ClientSession, bytes: Int) {
+    session.charges.charge { $0.questionBytes -= bytes }
+    if let account = session.charges.account { dropIfUnused(account) }
+  }
+
+  /// Sends output to a session, and charges what it does not take. That is measured only after some output, or while
+  /// some was unread.
+  func send(_ output: ByteBuffer, to session: ClientSession) {
+    let channel = session.channel
+    guard output.readableBytes > UnreadOutput.pieceBytesMax else {
+      channel.writeAndFlush(output, promise: nil)
+      session.charges.unmeasured.add(output.readableBytes, capacity: output.storageCapacity)
+      let unmeasured = session.charges.unmeasured
+      guard
+        unmeasured.capacity + unmeasured.buffers * UnreadOutput.bytesPerBuffer >= Self.unmeasuredMemoryMax
+          || session.charges.outputBytes > 0
+      else { return }
+      session.charges.measureFrom(unmeasured)
+      return measureOutput(of: session)
     }
-    session.charges.unmeasuredBytes = 0
+    session.charges.measureFrom(session.charges.unmeasured)
+    var rest = output
+    while let slice = rest.readSlice(length: min(UnreadOutput.pieceBytesMax, rest.readableBytes)),
+      slice.readableBytes > 0
+    {
+      var piece = channel.allocator.buffer(capacity: slice.readableBytes)
+      piece.writeImmutableBuffer(slice)
+      session.charges.unread.gave(piece.readableBytes, capacity: piece.storageCapacity)
+      channel.write(piece, promise: nil)
+    }
+    channel.flush()
     measureOutput(of: session)
   }
 
   private func measureOutput(of session: ClientSession) {
     guard sessions.has(session) else { return }
-    let unread = (try? session.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
-    let grows = unread > session.charges.outputBytes
-    session.charges.charge(input: session.charges.inputBytes, output: unread)
-    if grows, !session.isClosing, let limit = byteLimit(of: session) {
+    let unread = session.unsentBytes
+    let before = session.charges.outputBytes
+    session.charges.unread.measured(unread)
+    session.charges.charge {
+      $0.outputBytes = $0.unread.charge(copies: session.keeping.unsentOutput?.storageCapacity ?? 0)
+    }
+    if session.charges.outputBytes > before, !session.isClosing, let limit = byteLimit(of: session) {
       counts.met(limit)
       statistics.slowReadersClosed += 1
       logger.notice(
@@ -153,6 +195,9 @@ final class SessionLimits {
   private func refuseBytes(_ limit: LimitName, to session: ClientSession) {
     guard !session.isClosing else { return }
     counts.met(limit)
+    // Nothing more of it is read.
+    session.input.unread = nil
+    session.charges.charge { $0.inputBytes = session.input.framer.bufferedBytes }
     output.write(to: session) { $0.failure(id: nil, .limit) { $0.member("limit", limit.rawValue) } }
     lifetimes.end(session, because: limit == .bytesPerSession ? .bytesPerSession : .bytesPerUID)
   }
@@ -162,20 +207,59 @@ final class SessionLimits {
 struct SessionCharges {
   /// What the sessions of the same user have together.
   var account: Account?
-  /// Bytes of input that is no request yet.
+  /// For input that is no request yet.
   fileprivate(set) var inputBytes = 0
-  /// Bytes of output that were not taken when last measured.
+  /// For output that was not taken when last measured.
   fileprivate(set) var outputBytes = 0
-  /// Bytes written since the unread output was last measured.
-  var unmeasuredBytes = 0
-  var isMeasuring = false
+  /// For questions to the store that are not answered.
+  fileprivate(set) var questionBytes = 0
+  /// Output that was not taken when last measured.
+  fileprivate var unread = UnreadOutput()
+  /// Output since then.
+  fileprivate var unmeasured = Unmeasured()
+  fileprivate var isMeasuring = false
+  /// The session is gone; its questions may not be.
+  fileprivate var isOver = false
+
+  /// Output that the connection may have sent by now.
+  fileprivate struct Unmeasured {
+    var bytes = 0
+    var capacity = 0
+    var buffers = 0
+
+    mutating func add(_ bytes: Int, capacity: Int) {
+      self.bytes += bytes
+      self.capacity += capacity
+      buffers += 1
+    }
+  }
 
   /// What is kept for the session, in bytes.
-  var bytes: Int { inputBytes + outputBytes }
+  var bytes: Int { inputBytes + outputBytes + questionBytes }
 
-  fileprivate mutating func charge(input: Int, output: Int) {
-    account?.bytes += input + output - bytes
-    inputBytes = input
-    outputBytes = output
+  fileprivate mutating func measureFrom(_ unmeasured: Unmeasured) {
+    if unmeasured.buffers > 0 {
+      unread.gave(unmeasured.bytes, capacity: unmeasured.capacity, buffers: unmeasured.buffers)
+    }
+    self.unmeasured = Unmeasured()
+  }
+
+  fileprivate mutating func charge(_ change: (inout SessionCharges) -> Void) {
+    let before = bytes
+    change(&self)
+    account?.bytes += bytes - before
+  }
+}
+
+extension ByteBuffer {
+  /// What is charged for keeping it: its bytes, unless it takes more than twice as much memory.
+  fileprivate var keptBytes: Int { max(readableBytes, storageCapacity / 2) }
+
+  /// The same bytes in no more memory than they need, where it takes more than twice as much.
+  var compact: ByteBuffer {
+    guard storageCapacity > 2 * readableBytes else { return self }
+    var copy = ByteBufferAllocator().buffer(capacity: readableBytes)
+    copy.writeImmutableBuffer(self)
+    return copy
   }
 }

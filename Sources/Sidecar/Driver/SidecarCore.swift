@@ -227,11 +227,9 @@ final class SidecarCore {
     session.output.isGranted = false
     if let output = takeOutput(of: session) {
       statistics.bytesOut += UInt64(output.readableBytes)
-      session.channel.writeAndFlush(output, promise: nil)
-      let sent = output.readableBytes
+      parts.limits.send(output, to: session)
       keeper?.handedOver(session, output)
       self.output.keep(output)
-      parts.limits.chargeOutput(of: session, sent: sent)
     }
     if session.isClosing {
       // Closing throws away what the client has not taken; one that is through shall have it all.

@@ -58,8 +58,8 @@ struct SidecarParts {
     let watches = WatchBook(
       configuration: configuration, counts: counts, sessions: sessions, output: output, rights: rights, door: door)
     let queries = LockQueries(
-      configuration: configuration, engine: engine, sessions: sessions, output: output, rights: rights, door: door,
-      inputs: inputs, statistics: statistics, clock: clock, logger: logger, inbox: base.inbox)
+      configuration: configuration, engine: engine, sessions: sessions, output: output, rights: rights, limits: limits,
+      door: door, inputs: inputs, statistics: statistics, clock: clock, logger: logger, inbox: base.inbox)
     let keeper = keeping(
       KeptDaemon(
         instance: base.instance, configuration: configuration, engine: engine, sessions: sessions, limits: limits,

@@ -87,7 +87,7 @@ extension LockQueries {
       guard !page.isEmpty else {
         return self.output.write(to: session) { self.write([], [], [:], id: id, rest, for: session, to: &$0) }
       }
-      self.queryStore(session, id) { store, user, completion in
+      self.queryStore(session, id, about: page) { store, user, completion in
         store.inspect(page, waitingHostsMax: 0, of: user, completion)
       } answer: { inspections in
         self.queryHosts(self.whoQuestions(page, inspections), for: session, id) { told in

@@ -19,6 +19,7 @@ final class LockQueries {
   let sessions: SessionTable
   let output: TurnOutput
   let rights: RightsCache
+  let limits: SessionLimits
   let door: EngineDoor
   let inputs: InputTurns
   let statistics: SidecarStatistics
@@ -34,14 +35,15 @@ final class LockQueries {
 
   init(
     configuration: ConfigurationInForce, engine: LockEngine, sessions: SessionTable, output: TurnOutput,
-    rights: RightsCache, door: EngineDoor, inputs: InputTurns, statistics: SidecarStatistics, clock: HostClock,
-    logger: Logger, inbox: String
+    rights: RightsCache, limits: SessionLimits, door: EngineDoor, inputs: InputTurns, statistics: SidecarStatistics,
+    clock: HostClock, logger: Logger, inbox: String
   ) {
     self.configuration = configuration
     self.engine = engine
     self.sessions = sessions
     self.output = output
     self.rights = rights
+    self.limits = limits
     self.door = door
     self.inputs = inputs
     self.statistics = statistics
@@ -78,7 +80,7 @@ final class LockQueries {
     // Without Redis, what this host knows of a lock is still worth telling, if it is anything.
     let isKnown = engine.snapshot(of: name, waitersMax: 0, now: clock.now()).map { $0.isInUse } ?? false
     let fallback = isKnown ? { self.output.write(to: session) { $0.inspected(id: id, self.localInfo(name)) } } : nil
-    queryStore(session, id, fallback: fallback) { store, user, completion in
+    queryStore(session, id, about: [name], fallback: fallback) { store, user, completion in
       store.inspect([name], waitingHostsMax: Self.waitingHostsMax, of: user, completion)
     } answer: { inspections in
       let found = inspections[0]
@@ -151,18 +153,29 @@ final class LockQueries {
 
   // MARK: Asking the store
 
+  /// About how much memory a question to the store takes until it is answered, in bytes: a command has several keys for
+  /// each name.
+  private static func questionBytes(_ names: [LockName]) -> Int {
+    names.reduce(512) { $0 + 256 + 3 * $1.bytes.count }
+  }
+
   /// Asks the store on behalf of a session. `answer` replies to the client or asks on. `fallback` replies when there is
-  /// no answer; without it the client is told that there is none. `name`: the one lock that is asked about.
+  /// no answer; without it the client is told that there is none. `name`: the one lock that an answer is about, and
+  /// `names` all that the question has.
   func queryStore<Answer>(
-    _ session: ClientSession, _ id: MessageID, of name: LockName? = nil, fallback: (() -> Void)? = nil,
+    _ session: ClientSession, _ id: MessageID, of name: LockName? = nil, about names: [LockName] = [],
+    fallback: (() -> Void)? = nil,
     _ question: (any LeaseStore, _ user: UInt32?, @escaping StoreCompletion<Answer>) -> Void,
     answer: @escaping (Answer) -> Void
   ) {
     guard let store else { return }
     let request = door.newRequest()
     session.beganQuery(request, as: id)
+    let bytes = Self.questionBytes(names)
+    limits.chargeQuestion(of: session, bytes: bytes)
     question(store, session.peer?.uid) { outcome in
       _ = session.endedQuery(request)
+      self.limits.questionEnded(of: session, bytes: bytes)
       self.door.feedWhatIsDue(before: .redis)
       // The turn must end even where the session is gone.
       guard self.sessions.has(session) else { return self.output.scheduleEnd() }

@@ -101,7 +101,10 @@ extension Statistic {
     gauge("lock_bytes", "names, notes and owners of what is held and waited for", .bytes) {
       Int64($0.engine.lockBytes)
     },
-    gauge("kept_bytes", "input that is no request yet, and output that is not taken yet", .bytes) {
+    gauge(
+      "kept_bytes",
+      "input that is no request yet, output that is not taken yet, and questions that Redis has not answered", .bytes
+    ) {
       Int64($0.parts.limits.keptBytes)
     },
     counter("signals_sent_total", "signals to processes that lost a lock") { $0.statistics.signalsSent },

@@ -1,0 +1,110 @@
+"""What is charged to a user is the memory that he takes: the daemon's own does not grow to a multiple of it."""
+
+import contextlib
+import pathlib
+
+import pytest
+from harness.client import Client
+from harness.service_manager import ServiceManager
+from harness.waiting import wait_until
+
+LIMIT = 16 << 20
+# What a limit does not say: connections, tables that grow by doubling, and the heap's own losses.
+REST = 12 << 20
+
+
+def own_bytes(pid):
+    """Memory of the process that is no file's and is not shared, as that of the kept state is."""
+    fields = dict(line.split(":", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) << 10
+
+
+class Kept:
+    """A daemon of a service manager, which keeps clients that hold a lock."""
+
+    def __init__(self, lab, *args):
+        self.manager = ServiceManager(lab, "--local", *args)
+        self.manager.start()
+
+    def client(self):
+        client = self.manager.client()
+        client.acquire(f"of {id(client)}")
+        return client
+
+    @property
+    def pid(self):
+        return self.manager.process.pid
+
+    def close(self):
+        self.manager.stop()
+
+
+class Plain:
+    def __init__(self, lab, *args):
+        self.daemon = lab.daemon(args=args)
+
+    def client(self):
+        return Client(self.daemon.socket_path, check=False)
+
+    @property
+    def pid(self):
+        return self.daemon.pid
+
+    def close(self):
+        pass
+
+
+def send_what_fits(client, line):
+    """Sends requests until the daemon does not read them any more, and reads no answer."""
+    client.socket.setblocking(False)
+    with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+        while True:
+            client.socket.send(line * 50)
+
+
+# Pages of 60 kB, answers of 1 kB one at a time, and the document.
+LIST = b'{"id":1,"method":"list","params":{"limit":1000}}\n'
+INSPECT = b'{"id":1,"method":"inspect","params":{"name":"small"}}\n'
+DISCOVER = b'{"id":1,"method":"rpc.discover"}\n'
+
+
+@pytest.mark.parametrize("line", [LIST, INSPECT, DISCOVER], ids=["list", "inspect", "rpc.discover"])
+@pytest.mark.parametrize("kind", [Plain, Kept])
+def test_what_nobody_reads_takes_no_more_than_twice_what_is_charged(lab, kind, line, measured):
+    daemon = kind(lab, "--bytes-per-uid-max", str(LIMIT))
+    try:
+        holder = daemon.client()
+        holder.acquire("small", meta="m" * 1000)
+        for number in range(120):
+            holder.acquire(f"{number:0500}")
+        holder.socket.sendall(line)
+        holder.next()
+        before = own_bytes(daemon.pid)
+        clients = []
+        # The kernel keeps some 200 kB for each, and the daemon stops reading from one at 256 KiB.
+        for _ in range(10_000):
+            if any(holder.call("stats")["limits_met_total"].values()):
+                break
+            for _ in range(10):
+                clients.append(daemon.client())
+                send_what_fits(clients[-1], line)
+        stats = holder.call("stats")
+        assert {name for name, count in stats["limits_met_total"].items() if count} == {"bytes_per_uid"}
+        wait_until(lambda: holder.call("stats")["kept_bytes"] <= LIMIT, "those beyond the limit to be gone")
+        grown = own_bytes(daemon.pid) - before
+        measured("charged, and memory", f"{holder.call('stats')['kept_bytes'] >> 10} KiB, {grown >> 10} KiB")
+        assert grown < 2 * LIMIT + REST
+        for client in clients:
+            client.close()
+        wait_until(lambda: holder.call("stats")["kept_bytes"] == 0, "nothing to be charged any more")
+        # The heap has room for the next one who does the same.
+        for _ in range(3):
+            clients = [daemon.client() for _ in range(20)]
+            for client in clients:
+                send_what_fits(client, line)
+            for client in clients:
+                client.close()
+        wait_until(lambda: holder.call("stats")["kept_bytes"] == 0, "nothing to be charged any more")
+        assert own_bytes(daemon.pid) - before < 2 * LIMIT + REST
+    finally:
+        daemon.close()
