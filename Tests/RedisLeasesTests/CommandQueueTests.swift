@@ -53,6 +53,20 @@ import Testing
     #expect(ids(&queue) == [7, 9, 8])
   }
 
+  /// Whoever's row it is in, it counts for who has asked for it.
+  @Test func memoryIsThatOfWhoAsks() {
+    var queue = CommandQueue()
+    let one = acquire(1, "x").memory
+    queue.append(acquire(1, "x"), of: 1000)
+    queue.append(release(2, "x"), of: 1001)
+    queue.append(acquire(3, "y"), of: 1001)
+    #expect(queue.memory(of: 1000) == one && queue.memory(of: 1001) == 2 * one && queue.memory(of: nil) == 0)
+    _ = queue.popFirst()
+    #expect(queue.memory(of: 1000) == 0 && queue.memory(of: 1001) == 2 * one)
+    _ = queue.removeAll()
+    #expect(queue.memory(of: 1001) == 0)
+  }
+
   @Test func allAreGivenBackWhenTheConnectionIsGone() {
     var queue = CommandQueue()
     for id in 1...3 { queue.append(acquire(UInt64(id), "a"), of: UInt32(id)) }

@@ -128,4 +128,31 @@ import Testing
     try ask(try host.connect("last", uid: 1001), 16)
     #expect(limits.keptBytes > 0)
   }
+
+  // MARK: Commands
+
+  @Test func whoAsksForMoreThanTheStoreCanDoIsNotReadFrom() throws {
+    let host = try TestSidecar { $0.live.bytesPerUIDMax = 1_000_000 }
+    let (a, b) = (try host.connect("a", uid: 1001), try host.connect("b", uid: 1002))
+    host.store.waitingCount = 1000
+    host.store.waitingMemory[1001] = 500_001
+    try a.acquire("x")
+    try b.ping(id: 1)
+    host.endTurn()
+    #expect(!a.isReadFrom && b.isReadFrom && b.text.contains("result"))
+    #expect(host.core.engine.gauges.waiting == 0)
+    // Those who come later, too; one that leaves is forgotten.
+    let (c, d) = (try host.connect("c", uid: 1001), try host.connect("d", uid: 1001))
+    for client in [c, d] { try client.ping(id: 1) }
+    d.channel.close(promise: nil)
+    host.store.waitingMemory[1001] = 250_001
+    host.endTurn()
+    #expect(!a.isReadFrom && !c.isReadFrom && c.text.isEmpty)
+    host.store.waitingMemory[1001] = 250_000
+    try b.ping(id: 2)
+    host.endTurn()
+    for _ in 0..<5 { host.timerFires() }
+    #expect(a.isReadFrom && c.isReadFrom && c.text.contains("result"))
+    #expect(host.core.engine.gauges.waiting == 1)
+  }
 }

@@ -74,6 +74,8 @@ final class FakeStore: LeaseStore {
   var hasAnswered = true
   var isUrgent = false
   var waitingCount = 0
+  var waitingMemory: [UInt32: Int] = [:]
+  func waitingMemory(of user: UInt32?) -> Int { user.flatMap { waitingMemory[$0] } ?? 0 }
   var statistics = LinkStatistics()
   var timeoutMilliseconds: Int64 = 1000
 

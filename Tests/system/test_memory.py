@@ -1,7 +1,10 @@
 """What is charged to a user is the memory that he takes: the daemon's own does not grow to a multiple of it."""
 
 import contextlib
+import json
+import os
 import pathlib
+import time
 
 import pytest
 from harness.client import Client
@@ -108,3 +111,42 @@ def test_what_nobody_reads_takes_no_more_than_twice_what_is_charged(lab, kind, l
         assert own_bytes(daemon.pid) - before < 2 * LIMIT + REST
     finally:
         daemon.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="other users can only be tried as root")
+def test_commands_wait_in_bounded_memory_on_a_slow_link(lab, redis, measured):
+    """A user asks for ever new names, faster than Redis answers: he is not read from until there is room again."""
+    proxy = lab.proxy(redis)
+    limit = 8 << 20
+    daemon = lab.daemon(proxy, args=["--bytes-per-uid-max", str(limit), "--redis-timeout-ms", "4000"])
+    os.chmod(daemon.socket_path, 0o666)
+    for directory in (lab.directory, daemon.directory):
+        os.chmod(directory, 0o755)
+    innocent = daemon.client()
+    innocent.acquire("innocent")
+    proxy.delay_seconds = 0.05
+    each, most, longest = 128, 0, 0
+    clients = []
+    for number in range(90):
+        os.seteuid(61_001)
+        try:
+            clients.append(Client(daemon.socket_path, check=False))
+        finally:
+            os.seteuid(0)
+        lines = b"".join(
+            json.dumps({"id": index, "method": "acquire", "params": {"name": f"{number * each + index:0512}"}}).encode() + b"\n"
+            for index in range(each))
+        # The kernel has room for all of it.
+        clients[-1].send_raw(lines)
+        sent = time.monotonic()
+        most = max(most, innocent.call("stats")["redis"]["commands_waiting"])
+        longest = max(longest, time.monotonic() - sent)
+    measured("commands that waited, at most; the innocent's worst answer", f"{most}, {longest * 1000:.1f} ms")
+    # What a name of 512 bytes counts for, those beside it that may be in flight, and what one turn reads.
+    assert 1000 < most < limit / 2 / 1536 + 512
+    assert {name for name, count in innocent.call("stats")["limits_met_total"].items() if count} == set()
+    # He is read from again, and all is answered.
+    for client in clients:
+        for _ in range(each):
+            assert "result" in client.next()
+    assert innocent.call("ping") is not None

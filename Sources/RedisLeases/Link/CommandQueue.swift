@@ -7,7 +7,15 @@ import LockTypes
 ///
 /// Commands about one lock keep their order: a new one joins the row in which those before it wait, whoever's it is.
 struct CommandQueue {
-  private var rows: [LinkCommand.User: Deque<LinkCommand>] = [:]
+  private struct Entry {
+    var command: LinkCommand
+    /// Who has asked for it, whoever's row it is in.
+    var asker: LinkCommand.User
+  }
+
+  private var rows: [LinkCommand.User: Deque<Entry>] = [:]
+  /// Memory of all that a user has asked for.
+  private var memory: [LinkCommand.User: Int] = [:]
   /// The users that have a row, the next one first.
   private var turns: Deque<LinkCommand.User> = []
   /// Where the commands about a lock wait, and how many they are.
@@ -16,8 +24,11 @@ struct CommandQueue {
 
   var isEmpty: Bool { count == 0 }
 
-  mutating func append(_ command: LinkCommand, of user: LinkCommand.User) {
-    var user = user
+  /// About how much memory the commands take that a user has asked for, in bytes.
+  func memory(of user: LinkCommand.User) -> Int { memory[user] ?? 0 }
+
+  mutating func append(_ command: LinkCommand, of asker: LinkCommand.User) {
+    var user = asker
     if let name = command.lockName {
       let place = places[name]
       user = place?.user ?? user
@@ -25,7 +36,8 @@ struct CommandQueue {
     }
     count += 1
     if rows[user, default: []].isEmpty { turns.append(user) }
-    rows[user, default: []].append(command)
+    rows[user, default: []].append(Entry(command: command, asker: asker))
+    memory[asker, default: 0] += command.memory
   }
 
   /// The first command of the user whose turn it is, of those who may have one more in flight.
@@ -41,8 +53,9 @@ struct CommandQueue {
   }
 
   private mutating func take(of user: LinkCommand.User) -> (command: LinkCommand, user: LinkCommand.User)? {
-    guard let command = rows[user]?.popFirst() else { return nil }
+    guard let (command, asker) = rows[user]?.popFirst().map({ ($0.command, $0.asker) }) else { return nil }
     count -= 1
+    if let left = memory[asker] { memory[asker] = left > command.memory ? left - command.memory : nil }
     if rows[user]?.isEmpty == true { rows[user] = nil } else { turns.append(user) }
     if let name = command.lockName, let place = places[name] {
       places[name] = place.count > 1 ? (place.user, place.count - 1) : nil
@@ -53,6 +66,6 @@ struct CommandQueue {
   /// Takes out all of them.
   mutating func removeAll() -> [LinkCommand] {
     defer { self = CommandQueue() }
-    return rows.values.flatMap { $0 }
+    return rows.values.flatMap { $0.map(\.command) }
   }
 }

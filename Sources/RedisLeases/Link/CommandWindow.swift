@@ -17,6 +17,9 @@ struct CommandWindow {
   /// Commands that wait for room.
   var waitingCount: Int { waiting.count + waitingRenewals.count }
 
+  /// About how much memory the commands take that wait for room and that a user has asked for, in bytes.
+  func waitingMemory(of user: LinkCommand.User) -> Int { waiting.memory(of: user) }
+
   /// Whether nothing is in flight, and nothing waits.
   var isEmpty: Bool { inFlight.isEmpty && waitingCount == 0 }
 

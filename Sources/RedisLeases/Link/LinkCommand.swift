@@ -21,6 +21,14 @@ enum LinkCommand: Equatable {
     }
   }
 
+  /// About how much memory it takes until it is answered, with what is known of its lock, in bytes.
+  var memory: Int {
+    switch self {
+    case .lease: 512 + 2 * (lockName?.bytes.count ?? 0)
+    case .query, .ping: 512
+    }
+  }
+
   /// The lock that it is about; nil where its order is of no matter.
   var lockName: LockName? {
     guard case .lease(_, let command) = self else { return nil }

@@ -156,6 +156,9 @@ public struct RedisLinkMachine: Sendable {
   /// Commands that wait for room.
   public var waitingCount: Int { window.waitingCount }
 
+  /// About how much memory the commands take that wait for room and that a user has asked for, in bytes.
+  public func waitingMemory(of user: UInt32?) -> Int { window.waitingMemory(of: user) }
+
   /// Whether as many commands wait as may be in flight together.
   public var isCrowded: Bool { window.waitingCount >= CommandWindow.weightMax }
 

@@ -45,7 +45,12 @@ final class ClientInput {
   }
 
   /// The shares of the next turn begin.
-  func turnEnded() { inputs.turnEnded() }
+  func turnEnded() {
+    inputs.turnEnded()
+    for session in limits.sessionsToResume() where sessions.has(session) && !session.isClosing {
+      putOffInput(of: session, isFresh: true)
+    }
+  }
 
   /// Whether input or holds wait for the next turn.
   var hasMoreToDo: Bool { inputs.isWaiting || !endingHolds.isEmpty }
@@ -161,7 +166,7 @@ final class ClientInput {
   private func mustPause(_ session: ClientSession) -> Bool {
     session.input.isPutOff || rights.isUnitPending(session) || !session.output.isWritable
       || session.requests.queries >= Self.queriesPerSessionMax
-      || session.output.count >= TurnOutput.unreadPauseBytes
+      || session.output.count >= TurnOutput.unreadPauseBytes || limits.mustAwaitCommands(session)
   }
 
   /// Stops or resumes reading from the socket, which leaves the rest to the kernel's buffer, and then to the client.

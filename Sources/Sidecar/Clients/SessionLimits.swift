@@ -10,6 +10,8 @@ final class Account {
   /// Bytes that are kept for them: input that is no request yet, output that is not taken yet, and questions to Redis.
   var bytes = 0
   var watches = 0
+  /// Sessions that are not read from because too many commands wait.
+  fileprivate var paused: [SessionID: ClientSession] = [:]
 
   init(uid: UInt32) {
     self.uid = uid
@@ -43,6 +45,10 @@ final class SessionLimits {
   private let statistics: SidecarStatistics
   private let logger: Logger
   private var accounts: [UInt32: Account] = [:]
+  /// Those with sessions that are not read from because too many commands wait.
+  private var pausedAccounts: [UInt32: Account] = [:]
+  /// Where the leases of all hosts are; nil: this host is alone.
+  var store: (any LeaseStore)?
 
   init(
     configuration: ConfigurationInForce, counts: LimitCounts, sessions: SessionTable, output: TurnOutput,
@@ -94,12 +100,43 @@ final class SessionLimits {
       $0.isOver = true
     }
     account.connections -= 1
+    account.paused[session.id] = nil
     dropIfUnused(account)
   }
 
   /// Questions may outlive the sessions that asked them, and are still somebody's.
   private func dropIfUnused(_ account: Account) {
     if account.connections == 0, account.bytes == 0 { accounts[account.uid] = nil }
+  }
+
+  // MARK: Commands to the store
+
+  /// Whether a session is not read from because too many commands wait on behalf of its user: to ask for more than the
+  /// store can do must not fill the memory. Then it is among ``sessionsToResume()`` later.
+  func mustAwaitCommands(_ session: ClientSession) -> Bool {
+    if session.charges.isAwaitingCommands { return true }
+    guard let store, store.waitingCount > 0, let account = session.charges.account,
+      store.waitingMemory(of: account.uid) > configuration.settings.live.bytesPerUIDMax / 2
+    else { return false }
+    session.charges.isAwaitingCommands = true
+    account.paused[session.id] = session
+    pausedAccounts[account.uid] = account
+    return true
+  }
+
+  /// The sessions that are read from again: half of what was too much is done.
+  func sessionsToResume() -> [ClientSession] {
+    guard !pausedAccounts.isEmpty else { return [] }
+    var resumed: [ClientSession] = []
+    for account in pausedAccounts.values {
+      let waiting = store?.waitingMemory(of: account.uid) ?? 0
+      guard waiting <= configuration.settings.live.bytesPerUIDMax / 4 else { continue }
+      pausedAccounts[account.uid] = nil
+      for session in account.paused.values { session.charges.isAwaitingCommands = false }
+      resumed += account.paused.values
+      account.paused = [:]
+    }
+    return resumed.sorted { $0.id < $1.id }
   }
 
   // MARK: Bytes
@@ -218,6 +255,8 @@ struct SessionCharges {
   /// Output since then.
   fileprivate var unmeasured = Unmeasured()
   fileprivate var isMeasuring = false
+  /// It is not read from because too many commands wait.
+  fileprivate var isAwaitingCommands = false
   /// The session is gone; its questions may not be.
   fileprivate var isOver = false
 

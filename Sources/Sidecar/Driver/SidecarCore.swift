@@ -30,7 +30,10 @@ final class SidecarCore {
   let tokens: LocalTokens?
   /// Where the leases of all hosts are; nil: this host is alone.
   var store: (any LeaseStore)? {
-    didSet { parts.queries.store = store }
+    didSet {
+      parts.queries.store = store
+      parts.limits.store = store
+    }
   }
   var timer: BootTimer?
   private(set) var turns = TurnTimes()

@@ -17,6 +17,8 @@ protocol LeaseStore: AnyObject {
   var isUrgent: Bool { get set }
   /// Commands that wait for room in the pipeline.
   var waitingCount: Int { get }
+  /// About how much memory those of them take that a user has asked for, in bytes.
+  func waitingMemory(of user: UInt32?) -> Int
   /// What has been done since the start.
   var statistics: LinkStatistics { get }
   /// How long it may take to answer, in milliseconds.

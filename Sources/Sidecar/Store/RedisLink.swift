@@ -61,6 +61,7 @@ final class RedisLink {
   }
   /// Commands that wait for room.
   var waitingCount: Int { machine.waitingCount }
+  func waitingMemory(of user: UInt32?) -> Int { machine.waitingMemory(of: user) }
   var statistics: LinkStatistics {
     var statistics = counters
     statistics.commands = machine.commandCount
