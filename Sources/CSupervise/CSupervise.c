@@ -344,7 +344,3 @@ void supervise_reap_others(pid_t command, pid_t *guard) {
     bury(info.si_pid, guard);
   }
 }
-
-char **supervise_environment(void) {
-  return environ;
-}

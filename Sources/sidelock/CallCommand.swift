@@ -49,7 +49,7 @@ struct CallCommand: ParsableCommand {
         let granted = try acquire.run()
         // A token that cannot be printed is given back: the error ends the connection.
         try Descriptor.print(granted.result.serialized)
-        let held = heldTokens(granted.result)
+        let held = HeldLocks(granted.result) ?? HeldLocks()
         for event in granted.rest { try show(event, held: held) }
         if !held.isEmpty { try showWhileHeld(granted, held: held) }
       } else {
@@ -75,7 +75,7 @@ struct CallCommand: ParsableCommand {
   }
 
   /// Shows what comes until standard input ends, or until a lock of `held` is lost or could be (``RunTimeline``).
-  private func showWhileHeld(_ granted: WaitingAcquire.Outcome, held: [Int64]) throws {
+  private func showWhileHeld(_ granted: WaitingAcquire.Outcome, held: HeldLocks) throws {
     let daemon = granted.daemon
     var lease = granted.lease
     var questionID: Int64 = 0
@@ -124,12 +124,12 @@ struct CallCommand: ParsableCommand {
     return ExitCode(ExitStatus.lost)
   }
 
-  private func show(_ event: ClientMachine.Event, held: [Int64] = []) throws {
+  private func show(_ event: ClientMachine.Event, held: HeldLocks = HeldLocks()) throws {
     switch event {
     case .reply: break
     case .lost(let notice):
       try show(notice)
-      if held.contains(notice.token) { throw ExitCode(ExitStatus.lost) }
+      if held.has(notice) { throw ExitCode(ExitStatus.lost) }
     case .notification(let method, let params): try show(method, params)
     case .violated(let error): throw error
     }

@@ -26,7 +26,7 @@ final class RunDriver {
   /// The releases that are not answered.
   private var releaseIDs: Set<Int64> = []
   /// What is held, by names and tokens.
-  private var held: [(name: String, token: Int64)] = []
+  private var held = HeldLocks()
 
   private let signals: CInt
   private var inheritedMask = sigset_t()
@@ -132,21 +132,17 @@ final class RunDriver {
       return .checked(validMilliseconds: answer["valid_ms"]?.intValue)
     case .reply(acquireID, .failure(let error)): return .refused(error)
     case .reply(acquireID, .success(let result)):
-      let locks = result["locks"]?.arrayValue ?? [result]
-      held = locks.compactMap { lock in
-        guard let name = lock["name"]?.stringValue, let token = lock["token"]?.intValue else { return nil }
-        return (name, token)
-      }
-      guard held.count == locks.count, let first = held.first(where: { ExactText.isSame($0.name, name) }) else {
+      held = HeldLocks(result) ?? HeldLocks()
+      guard let token = held.token(of: name) else {
         return .refused(SidelockError(reason: .protocolViolation, message: "the daemon granted without a token"))
       }
       return .granted(
-        token: first.token, waitedMilliseconds: result["waited_ms"]?.intValue ?? 0,
+        token: token, waitedMilliseconds: result["waited_ms"]?.intValue ?? 0,
         validMilliseconds: result["valid_ms"]?.intValue)
     case .reply(let id, _):
       return releaseIDs.remove(id) != nil && releaseIDs.isEmpty ? .released : nil
     case .lost(let notice):
-      return held.contains { $0.token == notice.token && ExactText.isSame($0.name, notice.name) } ? .lost(notice) : nil
+      return held.has(notice) ? .lost(notice) : nil
     case .notification("waiting", let params) where params["id"]?.intValue == acquireID:
       return .waits(detail: params["detail"]?.stringValue.map(printable))
     case .notification: return nil
@@ -208,7 +204,7 @@ final class RunDriver {
       checkID = ask("ping", nil) ?? 0
     case .withdraw:
       connection = nil
-      held = []
+      held = HeldLocks()
     case .queueAgain: queueAgain()
     case .spawn: if supervisor.mayStart { spawn() }
     case .signalGroup(let signal): if child > 0 { kill(-child, signal) }
@@ -219,7 +215,7 @@ final class RunDriver {
     case .stopGroup(let signal): stop(by: signal, wholeGroup: true)
     case .check: checkID = ask("ping", nil) ?? 0
     case .release:
-      for lock in held {
+      for lock in held.locks {
         let id = ask("release", ["name": .string(lock.name), "token": .int(lock.token)])
         if let id { releaseIDs.insert(id) }
       }
@@ -293,8 +289,8 @@ final class RunDriver {
 
   private func spawn() {
     setenv("SIDELOCK_NAME", name, 1)
-    setenv("SIDELOCK_TOKEN", "\(held.first { ExactText.isSame($0.name, name) }?.token ?? 0)", 1)
-    setenv("SIDELOCK_TOKENS", held.map { "\($0.token)" }.joined(separator: " "), 1)
+    setenv("SIDELOCK_TOKEN", "\(held.token(of: name) ?? 0)", 1)
+    setenv("SIDELOCK_TOKENS", held.locks.map { "\($0.token)" }.joined(separator: " "), 1)
     commandGuard.process = supervise_guard_start(connection?.descriptor ?? -1, &commandGuard.channel)
     if commandGuard.process < 0 {
       say("no guard: \(UnixSocket.describe(errno)); only COMMAND itself ends if sidelock is killed")

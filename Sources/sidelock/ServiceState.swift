@@ -1,3 +1,4 @@
+import CLinux
 import CSupervise
 import Glibc
 import SidelockClient
@@ -64,7 +65,7 @@ enum ServiceState {
     ])
     var process: pid_t = 0
     let result = posix_spawnp(
-      &process, "systemctl", &actions, &attributes, arguments.pointers, supervise_environment())
+      &process, "systemctl", &actions, &attributes, arguments.pointers, process_environment())
     close(ends[1])
     guard result == 0 else { return nil }
     let answer = readAll(ends[0], until: supervise_boot_milliseconds() + answerMilliseconds)

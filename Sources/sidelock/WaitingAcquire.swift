@@ -134,7 +134,7 @@ final class WaitingAcquire {
     return Supervisor.Lease(validMilliseconds: valid, asked: asked, length: leaseLength)
   }
 
-  private func isOfGrant(_ notice: LostNotice) -> Bool { grant.map(heldTokens)?.contains(notice.token) ?? false }
+  private func isOfGrant(_ notice: LostNotice) -> Bool { grant.flatMap(HeldLocks.init)?.has(notice) ?? false }
 
   /// Asks for the lock, with a keepalive until it is granted.
   private func ask(_ params: JSONValue?) throws(SidelockError) {
@@ -183,9 +183,4 @@ final class WaitingAcquire {
     }
     return wasStopped
   }
-}
-
-/// The tokens in the result of an acquire.
-func heldTokens(_ result: JSONValue) -> [Int64] {
-  (result["locks"]?.arrayValue ?? [result]).compactMap { $0["token"]?.intValue }
 }

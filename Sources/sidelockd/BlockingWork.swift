@@ -1,6 +1,6 @@
 import Dispatch
-import Glibc
 import NIOConcurrencyHelpers
+import SystemdSupport
 
 /// A queue for work that may block, even for ever: one piece at a time, in order, on a thread of its own.
 final class BlockingWork: Sendable {
@@ -24,20 +24,10 @@ final class BlockingWork: Sendable {
       return !state.isRunning
     }
     guard needsThread else { return true }
-    var thread = pthread_t()
-    let argument = Unmanaged.passRetained(self)
-    let result = pthread_create(
-      &thread, nil,
-      { argument in
-        if let argument { Unmanaged<BlockingWork>.fromOpaque(argument).takeRetainedValue().doAll() }
-        return nil
-      }, argument.toOpaque())
-    guard result == 0 else {
-      argument.release()
+    guard DetachedThread.start({ self.doAll() }) else {
       state.withLockedValue { $0 = State() }
       return false
     }
-    pthread_detach(thread)
     return true
   }
 

@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import SystemdSupport
 
 /// What a signal means after those that came before it.
 struct SignalOrder {
@@ -67,13 +68,8 @@ struct SignalOrder {
 
 /// Signals as messages: blocked everywhere, and taken one by one by a thread of their own, where any code may run.
 final class StopSignals {
-  private final class Context: Sendable {
-    let take: @Sendable (_ meaning: SignalOrder.Meaning, _ name: String) -> Void
-
-    init(_ take: @escaping @Sendable (_ meaning: SignalOrder.Meaning, _ name: String) -> Void) {
-      self.take = take
-    }
-  }
+  /// Called for each signal that means something, with its name.
+  typealias Taker = @Sendable (_ meaning: SignalOrder.Meaning, _ name: String) -> Void
 
   /// Blocks the signals for this thread and all that it starts; until `listen` they wait.
   init() {
@@ -87,24 +83,11 @@ final class StopSignals {
   ///
   /// - Parameter take: called for each one that means something, with its name. An order to stop that is repeated ends
   ///   the process at once.
-  func listen(_ take: @escaping @Sendable (_ meaning: SignalOrder.Meaning, _ name: String) -> Void) {
-    let context = Unmanaged.passRetained(Context(take))
-    var thread = pthread_t()
-    let result = pthread_create(
-      &thread, nil,
-      { argument in
-        guard let argument else { return nil }
-        StopSignals.loop(Unmanaged<Context>.fromOpaque(argument).takeRetainedValue())
-        return nil
-      }, context.toOpaque())
-    if result == 0 {
-      pthread_detach(thread)
-    } else {
-      // Without the thread nobody would ever hear a stop: let the signals end the process as usual.
-      context.release()
-      var set = Self.handledSet()
-      pthread_sigmask(SIG_UNBLOCK, &set, nil)
-    }
+  func listen(_ take: @escaping Taker) {
+    guard !DetachedThread.start({ Self.loop(take) }) else { return }
+    // Without the thread nobody would ever hear a stop: let the signals end the process as usual.
+    var set = Self.handledSet()
+    pthread_sigmask(SIG_UNBLOCK, &set, nil)
   }
 
   private static let handled: [(number: Int32, name: String)] = [
@@ -119,7 +102,7 @@ final class StopSignals {
     return set
   }
 
-  private static func loop(_ context: Context) {
+  private static func loop(_ taker: Taker) {
     var set = handledSet()
     var order = SignalOrder()
     while true {
@@ -128,20 +111,20 @@ final class StopSignals {
       // sigwait takes the lowest pending signal first: SIGTERM would come before the one that says what it is for.
       if number == SIGTERM || number == SIGINT {
         for announcement in SignalOrder.announcements where take_pending_signal(announcement) != 0 {
-          take(announcement, &order, context)
+          take(announcement, &order, taker)
         }
       }
-      take(number, &order, context)
+      take(number, &order, taker)
     }
   }
 
-  private static func take(_ number: Int32, _ order: inout SignalOrder, _ context: Context) {
+  private static func take(_ number: Int32, _ order: inout SignalOrder, _ taker: Taker) {
     let meaning = order.meaning(of: number, now: monotonicMilliseconds())
     switch meaning {
     case .endAtOnce: _exit(ExitStatus.failure)
     case .same: return
     case .stop, .handOver, .end, .reload, .unknown:
-      context.take(meaning, handled.first { $0.number == number }?.name ?? "\(number)")
+      taker(meaning, handled.first { $0.number == number }?.name ?? "\(number)")
       if meaning == .end { order.carriedOut(now: monotonicMilliseconds()) }
     }
   }

@@ -2,13 +2,15 @@
 orphans that nobody else buries."""
 
 import contextlib
+import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 
 import pytest
-from harness.daemon import binary
+from harness.daemon import binary, clean_environment
 from harness.waiting import GENEROUS_SECONDS, wait_until
 
 
@@ -317,3 +319,42 @@ def test_the_group_ends_in_a_namespace_of_its_own(sidelock):
          "--", "sh", "-c", "trap '' TERM; while :; do sleep 0.02; done"],
         env=sidelock.environment, capture_output=True, timeout=GENEROUS_SECONDS, check=False)
     assert done.returncode == 125
+
+
+def test_a_loss_is_of_a_lock_by_name_and_token(lab):
+    """Tokens rise for each name by itself, so locks of two names may have the same one."""
+    path = lab.directory / "fake.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        call = subprocess.Popen(
+            [binary("sidelock", "SIDELOCK"), "--socket", path, "call", "acquire", '{"name":"ours"}'], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment())
+        lab.track(call)
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rw") as stream:
+            def say(**message):
+                stream.write(json.dumps(message) + "\n")
+                stream.flush()
+
+            def answer():
+                request = json.loads(stream.readline())
+                granted = {"name": "ours", "token": 5, "mode": "exclusive", "waited_ms": 0, "valid_ms": None}
+                say(id=request["id"], result=granted if request["method"] == "acquire" else {})
+                return request["method"]
+
+            def lose(name):
+                say(method="lost", params={"name": name, "token": 5, "reason": "broken", "grace_ms": 0})
+
+            # Up to the question that the grant is confirmed by.
+            while answer() != "acquire":
+                pass
+            while answer() != "ping":
+                pass
+            assert json.loads(call.stdout.readline())["token"] == 5
+            lose("theirs")
+            assert json.loads(call.stdout.readline())["params"]["name"] == "theirs"
+            assert call.poll() is None
+            lose("ours")
+            assert json.loads(call.stdout.readline())["params"]["name"] == "ours"
+            assert call.wait(GENEROUS_SECONDS) == 125

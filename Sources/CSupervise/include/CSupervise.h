@@ -76,9 +76,6 @@ void supervise_reap_others(pid_t command, pid_t *guard);
 /// Whether a process of `group` is left that is no zombie; 1 also when that cannot be found out.
 int supervise_group_alive(pid_t group);
 
-/// The environment of this process, NULL-terminated.
-char **supervise_environment(void);
-
 /// Milliseconds on CLOCK_BOOTTIME, which goes on while the host is suspended.
 int64_t supervise_boot_milliseconds(void);
 

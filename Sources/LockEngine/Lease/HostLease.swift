@@ -252,9 +252,6 @@ final class HostLease {
     return tokens != nil
   }
 
-  /// The store has said once more that it granted it.
-  func grantedAgain(executedAfter sentAt: BootInstant) { extended(from: sentAt) }
-
   // MARK: Renewal
 
   func renewalSent(on link: LinkNumber) { renewal.sentOn = link }

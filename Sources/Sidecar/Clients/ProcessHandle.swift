@@ -2,6 +2,7 @@ import CLinux
 import Glibc
 import NIOCore
 import Synchronization
+import SystemdSupport
 
 /// A pidfd: one process, and never another one that got its pid.
 final class ProcessHandle: Sendable {
@@ -136,21 +137,7 @@ final class ProcessWatcher: Sendable {
     self.ended = ended
     guard descriptor >= 0 else { return nil }
     // The thread lives as long as the daemon.
-    let watcher = Unmanaged.passRetained(self)
-    var thread = pthread_t()
-    let result = pthread_create(
-      &thread, nil,
-      { argument in
-        guard let argument else { return nil }
-        Unmanaged<ProcessWatcher>.fromOpaque(argument).takeRetainedValue().run()
-        return nil
-      }, watcher.toOpaque())
-    guard result == 0 else {
-      watcher.release()
-      errno = result
-      return nil
-    }
-    pthread_detach(thread)
+    guard DetachedThread.start({ self.run() }) else { return nil }
   }
 
   deinit {

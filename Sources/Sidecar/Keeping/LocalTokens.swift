@@ -5,6 +5,7 @@ import LockTypes
 import Logging
 import NIOCore
 import SystemStrings
+import SystemdSupport
 
 /// The tokens of `--local` that this daemon may give, and no daemon after it.
 ///
@@ -129,7 +130,7 @@ final class LocalTokens {
   private var isWriting = false
   private var nextAttempt: BootInstant
   /// Does work that may block, and tells whether it can; tests replace it.
-  var run: (@escaping @Sendable () -> Void) -> Bool = LocalTokens.inThread
+  var run: (@escaping @Sendable () -> Void) -> Bool = DetachedThread.start
   /// Called with the last of them when more are reserved.
   var onReserved: (Token) -> Void = { _ in }
 
@@ -175,29 +176,6 @@ final class LocalTokens {
   private func failed(_ reason: String) {
     nextAttempt = clock.now().adding(milliseconds: Self.retryMilliseconds)
     logger.error("more tokens cannot be reserved", metadata: ["reason": "\(reason)"])
-  }
-
-  private final class Work: Sendable {
-    let work: @Sendable () -> Void
-    init(_ work: @escaping @Sendable () -> Void) { self.work = work }
-  }
-
-  /// Does work in a thread of its own, which ends with it; false when none can be started.
-  static func inThread(_ work: @escaping @Sendable () -> Void) -> Bool {
-    let argument = Unmanaged.passRetained(Work(work))
-    var thread = pthread_t()
-    let result = pthread_create(
-      &thread, nil,
-      { argument in
-        if let argument { Unmanaged<Work>.fromOpaque(argument).takeRetainedValue().work() }
-        return nil
-      }, argument.toOpaque())
-    guard result == 0 else {
-      argument.release()
-      return false
-    }
-    pthread_detach(thread)
-    return true
   }
 }
 

@@ -1,3 +1,4 @@
+import CLinux
 import CSupervise
 import Glibc
 import SidelockClient
@@ -22,7 +23,7 @@ final class HelperProcess {
     posix_spawn_file_actions_adddup2(&actions, input ?? ends[1], STDIN_FILENO)
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO)
     let arguments = CStrings(words)
-    let result = posix_spawnp(&process, path, &actions, nil, arguments.pointers, supervise_environment())
+    let result = posix_spawnp(&process, path, &actions, nil, arguments.pointers, process_environment())
     close(ends[1])
     guard result == 0 else { throw Self.failure("\(path): \(UnixSocket.describe(result))") }
   }
