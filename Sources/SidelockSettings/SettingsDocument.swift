@@ -45,7 +45,8 @@ public enum SettingsDocument {
       microseconds). No two daemons share a file. The service has it in `/var/lib/sidelock`. A daemon that is started by
       hand has it beside its socket, where it outlives a reboot only if that directory does (`/run` does not); where none
       can be made there either, tokens rise as the clock does. Both are said in the log. A file that was chosen and cannot
-      be written, one that is damaged or of another daemon, and a clock before 1970 (without a file) or after 2255 keep
+      be written or whose directory other users could change, one that they could set back, that is damaged or of another
+      daemon, and a clock before 1970 (without a file) or after 2255 keep
       the daemon from starting, and it says what to do.
 
       A slow link to Redis needs a `redis_timeout_ms` that is longer than an answer takes; `stats` tells that time as

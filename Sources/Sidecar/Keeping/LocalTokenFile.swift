@@ -83,6 +83,8 @@ struct LocalTokenFile: Sendable {
         guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
           throw refusal(of: path, "is no regular file; choose another path with --local-state-file")
         }
+        // Before it is locked, which a stranger might have done.
+        if let words = strangersWords(status) { throw refusal(of: path, words) }
         try file.lock()
         // Its daemon may have put another file in its place, and ended.
         guard isAt(path, status) else {
@@ -95,6 +97,30 @@ struct LocalTokenFile: Sendable {
         throw error
       }
     }
+  }
+
+  /// What is wrong with a file that another user could set back; nil: nobody could.
+  private static func strangersWords(_ status: stat) -> String? {
+    let help = "for the daemon's user alone (chown, chmod 0600), or choose another file with --local-state-file"
+    if status.st_uid != geteuid(), status.st_uid != 0 {
+      return
+        "belongs to another user (user id \(status.st_uid)), who could set it back; look at it, and have it be \(help)"
+    }
+    let isOwnGroup = status.st_gid == getegid()
+    guard status.st_mode & S_IWOTH != 0 || (status.st_mode & S_IWGRP != 0 && !isOwnGroup) else { return nil }
+    return "can be written by other users, who could set it back; look at it, and have it be \(help)"
+  }
+
+  /// Why another user could put another file in the place of one, in words about its directory; nil: nobody could.
+  static func strangersPlace(of path: String) -> String? {
+    let directory = directory(of: path)
+    var status = stat()
+    guard SystemText.withCString(directory, { stat($0, &status) }) == 0 else { return nil }
+    if status.st_uid != geteuid(), status.st_uid != 0 {
+      return "its directory \(SystemText.shown(directory)) belongs to another user (user id \(status.st_uid))"
+    }
+    guard status.st_mode & S_IWOTH != 0, status.st_mode & S_ISVTX == 0 else { return nil }
+    return "every user can write to its directory \(SystemText.shown(directory))"
   }
 
   private func lock() throws(LocalTokensUnavailable) {
@@ -136,12 +162,8 @@ struct LocalTokenFile: Sendable {
 
   /// Writes a file where there is none, and claims it.
   static func make(_ path: String, last: Token) throws -> LocalTokenFile {
-    let temporary = path + ".new"
     while true {
-      let descriptor = SystemText.withCString(temporary) {
-        Glibc.open($0, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0o600)
-      }
-      guard descriptor >= 0 else { throw Failure(call: "make", code: errno) }
+      let (descriptor, temporary) = try openNew(beside: path)
       let file = LocalTokenFile(path: path, claim: descriptor)
       do {
         try file.lock()
@@ -170,13 +192,10 @@ struct LocalTokenFile: Sendable {
   /// The file with another content, which is on the disk when this returns; this one is over then. When it throws, the
   /// old content stands there, and its claim.
   func replaced(last: Token) throws -> LocalTokenFile {
-    let temporary = path + ".new"
+    let plain = path + ".new"
     // One that a crash left behind.
-    SystemText.withCString(temporary) { _ = unlink($0) }
-    let descriptor = SystemText.withCString(temporary) {
-      Glibc.open($0, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
-    }
-    guard descriptor >= 0 else { throw Failure(call: "write", code: errno) }
+    SystemText.withCString(plain) { _ = unlink($0) }
+    let (descriptor, temporary) = try Self.create(plain, "write")
     let file = LocalTokenFile(path: path, claim: descriptor)
     do {
       try file.lock()
@@ -190,6 +209,45 @@ struct LocalTokenFile: Sendable {
     }
     Glibc.close(claim)
     return file
+  }
+
+  private static let flagsOfNew = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY
+
+  /// Opens the file beside a path that gets there when it is written: one that a crash left behind, if nobody else can
+  /// have put it there or has it open for writing, or a new one.
+  private static func openNew(beside path: String) throws -> (descriptor: CInt, name: String) {
+    let name = path + ".new"
+    let descriptor = SystemText.withCString(name) { Glibc.open($0, flagsOfNew, 0o600) }
+    guard descriptor >= 0 else {
+      // A link leads elsewhere; it is of no worth itself.
+      if errno == ELOOP { SystemText.withCString(name) { _ = unlink($0) } }
+      return try create(name, "make")
+    }
+    var status = stat()
+    if fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_uid == geteuid(),
+      status.st_mode & (S_IWGRP | S_IWOTH) == 0, status.st_nlink == 1
+    {
+      return (descriptor, name)
+    }
+    Glibc.close(descriptor)
+    // Not to be written to: it may be another name of a file that is of worth.
+    SystemText.withCString(name) { _ = unlink($0) }
+    return try create(name, "make")
+  }
+
+  /// Creates a file of that name, or of a longer one where another user keeps the name from us: in a directory that all
+  /// share, what is in the way cannot be removed.
+  private static func create(_ name: String, _ call: String) throws -> (descriptor: CInt, name: String) {
+    var name = name
+    var descriptor = SystemText.withCString(name) { Glibc.open($0, flagsOfNew | O_EXCL, 0o600) }
+    let failure = Failure(call: call, code: errno)
+    var status = stat()
+    if descriptor < 0, SystemText.withCString(name, { lstat($0, &status) }) == 0, status.st_uid != geteuid() {
+      name += "." + String(UInt64.random(in: .min ... .max), radix: 16)
+      descriptor = SystemText.withCString(name) { Glibc.open($0, flagsOfNew | O_EXCL, 0o600) }
+    }
+    guard descriptor >= 0 else { throw failure }
+    return (descriptor, name)
   }
 
   private func fill(_ last: Token) throws {
@@ -211,11 +269,14 @@ struct LocalTokenFile: Sendable {
     guard result == 0 else { throw Failure(call: call, code: errno) }
   }
 
+  private static func directory(of path: String) -> String {
+    let slash = path.utf8.lastIndex(of: UInt8(ascii: "/"))
+    return slash.map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
+  }
+
   /// Has the name of the file outlive a loss of power.
   static func syncDirectory(of path: String) throws {
-    let slash = path.utf8.lastIndex(of: UInt8(ascii: "/"))
-    let directory = slash.map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
-    let descriptor = SystemText.withCString(directory) { Glibc.open($0, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
+    let descriptor = SystemText.withCString(directory(of: path)) { Glibc.open($0, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
     guard descriptor >= 0 else { throw Failure(call: "write", code: errno) }
     defer { Glibc.close(descriptor) }
     // Some file systems have no such call for directories.
@@ -237,6 +298,9 @@ struct LocalTokenFile: Sendable {
       case ENOENT: "make its directory"
       case ELOOP: "it must be no symbolic link"
       case EISDIR, ENOTDIR: "it must be a file in a directory"
+      case ENXIO: "it must be a regular file"
+      case EEXIST: "remove what stands at \(SystemText.shown(path + ".new"))"
+      case ENAMETOOLONG: "its name must be shorter"
       default: "see to it"
       }
     errno = failure.code

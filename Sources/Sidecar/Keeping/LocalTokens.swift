@@ -63,9 +63,17 @@ struct LocalTokenReservation: Sendable {
         description:
           "the clock of this host shows a time before 1970, and the first tokens are those of the clock: set it")
     }
+    let place = LocalTokenFile.strangersPlace(of: path)
+    if isChosen, let place {
+      throw LocalTokensUnavailable(
+        remedy: .repair,
+        description: "\(SystemText.shown(path)), by which tokens rise over a restart, can be replaced by other users: "
+          + "\(place); have it belong to the daemon's user and nobody else write to it, or choose another file with "
+          + "--local-state-file")
+    }
     var reservation = LocalTokenReservation(first: max(now, (found?.last ?? 0) + 1), count: count)
     do {
-      try reservation.reserve { last throws in
+      try reservation.reserve(at: path) { last throws in
         if let found { return try found.file.replaced(last: last) }
         guard isChosen || !settings.socketPath.isEmpty else {
           throw LocalTokenFile.Failure(call: "make", code: ENOENT)
@@ -79,6 +87,13 @@ struct LocalTokenReservation: Sendable {
       logger.warning(
         "tokens rise over a restart only as the clock of this host does", metadata: ["reason": "\(words)"])
       return LocalTokenReservation(byClock: now)
+    }
+    if let place, reservation.file != nil {
+      logger.warning(
+        "tokens rise over a restart only as far as other users let them",
+        metadata: [
+          "reason": "\(place)", "help": "choose a file in a directory of the daemon's own with --local-state-file",
+        ])
     }
     if !isChosen, reservation.file?.isInMemory == true {
       logger.notice(
@@ -96,17 +111,20 @@ struct LocalTokenReservation: Sendable {
     guard next > first else { return }
     first = min(next, LockEngine.tokenMax + 1)
     guard let file, first + count > last else { return }
-    do { try reserve { last throws in try file.replaced(last: last) } } catch let failure as LocalTokenFile.Failure {
+    do { try reserve(at: file.path) { last throws in try file.replaced(last: last) } } catch let failure
+      as LocalTokenFile.Failure
+    {
       throw LocalTokenFile.unavailable(file.path, failure)
     }
   }
 
-  private mutating func reserve(_ write: (Token) throws -> LocalTokenFile) throws {
+  private mutating func reserve(at path: String?, _ write: (Token) throws -> LocalTokenFile) throws {
     guard first <= LockEngine.tokenMax - count else {
+      let place = path.map { SystemText.shown($0) } ?? "the file of --local-state-file"
       throw LocalTokensUnavailable(
         remedy: .repair,
         description: "tokens have come to \(first), and none is above 2^53; when nothing compares tokens with those of "
-          + "before, see that the clock of this host is right, and remove the file of --local-state-file")
+          + "before, see that the clock of this host is right, and remove \(place)")
     }
     let end = first + count - 1
     let written = try write(end)
