@@ -201,19 +201,13 @@ public final class LockEngine {
   func shutdownRequested(now: BootInstant) {
     guard !isShuttingDown else { return }
     shutdown = .underWay
-    stepsLeft = .max
-    for lock in Array(locks.all) {
-      while let waiter = lock.queue.first { refuse(waiter, .shuttingDown, now: now) }
-      for hold in Array(lock.holds) { lose(hold, reason: .shutdown, graceEnds: nil, now: now) }
-      for lease in lock.leases where lease.isLost { drop(lease) }
-      advance(lock, now: now)
-    }
+    beginStopping(Array(locks.all), now: now)
   }
 
   /// With the link down there is nobody to give anything back to: the leases end by themselves.
   func completeShutdown() {
     // An ask whose script had to be sent again may be executed after its own release: wait for its reply.
-    guard shutdown == .underWay, !link.isConnected || (locks.isEmpty && link.pending.isEmpty) else { return }
+    guard shutdown == .underWay, !isStopping, !link.isConnected || (locks.isEmpty && link.pending.isEmpty) else { return }
     shutdown = .completed
     effects.append(.shutdownCompleted)
   }

@@ -57,6 +57,38 @@ import Testing
     #expect(turns(1600) <= 5 * few)
   }
 
+  /// Everybody is told that the daemon stops, in slices; it has stopped only when all have been.
+  @Test(arguments: [true, false])
+  func aShutdownIsInSlices(ofOneName: Bool) {
+    func turns(_ count: Int) -> Int {
+      let script = script(2)
+      for index in 0..<count {
+        script.acquire(bob, ofOneName ? "x" : "x\(index)", mode: ofOneName ? .shared : .exclusive)
+      }
+      for index in 0..<count { script.acquire(alice, ofOneName ? "x" : "x\(index)") }
+      _ = script.take()
+      script.feed(.shutdownRequested)
+      var effects = script.take()
+      #expect(effects.count <= 3 * Self.steps && !effects.contains(.shutdownCompleted))
+      // Nobody gets anything any more.
+      script.acquire(alice, "y")
+      #expect(script.take().compactMap(\.refusal) == [.shuttingDown])
+      let turns = settle(script) { more in
+        #expect(more.count <= 3 * Self.steps)
+        effects += more
+      }
+      #expect(effects.last == .shutdownCompleted && effects.count { $0 == .shutdownCompleted } == 1)
+      let lost = effects.count { if case .notify(bob, .lost(_, _, .shutdown, _, _, _)) = $0 { true } else { false } }
+      // A lock whose turn has not come may pass to who waits for it, who loses it then.
+      #expect(lost == count && effects.count { $0.refusal == .shuttingDown } == count)
+      #expect(script.engine.gauges.held == 0 && script.engine.gauges.waiting == 0 && script.engine.gauges.locks == 0)
+      return turns
+    }
+    let few = turns(200)
+    #expect(few >= 200 / Self.steps)
+    #expect(turns(800) <= 5 * few)
+  }
+
   /// Those with little are not kept waiting by those with much, and neither takes more of a turn for being many.
   @Test(arguments: [(2, 16), (2, 40), (12, 40), (60, 1), (60, 16)])
   func manySessionsAreClosedInSlices(sessions: Int, holdsEach: Int) {

@@ -23,12 +23,16 @@ struct PutOffWork {
   fileprivate(set) var closing: Deque<SessionRecord> = []
   /// Locks whose queues are to be served further.
   fileprivate var locks: Deque<LockRecord> = []
+  /// Locks whose waiters and holds end because the daemon stops.
+  fileprivate var stopping: Deque<LockRecord> = []
   /// Losses of holds that one turn has no room for.
   var losses: [HoldLosses] = []
   /// Searches for deadlocks. Only the first one has begun.
   fileprivate var searches: Deque<CycleSearch> = []
 
-  fileprivate var isEmpty: Bool { closing.isEmpty && locks.isEmpty && losses.isEmpty && searches.isEmpty }
+  fileprivate var isEmpty: Bool {
+    closing.isEmpty && locks.isEmpty && stopping.isEmpty && losses.isEmpty && searches.isEmpty
+  }
 }
 
 extension LockEngine {
@@ -41,6 +45,8 @@ extension LockEngine {
     goOnWithLosses(now: now)
     stepsLeft = configuration.stepsPerSlice
     goOnWithLink(now: now)
+    stepsLeft = configuration.stepsPerSlice
+    goOnStopping(now: now)
     // A link that comes and goes again and again must not keep other work back.
     stepsLeft = configuration.stepsPerSlice
     // Round robin, so that a session with many holds does not keep back the others.
@@ -81,6 +87,43 @@ extension LockEngine {
     if !putOff.searches.isEmpty { search.restart() }
     putOff.searches.append(search)
     putOffRest(now: now)
+  }
+
+  // MARK: Shutdown
+
+  /// Whether not every waiter and holder has been told that the daemon stops.
+  var isStopping: Bool { !putOff.stopping.isEmpty }
+
+  /// Refuses all waiters and loses all holds of these locks, in as many turns as that takes: leases of those that are not
+  /// told yet are renewed meanwhile.
+  func beginStopping(_ locks: [LockRecord], now: BootInstant) {
+    putOff.stopping = Deque(locks)
+    goOnStopping(now: now)
+  }
+
+  private func goOnStopping(now: BootInstant) {
+    while !mustPutOff, let lock = putOff.stopping.first, stop(lock, now: now) { putOff.stopping.removeFirst() }
+    if isStopping { putOffRest(now: now) }
+  }
+
+  /// Ends what there is of a lock until the steps are used up; true when nothing is left.
+  private func stop(_ lock: LockRecord, now: BootInstant) -> Bool {
+    stepsLeft -= 1
+    // It may have been forgotten meanwhile.
+    guard locks[lock.name] === lock else { return true }
+    while let waiter = lock.queue.first {
+      guard !mustPutOff else { return false }
+      stepsLeft -= 1
+      refuse(waiter, .shuttingDown, now: now)
+    }
+    while let hold = lock.holds.first {
+      guard !mustPutOff else { return false }
+      stepsLeft -= 1
+      lose(hold, reason: .shutdown, graceEnds: nil, now: now)
+    }
+    for lease in lock.leases where lease.isLost { drop(lease) }
+    advance(lock, now: now)
+    return true
   }
 
   // MARK: Sessions
