@@ -207,7 +207,8 @@ public final class LockEngine {
   /// With the link down there is nobody to give anything back to: the leases end by themselves.
   func completeShutdown() {
     // An ask whose script had to be sent again may be executed after its own release: wait for its reply.
-    guard shutdown == .underWay, !isStopping, !link.isConnected || (locks.isEmpty && link.pending.isEmpty) else { return }
+    guard shutdown == .underWay, !isStopping else { return }
+    guard !link.isConnected || (locks.isEmpty && link.pending.isEmpty) else { return }
     shutdown = .completed
     effects.append(.shutdownCompleted)
   }
