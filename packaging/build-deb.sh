@@ -93,7 +93,7 @@ for file in packaging/systemd/examples/*; do place 644 "$file" "usr/share/doc/si
 place 644 packaging/settings.md usr/share/doc/sidelock/settings.md
 place 644 README.md usr/share/doc/sidelock/README.md
 place 644 packaging/NEWS.md usr/share/doc/sidelock/NEWS.md
-for file in protocol/README.md protocol/formats.md protocol/security.md protocol/openrpc.json protocol/errors.json; do
+for file in protocol/README.md protocol/formats.md protocol/guarantees.md protocol/security.md protocol/openrpc.json protocol/errors.json; do
   place 644 "$file" "usr/share/doc/sidelock/$file"
 done
 for file in protocol/clients/*.*; do place 644 "$file" "usr/share/doc/sidelock/examples/clients/${file##*/}"; done

@@ -342,9 +342,10 @@ extension MessageWriter {
   }
 
   /// Tells that the request `id` waits, at `position`, from 1 on, in this host's queue. `detail`: what is wrong with
-  /// Redis, if that is why it waits.
+  /// Redis, if that is why it waits; `retryMilliseconds`: for how long at least.
   public mutating func waiting(
-    id: MessageID, name: LockName, position: Int64, holders: [HolderInfo], detail: String? = nil
+    id: MessageID, name: LockName, position: Int64, holders: [HolderInfo], detail: String? = nil,
+    retryMilliseconds: Int64? = nil
   ) {
     notification("waiting") { json in
       json.key("id")
@@ -353,6 +354,7 @@ extension MessageWriter {
       json.member("position", position)
       Self.writeHolders(holders, to: &json)
       if let detail { json.member("detail", detail) }
+      if let retryMilliseconds { json.member("retry_ms", retryMilliseconds) }
     }
   }
 
@@ -410,9 +412,12 @@ extension MessageWriter {
     if let session { json.member("session", "\(session.rawValue)") }
   }
 
-  /// Tells whether Redis can be reached.
-  public mutating func backend(_ state: BackendState) {
-    notification("backend") { $0.member("state", state.rawValue) }
+  /// Tells whether Redis can be reached. `retryMilliseconds`: how long it grants nothing.
+  public mutating func backend(_ state: BackendState, retryMilliseconds: Int64? = nil) {
+    notification("backend") { json in
+      json.member("state", state.rawValue)
+      if let retryMilliseconds { json.member("retry_ms", retryMilliseconds) }
+    }
   }
 
   /// Tells how many notifications were left out while the session did not read.

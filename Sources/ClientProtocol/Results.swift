@@ -123,12 +123,14 @@ public struct DeadlockInfo: Equatable, Sendable {
   }
 }
 
-/// Whether Redis can be reached. Sessions with a watch are told when it changes.
+/// Whether Redis can be reached, and decides. Sessions with a watch are told when it changes.
 public enum BackendState: String, CaseIterable, Sendable {
   /// It can.
   case connected
   /// It cannot.
   case disconnected
+  /// It can, but has other data than before: who holds a lock keeps it, and nothing is granted yet.
+  case recovering
 }
 
 /// A lock as `inspect` shows it, and without its waiters as `list` does.

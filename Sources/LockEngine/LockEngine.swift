@@ -11,8 +11,8 @@ public import LockTypes
 /// - `Local`: what is on this host: locks, holds, waiters, sessions. A request comes in by `+Requests`; `+Queue` has
 ///   `advance`, which serves the next waiter, and is called after every change to a lock; `+Admission` says when a lock
 ///   can go to a client, `+Holds` how it is held
-/// - `Lease`: one lease (`HostLease`), the connection (`StoreLink`), and the files in which a lease is asked for, renewed,
-///   shared, given back and lost; `+Conversation` is where replies come in
+/// - `Lease`: one lease (`HostLease`), the connection (`StoreLink`), which data the store has (`StoreEpoch`), and the files in
+///   which a lease is asked for, renewed or reclaimed, shared, given back and lost; `+Conversation` is where replies come in
 /// - `Deadlocks`: waits that would never end
 /// - `Time`: what happens as time passes, and what takes more than one turn (`+Slices`)
 /// - `State`: what outlives the process, and what can be looked at
@@ -38,6 +38,8 @@ public final class LockEngine {
   public private(set) var observers = 0
   private var shutdown = Shutdown.none
   var counters = EngineCounters()
+  /// Whether a process before this one left leases.
+  var hasLeasesOfBefore = false
   let tally = RecordTally()
 
   private enum Shutdown {
@@ -52,10 +54,14 @@ public final class LockEngine {
     recentReleases = RecentReleases(milliseconds: configuration.settings.lingerMilliseconds)
   }
 
-  private func reconfigured(_ settings: EngineSettings) {
+  private func reconfigured(_ settings: EngineSettings, now: BootInstant) {
     configuration.settings = settings
     recentReleases.milliseconds = settings.lingerMilliseconds
     link.note(configuration.timeline)
+    // The store has to be told of longer leases before one is asked for.
+    if link.confirmation.isGood, link.confirmation.toldLeaseMilliseconds < link.longestTimeline.leaseMilliseconds {
+      link.confirmation.at = now
+    }
   }
 
   /// Takes in a fact and appends the effects to `effects`. `now` never goes back.
@@ -69,6 +75,7 @@ public final class LockEngine {
     stepsLeft = configuration.stepsPerSlice
     endLeases(now: now)
     stepsLeft = configuration.stepsPerSlice
+    confirmDue(now: now)
     renewDue(now: now)
     stepsLeft = configuration.stepsPerSlice
     fireDeadlines(now: now)
@@ -127,7 +134,7 @@ public final class LockEngine {
     case .lossesRestored(let session, let losses):
       for loss in losses { sessions[session]?.remember(loss) }
     case .reconfigured(let settings):
-      reconfigured(settings)
+      reconfigured(settings, now: now)
     case .watched(let steps):
       observers = steps
     case .keepingStopped(let session):
@@ -149,6 +156,7 @@ public final class LockEngine {
   public var nextDeadline: BootInstant? {
     var next = deadlines.earliest
     if let renewal = nextRenewal, next.map({ renewal < $0 }) ?? true { next = renewal }
+    if let confirm = link.confirmation.due, next.map({ confirm < $0 }) ?? true { next = confirm }
     if let since = putOff.since, next.map({ since < $0 }) ?? true { next = since }
     return next
   }
@@ -204,11 +212,13 @@ public final class LockEngine {
     beginStopping(Array(locks.all), now: now)
   }
 
-  /// With the link down there is nobody to give anything back to: the leases end by themselves.
+  /// With the link down there is nobody to give anything back to: the leases end by themselves. Nor is there while the
+  /// store refuses to name its epoch.
   func completeShutdown() {
     // An ask whose script had to be sent again may be executed after its own release: wait for its reply.
-    guard shutdown == .underWay, !isStopping else { return }
-    guard !link.isConnected || (locks.isEmpty && link.pending.isEmpty) else { return }
+    let isTold = locks.isEmpty && link.pending.count == (link.confirmation.command == nil ? 0 : 1)
+    let isRefused = !link.isUp && link.confirmation.refusal != nil
+    guard shutdown == .underWay, !isStopping, !link.isConnected || isRefused || isTold else { return }
     shutdown = .completed
     effects.append(.shutdownCompleted)
   }

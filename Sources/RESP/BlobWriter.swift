@@ -73,6 +73,12 @@
     append(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
   }
 
+  /// A part of a blob string.
+  @inlinable package mutating func append(_ text: String) {
+    var text = text
+    text.withUTF8 { append(UnsafeRawBufferPointer($0)) }
+  }
+
   @inlinable mutating func append(_ bytes: UnsafeRawBufferPointer) {
     // The capacity is computed from the same parts, so this cannot happen; writing past it must not.
     precondition(memory.count - count >= bytes.count, "a command is longer than it was said to be")

@@ -110,6 +110,7 @@ struct ProbeFindings: Equatable {
       case .command: addCommand(command)
       case .key: lacksKeys = true
       case .channel: lacksChannels = true
+      case .unknown where rights.extraCommands.contains(command.lowercased()): addCommand(command)
       case .unknown: if !unknown.contains(command) { unknown.append(command) }
       case .none: break
       }

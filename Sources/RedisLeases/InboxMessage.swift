@@ -55,6 +55,9 @@ extension LeasePush {
         let name = message.name()
       else { return nil }
       self = .contended(name: name, attempt: attempt, ask: ask, isTry: isTry == 1, inbox: inbox, mode: mode)
+    case "epoch":
+      guard let longest = message.number() else { return nil }
+      self = .epochChanged(longestLeaseMilliseconds: longest)
     case "tell":
       guard let message = HostMessageCodec.decode(message.rest) else { return nil }
       self = .hostMessage(message)

@@ -25,12 +25,14 @@ public struct LeaseCommandEncoder: Sendable {
     keys = LockKeys(prefix: Array(keyPrefix.utf8))
     me = Array("\(host)/\(instance)".utf8)
     inboxPrefix = Array("\(keyPrefix)inbox:".utf8)
+    epochKey = keys.epochKey
   }
 
   /// The channel that this daemon listens to.
   public var inboxChannel: [UInt8] { inboxPrefix + me }
 
   let inboxPrefix: [UInt8]
+  let epochKey: [UInt8]
 
   /// What this daemon needs of Redis, to be tried at connect.
   public var probe: RedisProbe {
@@ -43,17 +45,17 @@ public struct LeaseCommandEncoder: Sendable {
   /// The command in Redis' words.
   public func encode(_ command: LeaseCommand) -> RedisCommand {
     switch command {
-    case .acquire(let name, let attempt, let ask, let isTry, let floor, let mode, let milliseconds, let kept):
+    case .acquire(let name, let attempt, let ask, let isTry, let terms, let mode, let milliseconds, let kept):
       return script(
-        .acquire, of: name, attempt: attempt, leaseMilliseconds: milliseconds, floor: floor, argumentCount: 4
+        .acquire, of: name, attempt: attempt, leaseMilliseconds: milliseconds, terms: terms, argumentCount: 4
       ) {
         mode.write(to: &$0)
         $0.write(decimal: ask)
         $0.write(byte: isTry ? 0x31 : 0x30)
         $0.write(decimal: kept ?? attempt)
       }
-    case .release(let name, let attempt, let unused, let isExact, let floor):
-      return script(.release, of: name, attempt: attempt, floor: floor, argumentCount: 2) {
+    case .release(let name, let attempt, let unused, let isExact, let terms):
+      return script(.release, of: name, attempt: attempt, terms: terms, argumentCount: 2) {
         switch unused {
         case .all: $0.write("")
         case .from(let token): $0.write(decimal: token)
@@ -61,20 +63,24 @@ public struct LeaseCommandEncoder: Sendable {
         }
         $0.write(byte: isExact ? 0x31 : 0x30)
       }
-    case .downgrade(let name, let attempt, let tokenEnd, let floor):
-      return script(.downgrade, of: name, attempt: attempt, floor: floor, argumentCount: 1) {
+    case .downgrade(let name, let attempt, let tokenEnd, let terms):
+      return script(.downgrade, of: name, attempt: attempt, terms: terms, argumentCount: 1) {
         $0.write(decimal: tokenEnd)
       }
-    case .reserve(let name, let attempt, let tokenEnd, let floor):
-      return script(.reserve, of: name, attempt: attempt, floor: floor, argumentCount: 1) {
+    case .reserve(let name, let attempt, let tokenEnd, let terms):
+      return script(.reserve, of: name, attempt: attempt, terms: terms, argumentCount: 1) {
         $0.write(decimal: tokenEnd)
       }
-    case .renew(let leases, let milliseconds):
-      return renew(leases, milliseconds)
+    case .renew(let leases, let milliseconds, let epoch):
+      return renew(leases, milliseconds, epoch)
+    case .confirmEpoch(let claim):
+      return confirm(claim)
+    case .reclaim(let leases, let milliseconds, let epoch):
+      return reclaim(leases, milliseconds, epoch)
     case .answerInUse(let name, let ask, let inbox):
       return publish(InboxMessage.encode("inuse \(ask)", name.bytes), to: inbox)
-    case .checkPlaces(let places):
-      return checkPlaces(places)
+    case .checkPlaces(let places, let epoch):
+      return checkPlaces(places, epoch)
     case .heartbeat:
       return .plain([Array("PING".utf8)])
     case .clock:
@@ -109,15 +115,16 @@ public struct LeaseCommandEncoder: Sendable {
   /// A script of one lock, with the keys and arguments that all of them have; `body` writes the others, each no longer
   /// than a number.
   private func script(
-    _ script: ScriptName, of name: LockName, attempt: UInt64, leaseMilliseconds: Int64 = 0, floor: Token,
+    _ script: ScriptName, of name: LockName, attempt: UInt64, leaseMilliseconds: Int64 = 0, terms: GrantTerms,
     argumentCount: Int, _ body: (inout BlobWriter) -> Void
   ) -> RedisCommand {
     let tagged = KeyOfLock(name)
     let capacity =
       3 * BlobWriter.capacity(keys.prefix.count + tagged.byteCount + 6) + BlobWriter.capacity(me.count)
       + BlobWriter.capacity(inboxPrefix.count) + BlobWriter.capacity(name.bytes.count)
+      + BlobWriter.capacity(epochKey.count) + terms.epoch.openingCapacity
       + (5 + argumentCount) * BlobWriter.decimalCapacity
-    return RedisCommand(script: script, keyCount: 3, argumentCount: 8 + argumentCount, capacity: capacity) {
+    return RedisCommand(script: script, keyCount: 3, argumentCount: 10 + argumentCount, capacity: capacity) {
       tagged.write(after: keys.prefix, suffix: "", to: &$0)
       tagged.write(after: keys.prefix, suffix: ":queue", to: &$0)
       tagged.write(after: keys.prefix, suffix: ":fence", to: &$0)
@@ -128,20 +135,26 @@ public struct LeaseCommandEncoder: Sendable {
       $0.write(name.bytes)
       $0.write(decimal: tokenCount)
       $0.write(decimal: fenceMilliseconds)
-      $0.write(decimal: floor)
+      $0.write(decimal: terms.tokenFloor)
+      $0.write(epochKey)
+      terms.epoch.writeOpening(to: &$0)
       body(&$0)
     }
   }
 
-  private func renew(_ leases: [LeaseReference], _ leaseMilliseconds: Int64) -> RedisCommand {
-    var capacity = BlobWriter.capacity(me.count) + (1 + leases.count) * BlobWriter.decimalCapacity
+  private func renew(_ leases: [LeaseReference], _ leaseMilliseconds: Int64, _ epoch: EpochID) -> RedisCommand {
+    var capacity =
+      BlobWriter.capacity(me.count) + BlobWriter.capacity(epochKey.count) + epoch.openingCapacity
+      + (1 + leases.count) * BlobWriter.decimalCapacity
     for lease in leases { capacity += BlobWriter.capacity(keys.prefix.count + 2 + 3 * lease.name.bytes.count) }
     return RedisCommand(
-      script: .renew, keyCount: leases.count, argumentCount: 2 + leases.count, capacity: capacity
+      script: .renew, keyCount: leases.count, argumentCount: 4 + leases.count, capacity: capacity
     ) {
       for lease in leases { KeyOfLock(lease.name).write(after: keys.prefix, suffix: "", to: &$0) }
       $0.write(me)
       $0.write(decimal: leaseMilliseconds)
+      $0.write(epochKey)
+      epoch.writeOpening(to: &$0)
       for lease in leases { $0.write(decimal: lease.attempt) }
     }
   }

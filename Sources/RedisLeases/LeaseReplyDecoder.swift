@@ -8,13 +8,17 @@ public enum LeaseReplyDecoder {
   /// What a reply to `command` means.
   public static func decode(_ reply: RESPValue, to command: LeaseCommand) -> LeaseReply {
     if let error = reply.error { return .failed(LeaseFailure(error: error)) }
+    if isOfOtherEpoch(reply, to: command) { return .otherEpoch }
     switch command {
     case .acquire:
       return acquireReply(reply) ?? .failed(.transient("Redis gave a reply to acquire.lua that is not understood"))
     case .release, .answerInUse, .heartbeat, .downgrade, .hostMessage:
       return .done
-    case .checkPlaces(let places):
+    case .checkPlaces(let places, _):
       return lostPlaces(reply, among: places.count)
+    case .confirmEpoch:
+      return epochSight(reply).map { .epoch($0) }
+        ?? .failed(.transient("Redis gave a reply to confirm_epoch.lua that is not understood"))
     case .clock:
       guard let parts = reply.elements, parts.count == 2, let seconds = parts[0].integer,
         let microseconds = parts[1].integer, let clock = Self.clock(seconds: seconds, microseconds: microseconds)
@@ -27,12 +31,26 @@ public enum LeaseReplyDecoder {
     case .look:
       return leaseSight(reply).map { .seen($0) }
         ?? .failed(.transient("Redis gave a reply to inspect.lua that is not understood"))
-    case .renew(let leases, _):
-      guard let results = reply.elements, results.count == leases.count else {
-        return .failed(.transient("Redis gave a reply to renew.lua that is not understood"))
-      }
-      return .renewed(results.map { $0.integer == 1 })
+    case .renew(let leases, _, _):
+      return standings(reply, count: leases.count)
+        ?? .failed(.transient("Redis gave a reply to renew.lua that is not understood"))
+    case .reclaim(let leases, _, _):
+      return standings(reply, count: leases.count)
+        ?? .failed(.transient("Redis gave a reply to reclaim.lua that is not understood"))
     }
+  }
+
+  /// What became of so many leases.
+  private static func standings(_ reply: RESPValue, count: Int) -> LeaseReply? {
+    guard let results = reply.elements, results.count == count else { return nil }
+    return .renewed(
+      results.map {
+        switch $0.integer {
+        case 1: .held
+        case 2: .missing
+        default: .lost
+        }
+      })
   }
 
   /// `granted`, and the block of tokens.
@@ -72,7 +90,7 @@ public enum LeaseReplyDecoder {
   }
 
   /// A moment by Redis' TIME; nil where it is none.
-  private static func clock(seconds: Int64, microseconds: Int64) -> StoreInstant? {
+  static func clock(seconds: Int64, microseconds: Int64) -> StoreInstant? {
     guard 0..<(1 << 42) ~= seconds, 0..<1_000_000 ~= microseconds else { return nil }
     return StoreInstant(microseconds: seconds * 1_000_000 + microseconds)
   }

@@ -9,11 +9,13 @@ extension RedisRights {
   /// The commands that scripts use, and those that the daemon uses otherwise. probe.lua tries them; a test holds it, the
   /// other scripts and this list against each other.
   package static let leaseCommands = [
-    "del", "exists", "get", "lindex", "llen", "lpop", "lpos", "lrange", "lrem", "pexpire", "ping", "pttl", "publish",
-    "rpush", "scan", "set", "time", "type",
+    "del", "exists", "get", "info", "lindex", "llen", "lpop", "lpos", "lrange", "lrem", "pexpire", "ping", "pttl",
+    "publish",
+    "pubsub", "rpush", "scan", "set", "time", "type",
   ]
 
   /// Commands that locks can do without: `scan` is for `list` of all hosts, `type` names the type of other data in a
-  /// lock's key.
-  private static let extraLeaseCommands: Set<String> = ["scan", "type"]
+  /// lock's key, `info` tells a server that has kept its data from another one, and `pubsub` whether any other host is there
+  /// when the first lock is taken. Without these two hosts wait for a grace where there is nothing to wait for.
+  private static let extraLeaseCommands: Set<String> = ["info", "pubsub", "scan", "type"]
 }

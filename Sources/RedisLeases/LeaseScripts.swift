@@ -11,6 +11,10 @@ extension ScriptName {
   public static let reserve = ScriptName(rawValue: "reserve")
   /// Extends many leases.
   public static let renew = ScriptName(rawValue: "renew")
+  /// Takes again the leases that the data set may not know.
+  public static let reclaim = ScriptName(rawValue: "reclaim")
+  /// Confirms the epoch of the data set, or begins one.
+  public static let confirmEpoch = ScriptName(rawValue: "confirm_epoch")
   /// Tells which places in queues are lost.
   public static let places = ScriptName(rawValue: "places")
   /// Tells what stands in Redis about some locks.
@@ -33,6 +37,8 @@ extension RedisScript {
       ofOneLock(.reserve, PackageResources.reserve_lua),
       ofOneLock(.takeAway, PackageResources.take_away_lua),
       RedisScript(name: .renew, source: PackageResources.values_lua + PackageResources.renew_lua),
+      RedisScript(name: .reclaim, source: PackageResources.values_lua + PackageResources.reclaim_lua),
+      RedisScript(name: .confirmEpoch, source: PackageResources.values_lua + PackageResources.confirm_epoch_lua),
       RedisScript(name: .places, source: PackageResources.values_lua + PackageResources.places_lua),
       RedisScript(name: .inspect, source: PackageResources.values_lua + PackageResources.inspect_lua),
     ]

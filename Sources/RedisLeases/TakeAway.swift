@@ -13,13 +13,13 @@ extension LeaseCommandEncoder {
   /// - Parameters:
   ///   - seen: the ``LockInspection/Holder/entry`` of each, or the value of a foreign one.
   ///   - token: only from the one to whom it was given.
-  ///   - tokenFloor: what is granted to the next host lies above it.
-  public func takeAway(_ name: LockName, seen: [[UInt8]], token: Token?, tokenFloor: Token = 0) -> RedisCommand {
+  ///   - terms: under which it is granted to the next host.
+  public func takeAway(_ name: LockName, seen: [[UInt8]], token: Token?, terms: GrantTerms) -> RedisCommand {
     .script(
       name: .takeAway, keys: [keys.lockKey(name), keys.queueKey(name), keys.fenceKey(name)],
       arguments: [me, [0x30], [0x30], inboxPrefix, name.bytes]
-        + [tokenCount, fenceMilliseconds, tokenFloor].map(Self.decimal)
-        + [token.map(Self.decimal) ?? []] + seen)
+        + [tokenCount, fenceMilliseconds, terms.tokenFloor].map(Self.decimal)
+        + [epochKey, terms.epoch.opening, token.map(Self.decimal) ?? []] + seen)
   }
 
   /// Asks for the value of a lock's key; see ``LeaseReplyDecoder/foreignValue(_:)``.
@@ -41,7 +41,7 @@ extension LeaseReplyDecoder {
     return digits.isEmpty || digits.elementsEqual([0x31]) ? .ofOthers(value) : .ofLaterRelease
   }
 
-  /// The reply to ``LeaseCommandEncoder/takeAway(_:seen:token:tokenFloor:)``; nil when it is not understood.
+  /// The reply to ``LeaseCommandEncoder/takeAway(_:seen:token:terms:)``; nil when it is not understood.
   public static func taken(_ reply: RESPValue) -> [TakenLease]? {
     guard let entries = reply.elements else { return nil }
     var taken: [TakenLease] = []

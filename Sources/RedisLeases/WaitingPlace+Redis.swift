@@ -3,14 +3,15 @@ import RESP
 
 // How a host looks at its own places in the queues; see Scripts/places.lua.
 extension LeaseCommandEncoder {
-  func checkPlaces(_ places: [WaitingPlace]) -> RedisCommand {
-    var capacity = BlobWriter.capacity(inboxPrefix.count)
+  func checkPlaces(_ places: [WaitingPlace], _ epoch: EpochID) -> RedisCommand {
+    var capacity =
+      BlobWriter.capacity(inboxPrefix.count) + BlobWriter.capacity(epochKey.count) + epoch.openingCapacity
     for place in places {
       capacity += 2 * BlobWriter.capacity(keys.prefix.count + 2 + 3 * place.name.bytes.count + 6)
       capacity += BlobWriter.capacity(2 + me.count + 3 * BlobWriter.decimalCapacity + 3)
     }
     return RedisCommand(
-      script: .places, keyCount: 2 * places.count, argumentCount: places.count + 1, capacity: capacity
+      script: .places, keyCount: 2 * places.count, argumentCount: places.count + 3, capacity: capacity
     ) {
       for place in places {
         let tagged = KeyOfLock(place.name)
@@ -19,6 +20,8 @@ extension LeaseCommandEncoder {
       }
       for place in places { $0.write(entry(of: place)) }
       $0.write(inboxPrefix)
+      $0.write(epochKey)
+      epoch.writeOpening(to: &$0)
     }
   }
 

@@ -80,6 +80,9 @@ public struct SidelockError: Error, Hashable, Sendable, CustomStringConvertible 
     data?["detail"]?.stringValue.flatMap { $0.isEmpty ? nil : $0 }
   }
 
+  /// With `unavailable`: after how many milliseconds the same request may succeed, where the daemon knows that.
+  public var retryMilliseconds: Int64? { data?["retry_ms"]?.intValue }
+
   /// The prose with the reason's name and the detail.
   public var description: String {
     let prose = reason.rawValue.isEmpty ? "\(message) (\(code))" : "\(message) (\(reason))"

@@ -36,8 +36,8 @@ public enum WatchTarget: Hashable, Sendable {
 public enum WatchEvent: Hashable, Sendable {
   /// Something happened to a lock.
   case lock(LockEvent)
-  /// Whether the daemon reaches its store has changed.
-  case backend(isConnected: Bool)
+  /// What the daemon has of its store has changed.
+  case backend(BackendState)
   /// The daemon is about to stop.
   case draining
 
@@ -48,11 +48,29 @@ public enum WatchEvent: Hashable, Sendable {
     case "event":
       guard let watch = params["watch"]?.intValue, let event = LockEvent(params) else { return nil }
       return (.lock(event), watch)
-    case "backend": return (.backend(isConnected: params["state"]?.stringValue == "connected"), nil)
+    case "backend": return (.backend(BackendState(rawValue: params["state"]?.stringValue ?? "")), nil)
     case "draining": return (.draining, nil)
     default: return nil
     }
   }
+}
+
+/// Whether a daemon has its store. New states may come with newer daemons.
+public struct BackendState: RawRepresentable, Hashable, Sendable {
+  /// The name as it stands in the protocol.
+  public var rawValue: String
+
+  /// The state of this name.
+  public init(rawValue: String) {
+    self.rawValue = rawValue
+  }
+
+  /// It reaches it.
+  public static let connected = BackendState(rawValue: "connected")
+  /// It does not.
+  public static let disconnected = BackendState(rawValue: "disconnected")
+  /// It reaches it, and the store has other data than before: who holds a lock keeps it, and nothing is granted yet.
+  public static let recovering = BackendState(rawValue: "recovering")
 }
 
 /// Something that happened to a lock. What does not belong to its kind is nil.

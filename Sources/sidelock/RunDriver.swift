@@ -144,7 +144,8 @@ final class RunDriver {
     case .lost(let notice):
       return held.has(notice) ? .lost(notice) : nil
     case .notification("waiting", let params) where params["id"]?.intValue == acquireID:
-      return .waits(detail: params["detail"]?.stringValue.map(printable))
+      return .waits(
+        detail: params["detail"]?.stringValue.map(printable), isRecovering: params["retry_ms"]?.intValue != nil)
     case .notification: return nil
     case .violated(let error):
       connection = nil

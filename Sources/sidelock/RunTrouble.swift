@@ -6,7 +6,7 @@ extension Supervisor {
     /// How long it has to last before anything is said, and the shortest time between two messages.
     static let sayAfterMilliseconds: Int64 = 3000
 
-    /// What is wrong with Redis, as the daemon says; nil when nothing is.
+    /// What is wrong with Redis; nil when nothing is.
     private var words: String?
     /// When that began, or ended.
     private var since: Int64 = 0
@@ -14,10 +14,11 @@ extension Supervisor {
     private var said: String?
     private var saidAt: Int64?
 
-    /// The daemon told that the request waits, and what is wrong with Redis.
-    mutating func told(_ detail: String?, now: Int64) {
+    /// The daemon told that the request waits, and what is wrong with Redis, if anything: with `isRecovering` in words
+    /// that say all of it.
+    mutating func told(_ detail: String?, isRecovering: Bool, now: Int64) {
       if (words == nil) != (detail == nil) { since = now }
-      words = detail
+      words = detail.map { isRecovering ? $0 : "Redis refuses or cannot be reached: \($0)" }
     }
 
     /// When there is something to say.
@@ -33,7 +34,7 @@ extension Supervisor {
       said = words
       saidAt = now
       guard let words else { return "waiting for \(name): Redis decides again" }
-      return "waiting for \(name): Redis refuses or cannot be reached: \(words)"
+      return "waiting for \(name): \(words)"
     }
   }
 }

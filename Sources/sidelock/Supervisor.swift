@@ -78,7 +78,7 @@ struct Supervisor {
     /// The daemon answered the request that came before the acquire; how long its leases last, nil for the local tier.
     case greeted(leaseMilliseconds: Int64?)
     /// The request has to wait; what is wrong with Redis, if that is why.
-    case waits(detail: String?)
+    case waits(detail: String?, isRecovering: Bool = false)
     case granted(token: Int64, waitedMilliseconds: Int64, validMilliseconds: Int64?)
     case refused(SidelockError)
     case lost(LostNotice)
@@ -223,9 +223,9 @@ struct Supervisor {
       patience.answered()
       phase = .waiting(patience)
       return []
-    case .waits(let detail):
+    case .waits(let detail, let isRecovering):
       guard case .waiting = phase else { return [] }
-      trouble.told(detail, now: now)
+      trouble.told(detail, isRecovering: isRecovering, now: now)
       return sayTrouble(now: now)
     case .granted(let token, let waited, let valid): return granted(token, waited: waited, valid: valid, now: now)
     case .refused(let error): return refused(error)

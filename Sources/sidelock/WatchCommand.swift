@@ -18,7 +18,8 @@ struct WatchCommand: ParsableCommand {
         waiting    a client began to wait
         gave_up    a wait ended without success
         remote     another host is known to hold the lock
-        backend    the daemon has lost Redis, or has it again
+        backend    the daemon has lost Redis, or has it again, or met other data
+                   there than before
         draining   the daemon is about to stop
 
       EXIT STATUS
@@ -77,26 +78,24 @@ struct WatchCommand: ParsableCommand {
 
   /// An event for programs: what the daemon says of it, with a kind in any case.
   static func json(_ event: WatchEvent, _ params: JSONValue) -> String {
+    var object = JSONObject()
     switch event {
-    case .lock:
-      var object = JSONObject()
-      for member in params.objectValue?.members ?? [] where member.key != "watch" {
-        object.append(member.key, member.value)
-      }
-      return JSONValue.object(object).serialized
-    case .backend(let isConnected):
-      let value: JSONValue = ["kind": "backend", "state": .string(isConnected ? "connected" : "disconnected")]
-      return value.serialized
-    case .draining:
-      let value: JSONValue = ["kind": "draining"]
-      return value.serialized
+    case .lock: break
+    case .backend: object.append("kind", "backend")
+    case .draining: object.append("kind", "draining")
     }
+    for member in params.objectValue?.members ?? [] where member.key != "watch" {
+      object.append(member.key, member.value)
+    }
+    return JSONValue.object(object).serialized
   }
 
   /// An event for people.
   static func line(_ event: WatchEvent) -> String {
     switch event {
-    case .backend(let isConnected): return isConnected ? "Redis is connected" : "Redis cannot be reached"
+    case .backend(.connected): return "Redis is connected"
+    case .backend(.recovering): return "Redis has other data than before: nothing new is granted for a while"
+    case .backend(let state): return state == .disconnected ? "Redis cannot be reached" : "Redis: \(state.rawValue)"
     case .draining: return "the daemon is about to stop"
     case .lock(let event):
       var words: [String] = []

@@ -23,7 +23,14 @@ final class EngineDriver {
         $0.settings.lingerMilliseconds = lingerMilliseconds
         $0.settings.waitsPerSessionMax = waitsPerSessionMax
       })
-    if case .store = tier { feed(.linkUp(.only)) }
+    if case .store = tier {
+      feed(.linkUp(.only))
+      answer(
+        .epoch(
+          EpochSight(
+            id: EpochID(number: 1, text: "1:host/0123456789abcdef:1"), isOpen: true, graceMilliseconds: 10_000,
+            longestLeaseMilliseconds: 10_000, tokenFloor: 0, clock: StoreInstant(microseconds: 1_764_000_000_000_000))))
+    }
     for session in 1...sessions { feed(.sessionOpened(SessionID(UInt64(session)))) }
   }
 
@@ -180,7 +187,7 @@ extension EngineDriver {
     var sent = renewals
     while let (id, leases) = sent.popLast() {
       count += leases
-      feed(.replyReceived(.only, id, .renewed(Array(repeating: true, count: leases))))
+      feed(.replyReceived(.only, id, .renewed(Array(repeating: .held, count: leases))))
       sent += renewals
     }
     return count
@@ -188,7 +195,7 @@ extension EngineDriver {
 
   private var renewals: [(CommandID, Int)] {
     effects.compactMap { effect in
-      guard case .send(let id, .renew(let leases, _)) = effect else { return nil }
+      guard case .send(let id, .renew(let leases, _, _)) = effect else { return nil }
       return (id, leases.count)
     }
   }

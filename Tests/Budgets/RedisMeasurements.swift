@@ -50,7 +50,10 @@ var redisMeasurements: [Measurement] {
     decoding("resp/integers-500", renewedReply),
     exchanging(
       "redis/acquire",
-      .acquire(name: lockName, attempt: 4_711, ask: 4_712, isTry: false, tokenFloor: 0), grantedReply),
+      .acquire(
+        name: lockName, attempt: 4_711, ask: 4_712, isTry: false,
+        terms: GrantTerms(epoch: EpochID(number: 12, text: "12:host-a/0123456789abcdef:4503599627370496"))),
+      grantedReply),
     exchanging(
       "redis/release", .release(name: lockName, attempt: 4_711, unused: .from(1_764_000_000_000_002)),
       releasedReply),

@@ -357,6 +357,15 @@ struct MessageWriterTests {
       #"{"jsonrpc":"2.0","method":"backend","params":{"state":"disconnected"}}"#
     ) { $0.backend(.disconnected) }
     try expect(
+      #"{"jsonrpc":"2.0","method":"backend","params":{"state":"recovering","retry_ms":9000}}"#
+    ) { $0.backend(.recovering, retryMilliseconds: 9000) }
+    try expect(
+      #"{"jsonrpc":"2.0","method":"waiting","params":{"id":"i\n1","name":"a","position":1,"holders":[],"detail":"other data","retry_ms":0}}"#
+    ) {
+      $0.waiting(
+        id: Self.id, name: LockName("a"), position: 1, holders: [], detail: "other data", retryMilliseconds: 0)
+    }
+    try expect(
       #"{"jsonrpc":"2.0","method":"draining","params":{}}"#
     ) { $0.draining() }
     try expect(

@@ -92,6 +92,11 @@ struct OutputTests {
         "backend", #"{"state":"disconnected"}"#, "Redis cannot be reached",
         #"{"kind":"backend","state":"disconnected"}"#
       ),
+      (
+        "backend", #"{"state":"recovering","retry_ms":10000}"#,
+        "Redis has other data than before: nothing new is granted for a while",
+        #"{"kind":"backend","state":"recovering","retry_ms":10000}"#
+      ),
       ("draining", "{}", "the daemon is about to stop", #"{"kind":"draining"}"#),
     ]
     for (method, text, line, json) in events {

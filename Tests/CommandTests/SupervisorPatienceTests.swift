@@ -74,6 +74,19 @@ extension SupervisorTests {
     #expect(said(&machine, from: &now) == [])
   }
 
+  @Test func whoWaitsForAGraceIsToldSoInTheDaemonsWords() {
+    var machine = waiting()
+    let name = machine.waitedFor
+    _ = machine.handle(.greeted(leaseMilliseconds: 10_000), now: 1)
+    #expect(machine.handle(.waits(detail: "other data", isRecovering: true), now: 100) == [])
+    var now: Int64 = 100
+    #expect(said(&machine, from: &now) == ["waiting for \(name): other data"])
+    // The same words about a Redis that refuses are another message.
+    #expect(
+      machine.handle(.waits(detail: "other data"), now: now + 3000)
+        == [.say("waiting for \(name): Redis refuses or cannot be reached: other data")])
+  }
+
   @Test func whoWaitsForOthersOrForTroubleThatPassesSoonIsToldNothing() {
     var machine = waiting()
     _ = machine.handle(.greeted(leaseMilliseconds: 10_000), now: 1)

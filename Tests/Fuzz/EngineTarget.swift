@@ -37,6 +37,8 @@ struct EngineDriver {
   private var isRestored = false
   private var isStopped = false
   private var lastBlock: Token = 1_000_000
+  /// What the store says of its epoch when it is honest.
+  private var epoch = EpochDriver()
   /// Two blocks may have had the same tokens.
   private var hasLiedAboutTokens = false
 
@@ -164,18 +166,25 @@ struct EngineDriver {
           .conflict(modes[choices.index(4)], listeners: 0), .done, .stale(attempt: UInt64(choices.index(256))),
         ][choices.index(5)]
       }
+    case 2: return .otherEpoch
     default: break
     }
     switch command {
     case .acquire: return .granted(grant(&choices))
     case .reserve: return .reserved(choices.index(8) == 0 ? nil : grant(&choices))
-    case .renew(let leases, _): return .renewed(leases.map { _ in choices.index(8) != 0 })
+    case .renew(let leases, _, _): return .renewed(leases.map { _ in standing(&choices) })
     case .look:
       return .seen(LeaseSight(holders: ["o/1"], waiting: [.init(inbox: "h/0", mode: modes[choices.index(4)])]))
     case .clock: return .clock(StoreInstant(microseconds: choices.number()))
-    case .checkPlaces(let places): return .lostPlaces(choices.bool() ? [] : [choices.index(places.count + 1)])
+    case .checkPlaces(let places, _): return .lostPlaces(choices.bool() ? [] : [choices.index(places.count + 1)])
+    case .reclaim(let leases, _, _): return .renewed(leases.map { _ in standing(&choices) })
+    case .confirmEpoch(let claim): return .epoch(epoch.answer(to: claim, &choices))
     case .release, .downgrade, .answerInUse, .heartbeat, .hostMessage: return .done
     }
+  }
+
+  private func standing(_ choices: inout Choices) -> LeaseStanding {
+    [.held, .held, .held, .held, .held, .held, .missing, .lost][choices.index(8)]
   }
 
   private mutating func grant(_ choices: inout Choices) -> LeaseGrant {
@@ -376,11 +385,52 @@ struct EngineDriver {
       let grant = LeaseGrant(token: lastBlock, tokenCount: 100, othersWait: false)
       if case .reserve = command { return .reserved(grant) }
       return .granted(grant)
-    case .renew(let leases, _): return .renewed(leases.map { _ in true })
+    case .renew(let leases, _, _): return .renewed(leases.map { _ in .held })
     case .look: return .seen(LeaseSight(holders: [], waiting: []))
     case .clock: return .clock(StoreInstant(microseconds: now.nanoseconds / 1000))
     case .checkPlaces: return .lostPlaces([])
+    case .reclaim(let leases, _, _): return .renewed(leases.map { _ in .held })
+    case .confirmEpoch(let claim): return .epoch(epoch.honestAnswer(to: claim))
     case .release, .downgrade, .answerInUse, .heartbeat, .hostMessage: return .done
     }
+  }
+}
+
+/// What a store says of its epoch.
+private struct EpochDriver {
+  private var sight = EpochSight(
+    id: EpochID(number: 1, text: "1:o/1:1"), isOpen: true, graceMilliseconds: 3_000, longestLeaseMilliseconds: 3_000,
+    tokenFloor: 0, clock: StoreInstant(microseconds: 0))
+
+  /// The epoch that there is, or another one, in any stage, or what is none.
+  mutating func answer(to claim: EpochClaim, _ choices: inout Choices) -> EpochSight {
+    switch choices.index(8) {
+    case 0:
+      sight.id.number = UInt64(truncatingIfNeeded: choices.number())
+      sight.id.text = choices.bool() ? "" : "\(sight.id.number):o/1:1"
+    case 1, 2:
+      let number = max(sight.id.number, claim.known.number) &+ 1
+      sight.id = EpochID(number: number, text: "\(number):h/0:\(claim.attempt)")
+      sight.isOpen = false
+    case 3: sight.isOpen.toggle()
+    case 4:
+      sight.graceMilliseconds = choices.number()
+      sight.longestLeaseMilliseconds = choices.number()
+    case 5:
+      sight.tokenFloor = choices.number()
+      sight.clock = StoreInstant(microseconds: choices.number())
+    case _: return honestAnswer(to: claim)
+    }
+    return sight
+  }
+
+  /// An epoch that is open once it was waited for.
+  mutating func honestAnswer(to claim: EpochClaim) -> EpochSight {
+    if !(1..<1 << 53).contains(sight.id.number) || sight.id.text.isEmpty {
+      sight.id = EpochID(number: 1, text: "1:o/1:1")
+    }
+    sight.graceMilliseconds = min(max(sight.graceMilliseconds, claim.graceMilliseconds), 10_000)
+    if claim.known == sight.id, claim.waitedMilliseconds >= sight.graceMilliseconds { sight.isOpen = true }
+    return sight
   }
 }

@@ -68,15 +68,24 @@ private func check(_ outcome: Answers, submitted: UInt64) {
 private func decodeEverything(_ value: RESPValue) {
   let name = LockName("x")
   let commands: [LeaseCommand] = [
-    .acquire(name: name, attempt: 1, ask: 1, isTry: false, tokenFloor: 0),
+    .acquire(name: name, attempt: 1, ask: 1, isTry: false, terms: GrantTerms(tokenFloor: 0)),
     .release(name: name, attempt: 1, unused: .all),
-    .reserve(name: name, attempt: 1, tokenEnd: 5, tokenFloor: 1),
+    .reserve(name: name, attempt: 1, tokenEnd: 5, terms: GrantTerms(tokenFloor: 1)),
     .renew([LeaseReference(name: name, attempt: 1), LeaseReference(name: name, attempt: 2)]), .look(name: name),
     .heartbeat,
     .checkPlaces([WaitingPlace(name: name, attempt: 1, mode: .permit(of: 2), leaseMilliseconds: 1000)]),
+    .downgrade(name: name, attempt: 1, tokenEnd: 5),
+    .reclaim(
+      [
+        ReclaimedLease(name: name, attempt: 1, mode: .shared, firstToken: 1, tokenCount: 5, mayReplace: true)
+      ], leaseMilliseconds: 1000, epoch: .none),
+    .confirmEpoch(
+      EpochClaim(
+        attempt: 1, known: .none, isFirstOfLink: true, longestLeaseMilliseconds: 1, graceMilliseconds: 1, tokenFloor: 0,
+        waitedMilliseconds: 0, mayBeFirst: true)),
   ]
   for command in commands {
-    if case .renewed(let held) = LeaseReplyDecoder.decode(value, to: command), case .renew(let leases, _) = command,
+    if case .renewed(let held) = LeaseReplyDecoder.decode(value, to: command), case .renew(let leases, _, _) = command,
       held.count != leases.count
     {
       violated("a renewal answers for others")

@@ -29,9 +29,9 @@ import Testing
     script.open(alice, bob)
     script.hold(alice)
     script.feed(contended())
-    let ask = LeaseCommand.acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 100, keeping: 1)
+    let ask = LeaseCommand.acquire(name: x, attempt: 2, ask: 2, isTry: false, terms: .above(100), keeping: 1)
     // When there are no more hand-overs, whoever comes next comes behind all who wait anywhere.
-    let leave = LeaseCommand.release(name: x, attempt: 2, unused: .all, isExact: true, tokenFloor: 102)
+    let leave = LeaseCommand.release(name: x, attempt: 2, unused: .all, isExact: true, terms: .above(102))
     for (next, commands) in [(bob, [ask]), (alice, [leave])] {
       script.acquire(next)
       script.release(next == bob ? alice : bob)
@@ -44,8 +44,8 @@ import Testing
     script.release(alice)
     #expect(
       script.sent() == [
-        .acquire(name: x, attempt: 3, ask: 3, isTry: false, tokenFloor: 102, keeping: 1),
-        .release(name: x, attempt: 1, unused: .from(103), tokenFloor: 102),
+        .acquire(name: x, attempt: 3, ask: 3, isTry: false, terms: .above(102), keeping: 1),
+        .release(name: x, attempt: 1, unused: .from(103), terms: .above(102)),
       ])
     let slow = Script(
       EngineConfiguration(tier: .store) {
@@ -59,7 +59,7 @@ import Testing
     slow.pass(milliseconds: 50)
     #expect(slow.sent().count == 1)
     slow.release(alice)
-    #expect(slow.sent() == [.release(name: x, attempt: 1, unused: .from(101), tokenFloor: 100)])
+    #expect(slow.sent() == [.release(name: x, attempt: 1, unused: .from(101), terms: .above(100))])
   }
 
   /// Only while clients here may have the lock from each other.
@@ -78,13 +78,13 @@ import Testing
     script.pass(milliseconds: 49)
     #expect(script.sent().isEmpty)
     script.pass(milliseconds: 1)
-    let leave = LeaseCommand.release(name: x, attempt: 2, unused: .all, isExact: true, tokenFloor: 100)
+    let leave = LeaseCommand.release(name: x, attempt: 2, unused: .all, isExact: true, terms: .above(100))
     #expect(script.sent() == [leave])
     // Later there is nothing to wait for.
     script.cancel(bob, script.acquire(bob))
-    #expect(script.sent().suffix(1) == [.release(name: x, attempt: 3, unused: .all, isExact: true, tokenFloor: 100)])
+    #expect(script.sent().suffix(1) == [.release(name: x, attempt: 3, unused: .all, isExact: true, terms: .above(100))])
     script.release(alice)
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), tokenFloor: 100)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), terms: .above(100))])
   }
 
   @Test func aLeaseThatCameWithOthersWaitingIsUsedOnceAtLeast() {
@@ -99,7 +99,7 @@ import Testing
     script.reply(granted(5, othersWait: true), to: script.takeSent().first)
     #expect(script.take().compactMap(\.grantedSession) == [alice])
     script.release(alice)
-    #expect(script.sent().first == .release(name: x, attempt: 1, unused: .from(6), tokenFloor: 5))
+    #expect(script.sent().first == .release(name: x, attempt: 1, unused: .from(6), terms: .above(5)))
   }
 
   @Test func aLeaseLingersOnlyWhenTheHostComesBackToIt() {
@@ -110,12 +110,12 @@ import Testing
     script.open(alice)
     script.hold(alice, token: 100)
     script.release(alice)
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), tokenFloor: 100)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), terms: .above(100))])
     // Too late to count as coming back.
     script.pass(milliseconds: 200)
     script.hold(alice, token: 200)
     script.release(alice)
-    #expect(script.sent() == [.release(name: x, attempt: 2, unused: .from(201), tokenFloor: 200)])
+    #expect(script.sent() == [.release(name: x, attempt: 2, unused: .from(201), terms: .above(200))])
     script.pass(milliseconds: 199)
     script.hold(alice, token: 300)
     script.release(alice)
@@ -127,7 +127,7 @@ import Testing
     script.pass(milliseconds: 199)
     #expect(script.sent().isEmpty)
     script.pass(milliseconds: 1)
-    #expect(script.sent() == [.release(name: x, attempt: 3, unused: .from(302), tokenFloor: 301)])
+    #expect(script.sent() == [.release(name: x, attempt: 3, unused: .from(302), terms: .above(301))])
   }
 
   @Test func newLimitsCountFromTheNextDecisionOn() {
@@ -145,7 +145,7 @@ import Testing
       $0.cohortMax = 0
     }
     script.release(alice)
-    #expect(script.sent().last == .release(name: x, attempt: 1, unused: .from(101), tokenFloor: 100))
+    #expect(script.sent().last == .release(name: x, attempt: 1, unused: .from(101), terms: .above(100)))
 
     let lingering = Script(EngineConfiguration(tier: .store) { $0.settings.lingerMilliseconds = 0 })
     lingering.open(alice, bob)
@@ -161,7 +161,7 @@ import Testing
     lingering.pass(milliseconds: 299)
     #expect(lingering.sent().isEmpty)
     lingering.pass(milliseconds: 1)
-    #expect(lingering.sent() == [.release(name: x, attempt: 1, unused: .from(102), tokenFloor: 101)])
+    #expect(lingering.sent() == [.release(name: x, attempt: 1, unused: .from(102), terms: .above(101))])
   }
 
   @Test func anIdleLeaseIsRevokedAtOnce() {
@@ -173,6 +173,6 @@ import Testing
     script.release(bob)
     #expect(script.sent().isEmpty)
     script.feed(contended(isTry: true))
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102), tokenFloor: 101)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102), terms: .above(101))])
   }
 }

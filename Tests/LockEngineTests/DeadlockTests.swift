@@ -386,7 +386,7 @@ import Testing
       for case .send(let id, let command) in script.take() {
         switch command {
         case .acquire: script.feed(.replyReceived(.only, id, queued(at: clock)))
-        case .renew: script.feed(.replyReceived(.only, id, .renewed([true])))
+        case .renew: script.feed(.replyReceived(.only, id, .renewed([.held])))
         default: break
         }
       }

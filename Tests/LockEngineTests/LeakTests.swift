@@ -39,14 +39,16 @@ import Testing
 
     static func granting(_ command: LeaseCommand) -> LeaseReply? {
       switch command {
-      case .acquire(_, _, _, _, let floor, _, _, _):
-        .granted(LeaseGrant(token: max(floor, 1000) + 1, tokenCount: 1000, othersWait: false))
-      case .renew(let leases, _): .renewed(leases.map { _ in true })
+      case .acquire(_, _, _, _, let terms, _, _, _):
+        .granted(LeaseGrant(token: max(terms.tokenFloor, 1000) + 1, tokenCount: 1000, othersWait: false))
+      case .renew(let leases, _, _): .renewed(leases.map { _ in .held })
       case .look: .seen(LeaseSight(holders: [], waiting: []))
       case .clock: .clock(StoreInstant(microseconds: 1_000_000))
       case .checkPlaces: .lostPlaces([])
       case .reserve(_, _, let end, _): .reserved(LeaseGrant(token: end, tokenCount: 1000, othersWait: false))
       case .release, .downgrade, .answerInUse, .heartbeat, .hostMessage: .done
+      case .reclaim(let leases, _, _): .renewed(leases.map { _ in .held })
+      case .confirmEpoch: nil
       }
     }
 
@@ -170,7 +172,9 @@ import Testing
       world.pass(milliseconds: 60_000)
     case .dataLost:
       let answer = world.answer
-      world.answer = { if case .renew(let leases, _) = $0 { .renewed(leases.map { _ in false }) } else { answer($0) } }
+      world.answer = {
+        if case .renew(let leases, _, _) = $0 { .renewed(leases.map { _ in .lost }) } else { answer($0) }
+      }
       world.pass(milliseconds: 10_000)
     case .refusedByStore, .wrongType, .usedAsSomethingElse:
       let reply: LeaseReply =

@@ -13,7 +13,7 @@ import Testing
     let lease = HostLease(
       lock: lock, attempt: 1, mode: .exclusive, timeline: LeaseTimeline(leaseMilliseconds: 10_000))
     let grant = LeaseGrant(token: 5, tokenCount: tokens, othersWait: false)
-    #expect(lease.granted(grant, executedAfter: now, on: 1, now: now))
+    #expect(lease.granted(grant, executedAfter: now, on: 1, in: 1, now: now))
     return lease
   }
 

@@ -57,7 +57,7 @@ import Testing
 
   private func renewals(_ effects: [Effect]) -> [(id: CommandID, names: [LockName])] {
     effects.compactMap { effect in
-      guard case .send(let id, .renew(let leases, _)) = effect else { return nil }
+      guard case .send(let id, .renew(let leases, _, _)) = effect else { return nil }
       return (id, leases.map(\.name))
     }
   }
@@ -70,7 +70,7 @@ import Testing
 
   private func confirm(_ turns: [[Effect]]) {
     for renewal in turns.flatMap(renewals) {
-      script.reply(.renewed(Array(repeating: true, count: renewal.names.count)), to: renewal.id)
+      script.reply(.renewed(Array(repeating: .held, count: renewal.names.count)), to: renewal.id)
     }
   }
 
@@ -90,6 +90,42 @@ import Testing
     #expect(script.engine.statistics.leasesLost == 0)
     script.pass(milliseconds: 3_000)
     #expect(script.take().compactMap(\.lostReason).isEmpty)
+  }
+
+  /// As the link would go down and come up, and the store begins to grant at the end.
+  @Test func otherDataAreTakenUpInSlices() {
+    hold(Self.locks)
+    for index in 0..<1_000 {
+      script.acquire(alice, "w\(index)")
+      script.reply(queued(), to: script.takeSent().last)
+    }
+    script.acquire(bob, "sounding")
+    let grace = EpochSight.epoch(2, isOpen: false)
+    script.epoch = grace
+    let id = script.takeSent().last
+    #expect(id != nil)
+    guard let id else { return }
+    let change = turns(.replyReceived(.only, id, .otherEpoch))
+    #expect(change.count >= 2 * Self.locks / Self.steps)
+    #expect(most(change) { $0.count } <= 3 * Self.steps)
+    let reclaims = change.flatMap { $0 }.compactMap { effect -> (id: CommandID, names: [LockName])? in
+      guard case .send(let id, .reclaim(let leases, _, grace.id)) = effect else { return nil }
+      return (id, leases.map(\.name))
+    }
+    #expect(reclaims.flatMap(\.names) == (0..<Self.locks).map { LockName(name($0)) })
+    for reclaim in reclaims {
+      script.reply(.renewed(Array(repeating: .held, count: reclaim.names.count)), to: reclaim.id)
+    }
+    #expect(script.engine.statistics.leasesLost == 0 && script.engine.statistics.reclaims == UInt64(Self.locks))
+    // Somebody else has opened it.
+    script.jump(milliseconds: 1_000)
+    script.epoch = .epoch(2)
+    let open = turns(
+      .acquireRequested(
+        AcquireRequest(
+          session: carol, request: script.newRequest(), target: .one(LockName("other")), waitMilliseconds: 0)))
+    #expect(most(open) { $0.count } <= 3 * Self.steps)
+    #expect(Set(acquires(open.flatMap { $0 }.compactMap(\.command)).map(\.name)).count == 1_001)
   }
 
   /// Not one after the other, each when the one before is answered: an answer can take long.
@@ -334,7 +370,7 @@ import Testing
       script.jump(milliseconds: 4_000)
       script.feed(.timerFired)
       let renewal = try #require(renewals(script.take()).first)
-      script.reply(.renewed([false]), to: renewal.id)
+      script.reply(.renewed([.lost]), to: renewal.id)
       first = script.take()
     }
     var lost = first.compactMap(\.lostReason).count

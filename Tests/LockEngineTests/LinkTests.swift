@@ -13,7 +13,7 @@ import Testing
     script.feed(.linkDown(.only))
     #expect(script.take().isEmpty)
     script.feed(.linkUp(.only))
-    #expect(script.sent() == [.acquire(name: x, attempt: 1, ask: 2, isTry: false, tokenFloor: 0)])
+    #expect(script.sent() == [.acquire(name: x, attempt: 1, ask: 2, isTry: false, terms: .above(0))])
     script.reply(granted(3), to: CommandID(2))
     #expect(script.take().compactMap(\.grantedToken) == [3])
   }
@@ -26,7 +26,7 @@ import Testing
     script.feed(.linkUp(.only))
     let ids = script.takeSent()
     #expect(ids.count == 1)
-    script.reply(.renewed([false]), to: ids.first)
+    script.reply(.renewed([.lost]), to: ids.first)
     #expect(script.take().compactMap(\.lostReason) == [.dataLoss])
   }
 
@@ -39,7 +39,7 @@ import Testing
     let renewal = script.takeSent().first
     script.release(alice)
     #expect(script.take().compactMap(\.grantedSession).isEmpty)
-    script.reply(.renewed([true]), to: renewal)
+    script.reply(.renewed([.held]), to: renewal)
     #expect(script.take().compactMap(\.grantedSession) == [bob])
   }
 
@@ -55,8 +55,8 @@ import Testing
     script.feed(.linkUp(.only))
     #expect(
       script.sent() == [
-        .release(name: x, attempt: 1, unused: .from(101), tokenFloor: 100),
-        .acquire(name: x, attempt: 2, ask: 3, isTry: false, tokenFloor: 100),
+        .release(name: x, attempt: 1, unused: .from(101), terms: .above(100)),
+        .acquire(name: x, attempt: 2, ask: 3, isTry: false, terms: .above(100)),
       ])
   }
 
@@ -74,8 +74,8 @@ import Testing
     script.feed(.linkUp(.only))
     #expect(
       script.sent() == [
-        .release(name: x, attempt: 1, unused: .from(102), tokenFloor: 101),
-        .acquire(name: x, attempt: 2, ask: 3, isTry: false, tokenFloor: 101),
+        .release(name: x, attempt: 1, unused: .from(102), terms: .above(101)),
+        .acquire(name: x, attempt: 2, ask: 3, isTry: false, terms: .above(101)),
       ])
   }
 
@@ -102,7 +102,7 @@ import Testing
     script.cancel(alice, wait)
     _ = script.take()
     script.feed(.linkUp(.only))
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .all)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .all, terms: .above(0))])
   }
 
   @Test func aReleaseOfUnknownOutcomeIsRepeated() {
@@ -112,7 +112,7 @@ import Testing
     _ = script.take()
     script.feed(.linkDown(.only))
     script.feed(.linkUp(.only))
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), tokenFloor: 100)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), terms: .above(100))])
     script.reply(.done, to: CommandID(3))
     #expect(script.engine.gauges.locks == 0)
   }
@@ -123,7 +123,7 @@ import Testing
     script.release(alice)
     script.reply(.failed(.transient("MISCONF")), to: script.takeSent().first)
     script.pass(milliseconds: 100)
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), tokenFloor: 100)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), terms: .above(100))])
   }
 
   @Test func whatTheStoreRefusesIsAskedForAgainLessAndLessOften() {
@@ -188,7 +188,7 @@ import Testing
     #expect(script.take().compactMap(\.refusal) == [.unavailable("NOPERM")])
   }
 
-  @Test(arguments: [LeaseReply.renewed([true]), .seen(LeaseSight(holders: [], waiting: []))])
+  @Test(arguments: [LeaseReply.renewed([.held]), .seen(LeaseSight(holders: [], waiting: []))])
   func aReplyOfTheWrongKindMayPass(_ reply: LeaseReply) {
     script.open(alice)
     script.acquire(alice)

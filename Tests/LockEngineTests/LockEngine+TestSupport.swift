@@ -8,6 +8,14 @@ final class Script {
   var now = BootInstant(nanoseconds: 1_000_000_000_000)
   private var effects: [Effect] = []
   private var lastRequest: UInt64 = 0
+  /// What the store says of its epoch; nil: it does not answer. Tests see nothing of the questions, and number the other
+  /// commands as if there were none.
+  var epoch: EpochSight? = .ofTests
+  /// The questions for the epoch that were asked, and the last one that is not answered.
+  private(set) var claims: [EpochClaim] = []
+  private var openClaim: CommandID?
+  private var numbers: [CommandID: CommandID] = [:]
+  private var lastNumber: UInt64 = 0
 
   init(_ configuration: EngineConfiguration = EngineConfiguration(tier: .store), linkUp: Bool = true) {
     engine = LockEngine(configuration: configuration)
@@ -19,14 +27,54 @@ final class Script {
   var isOneTurn = false
 
   func feed(_ event: Event) {
-    engine.handle(event, now: now, into: &effects)
-    if !isOneTurn { engine.handle(.turnEnded, now: now, into: &effects) }
+    var event = event
+    switch event {
+    case .replyReceived(let shard, let command, let reply):
+      event = .replyReceived(shard, numbers[command] ?? command, reply)
+    case .linkDown: openClaim = nil
+    case .commandSent(let shard, let command): event = .commandSent(shard, numbers[command] ?? command)
+    case _: break
+    }
+    tell(event)
+    while let epoch, openClaim != nil { answer(.epoch(epoch)) }
   }
+
+  private func tell(_ event: Event) {
+    var added: [Effect] = []
+    engine.handle(event, now: now, into: &added)
+    if !isOneTurn { engine.handle(.turnEnded, now: now, into: &added) }
+    for effect in added {
+      switch effect {
+      case .send(let id, .confirmEpoch(let claim)):
+        claims.append(claim)
+        openClaim = id
+      case .send(let id, let command):
+        lastNumber += 1
+        numbers[CommandID(lastNumber)] = id
+        effects.append(.send(CommandID(lastNumber), command))
+      case .reply, .notify, .flushSoon, .observed, .shutdownCompleted: effects.append(effect)
+      }
+    }
+  }
+
+  /// Answers the question for the epoch. Fails the test when there is none.
+  func answer(_ reply: LeaseReply) {
+    guard let id = openClaim else {
+      Issue.record("the epoch was not asked for")
+      return
+    }
+    openClaim = nil
+    tell(.replyReceived(.only, id, reply))
+  }
+
+  /// Whether the epoch was asked for, and the answer has not come.
+  var isAskingForEpoch: Bool { openClaim != nil }
 
   func reconfigure(_ change: (inout EngineSettings) -> Void) {
     var settings = engine.configuration.settings
     change(&settings)
     feed(.reconfigured(settings))
+    if let next = engine.nextDeadline, next <= now { feed(.timerFired) }
   }
 
   /// Moves the clock, firing the engine's deadlines at their moments as a timer would.
@@ -145,6 +193,29 @@ final class Script {
   }
 }
 
+extension Script {
+  /// The store has other data, of which it says `sight`: `command`, or what is asked of it next, is answered that its epoch
+  /// is another one.
+  func lose(_ sight: EpochSight, to command: CommandID? = nil) {
+    epoch = sight
+    if let command { return reply(.otherEpoch, to: command) }
+    acquire(dave, "sounding", wait: 1)
+    reply(.otherEpoch)
+  }
+
+  /// The link goes down and comes up, and the store says `sight` of its epoch.
+  func connectAgain(_ sight: EpochSight) {
+    feed(.linkDown(.only))
+    epoch = sight
+    feed(.linkUp(.only))
+  }
+}
+
+/// What is asked for in these commands.
+func acquires(_ commands: [LeaseCommand]) -> [(name: LockName, terms: GrantTerms)] {
+  commands.compactMap { if case .acquire(let name, _, _, _, let terms, _, _, _) = $0 { (name, terms) } else { nil } }
+}
+
 extension Effect {
   var grantedToken: Token? {
     if case .reply(_, _, .acquired(let lock)) = self { lock.token } else { nil }
@@ -205,4 +276,41 @@ func queued(
   .queued(
     holderHost: host, holderExpiresInMilliseconds: milliseconds, listeners: listens ? 1 : 0,
     clock: StoreInstant(microseconds: microseconds))
+}
+
+extension GrantTerms {
+  /// In the epoch of these tests, above that token.
+  static func above(_ tokenFloor: Token, in epoch: EpochID = EpochSight.ofTests.id) -> GrantTerms {
+    GrantTerms(epoch: epoch, tokenFloor: tokenFloor)
+  }
+}
+
+extension LeaseCommand {
+  /// Has the store take a lease again, with these tokens.
+  static func reclaim(
+    _ name: LockName, attempt: UInt64, _ tokens: Range<Token>, mode: HoldMode = .exclusive, mayReplace: Bool = false,
+    in epoch: EpochID = EpochSight.ofTests.id
+  ) -> LeaseCommand {
+    .reclaim(
+      [
+        ReclaimedLease(
+          name: name, attempt: attempt, mode: mode, firstToken: tokens.lowerBound, tokenCount: Token(tokens.count),
+          mayReplace: mayReplace)
+      ], leaseMilliseconds: 10_000, epoch: epoch)
+  }
+}
+
+extension EpochSight {
+  /// An epoch that is open.
+  static let ofTests = EpochSight.epoch(1)
+
+  /// Epoch `number`, of an `instance`.
+  static func epoch(
+    _ number: UInt64, of instance: String = "h/1", isOpen: Bool = true, grace: Int64 = 10_000, longest: Int64 = 10_000,
+    floor: Token = 0, at microseconds: Int64 = 0
+  ) -> EpochSight {
+    EpochSight(
+      id: EpochID(number: number, text: "\(number):\(instance):1"), isOpen: isOpen, graceMilliseconds: grace,
+      longestLeaseMilliseconds: longest, tokenFloor: floor, clock: StoreInstant(microseconds: microseconds))
+  }
 }

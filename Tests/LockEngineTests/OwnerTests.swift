@@ -191,7 +191,7 @@ import Testing
     script.feed(.transferRequested(alice, script.newRequest(), name: x, token: 100, to: bob))
     #expect(script.take().compactMap(\.command).isEmpty)
     script.release(bob, token: 101)
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102), tokenFloor: 101)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102), terms: .above(101))])
   }
 
   @Test func onlyWhoAskedForItHasItsLossEnforced() {

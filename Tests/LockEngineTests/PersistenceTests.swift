@@ -40,7 +40,8 @@ private final class Kept {
     return changes
   }
 
-  var recordCount: Int { records.count }
+  /// How many there are beside the one of the epoch.
+  var recordCount: Int { records.keys.count { $0.kind != SavedState.Kind.epoch.rawValue } }
 
   /// Whether what was noted once was forgotten, so that more may be taken back than there is.
   private var hasBegunAnew = false
@@ -64,9 +65,9 @@ private final class Kept {
     commit()
   }
 
-  func state() throws -> SavedState {
+  func state(withEpoch: Bool = true) throws -> SavedState {
     var state = SavedState()
-    for (record, bytes) in records {
+    for (record, bytes) in records where withEpoch || record.kind != SavedState.Kind.epoch.rawValue {
       try state.add(try #require(SavedState.Kind(rawValue: record.kind)), id: record.id, bytes, now: script.now)
     }
     return state
@@ -98,13 +99,13 @@ private final class Kept {
     #expect(script.take().isEmpty)
     #expect(script.engine.snapshot(of: x, waitersMax: 0, now: script.now)?.holders.map(\.token) == [100])
     script.feed(.linkUp(.only))
-    #expect(script.sent() == [.renew([LeaseReference(name: x, attempt: 1)])])
-    script.reply(.renewed([true]), to: CommandID(1))
+    #expect(script.sent() == [.reclaim(x, attempt: 1, 100..<110)])
+    script.reply(.renewed([.held]), to: CommandID(1))
     script.release(alice)
     #expect(
       script.take() == [
         .reply(alice, RequestID(1), .released(name: x, token: 100, remaining: 0)),
-        .send(CommandID(2), .release(name: x, attempt: 1, unused: .from(101), tokenFloor: 100)),
+        .send(CommandID(2), .release(name: x, attempt: 1, unused: .from(101), terms: .above(100))),
       ])
   }
 
@@ -113,7 +114,7 @@ private final class Kept {
     kept.script.hold(alice, token: 100)
     try kept.restart()
     kept.script.feed(.linkUp(.only))
-    kept.script.reply(.renewed([false]))
+    kept.script.reply(.renewed([.lost]))
     #expect(kept.script.take().compactMap(\.lostReason) == [.dataLoss])
     // Late, its release hears why.
     try kept.restart()
@@ -164,13 +165,13 @@ private final class Kept {
     #expect(script.take().allSatisfy { $0.grantedSession == nil })
     script.feed(.linkUp(.only))
     _ = script.take()
-    script.feed(.replyReceived(.only, CommandID(1), .renewed([true])))
+    script.feed(.replyReceived(.only, CommandID(1), .renewed([.held])))
     #expect(script.take().compactMap(\.grantedToken) == [101])
     script.release(bob)
     #expect(script.take().compactMap(\.grantedSession) == [carol])
     try kept.restart()
     kept.script.feed(.linkUp(.only))
-    kept.script.reply(.renewed([true]))
+    kept.script.reply(.renewed([.held]))
     _ = kept.script.take()
     kept.script.release(carol)
     #expect(kept.script.take().compactMap(\.grantedToken) == [103])
@@ -221,7 +222,7 @@ private final class Kept {
     script.feed(.linkUp(.only))
     #expect(
       script.sent() == [
-        .acquire(name: x, attempt: 1, ask: 2, isTry: false, tokenFloor: 0)
+        .acquire(name: x, attempt: 1, ask: 2, isTry: false, terms: .above(0))
       ])
     script.pass(milliseconds: 3999)
     #expect(script.take().allSatisfy { $0.refusal == nil })
@@ -234,7 +235,7 @@ private final class Kept {
     kept.script.acquire(alice, wait: 0)
     try kept.restart()
     kept.script.feed(.linkUp(.only))
-    #expect(kept.script.sent() == [.acquire(name: x, attempt: 1, ask: 2, isTry: true, tokenFloor: 0)])
+    #expect(kept.script.sent() == [.acquire(name: x, attempt: 1, ask: 2, isTry: true, terms: .above(0))])
     try kept.restart()
     kept.script.feed(.linkUp(.only))
     kept.script.reply(granted(500))
@@ -249,8 +250,8 @@ private final class Kept {
     kept.script.feed(.linkUp(.only))
     #expect(
       Set(kept.script.sent().filter { $0 != .heartbeat }) == [
-        .release(name: x, attempt: 1, unused: .from(101), tokenFloor: 100),
-        .release(name: LockName("y"), attempt: 2, unused: .all, tokenFloor: 100),
+        .release(name: x, attempt: 1, unused: .from(101), terms: .above(100)),
+        .release(name: LockName("y"), attempt: 2, unused: .all, terms: .above(100)),
       ])
   }
 
@@ -260,7 +261,7 @@ private final class Kept {
     kept.script.acquire(bob)
     try kept.restart(gone: [alice])
     kept.script.feed(.linkUp(.only))
-    kept.script.reply(.renewed([true]))
+    kept.script.reply(.renewed([.held]))
     #expect(kept.script.take().compactMap(\.grantedToken) == [101])
   }
 
@@ -277,7 +278,7 @@ private final class Kept {
     kept.script.feed(.keepingStopped(bob))
     try kept.restart()
     kept.script.feed(.linkUp(.only))
-    #expect(kept.script.sent().contains(.release(name: x, attempt: 1, unused: .from(102), tokenFloor: 101)))
+    #expect(kept.script.sent().contains(.release(name: x, attempt: 1, unused: .from(102), terms: .above(101))))
   }
 
   @Test func attemptsAndTokensAreNeverUsedTwice() throws {
@@ -304,9 +305,73 @@ private final class Kept {
     #expect(try kept.state().lastAttempt(numbers: numbers) == begin + 1)
     try kept.restart()
     kept.script.feed(.linkUp(.only))
-    #expect(kept.script.sent() == [.renew([LeaseReference(name: x, attempt: begin + 1)])])
+    #expect(kept.script.sent() == [.reclaim(x, attempt: begin + 1, 100..<110)])
     kept.script.acquire(carol, "z")
     #expect(kept.script.engine.numbers[0] == begin + 2)
+  }
+
+  // MARK: The epoch of the store
+
+  /// A daemon that follows has been in the epoch of the one before, and goes on waiting for its end.
+  @Test func theEpochAndItsGraceOutliveTheEngine() throws {
+    let kept = Kept()
+    let grace = EpochSight.epoch(2, isOpen: false, grace: 20_000, longest: 15_000, at: 7_000_000)
+    kept.script.feed(.linkDown(.only))
+    kept.script.epoch = grace
+    kept.script.feed(.linkUp(.only))
+    kept.script.pass(milliseconds: 10_000)
+    try kept.restart(after: 5_000)
+    kept.script.epoch = grace
+    kept.script.feed(.linkUp(.only))
+    let claim = try #require(kept.script.claims.last)
+    #expect(claim.known == grace.id && claim.graceMilliseconds == 20_000 && !claim.mayBeFirst)
+    let floor: Token = 7_000_000 + 15_150_000 + 1_000_000
+    #expect(claim.tokenFloorOfNew == floor)
+    #expect(kept.script.engine.statistics.epochs == 0)
+    kept.script.pass(milliseconds: 5_200)
+    #expect(kept.script.claims.last?.waitedMilliseconds == 0)
+    kept.script.pass(milliseconds: 1)
+    #expect(kept.script.claims.last?.waitedMilliseconds == 20_000)
+  }
+
+  /// A release before epochs left leases. Whoever has some has been there before.
+  @Test func whoeverLeftLeasesWasThereBefore() throws {
+    let kept = Kept()
+    kept.script.hold(alice)
+    kept.commit()
+    let state = try kept.state(withEpoch: false)
+    let script = Script(linkUp: false)
+    script.open(alice)
+    script.restore(state, numbers: [1, 1, 1, 1])
+    script.epoch = .epoch(1, isOpen: false)
+    script.feed(.linkUp(.only))
+    #expect(script.claims.map(\.known) == [.none] && script.claims.map(\.mayBeFirst) == [false])
+    #expect(script.sent() == [.reclaim(x, attempt: 1, 100..<110, mayReplace: true)])
+  }
+
+  /// The process ends between a reclaim and its answer, or behind that.
+  @Test(arguments: [false, true]) func whatWasBeingReclaimedIsReclaimedByTheNextEngine(_ isAnswered: Bool) throws {
+    let kept = Kept()
+    kept.script.hold(alice)
+    let grace = EpochSight.epoch(2, isOpen: false)
+    kept.script.feed(.linkDown(.only))
+    kept.script.epoch = grace
+    kept.script.feed(.linkUp(.only))
+    if isAnswered { kept.script.reply(.renewed([.held])) }
+    try kept.restart()
+    kept.script.epoch = grace
+    kept.script.feed(.linkUp(.only))
+    #expect(kept.script.sent() == [.reclaim(x, attempt: 1, 100..<110, mayReplace: true, in: grace.id)])
+  }
+
+  @Test func aTryThatIsTakenOverInAGraceIsToldWhenToComeAgain() throws {
+    let kept = Kept()
+    kept.script.acquire(alice, wait: 0)
+    try kept.restart()
+    kept.script.epoch = .epoch(2, isOpen: false)
+    kept.script.feed(.linkUp(.only))
+    kept.script.reply(queued(behind: "", listens: false))
+    #expect(kept.script.take().compactMap(\.refusal) == [.recovering(retryMilliseconds: 10_101)])
   }
 
   @Test func localTokensGoOnIncreasing() throws {
@@ -404,7 +469,7 @@ private final class Kept {
     _ = kept.script.take()
     try kept.restart()
     kept.script.feed(.linkUp(.only))
-    #expect(kept.script.sent() == [.release(name: x, attempt: 1, unused: .from(101), tokenFloor: 100)])
+    #expect(kept.script.sent() == [.release(name: x, attempt: 1, unused: .from(101), terms: .above(100))])
     kept.script.reply(.done, to: CommandID(1))
     kept.commit()
     #expect(kept.recordCount == 0)

@@ -11,7 +11,9 @@ import Testing
   init() { script.open(alice, bob) }
 
   private func look(_ attempts: UInt64..., name: LockName = x) -> LeaseCommand {
-    .checkPlaces(attempts.map { WaitingPlace(name: name, attempt: $0, mode: .exclusive, leaseMilliseconds: 10_000) })
+    .checkPlaces(
+      attempts.map { WaitingPlace(name: name, attempt: $0, mode: .exclusive, leaseMilliseconds: 10_000) },
+      epoch: EpochSight.ofTests.id)
   }
 
   /// Has alice wait in the store's queue.
@@ -22,7 +24,7 @@ import Testing
   }
 
   private func ask(_ number: UInt64, attempt: UInt64 = 1) -> LeaseCommand {
-    .acquire(name: x, attempt: attempt, ask: number, isTry: false, tokenFloor: 0)
+    .acquire(name: x, attempt: attempt, ask: number, isTry: false, terms: .above(0))
   }
 
   /// What is never left out of a flood of messages, however much of them there is.
@@ -65,7 +67,7 @@ import Testing
     #expect(script.sent().isEmpty)
     script.feed(.pushReceived(.only, .inUse(name: x, ask: 0)))
     script.pass(milliseconds: 0)
-    guard case .checkPlaces(let places)? = script.sent().first else {
+    guard case .checkPlaces(let places, _)? = script.sent().first else {
       Issue.record("nothing was looked at")
       return
     }
@@ -93,7 +95,7 @@ import Testing
     for name in ["y", "z"] { wait(name) }
     script.pass(milliseconds: 600)
     let effects = script.take()
-    guard case .checkPlaces(let places)? = effects.first?.command else {
+    guard case .checkPlaces(let places, _)? = effects.first?.command else {
       Issue.record("\(effects)")
       return
     }
@@ -157,7 +159,7 @@ import Testing
 
   @Test(arguments: [
     LeaseReply.failed(.transient("NOPERM")), .done, .lostPlaces([7, -1]), .lostPlaces([]),
-    .stale(attempt: 9), .renewed([true]),
+    .stale(attempt: 9), .renewed([.held]),
   ])
   func anAnswerThatSaysNothingIsFollowedByTheNextLook(_ answer: LeaseReply) {
     wait()
@@ -185,7 +187,7 @@ import Testing
     for _ in 0..<130 where seen.count < count {
       script.pass(milliseconds: 10)
       for effect in script.take() {
-        guard case .checkPlaces(let places)? = effect.command else { continue }
+        guard case .checkPlaces(let places, _)? = effect.command else { continue }
         #expect(places.count <= LockEngine.placesPerCommandMax)
         #expect(seen.isDisjoint(with: places.map(\.name)))
         seen.formUnion(places.map(\.name))
@@ -205,7 +207,7 @@ import Testing
     let effects = script.take()
     #expect(
       effects.compactMap(\.command) == [
-        .release(name: x, attempt: 1, unused: .all), ask(2, attempt: 41),
+        .release(name: x, attempt: 1, unused: .all, terms: .above(0)), ask(2, attempt: 41),
       ])
     script.reply(granted(7), to: effects.last?.commandID)
     #expect(script.take().contains { $0.grantedToken == 7 })

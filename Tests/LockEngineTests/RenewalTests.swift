@@ -7,7 +7,7 @@ import Testing
   /// How many leases each renewal among the effects names, and the command's id.
   private func renewals(_ effects: [Effect]) -> [(id: CommandID, count: Int)] {
     effects.compactMap { effect in
-      guard case .send(let id, .renew(let leases, _)) = effect else { return nil }
+      guard case .send(let id, .renew(let leases, _, _)) = effect else { return nil }
       return (id, leases.count)
     }
   }
@@ -24,7 +24,7 @@ import Testing
   }
 
   private func confirm(_ renewal: (id: CommandID, count: Int), _ script: Script) {
-    script.reply(.renewed(Array(repeating: true, count: renewal.count)), to: renewal.id)
+    script.reply(.renewed(Array(repeating: .held, count: renewal.count)), to: renewal.id)
   }
 
   @Test func manyLeasesAreRenewedAFewCommandsAtATime() throws {
@@ -106,7 +106,7 @@ import Testing
   /// The names and the length in each renewal.
   private func renewed(_ effects: [Effect]) -> [String] {
     effects.compactMap { effect in
-      guard case .send(_, .renew(let leases, let milliseconds)) = effect else { return nil }
+      guard case .send(_, .renew(let leases, let milliseconds, _)) = effect else { return nil }
       return "\(leases.map { "\($0.name)" }.joined(separator: " ")): \(milliseconds)"
     }
   }
@@ -124,14 +124,14 @@ import Testing
     #expect(
       script.sent() == [
         .acquire(
-          name: LockName("b"), attempt: 2, ask: 2, isTry: false, tokenFloor: 100, leaseMilliseconds: 3_000)
+          name: LockName("b"), attempt: 2, ask: 2, isTry: false, terms: .above(100), leaseMilliseconds: 3_000)
       ])
     // Each at a third of its own length.
     script.pass(milliseconds: 1_000)
-    script.reply(.renewed([true]))
+    script.reply(.renewed([.held]))
     #expect(renewed(script.take()) == ["b: 3000"])
     script.pass(milliseconds: 1_000)
-    script.reply(.renewed([true]))
+    script.reply(.renewed([.held]))
     #expect(renewed(script.take()) == ["b: 3000"])
     script.pass(milliseconds: 1_340)
     #expect(renewed(script.take()) == ["b: 3000", "a: 10000"])
@@ -190,14 +190,14 @@ import Testing
     #expect(effects.contains { if case .notify(alice, .lost) = $0 { true } else { false } })
     let renewals = effects.compactMap { if case .send(let id, .renew) = $0 { id } else { nil } }
     #expect(renewals.count == 1)
-    script.reply(.renewed([true]), to: renewals.first)
+    script.reply(.renewed([.held]), to: renewals.first)
     #expect(script.take().compactMap(\.grantedSession) == [bob])
   }
 
   @Test func whoWaitsBehindABrokenHoldOfALeaseThatIsGoneAsksAnew() {
     let script = waiterBehindABrokenHold()
     let renewals = script.takeSent()
-    script.reply(.renewed([false]), to: renewals.first)
+    script.reply(.renewed([.lost]), to: renewals.first)
     let effects = script.take()
     #expect(effects.compactMap(\.grantedSession) == [])
     #expect(effects.contains { if case .send(_, .acquire) = $0 { true } else { false } })
@@ -215,11 +215,11 @@ import Testing
     script.jump(milliseconds: 5)
     script.feed(.breakRequested(name: x, tokens: [100], reason: "stuck"))
     _ = script.take()
-    script.reply(.renewed([true]), to: early.first)
+    script.reply(.renewed([.held]), to: early.first)
     let effects = script.take()
     #expect(effects.compactMap(\.grantedSession) == [])
     let late = effects.compactMap { if case .send(let id, .renew) = $0 { id } else { nil } }
-    script.reply(.renewed([true]), to: late.first)
+    script.reply(.renewed([.held]), to: late.first)
     #expect(script.take().compactMap(\.grantedSession) == [bob])
   }
 }

@@ -12,7 +12,10 @@ import Testing
   private static let lease = SavedLease(
     name: x, attempt: 7, mode: .shared, milliseconds: 10_000, stage: .held,
     validUntil: now.adding(milliseconds: 8_500), graceEnds: now.adding(milliseconds: 9_900), nextToken: 5,
-    tokenEnd: 1005, contendedSince: now, isSharingUnconfirmed: false)
+    tokenEnd: 1005, contendedSince: now, isSharingUnconfirmed: false, tokenStart: 3)
+  private static let epoch = SavedEpoch(
+    id: EpochID(number: 2, text: "2:h/1:5"), isOpen: false, graceMilliseconds: 10_000, longestLeaseMilliseconds: 5_000,
+    learnedAt: now, clock: StoreInstant(microseconds: 9), clockSentAt: now)
   private static let releases = SavedReleases(
     name: x,
     releases: [
@@ -51,7 +54,12 @@ import Testing
     #expect(
       hex { Self.lease.write(to: &$0) }
         == name + "0700000000000000" + "01" + "1027000000000000" + "01" + "00c548cfea000000" + "0013bb22eb000000"
-        + "0500000000000000" + "ed03000000000000" + "01" + now + "00")
+        + "0500000000000000" + "ed03000000000000" + "01" + now + "00"
+        + "0300000000000000")
+    #expect(
+      hex { Self.epoch.write(to: &$0) }
+        == "0200000000000000" + "0700000000000000" + "323a682f313a35" + "00" + "1027000000000000" + "8813000000000000"
+        + now + "0900000000000000" + now)
     #expect(
       hex { Self.releases.write(to: &$0) }
         == name + "0100000000000000" + "0600000000000000" + "01" + "0800000000000000" + "00f4b028eb000000" + "01")
@@ -80,14 +88,26 @@ import Testing
     #expect(state.holds.last == Self.hold)
   }
 
+  /// The first format did not have the first token of a block.
+  @Test(arguments: [(5, 4), (1, 1)] as [(Token, Token)]) func aLeaseOfTheFirstFormatIsTaken(
+    _ next: Token, _ start: Token
+  ) throws {
+    var writer = StateWriter()
+    Self.changed(Self.lease) { ($0.nextToken, $0.tokenStart) = (next, 1) }.write(to: &writer)
+    var state = SavedState()
+    try state.add(.lease, id: 7, Array(writer.bytes.dropLast(8)), now: Self.now)
+    #expect(state.leases.map(\.tokenStart) == [start])
+  }
+
   @Test func whatAnEngineWritesIsTaken() {
+    #expect(Self.isTaken(.epoch, id: 0) { Self.epoch.write(to: &$0) })
     #expect(Self.isTaken(.lease, id: 7) { Self.lease.write(to: &$0) })
     #expect(Self.isTaken(.releases, id: 1) { Self.releases.write(to: &$0) })
     #expect(Self.isTaken(.hold, id: 1) { Self.hold.write(to: &$0) })
     #expect(Self.isTaken(.wait, id: 9) { Self.wait.write(to: &$0) })
     let wanted = Self.changed(Self.lease) {
       $0.stage = .wanted
-      ($0.nextToken, $0.tokenEnd) = (0, 0)
+      ($0.tokenStart, $0.nextToken, $0.tokenEnd) = (0, 0, 0)
       ($0.validUntil, $0.graceEnds) = (BootInstant(nanoseconds: 0), BootInstant(nanoseconds: 0))
     }
     #expect(Self.isTaken(.lease, id: 7) { wanted.write(to: &$0) })
@@ -107,6 +127,8 @@ import Testing
     ("tokens that are used up", changed(lease) { $0.nextToken = 1006 }),
     ("tokens beyond what is exact", changed(lease) { $0.tokenEnd = 1 << 53 + 1 }),
     ("a negative token", changed(lease) { $0.nextToken = -1 }),
+    ("no first token", changed(lease) { $0.tokenStart = 0 }),
+    ("a first token above those that were issued", changed(lease) { $0.tokenStart = 6 }),
     ("another's attempt", changed(lease) { $0.attempt = 8 }),
     ("no name", changed(lease) { $0.name = LockName("") }),
     ("a name that is too long", changed(lease) { $0.name = LockName(String(repeating: "x", count: 513)) }),
@@ -118,6 +140,27 @@ import Testing
   func aLeaseThatCannotBeIsRefused(_ index: Int) {
     let (what, lease) = Self.leases[index]
     #expect(!Self.isTaken(.lease, id: 7) { lease.write(to: &$0) }, "\(what)")
+  }
+
+  private static let epochs: [(String, SavedEpoch)] = [
+    ("no number", changed(epoch) { $0.id.number = 0 }),
+    ("a number beyond what is exact", changed(epoch) { $0.id.number = 1 << 53 }),
+    ("no name", changed(epoch) { $0.id.text = "" }),
+    ("a name that is too long", changed(epoch) { $0.id.text = String(repeating: "1", count: 513) }),
+    ("a grace of centuries", changed(epoch) { $0.graceMilliseconds = .max }),
+    ("a negative grace", changed(epoch) { $0.graceMilliseconds = -1 }),
+    ("leases of centuries", changed(epoch) { $0.longestLeaseMilliseconds = .max }),
+    ("learned tomorrow", changed(epoch) { $0.learnedAt = now.adding(milliseconds: 1) }),
+    ("learned before the boot", changed(epoch) { $0.learnedAt = negative }),
+    ("a clock of centuries", changed(epoch) { $0.clock.microseconds = .max }),
+    ("a clock before 1970", changed(epoch) { $0.clock.microseconds = -1 }),
+    ("a clock seen tomorrow", changed(epoch) { $0.clockSentAt = now.adding(milliseconds: 1) }),
+  ]
+
+  @Test(arguments: epochs.indices)
+  func anEpochThatCannotBeIsRefused(_ index: Int) {
+    let (what, epoch) = Self.epochs[index]
+    #expect(!Self.isTaken(.epoch, id: 0) { epoch.write(to: &$0) }, "\(what)")
   }
 
   private static let holds: [(String, SavedHold)] = [

@@ -91,9 +91,9 @@ import Testing
     script.feed(.replyReceived(.only, CommandID(2), granted(500)))
     _ = script.take()
     script.release(alice)
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), isExact: true, tokenFloor: 500)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), isExact: true, terms: .above(500))])
     script.release(bob)
-    #expect(script.sent() == [.release(name: x, attempt: 2, unused: .from(501), isExact: true, tokenFloor: 500)])
+    #expect(script.sent() == [.release(name: x, attempt: 2, unused: .from(501), isExact: true, terms: .above(500))])
     script.feed(.replyReceived(.only, CommandID(3), .done))
     script.feed(.replyReceived(.only, CommandID(4), .done))
     #expect(script.engine.gauges.locks == 0)
@@ -106,13 +106,13 @@ import Testing
     script.feed(.replyReceived(.only, CommandID(2), granted(500)))
     _ = script.take()
     script.pass(milliseconds: 3400)
-    script.reply(.renewed([true, false]))
+    script.reply(.renewed([.held, .lost]))
     let effects = script.take()
     #expect(effects.compactMap(\.lostReason) == [.dataLoss])
     #expect(
       effects.contains(.notify(bob, .lost(name: x, token: 500, reason: .dataLoss, graceMilliseconds: 0))))
     script.release(alice)
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), isExact: true, tokenFloor: 500)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), isExact: true, terms: .above(500))])
   }
 
   @Test func aTryIsBusyOnlyWhenEveryHolderHasSaidThatItUsesItsPermit() {
@@ -127,7 +127,7 @@ import Testing
     script.feed(.pushReceived(.only, .inUse(name: x, ask: 1)))
     let effects = script.take()
     #expect(effects.first?.refusal == .busy(.host("b"), of: x))
-    #expect(effects.last?.command == .release(name: x, attempt: 1, unused: .all, isExact: true))
+    #expect(effects.last?.command == .release(name: x, attempt: 1, unused: .all, isExact: true, terms: .above(0)))
   }
 
   @Test func aTryIsNotBusyBecauseOfAPermitThatThisHostHasGivenBack() {
@@ -155,7 +155,7 @@ import Testing
     #expect(effects.compactMap(\.refusal) == [.modeConflict(.permit(of: 3))])
     #expect(
       effects.compactMap(\.command).last
-        == .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 0, mode: .permit(of: 3)))
+        == .acquire(name: x, attempt: 2, ask: 2, isTry: false, terms: .above(0), mode: .permit(of: 3)))
   }
 
   @Test func aConflictWithWhatNobodyUsesIsNone() {
@@ -181,7 +181,7 @@ import Testing
     if isSaid { script.feed(.pushReceived(.only, .inUse(name: x, ask: 1))) } else { script.pass(milliseconds: 500) }
     let effects = script.take()
     #expect(effects.compactMap(\.refusal) == [.modeConflict(.exclusive)])
-    #expect(effects.last?.command == .release(name: x, attempt: 1, unused: .all, isExact: true))
+    #expect(effects.last?.command == .release(name: x, attempt: 1, unused: .all, isExact: true, terms: .above(0)))
   }
 
   @Test func aConflictOfAModeWithItselfEndsTheWaitAndNotTheDaemon() {
@@ -201,7 +201,7 @@ import Testing
       .pushReceived(.only, .contended(name: x, attempt: 1, ask: 9, isTry: false, inbox: "other/1", mode: two)))
     // Those who waited before the other host did come first; who comes later queues behind it.
     script.acquire(alice, mode: two)
-    #expect(script.sent() == [.acquire(name: x, attempt: 3, ask: 3, isTry: false, tokenFloor: 500, mode: two)])
+    #expect(script.sent() == [.acquire(name: x, attempt: 3, ask: 3, isTry: false, terms: .above(500), mode: two)])
     script.feed(.replyReceived(.only, CommandID(3), queued()))
     script.pass(milliseconds: 50)
     script.release(alice)
@@ -212,13 +212,13 @@ import Testing
     #expect(script.take().compactMap(\.grantedToken) == [501])
     // Another host waits, and its time has come: this permit goes back.
     script.release(carol)
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102), isExact: true, tokenFloor: 501)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102), isExact: true, terms: .above(501))])
     // The one that nobody else waits for passes on here, and with it nobody waits here.
     script.release(dave)
     effects = script.take()
     #expect(effects.compactMap(\.grantedToken) == [502])
     #expect(
-      effects.compactMap(\.command) == [.release(name: x, attempt: 3, unused: .all, isExact: true, tokenFloor: 502)])
+      effects.compactMap(\.command) == [.release(name: x, attempt: 3, unused: .all, isExact: true, terms: .above(502))])
   }
 
   @Test func oneHostHoldsSoManyPermitsAtATime() {

@@ -198,14 +198,14 @@ import Testing
     _ = script.take()
     script.pass(milliseconds: 3400)
     let renewal = script.take().compactMap { if case .send(let id, .renew) = $0 { id } else { nil } }.first
-    script.feed(.replyReceived(.only, renewal ?? CommandID(0), .renewed([false])))
+    script.feed(.replyReceived(.only, renewal ?? CommandID(0), .renewed([.lost])))
     let effects = script.take()
     #expect(effects.compactMap(\.notification).isEmpty)
     // Out of order it could be a deadlock, so it begins again with the first.
     #expect(
       effects.compactMap(\.command) == [
-        .release(name: LockName("b"), attempt: 2, unused: .all, tokenFloor: 100),
-        .acquire(name: LockName("a"), attempt: 3, ask: 3, isTry: false, tokenFloor: 100),
+        .release(name: LockName("b"), attempt: 2, unused: .all, terms: .above(100)),
+        .acquire(name: LockName("a"), attempt: 3, ask: 3, isTry: false, terms: .above(100)),
       ])
   }
 
@@ -224,8 +224,8 @@ import Testing
     #expect(effects.compactMap(\.refusal).isEmpty)
     #expect(
       effects.compactMap(\.command) == [
-        .release(name: LockName("b"), attempt: 2, unused: .from(201), tokenFloor: 200),
-        .acquire(name: LockName("a"), attempt: 3, ask: 3, isTry: true, tokenFloor: 200),
+        .release(name: LockName("b"), attempt: 2, unused: .from(201), terms: .above(200)),
+        .acquire(name: LockName("a"), attempt: 3, ask: 3, isTry: true, terms: .above(200)),
       ])
     script.feed(.replyReceived(.only, CommandID(5), granted(300)))
     script.reply(granted(400))

@@ -159,7 +159,7 @@ import Testing
     script.acquire(bob, mode: .shared)
     #expect(
       script.take().compactMap(\.command) == [
-        .acquire(name: x, attempt: 1, ask: 1, isTry: false, tokenFloor: 0, mode: .shared)
+        .acquire(name: x, attempt: 1, ask: 1, isTry: false, terms: .above(0), mode: .shared)
       ])
     script.feed(.replyReceived(.only, CommandID(1), granted(100)))
     script.acquire(carol, mode: .shared)
@@ -168,7 +168,7 @@ import Testing
     script.release(bob)
     #expect(script.sent().isEmpty)
     script.release(carol)
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(103), tokenFloor: 102)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(103), terms: .above(102))])
   }
 
   /// Other hosts share the lock, too: whoever comes to them later must not pass it.
@@ -179,7 +179,7 @@ import Testing
     script.acquire(bob, wait: 0)
     #expect(script.take().compactMap(\.refusal).count == 1)
     let writer = script.acquire(bob)
-    let ask = LeaseCommand.acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 100, keeping: 1)
+    let ask = LeaseCommand.acquire(name: x, attempt: 2, ask: 2, isTry: false, terms: .above(100), keeping: 1)
     #expect(script.sent() == [ask])
     // One place for all who wait here.
     script.acquire(carol)
@@ -187,7 +187,7 @@ import Testing
     #expect(script.sent().isEmpty)
     script.feed(.replyReceived(.only, CommandID(2), queued(behind: "")))
     script.release(alice)
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), tokenFloor: 100)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), terms: .above(100))])
     script.feed(
       .pushReceived(.only, .granted(name: x, attempt: 2, LeaseGrant(token: 300, tokenCount: 10, othersWait: false))))
     #expect(script.take().compactMap(\.grantedSession) == [bob])
@@ -206,7 +206,7 @@ import Testing
     let effects = script.take()
     #expect(effects.compactMap(\.grantedSession) == [carol])
     #expect(
-      effects.compactMap(\.command) == [.release(name: x, attempt: 2, unused: .all, isExact: true, tokenFloor: 101)])
+      effects.compactMap(\.command) == [.release(name: x, attempt: 2, unused: .all, isExact: true, terms: .above(101))])
   }
 
   /// After a reconnect it stands there again, and its host still has what it had.
@@ -220,7 +220,7 @@ import Testing
     script.feed(.linkDown(.only))
     script.feed(.linkUp(.only))
     let again = script.sent().filter { if case .acquire = $0 { true } else { false } }
-    #expect(again == [.acquire(name: x, attempt: 2, ask: 3, isTry: false, tokenFloor: 100, keeping: 1)])
+    #expect(again == [.acquire(name: x, attempt: 2, ask: 3, isTry: false, terms: .above(100), keeping: 1)])
   }
 
   /// The reader elsewhere came when the writer here was waiting: it gets nothing of the lease before the writer has.
@@ -234,7 +234,7 @@ import Testing
     script.feed(contended(1, mode: .shared))
     // Who comes now has to queue behind the other host.
     script.acquire(dave)
-    #expect(script.sent() == [.acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 100, keeping: 1)])
+    #expect(script.sent() == [.acquire(name: x, attempt: 2, ask: 2, isTry: false, terms: .above(100), keeping: 1)])
     script.feed(.replyReceived(.only, CommandID(2), queued(behind: "")))
     for (session, next) in [(alice, bob), (bob, carol)] {
       script.pass(milliseconds: 100)
@@ -244,7 +244,7 @@ import Testing
       #expect(effects.compactMap(\.command).isEmpty)
     }
     script.release(carol)
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(103), tokenFloor: 102)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(103), terms: .above(102))])
   }
 
   /// The reader elsewhere came first, so that the lease is shared with it although a writer waits here meanwhile.
@@ -255,7 +255,7 @@ import Testing
     script.acquire(bob)
     #expect(script.sent().count == 1)
     script.feed(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
-    #expect(script.sent() == [.downgrade(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 100)])
+    #expect(script.sent() == [.downgrade(name: x, attempt: 1, tokenEnd: 110, terms: .above(100))])
   }
 
   @Test func whoHasTheExclusiveLeaseSharesItWithReadersHere() {
@@ -277,7 +277,7 @@ import Testing
     script.feed(contended(1, isTry: true, mode: .shared))
     #expect(
       script.take().compactMap(\.command) == [
-        .downgrade(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 100),
+        .downgrade(name: x, attempt: 1, tokenEnd: 110, terms: .above(100)),
         .answerInUse(name: x, ask: 9, inbox: "other/1"),
       ])
     script.reply(.failed(.transient("LOADING")), to: CommandID(2))
@@ -286,7 +286,7 @@ import Testing
     script.reply(.done, to: CommandID(4))
     script.feed(.linkDown(.only))
     script.feed(.linkUp(.only))
-    #expect(!script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 100)))
+    #expect(!script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110, terms: .above(100))))
   }
 
   @Test func aLeaseThatIsSharedIsToldAgainAfterAReconnectUntilItIsConfirmed() {
@@ -294,10 +294,10 @@ import Testing
     script.hold(alice)
     script.feed(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
     script.feed(contended(1))
-    #expect(script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 100)))
+    #expect(script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110, terms: .above(100))))
     script.feed(.linkDown(.only))
     script.feed(.linkUp(.only))
-    #expect(script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 100)))
+    #expect(script.sent().contains(.downgrade(name: x, attempt: 1, tokenEnd: 110, terms: .above(100))))
   }
 
   @Test func whileAWriterElsewhereWaitsNewReadersStayOutAfterTheCohortsTime() {
@@ -312,32 +312,33 @@ import Testing
     // It queues behind the writer.
     #expect(
       script.take().compactMap(\.command) == [
-        .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 101, mode: .shared, keeping: 1)
+        .acquire(name: x, attempt: 2, ask: 2, isTry: false, terms: .above(101), mode: .shared, keeping: 1)
       ])
     script.feed(.replyReceived(.only, CommandID(2), queued()))
     script.release(alice)
     script.release(bob)
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102), tokenFloor: 101)])
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102), terms: .above(101))])
   }
 
   @Test func aWriterElsewhereThatGaveUpDoesNotKeepReadersOut() {
     let script = readersBesideAWriterElsewhere()
     #expect(
       script.take().compactMap(\.command).suffix(1) == [
-        .acquire(name: x, attempt: 2, ask: 2, isTry: false, tokenFloor: 100, mode: .shared, keeping: 1)
+        .acquire(name: x, attempt: 2, ask: 2, isTry: false, terms: .above(100), mode: .shared, keeping: 1)
       ])
     // The writer has gone, so that this host has the lock twice. What it held before moves to the new lease when it is
     // known that it still had the old one then.
     script.feed(.replyReceived(.only, CommandID(2), granted(300)))
     let effects = script.take()
     #expect(effects.compactMap(\.grantedSession) == [bob, carol])
-    #expect(effects.compactMap(\.command) == [.renew([LeaseReference(name: x, attempt: 1)])])
-    script.feed(.replyReceived(.only, CommandID(3), .renewed([true])))
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), tokenFloor: 301)])
+    #expect(
+      effects.compactMap(\.command) == [.renew([LeaseReference(name: x, attempt: 1)], epoch: EpochSight.ofTests.id)])
+    script.feed(.replyReceived(.only, CommandID(3), .renewed([.held])))
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), terms: .above(301))])
     for session in [alice, bob] { script.release(session) }
     #expect(script.sent().isEmpty)
     script.release(carol)
-    #expect(script.sent() == [.release(name: x, attempt: 2, unused: .from(302), tokenFloor: 301)])
+    #expect(script.sent() == [.release(name: x, attempt: 2, unused: .from(302), terms: .above(301))])
   }
 
   /// Somebody else can have had it in between.
@@ -345,11 +346,11 @@ import Testing
     let script = readersBesideAWriterElsewhere()
     script.feed(.replyReceived(.only, CommandID(2), granted(300)))
     _ = script.take()
-    script.feed(.replyReceived(.only, CommandID(3), .renewed([false])))
+    script.feed(.replyReceived(.only, CommandID(3), .renewed([.lost])))
     #expect(script.take().compactMap(\.lostReason) == [.dataLoss])
     script.release(bob)
     script.release(carol)
-    #expect(script.sent() == [.release(name: x, attempt: 2, unused: .from(302), tokenFloor: 301)])
+    #expect(script.sent() == [.release(name: x, attempt: 2, unused: .from(302), terms: .above(301))])
   }
 
   /// A renewal that was under way when the successor came proves nothing.
@@ -363,14 +364,15 @@ import Testing
     script.pass(milliseconds: 5)
     // The new one counts from its ask, so that it is due, too.
     let own = script.takeSent()
-    script.feed(.replyReceived(.only, renewal[0], .renewed([true])))
+    script.feed(.replyReceived(.only, renewal[0], .renewed([.held])))
     let again = script.take()
-    #expect(again.compactMap(\.command) == [.renew([LeaseReference(name: x, attempt: 1)])])
-    script.feed(.replyReceived(.only, own[0], .renewed([true])))
+    #expect(
+      again.compactMap(\.command) == [.renew([LeaseReference(name: x, attempt: 1)], epoch: EpochSight.ofTests.id)])
+    script.feed(.replyReceived(.only, own[0], .renewed([.held])))
     #expect(script.sent().isEmpty)
     script.pass(milliseconds: 5)
-    script.feed(.replyReceived(.only, again.compactMap(\.commandID)[0], .renewed([true])))
-    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), tokenFloor: 301)])
+    script.feed(.replyReceived(.only, again.compactMap(\.commandID)[0], .renewed([.held])))
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), terms: .above(301))])
   }
 
   @Test func aLostLeaseIsLostForEveryReader() {
@@ -407,7 +409,7 @@ import Testing
 
   @Test func moreTokensAreReservedBeforeTheyAreUsedUp() {
     let script = nearlyUsedUp()
-    #expect(script.sent() == [.reserve(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 106)])
+    #expect(script.sent() == [.reserve(name: x, attempt: 1, tokenEnd: 110, terms: .above(106))])
     for _ in 0..<3 { script.acquire(bob, mode: .shared) }
     #expect(script.take().compactMap(\.grantedToken) == [107, 108, 109])
     // There are none, and it is not known yet whether there will be.
@@ -422,7 +424,7 @@ import Testing
 
   @Test func tokensAreAskedForAgainUntilThereAreSome() {
     let script = nearlyUsedUp()
-    let again = LeaseCommand.reserve(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 106)
+    let again = LeaseCommand.reserve(name: x, attempt: 1, tokenEnd: 110, terms: .above(106))
     #expect(script.sent() == [again])
     script.reply(.failed(.transient("OOM")), to: CommandID(2))
     script.pass(milliseconds: 100)
@@ -432,13 +434,14 @@ import Testing
     #expect(script.sent().contains(again))
     // It was carried out before, and nothing is left of that block.
     script.reply(.reserved(LeaseGrant(token: 300, tokenCount: 0, othersWait: false)), to: CommandID(5))
-    #expect(script.sent() == [.reserve(name: x, attempt: 1, tokenEnd: 300, tokenFloor: 106)])
+    #expect(script.sent() == [.reserve(name: x, attempt: 1, tokenEnd: 300, terms: .above(106))])
   }
 
   @Test func tokensWantedForALeaseThatIsGoneShowThatItIsLost() {
     let script = nearlyUsedUp()
     _ = script.take()
     script.reply(.reserved(nil), to: CommandID(2))
+    script.reply(.renewed([.lost]))
     #expect(script.take().compactMap(\.lostReason) == [.dataLoss])
   }
 
@@ -450,11 +453,11 @@ import Testing
       script.acquire(bob, mode: .shared)
       script.release(bob)
     }
-    #expect(script.sent() == [.reserve(name: x, attempt: 1, tokenEnd: 110, tokenFloor: 106)])
+    #expect(script.sent() == [.reserve(name: x, attempt: 1, tokenEnd: 110, terms: .above(106))])
     script.feed(contended(1, mode: .shared))
     #expect(script.sent().isEmpty)
     script.reply(reserved(500), to: CommandID(2))
-    #expect(script.sent() == [.downgrade(name: x, attempt: 1, tokenEnd: 510, tokenFloor: 499)])
+    #expect(script.sent() == [.downgrade(name: x, attempt: 1, tokenEnd: 510, terms: .above(499))])
   }
 
   @Test func aLeaseThatVanishedIsLostForEveryReaderAtOnce() {
@@ -464,7 +467,7 @@ import Testing
     script.acquire(bob, mode: .shared)
     _ = script.take()
     script.pass(milliseconds: 3400)
-    script.reply(.renewed([false]))
+    script.reply(.renewed([.lost]))
     #expect(script.take().compactMap(\.lostReason) == [.dataLoss, .dataLoss])
   }
 }

@@ -57,6 +57,25 @@ import Testing
     #expect(turns(1600) <= 5 * few)
   }
 
+  /// A session that has ended hears nothing more, though what it had goes back in slices.
+  @Test func aSessionThatIsClosedIsNotToldWhoWaits() {
+    let script = script(2)
+    let names = (0..<10 * Self.steps).map { "x\($0)" }
+    for name in names { script.acquire(bob, name, progress: true) }
+    _ = script.take()
+    script.feed(.sessionClosed(bob))
+    #expect(script.engine.gauges.held > 1)
+    for name in names { script.acquire(alice, name) }
+    var told = 0
+    func count(_ effects: [Effect]) {
+      for case .notify(bob, _) in effects { told += 1 }
+    }
+    count(script.take())
+    _ = settle(script, eachTime: count)
+    #expect(told == 0)
+    #expect(script.engine.gauges.held == names.count)
+  }
+
   /// Everybody is told that the daemon stops, in slices; it has stopped only when all have been.
   @Test(arguments: [true, false])
   func aShutdownIsInSlices(ofOneName: Bool) {

@@ -14,10 +14,10 @@ import Testing
   private func floors(_ commands: [LeaseCommand]) -> [Token] {
     commands.compactMap { command in
       switch command {
-      case .acquire(_, _, _, _, let floor, _, _, _), .release(_, _, _, _, let floor), .downgrade(_, _, _, let floor),
-        .reserve(_, _, _, let floor):
-        floor
-      case .renew, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .hostMessage: nil
+      case .acquire(_, _, _, _, let terms, _, _, _), .release(_, _, _, _, let terms), .downgrade(_, _, _, let terms),
+        .reserve(_, _, _, let terms):
+        terms.tokenFloor
+      case .renew, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .hostMessage, .confirmEpoch, .reclaim: nil
       }
     }
   }

@@ -8,8 +8,8 @@ import Testing
   static let pages = [
     "README.md", "Sources/README.md", "Tests/README.md", "Tests/system/README.md", "Tests/Fuzz/README.md",
     ".github/CONTRIBUTING.md", "packaging/NEWS.md", "packaging/settings.md", "protocol/README.md",
-    "protocol/security.md", "protocol/formats.md", "\(articles)/SidelockClient.md", "\(articles)/GettingStarted.md",
-    "\(articles)/LosingALock.md", "\(articles)/Errors.md",
+    "protocol/security.md", "protocol/formats.md", "protocol/guarantees.md", "\(articles)/SidelockClient.md",
+    "\(articles)/GettingStarted.md", "\(articles)/LosingALock.md", "\(articles)/Errors.md",
   ]
 
   @Test(arguments: pages)
@@ -86,15 +86,38 @@ import Testing
   @Test func everyInvariantIsShown() throws {
     let rows = try Page("Sources/README.md").rows(headedBy: "| invariant | code | checks |")
     #expect(rows.count > 15)
+    for row in rows { try expectTests(in: row[2], of: row[0]) }
+  }
+
+  /// Expects that `cell` names tests, and that there are such.
+  private func expectTests(in cell: String, of what: String) throws {
+    let references = cell.matches(of: #/`([\w+]+\.(?:swift|py)):(\w+)`/#)
+    #expect(!references.isEmpty, "\(what)")
+    for reference in references {
+      let files = Tree.files(named: reference.1)
+      #expect(files.count == 1)
+      #expect(try files.allSatisfy { try Tree.tests($0, reference.2) }, "\(reference.0) is no test and no check")
+    }
+  }
+
+  @Test func everyGuaranteeIsShownAndEveryExceptionIsNamed() throws {
+    let page = try Page("protocol/guarantees.md")
+    let rows = page.rows(
+      headedBy: "| event | who holds a lock | who waits or tries | for at most | one holder | tokens rise | shown by |")
+    #expect(rows.count > 20)
+    let unsafe = page.rows(headedBy: "| name | what may happen | for how long | what helps |").map { $0[0] }
+    var named: Set<String> = []
     for row in rows {
-      let references = row[2].matches(of: #/`([\w+]+\.(?:swift|py)):(\w+)`/#)
-      #expect(!references.isEmpty, "\(row[0])")
-      for reference in references {
-        let files = Tree.files(named: reference.1)
-        #expect(files.count == 1)
-        #expect(try files.allSatisfy { try Tree.tests($0, reference.2) }, "\(reference.0) is no test and no check")
+      try expectTests(in: row[6], of: row[0])
+      for cell in row[4...5] {
+        let exceptions = cell.matches(of: #/\[([^\]]+)\]\(#unsafe\)/#).map { String($0.1) }
+        #expect(!exceptions.isEmpty || ["yes", "as good as who overwrote it"].contains(cell), "\(row[0]): \(cell)")
+        named.formUnion(exceptions)
       }
     }
+    #expect(named.isSubset(of: unsafe), "\(named.subtracting(unsafe)) stand under no such name")
+    // The others belong to no event, but to how a Redis or a client is run.
+    #expect(Set(unsafe).subtracting(named) == ["hidden server", "foreign"])
   }
 
   @Test func whatIsNoTestIsTakenForNone() throws {

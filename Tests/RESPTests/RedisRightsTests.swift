@@ -152,6 +152,14 @@ import Testing
     #expect(failure.message.contains("does not offer LPOS"))
   }
 
+  @Test func commandThatCanBeDoneWithoutMayBeLacking() {
+    var connection = connected()
+    var info = RedisReadyInfo.testing()
+    info.missingRules = "ACL SETUSER u +scan"
+    let wire = reply(("SCAN", "ERR Unknown Redis command called from script"))
+    #expect(connection.received(toProbe + wire + Server.subscribed) == [.ready(info)])
+  }
+
   /// A server that is full or cannot save its data renews leases all the same.
   @Test(arguments: [
     "*2\r\n$3\r\nSET\r\n$6\r\nOOM no\r\n", "*2\r\n$3\r\nSET\r\n$10\r\nMISCONF no\r\n", "-NOSCRIPT no\r\n",

@@ -7,7 +7,9 @@ import Testing
 
 @Suite struct CommandQueueTests {
   private func acquire(_ id: UInt64, _ name: String) -> LinkCommand {
-    .lease(CommandID(id), .acquire(name: LockName(name), attempt: id, ask: id, isTry: false, tokenFloor: 0))
+    .lease(
+      CommandID(id),
+      .acquire(name: LockName(name), attempt: id, ask: id, isTry: false, terms: GrantTerms(tokenFloor: 0)))
   }
 
   private func release(_ id: UInt64, _ name: String) -> LinkCommand {

@@ -7,8 +7,10 @@ import Testing
 /// Which reply a command has, by what its script says.
 @Suite struct LeaseReplyDecoderTests {
   private let name = LockName("x")
-  private var acquire: LeaseCommand { .acquire(name: name, attempt: 1, ask: 1, isTry: false, tokenFloor: 0) }
-  private var reserve: LeaseCommand { .reserve(name: name, attempt: 1, tokenEnd: 10, tokenFloor: 1) }
+  private var acquire: LeaseCommand {
+    .acquire(name: name, attempt: 1, ask: 1, isTry: false, terms: GrantTerms(tokenFloor: 0))
+  }
+  private var reserve: LeaseCommand { .reserve(name: name, attempt: 1, tokenEnd: 10, terms: GrantTerms(tokenFloor: 1)) }
 
   private func reply(_ parts: Any...) -> RESPValue { .array(parts.map(value)) }
 
@@ -62,10 +64,66 @@ import Testing
 
   @Test func aRenewalAnswersForEachOfItsLeasesAndForNoOther() {
     let renew = LeaseCommand.renew([LeaseReference(name: name, attempt: 1), LeaseReference(name: name, attempt: 2)])
-    #expect(decode(reply(1, 0), to: renew) == .renewed([true, false]))
-    #expect(decode(reply(1, "x"), to: renew) == .renewed([true, false]))
+    #expect(decode(reply(1, 0), to: renew) == .renewed([.held, .lost]))
+    #expect(decode(reply(1, "x"), to: renew) == .renewed([.held, .lost]))
+    #expect(decode(reply(2, 3), to: renew) == .renewed([.missing, .lost]))
+    #expect(decode(reply("other_epoch"), to: renew) == .otherEpoch)
     #expect(isNotUnderstood(decode(reply(1), to: renew)))
     #expect(isNotUnderstood(decode(reply(1, 1, 1), to: renew)))
+  }
+
+  @Test func whatWasReclaimedIsAnsweredLikeARenewal() {
+    let lease = ReclaimedLease(
+      name: name, attempt: 1, mode: .exclusive, firstToken: 1, tokenCount: 5, mayReplace: true)
+    for leases in [[lease], [lease, lease]] {
+      let reclaim = LeaseCommand.reclaim(leases, leaseMilliseconds: 1000, epoch: .none)
+      #expect(decode(reply("other_epoch"), to: reclaim) == .otherEpoch)
+      #expect(isNotUnderstood(decode(reply(1, 1, 1), to: reclaim)))
+    }
+    #expect(
+      decode(reply(1, 0), to: .reclaim([lease, lease], leaseMilliseconds: 1000, epoch: .none))
+        == .renewed([.held, .lost]))
+  }
+
+  @Test func anotherEpochIsToldToWhateverNamesOne() {
+    let place = WaitingPlace(name: name, attempt: 1, mode: .shared, leaseMilliseconds: 1000)
+    for command in [acquire, reserve, .downgrade(name: name, attempt: 1, tokenEnd: 5), .checkPlaces([place])] {
+      #expect(decode(reply("other_epoch"), to: command) == .otherEpoch)
+      #expect(decode(reply("other_epoch", 1), to: command) != .otherEpoch)
+    }
+    #expect(decode(reply("other_epoch"), to: .release(name: name, attempt: 1, unused: .all)) == .done)
+  }
+
+  @Test func anEpochIsTold() {
+    let confirm = LeaseCommand.confirmEpoch(
+      EpochClaim(
+        attempt: 1, known: .none, isFirstOfLink: true, longestLeaseMilliseconds: 1, graceMilliseconds: 1, tokenFloor: 0,
+        waitedMilliseconds: 0, mayBeFirst: true))
+    #expect(
+      decode(reply("epoch", "5", "5:a/1f:3", "g", "60000", "10000", "9007199254740991", 1_764_000_000, 12), to: confirm)
+        == .epoch(
+          EpochSight(
+            id: EpochID(number: 5, text: "5:a/1f:3"), isOpen: false, graceMilliseconds: 60_000,
+            longestLeaseMilliseconds: 10_000, tokenFloor: 9_007_199_254_740_991,
+            clock: StoreInstant(microseconds: 1_764_000_000_000_012))))
+    guard case .epoch(let sight) = decode(reply("epoch", 1, "1:a/1f:3", "o", 0, 0, 0, 0, 0), to: confirm) else {
+      Issue.record("not understood")
+      return
+    }
+    #expect(sight.isOpen)
+    for wrong in [
+      reply("epoch", 5, "5:a/1f:3", "x", 1, 1, 1, 1, 1), reply("epoch", 5, "6:a/1f:3", "o", 1, 1, 1, 1, 1),
+      reply("epoch", 0, "0:a/1f:3", "o", 1, 1, 1, 1, 1), reply("epoch", -5, "-5:a/1f:3", "o", 1, 1, 1, 1, 1),
+      reply("epoch", "9007199254740992", "9007199254740992:a/1f:3", "o", 1, 1, 1, 1, 1),
+      reply("epoch", 5, "5:a/1f:3", "o", 9_000_000_000_000, 1, 1, 1, 1),
+      reply("epoch", 5, "5:a/1f:3", "o", 1, 9_000_000_000_000, 1, 1, 1),
+      reply("epoch", 5, "5:a/1f:3", "o", 1, 1, "9007199254740992", 1, 1),
+      reply("epoch", 5, "5:a/1f:3", "o", 1, 1, -1, 1, 1),
+      reply("epoch", 5, "5:a/1f:3", "o", -1, 1, 1, 1, 1), reply("epoch", 5, "5:a/1f:3", "o", 1, 1, 1, 1, 1_000_000),
+      reply("epoch", 5, "5:a/1f:3", "o", 1, 1, 1, 1), reply("other_epoch"), reply(), .null, .integer(1),
+    ] {
+      #expect(isNotUnderstood(decode(wrong, to: confirm)))
+    }
   }
 
   @Test func placesAreThoseOfTheCommand() {

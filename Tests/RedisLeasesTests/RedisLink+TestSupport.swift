@@ -147,7 +147,8 @@ struct ScriptedLink {
 
   mutating func acquire(_ id: UInt64, _ name: String, of user: UInt32? = nil) {
     machine.submit(
-      .acquire(name: LockName(name), attempt: id, ask: id, isTry: false, tokenFloor: 0), id: CommandID(id), of: user,
+      .acquire(name: LockName(name), attempt: id, ask: id, isTry: false, terms: GrantTerms(tokenFloor: 0)),
+      id: CommandID(id), of: user,
       now: now)
   }
 
@@ -158,6 +159,21 @@ struct ScriptedLink {
   mutating func renew(_ id: UInt64, _ names: String...) {
     let leases = names.map { LeaseReference(name: LockName($0), attempt: id) }
     machine.submit(.renew(leases), id: CommandID(id), of: nil, now: now)
+  }
+
+  mutating func reclaim(_ id: UInt64, _ names: String...) {
+    let leases = names.map {
+      ReclaimedLease(
+        name: LockName($0), attempt: id, mode: .exclusive, firstToken: 1, tokenCount: 1, mayReplace: true)
+    }
+    machine.submit(.reclaim(leases, leaseMilliseconds: 1000, epoch: .none), id: CommandID(id), of: nil, now: now)
+  }
+
+  mutating func confirmEpoch(_ id: UInt64) {
+    let claim = EpochClaim(
+      attempt: id, known: .none, isFirstOfLink: true, longestLeaseMilliseconds: 1, graceMilliseconds: 1, tokenFloor: 0,
+      waitedMilliseconds: 0, mayBeFirst: true)
+    machine.submit(.confirmEpoch(claim), id: CommandID(id), of: 1000, now: now)
   }
 
   mutating func query(_ id: UInt64, _ words: String, of user: UInt32? = nil, weight: Int = 1) -> Bool {

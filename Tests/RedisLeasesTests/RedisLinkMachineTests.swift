@@ -34,6 +34,50 @@ import Testing
     #expect(link.machine.waitingCount == 0)
   }
 
+  @Test func whatTakesLeasesAgainGoesWithTheRenewals() {
+    var link = ScriptedLink.proven()
+    link.fill()
+    link.read()
+    link.acquire(2001, "a", of: 77)
+    link.renew(2002, "b")
+    link.reclaim(2003, "c", "d")
+    #expect(link.answer(2).words == ["1 replied", "2 replied", "2002 sent", "2003 sent"])
+    #expect(link.read() == ["renew b", "reclaim c d"])
+  }
+
+  /// Nothing else is of any use before the epoch is known, and whatever floods the link must not keep it from that.
+  @Test func theEpochIsAskedForBeforeAllThatWaitsWhateverIsInFlight() {
+    var link = ScriptedLink.proven()
+    link.fill()
+    link.read()
+    link.acquire(2001, "a", of: 77)
+    link.renew(2002, "b")
+    #expect(link.read() == [])
+    link.confirmEpoch(2003)
+    #expect(link.machine.isUrgent)
+    #expect(link.read() == ["confirm_epoch "])
+    // It is nobody's share, and it is answered in its turn; what waited goes on as before.
+    #expect(link.machine.waitingCount == 2)
+    #expect(link.answer().words == ["1 replied"])
+    #expect(link.answer().words == ["2 replied", "2002 sent"])
+  }
+
+  @Test func theEpochIsAskedForFirstOnANewConnection() {
+    var link = ScriptedLink()
+    link.number = link.machine.start() ?? 0
+    link.confirmEpoch(1)
+    #expect(!link.machine.hasOutput)
+    link.beginHandshake()
+    Array(ScriptedLink.subscribed.utf8).withUnsafeBytes {
+      link.machine.received($0, from: link.number, now: link.now)
+    }
+    #expect(link.machine.nextEvent(now: link.now)?.words == "up")
+    link.confirmEpoch(2)
+    link.acquire(3, "a")
+    #expect(link.events() == [])
+    #expect(link.read() == ["confirm_epoch ", "acquire a"])
+  }
+
   @Test func whatIsAboutOneLockKeepsItsOrderWhoeverAsks() {
     var link = ScriptedLink.proven()
     link.fill()

@@ -94,7 +94,8 @@ final class FakeStore: LeaseStore {
     submitted.append(Command(id: id, command: command, user: user))
     switch command {
     case .release: break
-    case .acquire, .downgrade, .reserve, .renew, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .hostMessage:
+    case .acquire, .downgrade, .reserve, .renew, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .hostMessage,
+      .confirmEpoch, .reclaim:
       isUrgent = true
     }
   }
@@ -106,6 +107,8 @@ final class FakeStore: LeaseStore {
     case .downgrade: "downgrade"
     case .reserve: "reserve"
     case .renew: "renew"
+    case .confirmEpoch: "confirm"
+    case .reclaim: "reclaim"
     case .answerInUse: "answerInUse"
     case .heartbeat: "heartbeat"
     case .checkPlaces: "checkPlaces"
@@ -131,7 +134,7 @@ final class FakeStore: LeaseStore {
   }
 
   func takeAway(
-    _ name: LockName, seen: [[UInt8]], token: Token?, tokenFloor: Token, of user: UInt32?,
+    _ name: LockName, seen: [[UInt8]], token: Token?, terms: GrantTerms, of user: UInt32?,
     _ completion: @escaping StoreCompletion<[TakenLease]>
   ) { completion(.none) }
 
@@ -339,7 +342,8 @@ final class TestSidecar {
       switch command.command {
       case .clock: core.heard(.reply(command.id, .clock(StoreInstant(microseconds: 1))))
       case .heartbeat, .release, .downgrade, .answerInUse, .hostMessage: core.heard(.reply(command.id, .done))
-      case .acquire, .reserve, .renew, .checkPlaces, .look: break
+      case .confirmEpoch: core.heard(.reply(command.id, .epoch(.ofTests)))
+      case .acquire, .reserve, .renew, .checkPlaces, .look, .reclaim: break
       }
     }
     loop.run()
@@ -384,4 +388,11 @@ private final class ManagerSocket {
     unlink(path)
     rmdir(directory)
   }
+}
+
+extension EpochSight {
+  /// An epoch that is open.
+  static let ofTests = EpochSight(
+    id: EpochID(number: 1, text: "1:h/0123456789abcdef:1"), isOpen: true, graceMilliseconds: 10_000,
+    longestLeaseMilliseconds: 10_000, tokenFloor: 0, clock: StoreInstant(microseconds: 1))
 }

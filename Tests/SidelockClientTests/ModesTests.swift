@@ -194,12 +194,12 @@ struct ModesTests {
           #expect(event.name == "a/b")
           #expect(event.mode == .shared)
           kinds.append(event.kind)
-        case .backend(let isConnected): kinds.append("backend \(isConnected)")
+        case .backend(let state): kinds.append("backend \(state.rawValue)")
         case .draining: kinds.append("draining")
         }
         if kinds.count == 3 { break }
       }
-      #expect(kinds == ["acquired", "backend false", "released"])
+      #expect(kinds == ["acquired", "backend disconnected", "released"])
       try await client.ping()
     }
   }

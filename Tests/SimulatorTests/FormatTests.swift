@@ -18,6 +18,7 @@ import Testing
       try model.execute(["SUBSCRIBE", Bytes(encoder.inboxChannel)], from: connection)
     }
     _ = model.takeOutput()
+    model.beginEpoch()
     model.wallMicroseconds = 1_700_000_000_000_000
   }
 
@@ -34,7 +35,8 @@ import Testing
   }
 
   private func acquire(_ host: Int, _ mode: HoldMode) throws -> [String] {
-    try execute(.acquire(name: name, attempt: 7, ask: 9, isTry: false, tokenFloor: 0, mode: mode), from: host)
+    try execute(
+      .acquire(name: name, attempt: 7, ask: 9, isTry: false, terms: .tested, mode: mode), from: host)
   }
 
   private func string(_ key: [UInt8]) -> String? {
@@ -78,9 +80,62 @@ import Testing
   @Test func aGrantThatIsPushed() throws {
     _ = try acquire(0, .exclusive)
     _ = try acquire(1, .exclusive)
-    let release = LeaseCommand.release(name: name, attempt: 7, unused: .from(1_700_000_000_000_005))
+    let release = LeaseCommand.release(name: name, attempt: 7, unused: .from(1_700_000_000_000_005), terms: .tested)
     #expect(try execute(release, from: 0) == ["1;granted 7 1700000000000005 65536 0;x y"])
     #expect(lock == "sidelock1;x;b/1f:7:1700000000000005")
+  }
+
+  private let claim = EpochClaim(
+    attempt: 7, known: EpochID(number: 5, text: "5:b/1f:3"), isFirstOfLink: true, longestLeaseMilliseconds: 10_000,
+    graceMilliseconds: 60_000, tokenFloor: 1_700_000_000_000_005, waitedMilliseconds: 0, mayBeFirst: false)
+
+  @Test func anEpoch() throws {
+    model.putEpoch(nil)
+    try execute(.confirmEpoch(claim), from: 0)
+    let run = "\(model.runID)-\(model.replicationID)"
+    #expect(
+      string(encoders[0].keys.epochKey) == "1;6:a/1f:7;g;\(run);1700000000000;60000;10000;1700000000000005")
+    var opener = claim
+    opener.known = EpochID(number: 6, text: "6:a/1f:7")
+    opener.waitedMilliseconds = 60_000
+    try execute(.confirmEpoch(opener), from: 0)
+    #expect(
+      string(encoders[0].keys.epochKey) == "1;6:a/1f:7;o;\(run);1700000000000;60000;10000;1700000000000005")
+  }
+
+  @Test func whatIsSaidAboutAnEpoch() {
+    func words(_ command: LeaseCommand) -> [String] {
+      encoders[0].encode(command).parts.map { String(decoding: $0, as: UTF8.self) }
+    }
+    #expect(
+      words(.confirmEpoch(claim))
+        == [
+          "1", "t:epoch", "a/1f", "5:b/1f:3", "5", "7", "10000", "60000", "1700000000000005", "t:inbox:", "1", "0", "0",
+          "0",
+        ])
+    let terms = GrantTerms(epoch: claim.known, tokenFloor: 9)
+    for command in [
+      LeaseCommand.acquire(name: name, attempt: 7, ask: 9, isTry: false, terms: terms),
+      .release(name: name, attempt: 7, unused: .all, terms: terms),
+      .downgrade(name: name, attempt: 7, tokenEnd: 5, terms: terms),
+      .reserve(name: name, attempt: 7, tokenEnd: 5, terms: terms),
+    ] {
+      #expect(words(command)[9..<14] == ["65536", "60000", "9", "t:epoch", "1;5:b/1f:3;o;"])
+    }
+    let taken = encoders[0].takeAway(name, seen: [], token: nil, terms: terms).parts
+    #expect(
+      taken[9..<14].map { String(decoding: $0, as: UTF8.self) } == ["65536", "60000", "9", "t:epoch", "1;5:b/1f:3;o;"])
+    let place = WaitingPlace(name: name, attempt: 7, mode: .shared, leaseMilliseconds: 10_000)
+    #expect(
+      words(.checkPlaces([place], epoch: claim.known)).suffix(4)
+        == ["1;a/1f:7:10000:s", "t:inbox:", "t:epoch", "1;5:b/1f:3;o;"])
+    let lease = ReclaimedLease(
+      name: name, attempt: 7, mode: .permit(of: 3), firstToken: 11, tokenCount: 64, mayReplace: true)
+    #expect(
+      words(.reclaim([lease], leaseMilliseconds: 10_000, epoch: claim.known)) == [
+        "3", "t:{x y}", "t:{x y}:queue", "t:{x y}:fence", "a/1f", "10000", "t:epoch", "1;5:b/1f:3;o;", "65536", "60000",
+        "7", "p3", "11", "64", "1",
+      ])
   }
 
   @Test func messagesThatHostsSendThemselves() {

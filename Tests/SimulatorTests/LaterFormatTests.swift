@@ -25,6 +25,7 @@ import Testing
       try model.execute(["SUBSCRIBE", Bytes(encoder.inboxChannel)], from: connection)
     }
     _ = model.takeOutput()
+    model.beginEpoch()
   }
 
   private var lockKey: Bytes { Bytes(encoders[0].keys.lockKey(name)) }
@@ -45,7 +46,7 @@ import Testing
 
   private func acquire(_ attempt: UInt64 = 3, isTry: Bool = false) throws -> String? {
     let command = encoders[0].encode(
-      .acquire(name: name, attempt: attempt, ask: 1, isTry: isTry, tokenFloor: 0, mode: .exclusive))
+      .acquire(name: name, attempt: attempt, ask: 1, isTry: isTry, terms: .tested, mode: .exclusive))
     guard case .array(let parts)? = try reply(to: command), case .bulk(let word)? = parts.first else { return nil }
     return word.text
   }
@@ -68,10 +69,10 @@ import Testing
     #expect(try acquire(isTry: true) == "foreign")
     #expect(try acquire() == "foreign")
     for command in [
-      encoders[0].encode(.renew([LeaseReference(name: name, attempt: 3)])),
-      encoders[0].encode(.reserve(name: name, attempt: 3, tokenEnd: 1, tokenFloor: 0)),
-      encoders[0].encode(.downgrade(name: name, attempt: 3, tokenEnd: 1)),
-      encoders[0].encode(.release(name: name, attempt: 3, unused: .all)),
+      encoders[0].encode(.renew([LeaseReference(name: name, attempt: 3)], epoch: .tested)),
+      encoders[0].encode(.reserve(name: name, attempt: 3, tokenEnd: 1, terms: .tested)),
+      encoders[0].encode(.downgrade(name: name, attempt: 3, tokenEnd: 1, terms: .tested)),
+      encoders[0].encode(.release(name: name, attempt: 3, unused: .all, terms: .tested)),
     ] {
       let told = try reply(to: command)
       #expect(told == .integer(0) || told == .array([.integer(0)]))
@@ -93,7 +94,8 @@ import Testing
   @Test func aReleaseLeavesTheLockToAnEntryOfALaterFormat() throws {
     #expect(try acquire() == "granted")
     try write(["RPUSH", queueKey, Bytes(Self.place)])
-    #expect(try reply(to: encoders[0].encode(.release(name: name, attempt: 3, unused: .all))) == .integer(1))
+    #expect(
+      try reply(to: encoders[0].encode(.release(name: name, attempt: 3, unused: .all, terms: .tested))) == .integer(1))
     #expect(lock == nil)
     #expect(queue == [Self.place])
   }
@@ -110,7 +112,8 @@ import Testing
   @Test(arguments: [HoldMode.exclusive, .shared])
   func whatThisHostHasGivenUpIsLeftToAnEntryOfALaterFormat(_ mode: HoldMode) throws {
     _ = try reply(
-      to: encoders[0].encode(.acquire(name: name, attempt: 2, ask: 1, isTry: false, tokenFloor: 0, mode: mode)))
+      to: encoders[0].encode(
+        .acquire(name: name, attempt: 2, ask: 1, isTry: false, terms: .tested, mode: mode)))
     #expect(lock?.contains("a/1f:2:") == true)
     try write(["RPUSH", queueKey, Bytes(Self.place)])
     // The counter was lost, and the clock is set back: what may have been issued is not issued again.
@@ -133,11 +136,12 @@ import Testing
     // Nobody has to be asked again because of it.
     let places = [WaitingPlace(name: name, attempt: 3, mode: .exclusive, leaseMilliseconds: 10_000)]
     try write(["SET", lockKey, "sidelock1;x;b/1f:1:9", "PX", "9000"])
-    #expect(try reply(to: encoders[0].encode(.checkPlaces(places))) == .array([]))
+    #expect(try reply(to: encoders[0].encode(.checkPlaces(places, epoch: .tested))) == .array([]))
     try write(["DEL", lockKey, queueKey])
     #expect(try acquire() == "granted")
     try write(["RPUSH", queueKey, Bytes(Self.barePlace), "1;b/1f:8:10000:x"])
-    #expect(try reply(to: encoders[0].encode(.release(name: name, attempt: 3, unused: .all))) == .integer(1))
+    #expect(
+      try reply(to: encoders[0].encode(.release(name: name, attempt: 3, unused: .all, terms: .tested))) == .integer(1))
     #expect(lock == nil)
     #expect(queue == [Self.barePlace, "1;b/1f:8:10000:x"])
   }

@@ -139,7 +139,7 @@ extension PitfallScenarios {
     let scene = Scenario(hosts: 2)
     let first = scene.holder(0)
     scene.cut(0)
-    scene.world.checker.dataLost()
+    scene.world.checker.unsafe(.lockKeyGone)
     _ = scene.world.server.operate(["DEL", "sl:{lock-0}"])
     let second = scene.holder(1)
     let value = try #require(scene.lock)

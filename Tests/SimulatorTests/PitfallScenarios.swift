@@ -272,7 +272,7 @@ import Testing
     let scene = Scenario(hosts: 2)
     var last: Token = 0
     for round in 0..<40 {
-      let client = scene.holder(round % 2)
+      let client = scene.holder(round % 2, withinMilliseconds: 25_000)
       let token = try #require(client.holds.first?.token)
       #expect(token > last)
       last = token
@@ -284,13 +284,13 @@ import Testing
       case 1: scene.world.server.redis.evict("sl:{lock-0}:fence")
       case 2: scene.world.server.stepClock(byMicroseconds: -2_000_000)
       default:
-        scene.world.server.restart(keeping: round % 8 == 3 ? .none : .all, afterMicroseconds: 50_000)
+        scene.world.server.restart(keeping: round % 8 == 3 ? .nothing : .all, afterMicroseconds: 50_000)
         scene.wait(100)
         #expect(scene.world.run(milliseconds: 1000) { scene.world.hosts.allSatisfy(\.linkIsUp) })
       }
       if round % 4 == 2 {
         // The counter outlives a clock that is set back; it is not lost as well within that time.
-        let next = scene.holder(0)
+        let next = scene.holder(0, withinMilliseconds: 25_000)
         let token = try #require(next.holds.first?.token)
         #expect(token > last)
         last = token

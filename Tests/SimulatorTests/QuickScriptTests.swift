@@ -22,6 +22,7 @@ import Testing
         connections.append(connection)
       }
       _ = model.takeOutput()
+      model.beginEpoch()
     }
 
     /// Whether the quick way suffices for the command; it is then carried out.
@@ -60,7 +61,10 @@ import Testing
       let command = Self.command(&random, encoders[host], encoders)
       let trouble = random.chance(10) ? random.pick([RedisModel.Trouble.outOfMemory, .readOnly]) : .none
       let passed = random.chance(30) ? Int64(random.pick(1...12_000)) * 1_000 : Int64(random.pick(0...50))
+      // It is open for most of the time, and then it is not, for whatever reason.
+      let epoch = random.chance(20) ? Self.epochs(&random) : nil
       for server in [quick, long] {
+        if let epoch { server.model.store(RedisModel.testedEpochKey, epoch) }
         server.model.trouble = trouble
         server.model.wallMicroseconds += passed
       }
@@ -78,17 +82,41 @@ import Testing
     let server = try Server(encoders, withQuickWays: true)
     let name = Self.names[0]
     for (host, other) in [(0, 1), (1, 0)] {
-      let acquire = encoders[host].encode(.acquire(name: name, attempt: 1, ask: 1, isTry: false, tokenFloor: 0))
-      let wait = encoders[other].encode(.acquire(name: name, attempt: 1, ask: 1, isTry: false, tokenFloor: 0))
-      let handOver = encoders[host].encode(.release(name: name, attempt: 1, unused: .all))
-      let giveBack = encoders[other].encode(.release(name: name, attempt: 1, unused: .all))
+      let acquire = encoders[host].encode(
+        .acquire(name: name, attempt: 1, ask: 1, isTry: false, terms: .tested))
+      let wait = encoders[other].encode(
+        .acquire(name: name, attempt: 1, ask: 1, isTry: false, terms: .tested))
+      let handOver = encoders[host].encode(.release(name: name, attempt: 1, unused: .all, terms: .tested))
+      let giveBack = encoders[other].encode(.release(name: name, attempt: 1, unused: .all, terms: .tested))
+      server.model.beginEpoch("g")
+      #expect(try !server.takesTheQuickWay(acquire, from: host))
+      server.model.beginEpoch()
       #expect(try server.takesTheQuickWay(acquire, from: host))
       #expect(try !server.takesTheQuickWay(wait, from: other))
       _ = try server.execute(wait, from: other)
+      server.model.putEpoch(nil)
+      #expect(try !server.takesTheQuickWay(handOver, from: host))
+      server.model.beginEpoch()
       #expect(try server.takesTheQuickWay(handOver, from: host))
+      // To give back what nobody waits for asks for no epoch.
+      server.model.putEpoch(nil)
       #expect(try server.takesTheQuickWay(giveBack, from: other))
       #expect(try !server.takesTheQuickWay(giveBack, from: other))
+      server.model.beginEpoch()
     }
+  }
+
+  /// What may stand in the epoch's key.
+  private static func epochs(_ random: inout SeededRandom) -> RedisModel.Entry? {
+    let own = EpochID.tested.text
+    let values: [RedisModel.Value] =
+      Array(repeating: .string(Bytes("1;\(own);o;-;0;10000;10000;0")), count: 12)
+      + [
+        "1;\(own);g;-;0;60000;10000;0", "1;6:b/1f:3;o;-;0;10000;10000;0", "1;\(own)0;o;-;0;1;1;0", "rubbish", "",
+        "2;\(own);o;later",
+      ]
+      .map { .string(Bytes($0)) } + [.list(["x"])]
+    return random.chance(5) ? nil : .init(value: random.pick(values), expiresAtMilliseconds: nil)
   }
 
   private static func command(
@@ -102,13 +130,13 @@ import Testing
       return encoder.encode(
         .acquire(
           name: name, attempt: attempt, ask: UInt64(random.pick(1...9)), isTry: random.chance(30),
-          tokenFloor: random.chance(10) ? 8_500_000_000_000_000 : 0, mode: mode))
+          terms: .tested(above: random.chance(10) ? 8_500_000_000_000_000 : 0), mode: mode))
     case 8...15:
       return encoder.encode(
         .release(
           name: name, attempt: attempt, unused: random.pick([.all, .from(8_000_000_000_000_007), .unknown]),
-          isExact: random.chance(20), tokenFloor: random.chance(10) ? 8_400_000_000_000_000 : 0))
-    case 16: return encoder.encode(.renew([LeaseReference(name: name, attempt: attempt)]))
+          isExact: random.chance(20), terms: .tested(above: random.chance(10) ? 8_400_000_000_000_000 : 0)))
+    case 16: return encoder.encode(.renew([LeaseReference(name: name, attempt: attempt)], epoch: .tested))
     default: return .plain(disturbance(&random, encoder, name, encoders).map { Array($0.utf8) })
     }
   }

@@ -132,12 +132,114 @@ import Testing
     #expect(expected == before || expected == [before[0], before[2], before[1], before[3]])
   }
 
+  /// What scripts ask a server about itself, as a server that is made a replica, and later a primary again, says it.
+  @Test(.enabled(if: RealRedis.isInstalled)) func modelAgreesWithARealServerOnWhoItIs() throws {
+    let real = try RealRedis()
+    defer { real.stop() }
+    _ = try real.call(["HELLO", "3"])
+    let model = RedisModel()
+    let connection = try connect(to: model)
+    let ids: [Bytes] = [
+      "EVAL",
+      """
+      local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+      local data = redis.call('INFO', 'replication')
+      return { run, string.match(data, 'master_replid:(%x+)'), string.match(data, 'role:(%a+)') }
+      """, "0",
+    ]
+    func look() throws -> (real: [ServerReply], model: [ServerReply]) {
+      guard case .array(let said) = try real.call(ids), case .array(let got) = try call(model, connection, ids) else {
+        throw ModelError(description: "no list")
+      }
+      for (x, y) in zip(said, got).prefix(2) {
+        guard case .bulk(let x) = x, case .bulk(let y) = y else { throw ModelError(description: "no text") }
+        #expect(x.count == y.count)
+      }
+      #expect(said.count == got.count && said.last == got.last)
+      return (said, got)
+    }
+    let first = try look()
+    #expect(first.real[2] == .bulk("master"))
+    #expect(try look() == first)
+    #expect(try real.call(["REPLICAOF", "127.0.0.1", "1"]) == .ok)
+    model.trouble = .readOnly
+    #expect(try look().real[0] == first.real[0])
+    #expect(try real.call(["REPLICAOF", "NO", "ONE"]) == .ok)
+    model.trouble = .none
+    model.historyCount += 1
+    let promoted = try look()
+    #expect(promoted.real[0] == first.real[0] && promoted.model[0] == first.model[0])
+    #expect(promoted.real[1] != first.real[1] && promoted.model[1] != first.model[1])
+    let other = try RealRedis()
+    defer { other.stop() }
+    _ = try other.call(["HELLO", "3"])
+    model.restart(with: [:])
+    let again = try connect(to: model)
+    guard case .array(let its) = try other.call(ids), case .array(let mine) = try call(model, again, ids) else {
+      throw ModelError(description: "no list")
+    }
+    #expect(its[0] != promoted.real[0] && mine[0] != promoted.model[0])
+    #expect(its[1] != promoted.real[1] && mine[1] != promoted.model[1])
+  }
+
+  /// Who listens, by the names of channels.
+  @Test(
+    .enabled(if: RealRedis.isInstalled),
+    arguments: ["sl:inbox:*", "sl:inbox:h?/1", "*", "", "sl:inbox:h1/1", "sl:inbox:h\\*", "x*", "*/2"])
+  func modelAgreesWithARealServerOnWhoListens(_ pattern: String) throws {
+    let real = try RealRedis()
+    defer { real.stop() }
+    _ = try real.call(["HELLO", "3"])
+    let model = RedisModel()
+    let connection = try connect(to: model)
+    func channels(_ reply: ServerReply) -> [String] {
+      guard case .array(let items) = reply else { return ["\(reply)"] }
+      return items.map(\.description).sorted()
+    }
+    for setup: [Bytes] in [
+      ["SUBSCRIBE", "sl:inbox:h1/1"], ["SUBSCRIBE", "sl:inbox:h2/1"], ["SUBSCRIBE", "sl:inbox:h1/2"],
+      ["SUBSCRIBE", "sl:inbox:h*"], ["SUBSCRIBE", "other"],
+    ] {
+      _ = try real.call(setup)
+      try model.execute(setup, from: connection)
+      for command: [Bytes] in [
+        ["PUBSUB", "CHANNELS", Bytes(pattern)],
+        ["EVAL", "return redis.call('PUBSUB', 'CHANNELS', ARGV[1])", "0", Bytes(pattern)],
+      ] {
+        _ = replies(model, connection)
+        #expect(try channels(real.call(command)) == channels(call(model, connection, command)), "\(command)")
+      }
+    }
+  }
+
+  /// Two databases that change places, and are emptied.
+  @Test(.enabled(if: RealRedis.isInstalled)) func modelAgreesWithARealServerOnDatabases() throws {
+    let real = try RealRedis()
+    defer { real.stop() }
+    _ = try real.call(["HELLO", "3"])
+    let model = RedisModel()
+    let connection = try connect(to: model)
+    for seed in UInt64(0)..<40 {
+      var random = SeededRandom(seed: seed)
+      for step in 0..<20 {
+        let command: [Bytes] = random.pick([
+          ["SET", "a", Bytes(random.pick(Int64(1)...9))], ["GET", "a"], ["GET", "a"], ["RPUSH", "b", "x"],
+          ["LRANGE", "b", "0", "-1"], ["SWAPDB", "0", "1"], ["SWAPDB", "1", "0"], ["FLUSHDB"], ["FLUSHALL"],
+        ])
+        let expected = try real.call(command)
+        let got = try call(model, connection, command)
+        #expect(expected == got, "seed \(seed), step \(step), \(command)")
+      }
+    }
+  }
+
   @Test func modelThrowsOnWhatItDoesNotKnow() throws {
     let model = RedisModel()
     let connection = try connect(to: model)
     for command: [Bytes] in [
       ["SORT", "x"], ["SET", "k", "v", "IFEQ", "x"], ["GET"], ["EVAL", "return redis.call('SORT', KEYS[1])", "1", "k"],
-      ["EVAL", "return redis.call('GET', 'undeclared')", "0"],
+      ["EVAL", "return redis.call('GET', 'undeclared')", "0"], ["INFO"], ["INFO", "memory"], ["PUBSUB", "NUMPAT"],
+      ["SWAPDB", "0", "2"], ["FLUSHDB", "ASYNC"],
     ] {
       #expect(throws: ModelError.self, "\(command)") { try model.execute(command, from: connection) }
     }
@@ -198,35 +300,55 @@ import Testing
     let name = random.pick(names)
     // Counters far above the clock make the tokens the same on both sides.
     if step < names.count { return ["SET", Bytes(encoder.keys.fenceKey(names[step])), "8000000000000000"] }
+    if step == names.count || random.chance(10) { return epochCommand(&random) }
     let attempt = UInt64(random.pick(1...4))
     let mode: HoldMode = random.pick([.exclusive, .exclusive, .shared, .shared, .permit(of: 2), .permit(of: 3)])
     let command: RedisCommand
-    switch random.pick(0...12) {
+    switch random.pick(0...16) {
+    case 13, 14:
+      let reclaimed = (0..<random.pick(1...3)).map { _ in
+        ReclaimedLease(
+          name: random.pick(names), attempt: UInt64(random.pick(1...4)), mode: mode,
+          firstToken: random.pick([8_000_000_000_000_001, 8_000_000_000_065_537]),
+          tokenCount: random.pick([16, 65_536]),
+          mayReplace: random.chance(70))
+      }
+      command = encoder.encode(.reclaim(reclaimed, leaseMilliseconds: 1_000_000, epoch: .tested))
+    case 15:
+      command = encoder.encode(
+        .checkPlaces(
+          [1, 2].map {
+            WaitingPlace(name: name, attempt: $0, mode: mode, leaseMilliseconds: 1_000_000)
+          }, epoch: .tested))
     case 0...4:
       command = encoder.encode(
         .acquire(
           name: name, attempt: attempt, ask: UInt64(random.pick(1...9)), isTry: random.chance(30),
-          tokenFloor: random.chance(20) ? 8_500_000_000_000_000 : 0, mode: mode, leaseMilliseconds: 1_000_000,
+          terms: .tested(above: random.chance(20) ? 8_500_000_000_000_000 : 0), mode: mode,
+          leaseMilliseconds: 1_000_000,
           keeping: random.chance(30) ? UInt64(random.pick(1...4)) : nil))
     case 5, 6:
       command = encoder.encode(
         .release(
           name: name, attempt: attempt, unused: random.pick([.all, .from(8_000_000_000_000_007), .unknown]),
-          isExact: random.chance(50)))
+          isExact: random.chance(50), terms: .tested))
     case 7:
       command = encoder.encode(
-        .renew(names.map { LeaseReference(name: $0, attempt: attempt) }, leaseMilliseconds: 1_000_000))
+        .renew(names.map { LeaseReference(name: $0, attempt: attempt) }, leaseMilliseconds: 1_000_000, epoch: .tested))
     case 8: command = encoder.inspect(names, waitingHostsMax: 2)
-    case 9: command = encoder.encode(.downgrade(name: name, attempt: attempt, tokenEnd: 8_000_000_000_000_009))
+    case 9:
+      command = encoder.encode(
+        .downgrade(name: name, attempt: attempt, tokenEnd: 8_000_000_000_000_009, terms: .tested))
     case 10:
       let end = random.pick([Token(65_537), 17, 33, 9]) + 8_000_000_000_000_000
-      command = encoder.encode(.reserve(name: name, attempt: attempt, tokenEnd: end, tokenFloor: 0))
+      command = encoder.encode(.reserve(name: name, attempt: attempt, tokenEnd: end, terms: .tested))
     case 11:
       let holders = encoders.flatMap { encoder in
         [8_000_000_000_000_001, 8_000_000_000_065_537].map { encoder.me + Array(":\(attempt):\($0)".utf8) }
       }
       command = encoder.takeAway(
-        name, seen: holders + [Array("foreign".utf8)], token: random.chance(20) ? 8_000_000_000_000_005 : nil)
+        name, seen: holders + [Array("foreign".utf8)], token: random.chance(20) ? 8_000_000_000_000_005 : nil,
+        terms: .tested)
     default:
       let key = random.pick([encoder.keys.lockKey(name), encoder.keys.queueKey(name)])
       return random.pick([
@@ -238,6 +360,15 @@ import Testing
     guard let script = command.script else { return parts }
     let source = RedisScript.leases.first { $0.name == script }?.source ?? []
     return ["EVAL", Bytes(source)] + parts
+  }
+
+  private func epochCommand(_ random: inout SeededRandom) -> [Bytes] {
+    let own = EpochID.tested.text
+    let values = [
+      "1;\(own);o;-;0;10000;10000;0", "1;\(own);o;-;0;10000;10000;0", "1;\(own);g;-;0;60000;10000;0", "rubbish",
+      "1;6:b/1f:3;o;-;0;10000;10000;0", "2;\(own);o;later",
+    ]
+    return ["SET", RedisModel.testedEpochKey, Bytes(random.pick(values))]
   }
 
   private static func withoutTimes(_ reply: ServerReply) -> ServerReply {

@@ -14,7 +14,12 @@ struct Scenario {
       hosts: hosts, leaseMilliseconds: leaseMilliseconds, lingerMilliseconds: lingerMilliseconds)
     change(&plan)
     world = Simulation(plan, traced: true)
-    #expect(world.run(milliseconds: 100) { world.hosts.allSatisfy(\.linkIsUp) })
+    let isReady = { (host: SimulatedHost) in
+      host.linkIsUp && host.engine.storeStanding.epoch != .none && host.engine.storeStanding.graceEnds == nil
+    }
+    let hosts = world.hosts
+    let areReady = world.run(milliseconds: 100) { hosts.allSatisfy(isReady) }
+    #expect(areReady)
   }
 
   func client(_ host: Int) -> SimulatedClient {
@@ -24,11 +29,11 @@ struct Scenario {
     return client
   }
 
-  /// A client that holds the lock.
-  func holder(_ host: Int) -> SimulatedClient {
+  /// A client that holds the lock, after a grace where `limit` has room for one.
+  func holder(_ host: Int, withinMilliseconds limit: Int64 = 100) -> SimulatedClient {
     let client = client(host)
     client.acquire()
-    #expect(world.run(milliseconds: 100) { !client.holds.isEmpty })
+    #expect(world.run(milliseconds: limit) { !client.holds.isEmpty })
     return client
   }
 

@@ -107,7 +107,7 @@ import Testing
     "granted while the last holder is suspended", "heartbeat", "in use", "late commands killed", "local hand-over",
     "local hand-over while another host waits", "lock passed to a waiting host", "lost: data_loss",
     "lost: lease_expired", "lost: max_hold", "lost: shutdown", "not held", "old connection killed",
-    "command sent late", "overlap after loss of data", "push lost", "queued",
+    "command sent late", "overlap after what is unsafe", "push lost", "queued",
     "queued behind a host that is gone", "refused: busy",
     "refused: cancelled", "refused: shuttingDown", "refused: timeout", "refused: unavailable", "refused: wrongType",
     "renewal finds the lease gone", "shut down", "shut down without Redis", "waiting",

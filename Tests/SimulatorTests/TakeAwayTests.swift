@@ -18,6 +18,7 @@ import Testing
       try model.execute(["SUBSCRIBE", Bytes(encoder.inboxChannel)], from: connection)
     }
     _ = model.takeOutput()
+    model.beginEpoch()
   }
 
   @discardableResult
@@ -30,11 +31,13 @@ import Testing
   private func acquire(_ host: Int, _ attempt: UInt64 = 1, _ mode: HoldMode = .exclusive) throws {
     try execute(
       encoders[host].encode(
-        .acquire(name: name, attempt: attempt, ask: attempt, isTry: false, tokenFloor: 0, mode: mode)), from: host)
+        .acquire(name: name, attempt: attempt, ask: attempt, isTry: false, terms: .tested, mode: mode)
+      ), from: host)
   }
 
   private func take(_ seen: [String], token: Token? = nil) throws -> [(entry: String, left: Int64)] {
-    let outputs = try execute(encoders[2].takeAway(name, seen: seen.map { Array($0.utf8) }, token: token))
+    let outputs = try execute(
+      encoders[2].takeAway(name, seen: seen.map { Array($0.utf8) }, token: token, terms: .tested))
     for case .send(_, .array(let taken)) in outputs {
       return taken.compactMap {
         guard case .array(let parts) = $0, case .bulk(let entry) = parts[0], case .integer(let left) = parts[1] else {
@@ -182,7 +185,7 @@ import Testing
     try acquire(1)
     let (held, value) = (try #require(holders.first), lock)
     model.trouble = .readOnly
-    let outputs = try execute(encoders[2].takeAway(name, seen: [Array(held.utf8)], token: nil))
+    let outputs = try execute(encoders[2].takeAway(name, seen: [Array(held.utf8)], token: nil, terms: .tested))
     guard case .send(_, .error)? = outputs.last, outputs.count == 1 else {
       Issue.record("\(outputs)")
       return

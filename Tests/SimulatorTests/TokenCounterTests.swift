@@ -18,6 +18,7 @@ import Testing
       try model.execute(["SUBSCRIBE", Bytes(encoder.inboxChannel)], from: connection)
     }
     _ = model.takeOutput()
+    model.beginEpoch()
   }
 
   private func execute(_ command: LeaseCommand, from host: Int) throws -> RedisModel.Output? {
@@ -31,7 +32,9 @@ import Testing
   private func acquire(_ host: Int, _ attempt: UInt64, _ mode: HoldMode) throws -> Range<Token> {
     try tokens(
       of: execute(
-        .acquire(name: name, attempt: attempt, ask: attempt, isTry: false, tokenFloor: 0, mode: mode), from: host))
+        .acquire(
+          name: name, attempt: attempt, ask: attempt, isTry: false, terms: .tested, mode: mode),
+        from: host))
   }
 
   private func tokens(of output: RedisModel.Output?) throws -> Range<Token> {
@@ -61,7 +64,8 @@ import Testing
       #expect(!held[0].overlaps(held[1]))
       let other = held[1 - host]
       _ = try execute(
-        .release(name: name, attempt: UInt64(turn), unused: .from(other.lowerBound + 1), isExact: true), from: 1 - host)
+        .release(name: name, attempt: UInt64(turn), unused: .from(other.lowerBound + 1), isExact: true, terms: .tested),
+        from: 1 - host)
       let ahead = counter - model.wallMicroseconds
       guard ahead <= 50_000 + 4096 + 2 * 16 else {
         Issue.record("\(ahead) us ahead of the clock after \(turn) turns")
@@ -75,16 +79,16 @@ import Testing
     #expect(try acquire(1, 5000, mode).count == sizes.max())
   }
 
-  private var counterIsKept: Bool { model.liveKeys().contains(Bytes(encoders[0].keys.fenceKey(name))) }
+  private var counterIsKept: Bool { model.liveLockKeys().contains(Bytes(encoders[0].keys.fenceKey(name))) }
 
   /// The counter lives until the clock has reached it, and a minute more.
   @Test func whatIsUsedOnceLeavesNothingForLongerThanAMinute() throws {
     let block = try acquire(0, 1, .exclusive)
-    _ = try execute(.release(name: name, attempt: 1, unused: .from(block.lowerBound + 1)), from: 0)
+    _ = try execute(.release(name: name, attempt: 1, unused: .from(block.lowerBound + 1), terms: .tested), from: 0)
     model.wallMicroseconds += 59_000_000
     #expect(counterIsKept)
     model.wallMicroseconds += 1_002_000
-    #expect(model.liveKeys().isEmpty)
+    #expect(model.liveLockKeys().isEmpty)
     // The clock is then set back by that minute.
     model.wallMicroseconds -= 60_000_000
     #expect(try acquire(1, 1, .exclusive).lowerBound > block.lowerBound)
@@ -97,7 +101,7 @@ import Testing
     model.wallMicroseconds = block.upperBound + 59_998_000
     #expect(counterIsKept)
     model.wallMicroseconds += 4000
-    #expect(model.liveKeys().isEmpty)
+    #expect(model.liveLockKeys().isEmpty)
   }
 
   /// While the counter is there the clock may go back by any span: the key ends by the same clock.
@@ -107,12 +111,12 @@ import Testing
       let block = try acquire(0, UInt64(attempt), .exclusive)
       #expect(block.lowerBound > last)
       last = block.lowerBound
-      _ = try execute(.release(name: name, attempt: UInt64(attempt), unused: .from(last + 1)), from: 0)
+      _ = try execute(.release(name: name, attempt: UInt64(attempt), unused: .from(last + 1), terms: .tested), from: 0)
       if attempt == 1 { model.wallMicroseconds -= 86_400_000_000 } else { model.wallMicroseconds += 600_000_000 }
       #expect(counterIsKept)
     }
     model.wallMicroseconds = last + 61_000_000
-    #expect(model.liveKeys().isEmpty)
+    #expect(model.liveLockKeys().isEmpty)
   }
 
   /// A lock that was held for long needs no counter afterwards: the clock is ahead of its block.
@@ -120,21 +124,21 @@ import Testing
     let block = try acquire(0, 1, .exclusive)
     for _ in 0..<20 {
       model.wallMicroseconds += 5_000_000
-      _ = try execute(.renew([LeaseReference(name: name, attempt: 1)]), from: 0)
+      _ = try execute(.renew([LeaseReference(name: name, attempt: 1)], epoch: .tested), from: 0)
     }
     #expect(!counterIsKept)
-    _ = try execute(.release(name: name, attempt: 1, unused: .from(block.lowerBound + 1)), from: 0)
+    _ = try execute(.release(name: name, attempt: 1, unused: .from(block.lowerBound + 1), terms: .tested), from: 0)
     model.wallMicroseconds += 2000
-    #expect(model.liveKeys().isEmpty)
+    #expect(model.liveLockKeys().isEmpty)
     model.wallMicroseconds -= 60_000_000
     #expect(try acquire(1, 1, .exclusive).lowerBound > block.lowerBound)
   }
 
   @Test func whatIsNotIssuedOfALeaseThatBecameSharedIsGivenBack() throws {
     let block = try acquire(0, 1, .exclusive)
-    _ = try execute(.downgrade(name: name, attempt: 1, tokenEnd: block.lowerBound + 300), from: 0)
+    _ = try execute(.downgrade(name: name, attempt: 1, tokenEnd: block.lowerBound + 300, terms: .tested), from: 0)
     #expect(counter == block.lowerBound + 299)
-    _ = try execute(.release(name: name, attempt: 1, unused: .from(block.lowerBound + 7)), from: 0)
+    _ = try execute(.release(name: name, attempt: 1, unused: .from(block.lowerBound + 7), terms: .tested), from: 0)
     #expect(counter == block.lowerBound + 6)
   }
 
@@ -143,14 +147,14 @@ import Testing
     let block = try acquire(0, 1, mode)
     let others = mode == .shared ? try acquire(1, 1, mode) : block
     let reserve = LeaseCommand.reserve(
-      name: name, attempt: 1, tokenEnd: block.upperBound, tokenFloor: block.upperBound - 4)
+      name: name, attempt: 1, tokenEnd: block.upperBound, terms: .tested(above: block.upperBound - 4))
     let more = try tokens(of: execute(reserve, from: 0))
     #expect(more.lowerBound == others.upperBound && more.count == block.count)
     #expect(counter == more.upperBound - 1)
     // The same command twice.
     #expect(try tokens(of: execute(reserve, from: 0)) == more)
     // A release by a host that has not heard of the reserved block.
-    _ = try execute(.release(name: name, attempt: 1, unused: .from(block.upperBound - 3)), from: 0)
+    _ = try execute(.release(name: name, attempt: 1, unused: .from(block.upperBound - 3), terms: .tested), from: 0)
     #expect(counter == more.lowerBound - 1)
     guard case .send(_, .integer(0))? = try execute(reserve, from: 0) else {
       Issue.record("tokens for who does not have the lock")
@@ -160,7 +164,7 @@ import Testing
 
   @Test func nothingIsGivenBackOfALeaseOfWhichTheHostDoesNotKnow() throws {
     let block = try acquire(0, 1, .exclusive)
-    _ = try execute(.release(name: name, attempt: 1, unused: .unknown), from: 0)
+    _ = try execute(.release(name: name, attempt: 1, unused: .unknown, terms: .tested), from: 0)
     #expect(counter == block.upperBound - 1)
   }
 }

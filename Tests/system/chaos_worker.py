@@ -2,7 +2,7 @@
 
 It takes and gives back the lock for ever. In a file that all of them append to it notes `enter` once it has the lock
 and `leave` before it gives it back, each with one write: the order of the lines is the order in which they happened.
-Whoever is told `lost`, or whose connection ends, leaves first. It ends when its input does.
+Whoever is told `lost`, or whose connection ends, leaves first; `lost` is noted before that, with the reason. It ends when its input does.
 """
 
 import json
@@ -58,6 +58,7 @@ class Session:
         line, self.buffer = self.buffer.split(b"\n", 1)
         message = json.loads(line)
         if message.get("method") == "lost" and message["params"]["token"] == self.inside:
+            note("lost", f"{self.inside} {message['params']['reason']}")
             self.leave()
         return message
 

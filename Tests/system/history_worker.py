@@ -79,7 +79,7 @@ class Session:
         if message.get("method") == "lost":
             key = (message["params"]["name"], message["params"]["token"])
             if self.held.pop(key, None):
-                note("lost", name=key[0], token=key[1])
+                note("lost", name=key[0], token=key[1], reason=message["params"]["reason"])
         return message
 
     def end(self):

@@ -133,16 +133,20 @@ def test_a_host_that_is_stopped_has_its_time_and_tells_its_holder_when_it_goes_o
     assert not waiter.pending
 
 
-def test_a_host_that_was_cut_off_finds_out_when_it_comes_back(lab, redis):
+@pytest.mark.parametrize("mode", ["exclusive", "shared", "permit"])
+@pytest.mark.parametrize("is_taken", [True, False], ids=["somebody has it then", "nobody has it then"])
+def test_a_host_that_was_cut_off_finds_out_when_it_comes_back(lab, redis, is_taken, mode):
     proxy = lab.proxy(redis)
     one = lab.daemon(proxy, lease_ms=LEASE_MS, args=["--host", "one"])
     two = lab.daemon(redis, lease_ms=LEASE_MS, args=["--host", "two"])
     holder = one.client()
-    token = holder.acquire("orders")
+    params = {"exclusive": {}, "shared": {"mode": "shared"}, "permit": {"permits": 2}}[mode]
+    token = holder.acquire("orders", **params)
     proxy.set(refusing=True)
     wait_until(lambda: inbox(redis, "one") is None, "Redis to know that the host is gone")
     assert taken(two.client().call("break", name="orders"))[0] == [{"host": "one", "reason": "host_gone"}]
-    assert two.client().acquire("orders", wait_ms=0) > token
+    if is_taken:
+        two.client().acquire("orders", wait_ms=0, **params)
     proxy.set(refusing=False)
     lost = holder.notification("lost")
     assert (lost["token"], lost["reason"]) == (token, "data_loss")

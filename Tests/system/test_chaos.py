@@ -19,6 +19,7 @@ class Judge:
         self.inside = None  # (number of the worker, pid, token)
         self.dead = set()  # pids that were killed
         self.last_token = 0
+        self.lost = []  # the reasons of all losses
         self.last_grant = {}  # pid -> how many rounds there were
         self.rounds = 0
 
@@ -36,6 +37,8 @@ class Judge:
             raise AssertionError(f"a worker was refused: {line}")
         elif int(rest[1]) in self.dead:
             return
+        elif word == "lost":
+            self.lost.append(rest[3])
         elif word == "enter":
             number, pid, token = map(int, rest)
             assert self.inside is None, f"{rest} has the lock, and so has {self.inside}"
@@ -59,9 +62,9 @@ def test_the_judge_sees_two_holders_and_old_tokens():
                 judge.hear(line)
     judge = Judge()
     for line in ["enter 0 10 5", "killed-worker 10", "leave 0 10 5", "enter 1 11 6", "killed-daemon 1", "enter 2 12 7",
-                 "leave 2 12 7", "enter 3 13 9"]:
+                 "lost 2 12 7 data_loss", "leave 2 12 7", "enter 3 13 9"]:
         judge.hear(line)
-    assert judge.rounds == 4
+    assert judge.rounds == 4 and judge.lost == ["data_loss"]
 
 
 class Chaos:
@@ -114,7 +117,6 @@ class Chaos:
         self.note(f"killed-daemon {index}")
         self.daemons[index].kill()
         self.daemons[index].start(wait=False)
-
 
     def everybody_has_a_turn(self):
         """Nobody is stuck once the faults are off. Then the workers end, and nothing is left behind."""
@@ -190,4 +192,42 @@ def test_rounds_with_the_links_cut_and_held_up(lab, measured, seed):
             cuts += 1
     measured(f"{chaos.judge.rounds} rounds, links cut {cuts} times and silent {silences} times",
              f"{time.monotonic() - started:.1f} s")
+    chaos.everybody_has_a_turn()
+
+
+@pytest.mark.parametrize("seed", seeds())
+def test_rounds_with_redis_forgetting_everything(lab, measured, seed):
+    """It is flushed, swapped, restarted empty or with older data; holders and daemons are killed beside it."""
+    redis = lab.redis()
+    chaos = Chaos(lab, [redis, redis], 2000, seed)
+    chaos.wait_rounds(10)
+    started = time.monotonic()
+    older, forgotten = redis.snapshot(), {}
+
+    def start_with_older_data():
+        nonlocal older
+        newer = redis.snapshot()
+        redis.restart(older)
+        older = newer
+
+    ways = {
+        "flushed": redis.admin.flushall, "swapped": lambda: redis.admin.swapdb(0, 1), "restarted empty": redis.restart,
+        "restarted with older data": start_with_older_data, "epoch deleted": lambda: redis.admin.delete("sidelock:epoch")}
+    while len(forgotten) < len(ways) or sum(forgotten.values()) < 10:
+        chaos.wait_rounds(chaos.judge.rounds + chaos.random.randrange(5, 40))
+        if chaos.random.random() < 0.3:
+            # Redis may be empty only as long as somebody remembers.
+            chaos.kill_daemon()
+            for daemon in chaos.daemons:
+                daemon.wait_ready()
+            chaos.wait_rounds(chaos.judge.rounds + 5)
+        way = chaos.random.choice([way for way in ways if forgotten.get(way, 0) < 3])
+        ways[way]()
+        forgotten[way] = forgotten.get(way, 0) + 1
+        if chaos.random.random() < 0.5:
+            chaos.kill_holder()
+    measured(f"{chaos.judge.rounds} rounds, Redis {forgotten}, lost: {chaos.judge.lost}",
+             f"{time.monotonic() - started:.1f} s")
+    # A restart of Redis on a busy machine may take longer than what is left of a lease.
+    assert "data_loss" not in chaos.judge.lost
     chaos.everybody_has_a_turn()

@@ -63,7 +63,10 @@ def proxy(lab, redis):
 
 @pytest.fixture
 def client(lab, proxy):
-    return lab.daemon(proxy, lease_ms=LEASE_MS).client()
+    client = lab.daemon(proxy, lease_ms=LEASE_MS).client()
+    # Before that it is the epoch that is refused.
+    wait_until(lambda: client.call("stats")["redis"].get("epoch"), "the epoch")
+    return client
 
 
 def refused(client):
@@ -320,7 +323,8 @@ def test_run_says_once_why_it_waits_and_when_that_is_over(lab, arguments):
 
 def test_run_says_that_redis_cannot_be_reached(lab):
     redis = lab.redis()
-    daemon = lab.daemon(redis, lease_ms=LEASE_MS)
+    # When Redis is back nothing is granted for as long as a lease.
+    daemon = lab.daemon(redis, lease_ms=5000)
     redis.kill()
     wait_until(lambda: not daemon.client().call("stats")["redis"]["connected"], "the daemon to see that Redis is gone")
     log = lab.directory / "err"

@@ -390,7 +390,8 @@ extension LockEngine {
     let origin = probe.path[0].inbox
     let rest = probe.path[index...].drop { stands($0) }
     if let next = rest.first, !isOwn(next.inbox) {
-      return send(.hostMessage(inbox: next.inbox, .confirm(probe, next: rest.startIndex)), .other, now: now)
+      send(.hostMessage(inbox: next.inbox, .confirm(probe, next: rest.startIndex)), .other, now: now)
+      return
     }
     let allStand = rest.isEmpty
     if !isOwn(origin) {

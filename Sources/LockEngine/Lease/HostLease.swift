@@ -39,6 +39,8 @@ final class HostLease {
     var validUntil = BootInstant(nanoseconds: 0)
     /// Until here nobody else can have it.
     var graceEnds = BootInstant(nanoseconds: 0)
+    /// The first token of the block.
+    var tokenStart: Token = 0
     var nextToken: Token = 0
     /// One past the last token of the block.
     var tokenEnd: Token = 0
@@ -71,8 +73,13 @@ final class HostLease {
     fileprivate(set) var sentOn: LinkNumber = 0
     /// The link over which the store last confirmed the lease; 0: none of this process.
     fileprivate(set) var confirmedOn: LinkNumber = 0
-    /// When an order to break it came that may be old. A renewal sent before does not settle that doubt.
+    /// When an order to break it came that may be old, or the store did not find it. A renewal sent before does not settle
+    /// that doubt.
     fileprivate(set) var doubtedAt: BootInstant?
+    /// The epoch in which the store last had it; 0: none of this process, or it did not find it since.
+    fileprivate(set) var epoch: EpochNumber = 0
+    /// The last epoch in which the store had it or did not find it.
+    fileprivate(set) var epochAnswered: EpochNumber = 0
   }
 
   /// The clients of this host among whom the lock passes while another host waits.
@@ -140,7 +147,8 @@ final class HostLease {
     attempt = stored.attempt
     timeline = LeaseTimeline(leaseMilliseconds: stored.milliseconds)
     let term = Term(
-      validUntil: stored.validUntil, graceEnds: stored.graceEnds, nextToken: stored.nextToken,
+      validUntil: stored.validUntil, graceEnds: stored.graceEnds, tokenStart: stored.tokenStart,
+      nextToken: stored.nextToken,
       tokenEnd: stored.tokenEnd, contendedSince: stored.contendedSince,
       isSharingUnconfirmed: stored.isSharingUnconfirmed)
     switch stored.stage {
@@ -239,16 +247,20 @@ final class HostLease {
   func queued() { saved.state = .queued }
 
   /// The store granted it at some moment after `sentAt`, from which it counts. False: the grant has no token to issue.
-  func granted(_ grant: LeaseGrant, executedAfter sentAt: BootInstant, on link: LinkNumber, now: BootInstant) -> Bool {
+  func granted(
+    _ grant: LeaseGrant, executedAfter sentAt: BootInstant, on link: LinkNumber, in epoch: EpochNumber, now: BootInstant
+  ) -> Bool {
     let tokens = grant.tokens
     var term = Term(
-      nextToken: grant.token, tokenEnd: tokens?.upperBound ?? grant.token,
+      tokenStart: grant.token, nextToken: grant.token, tokenEnd: tokens?.upperBound ?? grant.token,
       contendedSince: grant.othersWait ? now : nil)
     term.extend(from: sentAt, by: timeline)
     saved.state = .held(term)
     grantedAt = now
     renewal.at = sentAt.adding(milliseconds: timeline.renewAfterMilliseconds)
     renewal.confirmedOn = link
+    renewal.epoch = epoch
+    renewal.epochAnswered = epoch
     return tokens != nil
   }
 
@@ -259,10 +271,29 @@ final class HostLease {
   func renewalAnswered() { renewal.sentOn = 0 }
 
   /// The store still had it when it executed what was sent at `sentAt`.
-  func confirmed(sentAt: BootInstant, on link: LinkNumber) {
+  func confirmed(sentAt: BootInstant, on link: LinkNumber, in epoch: EpochNumber) {
     renewal.confirmedOn = link
-    if let doubtedAt = renewal.doubtedAt, sentAt >= doubtedAt { renewal.doubtedAt = nil }
+    if let doubtedAt = renewal.doubtedAt {
+      guard sentAt >= doubtedAt else { return }
+      renewal.doubtedAt = nil
+    }
+    renewal.epoch = epoch
+    renewal.epochAnswered = epoch
   }
+
+  /// The store does not have it, nor anybody else that is known of. It has to be reclaimed.
+  func isMissing(in epoch: EpochNumber, now: BootInstant) {
+    renewal.epoch = 0
+    renewal.epochAnswered = epoch
+    renewal.doubtedAt = now
+  }
+
+  /// Whether another lease may stand in its place in an epoch that grants nothing, and be of an older data set: this one was
+  /// not there yet.
+  func mayReplace(in epoch: EpochNumber) -> Bool { renewal.epochAnswered != epoch }
+
+  /// When the last command was sent after which the store had it.
+  var lastConfirmedAt: BootInstant { term.validUntil.adding(milliseconds: -timeline.lostAfterMilliseconds) }
 
   func extended(from sentAt: BootInstant) {
     guard case .held(var term) = saved.state else { return }
@@ -332,6 +363,7 @@ final class HostLease {
       end <= LeaseGrant.tokenEndMax
     else { return false }
     term.tokenEnd = end
+    term.tokenStart = grant.token
     term.nextToken = grant.token
     saved.state = .held(term)
     refusals = 0

@@ -5,11 +5,21 @@ import LockTypes
 extension LockEngine {
   /// A lease that this host wants from now on, under an attempt of its own.
   func newLease(of lock: LockRecord, in mode: HoldMode, now: BootInstant) -> HostLease {
-    let lease = HostLease(lock: lock, attempt: issued.newAttempt(), mode: mode, timeline: configuration.timeline)
+    let lease = HostLease(lock: lock, attempt: issued.newAttempt(), mode: mode, timeline: newTimeline)
     lock.wanted = lease
     link.wanted.append(lease, at: now)
     lock.wasRecentlyReleased = recentReleases.contains(lock.name, now: now)
     return lease
+  }
+
+  /// The length of the leases that are asked for from now on. A longer one than the store was told of is not used before
+  /// it has answered: if the store loses its data, the next grace is as long as the longest lease.
+  private var newTimeline: LeaseTimeline {
+    let told = link.confirmation.toldLeaseMilliseconds
+    guard link.confirmation.isGood, configuration.timeline.leaseMilliseconds > told else {
+      return configuration.timeline
+    }
+    return LeaseTimeline(leaseMilliseconds: told)
   }
 
   /// Takes a lease from those that are wanted: the store granted it, or it is given up.
@@ -37,7 +47,7 @@ extension LockEngine {
     lease.asked(at: now)
     send(
       .acquire(
-        name: lock.name, attempt: lease.attempt, ask: lock.ask, isTry: !tries.isEmpty, tokenFloor: tokenFloor(of: lock),
+        name: lock.name, attempt: lease.attempt, ask: lock.ask, isTry: !tries.isEmpty, terms: grantTerms(of: lock),
         mode: lease.mode, leaseMilliseconds: lease.timeline.leaseMilliseconds, keeping: lock.firstKeptAttempt),
       .acquire(lease, ask: lock.ask), now: now)
     armHeartbeat(now: now)
@@ -70,7 +80,7 @@ extension LockEngine {
       case .queued, .foreign, .conflict:
         return releaseStrayGrant(
           lock.name, attempt: lease.attempt, unused: .all, isExact: mustReleaseExactly(lease), now: now)
-      case .stale, .lostPlaces, .done, .renewed, .reserved, .seen, .clock, .failed: return
+      case .stale, .lostPlaces, .done, .renewed, .reserved, .seen, .clock, .epoch, .otherEpoch, .failed: return
       }
     }
     lock.storeRefusal = nil
@@ -116,7 +126,7 @@ extension LockEngine {
       acquireFailed(lease, failure, now: now)
     case .stale(let later):
       staleAsked(lease, later: later, now: now)
-    case .lostPlaces, .done, .renewed, .reserved, .seen, .clock:
+    case .lostPlaces, .done, .renewed, .reserved, .seen, .clock, .epoch, .otherEpoch:
       acquireFailed(lease, .transient("a reply of the wrong kind"), now: now)
     }
   }
@@ -197,7 +207,9 @@ extension LockEngine {
     }
     guard lock.wanted === lease else { return }
     stopWanting(lease)
-    let hasTokens = lease.granted(grant, executedAfter: sentAt, on: link.number, now: now)
+    let hasTokens = lease.granted(
+      grant, executedAfter: sentAt, on: link.number, in: link.epoch.number, now: now)
+    if isRecovering { mayBeOpen(now: now) }
     lock.isUnheard = false
     renewOthersAtOnce(of: lock, now: now)
     lock.leases.append(lease)

@@ -5,21 +5,31 @@
 import LockTypes
 
 extension LockEngine {
-  func send(_ command: LeaseCommand, _ kind: PendingCommand.Kind, now: BootInstant) {
+  @discardableResult
+  func send(_ command: LeaseCommand, _ kind: PendingCommand.Kind, now: BootInstant) -> CommandID {
     let id = issued.newCommand()
     link.send(id, kind, now: now)
     effects.append(.send(id, command))
+    return id
   }
 
   func replyReceived(_ command: CommandID, _ reply: LeaseReply, now: BootInstant) {
     guard let command = link.answered(command, now: now) else { return }
+    if case .confirm(let told) = command.kind {
+      return confirmReplied(reply, toldLeaseMilliseconds: told, sentAt: command.sentAt, now: now)
+    }
+    // Nothing was changed by it. What it was for is asked for again when the epoch is known.
+    if case .otherEpoch = reply { return epochIsDoubted(now: now) }
     switch command.kind {
     case .acquire(let lease, let ask):
+      if case .queued(_, _, _, let clock?) = reply { link.epoch.clockShown(clock, sentAt: command.sentAt) }
       acquireReplied(lease, ask: ask, reply, sentAt: command.sentAt, now: now)
     case .release(let name, let attempt):
       releaseReplied(name, attempt: attempt, reply, now: now)
     case .renew(let batch):
-      renewReplied(batch, reply, sentAt: command.sentAt, now: now)
+      renewReplied(batch, reply, isReclaim: false, sentAt: command.sentAt, now: now)
+    case .reclaim(let batch):
+      renewReplied(batch, reply, isReclaim: true, sentAt: command.sentAt, now: now)
     case .share(let lease):
       shareReplied(lease, reply, now: now)
     case .reserve(let lease):
@@ -30,7 +40,7 @@ extension LockEngine {
       clockReplied(waiter, reply, sentAt: command.sentAt, now: now)
     case .follow(let probe):
       if case .seen(let sight) = reply { forward(probe, to: sight, now: now) }
-    case .other:
+    case .confirm, .other:
       break
     }
   }
@@ -55,6 +65,8 @@ extension LockEngine {
     case .inUse(let name, let ask):
       catchUp(name, now: now)
       if let lock = locks[name] { inUseTold(lock, ask: ask, now: now) }
+    case .epochChanged(let longest):
+      epochHasChanged(longestLeaseMilliseconds: longest, now: now)
     case .hostMessage(let message):
       told(message, now: now)
     }
@@ -63,7 +75,8 @@ extension LockEngine {
   /// Whether a message is about something that this host waits for, or has to know. A stranger who can only write to
   /// the inbox cannot fake many: an attempt cannot be guessed, and everything else that is waited for comes once.
   ///
-  /// Any message may be left out, except the grant of an attempt that this host has: its sender repeats it or asks the
+  /// Any message may be left out, except the grant of an attempt that this host has, and that leases are longer than
+  /// before: its sender repeats it or asks the
   /// store, or a lease ends by itself.
   public func isAwaited(_ push: LeasePush) -> Bool {
     switch push {
@@ -77,6 +90,8 @@ extension LockEngine {
       locks[name].map { lock in
         lock.ask == ask && (lock.conflict != nil || lock.queue.first.map { $0.isTry && $0.answersWanted <= 1 } ?? false)
       } ?? false
+    case .epochChanged(let longest):
+      epochIsAwaited(longestLeaseMilliseconds: longest)
     case .hostMessage:
       false
     }

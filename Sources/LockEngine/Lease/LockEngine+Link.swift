@@ -7,8 +7,9 @@
 // The rest is done by a walk over all locks, oldest first, as many in each turn as it has room for. Each lock knows the
 // last change applied to it, and an event about a lock that the walk has not reached applies the change first
 // (`catchUp`), as if the walk had come by. Changes reach a lock in their order: for the engine the link is up only when
-// its going down has reached all locks; until then nothing is asked of the store. Nothing that could be answered was
-// sent meanwhile, so a change may skip a lock that the next one has reached.
+// its going down has reached all locks, and the store has named its epoch (`LockEngine+Epoch.swift`); until then nothing
+// is asked of it. Nothing that could be answered was sent meanwhile, so a change may skip a lock that the next one has
+// reached.
 //
 // When the link is up again the leases in doubt are renewed before the walk begins, those first that end first, without
 // waiting for answers: one turn for each command, of a fraction of a millisecond.
@@ -37,8 +38,9 @@ extension LockEngine {
   // MARK: Changes
 
   func linkUp(now: BootInstant) {
-    guard !link.isUp else { return }
+    guard !link.isConnected, !isLocal else { return }
     link.connected()
+    confirmEpoch(now: now)
     goOnWithLink(now: now)
   }
 
@@ -64,7 +66,7 @@ extension LockEngine {
   func goOnWithLink(now: BootInstant) {
     renewInDoubt(now: now)
     goOnWalking(now: now)
-    if link.isUpPutOff, !locks.all.isWalked { linkIsBack(now: now) }
+    if link.isComingUp, !locks.all.isWalked { linkIsBack(now: now) }
     link.letGoOfBefore(stepsLeft: &stepsLeft)
     if isLinkBehind { putOffRest(now: now) }
   }
@@ -81,7 +83,7 @@ extension LockEngine {
       guard !link.isUp else { continue }
       for waiter in lock.queue.tries(atMost: max(1, stepsLeft)) where !waiter.isOver {
         stepsLeft -= 1
-        refuse(waiter, .unavailable(nil), now: now)
+        refuse(waiter, unavailable(nil, now: now), now: now)
       }
       guard lock.queue.tryCount == 0 else {
         locks.all.comeAgain(to: lock)
@@ -131,6 +133,7 @@ extension LockEngine {
 
   private func linkCameUp(for lock: LockRecord, now: BootInstant) {
     for release in lock.unconfirmedReleases { send(release, of: lock, now: now) }
+    // Where they are to be reclaimed, they have to be so first.
     for lease in lock.leases {
       share(lease, now: now)
       reserveIfLow(lease, now: now)

@@ -81,13 +81,14 @@ extension LockEngine {
         leases.map {
           WaitingPlace(
             name: $0.lock.name, attempt: $0.attempt, mode: $0.mode, leaseMilliseconds: $0.timeline.leaseMilliseconds)
-        }),
+        }, epoch: link.epoch.id),
       .places(leases), now: now)
   }
 
   func placesReplied(_ leases: [HostLease], _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
     // Where it failed, the next look may be answered.
     if case .lostPlaces(let numbers) = reply {
+      if !numbers.isEmpty { mayBeOpen(now: now) }
       for number in numbers where leases.indices.contains(number) {
         let lease = leases[number]
         catchUp(lease.lock, now: now)

@@ -63,7 +63,7 @@ extension LockEngine {
     send(
       .release(
         name: lock.name, attempt: release.attempt, unused: release.unused, isExact: release.isExact,
-        tokenFloor: tokenFloor(of: lock)),
+        terms: grantTerms(of: lock)),
       .release(lock.name, attempt: release.attempt), now: now)
   }
 

@@ -82,30 +82,92 @@ extension LockEngine {
   }
 
   private func flush(_ batch: inout [HostLease], now: BootInstant) {
-    // Nearly always they are all of one length.
-    while let timeline = batch.first?.timeline {
-      let others = batch.filter { $0.timeline != timeline }
-      if !others.isEmpty { batch.removeAll { $0.timeline != timeline } }
-      send(
-        .renew(
-          batch.map { LeaseReference(name: $0.lock.name, attempt: $0.attempt) },
-          leaseMilliseconds: timeline.leaseMilliseconds),
-        .renew(batch), now: now)
+    // Nearly always they are all of one length, and all to be renewed or all to be reclaimed.
+    while let first = batch.first {
+      let (timeline, isReclaim) = (first.timeline, goesByReclaim(first, now: now))
+      let isOther = { [self] (lease: HostLease) in
+        lease.timeline != timeline || goesByReclaim(lease, now: now) != isReclaim
+      }
+      let others = batch.filter(isOther)
+      if !others.isEmpty { batch.removeAll(where: isOther) }
+      if isReclaim {
+        reclaim(batch, timeline, now: now)
+      } else {
+        send(
+          .renew(
+            batch.map { LeaseReference(name: $0.lock.name, attempt: $0.attempt) },
+            leaseMilliseconds: timeline.leaseMilliseconds, epoch: link.epoch.id),
+          .renew(batch), now: now)
+      }
       batch = others
     }
   }
 
-  func renewReplied(_ batch: [HostLease], _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
-    var results: [Bool]?
+  // MARK: Reclaiming
+
+  /// Whether the store may not have a lease in its epoch: it was taken in another one, or by a process before this one, or
+  /// was not found.
+  func mustReclaim(_ lease: HostLease) -> Bool { lease.renewal.epoch != link.epoch.number }
+
+  /// Where nobody has a lock, the store tells by its counter whether somebody had it since. It keeps that for a minute, so
+  /// that a lease that is older can only be renewed.
+  private func goesByReclaim(_ lease: HostLease, now: BootInstant) -> Bool {
+    mustReclaim(lease) && !(link.epoch.isOpen && isOld(lease, now: now))
+  }
+
+  private func isOld(_ lease: HostLease, now: BootInstant) -> Bool {
+    now.milliseconds(since: lease.lastConfirmedAt) > Self.counterTrustMilliseconds
+  }
+
+  /// How long the counter of a lock is trusted to be there, in milliseconds. The store keeps it for 10 s longer.
+  static let counterTrustMilliseconds: Int64 = 50_000
+  /// Leases in one command: each takes the store several times as long as a renewal.
+  static let reclaimBatchMax = 200
+
+  private func reclaim(_ leases: [HostLease], _ timeline: LeaseTimeline, now: BootInstant) {
+    let epoch = link.epoch
+    for begin in stride(from: 0, to: leases.count, by: Self.reclaimBatchMax) {
+      let batch = Array(leases[begin..<min(begin + Self.reclaimBatchMax, leases.count)])
+      send(
+        .reclaim(
+          batch.map { lease in
+            let term = lease.term
+            return ReclaimedLease(
+              name: lease.lock.name, attempt: lease.attempt, mode: lease.mode, firstToken: term.tokenStart,
+              tokenCount: term.tokenEnd - term.tokenStart,
+              mayReplace: !epoch.isOpen && lease.mayReplace(in: epoch.number))
+          }, leaseMilliseconds: timeline.leaseMilliseconds, epoch: epoch.id),
+        .reclaim(batch), now: now)
+    }
+  }
+
+  /// Nobody has the lock in the store. True: its lease is to be taken again; false: nobody can tell by the counter whether
+  /// somebody had it since, so it is lost.
+  private func isToReclaim(_ lease: HostLease, now: BootInstant) -> Bool {
+    guard link.epoch.isOpen, isOld(lease, now: now) else {
+      lease.isMissing(in: link.epoch.number, now: now)
+      return true
+    }
+    leaseVanished(lease, now: now)
+    return false
+  }
+
+  // MARK: Answers
+
+  func renewReplied(
+    _ batch: [HostLease], _ reply: LeaseReply, isReclaim: Bool, sentAt: BootInstant, now: BootInstant
+  ) {
+    var results: [LeaseStanding]?
     if case .renewed(let renewed) = reply, renewed.count == batch.count { results = renewed }
     for (index, lease) in batch.enumerated() {
       catchUp(lease.lock, now: now)
       guard lease.isHeld else { continue }
       lease.renewalAnswered()
       switch results?[index] {
-      case true?:
-        counters.renewals += 1
-        lease.confirmed(sentAt: sentAt, on: link.number)
+      case .held?:
+        let isBack = mustReclaim(lease)
+        if isBack { counters.reclaims += 1 } else { counters.renewals += 1 }
+        lease.confirmed(sentAt: sentAt, on: link.number, in: link.epoch.number)
         lease.lock.storeRefusal = nil
         lease.lock.isUnheard = false
         let isReplacing = replace(lease, renewedAt: sentAt, now: now)
@@ -114,10 +176,17 @@ extension LockEngine {
         let isWantedAgain = isReplacing || isInDoubt(lease)
         lease.renewNext(
           at: isWantedAgain ? now : sentAt.adding(milliseconds: lease.timeline.renewAfterMilliseconds))
+        if isBack {
+          share(lease, now: now)
+          reserveIfLow(lease, now: now)
+        }
       case nil:
         lease.renewNext(at: now.adding(milliseconds: lease.timeline.renewRetryMilliseconds))
         refused(reply.words, lease.lock, now: now)
-      case false?:
+      case .missing? where !isReclaim:
+        guard isToReclaim(lease, now: now) else { continue }
+        lease.renewNext(at: now)
+      case .missing?, .lost?:
         leaseVanished(lease, now: now)
         continue
       }

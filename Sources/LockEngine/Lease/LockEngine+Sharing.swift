@@ -28,11 +28,11 @@ extension LockEngine {
 
   /// Tells the store to let other hosts share a lease, until it has confirmed that.
   func share(_ lease: HostLease, now: BootInstant) {
-    guard linkIsUp, lease.isHeld, lease.term.isSharingUnconfirmed else { return }
+    guard linkIsUp, lease.isHeld, lease.term.isSharingUnconfirmed, !mustReclaim(lease) else { return }
     send(
       .downgrade(
         name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.term.tokenEnd,
-        tokenFloor: tokenFloor(of: lease.lock)),
+        terms: grantTerms(of: lease.lock)),
       .share(lease), now: now)
   }
 
@@ -54,13 +54,13 @@ extension LockEngine {
   /// holds the lock under it.
   func reserveIfLow(_ lease: HostLease, now: BootInstant) {
     guard linkIsUp, lease.isHeld, lease.holdCount > 0, lease.term.tokensLeft < Self.fewTokens,
-      !isReserving(lease), !lease.term.isSharingUnconfirmed
+      !isReserving(lease), !lease.term.isSharingUnconfirmed, !mustReclaim(lease)
     else { return }
     lease.reserveSent(on: link.number)
     send(
       .reserve(
         name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.term.tokenEnd,
-        tokenFloor: tokenFloor(of: lease.lock)),
+        terms: grantTerms(of: lease.lock)),
       .reserve(lease), now: now)
   }
 
@@ -78,8 +78,12 @@ extension LockEngine {
       grantIsKnown(grant, of: lease.lock)
       lease.lock.storeRefusal = nil
     case .reserved(nil):
-      return leaseVanished(lease, now: now)
-    case .failed, .granted, .renewed, .done, .queued, .foreign, .conflict, .stale, .lostPlaces, .seen, .clock:
+      // It is reserved again when the store has it again.
+      lease.isMissing(in: link.epoch.number, now: now)
+      makeDue(lease, now: now)
+      return renewDue(now: now)
+    case .failed, .granted, .renewed, .done, .queued, .foreign, .conflict, .stale, .lostPlaces, .seen, .clock, .epoch,
+      .otherEpoch:
       lease.refused()
       deadlines.push(.reserve(lease), at: retry(afterRefusals: lease.refusals, now: now))
       return refused(reply.words, lease.lock, now: now)

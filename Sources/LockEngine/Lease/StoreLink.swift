@@ -6,14 +6,17 @@ import LockTypes
 /// Going down and coming up concern every lock; see `LockEngine+Link.swift`.
 struct StoreLink {
   let shard: ShardID
-  /// Whether it is connected, and its last going down has reached all locks.
+  private(set) var isConnected = false
+  /// Whether it is connected, the store has named its epoch, and its last going down has reached all locks.
   private(set) var isUp = false
-  /// It is connected, but its last going down has not reached all locks.
-  private(set) var isUpPutOff = false
   /// The number of the link that is up, or was last; 0 stands for none.
   private(set) var number: LinkNumber = 1
-  /// How often it went down or came up.
+  /// How often it went down or came up, or the store began to grant.
   private(set) var change: LinkNumber = 0
+  /// The epoch that this host is in.
+  var epoch = StoreEpoch()
+  /// How far it is with asking for that.
+  var confirmation = EpochConfirmation()
 
   /// Commands whose replies have not come.
   private(set) var pending: [CommandID: PendingCommand] = [:]
@@ -36,8 +39,9 @@ struct StoreLink {
   private(set) var renewalsInFlight = 0
   /// Leases that have to be confirmed when it is up, by their ends.
   var doubtful = DeadlineQueue<HostLease>()
-  /// The shortest length that leases have had since this process began.
+  /// The shortest and the longest length that leases have had since this process began.
   private(set) var shortestTimeline: LeaseTimeline
+  private(set) var longestTimeline: LeaseTimeline
 
   /// What was under way or due when it went down. Freeing that takes a while, too.
   private var commandsOfBefore: [CommandsOfBefore] = []
@@ -46,6 +50,7 @@ struct StoreLink {
   init(shard: ShardID, timeline: LeaseTimeline) {
     self.shard = shard
     shortestTimeline = timeline
+    longestTimeline = timeline
   }
 
   // MARK: Facts of this link
@@ -53,15 +58,16 @@ struct StoreLink {
   /// Whether something was sent over the link that is up.
   func isThis(_ number: LinkNumber) -> Bool { isUp && number == self.number }
 
-  /// Whether it is connected, even if its last going down has not reached all locks.
-  var isConnected: Bool { isUp || isUpPutOff }
+  /// Whether it is up once its last going down has reached all locks.
+  var isComingUp: Bool { isConnected && !isUp && confirmation.isGood }
 
   /// Whether there is anything that the next turns have to go on with.
   var isBehind: Bool { isUp && doubtful.count > 0 || !commandsOfBefore.isEmpty || !queuesOfBefore.isEmpty }
 
-  /// Takes the length of a lease into the shortest timeline.
+  /// Takes the length of a lease into the shortest and the longest timeline.
   mutating func note(_ timeline: LeaseTimeline) {
     if timeline.leaseMilliseconds < shortestTimeline.leaseMilliseconds { shortestTimeline = timeline }
+    if timeline.leaseMilliseconds > longestTimeline.leaseMilliseconds { longestTimeline = timeline }
   }
 
   /// When leases are to be renewed next; nil: not before another event has come. Without the link nothing can be renewed.
@@ -77,10 +83,10 @@ struct StoreLink {
     pending[id] = PendingCommand(kind: kind, sentAt: now)
     lastSentAt = now
     switch kind {
-    case .renew: renewalsInFlight += 1
+    case .renew, .reclaim: renewalsInFlight += 1
     case .places: wanted.isBeingLookedAt = true
     case .follow: deadlockQuestions += 1
-    case .acquire, .release, .share, .reserve, .clock, .other: break
+    case .acquire, .release, .share, .reserve, .clock, .confirm, .other: break
     }
   }
 
@@ -94,34 +100,39 @@ struct StoreLink {
   mutating func answered(_ id: CommandID, now: BootInstant) -> PendingCommand? {
     guard let command = pending.removeValue(forKey: id) else { return nil }
     lastAnsweredSentAt = max(lastAnsweredSentAt ?? command.sentAt, command.sentAt)
+    // The store works longer on it than on anything that somebody waits for.
+    if case .confirm = command.kind { return command }
     roundTrip.answered(sentAt: command.sentAt, now: now)
     switch command.kind {
-    case .renew: renewalsInFlight -= 1
+    case .renew, .reclaim: renewalsInFlight -= 1
     case .places: wanted.isBeingLookedAt = false
     case .follow: deadlockQuestions -= 1
-    case .acquire, .release, .share, .reserve, .clock, .other: break
+    case .acquire, .release, .share, .reserve, .clock, .confirm, .other: break
     }
     return command
   }
 
   // MARK: Changes
 
-  /// It is connected. It is up when its last going down has reached all locks.
-  mutating func connected() { isUpPutOff = true }
+  mutating func connected() { isConnected = true }
 
   mutating func cameUp() {
-    isUpPutOff = false
     isUp = true
     number &+= 1
     change &+= 1
     lastAnsweredSentAt = nil
   }
 
-  /// Whether it had been up: what was in flight may have been executed or not, and its replies will not come.
-  mutating func wentDown() -> Bool {
-    isUpPutOff = false
+  /// The store has begun to grant: whoever waits has to ask.
+  mutating func opened() { change &+= 1 }
+
+  /// Whether it had been up: what was in flight may have been executed or not, and its replies will not come, or find
+  /// nobody where the connection stays.
+  mutating func wentDown(keepingConnection: Bool = false) -> Bool {
+    isConnected = keepingConnection
+    if !keepingConnection { confirmation = EpochConfirmation() }
     deadlockQuestions = 0
-    // Until it is up only messages to other hosts are sent on it.
+    // Until it is up only its epoch is asked for, and messages to other hosts are sent on it.
     guard isUp else {
       pending = [:]
       return false
@@ -178,9 +189,12 @@ struct PendingCommand {
     case share(HostLease)
     case reserve(HostLease)
     case renew([HostLease])
+    case reclaim([HostLease])
     case places([HostLease])
     case clock(Waiter)
     case follow(DeadlockProbe)
+    /// With the longest lease that the store is told of, in milliseconds.
+    case confirm(leaseMilliseconds: Int64)
     case other
   }
   var kind: Kind
@@ -202,8 +216,8 @@ private struct CommandsOfBefore {
     guard upcoming != commands.endIndex else { return 0 }
     var count = 1
     switch commands.values[upcoming].kind {
-    case .renew(let leases), .places(let leases): count = max(1, leases.count)
-    case .acquire, .release, .share, .reserve, .clock, .follow, .other: break
+    case .renew(let leases), .reclaim(let leases), .places(let leases): count = max(1, leases.count)
+    case .acquire, .release, .share, .reserve, .clock, .follow, .confirm, .other: break
     }
     commands.values[upcoming].kind = .other
     commands.formIndex(after: &upcoming)

@@ -87,8 +87,11 @@ extension LockEngine {
   /// Whether an ask could be answered now.
   var storeIsUsable: Bool { isLocal || linkIsUp }
 
-  /// Whether the store can be asked about a lock, and does not refuse.
-  func storeAnswers(about lock: LockRecord) -> Bool { storeIsUsable && lock.storeRefusal == nil }
+  /// Whether the store can be asked about a lock, does not refuse, and knows who had it; if it recovers, this host knows of
+  /// its own clients.
+  func storeAnswers(about lock: LockRecord) -> Bool {
+    storeIsUsable && lock.storeRefusal == nil && !(isRecovering && lock.holds.isEmpty)
+  }
 
   func holderSummary(of lock: LockRecord) -> HolderSummary {
     var summary = isQueued(lock) ? lock.remoteHolder : .unknown

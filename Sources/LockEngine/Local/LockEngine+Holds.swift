@@ -59,9 +59,14 @@ extension LockEngine {
   /// The highest token of a lease that this host has issued or heard of, of all locks.
   public var tokenFloor: Token { issued.tokenFloor }
 
+  /// What the store may grant under to this host, of any lock.
+  public var grantTerms: GrantTerms { GrantTerms(epoch: link.epoch.id, tokenFloor: issued.tokenFloor) }
+
   /// What the store is to grant or reserve for a lock lies above this. It is the floor of all locks; only of a lock whose
   /// counter was set too high, its own.
-  func tokenFloor(of lock: LockRecord) -> Token { max(lock.tokenFloor, issued.tokenFloor) }
+  func grantTerms(of lock: LockRecord) -> GrantTerms {
+    GrantTerms(epoch: link.epoch.id, tokenFloor: max(lock.tokenFloor, issued.tokenFloor))
+  }
 
   func grant(
     _ request: AcquireRequest, _ lock: LockRecord, to session: SessionRecord, _ token: Token, under lease: HostLease?,

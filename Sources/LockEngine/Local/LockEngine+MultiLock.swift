@@ -47,7 +47,7 @@ extension LockEngine {
     if grantAtOnce(multi.request, lock, to: session, partOf: multi, now: now) != nil { return }
     // The lock before this one came when the deadline had passed.
     if multi.isLate(at: now) {
-      abandon(multi, outOfTime(lock), now: now)
+      abandon(multi, outOfTime(lock, now: now), now: now)
       return dropIfUnused(lock)
     }
     let waiter = Waiter(
@@ -100,7 +100,9 @@ extension LockEngine {
     giveUp(multi.letGoOfTaken(), now: now)
     if isShuttingDown { return abandon(multi, .shuttingDown, now: now) }
     if multi.isLate(at: now) {
-      return abandon(multi, storeIsUsable ? .timeout(.unknown, of: multi.order[0]) : .unavailable(nil), now: now)
+      let isUnknown = !storeIsUsable || isRecovering
+      return abandon(
+        multi, isUnknown ? unavailable(nil, now: now) : .timeout(.unknown, of: multi.order[0]), now: now)
     }
     makeReady(multi)
   }

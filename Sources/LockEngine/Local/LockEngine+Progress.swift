@@ -39,7 +39,10 @@ extension LockEngine {
   /// The trouble that has a lock's waiters wait for the store; nil when there is none, or somebody here has the lock.
   private func trouble(of lock: LockRecord) -> StoreTrouble? {
     guard !isLocal, lock.holds.isEmpty else { return nil }
-    return linkIsUp ? lock.storeRefusal.map { .refused($0) } : .unreachable
+    if linkIsUp, let words = lock.storeRefusal { return .refused(words) }
+    if isRecovering, let end = link.epoch.graceEnds { return .recovering(until: end) }
+    if let words = link.confirmation.refusal, !linkIsUp { return .refused(words) }
+    return linkIsUp ? nil : .unreachable
   }
 
   /// Notifies waiters whose place has changed, until the steps are used up; true when all were notified.
@@ -82,6 +85,8 @@ extension LockEngine {
     let isWantedElsewhere = lock.leases.contains { $0.isHeld && $0.isContended }
     let waiters = lock.queue.count + (isWantedElsewhere ? 1 : 0)
     for hold in lock.holds where hold.progress && hold.toldWaiters != waiters && hold.partOf == nil {
+      // A session that has ended and has much to give back holds the rest a while longer.
+      guard sessions[hold.session]?.isClosing != true else { continue }
       hold.toldWaiters = waiters
       effects.append(.notify(hold.session, .contended(name: lock.name, token: hold.token, waiters: waiters)))
     }

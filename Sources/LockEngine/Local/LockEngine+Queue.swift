@@ -31,6 +31,11 @@ extension LockEngine {
       case .afterRelease:
         return waitForRelease(of: lock, now: now)
       case .afterAsking:
+        // The store would not grant it.
+        if waiter.isTry, isRecovering {
+          refuse(waiter, unavailable(nil, now: now), now: now)
+          continue
+        }
         return want(mode, of: lock, now: now)
       }
     }
@@ -160,8 +165,8 @@ extension LockEngine {
     case .timeout: counters.timeouts += 1
     case .busy: counters.busy += 1
     case .deadlock: counters.deadlocks += 1
-    case .cancelled, .notHeld, .lost, .unavailable, .wrongType, .limit, .shuttingDown, .modeConflict, .noSuchSession,
-      .notAccepted:
+    case .cancelled, .notHeld, .lost, .unavailable, .recovering, .wrongType, .limit, .shuttingDown, .modeConflict,
+      .noSuchSession, .notAccepted:
       break
     }
     effects.append(.reply(request.session, request.request, .refused(refusal)))
@@ -172,7 +177,9 @@ extension LockEngine {
     let settled = lock.queue.tries.filter { $0.ask <= ask }
     guard !settled.isEmpty else { return }
     if isBeingFreed(lock) { return }
-    let holder = holderSummary(of: lock)
-    for waiter in settled where !waiter.isOver { refuse(waiter, .busy(holder, of: lock.name), now: now) }
+    let isUnknown = isRecovering && lock.holds.isEmpty
+    let refusal =
+      isUnknown ? unavailable(lock.storeRefusal, now: now) : .busy(holderSummary(of: lock), of: lock.name)
+    for waiter in settled where !waiter.isOver { refuse(waiter, refusal, now: now) }
   }
 }

@@ -98,16 +98,17 @@ extension LockEngine {
     let lock = waiter.lock
     if !lock.hasRoom(for: waiter.request.mode) || !hasOnlyTriesAhead, !isBeingFreed(lock) {
       let isUnknown = lock.holds.isEmpty && !storeAnswers(about: lock)
-      let busy = Refusal.busy(holderSummary(of: lock), of: lock.name)
-      return refuse(waiter, isUnknown ? .unavailable(lock.storeRefusal) : busy, now: now)
+      let refusal =
+        isUnknown ? unavailable(lock.storeRefusal, now: now) : .busy(holderSummary(of: lock), of: lock.name)
+      return refuse(waiter, refusal, now: now)
     }
     if lock.leases.contains(where: { $0.isLost && !$0.isPermit }) {
-      return refuse(waiter, .unavailable(nil), now: now)
+      return refuse(waiter, unavailable(nil, now: now), now: now)
     }
     advance(lock, now: now)
     guard !waiter.isOver else { return }
     guard storeIsUsable else {
-      refuse(waiter, .unavailable(nil), now: now)
+      refuse(waiter, unavailable(nil, now: now), now: now)
       return advance(lock, now: now)
     }
     // When no lease is wanted, a renewal or the end of a grace decides the try.

@@ -9,6 +9,8 @@ struct NumberSource {
   private(set) var ask: UInt64 = 0
   /// Searches for deadlocks through other hosts.
   private(set) var probe: UInt64 = 0
+  /// Questions for the epoch of the store.
+  private(set) var claim: UInt64 = 0
   /// Waits, in the order in which they began.
   private(set) var arrival: UInt64 = 0
   private(set) var nextLocalToken: Token = 1
@@ -43,6 +45,13 @@ struct NumberSource {
   mutating func newProbe() -> UInt64 {
     probe += 1
     return probe
+  }
+
+  /// Another one than any that this daemon or one before it has used since the host booted: they are not kept, and follow the
+  /// clock.
+  mutating func newClaim(now: BootInstant) -> UInt64 {
+    claim = max(claim + 1, UInt64(max(now.nanoseconds / 1000, 0)))
+    return claim
   }
 
   mutating func newArrival() -> UInt64 {

@@ -88,6 +88,8 @@ public enum StoreTrouble: Hashable, Sendable {
   case unreachable
   /// It refuses, in these words.
   case refused(String)
+  /// It has other data than before, and grants nothing until then.
+  case recovering(until: BootInstant)
 }
 
 /// Why a request had no success.
@@ -104,6 +106,8 @@ public enum Refusal: Equatable, Sendable {
   case lost(LostReason)
   /// The store cannot be reached or is in a state in which it refuses; its own words where it said any.
   case unavailable(String?)
+  /// The store has other data than before: who holds a lock keeps it, and nothing is granted for so long.
+  case recovering(retryMilliseconds: Int64)
   /// A key of this lock holds data of others: which one, where that is known.
   case wrongType(OtherData?, of: LockName)
   /// The name is in use as something else, or its owner has it in another mode: how it is held.

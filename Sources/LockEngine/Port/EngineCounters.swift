@@ -18,4 +18,8 @@ public struct EngineCounters: Equatable, Sendable {
   public var leasesLost: UInt64 = 0
   /// Renewals, one for each lease.
   public var renewals: UInt64 = 0
+  /// Epochs of the store that this host was not in before.
+  public var epochs: UInt64 = 0
+  /// Leases that this host took over into another epoch.
+  public var reclaims: UInt64 = 0
 }

@@ -26,12 +26,12 @@ public enum LeaseCommand: Hashable, Sendable {
   /// - `ask`: comes back in the holder's `inUse`, so that an old answer is not taken for a new one.
   /// - `isTry`: the holder is to answer `inUse` if it does not give the lease up; behind a holder that is not a
   ///   sidelock host the try does not queue.
-  /// - `tokenFloor`: the highest token that this host knows of, of all locks; what is granted lies above it.
+  /// - `terms`: the epoch that this host is in, and the highest token that it knows of, of all locks.
   /// - `mode`: an exclusive lease, one that other hosts may share, or one permit of a semaphore.
   /// - `leaseMilliseconds`: how long the lease lasts, from when it is granted. An attempt never asks for another length.
   /// - `keeping`: the first attempt under which this host still has the lock; nil: it has given up all earlier ones.
   case acquire(
-    name: LockName, attempt: UInt64, ask: UInt64, isTry: Bool, tokenFloor: Token, mode: HoldMode = .exclusive,
+    name: LockName, attempt: UInt64, ask: UInt64, isTry: Bool, terms: GrantTerms, mode: HoldMode = .exclusive,
     leaseMilliseconds: Int64 = LeaseTimeline.standard.leaseMilliseconds, keeping: UInt64? = nil)
 
   /// Neither hold `name` nor wait for it under this attempt; hand it to the next host if it was held.
@@ -39,20 +39,30 @@ public enum LeaseCommand: Hashable, Sendable {
   /// - `unused`: what of the reserved block was not issued; it may be reserved again.
   /// - `isExact`: only this attempt is given up; otherwise every earlier one of this host is too. A host has one lease
   ///   of a lock, but may have several permits of a semaphore, each under an attempt of its own.
-  /// - `tokenFloor`: as in `acquire`, for the host that it is handed to.
+  /// - `terms`: as in `acquire`, for the host that it is handed to. In another epoch it is not handed on.
   case release(
-    name: LockName, attempt: UInt64, unused: UnusedTokens, isExact: Bool = false, tokenFloor: Token = 0)
+    name: LockName, attempt: UInt64, unused: UnusedTokens, isExact: Bool = false, terms: GrantTerms = GrantTerms())
 
   /// Share the exclusive lease that this attempt took, from now on, with the same end and the tokens below `tokenEnd`.
-  /// `tokenFloor`: as in `acquire`, for the hosts that are let in.
-  case downgrade(name: LockName, attempt: UInt64, tokenEnd: Token, tokenFloor: Token = 0)
+  /// `terms`: as in `acquire`, for the hosts that are let in.
+  case downgrade(name: LockName, attempt: UInt64, tokenEnd: Token, terms: GrantTerms = GrantTerms())
 
-  /// Reserve another block of tokens, above `tokenFloor`, for the lease that this attempt took, if the block that it has
+  /// Reserve another block of tokens, under `terms`, for the lease that this attempt took, if the block that it has
   /// still ends before `tokenEnd`; otherwise this came twice, and the reply gives the block that it has.
-  case reserve(name: LockName, attempt: UInt64, tokenEnd: Token, tokenFloor: Token)
+  case reserve(name: LockName, attempt: UInt64, tokenEnd: Token, terms: GrantTerms)
 
   /// Extend each lease that this host still holds under that attempt: it lasts for `leaseMilliseconds` from then on.
-  case renew([LeaseReference], leaseMilliseconds: Int64 = LeaseTimeline.standard.leaseMilliseconds)
+  /// `epoch`: in another one nothing is done.
+  case renew(
+    [LeaseReference], leaseMilliseconds: Int64 = LeaseTimeline.standard.leaseMilliseconds, epoch: EpochID = .none)
+
+  /// Ask for the epoch of the store, and begin one, or open the one that there is, where the claim allows for it. It comes
+  /// before everything else on a connection.
+  case confirmEpoch(EpochClaim)
+
+  /// Have each lease that this host has in the store as well, under its attempt and tokens, for `leaseMilliseconds` from
+  /// then on: where it is free, or `mayReplace` what stands there. `epoch`: in another one nothing is done.
+  case reclaim([ReclaimedLease], leaseMilliseconds: Int64, epoch: EpochID)
 
   /// Tell the host behind `inbox` that the lock it tried for is in use.
   case answerInUse(name: LockName, ask: UInt64, inbox: String)
@@ -61,8 +71,8 @@ public enum LeaseCommand: Hashable, Sendable {
   case heartbeat
 
   /// Tell which of these waits of this host have to be asked for again: what was to wake them may be lost. It changes
-  /// neither locks nor queues.
-  case checkPlaces([WaitingPlace])
+  /// neither locks nor queues. `epoch`: what is found in another one means nothing.
+  case checkPlaces([WaitingPlace], epoch: EpochID = .none)
 
   /// Tell the time.
   case clock
@@ -174,8 +184,12 @@ public enum LeaseReply: Hashable, Sendable {
   case seen(LeaseSight)
   /// To `clock`.
   case clock(StoreInstant)
-  /// To `renew`: for each lease, in the order of the command, whether this host still held it.
-  case renewed([Bool])
+  /// To `renew` and `reclaim`: for each lease, in the order of the command, what became of it.
+  case renewed([LeaseStanding])
+  /// To `confirmEpoch`: the epoch as it is now.
+  case epoch(EpochSight)
+  /// To whatever names an epoch: it is not that of the store. Nothing was changed.
+  case otherEpoch
   /// To `reserve`: the block that the lease has now; nil: this host does not have the lease.
   case reserved(LeaseGrant?)
   /// The store refused or could not carry it out. Nothing was changed by the command.
@@ -187,7 +201,9 @@ extension LeaseReply {
   public var failure: LeaseFailure? {
     switch self {
     case .failed(let failure): failure
-    case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .seen, .clock, .renewed, .reserved: nil
+    case .granted, .queued, .foreign, .conflict, .stale, .lostPlaces, .done, .seen, .clock, .renewed, .reserved, .epoch,
+      .otherEpoch:
+      nil
     }
   }
 
@@ -243,6 +259,9 @@ public enum LeasePush: Hashable, Sendable {
     name: LockName, attempt: UInt64, ask: UInt64, isTry: Bool, inbox: String, mode: HoldMode = .exclusive)
   /// A holder keeps the lock for which this host tried with `ask`.
   case inUse(name: LockName, ask: UInt64)
+  /// The store's epoch is another one, or has been opened, or somebody takes longer leases from now on: of
+  /// `longestLeaseMilliseconds`. It comes before everything that the store does afterwards.
+  case epochChanged(longestLeaseMilliseconds: Int64)
   /// Another host says something that the store has no part in.
   case hostMessage(HostMessage)
 }

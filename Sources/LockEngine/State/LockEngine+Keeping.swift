@@ -23,6 +23,7 @@ extension LockEngine {
   /// - Returns: the last lock noted; nil when there is none behind `name`.
   public func noteEverything(behind name: LockName?, atMost count: Int) -> LockName? {
     guard let changes else { return nil }
+    if name == nil { changes.touchEpoch() }
     var left = count
     var last: LockName?
     locks.names.forEach(from: name ?? LockName(bytes: []), inclusive: name == nil) { name in
@@ -56,6 +57,14 @@ extension LockEngine {
     guard let changes else { return [] }
     var result: [StateChange] = []
     decideWhatIsKept(changes, isKept)
+    if changes.isEpochTouched {
+      changes.isEpochTouched = false
+      if let stored = link.epoch.stored {
+        var writer = StateWriter()
+        stored.write(to: &writer)
+        result.append(.put(.epoch, id: 0, writer.bytes))
+      }
+    }
     for lease in changes.leases {
       lease.mark.isTouched = false
       append(stored(lease), .lease, id: lease.attempt, &lease.mark, to: &result) { $0.write(to: &$1) }
@@ -176,7 +185,8 @@ extension LockEngine {
       name: lease.lock.name, attempt: lease.attempt, mode: lease.mode,
       milliseconds: lease.timeline.leaseMilliseconds, stage: stage, validUntil: term.validUntil,
       graceEnds: term.graceEnds, nextToken: term.nextToken, tokenEnd: term.tokenEnd,
-      contendedSince: term.contendedSince, isSharingUnconfirmed: term.isSharingUnconfirmed)
+      contendedSince: term.contendedSince, isSharingUnconfirmed: term.isSharingUnconfirmed,
+      tokenStart: term.tokenStart)
   }
 
   private func storedReleases(of lock: LockRecord) -> SavedReleases? {

@@ -8,6 +8,11 @@ extension LockEngine {
     stepsLeft = .max
     for session in sessions.all { session.isKept = true }
     issued.restore(numbers)
+    if let epoch = state.epoch {
+      link.epoch = StoreEpoch(epoch)
+      changes?.touchEpoch()
+    }
+    hasLeasesOfBefore = !state.leases.isEmpty
     var leases: [UInt64: HostLease] = [:]
     leases.reserveCapacity(state.leases.count)
     let storedHolds = inOrder(state.holds, by: \.order)

@@ -65,6 +65,18 @@ extension SavedLease {
     try ensureMoment(graceEnds, now: now, within: timeline.graceEndsAfterMilliseconds)
     try ensureMoment(contendedSince, now: now)
     try ensure(nextToken >= (stage == .wanted ? 0 : 1) && nextToken <= tokenEnd && tokenEnd <= Token(Bounds.exactMax))
+    try ensure(tokenStart >= (stage == .wanted ? 0 : 1) && tokenStart <= nextToken)
+  }
+}
+
+extension SavedEpoch {
+  func check(now: BootInstant) throws(StateDamage) {
+    let milliseconds = 0...EpochSight.millisecondsMax
+    try ensure(
+      id.isSound && milliseconds.contains(graceMilliseconds) && milliseconds.contains(longestLeaseMilliseconds))
+    try ensureMoment(learnedAt, now: now)
+    try ensure((0..<NumberSource.tokenFloorEnd).contains(clock.microseconds))
+    try ensureMoment(clockSentAt, now: now)
   }
 }
 

@@ -22,6 +22,7 @@ struct SavedLease: Equatable {
   var tokenEnd: Token
   var contendedSince: BootInstant?
   var isSharingUnconfirmed: Bool
+  var tokenStart: Token
 
   func write(to writer: inout StateWriter) {
     writer.write(name.bytes)
@@ -35,6 +36,7 @@ struct SavedLease: Equatable {
     writer.write(tokenEnd)
     writer.write(contendedSince)
     writer.write(isSharingUnconfirmed)
+    writer.write(tokenStart)
   }
 }
 
@@ -52,6 +54,43 @@ extension SavedLease {
     tokenEnd = try reader.signed()
     contendedSince = try reader.optionalMoment()
     isSharingUnconfirmed = try reader.bool()
+    // Format 4 does not have it. The token before the next one is the last that was issued, if any was.
+    tokenStart = try reader.isAtEnd ? max(nextToken - 1, stage == .wanted ? 0 : 1) : reader.signed()
+  }
+}
+
+/// The epoch of the store that this host is in.
+struct SavedEpoch: Equatable {
+  var id: EpochID
+  var isOpen: Bool
+  var graceMilliseconds: Int64
+  var longestLeaseMilliseconds: Int64
+  var learnedAt: BootInstant
+  /// What the store's clock showed when it executed something that was sent at `clockSentAt`.
+  var clock: StoreInstant
+  var clockSentAt: BootInstant
+
+  func write(to writer: inout StateWriter) {
+    writer.write(id.number)
+    writer.write(id.text)
+    writer.write(isOpen)
+    writer.write(graceMilliseconds)
+    writer.write(longestLeaseMilliseconds)
+    writer.write(learnedAt)
+    writer.write(clock.microseconds)
+    writer.write(clockSentAt)
+  }
+}
+
+extension SavedEpoch {
+  init(from reader: inout StateReader) throws(StateDamage) {
+    id = EpochID(number: try reader.unsigned(), text: try reader.text())
+    isOpen = try reader.bool()
+    graceMilliseconds = try reader.signed()
+    longestLeaseMilliseconds = try reader.signed()
+    learnedAt = try reader.moment()
+    clock = StoreInstant(microseconds: try reader.signed())
+    clockSentAt = try reader.moment()
   }
 }
 
@@ -273,12 +312,15 @@ public struct SavedState: Equatable, Sendable {
     case hold = 3
     /// A request that waits.
     case wait = 4
+    /// The epoch of the store that this host is in.
+    case epoch = 5
   }
 
   var leases: [SavedLease] = []
   var releases: [SavedReleases] = []
   var holds: [SavedHold] = []
   var waits: [SavedWait] = []
+  var epoch: SavedEpoch?
 
   /// No state.
   public init() {}
@@ -307,6 +349,10 @@ public struct SavedState: Equatable, Sendable {
       let wait = try SavedWait(from: &reader)
       try wait.check(id: id, now: now)
       waits.append(wait)
+    case .epoch:
+      let epoch = try SavedEpoch(from: &reader)
+      try epoch.check(now: now)
+      self.epoch = epoch
     }
     try reader.finish(isOfLaterFormat: isOfLaterFormat)
   }

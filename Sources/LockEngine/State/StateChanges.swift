@@ -17,6 +17,7 @@ final class StateChanges {
   var holds: [Hold] = []
   var waits: [Waiter] = []
   var multiLocks: [MultiLockRequest] = []
+  var isEpochTouched = false
   /// Changes are not noted: nobody takes them.
   private var isOver = false
   private var lastRecord: UInt64 = 0
@@ -58,6 +59,8 @@ final class StateChanges {
     multiLocks.append(request)
   }
 
+  func touchEpoch() { isEpochTouched = !isOver }
+
   /// Forgets the changes and notes none until ``resume()``. Waiters still get their places.
   func stop() {
     guard !isOver else { return }
@@ -72,6 +75,7 @@ final class StateChanges {
     holds = []
     waits = []
     multiLocks = []
+    isEpochTouched = false
   }
 
   /// Notes what changes from now on.

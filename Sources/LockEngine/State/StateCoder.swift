@@ -104,6 +104,9 @@ public struct StateReader: Sendable {
     guard isOfLaterFormat || position == all.count else { throw StateDamage() }
   }
 
+  /// Whether everything was read.
+  var isAtEnd: Bool { position == all.count }
+
   /// Reads one byte.
   public mutating func byte() throws(StateDamage) -> UInt8 {
     guard position < all.count else { throw StateDamage() }

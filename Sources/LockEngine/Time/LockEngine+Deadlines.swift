@@ -70,9 +70,9 @@ extension LockEngine {
     let lock = waiter.lock
     if waiter.isTry {
       let busy = Refusal.busy(holderSummary(of: lock), of: lock.name)
-      refuse(waiter, waiter.knowsHolder ? busy : .unavailable(lock.storeRefusal), now: now)
+      refuse(waiter, waiter.knowsHolder ? busy : unavailable(lock.storeRefusal, now: now), now: now)
     } else {
-      refuse(waiter, outOfTime(lock), now: now)
+      refuse(waiter, outOfTime(lock, now: now), now: now)
     }
     // A waiter of another mode behind it may be grantable now.
     advance(lock, now: now)
@@ -80,9 +80,9 @@ extension LockEngine {
 
   /// The refusal of a waiter whose time is over. Where the link was down and the store has said nothing about the lock
   /// since, nobody knows that somebody else has it.
-  func outOfTime(_ lock: LockRecord) -> Refusal {
+  func outOfTime(_ lock: LockRecord, now: BootInstant) -> Refusal {
     let isUnheard = lock.isUnheard && lock.holds.isEmpty
     return storeAnswers(about: lock) && !isUnheard
-      ? .timeout(holderSummary(of: lock), of: lock.name) : .unavailable(lock.storeRefusal)
+      ? .timeout(holderSummary(of: lock), of: lock.name) : unavailable(lock.storeRefusal, now: now)
   }
 }

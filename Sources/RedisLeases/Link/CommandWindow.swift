@@ -1,7 +1,8 @@
 import DequeModule
 
-/// Commands in flight, and those that wait for room among them. A renewal overtakes everything else, users take turns, and
-/// nobody has more than his share in flight: no flood of acquires can cost a lease, or somebody else's time.
+/// Commands in flight, and those that wait for room among them. A renewal overtakes everything else, and so does what
+/// takes leases again; users take turns, and nobody has more than his share in flight: no flood of acquires can cost a lease,
+/// or somebody else's time.
 struct CommandWindow {
   /// What all that is in flight may weigh.
   static let weightMax = 1024

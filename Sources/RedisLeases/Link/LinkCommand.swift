@@ -39,7 +39,7 @@ enum LinkCommand: Equatable {
     case .reserve(let name, _, _, _): return name
     case .answerInUse(let name, _, _): return name
     case .look(let name): return name
-    case .renew, .heartbeat, .checkPlaces, .clock, .hostMessage: return nil
+    case .renew, .heartbeat, .checkPlaces, .clock, .hostMessage, .confirmEpoch, .reclaim: return nil
     }
   }
 
@@ -62,6 +62,8 @@ extension LeaseCommand {
     case .downgrade: "downgrade"
     case .reserve: "reserve"
     case .renew: "renew"
+    case .confirmEpoch: "confirm"
+    case .reclaim: "reclaim"
     case .answerInUse: "answer"
     case .heartbeat: "ping"
     case .checkPlaces: "places"
@@ -76,7 +78,8 @@ extension LeaseCommand {
   var isUrgent: Bool {
     switch self {
     case .release: false
-    case .acquire, .downgrade, .reserve, .renew, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .hostMessage:
+    case .acquire, .downgrade, .reserve, .renew, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .hostMessage,
+      .confirmEpoch, .reclaim:
       true
     }
   }

@@ -265,10 +265,14 @@ extension RedisLinkMachine {
     guard isReady else { return false }
     commandCount += 1
     if command.isUrgent { isUrgent = true }
-    if case .renew = command {
+    switch command {
+    case .confirmEpoch:
+      // What waits here would be refused in another epoch, and nothing else is of any use before it is known.
+      send(.lease(id, command), of: nil, now: now())
+    case .renew, .reclaim:
       window.waitFirst(.lease(id, command))
       fillWindow(now: now())
-    } else {
+    case .acquire, .release, .downgrade, .reserve, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .hostMessage:
       put(.lease(id, command), of: user, now: now())
     }
     return true

@@ -1,10 +1,10 @@
 -- Take the lock for this host, or a share of it, or stand in its queue. Asking again with the same attempt changes
 -- nothing.
 --
--- ARGV[9]   the mode
--- ARGV[10]  this ask's number, for the holder to repeat in its answer
--- ARGV[11]  1 when this is a try: the holders are to answer, and behind a foreign holder the try does not queue
--- ARGV[12]  the first attempt of this host under which it still has the lock; this attempt when it has none. Who waits on
+-- ARGV[11]  the mode
+-- ARGV[12]  this ask's number, for the holder to repeat in its answer
+-- ARGV[13]  1 when this is a try: the holders are to answer, and behind a foreign holder the try does not queue
+-- ARGV[14]  the first attempt of this host under which it still has the lock; this attempt when it has none. Who waits on
 --           a host behind those who hold the lock there has to stand in the queue, or others who come later would pass
 --
 -- Returns {'granted', first token, token count, hosts in the queue}
@@ -15,8 +15,10 @@
 --         asked whether they use it
 --      or {'stale', attempt}: a later attempt of this host has the lock: this command came late and means nothing, or
 --         this host has lost count of its attempts and has to ask under a later one
+--      or {'other_epoch'}
+if not is_open and not is_grace then return elsewhere() end
 if other then return other end
-local my_mode, ask, is_try, kept = ARGV[9], ARGV[10], ARGV[11], tonumber(ARGV[12])
+local my_mode, ask, is_try, kept = ARGV[11], ARGV[12], ARGV[13], tonumber(ARGV[14])
 local my_entry = '1;' .. me .. ':' .. attempt .. ':' .. lease .. ':' .. my_mode
 
 local function stand_in_queue(ttl)
@@ -61,6 +63,13 @@ if mode == 'foreign' then
   -- This host looks again soon, however long the key may live, and so does every other one that waits.
   if is_try == '0' then stand_in_queue(0) end
   return { 'foreign', redis.call('PTTL', lock) }
+end
+
+-- Who has the lock shows only when everybody has taken again what he had, so nobody is asked for it before. Nor does this
+-- host get what stands here under its own attempt: it may be of an older data set, and others may have had the lock since.
+if is_grace then
+  stand_in_queue(tonumber(string.match(stands, '^1;[^;]*;g;[^;]*;%d+;(%d+)')) or 0)
+  return { 'queued', '', lease, 0, clock()[1], clock()[2] }
 end
 
 local others = {}

@@ -5,7 +5,19 @@
 -- KEYS[2]  the queue: a list, the longest waiting first
 -- KEYS[3]  the fence: the highest token reserved so far
 --
--- The lease in ARGV[3] is that of acquire.lua; the others make none for this host, and have 0.
+-- ARGV[1]  this host's "<host>/<instance>"
+-- ARGV[2]  its attempt
+-- ARGV[3]  the lease in milliseconds, of acquire.lua; the others make none for this host, and have 0
+-- ARGV[4]  what stands before the inboxes of all hosts
+-- ARGV[5]  the name of the lock
+-- ARGV[6]  how many tokens a lease reserves
+-- ARGV[7]  how long a counter is kept once the clock has reached it, in milliseconds
+-- ARGV[8]  what is granted lies above this token
+-- ARGV[9]  the key of the epoch. It is no key of the lock, and in another slot
+-- ARGV[10] what stands there at the beginning when the epoch that this host knows is open: "1;<id>;o;"
+--
+-- Nothing is granted unless that epoch is open: in another one, or in none, other hosts may have what is not to be seen
+-- here, and in its grace they have not all taken it again.
 --
 -- The only clock is Redis' own TIME.
 --
@@ -22,11 +34,16 @@ local lock, queue, fence = KEYS[1], KEYS[2], KEYS[3]
 local me, attempt, lease, inbox, name = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local token_count, fence_margin, token_floor = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 
+local stands = redis.pcall('GET', ARGV[9])
+local is_open, is_grace = stage_of(stands, ARGV[10])
 local value, queued, fenced = redis.pcall('GET', lock), redis.pcall('LLEN', queue), redis.pcall('GET', fence)
 local waiting, counter = tonumber(queued) or 0, tonumber(fenced) or 0
 
 -- The reply where one of the keys holds other data, or could not be read; nil elsewhere.
 local other = other_data('lock', lock, value) or other_data('queue', queue, queued) or other_data('fence', fence, fenced)
+
+-- The reply to what cannot be said or done in another epoch than the one that this host knows.
+local function elsewhere() return is_refusal(stands) and stands or { 'other_epoch' } end
 
 -- Who holds the lock. What changes `holders` changes `mode` and the key with it.
 local mode, holders, more = nil, {}, nil
@@ -115,7 +132,7 @@ local function be_sure(its_lease)
 end
 
 -- Gives the lock to the hosts that have waited longest, as long as they fit: one alone, or all that stand together and
--- can share it. A host that does not receive the message is gone, and is skipped; so is one that is gone and keeps
+-- can share it. Only in an open epoch. A host that does not receive the message is gone, and is skipped; so is one that is gone and keeps
 -- `my_entry` out. The host of `my_entry` is told by the reply and not by a message. Returns its holder if it was among
 -- them, and whether anybody was.
 local function pass_on(my_entry)

@@ -42,6 +42,8 @@ else
   refused[#refused + 1] = refused[#refused - 1]
 end
 try('PUBLISH', ARGV[1], '')
--- It comes last: older servers let nobody write behind it.
+-- They come last: older servers let nobody write behind them.
+try('INFO', 'server')
+try('PUBSUB', 'CHANNELS', ARGV[1])
 try('SCAN', 0, 'COUNT', 1)
 return refused

@@ -1,6 +1,7 @@
--- Quick way, put before acquire.lua: a lock that nobody has or waits for, wanted exclusively. It must have the same
--- effects as the code below it (QuickScriptTests.swift).
-if ARGV[9] == 'x' and redis.call('EXISTS', KEYS[1], KEYS[2]) == 0 then
+-- Quick way, put before acquire.lua: a lock that nobody has or waits for, wanted exclusively, in an open epoch. It must
+-- have the same effects as the code below it (QuickScriptTests.swift).
+local stands = ARGV[11] == 'x' and redis.call('EXISTS', KEYS[1], KEYS[2]) == 0 and redis.pcall('GET', ARGV[9])
+if type(stands) == 'string' and string.sub(stands, 1, #ARGV[10]) == ARGV[10] then
   local time, token_count = redis.call('TIME'), tonumber(ARGV[6])
   local first = math.max(time[1] * 1000000 + time[2], tonumber(ARGV[8])) + 1
   -- Until when the counter is kept: see count_to in common.lua.

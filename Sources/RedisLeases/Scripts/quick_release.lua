@@ -1,6 +1,6 @@
 -- Quick way, put before release.lua: this host has the lock exclusively under this very attempt, and nobody waits, or
--- one other host that wants it exclusively, with at most one place behind it that this release leaves there. It must
--- have the same effects as the code below it (QuickScriptTests.swift), which goes on without the other host if that one
+-- one other host that wants it exclusively, with at most one place behind it that this release leaves there, in an open
+-- epoch. It must have the same effects as the code below it (QuickScriptTests.swift), which goes on without the other host if that one
 -- is gone.
 local quick_mine = 'sidelock1;x;' .. ARGV[1] .. ':' .. ARGV[2] .. ':'
 local quick_value = redis.pcall('GET', KEYS[1])
@@ -21,8 +21,8 @@ if type(quick_value) == 'string' and not entries.err and type(quick_fence) ~= 't
     local left = math.ceil(number / 1000) - time[1] * 1000 - math.floor(time[2] / 1000) + ARGV[7]
     redis.call('SET', KEYS[3], string.format('%.0f', number), 'PX', string.format('%.0f', math.max(1, left)))
   end
-  local is_given_back = counter == last and ARGV[9] ~= '-'
-  if is_given_back then counter = math.max(tonumber(ARGV[9]) or 0, first) - 1 end
+  local is_given_back = counter == last and ARGV[11] ~= '-'
+  if is_given_back then counter = math.max(tonumber(ARGV[11]) or 0, first) - 1 end
   if #entries == 0 then
     redis.call('DEL', KEYS[1])
     if is_given_back then count_to(counter) end
@@ -34,7 +34,9 @@ if type(quick_value) == 'string' and not entries.err and type(quick_fence) ~= 't
     local other, its_attempt, mode = string.match(entries[2], '^1;([%w._-]+/%x+):(%d+):%d+:(%w+)$')
     is_usual = (mode == 'x' or mode == 's') and (other ~= ARGV[1] or tonumber(its_attempt) > tonumber(ARGV[2]))
   end
-  if is_usual and instance and instance ~= ARGV[1] then
+  is_usual = is_usual and instance and instance ~= ARGV[1]
+  local stands = is_usual and redis.pcall('GET', ARGV[9])
+  if type(stands) == 'string' and string.sub(stands, 1, #ARGV[10]) == ARGV[10] then
     local next_first = math.max(counter, tonumber(ARGV[8]), time[1] * 1000000 + time[2]) + 1
     local token = string.format('%.0f', next_first)
     local message = '1;granted ' .. attempt .. ' ' .. token .. ' ' .. ARGV[6] .. ' ' .. #entries - 1 .. ';' .. ARGV[5]

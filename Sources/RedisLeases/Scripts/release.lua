@@ -1,13 +1,15 @@
 -- Neither hold the lock nor wait for it under this attempt, or this and every earlier one; hand it on if it was held. It
 -- answers to both a release and a withdrawal, so that it can be asked when it is not known which of the two is needed.
 --
--- ARGV[9]   the first token of the block that was not issued, '' where none was issued, or '-' where that is not known
--- ARGV[10]  1 when only this attempt is meant
+-- ARGV[11]  the first token of the block that was not issued, '' where none was issued, or '-' where that is not known
+-- ARGV[12]  1 when only this attempt is meant
+--
+-- It is carried out in every epoch, as it names what is given up; but only in an open one is the lock handed on.
 --
 -- Other data in the keys beside the lock are left alone, and nobody has to wait for that: the lock is given back without
 -- them. Those who wait in a queue that is one look at it themselves, and are told.
 if other and (type(value) == 'table' or is_refusal(queued) or is_refusal(fenced)) then return other end
-local first_unused, is_exact = ARGV[9], ARGV[10] == '1'
+local first_unused, is_exact = ARGV[11], ARGV[12] == '1'
 
 local function is_given_up(instance, its_attempt)
   if instance ~= me then return false end
@@ -36,7 +38,7 @@ for _, holder in ipairs(holders) do
 end
 if not given_up then
   -- A host behind this one may fit where this one did not; and an earlier run may have come only so far.
-  if waiting > 0 and mode ~= 'foreign' then pass_on() end
+  if is_open and waiting > 0 and mode ~= 'foreign' then pass_on() end
   return 0
 end
 holders = kept
@@ -52,7 +54,7 @@ if is_fence_changed then counter = math.max(tonumber(first_unused) or 0, tonumbe
 -- A full Redis refuses many commands until a script has written something; what comes first here is not among them.
 local anybody = false
 if not other and (waiting > 0 or #holders > 0) then redis.call('LREM', queue, 0, '') end
-if waiting > 0 then
+if is_open and waiting > 0 then
   local _
   _, anybody = pass_on()
 end

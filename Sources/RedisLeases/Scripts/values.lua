@@ -49,6 +49,14 @@ local function other_data(part, key, reply)
   return { err = 'WRONGTYPE ' .. part .. ' ' .. (found.ok or '-') }
 end
 
+-- Whether the epoch that stands in Redis is the one whose value begins with `open` when it is open, which ends with
+-- "o;": whether it is open, and whether it is in its grace. Nothing is granted in any other case. See confirm_epoch.lua.
+local function stage_of(stands, open)
+  if type(stands) ~= 'string' then return false, false end
+  local begin = string.sub(stands, 1, #open)
+  return begin == open, begin == string.sub(open, 1, -3) .. 'g;'
+end
+
 local function is_mode(word) return word == 'x' or word == 's' or string.find(word, '^p%d+$') ~= nil end
 
 -- Whether a text is empty, or fields that a later release has appended.

@@ -68,6 +68,10 @@ struct ReplyWriter {
           json.member("detail", detail)
         }
       }
+    case .recovering(let retry):
+      writer.failure(id: id, .unavailable, message: RecoveryNews.words(leftMilliseconds: retry)) {
+        $0.member("retry_ms", retry)
+      }
     case .wrongType(let other, let name):
       queries.writeWrongType(other, of: name, id: id, to: &writer)
     case .modeConflict(let held):

@@ -173,7 +173,9 @@ final class SidecarCore {
   /// What others wait for goes out first, because each write takes a while and wakes a process that competes for the
   /// processor: grants, commands to Redis, the other replies. Releases that no other host waits for come last.
   func endTurn() {
-    turns.begin(.send, now: clock.now())
+    let began = clock.now()
+    turns.begin(.send, now: began)
+    if store != nil { parts.recovery.look(at: engine.storeStanding, now: began) }
     output.endBegins()
     keepTurn(output.settlingSessions)
     for session in output.settlingSessions where session.output.isGranted { sendOutput(of: session) }
@@ -277,10 +279,10 @@ final class SidecarCore {
     switch event {
     case .up:
       feed(.linkUp(.only))
-      parts.watches.notifyWatchers(.connected)
+      parts.recovery.linkCameUp()
     case .down:
       feed(.linkDown(.only))
-      parts.watches.notifyWatchers(.disconnected)
+      parts.recovery.linkWentDown()
     case .sent(let command): feed(.commandSent(.only, command))
     case .reply(let command, let reply): feed(.replyReceived(.only, command, reply))
     case .push(let push): feed(.pushReceived(.only, push))
@@ -344,7 +346,9 @@ final class SidecarCore {
       let holders = parts.queries.holders(of: holder, of: name, for: session)
       let detail = trouble.map(words(of:))
       output.writeUnlessBehind(to: session) {
-        $0.waiting(id: message, name: name, position: Int64(position), holders: holders, detail: detail)
+        $0.waiting(
+          id: message, name: name, position: Int64(position), holders: holders, detail: detail?.words,
+          retryMilliseconds: detail?.retryMilliseconds)
       }
     case .contended(let name, let token, let waiters):
       output.writeUnlessBehind(to: session) { $0.contended(name: name, token: token, waiters: Int64(waiters)) }
@@ -355,11 +359,11 @@ final class SidecarCore {
     }
   }
 
-  private func words(of trouble: StoreTrouble) -> String {
+  private func words(of trouble: StoreTrouble) -> (words: String, retryMilliseconds: Int64?) {
     switch trouble {
-    case .unreachable: LockQueries.said(store?.downReason) ?? "Redis cannot be reached"
-    case .refused(let words): LockQueries.said(words) ?? "Redis refuses"
+    case .unreachable: return (LockQueries.said(store?.downReason) ?? "Redis cannot be reached", nil)
+    case .refused(let words): return (LockQueries.said(words) ?? "Redis refuses", nil)
+    case .recovering(let until): return (RecoveryNews.words, max(0, until.milliseconds(since: clock.now())))
     }
   }
-
 }

@@ -12,6 +12,7 @@ struct SidecarParts {
   let lifetimes: SessionLifetimes
   let limits: SessionLimits
   let watches: WatchBook
+  let recovery: RecoveryNews
   let queries: LockQueries
   let replies: ReplyWriter
   let router: RequestRouter
@@ -77,7 +78,8 @@ struct SidecarParts {
     return (
       SidecarParts(
         counts: counts, rights: rights, room: room, peers: peers, losses: losses, lifetimes: lifetimes, limits: limits,
-        watches: watches, queries: queries, replies: ReplyWriter(queries: queries, rights: rights, counts: counts),
+        watches: watches, recovery: RecoveryNews(logger: logger, watches: watches), queries: queries,
+        replies: ReplyWriter(queries: queries, rights: rights, counts: counts),
         router: router, input: input, registry: registry), keeper
     )
   }

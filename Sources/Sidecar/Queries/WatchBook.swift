@@ -162,11 +162,11 @@ final class WatchBook {
     }
   }
 
-  /// Notifies all watchers that Redis can be reached again, or no longer can.
-  func notifyWatchers(_ state: BackendState) {
+  /// Notifies all watchers that Redis can be reached again, or no longer can, or grants nothing for so long.
+  func notifyWatchers(_ state: BackendState, retryMilliseconds: Int64? = nil) {
     guard watches.count > 0 else { return }
     for session in sessions.values where !session.watches.targets.isEmpty && !session.isClosing {
-      output.writeUnlessBehind(to: session) { $0.backend(state) }
+      output.writeUnlessBehind(to: session) { $0.backend(state, retryMilliseconds: retryMilliseconds) }
     }
   }
 }

@@ -51,9 +51,9 @@ protocol LeaseStore: AnyObject {
   /// - Parameters:
   ///   - seen: the ``LockInspection/Holder/entry`` of each, or the value of a foreign one.
   ///   - token: only from the one to whom it was given.
-  ///   - tokenFloor: what is granted to the next host lies above it.
+  ///   - terms: under which it is granted to the next host.
   func takeAway(
-    _ name: LockName, seen: [[UInt8]], token: Token?, tokenFloor: Token, of user: UInt32?,
+    _ name: LockName, seen: [[UInt8]], token: Token?, terms: GrantTerms, of user: UInt32?,
     _ completion: @escaping StoreCompletion<[TakenLease]>
   )
 

@@ -26,7 +26,7 @@ struct LinkLog {
     }
     if let rules = info.missingRules {
       logger.warning(
-        "Redis does not let this user do all that list of all hosts and some errors need",
+        "Redis does not let this user do all that list of all hosts, some errors and short graces need",
         metadata: ["allow": "\(rules)"])
     }
   }

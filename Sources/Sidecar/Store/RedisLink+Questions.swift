@@ -42,10 +42,10 @@ extension RedisLink: LeaseStore {
   }
 
   func takeAway(
-    _ name: LockName, seen: [[UInt8]], token: Token?, tokenFloor: Token, of user: UInt32?,
+    _ name: LockName, seen: [[UInt8]], token: Token?, terms: GrantTerms, of user: UInt32?,
     _ completion: @escaping StoreCompletion<[TakenLease]>
   ) {
-    query(encoder.takeAway(name, seen: seen, token: token, tokenFloor: tokenFloor), of: user) { reply in
+    query(encoder.takeAway(name, seen: seen, token: token, terms: terms), of: user) { reply in
       completion(StoreAnswer(reply) { LeaseReplyDecoder.taken($0) })
     }
   }

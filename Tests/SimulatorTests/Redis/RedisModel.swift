@@ -61,15 +61,19 @@ final class RedisModel {
   var isOperator = false
   /// Redis before 7.2 sends a client's own message before the reply to the script that published it; later ones after.
   var ownPushesComeAfterTheReply = false
-  /// Expired keys too, until they are looked at.
+  /// The database that everybody uses. Expired keys too, until they are looked at.
   private(set) var entries: [Bytes: Entry] = [:]
+  /// Another database of the server, with which the first can change places.
+  private(set) var otherEntries: [Bytes: Entry] = [:]
   private(set) var clients: [Int64: Client] = [:]
   private(set) var output: [Output] = []
   private(set) var commandCount = 0
 
   private var lastClient: Int64 = 0
-  private var runCount = 1
-  private var runID: String { "run-\(runCount)" }
+  /// How many server processes there were.
+  var runCount = 1
+  /// How many histories of the data there were: a replica that is promoted begins a new one.
+  var historyCount = 1
   private var scripts: [String: LuaRuntime.Script] = [:]
   private var lua: LuaRuntime?
   private var script: ScriptContext?
@@ -108,17 +112,30 @@ final class RedisModel {
   /// The server process ends and another one starts, with the keys that it found on disk.
   func restart(with kept: [Bytes: Entry]) {
     entries = kept
+    otherEntries = [:]
     clients.removeAll()
     output.removeAll()
     scripts.removeAll()
     // A server numbers its clients from 1 each time it starts.
     lastClient = 0
     runCount += 1
+    // A server that has no replicas does not keep what its history is called.
+    historyCount += 1
   }
 
   func flushScripts() { scripts.removeAll() }
 
-  func flushAll() { entries.removeAll() }
+  func flushDatabase() { entries.removeAll() }
+
+  func flushAll() {
+    entries.removeAll()
+    otherEntries.removeAll()
+  }
+
+  func swapDatabases() { swap(&entries, &otherEntries) }
+
+  /// Puts something into the database that nobody uses.
+  func fillOtherDatabase(with kept: [Bytes: Entry]) { otherEntries = kept }
 
   /// Takes a key away, as eviction would.
   func evict(_ key: Bytes) { entries[key] = nil }
@@ -129,11 +146,15 @@ final class RedisModel {
   func entry(_ key: Bytes) throws -> Entry? {
     // A key beside a declared one has its hash tag, and so is on the same node.
     let isBeside = { (declared: Bytes) in key.array.starts(with: declared.array + [UInt8(ascii: ":")]) }
-    if let script, !script.keys.contains(key), !script.keys.contains(where: isBeside) {
+    // The epoch's key is on each node, under a tag of a slot that it serves; a script without a shebang may read it.
+    let isEpoch = key.array.ends(with: Self.epochSuffix)
+    if let script, !isEpoch, !script.keys.contains(key), !script.keys.contains(where: isBeside) {
       throw ModelError(description: "a script touched the key \(key), which is not one of its KEYS")
     }
     return peek(key)
   }
+
+  private static let epochSuffix = Array(":epoch".utf8)
 
   /// ``entry(_:)`` for a look from outside.
   func peek(_ key: Bytes) -> Entry? {
@@ -200,16 +221,11 @@ final class RedisModel {
       }
       return nil
     case "SCRIPT": return try scriptCommand(arguments)
-    case "INFO" where arguments == ["server"]:
-      return .bulk(Bytes("# Server\r\nredis_version:7.0.15\r\nrun_id:\(runID)\r\n"))
     case "CONFIG" where arguments == ["GET", "maxmemory-policy"]:
       return .map([.bulk("maxmemory-policy"), .bulk("noeviction")])
     case "EVAL", "EVALSHA": return try eval(name, arguments, connection)
-    case "FLUSHALL":
-      guard arguments.isEmpty else { throw ModelError(description: "FLUSHALL \(arguments)") }
-      flushAll()
-      return .ok
-    default: return try dataCommand(name, arguments)
+    case "FLUSHALL", "FLUSHDB", "SWAPDB": return try databaseCommand(name, arguments)
+    default: return try serverCommand(name, arguments) ?? dataCommand(name, arguments)
     }
   }
 
@@ -248,7 +264,8 @@ final class RedisModel {
     "SET", "INCR", "INCRBY", "LPUSH", "RPUSH", "HSET", "ZADD",
   ]
   private static let writes: Set<String> = grows.union([
-    "DEL", "PEXPIRE", "PERSIST", "LPOP", "RPOP", "LREM", "HDEL", "ZREM", "ZPOPMIN", "FLUSHALL",
+    "DEL", "PEXPIRE", "PERSIST", "LPOP", "RPOP", "LREM", "HDEL", "ZREM", "ZPOPMIN", "FLUSHALL", "FLUSHDB",
+    "SWAPDB",
   ])
 
   private func hello(_ arguments: [Bytes], _ connection: Int64) throws -> ServerReply {
@@ -380,7 +397,8 @@ final class RedisModel {
     do {
       if let denial = denial(of: name, inScript: true) { return denial }
       if script?.hasWritten != true, let refusal = refusal(of: name, inScript: true) { return refusal }
-      let reply = try dataCommand(name, Array(command.dropFirst()))
+      let arguments = Array(command.dropFirst())
+      let reply = try serverCommand(name, arguments) ?? dataCommand(name, arguments)
       if Self.writes.contains(name) { script?.hasWritten = true }
       return reply
     } catch {

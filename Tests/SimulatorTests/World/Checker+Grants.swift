@@ -66,13 +66,15 @@ extension Checker {
     if belief.host == host { return false }
     let other = world.hosts[belief.host]
     // Suspended: its client cannot be told; its lease must be over.
-    let end = leases[belief.host][belief.name].firstEnd.adding(milliseconds: -leaseMargin)
+    // After a loss a grant waits for the whole of it, by any clock.
+    let margin = isUnproven(belief.host, belief.name) ? 0 : leaseMargin
+    let end = leases[belief.host][belief.name].firstEnd.adding(milliseconds: -margin)
     if mayNotKnowYet(other), other.bootNow >= end {
       world.mark("granted while the last holder is suspended")
       return true
     }
     if isTainted(belief.host, belief.name) || isTainted(host, belief.name) {
-      world.mark("overlap after loss of data")
+      world.mark("overlap after what is unsafe")
       return true
     }
     return false
@@ -86,31 +88,28 @@ extension Checker {
   /// The part of a lease that is left for the drift of clocks.
   private var leaseMargin: Int64 { world.plan.leaseMilliseconds / 100 }
 
-  /// Whether a loss of data since the host's lease was granted still excuses it.
-  func isTainted(_ host: Int, _ name: Int) -> Bool {
-    leases[host][name].excusedUntil.map { world.now <= $0 } ?? false
-  }
-
-  /// How far the token counter may run ahead of Redis' clock, which replaces it when it is lost. Where hosts share a
-  /// lock: up to where blocks become small, plus at most one block for each host. In addition one block for each host
-  /// that had to give up more than it knows how, because Redis had refused that before.
+  /// How far the token counter may run ahead of Redis' clock, which replaces it when it alone is lost (U6). Where hosts
+  /// share a lock: up to where blocks become small, plus at most one block for each host. In addition one block for each
+  /// host that had to give up more than it knows how, because Redis had refused that before.
   private var slack: Token {
     let plan = world.plan
-    guard plan.faults.contains(where: { $0.losesData || $0 == .evictFence }) else { return 0 }
+    guard plan.faults.contains(.evictFence) else { return 0 }
     let isShared = plan.sharedPercent > 0 || plan.meddlePercent > 0 || plan.conflictPercent > 0
     let isSemaphore = plan.capacities.contains { $0 > 0 }
     let refused =
       plan.faults.contains(where: { $0 == .refusal || $0 == .rightTaken }) ? Token(plan.hostCount) * 65_536 : 0
-    return (isShared || isSemaphore ? 50_000 + Token(plan.hostCount) * 4096 : 0) + refused
+    // Who connects anew hands over a floor a second ahead of the clock.
+    let reconnects: Token = plan.faults.allSatisfy { $0 == .evictFence } ? 0 : 1_000_000
+    return reconnects + (isShared || isSemaphore ? 50_000 + Token(plan.hostCount) * 4096 : 0) + refused
   }
 
   /// A token is unique, and higher than that of every earlier conflicting grant.
   func verifyToken(_ host: SimulatedHost, _ name: Int, _ token: Token, _ mode: HoldMode) {
-    if !tokens[name].insert(token).inserted && slack == 0 {
+    if !tokens[name].insert(token).inserted && slack == 0 && world.now > lossUntil[name] {
       world.fail("the token \(token) of \(names[name]) was given out twice")
     }
     if token >= 1 << 53 { world.fail("the token \(token) is not below 2^53") }
-    // A lease from before the loss still draws from its own block, beside the newer lease.
+    // A lease from before what was unsafe still draws from its own block, beside the newer lease.
     let isAfterLoss = world.now <= lossUntil[name]
     let floor: Token
     switch mode {
@@ -119,9 +118,11 @@ extension Checker {
     case .permit: floor = 0
     }
     let exempt = isTainted(host.index, name)
-    if token <= floor - slack && !exempt {
+    if token <= floor - slack && !exempt && !isForgotten(name, by: host) {
       world.fail("the token \(token) of \(names[name]) is not above \(floor), which was given out before")
     }
+    leases[host.index][name].highestToken = max(leases[host.index][name].highestToken, token)
+    if token > highestToken[name] { roseTo(name, by: host) }
     highestToken[name] = max(highestToken[name], token)
     if mode == .exclusive { highestExclusiveToken[name] = max(highestExclusiveToken[name], token) }
   }
@@ -130,7 +131,7 @@ extension Checker {
   func verifyLease(_ host: SimulatedHost, _ name: Int, _ valid: Int64?, _ mode: HoldMode) {
     guard let valid else { return world.fail("a grant of a Redis lease does not say how long it is valid") }
     if valid <= 0 { world.fail("a grant that is valid for \(valid) ms") }
-    if isTainted(host.index, name) { return }
+    if isTainted(host.index, name) || isUnproven(host.index, name) { return }
     world.server.tick()
     let found = world.server.redis.peek(lockKeys[name])
     let mine = entries(found?.value).filter { $0.owner == host.me }

@@ -49,7 +49,10 @@ extension Checker {
     for other in world.hosts where other.index != host.index {
       guard let first = waiting[other.index][name].first, let known = requests[first], known.issuedAt < announced,
         case .acquire(let wish) = known.kind, wish.mode == .exclusive || (wish.mode == .shared && mode == .exclusive),
-        queuedFirstSince[other.index][name] < announced
+        queuedFirstSince[other.index][name] < announced,
+        // A host has one place, for the first of its waiters. That one is served together with the others' readers, and
+        // the next one, whom the place does not name, asks then.
+        leases[other.index][name].servedAt < announced
       else { continue }
       if !queue.contains(where: { QueueEntry($0)?.owner == other.me }) {
         world.fail(

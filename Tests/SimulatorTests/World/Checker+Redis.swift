@@ -1,5 +1,7 @@
 import LockEngine
 import LockTypes
+import RESP
+import RedisLeases
 
 // What is watched in Redis, and what hosts hear from it.
 extension Checker {
@@ -13,12 +15,25 @@ extension Checker {
     }
   }
 
-  /// A command of the daemon `issuer` was executed, which may have ended since. `before`: what Redis had until then.
-  func executed(_ command: [Bytes], by issuer: String, before: [LeaseRow]) {
+  /// What stands under the epoch's key.
+  func epochBytes() -> Bytes? {
+    if case .string(let bytes)? = world.server.redis.peek(epochKey)?.value { bytes } else { nil }
+  }
+
+  /// A command of the daemon `issuer` was executed, which may have ended since. `before`, `epoch`: what Redis had until
+  /// then.
+  func executed(_ command: [Bytes], by issuer: String, before: [LeaseRow], epoch: Bytes?) {
     let after = leaseTable()
+    let script = world.server.script(of: command)
+    let epochNow = epochBytes()
+    if epoch != epochNow { epochChanged(epoch, epochNow, by: issuer) }
+    if script == .confirmEpoch { confirmed(by: issuer, before: epoch) }
     for name in names.indices {
       if before[name].queue != after[name].queue { queueChanged(name, before[name], after[name], by: issuer) }
-      if before[name].lock != after[name].lock { lockChanged(name, before[name], after[name], by: issuer) }
+      guard before[name].lock != after[name].lock else { continue }
+      lockChanged(name, before[name], after[name], by: issuer, script) { [self] owner in
+        verifyGrantedUnder(epoch, command, name, owner)
+      }
     }
   }
 
@@ -39,14 +54,37 @@ extension Checker {
     return !world.server.redis.clients.values.contains { $0.channels.contains(channel) }
   }
 
-  private func lockChanged(_ name: Int, _ before: LeaseRow, _ after: LeaseRow, by issuer: String) {
+  private func lockChanged(
+    _ name: Int, _ before: LeaseRow, _ after: LeaseRow, by issuer: String, _ script: ScriptName?,
+    verifyGrant: (String) -> Void
+  ) {
     let old = before.lock.map { entries(.string($0)) } ?? []
     let new = after.lock.map { entries(.string($0)) } ?? []
-    verifyCapacity(name, after, new)
     verifyNothingIsDropped(name, old, new)
-    for belief in beliefs where belief.name == name && !new.contains(where: { $0.owner == world.hosts[belief.host].me })
-    {
-      verifyMayTakeAway(belief, new)
+    let isReclaim = script == .reclaim
+    if isReclaim { world.mark(old.isEmpty ? "reclaimed" : "reclaimed over an older data set") }
+    // In an older data set others stand than those who hold it; nobody is let in because of that.
+    let grants =
+      isReclaim
+      ? []
+      : new.filter { entry in
+        !old.contains { $0.owner == entry.owner && $0.attempt == entry.attempt }
+      }
+    if !grants.isEmpty { verifyCapacity(name, after, new) }
+    for entry in grants {
+      verifyGrant(entry.owner)
+      guard let host = world.hosts.first(where: { $0.me == entry.owner }) else { continue }
+      leases[host.index][name].servedAt = world.now
+    }
+    for belief in beliefs where belief.name == name {
+      let me = world.hosts[belief.host].me
+      if new.contains(where: { $0.owner == me }) { continue }
+      if isReclaim, carriesOn(name, from: issuer, to: belief.host) { continue }
+      if !grants.isEmpty || old.contains(where: { $0.owner == me }) { verifyMayTakeAway(belief, new) }
+    }
+    if isReclaim {
+      if let host = world.hosts.first(where: { $0.me == issuer }) { _ = carriesOn(name, from: issuer, to: host.index) }
+      return
     }
     // A host may have several permits, each under an attempt of its own.
     let arePermits = after.lock.flatMap { LockValue($0) }?.capacity != nil
@@ -58,11 +96,29 @@ extension Checker {
       .map(\.owner)
     for entry in arrived {
       guard let host = world.hosts.first(where: { $0.me == entry.owner }) else { continue }
-      // The host may have asked for a new lease without knowing that its old one was lost.
-      let isCountedOn = beliefs.contains { $0.host == host.index && $0.name == name }
-      if !isSemaphore(name), !arePermits, !isCountedOn { leases[host.index][name].excusedUntil = nil }
+      if !isSemaphore(name), !arePermits, leases[host.index][name].excusedUntil != nil, !isCountedOn(name, by: host) {
+        leases[host.index][name].excusedUntil = nil
+      }
       verifyTurn(name, before, entry.owner, among: served, by: issuer)
     }
+  }
+
+  /// Two who count on a lock after something unsafe both take it again, and the next renewal tells the one whose place was
+  /// taken. Whether that excuses `host`.
+  private func carriesOn(_ name: Int, from issuer: String, to host: Int) -> Bool {
+    guard let taker = world.hosts.first(where: { $0.me == issuer }), isTainted(taker.index, name) else { return false }
+    let until = world.now + world.plan.leaseMilliseconds * 1010
+    leases[host][name].excusedUntil = until
+    lossUntil[name] = max(lossUntil[name], until)
+    return true
+  }
+
+  /// Whether a host has given the lock to anybody, or to a request for several locks: it may have asked for a new lease
+  /// without knowing that its old one was lost.
+  private func isCountedOn(_ name: Int, by host: SimulatedHost) -> Bool {
+    beliefs.contains { $0.host == host.index && $0.name == name }
+      || (host.isRunning
+        && host.engine.snapshot(of: names[name], waitersMax: 0, now: host.bootNow)?.holdersTotal ?? 0 > 0)
   }
 
   private func isSemaphore(_ name: Int) -> Bool {
@@ -103,42 +159,13 @@ extension Checker {
   private func verifyMayTakeAway(_ belief: Belief, _ holders: [Entry]) {
     let host = world.hosts[belief.host]
     if isTainted(belief.host, belief.name) { return }
+    // Others share it, or have permits, beside what this host has not taken again yet.
+    if isUnproven(belief.host, belief.name), belief.mode != .exclusive { return }
     let end = leases[belief.host][belief.name].firstEnd.adding(milliseconds: -10)
     if mayNotKnowYet(host), host.bootNow >= end { return }
     world.fail(
       "in Redis \(names[belief.name]) passes to \(holders.map(\.owner)) while session \(belief.session.rawValue) on host "
         + "\(belief.host) holds it")
-  }
-
-  /// Redis is about to lose data: of one lock, or of all.
-  func dataLost(_ which: Int? = nil) {
-    // A lease's whole length by a slow clock, and a late timer.
-    let until = world.now + world.plan.leaseMilliseconds * 1010 + world.plan.latenessMicroseconds + 10_000
-    lost(which.map { [$0] })
-    for name in names.indices where which == nil || which == name {
-      lossUntil[name] = until
-      highestTokenBeforeLoss[name] = highestToken[name]
-      highestExclusiveTokenBeforeLoss[name] = highestExclusiveToken[name]
-      let keepers = entries(world.server.redis.peek(lockKeys[name])?.value).map(\.owner)
-      for host in world.hosts.indices
-      // An earlier loss that left the lease alone does not count; one that took it keeps its own deadline.
-      where leases[host][name].excusedUntil == nil || keepers.contains(world.hosts[host].me) {
-        leases[host][name].excusedUntil = until
-        world.schedule(at: until + 1) { [self] in verifyTold(host, name, until) }
-      }
-    }
-  }
-
-  /// From now on a lease from before a loss of data is no longer excused.
-  private func verifyTold(_ host: Int, _ name: Int, _ until: Int64) {
-    guard leases[host][name].excusedUntil == until, !mayNotKnowYet(world.hosts[host]),
-      let belief = beliefs.first(where: { $0.host == host && $0.name == name })
-    else { return }
-    world.server.tick()
-    // The loss left this lock's key alone.
-    let keepers = entries(world.server.redis.peek(lockKeys[name])?.value).map(\.owner)
-    if keepers.contains(world.hosts[host].me) { return }
-    world.fail("session \(belief.session.rawValue) still holds \(names[name]), which Redis lost a lease ago")
   }
 
   /// Every belief on a host that is awake is backed by the key in Redis.
@@ -161,13 +188,26 @@ extension Checker {
   func leaseReplied(_ host: SimulatedHost, _ command: LeaseCommand, sentAt: BootInstant, _ reply: LeaseReply) {
     switch (command, reply) {
     case (.acquire(let name, let attempt, _, _, _, _, let milliseconds, _), .granted(let grant)):
-      extend(host, name, attempt, sentAt.adding(milliseconds: milliseconds))
+      extend(host, name, attempt, sentAt, milliseconds)
       if grant.othersWait { world.mark("granted while others wait") }
-    case (.renew(let list, let milliseconds), .renewed(let results)):
-      let end = sentAt.adding(milliseconds: milliseconds)
-      for (lease, isMine) in zip(list, results) {
-        if isMine { extend(host, lease.name, lease.attempt, end) } else { world.mark("renewal finds the lease gone") }
+    case (.renew(let list, let milliseconds, _), .renewed(let results)):
+      for (lease, standing) in zip(list, results) {
+        switch standing {
+        case .held: extend(host, lease.name, lease.attempt, sentAt, milliseconds)
+        case .missing: world.mark("renewal finds the key gone")
+        case .lost: world.mark("renewal finds the lease gone")
+        }
       }
+    case (.reclaim(let list, let milliseconds, _), .renewed(let results)):
+      for (lease, standing) in zip(list, results) {
+        if standing == .held {
+          extend(host, lease.name, lease.attempt, sentAt, milliseconds)
+        } else {
+          world.mark("reclaim finds the lock taken")
+        }
+      }
+    case (.confirmEpoch, .epoch(let sight)): sawEpoch(host, sight)
+    case (_, .otherEpoch): world.mark("in another epoch")
     case (.acquire, .queued(_, _, let listeners, _)):
       world.mark(listeners > 0 ? "queued" : "queued behind a host that is gone")
     case (.acquire, .foreign): world.mark("foreign holder")
@@ -178,7 +218,7 @@ extension Checker {
     case (.reserve, .reserved(nil)): world.mark("tokens wanted for a lease that is gone")
     case (_, .failed): world.mark("Redis refused")
     case (.acquire, _), (.release, _), (.renew, _), (.answerInUse, _), (.heartbeat, _), (.clock, _), (.downgrade, _),
-      (.reserve, _), (.checkPlaces, _), (.look, _), (.hostMessage, _):
+      (.reserve, _), (.checkPlaces, _), (.look, _), (.hostMessage, _), (.confirmEpoch, _), (.reclaim, _):
       break
     }
     if case .heartbeat = command { world.mark("heartbeat") }
@@ -191,9 +231,10 @@ extension Checker {
       if let lastAnsweredSentAt, let index = index(of: name),
         let milliseconds = leases[host.index][index].milliseconds[attempt]
       {
-        extend(host, name, attempt, lastAnsweredSentAt.adding(milliseconds: milliseconds))
+        extend(host, name, attempt, lastAnsweredSentAt, milliseconds)
         if milliseconds != host.leaseMilliseconds { world.mark("granted by push with a length of before") }
       }
+    case .epochChanged: world.mark("told of an epoch")
     case .hostMessage: world.mark("told by another host")
     case .contended(_, _, _, let isTry, _, _): world.mark(isTry ? "contended by a try" : "contended")
     case .inUse: world.mark("in use")
@@ -213,8 +254,12 @@ extension Checker {
     }
   }
 
-  private func extend(_ host: SimulatedHost, _ name: LockName, _ attempt: UInt64, _ end: BootInstant) {
+  private func extend(
+    _ host: SimulatedHost, _ name: LockName, _ attempt: UInt64, _ sentAt: BootInstant, _ milliseconds: Int64
+  ) {
     guard let index = index(of: name) else { return }
+    let end = sentAt.adding(milliseconds: milliseconds)
+    leases[host.index][index].provenSentAt = max(leases[host.index][index].provenSentAt ?? sentAt, sentAt)
     leases[host.index][index].ends[attempt] = max(leases[host.index][index].ends[attempt] ?? end, end)
   }
 
@@ -277,7 +322,7 @@ extension Checker {
     guard host.linkIsUp else { return world.mark("shut down without Redis") }
     world.mark("shut down")
     // A withdrawal that Redis refused or forgot may leave a place in a queue, which is passed over later.
-    let excuses: [Fault] = [.refusal, .rightTaken, .wrongType, .restartWithOldData]
+    let excuses: [Fault] = [.refusal, .rightTaken, .wrongType, .restartWithOldData, .failover, .swapDatabase]
     if world.plan.faults.contains(where: { excuses.contains($0) }) { return }
     for (name, row) in leaseTable().enumerated() {
       let isWaiting = row.queue.contains { QueueEntry($0)?.owner == host.me }
@@ -307,7 +352,8 @@ extension Checker {
     }
     for host in world.hosts where host.isRunning {
       let gauges = host.engine.gauges
-      if gauges.held + gauges.waiting + gauges.locks + gauges.commandsInFlight > 0 {
+      // It asks for the epoch now and then.
+      if gauges.held + gauges.waiting + gauges.locks > 0 || gauges.commandsInFlight > 1 {
         world.fail("host \(host.index) has not drained: \(gauges)")
       }
     }
@@ -315,7 +361,7 @@ extension Checker {
     // What ends by itself within a minute.
     let mayStay = { (key: Bytes) in key.text.hasSuffix(":fence") || key.text.hasSuffix(":queue:suspect") }
     for key in world.server.redis.liveKeys()
-    where !mayStay(key) || world.server.redis.peek(key)?.expiresAtMilliseconds == nil {
+    where key != epochKey && (!mayStay(key) || world.server.redis.peek(key)?.expiresAtMilliseconds == nil) {
       world.fail("the key \(key) is left in Redis: \(String(describing: world.server.redis.peek(key)))")
     }
   }

@@ -6,8 +6,10 @@ extension Checker {
   /// hosts to check their places, whatever got lost before. To be called again and again.
   func verifyNobodySleeps() {
     world.server.tick()
+    verifyGraceEnds()
+    let isOpen = epoch?.isOpen == true
     for (host, name) in world.hosts.flatMap({ host in names.indices.map { (host, $0) } }) {
-      guard let reason = reasonToWake(host, name) else {
+      guard isOpen, let reason = reasonToWake(host, name) else {
         sleepingSince[host.index][name] = nil
         continue
       }
@@ -29,18 +31,25 @@ extension Checker {
   }
 
   /// Two seconds, and the trips on a slow line: more of them where commands wait for each other.
-  private var sleepMicrosecondsMax: Int64 {
+  var sleepMicrosecondsMax: Int64 {
     let plan = world.plan
     let trips: Int64 = plan.windowMax < 10 ? 100 : 8
     return 2_000_000 + trips * plan.latencyMicroseconds.upperBound + 2 * plan.latenessMicroseconds
   }
 
+  /// Whether a host and Redis hear each other, and nothing is wrong with either.
+  func isFit(_ host: SimulatedHost) -> Bool {
+    let server = world.server!
+    guard host.isRunning, !host.isPaused, host.linkIsUp, world.latencyFactor == 1, !server.isDown, !server.isStalled,
+      server.redis.trouble == .none, server.redis.deniedCommand == nil, let wire = host.currentWire
+    else { return false }
+    return !wire.isBlackholed && wire.serverIsOpen
+  }
+
   /// Why a host waits for a lock that it could have; nil when it has reason to wait.
   private func reasonToWake(_ host: SimulatedHost, _ name: Int) -> String? {
     let server = world.server!
-    guard host.isRunning, !host.isPaused, host.linkIsUp, world.latencyFactor == 1, !server.isDown, !server.isStalled,
-      server.redis.trouble == .none, server.redis.deniedCommand == nil,
-      let wire = host.currentWire, !wire.isBlackholed, wire.serverIsOpen,
+    guard isFit(host),
       let seen = host.engine.snapshot(of: names[name], holdersMax: 0, waitersMax: 1, now: host.bootNow),
       seen.waitersTotal > 0, seen.holdersTotal == 0
     else { return nil }

@@ -7,8 +7,8 @@ import LockTypes
 /// `lost`, the end of its session or of its host. A suspended host cannot tell anybody anything; there a belief counts
 /// until the lease, as the host last knew it, is over.
 ///
-/// When Redis loses data (or its clock jumps ahead, which is the same to a key), a lease that was granted before may
-/// meet one that is granted afterwards, until the older one has ended by itself. No longer, and no other two.
+/// It counts to its true end whatever Redis forgets. Only after what is unsafe (``Unsafe``) may a lease that was granted
+/// before meet one that is granted afterwards, until the older one has ended by itself. No longer, and no other two.
 final class Checker {
   struct Belief {
     var host: Int
@@ -65,6 +65,14 @@ final class Checker {
     var queue: [Bytes]
   }
 
+  /// What a daemon knows of epochs.
+  struct EpochKnowledge {
+    /// The last one that it heard of.
+    var heard: String?
+    /// The last one of which it will hear.
+    var executed: String?
+  }
+
   struct HostLease {
     /// The end of each attempt's lease, on the host's boot clock, by what the host has heard.
     var ends: [UInt64: BootInstant] = [:]
@@ -72,8 +80,14 @@ final class Checker {
     var milliseconds: [UInt64: Int64] = [:]
     var end: BootInstant { ends.values.max() ?? BootInstant(nanoseconds: .min) }
     var firstEnd: BootInstant { ends.values.min() ?? BootInstant(nanoseconds: .min) }
-    /// Redis has lost data since the grant: until then, by true time, a conflict with a newer lease is excused.
+    /// Something unsafe has happened since the grant: until then, by true time, a conflict with a newer lease is excused.
     var excusedUntil: Int64?
+    /// When the last command was sent whose reply said that the host has it, by the host's boot clock.
+    var provenSentAt: BootInstant?
+    /// The highest token that it gave out.
+    var highestToken: Token = 0
+    /// When Redis last gave it to the host under a new attempt, by true time.
+    var servedAt: Int64 = .min
     /// The attempt that the host was told is contended, since when, and the grants since then.
     var contended: (attempt: String, since: BootInstant, grants: Int)?
     var grants: (attempt: String, count: Int) = ("", 0)
@@ -83,6 +97,7 @@ final class Checker {
   let names: [LockName]
   let lockKeys: [Bytes]
   let queueKeys: [Bytes]
+  let epochKey: Bytes = "sl:epoch"
   var beliefs: [Belief] = []
   var requests: [UInt64: Request] = [:]
   /// The requests that wait for each name on each host, in the order in which they were asked; tries are not in it.
@@ -100,8 +115,26 @@ final class Checker {
   /// All waits and holds ever, by the keys that a deadlock names: inbox and request, token and name.
   var waitSpans: [String: Span] = [:]
   var holdSpans: [String: Span] = [:]
-  /// Until when the last loss of data excuses anything, by true time.
+  /// Until when the last thing that was unsafe excuses anything, by true time.
   var lossUntil: [Int64]
+  /// When Redis last forgot something of each lock, by true time.
+  var lossAt: [Int64]
+  /// The last loss by the boot clock of each host.
+  var lossBoot: [BootInstant]
+  /// When somebody else last took each lock's key.
+  var foreignAt: [Int64]
+  /// The daemons that know of the highest token of each lock, and whether one of them has told the epoch that there is.
+  var knowers: [Set<String>]
+  var floorStands: [Bool]
+  /// When that token was given out.
+  var roseAt: [Int64]
+  /// All epochs ever, and when each of them began.
+  var epochNames: Set<String> = []
+  var epochSince: [String: Int64] = [:]
+  /// What each daemon ever knew of them.
+  var sights: [String: EpochKnowledge] = [:]
+  /// For each host: the epoch whose grace it sees, and since when.
+  var graceSince: [(key: String, since: Int64)?]
   var lastDisturbance: [Int64]
   /// For each host and name: since when, by true time, it waits and nobody will wake it.
   var sleepingSince: [[Int64?]]
@@ -124,6 +157,13 @@ final class Checker {
     highestExclusiveTokenBeforeLoss = Array(repeating: 0, count: count)
     tokens = Array(repeating: [], count: count)
     lossUntil = Array(repeating: .min, count: count)
+    lossAt = Array(repeating: .min, count: count)
+    lossBoot = Array(repeating: BootInstant(nanoseconds: .min), count: hosts)
+    foreignAt = Array(repeating: .min / 2, count: count)
+    knowers = Array(repeating: [], count: count)
+    floorStands = Array(repeating: false, count: count)
+    roseAt = Array(repeating: .min, count: count)
+    graceSince = Array(repeating: nil, count: hosts)
     lastDisturbance = Array(repeating: .min / 2, count: hosts)
     sleepingSince = Array(repeating: Array(repeating: nil, count: count), count: hosts)
   }
@@ -305,6 +345,7 @@ final class Checker {
       if reason == .leaseExpired, grace > 0, host.bootNow.adding(milliseconds: grace) > end {
         world.fail("session \(session.rawValue) is told a grace of \(grace) ms, which is longer than the lease")
       }
+      if reason == .dataLoss { verifyDataLoss(host, beliefs[at]) }
       removeBeliefs { $0.session == session && names[$0.name] == name && $0.token == token }
       world.mark("lost: \(reason.rawValue)")
     case .waiting(let id, _, let position, _, _):
@@ -358,10 +399,12 @@ final class Checker {
     case .timeout: if wait == nil || wait == 0 { world.fail("a request without a limit timed out") }
     // Redis is unavailable before the first link; a wait that ran out before Redis could answer may be told so later.
     case .unavailable:
-      let fewRoundTrips = 8 * Int64(world.plan.latencyMicroseconds.upperBound) / 1000
+      let fewRoundTrips = 10 * Int64(world.plan.latencyMicroseconds.upperBound) / 1000
       let answersFrom = host.linkUpSince.adding(milliseconds: fewRoundTrips + 3)
       let ranOut = wait.map { answersFrom > request.issuedBoot.adding(milliseconds: Int64($0)) } ?? false
       if world.isCalm, host.linkIsUp, !ranOut { world.fail("Redis is said to be unavailable, and is not") }
+    case .recovering:
+      if world.isCalm, !world.plan.beginsAtOnce { world.fail("Redis is said to be recovering, and has lost nothing") }
     case .wrongType: if !world.plan.faults.contains(.wrongType) { world.fail("no key has a wrong type") }
     case .modeConflict:
       if !request.sawOthers, world.isCalm { world.fail("a conflict over \(names), which nobody else had or wanted") }

@@ -18,15 +18,15 @@ extension Simulation {
       client.live()
     }
     if !plan.faults.isEmpty { nextFault() }
-    rememberData()
+    if plan.faults.contains(where: { [.restartWithOldData, .failover, .swapDatabase].contains($0) }) { rememberData() }
     watchSleepers()
     run(milliseconds: plan.chaosMilliseconds)
     calmDown()
-    // Every zombie connection may cost one lease, and so may every lost push. A queue lives for two leases, or twice as
-    // long as a lock's key that outlives its time because the clock was set back.
+    // Every zombie connection may cost one lease, and so may every lost push, and the grace of an epoch. A queue lives for
+    // two leases, or twice as long as a lock's key that outlives its time because the clock was set back.
     run(
-      milliseconds: 3 * plan.leaseMilliseconds + plan.keepaliveMilliseconds + 5 * Self.latencyMax / 1000
-        + 2 * server.setBackMicroseconds / 1000)
+      milliseconds: (plan.faults.contains(where: \.beginsEpoch) ? 5 : 3) * plan.leaseMilliseconds
+        + plan.keepaliveMilliseconds + 5 * Self.latencyMax / 1000 + 2 * server.setBackMicroseconds / 1000)
     for name in checker.names.indices { checker.verifyAgreement(name) }
     drain()
     verifyTries()
@@ -41,13 +41,19 @@ extension Simulation {
 
   private func rememberData() {
     server.rememberData()
-    schedule(after: 700_000) { [self] in if faultsAreOn { rememberData() } }
+    schedule(after: plan.faults.contains(.failover) ? 20_000 : 700_000) { [self] in if faultsAreOn { rememberData() } }
   }
 
   private func nextFault() {
     schedule(after: random.pick(1...2 * plan.faultEveryMilliseconds * 1000)) { [self] in
       guard faultsAreOn else { return }
-      strike(random.pick(plan.faults))
+      let fault = random.pick(plan.faults)
+      if !fault.beginsEpoch {
+        strike(fault)
+      } else if now >= nextEpochFrom {
+        strike(fault)
+        nextEpochFrom = now + plan.epochEveryMilliseconds * 1000
+      }
       nextFault()
     }
   }
@@ -60,6 +66,7 @@ extension Simulation {
     server.redis.trouble = .none
     server.redis.deniedCommand = nil
     server.resume()
+    server.endWhatIsTooLong()
     latencyFactor = 1
     for host in hosts {
       host.resume()
@@ -96,6 +103,14 @@ extension Simulation {
       return fail("a host does not find Redis again")
     }
     for client in clients where !client.isConnected { client.open() }
+    // What is gone may not have been missed yet.
+    clients[0].acquire(0)
+    let patience = 2 * plan.leaseMilliseconds + 3000 + trips
+    guard run(milliseconds: patience, until: { checker.beliefs.contains { $0.session == clients[0].session } }) else {
+      return fail("a lock that nobody wants is not granted within \(patience) ms")
+    }
+    clients[0].release(0)
+    run(milliseconds: plan.leaseMilliseconds + trips)
     for _ in 0..<4 where failure == nil {
       let first = random.pick(clients)
       let second = random.pick(clients)
@@ -151,19 +166,30 @@ extension Simulation {
       server.stall()
       schedule(after: random.pick([lease / 100, lease / 3, 2 * lease])) { [self] in server.resume() }
     case .restartWithData: server.restart(keeping: .all, afterMicroseconds: random.pick(1000...lease))
-    case .restartWithOldData, .restartWithoutData:
-      checker.dataLost()
-      server.restart(keeping: fault == .restartWithOldData ? .old : .none, afterMicroseconds: random.pick(1000...lease))
+    case .restartWithOldData:
+      server.restart(
+        keeping: .old(random.pick([0, 700_000])), afterMicroseconds: random.pick(1000...lease), clock: otherClock())
+    case .restartWithoutData:
+      server.restart(keeping: .nothing, afterMicroseconds: random.pick(1000...lease), clock: otherClock())
+    case .failover:
+      server.restart(
+        keeping: .old(random.pick([0, 20_000, 300_000, SimulatedServer.ageMax])),
+        afterMicroseconds: random.pick(1000...lease), clock: otherClock())
     case .scriptFlush: server.redis.flushScripts()
     case .flushAll:
-      checker.dataLost()
+      checker.forgot()
       _ = server.operate(["FLUSHALL"])
+    case .swapDatabase: server.swapDatabases(with: random.pick([.nothing, .nothing, .nothing, .old(700_000), nil]))
+    case .evictEpoch:
+      checker.lost()
+      checker.forgotFloors()
+      server.redis.evict(checker.epochKey)
     case .clockForward:
-      checker.dataLost()
+      checker.unsafe(.clockForward)
       server.stepClock(byMicroseconds: random.pick([lease / 10, lease, 3_600_000_000]))
     case .clockBack: server.stepClock(byMicroseconds: -random.pick([lease / 10, lease / 2]))
     case .evictLock:
-      checker.dataLost(name)
+      checker.unsafe(.lockKeyGone, [name])
       server.redis.evict(checker.lockKeys[name])
     case .evictFence: server.redis.evict(Bytes("sl:{lock-\(name)}:fence"))
     case .evictQueue:
@@ -200,8 +226,15 @@ extension Simulation {
   /// Commands that the scripts use; a right to one of them can be taken.
   private static let rights = [
     "DEL", "EXISTS", "GET", "LINDEX", "LLEN", "LPOP", "LPOS", "LRANGE", "LREM", "PEXPIRE", "PING", "PTTL", "PUBLISH",
-    "RPUSH", "SET", "TIME",
+    "RPUSH", "SET", "TIME", "INFO", "PUBSUB",
   ]
+
+  /// By how much the clock of the next server process differs from the true one, in microseconds; nil: as before.
+  private func otherClock() -> Int64? {
+    guard plan.hasOtherClocks else { return nil }
+    let lease = plan.leaseMilliseconds * 1000
+    return random.pick([nil, 0, -lease / 10, -lease, lease, -3_600_000_000, 3_600_000_000])
+  }
 
   /// An administrator takes a lock from hosts that are gone, and from foreign processes.
   private func takeAway(_ name: Int) {
@@ -214,7 +247,8 @@ extension Simulation {
     }
     guard !seen.isEmpty else { return }
     let encoder = LeaseCommandEncoder(keyPrefix: "sl:", host: "admin", instance: "1")
-    let command = encoder.takeAway(checker.names[name], seen: seen, token: nil)
+    let command = encoder.takeAway(
+      checker.names[name], seen: seen, token: nil, terms: GrantTerms(epoch: checker.epochID))
     let source = RedisScript.leases.first { $0.name == command.script }?.source ?? []
     let reply = server.operate(["EVAL", Bytes(source)] + command.parts.map { Bytes($0) })
     if case .array(let taken)? = reply, !taken.isEmpty { mark("taken away") }
@@ -252,6 +286,7 @@ extension Simulation {
     server.tick()
     guard server.redis.peek(key) == nil else { return }
     _ = server.operate(["RPUSH", key, "other data"])
+    checker.foreignTook(name)
     schedule(after: random.pick(1000...plan.leaseMilliseconds * 1000)) { [self] in
       if case .list? = server.redis.peek(key)?.value { _ = server.operate(["DEL", key]) }
     }
@@ -263,6 +298,7 @@ extension Simulation {
     let value = Bytes("foreign-\(newID())")
     let span = random.pick(Int64(10)...plan.leaseMilliseconds)
     guard server.operate(["SET", key, value, "NX", "PX", Bytes(span)]) == .ok else { return }
+    checker.foreignTook(name)
     mark("foreign holder took the lock")
     guard random.chance(50) else { return }
     schedule(after: span * 500) { [self] in

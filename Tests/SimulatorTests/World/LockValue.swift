@@ -34,6 +34,18 @@ struct LockValue {
     self.holders = holders
   }
 
+  /// The same value with no share that ends later than `end`.
+  static func shortened(_ bytes: Bytes, toEndBy end: Int64) -> Bytes {
+    guard let value = LockValue(bytes), value.mode != "x" else { return bytes }
+    let fields = bytes.text.split(separator: ";", omittingEmptySubsequences: false).enumerated().map { index, field in
+      guard index >= 2 else { return String(field) }
+      var parts = field.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
+      parts[4] = String(min(Int64(parts[4]) ?? end, end))
+      return parts.joined(separator: ":")
+    }
+    return Bytes(fields.joined(separator: ";"))
+  }
+
   /// How many may hold it together; nil where it is no semaphore.
   var capacity: Int? { mode.hasPrefix("p") ? Int(mode.dropFirst()) : nil }
 }
@@ -52,4 +64,31 @@ struct QueueEntry {
     guard parts.count >= 4 else { return nil }
     (owner, attempt, mode) = (parts[0], parts[1], parts[3])
   }
+}
+
+/// What stands in Redis about its epoch, as the checker reads it.
+struct EpochValue: Equatable {
+  let number: UInt64
+  /// `<number>:<host>/<instance>:<attempt>`.
+  let id: String
+  let isOpen: Bool
+  let grace: Int64
+  let longest: Int64
+  let floor: Int64
+
+  /// nil for what no daemon wrote.
+  init?(_ bytes: Bytes) {
+    let fields = bytes.text.split(separator: ";", omittingEmptySubsequences: false).map(String.init)
+    guard fields.count >= 8, fields[0] == "1", let number = UInt64(fields[1].prefix { $0 != ":" }),
+      ["o", "g"].contains(fields[2]), let grace = Int64(fields[5]), let longest = Int64(fields[6]),
+      let floor = Int64(fields[7])
+    else { return nil }
+    self.number = number
+    id = fields[1]
+    isOpen = fields[2] == "o"
+    (self.grace, self.longest, self.floor) = (grace, longest, floor)
+  }
+
+  /// With what a command must name it.
+  var whenOpen: String { "1;\(id);o;" }
 }

@@ -233,11 +233,17 @@ final class SimulatedHost {
     // The engine first handles what came due before it hears that the link is gone; those commands go nowhere.
     if isTellingLinkDown { return }
     guard linkIsUp else { return world.fail("host \(index) sends \(command) while the link is down") }
-    if case .renew = command { waitingRenewals.append((id, command)) } else { waitingCommands.append((id, command)) }
+    switch command {
+    case .confirmEpoch: return send(id, command)
+    case .renew, .reclaim: waitingRenewals.append((id, command))
+    case .acquire, .release, .downgrade, .reserve, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .hostMessage:
+      waitingCommands.append((id, command))
+    }
     fillWindow()
   }
 
-  /// Puts commands into the pipeline while it has room, renewals first, as the daemon does. Returns those that had to
+  /// Puts commands into the pipeline while it has room, renewals first, as the daemon does; the question for the epoch has
+  /// gone before everything. Returns those that had to
   /// wait for room.
   @discardableResult
   private func fillWindow() -> [CommandID] {
@@ -252,15 +258,18 @@ final class SimulatedHost {
       } else {
         break
       }
-      let inWords = encoder.encode(command)
-      guard machine?.submit(isOfLaterRelease ? LaterRelease.changed(inWords) : inWords, id: id) == true else {
-        world.fail("host \(index): the connection machine does not take \(command)")
-        break
-      }
-      commands[id] = (command, bootNow)
+      send(id, command)
       sent.append(CommandID(id))
     }
     return sent
+  }
+
+  private func send(_ id: UInt64, _ command: LeaseCommand) {
+    let inWords = encoder.encode(command)
+    guard machine?.submit(isOfLaterRelease ? LaterRelease.changed(inWords) : inWords, id: id) == true else {
+      return world.fail("host \(index): the connection machine does not take \(command)")
+    }
+    commands[id] = (command, bootNow)
   }
 
   private func flush() {

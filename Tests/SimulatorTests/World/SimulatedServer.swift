@@ -10,21 +10,41 @@ final class SimulatedServer {
   private(set) var isStalled = false
   private(set) var isDown = false
   private var clockOffset: Int64 = 0
+  /// Which scripts the daemons have, by their digests.
+  private let scriptNames: [String: ScriptName]
   /// By how much the clock was set back in all: keys outlive their time by as much.
   private(set) var setBackMicroseconds: Int64 = 0
-  /// What stood in Redis a while ago, for a restart that finds an old file.
-  private(set) var oldData: [Bytes: RedisModel.Entry] = [:]
+  /// What stood in Redis a while ago, the latest last: for a restart that finds an old file, and for a replica that lags.
+  private(set) var copies: [(at: Int64, data: [Bytes: RedisModel.Entry])] = []
   /// Messages to inboxes that will be lost on their way.
   var pushesToLose = 0
 
   init(world: Simulation) {
     self.world = world
     redis.ownPushesComeAfterTheReply = world.plan.ownPushesComeAfterTheReply
+    scriptNames =
+      world.mistake == .none && !world.plan.hasLaterReleases
+      ? Self.names : Self.names.merging(Self.digests(world.mistake.scripts + LaterRelease.scripts)) { $1 }
+  }
+
+  private static let names = digests(RedisScript.leases)
+
+  private static func digests(_ scripts: [RedisScript]) -> [String: ScriptName] {
+    Dictionary(scripts.map { (LuaRuntime.digest(of: Bytes($0.source)), $0.name) }) { $1 }
+  }
+
+  /// The script that a command calls.
+  func script(of command: [Bytes]) -> ScriptName? {
+    switch command.first {
+    case "EVALSHA": scriptNames[command[1].text]
+    case "EVAL": scriptNames[LuaRuntime.digest(of: command[1])]
+    default: nil
+    }
   }
 
   /// Brings the model's clock up to the simulation's.
   func tick() {
-    redis.wallMicroseconds = 1_700_000_000_000_000 + world.now + clockOffset
+    redis.wallMicroseconds = clock
   }
 
   // MARK: Connections
@@ -82,10 +102,11 @@ final class SimulatedServer {
       for command in try RESPWire.commands(in: wire.input, from: &start) {
         guard wire.serverIsOpen else { break }
         let before = world.checker.leaseTable()
+        let epoch = world.checker.epochBytes()
         try redis.execute(command, from: wire.client)
-        world.trace("redis < host \(wire.host.index) wire \(wire.id): \(Self.brief(command))")
+        world.trace("redis < host \(wire.host.index) wire \(wire.id): \(brief(command))")
         collect(redis.takeOutput(), into: &output)
-        world.checker.executed(command, by: wire.me, before: before)
+        world.checker.executed(command, by: wire.me, before: before, epoch: epoch)
       }
       if wire.serverIsOpen { wire.input.removeFirst(start) }
     } catch {
@@ -122,11 +143,10 @@ final class SimulatedServer {
     }
   }
 
-  private static func brief(_ command: [Bytes]) -> String {
+  private func brief(_ command: [Bytes]) -> String {
     switch command.first?.text {
     case "EVALSHA", "EVAL":
-      let name = RedisScript.leases.first { LuaRuntime.digest(of: Bytes($0.source)) == command[1].text }
-      return "\(name?.name.rawValue ?? command[0].text) "
+      return "\(script(of: command)?.rawValue ?? command[0].text) "
         + command.dropFirst(3).filter { !$0.text.hasPrefix("sl:inbox") }.map(\.text).joined(separator: " ")
     case "SCRIPT": return "SCRIPT LOAD"
     default: return command.map(\.text).joined(separator: " ")
@@ -150,18 +170,25 @@ final class SimulatedServer {
     }
   }
 
-  enum Data { case all, old, none }
+  enum Data {
+    case all, nothing
+    /// What stood there so long ago, in microseconds, or somewhat longer.
+    case old(Int64)
+  }
 
-  /// The process ends, and starts again after a while with what it finds on disk.
-  func restart(keeping data: Data, afterMicroseconds pause: Int64) {
+  /// The process ends, and starts again after a while with what it finds on disk; or a replica takes its place, with what
+  /// it has heard, and by its own clock. `clock`: by how much that differs from the true one; nil: as before.
+  func restart(keeping data: Data, afterMicroseconds pause: Int64, clock: Int64? = nil) {
     guard !isDown else { return }
     tick()
     let kept: [Bytes: RedisModel.Entry]
     switch data {
     case .all: kept = redis.entries
-    case .old: kept = oldData
-    case .none: kept = [:]
+    case .old(let age): kept = copy(ofAge: age)
+    case .nothing: kept = [:]
     }
+    world.checker.forgot()
+    clockOffset = clock ?? clockOffset
     isDown = true
     isStalled = false
     for wire in wires { close(wire) }
@@ -169,9 +196,58 @@ final class SimulatedServer {
     world.schedule(after: pause) { [self] in isDown = false }
   }
 
+  /// The simulation's moment by the server's clock.
+  var clock: Int64 { Self.epoch + world.now + clockOffset }
+
+  private static let epoch: Int64 = 1_700_000_000_000_000
+
   func rememberData() {
     tick()
-    oldData = redis.entries
+    copies.append((world.now, redis.entries))
+    if let first = copies.first, first.at < world.now - Self.ageMax { copies.removeFirst() }
+  }
+
+  /// By how much a replica may lag, in microseconds.
+  static let ageMax: Int64 = 5_000_000
+
+  private func copy(ofAge age: Int64) -> [Bytes: RedisModel.Entry] {
+    (copies.last { $0.at <= world.now - age } ?? copies.first)?.data ?? [:]
+  }
+
+  /// The two databases of the server change places. `content`: what is put into the other one before that; nil: it is what
+  /// it was.
+  func swapDatabases(with content: Data?) {
+    tick()
+    switch content {
+    case nil: break
+    case .all: redis.fillOtherDatabase(with: redis.entries)
+    case .nothing: redis.fillOtherDatabase(with: [:])
+    case .old(let age):
+      // Data of the very epoch that everybody is in are unsafe for ever: nothing tells them from what they replace (U5).
+      let data = copy(ofAge: age)
+      let name = { (entry: RedisModel.Entry?) -> String? in
+        if case .string(let bytes)? = entry?.value { EpochValue(bytes)?.id } else { nil }
+      }
+      let key = world.checker.epochKey
+      redis.fillOtherDatabase(with: name(data[key]) == name(redis.entries[key]) ? [:] : data)
+    }
+    world.checker.forgot()
+    redis.swapDatabases()
+    world.checker.foundInstead()
+  }
+
+  /// What a clock that is behind keeps for an hour ends after a lease: an administrator who has set it right would see to
+  /// that.
+  func endWhatIsTooLong() {
+    tick()
+    let end = redis.nowMilliseconds + world.plan.leaseMilliseconds
+    for (key, entry) in redis.entries {
+      guard let its = entry.expiresAtMilliseconds, its > end, !key.text.hasSuffix(":fence") else { continue }
+      var entry = entry
+      entry.expiresAtMilliseconds = end
+      if case .string(let bytes) = entry.value { entry.value = .string(LockValue.shortened(bytes, toEndBy: end)) }
+      redis.store(key, entry)
+    }
   }
 
   func stepClock(byMicroseconds step: Int64) {

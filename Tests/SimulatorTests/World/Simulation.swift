@@ -1,124 +1,6 @@
 import LockEngine
 import LockTypes
-import RESP
-import RedisLeases
 import TestSupport
-
-/// A mistake that is planted to see whether the checks find it.
-enum Mistake: String, CaseIterable {
-  case none
-  case releaseIgnoresTheOwner, renewalTakesForeignKeys, counterIsNotKept, acquireIgnoresTheQueue
-  case permitsAreNotCounted, readersIgnoreTheWriter, releaseTakesEarlierPermits, conflictIsNotSeen
-  case leaseIsCountedTooLong, leaseHasTheLengthOfTheDay, clockStopsWhileSuspended, linkDownIsNotTold
-  case waitsAreDatedByOwnClocks, noPlaceBehindOwnReaders, placesAreNotLookedAt, passedOnUnsurely
-
-  var scripts: [RedisScript] {
-    switch self {
-    case .none, .leaseIsCountedTooLong, .leaseHasTheLengthOfTheDay, .clockStopsWhileSuspended, .linkDownIsNotTold,
-      .waitsAreDatedByOwnClocks, .placesAreNotLookedAt:
-      RedisScript.leases
-    case .passedOnUnsurely: edited(.release, "\n    be_sure(its_lease or 10000)", "")
-    case .releaseIgnoresTheOwner: edited(.release, "if instance ~= me then return false end", "")
-    case .renewalTakesForeignKeys: edited(.renew, "string.sub(value, 1, #mine) == mine", "true")
-    case .counterIsNotKept: edited(.acquire, "math.max(counter, token_floor, now[1] * 1000000 + now[2]) + 1", "7")
-    case .acquireIgnoresTheQueue: edited(.acquire, "if waiting == 0 and fits(my_mode) then", "if fits(my_mode) then")
-    case .permitsAreNotCounted: edited(.acquire, "#holders < tonumber(string.sub(mode, 2))", "true")
-    case .readersIgnoreTheWriter:
-      edited(
-        .acquire, "if waiting == 0 and fits(my_mode) then", "if (waiting == 0 or my_mode == 's') and fits(my_mode) then"
-      )
-    case .releaseTakesEarlierPermits: edited(.release, "if is_exact then return its_attempt == attempt end", "")
-    case .noPlaceBehindOwnReaders:
-      edited(.acquire, "\nstand_in_queue(left)", "\nif kept == tonumber(attempt) then stand_in_queue(left) end")
-    case .conflictIsNotSeen:
-      edited(
-        .acquire, "if its_mode == 's' then return mode == 's' end", "if its_mode == 's' then return mode ~= 'x' end")
-    }
-  }
-
-  /// The scripts with one place of one of them changed, without the quick ways, which would bypass it.
-  private func edited(_ name: ScriptName, _ old: String, _ new: String) -> [RedisScript] {
-    RedisScript.leases(withQuickWays: false).map { script in
-      guard script.name == name else { return script }
-      let text = String(decoding: script.source, as: UTF8.self)
-      precondition(text.contains(old), "the planted mistake does not fit the script any more")
-      return RedisScript(name: name, source: Array(text.replacing(old, with: new).utf8))
-    }
-  }
-
-  /// What is sent instead of a command.
-  func changed(_ command: LeaseCommand, of host: SimulatedHost) -> LeaseCommand {
-    if self == .placesAreNotLookedAt, case .checkPlaces = command { return .heartbeat }
-    let length: (Int64) -> Int64
-    switch self {
-    case .leaseIsCountedTooLong: length = { $0 / 3 }
-    // Whatever length was asked for before under the same attempt.
-    case .leaseHasTheLengthOfTheDay: length = { _ in host.leaseMilliseconds }
-    default: return command
-    }
-    return switch command {
-    case .acquire(let name, let attempt, let ask, let isTry, let floor, let mode, let milliseconds, let kept):
-      .acquire(
-        name: name, attempt: attempt, ask: ask, isTry: isTry, tokenFloor: floor, mode: mode,
-        leaseMilliseconds: length(milliseconds), keeping: kept)
-    case .renew(let leases, let milliseconds): .renew(leases, leaseMilliseconds: length(milliseconds))
-    default: command
-    }
-  }
-
-  /// Words of the failure that must find it: a mistake that ends a script with an error would show in any case.
-  var mustBeFoundBy: String? {
-    switch self {
-    case .readersIgnoreTheWriter, .acquireIgnoresTheQueue: "had waited longer"
-    case .placesAreNotLookedAt: "has slept"
-    case .none, .releaseIgnoresTheOwner, .renewalTakesForeignKeys, .counterIsNotKept, .permitsAreNotCounted,
-      .releaseTakesEarlierPermits, .conflictIsNotSeen, .leaseIsCountedTooLong, .leaseHasTheLengthOfTheDay,
-      .clockStopsWhileSuspended, .linkDownIsNotTold, .waitsAreDatedByOwnClocks, .noPlaceBehindOwnReaders,
-      .passedOnUnsurely:
-      nil
-    }
-  }
-
-  /// A plan in which the mistake can show.
-  func plan(seed: UInt64) -> Plan {
-    var plan = Plan(seed: seed)
-    if self == .noPlaceBehindOwnReaders { plan.faults = [] }
-    if self == .placesAreNotLookedAt { plan.faults = [.evictQueue, .loseEntry, .lostPush] }
-    if self == .leaseHasTheLengthOfTheDay { plan.faults = [.leaseChange, .cut] }
-    if self == .passedOnUnsurely { plan.faults = [.rightTaken] }
-    if self == .readersIgnoreTheWriter { (plan.faults, plan.sharedPercent) = ([], 60) }
-    if self == .conflictIsNotSeen { (plan.conflictPercent, plan.sharedPercent) = (10, 60) }
-    guard self == .waitsAreDatedByOwnClocks, plan.nameCount > 1 else { return plan }
-    plan.faults = []
-    plan.chainPercent = 40
-    plan.cancelPercent = 0
-    plan.latencyMicroseconds = 30...60
-    return plan
-  }
-
-  /// What is heard instead of a reply.
-  func changed(_ reply: LeaseReply, of host: SimulatedHost) -> LeaseReply {
-    guard self == .waitsAreDatedByOwnClocks else { return reply }
-    func ofThisHost(_ clock: StoreInstant) -> StoreInstant {
-      StoreInstant(microseconds: clock.microseconds + Int64(host.index) * 10_000_000)
-    }
-    return switch reply {
-    case .clock(let clock): .clock(ofThisHost(clock))
-    case .queued(let holder, let expires, let listeners, let clock):
-      .queued(
-        holderHost: holder, holderExpiresInMilliseconds: expires, listeners: listeners, clock: clock.map(ofThisHost))
-    default: reply
-    }
-  }
-
-  func engineConfiguration(_ plan: Plan) -> EngineConfiguration {
-    var configuration = plan.engine
-    if self == .leaseIsCountedTooLong {
-      configuration.settings.leaseMilliseconds = plan.leaseMilliseconds * 3
-    }
-    return configuration
-  }
-}
 
 /// Several hosts and one Redis in virtual time. All that happens follows from the plan and its seed.
 final class Simulation {
@@ -141,6 +23,8 @@ final class Simulation {
   var clientsAct = false
   var actCount = 0
   var latencyFactor: Int64 = 1
+  /// From when on a fault may begin an epoch.
+  var nextEpochFrom: Int64 = 0
 
   private var queue = EventQueue()
   private var wireCount = 0
@@ -161,7 +45,12 @@ final class Simulation {
     server = SimulatedServer(world: self)
     checker = Checker(world: self)
     hosts = (0..<plan.hostCount).map { SimulatedHost(world: self, index: $0) }
-    for host in hosts { host.start() }
+    if !plan.beginsAtOnce {
+      // It finds nothing and nobody, so that there is no grace.
+      hosts[0].start()
+      _ = run(milliseconds: 20 + 20 * plan.latencyMicroseconds.upperBound / 1000) { checker.epoch != nil }
+    }
+    for host in hosts where !host.isRunning { host.start() }
   }
 
   /// Nothing goes wrong in this simulation.

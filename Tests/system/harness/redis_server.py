@@ -19,8 +19,18 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def wrong_clock(directory):
+    """The library of wrong_clock.c, made in `directory`."""
+    library = pathlib.Path(directory) / "wrong_clock.so"
+    if not library.exists():
+        source = pathlib.Path(__file__).with_name("wrong_clock.c")
+        subprocess.run(["clang", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, source], check=True)
+    return library
+
+
 class RedisServer:
-    """Runs in `directory`, on a Unix socket and a TCP port of the loopback interface. It keeps no data on disk."""
+    """Runs in `directory`, on a Unix socket and a TCP port of the loopback interface. It keeps no data on disk, unless
+    it is told to."""
 
     def __init__(self, directory, *args):
         self.directory = pathlib.Path(directory)
@@ -29,6 +39,8 @@ class RedisServer:
         self.process = None
         self.port = None
         self.log_path = self.directory / "redis.log"
+        # By how much its wall clock is wrong from its next start on.
+        self.clock_seconds = 0
         # An administrator's connection: no tests of a client library's own retries here.
         self.admin = redis.Redis(unix_socket_path=str(self.socket_path), socket_timeout=GENEROUS_SECONDS)
         self.start()
@@ -45,8 +57,15 @@ class RedisServer:
     def pid(self):
         return self.process.pid
 
-    def start(self):
-        """Starts with empty data."""
+    def start(self, data=None):
+        """Starts with the data of a snapshot, or with none."""
+        dump = self.directory / "dump.rdb"
+        dump.unlink(missing_ok=True)
+        if data is not None:
+            dump.write_bytes(data)
+        env = dict(os.environ)
+        if self.clock_seconds:
+            env.update(LD_PRELOAD=str(wrong_clock(self.directory)), WRONG_CLOCK_SECONDS=str(self.clock_seconds))
         for _ in range(5):
             self.port = free_port()
             with open(self.log_path, "ab") as log:
@@ -54,7 +73,7 @@ class RedisServer:
                     ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket",
                      str(self.socket_path), "--save", "", "--appendonly", "no", "--dir", str(self.directory),
                      "--maxclients", "10000", "--enable-debug-command", "local", *self.args],
-                    stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+                    stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env)
             if wait_until(lambda: self._answers() or self.process.poll() is not None, "redis-server's start"):
                 if self.process.poll() is None:
                     return
@@ -65,7 +84,7 @@ class RedisServer:
             return self.admin.ping()
         except redis.exceptions.AuthenticationError:
             return True
-        except redis.exceptions.ConnectionError:
+        except (redis.exceptions.ConnectionError, redis.exceptions.BusyLoadingError):
             return False
 
     def stop(self):
@@ -84,12 +103,18 @@ class RedisServer:
         self.admin.connection_pool.disconnect()
         self.socket_path.unlink(missing_ok=True)
 
-    def restart(self):
+    def restart(self, data=None):
         self.kill()
-        self.start()
+        self.start(data)
+
+    def snapshot(self):
+        """All data as they are now, to start with later."""
+        self.admin.save()
+        return (self.directory / "dump.rdb").read_bytes()
 
     def keys(self):
-        return sorted(self.admin.keys("*"))
+        """All keys but that of the epoch, which stays."""
+        return sorted(set(self.admin.keys("*")) - {b"sidelock:epoch"})
 
     def daemon_connections(self):
         """The connections that are not this administrator's own."""

@@ -1,0 +1,162 @@
+// Which data the store has, and what happens when they are others.
+//
+// Nothing is granted but in the epoch that a command names. So this host asks for the epoch first on every connection, and
+// the link counts as up behind the answer. A command that names another epoch than the store's is answered that, and
+// changes nothing; then the epoch is asked for again.
+//
+// ```
+//            linkUp                     answered, and the last going down has reached all locks
+//   down ─────────────▶ confirming ────────────────────────────────────────────────────────────▶ up
+//    ▲                    │    ▲                                                                 │
+//    └──── linkDown ──────┴────┼───────────────── linkDown ──────────────────────────────────────┤
+//                              │                                                                 │
+//                              └── another epoch, or it is no longer told (as a going down, but  │
+//                                  the connection stays)  ◀──────────────────────────────────────┘
+// ```
+//
+// Other data are to the engine what a new link is: what was under way finds nobody any more, leases are in doubt, what is
+// wanted is asked for again, and releases are repeated. Only that leases which were taken in another epoch are reclaimed
+// instead of renewed (`LockEngine+Renewal.swift`).
+//
+// An epoch begins with a grace, in which leases are reclaimed and nothing is granted. Waits wait; tries are refused. Each
+// host measures it by its own clock, from when it learned of the epoch, and then asks for its end.
+
+import LockTypes
+
+extension LockEngine {
+  // MARK: What is known
+
+  /// Which data the store has.
+  public var storeStanding: StoreStanding { StoreStanding(epoch: link.epoch.id, graceEnds: link.epoch.graceEnds) }
+
+  /// Whether the store grants nothing, because its epoch has begun a short while ago.
+  var isRecovering: Bool { link.confirmation.isGood && !link.epoch.isOpen }
+
+  /// Why nobody can say who has a lock; `words`: what the store has said about it.
+  func unavailable(_ words: String?, now: BootInstant) -> Refusal {
+    guard words == nil, isRecovering, let end = link.epoch.graceEnds else {
+      return .unavailable(words ?? link.confirmation.refusal)
+    }
+    // Others may have opened it.
+    mayBeOpen(now: now)
+    return .recovering(retryMilliseconds: max(1, end.milliseconds(since: now)))
+  }
+
+  // MARK: Asking for it
+
+  /// Asks for the epoch if that is due.
+  func confirmDue(now: BootInstant) {
+    if let due = link.confirmation.due, due <= now { confirmEpoch(now: now) }
+  }
+
+  func confirmEpoch(now: BootInstant) {
+    guard link.isConnected, link.confirmation.command == nil else { return }
+    let epoch = link.epoch
+    let waited = epoch.waitedMilliseconds(now: now)
+    let longest = link.longestTimeline.leaseMilliseconds
+    let byClock = epoch.tokenByClock(now: now).flatMap { $0 < NumberSource.tokenFloorEnd ? $0 : nil }
+    let id = send(
+      .confirmEpoch(
+        EpochClaim(
+          attempt: issued.newClaim(now: now), known: epoch.id, isFirstOfLink: link.confirmation.isFirst,
+          longestLeaseMilliseconds: longest, graceMilliseconds: max(longest, epoch.graceOfNextMilliseconds),
+          tokenFloor: issued.tokenFloor, tokenFloorOfNew: byClock ?? 0, waitedMilliseconds: waited,
+          mayBeFirst: epoch.number == 0 && !hasLeasesOfBefore)),
+      .confirm(leaseMilliseconds: longest), now: now)
+    link.confirmation.sent(id, now: now)
+  }
+
+  /// A command was answered that its epoch is not the store's, or there is another sign of it.
+  func epochIsDoubted(now: BootInstant) {
+    // A question that is under way is answered behind this.
+    link.confirmation.isDoubted = true
+    if link.confirmation.refusals > 1 {
+      let retry = retry(afterRefusals: link.confirmation.refusals, now: now)
+      link.confirmation.at = link.confirmation.at.map { min($0, retry) } ?? retry
+    } else {
+      confirmEpoch(now: now)
+    }
+  }
+
+  /// Somebody has begun or opened an epoch, or takes longer leases. If this host begins the next one it has to know that, so
+  /// the message tells it, and comes before the loss of what it tells of.
+  func epochHasChanged(longestLeaseMilliseconds longest: Int64, now: BootInstant) {
+    if link.epoch.isNews(leaseMilliseconds: longest) {
+      link.epoch.leasesAreLonger(longest)
+      changes?.touchEpoch()
+    }
+    // A question that is under way is answered behind this.
+    guard link.confirmation.isGood else { return }
+    confirmEpoch(now: now)
+  }
+
+  /// Whether to take such a message in, however many others there are.
+  func epochIsAwaited(longestLeaseMilliseconds longest: Int64) -> Bool {
+    link.epoch.isNews(leaseMilliseconds: longest) || link.confirmation.isGood && link.confirmation.command == nil
+  }
+
+  /// There is a sign that somebody has opened the epoch. Asks, but not all the time.
+  func mayBeOpen(now: BootInstant) {
+    guard link.isUp, isRecovering,
+      link.confirmation.askedAt.map({ now.milliseconds(since: $0) >= Self.placeTrustMilliseconds }) ?? true
+    else { return }
+    confirmEpoch(now: now)
+  }
+
+  func confirmReplied(
+    _ reply: LeaseReply, toldLeaseMilliseconds told: Int64, sentAt: BootInstant, now: BootInstant
+  ) {
+    guard case .epoch(let sight) = reply, sight.isSound else { return confirmRefused(reply.words, now: now) }
+    issued.tokenIsKnown(sight.tokenFloor)
+    let news = link.epoch.learned(sight, sentAt: sentAt, now: now)
+    changes?.touchEpoch()
+    let isDoubted = link.confirmation.isDoubted
+    var isOther = false
+    if case .other = news {
+      isOther = true
+      counters.epochs += 1
+    }
+    link.confirmation.answered(toldLeaseMilliseconds: told, isAgain: isDoubted && !isOther)
+    // Where it was not opened although it was waited for, its grace was raised. One that is open is asked for again before
+    // the grace of one that follows can be over: whoever comes later has to begin another one.
+    let next = now.adding(milliseconds: configuration.foreignPollMilliseconds)
+    let lease = link.longestTimeline.leaseMilliseconds
+    link.confirmation.at = link.epoch.graceEnds.map { max($0, next) } ?? max(now.adding(milliseconds: lease / 2), next)
+    if link.isUp {
+      if isOther || isDoubted {
+        dataAreOthers(now: now)
+      } else if case .opened = news {
+        link.opened()
+        locks.all.beginWalk()
+      }
+    }
+    if told < link.longestTimeline.leaseMilliseconds {
+      // Nobody has asked for a longer lease yet.
+      if !link.isUp { link.confirmation.isVoid() }
+      confirmEpoch(now: now)
+    }
+    goOnWithLink(now: now)
+  }
+
+  /// Without the epoch nothing can be granted, so everybody who waits hears the words.
+  private func confirmRefused(_ words: String, now: BootInstant) {
+    let isNews = words != link.confirmation.refusal
+    link.confirmation.refused(words)
+    link.confirmation.at = retry(afterRefusals: link.confirmation.refusals, now: now)
+    if link.isUp {
+      // What is known of it has not changed.
+      guard link.confirmation.isDoubted else { return }
+      link.confirmation.isVoid()
+      dataAreOthers(now: now)
+    } else if isNews, !link.confirmation.isGood {
+      locks.all.beginWalk()
+    }
+    goOnWithLink(now: now)
+  }
+
+  /// What this host knows of the store's locks is void, as when a link goes down. The connection stays.
+  private func dataAreOthers(now: BootInstant) {
+    guard link.wentDown(keepingConnection: true) else { return }
+    locks.all.beginWalk()
+  }
+}

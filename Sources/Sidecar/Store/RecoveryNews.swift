@@ -1,0 +1,79 @@
+import ClientProtocol
+import LockEngine
+import LockTypes
+import Logging
+
+/// Notices that the store has other data than before, and when it grants again: for the log, and for those who watch.
+final class RecoveryNews {
+  private let logger: Logger
+  private let watches: WatchBook
+  private var known = StoreStanding()
+  /// Whether the link is newer than the last look.
+  private var isLinkNew = false
+
+  init(logger: Logger, watches: WatchBook) {
+    self.logger = logger
+    self.watches = watches
+  }
+
+  func linkCameUp() {
+    isLinkNew = true
+    // Told anew on each link: whoever watches has been told since that it is connected.
+    known.graceEnds = nil
+    watches.notifyWatchers(.connected)
+  }
+
+  func linkWentDown() { watches.notifyWatchers(.disconnected) }
+
+  /// Looks at the store's data as the engine knows them now. Called in every turn.
+  func look(at standing: StoreStanding, now: BootInstant) {
+    guard standing != known else { return }
+    let before = known
+    known = standing
+    if standing.epoch != before.epoch {
+      log(standing, before: before.epoch, now: now)
+      isLinkNew = false
+    }
+    if let left = standing.graceLeftMilliseconds(now: now) {
+      watches.notifyWatchers(.recovering, retryMilliseconds: left)
+    } else if before.graceEnds != nil {
+      logger.info("Redis grants locks again", metadata: ["epoch": "\(standing.epoch.number)"])
+      watches.notifyWatchers(.connected)
+    }
+  }
+
+  private func log(_ standing: StoreStanding, before: EpochID, now: BootInstant) {
+    let number: Logger.MetadataValue = "\(standing.epoch.number)"
+    guard let left = standing.graceLeftMilliseconds(now: now) else {
+      return logger.info("joined an epoch of Redis", metadata: ["epoch": number])
+    }
+    logger.notice(
+      "Redis has other data than before; held locks are kept, and nothing new is granted for a while",
+      metadata: ["epoch": number, "grace_ms": "\(left)", "why": "\(reason(before: before).rawValue)"])
+  }
+
+  /// How this host came to know of it.
+  private enum Reason: String {
+    /// It knew no data before.
+    case new
+    /// When it connected: the server was restarted, or another one took its place.
+    case connected
+    /// The connection stood.
+    case flushed
+  }
+
+  private func reason(before: EpochID) -> Reason {
+    guard before != .none else { return .new }
+    return isLinkNew ? .connected : .flushed
+  }
+
+  /// What has happened, for who waits.
+  static let words = "Redis has other data than before; held locks are kept, and nothing new is granted for a while"
+
+  /// What has happened and what to do, for who was refused.
+  static func words(leftMilliseconds left: Int64) -> String {
+    let seconds = max(1, (left + 999) / 1000)
+    return
+      "Redis has other data than before; held locks are kept, and new ones are granted in \(seconds) s: try again then"
+  }
+}

@@ -1,0 +1,301 @@
+import LockEngine
+import LockTypes
+import Testing
+
+/// While the store recovers, nobody is granted anything: how long that lasts, and what people hear meanwhile.
+@Suite struct GraceTests {
+  private let script = Script()
+
+  init() { script.open(alice, bob, carol, dave) }
+
+  /// A grace that this host has just learned of.
+  private static let grace = EpochSight.epoch(2, isOpen: false)
+  private static let open = EpochSight.epoch(2)
+
+  @Test func inAGraceATryIsToldWhenToComeAgain() {
+    script.lose(Self.grace)
+    script.pass(milliseconds: 101)
+    _ = script.take()
+    script.acquire(alice, wait: 0)
+    let effects = script.take()
+    #expect(effects.compactMap(\.refusal) == [.recovering(retryMilliseconds: 10_000)])
+    #expect(effects.compactMap(\.command).isEmpty)
+    script.acquire(alice, all: ["x", "y"], wait: 0)
+    #expect(script.take().compactMap(\.refusal) == [.recovering(retryMilliseconds: 10_000)])
+  }
+
+  @Test func inAGraceATryOfWhatThisHostHoldsIsBusy() {
+    script.hold(alice)
+    script.lose(Self.grace)
+    _ = script.take()
+    script.acquire(bob, wait: 0)
+    #expect(script.take().compactMap(\.refusal) == [.busy(.local(alice, 100), of: x)])
+  }
+
+  @Test func inAGraceATryBehindAWaitIsToldToo() {
+    script.lose(Self.grace)
+    script.acquire(alice)
+    _ = script.take()
+    script.acquire(bob, wait: 0)
+    #expect(script.take().compactMap(\.refusal) == [.recovering(retryMilliseconds: 10_101)])
+  }
+
+  @Test func aTryThatTheLossHitsIsTold() {
+    script.acquire(alice, wait: 0)
+    script.lose(Self.grace, to: script.takeSent().last)
+    #expect(script.take().compactMap(\.refusal) == [.recovering(retryMilliseconds: 10_101)])
+  }
+
+  @Test func aWaitThatEndsInAGraceIsTold() {
+    script.lose(Self.grace)
+    script.acquire(alice, wait: 5_000)
+    script.reply(queued(behind: "", listens: false))
+    script.pass(milliseconds: 5_000)
+    #expect(script.take().compactMap(\.refusal).last == .recovering(retryMilliseconds: 5_101))
+  }
+
+  @Test func aWaitForWhatThisHostHoldsTimesOutInAGrace() {
+    script.hold(alice)
+    script.lose(Self.grace)
+    script.acquire(bob, wait: 5_000)
+    script.pass(milliseconds: 5_000)
+    #expect(script.take().compactMap(\.refusal).last == .timeout(.local(alice, 100), of: x))
+  }
+
+  @Test func aWaitHearsOfTheGraceAndOfItsEnd() {
+    script.lose(Self.grace)
+    script.acquire(alice, progress: true)
+    script.reply(queued(behind: "", listens: false))
+    let end = script.now.adding(milliseconds: 10_101)
+    #expect(
+      script.take().compactMap(\.notification) == [
+        .waiting(request: RequestID(2), name: x, position: 1, holder: .unknown, trouble: .recovering(until: end))
+      ])
+    script.epoch = Self.open
+    script.pass(milliseconds: 10_101)
+    script.reply(queued(behind: "other"))
+    #expect(
+      script.take().compactMap(\.notification) == [
+        .waiting(request: RequestID(2), name: x, position: 1, holder: .host("other"), trouble: nil)
+      ])
+  }
+
+  /// Whether anybody waits or not.
+  @Test func theGraceIsWaitedForByTheOwnClockAndThenItsEndAskedFor() {
+    script.lose(.epoch(2, isOpen: false, grace: 20_000))
+    script.pass(milliseconds: 20_200)
+    #expect(script.claims.allSatisfy { $0.waitedMilliseconds == 0 })
+    script.epoch = Self.open
+    script.pass(milliseconds: 1)
+    #expect(script.claims.last?.waitedMilliseconds == 20_000 && script.claims.last?.known == Self.grace.id)
+    #expect(script.engine.storeStanding == StoreStanding(epoch: Self.open.id, graceEnds: nil))
+  }
+
+  @Test func aGraceThatWasRaisedIsWaitedForLonger() {
+    script.lose(Self.grace)
+    script.epoch = .epoch(2, isOpen: false, grace: 30_000)
+    script.pass(milliseconds: 10_101)
+    #expect(script.claims.last?.waitedMilliseconds == 10_000)
+    let count = script.claims.count
+    script.pass(milliseconds: 20_199)
+    #expect(script.claims.count == count)
+    script.pass(milliseconds: 1)
+    #expect(script.claims.last?.waitedMilliseconds == 30_000)
+  }
+
+  /// A store that does not open it for whatever reason.
+  @Test func aGraceThatIsNotEndedIsAskedForNowAndThen() {
+    script.lose(Self.grace)
+    script.pass(milliseconds: 12_000)
+    #expect((10..<30).contains(script.claims.count))
+  }
+
+  @Test func aGraceIsNotCountedAnewOnTheNextConnection() {
+    script.lose(Self.grace)
+    script.pass(milliseconds: 9_000)
+    script.connectAgain(Self.grace)
+    #expect(script.claims.last?.waitedMilliseconds == 0)
+    script.pass(milliseconds: 1_101)
+    #expect(script.claims.last?.waitedMilliseconds == 10_000)
+  }
+
+  @Test func aHostThatWasAwayForAllOfTheGraceAsksForItsEndAtOnce() {
+    script.lose(Self.grace)
+    script.feed(.linkDown(.only))
+    script.pass(milliseconds: 60_000)
+    script.connectAgain(Self.open)
+    #expect(script.claims.last.map { $0.waitedMilliseconds > 50_000 } == true)
+  }
+
+  @Test func whenItIsOpenEverythingIsAskedForAgain() {
+    script.lose(Self.grace)
+    for name in ["a", "b", "c"] {
+      script.acquire(alice, name)
+      script.reply(queued(behind: "", listens: false))
+    }
+    _ = script.take()
+    script.epoch = Self.open
+    script.pass(milliseconds: 10_100)
+    _ = script.take()
+    script.pass(milliseconds: 1)
+    #expect(acquires(script.sent()).map(\.name) == ["a", "b", "c"].map { LockName($0) })
+  }
+
+  /// Another host has opened it: what is granted shows it, and nobody waits for the own clock.
+  @Test func aGrantShowsThatItIsOpen() {
+    script.lose(Self.grace)
+    script.acquire(alice)
+    script.pass(milliseconds: 2_000)
+    _ = script.take()
+    script.acquire(bob, "y")
+    script.epoch = Self.open
+    script.reply(granted(7))
+    #expect(script.engine.storeStanding.graceEnds == nil)
+  }
+
+  @Test func aTryThatIsRefusedLooksWhetherItIsOpenByNow() {
+    script.lose(Self.grace)
+    script.pass(milliseconds: 2_000)
+    _ = script.take()
+    script.epoch = Self.open
+    script.acquire(alice, wait: 0)
+    #expect(script.take().compactMap(\.refusal) == [.recovering(retryMilliseconds: 8_101)])
+    script.acquire(alice, wait: 0)
+    #expect(acquires(script.sent()).map(\.name) == [x])
+  }
+
+  // MARK: How long a grace has to be
+
+  @Test func aGraceIsAsLongAsTheLongestLeaseThatIsKnown() {
+    script.connectAgain(.epoch(1, grace: 10_000, longest: 60_000))
+    script.connectAgain(.epoch(2, isOpen: false))
+    #expect(script.claims.last?.graceMilliseconds == 60_000 && script.claims.last?.longestLeaseMilliseconds == 10_000)
+  }
+
+  /// Another host may have told the store of its leases later than this one asked, and the store may be gone before this one
+  /// asks again.
+  @Test func whoBeginsAnEpochKnowsTheLengthOfLeasesThatCameLater() {
+    #expect(script.engine.isAwaited(.epochChanged(longestLeaseMilliseconds: 60_000)))
+    script.epoch = nil
+    script.feed(.pushReceived(.only, .epochChanged(longestLeaseMilliseconds: 60_000)))
+    #expect(script.isAskingForEpoch)
+    #expect(script.claims.last?.graceMilliseconds == 60_000 && script.claims.last?.longestLeaseMilliseconds == 10_000)
+    script.connectAgain(.epoch(2, isOpen: false))
+    #expect(script.claims.last?.graceMilliseconds == 60_000)
+  }
+
+  /// Whoever can write to the inbox alone can neither have others wait for ever, nor have this host ask all the time.
+  @Test func messagesAboutEpochsAreBounded() {
+    script.epoch = nil
+    script.feed(.pushReceived(.only, .epochChanged(longestLeaseMilliseconds: .max)))
+    #expect(script.claims.last?.graceMilliseconds == 3_600_000)
+    let count = script.claims.count
+    for longest: Int64 in [.max, 0, .min, 10_000] {
+      #expect(!script.engine.isAwaited(.epochChanged(longestLeaseMilliseconds: longest)))
+      script.feed(.pushReceived(.only, .epochChanged(longestLeaseMilliseconds: longest)))
+    }
+    #expect(script.claims.count == count)
+  }
+
+  /// An epoch that begins is joined by hosts that have nothing to do, and opened for all at once.
+  @Test func aHostThatIsToldOfAnEpochAsksForIt() {
+    script.epoch = Self.grace
+    script.feed(.pushReceived(.only, .epochChanged(longestLeaseMilliseconds: 10_000)))
+    script.acquire(alice, wait: nil)
+    #expect(script.engine.storeStanding.graceEnds != nil)
+    _ = script.take()
+    script.epoch = Self.open
+    script.feed(.pushReceived(.only, .epochChanged(longestLeaseMilliseconds: 10_000)))
+    #expect(acquires(script.sent()).map(\.name) == [x])
+  }
+
+  @Test func aGraceThatWasNotOverIsCarriedOn() {
+    script.connectAgain(.epoch(2, isOpen: false, grace: 60_000, longest: 10_000))
+    script.connectAgain(.epoch(3, isOpen: false))
+    #expect(script.claims.last?.graceMilliseconds == 60_000)
+    script.connectAgain(.epoch(3, grace: 60_000, longest: 10_000))
+    script.connectAgain(.epoch(4))
+    #expect(script.claims.last?.graceMilliseconds == 10_000)
+  }
+
+  /// If the store lost its data before it was told, the next grace would be too short.
+  @Test func aLongerLeaseIsAskedForOnceTheStoreWasToldOfIt() {
+    script.epoch = nil
+    script.reconfigure { $0.leaseMilliseconds = 60_000 }
+    #expect(script.isAskingForEpoch && script.claims.last?.longestLeaseMilliseconds == 60_000)
+    func length(_ name: String) -> Int64? {
+      script.acquire(alice, name)
+      guard case .acquire(_, _, _, _, _, _, let length, _)? = script.sent().last else { return nil }
+      return length
+    }
+    #expect(length("a") == 10_000)
+    script.answer(.epoch(.ofTests))
+    #expect(length("b") == 60_000)
+    script.reconfigure { $0.leaseMilliseconds = 5_000 }
+    #expect(length("c") == 5_000)
+    script.connectAgain(.ofTests)
+    #expect(script.claims.last?.longestLeaseMilliseconds == 60_000)
+  }
+
+  /// The timer must not come again and again for a question that is under way.
+  @Test func whatIsToBeAskedWhileTheAnswerIsAwaitedWaitsForIt() {
+    script.feed(.linkDown(.only))
+    script.epoch = nil
+    script.feed(.linkUp(.only))
+    script.answer(.epoch(.ofTests))
+    script.reconfigure { $0.leaseMilliseconds = 60_000 }
+    script.reconfigure { $0.leaseMilliseconds = 70_000 }
+    #expect(script.engine.nextDeadline.map { $0 > script.now } ?? true)
+    script.answer(.epoch(.ofTests))
+    #expect(script.claims.last?.longestLeaseMilliseconds == 70_000)
+    script.acquire(alice)
+    let ask = script.takeSent().last
+    script.reply(.otherEpoch, to: ask)
+    #expect(script.engine.nextDeadline.map { $0 > script.now } ?? true)
+  }
+
+  @Test func aLongerLeaseThatWasWantedMeanwhileIsToldBeforeItIsAskedFor() {
+    script.feed(.linkDown(.only))
+    script.epoch = nil
+    script.feed(.linkUp(.only))
+    script.reconfigure { $0.leaseMilliseconds = 60_000 }
+    script.acquire(alice)
+    script.answer(.epoch(.ofTests))
+    #expect(script.sent().isEmpty && script.claims.last?.longestLeaseMilliseconds == 60_000)
+    script.answer(.epoch(.ofTests))
+    #expect(acquires(script.sent()).count == 1)
+  }
+
+  // MARK: Tokens
+
+  @Test func theStoreTellsOfTokensThatOthersHad() {
+    script.lose(.epoch(2, floor: 5_000))
+    script.acquire(alice)
+    #expect(acquires(script.sent()).last?.terms.tokenFloor == 5_000)
+  }
+
+  /// Whoever had the highest tokens may be dead, and the next store's clock behind.
+  @Test func anEpochBeginsAboveWhatTheClockOfTheOneBeforeShowed() {
+    script.connectAgain(.epoch(1, at: 7_000_000_000))
+    script.pass(milliseconds: 100_000)
+    script.lose(Self.grace)
+    let last: Token = 7_102_000_000
+    #expect(script.claims.last?.tokenFloorOfNew == last)
+  }
+
+  /// A clock that was set back does not hide what it showed before.
+  @Test func aClockThatWasSetBackIsNotFollowed() {
+    script.connectAgain(.epoch(1, at: 7_000_000_000))
+    script.acquire(alice)
+    script.reply(queued(at: 1_000))
+    script.lose(Self.grace)
+    let last: Token = 7_001_000_000
+    #expect(script.claims.last?.tokenFloorOfNew == last)
+  }
+
+  @Test(arguments: [-1, .max, 1 << 52] as [Int64]) func aClockThatMakesNoSenseIsNotFollowed(_ microseconds: Int64) {
+    script.connectAgain(.epoch(1, floor: microseconds, at: microseconds))
+    script.lose(Self.grace)
+    #expect(script.claims.last?.tokenFloorOfNew == 1_000_000)
+  }
+}
