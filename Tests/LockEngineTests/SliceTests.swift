@@ -108,6 +108,18 @@ import Testing
     #expect(turns(800) <= 5 * few)
   }
 
+  /// A slice of one step has to come to an end, too.
+  @Test func aShutdownInTheSmallestSlicesComesToItsEnd() {
+    let script = Script(EngineConfiguration(tier: .local(firstToken: 1)) { $0.stepsPerSlice = 1 }, linkUp: false)
+    script.open(alice, bob)
+    script.acquire(bob)
+    for _ in 0..<3 { script.acquire(alice) }
+    script.feed(.shutdownRequested)
+    var effects: [Effect] = []
+    #expect(settle(script) { effects += $0 } < 100)
+    #expect(effects.last == .shutdownCompleted)
+  }
+
   /// Those with little are not kept waiting by those with much, and neither takes more of a turn for being many.
   @Test(arguments: [(2, 16), (2, 40), (12, 40), (60, 1), (60, 16)])
   func manySessionsAreClosedInSlices(sessions: Int, holdsEach: Int) {

@@ -108,9 +108,12 @@ extension LockEngine {
 
   /// Ends what there is of a lock until the steps are used up; true when nothing is left.
   private func stop(_ lock: LockRecord, now: BootInstant) -> Bool {
-    stepsLeft -= 1
     // It may have been forgotten meanwhile.
-    guard locks[lock.name] === lock else { return true }
+    guard locks[lock.name] === lock else {
+      stepsLeft -= 1
+      return true
+    }
+    // A slice may be one step long, so that nothing may be counted before something is done.
     while let waiter = lock.queue.first {
       guard !mustPutOff else { return false }
       stepsLeft -= 1
@@ -121,6 +124,7 @@ extension LockEngine {
       stepsLeft -= 1
       lose(hold, reason: .shutdown, graceEnds: nil, now: now)
     }
+    stepsLeft -= 1
     for lease in lock.leases where lease.isLost { drop(lease) }
     advance(lock, now: now)
     return true
