@@ -86,7 +86,7 @@ extension LeaseReplyDecoder {
   /// The reply of confirm_epoch.lua; nil when it is not understood.
   static func epochSight(_ reply: RESPValue) -> EpochSight? {
     guard let parts = reply.elements, parts.count == 9, parts[0].isText("epoch"),
-      let number = parts[1].integer.flatMap({ UInt64(exactly: $0) }), number > 0, number < 1 << 53,
+      let number = parts[1].integer.flatMap({ UInt64(exactly: $0) }), number > 0, number < 1 << 50,
       let text = parts[2].string, text.utf8.starts(with: "\(number):".utf8),
       let grace = parts[4].integer, let longest = parts[5].integer, let floor = parts[6].integer, floor >= 0,
       let seconds = parts[7].integer, let microseconds = parts[8].integer,

@@ -56,8 +56,8 @@ extension LeasePush {
       else { return nil }
       self = .contended(name: name, attempt: attempt, ask: ask, isTry: isTry == 1, inbox: inbox, mode: mode)
     case "epoch":
-      guard let longest = message.number() else { return nil }
-      self = .epochChanged(longestLeaseMilliseconds: longest)
+      guard let longest = message.number(), let epoch = message.word() else { return nil }
+      self = .epochChanged(longestLeaseMilliseconds: longest, epoch: epoch)
     case "tell":
       guard let message = HostMessageCodec.decode(message.rest) else { return nil }
       self = .hostMessage(message)

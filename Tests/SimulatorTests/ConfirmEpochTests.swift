@@ -63,6 +63,12 @@ import Testing
   @Test func onlyAnEpochThatBeginsIsTakenAboveTheClockOfTheOneBefore() throws {
     try begin()
     #expect(try confirm(claim(Self.known, floor: 42, floorOfNew: 99)).tokenFloor == 42)
+    // Whoever joins in the grace may know a clock that the one who began it did not know.
+    let earlier = EpochID(number: 4, text: "4:a/1f:2")
+    #expect(try confirm(claim(earlier, floor: 42, floorOfNew: 99)).tokenFloor == 42)
+    try begin(stage: "g", floor: 42)
+    #expect(try confirm(claim(Self.known, floor: 42, floorOfNew: 99)).tokenFloor == 42)
+    #expect(try confirm(claim(earlier, floor: 42, floorOfNew: 99)).tokenFloor == 99)
     try twin.putEpoch(nil)
     #expect(try confirm(claim(Self.known, floor: 42, floorOfNew: 99)).tokenFloor == 99)
     try twin.putEpoch(nil)
@@ -73,7 +79,7 @@ import Testing
 
   /// Everybody has to know how long leases are, before the epoch in whose key that stands is lost.
   @Test func everyHostIsToldOfAnEpochAndOfLongerLeases() throws {
-    let told = { (longest: Int64) in ["1;epoch \(longest);"] }
+    let told = { (longest: Int64) in ["1;epoch \(longest) 1:a/1f:7;"] }
     for host in 0...1 { try twin.subscribe(host) }
     try confirm(claim(mayBeFirst: true))
     #expect(twin.messages == told(10_000))

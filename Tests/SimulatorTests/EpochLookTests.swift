@@ -72,6 +72,26 @@ import Testing
     }
   }
 
+  /// Others handed over higher tokens than this host knows, in a grace that has ended while its command was on the way.
+  @Test(arguments: [HoldMode.exclusive, .shared, .permit(of: 2)])
+  func whatIsGrantedLiesAboveTheFloorOfTheEpoch(_ mode: HoldMode) throws {
+    try twin.putEpoch("1;\(EpochID.tested.text);o;run;0;10000;10000;8600000000000000;later")
+    guard case .granted(let grant) = try twin.execute(acquire(mode: mode), from: 0) else {
+      Issue.record("not granted")
+      return
+    }
+    #expect(grant.token == 8_600_000_000_000_001)
+  }
+
+  @Test(arguments: ["x", "s"]) func whatIsHandedOnLiesAboveTheFloorOfTheEpoch(_ mode: String) throws {
+    try twin.subscribe(1)
+    try twin.putEpoch("1;\(EpochID.tested.text);o;run;0;10000;10000;8700000000000000")
+    try twin.putLock(Self.own)
+    try twin.putInQueue("1;b/1f:3:10000:\(mode)")
+    try twin.execute(release(), from: 0)
+    #expect(twin.messages.first?.hasPrefix("1;granted 3 8700000000000001 ") == true)
+  }
+
   @Test func anEpochOfAnotherTypeIsAnotherOne() throws {
     try twin.putEpoch(nil)
     try twin.tell(["RPUSH", "t:epoch", "x"])

@@ -92,7 +92,7 @@ import Testing
   @Test func anEpoch() throws {
     model.putEpoch(nil)
     try execute(.confirmEpoch(claim), from: 0)
-    let run = "\(model.runID)-\(model.replicationID)"
+    let run = "\(model.runID)-\(model.secondReplicationID)"
     #expect(
       string(encoders[0].keys.epochKey) == "1;6:a/1f:7;g;\(run);1700000000000;60000;10000;1700000000000005")
     var opener = claim

@@ -110,7 +110,8 @@ import Testing
   private static func epochs(_ random: inout SeededRandom) -> RedisModel.Entry? {
     let own = EpochID.tested.text
     let values: [RedisModel.Value] =
-      Array(repeating: .string(Bytes("1;\(own);o;-;0;10000;10000;0")), count: 12)
+      Array(repeating: .string(Bytes("1;\(own);o;-;0;10000;10000;0")), count: 8)
+      + Array(repeating: .string(Bytes("1;\(own);o;-;0;10000;10000;8600000000000000;later")), count: 4)
       + [
         "1;\(own);g;-;0;60000;10000;0", "1;6:b/1f:3;o;-;0;10000;10000;0", "1;\(own)0;o;-;0;1;1;0", "rubbish", "",
         "2;\(own);o;later",

@@ -65,8 +65,8 @@ extension LockEngine {
     case .inUse(let name, let ask):
       catchUp(name, now: now)
       if let lock = locks[name] { inUseTold(lock, ask: ask, now: now) }
-    case .epochChanged(let longest):
-      epochHasChanged(longestLeaseMilliseconds: longest, now: now)
+    case .epochChanged(let longest, let epoch):
+      epochHasChanged(longestLeaseMilliseconds: longest, epoch: epoch, now: now)
     case .hostMessage(let message):
       told(message, now: now)
     }
@@ -90,8 +90,8 @@ extension LockEngine {
       locks[name].map { lock in
         lock.ask == ask && (lock.conflict != nil || lock.queue.first.map { $0.isTry && $0.answersWanted <= 1 } ?? false)
       } ?? false
-    case .epochChanged(let longest):
-      epochIsAwaited(longestLeaseMilliseconds: longest)
+    case .epochChanged(let longest, let epoch):
+      epochIsAwaited(longestLeaseMilliseconds: longest, epoch: epoch)
     case .hostMessage:
       false
     }

@@ -34,13 +34,16 @@ extension LockEngine {
 
   /// Why nobody can say who has a lock; `words`: what the store has said about it.
   func unavailable(_ words: String?, now: BootInstant) -> Refusal {
-    guard words == nil, isRecovering, let end = link.epoch.graceEnds else {
+    guard words == nil, link.confirmation.refusal == nil, isRecovering, let end = link.epoch.graceEnds else {
       return .unavailable(words ?? link.confirmation.refusal)
     }
     // Others may have opened it.
     mayBeOpen(now: now)
-    return .recovering(retryMilliseconds: max(1, end.milliseconds(since: now)))
+    return .recovering(retryMilliseconds: max(Self.retryMillisecondsMin, end.milliseconds(since: now)))
   }
+
+  /// The shortest time after which somebody is told to try again, in milliseconds.
+  static let retryMillisecondsMin: Int64 = 100
 
   // MARK: Asking for it
 
@@ -79,20 +82,23 @@ extension LockEngine {
   }
 
   /// Somebody has begun or opened an epoch, or takes longer leases. If this host begins the next one it has to know that, so
-  /// the message tells it, and comes before the loss of what it tells of.
-  func epochHasChanged(longestLeaseMilliseconds longest: Int64, now: BootInstant) {
-    if link.epoch.isNews(leaseMilliseconds: longest) {
+  /// the message tells it, and comes before the loss of what it tells of. Who can only write to the inbox does not know the
+  /// name of the epoch, and can have it asked for now and then.
+  func epochHasChanged(longestLeaseMilliseconds longest: Int64, epoch: String, now: BootInstant) {
+    if epoch == link.epoch.id.text, link.epoch.isNews(leaseMilliseconds: longest) {
       link.epoch.leasesAreLonger(longest)
       changes?.touchEpoch()
     }
     // A question that is under way is answered behind this.
-    guard link.confirmation.isGood else { return }
-    confirmEpoch(now: now)
+    guard link.confirmation.isGood, link.confirmation.command == nil else { return }
+    let soon = link.confirmation.askedAt?.adding(milliseconds: configuration.foreignPollMilliseconds) ?? now
+    if soon <= now { return confirmEpoch(now: now) }
+    link.confirmation.at = link.confirmation.at.map { min($0, soon) } ?? soon
   }
 
   /// Whether to take such a message in, however many others there are.
-  func epochIsAwaited(longestLeaseMilliseconds longest: Int64) -> Bool {
-    link.epoch.isNews(leaseMilliseconds: longest) || link.confirmation.isGood && link.confirmation.command == nil
+  func epochIsAwaited(longestLeaseMilliseconds longest: Int64, epoch: String) -> Bool {
+    epoch == link.epoch.id.text && link.epoch.isNews(leaseMilliseconds: longest)
   }
 
   /// There is a sign that somebody has opened the epoch. Asks, but not all the time.

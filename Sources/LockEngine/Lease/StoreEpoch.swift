@@ -176,7 +176,7 @@ struct EpochConfirmation {
 
 extension EpochSight {
   /// Longer leases and graces than this, in milliseconds, do not stand in any store.
-  static let millisecondsMax: Int64 = 1 << 31
+  static let millisecondsMax: Int64 = 3_600_000
   /// A name with more bytes is nobody's.
   static let nameBytesMax = 512
 
@@ -187,6 +187,6 @@ extension EpochSight {
 extension EpochID {
   /// Whether a store can have named it.
   var isSound: Bool {
-    number >= 1 && number < 1 << 53 && (1...EpochSight.nameBytesMax).contains(text.utf8.count)
+    number >= 1 && number < 1 << 50 && (1...EpochSight.nameBytesMax).contains(text.utf8.count)
   }
 }

@@ -260,8 +260,8 @@ public enum LeasePush: Hashable, Sendable {
   /// A holder keeps the lock for which this host tried with `ask`.
   case inUse(name: LockName, ask: UInt64)
   /// The store's epoch is another one, or has been opened, or somebody takes longer leases from now on: of
-  /// `longestLeaseMilliseconds`. It comes before everything that the store does afterwards.
-  case epochChanged(longestLeaseMilliseconds: Int64)
+  /// `longestLeaseMilliseconds`, in the epoch named `epoch`. It comes before everything that the store does afterwards.
+  case epochChanged(longestLeaseMilliseconds: Int64, epoch: String)
   /// Another host says something that the store has no part in.
   case hostMessage(HostMessage)
 }

@@ -43,6 +43,11 @@ enum LinkCommand: Equatable {
     }
   }
 
+  /// Whether it is what each connection begins with.
+  var isOfBeginning: Bool {
+    if case .lease(_, .confirmEpoch) = self { true } else { false }
+  }
+
   /// What it is called in the log.
   var word: String {
     switch self {

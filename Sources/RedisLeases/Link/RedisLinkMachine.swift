@@ -401,8 +401,10 @@ extension RedisLinkMachine {
     case .fault(let fault): return .ended(Ending(reason: fault.description, isAddressToBlame: true))
     case .message(_, let payload): return .message(payload)
     case .reply(let number, let value):
-      batch.hasReply = true
-      guard let command = window.answered(number) else { return nil }
+      let command = window.answered(number)
+      // The question for the epoch belongs to the beginning of a connection, as the handshake does.
+      if command?.isOfBeginning != true { batch.hasReply = true }
+      guard let command else { return nil }
       return replied(value, to: command)
     }
   }

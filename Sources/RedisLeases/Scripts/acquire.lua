@@ -77,6 +77,8 @@ for _, holder in ipairs(holders) do
   if holder.instance ~= me then
     others[#others + 1] = holder
   elseif holder.attempt == attempt then
+    -- It may have stood in the queue in the grace: who waits under an attempt that has the lock would be given it once more.
+    if waiting > 0 then redis.call('LREM', queue, 0, my_entry) end
     if mode == 'x' then
       redis.call('PEXPIRE', lock, lease)
     else

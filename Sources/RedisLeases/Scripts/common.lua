@@ -36,6 +36,7 @@ local token_count, fence_margin, token_floor = tonumber(ARGV[6]), tonumber(ARGV[
 
 local stands = redis.pcall('GET', ARGV[9])
 local is_open, is_grace = stage_of(stands, ARGV[10])
+if is_open then token_floor = math.max(token_floor, floor_of(stands, ARGV[10])) end
 local value, queued, fenced = redis.pcall('GET', lock), redis.pcall('LLEN', queue), redis.pcall('GET', fence)
 local waiting, counter = tonumber(queued) or 0, tonumber(fenced) or 0
 

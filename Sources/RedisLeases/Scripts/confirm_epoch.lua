@@ -8,7 +8,7 @@
 -- The key is a plain string without a TTL. Nobody but this script writes it:
 --   1;<number>:<host>/<instance>:<attempt>;<stage>;<run>;<since>;<grace>;<longest>;<floor>
 -- where the number counts up, and host, instance and attempt are of who began it, so that no two epochs have the same name;
--- the stage is g (grace) or o (open); <run> is the server's run and its replication id, or - where INFO is not allowed; <since>
+-- the stage is g (grace) or o (open); <run> is the server's run and the replication id of its last promotion, or - where INFO is not allowed; <since>
 -- is a time in ms by Redis' clock, for people; <grace> is how long somebody who learns of the epoch has to wait before he may
 -- open it, <longest> the longest lease of those who joined it, both in ms and never lowered; <floor> is the highest token
 -- that anybody handed over with it. A later release may put more fields behind, each after a semicolon. They are written
@@ -49,6 +49,12 @@ local function below(limit, word)
   return number and number < limit and number or nil
 end
 
+-- The length of a lease or a grace. No setting allows for more than an hour.
+local function milliseconds_in(word)
+  local number = below(2 ^ 31, word)
+  return number and math.min(number, 3600000)
+end
+
 -- The epoch in a value; nil for what nobody here wrote, or a later format, of which the second result is true.
 local function epoch_in(text)
   local format, name, number, stage, rest = string.match(text, '^(%d+);((%d+):[%w._-]+/%x+:%d+);(%a+);(.*)$')
@@ -56,7 +62,7 @@ local function epoch_in(text)
   local run, since, grace, longest, floor, more = string.match(rest, '^([%w_-]+);(%d+);(%d+);(%d+);(%d+)(.*)$')
   local epoch = {
     name = name, number = below(2 ^ 50, number), stage = stage, run = run, since = since,
-    grace = below(2 ^ 31, grace), longest = below(2 ^ 31, longest), floor = below(2 ^ 53, floor), more = more }
+    grace = milliseconds_in(grace), longest = milliseconds_in(longest), floor = below(2 ^ 53, floor), more = more }
   local is_known = run and (more == '' or string.sub(more, 1, 1) == ';') and (stage == 'g' or stage == 'o')
     and epoch.number and epoch.grace and epoch.longest and epoch.floor
   return is_known and epoch or nil, false
@@ -77,10 +83,12 @@ local function told(section, field)
   return type(info) == 'string' and string.match('\n' .. info, '\n' .. field .. ':([%w_-]+)') or nil
 end
 
--- Which run of which server this is. A server that was made a replica and a primary again has the same run and other data,
--- and another replication id.
-local run = told('server', 'run_id')
-run = run and run .. '-' .. (told('replication', 'master_replid') or '') or '-'
+-- Which run of which server this is. A server that was made a replica and a primary again has the same run, may have other
+-- data, and has two replication ids; one that was not has a second one of zeros, and changes its first one also where its
+-- data stay: a first replica comes, or the last one has been gone for an hour.
+local run, second = told('server', 'run_id'), told('replication', 'master_replid2')
+if second and string.find(second, '[^0]') then second = told('replication', 'master_replid') end
+run = run and run .. '-' .. (second or '') or '-'
 
 -- Whether it is certain that the data are those that were there when the epoch was last confirmed. Where the run does not
 -- show, they may be others on every new connection.
@@ -109,6 +117,8 @@ if is_same_run and (epoch.name == known
   local stage, grace, longest = epoch.stage, epoch.grace, epoch.longest
   epoch.floor, epoch.longest = math.max(epoch.floor, its_floor), math.max(epoch.longest, its_longest)
   if epoch.stage == 'g' then
+    -- Who began it may not have known the clock of the epoch before.
+    if epoch.name ~= known then epoch.floor = math.max(epoch.floor, tonumber(ARGV[12])) end
     epoch.grace = math.max(epoch.grace, its_longest, its_grace)
     -- Whoever has a lease has it from a command before this epoch. This host has waited for longer than it can last.
     if epoch.name == known and waited > 0 and waited >= epoch.grace then epoch.stage = 'o' end
@@ -133,7 +143,7 @@ if now ~= value then redis.call('SET', key, now) end
 -- Who begins the next epoch has to know how long leases are, also if this one is lost before he has asked for it: the
 -- message is there before the loss.
 for _, inbox in ipairs(is_news and inboxes() or {}) do
-  if inbox ~= ARGV[8] .. me then redis.pcall('PUBLISH', inbox, '1;epoch ' .. digits(epoch.longest) .. ';') end
+  if inbox ~= ARGV[8] .. me then redis.pcall('PUBLISH', inbox, '1;epoch ' .. digits(epoch.longest) .. ' ' .. epoch.name .. ';') end
 end
 return {
   'epoch', digits(epoch.number), epoch.name, epoch.stage, digits(epoch.grace), digits(epoch.longest),

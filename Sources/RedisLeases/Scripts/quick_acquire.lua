@@ -3,7 +3,8 @@
 local stands = ARGV[11] == 'x' and redis.call('EXISTS', KEYS[1], KEYS[2]) == 0 and redis.pcall('GET', ARGV[9])
 if type(stands) == 'string' and string.sub(stands, 1, #ARGV[10]) == ARGV[10] then
   local time, token_count = redis.call('TIME'), tonumber(ARGV[6])
-  local first = math.max(time[1] * 1000000 + time[2], tonumber(ARGV[8])) + 1
+  local floor = tonumber(string.match(stands, '^[^;]*;%d+;%d+;%d+;(%d+)', #ARGV[10] + 1)) or 0
+  local first = math.max(time[1] * 1000000 + time[2], tonumber(ARGV[8]), floor) + 1
   -- Until when the counter is kept: see count_to in common.lua.
   local kept = ARGV[7] - time[1] * 1000 - math.floor(time[2] / 1000)
   local last = first + token_count - 1

@@ -37,7 +37,8 @@ if type(quick_value) == 'string' and not entries.err and type(quick_fence) ~= 't
   is_usual = is_usual and instance and instance ~= ARGV[1]
   local stands = is_usual and redis.pcall('GET', ARGV[9])
   if type(stands) == 'string' and string.sub(stands, 1, #ARGV[10]) == ARGV[10] then
-    local next_first = math.max(counter, tonumber(ARGV[8]), time[1] * 1000000 + time[2]) + 1
+    local floor = tonumber(string.match(stands, '^[^;]*;%d+;%d+;%d+;(%d+)', #ARGV[10] + 1)) or 0
+    local next_first = math.max(counter, tonumber(ARGV[8]), floor, time[1] * 1000000 + time[2]) + 1
     local token = string.format('%.0f', next_first)
     local message = '1;granted ' .. attempt .. ' ' .. token .. ' ' .. ARGV[6] .. ' ' .. #entries - 1 .. ';' .. ARGV[5]
     -- What can be refused is tried before the message, or is the message: see be_sure in common.lua.

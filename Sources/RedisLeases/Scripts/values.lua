@@ -57,6 +57,12 @@ local function stage_of(stands, open)
   return begin == open, begin == string.sub(open, 1, -3) .. 'g;'
 end
 
+-- The floor of tokens of the epoch that stands there and is open. A host that has not asked since may know a lower one: others
+-- handed theirs over in the grace.
+local function floor_of(stands, open)
+  return tonumber(string.match(stands, '^[^;]*;%d+;%d+;%d+;(%d+)', #open + 1)) or 0
+end
+
 local function is_mode(word) return word == 'x' or word == 's' or string.find(word, '^p%d+$') ~= nil end
 
 -- Whether a text is empty, or fields that a later release has appended.

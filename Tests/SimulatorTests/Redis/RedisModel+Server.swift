@@ -5,6 +5,11 @@ extension RedisModel {
   /// What the data are a history of.
   var replicationID: String { Self.identity(historyCount, "b") }
 
+  /// What they were a history of before this server was promoted.
+  var secondReplicationID: String {
+    wasPromoted ? Self.identity(historyCount - 1, "b") : String(repeating: "0", count: 40)
+  }
+
   private static func identity(_ number: Int, _ kind: Character) -> String {
     let digits = String(number, radix: 16)
     return String(repeating: kind, count: 40 - digits.count) + digits
@@ -19,7 +24,8 @@ extension RedisModel {
       case "server": return .bulk(Bytes("# Server\r\nredis_version:7.0.15\r\nrun_id:\(runID)\r\n"))
       case "replication":
         let role = trouble == .readOnly ? "slave" : "master"
-        return .bulk(Bytes("# Replication\r\nrole:\(role)\r\nmaster_replid:\(replicationID)\r\n"))
+        let ids = "master_replid:\(replicationID)\r\nmaster_replid2:\(secondReplicationID)\r\n"
+        return .bulk(Bytes("# Replication\r\nrole:\(role)\r\n\(ids)"))
       default: throw ModelError(description: "INFO \(a)")
       }
     case "PUBSUB":

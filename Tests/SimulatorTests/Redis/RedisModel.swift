@@ -74,6 +74,8 @@ final class RedisModel {
   var runCount = 1
   /// How many histories of the data there were: a replica that is promoted begins a new one.
   var historyCount = 1
+  /// Whether this server was a replica before.
+  var wasPromoted = false
   private var scripts: [String: LuaRuntime.Script] = [:]
   private var lua: LuaRuntime?
   private var script: ScriptContext?
@@ -121,6 +123,7 @@ final class RedisModel {
     runCount += 1
     // A server that has no replicas does not keep what its history is called.
     historyCount += 1
+    wasPromoted = false
   }
 
   func flushScripts() { scripts.removeAll() }

@@ -201,7 +201,7 @@ extension Checker {
       guard let since = graceSince[host.index]?.since else { continue }
       // Who waits for the end of a grace does not miss the key before.
       let bound = (value?.grace ?? world.plan.leaseMilliseconds) * 1020 + sleepMicrosecondsMax
-      if world.now - since > bound {
+      if world.now - max(since, lossAt.max() ?? 0) > bound {
         world.fail(
           "host \(host.index) has seen no epoch opened since \(since / 1000) ms: \(value.map { "\($0)" } ?? "none")")
       }
