@@ -29,6 +29,9 @@ extension LockEngine {
   /// Which data the store has.
   public var storeStanding: StoreStanding { StoreStanding(epoch: link.epoch.id, graceEnds: link.epoch.graceEnds) }
 
+  /// Whether the store has named its epoch on this connection, or has refused to.
+  public var hasHeardOfEpoch: Bool { link.confirmation.isGood || link.confirmation.refusal != nil }
+
   /// Whether the store grants nothing, because its epoch has begun a short while ago.
   var isRecovering: Bool { link.confirmation.isGood && !link.epoch.isOpen }
 

@@ -35,6 +35,8 @@ final class Lifecycle {
   private let logger: Logger
   private let notifier: Notifier
   private var listener: (any Channel)?
+  /// What the start waits for, once the first connection has come or failed.
+  private var firstConnection: EventLoopPromise<Void>?
   private var statusTask: Scheduled<Void>?
   private var lastStatus = ""
   /// What the last reload left to say, for the status line.
@@ -73,7 +75,10 @@ final class Lifecycle {
       instance: instance, configuration: core.configuration, life: stages, loop: loop, logger: logger,
       notifier: notifier, sessions: core.sessions, engine: core.engine, output: core.output, door: core.door,
       keeper: core.keeper)
-    core.onTurnEnd = { [unowned self] in scheduleStatus() }
+    core.onTurnEnd = { [unowned self] in
+      scheduleStatus()
+      startGoesOn()
+    }
     core.onDrained = { [unowned self] in loop.assumeIsolated().execute { self.drained() } }
     parts.registry.onLeft = { [unowned self] in handover.leave($0) }
     handover.onBegin = { [unowned self] in listener?.close(promise: nil) }
@@ -142,7 +147,10 @@ final class Lifecycle {
       instance: instance, timeoutMilliseconds: configuration.settings.live.engine.storeTimeoutMilliseconds,
       clock: core.clock, logger: logger,
       onEvent: { [unowned core] event in core.heard(event) }, onOutput: { [unowned core] in core.output.scheduleEnd() },
-      onFirstOutcome: { decided.succeed() })
+      onFirstOutcome: { [unowned self] in
+        firstConnection = decided
+        startGoesOn()
+      })
     core.store = link
     link.answerMilliseconds = { [unowned core, configuration] in
       // A dead link must be noticed in time to save the leases.
@@ -164,6 +172,13 @@ final class Lifecycle {
     }
     link.start()
     return decided.futureResult
+  }
+
+  /// Once the first connection has failed, or Redis has named its epoch on it, without which nothing is granted.
+  private func startGoesOn() {
+    guard let decided = firstConnection, core.store?.isReady != true || core.engine.hasHeardOfEpoch else { return }
+    firstConnection = nil
+    decided.succeed()
   }
 
   private func serving() {

@@ -183,6 +183,7 @@ extension Checker {
   /// A command that asks for the epoch was executed for a daemon.
   func confirmed(by issuer: String, before: Bytes?) {
     sights[issuer, default: EpochKnowledge()].executed = epoch?.id
+    confirmedAt = world.now
     handedFloors(by: issuer, inGrace: before.flatMap { EpochValue($0) }?.isOpen != true || epoch?.isOpen != true)
   }
 
@@ -201,7 +202,9 @@ extension Checker {
       guard let since = graceSince[host.index]?.since else { continue }
       // Who waits for the end of a grace does not miss the key before.
       let bound = (value?.grace ?? world.plan.leaseMilliseconds) * 1020 + sleepMicrosecondsMax
-      if world.now - max(since, lossAt.max() ?? 0) > bound {
+      // A key that is evicted again and again is gone only since it was last put there.
+      let gone = value == nil ? confirmedAt : 0
+      if world.now - max(since, gone, lossAt.max() ?? 0) > bound {
         world.fail(
           "host \(host.index) has seen no epoch opened since \(since / 1000) ms: \(value.map { "\($0)" } ?? "none")")
       }

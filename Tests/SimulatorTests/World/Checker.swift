@@ -119,6 +119,8 @@ final class Checker {
   var lossUntil: [Int64]
   /// When Redis last forgot something of each lock, by true time.
   var lossAt: [Int64]
+  /// When the epoch was last asked for, by anybody.
+  var confirmedAt: Int64 = 0
   /// The last loss by the boot clock of each host.
   var lossBoot: [BootInstant]
   /// When somebody else last took each lock's key.
