@@ -109,7 +109,16 @@ class RedisServer:
 
     def snapshot(self):
         """All data as they are now, to start with later."""
-        self.admin.save()
+        def is_saved():
+            try:
+                return self.admin.save()
+            except redis.ResponseError as error:
+                # A replica may just have asked for one.
+                if "in progress" not in str(error):
+                    raise
+                return False
+
+        wait_until(is_saved, "a snapshot")
         return (self.directory / "dump.rdb").read_bytes()
 
     def keys(self):
