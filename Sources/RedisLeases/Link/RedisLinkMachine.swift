@@ -91,6 +91,7 @@ public struct RedisLinkMachine: Sendable {
     var actions: [RedisConnectionAction] = []
     var next = 0
     var hasReply = false
+    var endsPauses = false
     /// The reply that follows a ``Event/refused(_:command:)``.
     var refusedReply: Event?
     /// Those that had to wait and are on their way.
@@ -353,6 +354,7 @@ extension RedisLinkMachine {
     batch.actions = connection.received(bytes)
     batch.next = 0
     batch.hasReply = false
+    batch.endsPauses = false
     batch.isOpen = true
     if connection.answerCount != answers { lastAnsweredAt = now() }
     // The handshake goes on, a script that Redis does not know is sent again, or another host asks for what a release is
@@ -379,9 +381,9 @@ extension RedisLinkMachine {
       batch.next = 0
       if case .ending(_, let reason) = state { return .ended(Ending(reason: reason, isAddressToBlame: true)) }
       if isReady { fillWindow(isEndOfBatch: true, now: now()) }
+      if batch.endsPauses { backoff.reset() }
       if batch.hasReply, !hasAnswered {
         hasAnswered = true
-        backoff.reset()
         return .proved
       }
     }
@@ -402,8 +404,10 @@ extension RedisLinkMachine {
     case .message(_, let payload): return .message(payload)
     case .reply(let number, let value):
       let command = window.answered(number)
-      // The question for the epoch belongs to the beginning of a connection, as the handshake does.
-      if command?.isOfBeginning != true { batch.hasReply = true }
+      batch.hasReply = true
+      // The question for the epoch belongs to the beginning of a connection, as the handshake does: the pause between
+      // connections does not end with its answer.
+      if command?.isOfBeginning != true { batch.endsPauses = true }
       guard let command else { return nil }
       return replied(value, to: command)
     }
