@@ -40,17 +40,12 @@ extension LeaseCommandEncoder {
     var capacity =
       BlobWriter.capacity(me.count) + BlobWriter.capacity(epochKey.count) + epoch.openingCapacity
       + (3 + 5 * leases.count) * BlobWriter.decimalCapacity
-    for lease in leases {
-      capacity += 3 * BlobWriter.capacity(keys.prefix.count + KeyOfLock(lease.name).byteCount + 6)
-    }
+    for lease in leases { capacity += KeyOfLock(lease.name).capacityOfAll(after: keys.prefix) }
     return RedisCommand(
       script: .reclaim, keyCount: 3 * leases.count, argumentCount: 6 + 5 * leases.count, capacity: capacity
     ) {
       for lease in leases {
-        let tagged = KeyOfLock(lease.name)
-        tagged.write(after: keys.prefix, suffix: "", to: &$0)
-        tagged.write(after: keys.prefix, suffix: ":queue", to: &$0)
-        tagged.write(after: keys.prefix, suffix: ":fence", to: &$0)
+        KeyOfLock(lease.name).writeAll(after: keys.prefix, to: &$0)
       }
       $0.write(me)
       $0.write(decimal: leaseMilliseconds)
@@ -86,18 +81,17 @@ extension LeaseReplyDecoder {
   /// The reply of confirm_epoch.lua; nil when it is not understood.
   static func epochSight(_ reply: RESPValue) -> EpochSight? {
     guard let parts = reply.elements, parts.count == 9, parts[0].isText("epoch"),
-      let number = parts[1].integer.flatMap({ UInt64(exactly: $0) }), number > 0, number < 1 << 50,
-      let text = parts[2].string, text.utf8.starts(with: "\(number):".utf8),
+      let number = parts[1].integer.flatMap({ UInt64(exactly: $0) }), let text = parts[2].string,
+      text.utf8.starts(with: "\(number):".utf8),
       let grace = parts[4].integer, let longest = parts[5].integer, let floor = parts[6].integer, floor >= 0,
       let seconds = parts[7].integer, let microseconds = parts[8].integer,
       let clock = clock(seconds: seconds, microseconds: microseconds)
     else { return nil }
     guard 0...epochMillisecondsMax ~= grace, 0...epochMillisecondsMax ~= longest, floor < 1 << 53 else { return nil }
-    let isOpen = parts[3].isText("o")
-    guard isOpen || parts[3].isText("g") else { return nil }
+    let (id, isOpen) = (EpochID(number: number, text: text), parts[3].isText("o"))
+    guard id.isSound, isOpen || parts[3].isText("g") else { return nil }
     return EpochSight(
-      id: EpochID(number: number, text: text), isOpen: isOpen, graceMilliseconds: grace,
-      longestLeaseMilliseconds: longest,
-      tokenFloor: floor, clock: clock)
+      id: id, isOpen: isOpen, graceMilliseconds: grace,
+      longestLeaseMilliseconds: longest, tokenFloor: floor, clock: clock)
   }
 }

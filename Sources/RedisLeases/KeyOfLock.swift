@@ -34,6 +34,16 @@ struct KeyOfLock {
 
   private static func isEscaped(_ byte: UInt8) -> Bool { byte == 0x25 || byte == 0x7B || byte == 0x7D }
 
+  /// The room for ``writeAll(after:to:)``.
+  func capacityOfAll(after prefix: [UInt8]) -> Int { 3 * BlobWriter.capacity(prefix.count + byteCount + 6) }
+
+  /// Writes the keys of the lock, its queue and its fence, as blob strings.
+  func writeAll(after prefix: [UInt8], to writer: inout BlobWriter) {
+    write(after: prefix, suffix: "", to: &writer)
+    write(after: prefix, suffix: ":queue", to: &writer)
+    write(after: prefix, suffix: ":fence", to: &writer)
+  }
+
   /// Writes a whole key as a blob string.
   func write(after prefix: [UInt8], suffix: StaticString, to writer: inout BlobWriter) {
     writer.begin(byteCount: prefix.count + byteCount + suffix.utf8CodeUnitCount)

@@ -120,14 +120,12 @@ public struct LeaseCommandEncoder: Sendable {
   ) -> RedisCommand {
     let tagged = KeyOfLock(name)
     let capacity =
-      3 * BlobWriter.capacity(keys.prefix.count + tagged.byteCount + 6) + BlobWriter.capacity(me.count)
+      tagged.capacityOfAll(after: keys.prefix) + BlobWriter.capacity(me.count)
       + BlobWriter.capacity(inboxPrefix.count) + BlobWriter.capacity(name.bytes.count)
       + BlobWriter.capacity(epochKey.count) + terms.epoch.openingCapacity
       + (5 + argumentCount) * BlobWriter.decimalCapacity
     return RedisCommand(script: script, keyCount: 3, argumentCount: 10 + argumentCount, capacity: capacity) {
-      tagged.write(after: keys.prefix, suffix: "", to: &$0)
-      tagged.write(after: keys.prefix, suffix: ":queue", to: &$0)
-      tagged.write(after: keys.prefix, suffix: ":fence", to: &$0)
+      tagged.writeAll(after: keys.prefix, to: &$0)
       $0.write(me)
       $0.write(decimal: attempt)
       $0.write(decimal: leaseMilliseconds)

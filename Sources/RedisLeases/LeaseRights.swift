@@ -10,12 +10,12 @@ extension RedisRights {
   /// other scripts and this list against each other.
   package static let leaseCommands = [
     "del", "exists", "get", "info", "lindex", "llen", "lpop", "lpos", "lrange", "lrem", "pexpire", "ping", "pttl",
-    "publish",
-    "pubsub", "rpush", "scan", "set", "time", "type",
+    "publish", "pubsub", "rpush", "scan", "set", "time", "type",
   ]
 
   /// Commands that locks can do without: `scan` is for `list` of all hosts, `type` names the type of other data in a
-  /// lock's key, `info` tells a server that has kept its data from another one, and `pubsub` whether any other host is there
-  /// when the first lock is taken. Without these two hosts wait for a grace where there is nothing to wait for.
+  /// lock's key, `info` tells a server that has kept its data from another one, and `pubsub` which other hosts are there:
+  /// whether any is when the first lock is taken, and who is to be told of an epoch and of longer leases. Without these two
+  /// hosts wait for a grace where there is nothing to wait for.
   private static let extraLeaseCommands: Set<String> = ["info", "pubsub", "scan", "type"]
 }

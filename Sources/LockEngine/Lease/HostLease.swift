@@ -148,8 +148,7 @@ final class HostLease {
     timeline = LeaseTimeline(leaseMilliseconds: stored.milliseconds)
     let term = Term(
       validUntil: stored.validUntil, graceEnds: stored.graceEnds, tokenStart: stored.tokenStart,
-      nextToken: stored.nextToken,
-      tokenEnd: stored.tokenEnd, contendedSince: stored.contendedSince,
+      nextToken: stored.nextToken, tokenEnd: stored.tokenEnd, contendedSince: stored.contendedSince,
       isSharingUnconfirmed: stored.isSharingUnconfirmed)
     switch stored.stage {
     case .wanted:
@@ -282,7 +281,7 @@ final class HostLease {
   }
 
   /// The store does not have it, nor anybody else that is known of. It has to be reclaimed.
-  func isMissing(in epoch: EpochNumber, now: BootInstant) {
+  func notFound(in epoch: EpochNumber, now: BootInstant) {
     renewal.epoch = 0
     renewal.epochAnswered = epoch
     renewal.doubtedAt = now

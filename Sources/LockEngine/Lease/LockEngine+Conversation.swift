@@ -76,8 +76,7 @@ extension LockEngine {
   /// the inbox cannot fake many: an attempt cannot be guessed, and everything else that is waited for comes once.
   ///
   /// Any message may be left out, except the grant of an attempt that this host has, and that leases are longer than
-  /// before: its sender repeats it or asks the
-  /// store, or a lease ends by itself.
+  /// before: its sender repeats it or asks the store, or a lease ends by itself.
   public func isAwaited(_ push: LeasePush) -> Bool {
     switch push {
     case .granted(let name, let attempt, _):

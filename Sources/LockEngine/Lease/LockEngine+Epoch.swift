@@ -115,16 +115,13 @@ extension LockEngine {
   func confirmReplied(
     _ reply: LeaseReply, toldLeaseMilliseconds told: Int64, sentAt: BootInstant, now: BootInstant
   ) {
-    guard case .epoch(let sight) = reply, sight.isSound else { return confirmRefused(reply.words, now: now) }
+    guard case .epoch(let sight) = reply, sight.id.isSound else { return confirmRefused(reply.words, now: now) }
     issued.tokenIsKnown(sight.tokenFloor)
     let news = link.epoch.learned(sight, sentAt: sentAt, now: now)
     changes?.touchEpoch()
     let isDoubted = link.confirmation.isDoubted
-    var isOther = false
-    if case .other = news {
-      isOther = true
-      counters.epochs += 1
-    }
+    let isOther = news == .other
+    if isOther { counters.epochs += 1 }
     link.confirmation.answered(toldLeaseMilliseconds: told, isAgain: isDoubted && !isOther)
     // Where it was not opened although it was waited for, its grace was raised. One that is open is asked for again before
     // the grace of one that follows can be over: whoever comes later has to begin another one.
@@ -134,14 +131,14 @@ extension LockEngine {
     if link.isUp {
       if isOther || isDoubted {
         dataAreOthers(now: now)
-      } else if case .opened = news {
+      } else if news == .opened {
         link.opened()
         locks.all.beginWalk()
       }
     }
     if told < link.longestTimeline.leaseMilliseconds {
       // Nobody has asked for a longer lease yet.
-      if !link.isUp { link.confirmation.isVoid() }
+      if !link.isUp { link.confirmation.voided() }
       confirmEpoch(now: now)
     }
     goOnWithLink(now: now)
@@ -155,7 +152,7 @@ extension LockEngine {
     if link.isUp {
       // What is known of it has not changed.
       guard link.confirmation.isDoubted else { return }
-      link.confirmation.isVoid()
+      link.confirmation.voided()
       dataAreOthers(now: now)
     } else if isNews, !link.confirmation.isGood {
       locks.all.beginWalk()

@@ -145,7 +145,7 @@ extension LockEngine {
   /// somebody had it since, so it is lost.
   private func isToReclaim(_ lease: HostLease, now: BootInstant) -> Bool {
     guard link.epoch.isOpen, isOld(lease, now: now) else {
-      lease.isMissing(in: link.epoch.number, now: now)
+      lease.notFound(in: link.epoch.number, now: now)
       return true
     }
     leaseVanished(lease, now: now)

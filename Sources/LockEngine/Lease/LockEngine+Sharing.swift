@@ -79,7 +79,7 @@ extension LockEngine {
       lease.lock.storeRefusal = nil
     case .reserved(nil):
       // It is reserved again when the store has it again.
-      lease.isMissing(in: link.epoch.number, now: now)
+      lease.notFound(in: link.epoch.number, now: now)
       makeDue(lease, now: now)
       return renewDue(now: now)
     case .failed, .granted, .renewed, .done, .queued, .foreign, .conflict, .stale, .lostPlaces, .seen, .clock, .epoch,

@@ -42,7 +42,7 @@ struct StoreEpoch {
   }
 
   /// What a successor of this process has to know; nil where there is nothing.
-  var stored: SavedEpoch? {
+  var saved: SavedEpoch? {
     guard number != 0 else { return nil }
     return SavedEpoch(
       id: id, isOpen: isOpen, graceMilliseconds: graceMilliseconds, longestLeaseMilliseconds: longestLeaseMilliseconds,
@@ -68,18 +68,15 @@ struct StoreEpoch {
     return news
   }
 
-  /// Somebody takes leases of this length, in milliseconds, or told so who can write to this host's inbox.
+  /// Somebody takes leases of this length, in milliseconds, as he told this host's inbox.
   mutating func leasesAreLonger(_ milliseconds: Int64) {
-    longestLeaseMilliseconds = max(longestLeaseMilliseconds, min(milliseconds, Self.leaseMillisecondsMax))
+    longestLeaseMilliseconds = max(longestLeaseMilliseconds, min(milliseconds, EpochSight.millisecondsMax))
   }
 
   /// Whether it is not known that there are leases of this length, in milliseconds.
   func isNews(leaseMilliseconds: Int64) -> Bool {
-    min(leaseMilliseconds, Self.leaseMillisecondsMax) > longestLeaseMilliseconds
+    min(leaseMilliseconds, EpochSight.millisecondsMax) > longestLeaseMilliseconds
   }
-
-  /// No setting allows for a longer lease.
-  static let leaseMillisecondsMax: Int64 = 3_600_000
 
   // MARK: Grace
 
@@ -171,22 +168,19 @@ struct EpochConfirmation {
   }
 
   /// The epoch has to be asked for anew before anything else.
-  mutating func isVoid() { isGood = false }
+  mutating func voided() { isGood = false }
 }
 
 extension EpochSight {
-  /// Longer leases and graces than this, in milliseconds, do not stand in any store.
+  /// No lease, and so no grace, is longer than this, in milliseconds: no setting allows for it.
   static let millisecondsMax: Int64 = 3_600_000
   /// A name with more bytes is nobody's.
   static let nameBytesMax = 512
-
-  /// Whether it names an epoch.
-  var isSound: Bool { id.isSound }
 }
 
 extension EpochID {
-  /// Whether a store can have named it.
-  var isSound: Bool {
+  /// Whether a store can have named it. Scripts count in floating point numbers, and one more has to be exact, too.
+  package var isSound: Bool {
     number >= 1 && number < 1 << 50 && (1...EpochSight.nameBytesMax).contains(text.utf8.count)
   }
 }

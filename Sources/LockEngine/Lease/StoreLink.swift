@@ -6,6 +6,7 @@ import LockTypes
 /// Going down and coming up concern every lock; see `LockEngine+Link.swift`.
 struct StoreLink {
   let shard: ShardID
+  /// Whether there is a connection.
   private(set) var isConnected = false
   /// Whether it is connected, the store has named its epoch, and its last going down has reached all locks.
   private(set) var isUp = false
@@ -39,8 +40,9 @@ struct StoreLink {
   private(set) var renewalsInFlight = 0
   /// Leases that have to be confirmed when it is up, by their ends.
   var doubtful = DeadlineQueue<HostLease>()
-  /// The shortest and the longest length that leases have had since this process began.
+  /// The shortest length that leases have had since this process began.
   private(set) var shortestTimeline: LeaseTimeline
+  /// The longest one.
   private(set) var longestTimeline: LeaseTimeline
 
   /// What was under way or due when it went down. Freeing that takes a while, too.

@@ -93,6 +93,11 @@ extension LockEngine {
     storeIsUsable && lock.storeRefusal == nil && !(isRecovering && lock.holds.isEmpty)
   }
 
+  /// The refusal of a try for a lock that somebody has; with `isUnknown` nobody can say who.
+  func refusalOfTry(of lock: LockRecord, isUnknown: Bool, now: BootInstant) -> Refusal {
+    isUnknown ? unavailable(lock.storeRefusal, now: now) : .busy(holderSummary(of: lock), of: lock.name)
+  }
+
   func holderSummary(of lock: LockRecord) -> HolderSummary {
     var summary = isQueued(lock) ? lock.remoteHolder : .unknown
     summary.local = lock.holds.prefix(HolderSummary.localMax).map {

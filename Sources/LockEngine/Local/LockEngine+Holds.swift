@@ -1,6 +1,6 @@
 // How holds begin and end.
 
-public import LockTypes
+import LockTypes
 
 extension LockEngine {
   /// Grants a lock to a request that nobody is ahead of, if the store need not be asked; nil when it must be.
@@ -55,9 +55,6 @@ extension LockEngine {
     lock.tokenFloor = max(lock.tokenFloor, token)
     issued.tokenIsKnown(token)
   }
-
-  /// The highest token of a lease that this host has issued or heard of, of all locks.
-  public var tokenFloor: Token { issued.tokenFloor }
 
   /// What the store may grant under to this host, of any lock.
   public var grantTerms: GrantTerms { GrantTerms(epoch: link.epoch.id, tokenFloor: issued.tokenFloor) }

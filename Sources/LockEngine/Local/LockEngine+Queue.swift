@@ -177,9 +177,7 @@ extension LockEngine {
     let settled = lock.queue.tries.filter { $0.ask <= ask }
     guard !settled.isEmpty else { return }
     if isBeingFreed(lock) { return }
-    let isUnknown = isRecovering && lock.holds.isEmpty
-    let refusal =
-      isUnknown ? unavailable(lock.storeRefusal, now: now) : .busy(holderSummary(of: lock), of: lock.name)
+    let refusal = refusalOfTry(of: lock, isUnknown: isRecovering && lock.holds.isEmpty, now: now)
     for waiter in settled where !waiter.isOver { refuse(waiter, refusal, now: now) }
   }
 }

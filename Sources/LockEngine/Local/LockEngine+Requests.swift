@@ -98,9 +98,7 @@ extension LockEngine {
     let lock = waiter.lock
     if !lock.hasRoom(for: waiter.request.mode) || !hasOnlyTriesAhead, !isBeingFreed(lock) {
       let isUnknown = lock.holds.isEmpty && !storeAnswers(about: lock)
-      let refusal =
-        isUnknown ? unavailable(lock.storeRefusal, now: now) : .busy(holderSummary(of: lock), of: lock.name)
-      return refuse(waiter, refusal, now: now)
+      return refuse(waiter, refusalOfTry(of: lock, isUnknown: isUnknown, now: now), now: now)
     }
     if lock.leases.contains(where: { $0.isLost && !$0.isPermit }) {
       return refuse(waiter, unavailable(nil, now: now), now: now)

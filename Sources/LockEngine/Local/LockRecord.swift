@@ -16,7 +16,7 @@ final class LockRecord {
   /// The lease that this host asks or queues for, also while it has another one that is in use.
   var wanted: HostLease?
 
-  /// The number of the last ask; see ``LeaseCommand/acquire(name:attempt:ask:isTry:tokenFloor:mode:)``.
+  /// The number of the last ask; see ``LeaseCommand/acquire(name:attempt:ask:isTry:terms:mode:leaseMilliseconds:keeping:)``.
   var ask: UInt64 = 0
   /// Attempts that were given up and whose releases the store has not confirmed.
   var unconfirmedReleases: [UnconfirmedRelease] = [] {
@@ -26,7 +26,7 @@ final class LockRecord {
   var wasRecentlyReleased = false
   /// When to ask the store again, in case no push comes.
   var recheckAt: BootInstant?
-  /// The highest token that was given out here while this record was there; see ``LockEngine/tokenFloor(of:)``.
+  /// The highest token that was given out here while this record was there; see ``LockEngine/grantTerms(of:)``.
   var tokenFloor: Token = 0
   /// It is queued for the next turns to go on with.
   var isPutOff = false

@@ -9,7 +9,7 @@ public import LockTypes
 /// The name of an epoch: one data set of the store, from when its loss of the one before was noticed. No two have the
 /// same.
 public struct EpochID: Hashable, Sendable {
-  /// Counts up from epoch to epoch, below 2^53; 0 stands for none.
+  /// Counts up from epoch to epoch, below 2^50; 0 stands for none.
   public var number: UInt64
   /// What begins the value of its key, behind the format: `<number>:<host>/<instance>:<attempt>`.
   public var text: String

@@ -59,9 +59,9 @@ extension LockEngine {
     decideWhatIsKept(changes, isKept)
     if changes.isEpochTouched {
       changes.isEpochTouched = false
-      if let stored = link.epoch.stored {
+      if let saved = link.epoch.saved {
         var writer = StateWriter()
-        stored.write(to: &writer)
+        saved.write(to: &writer)
         result.append(.put(.epoch, id: 0, writer.bytes))
       }
     }

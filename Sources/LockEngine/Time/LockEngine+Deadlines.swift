@@ -68,12 +68,10 @@ extension LockEngine {
 
   private func waitEnded(_ waiter: Waiter, now: BootInstant) {
     let lock = waiter.lock
-    if waiter.isTry {
-      let busy = Refusal.busy(holderSummary(of: lock), of: lock.name)
-      refuse(waiter, waiter.knowsHolder ? busy : unavailable(lock.storeRefusal, now: now), now: now)
-    } else {
-      refuse(waiter, outOfTime(lock, now: now), now: now)
-    }
+    let refusal =
+      waiter.isTry
+      ? refusalOfTry(of: lock, isUnknown: !waiter.knowsHolder, now: now) : outOfTime(lock, now: now)
+    refuse(waiter, refusal, now: now)
     // A waiter of another mode behind it may be grantable now.
     advance(lock, now: now)
   }

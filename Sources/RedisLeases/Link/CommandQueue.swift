@@ -53,9 +53,10 @@ struct CommandQueue {
   }
 
   private mutating func take(of user: LinkCommand.User) -> (command: LinkCommand, user: LinkCommand.User)? {
-    guard let (command, asker) = rows[user]?.popFirst().map({ ($0.command, $0.asker) }) else { return nil }
+    guard let entry = rows[user]?.popFirst() else { return nil }
+    let command = entry.command
     count -= 1
-    if let left = memory[asker] { memory[asker] = left > command.memory ? left - command.memory : nil }
+    if let left = memory[entry.asker] { memory[entry.asker] = left > command.memory ? left - command.memory : nil }
     if rows[user]?.isEmpty == true { rows[user] = nil } else { turns.append(user) }
     if let name = command.lockName, let place = places[name] {
       places[name] = place.count > 1 ? (place.user, place.count - 1) : nil

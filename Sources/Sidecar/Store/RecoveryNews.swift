@@ -48,7 +48,7 @@ final class RecoveryNews {
       return logger.info("joined an epoch of Redis", metadata: ["epoch": number])
     }
     logger.notice(
-      "Redis has other data than before; held locks are kept, and nothing new is granted for a while",
+      "\(Self.words)",
       metadata: ["epoch": number, "grace_ms": "\(left)", "why": "\(reason(before: before).rawValue)"])
   }
 
@@ -67,7 +67,7 @@ final class RecoveryNews {
     return isLinkNew ? .connected : .flushed
   }
 
-  /// What has happened, for who waits.
+  /// What has happened, for the log and for who waits.
   static let words = "Redis has other data than before; held locks are kept, and nothing new is granted for a while"
 
   /// What has happened and what to do, for who was refused.
