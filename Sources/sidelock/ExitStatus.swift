@@ -1,3 +1,5 @@
+import SidelockClient
+
 /// The exit statuses of the command itself, from sysexits.h and env(1) where these have one.
 enum ExitStatus {
   /// Not acquired within the time that was allowed; `--conflict-exit-code` sets another one.
@@ -16,4 +18,16 @@ enum ExitStatus {
   static let cannotExecute: Int32 = 126
   /// COMMAND was not found.
   static let notFound: Int32 = 127
+
+  /// What a failure to get the lock, or to keep it, makes of the command.
+  static func status(of error: SidelockError) -> Int32 {
+    switch error.reason {
+    case .busy, .timeout, .notHeld: conflict
+    case .noDaemon, .noAnswer, .permission, .connectionLost, .unavailable, .shuttingDown: unavailable
+    case .denied: denied
+    case .lost: lost
+    case .limit: unavailable
+    default: error.code == -32602 ? usage : software
+    }
+  }
 }
