@@ -150,6 +150,11 @@ final class Script {
     feed(.restored(state, numbers: numbers))
   }
 
+  /// The clients end their input.
+  func halfClose(_ sessions: SessionID..., keepsHolds: Bool = false) {
+    for session in sessions { feed(.inputEnded(session, isAnswered: false, keepsHolds: keepsHolds)) }
+  }
+
   /// Ends what a session has, as before a restart that its connection does not outlive.
   func evict(_ session: SessionID) {
     feed(.sessionEvicted(session))
@@ -214,6 +219,12 @@ extension Script {
 /// What is asked for in these commands.
 func acquires(_ commands: [LeaseCommand]) -> [(name: LockName, terms: GrantTerms)] {
   commands.compactMap { if case .acquire(let name, _, _, _, let terms, _, _, _) = $0 { (name, terms) } else { nil } }
+}
+
+/// The cycle for which a wait was refused.
+func cycle(_ effects: [Effect]) -> [DeadlockStep]? {
+  for case .deadlock(let steps)? in effects.map(\.refusal) { return steps }
+  return nil
 }
 
 extension Effect {
