@@ -13,7 +13,7 @@ public struct RESPLimits: Hashable, Sendable {
   /// How deep aggregates may lie in one another; an aggregate of scalars has depth 1.
   public var depthMax: Int
 
-  /// Limits; the defaults are far above anything that a lock service asks Redis for.
+  /// Limits; the defaults are far above anything that scripts with short answers give.
   public init(
     blobBytesMax: Int = 16 << 20,
     lineBytesMax: Int = 64 << 10,

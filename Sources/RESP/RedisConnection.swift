@@ -5,7 +5,7 @@ internal import DequeModule
 ///
 /// Replies are matched to commands by their order; pushes may come between any two replies. A script that Redis does
 /// not know (NOSCRIPT) is loaded and run again, and answers under its own id; it is then executed later than commands
-/// that were sent after it, which the lease scripts allow.
+/// that were sent after it, which a script has to allow for.
 ///
 /// Nothing that a server sends can trap it. Once it has reported a failure or a fault it is dead: further input is
 /// ignored, there is nothing to send, and ``closed()`` gives the commands whose outcome is unknown.

@@ -87,7 +87,7 @@ public struct RedisReadyInfo: Hashable, Sendable {
   /// `maxmemory-policy`; nil if the server does not tell. With a policy that evicts keys without an expiry, fencing
   /// counters can vanish.
   public var evictionPolicy: String?
-  /// The command that grants rights that locks can do without, and something else cannot; nil where none is missing.
+  /// The command that grants the rights that are missing and can be done without; nil where none is missing.
   public var missingRules: String?
 
   /// What a connection has found out.

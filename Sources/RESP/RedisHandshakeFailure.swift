@@ -19,7 +19,8 @@ extension RedisHandshakeFailure {
       guard let role, role != "master", role != "primary" else { return nil }
       self.init(
         reason: .notPrimary,
-        message: "this Redis is a \(role); locks need the primary: give its address, or wait for the failover to end",
+        message: "this Redis is a \(role), which takes no writes: give the address of the primary, or wait for the "
+          + "failover to end",
         retryMayHelp: true)
     }
   }
@@ -64,7 +65,7 @@ extension RedisHandshakeFailure {
     if RedisErrorReply.starts(error, with: "ERR unknown command") {
       self.init(
         reason: .unsupportedServer,
-        message: step == .hello ? Self.tooOld : "this server does not offer \(command), which locks need",
+        message: step == .hello ? Self.tooOld : "this server does not offer \(command), which is needed",
         retryMayHelp: false)
       return
     }
@@ -107,8 +108,8 @@ extension RedisHandshakeFailure {
   init(unknownCommand command: String) {
     self.init(
       reason: .unsupportedServer,
-      message: "this server does not offer \(command) as locks need it: Redis 6.2 or newer is needed, with all its "
-        + "commands",
+      message: "this server does not offer \(command) in the form that is needed: it must be Redis 6.2 or newer, with "
+        + "all its commands",
       retryMayHelp: false)
   }
 
