@@ -22,6 +22,21 @@ import Testing
     #expect(text[start.lowerBound...end] == Statistic.document, hint)
   }
 
+  @Test func theSchemaIsThatOfTheTable() throws {
+    let path = Repository.root.appending(path: "protocol/openrpc.json")
+    var text = try String(contentsOf: path, encoding: .utf8)
+    let schema = try #require(text.range(of: "      \"Statistics\": {\n"))
+    let start = try #require(text[schema.upperBound...].range(of: "        \"properties\": {\n")?.upperBound)
+    let end = try #require(text[start...].range(of: "\n        }\n")?.lowerBound)
+    if ProcessInfo.processInfo.environment["UPDATE_STATISTICS"] != nil {
+      text.replaceSubrange(start..<end, with: Statistic.schema)
+      try text.write(to: path, atomically: true, encoding: .utf8)
+      return
+    }
+    let hint: Comment = "UPDATE_STATISTICS=1 swift test --filter StatisticsTests rewrites it"
+    #expect(text[start..<end] == Statistic.schema, hint)
+  }
+
   @Test func namesSayWhatTheyAre() {
     #expect(Set(Statistic.all.map(\.name)).count == Statistic.all.count)
     for row in Statistic.all {

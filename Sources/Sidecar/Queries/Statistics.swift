@@ -186,6 +186,23 @@ extension Statistic {
 // MARK: stats
 
 extension Statistic {
+  /// What stands in one group of figures, or one figure by itself; the paths begin within it.
+  fileprivate typealias Group<Item> = (
+    name: String, first: (path: ArraySlice<String>, item: Item), rows: [(path: ArraySlice<String>, item: Item)]
+  )
+
+  /// Rows of one group are adjacent in the table.
+  fileprivate static func groups<Item>(of rows: [(path: ArraySlice<String>, item: Item)]) -> [Group<Item>] {
+    var result: [Group<Item>] = []
+    var rest = rows[...]
+    while let name = rest.first?.path.first {
+      let group = rest.prefix { $0.path.first == name }.map { (path: $0.path.dropFirst(), item: $0.item) }
+      rest = rest.dropFirst(group.count)
+      result.append((name, group[0], group))
+    }
+    return result
+  }
+
   /// What `stats` tells of it; nil where there is nothing to tell.
   fileprivate func value(in core: SidecarCore) -> StatValue? {
     switch reading {
@@ -199,23 +216,13 @@ extension Statistic {
 extension SidecarCore {
   /// All figures, in their groups, for the reply to `stats`.
   var stats: [Stat] {
-    Self.grouped(
-      Statistic.all.compactMap { row in row.value(in: self).map { (path: row.path[...], value: $0) } })
+    Self.grouped(Statistic.all.compactMap { row in row.value(in: self).map { (path: row.path[...], item: $0) } })
   }
 
-  /// Rows of one group are adjacent in the table.
-  private static func grouped(_ figures: [(path: ArraySlice<String>, value: StatValue)]) -> [Stat] {
-    var result: [Stat] = []
-    var rest = figures[...]
-    while let first = rest.first, let name = first.path.first {
-      let group = rest.prefix { $0.path.first == name }
-      rest = rest.dropFirst(group.count)
-      result.append(
-        Stat(
-          name,
-          first.path.count == 1 ? first.value : .group(grouped(group.map { ($0.path.dropFirst(), $0.value) }))))
+  private static func grouped(_ figures: [(path: ArraySlice<String>, item: StatValue)]) -> [Stat] {
+    Statistic.groups(of: figures).map { group in
+      Stat(group.name, group.first.path.isEmpty ? group.first.item : .group(grouped(group.rows)))
     }
-    return result
   }
 
   /// A figure of the engine that means nothing without a store.
@@ -224,7 +231,7 @@ extension SidecarCore {
   }
 }
 
-// MARK: The document
+// MARK: The documents
 
 extension Statistic {
   /// The table of `protocol/README.md`; a test compares them.
@@ -239,5 +246,34 @@ extension Statistic {
       return "| `\(row.name)\(label)` | \(row.kind.rawValue)\(unit) | \(row.help) |\n"
     }
     return "| name | kind | what it tells |\n|---|---|---|\n" + rows.joined()
+  }
+
+  /// The members of the schema of what `stats` answers in `protocol/openrpc.json`; a test compares them.
+  static var schema: String {
+    members(all.map { (path: $0.path[...], item: $0) }, indent: String(repeating: " ", count: 10))
+  }
+
+  private static func members(_ rows: [(path: ArraySlice<String>, item: Statistic)], indent: String) -> String {
+    groups(of: rows).map { group in
+      if group.first.path.isEmpty { return "\(indent)\"\(group.name)\": \(group.first.item.memberSchema)" }
+      return """
+        \(indent)"\(group.name)": {
+        \(indent)  "type": "object",
+        \(indent)  "properties": {
+        \(members(group.rows, indent: indent + "    "))
+        \(indent)  }
+        \(indent)}
+        """
+    }.joined(separator: ",\n")
+  }
+
+  private var memberSchema: String {
+    let unit = unit == .one ? "" : ", \(unit.rawValue)"
+    let description = #""description": "\#(kind.rawValue)\#(unit): \#(help)""#
+    return switch reading {
+    case .number: #"{"type": "integer", \#(description)}"#
+    case .text: #"{"type": "string", \#(description)}"#
+    case .labelled: #"{"type": "object", \#(description), "additionalProperties": {"type": "integer"}}"#
+    }
   }
 }
