@@ -312,6 +312,30 @@ import Testing
     #expect(script.claims.last?.tokenFloorOfNew == last)
   }
 
+  /// Nor does one that was set back often, by little.
+  @Test func aClockThatIsSetBackBitByBitIsNotFollowed() {
+    script.connectAgain(.epoch(1, at: 7_000_000_000))
+    for step in 1...10 as ClosedRange<Int64> {
+      script.pass(milliseconds: 100)
+      script.acquire(alice, "\(step)")
+      script.reply(queued(at: 7_000_000_000 + 100_000 * step - 500_000 * step))
+    }
+    script.lose(Self.grace)
+    let last: Token = 7_000_000_000 + 1_010_000 + 1_000_000
+    #expect(script.claims.last?.tokenFloorOfNew == last)
+  }
+
+  /// What was under way for long shows a clock that seems ahead; the next ones put that right.
+  @Test func aClockThatSeemedAheadIsFollowedInTime() {
+    script.connectAgain(.epoch(1, at: 7_000_000_000))
+    script.pass(milliseconds: 60_000)
+    script.acquire(alice)
+    script.reply(queued(at: 7_059_500_000))
+    script.lose(Self.grace)
+    let last: Token = 7_059_500_000 + 1_000_000
+    #expect(script.claims.last?.tokenFloorOfNew == last)
+  }
+
   @Test(arguments: [-1, .max, 1 << 52] as [Int64]) func aClockThatMakesNoSenseIsNotFollowed(_ microseconds: Int64) {
     script.connectAgain(.epoch(1, floor: microseconds, at: microseconds))
     script.lose(Self.grace)

@@ -102,12 +102,13 @@ struct StoreEpoch {
   // MARK: Clock
 
   /// The store executed something that was sent at `sentAt` when its clock showed `instant`. One that was set back is not
-  /// followed: tokens were given by what it showed before.
+  /// followed: tokens were given by what it showed before. One that is behind by a hundredth of the time since then is: what
+  /// it showed before lies below that all the same, and a command that was under way for long makes it look ahead.
   mutating func clockShown(_ instant: StoreInstant, sentAt: BootInstant) {
     guard (0..<NumberSource.tokenFloorEnd).contains(instant.microseconds) else { return }
     if let clock, clock.sentAt <= sentAt {
       let elapsed = (sentAt.nanoseconds - clock.sentAt.nanoseconds) / 1000
-      guard instant.microseconds >= clock.instant.microseconds + elapsed - 1_000_000 else { return }
+      guard instant.microseconds >= clock.instant.microseconds + elapsed - min(1_000_000, elapsed / 100) else { return }
     }
     clock = (instant, sentAt)
   }
