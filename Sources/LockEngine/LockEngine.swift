@@ -55,11 +55,18 @@ public final class LockEngine {
   }
 
   private func reconfigured(_ settings: EngineSettings, now: BootInstant) {
+    let before = configuration.settings.shorterDeadHostMilliseconds
     configuration.settings = settings
     recentReleases.milliseconds = settings.lingerMilliseconds
     link.note(configuration.timeline)
     // The store has to be told of longer leases before one is asked for.
     if link.confirmation.isGood, link.confirmation.toldLeaseMilliseconds < link.longestTimeline.leaseMilliseconds {
+      link.confirmation.at = now
+    }
+    // When it may be taken for dead, too.
+    if link.confirmation.isGood,
+      link.life.sign(milliseconds: settings.shorterDeadHostMilliseconds) != link.life.sign(milliseconds: before)
+    {
       link.confirmation.at = now
     }
   }
@@ -73,6 +80,7 @@ public final class LockEngine {
     swap(&self.effects, &effects)
     defer { swap(&self.effects, &effects) }
     stepsLeft = configuration.stepsPerSlice
+    endLife(now: now)
     endLeases(now: now)
     stepsLeft = configuration.stepsPerSlice
     confirmDue(now: now)
@@ -156,6 +164,7 @@ public final class LockEngine {
   public var nextDeadline: BootInstant? {
     var next = deadlines.earliest
     if let renewal = nextRenewal, next.map({ renewal < $0 }) ?? true { next = renewal }
+    if let end = link.life.ends, next.map({ end < $0 }) ?? true { next = end }
     if let confirm = link.confirmation.due, next.map({ confirm < $0 }) ?? true { next = confirm }
     if let since = putOff.since, next.map({ since < $0 }) ?? true { next = since }
     return next

@@ -21,6 +21,17 @@ extension EpochID {
   }
 }
 
+extension LifeSign {
+  /// The word for it in confirm_epoch.lua.
+  var word: [UInt8] {
+    switch self {
+    case .none: Array("0".utf8)
+    case .dead(let milliseconds): Array(String(milliseconds).utf8)
+    case .never: Array("never".utf8)
+    }
+  }
+}
+
 extension LeaseCommandEncoder {
   func confirm(_ claim: EpochClaim) -> RedisCommand {
     let numbers = [claim.longestLeaseMilliseconds, claim.graceMilliseconds, claim.tokenFloor].map {
@@ -32,7 +43,7 @@ extension LeaseCommandEncoder {
         me, Array(claim.known.text.utf8), Array(String(claim.known.number).utf8), Array(String(claim.attempt).utf8),
       ] + numbers + [
         inboxPrefix, [claim.isFirstOfLink ? 0x31 : 0x30], Array(String(claim.waitedMilliseconds).utf8),
-        [claim.mayBeFirst ? 0x31 : 0x30], Array(String(claim.tokenFloorOfNew).utf8),
+        [claim.mayBeFirst ? 0x31 : 0x30], Array(String(claim.tokenFloorOfNew).utf8), claim.lifeSign.word,
       ])
   }
 

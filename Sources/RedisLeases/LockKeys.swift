@@ -16,7 +16,8 @@ public struct LockKeys: Hashable, Sendable {
   /// The key that exists if and only if somebody holds the lock.
   public func lockKey(_ name: LockName) -> [UInt8] { prefix + KeyOfLock(name).bytes }
 
-  /// The key that tells which data set this is. It is the key of no lock: those have a brace behind the prefix.
+  /// The key that tells which data set this is. It is the key of no lock: those have a brace behind the prefix. Behind it and
+  /// ":" stand the names of hosts, in the keys that tell when those are to be taken for dead.
   public var epochKey: [UInt8] { prefix + Array("epoch".utf8) }
 
   /// The list of hosts that wait for the lock.

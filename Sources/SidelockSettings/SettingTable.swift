@@ -17,6 +17,7 @@ public enum SettingKey: String, CaseIterable, Sendable {
   case socket
   case socketMode = "socket_mode"
   case leaseMilliseconds = "lease_ms"
+  case deadHostMilliseconds = "dead_host_ms"
   case lingerMilliseconds = "linger_ms"
   case cohortMax = "cohort_max"
   case cohortMilliseconds = "cohort_ms"
@@ -190,6 +191,17 @@ extension SettingKey {
         "How long a lease in Redis lasts without renewal; a change is for new ones",
         Int(LeaseTimeline.millisecondsRange.lowerBound)...Int(LeaseTimeline.millisecondsRange.upperBound),
         .live(\.engine.leaseMilliseconds))
+    case .deadHostMilliseconds:
+      number(
+        "How long after its last sign of life a host is taken for dead, and others get its locks; 0: when each lease ends",
+        0...Int(LeaseTimeline.millisecondsRange.upperBound), .live(\.engine.deadHostMilliseconds),
+        problem: { settings in
+          let engine = settings.live.engine
+          let (given, least, lease) =
+            (engine.deadHostMilliseconds, EngineSettings.deadHostMillisecondsMin, engine.leaseMilliseconds)
+          guard given != 0, given < least || given >= lease else { return nil }
+          return "\(given) must be 0, or at least \(least) and less than lease_ms, which is \(lease)"
+        })
     case .lingerMilliseconds:
       number(
         "How long an unused lease is kept for the next local client", 0...60_000, .live(\.engine.lingerMilliseconds))
@@ -203,19 +215,21 @@ extension SettingKey {
         .live(\.engine.cohortMilliseconds))
     case .redisTimeoutMilliseconds:
       number(
-        "How long Redis may take to answer; less than half of lease_ms", 100...60_000,
+        "How long Redis may take to answer; less than half of lease_ms, and of dead_host_ms", 100...60_000,
         .live(\.engine.storeTimeoutMilliseconds),
-        default: "\(EngineSettings().storeTimeoutMilliseconds), or a quarter of lease_ms if that is less",
+        default:
+          "\(EngineSettings().storeTimeoutMilliseconds), or a quarter of lease_ms or dead_host_ms if that is less",
         // A short lease needs no second setting.
         found: { settings, _ in
           let engine = settings.live.engine
-          return min(engine.storeTimeoutMilliseconds, engine.leaseMilliseconds / 4).asSetting
+          return min(engine.storeTimeoutMilliseconds, engine.goneMilliseconds / 4).asSetting
         },
         problem: { settings in
           let engine = settings.live.engine
-          guard engine.storeTimeoutMilliseconds * 2 >= engine.leaseMilliseconds else { return nil }
+          guard engine.storeTimeoutMilliseconds * 2 >= engine.goneMilliseconds else { return nil }
+          let name = engine.goneMilliseconds < engine.leaseMilliseconds ? "dead_host_ms" : "lease_ms"
           return
-            "\(engine.storeTimeoutMilliseconds) must be less than half of lease_ms, which is \(engine.leaseMilliseconds)"
+            "\(engine.storeTimeoutMilliseconds) must be less than half of \(name), which is \(engine.goneMilliseconds)"
         })
     case .keyPrefix:
       SettingDefinition(

@@ -49,9 +49,16 @@ public enum SettingsDocument {
       daemon, and a clock before 1970 (without a file) or after 2255 keep
       the daemon from starting, and it says what to do.
 
+      A host that is gone keeps its locks from others until its leases end. Where that is too long, and a lease of that length
+      would not outlive an outage of Redis that nobody should notice, set `dead_host_ms` (2000 or more, less than
+      `lease_ms`): a daemon then writes a sign of life three times in that time, one small script for all of its locks, and
+      others get what it has that long, and up to a second, after the last one. The price is the same as with a short lease: when Redis does
+      not answer for 85 % of it, or the daemon is away for so long (a restart, or a watchdog that kills a daemon that hangs), every lock of
+      the host is lost.
+
       A slow link to Redis needs a `redis_timeout_ms` that is longer than an answer takes; `stats` tells that time as
       `round_trip_ms`. Where answers come to take longer later, twice the measured time is waited for, up to a third of
-      `lease_ms`; the handshake is given four times what connecting took. Another host, whose link may be slower than this
+      `lease_ms` (or `dead_host_ms`, if that is less); the handshake is given four times what connecting took. Another host, whose link may be slower than this
       one, is waited for as long as a link may be silent: `redis_timeout_ms` (500 ms at least) and the measured time of this
       host, which `stats` tells as `holder_timeout_ms`. So long a try waits for a host that has the lock and does not say
       whether it uses it, and so long `inspect`, `list` and `break` wait for one that does not answer. Give all hosts the same

@@ -13,7 +13,7 @@ import Testing
     let lease = HostLease(
       lock: lock, attempt: 1, mode: .exclusive, timeline: LeaseTimeline(leaseMilliseconds: 10_000))
     let grant = LeaseGrant(token: 5, tokenCount: tokens, othersWait: false)
-    #expect(lease.granted(grant, executedAfter: now, on: 1, in: 1, now: now))
+    #expect(lease.granted(grant, executedAfter: now, on: 1, in: 1, life: 0, now: now))
     return lease
   }
 
@@ -25,7 +25,7 @@ import Testing
 
   @Test func aLeaseThatIsLostStaysLostAndGivesNone() {
     let lease = lease()
-    lease.expired()
+    lease.expired(graceEnds: BootInstant(nanoseconds: .max))
     #expect(lease.issueToken() == nil)
     #expect(lease.isLost && lease.term.nextToken == 5)
   }

@@ -246,6 +246,23 @@ import Testing
     #expect(kept.script.claims.last?.waitedMilliseconds == 20_000)
   }
 
+  /// Until when this host counts as alive stands in the store, whichever process it is.
+  @Test(arguments: [2000, 0]) func theLifeOfTheHostOutlivesTheEngine(_ next: Int64) throws {
+    let kept = Kept(EngineConfiguration(tier: .store) { $0.settings.deadHostMilliseconds = 2000 })
+    kept.script.hold(alice)
+    kept.script.epoch = nil
+    kept.configuration.settings.deadHostMilliseconds = next
+    kept.script.pass(milliseconds: 1000)
+    try kept.restart(after: 600)
+    kept.script.epoch = nil
+    kept.script.feed(.linkUp(.only))
+    #expect(kept.script.claims.last?.lifeSign == (next > 0 ? .dead(afterMilliseconds: next) : .never))
+    kept.script.pass(milliseconds: 99)
+    #expect(kept.script.take().compactMap(\.lostReason).isEmpty)
+    kept.script.pass(milliseconds: 1)
+    #expect(kept.script.take().compactMap(\.lostReason) == [.leaseExpired])
+  }
+
   /// A release before epochs left leases. Whoever has some has been there before.
   @Test func whoeverLeftLeasesWasThereBefore() throws {
     let kept = Kept()

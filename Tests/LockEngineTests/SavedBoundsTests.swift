@@ -15,7 +15,8 @@ import Testing
     tokenEnd: 1005, contendedSince: now, isSharingUnconfirmed: false, tokenStart: 3)
   private static let epoch = SavedEpoch(
     id: EpochID(number: 2, text: "2:h/1:5"), isOpen: false, graceMilliseconds: 10_000, longestLeaseMilliseconds: 5_000,
-    learnedAt: now, clock: StoreInstant(microseconds: 9), clockSentAt: now)
+    learnedAt: now, clock: StoreInstant(microseconds: 9), clockSentAt: now,
+    life: HostLife.Term(sentAt: now, deadHostMilliseconds: 2_000))
   private static let releases = SavedReleases(
     name: x,
     releases: [
@@ -59,7 +60,7 @@ import Testing
     #expect(
       hex { Self.epoch.write(to: &$0) }
         == "0200000000000000" + "0700000000000000" + "323a682f313a35" + "00" + "1027000000000000" + "8813000000000000"
-        + now + "0900000000000000" + now)
+        + now + "0900000000000000" + now + "01" + "0001f939e9000000" + "0077a94ae9000000")
     #expect(
       hex { Self.releases.write(to: &$0) }
         == name + "0100000000000000" + "0600000000000000" + "01" + "0800000000000000" + "00f4b028eb000000" + "01")
@@ -154,6 +155,9 @@ import Testing
     ("learned before the boot", changed(epoch) { $0.learnedAt = negative }),
     ("a clock of centuries", changed(epoch) { $0.clock.microseconds = .max }),
     ("a clock before 1970", changed(epoch) { $0.clock.microseconds = -1 }),
+    ("a life of hours", changed(epoch) { $0.life?.validUntil = now.adding(milliseconds: 3_600_001) }),
+    ("a grace of hours behind it", changed(epoch) { $0.life?.graceEnds = now.adding(milliseconds: 3_600_001) }),
+    ("a life before the boot", changed(epoch) { $0.life?.graceEnds = negative }),
     ("a clock seen tomorrow", changed(epoch) { $0.clockSentAt = now.adding(milliseconds: 1) }),
   ]
 

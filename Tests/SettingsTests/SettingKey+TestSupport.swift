@@ -15,6 +15,8 @@ extension SettingKey {
     case .stateFile: "/tokens"
     case .socketPath: "/s"
     case .mode: "0600"
+    // It is 0, or far from it.
+    case .integer where self == .deadHostMilliseconds: "9000"
     case .integer: String((definition.defaultNumber ?? 0) + 1)
     case .keyPrefix: "k:"
     case .hostName: "other"

@@ -253,6 +253,27 @@ import Testing
       ])
   }
 
+  @Test func aDeadHostTimeIsBetweenTwoSecondsAndALease() {
+    for text in ["0", "2000", "9999"] {
+      #expect(texts(resolve(flags: [.local: "true", .deadHostMilliseconds: text])) == [])
+    }
+    for text in ["1", "1999", "10000", "3600000"] {
+      #expect(
+        texts(resolve(flags: [.local: "true", .deadHostMilliseconds: text])) == [
+          "--dead-host-ms: \(text) must be 0, or at least 2000 and less than lease_ms, which is 10000"
+        ])
+    }
+  }
+
+  @Test func timeoutMustBeLessThanHalfADeadHostTime() {
+    var flags: [SettingKey: String] = [.local: "true", .deadHostMilliseconds: "3000"]
+    #expect(resolve(flags: flags).settings?.live.engine.storeTimeoutMilliseconds == 750)
+    flags[.redisTimeoutMilliseconds] = "1500"
+    #expect(
+      texts(resolve(flags: flags)) == ["--redis-timeout-ms: 1500 must be less than half of dead_host_ms, which is 3000"]
+    )
+  }
+
   @Test func socketDefaultDependsOnTheUser() {
     let environment = ["XDG_RUNTIME_DIR": "/run/user/1000"]
     #expect(resolve(environment: environment, isRoot: true).settings?.socketPath == "/run/sidelock/sidelock.sock")

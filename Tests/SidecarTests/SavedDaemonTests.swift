@@ -80,7 +80,7 @@ import Testing
   @Test func theFormatOfTheIdentityAndOfASession() {
     #expect(
       hex(Self.identity.encode())
-        == "05000000000000000400000000000000" + "1000000000000000" + hex(Array("0123456789abcdef".utf8))
+        == "06000000000000000600000000000000" + "1000000000000000" + hex(Array("0123456789abcdef".utf8))
         + "0600000000000000" + hex(Array("host-1".utf8)) + "0900000000000000" + hex(Array("sidelock:".utf8))
         + "1400000000000000" + hex(Array("tcp localhost 6379 0".utf8)))
     #expect(
@@ -104,8 +104,8 @@ import Testing
 
   @Test func anotherFormatIsNotRead() {
     var other = Self.identity.encode()
-    (other[0], other[8]) = (6, 6)
-    #expect(throws: StateDamage("its records are for readers of format 6, and this daemon reads format 5")) {
+    (other[0], other[8]) = (7, 7)
+    #expect(throws: StateDamage("its records are for readers of format 7, and this daemon reads format 6")) {
       try SavedDaemon(Self.memory([], identity: other))
     }
     // The instance becomes a part of keys and messages.

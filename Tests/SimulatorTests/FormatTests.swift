@@ -103,6 +103,17 @@ import Testing
       string(encoders[0].keys.epochKey) == "1;6:a/1f:7;o;\(run);1700000000000;60000;10000;1700000000000005")
   }
 
+  @Test func aSignOfLife() throws {
+    var alive = claim
+    alive.lifeSign = .dead(afterMilliseconds: 2000)
+    try execute(.confirmEpoch(alive), from: 0)
+    let key = encoders[0].keys.epochKey + Array(":a/1f".utf8)
+    #expect(string(key) == "1;1700000002000;7")
+    alive.lifeSign = .never
+    try execute(.confirmEpoch(alive), from: 0)
+    #expect(string(key) == "1;9007199254740991;7")
+  }
+
   @Test func whatIsSaidAboutAnEpoch() {
     func words(_ command: LeaseCommand) -> [String] {
       encoders[0].encode(command).parts.map { String(decoding: $0, as: UTF8.self) }
@@ -111,8 +122,13 @@ import Testing
       words(.confirmEpoch(claim))
         == [
           "1", "t:epoch", "a/1f", "5:b/1f:3", "5", "7", "10000", "60000", "1700000000000005", "t:inbox:", "1", "0", "0",
-          "0",
+          "0", "0",
         ])
+    var alive = claim
+    for (sign, word) in [(LifeSign.dead(afterMilliseconds: 2000), "2000"), (.never, "never")] {
+      alive.lifeSign = sign
+      #expect(words(.confirmEpoch(alive)).last == word)
+    }
     let terms = GrantTerms(epoch: claim.known, tokenFloor: 9)
     for command in [
       LeaseCommand.acquire(name: name, attempt: 7, ask: 9, isTry: false, terms: terms),

@@ -117,7 +117,7 @@ import Testing
     "released one of several holds", "granted several", "transferred", "lost: broken", "holder told of waiters",
     "deadlock on one host", "deadlock through hosts", "granted by push with a length of before", "told by another host",
     "refused: deadlock", "fields of a later release kept", "more tokens reserved", "taken away", "places are well",
-    "place lost",
+    "place lost", "taken from a dead host", "dead host passed over",
   ])
 
   private static func setting(_ name: String) -> UInt64? {

@@ -112,6 +112,8 @@ final class HostLease {
   private(set) var wasSent = false
   /// When the last ask was sent.
   private(set) var askedAt: BootInstant?
+  /// The life of this host in which it was granted.
+  private(set) var life: LifeNumber = 0
   /// When this host learned that it has it.
   private(set) var grantedAt = BootInstant(nanoseconds: 0)
   private(set) var renewal = Renewal()
@@ -247,7 +249,8 @@ final class HostLease {
 
   /// The store granted it at some moment after `sentAt`, from which it counts. False: the grant has no token to issue.
   func granted(
-    _ grant: LeaseGrant, executedAfter sentAt: BootInstant, on link: LinkNumber, in epoch: EpochNumber, now: BootInstant
+    _ grant: LeaseGrant, executedAfter sentAt: BootInstant, on link: LinkNumber, in epoch: EpochNumber,
+    life: LifeNumber, now: BootInstant
   ) -> Bool {
     let tokens = grant.tokens
     var term = Term(
@@ -255,6 +258,7 @@ final class HostLease {
       contendedSince: grant.othersWait ? now : nil)
     term.extend(from: sentAt, by: timeline)
     saved.state = .held(term)
+    self.life = life
     grantedAt = now
     renewal.at = sentAt.adding(milliseconds: timeline.renewAfterMilliseconds)
     renewal.confirmedOn = link
@@ -304,9 +308,10 @@ final class HostLease {
 
   func doubted(now: BootInstant) { renewal.doubtedAt = now }
 
-  /// It was not renewed in time.
-  func expired() {
-    guard case .held(let term) = saved.state else { return }
+  /// It was not renewed in time, or this host's life is over. From `graceEnds` on others may have it.
+  func expired(graceEnds: BootInstant) {
+    guard case .held(var term) = saved.state else { return }
+    term.graceEnds = min(term.graceEnds, graceEnds)
     saved.state = .lost(term)
   }
 

@@ -208,7 +208,7 @@ extension LockEngine {
     guard lock.wanted === lease else { return }
     stopWanting(lease)
     let hasTokens = lease.granted(
-      grant, executedAfter: sentAt, on: link.number, in: link.epoch.number, now: now)
+      grant, executedAfter: sentAt, on: link.number, in: link.epoch.number, life: link.life.number, now: now)
     if isRecovering { mayBeOpen(now: now) }
     lock.isUnheard = false
     renewOthersAtOnce(of: lock, now: now)

@@ -15,8 +15,8 @@ extension LockEngine {
 
   func replyReceived(_ command: CommandID, _ reply: LeaseReply, now: BootInstant) {
     guard let command = link.answered(command, now: now) else { return }
-    if case .confirm(let told) = command.kind {
-      return confirmReplied(reply, toldLeaseMilliseconds: told, sentAt: command.sentAt, now: now)
+    if case .confirm(let told, let sign) = command.kind {
+      return confirmReplied(reply, toldLeaseMilliseconds: told, sign, sentAt: command.sentAt, now: now)
     }
     // Nothing was changed by it. What it was for is asked for again when the epoch is known.
     if case .otherEpoch = reply { return epochIsDoubted(now: now) }

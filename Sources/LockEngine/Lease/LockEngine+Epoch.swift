@@ -61,14 +61,17 @@ extension LockEngine {
     let waited = epoch.waitedMilliseconds(now: now)
     let longest = link.longestTimeline.leaseMilliseconds
     let byClock = epoch.tokenByClock(now: now).flatMap { $0 < NumberSource.tokenFloorEnd ? $0 : nil }
+    let sign = link.life.sign(milliseconds: configuration.settings.shorterDeadHostMilliseconds)
+    // A successor of this process has to know it before the store does.
+    if link.life.sent(sign, now: now) { changes?.touchEpoch() }
     let id = send(
       .confirmEpoch(
         EpochClaim(
           attempt: issued.newClaim(now: now), known: epoch.id, isFirstOfLink: link.confirmation.isFirst,
           longestLeaseMilliseconds: longest, graceMilliseconds: max(longest, epoch.graceOfNextMilliseconds),
           tokenFloor: issued.tokenFloor, tokenFloorOfNew: byClock ?? 0, waitedMilliseconds: waited,
-          mayBeFirst: epoch.number == 0 && !hasLeasesOfBefore)),
-      .confirm(leaseMilliseconds: longest), now: now)
+          mayBeFirst: epoch.number == 0 && !hasLeasesOfBefore, lifeSign: sign)),
+      .confirm(leaseMilliseconds: longest, sign), now: now)
     link.confirmation.sent(id, now: now)
   }
 
@@ -113,7 +116,7 @@ extension LockEngine {
   }
 
   func confirmReplied(
-    _ reply: LeaseReply, toldLeaseMilliseconds told: Int64, sentAt: BootInstant, now: BootInstant
+    _ reply: LeaseReply, toldLeaseMilliseconds told: Int64, _ sign: LifeSign, sentAt: BootInstant, now: BootInstant
   ) {
     guard case .epoch(let sight) = reply, sight.id.isSound else { return confirmRefused(reply.words, now: now) }
     issued.tokenIsKnown(sight.tokenFloor)
@@ -127,7 +130,13 @@ extension LockEngine {
     // the grace of one that follows can be over: whoever comes later has to begin another one.
     let next = now.adding(milliseconds: configuration.foreignPollMilliseconds)
     let lease = link.longestTimeline.leaseMilliseconds
-    link.confirmation.at = link.epoch.graceEnds.map { max($0, next) } ?? max(now.adding(milliseconds: lease / 2), next)
+    let due = link.epoch.graceEnds.map { max($0, next) } ?? max(now.adding(milliseconds: lease / 2), next)
+    link.confirmation.at = min(due, HostLife.nextSign(after: sign, sentAt: sentAt, now: now) ?? due)
+    if !link.life.answered(sign, sentAt: sentAt, now: now) {
+      // Others may take this host for dead already.
+      link.confirmation.voided()
+      confirmEpoch(now: now)
+    }
     if link.isUp {
       if isOther || isDoubted {
         dataAreOthers(now: now)
@@ -158,6 +167,25 @@ extension LockEngine {
       locks.all.beginWalk()
     }
     goOnWithLink(now: now)
+  }
+
+  // MARK: Life
+
+  /// Ends the life of this host if its time is over, and with it everything that this host has: others may have taken it. As
+  /// when a link goes down, and nothing is asked for before the store has executed another sign.
+  func endLife(now: BootInstant) {
+    guard let end = link.life.ends, end <= now else { return }
+    link.life.end(isBefore: locks.all.isWalked)
+    link.confirmation.voided()
+    _ = link.isUp && link.wentDown(keepingConnection: true)
+    if link.isConnected, link.confirmation.command == nil { link.confirmation.at = now }
+    locks.all.beginWalk()
+    goOnWithLink(now: now)
+  }
+
+  /// Until when a lease that is held is valid.
+  func validUntil(_ lease: HostLease) -> BootInstant {
+    min(lease.term.validUntil, link.life.validUntil(of: lease.life))
   }
 
   /// What this host knows of the store's locks is void, as when a link goes down. The connection stays.

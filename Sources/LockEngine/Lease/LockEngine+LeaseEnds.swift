@@ -19,7 +19,7 @@ extension LockEngine {
       }
       stepsLeft -= 1
       switch lease.state {
-      case .held(let term) where term.validUntil > now:
+      case .held(let term) where validUntil(lease) > now:
         isAnyPutOff = true
         deadlines.leaseEnds.push(lease, at: term.validUntil)
       case .held: leaseEnded(lease, now: now)
@@ -35,7 +35,7 @@ extension LockEngine {
 
   /// Ends the leases of one lock whose time is over.
   func endLeases(of lock: LockRecord, now: BootInstant) {
-    for lease in lock.leases where lease.isHeld && lease.term.validUntil <= now { leaseEnded(lease, now: now) }
+    for lease in lock.leases where lease.isHeld && validUntil(lease) <= now { leaseEnded(lease, now: now) }
   }
 
   /// Moves leases that were renewed meanwhile to their new ends, so that it does not take a timer for each to find that
@@ -55,7 +55,7 @@ extension LockEngine {
 
   private func leaseEnded(_ lease: HostLease, now: BootInstant) {
     counters.leasesLost += 1
-    lease.expired()
+    lease.expired(graceEnds: link.life.graceEnds(of: lease.life))
     loseHolds(under: lease, reason: .leaseExpired, graceEnds: lease.term.graceEnds, now: now)
     deadlines.leaseEnds.push(lease, at: max(lease.term.graceEnds, now))
   }

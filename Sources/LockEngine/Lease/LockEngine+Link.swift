@@ -102,7 +102,7 @@ extension LockEngine {
   /// Applies to a lock what has happened and has not reached it. Only those who lose it are told, and nothing is
   /// granted.
   func catchUp(_ lock: LockRecord, now: BootInstant) {
-    if deadlines.isBehindWithEnds { endLeases(of: lock, now: now) }
+    if deadlines.isBehindWithEnds || link.life.number > 0 { endLeases(of: lock, now: now) }
     guard lock.linkChange != link.change else { return }
     lock.linkChange = link.change
     if link.isUp { linkCameUp(for: lock, now: now) } else { linkWentDown(for: lock, now: now) }

@@ -41,13 +41,13 @@ struct StoreEpoch {
     clock = (saved.clock, saved.clockSentAt)
   }
 
-  /// What a successor of this process has to know; nil where there is nothing.
-  var saved: SavedEpoch? {
+  /// What a successor of this process has to know, with the life of this host; nil where there is nothing.
+  func saved(_ life: HostLife.Term?) -> SavedEpoch? {
     guard number != 0 else { return nil }
     return SavedEpoch(
       id: id, isOpen: isOpen, graceMilliseconds: graceMilliseconds, longestLeaseMilliseconds: longestLeaseMilliseconds,
       learnedAt: learnedAt, clock: clock?.instant ?? StoreInstant(microseconds: 0),
-      clockSentAt: clock?.sentAt ?? learnedAt)
+      clockSentAt: clock?.sentAt ?? learnedAt, life: life)
   }
 
   /// The store has told, to something that was sent at `sentAt`, how its epoch is.

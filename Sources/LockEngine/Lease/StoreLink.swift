@@ -16,7 +16,9 @@ struct StoreLink {
   private(set) var change: LinkNumber = 0
   /// The epoch that this host is in.
   var epoch = StoreEpoch()
-  /// How far it is with asking for that.
+  /// Until when other hosts take this one for alive.
+  var life = HostLife()
+  /// How far it is with asking for that epoch.
   var confirmation = EpochConfirmation()
 
   /// Commands whose replies have not come.
@@ -142,10 +144,13 @@ struct StoreLink {
     isUp = false
     change &+= 1
     lastAnsweredSentAt = nil
+    // The question for the epoch is about no lock, and its answer is needed more than ever.
+    var kept: [CommandID: PendingCommand] = [:]
+    if let id = confirmation.command { kept[id] = pending.removeValue(forKey: id) }
     if !pending.isEmpty { commandsOfBefore.append(CommandsOfBefore(pending)) }
     if renewals.count > 0 { queuesOfBefore.append(renewals) }
     if doubtful.count > 0 { queuesOfBefore.append(doubtful) }
-    pending = [:]
+    pending = kept
     renewals = DeadlineQueue()
     doubtful = DeadlineQueue()
     renewalsInFlight = 0
@@ -196,7 +201,7 @@ struct PendingCommand {
     case clock(Waiter)
     case follow(DeadlockProbe)
     /// With the longest lease that the store is told of, in milliseconds.
-    case confirm(leaseMilliseconds: Int64)
+    case confirm(leaseMilliseconds: Int64, LifeSign)
     case other
   }
   var kind: Kind

@@ -64,7 +64,7 @@ extension LockEngine {
   /// or two hosts could pass the lease to and fro without any client getting the lock.
   func admission(under lease: HostLease, arrival: UInt64, now: BootInstant) -> Admission {
     let term = lease.term
-    guard now < term.validUntil else { return .withNewLease(lease) }
+    guard now < validUntil(lease) else { return .withNewLease(lease) }
     if let since = term.contendedSince, lease.grants > 0, arrival > lease.cohort.arrivalMax {
       guard lease.cohort.grants < configuration.settings.cohortMax,
         now < since.adding(milliseconds: configuration.settings.cohortMilliseconds)

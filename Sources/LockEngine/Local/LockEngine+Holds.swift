@@ -129,7 +129,7 @@ extension LockEngine {
         .acquired(
           Acquired(
             name: hold.lock.name, token: hold.token, mode: hold.mode, waitedMilliseconds: waitedMilliseconds,
-            validMilliseconds: hold.lease.map { $0.term.validUntil.milliseconds(since: now) }))))
+            validMilliseconds: hold.lease.map { validUntil($0).milliseconds(since: now) }))))
   }
 
   /// Takes a hold away from its session, without telling anybody. The caller advances the lock.

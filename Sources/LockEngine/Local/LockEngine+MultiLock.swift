@@ -62,7 +62,7 @@ extension LockEngine {
     var valid: Int64?
     for (hold, isReentered) in taken {
       tokens[hold.lock.name] = hold.token
-      if let until = hold.lease?.term.validUntil.milliseconds(since: now) { valid = min(valid ?? until, until) }
+      if let until = hold.lease.map({ validUntil($0).milliseconds(since: now) }) { valid = min(valid ?? until, until) }
       if isReentered {
         hold.count += 1
         continue

@@ -59,6 +59,11 @@ public struct EngineConfiguration: Equatable, Sendable {
 public struct EngineSettings: Equatable, Sendable {
   /// How long a lease lasts without renewal, in milliseconds. A change is for leases that are asked for afterwards.
   public var leaseMilliseconds = LeaseTimeline.standard.leaseMilliseconds
+  /// How long after its last sign of life this host may be taken for dead, in milliseconds, so that others get what it has;
+  /// 0: each lease ends by itself.
+  public var deadHostMilliseconds: Int64 = 0
+  /// The shortest dead-host time that the setting allows for, in milliseconds.
+  public static let deadHostMillisecondsMin: Int64 = 2000
   /// How long a lease that nobody uses stays here, in milliseconds, when this host came back to its name within that
   /// time; every other lease is given back at once, and with 0 all are.
   public var lingerMilliseconds: Int64 = 0
@@ -81,6 +86,15 @@ public struct EngineSettings: Equatable, Sendable {
 
   /// The defaults.
   public init() {}
+
+  /// The dead-host time in force, in milliseconds: one that is not shorter than the lease is none.
+  var shorterDeadHostMilliseconds: Int64 { deadHostMilliseconds < leaseMilliseconds ? deadHostMilliseconds : 0 }
+
+  /// How long a lease is valid at most without an answer of the store, in milliseconds: what others wait for when this host
+  /// is gone.
+  public var goneMilliseconds: Int64 {
+    shorterDeadHostMilliseconds > 0 ? shorterDeadHostMilliseconds : leaseMilliseconds
+  }
 
   /// How long a try waits for the holding host to say whether the lock is in use, in milliseconds, beside this host's
   /// own round trip. That host's link may be as slow as a link may be: nobody is told how slow it is.

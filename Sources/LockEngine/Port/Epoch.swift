@@ -61,11 +61,14 @@ public struct EpochClaim: Hashable, Sendable {
   /// Whether this host never was in an epoch and has no lease of an earlier process: if nobody else is there either,
   /// nobody can have anything, and there is no grace.
   public var mayBeFirst: Bool
+  /// From when on others may take this host for dead.
+  public var lifeSign: LifeSign
 
   /// What `attempt` says of this host.
   public init(
     attempt: UInt64, known: EpochID, isFirstOfLink: Bool, longestLeaseMilliseconds: Int64, graceMilliseconds: Int64,
-    tokenFloor: Token, tokenFloorOfNew: Token = 0, waitedMilliseconds: Int64, mayBeFirst: Bool
+    tokenFloor: Token, tokenFloorOfNew: Token = 0, waitedMilliseconds: Int64, mayBeFirst: Bool,
+    lifeSign: LifeSign = .none
   ) {
     self.attempt = attempt
     self.known = known
@@ -76,7 +79,18 @@ public struct EpochClaim: Hashable, Sendable {
     self.tokenFloorOfNew = tokenFloorOfNew
     self.waitedMilliseconds = waitedMilliseconds
     self.mayBeFirst = mayBeFirst
+    self.lifeSign = lifeSign
   }
+}
+
+/// What a host says of when it is to be taken for dead.
+public enum LifeSign: Hashable, Sendable {
+  /// It has never said anything. Should the store know better, it is `never`.
+  case none
+  /// When so many milliseconds have passed without another sign.
+  case dead(afterMilliseconds: Int64)
+  /// Not by this, from now on.
+  case never
 }
 
 /// What stands in the store about its epoch.

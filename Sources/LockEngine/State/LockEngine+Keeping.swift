@@ -59,7 +59,7 @@ extension LockEngine {
     decideWhatIsKept(changes, isKept)
     if changes.isEpochTouched {
       changes.isEpochTouched = false
-      if let saved = link.epoch.saved {
+      if let saved = link.epoch.saved(link.life.term) {
         var writer = StateWriter()
         saved.write(to: &writer)
         result.append(.put(.epoch, id: 0, writer.bytes))

@@ -10,6 +10,7 @@ extension LockEngine {
     issued.restore(numbers)
     if let epoch = state.epoch {
       link.epoch = StoreEpoch(epoch)
+      link.life = HostLife(epoch.life)
       changes?.touchEpoch()
     }
     hasLeasesOfBefore = !state.leases.isEmpty

@@ -94,7 +94,7 @@ extension LockEngine {
     guard let session = sessions[session], session.holdCount <= Self.validitiesMax else { return nil }
     var earliest: BootInstant?
     for hold in session.allHolds {
-      if let until = hold.lease?.term.validUntil { earliest = min(until, earliest ?? until) }
+      if let until = hold.lease.map(validUntil) { earliest = min(until, earliest ?? until) }
     }
     return earliest.map { max(0, $0.milliseconds(since: now)) }
   }
@@ -106,12 +106,12 @@ extension LockEngine {
   ) -> LockSnapshot? {
     guard let lock = locks[name] else { return nil }
     // A lease past its end counts as lost, even when ``endLeases(now:)`` has not come to it.
-    let held = lock.leases.filter { $0.isHeld && $0.term.validUntil > now }
-    let hasEnded = lock.leases.contains { $0.isHeld && $0.term.validUntil <= now }
+    let held = lock.leases.filter { $0.isHeld && validUntil($0) > now }
+    let hasEnded = lock.leases.contains { $0.isHeld && validUntil($0) <= now }
     let isLosing = putOff.losses.contains { $0.lock === lock }
     let holds =
       hasEnded || isLosing
-      ? lock.holds.filter { hold in !isBeingLost(hold) && (hold.lease.map { $0.term.validUntil > now } ?? true) } : nil
+      ? lock.holds.filter { hold in !isBeingLost(hold) && (hold.lease.map { validUntil($0) > now } ?? true) } : nil
     let total = holds?.count ?? lock.holds.count
     return LockSnapshot(
       name: name, mode: total > 0 ? lock.heldMode : nil,
@@ -130,7 +130,7 @@ extension LockEngine {
           waitedMilliseconds: now.milliseconds(since: $0.since))
       },
       waitersTotal: lock.queue.count, leaseState: leaseState(of: lock, isHeld: total > 0, hasEnded: hasEnded),
-      validMilliseconds: held.map(\.term.validUntil).min().map { max(0, $0.milliseconds(since: now)) })
+      validMilliseconds: held.map(validUntil).min().map { max(0, $0.milliseconds(since: now)) })
   }
 
   private func leaseState(of lock: LockRecord, isHeld: Bool, hasEnded: Bool) -> LeaseState {

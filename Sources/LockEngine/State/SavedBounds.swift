@@ -77,6 +77,9 @@ extension SavedEpoch {
     try ensureMoment(learnedAt, now: now)
     try ensure((0..<NumberSource.tokenFloorEnd).contains(clock.microseconds))
     try ensureMoment(clockSentAt, now: now)
+    guard let life else { return }
+    try ensureMoment(life.validUntil, now: now, within: LeaseTimeline.millisecondsRange.upperBound)
+    try ensureMoment(life.graceEnds, now: now, within: LeaseTimeline.millisecondsRange.upperBound)
   }
 }
 

@@ -69,6 +69,8 @@ struct SavedEpoch: Equatable {
   /// What the store's clock showed when it executed something that was sent at `clockSentAt`.
   var clock: StoreInstant
   var clockSentAt: BootInstant
+  /// Until when this host counts as alive; nil: without end.
+  var life: HostLife.Term?
 
   func write(to writer: inout StateWriter) {
     writer.write(id.number)
@@ -79,6 +81,10 @@ struct SavedEpoch: Equatable {
     writer.write(learnedAt)
     writer.write(clock.microseconds)
     writer.write(clockSentAt)
+    writer.write(life != nil)
+    guard let life else { return }
+    writer.write(life.validUntil)
+    writer.write(life.graceEnds)
   }
 }
 
@@ -91,6 +97,9 @@ extension SavedEpoch {
     learnedAt = try reader.moment()
     clock = StoreInstant(microseconds: try reader.signed())
     clockSentAt = try reader.moment()
+    // Formats 4 and 5 do not have it.
+    guard !reader.isAtEnd, try reader.bool() else { return }
+    life = HostLife.Term(validUntil: try reader.moment(), graceEnds: try reader.moment())
   }
 }
 

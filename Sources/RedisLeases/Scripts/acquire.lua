@@ -75,7 +75,8 @@ end
 local others = {}
 for _, holder in ipairs(holders) do
   if holder.instance ~= me then
-    others[#others + 1] = holder
+    -- What a host has that is dead is over, and this is asked only where it is in the way.
+    if fits(my_mode) or not is_dead(ARGV[9], holder.instance) then others[#others + 1] = holder end
   elseif holder.attempt == attempt then
     -- It may have stood in the queue in the grace: who waits under an attempt that has the lock would be given it once more.
     if waiting > 0 then redis.call('LREM', queue, 0, my_entry) end
@@ -96,7 +97,7 @@ for _, holder in ipairs(holders) do
     others[#others + 1] = holder
   end
 end
--- What is left out was an attempt that this host has given up, executed late.
+-- What is left out was a dead host's, or an attempt that this host has given up, executed late.
 local is_changed = #others < #holders
 holders = others
 if #holders == 0 then mode, more = nil, nil end

@@ -133,8 +133,8 @@ local function be_sure(its_lease)
 end
 
 -- Gives the lock to the hosts that have waited longest, as long as they fit: one alone, or all that stand together and
--- can share it. Only in an open epoch. A host that does not receive the message is gone, and is skipped; so is one that is gone and keeps
--- `my_entry` out. The host of `my_entry` is told by the reply and not by a message. Returns its holder if it was among
+-- can share it. Only in an open epoch. A host that is dead, or does not receive the message, is skipped; so is one that is
+-- gone and keeps `my_entry` out. The host of `my_entry` is told by the reply and not by a message. Returns its holder if it was among
 -- them, and whether anybody was.
 local function pass_on(my_entry)
   local mine, anybody
@@ -142,6 +142,7 @@ local function pass_on(my_entry)
     local entry = redis.call('LINDEX', queue, 0)
     if not entry then break end
     local instance, its_attempt, its_lease, its_mode = waiter(entry)
+    if instance and instance ~= me and is_dead(ARGV[9], instance) then instance = nil end
     if instance and not fits(its_mode) then
       if entry == my_entry then redis.pcall('DEL', queue .. ':suspect') end
       -- Where one host alone has the lock its release finds it out.

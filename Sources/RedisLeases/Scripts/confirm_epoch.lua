@@ -14,11 +14,17 @@
 -- that anybody handed over with it. A later release may put more fields behind, each after a semicolon. They are written
 -- again as long as the epoch goes on, and belong to none that follows it. See protocol/formats.md.
 --
+-- It is also the sign of life of the host that asks: others may take the host for dead from the moment on that stands in a
+-- key of its own, and have what it has, however long its leases last. That key is the epoch's, ":" and "<host>/<instance>", and
+-- no key means that nobody takes it for dead:
+--   1;<when, in ms by Redis' clock>;<attempt>
+-- It is never set back, and a command that comes late changes nothing. Fields of a later release stand behind.
+--
 -- KEYS[1]  the key of the epoch
 -- ARGV[1]  this host's "<host>/<instance>"
 -- ARGV[2]  the name of the epoch that this host was in, without the format: "<number>:…"; '' for none
 -- ARGV[3]  its number; 0 for none
--- ARGV[4]  a number that this host has never used before, for the name of an epoch that begins
+-- ARGV[4]  a number above all that this host has used before, for the name of an epoch that begins
 -- ARGV[5]  the longest lease of this host, in ms
 -- ARGV[6]  the grace that this host knows to be needed, in ms
 -- ARGV[7]  the highest token that this host knows of
@@ -29,6 +35,8 @@
 -- ARGV[11] 1 when this host has never been in an epoch, and has no lease of an earlier process
 -- ARGV[12] a token above all that may have been given in the epoch in ARGV[2], by its clock: that of an epoch that begins may
 --          be behind
+-- ARGV[13] how long after this the host is to be taken for dead, in ms; "never": not by this, from now on; "0": it has never
+--          said when, and should the key tell something, it is "never"
 --
 -- Returns {'epoch', number, name, stage, grace, longest, floor, TIME in seconds, and its microseconds}.
 local key, me, known, known_number = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -134,6 +142,26 @@ else
     since = digits(now_ms()), longest = its_longest, floor = math.max(before.floor, its_floor, tonumber(ARGV[12])), more = '',
     -- The grace of an epoch that did not come to its end covers those who had something before it.
     grace = math.max(its_longest, its_grace, before.longest, before.stage == 'g' and before.grace or 0) }
+end
+
+-- When this host is to be taken for dead. Nothing is as late as never.
+local function life_with(sign, stood)
+  local never, ends, claim = 2 ^ 53 - 1, string.match(stood, '^1;(%d+);(%d+)')
+  ends = tonumber(ends)
+  if tonumber(claim or 0) > tonumber(ARGV[4]) then return nil end
+  if sign == '0' then return ends and ends < never and never or nil end
+  if sign == 'never' then return never end
+  local dies = now_ms() + tonumber(sign)
+  return ends and ends < never and math.max(ends, dies) or dies
+end
+
+local life = redis.pcall('GET', key .. ':' .. me)
+if is_refusal(life) then return life end
+local dies = life_with(ARGV[13], type(life) == 'string' and life or '')
+if dies then
+  -- As long as a lease of this host can be there.
+  redis.call('SET', key .. ':' .. me, '1;' .. digits(dies) .. ';' .. ARGV[4], 'PX',
+    digits(2 * its_longest + (tonumber(ARGV[13]) or 0)))
 end
 
 local now = table.concat({

@@ -33,8 +33,12 @@ local function is_well(lock, queue, entry)
   if is_grace then return type(head) == 'string' and (head == entry or redis.call('LPOS', queue, entry)) and true end
   -- Other data in one of the keys, or no queue: the ask will tell.
   if type(head) ~= 'string' or type(value) ~= 'string' then return false end
-  local mode, holders = holders_in(value)
-  local _, _, _, its_mode = waiter(head)
+  local mode, all = holders_in(value)
+  local holders, first, _, _, its_mode = {}, waiter(head)
+  for _, holder in ipairs(all) do
+    if not is_dead(ARGV[count + 2], holder.instance) then holders[#holders + 1] = holder end
+  end
+  if #holders == 0 and #all > 0 then mode = nil end
   local well = its_mode and not can_join(mode, holders, its_mode)
     and (head == entry or redis.call('LPOS', queue, entry)) and true
   -- The first does not fit, and those who share the lock may have it for hours.
@@ -42,7 +46,7 @@ local function is_well(lock, queue, entry)
     local name = string.gsub(string.match(lock, '{(.-)}') or '', '%%(%x%x)', function(digits)
       return string.char(tonumber(digits, 16))
     end)
-    well = not is_gone(queue, head, inbox, name)
+    well = not is_dead(ARGV[count + 2], first or '') and not is_gone(queue, head, inbox, name)
   end
   local me, attempt = waiter(entry)
   for _, holder in ipairs(holders) do

@@ -1,5 +1,5 @@
 -- Quick way, put before release.lua: this host has the lock exclusively under this very attempt, and nobody waits, or
--- one other host that wants it exclusively, with at most one place behind it that this release leaves there, in an open
+-- one other host, alive, that wants it exclusively, with at most one place behind it that this release leaves there, in an open
 -- epoch. It must have the same effects as the code below it (QuickScriptTests.swift), which goes on without the other host if that one
 -- is gone.
 local quick_mine = 'sidelock1;x;' .. ARGV[1] .. ':' .. ARGV[2] .. ':'
@@ -35,6 +35,10 @@ if type(quick_value) == 'string' and not entries.err and type(quick_fence) ~= 't
     is_usual = (mode == 'x' or mode == 's') and (other ~= ARGV[1] or tonumber(its_attempt) > tonumber(ARGV[2]))
   end
   is_usual = is_usual and instance and instance ~= ARGV[1]
+  local life = is_usual and redis.pcall('GET', ARGV[9] .. ':' .. instance)
+  local dies = type(life) == 'string' and tonumber(string.match(life, '^1;(%d+)'))
+  -- The other host is dead: see is_dead in values.lua.
+  if dies and dies <= time[1] * 1000 + math.floor(time[2] / 1000) then is_usual = false end
   local stands = is_usual and redis.pcall('GET', ARGV[9])
   if type(stands) == 'string' and string.sub(stands, 1, #ARGV[10]) == ARGV[10] then
     local floor = tonumber(string.match(stands, '^[^;]*;%d+;%d+;%d+;(%d+)', #ARGV[10] + 1)) or 0

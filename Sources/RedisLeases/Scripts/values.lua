@@ -63,6 +63,18 @@ local function floor_of(stands, open)
   return tonumber(string.match(stands, '^[^;]*;%d+;%d+;%d+;(%d+)', #open + 1)) or 0
 end
 
+-- Whether `instance` has not said for so long that it is alive that all it has is over by its own clock: see confirm_epoch.lua.
+-- Nobody is dead of whom nothing is known; then each of its leases ends by itself.
+local dead = {}
+local function is_dead(epoch_key, instance)
+  if dead[instance] == nil then
+    local value = redis.pcall('GET', epoch_key .. ':' .. instance)
+    local ends = tonumber(string.match(type(value) == 'string' and value or '', '^1;(%d+)'))
+    dead[instance] = ends ~= nil and ends <= now_ms()
+  end
+  return dead[instance]
+end
+
 local function is_mode(word) return word == 'x' or word == 's' or string.find(word, '^p%d+$') ~= nil end
 
 -- Whether a text is empty, or fields that a later release has appended.

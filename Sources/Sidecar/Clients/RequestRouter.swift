@@ -161,7 +161,7 @@ final class RequestRouter {
       version: configuration.version, instance: instance, session: "\(session.id.rawValue)",
       host: configuration.settings.host,
       backend: isLocal ? .local : .redis,
-      leaseMilliseconds: isLocal ? nil : configuration.settings.live.engine.leaseMilliseconds,
+      leaseMilliseconds: isLocal ? nil : configuration.settings.live.engine.goneMilliseconds,
       requestsInFlightMax: Int64(configuration.settings.live.engine.waitsPerSessionMax))
     output.write(to: session) { $0.initialized(id: id, info) }
   }

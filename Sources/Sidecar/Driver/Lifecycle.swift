@@ -154,7 +154,7 @@ final class Lifecycle {
     core.store = link
     link.answerMilliseconds = { [unowned core, configuration] in
       // A dead link must be noticed in time to save the leases.
-      min(2 * core.engine.roundTrip.timeoutMilliseconds, configuration.settings.live.engine.leaseMilliseconds / 3)
+      min(2 * core.engine.roundTrip.timeoutMilliseconds, configuration.settings.live.engine.goneMilliseconds / 3)
     }
     core.parts.queries.hostCalls = HostCalls(
       loop: loop, store: link,

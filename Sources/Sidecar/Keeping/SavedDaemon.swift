@@ -211,11 +211,12 @@ struct SavedInput {
 /// What a daemon before this one left: clients that are connected, what they have, and who it was.
 struct SavedDaemon {
   /// The format of all records, the engine's too. Each from the first on is read as it was written.
-  static let version: UInt64 = 5
+  static let version: UInt64 = 6
   /// The first format: no release wrote one before it.
   static let firstVersion: UInt64 = 4
-  /// The first format whose readers can go on with records of this one: what is new, they pass over.
-  static let oldestReader: UInt64 = 4
+  /// The first format whose readers can go on with records of this one: what is new, they pass over. Who does not know from
+  /// when on this host can be taken for dead cannot.
+  static let oldestReader: UInt64 = 6
   /// Counters of the sidecar that stand before the engine's.
   static let countersOfSidecar = 2
   /// No counter comes beyond this; a higher one is damage.

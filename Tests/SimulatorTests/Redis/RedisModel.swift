@@ -149,8 +149,10 @@ final class RedisModel {
   func entry(_ key: Bytes) throws -> Entry? {
     // A key beside a declared one has its hash tag, and so is on the same node.
     let isBeside = { (declared: Bytes) in key.array.starts(with: declared.array + [UInt8(ascii: ":")]) }
-    // The epoch's key is on each node, under a tag of a slot that it serves; a script without a shebang may read it.
-    let isEpoch = key.array.ends(with: Self.epochSuffix)
+    // The epoch's key is on each node, under a tag of a slot that it serves, and so are the keys of hosts beside it; a script
+    // without a shebang may read them.
+    let isEpoch =
+      key.array.ends(with: Self.epochSuffix) || !key.array.ranges(of: Self.epochSuffix + [UInt8(ascii: ":")]).isEmpty
     if let script, !isEpoch, !script.keys.contains(key), !script.keys.contains(where: isBeside) {
       throw ModelError(description: "a script touched the key \(key), which is not one of its KEYS")
     }

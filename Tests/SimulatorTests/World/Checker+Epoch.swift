@@ -60,6 +60,8 @@ extension Checker {
   func unsafe(_ why: Unsafe, _ which: [Int]? = nil) {
     world.trace("unsafe: \(why.rawValue)")
     world.mark("unsafe: \(why.rawValue)")
+    // Everybody counts as dead until his next sign of life.
+    if why == .clockForward { deadUntil = world.now + world.plan.deadHostMilliseconds * 1010 }
     // A lease's whole length by a slow clock, and a late timer.
     let until = world.now + world.plan.leaseMilliseconds * 1010 + world.plan.latenessMicroseconds + 10_000
     lost(which)

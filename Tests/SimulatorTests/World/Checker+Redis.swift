@@ -43,7 +43,8 @@ extension Checker {
     for entry in before.queue where !after.queue.contains(entry) {
       guard let place = QueueEntry(entry) else { continue }
       let hasIt = holders.contains { $0.owner == place.owner && $0.attempt == place.attempt }
-      if place.owner == issuer || hasIt || isGone(place.owner) { continue }
+      if isDead(place.owner) { world.mark("dead host passed over") }
+      if place.owner == issuer || hasIt || isGone(place.owner) || isDead(place.owner) { continue }
       world.fail("the place \(entry) was taken out of the queue of \(names[name]) for nothing")
     }
   }
@@ -52,6 +53,14 @@ extension Checker {
   private func isGone(_ instance: String) -> Bool {
     let channel = Bytes("sl:inbox:\(instance)")
     return !world.server.redis.clients.values.contains { $0.channels.contains(channel) }
+  }
+
+  /// Whether others may take it for dead.
+  private func isDead(_ instance: String) -> Bool {
+    guard case .string(let life)? = world.server.redis.peek(Bytes(epochKey.array + Array((":" + instance).utf8)))?.value
+    else { return false }
+    let fields = life.text.split(separator: ";")
+    return fields.count > 1 && Int64(fields[1]).map { $0 <= world.server.redis.nowMilliseconds } ?? false
   }
 
   private func lockChanged(
@@ -71,6 +80,11 @@ extension Checker {
         !old.contains { $0.owner == entry.owner && $0.attempt == entry.attempt }
       }
     if !grants.isEmpty { verifyCapacity(name, after, new) }
+    if !grants.isEmpty,
+      old.contains(where: { entry in isDead(entry.owner) && !new.contains { $0.owner == entry.owner } })
+    {
+      world.mark("taken from a dead host")
+    }
     for entry in grants {
       verifyGrant(entry.owner)
       guard let host = world.hosts.first(where: { $0.me == entry.owner }) else { continue }
@@ -96,7 +110,11 @@ extension Checker {
       .map(\.owner)
     for entry in arrived {
       guard let host = world.hosts.first(where: { $0.me == entry.owner }) else { continue }
-      if !isSemaphore(name), !arePermits, leases[host.index][name].excusedUntil != nil, !isCountedOn(name, by: host) {
+      if world.now < deadUntil {
+        leases[host.index][name].excusedUntil = world.now + world.plan.leaseMilliseconds * 1010
+      } else if !isSemaphore(name), !arePermits, leases[host.index][name].excusedUntil != nil,
+        !isCountedOn(name, by: host)
+      {
         leases[host.index][name].excusedUntil = nil
       }
       verifyTurn(name, before, entry.owner, among: served, by: issuer)
@@ -148,7 +166,7 @@ extension Checker {
     for entry in before.queue {
       guard let instance = QueueEntry(entry)?.owner else { continue }
       if instance == newOwner { return world.mark("lock passed to a waiting host") }
-      if isGone(instance) {
+      if isGone(instance) || isDead(instance) {
         world.mark("dead waiter passed over")
       } else if instance != issuer && !arrived.contains(instance) {
         world.fail("\(names[name]) went to \(newOwner), but \(instance) had waited longer")
@@ -359,7 +377,9 @@ extension Checker {
     }
     world.server.tick()
     // What ends by itself within a minute.
-    let mayStay = { (key: Bytes) in key.text.hasSuffix(":fence") || key.text.hasSuffix(":queue:suspect") }
+    let mayStay = { [epochKey] (key: Bytes) in
+      key.text.hasSuffix(":fence") || key.text.hasSuffix(":queue:suspect") || key.text.hasPrefix(epochKey.text + ":")
+    }
     for key in world.server.redis.liveKeys()
     where key != epochKey && (!mayStay(key) || world.server.redis.peek(key)?.expiresAtMilliseconds == nil) {
       world.fail("the key \(key) is left in Redis: \(String(describing: world.server.redis.peek(key)))")

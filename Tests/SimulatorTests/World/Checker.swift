@@ -98,6 +98,8 @@ final class Checker {
   let lockKeys: [Bytes]
   let queueKeys: [Bytes]
   let epochKey: Bytes = "sl:epoch"
+  /// Until when hosts may be taken for dead that are not.
+  var deadUntil: Int64 = 0
   var beliefs: [Belief] = []
   var requests: [UInt64: Request] = [:]
   /// The requests that wait for each name on each host, in the order in which they were asked; tries are not in it.

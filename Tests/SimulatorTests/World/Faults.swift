@@ -181,6 +181,10 @@ extension Simulation {
       _ = server.operate(["FLUSHALL"])
     case .swapDatabase: server.swapDatabases(with: random.pick([.nothing, .nothing, .nothing, .old(700_000), nil]))
     case .evictEpoch:
+      if plan.deadHostMilliseconds > 0, random.chance(50) {
+        server.redis.evict(Bytes(checker.epochKey.array + Array((":" + random.pick(hosts).me).utf8)))
+        break
+      }
       checker.lost()
       checker.forgotFloors()
       server.redis.evict(checker.epochKey)

@@ -13,13 +13,19 @@ enum Mistake: String, CaseIterable {
   // About what Redis forgets.
   case noGrace, graceIsTooShort, longestNotCarried, runIdIgnored, passOnInGrace, epochNotNamed
   case reclaimWithoutCompare, noOverride, noFloor, floorPerName, sameIdForLostReply
+  // About hosts that are taken for dead.
+  case lifeIsCountedTooLong, nothingKnownIsDeath, lifeIsSetBack
 
   var scripts: [RedisScript] {
     switch self {
     case .none, .leaseIsCountedTooLong, .leaseHasTheLengthOfTheDay, .clockStopsWhileSuspended, .linkDownIsNotTold,
       .waitsAreDatedByOwnClocks, .placesAreNotLookedAt, .graceIsTooShort, .noOverride, .noFloor, .floorPerName,
-      .sameIdForLostReply:
+      .sameIdForLostReply, .lifeIsCountedTooLong:
       RedisScript.leases
+    case .nothingKnownIsDeath:
+      edited(.acquire, "ends ~= nil and ends <= now_ms()", "ends == nil or ends <= now_ms()")
+    case .lifeIsSetBack:
+      edited(.confirmEpoch, "return ends and ends < never and math.max(ends, dies) or dies", "return dies")
     case .noGrace: edited(.confirmEpoch, "is_free and 'o' or 'g'", "'o'")
     case .longestNotCarried:
       edited(
@@ -95,6 +101,10 @@ enum Mistake: String, CaseIterable {
     case (.longestNotCarried, .confirmEpoch(var claim)):
       claim.graceMilliseconds = claim.longestLeaseMilliseconds
       return .confirmEpoch(claim)
+    case (.lifeIsCountedTooLong, .confirmEpoch(var claim)):
+      guard case .dead(let milliseconds) = claim.lifeSign else { return nil }
+      claim.lifeSign = .dead(afterMilliseconds: milliseconds * 80 / 100)
+      return .confirmEpoch(claim)
     case (.sameIdForLostReply, .confirmEpoch(var claim)):
       claim.attempt = 1
       return .confirmEpoch(claim)
@@ -133,7 +143,7 @@ enum Mistake: String, CaseIterable {
     case .none, .releaseIgnoresTheOwner, .renewalTakesForeignKeys, .counterIsNotKept, .permitsAreNotCounted,
       .releaseTakesEarlierPermits, .conflictIsNotSeen, .leaseIsCountedTooLong, .leaseHasTheLengthOfTheDay,
       .clockStopsWhileSuspended, .linkDownIsNotTold, .waitsAreDatedByOwnClocks, .noPlaceBehindOwnReaders,
-      .passedOnUnsurely:
+      .passedOnUnsurely, .lifeIsCountedTooLong, .nothingKnownIsDeath, .lifeIsSetBack:
       nil
     }
   }
@@ -150,6 +160,11 @@ enum Mistake: String, CaseIterable {
     if self == .longestNotCarried {
       (plan.leaseMilliseconds, plan.linkTimeoutMilliseconds, plan.faultEveryMilliseconds) = (10_000, 500, 100)
       (plan.chaosMilliseconds, plan.epochEveryMilliseconds, plan.holdMilliseconds) = (12_000, 3000, 3000)
+    }
+    if [.lifeIsCountedTooLong, .nothingKnownIsDeath, .lifeIsSetBack].contains(self) {
+      (plan.leaseMilliseconds, plan.deadHostMilliseconds, plan.linkTimeoutMilliseconds) = (10_000, 1000, 250)
+    } else {
+      plan.deadHostMilliseconds = 0
     }
     if self == .noFloor || self == .floorPerName { plan.hasOtherClocks = true }
     if self == .conflictIsNotSeen { (plan.conflictPercent, plan.sharedPercent) = (10, 60) }
@@ -168,6 +183,9 @@ enum Mistake: String, CaseIterable {
     case .longestNotCarried: [.restartWithoutData, .leaseChange, .pauseHost]
     case .runIdIgnored: [.failover, .restartWithOldData]
     case .passOnInGrace, .noOverride: [.failover, .restartWithOldData, .swapDatabase]
+    case .lifeIsCountedTooLong: [.pauseHost, .cut, .blackhole]
+    case .nothingKnownIsDeath: [.evictEpoch]
+    case .lifeIsSetBack: [.leaseChange, .blackhole]
     case .reclaimWithoutCompare: [.evictLock]
     case .noFloor, .floorPerName: [.restartWithoutData, .failover]
     case .sameIdForLostReply: [.flushAll, .cut, .restartWithoutData]

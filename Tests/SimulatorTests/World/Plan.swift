@@ -37,6 +37,8 @@ struct Plan {
   var nameCount: Int
   /// The length of a lease, and the most that it can be changed to.
   var leaseMilliseconds: Int64
+  /// How long after its last sign of life a host is taken for dead; 0: never.
+  var deadHostMilliseconds: Int64
   var lingerMilliseconds: Int64
   var cohortMax: Int
   var cohortMilliseconds: Int64
@@ -164,6 +166,7 @@ struct Plan {
     // Drawn apart, so that a seed's other settings stay what they were.
     var apart = SeededRandom(seed: seed ^ 0x6c61_7465_7200)
     hasLaterReleases = apart.chance(25)
+    deadHostMilliseconds = apart.chance(30) ? leaseMilliseconds / apart.pick([2, 5]) : 0
     // The other side of the world: an answer takes longer than the usual time-outs.
     if random.chance(4) {
       leaseMilliseconds = 10_000
@@ -171,6 +174,11 @@ struct Plan {
       windowMax = 1024
       latencyMicroseconds = 200_000...300_000
       faults.removeAll { $0 == .leaseChange }
+    }
+    // A command must be answered, or the connection given up, well before a host is taken for dead.
+    if deadHostMilliseconds > 0 {
+      deadHostMilliseconds = max(deadHostMilliseconds, 2 * linkTimeoutMilliseconds + 2)
+      if deadHostMilliseconds >= leaseMilliseconds { deadHostMilliseconds = 0 }
     }
     stepsPerSlice = random.pick([512, 512, 1, 3])
     renewalBatchMax = random.pick([500, 500, 1, 2])
@@ -189,6 +197,7 @@ struct Plan {
   var engine: EngineConfiguration {
     EngineConfiguration(tier: .store) {
       $0.settings.leaseMilliseconds = leaseMilliseconds
+      $0.settings.deadHostMilliseconds = deadHostMilliseconds
       $0.settings.lingerMilliseconds = lingerMilliseconds
       $0.settings.cohortMax = cohortMax
       $0.settings.cohortMilliseconds = cohortMilliseconds
@@ -205,6 +214,7 @@ struct Plan {
     plan.clientsPerHost = 0
     plan.nameCount = 1
     plan.leaseMilliseconds = leaseMilliseconds
+    plan.deadHostMilliseconds = 0
     plan.lingerMilliseconds = lingerMilliseconds
     plan.cohortMax = 100
     plan.cohortMilliseconds = 50

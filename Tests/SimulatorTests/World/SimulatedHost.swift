@@ -87,6 +87,8 @@ final class SimulatedHost {
     leaseMilliseconds = milliseconds
     var settings = world.plan.engine.settings
     settings.leaseMilliseconds = world.mistake == .leaseIsCountedTooLong ? 3 * milliseconds : milliseconds
+    let dead = settings.deadHostMilliseconds
+    if dead > 0 { settings.deadHostMilliseconds = world.random.pick([0, dead, dead * 3 / 2]) }
     tellEngine(.reconfigured(settings))
   }
 
