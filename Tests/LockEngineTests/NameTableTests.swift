@@ -24,6 +24,24 @@ import Testing
     #expect(table.isEmpty && Array(table.values) == [] && table[name(17)] == nil)
   }
 
+  /// Whatever is left of very many: a session could otherwise leave the memory of all its holds behind.
+  @Test(arguments: [1024, 1100, 40_000])
+  func itGivesMemoryBack(count: Int) {
+    var table = NameTable<Int>()
+    for number in 0..<count { table[name(number)] = number }
+    #expect(table.capacity >= count)
+    for number in 0..<(count - 1) {
+      table[name(number)] = nil
+      #expect(table.count == count - number - 1 && table[name(count - 1)] == count - 1)
+    }
+    #expect(table.capacity <= 512)
+    table[name(count - 1)] = nil
+    #expect(table.isEmpty && table.capacity <= 512)
+    // And it takes as many again.
+    for number in 0..<count { table[name(number)] = number }
+    #expect(table.values.sorted() == Array(0..<count))
+  }
+
   @Test func namesAreOrderedByTheirBytes() {
     var names: [LockName] = [LockName(bytes: [])]
     for length in 1...20 {

@@ -1,11 +1,14 @@
 import LockTypes
 
 /// Values by name. A full hash table is copied when it grows, which takes a tenth of a second for half a million
-/// entries; so many entries are spread over many tables, and adding one never takes long.
+/// entries; so many entries are spread over many tables, and adding one never takes long. When few are left the memory
+/// goes, too: each session has such a table, and only what stands in it is charged to anybody.
 struct NameTable<Value> {
   /// With more entries there are many tables. So many can be copied within one turn.
   private static var oneTableMax: Int { 1024 }
   private static var tablesMax: Int { 512 }
+  /// With fewer entries there is one table again.
+  private static var manyTablesMin: Int { 256 }
   /// A secret, so that nobody can choose names that all come into one table.
   private static var key: UInt64 { UInt64(truncatingIfNeeded: nameTableKey) | 1 }
 
@@ -16,6 +19,8 @@ struct NameTable<Value> {
   private(set) var count = 0
 
   var isEmpty: Bool { count == 0 }
+  /// How many entries it has memory for.
+  var capacity: Int { tables.reduce(few.capacity) { $0 + $1.capacity } }
 
   subscript(name: LockName) -> Value? {
     get { tables.isEmpty ? few[name] : tables[index(of: name)][name] }
@@ -37,8 +42,15 @@ struct NameTable<Value> {
   }
 
   mutating func removeValue(forKey name: LockName) {
-    let old = tables.isEmpty ? few.removeValue(forKey: name) : tables[index(of: name)].removeValue(forKey: name)
-    if old != nil { count -= 1 }
+    if tables.isEmpty {
+      guard few.removeValue(forKey: name) != nil else { return }
+      count -= 1
+      return few.shrinkIfSparse()
+    }
+    let index = index(of: name)
+    guard tables[index].removeValue(forKey: name) != nil else { return }
+    count -= 1
+    if count < Self.manyTablesMin { gather() } else { tables[index].shrinkIfSparse() }
   }
 
   /// All values, in no order.
@@ -48,6 +60,12 @@ struct NameTable<Value> {
     tables = Array(repeating: [:], count: Self.tablesMax)
     for (name, value) in few { tables[index(of: name)][name] = value }
     few = [:]
+  }
+
+  private mutating func gather() {
+    few.reserveCapacity(2 * count)
+    for table in tables { few.merge(table) { first, _ in first } }
+    tables = []
   }
 
   private func index(of name: LockName) -> Int {

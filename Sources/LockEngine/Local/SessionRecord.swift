@@ -152,7 +152,9 @@ final class SessionRecord {
     hold.ofSameName = Hold.Neighbours()
     if !many.isEmpty, many[name] != nil {
       many[name]?[hold.token] = nil
+      many[name]?.shrinkIfSparse()
       if holds[name] == nil { many[name] = nil }
+      many.shrinkIfSparse()
     }
     let (previous, next) = (hold.inSession.previous, hold.inSession.next)
     if let previous { previous.inSession.next = next } else { firstHold = next }
@@ -165,6 +167,7 @@ final class SessionRecord {
     if let owner = hold.owner, let record = owners[ExactText(owner)] {
       record.holds[name]?.removeAll { $0 === hold }
       if record.holds[name]?.isEmpty == true { record.holds[name] = nil }
+      record.holds.shrinkIfSparse()
       dropIfUnused(owner, record)
     }
   }
@@ -229,11 +232,13 @@ final class SessionRecord {
 
   func remove(_ waiter: Waiter) {
     guard waits.removeValue(forKey: waiter.request.request) != nil else { return }
+    waits.shrinkIfSparse()
     user?.waits -= 1
     charge(-LockBytes.of(waiter.request))
     if isHalfClosed { noteGone(waiter) }
     guard let owner = waiter.request.owner, let record = owners[ExactText(owner)] else { return }
     record.waits[waiter.request.request] = nil
+    record.waits.shrinkIfSparse()
     dropIfUnused(owner, record)
   }
 
@@ -286,7 +291,9 @@ final class SessionRecord {
   }
 
   private func dropIfUnused(_ name: String, _ owner: OwnerRecord) {
-    if owner.holds.isEmpty && owner.waits.isEmpty { owners[ExactText(name)] = nil }
+    guard owner.holds.isEmpty && owner.waits.isEmpty else { return }
+    owners[ExactText(name)] = nil
+    owners.shrinkIfSparse()
   }
 
   // MARK: Losses

@@ -70,11 +70,12 @@ struct DeadlineQueue<Item> {
   /// Takes out some entry, whichever is at hand.
   mutating func popAny() -> Item? { run.popLast()?.item ?? heap.popMin()?.item }
 
-  /// Drops the entries that no longer mean anything, once the queue has twice as many as after the last time.
+  /// Drops the entries that no longer mean anything, once the queue has a quarter more than after the last time: what is
+  /// over is charged to nobody, and stays in memory until then.
   mutating func compact(where meansSomething: (BootInstant, Item) -> Bool) {
     guard count >= compactAt else { return }
     run.removeAll { !meansSomething($0.at, $0.item) }
     heap = Heap(heap.unordered.filter { meansSomething($0.at, $0.item) })
-    compactAt = max(1024, count * 2)
+    compactAt = max(1024, count / 4 * 5)
   }
 }

@@ -108,6 +108,8 @@ struct SessionRequests {
   fileprivate mutating func ended(_ request: RequestID) -> MessageID? {
     guard let message = messageIDs.removeValue(forKey: request) else { return nil }
     inFlight[message] = nil
+    inFlight.shrinkIfSparse()
+    messageIDs.shrinkIfSparse()
     return message
   }
 
