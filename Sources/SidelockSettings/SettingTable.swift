@@ -265,7 +265,7 @@ extension SettingKey {
         .live(\.bytesPerUIDMax))
     case .lockBytesPerUIDMax:
       number(
-        "The most bytes of names, notes and owners of what all connections of one user hold and wait for",
+        "The most bytes that what all connections of one user hold and wait for counts for; its memory takes up to twice as much",
         1_048_576...17_179_869_184, .live(\.engine.lockBytesPerUIDMax))
     case .watchesPerUIDMax:
       number("The most watches that all connections of one user may have", 1...1_000_000, .live(\.watchesPerUIDMax))

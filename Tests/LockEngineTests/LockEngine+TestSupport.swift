@@ -111,12 +111,12 @@ final class Script {
   @discardableResult
   func acquire(
     _ session: SessionID, all names: [String], mode: HoldMode = .exclusive, wait: Int64? = nil, maxHold: Int64? = nil,
-    owner: String? = nil
+    owner: String? = nil, meta: String? = nil
   ) -> RequestID {
     ask(
       AcquireRequest(
         session: session, request: newRequest(), target: .several(names.map { LockName($0) }), mode: mode,
-        waitMilliseconds: wait, maxHoldMilliseconds: maxHold, owner: owner))
+        waitMilliseconds: wait, maxHoldMilliseconds: maxHold, owner: owner, meta: meta))
   }
 
   private func ask(_ request: AcquireRequest) -> RequestID {

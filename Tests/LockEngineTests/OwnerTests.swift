@@ -232,29 +232,29 @@ import Testing
 
   /// Each way in which something comes to be held or waited for, and each in which it ends, with long texts.
   @Test func whatAUserHoldsAndWaitsForIsCountedInBytes() {
-    let script = local { $0.settings.lockBytesPerUIDMax = 10_000 }
+    let script = local { $0.settings.lockBytesPerUIDMax = 19_000 }
     let first = SessionID(11)
     let second = SessionID(12)
     script.feed(.sessionOpened(first, uid: 1000))
     script.feed(.sessionOpened(second, uid: 1000))
     let meta = String(repeating: "m", count: 1000)
     let names = (0..<3).map { "\($0)" + String(repeating: "n", count: 499) }
-    // 256 for each, 1000 for each name, and the texts.
+    // 1024 for each, 1500 for each name, and twice the texts; 256 more for an owner.
     for name in names { script.acquire(first, name, owner: "o", meta: meta) }
     script.acquire(carol, "x")
     script.acquire(second, "x", meta: meta)
     #expect(script.take().compactMap(\.refusal) == [])
-    #expect(script.engine.lockBytes(uid: 1000) == 3 * (256 + 1000 + 1001) + 258 + 1000)
+    #expect(script.engine.lockBytes(uid: 1000) == 3 * (1024 + 1500 + 2000 + 258) + 1027 + 2000)
     script.acquire(second, names[0], wait: 0, meta: meta)
     script.acquire(second, all: names)
     #expect(script.take().compactMap(\.refusal) == [.limit(.lockBytesPerUID), .limit(.lockBytesPerUID)])
     // A wait that is granted counts as a hold.
     script.release(carol, "x")
-    #expect(script.engine.lockBytes(uid: 1000) == 3 * (256 + 1000 + 1001) + 258 + 1000)
+    #expect(script.engine.lockBytes(uid: 1000) == 3 * (1024 + 1500 + 2000 + 258) + 1027 + 2000)
     script.release(first, names[0])
     script.acquire(second, names[0], meta: meta)
     script.feed(.sessionClosed(first))
-    #expect(script.engine.lockBytes(uid: 1000) == 256 + 1000 + 1000 + 258 + 1000)
+    #expect(script.engine.lockBytes(uid: 1000) == 1024 + 1500 + 2000 + 1027 + 2000)
     script.release(second, names[0])
     script.release(second, "x")
     #expect(script.take().compactMap(\.refusal) == [])
@@ -270,18 +270,18 @@ import Testing
       script.acquire(session, "\(100 + number)", maxHold: 1)
       script.pass(milliseconds: 1)
     }
-    #expect(script.engine.lockBytes(uid: 1000) == 64 * (32 + 3))
+    #expect(script.engine.lockBytes(uid: 1000) == 64 * (128 + 2 * 3))
     script.feed(.sessionClosed(session))
     #expect(script.engine.lockBytes(uid: 1000) == 0)
   }
 
   @Test func whatAllHoldTogetherIsCountedInBytes() {
-    let script = local { $0.lockBytesMax = 600 }
+    let script = local { $0.lockBytesMax = 2400 }
     script.acquire(alice, "a")
     script.acquire(bob, "b")
     script.acquire(carol, "c")
     #expect(script.take().compactMap(\.refusal) == [.limit(.lockBytes)])
-    #expect(script.engine.lockBytes == 2 * 258)
+    #expect(script.engine.lockBytes == 2 * 1027)
     script.feed(.sessionClosed(alice))
     script.acquire(carol, "c")
     #expect(script.take().compactMap(\.refusal) == [])

@@ -16,18 +16,30 @@ LIMIT = 16 << 20
 REST = 12 << 20
 
 
+def status_bytes(pid, *names):
+    fields = dict(line.split(":", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
+    return sum(int(fields[name].split()[0]) << 10 for name in names)
+
+
 def own_bytes(pid):
     """Memory of the process that is no file's and is not shared, as that of the kept state is."""
-    fields = dict(line.split(":", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(fields["RssAnon"].split()[0]) << 10
+    return status_bytes(pid, "RssAnon")
+
+
+def all_bytes(pid):
+    """The same, with the kept state."""
+    return status_bytes(pid, "RssAnon", "RssShmem")
 
 
 class Kept:
     """A daemon of a service manager, which keeps clients that hold a lock."""
 
     def __init__(self, lab, *args):
-        self.manager = ServiceManager(lab, "--local", *args)
+        self.manager = ServiceManager(lab, *self.store(lab), *args)
         self.manager.start()
+
+    def store(self, lab):
+        return ["--local"]
 
     def client(self):
         client = self.manager.client()
@@ -40,6 +52,11 @@ class Kept:
 
     def close(self):
         self.manager.stop()
+
+
+class KeptOnRedis(Kept):
+    def store(self, lab):
+        return ["--redis", lab.redis().url]
 
 
 class Plain:
@@ -111,6 +128,88 @@ def test_what_nobody_reads_takes_no_more_than_twice_what_is_charged(lab, kind, l
         assert own_bytes(daemon.pid) - before < 2 * LIMIT + REST
     finally:
         daemon.close()
+
+
+def acquire_until_refused(client, **params):
+    """Acquires until the limit of bytes is met, and gives how many requests were not refused; those that wait are not
+    answered. Each `%` becomes a number."""
+    count = 0
+    while True:
+        for _ in range(100):
+            count += 1
+            texts = {key: value.replace("%", f"{count:06}") if isinstance(value, str) else value for key, value in params.items()}
+            # As long as the name of a request may be.
+            request = {"id": f"{count:0128}", "method": "acquire", "params": texts}
+            client.send_raw(json.dumps(request).encode() + b"\n")
+        client.send_raw(b'{"id":"end","method":"ping"}\n')
+        while (message := client.next()).get("id") != "end":
+            if error := message.get("error"):
+                assert error["data"]["limit"] == "lock_bytes_per_uid", error
+                client.wait_for(lambda message: message.get("id") == "end")
+                return count
+
+
+HOLDS = {
+    "short names": {"name": "%"},
+    "shared": {"name": "%", "mode": "shared", "max_hold_ms": 10_000_000},
+    "owners": {"name": "%", "owner": "%"},
+    "owners of one lock": {"name": "x", "mode": "shared", "owner": "%"},
+    "long texts": {"name": "n" * 506 + "%", "owner": "o" * 122 + "%", "meta": "m" * 1024},
+    "notes": {"name": "%", "meta": "m" * 1024},
+    "waits": {"name": "taken", "wait_ms": 10_000_000},
+    "waits of owners": {"name": "taken", "owner": "%"},
+    "waits with notes": {"name": "taken", "meta": "m" * 1024, "owner": "o" * 122 + "%"},
+}
+
+
+@pytest.mark.parametrize("what", HOLDS)
+@pytest.mark.parametrize("kind", [Kept, KeptOnRedis])
+def test_what_is_held_and_waited_for_takes_no_more_than_twice_what_is_charged(lab, kind, what, measured):
+    daemon = kind(
+        lab, "--lock-bytes-per-uid-max", str(LIMIT), "--waits-per-session-max", "65536")
+    try:
+        holder, client = daemon.client(), daemon.client()
+        holder.acquire("taken")
+        before = all_bytes(daemon.pid)
+        count = acquire_until_refused(client, **HOLDS[what])
+        stats = holder.call("stats")
+        assert LIMIT - 16_384 < stats["lock_bytes"] <= LIMIT
+        grown = all_bytes(daemon.pid) - before
+        measured("held or waited for, and memory", f"{count}, {grown >> 10} KiB, {grown // count} bytes each")
+        assert grown < 2 * LIMIT + REST
+    finally:
+        daemon.close()
+
+
+def release(name):
+    return json.dumps({"id": 1, "method": "release", "params": {"name": name}}).encode() + b"\n"
+
+
+def test_a_session_leaves_no_memory_behind_for_what_it_has_no_more(lab, measured):
+    """One after the other, sessions hold very many locks, give back all but one, and stay."""
+    daemon = Plain(lab)
+    probe = daemon.client()
+    count, sessions, most = 8000, 8, []
+    clients = []
+    for _ in range(sessions):
+        clients.append(daemon.client())
+        for line in (acquire, release):
+            for start in range(0, count, 200):
+                clients[-1].send_raw(b"".join(line(f"{number}") for number in range(start, start + 200) if line is acquire or number))
+                for _ in range(200 if line is acquire or start else 199):
+                    assert "result" in clients[-1].next()
+        clients[-1].send_raw(release("0"))
+        clients[-1].next()
+        clients[-1].acquire(f"of {len(clients)}")
+        most.append(own_bytes(daemon.pid))
+    assert probe.call("stats")["held"] == sessions
+    grown = (most[-1] - most[0]) // (sessions - 1)
+    measured("memory that a session keeps that had 8,000 holds and has one", f"{grown >> 10} KiB")
+    assert grown < 65_536
+
+
+def acquire(name):
+    return json.dumps({"id": 1, "method": "acquire", "params": {"name": name}}).encode() + b"\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="other users can only be tried as root")

@@ -10,28 +10,34 @@ final class UserRecord {
   var lockBytes = 0
 }
 
-/// What a hold or a wait is charged, in bytes: about the size of its saved records. The name counts twice, because the
-/// lease's record has it, too.
+/// What a hold or a wait is charged, in bytes. The memory that it takes, here and in what is kept for the next daemon,
+/// is at most about twice as much, and its saved records take at most half of it.
 enum LockBytes {
-  private static let fixed = 256
+  /// Records of the hold or the wait, of its lock and of its lease, with their entries in tables.
+  private static let fixed = 1024
+  /// An owner has a record and tables of its own.
+  private static let ofOwner = 256
   /// No request is charged more.
   static let requestMax = 1 << 18
 
-  static func of(_ hold: Hold) -> Int { of(hold.lock.name) + of(hold.meta) + of(hold.owner) }
+  static func of(_ hold: Hold) -> Int { of(hold.lock.name) + of(hold.meta, hold.owner) }
 
   static func of(_ request: AcquireRequest) -> Int {
-    let texts = of(request.meta) + of(request.owner)
+    let texts = of(request.meta, request.owner)
     return switch request.target {
     case .one(let name): texts + of(name)
     case .several(let names): names.reduce(texts) { $0 + of($1) }
     }
   }
 
-  static func ofLoss(_ name: LockName) -> Int { 32 + name.bytes.count }
+  static func ofLoss(_ name: LockName) -> Int { 128 + 2 * name.bytes.count }
 
-  private static func of(_ name: LockName) -> Int { fixed + 2 * name.bytes.count }
+  /// A name stands in the lock's record, and in the saved records of its lease and of the hold.
+  private static func of(_ name: LockName) -> Int { fixed + 3 * name.bytes.count }
 
-  private static func of(_ text: String?) -> Int { text?.utf8.count ?? 0 }
+  private static func of(_ meta: String?, _ owner: String?) -> Int {
+    2 * (meta?.utf8.count ?? 0) + (owner.map { ofOwner + 2 * $0.utf8.count } ?? 0)
+  }
 }
 
 /// What one owner inside a session has.

@@ -81,8 +81,9 @@ public struct EngineSettings: Equatable, Sendable {
   public var waitsPerUIDMax = 100_000
   /// Holds that all sessions of one user may have.
   public var holdsPerUIDMax = 1_000_000
-  /// Bytes of what all sessions of one user may hold and wait for: names, notes, owners, and a fixed part for each.
-  public var lockBytesPerUIDMax = 1 << 25
+  /// Bytes of what all sessions of one user may hold and wait for, with names, notes and owners. The memory that they
+  /// take is at most about twice as much.
+  public var lockBytesPerUIDMax = 1 << 27
 
   /// The defaults.
   public init() {}

@@ -143,6 +143,9 @@ extension LockEngine {
   /// Bytes of what all sessions hold and wait for, as ``EngineConfiguration/lockBytesMax`` counts them.
   public var lockBytes: Int { tally.lockBytes }
 
+  /// The saved records of all that take no more bytes than this.
+  public var recordBytesMax: Int { tally.lockBytes / 2 }
+
   /// Bytes of what all sessions of a user hold and wait for, as ``EngineConfiguration/lockBytesPerUIDMax`` counts them.
   public func lockBytes(uid: UInt32) -> Int { sessions.user(uid)?.lockBytes ?? 0 }
 

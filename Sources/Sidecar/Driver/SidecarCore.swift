@@ -103,10 +103,10 @@ final class SidecarCore {
     tokens?.onReserved = { [unowned self] in feedAside(.localTokensReserved(through: $0)) }
   }
 
-  /// How many bytes all holds and waiters may take: half of what can be kept over a restart. The other half is for the
-  /// input and the unread output of sessions.
+  /// How many bytes all holds and waiters may be charged: as many as can be kept over a restart. Their records take at
+  /// most half of that; the other half is for the input and the unread output of sessions.
   static func lockBytesMax(memory: StateMemory?, bytes: Int64) -> Int {
-    StateLog.recordBytesMax(memoryBytes: memory?.bytes.count ?? Int(bytes)) / 2
+    StateLog.recordBytesMax(memoryBytes: memory?.bytes.count ?? Int(bytes))
   }
 
   /// The number behind which attempts begin: one that nobody can guess; 0 to go on with those of the predecessor.

@@ -58,7 +58,7 @@ final class KeptDaemon: KeptSource {
   var identity: SavedIdentity { SavedIdentity(instance: instance, configuration.settings) }
   var settings: [UInt8] { configuration.savedSettings }
   var counters: [UInt64] { [sessions.last, door.lastRequest] + engine.numbers }
-  var bytesToKeep: Int { engine.lockBytes + limits.keptBytes }
+  var bytesToKeep: Int { engine.recordBytesMax + limits.keptBytes }
 
   func changes(keeps: (SessionID) -> Bool) -> [StateChange] { engine.takeChanges(isKept: keeps) }
 

@@ -98,7 +98,7 @@ extension Statistic {
       $0.statistics.broken
     },
     gauge("watches", "watches of all sessions") { Int64($0.parts.watches.count) },
-    gauge("lock_bytes", "names, notes and owners of what is held and waited for", .bytes) {
+    gauge("lock_bytes", "what is held and waited for, with names, notes and owners", .bytes) {
       Int64($0.engine.lockBytes)
     },
     gauge(
