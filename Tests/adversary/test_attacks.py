@@ -10,8 +10,10 @@ import contextlib
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
+import threading
 
 import pytest
 from harness.client import Client
@@ -335,6 +337,34 @@ class Innocent:
     def end(self):
         self.process.stdin.close()
         return json.loads(self.process.stdout.readline())
+
+
+def test_a_stop_tells_everybody_whatever_one_has(lab):
+    """Each end of very many holds is told to as many watches as there may be, for which there is not time enough."""
+    daemon = lab.daemon()
+    for directory in (lab.directory, daemon.directory):
+        os.chmod(directory, 0o755)
+    os.chmod(daemon.socket_path, 0o666)
+    attacker = Attacker(daemon)
+    for _ in range(4):
+        pipeline(attacker.client(), [b'{"id":1,"method":"watch","params":{"prefix":""}}\n'] * 64)
+    readers = [threading.Thread(target=read_all, args=(client,), daemon=True) for client in attacker.clients]
+    for reader in readers:
+        reader.start()
+    client = attacker.client()
+    pipeline(client, [acquire(number, f"many {number}") for number in range(20_000 // SCALE)])
+    innocent = daemon.client()
+    innocent.acquire("innocent's")
+    daemon.signal(signal.SIGTERM)
+    assert innocent.notification("lost")["name"] == "innocent's"
+    assert daemon.process.wait(GENEROUS_SECONDS) == 0
+
+
+def read_all(client):
+    client.socket.settimeout(None)
+    with contextlib.suppress(OSError):
+        while client.socket.recv(1 << 20):
+            pass
 
 
 @pytest.mark.parametrize("backend", ["local", "redis"])

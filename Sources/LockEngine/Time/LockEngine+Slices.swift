@@ -24,7 +24,7 @@ struct PutOffWork {
   /// Locks whose queues are to be served further.
   fileprivate var locks: Deque<LockRecord> = []
   /// Locks whose waiters and holds end because the daemon stops.
-  fileprivate var stopping: Deque<LockRecord> = []
+  fileprivate var stopping = StoppingLocks()
   /// Losses of holds that one turn has no room for.
   var losses: [HoldLosses] = []
   /// Searches for deadlocks. Only the first one has begun.
@@ -32,6 +32,51 @@ struct PutOffWork {
 
   fileprivate var isEmpty: Bool {
     closing.isEmpty && locks.isEmpty && stopping.isEmpty && losses.isEmpty && searches.isEmpty
+  }
+}
+
+/// Locks whose waiters and holds end because the daemon stops. Users take turns: who has little does not wait for somebody
+/// with very many locks, for whom there may not be time enough.
+private struct StoppingLocks {
+  /// Locks that are given to their users in one turn, beside what ends in it.
+  private static let lookedAtMax = 2048
+
+  /// Locks of which nobody has looked yet whose they are.
+  private var unseen: ArraySlice<LockRecord> = []
+  /// Those of each user, oldest first; the next one is the first of the first row.
+  private var rows: Deque<(user: ObjectIdentifier?, locks: Deque<LockRecord>)> = []
+
+  init() {}
+
+  init(_ locks: [LockRecord]) { unseen = locks[...] }
+
+  var isEmpty: Bool { unseen.isEmpty && rows.isEmpty }
+  /// Whether there is one of which it is known whose it is.
+  var hasNext: Bool { !rows.isEmpty }
+
+  mutating func look(whose: (LockRecord) -> ObjectIdentifier?) {
+    guard !unseen.isEmpty else { return }
+    var places: [ObjectIdentifier?: Int] = [:]
+    for (place, row) in rows.enumerated() { places[row.user] = place }
+    for lock in unseen.prefix(Self.lookedAtMax) {
+      let user = whose(lock)
+      if let place = places[user] {
+        rows[place].locks.append(lock)
+      } else {
+        places[user] = rows.count
+        rows.append((user, [lock]))
+      }
+    }
+    // An empty slice would keep all of its locks in memory.
+    unseen = unseen.count > Self.lookedAtMax ? unseen.dropFirst(Self.lookedAtMax) : []
+  }
+
+  /// Calls `end` with the next lock. It is true when nothing is left of that lock; it is the next user's turn then.
+  mutating func takeTurn(_ end: (LockRecord) -> Bool) {
+    guard let lock = rows.first?.locks.first else { return }
+    if end(lock) { rows[0].locks.removeFirst() }
+    let row = rows.removeFirst()
+    if !row.locks.isEmpty { rows.append(row) }
   }
 }
 
@@ -97,12 +142,20 @@ extension LockEngine {
   /// Refuses all waiters and loses all holds of these locks, in as many turns as that takes: leases of those that are not
   /// told yet are renewed meanwhile.
   func beginStopping(_ locks: [LockRecord], now: BootInstant) {
-    putOff.stopping = Deque(locks)
+    putOff.stopping = StoppingLocks(locks)
     goOnStopping(now: now)
   }
 
   private func goOnStopping(now: BootInstant) {
-    while !mustPutOff, let lock = putOff.stopping.first, stop(lock, now: now) { putOff.stopping.removeFirst() }
+    guard isStopping else { return }
+    var stopping = StoppingLocks()
+    swap(&stopping, &putOff.stopping)
+    stopping.look { lock in
+      let session = lock.holds.first?.session ?? lock.queue.first?.request.session
+      return session.flatMap { sessions[$0]?.user }.map { ObjectIdentifier($0) }
+    }
+    while !mustPutOff, stopping.hasNext { stopping.takeTurn { stop($0, now: now) } }
+    swap(&stopping, &putOff.stopping)
     if isStopping { putOffRest(now: now) }
   }
 
