@@ -56,12 +56,11 @@ final class Kept {
   /// Somebody has, and is told everything in pieces; `between` comes between two of them.
   func noteAnew(between: () -> Void = {}) {
     script.engine.resumeRecordingChanges()
-    var last: LockName?
-    repeat {
-      last = script.engine.noteEverything(behind: last, atMost: 1)
+    var progress = NotingProgress()
+    while script.engine.noteEverything(&progress, atMost: 1) {
       commit()
       between()
-    } while last != nil
+    }
     commit()
   }
 

@@ -5,6 +5,17 @@
 
 public import LockTypes
 
+/// How far ``LockEngine/noteEverything(_:atMost:)`` has come.
+public struct NotingProgress {
+  /// The lock that was looked at last, and what is left of it.
+  fileprivate var last: LockName?
+  fileprivate var holds: ArraySlice<Hold> = []
+  fileprivate var waiters: ArraySlice<Waiter> = []
+
+  /// Nothing is noted yet.
+  public init() {}
+}
+
 extension LockEngine {
   /// Begins to note changes. Call it before the first event.
   public func recordChanges() {
@@ -14,39 +25,47 @@ extension LockEngine {
   /// Stops noting changes: nobody will take them, and each would keep its record in memory.
   public func stopRecordingChanges() { changes?.stop() }
 
-  /// Notes changes again. What exists already must be noted by ``noteEverything(behind:atMost:)``.
+  /// Notes changes again. What exists already must be noted by ``noteEverything(_:atMost:)``.
   public func resumeRecordingChanges() { changes?.resume() }
 
-  /// Notes all records of the locks behind `name`, in the order of names, as if they had changed, until about `count`
-  /// records are noted.
+  /// Notes about `count` more records as if they had changed, lock by lock in the order of names.
   ///
-  /// - Returns: the last lock noted; nil when there is none behind `name`.
-  public func noteEverything(behind name: LockName?, atMost count: Int) -> LockName? {
-    guard let changes else { return nil }
-    if name == nil { changes.touchEpoch() }
+  /// - Parameter progress: how far this has come; a new one begins.
+  /// - Returns: false when everything is noted.
+  public func noteEverything(_ progress: inout NotingProgress, atMost count: Int) -> Bool {
+    guard let changes else { return false }
+    if progress.last == nil { changes.touchEpoch() }
     var left = count
-    var last: LockName?
-    locks.names.forEach(from: name ?? LockName(bytes: []), inclusive: name == nil) { name in
-      guard left > 0 else { return true }
-      last = name
-      guard let lock = locks[name] else { return false }
+    while left > 0 {
+      // What has ended since it was found, or came since then, was noted when that happened.
+      if let hold = progress.holds.popFirst() {
+        if !hold.isOver { changes.touch(hold) }
+      } else if let waiter = progress.waiters.popFirst() {
+        if !waiter.isOver { changes.touch(waiter) }
+      } else if let lock = lock(behind: progress.last) {
+        progress.last = lock.name
+        for lease in lock.leases + [lock.wanted].compactMap({ $0 }) {
+          changes.touch(lease)
+          left -= 1
+        }
+        if !lock.unconfirmedReleases.isEmpty { changes.touch(lock) }
+        progress.holds = Array(lock.holds)[...]
+        progress.waiters = Array(lock.queue.live)[...]
+      } else {
+        return false
+      }
       left -= 1
-      for lease in lock.leases + [lock.wanted].compactMap({ $0 }) {
-        changes.touch(lease)
-        left -= 1
-      }
-      if !lock.unconfirmedReleases.isEmpty { changes.touch(lock) }
-      for hold in lock.holds where !hold.isOver {
-        changes.touch(hold)
-        left -= 1
-      }
-      for waiter in lock.queue.live {
-        changes.touch(waiter)
-        left -= 1
-      }
-      return false
     }
-    return last
+    return true
+  }
+
+  private func lock(behind name: LockName?) -> LockRecord? {
+    var found: LockRecord?
+    locks.names.forEach(from: name ?? LockName(bytes: []), inclusive: name == nil) {
+      found = locks[$0]
+      return found != nil
+    }
+    return found
   }
 
   /// The changes since the last call.

@@ -1,3 +1,4 @@
+import LockEngine
 import LockTypes
 
 /// How far a keeper has come in writing all records anew.
@@ -8,7 +9,7 @@ struct KeeperRefill {
 
   /// The clients that are left.
   private var clients: [SessionID]
-  private var lastLock: LockName?
+  private var progress = NotingProgress()
 
   init(clients: [SessionID]) { self.clients = clients }
 
@@ -19,9 +20,7 @@ struct KeeperRefill {
       clients.removeLast(min(clients.count, Self.clientsInTurn))
       return true
     }
-    guard let lock = source.noteEverything(behind: lastLock, atMost: Self.thingsInTurn) else { return false }
-    lastLock = lock
-    return true
+    return source.noteEverything(&progress, atMost: Self.thingsInTurn)
   }
 }
 

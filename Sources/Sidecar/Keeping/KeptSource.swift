@@ -26,8 +26,8 @@ protocol KeptSource: AnyObject {
   func keepingStopped(_ id: SessionID)
   /// Changes are wanted again, after there was no room for them.
   func resumeChanges()
-  /// Has about `count` things of locks behind `lock` come as changes again. Returns the last lock, or nil at the end.
-  func noteEverything(behind lock: LockName?, atMost count: Int) -> LockName?
+  /// Has about `count` more things come as changes again. Returns false when all have.
+  func noteEverything(_ progress: inout NotingProgress, atMost count: Int) -> Bool
   /// There is something to commit.
   func scheduleTurnEnd()
 }
@@ -80,8 +80,8 @@ final class KeptDaemon: KeptSource {
 
   func resumeChanges() { engine.resumeRecordingChanges() }
 
-  func noteEverything(behind lock: LockName?, atMost count: Int) -> LockName? {
-    engine.noteEverything(behind: lock, atMost: count)
+  func noteEverything(_ progress: inout NotingProgress, atMost count: Int) -> Bool {
+    engine.noteEverything(&progress, atMost: count)
   }
 
   func scheduleTurnEnd() { output.scheduleEnd() }
