@@ -108,6 +108,82 @@ import Testing
     #expect(turns(800) <= 5 * few)
   }
 
+  /// Somebody with very many locks, and somebody whom each of their ends is told, keep nobody else waiting: there may not
+  /// be time for all of them.
+  @Test func aShutdownTakesUsersInTurn() {
+    let script = script(1)
+    let (many, one) = (SessionID(11), SessionID(12))
+    script.feed(.sessionOpened(many, uid: 1000))
+    script.feed(.sessionOpened(one, uid: 1001))
+    for index in 0..<20 * Self.steps { script.acquire(many, "a\(index)") }
+    script.acquire(one, "b")
+    script.acquire(many, "c")
+    script.feed(.watched(steps: Self.steps))
+    _ = script.take()
+    script.feed(.shutdownRequested)
+    var order = script.take().compactMap(\.lossOf)
+    for _ in 0..<2 {
+      script.feed(.timerFired)
+      order += script.take().compactMap(\.lossOf)
+    }
+    #expect(order.contains(one) && order.contains(many) && order.count <= 4)
+    _ = settle(script)
+    #expect(script.engine.gauges.held == 0)
+  }
+
+  @Test func aSessionIsEvictedInSlices() {
+    let script = script(3)
+    let count = 10 * Self.steps
+    for index in 0..<count { script.acquire(bob, "x\(index)") }
+    script.acquire(carol, "y")
+    script.acquire(bob, "y")
+    script.acquire(alice, "x0")
+    script.acquire(alice, "x\(count - 1)")
+    _ = script.take()
+    var (turns, effects): (Int, [Effect]) = (0, [])
+    while !script.engine.isIdle(bob), turns < 100 {
+      script.evict(bob)
+      var more = script.take()
+      #expect(more.count <= Self.steps + 2)
+      // Whoever waits for what is free has it before the next slice.
+      _ = settle(script) { more += $0 }
+      if turns == 0 { #expect(more.compactMap(\.grantedSession) == [alice]) }
+      effects += more
+      turns += 1
+    }
+    #expect(turns >= count / Self.steps && turns <= count / Self.steps + 2)
+    #expect(effects.count { $0.lossOf == bob } == count && effects.compactMap(\.refusal) == [.shuttingDown])
+    #expect(effects.compactMap(\.grantedSession) == [alice, alice])
+  }
+
+  /// Also what stands in one long queue, and whatever leaves it meanwhile.
+  @Test func everythingIsNotedAnewInSlices() {
+    let script = script(3)
+    script.engine.recordChanges()
+    for _ in 0..<200 { script.acquire(alice, mode: .shared) }
+    for _ in 0..<200 { script.acquire(bob) }
+    _ = script.engine.takeChanges { _ in true }
+    script.engine.stopRecordingChanges()
+    script.engine.resumeRecordingChanges()
+    var progress = NotingProgress()
+    var (turns, noted) = (0, Set<String>())
+    while script.engine.noteEverything(&progress, atMost: Self.steps) {
+      // Somebody leaves from the middle of what is left, and somebody comes.
+      if turns == 3 {
+        script.cancel(bob, RequestID(390))
+        script.acquire(carol)
+      }
+      let changes = script.engine.takeChanges { _ in true }
+      #expect(changes.count <= Self.steps + 2)
+      for case .put(let kind, let id, _) in changes { noted.insert("\(kind) \(id)") }
+      turns += 1
+    }
+    for case .put(let kind, let id, _) in script.engine.takeChanges(isKept: { _ in true }) {
+      noted.insert("\(kind) \(id)")
+    }
+    #expect(noted.count == 400 && turns >= 400 / Self.steps)
+  }
+
   /// A slice of one step has to come to an end, too.
   @Test func aShutdownInTheSmallestSlicesComesToItsEnd() {
     let script = Script(EngineConfiguration(tier: .local(firstToken: 1)) { $0.stepsPerSlice = 1 }, linkUp: false)
@@ -328,6 +404,13 @@ import Testing
     for token in tokens { script.release(alice, token: token) }
     #expect(script.take().compactMap(\.refusal).isEmpty)
     #expect(script.engine.recordCounts.holds == 0)
+  }
+}
+
+extension Effect {
+  /// Who is told that a hold is lost because the daemon stops.
+  fileprivate var lossOf: SessionID? {
+    if case .notify(let session, .lost(_, _, .shutdown, _, _, _)) = self { session } else { nil }
   }
 }
 

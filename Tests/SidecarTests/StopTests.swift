@@ -144,6 +144,33 @@ import Testing
     #expect(try host.kept().engine.heldNames == ["x"])
   }
 
+  /// Those that cannot be left are told in slices, and what is asked meanwhile is left to the next daemon.
+  @Test func aHandOverWithManyClientsTakesManyTurns() throws {
+    let host = try TestSidecar(isLocal: true, keeping: true, managerReads: true)
+    let clients = try (0..<120).map { try host.connect("\($0)") }
+    for (number, client) in clients.enumerated() { try client.acquire("\(number)") }
+    host.endTurn()
+    let kept = try host.kept().engine.heldNames.count
+    #expect(kept > 50 && kept < 100)
+    // Ten looks at the clock, and the slice is over.
+    host.clock.goOn(by: 100_000)
+    #expect(host.life.handover.handOver(to: nil))
+    func toldCount() -> Int { clients.count { $0.text.contains(#""reason":"shutdown""#) } }
+    var (turns, told) = (0, 0)
+    let last = try #require(clients.last)
+    while host.life.stages.stage != .handedOver, turns < 100 {
+      host.endTurn()
+      if turns == 0 { try last.acquire("late", id: 2) }
+      #expect(toldCount() - told <= 12)
+      told = toldCount()
+      host.loop.advanceTime(by: .milliseconds(1))
+      turns += 1
+    }
+    #expect(told == 120 - kept && turns >= (120 - kept) / 12)
+    #expect(!last.text.contains(#""id":2"#))
+    #expect(try host.kept().engine.heldNames.count == kept && host.isStopped)
+  }
+
   /// Where nobody has said whether another daemon follows, what cannot be left is given back.
   @Test func whatCannotBeLeftIsGivenBack() throws {
     let host = try TestSidecar(isLocal: true)

@@ -43,7 +43,8 @@ public enum Event: Equatable, Sendable {
   case timerFired
   /// The daemon is to stop: every lease is given back, every client told.
   case shutdownRequested
-  /// A session's connection will not outlive this process: its waits are refused, its holds are lost.
+  /// A session's connection will not outlive this process: its waits are refused, its holds are lost. To be repeated in
+  /// the next turns while the session has any; see ``LockEngine/isIdle(_:)``.
   case sessionEvicted(SessionID)
   /// A predecessor left this, and its ``LockEngine/numbers``. For a new engine that knows its sessions and nothing
   /// else, its link down; what other sessions had is given up. Leases are in doubt until the store has confirmed them.

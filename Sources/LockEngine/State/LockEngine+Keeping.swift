@@ -124,15 +124,22 @@ extension LockEngine {
   }
 
   /// Ends what a session has, because its connection will not outlive this process: its waits are refused, its holds are
-  /// lost.
+  /// lost, as many as one turn has room for. The event is to be repeated until the session is idle.
   func evict(_ session: SessionID, now: BootInstant) {
-    stepsLeft = .max
     guard let record = sessions[session] else { return }
+    // Waits go first: a lock that this session loses must not pass to a wait of its own.
     let waiters = record.waits.values.sorted { $0.request.request.rawValue < $1.request.request.rawValue }
     for waiter in waiters where !waiter.isOver { refuse(waiter, .shuttingDown, now: now) }
-    let holds = record.allHolds
-    for hold in holds where !hold.isOver { lose(hold, reason: .shutdown, graceEnds: nil, now: now) }
-    for lock in waiters.map(\.lock) + holds.map(\.lock) { advance(lock, now: now) }
+    stepsLeft -= waiters.count
+    var locks = waiters.map(\.lock)
+    // One at least, or it would not come to an end.
+    repeat {
+      guard let hold = record.firstHold else { break }
+      stepsLeft -= 1
+      locks.append(hold.lock)
+      lose(hold, reason: .shutdown, graceEnds: nil, now: now)
+    } while !mustPutOff
+    for lock in locks { advance(lock, now: now) }
   }
 
   /// The numbers that must never be used twice, to be kept beside the records.

@@ -163,8 +163,13 @@ final class ClientInput {
     }
   }
 
+  /// Whether what it asks for is left to the next daemon; a session that cannot be left is about to end.
+  private func isLeft(_ session: ClientSession) -> Bool {
+    life.stage == .handingOver && (session.lifetime.isBeingLeft || !session.keeping.isKept)
+  }
+
   private func mustPause(_ session: ClientSession) -> Bool {
-    session.input.isPutOff || rights.isUnitPending(session) || !session.output.isWritable
+    isLeft(session) || session.input.isPutOff || rights.isUnitPending(session) || !session.output.isWritable
       || session.requests.queries >= Self.queriesPerSessionMax
       || session.output.count >= TurnOutput.unreadPauseBytes || limits.mustAwaitCommands(session)
   }

@@ -17,6 +17,8 @@ struct SessionLifetime {
   var keepsHoldsHalfClosed = false
   /// It has half-closed its connection, and more of its holds end in the next turns.
   var isEndingHolds = false
+  /// The daemon hands over, and does not read from it any more.
+  var isBeingLeft = false
 }
 
 /// Ends sessions whose process has ended, or from which nothing comes.

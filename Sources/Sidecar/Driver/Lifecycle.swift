@@ -74,7 +74,7 @@ final class Lifecycle {
     handover = Handover(
       instance: instance, configuration: core.configuration, life: stages, loop: loop, logger: logger,
       notifier: notifier, sessions: core.sessions, engine: core.engine, output: core.output, door: core.door,
-      keeper: core.keeper)
+      keeper: core.keeper, clock: clock)
     core.onTurnEnd = { [unowned self] in
       scheduleStatus()
       startGoesOn()

@@ -1,4 +1,5 @@
 import DaemonSettings
+import DequeModule
 import Glibc
 import LockEngine
 import LockTypes
@@ -10,6 +11,9 @@ import SystemdSupport
 final class Handover {
   /// How long the service manager may take to read what it is told at the end, in milliseconds.
   private static let storeFlushMilliseconds = 1000
+  /// How long sessions are dealt with in one turn, in nanoseconds, and the pause until the next one, in milliseconds.
+  private static let sliceNanoseconds: Int64 = 1_000_000
+  private static let pauseMilliseconds: Int64 = 1
 
   private let instance: String
   private let configuration: ConfigurationInForce
@@ -22,6 +26,11 @@ final class Handover {
   private let output: TurnOutput
   private let door: EngineDoor
   private let keeper: SessionKeeper?
+  private let clock: HostClock
+  /// The sessions that are not left yet: those that cannot be are first.
+  private var leaving: Deque<ClientSession> = []
+  /// Those whose connections end.
+  private var evicted: [ClientSession] = []
   /// Called when clients are no longer served…
   var onBegin: () -> Void = {}
   /// …to flush what there is for the store…
@@ -34,7 +43,7 @@ final class Handover {
   init(
     instance: String, configuration: ConfigurationInForce, life: LifeStage, loop: any EventLoop, logger: Logger,
     notifier: Notifier, sessions: SessionTable, engine: LockEngine, output: TurnOutput, door: EngineDoor,
-    keeper: SessionKeeper?
+    keeper: SessionKeeper?, clock: HostClock
   ) {
     self.instance = instance
     self.configuration = configuration
@@ -47,6 +56,7 @@ final class Handover {
     self.output = output
     self.door = door
     self.keeper = keeper
+    self.clock = clock
   }
 
   /// Leaves clients and what they have to the daemon that follows, and ends. What cannot be left is given back and its
@@ -69,12 +79,41 @@ final class Handover {
     notifier.stopping(status: "Restarting")
     onBegin()
     keeper.keepIdle()
-    let evicted = sessions.values.filter { !$0.keeping.isKept && !$0.isClosing }.sorted { $0.id < $1.id }
-    for session in sessions.values { try? session.channel.syncOptions?.setOption(.autoRead, value: false) }
-    for session in evicted {
-      if session.input.hasSpoken { output.write(to: session) { $0.draining() } }
-      door.feed(.sessionEvicted(session.id))
+    evicted = sessions.values.filter { !$0.keeping.isKept && !$0.isClosing }.sorted { $0.id < $1.id }
+    leaving = Deque(evicted)
+    leaving += sessions.values.lazy.filter { $0.keeping.isKept && !$0.isClosing }
+    goOnLeaving()
+    return true
+  }
+
+  /// Goes on with the sessions, a slice in each turn: those that can be left are served meanwhile, and leases renewed.
+  private func goOnLeaving() {
+    guard life.stage == .handingOver else { return }
+    let end = clock.now().nanoseconds + Self.sliceNanoseconds
+    while let session = leaving.first {
+      if leave(whatIsLeftOf: session) { leaving.removeFirst() }
+      guard clock.now().nanoseconds < end else { break }
     }
+    guard !leaving.isEmpty else { return allAreLeft() }
+    output.scheduleEnd()
+    loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.pauseMilliseconds)) { self.goOnLeaving() }
+  }
+
+  /// No longer reads from a session, and ends what it has if it is not kept. False when that takes more turns.
+  private func leave(whatIsLeftOf session: ClientSession) -> Bool {
+    guard sessions.has(session) else { return true }
+    if !session.lifetime.isBeingLeft {
+      session.lifetime.isBeingLeft = true
+      try? session.channel.syncOptions?.setOption(.autoRead, value: false)
+      if !session.keeping.isKept, session.input.hasSpoken { output.write(to: session) { $0.draining() } }
+    }
+    guard !session.keeping.isKept, !engine.isIdle(session.id) else { return true }
+    door.feed(.sessionEvicted(session.id))
+    return engine.isIdle(session.id)
+  }
+
+  private func allAreLeft() {
+    guard let keeper else { return }
     logger.notice(
       "leaving clients and locks to the next daemon",
       metadata: [
@@ -84,11 +123,10 @@ final class Handover {
     // After the end of this turn, which sends what there is to send.
     output.scheduleEnd()
     loop.assumeIsolated().execute {
-      let flushed = evicted.map { $0.channel.writeAndFlush($0.channel.allocator.buffer(capacity: 0)) }
+      let flushed = self.evicted.map { $0.channel.writeAndFlush($0.channel.allocator.buffer(capacity: 0)) }
       EventLoopFuture.andAllComplete(flushed, on: self.loop).assumeIsolated().whenComplete { _ in self.handedOver() }
       self.loop.assumeIsolated().scheduleTask(in: .milliseconds(Lifecycle.closeMillisecondsMax)) { self.handedOver() }
     }
-    return true
   }
 
   private var whyNothingIsKept: String {

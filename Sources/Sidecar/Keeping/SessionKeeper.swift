@@ -51,6 +51,8 @@ final class SessionKeeper {
   /// How long until it is checked whether there is room again, in milliseconds.
   private var refillPauseMilliseconds = SessionKeeper.refillPauseMillisecondsMin
   private var isFullLogged = false
+  /// Whether a client may be displaced by another one.
+  private var makesRoom = true
   private var peekRoom: [UInt8] = []
   private var sweep: Scheduled<Void>?
 
@@ -281,7 +283,7 @@ final class SessionKeeper {
     if session.keeping.isKept { return true }
     guard !session.isClosing, !isOver else { return false }
     if !clients.hasRoom {
-      guard let other = clients.makingRoom(for: session, now: now, isIdle: source.isIdle) else {
+      guard makesRoom, let other = clients.makingRoom(for: session, now: now, isIdle: source.isIdle) else {
         sayFull()
         return false
       }
@@ -309,8 +311,9 @@ final class SessionKeeper {
   }
 
   /// Keeps the connections of clients that have nothing to lose, too, as far as there is room: at a restart it costs
-  /// little, and they need not connect anew.
+  /// little, and they need not connect anew. From now on nobody is displaced.
   func keepIdle() {
+    makesRoom = false
     for session in source.idleSessions() where hasRoom { begin(session) }
   }
 
