@@ -240,4 +240,31 @@ import Testing
     #expect(keeper.clients.count == 0)
     #expect(try host.kept().sessions.count == 0)
   }
+
+  /// Others can have a session looked at in every turn: what it has begun to send is not written down each time.
+  @Test func halfALineIsWrittenDownWhenItGrows() throws {
+    let host = try TestSidecar(isLocal: true, keeping: true)
+    let (a, b) = (try host.connect("a"), try host.connect("b"))
+    try a.acquire("x")
+    try a.send(#"{"id":2,"method":"watch","params":{"name":"y"}}"#)
+    host.endTurn()
+    let session = try #require(host.core.sessions[SessionID(1)])
+    func kept() throws -> [UInt8]? { try host.kept().sessions[SessionID(1)]?.framer.partial }
+    func send(_ text: String) throws {
+      try a.channel.writeInbound(ByteBuffer(string: text))
+      #expect(session.mustBeWritten)
+      host.endTurn()
+      #expect(!session.mustBeWritten)
+    }
+    try send(#"{"id":3,"meth"#)
+    #expect(try kept() == Array(#"{"id":3,"meth"#.utf8))
+    try b.acquire("y")
+    #expect(!session.mustBeWritten)
+    host.endTurn()
+    #expect(a.text.contains(#""method":"event""#) && !session.mustBeWritten)
+    try send("od")
+    #expect(try kept() == Array(#"{"id":3,"method"#.utf8))
+    try send("\":\"ping\"}\n")
+    #expect(try kept() == [] && a.text.contains(#""id":3"#))
+  }
 }

@@ -69,6 +69,7 @@ final class ClientInput {
     guard !session.isClosing else { return }
     statistics.bytesIn += UInt64(buffer.readableBytes)
     session.input.hasSpoken = true
+    session.input.changes += 1
     keeper?.received(buffer, from: session)
     if session.lifetime.keepaliveMilliseconds != nil { session.lifetime.heardAt = clock.now() }
     if var unread = session.input.unread {
@@ -117,6 +118,7 @@ final class ClientInput {
     // The end of the turn begins new shares.
     output.scheduleEnd()
     session.input.unread = nil
+    session.input.changes += 1
     var isPaused = false
     var requestsLeft = requestsBetweenLooks
     buffer.readWithUnsafeReadableBytes { bytes in
@@ -156,6 +158,7 @@ final class ClientInput {
 
   private func finishInput(of session: ClientSession) {
     guard session.input.hasEnded, !session.isClosing else { return }
+    session.input.changes += 1
     switch session.input.framer.finish({ decoder.decode($0) }) {
     case .line(let message): received(message, from: session)
     case .tooLong: refuse(.lineTooLong, to: session)

@@ -73,6 +73,8 @@ struct SessionInput {
   var hasEnded = false
   /// Whether anything ever came: the daemon does not speak first.
   var hasSpoken = false
+  /// Counts how often input came or was taken.
+  var changes: UInt64 = 0
 }
 
 /// What a client is sent.
@@ -142,8 +144,9 @@ struct SessionKeeping {
   var isChanged = false
   /// Bytes of output that were noted in this turn and not given to the connection yet.
   var notedBytes = 0
-  /// Whether its record holds input.
+  /// Whether its record holds input, and since which change of it.
   var hadInputWritten = false
+  var writtenInput: UInt64 = 0
   /// Whether it has had something to lose since the last sweep.
   var hadWork = false
   /// `SO_COOKIE`: identifies the socket across a restart.

@@ -47,8 +47,11 @@ extension ClientSession {
   /// Whether a line has begun, or was not taken yet.
   var hasInput: Bool { input.framer.isInsideLine || input.unread != nil }
 
-  /// Whether its record must be written again.
-  var mustBeWritten: Bool { keeping.isChanged || hasInput || keeping.hadInputWritten }
+  /// Whether its record must be written again. Half a line is not for being there: it may be long, and what others bring
+  /// about has the session looked at, too.
+  var mustBeWritten: Bool {
+    keeping.isChanged || (hasInput || keeping.hadInputWritten) && input.changes != keeping.writtenInput
+  }
 
   /// The record by which a successor goes on with the session.
   ///
@@ -56,6 +59,7 @@ extension ClientSession {
   func record(losses: [UInt8], isFinal: Bool) -> SavedSession {
     keeping.isChanged = false
     keeping.hadInputWritten = hasInput
+    keeping.writtenInput = input.changes
     if keeping.cookie == 0 { keeping.cookie = withSocket { socket_cookie($0) } ?? 0 }
     var record = SavedSession(id: id, cookie: keeping.cookie)
     record.inputEnded = input.hasEnded
