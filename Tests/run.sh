@@ -180,20 +180,26 @@ run_pytest() {
   local status=0 report=$PWD/$log_directory/$name.xml arguments=()
   rm -f "$report"
   read -r -a arguments <<<"${PYTEST_ARGS-}"
+  set -m
   (
     cd "Tests/$name" || exit 1
     SIDELOCKD=$bin/sidelockd SIDELOCK=$bin/sidelock \
       "$OLDPWD/.venv/bin/python" -m pytest --color=no -v --durations=10 --junit-xml "$report" "${arguments[@]}"
   ) >"$log_directory/$name.log" 2>&1 </dev/null &
+  set +m
   follow_pytest $! "$name" || status=$?
   sed -n '/^=.* measured =/,/^=.* slowest/p' "$log_directory/$name.log"
+  if [ "$status" != 0 ] && ! grep -q '^=.* FAILURES =\|^=.* ERRORS =' "$log_directory/$name.log"; then
+    tail -n 120 "$log_directory/$name.log"
+  fi
   if [ "$status" != 0 ]; then sed -n '/^=.* FAILURES =\|^=.* ERRORS =/,$p' "$log_directory/$name.log" | head -n 400; fi
   count_xunit "$name" "$status" "$report"
 }
 
 # follow_pytest PID NAME shows how far the tests have come, until the process ends.
 follow_pytest() {
-  local pid=$1 name=$2 last=""
+  local pid=$1 name=$2 last="" started=$SECONDS
+  running_group=$pid
   note "$name …"
   while kill -0 "$pid" 2>/dev/null; do
     sleep 5
@@ -201,7 +207,9 @@ follow_pytest() {
     now=$(grep -E '(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) +\[ *[0-9]+%\]' "$log_directory/$name.log" | tail -n 1)
     if [ -n "$now" ] && [ "$now" != "$last" ]; then note "  $now"; fi
     last=$now
+    end_if_hung "$started" "$log_directory/$name.log"
   done
+  running_group=
   wait "$pid"
 }
 
@@ -262,6 +270,7 @@ part_fuzz() {
 
 main() {
   mkdir -p "$log_directory"
+  trap 'end_group; exit 130' INT TERM HUP
   if ! command -v swift >/dev/null; then
     echo "There is no swift on PATH; get a toolchain from swift.org." >&2
     exit 1

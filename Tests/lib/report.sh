@@ -7,6 +7,31 @@ failures=()
 summary=()
 log_directory=.build/test-logs
 
+# After so many seconds a check that has not ended counts as hung: several times what the longest takes beside a load.
+check_seconds_max=2400
+# The process group of the check that runs; empty between two.
+running_group=
+
+# end_group ends the processes of the check that runs.
+end_group() {
+  [ -n "$running_group" ] || return 0
+  kill -TERM -- "-$running_group" 2>/dev/null
+  sleep 2
+  kill -KILL -- "-$running_group" 2>/dev/null
+  running_group=
+}
+
+# end_if_hung STARTED LOG ends the check that runs if it has not ended since STARTED ($SECONDS), and says in the log what
+# there was.
+end_if_hung() {
+  if [ -z "$running_group" ] || [ $((SECONDS - $1)) -le "$check_seconds_max" ]; then return; fi
+  {
+    printf '\n--- not over after %s, so it was ended. The processes:\n' "$(elapsed "$check_seconds_max")"
+    ps --ppid 2 -p 2 -N -o pgid,pid,stat,etime,args --forest | tail -n 60
+  } >>"$2"
+  end_group
+}
+
 # elapsed SECONDS prints a duration such as 3:07.
 elapsed() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
 
@@ -34,18 +59,24 @@ quietly() {
   local name=$1 log=$log_directory/${1//[^a-z0-9]/-}.log started=$SECONDS status=0
   shift
   note "$name …"
+  # A process group of its own.
+  set -m
   "$@" >"$log" 2>&1 </dev/null &
+  set +m
   local pid=$! beat
+  running_group=$pid
   while kill -0 "$pid" 2>/dev/null; do
     for ((beat = 0; beat < 300; beat++)); do
       kill -0 "$pid" 2>/dev/null || break
       sleep 0.1
     done
+    end_if_hung "$started" "$log"
     if [ "$beat" = 300 ]; then
       note "$name … $(elapsed $((SECONDS - started))) ($(tail -n 1 "$log" | tr -d '\r' | cut -c 1-80))"
     fi
   done
   wait "$pid" || status=$?
+  running_group=
   if [ "$status" != 0 ]; then
     printf -- '--- the end of %s (status %d)\n' "$log" "$status"
     tail -n 80 "$log"
