@@ -51,6 +51,18 @@ import Testing
     #expect(script.engine.snapshot(of: x, waitersMax: 0, now: script.now)?.validMilliseconds == 1600)
   }
 
+  @Test func nobodyIsGivenALockThatIsValidForNoMillisecond() {
+    script.hold(alice)
+    script.acquire(bob)
+    _ = script.take()
+    script.epoch = nil
+    let end = script.now.adding(milliseconds: 1700)
+    script.pass(milliseconds: 1699)
+    script.now = BootInstant(nanoseconds: end.nanoseconds - 1)
+    script.release(alice)
+    #expect(script.take().compactMap(\.acquired).isEmpty)
+  }
+
   @Test func everythingIsLostWhenNoSignIsAnswered() {
     script.hold(alice)
     script.hold(bob, "y", token: 200)
@@ -174,17 +186,66 @@ import Testing
     #expect(script.claims.last?.lifeSign == LifeSign.none)
   }
 
-  @Test func aShorterTimeTakesNothingFromTheSignBefore() {
+  /// What stood in the store before may have been deleted, or have been "never".
+  @Test(arguments: [false, true]) func aShorterTimeIsInForceFromTheSendingOfItsSign(_ isTurnedOffBetween: Bool) {
     let script = Script(EngineConfiguration(tier: .store) { $0.settings.deadHostMilliseconds = 6000 })
     script.open(alice)
     script.hold(alice)
-    script.reconfigure { $0.deadHostMilliseconds = 2000 }
-    #expect(script.claims.last?.lifeSign == .dead(afterMilliseconds: 2000))
+    _ = script.take()
     script.epoch = nil
-    script.pass(milliseconds: 5099)
+    if isTurnedOffBetween {
+      script.reconfigure { $0.deadHostMilliseconds = 0 }
+      #expect(script.claims.last?.lifeSign == .never)
+      // It was executed, but the answer is lost.
+      script.feed(.linkDown(.only))
+    }
+    script.reconfigure { $0.deadHostMilliseconds = 2000 }
+    if isTurnedOffBetween { script.feed(.linkUp(.only)) }
+    #expect(script.claims.last?.lifeSign == .dead(afterMilliseconds: 2000))
+    script.pass(milliseconds: 1699)
     #expect(script.take().compactMap(\.lostReason).isEmpty)
     script.pass(milliseconds: 1)
     #expect(script.take().compactMap(\.lostReason) == [.leaseExpired])
+  }
+
+  /// Without another sign others would wait for the end of the leases, should this host be gone.
+  @Test func whatChangesWhileASignIsUnderWayIsSaidAtOnceBehindIt() {
+    let script = Script(linkUp: false)
+    script.open(alice)
+    script.epoch = nil
+    script.feed(.linkUp(.only))
+    #expect(script.isAskingForEpoch)
+    script.reconfigure { $0.deadHostMilliseconds = 2000 }
+    script.answer(.epoch(.ofTests))
+    #expect(script.claims.last?.lifeSign == .dead(afterMilliseconds: 2000))
+    script.reconfigure { $0.deadHostMilliseconds = 0 }
+    script.answer(.epoch(.ofTests))
+    #expect(script.claims.last?.lifeSign == .never)
+    script.reconfigure { $0.deadHostMilliseconds = 2000 }
+    script.answer(.epoch(.ofTests))
+    #expect(script.claims.last?.lifeSign == .dead(afterMilliseconds: 2000))
+  }
+
+  /// The link has gone down, and the turns for that are not over when the life ends.
+  @Test func theGraceIsThatOfTheLifeAlsoDuringAnotherWalk() {
+    let script = Script(
+      EngineConfiguration(tier: .store) {
+        $0.settings.deadHostMilliseconds = 2000
+        $0.stepsPerSlice = 2
+      })
+    script.open(alice)
+    for number in 0..<20 { script.hold(alice, "n\(number)", token: 100 + 100 * Token(number)) }
+    script.pass(milliseconds: 0)
+    _ = script.take()
+    script.epoch = nil
+    let end = script.now.adding(milliseconds: 1700)
+    script.jump(milliseconds: 1699)
+    script.feed(.linkDown(.only))
+    script.jump(milliseconds: 1)
+    script.acquire(alice, "other", wait: 0)
+    script.pass(milliseconds: 0)
+    #expect(script.now == end)
+    #expect(script.take().compactMap(\.lost).map(\.graceMilliseconds) == Array(repeating: 280, count: 20))
   }
 }
 

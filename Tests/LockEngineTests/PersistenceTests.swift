@@ -263,6 +263,29 @@ import Testing
     #expect(kept.script.take().compactMap(\.lostReason) == [.leaseExpired])
   }
 
+  /// The process ends when the next life has begun, and not all have been told that the one before is over.
+  @Test func whatIsOfALifeThatIsOverIsNotTakenForThatOfTheNext() throws {
+    let kept = Kept(
+      EngineConfiguration(tier: .store) {
+        $0.settings.deadHostMilliseconds = 2000
+        $0.stepsPerSlice = 2
+      })
+    for number in 0..<20 { kept.script.hold(alice, "n\(number)", token: 100 + 100 * Token(number)) }
+    kept.script.pass(milliseconds: 0)
+    _ = kept.script.take()
+    kept.script.epoch = nil
+    kept.script.jump(milliseconds: 1700)
+    kept.script.feed(.timerFired)
+    #expect(kept.script.isAskingForEpoch)
+    kept.script.answer(.epoch(.ofTests))
+    let told = kept.script.take().compactMap(\.lostReason).count
+    #expect(told < 20)
+    kept.configuration.stepsPerSlice = 512
+    try kept.restart(after: 0)
+    kept.script.pass(milliseconds: 0)
+    #expect(told + kept.script.take().compactMap(\.lostReason).count == 20)
+  }
+
   /// A release before epochs left leases. Whoever has some has been there before.
   @Test func whoeverLeftLeasesWasThereBefore() throws {
     let kept = Kept()

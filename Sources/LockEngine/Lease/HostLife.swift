@@ -25,8 +25,8 @@ struct HostLife {
   private(set) var term: Term?
   /// Whether it is over, and no sign was answered since.
   private(set) var isOver = false
-  /// When the grace of the holders ended whose leases were of the life before.
-  private var graceOfBefore = BootInstant(nanoseconds: 0)
+  /// The term of the life before, while leases of that may be left. This host is granted nothing until they have ended.
+  private(set) var before: Term?
 
   struct Term: Equatable {
     /// From here on all leases count as lost.
@@ -60,10 +60,13 @@ struct HostLife {
     return term == nil ? .none : .never
   }
 
-  /// A sign is sent. It may be executed at once, and from then on this host can be taken for dead. True: for the first time.
+  /// A sign is sent. It may be executed at once, and what stands in the store then is all that it knows: this host lasts no
+  /// longer than by this sign, whatever it has said before. True: that is sooner than before.
   mutating func sent(_ sign: LifeSign, now: BootInstant) -> Bool {
-    guard case .dead(let milliseconds) = sign, term == nil else { return false }
-    term = Term(sentAt: now, deadHostMilliseconds: milliseconds)
+    guard case .dead(let milliseconds) = sign else { return false }
+    let next = Term(sentAt: now, deadHostMilliseconds: milliseconds)
+    guard term.map({ next.validUntil < $0.validUntil }) ?? true else { return false }
+    term = next
     return true
   }
 
@@ -75,8 +78,6 @@ struct HostLife {
     case .dead(let milliseconds):
       let next = Term(sentAt: sentAt, deadHostMilliseconds: milliseconds)
       guard !isOver || next.validUntil > now else { return false }
-      // The store never sets back until when a host counts as alive.
-      if let term, !isOver, term.validUntil > next.validUntil { return true }
       term = next
     }
     isOver = false
@@ -86,13 +87,22 @@ struct HostLife {
   /// When it ends; nil: never, or it is over.
   var ends: BootInstant? { isOver ? nil : term?.validUntil }
 
-  /// It has ended. `isBefore`: not all leases of the life before this one have ended.
-  mutating func end(isBefore: Bool) {
-    guard let term else { return }
-    graceOfBefore = isBefore ? min(graceOfBefore, term.graceEnds) : term.graceEnds
+  /// It has ended.
+  mutating func end() {
+    // Where there are leases of an earlier one, there are none of this.
+    before = before ?? term
     isOver = true
     number &+= 1
   }
+
+  /// All leases of the life before have ended. True: some may have been left until now.
+  mutating func leasesOfBeforeHaveEnded() -> Bool {
+    defer { before = nil }
+    return before != nil
+  }
+
+  /// What a successor of this process has to know: the term of the leases that it finds.
+  var saved: Term? { before ?? term }
 
   /// Until when leases of a life are valid at most.
   func validUntil(of life: LifeNumber) -> BootInstant {
@@ -102,7 +112,7 @@ struct HostLife {
 
   /// Until when nobody else can have leases of a life, at most.
   func graceEnds(of life: LifeNumber) -> BootInstant {
-    guard life == number else { return graceOfBefore }
+    guard life == number else { return before?.graceEnds ?? BootInstant(nanoseconds: 0) }
     return term?.graceEnds ?? BootInstant(nanoseconds: .max)
   }
 

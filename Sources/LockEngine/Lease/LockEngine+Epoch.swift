@@ -137,6 +137,9 @@ extension LockEngine {
       link.confirmation.voided()
       confirmEpoch(now: now)
     }
+    let wanted = link.life.sign(milliseconds: configuration.settings.shorterDeadHostMilliseconds)
+    // The setting has changed while this was under way.
+    if wanted != sign, wanted != .none { confirmEpoch(now: now) }
     if link.isUp {
       if isOther || isDoubted {
         dataAreOthers(now: now)
@@ -175,7 +178,7 @@ extension LockEngine {
   /// when a link goes down, and nothing is asked for before the store has executed another sign.
   func endLife(now: BootInstant) {
     guard let end = link.life.ends, end <= now else { return }
-    link.life.end(isBefore: locks.all.isWalked)
+    link.life.end()
     link.confirmation.voided()
     _ = link.isUp && link.wentDown(keepingConnection: true)
     if link.isConnected, link.confirmation.command == nil { link.confirmation.at = now }

@@ -66,6 +66,7 @@ extension LockEngine {
   func goOnWithLink(now: BootInstant) {
     renewInDoubt(now: now)
     goOnWalking(now: now)
+    if !locks.all.isWalked, link.life.leasesOfBeforeHaveEnded() { changes?.touchEpoch() }
     if link.isComingUp, !locks.all.isWalked { linkIsBack(now: now) }
     link.letGoOfBefore(stepsLeft: &stepsLeft)
     if isLinkBehind { putOffRest(now: now) }

@@ -64,7 +64,8 @@ extension LockEngine {
   /// or two hosts could pass the lease to and fro without any client getting the lock.
   func admission(under lease: HostLease, arrival: UInt64, now: BootInstant) -> Admission {
     let term = lease.term
-    guard now < validUntil(lease) else { return .withNewLease(lease) }
+    // Nobody is given a lock that is valid for 0 ms, by this host's life.
+    guard now.adding(milliseconds: 1) <= validUntil(lease) else { return .withNewLease(lease) }
     if let since = term.contendedSince, lease.grants > 0, arrival > lease.cohort.arrivalMax {
       guard lease.cohort.grants < configuration.settings.cohortMax,
         now < since.adding(milliseconds: configuration.settings.cohortMilliseconds)

@@ -78,7 +78,7 @@ extension LockEngine {
     decideWhatIsKept(changes, isKept)
     if changes.isEpochTouched {
       changes.isEpochTouched = false
-      if let saved = link.epoch.saved(link.life.term) {
+      if let saved = link.epoch.saved(link.life.saved) {
         var writer = StateWriter()
         saved.write(to: &writer)
         result.append(.put(.epoch, id: 0, writer.bytes))

@@ -18,7 +18,7 @@
 -- key of its own, and have what it has, however long its leases last. That key is the epoch's, ":" and "<host>/<instance>", and
 -- no key means that nobody takes it for dead:
 --   1;<when, in ms by Redis' clock>;<attempt>
--- It is never set back, and a command that comes late changes nothing. Fields of a later release stand behind.
+-- A command that comes late changes nothing. Fields of a later release stand behind.
 --
 -- KEYS[1]  the key of the epoch
 -- ARGV[1]  this host's "<host>/<instance>"
@@ -144,15 +144,13 @@ else
     grace = math.max(its_longest, its_grace, before.longest, before.stage == 'g' and before.grace or 0) }
 end
 
--- When this host is to be taken for dead. Nothing is as late as never.
+-- When this host is to be taken for dead; nil: what stands there stays. It counts on no more than this sign from when it was
+-- sent, so that nothing of an earlier one has to be kept: that may have been deleted.
 local function life_with(sign, stood)
   local never, ends, claim = 2 ^ 53 - 1, string.match(stood, '^1;(%d+);(%d+)')
-  ends = tonumber(ends)
   if tonumber(claim or 0) > tonumber(ARGV[4]) then return nil end
-  if sign == '0' then return ends and ends < never and never or nil end
-  if sign == 'never' then return never end
-  local dies = now_ms() + tonumber(sign)
-  return ends and ends < never and math.max(ends, dies) or dies
+  if sign == '0' then return ends and tonumber(ends) < never and never or nil end
+  return sign == 'never' and never or now_ms() + tonumber(sign)
 end
 
 local life = redis.pcall('GET', key .. ':' .. me)

@@ -14,7 +14,7 @@ enum Mistake: String, CaseIterable {
   case noGrace, graceIsTooShort, longestNotCarried, runIdIgnored, passOnInGrace, epochNotNamed
   case reclaimWithoutCompare, noOverride, noFloor, floorPerName, sameIdForLostReply
   // About hosts that are taken for dead.
-  case lifeIsCountedTooLong, nothingKnownIsDeath, lifeIsSetBack
+  case lifeIsCountedTooLong, nothingKnownIsDeath
 
   var scripts: [RedisScript] {
     switch self {
@@ -24,8 +24,6 @@ enum Mistake: String, CaseIterable {
       RedisScript.leases
     case .nothingKnownIsDeath:
       edited(.acquire, "ends ~= nil and ends <= now_ms()", "ends == nil or ends <= now_ms()")
-    case .lifeIsSetBack:
-      edited(.confirmEpoch, "return ends and ends < never and math.max(ends, dies) or dies", "return dies")
     case .noGrace: edited(.confirmEpoch, "is_free and 'o' or 'g'", "'o'")
     case .longestNotCarried:
       edited(
@@ -143,7 +141,7 @@ enum Mistake: String, CaseIterable {
     case .none, .releaseIgnoresTheOwner, .renewalTakesForeignKeys, .counterIsNotKept, .permitsAreNotCounted,
       .releaseTakesEarlierPermits, .conflictIsNotSeen, .leaseIsCountedTooLong, .leaseHasTheLengthOfTheDay,
       .clockStopsWhileSuspended, .linkDownIsNotTold, .waitsAreDatedByOwnClocks, .noPlaceBehindOwnReaders,
-      .passedOnUnsurely, .lifeIsCountedTooLong, .nothingKnownIsDeath, .lifeIsSetBack:
+      .passedOnUnsurely, .lifeIsCountedTooLong, .nothingKnownIsDeath:
       nil
     }
   }
@@ -161,7 +159,7 @@ enum Mistake: String, CaseIterable {
       (plan.leaseMilliseconds, plan.linkTimeoutMilliseconds, plan.faultEveryMilliseconds) = (10_000, 500, 100)
       (plan.chaosMilliseconds, plan.epochEveryMilliseconds, plan.holdMilliseconds) = (12_000, 3000, 3000)
     }
-    if [.lifeIsCountedTooLong, .nothingKnownIsDeath, .lifeIsSetBack].contains(self) {
+    if [.lifeIsCountedTooLong, .nothingKnownIsDeath].contains(self) {
       (plan.leaseMilliseconds, plan.deadHostMilliseconds, plan.linkTimeoutMilliseconds) = (10_000, 1000, 250)
     } else {
       plan.deadHostMilliseconds = 0
@@ -185,7 +183,6 @@ enum Mistake: String, CaseIterable {
     case .passOnInGrace, .noOverride: [.failover, .restartWithOldData, .swapDatabase]
     case .lifeIsCountedTooLong: [.pauseHost, .cut, .blackhole]
     case .nothingKnownIsDeath: [.evictEpoch]
-    case .lifeIsSetBack: [.leaseChange, .blackhole]
     case .reclaimWithoutCompare: [.evictLock]
     case .noFloor, .floorPerName: [.restartWithoutData, .failover]
     case .sameIdForLostReply: [.flushAll, .cut, .restartWithoutData]
