@@ -68,7 +68,7 @@ extension Checker {
     // Suspended: its client cannot be told; its lease must be over.
     // After a loss a grant waits for the whole of it, by any clock.
     let margin = isUnproven(belief.host, belief.name) ? 0 : leaseMargin
-    let end = leases[belief.host][belief.name].firstEnd.adding(milliseconds: -margin)
+    let end = firstEnd(of: belief).adding(milliseconds: -margin)
     if mayNotKnowYet(other), other.bootNow >= end {
       world.mark("granted while the last holder is suspended")
       return true
@@ -78,6 +78,12 @@ extension Checker {
       return true
     }
     return false
+  }
+
+  /// When the lease of a belief is over, or its host's life.
+  func firstEnd(of belief: Belief) -> BootInstant {
+    let end = leases[belief.host][belief.name].firstEnd
+    return lives[belief.host].map { min(end, $0.sentAt.adding(milliseconds: $0.milliseconds)) } ?? end
   }
 
   /// Suspended, or woken so short a while ago that its timer may be late.

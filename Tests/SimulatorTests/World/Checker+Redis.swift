@@ -179,7 +179,7 @@ extension Checker {
     if isTainted(belief.host, belief.name) { return }
     // Others share it, or have permits, beside what this host has not taken again yet.
     if isUnproven(belief.host, belief.name), belief.mode != .exclusive { return }
-    let end = leases[belief.host][belief.name].firstEnd.adding(milliseconds: -10)
+    let end = firstEnd(of: belief).adding(milliseconds: -10)
     if mayNotKnowYet(host), host.bootNow >= end { return }
     world.fail(
       "in Redis \(names[belief.name]) passes to \(holders.map(\.owner)) while session \(belief.session.rawValue) on host "
@@ -224,7 +224,10 @@ extension Checker {
           world.mark("reclaim finds the lock taken")
         }
       }
-    case (.confirmEpoch, .epoch(let sight)): sawEpoch(host, sight)
+    case (.confirmEpoch(let claim), .epoch(let sight)):
+      if case .never = claim.lifeSign { lives[host.index] = nil }
+      if case .dead(let milliseconds) = claim.lifeSign { lives[host.index] = (sentAt, milliseconds) }
+      sawEpoch(host, sight)
     case (_, .otherEpoch): world.mark("in another epoch")
     case (.acquire, .queued(_, _, let listeners, _)):
       world.mark(listeners > 0 ? "queued" : "queued behind a host that is gone")
@@ -283,6 +286,13 @@ extension Checker {
 
   /// A host sends a command. Nothing counts on a lease from its release on.
   func sending(_ command: LeaseCommand, from host: SimulatedHost) {
+    if case .confirmEpoch(let claim) = command, case .dead(let milliseconds) = claim.lifeSign {
+      // It may be executed at once, and be all that Redis knows.
+      let life = lives[host.index] ?? (host.bootNow, milliseconds)
+      let isSooner =
+        host.bootNow.adding(milliseconds: milliseconds) < life.sentAt.adding(milliseconds: life.milliseconds)
+      lives[host.index] = isSooner ? (host.bootNow, milliseconds) : life
+    }
     if case .acquire(let name, let attempt, _, _, _, _, let milliseconds, let kept) = command,
       let index = index(of: name)
     {
@@ -317,6 +327,7 @@ extension Checker {
 
   func hostEnded(_ host: SimulatedHost) {
     removeBeliefs { $0.host == host.index }
+    lives[host.index] = nil
     for id in requests.filter({ $0.value.host == host.index }).keys {
       requests[id] = nil
       waitSpans[waitKey(host.me, id)]?.end = world.now
@@ -354,6 +365,9 @@ extension Checker {
   }
 
   private func isLost(_ entry: Entry, of lease: HostLease, _ host: SimulatedHost) -> Bool {
+    if let life = lives[host.index], host.bootNow >= life.sentAt.adding(milliseconds: life.milliseconds * 85 / 100) {
+      return true
+    }
     guard let attempt = UInt64(entry.attempt), let end = lease.ends[attempt],
       let milliseconds = lease.milliseconds[attempt]
     else { return false }

@@ -98,6 +98,8 @@ final class Checker {
   let lockKeys: [Bytes]
   let queueKeys: [Bytes]
   let epochKey: Bytes = "sl:epoch"
+  /// The sign of life that a host counts on, by its index: when it was sent, by its boot clock, and for how long it is good.
+  var lives: [Int: (sentAt: BootInstant, milliseconds: Int64)] = [:]
   /// Until when hosts may be taken for dead that are not.
   var deadUntil: Int64 = 0
   var beliefs: [Belief] = []

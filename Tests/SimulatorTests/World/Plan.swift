@@ -39,6 +39,8 @@ struct Plan {
   var leaseMilliseconds: Int64
   /// How long after its last sign of life a host is taken for dead; 0: never.
   var deadHostMilliseconds: Int64
+  /// Whether every second host begins without that.
+  var isDeathOfSome: Bool
   var lingerMilliseconds: Int64
   var cohortMax: Int
   var cohortMilliseconds: Int64
@@ -167,6 +169,7 @@ struct Plan {
     var apart = SeededRandom(seed: seed ^ 0x6c61_7465_7200)
     hasLaterReleases = apart.chance(25)
     deadHostMilliseconds = apart.chance(30) ? leaseMilliseconds / apart.pick([2, 5]) : 0
+    isDeathOfSome = apart.chance(30)
     // The other side of the world: an answer takes longer than the usual time-outs.
     if random.chance(4) {
       leaseMilliseconds = 10_000

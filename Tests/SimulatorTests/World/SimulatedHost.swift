@@ -67,6 +67,7 @@ final class SimulatedHost {
     var configuration = world.mistake.engineConfiguration(world.plan)
     configuration.host = "h\(index)"
     configuration.inbox = me
+    if world.plan.isDeathOfSome, index % 2 == 1 { configuration.settings.deadHostMilliseconds = 0 }
     engine = LockEngine(configuration: configuration)
     if world.isRecorded {
       recordIndex = world.records.count
