@@ -156,8 +156,8 @@ extension Checker {
     if old.isOpen && !new.isOpen { world.fail("the epoch \(new.id) was open") }
     guard new.isOpen, !old.isOpen else { return }
     world.mark("grace over")
-    // Longer than any lease by the slowest clock, counted by the fastest one.
-    let least = new.grace * 1000 + new.grace * (world.plan.driftMax > 1000 ? 5 : 9)
+    // One per cent longer than any lease, by the fastest clock.
+    let least = new.grace * 1_010_000_000 / (1_000_000 + world.plan.driftMax)
     if let since = epochSince[new.id], world.now - since < least {
       world.fail("the epoch \(new.id) is open after \((world.now - since) / 1000) ms, its grace is \(new.grace) ms")
     }
@@ -179,7 +179,7 @@ extension Checker {
   /// A daemon hears which epoch it is.
   func sawEpoch(_ host: SimulatedHost, _ sight: EpochSight) {
     sights[host.me, default: EpochKnowledge()].heard = sight.id.text
-    world.mark(sight.isOpen ? "epoch open" : "epoch in grace")
+    markSight(host, sight)
   }
 
   /// A command that asks for the epoch was executed for a daemon.

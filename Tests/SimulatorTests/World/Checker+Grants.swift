@@ -8,6 +8,7 @@ extension Checker {
     validMilliseconds: Int64?
   ) {
     grantCount += 1
+    markGrant(request)
     let name = wish.names[0]
     // The sleep of the remaining waiters is counted from now.
     sleepingSince[host.index][name] = nil
@@ -111,7 +112,7 @@ extension Checker {
 
   /// A token is unique, and higher than that of every earlier conflicting grant.
   func verifyToken(_ host: SimulatedHost, _ name: Int, _ token: Token, _ mode: HoldMode) {
-    if !tokens[name].insert(token).inserted && slack == 0 && world.now > lossUntil[name] {
+    if !tokens[name].insert(token).inserted, slack == 0, world.now > lossUntil[name], !isForgotten(name, by: host) {
       world.fail("the token \(token) of \(names[name]) was given out twice")
     }
     if token >= 1 << 53 { world.fail("the token \(token) is not below 2^53") }

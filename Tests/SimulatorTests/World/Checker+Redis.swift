@@ -27,7 +27,10 @@ extension Checker {
     let script = world.server.script(of: command)
     let epochNow = epochBytes()
     if epoch != epochNow { epochChanged(epoch, epochNow, by: issuer) }
-    if script == .confirmEpoch { confirmed(by: issuer, before: epoch) }
+    if script == .confirmEpoch {
+      confirmed(by: issuer, before: epoch)
+      markQuestion(command, by: issuer, before: epoch.flatMap { EpochValue($0) }, now: self.epoch)
+    }
     for name in names.indices {
       if before[name].queue != after[name].queue { queueChanged(name, before[name], after[name], by: issuer) }
       guard before[name].lock != after[name].lock else { continue }
@@ -71,7 +74,7 @@ extension Checker {
     let new = after.lock.map { entries(.string($0)) } ?? []
     verifyNothingIsDropped(name, old, new)
     let isReclaim = script == .reclaim
-    if isReclaim { world.mark(old.isEmpty ? "reclaimed" : "reclaimed over an older data set") }
+    if isReclaim { markReclaim(issuer, old, new) }
     // In an older data set others stand than those who hold it; nobody is let in because of that.
     let grants =
       isReclaim
@@ -282,6 +285,7 @@ extension Checker {
     let end = sentAt.adding(milliseconds: milliseconds)
     leases[host.index][index].provenSentAt = max(leases[host.index][index].provenSentAt ?? sentAt, sentAt)
     leases[host.index][index].ends[attempt] = max(leases[host.index][index].ends[attempt] ?? end, end)
+    world.leaseHeard(by: host)
   }
 
   /// A host sends a command. Nothing counts on a lease from its release on.

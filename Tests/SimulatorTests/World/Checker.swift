@@ -137,6 +137,8 @@ final class Checker {
   /// All epochs ever, and when each of them began.
   var epochNames: Set<String> = []
   var epochSince: [String: Int64] = [:]
+  /// The last one whose grace was ended: by whom, and when.
+  var opener: (epoch: String, host: String, at: Int64)?
   /// What each daemon ever knew of them.
   var sights: [String: EpochKnowledge] = [:]
   /// For each host: the epoch whose grace it sees, and since when.
@@ -305,6 +307,7 @@ final class Checker {
     beliefs[at].count -= 1
     if remaining != beliefs[at].count { world.fail("\(remaining) holds are said to be left of \(beliefs[at].count)") }
     if remaining > 0 { return world.mark("released one of several holds") }
+    markRelease(beliefs[at])
     removeBeliefs { $0.session == session && $0.name == name && $0.token == released }
   }
 

@@ -179,6 +179,7 @@ extension Simulation {
     case .flushAll:
       checker.forgot()
       _ = server.operate(["FLUSHALL"])
+    case .forgetFreshLease: forgetsNextLease = true
     case .swapDatabase: server.swapDatabases(with: random.pick([.nothing, .nothing, .nothing, .old(700_000), nil]))
     case .evictEpoch:
       if plan.deadHostMilliseconds > 0, random.chance(50) {
@@ -224,6 +225,19 @@ extension Simulation {
     case .shutdown: host.whenAwake { host.turn(.shutdownRequested) }
     case .leaseChange:
       host.changeLease(toMilliseconds: random.pick([1000, plan.leaseMilliseconds / 2, plan.leaseMilliseconds]))
+    }
+  }
+
+  /// A host has just heard that it has a lease. Where a fault has ordered it, the host is suspended now, and Redis forgets
+  /// the lease: whoever ends the grace must have waited for nearly all of it.
+  func leaseHeard(by host: SimulatedHost) {
+    guard forgetsNextLease, faultsAreOn else { return }
+    forgetsNextLease = false
+    schedule(after: 0) { [self] in
+      host.pause()
+      schedule(after: 2 * plan.leaseMilliseconds * 1000) { host.resume() }
+      checker.forgot()
+      _ = server.operate(["FLUSHALL"])
     }
   }
 

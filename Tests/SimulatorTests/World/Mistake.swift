@@ -11,7 +11,7 @@ enum Mistake: String, CaseIterable {
   case leaseIsCountedTooLong, leaseHasTheLengthOfTheDay, clockStopsWhileSuspended, linkDownIsNotTold
   case waitsAreDatedByOwnClocks, noPlaceBehindOwnReaders, placesAreNotLookedAt, passedOnUnsurely
   // About what Redis forgets.
-  case noGrace, graceIsTooShort, longestNotCarried, runIdIgnored, passOnInGrace, epochNotNamed
+  case noGrace, graceIsTooShort, graceIgnoresClocks, longestNotCarried, runIdIgnored, passOnInGrace, epochNotNamed
   case reclaimWithoutCompare, noOverride, noFloor, floorPerName, sameIdForLostReply
   // About hosts that are taken for dead.
   case lifeIsCountedTooLong, nothingKnownIsDeath
@@ -19,8 +19,8 @@ enum Mistake: String, CaseIterable {
   var scripts: [RedisScript] {
     switch self {
     case .none, .leaseIsCountedTooLong, .leaseHasTheLengthOfTheDay, .clockStopsWhileSuspended, .linkDownIsNotTold,
-      .waitsAreDatedByOwnClocks, .placesAreNotLookedAt, .graceIsTooShort, .noOverride, .noFloor, .floorPerName,
-      .sameIdForLostReply, .lifeIsCountedTooLong:
+      .waitsAreDatedByOwnClocks, .placesAreNotLookedAt, .graceIsTooShort, .graceIgnoresClocks, .noOverride,
+      .noFloor, .floorPerName, .sameIdForLostReply, .lifeIsCountedTooLong:
       RedisScript.leases
     case .nothingKnownIsDeath:
       edited(.acquire, "ends ~= nil and ends <= now_ms()", "ends == nil or ends <= now_ms()")
@@ -93,8 +93,8 @@ enum Mistake: String, CaseIterable {
   /// What is sent instead by a host that takes its epochs wrongly; nil: that is not the mistake.
   private func changedInEpochs(_ command: LeaseCommand, of host: SimulatedHost) -> LeaseCommand? {
     switch (self, command) {
-    case (.graceIsTooShort, .confirmEpoch(var claim)):
-      claim.waitedMilliseconds = claim.waitedMilliseconds * 100 / 97
+    case (.graceIsTooShort, .confirmEpoch(var claim)), (.graceIgnoresClocks, .confirmEpoch(var claim)):
+      claim.waitedMilliseconds = claim.waitedMilliseconds * 100 / gracePercent
       return .confirmEpoch(claim)
     case (.longestNotCarried, .confirmEpoch(var claim)):
       claim.graceMilliseconds = claim.longestLeaseMilliseconds
@@ -119,11 +119,15 @@ enum Mistake: String, CaseIterable {
     }
   }
 
+  /// How much of a grace is waited for. The engine adds one per cent for clocks that run apart; with one per cent less than
+  /// that, a grace lasts as long as the longest lease, if all clocks run alike.
+  private var gracePercent: Int64 { self == .graceIsTooShort || self == .graceIgnoresClocks ? 99 : 100 }
+
   /// What may find it: whoever looks at the epochs themselves sees some mistakes before any harm is done, and these are
   /// there to show that the harm is seen too.
   var showsInHarmAlone: Bool {
     switch self {
-    case .noGrace, .runIdIgnored, .passOnInGrace, .epochNotNamed, .longestNotCarried: true
+    case .noGrace, .graceIgnoresClocks, .runIdIgnored, .passOnInGrace, .epochNotNamed, .longestNotCarried: true
     default: false
     }
   }
@@ -133,8 +137,9 @@ enum Mistake: String, CaseIterable {
     switch self {
     case .readersIgnoreTheWriter, .acquireIgnoresTheQueue: "had waited longer"
     case .placesAreNotLookedAt: "has slept"
-    case .noGrace, .runIdIgnored, .passOnInGrace, .epochNotNamed, .longestNotCarried, .reclaimWithoutCompare: nil
+    case .noGrace, .runIdIgnored, .passOnInGrace, .epochNotNamed, .reclaimWithoutCompare: nil
     case .graceIsTooShort: "is open after"
+    case .graceIgnoresClocks, .longestNotCarried: "in Redis lock-"
     case .noOverride: "could be kept"
     case .noFloor, .floorPerName: "which was given out before"
     case .sameIdForLostReply: "a second time"
@@ -153,17 +158,23 @@ enum Mistake: String, CaseIterable {
     if self == .placesAreNotLookedAt { plan.faults = [.evictQueue, .loseEntry, .lostPush] }
     if self == .leaseHasTheLengthOfTheDay { plan.faults = [.leaseChange, .cut] }
     if self == .passedOnUnsurely { plan.faults = [.rightTaken] }
-    if self == .readersIgnoreTheWriter { (plan.faults, plan.sharedPercent) = ([], 60) }
-    if let faults = faultsThatShowIt { plan.faults = faults }
-    if self == .longestNotCarried {
-      (plan.leaseMilliseconds, plan.linkTimeoutMilliseconds, plan.faultEveryMilliseconds) = (10_000, 500, 100)
-      (plan.chaosMilliseconds, plan.epochEveryMilliseconds, plan.holdMilliseconds) = (12_000, 3000, 3000)
+    if self == .readersIgnoreTheWriter || self == .acquireIgnoresTheQueue {
+      (plan.faults, plan.sharedPercent) = ([], 60)
     }
     if [.lifeIsCountedTooLong, .nothingKnownIsDeath].contains(self) {
       (plan.leaseMilliseconds, plan.deadHostMilliseconds, plan.linkTimeoutMilliseconds) = (10_000, 1000, 250)
     } else {
       plan.deadHostMilliseconds = 0
     }
+    if let faults = faultsThatShowIt { plan.faults = faults }
+    if self == .clockStopsWhileSuspended { (plan.faults, plan.faultEveryMilliseconds) = ([.pauseHost], 100) }
+    if self == .graceIgnoresClocks || self == .longestNotCarried { plan.losesFreshLeases() }
+    if self == .epochNotNamed || self == .noOverride { plan.changesHands() }
+    if self == .sameIdForLostReply {
+      (plan.latencyMicroseconds, plan.faultEveryMilliseconds, plan.epochEveryMilliseconds) = (1000...10_000, 30, 0)
+    }
+    if self == .graceIgnoresClocks { (plan.clocksAreApart, plan.driftMax) = (true, Plan.driftLimit) }
+    if self == .longestNotCarried { plan.leasesDiffer = true }
     if self == .noFloor || self == .floorPerName { plan.hasOtherClocks = true }
     if self == .conflictIsNotSeen { (plan.conflictPercent, plan.sharedPercent) = (10, 60) }
     guard self == .waitsAreDatedByOwnClocks, plan.nameCount > 1 else { return plan }
@@ -176,24 +187,26 @@ enum Mistake: String, CaseIterable {
 
   private var faultsThatShowIt: [Fault]? {
     switch self {
-    case .noGrace, .epochNotNamed: [.flushAll, .swapDatabase]
+    case .noGrace: [.flushAll, .swapDatabase]
+    case .epochNotNamed: [.swapDatabase]
     case .graceIsTooShort: [.flushAll, .pauseHost]
-    case .longestNotCarried: [.restartWithoutData, .leaseChange, .pauseHost]
+    case .graceIgnoresClocks, .longestNotCarried: [.forgetFreshLease]
     case .runIdIgnored: [.failover, .restartWithOldData]
-    case .passOnInGrace, .noOverride: [.failover, .restartWithOldData, .swapDatabase]
     case .lifeIsCountedTooLong: [.pauseHost, .cut, .blackhole]
     case .nothingKnownIsDeath: [.evictEpoch]
+    case .passOnInGrace: [.failover, .restartWithOldData, .swapDatabase]
+    case .noOverride: [.failover, .restartWithOldData]
     case .reclaimWithoutCompare: [.evictLock]
     case .noFloor, .floorPerName: [.restartWithoutData, .failover]
-    case .sameIdForLostReply: [.flushAll, .cut, .restartWithoutData]
+    case .sameIdForLostReply: [.flushAll, .cut]
     default: nil
     }
   }
 
   /// What is heard instead of a reply.
   func changed(_ reply: LeaseReply, of host: SimulatedHost) -> LeaseReply {
-    if self == .graceIsTooShort, case .epoch(var sight) = reply {
-      sight.graceMilliseconds = sight.graceMilliseconds * 97 / 100
+    if gracePercent < 100, case .epoch(var sight) = reply {
+      sight.graceMilliseconds = sight.graceMilliseconds * gracePercent / 100
       return .epoch(sight)
     }
     guard self == .waitsAreDatedByOwnClocks else { return reply }
@@ -209,11 +222,10 @@ enum Mistake: String, CaseIterable {
     }
   }
 
-  func engineConfiguration(_ plan: Plan) -> EngineConfiguration {
+  func engineConfiguration(_ plan: Plan, leaseMilliseconds: Int64) -> EngineConfiguration {
     var configuration = plan.engine
-    if self == .leaseIsCountedTooLong {
-      configuration.settings.leaseMilliseconds = plan.leaseMilliseconds * 3
-    }
+    configuration.settings.leaseMilliseconds =
+      self == .leaseIsCountedTooLong ? leaseMilliseconds * 3 : leaseMilliseconds
     return configuration
   }
 }

@@ -9,7 +9,7 @@ enum Fault: String, CaseIterable {
   // Redis.
   case stall, restartWithData, restartWithOldData, restartWithoutData, scriptFlush, flushAll, clockForward, clockBack
   case evictLock, evictFence, evictQueue, loseEntry, refusal, rightTaken, wrongType, foreignHolder
-  case swapDatabase, evictEpoch, failover
+  case swapDatabase, evictEpoch, failover, forgetFreshLease
   // The hosts.
   case pauseHost, crashDaemon, crashMachine, shutdown, leaseChange
   // An administrator.
@@ -18,7 +18,8 @@ enum Fault: String, CaseIterable {
   /// Whether a new epoch begins, with a grace in which nobody is served.
   var beginsEpoch: Bool {
     switch self {
-    case .restartWithData, .restartWithOldData, .restartWithoutData, .flushAll, .swapDatabase, .evictEpoch, .failover:
+    case .restartWithData, .restartWithOldData, .restartWithoutData, .flushAll, .swapDatabase, .evictEpoch, .failover,
+      .forgetFreshLease:
       true
     case .cut, .blackhole, .serverClosesConnection, .latencySpike, .lostPush, .stall, .scriptFlush, .clockForward,
       .clockBack, .evictLock, .evictFence, .evictQueue, .loseEntry, .refusal, .rightTaken, .wrongType, .foreignHolder,
@@ -41,6 +42,8 @@ struct Plan {
   var deadHostMilliseconds: Int64
   /// Whether every second host begins without that.
   var isDeathOfSome: Bool
+  /// Whether every other host begins with shorter ones.
+  var leasesDiffer: Bool
   var lingerMilliseconds: Int64
   var cohortMax: Int
   var cohortMilliseconds: Int64
@@ -53,6 +56,8 @@ struct Plan {
   var timerLatenessMicroseconds: Int64
   /// Parts in a million by which a host's clock may run fast or slow.
   var driftMax: Int64
+  /// Whether each of them is as fast or as slow as that.
+  var clocksAreApart: Bool
   /// How long clients act at random, and how often they do, all together.
   var chaosMilliseconds: Int64
   var actsMax: Int
@@ -170,6 +175,13 @@ struct Plan {
     hasLaterReleases = apart.chance(25)
     deadHostMilliseconds = apart.chance(30) ? leaseMilliseconds / apart.pick([2, 5]) : 0
     isDeathOfSome = apart.chance(30)
+    clocksAreApart = apart.chance(10)
+    if clocksAreApart { driftMax = Self.driftLimit }
+    leasesDiffer = apart.chance(20)
+    // A daemon that begins anew knows of no lease but its own.
+    if leasesDiffer, chosen.contains(where: \.beginsEpoch), !chosen.contains(.crashDaemon), apart.chance(50) {
+      faults.append(.crashDaemon)
+    }
     // The other side of the world: an answer takes longer than the usual time-outs.
     if random.chance(4) {
       leaseMilliseconds = 10_000
@@ -177,6 +189,7 @@ struct Plan {
       windowMax = 1024
       latencyMicroseconds = 200_000...300_000
       faults.removeAll { $0 == .leaseChange }
+      leasesDiffer = false
     }
     // A command must be answered, or the connection given up, well before a host is taken for dead.
     if deadHostMilliseconds > 0 {
@@ -186,6 +199,22 @@ struct Plan {
     stepsPerSlice = random.pick([512, 512, 1, 3])
     renewalBatchMax = random.pick([500, 500, 1, 2])
     turnMicroseconds = stepsPerSlice <= 3 ? random.pick([0, 100, 1000]) : 0
+    if apart.chance(2) {
+      losesFreshLeases()
+      faults = [.forgetFreshLease]
+    } else if apart.chance(3) {
+      changesHands()
+      faults = [apart.pick([.failover, .restartWithOldData, .swapDatabase])]
+    }
+  }
+
+  /// What the one per cent that is left for clocks that run apart has room for: one that is fast by this, and one that is
+  /// slow by it, in parts in a million.
+  static let driftLimit: Int64 = 4900
+
+  /// The length of the leases with which a host begins.
+  func leaseMilliseconds(ofHost index: Int) -> Int64 {
+    leasesDiffer && index % 2 == 1 ? LeaseTimeline.millisecondsRange.lowerBound : leaseMilliseconds
   }
 
   /// By how much anything that is due may be late: its timer's lateness, and the turns for what was due before.
@@ -226,6 +255,8 @@ struct Plan {
     plan.latencyMicroseconds = 500...500
     plan.timerLatenessMicroseconds = 0
     plan.driftMax = 0
+    plan.clocksAreApart = false
+    plan.leasesDiffer = false
     plan.faults = []
     plan.ownPushesComeAfterTheReply = false
     plan.capacities = [0]

@@ -44,10 +44,11 @@ final class SimulatedHost {
   init(world: Simulation, index: Int) {
     self.world = world
     self.index = index
-    leaseMilliseconds = world.plan.leaseMilliseconds
+    leaseMilliseconds = world.plan.leaseMilliseconds(ofHost: index)
     engine = LockEngine(configuration: world.plan.engine)
     encoder = LeaseCommandEncoder(keyPrefix: "sl:", host: "h\(index)", instance: "0")
     drift = world.random.pick(-world.plan.driftMax...world.plan.driftMax)
+    if world.plan.clocksAreApart { drift = drift < 0 ? -world.plan.driftMax : world.plan.driftMax }
   }
 
   // MARK: Life
@@ -64,7 +65,8 @@ final class SimulatedHost {
     linkIsUp = false
     bootOffset = world.random.pick(0...1_000_000_000_000)
     suspendedNanoseconds = 0
-    var configuration = world.mistake.engineConfiguration(world.plan)
+    leaseMilliseconds = world.plan.leaseMilliseconds(ofHost: index)
+    var configuration = world.mistake.engineConfiguration(world.plan, leaseMilliseconds: leaseMilliseconds)
     configuration.host = "h\(index)"
     configuration.inbox = me
     if world.plan.isDeathOfSome, index % 2 == 1 { configuration.settings.deadHostMilliseconds = 0 }
@@ -73,7 +75,6 @@ final class SimulatedHost {
       recordIndex = world.records.count
       world.records.append(EventRecord(title: me, configuration: configuration))
     }
-    leaseMilliseconds = world.plan.leaseMilliseconds
     encoder = LeaseCommandEncoder(keyPrefix: "sl:", host: "h\(index)", instance: String(incarnation, radix: 16))
     encoder.tokenCount = world.plan.tokenCount
     previousClient = nil

@@ -23,6 +23,8 @@ final class Simulation {
   var clientsAct = false
   var actCount = 0
   var latencyFactor: Int64 = 1
+  /// Whether the next lease that a host hears of is forgotten at once.
+  var forgetsNextLease = false
   /// From when on a fault may begin an epoch.
   var nextEpochFrom: Int64 = 0
 
