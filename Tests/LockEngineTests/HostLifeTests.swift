@@ -156,6 +156,26 @@ import Testing
     #expect(first.compactMap(\.lost).count + script.take().compactMap(\.lost).count == 20)
   }
 
+  /// With pauses that grow to a second, a life of two would end before Redis is asked again.
+  @Test func aSignThatIsRefusedIsSentAgainBeforeTheLifeEnds() {
+    script.hold(alice)
+    script.epoch = nil
+    script.pass(milliseconds: 700)
+    var tries = 0
+    let end = script.now.adding(milliseconds: 900)
+    while script.now < end {
+      if script.isAskingForEpoch {
+        tries += 1
+        script.answer(.failed(.transient("OOM")))
+      }
+      script.pass(milliseconds: 10)
+    }
+    #expect(tries >= 8 && script.take().compactMap(\.lostReason).isEmpty)
+    script.epoch = .ofTests
+    script.pass(milliseconds: 5_000)
+    #expect(script.take().compactMap(\.lostReason).isEmpty)
+  }
+
   // MARK: Changes
 
   @Test func itIsTurnedOnWhileLocksAreHeld() {

@@ -116,6 +116,15 @@ struct HostLife {
     return term?.graceEnds ?? BootInstant(nanoseconds: .max)
   }
 
+  /// When a sign that was refused is sent again at the latest; nil: nothing depends on it.
+  func nextTry(now: BootInstant) -> BootInstant? {
+    guard !isOver, let term else { return nil }
+    return now.adding(milliseconds: max(Self.pauseMillisecondsMin, term.validUntil.milliseconds(since: now) / 4))
+  }
+
+  /// The shortest pause between two signs that are refused, in milliseconds.
+  private static let pauseMillisecondsMin: Int64 = 20
+
   /// When the next sign is due after one that was sent at `sentAt`; nil: no sign is needed.
   static func nextSign(after sign: LifeSign, sentAt: BootInstant, now: BootInstant) -> BootInstant? {
     guard case .dead(let milliseconds) = sign else { return nil }

@@ -160,7 +160,9 @@ extension LockEngine {
   private func confirmRefused(_ words: String, now: BootInstant) {
     let isNews = words != link.confirmation.refusal
     link.confirmation.refused(words)
-    link.confirmation.at = retry(afterRefusals: link.confirmation.refusals, now: now)
+    let retry = retry(afterRefusals: link.confirmation.refusals, now: now)
+    // A refusal may pass before the life of this host does.
+    link.confirmation.at = min(retry, link.life.nextTry(now: now) ?? retry)
     if link.isUp {
       // What is known of it has not changed.
       guard link.confirmation.isDoubted else { return }
