@@ -16,6 +16,8 @@ extension Checker {
     case lockKeyGone
     /// U4: Redis' clock was set forward, which ends leases before their time.
     case clockForward
+    /// U9: whoever begins an epoch never was in one with somebody who has longer leases, and cannot be heard.
+    case longerLease
     /// U5: a data set was put into a running server with an epoch in which some daemon still is.
     case dataPutBack
   }
@@ -67,6 +69,7 @@ extension Checker {
     lost(which)
     for name in which ?? Array(names.indices) {
       lossUntil[name] = max(until, lossUntil[name])
+      if why == .clockForward { jumpedAt[name] = world.now }
       highestTokenBeforeLoss[name] = highestToken[name]
       highestExclusiveTokenBeforeLoss[name] = highestExclusiveToken[name]
       let keepers = entries(world.server.redis.peek(lockKeys[name])?.value).map(\.owner)
@@ -133,6 +136,7 @@ extension Checker {
     if let old, new.grace < old.longest {
       world.fail("the grace of \(new.id) is \(new.grace) ms, and a lease of \(old.id) lasts \(old.longest)")
     }
+    forgotLongerLeases(new, by: issuer)
     guard new.isOpen else { return }
     // Nobody may be there who could hold anything, and it may not know of an epoch itself.
     if before != nil || sights[issuer]?.heard != nil {
@@ -147,6 +151,19 @@ extension Checker {
     world.mark("first start")
     // What anybody has is from before, and whoever has it is not connected yet.
     if leases.contains(where: { $0.contains { !$0.ends.isEmpty } }) { unsafe(.firstStart) }
+  }
+
+  /// An epoch has begun with a grace that does not cover leases of hosts that its beginner never was in an epoch with.
+  private func forgotLongerLeases(_ new: EpochValue, by issuer: String) {
+    for host in world.hosts where host.me != issuer && sights[host.me]?.heard != sights[issuer]?.heard {
+      for name in names.indices {
+        let lease = leases[host.index][name]
+        let isLonger = lease.ends.contains { attempt, end in
+          end > host.bootNow && lease.milliseconds[attempt].map { $0 > new.grace } == true
+        }
+        if isLonger { unsafe(.longerLease, [name]) }
+      }
+    }
   }
 
   private func epochContinued(_ old: EpochValue, _ new: EpochValue) {
@@ -224,7 +241,8 @@ extension Checker {
   func roseTo(_ name: Int, by host: SimulatedHost) {
     knowers[name] = [host.me]
     floorStands[name] = false
-    roseAt[name] = world.now
+    // What Redis has forgotten since it last said that the host has the lease, it does not know of this token either.
+    roseAt[name] = isUnproven(host.index, name) ? min(world.now, lossAt[name] - 1) : world.now
   }
 
   /// The floor in the epoch's key is gone.

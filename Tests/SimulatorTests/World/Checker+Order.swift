@@ -65,7 +65,8 @@ extension Checker {
 
   func verifyCohort(_ host: SimulatedHost, _ name: Int, _ mode: HoldMode, cameFirst request: Request) {
     if case .permit = mode { return }
-    guard !isTainted(host.index, name),
+    // In older data another attempt of it stands.
+    guard !isTainted(host.index, name), !isUnproven(host.index, name),
       let attempt = entries(world.server.redis.peek(lockKeys[name])?.value).last(where: { $0.owner == host.me })?
         .attempt
     else { return }

@@ -144,6 +144,10 @@ final class Checker {
   /// For each host: the epoch whose grace it sees, and since when.
   var graceSince: [(key: String, since: Int64)?]
   var lastDisturbance: [Int64]
+  /// When the last session closed that had each lock: its host may give it back some turns later.
+  var closedAt: [Int64]
+  /// When Redis' clock last jumped forward while there were leases of each lock.
+  var jumpedAt: [Int64]
   /// For each host and name: since when, by true time, it waits and nobody will wake it.
   var sleepingSince: [[Int64?]]
   var grantCount = 0
@@ -172,6 +176,8 @@ final class Checker {
     floorStands = Array(repeating: false, count: count)
     roseAt = Array(repeating: .min, count: count)
     graceSince = Array(repeating: nil, count: hosts)
+    closedAt = Array(repeating: .min / 2, count: count)
+    jumpedAt = Array(repeating: .min, count: count)
     lastDisturbance = Array(repeating: .min / 2, count: hosts)
     sleepingSince = Array(repeating: Array(repeating: nil, count: count), count: hosts)
   }
@@ -185,6 +191,7 @@ final class Checker {
   /// The session is about to end, and its beliefs with it. Replies to what came due before may still come.
   func closing(_ session: SessionID) {
     closingSession = session
+    for belief in beliefs where belief.session == session { closedAt[belief.name] = world.now }
     removeBeliefs { $0.session == session }
     for (id, request) in requests where request.session == session { leaveQueue(id, request) }
   }
@@ -200,6 +207,10 @@ final class Checker {
     var request = request
     if case .acquire(let wish) = request.kind {
       request.sawOthers = beliefs.contains { wish.names.contains($0.name) }
+      if world.plan.hasSmallSlices {
+        let closes = wish.names.map { closedAt[$0] + world.plan.latenessMicroseconds }
+        request.sawOthers = request.sawOthers || closes.contains { $0 >= world.now }
+      }
       for (other, var known) in requests {
         guard case .acquire(let its) = known.kind, its.names.contains(where: wish.names.contains) else { continue }
         known.sawOthers = true
@@ -406,11 +417,13 @@ final class Checker {
         world.fail("a try of \(names) is told busy, though nobody else had it or wanted it")
       }
     case .timeout: if wait == nil || wait == 0 { world.fail("a request without a limit timed out") }
-    // Redis is unavailable before the first link; a wait that ran out before Redis could answer may be told so later.
+    // Redis is unavailable before the first link; a wait that ran out before Redis could answer may be told so later, and
+    // at any time one that is shorter than an answer takes.
     case .unavailable:
       let fewRoundTrips = 10 * Int64(world.plan.latencyMicroseconds.upperBound) / 1000
       let answersFrom = host.linkUpSince.adding(milliseconds: fewRoundTrips + 3)
-      let ranOut = wait.map { answersFrom > request.issuedBoot.adding(milliseconds: Int64($0)) } ?? false
+      let ranOut =
+        wait.map { $0 < fewRoundTrips / 5 || answersFrom > request.issuedBoot.adding(milliseconds: $0) } ?? false
       if world.isCalm, host.linkIsUp, !ranOut { world.fail("Redis is said to be unavailable, and is not") }
     case .recovering:
       if world.isCalm, !world.plan.beginsAtOnce { world.fail("Redis is said to be recovering, and has lost nothing") }

@@ -14,7 +14,9 @@ extension Plan {
   /// A lock that goes to and fro between hosts, and graces that come to an end.
   mutating func changesHands() {
     (hostCount, nameCount, capacities, sharedPercent) = (3, 1, [0], 0)
+    (conflictPercent, severalPercent, chainPercent, meddlePercent) = (0, 0, 0, 0)
     (leaseMilliseconds, linkTimeoutMilliseconds, lingerMilliseconds) = (1000, 200, 0)
+    (latencyMicroseconds, windowMax) = (30...300, 1024)
     (chaosMilliseconds, faultEveryMilliseconds, epochEveryMilliseconds) = (12_000, 100, 1500)
     (clientPauseMilliseconds, holdMilliseconds, actsMax) = (20, 300, 2000)
   }

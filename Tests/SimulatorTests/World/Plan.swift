@@ -223,6 +223,12 @@ struct Plan {
   /// Whether an engine may have more to do than one turn has room for.
   var hasSmallSlices: Bool { stepsPerSlice <= 3 }
 
+  /// Whether older data may come back while the clock is one that is behind.
+  var hasOlderDataByOtherClocks: Bool {
+    (hasOtherClocks || faults.contains(.clockBack))
+      && faults.contains { [.restartWithOldData, .failover, .swapDatabase].contains($0) }
+  }
+
   /// The usual mode of a name.
   func mode(of name: Int) -> HoldMode { capacities[name] == 0 ? .exclusive : .permit(of: capacities[name]) }
 
