@@ -15,7 +15,8 @@ WORKER = __file__.replace("test_chaos.py", "chaos_worker.py")
 class Judge:
     """Reads the journal line by line, in the order in which it happened, and fails when two held the lock at once."""
 
-    def __init__(self):
+    def __init__(self, daemons=2):
+        self.daemons = daemons
         self.inside = None  # (number of the worker, pid, token)
         self.dead = set()  # pids that were killed
         self.last_token = 0
@@ -31,7 +32,7 @@ class Judge:
                 self.inside = None
         elif word == "killed-daemon":
             # Its clients' connections end now; the lease in Redis outlives them.
-            if self.inside and self.inside[0] % 2 == int(rest[0]):
+            if self.inside and self.inside[0] % self.daemons == int(rest[0]):
                 self.inside = None
         elif word == "error":
             raise AssertionError(f"a worker was refused: {line}")
@@ -71,7 +72,7 @@ class Chaos:
     def __init__(self, lab, stores, lease_ms, seed):
         self.random = random.Random(seed)
         self.lab = lab
-        self.judge = Judge()
+        self.judge = Judge(len(stores))
         self.journal_path = lab.directory / "journal"
         self.journal_path.touch()
         self.journal = os.open(self.journal_path, os.O_WRONLY | os.O_APPEND)
@@ -84,7 +85,7 @@ class Chaos:
 
     def start_worker(self, number):
         self.workers[number] = self.lab.track(subprocess.Popen(
-            [sys.executable, WORKER, str(self.daemons[number % 2].socket_path), "orders", str(number),
+            [sys.executable, WORKER, str(self.daemons[number % len(self.daemons)].socket_path), "orders", str(number),
              str(self.journal_path)], stdin=subprocess.PIPE))
 
     def note(self, text):
@@ -113,7 +114,7 @@ class Chaos:
         self.start_worker(number)
 
     def kill_daemon(self):
-        index = self.random.randrange(2)
+        index = self.random.randrange(len(self.daemons))
         self.note(f"killed-daemon {index}")
         self.daemons[index].kill()
         self.daemons[index].start(wait=False)
@@ -229,5 +230,29 @@ def test_rounds_with_redis_forgetting_everything(lab, measured, seed):
     measured(f"{chaos.judge.rounds} rounds, Redis {forgotten}, lost: {chaos.judge.lost}",
              f"{time.monotonic() - started:.1f} s")
     # A restart of Redis on a busy machine may take longer than what is left of a lease.
+    assert "data_loss" not in chaos.judge.lost
+    chaos.everybody_has_a_turn()
+
+
+@pytest.mark.parametrize("seed", seeds())
+def test_redis_is_flushed_again_and_again(lab, measured, seed):
+    """Three daemons. SIDELOCK_TEST_FLUSHES says how often; half of the time it is flushed before the grace is over."""
+    redis = lab.redis()
+    chaos = Chaos(lab, [redis] * 3, 1000, seed)
+    chaos.wait_rounds(10)
+    started, flushes, graces = time.monotonic(), int(os.environ.get("SIDELOCK_TEST_FLUSHES", 15)), []
+    for _ in range(flushes):
+        redis.admin.flushall()
+        flushed = time.monotonic()
+        wait_until(lambda: redis.admin.exists("sidelock:epoch"), "somebody who notices")
+        if chaos.random.random() < 0.1:
+            chaos.kill_holder()
+        if chaos.random.random() < 0.5:
+            chaos.read_journal()
+            chaos.wait_rounds(chaos.judge.rounds + 1)
+            graces.append(time.monotonic() - flushed)
+            chaos.wait_rounds(chaos.judge.rounds + chaos.random.randrange(10))
+    measured(f"{chaos.judge.rounds} rounds, flushed {flushes} times, lost: {chaos.judge.lost}, longest until somebody had it: "
+             f"{max(graces, default=0):.2f} s", f"{time.monotonic() - started:.1f} s")
     assert "data_loss" not in chaos.judge.lost
     chaos.everybody_has_a_turn()
