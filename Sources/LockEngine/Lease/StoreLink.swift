@@ -42,22 +42,23 @@ struct StoreLink {
   private(set) var renewalsInFlight = 0
   /// Leases that have to be confirmed when it is up, by their ends.
   var doubtful = DeadlineQueue<HostLease>()
-  /// The shortest length that leases have had since this process began.
-  private(set) var shortestTimeline: LeaseTimeline
-  /// The longest one.
-  private(set) var longestTimeline: LeaseTimeline
-
+  /// The shortest and the longest length that leases have had since this process began.
+  private var timelines: (shortest: LeaseTimeline, longest: LeaseTimeline)
   /// What was under way or due when it went down. Freeing that takes a while, too.
-  private var commandsOfBefore: [CommandsOfBefore] = []
-  private var queuesOfBefore: [DeadlineQueue<HostLease>] = []
+  private var before = WorkOfBefore()
 
   init(shard: ShardID, timeline: LeaseTimeline) {
     self.shard = shard
-    shortestTimeline = timeline
-    longestTimeline = timeline
+    timelines = (timeline, timeline)
   }
 
   // MARK: Facts of this link
+
+  /// The shortest length that leases have had since this process began.
+  var shortestTimeline: LeaseTimeline { timelines.shortest }
+
+  /// The longest one.
+  var longestTimeline: LeaseTimeline { timelines.longest }
 
   /// Whether something was sent over the link that is up.
   func isThis(_ number: LinkNumber) -> Bool { isUp && number == self.number }
@@ -66,12 +67,12 @@ struct StoreLink {
   var isComingUp: Bool { isConnected && !isUp && confirmation.isGood }
 
   /// Whether there is anything that the next turns have to go on with.
-  var isBehind: Bool { isUp && doubtful.count > 0 || !commandsOfBefore.isEmpty || !queuesOfBefore.isEmpty }
+  var isBehind: Bool { isUp && doubtful.count > 0 || !before.isEmpty }
 
   /// Takes the length of a lease into the shortest and the longest timeline.
   mutating func note(_ timeline: LeaseTimeline) {
-    if timeline.leaseMilliseconds < shortestTimeline.leaseMilliseconds { shortestTimeline = timeline }
-    if timeline.leaseMilliseconds > longestTimeline.leaseMilliseconds { longestTimeline = timeline }
+    if timeline.leaseMilliseconds < shortestTimeline.leaseMilliseconds { timelines.shortest = timeline }
+    if timeline.leaseMilliseconds > longestTimeline.leaseMilliseconds { timelines.longest = timeline }
   }
 
   /// When leases are to be renewed next; nil: not before another event has come. Without the link nothing can be renewed.
@@ -147,9 +148,7 @@ struct StoreLink {
     // The question for the epoch is about no lock, and its answer is needed more than ever.
     var kept: [CommandID: PendingCommand] = [:]
     if let id = confirmation.command { kept[id] = pending.removeValue(forKey: id) }
-    if !pending.isEmpty { commandsOfBefore.append(CommandsOfBefore(pending)) }
-    if renewals.count > 0 { queuesOfBefore.append(renewals) }
-    if doubtful.count > 0 { queuesOfBefore.append(doubtful) }
+    before.take(pending, [renewals, doubtful])
     pending = kept
     renewals = DeadlineQueue()
     doubtful = DeadlineQueue()
@@ -166,23 +165,7 @@ struct StoreLink {
   }
 
   /// Frees what is left of earlier links, for as many steps as are left.
-  mutating func letGoOfBefore(stepsLeft: inout Int) {
-    while stepsLeft > 0, let last = queuesOfBefore.indices.last {
-      stepsLeft -= 1
-      for _ in 0..<Self.letGoInStep where queuesOfBefore[last].popAny() == nil {
-        queuesOfBefore.removeLast()
-        break
-      }
-    }
-    while stepsLeft > 0, !commandsOfBefore.isEmpty {
-      let count = commandsOfBefore[0].letGoOfOne()
-      stepsLeft -= 1 + count / Self.letGoInStep
-      if count == 0 { commandsOfBefore.removeFirst() }
-    }
-  }
-
-  /// Entries freed in one step.
-  private static let letGoInStep = 8
+  mutating func letGoOfBefore(stepsLeft: inout Int) { before.letGo(stepsLeft: &stepsLeft) }
 }
 
 /// Numbers links, or their changes. One a millisecond would last for weeks.
@@ -206,6 +189,37 @@ struct PendingCommand {
   }
   var kind: Kind
   var sentAt: BootInstant
+}
+
+/// What was under way or due when a link went down.
+private struct WorkOfBefore {
+  private var commands: [CommandsOfBefore] = []
+  private var queues: [DeadlineQueue<HostLease>] = []
+
+  var isEmpty: Bool { commands.isEmpty && queues.isEmpty }
+
+  mutating func take(_ pending: [CommandID: PendingCommand], _ due: [DeadlineQueue<HostLease>]) {
+    if !pending.isEmpty { commands.append(CommandsOfBefore(pending)) }
+    queues += due.filter { $0.count > 0 }
+  }
+
+  mutating func letGo(stepsLeft: inout Int) {
+    while stepsLeft > 0, let last = queues.indices.last {
+      stepsLeft -= 1
+      for _ in 0..<Self.letGoInStep where queues[last].popAny() == nil {
+        queues.removeLast()
+        break
+      }
+    }
+    while stepsLeft > 0, !commands.isEmpty {
+      let count = commands[0].letGoOfOne()
+      stepsLeft -= 1 + count / Self.letGoInStep
+      if count == 0 { commands.removeFirst() }
+    }
+  }
+
+  /// Entries freed in one step.
+  private static let letGoInStep = 8
 }
 
 /// Commands whose answers will not come.

@@ -43,9 +43,7 @@ final class SessionKeeper {
   /// Whether commits have begun: until this process has taken over, what the predecessor left counts.
   private(set) var hasBegun: Bool
   let hasPredecessor: Bool
-  /// Nothing is kept: for ever, or until there is room again.
-  private var isOver = false
-  private var isOverForGood = false
+  private var end = End.none
   /// What is still to be written anew before any of it counts; nil when all is.
   private var refill: KeeperRefill?
   /// How long until it is checked whether there is room again, in milliseconds.
@@ -56,11 +54,16 @@ final class SessionKeeper {
   private var peekRoom: [UInt8] = []
   private var sweep: Scheduled<Void>?
 
+  /// Whether nothing is kept, and for how long.
+  private enum End { case none, untilThereIsRoom, forGood }
+
+  private var isOver: Bool { end != .none }
+  private var isOverForGood: Bool { end == .forGood }
+
   /// A keeper that goes on in the memory that a predecessor left, or in new memory; nil when there can be none.
   init?(
     of source: any KeptSource, store: DescriptorStore, predecessor: StateMemory?, memoryBytes: Int64,
-    loop: any EventLoop, logger: Logger,
-    clock: HostClock
+    loop: any EventLoop, logger: Logger, clock: HostClock
   ) {
     guard let memory = predecessor ?? StateMemory(bytes: memoryBytes), let log = StateLog(memory: memory.bytes),
       let store = KeptDescriptors(store: store, loop: loop)
@@ -74,8 +77,7 @@ final class SessionKeeper {
     self.loop = loop
     self.logger = logger
     self.clock = clock
-    hasPredecessor = predecessor != nil
-    hasBegun = predecessor == nil
+    (hasPredecessor, hasBegun) = (predecessor != nil, predecessor == nil)
     self.source = source
     clients = KeptClients(countMax: store.clientsMax)
     if predecessor == nil { store.add(memory) }
@@ -417,11 +419,11 @@ final class SessionKeeper {
   /// What was kept is no longer true: no successor may use it.
   func abandon() {
     guard !isOverForGood else { return }
-    isOverForGood = true
+    let wasOver = isOver
+    end = .forGood
     sweep?.cancel()
     store.stopRetrying()
-    guard !isOver else { return }
-    isOver = true
+    guard !wasOver else { return }
     refill = nil
     // Sessions stay marked as kept, since the service manager may have their sockets; but nothing more is written.
     touched = []
@@ -436,13 +438,12 @@ final class SessionKeeper {
     do throws(StateLog.Failure) {
       try body()
     } catch {
-      switch error {
-      case .full:
-        logger.error(
-          "clients will not be kept over a restart", metadata: ["reason": "what they have needs too much memory"])
-      case .damaged:
-        logger.error("clients will not be kept over a restart", metadata: ["reason": "the memory was damaged"])
-      }
+      let reason: Logger.MetadataValue =
+        switch error {
+        case .full: "what they have needs too much memory"
+        case .damaged: "the memory was damaged"
+        }
+      logger.error("clients will not be kept over a restart", metadata: ["reason": reason])
       ranFull()
     }
   }
@@ -451,7 +452,7 @@ final class SessionKeeper {
 
   /// Keeps nothing until there is room again. Connections may stay in the service manager's store until then.
   private func ranFull() {
-    isOver = true
+    end = .untilThereIsRoom
     refill = nil
     for session in touched { session.keeping.isTouched = false }
     touched = []
@@ -471,7 +472,7 @@ final class SessionKeeper {
       let log = StateLog(memory: memory.bytes)
     else { return scheduleSweep(in: Self.refillPauseMillisecondsMin) }
     self.log = log
-    isOver = false
+    end = .none
     due.isFirst = true
     due.hasSettings = true
     newClients = []
