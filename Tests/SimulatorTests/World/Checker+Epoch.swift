@@ -265,7 +265,10 @@ extension Checker {
   /// Whether nobody who has seen the highest token of a lock, or the clock from which it came, has told this data set of it
   /// before it was opened (U7): those who had it are gone, or were not heard since Redis forgot it.
   func isForgotten(_ name: Int, by host: SimulatedHost) -> Bool {
-    guard lossAt[name] > roseAt[name], !floorStands[name], !knowers[name].contains(host.me) else { return false }
+    // A fresh lease is forgotten in the very moment in which its host gives out the token.
+    guard lossAt[name] >= roseAt[name], lossAt[name] > .min, !floorStands[name], !knowers[name].contains(host.me) else {
+      return false
+    }
     world.mark("unsafe: highest token forgotten")
     return true
   }

@@ -126,7 +126,7 @@ extension Checker {
     }
     // The counter ends by the clock that jumps, too, so that a lease from before is taken again although others had the
     // lock in between.
-    let exempt = isTainted(host.index, name) || leases[host.index][name].servedAt <= jumpedAt[name]
+    let exempt = isTainted(host.index, name) || tookBeforeJump(host.index, name)
     if token <= floor - slack && !exempt && !isForgotten(name, by: host) {
       world.fail("the token \(token) of \(names[name]) is not above \(floor), which was given out before")
     }
@@ -134,6 +134,11 @@ extension Checker {
     if token > highestToken[name] { roseTo(name, by: host) }
     highestToken[name] = max(highestToken[name], token)
     if mode == .exclusive { highestExclusiveToken[name] = max(highestExclusiveToken[name], token) }
+  }
+
+  /// Whether the host has its lease from before Redis' clock jumped.
+  private func tookBeforeJump(_ host: Int, _ name: Int) -> Bool {
+    jumpedAt[name] >= 0 && leases[host][name].servedAt <= jumpedAt[name]
   }
 
   /// What the client is told must be true in Redis: the key is this host's, and stays so for at least that long.
@@ -151,7 +156,9 @@ extension Checker {
     let end = min(keyEnd, mine.compactMap(\.expires).max() ?? keyEnd)
     let left = end - world.server.redis.nowMilliseconds
     if left < valid { world.fail("a grant is said to be valid for \(valid) ms, and its key expires in \(left) ms") }
-    if case .permit = mode {
+    // It takes its permits again one by one.
+    let isTaken = world.now - 2 * world.plan.leaseMilliseconds * 1000 > lossAt[name]
+    if case .permit = mode, isTaken {
       let held = beliefs.filter { $0.host == host.index && $0.name == name }.count
       if held >= mine.count { world.fail("host \(host.index) has given out more permits than it has: \(mine)") }
     }

@@ -177,7 +177,7 @@ final class Checker {
     roseAt = Array(repeating: .min, count: count)
     graceSince = Array(repeating: nil, count: hosts)
     closedAt = Array(repeating: .min / 2, count: count)
-    jumpedAt = Array(repeating: .min, count: count)
+    jumpedAt = Array(repeating: .min / 2, count: count)
     lastDisturbance = Array(repeating: .min / 2, count: hosts)
     sleepingSince = Array(repeating: Array(repeating: nil, count: count), count: hosts)
   }
