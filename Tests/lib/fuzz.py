@@ -2,10 +2,12 @@
 """Coverage-guided fuzzing of whatever reads bytes that others wrote.
 
 usage: fuzz.py [--runs N | --seconds S] [--update] [TARGET…]
+       fuzz.py --build | --self-test
 
 Builds Tests/Fuzz with libFuzzer and the address sanitizer, then runs each target (or those named): first the inputs
 in Tests/Fuzz/found, each of which was a fault once, then the corpus, then new inputs, for S seconds in all (60) or for
-N runs each. --update puts what reaches new code into Tests/Fuzz/corpus. --self-test plants a fault and has it found.
+N runs each. --update puts what reaches new code into Tests/Fuzz/corpus. --build only builds;
+--self-test plants a fault and has it found.
 
 An input that fails stays in .build-fuzz/failed; give its path to the program that is named beside it to see it again.
 """
@@ -113,9 +115,12 @@ def main():
     limit.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--update", action="store_true")
     parser.add_argument("--self-test", action="store_true")
+    parser.add_argument("--build", action="store_true")
     parser.add_argument("targets", nargs="*", metavar="TARGET")
     arguments = parser.parse_args()
     program = build()
+    if arguments.build:
+        return 0
     if arguments.self_test:
         return 0 if self_test(program) else 1
     known = subprocess.run([program, "--list"], env=ENVIRONMENT, check=True, stdout=subprocess.PIPE, text=True)

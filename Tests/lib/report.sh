@@ -21,6 +21,15 @@ end_group() {
   running_group=
 }
 
+# The process group of what is built ahead; empty where there is none.
+background_group=
+
+end_background() {
+  [ -n "$background_group" ] || return 0
+  kill -TERM -- "-$background_group" 2>/dev/null
+  background_group=
+}
+
 # end_if_hung STARTED LOG ends the check that runs if it has not ended since STARTED ($SECONDS), and says in the log what
 # there was.
 end_if_hung() {
