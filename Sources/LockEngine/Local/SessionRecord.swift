@@ -158,7 +158,8 @@ final class SessionRecord {
     hold.ofSameName = Hold.Neighbours()
     if !many.isEmpty, many[name] != nil {
       many[name]?[hold.token] = nil
-      many[name]?.shrinkIfSparse()
+      // Now and then: each look into a table in a table costs three allocations.
+      if holdCount % 16 == 0 { many[name]?.shrinkIfSparse() }
       if holds[name] == nil { many[name] = nil }
       many.shrinkIfSparse()
     }
