@@ -54,8 +54,9 @@ extension SavedLease {
     tokenEnd = try reader.signed()
     contendedSince = try reader.optionalMoment()
     isSharingUnconfirmed = try reader.bool()
-    // Format 4 does not have it. The token before the next one is the last that was issued, if any was.
-    tokenStart = try reader.isAtEnd ? max(nextToken - 1, stage == .wanted ? 0 : 1) : reader.signed()
+    // Format 4 does not have it. The token before the next one is the last that was issued, if any was. What makes no sense
+    // is refused later.
+    tokenStart = try reader.isAtEnd ? max(nextToken &- 1, stage == .wanted ? 0 : 1) : reader.signed()
   }
 }
 
