@@ -426,9 +426,7 @@ private struct EpochDriver {
 
   /// An epoch that is open once it was waited for.
   mutating func honestAnswer(to claim: EpochClaim) -> EpochSight {
-    if !(1..<1 << 50).contains(sight.id.number) || sight.id.text.isEmpty {
-      sight.id = EpochID(number: 1, text: "1:o/1:1")
-    }
+    if !sight.id.isSound { sight.id = EpochID(number: 1, text: "1:o/1:1") }
     sight.graceMilliseconds = min(max(sight.graceMilliseconds, claim.graceMilliseconds), 10_000)
     if claim.known == sight.id, claim.waitedMilliseconds >= sight.graceMilliseconds { sight.isOpen = true }
     return sight
