@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Reads a JUnit report: prints how many tests it has, how many failed and how many were skipped, and then the names of
-those two kinds, one a line."""
+"""Reads a JUnit report: prints how many tests it has, how many failed and how many were skipped, and then those two kinds,
+one a line, each with the beginning of what went wrong."""
 
 import sys
 import xml.etree.ElementTree
@@ -15,5 +15,8 @@ def total(*names):
 
 print(total("tests"), total("failures", "errors"), total("skipped"))
 for case in root.iter("testcase"):
-    if any(child.tag in ("failure", "error", "skipped") for child in case):
-        print(f"{case.get('classname')}.{case.get('name')}")
+    for child in case:
+        if child.tag in ("failure", "error", "skipped"):
+            message = " ".join(child.get("message", "").split())[:200]
+            print(f"{case.get('classname')}.{case.get('name')}: {message}")
+            break

@@ -38,6 +38,7 @@ end_if_hung() {
     printf '\n--- not over after %s, so it was ended. The processes:\n' "$(elapsed "$check_seconds_max")"
     ps --ppid 2 -p 2 -N -o pgid,pid,stat,etime,args --forest | tail -n 60
   } >>"$2"
+  failures+=("not over after $(elapsed "$check_seconds_max"), so it was ended: the processes are in $2")
   end_group
 }
 

@@ -9,6 +9,7 @@ import time
 import pytest
 from harness.waiting import GENEROUS_MS, wait_until
 
+FLUSHES = int(os.environ.get("SIDELOCK_TEST_FLUSHES", 15))
 WORKER = __file__.replace("test_chaos.py", "chaos_worker.py")
 
 
@@ -234,13 +235,14 @@ def test_rounds_with_redis_forgetting_everything(lab, measured, seed):
     chaos.everybody_has_a_turn()
 
 
+@pytest.mark.timeout(300 + 5 * FLUSHES)
 @pytest.mark.parametrize("seed", seeds())
 def test_redis_is_flushed_again_and_again(lab, measured, seed):
     """Three daemons. SIDELOCK_TEST_FLUSHES says how often; half of the time it is flushed before the grace is over."""
     redis = lab.redis()
     chaos = Chaos(lab, [redis] * 3, 1000, seed)
     chaos.wait_rounds(10)
-    started, flushes, graces = time.monotonic(), int(os.environ.get("SIDELOCK_TEST_FLUSHES", 15)), []
+    started, flushes, graces = time.monotonic(), FLUSHES, []
     for _ in range(flushes):
         redis.admin.flushall()
         flushed = time.monotonic()
