@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.." || exit 1
 # shellcheck source=Tests/lib/report.sh
 . Tests/lib/report.sh
 
-all_parts=(lint imports units unit release budgets system adversary systemd package quickstart sanitizers fuzz)
+all_parts=(lint imports units unit release budgets system servers adversary systemd package simulator quickstart sanitizers fuzz)
 
 usage() {
   cat <<'EOF'
@@ -25,9 +25,11 @@ named, or all of them:
   release      the release build with the Swift library linked in; its size and how fast it starts
   budgets      the instructions and allocations of the pure targets (callgrind), with a self-test of the check
   system       Tests/system against the release build (pytest; needs root); PYTEST_ARGS is passed on
+  servers      what talks most with Redis against Redis 6.2 and 8.2, Valkey 8.1 and 9.1 (pytest; needs root)
   adversary    Tests/adversary against the release build: what a user can do to another one (needs root)
   systemd      the daemon under a real systemd, started in namespaces of its own (needs root)
   package      the Debian package: lintian, and its life under a real systemd (needs root)
+  simulator    10,000 seeds of the simulator; while system runs, if that is run too
   quickstart   packaging/quickstart.sh --once
   sanitizers   swift test with the thread sanitizer and with the address sanitizer
   fuzz         coverage-guided fuzzing for a minute, with a self-test of the search (Tests/Fuzz)
@@ -112,6 +114,7 @@ daemon_links_no_foundation() {
 }
 
 part_unit() {
+  local test_filter=(--skip "$seeds_test")
   swift_test "unit tests"
   check "the daemon links no full Foundation" daemon_links_no_foundation
 }
@@ -174,10 +177,38 @@ part_system() {
 # Whether the part $1 is to be run.
 has_part() { [[ " ${parts[*]} " == *" $1 "* ]]; }
 
-# Builds what later parts need, in the background: the system tests wait for timers and servers most of the time. A part
-# that comes before its build is done waits for it, as only one build at a time can work in a folder; and it tells what is
-# wrong, as it builds what is missing.
+seeds_test=noSeedBreaksAnInvariant
+seeds_log=$log_directory/simulator.log
+seeds_report=$log_directory/simulator-swift-testing.xml
+
+run_seeds() {
+  rm -f "$seeds_report"
+  swift build --build-tests &&
+    swift test --skip-build --no-parallel --xunit-output "${seeds_report/-swift-testing/}" --filter "$seeds_test"
+}
+
+# Succeeds or fails as the seeds that run in the background.
+await_seeds() {
+  while kill -0 "$background_group" 2>/dev/null && [ ! -s "$seeds_log.status" ]; do sleep 1; done
+  cat "$seeds_log.ahead"
+  return "$(cat "$seeds_log.status" || echo 1)"
+}
+
+part_simulator() {
+  local status=0
+  if [ -n "$background_group" ]; then
+    quietly "simulator" await_seeds || status=$?
+  else
+    quietly "simulator" run_seeds || status=$?
+  fi
+  count_xunit "simulator" "$status" "$seeds_report"
+}
+
+# Does in the background what later parts need: the system tests wait for timers and servers most of the time. A part that
+# comes before its build is done waits for it, as only one build at a time can work in a folder; and it tells what is wrong,
+# as it builds what is missing.
 build_ahead() {
+  rm -f "$seeds_log.status"
   set -m
   (
     if has_part sanitizers; then
@@ -185,6 +216,10 @@ build_ahead() {
       swift build --build-tests --sanitize=address --scratch-path .build-asan
     fi
     if has_part fuzz; then python3 Tests/lib/fuzz.py --build; fi
+    if has_part simulator; then
+      run_seeds >"$seeds_log.ahead" 2>&1
+      echo $? >"$seeds_log.status"
+    fi
   ) >"$log_directory/build-ahead.log" 2>&1 </dev/null &
   set +m
   background_group=$!
@@ -213,11 +248,18 @@ run_pytest() {
   set +m
   follow_pytest $! "$name" || status=$?
   sed -n '/^=.* measured =/,/^=.* slowest/p' "$log_directory/$name.log"
-  if [ "$status" != 0 ] && ! grep -q '^=.* FAILURES =\|^=.* ERRORS =' "$log_directory/$name.log"; then
-    tail -n 120 "$log_directory/$name.log"
-  fi
-  if [ "$status" != 0 ]; then sed -n '/^=.* FAILURES =\|^=.* ERRORS =/,$p' "$log_directory/$name.log" | head -n 400; fi
+  show_failures "$status" "$log_directory/$name.log"
   count_xunit "$name" "$status" "$report"
+}
+
+# show_failures STATUS LOG prints what pytest says of the tests that failed, or the end of the log.
+show_failures() {
+  [ "$1" != 0 ] || return 0
+  if grep -q '^=.* FAILURES =\|^=.* ERRORS =' "$2"; then
+    sed -n '/^=.* FAILURES =\|^=.* ERRORS =/,$p' "$2" | head -n 400
+  else
+    tail -n 120 "$2"
+  fi
 }
 
 # follow_pytest PID NAME shows how far the tests have come, until the process ends.
@@ -235,6 +277,48 @@ follow_pytest() {
   done
   running_group=
   wait "$pid"
+}
+
+# The tests in which most depends on what the server does.
+server_tests=(test_break test_data_loss test_dead_host test_history test_chaos test_interop test_lifecycle test_link_faults
+  test_modes test_outage test_places test_redis_rights)
+
+install_servers() {
+  install_python_packages && .venv/bin/python Tests/lib/servers.py .build/servers >"$log_directory/servers.txt"
+}
+
+# Runs the tests on all the servers at a time: they wait for timers most of the time.
+run_servers() {
+  local program name log
+  while read -r program name; do
+    log=$PWD/$log_directory/servers-${name//[^A-Za-z0-9.]/-}
+    rm -f "$log.xml" "$log.status"
+    (
+      cd Tests/system || exit 1
+      SIDELOCK_TEST_REDIS=$program SIDELOCKD=$bin/sidelockd SIDELOCK=$bin/sidelock \
+        ../../.venv/bin/python -m pytest --color=no -v --junit-xml "$log.xml" "${server_tests[@]/%/.py}" \
+        >"$log.log" 2>&1 </dev/null
+      echo $? >"$log.status"
+      echo "$name: $(tail -n 1 "$log.log")"
+    ) &
+  done <"$log_directory/servers.txt"
+  wait
+}
+
+part_servers() {
+  need_release || return
+  if ! quietly "servers: packages" install_servers; then
+    count 0 1 "servers: packages"
+    return
+  fi
+  quietly "servers" run_servers
+  local program name log status
+  while read -r program name; do
+    log=$log_directory/servers-${name//[^A-Za-z0-9.]/-}
+    status=$(cat "$log.status" 2>/dev/null)
+    show_failures "${status:-1}" "$log.log"
+    count_xunit "$name" "${status:-1}" "$log.xml"
+  done <"$log_directory/servers.txt"
 }
 
 part_systemd() {

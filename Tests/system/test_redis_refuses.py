@@ -45,7 +45,7 @@ class User:
     def __init__(self, redis):
         self.redis = redis
         self.url = f"unix://locks:secret@{redis.socket_path}"
-        self.set("reset", "on", ">secret", "~sidelock:*", "&sidelock:*", "+@all")
+        self.set("reset", "on", ">secret", "~sidelock:*", "resetchannels", "&sidelock:*", "+@all")
 
     def set(self, *rules):
         self.redis.admin.execute_command("ACL", "SETUSER", "locks", *rules)

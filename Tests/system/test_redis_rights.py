@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import pytest
+from harness.redis_server import version
 from harness.waiting import GENEROUS_SECONDS, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -19,6 +20,8 @@ def documented():
 
 RULES = documented()
 COMMANDS = [rule for rule in RULES if rule[0] == "+"]
+# Redis 6.2 has none to read alone.
+HAS_RIGHTS_TO_READ = version() >= (7,)
 EXTRAS = ["+info", "+pubsub", "+scan", "+type"]
 
 
@@ -119,7 +122,7 @@ def test_each_right_is_needed_and_told_at_connect(lab, redis, rule):
 
 
 def test_all_that_is_missing_is_told_at_once(lab, redis):
-    user = User(redis, "~sidelock:*", "&sidelock:*", "+script|load", "+evalsha", "+subscribe", "+set")
+    user = User(redis, "~sidelock:*", "resetchannels", "&sidelock:*", "+script|load", "+evalsha", "+subscribe", "+set")
     told = reason(lab.daemon(user, lease_ms=LEASE_MS))
     missing = set(COMMANDS) - {"+script|load", "+evalsha", "+subscribe", "+set"}
     assert set(told.rsplit("ACL SETUSER locks ", 1)[1].split()) == missing
@@ -143,8 +146,7 @@ KEYS, CHANNELS = "keys that begin with sidelock:", "channels that begin with sid
 
 @pytest.mark.parametrize("patterns, missing", [
     (["&sidelock:*"], [KEYS]),
-    (["%R~sidelock:*", "&sidelock:*"], [KEYS]),
-    (["%W~sidelock:*", "&sidelock:*"], [KEYS]),
+    *[([f"%{right}~sidelock:*", "&sidelock:*"], [KEYS]) for right in "RW" if HAS_RIGHTS_TO_READ],
     (["~other:*", "&sidelock:*"], [KEYS]),
     (["~sidelock:*"], [CHANNELS]),
     (["~sidelock:*", "&other:*"], [CHANNELS]),
@@ -163,9 +165,10 @@ def test_what_is_missing_is_named(lab, redis, patterns, missing):
     assert daemon.client().acquire("orders", wait_ms=int(GENEROUS_SECONDS * 1000)) > 0
 
 
-def test_rights_to_read_and_to_write_may_come_apart(lab, redis):
-    user = User(redis, "%R~sidelock:*", "%W~sidelock:*", "&sidelock:*", *COMMANDS)
-    assert lab.daemon(user, lease_ms=LEASE_MS).client().acquire("orders", wait_ms=int(SOON * 1000)) > 0
+if HAS_RIGHTS_TO_READ:
+    def test_rights_to_read_and_to_write_may_come_apart(lab, redis):
+        user = User(redis, "%R~sidelock:*", "%W~sidelock:*", "&sidelock:*", *COMMANDS)
+        assert lab.daemon(user, lease_ms=LEASE_MS).client().acquire("orders", wait_ms=int(SOON * 1000)) > 0
 
 
 def test_another_prefix_has_other_patterns(lab, redis):

@@ -15,7 +15,10 @@ final class RealRedis {
 
   var socketPath: String { directory.appendingPathComponent("redis.sock").path }
 
-  private static let program = ["/usr/bin/redis-server", "/usr/local/bin/redis-server"]
+  /// `SIDELOCK_TEST_REDIS` names another server than that of the system.
+  private static let program =
+    ProcessInfo.processInfo.environment["SIDELOCK_TEST_REDIS"]
+    ?? ["/usr/bin/redis-server", "/usr/local/bin/redis-server"]
     .first { FileManager.default.isExecutableFile(atPath: $0) }
 
   static var isInstalled: Bool { program != nil }

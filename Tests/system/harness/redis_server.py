@@ -1,7 +1,9 @@
 """A private redis-server, and a look at the commands that it executes."""
 
+import functools
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -26,6 +28,17 @@ def wrong_clock(directory):
         source = pathlib.Path(__file__).with_name("wrong_clock.c")
         subprocess.run(["clang", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, source], check=True)
     return library
+
+
+# Another server than that of the system, such as one of Tests/lib/servers.py.
+PROGRAM = os.environ.get("SIDELOCK_TEST_REDIS", "redis-server")
+
+
+@functools.cache
+def version():
+    """That of the server, such as (7, 0, 15)."""
+    said = subprocess.run([PROGRAM, "--version"], check=True, capture_output=True, text=True).stdout
+    return tuple(int(number) for number in re.search(r" v=([0-9.]+) ", said)[1].split("."))
 
 
 class RedisServer:
@@ -70,9 +83,9 @@ class RedisServer:
             self.port = free_port()
             with open(self.log_path, "ab") as log:
                 self.process = subprocess.Popen(
-                    ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket",
+                    [PROGRAM, "--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket",
                      str(self.socket_path), "--save", "", "--appendonly", "no", "--dir", str(self.directory),
-                     "--maxclients", "10000", "--enable-debug-command", "local", *self.args],
+                     "--maxclients", "10000", *(["--enable-debug-command", "local"] if version() >= (7,) else []), *self.args],
                     stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env)
             if wait_until(lambda: self._answers() or self.process.poll() is not None, "redis-server's start"):
                 if self.process.poll() is None:
