@@ -146,12 +146,12 @@ class Worker(threading.Thread):
     def run(self):
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(SOCKET)
-        lines, last, token = connection.makefile("rw"), 0, 0
+        lines, last, token = connection.makefile(), 0, 0
 
         def call(method, **params):
             nonlocal last
             last += 1
-            print(json.dumps({"id": last, "method": method, "params": params}), file=lines, flush=True)
+            connection.sendall(json.dumps({"id": last, "method": method, "params": params}).encode() + b"\n")
             began = time.monotonic()
             while True:
                 line = lines.readline()

@@ -332,10 +332,11 @@ def test_a_loss_is_of_a_lock_by_name_and_token(lab):
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment())
         lab.track(call)
         connection, _ = listener.accept()
-        with connection, connection.makefile("rw") as stream:
+        connection.settimeout(GENEROUS_SECONDS)
+        # Of a text file for both, a write would forget the lines that were read ahead.
+        with connection, connection.makefile() as stream:
             def say(**message):
-                stream.write(json.dumps(message) + "\n")
-                stream.flush()
+                connection.sendall(json.dumps(message).encode() + b"\n")
 
             def answer():
                 request = json.loads(stream.readline())
