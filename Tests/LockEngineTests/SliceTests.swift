@@ -184,6 +184,70 @@ import Testing
     #expect(noted.count == 400 && turns >= 400 / Self.steps)
   }
 
+  /// It outlives the process from a moment on at which all of it is written, whatever it does meanwhile.
+  @Test func whatASessionHoldsIsKeptInSlices() throws {
+    let script = script(2)
+    script.engine.recordChanges()
+    let count = 10 * Self.steps
+    for index in 0..<count { script.acquire(bob, "x\(index)") }
+    #expect(script.engine.takeChanges { _ in false }.isEmpty)
+    var records: [UInt64: LockName] = [:]
+    func takeChanges() throws {
+      let changes = script.engine.takeChanges { _ in true }
+      #expect(changes.count <= Self.steps)
+      for change in changes {
+        switch change {
+        case .put(let kind, let id, let bytes):
+          var state = SavedState()
+          try state.add(kind, id: id, bytes, now: script.now)
+          records[id] = state.heldNames.first.map { LockName($0) }
+        case .remove(_, let id): #expect(records.removeValue(forKey: id) != nil)
+        }
+      }
+    }
+    func settle(eachTime: (Int) throws -> Void = { _ in }) throws -> Int {
+      var turns = 0
+      while script.engine.hasMoreToNote, turns < 1000 {
+        try eachTime(turns)
+        try takeChanges()
+        turns += 1
+      }
+      return turns
+    }
+    // Whoever has little does not wait for who has much.
+    script.acquire(alice, "y")
+    script.acquire(bob, "z")
+    try takeChanges()
+    #expect(script.engine.isBeingNoted(bob) && script.engine.hasMoreToNote)
+    let turns = try settle { turn in
+      #expect(script.engine.isBeingNoted(bob) && !script.engine.isBeingNoted(alice))
+      // Of what is noted and of what is not, something goes, and something comes.
+      script.release(bob, "x\(turn)")
+      script.release(bob, "x\(count - 1 - turn)")
+      script.acquire(bob, "new\(turn)")
+    }
+    #expect(turns >= count / Self.steps)
+    #expect(!script.engine.isBeingNoted(bob))
+    #expect(records.count == script.engine.gauges.held)
+    #expect(Set(records.values).count == records.count)
+    // The same when it is to outlive it no longer.
+    script.feed(.keepingStopped(bob))
+    #expect(try settle { script.release(bob, "x\(40 + $0)") } >= count / Self.steps)
+    #expect(Array(records.values) == [LockName("y")])
+    // And when that changes on the way.
+    script.acquire(bob, "again")
+    try takeChanges()
+    script.feed(.keepingStopped(bob))
+    try takeChanges()
+    script.acquire(bob, "and again")
+    _ = try settle()
+    #expect(records.count == script.engine.gauges.held)
+    script.feed(.sessionClosed(bob))
+    _ = self.settle(script)
+    _ = script.engine.takeChanges { _ in true }
+    #expect(!script.engine.hasMoreToNote)
+  }
+
   /// A slice of one step has to come to an end, too.
   @Test func aShutdownInTheSmallestSlicesComesToItsEnd() {
     let script = Script(EngineConfiguration(tier: .local(firstToken: 1)) { $0.stepsPerSlice = 1 }, linkUp: false)

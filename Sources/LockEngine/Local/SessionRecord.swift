@@ -77,6 +77,8 @@ final class SessionRecord {
   private(set) var losses: Deque<LostHold> = []
   /// Whether its holds and waits outlive this process.
   var isKept = false
+  /// The next of its holds to note as changed; nil: none is left. See ``StateChanges/noteHolds(of:)``.
+  var nextToNote: Hold?
   /// Its connection is gone, and its holds are being ended.
   var isClosing = false
   /// Its client has closed its half of the connection: no more input comes, so it can release nothing.
@@ -166,6 +168,7 @@ final class SessionRecord {
     let (previous, next) = (hold.inSession.previous, hold.inSession.next)
     if let previous { previous.inSession.next = next } else { firstHold = next }
     if let next { next.inSession.previous = previous } else { lastHold = previous }
+    if nextToNote === hold { nextToNote = next }
     hold.inSession = Hold.Neighbours()
     holdCount -= 1
     user?.holds -= 1

@@ -68,7 +68,8 @@ extension LockEngine {
     return found
   }
 
-  /// The changes since the last call.
+  /// The changes since the last call. When a session's holds and waits begin to outlive this process, or no longer do, its
+  /// holds are among the changes of this call and of the next ones, as many as one turn has room for.
   ///
   /// - Parameter isKept: whether the holds and waits of a session shall outlive this process; asked for each session
   ///   of which a hold or a wait has changed.
@@ -76,6 +77,8 @@ extension LockEngine {
     guard let changes else { return [] }
     var result: [StateChange] = []
     decideWhatIsKept(changes, isKept)
+    // Half a slice: the caller writes them down in the same turn.
+    changes.noteHolds(atMost: max(1, configuration.stepsPerSlice / 2))
     if changes.isEpochTouched {
       changes.isEpochTouched = false
       if let saved = link.epoch.saved(link.life.saved) {
@@ -115,6 +118,13 @@ extension LockEngine {
     changes.multiLocks.removeAll(keepingCapacity: true)
     return result
   }
+
+  /// Whether changes are left for the next call of ``takeChanges(isKept:)``, even if nothing happens.
+  public var hasMoreToNote: Bool { changes?.isNoting == true }
+
+  /// Whether ``takeChanges(isKept:)`` has not yet given all holds of a session. Until then its records are of use to
+  /// nobody.
+  public func isBeingNoted(_ session: SessionID) -> Bool { sessions[session]?.nextToNote != nil }
 
   /// From now on a session's holds and waits do not outlive this process.
   func stopKeeping(_ session: SessionID) {
@@ -175,7 +185,7 @@ extension LockEngine {
   }
 
   private func touchEverything(of record: SessionRecord) {
-    for hold in record.allHolds { changes?.touch(hold) }
+    changes?.noteHolds(of: record)
     for waiter in record.waits.values.sorted(by: { $0.request.request.rawValue < $1.request.request.rawValue }) {
       changes?.touch(waiter)
     }

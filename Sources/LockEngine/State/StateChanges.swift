@@ -1,3 +1,4 @@
+import DequeModule
 import LockTypes
 
 /// What is known of a thing's saved record.
@@ -18,6 +19,10 @@ final class StateChanges {
   var waits: [Waiter] = []
   var multiLocks: [MultiLockRequest] = []
   var isEpochTouched = false
+  /// Holds of one session that are noted before it is the next one's turn.
+  private static let holdsInTurn = 64
+  /// Sessions whose holds are still to be noted: they outlive this process from now on, or no longer.
+  private var noting: Deque<SessionRecord> = []
   /// Changes are not noted: nobody takes them.
   private var isOver = false
   private var lastRecord: UInt64 = 0
@@ -61,6 +66,30 @@ final class StateChanges {
 
   func touchEpoch() { isEpochTouched = !isOver }
 
+  /// Has all holds of a session noted as changed, by ``noteHolds(atMost:)``: there may be very many.
+  func noteHolds(of session: SessionRecord) {
+    guard !isOver else { return }
+    if session.nextToNote == nil, session.firstHold != nil { noting.append(session) }
+    session.nextToNote = session.firstHold
+  }
+
+  /// Whether ``noteHolds(atMost:)`` has more to do.
+  var isNoting: Bool { !noting.isEmpty }
+
+  /// Notes the next holds, about `count`. Sessions take turns.
+  func noteHolds(atMost count: Int) {
+    var left = count
+    while left > 0, let session = noting.popFirst() {
+      for _ in 0..<min(left, Self.holdsInTurn) {
+        guard let hold = session.nextToNote else { break }
+        touch(hold)
+        session.nextToNote = hold.inSession.next
+        left -= 1
+      }
+      if session.nextToNote != nil { noting.append(session) }
+    }
+  }
+
   /// Forgets the changes and notes none until ``resume()``. Waiters still get their places.
   func stop() {
     guard !isOver else { return }
@@ -70,6 +99,8 @@ final class StateChanges {
     for hold in holds { hold.mark.isTouched = false }
     for waiter in waits { waiter.mark.isTouched = false }
     for request in multiLocks { request.mark.isTouched = false }
+    for session in noting { session.nextToNote = nil }
+    noting = []
     leases = []
     releases = []
     holds = []

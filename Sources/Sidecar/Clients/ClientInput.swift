@@ -168,7 +168,7 @@ final class ClientInput {
 
   /// Whether what it asks for is left to the next daemon; a session that cannot be left is about to end.
   private func isLeft(_ session: ClientSession) -> Bool {
-    life.stage == .handingOver && (session.lifetime.isBeingLeft || !session.keeping.isKept)
+    life.stage == .handingOver && (session.lifetime.isBeingLeft || !session.keeping.hasPlace)
   }
 
   private func mustPause(_ session: ClientSession) -> Bool {

@@ -139,6 +139,10 @@ struct SessionRights {
 struct SessionKeeping {
   /// Whether it does; what follows is about that.
   var isKept = false
+  /// It will, once all that it holds is written down. Until then it is as one that is not kept.
+  var isBeginning = false
+  /// Whether it has a place among those that are kept.
+  var hasPlace: Bool { isKept || isBeginning }
   /// Whether it is in the keeper's `touched` (something may have changed), and whether something surely has.
   var isTouched = false
   var isChanged = false

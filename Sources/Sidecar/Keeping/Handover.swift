@@ -79,9 +79,9 @@ final class Handover {
     notifier.stopping(status: "Restarting")
     onBegin()
     keeper.keepIdle()
-    evicted = sessions.values.filter { !$0.keeping.isKept && !$0.isClosing }.sorted { $0.id < $1.id }
+    evicted = sessions.values.filter { !$0.keeping.hasPlace && !$0.isClosing }.sorted { $0.id < $1.id }
     leaving = Deque(evicted)
-    leaving += sessions.values.lazy.filter { $0.keeping.isKept && !$0.isClosing }
+    leaving += sessions.values.lazy.filter { $0.keeping.hasPlace && !$0.isClosing }
     goOnLeaving()
     return true
   }
@@ -94,7 +94,7 @@ final class Handover {
       if leave(whatIsLeftOf: session) { leaving.removeFirst() }
       guard clock.now().nanoseconds < end else { break }
     }
-    guard !leaving.isEmpty else { return allAreLeft() }
+    guard !leaving.isEmpty || keeper?.isBeginning == true else { return allAreLeft() }
     output.scheduleEnd()
     loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.pauseMilliseconds)) { self.goOnLeaving() }
   }
@@ -105,9 +105,9 @@ final class Handover {
     if !session.lifetime.isBeingLeft {
       session.lifetime.isBeingLeft = true
       try? session.channel.syncOptions?.setOption(.autoRead, value: false)
-      if !session.keeping.isKept, session.input.hasSpoken { output.write(to: session) { $0.draining() } }
+      if !session.keeping.hasPlace, session.input.hasSpoken { output.write(to: session) { $0.draining() } }
     }
-    guard !session.keeping.isKept, !engine.isIdle(session.id) else { return true }
+    guard !session.keeping.hasPlace, !engine.isIdle(session.id) else { return true }
     door.feed(.sessionEvicted(session.id))
     return engine.isIdle(session.id)
   }

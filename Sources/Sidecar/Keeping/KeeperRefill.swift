@@ -24,6 +24,20 @@ struct KeeperRefill {
   }
 }
 
+/// How long nothing is kept after the memory was full.
+struct RefillPause {
+  /// At first, and at most, in milliseconds; it doubles.
+  static let millisecondsMin: Int64 = 5000
+  private static let millisecondsMax: Int64 = 300_000
+  private var milliseconds = Self.millisecondsMin
+
+  /// The next pause, in milliseconds.
+  mutating func next() -> Int64 {
+    defer { milliseconds = min(2 * milliseconds, Self.millisecondsMax) }
+    return milliseconds
+  }
+}
+
 /// What the next commit writes beside what the engine and the sessions have changed.
 struct DueRecords {
   /// Nothing was committed yet: the identity is due, too.

@@ -11,6 +11,8 @@ struct KeptClients {
   /// How many of them each user has.
   private var counts: [UInt32?: Int] = [:]
   private var nextSearch = BootInstant(nanoseconds: 0)
+  /// Those of whose holds not all are written down.
+  private(set) var beginning: [ClientSession] = []
 
   init(countMax: Int) { self.countMax = countMax }
 
@@ -27,9 +29,26 @@ struct KeptClients {
   }
 
   mutating func drop(_ session: ClientSession) {
+    session.keeping.isBeginning = false
     guard all.removeValue(forKey: session.id) != nil else { return }
     let uid = session.peer?.uid
     if let count = counts[uid] { counts[uid] = count > 1 ? count - 1 : nil }
+  }
+
+  /// A client has a place from now on; it is kept once all that it holds is written down.
+  mutating func begin(_ session: ClientSession) {
+    session.keeping.isBeginning = true
+    beginning.append(session)
+    add(session)
+  }
+
+  /// The clients of which all is written down since the last time.
+  mutating func begun(isBeingNoted: (SessionID) -> Bool) -> [ClientSession] {
+    if beginning.isEmpty { return [] }
+    let begun = beginning.filter { $0.keeping.isBeginning && !isBeingNoted($0.id) }
+    for session in begun { session.keeping.isBeginning = false }
+    beginning.removeAll { !$0.keeping.isBeginning }
+    return begun
   }
 
   /// The client that gives its place to a session; nil: none. Users have equal shares of the places: the user with the

@@ -8,6 +8,20 @@ import NIOCore
 /// For recv: peek at the input without taking it or waiting for it.
 let peekFlags = Int32(MSG_PEEK) | Int32(MSG_DONTWAIT)
 
+/// Room to look at input that is about to be read.
+struct PeekRoom {
+  private var bytes: [UInt8] = []
+
+  /// Calls `body` with the input of a socket, up to `bytesMax`, which stays there; not where there is none.
+  mutating func peek(at descriptor: CInt, bytesMax: Int, _ body: (UnsafeRawBufferPointer) -> Void) {
+    if bytes.count < bytesMax { bytes = [UInt8](repeating: 0, count: bytesMax) }
+    bytes.withUnsafeMutableBytes { room in
+      let count = recv(descriptor, room.baseAddress, bytesMax, peekFlags)
+      if count > 0 { body(UnsafeRawBufferPointer(rebasing: room[..<count])) }
+    }
+  }
+}
+
 /// Allocates buffers for reads from a kept client, and reports each read to the keeper beforehand.
 struct WatchedReads: RecvByteBufferAllocator {
   final class Session {

@@ -14,6 +14,10 @@ protocol KeptSource: AnyObject {
 
   /// The engine's changes since the last time, of the sessions that `keeps` says are kept.
   func changes(keeps: (SessionID) -> Bool) -> [StateChange]
+  /// Whether ``changes(keeps:)`` has more, even if nothing happens.
+  var hasMoreChanges: Bool { get }
+  /// Whether ``changes(keeps:)`` has not yet given all that a session holds.
+  func isBeingNoted(_ id: SessionID) -> Bool
   func session(_ id: SessionID) -> ClientSession?
   /// The sessions that hold nothing, wait for nothing and are not kept, in their order.
   func idleSessions() -> [ClientSession]
@@ -61,6 +65,10 @@ final class KeptDaemon: KeptSource {
   var bytesToKeep: Int { engine.recordBytesMax + limits.keptBytes }
 
   func changes(keeps: (SessionID) -> Bool) -> [StateChange] { engine.takeChanges(isKept: keeps) }
+
+  var hasMoreChanges: Bool { engine.hasMoreToNote }
+
+  func isBeingNoted(_ id: SessionID) -> Bool { engine.isBeingNoted(id) }
 
   func session(_ id: SessionID) -> ClientSession? { sessions[id] }
 

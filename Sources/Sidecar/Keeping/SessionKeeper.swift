@@ -17,9 +17,6 @@ final class SessionKeeper {
   /// How often connections whose clients have had nothing to lose since the last sweep are dropped, in milliseconds. A
   /// client that acquires and releases in a loop stays, and costs the service manager nothing.
   static let sweepMilliseconds: Int64 = 5000
-  /// How long nothing is kept after the memory was full, in milliseconds: at first, and at most; it doubles.
-  static let refillPauseMillisecondsMin: Int64 = 5000
-  static let refillPauseMillisecondsMax: Int64 = 300_000
   private let store: KeptDescriptors
   let memory: StateMemory
   private var log: StateLog
@@ -46,12 +43,12 @@ final class SessionKeeper {
   private var end = End.none
   /// What is still to be written anew before any of it counts; nil when all is.
   private var refill: KeeperRefill?
-  /// How long until it is checked whether there is room again, in milliseconds.
-  private var refillPauseMilliseconds = SessionKeeper.refillPauseMillisecondsMin
+  /// How long until it is checked whether there is room again.
+  private var refillPause = RefillPause()
   private var isFullLogged = false
   /// Whether a client may be displaced by another one.
   private var makesRoom = true
-  private var peekRoom: [UInt8] = []
+  private var peekRoom = PeekRoom()
   private var sweep: Scheduled<Void>?
 
   /// Whether nothing is kept, and for how long.
@@ -128,12 +125,8 @@ final class SessionKeeper {
   /// successor finds the note, and checks whether the input is still in the socket.
   func willRead(_ session: ClientSession, bytesMax: Int) {
     guard session.keeping.isKept, !isOver else { return }
-    if peekRoom.count < bytesMax { peekRoom = [UInt8](repeating: 0, count: bytesMax) }
-    peekRoom.withUnsafeMutableBytes { room in
-      let count = recv(session.keeping.descriptor, room.baseAddress, bytesMax, peekFlags)
-      guard count > 0 else { return }
-      session.keeping.peekedBytes = count
-      let bytes = UnsafeRawBufferPointer(rebasing: room[..<count])
+    peekRoom.peek(at: session.keeping.descriptor, bytesMax: bytesMax) { bytes in
+      session.keeping.peekedBytes = bytes.count
       attempt { () throws(StateLog.Failure) in try log.noteInput(session.id.rawValue, bytes, isPeeked: true) }
     }
   }
@@ -148,9 +141,9 @@ final class SessionKeeper {
 
   /// The session's connection is gone. The service manager sees that by itself.
   func closed(_ session: ClientSession) {
+    clients.drop(session)
     guard session.keeping.isKept else { return }
     session.keeping.isKept = false
-    clients.drop(session)
     newClients.removeAll { $0 === session }
     store.forget(session)
     attempt { () throws(StateLog.Failure) in try log.remove(Self.key(of: session)) }
@@ -172,6 +165,7 @@ final class SessionKeeper {
       guard let session = source.session(id) else { return false }
       return keep(session, now: now)
     }
+    for session in clients.begun(isBeingNoted: source.isBeingNoted) { begin(session) }
     var hasChanged = due.hasNotes || !changes.isEmpty || due.isFirst || due.hasSettings
     attempt { () throws(StateLog.Failure) in
       if due.isFirst { try log.put(StateLog.Key(kind: SavedRecordKind.identity, id: 0), source.identity.encode()) }
@@ -263,8 +257,11 @@ final class SessionKeeper {
     }
   }
 
-  /// Whether more turns are wanted, to tidy the log or to write everything anew.
-  var hasMoreToDo: Bool { !isOverForGood && (log.isTidying || refill != nil) }
+  /// Whether more turns are wanted, to tidy the log or to write what is much.
+  var hasMoreToDo: Bool { !isOverForGood && (log.isTidying || refill != nil || source.hasMoreChanges) }
+
+  /// Whether there are sessions that will be kept, and of which not all is written down.
+  var isBeginning: Bool { !isOver && !clients.beginning.isEmpty }
 
   /// The end of a turn: all output was handed over, or its connection is gone. Its notes are dropped, and a slice of
   /// the log is tidied.
@@ -279,11 +276,12 @@ final class SessionKeeper {
 
   // MARK: Which sessions
 
-  /// Whether a session that has something to lose is kept, from now on if it was not.
+  /// Whether what a session has is to be written down. It may have very much: it is kept from that turn on in which all
+  /// is written. A process that ends before that leaves records of a session that is not there, which nobody reads.
   private func keep(_ session: ClientSession, now: BootInstant) -> Bool {
     session.keeping.hadWork = true
-    if session.keeping.isKept { return true }
-    guard !session.isClosing, !isOver else { return false }
+    if session.keeping.hasPlace { return true }
+    guard !session.isClosing, !session.lifetime.isBeingLeft, !isOver else { return false }
     if !clients.hasRoom {
       guard makesRoom, let other = clients.makingRoom(for: session, now: now, isIdle: source.isIdle) else {
         sayFull()
@@ -291,7 +289,7 @@ final class SessionKeeper {
       }
       stopKeeping(other)
     }
-    begin(session)
+    clients.begin(session)
     return true
   }
 
@@ -303,6 +301,7 @@ final class SessionKeeper {
 
   private func begin(_ session: ClientSession) {
     session.keeping.isKept = true
+    session.keeping.isBeginning = false
     watchReads(of: session)
     doubtOutput(of: session)
     session.keeping.isChanged = true
@@ -323,9 +322,9 @@ final class SessionKeeper {
   var hasRoom: Bool { clients.hasRoom }
 
   private func stopKeeping(_ session: ClientSession) {
+    clients.drop(session)
     session.keeping.isKept = false
     session.keeping.unsentOutput = nil
-    clients.drop(session)
     newClients.removeAll { $0 === session }
     source.keepingStopped(session.id)
     store.remove(session)
@@ -454,6 +453,8 @@ final class SessionKeeper {
   private func ranFull() {
     end = .untilThereIsRoom
     refill = nil
+    // From now on it counts for them, too, that all will be written anew.
+    for session in clients.begun(isBeingNoted: { _ in false }) { begin(session) }
     for session in touched { session.keeping.isTouched = false }
     touched = []
     due.leftInputs = []
@@ -461,8 +462,7 @@ final class SessionKeeper {
     store.removeMemory()
     sweep?.cancel()
     sweep = nil
-    scheduleSweep(in: refillPauseMilliseconds)
-    refillPauseMilliseconds = min(2 * refillPauseMilliseconds, Self.refillPauseMillisecondsMax)
+    scheduleSweep(in: refillPause.next())
   }
 
   /// Begins to write everything down anew if it has room, with a quarter to spare.
@@ -470,7 +470,7 @@ final class SessionKeeper {
     let needed = source.bytesToKeep
     guard needed <= StateLog.recordBytesMax(memoryBytes: memory.bytes.count) / 4 * 3, !log.isTidying,
       let log = StateLog(memory: memory.bytes)
-    else { return scheduleSweep(in: Self.refillPauseMillisecondsMin) }
+    else { return scheduleSweep(in: RefillPause.millisecondsMin) }
     self.log = log
     end = .none
     due.isFirst = true
@@ -486,7 +486,7 @@ final class SessionKeeper {
     guard var refill else { return }
     self.refill =
       refill.takeSlice(of: source) { id in
-        guard let session = clients[id] else { return }
+        guard let session = clients[id], session.keeping.isKept else { return }
         doubtOutput(of: session)
         session.keeping.isChanged = true
         newClients.append(session)
