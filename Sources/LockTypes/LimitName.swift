@@ -17,7 +17,7 @@ public enum LimitName: String, CaseIterable, Sendable {
   /// Watches of one session.
   case watchesPerSession = "watches_per_session"
   /// Bytes that one session has the daemon keep: input that is no request yet, output that is not taken yet, and questions
-  /// to Redis that are not answered.
+  /// to Redis and to other hosts that are not answered.
   case bytesPerSession = "bytes_per_session"
   /// Bytes that all sessions of one user have the daemon keep.
   case bytesPerUID = "bytes_per_uid"
@@ -27,4 +27,6 @@ public enum LimitName: String, CaseIterable, Sendable {
   case lockBytesPerUID = "lock_bytes_per_uid"
   /// Watches of all sessions of one user.
   case watchesPerUID = "watches_per_uid"
+  /// Questions to other hosts on behalf of one user.
+  case hostQuestionsPerUID = "host_questions_per_uid"
 }

@@ -7,9 +7,12 @@ import NIOCore
 final class Account {
   let uid: UInt32
   var connections = 0
-  /// Bytes that are kept for them: input that is no request yet, output that is not taken yet, and questions to Redis.
+  /// Bytes that are kept for them: input that is no request yet, output that is not taken yet, and questions to Redis and
+  /// to other hosts.
   var bytes = 0
   var watches = 0
+  /// Questions to other hosts.
+  fileprivate var hostQuestions = 0
   /// Sessions that are not read from because too many commands wait.
   fileprivate var paused: [SessionID: ClientSession] = [:]
 
@@ -106,7 +109,7 @@ final class SessionLimits {
 
   /// Questions may outlive the sessions that asked them, and are still somebody's.
   private func dropIfUnused(_ account: Account) {
-    if account.connections == 0, account.bytes == 0 { accounts[account.uid] = nil }
+    if account.connections == 0, account.bytes == 0, account.hostQuestions == 0 { accounts[account.uid] = nil }
   }
 
   // MARK: Commands to the store
@@ -139,6 +142,31 @@ final class SessionLimits {
     return resumed.sorted { $0.id < $1.id }
   }
 
+  // MARK: Questions to other hosts
+
+  /// How many questions to other hosts may be asked for one request of a session; nil: none, its user has to wait for
+  /// answers first. A request that has more than one user may ask begins all the same when no other one is open: the
+  /// first of its questions are asked, or it could never be answered.
+  func mayAskHosts(_ session: ClientSession, count: Int) -> Int? {
+    guard let account = session.charges.account else { return count }
+    let room = HostCalls.perUserMax - account.hostQuestions
+    guard count <= room || account.hostQuestions == 0 else {
+      counts.met(.hostQuestionsPerUID)
+      return nil
+    }
+    return min(count, room)
+  }
+
+  /// Charges questions to other hosts on behalf of a session, and gives what is to be called when all are answered.
+  func chargeHostQuestions(of session: ClientSession, count: Int, bytes: Int) -> () -> Void {
+    session.charges.account?.hostQuestions += count
+    chargeQuestion(of: session, bytes: bytes)
+    return {
+      session.charges.account?.hostQuestions -= count
+      self.questionEnded(of: session, bytes: bytes)
+    }
+  }
+
   // MARK: Bytes
 
   /// Charges what came from a session and is no request yet.
@@ -150,7 +178,7 @@ final class SessionLimits {
     if grows, let limit = byteLimit(of: session) { refuseBytes(limit, to: session) }
   }
 
-  /// Charges a question to the store on behalf of a session.
+  /// Charges a question to the store or to other hosts on behalf of a session.
   func chargeQuestion(of session: ClientSession, bytes: Int) {
     session.charges.charge { $0.questionBytes += bytes }
     if let limit = byteLimit(of: session) { refuseBytes(limit, to: session) }
@@ -248,7 +276,7 @@ struct SessionCharges {
   fileprivate(set) var inputBytes = 0
   /// For output that was not taken when last measured.
   fileprivate(set) var outputBytes = 0
-  /// For questions to the store that are not answered.
+  /// For questions to the store and to other hosts that are not answered.
   fileprivate(set) var questionBytes = 0
   /// Output that was not taken when last measured.
   fileprivate var unread = UnreadOutput()

@@ -25,14 +25,23 @@ extension LockQueries {
     _ then: @escaping ([(inbox: String, outcome: HostCalls.Outcome)]) -> Void
   ) {
     guard !questions.isEmpty, let hostCalls else { return then([]) }
+    guard let count = limits.mayAskHosts(session, count: questions.count) else {
+      return output.write(to: session) { writer in
+        writer.failure(id: id, .limit) { $0.member("limit", LimitName.hostQuestionsPerUID.rawValue) }
+      }
+    }
+    let (asked, others) = (questions.prefix(count), questions.dropFirst(count))
     let request = door.newRequest()
     session.beganQuery(request, as: id)
-    hostCalls.queryHosts(questions, waitMilliseconds: waitMilliseconds) { outcomes in
+    let answered = limits.chargeHostQuestions(
+      of: session, count: count, bytes: asked.reduce(0) { $0 + Self.questionBytes($1.question.names) })
+    hostCalls.queryHosts(Array(asked), waitMilliseconds: waitMilliseconds) { outcomes in
+      answered()
       _ = session.endedQuery(request)
       self.door.feedWhatIsDue(before: .redis)
       // The turn must end even where the session is gone.
       guard self.sessions.has(session) else { return self.output.scheduleEnd() }
-      then(outcomes)
+      then(outcomes + others.map { (inbox: $0.inbox, outcome: .unknown) })
       self.output.touch(session)
     }
   }

@@ -153,9 +153,9 @@ final class LockQueries {
 
   // MARK: Asking the store
 
-  /// About how much memory a question to the store takes until it is answered, in bytes: a command has several keys for
-  /// each name.
-  private static func questionBytes(_ names: [LockName]) -> Int {
+  /// About how much memory a question to the store or another host takes until it is answered, in bytes: a command has
+  /// several keys for each name.
+  static func questionBytes(_ names: [LockName]) -> Int {
     names.reduce(512) { $0 + 256 + 3 * $1.bytes.count }
   }
 

@@ -31,6 +31,9 @@ final class HostCalls {
   private let timeoutMilliseconds: () -> Int64
   /// Questions that may be open; what goes beyond is not asked.
   static let openMax = 1024
+  /// Questions on behalf of one user. They count until all of the same request are answered, because the answers wait for
+  /// each other.
+  static let perUserMax = openMax / 4
 
   /// Called exactly once.
   typealias Completion = (Outcome) -> Void
@@ -126,6 +129,14 @@ enum HostQuestion: Equatable {
   case who([LockName])
   /// Take a hold away; nil: all of that name there. `by` is who wants it, for the log.
   case breakHolds(LockName, token: Token?, reason: String, by: String)
+
+  /// The locks that it is about.
+  var names: [LockName] {
+    switch self {
+    case .who(let names): names
+    case .breakHolds(let name, _, _, _): [name]
+    }
+  }
 
   /// Names that one question may have.
   static let namesMax = 64
