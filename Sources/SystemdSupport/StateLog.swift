@@ -273,8 +273,9 @@ public final class StateLog {
   private func giveBackSlice(_ bytes: Int) {
     guard let range = unreturned.popLast() else { return }
     let page = StateLayout.headBytes
-    // Both begin at a page.
-    let end = min(memory.count / page * page, range.lowerBound + (bytes * 4 + page - 1) / page * page)
+    // Both begin at a page, and an area is whole pages: behind it may lie the one that is in use.
+    func roundedUp(_ bytes: Int) -> Int { (bytes + page - 1) / page * page }
+    let end = min(roundedUp(range.upperBound), range.lowerBound + roundedUp(bytes * 4))
     giveBack(memory, from: range.lowerBound, bytes: end - range.lowerBound)
     if end < range.upperBound { unreturned.append(end..<range.upperBound) }
   }

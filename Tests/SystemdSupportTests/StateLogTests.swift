@@ -213,6 +213,19 @@ private func note(_ text: String, output id: UInt64, _ log: StateLog) throws {
     #expect(!log.isTidying)
   }
 
+  /// However much is given back at once, the other area stays as it is.
+  @Test func nothingIsGivenBackOfTheAreaInUse() throws {
+    let memory = try #require(StateMemory(bytes: 1 << 22))
+    let log = try #require(StateLog(memory: memory.bytes))
+    for round in 0..<100 {
+      try log.put(key(1), [UInt8](repeating: UInt8(round), count: 400_000))
+      try log.commit(counters: [UInt64(round)])
+      try log.tidy()
+      let image = try StateImage(memory: UnsafeRawBufferPointer(memory.bytes))
+      #expect(image.records[key(1)]?.first == UInt8(round) && image.counters[0] == UInt64(round))
+    }
+  }
+
   @Test func recordsThatNeedMoreThanThereIsAreRefusedAndWhatWasCommittedStays() throws {
     let memory = Memory(64 * 1024)
     let log = try memory.log()
