@@ -4,6 +4,7 @@ import NIOCore
 import Testing
 
 @testable import Sidecar
+@testable import SystemdSupport
 
 /// What is much to write down is written in slices, and counts when all of it is: `SessionKeeper`.
 @Suite struct KeptSliceTests {
@@ -101,6 +102,57 @@ import Testing
     #expect(!host.many.text.contains("draining") && host.many.isConnected)
   }
 
+  /// However long half a line is that grows, and whatever else changes its session: what is written does not grow with it.
+  @Test func halfALineIsWrittenOnce() throws {
+    let host = try TestSidecar(isLocal: true, keeping: true, managerReads: true)
+    let holder = try host.connect("holder")
+    try holder.acquire("x")
+    let clients = try (0..<8).map { try host.connect("\($0)") }
+    for client in clients { try client.acquire("x", more: #","mode":"shared""#) }
+    host.endTurn()
+    func send(_ text: String) throws {
+      for client in clients { try client.channel.writeInbound(ByteBuffer(string: text)) }
+      host.endTurn()
+    }
+    func halves() throws -> [Int] {
+      try host.kept().sessions.sorted { $0.key < $1.key }.map { $0.value.framer.partial.count }
+    }
+    /// What the next turn writes for each client, in bytes.
+    func written(_ turn: () throws -> Void) throws -> Int {
+      let before = try host.writtenBytes()
+      try turn()
+      return (try host.writtenBytes() - before) / clients.count
+    }
+    try send(String(repeating: " ", count: 60_000))
+    #expect(try halves() == [0] + clients.map { _ in 60_000 })
+    #expect(try written { try send(" ") } < 2000)
+    #expect(try halves() == [0] + clients.map { _ in 60_001 })
+    // What it waits for is granted.
+    #expect(
+      try written {
+        try holder.release("x", id: 2); host.endTurn()
+      } < 3000)
+    #expect(clients.allSatisfy { $0.text.contains(#""result""#) })
+    #expect(try written { try send(String(repeating: " ", count: 1024)) } < 4000)
+    #expect(try halves() == [0] + clients.map { _ in 61_025 })
+    // A line that is too long is forgotten before it ends, and a new one begins at its beginning.
+    try send(String(repeating: " ", count: 5000))
+    #expect(try halves() == [0] + clients.map { _ in 0 })
+    try send("\n" + String(repeating: " ", count: 3000))
+    #expect(try halves() == [0] + clients.map { _ in 3000 })
+    try send(#"{"id":1,"method":"ping"}"# + "\n" + String(repeating: "a", count: 4000))
+    let kept = try host.kept().sessions.values.map(\.framer.partial).filter { !$0.isEmpty }
+    #expect(kept.count == clients.count && kept.allSatisfy { $0 == [UInt8](repeating: 0x61, count: 4000) })
+    // Nothing of it stays behind.
+    try send("\n")
+    #expect(try host.pieces() == 0 && halves().allSatisfy { $0 == 0 })
+    try send(String(repeating: "a", count: 4000))
+    #expect(try host.pieces() == 3 * clients.count)
+    for client in clients { client.channel.close(promise: nil) }
+    host.endTurn()
+    #expect(try host.pieces() == 0)
+  }
+
   /// Where the memory runs full on the way, all is written anew later, and that too.
   @Test func whatDidNotFitOnTheWayIsKeptLater() throws {
     let host = try CrowdedHost()
@@ -119,5 +171,24 @@ import Testing
     }
     #expect(host.keeper.isUsable)
     #expect(try host.kept() == (Self.holds + 1, true))
+  }
+}
+
+extension TestSidecar {
+  /// How far the memory is written that would outlive the process, in bytes.
+  fileprivate func writtenBytes() throws -> Int {
+    let memory = try #require(core.keeper?.memory.bytes)
+    let head = try StateHead(memory: UnsafeRawBufferPointer(memory))
+    let start = try #require(StateLayout(bytes: memory.count)).start(of: head.area)
+    let word = UInt64(littleEndian: memory.loadUnaligned(fromByteOffset: start, as: UInt64.self))
+    return Int(try #require(head.end(word)))
+  }
+
+  /// How many pieces of lines stand there.
+  fileprivate func pieces() throws -> Int {
+    let memory = try #require(core.keeper?.memory.bytes)
+    return try StateImage(memory: UnsafeRawBufferPointer(memory)).records.keys.count {
+      $0.kind == SavedRecordKind.linePiece
+    }
   }
 }

@@ -80,7 +80,7 @@ import Testing
   @Test func theFormatOfTheIdentityAndOfASession() {
     #expect(
       hex(Self.identity.encode())
-        == "06000000000000000600000000000000" + "1000000000000000" + hex(Array("0123456789abcdef".utf8))
+        == "07000000000000000700000000000000" + "1000000000000000" + hex(Array("0123456789abcdef".utf8))
         + "0600000000000000" + hex(Array("host-1".utf8)) + "0900000000000000" + hex(Array("sidelock:".utf8))
         + "1400000000000000" + hex(Array("tcp localhost 6379 0".utf8)))
     #expect(
@@ -98,14 +98,39 @@ import Testing
     bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
   }
 
+  /// Half a line in pieces, as a daemon writes it; one that is not whole is damage.
+  @Test func halfALineIsReadFromItsPieces() throws {
+    let line = (0..<2500).map { UInt8(0x20 + $0 % 64) }
+    let session = Self.changed {
+      $0.framer = LineFramer.Position(partial: Array(line[2048...]), seen: 2500, isHopeless: false)
+    }
+    let records: [(StateLog.Key, [UInt8])] = [
+      (StateLog.Key(kind: SavedRecordKind.session, id: 7), session.encode()),
+      (StateLog.Key(kind: 19, id: 7 * 256), Array(line[..<1024])),
+      (StateLog.Key(kind: 19, id: 7 * 256 + 1), Array(line[1024..<2048])),
+    ]
+    #expect(try SavedDaemon(Self.memory(records)).sessions[SessionID(7)]?.framer.partial == line)
+    #expect(throws: StateDamage.self) { try SavedDaemon(Self.memory(Array(records[..<2]))) }
+    #expect(throws: StateDamage.self) { try SavedDaemon(Self.memory([records[0], records[2]])) }
+    var short = records
+    short[1].1.removeLast()
+    #expect(throws: StateDamage.self) { try SavedDaemon(Self.memory(short)) }
+    // The formats before this one have all of it in one record.
+    var identity = Self.identity.encode()
+    (identity[0], identity[8]) = (6, 6)
+    let before = (records[0].0, Self.changed { $0.framer = .init(partial: line, seen: 2500, isHopeless: false) })
+    let read = try SavedDaemon(Self.memory([(before.0, before.1.encode())], identity: identity))
+    #expect(read.sessions == [SessionID(7): before.1])
+  }
+
   @Test func aRecordOfAnUnknownKindIsNotPassedOver() {
     #expect(throws: StateDamage.self) { try SavedDaemon(Self.memory([(StateLog.Key(kind: 200, id: 1), [])])) }
   }
 
   @Test func anotherFormatIsNotRead() {
     var other = Self.identity.encode()
-    (other[0], other[8]) = (7, 7)
-    #expect(throws: StateDamage("its records are for readers of format 7, and this daemon reads format 6")) {
+    (other[0], other[8]) = (8, 8)
+    #expect(throws: StateDamage("its records are for readers of format 8, and this daemon reads format 7")) {
       try SavedDaemon(Self.memory([], identity: other))
     }
     // The instance becomes a part of keys and messages.

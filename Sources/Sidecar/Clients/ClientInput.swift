@@ -139,9 +139,14 @@ final class ClientInput {
         }
         requestsLeft -= 1
         switch session.input.framer.next(from: &rest, { decoder.decode($0) }) {
-        case .line(let message): received(message, from: session)
-        case .tooLong: refuse(.lineTooLong, to: session)
+        case .line(let message):
+          session.input.lines += 1
+          received(message, from: session)
+        case .tooLong:
+          session.input.lines += 1
+          refuse(.lineTooLong, to: session)
         case .hopeless:
+          session.input.lines += 1
           refuse(.lineWithoutEnd, to: session)
           session.isClosing = true
         case .needsInput:
@@ -159,6 +164,7 @@ final class ClientInput {
   private func finishInput(of session: ClientSession) {
     guard session.input.hasEnded, !session.isClosing else { return }
     session.input.changes += 1
+    session.input.lines += 1
     switch session.input.framer.finish({ decoder.decode($0) }) {
     case .line(let message): received(message, from: session)
     case .tooLong: refuse(.lineTooLong, to: session)

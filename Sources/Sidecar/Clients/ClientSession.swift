@@ -75,6 +75,8 @@ struct SessionInput {
   var hasSpoken = false
   /// Counts how often input came or was taken.
   var changes: UInt64 = 0
+  /// Counts the lines that have ended.
+  var lines: UInt64 = 0
 }
 
 /// What a client is sent.
@@ -151,6 +153,9 @@ struct SessionKeeping {
   /// Whether its record holds input, and since which change of it.
   var hadInputWritten = false
   var writtenInput: UInt64 = 0
+  /// How many pieces of half a line have records of their own, and of which line: the one behind so many.
+  var linePieces = 0
+  var pieceLine: UInt64 = 0
   /// Whether it has had something to lose since the last sweep.
   var hadWork = false
   /// `SO_COOKIE`: identifies the socket across a restart.

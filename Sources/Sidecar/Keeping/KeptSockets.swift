@@ -1,9 +1,11 @@
-// How a keeper watches, measures and closes the sockets of the sessions that it keeps.
+// How a keeper watches, measures, closes and writes down the sessions that it keeps.
 
 import CLinux
 import Glibc
 import LockEngine
+import LockTypes
 import NIOCore
+import SystemdSupport
 
 /// For recv: peek at the input without taking it or waiting for it.
 let peekFlags = Int32(MSG_PEEK) | Int32(MSG_DONTWAIT)
@@ -61,16 +63,16 @@ extension ClientSession {
   /// Whether a line has begun, or was not taken yet.
   var hasInput: Bool { input.framer.isInsideLine || input.unread != nil }
 
-  /// Whether its record must be written again. Half a line is not for being there: it may be long, and what others bring
-  /// about has the session looked at, too.
+  /// Whether its record must be written again. Half a line is not for being there: what others bring about has the
+  /// session looked at, too.
   var mustBeWritten: Bool {
     keeping.isChanged || (hasInput || keeping.hadInputWritten) && input.changes != keeping.writtenInput
   }
 
-  /// The record by which a successor goes on with the session.
+  /// The record by which a successor goes on with the session, without the pieces of half a line that have their own.
   ///
   /// - Parameter isFinal: whether it is known how much of the output was sent.
-  func record(losses: [UInt8], isFinal: Bool) -> SavedSession {
+  fileprivate func record(losses: [UInt8], isFinal: Bool) -> SavedSession {
     keeping.isChanged = false
     keeping.hadInputWritten = hasInput
     keeping.writtenInput = input.changes
@@ -80,6 +82,7 @@ extension ClientSession {
     record.keepsHoldsHalfClosed = lifetime.keepsHoldsHalfClosed
     record.acceptsTransfers = acceptsTransfers
     record.framer = input.framer.position
+    record.framer.partial = Array(record.framer.partial[(keeping.linePieces * SavedLine.pieceBytes)...])
     record.unreadInput = input.unread.map { Array($0.readableBytesView) } ?? []
     record.inFlight = requests.inFlight.map { ($0.value, $0.key) }
     record.watches = watches.targets
@@ -112,5 +115,39 @@ extension ClientSession {
   func disconnect() {
     if keeping.isKept { withSocket { _ = shutdown($0, Int32(SHUT_RDWR)) } }
     channel.close(promise: nil)
+  }
+}
+
+extension StateLog {
+  /// Puts the records of a session in the place of those that it has. Half a line may be long and grow by a byte, and
+  /// much else changes the session's record: whole pieces of the line are written once, each in a record of its own.
+  func put(_ session: ClientSession, losses: [UInt8], isFinal: Bool) throws(Failure) {
+    let line = session.input.framer.position.partial
+    // A line that turns out to be too long is forgotten before it ends.
+    if session.keeping.pieceLine != session.input.lines || line.isEmpty { try removePieces(of: session) }
+    session.keeping.pieceLine = session.input.lines
+    while (session.keeping.linePieces + 1) * SavedLine.pieceBytes <= line.count {
+      let start = session.keeping.linePieces * SavedLine.pieceBytes
+      try put(
+        SavedLine.key(of: session.id, piece: session.keeping.linePieces),
+        Array(line[start..<(start + SavedLine.pieceBytes)]))
+      session.keeping.linePieces += 1
+    }
+    try put(Self.key(of: session), session.record(losses: losses, isFinal: isFinal).encode())
+  }
+
+  /// Removes the records of a session.
+  func remove(_ session: ClientSession) throws(Failure) {
+    try removePieces(of: session)
+    try remove(Self.key(of: session))
+  }
+
+  private func removePieces(of session: ClientSession) throws(Failure) {
+    for piece in 0..<session.keeping.linePieces { try remove(SavedLine.key(of: session.id, piece: piece)) }
+    session.keeping.linePieces = 0
+  }
+
+  private static func key(of session: ClientSession) -> Key {
+    Key(kind: SavedRecordKind.session, id: session.id.rawValue)
   }
 }

@@ -13,6 +13,36 @@ enum SavedRecordKind {
   static let session: UInt8 = 16
   static let identity: UInt8 = 17
   static let settings: UInt8 = 18
+  static let linePiece: UInt8 = 19
+}
+
+/// Half a line of a session. Its first bytes stand in records of their own, piece by piece, and the rest, less than a
+/// piece, in the session's record; that says how many bytes there are in all.
+enum SavedLine {
+  /// The bytes of each piece.
+  static let pieceBytes = 1024
+  /// A line has fewer pieces.
+  private static let piecesMax: UInt64 = 256
+
+  static func key(of session: SessionID, piece: Int) -> StateLog.Key {
+    StateLog.Key(kind: SavedRecordKind.linePiece, id: session.rawValue * piecesMax + UInt64(piece))
+  }
+
+  /// Puts the pieces before what the session's record has of the line.
+  static func complete(_ session: inout SavedSession, _ records: [StateLog.Key: [UInt8]]) throws(StateDamage) {
+    let line = session.framer
+    guard line.seen > line.partial.count, line.seen <= Limits.lineBytesMax + 1 else { return }
+    let missing = line.seen - line.partial.count
+    guard missing % pieceBytes == 0 else { throw StateDamage() }
+    var pieces: [UInt8] = []
+    for piece in 0..<(missing / pieceBytes) {
+      guard let bytes = records[key(of: session.id, piece: piece)], bytes.count == pieceBytes else {
+        throw StateDamage()
+      }
+      pieces += bytes
+    }
+    session.framer.partial = pieces + line.partial
+  }
 }
 
 /// The lock space that a daemon serves. Only a daemon with the same identity can use what this one saved.
@@ -211,12 +241,12 @@ struct SavedInput {
 /// What a daemon before this one left: clients that are connected, what they have, and who it was.
 struct SavedDaemon {
   /// The format of all records, the engine's too. Each from the first on is read as it was written.
-  static let version: UInt64 = 6
+  static let version: UInt64 = 7
   /// The first format: no release wrote one before it.
   static let firstVersion: UInt64 = 4
-  /// The first format whose readers can go on with records of this one: what is new, they pass over. Who does not know from
-  /// when on this host can be taken for dead cannot.
-  static let oldestReader: UInt64 = 6
+  /// The first format whose readers can go on with records of this one: what is new, they pass over. Who does not know
+  /// pieces of lines cannot.
+  static let oldestReader: UInt64 = 7
   /// Counters of the sidecar that stand before the engine's.
   static let countersOfSidecar = 2
   /// No counter comes beyond this; a higher one is damage.
@@ -243,9 +273,11 @@ struct SavedDaemon {
     let isOfLaterFormat = self.identity.version > Self.version
     for (key, bytes) in image.records {
       switch key.kind {
-      case SavedRecordKind.identity, SavedRecordKind.settings: break
+      case SavedRecordKind.identity, SavedRecordKind.settings, SavedRecordKind.linePiece: break
       case SavedRecordKind.session:
-        sessions[SessionID(key.id)] = try SavedSession(id: SessionID(key.id), bytes, isOfLaterFormat: isOfLaterFormat)
+        var session = try SavedSession(id: SessionID(key.id), bytes, isOfLaterFormat: isOfLaterFormat)
+        try SavedLine.complete(&session, image.records)
+        sessions[session.id] = session
       case _:
         guard let kind = SavedState.Kind(rawValue: key.kind) else {
           if isOfLaterFormat { continue }

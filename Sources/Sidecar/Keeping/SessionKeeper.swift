@@ -146,7 +146,7 @@ final class SessionKeeper {
     session.keeping.isKept = false
     newClients.removeAll { $0 === session }
     store.forget(session)
-    attempt { () throws(StateLog.Failure) in try log.remove(Self.key(of: session)) }
+    attempt { () throws(StateLog.Failure) in try log.remove(session) }
     // Its record goes with the next commit.
     due.hasNotes = true
   }
@@ -182,7 +182,7 @@ final class SessionKeeper {
         session.keeping.isTouched = false
         guard session.keeping.isKept, session.mustBeWritten else { continue }
         hasChanged = true
-        try log.put(Self.key(of: session), record(of: session).encode())
+        try put(session)
       }
       touched.removeAll(keepingCapacity: true)
       if refill != nil { return }
@@ -226,7 +226,7 @@ final class SessionKeeper {
       if !wasUncertain {
         // Before it counts as handed over: from now on nobody writes down how far it is sent.
         attempt { () throws(StateLog.Failure) in
-          try log.put(Self.key(of: session), record(of: session).encode())
+          try put(session)
           try log.commit(counters: source.counters)
         }
         awaitDrain(of: session)
@@ -302,6 +302,7 @@ final class SessionKeeper {
   private func begin(_ session: ClientSession) {
     session.keeping.isKept = true
     session.keeping.isBeginning = false
+    session.keeping.linePieces = 0
     watchReads(of: session)
     doubtOutput(of: session)
     session.keeping.isChanged = true
@@ -328,7 +329,7 @@ final class SessionKeeper {
     newClients.removeAll { $0 === session }
     source.keepingStopped(session.id)
     store.remove(session)
-    attempt { () throws(StateLog.Failure) in try log.remove(Self.key(of: session)) }
+    attempt { () throws(StateLog.Failure) in try log.remove(session) }
     due.hasNotes = true
   }
 
@@ -360,12 +361,8 @@ final class SessionKeeper {
 
   // MARK: Records
 
-  private static func key(of session: ClientSession) -> StateLog.Key {
-    StateLog.Key(kind: SavedRecordKind.session, id: session.id.rawValue)
-  }
-
-  private func record(of session: ClientSession, isFinal: Bool = false) -> SavedSession {
-    session.record(losses: source.losses(of: session.id), isFinal: isFinal)
+  private func put(_ session: ClientSession, isFinal: Bool = false) throws(StateLog.Failure) {
+    try log.put(session, losses: source.losses(of: session.id), isFinal: isFinal)
   }
 
   // MARK: The end
@@ -406,7 +403,7 @@ final class SessionKeeper {
         let isKnown = unsent <= rest.readableBytes
         if isKnown { rest.moveReaderIndex(to: rest.writerIndex - unsent) }
         session.keeping.unsentOutput = rest
-        try log.put(Self.key(of: session), record(of: session, isFinal: isKnown).encode())
+        try put(session, isFinal: isKnown)
       }
       try log.commit(counters: source.counters)
     }
@@ -489,6 +486,7 @@ final class SessionKeeper {
         guard let session = clients[id], session.keeping.isKept else { return }
         doubtOutput(of: session)
         session.keeping.isChanged = true
+        session.keeping.linePieces = 0
         newClients.append(session)
         touch(session)
       } ? refill : nil
