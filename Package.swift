@@ -57,6 +57,7 @@ let package = Package(
 
     // I/O.
     .target(name: "CLinux"),
+    .target(name: "CEventLoop"),
     .target(name: "ProcessSupport", dependencies: ["CLinux", "SystemStrings"], swiftSettings: strict),
     .systemLibrary(name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
     .target(
@@ -81,8 +82,8 @@ let package = Package(
     .target(
       name: "Sidecar",
       dependencies: [
-        "AccessPolicy", "CLinux", "DaemonSettings", "LockEngine", "LockTypes", "ClientProtocol", "RESP", "RedisLeases",
-        "SystemStrings", "SystemdSupport", nioCore, nioPosix, logging,
+        "AccessPolicy", "CEventLoop", "CLinux", "DaemonSettings", "LockEngine", "LockTypes", "ClientProtocol", "RESP",
+        "RedisLeases", "SystemStrings", "SystemdSupport", nioCore, nioPosix, logging,
         .product(name: "DequeModule", package: "swift-collections"),
       ],
       resources: [.embedInCode("Resources")],
@@ -135,7 +136,7 @@ let package = Package(
     .testTarget(
       name: "SidecarTests",
       dependencies: [
-        "Sidecar", "ClientProtocol", "DaemonSettings", "LockEngine", "LockTypes", "RESP", "RedisLeases",
+        "CEventLoop", "Sidecar", "ClientProtocol", "DaemonSettings", "LockEngine", "LockTypes", "RESP", "RedisLeases",
         "SystemdSupport", "TestSupport", nioCore, nioEmbedded, nioPosix, logging,
       ],
       swiftSettings: strict),

@@ -1,3 +1,4 @@
+import CEventLoop
 public import DaemonSettings
 import Glibc
 import LockEngine
@@ -71,6 +72,7 @@ public final class Sidecar: Sendable {
   public func run() throws {
     let stopped = loop.makePromise(of: Void.self)
     let started = loop.flatSubmit {
+      event_shares_begin()
       // A signal may come before there is anything to stop.
       if self.mustStop.value {
         stopped.succeed()

@@ -339,6 +339,26 @@ class Innocent:
         return json.loads(self.process.stdout.readline())
 
 
+def test_whoever_asks_does_not_wait_for_the_connections_of_another_one(lab):
+    """A process with very many connections ends, and then a client of another user asks how many there are."""
+    daemon = lab.daemon()
+    for directory in (lab.directory, daemon.directory):
+        os.chmod(directory, 0o755)
+    os.chmod(daemon.socket_path, 0o666)
+    attacker, count = Attacker(daemon), 800
+    for _ in range(count):
+        attacker.client()
+    innocent = daemon.client()
+    assert innocent.call("stats")["sessions"] == count + 1
+    daemon.stop()
+    attacker.leave()
+    request = innocent.request("stats")
+    daemon.resume()
+    answer = innocent.wait_for(lambda message: message.get("id") == request)
+    assert answer["result"]["sessions"] > count / 4
+    wait_until(lambda: innocent.call("stats")["sessions"] == 1, "the end of all of them")
+
+
 def test_a_stop_tells_everybody_whatever_one_has(lab):
     """Each end of very many holds is told to as many watches as there may be, for which there is not time enough."""
     daemon = lab.daemon()
