@@ -46,6 +46,32 @@ import Testing
     #expect(clients.allSatisfy { !$0.text.isEmpty })
   }
 
+  /// Two hundred clients of one user have much that waits. Another user is answered in the same turn, or in the next one
+  /// where that has no room any more.
+  @Test func theClientsOfAUserDelayNoOtherUser() throws {
+    let host = try TestSidecar(isLocal: true)
+    let many = try (0..<200).map { try host.connect("\($0)", uid: 1001) }
+    let other = try host.connect("other", uid: 1002)
+    // Each look at the clock costs a tenth of a share.
+    host.clock.goOn(by: InputTurns.shareNanoseconds / 10)
+    for client in many { try client.channel.writeInbound(ByteBuffer(string: Self.manyPings)) }
+    host.endTurn()
+    for id in 1...10 {
+      try other.ping(id: 2 * id)
+      host.endTurn()
+      #expect(other.text.contains(#""id":\#(2 * id),"#))
+      host.core.timerFired()
+      try other.ping(id: 2 * id + 1)
+      host.endTurn()
+      host.timerFires()
+      #expect(other.text.contains(#""id":\#(2 * id + 1),"#))
+    }
+    // They are served all the while, the first one first.
+    let answered = many.map { $0.text.utf8.count { $0 == UInt8(ascii: "\n") } }
+    #expect(answered[0] > 0 && answered.contains(0) && !answered.contains(400))
+    #expect(answered.drop { $0 > 0 }.allSatisfy { $0 == 0 })
+  }
+
   /// Its replies would be kept for it without end.
   @Test func whoDoesNotReadIsNotReadFrom() throws {
     let host = try TestSidecar(isLocal: true)

@@ -109,7 +109,7 @@ final class ClientInput {
     }
     let began = clock.now()
     door.begins(.input, now: began)
-    guard share != nil || inputs.mayBegin(now: began) else {
+    guard share != nil || inputs.mayBegin(session, now: began) else {
       putOffInput(of: session, isFresh: true)
       session.input.unread = buffer.compact
       limits.chargeInput(of: session)
@@ -214,7 +214,9 @@ final class ClientInput {
   /// Reads input that was put off, while the turn has room.
   func goOn() {
     guard life.stage != .handedOver, life.stage != .stopped else { return }
-    while inputs.isWaiting, inputs.hasRoom(now: clock.now()), let (session, share) = inputs.next() {
+    while inputs.isWaiting {
+      let now = clock.now()
+      guard inputs.hasRoom(now: now), let (session, share) = inputs.next(now: now) else { break }
       session.input.isPutOff = false
       guard sessions.has(session), !session.isClosing else { continue }
       readLines(of: session, share: share)
