@@ -268,12 +268,15 @@ extension RedisConnection {
   private mutating func pushReceived(_ push: RedisPush, actions: inout [RedisConnectionAction]) -> Bool {
     switch push {
     case .message(let channel, let payload):
-      // Before the subscription is confirmed no message can be for it.
-      guard isReady, channel == configuration.inbox else {
+      switch state {
+      case .ready where channel == configuration.inbox:
+        actions.append(.message(channel: channel, payload: payload))
+      case .handshaking(var handshake) where channel == configuration.inbox:
+        if !handshake.messageReceived(payload) { ignoredPushCount += 1 }
+        state = .handshaking(handshake)
+      case .unconnected, .handshaking, .ready, .dead:
         ignoredPushCount += 1
-        return true
       }
-      actions.append(.message(channel: channel, payload: payload))
       return true
     case .subscribed(let channel):
       switch state {

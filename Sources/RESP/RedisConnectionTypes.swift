@@ -33,6 +33,8 @@ public struct RedisConnectionConfiguration: Hashable, Sendable {
   public var previousClient: RedisClientIdentity?
   /// What is tried before anything else is done; nil: nothing.
   public var probe: RedisProbe?
+  /// What shows that the server is a plain primary; nil: nothing.
+  public var trial: RedisTrial?
   /// How much the server may send at once.
   public var limits: RESPLimits
 
@@ -46,9 +48,11 @@ public struct RedisConnectionConfiguration: Hashable, Sendable {
     scripts: [RedisScript],
     previousClient: RedisClientIdentity? = nil,
     probe: RedisProbe? = nil,
+    trial: RedisTrial? = nil,
     limits: RESPLimits = RESPLimits()
   ) {
     self.probe = probe
+    self.trial = trial
     self.username = username
     self.password = password
     self.database = database

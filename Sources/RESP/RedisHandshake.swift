@@ -2,8 +2,9 @@ internal import DequeModule
 
 /// The conversation from the open connection to the confirmed subscription.
 ///
-/// Everything is sent at once; SUBSCRIBE comes last, so that its confirmation, which is a push, ends the handshake and
-/// no message can come before. Only when there is a previous connection to kill does it take a second round trip: a
+/// Everything is sent at once. SUBSCRIBE comes behind what the connection needs, and the trial behind that: it publishes
+/// to the inbox, and PING's reply, which ends the handshake, shows that the message has come or never will. Other
+/// messages that come before are left out: when a connection is ready, everything is asked anew. Only when there is a previous connection to kill does it take a second round trip: a
 /// server numbers its clients from 1 each time it starts, so the number alone could be a stranger's by now. It is
 /// killed only if HELLO and INFO have shown that this is still the same run of the same server.
 struct RedisHandshake: Sendable {
@@ -16,8 +17,11 @@ struct RedisHandshake: Sendable {
     case loadScript(index: Int)
     case loadProbe
     case probe
+    case loadTrial
     case killPreviousClient
     case subscribe
+    case trial
+    case ping
   }
 
   /// What an input has led to.
@@ -42,6 +46,7 @@ struct RedisHandshake: Sendable {
   private var digests: [ScriptName: [UInt8]] = [:]
   /// What the probe has found; nil where there is none.
   private var findings: ProbeFindings?
+  private var trial = TrialFindings()
 
   init(configuration: RedisConnectionConfiguration) {
     self.configuration = configuration
@@ -59,7 +64,8 @@ struct RedisHandshake: Sendable {
       send(.loadProbe, to: &output)
       send(.probe, to: &output)
     }
-    if configuration.previousClient == nil { send(.subscribe, to: &output) }
+    if configuration.trial != nil { send(.loadTrial, to: &output) }
+    if configuration.previousClient == nil { sendLast(to: &output) }
   }
 
   /// Takes a reply to the oldest step; may append commands to `output`.
@@ -86,7 +92,7 @@ struct RedisHandshake: Sendable {
         handshake.digests[handshake.configuration.scripts[index].name] = digest
         return true
       }
-    case .loadProbe:
+    case .loadProbe, .loadTrial:
       outcome = required(step, reply) { _, reply in reply.bytes.map(Self.isDigest) ?? false }
     case .probe:
       outcome = probeReplied(reply)
@@ -95,6 +101,11 @@ struct RedisHandshake: Sendable {
       outcome = .goOn
     case .subscribe:
       outcome = required(step, reply) { _, _ in false }
+    case .trial:
+      outcome = trialReplied(reply)
+    case .ping:
+      outcome = required(step, reply) { _, _ in true }
+      if case .goOn = outcome { return trial.failure.map(Outcome.failed) ?? ready }
     }
     switch outcome {
     case .goOn:
@@ -110,6 +121,17 @@ struct RedisHandshake: Sendable {
     guard awaited.first == .subscribe, channel == configuration.inbox else { return .fault(.subscriptionChanged) }
     awaited.removeFirst()
     if let findings, !findings.isEnough { return .failed(RedisHandshakeFailure(findings, naming: names)) }
+    return awaited.isEmpty ? ready : .goOn
+  }
+
+  /// Takes a message to the inbox; false if it is another's.
+  mutating func messageReceived(_ payload: [UInt8]) -> Bool {
+    guard !awaited.contains(.subscribe), payload == configuration.trial?.message else { return false }
+    trial.cameBack = true
+    return true
+  }
+
+  private var ready: Outcome {
     var info = RedisReadyInfo(
       server: server, version: version, mode: mode, client: RedisClientIdentity(id: clientID, runID: runID),
       previousClient: previousClient, evictionPolicy: evictionPolicy)
@@ -158,7 +180,21 @@ extension RedisHandshake {
       return ["CLIENT", "KILL", "ID", String(id)].map { Array($0.utf8) }
     case .subscribe:
       return [Array("SUBSCRIBE".utf8), configuration.inbox]
+    case .loadTrial:
+      return ["SCRIPT", "LOAD"].map { Array($0.utf8) } + [configuration.trial?.script ?? []]
+    case .trial:
+      guard let trial = configuration.trial else { return [] }
+      return [Array("EVALSHA".utf8), trial.digest, [0x31], trial.key, configuration.inbox, trial.message]
+    case .ping:
+      return [Array("PING".utf8)]
     }
+  }
+
+  private mutating func sendLast(to output: inout [UInt8]) {
+    send(.subscribe, to: &output)
+    guard configuration.trial != nil else { return }
+    send(.trial, to: &output)
+    send(.ping, to: &output)
   }
 
   /// Sends what had to wait for the first replies. Does nothing if the subscription was among the first commands,
@@ -175,7 +211,7 @@ extension RedisHandshake {
         previousClient = .unknown("the server does not tell its run_id (INFO)")
       }
     }
-    send(.subscribe, to: &output)
+    sendLast(to: &output)
   }
 }
 
@@ -192,7 +228,22 @@ extension RedisHandshake {
     version = text(reply, "version") ?? version
     mode = text(reply, "mode") ?? mode
     if let failure = RedisHandshakeFailure(mode: mode, role: text(reply, "role")) { return .failed(failure) }
+    let modules = reply.value(forKey: "modules")?.elements ?? []
+    if modules.contains(where: { text($0, "name")?.lowercased() == "crdt" }) {
+      return .failed(
+        RedisHandshakeFailure(
+          noPlainPrimary: "this database is active-active (module crdt), and two members would grant the same lock"))
+    }
     return .goOn
+  }
+
+  private mutating func trialReplied(_ reply: RESPValue) -> Outcome {
+    if let error = reply.error {
+      if TrialFindings.isAboutCluster(error) { return .failed(TrialFindings.isCluster) }
+      // A state of the server, or a script that somebody has just taken away, shows nothing.
+      return RedisErrorReply.isStateOfServer(error: error) ? .goOn : .failed(failure(of: .trial, error: error))
+    }
+    return trial.take(reply) ? .goOn : .fault(.badHandshakeReply(to: Self.name(of: .trial)))
   }
 
   private mutating func probeReplied(_ reply: RESPValue) -> Outcome {
@@ -265,10 +316,11 @@ extension RedisHandshake {
     case .selectDatabase: return "SELECT"
     case .serverInfo: return "INFO"
     case .evictionPolicy: return "CONFIG GET"
-    case .loadScript, .loadProbe: return "SCRIPT LOAD"
-    case .probe: return "EVALSHA"
+    case .loadScript, .loadProbe, .loadTrial: return "SCRIPT LOAD"
+    case .probe, .trial: return "EVALSHA"
     case .killPreviousClient: return "CLIENT KILL"
     case .subscribe: return "SUBSCRIBE"
+    case .ping: return "PING"
     }
   }
 

@@ -113,12 +113,21 @@ extension RedisHandshakeFailure {
       retryMayHelp: false)
   }
 
+  /// A failure for what does not keep the promises of a plain primary; `finding` says which.
+  init(noPlainPrimary finding: String) {
+    self.init(
+      reason: .unsupportedServer,
+      message: "this is no plain primary of Redis, or something stands before it (a proxy that shards, a cluster, "
+        + "pub/sub of another server): \(finding): give the address of the primary itself",
+      retryMayHelp: false)
+  }
+
   /// A failure for a step that the user has no right to.
   private init(forbidden step: RedisHandshake.Step, error: [UInt8], naming names: Names, findings: ProbeFindings?) {
     var rule = Self.rule(for: step, inbox: names.inbox)
     if var findings {
       switch step {
-      case .loadScript, .loadProbe, .probe:
+      case .loadScript, .loadProbe, .probe, .loadTrial, .trial:
         // Nothing else could be tried: all rights are named.
         rule = findings.rights.rules
       case .subscribe:
@@ -129,7 +138,7 @@ extension RedisHandshakeFailure {
         }
         self.init(findings, naming: names)
         return
-      case .hello, .selectDatabase, .serverInfo, .evictionPolicy, .killPreviousClient: break
+      case .hello, .selectDatabase, .serverInfo, .evictionPolicy, .killPreviousClient, .ping: break
       }
     }
     self.init(
@@ -153,8 +162,9 @@ extension RedisHandshakeFailure {
     case .selectDatabase: return "+select"
     case .serverInfo: return "+info"
     case .evictionPolicy: return "+config|get"
-    case .loadScript, .loadProbe: return "+script|load"
-    case .probe: return "+evalsha"
+    case .loadScript, .loadProbe, .loadTrial: return "+script|load"
+    case .probe, .trial: return "+evalsha"
+    case .ping: return "+ping"
     case .killPreviousClient: return "+client|kill"
     case .subscribe: return "+subscribe and a channel pattern (&…) that matches \(inbox)"
     }

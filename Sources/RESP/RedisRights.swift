@@ -17,11 +17,11 @@ public struct RedisRights: Hashable, Sendable {
     self.extraCommands = extraCommands
   }
 
-  /// All the rules of ACL SETUSER, in one line.
+  /// All the rules of ACL SETUSER, in one line. Redis 6.2 lets a new user use all channels, and refuses a pattern then.
   public var rules: String {
     let pattern = Self.escaped(keyPrefix)
     let commands = (Self.connectionCommands + commands).map { "+\($0)" }
-    return (["~\(pattern)*", "&\(pattern)*"] + commands).joined(separator: " ")
+    return (["~\(pattern)*", "resetchannels", "&\(pattern)*"] + commands).joined(separator: " ")
   }
 
   /// What an error that answered a command says about rights.

@@ -10,6 +10,9 @@ public enum InboxMessage: Equatable, Sendable {
   case call(UInt64, from: String, [UInt8])
   /// The answer to what this daemon has asked under that number.
   case answer(UInt64, [UInt8])
+  /// A connection of this daemon has tried its server. One that is served already has nothing to do with it: it was a
+  /// connection before this one.
+  case trial
 
   /// What the bytes of a message mean; nil when they are not understood.
   public init?(_ message: [UInt8]) {
@@ -21,6 +24,7 @@ public enum InboxMessage: Equatable, Sendable {
     case "answer":
       guard let id = message.positive() else { return nil }
       self = .answer(id, Array(message.rest))
+    case "trial": self = .trial
     default:
       guard let push = LeasePush(&message) else { return nil }
       self = .lease(push)

@@ -34,11 +34,19 @@ public struct LeaseCommandEncoder: Sendable {
   let inboxPrefix: [UInt8]
   let epochKey: [UInt8]
 
+  /// A key that no lock has: none has an empty name.
+  private var keyOfProbe: [UInt8] { keys.prefix + Array("{}probe:".utf8) + me }
+
+  /// What shows this daemon, at connect, that a plain primary serves it.
+  public var trial: RedisTrial {
+    RedisTrial(script: PackageResources.trial_lua, key: keyOfProbe, message: InboxMessage.encode("trial", []))
+  }
+
   /// What this daemon needs of Redis, to be tried at connect.
   public var probe: RedisProbe {
-    // No lock has an empty name, and no daemon the instance 0.
+    // No daemon has the instance 0.
     RedisProbe(
-      script: PackageResources.probe_lua, key: keys.prefix + Array("{}probe:".utf8) + me,
+      script: PackageResources.probe_lua, key: keyOfProbe,
       channel: inboxPrefix + Array("-/0".utf8), rights: .leases(keyPrefix: keys.prefix))
   }
 

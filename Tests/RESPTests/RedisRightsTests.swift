@@ -46,7 +46,9 @@ import Testing
   }
 
   @Test func patternsTakeAPrefixAsItIs() {
-    #expect(RedisRights.testing(keyPrefix: "a*[b]?\\").rules.hasPrefix("~a\\*\\[b\\]\\?\\\\* &a\\*\\[b\\]\\?\\\\* +"))
+    #expect(
+      RedisRights.testing(keyPrefix: "a*[b]?\\").rules
+        .hasPrefix("~a\\*\\[b\\]\\?\\\\* resetchannels &a\\*\\[b\\]\\?\\\\* +"))
   }
 }
 

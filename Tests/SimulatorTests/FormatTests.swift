@@ -158,6 +158,8 @@ import Testing
     func message(_ command: RedisCommand) -> String { String(decoding: command.parts[2], as: UTF8.self) }
     let encoder = encoders[0]
     #expect(message(encoder.encode(.answerInUse(name: name, ask: 9, inbox: "b/1f"))) == "1;inuse 9;x y")
+    #expect(String(decoding: encoder.trial.message, as: UTF8.self) == "1;trial;")
+    #expect(InboxMessage(encoder.trial.message) == .trial)
     #expect(message(encoder.call(Array("?".utf8), id: 5, inbox: "b/1f")) == "1;call 5 a/1f;?")
     #expect(message(encoder.answer(Array("!".utf8), id: 5, inbox: "b/1f")) == "1;answer 5;!")
     let step = DeadlockStep(

@@ -216,7 +216,8 @@ def test_the_probe_costs_no_round_trip(lab, redis):
     proxy = lab.proxy(redis)
     proxy.set(hold_replies=True)
     daemon = lab.daemon(proxy, lease_ms=LEASE_MS, wait=False)
-    wait_until(lambda: proxy.count(lambda words: words[0].upper() == b"SUBSCRIBE") == 1, "the last of its commands")
-    assert proxy.count(lambda words: words[0].upper() == b"EVALSHA") == 1
+    wait_until(lambda: proxy.count(lambda words: words[0].upper() == b"SUBSCRIBE") == 1, "the subscription")
+    wait_until(lambda: proxy.count(lambda words: words[0].upper() == b"PING") == 1, "what shows that the trial is over")
+    assert proxy.count(lambda words: words[0].upper() == b"EVALSHA") == 2
     proxy.set(hold_replies=False)
     daemon.wait_ready()

@@ -167,7 +167,7 @@ final class Lifecycle {
       switch message {
       case .lease(let push): core.engine.isAwaited(push)
       case .answer(let id, _): core.parts.queries.hostCalls?.isOpen(id) == true
-      case .call: false
+      case .call, .trial: false
       }
     }
     link.start()

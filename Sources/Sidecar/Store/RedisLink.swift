@@ -83,7 +83,8 @@ final class RedisLink {
     machine = RedisLinkMachine(
       configuration: RedisConnectionConfiguration(
         username: url.username, password: url.password, database: url.database, clientName: "sidelockd-\(host)",
-        inbox: encoder.inboxChannel, scripts: RedisScript.leases, probe: encoder.probe),
+        inbox: encoder.inboxChannel, scripts: RedisScript.leases, probe: encoder.probe,
+        trial: encoder.trial),
       encoder: encoder, timeoutMilliseconds: timeoutMilliseconds)
     dialer = RedisDialer(loop: loop, endpoint: url.endpoint, clock: clock)
   }
@@ -240,6 +241,7 @@ final class RedisLink {
     case .lease(let push)?: onEvent(.push(push))
     case .call(let id, let inbox, let payload)?: onEvent(.call(id, from: inbox, payload))
     case .answer(let id, let payload)?: onEvent(.answer(id, payload))
+    case .trial?: break
     case nil: log.notUnderstood()
     }
     guard !isAwaited else { return }

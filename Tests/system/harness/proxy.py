@@ -52,6 +52,7 @@ class Proxy:
         self.hold_requests = False
         self.refusing = False
         self.delay_seconds = 0  # each way
+        self.rewrite = None  # what the daemon hears instead of a value that Redis sent
         self.connections = 0
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.path)
@@ -91,7 +92,7 @@ class Proxy:
                 self._drop(pair)
 
     def set(self, **switches):
-        """Sets hold_replies, hold_requests, refusing or delay_seconds."""
+        """Sets hold_replies, hold_requests, refusing, delay_seconds or rewrite."""
         with self.lock:
             for name, value in switches.items():
                 assert hasattr(self, name)
@@ -210,7 +211,10 @@ class Proxy:
             if pair.from_up[:1] != b">":
                 if pair.answers.pop(0) == "cut":
                     raise ConnectionError
-            pair.late_down.append((time.monotonic() + self.delay_seconds, bytes(pair.from_up[:end])))
+            said = bytes(pair.from_up[:end])
+            if self.rewrite:
+                said = self.rewrite(said)
+            pair.late_down.append((time.monotonic() + self.delay_seconds, said))
             del pair.from_up[:end]
 
     def _drop(self, pair):
