@@ -13,6 +13,8 @@ let strict: [SwiftSetting] = [
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let nioConcurrencyHelpers = Target.Dependency.product(name: "NIOConcurrencyHelpers", package: "swift-nio")
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
@@ -26,6 +28,7 @@ let package = Package(
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
@@ -67,6 +70,10 @@ let package = Package(
         .product(name: "DequeModule", package: "swift-collections"),
       ],
       swiftSettings: strict),
+    // Nothing else speaks with the TLS library.
+    .target(
+      name: "RedisTLS", dependencies: ["ProcessSupport", "RESP", "SystemStrings", nioCore, nioSSL, nioTLS],
+      swiftSettings: strict),
     .systemLibrary(name: "CLibYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
     .target(
       name: "DaemonSettings", dependencies: ["AccessPolicy", "LockEngine", "RESP", logging],
@@ -74,7 +81,7 @@ let package = Package(
     .target(
       name: "SidelockSettings",
       dependencies: [
-        "AccessPolicy", "CLibYAML", "DaemonSettings", "LockEngine", "ProcessSupport", "RESP",
+        "AccessPolicy", "CLibYAML", "DaemonSettings", "LockEngine", "ProcessSupport", "RedisTLS", "RESP",
         "SystemStrings",
         argumentParser, logging,
       ],
@@ -83,7 +90,7 @@ let package = Package(
       name: "Sidecar",
       dependencies: [
         "AccessPolicy", "CEventLoop", "CLinux", "DaemonSettings", "LockEngine", "LockTypes", "ClientProtocol", "RESP",
-        "RedisLeases", "SystemStrings", "SystemdSupport", nioCore, nioPosix, logging,
+        "RedisLeases", "RedisTLS", "SystemStrings", "SystemdSupport", nioCore, nioPosix, logging,
         .product(name: "DequeModule", package: "swift-collections"),
       ],
       resources: [.embedInCode("Resources")],
@@ -117,6 +124,8 @@ let package = Package(
     .testTarget(
       name: "RESPTests", dependencies: ["RESP", "SystemStrings", "TestSupport"], swiftSettings: strict),
     .testTarget(
+      name: "RedisTLSTests", dependencies: ["ProcessSupport", "RESP", "RedisTLS", nioSSL], swiftSettings: strict),
+    .testTarget(
       name: "RedisLeasesTests", dependencies: ["LockEngine", "LockTypes", "RESP", "RedisLeases", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
@@ -126,7 +135,8 @@ let package = Package(
     .testTarget(
       name: "SettingsTests",
       dependencies: [
-        "AccessPolicy", "DaemonSettings", "LockEngine", "RESP", "Sidecar", "SidelockSettings", "SystemStrings",
+        "AccessPolicy", "DaemonSettings", "LockEngine", "ProcessSupport", "RESP", "Sidecar", "SidelockSettings",
+        "SystemStrings",
         "SystemdSupport", "TestSupport", argumentParser, logging, nioCore, nioPosix,
       ],
       swiftSettings: strict),

@@ -52,6 +52,8 @@ public struct Settings: Sendable, Equatable {
 public struct LiveSettings: Sendable, Equatable {
   /// Those of the engine.
   public var engine = EngineSettings()
+  /// How Redis is spoken with by TLS, at the next connection.
+  public var redisTLS = RedisTLSOptions()
   /// Connections at a time.
   public var connectionsMax = 16_384
   /// Connections of one user at a time.

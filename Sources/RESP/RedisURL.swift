@@ -1,6 +1,6 @@
 import SystemStrings
 
-/// Where a Redis is and how to log in: `redis://[user:password@]host[:port][/db]` or
+/// Where a Redis is and how to log in: `redis://[user:password@]host[:port][/db]`, the same with `rediss` for TLS, or
 /// `unix://[user:password@]/path[?db=N]`.
 ///
 /// What is not a letter, a digit or one of `-._~` in a user name, a password or a path can be written as `%` and two
@@ -25,6 +25,8 @@ public struct RedisURL: Equatable, Sendable {
 
   /// How the server is reached.
   public var endpoint: Endpoint
+  /// Whether it is spoken with by TLS.
+  public var usesTLS: Bool
   /// The ACL user; nil for the default one.
   public var username: String?
   /// The password; nil if there is none.
@@ -33,8 +35,11 @@ public struct RedisURL: Equatable, Sendable {
   public var database: Int
 
   /// A URL of these parts.
-  public init(endpoint: Endpoint, username: String?, password: RedisSecret?, database: Int) {
+  public init(
+    endpoint: Endpoint, usesTLS: Bool = false, username: String?, password: RedisSecret?, database: Int
+  ) {
     self.endpoint = endpoint
+    self.usesTLS = usesTLS
     self.username = username
     self.password = password
     self.database = database
@@ -42,7 +47,8 @@ public struct RedisURL: Equatable, Sendable {
 
   /// Whether both are the same, byte for byte.
   public static func == (a: RedisURL, b: RedisURL) -> Bool {
-    a.endpoint == b.endpoint && ExactText.isSame(a.username, b.username) && a.password == b.password
+    a.endpoint == b.endpoint && a.usesTLS == b.usesTLS && ExactText.isSame(a.username, b.username)
+      && a.password == b.password
       && a.database == b.database
   }
 
@@ -53,7 +59,7 @@ public struct RedisURL: Equatable, Sendable {
       throw RedisURLError(.url, "contains a space or a control character")
     }
     guard let colon = text.utf8.firstIndex(of: 0x3A), text.utf8[colon...].starts(with: "://".utf8) else {
-      throw RedisURLError(.scheme, "is missing: write redis://host:port/db or unix:///path")
+      throw RedisURLError(.scheme, "is missing: \(Self.schemes)")
     }
     let rest = text.utf8[text.utf8.index(colon, offsetBy: 3)...]
     guard !rest.contains(0x23) else {
@@ -61,15 +67,22 @@ public struct RedisURL: Equatable, Sendable {
     }
     switch text[..<colon].lowercased() {
     case "redis":
-      try self.init(tcp: rest)
+      try self.init(tcp: rest, usesTLS: false)
+    case "rediss":
+      try self.init(tcp: rest, usesTLS: true)
     case "unix":
       try self.init(unix: rest)
-    case "rediss":
-      throw RedisURLError(.scheme, "rediss: TLS is not supported yet; use redis:// or unix://")
+    case "redis-sentinel", "rediss-sentinel":
+      throw RedisURLError(.scheme, "is that of a Redis Sentinel, which is not supported yet: \(Self.singlePrimary)")
+    case "redis-cluster", "rediss-cluster":
+      throw RedisURLError(.scheme, "is that of a Redis Cluster, which is not supported yet: \(Self.singlePrimary)")
     default:
-      throw RedisURLError(.scheme, "is not known: write redis://host:port/db or unix:///path")
+      throw RedisURLError(.scheme, "is not known: \(Self.schemes)")
     }
   }
+
+  private static let schemes = "write redis://host:port/db, rediss://host:port/db for TLS, or unix:///path"
+  private static let singlePrimary = "give a single primary, as redis://host:port/db or rediss://host:port/db"
 
   /// The text with each byte that is no part of UTF-8 written as `%` and two digits.
   private static func escapingBytes(of text: String) -> String {
@@ -131,7 +144,7 @@ extension RedisURL: CustomStringConvertible, CustomDebugStringConvertible {
     case .tcp(let host, let port):
       let isIPv6 = host.contains(":")
       let shown = isIPv6 ? "[" + host.split(separator: "%").joined(separator: "%25") + "]" : host
-      return "redis://\(login)\(shown):\(port)/\(database)"
+      return "\(usesTLS ? "rediss" : "redis")://\(login)\(shown):\(port)/\(database)"
     case .unix(let path):
       return "unix://\(login)\(Self.encoded(path))\(database == 0 ? "" : "?db=\(database)")"
     }
@@ -171,7 +184,7 @@ extension RedisURL {
     var password: RedisSecret?
   }
 
-  private init(tcp rest: Part) throws(RedisURLError) {
+  private init(tcp rest: Part, usesTLS: Bool) throws(RedisURLError) {
     let authority = rest.prefix { $0 != 0x2F && $0 != 0x3F }
     let tail = rest[authority.endIndex...]
     // Checked first: the end of a password must not be taken for a port.
@@ -183,6 +196,7 @@ extension RedisURL {
     guard !tail.contains(0x3F) else { throw RedisURLError(.query, "is not supported: write the database as /N") }
     let digits = tail.dropFirst()
     self.endpoint = .tcp(host: host, port: port)
+    self.usesTLS = usesTLS
     self.username = login.username
     self.password = login.password
     self.database = digits.isEmpty ? 0 : try Self.database(digits)
@@ -216,6 +230,7 @@ extension RedisURL {
       self.database = try Self.database(query.dropFirst(3))
     }
     self.endpoint = .unix(path: SystemText.text(bytes))
+    self.usesTLS = false
     self.username = login.username
     self.password = login.password
   }

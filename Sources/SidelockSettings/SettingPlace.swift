@@ -1,6 +1,7 @@
 import AccessPolicy
 import DaemonSettings
 import Logging
+import RESP
 import SystemStrings
 
 /// Where the value of a setting stands in `Settings`, and so whether a running daemon takes over a new one.
@@ -80,6 +81,11 @@ extension String: SettingRepresentable {
 extension Logger.Level: SettingRepresentable {
   var asSetting: SettingValue { .level(self) }
   mutating func take(_ value: SettingValue) { if case .level(let level) = value { self = level } }
+}
+
+extension RedisTLSOptions.Verification: SettingRepresentable {
+  var asSetting: SettingValue { .verification(self) }
+  mutating func take(_ value: SettingValue) { if case .verification(let verification) = value { self = verification } }
 }
 
 extension [AccessRule]: SettingRepresentable {

@@ -2,6 +2,7 @@ import AccessPolicy
 import DaemonSettings
 import LockEngine
 import Logging
+import RESP
 import SystemStrings
 
 /// Every setting of the daemon. The raw value is the YAML key; the flag and the environment variable follow from it.
@@ -14,6 +15,11 @@ public enum SettingKey: String, CaseIterable, Sendable {
   case localStateFile = "local_state_file"
   case redisUser = "redis_user"
   case redisPasswordFile = "redis_password_file"
+  case redisTLSCA = "redis_tls_ca"
+  case redisTLSCertificate = "redis_tls_cert"
+  case redisTLSKey = "redis_tls_key"
+  case redisTLSServerName = "redis_tls_server_name"
+  case redisTLSVerification = "redis_tls_verify"
   case socket
   case socketMode = "socket_mode"
   case leaseMilliseconds = "lease_ms"
@@ -64,12 +70,16 @@ enum SettingKind: Sendable, Equatable {
   case boolean
   case userName
   case filePath
+  /// A file that is read at each connection.
+  case pemFile
   case stateFile
   case socketPath
   case mode
   case integer(ClosedRange<Int>)
   case keyPrefix
   case hostName
+  case serverName
+  case verification
   case logLevel
   /// A list: the flag may come several times, and the file may have several lines.
   case rules
@@ -80,16 +90,21 @@ enum SettingKind: Sendable, Equatable {
   /// The allowed values in words, for error messages and the documentation.
   var allowed: String {
     switch self {
-    case .redisURL: "redis://[user:password@]host[:port][/db] or unix://[user:password@]/path[?db=N]"
+    case .redisURL:
+      "redis://[user:password@]host[:port][/db], rediss://… for TLS, or unix://[user:password@]/path[?db=N]"
     case .boolean: "true or false"
     case .userName: "1…\(userNameBytesMax) bytes without spaces and control characters"
     case .filePath: "the path of a readable file"
+    case .pemFile: "the path of a PEM file; empty: none"
     case .stateFile: "the path of a file in a directory that the daemon may write to; empty: beside the socket"
     case .socketPath: "a path of at most \(socketPathBytesMax) bytes"
     case .mode: "octal 0000…0777"
     case .integer(let range): "\(range.lowerBound)…\(range.upperBound)"
     case .keyPrefix: "at most \(keyPrefixBytesMax) bytes of printable ASCII without braces and spaces"
     case .hostName: "1…\(hostNameBytesMax) characters out of A-Z a-z 0-9 . _ -"
+    case .serverName:
+      "a host name or an address of at most \(serverNameBytesMax) characters; empty: the host of the URL"
+    case .verification: RedisTLSOptions.Verification.allCases.map(\.rawValue).joined(separator: ", ")
     case .logLevel: Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
     case .rules: AccessRule.form
     }
@@ -101,6 +116,7 @@ let socketPathBytesMax = 107
 let userNameBytesMax = 256
 let keyPrefixBytesMax = 64
 let hostNameBytesMax = 64
+let serverNameBytesMax = 255
 
 /// A row of the table: what help, documentation, flags, files, checks and the daemon know about a setting.
 struct SettingDefinition: Sendable {
@@ -115,6 +131,9 @@ struct SettingDefinition: Sendable {
   let defaultText: String
   /// What stands for it in the sample file.
   let sample: String
+  /// The name of the file in systemd's credentials directory that is used where nothing was given; nil: none is. Only for
+  /// what is about TLS.
+  let credential: String?
 
   /// The default, where it is found out at the start; nil for what stands in `Settings()`.
   let found: (@Sendable (Settings, SettingsInputs) -> SettingValue?)?
@@ -125,7 +144,8 @@ struct SettingDefinition: Sendable {
   init(
     _ valueName: String, _ summary: String, _ kind: SettingKind, _ place: SettingPlace,
     default defaultText: String? = nil,
-    sample: String? = nil, found: (@Sendable (Settings, SettingsInputs) -> SettingValue?)? = nil,
+    sample: String? = nil, credential: String? = nil,
+    found: (@Sendable (Settings, SettingsInputs) -> SettingValue?)? = nil,
     problem: (@Sendable (Settings) -> String?)? = nil
   ) {
     self.valueName = valueName
@@ -134,6 +154,7 @@ struct SettingDefinition: Sendable {
     self.place = place
     self.defaultText = defaultText ?? place.defaultValue?.shown ?? ""
     self.sample = sample ?? place.defaultValue?.shown ?? ""
+    self.credential = credential
     self.found = found
     self.problem = problem
   }
@@ -173,6 +194,33 @@ extension SettingKey {
       SettingDefinition(
         "FILE", "A file with the Redis password, instead of one in the URL", .filePath, .login,
         default: "$CREDENTIALS_DIRECTORY/\(passwordCredential) if it is there", sample: "/etc/sidelock/redis-password")
+    case .redisTLSCA:
+      SettingDefinition(
+        "FILE", "The certificates of the CAs to trust with rediss://, instead of those of the system", .pemFile,
+        .live(\.redisTLS.caFile),
+        default: "$CREDENTIALS_DIRECTORY/sidelock.redis-tls-ca if it is there, otherwise the CAs of the system",
+        sample: "/etc/sidelock/redis-ca.pem", credential: "sidelock.redis-tls-ca")
+    case .redisTLSCertificate:
+      SettingDefinition(
+        "FILE", "The certificate to show to a Redis that asks for one, and those between it and its CA", .pemFile,
+        .live(\.redisTLS.certificateFile),
+        default: "$CREDENTIALS_DIRECTORY/sidelock.redis-tls-cert if it is there",
+        sample: "/etc/sidelock/redis-client.pem",
+        credential: "sidelock.redis-tls-cert")
+    case .redisTLSKey:
+      SettingDefinition(
+        "FILE", "The key of redis_tls_cert, if it does not stand in that file", .pemFile, .live(\.redisTLS.keyFile),
+        default: "$CREDENTIALS_DIRECTORY/sidelock.redis-tls-key if it is there",
+        sample: "/etc/sidelock/redis-client.key",
+        credential: "sidelock.redis-tls-key")
+    case .redisTLSServerName:
+      SettingDefinition(
+        "NAME", "The name or address that the certificate of Redis must be for", .serverName,
+        .live(\.redisTLS.serverName), default: "the host of the URL", sample: "redis.example.com")
+    case .redisTLSVerification:
+      SettingDefinition(
+        "HOW", "How the certificate of Redis is checked: who signed it, its time and its name, or nothing",
+        .verification, .live(\.redisTLS.verification))
     case .socket:
       SettingDefinition(
         "PATH", "The Unix socket for clients", .socketPath, .fixed(\.socketPath),

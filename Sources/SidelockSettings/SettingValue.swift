@@ -1,5 +1,6 @@
 import AccessPolicy
 import Logging
+import ProcessSupport
 import RESP
 import SystemStrings
 
@@ -11,6 +12,7 @@ enum SettingValue: Sendable, Equatable {
   case number(Int)
   case mode(UInt32)
   case level(Logger.Level)
+  case verification(RedisTLSOptions.Verification)
   case rules([AccessRule])
 
   /// The text that gives this value again; for a list or a login, the one for people.
@@ -25,6 +27,7 @@ enum SettingValue: Sendable, Equatable {
     case .number(let number): String(number)
     case .mode(let mode): octal(mode)
     case .level(let level): level.rawValue
+    case .verification(let verification): verification.rawValue
     case .rules(let rules): rules.isEmpty ? "none" : rules.map(\.text).joined(separator: "; ")
     }
   }
@@ -41,8 +44,8 @@ extension SettingDefinition {
   func parse(_ given: String) throws(SettingValueError) -> SettingValue {
     let text: String
     switch kind {
-    case .redisURL, .filePath, .stateFile, .socketPath: text = given
-    case .boolean, .userName, .mode, .integer, .keyPrefix, .hostName, .logLevel, .rules:
+    case .redisURL, .filePath, .pemFile, .stateFile, .socketPath: text = given
+    case .boolean, .userName, .mode, .integer, .keyPrefix, .hostName, .serverName, .verification, .logLevel, .rules:
       guard let utf8 = SystemText.utf8(given) else {
         throw SettingValueError(message: "\(shown(given)) is not UTF-8; allowed: \(kind.allowed)")
       }
@@ -67,6 +70,13 @@ extension SettingDefinition {
       return .text(ExactText(text))
     case .filePath:
       guard !text.isEmpty, !SystemText.bytes(text).contains(0) else { throw refusal(of: text) }
+      return .text(ExactText(text))
+    case .pemFile:
+      guard !SystemText.bytes(text).contains(0), !mayBeLogin(text) else { throw refusal(of: text) }
+      guard !isOpenAlready(text) else {
+        throw SettingValueError(
+          message: "\(shown(text)) can be read only once, and this file is read at each connection")
+      }
       return .text(ExactText(text))
     case .stateFile:
       guard !SystemText.bytes(text).contains(0), text.utf8.last != UInt8(ascii: "/"), !mayBeLogin(text) else {
@@ -99,6 +109,14 @@ extension SettingDefinition {
         throw refusal(of: text)
       }
       return .text(ExactText(text))
+    case .serverName:
+      guard text.utf8.count <= serverNameBytesMax,
+        text.utf8.allSatisfy({ isHostNameByte($0) || $0 == UInt8(ascii: ":") })
+      else { throw refusal(of: text) }
+      return .text(ExactText(text))
+    case .verification:
+      guard let verification = RedisTLSOptions.Verification(rawValue: text) else { throw refusal(of: text) }
+      return .verification(verification)
     case .logLevel:
       guard let level = Logger.Level(rawValue: text) else { throw refusal(of: text) }
       return .level(level)

@@ -40,6 +40,21 @@ public enum SettingsDocument {
       and an address that is silent for 250 ms do not keep the next one waiting. What each has come to stands in the log and in
       the status line.
 
+      A URL that begins with `rediss://` means TLS, 1.2 or newer. The certificate of Redis must be signed by one of the CAs in
+      `redis_tls_ca` (where that is not set: of the system), be good today, and be for the host of the URL, or for
+      `redis_tls_server_name`: a name, which is also told to the server (SNI), or an address. Only subject alternative names
+      count; a certificate that has nothing but a common name is for nobody. Nobody is asked whether a certificate was revoked.
+      With `redis_tls_verify: none` all of this is left out, whoever answers is believed and is told the password; the log repeats it
+      at each connection. A Redis that wants a certificate of its clients is shown `redis_tls_cert`, with the key of
+      `redis_tls_key` or of the same file.
+
+      These three files are looked at when the settings are read and read anew at each connection. So a new
+      certificate or CA is used from the next connection on, without a reload, and a connection that is there goes on, also when a certificate
+      is over meanwhile. After a change of the files SIGHUP tells whether they can be used. They must be regular files.
+      As credentials of systemd they are `sidelock.redis-tls-ca`, `sidelock.redis-tls-cert` and `sidelock.redis-tls-key`
+      (`/etc/credstore`, or a drop-in with paths), of which systemd gives the service copies at its start: there a new certificate needs
+      a restart, over which clients keep their locks.
+
       Without Redis (`local`) tokens rise over restarts of the daemon and of the host, whatever the clock shows then: how far they
       may have gone stands in the file `local_state_file`, and a daemon begins behind that, and not below the clock (in
       microseconds). No two daemons share a file. The service has it in `/var/lib/sidelock`. A daemon that is started by
@@ -97,8 +112,9 @@ public enum SettingsDocument {
       """
     for key in SettingKey.allCases {
       switch key.definition.kind {
-      case .integer, .socketPath, .mode, .keyPrefix, .logLevel: text += "\(key.rawValue): \(key.definition.sample)\n"
-      case .redisURL, .boolean, .userName, .filePath, .stateFile, .hostName, .rules: break
+      case .integer, .socketPath, .mode, .keyPrefix, .verification, .logLevel:
+        text += "\(key.rawValue): \(key.definition.sample)\n"
+      case .redisURL, .boolean, .userName, .filePath, .pemFile, .stateFile, .hostName, .serverName, .rules: break
       }
     }
     return text + "```\n" + rulesChapter
@@ -114,7 +130,8 @@ public enum SettingsDocument {
       # Settings marked "restart" change only with: systemctl restart sidelockd
       #
       # With sidelockd.socket, path and permissions of the socket are those of that unit.
-      # The password of Redis need not stand here: put it into /etc/credstore/sidelock.redis-password (mode 0600).
+      # The password of Redis need not stand here: put it into /etc/credstore/sidelock.redis-password (mode 0600). Nor need the
+      # files for TLS, which can be sidelock.redis-tls-ca, sidelock.redis-tls-cert and sidelock.redis-tls-key there.
 
       """
     for key in SettingKey.allCases {

@@ -86,15 +86,21 @@ public struct SettingsInForce: Sendable, Equatable {
 
   // MARK: Redis
 
+  private enum EndpointKind: UInt8 {
+    case tcp = 0
+    case unix = 1
+    case tls = 2
+  }
+
   private func write(_ backend: Settings.Backend, to writer: inout StateWriter) {
     guard case .redis(let url) = backend else { return writer.write(false) }
     writer.write(true)
     switch url.endpoint {
     case .unix(let path):
-      writer.write(true)
+      writer.write(EndpointKind.unix.rawValue)
       writer.write(path)
     case .tcp(let host, let port):
-      writer.write(false)
+      writer.write((url.usesTLS ? EndpointKind.tls : .tcp).rawValue)
       writer.write(host)
       writer.write(Int64(port))
     }
@@ -106,18 +112,19 @@ public struct SettingsInForce: Sendable, Equatable {
 
   private static func backend(_ reader: inout StateReader) throws(StateDamage) -> Settings.Backend {
     guard try reader.bool() else { return .local }
+    guard let kind = EndpointKind(rawValue: try reader.byte()) else { throw StateDamage() }
     let endpoint: RedisURL.Endpoint =
-      if try reader.bool() {
-        .unix(path: try reader.text())
-      } else {
-        .tcp(host: try reader.text(), port: try number(1...65_535, &reader))
+      switch kind {
+      case .unix: .unix(path: try reader.text())
+      case .tcp, .tls: .tcp(host: try reader.text(), port: try number(1...65_535, &reader))
       }
     let username = try reader.optionalText()
     let hasPassword = try reader.bool()
     let password = try reader.bytes()
     return .redis(
       RedisURL(
-        endpoint: endpoint, username: username, password: hasPassword ? RedisSecret(password) : nil,
+        endpoint: endpoint, usesTLS: kind == .tls, username: username,
+        password: hasPassword ? RedisSecret(password) : nil,
         database: try number(0...Int(Int32.max), &reader)))
   }
 

@@ -1,5 +1,6 @@
 import AccessPolicy
 public import DaemonSettings
+import RedisTLS
 import RESP
 import SystemStrings
 
@@ -59,6 +60,7 @@ private struct Resolver {
     settings.backend = backend ?? .local
     for key in SettingKey.allCases { choose(key) }
     addAdministrators()
+    checkTLS()
     let order = SettingKey.allCases
     effective.sort { order.firstIndex(of: $0.key)! < order.firstIndex(of: $1.key)! }
     return backend == nil ? nil : settings
@@ -259,12 +261,81 @@ private struct Resolver {
   private mutating func choose(_ key: SettingKey) {
     let row = key.definition
     guard let place = row.place.value else { return }
-    let chosen = given(key) ?? Given(value: row.found?(settings, inputs) ?? place.read(settings), source: .default)
+    let chosen =
+      given(key) ?? credential(row)
+      ?? Given(value: row.found?(settings, inputs) ?? place.read(settings), source: .default)
     place.write(chosen.value, &settings)
     record(key, chosen.value, chosen.source)
     guard let problem = row.problem?(settings) else { return }
     let source = chosen.source == .default ? nil : chosen.source
     problems.append(SettingProblem(setting: key.rawValue, source: source, message: problem))
+  }
+
+  /// What systemd has put down for a setting; nil where there is nothing.
+  private func credential(_ row: SettingDefinition) -> Given? {
+    guard let name = row.credential, usesTLS, let directory = inputs.environment["CREDENTIALS_DIRECTORY"],
+      !directory.isEmpty
+    else { return nil }
+    let path = directory + "/" + name
+    if case .failure(.missing) = inputs.readFile(path, TLSMaterial.fileBytesMax) { return nil }
+    return Given(value: path.asSetting, source: .credential(path: path))
+  }
+
+  private var usesTLS: Bool { if case .redis(let url) = settings.backend { url.usesTLS } else { false } }
+
+  /// Looks whether the files for TLS can be used: a mistake in one would show at the first connection only.
+  private mutating func checkTLS() {
+    let keys: [SettingKey] = [
+      .redisTLSCA, .redisTLSCertificate, .redisTLSKey, .redisTLSServerName, .redisTLSVerification,
+    ]
+    guard usesTLS else {
+      guard case .redis = settings.backend else { return }
+      for key in keys {
+        guard let given = given(key), key.definition.place.defaultValue != given.value else { continue }
+        warnings.append(
+          SettingProblem(
+            setting: key.rawValue, source: given.source, message: "has no effect: only a URL with rediss:// means TLS"))
+      }
+      return
+    }
+    let options = settings.live.redisTLS
+    if options.verification == .none {
+      warnings.append(
+        SettingProblem(
+          setting: SettingKey.redisTLSVerification.rawValue, source: source(of: .redisTLSVerification),
+          message: "none: whoever answers is taken for Redis, and told the password"))
+    }
+    do throws(TLSMaterial.Problem) {
+      let material = try TLSMaterial(options, readFile: inputs.readFile)
+      warnings += material.warnings(now: inputs.now).map(problem)
+      let keyFile = options.keyFile.isEmpty ? options.certificateFile : options.keyFile
+      if !keyFile.isEmpty { warnIfOpen(keyFile, .redisTLSKey, source(of: .redisTLSKey)) }
+    } catch {
+      problems.append(problem(error))
+    }
+  }
+
+  private func problem(_ found: TLSMaterial.Problem) -> SettingProblem {
+    let key: SettingKey =
+      switch found.file {
+      case .ca: .redisTLSCA
+      case .certificate: .redisTLSCertificate
+      case .key: .redisTLSKey
+      }
+    return SettingProblem(
+      setting: key.rawValue, source: source(of: key), message: "cannot use \(quoted(found.path)): \(found.message)")
+  }
+
+  private func source(of key: SettingKey) -> SettingSource? {
+    effective.first { $0.key == key }.flatMap { $0.source == .default ? nil : $0.source }
+  }
+
+  private mutating func warnIfOpen(_ path: String, _ key: SettingKey, _ source: SettingSource?) {
+    guard inputs.isReadableByAll(path) else { return }
+    warnings.append(
+      SettingProblem(
+        setting: key.rawValue, source: source,
+        message: "every user of this host can read \(quoted(path)): chmod o= takes that away"))
   }
 
   /// A host without the group has no administrators but root. Accounts that cannot be looked up are a problem.
@@ -373,7 +444,10 @@ private struct Resolver {
     case .success(var bytes):
       if bytes.last == UInt8(ascii: "\n") { bytes.removeLast() }
       if bytes.last == UInt8(ascii: "\r") { bytes.removeLast() }
-      if !bytes.isEmpty { return RedisSecret(bytes) }
+      if !bytes.isEmpty {
+        warnIfOpen(path, .redisPasswordFile, source)
+        return RedisSecret(bytes)
+      }
       message = "the file is empty"
     }
     problems.append(

@@ -59,6 +59,9 @@ final class Reloader: Sendable {
     notifier.reloading()
     let resolution = SettingsResolution(inputs)
     guard let new = SettingsInForce(resolution) else { return refuse(resolution, service) }
+    for warning in resolution.warnings {
+      logger.warning("settings are good, but for this", metadata: ["reason": "\(warning.description)"])
+    }
     state.withLockedValue { state in take(new.settings, new.shown, &state, service) }
   }
 

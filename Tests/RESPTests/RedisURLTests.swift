@@ -7,6 +7,7 @@ import Testing
 struct Address: Sendable, CustomTestStringConvertible {
   var url: String
   var endpoint: RedisURL.Endpoint
+  var usesTLS = false
   var username: String?
   var password: String?
   var database = 0
@@ -35,6 +36,10 @@ struct Address: Sendable, CustomTestStringConvertible {
     Address(
       url: "redis://u:p:w+=é@[::1]:7", endpoint: .tcp(host: "::1", port: 7), username: "u", password: "p:w+=é",
       shown: "redis://u:***@[::1]:7/0"),
+    Address(url: "rediss://h", endpoint: .tcp(host: "h", port: 6379), usesTLS: true, shown: "rediss://h:6379/0"),
+    Address(
+      url: "Rediss://u:pw@[::1]:6380/3", endpoint: .tcp(host: "::1", port: 6380), usesTLS: true, username: "u",
+      password: "pw", database: 3, shown: "rediss://u:***@[::1]:6380/3"),
     Address(url: "unix:///run/r.sock", endpoint: .unix(path: "/run/r.sock"), shown: "unix:///run/r.sock"),
     Address(
       url: "unix:///run/a@b%20c%3F.sock?db=4", endpoint: .unix(path: "/run/a@b c?.sock"), database: 4,
@@ -62,6 +67,7 @@ struct Address: Sendable, CustomTestStringConvertible {
   func urlIsTakenApart(address: Address) throws {
     let url = try RedisURL(parsing: address.url)
     #expect(url.endpoint == address.endpoint)
+    #expect(url.usesTLS == address.usesTLS)
     #expect(url.username == address.username)
     #expect(url.password?.bytes == address.password.map { bytes($0) })
     #expect(url.database == address.database)
@@ -98,7 +104,14 @@ struct Address: Sendable, CustomTestStringConvertible {
     ("://h", .scheme),
     ("http://h", .scheme),
     ("valkey://h", .scheme),
-    ("rediss://hunter2:hunter2@h", .scheme),
+    ("redis-sentinel://u:hunter2@h?sentinelMasterId=m", .scheme),
+    ("rediss-sentinel://h", .scheme),
+    ("redis-cluster://u:hunter2@h,i", .scheme),
+    ("rediss-cluster://h", .scheme),
+    ("redisss://u:hunter2@h", .scheme),
+    ("rediss://", .host),
+    ("rediss://h?verifyPeer=NONE", .query),
+    ("rediss://u:hun/ter2@h", .password),
     ("redis://h ", .url),
     ("redis://h\n", .url),
     ("redis://h/0#x", .url),
@@ -174,23 +187,35 @@ struct Address: Sendable, CustomTestStringConvertible {
     }
   }
 
-  @Test func tlsIsNamed() {
-    #expect(throws: RedisURLError.self) { try RedisURL(parsing: "rediss://h") }
+  @Test(arguments: [
+    ("redis-sentinel://h:26379/0?sentinelMasterId=m", "Sentinel"), ("rediss-sentinel://h", "Sentinel"),
+    ("redis-cluster://a,b", "Cluster"), ("rediss-cluster://a", "Cluster"),
+  ])
+  func whatIsNotSupportedYetIsNamed(url: String, name: String) {
     do throws(RedisURLError) {
-      _ = try RedisURL(parsing: "rediss://h")
+      _ = try RedisURL(parsing: url)
+      Issue.record("taken")
     } catch {
-      #expect(error.description.contains("TLS is not supported yet"))
+      #expect(error.description.contains("a Redis \(name), which is not supported yet"))
     }
+  }
+
+  @Test func plainAndTLSAreNotTheSame() throws {
+    let plain = try RedisURL(parsing: "redis://h")
+    let secure = try RedisURL(parsing: "rediss://h")
+    #expect(!plain.usesTLS && secure.usesTLS)
+    #expect(plain != secure)
+    #expect(try !RedisURL(parsing: "unix:///s").usesTLS)
   }
 
   @Test(arguments: 1...4 as ClosedRange<UInt64>)
   func noTextTrapsTheParser(seed: UInt64) {
     var generator = SeededRandom(seed: seed)
     let pieces = [
-      "redis", "unix", "://", ":", "/", "@", "%", "%41", "%ff", "[", "]", "?", "db=", "#", "1", "h", "é", " ",
+      "redis", "rediss", "unix", "://", ":", "/", "@", "%", "%41", "%ff", "[", "]", "?", "db=", "#", "1", "h", "é", " ",
     ]
     for _ in 0..<2000 {
-      var url = Bool.random(using: &generator) ? "redis://" : "unix://"
+      var url = ["redis://", "rediss://", "unix://"].randomElement(using: &generator) ?? ""
       for _ in 0..<Int.random(in: 0...10, using: &generator) { url += pieces.randomElement(using: &generator) ?? "" }
       if let parsed = try? RedisURL(parsing: url) {
         #expect(!parsed.description.isEmpty)

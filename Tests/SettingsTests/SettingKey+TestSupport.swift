@@ -1,6 +1,7 @@
 import AccessPolicy
 import DaemonSettings
 import LockEngine
+import RESP
 
 @testable import SidelockSettings
 
@@ -12,6 +13,7 @@ extension SettingKey {
     case .boolean: "true"
     case .userName: "u"
     case .filePath: "/password"
+    case .pemFile: "/\(rawValue).pem"
     case .stateFile: "/tokens"
     case .socketPath: "/s"
     case .mode: "0600"
@@ -20,6 +22,8 @@ extension SettingKey {
     case .integer: String((definition.defaultNumber ?? 0) + 1)
     case .keyPrefix: "k:"
     case .hostName: "other"
+    case .serverName: "other.test"
+    case .verification: "none"
     case .logLevel: "error"
     case .rules: "deny use a to unit:x.service"
     }
@@ -30,7 +34,7 @@ extension SettingKey {
 func leaves(_ value: Any, _ path: String = "") -> [String: String] {
   let children = Mirror(reflecting: value).children
   switch value {
-  case is Settings, is LiveSettings, is EngineSettings, is AccessPolicy:
+  case is Settings, is LiveSettings, is EngineSettings, is AccessPolicy, is RedisTLSOptions:
     return children.reduce(into: [:]) { all, child in
       all.merge(leaves(child.value, path + (path.isEmpty ? "" : ".") + (child.label ?? ""))) { first, _ in first }
     }

@@ -36,8 +36,9 @@ import Testing
   @Test(arguments: SettingKey.allCases)
   func whatIsNoPathMustBeUTF8(_ key: SettingKey) {
     switch key.definition.kind {
-    case .redisURL, .filePath, .stateFile, .socketPath: return
-    case .boolean, .userName, .mode, .integer, .keyPrefix, .hostName, .logLevel, .rules: break
+    case .redisURL, .filePath, .pemFile, .stateFile, .socketPath: return
+    case .boolean, .userName, .mode, .integer, .keyPrefix, .hostName, .serverName, .verification, .logLevel, .rules:
+      break
     }
     let resolution = key == .rules ? resolve([:], rules: [Self.odd]) : resolve([key: Self.odd])
     let problem = resolution.problems.first { $0.setting == key.rawValue }

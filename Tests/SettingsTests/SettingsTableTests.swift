@@ -1,6 +1,7 @@
 import AccessPolicy
 import ArgumentParser
 import Foundation
+import ProcessSupport
 import TestSupport
 import Testing
 

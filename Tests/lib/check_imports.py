@@ -27,8 +27,11 @@ ONLY_BELOW = {
     # No other part of the driver knows how the store is spoken with.
     ("Sidecar", "RESP"): ["Store/"],
     ("Sidecar", "RedisLeases"): ["Store/"],
+    ("Sidecar", "RedisTLS"): ["Store/"],
 }
-DAEMON = {"DaemonSettings", "Sidecar", "ProcessSupport", "SystemdSupport", "SidelockSettings", "sidelockd"}
+# What one target alone may import, whatever else it is.
+ONLY_IN = {"NIOSSL": "RedisTLS"}
+DAEMON = {"DaemonSettings", "RedisTLS", "Sidecar", "ProcessSupport", "SystemdSupport", "SidelockSettings", "sidelockd"}
 FORBIDDEN_IN_DAEMON = {"Foundation", "FoundationNetworking", "FoundationXML", "FoundationInternationalization"}
 # These run in processes of their own.
 FREE = {"SidelockClient", "sidelock"}
@@ -56,9 +59,9 @@ def violations(root):
     found = []
     for directory in sorted((root / "Sources").iterdir()):
         target = directory.name
-        if target in FREE or not list(directory.rglob("*.swift")):  # C has no such imports
+        if not list(directory.rglob("*.swift")):  # C has no such imports
             continue
-        if target not in PURE and target not in DAEMON:
+        if target not in FREE and target not in PURE and target not in DAEMON:
             found.append(f"{directory}: this target is in no list of {pathlib.Path(__file__).name}")
             continue
         for path in sorted(directory.rglob("*.swift")):
@@ -67,6 +70,8 @@ def violations(root):
                 places = ONLY_BELOW.get((target, module))
                 if places and not any(inside.startswith(place) for place in places):
                     found.append(f"{path}:{line}: of {target}, only {' and '.join(places)} may import {module}")
+                if module in ONLY_IN and target != ONLY_IN[module]:
+                    found.append(f"{path}:{line}: only {ONLY_IN[module]} may import {module}")
                 if target in PURE and module not in PURE[target]:
                     found.append(f"{path}:{line}: {target} is pure and must not import {module}")
                 if target in DAEMON and module in FORBIDDEN_IN_DAEMON:
@@ -104,6 +109,13 @@ SELF_TEST = [
     ("Sidecar", "import RESP", True),
     ("Sidecar", "import RedisLeases", True),
     ("Sidecar/Store", "import RESP\nimport RedisLeases", False),
+    ("Sidecar", "import RedisTLS", True),
+    ("Sidecar/Store", "import RedisTLS", False),
+    ("Sidecar/Store", "import NIOSSL", True),
+    ("SidelockSettings", "internal import NIOSSL", True),
+    ("SidelockClient", "import NIOSSL", True),
+    ("RedisTLS", "import NIOSSL", False),
+    ("RedisTLS", "import Foundation", True),
 ]
 
 

@@ -27,12 +27,15 @@ may connect.
 .I /etc/credstore/sidelock.redis\-password
 The password of Redis, if there is one and it stands nowhere else.
 .TP
+.I /etc/credstore/sidelock.redis\-tls\-ca\fR, \fIsidelock.redis\-tls\-cert\fR, \fIsidelock.redis\-tls\-key
+The files for TLS, if there are any and they stand nowhere else.
+.TP
 .I /var/lib/sidelock/local\-tokens
 How far tokens may have gone without Redis (\fB\-\-local\fR): a daemon that follows begins behind them. See local_state_file in
 .BR sidelockd.yaml (5).
 .TP
 .I /usr/share/doc/sidelock/examples
-Drop-ins for other ways to run the service: Redis on another host or behind a Unix socket, newer versions of systemd, a
+Drop-ins for other ways to run the service: Redis on another host, by TLS or behind a Unix socket, newer versions of systemd, a
 service for one user.
 """
 SERVICE = r"""

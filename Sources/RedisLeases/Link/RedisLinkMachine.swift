@@ -214,11 +214,11 @@ extension RedisLinkMachine {
     return true
   }
 
-  /// The connection was closed, by whomever; nil if it was over before.
-  public func closed(_ number: ConnectionNumber) -> Ending? {
+  /// The connection was closed, by whomever; nil if it was over before. `reason`: why; nil where nobody knows.
+  public func closed(_ number: ConnectionNumber, reason: String? = nil) -> Ending? {
     guard isCurrent(number) else { return nil }
     // If it has answered nothing behind the handshake, the address is to blame.
-    return Ending(reason: "the connection was closed", isAddressToBlame: !hasAnswered)
+    return Ending(reason: reason ?? "the connection was closed", isAddressToBlame: !hasAnswered)
   }
 
   /// A connection is over, or was not made; nil if it was over before.

@@ -143,7 +143,8 @@ final class Lifecycle {
     let patience = min(Self.firstConnectionMillisecondsMax, configuration.settings.live.engine.storeTimeoutMilliseconds)
     loop.scheduleTask(in: .milliseconds(patience)) { decided.succeed() }
     let link = RedisLink(
-      loop: loop, url: url, keyPrefix: configuration.settings.keyPrefix, host: configuration.settings.host,
+      loop: loop, url: url, tls: { [configuration] in configuration.settings.live.redisTLS },
+      keyPrefix: configuration.settings.keyPrefix, host: configuration.settings.host,
       instance: instance, timeoutMilliseconds: configuration.settings.live.engine.storeTimeoutMilliseconds,
       clock: core.clock, logger: logger,
       onEvent: { [unowned core] event in core.heard(event) }, onOutput: { [unowned core] in core.output.scheduleEnd() },

@@ -31,6 +31,12 @@ struct LinkLog {
     }
   }
 
+  func notVerified() {
+    logger.warning(
+      "the certificate of Redis is not checked: whoever answers is taken for it",
+      metadata: ["setting": "redis_tls_verify", "url": "\(url)"])
+  }
+
   /// The connection has ended, or was not made. With an address left to try, only the end of one in use is logged.
   mutating func ended(_ reason: String, wasReady: Bool, isRoundOver: Bool) {
     guard failure != reason, isRoundOver || wasReady else { return }

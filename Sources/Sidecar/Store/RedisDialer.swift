@@ -3,6 +3,7 @@ import Glibc
 import NIOCore
 import NIOPosix
 import RESP
+import RedisTLS
 import SystemStrings
 
 /// Makes connections to a server whose name may have several addresses.
@@ -32,6 +33,8 @@ final class RedisDialer {
 
   private let loop: any EventLoop
   private let endpoint: RedisURL.Endpoint
+  /// nil: connections are plain.
+  private let security: LinkSecurity?
   private let clock: HostClock
   private var rotation = AddressRotation()
   /// The addresses of the last lookup, for when the next one fails or takes long.
@@ -41,17 +44,19 @@ final class RedisDialer {
   private var lookup: EventLoopFuture<Void>?
   private weak var race: Race?
 
-  init(loop: any EventLoop, endpoint: RedisURL.Endpoint, clock: HostClock) {
+  init(loop: any EventLoop, endpoint: RedisURL.Endpoint, security: LinkSecurity?, clock: HostClock) {
     self.loop = loop
     self.endpoint = endpoint
+    self.security = security
     self.clock = clock
   }
 
-  /// Whether all addresses were tried since the last pause.
-  var isRoundOver: Bool { rotation.isRoundOver }
+  /// Whether all addresses were tried since the last pause, or none can be.
+  var isRoundOver: Bool { rotation.isRoundOver || security?.failure != nil }
 
   /// Why there is no connection: the failures of this round.
   var reason: String {
+    if let failure = security?.failure { return failure }
     let all = (lookupFailure.map { [$0] } ?? []) + rotation.reasons
     return all.isEmpty ? "not connected yet" : all.joined(separator: "; ")
   }
@@ -68,13 +73,27 @@ final class RedisDialer {
   func dial(
     timeoutMilliseconds: Int64, makeHandler: @escaping () -> RedisChannelHandler, completion: @escaping Completion
   ) {
+    guard let security else {
+      return dial(nil, timeoutMilliseconds: timeoutMilliseconds, makeHandler: makeHandler, completion: completion)
+    }
+    security.prepare(timeoutMilliseconds: timeoutMilliseconds) { client in
+      guard let client else { return completion(nil) }
+      self.dial(client, timeoutMilliseconds: timeoutMilliseconds, makeHandler: makeHandler, completion: completion)
+    }
+  }
+
+  /// The same, with `client` for TLS.
+  private func dial(
+    _ client: TLSClient?, timeoutMilliseconds: Int64, makeHandler: @escaping () -> RedisChannelHandler,
+    completion: @escaping Completion
+  ) {
     var isWaiting = true
     let begin = {
       guard isWaiting else { return }
       isWaiting = false
       let race = Race(
-        dialer: self, candidates: self.candidates(), timeoutMilliseconds: timeoutMilliseconds, makeHandler: makeHandler,
-        completion: completion)
+        dialer: self, candidates: self.candidates(), client: client, timeoutMilliseconds: timeoutMilliseconds,
+        makeHandler: makeHandler, completion: completion)
       self.race = race
       race.next()
     }
@@ -154,6 +173,7 @@ final class RedisDialer {
     let words: String
     switch error {
     case let error as IOError: words = String(cString: strerror(error.errnoCode))
+    case let error as TLSFailure: words = error.description
     case ChannelError.connectTimeout: words = "no connection within \(milliseconds) ms"
     default: words = "\(error)"
     }
@@ -163,26 +183,34 @@ final class RedisDialer {
   fileprivate func mayRace(_ address: String) -> Bool { rotation.mayRace(address) }
 
   fileprivate func connect(
-    to address: SocketAddress, timeoutMilliseconds: Int64, handler: RedisChannelHandler
+    to address: SocketAddress, client: TLSClient?, timeoutMilliseconds: Int64, handler: RedisChannelHandler
   ) -> EventLoopFuture<any Channel> {
     let handler = NIOLoopBound(handler, eventLoop: loop)
+    let secured = client.map { _ in loop.makePromise(of: Void.self) }
     let bootstrap = ClientBootstrap(group: loop)
       .connectTimeout(.milliseconds(timeoutMilliseconds))
       // One read a turn: a turn has no more to deal with, however much there is.
       .channelOption(.maxMessagesPerRead, value: 1)
       .channelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {
+          if let client, let secured {
+            try client.secure(
+              channel.pipeline.syncOperations, timeoutMilliseconds: timeoutMilliseconds, secured)
+          }
           try channel.pipeline.syncOperations.addHandler(handler.value)
         }
       }
     switch endpoint {
     case .unix: return bootstrap.connect(to: address)
     case .tcp:
-      return
+      let connected =
         bootstrap
         .channelOption(.tcpOption(.tcp_nodelay), value: 1)
         .channelOption(.socketOption(.so_keepalive), value: 1)
         .connect(to: address)
+      guard let secured else { return connected }
+      connected.whenFailure { secured.fail($0) }
+      return connected.flatMap { channel in secured.futureResult.map { channel } }
     }
   }
 
@@ -192,6 +220,7 @@ final class RedisDialer {
     private var candidates: [(name: String, address: SocketAddress)]
     /// The names of all candidates so far.
     private var entered: Set<String>
+    private let client: TLSClient?
     private let timeoutMilliseconds: Int64
     private let makeHandler: () -> RedisChannelHandler
     private var completion: Completion?
@@ -203,12 +232,13 @@ final class RedisDialer {
     private var isPausing = false
 
     init(
-      dialer: RedisDialer, candidates: [(name: String, address: SocketAddress)], timeoutMilliseconds: Int64,
-      makeHandler: @escaping () -> RedisChannelHandler, completion: @escaping Completion
+      dialer: RedisDialer, candidates: [(name: String, address: SocketAddress)], client: TLSClient?,
+      timeoutMilliseconds: Int64, makeHandler: @escaping () -> RedisChannelHandler, completion: @escaping Completion
     ) {
       self.dialer = dialer
       self.candidates = candidates
       entered = Set(candidates.map(\.name))
+      self.client = client
       self.timeoutMilliseconds = timeoutMilliseconds
       self.makeHandler = makeHandler
       self.completion = completion
@@ -222,8 +252,8 @@ final class RedisDialer {
       let handler = makeHandler()
       let began = dialer.clock.now()
       running += 1
-      dialer.connect(to: address, timeoutMilliseconds: timeoutMilliseconds, handler: handler).assumeIsolated()
-        .whenComplete { result in
+      dialer.connect(to: address, client: client, timeoutMilliseconds: timeoutMilliseconds, handler: handler)
+        .assumeIsolated().whenComplete { result in
           self.running -= 1
           switch result {
           case .success(let channel):

@@ -5,6 +5,7 @@ import NIOCore
 import NIOPosix
 import RESP
 import RedisLeases
+import RedisTLS
 
 /// The one connection to Redis: made, watched, and made again when it breaks. ``RedisLinkMachine`` decides what is sent
 /// when, and what follows from what comes back; here are the channel and the timers.
@@ -32,6 +33,9 @@ final class RedisLink {
   private var onFirstOutcome: (() -> Void)?
 
   private let dialer: RedisDialer
+  /// nil: connections are plain.
+  private let security: LinkSecurity?
+  private let isTCP: Bool
   private var machine: RedisLinkMachine
   /// The connection, with the address to which it leads.
   private var current: (channel: any Channel, address: String)?
@@ -69,9 +73,10 @@ final class RedisLink {
   }
 
   init(
-    loop: any EventLoop, url: RedisURL, keyPrefix: String, host: String, instance: String, timeoutMilliseconds: Int64,
-    clock: HostClock, logger: Logger, onEvent: @escaping (StoreEvent) -> Void, onOutput: @escaping () -> Void,
-    onFirstOutcome: @escaping () -> Void
+    loop: any EventLoop, url: RedisURL, tls: @escaping () -> RedisTLSOptions, keyPrefix: String, host: String,
+    instance: String, timeoutMilliseconds: Int64, clock: HostClock, logger: Logger,
+    onEvent: @escaping (StoreEvent) -> Void,
+    onOutput: @escaping () -> Void, onFirstOutcome: @escaping () -> Void
   ) {
     self.loop = loop
     self.clock = clock
@@ -86,7 +91,15 @@ final class RedisLink {
         inbox: encoder.inboxChannel, scripts: RedisScript.leases, probe: encoder.probe,
         trial: encoder.trial),
       encoder: encoder, timeoutMilliseconds: timeoutMilliseconds)
-    dialer = RedisDialer(loop: loop, endpoint: url.endpoint, clock: clock)
+    switch url.endpoint {
+    case .tcp(let host, _):
+      isTCP = true
+      security = url.usesTLS ? LinkSecurity(loop: loop, host: host, options: tls) : nil
+    case .unix:
+      isTCP = false
+      security = nil
+    }
+    dialer = RedisDialer(loop: loop, endpoint: url.endpoint, security: security, clock: clock)
   }
 
   // MARK: Connecting
@@ -124,11 +137,21 @@ final class RedisLink {
     armWatch()
     flush()
     // It may have ended before its handler had a number.
-    if !dialed.channel.isActive, let ending = machine.closed(number) { end(number, ending) }
+    if !dialed.channel.isActive { closed(number, dialed.handler) }
   }
 
-  func closed(_ number: UInt64) {
-    if let ending = machine.closed(number) { end(number, ending) }
+  fileprivate func closed(_ number: UInt64, _ handler: RedisChannelHandler) {
+    let reason = handler.failure ?? (handler.hasRead ? nil : guess)
+    if let ending = machine.closed(number, reason: reason) { end(number, ending) }
+  }
+
+  /// Why a server may have closed a connection over which it has said nothing.
+  private var guess: String? {
+    guard let security else {
+      return isTCP ? "the connection was closed without a word: if the server speaks TLS here, write rediss://" : nil
+    }
+    return security.client?.showsCertificate == false
+      ? "the connection was closed without a word: the server may want a client certificate (redis_tls_cert)" : nil
   }
 
   /// The connection is of no use. The next attempt goes to another address, if this one is to blame and there is one.
@@ -140,6 +163,7 @@ final class RedisLink {
 
   /// Ends the unanswered queries and schedules a new connection: after a backoff where every address was tried.
   private func ended(_ number: UInt64, reason: String, isRoundOver: Bool) {
+    let known = machine.downReason
     guard
       let outage = machine.ended(
         number, reason: reason, isRoundOver: isRoundOver, random: .random(in: .min ... .max))
@@ -150,6 +174,8 @@ final class RedisLink {
       if let number = self.machine.retryDue(outage.number) { self.connect(number) }
     }
     if isRoundOver { decideFirstOutcome() }
+    // The status line tells it at the end of a turn.
+    if reason != known { onOutput() }
     if outage.wasReady { onEvent(.down) }
     for id in outage.unanswered { queries.removeValue(forKey: id)?(nil) }
   }
@@ -262,6 +288,7 @@ final class RedisLink {
   private func up(_ info: RedisReadyInfo) {
     counters.connections += 1
     log.connected(info)
+    if let security, !security.verifies { log.notVerified() }
     onEvent(.up)
     decideFirstOutcome()
   }
@@ -291,20 +318,26 @@ final class RedisChannelHandler: ChannelInboundHandler {
   private let link: RedisLink
   /// Which connection of the link's it is; 0 until it is one.
   var number: UInt64 = 0
+  /// Whether anything came from the server.
+  private(set) var hasRead = false
+  /// Why the connection ends; nil where nobody knows.
+  private(set) var failure: String?
 
   init(link: RedisLink) {
     self.link = link
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    hasRead = true
     link.received(unwrapInboundIn(data), number)
   }
 
   func channelInactive(context: ChannelHandlerContext) {
-    link.closed(number)
+    link.closed(number, self)
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    if let error = error as? TLSFailure { failure = error.description }
     context.close(promise: nil)
   }
 }
