@@ -5,13 +5,14 @@ import RedisTLS
 
 /// What connections by TLS need, from files that are read anew for each: whoever replaces them need not tell the daemon.
 ///
-/// Reading may block for ever, so it is done on another thread, one at a time.
+/// Reading may block for ever, so it is done on another thread: one reading at a time, and another one when other files are
+/// named meanwhile.
 final class LinkSecurity {
   private let loop: any EventLoop
   private let host: String
   /// As they are in force now.
   private let options: () -> RedisTLSOptions
-  private var reading: EventLoopFuture<TLSClient>?
+  private var reading: (options: RedisTLSOptions, client: EventLoopFuture<TLSClient>)?
   /// Why no connection can be made by TLS; nil where the last reading was good.
   private(set) var failure: String?
   /// What the last connection was made with.
@@ -47,14 +48,16 @@ final class LinkSecurity {
   }
 
   private func read() -> EventLoopFuture<TLSClient> {
-    if let reading { return reading }
-    let promise = loop.makePromise(of: TLSClient.self)
     let (options, host) = (options(), host)
+    if let reading, reading.options == options { return reading.client }
+    let promise = loop.makePromise(of: TLSClient.self)
     DispatchQueue.global().async {
       promise.completeWith(Result { try TLSClient(TLSMaterial(options), host: host) })
     }
-    reading = promise.futureResult
-    promise.futureResult.assumeIsolated().whenComplete { _ in self.reading = nil }
+    reading = (options, promise.futureResult)
+    promise.futureResult.assumeIsolated().whenComplete { _ in
+      if self.reading?.client === promise.futureResult { self.reading = nil }
+    }
     return promise.futureResult
   }
 }
