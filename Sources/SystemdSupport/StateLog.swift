@@ -206,14 +206,11 @@ public final class StateLog {
 
   /// Makes everything since the last commit valid at one moment; input that was noted before counts as dealt with.
   ///
-  /// - Parameters:
-  ///   - counters: at most ``countersMax`` numbers that are read back as they are.
-  ///   - inputs: input that is noted with it and was not dealt with, for a successor's first commit.
-  public func commit(counters: [UInt64], notDealtWith inputs: [(id: UInt64, bytes: [UInt8])] = []) throws(Failure) {
+  /// - Parameter counters: at most ``countersMax`` numbers that are read back as they are.
+  public func commit(counters: [UInt64]) throws(Failure) {
     self.counters = Array(counters.prefix(Self.countersMax))
     try appendCommit()
-    for input in inputs { try append(.input, Key(kind: 0, id: input.id), input.bytes) }
-    hasInput = !inputs.isEmpty
+    hasInput = false
     storeEnd()
     if !isAreaInUse { takeIntoUse() }
   }

@@ -46,6 +46,4 @@ struct DueRecords {
   var hasSettings = true
   /// Input was noted, or a record removed, since the last commit.
   var hasNotes = false
-  /// Input that a predecessor took from sockets; it is dealt with after the first commit.
-  var leftInputs: [SavedInput] = []
 }

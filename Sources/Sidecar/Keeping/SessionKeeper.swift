@@ -95,9 +95,6 @@ final class SessionKeeper {
   /// The takeover is done: the next commit replaces the predecessor's state.
   func begin() { hasBegun = true }
 
-  /// Input that a predecessor took and did not deal with: it stays noted until this process has.
-  func adopt(_ inputs: [SavedInput]) { due.leftInputs = inputs }
-
   /// The daemon has other settings from now on.
   func settingsChanged() { due.hasSettings = true }
 
@@ -199,8 +196,7 @@ final class SessionKeeper {
         session.keeping.notedBytes = output.readableBytes
       }
       guard hasChanged else { return }
-      try log.commit(counters: source.counters, notDealtWith: due.leftInputs.map { ($0.session.rawValue, $0.bytes) })
-      due.leftInputs = []
+      try log.commit(counters: source.counters)
     }
     due.hasNotes = false
     due.isFirst = false
@@ -424,7 +420,6 @@ final class SessionKeeper {
     // Sessions stay marked as kept, since the service manager may have their sockets; but nothing more is written.
     touched = []
     newClients = []
-    due.leftInputs = []
     log.invalidate()
     store.removeMemory()
   }
@@ -454,7 +449,6 @@ final class SessionKeeper {
     for session in clients.begun(isBeingNoted: { _ in false }) { begin(session) }
     for session in touched { session.keeping.isTouched = false }
     touched = []
-    due.leftInputs = []
     log.invalidate()
     store.removeMemory()
     sweep?.cancel()

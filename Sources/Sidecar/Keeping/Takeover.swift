@@ -75,13 +75,11 @@ final class Takeover {
       let taken = taken.compactMap { $0 }.map { ($0.0, $0.1.value) }
       let kept = NIOLoopBound(takeover.value.takeOver(state.value.value, taken), eventLoop: takeover.value.loop)
       // After the end of this turn: only then is what was taken over safe.
-      return takeover.value.loop.submit { takeover.value.proceed(with: kept.value.sessions, kept.value.inputs) }
+      return takeover.value.loop.submit { takeover.value.proceed(with: kept.value) }
     }
   }
 
-  private func takeOver(
-    _ state: SavedDaemon, _ taken: [(SessionID, TakenOver)]
-  ) -> (sessions: [ClientSession], inputs: [SavedInput]) {
+  private func takeOver(_ state: SavedDaemon, _ taken: [(SessionID, TakenOver)]) -> [ClientSession] {
     sessions.last = max(sessions.last, state.lastSession)
     door.go(behind: state.lastRequest)
     var kept: [ClientSession] = []
@@ -111,8 +109,7 @@ final class Takeover {
       peers.lookUpUnit(of: session)
       kept.append(session)
     }
-    let inputs = takenInputs(of: state)
-    keeper?.adopt(inputs)
+    takeOverInputs(of: state)
     for (id, bytes) in state.outputs {
       guard let session = sessions[id] else { continue }
       if session.output.bytes == nil { session.output.bytes = ByteBuffer() }
@@ -128,7 +125,7 @@ final class Takeover {
         "clients": "\(kept.count)", "gone": "\(state.sessions.count - kept.count)",
         "held": "\(engine.gauges.held)", "waiting": "\(engine.gauges.waiting)",
       ])
-    return (kept, inputs)
+    return kept
   }
 
   /// What ends the session. A process that has ended meanwhile is noticed now. On a kernel without SO_PEERPIDFD (before
@@ -148,13 +145,16 @@ final class Takeover {
     }
   }
 
-  /// The input that the daemon before took from its sockets and did not deal with.
-  private func takenInputs(of state: SavedDaemon) -> [SavedInput] {
-    state.inputs.enumerated().filter { index, input in
-      guard let session = sessions[input.session] else { return false }
+  /// The input that the daemon before took from its sockets and did not deal with. It stands in the records of its
+  /// sessions from the first commit on, until this process has dealt with it.
+  private func takeOverInputs(of state: SavedDaemon) {
+    for (index, input) in state.inputs.enumerated() {
+      guard let session = sessions[input.session] else { continue }
       let isLast = !state.inputs[(index + 1)...].contains { $0.session == input.session }
-      return !(isLast && input.isPeeked && session.hasUnread(input.bytes))
-    }.map(\.element)
+      if isLast, input.isPeeked, session.hasUnread(input.bytes) { continue }
+      if session.input.unread == nil { session.input.unread = ByteBuffer() }
+      session.input.unread?.writeBytes(input.bytes)
+    }
   }
 
   /// Queries to Redis or other hosts ended with the daemon before: they are answered `unavailable`.
@@ -171,13 +171,7 @@ final class Takeover {
     }
   }
 
-  private func proceed(with kept: [ClientSession], _ inputs: [SavedInput]) {
-    for input in inputs {
-      guard let session = sessions[input.session] else { continue }
-      // It is noted already.
-      session.keeping.peekedBytes = input.bytes.count
-      self.input.received(ByteBuffer(bytes: input.bytes), from: session)
-    }
+  private func proceed(with kept: [ClientSession]) {
     for session in kept where sessions.has(session) {
       if !engine.isIdle(session.id) { peers.describe(session) }
       input.readLines(of: session)
