@@ -171,6 +171,39 @@ import Testing
     #expect(try host.kept().engine.heldNames.count == kept && host.isStopped)
   }
 
+  /// The end of the wait for those that are not kept may come in the middle of a turn.
+  @Test func whatTheLastTurnGrantedIsLeftWithItsReply() throws {
+    let host = try TestSidecar(keeping: true, managerReads: true)
+    let a = try host.connect("a")
+    try a.acquire("x")
+    host.endTurn()
+    try host.grant("x")
+    host.endTurn()
+    while host.core.keeper?.hasRoom == true { _ = try host.connect("idle").acquire("y"); host.endTurn() }
+    let slow = try host.connect("slow")
+    try slow.ping(id: 1)
+    try a.acquire("z", id: 2)
+    host.endTurn()
+    slow.stallSilently()
+    #expect(host.life.handover.handOver(to: nil))
+    host.endTurn()
+    #expect(host.life.stages.stage == .handingOver)
+    try host.grant("z")
+    var atFlush: [String] = []
+    let flush = host.life.handover.flushStore
+    host.life.handover.flushStore = {
+      atFlush = (try? host.kept().engine.heldNames) ?? []
+      flush()
+    }
+    slow.read()
+    #expect(host.life.stages.stage == .handedOver)
+    let left = try host.kept()
+    #expect(left.engine.heldNames.contains("z") && atFlush.contains("z"))
+    let replies = left.outputs.map { String(decoding: $0.bytes, as: UTF8.self) }
+    #expect(replies.count { $0.contains(#""id":2"#) } == 1 && replies.count == 1)
+    #expect(!a.text.contains(#""id":2"#))
+  }
+
   /// Where nobody has said whether another daemon follows, what cannot be left is given back.
   @Test func whatCannotBeLeftIsGivenBack() throws {
     let host = try TestSidecar(isLocal: true)

@@ -155,6 +155,8 @@ final class Handover {
   private func handedOver() {
     guard let keeper, life.stage == .handingOver else { return }
     for session in sessions.values where !session.keeping.isKept { session.disconnect() }
+    // A turn may be in its middle. Nothing of it is sent to Redis that the next daemon does not know of.
+    keeper.commitAll()
     flushStore()
     if !keeper.finish(withinMilliseconds: Self.storeFlushMilliseconds) {
       logger.warning("the service manager may not have everything that was to be left to the next daemon")

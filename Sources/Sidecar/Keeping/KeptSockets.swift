@@ -136,6 +136,19 @@ extension StateLog {
     try put(Self.key(of: session), session.record(losses: losses, isFinal: isFinal).encode())
   }
 
+  /// Notes what a session is to be sent, as far as that is not noted. Returns whether there was anything.
+  func noteOutput(of session: ClientSession) throws(Failure) -> Bool {
+    guard let output = session.output.bytes, output.readableBytes > session.keeping.notedBytes else { return false }
+    var failure: Failure?
+    output.withUnsafeReadableBytes { bytes in
+      let rest = UnsafeRawBufferPointer(rebasing: bytes[session.keeping.notedBytes...])
+      do throws(Failure) { try noteOutput(session.id.rawValue, rest) } catch { failure = error }
+    }
+    if let failure { throw failure }
+    session.keeping.notedBytes = output.readableBytes
+    return true
+  }
+
   /// Removes the records of a session.
   func remove(_ session: ClientSession) throws(Failure) {
     try removePieces(of: session)

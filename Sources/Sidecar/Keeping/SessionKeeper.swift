@@ -186,14 +186,7 @@ final class SessionKeeper {
       // In the order in which they will be sent.
       for session in writers.filter(\.output.isGranted) + writers.filter({ !$0.output.isGranted })
       where session.keeping.isKept {
-        guard let output = session.output.bytes else { continue }
-        hasChanged = true
-        var failure: StateLog.Failure?
-        output.withUnsafeReadableBytes { bytes in
-          do throws(StateLog.Failure) { try log.noteOutput(session.id.rawValue, bytes) } catch { failure = error }
-        }
-        if let failure { throw failure }
-        session.keeping.notedBytes = output.readableBytes
+        if try log.noteOutput(of: session) { hasChanged = true }
       }
       guard hasChanged else { return }
       try log.commit(counters: source.counters)
@@ -206,6 +199,9 @@ final class SessionKeeper {
     newClients.removeAll(keepingCapacity: true)
     store.scheduleRetry()
   }
+
+  /// Commits in the middle of a turn, and with it the output that the next process is to send.
+  func commitAll() { commit(writers: clients.all.values.filter { $0.output.bytes != nil }) }
 
   /// The session's output of this turn was given to its connection.
   func handedOver(_ session: ClientSession, _ output: ByteBuffer) {
@@ -390,7 +386,7 @@ final class SessionKeeper {
       log.resetAttempts()
       return true
     }
-    commit(writers: [])
+    commitAll()
     guard !isOver else { return false }
     attempt { () throws(StateLog.Failure) in
       for session in clients.all.values {
