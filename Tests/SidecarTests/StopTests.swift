@@ -204,6 +204,25 @@ import Testing
     #expect(!a.text.contains(#""id":2"#))
   }
 
+  /// The sweep of clients that have nothing to lose comes when it comes.
+  @Test func idleClientsAreLeftHoweverLongTheHandOverTakes() throws {
+    let host = try TestSidecar(isLocal: true, keeping: true, managerReads: true)
+    let (a, idle) = (try host.connect("a"), try host.connect("idle"))
+    for client in [a, idle] { try client.acquire("of \(client === a)") }
+    try idle.release("of false", id: 2)
+    host.endTurn()
+    host.loop.advanceTime(by: .milliseconds(SessionKeeper.sweepMilliseconds))
+    // A slice of one session, and half a sweep between two of them.
+    host.clock.goOn(by: 1_000_000)
+    #expect(host.life.handover.handOver(to: nil))
+    for _ in 0..<3 where host.life.stages.stage != .handedOver {
+      host.loop.advanceTime(by: .milliseconds(SessionKeeper.sweepMilliseconds))
+    }
+    #expect(host.life.stages.stage == .handedOver)
+    #expect(idle.isConnected && a.isConnected)
+    #expect(try host.kept().sessions.count == 2)
+  }
+
   /// Where nobody has said whether another daemon follows, what cannot be left is given back.
   @Test func whatCannotBeLeftIsGivenBack() throws {
     let host = try TestSidecar(isLocal: true)

@@ -338,7 +338,8 @@ final class SessionKeeper {
     sweep = nil
     if isOver { return beginAnew() }
     giveUpUnlessKept()
-    if isOver { return }
+    // Once clients are being left, they stay, idle or not.
+    if isOver || !makesRoom { return }
     for session in Array(clients.all.values) {
       if session.keeping.hadWork || !source.isIdle(session.id) {
         session.keeping.hadWork = false
