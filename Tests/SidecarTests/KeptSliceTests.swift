@@ -172,6 +172,40 @@ import Testing
     #expect(host.keeper.isUsable)
     #expect(try host.kept() == (Self.holds + 1, true))
   }
+
+  /// What a client was sent while everything is written anew is noted nowhere. If it has not taken all of that, nobody
+  /// can go on with it.
+  @Test func whoTakesNoOutputWhileAllIsWrittenAnewIsNotLeftInItsMiddle() throws {
+    let host = try CrowdedHost()
+    let line = ByteBuffer(string: String(repeating: " ", count: 60_000))
+    for client in host.others[1..<40] {
+      try client.channel.writeInbound(line)
+      host.sidecar.endTurn()
+    }
+    #expect(!host.keeper.isRecording)
+    for client in host.others[1..<40] { try client.channel.writeInbound(ByteBuffer(string: "\n")) }
+    host.sidecar.endTurn()
+    for _ in 0..<1000 where !host.keeper.isRecording { host.sidecar.loop.advanceTime(by: .milliseconds(1000)) }
+    #expect(host.keeper.isRecording && !host.keeper.isUsable)
+    let slow = host.others.suffix(2)
+    // All clients are noted in two turns, what they hold in later ones.
+    for _ in 0..<2 { host.sidecar.timerFires() }
+    #expect(!host.keeper.isUsable)
+    for client in slow {
+      client.stallSilently()
+      try client.ping(id: 7)
+    }
+    let ids = host.sidecar.core.sessions.values.filter { session in slow.contains { $0.channel === session.channel } }
+      .map(\.id)
+    while !host.keeper.isUsable { host.sidecar.timerFires() }
+    #expect(slow.allSatisfy { $0.text.contains(#""id":7"#) })
+    func areUncertain() throws -> [Bool?] { try ids.map { try host.sidecar.kept().sessions[$0]?.isUncertain } }
+    #expect(try areUncertain() == [true, true])
+    // They are left again once they have taken it.
+    for client in slow { client.read() }
+    host.sidecar.endTurn()
+    #expect(try areUncertain() == [false, false])
+  }
 }
 
 extension TestSidecar {

@@ -205,6 +205,7 @@ final class SessionKeeper {
 
   /// The session's output of this turn was given to its connection.
   func handedOver(_ session: ClientSession, _ output: ByteBuffer) {
+    if refill != nil { return doubtUnnotedOutput(of: session) }
     guard session.keeping.notedBytes > 0, !isOver else { return }
     session.keeping.notedBytes = 0
     let unsent = session.unsentBytes
@@ -234,6 +235,15 @@ final class SessionKeeper {
     guard session.unsentBytes > 0 else { return }
     session.keeping.unsentOutput = ByteBuffer()
     awaitDrain(of: session)
+  }
+
+  /// While everything is written anew, output is not noted: what of it is not sent makes the session's record another.
+  private func doubtUnnotedOutput(of session: ClientSession) {
+    guard session.keeping.isKept, session.keeping.unsentOutput == nil else { return }
+    doubtOutput(of: session)
+    guard session.keeping.unsentOutput != nil else { return }
+    session.keeping.isChanged = true
+    touch(session)
   }
 
   private func awaitDrain(of session: ClientSession) {
