@@ -75,8 +75,7 @@ final class RedisLink {
   init(
     loop: any EventLoop, url: RedisURL, tls: @escaping () -> RedisTLSOptions, keyPrefix: String, host: String,
     instance: String, timeoutMilliseconds: Int64, clock: HostClock, logger: Logger,
-    onEvent: @escaping (StoreEvent) -> Void,
-    onOutput: @escaping () -> Void, onFirstOutcome: @escaping () -> Void
+    onEvent: @escaping (StoreEvent) -> Void, onOutput: @escaping () -> Void, onFirstOutcome: @escaping () -> Void
   ) {
     self.loop = loop
     self.clock = clock
