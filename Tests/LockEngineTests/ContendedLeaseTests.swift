@@ -87,6 +87,28 @@ import Testing
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(101), terms: .above(100))])
   }
 
+  /// The host would be taken to stand in the queue, and whoever comes next would sleep beside a free lock.
+  @Test func aKeptPlaceThatTheStoreRefusedIsAskedForAgain() {
+    let script = Script(
+      EngineConfiguration(tier: .store) {
+        $0.settings.cohortMax = 100
+        $0.settings.cohortMilliseconds = 10_000
+      })
+    script.open(alice, bob)
+    script.hold(alice)
+    script.feed(contended())
+    let wait = script.acquire(bob)
+    let ask = script.takeSent().last
+    script.cancel(bob, wait)
+    script.reply(.failed(.transient("OOM")), to: ask)
+    #expect(script.sent().isEmpty)
+    script.acquire(bob)
+    script.pass(milliseconds: 1000)
+    #expect(
+      script.sent().first { if case .acquire = $0 { true } else { false } }
+        == .acquire(name: x, attempt: 2, ask: 3, isTry: false, terms: .above(100), keeping: 1))
+  }
+
   @Test func aLeaseThatCameWithOthersWaitingIsUsedOnceAtLeast() {
     let script = Script(
       EngineConfiguration(tier: .store) {

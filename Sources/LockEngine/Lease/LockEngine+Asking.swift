@@ -184,7 +184,8 @@ extension LockEngine {
       lease.askRefused()
       lock.storeRefusal = words
       for waiter in lock.queue.tries where !waiter.isOver { refuse(waiter, .unavailable(words), now: now) }
-      if lock.wanted === lease, !lock.queue.isEmpty { recheck(lock, at: retry(afterRefusals: lock.refusals, now: now)) }
+      // Also where nobody waits now, and the place is kept for whoever comes next.
+      if lock.wanted === lease { recheck(lock, at: retry(afterRefusals: lock.refusals, now: now)) }
       progressChanged(lock, now: now)
     }
     if lock.queue.isEmpty { advance(lock, now: now) }

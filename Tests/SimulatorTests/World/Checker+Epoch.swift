@@ -250,11 +250,16 @@ extension Checker {
     for name in names.indices { floorStands[name] = false }
   }
 
+  /// A daemon sends its question for the epoch: what it learns later it hands over with the next one.
+  func asksForEpoch(_ issuer: String) {
+    knownWhenAsked[issuer] = names.indices.map { knowers[$0].contains(issuer) ? highestToken[$0] : nil }
+  }
+
   /// What a daemon hands over with its question for the epoch, and learns from the answer. Who comes when the epoch is open
   /// comes too late: others do not ask again.
   private func handedFloors(by issuer: String, inGrace: Bool) {
     for name in names.indices {
-      if knowers[name].contains(issuer) {
+      if let known = knownWhenAsked[issuer]?[name], known == highestToken[name] {
         if inGrace { floorStands[name] = true }
       } else if floorStands[name] {
         knowers[name].insert(issuer)

@@ -132,6 +132,8 @@ final class Checker {
   /// The daemons that know of the highest token of each lock, and whether one of them has told the epoch that there is.
   var knowers: [Set<String>]
   var floorStands: [Bool]
+  /// The highest token of each lock, where a daemon knew it when it last asked for the epoch; nil where it did not.
+  var knownWhenAsked: [String: [Token?]] = [:]
   /// When that token was given out.
   var roseAt: [Int64]
   /// All epochs ever, and when each of them began.

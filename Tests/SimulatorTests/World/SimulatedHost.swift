@@ -238,7 +238,9 @@ final class SimulatedHost {
     if isTellingLinkDown { return }
     guard linkIsUp else { return world.fail("host \(index) sends \(command) while the link is down") }
     switch command {
-    case .confirmEpoch: return send(id, command)
+    case .confirmEpoch:
+      world.checker.asksForEpoch(me)
+      return send(id, command)
     case .renew, .reclaim: waitingRenewals.append((id, command))
     case .acquire, .release, .downgrade, .reserve, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .hostMessage:
       waitingCommands.append((id, command))
