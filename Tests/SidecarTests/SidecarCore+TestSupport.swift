@@ -275,8 +275,11 @@ final class TestSidecar {
   ///   - keeping: whether it keeps what must outlive the process.
   ///   - tokens: the tokens to give when locks are of this host alone; nil: by the clock.
   ///   - managerReads: whether there is a service manager that takes what it is handed.
+  ///   - places: how many descriptors it keeps.
+  ///   - stateBytes: how much memory there is for what must outlive the process.
   init(
-    isLocal: Bool = false, keeping: Bool = false, managerReads: Bool = false,
+    isLocal: Bool = false, keeping: Bool = false, managerReads: Bool = false, places: Int = 100,
+    stateBytes: Int64 = 1 << 22,
     stage: LifeStage.Stage = .serving, tokens: LocalTokenReservation? = nil,
     configure: (inout Settings) -> Void = { _ in }
   ) throws {
@@ -286,10 +289,10 @@ final class TestSidecar {
     settings.live.engine.lingerMilliseconds = 0
     configure(&settings)
     var configuration = SidecarConfiguration(settings: settings, version: "1")
-    configuration.stateBytes = 1 << 22
+    configuration.stateBytes = stateBytes
     store = FakeStore(journal: journal)
     if managerReads { manager = try ManagerSocket() }
-    let descriptors = keeping ? DescriptorStore(notifySocket: manager?.path ?? "/nowhere", capacity: 100) : nil
+    let descriptors = keeping ? DescriptorStore(notifySocket: manager?.path ?? "/nowhere", capacity: places) : nil
     life = Lifecycle(
       configuration: configuration, loop: loop, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
       notifier: Notifier(isEnabled: false, watchdogIntervalMicroseconds: nil, clock: { 0 }, send: { _ in }),
