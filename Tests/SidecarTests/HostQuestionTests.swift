@@ -17,7 +17,12 @@ import Testing
 
   /// Asks for a lock that as many other hosts hold.
   private func inspect(_ client: TestClient, id: Int, holders: Int = 1) throws {
-    try client.send(#"{"id":\#(id),"method":"inspect","params":{"name":"x"}}"#)
+    try ask(#"{"id":\#(id),"method":"inspect","params":{"name":"x"}}"#, client, holders: holders)
+  }
+
+  /// Asks what Redis answers with so many other hosts as holders.
+  private func ask(_ request: String, _ client: TestClient, holders: Int = 1) throws {
+    try client.send(request)
     host.endTurn()
     let asked = try #require(host.store.inspections.last)
     host.store.inspections = []
@@ -95,5 +100,27 @@ import Testing
     try inspect(b, id: 3)
     answer()
     #expect(b.text.split(separator: "\n").last?.contains(#""result""#) == true)
+  }
+
+  @Test func aBreakThatIsRefusedHasBrokenNothing() throws {
+    let holder = try host.connect("holder", uid: 1001)
+    try holder.acquire("x", more: #","mode":"shared""#)
+    host.endTurn()
+    try host.grant("x")
+    host.endTurn()
+    #expect(holder.text.contains(#""result""#))
+    let (asking, breaking) = (try host.connect("asking", uid: 0), try host.connect("breaking", uid: 0))
+    try inspect(asking, id: 1, holders: HostCalls.perUserMax)
+    func breakIt(id: Int) throws {
+      try ask(#"{"id":\#(id),"method":"break","params":{"name":"x"}}"#, breaking)
+    }
+    try breakIt(id: 1)
+    #expect(breaking.text.contains("host_questions_per_uid") && limitsMet == 1)
+    #expect(!holder.text.contains(#""lost""#))
+    answer()
+    try breakIt(id: 2)
+    #expect(holder.text.contains(#""lost""#))
+    answer()
+    #expect(breaking.text.contains(#""id":2,"result""#))
   }
 }

@@ -30,6 +30,8 @@ extension LockQueries {
       store.inspect([name], waitingHostsMax: 0, of: user, completion)
     } answer: { inspections in
       let found = inspections[0]
+      // Asked before anything is broken: who is refused has broken nothing.
+      guard self.mayAskHosts(self.holdersElsewhere(found).count, for: session, id) else { return }
       let tokens = breakHere()
       switch found.state {
       case .free: self.answer(order, session, broken: tokens)
@@ -46,7 +48,7 @@ extension LockQueries {
   private func breakElsewhere(
     _ order: BreakOrder, _ session: ClientSession, _ found: LockInspection, broken tokens: [Token]
   ) {
-    let inboxes = Set(found.holders.map { ExactText($0.inbox) }).subtracting([ExactText(self.inbox)]).sorted()
+    let inboxes = holdersElsewhere(found).sorted()
     let question = HostQuestion.breakHolds(order.name, token: order.token, reason: order.reason, by: order.by)
     queryHosts(
       hosts: inboxes.map { ($0.text, question) }, waitMilliseconds: Self.breakMilliseconds, for: session, order.id
@@ -68,6 +70,11 @@ extension LockQueries {
         seen[entry].map { (host: $0.host, reason: $0.1) }
       }
     }
+  }
+
+  /// The inboxes of the other hosts that hold a lock.
+  private func holdersElsewhere(_ found: LockInspection) -> Set<ExactText> {
+    Set(found.holders.map { ExactText($0.inbox) }).subtracting([ExactText(inbox)])
   }
 
   /// Why a holder's lease is taken in Redis; nil: it is not.

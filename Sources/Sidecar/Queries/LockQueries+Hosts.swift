@@ -25,11 +25,7 @@ extension LockQueries {
     _ then: @escaping ([(inbox: String, outcome: HostCalls.Outcome)]) -> Void
   ) {
     guard !questions.isEmpty, let hostCalls else { return then([]) }
-    guard let count = limits.mayAskHosts(session, count: questions.count) else {
-      return output.write(to: session) { writer in
-        writer.failure(id: id, .limit) { $0.member("limit", LimitName.hostQuestionsPerUID.rawValue) }
-      }
-    }
+    guard let count = questionsToAsk(questions.count, for: session, id) else { return }
     let (asked, others) = (questions.prefix(count), questions.dropFirst(count))
     let request = door.newRequest()
     session.beganQuery(request, as: id)
@@ -44,6 +40,20 @@ extension LockQueries {
       then(outcomes + others.map { (inbox: $0.inbox, outcome: .unknown) })
       self.output.touch(session)
     }
+  }
+
+  /// Whether so many hosts may be asked on behalf of a session; if not, its request is refused.
+  func mayAskHosts(_ count: Int, for session: ClientSession, _ id: MessageID) -> Bool {
+    count == 0 || questionsToAsk(count, for: session, id) != nil
+  }
+
+  /// How many of these questions may be asked; nil: none, and the request is refused.
+  private func questionsToAsk(_ count: Int, for session: ClientSession, _ id: MessageID) -> Int? {
+    if let asked = limits.mayAskHosts(session, count: count) { return asked }
+    output.write(to: session) { writer in
+      writer.failure(id: id, .limit) { $0.member("limit", LimitName.hostQuestionsPerUID.rawValue) }
+    }
+    return nil
   }
 
   /// Which hosts to ask what, to know who holds these locks and waits for them elsewhere.
