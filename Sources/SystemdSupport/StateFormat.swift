@@ -1,5 +1,5 @@
-// How a `StateLog` looks in memory. Numbers are little-endian. A change of it raises `StateLayout.version`; a daemon
-// reads `versionsRead`. The records in it have a format of their own: protocol/formats.md.
+// How a `StateLog` looks in memory. Numbers are little-endian. A change of it raises `StateLayout.version`, and a
+// daemon reads no other one. The records in it have a format of their own: protocol/formats.md.
 
 /// Where things stand.
 struct StateLayout {
