@@ -2,7 +2,8 @@
 ///
 /// An error reply is a code word and prose. An error that a script ran into comes as it is since Redis 7
 /// (`READONLY You can't write … script: 1b936e…, on @user_script:12.`); older servers wrap it
-/// (`ERR Error running script (call to f_1b936e…): @user_script:12: -READONLY You can't write …`).
+/// (`ERR Error running script (call to f_1b936e…): @user_script:12: -READONLY You can't write …`), and give one that a
+/// script has caught a place alone (`@user_script: 12: -READONLY You can't write …`).
 public enum RedisErrorReply {
   /// Whether `error` is known to be a state of the server, and no mistake in what it was asked.
   public static func isStateOfServer(error: [UInt8]) -> Bool {
@@ -53,8 +54,8 @@ public enum RedisErrorReply {
   /// The code word that tells what happened: the first word, or, where an older server wraps a script's error, the
   /// first known one within.
   package static func significantCode(of error: [UInt8]) -> String? {
-    guard let code = code(of: error) else { return nil }
-    guard code == "ERR", starts(error, with: "ERR Error running script") else { return code }
+    let code = code(of: error)
+    guard starts(error, with: "ERR Error running script") || starts(error, with: "@user_script:") else { return code }
     for word in error.split(separator: 0x20).dropFirst() {
       guard let inner = codeWord(word.first == 0x2D ? word.dropFirst() : word) else { continue }
       if inner == "WRONGTYPE" || inner == "CROSSSLOT" || statesOfServer.contains(inner) { return inner }

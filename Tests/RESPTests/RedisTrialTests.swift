@@ -109,6 +109,14 @@ import Testing
     #expect(other.received(subscribed + push + reply(1, "SET", error) + "+PONG\r\n") == [.ready(.testing())])
   }
 
+  /// Redis 6.2 puts the place in the script before the words of an error that the script has caught.
+  @Test(arguments: ["NOREPLICAS Not enough good replicas to write.", "READONLY You can't write against a read only"])
+  func stateOfServerIsNoReasonWhereAPlaceStandsBeforeIt(error: String) {
+    var connection = connected()
+    let trial = reply(1, "DEL", "@user_script: 15: -\(error)\r\n")
+    #expect(connection.received(subscribed + push + trial + "+PONG\r\n") == [.ready(.testing())])
+  }
+
   @Test(arguments: ["*0\r\n", "+OK\r\n"])
   func replyOfAnotherKindIsAFault(reply: String) {
     var connection = connected()
