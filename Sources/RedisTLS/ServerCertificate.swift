@@ -23,7 +23,8 @@ enum ServerName: Equatable, Sendable {
   /// What the server is told of it (SNI), which takes no addresses.
   var hint: String? {
     switch self {
-    case .host(let name): name.last == "." ? String(name.dropLast()) : name
+    case .host(let name) where name.last == ".": name == "." ? nil : ServerName(String(name.dropLast())).hint
+    case .host(let name): name
     case .address: nil
     }
   }
@@ -86,7 +87,12 @@ struct CertificateNames: Equatable {
 
   /// The names for people.
   var words: String {
-    let all = hosts.map { CertificateText.shown($0) } + addresses.map(Self.text(ofAddress:))
+    let names = hosts.map { name in
+      let shown = CertificateText.shown(name)
+      if case .address = ServerName(shown) { return "the name \(shown), which is no address" }
+      return shown
+    }
+    let all = names + addresses.map(Self.text(ofAddress:))
     guard !all.isEmpty else {
       let common =
         commonName.map { ", only the common name \(CertificateText.shown($0.utf8)), which is not used" } ?? ""

@@ -55,7 +55,8 @@ extension TLSClient {
     case "SSLV3_ALERT_HANDSHAKE_FAILURE":
       return isShown
         ? "the server refuses the TLS handshake: it may refuse the certificate \(own), or all ciphers of ours"
-        : "the server refuses the TLS handshake: it may want a client certificate (redis_tls_cert, redis_tls_key)"
+        : "the server refuses the TLS handshake: it may want a client certificate (redis_tls_cert, redis_tls_key), or "
+          + "refuse all ciphers of ours"
     case "TLSV1_ALERT_UNKNOWN_CA":
       return "the server does not know the CA of our certificate \(own)\(issuer)"
     case "SSLV3_ALERT_CERTIFICATE_EXPIRED":
@@ -86,8 +87,14 @@ extension TLSClient {
     let place = material.roots == nil ? "the CAs of this system" : SystemText.shown(material.options.caFile)
     let signer = CertificateText.issuer(of: certificate)
     let named = (material.roots ?? []).filter { $0.subjectName == certificate.issuerName }
-    if let over = named.lazy.compactMap({ CertificateTime($0).words(now: now) }).first {
+    let over = named.compactMap { CertificateTime($0).words(now: now) }
+    if !named.isEmpty, over.count == named.count, let over = over.first {
       return "the server's certificate is signed by \(signer), whose certificate in \(place) \(over)"
+    }
+    if let between = named.first(where: { $0.subjectName != $0.issuerName }) {
+      let root = CertificateText.issuer(of: between)
+      return "the server's certificate is signed by \(signer), which is in \(place), and was itself signed by \(root): "
+        + "that must be there, too"
     }
     if !named.isEmpty {
       return "the server's certificate is signed by another \(signer) than that in \(place), or is not for a server"

@@ -37,6 +37,8 @@ import Testing
     for text in ["127.0.0.2", "::2", "localhost"] { #expect(!some.includes(ServerName(text)), "\(text)") }
     #expect(ServerName("127.0.0.1").hint == nil)
     #expect(ServerName("redis.example.com.").hint == "redis.example.com")
+    // The library takes neither an address nor nothing.
+    for text in ["127.0.0.1.", "."] { #expect(ServerName(text).hint == nil, "\(text)") }
   }
 
   @Test func aCommonNameCountsForNothing() {
@@ -52,6 +54,7 @@ import Testing
     #expect(names(["a", "*.b"], [[10, 0, 0, 1], loopback]).words == "a, *.b, 10.0.0.1, ::1")
     #expect(names((0..<11).map { "h\($0)" }).words == "h0, h1, h2, h3, h4, h5, h6, h7 and 3 more")
     #expect(names([], [[1, 2]]).words == "an address of 2 bytes")
+    #expect(names(["10.0.0.1"]).words == "the name 10.0.0.1, which is no address")
   }
 
   @Test func nothingOfOthersReachesTheTerminal() {
