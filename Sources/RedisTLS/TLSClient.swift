@@ -27,19 +27,27 @@ public struct TLSClient: Sendable {
     name = ServerName(options.serverName.isEmpty ? host : options.serverName)
     var configuration = TLSConfiguration.makeClientConfiguration()
     configuration.minimumTLSVersion = .tlsv12
+    configuration.verifySignatureAlgorithms = Self.signatures
     configuration.shutdownTimeout = .milliseconds(500)
     switch options.verification {
     // The name is checked here: the library would take an address that the name leads to for the name, and a common name.
     case .full: configuration.certificateVerification = .noHostnameVerification
     case .none: configuration.certificateVerification = .none
     }
-    configuration.trustRoots = material.roots.map { .certificates($0) } ?? .default
+    configuration.trustRoots = material.trusted(now: time(nil)).map { .certificates($0) } ?? .default
     material.identify(&configuration)
     do { context = try NIOSSLContext(configuration: configuration) } catch {
       guard material.roots == nil else { throw TLSFailure(description: "TLS cannot begin: \(error)") }
       throw TLSFailure(description: "this system has no CAs to trust (ca-certificates): name a file with redis_tls_ca")
     }
   }
+
+  /// By what a server may prove that it has the key of its certificate: what the library offers by itself, and keys of
+  /// Ed25519 and P-521, which openssl makes and Redis takes.
+  private static let signatures: [SignatureAlgorithm] = [
+    .ecdsaSecp256R1Sha256, .rsaPssRsaeSha256, .rsaPkcs1Sha256, .ecdsaSecp384R1Sha384, .rsaPssRsaeSha384,
+    .rsaPkcs1Sha384, .rsaPssRsaeSha512, .rsaPkcs1Sha512, .ed25519, .ecdsaSecp521R1Sha512, .rsaPkcs1Sha1,
+  ]
 
   /// Puts TLS into the pipeline of a connection that is being made, before any other handler. `secured` is told whether the
   /// server is the right one, within `timeoutMilliseconds` from the moment at which the connection is there; nothing may be

@@ -50,7 +50,8 @@ public struct TLSMaterial: Sendable {
       case .failure(let error): throw Problem(file: file, path: path, message: error.message)
       case .success(let bytes):
         guard !bytes.isEmpty else { throw Problem(file: file, path: path, message: "the file is empty") }
-        return bytes
+        // The library would overlook the first block behind a byte order mark.
+        return bytes.starts(with: [0xEF, 0xBB, 0xBF]) ? Array(bytes.dropFirst(3)) : bytes
       }
     }
     if options.caFile.isEmpty {
@@ -125,6 +126,16 @@ public struct TLSMaterial: Sendable {
   func identify(_ configuration: inout TLSConfiguration) {
     configuration.certificateChain = chain.map { .certificate($0) }
     configuration.privateKey = key.map { .privateKey($0) }
+  }
+
+  /// The certificates to trust; nil: those of the system. Those that are over are left out, unless all are: of an authority
+  /// that was renewed under its name the library may take the older one alone.
+  ///
+  /// - Parameter now: in seconds since 1970.
+  func trusted(now: Int) -> [NIOSSLCertificate]? {
+    guard let roots else { return nil }
+    let good = roots.filter { CertificateTime($0).words(now: now) == nil }
+    return good.isEmpty ? roots : good
   }
 
   /// What is wrong with the files today, and may be right on another day.

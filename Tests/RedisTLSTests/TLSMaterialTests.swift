@@ -87,6 +87,23 @@ import Testing
     #expect(problem(options(certificate: made.path("own.pem"), key: key))?.message == "the key in it is damaged")
   }
 
+  @Test func aByteOrderMarkHidesNothing() throws {
+    let marked = try made.write([0xEF, 0xBB, 0xBF] + made.bytes("ca.pem") + made.bytes("other.pem"), to: "marked.pem")
+    #expect(try TLSMaterial(options(ca: marked)).roots?.count == 2)
+    let key = try made.write([0xEF, 0xBB, 0xBF] + made.bytes("own.key"), to: "marked.key")
+    #expect(problem(options(certificate: made.path("own.pem"), key: key)) == nil)
+  }
+
+  @Test func authoritiesThatAreOverAreLeftOutUnlessAllAre() throws {
+    try made.make("short", days: 1)
+    let both = try made.write(made.bytes("short.pem") + made.bytes("ca.pem"), to: "both-ca.pem")
+    let material = try TLSMaterial(options(ca: both))
+    #expect(material.trusted(now: now)?.count == 2)
+    #expect(material.trusted(now: now + 2 * 86_400) == material.roots?.suffix(1))
+    #expect(material.trusted(now: now + 40 * 86_400)?.count == 2)
+    #expect(try TLSMaterial(options()).trusted(now: now) == nil)
+  }
+
   @Test func anEncryptedKeyIsTold() throws {
     for form in ["-traditional", "-out"] {
       let path = made.path("locked\(form).key")

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from harness.certificates import Authority
+from harness.certificates import P521, Authority
 from harness.client import RpcError
 from harness.redis_server import free_port
 from harness.waiting import GENEROUS_MS, GENEROUS_SECONDS, wait_until
@@ -128,6 +128,38 @@ def test_a_client_certificate_is_shown_to_who_wants_it(site):
     both = site.lab.directory / "both.pem"
     both.write_bytes(own.key.read_bytes() + own.path.read_bytes())
     works(site.daemon("--redis-tls-cert", both))
+
+
+@pytest.mark.parametrize("kind", [("rsa:2048",), P521, ("ed25519",)], ids=["RSA", "P-521", "Ed25519"])
+def test_keys_may_be_of_several_kinds(site, kind):
+    """Those that openssl makes and Redis takes."""
+    site.serve(site.authority.sign("server", EVERYWHERE, kind=kind), clients="yes")
+    works(site.daemon(*identified(site.authority.sign("client", kind=kind))))
+
+
+@pytest.mark.parametrize("is_old_first", [True, False], ids=["old first", "new first"])
+def test_an_authority_may_be_renewed_under_its_name(site, is_old_first):
+    """Who adds the new certificate to a file leaves the old one there, which is over one day."""
+    site.serve()
+    parts = [site.authority.before_renewal().read_bytes(), site.ca.read_bytes()]
+    bundle = site.lab.directory / "bundle.pem"
+    bundle.write_bytes(b"".join(parts if is_old_first else reversed(parts)))
+    works(site.daemon("--redis-tls-ca", bundle, ca=False))
+
+
+def test_authorities_between_may_be_shown_by_the_server_or_stand_in_the_file(site):
+    between = Authority(site.lab.directory, "between", above=site.authority)
+    certificate = between.sign("server", EVERYWHERE)
+    bundle = site.lab.directory / "bundle.pem"
+    bundle.write_bytes(between.path.read_bytes() + site.ca.read_bytes())
+    site.serve(certificate)
+    works(site.daemon("--redis-tls-ca", bundle, ca=False))
+    reason(site.daemon(), "signed by 'between', which is unknown")
+    certificate.path.write_bytes(certificate.path.read_bytes() + between.path.read_bytes())
+    site.serve(certificate)
+    works(site.daemon())
+    reason(site.daemon("--redis-tls-ca", between.path, ca=False),
+           "signed by 'between', which is in .*, and was itself signed by 'site-ca': that must be there, too")
 
 
 def test_the_files_may_be_credentials_of_systemd(site):

@@ -2,8 +2,11 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import time
+
+P256, P521 = (("ec", "-pkeyopt", f"ec_paramgen_curve:{curve}") for curve in ("prime256v1", "secp521r1"))
 
 _CONFIGURATION = """
 [ca]
@@ -42,32 +45,47 @@ class Certificate:
 
 
 class Authority(Certificate):
-    """Signs certificates."""
+    """Signs certificates. One that is signed by another, `above`, is no root."""
 
-    def __init__(self, directory, name):
+    def __init__(self, directory, name, above=None):
         self.directory = pathlib.Path(directory) / name
         self.directory.mkdir()
         super().__init__(self.directory / "ca")
-        _openssl("req", "-x509", *_new_key(self.key), "-out", self.path, "-subj", f"/CN={name}", "-days", "3650")
+        self.name = name
+        if above:
+            signed = above.sign(name, constraints="critical,CA:TRUE")
+            shutil.copy(signed.path, self.path)
+            shutil.copy(signed.key, self.key)
+        else:
+            _openssl("req", "-x509", *_new_key(self.key), "-out", self.path, "-subj", f"/CN={name}", "-days", "3650")
         (self.directory / "index").touch()
         self.configuration = self.directory / "ca.cnf"
         self.configuration.write_text(_CONFIGURATION.format(directory=self.directory))
 
-    def sign(self, name, names=None, begins=-3600, ends=86400, usage=None):
+    def sign(self, name, names=None, begins=-3600, ends=86400, usage=None, constraints=None, kind=P256):
         """A certificate for `names` (as openssl writes them, such as `DNS:a,IP:127.0.0.1`), good from `begins` to `ends`
-        seconds from now."""
+        seconds from now, and a key of a `kind` as `openssl req -newkey` takes it."""
         made = Certificate(self.directory / name)
         request = self.directory / f"{name}.csr"
-        wanted = [("subjectAltName", names), ("extendedKeyUsage", usage)]
+        wanted = [("subjectAltName", names), ("extendedKeyUsage", usage), ("basicConstraints", constraints)]
         extensions = [word for key, value in wanted if value for word in ("-addext", f"{key}={value}")]
-        _openssl("req", *_new_key(made.key), "-out", request, "-subj", f"/CN={name}", *extensions)
+        _openssl("req", *_new_key(made.key, kind), "-out", request, "-subj", f"/CN={name}", *extensions)
         _openssl("ca", "-batch", "-config", self.configuration, "-cert", self.path, "-keyfile", self.key, "-in", request,
                  "-out", made.path, "-notext", "-startdate", _moment(begins), "-enddate", _moment(ends))
         return made
 
+    def before_renewal(self):
+        """The certificate that this root had before: of the same name and key, and over."""
+        request, path = self.directory / "before.csr", self.directory / "before.pem"
+        _openssl("req", "-new", "-key", self.key, "-out", request, "-subj", f"/CN={self.name}",
+                 "-addext", "basicConstraints=critical,CA:TRUE")
+        _openssl("ca", "-batch", "-config", self.configuration, "-selfsign", "-keyfile", self.key, "-in", request,
+                 "-out", path, "-notext", "-startdate", _moment(-7200), "-enddate", _moment(-3600))
+        return path
 
-def _new_key(path):
-    return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", path]
+
+def _new_key(path, kind=P256):
+    return ["-newkey", *kind, "-nodes", "-keyout", path]
 
 
 def _openssl(*arguments):
