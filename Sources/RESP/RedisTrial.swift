@@ -72,6 +72,6 @@ struct TrialFindings {
     let codes = ["MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN"]
     if codes.contains(where: { $0 == RedisErrorReply.significantCode(of: error) }) { return true }
     let words = String(decoding: error.prefix(500), as: UTF8.self)
-    return ["non local key", "in a cluster", "same slot"].contains { words.contains($0) }
+    return ["non local key", "in a cluster", "same slot", "slot not served"].contains { words.contains($0) }
   }
 }

@@ -80,6 +80,7 @@ import Testing
 
   @Test(arguments: [
     "ERR Script attempted to access a non local key in a cluster node script: 1b, on @user_script:17.",
+    "ERR Script attempted to access a slot not served script: 1b, on @user_script:17.",
     "ERR Error running script (call to f_1): @user_script:17: -MOVED 3 127.0.0.1:1",
     "CROSSSLOT Keys in request don't hash to the same slot",
   ])
