@@ -61,9 +61,12 @@ public struct TLSClient: Sendable {
     try pipeline.addHandler(TLSGate(self, tls, timeoutMilliseconds: timeoutMilliseconds, secured))
   }
 
+  /// Whether anything of a server's certificate is checked.
+  public var verifies: Bool { material.options.verification != .none }
+
   /// Why the certificate of a server is not taken; nil: it is. Who signed it has been checked.
   func problem(with certificate: NIOSSLCertificate?) -> TLSFailure? {
-    guard material.options.verification == .full else { return nil }
+    guard verifies else { return nil }
     guard let certificate else { return TLSFailure(description: "the server has shown no certificate") }
     let names = CertificateNames(certificate)
     guard !names.includes(name) else { return nil }

@@ -310,6 +310,48 @@ def test_without_verification_everybody_is_believed_and_the_log_says_so_each_tim
     wait_until(lambda: daemon.log().count(said) == 2, "the warning of the new connection")
 
 
+def test_the_log_says_how_a_connection_was_made_and_not_what_the_settings_are_since(site):
+    site.serve(site.authority.sign("server", "DNS:other.test"))
+    hello, may_answer = threading.Event(), threading.Event()
+
+    def forward(listener, connection):
+        # The daemon serves when the first attempt has failed.
+        if len(listener.open) == 1:
+            return connection.close()
+        with socket.create_connection(("127.0.0.1", site.tls_port)) as server:
+            server.sendall(connection.recv(16384))
+            hello.set()
+            assert may_answer.wait(GENEROUS_SECONDS)
+            pumps = [threading.Thread(target=pump, args=ends, daemon=True)
+                     for ends in ((server, connection), (connection, server))]
+            for thread in pumps:
+                thread.start()
+            for thread in pumps:
+                thread.join()
+
+    def pump(one, other):
+        with contextlib.suppress(OSError):
+            while some := one.recv(16384):
+                other.sendall(some)
+        with contextlib.suppress(OSError):
+            other.shutdown(socket.SHUT_RDWR)
+
+    listener = Listener(forward)
+    file = site.lab.directory / "settings.yaml"
+    file.write_text("redis_tls_verify: none\n")
+    try:
+        daemon = site.lab.daemon(listener, args=["--config", file, "--redis-timeout-ms", "20000"], lease_ms=LEASE_MS)
+        assert hello.wait(GENEROUS_SECONDS)
+        file.write_text("redis_tls_verify: full\n")
+        daemon.reload()
+        may_answer.set()
+        wait_until(lambda: "connected to Redis" in daemon.log(), "the connection")
+        wait_until(lambda: "the certificate of Redis is not checked" in daemon.log(), "the warning")
+    finally:
+        may_answer.set()
+        listener.close()
+
+
 # The server and our certificate
 
 

@@ -24,8 +24,8 @@ final class LinkSecurity {
     self.options = options
   }
 
-  /// Whether anything of the server's certificate is checked.
-  var verifies: Bool { options().verification != .none }
+  /// Whether anything of the server's certificate was checked when the last connection was made.
+  var verifies: Bool { client?.verifies ?? true }
 
   /// Reads the files. The completion is called once; nil: ``failure`` says why they cannot be used.
   func prepare(timeoutMilliseconds: Int64, _ completion: @escaping (TLSClient?) -> Void) {
