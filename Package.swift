@@ -147,7 +147,7 @@ let package = Package(
       name: "SidecarTests",
       dependencies: [
         "CEventLoop", "Sidecar", "ClientProtocol", "DaemonSettings", "LockEngine", "LockTypes", "RESP", "RedisLeases",
-        "SystemdSupport", "TestSupport", nioCore, nioEmbedded, nioPosix, logging,
+        "RedisTLS", "SystemdSupport", "TestSupport", nioCore, nioEmbedded, nioPosix, logging,
       ],
       swiftSettings: strict),
     // The simulator runs the real scripts in the interpreter that Redis has inside. Only tests need it: it is a part
