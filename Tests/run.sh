@@ -287,11 +287,14 @@ install_servers() {
   install_python_packages && .venv/bin/python Tests/lib/servers.py .build/servers >"$log_directory/servers.txt"
 }
 
+# Where the log of a server stands; its other files have the same name with another ending.
+server_log() { printf '%s/servers-%s' "$log_directory" "${1//[^A-Za-z0-9.]/-}"; }
+
 # Runs the tests on all the servers at a time: they wait for timers most of the time.
 run_servers() {
   local program name log
   while read -r program name; do
-    log=$PWD/$log_directory/servers-${name//[^A-Za-z0-9.]/-}
+    log=$PWD/$(server_log "$name")
     rm -f "$log.xml" "$log.status"
     (
       cd Tests/system || exit 1
@@ -314,7 +317,7 @@ part_servers() {
   quietly "servers" run_servers
   local program name log status
   while read -r program name; do
-    log=$log_directory/servers-${name//[^A-Za-z0-9.]/-}
+    log=$(server_log "$name")
     status=$(cat "$log.status" 2>/dev/null)
     show_failures "${status:-1}" "$log.log"
     count_xunit "$name" "${status:-1}" "$log.xml"

@@ -10,6 +10,15 @@ import Testing
     .pushReceived(.only, .contended(name: x, attempt: 1, ask: ask, isTry: isTry, inbox: "other/1"))
   }
 
+  /// With other bounds of a cohort.
+  private static func script(cohortMax: Int, milliseconds: Int64) -> Script {
+    Script(
+      EngineConfiguration(tier: .store) {
+        $0.settings.cohortMax = cohortMax
+        $0.settings.cohortMilliseconds = milliseconds
+      })
+  }
+
   @Test func aTryOfAnotherHostIsToldThatTheLockIsInUse() {
     script.open(alice)
     script.hold(alice)
@@ -21,11 +30,7 @@ import Testing
 
   // Pitfall 37.
   @Test func handOversEndWithTheirNumberOrTheirTime() {
-    let script = Script(
-      EngineConfiguration(tier: .store) {
-        $0.settings.cohortMax = 2
-        $0.settings.cohortMilliseconds = 50
-      })
+    let script = Self.script(cohortMax: 2, milliseconds: 50)
     script.open(alice, bob)
     script.hold(alice)
     script.feed(contended())
@@ -47,11 +52,7 @@ import Testing
         .acquire(name: x, attempt: 3, ask: 3, isTry: false, terms: .above(102), keeping: 1),
         .release(name: x, attempt: 1, unused: .from(103), terms: .above(102)),
       ])
-    let slow = Script(
-      EngineConfiguration(tier: .store) {
-        $0.settings.cohortMax = 100
-        $0.settings.cohortMilliseconds = 50
-      })
+    let slow = Self.script(cohortMax: 100, milliseconds: 50)
     slow.open(alice, bob)
     slow.hold(alice)
     slow.feed(contended())
@@ -64,11 +65,7 @@ import Testing
 
   /// Only while clients here may have the lock from each other.
   @Test func aPlaceInTheQueueThatNobodyNeedsIsNotKeptLong() {
-    let script = Script(
-      EngineConfiguration(tier: .store) {
-        $0.settings.cohortMax = 100
-        $0.settings.cohortMilliseconds = 50
-      })
+    let script = Self.script(cohortMax: 100, milliseconds: 50)
     script.open(alice, bob)
     script.hold(alice)
     script.feed(contended())
@@ -89,11 +86,7 @@ import Testing
 
   /// The host would be taken to stand in the queue, and whoever comes next would sleep beside a free lock.
   @Test func aKeptPlaceThatTheStoreRefusedIsAskedForAgain() {
-    let script = Script(
-      EngineConfiguration(tier: .store) {
-        $0.settings.cohortMax = 100
-        $0.settings.cohortMilliseconds = 10_000
-      })
+    let script = Self.script(cohortMax: 100, milliseconds: 10_000)
     script.open(alice, bob)
     script.hold(alice)
     script.feed(contended())
@@ -110,11 +103,7 @@ import Testing
   }
 
   @Test func aLeaseThatCameWithOthersWaitingIsUsedOnceAtLeast() {
-    let script = Script(
-      EngineConfiguration(tier: .store) {
-        $0.settings.cohortMax = 0
-        $0.settings.cohortMilliseconds = 0
-      })
+    let script = Self.script(cohortMax: 0, milliseconds: 0)
     script.open(alice, bob)
     script.acquire(alice)
     script.acquire(bob)
@@ -153,11 +142,7 @@ import Testing
   }
 
   @Test func newLimitsCountFromTheNextDecisionOn() {
-    let script = Script(
-      EngineConfiguration(tier: .store) {
-        $0.settings.cohortMax = 100
-        $0.settings.cohortMilliseconds = 50
-      })
+    let script = Self.script(cohortMax: 100, milliseconds: 50)
     script.open(alice, bob)
     script.hold(alice)
     script.feed(contended())

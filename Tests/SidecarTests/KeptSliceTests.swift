@@ -46,6 +46,18 @@ import Testing
       sidecar.endTurn()
     }
 
+    /// Long lines, until not all of them fit, and then their ends.
+    func fillMemory(withLinesOf clients: ArraySlice<TestClient>) throws {
+      let line = ByteBuffer(string: String(repeating: " ", count: 60_000))
+      for client in clients {
+        try client.channel.writeInbound(line)
+        sidecar.endTurn()
+      }
+      #expect(!keeper.isRecording)
+      for client in clients { try client.channel.writeInbound(ByteBuffer(string: "\n")) }
+      sidecar.endTurn()
+    }
+
     /// How many locks of that client would outlive the process, and whether its session would.
     func kept() throws -> (holds: Int, session: Bool) {
       let state = try sidecar.kept()
@@ -157,14 +169,7 @@ import Testing
   @Test func whatDidNotFitOnTheWayIsKeptLater() throws {
     let host = try CrowdedHost()
     try host.makeRoom()
-    let line = ByteBuffer(string: String(repeating: " ", count: 60_000))
-    for client in host.others[1..<30] {
-      try client.channel.writeInbound(line)
-      host.sidecar.endTurn()
-    }
-    #expect(!host.keeper.isRecording)
-    for client in host.others[1..<30] { try client.channel.writeInbound(ByteBuffer(string: "\n")) }
-    host.sidecar.endTurn()
+    try host.fillMemory(withLinesOf: host.others[1..<30])
     for _ in 0..<1000 where !host.keeper.isUsable {
       host.sidecar.loop.advanceTime(by: .milliseconds(1000))
       host.sidecar.timerFires()
@@ -177,14 +182,7 @@ import Testing
   /// can go on with it.
   @Test func whoTakesNoOutputWhileAllIsWrittenAnewIsNotLeftInItsMiddle() throws {
     let host = try CrowdedHost()
-    let line = ByteBuffer(string: String(repeating: " ", count: 60_000))
-    for client in host.others[1..<40] {
-      try client.channel.writeInbound(line)
-      host.sidecar.endTurn()
-    }
-    #expect(!host.keeper.isRecording)
-    for client in host.others[1..<40] { try client.channel.writeInbound(ByteBuffer(string: "\n")) }
-    host.sidecar.endTurn()
+    try host.fillMemory(withLinesOf: host.others[1..<40])
     for _ in 0..<1000 where !host.keeper.isRecording { host.sidecar.loop.advanceTime(by: .milliseconds(1000)) }
     #expect(host.keeper.isRecording && !host.keeper.isUsable)
     let slow = host.others.suffix(2)
