@@ -1,8 +1,8 @@
-import LockEngine
 import LockTypes
 import NIOCore
 import Testing
 
+@testable import LockEngine
 @testable import Sidecar
 @testable import SystemdSupport
 
@@ -165,6 +165,56 @@ import Testing
     #expect(try host.pieces() == 0)
   }
 
+  /// However many requests a session waits for, and however much it has lost: what a grant or a loss writes for it does
+  /// not grow with them. Others can have very many sessions change in one turn.
+  @Test func whatOthersBringAboutIsWrittenOnce() throws {
+    let host = try TestSidecar(isLocal: true, keeping: true, managerReads: true)
+    let holder = try host.connect("holder")
+    try holder.acquire("x")
+    try holder.acquire("y", id: 2)
+    let clients = try (0..<4).map { try host.connect("\($0)") }
+    let long = String(repeating: "n", count: 500)
+    for client in clients {
+      for index in 0..<70 {
+        try client.acquire("\(long)\(index)", id: index, more: #","mode":"shared","max_hold_ms":1"#)
+      }
+      host.endTurn()
+      host.clock.advance(milliseconds: 2)
+      host.timerFires()
+      for index in 0..<100 { try client.acquire("y", id: 100_000_000_000_000 + index, more: #","mode":"shared""#) }
+      host.endTurn()
+      try client.acquire("x", id: 2, more: #","mode":"shared","max_hold_ms":5"#)
+      host.endTurn()
+    }
+    func written(_ turn: () throws -> Void) throws -> Int {
+      let before = try host.writtenBytes()
+      try turn()
+      return (try host.writtenBytes() - before) / clients.count
+    }
+    func kept() throws -> [SavedSession] {
+      try host.kept().sessions.values.filter { $0.id != SessionID(1) }
+    }
+    #expect(try kept().allSatisfy { $0.inFlight.count == 101 })
+    #expect(
+      try written {
+        try holder.release("x", id: 3); host.endTurn()
+      } < 1000)
+    #expect(try kept().allSatisfy { $0.inFlight.count == 100 })
+    host.clock.advance(milliseconds: 10)
+    #expect(try written { host.timerFires() } < 1000)
+    let losses = try kept().map { session in
+      var reader = StateReader(session.losses)
+      return LostHold.all(from: &reader)
+    }
+    // The 64 last ones.
+    #expect(losses.allSatisfy { $0.count == 64 && $0[63].name == LockName("x") && $0[0].name == LockName("\(long)7") })
+    // They go with their session.
+    for client in clients { client.channel.close(promise: nil) }
+    host.endTurn()
+    #expect(try host.records(of: SavedRecordKind.request) == 0)
+    #expect(try host.records(of: SavedRecordKind.loss) == 0)
+  }
+
   /// Where the memory runs full on the way, all is written anew later, and that too.
   @Test func whatDidNotFitOnTheWayIsKeptLater() throws {
     let host = try CrowdedHost()
@@ -217,10 +267,13 @@ extension TestSidecar {
   }
 
   /// How many pieces of lines stand there.
-  fileprivate func pieces() throws -> Int {
+  fileprivate func pieces() throws -> Int { try records(of: SavedRecordKind.linePiece) }
+
+  /// How many records of that kind stand there.
+  fileprivate func records(of kind: UInt8) throws -> Int {
     let memory = try #require(core.keeper?.memory.bytes)
     return try StateImage(memory: UnsafeRawBufferPointer(memory)).records.keys.count {
-      $0.kind == SavedRecordKind.linePiece
+      $0.kind == kind
     }
   }
 }

@@ -1,9 +1,9 @@
 import ClientProtocol
-import LockEngine
 import LockTypes
 import SystemdSupport
 import Testing
 
+@testable import LockEngine
 @testable import Sidecar
 
 @Suite struct SavedDaemonTests {
@@ -80,7 +80,7 @@ import Testing
   @Test func theFormatOfTheIdentityAndOfASession() {
     #expect(
       hex(Self.identity.encode())
-        == "07000000000000000700000000000000" + "1000000000000000" + hex(Array("0123456789abcdef".utf8))
+        == "08000000000000000800000000000000" + "1000000000000000" + hex(Array("0123456789abcdef".utf8))
         + "0600000000000000" + hex(Array("host-1".utf8)) + "0900000000000000" + hex(Array("sidelock:".utf8))
         + "1400000000000000" + hex(Array("tcp localhost 6379 0".utf8)))
     #expect(
@@ -123,14 +123,62 @@ import Testing
     #expect(read.sessions == [SessionID(7): before.1])
   }
 
+  /// Requests and losses of a session, as a daemon writes them, each in a record of its own. Up to format 7 they stand in
+  /// the session's record.
+  @Test func requestsAndLossesAreReadFromTheirRecords() throws {
+    let whole = Self.changed { $0.losses = Self.losses([1, 64]) }
+    let session = Self.changed { ($0.inFlight, $0.losses) = ([], []) }
+    let name = "0100000000000000" + "6e"
+    var records: [(StateLog.Key, [UInt8])] = [
+      (StateLog.Key(kind: SavedRecordKind.session, id: 7), session.encode()),
+      (StateLog.Key(kind: 20, id: 3), SavedRequest(session: SessionID(7), message: .integer(-5)).encode()),
+      (StateLog.Key(kind: 20, id: 4), SavedRequest(session: SessionID(7), message: .string(Array("ü".utf8))).encode()),
+    ]
+    #expect(hex(records[1].1) == "0700000000000000" + "01" + "fbffffffffffffff")
+    #expect(hex(records[2].1) == "0700000000000000" + "00" + "0200000000000000" + "c3bc")
+    for number in [0, 1, 64] as [UInt64] {
+      let loss = SavedLoss(number: number, LostHold(name: LockName("n"), token: 9, reason: .maxHold))
+      #expect(SavedLossRecord.key(of: session.id, number: number).id == 7 * 64 + number % 64)
+      #expect(hex(loss.bytes).dropFirst(16).hasPrefix(name + "0900000000000000"))
+      // The last one takes the place of the first.
+      records.append((SavedLossRecord.key(of: session.id, number: number), loss.bytes))
+    }
+    let state = try SavedDaemon(Self.memory(records))
+    let read = try #require(state.sessions[SessionID(7)])
+    #expect(read.losses == whole.losses)
+    #expect(Set(read.inFlight.map(\.request)) == [RequestID(3), RequestID(4)])
+    let beyond = records[1].1.dropLast(8) + [UInt8](repeating: 127, count: 8)
+    for (what, key, bytes) in [
+      ("an id that no request can have", StateLog.Key(kind: 20, id: 3), Array(beyond)),
+      ("a request beyond all", StateLog.Key(kind: 20, id: .max), records[1].1),
+      ("half a request", StateLog.Key(kind: 20, id: 3), Array(records[1].1.dropLast())),
+      ("half a loss", StateLog.Key(kind: 21, id: 7 * 64), Array(records[3].1.dropLast())),
+    ] {
+      #expect(throws: StateDamage.self, "\(what)") { try SavedDaemon(Self.memory(records + [(key, Array(bytes))])) }
+    }
+    // Those of a session that is not there are of no use to anybody.
+    records.removeFirst()
+    #expect(try SavedDaemon(Self.memory(records)).sessions.isEmpty)
+    var identity = Self.identity.encode()
+    (identity[0], identity[8]) = (7, 7)
+    let before = (StateLog.Key(kind: SavedRecordKind.session, id: 7), whole.encode())
+    #expect(try SavedDaemon(Self.memory([before], identity: identity)).sessions == [SessionID(7): whole])
+  }
+
+  private static func losses(_ numbers: [UInt64]) -> [UInt8] {
+    let loss = LostHold(name: LockName("n"), token: 9, reason: .maxHold)
+    let records = numbers.map { SavedLoss(number: $0, loss).bytes }
+    return (try? SavedLoss.list(records, isOfLaterFormat: false)) ?? []
+  }
+
   @Test func aRecordOfAnUnknownKindIsNotPassedOver() {
     #expect(throws: StateDamage.self) { try SavedDaemon(Self.memory([(StateLog.Key(kind: 200, id: 1), [])])) }
   }
 
   @Test func anotherFormatIsNotRead() {
     var other = Self.identity.encode()
-    (other[0], other[8]) = (8, 8)
-    #expect(throws: StateDamage("its records are for readers of format 8, and this daemon reads format 7")) {
+    (other[0], other[8]) = (9, 9)
+    #expect(throws: StateDamage("its records are for readers of format 9, and this daemon reads format 8")) {
       try SavedDaemon(Self.memory([], identity: other))
     }
     // The instance becomes a part of keys and messages.

@@ -70,9 +70,8 @@ import Testing
       try state.add(kind, id: id, bytes, now: now)
     }
     #expect(feed(.keepingStopped(bob), first, &record).isEmpty)
-    var losses = StateWriter()
-    first.writeLosses(of: alice, to: &losses)
-    var reader = StateReader(losses.bytes)
+    let losses = first.savedLosses(of: alice, from: 0).map(\.bytes)
+    var reader = StateReader(try SavedLoss.list(losses, isOfLaterFormat: false))
 
     let second = LockEngine(configuration: configuration)
     var next = EventRecord(title: "the second", configuration: configuration)

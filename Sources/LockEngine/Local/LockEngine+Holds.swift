@@ -79,6 +79,8 @@ extension LockEngine {
       multi.waiter = nil
       multi.taken.append((hold, false))
       makeReady(multi)
+      // All of its names are written down again.
+      stepsLeft -= multi.names.count / 4
     } else {
       limit(hold, milliseconds: request.maxHoldMilliseconds, now: now)
     }

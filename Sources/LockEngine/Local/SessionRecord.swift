@@ -75,6 +75,8 @@ final class SessionRecord {
   private(set) var enforcedCount = 0
   private(set) var waits: [RequestID: Waiter] = [:]
   private(set) var losses: Deque<LostHold> = []
+  /// How many there were, forgotten ones included.
+  private(set) var lossCount: UInt64 = 0
   /// Whether its holds and waits outlive this process.
   var isKept = false
   /// The next of its holds to note as changed; nil: none is left. See ``StateChanges/noteHolds(of:)``.
@@ -311,6 +313,7 @@ final class SessionRecord {
   func remember(_ loss: LostHold) {
     if losses.count == Self.lossesMax, let first = losses.popFirst() { charge(-LockBytes.ofLoss(first.name)) }
     losses.append(loss)
+    lossCount += 1
     charge(LockBytes.ofLoss(loss.name))
   }
 

@@ -157,14 +157,13 @@ extension LockEngine {
     issued.saved
   }
 
-  /// Writes the losses that are remembered of a session, for its own record.
-  public func writeLosses(of session: SessionID, to writer: inout StateWriter) {
-    let losses = sessions[session]?.losses ?? []
-    writer.write(UInt64(losses.count))
-    for loss in losses {
-      writer.write(loss.name.bytes)
-      writer.write(loss.token)
-      writer.write(loss.reason.rawValue)
+  /// The losses that are remembered of a session, from the one of that number on.
+  public func savedLosses(of session: SessionID, from number: UInt64) -> [SavedLoss] {
+    guard let record = sessions[session] else { return [] }
+    let first = record.lossCount - UInt64(record.losses.count)
+    return record.losses.enumerated().compactMap { index, loss in
+      let itsNumber = first + UInt64(index)
+      return itsNumber < number ? nil : SavedLoss(number: itsNumber, loss)
     }
   }
 

@@ -296,17 +296,64 @@ public struct LostHold: Equatable, Sendable {
   var token: Token
   var reason: LostReason
 
-  /// What ``LockEngine/writeLosses(of:to:)`` wrote; of damaged bytes, the losses before the damage.
+  /// A count and as many losses; of damaged bytes, the losses before the damage.
   public static func all(from reader: inout StateReader) -> [LostHold] {
     var losses: [LostHold] = []
     guard let count = try? reader.count() else { return [] }
     for _ in 0..<count {
-      guard let name = try? reader.name(), let token = try? reader.signed(), let word = try? reader.text(),
-        let reason = LostReason(rawValue: word)
-      else { break }
-      losses.append(LostHold(name: name, token: token, reason: reason))
+      guard let loss = (try? LostHold(&reader)) ?? nil else { break }
+      losses.append(loss)
     }
     return losses
+  }
+
+  func write(to writer: inout StateWriter) {
+    writer.write(name.bytes)
+    writer.write(token)
+    writer.write(reason.rawValue)
+  }
+}
+
+extension LostHold {
+  /// Nil: for a reason that is not known.
+  fileprivate init?(_ reader: inout StateReader) throws(StateDamage) {
+    name = try reader.name()
+    token = try reader.signed()
+    guard let reason = LostReason(rawValue: try reader.text()) else { return nil }
+    self.reason = reason
+  }
+}
+
+/// One of the losses that are remembered of a session, for a record of its own.
+public struct SavedLoss: Equatable, Sendable {
+  /// How many a session is remembered of at most: the latest.
+  public static let countMax = SessionRecord.lossesMax
+  /// How many the session had before.
+  public var number: UInt64
+  /// The number and the loss.
+  public var bytes: [UInt8]
+
+  init(number: UInt64, _ loss: LostHold) {
+    var writer = StateWriter()
+    writer.write(number)
+    loss.write(to: &writer)
+    (self.number, bytes) = (number, writer.bytes)
+  }
+
+  /// Losses that were read, in their order, as ``LostHold/all(from:)`` takes them.
+  public static func list(_ records: [[UInt8]], isOfLaterFormat: Bool) throws(StateDamage) -> [UInt8] {
+    var losses: [(number: UInt64, loss: LostHold)] = []
+    for record in records {
+      var reader = StateReader(record)
+      let number = try reader.unsigned()
+      guard let loss = try LostHold(&reader) else { continue }
+      try reader.finish(isOfLaterFormat: isOfLaterFormat)
+      losses.append((number, loss))
+    }
+    var writer = StateWriter()
+    writer.write(UInt64(losses.count))
+    for (_, loss) in losses.sorted(by: { $0.number < $1.number }) { loss.write(to: &writer) }
+    return writer.bytes
   }
 }
 

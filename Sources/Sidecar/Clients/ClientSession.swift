@@ -37,14 +37,14 @@ final class ClientSession {
   }
 
   func began(_ request: RequestID, as message: MessageID) {
-    keeping.isChanged = true
+    keeping.changedRequests?.append(request)
     requests.began(request, as: message)
   }
 
   /// Ends a request: from now on its id is free. Nil when it is not in flight.
   func ended(_ request: RequestID) -> MessageID? {
     guard let message = requests.ended(request) else { return nil }
-    keeping.isChanged = true
+    keeping.changedRequests?.append(request)
     return message
   }
 
@@ -148,6 +148,11 @@ struct SessionKeeping {
   /// Whether it is in the keeper's `touched` (something may have changed), and whether something surely has.
   var isTouched = false
   var isChanged = false
+  /// Requests that have begun or ended since that was last written; nil where that is not written down.
+  var changedRequests: [RequestID]?
+  /// Whether it may have lost something since that was last written, and the number behind the last written loss.
+  var hasLost = false
+  var lossesWritten: UInt64 = 0
   /// Bytes of output that were noted in this turn and not given to the connection yet.
   var notedBytes = 0
   /// Whether its record holds input, and since which change of it.

@@ -327,7 +327,7 @@ final class SidecarCore {
   private func perform(_ notification: Notification, for session: ClientSession) {
     switch notification {
     case .lost(let name, let token, let reason, let grace, let action, let detail):
-      session.keeping.isChanged = true
+      session.keeping.hasLost = true
       let isEnforced = parts.losses.enforceLoss(action, for: session, graceMilliseconds: grace)
       logger.notice(
         "lock lost",

@@ -3,8 +3,8 @@ import LockTypes
 
 /// How far a keeper has come in writing all records anew.
 struct KeeperRefill {
-  /// Clients and things of the engine in one turn, which take about a millisecond.
-  private static let clientsInTurn = 64
+  /// Records of clients and things of the engine in one turn, which take about a millisecond.
+  private static let recordsInTurn = 256
   private static let thingsInTurn = 256
 
   /// The clients that are left.
@@ -14,10 +14,12 @@ struct KeeperRefill {
   init(clients: [SessionID]) { self.clients = clients }
 
   /// Notes a slice. Returns false when everything was noted.
-  mutating func takeSlice(of source: any KeptSource, client: (SessionID) -> Void) -> Bool {
+  ///
+  /// - Parameter client: has a client noted, and tells how many records that is.
+  mutating func takeSlice(of source: any KeptSource, client: (SessionID) -> Int) -> Bool {
     guard clients.isEmpty else {
-      for id in clients.suffix(Self.clientsInTurn) { client(id) }
-      clients.removeLast(min(clients.count, Self.clientsInTurn))
+      var left = Self.recordsInTurn
+      while left > 0, let id = clients.popLast() { left -= client(id) }
       return true
     }
     return source.noteEverything(&progress, atMost: Self.thingsInTurn)

@@ -63,16 +63,31 @@ extension ClientSession {
   /// Whether a line has begun, or was not taken yet.
   var hasInput: Bool { input.framer.isInsideLine || input.unread != nil }
 
-  /// Whether its record must be written again. Half a line is not for being there: what others bring about has the
+  /// Whether any of its records must be written.
+  var mustBeWritten: Bool { hasRecordChanged || keeping.changedRequests?.isEmpty == false || keeping.hasLost }
+
+  /// Whether its own record must be written again. Half a line is not for being there: what others bring about has the
   /// session looked at, too.
-  var mustBeWritten: Bool {
+  fileprivate var hasRecordChanged: Bool {
     keeping.isChanged || (hasInput || keeping.hadInputWritten) && input.changes != keeping.writtenInput
   }
 
-  /// The record by which a successor goes on with the session, without the pieces of half a line that have their own.
+  /// Has all of its records written; nothing is left of those before. Returns about how many they are.
+  @discardableResult
+  func writeAnew() -> Int {
+    keeping.isChanged = true
+    keeping.linePieces = 0
+    keeping.changedRequests = requests.inFlight.values.sorted { $0.rawValue < $1.rawValue }
+    keeping.hasLost = true
+    keeping.lossesWritten = 0
+    return requests.inFlight.count + 4
+  }
+
+  /// The record by which a successor goes on with the session, without what has records of its own: pieces of half a
+  /// line, requests that are not answered, and losses.
   ///
   /// - Parameter isFinal: whether it is known how much of the output was sent.
-  fileprivate func record(losses: [UInt8], isFinal: Bool) -> SavedSession {
+  fileprivate func record(isFinal: Bool) -> SavedSession {
     keeping.isChanged = false
     keeping.hadInputWritten = hasInput
     keeping.writtenInput = input.changes
@@ -84,12 +99,10 @@ extension ClientSession {
     record.framer = input.framer.position
     record.framer.partial = Array(record.framer.partial[(keeping.linePieces * SavedLine.pieceBytes)...])
     record.unreadInput = input.unread.map { Array($0.readableBytesView) } ?? []
-    record.inFlight = requests.inFlight.map { ($0.value, $0.key) }
     record.watches = watches.targets
     record.lastWatch = watches.last
     record.endsWithProcess = lifetime.endsWithProcess
     record.keepaliveMilliseconds = lifetime.keepaliveMilliseconds ?? 0
-    record.losses = losses
     if isFinal {
       record.unsent = keeping.unsentOutput.map { Array($0.readableBytesView) } ?? []
     } else {
@@ -119,9 +132,37 @@ extension ClientSession {
 }
 
 extension StateLog {
-  /// Puts the records of a session in the place of those that it has. Half a line may be long and grow by a byte, and
-  /// much else changes the session's record: whole pieces of the line are written once, each in a record of its own.
-  func put(_ session: ClientSession, losses: [UInt8], isFinal: Bool) throws(Failure) {
+  /// Puts what has changed of a session in the place of the records that it has. All of it may be much, and what others
+  /// bring about changes it, for very many sessions in one turn: so what changes often has records of its own, and is
+  /// written once.
+  func putChanges(
+    of session: ClientSession, losses: (SessionID, UInt64) -> [SavedLoss], isFinal: Bool = false
+  ) throws(Failure) {
+    try putRequests(of: session)
+    if session.keeping.hasLost {
+      session.keeping.hasLost = false
+      for loss in losses(session.id, session.keeping.lossesWritten) {
+        try put(SavedLossRecord.key(of: session.id, number: loss.number), loss.bytes)
+        session.keeping.lossesWritten = loss.number + 1
+      }
+    }
+    if session.hasRecordChanged { try putRecord(of: session, isFinal: isFinal) }
+  }
+
+  private func putRequests(of session: ClientSession) throws(Failure) {
+    guard let changed = session.keeping.changedRequests, !changed.isEmpty else { return }
+    session.keeping.changedRequests = []
+    for request in changed {
+      if let message = session.requests.messageID(of: request) {
+        try put(SavedRequest.key(of: request), SavedRequest(session: session.id, message: message).encode())
+      } else {
+        try remove(SavedRequest.key(of: request))
+      }
+    }
+  }
+
+  /// Half a line may be long and grow by a byte: whole pieces of it are written once.
+  private func putRecord(of session: ClientSession, isFinal: Bool) throws(Failure) {
     let line = session.input.framer.position.partial
     // A line that turns out to be too long is forgotten before it ends.
     if session.keeping.pieceLine != session.input.lines || line.isEmpty { try removePieces(of: session) }
@@ -133,7 +174,7 @@ extension StateLog {
         Array(line[start..<(start + SavedLine.pieceBytes)]))
       session.keeping.linePieces += 1
     }
-    try put(Self.key(of: session), session.record(losses: losses, isFinal: isFinal).encode())
+    try put(Self.key(of: session), session.record(isFinal: isFinal).encode())
   }
 
   /// Notes what a session is to be sent, as far as that is not noted. Returns whether there was anything.
@@ -152,6 +193,13 @@ extension StateLog {
   /// Removes the records of a session.
   func remove(_ session: ClientSession) throws(Failure) {
     try removePieces(of: session)
+    for request in (session.keeping.changedRequests ?? []) + session.requests.inFlight.values {
+      try remove(SavedRequest.key(of: request))
+    }
+    session.keeping.changedRequests = nil
+    for number in 0..<min(session.keeping.lossesWritten, SavedLossRecord.placesMax) {
+      try remove(SavedLossRecord.key(of: session.id, number: number))
+    }
     try remove(Self.key(of: session))
   }
 

@@ -23,8 +23,8 @@ protocol KeptSource: AnyObject {
   func idleSessions() -> [ClientSession]
   /// Whether a session has nothing to lose.
   func isIdle(_ id: SessionID) -> Bool
-  /// The engine's memory of what a session lost.
-  func losses(of id: SessionID) -> [UInt8]
+  /// The engine's memory of what a session lost, from the loss of that number on.
+  func losses(of id: SessionID, from number: UInt64) -> [SavedLoss]
 
   /// A session is no longer kept.
   func keepingStopped(_ id: SessionID)
@@ -78,11 +78,7 @@ final class KeptDaemon: KeptSource {
 
   func isIdle(_ id: SessionID) -> Bool { engine.isIdle(id) }
 
-  func losses(of id: SessionID) -> [UInt8] {
-    var writer = StateWriter()
-    engine.writeLosses(of: id, to: &writer)
-    return writer.bytes
-  }
+  func losses(of id: SessionID, from number: UInt64) -> [SavedLoss] { engine.savedLosses(of: id, from: number) }
 
   func keepingStopped(_ id: SessionID) { door.feedAside(.keepingStopped(id)) }
 

@@ -14,6 +14,66 @@ enum SavedRecordKind {
   static let identity: UInt8 = 17
   static let settings: UInt8 = 18
   static let linePiece: UInt8 = 19
+  static let request: UInt8 = 20
+  static let loss: UInt8 = 21
+}
+
+/// A request that is not answered: its record is of its own number.
+struct SavedRequest {
+  var session: SessionID
+  var message: MessageID
+
+  static func key(of request: RequestID) -> StateLog.Key {
+    StateLog.Key(kind: SavedRecordKind.request, id: request.rawValue)
+  }
+
+  func encode() -> [UInt8] {
+    var writer = StateWriter()
+    writer.write(session.rawValue)
+    writer.write(message)
+    return writer.bytes
+  }
+
+  init(session: SessionID, message: MessageID) {
+    (self.session, self.message) = (session, message)
+  }
+
+  init(_ bytes: [UInt8], isOfLaterFormat: Bool) throws(StateDamage) {
+    var reader = StateReader(bytes)
+    session = SessionID(try reader.unsigned())
+    message = try reader.message()
+    try reader.finish(isOfLaterFormat: isOfLaterFormat)
+  }
+}
+
+extension StateWriter {
+  fileprivate mutating func write(_ message: MessageID) {
+    switch message {
+    case .integer(let number):
+      write(true)
+      write(number)
+    case .string(let text):
+      write(false)
+      write(text)
+    }
+  }
+}
+
+extension StateReader {
+  fileprivate mutating func message() throws(StateDamage) -> MessageID {
+    try bool() ? .integer(signed()) : .string(bytes())
+  }
+}
+
+/// A loss of a session that is remembered. The record of a later one takes the place of one that is forgotten.
+enum SavedLossRecord {
+  static let placesMax = UInt64(SavedLoss.countMax)
+
+  static func key(of session: SessionID, number: UInt64) -> StateLog.Key {
+    StateLog.Key(kind: SavedRecordKind.loss, id: session.rawValue * placesMax + number % placesMax)
+  }
+
+  static func session(of key: StateLog.Key) -> SessionID { SessionID(key.id / placesMax) }
 }
 
 /// Half a line of a session. Its first bytes stand in records of their own, piece by piece, and the rest, less than a
@@ -144,14 +204,7 @@ struct SavedSession: Equatable {
     writer.write(UInt64(inFlight.count))
     for (request, message) in inFlight {
       writer.write(request.rawValue)
-      switch message {
-      case .integer(let number):
-        writer.write(true)
-        writer.write(number)
-      case .string(let text):
-        writer.write(false)
-        writer.write(text)
-      }
+      writer.write(message)
     }
     writer.write(lastWatch)
     writer.write(UInt64(watches.count))
@@ -193,7 +246,7 @@ struct SavedSession: Equatable {
     unsent = try reader.bytes()
     for _ in 0..<(try reader.count()) {
       let request = RequestID(try reader.unsigned())
-      inFlight.append((request, try reader.bool() ? .integer(reader.signed()) : .string(reader.bytes())))
+      inFlight.append((request, try reader.message()))
     }
     lastWatch = try reader.signed()
     for _ in 0..<(try reader.count()) {
@@ -211,7 +264,7 @@ struct SavedSession: Equatable {
   }
 
   /// Makes sure that a daemon can have written it.
-  private func check() throws(StateDamage) {
+  fileprivate func check() throws(StateDamage) {
     let exact = -Limits.integerMax...Limits.integerMax
     for (request, message) in inFlight {
       guard request.rawValue <= SavedDaemon.numberMax else { throw StateDamage() }
@@ -241,12 +294,12 @@ struct SavedInput {
 /// What a daemon before this one left: clients that are connected, what they have, and who it was.
 struct SavedDaemon {
   /// The format of all records, the engine's too. Each from the first on is read as it was written.
-  static let version: UInt64 = 7
+  static let version: UInt64 = 8
   /// The first format: no release wrote one before it.
   static let firstVersion: UInt64 = 4
   /// The first format whose readers can go on with records of this one: what is new, they pass over. Who does not know
-  /// pieces of lines cannot.
-  static let oldestReader: UInt64 = 7
+  /// the records of requests cannot.
+  static let oldestReader: UInt64 = 8
   /// Counters of the sidecar that stand before the engine's.
   static let countersOfSidecar = 2
   /// No counter comes beyond this; a higher one is damage.
@@ -271,9 +324,14 @@ struct SavedDaemon {
     guard let identity = image.records[StateLog.Key(kind: SavedRecordKind.identity, id: 0)] else { throw StateDamage() }
     self.identity = try SavedIdentity(identity)
     let isOfLaterFormat = self.identity.version > Self.version
+    var requests: [(request: RequestID, of: SavedRequest)] = []
+    var losses: [SessionID: [[UInt8]]] = [:]
     for (key, bytes) in image.records {
       switch key.kind {
       case SavedRecordKind.identity, SavedRecordKind.settings, SavedRecordKind.linePiece: break
+      case SavedRecordKind.request:
+        requests.append((RequestID(key.id), try SavedRequest(bytes, isOfLaterFormat: isOfLaterFormat)))
+      case SavedRecordKind.loss: losses[SavedLossRecord.session(of: key), default: []].append(bytes)
       case SavedRecordKind.session:
         var session = try SavedSession(id: SessionID(key.id), bytes, isOfLaterFormat: isOfLaterFormat)
         try SavedLine.complete(&session, image.records)
@@ -286,6 +344,13 @@ struct SavedDaemon {
         try engine.add(kind, id: key.id, bytes, now: now, isOfLaterFormat: isOfLaterFormat)
       }
     }
+    for (request, record) in requests {
+      sessions[record.session]?.inFlight.append((request, record.message))
+    }
+    for (session, records) in losses {
+      sessions[session]?.losses = try SavedLoss.list(records, isOfLaterFormat: isOfLaterFormat)
+    }
+    for session in sessions.values { try session.check() }
     guard image.counters.allSatisfy({ $0 <= Self.numberMax }) else { throw StateDamage() }
     lastSession = image.counters[0]
     lastRequest = image.counters[1]

@@ -86,6 +86,7 @@ final class SessionKeeper {
   /// A predecessor's session goes on here.
   func adopt(_ session: ClientSession) {
     session.keeping.isKept = true
+    session.writeAnew()
     watchReads(of: session)
     clients.add(session)
     touch(session)
@@ -179,7 +180,7 @@ final class SessionKeeper {
         session.keeping.isTouched = false
         guard session.keeping.isKept, session.mustBeWritten else { continue }
         hasChanged = true
-        try put(session)
+        try log.putChanges(of: session, losses: source.losses)
       }
       touched.removeAll(keepingCapacity: true)
       if refill != nil { return }
@@ -218,8 +219,9 @@ final class SessionKeeper {
       session.keeping.unsentOutput = rest
       if !wasUncertain {
         // Before it counts as handed over: from now on nobody writes down how far it is sent.
+        session.keeping.isChanged = true
         attempt { () throws(StateLog.Failure) in
-          try put(session)
+          try log.putChanges(of: session, losses: source.losses)
           try log.commit(counters: source.counters)
         }
         awaitDrain(of: session)
@@ -304,10 +306,9 @@ final class SessionKeeper {
   private func begin(_ session: ClientSession) {
     session.keeping.isKept = true
     session.keeping.isBeginning = false
-    session.keeping.linePieces = 0
     watchReads(of: session)
     doubtOutput(of: session)
-    session.keeping.isChanged = true
+    session.writeAnew()
     clients.add(session)
     newClients.append(session)
     touch(session)
@@ -362,12 +363,6 @@ final class SessionKeeper {
     store.scheduleRetry()
   }
 
-  // MARK: Records
-
-  private func put(_ session: ClientSession, isFinal: Bool = false) throws(StateLog.Failure) {
-    try log.put(session, losses: source.losses(of: session.id), isFinal: isFinal)
-  }
-
   // MARK: The end
 
   /// Resets the crash counter: from now on a crash is not blamed on the inherited state.
@@ -406,7 +401,8 @@ final class SessionKeeper {
         let isKnown = unsent <= rest.readableBytes
         if isKnown { rest.moveReaderIndex(to: rest.writerIndex - unsent) }
         session.keeping.unsentOutput = rest
-        try put(session, isFinal: isKnown)
+        session.keeping.isChanged = true
+        try log.putChanges(of: session, losses: source.losses, isFinal: isKnown)
       }
       try log.commit(counters: source.counters)
     }
@@ -425,10 +421,17 @@ final class SessionKeeper {
     guard !wasOver else { return }
     refill = nil
     // Sessions stay marked as kept, since the service manager may have their sockets; but nothing more is written.
-    touched = []
-    newClients = []
+    forgetChanges()
     log.invalidate()
     store.removeMemory()
+  }
+
+  /// Nobody takes them.
+  private func forgetChanges() {
+    for session in touched { session.keeping.isTouched = false }
+    touched = []
+    newClients = []
+    for session in clients.all.values { session.keeping.changedRequests = nil }
   }
 
   private func attempt(_ body: () throws(StateLog.Failure) -> Void) {
@@ -454,8 +457,7 @@ final class SessionKeeper {
     refill = nil
     // From now on it counts for them, too, that all will be written anew.
     for session in clients.begun(isBeingNoted: { _ in false }) { begin(session) }
-    for session in touched { session.keeping.isTouched = false }
-    touched = []
+    forgetChanges()
     log.invalidate()
     store.removeMemory()
     sweep?.cancel()
@@ -471,9 +473,7 @@ final class SessionKeeper {
     else { return scheduleSweep(in: RefillPause.millisecondsMin) }
     self.log = log
     end = .none
-    due.isFirst = true
-    due.hasSettings = true
-    newClients = []
+    due = DueRecords()
     refill = KeeperRefill(clients: clients.all.keys.sorted())
     source.resumeChanges()
     scheduleSweep()
@@ -484,12 +484,11 @@ final class SessionKeeper {
     guard var refill else { return }
     self.refill =
       refill.takeSlice(of: source) { id in
-        guard let session = clients[id], session.keeping.isKept else { return }
+        guard let session = clients[id], session.keeping.isKept else { return 1 }
         doubtOutput(of: session)
-        session.keeping.isChanged = true
-        session.keeping.linePieces = 0
         newClients.append(session)
         touch(session)
+        return session.writeAnew()
       } ? refill : nil
     guard self.refill == nil else { return }
     due.hasNotes = true
