@@ -21,6 +21,8 @@ public final class DescriptorStore {
   private let path: String
   private let socket: CInt
   private var backlog: Deque<Message> = []
+  /// Names of which something was sent, or was there at the start: it may still be there.
+  private var sent: Set<String> = []
   /// The end of a pipe whose other end is in the store and nowhere else; -1: there is none.
   private var witness: CInt = -1
 
@@ -86,16 +88,23 @@ public final class DescriptorStore {
   /// Takes the descriptors of that name out of the store. The service manager does so by itself with a socket whose
   /// other end is gone.
   public func remove(_ name: String) {
-    if forget(name) { return }
+    let hasDropped = dropUnsent(name)
+    if sent.remove(name) == nil, hasDropped { return }
     backlog.append(.remove(name: name))
     retry()
   }
 
-  /// Drops the descriptor of that name if it was not sent yet.
-  ///
-  /// - Returns: whether it was dropped.
-  @discardableResult
-  public func forget(_ name: String) -> Bool {
+  /// The service manager has taken the descriptors of that name out by itself, or will; those that were not sent yet are
+  /// dropped.
+  public func forget(_ name: String) {
+    _ = dropUnsent(name)
+    sent.remove(name)
+  }
+
+  /// Descriptors of these names are in the store since before this process.
+  public func hasFound(_ names: [String]) { sent.formUnion(names) }
+
+  private func dropUnsent(_ name: String) -> Bool {
     guard !backlog.isEmpty else { return false }
     let count = backlog.count
     backlog.removeAll {
@@ -109,6 +118,7 @@ public final class DescriptorStore {
   public func retry() {
     while let message = backlog.first {
       guard send(message) else { return }
+      if case .add(let name, _, _) = message { sent.insert(name) }
       if case .add(_, let descriptor, true) = message { close(descriptor) }
       backlog.removeFirst()
     }

@@ -113,6 +113,24 @@ private func makeFile() -> (descriptor: CInt, inode: UInt64) {
     close(file.descriptor)
   }
 
+  /// What is written anew is added once more.
+  @Test func whatWasAddedTwiceIsTakenOutAlthoughOneOfThemWasNotSent() throws {
+    let manager = Manager()
+    let store = try #require(DescriptorStore(notifySocket: manager.path, capacity: 10_000))
+    let file = makeFile()
+    store.add(file.descriptor, as: "twice")
+    while !store.hasBacklog { store.add(file.descriptor, as: "other") }
+    store.add(file.descriptor, as: "twice")
+    store.remove("twice")
+    var messages: [String] = []
+    while let message = manager.receive() {
+      store.retry()
+      if message.text.hasSuffix("twice") { messages.append(message.text) }
+    }
+    #expect(messages == ["FDSTORE=1\nFDNAME=twice", "FDSTOREREMOVE=1\nFDNAME=twice"])
+    close(file.descriptor)
+  }
+
   @Test func theWitnessTellsWhetherAnythingIsKept() throws {
     let manager = Manager()
     let store = try #require(DescriptorStore(notifySocket: manager.path, capacity: 10))

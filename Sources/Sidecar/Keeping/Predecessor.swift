@@ -21,6 +21,7 @@ enum Predecessor {
       left.disconnect()
       return nil
     }
+    store.hasFound(left.descriptors.map(\.name))
     let witnesses = left.descriptors.filter { $0.name == KeptDescriptors.witnessName }
     for witness in witnesses { KeptDescriptors.discard(witness, from: store) }
     let left = LeftDescriptors(left.descriptors.filter { $0.name != KeptDescriptors.witnessName })
