@@ -92,7 +92,7 @@ public final class LockEngine {
     take(event, now: now)
     runAgents(now: now)
     if isShuttingDown { completeShutdown() }
-    if locks.isEmpty { forgetDeadlines() }
+    if locks.isEmpty { forgetDeadlines(now: now) }
   }
 
   private func take(_ event: Event, now: BootInstant) {

@@ -157,11 +157,11 @@ struct StoreLink {
     return true
   }
 
-  /// Without a lock there is nothing that could come due.
-  mutating func forgetDeadlines() {
-    renewals = DeadlineQueue()
-    doubtful = DeadlineQueue()
+  /// Without a lock there is nothing that could come due: drops some of it. Returns false when nothing is left.
+  mutating func forgetDeadlines(atMost most: Int) -> Bool {
     heartbeatAt = nil
+    let areRenewalsLeft = renewals.drop(atMost: most)
+    return doubtful.drop(atMost: most) || areRenewalsLeft
   }
 
   /// Frees what is left of earlier links, for as many steps as are left.

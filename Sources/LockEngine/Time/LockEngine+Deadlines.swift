@@ -19,11 +19,12 @@ extension LockEngine {
   }
 
   /// Without a lock nothing can come due. Entries that are left would keep their records in memory until their time,
-  /// which may be a year away.
-  func forgetDeadlines() {
+  /// which may be a year away. Very many are dropped in as many turns as that takes.
+  func forgetDeadlines(now: BootInstant) {
     guard !deadlines.isEmpty || link.renewals.count > 0 else { return }
-    deadlines.forget()
-    link.forgetDeadlines()
+    let most = 2 * configuration.stepsPerSlice
+    let areRenewalsLeft = link.forgetDeadlines(atMost: most)
+    if deadlines.forget(atMost: most) || areRenewalsLeft { putOffRest(now: now) }
   }
 
   private func fire(_ deadline: Deadline, now: BootInstant) {

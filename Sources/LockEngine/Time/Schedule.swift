@@ -27,9 +27,9 @@ struct Schedule {
     deadlines.compact { moment, deadline in deadline.meansSomething(at: moment) }
   }
 
-  /// Drops everything.
-  mutating func forget() {
-    leaseEnds = DeadlineQueue()
-    deadlines = DeadlineQueue()
+  /// Drops everything, some of it each time. Returns false when nothing is left.
+  mutating func forget(atMost most: Int) -> Bool {
+    let areEndsLeft = leaseEnds.drop(atMost: most)
+    return deadlines.drop(atMost: most) || areEndsLeft
   }
 }
