@@ -47,7 +47,7 @@ public final class StateLog {
   }
 
   /// Where a record stands.
-  private struct Place {
+  fileprivate struct Place {
     /// In each of the areas, in bytes from its beginning. In the area that is not in use it means something only while
     /// records are copied there.
     private var offsets: (Int, Int)
@@ -92,7 +92,7 @@ public final class StateLog {
   private var generation: UInt64
   /// Those of the last commit.
   private var counters: [UInt64] = []
-  private var live: [Key: Place] = [:]
+  private var live = Records()
   private var liveBytes = 0
   private var move: Move?
   /// What is still to be given back of the memory.
@@ -151,6 +151,9 @@ public final class StateLog {
     (StateLayout(bytes: memoryBytes)?.areaBytes ?? 0) / 2
   }
 
+  /// How many records stand in the largest of the tables in which they are found: so many are copied when it grows.
+  var tableMax: Int { live.tableMax }
+
   /// Bytes that the records take.
   public var recordBytes: Int { liveBytes }
 
@@ -165,13 +168,13 @@ public final class StateLog {
     try append(.put, key, payload)
     var place = Place(offset, end - offset)
     if let copiedTo { place[1 - area] = copiedTo }
-    if let old = live.updateValue(place, forKey: key) { liveBytes -= old.bytes }
+    if let old = live[key].updateValue(place, forKey: key) { liveBytes -= old.bytes }
     liveBytes += place.bytes
   }
 
   /// Removes the record that has this key, if there is one, from the next commit on.
   public func remove(_ key: Key) throws(Failure) {
-    guard let old = live.removeValue(forKey: key) else { return }
+    guard let old = live[key].removeValue(forKey: key) else { return }
     liveBytes -= old.bytes
     try append(.remove, key, [])
   }
@@ -250,7 +253,7 @@ public final class StateLog {
     let stop = min(move.until, move.looked + bytes)
     while move.looked < stop {
       guard let (kind, key, total) = StateEntry.head(entries, at: move.looked) else { throw .damaged }
-      if kind == .put, let index = live.index(forKey: key), live.values[index][area] == move.looked {
+      if kind == .put, let index = live[key].index(forKey: key), live[key].values[index][area] == move.looked {
         guard total <= areaBytes - move.end else {
           // What was written to both areas took the room. The next attempt has less to copy.
           self.move = nil
@@ -258,7 +261,7 @@ public final class StateLog {
         }
         UnsafeMutableRawBufferPointer(rebasing: memory[(to + move.end)..<(to + move.end + total)])
           .copyMemory(from: UnsafeRawBufferPointer(rebasing: entries[move.looked..<(move.looked + total)]))
-        live.values[index][1 - area] = move.end
+        live[key].values[index][1 - area] = move.end
         move.end += total
       }
       move.looked += total
@@ -287,7 +290,7 @@ public final class StateLog {
       unreturned.append(areas.start(of: area)..<(areas.start(of: area) + end))
     }
     move = nil
-    live = [:]
+    live = Records()
     liveBytes = 0
   }
 
@@ -365,6 +368,30 @@ public final class StateLog {
   private func store(_ value: UInt64, at offset: Int) {
     guard let base = memory.baseAddress else { return }
     store_in_order(base.advanced(by: offset), value.littleEndian)
+  }
+}
+
+/// Where each record stands. A full hash table is copied when it grows, which takes long when there are very many, so
+/// they are spread over many tables, each of which grows at another time.
+private struct Records {
+  private static let count = 256
+  /// A secret, so that nobody can have records that all come into one table.
+  private let salt = UInt64.random(in: 0 ... .max)
+  private var tables = [[StateLog.Key: StateLog.Place]](repeating: [:], count: Self.count)
+
+  var tableMax: Int { tables.reduce(0) { max($0, $1.count) } }
+
+  /// The table in which that record is.
+  subscript(key: StateLog.Key) -> [StateLog.Key: StateLog.Place] {
+    get { tables[index(of: key)] }
+    _modify { yield &tables[index(of: key)] }
+  }
+
+  private func index(of key: StateLog.Key) -> Int {
+    var hash = (key.id ^ salt) &* 0xFF51_AFD7_ED55_8CCD &+ UInt64(key.kind)
+    hash ^= hash >> 32
+    hash &*= 0xC4CE_B9FE_1A85_EC53
+    return Int(truncatingIfNeeded: hash >> 32) % Self.count
   }
 }
 

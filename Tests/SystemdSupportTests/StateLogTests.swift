@@ -36,6 +36,14 @@ private func note(_ text: String, output id: UInt64, _ log: StateLog) throws {
     #expect(throws: StateUnreadable.empty) { try memory.image() }
   }
 
+  /// A table is copied when it grows, and numbers come one after another.
+  @Test func noTableOfRecordsIsLarge() throws {
+    let memory = Memory(1 << 24)
+    let log = try memory.log()
+    for id in 0..<20_000 as Range<UInt64> { try log.put(StateLog.Key(kind: 3, id: id), []) }
+    #expect(log.tableMax < 300)
+  }
+
   @Test func aCommitMakesEverythingBeforeItValidAtOnce() throws {
     let memory = Memory()
     let log = try memory.log()
