@@ -89,8 +89,9 @@ let package = Package(
     .target(
       name: "Sidecar",
       dependencies: [
-        "AccessPolicy", "CEventLoop", "CLinux", "DaemonSettings", "LockEngine", "LockTypes", "ClientProtocol", "RESP",
-        "RedisLeases", "RedisTLS", "SystemStrings", "SystemdSupport", nioCore, nioPosix, logging,
+        "AccessPolicy", "CEventLoop", "CLinux", "DaemonSettings", "LockEngine", "LockTypes", "ClientProtocol",
+        "ProcessSupport", "RESP", "RedisLeases", "RedisTLS", "SystemStrings", "SystemdSupport", nioCore, nioPosix,
+        logging,
         .product(name: "DequeModule", package: "swift-collections"),
       ],
       resources: [.embedInCode("Resources")],

@@ -25,7 +25,8 @@ named, or all of them:
   release      the release build with the Swift library linked in; its size and how fast it starts
   budgets      the instructions and allocations of the pure targets (callgrind), with a self-test of the check
   system       Tests/system against the release build (pytest; needs root); PYTEST_ARGS is passed on
-  servers      what talks most with Redis against Redis 6.2 and 8.2, Valkey 8.1 and 9.1 (pytest; needs root)
+  servers      what talks most with Redis against Redis 6.2 and 8.2, Valkey 8.1 and 9.1 (pytest; needs root),
+               on one of them under an ACL user with the rights of the documents
   adversary    Tests/adversary against the release build: what a user can do to another one (needs root)
   systemd      the daemon under a real systemd, started in namespaces of its own (needs root)
   package      the Debian package: lintian, and its life under a real systemd (needs root)
@@ -280,7 +281,7 @@ follow_pytest() {
 }
 
 # The tests in which most depends on what the server does.
-server_tests=(test_break test_data_loss test_dead_host test_history test_chaos test_interop test_lifecycle test_link_faults
+server_tests=(test_break test_credentials test_data_loss test_dead_host test_history test_chaos test_interop test_lifecycle test_link_faults
   test_modes test_outage test_places test_plain_primary test_redis_rights)
 
 install_servers() {
@@ -290,6 +291,9 @@ install_servers() {
 # Where the log of a server stands; its other files have the same name with another ending.
 server_log() { printf '%s/servers-%s' "$log_directory" "${1//[^A-Za-z0-9.]/-}"; }
 
+# The server on which the daemons have the login of a user with the rights that the documents say are enough.
+acl_server="Redis 8.2"
+
 # Runs the tests on all the servers at a time: they wait for timers most of the time.
 run_servers() {
   local program name log
@@ -298,6 +302,7 @@ run_servers() {
     rm -f "$log.xml" "$log.status"
     (
       cd Tests/system || exit 1
+      if [ "$name" = "$acl_server" ]; then export SIDELOCK_TEST_ACL=1; fi
       SIDELOCK_TEST_REDIS=$program SIDELOCKD=$bin/sidelockd SIDELOCK=$bin/sidelock \
         ../../.venv/bin/python -m pytest --color=no -v --junit-xml "$log.xml" "${server_tests[@]/%/.py}" \
         >"$log.log" 2>&1 </dev/null

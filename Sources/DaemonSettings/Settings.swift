@@ -11,7 +11,7 @@ public import RESP
 public struct Settings: Sendable, Equatable {
   /// Where the host's leases live.
   public enum Backend: Sendable, Equatable {
-    /// A Redis server, shared with other hosts; the login is complete.
+    /// A Redis server, shared with other hosts. Its login is ``LiveSettings/redisLogin``.
     case redis(RedisURL)
     /// Nowhere: the locks concern this host alone. Chosen explicitly, never a fallback.
     case local
@@ -52,6 +52,8 @@ public struct Settings: Sendable, Equatable {
 public struct LiveSettings: Sendable, Equatable {
   /// Those of the engine.
   public var engine = EngineSettings()
+  /// Where the login of Redis comes from.
+  public var redisLogin = RedisLoginSource()
   /// How Redis is spoken with by TLS, at the next connection.
   public var redisTLS = RedisTLSOptions()
   /// Connections at a time.

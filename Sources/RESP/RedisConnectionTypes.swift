@@ -38,6 +38,12 @@ public struct RedisConnectionConfiguration: Hashable, Sendable {
   /// How much the server may send at once.
   public var limits: RESPLimits
 
+  /// What a connection logs in with.
+  public var login: RedisLogin {
+    get { RedisLogin(username: username, password: password) }
+    set { (username, password) = (newValue.username, newValue.password) }
+  }
+
   /// A configuration.
   public init(
     username: String? = nil,

@@ -18,6 +18,15 @@ public enum RedisErrorReply {
   /// The words of `error`, printable and not too many.
   public static func words(of error: [UInt8]) -> String { text(of: error) }
 
+  /// The same, unless they hold a secret: an old server repeats the arguments of a command that it does not know.
+  package static func words(of error: [UInt8], without secrets: [RedisSecret?]) -> String {
+    let isSecret = secrets.contains { secret in
+      guard let secret = secret?.bytes, !secret.isEmpty else { return false }
+      return error.indices.contains { error[$0...].starts(with: secret) }
+    }
+    return isSecret ? "(words withheld)" : text(of: error)
+  }
+
   /// Why only a new connection can help, if `error` says so: the server is no primary, or a proxy has made the
   /// connection anew and it is not logged in; nil if it says nothing of the kind.
   public static func reasonToReconnect(error: [UInt8]) -> String? {

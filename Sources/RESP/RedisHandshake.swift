@@ -173,8 +173,7 @@ extension RedisHandshake {
     case .loadProbe:
       return ["SCRIPT", "LOAD"].map { Array($0.utf8) } + [configuration.probe?.script ?? []]
     case .probe:
-      guard let probe = configuration.probe else { return [] }
-      return [Array("EVALSHA".utf8), probe.digest, [0x31], probe.key, probe.channel]
+      return configuration.probe?.command ?? []
     case .killPreviousClient:
       let id = configuration.previousClient?.id ?? 0
       return ["CLIENT", "KILL", "ID", String(id)].map { Array($0.utf8) }
@@ -253,8 +252,7 @@ extension RedisHandshake {
       case .none: return .goOn
       case .key:
         // EVALSHA itself is allowed. The failure is reported when SUBSCRIBE is answered.
-        findings?.lacksKeys = true
-        findings?.isUntried = true
+        findings?.wasUntried()
         return .goOn
       case .command, .channel, .unknown: return .failed(failure(of: .probe, error: error))
       }
@@ -299,10 +297,7 @@ extension RedisHandshake {
   /// The words of an error, or its code word alone if they hold the password: an old server repeats the arguments
   /// of a command that it does not know.
   private func withheld(_ error: [UInt8]) -> String {
-    if let password = configuration.password?.bytes, !password.isEmpty, Self.contains(error, password) {
-      return "(words withheld)"
-    }
-    return RedisErrorReply.text(of: error)
+    RedisErrorReply.words(of: error, without: [configuration.password])
   }
 
   private func text(_ reply: RESPValue, _ key: String) -> String? {
@@ -342,9 +337,5 @@ extension RedisHandshake {
       return value.isEmpty ? nil : RedisErrorReply.text(of: value)
     }
     return nil
-  }
-
-  private static func contains(_ text: [UInt8], _ part: [UInt8]) -> Bool {
-    text.indices.contains { text[$0...].starts(with: part) }
   }
 }

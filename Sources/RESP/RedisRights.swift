@@ -83,6 +83,9 @@ public struct RedisProbe: Hashable, Sendable {
 
   /// The name of the script in Redis.
   package var digest: [UInt8] { SHA1.hexDigits(of: script) }
+
+  /// What runs it, when it is loaded.
+  var command: [[UInt8]] { [Array("EVALSHA".utf8), digest, [0x31], key, channel] }
 }
 
 /// What a probe has found out.
@@ -115,6 +118,12 @@ struct ProbeFindings: Equatable {
       case .none: break
       }
     }
+  }
+
+  /// EVALSHA is allowed, but not with the key.
+  mutating func wasUntried() {
+    lacksKeys = true
+    isUntried = true
   }
 
   private mutating func addCommand(_ command: String) {

@@ -7,6 +7,14 @@ public struct RedisSecret: Hashable, Sendable {
   public init(_ bytes: [UInt8]) {
     self.bytes = bytes
   }
+
+  /// The secret in a file that may end with a line end; nil where there is none.
+  public init?(line: [UInt8]) {
+    bytes = line
+    if bytes.last == 0x0A { bytes.removeLast() }
+    if bytes.last == 0x0D { bytes.removeLast() }
+    if bytes.isEmpty { return nil }
+  }
 }
 
 extension RedisSecret: CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {

@@ -45,6 +45,16 @@ public struct RedisURL: Equatable, Sendable {
     self.database = database
   }
 
+  /// User and password.
+  public var login: RedisLogin { RedisLogin(username: username, password: password) }
+
+  /// The same server without them.
+  public var withoutLogin: RedisURL {
+    var url = self
+    (url.username, url.password) = (nil, nil)
+    return url
+  }
+
   /// Whether both are the same, byte for byte.
   public static func == (a: RedisURL, b: RedisURL) -> Bool {
     a.endpoint == b.endpoint && a.usesTLS == b.usesTLS && ExactText.isSame(a.username, b.username)

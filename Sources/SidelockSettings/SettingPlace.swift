@@ -32,12 +32,10 @@ struct SettingPlace: Sendable {
     Self(isLive: false, Access(read: { $0[keyPath: path].asSetting }) { $1[keyPath: path].take($0) })
   }
 
-  /// The server with its login, wherever each of them was given.
+  /// The server. The login in its URL is a part of ``LiveSettings/redisLogin``.
   static let redis = Self(isLive: false, value: nil) { $0.backend != $1.backend && $1.backend != .local }
   /// Locks without a server.
   static let local = Self(isLive: false, value: nil) { $0.backend != $1.backend && $1.backend == .local }
-  /// A part of the login, which is a part of `redis`.
-  static let login = Self(isLive: false, value: nil) { _, _ in false }
 
   private init(isLive: Bool, _ value: Access) {
     self.init(isLive: isLive, value: value) { value.read($0) != value.read($1) }

@@ -15,6 +15,7 @@ public enum SettingKey: String, CaseIterable, Sendable {
   case localStateFile = "local_state_file"
   case redisUser = "redis_user"
   case redisPasswordFile = "redis_password_file"
+  case redisCredentialsCommand = "redis_credentials_command"
   case redisTLSCA = "redis_tls_ca"
   case redisTLSCertificate = "redis_tls_cert"
   case redisTLSKey = "redis_tls_key"
@@ -70,6 +71,8 @@ enum SettingKind: Sendable, Equatable {
   case boolean
   case userName
   case filePath
+  /// A program, which the daemon runs.
+  case program
   /// A file that is read at each connection.
   case pemFile
   case stateFile
@@ -95,6 +98,7 @@ enum SettingKind: Sendable, Equatable {
     case .boolean: "true or false"
     case .userName: "1…\(userNameBytesMax) bytes without spaces and control characters"
     case .filePath: "the path of a readable file"
+    case .program: "the absolute path of a program that only root and the daemon's user can change, without arguments"
     case .pemFile: "the path of a PEM file; empty: none"
     case .stateFile: "the path of a file in a directory that the daemon may write to; empty: beside the socket"
     case .socketPath: "a path of at most \(socketPathBytesMax) bytes"
@@ -131,8 +135,7 @@ struct SettingDefinition: Sendable {
   let defaultText: String
   /// What stands for it in the sample file.
   let sample: String
-  /// The name of the file in systemd's credentials directory that is used where nothing was given; nil: none is. Only for
-  /// what is about TLS.
+  /// The name of the file in systemd's credentials directory that is used where nothing was given; nil: none is.
   let credential: String?
 
   /// The default, where it is found out at the start; nil for what stands in `Settings()`.
@@ -188,12 +191,17 @@ extension SettingKey {
         sample: "/var/lib/sidelock/\(localStateName)", found: { _, inputs in inputs.stateFile?.asSetting })
     case .redisUser:
       SettingDefinition(
-        "NAME", "The ACL user of Redis, for a password that does not stand in the URL", .userName, .login,
-        default: "the server's default user", sample: "locks")
+        "NAME", "The ACL user of Redis, for a password that does not stand in the URL", .userName,
+        .live(\.redisLogin.user), default: "the server's default user", sample: "locks")
     case .redisPasswordFile:
       SettingDefinition(
-        "FILE", "A file with the Redis password, instead of one in the URL", .filePath, .login,
-        default: "$CREDENTIALS_DIRECTORY/\(passwordCredential) if it is there", sample: "/etc/sidelock/redis-password")
+        "FILE", "A file with the Redis password, instead of one in the URL; it may be replaced at any time", .filePath,
+        .live(\.redisLogin.passwordFile), default: "$CREDENTIALS_DIRECTORY/\(passwordCredential) if it is there",
+        sample: "/etc/sidelock/redis-password", credential: passwordCredential)
+    case .redisCredentialsCommand:
+      SettingDefinition(
+        "PROGRAM", "A program that writes the Redis password, such as a token that is good for minutes", .program,
+        .live(\.redisLogin.command), default: "none", sample: "/etc/sidelock/redis-credentials")
     case .redisTLSCA:
       SettingDefinition(
         "FILE", "The certificates of the CAs to trust with rediss://, instead of those of the system", .pemFile,

@@ -44,7 +44,7 @@ extension SettingDefinition {
   func parse(_ given: String) throws(SettingValueError) -> SettingValue {
     let text: String
     switch kind {
-    case .redisURL, .filePath, .pemFile, .stateFile, .socketPath: text = given
+    case .redisURL, .filePath, .program, .pemFile, .stateFile, .socketPath: text = given
     case .boolean, .userName, .mode, .integer, .keyPrefix, .hostName, .serverName, .verification, .logLevel, .rules:
       guard let utf8 = SystemText.utf8(given) else {
         throw SettingValueError(message: "\(shown(given)) is not UTF-8; allowed: \(kind.allowed)")
@@ -70,13 +70,16 @@ extension SettingDefinition {
       return .text(ExactText(text))
     case .filePath:
       guard !text.isEmpty, !SystemText.bytes(text).contains(0) else { throw refusal(of: text) }
+      try refuseIfOpen(text)
+      return .text(ExactText(text))
+    case .program:
+      guard !SystemText.bytes(text).contains(0), text.utf8.first == UInt8(ascii: "/"), !mayBeLogin(text) else {
+        throw refusal(of: text)
+      }
       return .text(ExactText(text))
     case .pemFile:
       guard !SystemText.bytes(text).contains(0), !mayBeLogin(text) else { throw refusal(of: text) }
-      guard !isOpenAlready(text) else {
-        throw SettingValueError(
-          message: "\(shown(text)) can be read only once, and this file is read at each connection")
-      }
+      try refuseIfOpen(text)
       return .text(ExactText(text))
     case .stateFile:
       guard !SystemText.bytes(text).contains(0), text.utf8.last != UInt8(ascii: "/"), !mayBeLogin(text) else {
@@ -126,13 +129,18 @@ extension SettingDefinition {
     }
   }
 
+  private func refuseIfOpen(_ text: String) throws(SettingValueError) {
+    guard isOpenAlready(text) else { return }
+    throw SettingValueError(message: "\(shown(text)) can be read only once, and this file is read at each connection")
+  }
+
   private func refusal(of text: String) -> SettingValueError {
     SettingValueError(message: "\(shown(text)) is not allowed; allowed: \(kind.allowed)")
   }
 
-  /// A value that is wrong, as messages show it: what stands where a login belongs may be a password.
+  /// A value that is wrong, as messages show it: what stands where a login belongs may be a password, or a token.
   private func shown(_ text: String) -> String {
-    kind == .userName ? beginning(of: text) : quotedUnlessLogin(text)
+    kind == .userName || kind == .program ? beginning(of: text) : quotedUnlessLogin(text)
   }
 }
 

@@ -7,7 +7,7 @@ extension SettingKey {
 }
 
 extension Settings {
-  /// The settings that differ, in the order of the table. A login is a part of `redis`, wherever it was given.
+  /// The settings that differ, in the order of the table. A login in the URL is none of them.
   public func changes(to new: Settings) -> [SettingKey] {
     SettingKey.allCases.filter { $0.definition.place.differs(self, new) }
   }

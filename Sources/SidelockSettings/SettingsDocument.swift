@@ -26,7 +26,7 @@ public enum SettingsDocument {
       takes long, as from a file server that is silent, or where it cannot be known who a user is, holds nothing up: signals
       are heard meanwhile, and a restart waits a second for it and then goes on with the settings of before.
 
-      The file, and that of the password, must be regular files. What whoever starts the daemon has opened for it (`/dev/stdin`,
+      The file must be a regular one. What whoever starts the daemon has opened for it (`/dev/stdin`,
       a shell's `<(…)`) is read at the start, too; if it is a pipe it cannot be read again, so that a reload changes nothing.
 
       A restart by the service manager with anything bad changes nothing either: the daemon goes on with the settings that
@@ -54,6 +54,38 @@ public enum SettingsDocument {
       As credentials of systemd they are `sidelock.redis-tls-ca`, `sidelock.redis-tls-cert` and `sidelock.redis-tls-key`
       (`/etc/credstore`, or a drop-in with paths), of which systemd gives the service copies at its start: there a new certificate needs
       a restart, over which clients keep their locks.
+
+      The login of Redis may change while the daemon runs, and nobody loses a lock or his place by that. The password of the URL and
+      `redis_user` change at a reload. `redis_password_file` is read anew at each connection and at a reload, and looked at every
+      10 s: when it is another file, or was written to, the connection that is there logs in again (AUTH). So a password is rotated without a word
+      to the daemon: let the user of Redis have both (`ACL SETUSER locks >NEW`), replace the file, and take the old one away
+      (`ACL SETUSER locks <OLD`) when the logs of all hosts say "Redis has taken other credentials". The file must be a regular one.
+
+      `redis_credentials_command` is for tokens that are good for minutes, as clouds give them (IAM). It is run without
+      arguments, input or shell, as the daemon's user and with its environment, but for `SIDELOCK_…` and what the service manager says. On
+      the first line it writes the password, and it may write lines `expires_in=SECONDS` and `user=NAME` behind it:
+
+      ```
+      eyJhbGciOiJSUzI1NiIs…
+      expires_in=900
+      user=sidelock-prod
+      ```
+
+      It has 10 s and 4,096 bytes, and must end with status 0. It is run for each connection, but not within 10 s of the last time, at a
+      reload, and, where it says `expires_in`, a minute or a fifth of that time before it is over (of less than three minutes,
+      a third): the connection logs in again with what it gives. Only root and the daemon's user may be able to write to it and to its
+      directory, as whoever can change it can do what the daemon can.
+
+      When a file or a program fails, or Redis refuses what it gives, the connection goes on with the login of before. So does one of a
+      user who lacks rights, which are tried again behind each login, while nothing else is sent. The log says why, once a minute, and
+      it is tried again after 1 s, 2 s and so on up to 30 s. No password is written anywhere. An ACL user of Redis
+      with these rights, and no others, is enough, where `sidelock:` is the `key_prefix`:
+
+      ```
+      ACL SETUSER locks on >PASSWORD ~sidelock:* resetchannels &sidelock:* +evalsha +script|load +subscribe +del +exists +get +info +lindex +llen +lpop +lpos +lrange +lrem +pexpire +ping +pttl +publish +pubsub +rpush +scan +set +time +type
+      ```
+
+      A database other than 0 needs `+select`. What can be done without stands in the chapter on Redis of `protocol/README.md`.
 
       Without Redis (`local`) tokens rise over restarts of the daemon and of the host, whatever the clock shows then: how far they
       may have gone stands in the file `local_state_file`, and a daemon begins behind that, and not below the clock (in
@@ -102,7 +134,8 @@ public enum SettingsDocument {
 
       Names that end in `_ms` are in milliseconds. The password of Redis is best kept out of flags and environment (every user
       of the host can read the flags of a process, so a password in them is warned of):
-      put it into a file for `redis_password_file`, or let systemd pass it as the credential `\(passwordCredential)`.
+      put it into a file for `redis_password_file`, or let systemd pass it as the credential `\(passwordCredential)`, of which it
+      gives the service a copy at its start: there another password needs a restart, over which clients keep their locks.
 
       A file that says what the defaults say:
 
@@ -114,7 +147,8 @@ public enum SettingsDocument {
       switch key.definition.kind {
       case .integer, .socketPath, .mode, .keyPrefix, .verification, .logLevel:
         text += "\(key.rawValue): \(key.definition.sample)\n"
-      case .redisURL, .boolean, .userName, .filePath, .pemFile, .stateFile, .hostName, .serverName, .rules: break
+      case .redisURL, .boolean, .userName, .filePath, .program, .pemFile, .stateFile, .hostName, .serverName, .rules:
+        break
       }
     }
     return text + "```\n" + rulesChapter

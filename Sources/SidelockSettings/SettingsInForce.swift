@@ -5,7 +5,8 @@ import RESP
 
 /// The settings that a daemon serves with, in a form for the daemon after it, whose own may be wrong.
 ///
-/// Nothing in it has to be looked up again. It holds the password of Redis: it is for memory that nobody else reads.
+/// Nothing in it has to be looked up again, but the password of Redis where that does not stand in the URL. It is for memory
+/// that nobody else reads.
 public struct SettingsInForce: Sendable, Equatable {
   /// The settings.
   public var settings: Settings
@@ -28,7 +29,7 @@ public struct SettingsInForce: Sendable, Equatable {
   /// Goes up when the encoding changes. A setting more or less is no change: each stands there with its name.
   private static let version: UInt64 = 3
 
-  /// The settings that are written as texts. The others would need lookups (accounts, the password) to be read back.
+  /// The settings that are written as texts. The others would need lookups (accounts) to be read back.
   private static var texts: [(key: SettingKey, place: SettingPlace.Access)] {
     SettingKey.allCases.compactMap { key in
       key.definition.kind.isList ? nil : key.definition.place.value.map { (key, $0) }
@@ -40,7 +41,10 @@ public struct SettingsInForce: Sendable, Equatable {
     var writer = StateWriter()
     writer.write(Self.version)
     write(settings.backend, to: &writer)
-    let texts = Self.texts
+    // An empty text that stands for nothing is none that may be given.
+    let texts = Self.texts.filter { _, place in
+      !place.read(settings).text.isEmpty || !place.read(Settings()).text.isEmpty
+    }
     writer.write(UInt64(texts.count))
     for (key, place) in texts {
       writer.write(key.rawValue)
@@ -65,7 +69,10 @@ public struct SettingsInForce: Sendable, Equatable {
     shown = [:]
     do {
       guard try reader.unsigned() == Self.version else { return nil }
-      settings.backend = try Self.backend(&reader)
+      if let url = try Self.url(&reader) {
+        settings.backend = .redis(url.withoutLogin)
+        settings.live.redisLogin.inURL = url.login
+      }
       for _ in 0..<(try reader.count()) {
         let name = try reader.text()
         let text = try reader.text()
@@ -104,14 +111,16 @@ public struct SettingsInForce: Sendable, Equatable {
       writer.write(host)
       writer.write(Int64(port))
     }
-    writer.write(url.username)
-    writer.write(url.password != nil)
-    writer.write(url.password?.bytes ?? [])
+    let login = settings.live.redisLogin.inURL
+    writer.write(login.username)
+    writer.write(login.password != nil)
+    writer.write(login.password?.bytes ?? [])
     writer.write(Int64(url.database))
   }
 
-  private static func backend(_ reader: inout StateReader) throws(StateDamage) -> Settings.Backend {
-    guard try reader.bool() else { return .local }
+  /// nil: there is none.
+  private static func url(_ reader: inout StateReader) throws(StateDamage) -> RedisURL? {
+    guard try reader.bool() else { return nil }
     guard let kind = EndpointKind(rawValue: try reader.byte()) else { throw StateDamage() }
     let endpoint: RedisURL.Endpoint =
       switch kind {
@@ -121,11 +130,9 @@ public struct SettingsInForce: Sendable, Equatable {
     let username = try reader.optionalText()
     let hasPassword = try reader.bool()
     let password = try reader.bytes()
-    return .redis(
-      RedisURL(
-        endpoint: endpoint, usesTLS: kind == .tls, username: username,
-        password: hasPassword ? RedisSecret(password) : nil,
-        database: try number(0...Int(Int32.max), &reader)))
+    return RedisURL(
+      endpoint: endpoint, usesTLS: kind == .tls, username: username,
+      password: hasPassword ? RedisSecret(password) : nil, database: try number(0...Int(Int32.max), &reader))
   }
 
   private static func number(_ range: ClosedRange<Int>, _ reader: inout StateReader) throws(StateDamage) -> Int {

@@ -28,6 +28,8 @@ public struct SettingsInputs: Sendable {
   public var readFile: @Sendable (_ path: String, _ bytesMax: Int) -> Result<[UInt8], FileReadError>
   /// Whether every user of the host may read a file.
   public var isReadableByAll: @Sendable (_ path: String) -> Bool = ProcessSupport.isReadableByAll
+  /// Why a program is not to be run; nil: it may be.
+  public var refusalOfProgram: @Sendable (_ path: String) -> String? = HelperProgram.refusal
   /// The time, in seconds since 1970.
   public var now: Int = time(nil)
 

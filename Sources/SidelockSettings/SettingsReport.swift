@@ -44,8 +44,8 @@ extension SettingsResolution {
   private func jsonValue(_ setting: EffectiveSetting) -> String {
     switch setting.key.definition.kind {
     case .integer, .boolean: setting.shown
-    case .redisURL, .userName, .filePath, .pemFile, .stateFile, .socketPath, .mode, .keyPrefix, .hostName, .serverName,
-      .verification, .logLevel, .rules:
+    case .redisURL, .userName, .filePath, .program, .pemFile, .stateFile, .socketPath, .mode, .keyPrefix, .hostName,
+      .serverName, .verification, .logLevel, .rules:
       jsonString(setting.shown)
     }
   }

@@ -25,7 +25,7 @@ public struct SettingsResolution: Sendable {
 
   /// Puts everything together. Precedence: flag, environment, file, default.
   public init(_ inputs: SettingsInputs) {
-    var resolver = Resolver(inputs: inputs)
+    var resolver = SettingsResolver(inputs: inputs)
     settings = resolver.resolve()
     problems = resolver.problems
     warnings = resolver.warnings
@@ -35,12 +35,12 @@ public struct SettingsResolution: Sendable {
 }
 
 /// A checked value and its source.
-private struct Given {
+struct Given {
   var value: SettingValue
   var source: SettingSource
 }
 
-private struct Resolver {
+struct SettingsResolver {
   let inputs: SettingsInputs
   var problems: [SettingProblem] = []
   var warnings: [SettingProblem] = []
@@ -60,6 +60,7 @@ private struct Resolver {
     settings.backend = backend ?? .local
     for key in SettingKey.allCases { choose(key) }
     addAdministrators()
+    checkLogin()
     checkTLS()
     let order = SettingKey.allCases
     effective.sort { order.firstIndex(of: $0.key)! < order.firstIndex(of: $1.key)! }
@@ -248,7 +249,7 @@ private struct Resolver {
 
   // MARK: Putting them together
 
-  private func given(_ key: SettingKey) -> Given? {
+  func given(_ key: SettingKey) -> Given? {
     for layer in layers { if let given = layer[key] { return given } }
     return nil
   }
@@ -260,9 +261,9 @@ private struct Resolver {
   /// Puts what holds for a setting into its place. What is a part of the backend has none.
   private mutating func choose(_ key: SettingKey) {
     let row = key.definition
-    guard let place = row.place.value else { return }
+    guard let place = row.place.value, usesRedis || !SettingKey.ofLogin.contains(key) else { return }
     let chosen =
-      given(key) ?? credential(row)
+      given(key) ?? credential(key)
       ?? Given(value: row.found?(settings, inputs) ?? place.read(settings), source: .default)
     place.write(chosen.value, &settings)
     record(key, chosen.value, chosen.source)
@@ -271,16 +272,18 @@ private struct Resolver {
     problems.append(SettingProblem(setting: key.rawValue, source: source, message: problem))
   }
 
-  /// What systemd has put down for a setting; nil where there is nothing.
-  private func credential(_ row: SettingDefinition) -> Given? {
-    guard let name = row.credential, usesTLS, let directory = inputs.environment["CREDENTIALS_DIRECTORY"],
-      !directory.isEmpty
+  /// What systemd has put down for a setting; nil where there is nothing, or nothing that is needed.
+  private func credential(_ key: SettingKey) -> Given? {
+    let needsPassword = settings.live.redisLogin.inURL.password == nil && given(.redisCredentialsCommand) == nil
+    guard key == .redisPasswordFile ? needsPassword : usesTLS, let name = key.definition.credential,
+      let directory = inputs.environment["CREDENTIALS_DIRECTORY"], !directory.isEmpty
     else { return nil }
     let path = directory + "/" + name
     if case .failure(.missing) = inputs.readFile(path, TLSMaterial.fileBytesMax) { return nil }
     return Given(value: path.asSetting, source: .credential(path: path))
   }
 
+  var usesRedis: Bool { if case .redis = settings.backend { true } else { false } }
   private var usesTLS: Bool { if case .redis(let url) = settings.backend { url.usesTLS } else { false } }
 
   /// Looks whether the files for TLS can be used: a mistake in one would show at the first connection only.
@@ -326,11 +329,11 @@ private struct Resolver {
       setting: key.rawValue, source: source(of: key), message: "cannot use \(quoted(found.path)): \(found.message)")
   }
 
-  private func source(of key: SettingKey) -> SettingSource? {
+  func source(of key: SettingKey) -> SettingSource? {
     effective.first { $0.key == key }.flatMap { $0.source == .default ? nil : $0.source }
   }
 
-  private mutating func warnIfOpen(_ path: String, _ key: SettingKey, _ source: SettingSource?) {
+  mutating func warnIfOpen(_ path: String, _ key: SettingKey, _ source: SettingSource?) {
     guard inputs.isReadableByAll(path) else { return }
     warnings.append(
       SettingProblem(
@@ -374,9 +377,10 @@ private struct Resolver {
       }
       if let redis, case .redis(let url) = redis.value {
         record(.local, .boolean(false), local?.source ?? .default)
-        let complete = completeLogin(of: url, from: redis.source)
-        record(.redis, .redis(complete), redis.source)
-        return .redis(complete)
+        record(.redis, .redis(url), redis.source)
+        settings.live.redisLogin.inURL = url.login
+        if url.password != nil, case .flag = redis.source { warnOfPassword(redis.source) }
+        return .redis(url.withoutLogin)
       }
     }
     // A backend that was named, but badly, has its own problem already.
@@ -386,83 +390,5 @@ private struct Resolver {
         SettingProblem(message: "no backend: give --redis URL, or --local for locks of this host alone"))
     }
     return nil
-  }
-
-  private static let passwordBytesMax = 4096
-
-  /// Adds the user and the password that stand outside of the URL.
-  private mutating func completeLogin(of url: RedisURL, from source: SettingSource) -> RedisURL {
-    var result = url
-    if let given = given(.redisUser), case .text(let user) = given.value {
-      record(.redisUser, given.value, given.source)
-      if url.username != nil { reportTwice(.redisUser, given.source, "user", source) }
-      result.username = user.text
-    }
-    if url.password != nil, case .flag = source {
-      warnings.append(
-        SettingProblem(
-          source: source,
-          message: "every user of this host can read the password in the list of processes: give it in a file with "
-            + "redis_password_file"))
-    }
-    if let given = given(.redisPasswordFile), case .text(let text) = given.value {
-      let path = text.text
-      if url.password != nil { reportTwice(.redisPasswordFile, given.source, "password", source) }
-      result.password = password(inFile: path, source: given.source, mayBeMissing: false)
-      record(
-        .redisPasswordFile, (result.password == nil ? Self.shown(passwordFile: path) : path).asSetting, given.source)
-    } else if url.password == nil, let directory = inputs.environment["CREDENTIALS_DIRECTORY"], !directory.isEmpty {
-      let path = directory + "/" + passwordCredential
-      result.password = password(inFile: path, source: .credential(path: path), mayBeMissing: true)
-      if result.password != nil { record(.redisPasswordFile, path.asSetting, .credential(path: path)) }
-    }
-    if let given = given(.redisUser), result.password == nil {
-      problems.append(
-        SettingProblem(
-          setting: SettingKey.redisUser.rawValue, source: given.source,
-          message: "needs a password: give redis_password_file"))
-    }
-    return result
-  }
-
-  private mutating func reportTwice(
-    _ key: SettingKey, _ source: SettingSource, _ what: String, _ urlSource: SettingSource
-  ) {
-    problems.append(
-      SettingProblem(
-        setting: key.rawValue, source: source,
-        message: "the \(what) stands in the URL from \(urlSource) too: choose one"))
-  }
-
-  private mutating func password(inFile path: String, source: SettingSource, mayBeMissing: Bool) -> RedisSecret? {
-    let message: String
-    switch inputs.readFile(path, Self.passwordBytesMax) {
-    case .failure(.missing) where mayBeMissing:
-      return nil
-    case .failure(let error):
-      message = error.message
-    case .success(var bytes):
-      if bytes.last == UInt8(ascii: "\n") { bytes.removeLast() }
-      if bytes.last == UInt8(ascii: "\r") { bytes.removeLast() }
-      if !bytes.isEmpty {
-        warnIfOpen(path, .redisPasswordFile, source)
-        return RedisSecret(bytes)
-      }
-      message = "the file is empty"
-    }
-    problems.append(
-      SettingProblem(
-        setting: SettingKey.redisPasswordFile.rawValue, source: source,
-        message: "cannot use \(quoted(Self.shown(passwordFile: path))): \(message)"))
-    return nil
-  }
-
-  /// The path of a password file that cannot be used, as messages show it. It may be the password itself, in the wrong
-  /// setting: what does not begin like a path is cut short.
-  private static func shown(passwordFile path: String) -> String {
-    guard !path.hasPrefix("/"), !path.hasPrefix("./"), !path.hasPrefix("../"), path.unicodeScalars.count > 4 else {
-      return path
-    }
-    return String(String.UnicodeScalarView(path.unicodeScalars.prefix(4))) + "…"
   }
 }

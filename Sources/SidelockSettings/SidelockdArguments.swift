@@ -106,7 +106,8 @@ extension SettingKey {
     switch row.kind {
     case .boolean: return .flag(Flag(wrappedValue: false, name: name, help: ArgumentHelp("\(row.summary).")))
     case .rules: return .list(Option(wrappedValue: [], name: name, parsing: .unconditionalSingleValue, help: help))
-    case .redisURL, .userName, .filePath, .pemFile, .stateFile, .socketPath, .mode, .integer, .keyPrefix, .hostName,
+    case .redisURL, .userName, .filePath, .program, .pemFile, .stateFile, .socketPath, .mode, .integer, .keyPrefix,
+      .hostName,
       .serverName, .verification, .logLevel:
       return .single(Option(name: name, parsing: .unconditional, help: help))
     }

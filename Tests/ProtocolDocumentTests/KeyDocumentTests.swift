@@ -1,13 +1,18 @@
+import Foundation
 import LockEngine
 import LockTypes
 import RESP
 import RedisLeases
+import TestSupport
 import Testing
 
 @Suite struct KeyDocumentTests {
   @Test func theRightsInTheProseAreThoseThatTheDaemonTries() throws {
     let rules = RedisRights.leases(keyPrefix: Array("sidelock:".utf8)).rules
-    #expect(try Documents.text("README.md").contains("\nACL SETUSER locks on >PASSWORD \(rules)\n"))
+    let line = "\nACL SETUSER locks on >PASSWORD \(rules)\n"
+    #expect(try Documents.text("README.md").contains(line))
+    let settings = Repository.root.appending(path: "packaging/settings.md")
+    #expect(try String(contentsOf: settings, encoding: .utf8).contains(line))
   }
 
   @Test func theLockKeysInTheProseAreThoseOfTheDaemon() throws {

@@ -23,17 +23,24 @@ struct ScriptedLink {
   var number: UInt64 = 0
   /// What the server has read and not answered.
   var asked: [Asked] = []
+  /// What connections log in with.
+  var login = RedisLogin()
+  private let hasProbe: Bool
 
-  init() {
+  /// - Parameter hasProbe: whether the rights of the user are tried.
+  init(hasProbe: Bool = false) {
+    self.hasProbe = hasProbe
     machine = RedisLinkMachine(
       configuration: RedisConnectionConfiguration(
-        clientName: "sidelock", inbox: Self.encoder.inboxChannel, scripts: RedisScript.leases),
+        clientName: "sidelock", inbox: Self.encoder.inboxChannel, scripts: RedisScript.leases,
+        probe: hasProbe ? Self.encoder.probe : nil),
       encoder: Self.encoder, timeoutMilliseconds: Self.timeoutMilliseconds)
   }
 
   /// A link that is up, and whose server has shown that it answers.
-  static func proven() -> ScriptedLink {
-    var link = ScriptedLink()
+  static func proven(login: RedisLogin = RedisLogin(), hasProbe: Bool = false) -> ScriptedLink {
+    var link = ScriptedLink(hasProbe: hasProbe)
+    link.login = login
     link.number = link.machine.start() ?? 0
     _ = link.up()
     link.read()
@@ -45,7 +52,7 @@ struct ScriptedLink {
 
   /// The connection that was begun is made.
   mutating func connect() {
-    _ = machine.connected(number, handshakeMilliseconds: Self.handshakeMilliseconds, now: now)
+    _ = machine.connected(number, login: login, handshakeMilliseconds: Self.handshakeMilliseconds, now: now)
     asked = []
   }
 
@@ -60,6 +67,7 @@ struct ScriptedLink {
   mutating func beginHandshake() {
     connect()
     _ = hear(Self.replies(run: 10_000_000 + number))
+    if hasProbe { _ = hear("$40\r\n\(String(repeating: "e", count: 40))\r\n*0\r\n") }
     machine.drainOutput { _ in }
   }
 
@@ -123,6 +131,12 @@ struct ScriptedLink {
   }
 
   private static func asked(_ parts: [String]) -> Asked {
+    switch parts.first {
+    case "AUTH": return Asked(words: parts.joined(separator: " "), answer: "+OK\r\n")
+    case "SCRIPT": return Asked(words: "load", answer: "$40\r\n\(String(repeating: "e", count: 40))\r\n")
+    case "EVALSHA" where parts[1] == text(encoder.probe.digest): return Asked(words: "probe", answer: "*0\r\n")
+    case _: break
+    }
     guard parts.first == "EVALSHA", let digit = parts[1].first?.hexDigitValue, let keyCount = Int(parts[2]) else {
       return Asked(words: parts.joined(separator: " "), answer: parts == ["PING"] ? "+PONG\r\n" : ":1\r\n")
     }
@@ -207,6 +221,9 @@ extension RedisLinkMachine.Event {
     case .message(let payload): "message \(text(payload))"
     case .proved: "proved"
     case .sent(let id): "\(id.rawValue) sent"
+    case .login(.done): "login"
+    case .login(.refused(let failure)): "login refused: \(failure.message)"
+    case .login(.lacksRights(let failure)): "rights missing: \(failure.message)"
     case .ended(let ending): "ended: \(ending.reason)"
     }
   }

@@ -20,7 +20,7 @@ import Testing
         switch event {
         case .reply(let id, _): leases[id.rawValue, default: 0] += 1
         case .answered(let id, _): queries[id, default: 0] += 1
-        case .up, .refused, .message, .proved, .sent, .ended: break
+        case .up, .refused, .message, .proved, .sent, .login, .ended: break
         }
       }
     }

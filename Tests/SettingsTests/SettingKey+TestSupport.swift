@@ -9,10 +9,11 @@ extension SettingKey {
   /// A value that is not the default, and is good beside the defaults of the others.
   var anotherValue: String {
     switch definition.kind {
-    case .redisURL: "redis://:secret@localhost"
+    case .redisURL: "redis://elsewhere"
     case .boolean: "true"
     case .userName: "u"
     case .filePath: "/password"
+    case .program: "/credentials"
     case .pemFile: "/\(rawValue).pem"
     case .stateFile: "/tokens"
     case .socketPath: "/s"
@@ -34,7 +35,7 @@ extension SettingKey {
 func leaves(_ value: Any, _ path: String = "") -> [String: String] {
   let children = Mirror(reflecting: value).children
   switch value {
-  case is Settings, is LiveSettings, is EngineSettings, is AccessPolicy, is RedisTLSOptions:
+  case is Settings, is LiveSettings, is EngineSettings, is AccessPolicy, is RedisTLSOptions, is RedisLoginSource:
     return children.reduce(into: [:]) { all, child in
       all.merge(leaves(child.value, path + (path.isEmpty ? "" : ".") + (child.label ?? ""))) { first, _ in first }
     }

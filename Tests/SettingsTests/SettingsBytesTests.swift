@@ -36,7 +36,7 @@ import Testing
   @Test(arguments: SettingKey.allCases)
   func whatIsNoPathMustBeUTF8(_ key: SettingKey) {
     switch key.definition.kind {
-    case .redisURL, .filePath, .pemFile, .stateFile, .socketPath: return
+    case .redisURL, .filePath, .program, .pemFile, .stateFile, .socketPath: return
     case .boolean, .userName, .mode, .integer, .keyPrefix, .hostName, .serverName, .verification, .logLevel, .rules:
       break
     }

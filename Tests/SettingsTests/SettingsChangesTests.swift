@@ -14,7 +14,8 @@ import Testing
 
 @Suite struct SettingsChangesTests {
   private func settings(_ flags: [SettingKey: String]) throws -> Settings {
-    var inputs = SettingsInputs { _, _ in .failure(.missing) }
+    var inputs = SettingsInputs { path, _ in path == "/password" ? .success([0x70]) : .failure(.missing) }
+    inputs.refusalOfProgram = { _ in nil }
     inputs.flags = flags.filter { $0.key != .rules }
     inputs.listFlags = flags[.rules].map { [.rules: [$0]] } ?? [:]
     inputs.isRoot = true
@@ -23,18 +24,29 @@ import Testing
     return try #require(SettingsResolution(inputs).settings)
   }
 
-  /// Those that are told by themselves; a login is a part of `redis`.
-  private static let told = SettingKey.allCases.filter { $0 != .redisUser && $0 != .redisPasswordFile }
+  /// What a setting cannot be without.
+  private func beside(_ key: SettingKey) -> [SettingKey: String] {
+    key == .redisUser ? [.redisPasswordFile: SettingKey.redisPasswordFile.anotherValue] : [:]
+  }
 
-  @Test(arguments: told)
+  @Test(arguments: SettingKey.allCases)
   func aChangeIsTold(_ key: SettingKey) throws {
-    let old = try settings([:])
-    let new = try settings([key: key.anotherValue])
+    let old = try settings(beside(key))
+    let new = try settings(beside(key).merging([key: key.anotherValue]) { $1 })
     #expect(old.changes(to: new) == [key])
     #expect(old.changes(to: old) == [])
     let taken = old.takingLiveChanges(from: new)
     #expect(taken.changes(to: new) == (key.changesLive ? [] : [key]))
     #expect(taken == (key.changesLive ? new : old))
+  }
+
+  /// It is not shown, and needs no restart.
+  @Test func aLoginInTheURLChangesLive() throws {
+    let old = try settings([.redis: "redis://:one@localhost"])
+    let new = try settings([.redis: "redis://u:two@localhost"])
+    #expect(old.changes(to: new) == [] && old != new)
+    #expect(old.takingLiveChanges(from: new) == new)
+    #expect(new.live.redisLogin.inURL == RedisLogin(username: "u", password: RedisSecret(Array("two".utf8))))
   }
 
   /// A property of the settings that no row leads to would keep its default whatever is given, and one that two rows lead to
@@ -56,8 +68,8 @@ import Testing
         #expect(path.hasPrefix("live.") == key.changesLive, "\(key)")
       }
     }
-    // The first is that of `redis` and `local`; the others are no settings, but numbers of accounts.
-    let others: Set = ["backend", "live.policy.administrators", "live.policy.owner"]
+    // The first two are those of `redis` and `local`; the others are no settings, but numbers of accounts.
+    let others: Set = ["backend", "live.redisLogin.inURL", "live.policy.administrators", "live.policy.owner"]
     #expect(Set(rows.keys).union(others) == Set(defaults.keys))
     for (path, keys) in rows { #expect(keys.count == 1, "\(path) is that of \(keys)") }
   }
@@ -68,11 +80,12 @@ import Testing
   @Test func everyLiveSettingIsInForceAfterAReload() throws {
     var new = LiveSettings()
     for key in SettingKey.allCases where key.changesLive {
-      new = try settings([key: key.anotherValue]).takingOnly(key, into: new)
+      new = try settings(beside(key).merging([key: key.anotherValue]) { $1 }).takingOnly(key, into: new)
     }
     // Each differs from the default, so that a forgotten one would be found.
     let before = leaves(LiveSettings())
-    for (path, text) in leaves(new) where path != "policy.administrators" && path != "policy.owner" {
+    let others = ["redisLogin.inURL", "policy.administrators", "policy.owner"]
+    for (path, text) in leaves(new) where !others.contains(path) {
       #expect(text != before[path], "\(path)")
     }
     let daemon = try Daemon()

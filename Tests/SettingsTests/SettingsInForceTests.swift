@@ -30,6 +30,19 @@ import Testing
     #expect(SettingsInForce(encoded: inForce.encoded) == inForce)
   }
 
+  @Test func thePlaceOfTheLoginIsKeptAndNotTheLogin() throws {
+    var inputs = SettingsInputs { _, _ in .success(Array("hunter2".utf8)) }
+    inputs.refusalOfProgram = { _ in nil }
+    inputs.flags = [.redis: "redis://h", .redisUser: "u", .redisPasswordFile: "/p"]
+    let withFile = try #require(SettingsInForce(SettingsResolution(inputs)))
+    inputs.flags = [.redis: "redis://h", .redisCredentialsCommand: "/c"]
+    let withCommand = try #require(SettingsInForce(SettingsResolution(inputs)))
+    for inForce in [withFile, withCommand] {
+      #expect(SettingsInForce(encoded: inForce.encoded) == inForce)
+      #expect(!String(decoding: inForce.encoded, as: UTF8.self).contains("hunter2"))
+    }
+  }
+
   @Test func anythingElseIsNotRead() throws {
     let bytes = try settings([.redis: "redis://u:p@h"], rules: ["allow use a to user:anna"]).encoded
     for count in bytes.indices { #expect(SettingsInForce(encoded: Array(bytes[..<count])) == nil) }

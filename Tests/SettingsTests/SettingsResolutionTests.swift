@@ -62,7 +62,8 @@ import Testing
   }
 
   @Test func everySettingTakesEffectFromEveryPlace() {
-    let samples = SettingKey.allCases.filter { $0 != .local }.map { key in
+    // Two of them exclude another one.
+    let samples = SettingKey.allCases.filter { $0 != .local && $0 != .redisCredentialsCommand }.map { key in
       // Its login comes from the other two.
       (key, key == .redis ? "redis://db:6379/0" : key.anotherValue)
     }
@@ -324,17 +325,14 @@ import Testing
 
   // MARK: The password
 
-  private func password(_ resolution: SettingsResolution) -> String? {
-    guard case .redis(let url) = resolution.settings?.backend else { return nil }
-    return url.password.map { String(decoding: $0.bytes, as: UTF8.self) }
+  private func file(_ resolution: SettingsResolution) -> String? {
+    resolution.settings.map { $0.live.redisLogin.passwordFile }
   }
 
-  @Test func passwordFileIsReadWithoutItsLineEnd() {
-    let flags: [SettingKey: String] = [.redis: "redis://db", .redisPasswordFile: "/p"]
-    for text in ["hunter2", "hunter2\n", "hunter2\r\n"] {
-      #expect(password(resolve(flags: flags, files: ["/p": text])) == "hunter2")
-    }
-    #expect(password(resolve(flags: flags, files: ["/p": " a b \n"])) == " a b ")
+  @Test func thePasswordFileIsNamedAndNotKept() {
+    let good = resolve(flags: [.redis: "redis://db", .redisPasswordFile: "/p"], files: ["/p": "hunter2\n"])
+    #expect(file(good) == "/p")
+    #expect(good.settings.map { "\($0)".contains("hunter2") } == false)
   }
 
   @Test(arguments: ["", "\n", "\r\n", String(repeating: "a", count: 5000)])
@@ -346,23 +344,15 @@ import Testing
   @Test func passwordNeedsToBeNoText() {
     var inputs = SettingsInputs { _, _ in .success([0xFF, 0x00, 0x0A]) }
     inputs.flags = [.redis: "redis://db", .redisPasswordFile: "/p"]
-    guard case .redis(let url) = SettingsResolution(inputs).settings?.backend else {
-      Issue.record("no settings")
-      return
-    }
-    #expect(url.password?.bytes == [0xFF, 0x00])
+    #expect(SettingsResolution(inputs).problems == [])
   }
 
   @Test func userIsForAPasswordOutsideOfTheURL() {
     let files = ["/p": "b"]
     let good = resolve(flags: [.redis: "redis://db", .redisUser: "u", .redisPasswordFile: "/p"], files: files)
-    guard case .redis(let url) = good.settings?.backend else {
-      Issue.record("no settings: \(texts(good))")
-      return
-    }
-    #expect(url.username == "u")
+    #expect(good.settings?.live.redisLogin.login().username == "u")
     let lonely = resolve(flags: [.redis: "redis://db", .redisUser: "u"])
-    #expect(texts(lonely) == ["--redis-user: needs a password: give redis_password_file"])
+    #expect(texts(lonely) == ["--redis-user: needs a password: give redis_password_file or redis_credentials_command"])
     let twice = resolve(flags: [.redis: "redis://a:b@db", .redisUser: "u"])
     #expect(texts(twice) == ["--redis-user: the user stands in the URL from --redis too: choose one"])
   }
@@ -381,11 +371,57 @@ import Testing
     let environment = ["CREDENTIALS_DIRECTORY": "/cred"]
     let files = ["/cred/sidelock.redis-password": "c\n", "/p": "f\n"]
     let plain: [SettingKey: String] = [.redis: "redis://db"]
-    #expect(password(resolve(flags: plain, environment: environment, files: files)) == "c")
+    #expect(file(resolve(flags: plain, environment: environment, files: files)) == "/cred/sidelock.redis-password")
     #expect(resolve(flags: plain, environment: environment).settings != nil)
-    #expect(password(resolve(flags: [.redis: "redis://:u@db"], environment: environment, files: files)) == "u")
+    let inURL = resolve(flags: [.redis: "redis://:u@db"], environment: environment, files: files)
+    #expect(file(inURL) == "" && inURL.settings?.live.redisLogin.inURL.password?.bytes == Array("u".utf8))
+    #expect(file(resolve(flags: [.local: "true"], environment: environment, files: files)) == "")
     let withFile: [SettingKey: String] = [.redis: "redis://db", .redisPasswordFile: "/p"]
-    #expect(password(resolve(flags: withFile, environment: environment, files: files)) == "f")
+    #expect(file(resolve(flags: withFile, environment: environment, files: files)) == "/p")
+  }
+
+  // MARK: The command
+
+  @Test func aCommandIsTaken() {
+    var inputs = SettingsInputs { _, _ in .failure(.missing) }
+    inputs.refusalOfProgram = { $0 == "/c" ? nil : "is not there" }
+    inputs.flags = [.redis: "redis://db", .redisUser: "u", .redisCredentialsCommand: "/c"]
+    // What systemd has put down is for when nothing else is given.
+    inputs.environment = ["CREDENTIALS_DIRECTORY": "/cred"]
+    inputs.readFile = { _, _ in .success(Array("c".utf8)) }
+    let login = SettingsResolution(inputs).settings?.live.redisLogin
+    #expect(login?.command == "/c" && login?.user == "u" && login?.passwordFile == "")
+    inputs.flags[.redisCredentialsCommand] = "/other"
+    #expect(
+      texts(SettingsResolution(inputs)) == ["--redis-credentials-command: cannot run \"/other\", which is not there"])
+  }
+
+  @Test func aCommandExcludesOtherPasswords() {
+    var inputs = SettingsInputs { _, _ in .success(Array("c".utf8)) }
+    inputs.refusalOfProgram = { _ in nil }
+    inputs.flags = [.redis: "redis://db", .redisPasswordFile: "/p", .redisCredentialsCommand: "/c"]
+    #expect(
+      texts(SettingsResolution(inputs)) == [
+        "--redis-credentials-command: excludes redis_password_file, which --redis-password-file sets: choose one"
+      ])
+    inputs.flags = [.redis: "redis://:x@db", .redisCredentialsCommand: "/c"]
+    #expect(
+      texts(SettingsResolution(inputs)) == [
+        "--redis-credentials-command: the password stands in the URL from --redis too: choose one"
+      ])
+  }
+
+  @Test(arguments: ["helper", "./helper", "", "token-of-somebody"])
+  func aCommandIsAnAbsolutePath(_ text: String) {
+    let bad = resolve(flags: [.redis: "redis://db", .redisCredentialsCommand: text])
+    #expect(bad.problems.count == 1)
+    #expect(texts(bad).first?.contains("absolute path") == true)
+    #expect(!texts(bad).contains { $0.contains("somebody") })
+  }
+
+  @Test func aPasswordFileThatCanBeReadOnlyOnceIsRefused() {
+    let bad = resolve(flags: [.redis: "redis://db", .redisPasswordFile: "/dev/stdin"])
+    #expect(texts(bad).first?.contains("can be read only once, and this file is read at each connection") == true)
   }
 
   @Test func noReportShowsAPassword() {

@@ -77,6 +77,7 @@ import Testing
     #expect(file.contains("\n\(key.rawValue): "))
     var inputs = SettingsInputs { path, _ in .success(Array(path == "f.yaml" ? file.utf8 : "password".utf8)) }
     inputs.configFlag = "f.yaml"
+    inputs.refusalOfProgram = { _ in nil }
     inputs.accounts.group = { $0 == "shop" ? .number(1) : .unknown }
     inputs.isRoot = true
     inputs.systemHostName = "h"

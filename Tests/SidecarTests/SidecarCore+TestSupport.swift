@@ -51,6 +51,7 @@ final class Journal {
 
 /// A store that takes whatever it is given, and answers when the test does.
 final class FakeStore: LeaseStore {
+  func loginMayHaveChanged() {}
   struct Command {
     var id: CommandID
     var command: LeaseCommand

@@ -129,3 +129,31 @@ int file_is_in_memory(int descriptor);
 
 /// Takes a blocked signal if it is pending; returns whether it was.
 int take_pending_signal(int number);
+
+/// How a program that was run has ended.
+enum program_end_kind {
+  /// By itself, or by a signal; ``program_end/status`` says how.
+  PROGRAM_HAS_ENDED,
+  /// It was never there; ``program_end/status`` is the error.
+  PROGRAM_DID_NOT_START,
+  /// It was killed when its time was over.
+  PROGRAM_WAS_SLOW,
+  /// It was killed when it had written more than was to be taken.
+  PROGRAM_WROTE_TOO_MUCH,
+};
+
+/// What came of running a program.
+struct program_end {
+  enum program_end_kind kind;
+  /// Its exit status, or 128 and the number of the signal; -1 where that is unknown.
+  int status;
+  size_t output_count;
+  size_t words_count;
+};
+
+/// Runs the program at an absolute path, without arguments and input, in a process group of its own, whose processes are
+/// killed afterwards. Blocks for up to `milliseconds_max`, and while another thread runs one. Takes up to `output_max` bytes
+/// of its output, and the first `words_max` of its errors. No other thread may wait for children meanwhile.
+void program_run(
+    const char *path, char *const environment[], int64_t milliseconds_max, uint8_t *output, size_t output_max,
+    uint8_t *words, size_t words_max, struct program_end *end);

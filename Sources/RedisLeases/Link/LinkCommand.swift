@@ -9,6 +9,8 @@ enum LinkCommand: Equatable {
   case query(UInt64, RedisCommand, weight: Int)
   /// Asks for a sign of life. Nobody waits for the answer.
   case ping
+  /// A step to another login.
+  case relogin(RedisRelogin.Step)
 
   /// On whose behalf it is sent; nil: what the daemon does by itself.
   typealias User = UInt32?
@@ -16,7 +18,7 @@ enum LinkCommand: Equatable {
   /// How many commands it counts for.
   var weight: Int {
     switch self {
-    case .lease, .ping: 1
+    case .lease, .ping, .relogin: 1
     case .query(_, _, let weight): weight
     }
   }
@@ -25,7 +27,7 @@ enum LinkCommand: Equatable {
   var memory: Int {
     switch self {
     case .lease: 512 + 2 * (lockName?.bytes.count ?? 0)
-    case .query, .ping: 512
+    case .query, .ping, .relogin: 512
     }
   }
 
@@ -54,6 +56,7 @@ enum LinkCommand: Equatable {
     case .lease(_, let command): command.word
     case .query(_, let command, _): command.word
     case .ping: "ping"
+    case .relogin: "auth"
     }
   }
 }

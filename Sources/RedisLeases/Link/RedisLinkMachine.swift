@@ -20,11 +20,12 @@ public import RESP
 ///
 /// The caller:
 /// 1. makes a connection when ``start()`` or ``retryDue(_:)`` gives its number, and tells what came of it with
-///    ``connected(_:handshakeMilliseconds:now:)`` or ``ended(_:reason:isRoundOver:random:)``;
+///    ``connected(_:login:handshakeMilliseconds:now:)`` or ``ended(_:reason:isRoundOver:random:)``;
 /// 2. hands over what was read with ``received(_:from:now:)``, and then takes events until ``nextEvent(now:)`` gives none;
 /// 3. sends the output at the end of a turn, with ``drainOutput(_:)``;
 /// 4. looks from time to time whether the server lives, with ``checkLiveness(answerMilliseconds:now:)``;
-/// 5. when it hears of an ``Ending``, closes the connection and tells ``ended(_:reason:isRoundOver:random:)``.
+/// 5. tells with ``loginRead(_:now:)`` when there is another login, and behind ``Event/up(_:)`` which one there is;
+/// 6. when it hears of an ``Ending``, closes the connection and tells ``ended(_:reason:isRoundOver:random:)``.
 ///
 /// Every query is answered exactly once: by ``Event/answered(_:_:)``, or by its number in ``Outage/unanswered``. So is every
 /// lease command, or the link goes down. Nothing is sent again over another connection, and what an earlier connection
@@ -49,6 +50,8 @@ public struct RedisLinkMachine: Sendable {
     case proved
     /// A lease command that had to wait for room is on its way.
     case sent(CommandID)
+    /// What came of another login; see ``loginRead(_:now:)``.
+    case login(RedisRelogin.Outcome)
     /// The connection is of no further use.
     case ended(Ending)
   }
@@ -59,6 +62,8 @@ public struct RedisLinkMachine: Sendable {
     public var reason: String
     /// Whether another address may be better: this one has never been good for anything, or is silent, or refuses.
     public var isAddressToBlame: Bool
+    /// Whether user or password was refused.
+    public var isLoginRefused = false
   }
 
   /// What follows from the end of a connection.
@@ -102,12 +107,18 @@ public struct RedisLinkMachine: Sendable {
   public static let idleMillisecondsMax: Int64 = 15_000
 
   private let encoder: LeaseCommandEncoder
-  private var configuration: RedisConnectionConfiguration
+  /// Of this connection, or of the next one.
+  var configuration: RedisConnectionConfiguration
   private var state = State.stopped
   /// Counts connections.
   private var lastNumber: ConnectionNumber = 0
   private var connection: RedisConnection
   private var window = CommandWindow()
+  /// The change of the login that is under way. Until it is answered nothing but the question for the epoch is sent: what a user
+  /// lacks is found out before anybody has a part in it.
+  var relogin: RedisRelogin?
+  /// The login that is to follow.
+  var nextLogin: RedisLogin?
   private var backoff = LinkBackoff()
   private var batch = Batch()
   /// When the server last answered, or was asked while nothing was in flight. Pushes prove nothing: it may push for
@@ -201,12 +212,13 @@ extension RedisLinkMachine {
     return lastNumber
   }
 
-  /// There is a connection: the handshake begins. `handshakeMilliseconds`: how long the server may be silent in it. False
-  /// if this connection is not wanted any more.
+  /// There is a connection: the handshake begins, with `login`. `handshakeMilliseconds`: how long the server may be silent in
+  /// it. False if this connection is not wanted any more.
   public mutating func connected(
-    _ number: ConnectionNumber, handshakeMilliseconds: Int64, now: BootInstant
+    _ number: ConnectionNumber, login: RedisLogin = RedisLogin(), handshakeMilliseconds: Int64, now: BootInstant
   ) -> Bool {
     guard state == .connecting(number) else { return false }
+    configuration.login = login
     state = .handshaking(number, milliseconds: handshakeMilliseconds)
     lastAnsweredAt = now
     connection = RedisConnection(configuration: configuration)
@@ -238,7 +250,7 @@ extension RedisLinkMachine {
     let unanswered = window.removeAll().compactMap { command -> UInt64? in
       switch command {
       case .query(let id, _, _): id
-      case .lease, .ping: nil
+      case .lease, .ping, .relogin: nil
       }
     }
     return Outage(
@@ -251,6 +263,8 @@ extension RedisLinkMachine {
     _ = connection.closed()
     batch = Batch()
     isProofWanted = false
+    relogin = nil
+    nextLogin = nil
   }
 }
 
@@ -301,7 +315,7 @@ extension RedisLinkMachine {
   private mutating func put(
     _ command: LinkCommand, of user: LinkCommand.User, now: @autoclosure () -> BootInstant
   ) {
-    if window.mayPass(of: user) { return send(command, of: user, now: now()) }
+    if relogin == nil, window.mayPass(of: user) { return send(command, of: user, now: now()) }
     window.wait(command, of: user)
     fillWindow(now: now())
   }
@@ -309,7 +323,7 @@ extension RedisLinkMachine {
   /// Sends what waits as far as there is room. At the end of a batch ``Event/sent(_:)`` reports lease commands: a lease
   /// counts from when it was really asked for. The others go out within the turn in which they were submitted.
   private mutating func fillWindow(isEndOfBatch: Bool = false, now: @autoclosure () -> BootInstant) {
-    while let (command, user) = window.next() {
+    while relogin == nil, let (command, user) = window.next() {
       send(command, of: user, now: now())
       guard isEndOfBatch else { continue }
       isUrgent = true
@@ -317,7 +331,7 @@ extension RedisLinkMachine {
     }
   }
 
-  private mutating func send(
+  mutating func send(
     _ command: LinkCommand, of user: LinkCommand.User, now: @autoclosure () -> BootInstant
   ) {
     if window.inFlight.isEmpty { lastAnsweredAt = now() }
@@ -326,6 +340,7 @@ extension RedisLinkMachine {
     case .lease(_, let command): _ = connection.submit(encoder.encode(command), id: number)
     case .query(_, let command, _): _ = connection.submit(command, id: number)
     case .ping: _ = connection.submit(.plain([Array("PING".utf8)]), id: number)
+    case .relogin(let step): if let command = relogin?.command(of: step) { _ = connection.submit(command, id: number) }
     }
   }
 
@@ -373,7 +388,7 @@ extension RedisLinkMachine {
     while batch.next < batch.actions.count {
       let action = batch.actions[batch.next]
       batch.next += 1
-      if let event = taken(action) { return event }
+      if let event = taken(action, now: now()) { return event }
     }
     if batch.isOpen {
       batch.isOpen = false
@@ -390,7 +405,7 @@ extension RedisLinkMachine {
     return batch.sent.popFirst().map { .sent($0) }
   }
 
-  private mutating func taken(_ action: RedisConnectionAction) -> Event? {
+  private mutating func taken(_ action: RedisConnectionAction, now: @autoclosure () -> BootInstant) -> Event? {
     switch action {
     case .ready(let info):
       guard case .handshaking(let number, _) = state else { return nil }
@@ -399,7 +414,10 @@ extension RedisLinkMachine {
       configuration.previousClient = info.client
       isProofWanted = true
       return .up(info)
-    case .failed(let failure): return .ended(Ending(reason: failure.message, isAddressToBlame: true))
+    case .failed(let failure):
+      return .ended(
+        Ending(
+          reason: failure.message, isAddressToBlame: true, isLoginRefused: failure.reason == .authenticationFailed))
     case .fault(let fault): return .ended(Ending(reason: fault.description, isAddressToBlame: true))
     case .message(_, let payload): return .message(payload)
     case .reply(let number, let value):
@@ -409,21 +427,26 @@ extension RedisLinkMachine {
       // connections does not end with its answer.
       if command?.isOfBeginning != true { batch.endsPauses = true }
       guard let command else { return nil }
-      return replied(value, to: command)
+      return replied(value, to: command, now: now())
     }
   }
 
-  private mutating func replied(_ value: RESPValue, to command: LinkCommand) -> Event? {
+  private mutating func replied(
+    _ value: RESPValue, to command: LinkCommand, now: @autoclosure () -> BootInstant
+  ) -> Event? {
     let reply: Event? =
       switch command {
       case .lease(let id, let command): .reply(id, LeaseReplyDecoder.decode(value, to: command))
       case .query(let id, _, _): .answered(id, value)
       case .ping: nil
+      case .relogin(let step): reloginReplied(value, to: step, now: now())
       }
     guard let error = value.error else { return reply }
     if isReady, let number, let reason = RedisErrorReply.reasonToReconnect(error: error) {
       state = .ending(number, reason: reason)
     }
+    // Its words may hold a password.
+    if case .relogin = command { return reply }
     batch.refusedReply = reply
     return .refused(error, command: command.word)
   }

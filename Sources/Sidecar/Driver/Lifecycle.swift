@@ -143,7 +143,8 @@ final class Lifecycle {
     let patience = min(Self.firstConnectionMillisecondsMax, configuration.settings.live.engine.storeTimeoutMilliseconds)
     loop.scheduleTask(in: .milliseconds(patience)) { decided.succeed() }
     let link = RedisLink(
-      loop: loop, url: url, tls: { [configuration] in configuration.settings.live.redisTLS },
+      loop: loop, url: url, login: { [configuration] in configuration.settings.live.redisLogin },
+      tls: { [configuration] in configuration.settings.live.redisTLS },
       keyPrefix: configuration.settings.keyPrefix, host: configuration.settings.host,
       instance: instance, timeoutMilliseconds: configuration.settings.live.engine.storeTimeoutMilliseconds,
       clock: core.clock, logger: logger,
@@ -257,6 +258,7 @@ final class Lifecycle {
       core.output.scheduleEnd()
       core.feedAside(.reconfigured(new.engine))
       core.store?.timeoutMilliseconds = new.engine.storeTimeoutMilliseconds
+      core.store?.loginMayHaveChanged()
       if new.connectionsMax != old.connectionsMax { core.parts.room.warnIfScarce() }
       if new.policy != old.policy { policyChanged() }
     }

@@ -26,6 +26,8 @@ protocol LeaseStore: AnyObject {
 
   /// Begins to connect.
   func start()
+  /// The settings were read again: what it is logged in with may be another one.
+  func loginMayHaveChanged()
   /// Closes the connection for good.
   func stop()
   /// Sends everything that was submitted since the last time.

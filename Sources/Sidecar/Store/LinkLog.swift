@@ -24,11 +24,38 @@ struct LinkLog {
         "Redis may evict locks when its memory is full; set maxmemory-policy to noeviction",
         metadata: ["maxmemory-policy": "\(policy)"])
     }
-    if let rules = info.missingRules {
-      logger.warning(
-        "Redis does not let this user do all that list of all hosts, some errors and short graces need",
-        metadata: ["allow": "\(rules)"])
+    lacks(info.missingRules)
+  }
+
+  private func lacks(_ rules: String?) {
+    guard let rules else { return }
+    logger.warning(
+      "Redis does not let this user do all that list of all hosts, some errors and short graces need",
+      metadata: ["allow": "\(rules)"])
+  }
+
+  /// The connection has got another login, or should have.
+  mutating func loginChanged(_ outcome: RedisRelogin.Outcome, now: BootInstant) {
+    switch outcome {
+    case .done(let missingRules):
+      logger.info("Redis has taken other credentials")
+      lacks(missingRules)
+    case .refused(let failure):
+      warn(
+        "Redis has refused other credentials; the connection goes on with those of before", failure.message, now: now)
+    case .lacksRights(let failure):
+      warn("other credentials lack rights; the connection goes back to those of before", failure.message, now: now)
     }
+  }
+
+  mutating func loginUnread(_ reason: String, now: BootInstant) {
+    warn("the credentials of Redis could not be read anew; those of before are used", reason, now: now)
+  }
+
+  /// It is tried again and again, so each reason is logged now and then.
+  private mutating func warn(_ message: Logger.Message, _ reason: String, now: BootInstant) {
+    guard let count = tally.toLog(kind: reason, now: now) else { return }
+    logger.warning(message, metadata: ["reason": "\(reason)", "count": "\(count)"])
   }
 
   func notVerified() {

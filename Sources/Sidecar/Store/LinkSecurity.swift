@@ -4,30 +4,22 @@ import RESP
 import RedisTLS
 
 /// What connections by TLS need, from files that are read anew for each: whoever replaces them need not tell the daemon.
-///
-/// Reading may block for ever, so it is done on another thread: one reading at a time. Another one begins when other files
-/// are named meanwhile, and when one hangs: the files may have been replaced by others.
 final class LinkSecurity {
-  private let loop: any EventLoop
   /// As they are in force now.
   private let options: () -> RedisTLSOptions
-  /// Reads the files that some options name.
-  private let begin: (RedisTLSOptions) -> EventLoopFuture<TLSClient>
-  private var reading: (options: RedisTLSOptions, client: EventLoopFuture<TLSClient>, began: NIODeadline)?
-  /// Readings that hang, and are waited for no more. Each holds a thread.
-  private var hangingCount = 0
+  private let reading: LinkReading<RedisTLSOptions, TLSClient>
   /// Why no connection can be made by TLS; nil where the last reading was good.
   private(set) var failure: String?
   /// What the last connection was made with.
   private(set) var client: TLSClient?
 
+  /// - Parameter begin: reads the files that some options name.
   init(
     loop: any EventLoop, options: @escaping () -> RedisTLSOptions,
     begin: @escaping (RedisTLSOptions) -> EventLoopFuture<TLSClient>
   ) {
-    self.loop = loop
     self.options = options
-    self.begin = begin
+    reading = LinkReading(loop: loop, begin: begin)
   }
 
   /// - Parameter host: of the URL.
@@ -46,44 +38,14 @@ final class LinkSecurity {
 
   /// Reads the files. The completion is called once; nil: ``failure`` says why they cannot be used.
   func prepare(timeoutMilliseconds: Int64, _ completion: @escaping (TLSClient?) -> Void) {
-    var completion: ((TLSClient?) -> Void)? = completion
-    let finish = { (client: TLSClient?, failure: String?) in
-      guard let done = completion.take() else { return }
-      (self.client, self.failure) = (client, failure)
-      done(client)
-    }
-    let reading = read()
-    let timeout = loop.assumeIsolated().scheduleTask(in: .milliseconds(timeoutMilliseconds)) {
-      self.giveUp(timeoutMilliseconds: timeoutMilliseconds)
-      finish(nil, "the files for TLS could not be read within \(timeoutMilliseconds) ms")
-    }
-    reading.assumeIsolated().whenComplete { result in
-      timeout.cancel()
+    reading.read(options(), timeoutMilliseconds: timeoutMilliseconds) { result in
       switch result {
-      case .success(let client): finish(client, nil)
-      case .failure(let error): finish(nil, "\(error)")
+      case .success(let client)?: (self.client, self.failure) = (client, nil)
+      case .failure(let error)?: (self.client, self.failure) = (nil, "\(error)")
+      case nil:
+        (self.client, self.failure) = (nil, "the files for TLS could not be read within \(timeoutMilliseconds) ms")
       }
+      completion(self.client)
     }
-  }
-
-  private func read() -> EventLoopFuture<TLSClient> {
-    let options = options()
-    if let reading, reading.options == options { return reading.client }
-    let client = begin(options)
-    reading = (options, client, loop.now)
-    client.assumeIsolated().whenComplete { _ in
-      if self.reading?.client === client { self.reading = nil }
-    }
-    return client
-  }
-
-  /// Lets the next connection begin another reading, if this one hangs. Each is waited for twice as long as the one before,
-  /// so that few threads are held.
-  private func giveUp(timeoutMilliseconds: Int64) {
-    let patience = TimeAmount.milliseconds(timeoutMilliseconds << Int64(min(hangingCount, 20)))
-    guard let reading, loop.now - reading.began >= patience else { return }
-    self.reading = nil
-    hangingCount += 1
-    reading.client.assumeIsolated().whenComplete { _ in self.hangingCount -= 1 }
   }
 }

@@ -33,6 +33,7 @@ final class RedisLink {
   private var onFirstOutcome: (() -> Void)?
 
   private let dialer: RedisDialer
+  private let login: LinkLogin
   /// nil: connections are plain.
   private let security: LinkSecurity?
   private let isTCP: Bool
@@ -73,8 +74,9 @@ final class RedisLink {
   }
 
   init(
-    loop: any EventLoop, url: RedisURL, tls: @escaping () -> RedisTLSOptions, keyPrefix: String, host: String,
-    instance: String, timeoutMilliseconds: Int64, clock: HostClock, logger: Logger,
+    loop: any EventLoop, url: RedisURL, login source: @escaping () -> RedisLoginSource,
+    tls: @escaping () -> RedisTLSOptions, keyPrefix: String, host: String, instance: String, timeoutMilliseconds: Int64,
+    clock: HostClock, logger: Logger,
     onEvent: @escaping (StoreEvent) -> Void, onOutput: @escaping () -> Void, onFirstOutcome: @escaping () -> Void
   ) {
     self.loop = loop
@@ -86,9 +88,9 @@ final class RedisLink {
     encoder = LeaseCommandEncoder(keyPrefix: keyPrefix, host: host, instance: instance)
     machine = RedisLinkMachine(
       configuration: RedisConnectionConfiguration(
-        username: url.username, password: url.password, database: url.database, clientName: "sidelockd-\(host)",
-        inbox: encoder.inboxChannel, scripts: RedisScript.leases, probe: encoder.probe,
-        trial: encoder.trial),
+        database: url.database, clientName: "sidelockd-\(host)", inbox: encoder.inboxChannel,
+        scripts: RedisScript.leases,
+        probe: encoder.probe, trial: encoder.trial),
       encoder: encoder, timeoutMilliseconds: timeoutMilliseconds)
     switch url.endpoint {
     case .tcp(let host, _):
@@ -99,6 +101,12 @@ final class RedisLink {
       security = nil
     }
     dialer = RedisDialer(loop: loop, endpoint: url.endpoint, security: security, clock: clock)
+    login = LinkLogin(loop: loop, now: clock.now, source: source)
+    login.onFound = { [unowned self] login in
+      machine.loginRead(login, now: clock.now())
+      if machine.hasOutput { onOutput() }
+    }
+    login.onFailure = { [unowned self] reason in log.loginUnread(reason, now: clock.now()) }
   }
 
   // MARK: Connecting
@@ -110,24 +118,38 @@ final class RedisLink {
   /// Closes the connection for good.
   func stop() {
     machine.stop()
+    login.stop()
     hangUp()
   }
 
+  /// The settings were read again: the login may be another one.
+  func loginMayHaveChanged() { login.readAgain(timeoutMilliseconds: timeoutMilliseconds) }
+
   private func connect(_ number: UInt64) {
+    login.prepare(timeoutMilliseconds: timeoutMilliseconds) { login in
+      guard let login else {
+        let reason = self.login.failure ?? "the login of Redis is over"
+        return self.ended(number, reason: reason, isRoundOver: true)
+      }
+      self.connect(number, login)
+    }
+  }
+
+  private func connect(_ number: UInt64, _ login: RedisLogin) {
     dialer.dial(
       timeoutMilliseconds: timeoutMilliseconds, makeHandler: { RedisChannelHandler(link: self) },
       completion: { dialed in
         if let dialed {
-          self.connected(dialed, number)
+          self.connected(dialed, number, login)
         } else {
           self.ended(number, reason: self.dialer.reason, isRoundOver: self.dialer.isRoundOver)
         }
       })
   }
 
-  private func connected(_ dialed: RedisDialer.Dialed, _ number: UInt64) {
+  private func connected(_ dialed: RedisDialer.Dialed, _ number: UInt64, _ login: RedisLogin) {
     let patience = max(timeoutMilliseconds, 4 * dialed.milliseconds)
-    guard machine.connected(number, handshakeMilliseconds: patience, now: clock.now()) else {
+    guard machine.connected(number, login: login, handshakeMilliseconds: patience, now: clock.now()) else {
       dialed.channel.close(promise: nil)
       return
     }
@@ -155,6 +177,7 @@ final class RedisLink {
 
   /// The connection is of no use. The next attempt goes to another address, if this one is to blame and there is one.
   private func end(_ number: UInt64, _ ending: RedisLinkMachine.Ending) {
+    if ending.isLoginRefused { login.wasRefused() }
     guard ending.isAddressToBlame else { return ended(number, reason: ending.reason, isRoundOver: true) }
     if let current { dialer.failed(current.address, ending.reason) }
     ended(number, reason: dialer.reason, isRoundOver: dialer.isRoundOver)
@@ -247,6 +270,7 @@ final class RedisLink {
     case .message(let payload): heard(message: payload)
     case .proved: if let current { dialer.succeeded(current.address) }
     case .sent(let id): onEvent(.sent(id))
+    case .login(let outcome): loginChanged(outcome)
     case .ended(let ending): end(number, ending)
     }
   }
@@ -288,8 +312,19 @@ final class RedisLink {
     counters.connections += 1
     log.connected(info)
     if let security, !security.verifies { log.notVerified() }
+    login.wasAccepted()
     onEvent(.up)
+    // It may have become another one while the connection was made.
+    machine.loginRead(login.current, now: clock.now())
     decideFirstOutcome()
+  }
+
+  private func loginChanged(_ outcome: RedisRelogin.Outcome) {
+    switch outcome {
+    case .done: login.wasAccepted()
+    case .refused, .lacksRights: login.wasRefused()
+    }
+    log.loginChanged(outcome, now: clock.now())
   }
 
   // MARK: Watching

@@ -64,7 +64,7 @@ class Proxy:
 
     @property
     def url(self):
-        return f"unix://{self.path}"
+        return f"unix://{self.server.login}{self.path}"
 
     # What a test asks for
 

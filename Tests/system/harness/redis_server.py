@@ -34,6 +34,17 @@ def wrong_clock(directory):
 PROGRAM = os.environ.get("SIDELOCK_TEST_REDIS", "redis-server")
 
 
+# Whether daemons have the login of a user with the rights that packaging/settings.md says are enough, and no others.
+HAS_ACL = os.environ.get("SIDELOCK_TEST_ACL") == "1"
+ACL_LOGIN = "locks:acl-of-the-tests"
+
+
+def acl_rules():
+    """Those that packaging/settings.md says are enough."""
+    text = (pathlib.Path(__file__).resolve().parents[3] / "packaging/settings.md").read_text()
+    return re.search(r"^ACL SETUSER locks on >PASSWORD (.*)$", text, re.M)[1]
+
+
 @functools.cache
 def version():
     """That of the server, such as (7, 0, 15)."""
@@ -59,12 +70,17 @@ class RedisServer:
         self.start()
 
     @property
+    def login(self):
+        """What stands before the host in a URL."""
+        return f"{ACL_LOGIN}@" if HAS_ACL else ""
+
+    @property
     def url(self):
-        return f"unix://{self.socket_path}"
+        return f"unix://{self.login}{self.socket_path}"
 
     @property
     def tcp_url(self):
-        return f"redis://127.0.0.1:{self.port}"
+        return f"redis://{self.login}127.0.0.1:{self.port}"
 
     @property
     def pid(self):
@@ -77,6 +93,9 @@ class RedisServer:
         if data is not None:
             dump.write_bytes(data)
         env = dict(os.environ)
+        name, password = ACL_LOGIN.split(":")
+        # It is there before anybody can connect.
+        user = ["--user", f"{name} on >{password} {acl_rules()}"] if HAS_ACL else []
         if self.clock_seconds:
             env.update(LD_PRELOAD=str(wrong_clock(self.directory)), WRONG_CLOCK_SECONDS=str(self.clock_seconds))
         for _ in range(5):
@@ -85,7 +104,7 @@ class RedisServer:
                 self.process = subprocess.Popen(
                     [PROGRAM, "--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket",
                      str(self.socket_path), "--save", "", "--appendonly", "no", "--dir", str(self.directory),
-                     "--maxclients", "10000", *(["--enable-debug-command", "local"] if version() >= (7,) else []), *self.args],
+                     "--maxclients", "10000", *(["--enable-debug-command", "local"] if version() >= (7,) else []), *user, *self.args],
                     stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env)
             if wait_until(lambda: self._answers() or self.process.poll() is not None, "redis-server's start"):
                 if self.process.poll() is None:

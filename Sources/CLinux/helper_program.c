@@ -1,0 +1,148 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+// The disposition of SIGCHLD belongs to the process, so one program runs at a time.
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+
+static int64_t now_milliseconds(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+static int start(pid_t *child, const char *path, char *const environment[], int out, int err) {
+  posix_spawnattr_t attributes;
+  posix_spawn_file_actions_t actions;
+  int error = posix_spawnattr_init(&attributes);
+  if (error != 0) return error;
+  error = posix_spawn_file_actions_init(&actions);
+  if (error != 0) {
+    posix_spawnattr_destroy(&attributes);
+    return error;
+  }
+  sigset_t none, all;
+  sigemptyset(&none);
+  sigfillset(&all);
+  // The daemon ignores and blocks signals that a program expects to end by; and a group of its own can be ended whole.
+  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawnattr_setsigdefault(&attributes, &all);
+  posix_spawnattr_setpgroup(&attributes, 0);
+  posix_spawnattr_setflags(
+      &attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+  error = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  if (error == 0) error = posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
+  if (error == 0) error = posix_spawn_file_actions_adddup2(&actions, err, STDERR_FILENO);
+  // What a service manager has handed over is not for it.
+  if (error == 0) error = posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
+  char *const arguments[] = {(char *)path, NULL};
+  if (error == 0) error = posix_spawn(child, path, &actions, &attributes, arguments, environment);
+  posix_spawn_file_actions_destroy(&actions);
+  posix_spawnattr_destroy(&attributes);
+  return error;
+}
+
+// Takes what has come: 0 at the end of the stream, 1 if there may be more, 2 if there is more than fits.
+static int take(int descriptor, uint8_t *bytes, size_t max, size_t *count, int may_overflow) {
+  uint8_t spare[512];
+  for (;;) {
+    int is_full = *count == max;
+    ssize_t got = read(descriptor, is_full ? spare : bytes + *count, is_full ? sizeof spare : max - *count);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return errno == EAGAIN;
+    if (got == 0) return 0;
+    if (is_full && !may_overflow) return 2;
+    if (!is_full) *count += (size_t)got;
+    if (is_full) return 1;
+  }
+}
+
+static void follow(
+    pid_t child, int out, int err, int64_t milliseconds_max, uint8_t *output, size_t output_max, uint8_t *words,
+    size_t words_max, struct program_end *end) {
+  int64_t deadline = now_milliseconds() + milliseconds_max;
+  struct pollfd streams[3] = {
+      {.fd = out, .events = POLLIN}, {.fd = err, .events = POLLIN}, {.fd = process_open(child), .events = POLLIN}};
+  end->kind = PROGRAM_HAS_ENDED;
+  // The end of the program counts, not that of what it has left behind with the same streams.
+  while (streams[0].fd >= 0 || streams[1].fd >= 0 || streams[2].fd >= 0) {
+    int64_t left = deadline - now_milliseconds();
+    if (left <= 0) {
+      end->kind = PROGRAM_WAS_SLOW;
+      break;
+    }
+    if (poll(streams, 3, (int)left) < 0 && errno != EINTR) break;
+    int has_ended = streams[2].fd >= 0 && (streams[2].revents & POLLIN);
+    int state = streams[0].fd < 0 ? 0 : take(out, output, output_max, &end->output_count, 0);
+    if (state == 2) {
+      end->kind = PROGRAM_WROTE_TOO_MUCH;
+      break;
+    }
+    if (state == 0) streams[0].fd = -1;
+    if (streams[1].fd >= 0 && take(err, words, words_max, &end->words_count, 1) == 0) streams[1].fd = -1;
+    if (has_ended) break;
+  }
+  // Without a pidfd (before Linux 5.3) it may have closed its streams and go on.
+  siginfo_t state = {.si_pid = 0};
+  while (streams[2].fd < 0 && end->kind == PROGRAM_HAS_ENDED) {
+    if (waitid(P_PID, (id_t)child, &state, WEXITED | WNOHANG | WNOWAIT) != 0 || state.si_pid == child) break;
+    if (now_milliseconds() >= deadline) end->kind = PROGRAM_WAS_SLOW;
+    poll(NULL, 0, 10);
+  }
+  // Its group is not another one's before it is reaped.
+  kill(-child, SIGKILL);
+  if (streams[2].fd >= 0) close(streams[2].fd);
+  int status = 0;
+  pid_t found;
+  do found = waitpid(child, &status, 0);
+  while (found < 0 && errno == EINTR);
+  end->status = found == child ? (WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)) : -1;
+}
+
+void program_run(
+    const char *path, char *const environment[], int64_t milliseconds_max, uint8_t *output, size_t output_max,
+    uint8_t *words, size_t words_max, struct program_end *end) {
+  *end = (struct program_end){.kind = PROGRAM_DID_NOT_START};
+  pthread_mutex_lock(&one_at_a_time);
+  int out[2], err[2];
+  if (pipe2(out, O_CLOEXEC) != 0) {
+    end->status = errno;
+  } else if (pipe2(err, O_CLOEXEC) != 0) {
+    end->status = errno;
+    close(out[0]);
+    close(out[1]);
+  } else {
+    fcntl(out[0], F_SETFL, O_NONBLOCK);
+    fcntl(err[0], F_SETFL, O_NONBLOCK);
+    // Where children are not waited for (orphans_bury_themselves), their status is lost.
+    struct sigaction waited = {.sa_handler = SIG_DFL}, before;
+    sigaction(SIGCHLD, &waited, &before);
+    pid_t child = 0;
+    int error = start(&child, path, environment, out[1], err[1]);
+    close(out[1]);
+    close(err[1]);
+    if (error == 0) {
+      follow(child, out[0], err[0], milliseconds_max, output, output_max, words, words_max, end);
+    } else {
+      end->status = error;
+    }
+    sigaction(SIGCHLD, &before, NULL);
+    if (before.sa_handler == SIG_IGN) {
+      while (waitpid(-1, NULL, WNOHANG) > 0) {
+      }
+    }
+    close(out[0]);
+    close(err[0]);
+  }
+  pthread_mutex_unlock(&one_at_a_time);
+}
