@@ -26,6 +26,25 @@ struct Bytes: Hashable, ExpressibleByStringLiteral, CustomStringConvertible, Sen
 
   var count: Int { array.count }
 
+  /// Whether `part` stands anywhere in it. The standard library's search is generic, and took a fifth of a simulation's time.
+  func contains(_ part: [UInt8]) -> Bool {
+    guard let first = part.first else { return true }
+    return array.withUnsafeBufferPointer { bytes in
+      var start = 0
+      while bytes.count - start >= part.count {
+        if bytes[start] == first, bytes[start..<start + part.count].elementsEqual(part) { return true }
+        start += 1
+      }
+      return false
+    }
+  }
+
+  /// What stands between `separator`, as text.
+  func fields(_ separator: Unicode.Scalar) -> [String] {
+    array.split(separator: UInt8(ascii: separator), omittingEmptySubsequences: false)
+      .map { String(decoding: $0, as: UTF8.self) }
+  }
+
   /// The number that Redis would read: no blanks, no plus sign, no leading zeros.
   var integer: Int64? {
     if let value = Int64(text), String(value) == text { return value }

@@ -147,21 +147,28 @@ final class RedisModel {
 
   /// The live entry of a key; an expired one goes away when it is looked at.
   func entry(_ key: Bytes) throws -> Entry? {
-    // A key beside a declared one has its hash tag, and so is on the same node.
-    let isBeside = { (declared: Bytes) in key.array.starts(with: declared.array + [UInt8(ascii: ":")]) }
-    // The epoch's key is on each node, under a tag of a slot that it serves, and so are the keys of hosts beside it; a script
-    // without a shebang may read them.
-    let isEpoch =
-      key.array.ends(with: Self.epochSuffix) || !key.array.ranges(of: Self.epochSuffix + [UInt8(ascii: ":")]).isEmpty
-    // The trial looks for keys that are not on this node.
-    let isOfTrial = !key.array.ranges(of: Array("{}probe:".utf8)).isEmpty
-    if let script, !isEpoch, !isOfTrial, !script.keys.contains(key), !script.keys.contains(where: isBeside) {
+    if let script, !script.keys.contains(key), !isReadUndeclared(key, by: script.keys) {
       throw ModelError(description: "a script touched the key \(key), which is not one of its KEYS")
     }
     return peek(key)
   }
 
+  /// Whether a script may touch a key that is none of its own.
+  private func isReadUndeclared(_ key: Bytes, by keys: Set<Bytes>) -> Bool {
+    // A key beside a declared one has its hash tag, and so is on the same node.
+    let isBeside = { (declared: Bytes) in
+      key.array.starts(with: declared.array) && key.array.dropFirst(declared.count).first == UInt8(ascii: ":")
+    }
+    if keys.contains(where: isBeside) { return true }
+    // The epoch's key is on each node, under a tag of a slot that it serves, and so are the keys of hosts beside it; a script
+    // without a shebang may read them.
+    if key.array.ends(with: Self.epochSuffix) || key.contains(Self.epochSuffix + [UInt8(ascii: ":")]) { return true }
+    // The trial looks for keys that are not on this node.
+    return key.contains(Self.trialPart)
+  }
+
   private static let epochSuffix = Array(":epoch".utf8)
+  private static let trialPart = Array("{}probe:".utf8)
 
   /// ``entry(_:)`` for a look from outside.
   func peek(_ key: Bytes) -> Entry? {

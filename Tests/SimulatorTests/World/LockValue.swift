@@ -18,7 +18,7 @@ struct LockValue {
 
   /// nil for what no sidelock host wrote.
   init?(_ bytes: Bytes) {
-    let fields = bytes.text.split(separator: ";", omittingEmptySubsequences: false).map(String.init)
+    let fields = bytes.fields(";")
     guard fields.count > 2, fields[0] == "sidelock1" else { return nil }
     mode = String(fields[1].prefix { $0 != ":" })
     var holders: [Holder] = []
@@ -78,7 +78,7 @@ struct EpochValue: Equatable {
 
   /// nil for what no daemon wrote.
   init?(_ bytes: Bytes) {
-    let fields = bytes.text.split(separator: ";", omittingEmptySubsequences: false).map(String.init)
+    let fields = bytes.fields(";")
     guard fields.count >= 8, fields[0] == "1", let number = UInt64(fields[1].prefix { $0 != ":" }),
       ["o", "g"].contains(fields[2]), let grace = Int64(fields[5]), let longest = Int64(fields[6]),
       let floor = Int64(fields[7])
