@@ -163,6 +163,8 @@ final class TwinRedis {
       /\b1\d{12}\b/.wordBoundaryKind(.simple), with: "T"
     )
     .replacing(/[0-9a-f]{40}-[0-9a-f]{40}/, with: "RUN")
+    // How large a block of tokens is follows from how far the counter is ahead of the clock, which goes on in the real one.
+    .replacing(/\bC([: ])(16|64|4096)\b/.wordBoundaryKind(.simple)) { "C\($0.output.1)B" }
   }
 
   private static func comparable(_ reply: ServerReply) -> ServerReply {
@@ -177,6 +179,9 @@ final class TwinRedis {
     case .array(let items) where items.first == .bulk("epoch") || items.first == .bulk("queued"):
       .array(items.dropLast().map { comparable($0) })
     case .array(let items) where items.first == .bulk("foreign"): .array([items[0]])
+    // The third is the size of a block, as above.
+    case .array(let items) where items.first == .bulk("granted") && items.count > 2:
+      .array((items[..<2] + [.bulk("B")] + items[3...]).map { comparable($0) })
     case .array(let items): .array(items.map { comparable($0) })
     case .push(let items): .push(items.map { comparable($0) })
     case .status, .integer, .null, .map: reply
