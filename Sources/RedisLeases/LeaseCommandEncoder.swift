@@ -53,14 +53,19 @@ public struct LeaseCommandEncoder: Sendable {
   /// The command in Redis' words.
   public func encode(_ command: LeaseCommand) -> RedisCommand {
     switch command {
-    case .acquire(let name, let attempt, let ask, let isTry, let terms, let mode, let milliseconds, let kept):
+    case .acquire(
+      let name, let attempt, let ask, let isTry, let terms, let mode, let milliseconds, let kept, let since):
       return script(
-        .acquire, of: name, attempt: attempt, leaseMilliseconds: milliseconds, terms: terms, argumentCount: 4
+        .acquire, of: name, attempt: attempt, leaseMilliseconds: milliseconds, terms: terms,
+        argumentCount: since == nil ? 4 : 6
       ) {
         mode.write(to: &$0)
         $0.write(decimal: ask)
         $0.write(byte: isTry ? 0x31 : 0x30)
         $0.write(decimal: kept ?? attempt)
+        guard let since else { return }
+        $0.write(decimal: since.epoch)
+        $0.write(decimal: since.clock.microseconds)
       }
     case .release(let name, let attempt, let unused, let isExact, let terms):
       return script(.release, of: name, attempt: attempt, terms: terms, argumentCount: 2) {

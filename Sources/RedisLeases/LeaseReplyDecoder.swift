@@ -66,17 +66,16 @@ public enum LeaseReplyDecoder {
     if let grant = grant(reply) { return .granted(grant) }
     guard let parts = reply.elements, let outcome = parts.first?.string else { return nil }
     switch (outcome, parts.count) {
-    case ("queued", 6):
+    case ("queued", 6...7):
       guard let holder = parts[1].bytes, let expires = parts[2].integer, let receivers = parts[3].integer,
-        let seconds = parts[4].integer, let microseconds = parts[5].integer,
-        let clock = Self.clock(seconds: seconds, microseconds: microseconds)
+        let place = place(parts[4...])
       else { return nil }
       return .queued(
         holderHost: host(ofInstance: holder), holderExpiresInMilliseconds: max(0, expires),
-        listeners: Int(clamping: receivers), clock: clock)
-    case ("foreign", 2):
+        listeners: Int(clamping: receivers), place: place)
+    case ("foreign", 2), ("foreign", 4...5):
       guard let expires = parts[1].integer else { return nil }
-      return .foreign(expiresInMilliseconds: expires < 0 ? nil : expires)
+      return .foreign(expiresInMilliseconds: expires < 0 ? nil : expires, place: place(parts[2...]))
     case ("conflict", 3):
       guard let mode = parts[1].bytes.flatMap({ HoldMode(word: $0) }), let listeners = parts[2].integer else {
         return nil
@@ -87,6 +86,14 @@ public enum LeaseReplyDecoder {
     default:
       return nil
     }
+  }
+
+  /// Where this host stands in the queue: TIME, and one more where the place is not new. Nil where that is not told.
+  private static func place(_ parts: ArraySlice<RESPValue>) -> PlaceSight? {
+    guard let seconds = parts.first?.integer, let microseconds = parts.dropFirst().first?.integer,
+      let clock = clock(seconds: seconds, microseconds: microseconds)
+    else { return nil }
+    return PlaceSight(clock: clock, isNew: parts.count == 2)
   }
 
   /// A moment by Redis' TIME; nil where it is none.

@@ -198,7 +198,10 @@ import Testing
     script.lose(Self.grace)
     let commands = script.sent()
     #expect(
-      commands.contains(.acquire(name: x, attempt: 1, ask: 3, isTry: false, terms: .above(0, in: Self.grace.id))))
+      commands.contains(
+        .acquire(
+          name: x, attempt: 1, ask: 3, isTry: false, terms: .above(0, in: Self.grace.id),
+          since: PlaceMoment(epoch: 1, clock: StoreInstant(microseconds: 1000)))))
   }
 
   @Test func aReleaseIsRepeated() {

@@ -40,6 +40,35 @@ import Testing
     #expect(script.take().compactMap(\.refusal) == [.recovering(retryMilliseconds: 10_101)])
   }
 
+  /// It says where its place was until the store has it again, and not where the store knows of it.
+  @Test func inAnotherEpochAWaitTellsSinceWhenItStood() throws {
+    func ask() throws -> (id: CommandID, since: PlaceMoment?) {
+      var asks: [(CommandID, PlaceMoment?)] = []
+      for case .send(let id, .acquire(x, _, _, _, _, _, _, _, let since)) in script.take() { asks.append((id, since)) }
+      return try #require(asks.last)
+    }
+    let first = PlaceMoment(epoch: 1, clock: StoreInstant(microseconds: 7000))
+    script.acquire(alice)
+    var (id, since) = try ask()
+    #expect(since == nil)
+    script.reply(queued(at: 7000), to: id)
+    script.lose(Self.grace)
+    (id, since) = try ask()
+    #expect(since == first)
+    script.lose(EpochSight.epoch(3, isOpen: false), to: id)
+    (id, since) = try ask()
+    #expect(since == first)
+    script.reply(queued(behind: "", listens: false, at: 500, isNewPlace: false), to: id)
+    script.epoch = EpochSight.epoch(3)
+    script.pass(milliseconds: 10_200)
+    (id, since) = try ask()
+    #expect(since == nil)
+    // It has lost its place alone, and stands at the end from then on.
+    script.reply(queued(at: 900), to: id)
+    script.connectAgain(EpochSight.epoch(4, isOpen: false))
+    #expect(try ask().since == PlaceMoment(epoch: 3, clock: StoreInstant(microseconds: 900)))
+  }
+
   @Test func aTryThatTheLossHitsIsTold() {
     script.acquire(alice, wait: 0)
     script.lose(Self.grace, to: script.takeSent().last)
@@ -225,7 +254,7 @@ import Testing
     script.epoch = Self.open
     script.feed(.pushReceived(.only, tell(10_000, Self.grace.id)))
     #expect(
-      script.sent().contains { if case .acquire(let name, _, _, _, _, _, _, _) = $0 { name == x } else { false } })
+      script.sent().contains { if case .acquire(let name, _, _, _, _, _, _, _, _) = $0 { name == x } else { false } })
   }
 
   @Test func aGraceThatWasNotOverIsCarriedOn() {
@@ -244,7 +273,7 @@ import Testing
     #expect(script.isAskingForEpoch && script.claims.last?.longestLeaseMilliseconds == 60_000)
     func length(_ name: String) -> Int64? {
       script.acquire(alice, name)
-      guard case .acquire(_, _, _, _, _, _, let length, _)? = script.sent().last else { return nil }
+      guard case .acquire(_, _, _, _, _, _, let length, _, _)? = script.sent().last else { return nil }
       return length
     }
     #expect(length("a") == 10_000)

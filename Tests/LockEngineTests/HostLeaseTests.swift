@@ -430,7 +430,7 @@ import Testing
     script.open(alice)
     script.acquire(alice)
     let attempts = script.sent().compactMap { command -> UInt64? in
-      if case .acquire(_, let attempt, _, _, _, _, _, _) = command { attempt } else { nil }
+      if case .acquire(_, let attempt, _, _, _, _, _, _, _) = command { attempt } else { nil }
     }
     #expect(attempts == [begin + 1])
     script.reply(queued(), to: CommandID(1))

@@ -39,7 +39,7 @@ import Testing
 
     static func granting(_ command: LeaseCommand) -> LeaseReply? {
       switch command {
-      case .acquire(_, _, _, _, let terms, _, _, _):
+      case .acquire(_, _, _, _, let terms, _, _, _, _):
         .granted(LeaseGrant(token: max(terms.tokenFloor, 1000) + 1, tokenCount: 1000, othersWait: false))
       case .renew(let leases, _, _): .renewed(leases.map { _ in .held })
       case .look: .seen(LeaseSight(holders: [], waiting: []))
@@ -134,7 +134,7 @@ import Testing
       request = script.acquire(alice, all: ["x", "y"])
     case .severalQueuedInStore:
       world.answer = {
-        if case .acquire(let name, _, _, _, _, _, _, _) = $0, name == x { queued() } else { World.granting($0) }
+        if case .acquire(let name, _, _, _, _, _, _, _, _) = $0, name == x { queued() } else { World.granting($0) }
       }
       request = script.acquire(alice, all: ["w", "x"], owner: "o")
     }

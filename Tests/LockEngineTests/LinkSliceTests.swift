@@ -163,7 +163,7 @@ import Testing
     let up = turns(.linkUp(.only))
     let sent = up.flatMap { $0 }.compactMap { effect -> String? in
       switch effect.command {
-      case .acquire(let name, _, _, _, _, _, _, _): "acquire \(name)"
+      case .acquire(let name, _, _, _, _, _, _, _, _): "acquire \(name)"
       case .release(let name, _, _, _, _): "release \(name)"
       case .heartbeat, nil: nil
       case let other?: "\(other)"
@@ -195,7 +195,7 @@ import Testing
     let up = turns(.linkUp(.only))
     let commands = up.flatMap { $0 }.compactMap(\.command)
     #expect(commands.contains { if case .release(LockName("z"), _, _, _, _) = $0 { true } else { false } })
-    #expect(commands.contains { if case .acquire(LockName("z"), _, _, _, _, _, _, _) = $0 { true } else { false } })
+    #expect(commands.contains { if case .acquire(LockName("z"), _, _, _, _, _, _, _, _) = $0 { true } else { false } })
   }
 
   /// What it went down for comes to all locks before anything is sent on the new one.

@@ -218,7 +218,7 @@ extension Script {
 
 /// What is asked for in these commands.
 func acquires(_ commands: [LeaseCommand]) -> [(name: LockName, terms: GrantTerms)] {
-  commands.compactMap { if case .acquire(let name, _, _, _, let terms, _, _, _) = $0 { (name, terms) } else { nil } }
+  commands.compactMap { if case .acquire(let name, _, _, _, let terms, _, _, _, _) = $0 { (name, terms) } else { nil } }
 }
 
 /// The cycle for which a wait was refused.
@@ -282,11 +282,12 @@ func reserved(_ token: Token) -> LeaseReply {
 }
 
 func queued(
-  behind host: String = "other", for milliseconds: Int64 = 10_000, listens: Bool = true, at microseconds: Int64 = 1000
+  behind host: String = "other", for milliseconds: Int64 = 10_000, listens: Bool = true, at microseconds: Int64 = 1000,
+  isNewPlace: Bool = true
 ) -> LeaseReply {
   .queued(
     holderHost: host, holderExpiresInMilliseconds: milliseconds, listeners: listens ? 1 : 0,
-    clock: StoreInstant(microseconds: microseconds))
+    place: PlaceSight(clock: StoreInstant(microseconds: microseconds), isNew: isNewPlace))
 }
 
 extension GrantTerms {

@@ -44,7 +44,7 @@ import Testing
     kept.script.feed(.linkUp(.only))
     let commands = kept.script.take()
     let asked = commands.compactMap(\.command).compactMap {
-      if case .acquire(_, let attempt, _, _, _, _, let milliseconds, _) = $0 {
+      if case .acquire(_, let attempt, _, _, _, _, let milliseconds, _, _) = $0 {
         "\(attempt): \(milliseconds)"
       } else {
         nil
@@ -203,7 +203,7 @@ import Testing
     kept.script.feed(.linkUp(.only))
     kept.script.acquire(carol, "z")
     let attempts = kept.script.sent().compactMap { command -> UInt64? in
-      if case .acquire(let name, let attempt, _, _, _, _, _, _) = command, name != x { attempt } else { nil }
+      if case .acquire(let name, let attempt, _, _, _, _, _, _, _) = command, name != x { attempt } else { nil }
     }
     #expect(attempts == [3])
   }

@@ -52,7 +52,7 @@ import Testing
     #expect(!script.engine.isAwaited(.inUse(name: LockName("wanted"), ask: 2)))
     script.acquire(bob, "tried", wait: 0)
     let ask = script.take().compactMap(\.command).compactMap {
-      if case .acquire(_, _, let ask, true, _, _, _, _) = $0 { ask } else { nil }
+      if case .acquire(_, _, let ask, true, _, _, _, _, _) = $0 { ask } else { nil }
     }.last
     #expect(script.engine.isAwaited(.inUse(name: LockName("tried"), ask: ask ?? 0)))
     #expect(!script.engine.isAwaited(.inUse(name: LockName("tried"), ask: 99)))

@@ -19,7 +19,7 @@ import Testing
   }
 
   private func attempts(_ commands: [LeaseCommand]) -> [UInt64] {
-    commands.compactMap { if case .acquire(_, let attempt, _, _, _, _, _, _) = $0 { attempt } else { nil } }
+    commands.compactMap { if case .acquire(_, let attempt, _, _, _, _, _, _, _) = $0 { attempt } else { nil } }
   }
 
   // MARK: On one host

@@ -389,7 +389,7 @@ import Testing
     script.acquire(carol, mode: .shared)
     #expect(script.take().compactMap(\.command).isEmpty)
     script.pass(milliseconds: 1400)
-    #expect(script.sent().contains { if case .acquire(_, 2, _, _, _, .shared, _, _) = $0 { true } else { false } })
+    #expect(script.sent().contains { if case .acquire(_, 2, _, _, _, .shared, _, _, _) = $0 { true } else { false } })
   }
 
   // MARK: Tokens

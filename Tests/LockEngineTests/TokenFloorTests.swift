@@ -14,7 +14,7 @@ import Testing
   private func floors(_ commands: [LeaseCommand]) -> [Token] {
     commands.compactMap { command in
       switch command {
-      case .acquire(_, _, _, _, let terms, _, _, _), .release(_, _, _, _, let terms), .downgrade(_, _, _, let terms),
+      case .acquire(_, _, _, _, let terms, _, _, _, _), .release(_, _, _, _, let terms), .downgrade(_, _, _, let terms),
         .reserve(_, _, _, let terms):
         terms.tokenFloor
       case .renew, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .hostMessage, .confirmEpoch, .reclaim: nil

@@ -39,9 +39,18 @@ import Testing
       decode(reply("queued", "b/2e", -2, 1, "1764000000", "12"), to: acquire)
         == .queued(
           holderHost: "b", holderExpiresInMilliseconds: 0, listeners: 1,
-          clock: StoreInstant(microseconds: 1_764_000_000_000_012)))
+          place: PlaceSight(clock: StoreInstant(microseconds: 1_764_000_000_000_012))))
+    #expect(
+      decode(reply("queued", "", 9, 0, "1764000000", "12", 1), to: acquire)
+        == .queued(
+          holderHost: "", holderExpiresInMilliseconds: 9, listeners: 0,
+          place: PlaceSight(clock: StoreInstant(microseconds: 1_764_000_000_000_012), isNew: false)))
     #expect(decode(reply("foreign", -1), to: acquire) == .foreign(expiresInMilliseconds: nil))
     #expect(decode(reply("foreign", 500), to: acquire) == .foreign(expiresInMilliseconds: 500))
+    #expect(
+      decode(reply("foreign", 500, "1764000000", "12"), to: acquire)
+        == .foreign(
+          expiresInMilliseconds: 500, place: PlaceSight(clock: StoreInstant(microseconds: 1_764_000_000_000_012))))
     #expect(decode(reply("conflict", "p3", 2), to: acquire) == .conflict(.permit(of: 3), listeners: 2))
     #expect(decode(reply("stale", 7), to: acquire) == .stale(attempt: 7))
     for wrong in [

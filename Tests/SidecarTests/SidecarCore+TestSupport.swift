@@ -103,7 +103,7 @@ final class FakeStore: LeaseStore {
 
   private static func word(_ command: LeaseCommand) -> String {
     switch command {
-    case .acquire(let name, _, _, _, _, _, _, _): "acquire \(name)"
+    case .acquire(let name, _, _, _, _, _, _, _, _): "acquire \(name)"
     case .release(let name, _, _, _, _): "release \(name)"
     case .downgrade: "downgrade"
     case .reserve: "reserve"
@@ -334,7 +334,7 @@ final class TestSidecar {
   func grant(_ name: String, token: Int64 = 100) throws {
     let command = try #require(
       store.sent.last {
-        if case .acquire(LockName(bytes: Array(name.utf8)), _, _, _, _, _, _, _) = $0.command { return true }
+        if case .acquire(LockName(bytes: Array(name.utf8)), _, _, _, _, _, _, _, _) = $0.command { return true }
         return false
       })
     core.heard(.reply(command.id, .granted(LeaseGrant(token: token, tokenCount: 64, othersWait: false))))

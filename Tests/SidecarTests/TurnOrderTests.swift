@@ -64,7 +64,7 @@ import Testing
     try a.acquire("x")
     host.endTurn()
     try host.grant("x")
-    guard case .acquire(let name, let attempt, _, _, _, _, _, _) = host.store.sent.last?.command else {
+    guard case .acquire(let name, let attempt, _, _, _, _, _, _, _) = host.store.sent.last?.command else {
       Issue.record("nothing was asked for")
       return
     }

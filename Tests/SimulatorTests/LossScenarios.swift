@@ -55,6 +55,57 @@ import Testing
     scene.expectNothingLeft()
   }
 
+  /// Who waits on several hosts is served in the order of before, whoever is the first to come back: each of them is, in turn.
+  @Test(arguments: Loss.allCases, [1, 2, 3]) func waitersOfSeveralHostsKeepTheirOrder(_ loss: Loss, _ late: Int) throws
+  {
+    let scene = Scenario(hosts: 4, leaseMilliseconds: 1000) { $0.cohortMilliseconds = 0 }
+    let holder = scene.holder(0)
+    let waiters = [1, 2].map { waiter(on: $0, in: scene) }
+    scene.world.server.rememberData()
+    let others = [3, 0].map { waiter(on: $0, in: scene) }
+    loss.strike(scene)
+    // This one comes back when the others are there.
+    scene.cut(late)
+    scene.wait(500)
+    let newcomer = waiter(on: 1, in: scene)
+    scene.wait(3000)
+    let all = [holder] + waiters + others + [newcomer]
+    for (index, client) in all.enumerated() {
+      #expect(all.map { !$0.holds.isEmpty } == all.indices.map { $0 == index })
+      client.release()
+      scene.wait(60)
+    }
+    scene.expectNothingLeft()
+  }
+
+  /// The same over two losses that follow each other: each with a clock of its own, an hour behind.
+  @Test func theyKeepItOverSeveralEpochs() throws {
+    let scene = Scenario(hosts: 4, leaseMilliseconds: 1000) { $0.cohortMilliseconds = 0 }
+    let holder = scene.holder(0)
+    var all = [holder, waiter(on: 1, in: scene)]
+    for host in [2, 3] {
+      Loss.clockBehind.strike(scene)
+      scene.wait(host == 2 ? 3000 : 300)
+      all.append(waiter(on: host, in: scene))
+    }
+    Loss.flush.strike(scene)
+    scene.cut(1)
+    scene.wait(4000)
+    for (index, client) in all.enumerated() {
+      #expect(all.map { !$0.holds.isEmpty } == all.indices.map { $0 == index })
+      client.release()
+      scene.wait(60)
+    }
+    scene.expectNothingLeft()
+  }
+
+  private func waiter(on host: Int, in scene: Scenario) -> SimulatedClient {
+    let client = scene.client(host)
+    client.acquire()
+    scene.wait(20)
+    return client
+  }
+
   /// Nothing is granted until everybody who had something has had the time to take it again.
   @Test(arguments: Loss.allCases) func nobodyIsServedInTheGrace(_ loss: Loss) throws {
     let scene = scene()

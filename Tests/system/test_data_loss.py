@@ -219,6 +219,45 @@ def test_no_lock_is_granted_twice_and_none_is_lost(lab, measured, how):
             assert daemon.log().count(NOTICE) == 1
 
 
+@pytest.mark.parametrize("how", UNDER_THE_CONNECTION[:1] + WITH_A_CUT, ids=lambda how: how.__name__)
+@pytest.mark.parametrize("late", [1, 2])
+def test_waiters_of_several_hosts_keep_their_order(lab, how, late):
+    """One host comes back when the others stand in the queue again, and its waiter is still served in its turn."""
+    # It has to be back before the grace is over.
+    site = Site(lab, 8000, hosts=3, with_replica=how is promote_a_replica)
+    holder = site.member(0)
+    holder.take("orders")
+    first = site.member(1)
+    waits = [(first, first.wait("orders"))]
+    site.remember()
+    for host in (2, 0):
+        member = site.member(host)
+        waits.append((member, member.wait("orders")))
+
+    proxy = site.proxies[late]
+    proxy.set(refusing=True)
+    not_before = site.forgets(how)
+    server = site.replica if how is promote_a_replica else site.redis
+
+    def stands(host):
+        entries = server.admin.lrange("sidelock:{orders}:queue", 0, -1)
+        return any(entry.startswith(b"1;h%d/" % host) for entry in entries)
+    # The holder's host stands there for its own waiter.
+    wait_until(lambda: stands(0) and stands(3 - late), "the others in the queue")
+    newcomer = site.member(0)
+    waits.append((newcomer, newcomer.ask("orders")))
+    proxy.set(refusing=False)
+    wait_until(lambda: stands(late), "the late one in the queue")
+    for member, request in waits:
+        holder.give("orders")
+        member.served(request)
+        assert not any(other.is_answered(its) for other, its in waits if its != request and its in other.asked)
+        holder = member
+    assert boot_time() >= not_before
+    holder.give("orders")
+    site.grows_quiet(*(member for member, _ in waits))
+
+
 def test_data_that_are_read_again_are_the_same(lab):
     site = Site(lab, 60_000)
     holder, waiter = site.member(0), site.member(1)

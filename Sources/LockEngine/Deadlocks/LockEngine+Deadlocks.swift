@@ -241,7 +241,7 @@ extension LockEngine {
   /// The answer to an ask has come. A wait that it does not date is dated when a search needs it.
   func dateWaiters(of lock: LockRecord, by reply: LeaseReply, sentAt: BootInstant) {
     for waiter in lock.undated where waiter.since <= sentAt {
-      if case .queued(_, _, _, let clock?) = reply { waiter.began = waiter.beginning(by: clock, sentAt: sentAt) }
+      if case .queued(_, _, _, let place?) = reply { waiter.began = waiter.beginning(by: place.clock, sentAt: sentAt) }
       waiter.dateAskedOn = 0
     }
     lock.undated.removeAll { !isBeingDated($0) }

@@ -23,14 +23,22 @@ import LockTypes
 final class HostLease {
   enum State {
     /// It was asked for, or is to be when the link is up; the outcome is not known.
-    case asking
+    case asking(Standing?)
     /// This host stands in the store's queue, or looks from time to time when a foreign process has the lock.
-    case queued
+    case queued(Standing?)
     case held(Term)
     /// It could not be renewed. Until the end of the grace nobody else can have it, and nobody here shall.
     case lost(Term)
     /// This host neither has it nor wants it; nil: it never had it.
     case over(Term?)
+  }
+
+  /// A place in the store's queue, as far as the store has told of it.
+  struct Standing {
+    /// When it was taken.
+    var since: PlaceMoment
+    /// The epoch in which the store last had it.
+    var epoch: EpochNumber
   }
 
   /// What the store has granted.
@@ -138,7 +146,7 @@ final class HostLease {
     self.lock = lock
     self.attempt = attempt
     self.timeline = timeline
-    saved = Saved(mode: mode, state: .asking)
+    saved = Saved(mode: mode, state: .asking(nil))
     lock.tally.counts.leases += 1
     noteChange()
   }
@@ -154,7 +162,7 @@ final class HostLease {
       isSharingUnconfirmed: stored.isSharingUnconfirmed)
     switch stored.stage {
     case .wanted:
-      saved = Saved(mode: stored.mode, state: .asking)
+      saved = Saved(mode: stored.mode, state: .asking(nil))
       // Whether the store has heard of it is not known.
       wasSent = true
     case .held:
@@ -200,6 +208,14 @@ final class HostLease {
     }
   }
 
+  /// Its place in the store's queue; nil: the store has told of none.
+  var standing: Standing? {
+    switch saved.state {
+    case .asking(let standing), .queued(let standing): standing
+    case .held, .lost, .over: nil
+    }
+  }
+
   /// Another host is known to wait for it.
   var isContended: Bool { term.contendedSince != nil }
 
@@ -233,19 +249,27 @@ final class HostLease {
 
   /// The link is down: the ask is sent when it is up.
   func askIsToCome() {
-    saved.state = .asking
+    saved.state = .asking(standing)
     wasSent = false
   }
 
   /// The link is down: whether it still has its place is not known.
-  func placeIsUnknown() { saved.state = .asking }
+  func placeIsUnknown() { saved.state = .asking(standing) }
 
   func askRefused() {
-    saved.state = .asking
+    saved.state = .asking(standing)
     wasSent = true
   }
 
-  func queued() { saved.state = .queued }
+  /// This host stands in the queue. `place`: what the store of `epoch` has told of that.
+  func queued(_ place: PlaceSight? = nil, in epoch: StoreEpoch = StoreEpoch()) {
+    var standing = standing
+    if let place {
+      let since = PlaceMoment(epoch: epoch.id.number, clock: place.clock)
+      standing = Standing(since: place.isNew ? since : standing?.since ?? since, epoch: epoch.number)
+    }
+    saved.state = .queued(standing)
+  }
 
   /// The store granted it at some moment after `sentAt`, from which it counts. False: the grant has no token to issue.
   func granted(

@@ -45,10 +45,13 @@ extension LockEngine {
       return
     }
     lease.asked(at: now)
+    // The queue of this epoch may not have the place that the one before had.
+    let lost = lease.standing.flatMap { $0.epoch == link.epoch.number ? nil : $0.since }
     send(
       .acquire(
         name: lock.name, attempt: lease.attempt, ask: lock.ask, isTry: !tries.isEmpty, terms: grantTerms(of: lock),
-        mode: lease.mode, leaseMilliseconds: lease.timeline.leaseMilliseconds, keeping: lock.firstKeptAttempt),
+        mode: lease.mode, leaseMilliseconds: lease.timeline.leaseMilliseconds, keeping: lock.firstKeptAttempt,
+        since: lost),
       .acquire(lease, ask: lock.ask), now: now)
     armHeartbeat(now: now)
   }
@@ -89,9 +92,9 @@ extension LockEngine {
     switch reply {
     case .granted(let grant):
       leaseGranted(lease, grant, executedAfter: sentAt, now: now)
-    case .queued(let host, let expires, let listeners, _):
+    case .queued(let host, let expires, let listeners, let place):
       guard lock.wanted === lease else { return }
-      lease.queued()
+      lease.queued(place, in: link.epoch)
       remoteHolderIs(host.isEmpty ? .unknown : .host(host), of: lock)
       recheck(lock, at: now.adding(milliseconds: max(expires, configuration.foreignPollMilliseconds)))
       // A permit that this host gave back may still count as taken: its release may have to be sent again, with the
@@ -103,9 +106,9 @@ extension LockEngine {
         refuseTries(of: lock, upToAsk: ask, now: now)
       }
       stillWaiting(lock, now: now)
-    case .foreign(let expires):
+    case .foreign(let expires, let place):
       guard lock.wanted === lease else { return }
-      lease.queued()
+      lease.queued(place, in: link.epoch)
       remoteHolderIs(.foreign, of: lock)
       let poll = configuration.foreignPollMilliseconds
       recheck(lock, at: now.adding(milliseconds: min(max(expires ?? poll, 1), poll)))

@@ -22,7 +22,7 @@ extension LockEngine {
     if case .otherEpoch = reply { return epochIsDoubted(now: now) }
     switch command.kind {
     case .acquire(let lease, let ask):
-      if case .queued(_, _, _, let clock?) = reply { link.epoch.clockShown(clock, sentAt: command.sentAt) }
+      if case .queued(_, _, _, let place?) = reply { link.epoch.clockShown(place.clock, sentAt: command.sentAt) }
       acquireReplied(lease, ask: ask, reply, sentAt: command.sentAt, now: now)
     case .release(let name, let attempt):
       releaseReplied(name, attempt: attempt, reply, now: now)

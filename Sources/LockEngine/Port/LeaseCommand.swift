@@ -30,9 +30,12 @@ public enum LeaseCommand: Hashable, Sendable {
   /// - `mode`: an exclusive lease, one that other hosts may share, or one permit of a semaphore.
   /// - `leaseMilliseconds`: how long the lease lasts, from when it is granted. An attempt never asks for another length.
   /// - `keeping`: the first attempt under which this host still has the lock; nil: it has given up all earlier ones.
+  /// - `since`: where the place of this attempt was in the queue of an epoch before; nil: it was in none, or is known to
+  ///   be in that of this epoch.
   case acquire(
     name: LockName, attempt: UInt64, ask: UInt64, isTry: Bool, terms: GrantTerms, mode: HoldMode = .exclusive,
-    leaseMilliseconds: Int64 = LeaseTimeline.standard.leaseMilliseconds, keeping: UInt64? = nil)
+    leaseMilliseconds: Int64 = LeaseTimeline.standard.leaseMilliseconds, keeping: UInt64? = nil,
+    since: PlaceMoment? = nil)
 
   /// Neither hold `name` nor wait for it under this attempt; hand it to the next host if it was held.
   ///
@@ -96,6 +99,35 @@ public struct StoreInstant: Hashable, Comparable, Sendable {
 
   /// The earlier one is the smaller one.
   public static func < (a: Self, b: Self) -> Bool { a.microseconds < b.microseconds }
+}
+
+/// When a host took its place in the store's queue. Of two places, the one of the earlier epoch is the older one,
+/// whatever clocks show; of one epoch, the one that the clock of that epoch's store dates earlier.
+public struct PlaceMoment: Hashable, Sendable {
+  /// The number of the epoch.
+  public var epoch: UInt64
+  /// What the store's clock showed.
+  public var clock: StoreInstant
+
+  /// The moment at which the store of epoch number `epoch` showed `clock`.
+  public init(epoch: UInt64, clock: StoreInstant) {
+    self.epoch = epoch
+    self.clock = clock
+  }
+}
+
+/// What the store says of a host's place in the queue.
+public struct PlaceSight: Hashable, Sendable {
+  /// When that was.
+  public var clock: StoreInstant
+  /// Whether it was taken just now, at the end of the queue. Otherwise it stood there, or was put where the ask had told.
+  public var isNew: Bool
+
+  /// A place that the store has seen at `clock`.
+  public init(clock: StoreInstant, isNew: Bool = true) {
+    self.clock = clock
+    self.isNew = isNew
+  }
 }
 
 /// Which tokens of the block that was reserved for a lease were not issued.
@@ -165,12 +197,12 @@ public enum LeaseReply: Hashable, Sendable {
   case granted(LeaseGrant)
   /// To `acquire`: others have it, or this host does itself, and it stands in the queue. `holderHost` is another host
   /// that has it, empty where there is none; the first of their leases ends in `holderExpiresInMilliseconds` unless it is
-  /// renewed. `listeners`: how many holders received the announcement; with 0 no `inUse` can come. `clock`: when that was;
-  /// nil from a store that does not say.
-  case queued(holderHost: String, holderExpiresInMilliseconds: Int64, listeners: Int, clock: StoreInstant? = nil)
+  /// renewed. `listeners`: how many holders received the announcement; with 0 no `inUse` can come. `place`: nil from a store
+  /// that does not say.
+  case queued(holderHost: String, holderExpiresInMilliseconds: Int64, listeners: Int, place: PlaceSight? = nil)
   /// To `acquire` and `reserve`: the key is held by a process that does not use sidelock; it expires in that many milliseconds,
-  /// or never (nil).
-  case foreign(expiresInMilliseconds: Int64?)
+  /// or never (nil). `place`: where this host stands in the queue; nil: it does not, or the store does not say.
+  case foreign(expiresInMilliseconds: Int64?, place: PlaceSight? = nil)
   /// To `acquire`: other hosts have the name as something else than was asked for (a lock, or a semaphore of that many
   /// permits). This host stands in the queue, and the holders are asked whether they use it; `listeners` as in `queued`.
   case conflict(HoldMode, listeners: Int)

@@ -35,7 +35,7 @@ enum LinkCommand: Equatable {
   var lockName: LockName? {
     guard case .lease(_, let command) = self else { return nil }
     switch command {
-    case .acquire(let name, _, _, _, _, _, _, _): return name
+    case .acquire(let name, _, _, _, _, _, _, _, _): return name
     case .release(let name, _, _, _, _): return name
     case .downgrade(let name, _, _, _): return name
     case .reserve(let name, _, _, _): return name

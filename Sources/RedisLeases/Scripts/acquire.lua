@@ -6,11 +6,13 @@
 -- ARGV[13]  1 when this is a try: the holders are to answer, and behind a foreign holder the try does not queue
 -- ARGV[14]  the first attempt of this host under which it still has the lock; this attempt when it has none. Who waits on
 --           a host behind those who hold the lock there has to stand in the queue, or others who come later would pass
+-- ARGV[15], ARGV[16]  when this host took its place in the queue of an earlier epoch: the number of that epoch, and
+--           microseconds by its clock. Both are left out where it had none
 --
 -- Returns {'granted', first token, token count, hosts in the queue}
 --      or {'queued', another host that holds it, or '', ms until the first holder's lease ends, receivers of the
---         announcement, TIME in seconds, and its microseconds}
---      or {'foreign', PTTL}
+--         announcement, TIME in seconds, and its microseconds, and 1 where its place is not a new one at the end}
+--      or {'foreign', PTTL}, and where it stands in the queue the same three
 --      or {'conflict', mode, receivers}: others have it as something else; this host stands in the queue, and they are
 --         asked whether they use it
 --      or {'stale', attempt}: a later attempt of this host has the lock: this command came late and means nothing, or
@@ -21,11 +23,60 @@ if other then return other end
 local my_mode, ask, is_try, kept = ARGV[11], ARGV[12], ARGV[13], tonumber(ARGV[14])
 local my_entry = '1;' .. me .. ':' .. attempt .. ':' .. lease .. ':' .. my_mode
 
+-- Puts this host into the queue behind those who came before `mine`, a moment as digits, and ahead of those who came
+-- after; who comes now stands at the end. Since when each stands is kept in a key of its own for as long as others may come
+-- back: "1;", and for each the moment, a space, the entry and a line end. Who is not in it stays where he is: he has not
+-- come back, or came when nobody did any more.
+--
+-- A moment is an epoch's number and the microseconds of the clock that this epoch had. So moments of one clock are
+-- compared, and what was in an earlier epoch was before, whatever clocks show.
+local function stand_since(mine, is_now, kept)
+  local key, since = queue .. ':since', {}
+  local told = redis.pcall('GET', key)
+  told = string.match(type(told) == 'string' and told or '', '^1;(.*)$') or ''
+  for moment, entry in string.gmatch(told, '(%d+) ([^\n]+)\n') do since[entry] = moment end
+  local entries = redis.call('LRANGE', queue, 0, -1)
+  local lines, stands_at, before, after = { mine .. ' ' .. my_entry .. '\n' }
+  for i, entry in ipairs(entries) do
+    local moment = since[entry]
+    if entry == my_entry then
+      stands_at = i
+    elseif moment then
+      if moment < mine then before = i else after = after or i end
+      lines[#lines + 1] = moment .. ' ' .. entry .. '\n'
+    end
+  end
+  redis.call('SET', key, '1;' .. table.concat(lines), 'PX', kept)
+  if stands_at and (before or 0) < stands_at and stands_at < (after or stands_at + 1) then return end
+  redis.call('LREM', queue, 0, my_entry)
+  redis.call('RPUSH', queue, my_entry)
+  local behind = is_now and #entries or before or after and after - 1 or #entries
+  for i = behind + 1, #entries do
+    if i ~= stands_at then
+      redis.call('RPUSH', queue, entries[i])
+      redis.call('LREM', queue, 1, entries[i])
+    end
+  end
+end
+
+local function moment_of(epoch, microseconds) return string.format('%016.0f%016.0f', epoch, microseconds) end
+
+-- 1 where this host stood in the queue already, or told since when it did.
+local is_known
+
 local function stand_in_queue(ttl)
   local kept = 2 * math.max(ttl, tonumber(lease))
-  if waiting > 0 and redis.call('LPOS', queue, my_entry) then return keep_queue(kept) end
+  local stands_at = waiting > 0 and redis.call('LPOS', queue, my_entry)
+  is_known = (stands_at or ARGV[15]) and 1 or nil
+  if stands_at and not ARGV[15] then return keep_queue(kept) end
   kept = math.max(kept, redis.call('PTTL', queue))
-  redis.call('RPUSH', queue, my_entry)
+  if ARGV[15] then
+    stand_since(moment_of(ARGV[15], ARGV[16]), false, kept)
+  elseif is_grace then
+    stand_since(moment_of(string.match(stands, '^1;(%d+)'), clock()[1] * 1000000 + clock()[2]), true, kept)
+  else
+    redis.call('RPUSH', queue, my_entry)
+  end
   local reply = redis.pcall('PEXPIRE', queue, kept)
   if type(reply) == 'table' and reply.err then
     -- A queue without a TTL would stay for ever if nobody came back to it.
@@ -56,20 +107,21 @@ local function announce()
   if not mode then left = 1000 end
   if is_conflict() then return { 'conflict', mode, receivers } end
   -- Redis' clock orders the waits of all hosts: see "Owners" in protocol/README.md.
-  return { 'queued', first, left, receivers, clock()[1], clock()[2] }
+  return { 'queued', first, left, receivers, clock()[1], clock()[2], is_known }
 end
 
 if mode == 'foreign' then
   -- This host looks again soon, however long the key may live, and so does every other one that waits.
-  if is_try == '0' then stand_in_queue(0) end
-  return { 'foreign', redis.call('PTTL', lock) }
+  if is_try == '1' then return { 'foreign', redis.call('PTTL', lock) } end
+  stand_in_queue(0)
+  return { 'foreign', redis.call('PTTL', lock), clock()[1], clock()[2], is_known }
 end
 
 -- Who has the lock shows only when everybody has taken again what he had, so nobody is asked for it before. Nor does this
 -- host get what stands here under its own attempt: it may be of an older data set, and others may have had the lock since.
 if is_grace then
   stand_in_queue(tonumber(string.match(stands, '^1;[^;]*;g;[^;]*;%d+;(%d+)')) or 0)
-  return { 'queued', '', lease, 0, clock()[1], clock()[2] }
+  return { 'queued', '', lease, 0, clock()[1], clock()[2], is_known }
 end
 
 local others = {}

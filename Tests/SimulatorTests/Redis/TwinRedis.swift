@@ -159,7 +159,9 @@ final class TwinRedis {
   // MARK: What is the same
 
   static func comparable(_ text: String) -> String {
-    text.replacing(/\b1\d{15}\b/.wordBoundaryKind(.simple), with: "C").replacing(
+    text.replacing(/\b\d{16}1\d{15}\b/.wordBoundaryKind(.simple), with: "M").replacing(
+      /\b1\d{15}\b/.wordBoundaryKind(.simple), with: "C"
+    ).replacing(
       /\b1\d{12}\b/.wordBoundaryKind(.simple), with: "T"
     )
     .replacing(/[0-9a-f]{40}-[0-9a-f]{40}/, with: "RUN")
@@ -175,9 +177,10 @@ final class TwinRedis {
     case .integer(let value) where value >= 1000 && value != 65_536: .integer(1000)
     case .bulk(let text): .bulk(Bytes(comparable(text.text)))
     case .error(let text): .error(Bytes(text.text.components(before: " script: ")))
-    // The last is a microsecond.
-    case .array(let items) where items.first == .bulk("epoch") || items.first == .bulk("queued"):
-      .array(items.dropLast().map { comparable($0) })
+    // The last is a microsecond, or stands behind one.
+    case .array(let items) where items.first == .bulk("epoch"): .array(items.dropLast().map { comparable($0) })
+    case .array(let items) where items.first == .bulk("queued"):
+      .array(items.prefix(5).map { comparable($0) } + items.dropFirst(6))
     case .array(let items) where items.first == .bulk("foreign"): .array([items[0]])
     // The third is the size of a block, as above.
     case .array(let items) where items.first == .bulk("granted") && items.count > 2:

@@ -62,6 +62,7 @@ extension Checker {
   func unsafe(_ why: Unsafe, _ which: [Int]? = nil) {
     world.trace("unsafe: \(why.rawValue)")
     world.mark("unsafe: \(why.rawValue)")
+    if why == .dataPutBack { placesAreUnsure = true }
     // Everybody counts as dead until his next sign of life.
     if why == .clockForward { deadUntil = world.now + world.plan.deadHostMilliseconds * 1010 }
     // A lease's whole length by a slow clock, and a late timer.
@@ -130,6 +131,8 @@ extension Checker {
     }
     if let old, old.id == new.id { return epochContinued(old, new) }
     world.mark("epoch begun")
+    // Moments of two clocks are compared where two epochs have one number.
+    if epochNames.contains(where: { $0.hasPrefix("\(new.number):") }) { placesAreUnsure = true }
     if !epochNames.insert(new.id).inserted { world.fail("the epoch \(new.id) begins a second time") }
     if let old, new.number <= old.number { world.fail("the epoch \(new.id) follows \(old.id)") }
     epochSince[new.id] = world.now

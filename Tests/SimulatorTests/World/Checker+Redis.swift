@@ -27,6 +27,7 @@ extension Checker {
     let script = world.server.script(of: command)
     let epochNow = epochBytes()
     if epoch != epochNow { epochChanged(epoch, epochNow, by: issuer) }
+    if script == .acquire { asked(command, by: issuer, before, after) }
     if script == .confirmEpoch {
       confirmed(by: issuer, before: epoch)
       markQuestion(command, by: issuer, before: epoch.flatMap { EpochValue($0) }, now: self.epoch)
@@ -43,6 +44,7 @@ extension Checker {
   /// A host leaves the queue by its own command, or with the lock. A script that fails half way takes nobody's place.
   private func queueChanged(_ name: Int, _ before: LeaseRow, _ after: LeaseRow, by issuer: String) {
     let holders = after.lock.map { entries(.string($0)) } ?? []
+    verifyOrder(name, after.queue)
     for entry in before.queue where !after.queue.contains(entry) {
       guard let place = QueueEntry(entry) else { continue }
       let hasIt = holders.contains { $0.owner == place.owner && $0.attempt == place.attempt }
@@ -210,7 +212,7 @@ extension Checker {
 
   func leaseReplied(_ host: SimulatedHost, _ command: LeaseCommand, sentAt: BootInstant, _ reply: LeaseReply) {
     switch (command, reply) {
-    case (.acquire(let name, let attempt, _, _, _, _, let milliseconds, _), .granted(let grant)):
+    case (.acquire(let name, let attempt, _, _, _, _, let milliseconds, _, _), .granted(let grant)):
       extend(host, name, attempt, sentAt, milliseconds)
       if grant.othersWait { world.mark("granted while others wait") }
     case (.renew(let list, let milliseconds, _), .renewed(let results)):
@@ -234,9 +236,12 @@ extension Checker {
       if case .dead(let milliseconds) = claim.lifeSign { lives[host.index] = (sentAt, milliseconds) }
       sawEpoch(host, sight)
     case (_, .otherEpoch): world.mark("in another epoch")
-    case (.acquire, .queued(_, _, let listeners, _)):
+    case (.acquire(let name, let attempt, let ask, _, _, _, _, _, _), .queued(_, _, let listeners, let place)):
       world.mark(listeners > 0 ? "queued" : "queued behind a host that is gone")
-    case (.acquire, .foreign): world.mark("foreign holder")
+      heardOfPlace(host, name, attempt, ask, place)
+    case (.acquire(let name, let attempt, let ask, _, _, _, _, _, _), .foreign(_, let place)):
+      world.mark("foreign holder")
+      heardOfPlace(host, name, attempt, ask, place)
     case (.acquire, .conflict): world.mark("conflict")
     case (.checkPlaces, .lostPlaces(let lost)): world.mark(lost.isEmpty ? "places are well" : "place lost")
     case (.downgrade, .done): world.mark("lease shared")
@@ -285,6 +290,8 @@ extension Checker {
   ) {
     guard let index = index(of: name) else { return }
     let end = sentAt.adding(milliseconds: milliseconds)
+    // A grant of which its host does not hear may be forgotten, and then it stands where it stood.
+    places[index]["\(host.me) \(attempt)"] = nil
     leases[host.index][index].provenSentAt = max(leases[host.index][index].provenSentAt ?? sentAt, sentAt)
     leases[host.index][index].ends[attempt] = max(leases[host.index][index].ends[attempt] ?? end, end)
     world.leaseHeard(by: host)
@@ -299,15 +306,17 @@ extension Checker {
         host.bootNow.adding(milliseconds: milliseconds) < life.sentAt.adding(milliseconds: life.milliseconds)
       lives[host.index] = isSooner ? (host.bootNow, milliseconds) : life
     }
-    if case .acquire(let name, let attempt, _, _, _, _, let milliseconds, let kept) = command,
+    if case .acquire(let name, let attempt, _, _, _, _, let milliseconds, let kept, let since) = command,
       let index = index(of: name)
     {
       if kept != nil { world.mark("queued behind its own lease") }
+      if since != nil { world.mark("queued again where it stood") }
       // Of several asks, the one for the shortest lease may have been executed.
       let before = leases[host.index][index].milliseconds[attempt] ?? milliseconds
       leases[host.index][index].milliseconds[attempt] = min(before, milliseconds)
     }
     guard case .release(let name, let attempt, _, let isExact, _) = command, let index = index(of: name) else { return }
+    placesGivenUp(host, index, attempt, isExact: isExact)
     leases[host.index][index].ends = leases[host.index][index].ends.filter {
       isExact ? $0.key != attempt : $0.key > attempt
     }
@@ -341,6 +350,7 @@ extension Checker {
     for name in names.indices {
       waiting[host.index][name].removeAll()
       sleepingSince[host.index][name] = nil
+      placesGivenUp(host, name, .max, isExact: false)
       leases[host.index][name] = HostLease()
     }
     for session in sessions.filter({ $0.value == host.index }).keys { sessions[session] = nil }
@@ -398,7 +408,8 @@ extension Checker {
     world.server.tick()
     // What ends by itself within a minute.
     let mayStay = { [epochKey] (key: Bytes) in
-      key.text.hasSuffix(":fence") || key.text.hasSuffix(":queue:suspect") || key.text.hasPrefix(epochKey.text + ":")
+      key.text.hasSuffix(":fence") || key.text.hasSuffix(":queue:suspect") || key.text.hasSuffix(":queue:since")
+        || key.text.hasPrefix(epochKey.text + ":")
     }
     for key in world.server.redis.liveKeys()
     where key != epochKey && (!mayStay(key) || world.server.redis.peek(key)?.expiresAtMilliseconds == nil) {

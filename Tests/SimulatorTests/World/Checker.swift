@@ -152,6 +152,12 @@ final class Checker {
   var jumpedAt: [Int64]
   /// For each host and name: since when, by true time, it waits and nobody will wake it.
   var sleepingSince: [[Int64?]]
+  /// The places of each lock that hosts have taken, and not given up or been served at, by daemon and attempt.
+  var places: [[String: Place]]
+  /// When each ask was executed, by daemon and ask.
+  var asks: [String: Int64] = [:]
+  /// Whether a place may stand where no rule has put it.
+  var placesAreUnsure = false
   var grantCount = 0
   private var closingSession: SessionID?
 
@@ -178,6 +184,8 @@ final class Checker {
     floorStands = Array(repeating: false, count: count)
     roseAt = Array(repeating: .min, count: count)
     graceSince = Array(repeating: nil, count: hosts)
+    places = Array(repeating: [:], count: count)
+    placesAreUnsure = world.plan.faults.contains(.clockBack)
     closedAt = Array(repeating: .min / 2, count: count)
     jumpedAt = Array(repeating: .min / 2, count: count)
     lastDisturbance = Array(repeating: .min / 2, count: hosts)

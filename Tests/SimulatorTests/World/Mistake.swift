@@ -12,7 +12,7 @@ enum Mistake: String, CaseIterable {
   case waitsAreDatedByOwnClocks, noPlaceBehindOwnReaders, placesAreNotLookedAt, passedOnUnsurely
   // About what Redis forgets.
   case noGrace, graceIsTooShort, graceIgnoresClocks, longestNotCarried, runIdIgnored, passOnInGrace, epochNotNamed
-  case reclaimWithoutCompare, noOverride, noFloor, floorPerName, sameIdForLostReply
+  case reclaimWithoutCompare, noOverride, noFloor, floorPerName, sameIdForLostReply, placesAreTakenAnew
   // About hosts that are taken for dead.
   case lifeIsCountedTooLong, nothingKnownIsDeath
 
@@ -20,7 +20,7 @@ enum Mistake: String, CaseIterable {
     switch self {
     case .none, .leaseIsCountedTooLong, .leaseHasTheLengthOfTheDay, .clockStopsWhileSuspended, .linkDownIsNotTold,
       .waitsAreDatedByOwnClocks, .placesAreNotLookedAt, .graceIsTooShort, .graceIgnoresClocks, .noOverride,
-      .noFloor, .floorPerName, .sameIdForLostReply, .lifeIsCountedTooLong:
+      .noFloor, .floorPerName, .sameIdForLostReply, .placesAreTakenAnew, .lifeIsCountedTooLong:
       RedisScript.leases
     case .nothingKnownIsDeath:
       edited(.acquire, "ends ~= nil and ends <= now_ms()", "ends == nil or ends <= now_ms()")
@@ -80,10 +80,11 @@ enum Mistake: String, CaseIterable {
     default: return command
     }
     return switch command {
-    case .acquire(let name, let attempt, let ask, let isTry, let terms, let mode, let milliseconds, let kept):
+    case .acquire(
+      let name, let attempt, let ask, let isTry, let terms, let mode, let milliseconds, let kept, let since):
       .acquire(
         name: name, attempt: attempt, ask: ask, isTry: isTry, terms: terms, mode: mode,
-        leaseMilliseconds: length(milliseconds), keeping: kept)
+        leaseMilliseconds: length(milliseconds), keeping: kept, since: since)
     case .renew(let leases, let milliseconds, let epoch):
       .renew(leases, leaseMilliseconds: length(milliseconds), epoch: epoch)
     default: command
@@ -110,6 +111,13 @@ enum Mistake: String, CaseIterable {
       claim.tokenFloor = 0
       claim.tokenFloorOfNew = 0
       return .confirmEpoch(claim)
+    case (
+      .placesAreTakenAnew,
+      .acquire(let name, let attempt, let ask, let isTry, let terms, let mode, let milliseconds, let kept, _)
+    ):
+      return .acquire(
+        name: name, attempt: attempt, ask: ask, isTry: isTry, terms: terms, mode: mode,
+        leaseMilliseconds: milliseconds, keeping: kept)
     case (.noOverride, .reclaim(var leases, let milliseconds, let epoch)):
       for index in leases.indices { leases[index].mayReplace = false }
       return .reclaim(leases, leaseMilliseconds: milliseconds, epoch: epoch)
@@ -143,6 +151,7 @@ enum Mistake: String, CaseIterable {
     case .noOverride: "could be kept"
     case .noFloor, .floorPerName: "which was given out before"
     case .sameIdForLostReply: "a second time"
+    case .placesAreTakenAnew: "stands behind"
     case .none, .releaseIgnoresTheOwner, .renewalTakesForeignKeys, .counterIsNotKept, .permitsAreNotCounted,
       .releaseTakesEarlierPermits, .conflictIsNotSeen, .leaseIsCountedTooLong, .leaseHasTheLengthOfTheDay,
       .clockStopsWhileSuspended, .linkDownIsNotTold, .waitsAreDatedByOwnClocks, .noPlaceBehindOwnReaders,
@@ -199,6 +208,7 @@ enum Mistake: String, CaseIterable {
     case .reclaimWithoutCompare: [.evictLock]
     case .noFloor, .floorPerName: [.restartWithoutData, .failover]
     case .sameIdForLostReply: [.flushAll, .cut]
+    case .placesAreTakenAnew: [.flushAll, .restartWithoutData]
     default: nil
     }
   }
@@ -215,9 +225,10 @@ enum Mistake: String, CaseIterable {
     }
     return switch reply {
     case .clock(let clock): .clock(ofThisHost(clock))
-    case .queued(let holder, let expires, let listeners, let clock):
+    case .queued(let holder, let expires, let listeners, let place):
       .queued(
-        holderHost: holder, holderExpiresInMilliseconds: expires, listeners: listeners, clock: clock.map(ofThisHost))
+        holderHost: holder, holderExpiresInMilliseconds: expires, listeners: listeners,
+        place: place.map { PlaceSight(clock: ofThisHost($0.clock), isNew: $0.isNew) })
     default: reply
     }
   }
@@ -237,10 +248,11 @@ extension LeaseCommand {
       GrantTerms(epoch: terms.epoch, tokenFloor: floor(name))
     }
     return switch self {
-    case .acquire(let name, let attempt, let ask, let isTry, let its, let mode, let milliseconds, let kept):
+    case .acquire(
+      let name, let attempt, let ask, let isTry, let its, let mode, let milliseconds, let kept, let since):
       .acquire(
         name: name, attempt: attempt, ask: ask, isTry: isTry, terms: terms(its, name), mode: mode,
-        leaseMilliseconds: milliseconds, keeping: kept)
+        leaseMilliseconds: milliseconds, keeping: kept, since: since)
     case .release(let name, let attempt, let unused, let isExact, let its):
       .release(name: name, attempt: attempt, unused: unused, isExact: isExact, terms: terms(its, name))
     case .downgrade(let name, let attempt, let tokenEnd, let its):

@@ -1,0 +1,83 @@
+import LockEngine
+import LockTypes
+
+// Who stands in a queue before whom, over everything that Redis forgets.
+extension Checker {
+  /// A host's place in the queue of a lock, with the moments of asks by true time. Of two within one microsecond nobody knows which
+  /// was first.
+  struct Place {
+    /// The host did not stand there before this one.
+    var first: Int64
+    /// The host knows that it stood there after this one; nil: it does not know.
+    var known: Int64?
+    /// The ask that put it there last.
+    var pushed: Int64
+    /// The epoch in which it was last asked for.
+    var epoch: String
+  }
+
+  /// A daemon's ask was executed.
+  func asked(_ command: [Bytes], by issuer: String, _ before: [LeaseRow], _ after: [LeaseRow]) {
+    // Three keys stand before the arguments: see `acquire.lua`.
+    guard command.count > 17, let name = lockKeys.firstIndex(of: command[3]) else { return }
+    let attempt = command[7].text
+    asks["\(issuer) \(command[17].text)"] = world.now
+    let stands = { (queue: [Bytes]) in
+      queue.contains { QueueEntry($0).map { $0.owner == issuer && $0.attempt == attempt } ?? false }
+    }
+    guard stands(after[name].queue), let epoch = epoch?.id else { return }
+    let isPushed = !stands(before[name].queue)
+    let key = "\(issuer) \(attempt)"
+    guard var place = places[name][key] else {
+      // One that came late, for what its host has given up meanwhile, stands where that stood before.
+      if command.count > 20 { return }
+      places[name][key] = Place(first: world.now, pushed: world.now, epoch: epoch)
+      return
+    }
+    if isPushed {
+      place.pushed = world.now
+      // It was taken out of the queue alone, and comes back at the end.
+      if place.epoch == epoch { place.known = nil }
+    }
+    place.epoch = epoch
+    places[name][key] = place
+    verifyOrder(name, after[name].queue)
+  }
+
+  /// A host hears of its place.
+  func heardOfPlace(
+    _ host: SimulatedHost, _ name: LockName, _ attempt: UInt64, _ ask: UInt64, _ sight: PlaceSight?
+  ) {
+    guard let name = index(of: name), let sight, let moment = asks["\(host.me) \(ask)"],
+      var place = places[name]["\(host.me) \(attempt)"], moment >= place.pushed
+    else { return }
+    if sight.isNew { (place.first, place.known) = (moment, moment) }
+    place.known = place.known ?? moment
+    places[name]["\(host.me) \(attempt)"] = place
+  }
+
+  /// A host does not wait any more.
+  func placesGivenUp(_ host: SimulatedHost, _ name: Int, _ attempt: UInt64, isExact: Bool) {
+    for key in places[name].keys {
+      let words = key.split(separator: " ")
+      guard words[0] == host.me, let its = UInt64(words[1]) else { continue }
+      if isExact ? its == attempt : its <= attempt { places[name][key] = nil }
+    }
+  }
+
+  /// Nobody stands behind a host that came when he was known to stand there, wherever Redis has lost the queue since. Whoever has
+  /// not come back does not count.
+  func verifyOrder(_ name: Int, _ queue: [Bytes]) {
+    guard !placesAreUnsure, let epoch = epoch?.id else { return }
+    var ahead: (entry: Bytes, first: Int64)?
+    for entry in queue {
+      guard let waiter = QueueEntry(entry), let place = places[name]["\(waiter.owner) \(waiter.attempt)"],
+        place.epoch == epoch
+      else { continue }
+      if let ahead, let known = place.known, known < ahead.first {
+        return world.fail("\(entry) stands behind \(ahead.entry) in the queue of \(names[name]), and was there before")
+      }
+      if ahead.map({ place.first > $0.first }) ?? true { ahead = (entry, place.first) }
+    }
+  }
+}
