@@ -125,6 +125,34 @@ import Testing
 
   // MARK: Other data
 
+  /// Each answer of the store is of another epoch: it is asked less and less often, and what is held can be taken again.
+  @Test(arguments: [(1000, 100), (2000, 200), (10_000, 1000), (60_000, 1000)])
+  func aStoreWithAnotherEpochAtEachLookIsAskedNowAndThen(_ lease: Int64, _ pause: Int64) {
+    var configuration = EngineConfiguration(tier: .store)
+    configuration.settings.leaseMilliseconds = lease
+    let script = Script(configuration)
+    script.open(alice)
+    script.acquire(alice)
+    var moments: [BootInstant] = []
+    for number in UInt64(2)...2000 {
+      script.epoch = .epoch(number, isOpen: false)
+      for id in script.takeSent() { script.reply(.otherEpoch, to: id) }
+      while moments.count < script.claims.count { moments.append(script.now) }
+      script.pass(milliseconds: 5)
+    }
+    let pauses = zip(moments, moments.dropFirst()).map { $1.milliseconds(since: $0) }
+    #expect(pauses.prefix(4).allSatisfy { $0 <= 5 })
+    #expect(pauses.suffix(5).allSatisfy { (pause...pause + 10).contains($0) }, "\(pauses)")
+    // One that lasts is taken as the first.
+    script.epoch = .epoch(3000, isOpen: false)
+    script.pass(milliseconds: 3000)
+    for id in script.takeSent() { script.reply(.otherEpoch, to: id) }
+    script.pass(milliseconds: 3000)
+    let count = script.claims.count
+    script.lose(.epoch(3001, isOpen: false))
+    #expect(script.claims.count == count + 1)
+  }
+
   @Test func whatIsHeldIsReclaimedAndNobodyHearsOfIt() {
     script.hold(alice)
     script.acquire(bob)

@@ -170,18 +170,6 @@ import Testing
     #expect(acquires(script.sent()).map(\.name) == ["a", "b", "c"].map { LockName($0) })
   }
 
-  /// Another host has opened it: what is granted shows it, and nobody waits for the own clock.
-  @Test func aGrantShowsThatItIsOpen() {
-    script.lose(Self.grace)
-    script.acquire(alice)
-    script.pass(milliseconds: 2_000)
-    _ = script.take()
-    script.acquire(bob, "y")
-    script.epoch = Self.open
-    script.reply(granted(7))
-    #expect(script.engine.storeStanding.graceEnds == nil)
-  }
-
   @Test func aTryThatIsRefusedLooksWhetherItIsOpenByNow() {
     script.lose(Self.grace)
     script.pass(milliseconds: 2_000)

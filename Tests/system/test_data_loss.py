@@ -327,6 +327,28 @@ def test_it_forgets_again_and_again(lab):
     site.grows_quiet(*locks.everybody())
 
 
+def test_an_epoch_that_goes_again_and_again_keeps_nobody_busy(lab):
+    """It is deleted all the time: the daemons look now and then, say so once, and lose nothing."""
+    site = Site(lab, 20_000)
+    holder, waiter = site.member(0), site.member(1)
+    holder.take("orders")
+    request = waiter.wait("orders")
+    before = [site.stat(host, "epochs_total") for host in (0, 1)]
+    began = boot_time()
+    while boot_time() < began + 4:
+        site.redis.admin.delete(EPOCH)
+    for host, daemon in enumerate(site.daemons):
+        # Three at once, then pauses of 100, 200, 400, 800 and 1000 ms. Each daemon joins those of the other, too.
+        assert 2 < site.stat(host, "epochs_total") - before[host] < 40
+        assert daemon.log().count(NOTICE) <= 10
+        assert daemon.log().count("other data again and again") <= 1
+    site.is_recovering(site.member(0))
+    site.grows_quiet(holder, waiter)
+    holder.give("orders")
+    waiter.served(request)
+    site.grows_quiet(holder, waiter)
+
+
 def test_the_leases_of_a_host_that_is_gone_are_outwaited(lab):
     """Redis has forgotten them and nobody reclaims them, but whoever was told of one may still believe it."""
     site = Site(lab, 3000)

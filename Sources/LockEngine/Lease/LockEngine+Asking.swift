@@ -213,7 +213,6 @@ extension LockEngine {
     stopWanting(lease)
     let hasTokens = lease.granted(
       grant, executedAfter: sentAt, on: link.number, in: link.epoch.number, life: link.life.number, now: now)
-    if isRecovering { mayBeOpen(now: now) }
     lock.isUnheard = false
     renewOthersAtOnce(of: lock, now: now)
     lock.leases.append(lease)

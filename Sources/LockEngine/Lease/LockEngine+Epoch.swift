@@ -40,8 +40,11 @@ extension LockEngine {
     guard words == nil, link.confirmation.refusal == nil, isRecovering, let end = link.epoch.graceEnds else {
       return .unavailable(words ?? link.confirmation.refusal)
     }
-    // Others may have opened it.
-    mayBeOpen(now: now)
+    // Others may have opened it, and their message may have been left out, or their users may not send it. Who waits is
+    // served all the same; a try that comes again finds out.
+    if link.confirmation.askedAt.map({ now.milliseconds(since: $0) >= Self.placeTrustMilliseconds }) ?? true {
+      confirmEpoch(now: now)
+    }
     return .recovering(retryMilliseconds: max(Self.retryMillisecondsMin, end.milliseconds(since: now)))
   }
 
@@ -79,12 +82,18 @@ extension LockEngine {
   func epochIsDoubted(now: BootInstant) {
     // A question that is under way is answered behind this.
     link.confirmation.isDoubted = true
-    if link.confirmation.refusals > 1 {
-      let retry = retry(afterRefusals: link.confirmation.refusals, now: now)
-      link.confirmation.at = link.confirmation.at.map { min($0, retry) } ?? retry
-    } else {
-      confirmEpoch(now: now)
-    }
+    let retry =
+      link.confirmation.refusals > 1
+      ? retry(afterRefusals: link.confirmation.refusals, now: now)
+      : link.confirmation.askedAt.map { $0.adding(milliseconds: epochPauseMilliseconds) } ?? now
+    if retry <= now { return confirmEpoch(now: now) }
+    link.confirmation.at = link.confirmation.at.map { min($0, retry) } ?? retry
+  }
+
+  /// How long after a question for the epoch the next one may come, in milliseconds.
+  private var epochPauseMilliseconds: Int64 {
+    link.epoch.pauseMilliseconds(
+      leaseMilliseconds: link.shortestTimeline.leaseMilliseconds, first: configuration.foreignPollMilliseconds)
   }
 
   /// Somebody has begun or opened an epoch, or takes longer leases. If this host begins the next one it has to know that, so
@@ -97,7 +106,8 @@ extension LockEngine {
     }
     // A question that is under way is answered behind this.
     guard link.confirmation.isGood, link.confirmation.command == nil else { return }
-    let soon = link.confirmation.askedAt?.adding(milliseconds: configuration.foreignPollMilliseconds) ?? now
+    let pause = max(configuration.foreignPollMilliseconds, epochPauseMilliseconds)
+    let soon = link.confirmation.askedAt?.adding(milliseconds: pause) ?? now
     if soon <= now { return confirmEpoch(now: now) }
     link.confirmation.at = link.confirmation.at.map { min($0, soon) } ?? soon
   }
@@ -105,14 +115,6 @@ extension LockEngine {
   /// Whether to take such a message in, however many others there are.
   func epochIsAwaited(longestLeaseMilliseconds longest: Int64, epoch: String) -> Bool {
     epoch == link.epoch.id.text && link.epoch.isNews(leaseMilliseconds: longest)
-  }
-
-  /// There is a sign that somebody has opened the epoch. Asks, but not all the time.
-  func mayBeOpen(now: BootInstant) {
-    guard link.isUp, isRecovering,
-      link.confirmation.askedAt.map({ now.milliseconds(since: $0) >= Self.placeTrustMilliseconds }) ?? true
-    else { return }
-    confirmEpoch(now: now)
   }
 
   func confirmReplied(

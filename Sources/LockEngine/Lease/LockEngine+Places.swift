@@ -88,7 +88,6 @@ extension LockEngine {
   func placesReplied(_ leases: [HostLease], _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
     // Where it failed, the next look may be answered.
     if case .lostPlaces(let numbers) = reply {
-      if !numbers.isEmpty { mayBeOpen(now: now) }
       for number in numbers where leases.indices.contains(number) {
         let lease = leases[number]
         catchUp(lease.lock, now: now)

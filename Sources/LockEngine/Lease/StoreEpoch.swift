@@ -17,6 +17,8 @@ struct StoreEpoch {
   private(set) var learnedAt = BootInstant(nanoseconds: 0)
   /// What the store's clock showed when it executed something that was sent at `sentAt`.
   private(set) var clock: (instant: StoreInstant, sentAt: BootInstant)?
+  /// How many epochs in a row, this one included, followed the one before within ``briefMilliseconds``.
+  private(set) var briefCount = 0
 
   /// What a reply told.
   enum News {
@@ -56,6 +58,8 @@ struct StoreEpoch {
     let isOther = sight.id != id || (isOpen && !sight.isOpen)
     let news: News = isOther ? .other : sight.isOpen && !isOpen ? .opened : .nothing
     if isOther {
+      let isBrief = number != 0 && now.milliseconds(since: learnedAt) < Self.briefMilliseconds
+      briefCount = isBrief ? briefCount + 1 : 0
       id = sight.id
       number &+= 1
       learnedAt = now
@@ -76,6 +80,21 @@ struct StoreEpoch {
   /// Whether it is not known that there are leases of this length, in milliseconds.
   func isNews(leaseMilliseconds: Int64) -> Bool {
     min(leaseMilliseconds, EpochSight.millisecondsMax) > longestLeaseMilliseconds
+  }
+
+  // MARK: Epochs that follow each other
+
+  /// An epoch that lasts for less was a brief one, in milliseconds.
+  static let briefMilliseconds: Int64 = 2000
+  /// So many brief ones are taken as they come.
+  static let briefMax = 3
+
+  /// How long to wait before the store is asked for its epoch again, in milliseconds. With another epoch at each look it would
+  /// otherwise be asked all the time, and each answer has all that is held and waited for asked for. The pauses grow to a tenth of
+  /// `leaseMilliseconds`, so that what is held can be taken again several times before it is lost.
+  func pauseMilliseconds(leaseMilliseconds: Int64, first: Int64) -> Int64 {
+    guard briefCount > Self.briefMax else { return 0 }
+    return min(first << Int64(min(briefCount - Self.briefMax - 1, 10)), max(first, leaseMilliseconds / 10), 1000)
   }
 
   // MARK: Grace

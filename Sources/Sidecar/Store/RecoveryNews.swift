@@ -8,6 +8,9 @@ final class RecoveryNews {
   private let logger: Logger
   private let watches: WatchBook
   private var known = StoreStanding()
+  /// How many epochs in a row each came soon after the one before, and when the last one came.
+  private var epochsInARow = 0
+  private var lastEpochAt: BootInstant?
   /// Whether the link is newer than the last look.
   private var isLinkNew = false
 
@@ -31,16 +34,32 @@ final class RecoveryNews {
     let before = known
     known = standing
     if standing.epoch != before.epoch {
-      log(standing, before: before.epoch, now: now)
+      let isSoon = lastEpochAt.map { now.milliseconds(since: $0) < Self.calmMilliseconds } ?? false
+      epochsInARow = isSoon ? epochsInARow + 1 : 0
+      lastEpochAt = now
+      if epochsInARow < Self.toldInARow {
+        log(standing, before: before.epoch, now: now)
+      } else if epochsInARow == Self.toldInARow {
+        logger.warning(
+          "Redis has other data again and again; nothing new is granted until that ends, and it is not told each time",
+          metadata: ["epoch": "\(standing.epoch.number)"])
+      }
       isLinkNew = false
     }
     if let left = standing.graceLeftMilliseconds(now: now) {
       watches.notifyWatchers(.recovering, retryMilliseconds: left)
     } else if before.graceEnds != nil {
-      logger.info("Redis grants locks again", metadata: ["epoch": "\(standing.epoch.number)"])
+      if epochsInARow < Self.toldInARow {
+        logger.info("Redis grants locks again", metadata: ["epoch": "\(standing.epoch.number)"])
+      }
       watches.notifyWatchers(.connected)
     }
   }
+
+  /// An epoch that comes later than that after the one before is told again.
+  private static let calmMilliseconds: Int64 = 10_000
+  /// So many in a row are told one by one.
+  private static let toldInARow = 10
 
   private func log(_ standing: StoreStanding, before: EpochID, now: BootInstant) {
     let number: Logger.MetadataValue = "\(standing.epoch.number)"
