@@ -33,8 +33,10 @@ enum RunTimeline {
 extension Supervisor {
   /// How long the lock is safe whatever becomes of the daemon. See ``RunTimeline`` for the times.
   struct Lease: Equatable {
-    /// The lease's whole length, in milliseconds.
-    let length: Int64
+    /// The lease's whole length as it was told at the beginning, in milliseconds.
+    private let toldLength: Int64
+    /// Its length now, as far as the answers show it: the settings may have changed since.
+    private(set) var length: Int64
     /// When it counts as lost, unless the daemon tells of a renewal, on the boot clock in milliseconds.
     private(set) var validUntil: Int64
     /// When the unanswered question was sent.
@@ -45,10 +47,17 @@ extension Supervisor {
     /// when it did not.
     init(validMilliseconds: Int64, asked: Int64, length: Int64?) {
       // A lease that was just taken is valid for 85 % of its length.
-      self.length = max(1, length ?? validMilliseconds * 100 / 85)
+      toldLength = max(1, length ?? validMilliseconds * 100 / 85)
+      self.length = toldLength
       validUntil = asked + max(0, validMilliseconds)
       askAt = 0
       askAt = nextQuestion(after: asked)
+    }
+
+    /// The length of a lease that is valid for so long. While it is renewed at least half of it is left, and never more than 85 %.
+    /// Where less is left, because the lease is shorter or was not renewed, it is better asked for too often than too late.
+    private static func length(told: Int64, validMilliseconds valid: Int64) -> Int64 {
+      max(1, min(max(told, valid * 100 / 85), 2 * valid))
     }
 
     private func nextQuestion(after time: Int64) -> Int64 {
@@ -80,6 +89,7 @@ extension Supervisor {
       let valid = validMilliseconds ?? length * RunTimeline.askAtPercent / 100
       validUntil = validMilliseconds == nil ? max(validUntil, askedAt + valid) : askedAt + max(0, valid)
       self.askedAt = nil
+      if let validMilliseconds { length = Self.length(told: toldLength, validMilliseconds: validMilliseconds) }
       askAt = nextQuestion(after: now)
     }
   }

@@ -45,6 +45,33 @@ struct RunTimelineTests {
     #expect(lease.killAt < timeline.graceEndsAfterMilliseconds)
   }
 
+  /// A reload has made the lease last for 2 s or less: with `dead_host_ms`, what is held ends with its host. It is asked for in
+  /// time from the first answer that shows it on, and the group is gone before another host can have the lock.
+  @Test func aLeaseThatHasBecomeShorterIsAskedForInTime() {
+    var lease = Supervisor.Lease(validMilliseconds: 51_000, asked: 0, length: 60_000)
+    #expect(lease.deadline == 21_000)
+    var now: Int64 = 21_000
+    for valid: Int64 in [1700, 1300, 1050, 1690] {
+      lease.asked(now: now)
+      lease.answered(validMilliseconds: valid, now: now + 1)
+      #expect(lease.validUntil == now + valid && lease.deadline < lease.validUntil - 500)
+      #expect(lease.killAt <= lease.validUntil + 2000 * 15 / 100)
+      now = lease.deadline
+    }
+    // And it has become longer again.
+    lease.asked(now: now)
+    lease.answered(validMilliseconds: 51_000, now: now)
+    #expect(lease.length == 60_000 && lease.deadline == now + 21_000)
+  }
+
+  /// Half of a lease is left at least while it is renewed: then its length is the one that was told.
+  @Test(arguments: [5000, 5167, 7000, 8500] as [Int64]) func aLeaseThatIsRenewedKeepsItsLength(_ valid: Int64) {
+    var lease = Supervisor.Lease(validMilliseconds: 8500, asked: 0, length: 10_000)
+    lease.asked(now: 3500)
+    lease.answered(validMilliseconds: valid, now: 3500)
+    #expect(lease.length == 10_000)
+  }
+
   @Test func theWordsOfTheTimelineAreItsNumbers() {
     let lease = LeaseTimeline.standard
     #expect(lease.renewAfterMilliseconds == 3333)

@@ -130,6 +130,9 @@ def test_it_changes_with_a_reload(lab, redis, tmp_path):
     one.signal(signal.SIGHUP)
     never = str(2 ** 53 - 1)
     wait_until(lambda: signs(redis)["one"].split(";")[1] == never, "the daemon to say that it is never dead")
+    # Who asks again is told.
+    assert holder.call("initialize")["lease_ms"] == LEASE_MS
+    wait_until(lambda: holder.call("ping")["valid_ms"] > LIVES_MS, "what is held to last longer")
     # Nobody takes it for dead now, and it does not give up by itself.
     request = other.queue("orders")
     one.stop()
