@@ -102,7 +102,9 @@ extension MessageWriter {
       json.member("token", token)
       integer("count", count, to: &json)
       integer("held_ms", held, to: &json)
-    case .host(let name): text("host", name, to: &json)
+    case .host(let name, let isDead):
+      text("host", name, to: &json)
+      if isDead { json.member("dead", true) }
     case .told: break
     case .foreign: json.member("foreign", true)
     }

@@ -39,8 +39,8 @@ public enum HolderInfo: Equatable, Sendable {
   case session(
     SessionInfo, mode: HoldMode? = nil, owner: String? = nil, meta: String? = nil, token: Int64, count: Int64? = nil,
     heldMilliseconds: Int64? = nil)
-  /// Another host, which alone knows more.
-  case host(String)
+  /// Another host, which alone knows more. `isDead`: it has given no sign of life for so long that others may have its part.
+  case host(String, isDead: Bool = false)
   /// A session of another host, as that host describes it: a JSON object on one line, which the caller has checked.
   case told([UInt8])
   /// A process that does not use sidelock.

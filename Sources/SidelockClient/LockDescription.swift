@@ -22,6 +22,8 @@ public struct LockDescription: Hashable, Sendable {
     public var session: String?
     /// Whether it is a process that does not use sidelock.
     public var isForeign: Bool
+    /// Whether it is a host that is gone, and whose part whoever asks for the lock may have.
+    public var isDead: Bool
     /// The client's own note.
     public var meta: String?
     /// The fencing token; nil for one who waits.
@@ -42,6 +44,7 @@ public struct LockDescription: Hashable, Sendable {
       count = value["count"]?.intValue
       session = value["session"]?.stringValue
       isForeign = value["foreign"]?.boolValue ?? false
+      isDead = value["dead"]?.boolValue ?? false
       meta = value["meta"]?.stringValue
       token = value["token"]?.intValue
       heldMilliseconds = value["held_ms"]?.intValue

@@ -98,7 +98,7 @@ extension LockDescription.Participant {
     let name = command.flatMap { $0.isEmpty ? nil : $0 }.map { $0.count > 40 ? "\($0.prefix(39))…" : $0 }
     let process = [name, pid.map { "pid \($0)" }].compactMap { $0 }.joined(separator: ", ")
     switch (process.isEmpty, host) {
-    case (true, let host): return host ?? "-"
+    case (true, let host): return (host ?? "-") + (isDead ? " (dead)" : "")
     case (false, let host?): return "\(process) on \(host)"
     case (false, nil): return process
     }

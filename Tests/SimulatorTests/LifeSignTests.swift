@@ -41,6 +41,14 @@ import Testing
     try twin.put(key, isDead ? "1;1000;7" : "1;9000000000000;7", milliseconds: 900_000)
   }
 
+  @Test(arguments: [nil, true, false]) func whoLooksIsToldWhoIsDead(_ isDead: Bool?) throws {
+    if let isDead { try putLife(isDead: isDead) }
+    try twin.putLock("sidelock1;s;a/1f:7:8000000000000001:16:9000000000000;b/1f:7:8000000000000017:16:9000000000000")
+    let reply = try twin.run(twin.encoders[2].inspect([TwinRedis.name], waitingHostsMax: 1))
+    let found = try #require(LeaseReplyDecoder.inspections(reply, count: 1, me: [])?.first)
+    #expect(found.holders.map(\.isDead) == [isDead == true, false])
+  }
+
   // MARK: The key
 
   @Test func aSignStandsInAKeyOfItsOwnForAsLongAsALeaseCanBeThere() throws {

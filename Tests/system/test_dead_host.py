@@ -78,6 +78,20 @@ def test_a_daemon_that_was_stopped_tells_of_the_loss_first(lab, redis):
     wait_until(lambda: not redis.admin.exists("sidelock:{n299}"), "what was lost to be given back")
 
 
+def test_inspect_tells_that_a_host_is_dead(lab, redis):
+    """Nobody wants the lock, so that what the host had stays where it is."""
+    gone, other = host(lab, redis, "gone"), host(lab, redis, "other").client()
+    gone.client().acquire("orders", mode="shared")
+    other.acquire("invoices")
+    gone.kill()
+
+    def holders():
+        return other.call("inspect", name="orders")["holders"]
+    wait_until(lambda: holders() == [{"host": "gone", "dead": True}], "the host to be dead")
+    assert other.call("list", scope="all", prefix="orders")["locks"][0]["holders"] == [{"host": "gone", "dead": True}]
+    assert "dead" not in other.call("inspect", name="invoices")["holders"][0]
+
+
 def test_a_try_gets_what_a_dead_host_had(lab, redis):
     gone, other = host(lab, redis, "gone"), host(lab, redis, "other").client()
     token = gone.client().acquire("orders")

@@ -26,13 +26,16 @@ public struct LockInspection: Equatable, Sendable {
     public var entry: [UInt8]
     /// Whether it is this very daemon.
     public var isMe: Bool
+    /// Whether others take it for dead, so that whoever asks for the lock may have its part.
+    public var isDead: Bool
 
-    package init(host: String, inbox: String, token: Token, entry: [UInt8], isMe: Bool) {
+    package init(host: String, inbox: String, token: Token, entry: [UInt8], isMe: Bool, isDead: Bool = false) {
       self.host = host
       self.inbox = inbox
       self.token = token
       self.entry = entry
       self.isMe = isMe
+      self.isDead = isDead
     }
   }
 

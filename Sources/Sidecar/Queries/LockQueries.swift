@@ -119,11 +119,14 @@ final class LockQueries {
         // it is for a host that reports no hold.
         let silent = Set((found?.holders ?? []).filter { !$0.isMe }.map { ExactText($0.inbox) })
           .subtracting(told.map { ExactText($0.inbox) })
+        // A host of which one daemon is not dead is not.
+        var isDead: [ExactText: Bool] = [:]
+        for holder in found?.holders ?? [] where silent.contains(ExactText(holder.inbox)) {
+          isDead[ExactText(holder.host)] = isDead[ExactText(holder.host)] != false && holder.isDead
+        }
         let others =
           told.flatMap(\.holders).map { HolderInfo.told($0) }
-          + Set(silent.map { ExactText(String($0.text.prefix { $0 != "/" })) }).sorted().map {
-            HolderInfo.host($0.text)
-          }
+          + isDead.keys.sorted().map { HolderInfo.host($0.text, isDead: isDead[$0] == true) }
         if !others.isEmpty { mode = held }
         holders += others
       case .foreign?:
