@@ -10,6 +10,25 @@ import Testing
   private static let manyPings = (1...400).map { #"{"id":\#($0),"method":"ping"}"# + "\n" }.joined()
 
   /// Who sends very much has one share of a turn, and the others theirs.
+  /// However much a client sends, with it kept over a restart or not.
+  @Test func littleIsReadFromAClientAtATime() throws {
+    let host = try TestSidecar(isLocal: true, keeping: true, managerReads: true)
+    let (a, b) = (try host.connect("a"), try host.connect("b"))
+    try a.acquire("x")
+    host.endTurn()
+    #expect(host.core.keeper?.clients.count == 1)
+    let watched = try #require(a.channel.options.compactMap { $0.value as? WatchedReads }.last)
+    #expect(!b.channel.options.contains { $0.value is WatchedReads })
+    for sizes in [watched, ClientInput.readSizes] as [any RecvByteBufferAllocator] {
+      var sizes = sizes
+      for _ in 0..<20 {
+        let buffer = sizes.buffer(allocator: ByteBufferAllocator())
+        #expect(buffer.capacity <= 8192)
+        _ = sizes.record(actualReadBytes: buffer.capacity)
+      }
+    }
+  }
+
   @Test func aClientHasOneShareOfATurn() throws {
     let host = try TestSidecar(isLocal: true)
     let (a, b) = (try host.connect("a"), try host.connect("b"))

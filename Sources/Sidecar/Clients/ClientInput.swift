@@ -6,6 +6,13 @@ import NIOCore
 
 /// Turns bytes into requests, each session within its share of a turn, and ends holds of half-closed sessions.
 final class ClientInput {
+  /// Bytes that are read from one client in a turn. What a client that is kept has sent is written down as well, so that
+  /// much input of many clients would make a long turn; the rest waits in the kernel.
+  static let readBytesMax = 8192
+  /// Has no more than that read from a client at a time; once in a turn, where ``ChannelOptions/maxMessagesPerRead`` is 1.
+  static var readSizes: AdaptiveRecvByteBufferAllocator {
+    AdaptiveRecvByteBufferAllocator(minimum: 64, initial: 2048, maximum: readBytesMax)
+  }
   /// Queries to Redis or other hosts that one session may have open; then reading from it pauses.
   static let queriesPerSessionMax = 16
 

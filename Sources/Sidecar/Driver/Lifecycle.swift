@@ -116,6 +116,8 @@ final class Lifecycle {
             }
           }
           .childChannelOption(.allowRemoteHalfClosure, value: true)
+          .childChannelOption(.maxMessagesPerRead, value: 1)
+          .childChannelOption(.recvAllocator, value: ClientInput.readSizes)
           .childChannelOption(
             .writeBufferWaterMark,
             value: .init(low: TurnOutput.unreadResumeBytes, high: TurnOutput.unreadPauseBytes)

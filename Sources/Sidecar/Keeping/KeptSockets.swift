@@ -41,7 +41,7 @@ struct WatchedReads: RecvByteBufferAllocator {
   }
 
   let watched: NIOLoopBound<Session>
-  private var sizes = AdaptiveRecvByteBufferAllocator()
+  private var sizes = ClientInput.readSizes
 
   init(watched: NIOLoopBound<Session>) {
     self.watched = watched

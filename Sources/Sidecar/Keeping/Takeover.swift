@@ -56,6 +56,8 @@ final class Takeover {
       let connection = ClientBootstrap(group: loop)
         .channelOption(.autoRead, value: false)
         .channelOption(.allowRemoteHalfClosure, value: true)
+        .channelOption(.maxMessagesPerRead, value: 1)
+        .channelOption(.recvAllocator, value: ClientInput.readSizes)
         .channelOption(
           .writeBufferWaterMark,
           value: .init(low: TurnOutput.unreadResumeBytes, high: TurnOutput.unreadPauseBytes)

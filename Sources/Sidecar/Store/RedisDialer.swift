@@ -189,8 +189,12 @@ final class RedisDialer {
     let secured = client.map { _ in loop.makePromise(of: Void.self) }
     let bootstrap = ClientBootstrap(group: loop)
       .connectTimeout(.milliseconds(timeoutMilliseconds))
-      // One read a turn: a turn has no more to deal with, however much there is.
+      // One read a turn: a turn has no more to deal with, however much there is. That many bytes are the answers about
+      // 4,000 leases that were renewed, or some hundred grants.
       .channelOption(.maxMessagesPerRead, value: 1)
+      .channelOption(
+        .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 1024, initial: 4096, maximum: 16_384)
+      )
       .channelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {
           if let client, let secured {
