@@ -215,6 +215,36 @@ import Testing
     #expect(try host.records(of: SavedRecordKind.loss) == 0)
   }
 
+  /// Very many clients of one user may have nothing to lose all at once.
+  @Test func whoHasNothingToLoseIsDroppedInSlices() throws {
+    let host = try TestSidecar(isLocal: true, keeping: true, managerReads: true, places: 400)
+    let keeper = try #require(host.core.keeper)
+    let clients = try (0..<300).map { try host.connect("\($0)") }
+    for client in clients {
+      try client.acquire("x")
+      try client.release("x", id: 2)
+    }
+    for (index, client) in clients.enumerated() where index % 2 == 0 { try client.acquire("x\(index)", id: 3) }
+    host.endTurn()
+    for (index, client) in clients.enumerated() where index % 2 == 0 { try client.release("x\(index)", id: 4) }
+    host.endTurn()
+    #expect(keeper.clients.count >= 150)
+    var kept = keeper.clients.count
+    host.loop.advanceTime(by: .milliseconds(SessionKeeper.sweepMilliseconds))
+    host.loop.advanceTime(by: .milliseconds(SessionKeeper.sweepMilliseconds - 1))
+    // One of them has something to lose again when it is its turn.
+    try clients[0].acquire("y", id: 5)
+    host.endTurn()
+    var slices = 0
+    while keeper.clients.count > 1, slices < 100 {
+      host.loop.advanceTime(by: .milliseconds(1))
+      #expect(kept - keeper.clients.count <= 64)
+      kept = keeper.clients.count
+      slices += 1
+    }
+    #expect(keeper.clients.count == 1 && slices >= 3)
+  }
+
   /// Where the memory runs full on the way, all is written anew later, and that too.
   @Test func whatDidNotFitOnTheWayIsKeptLater() throws {
     let host = try CrowdedHost()

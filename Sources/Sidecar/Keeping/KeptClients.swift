@@ -11,6 +11,9 @@ struct KeptClients {
   /// How many of them each user has.
   private var counts: [UInt32?: Int] = [:]
   private var nextSearch = BootInstant(nanoseconds: 0)
+  /// Clients that are dropped in one turn because they have nothing to lose, and those that are left of the last sweep.
+  private static let idleInTurn = 64
+  private var idle: [ClientSession] = []
   /// Those of whose holds not all are written down.
   private(set) var beginning: [ClientSession] = []
 
@@ -50,6 +53,22 @@ struct KeptClients {
     beginning.removeAll { !$0.keeping.isBeginning }
     return begun
   }
+
+  /// The next clients that have had nothing to lose since the last sweep; a new sweep begins when the last one is over.
+  mutating func nextIdle(isIdle: (SessionID) -> Bool) -> [ClientSession] {
+    if idle.isEmpty {
+      for session in all.values {
+        if !session.keeping.hadWork, isIdle(session.id) { idle.append(session) }
+        session.keeping.hadWork = false
+      }
+    }
+    let next = idle.suffix(Self.idleInTurn)
+    idle.removeLast(next.count)
+    return next.filter { all[$0.id] === $0 && !$0.keeping.hadWork && isIdle($0.id) }
+  }
+
+  /// Whether the sweep goes on.
+  var isSweeping: Bool { !idle.isEmpty }
 
   /// The client that gives its place to a session; nil: none. Users have equal shares of the places: the user with the
   /// most gives one to a user with fewer; if nobody has more, a client with nothing to lose gives its own.

@@ -351,15 +351,10 @@ final class SessionKeeper {
     giveUpUnlessKept()
     // Once clients are being left, they stay, idle or not.
     if isOver || !makesRoom { return }
-    for session in Array(clients.all.values) {
-      if session.keeping.hadWork || !source.isIdle(session.id) {
-        session.keeping.hadWork = false
-      } else {
-        stopKeeping(session)
-      }
-    }
+    for session in clients.nextIdle(isIdle: source.isIdle) { stopKeeping(session) }
     if clients.hasRoom { isFullLogged = false }
-    if !clients.isEmpty { scheduleSweep() }
+    // To drop very many at once takes long.
+    if !clients.isEmpty { scheduleSweep(in: clients.isSweeping ? 1 : Self.sweepMilliseconds) }
     store.scheduleRetry()
   }
 
