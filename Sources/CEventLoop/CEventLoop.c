@@ -5,12 +5,14 @@
 //
 // This epoll_wait takes the place of the C library's for all that is linked into the program. It gives the loop few
 // events at a time, and each user a share of them: timers are looked at between two times, and one user's events do not
-// wait for those of another one's thousands of connections.
+// wait for those of another one's thousands of connections. Of a connection whose other side has ended NIO reads all that
+// is unread, however little it reads of others at a time: of these it is given as many as have some bytes together.
 
 #define _GNU_SOURCE
 #include "CEventLoop.h"
 
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 enum {
@@ -72,10 +74,25 @@ void events_take(
   }
 }
 
-int epoll_wait(int watcher, struct epoll_event *events, int max, int timeout) {
-  if (has_shares && max > EVENTS_TAKEN_MAX) max = EVENTS_TAKEN_MAX;
-  if (!has_shares || times_until_look > 0) {
-    if (has_shares) times_until_look--;
+int events_bound_bytes(struct epoll_event *events, int count) {
+  long bytes = 0;
+  int left = 0;
+  for (int i = 0; i < count; i++) {
+    if (events[i].events & EPOLLRDHUP) {
+      int unread = 0;
+      ioctl((int)(uint32_t)events[i].data.u64, FIONREAD, &unread);
+      if (bytes > EVENTS_ENDED_BYTES_MAX && unread > EVENTS_ENDED_BYTES_FEW) continue;
+      bytes += unread;
+    }
+    events[left++] = events[i];
+  }
+  return left;
+}
+
+// Events in their order of arrival, or where there is a crowd, by shares.
+static int wait_for_events(int watcher, struct epoll_event *events, int max, int timeout) {
+  if (times_until_look > 0) {
+    times_until_look--;
     return epoll_pwait(watcher, events, max, timeout, NULL);
   }
   int count = epoll_pwait(watcher, seen, EVENTS_SEEN_MAX, timeout, NULL);
@@ -88,4 +105,10 @@ int epoll_wait(int watcher, struct epoll_event *events, int max, int timeout) {
   // Those that are not taken keep their order; the kernel moves them behind those that it has not shown.
   events_take(seen, users, count, events, max);
   return max;
+}
+
+int epoll_wait(int watcher, struct epoll_event *events, int max, int timeout) {
+  if (!has_shares) return epoll_pwait(watcher, events, max, timeout, NULL);
+  int count = wait_for_events(watcher, events, max > EVENTS_TAKEN_MAX ? EVENTS_TAKEN_MAX : max, timeout);
+  return count > 0 ? events_bound_bytes(events, count) : count;
 }

@@ -40,6 +40,30 @@ import Testing
     #expect(taken(of: users) == Array(0..<64))
   }
 
+  /// NIO reads all that is unread of a connection whose other side has ended.
+  @Test func ofEndedConnectionsWithMuchUnreadFewAreTaken() throws {
+    var receivers: [CInt] = []
+    func connection(_ bytes: Int) throws -> epoll_event {
+      var ends: [CInt] = [-1, -1]
+      try #require(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0)
+      try #require(send(ends[1], [UInt8](repeating: 0x20, count: bytes), bytes, 0) == bytes)
+      close(ends[1])
+      receivers.append(ends[0])
+      // Above its descriptor NIO numbers its registrations.
+      let data = epoll_data_t(u64: UInt64(UInt32(ends[0])) | 7 << 32)
+      return epoll_event(events: EPOLLIN.rawValue | EPOLLRDHUP.rawValue, data: data)
+    }
+    var events = try (0..<20).map { _ in try connection(100_000) } + [connection(10)]
+    // It goes on.
+    events.append(epoll_event(events: EPOLLIN.rawValue, data: events[19].data))
+    let all = events
+    let count = Int(events_bound_bytes(&events, CInt(events.count)))
+    #expect(events[..<count].map(\.data.u64) == (all[..<3] + all[20...]).map(\.data.u64))
+    var few = Array(all[..<2])
+    #expect(events_bound_bytes(&few, 2) == 2)
+    for receiver in receivers { close(receiver) }
+  }
+
   /// When very many connections end at once, the loop does something else after each few of them.
   @Test func aLoopOfNIOIsGivenFewEventsAtATimeAndAllOfThem() async throws {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
