@@ -7,10 +7,14 @@ private let modes: [HoldMode] = [.exclusive, .shared, .permit(of: 1), .permit(of
 /// Clients before an engine whose store tells lies, all by choices.
 ///
 /// Whatever the store says: each request is answered once, nobody is granted what somebody of this host has, the state that
-/// is kept is understood by the next engine, and when everybody has left nothing is held and nobody waits.
+/// is kept is understood by the next engine, nobody has anything when the host counts as dead, and when everybody has left
+/// nothing is held and nobody waits.
 func checkEngine(_ input: [UInt8]) {
   var choices = Choices(input)
-  var driver = EngineDriver(now: BootInstant(nanoseconds: 1_000_000_000_000))
+  // Half of the hosts have a dead-host time, shorter than a lease. The last byte is the choice of it and of the last step.
+  let deadHostMilliseconds: Int64 = [2_000, 0, 2_500, 0][Int(input.last ?? 1) & 3]
+  var driver = EngineDriver(
+    now: BootInstant(nanoseconds: 1_000_000_000_000), deadHostMilliseconds: deadHostMilliseconds)
   driver.begin(with: SavedState(), numbers: [])
   while !choices.isAtEnd { driver.step(&choices) }
   driver.finish()
@@ -41,17 +45,24 @@ struct EngineDriver {
   private var epoch = EpochDriver()
   /// Two blocks may have had the same tokens.
   private var hasLiedAboutTokens = false
+  /// 0: none.
+  private let deadHostMilliseconds: Int64
+  /// When signs of life were sent, and the last one that was answered.
+  private var signs: [CommandID: BootInstant] = [:]
+  private var lastSign = BootInstant(nanoseconds: 0)
 
-  init(now: BootInstant) {
+  init(now: BootInstant, deadHostMilliseconds: Int64 = 0) {
     self.now = now
-    engine = Self.makeEngine()
+    self.deadHostMilliseconds = deadHostMilliseconds
+    engine = Self.makeEngine(deadHostMilliseconds: deadHostMilliseconds)
   }
 
-  private static func makeEngine() -> LockEngine {
+  private static func makeEngine(deadHostMilliseconds: Int64) -> LockEngine {
     LockEngine(
       configuration: EngineConfiguration(tier: .store, host: "h", inbox: "h/0") {
         $0.settings.leaseMilliseconds = 3_000
         $0.settings.lingerMilliseconds = 500
+        $0.settings.deadHostMilliseconds = deadHostMilliseconds
         $0.settings.waitsPerSessionMax = 8
         $0.settings.holdsPerSessionMax = 8
       })
@@ -227,12 +238,19 @@ struct EngineDriver {
       feed(.timerFired)
     }
     now = end
+    guard deadHostMilliseconds > 0 else { return }
+    feed(.timerFired)
+    guard now >= lastSign.adding(milliseconds: deadHostMilliseconds * 85 / 100) else { return }
+    if held.values.contains(where: { !$0.isEmpty }) { violated("a host that counts as dead has something") }
   }
 
   // MARK: What it says
 
   private mutating func feed(_ event: Event) {
     trace("← \(event)")
+    if case .replyReceived(_, let id, .epoch) = event, let sentAt = signs.removeValue(forKey: id) {
+      lastSign = max(lastSign, sentAt)
+    }
     engine.handle(event, now: now, into: &effects)
     engine.handle(.turnEnded, now: now, into: &effects)
     drain()
@@ -250,6 +268,7 @@ struct EngineDriver {
         held[name]?[token] = nil
         if !open.contains(session) { violated("a loss is told to who is gone") }
       case .send(let id, let command):
+        if case .confirmEpoch = command { signs[id] = now }
         if isLinkUp { commands.append((id, command)) }
       case .shutdownCompleted: isStopped = true
       case .notify, .flushSoon, .observed: break
@@ -266,7 +285,11 @@ struct EngineDriver {
 
   private mutating func take(_ reply: Reply, of session: SessionID, owner: String?) {
     switch reply {
-    case .acquired(let grant): gain(grant.name, grant.token, grant.mode, session, owner)
+    case .acquired(let grant):
+      gain(grant.name, grant.token, grant.mode, session, owner)
+      if deadHostMilliseconds > 0, grant.validMilliseconds ?? 0 > deadHostMilliseconds * 85 / 100 {
+        violated("a grant is valid for longer than its host lives")
+      }
     case .acquiredAll(let grant):
       for lock in grant.locks { gain(lock.name, lock.token, grant.mode, session, owner) }
     case .released(let name, let token, let remaining): if remaining == 0 { held[name]?[token] = nil }
@@ -313,9 +336,10 @@ struct EngineDriver {
     var last = self
     for session in open.sorted() { last.close(session) }
     last.retire()
-    engine = Self.makeEngine()
+    engine = Self.makeEngine(deadHostMilliseconds: deadHostMilliseconds)
     engine.recordChanges()
     commands = []
+    signs = [:]
     records = [:]
     isLinkUp = false
     for session in open.sorted() { engine.handle(.sessionOpened(session, uid: 0), now: now, into: &effects) }
