@@ -201,7 +201,7 @@ def test_a_holder_that_lives_is_broken_beside_other_data(lab, kind):
 
 def test_a_type_that_may_not_be_asked_for_is_left_out(lab):
     redis = lab.redis()
-    redis.admin.execute_command("ACL", "SETUSER", "default", "-type")
+    redis.admin.execute_command("ACL", "SETUSER", redis.user, "-type")
     daemon = lab.daemon(redis)
     client = daemon.client()
     redis.admin.hset("sidelock:{orders}:queue", "a", "b")

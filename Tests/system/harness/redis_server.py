@@ -70,6 +70,11 @@ class RedisServer:
         self.start()
 
     @property
+    def user(self):
+        """Whose login daemons have."""
+        return ACL_LOGIN.split(":")[0] if HAS_ACL else "default"
+
+    @property
     def login(self):
         """What stands before the host in a URL."""
         return f"{ACL_LOGIN}@" if HAS_ACL else ""
@@ -95,7 +100,7 @@ class RedisServer:
         env = dict(os.environ)
         name, password = ACL_LOGIN.split(":")
         # It is there before anybody can connect.
-        user = ["--user", f"{name} on >{password} {acl_rules()}"] if HAS_ACL else []
+        user = ["--user", name, "on", f">{password}", *acl_rules().split()] if HAS_ACL else []
         if self.clock_seconds:
             env.update(LD_PRELOAD=str(wrong_clock(self.directory)), WRONG_CLOCK_SECONDS=str(self.clock_seconds))
         for _ in range(5):
