@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Holds the clients of protocol/clients to the conformance suite: clients.py [NAME…]. Each is built as its README says,
+in a folder of its own; its first lines are run as they stand. $SIDELOCKD names the daemon."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CLIENTS = ROOT / "protocol/clients"
+RUN = ROOT / "protocol/conformance/run"
+JOBS = "4"
+
+
+class Client:
+    """How a client is built, driven, and how the lines of its README are run."""
+
+    #: The language of the README's lines, and the files of which the client consists.
+    language, sources = "", ()
+
+    def __init__(self, name, work):
+        self.name, self.source, self.work = name, CLIENTS / name, work
+
+    def sh(self, *command, **more):
+        subprocess.run([str(word) for word in command], check=True, cwd=self.work, **more)
+
+    def copy(self):
+        """The client as somebody would have it who takes the folder."""
+        self.place = self.work / self.name
+        shutil.copytree(self.source, self.place)
+
+    def build(self):
+        self.copy()
+
+    def drivers(self):
+        """Commands that the suite runs."""
+        raise NotImplementedError
+
+    def program(self, code):
+        """The command for a program with that text."""
+        raise NotImplementedError
+
+    def write(self, name, code):
+        path = self.work / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code)
+        return path
+
+
+class Python(Client):
+    language, sources = "python", ["src/sidelock/*.py"]
+
+    def build(self):
+        self.copy()
+        self.sh(sys.executable, "-m", "venv", "venv")
+        self.sh("venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", f"./{self.name}")
+
+    def drivers(self):
+        return [[self.work / "venv/bin/python", self.source / name] for name in ("driver.py", "driver_aio.py")]
+
+    def program(self, code):
+        return [self.work / "venv/bin/python", self.write("readme.py", code)]
+
+
+class Node(Client):
+    language, sources = "js", ["sidelock.js"]
+
+    def drivers(self):
+        return [["node", self.place / "driver.js"]]
+
+    def program(self, code):
+        # As npm would have put it.
+        (self.work / "node_modules").mkdir(exist_ok=True)
+        (self.work / "node_modules/sidelock").exists() or (self.work / "node_modules/sidelock").symlink_to(self.place)
+        return ["node", self.write("readme.js", code)]
+
+
+KINDS = {"python": Python, "node": Node}
+
+
+def readme_lines(client):
+    """The programs that the README shows."""
+    text = (client.source / "README.md").read_text()
+    found = re.findall(rf"^```{client.language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    if not found:
+        raise AssertionError(f"{client.name}: the README shows no {client.language}")
+    return found
+
+
+def run_readme(client, daemon_program):
+    """Each program of the README, against a daemon, ends in peace."""
+    directory = tempfile.mkdtemp(prefix="slr-", dir="/tmp")
+    socket = os.path.join(directory, "s.sock")
+    daemon = subprocess.Popen([daemon_program, "--local", "--socket", socket], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not os.path.exists(socket) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for code in readme_lines(client):
+            done = subprocess.run([str(word) for word in client.program(code)], cwd=client.work, timeout=300, text=True,
+                                  env={**os.environ, "SIDELOCK_SOCKET": socket}, capture_output=True)
+            if done.returncode != 0 or "Traceback" in done.stderr:
+                raise AssertionError(f"{client.name}: the README's lines end with {done.returncode}:\n{code}\n{done.stderr}")
+    finally:
+        daemon.kill()
+        daemon.wait()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def lines_of_code(client):
+    """Lines that are neither empty nor a comment of their own."""
+    comment = re.compile(r"^\s*(#|//|/?\*|$)")
+    return sum(not comment.match(line) for pattern in client.sources for path in sorted(client.source.glob(pattern))
+               for line in path.read_text().splitlines())
+
+
+def main():
+    there = sorted(path.name for path in CLIENTS.iterdir() if path.is_dir())
+    unknown = set(there) ^ set(KINDS)
+    if unknown:
+        sys.exit(f"protocol/clients and {__file__} do not have the same clients: {', '.join(sorted(unknown))}")
+    names = sys.argv[1:] or there
+    daemon = os.environ["SIDELOCKD"]
+    failed = []
+    for name in names:
+        work = pathlib.Path(tempfile.mkdtemp(prefix="slb-", dir="/tmp"))
+        client = KINDS[name](name, work)
+        try:
+            client.build()
+            print(f"{name}: {lines_of_code(client)} lines of code", flush=True)
+            for driver in client.drivers():
+                done = subprocess.run([sys.executable, str(RUN), "--sidelockd", daemon, "--jobs", JOBS, "--", *map(str, driver)])
+                if done.returncode != 0:
+                    failed.append(name)
+            run_readme(client, daemon)
+        except (AssertionError, OSError, subprocess.SubprocessError) as fault:
+            print(f"{name}: {fault}", flush=True)
+            failed.append(name)
+        finally:
+            subprocess.run(["chmod", "-R", "u+w", str(work)], check=False)
+            shutil.rmtree(work, ignore_errors=True)
+    sys.exit(f"failed: {', '.join(dict.fromkeys(failed))}" if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
