@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.." || exit 1
 # shellcheck source=Tests/lib/report.sh
 . Tests/lib/report.sh
 
-all_parts=(lint imports units unit release budgets system servers adversary systemd package simulator quickstart sanitizers fuzz)
+all_parts=(lint imports units unit release budgets system clients servers adversary systemd package simulator quickstart sanitizers fuzz)
 
 usage() {
   cat <<'EOF'
@@ -25,6 +25,7 @@ named, or all of them:
   release      the release build with the Swift library linked in; its size and how fast it starts
   budgets      the instructions and allocations of the pure targets (callgrind), with a self-test of the check
   system       Tests/system against the release build (pytest; needs root); PYTEST_ARGS is passed on
+  clients      the clients of protocol/clients against the conformance suite, and the suite against wrong clients
   servers      what talks most with Redis against Redis 6.2 and 8.2, Valkey 8.1 and 9.1 (pytest; needs root),
                on one of them under an ACL user with the rights of the documents
   adversary    Tests/adversary against the release build: what a user can do to another one (needs root)
@@ -278,6 +279,26 @@ follow_pytest() {
   done
   running_group=
   wait "$pid"
+}
+
+# What the languages of protocol/clients need.
+install_toolchains() {
+  install_packages golang-go nodejs python3 python3-venv
+}
+
+part_clients() {
+  need_release || return
+  if ! quietly "clients: toolchains" install_toolchains; then
+    count 0 1 "clients: toolchains"
+    return
+  fi
+  local folder name
+  check "clients: self-test" protocol/conformance/run --sidelockd "$bin/sidelockd" --self-test
+  for folder in protocol/clients/*/; do
+    name=$(basename "$folder")
+    check "clients: $name" env SIDELOCKD="$bin/sidelockd" Tests/lib/clients.py "$name"
+    grep -E 'lines of code| passed, ' "$log_directory/clients--$name.log"
+  done
 }
 
 # The tests in which most depends on what the server does.

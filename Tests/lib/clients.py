@@ -80,7 +80,26 @@ class Node(Client):
         return ["node", self.write("readme.js", code)]
 
 
-KINDS = {"python": Python, "node": Node}
+class Go(Client):
+    language, sources = "go", ["*.go"]
+
+    def build(self):
+        self.copy()
+        self.environment = {**os.environ, "GOFLAGS": "-mod=mod", "GOPROXY": "off", "GOTOOLCHAIN": "local"}
+        for command in (["vet", "./..."], ["build", "-o", self.work / "driver", "./driver"]):
+            subprocess.run(["go", *command], check=True, cwd=self.place, env=self.environment)
+
+    def drivers(self):
+        return [[self.work / "driver"]]
+
+    def program(self, code):
+        main = self.write("readme/main.go", code)
+        self.write("readme/go.mod", "module readme\n\ngo 1.19\n\nrequire sidelock v0.0.0\n\nreplace sidelock => ../go\n")
+        subprocess.run(["go", "build", "-o", self.work / "program", "."], check=True, cwd=main.parent, env=self.environment)
+        return [self.work / "program"]
+
+
+KINDS = {"python": Python, "node": Node, "go": Go}
 
 
 def readme_lines(client):

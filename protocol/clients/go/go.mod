@@ -1,0 +1,3 @@
+module sidelock
+
+go 1.19
