@@ -99,7 +99,24 @@ class Go(Client):
         return [self.work / "program"]
 
 
-KINDS = {"python": Python, "node": Node, "go": Go}
+class Ruby(Client):
+    language, sources = "ruby", ["lib/*.rb"]
+
+    def build(self):
+        self.copy()
+        subprocess.run(["gem", "build", "--quiet", "sidelock.gemspec"], check=True, cwd=self.place)
+        self.gems = {**os.environ, "GEM_HOME": str(self.work / "gems"), "GEM_PATH": str(self.work / "gems")}
+        subprocess.run(["gem", "install", "--quiet", "--local", "--no-document", "sidelock-0.1.0.gem"], check=True, cwd=self.place,
+                       env=self.gems)
+
+    def drivers(self):
+        return [["ruby", self.place / "driver.rb"]]
+
+    def program(self, code):
+        return ["env", f"GEM_PATH={self.work}/gems", "ruby", self.write("readme.rb", code)]
+
+
+KINDS = {"python": Python, "node": Node, "go": Go, "ruby": Ruby}
 
 
 def readme_lines(client):

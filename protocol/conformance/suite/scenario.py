@@ -13,7 +13,7 @@ from .words import Mismatch, filled, match
 
 # What a step is called by, and the other members that it may have.
 STEPS = {
-    "ask": {"args", "ok", "error", "client", "soon_ms"}, "start": {"as", "args", "client"},
+    "ask": {"args", "ok", "error", "client", "soon_ms", "until"}, "start": {"as", "args", "client"},
     "answer": {"ok", "error", "soon_ms", "patience"}, "unanswered": set(), "event": {"see", "client"}, "no_event": {"client"},
     "fake": {"method", "see", "message", "messages", "pieces", "line", "result", "count"}, "daemon": set(),
     "witness": {"params", "result", "error", "until", "later", "by"}, "witness_answer": {"result", "error", "by"},
@@ -138,8 +138,17 @@ class Run:
     def step_ask(self, step):
         began = time.monotonic()
         client = self.client(step)
-        tag = client.send(step["ask"], filled(step.get("args", {}), self.variables))
-        self.judge(step, *client.answer(tag), "the answer")
+        while True:
+            tag = client.send(step["ask"], filled(step.get("args", {}), self.variables))
+            before = dict(self.variables)
+            try:
+                self.judge(step, *client.answer(tag), "the answer")
+                break
+            except Mismatch:
+                if not step.get("until") or time.monotonic() > began + self.patience:
+                    raise
+                self.variables = before
+                time.sleep(0.02)
         self.soon(step, began)
 
     def step_start(self, step):
