@@ -116,7 +116,33 @@ class Ruby(Client):
         return ["env", f"GEM_PATH={self.work}/gems", "ruby", self.write("readme.rb", code)]
 
 
-KINDS = {"python": Python, "node": Node, "go": Go, "ruby": Ruby}
+class Perl(Client):
+    language, sources = "perl", ["lib/*.pm"]
+
+    def build(self):
+        self.copy()
+        for command in (["perl", "Makefile.PL", f"INSTALL_BASE={self.work}/installed"], ["make"], ["make", "install"]):
+            subprocess.run(command, check=True, cwd=self.place, stdout=subprocess.DEVNULL)
+
+    def drivers(self):
+        return [["perl", self.place / "driver.pl"]]
+
+    def program(self, code):
+        return ["perl", f"-I{self.work}/installed/lib/perl5", self.write("readme.pl", code)]
+
+
+class PHP(Client):
+    language, sources = "php", ["src/*.php"]
+
+    def drivers(self):
+        return [["php", self.place / "driver.php"]]
+
+    def program(self, code):
+        # As composer's autoload would have it.
+        return ["php", "-d", f"auto_prepend_file={self.place}/src/Sidelock.php", self.write("readme.php", code)]
+
+
+KINDS = {"python": Python, "node": Node, "go": Go, "ruby": Ruby, "perl": Perl, "php": PHP}
 
 
 def readme_lines(client):

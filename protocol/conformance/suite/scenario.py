@@ -273,7 +273,13 @@ class Run:
 
     def step_check(self, step):
         if step["check"] == "no_sockets":
-            directory = f"/proc/{filled(step['pid'], self.variables)}/fd"
+            process = f"/proc/{filled(step['pid'], self.variables)}"
+            deadline = time.monotonic() + self.patience
+            while not os.readlink(f"{process}/exe").endswith(("/sleep", "/coreutils", "/busybox")):
+                if time.monotonic() > deadline:
+                    raise Mismatch("the driver has started no sleep")
+                time.sleep(0.005)
+            directory = f"{process}/fd"
             found = [os.readlink(os.path.join(directory, name)) for name in os.listdir(directory)]
             if any(target.startswith("socket:") for target in found):
                 raise Mismatch(f"the program inherited a socket: {found}")
