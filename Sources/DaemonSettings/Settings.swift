@@ -16,7 +16,8 @@ public struct Settings: Sendable, Equatable {
     /// Nowhere: the locks concern this host alone. Chosen explicitly, never a fallback.
     case local
 
-    /// Names the data set, without the login: a successor must go on with the same one.
+    /// Names the data set, without the login: a successor must go on with the same one. Sentinels are not named: they come
+    /// and go, and so does the server that they lead to.
     public var place: String {
       switch self {
       case .local: ""
@@ -24,6 +25,7 @@ public struct Settings: Sendable, Equatable {
         switch url.endpoint {
         case .tcp(let host, let port): "tcp \(host) \(port) \(url.database)"
         case .unix(let path): "unix \(path) \(url.database)"
+        case .sentinels(let set): "sentinel \(set.master) \(url.database)"
         }
       }
     }

@@ -320,7 +320,7 @@ extension RedisHandshake {
   }
 
   /// Redis takes printable ASCII without spaces.
-  private static func clientName(_ name: String) -> [UInt8] {
+  static func clientName(_ name: String) -> [UInt8] {
     let bytes = name.utf8.prefix(256).map { $0 > 0x20 && $0 < 0x7F ? $0 : 0x2D }
     return bytes.isEmpty ? Array("sidelock".utf8) : bytes
   }

@@ -7,7 +7,7 @@ extension RedisHandshakeFailure {
     case "sentinel":
       self.init(
         reason: .unsupportedServer,
-        message: "this is a Redis Sentinel; Sentinel is not supported yet: give the address of the primary itself",
+        message: "this is a Redis Sentinel: write redis-sentinel://host:port?sentinelMasterId=NAME",
         retryMayHelp: false)
     case "cluster":
       self.init(

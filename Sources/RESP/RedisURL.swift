@@ -1,7 +1,9 @@
 import SystemStrings
 
-/// Where a Redis is and how to log in: `redis://[user:password@]host[:port][/db]`, the same with `rediss` for TLS, or
-/// `unix://[user:password@]/path[?db=N]`.
+/// Where a Redis is and how to log in: `redis://[user:password@]host[:port][/db]`, the same with `rediss` for TLS,
+/// `redis-sentinel://[user:password@]host[:port][,host[:port]…][/db]?sentinelMasterId=NAME` for the primary that
+/// Sentinels know, the same with `rediss-sentinel` for TLS to both, or `unix://[user:password@]/path[?db=N]`. The login
+/// is that of Redis; Sentinels may have another.
 ///
 /// What is not a letter, a digit or one of `-._~` in a user name, a password or a path can be written as `%` and two
 /// hexadecimal digits; `% / ? # @` must be, in a user name or a password, and `:` in a user name.
@@ -12,13 +14,16 @@ public struct RedisURL: Equatable, Sendable {
     case tcp(host: String, port: Int)
     /// The absolute path of a socket, as `SystemText` has it.
     case unix(path: String)
+    /// Where Sentinels say.
+    case sentinels(RedisSentinels)
 
     /// Whether both are the same, byte for byte.
     public static func == (a: Endpoint, b: Endpoint) -> Bool {
       switch (a, b) {
       case (.tcp(let hostA, let portA), .tcp(let hostB, let portB)): portA == portB && ExactText.isSame(hostA, hostB)
       case (.unix(let a), .unix(let b)): ExactText.isSame(a, b)
-      case (.tcp, .unix), (.unix, .tcp): false
+      case (.sentinels(let a), .sentinels(let b)): a == b
+      case (.tcp, _), (.unix, _), (.sentinels, _): false
       }
     }
   }
@@ -82,8 +87,10 @@ public struct RedisURL: Equatable, Sendable {
       try self.init(tcp: rest, usesTLS: true)
     case "unix":
       try self.init(unix: rest)
-    case "redis-sentinel", "rediss-sentinel":
-      throw RedisURLError(.scheme, "is that of a Redis Sentinel, which is not supported yet: \(Self.singlePrimary)")
+    case "redis-sentinel":
+      try self.init(sentinels: rest, usesTLS: false)
+    case "rediss-sentinel":
+      try self.init(sentinels: rest, usesTLS: true)
     case "redis-cluster", "rediss-cluster":
       throw RedisURLError(.scheme, "is that of a Redis Cluster, which is not supported yet: \(Self.singlePrimary)")
     default:
@@ -91,7 +98,9 @@ public struct RedisURL: Equatable, Sendable {
     }
   }
 
-  private static let schemes = "write redis://host:port/db, rediss://host:port/db for TLS, or unix:///path"
+  private static let schemes =
+    "write redis://host:port/db, rediss://host:port/db for TLS, unix:///path, or "
+    + "redis-sentinel://host:port,host:port/db?sentinelMasterId=NAME"
   private static let singlePrimary = "give a single primary, as redis://host:port/db or rediss://host:port/db"
 
   /// The text with each byte that is no part of UTF-8 written as `%` and two digits.
@@ -150,11 +159,13 @@ extension RedisURL: CustomStringConvertible, CustomDebugStringConvertible {
     if username != nil || password != nil {
       login = Self.encoded(username ?? "") + (password == nil ? "@" : ":***@")
     }
+    let scheme = usesTLS ? "rediss" : "redis"
     switch endpoint {
     case .tcp(let host, let port):
-      let isIPv6 = host.contains(":")
-      let shown = isIPv6 ? "[" + host.split(separator: "%").joined(separator: "%25") + "]" : host
-      return "\(usesTLS ? "rediss" : "redis")://\(login)\(shown):\(port)/\(database)"
+      return "\(scheme)://\(login)\(Self.shown(host, port))/\(database)"
+    case .sentinels(let set):
+      let hosts = set.addresses.map { Self.shown($0.host, $0.port) }.joined(separator: ",")
+      return "\(scheme)-sentinel://\(login)\(hosts)/\(database)?\(Self.masterKey)=\(Self.encoded(set.master))"
     case .unix(let path):
       return "unix://\(login)\(Self.encoded(path))\(database == 0 ? "" : "?db=\(database)")"
     }
@@ -162,6 +173,10 @@ extension RedisURL: CustomStringConvertible, CustomDebugStringConvertible {
 
   /// The same.
   public var debugDescription: String { description }
+
+  private static func shown(_ host: String, _ port: Int) -> String {
+    host.contains(":") ? "[\(host.split(separator: "%").joined(separator: "%25"))]:\(port)" : "\(host):\(port)"
+  }
 
   /// `text` with everything escaped that could be taken for a part of the URL.
   private static func encoded(_ text: String) -> String {
@@ -202,7 +217,7 @@ extension RedisURL {
       throw RedisURLError(.password, "or user has a '/' or '?': write them as %2F and %3F")
     }
     let (login, location) = try Self.splitLogin(authority)
-    let (host, port) = try Self.hostAndPort(location)
+    let (host, port) = try Self.hostAndPort(location, defaultPort: Self.defaultPort)
     guard !tail.contains(0x3F) else { throw RedisURLError(.query, "is not supported: write the database as /N") }
     let digits = tail.dropFirst()
     self.endpoint = .tcp(host: host, port: port)
@@ -210,6 +225,56 @@ extension RedisURL {
     self.username = login.username
     self.password = login.password
     self.database = digits.isEmpty ? 0 : try Self.database(digits)
+  }
+
+  private init(sentinels rest: Part, usesTLS: Bool) throws(RedisURLError) {
+    let authority = rest.prefix { $0 != 0x2F && $0 != 0x3F }
+    let tail = rest[authority.endIndex...]
+    guard !tail.contains(0x40) else {
+      throw RedisURLError(.password, "or user has a '/' or '?': write them as %2F and %3F")
+    }
+    let (login, location) = try Self.splitLogin(authority)
+    let parts = location.split(separator: 0x2C, omittingEmptySubsequences: false)
+    guard parts.count <= RedisSentinels.addressesMax else {
+      throw RedisURLError(.host, "comes more than \(RedisSentinels.addressesMax) times")
+    }
+    var addresses: [RedisAddress] = []
+    for (index, part) in parts.enumerated() {
+      do throws(RedisURLError) {
+        let (host, port) = try Self.hostAndPort(part, defaultPort: RedisSentinels.defaultPort)
+        addresses.append(RedisAddress(host: host, port: port))
+      } catch {
+        guard parts.count > 1 else { throw error }
+        throw RedisURLError(error.field, "\(error.problem) (sentinel \(index + 1) of \(parts.count))")
+      }
+    }
+    let path = tail.prefix { $0 != 0x3F }
+    let digits = path.dropFirst()
+    self.database = digits.isEmpty ? 0 : try Self.database(digits)
+    let master = try Self.master(tail[path.endIndex...].dropFirst())
+    self.endpoint = .sentinels(RedisSentinels(addresses: addresses, master: master))
+    self.usesTLS = usesTLS
+    self.username = login.username
+    self.password = login.password
+  }
+
+  private static let masterKey = "sentinelMasterId"
+
+  /// The name in `sentinelMasterId=NAME`.
+  private static func master(_ query: Part) throws(RedisURLError) -> String {
+    guard !query.isEmpty else {
+      throw RedisURLError(.query, "is missing: write ?\(masterKey)=NAME, what the sentinels call the primary")
+    }
+    let key = query.prefix { $0 != 0x3D }
+    guard String(Substring(key)).lowercased() == masterKey.lowercased(), key.endIndex != query.endIndex,
+      !query.contains(0x26)
+    else { throw RedisURLError(.query, "can only be \(masterKey)=NAME") }
+    let bytes = try decoded(query[query.index(after: key.endIndex)...], .query)
+    guard (1...RedisSentinels.masterBytesMax).contains(bytes.count), bytes.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
+      throw RedisURLError(
+        .query, "must name the master by 1 to \(RedisSentinels.masterBytesMax) printable characters without spaces")
+    }
+    return String(decoding: bytes, as: UTF8.self)
   }
 
   private init(unix rest: Part) throws(RedisURLError) {
@@ -262,7 +327,7 @@ extension RedisURL {
     return (Login(username: username.isEmpty ? nil : username, password: RedisSecret(password)), location)
   }
 
-  private static func hostAndPort(_ location: Part) throws(RedisURLError) -> (String, Int) {
+  private static func hostAndPort(_ location: Part, defaultPort: Int) throws(RedisURLError) -> (String, Int) {
     let host: String
     let tail: Part
     if location.first == 0x5B {

@@ -34,6 +34,8 @@ struct SettingPlace: Sendable {
 
   /// The server. The login in its URL is a part of ``LiveSettings/redisLogin``.
   static let redis = Self(isLive: false, value: nil) { $0.backend != $1.backend && $1.backend != .local }
+  /// The login of Sentinels, which is a part of `redis`.
+  static let login = Self(isLive: false, value: nil) { _, _ in false }
   /// Locks without a server.
   static let local = Self(isLive: false, value: nil) { $0.backend != $1.backend && $1.backend == .local }
 

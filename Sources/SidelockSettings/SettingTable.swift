@@ -16,6 +16,8 @@ public enum SettingKey: String, CaseIterable, Sendable {
   case redisUser = "redis_user"
   case redisPasswordFile = "redis_password_file"
   case redisCredentialsCommand = "redis_credentials_command"
+  case redisSentinelUser = "redis_sentinel_user"
+  case redisSentinelPasswordFile = "redis_sentinel_password_file"
   case redisTLSCA = "redis_tls_ca"
   case redisTLSCertificate = "redis_tls_cert"
   case redisTLSKey = "redis_tls_key"
@@ -94,7 +96,8 @@ enum SettingKind: Sendable, Equatable {
   var allowed: String {
     switch self {
     case .redisURL:
-      "redis://[user:password@]host[:port][/db], rediss://… for TLS, or unix://[user:password@]/path[?db=N]"
+      "redis://[user:password@]host[:port][/db], rediss://… for TLS, unix://[user:password@]/path[?db=N], or "
+        + "redis-sentinel://[user:password@]host[:port][,host[:port]…][/db]?sentinelMasterId=NAME, rediss-sentinel://… for TLS"
     case .boolean: "true or false"
     case .userName: "1…\(userNameBytesMax) bytes without spaces and control characters"
     case .filePath: "the path of a readable file"
@@ -168,6 +171,8 @@ struct SettingDefinition: Sendable {
 
 /// The name of the file in systemd's credentials directory that holds the Redis password.
 let passwordCredential = "sidelock.redis-password"
+/// The same for the password of the Sentinels.
+let sentinelPasswordCredential = "sidelock.redis-sentinel-password"
 
 /// The name of the file in systemd's directory for state.
 let localStateName = "local-tokens"
@@ -202,6 +207,15 @@ extension SettingKey {
       SettingDefinition(
         "PROGRAM", "A program that writes the Redis password, such as a token that is good for minutes", .program,
         .live(\.redisLogin.command), default: "none", sample: "/etc/sidelock/redis-credentials")
+    case .redisSentinelUser:
+      SettingDefinition(
+        "NAME", "The ACL user at the Sentinels, if they ask for a login; it is not that of Redis", .userName, .login,
+        default: "the Sentinels' default user", sample: "locks")
+    case .redisSentinelPasswordFile:
+      SettingDefinition(
+        "FILE", "A file with the password of the Sentinels, if they ask for one", .filePath, .login,
+        default: "$CREDENTIALS_DIRECTORY/\(sentinelPasswordCredential) if it is there",
+        sample: "/etc/sidelock/redis-sentinel-password")
     case .redisTLSCA:
       SettingDefinition(
         "FILE", "The certificates of the CAs to trust with rediss://, instead of those of the system", .pemFile,

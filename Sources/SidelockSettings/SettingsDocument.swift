@@ -40,7 +40,20 @@ public enum SettingsDocument {
       and an address that is silent for 250 ms do not keep the next one waiting. What each has come to stands in the log and in
       the status line.
 
-      A URL that begins with `rediss://` means TLS, 1.2 or newer. The certificate of Redis must be signed by one of the CAs in
+      Where Redis Sentinels watch over the primary, name them: `redis-sentinel://host1,host2,host3/0?sentinelMasterId=NAME`,
+      with the name of `sentinel monitor NAME …` (port 26379 unless given; one that answers is enough to hear of the others). User and
+      password in the URL, and `redis_user` and `redis_password_file`, are those of Redis; where the sentinels ask for a login,
+      it stands in `redis_sentinel_user` and `redis_sentinel_password_file`. A daemon asks one sentinel after the other until
+      most of them have answered, as many as they need for a failover themselves, and does not connect before: a few that are cut
+      off may know an old primary only. Where they disagree, the highest config epoch is believed. It then listens to one of them:
+      a failover ends the connection to the old primary at once. A new primary begins an epoch, in which
+      for as long as the longest lease held locks are kept and nothing new is granted; so leases should be longer than a failover takes
+      (`down-after-milliseconds` and about two seconds), or locks are lost in it. What bounds the harm of an old primary that
+      is cut off and goes on is `min-replicas-to-write 1` and a `min-replicas-max-lag` below two thirds of `lease_ms`. The command `FAILOVER`,
+      of which sentinels hear only after 20 s, is for sets without them: `SENTINEL FAILOVER NAME` is the one to use.
+
+      A URL that begins with `rediss://` means TLS, 1.2 or newer; with `rediss-sentinel://` it is for the sentinels and for Redis, each of
+      which needs a certificate for the name or address by which it is known to the others. The certificate of Redis must be signed by one of the CAs in
       `redis_tls_ca` (where that is not set: of the system), be good today, and be for the host of the URL, or for
       `redis_tls_server_name`: a name, which is also told to the server (SNI), or an address. Only subject alternative names
       count; a certificate that has nothing but a common name is for nobody. Nobody is asked whether a certificate was revoked.

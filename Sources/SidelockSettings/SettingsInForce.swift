@@ -97,6 +97,8 @@ public struct SettingsInForce: Sendable, Equatable {
     case tcp = 0
     case unix = 1
     case tls = 2
+    case sentinels = 3
+    case sentinelsTLS = 4
   }
 
   private func write(_ backend: Settings.Backend, to writer: inout StateWriter) {
@@ -110,6 +112,17 @@ public struct SettingsInForce: Sendable, Equatable {
       writer.write((url.usesTLS ? EndpointKind.tls : .tcp).rawValue)
       writer.write(host)
       writer.write(Int64(port))
+    case .sentinels(let set):
+      writer.write((url.usesTLS ? EndpointKind.sentinelsTLS : .sentinels).rawValue)
+      writer.write(set.master)
+      writer.write(UInt64(set.addresses.count))
+      for address in set.addresses {
+        writer.write(address.host)
+        writer.write(Int64(address.port))
+      }
+      writer.write(set.username)
+      writer.write(set.password != nil)
+      writer.write(set.password?.bytes ?? [])
     }
     let login = settings.live.redisLogin.inURL
     writer.write(login.username)
@@ -126,13 +139,28 @@ public struct SettingsInForce: Sendable, Equatable {
       switch kind {
       case .unix: .unix(path: try reader.text())
       case .tcp, .tls: .tcp(host: try reader.text(), port: try number(1...65_535, &reader))
+      case .sentinels, .sentinelsTLS: .sentinels(try sentinels(&reader))
       }
     let username = try reader.optionalText()
     let hasPassword = try reader.bool()
     let password = try reader.bytes()
     return RedisURL(
-      endpoint: endpoint, usesTLS: kind == .tls, username: username,
+      endpoint: endpoint, usesTLS: kind == .tls || kind == .sentinelsTLS, username: username,
       password: hasPassword ? RedisSecret(password) : nil, database: try number(0...Int(Int32.max), &reader))
+  }
+
+  private static func sentinels(_ reader: inout StateReader) throws(StateDamage) -> RedisSentinels {
+    var set = RedisSentinels(addresses: [], master: try reader.text())
+    for _ in 0..<(try reader.count()) {
+      let host = try reader.text()
+      set.addresses.append(RedisAddress(host: host, port: try number(1...65_535, &reader)))
+    }
+    guard (1...RedisSentinels.addressesMax).contains(set.addresses.count) else { throw StateDamage() }
+    set.username = try reader.optionalText()
+    let hasPassword = try reader.bool()
+    let password = try reader.bytes()
+    set.password = hasPassword ? RedisSecret(password) : nil
+    return set
   }
 
   private static func number(_ range: ClosedRange<Int>, _ reader: inout StateReader) throws(StateDamage) -> Int {

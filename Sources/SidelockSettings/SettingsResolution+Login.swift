@@ -8,7 +8,7 @@ extension SettingKey {
 
 // The login of Redis: it stands in one place, and can be used.
 extension SettingsResolver {
-  private static let passwordBytesMax = 4096
+  static let passwordBytesMax = 4096
 
   mutating func warnOfPassword(_ source: SettingSource) {
     warnings.append(
@@ -73,7 +73,7 @@ extension SettingsResolver {
 
   /// The path of a password file that cannot be used, as messages show it. It may be the password itself, in the wrong
   /// setting: what does not begin like a path is cut short.
-  private static func shown(passwordFile path: String) -> String {
+  static func shown(passwordFile path: String) -> String {
     guard !path.hasPrefix("/"), !path.hasPrefix("./"), !path.hasPrefix("../"), path.unicodeScalars.count > 4 else {
       return path
     }

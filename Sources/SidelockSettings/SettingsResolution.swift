@@ -254,7 +254,7 @@ struct SettingsResolver {
     return nil
   }
 
-  private mutating func record(_ key: SettingKey, _ value: SettingValue, _ source: SettingSource) {
+  mutating func record(_ key: SettingKey, _ value: SettingValue, _ source: SettingSource) {
     effective.append(EffectiveSetting(key: key, shown: value.shown, source: source))
   }
 
@@ -297,7 +297,8 @@ struct SettingsResolver {
         guard let given = given(key), key.definition.place.defaultValue != given.value else { continue }
         warnings.append(
           SettingProblem(
-            setting: key.rawValue, source: given.source, message: "has no effect: only a URL with rediss:// means TLS"))
+            setting: key.rawValue, source: given.source,
+            message: "has no effect: only a URL with rediss:// or rediss-sentinel:// means TLS"))
       }
       return
     }
@@ -380,7 +381,9 @@ struct SettingsResolver {
         record(.redis, .redis(url), redis.source)
         settings.live.redisLogin.inURL = url.login
         if url.password != nil, case .flag = redis.source { warnOfPassword(redis.source) }
-        return .redis(url.withoutLogin)
+        var complete = url.withoutLogin
+        complete.endpoint = completeSentinelLogin(of: url.endpoint)
+        return .redis(complete)
       }
     }
     // A backend that was named, but badly, has its own problem already.

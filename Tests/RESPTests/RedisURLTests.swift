@@ -104,8 +104,21 @@ struct Address: Sendable, CustomTestStringConvertible {
     ("://h", .scheme),
     ("http://h", .scheme),
     ("valkey://h", .scheme),
-    ("redis-sentinel://u:hunter2@h?sentinelMasterId=m", .scheme),
-    ("rediss-sentinel://h", .scheme),
+    ("redis-sentinel://", .host),
+    ("redis-sentinel://h", .query),
+    ("redis-sentinel://h?", .query),
+    ("redis-sentinel://h?sentinelMasterId", .query),
+    ("redis-sentinel://h?sentinelMasterId=", .query),
+    ("redis-sentinel://h?sentinelMasterId=a%20b", .query),
+    ("redis-sentinel://h?sentinelMasterId=%zz", .query),
+    ("redis-sentinel://h?sentinelMasterId=m&timeout=1s", .query),
+    ("redis-sentinel://h?db=1", .query),
+    ("redis-sentinel://h?sentinelMasterId=" + String(repeating: "m", count: 256), .query),
+    ("redis-sentinel://h/x?sentinelMasterId=m", .database),
+    ("redis-sentinel://u:hunter2@h,?sentinelMasterId=m", .host),
+    ("redis-sentinel://h:1,i:0?sentinelMasterId=m", .port),
+    ("redis-sentinel://h?sentinelMasterId=u:hunter2@m", .password),
+    ("redis-sentinel://" + String(repeating: "h,", count: 32) + "h?sentinelMasterId=m", .host),
     ("redis-cluster://u:hunter2@h,i", .scheme),
     ("rediss-cluster://h", .scheme),
     ("redisss://u:hunter2@h", .scheme),
@@ -188,7 +201,6 @@ struct Address: Sendable, CustomTestStringConvertible {
   }
 
   @Test(arguments: [
-    ("redis-sentinel://h:26379/0?sentinelMasterId=m", "Sentinel"), ("rediss-sentinel://h", "Sentinel"),
     ("redis-cluster://a,b", "Cluster"), ("rediss-cluster://a", "Cluster"),
   ])
   func whatIsNotSupportedYetIsNamed(url: String, name: String) {
@@ -197,6 +209,35 @@ struct Address: Sendable, CustomTestStringConvertible {
       Issue.record("taken")
     } catch {
       #expect(error.description.contains("a Redis \(name), which is not supported yet"))
+    }
+  }
+
+  @Test func sentinelsAreTakenApart() throws {
+    let url = try RedisURL(
+      parsing: "redis-sentinel://u:hunter,2@a:5000,b,[fe80::1%25eth0]/3?sentinelmasterid=my%2Dlocks")
+    #expect(
+      url.endpoint
+        == .sentinels(
+          RedisSentinels(
+            addresses: [
+              RedisAddress(host: "a", port: 5000), RedisAddress(host: "b", port: 26379),
+              RedisAddress(host: "fe80::1%eth0", port: 26379),
+            ], master: "my-locks")))
+    #expect(url.username == "u" && url.password?.bytes == bytes("hunter,2") && url.database == 3 && !url.usesTLS)
+    #expect(
+      url.description
+        == "redis-sentinel://u:***@a:5000,b:26379,[fe80::1%25eth0]:26379/3?sentinelMasterId=my-locks")
+    #expect(try RedisURL(parsing: "rediss-sentinel://h?sentinelMasterId=m").usesTLS)
+    let most = String(repeating: "h,", count: 31) + "h"
+    #expect(try RedisURL(parsing: "redis-sentinel://\(most)?sentinelMasterId=m").database == 0)
+  }
+
+  @Test func theSentinelThatIsWrongIsCounted() {
+    do throws(RedisURLError) {
+      _ = try RedisURL(parsing: "redis-sentinel://a,b:x,c?sentinelMasterId=m")
+      Issue.record("taken")
+    } catch {
+      #expect(error.description == "port is not a number from 1 to 65535 (sentinel 2 of 3)")
     }
   }
 

@@ -44,7 +44,7 @@ import Testing
     let problem = resolution.problems.first { $0.setting == key.rawValue }
     #expect(problem?.message.contains("is not UTF-8") == true)
     // What stands for a user may be a password, of which only the beginning is told.
-    #expect(problem?.message.contains("caf\\xE9") == (key != .redisUser))
+    #expect(problem?.message.contains("caf\\xE9") == (key.definition.kind != .userName))
   }
 
   private static let notUTF8: [(text: String, bytes: [UInt8], line: Int)] = [

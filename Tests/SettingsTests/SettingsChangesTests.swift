@@ -29,7 +29,8 @@ import Testing
     key == .redisUser ? [.redisPasswordFile: SettingKey.redisPasswordFile.anotherValue] : [:]
   }
 
-  @Test(arguments: SettingKey.allCases)
+  /// The login of Sentinels is a part of `redis`.
+  @Test(arguments: SettingKey.allCases.filter { ![.redisSentinelUser, .redisSentinelPasswordFile].contains($0) })
   func aChangeIsTold(_ key: SettingKey) throws {
     let old = try settings(beside(key))
     let new = try settings(beside(key).merging([key: key.anotherValue]) { $1 })

@@ -8,7 +8,7 @@ import Testing
 
 @Suite struct SettingsInForceTests {
   private func settings(_ flags: [SettingKey: String], rules: [String] = []) throws -> SettingsInForce {
-    var inputs = SettingsInputs { _, _ in .failure(.missing) }
+    var inputs = SettingsInputs { path, _ in path == "/p" ? .success(Array("hunter2".utf8)) : .failure(.missing) }
     inputs.flags = flags
     inputs.listFlags = [.rules: rules]
     inputs.accounts = AccountLookup(user: { _ in .number(1000) }, group: { _ in .number(50) })
@@ -19,6 +19,10 @@ import Testing
   @Test(
     arguments: [
       [.local: "true"], [.redis: "redis://u:p%00w@[::1]:7000/3", .logLevel: "trace", .socketMode: "0600"],
+      [.redis: "redis-sentinel://u:p@a:1,[::1],c/3?sentinelMasterId=m", .redisSentinelPasswordFile: "/p"],
+      [
+        .redis: "rediss-sentinel://a?sentinelMasterId=m", .redisSentinelPasswordFile: "/p", .redisSentinelUser: "s",
+      ],
       [.redis: "unix:///run/r.sock", .leaseMilliseconds: "3000", .connectionsMax: "7", .host: "h", .keyPrefix: "k"],
     ] as [[SettingKey: String]])
   func whatIsWrittenIsReadAsItWas(flags: [SettingKey: String]) throws {
@@ -44,7 +48,12 @@ import Testing
   }
 
   @Test func anythingElseIsNotRead() throws {
-    let bytes = try settings([.redis: "redis://u:p@h"], rules: ["allow use a to user:anna"]).encoded
+    let urls = ["redis://u:p@h", "redis-sentinel://u:p@h,i?sentinelMasterId=m"]
+    try urls.forEach(nothingElseIsRead)
+  }
+
+  private func nothingElseIsRead(url: String) throws {
+    let bytes = try settings([.redis: url], rules: ["allow use a to user:anna"]).encoded
     for count in bytes.indices { #expect(SettingsInForce(encoded: Array(bytes[..<count])) == nil) }
     #expect(SettingsInForce(encoded: bytes + [0]) == nil)
     // Whatever bytes are damaged, nothing traps.

@@ -357,6 +357,31 @@ import Testing
     #expect(texts(twice) == ["--redis-user: the user stands in the URL from --redis too: choose one"])
   }
 
+  @Test func sentinelsHaveALoginOfTheirOwn() throws {
+    let flags: [SettingKey: String] = [
+      .redis: "redis-sentinel://u:own@h?sentinelMasterId=m", .redisSentinelUser: "s", .redisSentinelPasswordFile: "/p",
+    ]
+    let good = resolve(flags: flags, files: ["/p": "hunter2\n"])
+    guard case .redis(let url) = good.settings?.backend, case .sentinels(let set) = url.endpoint else {
+      Issue.record("no settings: \(texts(good))")
+      return
+    }
+    #expect(set.username == "s" && set.password?.bytes == Array("hunter2".utf8))
+    let own = good.settings?.live.redisLogin.inURL
+    #expect(own == RedisLogin(username: "u", password: RedisSecret(Array("own".utf8))))
+    #expect(good.settings?.backend.place == "sentinel m 0")
+    #expect(!"\(good.table)\(good.json)".contains("hunter2"))
+    let lonely = resolve(flags: flags.filter { $0.key != .redisSentinelPasswordFile })
+    #expect(texts(lonely) == ["--redis-sentinel-user: needs a password: give redis_sentinel_password_file"])
+    let missing = resolve(flags: flags)
+    #expect(missing.problems.map(\.setting).first == "redis_sentinel_password_file")
+    let plain = resolve(flags: [.redis: "redis://h", .redisSentinelPasswordFile: "/p"], files: ["/p": "x"])
+    #expect(plain.problems.isEmpty)
+    #expect(
+      plain.warnings.map(\.message)
+        == ["has no effect: only a URL with redis-sentinel:// or rediss-sentinel:// means Sentinels"])
+  }
+
   @Test func missingPasswordFileIsAProblem() {
     let flags: [SettingKey: String] = [.redis: "redis://db", .redisPasswordFile: "/p"]
     #expect(resolve(flags: flags).problems.count == 1)

@@ -44,10 +44,18 @@ import Testing
   }
 
   /// A URL with a password where another value belongs. Some settings take it for what they want.
-  @Test(arguments: SettingKey.allCases.filter { ![.redis, .socket, .keyPrefix, .redisUser].contains($0) })
+  @Test(
+    arguments: SettingKey.allCases.filter {
+      ![.redis, .socket, .keyPrefix, .redisUser, .redisSentinelUser].contains($0)
+    })
   func aURLInTheWrongSettingIsNotRepeated(_ key: SettingKey) {
     let value = "redis://u:hunter2@db"
-    let flags: [SettingKey: String] = key == .redisPasswordFile ? [.redis: "redis://db"] : [.local: "true"]
+    let flags: [SettingKey: String] =
+      switch key {
+      case .redisPasswordFile: [.redis: "redis://db"]
+      case .redisSentinelPasswordFile: [.redis: "redis-sentinel://db?sentinelMasterId=m"]
+      case _: [.local: "true"]
+      }
     let given =
       key.definition.kind.isList
       ? resolve(flags: flags, rules: [value]) : resolve(flags: flags.merging([key: value]) { $1 })

@@ -71,6 +71,12 @@ import Testing
       if key == .local && line.hasPrefix("redis:") { return "#" + line }
       // A user needs a password.
       if key == .redisUser && line.hasPrefix("#redis_password_file:") { return String(line.dropFirst()) }
+      if key == .redisSentinelUser && line.hasPrefix("#redis_sentinel_password_file:") {
+        return String(line.dropFirst())
+      }
+      if [.redisSentinelUser, .redisSentinelPasswordFile].contains(key) && line.hasPrefix("redis:") {
+        return "redis: redis-sentinel://h?sentinelMasterId=m"
+      }
       return line.hasPrefix("#\(key.rawValue):") ? String(line.dropFirst()) : String(line)
     }
     let file = chosen.joined(separator: "\n")

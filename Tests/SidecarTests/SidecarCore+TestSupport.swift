@@ -78,6 +78,7 @@ final class FakeStore: LeaseStore {
   var waitingMemory: [UInt32: Int] = [:]
   func waitingMemory(of user: UInt32?) -> Int { user.flatMap { waitingMemory[$0] } ?? 0 }
   var statistics = LinkStatistics()
+  var sentinelStanding: SentinelStanding?
   var timeoutMilliseconds: Int64 = 1000
 
   func start() {}

@@ -229,6 +229,7 @@ final class Lifecycle {
     var clients = "\(core.sessions.count) clients, \(gauges.held) held, \(gauges.waiting) waiting"
     if let settingsNote { clients += "; \(settingsNote)" }
     guard let store = core.store else { return "local; \(clients)" }
+    if let sentinels = store.sentinelStanding { clients += "; \(sentinels.words)" }
     guard store.isReady else { return "Redis unreachable (\(store.downReason ?? "")); \(clients)" }
     guard core.engine.storeStanding.graceEnds != nil else { return "Redis connected; \(clients)" }
     return "Redis recovering: held locks are kept, nothing new is granted yet; \(clients)"

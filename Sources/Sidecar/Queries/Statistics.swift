@@ -43,7 +43,7 @@ struct Statistic: Sendable {
   /// How it is read; nil where there is nothing to read, as of Redis without one.
   enum Reading: Sendable {
     case number(@Sendable (SidecarCore) -> Int64?)
-    case text(@Sendable (SidecarCore) -> String)
+    case text(@Sendable (SidecarCore) -> String?)
     /// One for each value of a label.
     case labelled(by: String, @Sendable (SidecarCore) -> [(label: String, count: UInt64)])
   }
@@ -164,7 +164,29 @@ extension Statistic {
     ) {
       $0.store == nil ? nil : $0.engine.storeStanding.graceLeftMilliseconds(now: $0.clock.now()) ?? 0
     },
+    text("redis.sentinel.master", "what Sentinels call the primary") { $0.store?.sentinelStanding?.master },
+    text("redis.sentinel.primary", "where they say that it is") {
+      $0.store?.sentinelStanding?.primary?.description
+    },
+    gauge("redis.sentinel.sentinels", "how many of them watch it") {
+      ($0.store?.sentinelStanding?.count).map { Int64($0) }
+    },
+    counter("redis.sentinel.failovers_total", "how often it was another server than before") {
+      $0.store?.sentinelStanding?.failovers
+    },
+    text("redis.sentinel.last_failover_from", "which server it was before the last time") {
+      $0.store?.sentinelStanding?.lastFailover?.from.description
+    },
+    gauge("redis.sentinel.last_failover_ms", "how long ago that was", .milliseconds) { core in
+      (core.store?.sentinelStanding?.lastFailover?.at).map { core.clock.now().milliseconds(since: $0) }
+    },
   ]
+
+  private static func text(
+    _ name: String, _ help: String, _ read: @escaping @Sendable (SidecarCore) -> String?
+  ) -> Statistic {
+    Statistic(path: groups(name), kind: .text, unit: .one, help: help, reading: .text(read))
+  }
 
   private static func counter(
     _ name: String, _ help: String, _ unit: Unit = .one, _ read: @escaping @Sendable (SidecarCore) -> UInt64?
@@ -207,7 +229,7 @@ extension Statistic {
   fileprivate func value(in core: SidecarCore) -> StatValue? {
     switch reading {
     case .number(let read): read(core).map { .integer($0) }
-    case .text(let read): .text(read(core))
+    case .text(let read): read(core).map { .text($0) }
     case .labelled(_, let read): .group(read(core).map { Stat($0.label, .integer(Int64(clamping: $0.count))) })
     }
   }

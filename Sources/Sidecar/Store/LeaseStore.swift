@@ -21,6 +21,8 @@ protocol LeaseStore: AnyObject {
   func waitingMemory(of user: UInt32?) -> Int
   /// What has been done since the start.
   var statistics: LinkStatistics { get }
+  /// What is known of its server by those that watch over it; nil where nobody does.
+  var sentinelStanding: SentinelStanding? { get }
   /// How long it may take to answer, in milliseconds.
   var timeoutMilliseconds: Int64 { get set }
 

@@ -16,9 +16,12 @@ struct LinkLog {
     self.url = url
   }
 
-  mutating func connected(_ info: RedisReadyInfo) {
+  /// `primary`: where Sentinels say that it is.
+  mutating func connected(_ info: RedisReadyInfo, primary: RedisAddress?) {
     failure = nil
-    logger.info("connected to Redis", metadata: ["server": "\(info.server) \(info.version)", "url": "\(url)"])
+    var metadata: Logger.Metadata = ["server": "\(info.server) \(info.version)", "url": "\(url)"]
+    if let primary { metadata["primary"] = "\(primary)" }
+    logger.info("connected to Redis", metadata: metadata)
     if let policy = info.evictionPolicy, policy.hasPrefix("allkeys-") {
       logger.warning(
         "Redis may evict locks when its memory is full; set maxmemory-policy to noeviction",
@@ -56,6 +59,14 @@ struct LinkLog {
   private mutating func warn(_ message: Logger.Message, _ reason: String, now: BootInstant) {
     guard let count = tally.toLog(kind: reason, now: now) else { return }
     logger.warning(message, metadata: ["reason": "\(reason)", "count": "\(count)"])
+  }
+
+  /// Sentinels tell of a failover; who wants to can have them tell of many.
+  mutating func switched(from old: RedisAddress?, to new: RedisAddress, now: BootInstant) {
+    guard let count = tally.toLog(kind: "switched \(new)", now: now) else { return }
+    logger.notice(
+      "the sentinels have made another server the primary",
+      metadata: ["from": "\(old.map { "\($0)" } ?? "")", "to": "\(new)", "count": "\(count)"])
   }
 
   func notVerified() {

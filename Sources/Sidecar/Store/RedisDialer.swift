@@ -146,6 +146,8 @@ final class RedisDialer {
       // It may ask servers far away, and take long.
       DispatchQueue.global().async { promise.completeWith(Result { try HostLookup.addresses(of: host, port: port) }) }
       return promise.futureResult
+    case .sentinels(let set):
+      return loop.makeFailedFuture(HostLookup.Failure(description: "the sentinels of '\(set.master)' were not asked"))
     }
   }
 
@@ -153,6 +155,7 @@ final class RedisDialer {
     switch endpoint {
     case .unix(let path): SystemText.shown(path)
     case .tcp(let host, _): host
+    case .sentinels(let set): set.master
     }
   }
 
@@ -166,6 +169,7 @@ final class RedisDialer {
     case .unix(let path): SystemText.shown(path)
     case .tcp(let host, let port):
       host == address ? "\(host.contains(":") ? "[\(host)]" : host):\(port)" : "\(host):\(port) (\(address))"
+    case .sentinels: address
     }
   }
 
@@ -205,7 +209,7 @@ final class RedisDialer {
         }
       }
     switch endpoint {
-    case .unix: return bootstrap.connect(to: address)
+    case .unix, .sentinels: return bootstrap.connect(to: address)
     case .tcp:
       let connected =
         bootstrap

@@ -11,7 +11,7 @@ import RedisTLS
 /// when, and what follows from what comes back; here are the channel and the timers.
 ///
 /// Commands go out once a turn of the loop, in one write.
-final class RedisLink {
+final class RedisLink: RedisChannelOwner {
   /// What is asked besides the engine's commands. `nil`: there is no answer, the connection broke.
   typealias QueryCompletion = (RESPValue?) -> Void
 
@@ -32,10 +32,17 @@ final class RedisLink {
   /// Called when the first attempt to connect has succeeded or failed.
   private var onFirstOutcome: (() -> Void)?
 
-  private let dialer: RedisDialer
+  private var dialer: RedisDialer
   private let login: LinkLogin
   /// nil: connections are plain.
-  private let security: LinkSecurity?
+  private var security: LinkSecurity?
+  /// Who says where the primary is; nil: the URL.
+  private let sentinels: SentinelWatch?
+  /// Where they say that it is, which ``dialer`` leads to.
+  private var primary: RedisAddress?
+  private let makeTarget: (RedisAddress) -> (RedisDialer, LinkSecurity?)
+  /// The pause before the next connection.
+  private var pause: (task: Scheduled<Void>, number: UInt64)?
   private let isTCP: Bool
   private var machine: RedisLinkMachine
   /// The connection, with the address to which it leads.
@@ -62,11 +69,16 @@ final class RedisLink {
   /// How long Redis may take to answer, in milliseconds.
   var timeoutMilliseconds: Int64 {
     get { machine.timeoutMilliseconds }
-    set { machine.timeoutMilliseconds = newValue }
+    set {
+      machine.timeoutMilliseconds = newValue
+      sentinels?.timeoutMilliseconds = newValue
+    }
   }
   /// Commands that wait for room.
   var waitingCount: Int { machine.waitingCount }
   func waitingMemory(of user: UInt32?) -> Int { machine.waitingMemory(of: user) }
+  /// What is known of the primary by Sentinels; nil without them.
+  var sentinelStanding: SentinelStanding? { sentinels?.standing }
   var statistics: LinkStatistics {
     var statistics = counters
     statistics.commands = machine.commandCount
@@ -92,21 +104,39 @@ final class RedisLink {
         scripts: RedisScript.leases,
         probe: encoder.probe, trial: encoder.trial),
       encoder: encoder, timeoutMilliseconds: timeoutMilliseconds)
+    let makeTarget = { (address: RedisAddress) in
+      let security = url.usesTLS ? LinkSecurity(loop: loop, host: address.host, options: tls) : nil
+      let endpoint = RedisURL.Endpoint.tcp(host: address.host, port: address.port)
+      return (RedisDialer(loop: loop, endpoint: endpoint, security: security, clock: clock), security)
+    }
+    self.makeTarget = makeTarget
     switch url.endpoint {
-    case .tcp(let host, _):
+    case .tcp(let host, let port):
       isTCP = true
-      security = url.usesTLS ? LinkSecurity(loop: loop, host: host, options: tls) : nil
+      sentinels = nil
+      (dialer, security) = makeTarget(RedisAddress(host: host, port: port))
     case .unix:
       isTCP = false
+      sentinels = nil
       security = nil
+      dialer = RedisDialer(loop: loop, endpoint: url.endpoint, security: nil, clock: clock)
+    case .sentinels(let set):
+      isTCP = true
+      sentinels = SentinelWatch(
+        set, loop: loop, clientName: "sidelockd-\(host)", timeoutMilliseconds: timeoutMilliseconds, clock: clock,
+        logger: logger
+      ) { makeTarget($0).0 }
+      // Leads nowhere until they have said where.
+      security = nil
+      dialer = RedisDialer(loop: loop, endpoint: url.endpoint, security: nil, clock: clock)
     }
-    dialer = RedisDialer(loop: loop, endpoint: url.endpoint, security: security, clock: clock)
     login = LinkLogin(loop: loop, now: clock.now, source: source)
     login.onFound = { [unowned self] login in
       machine.loginRead(login, now: clock.now())
       if machine.hasOutput { onOutput() }
     }
     login.onFailure = { [unowned self] reason in log.loginUnread(reason, now: clock.now()) }
+    sentinels?.onSwitch = { [unowned self] in switched(to: $0) }
   }
 
   // MARK: Connecting
@@ -120,29 +150,62 @@ final class RedisLink {
     machine.stop()
     login.stop()
     hangUp()
+    sentinels?.stop()
   }
 
   /// The settings were read again: the login may be another one.
   func loginMayHaveChanged() { login.readAgain(timeoutMilliseconds: timeoutMilliseconds) }
 
+  /// Connects to the server of the URL, or to the one that Sentinels name.
   private func connect(_ number: UInt64) {
+    guard let sentinels else { return logIn(number) }
+    sentinels.find { primary in
+      guard let primary else { return self.ended(number, reason: sentinels.reason, isRoundOver: true) }
+      if self.primary != primary {
+        self.primary = primary
+        (self.dialer, self.security) = self.makeTarget(primary)
+      }
+      self.logIn(number)
+    }
+  }
+
+  /// Sentinels have made another server the primary: what the one of before still answers is good for nothing.
+  private func switched(to primary: RedisAddress) {
+    log.switched(from: self.primary, to: primary, now: clock.now())
+    if let number = machine.number {
+      sentinels?.linkDown(isUseless: false)
+      ended(number, reason: "the sentinels have made \(primary) the primary", isRoundOver: !machine.hasAnswered)
+    } else if let pause {
+      pause.task.cancel()
+      retry(pause.number)
+    }
+  }
+
+  private func retry(_ number: UInt64) {
+    pause = nil
+    if let number = machine.retryDue(number) { connect(number) }
+  }
+
+  private func logIn(_ number: UInt64) {
     login.prepare(timeoutMilliseconds: timeoutMilliseconds) { login in
       guard let login else {
         let reason = self.login.failure ?? "the login of Redis is over"
         return self.ended(number, reason: reason, isRoundOver: true)
       }
-      self.connect(number, login)
+      self.dial(number, login)
     }
   }
 
-  private func connect(_ number: UInt64, _ login: RedisLogin) {
+  private func dial(_ number: UInt64, _ login: RedisLogin) {
+    let dialer = dialer
     dialer.dial(
-      timeoutMilliseconds: timeoutMilliseconds, makeHandler: { RedisChannelHandler(link: self) },
+      timeoutMilliseconds: timeoutMilliseconds, makeHandler: { RedisChannelHandler(owner: self) },
       completion: { dialed in
         if let dialed {
           self.connected(dialed, number, login)
-        } else {
-          self.ended(number, reason: self.dialer.reason, isRoundOver: self.dialer.isRoundOver)
+        } else if self.machine.number == number {
+          self.sentinels?.linkDown(isUseless: true)
+          self.ended(number, reason: dialer.reason, isRoundOver: dialer.isRoundOver)
         }
       })
   }
@@ -161,7 +224,7 @@ final class RedisLink {
     if !dialed.channel.isActive { closed(number, dialed.handler) }
   }
 
-  fileprivate func closed(_ number: UInt64, _ handler: RedisChannelHandler) {
+  func closed(_ number: UInt64, _ handler: RedisChannelHandler) {
     let reason = handler.failure ?? (handler.hasRead ? nil : guess)
     if let ending = machine.closed(number, reason: reason) { end(number, ending) }
   }
@@ -178,6 +241,7 @@ final class RedisLink {
   /// The connection is of no use. The next attempt goes to another address, if this one is to blame and there is one.
   private func end(_ number: UInt64, _ ending: RedisLinkMachine.Ending) {
     if ending.isLoginRefused { login.wasRefused() }
+    sentinels?.linkDown(isUseless: !machine.hasAnswered)
     guard ending.isAddressToBlame else { return ended(number, reason: ending.reason, isRoundOver: true) }
     if let current { dialer.failed(current.address, ending.reason) }
     ended(number, reason: dialer.reason, isRoundOver: dialer.isRoundOver)
@@ -192,9 +256,10 @@ final class RedisLink {
     else { return }
     hangUp()
     log.ended(reason, wasReady: outage.wasReady, isRoundOver: isRoundOver)
-    loop.assumeIsolated().scheduleTask(in: .milliseconds(outage.retryMilliseconds)) {
-      if let number = self.machine.retryDue(outage.number) { self.connect(number) }
+    let task = loop.assumeIsolated().scheduleTask(in: .milliseconds(outage.retryMilliseconds)) {
+      self.retry(outage.number)
     }
+    pause = (task, outage.number)
     if isRoundOver { decideFirstOutcome() }
     // The status line tells it at the end of a turn.
     if reason != known { onOutput() }
@@ -310,7 +375,8 @@ final class RedisLink {
 
   private func up(_ info: RedisReadyInfo) {
     counters.connections += 1
-    log.connected(info)
+    log.connected(info, primary: primary)
+    if let primary { sentinels?.linkUp(primary) }
     if let security, !security.verifies { log.notVerified() }
     login.wasAccepted()
     onEvent(.up)
@@ -346,28 +412,36 @@ final class RedisLink {
   }
 }
 
-/// Passes what happens on the channel to the link.
+/// Whose connections these are.
+protocol RedisChannelOwner: AnyObject {
+  /// Bytes came over the connection of that number.
+  func received(_ buffer: ByteBuffer, _ number: UInt64)
+  /// It was closed.
+  func closed(_ number: UInt64, _ handler: RedisChannelHandler)
+}
+
+/// Passes what happens on the channel to its owner.
 final class RedisChannelHandler: ChannelInboundHandler {
   typealias InboundIn = ByteBuffer
-  private let link: RedisLink
-  /// Which connection of the link's it is; 0 until it is one.
+  private let owner: any RedisChannelOwner
+  /// Which connection of the owner's it is; 0 until it is one.
   var number: UInt64 = 0
   /// Whether anything came from the server.
   private(set) var hasRead = false
   /// Why the connection ends; nil where nobody knows.
   private(set) var failure: String?
 
-  init(link: RedisLink) {
-    self.link = link
+  init(owner: any RedisChannelOwner) {
+    self.owner = owner
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     hasRead = true
-    link.received(unwrapInboundIn(data), number)
+    owner.received(unwrapInboundIn(data), number)
   }
 
   func channelInactive(context: ChannelHandlerContext) {
-    link.closed(number, self)
+    owner.closed(number, self)
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
