@@ -156,6 +156,8 @@ final class Checker {
   var places: [[String: Place]]
   /// When each ask was executed, by daemon and ask.
   var asks: [String: Int64] = [:]
+  /// Whether the command that is executed is an ask that tells since when its host has stood in the queue of an epoch before.
+  var tellsSince = false
   /// Whether a place may stand where no rule has put it.
   var placesAreUnsure = false
   var grantCount = 0
