@@ -96,7 +96,9 @@ place 644 packaging/NEWS.md usr/share/doc/sidelock/NEWS.md
 for file in protocol/README.md protocol/formats.md protocol/guarantees.md protocol/security.md protocol/openrpc.json protocol/errors.json; do
   place 644 "$file" "usr/share/doc/sidelock/$file"
 done
-for file in protocol/clients/*.*; do place 644 "$file" "usr/share/doc/sidelock/examples/clients/${file##*/}"; done
+while IFS= read -r -d '' file; do
+  place 644 "$file" "usr/share/doc/sidelock/examples/${file#protocol/}"
+done < <(find protocol/clients protocol/conformance -type f -not -path '*/__pycache__/*' -print0 | sort -z)
 
 day=$(date -u -d "@$SOURCE_DATE_EPOCH" +%F)
 python3 packaging/lib/manpages.py "$binaries/sidelockd" "$binaries/sidelock" "$work/man" "$day"

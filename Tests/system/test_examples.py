@@ -1,4 +1,4 @@
-"""The small clients of protocol/clients, and the commands that the specification shows."""
+"""The program of protocol/clients that shows the wire, and the commands that the specification shows."""
 
 import json
 import re
@@ -14,7 +14,7 @@ CLIENTS = sorted((PROTOCOL / "clients").glob("client.*"))
 
 @pytest.fixture(params=CLIENTS, ids=lambda path: path.name)
 def start(request, lab):
-    """Starts one of the small clients."""
+    """Starts the small client."""
     def start(daemon, name):
         return lab.track(subprocess.Popen(
             [str(request.param), str(daemon.socket_path), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -118,42 +118,6 @@ def test_a_small_client_says_in_a_line_why_it_has_no_lock(lab, start, trouble, w
     out, err = process.communicate(timeout=GENEROUS_SECONDS)
     assert (out, process.returncode) == ("", 1)
     assert re.search(words, err) and 1 <= len(err.splitlines()) <= 2 and "Traceback" not in err, err
-
-
-COPY = """
-import ctypes, os, sys
-pid, libc = int(sys.argv[1]), ctypes.CDLL(None)
-process = os.pidfd_open(pid)
-for name in os.listdir(f"/proc/{pid}/fd"):
-    if os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:"):
-        assert libc.syscall(438, process, int(name), 0) >= 0  # pidfd_getfd
-print("has it", flush=True)
-sys.stdin.read()
-"""
-
-
-def copy_of_connection(lab, pid):
-    """A process that has what a forked child would have inherited, and stays."""
-    process = lab.track(subprocess.Popen(["/usr/bin/python3", "-c", COPY, str(pid)], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, text=True))
-    assert process.stdout.readline() == "has it\n"
-    return process
-
-
-def test_a_small_clients_lock_ends_with_its_process(lab, start):
-    """Whoever has inherited its connection. Of client.sh the process that connected is socat, which nobody inherits from."""
-    daemon = lab.daemon()
-    process = start(daemon, "orders")
-    assert process.stdout.readline().startswith("acquired ")
-    witness = daemon.client()
-    session = witness.call("inspect", name="orders")["holders"][0]
-    if session["command"].startswith("socat"):
-        return
-    assert session["pid"] == process.pid
-    copy = copy_of_connection(lab, process.pid)
-    process.kill()
-    assert witness.acquire("orders") > session["token"]
-    assert copy.poll() is None
 
 
 def test_one_shot_with_socat_returns_at_once(lab, measured):
