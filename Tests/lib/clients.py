@@ -142,7 +142,24 @@ class PHP(Client):
         return ["php", "-d", f"auto_prepend_file={self.place}/src/Sidelock.php", self.write("readme.php", code)]
 
 
-KINDS = {"python": Python, "node": Node, "go": Go, "ruby": Ruby, "perl": Perl, "php": PHP}
+class Java(Client):
+    language, sources = "java", ["src/main/java/sidelock/*.java"]
+
+    def build(self):
+        self.copy()
+        sources = sorted(self.place.glob("src/main/java/sidelock/*.java"))
+        self.sh("javac", "-Xlint:all", "-Werror", "--release", "17", "-d", "classes", *sources)
+        # Only the JDK's own class hears of a signal, of which the compiler warns.
+        self.sh("javac", "-nowarn", "-cp", "classes", "-d", "classes", self.place / "driver/Driver.java", stderr=subprocess.DEVNULL)
+
+    def drivers(self):
+        return [["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", self.work / "classes", "Driver"]]
+
+    def program(self, code):
+        return ["java", "-cp", self.work / "classes", self.write("Main.java", code)]
+
+
+KINDS = {"python": Python, "node": Node, "go": Go, "ruby": Ruby, "perl": Perl, "php": PHP, "java": Java}
 
 
 def readme_lines(client):
