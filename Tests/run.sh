@@ -283,7 +283,7 @@ follow_pytest() {
 
 # What the languages of protocol/clients need.
 install_toolchains() {
-  install_packages default-jdk-headless golang-go make nodejs perl php-cli python3 python3-venv ruby
+  install_packages cargo default-jdk-headless golang-go make nodejs perl php-cli python3 python3-venv ruby rustc
 }
 
 part_clients() {

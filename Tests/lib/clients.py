@@ -159,7 +159,29 @@ class Java(Client):
         return ["java", "-cp", self.work / "classes", self.write("Main.java", code)]
 
 
-KINDS = {"python": Python, "node": Node, "go": Go, "ruby": Ruby, "perl": Perl, "php": PHP, "java": Java}
+class Rust(Client):
+    language, sources = "rust", ["src/*.rs"]
+
+    def cargo(self, *arguments, directory):
+        subprocess.run(["cargo", *arguments, "--offline", "--quiet", "--target-dir", self.work / "target"], check=True,
+                       cwd=directory, env={**os.environ, "RUSTFLAGS": "-D warnings"})
+
+    def build(self):
+        self.copy()
+        self.cargo("build", "--release", "--examples", directory=self.place)
+
+    def drivers(self):
+        return [[self.work / "target/release/examples/driver"]]
+
+    def program(self, code):
+        main = self.write("readme/src/main.rs", code)
+        self.write("readme/Cargo.toml", '[package]\nname = "readme"\nversion = "0.0.0"\nedition = "2021"\n'
+                   '[dependencies]\nsidelock = { path = "../rust" }\n')
+        self.cargo("build", "--release", directory=main.parents[1])
+        return [self.work / "target/release/readme"]
+
+
+KINDS = {"python": Python, "node": Node, "go": Go, "ruby": Ruby, "perl": Perl, "php": PHP, "java": Java, "rust": Rust}
 
 
 def readme_lines(client):
