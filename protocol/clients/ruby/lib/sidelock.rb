@@ -633,7 +633,8 @@ module Sidelock
     end
 
     def waits(connection, request)
-      @connection, @request = connection, request
+      @request = request
+      @connection = connection # The last, as `cancel` looks at it first.
       cancel if @cancelled
     end
   end

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ._errors import Lost, NotHeld
-from ._machine import Holding
+from ._machine import Holding, Machine
 
 #: The owner is the thread or the task that asks.
 OWN = "<own>"
@@ -14,6 +16,15 @@ OWN = "<own>"
 def milliseconds(seconds: float) -> int:
     """Rounded up, so that a short wait is no try."""
     return max(0, -int(-seconds * 1000 // 1))
+
+
+class Attempt:
+    """An acquire that is under way; it can be cancelled also before its request is sent."""
+
+    def __init__(self) -> None:
+        self.connection: Any = None
+        self.request: Any = None
+        self.is_cancelled = False
 
 
 class BaseLock:
@@ -41,6 +52,8 @@ class BaseLock:
         if on_waiting is not None or on_contended is not None:
             self._params["progress"] = True
         self._holdings: List[Holding] = []
+        self._attempts: List[Attempt] = []
+        self._mutex = threading.Lock()
 
     def _asking(self) -> Optional[str]:
         raise NotImplementedError
@@ -54,6 +67,23 @@ class BaseLock:
         if owner is not None:
             params["owner"] = owner
         return Holding(self.names, owner, self.on_lost, self.on_waiting, self.on_contended), params
+
+    def _sent(self, attempt: Attempt, connection: Any, request: Any) -> None:
+        """The request is on its way: what was cancelled before is withdrawn now."""
+        with self._mutex:
+            attempt.connection, attempt.request = connection, request
+            is_cancelled = attempt.is_cancelled
+        if is_cancelled:
+            connection.do(functools.partial(Machine.withdraw, request=request))
+
+    def cancel(self) -> None:
+        """Withdraws the waits for this lock, which raise :class:`Cancelled`. What is granted meanwhile is given back."""
+        for attempt in list(self._attempts):
+            with self._mutex:
+                attempt.is_cancelled = True
+                connection, request = attempt.connection, attempt.request
+            if request is not None:
+                connection.do(functools.partial(Machine.withdraw, request=request))
 
     def _current(self) -> Holding:
         """The hold that the caller means: its own last one, else the last one of all."""

@@ -12,9 +12,9 @@ import sys
 import threading
 import weakref
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Type, cast
+from typing import Any, Callable, Dict, Iterator, Optional, Type, cast
 
-from ._base import BaseLock, milliseconds
+from ._base import Attempt, BaseLock, milliseconds
 from ._errors import Denied, Error, Lost, NotHeld, Unavailable
 from ._machine import Holding, Machine, Request, initialization, socket_path
 
@@ -311,7 +311,6 @@ class Lock(BaseLock):
     def __init__(self, client: Client, names: Any, wait: Optional[float] = None, **options: Any) -> None:
         super().__init__(tuple(names), wait, **options)
         self._client = client
-        self._waiting: List[Tuple[Connection, _Waiter]] = []
 
     def _asking(self) -> Optional[str]:
         return _owner()
@@ -321,20 +320,17 @@ class Lock(BaseLock):
         with."""
         wait = self.wait if wait is BaseLock else wait
         holding, params = self._wish(wait)
-        connection, request = self._client._start("acquire", params, holding=holding)
-        holding.connection = connection
-        self._waiting.append((connection, request))
+        attempt = Attempt()
+        self._attempts.append(attempt)
         try:
+            connection, request = self._client._start("acquire", params, holding=holding)
+            holding.connection = connection
+            self._sent(attempt, connection, request)
             connection.finish(request, wait)
         finally:
-            self._waiting.remove((connection, request))
+            self._attempts.remove(attempt)
         self._holdings.append(holding)
         return self
-
-    def cancel(self) -> None:
-        """Withdraws the waits for this lock, which raise :class:`Cancelled`. What is granted meanwhile is given back."""
-        for connection, request in list(self._waiting):
-            connection.do(functools.partial(Machine.withdraw, request=request))
 
     def release(self) -> None:
         """Gives the lock back. Raises :class:`Lost` if it was lost before."""

@@ -8,9 +8,9 @@ import itertools
 import os
 import weakref
 from types import TracebackType
-from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Tuple, Type
+from typing import Any, AsyncIterator, Callable, Dict, Optional, Tuple, Type
 
-from ._base import BaseLock, milliseconds
+from ._base import Attempt, BaseLock, milliseconds
 from ._errors import Denied, Error, Lost, NotHeld, Unavailable
 from ._machine import Holding, Machine, Request, initialization, socket_path
 
@@ -246,7 +246,6 @@ class Lock(BaseLock):
     ) -> None:
         super().__init__(tuple(names), wait, **options)
         self._client, self._cancel_on_loss = client, cancel_on_loss
-        self._waiting: List[Tuple[Connection, _Waiter]] = []
 
     def _asking(self) -> Optional[str]:
         return _owner()
@@ -259,20 +258,17 @@ class Lock(BaseLock):
     async def _acquire(self, wait: Any = BaseLock) -> Holding:
         wait = self.wait if wait is BaseLock else wait
         holding, params = self._wish(wait)
-        connection, request = await self._client._start("acquire", params, holding=holding)
-        holding.connection = connection
-        self._waiting.append((connection, request))
+        attempt = Attempt()
+        self._attempts.append(attempt)
         try:
+            connection, request = await self._client._start("acquire", params, holding=holding)
+            holding.connection = connection
+            self._sent(attempt, connection, request)
             await connection.finish(request, wait)
         finally:
-            self._waiting.remove((connection, request))
+            self._attempts.remove(attempt)
         self._holdings.append(holding)
         return holding
-
-    def cancel(self) -> None:
-        """Withdraws the waits for this lock, which raise :class:`Cancelled`. What is granted meanwhile is given back."""
-        for connection, request in list(self._waiting):
-            connection.do(functools.partial(Machine.withdraw, request=request))
 
     async def release(self) -> None:
         """Gives the lock back. Raises :class:`Lost` if it was lost before."""
