@@ -81,7 +81,7 @@ let package = Package(
     .target(
       name: "SidelockSettings",
       dependencies: [
-        "AccessPolicy", "CLibYAML", "DaemonSettings", "LockEngine", "ProcessSupport", "RedisTLS", "RESP",
+        "AccessPolicy", "CLibYAML", "DaemonSettings", "LockEngine", "LockTypes", "ProcessSupport", "RedisTLS", "RESP",
         "SystemStrings",
         argumentParser, logging,
       ],
@@ -136,7 +136,8 @@ let package = Package(
     .testTarget(
       name: "SettingsTests",
       dependencies: [
-        "AccessPolicy", "DaemonSettings", "LockEngine", "ProcessSupport", "RESP", "Sidecar", "SidelockSettings",
+        "AccessPolicy", "DaemonSettings", "LockEngine", "LockTypes", "ProcessSupport", "RESP", "Sidecar",
+        "SidelockSettings",
         "SystemStrings",
         "SystemdSupport", "TestSupport", argumentParser, logging, nioCore, nioPosix,
       ],

@@ -303,7 +303,7 @@ part_clients() {
 
 # The tests in which most depends on what the server does.
 server_tests=(test_break test_credentials test_data_loss test_dead_host test_history test_chaos test_interop test_lifecycle test_link_faults
-  test_modes test_outage test_places test_plain_primary test_redis_rights)
+  test_modes test_outage test_places test_plain_primary test_redis_rights test_replicas)
 
 install_servers() {
   install_python_packages && .venv/bin/python Tests/lib/servers.py .build/servers >"$log_directory/servers.txt"

@@ -155,20 +155,24 @@ public final class AcquireOptions: Equatable, Sendable {
   public let owner: String?
   /// What happens to the client's process when the hold is lost.
   public let onLost: LossAction
+  /// How many replicas have to have the lease, up to ``LockTypes/ReplicaNeed/replicasMax``, and how safely.
+  public let need: ReplicaNeed
 
   /// Options; what is left out has its default.
   public init(
-    names: [LockName]? = nil, mode: HoldMode = .exclusive, owner: String? = nil, onLost: LossAction = .notify
+    names: [LockName]? = nil, mode: HoldMode = .exclusive, owner: String? = nil, onLost: LossAction = .notify,
+    need: ReplicaNeed = .none
   ) {
     self.names = names
     self.mode = mode
     self.owner = owner
     self.onLost = onLost
+    self.need = need
   }
 
   /// Options are equal when they ask for the same.
   public static func == (a: AcquireOptions, b: AcquireOptions) -> Bool {
-    a.names == b.names && a.mode == b.mode && a.owner == b.owner && a.onLost == b.onLost
+    a.names == b.names && a.mode == b.mode && a.owner == b.owner && a.onLost == b.onLost && a.need == b.need
   }
 }
 

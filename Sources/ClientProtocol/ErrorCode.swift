@@ -40,6 +40,8 @@ public enum ErrorCode: Int, CaseIterable, Sendable {
   case modeConflict = 12
   /// The Redis key of the lock holds data that is not a lock, or, where it is to be broken, a lock of a later release.
   case wrongType = 13
+  /// Too few replicas of Redis had the lease in time, or they cannot be asked. The lock was given back.
+  case underReplicated = 14
 
   /// Whether sending the same request once more can help.
   public enum Retry: String, CaseIterable, Sendable {
@@ -72,6 +74,7 @@ public enum ErrorCode: Int, CaseIterable, Sendable {
     case .deadlock: "deadlock"
     case .modeConflict: "mode_conflict"
     case .wrongType: "wrong_type"
+    case .underReplicated: "under_replicated"
     }
   }
 
@@ -97,13 +100,15 @@ public enum ErrorCode: Int, CaseIterable, Sendable {
     case .deadlock: "waiting would never end, because the owners wait for each other; release something first"
     case .modeConflict: "the name is held in another way, which data.held tells; ask in that way or release it first"
     case .wrongType: "the Redis key of this lock holds other data; remove that key or choose another name"
+    case .underReplicated:
+      "too few replicas of Redis have the lease, so the lock was given back; look at the replicas, or ask for fewer"
     }
   }
 
   /// Whether the same request can succeed when it is sent again.
   public var retry: Retry {
     switch self {
-    case .busy, .timeout, .unavailable, .limit, .shuttingDown, .deadlock: .later
+    case .busy, .timeout, .unavailable, .limit, .shuttingDown, .deadlock, .underReplicated: .later
     case .parseError, .invalidRequest, .methodNotFound, .invalidParams, .notHeld, .denied, .lost, .unsupportedVersion,
       .modeConflict, .wrongType:
       .afterChange

@@ -38,7 +38,8 @@ public enum ProtocolMethod: Int, CaseIterable, Sendable {
     switch self {
     case .acquire:
       .byEngine(
-        "acquire", "name", "wait_ms", "mode", "max_hold_ms", "meta", "progress", "owner", "names", "permits", "on_lost")
+        "acquire", "name", "wait_ms", "mode", "max_hold_ms", "meta", "progress", "owner", "names", "permits", "on_lost",
+        "replicas", "durability")
     case .release: .byEngine("release", "name", "token")
     case .extend: .byEngine("extend", "name", "token", "max_hold_ms")
     case .ping: .byDriver("ping")

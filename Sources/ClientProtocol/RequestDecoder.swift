@@ -237,6 +237,7 @@ extension RequestDecoder {
   }
 
   private static let modes: [(StaticString, HoldMode)] = [("exclusive", .exclusive), ("shared", .shared)]
+  private static let durabilities: [(StaticString, Durability)] = [("memory", .memory), ("disk", .disk)]
   private static let lossWords: [(StaticString, LossAction)] = [
     ("notify", .notify), ("terminate", .terminate), ("kill", .kill),
   ]
@@ -260,9 +261,12 @@ extension RequestDecoder {
     }
     let owner = try params.string("owner", bytes: 1...Limits.ownerBytesMax)
     let onLost = try params.word("on_lost", lossWords)
+    let replicas = try params.integer("replicas", 0...Int64(ReplicaNeed.replicasMax))
+    let need = ReplicaNeed(
+      replicas: Int(replicas ?? 0), durability: try params.word("durability", durabilities) ?? .memory)
     let mode = permits.map { HoldMode.permit(of: $0) } ?? word ?? .exclusive
-    if names == nil, mode == .exclusive, owner == nil, onLost ?? .notify == .notify { return nil }
-    return AcquireOptions(names: names, mode: mode, owner: owner, onLost: onLost ?? .notify)
+    if names == nil, mode == .exclusive, owner == nil, onLost ?? .notify == .notify, need.isNone { return nil }
+    return AcquireOptions(names: names, mode: mode, owner: owner, onLost: onLost ?? .notify, need: need)
   }
 
   private static func transfer(_ params: ParameterReader) throws(RequestRefusal) -> ClientRequest {

@@ -27,6 +27,8 @@ public final class LockEngine {
   var link: StoreLink
   var issued: NumberSource
   var agents = AgentWork()
+  /// Questions how many replicas have what was granted, that are not answered.
+  var acknowledgements: [AcknowledgementID: OpenAcknowledgement] = [:]
   var deadlines = Schedule()
   var recentReleases: RecentReleases
   var putOff = PutOffWork()
@@ -131,6 +133,8 @@ public final class LockEngine {
       if shard == link.shard { replyReceived(command, reply, now: now) }
     case .pushReceived(let shard, let push):
       if shard == link.shard { pushReceived(push, now: now) }
+    case .acknowledged(_, let id, let answer):
+      acknowledged(id, answer, now: now)
     case .timerFired:
       goOn(now: now)
     case .shutdownRequested:
@@ -179,8 +183,9 @@ public final class LockEngine {
   /// Forgets a lock that nobody uses, once nothing about it is left to tell the store.
   func dropIfUnused(_ lock: LockRecord) {
     guard lock.isUnused, lock.leases.isEmpty, lock.wanted == nil, lock.unconfirmedReleases.isEmpty else { return }
-    // A wait that ended undated and its lock refer to each other: break the cycle.
+    // A wait that ended undated, or unacknowledged, and its lock refer to each other: break the cycle.
     lock.undated = []
+    lock.unacknowledged = []
     locks.remove(lock)
   }
 
@@ -194,6 +199,10 @@ public final class LockEngine {
     for waiter in waiters {
       remove(waiter, now: now)
       waiter.partOf?.finish()
+    }
+    for multi in record.requestsForReplicas {
+      endAcknowledging(multi)
+      multi.finish()
     }
     goOnClosing(record, now: now)
     for lock in waiters.map(\.lock).sorted(by: { $0.serial < $1.serial }) { advance(lock, now: now) }

@@ -24,7 +24,7 @@ public struct RedisConnectionConfiguration: Hashable, Sendable {
   public var database: Int
   /// What CLIENT LIST shows. Bytes that Redis does not take in a name become `-`.
   public var clientName: String
-  /// The channel that is subscribed to, the only one.
+  /// The channel that is subscribed to, the only one; empty: none.
   public var inbox: [UInt8]
   /// The scripts that commands may name.
   public var scripts: [RedisScript]

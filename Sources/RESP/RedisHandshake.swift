@@ -190,6 +190,7 @@ extension RedisHandshake {
   }
 
   private mutating func sendLast(to output: inout [UInt8]) {
+    guard !configuration.inbox.isEmpty else { return send(.ping, to: &output) }
     send(.subscribe, to: &output)
     guard configuration.trial != nil else { return }
     send(.trial, to: &output)

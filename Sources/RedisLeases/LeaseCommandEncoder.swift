@@ -34,6 +34,9 @@ public struct LeaseCommandEncoder: Sendable {
   let inboxPrefix: [UInt8]
   let epochKey: [UInt8]
 
+  /// The key that this daemon writes to before it asks how many replicas have what was written by then.
+  public var acknowledgementKey: [UInt8] { keys.acknowledgementKey(of: me) }
+
   /// A key that no lock has: none has an empty name.
   private var keyOfProbe: [UInt8] { keys.prefix + Array("{}probe:".utf8) + me }
 

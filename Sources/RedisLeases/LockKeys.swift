@@ -20,6 +20,9 @@ public struct LockKeys: Hashable, Sendable {
   /// ":" stand the names of hosts, in the keys that tell when those are to be taken for dead.
   public var epochKey: [UInt8] { prefix + Array("epoch".utf8) }
 
+  /// The key that a daemon writes to before it asks how many replicas have what was written by then.
+  func acknowledgementKey(of daemon: [UInt8]) -> [UInt8] { prefix + Array("ack:".utf8) + daemon }
+
   /// The list of hosts that wait for the lock.
   public func queueKey(_ name: LockName) -> [UInt8] { lockKey(name) + Array(":queue".utf8) }
 

@@ -38,3 +38,11 @@ public enum LossAction: String, Hashable, Sendable, CaseIterable {
   /// It sends SIGKILL.
   case kill
 }
+
+/// How safely Redis has to have a lease before the client is told.
+public enum Durability: String, Hashable, Sendable, CaseIterable {
+  /// In the memory of the primary and of the replicas that were asked for.
+  case memory
+  /// On their disks.
+  case disk
+}

@@ -13,19 +13,25 @@ extension SidelockClient {
   ///     as often. nil: none, and then a second acquire waits like anybody else's.
   ///   - meta: a note that others see when they inspect the lock, up to 1 KiB.
   ///   - lossAction: what the daemon does to this process if the lock is lost.
+  ///   - replicas: how many replicas of Redis have to have the lease, up to 16; nil: as many as the daemon's settings say. The
+  ///     daemon's `replicas_timeout_ms` has to be less than the `answerTimeout` of this client.
+  ///   - durability: how safely the primary and those replicas have to have it; nil: as the settings say.
   ///   - onLost: called once, on an I/O thread that it must not block, if the lock is lost before it is released.
   ///   - onContended: called on an I/O thread that it must not block, when others wait for the lock and when their
   ///     number changes, at most once a second, with that number.
   /// - Throws: ``SidelockError``; among its reasons are `busy`, `timeout`, `unavailable`, `mode_conflict`, `deadlock`,
-  ///   `connection_lost`.
+  ///   `under_replicated`, `connection_lost`.
   public func acquire(
     _ name: String, mode: LockMode = .exclusive, wait: Wait = .forever, maxHold: Duration? = nil,
-    owner: String? = nil, meta: String? = nil, lossAction: LossAction = .notify,
-    onLost: (@Sendable (LostNotice) -> Void)? = nil, onContended: (@Sendable (Int) -> Void)? = nil
+    owner: String? = nil, meta: String? = nil, lossAction: LossAction = .notify, replicas: Int? = nil,
+    durability: Durability? = nil, onLost: (@Sendable (LostNotice) -> Void)? = nil,
+    onContended: (@Sendable (Int) -> Void)? = nil
   ) async throws -> Lock {
     var params = JSONObject()
     params.append("name", .string(name))
-    let wish = Wish(mode: mode, wait: wait, maxHold: maxHold, owner: owner, meta: meta, lossAction: lossAction)
+    let wish = Wish(
+      mode: mode, wait: wait, maxHold: maxHold, owner: owner, meta: meta, lossAction: lossAction, replicas: replicas,
+      durability: durability)
     wish.append(to: &params)
     if onContended != nil { params.append("progress", true) }
     try Task.checkCancellation()
@@ -41,15 +47,17 @@ extension SidelockClient {
   ///   - wait: how long to wait for all of them together.
   ///   - onLost: called once for each of them that is lost before it is released.
   /// - Returns: the locks, in the order of `names`.
-  /// - Throws: as ``acquire(_:mode:wait:maxHold:owner:meta:lossAction:onLost:onContended:)``.
+  /// - Throws: as ``acquire(_:mode:wait:maxHold:owner:meta:lossAction:replicas:durability:onLost:onContended:)``.
   public func acquire(
     all names: [String], mode: LockMode = .exclusive, wait: Wait = .forever, maxHold: Duration? = nil,
-    owner: String? = nil, meta: String? = nil, lossAction: LossAction = .notify,
-    onLost: (@Sendable (LostNotice) -> Void)? = nil
+    owner: String? = nil, meta: String? = nil, lossAction: LossAction = .notify, replicas: Int? = nil,
+    durability: Durability? = nil, onLost: (@Sendable (LostNotice) -> Void)? = nil
   ) async throws -> [Lock] {
     var params = JSONObject()
     params.append("names", .array(names.map { .string($0) }))
-    let wish = Wish(mode: mode, wait: wait, maxHold: maxHold, owner: owner, meta: meta, lossAction: lossAction)
+    let wish = Wish(
+      mode: mode, wait: wait, maxHold: maxHold, owner: owner, meta: meta, lossAction: lossAction, replicas: replicas,
+      durability: durability)
     wish.append(to: &params)
     try Task.checkCancellation()
     let holds = names.map { _ in Hold(onLost: onLost) }
@@ -61,7 +69,7 @@ extension SidelockClient {
   /// `body` runs in a task of its own, which is cancelled when the lock is lost. It should then stop at once: another
   /// may have the lock ``LostNotice/graceMilliseconds`` later.
   ///
-  /// - Throws: what ``acquire(_:mode:wait:maxHold:owner:meta:lossAction:onLost:onContended:)`` throws; what `body`
+  /// - Throws: what ``acquire(_:mode:wait:maxHold:owner:meta:lossAction:replicas:durability:onLost:onContended:)`` throws; what `body`
   ///   throws; ``SidelockError`` of reason `lost` when the lock was lost before `body` had ended.
   public func withLock<R: Sendable>(
     _ name: String, mode: LockMode = .exclusive, wait: Wait = .forever, maxHold: Duration? = nil,
@@ -141,6 +149,8 @@ private struct Wish {
   var owner: String?
   var meta: String?
   var lossAction: LossAction
+  var replicas: Int?
+  var durability: Durability?
 
   func append(to params: inout JSONObject) {
     mode.append(to: &params)
@@ -148,6 +158,8 @@ private struct Wish {
     if let maxHold { params.append("max_hold_ms", .int(maxHold.holdMilliseconds)) }
     if let owner { params.append("owner", .string(owner)) }
     if let meta { params.append("meta", .string(meta)) }
+    if let replicas { params.append("replicas", .int(Int64(replicas))) }
+    if let durability { params.append("durability", .string(durability.rawValue)) }
     if lossAction != .notify { params.append("on_lost", .string(lossAction.rawValue)) }
   }
 }

@@ -33,6 +33,8 @@ public struct SidelockError: Error, Hashable, Sendable, CustomStringConvertible 
     public static let deadlock = Reason(rawValue: "deadlock")
     /// The name is in use in another mode; ``data`` says how it is `held`.
     public static let modeConflict = Reason(rawValue: "mode_conflict")
+    /// Too few replicas of Redis had the lease in time, so that the lock was given back; ``data`` says how many had it.
+    public static let underReplicated = Reason(rawValue: "under_replicated")
     /// The lock was lost.
     public static let lost = Reason(rawValue: "lost")
     /// The daemon speaks another version of the protocol.

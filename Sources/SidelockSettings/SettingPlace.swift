@@ -1,5 +1,6 @@
 import AccessPolicy
 import DaemonSettings
+import LockTypes
 import Logging
 import RESP
 import SystemStrings
@@ -86,6 +87,11 @@ extension Logger.Level: SettingRepresentable {
 extension RedisTLSOptions.Verification: SettingRepresentable {
   var asSetting: SettingValue { .verification(self) }
   mutating func take(_ value: SettingValue) { if case .verification(let verification) = value { self = verification } }
+}
+
+extension Durability: SettingRepresentable {
+  var asSetting: SettingValue { .durability(self) }
+  mutating func take(_ value: SettingValue) { if case .durability(let durability) = value { self = durability } }
 }
 
 extension [AccessRule]: SettingRepresentable {

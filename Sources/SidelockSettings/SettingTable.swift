@@ -1,6 +1,7 @@
 import AccessPolicy
 import DaemonSettings
 import LockEngine
+import LockTypes
 import Logging
 import RESP
 import SystemStrings
@@ -31,6 +32,9 @@ public enum SettingKey: String, CaseIterable, Sendable {
   case cohortMax = "cohort_max"
   case cohortMilliseconds = "cohort_ms"
   case redisTimeoutMilliseconds = "redis_timeout_ms"
+  case replicas
+  case durability
+  case replicasTimeoutMilliseconds = "replicas_timeout_ms"
   case keyPrefix = "key_prefix"
   case host
   case connectionsMax = "connections_max"
@@ -85,6 +89,7 @@ enum SettingKind: Sendable, Equatable {
   case hostName
   case serverName
   case verification
+  case durability
   case logLevel
   /// A list: the flag may come several times, and the file may have several lines.
   case rules
@@ -112,6 +117,7 @@ enum SettingKind: Sendable, Equatable {
     case .serverName:
       "a host name or an address of at most \(serverNameBytesMax) characters; empty: the host of the URL"
     case .verification: RedisTLSOptions.Verification.allCases.map(\.rawValue).joined(separator: ", ")
+    case .durability: Durability.allCases.map(\.rawValue).joined(separator: ", ")
     case .logLevel: Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
     case .rules: AccessRule.form
     }
@@ -301,6 +307,18 @@ extension SettingKey {
           return
             "\(engine.storeTimeoutMilliseconds) must be less than half of \(name), which is \(engine.goneMilliseconds)"
         })
+    case .replicas:
+      number(
+        "How many replicas of Redis must have a lease before its client is told, at the least; a request may ask for more",
+        0...ReplicaNeed.replicasMax, .live(\.engine.need.replicas))
+    case .durability:
+      SettingDefinition(
+        "WHERE", "Whether a lease must be on the disks of the primary and those replicas, or only in their memory",
+        .durability, .live(\.engine.need.durability))
+    case .replicasTimeoutMilliseconds:
+      number(
+        "How long replicas may take to acknowledge a lease before it is given back", 1...60_000,
+        .live(\.engine.replicasTimeoutMilliseconds))
     case .keyPrefix:
       SettingDefinition(
         "TEXT", "What every key in Redis begins with", .keyPrefix, .fixed(\.keyPrefix),

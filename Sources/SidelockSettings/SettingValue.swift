@@ -1,4 +1,5 @@
 import AccessPolicy
+import LockTypes
 import Logging
 import ProcessSupport
 import RESP
@@ -13,6 +14,7 @@ enum SettingValue: Sendable, Equatable {
   case mode(UInt32)
   case level(Logger.Level)
   case verification(RedisTLSOptions.Verification)
+  case durability(Durability)
   case rules([AccessRule])
 
   /// The text that gives this value again; for a list or a login, the one for people.
@@ -28,6 +30,7 @@ enum SettingValue: Sendable, Equatable {
     case .mode(let mode): octal(mode)
     case .level(let level): level.rawValue
     case .verification(let verification): verification.rawValue
+    case .durability(let durability): durability.rawValue
     case .rules(let rules): rules.isEmpty ? "none" : rules.map(\.text).joined(separator: "; ")
     }
   }
@@ -45,7 +48,8 @@ extension SettingDefinition {
     let text: String
     switch kind {
     case .redisURL, .filePath, .program, .pemFile, .stateFile, .socketPath: text = given
-    case .boolean, .userName, .mode, .integer, .keyPrefix, .hostName, .serverName, .verification, .logLevel, .rules:
+    case .boolean, .userName, .mode, .integer, .keyPrefix, .hostName, .serverName, .verification, .durability,
+      .logLevel, .rules:
       guard let utf8 = SystemText.utf8(given) else {
         throw SettingValueError(message: "\(shown(given)) is not UTF-8; allowed: \(kind.allowed)")
       }
@@ -120,6 +124,9 @@ extension SettingDefinition {
     case .verification:
       guard let verification = RedisTLSOptions.Verification(rawValue: text) else { throw refusal(of: text) }
       return .verification(verification)
+    case .durability:
+      guard let durability = Durability(rawValue: text) else { throw refusal(of: text) }
+      return .durability(durability)
     case .logLevel:
       guard let level = Logger.Level(rawValue: text) else { throw refusal(of: text) }
       return .level(level)

@@ -127,6 +127,11 @@ public enum SettingsDocument {
       about (within a second where that is up to 50 ms, and 20 s where it is 2 s), and three times that time later for each further
       host.
 
+      Redis answers before its replicas have heard of a write. Where a lock must outlive its primary and its host together, set
+      `replicas`: a client is told of a lock when so many replicas have its lease, and with `durability` `disk` when they and the primary have it on disk (Redis 7.2 or later; with `appendfsync
+      everysec` that takes up to a second, so set `replicas_timeout_ms` to 3000 then). Set `min-replicas-to-write` of Redis to the same number: a primary that has lost its
+      replicas takes no renewals then. The daemon warns where it is less.
+
       `rules` is a list: in the file a rule on each line, as `--rule` once for each rule, and in the environment with
       line ends or `;` between them. The list of the place that wins is used as a whole. See "Rules" below.
 
@@ -158,7 +163,7 @@ public enum SettingsDocument {
       """
     for key in SettingKey.allCases {
       switch key.definition.kind {
-      case .integer, .socketPath, .mode, .keyPrefix, .verification, .logLevel:
+      case .integer, .socketPath, .mode, .keyPrefix, .verification, .durability, .logLevel:
         text += "\(key.rawValue): \(key.definition.sample)\n"
       case .redisURL, .boolean, .userName, .filePath, .program, .pemFile, .stateFile, .hostName, .serverName, .rules:
         break

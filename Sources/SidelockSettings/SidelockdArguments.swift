@@ -107,8 +107,7 @@ extension SettingKey {
     case .boolean: return .flag(Flag(wrappedValue: false, name: name, help: ArgumentHelp("\(row.summary).")))
     case .rules: return .list(Option(wrappedValue: [], name: name, parsing: .unconditionalSingleValue, help: help))
     case .redisURL, .userName, .filePath, .program, .pemFile, .stateFile, .socketPath, .mode, .integer, .keyPrefix,
-      .hostName,
-      .serverName, .verification, .logLevel:
+      .hostName, .serverName, .verification, .durability, .logLevel:
       return .single(Option(name: name, parsing: .unconditional, help: help))
     }
   }

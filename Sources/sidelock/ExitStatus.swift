@@ -6,7 +6,7 @@ enum ExitStatus {
   static let conflict: Int32 = 1
   /// Wrong options or arguments.
   static let usage: Int32 = 64
-  /// No daemon, or it does not answer, or Redis cannot be reached or refuses.
+  /// No daemon, or it does not answer, or Redis cannot be reached or refuses, or too few replicas have the lease.
   static let unavailable: Int32 = 69
   /// The daemon said something that it must not, or the system refused what must work.
   static let software: Int32 = 70
@@ -26,7 +26,7 @@ enum ExitStatus {
     case .noDaemon, .noAnswer, .permission, .connectionLost, .unavailable, .shuttingDown: unavailable
     case .denied: denied
     case .lost: lost
-    case .limit: unavailable
+    case .limit, .underReplicated: unavailable
     default: error.code == -32602 ? usage : software
     }
   }

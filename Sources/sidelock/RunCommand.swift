@@ -37,7 +37,8 @@ struct RunCommand: ParsableCommand {
         the same signal if that was sent to sidelock)
         1     not acquired with -n or within -w SECONDS (-E sets another status)
         64    wrong usage
-        69    no daemon listens or answers, or Redis cannot be reached or refuses
+        69    no daemon listens or answers, Redis cannot be reached or refuses, or
+              too few of its replicas have the lease
         70    the daemon misbehaves, or NAME is in use in another way, such
               as a semaphore of another capacity
         77    the daemon refused for lack of a right
@@ -109,6 +110,20 @@ struct RunCommand: ParsableCommand {
       """, valueName: "seconds"))
   var maxHold: Double?
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      Begin only when so many replicas of Redis (0 to 16) have the lease. If they are too few, the lock is given back, and \
+      COMMAND is not run.
+      """, valueName: "count"))
+  var replicas: Int64?
+
+  @Option(
+    help: ArgumentHelp(
+      "With disk: begin only when the primary and those replicas have the lease on disk. Otherwise memory will do.",
+      valueName: "where"))
+  var durability: String?
+
   @Option(help: ArgumentHelp("A note that list and inspect show (up to 1 KiB).", valueName: "text"))
   var meta: String?
 
@@ -148,6 +163,12 @@ struct RunCommand: ParsableCommand {
     }
     if let permits, !(1...1_000_000).contains(permits) {
       throw ValidationError("--permits must lie between 1 and 1000000.")
+    }
+    if let replicas, !(0...16).contains(replicas) {
+      throw ValidationError("--replicas must lie between 0 and 16.")
+    }
+    if let durability, durability != "memory", durability != "disk" {
+      throw ValidationError("--durability is memory or disk.")
     }
     guard others.count < 64, others.allSatisfy({ (1...512).contains($0.utf8.count) }) else {
       throw ValidationError("--and takes names of 1 to 512 bytes, 63 of them at most.")
@@ -200,6 +221,8 @@ struct RunCommand: ParsableCommand {
     mode.append(to: &params)
     if let backstop = try supervisorOptions().backstopMilliseconds { params.append("max_hold_ms", .int(backstop)) }
     if let meta { params.append("meta", .string(meta)) }
+    if let replicas { params.append("replicas", .int(replicas)) }
+    if let durability { params.append("durability", .string(durability)) }
     // `waiting` then says why it has to wait.
     if !nonblock, timeout != 0 { params.append("progress", .bool(true)) }
     return params

@@ -229,6 +229,16 @@ struct ParameterTests {
     }
   }
 
+  @Test func replicasAreUpToSixteen() throws {
+    try integers("acquire", "replicas", 0...16) {
+      if case .acquire(let params) = $0 { params.more.map { Int64($0.need.replicas) } ?? 0 } else { nil }
+    }
+    #expect(try options(#"{"name":"a","durability":"memory","replicas":0}"#) == nil)
+    let both = try options(#"{"name":"a","durability":"disk","replicas":2}"#)
+    #expect(both == AcquireOptions(need: ReplicaNeed(replicas: 2, durability: .disk)))
+    expect(try refusal("acquire", #"{"name":"a","durability":"tape"}"#), field: "durability")
+  }
+
   @Test func permitsAreOneToAMillion() throws {
     try integers("acquire", "permits", 1...1_000_000) {
       guard case .acquire(let params) = $0, case .permit(let capacity)? = params.more?.mode else { return nil }

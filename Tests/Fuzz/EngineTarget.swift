@@ -36,6 +36,7 @@ struct EngineDriver {
   private var waiting: [RequestID: (session: SessionID, owner: String?)] = [:]
   private var held: [LockName: [Token: Held]] = [:]
   private var commands: [(id: CommandID, command: LeaseCommand)] = []
+  private var acknowledgements: [AcknowledgementID] = []
   private var records: [UInt64: [SavedState.Kind: [UInt8]]] = [:]
   private var isLinkUp = false
   private var isRestored = false
@@ -127,7 +128,8 @@ struct EngineDriver {
         AcquireRequest(
           session: session, request: request, target: target, mode: modes[choices.index(4)],
           waitMilliseconds: [nil, 0, 700][choices.index(3)], maxHoldMilliseconds: [nil, 1, 400][choices.index(3)],
-          owner: owner, progress: choices.bool())))
+          owner: owner, progress: choices.bool(),
+          need: choices.index(4) == 0 ? ReplicaNeed(replicas: choices.index(3), durability: .disk) : .none)))
   }
 
   private mutating func hold(_ session: SessionID, _ choices: inout Choices) {
@@ -160,6 +162,13 @@ struct EngineDriver {
   // MARK: What the store says
 
   private mutating func reply(_ choices: inout Choices) {
+    if !acknowledgements.isEmpty, choices.bool() {
+      let id = acknowledgements.remove(at: choices.index(acknowledgements.count))
+      let answers: [AcknowledgementAnswer] = [
+        .enough(replicas: choices.index(20)), .tooFew(replicas: choices.index(3)), .refused("no"), .unknown,
+      ]
+      return feed(.acknowledged(.only, id, answers[choices.index(4)]))
+    }
     guard isLinkUp, !commands.isEmpty else { return }
     let (id, command) = commands.remove(at: choices.index(commands.count))
     feed(.replyReceived(.only, id, answer(to: command, &choices)))
@@ -271,6 +280,8 @@ struct EngineDriver {
         if case .confirmEpoch = command { signs[id] = now }
         if isLinkUp { commands.append((id, command)) }
       case .shutdownCompleted: isStopped = true
+      case .acknowledge(_, let id, _, _): acknowledgements.append(id)
+      case .forgetAcknowledgement(_, let id): acknowledgements.removeAll { $0 == id }
       case .notify, .flushSoon, .observed: break
       }
     }

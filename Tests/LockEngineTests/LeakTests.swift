@@ -9,6 +9,7 @@ import Testing
     case held, shared, permit, entered, queuedHere, queuedInStore, notAnswered, trying
     case allOfSeveral, someOfSeveral, someOfSeveralEntered, severalNotAnswered
     case severalQueuedInStore
+    case forReplicas, forReplicasEntered
   }
 
   /// What becomes of it.
@@ -137,6 +138,12 @@ import Testing
         if case .acquire(let name, _, _, _, _, _, _, _, _) = $0, name == x { queued() } else { World.granting($0) }
       }
       request = script.acquire(alice, all: ["w", "x"], owner: "o")
+    // The store does not say how many have it.
+    case .forReplicas: request = script.acquire(alice, maxHold: 5000, need: ReplicaNeed(replicas: 1))
+    case .forReplicasEntered:
+      script.acquire(alice, owner: "o")
+      world.settle()
+      request = script.acquire(alice, all: ["w", "x"], owner: "o", need: ReplicaNeed(replicas: 1))
     }
     world.settle()
     return request

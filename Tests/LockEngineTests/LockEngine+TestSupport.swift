@@ -52,7 +52,8 @@ final class Script {
         lastNumber += 1
         numbers[CommandID(lastNumber)] = id
         effects.append(.send(CommandID(lastNumber), command))
-      case .reply, .notify, .flushSoon, .observed, .shutdownCompleted: effects.append(effect)
+      case .reply, .notify, .acknowledge, .forgetAcknowledgement, .flushSoon, .observed, .shutdownCompleted:
+        effects.append(effect)
       }
     }
   }
@@ -99,24 +100,25 @@ final class Script {
   @discardableResult
   func acquire(
     _ session: SessionID, _ name: String = "x", mode: HoldMode = .exclusive, wait: Int64? = nil, maxHold: Int64? = nil,
-    owner: String? = nil, meta: String? = nil, progress: Bool = false, onLost: LossAction = .notify
+    owner: String? = nil, meta: String? = nil, progress: Bool = false, onLost: LossAction = .notify,
+    need: ReplicaNeed = .none
   ) -> RequestID {
     ask(
       AcquireRequest(
         session: session, request: newRequest(), target: .one(LockName(name)), mode: mode, waitMilliseconds: wait,
-        maxHoldMilliseconds: maxHold, owner: owner, meta: meta, progress: progress, onLost: onLost))
+        maxHoldMilliseconds: maxHold, owner: owner, meta: meta, progress: progress, onLost: onLost, need: need))
   }
 
   /// Asks for several locks at once.
   @discardableResult
   func acquire(
     _ session: SessionID, all names: [String], mode: HoldMode = .exclusive, wait: Int64? = nil, maxHold: Int64? = nil,
-    owner: String? = nil, meta: String? = nil
+    owner: String? = nil, meta: String? = nil, need: ReplicaNeed = .none
   ) -> RequestID {
     ask(
       AcquireRequest(
         session: session, request: newRequest(), target: .several(names.map { LockName($0) }), mode: mode,
-        waitMilliseconds: wait, maxHoldMilliseconds: maxHold, owner: owner, meta: meta))
+        waitMilliseconds: wait, maxHoldMilliseconds: maxHold, owner: owner, meta: meta, need: need))
   }
 
   private func ask(_ request: AcquireRequest) -> RequestID {
@@ -243,7 +245,7 @@ extension Effect {
   var grantedSession: SessionID? {
     switch self {
     case .reply(let session, _, .acquired), .reply(let session, _, .acquiredAll): session
-    case .reply, .notify, .send, .flushSoon, .observed, .shutdownCompleted: nil
+    case .reply, .notify, .send, .acknowledge, .forgetAcknowledgement, .flushSoon, .observed, .shutdownCompleted: nil
     }
   }
 

@@ -28,7 +28,8 @@ import Testing
   private static let wait = SavedWait(
     place: 1, session: bob, request: RequestID(9), names: [x, LockName("y")], isSeveral: true, mode: .permit(of: 3),
     waitMilliseconds: 1000, maxHoldMilliseconds: 1000, owner: "o", meta: "m", progress: true, onLost: .notify,
-    since: now, deadline: now.adding(milliseconds: 1000), taken: [.init(name: x, token: 4, isReentered: false)])
+    since: now, deadline: now.adding(milliseconds: 1000), taken: [.init(name: x, token: 4, isReentered: false)],
+    need: ReplicaNeed(replicas: 2, durability: .disk))
 
   private static func changed<Record>(_ record: Record, _ body: (inout Record) -> Void) -> Record {
     var record = record
@@ -73,7 +74,28 @@ import Testing
         == "0100000000000000" + "0200000000000000" + "0900000000000000" + "0200000000000000" + name
         + "010000000000000079" + "01" + "02" + "0300000000000000" + "01" + "e803000000000000" + "01"
         + "e803000000000000" + owner + meta + "01" + "06000000000000006e6f74696679" + now + "01" + "00da3f10e9000000"
-        + "0100000000000000" + name + "0400000000000000" + "00")
+        + "0100000000000000" + name + "0400000000000000" + "00" + "02" + "01" + "0000000000000000")
+  }
+
+  /// What is taken for one lock stands behind what the formats before 9 read, which let nothing be taken for one.
+  @Test func aWaitForReplicasIsAPlainOneToTheFormatsBefore() throws {
+    let one = Self.changed(Self.wait) {
+      $0.names = [x]
+      $0.isSeveral = false
+    }
+    var writer = StateWriter()
+    one.write(to: &writer)
+    var state = SavedState()
+    try state.add(.wait, id: 9, writer.bytes, now: Self.now)
+    // Behind an empty list: the need, and one lock with its name, its token and whether it was entered.
+    try state.add(.wait, id: 9, Array(writer.bytes.dropLast(2 + 8 + 9 + 8 + 1)), now: Self.now)
+    #expect(state.waits.map(\.taken.count) == [1, 0])
+    #expect(state.waits.map(\.need) == [one.need, .none])
+    for (at, byte) in [(28, 17 as UInt8), (27, 2), (26, 2)] {
+      var damaged = writer.bytes
+      damaged[damaged.count - at] = byte
+      #expect(throws: StateDamage.self, "\(at)") { try state.add(.wait, id: 9, damaged, now: Self.now) }
+    }
   }
 
   /// A record of a later format may have more behind what is known; one of this format may not.

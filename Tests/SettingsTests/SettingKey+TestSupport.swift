@@ -1,6 +1,7 @@
 import AccessPolicy
 import DaemonSettings
 import LockEngine
+import LockTypes
 import RESP
 
 @testable import SidelockSettings
@@ -25,6 +26,7 @@ extension SettingKey {
     case .hostName: "other"
     case .serverName: "other.test"
     case .verification: "none"
+    case .durability: "disk"
     case .logLevel: "error"
     case .rules: "deny use a to unit:x.service"
     }
@@ -35,7 +37,8 @@ extension SettingKey {
 func leaves(_ value: Any, _ path: String = "") -> [String: String] {
   let children = Mirror(reflecting: value).children
   switch value {
-  case is Settings, is LiveSettings, is EngineSettings, is AccessPolicy, is RedisTLSOptions, is RedisLoginSource:
+  case is Settings, is LiveSettings, is EngineSettings, is AccessPolicy, is RedisTLSOptions, is RedisLoginSource,
+    is ReplicaNeed:
     return children.reduce(into: [:]) { all, child in
       all.merge(leaves(child.value, path + (path.isEmpty ? "" : ".") + (child.label ?? ""))) { first, _ in first }
     }

@@ -37,7 +37,8 @@ import Testing
   func whatIsNoPathMustBeUTF8(_ key: SettingKey) {
     switch key.definition.kind {
     case .redisURL, .filePath, .program, .pemFile, .stateFile, .socketPath: return
-    case .boolean, .userName, .mode, .integer, .keyPrefix, .hostName, .serverName, .verification, .logLevel, .rules:
+    case .boolean, .userName, .mode, .integer, .keyPrefix, .hostName, .serverName, .verification, .durability,
+      .logLevel, .rules:
       break
     }
     let resolution = key == .rules ? resolve([:], rules: [Self.odd]) : resolve([key: Self.odd])

@@ -80,7 +80,7 @@ import Testing
   @Test func theFormatOfTheIdentityAndOfASession() {
     #expect(
       hex(Self.identity.encode())
-        == "08000000000000000800000000000000" + "1000000000000000" + hex(Array("0123456789abcdef".utf8))
+        == "09000000000000000800000000000000" + "1000000000000000" + hex(Array("0123456789abcdef".utf8))
         + "0600000000000000" + hex(Array("host-1".utf8)) + "0900000000000000" + hex(Array("sidelock:".utf8))
         + "1400000000000000" + hex(Array("tcp localhost 6379 0".utf8)))
     #expect(
@@ -115,7 +115,7 @@ import Testing
     var short = records
     short[1].1.removeLast()
     #expect(throws: StateDamage.self) { try SavedDaemon(Self.memory(short)) }
-    // The formats before this one have all of it in one record.
+    // The formats before 7 have all of it in one record.
     var identity = Self.identity.encode()
     (identity[0], identity[8]) = (6, 6)
     let before = (records[0].0, Self.changed { $0.framer = .init(partial: line, seen: 2500, isHopeless: false) })
@@ -177,8 +177,8 @@ import Testing
 
   @Test func anotherFormatIsNotRead() {
     var other = Self.identity.encode()
-    (other[0], other[8]) = (9, 9)
-    #expect(throws: StateDamage("its records are for readers of format 9, and this daemon reads format 8")) {
+    (other[0], other[8]) = (10, 10)
+    #expect(throws: StateDamage("its records are for readers of format 10, and this daemon reads format 9")) {
       try SavedDaemon(Self.memory([], identity: other))
     }
     // The instance becomes a part of keys and messages.

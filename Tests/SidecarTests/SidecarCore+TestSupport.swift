@@ -120,6 +120,11 @@ final class FakeStore: LeaseStore {
     }
   }
 
+  /// Questions for replicas that nobody has answered or forgotten.
+  private(set) var acknowledgements: [AcknowledgementID: ReplicaNeed] = [:]
+  func acknowledge(_ id: AcknowledgementID, _ need: ReplicaNeed, until: BootInstant) { acknowledgements[id] = need }
+  func forgetAcknowledgement(_ id: AcknowledgementID) { acknowledgements[id] = nil }
+
   func key(of other: OtherData, in name: LockName) -> [UInt8] { Array("key of \(name)".utf8) }
 
   func inspect(

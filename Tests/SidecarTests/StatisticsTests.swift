@@ -44,7 +44,7 @@ import Testing
       #expect(last.hasSuffix("total") == (row.kind == .counter), "\(row.name)")
       switch row.unit {
       case .one: #expect(!["_ms", "us"].contains { last.hasSuffix($0) } && !last.contains("bytes"), "\(row.name)")
-      case .milliseconds: #expect(last.hasSuffix("_ms"), "\(row.name)")
+      case .milliseconds: #expect(last.hasSuffix("_ms") || last.hasSuffix("_ms_total"), "\(row.name)")
       case .microseconds: #expect(last.hasSuffix("us") || last.hasSuffix("_microseconds"), "\(row.name)")
       case .bytes: #expect(last.contains("bytes"), "\(row.name)")
       }

@@ -69,7 +69,9 @@ import Testing
         }
       }
     }
-    #expect(try Self.declares(code, "acquire(_:mode:wait:maxHold:owner:meta:lossAction:onLost:onContended:)"))
+    let acquire: Substring =
+      "acquire(_:mode:wait:maxHold:owner:meta:lossAction:replicas:durability:onLost:onContended:)"
+    #expect(try Self.declares(code, acquire))
     #expect(try !Self.declares(code, "acquire(_:wait:)") && !Self.declares(code, "nothing"))
   }
 

@@ -100,6 +100,16 @@ final class HostLease {
     fileprivate(set) var placeKeptUntil: BootInstant?
   }
 
+  /// How many replicas have it, as far as that was asked for.
+  private struct Acknowledgement {
+    var replicas: UInt8 = 0
+    var durability = Durability.memory
+    /// The link over which it was found out; 0: it was not.
+    var link: LinkNumber = 0
+    /// Counts what the store has written of it since it was granted.
+    var writes: UInt16 = 0
+  }
+
   /// Its place among the leases that this host waits for; see ``WantedList``.
   struct Place {
     /// When its place in the store's queue was looked at last, or it began to be wanted.
@@ -130,6 +140,7 @@ final class HostLease {
   /// How often in a row the store has refused to share it or to reserve tokens.
   private(set) var refusals = 0
   private(set) var cohort = Cohort()
+  private var acknowledgement = Acknowledgement()
   /// Grants on this host under it.
   private(set) var grants = 0
   /// Until when it lingers, unused.
@@ -313,6 +324,7 @@ final class HostLease {
     renewal.epoch = 0
     renewal.epochAnswered = epoch
     renewal.doubtedAt = now
+    writtenAgain()
   }
 
   /// Whether another lease may stand in its place in an epoch that grants nothing, and be of an older data set: this one was
@@ -346,6 +358,29 @@ final class HostLease {
     case .held(let term), .lost(let term): saved.state = .over(term)
     case .over: break
     }
+  }
+
+  // MARK: Replicas
+
+  /// Which of its writes is the last one that a question for replicas covers.
+  var writes: UInt16 { acknowledgement.writes }
+
+  /// The store writes it anew, or something that its holders rely on: who has that is not known.
+  func writtenAgain() { acknowledgement = Acknowledgement(writes: acknowledgement.writes &+ 1) }
+
+  /// Replicas had it when `writes` was the last of its writes; `link` is over which that was found out.
+  func acknowledged(by found: ReplicaNeed, writes: UInt16, on link: LinkNumber) {
+    guard writes == acknowledgement.writes, !isAcknowledged(found, on: link) else { return }
+    acknowledgement.replicas = UInt8(clamping: found.replicas)
+    acknowledgement.durability = found.durability
+    acknowledgement.link = link
+  }
+
+  /// Whether it is known, of the data that the store has over `link`, that so many replicas have it.
+  func isAcknowledged(_ need: ReplicaNeed, on link: LinkNumber) -> Bool {
+    let known = acknowledgement
+    return known.link == link
+      && ReplicaNeed(replicas: Int(known.replicas), durability: known.durability).covers(need)
   }
 
   // MARK: Tokens
@@ -395,6 +430,8 @@ final class HostLease {
     term.nextToken = grant.token
     saved.state = .held(term)
     refusals = 0
+    // The counter stands above its tokens only where this was heard of.
+    writtenAgain()
     return true
   }
 

@@ -206,7 +206,8 @@ extension LockEngine {
       // The store had lost it, and granted it anew for an ask that was still under way. Others may have had the lock in
       // between, with tokens above those of the first grant.
       guard grant.token <= lease.term.nextToken else { return leaseVanished(lease, replacedBy: grant, now: now) }
-      // Granted by a push, and again by the reply to an ask that crossed it.
+      // Granted by a push, and again by the reply to an ask that crossed it. If it was lost in between, it was written anew.
+      lease.writtenAgain()
       return lease.extended(from: sentAt)
     }
     guard lock.wanted === lease else { return }

@@ -191,6 +191,7 @@ extension LockEngine {
         continue
       }
       link.renewals.push(lease, at: lease.renewal.at)
+      if !lease.lock.unacknowledged.isEmpty { askReplicasAgain(about: lease.lock) }
       // A waiter may have come when too little of the lease was left.
       if !lease.lock.queue.isEmpty { advance(lease.lock, now: now) }
     }

@@ -80,7 +80,7 @@ extension LockEngine {
       multi.taken.append((hold, false))
       makeReady(multi)
       // All of its names are written down again.
-      stepsLeft -= multi.names.count / 4
+      stepsLeft -= multi.order.count / 4
     } else {
       limit(hold, milliseconds: request.maxHoldMilliseconds, now: now)
     }

@@ -1,12 +1,12 @@
-// Requests for several locks at once: all or none.
+// Requests for several locks at once: all or none. A request for one lock that replicas have to have before its client is
+// told is one, too (`LockEngine+Acknowledging.swift`).
 
 import LockTypes
 
 extension LockEngine {
-  func acquireAll(_ names: [LockName], _ request: AcquireRequest, now: BootInstant) {
+  func acquireAll(_ request: AcquireRequest, now: BootInstant) {
     let multi = MultiLockRequest(
-      request, names: names, since: now, deadline: request.waitMilliseconds.map { now.adding(milliseconds: $0) },
-      tally: tally)
+      request, since: now, deadline: request.waitMilliseconds.map { now.adding(milliseconds: $0) }, tally: tally)
     makeReady(multi)
   }
 
@@ -35,7 +35,7 @@ extension LockEngine {
     if let (hold, _) = multi.taken.first(where: { $0.isReentered && $0.hold.mode != multi.request.mode }) {
       return abandon(multi, .modeConflict(hold.mode), now: now)
     }
-    guard multi.taken.count < multi.order.count else { return complete(multi, now: now) }
+    guard multi.taken.count < multi.order.count else { return tookAll(multi, of: session, now: now) }
     let name = multi.order[multi.taken.count]
     catchUp(name, now: now)
     if let hold = ownHold(of: name, multi.request, in: session, now: now) {
@@ -56,12 +56,15 @@ extension LockEngine {
     wait(waiter, session, now: now)
   }
 
-  private func complete(_ multi: MultiLockRequest, now: BootInstant) {
+  func complete(_ multi: MultiLockRequest, now: BootInstant) {
+    endAcknowledging(multi)
     let taken = multi.finish()
     var tokens: [LockName: Token] = [:]
+    var last: Token = 0
     var valid: Int64?
     for (hold, isReentered) in taken {
       tokens[hold.lock.name] = hold.token
+      last = hold.token
       if let until = hold.lease.map({ validUntil($0).milliseconds(since: now) }) { valid = min(valid ?? until, until) }
       if isReentered {
         hold.count += 1
@@ -69,14 +72,20 @@ extension LockEngine {
       }
       limit(hold, milliseconds: multi.request.maxHoldMilliseconds, now: now)
     }
-    effects.append(
-      .reply(
-        multi.request.session, multi.request.request,
-        .acquiredAll(
-          AcquiredAll(
-            locks: multi.names.compactMap { name in tokens[name].map { .init(name: name, token: $0) } },
-            mode: multi.request.mode, waitedMilliseconds: now.milliseconds(since: multi.since),
-            validMilliseconds: valid))))
+    let waited = now.milliseconds(since: multi.since)
+    let reply: Reply
+    switch multi.request.target {
+    case .one(let name):
+      reply = .acquired(
+        Acquired(
+          name: name, token: last, mode: multi.request.mode, waitedMilliseconds: waited, validMilliseconds: valid))
+    case .several(let names):
+      reply = .acquiredAll(
+        AcquiredAll(
+          locks: names.compactMap { name in tokens[name].map { .init(name: name, token: $0) } },
+          mode: multi.request.mode, waitedMilliseconds: waited, validMilliseconds: valid))
+    }
+    effects.append(.reply(multi.request.session, multi.request.request, reply))
     guard let session = sessions[multi.request.session] else { return }
     for (hold, isReentered) in taken where !isReentered { readmit(hold, in: session, now: now) }
   }
@@ -84,6 +93,7 @@ extension LockEngine {
   /// Answers the request without success; what it had goes to others.
   func abandon(_ multi: MultiLockRequest, _ refusal: Refusal, now: BootInstant) {
     guard !multi.isOver else { return }
+    endAcknowledging(multi)
     let taken = multi.finish()
     refuse(multi.request, refusal)
     giveUp(taken, now: now)
@@ -97,6 +107,7 @@ extension LockEngine {
       remove(waiter, now: now)
       advance(waiter.lock, now: now)
     }
+    endAcknowledging(multi)
     giveUp(multi.letGoOfTaken(), now: now)
     if isShuttingDown { return abandon(multi, .shuttingDown, now: now) }
     if multi.isLate(at: now) {

@@ -165,6 +165,7 @@ extension LockEngine {
     case .timeout: counters.timeouts += 1
     case .busy: counters.busy += 1
     case .deadlock: counters.deadlocks += 1
+    case .underReplicated: counters.underReplicated += 1
     case .cancelled, .notHeld, .lost, .unavailable, .recovering, .wrongType, .limit, .shuttingDown, .modeConflict,
       .noSuchSession, .notAccepted:
       break

@@ -8,13 +8,16 @@ extension LockEngine {
   func acquireRequested(_ request: AcquireRequest, now: BootInstant) {
     guard let session = sessions[request.session], !session.isClosing else { return }
     if isShuttingDown { return refuse(request, .shuttingDown) }
+    guard request.need.isNone, configuration.settings.need.isNone else {
+      return acquireWithReplicas(request, for: session, now: now)
+    }
     switch request.target {
     case .one(let name):
       if let limit = limitMet(by: session, names: 1, request) { return refuse(request, .limit(limit)) }
       acquire(name, request, for: session, now: now)
     case .several(let names):
       if let limit = limitMet(by: session, names: names.count, request) { return refuse(request, .limit(limit)) }
-      acquireAll(names, request, now: now)
+      acquireAll(request, now: now)
     }
   }
 
@@ -71,9 +74,9 @@ extension LockEngine {
     return nil
   }
 
-  private func limitMet(by session: SessionRecord, names count: Int, _ request: AcquireRequest) -> LimitName? {
-    if session.waits.count >= configuration.settings.waitsPerSessionMax { return .waitsPerSession }
-    if session.holdCount + session.waits.count + count > configuration.settings.holdsPerSessionMax {
+  func limitMet(by session: SessionRecord, names count: Int, _ request: AcquireRequest) -> LimitName? {
+    if session.waitCount >= configuration.settings.waitsPerSessionMax { return .waitsPerSession }
+    if session.holdCount + session.waitCount + count > configuration.settings.holdsPerSessionMax {
       return .holdsPerSession
     }
     if let user = session.user {
@@ -256,8 +259,10 @@ extension LockEngine {
   func cancelRequested(_ session: SessionID, request: RequestID?, target: RequestID?, now: BootInstant) {
     guard let record = sessions[session] else { return }
     let waiter = target.flatMap { record.waits[$0] }
+    let multi = target.flatMap { record.requestForReplicas($0) }
     if let waiter { refuse(waiter, .cancelled, now: now) }
-    if let request { effects.append(.reply(session, request, .cancelled(waiter != nil))) }
+    if let multi { abandon(multi, .cancelled, now: now) }
+    if let request { effects.append(.reply(session, request, .cancelled(waiter != nil || multi != nil))) }
     if let waiter { advance(waiter.lock, now: now) }
   }
 

@@ -103,6 +103,7 @@ private final class RareFacts {
   var conflictAt: BootInstant?
   var storeRefusal: String?
   var undated: [Waiter] = []
+  var unacknowledged: [MultiLockRequest] = []
   var refusals = 0
   var progressWaiters = 0
   var progressHolders = 0
@@ -127,6 +128,12 @@ extension LockRecord {
   var undated: [Waiter] {
     get { rare?.undated ?? [] }
     set { if rare != nil || !newValue.isEmpty { rareFacts.undated = newValue } }
+  }
+
+  /// Requests that ask for replicas once the store has confirmed a lease of this lock.
+  var unacknowledged: [MultiLockRequest] {
+    get { rare?.unacknowledged ?? [] }
+    set { if rare != nil || !newValue.isEmpty { rareFacts.unacknowledged = newValue } }
   }
 
   /// The deadline for the confirmation of `conflict`.

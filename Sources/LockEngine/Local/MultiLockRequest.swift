@@ -1,11 +1,9 @@
 import LockTypes
 
-/// A request for several locks. It takes them one by one in the order of their names, which is the same on every host,
+/// A request for several locks, or for one that replicas have to have before its client is told. It takes them one by one in the order of their names, which is the same on every host,
 /// so no two such requests can wait for each other. Its client hears of none before it has all.
 final class MultiLockRequest {
   let request: AcquireRequest
-  /// As the client named them.
-  let names: [LockName]
   /// In the order in which they are taken.
   let order: [LockName]
   let since: BootInstant
@@ -18,15 +16,16 @@ final class MultiLockRequest {
   var isOver = false
   /// It is in the list of those that can go on.
   var isReady = false
+  /// It has all of them, and replicas have to have them before its client is told.
+  var acknowledging: Acknowledging?
   var mark = StateMark()
   private let tally: RecordTally
 
   init(
-    _ request: AcquireRequest, names: [LockName], since: BootInstant, deadline: BootInstant?, tally: RecordTally
+    _ request: AcquireRequest, since: BootInstant, deadline: BootInstant?, tally: RecordTally
   ) {
     self.request = request
-    self.names = names
-    order = names.sorted()
+    order = request.names.sorted()
     self.since = since
     self.deadline = deadline
     self.tally = tally
@@ -34,6 +33,16 @@ final class MultiLockRequest {
   }
 
   deinit { tally.counts.severalRequests -= 1 }
+
+  /// How far it is with waiting for replicas. It waits for no client meanwhile.
+  struct Acknowledging {
+    /// Since when.
+    let since: BootInstant
+    /// Until when they may take.
+    let until: BootInstant
+    /// Questions to the store that are not answered.
+    var asked: [AcknowledgementID] = []
+  }
 
   /// Clears and returns what it has taken so far. Waiter, holds and request refer to each other: every ending breaks
   /// this cycle here.

@@ -11,6 +11,8 @@ struct NumberSource {
   private(set) var probe: UInt64 = 0
   /// Questions for the epoch of the store.
   private(set) var claim: UInt64 = 0
+  /// Questions how many replicas have something.
+  private(set) var acknowledgement: UInt64 = 0
   /// Waits, in the order in which they began.
   private(set) var arrival: UInt64 = 0
   private(set) var nextLocalToken: Token = 1
@@ -52,6 +54,11 @@ struct NumberSource {
   mutating func newClaim(now: BootInstant) -> UInt64 {
     claim = max(claim + 1, UInt64(max(now.nanoseconds / 1000, 0)))
     return claim
+  }
+
+  mutating func newAcknowledgement() -> AcknowledgementID {
+    acknowledgement += 1
+    return AcknowledgementID(acknowledgement)
   }
 
   mutating func newArrival() -> UInt64 {

@@ -74,6 +74,8 @@ final class SessionRecord {
   /// Holds whose loss is to be enforced.
   private(set) var enforcedCount = 0
   private(set) var waits: [RequestID: Waiter] = [:]
+  /// Requests that have all of their locks and wait for replicas; nil: none.
+  private var forReplicas: [RequestID: MultiLockRequest]?
   private(set) var losses: Deque<LostHold> = []
   /// How many there were, forgotten ones included.
   private(set) var lossCount: UInt64 = 0
@@ -252,6 +254,30 @@ final class SessionRecord {
     record.waits[waiter.request.request] = nil
     record.waits.shrinkIfSparse()
     dropIfUnused(owner, record)
+  }
+
+  /// Its requests that wait, for locks or for replicas.
+  var waitCount: Int { waits.count + (forReplicas?.count ?? 0) }
+
+  /// Those that wait for replicas, in the order in which they came.
+  var requestsForReplicas: [MultiLockRequest] {
+    forReplicas?.values.sorted { $0.request.request.rawValue < $1.request.request.rawValue } ?? []
+  }
+
+  func requestForReplicas(_ request: RequestID) -> MultiLockRequest? { forReplicas?[request] }
+
+  func add(waitingForReplicas multi: MultiLockRequest) {
+    forReplicas = forReplicas ?? [:]
+    forReplicas?[multi.request.request] = multi
+    user?.waits += 1
+    charge(LockBytes.of(multi.request))
+  }
+
+  func remove(waitingForReplicas multi: MultiLockRequest) {
+    guard forReplicas?.removeValue(forKey: multi.request.request) != nil else { return }
+    if forReplicas?.isEmpty == true { forReplicas = nil }
+    user?.waits -= 1
+    charge(-LockBytes.of(multi.request))
   }
 
   private func charge(_ bytes: Int) {

@@ -38,12 +38,7 @@ final class Waiter {
   var searchesSeen: [WaitID: UInt64] = [:]
   var mark = StateMark()
   /// All names of its request.
-  var names: [LockName] {
-    switch (partOf?.request ?? request).target {
-    case .one(let name): [name]
-    case .several(let names): names
-    }
-  }
+  var names: [LockName] { request.names }
 
   init(
     _ request: AcquireRequest, lock: LockRecord, since: BootInstant, deadline: BootInstant?, partOf: MultiLockRequest?

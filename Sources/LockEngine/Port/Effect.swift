@@ -8,6 +8,12 @@ public enum Effect: Equatable, Sendable {
   case notify(SessionID, Notification)
   /// Send a command to the store. Its reply comes back as ``Event/replyReceived(_:_:_:)``.
   case send(CommandID, LeaseCommand)
+  /// Find out how many replicas have everything that the store has replied so far, and answer with
+  /// ``Event/acknowledged(_:_:_:)`` when those are enough, or not by `until`. Unlike a command it may take long, so it must
+  /// not keep back the commands behind it.
+  case acknowledge(ShardID, AcknowledgementID, ReplicaNeed, until: BootInstant)
+  /// Nobody waits for that answer any more.
+  case forgetAcknowledgement(ShardID, AcknowledgementID)
   /// Another host waits for what the release before this gives back: send it before output that frees nobody.
   case flushSoon
   /// Something happened to a lock, for those who watch. Only while there are any (``Event/watched(steps:)``).
@@ -120,6 +126,8 @@ public enum Refusal: Equatable, Sendable {
   case notAccepted
   /// A limit was reached.
   case limit(LimitName)
+  /// Too few replicas have acknowledged the grant in time, so that it was given back. `words`: why it cannot be had at all.
+  case underReplicated(ReplicaNeed, acknowledged: Int, String?)
   /// The daemon stops.
   case shuttingDown
 }

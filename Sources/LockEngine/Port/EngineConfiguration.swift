@@ -73,6 +73,10 @@ public struct EngineSettings: Equatable, Sendable {
   public var cohortMilliseconds: Int64 = 50
   /// How long a try waits for any reply of the store, in milliseconds; longer where the link is slow.
   public var storeTimeoutMilliseconds: Int64 = 2_000
+  /// What every request needs at the least: how many replicas have to have a lease before its client is told.
+  public var need = ReplicaNeed.none
+  /// How long they may take, in milliseconds.
+  public var replicasTimeoutMilliseconds: Int64 = 1000
   /// Waits that one session may have.
   public var waitsPerSessionMax = 128
   /// Holds that one session may have.

@@ -22,4 +22,10 @@ public struct EngineCounters: Equatable, Sendable {
   public var epochs: UInt64 = 0
   /// Leases that this host took over into another epoch.
   public var reclaims: UInt64 = 0
+  /// Requests whose grant enough replicas had when their clients were told.
+  public var acknowledged: UInt64 = 0
+  /// How long those took beyond the grant, all together, in milliseconds.
+  public var acknowledgedMilliseconds: UInt64 = 0
+  /// Requests that had to give back what they were granted, because too few replicas had it.
+  public var underReplicated: UInt64 = 0
 }

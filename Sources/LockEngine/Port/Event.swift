@@ -39,6 +39,8 @@ public enum Event: Equatable, Sendable {
   case replyReceived(ShardID, CommandID, LeaseReply)
   /// The store sent a push.
   case pushReceived(ShardID, LeasePush)
+  /// What came of the question how many replicas have what was granted (``Effect/acknowledge(_:_:_:until:)``).
+  case acknowledged(ShardID, AcknowledgementID, AcknowledgementAnswer)
   /// The moment ``LockEngine/nextDeadline`` has come.
   case timerFired
   /// The daemon is to stop: every lease is given back, every client told.
@@ -76,8 +78,8 @@ extension Event {
     case .reconfigured, .watched, .keepingStopped, .localTokensReserved, .turnEnded: true
     case .sessionOpened, .sessionDescribed, .sessionClosed, .inputEnded, .acquireRequested, .releaseRequested,
       .extendRequested, .downgradeRequested, .transferRequested, .breakRequested, .cancelRequested, .linkUp, .linkDown,
-      .commandSent, .replyReceived, .pushReceived, .timerFired, .shutdownRequested, .sessionEvicted, .restored,
-      .lossesRestored:
+      .commandSent, .replyReceived, .pushReceived, .acknowledged, .timerFired, .shutdownRequested, .sessionEvicted,
+      .restored, .lossesRestored:
       false
     }
   }
@@ -127,12 +129,14 @@ public struct AcquireRequest: Equatable, Sendable {
   public var progress: Bool
   /// What happens to the client's process if the lock is lost.
   public var onLost: LossAction
+  /// Where the lease has to be before the client is told.
+  public var need: ReplicaNeed
 
   /// A request for `target`.
   public init(
     session: SessionID, request: RequestID, target: AcquireTarget, mode: HoldMode = .exclusive,
     waitMilliseconds: Int64? = nil, maxHoldMilliseconds: Int64? = nil, owner: String? = nil, meta: String? = nil,
-    progress: Bool = false, onLost: LossAction = .notify
+    progress: Bool = false, onLost: LossAction = .notify, need: ReplicaNeed = .none
   ) {
     self.session = session
     self.request = request
@@ -144,5 +148,14 @@ public struct AcquireRequest: Equatable, Sendable {
     self.meta = meta
     self.progress = progress
     self.onLost = onLost
+    self.need = need
+  }
+
+  /// The locks.
+  public var names: [LockName] {
+    switch target {
+    case .one(let name): [name]
+    case .several(let names): names
+    }
   }
 }

@@ -34,7 +34,11 @@ extension LockEngine {
   /// - Returns: false when everything is noted.
   public func noteEverything(_ progress: inout NotingProgress, atMost count: Int) -> Bool {
     guard let changes else { return false }
-    if progress.last == nil { changes.touchEpoch() }
+    if progress.last == nil {
+      changes.touchEpoch()
+      // Those that have re-entered all of their locks would be found by none of them.
+      for id in acknowledgements.keys.sorted() { if let multi = acknowledgements[id]?.request { changes.touch(multi) } }
+    }
     var left = count
     while left > 0 {
       // What has ended since it was found, or came since then, was noted when that happened.
@@ -49,6 +53,7 @@ extension LockEngine {
           left -= 1
         }
         if !lock.unconfirmedReleases.isEmpty { changes.touch(lock) }
+        for multi in lock.unacknowledged where multi.acknowledging != nil { changes.touch(multi) }
         progress.holds = Array(lock.holds)[...]
         progress.waiters = Array(lock.queue.live)[...]
       } else {
@@ -140,7 +145,9 @@ extension LockEngine {
     // Waits go first: a lock that this session loses must not pass to a wait of its own.
     let waiters = record.waits.values.sorted { $0.request.request.rawValue < $1.request.request.rawValue }
     for waiter in waiters where !waiter.isOver { refuse(waiter, .shuttingDown, now: now) }
-    stepsLeft -= waiters.count
+    let multis = record.requestsForReplicas
+    for multi in multis { abandon(multi, .shuttingDown, now: now) }
+    stepsLeft -= waiters.count + multis.count
     var locks = waiters.map(\.lock)
     // One at least, or it would not come to an end.
     repeat {
@@ -188,6 +195,7 @@ extension LockEngine {
     for waiter in record.waits.values.sorted(by: { $0.request.request.rawValue < $1.request.request.rawValue }) {
       changes?.touch(waiter)
     }
+    for multi in record.requestsForReplicas { changes?.touch(multi) }
   }
 
   private func append<Stored>(
@@ -243,27 +251,26 @@ extension LockEngine {
 
   private func stored(_ waiter: Waiter) -> SavedWait? {
     stored(
-      waiter.request, at: waiter, names: [waiter.lock.name], isSeveral: false, since: waiter.since,
+      waiter.request, at: waiter, since: waiter.since,
       deadline: waiter.deadline, taken: [])
   }
 
   private func stored(_ multi: MultiLockRequest) -> SavedWait? {
     stored(
-      multi.request, at: multi.waiter, names: multi.names, isSeveral: true, since: multi.since,
-      deadline: multi.deadline,
+      multi.request, at: multi.waiter, since: multi.since, deadline: multi.deadline,
       taken: multi.taken.map { .init(name: $0.hold.lock.name, token: $0.hold.token, isReentered: $0.isReentered) })
   }
 
   private func stored(
-    _ request: AcquireRequest, at waiter: Waiter?, names: [LockName], isSeveral: Bool, since: BootInstant,
-    deadline: BootInstant?, taken: [SavedWait.Taken]
+    _ request: AcquireRequest, at waiter: Waiter?, since: BootInstant, deadline: BootInstant?, taken: [SavedWait.Taken]
   ) -> SavedWait? {
     guard let changes, sessions[request.session]?.isKept == true else { return nil }
+    let isSeveral = if case .several = request.target { true } else { false }
     return SavedWait(
       place: waiter?.mark.place ?? changes.lastPlace, session: request.session,
-      request: request.request, names: names, isSeveral: isSeveral, mode: request.mode,
+      request: request.request, names: request.names, isSeveral: isSeveral, mode: request.mode,
       waitMilliseconds: request.waitMilliseconds, maxHoldMilliseconds: request.maxHoldMilliseconds,
       owner: request.owner, meta: request.meta, progress: request.progress, onLost: request.onLost, since: since,
-      deadline: deadline, taken: taken)
+      deadline: deadline, taken: taken, need: request.need)
   }
 }

@@ -114,7 +114,7 @@ extension LockEngine {
   private func restore(_ stored: SavedWait, now: BootInstant) {
     guard let session = sessions[stored.session] else { return }
     let request = stored.acquireRequest
-    guard stored.isSeveral else {
+    guard stored.isSeveral || !stored.need.isNone else {
       let isTry = request.waitMilliseconds == 0
       // A try is decided by an ask of this process.
       let deadline = isTry ? now.adding(milliseconds: configuration.settings.storeTimeoutMilliseconds) : stored.deadline
@@ -125,7 +125,7 @@ extension LockEngine {
       return armDeadlockSearch(for: waiter, now: now)
     }
     let multi = MultiLockRequest(
-      request, names: stored.names, since: stored.since, deadline: stored.deadline, tally: tally)
+      request, since: stored.since, deadline: stored.deadline, tally: tally)
     for taken in stored.taken {
       guard let hold = session.hold(of: taken.name, token: taken.token) else { continue }
       multi.taken.append((hold, taken.isReentered))

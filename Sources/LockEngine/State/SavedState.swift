@@ -230,6 +230,7 @@ struct SavedWait: Equatable {
   var since: BootInstant
   var deadline: BootInstant?
   var taken: [Taken]
+  var need: ReplicaNeed
 
   func write(to writer: inout StateWriter) {
     writer.write(place)
@@ -247,6 +248,14 @@ struct SavedWait: Equatable {
     writer.write(onLost)
     writer.write(since)
     writer.write(deadline)
+    // Formats before 9 let nothing be taken for one lock. What they find here they take for a plain wait.
+    write(isSeveral ? taken : [], to: &writer)
+    writer.write(UInt8(clamping: need.replicas))
+    writer.write(need.durability == .disk)
+    write(isSeveral ? [] : taken, to: &writer)
+  }
+
+  private func write(_ taken: [Taken], to writer: inout StateWriter) {
     writer.write(UInt64(taken.count))
     for lock in taken {
       writer.write(lock.name.bytes)
@@ -273,20 +282,35 @@ extension SavedWait {
     onLost = try reader.lossAction()
     since = try reader.moment()
     deadline = try reader.optionalMoment()
-    taken = []
-    for _ in 0..<(try reader.count()) {
-      taken.append(Taken(name: try reader.name(), token: try reader.signed(), isReentered: try reader.bool()))
-    }
+    taken = try Self.taken(from: &reader)
+    need = .none
     guard isSeveral ? taken.count <= names.count && !names.isEmpty : names.count == 1 && taken.isEmpty else {
       throw StateDamage()
     }
+    // Formats 4 to 8 do not have it.
+    guard !reader.isAtEnd else { return }
+    need.replicas = Int(try reader.byte())
+    need.durability = try reader.bool() ? .disk : .memory
+    let ofOne = try Self.taken(from: &reader)
+    guard need.replicas <= ReplicaNeed.replicasMax, ofOne.count <= (isSeveral || need.isNone ? 0 : 1) else {
+      throw StateDamage()
+    }
+    taken += ofOne
+  }
+
+  private static func taken(from reader: inout StateReader) throws(StateDamage) -> [Taken] {
+    var taken: [Taken] = []
+    for _ in 0..<(try reader.count()) {
+      taken.append(Taken(name: try reader.name(), token: try reader.signed(), isReentered: try reader.bool()))
+    }
+    return taken
   }
 
   var acquireRequest: AcquireRequest {
     AcquireRequest(
       session: session, request: request, target: isSeveral ? .several(names) : .one(names[0]), mode: mode,
       waitMilliseconds: waitMilliseconds, maxHoldMilliseconds: maxHoldMilliseconds, owner: owner, meta: meta,
-      progress: progress, onLost: onLost)
+      progress: progress, onLost: onLost, need: need)
   }
 }
 

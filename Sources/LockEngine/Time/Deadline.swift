@@ -26,6 +26,8 @@ enum Deadline {
   case search(Waiter)
   /// The search for a deadlock on this host is to be made again.
   case cycle(Waiter)
+  /// Replicas have taken as long as they may.
+  case acknowledgement(MultiLockRequest)
   /// The link may have been silent while a push is waited for, or places in the store's queue not been looked at.
   case heartbeat
 
@@ -43,6 +45,8 @@ enum Deadline {
     case .place(let lease): lease.isHeld && lease.cohort.placeKeptUntil == moment
     case .search(let waiter): !waiter.isOver && waiter.search?.at == moment
     case .cycle(let waiter): !waiter.isOver
+    // Where the store was asked, its answer decides.
+    case .acknowledgement(let multi): multi.acknowledging.map { $0.until == moment && $0.asked.isEmpty } ?? false
     case .heartbeat: true
     }
   }
@@ -54,7 +58,7 @@ enum Deadline {
     case .maxHold(let hold): hold.lock
     case .recheck(let lock), .conflict(let lock), .progress(let lock), .repeatRelease(let lock, _): lock
     case .idle(let lease), .share(let lease), .reserve(let lease), .place(let lease): lease.lock
-    case .heartbeat: nil
+    case .acknowledgement, .heartbeat: nil
     }
   }
 }

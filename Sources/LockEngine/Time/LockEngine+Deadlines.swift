@@ -62,6 +62,8 @@ extension LockEngine {
     case .cycle(let waiter):
       breakDeadlocks(of: waiter, now: now)
       if waiter.isOver { advance(waiter.lock, now: now) }
+    case .acknowledgement(let multi):
+      makeReady(multi)
     case .heartbeat:
       heartbeatDue(now: now)
     }

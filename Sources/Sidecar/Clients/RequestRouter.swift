@@ -110,7 +110,7 @@ final class RequestRouter {
           target: options.names == nil ? .one(params.name) : .several(names),
           mode: options.mode, waitMilliseconds: params.waitMilliseconds,
           maxHoldMilliseconds: params.maxHoldMilliseconds, owner: options.owner, meta: params.meta,
-          progress: params.progress, onLost: options.onLost))
+          progress: params.progress, onLost: options.onLost, need: options.need))
     }
   }
 

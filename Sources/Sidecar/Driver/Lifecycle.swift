@@ -160,6 +160,7 @@ final class Lifecycle {
       // A dead link must be noticed in time to save the leases.
       min(2 * core.engine.roundTrip.timeoutMilliseconds, configuration.settings.live.engine.goneMilliseconds / 3)
     }
+    link.need = { [configuration] in configuration.settings.live.engine.need }
     core.parts.queries.hostCalls = HostCalls(
       loop: loop, store: link,
       timeoutMilliseconds: { [unowned core] in core.engine.holderTimeoutMilliseconds })

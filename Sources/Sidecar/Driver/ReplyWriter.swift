@@ -80,6 +80,13 @@ struct ReplyWriter {
       // More have no room in a line.
       let cycle = steps.prefix(Self.cycleShownMax).map { info($0, for: session) }
       writer.failure(id: id, .deadlock) { MessageWriter.writeCycle(cycle, to: &$0) }
+    case .underReplicated(let need, let acknowledged, let words):
+      writer.failure(id: id, .underReplicated) { json in
+        json.member("replicas", Int64(need.replicas))
+        json.member("acknowledged", Int64(acknowledged))
+        json.member("durability", need.durability.rawValue)
+        if let words { json.member("detail", words) }
+      }
     case .noSuchSession:
       Self.writeNoSuchSession(id: id, to: &writer)
     case .notAccepted:

@@ -286,6 +286,7 @@ final class SidecarCore {
     case .sent(let command): feed(.commandSent(.only, command))
     case .reply(let command, let reply): feed(.replyReceived(.only, command, reply))
     case .push(let push): feed(.pushReceived(.only, push))
+    case .acknowledged(let id, let answer): feed(.acknowledged(.only, id, answer))
     case .call(let id, let inbox, let payload): parts.queries.hostAsked(id, from: inbox, payload)
     case .answer(let id, let payload): parts.queries.hostCalls?.answered(id, payload)
     }
@@ -309,6 +310,10 @@ final class SidecarCore {
       parts.watches.notifyWatchers(of: name, event)
     case .send(let id, let command):
       store?.submit(command, id: id, of: actingUser)
+    case .acknowledge(_, let id, let need, let until):
+      store?.acknowledge(id, need, until: until)
+    case .forgetAcknowledgement(_, let id):
+      store?.forgetAcknowledgement(id)
     case .flushSoon:
       store?.isUrgent = true
     case .shutdownCompleted:

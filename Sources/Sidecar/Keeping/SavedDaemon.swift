@@ -294,7 +294,7 @@ struct SavedInput {
 /// What a daemon before this one left: clients that are connected, what they have, and who it was.
 struct SavedDaemon {
   /// The format of all records, the engine's too. Each from the first on is read as it was written.
-  static let version: UInt64 = 8
+  static let version: UInt64 = 9
   /// The first format: no release wrote one before it.
   static let firstVersion: UInt64 = 4
   /// The first format whose readers can go on with records of this one: what is new, they pass over. Who does not know

@@ -150,6 +150,15 @@ extension Statistic {
     },
     counter("redis.errors_total", "errors that Redis answered") { $0.store?.statistics.errors },
     counter("redis.leases_total", "leases that Redis granted") { $0.ofStore(\.leases) },
+    counter("redis.acknowledged_total", "requests whose clients were told when enough replicas had the lease") {
+      $0.ofStore(\.acknowledged)
+    },
+    counter("redis.acknowledged_ms_total", "how long replicas took for them, all together", .milliseconds) {
+      $0.ofStore(\.acknowledgedMilliseconds)
+    },
+    counter("redis.under_replicated_total", "requests that gave the lock back because too few replicas had it") {
+      $0.ofStore(\.underReplicated)
+    },
     counter("redis.leases_lost_total", "leases that could not be renewed in time, or that Redis no longer had") {
       $0.ofStore(\.leasesLost)
     },

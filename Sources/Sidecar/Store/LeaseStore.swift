@@ -38,6 +38,12 @@ protocol LeaseStore: AnyObject {
   /// Sends a command of the engine's. Its reply comes as an event, unless the link breaks. `user`: on whose behalf.
   func submit(_ command: LeaseCommand, id: CommandID, of user: UInt32?)
 
+  /// Finds out whether as many replicas as that have everything that came from the store so far, until then. The answer comes
+  /// as an event.
+  func acknowledge(_ id: AcknowledgementID, _ need: ReplicaNeed, until: BootInstant)
+  /// Nobody waits for that answer any more.
+  func forgetAcknowledgement(_ id: AcknowledgementID)
+
   /// What the store calls the key of a lock that holds data of others.
   func key(of other: OtherData, in name: LockName) -> [UInt8]
   /// Asks what stands there about `names`, in their order.
@@ -107,6 +113,8 @@ enum StoreEvent {
   case reply(CommandID, LeaseReply)
   /// Something that concerns leases.
   case push(LeasePush)
+  /// How many replicas have what was asked about.
+  case acknowledged(AcknowledgementID, AcknowledgementAnswer)
   /// Another daemon asks something.
   case call(UInt64, from: String, [UInt8])
   /// Another daemon answers what it was asked under that number.

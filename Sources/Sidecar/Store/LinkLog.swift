@@ -1,6 +1,7 @@
 import LockTypes
 import Logging
 import RESP
+import RedisLeases
 
 /// Logs what happens to the link to Redis: now and then what others can cause at will, and once an outage of hours.
 struct LinkLog {
@@ -93,6 +94,28 @@ struct LinkLog {
   mutating func leftOut(now: BootInstant) {
     guard let count = tally.toLog(kind: "inbox", now: now) else { return }
     logger.warning("too many messages to the inbox; some were left out", metadata: ["count": "\(count)"])
+  }
+
+  /// No connection on which replicas can be waited for.
+  mutating func noReplicas(_ reason: String, now: BootInstant) {
+    guard let count = tally.toLog(kind: "replicas", now: now) else { return }
+    logger.warning(
+      "no second connection to Redis, on which replicas are waited for",
+      metadata: ["reason": "\(reason)", "count": "\(count)"])
+  }
+
+  /// What the server says of its replicas, where every lease needs some.
+  func learned(_ facts: ReplicaRounds.Facts, need: ReplicaNeed) {
+    if let connected = facts.connected, connected < need.replicas {
+      logger.warning(
+        "Redis has fewer replicas than the setting replicas asks for: no lock can be had",
+        metadata: ["connected": "\(connected)", "replicas": "\(need.replicas)"])
+    }
+    if let least = facts.leastToWrite, least < need.replicas {
+      logger.warning(
+        "a primary that has lost its replicas goes on to renew leases; set min-replicas-to-write in Redis",
+        metadata: ["min-replicas-to-write": "\(least)", "replicas": "\(need.replicas)"])
+    }
   }
 
   func notUnderstood() { logger.warning("a message to the inbox was not understood") }

@@ -43,7 +43,8 @@ final class RedisLink: RedisChannelOwner {
   private let makeTarget: (RedisAddress) -> (RedisDialer, LinkSecurity?)
   /// The pause before the next connection.
   private var pause: (task: Scheduled<Void>, number: UInt64)?
-  private let isTCP: Bool
+  private var endpoint: RedisURL.Endpoint
+  private var isTCP: Bool { if case .unix = endpoint { false } else { true } }
   private var machine: RedisLinkMachine
   /// The connection, with the address to which it leads.
   private var current: (channel: any Channel, address: String)?
@@ -53,6 +54,10 @@ final class RedisLink: RedisChannelOwner {
   private var output = ByteBuffer()
   private var watch: Scheduled<Void>?
   private var log: LinkLog
+  /// The connections on which replicas are waited for: in memory, and on disk.
+  private var replicaLinks: [ReplicaLink] = []
+  /// What every lease needs by the settings in force.
+  var need: () -> ReplicaNeed = { .none }
   private var counters = LinkStatistics()
 
   /// Whether commands may be submitted.
@@ -72,6 +77,7 @@ final class RedisLink: RedisChannelOwner {
     set {
       machine.timeoutMilliseconds = newValue
       sentinels?.timeoutMilliseconds = newValue
+      for replicas in replicaLinks { replicas.timeoutMilliseconds = newValue }
     }
   }
   /// Commands that wait for room.
@@ -112,16 +118,13 @@ final class RedisLink: RedisChannelOwner {
     self.makeTarget = makeTarget
     switch url.endpoint {
     case .tcp(let host, let port):
-      isTCP = true
       sentinels = nil
       (dialer, security) = makeTarget(RedisAddress(host: host, port: port))
     case .unix:
-      isTCP = false
       sentinels = nil
       security = nil
       dialer = RedisDialer(loop: loop, endpoint: url.endpoint, security: nil, clock: clock)
     case .sentinels(let set):
-      isTCP = true
       sentinels = SentinelWatch(
         set, loop: loop, clientName: "sidelockd-\(host)", timeoutMilliseconds: timeoutMilliseconds, clock: clock,
         logger: logger
@@ -130,6 +133,7 @@ final class RedisLink: RedisChannelOwner {
       security = nil
       dialer = RedisDialer(loop: loop, endpoint: url.endpoint, security: nil, clock: clock)
     }
+    endpoint = url.endpoint
     login = LinkLogin(loop: loop, now: clock.now, source: source)
     login.onFound = { [unowned self] login in
       machine.loginRead(login, now: clock.now())
@@ -137,6 +141,17 @@ final class RedisLink: RedisChannelOwner {
     }
     login.onFailure = { [unowned self] reason in log.loginUnread(reason, now: clock.now()) }
     sentinels?.onSwitch = { [unowned self] in switched(to: $0) }
+    replicaLinks = Durability.allCases.map { durability in
+      let link = ReplicaLink(
+        durability, loop: loop, key: encoder.acknowledgementKey,
+        configuration: RedisConnectionConfiguration(
+          database: url.database, clientName: "sidelockd-\(host)-replicas", inbox: [], scripts: []),
+        timeoutMilliseconds: timeoutMilliseconds, clock: clock, login: { [login] in login.current }
+      ) { onEvent(.acknowledged($0, $1)) }
+      link.onFacts = { [unowned self] in log.learned($0, need: need()) }
+      link.onTrouble = { [unowned self] in log.noReplicas($0, now: self.clock.now()) }
+      return link
+    }
   }
 
   // MARK: Connecting
@@ -163,6 +178,7 @@ final class RedisLink: RedisChannelOwner {
       guard let primary else { return self.ended(number, reason: sentinels.reason, isRoundOver: true) }
       if self.primary != primary {
         self.primary = primary
+        self.endpoint = .tcp(host: primary.host, port: primary.port)
         (self.dialer, self.security) = self.makeTarget(primary)
       }
       self.logIn(number)
@@ -263,8 +279,18 @@ final class RedisLink: RedisChannelOwner {
     if isRoundOver { decideFirstOutcome() }
     // The status line tells it at the end of a turn.
     if reason != known { onOutput() }
-    if outage.wasReady { onEvent(.down) }
+    if outage.wasReady {
+      onEvent(.down)
+      for replicas in replicaLinks { replicas.linkDown() }
+    }
     for id in outage.unanswered { queries.removeValue(forKey: id)?(nil) }
+  }
+
+  /// Makes connections to the very address of the link, with the same security.
+  private func dialerBeside() -> RedisDialer {
+    var endpoint = self.endpoint
+    if let current, case .tcp(_, let port) = endpoint { endpoint = .tcp(host: current.address, port: port) }
+    return RedisDialer(loop: loop, endpoint: endpoint, security: security, clock: clock)
   }
 
   private func hangUp() {
@@ -301,8 +327,19 @@ final class RedisLink: RedisChannelOwner {
     if machine.hasOutput { onOutput() }
   }
 
+  func acknowledge(_ id: AcknowledgementID, _ need: ReplicaNeed, until: BootInstant) {
+    replicas(need.durability).ask(id, replicas: need.replicas, until: until)
+  }
+
+  func forgetAcknowledgement(_ id: AcknowledgementID) {
+    for replicas in replicaLinks { replicas.forget(id) }
+  }
+
+  private func replicas(_ durability: Durability) -> ReplicaLink { replicaLinks[durability == .memory ? 0 : 1] }
+
   /// Sends everything that was submitted since the last time in one write.
   func flush() {
+    for replicas in replicaLinks where replicas.hasWork { replicas.goOn() }
     guard let current, machine.hasOutput else {
       machine.isUrgent = false
       return
@@ -382,6 +419,9 @@ final class RedisLink: RedisChannelOwner {
     onEvent(.up)
     // It may have become another one while the connection was made.
     machine.loginRead(login.current, now: clock.now())
+    for replicas in replicaLinks {
+      replicas.linkUp(run: info.client.runID, dialer: dialerBeside(), isExpected: replicas.isExpected(by: need()))
+    }
     decideFirstOutcome()
   }
 

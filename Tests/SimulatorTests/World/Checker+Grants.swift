@@ -31,7 +31,7 @@ extension Checker {
       world.fail("request \(id.rawValue) was served before request \(first), which came earlier")
     }
     // A request for several locks gets each part before its client hears of it.
-    if !wish.isSeveral && !isHanded {
+    if !wish.takesUnseen && !isHanded {
       verifyCohort(host, name, wish.mode, cameFirst: request)
       verifyNobodyIsPassed(host, request, name, wish.mode)
     }

@@ -47,9 +47,12 @@ final class Checker {
     var mode: HoldMode
     var waitMilliseconds: Int64?
     var owner: String?
+    var need = ReplicaNeed.none
 
+    /// Whether it gets locks before its client hears of them.
+    var takesUnseen: Bool { isSeveral || !need.isNone }
     /// Whether it stands in the queue of one lock, where its place is known.
-    var queuesForOne: Bool { !isSeveral && waitMilliseconds != 0 }
+    var queuesForOne: Bool { !takesUnseen && waitMilliseconds != 0 }
   }
 
   /// A span of true time in which somebody held or waited; refusals for deadlocks are checked against it.
@@ -281,9 +284,11 @@ final class Checker {
     verifyPunctual(host, request, reply)
     switch (request.kind, reply) {
     case (.acquire(let wish), .acquired(let acquired)) where !wish.isSeveral:
+      verifyTold(host, wish)
       granted(host, id, request, wish, acquired.token, validMilliseconds: acquired.validMilliseconds)
       if acquired.mode != wish.mode { world.fail("asked for \(wish.mode), got \(acquired.mode)") }
     case (.acquire(let wish), .acquiredAll(let grant)) where wish.isSeveral:
+      verifyTold(host, wish)
       if grant.locks.map(\.name) != wish.names.map({ names[$0] }) {
         world.fail("the locks of a grant are not those that were asked for: \(grant.locks)")
       }
@@ -406,11 +411,14 @@ final class Checker {
     else { return }
     let waited = host.bootNow.milliseconds(since: request.issuedBoot)
     let slack = world.plan.latenessMicroseconds / 1000 + 3
+    let forReplicas = wish.need.isNone ? 0 : world.plan.engine.settings.replicasTimeoutMilliseconds
     let limit =
       wait == 0
       ? (max(world.plan.engine.settings.storeTimeoutMilliseconds, 2 * host.longestRoundTrip)
         + world.plan.engine.settings.inUseTimeoutMilliseconds + host.longestRoundTrip) * Int64(wish.names.count) : wait
-    if waited > limit + slack { world.fail("a request with a limit of \(limit) ms was answered after \(waited) ms") }
+    if waited > limit + forReplicas + slack {
+      world.fail("a request with a limit of \(limit) ms was answered after \(waited) ms")
+    }
     switch reply {
     case .refused(.timeout) where waited < wait:
       world.fail("a request with a limit of \(wait) ms timed out after \(waited) ms")
@@ -443,6 +451,7 @@ final class Checker {
     case .modeConflict:
       if !request.sawOthers, world.isCalm { world.fail("a conflict over \(names), which nobody else had or wanted") }
     case .deadlock(let steps): verifyDeadlock(host, request, steps)
+    case .underReplicated: if wish.need.isNone { world.fail("a request is refused for replicas that it needs not") }
     case .cancelled, .shuttingDown: break
     case .notHeld, .lost, .limit, .noSuchSession, .notAccepted: world.fail("an acquire was refused with \(refusal)")
     }

@@ -15,12 +15,14 @@ enum Mistake: String, CaseIterable {
   case reclaimWithoutCompare, noOverride, noFloor, floorPerName, sameIdForLostReply, placesAreTakenAnew
   // About hosts that are taken for dead.
   case lifeIsCountedTooLong, nothingKnownIsDeath
+  // About replicas.
+  case tooFewAreEnough
 
   var scripts: [RedisScript] {
     switch self {
     case .none, .leaseIsCountedTooLong, .leaseHasTheLengthOfTheDay, .clockStopsWhileSuspended, .linkDownIsNotTold,
       .waitsAreDatedByOwnClocks, .placesAreNotLookedAt, .graceIsTooShort, .graceIgnoresClocks, .noOverride,
-      .noFloor, .floorPerName, .sameIdForLostReply, .placesAreTakenAnew, .lifeIsCountedTooLong:
+      .noFloor, .floorPerName, .sameIdForLostReply, .placesAreTakenAnew, .lifeIsCountedTooLong, .tooFewAreEnough:
       RedisScript.leases
     case .nothingKnownIsDeath:
       edited(.acquire, "ends ~= nil and ends <= now_ms()", "ends == nil or ends <= now_ms()")
@@ -152,6 +154,7 @@ enum Mistake: String, CaseIterable {
     case .noFloor, .floorPerName: "which was given out before"
     case .sameIdForLostReply: "a second time"
     case .placesAreTakenAnew: "stands behind"
+    case .tooFewAreEnough: "have not acknowledged"
     case .none, .releaseIgnoresTheOwner, .renewalTakesForeignKeys, .counterIsNotKept, .permitsAreNotCounted,
       .releaseTakesEarlierPermits, .conflictIsNotSeen, .leaseIsCountedTooLong, .leaseHasTheLengthOfTheDay,
       .clockStopsWhileSuspended, .linkDownIsNotTold, .waitsAreDatedByOwnClocks, .noPlaceBehindOwnReaders,
@@ -166,6 +169,7 @@ enum Mistake: String, CaseIterable {
     if self == .noPlaceBehindOwnReaders { plan.faults = [] }
     if self == .placesAreNotLookedAt { plan.faults = [.evictQueue, .loseEntry, .lostPush] }
     if self == .leaseHasTheLengthOfTheDay { plan.faults = [.leaseChange, .cut] }
+    if self == .tooFewAreEnough { plan.replicaPercent = 60 }
     if self == .passedOnUnsurely { plan.faults = [.rightTaken] }
     if self == .readersIgnoreTheWriter || self == .acquireIgnoresTheQueue {
       (plan.faults, plan.sharedPercent) = ([], 60)

@@ -79,6 +79,8 @@ struct Plan {
   var chainPercent: Double
   /// Downgrades, transfers and breaks.
   var meddlePercent: Double
+  /// Requests that replicas have to have before their clients are told.
+  var replicaPercent: Double
   var faults: [Fault]
   var faultEveryMilliseconds: Int64
   /// How long no further epoch is begun by a fault once one was, so that graces come to an end.
@@ -178,6 +180,7 @@ struct Plan {
     clocksAreApart = apart.chance(10)
     if clocksAreApart { driftMax = Self.driftLimit }
     leasesDiffer = apart.chance(20)
+    replicaPercent = 0
     // A daemon that begins anew knows of no lease but its own.
     if leasesDiffer, chosen.contains(where: \.beginsEpoch), !chosen.contains(.crashDaemon), apart.chance(50) {
       faults.append(.crashDaemon)
@@ -206,6 +209,7 @@ struct Plan {
       changesHands()
       faults = [apart.pick([.failover, .restartWithOldData, .swapDatabase])]
     }
+    replicaPercent = apart.pick([0, 0, 10, 60])
   }
 
   /// What the one per cent that is left for clocks that run apart has room for: one that is fast by this, and one that is
@@ -240,6 +244,7 @@ struct Plan {
       $0.settings.cohortMax = cohortMax
       $0.settings.cohortMilliseconds = cohortMilliseconds
       $0.settings.storeTimeoutMilliseconds = linkTimeoutMilliseconds
+      $0.settings.replicasTimeoutMilliseconds = 300
       $0.renewalBatchMax = renewalBatchMax
       $0.stepsPerSlice = stepsPerSlice
     }

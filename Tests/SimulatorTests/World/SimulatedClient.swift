@@ -87,13 +87,21 @@ final class SimulatedClient {
   func acquire(
     _ wish: Checker.Wish, as given: RequestID? = nil, maxHoldMilliseconds: Int64? = nil, progress: Bool = false
   ) -> RequestID {
+    var wish = wish
+    let percent = world.plan.replicaPercent
+    if percent > 0, world.clientsAct, !world.isScripted, world.random.chance(percent) {
+      wish.need = world.random.pick([
+        ReplicaNeed(replicas: 1), ReplicaNeed(replicas: 2), ReplicaNeed(durability: .disk),
+        ReplicaNeed(replicas: 1, durability: .disk),
+      ])
+    }
     let request = given ?? RequestID(world.newID())
     waits.append((request, wish))
     let names = wish.names.map { world.checker.names[$0] }
     let event = AcquireRequest(
       session: session, request: request, target: wish.isSeveral ? .several(names) : .one(names[0]), mode: wish.mode,
       waitMilliseconds: wish.waitMilliseconds, maxHoldMilliseconds: maxHoldMilliseconds, owner: wish.owner,
-      progress: progress)
+      progress: progress, need: wish.need)
     issue(request, .acquire(wish), .acquireRequested(event))
     return request
   }

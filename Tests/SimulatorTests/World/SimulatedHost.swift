@@ -12,6 +12,7 @@ final class SimulatedHost {
   /// The length of the leases that it asks for from now on.
   private(set) var leaseMilliseconds: Int64
   private(set) var engine: LockEngine
+  private(set) var replicas: SimulatedReplicas!
   private(set) var encoder: LeaseCommandEncoder
   private(set) var isPaused = false
   private(set) var isRunning = false
@@ -47,6 +48,7 @@ final class SimulatedHost {
     leaseMilliseconds = world.plan.leaseMilliseconds(ofHost: index)
     engine = LockEngine(configuration: world.plan.engine)
     encoder = LeaseCommandEncoder(keyPrefix: "sl:", host: "h\(index)", instance: "0")
+    replicas = SimulatedReplicas(world: world, host: self)
     drift = world.random.pick(-world.plan.driftMax...world.plan.driftMax)
     if world.plan.clocksAreApart { drift = drift < 0 ? -world.plan.driftMax : world.plan.driftMax }
   }
@@ -78,6 +80,7 @@ final class SimulatedHost {
     encoder = LeaseCommandEncoder(keyPrefix: "sl:", host: "h\(index)", instance: String(incarnation, radix: 16))
     encoder.tokenCount = world.plan.tokenCount
     previousClient = nil
+    replicas.forgetAll()
     world.trace("host \(index) starts as \(me)")
     connect()
   }
@@ -201,6 +204,8 @@ final class SimulatedHost {
       world.trace("host \(index): notify session \(session.rawValue): \(notification)")
       world.checker.notified(self, session, notification)
       world.clientNotified(session, notification)
+    case .acknowledge(_, let id, let need, let until): replicas.asked(id, need, until: until)
+    case .forgetAcknowledgement(_, let id): replicas.forgotten(id)
     case .flushSoon, .observed: break
     case .shutdownCompleted:
       world.trace("host \(index) has shut down")
@@ -335,6 +340,7 @@ final class SimulatedHost {
       linkIsUp = false
       isTellingLinkDown = true
       if world.mistake != .linkDownIsNotTold { turn(.linkDown(.only)) }
+      replicas.linkWentDown()
       isTellingLinkDown = false
     }
     let incarnation = self.incarnation
@@ -438,8 +444,8 @@ final class SimulatedHost {
     case .sessionOpened, .sessionDescribed, .sessionClosed, .inputEnded, .releaseRequested, .extendRequested,
       .downgradeRequested,
       .transferRequested, .breakRequested, .cancelRequested, .linkUp, .linkDown, .commandSent, .replyReceived,
-      .pushReceived, .timerFired, .shutdownRequested, .sessionEvicted, .restored, .lossesRestored, .reconfigured,
-      .watched, .keepingStopped, .localTokensReserved, .turnEnded:
+      .pushReceived, .acknowledged, .timerFired, .shutdownRequested, .sessionEvicted, .restored, .lossesRestored,
+      .reconfigured, .watched, .keepingStopped, .localTokensReserved, .turnEnded:
       "\(event)"
     }
   }

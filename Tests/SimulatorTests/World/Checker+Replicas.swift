@@ -1,0 +1,15 @@
+import LockEngine
+import LockTypes
+
+// What replicas have when a client is told.
+extension Checker {
+  /// A client is told of a grant that needs replicas: they have a lease of each of its locks, unless Redis does not have it
+  /// itself any more.
+  func verifyTold(_ host: SimulatedHost, _ wish: Wish) {
+    guard !wish.need.isNone else { return }
+    world.mark("told when replicas had it")
+    for name in wish.names where host.replicas.hasAcknowledged(name, wish.need) == false {
+      world.fail("host \(host.index) tells of \(names[name]), which \(wish.need) have not acknowledged")
+    }
+  }
+}
