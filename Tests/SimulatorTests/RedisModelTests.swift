@@ -376,9 +376,11 @@ import Testing
   private static func withoutTimes(_ reply: ServerReply) -> ServerReply {
     switch normalised(reply) {
     case .integer(let value) where (900_000...2_000_000).contains(value): .integer(1_000_000)
-    // The last two are Redis' clock.
-    case .array(let items) where items.first == .bulk("queued") && items.count == 6:
-      .array([items[0], items[1], withoutTimes(items[2]), items[3]])
+    // Two of them are Redis' clock; behind it stands whether the place is a new one.
+    case .array(let items) where items.first == .bulk("queued") && items.count >= 6:
+      .array([items[0], items[1], withoutTimes(items[2]), items[3]] + items[6...])
+    case .array(let items) where items.first == .bulk("foreign") && items.count >= 4:
+      .array([items[0], withoutTimes(items[1])] + items[4...])
     case .array(let items): .array(items.map { withoutTimes($0) })
     case .push(let items): .push(items.map { withoutTimes($0) })
     case let other: other
