@@ -176,6 +176,8 @@ enum Mistake: String, CaseIterable {
     }
     if [.lifeIsCountedTooLong, .nothingKnownIsDeath].contains(self) {
       (plan.leaseMilliseconds, plan.deadHostMilliseconds, plan.linkTimeoutMilliseconds) = (10_000, 1000, 250)
+      // Over a slower line no connection would last.
+      if plan.latencyMicroseconds.upperBound > 50_000 { plan.latencyMicroseconds = 1000...10_000 }
     } else {
       plan.deadHostMilliseconds = 0
     }

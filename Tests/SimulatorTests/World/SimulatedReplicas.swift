@@ -82,9 +82,10 @@ final class SimulatedReplicas {
   /// semaphore one counts that Redis has no more: another permit of the host may be left, and which one is meant nobody tells.
   func hasAcknowledged(_ name: Int, _ need: ReplicaNeed) -> Bool? {
     let own = leases.filter { $0.hasPrefix("\(name) ") }
+    if own.isEmpty { return nil }
     if world.plan.capacities[name] > 0 {
       return acknowledged.contains { $0.key.hasPrefix("\(name) ") && $0.value.contains { $0.covers(need) } }
     }
-    return own.isEmpty ? nil : own.contains { acknowledged[$0]?.contains { $0.covers(need) } == true }
+    return own.contains { acknowledged[$0]?.contains { $0.covers(need) } == true }
   }
 }
