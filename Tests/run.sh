@@ -292,10 +292,10 @@ part_clients() {
     count 0 1 "clients: toolchains"
     return
   fi
-  local folder name
+  local page name
   check "clients: self-test" protocol/conformance/run --sidelockd "$bin/sidelockd" --self-test
-  for folder in protocol/clients/*/; do
-    name=$(basename "$folder")
+  for page in protocol/clients/*/README.md; do
+    name=$(basename "$(dirname "$page")")
     check "clients: $name" env SIDELOCKD="$bin/sidelockd" Tests/lib/clients.py "$name"
     grep -E 'lines of code| passed, ' "$log_directory/clients--$name.log"
   done

@@ -222,7 +222,7 @@ def lines_of_code(client):
 
 
 def main():
-    there = sorted(path.name for path in CLIENTS.iterdir() if path.is_dir())
+    there = sorted(path.name for path in CLIENTS.iterdir() if (path / "README.md").exists())
     unknown = set(there) ^ set(KINDS)
     if unknown:
         sys.exit(f"protocol/clients and {__file__} do not have the same clients: {', '.join(sorted(unknown))}")
