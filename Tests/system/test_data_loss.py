@@ -73,7 +73,7 @@ WITH_A_CUT = [restart_empty, restart_with_all_data, restart_with_older_data, res
 class Site:
     """Hosts on one Redis."""
 
-    def __init__(self, lab, lease_ms, hosts=2, with_replica=False):
+    def __init__(self, lab, lease_ms, hosts=2, with_replica=False, args=()):
         self.lab, self.lease_ms = lab, lease_ms
         self.redis = lab.redis()
         self.replica = lab.redis() if with_replica else None
@@ -81,7 +81,7 @@ class Site:
             self.replica.admin.execute_command("REPLICAOF", "127.0.0.1", self.redis.port)
             wait_until(lambda: self.replica.admin.info("replication")["master_link_status"] == "up", "the replica")
         self.proxies = [lab.proxy(self.redis) for _ in range(hosts)]
-        self.daemons = [lab.daemon(proxy, lease_ms=lease_ms, args=["--host", f"h{number}"])
+        self.daemons = [lab.daemon(proxy, lease_ms=lease_ms, args=["--host", f"h{number}", *args])
                         for number, proxy in enumerate(self.proxies)]
         self.witness = Witness()
         self.older = None
@@ -223,8 +223,8 @@ def test_no_lock_is_granted_twice_and_none_is_lost(lab, measured, how):
 @pytest.mark.parametrize("late", [1, 2])
 def test_waiters_of_several_hosts_keep_their_order(lab, how, late):
     """One host comes back when the others stand in the queue again, and its waiter is still served in its turn."""
-    # It has to be back before the grace is over.
-    site = Site(lab, 8000, hosts=3, with_replica=how is promote_a_replica)
+    # It has to be back before the grace is over. A cohort's time would let the holder's host serve its own waiter first.
+    site = Site(lab, 8000, hosts=3, with_replica=how is promote_a_replica, args=["--cohort-ms", "0"])
     holder = site.member(0)
     holder.take("orders")
     first = site.member(1)
