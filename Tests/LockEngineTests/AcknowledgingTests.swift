@@ -264,6 +264,79 @@ import Testing
     #expect(script.take().compactMap(\.grantedToken) == [200])
   }
 
+  enum EndOfHold: CaseIterable { case released, broken, maxHold, transferred }
+
+  /// The question for replicas may stay open for long, and is not asked at all while the link is down.
+  @Test(arguments: EndOfHold.allCases, [false, true])
+  func aReenteredHoldThatEndsMeanwhileIsTakenAnew(_ ending: EndOfHold, _ isLinkDown: Bool) {
+    let script = store()
+    script.acquire(alice, maxHold: ending == .maxHold ? 50 : nil, owner: "o")
+    script.reply(granted(100))
+    _ = script.take()
+    let request = script.acquire(alice, wait: 30, owner: "o", need: Self.two)
+    let asked = script.takeAsked()
+    #expect(asked.count == 1)
+    if isLinkDown {
+      script.feed(.linkDown(.only))
+      script.answer(asked, .unknown)
+    }
+    script.pass(milliseconds: 49)
+    #expect(script.take().isEmpty)
+    switch ending {
+    case .released: script.release(alice)
+    case .broken: script.feed(.breakRequested(name: x, tokens: [100], reason: ""))
+    case .maxHold: script.pass(milliseconds: 1)
+    case .transferred:
+      script.feed(
+        .transferRequested(alice, script.newRequest(), name: x, token: nil, to: bob, isAccepting: true))
+    }
+    let effects = script.take()
+    if !isLinkDown { #expect(effects.contains(.forgetAcknowledgement(.only, asked[0].id))) }
+    let refused = effects.filter { $0.refusal != nil }
+    #expect(refused.count == 1, "\(effects)")
+    if case .reply(alice, request, _)? = refused.first {} else { Issue.record("\(effects)") }
+    #expect(script.engine.gauges.waiting == 0)
+  }
+
+  @Test(arguments: [false, true]) func noReenteredHoldOutlivesAShutdown(_ isLinkDown: Bool) {
+    let script = store()
+    script.acquire(alice, owner: "o")
+    script.reply(granted(100))
+    _ = script.take()
+    let requests = (0..<2).map { _ in script.acquire(alice, owner: "o", need: Self.two) }
+    let asked = script.takeAsked()
+    #expect(asked.count == 2)
+    if isLinkDown {
+      script.feed(.linkDown(.only))
+      script.answer(asked, .unknown)
+    }
+    script.feed(.shutdownRequested)
+    let effects = script.take()
+    #expect(effects.compactMap(\.lostReason) == [.shutdown])
+    let refused = effects.compactMap { effect -> RequestID? in
+      if case .reply(alice, let request, .refused(.shuttingDown)) = effect { request } else { nil }
+    }
+    #expect(refused == requests)
+    #expect(script.engine.gauges.waiting == 0 && script.engine.gauges.held == 0)
+  }
+
+  /// The hold of a half-closed session ends for its own wait also when its client hears of it late.
+  @Test func aWaitOfAHalfClosedSessionGetsWhatItWasToldOf() {
+    let script = store()
+    script.acquire(alice, need: Self.two)
+    script.reply(granted(100))
+    let asked = script.takeAsked()
+    script.acquire(alice)
+    script.halfClose(alice)
+    #expect(script.take().allSatisfy { $0.command != nil })
+    script.answer(asked, .enough(replicas: 2))
+    #expect(script.take().compactMap(\.grantedToken) == [100])
+    script.halfClose(alice)
+    let effects = script.take()
+    #expect(effects.compactMap(\.lostReason) == [.halfClosed])
+    #expect(effects.compactMap(\.grantedToken) == [101])
+  }
+
   @Test(arguments: [false, true]) func itOutlivesTheEngine(_ isReentered: Bool) throws {
     let kept = Kept()
     if isReentered {

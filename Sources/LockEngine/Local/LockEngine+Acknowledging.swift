@@ -10,7 +10,7 @@
 //     ▲ │ all locks taken                                                           ▲
 //     │ └───────────────▶ asking ───────────────────── enough ──────────────────────┤
 //     │                    │ ▲ │ └── too few, refused ──────────▶ given back          │
-//     │ a hold was lost    │ │ │ the link went down                                  │
+//     │ a hold has ended   │ │ │ the link went down                                  │
 //     ├────────────────────┘ │ ▼                                                      │
 //     │                      waiting for the store to confirm a lease                │
 //     └───────────────────────┘

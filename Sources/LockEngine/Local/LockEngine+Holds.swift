@@ -141,7 +141,10 @@ extension LockEngine {
     if !putOff.losses.isEmpty { passOver(hold) }
     hold.lock.remove(hold)
     sessions.heldCount -= 1
-    sessions[hold.session]?.remove(hold)
+    guard let session = sessions[hold.session] else { return }
+    // What has re-entered it has no wait of its own that would end with it.
+    if hold.owner != nil { for multi in session.requestsForReplicas(reentering: hold) { makeReady(multi) } }
+    session.remove(hold)
   }
 
   /// Ends a hold against its session's will. The caller advances the lock.

@@ -28,8 +28,9 @@ extension LockEngine {
   private func takeNext(of multi: MultiLockRequest, now: BootInstant) {
     guard !multi.isOver, let session = sessions[multi.request.session] else { return }
     if isBehind { for (hold, _) in multi.taken { catchUp(hold, now: now) } }
-    // One of its holds is over: lost, or re-entered and ended since.
-    if multi.taken.contains(where: \.hold.isOver) { return restart(multi, now: now) }
+    // One of its holds is over: lost, or re-entered and ended since. A daemon that stops grants nothing: the next lock
+    // may be one that it has ended already, and would not look at again.
+    if isShuttingDown || multi.taken.contains(where: \.hold.isOver) { return restart(multi, now: now) }
     guard multi.waiter == nil else { return }
     // The owner has downgraded a hold that the request re-entered.
     if let (hold, _) = multi.taken.first(where: { $0.isReentered && $0.hold.mode != multi.request.mode }) {
@@ -87,6 +88,7 @@ extension LockEngine {
     }
     effects.append(.reply(multi.request.session, multi.request.request, reply))
     guard let session = sessions[multi.request.session] else { return }
+    session.toldOfHolds()
     for (hold, isReentered) in taken where !isReentered { readmit(hold, in: session, now: now) }
   }
 
@@ -99,7 +101,7 @@ extension LockEngine {
     giveUp(taken, now: now)
   }
 
-  /// One of its locks is gone before it had all. It begins again: to take locks out of order could be a deadlock.
+  /// One of its locks is gone before its client was told of all. It begins again: to take locks out of order could be a deadlock.
   func restart(_ multi: MultiLockRequest, now: BootInstant) {
     guard !multi.isOver else { return }
     if let waiter = multi.waiter {

@@ -45,6 +45,8 @@ final class OwnerRecord {
   /// By name: usually one each, and a few while requests for several locks are under way.
   fileprivate(set) var holds: [LockName: [Hold]] = [:]
   fileprivate(set) var waits: [RequestID: Waiter] = [:]
+  /// Requests that wait for replicas and rely on a hold that the owner had before, by its name; nil: none.
+  fileprivate var reentering: [LockName: [RequestID: MultiLockRequest]]?
 
   /// The one wait of the owner; nil when it has none, or more than one.
   var onlyWait: Waiter? { waits.count == 1 ? waits.first?.value : nil }
@@ -236,6 +238,9 @@ final class SessionRecord {
     halfClose.isEndPutOff = true
   }
 
+  /// Its client has been told of holds that it has had for a while: they count from now on.
+  func toldOfHolds() { halfClose.isAwaitedHeld = true }
+
   func add(_ waiter: Waiter) {
     waits[waiter.request.request] = waiter
     user?.waits += 1
@@ -271,6 +276,11 @@ final class SessionRecord {
     forReplicas?[multi.request.request] = multi
     user?.waits += 1
     charge(LockBytes.of(multi.request))
+    guard let owner = multi.request.owner.flatMap({ self.owner($0) }) else { return }
+    for (hold, isReentered) in multi.taken where isReentered {
+      owner.reentering = owner.reentering ?? [:]
+      owner.reentering?[hold.lock.name, default: [:]][multi.request.request] = multi
+    }
   }
 
   func remove(waitingForReplicas multi: MultiLockRequest) {
@@ -278,6 +288,22 @@ final class SessionRecord {
     if forReplicas?.isEmpty == true { forReplicas = nil }
     user?.waits -= 1
     charge(-LockBytes.of(multi.request))
+    guard let owner = multi.request.owner.flatMap({ self.owner($0) }), owner.reentering != nil else { return }
+    for (hold, isReentered) in multi.taken where isReentered {
+      let name = hold.lock.name
+      owner.reentering?[name]?[multi.request.request] = nil
+      if owner.reentering?[name]?.isEmpty == true { owner.reentering?[name] = nil }
+    }
+    if owner.reentering?.isEmpty == true { owner.reentering = nil }
+  }
+
+  /// Requests that wait for replicas and have re-entered this hold, in the order in which they came.
+  func requestsForReplicas(reentering hold: Hold) -> [MultiLockRequest] {
+    guard forReplicas != nil, let owner = hold.owner.flatMap({ self.owner($0) }),
+      let found = owner.reentering?[hold.lock.name]
+    else { return [] }
+    return found.values.filter { multi in !multi.isReady && multi.taken.contains { $0.hold === hold } }
+      .sorted { $0.request.request.rawValue < $1.request.request.rawValue }
   }
 
   private func charge(_ bytes: Int) {
