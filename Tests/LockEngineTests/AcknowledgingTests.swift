@@ -124,6 +124,67 @@ import Testing
     #expect(script.takeAsked(ignoringOthers: true).count == 1)
   }
 
+  /// The first token of a permit is the last of its block, so that more are reserved while replicas are waited for.
+  @Test func tokensThatAreReservedMeanwhileAreNothingToTheRequest() {
+    let script = store()
+    script.acquire(alice, mode: .shared, need: Self.two)
+    script.reply(.granted(LeaseGrant(token: 100, tokenCount: 1, othersWait: false)))
+    let effects = script.take()
+    let asked = effects.compactMap(\.asked)
+    #expect(asked.count == 1)
+    let reserve = effects.first { if case .send(_, .reserve) = $0 { true } else { false } }
+    script.reply(reserved(500), to: reserve?.commandID)
+    // Whoever has one of them relies on them.
+    script.acquire(bob, mode: .shared, need: Self.two)
+    let other = script.takeAsked(ignoringOthers: true)
+    #expect(other.count == 1)
+    script.pass(milliseconds: 1000)
+    script.answer(asked, .enough(replicas: 2))
+    #expect(script.take().map { $0.grantedToken ?? 0 } == [100])
+    script.answer(other, .enough(replicas: 2))
+    #expect(script.take().map { $0.grantedToken ?? 0 } == [500])
+  }
+
+  /// What is known of a lease is the answer of those that were asked last. They may be other ones than a request needs.
+  @Test func whatAnotherRequestFindsOutIsNothingToTheRequest() {
+    let script = store()
+    script.acquire(alice, "a", mode: .shared, need: Self.two)
+    script.reply(granted(100))
+    script.answer(script.takeAsked(ignoringOthers: true), .enough(replicas: 2))
+    _ = script.take()
+    script.acquire(bob, all: ["a", "b"], mode: .shared, need: Self.two)
+    let acquire = script.take().first { if case .send(_, .acquire) = $0 { true } else { false } }
+    script.reply(granted(200), to: acquire?.commandID)
+    let asked = script.takeAsked(ignoringOthers: true)
+    script.acquire(carol, "a", mode: .shared, need: ReplicaNeed(replicas: 1, durability: .disk))
+    script.answer(script.takeAsked(ignoringOthers: true), .enough(replicas: 1))
+    #expect(script.take().compactMap(\.grantedToken) == [102])
+    script.pass(milliseconds: 1000)
+    script.answer(asked, .enough(replicas: 2))
+    #expect(script.take().compactMap(\.grantedTokens) == [["a": 101, "b": 200]])
+  }
+
+  @Test(arguments: [false, true]) func aLeaseThatIsWrittenAnewIsAskedAboutAgain(_ isLate: Bool) {
+    let script = Script(EngineConfiguration(tier: .store) { $0.settings.replicasTimeoutMilliseconds = 5000 })
+    script.open(alice)
+    script.acquire(alice, need: Self.two)
+    script.reply(granted(100))
+    let asked = script.takeAsked()
+    script.pass(milliseconds: 4000)
+    script.reply(.renewed([.missing]), to: script.takeSent().first)
+    script.reply(.renewed([.held]), to: script.takeSent().first)
+    if isLate { script.pass(milliseconds: 1000) }
+    _ = script.take()
+    script.answer(asked, .enough(replicas: 2))
+    if isLate {
+      #expect(script.take().compactMap(\.refusal) == [.underReplicated(Self.two, acknowledged: 0, nil)])
+      #expect(!isHeld(script))
+    } else {
+      script.answer(script.takeAsked(), .enough(replicas: 2))
+      #expect(script.take().compactMap(\.grantedToken) == [100])
+    }
+  }
+
   @Test func theSettingsAreTheLeast() {
     let script = store { $0.need = ReplicaNeed(replicas: 1, durability: .disk) }
     script.acquire(alice)

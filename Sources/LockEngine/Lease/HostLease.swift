@@ -106,8 +106,16 @@ final class HostLease {
     var durability = Durability.memory
     /// The link over which it was found out; 0: it was not.
     var link: LinkNumber = 0
-    /// Counts what the store has written of it since it was granted.
-    var writes: UInt16 = 0
+    /// What was its last write.
+    var written = Written()
+  }
+
+  /// What the store has written of it since it was granted.
+  struct Written: Equatable {
+    /// How often the lease itself was written anew. Who relies on it relies on the last time.
+    fileprivate(set) var leases: UInt16 = 0
+    /// How many more blocks of tokens were reserved. A hold relies on the one that its token is of, and on none after it.
+    fileprivate(set) var blocks: UInt16 = 0
   }
 
   /// Its place among the leases that this host waits for; see ``WantedList``.
@@ -362,15 +370,18 @@ final class HostLease {
 
   // MARK: Replicas
 
-  /// Which of its writes is the last one that a question for replicas covers.
-  var writes: UInt16 { acknowledgement.writes }
+  /// What a question for replicas covers that is asked now.
+  var written: Written { acknowledgement.written }
 
-  /// The store writes it anew, or something that its holders rely on: who has that is not known.
-  func writtenAgain() { acknowledgement = Acknowledgement(writes: acknowledgement.writes &+ 1) }
+  /// The store writes it anew: who has that is not known.
+  func writtenAgain() {
+    acknowledgement = Acknowledgement(written: acknowledgement.written)
+    acknowledgement.written.leases &+= 1
+  }
 
-  /// Replicas had it when `writes` was the last of its writes; `link` is over which that was found out.
-  func acknowledged(by found: ReplicaNeed, writes: UInt16, on link: LinkNumber) {
-    guard writes == acknowledgement.writes, !isAcknowledged(found, on: link) else { return }
+  /// Replicas had it when that was written; `link` is over which that was found out.
+  func acknowledged(by found: ReplicaNeed, _ written: Written, on link: LinkNumber) {
+    guard written == acknowledgement.written, !isAcknowledged(found, on: link) else { return }
     acknowledgement.replicas = UInt8(clamping: found.replicas)
     acknowledgement.durability = found.durability
     acknowledgement.link = link
@@ -431,7 +442,8 @@ final class HostLease {
     saved.state = .held(term)
     refusals = 0
     // The counter stands above its tokens only where this was heard of.
-    writtenAgain()
+    acknowledgement = Acknowledgement(written: acknowledgement.written)
+    acknowledgement.written.blocks &+= 1
     return true
   }
 

@@ -25,10 +25,21 @@ import LockTypes
 struct OpenAcknowledgement {
   let request: MultiLockRequest
   let shard: ShardID
-  /// The leases that it is about, and which of their writes it covers.
-  let leases: [(lease: HostLease, writes: UInt16)]
+  let covered: CoveredLeases
+}
+
+/// What the answer to one question for replicas is about.
+struct CoveredLeases {
+  /// All leases of the request, and what was written of them.
+  let leases: [(lease: HostLease, written: HostLease.Written)]
   /// The link that was up.
   let link: LinkNumber
+
+  /// Whether it is about this lease, in the data that the store has over `link`, as the request that asked relies on it: the
+  /// request had its tokens when it asked, so that those which were reserved since are nothing to it.
+  func has(_ lease: HostLease, on link: LinkNumber) -> Bool {
+    self.link == link && leases.contains { $0.lease === lease && $0.written.leases == lease.written.leases }
+  }
 }
 
 extension LockEngine {
@@ -51,27 +62,34 @@ extension LockEngine {
     let need = multi.request.need
     guard !need.isNone else { return complete(multi, now: now) }
     if multi.acknowledging?.asked.isEmpty == false { return }
-    var leases: [HostLease] = []
-    for (hold, _) in multi.taken {
-      guard let lease = hold.lease, !lease.isAcknowledged(need, on: link.number) else { continue }
-      leases.append(lease)
+    let answered = multi.acknowledging?.answered
+    let leases = multi.taken.compactMap(\.hold.lease)
+    let open = leases.filter {
+      !$0.isAcknowledged(need, on: link.number) && answered?.has($0, on: link.number) != true
     }
-    if leases.isEmpty {
+    if open.isEmpty {
       counters.acknowledged += 1
       counters.acknowledgedMilliseconds += UInt64(
         max(0, multi.acknowledging.map { now.milliseconds(since: $0.since) } ?? 0))
       return complete(multi, now: now)
     }
     let stage = multi.acknowledging ?? beginAcknowledging(multi, of: session, now: now)
-    guard now < stage.until else { return abandon(multi, unavailable(nil, now: now), now: now) }
+    guard now < stage.until else {
+      // Replicas had in time what the store has written anew since.
+      let isAnswered = linkIsUp && stage.answered?.link == link.number
+      let refusal: Refusal =
+        isAnswered ? .underReplicated(need, acknowledged: 0, nil) : unavailable(nil, now: now)
+      return abandon(multi, refusal, now: now)
+    }
     // What replicas have to have is written when the store confirms it.
-    if let lease = leases.first(where: { !linkIsUp || isInDoubt($0) }) {
+    if let lease = open.first(where: { !linkIsUp || isInDoubt($0) }) {
       lease.lock.unacknowledged.append(multi)
       return
     }
     let id = issued.newAcknowledgement()
     acknowledgements[id] = OpenAcknowledgement(
-      request: multi, shard: link.shard, leases: leases.map { ($0, $0.writes) }, link: link.number)
+      request: multi, shard: link.shard,
+      covered: CoveredLeases(leases: leases.map { ($0, $0.written) }, link: link.number))
     multi.acknowledging?.asked.append(id)
     effects.append(.acknowledge(link.shard, id, need, until: stage.until))
   }
@@ -110,7 +128,8 @@ extension LockEngine {
     switch answer {
     case .enough(let replicas):
       let found = ReplicaNeed(replicas: replicas, durability: need.durability)
-      for (lease, writes) in open.leases { lease.acknowledged(by: found, writes: writes, on: open.link) }
+      for (lease, written) in open.covered.leases { lease.acknowledged(by: found, written, on: open.covered.link) }
+      multi.acknowledging?.answered = open.covered
       makeReady(multi)
     case .tooFew(let replicas):
       abandon(multi, .underReplicated(need, acknowledged: replicas, nil), now: now)
