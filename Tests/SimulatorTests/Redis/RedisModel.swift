@@ -39,6 +39,13 @@ final class RedisModel {
   enum Output: Equatable {
     case send(connection: Int64, ServerReply)
     case close(connection: Int64)
+
+    /// What answers a command of that connection.
+    func reply(to connection: Int64) -> ServerReply? {
+      guard case .send(connection, let reply) = self else { return nil }
+      if case .push = reply { return nil }
+      return reply
+    }
   }
 
   /// A state in which the server refuses.

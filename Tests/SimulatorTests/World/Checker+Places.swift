@@ -12,12 +12,14 @@ extension Checker {
     var known: Int64?
     /// The ask that put it there last.
     var pushed: Int64
-    /// The epoch in which it was last asked for.
+    /// The epoch in which Redis last put it there, or found it.
     var epoch: String
   }
 
   /// A daemon's ask was executed.
-  func asked(_ command: [Bytes], by issuer: String, _ before: [LeaseRow], _ after: [LeaseRow]) {
+  func asked(
+    _ command: [Bytes], by issuer: String, _ before: [LeaseRow], _ after: [LeaseRow], _ reply: ServerReply?
+  ) {
     // Three keys stand before the arguments: see `acquire.lua`.
     guard command.count > 17, let name = lockKeys.firstIndex(of: command[3]) else { return }
     let attempt = command[7].text
@@ -30,7 +32,7 @@ extension Checker {
     let key = "\(issuer) \(attempt)"
     guard var place = places[name][key] else {
       // One that came late, for what its host has given up meanwhile, stands where that stood before.
-      if command.count > 20 { return }
+      if !isPushed || command.count > 20 { return }
       places[name][key] = Place(first: world.now, pushed: world.now, epoch: epoch)
       return
     }
@@ -39,9 +41,18 @@ extension Checker {
       // It was taken out of the queue alone, and comes back at the end.
       if place.epoch == epoch { place.known = nil }
     }
-    place.epoch = epoch
+    // One that was refused, or was for another epoch, left the host where an epoch before had it, or halfway.
+    let isBack = isPlaced(reply)
+    if isBack { place.epoch = epoch }
     places[name][key] = place
-    verifyOrder(name, after[name].queue)
+    if isBack { verifyOrder(name, after[name].queue) }
+  }
+
+  /// Whether an ask was answered by a script that had put the host into the queue where it belongs.
+  private func isPlaced(_ reply: ServerReply?) -> Bool {
+    guard case .array(let parts)? = reply, case .bulk(let kind)? = parts.first else { return false }
+    // A try behind a foreign holder does not queue.
+    return kind == "queued" || kind == "conflict" || kind == "foreign" && parts.count > 2
   }
 
   /// A host hears of its place.

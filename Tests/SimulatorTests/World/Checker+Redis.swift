@@ -22,13 +22,13 @@ extension Checker {
 
   /// A command of the daemon `issuer` was executed, which may have ended since. `before`, `epoch`: what Redis had until
   /// then.
-  func executed(_ command: [Bytes], by issuer: String, before: [LeaseRow], epoch: Bytes?) {
+  func executed(_ command: [Bytes], by issuer: String, before: [LeaseRow], epoch: Bytes?, reply: ServerReply?) {
     let after = leaseTable()
     let script = world.server.script(of: command)
     let epochNow = epochBytes()
     if epoch != epochNow { epochChanged(epoch, epochNow, by: issuer) }
     tellsSince = script == .acquire && command.count > 20
-    if script == .acquire { asked(command, by: issuer, before, after) }
+    if script == .acquire { asked(command, by: issuer, before, after, reply) }
     if script == .confirmEpoch {
       confirmed(by: issuer, before: epoch)
       markQuestion(command, by: issuer, before: epoch.flatMap { EpochValue($0) }, now: self.epoch)

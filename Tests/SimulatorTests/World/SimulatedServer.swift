@@ -105,8 +105,10 @@ final class SimulatedServer {
         let epoch = world.checker.epochBytes()
         try redis.execute(command, from: wire.client)
         world.trace("redis < host \(wire.host.index) wire \(wire.id): \(brief(command))")
-        collect(redis.takeOutput(), into: &output)
-        world.checker.executed(command, by: wire.me, before: before, epoch: epoch)
+        let sent = redis.takeOutput()
+        collect(sent, into: &output)
+        let reply = sent.lazy.compactMap { $0.reply(to: wire.client) }.first
+        world.checker.executed(command, by: wire.me, before: before, epoch: epoch, reply: reply)
       }
       if wire.serverIsOpen { wire.input.removeFirst(start) }
     } catch {
