@@ -89,6 +89,8 @@ def escape(text):
     """Text as it is, whatever it holds."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace("`", "\\(ga")
     text = text.replace("^", "\\(ha").replace("~", "\\(ti")
+    # A word that is longer than a line of a narrow terminal may be broken behind what separates its parts.
+    text = re.sub(r"\S{50,}", lambda word: re.sub(r"(?<=[],/?])(?=.)", r"\\:", word[0]), text)
     # What is no ASCII is written so that roff shows it whatever encoding it takes the page to be in.
     text = re.sub(r"[^\x00-\x7f]", lambda found: f"\\[u{ord(found[0]):04X}]", text)
     return re.sub(r"^\.", r"\\&.", text, flags=re.MULTILINE)
