@@ -93,7 +93,7 @@ import Testing
   @Test(arguments: mistakes)
   func plantedMistakeIsFound(_ mistake: Mistake) async {
     let (seed, failure, without) = await onThread { () -> (seed: UInt64, failure: String?, without: String?) in
-      for seed in UInt64(1)...200 {
+      for seed in UInt64(1)...1000 {
         let world = Simulation(mistake.plan(seed: seed), mistake: mistake)
         world.runPlan()
         guard let failure = world.failure else { continue }
@@ -101,7 +101,7 @@ import Testing
         right.runPlan()
         return (seed, failure, right.failure)
       }
-      return (200, nil, nil)
+      return (1000, nil, nil)
     }
     guard let failure else {
       Issue.record("\(seed) seeds do not show the mistake \(mistake)")
