@@ -13,7 +13,7 @@ import time
 import pytest
 import redis
 from harness.certificates import Authority
-from harness.client import RpcError
+from harness.reasons import reason
 from harness.redis_server import free_port
 from harness.sentinels import MASTER, SentinelSet
 from harness.service_manager import ServiceManager
@@ -33,16 +33,6 @@ def told(daemon):
 
 def is_at(daemon, server):
     return f":{server.told_port}" in told(daemon).get("primary", "") and daemon.client().call("stats")["redis"]["connected"]
-
-
-def reason(daemon, words):
-    """The reason that log and status line give, when it is that."""
-    wait_until(lambda: re.search(words, daemon.log()), words)
-    status = wait_until(lambda: [line for line in daemon.notify.lines("STATUS=") if re.search(words, line)], "the status")
-    with pytest.raises(RpcError) as refused:
-        daemon.client().acquire("orders", wait_ms=0)
-    assert refused.value.reason == "unavailable"
-    return status[-1]
 
 
 class At:

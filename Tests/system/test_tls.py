@@ -11,7 +11,7 @@ import time
 
 import pytest
 from harness.certificates import P521, Authority
-from harness.client import RpcError
+from harness.reasons import reason
 from harness.redis_server import free_port
 from harness.waiting import GENEROUS_MS, GENEROUS_SECONDS, wait_until
 
@@ -75,16 +75,6 @@ def works(daemon):
 
 def identified(certificate):
     return ["--redis-tls-cert", certificate.path, "--redis-tls-key", certificate.key]
-
-
-def reason(daemon, words):
-    """The reason that the log and the status line give, when it is that."""
-    wait_until(lambda: re.search(words, daemon.log()), words)
-    status = wait_until(lambda: [line for line in daemon.notify.lines("STATUS=") if re.search(words, line)], "the status")
-    with pytest.raises(RpcError) as refused:
-        daemon.client().acquire("orders", wait_ms=0)
-    assert refused.value.reason == "unavailable"
-    return status[-1]
 
 
 # What works
