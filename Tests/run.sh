@@ -73,7 +73,8 @@ lint_shell() {
 }
 
 lint_python() {
-  git ls-files -z --cached --others --exclude-standard '*.py' | xargs -0 python3 -W error -m py_compile
+  git ls-files -z --cached --others --exclude-standard '*.py' |
+    PYTHONPYCACHEPREFIX=$PWD/.build/pycache xargs -0 python3 -W error -m py_compile
 }
 
 part_lint() {

@@ -57,8 +57,7 @@ import Testing
   /// The targets of Sources, in the order of Package.swift, and what they import of each other.
   private func targets() throws -> [(name: String, imports: Set<String>)] {
     let package = try Repository.text("Package.swift")
-    let own = try FileManager.default.contentsOfDirectory(atPath: Repository.root.appending(path: "Sources").path)
-      .filter { $0 != "README.md" }
+    let own = try Repository.names(in: "Sources").filter { $0 != "README.md" }
     return package.split(separator: #/\.(?:target|executableTarget|systemLibrary|testTarget)\(/#).compactMap { part in
       guard let name = part.firstMatch(of: #/name: "(\w+)"/#)?.1, own.contains(String(name)) else { return nil }
       let list = part.firstMatch(of: #/dependencies: \[((?:[^\[\]]|\[[^\]]*\])*)\]/#)?.1 ?? ""
@@ -71,7 +70,7 @@ import Testing
     let rows = try Page("Sources/README.md").rows(headedBy: "| target | kind | what it holds | imports of ours |")
     let targets = try targets()
     #expect(rows.map { $0[0] }.sorted() == targets.map { "`\($0.name)`" }.sorted())
-    let folders = try FileManager.default.contentsOfDirectory(atPath: Repository.root.appending(path: "Sources").path)
+    let folders = try Repository.names(in: "Sources")
     #expect(Set(targets.map(\.name)) == Set(folders).subtracting(["README.md"]))
     var above: Set<String> = []
     for row in rows {
@@ -152,8 +151,7 @@ import Testing
 
   @Test func everyFolderOfTheTestsIsNamed() throws {
     let text = try Repository.text("Tests/README.md")
-    let tests = Repository.root.appending(path: "Tests")
-    for name in try FileManager.default.contentsOfDirectory(atPath: tests.path) where name != "README.md" {
+    for name in try Repository.names(in: "Tests") where name != "README.md" {
       #expect(text.contains("`Tests/\(name)"), "\(name)")
     }
   }
