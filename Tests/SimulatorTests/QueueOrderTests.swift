@@ -105,6 +105,18 @@ import Testing
     #expect(twin.queue == Self.inOrder + " 1;d/1f:8:10000:x")
   }
 
+  /// Whoever stands there asks again, and keeps what tells since when for whoever comes back later.
+  @Test func itLastsAsLongAsWhoStandsThere() throws {
+    try ask(0, since: Self.moments[0])
+    try twin.putEpoch(Self.open)
+    try twin.putLock(Self.own)
+    for (left, kept) in [(5_000, 1_800_000), (3_000_000, 3_000_000)] as [(Int64, Int64)] {
+      try twin.tell(["PEXPIRE", Bytes(key), Bytes("\(left)")])
+      #expect(try ask(0, since: nil) == false)
+      #expect(try twin.timeLeft(key) == kept)
+    }
+  }
+
   private var key: [UInt8] { twin.encoders[0].keys.queueKey(TwinRedis.name) + Array(":since".utf8) }
 
   /// It belongs to sidelock, and can be lost, or be other data, at any time.

@@ -68,7 +68,11 @@ local function stand_in_queue(ttl)
   local kept = 2 * math.max(ttl, tonumber(lease))
   local stands_at = waiting > 0 and redis.call('LPOS', queue, my_entry)
   is_known = (stands_at or ARGV[15]) and 1 or nil
-  if stands_at and not ARGV[15] then return keep_queue(kept) end
+  if stands_at and not ARGV[15] then
+    -- Who comes back later needs it for as long as anybody stands there who is in it.
+    keep(queue .. ':since', kept)
+    return keep(queue, kept)
+  end
   kept = math.max(kept, redis.call('PTTL', queue))
   if ARGV[15] then
     stand_since(moment_of(ARGV[15], ARGV[16]), false, kept)

@@ -112,9 +112,9 @@ local function granted(holder)
   return { 'granted', holder.token, holder.tokens, waiting > 0 and redis.call('LLEN', queue) or 0 }
 end
 
--- Keeps the queue for at least so many milliseconds: a host with a short lease must not shorten the wait of others.
-local function keep_queue(milliseconds)
-  redis.call('PEXPIRE', queue, math.max(milliseconds, redis.call('PTTL', queue)))
+-- Keeps a key for at least so many milliseconds: a host with a short lease must not shorten the wait of others.
+local function keep(key, milliseconds)
+  redis.call('PEXPIRE', key, math.max(milliseconds, redis.call('PTTL', key)))
 end
 
 -- Tries each command by which a lock is passed on, except PUBLISH, without passing it on: a refusal happens here.
@@ -126,7 +126,7 @@ local is_sure = false
 local function be_sure(its_lease)
   if is_sure then return end
   clock()
-  keep_queue(2 * its_lease)
+  keep(queue, 2 * its_lease)
   redis.call('LPOP', queue, 0)
   count_to(counter)
   is_sure = true
@@ -162,7 +162,7 @@ local function pass_on(my_entry)
       if receivers > 0 then
         anybody = true
         take(instance, its_attempt, its_lease, its_mode, first)
-        keep_queue(2 * its_lease)
+        keep(queue, 2 * its_lease)
       end
     else
       redis.call('LPOP', queue)

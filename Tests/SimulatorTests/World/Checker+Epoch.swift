@@ -272,12 +272,16 @@ extension Checker {
 
   /// Whether nobody who has seen the highest token of a lock, or the clock from which it came, has told this data set of it
   /// before it was opened (U7): those who had it are gone, or were not heard since Redis forgot it.
+  /// A lease that Redis granted then keeps its tokens, whatever its host hears later.
   func isForgotten(_ name: Int, by host: SimulatedHost) -> Bool {
     // A fresh lease is forgotten in the very moment in which its host gives out the token.
-    guard lossAt[name] >= roseAt[name], lossAt[name] > .min, !floorStands[name], !knowers[name].contains(host.me) else {
-      return false
-    }
+    guard leases[host.index][name].isServedUnaware || isUnaware(host, of: name) else { return false }
     world.mark("unsafe: highest token forgotten")
     return true
+  }
+
+  /// Whether it is forgotten now, and the host does not know it either.
+  func isUnaware(_ host: SimulatedHost, of name: Int) -> Bool {
+    lossAt[name] >= roseAt[name] && lossAt[name] > .min && !floorStands[name] && !knowers[name].contains(host.me)
   }
 }

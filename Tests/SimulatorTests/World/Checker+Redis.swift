@@ -97,6 +97,7 @@ extension Checker {
       verifyGrant(entry.owner)
       guard let host = world.hosts.first(where: { $0.me == entry.owner }) else { continue }
       leases[host.index][name].servedAt = world.now
+      leases[host.index][name].isServedUnaware = isUnaware(host, of: name)
     }
     for belief in beliefs where belief.name == name {
       let me = world.hosts[belief.host].me

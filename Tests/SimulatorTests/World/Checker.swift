@@ -91,6 +91,8 @@ final class Checker {
     var highestToken: Token = 0
     /// When Redis last gave it to the host under a new attempt, by true time.
     var servedAt: Int64 = .min
+    /// Whether the highest token was forgotten then, so that those of this lease may lie below it.
+    var isServedUnaware = false
     /// The attempt that the host was told is contended, since when, and the grants since then.
     var contended: (attempt: String, since: BootInstant, grants: Int)?
     var grants: (attempt: String, count: Int) = ("", 0)
