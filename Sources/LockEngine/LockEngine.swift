@@ -32,8 +32,9 @@ public final class LockEngine {
   var deadlines = Schedule()
   var recentReleases: RecentReleases
   var putOff = PutOffWork()
-  /// Steps left for the event that is being handled; see `LockEngine+Slices.swift`.
+  /// Steps left for what is being done; see `LockEngine+Slices.swift`.
   var stepsLeft = 0
+  var turnSteps: TurnSteps
   /// What changed since ``takeChanges(isKept:)``; nil when this process will have no successor.
   var changes: StateChanges?
   /// See ``Event/watched(steps:)``.
@@ -51,6 +52,7 @@ public final class LockEngine {
   /// An engine without sessions, its link down.
   public init(configuration: EngineConfiguration) {
     self.configuration = configuration
+    turnSteps = TurnSteps(configuration.stepsPerSlice)
     link = StoreLink(shard: .only, timeline: configuration.timeline)
     issued = NumberSource(configuration)
     recentReleases = RecentReleases(milliseconds: configuration.settings.lingerMilliseconds)
@@ -81,18 +83,22 @@ public final class LockEngine {
     guard !event.isOfDriver else { return take(event, now: now) }
     swap(&self.effects, &effects)
     defer { swap(&self.effects, &effects) }
-    stepsLeft = configuration.stepsPerSlice
+    stepsLeft = turnSteps.ends
     endLife(now: now)
     endLeases(now: now)
-    stepsLeft = configuration.stepsPerSlice
+    turnSteps.ends = stepsLeft
+    stepsLeft = turnSteps.renewals
     confirmDue(now: now)
     renewDue(now: now)
-    stepsLeft = configuration.stepsPerSlice
+    turnSteps.renewals = stepsLeft
+    stepsLeft = turnSteps.deadlines
     fireDeadlines(now: now)
     runAgents(now: now)
-    stepsLeft = configuration.stepsPerSlice
+    turnSteps.deadlines = stepsLeft
+    stepsLeft = max(turnSteps.events, turnSteps.leastForEvent)
     take(event, now: now)
     runAgents(now: now)
+    turnSteps.events = min(turnSteps.events, stepsLeft)
     if isShuttingDown { completeShutdown() }
     if locks.isEmpty { forgetDeadlines(now: now) }
   }

@@ -22,7 +22,8 @@ extension LockEngine {
   /// which may be a year away. Very many are dropped in as many turns as that takes.
   func forgetDeadlines(now: BootInstant) {
     guard !deadlines.isEmpty || link.renewals.count > 0 else { return }
-    let most = 2 * configuration.stepsPerSlice
+    let most = turnSteps.forgotten
+    turnSteps.forgotten = 0
     let areRenewalsLeft = link.forgetDeadlines(atMost: most)
     if deadlines.forget(atMost: most) || areRenewalsLeft { putOffRest(now: now) }
   }

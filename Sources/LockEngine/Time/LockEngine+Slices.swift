@@ -4,14 +4,49 @@ public import LockTypes
 // Work that is more than one turn may take.
 //
 // One client can have very many waits and holds, and many can wait for one lock: the work after one event may take
-// seconds, in which nobody else is served and no lease is renewed. So each event has a number of steps, and what is
-// left when they are used up is put off: `nextDeadline` is due at once, and the work goes on for as many steps each
-// time. Steps are counted, not timed, so that a run can be replayed.
+// seconds, in which nobody else is served and no lease is renewed. So each turn has a number of steps for each kind of work,
+// and what is left when they are used up is put off: `nextDeadline` is due at once, and the work goes on for as many
+// steps in each turn. An event finds what those before it in the turn have left, and a few steps in any case: one read
+// from the store brings hundreds of them. Steps are counted, not timed, so that a run can be replayed.
 //
 // Between slices all is consistent: a session that is being closed has fewer holds each time, a lock has served a part
 // of its queue, and a search for a deadlock checks again what it has found. What a change of the link means for each
 // lock is in `LockEngine+Link.swift`, how leases end in `LockEngine+LeaseEnds.swift`, and how very many holds of one
 // lock are lost in `LockEngine+Losses.swift`.
+
+/// Steps that the events of a turn have left, for each kind of work: none keeps another one back.
+struct TurnSteps {
+  /// The ends of leases.
+  var ends: Int
+  var renewals: Int
+  var deadlines: Int
+  /// What the events themselves bring about.
+  var events: Int
+  /// What was put off: what a change of the link means for each lock,
+  var link: Int
+  /// the locks of a daemon that stops,
+  var stopping: Int
+  /// and the rest.
+  var rest: Int
+  /// Entries for deadlines that may be forgotten.
+  var forgotten: Int
+
+  /// However many events came before it, an event has these: it nearly always needs no more.
+  let leastForEvent: Int
+
+  /// - Parameter most: steps of a turn for each.
+  init(_ most: Int) {
+    ends = most
+    renewals = most
+    deadlines = most
+    events = most
+    link = most
+    stopping = most
+    rest = most
+    forgotten = 2 * min(most, 1 << 20)
+    leastForEvent = min(4, most)
+  }
+}
 
 /// What the next turns go on with.
 struct PutOffWork {
@@ -81,19 +116,21 @@ private struct StoppingLocks {
 }
 
 extension LockEngine {
-  /// Whether the event that is being handled has used up its steps.
+  /// Whether the steps for what is being done are used up.
   var mustPutOff: Bool { stepsLeft <= 0 }
 
   /// Takes up what was put off.
   func goOn(now: BootInstant) {
     guard putOff.since != nil else { return }
     goOnWithLosses(now: now)
-    stepsLeft = configuration.stepsPerSlice
-    goOnWithLink(now: now)
-    stepsLeft = configuration.stepsPerSlice
-    goOnStopping(now: now)
     // A link that comes and goes again and again must not keep other work back.
-    stepsLeft = configuration.stepsPerSlice
+    stepsLeft = turnSteps.link
+    goOnWithLink(now: now)
+    turnSteps.link = stepsLeft
+    stepsLeft = turnSteps.stopping
+    goOnStopping(now: now)
+    turnSteps.stopping = stepsLeft
+    stepsLeft = turnSteps.rest
     // Round robin, so that a session with many holds does not keep back the others.
     while !mustPutOff, let record = putOff.closing.popFirst() {
       endHolds(of: record, atMost: Self.holdsInTurn, now: now)
@@ -110,6 +147,7 @@ extension LockEngine {
       putOff.searches.removeFirst()
       if search.waiter.isOver { advance(search.waiter.lock, now: now) }
     }
+    turnSteps.rest = stepsLeft
     putOff.since = putOff.isEmpty && !isLinkBehind ? nil : now
   }
 
@@ -209,7 +247,10 @@ extension LockEngine {
   func didEnd(_ count: Int) { putOff.closedInTurn += count }
 
   /// See ``Event/turnEnded``.
-  func turnEnded() { putOff.closedInTurn = 0 }
+  func turnEnded() {
+    putOff.closedInTurn = 0
+    turnSteps = TurnSteps(configuration.stepsPerSlice)
+  }
 
   /// Holds of one session that end before it is the next one's turn.
   private static let holdsInTurn = 16

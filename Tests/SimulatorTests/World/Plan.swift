@@ -98,6 +98,8 @@ struct Plan {
   var hasLaterReleases: Bool
   /// Steps that an engine takes for one event.
   var stepsPerSlice: Int
+  /// How many events come before a turn ends, unless the timer fires.
+  var eventsPerTurn = 1
   /// Leases that one renewal names.
   var renewalBatchMax: Int
   /// How long a host's loop takes to come back to work that was put off; other input is handled meanwhile.
@@ -210,6 +212,7 @@ struct Plan {
       faults = [apart.pick([.failover, .restartWithOldData, .swapDatabase])]
     }
     replicaPercent = apart.pick([0, 0, 10, 60])
+    if stepsPerSlice <= 3 { eventsPerTurn = apart.pick([1, 1, 3, 20]) }
   }
 
   /// What the one per cent that is left for clocks that run apart has room for: one that is fast by this, and one that is

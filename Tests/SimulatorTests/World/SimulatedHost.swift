@@ -30,6 +30,7 @@ final class SimulatedHost {
   private var lastAnsweredSentAt: BootInstant?
   /// The longest round trip that the engine has reckoned with, in milliseconds.
   private(set) var longestRoundTrip: Int64 = 0
+  private var eventsInTurn = 0
   private var armed: (at: BootInstant, ticket: Int)?
   private var tickets = 0
   /// The index of its engine's record, where events are recorded.
@@ -170,7 +171,11 @@ final class SimulatedHost {
     guard isRunning else { return }
     world.trace("host \(index) @\(bootNow.nanoseconds / 1_000_000): \(Self.brief(event))")
     let produced = tellEngine(event)
-    tellEngine(.turnEnded)
+    eventsInTurn += 1
+    if eventsInTurn >= world.plan.eventsPerTurn || event == .timerFired {
+      tellEngine(.turnEnded)
+      eventsInTurn = 0
+    }
     for effect in produced {
       guard isRunning else { break }
       carryOut(effect)

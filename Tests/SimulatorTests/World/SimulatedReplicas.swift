@@ -86,6 +86,13 @@ final class SimulatedReplicas {
     if world.plan.capacities[name] > 0 {
       return acknowledged.contains { $0.key.hasPrefix("\(name) ") && $0.value.contains { $0.covers(need) } }
     }
-    return own.contains { acknowledged[$0]?.contains { $0.covers(need) } == true }
+    if own.contains(where: { acknowledged[$0]?.contains { $0.covers(need) } == true }) { return true }
+    // Older data have an earlier lease of the host's, and not the one that replicas had.
+    let latest = own.compactMap(attempt).max() ?? 0
+    return acknowledged.contains { lease, needs in
+      lease.hasPrefix("\(name) ") && attempt(lease).map { $0 > latest } == true && needs.contains { $0.covers(need) }
+    }
   }
+
+  private func attempt(_ lease: String) -> UInt64? { lease.split(separator: " ").last.flatMap { UInt64($0) } }
 }
