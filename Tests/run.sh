@@ -171,10 +171,13 @@ part_budgets() {
   check "budgets" python3 Tests/lib/budgets.py check "$bin/Budgets"
 }
 
+# Those that wait for timers for minutes, half of the time that all of them take.
+long_system_tests=(test_sentinel.py test_data_loss.py test_redis_refuses.py test_slow_links.py test_command_bounds.py)
+
 part_system() {
   need_release || return
   build_ahead
-  run_pytest system
+  run_pytest system "${long_system_tests[@]}"
 }
 
 # Whether the part $1 is to be run.
@@ -215,8 +218,8 @@ build_ahead() {
   set -m
   (
     if has_part sanitizers; then
-      swift build --build-tests --sanitize=thread --scratch-path .build-tsan
-      swift build --build-tests --sanitize=address --scratch-path .build-asan
+      sanitized thread swift build --build-tests
+      sanitized address swift build --build-tests
     fi
     if has_part fuzz; then python3 Tests/lib/fuzz.py --build; fi
     if has_part simulator; then
@@ -231,28 +234,52 @@ build_ahead() {
 
 part_adversary() { run_pytest adversary; }
 
-# run_pytest NAME runs the tests in Tests/NAME against the release build.
+# run_pytest NAME [FILE...] runs the tests in Tests/NAME against the release build, those in the files named at the same time
+# as the others.
 run_pytest() {
-  local name=$1
+  local name=$1 label arguments=()
+  shift
   need_release || return
   if ! quietly "$name: python packages" install_python_packages; then
     count 0 1 "$name: python packages"
     return
   fi
-  local status=0 report=$PWD/$log_directory/$name.xml arguments=()
-  rm -f "$report"
   read -r -a arguments <<<"${PYTEST_ARGS-}"
+  # What is asked for by name runs by itself.
+  [ "${#arguments[@]}" = 0 ] || set --
+  local labels=("$name")
   set -m
   (
     cd "Tests/$name" || exit 1
-    SIDELOCKD=$bin/sidelockd SIDELOCK=$bin/sidelock \
-      "$OLDPWD/.venv/bin/python" -m pytest --color=no -v --durations=10 --junit-xml "$report" "${arguments[@]}"
-  ) >"$log_directory/$name.log" 2>&1 </dev/null &
+    if [ "$#" -gt 0 ]; then pytest "$name, long" "$@" & fi
+    pytest "$name" "${@/#/--ignore=}" "${arguments[@]}"
+    wait
+  ) </dev/null &
   set +m
-  follow_pytest $! "$name" || status=$?
-  sed -n '/^=.* measured =/,/^=.* slowest/p' "$log_directory/$name.log"
-  show_failures "$status" "$log_directory/$name.log"
-  count_xunit "$name" "$status" "$report"
+  [ "$#" = 0 ] || labels+=("$name, long")
+  follow_pytest $! "${labels[@]}"
+  for label in "${labels[@]}"; do
+    local log
+    log=$(pytest_log "$label")
+    sed -n '/^=.* measured =/,/^=.* slowest/p' "$log.log"
+    local status
+    status=$(cat "$log.status" 2>/dev/null)
+    show_failures "${status:-1}" "$log.log"
+    count_xunit "$label" "${status:-1}" "$log.xml"
+  done
+}
+
+# Where the log of such a run stands; its other files have the same name with another ending.
+pytest_log() { printf '%s/%s' "$log_directory" "${1//[^a-z0-9]/-}"; }
+
+# pytest LABEL ARGUMENT... runs tests of the folder that the shell is in, two below the top.
+pytest() {
+  local log
+  log=../../$(pytest_log "$1")
+  rm -f "$log.status" "$log.xml"
+  SIDELOCKD=$bin/sidelockd SIDELOCK=$bin/sidelock \
+    ../../.venv/bin/python -m pytest --color=no -v --durations=10 --junit-xml "$log.xml" "${@:2}" >"$log.log" 2>&1
+  echo $? >"$log.status"
 }
 
 # show_failures STATUS LOG prints what pytest says of the tests that failed, or the end of the log.
@@ -265,18 +292,20 @@ show_failures() {
   fi
 }
 
-# follow_pytest PID NAME shows how far the tests have come, until the process ends.
+# follow_pytest PID LABEL... shows how far the tests have come, until the process ends.
 follow_pytest() {
-  local pid=$1 name=$2 last="" started=$SECONDS
+  local pid=$1 started=$SECONDS label now
+  local -A last=()
   running_group=$pid
-  note "$name …"
+  note "$2 …"
   while kill -0 "$pid" 2>/dev/null; do
     sleep 5
-    local now
-    now=$(grep -E '(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) +\[ *[0-9]+%\]' "$log_directory/$name.log" | tail -n 1)
-    if [ -n "$now" ] && [ "$now" != "$last" ]; then note "  $now"; fi
-    last=$now
-    end_if_hung "$started" "$log_directory/$name.log"
+    for label in "${@:2}"; do
+      now=$(grep -E '(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) +\[ *[0-9]+%\]' "$(pytest_log "$label").log" | tail -n 1)
+      if [ -n "$now" ] && [ "$now" != "${last[$label]-}" ]; then note "  $now"; fi
+      last[$label]=$now
+      end_if_hung "$started" "$(pytest_log "$label").log"
+    done
   done
   running_group=
   wait "$pid"
@@ -390,14 +419,49 @@ part_quickstart() {
   grep -a '^From the kill' "$log_directory/quickstart.log" || true
 }
 
-part_sanitizers() {
+# Where the log of a sanitizer stands; its other files have the same name with another ending.
+sanitizer_log() { printf '%s/%s-sanitizer' "$log_directory" "$1"; }
+
+# sanitized NAME COMMAND... adds to a command of SwiftPM what builds with that sanitizer, in a folder of its own.
+sanitized() { "${@:2}" "--sanitize=$1" --scratch-path ".build-${1:0:1}san"; }
+
+# run_sanitizers NAME... runs the tests with these sanitizers, all at a time: one after the other, a run uses one core.
+run_sanitizers() {
   # Every access is checked, which makes the simulator ten times as slow; the full number of seeds runs without, and so does
   # the search for planted mistakes, which shows what the checker is worth.
   export SIDELOCK_SIM_SEEDS=150
-  local test_filter=(--skip plantedMistakeIsFound)
-  TSAN_OPTIONS=suppressions=$PWD/Tests/lib/tsan.supp swift_test "thread sanitizer" --sanitize=thread --scratch-path .build-tsan
+  export TSAN_OPTIONS=suppressions=$PWD/Tests/lib/tsan.supp
   # Leaks are looked for at the end of a process, and the runtime of Swift keeps some memory for ever.
-  ASAN_OPTIONS=detect_leaks=0 swift_test "address sanitizer" --sanitize=address --scratch-path .build-asan
+  export ASAN_OPTIONS=detect_leaks=0
+  local name log
+  for name in "$@"; do
+    log=$PWD/$(sanitizer_log "$name")
+    rm -f "$log.status" "$log-swift-testing.xml"
+    (
+      sanitized "$name" swift test --skip-build --no-parallel --skip plantedMistakeIsFound --xunit-output "$log.xml" >"$log.log" 2>&1
+      echo $? >"$log.status"
+      echo "$name sanitizer: $(tail -n 1 "$log.log")"
+    ) &
+  done
+  wait
+}
+
+part_sanitizers() {
+  local name status log built=()
+  for name in thread address; do
+    if quietly "$name sanitizer: build" sanitized "$name" swift build --build-tests; then
+      built+=("$name")
+    else
+      count 0 1 "$name sanitizer: build"
+    fi
+  done
+  quietly "sanitizers" run_sanitizers "${built[@]}"
+  for name in "${built[@]}"; do
+    log=$(sanitizer_log "$name")
+    status=$(cat "$log.status" 2>/dev/null)
+    [ "${status:-1}" = 0 ] || tail -n 80 "$log.log"
+    count_xunit "$name sanitizer" "${status:-1}" "$log-swift-testing.xml"
+  done
 }
 
 part_fuzz() {
