@@ -90,6 +90,25 @@ def test_a_lease_that_runs_out_terminates_in_time(lab, measured, ignored):
     redis.resume()
 
 
+@pytest.mark.parametrize("action,signals", [("kill", 1), ("terminate", 2)])
+def test_who_loses_very_many_at_once_is_sent_each_signal_once(lab, action, signals):
+    """A parent that does not wait for it keeps what is left of it, to which signals can be sent."""
+    redis = lab.redis()
+    daemon = lab.daemon(redis, lease_ms=3000)
+    client = ProcessClient(lab, daemon, command=["env", "--ignore-signal=TERM"])
+    count = 200
+    for number in range(count):
+        client.call("acquire", name=f"a{number}", on_lost=action)
+    watcher = daemon.client()
+    redis.stop()
+    wait_until(lambda: process_state(client.pid) == "Z", "its end")
+    wait_until(lambda: watcher.call("stats")["held"] == 0, "the end of all holds")
+    assert watcher.call("stats")["lost_total"] > 1
+    assert watcher.call("stats")["signals_sent_total"] == signals
+    assert signal_of(client) == signal.SIGKILL
+    redis.resume()
+
+
 def test_a_lease_that_runs_out_kills_a_stopped_process(lab):
     """Who is stopped cannot be asked to end, and may go on at any time."""
     redis = lab.redis()

@@ -16,6 +16,7 @@ final class ClientSession {
   var rights = SessionRights()
   var charges = SessionCharges()
   var lifetime = SessionLifetime()
+  var enforcement = SessionEnforcement()
   var input = SessionInput()
   var output = SessionOutput()
   private(set) var requests = SessionRequests()

@@ -1,8 +1,19 @@
 import ClientProtocol
+import DequeModule
 import Glibc
 import LockEngine
 import LockTypes
 import Logging
+
+/// The signals that the process of a session was sent: of very many locks that it loses at once, one says it all.
+struct SessionEnforcement {
+  /// Whether it was sent SIGKILL, or had ended.
+  fileprivate var isKilled = false
+  /// When it was last to be sent SIGKILL, and was not.
+  fileprivate var notKilledAt: BootInstant?
+  /// When it is killed, and whether it was sent SIGTERM.
+  fileprivate var terminated: (kill: BootInstant, isSent: Bool)?
+}
 
 /// A process that was sent SIGTERM, and is killed at `moment` unless it has ended.
 private struct PendingKill {
@@ -17,6 +28,10 @@ final class LossEnforcer {
   /// After this percentage of the grace a process that was sent SIGTERM is killed. The rest is for the kernel to end
   /// it, and for the daemon to be late.
   private static let terminatePercent: Int64 = 60
+  /// So many processes are killed in one turn, the others in the next ones.
+  private static let killsInTurn = 64
+  /// For so long a process that could not be killed is not tried again.
+  private static let retryMilliseconds: Int64 = 10
 
   private let engine: LockEngine
   private let peers: PeerDirectory
@@ -25,8 +40,8 @@ final class LossEnforcer {
   private let statistics: SidecarStatistics
   private let clock: HostClock
   private let logger: Logger
-  /// Processes that were sent SIGTERM.
-  private var pendingKills: [PendingKill] = []
+  /// Processes that were sent SIGTERM, in the order in which they are killed.
+  private var pendingKills: Deque<PendingKill> = []
 
   init(
     engine: LockEngine, peers: PeerDirectory, room: DescriptorRoom, output: TurnOutput, statistics: SidecarStatistics,
@@ -42,7 +57,7 @@ final class LossEnforcer {
   }
 
   /// When the next process is to be killed.
-  var nextDeadline: BootInstant? { pendingKills.lazy.map(\.moment).min() }
+  var nextDeadline: BootInstant? { pendingKills.first?.moment }
 
   /// Why a client cannot have its loss enforced; nil: it can.
   enum EnforcementRefusal: Equatable {
@@ -132,10 +147,15 @@ final class LossEnforcer {
       guard graceMilliseconds > 0, case .success(let handle) = peers.handle(of: session, isOwed: true) else {
         return kill(session)
       }
-      let isSent = signal(SIGTERM, handle, session.id, session.peer)
       let delay = graceMilliseconds * Self.terminatePercent / 100
       let moment = clock.now().adding(milliseconds: delay)
-      pendingKills.append(PendingKill(moment: moment, handle: handle, session: session.id, peer: session.peer))
+      if let before = session.enforcement.terminated, before.kill <= moment { return before.isSent }
+      let isSent =
+        session.enforcement.terminated?.isSent == true || signal(SIGTERM, handle, session.id, session.peer)
+      session.enforcement.terminated = (moment, isSent)
+      let place = pendingKills.lastIndex { $0.moment <= moment }.map { $0 + 1 } ?? 0
+      pendingKills.insert(
+        PendingKill(moment: moment, handle: handle, session: session.id, peer: session.peer), at: place)
       output.scheduleEnd()
       return isSent
     }
@@ -148,10 +168,19 @@ final class LossEnforcer {
   }
 
   private func kill(_ session: ClientSession) -> Bool {
-    switch peers.handle(of: session, isOwed: true) {
-    case .success(let handle): signal(SIGKILL, handle, session.id, session.peer)
-    case .failure(let failure): failure == .ended
+    if session.enforcement.isKilled { return true }
+    let now = clock.now()
+    if let before = session.enforcement.notKilledAt, now.milliseconds(since: before) < Self.retryMilliseconds {
+      return false
     }
+    let isKilled =
+      switch peers.handle(of: session, isOwed: true) {
+      case .success(let handle): signal(SIGKILL, handle, session.id, session.peer)
+      case .failure(let failure): failure == .ended
+      }
+    session.enforcement.isKilled = isKilled
+    session.enforcement.notKilledAt = isKilled ? nil : now
+    return isKilled
   }
 
   /// Sends a signal and logs it. False when that failed and the process goes on.
@@ -182,10 +211,11 @@ final class LossEnforcer {
 
   /// Kills the processes whose time to end by themselves is over.
   func killThoseDue(now: BootInstant) {
-    guard !pendingKills.isEmpty else { return }
-    let due = pendingKills.filter { $0.moment <= now }
-    pendingKills.removeAll { $0.moment <= now }
-    for pending in due { signal(SIGKILL, pending.handle, pending.session, pending.peer) }
+    for _ in 0..<Self.killsInTurn {
+      guard let pending = pendingKills.first, pending.moment <= now else { return }
+      pendingKills.removeFirst()
+      signal(SIGKILL, pending.handle, pending.session, pending.peer)
+    }
   }
 
   /// Kills all processes that were sent SIGTERM: the daemon ends, and nobody else would do it.
