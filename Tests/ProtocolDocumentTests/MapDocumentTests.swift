@@ -156,6 +156,19 @@ import Testing
     }
   }
 
+  // MARK: Whose the parts are
+
+  @Test func theCopyrightNamesEachPackageThatIsLinked() throws {
+    let packages = try Repository.text("Package.swift").matches(
+      of: #/\.package\([^)]*?url: "[^"]*\/([^"\/]+?)(?:\.git)?"/#
+    )
+    .map { String($0.1) }
+    #expect(packages.count > 4)
+    let parts = try Repository.text("packaging/debian/copyright").split(separator: "\n")
+      .filter { $0.hasPrefix("Files:") }.flatMap { $0.split(separator: " ").map(String.init) }
+    #expect(packages.filter { !parts.contains($0) } == [])
+  }
+
   // MARK: The news
 
   @Test func theNewestVersionIsThatOfThePrograms() throws {
