@@ -38,6 +38,8 @@ type Error struct {
 	Message string
 	// Holders is who has the lock, with ErrBusy and ErrTimeout.
 	Holders []Holder
+	// Acknowledged is how many replicas of Redis had the lease in time, with ErrUnderReplicated.
+	Acknowledged int
 	// Loss is there with ErrLost.
 	Loss *Loss
 	// Data is what the daemon said beside it.
@@ -48,21 +50,22 @@ type Error struct {
 
 // The kinds of errors, for errors.Is.
 var (
-	ErrBusy        = errors.New("busy")
-	ErrTimeout     = errors.New("timeout")
-	ErrCancelled   = errors.New("cancelled")
-	ErrNotHeld     = errors.New("not held")
-	ErrLost        = errors.New("lost")
-	ErrDenied      = errors.New("denied")
-	ErrUnavailable = errors.New("unavailable")
-	ErrDeadlock    = errors.New("deadlock")
+	ErrBusy            = errors.New("busy")
+	ErrTimeout         = errors.New("timeout")
+	ErrCancelled       = errors.New("cancelled")
+	ErrNotHeld         = errors.New("not held")
+	ErrLost            = errors.New("lost")
+	ErrDenied          = errors.New("denied")
+	ErrUnavailable     = errors.New("unavailable")
+	ErrDeadlock        = errors.New("deadlock")
+	ErrUnderReplicated = errors.New("under-replicated")
 )
 
 var kinds = map[string]error{
 	"busy": ErrBusy, "timeout": ErrTimeout, "cancelled": ErrCancelled, "not_held": ErrNotHeld, "lost": ErrLost,
 	"denied": ErrDenied, "permission": ErrDenied, "deadlock": ErrDeadlock, "unavailable": ErrUnavailable,
 	"shutting_down": ErrUnavailable, "no_daemon": ErrUnavailable, "no_answer": ErrUnavailable,
-	"connection_lost": ErrUnavailable,
+	"connection_lost": ErrUnavailable, "under_replicated": ErrUnderReplicated,
 }
 
 // Error is the prose.
@@ -93,16 +96,17 @@ func refusal(raw json.RawMessage) *Error {
 	}
 	_ = json.Unmarshal(raw, &reply)
 	var data struct {
-		Reason  string   `json:"reason"`
-		Detail  string   `json:"detail"`
-		Lost    string   `json:"lost"`
-		Holders []Holder `json:"holders"`
+		Reason       string   `json:"reason"`
+		Detail       string   `json:"detail"`
+		Lost         string   `json:"lost"`
+		Holders      []Holder `json:"holders"`
+		Acknowledged int      `json:"acknowledged"`
 	}
 	_ = json.Unmarshal(reply.Data, &data)
 	if data.Detail != "" {
 		reply.Message += ": " + data.Detail
 	}
 	err := failure(data.Reason, "%s", reply.Message)
-	err.Holders, err.Data, err.lost = data.Holders, reply.Data, data.Lost
+	err.Holders, err.Acknowledged, err.Data, err.lost = data.Holders, data.Acknowledged, reply.Data, data.Lost
 	return err
 }

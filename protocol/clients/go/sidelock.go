@@ -31,6 +31,10 @@ type Options struct {
 	Meta string
 	// Enforce is what the daemon does to this process when the lock is lost: "terminate" or "kill".
 	Enforce string
+	// Replicas is how many replicas of Redis have to have the lease; 0: as many as the daemon's settings say.
+	Replicas int
+	// Durability is where the primary and those replicas have to have it: "memory" or "disk".
+	Durability string
 	// OnLost, OnWaiting and OnContended are called by the goroutine that reads, which they must not keep.
 	OnLost      func(Loss)
 	OnWaiting   func(Waiting)
@@ -172,7 +176,12 @@ func (c *Client) Acquire(ctx context.Context, options Options, names ...string) 
 	if options.MaxHold > 0 {
 		params["max_hold_ms"] = milliseconds(options.MaxHold)
 	}
-	for key, value := range map[string]string{"owner": options.Owner, "meta": options.Meta, "on_lost": options.Enforce} {
+	if options.Replicas > 0 {
+		params["replicas"] = options.Replicas
+	}
+	for key, value := range map[string]string{
+		"owner": options.Owner, "meta": options.Meta, "on_lost": options.Enforce, "durability": options.Durability,
+	} {
 		if value != "" {
 			params[key] = value
 		}

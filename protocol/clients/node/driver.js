@@ -7,7 +7,8 @@ const { spawn } = require('child_process');
 const sidelock = require('./sidelock.js');
 
 const TYPES = [[sidelock.Busy, 'busy'], [sidelock.Timeout, 'timeout'], [sidelock.Cancelled, 'cancelled'], [sidelock.Lost, 'lost'],
-  [sidelock.Denied, 'denied'], [sidelock.Unavailable, 'unavailable'], [sidelock.Deadlock, 'deadlock']];
+  [sidelock.Denied, 'denied'], [sidelock.Unavailable, 'unavailable'], [sidelock.Deadlock, 'deadlock'],
+  [sidelock.UnderReplicated, 'under_replicated']];
 const AT_ONCE = ['noop', 'held', 'cancel', 'leave', 'path'];
 const CONTROL = ['session', 'watch', 'unwatch', 'open', 'close'];
 
@@ -41,6 +42,8 @@ function options(args) {
   if (args.wait !== undefined) made.wait = args.wait / 1000;
   if (args.permits) made.permits = Number(args.permits);
   if (args.max_hold) made.maxHold = args.max_hold / 1000;
+  if (args.replicas) made.replicas = Number(args.replicas);
+  if (args.durability) made.durability = args.durability;
   if (args.progress) {
     made.onWaiting = (told) => say('event waiting', { lock: label, position: told.position });
     made.onContended = (waiters) => say('event contended', { lock: label, waiters });
@@ -128,6 +131,7 @@ async function answer(tag, verb, args) {
     const [, type] = TYPES.find(([kind]) => error instanceof kind) || [null, 'error'];
     const fields = { type, message: error.message };
     if (type === 'busy' || type === 'timeout') fields.holders = error.holders.length;
+    if (type === 'under_replicated') fields.acknowledged = error.acknowledged;
     if (type === 'lost') fields.lost = error.loss.reason;
     say(`${tag} error ${error.reason || 'unknown'}`, fields);
   }

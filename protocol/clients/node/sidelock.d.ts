@@ -18,6 +18,11 @@ export class NotHeld extends SidelockError {}
 export class Denied extends SidelockError {}
 export class Unavailable extends SidelockError {}
 export class Deadlock extends SidelockError { readonly cycle: Record<string, unknown>[] }
+/** Too few replicas of Redis had the lease in time, so the lock was given back. */
+export class UnderReplicated extends SidelockError {
+  /** How many had it; 0 also where the daemon does not tell. */
+  readonly acknowledged: number;
+}
 export class Lost extends SidelockError { readonly loss: Loss }
 
 export interface Options {
@@ -33,6 +38,10 @@ export interface Options {
   meta?: string;
   /** What the daemon does to this process when the lock is lost. */
   enforce?: 'notify' | 'terminate' | 'kill';
+  /** How many replicas of Redis have to have the lease; without it as many as the daemon's settings say. */
+  replicas?: number;
+  /** Where the primary and those replicas have to have it; without it as the daemon's settings say. */
+  durability?: 'memory' | 'disk';
   /** Withdraws the wait when it is aborted. */
   signal?: AbortSignal;
   onLost?(loss: Loss): void;

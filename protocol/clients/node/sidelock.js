@@ -25,6 +25,9 @@ class Unavailable extends SidelockError {}
 class Deadlock extends SidelockError {
   get cycle() { return Array.isArray(this.data.cycle) ? this.data.cycle : []; }
 }
+class UnderReplicated extends SidelockError {
+  get acknowledged() { return Number.isInteger(this.data.acknowledged) ? this.data.acknowledged : 0; }
+}
 class Lost extends SidelockError {
   constructor(loss) {
     super(`lock ${loss.name} is lost: ${loss.detail || loss.reason}`, 'lost', { lost: loss.reason });
@@ -35,6 +38,7 @@ class Lost extends SidelockError {
 const TYPES = {
   busy: Busy, timeout: Timeout, cancelled: Cancelled, not_held: NotHeld, denied: Denied, permission: Denied, deadlock: Deadlock,
   unavailable: Unavailable, shutting_down: Unavailable, no_daemon: Unavailable, no_answer: Unavailable, connection_lost: Unavailable,
+  under_replicated: UnderReplicated,
 };
 
 function makeError(reason, message, data) {
@@ -556,12 +560,12 @@ class Lock {
 
   async acquire() {
     if (this.state === 'held' || this.state === 'waiting') throw new SidelockError('this object is in use', 'in_use');
-    const { wait = null, shared, permits, maxHold, owner, meta, enforce, onWaiting, onContended, signal } = this.options;
+    const { wait = null, shared, permits, maxHold, owner, meta, enforce, replicas, durability, onWaiting, onContended, signal } = this.options;
     const params = this.names.length === 1 ? { name: this.names[0] } : { names: this.names };
     if (shared) params.mode = 'shared';
     const waitMs = wait === null ? null : milliseconds(wait);
     const more = {
-      permits, owner, meta, on_lost: enforce, wait_ms: waitMs ?? undefined,
+      permits, owner, meta, replicas, durability, on_lost: enforce, wait_ms: waitMs ?? undefined,
       max_hold_ms: maxHold == null ? undefined : Math.max(1, milliseconds(maxHold)), progress: onWaiting || onContended ? true : undefined,
     };
     for (const [key, value] of Object.entries(more)) if (value !== undefined) params[key] = value;
@@ -702,7 +706,7 @@ class Watch {
 
 const shared = new Client();
 module.exports = {
-  Client, Lock, SidelockError, Busy, Timeout, Cancelled, NotHeld, Denied, Unavailable, Deadlock, Lost, socketPath,
+  Client, Lock, SidelockError, Busy, Timeout, Cancelled, NotHeld, Denied, Unavailable, Deadlock, UnderReplicated, Lost, socketPath,
   client: shared,
   lock: (names, options) => shared.lock(names, options),
   acquire: (names, options) => shared.acquire(names, options),

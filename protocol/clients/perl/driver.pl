@@ -56,6 +56,8 @@ sub options {
     $made{wait}     = $args->{wait} / 1000           if defined $args->{wait};
     $made{max_hold} = $args->{max_hold} / 1000       if defined $args->{max_hold};
     $made{permits}  = $args->{permits}               if defined $args->{permits};
+    $made{replicas} = $args->{replicas}              if defined $args->{replicas};
+    $made{durability} = $args->{durability}          if defined $args->{durability};
     $made{meta}     = $args->{meta}                  if defined $args->{meta};
     $made{meta}     = 'x' x $args->{meta_bytes}      if defined $args->{meta_bytes};
     if ($args->{progress}) {
@@ -72,6 +74,7 @@ sub valid {
 }
 
 my %kinds = map { ("Sidelock::Error::$_" => lc) } qw(Busy Timeout Cancelled Lost Denied Unavailable Deadlock);
+$kinds{'Sidelock::Error::UnderReplicated'} = 'under_replicated';
 
 sub failed {
     my ($tag, $fault) = @_;
@@ -80,6 +83,7 @@ sub failed {
     my $type = $kinds{ ref $fault } // 'error';
     my @fields = (type => $type, message => $fault->message);
     push @fields, holders => scalar(my @all = $fault->holders) if $type =~ /busy|timeout/;
+    push @fields, acknowledged => $fault->acknowledged if $type eq 'under_replicated';
     push @fields, lost => $fault->loss->{reason} if $type eq 'lost';
     say_line("$tag error " . ($fault->reason || 'unknown'), @fields);
     return;

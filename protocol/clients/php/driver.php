@@ -51,8 +51,13 @@ final class Driver
                 $made[$name] = $args[$key] / 1000;
             }
         }
-        if (isset($args['permits'])) {
-            $made['permits'] = (int) $args['permits'];
+        foreach (['permits', 'replicas'] as $key) {
+            if (isset($args[$key])) {
+                $made[$key] = (int) $args[$key];
+            }
+        }
+        if (isset($args['durability'])) {
+            $made['durability'] = $args['durability'];
         }
         if (isset($args['progress'])) {
             $made['onWaiting'] = fn ($told) => self::say('event waiting', ['lock' => $label, 'position' => $told['position']]);
@@ -223,12 +228,15 @@ final class Driver
         if (!$fault instanceof Sidelock\Error) {
             throw $fault;
         }
-        $known = ['Busy', 'Timeout', 'Cancelled', 'Lost', 'Denied', 'Unavailable', 'Deadlock'];
-        $kind = substr((string) strrchr(get_class($fault), '\\'), 1);
-        $type = in_array($kind, $known, true) ? strtolower($kind) : 'error';
+        $known = ['Busy' => 'busy', 'Timeout' => 'timeout', 'Cancelled' => 'cancelled', 'Lost' => 'lost', 'Denied' => 'denied',
+            'Unavailable' => 'unavailable', 'Deadlock' => 'deadlock', 'UnderReplicated' => 'under_replicated'];
+        $type = $known[substr((string) strrchr(get_class($fault), '\\'), 1)] ?? 'error';
         $fields = ['type' => $type, 'message' => $fault->getMessage()];
         if ($type === 'busy' || $type === 'timeout') {
             $fields['holders'] = count($fault->holders());
+        }
+        if ($fault instanceof Sidelock\UnderReplicated) {
+            $fields['acknowledged'] = $fault->acknowledged();
         }
         if ($type === 'lost') {
             $fields['lost'] = $fault->loss->reason;

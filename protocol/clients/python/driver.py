@@ -13,7 +13,8 @@ import sidelock
 from sidelock._machine import socket_path
 
 TYPES = [(sidelock.Busy, "busy"), (sidelock.Timeout, "timeout"), (sidelock.Cancelled, "cancelled"), (sidelock.Lost, "lost"),
-         (sidelock.Denied, "denied"), (sidelock.Unavailable, "unavailable"), (sidelock.Deadlock, "deadlock")]
+         (sidelock.Denied, "denied"), (sidelock.Unavailable, "unavailable"), (sidelock.Deadlock, "deadlock"),
+         (sidelock.UnderReplicated, "under_replicated")]
 output = threading.Lock()
 
 
@@ -30,6 +31,8 @@ def describe(fault):
     fields = {"type": kind, "message": str(fault)}
     if isinstance(fault, (sidelock.Busy, sidelock.Timeout)):
         fields["holders"] = len(fault.holders)
+    if isinstance(fault, sidelock.UnderReplicated):
+        fields["acknowledged"] = fault.acknowledged
     if isinstance(fault, sidelock.Lost):
         fields["lost"] = fault.loss.reason
     return [fault.reason or "unknown"], fields
@@ -61,6 +64,7 @@ def options(args, label):
     made = {"wait": int(args["wait"]) / 1000 if "wait" in args else None, "shared": args.get("mode") == "shared",
             "permits": int(args["permits"]) if "permits" in args else None,
             "max_hold": int(args["max_hold"]) / 1000 if "max_hold" in args else None, "meta": args.get("meta"),
+            "replicas": int(args["replicas"]) if "replicas" in args else None, "durability": args.get("durability"),
             "on_lost": lambda loss: say("event", "lost", lock=label, name=loss.name, token=loss.token, reason=loss.reason,
                                         grace_ms=loss.grace_ms)}
     if "meta_bytes" in args:

@@ -5,7 +5,8 @@
 require_relative "lib/sidelock"
 
 TYPES = { Sidelock::Busy => "busy", Sidelock::Timeout => "timeout", Sidelock::Cancelled => "cancelled", Sidelock::Lost => "lost",
-          Sidelock::Denied => "denied", Sidelock::Unavailable => "unavailable", Sidelock::Deadlock => "deadlock" }.freeze
+          Sidelock::Denied => "denied", Sidelock::Unavailable => "unavailable", Sidelock::Deadlock => "deadlock",
+          Sidelock::UnderReplicated => "under_replicated" }.freeze
 AT_ONCE = %w[noop held cancel leave path].freeze
 CONTROL = %w[session watch unwatch open close].freeze
 
@@ -56,6 +57,7 @@ class Driver
     type = TYPES.fetch(fault.class, "error")
     fields = { type: type, message: fault.message }
     fields[:holders] = fault.holders.size if %w[busy timeout].include?(type)
+    fields[:acknowledged] = fault.acknowledged if type == "under_replicated"
     fields[:lost] = fault.loss.reason if type == "lost"
     say("#{tag} error #{fault.reason.empty? ? "unknown" : fault.reason}", **fields)
   end
@@ -64,7 +66,8 @@ class Driver
     label = args[:lock]
     made = { shared: args[:mode] == "shared", meta: args[:meta_bytes] ? "x" * args[:meta_bytes].to_i : args[:meta],
              permits: args[:permits]&.to_i, wait: args[:wait] && args[:wait].to_i / 1000.0,
-             max_hold: args[:max_hold] && args[:max_hold].to_i / 1000.0, on_lost: on_lost(label) }
+             max_hold: args[:max_hold] && args[:max_hold].to_i / 1000.0, on_lost: on_lost(label),
+             replicas: args[:replicas]&.to_i, durability: args[:durability] }
     return made unless args[:progress]
     made.merge(on_waiting: ->(told) { say("event waiting", lock: label, position: told["position"]) },
                on_contended: ->(waiters) { say("event contended", lock: label, waiters: waiters) })

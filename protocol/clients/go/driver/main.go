@@ -89,7 +89,8 @@ func (d *driver) options(a args) sidelock.Options {
 	o := sidelock.Options{
 		Wait: a.duration("wait"), Try: a.has("wait") && a.number("wait") == 0, Shared: a.values["mode"] == "shared",
 		Permits: a.number("permits"), MaxHold: a.duration("max_hold"), Owner: "worker-" + worker,
-		Meta: a.values["meta"] + strings.Repeat("x", a.number("meta_bytes")),
+		Meta:     a.values["meta"] + strings.Repeat("x", a.number("meta_bytes")),
+		Replicas: a.number("replicas"), Durability: a.values["durability"],
 		OnLost: func(loss sidelock.Loss) {
 			say("event lost", "lock", label, "name", loss.Name, "token", loss.Token, "reason", loss.Reason, "grace_ms", loss.GraceMS)
 		},
@@ -310,6 +311,7 @@ func (d *driver) answer(a args) {
 		for name, target := range map[string]error{
 			"busy": sidelock.ErrBusy, "timeout": sidelock.ErrTimeout, "cancelled": sidelock.ErrCancelled, "lost": sidelock.ErrLost,
 			"denied": sidelock.ErrDenied, "unavailable": sidelock.ErrUnavailable, "deadlock": sidelock.ErrDeadlock,
+			"under_replicated": sidelock.ErrUnderReplicated,
 		} {
 			if errors.Is(err, target) {
 				kind = name
@@ -318,6 +320,9 @@ func (d *driver) answer(a args) {
 		told := []any{"type", kind, "message", refused.Message}
 		if kind == "busy" || kind == "timeout" {
 			told = append(told, "holders", len(refused.Holders))
+		}
+		if kind == "under_replicated" {
+			told = append(told, "acknowledged", refused.Acknowledged)
 		}
 		if kind == "lost" {
 			told = append(told, "lost", refused.Loss.Reason)

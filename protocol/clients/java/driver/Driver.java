@@ -83,6 +83,8 @@ public final class Driver {
     if ("shared".equals(args.get("mode"))) options.shared();
     if (args.get("permits") != null) options.permits(Integer.parseInt(args.get("permits")));
     if (args.get("max_hold") != null) options.maxHold(args.duration("max_hold"));
+    if (args.get("replicas") != null) options.replicas(Integer.parseInt(args.get("replicas")));
+    if (args.get("durability") != null) options.durability(args.get("durability"));
     if (args.get("meta") != null) options.meta(args.get("meta"));
     if (args.get("meta_bytes") != null) options.meta("x".repeat(Integer.parseInt(args.get("meta_bytes"))));
     if (args.get("progress") != null) {
@@ -199,10 +201,12 @@ public final class Driver {
     } catch (BodyFailed failed) {
       say(args.tag() + " error body");
     } catch (SidelockException refused) {
-      String kind = refused.getClass().getSimpleName().toLowerCase();
-      String type = Set.of("busy", "timeout", "cancelled", "lost", "denied", "unavailable", "deadlock").contains(kind) ? kind : "error";
+      String kind = refused.getClass().getSimpleName().replaceAll("(?<=[a-z])(?=[A-Z])", "_").toLowerCase();
+      Set<String> known = Set.of("busy", "timeout", "cancelled", "lost", "denied", "unavailable", "deadlock", "under_replicated");
+      String type = known.contains(kind) ? kind : "error";
       List<Object> fields = new ArrayList<>(List.of("type", type, "message", refused.getMessage()));
       if (type.equals("busy") || type.equals("timeout")) fields.addAll(List.of("holders", refused.holders().size()));
+      if (refused instanceof SidelockException.UnderReplicated few) fields.addAll(List.of("acknowledged", few.acknowledged()));
       if (refused instanceof SidelockException.Lost lost) fields.addAll(List.of("lost", lost.loss().reason()));
       say(args.tag() + " error " + (refused.reason().isEmpty() ? "unknown" : refused.reason()), fields.toArray());
     } catch (Exception problem) {

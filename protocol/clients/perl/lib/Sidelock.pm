@@ -60,7 +60,8 @@ sub lock    { my ($names, %options) = @_;        return client()->acquire($names
 sub with    { my ($names, @rest)    = @_;        return client()->with_lock($names, @rest) }
 
 # Takes a lock, or with a list of names several, all or none. wait: seconds; undef: without limit; 0: a try. owner: the same
-# owner gets at once what it holds.
+# owner gets at once what it holds. replicas: how many replicas of Redis have to have the lease, else UnderReplicated;
+# durability: 'memory', or 'disk' for the primary and those replicas to have it there; undef: as the daemon's settings say.
 sub acquire {
     my ($self, $names, %options) = @_;
     my $wait = $self->begin($names, %options);
@@ -89,11 +90,12 @@ sub begin {
     my %params = @{ $lock->{names} } == 1 ? (name => $lock->{names}[0]) : (names => $lock->{names});
     $params{mode}        = 'shared'                           if $options{shared};
     $params{permits}     = int $options{permits}              if defined $options{permits};
+    $params{replicas}    = int $options{replicas}             if defined $options{replicas};
     $params{wait_ms}     = milliseconds($options{wait})       if defined $options{wait};
     $params{max_hold_ms} = milliseconds($options{max_hold}) || 1 if defined $options{max_hold};
     $params{progress}    = JSON::PP::true()                   if $options{on_waiting} || $options{on_contended};
     $params{on_lost}     = $options{enforce}                  if defined $options{enforce};
-    for my $key (qw(owner meta)) { $params{$key} = "$options{$key}" if defined $options{$key} }
+    for my $key (qw(owner meta durability)) { $params{$key} = "$options{$key}" if defined $options{$key} }
     my $request = $self->_start('acquire', \%params, lock => $lock);
     $lock->{connection} = $request->{connection};
     return bless { request => $request, lock => $lock, client => $self, limit => $options{wait} }, 'Sidelock::Wait';
@@ -685,7 +687,8 @@ use overload '""' => sub { return $_[0]{message} . "\n" }, 'bool' => sub { retur
 
 my %kinds = (
     busy => 'Busy', timeout => 'Timeout', cancelled => 'Cancelled', not_held => 'NotHeld', denied => 'Denied', permission => 'Denied',
-    deadlock => 'Deadlock', lost => 'Lost', map { $_ => 'Unavailable' } qw(unavailable shutting_down no_daemon no_answer connection_lost),
+    deadlock => 'Deadlock', lost => 'Lost', under_replicated => 'UnderReplicated',
+    map { $_ => 'Unavailable' } qw(unavailable shutting_down no_daemon no_answer connection_lost),
 );
 for my $kind (values %kinds) {
     no strict 'refs';    ## no critic
@@ -718,6 +721,9 @@ sub reason  { my ($self) = @_; return $self->{reason} }
 sub message { my ($self) = @_; return $self->{message} }
 sub data    { my ($self) = @_; return $self->{data} }
 sub loss    { my ($self) = @_; return $self->{loss} }
+
+# How many replicas of Redis had the lease in time, of UnderReplicated; 0 also where the daemon does not tell.
+sub acknowledged { my ($self) = @_; my $count = $self->{data}{acknowledged} // 0; return $count =~ /^\d+$/ ? int $count : 0 }
 
 # Who has the lock, as far as the daemon tells.
 sub holders { my ($self) = @_; return ref $self->{data}{holders} eq 'ARRAY' ? @{ $self->{data}{holders} } : () }

@@ -81,6 +81,7 @@ class Error extends \RuntimeException
         $kind = match ($reason) {
             'busy' => Busy::class, 'timeout' => Timeout::class, 'cancelled' => Cancelled::class, 'not_held' => NotHeld::class,
             'denied', 'permission' => Denied::class, 'deadlock' => Deadlock::class,
+            'under_replicated' => UnderReplicated::class,
             'unavailable', 'shutting_down', 'no_daemon', 'no_answer', 'connection_lost' => Unavailable::class,
             default => self::class,
         };
@@ -110,6 +111,16 @@ class Denied extends Error {}
 class Unavailable extends Error {}
 class Deadlock extends Error {}
 
+/** Too few replicas of Redis had the lease in time, so the lock was given back. */
+class UnderReplicated extends Error
+{
+    /** How many had it; 0 also where the daemon does not tell. */
+    public function acknowledged(): int
+    {
+        return is_int($this->data['acknowledged'] ?? null) ? $this->data['acknowledged'] : 0;
+    }
+}
+
 /** A connection, made when it is needed, and again when it has ended. */
 final class Client
 {
@@ -130,7 +141,9 @@ final class Client
 
     /**
      * Takes a lock. Options: wait (seconds; null: without limit; 0: a try), shared, permits, maxHold, owner (the same owner gets
-     * at once what it holds), meta, enforce, onLost, onWaiting, onContended.
+     * at once what it holds), meta, enforce, onLost, onWaiting, onContended, replicas (how many replicas of Redis have to have the
+     * lease, else UnderReplicated), durability ("memory", or "disk" for the primary and those replicas to have it there; null: as
+     * the daemon's settings say).
      */
     public function acquire(string|array $names, mixed ...$options): Lock
     {
@@ -160,7 +173,7 @@ final class Client
     /** Begins to take a lock, for programs with a loop of their own: see Wait, stream, pause and pump. */
     public function begin(string|array $names, ?float $wait = null, bool $shared = false, ?int $permits = null,
         ?float $maxHold = null, ?string $owner = null, ?string $meta = null, ?string $enforce = null, ?callable $onLost = null,
-        ?callable $onWaiting = null, ?callable $onContended = null): Wait
+        ?callable $onWaiting = null, ?callable $onContended = null, ?int $replicas = null, ?string $durability = null): Wait
     {
         $lock = new Lock((array) $names);
         [$lock->onLost, $lock->onWaiting, $lock->onContended] = [$onLost, $onWaiting, $onContended];
@@ -168,7 +181,7 @@ final class Client
         $params += array_filter([
             'mode' => $shared ? 'shared' : null, 'permits' => $permits, 'owner' => $owner, 'meta' => $meta, 'on_lost' => $enforce,
             'wait_ms' => $wait === null ? null : milliseconds($wait), 'max_hold_ms' => $maxHold === null ? null : max(1, milliseconds($maxHold)),
-            'progress' => $onWaiting || $onContended ? true : null,
+            'progress' => $onWaiting || $onContended ? true : null, 'replicas' => $replicas, 'durability' => $durability,
         ], fn ($value) => $value !== null);
         $request = $this->start('acquire', $params, $lock);
         $lock->connection = $request->connection;

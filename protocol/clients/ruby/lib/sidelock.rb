@@ -44,6 +44,14 @@ module Sidelock
     end
   end
 
+  # Too few replicas of Redis had the lease in time, so the lock was given back.
+  class UnderReplicated < Error
+    # How many had it; 0 also where the daemon does not tell.
+    def acknowledged
+      data["acknowledged"].is_a?(Integer) ? data["acknowledged"] : 0
+    end
+  end
+
   # The lock was lost: stop what it guarded.
   class Lost < Error
     attr_reader :loss
@@ -57,7 +65,7 @@ module Sidelock
   TYPES = {
     "busy" => Busy, "timeout" => Timeout, "cancelled" => Cancelled, "not_held" => NotHeld, "denied" => Denied, "permission" => Denied,
     "unavailable" => Unavailable, "shutting_down" => Unavailable, "no_daemon" => Unavailable, "no_answer" => Unavailable,
-    "connection_lost" => Unavailable, "deadlock" => Deadlock
+    "connection_lost" => Unavailable, "deadlock" => Deadlock, "under_replicated" => UnderReplicated
   }.freeze
 
   def self.error(reason, message, data = {})
@@ -651,13 +659,16 @@ module Sidelock
 
     # Holds a lock, or several, while the block runs, and gives the block's value. Without a block it gives the lock. `wait`:
     # seconds; nil: without limit; 0: a try. `owner`: who asks, the thread unless told; nil: nobody, who waits for himself.
+    # `replicas`: how many replicas of Redis have to have the lease, else UnderReplicated; `durability`: "memory", or "disk" for
+    # the primary and those replicas to have it there; nil: as the daemon's settings say.
     def lock(*names, wait: nil, shared: false, permits: nil, max_hold: nil, owner: Sidelock.thread_owner, meta: nil, enforce: nil,
-             ticket: nil, **callbacks)
+             replicas: nil, durability: nil, ticket: nil, **callbacks)
       lock = Lock.new(names, **callbacks)
       params = names.size == 1 ? { name: names[0] } : { names: names }
       params[:mode] = "shared" if shared
       params[:progress] = true if lock.on_waiting || lock.on_contended
-      { permits: permits, owner: owner, meta: meta, on_lost: enforce, wait_ms: wait && Sidelock.milliseconds(wait),
+      { permits: permits, owner: owner, meta: meta, on_lost: enforce, replicas: replicas, durability: durability,
+        wait_ms: wait && Sidelock.milliseconds(wait),
         max_hold_ms: max_hold && [Sidelock.milliseconds(max_hold), 1].max }.each { |key, value| params[key] = value unless value.nil? }
       connection, request = start("acquire", params, lock: lock)
       lock.connection = connection

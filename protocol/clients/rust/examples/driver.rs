@@ -122,6 +122,12 @@ fn options(args: &Args) -> Options {
     if let Some(max_hold) = args.duration("max_hold") {
         made = made.max_hold(max_hold);
     }
+    if let Some(replicas) = args.get("replicas") {
+        made = made.replicas(replicas.parse().unwrap());
+    }
+    if let Some(durability) = args.get("durability") {
+        made = made.durability(durability);
+    }
     if let Some(meta) = args.get("meta") {
         made = made.meta(meta);
     }
@@ -270,12 +276,14 @@ impl Driver {
                     Kind::Denied => "denied",
                     Kind::Unavailable => "unavailable",
                     Kind::Deadlock => "deadlock",
+                    Kind::UnderReplicated => "under_replicated",
                     _ => "error",
                 };
                 let mut fields = vec![("type", kind.to_string()), ("message", error.message)];
                 if kind == "busy" || kind == "timeout" {
                     fields.push(("holders", error.holders.len().to_string()));
                 }
+                fields.extend(error.acknowledged.map(|count| ("acknowledged", count.to_string())));
                 fields.extend(error.loss.map(|loss| ("lost", loss.reason)));
                 let reason = if error.reason.is_empty() { "unknown" } else { &error.reason };
                 say(&format!("{} error {reason}", args.tag), &fields);

@@ -50,6 +50,8 @@ pub enum Kind {
     Unavailable,
     /// The wait would never have ended, because owners wait for each other.
     Deadlock,
+    /// Too few replicas of Redis had the lease in time, so the lock was given back.
+    UnderReplicated,
     /// All others: see the reason.
     Other,
 }
@@ -62,6 +64,8 @@ pub struct Error {
     pub message: String,
     /// Who has the lock, as far as the daemon tells.
     pub holders: Vec<Value>,
+    /// Of [`Kind::UnderReplicated`]: how many replicas had the lease in time; 0 also where the daemon does not tell.
+    pub acknowledged: Option<i64>,
     /// Of [`Kind::Lost`]: how.
     pub loss: Option<Loss>,
     /// What the daemon said beside it.
@@ -79,9 +83,11 @@ impl Error {
             "denied" | "permission" => Kind::Denied,
             "unavailable" | "shutting_down" | "no_daemon" | "no_answer" | "connection_lost" => Kind::Unavailable,
             "deadlock" => Kind::Deadlock,
+            "under_replicated" => Kind::UnderReplicated,
             _ => Kind::Other,
         };
-        Error { kind, reason: reason.into(), message: message.into(), holders: vec![], loss: None, data: Value::Null }
+        let acknowledged = (kind == Kind::UnderReplicated).then_some(0);
+        Error { kind, reason: reason.into(), message: message.into(), holders: vec![], acknowledged, loss: None, data: Value::Null }
     }
 
     fn lost(loss: Loss) -> Error {
@@ -99,6 +105,7 @@ impl Error {
         }
         let mut error = Error::new(data.text("reason").unwrap_or(""), message);
         error.holders = data.list("holders").unwrap_or(&[]).to_vec();
+        error.acknowledged = error.acknowledged.map(|none| data.number("acknowledged").unwrap_or(none));
         error.data = data;
         error
     }
@@ -173,6 +180,16 @@ impl Options {
     /// "terminate" or "kill" this process when the lock is lost.
     pub fn enforce(self, action: &str) -> Options {
         self.with("on_lost", text(action))
+    }
+
+    /// How many replicas of Redis have to have the lease; as many as the daemon's settings say unless told.
+    pub fn replicas(self, count: u32) -> Options {
+        self.with("replicas", Value::Number(count.into()))
+    }
+
+    /// Where the primary and those replicas have to have it: "memory" or "disk"; as the daemon's settings say unless told.
+    pub fn durability(self, place: &str) -> Options {
+        self.with("durability", text(place))
     }
 
     /// Called by the thread that reads, which it must not keep, when the lock is lost.

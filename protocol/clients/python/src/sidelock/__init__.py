@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from ._base import BaseLock
-from ._errors import Busy, Cancelled, Deadlock, Denied, Error, Loss, Lost, NotHeld, Timeout, Unavailable
+from ._errors import Busy, Cancelled, Deadlock, Denied, Error, Loss, Lost, NotHeld, Timeout, Unavailable, UnderReplicated
 from ._sync import Client, Watch
 from ._sync import Lock as ThreadLock
 from . import aio
@@ -17,8 +17,8 @@ from .bindings import FileLock, Lock, LockError, LockNotOwnedError, single_run
 
 __all__ = [
     "BaseLock", "Busy", "Cancelled", "Client", "Deadlock", "Denied", "Error", "FileLock", "Lock", "LockError",
-    "LockNotOwnedError", "Loss", "Lost", "NotHeld", "ThreadLock", "Timeout", "Unavailable", "Watch", "aio", "client", "lock",
-    "single_run", "watch",
+    "LockNotOwnedError", "Loss", "Lost", "NotHeld", "ThreadLock", "Timeout", "Unavailable", "UnderReplicated", "Watch", "aio",
+    "client", "lock", "single_run", "watch",
 ]
 
 _client = Client()
@@ -35,7 +35,9 @@ def lock(*names: str, wait: Optional[float] = None, **options: Any) -> ThreadLoc
     `wait`: for how many seconds to wait; None: without limit; 0: a try. Options: `shared=True`; `permits=N` for a
     semaphore of N; `max_hold`: seconds after which the hold ends; `meta`: a note that others see; `owner`: who asks, the
     thread unless told, None for nobody, who waits for himself; `enforce`: "terminate" or "kill" this process when the lock
-    is lost; `on_lost`, `on_waiting`, `on_contended`: called in the thread that reads, which they must not keep.
+    is lost; `on_lost`, `on_waiting`, `on_contended`: called in the thread that reads, which they must not keep; `replicas`:
+    how many replicas of Redis have to have the lease, else :class:`UnderReplicated`; `durability`: "memory", or "disk" for
+    the primary and those replicas to have it there; None: as the daemon's settings say.
     """
     return _client.lock(*names, wait=wait, **options)
 

@@ -35,7 +35,7 @@ class BaseLock:
         permits: Optional[int] = None, max_hold: Optional[float] = None, owner: Optional[str] = OWN,
         meta: Optional[str] = None, enforce: Optional[str] = None,
         on_lost: Optional[Callable[..., Any]] = None, on_waiting: Optional[Callable[..., Any]] = None,
-        on_contended: Optional[Callable[..., Any]] = None,
+        on_contended: Optional[Callable[..., Any]] = None, replicas: Optional[int] = None, durability: Optional[str] = None,
     ) -> None:
         if not names:
             raise TypeError("a lock has a name")
@@ -44,7 +44,8 @@ class BaseLock:
         self._params: Dict[str, Any] = {"name": names[0]} if len(names) == 1 else {"names": list(names)}
         if shared:
             self._params["mode"] = "shared"
-        for key, value in (("permits", permits), ("meta", meta), ("on_lost", enforce)):
+        for key, value in (("permits", permits), ("meta", meta), ("on_lost", enforce), ("replicas", replicas),
+                           ("durability", durability)):
             if value is not None:
                 self._params[key] = value
         if max_hold is not None:

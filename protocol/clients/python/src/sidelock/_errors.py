@@ -66,6 +66,16 @@ class Deadlock(Error):
         return cycle if isinstance(cycle, list) else []
 
 
+class UnderReplicated(Error):
+    """Too few replicas of Redis had the lease in time, so the lock was given back."""
+
+    @property
+    def acknowledged(self) -> int:
+        """How many had it; 0 also where the daemon does not tell."""
+        count = self.data.get("acknowledged")
+        return count if isinstance(count, int) else 0
+
+
 class Lost(Error):
     """The lock was lost: stop what it guarded. `loss` says how."""
 
@@ -77,7 +87,7 @@ class Lost(Error):
 _TYPES = {
     "busy": Busy, "timeout": Timeout, "cancelled": Cancelled, "not_held": NotHeld, "denied": Denied, "permission": Denied,
     "unavailable": Unavailable, "shutting_down": Unavailable, "no_daemon": Unavailable, "no_answer": Unavailable,
-    "connection_lost": Unavailable, "deadlock": Deadlock,
+    "connection_lost": Unavailable, "deadlock": Deadlock, "under_replicated": UnderReplicated,
 }
 
 

@@ -72,6 +72,16 @@ public final class Options {
     return with("on_lost", action);
   }
 
+  /** How many replicas of Redis have to have the lease; as many as the daemon's settings say unless told. */
+  public Options replicas(int count) {
+    return with("replicas", count);
+  }
+
+  /** Where the primary and those replicas have to have it: "memory" or "disk"; as the daemon's settings say unless told. */
+  public Options durability(String place) {
+    return with("durability", place);
+  }
+
   /** Called by the thread that reads, which it must not keep, when the lock is lost. */
   public Options onLost(Consumer<Loss> call) {
     onLost = call;

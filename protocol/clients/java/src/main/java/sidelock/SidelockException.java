@@ -94,6 +94,20 @@ public class SidelockException extends RuntimeException {
     }
   }
 
+  /** Too few replicas of Redis had the lease in time, so the lock was given back. */
+  public static final class UnderReplicated extends SidelockException {
+    private static final long serialVersionUID = 1;
+
+    UnderReplicated(String reason, String message, Map<String, Object> data) {
+      super(reason, message, data);
+    }
+
+    /** How many had it; 0 also where the daemon does not tell. */
+    public int acknowledged() {
+      return data().get("acknowledged") instanceof Long count ? count.intValue() : 0;
+    }
+  }
+
   /** The lock was lost: stop what it guarded. */
   public static final class Lost extends SidelockException {
     private static final long serialVersionUID = 1;
@@ -119,6 +133,7 @@ public class SidelockException extends RuntimeException {
       case "not_held" -> new NotHeld(reason, message, data);
       case "denied", "permission" -> new Denied(reason, message, data);
       case "deadlock" -> new Deadlock(reason, message, data);
+      case "under_replicated" -> new UnderReplicated(reason, message, data);
       case "unavailable", "shutting_down", "no_daemon", "no_answer", "connection_lost" -> new Unavailable(reason, message, data);
       default -> new SidelockException(reason, message, data);
     };
