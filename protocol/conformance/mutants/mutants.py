@@ -216,6 +216,89 @@ def takes_no_lock():
     sidelock.ThreadLock.acquire = acquire
 
 
+def asks_for_no_replicas():
+    make = sidelock.BaseLock.__init__
+
+    def forgetful(self, *arguments, replicas=None, durability=None, **options):
+        make(self, *arguments, **options)
+    sidelock.BaseLock.__init__ = forgetful
+
+
+def asks_for_replicas_unasked():
+    make = sidelock.BaseLock.__init__
+
+    def eager(self, *arguments, replicas=None, durability=None, **options):
+        make(self, *arguments, replicas=replicas or 0, durability=durability or "memory", **options)
+    sidelock.BaseLock.__init__ = eager
+
+
+def asks_for_replicas_in_words():
+    make = sidelock.BaseLock.__init__
+
+    def wordy(self, *arguments, replicas=None, **options):
+        make(self, *arguments, replicas=None if replicas is None else str(replicas), **options)
+    sidelock.BaseLock.__init__ = wordy
+
+
+def under_replicated_is_nothing_special():
+    del _errors._TYPES["under_replicated"]
+
+
+def counts_the_replicas_asked_for():
+    sidelock.UnderReplicated.acknowledged = property(lambda self: self.data.get("replicas", 0))
+
+
+def all_are_under_replicated():
+    _errors._TYPES.update(busy=sidelock.UnderReplicated, timeout=sidelock.UnderReplicated)
+
+
+def holds_what_is_under_replicated():
+    answer = Machine._answer
+
+    def bold(self, request, result, fault):
+        if request.method == "acquire" and isinstance(fault, sidelock.UnderReplicated):
+            request.holding.tokens, request.holding.state = {name: 1 for name in request.holding.names}, "held"
+            request.is_answered = True
+            request.done()
+        else:
+            answer(self, request, result, fault)
+    Machine._answer = bold
+
+
+def gives_back_what_is_under_replicated():
+    answer = Machine._answer
+
+    def twice(self, request, result, fault):
+        if request.method == "acquire" and isinstance(fault, sidelock.UnderReplicated):
+            for name in request.holding.names:
+                self.request("release", {"name": name, "token": 0})
+        answer(self, request, result, fault)
+    Machine._answer = twice
+
+
+def too_few_replicas_end_the_connection():
+    finish = _sync.Connection.finish
+
+    def rash(self, request, wait=0.0):
+        try:
+            return finish(self, request, wait)
+        except sidelock.UnderReplicated:
+            self.close()
+            raise
+    _sync.Connection.finish = rash
+
+
+def tries_again_with_fewer_replicas():
+    start, tried = sidelock.Client._start, []
+
+    def humble(self, method, params, **more):
+        if method == "acquire" and params.get("name") in tried:
+            params = {key: value for key, value in params.items() if key not in ("replicas", "durability")}
+        tried.append(params.get("name"))
+        return start(self, method, params, **more)
+    sidelock.Client._start = humble
+
+
 #: The mistake, and the groups of scenarios that must find it.
 MUTANTS = {function.__name__: groups for function, groups in {
     releases_nothing: ["locks"], one_owner_for_all_threads: ["locks", "workers"], no_owner: ["errors"],
@@ -228,6 +311,11 @@ MUTANTS = {function.__name__: groups for function, groups in {
     takes_unknown_notifications_for_losses: ["wire"], holds_outlive_the_connection: ["faults", "scope"],
     half_a_line_is_an_answer: ["faults"], waits_for_ever: ["faults"], half_closes: ["process"], children_inherit: ["process"],
     outlived_by_children: ["process"], forks_share_the_connection: ["process"], takes_no_lock: ["workers", "locks"],
+    asks_for_no_replicas: ["replicas"], asks_for_replicas_unasked: ["replicas"], asks_for_replicas_in_words: ["replicas"],
+    under_replicated_is_nothing_special: ["replicas"], counts_the_replicas_asked_for: ["replicas"],
+    all_are_under_replicated: ["replicas", "errors"], holds_what_is_under_replicated: ["replicas"],
+    gives_back_what_is_under_replicated: ["replicas"], too_few_replicas_end_the_connection: ["replicas"],
+    tries_again_with_fewer_replicas: ["replicas"],
 }.items()}
 
 
