@@ -129,7 +129,8 @@ public enum SettingsDocument {
 
       Redis answers before its replicas have heard of a write. Where a lock must outlive its primary and its host together, set
       `replicas`: a client is told of a lock when so many replicas have its lease, and with `durability` `disk` when they and the primary have it on disk (Redis 7.2 or later; with `appendfsync
-      everysec` that takes up to a second, so set `replicas_timeout_ms` to 3000 then). Set `min-replicas-to-write` of Redis to the same number: a primary that has lost its
+      everysec` that takes up to a second, so set `replicas_timeout_ms` to 3000 then; a
+      replica that is far away needs four times what it takes to answer). Set `min-replicas-to-write` of Redis to the same number: a primary that has lost its
       replicas takes no renewals then. The daemon warns where it is less.
 
       `rules` is a list: in the file a rule on each line, as `--rule` once for each rule, and in the environment with

@@ -19,17 +19,17 @@ import Testing
     /// Whether a connection was wanted.
     var hasConnected = false
 
-    init(_ durability: Durability = .memory, isExpected: Bool = false) {
+    init(_ durability: Durability = .memory, passesOn: Bool = true, isExpected: Bool = false) {
       rounds = ReplicaRounds(
-        durability, key: Array("sl:ack:a/1".utf8),
+        durability, passesOn: passesOn, key: Array("sl:ack:a/1".utf8),
         configuration: RedisConnectionConfiguration(clientName: "replicas", inbox: [], scripts: []),
         timeoutMilliseconds: 1000)
       rounds.isExpected = isExpected
     }
 
     /// With a connection that is ready.
-    static func ready(_ durability: Durability = .memory) -> World {
-      let world = World(durability)
+    static func ready(_ durability: Durability = .memory, passesOn: Bool = true) -> World {
+      let world = World(durability, passesOn: passesOn)
       world.rounds.linkUp(run: "r1")
       // Whoever asks first brings it about.
       world.ask(1)
@@ -44,7 +44,7 @@ import Testing
     func ask(_ replicas: Int, within milliseconds: Int64 = 1000) -> AcknowledgementID {
       last += 1
       let id = AcknowledgementID(last)
-      rounds.ask(id, replicas: replicas, until: now.adding(milliseconds: milliseconds))
+      rounds.ask(ReplicaRounds.Question(id: id, replicas: replicas, until: now.adding(milliseconds: milliseconds)))
       goOn()
       return id
     }
@@ -101,6 +101,12 @@ import Testing
 
     func timePassed() -> String? { rounds.timePassed(now: now) }
 
+    func passedOn() -> [ReplicaRounds.Question] {
+      var all: [ReplicaRounds.Question] = []
+      while let next = rounds.nextPassedOn() { all.append(next) }
+      return all
+    }
+
     func takeFacts() -> ReplicaRounds.Facts? { rounds.takeFacts() }
 
     func answers() -> [(AcknowledgementID, AcknowledgementAnswer)] {
@@ -109,28 +115,32 @@ import Testing
       return all
     }
 
-    /// Whether and when so many replicas have what is written, `milliseconds` after that, for as long as something is asked.
-    /// Gives how long each question took.
+    /// Each replica has what was written so many milliseconds later; others write all the time, so that a WAIT is about what
+    /// was written before the command ahead of it. Gives what came of each question, and when.
     func serve(
       replicasAfter delays: [Int64], milliseconds: Int64, _ each: (World, Int64) -> Void = { _, _ in }
     ) -> [AcknowledgementID: (answer: AcknowledgementAnswer, at: Int64)] {
       var found: [AcknowledgementID: (answer: AcknowledgementAnswer, at: Int64)] = [:]
-      var writtenAt: Int64 = 0
-      var waiting: (count: Int, end: Int64)?
+      var reach: Int64 = 0
+      var waiting: (count: Int, reach: Int64, end: Int64)?
       for time in 0..<milliseconds {
         each(self, time)
         while let command = asked.first {
           if command.hasPrefix("SET") {
             asked.removeFirst()
-            writtenAt = time
+            reach = time
             hear("+OK\r\n")
             continue
           }
           let words = command.split(separator: " ")
           let count = Int(words[words.count - 2]) ?? 0
-          if waiting == nil { waiting = (count, time + (Int64(words[words.count - 1]) ?? 0)) }
-          let have = delays.count { writtenAt + $0 <= time }
-          guard let wait = waiting, have >= wait.count || time >= wait.end else { break }
+          if waiting == nil {
+            waiting = (count, reach, time + (Int64(words[words.count - 1]) ?? 0))
+            reach = time
+          }
+          guard let wait = waiting else { break }
+          let have = delays.count { wait.reach + $0 <= time }
+          guard have >= wait.count || time >= wait.end else { break }
           waiting = nil
           asked.removeFirst()
           hear(words[0] == "WAIT" ? ":\(have)\r\n" : "*2\r\n:1\r\n:\(have)\r\n")
@@ -173,7 +183,7 @@ import Testing
   }
 
   @Test func moreReplicasAreWaitedForWithoutWritingAgain() {
-    let world = World.ready()
+    let world = World.ready(passesOn: false)
     let one = world.ask(1)
     let two = world.ask(2)
     let found = world.serve(replicasAfter: [1, 80], milliseconds: 200)
@@ -188,9 +198,10 @@ import Testing
   @Test(arguments: [Durability.memory, .disk]) func whoAsksForTooManyDelaysNobody(_ durability: Durability) {
     let world = World.ready(durability)
     var asked: [AcknowledgementID: Int64] = [:]
-    var many: AcknowledgementID?
+    var passedOn: [ReplicaRounds.Question] = []
     let found = world.serve(replicasAfter: [1], milliseconds: 1500) { world, time in
-      if time % 200 == 0 { many = world.ask(16) }
+      if time % 200 == 0 { world.ask(16) }
+      passedOn += world.passedOn()
       if time % 7 == 3, time < 1400 { asked[world.ask(1)] = time }
     }
     for (id, begin) in asked {
@@ -198,13 +209,12 @@ import Testing
       let took = (found[id]?.at ?? .max) - begin
       #expect(took <= ReplicaRounds.waitMilliseconds + 10, "asked at \(begin) ms, answered after \(took) ms")
     }
-    #expect(found.values.contains { $0.answer == .tooFew(replicas: 1) })
-    #expect(many != nil)
+    #expect(passedOn.count == 8 && passedOn.allSatisfy { $0.replicas == 16 && $0.known == 1 })
   }
 
   /// Questions come faster than a replica answers: a round must last long enough for its answer.
   @Test func slowReplicasAreWaitedForHoweverManyAsk() {
-    let world = World.ready()
+    let world = World.ready(passesOn: false)
     var asked: [AcknowledgementID] = []
     let found = world.serve(replicasAfter: [150], milliseconds: 4000) { world, time in
       if time % 20 == 0, time < 2500 { asked.append(world.ask(1)) }
@@ -213,8 +223,57 @@ import Testing
     #expect(good.count == asked.count, "\(good.count) of \(asked.count)")
   }
 
-  @Test func whenTheTimeIsOverItIsToldHowManyHadIt() {
+  /// The second replica is slower than a round lasts, and others ask for one all the time.
+  @Test(arguments: [1, 2]) func whatARoundHasNotAnsweredIsPassedOn(_ others: Int) {
     let world = World.ready()
+    var passedOn: [ReplicaRounds.Question] = []
+    var two: AcknowledgementID?
+    let end = world.now.adding(milliseconds: 1000)
+    _ = world.serve(replicasAfter: [1, 200], milliseconds: 300) { world, time in
+      if time == 0 { two = world.ask(2) }
+      if time % 7 == 3 { world.ask(others) }
+      passedOn += world.passedOn()
+    }
+    #expect(passedOn.first == two.map { ReplicaRounds.Question(id: $0, replicas: 2, until: end, known: 1) })
+    #expect(passedOn.allSatisfy { $0.replicas == 2 })
+  }
+
+  /// What the first has found out is told where the second finds out no more.
+  @Test func whatIsKnownIsToldWhenTheTimeIsOver() {
+    let world = World.ready(passesOn: false)
+    world.last += 1
+    let id = AcknowledgementID(world.last)
+    let until = world.now.adding(milliseconds: 100)
+    world.rounds.ask(ReplicaRounds.Question(id: id, replicas: 3, until: until, known: 2))
+    let found = world.serve(replicasAfter: [1], milliseconds: 200)
+    #expect(found[id]?.answer == .tooFew(replicas: 2))
+  }
+
+  /// Of what is passed on, questions come faster than the second replica answers; and some for more than there are.
+  @Test func replicasThatAreSlowerThanOthersAreWaitedFor() {
+    let world = World.ready(passesOn: false)
+    var asked: [AcknowledgementID] = []
+    let found = world.serve(replicasAfter: [1, 200], milliseconds: 5000) { world, time in
+      if time % 20 == 0, time < 3500 { asked.append(world.ask(2)) }
+      if time % 90 == 50 { world.ask(16) }
+    }
+    let good = asked.filter { found[$0]?.answer == .enough(replicas: 2) }
+    #expect(good.count == asked.count, "\(good.count) of \(asked.count)")
+  }
+
+  /// Rounds that nobody is answered by do not last until it is too late for those that others ask for.
+  @Test func whoAsksForTooManyLeavesTimeForOthers() {
+    let world = World.ready(passesOn: false)
+    var two: [AcknowledgementID] = []
+    let found = world.serve(replicasAfter: [1, 200], milliseconds: 8000) { world, time in
+      if time % 20 == 0, time < 6500 { world.ask(16) }
+      if time % 1500 == 1400, time < 6500 { two.append(world.ask(2)) }
+    }
+    #expect(two.count == 4 && two.allSatisfy { found[$0]?.answer == .enough(replicas: 2) }, "\(two.map { found[$0] })")
+  }
+
+  @Test func whenTheTimeIsOverItIsToldHowManyHadIt() {
+    let world = World.ready(passesOn: false)
     let id = world.ask(3, within: 120)
     let found = world.serve(replicasAfter: [1, 2], milliseconds: 200)
     #expect(found[id]?.answer == .tooFew(replicas: 2))
@@ -222,7 +281,7 @@ import Testing
   }
 
   @Test func theDiskOfThePrimaryCounts() {
-    let world = World.ready(.disk)
+    let world = World.ready(.disk, passesOn: false)
     let none = world.ask(0)
     world.hear("+OK\r\n*2\r\n:0\r\n:1\r\n")
     #expect(world.answers().isEmpty)
@@ -274,7 +333,7 @@ import Testing
     let id = world.ask(1)
     world.rounds.linkDown()
     #expect(world.answers().map(\.1) == [.unknown])
-    world.rounds.ask(AcknowledgementID(99), replicas: 1, until: world.now)
+    world.rounds.ask(ReplicaRounds.Question(id: AcknowledgementID(99), replicas: 1, until: world.now))
     #expect(world.answers().map(\.1) == [.unknown])
     world.rounds.forget(id)
     #expect(world.rounds.nextDeadline == nil)
@@ -319,7 +378,8 @@ import Testing
     let world = World.ready()
     for number in 0..<10_000 as Range<UInt64> {
       let id = AcknowledgementID(1000 + number)
-      world.rounds.ask(id, replicas: 16, until: world.now.adding(milliseconds: 60_000))
+      world.rounds.ask(
+        ReplicaRounds.Question(id: id, replicas: 16, until: world.now.adding(milliseconds: 60_000)))
       world.rounds.forget(id)
     }
     #expect(world.rounds.listedCount < 300)

@@ -1,11 +1,13 @@
 """Grants of which clients are told when replicas of Redis have them."""
 
 import contextlib
+import threading
 
 import pytest
 from harness.command import Command
 from harness.redis_server import ACL_LOGIN, HAS_ACL, version
 from harness.service_manager import ServiceManager
+from harness.slow_path import SlowPath
 from harness.waiting import wait_until
 
 KEEPS_ON_DISK = ["--appendonly", "yes", "--appendfsync", "always"]
@@ -242,6 +244,34 @@ def test_who_asks_for_too_many_delays_nobody(lab):
     for request in many:
         error = greedy.error_of(request)
         assert error.reason == "under_replicated" and error.data["acknowledged"] == 1
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_a_replica_that_is_slower_than_the_others_is_heard(lab, others):
+    """One is far away, while many ask, one after the other, without waiting for answers."""
+    group = Group(lab, 1)
+    path = SlowPath(group.primary.port, 0.1)
+    group.replicas.append(lab.redis("--replicaof", "127.0.0.1", str(path.port)))
+    group.wait(2)
+    daemon = group.daemon(timeout_ms=5_000)
+    ends = threading.Event()
+    asked = []
+
+    def ask():
+        client = daemon.client()
+        while not ends.wait(0.01):
+            asked.append(client.request("acquire", name=f"other-{len(asked)}", replicas=others))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        client = daemon.client()
+        wait_until(lambda: len(asked) > 10, "others")
+        for index in range(3):
+            assert client.acquire(f"x-{index}", replicas=2)
+    finally:
+        ends.set()
+        asking.join()
 
 
 def test_nothing_is_told_of_a_link_that_went_down(lab):

@@ -8,28 +8,30 @@ public import RESP
 ///
 /// WAIT counts the replicas that have everything up to the last write of its own connection. So a round writes something
 /// small first, behind whatever the questions are about, and one round answers for all of them. While it is under way new
-/// questions gather for the next one.
+/// questions gather for the next one. But to Redis 7.0 each command is a write: a further WAIT is about all that anybody has
+/// written before the one ahead of it. A replica that takes longer than one WAIT lasts is never counted while others write.
+///
+/// So there are two of these, with a connection each. The WAITs of the first are short: who asks for more replicas than there
+/// are, or for one that is slower than others, delays nobody for longer. What it does not answer in that time it passes on
+/// (``passesOn``) to the second, whose WAITs last until they are answered, or until it is time for others.
 ///
 /// ```
 /// question ─▶ SET, WAIT 1 ── 1 or more ─▶ answered
-///              ▲     │ fewer                             ── the time of a question is over ─▶ answered: too few
-///              │     └─▶ WAIT n, for those that are left ──┐
-///              │              ▲                            │ nobody else asks
-///              │              └────────────────────────────┤
-///              └───────────────────────────────────────────┘ others ask, and this round has had its time
+///              ▲     │ fewer                                      ── the time of a question is over ─▶ answered: too few
+///              │     ├─▶ the first: passed on to the second
+///              │     └─▶ the second: WAIT n again ──┐
+///              │              ▲                      │ nobody else asks
+///              │              └──────────────────────┤
+///              └─────────────────────────────────────┘ others ask, and this round has had its time
 /// ```
-///
-/// No WAIT lasts longer than ``waitMilliseconds``, and a round that has had so much time gives way to others: who asks for
-/// more replicas than there are delays nobody for longer. Only where replicas are known to answer more slowly than that, or
-/// none answers, rounds last longer, or no round would ever have its answer.
 ///
 /// The connection has to lead to the very process that the link leads to, which INFO shows. When the link goes down nothing
 /// is known any more.
 public struct ReplicaRounds: Sendable {
-  /// The longest WAIT, in milliseconds, and the time of a round.
+  /// The longest WAIT of the first, in milliseconds, and the time of its rounds.
   public static let waitMilliseconds: Int64 = 50
-  /// The longest time of a round beside which others ask, in milliseconds.
-  static let roundMillisecondsMax: Int64 = 1000
+  /// How long a round of the second lasts beside which others ask, in milliseconds, unless nobody was answered by the one before.
+  static let patienceMilliseconds: Int64 = 1000
 
   /// What the server says of its replicas.
   public struct Facts: Equatable, Sendable {
@@ -37,6 +39,26 @@ public struct ReplicaRounds: Sendable {
     public var connected: Int?
     /// With how many it takes writes at all (`min-replicas-to-write`); nil: it does not tell.
     public var leastToWrite: Int?
+  }
+
+  /// Whether that many replicas have what the link was answered when it was asked.
+  public struct Question: Equatable, Sendable {
+    /// Which one it is.
+    public var id: AcknowledgementID
+    /// How many have to have it.
+    public var replicas: Int
+    /// When it is too late.
+    public var until: BootInstant
+    /// How many are known to have it.
+    public var known: Int
+
+    /// A question.
+    public init(id: AcknowledgementID, replicas: Int, until: BootInstant, known: Int = 0) {
+      self.id = id
+      self.replicas = replicas
+      self.until = until
+      self.known = known
+    }
   }
 
   private enum State: Sendable {
@@ -66,6 +88,8 @@ public struct ReplicaRounds: Sendable {
     var hasTimedOut = false
     /// How long after it was written somebody was answered last, in milliseconds.
     var answeredAfter: Int64?
+    /// The longest that others are kept waiting for it, in milliseconds: half of what the last one who asked has.
+    let longest: Int64
     /// Why it was not written.
     var refusal: String?
   }
@@ -83,8 +107,8 @@ public struct ReplicaRounds: Sendable {
 
   /// Whether the link is up, and which run of the server it leads to.
   private var link: (isUp: Bool, run: String?) = (false, nil)
-  /// Questions that are not answered, with the number of replicas that each needs.
-  private var open: [AcknowledgementID: Int] = [:]
+  /// Questions that are not answered, with the number of replicas that each needs, and that of those that are known to have it.
+  private var open: [AcknowledgementID: (need: Int, known: Int)] = [:]
   /// The same by that number, in their order, and some that are answered.
   private var byNeed = [Deque<AcknowledgementID>](repeating: [], count: ReplicaNeed.replicasMax + 1)
   /// The same by their ends, and some that are answered.
@@ -92,8 +116,10 @@ public struct ReplicaRounds: Sendable {
   private var settled: Deque<(AcknowledgementID, AcknowledgementAnswer)> = []
   private var last = AcknowledgementID(0)
   private var round: Round?
-  /// How long a round lasts beside which others ask, in milliseconds.
-  private var roundMilliseconds = ReplicaRounds.waitMilliseconds
+  /// How long a round lasts that answers nobody, in milliseconds.
+  private var patience = ReplicaRounds.patienceMilliseconds
+  /// The longest that the server may keep back the answer to what was sent, in milliseconds.
+  private var keptBack: Int64 = 0
   /// What was found out, and what of it is not given yet.
   private var seen = Facts()
   private var facts: Facts?
@@ -104,12 +130,17 @@ public struct ReplicaRounds: Sendable {
   public var timeoutMilliseconds: Int64
   /// Whether to connect before anybody asks, and to find out the ``Facts``.
   public var isExpected = false
+  /// Whether questions are passed on that a round has not answered when it gives way.
+  public let passesOn: Bool
+  private var passedOn: Deque<Question> = []
 
   /// For questions of that kind. `configuration` names neither an inbox nor scripts.
   public init(
-    _ durability: Durability, key: [UInt8], configuration: RedisConnectionConfiguration, timeoutMilliseconds: Int64
+    _ durability: Durability, passesOn: Bool, key: [UInt8], configuration: RedisConnectionConfiguration,
+    timeoutMilliseconds: Int64
   ) {
     self.durability = durability
+    self.passesOn = passesOn
     self.key = key
     self.configuration = configuration
     self.timeoutMilliseconds = timeoutMilliseconds
@@ -136,15 +167,16 @@ extension ReplicaRounds {
     forgetQuestions()
   }
 
-  /// Asks whether `replicas` have all that the link was answered by now, until then.
-  public mutating func ask(_ id: AcknowledgementID, replicas: Int, until: BootInstant) {
+  /// Asks whether so many replicas have all that the link was answered by now, until then.
+  public mutating func ask(_ question: Question) {
+    let id = question.id
     guard link.isUp else { return settled.append((id, .unknown)) }
-    let need = min(max(replicas, 0), ReplicaNeed.replicasMax)
-    open[id] = need
+    let need = min(max(question.replicas, 0), ReplicaNeed.replicasMax)
+    open[id] = (need, question.known)
     last = max(last, id)
     forgetAnswered(need)
     byNeed[need].append(id)
-    ends.append((id, until))
+    ends.append((id, question.until))
     wantIfNeeded()
   }
 
@@ -153,6 +185,9 @@ extension ReplicaRounds {
 
   /// The next answer; nil when that is all.
   public mutating func nextAnswer() -> (AcknowledgementID, AcknowledgementAnswer)? { settled.popFirst() }
+
+  /// The next question that another one of these is to answer; nil when that is all.
+  public mutating func nextPassedOn() -> Question? { passedOn.popFirst() }
 
   /// Whether there are answers to be taken.
   public var hasAnswers: Bool { !settled.isEmpty }
@@ -201,17 +236,25 @@ extension ReplicaRounds {
     return isAny
   }
 
+  /// Gives away what the round has not answered.
+  private mutating func passOn(_ round: Round) {
+    for (id, until) in ends where id <= round.covers {
+      guard let (need, known) = open.removeValue(forKey: id) else { continue }
+      passedOn.append(Question(id: id, replicas: need, until: until, known: max(known, round.replicas)))
+    }
+  }
+
   /// Answers those whose time is over.
   private mutating func end(now: BootInstant) {
     while let (id, until) = ends.first, until <= now || open[id] == nil {
       ends.removeFirst()
-      guard open.removeValue(forKey: id) != nil else { continue }
+      guard let (_, known) = open.removeValue(forKey: id) else { continue }
       if let round, id <= round.covers {
-        settled.append((id, .tooFew(replicas: max(0, round.replicas))))
+        settled.append((id, .tooFew(replicas: max(known, round.replicas))))
       } else if let trouble {
         settled.append((id, .refused(trouble)))
       } else {
-        settled.append((id, .tooFew(replicas: 0)))
+        settled.append((id, .tooFew(replicas: known)))
       }
     }
   }
@@ -281,7 +324,7 @@ extension ReplicaRounds {
       case .reply(_, let value):
         guard let what = sent.popFirst() else { continue }
         if let problem = replied(value, to: what, now: now) { return problem }
-        answerDue = sent.isEmpty ? nil : now.adding(milliseconds: Self.waitMilliseconds + timeoutMilliseconds)
+        answerDue = sent.isEmpty ? nil : now.adding(milliseconds: keptBack + timeoutMilliseconds)
       case .message: break
       }
     }
@@ -334,6 +377,9 @@ extension ReplicaRounds {
     if count < wanted { round.hasTimedOut = true }
     if settle(round, upTo: count, .enough(replicas: count)) {
       round.answeredAfter = max(0, now.milliseconds(since: round.at))
+      patience = Self.patienceMilliseconds
+    } else if round.answeredAfter == nil, patience <= round.longest {
+      patience *= 2
     }
   }
 
@@ -387,17 +433,13 @@ extension ReplicaRounds {
     end(now: now)
     guard case .ready = state, sent.isEmpty, !open.isEmpty else { return }
     if let round, let need = smallestNeed(coveredBy: round) {
-      let age = now.milliseconds(since: round.at)
-      guard last > round.covers, round.hasTimedOut, age >= roundMilliseconds else { return wait(for: need, now: now) }
-      // It gives way. Where no replica has answered, the next one has more time.
-      if round.answeredAfter == nil, round.replicas <= 0 {
-        roundMilliseconds = min(2 * roundMilliseconds, Self.roundMillisecondsMax)
-      }
+      let isOver = passesOn || last > round.covers && now.milliseconds(since: round.at) >= time(of: round)
+      guard round.hasTimedOut, isOver else { return wait(for: need, now: now) }
+      if passesOn { passOn(round) }
+      guard !open.isEmpty else { return }
     }
-    if let after = round?.answeredAfter {
-      roundMilliseconds = min(max(2 * after, Self.waitMilliseconds), Self.roundMillisecondsMax)
-    }
-    let next = Round(covers: last, at: now)
+    let left = ends.last?.until.milliseconds(since: now) ?? 0
+    let next = Round(covers: last, at: now, longest: max(left / 2, Self.waitMilliseconds))
     round = next
     guard let need = smallestNeed(coveredBy: next) else { return }
     // It ends by itself where nobody writes it again.
@@ -405,12 +447,22 @@ extension ReplicaRounds {
     wait(for: need, now: now)
   }
 
+  /// How long a round lasts beside which others ask, in milliseconds.
+  private func time(of round: Round) -> Int64 {
+    if passesOn { return Self.waitMilliseconds }
+    let time = round.answeredAfter.map { max(2 * $0, Self.waitMilliseconds) } ?? patience
+    return min(time, round.longest)
+  }
+
   private mutating func wait(for need: Int, now: BootInstant) {
-    let end = ends.first.map { $0.until.milliseconds(since: now) } ?? Self.waitMilliseconds
+    guard let round else { return }
     // Not beyond the time of the round: others may come.
-    let age = round.map { now.milliseconds(since: $0.at) } ?? 0
-    let left = age < roundMilliseconds ? roundMilliseconds - age : Self.waitMilliseconds
-    let milliseconds = "\(max(1, min(end, left, Self.waitMilliseconds)))"
+    let (age, time) = (now.milliseconds(since: round.at), self.time(of: round))
+    keptBack = age < time ? time - age : passesOn ? 1 : time
+    // Nor beyond the time of all: others are answered in time, whatever it does.
+    if let end = ends.last?.until.milliseconds(since: now) { keptBack = max(1, min(keptBack, end)) }
+    let milliseconds = "\(keptBack)"
+    answerDue = nil
     switch durability {
     case .memory: send(.wait(replicas: need), "WAIT", "\(need)", milliseconds, now: now)
     case .disk: send(.wait(replicas: need), "WAITAOF", "1", "\(need)", milliseconds, now: now)
@@ -425,7 +477,7 @@ extension ReplicaRounds {
     lastCommand += 1
     guard connection.submit(.plain(parts), id: lastCommand) else { return }
     sent.append(what)
-    if answerDue == nil { answerDue = now.adding(milliseconds: Self.waitMilliseconds + timeoutMilliseconds) }
+    if answerDue == nil { answerDue = now.adding(milliseconds: keptBack + timeoutMilliseconds) }
   }
 
   /// Whether there are bytes to send.

@@ -420,7 +420,8 @@ final class RedisLink: RedisChannelOwner {
     // It may have become another one while the connection was made.
     machine.loginRead(login.current, now: clock.now())
     for replicas in replicaLinks {
-      replicas.linkUp(run: info.client.runID, dialer: dialerBeside(), isExpected: replicas.isExpected(by: need()))
+      replicas.linkUp(
+        run: info.client.runID, makeDialer: dialerBeside, isExpected: replicas.isExpected(by: need()))
     }
     decideFirstOutcome()
   }

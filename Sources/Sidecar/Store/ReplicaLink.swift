@@ -5,7 +5,8 @@ import RESP
 import RedisLeases
 
 /// The connection beside the link on which replicas are waited for: ``ReplicaRounds`` with its channel and timer. It is made
-/// when somebody first asks for replicas, and ends with the link.
+/// when somebody first asks for replicas, and ends with the link. Another one beside it is for replicas that are slower than
+/// the others; it is made when there are such.
 final class ReplicaLink: RedisChannelOwner {
   /// Answers that one turn passes on: very many may come at once.
   private static let answersInTurn = 256
@@ -16,6 +17,8 @@ final class ReplicaLink: RedisChannelOwner {
   private let login: () -> RedisLogin
   private let durability: Durability
   private var rounds: ReplicaRounds
+  /// What is not answered here soon is asked there.
+  private let second: ReplicaLink?
   /// To the address of the link; nil while that is down.
   private var dialer: RedisDialer?
   private var channel: (any Channel)?
@@ -27,12 +30,14 @@ final class ReplicaLink: RedisChannelOwner {
   /// Called when the replicas of a server are known that are asked for by the settings.
   var onFacts: (ReplicaRounds.Facts) -> Void = { _ in }
   /// Called when there is no connection; why.
-  var onTrouble: (String) -> Void = { _ in }
+  var onTrouble: (String) -> Void = { _ in } {
+    didSet { second?.onTrouble = onTrouble }
+  }
 
   init(
-    _ durability: Durability, loop: any EventLoop, key: [UInt8], configuration: RedisConnectionConfiguration,
-    timeoutMilliseconds: Int64, clock: HostClock, login: @escaping () -> RedisLogin,
-    onAnswer: @escaping (AcknowledgementID, AcknowledgementAnswer) -> Void
+    _ durability: Durability, isSecond: Bool = false, loop: any EventLoop, key: [UInt8],
+    configuration: RedisConnectionConfiguration, timeoutMilliseconds: Int64, clock: HostClock,
+    login: @escaping () -> RedisLogin, onAnswer: @escaping (AcknowledgementID, AcknowledgementAnswer) -> Void
   ) {
     self.loop = loop
     self.clock = clock
@@ -40,19 +45,29 @@ final class ReplicaLink: RedisChannelOwner {
     self.durability = durability
     self.onAnswer = onAnswer
     rounds = ReplicaRounds(
-      durability, key: key, configuration: configuration, timeoutMilliseconds: timeoutMilliseconds)
+      durability, passesOn: !isSecond, key: key, configuration: configuration, timeoutMilliseconds: timeoutMilliseconds)
+    second =
+      isSecond
+      ? nil
+      : ReplicaLink(
+        durability, isSecond: true, loop: loop, key: key, configuration: configuration,
+        timeoutMilliseconds: timeoutMilliseconds, clock: clock, login: login, onAnswer: onAnswer)
   }
 
   var timeoutMilliseconds: Int64 {
     get { rounds.timeoutMilliseconds }
-    set { rounds.timeoutMilliseconds = newValue }
+    set {
+      rounds.timeoutMilliseconds = newValue
+      second?.timeoutMilliseconds = newValue
+    }
   }
 
-  /// The link is up, to that run of a server; `dialer` makes connections to the same address.
-  func linkUp(run: String?, dialer: RedisDialer, isExpected: Bool) {
-    self.dialer = dialer
+  /// The link is up, to that run of a server; a dialer makes connections to the same address.
+  func linkUp(run: String?, makeDialer: () -> RedisDialer, isExpected: Bool) {
+    dialer = makeDialer()
     rounds.isExpected = isExpected
     rounds.linkUp(run: run)
+    second?.linkUp(run: run, makeDialer: makeDialer, isExpected: false)
     goOn()
   }
 
@@ -60,15 +75,23 @@ final class ReplicaLink: RedisChannelOwner {
     dialer = nil
     hangUp()
     rounds.linkDown()
+    second?.linkDown()
     goOn()
   }
 
   func ask(_ id: AcknowledgementID, replicas: Int, until: BootInstant) {
-    rounds.ask(id, replicas: replicas, until: until)
+    ask(ReplicaRounds.Question(id: id, replicas: replicas, until: until))
+  }
+
+  private func ask(_ question: ReplicaRounds.Question) {
+    rounds.ask(question)
     hasWork = true
   }
 
-  func forget(_ id: AcknowledgementID) { rounds.forget(id) }
+  func forget(_ id: AcknowledgementID) {
+    rounds.forget(id)
+    second?.forget(id)
+  }
 
   /// Whether ``goOn()`` may have something to do.
   private(set) var hasWork = false
@@ -81,6 +104,8 @@ final class ReplicaLink: RedisChannelOwner {
     hasWork = false
     let now = clock.now()
     rounds.goOn(now: now)
+    while let question = rounds.nextPassedOn() { second?.ask(question) }
+    if let second, second.hasWork { second.goOn() }
     if rounds.hasOutput, let channel {
       channel.writeAndFlush(ByteBuffer(bytes: rounds.takeOutput()), promise: nil)
     }
