@@ -41,11 +41,12 @@ public enum SettingsDocument {
       the status line.
 
       Where Redis Sentinels watch over the primary, name them: `redis-sentinel://host1,host2,host3/0?sentinelMasterId=NAME`,
-      with the name of `sentinel monitor NAME …` (port 26379 unless given; one that answers is enough to hear of the others). User and
+      with the name of `sentinel monitor NAME …` (port 26379 unless given; one that is named is enough to hear of the others). User and
       password in the URL, and `redis_user` and `redis_password_file`, are those of Redis; where the sentinels ask for a login,
       it stands in `redis_sentinel_user` and `redis_sentinel_password_file`. A daemon asks one sentinel after the other until
       most of them have answered, as many as they need for a failover themselves, and does not connect before: a few that are cut
-      off may know an old primary only. Where they disagree, the highest config epoch is believed. It then listens to one of them:
+      off may know an old primary only. Those that the URL names count, too: one that has lost its file knows of no others. So take
+      those out of the URL that are gone for good. Where they disagree, the highest config epoch is believed. It then listens to one of them:
       a failover ends the connection to the old primary at once. A new primary begins an epoch, in which
       for as long as the longest lease held locks are kept and nothing new is granted; so leases should be longer than a failover takes
       (`down-after-milliseconds` and about two seconds), or locks are lost in it. What bounds the harm of an old primary that

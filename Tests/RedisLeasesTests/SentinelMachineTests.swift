@@ -127,6 +127,34 @@ private struct Scene {
     #expect(scene.found == [old])
   }
 
+  /// One that was begun anew knows no others, and an old primary.
+  @Test func oneThatKnowsNobodyIsNotEnoughWhereTheURLNamesMore() {
+    var scene = Scene()
+    scene.search()
+    scene.answer(1, epoch: 0, count: 1, others: [])
+    #expect(scene.found.isEmpty && scene.asked == [2])
+    scene.answer(2, new, epoch: 1)
+    scene.answer(3, new, epoch: 1)
+    #expect(scene.found == [new])
+    var alone = Scene()
+    alone.search()
+    alone.answer(1, epoch: 0, count: 1, others: [])
+    alone.fail(2, "gone")
+    alone.fail(3, "gone")
+    #expect(
+      alone.reasons == [
+        "1 of the 3 sentinels of 'm' has answered, and 2 are needed: s2:26379: gone; s3:26379: gone"
+      ])
+  }
+
+  @Test func namesOfTheURLForTheSameSentinelCountOnce() {
+    var scene = Scene(named: [1, 2, 3, 4])
+    scene.search()
+    scene.answer(1, count: 1, others: [])
+    for sentinel in 2...4 { scene.answer(sentinel, count: 1, others: [], id: "id1") }
+    #expect(scene.found == [old])
+  }
+
   @Test func thoseThatTheURLDoesNotNameAreAskedToo() {
     var scene = Scene(named: [1])
     scene.search()

@@ -367,6 +367,36 @@ def test_an_old_primary_that_comes_back_with_its_sentinel_is_refused(lab, sentin
     assert old.role == "slave"
 
 
+def test_a_sentinel_that_has_lost_its_file_is_not_enough(lab, sentinels):
+    """It stands first in the URL, and knows nobody, and the old primary, which has come back."""
+    holder = lab.daemon(sentinels, lease_ms=LEASE_MS)
+    witness = Witness()
+    member = Member(witness, holder)
+    member.take("orders")
+    old, first, others = sentinels.primary, sentinels.sentinels[0], sentinels.sentinels[1:]
+    first.kill()
+    old.end()
+    sentinels.wait_for_failover(old, others)
+    wait_until(lambda: told(holder)["failovers_total"] == 1, "the failover")
+    # They would tell it, and make the old primary a replica.
+    for other in others:
+        other.stop()
+    old.start()
+    first.path.write_text(
+        f"port {first.port}\nbind 127.0.0.1\ndir {first.directory}\nsentinel monitor {MASTER} 127.0.0.1 {old.told_port} 2\n")
+    sentinels.restart_sentinel(first)
+    assert first.primary_port == old.told_port
+    stranger = lab.daemon(sentinels, lease_ms=LEASE_MS, args=["--redis-timeout-ms", "500"])
+    reason(stranger, "1 of the 3 sentinels of 'locks' has answered, and 2 are needed")
+    for other in others:
+        other.resume()
+    wait_until(lambda: told(stranger).get("primary") == told(holder)["primary"], "the new primary")
+    assert Member(witness, stranger).attempt("orders").reason in ("busy", "unavailable")
+    assert not [c for c in old.admin.client_list() if c["name"].startswith("sidelockd")]
+    member.give("orders")
+    assert witness.lost == []
+
+
 def test_what_is_kept_over_a_restart_belongs_to_the_name(lab, sentinels):
     """The primary changes while there is no daemon."""
     service = ServiceManager(lab, "--redis", sentinels.url, "--lease-ms", LEASE_MS, "--host", "kept")

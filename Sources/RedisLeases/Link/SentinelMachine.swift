@@ -5,7 +5,8 @@ public import RESP
 /// takes facts, and gives effects.
 ///
 /// One Sentinel may be cut off together with an old primary that still serves. So a search asks one after the other until
-/// most of those that watch the name have answered. Where they disagree, the highest config epoch is believed: a failover
+/// most of those that watch the name have answered, and most of those of the URL: one that has lost its file knows of no
+/// others, and of no failover. Where they disagree, the highest config epoch is believed: a failover
 /// reaches the others within seconds. Only where that server is of no use, and most name another one, it is that one.
 ///
 /// The caller makes, uses and closes connections as the effects say, tells what came of each with ``answered(_:_:now:)``,
@@ -47,9 +48,6 @@ public struct SentinelMachine: Sendable {
     var votes: [Vote] = []
     var asked: Set<RedisAddress> = []
     var lastAsked: RedisAddress?
-
-    /// How many must have answered: most of those that watch the name, as Sentinels themselves need for a failover.
-    var neededCount: Int { (votes.map(\.answer.sentinelCount).max() ?? 1) / 2 + 1 }
 
     func count(for primary: RedisAddress) -> Int { votes.count { $0.answer.primary == primary } }
   }
@@ -312,8 +310,18 @@ extension SentinelMachine {
     members.first { $0.address == search.lastAsked }?.conversation?.askedAt
   }
 
+  /// How many there are: as many as one of them knows, or as the URL names, each once.
+  private func watchingCount(in search: Search) -> Int {
+    let named = members.filter(\.isOfURL)
+    let namedCount = Set(named.compactMap(\.id)).count + named.count { $0.id == nil }
+    return max(namedCount, search.votes.map(\.answer.sentinelCount).max() ?? 1)
+  }
+
+  /// How many must have answered: most of them, as Sentinels themselves need for a failover.
+  private func neededCount(in search: Search) -> Int { watchingCount(in: search) / 2 + 1 }
+
   private var isAgreed: Bool {
-    guard let search, let first = search.votes.first?.answer, search.votes.count >= search.neededCount else {
+    guard let search, let first = search.votes.first?.answer, search.votes.count >= neededCount(in: search) else {
       return false
     }
     return search.count(for: first.primary) == search.votes.count
@@ -357,7 +365,8 @@ extension SentinelMachine {
   /// The answer to believe; nil if there is none.
   private mutating func chosen(in search: Search, now: BootInstant) -> Vote? {
     let votes = search.votes
-    guard votes.count >= search.neededCount, var best = votes.first else { return nil }
+    let needed = neededCount(in: search)
+    guard votes.count >= needed, var best = votes.first else { return nil }
     // Of equal ones the first: the best member.
     for other in votes.dropFirst() {
       let (a, b) = (other.answer, best.answer)
@@ -365,7 +374,7 @@ extension SentinelMachine {
       if (a.configEpoch, countA) > (b.configEpoch, countB) { best = other }
     }
     if best.answer.primary == useless,
-      let other = votes.first(where: { search.count(for: $0.answer.primary) >= search.neededCount })
+      let other = votes.first(where: { search.count(for: $0.answer.primary) >= needed })
     {
       best = other
     }
@@ -390,13 +399,14 @@ extension SentinelMachine {
   }
 
   private func whyNot(_ search: Search) -> String {
-    let (votes, needed) = (search.votes.count, search.neededCount)
-    guard let count = search.votes.map(\.answer.sentinelCount).max() else {
+    let (votes, needed) = (search.votes.count, neededCount(in: search))
+    guard votes > 0 else {
       return "no sentinel tells where the primary of '\(master)' is: \(failures)"
     }
     guard votes < needed else {
       return "the sentinels tell of an older primary of '\(master)' than before"
     }
+    let count = watchingCount(in: search)
     return "\(votes) of the \(count) sentinels of '\(master)' \(votes == 1 ? "has" : "have") answered, and "
       + "\(needed) are needed: \(failures.isEmpty ? "it knows no others" : failures)"
   }
