@@ -222,6 +222,28 @@ import Testing
     site.end()
   }
 
+  /// Connections are tried more often than a program is run.
+  @Test func eachRefusalOfTheSameLoginDoesNotPutOffTheNextReading() {
+    let site = Site(command: "/c")
+    site.connect()
+    site.succeed("one")
+    for pause in [1_000, 2_000, 4_000] as [Int64] {
+      let before = site.readings.count
+      for _ in 0..<(pause / 100 - 2) {
+        site.connect()
+        site.login.wasRefused()
+        site.pass(milliseconds: 100)
+      }
+      #expect(site.readings.count == before)
+      site.pass(milliseconds: 400)
+      #expect(site.readings.count == before + 1)
+      site.succeed("two")
+    }
+    site.login.wasAccepted()
+    #expect(site.given.last == "two")
+    site.end()
+  }
+
   @Test func anotherSourceIsReadAtAReload() {
     let site = Site(file: "/p")
     site.connect()

@@ -38,6 +38,9 @@ final class LinkLogin {
   /// Readings that have failed since the last good one, and logins that were refused since the last that was not.
   private var failures: Int64 = 0
   private var refusals: Int64 = 0
+  /// Whether what was read last was refused. The same is refused again at each attempt to connect, which is no news: the next
+  /// reading would be put off again and again.
+  private var isRefused = false
   /// When the next reading may come by itself, and when a program may be run for another connection.
   private var notBefore = BootInstant(nanoseconds: 0)
   private var timer: Scheduled<Void>?
@@ -81,7 +84,7 @@ final class LinkLogin {
   /// Reads it again, because settings were read again.
   func readAgain(timeoutMilliseconds: Int64) {
     let source = source()
-    (failures, refusals) = (0, 0)
+    (failures, refusals, isRefused) = (0, 0, false)
     guard source.mustBeRead else {
       timer?.cancel()
       return found(source.login())
@@ -91,6 +94,8 @@ final class LinkLogin {
 
   /// Redis has refused it, or its user lacks rights: the one that is in the file may be known to Redis in a moment.
   func wasRefused() {
+    guard !isRefused else { return }
+    isRefused = true
     refusals += 1
     delay()
     arm()
@@ -98,7 +103,7 @@ final class LinkLogin {
 
   /// Redis has taken it.
   func wasAccepted() {
-    refusals = 0
+    (refusals, isRefused) = (0, false)
     arm()
   }
 
@@ -142,6 +147,7 @@ final class LinkLogin {
   private func keep(_ login: RedisLogin, _ sources: LoginReader.Sources, _ expiresInSeconds: Int64?) {
     (current, known, failure) = (login, sources, nil)
     failures = 0
+    isRefused = false
     let now = now()
     notBefore = now.adding(milliseconds: Self.lookMilliseconds)
     if refusals > 0 { delay() }
