@@ -14,6 +14,14 @@
 
 // The disposition of SIGCHLD belongs to the process, so one program runs at a time.
 static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+// The one that runs; 0: none does.
+static _Atomic pid_t running = 0;
+
+// Nobody else would end a program that hangs when this process exits.
+__attribute__((destructor)) static void end_with_this_process(void) {
+  pid_t child = running;
+  if (child > 0) kill(-child, SIGKILL);
+}
 
 static int64_t now_milliseconds(void) {
   struct timespec time;
@@ -101,6 +109,7 @@ static void follow(
   }
   // Its group is not another one's before it is reaped.
   kill(-child, SIGKILL);
+  running = 0;
   if (streams[2].fd >= 0) close(streams[2].fd);
   int status = 0;
   pid_t found;
@@ -132,6 +141,7 @@ void program_run(
     close(out[1]);
     close(err[1]);
     if (error == 0) {
+      running = child;
       follow(child, out[0], err[0], milliseconds_max, output, output_max, words, words_max, end);
     } else {
       end->status = error;
