@@ -66,6 +66,24 @@ import Testing
     #expect(!isHeld(script))
   }
 
+  /// An owner that waits for replicas, too, may go on without the lock that somebody else has.
+  @Test func aWaitForReplicasIsAWaitOfItsOwner() {
+    let script = store()
+    for (number, (session, name)) in [(alice, "a"), (bob, "b")].enumerated() {
+      script.acquire(session, name, owner: "t")
+      script.reply(granted(100), to: CommandID(UInt64(number) + 1))
+    }
+    script.acquire(alice, "c", owner: "t", need: Self.two)
+    script.reply(granted(100), to: CommandID(3))
+    let asked = script.takeAsked(ignoringOthers: true)
+    script.acquire(alice, "b", owner: "t")
+    script.acquire(bob, "a", owner: "t")
+    #expect(cycle(script.take()) == nil)
+    script.answer(asked, .tooFew(replicas: 1))
+    // Now there is nothing else that could help.
+    #expect(cycle(script.take())?.map(\.session) == [bob.rawValue, alice.rawValue])
+  }
+
   @Test func severalAreAskedAboutTogether() {
     let script = store()
     script.acquire(alice, all: ["b", "a"], need: Self.two)

@@ -2,7 +2,8 @@
 //
 // Only a client that holds something and waits for something else can be in a deadlock, so only an *agent* counts: an
 // owner inside a session, or a request for several locks. A hold and a wait without an owner have nothing to do with
-// each other. An agent with more than one wait is left out: one of them may be enough for it to go on.
+// each other. An agent with more than one wait, one for replicas included, is left out: one of them may be enough for it to
+// go on.
 //
 // A half-closed session is an agent, too, whatever owners it has named: it can release nothing, so it keeps its holds
 // until all of its waits are over. The eldest of them stands for them: when that is over the next one does. A session
@@ -123,7 +124,12 @@ extension LockEngine {
   /// One wait of an owner is over: the only one that is left, if there is just one, may be in a cycle now.
   func suspectOthers(of waiter: Waiter, in session: SessionRecord) {
     suspectEldest(of: session)
-    guard let owner = waiter.request.owner, let other = session.owner(owner)?.onlyWait else { return }
+    suspectOthers(of: waiter.request, in: session)
+  }
+
+  /// A request of an owner no longer waits, for a lock or for replicas.
+  func suspectOthers(of request: AcquireRequest, in session: SessionRecord) {
+    guard let owner = request.owner, let other = session.owner(owner)?.onlyWait else { return }
     agents.append(candidate: other)
   }
 

@@ -101,6 +101,8 @@ extension LockEngine {
     let stage = MultiLockRequest.Acknowledging(since: now, until: until)
     multi.acknowledging = stage
     session.add(waitingForReplicas: multi)
+    // If its owner has had one wait, it has two now.
+    if multi.request.owner != nil { agents.edgeIsGone() }
     sessions.waitingCount += 1
     changes?.touch(multi)
     deadlines.push(.acknowledgement(multi), at: until)
@@ -116,7 +118,10 @@ extension LockEngine {
       effects.append(.forgetAcknowledgement(open.shard, id))
     }
     sessions.waitingCount -= 1
-    sessions[multi.request.session]?.remove(waitingForReplicas: multi)
+    if let session = sessions[multi.request.session] {
+      session.remove(waitingForReplicas: multi)
+      suspectOthers(of: multi.request, in: session)
+    }
     changes?.touch(multi)
   }
 

@@ -45,11 +45,13 @@ final class OwnerRecord {
   /// By name: usually one each, and a few while requests for several locks are under way.
   fileprivate(set) var holds: [LockName: [Hold]] = [:]
   fileprivate(set) var waits: [RequestID: Waiter] = [:]
+  /// How many of its requests have all of their locks and wait for replicas.
+  fileprivate var forReplicas = 0
   /// Requests that wait for replicas and rely on a hold that the owner had before, by its name; nil: none.
   fileprivate var reentering: [LockName: [RequestID: MultiLockRequest]]?
 
-  /// The one wait of the owner; nil when it has none, or more than one.
-  var onlyWait: Waiter? { waits.count == 1 ? waits.first?.value : nil }
+  /// The one wait of the owner; nil when it has none, or more than one, that for replicas included.
+  var onlyWait: Waiter? { waits.count == 1 && forReplicas == 0 ? waits.first?.value : nil }
 }
 
 /// What one session has, indexed: look-ups take the same time however much it has.
@@ -276,7 +278,8 @@ final class SessionRecord {
     forReplicas?[multi.request.request] = multi
     user?.waits += 1
     charge(LockBytes.of(multi.request))
-    guard let owner = multi.request.owner.flatMap({ self.owner($0) }) else { return }
+    guard let owner = multi.request.owner.map({ makeOwner($0) }) else { return }
+    owner.forReplicas += 1
     for (hold, isReentered) in multi.taken where isReentered {
       owner.reentering = owner.reentering ?? [:]
       owner.reentering?[hold.lock.name, default: [:]][multi.request.request] = multi
@@ -288,13 +291,17 @@ final class SessionRecord {
     if forReplicas?.isEmpty == true { forReplicas = nil }
     user?.waits -= 1
     charge(-LockBytes.of(multi.request))
-    guard let owner = multi.request.owner.flatMap({ self.owner($0) }), owner.reentering != nil else { return }
-    for (hold, isReentered) in multi.taken where isReentered {
-      let name = hold.lock.name
-      owner.reentering?[name]?[multi.request.request] = nil
-      if owner.reentering?[name]?.isEmpty == true { owner.reentering?[name] = nil }
+    guard let name = multi.request.owner, let owner = owner(name) else { return }
+    owner.forReplicas -= 1
+    if owner.reentering != nil {
+      for (hold, isReentered) in multi.taken where isReentered {
+        let name = hold.lock.name
+        owner.reentering?[name]?[multi.request.request] = nil
+        if owner.reentering?[name]?.isEmpty == true { owner.reentering?[name] = nil }
+      }
+      if owner.reentering?.isEmpty == true { owner.reentering = nil }
     }
-    if owner.reentering?.isEmpty == true { owner.reentering = nil }
+    dropIfUnused(name, owner)
   }
 
   /// Requests that wait for replicas and have re-entered this hold, in the order in which they came.
@@ -355,7 +362,7 @@ final class SessionRecord {
   }
 
   private func dropIfUnused(_ name: String, _ owner: OwnerRecord) {
-    guard owner.holds.isEmpty && owner.waits.isEmpty else { return }
+    guard owner.holds.isEmpty, owner.waits.isEmpty, owner.forReplicas == 0 else { return }
     owners[ExactText(name)] = nil
     owners.shrinkIfSparse()
   }
