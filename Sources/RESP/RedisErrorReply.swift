@@ -27,6 +27,14 @@ public enum RedisErrorReply {
     return isSecret ? "(words withheld)" : text(of: error)
   }
 
+  /// Whether `error` says that the user may not do something.
+  public static func isAboutRights(_ error: [UInt8]) -> Bool {
+    switch RedisRights.refusal(in: error) {
+    case .command, .key, .channel: true
+    case .unknown, .none: false
+    }
+  }
+
   /// Why only a new connection can help, if `error` says so: the server is no primary, or a proxy has made the
   /// connection anew and it is not logged in; nil if it says nothing of the kind.
   public static func reasonToReconnect(error: [UInt8]) -> String? {

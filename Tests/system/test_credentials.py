@@ -271,6 +271,21 @@ def test_a_user_who_lacks_rights_is_told_and_the_one_of_before_goes_on(site):
     contest.end()
 
 
+@pytest.mark.parametrize("rule, words", [
+    ("-set", "may not use SET: allow it with ACL SETUSER locks +set"),
+    ("-evalsha", "may not use EVALSHA: allow it with ACL SETUSER locks ~sidelock:* "),
+    ("resetkeys", "may not use keys that begin with sidelock: (to read and write each of them): allow it with ACL SETUSER locks ~"),
+])
+def test_a_right_that_is_taken_away_is_named(site, rule, words):
+    daemon = site.by_file()
+    client = daemon.client()
+    client.acquire("orders")
+    site.server.admin.execute_command("ACL", "SETUSER", "locks", rule)
+    told(daemon, f"the Redis user 'locks' {words}")
+    site.user("locks")
+    assert client.acquire("invoices", wait_ms=GENEROUS_MS) > 0
+
+
 @pytest.mark.parametrize("text, words", [
     ("exit 3\n", "has ended with exit status 3"),
     ("echo 'no network' >&2; exit 1\n", "has ended with exit status 1; it says: no network"),
@@ -334,13 +349,29 @@ def test_without_any_login_the_status_says_why_and_it_is_tried_again(site):
     assert client.reply_to(waiting)["token"] > 0
 
 
+def test_a_program_is_run_again_while_redis_refuses_what_it_gave(site):
+    """The user is taken away, and has another password when he comes back."""
+    daemon = site.by_program("echo pw-first\n")
+    waiting = daemon.client()
+    site.server.admin.execute_command("ACL", "DELUSER", "locks")
+    told(daemon, "Redis refused the password of user 'locks'")
+    request = waiting.request("acquire", name="orders")
+    site.user("locks", ">pw-second")
+    site.script("echo pw-second\n")
+    assert waiting.reply_to(request)["token"] > 0
+    without_secrets(site, daemon, "pw-first", "pw-second")
+
+
 def test_the_daemon_stops_while_a_program_hangs(site):
     daemon = site.by_program("echo pw-first\n")
-    site.script("exec sleep 1000\n")
+    pid = site.lab.directory / "pid"
+    site.script(f"echo $$ > {pid}; exec sleep 1000\n")
     daemon.reload()
+    program = wait_until(lambda: pid.exists() and pid.read_text().strip(), "the program")
     began = time.monotonic()
     assert daemon.terminate() == 0
     assert time.monotonic() - began < 8
+    wait_until(lambda: not os.path.exists(f"/proc/{program}"), "the end of the program")
 
 
 @pytest.mark.parametrize("mode, path, words", [

@@ -17,6 +17,19 @@ extension RedisLinkMachine {
     if login != configuration.login { begin(RedisRelogin(to: login, configuration: configuration), now: now()) }
   }
 
+  /// What is asked when a command was refused for its user's rights, to find out which are missing.
+  public func rightsQuestion(after error: [UInt8]) -> RedisCommand? {
+    RedisErrorReply.isAboutRights(error)
+      ? RedisRelogin(to: configuration.login, configuration: configuration).command(of: .probe) : nil
+  }
+
+  /// What its answer says, with the command that helps; nil: nothing is missing.
+  public func missingRights(by answer: RESPValue) -> String? {
+    var tried = RedisRelogin(to: configuration.login, configuration: configuration)
+    guard case .lacksRights(let failure)? = tried.replied(answer, to: .probe) else { return nil }
+    return failure.message
+  }
+
   private mutating func begin(_ relogin: RedisRelogin, now: @autoclosure () -> BootInstant) {
     self.relogin = relogin
     isUrgent = true

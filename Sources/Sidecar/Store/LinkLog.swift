@@ -84,11 +84,18 @@ struct LinkLog {
       wasReady ? "lost the connection to Redis" : "no connection to Redis", metadata: ["reason": "\(reason)"])
   }
 
-  mutating func refused(_ error: [UInt8], _ command: String, now: BootInstant) {
-    guard let count = tally.toLog(kind: RedisErrorReply.kind(of: error), now: now) else { return }
+  /// Gives whether it was logged.
+  mutating func refused(_ error: [UInt8], _ command: String, now: BootInstant) -> Bool {
+    guard let count = tally.toLog(kind: RedisErrorReply.kind(of: error), now: now) else { return false }
     logger.warning(
       "Redis refused a command",
       metadata: ["error": "\(RedisErrorReply.words(of: error))", "command": "\(command)", "count": "\(count)"])
+    return true
+  }
+
+  /// The user of a connection that serves has fewer rights than before.
+  mutating func lacksRights(_ reason: String, now: BootInstant) {
+    warn("a right was taken from the user of Redis; locks are lost without it", reason, now: now)
   }
 
   mutating func leftOut(now: BootInstant) {

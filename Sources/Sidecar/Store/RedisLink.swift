@@ -407,7 +407,12 @@ final class RedisLink: RedisChannelOwner {
 
   private func refused(_ error: [UInt8], _ command: String) {
     counters.errors += 1
-    log.refused(error, command, now: clock.now())
+    guard log.refused(error, command, now: clock.now()), let question = machine.rightsQuestion(after: error) else {
+      return
+    }
+    query(question) { [unowned self] answer in
+      if let words = answer.flatMap({ machine.missingRights(by: $0) }) { log.lacksRights(words, now: clock.now()) }
+    }
   }
 
   private func up(_ info: RedisReadyInfo) {
