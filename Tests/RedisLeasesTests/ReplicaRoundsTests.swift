@@ -325,7 +325,8 @@ import Testing
     _ = world.rounds.timePassed(now: world.now)
     let answers = world.answers()
     #expect(answers.map(\.0) == [id])
-    #expect(answers.map(\.1) == [.refused(problem ?? "")])
+    let words = "no second connection to Redis, on which replicas are waited for: \(problem ?? "")"
+    #expect(answers.map(\.1) == [.refused(words)])
   }
 
   @Test func whenTheLinkGoesDownNothingIsKnown() {

@@ -252,7 +252,7 @@ extension ReplicaRounds {
       if let round, id <= round.covers {
         settled.append((id, .tooFew(replicas: max(known, round.replicas))))
       } else if let trouble {
-        settled.append((id, .refused(trouble)))
+        settled.append((id, .refused("no second connection to Redis, on which replicas are waited for: \(trouble)")))
       } else {
         settled.append((id, .tooFew(replicas: known)))
       }
