@@ -139,6 +139,7 @@ extension LockEngine {
     hold.isOver = true
     if hold.owner != nil || hold.partOf != nil || sessions[hold.session]?.isHalfClosed == true { agents.edgeIsGone() }
     if !putOff.losses.isEmpty { passOver(hold) }
+    hold.lock.progressRound?.passOver(hold)
     hold.lock.remove(hold)
     sessions.heldCount -= 1
     guard let session = sessions[hold.session] else { return }

@@ -140,6 +140,7 @@ extension LockEngine {
   /// Takes a waiter out of its queue, without answering it.
   func remove(_ waiter: Waiter, now: BootInstant) {
     let lock = waiter.lock
+    lock.progressRound?.passOver(waiter)
     lock.queue.remove(waiter)
     let session = sessions[waiter.request.session]
     if waiter.request.owner != nil || waiter.partOf != nil || session?.isHalfClosed == true { agents.edgeIsGone() }

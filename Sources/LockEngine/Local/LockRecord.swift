@@ -109,6 +109,7 @@ private final class RareFacts {
   var progressHolders = 0
   var progressAt: BootInstant?
   var lastProgressAt: BootInstant?
+  var progressRound: ProgressRound?
 }
 
 extension LockRecord {
@@ -176,6 +177,12 @@ extension LockRecord {
   var lastProgressAt: BootInstant? {
     get { rare?.lastProgressAt }
     set { if rare != nil || newValue != nil { rareFacts.lastProgressAt = newValue } }
+  }
+
+  /// What has been told of a round that goes on in the next turns; nil: none does.
+  var progressRound: ProgressRound? {
+    get { rare?.progressRound }
+    set { if rare != nil || newValue != nil { rareFacts.progressRound = newValue } }
   }
 
   private var rareFacts: RareFacts {

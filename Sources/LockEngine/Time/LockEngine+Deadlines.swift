@@ -48,7 +48,7 @@ extension LockEngine {
       }
     case .progress(let lock):
       lock.progressAt = nil
-      notifyProgress(lock, now: now)
+      progressDue(lock, now: now)
     case .repeatRelease(let lock, let attempt):
       repeatRelease(of: lock, attempt: attempt, now: now)
     case .share(let lease):

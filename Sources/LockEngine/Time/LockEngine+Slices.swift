@@ -19,6 +19,7 @@ struct TurnSteps {
   /// The ends of leases.
   var ends: Int
   var renewals: Int
+  /// What has come due, and telling those who wait or hold how the queue of their lock stands.
   var deadlines: Int
   /// What the events themselves bring about.
   var events: Int
@@ -62,11 +63,13 @@ struct PutOffWork {
   fileprivate var stopping = StoppingLocks()
   /// Losses of holds that one turn has no room for.
   var losses: [HoldLosses] = []
+  /// Locks of which those who wait or hold are told how the queue stands.
+  fileprivate var telling: Deque<LockRecord> = []
   /// Searches for deadlocks. Only the first one has begun.
   fileprivate var searches: Deque<CycleSearch> = []
 
   fileprivate var isEmpty: Bool {
-    closing.isEmpty && locks.isEmpty && stopping.isEmpty && losses.isEmpty && searches.isEmpty
+    closing.isEmpty && locks.isEmpty && stopping.isEmpty && losses.isEmpty && telling.isEmpty && searches.isEmpty
   }
 }
 
@@ -130,6 +133,9 @@ extension LockEngine {
     stepsLeft = turnSteps.stopping
     goOnStopping(now: now)
     turnSteps.stopping = stepsLeft
+    stepsLeft = turnSteps.deadlines
+    goOnTelling(now: now)
+    turnSteps.deadlines = stepsLeft
     stepsLeft = turnSteps.rest
     // Round robin, so that a session with many holds does not keep back the others.
     while !mustPutOff, let record = putOff.closing.popFirst() {
@@ -151,6 +157,14 @@ extension LockEngine {
     putOff.since = putOff.isEmpty && !isLinkBehind ? nil : now
   }
 
+  private func goOnTelling(now: BootInstant) {
+    var count = putOff.telling.count
+    while count > 0, !mustPutOff, let lock = putOff.telling.popFirst() {
+      count -= 1
+      progressDue(lock, now: now)
+    }
+  }
+
   /// Has the next turns go on.
   func putOffRest(now: BootInstant) {
     if putOff.since == nil { putOff.since = now }
@@ -161,6 +175,12 @@ extension LockEngine {
     guard !lock.isPutOff else { return }
     lock.isPutOff = true
     putOff.locks.append(lock)
+    putOffRest(now: now)
+  }
+
+  /// Has the next turns go on with a round of telling how the queue of a lock stands.
+  func putOffProgress(of lock: LockRecord, now: BootInstant) {
+    putOff.telling.append(lock)
     putOffRest(now: now)
   }
 
