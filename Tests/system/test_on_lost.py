@@ -1,16 +1,18 @@
 """`on_lost`: the process of a client that loses a lock is ended before anybody else can have it."""
 
 import datetime
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 
 import pytest
 
 from harness.command import is_alive, process_state
 from harness.process_client import ProcessClient
-from harness.waiting import boot_time, wait_until
+from harness.waiting import GENEROUS_SECONDS, boot_time, wait_until
 
 ANNA = 61_001
 
@@ -92,10 +94,11 @@ def test_a_lease_that_runs_out_terminates_in_time(lab, measured, ignored):
 
 @pytest.mark.parametrize("action,signals", [("kill", 1), ("terminate", 2)])
 def test_who_loses_very_many_at_once_is_sent_each_signal_once(lab, action, signals):
-    """A parent that does not wait for it keeps what is left of it, to which signals can be sent."""
+    """A parent that does not wait for it keeps what is left of it, to which signals can be sent; a child keeps the connection."""
     redis = lab.redis()
     daemon = lab.daemon(redis, lease_ms=3000)
     client = ProcessClient(lab, daemon, command=["env", "--ignore-signal=TERM"])
+    client.fork()
     count = 200
     for number in range(count):
         client.call("acquire", name=f"a{number}", on_lost=action)
@@ -103,7 +106,7 @@ def test_who_loses_very_many_at_once_is_sent_each_signal_once(lab, action, signa
     redis.stop()
     wait_until(lambda: process_state(client.pid) == "Z", "its end")
     wait_until(lambda: watcher.call("stats")["held"] == 0, "the end of all holds")
-    assert watcher.call("stats")["lost_total"] > 1
+    assert watcher.call("stats")["lost_total"] == count
     assert watcher.call("stats")["signals_sent_total"] == signals
     assert signal_of(client) == signal.SIGKILL
     redis.resume()
@@ -239,6 +242,55 @@ def test_no_process_is_ended_that_its_client_could_not_end(lab, becomes, action)
         assert is_alive(client.pid) and users_of(client.pid) == [0, 0, 0]
         assert watcher.call("stats")["signals_sent_total"] == 0
         os.kill(client.pid, signal.SIGKILL)
+    redis.resume()
+
+
+# Becomes `WHO`, root or a user, for each line of input `become WHO`, and sends the others to the daemon. It writes the answers.
+CHANGES_USERS = """
+import os, socket, sys
+os.setresuid(*[int(sys.argv[2])] * 2, 0)
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect(sys.argv[1])
+    lines = connection.makefile()
+    for line in sys.stdin:
+        if line.startswith("become"):
+            os.seteuid(0)
+            os.setresuid(*[int(line.split()[1])] * 2, 0)
+            print("{}", flush=True)
+            continue
+        connection.sendall(line.encode())
+        print(next(answer for answer in lines if '"id"' in answer).strip(), flush=True)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="other users can only be tried as root")
+def test_a_process_that_could_not_be_ended_is_at_its_next_loss(lab):
+    """It was root's when its first lock was lost."""
+    redis = lab.redis()
+    daemon = lab.daemon(redis, lease_ms=2000)
+    os.chmod(daemon.socket_path, 0o666)
+    for directory in (lab.directory, daemon.directory):
+        os.chmod(directory, 0o755)
+    process = lab.track(subprocess.Popen(
+        [sys.executable, "-S", "-c", CHANGES_USERS, str(daemon.socket_path), str(ANNA)], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+
+    def say(line):
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())
+
+    def acquire(name):
+        return say(json.dumps({"id": 1, "method": "acquire", "params": {"name": name, "on_lost": "terminate"}}))["result"]
+    acquire("a")
+    say("become 0")
+    redis.stop()
+    wait_until(lambda: daemon.log().count("another user's process by now") == 2, "both refusals in the log")
+    redis.resume()
+    say(f"become {ANNA}")
+    acquire("b")
+    redis.stop()
+    assert -process.wait(GENEROUS_SECONDS) == signal.SIGTERM
     redis.resume()
 
 

@@ -160,6 +160,7 @@ extension LockEngine {
       // The client never saw this grant: no `lost`. It goes on once those who did see theirs have been told.
       return makeReady(multi)
     }
+    countSignal(hold)
     sessions[hold.session]?.remember(LostHold(name: hold.lock.name, token: hold.token, reason: reason))
     let grace = graceEnds.map { max(0, $0.milliseconds(since: now)) } ?? 0
     effects.append(
@@ -169,4 +170,14 @@ extension LockEngine {
           name: hold.lock.name, token: hold.token, reason: reason, graceMilliseconds: grace, onLost: hold.onLost,
           detail: detail)))
   }
+
+  /// The process of a session that loses a hold with `on_lost` is sent a signal, once for all of its holds. That takes as
+  /// long as many steps.
+  private func countSignal(_ hold: Hold) {
+    guard hold.onLost != .notify, let session = sessions[hold.session], !session.isEnforced else { return }
+    session.isEnforced = true
+    stepsLeft -= Self.stepsOfSignal
+  }
+
+  private static let stepsOfSignal = 32
 }

@@ -77,6 +77,8 @@ final class SessionRecord {
   private(set) var holdCount = 0
   /// Holds whose loss is to be enforced.
   private(set) var enforcedCount = 0
+  /// Whether it has lost one of those.
+  var isEnforced = false
   private(set) var waits: [RequestID: Waiter] = [:]
   /// Requests that have all of their locks and wait for replicas; nil: none.
   private var forReplicas: [RequestID: MultiLockRequest]?

@@ -11,7 +11,7 @@ struct SessionEnforcement {
   fileprivate var isKilled = false
   /// When it was last to be sent SIGKILL, and was not.
   fileprivate var notKilledAt: BootInstant?
-  /// When it is killed, and whether it was sent SIGTERM.
+  /// When it is killed, and whether it was sent SIGTERM; nil: it is not to be.
   fileprivate var terminated: (kill: BootInstant, isSent: Bool)?
 }
 
@@ -19,8 +19,7 @@ struct SessionEnforcement {
 private struct PendingKill {
   var moment: BootInstant
   var handle: ProcessHandle
-  var session: SessionID
-  var peer: Peer?
+  var session: ClientSession
 }
 
 /// Ends the processes of clients that lost a lock, as they asked for (`on_lost`).
@@ -144,6 +143,7 @@ final class LossEnforcer {
     case .notify: return true
     case .kill: return kill(session)
     case .terminate:
+      if session.enforcement.isKilled { return true }
       guard graceMilliseconds > 0, case .success(let handle) = peers.handle(of: session, isOwed: true) else {
         return kill(session)
       }
@@ -154,8 +154,7 @@ final class LossEnforcer {
         session.enforcement.terminated?.isSent == true || signal(SIGTERM, handle, session.id, session.peer)
       session.enforcement.terminated = (moment, isSent)
       let place = pendingKills.lastIndex { $0.moment <= moment }.map { $0 + 1 } ?? 0
-      pendingKills.insert(
-        PendingKill(moment: moment, handle: handle, session: session.id, peer: session.peer), at: place)
+      pendingKills.insert(PendingKill(moment: moment, handle: handle, session: session), at: place)
       output.scheduleEnd()
       return isSent
     }
@@ -214,13 +213,21 @@ final class LossEnforcer {
     for _ in 0..<Self.killsInTurn {
       guard let pending = pendingKills.first, pending.moment <= now else { return }
       pendingKills.removeFirst()
-      signal(SIGKILL, pending.handle, pending.session, pending.peer)
+      kill(pending)
     }
   }
 
   /// Kills all processes that were sent SIGTERM: the daemon ends, and nobody else would do it.
   func killAllPending() {
-    for pending in pendingKills { signal(SIGKILL, pending.handle, pending.session, pending.peer) }
+    for pending in pendingKills { kill(pending) }
     pendingKills = []
+  }
+
+  private func kill(_ pending: PendingKill) {
+    let session = pending.session
+    guard !session.enforcement.isKilled else { return }
+    session.enforcement.isKilled = signal(SIGKILL, pending.handle, session.id, session.peer)
+    // Where it could not be killed, that may be possible at its next loss.
+    session.enforcement.terminated = nil
   }
 }
