@@ -92,6 +92,12 @@ final class FakeStore: LeaseStore {
     submitted = []
   }
 
+  /// The next `reserve` that was sent and not taken before.
+  func takeReservation() -> Command? {
+    let place = sent.firstIndex { if case .reserve = $0.command { true } else { false } }
+    return place.map { sent.remove(at: $0) }
+  }
+
   func submit(_ command: LeaseCommand, id: CommandID, of user: UInt32?) {
     submitted.append(Command(id: id, command: command, user: user))
     switch command {

@@ -129,10 +129,10 @@ final class ProcessHandle: Sendable {
 /// every descriptor that it waits for, and takes it for a fault of the program that a pidfd cannot be read.
 final class ProcessWatcher: Sendable {
   private let descriptor: CInt
-  private let ended: @Sendable (_ id: UInt64) -> Void
+  private let ended: @Sendable (_ ids: [UInt64]) -> Void
 
   /// Nil when the system has no more descriptors or threads. `ended` is called in the watcher's thread.
-  init?(ended: @escaping @Sendable (_ id: UInt64) -> Void) {
+  init?(ended: @escaping @Sendable (_ ids: [UInt64]) -> Void) {
     descriptor = process_watcher_create()
     self.ended = ended
     guard descriptor >= 0 else { return nil }
@@ -154,7 +154,7 @@ final class ProcessWatcher: Sendable {
     while true {
       let count = process_watcher_wait(descriptor, &ids, Int32(ids.count))
       if count < 0 { return }
-      for id in ids.prefix(Int(count)) { ended(id) }
+      ended(Array(ids.prefix(Int(count))))
     }
   }
 }

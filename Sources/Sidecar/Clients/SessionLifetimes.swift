@@ -1,5 +1,6 @@
 import CLinux
 import ClientProtocol
+import DequeModule
 import LockEngine
 import LockTypes
 import Logging
@@ -25,8 +26,8 @@ struct SessionLifetime {
 final class SessionLifetimes {
   /// The least time between two looks at keepalives, in milliseconds: many sessions cost no more than few.
   private static let pauseMilliseconds: Int64 = 50
-  /// Silent sessions that are dealt with in one turn.
-  private static let lookedAtMax = 64
+  /// Silent sessions, and those whose process has ended, that are dealt with in one turn.
+  static let lookedAtMax = 64
 
   private let loop: any EventLoop
   private let clock: HostClock
@@ -39,8 +40,10 @@ final class SessionLifetimes {
   /// The sessions with a keepalive.
   private var keepalives: [SessionID: ClientSession] = [:]
   /// When to look at them again; nil while there are none.
-  private(set) var nextDeadline: BootInstant?
+  private var nextLook: BootInstant?
   private var processWatcher: ProcessWatcher?
+  /// Sessions whose process has ended, that end in the next turns: one process can have very many.
+  private var ofEndedProcesses: Deque<SessionID> = []
 
   init(
     loop: any EventLoop, clock: HostClock, logger: Logger, sessions: SessionTable, output: TurnOutput,
@@ -120,13 +123,39 @@ final class SessionLifetimes {
     if let processWatcher { return processWatcher }
     let lifetimes = NIOLoopBound(self, eventLoop: loop)
     let loop = loop
-    processWatcher = ProcessWatcher { id in loop.execute { lifetimes.value.processEnded(SessionID(id)) } }
+    processWatcher = ProcessWatcher { ids in
+      loop.execute { lifetimes.value.processesEnded(of: ids.map { SessionID($0) }) }
+    }
     return processWatcher
   }
 
-  private func processEnded(_ id: SessionID) {
-    guard let session = sessions[id], session.lifetime.endsWithProcess else { return }
-    end(session, because: .processEnded)
+  /// The processes of these sessions have ended.
+  func processesEnded(of ids: [SessionID]) {
+    ofEndedProcesses += ids
+    output.scheduleEnd()
+  }
+
+  private func endThoseOfEndedProcesses() {
+    for _ in 0..<Self.lookedAtMax {
+      guard let id = ofEndedProcesses.popFirst() else { break }
+      guard let session = sessions[id], session.lifetime.endsWithProcess else { continue }
+      end(session, because: .processEnded)
+    }
+    if !ofEndedProcesses.isEmpty { output.scheduleEnd() }
+  }
+
+  // MARK: Deadlines
+
+  /// When there is something to do next.
+  var nextDeadline: BootInstant? {
+    // By the timer, and not at once: the loop looks at its sockets first.
+    ofEndedProcesses.isEmpty ? nextLook : BootInstant(nanoseconds: 1)
+  }
+
+  /// Ends the sessions whose process has ended, and those that were silent for too long.
+  func check(now: BootInstant) {
+    endThoseOfEndedProcesses()
+    endSilent(now: now)
   }
 
   // MARK: Silence
@@ -139,7 +168,7 @@ final class SessionLifetimes {
     session.lifetime.heardAt = now
     keepalives[session.id] = session
     let deadline = now.adding(milliseconds: milliseconds)
-    nextDeadline = nextDeadline.map { min($0, deadline) } ?? deadline
+    nextLook = nextLook.map { min($0, deadline) } ?? deadline
     output.scheduleEnd()
   }
 
@@ -155,9 +184,8 @@ final class SessionLifetimes {
     if session.lifetime.keepaliveMilliseconds != nil { keepalives[session.id] = nil }
   }
 
-  /// Ends the sessions that were silent for too long.
-  func check(now: BootInstant) {
-    guard let next = nextDeadline, next <= now else { return }
+  private func endSilent(now: BootInstant) {
+    guard let next = nextLook, next <= now else { return }
     var earliest: BootInstant?
     var isMore = false
     var ended = 0
@@ -180,7 +208,7 @@ final class SessionLifetimes {
       }
       earliest = earliest.map { min($0, deadline) } ?? deadline
     }
-    nextDeadline = isMore ? now : earliest.map { max($0, now.adding(milliseconds: Self.pauseMilliseconds)) }
+    nextLook = isMore ? now : earliest.map { max($0, now.adding(milliseconds: Self.pauseMilliseconds)) }
   }
 
   /// Whether the daemon has not listened: it may have been stopped, or have paused reading. When it paused because the

@@ -89,7 +89,8 @@ extension LockQueries {
       // Somebody has removed the TTL of a key that its host does not know: it would stand there for ever.
       return !endsByItself && order.token == nil && HostAnswer.tokens(in: answer).isEmpty ? .noTTL : nil
     case nil:
-      let knows = engine.snapshot(of: order.name, waitersMax: 0, now: clock.now())?.validMilliseconds != nil
+      let known = engine.snapshot(of: order.name, holdersMax: 0, waitersMax: 0, now: clock.now())
+      let knows = known?.validMilliseconds != nil
       return !endsByItself && order.token == nil && !knows ? .noTTL : nil
     }
   }

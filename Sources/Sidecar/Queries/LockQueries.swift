@@ -78,7 +78,7 @@ final class LockQueries {
     guard rights.mayInspect(session, name) else { return rights.deny(session, .inspect, name, id: id) }
     guard store != nil else { return output.write(to: session) { $0.inspected(id: id, self.localInfo(name)) } }
     // Without Redis, what this host knows of a lock is still worth telling, if it is anything.
-    let isKnown = engine.snapshot(of: name, waitersMax: 0, now: clock.now()).map { $0.isInUse } ?? false
+    let isKnown = engine.snapshot(of: name, holdersMax: 0, waitersMax: 0, now: clock.now())?.isInUse == true
     let fallback = isKnown ? { self.output.write(to: session) { $0.inspected(id: id, self.localInfo(name)) } } : nil
     queryStore(session, id, about: [name], fallback: fallback) { store, user, completion in
       store.inspect([name], waitingHostsMax: Self.waitingHostsMax, of: user, completion)
