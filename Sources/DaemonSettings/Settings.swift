@@ -53,7 +53,7 @@ public struct Settings: Sendable, Equatable {
 /// The settings that change while clients are served, always as a whole.
 public struct LiveSettings: Sendable, Equatable {
   /// Those of the engine.
-  public var engine = EngineSettings()
+  public var engine = Self.engine
   /// Where the login of Redis comes from.
   public var redisLogin = RedisLoginSource()
   /// How Redis is spoken with by TLS, at the next connection.
@@ -72,6 +72,15 @@ public struct LiveSettings: Sendable, Equatable {
   public var policy = AccessPolicy()
   /// The least severe level that is logged.
   public var logLevel = Logger.Level.info
+
+  /// A process that takes a lock again and again pauses for less than a second in between, and its lock is then one round trip
+  /// of the socket away instead of two more of Redis. For as long as that, a host that dies leaves behind a lock that nobody
+  /// has, and a process without sidelock finds it taken.
+  private static var engine: EngineSettings {
+    var engine = EngineSettings()
+    engine.lingerMilliseconds = 1000
+    return engine
+  }
 
   /// The defaults.
   public init() {}

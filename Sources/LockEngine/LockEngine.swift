@@ -30,7 +30,11 @@ public final class LockEngine {
   /// Questions how many replicas have what was granted, that are not answered.
   var acknowledgements: [AcknowledgementID: OpenAcknowledgement] = [:]
   var deadlines = Schedule()
-  var recentReleases: RecentReleases
+  /// Names that this host gave back. A lease of a name that it comes back to is worth keeping a while; a lease of a name
+  /// used once is not.
+  var recentReleases: RecentNames
+  /// Names whose unused leases another host wanted. What two hosts use by turns goes back at once.
+  var recentRevocations: RecentNames
   var putOff = PutOffWork()
   /// Steps left for what is being done; see `LockEngine+Slices.swift`.
   var stepsLeft = 0
@@ -55,13 +59,15 @@ public final class LockEngine {
     turnSteps = TurnSteps(configuration.stepsPerSlice)
     link = StoreLink(shard: .only, timeline: configuration.timeline)
     issued = NumberSource(configuration)
-    recentReleases = RecentReleases(milliseconds: configuration.settings.lingerMilliseconds)
+    recentReleases = RecentNames(milliseconds: configuration.settings.lingerMilliseconds)
+    recentRevocations = RecentNames(milliseconds: configuration.settings.revocationMilliseconds)
   }
 
   private func reconfigured(_ settings: EngineSettings, now: BootInstant) {
     let before = configuration.settings.shorterDeadHostMilliseconds
     configuration.settings = settings
     recentReleases.milliseconds = settings.lingerMilliseconds
+    recentRevocations.milliseconds = settings.revocationMilliseconds
     link.note(configuration.timeline)
     // The store has to be told of longer leases before one is asked for.
     if link.confirmation.isGood, link.confirmation.toldLeaseMilliseconds < link.longestTimeline.leaseMilliseconds {

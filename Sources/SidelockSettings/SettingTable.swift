@@ -280,7 +280,8 @@ extension SettingKey {
         })
     case .lingerMilliseconds:
       number(
-        "How long an unused lease is kept for the next local client", 0...60_000, .live(\.engine.lingerMilliseconds))
+        "How long an unused lease of a lock that this host uses again and again is kept for the next local client; another host gets it at once",
+        0...60_000, .live(\.engine.lingerMilliseconds))
     case .cohortMax:
       number(
         "How often a lock passes between local clients while another host waits", 1...1_000_000,

@@ -6,8 +6,8 @@ import Testing
 @Suite struct ContendedLeaseTests {
   let script = Script()
 
-  func contended(isTry: Bool = false, ask: UInt64 = 9) -> Event {
-    .pushReceived(.only, .contended(name: x, attempt: 1, ask: ask, isTry: isTry, inbox: "other/1"))
+  func contended(isTry: Bool = false, ask: UInt64 = 9, attempt: UInt64 = 1) -> Event {
+    .pushReceived(.only, .contended(name: x, attempt: attempt, ask: ask, isTry: isTry, inbox: "other/1"))
   }
 
   /// With other bounds of a cohort.
@@ -181,5 +181,32 @@ import Testing
     #expect(script.sent().isEmpty)
     script.feed(contended(isTry: true))
     #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102), terms: .above(101))])
+  }
+
+  /// Two hosts that use a lock by turns would have to ask each other for it each time.
+  @Test func whatAnotherHostWantedWhileItLingeredGoesBackAtOnceForAWhile() {
+    let script = Script(EngineConfiguration(tier: .store) { $0.settings.lingerMilliseconds = 200 })
+    script.open(alice, bob)
+    func use(token: Token) -> [LeaseCommand] {
+      script.hold(alice, token: token)
+      script.acquire(bob)
+      script.release(alice)
+      script.release(bob)
+      return script.sent()
+    }
+    #expect(use(token: 100).isEmpty)
+    script.feed(contended())
+    #expect(script.sent() == [.release(name: x, attempt: 1, unused: .from(102), terms: .above(101))])
+    #expect(use(token: 200) == [.release(name: x, attempt: 2, unused: .from(202), terms: .above(201))])
+    script.pass(milliseconds: 1_999)
+    #expect(use(token: 300) == [.release(name: x, attempt: 3, unused: .from(302), terms: .above(301))])
+    script.pass(milliseconds: 1)
+    #expect(use(token: 400).isEmpty)
+    // One that was in use when another host came does not count.
+    script.acquire(alice)
+    script.feed(contended(attempt: 4))
+    script.release(alice)
+    #expect(script.sent() == [.release(name: x, attempt: 4, unused: .from(403), terms: .above(402))])
+    #expect(use(token: 500).isEmpty)
   }
 }

@@ -1,27 +1,28 @@
 """Whoever is told "released" may tell a process on another host, by any other way, to try: it then gets the lock."""
 
-import itertools
-
 import pytest
 from harness.client import Client
 
-ROUNDS = 5000
+ROUNDS = 2000
+#: The third time nothing is needed from Redis: the second one has shown that the host comes back.
+TIMES = 3
 
 
-@pytest.mark.parametrize("linger_ms", [0, 1000])
-def test_a_try_right_after_a_release_elsewhere_gets_the_lock(lab, linger_ms):
+@pytest.mark.parametrize("args", [[], ["--linger-ms", "0"]], ids=["as_installed", "without_lingering"])
+def test_a_try_right_after_a_release_elsewhere_gets_the_lock(lab, args):
     redis = lab.redis()
-    daemons = [lab.daemon(redis, args=["--linger-ms", str(linger_ms)]) for _ in range(2)]
+    daemons = [lab.daemon(redis, args=args) for _ in range(2)]
     # Unchecked messages, because checking them against the document takes longer than the lock.
     clients = [Client(daemon.socket_path, check=False) for daemon in daemons]
-    last = 0
-    for client in itertools.islice(itertools.cycle(clients), ROUNDS):
-        # The second time the host comes back to the name, so that its lease lingers where it may.
-        for _ in range(2):
-            token = client.call("acquire", name="orders", wait_ms=0)["token"]
-            assert token > last
-            last = token
-            client.call("release", name="orders", token=token)
-    # The test is about leases that linger only if they did: nearly every second acquire needed nothing from Redis.
+    for round_ in range(ROUNDS):
+        # A name that another host wanted while it lingered goes back at once for a while.
+        name, last = f"orders {round_}", 0
+        for client in clients:
+            for _ in range(TIMES):
+                token = client.call("acquire", name=name, wait_ms=0)["token"]
+                assert token > last
+                last = token
+                client.call("release", name=name, token=token)
+    # The test is about leases that linger only if they did.
     without_redis = sum(client.call("stats")["grants_without_redis_total"] for client in clients)
-    assert without_redis == 0 if linger_ms == 0 else without_redis > ROUNDS / 2
+    assert without_redis == 0 if args else without_redis > 2 * ROUNDS * (TIMES - 2) * 0.9

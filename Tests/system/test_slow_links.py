@@ -113,10 +113,11 @@ def test_a_link_is_not_given_up_for_being_slow(lab):
     connections = proxy.connections
     for each_way in (0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6):
         proxy.set(delay_seconds=each_way)
-        for _ in range(2):
-            requests = [client.request("acquire", name=f"lock-{index}") for index in range(4)]
-            for index, request in enumerate(requests):
-                client.release(f"lock-{index}", client.reply_to(request)["token"])
+        for round_ in range(2):
+            # Names that the host had lately would not be asked for.
+            names = [f"lock {each_way} {round_} {index}" for index in range(4)]
+            for name, request in [(name, client.request("acquire", name=name)) for name in names]:
+                client.release(name, client.reply_to(request)["token"])
     assert proxy.connections == connections
     assert client.call("stats")["redis"]["round_trip_ms"] >= 800
 

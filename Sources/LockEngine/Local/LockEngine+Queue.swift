@@ -110,8 +110,11 @@ extension LockEngine {
     if let wanted = lock.wanted, !keepsPlace(lock, now: now) { giveUp(wanted, now: now) }
     for lease in lock.leases where lease.isHeld && lease.holdCount == 0 {
       let linger = lease.isPermit ? 0 : configuration.settings.lingerMilliseconds
-      let isWorthKeeping = linger > 0 && (lock.wasRecentlyReleased || lease.grants > 1)
+      let isWorthKeeping =
+        linger > 0 && (lock.wasRecentlyReleased || lease.grants > 1)
+        && !recentRevocations.contains(lock.name, now: now)
       if !isWorthKeeping || lease.isContended || isShuttingDown {
+        if lease.idleUntil != nil, lease.isContended { recentRevocations.insert(lock.name, now: now) }
         recentReleases.insert(lock.name, now: now)
         giveBack(lease, now: now)
       } else if lease.idleUntil == nil {

@@ -55,7 +55,8 @@ public struct EngineConfiguration: Equatable, Sendable {
   }
 }
 
-/// Settings of the engine that may change while it works. The values are the defaults that the daemon documents.
+/// Settings of the engine that may change while it works. The values are the defaults that the daemon documents, but for
+/// ``lingerMilliseconds``.
 public struct EngineSettings: Equatable, Sendable {
   /// How long a lease lasts without renewal, in milliseconds. A change is for leases that are asked for afterwards.
   public var leaseMilliseconds = LeaseTimeline.standard.leaseMilliseconds
@@ -67,6 +68,8 @@ public struct EngineSettings: Equatable, Sendable {
   /// How long a lease that nobody uses stays here, in milliseconds, when this host came back to its name within that
   /// time; every other lease is given back at once, and with 0 all are.
   public var lingerMilliseconds: Int64 = 0
+  /// For how long the leases of a name go back at once when another host wanted one that nobody used here.
+  var revocationMilliseconds: Int64 { min(10 * lingerMilliseconds, 10_000) }
   /// How many times a lock may pass from client to client on this host while another host waits.
   public var cohortMax = 100
   /// For how long it may, in milliseconds.

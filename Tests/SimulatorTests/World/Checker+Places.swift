@@ -14,6 +14,8 @@ extension Checker {
     var pushed: Int64
     /// The epoch in which Redis last put it there, or found it.
     var epoch: String
+    /// Whether Redis put it there by the moment that its host told, or in a grace: so it can tell who was there before.
+    var isOrdered = false
   }
 
   /// A daemon's ask was executed.
@@ -27,19 +29,28 @@ extension Checker {
     let stands = { (queue: [Bytes]) in
       queue.contains { QueueEntry($0).map { $0.owner == issuer && $0.attempt == attempt } ?? false }
     }
-    guard stands(after[name].queue), let epoch = epoch?.id else { return }
+    guard stands(after[name].queue), let value = self.epoch else { return }
+    let epoch = value.id
     let isPushed = !stands(before[name].queue)
+    let isMoment = command.count > 20
     let key = "\(issuer) \(attempt)"
     guard var place = places[name][key] else {
       // One that came late, for what its host has given up meanwhile, stands where that stood before.
-      if !isPushed || command.count > 20 { return }
-      places[name][key] = Place(first: world.now, pushed: world.now, epoch: epoch)
+      if !isPushed || isMoment { return }
+      places[name][key] = Place(first: world.now, pushed: world.now, epoch: epoch, isOrdered: !value.isOpen)
       return
     }
     if isPushed {
       place.pushed = world.now
       // It was taken out of the queue alone, and comes back at the end.
       if place.epoch == epoch { place.known = nil }
+      let isAnyOrdered = before[name].queue.contains { entry in
+        QueueEntry(entry).flatMap { places[name]["\($0.owner) \($0.attempt)"] }
+          .map { $0.isOrdered && $0.epoch == epoch } ?? false
+      }
+      // It comes late, and Redis cannot tell it from those who came since: it stands at the end.
+      if value.isOpen, !isAnyOrdered { (place.first, place.known) = (world.now, nil) }
+      place.isOrdered = isMoment || !value.isOpen
     }
     // One that was refused, or was for another epoch, left the host where an epoch before had it, or halfway.
     let isBack = isPlaced(reply)

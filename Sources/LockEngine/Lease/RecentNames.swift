@@ -1,9 +1,8 @@
 import DequeModule
 import LockTypes
 
-/// Names that this host gave back a short while ago. A lease of a name that it comes back to is worth keeping a while;
-/// a lease of a name used once is not.
-struct RecentReleases {
+/// Names to which something happened a short while ago.
+struct RecentNames {
   /// The most names that are remembered; the oldest are forgotten first.
   static let countMax = 16_384
 
