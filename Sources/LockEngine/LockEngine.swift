@@ -23,8 +23,8 @@ public final class LockEngine {
   var effects: [Effect] = []
   var locks = LockTable()
   var sessions = SessionTable()
-  /// The connection to the only shard.
-  var link: StoreLink
+  /// The connections to the shards of the store.
+  var links: StoreLinks
   var issued: NumberSource
   var agents = AgentWork()
   /// Questions how many replicas have what was granted, that are not answered.
@@ -57,27 +57,29 @@ public final class LockEngine {
   public init(configuration: EngineConfiguration) {
     self.configuration = configuration
     turnSteps = TurnSteps(configuration.stepsPerSlice)
-    link = StoreLink(shard: .only, timeline: configuration.timeline)
+    links = StoreLinks(timeline: configuration.timeline)
     issued = NumberSource(configuration)
     recentReleases = RecentNames(milliseconds: configuration.settings.lingerMilliseconds)
     recentRevocations = RecentNames(milliseconds: configuration.settings.revocationMilliseconds)
   }
+
+  deinit { links.free() }
 
   private func reconfigured(_ settings: EngineSettings, now: BootInstant) {
     let before = configuration.settings.shorterDeadHostMilliseconds
     configuration.settings = settings
     recentReleases.milliseconds = settings.lingerMilliseconds
     recentRevocations.milliseconds = settings.revocationMilliseconds
-    link.note(configuration.timeline)
-    // The store has to be told of longer leases before one is asked for.
-    if link.confirmation.isGood, link.confirmation.toldLeaseMilliseconds < link.longestTimeline.leaseMilliseconds {
-      link.confirmation.at = now
-    }
-    // When it may be taken for dead, too.
-    if link.confirmation.isGood,
-      link.life.sign(milliseconds: settings.shorterDeadHostMilliseconds) != link.life.sign(milliseconds: before)
-    {
-      link.confirmation.at = now
+    for link in links {
+      link.pointee.note(configuration.timeline)
+      guard link.pointee.confirmation.isGood else { continue }
+      // The store has to be told of longer leases before one is asked for, and when this host may be taken for dead.
+      if link.pointee.confirmation.toldLeaseMilliseconds < link.pointee.longestTimeline.leaseMilliseconds
+        || link.pointee.life.sign(milliseconds: settings.shorterDeadHostMilliseconds)
+          != link.pointee.life.sign(milliseconds: before)
+      {
+        link.pointee.confirmation.at = now
+      }
     }
   }
 
@@ -90,11 +92,11 @@ public final class LockEngine {
     swap(&self.effects, &effects)
     defer { swap(&self.effects, &effects) }
     stepsLeft = turnSteps.ends
-    endLife(now: now)
+    for link in links { endLife(on: link, now: now) }
     endLeases(now: now)
     turnSteps.ends = stepsLeft
     stepsLeft = turnSteps.renewals
-    confirmDue(now: now)
+    for link in links { confirmDue(on: link, now: now) }
     renewDue(now: now)
     turnSteps.renewals = stepsLeft
     stepsLeft = turnSteps.deadlines
@@ -136,15 +138,17 @@ public final class LockEngine {
     case .cancelRequested(let session, let request, let target):
       cancelRequested(session, request: request, target: target, now: now)
     case .linkUp(let shard):
-      if shard == link.shard { linkUp(now: now) }
+      linkUp(links.made(shard), now: now)
     case .linkDown(let shard):
-      if shard == link.shard { linkDown(now: now) }
+      if let link = links[shard] { linkDown(link, now: now) }
+    case .homesMoved(let moves):
+      homesMoved(moves, now: now)
     case .commandSent(let shard, let command):
-      if shard == link.shard { link.left(command, now: now) }
+      links[shard]?.pointee.left(command, now: now)
     case .replyReceived(let shard, let command, let reply):
-      if shard == link.shard { replyReceived(command, reply, now: now) }
+      if let link = links[shard] { replyReceived(command, reply, over: link, now: now) }
     case .pushReceived(let shard, let push):
-      if shard == link.shard { pushReceived(push, now: now) }
+      if let link = links[shard] { pushReceived(push, over: link, now: now) }
     case .acknowledged(_, let id, let answer):
       acknowledged(id, answer, now: now)
     case .timerFired:
@@ -179,9 +183,11 @@ public final class LockEngine {
   /// When ``Event/timerFired`` is wanted next; nil: not before another event has come.
   public var nextDeadline: BootInstant? {
     var next = deadlines.earliest
-    if let renewal = nextRenewal, next.map({ renewal < $0 }) ?? true { next = renewal }
-    if let end = link.life.ends, next.map({ end < $0 }) ?? true { next = end }
-    if let confirm = link.confirmation.due, next.map({ confirm < $0 }) ?? true { next = confirm }
+    for link in links {
+      if let renewal = nextRenewal(on: link), next.map({ renewal < $0 }) ?? true { next = renewal }
+      if let end = link.pointee.life.ends, next.map({ end < $0 }) ?? true { next = end }
+      if let confirm = link.pointee.confirmation.due, next.map({ confirm < $0 }) ?? true { next = confirm }
+    }
     if let since = putOff.since, next.map({ since < $0 }) ?? true { next = since }
     return next
   }
@@ -189,7 +195,9 @@ public final class LockEngine {
   // MARK: Records
 
   func record(for name: LockName) -> LockRecord {
-    locks.record(for: name, change: link.change, changes: changes, tally: tally)
+    // Which of several shards is its home takes a hash: only for a new one.
+    if !links.isSingle, let lock = locks[name] { return lock }
+    return locks.record(for: name, at: home(of: name), changes: changes, tally: tally)
   }
 
   /// Forgets a lock that nobody uses, once nothing about it is left to tell the store.
@@ -239,16 +247,20 @@ public final class LockEngine {
   func shutdownRequested(now: BootInstant) {
     guard !isShuttingDown else { return }
     shutdown = .underWay
-    beginStopping(Array(locks.all), now: now)
+    beginStopping(allLocks, now: now)
   }
 
   /// With the link down there is nobody to give anything back to: the leases end by themselves. Nor is there while the
   /// store refuses to name its epoch.
   func completeShutdown() {
+    guard shutdown == .underWay, !isStopping else { return }
     // An ask whose script had to be sent again may be executed after its own release: wait for its reply.
-    let isTold = locks.isEmpty && link.pending.count == (link.confirmation.command == nil ? 0 : 1)
-    let isRefused = !link.isUp && link.confirmation.refusal != nil
-    guard shutdown == .underWay, !isStopping, !link.isConnected || isRefused || isTold else { return }
+    guard
+      links.allSatisfy({ link in
+        !link.pointee.isConnected || (!link.pointee.isUp && link.pointee.confirmation.refusal != nil)
+          || (link.pointee.locks.isEmpty && link.pointee.isTold)
+      })
+    else { return }
     shutdown = .completed
     effects.append(.shutdownCompleted)
   }

@@ -61,7 +61,7 @@ final class EngineDriver {
   /// The first command to the store among the effects.
   var command: (id: CommandID, command: LeaseCommand)? {
     for effect in effects {
-      if case .send(let id, let command) = effect { return (id, command) }
+      if case .send(_, let id, let command) = effect { return (id, command) }
     }
     return nil
   }
@@ -195,7 +195,7 @@ extension EngineDriver {
 
   private var renewals: [(CommandID, Int)] {
     effects.compactMap { effect in
-      guard case .send(let id, .renew(let leases, _, _)) = effect else { return nil }
+      guard case .send(_, let id, .renew(let leases, _, _)) = effect else { return nil }
       return (id, leases.count)
     }
   }

@@ -51,7 +51,7 @@ final class RequestPath {
           validMilliseconds: lock.validMilliseconds)
       case .reply(_, _, .released(let name, let token, let remaining)):
         writer.released(id: .integer(2), name: name, token: token, remaining: Int64(remaining))
-      case .send(let id, let command):
+      case .send(_, let id, let command):
         sent.append((id, command))
         _ = connection.submit(encoder.encode(command), id: id.rawValue)
       default: fail("an unexpected effect")

@@ -276,7 +276,7 @@ struct EngineDriver {
       case .notify(let session, .lost(let name, let token, _, _, _, _)):
         held[name]?[token] = nil
         if !open.contains(session) { violated("a loss is told to who is gone") }
-      case .send(let id, let command):
+      case .send(_, let id, let command):
         if case .confirmEpoch = command { signs[id] = now }
         if isLinkUp { commands.append((id, command)) }
       case .shutdownCompleted: isStopped = true

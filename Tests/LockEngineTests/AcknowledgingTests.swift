@@ -131,7 +131,7 @@ import Testing
     let effects = script.take()
     script.answer(effects.compactMap(\.asked), .enough(replicas: 2))
     _ = script.take()
-    let reserve = effects.first { if case .send(_, .reserve) = $0 { true } else { false } }
+    let reserve = effects.first { if case .send(_, _, .reserve) = $0 { true } else { false } }
     guard let id = reserve?.commandID else {
       Issue.record("no tokens were reserved: \(effects)")
       return
@@ -150,7 +150,7 @@ import Testing
     let effects = script.take()
     let asked = effects.compactMap(\.asked)
     #expect(asked.count == 1)
-    let reserve = effects.first { if case .send(_, .reserve) = $0 { true } else { false } }
+    let reserve = effects.first { if case .send(_, _, .reserve) = $0 { true } else { false } }
     script.reply(reserved(500), to: reserve?.commandID)
     // Whoever has one of them relies on them.
     script.acquire(bob, mode: .shared, need: Self.two)
@@ -171,7 +171,7 @@ import Testing
     script.answer(script.takeAsked(ignoringOthers: true), .enough(replicas: 2))
     _ = script.take()
     script.acquire(bob, all: ["a", "b"], mode: .shared, need: Self.two)
-    let acquire = script.take().first { if case .send(_, .acquire) = $0 { true } else { false } }
+    let acquire = script.take().first { if case .send(_, _, .acquire) = $0 { true } else { false } }
     script.reply(granted(200), to: acquire?.commandID)
     let asked = script.takeAsked(ignoringOthers: true)
     script.acquire(carol, "a", mode: .shared, need: ReplicaNeed(replicas: 1, durability: .disk))
@@ -336,7 +336,8 @@ import Testing
     #expect(effects.contains(.forgetAcknowledgement(.only, asked[0].id)))
     // The client knew nothing of it, and is told nothing.
     #expect(effects.compactMap(\.notification).isEmpty)
-    script.reply(granted(200), to: effects.last { if case .send(_, .acquire) = $0 { true } else { false } }?.commandID)
+    script.reply(
+      granted(200), to: effects.last { if case .send(_, _, .acquire) = $0 { true } else { false } }?.commandID)
     let again = script.takeAsked(ignoringOthers: true)
     #expect(again.count == 1 && again.first?.id != asked[0].id)
     script.answer(again, .enough(replicas: 2))

@@ -36,11 +36,11 @@ import Testing
       for (inbox, script) in scripts.sorted(by: { $0.key < $1.key }) {
         for effect in script.take() {
           switch effect {
-          case .send(let id, .look):
+          case .send(_, let id, .look):
             goesOn = true
             let sight = LeaseSight(holders: scripts.keys.filter { $0 != inbox }, waiting: [])
             script.feed(.replyReceived(.only, id, .seen(sight)))
-          case .send(_, .hostMessage(let inbox, let message)):
+          case .send(_, _, .hostMessage(let inbox, let message)):
             goesOn = true
             if !lost(message) { scripts[inbox]?.feed(.pushReceived(.only, .hostMessage(message))) }
           case .reply, .notify: told.append(effect)
@@ -137,7 +137,7 @@ import Testing
     }
     func comeBack(_ script: Script, at clock: Int64) {
       script.feed(.linkUp(.only))
-      for case .send(let id, let command) in script.take() {
+      for case .send(_, let id, let command) in script.take() {
         switch command {
         case .acquire: script.feed(.replyReceived(.only, id, queued(at: clock)))
         case .renew: script.feed(.replyReceived(.only, id, .renewed([.held])))
@@ -230,7 +230,9 @@ import Testing
       script.reply(granted(Token(100 + host * 1000)))
       for session in sessions {
         script.acquire(session, wants, owner: "t")
-        let wait = script.take().compactMap { if case .send(let id, let command) = $0 { (id, command) } else { nil } }
+        let wait = script.take().compactMap {
+          if case .send(_, let id, let command) = $0 { (id, command) } else { nil }
+        }
         for (id, command) in wait {
           script.feed(
             .replyReceived(.only, id, command == .clock ? .clock(StoreInstant(microseconds: 9)) : queued(at: 9)))
@@ -263,7 +265,7 @@ import Testing
         waitsFor: LockName("b"), holds: nil, token: 0, began: StoreInstant(microseconds: 5))
       two.feed(.pushReceived(.only, .hostMessage(.probe(DeadlockProbe(number: number, path: [step])))))
       return two.take().compactMap { effect -> CommandID? in
-        if case .send(let id, .look) = effect { id } else { nil }
+        if case .send(_, let id, .look) = effect { id } else { nil }
       }
     }
     #expect(looks.count == 256)

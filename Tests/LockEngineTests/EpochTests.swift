@@ -86,7 +86,7 @@ import Testing
     script.epoch = nil
     script.feed(.linkUp(.only))
     script.answer(.epoch(sight))
-    #expect(script.engine.storeStanding.epoch == .none)
+    #expect(script.engine.storeStanding().epoch == .none)
     script.pass(milliseconds: 100)
     #expect(script.isAskingForEpoch)
   }
@@ -171,7 +171,8 @@ import Testing
     #expect(script.engine.statistics.reclaims == 1 && script.engine.statistics.epochs == 2)
     script.pass(milliseconds: 3_333)
     #expect(
-      script.sent().contains(.renew([LeaseReference(name: x, attempt: 1)], epoch: script.engine.grantTerms.epoch)))
+      script.sent().contains(
+        .renew([LeaseReference(name: x, attempt: 1)], epoch: script.engine.grantTerms(of: x).epoch)))
   }
 
   @Test func whatStandsInDoubtIsNotPassedOn() {
@@ -327,7 +328,7 @@ import Testing
     _ = script.take()
     script.connectAgain(Self.grace)
     #expect(script.sent() == [.reclaim(x, attempt: 1, 100..<110, mayReplace: true, in: Self.grace.id)])
-    #expect(script.engine.storeStanding.graceEnds == script.now.adding(milliseconds: 10_101))
+    #expect(script.engine.storeStanding().graceEnds == script.now.adding(milliseconds: 10_101))
   }
 
   // MARK: Reclaiming

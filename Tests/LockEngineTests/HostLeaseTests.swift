@@ -36,7 +36,7 @@ import Testing
     #expect(
       script.take() == [
         .reply(alice, request, .released(name: x, token: 100, remaining: 0)),
-        .send(CommandID(2), .release(name: x, attempt: 1, unused: .from(101), terms: .above(100))),
+        .send(.only, CommandID(2), .release(name: x, attempt: 1, unused: .from(101), terms: .above(100))),
       ])
     #expect(script.engine.gauges.locks == 1)
     script.reply(.done, to: CommandID(2))
@@ -115,7 +115,9 @@ import Testing
     script.pass(milliseconds: 1)
     let effects = script.take()
     #expect(
-      effects == [.send(CommandID(2), .renew([LeaseReference(name: x, attempt: 1)], epoch: EpochSight.ofTests.id))])
+      effects == [
+        .send(.only, CommandID(2), .renew([LeaseReference(name: x, attempt: 1)], epoch: EpochSight.ofTests.id))
+      ])
     script.reply(.renewed([.held]), to: CommandID(2))
     script.pass(milliseconds: 8499)
     #expect(!script.take().contains { $0.lostReason != nil })
@@ -396,7 +398,7 @@ import Testing
     script.feed(.replyReceived(.only, first[0], queued(for: 100)))
     script.acquire(bob)
     script.pass(milliseconds: 300)
-    let again = script.take().compactMap { if case .send(let id, .acquire) = $0 { id } else { nil } }
+    let again = script.take().compactMap { if case .send(_, let id, .acquire) = $0 { id } else { nil } }
     #expect(again.count == 1)
     script.feed(
       .pushReceived(
@@ -417,7 +419,7 @@ import Testing
         .release(name: LockName("x"), attempt: 1, unused: .from(500), terms: .above(499)),
         .acquire(name: LockName("x"), attempt: 2, ask: 3, isTry: false, terms: .above(499)),
       ])
-    let asked = effects.compactMap { if case .send(let id, .acquire) = $0 { id } else { nil } }
+    let asked = effects.compactMap { if case .send(_, let id, .acquire) = $0 { id } else { nil } }
     script.feed(.replyReceived(.only, asked[0], granted(600)))
     #expect(script.take().compactMap(\.grantedToken) == [600])
   }

@@ -61,7 +61,7 @@ import Testing
     func settle() {
       while true {
         var replies: [(CommandID, LeaseReply)] = []
-        for case .send(let id, let command) in script.take() where isUp {
+        for case .send(_, let id, let command) in script.take() where isUp {
           if let reply = answer(command) { replies.append((id, reply)) } else { owed.append((id, command)) }
         }
         if replies.isEmpty { break }

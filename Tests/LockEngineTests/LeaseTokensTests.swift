@@ -4,12 +4,15 @@ import Testing
 @testable import LockEngine
 
 /// Tokens come from a lease that this host has, and from no other.
-@Suite struct LeaseTokensTests {
+@Suite final class LeaseTokensTests {
   private let tally = RecordTally()
+  private let links = StoreLinks(timeline: .standard)
   private let now = BootInstant(nanoseconds: 1_000_000_000)
 
+  deinit { links.free() }
+
   private func lease(tokens: Int64 = 2) -> HostLease {
-    let lock = LockRecord(name: LockName("x"), serial: 1, linkChange: 0, changes: nil, tally: tally)
+    let lock = LockRecord(name: LockName("x"), serial: 1, link: links.first, changes: nil, tally: tally)
     let lease = HostLease(
       lock: lock, attempt: 1, mode: .exclusive, timeline: LeaseTimeline(leaseMilliseconds: 10_000))
     let grant = LeaseGrant(token: 5, tokenCount: tokens, othersWait: false)

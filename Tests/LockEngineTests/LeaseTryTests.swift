@@ -10,13 +10,15 @@ import Testing
     script.open(alice)
     script.acquire(alice, wait: 0)
     #expect(
-      script.take() == [.send(CommandID(1), .acquire(name: x, attempt: 1, ask: 1, isTry: true, terms: .above(0)))])
+      script.take() == [
+        .send(.only, CommandID(1), .acquire(name: x, attempt: 1, ask: 1, isTry: true, terms: .above(0)))
+      ])
     script.reply(queued(), to: CommandID(1))
     #expect(script.take().isEmpty)
     script.feed(.pushReceived(.only, .inUse(name: x, ask: 1)))
     let effects = script.take()
     #expect(effects.first?.refusal == .busy(.host("other"), of: x))
-    #expect(effects.last == .send(CommandID(2), .release(name: x, attempt: 1, unused: .all, terms: .above(0))))
+    #expect(effects.last == .send(.only, CommandID(2), .release(name: x, attempt: 1, unused: .all, terms: .above(0))))
   }
 
   @Test func aTryEndsWithoutThatWordAfterAShortWhile() {

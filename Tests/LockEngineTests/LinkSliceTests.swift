@@ -57,7 +57,7 @@ import Testing
 
   private func renewals(_ effects: [Effect]) -> [(id: CommandID, names: [LockName])] {
     effects.compactMap { effect in
-      guard case .send(let id, .renew(let leases, _, _)) = effect else { return nil }
+      guard case .send(_, let id, .renew(let leases, _, _)) = effect else { return nil }
       return (id, leases.map(\.name))
     }
   }
@@ -109,7 +109,7 @@ import Testing
     #expect(change.count >= 2 * Self.locks / Self.steps)
     #expect(most(change) { $0.count } <= 3 * Self.steps)
     let reclaims = change.flatMap { $0 }.compactMap { effect -> (id: CommandID, names: [LockName])? in
-      guard case .send(let id, .reclaim(let leases, _, grace.id)) = effect else { return nil }
+      guard case .send(_, let id, .reclaim(let leases, _, grace.id)) = effect else { return nil }
       return (id, leases.map(\.name))
     }
     #expect(reclaims.flatMap(\.names) == (0..<Self.locks).map { LockName(name($0)) })
@@ -251,7 +251,7 @@ import Testing
     script.acquire(carol, "z")
     var effects = script.take()
     effects += turns(.timerFired).flatMap { $0 }
-    let asks = effects.filter { if case .send(_, .acquire) = $0 { true } else { false } }
+    let asks = effects.filter { if case .send(_, _, .acquire) = $0 { true } else { false } }
     #expect(asks.count == 1)
     script.reply(granted(7), to: asks.first?.commandID)
     #expect(script.take().compactMap(\.grantedSession) == [bob])
@@ -405,11 +405,11 @@ import Testing
       let all = first + effects + rest.flatMap { $0 }
       #expect(all.compactMap(\.grantedSession).isEmpty)
       // Carol stands in the queue already, and the lease was shared, so that it goes back.
-      #expect(all.contains { if case .send(_, .release) = $0 { true } else { false } })
+      #expect(all.contains { if case .send(_, _, .release) = $0 { true } else { false } })
     case .leaseExpired:
       #expect(script.engine.snapshot(of: x, waitersMax: 0, now: script.now)?.waitersTotal == 1)
     default:
-      #expect((rest.flatMap { $0 } + effects).contains { if case .send(_, .acquire) = $0 { true } else { false } })
+      #expect((rest.flatMap { $0 } + effects).contains { if case .send(_, _, .acquire) = $0 { true } else { false } })
     }
   }
 
@@ -420,7 +420,9 @@ import Testing
     var lost = 0
     for effects in turns(.timerFired) {
       lost += effects.compactMap(\.lostReason).count
-      if effects.contains(where: { if case .send(_, .release) = $0 { true } else { false } }) { #expect(lost == 1_000) }
+      if effects.contains(where: { if case .send(_, _, .release) = $0 { true } else { false } }) {
+        #expect(lost == 1_000)
+      }
     }
     #expect(lost == 1_000)
     #expect(script.engine.gauges.held == 0)

@@ -131,7 +131,7 @@ import Testing
     script.acquire(alice)
     // Beside the asks there are heartbeats.
     func ask() -> CommandID? {
-      for case .send(let id, .acquire) in script.take() { return id }
+      for case .send(_, let id, .acquire) in script.take() { return id }
       return nil
     }
     for delay: Int64 in [100, 100, 200, 400, 800, 1000, 1000] {

@@ -45,13 +45,13 @@ final class Script {
     if !isOneTurn { engine.handle(.turnEnded, now: now, into: &added) }
     for effect in added {
       switch effect {
-      case .send(let id, .confirmEpoch(let claim)):
+      case .send(_, let id, .confirmEpoch(let claim)):
         claims.append(claim)
         openClaim = id
-      case .send(let id, let command):
+      case .send(_, let id, let command):
         lastNumber += 1
         numbers[CommandID(lastNumber)] = id
-        effects.append(.send(CommandID(lastNumber), command))
+        effects.append(.send(.only, CommandID(lastNumber), command))
       case .reply, .notify, .acknowledge, .forgetAcknowledgement, .flushSoon, .observed, .shutdownCompleted:
         effects.append(effect)
       }
@@ -183,13 +183,13 @@ final class Script {
   }
 
   private var lastSent: CommandID? {
-    for case .send(let id, _) in effects.reversed() { return id }
+    for case .send(_, let id, _) in effects.reversed() { return id }
     return nil
   }
 
   /// Takes the effects and gives the ids of what was sent among them.
   func takeSent() -> [CommandID] {
-    take().compactMap { if case .send(let id, _) = $0 { id } else { nil } }
+    take().compactMap { if case .send(_, let id, _) = $0 { id } else { nil } }
   }
 
   /// Has a session hold the lock, by a grant of the store with this token.
@@ -235,11 +235,15 @@ extension Effect {
   }
 
   var command: LeaseCommand? {
-    if case .send(_, let command) = self { command } else { nil }
+    if case .send(_, _, let command) = self { command } else { nil }
+  }
+
+  var acknowledgement: (shard: ShardID, id: AcknowledgementID)? {
+    if case .acknowledge(let shard, let id, _, _) = self { (shard, id) } else { nil }
   }
 
   var commandID: CommandID? {
-    if case .send(let id, _) = self { id } else { nil }
+    if case .send(_, let id, _) = self { id } else { nil }
   }
 
   var grantedSession: SessionID? {

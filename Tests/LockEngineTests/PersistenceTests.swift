@@ -17,7 +17,7 @@ import Testing
     #expect(
       script.take() == [
         .reply(alice, RequestID(1), .released(name: x, token: 100, remaining: 0)),
-        .send(CommandID(2), .release(name: x, attempt: 1, unused: .from(101), terms: .above(100))),
+        .send(.only, CommandID(2), .release(name: x, attempt: 1, unused: .from(101), terms: .above(100))),
       ])
   }
 

@@ -7,7 +7,7 @@ import Testing
   /// How many leases each renewal among the effects names, and the command's id.
   private func renewals(_ effects: [Effect]) -> [(id: CommandID, count: Int)] {
     effects.compactMap { effect in
-      guard case .send(let id, .renew(let leases, _, _)) = effect else { return nil }
+      guard case .send(_, let id, .renew(let leases, _, _)) = effect else { return nil }
       return (id, leases.count)
     }
   }
@@ -106,7 +106,7 @@ import Testing
   /// The names and the length in each renewal.
   private func renewed(_ effects: [Effect]) -> [String] {
     effects.compactMap { effect in
-      guard case .send(_, .renew(let leases, let milliseconds, _)) = effect else { return nil }
+      guard case .send(_, _, .renew(let leases, let milliseconds, _)) = effect else { return nil }
       return "\(leases.map { "\($0.name)" }.joined(separator: " ")): \(milliseconds)"
     }
   }
@@ -188,7 +188,7 @@ import Testing
     let effects = script.take()
     #expect(effects.compactMap(\.grantedSession) == [])
     #expect(effects.contains { if case .notify(alice, .lost) = $0 { true } else { false } })
-    let renewals = effects.compactMap { if case .send(let id, .renew) = $0 { id } else { nil } }
+    let renewals = effects.compactMap { if case .send(_, let id, .renew) = $0 { id } else { nil } }
     #expect(renewals.count == 1)
     script.reply(.renewed([.held]), to: renewals.first)
     #expect(script.take().compactMap(\.grantedSession) == [bob])
@@ -200,7 +200,7 @@ import Testing
     script.reply(.renewed([.lost]), to: renewals.first)
     let effects = script.take()
     #expect(effects.compactMap(\.grantedSession) == [])
-    #expect(effects.contains { if case .send(_, .acquire) = $0 { true } else { false } })
+    #expect(effects.contains { if case .send(_, _, .acquire) = $0 { true } else { false } })
   }
 
   /// A renewal that was under way may have been executed before the lock was taken.
@@ -210,7 +210,7 @@ import Testing
     script.hold(alice)
     script.acquire(bob)
     script.pass(milliseconds: 3_400)
-    let early = script.take().compactMap { if case .send(let id, .renew) = $0 { id } else { nil } }
+    let early = script.take().compactMap { if case .send(_, let id, .renew) = $0 { id } else { nil } }
     #expect(early.count == 1)
     script.jump(milliseconds: 5)
     script.feed(.breakRequested(name: x, tokens: [100], reason: "stuck"))
@@ -218,7 +218,7 @@ import Testing
     script.reply(.renewed([.held]), to: early.first)
     let effects = script.take()
     #expect(effects.compactMap(\.grantedSession) == [])
-    let late = effects.compactMap { if case .send(let id, .renew) = $0 { id } else { nil } }
+    let late = effects.compactMap { if case .send(_, let id, .renew) = $0 { id } else { nil } }
     script.reply(.renewed([.held]), to: late.first)
     #expect(script.take().compactMap(\.grantedSession) == [bob])
   }

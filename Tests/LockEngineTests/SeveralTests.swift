@@ -197,7 +197,7 @@ import Testing
     script.feed(.replyReceived(.only, CommandID(2), queued()))
     _ = script.take()
     script.pass(milliseconds: 3400)
-    let renewal = script.take().compactMap { if case .send(let id, .renew) = $0 { id } else { nil } }.first
+    let renewal = script.take().compactMap { if case .send(_, let id, .renew) = $0 { id } else { nil } }.first
     script.feed(.replyReceived(.only, renewal ?? CommandID(0), .renewed([.lost])))
     let effects = script.take()
     #expect(effects.compactMap(\.notification).isEmpty)

@@ -358,7 +358,7 @@ import Testing
     let script = readersBesideAWriterElsewhere()
     script.pass(milliseconds: 3334)
     let renewal = script.take().compactMap { effect -> CommandID? in
-      if case .send(let id, .renew) = effect { id } else { nil }
+      if case .send(_, let id, .renew) = effect { id } else { nil }
     }
     script.feed(.replyReceived(.only, CommandID(2), granted(300)))
     script.pass(milliseconds: 5)

@@ -72,7 +72,7 @@ import Testing
     script.now = script.now.adding(milliseconds: 8_000)
     let renewed = eachTurn(brings: 1...(2 * Self.steps)) { effects in
       effects.reduce(0) { sum, effect in
-        guard case .send(_, .renew(let leases, _, _)) = effect else { return sum }
+        guard case .send(_, _, .renew(let leases, _, _)) = effect else { return sum }
         return sum + leases.count
       }
     }

@@ -15,7 +15,7 @@ struct Scenario {
     change(&plan)
     world = Simulation(plan, traced: true)
     let isReady = { (host: SimulatedHost) in
-      host.linkIsUp && host.engine.storeStanding.epoch != .none && host.engine.storeStanding.graceEnds == nil
+      host.linkIsUp && host.engine.storeStanding().epoch != .none && host.engine.storeStanding().graceEnds == nil
     }
     let hosts = world.hosts
     let areReady = world.run(milliseconds: 100) { hosts.allSatisfy(isReady) }

@@ -219,10 +219,11 @@ extension LockEngine {
 
   /// Has the store date a wait that has just begun: by its answer to the ask sent for the wait, or to `clock`.
   private func date(_ waiter: Waiter, now: BootInstant) {
-    guard linkIsUp, waiter.began == nil, !isBeingDated(waiter), holdsAnything(waiter) else { return }
+    let link = waiter.lock.link
+    guard link.pointee.isUp, waiter.began == nil, !isBeingDated(waiter), holdsAnything(waiter) else { return }
     guard !dateByAsk(waiter, now: now) else { return }
-    waiter.dateAskedOn = link.number
-    send(.clock, .clock(waiter), now: now)
+    waiter.dateAskedOn = link.pointee.number
+    send(.clock, .clock(waiter), on: link, now: now)
   }
 
   /// Has the answer to the ask that was just sent for a wait date it, if there was one.
@@ -230,7 +231,7 @@ extension LockEngine {
     guard let wanted = waiter.lock.wanted, wanted.isAsking, wanted.wasSent, wanted.askedAt == now else {
       return false
     }
-    waiter.dateAskedOn = link.number
+    waiter.dateAskedOn = waiter.lock.link.pointee.number
     waiter.lock.undated.append(waiter)
     return true
   }
@@ -238,7 +239,7 @@ extension LockEngine {
   /// A wait without an owner can be in a deadlock once its session is half-closed. Dated only then, its age would be
   /// wrong by the time that the store takes to answer.
   private func dateForLater(_ waiter: Waiter, now: BootInstant) {
-    guard !isLocal, linkIsUp, !waiter.isTry, waiter.began == nil, !isBeingDated(waiter),
+    guard !isLocal, waiter.lock.link.pointee.isUp, !waiter.isTry, waiter.began == nil, !isBeingDated(waiter),
       sessions[waiter.request.session]?.firstHold != nil
     else { return }
     _ = dateByAsk(waiter, now: now)
@@ -270,8 +271,8 @@ extension LockEngine {
   }
 
   /// A search asks the store, then another host: on a slow link a fixed interval would have several under way.
-  private var deadlockSearchEveryMilliseconds: Int64 {
-    max(Self.deadlockSearchEveryMilliseconds, 2 * link.roundTrip.timeoutMilliseconds)
+  private func deadlockSearchEveryMilliseconds(over link: LinkReference) -> Int64 {
+    max(Self.deadlockSearchEveryMilliseconds, 2 * link.pointee.roundTrip.timeoutMilliseconds)
   }
 
   private func searchAgain(_ waiter: Waiter, in milliseconds: Int64, now: BootInstant) {
@@ -281,10 +282,11 @@ extension LockEngine {
   }
 
   func searchDeadlock(of waiter: Waiter, now: BootInstant) {
-    let isBusy = link.deadlockQuestions >= Self.deadlockQuestionsToBegin
+    let link = waiter.lock.link
+    let isBusy = link.pointee.deadlockQuestions >= Self.deadlockQuestionsToBegin
     searchAgain(
-      waiter, in: isBusy ? Self.deadlockSearchSoonMilliseconds : deadlockSearchEveryMilliseconds, now: now)
-    guard !isBusy, linkIsUp, mayBeInCycle(waiter) else { return }
+      waiter, in: isBusy ? Self.deadlockSearchSoonMilliseconds : deadlockSearchEveryMilliseconds(over: link), now: now)
+    guard !isBusy, link.pointee.isUp, mayBeInCycle(waiter) else { return }
     guard waiter.began != nil else {
       date(waiter, now: now)
       return searchAgain(waiter, in: Self.deadlockSearchSoonMilliseconds, now: now)
@@ -344,9 +346,10 @@ extension LockEngine {
     let lock = waiter.lock
     follow(probe, toHoldersOf: lock, mode: waiter.request.mode, &branches, now: now)
     if case .permit(let capacity) = waiter.request.mode, capacity > 1 { return }
-    guard isQueued(lock), branches > 0, link.deadlockQuestions < Self.deadlockQuestionsMax else { return }
+    let link = lock.link
+    guard isQueued(lock), branches > 0, link.pointee.deadlockQuestions < Self.deadlockQuestionsMax else { return }
     branches -= 1
-    send(.look(name: lock.name), .follow(probe), now: now)
+    send(.look(name: lock.name), .follow(probe), on: link, now: now)
   }
 
   private func follow(
@@ -377,7 +380,7 @@ extension LockEngine {
   func forward(_ probe: DeadlockProbe, to sight: LeaseSight, now: BootInstant) {
     let inboxes = Set(sight.holders.map { ExactText($0) }).sorted().map(\.text)
     for inbox in inboxes.prefix(Self.deadlockBranchesMax) where !isOwn(inbox) {
-      send(.hostMessage(inbox: inbox, .probe(probe)), .other, now: now)
+      send(.hostMessage(inbox: inbox, .probe(probe)), .other, on: links.forMessages, now: now)
     }
   }
 
@@ -396,12 +399,16 @@ extension LockEngine {
     let origin = probe.path[0].inbox
     let rest = probe.path[index...].drop { stands($0) }
     if let next = rest.first, !isOwn(next.inbox) {
-      send(.hostMessage(inbox: next.inbox, .confirm(probe, next: rest.startIndex)), .other, now: now)
+      send(
+        .hostMessage(inbox: next.inbox, .confirm(probe, next: rest.startIndex)), .other, on: links.forMessages, now: now
+      )
       return
     }
     let allStand = rest.isEmpty
     if !isOwn(origin) {
-      send(.hostMessage(inbox: origin, allStand ? .confirmed(probe) : .refuted(probe)), .other, now: now)
+      send(
+        .hostMessage(inbox: origin, allStand ? .confirmed(probe) : .refuted(probe)), .other, on: links.forMessages,
+        now: now)
     } else if let waiter = waiter(of: probe.path[0]) {
       allStand ? confirmed(probe, by: waiter, now: now) : refuted(probe, by: waiter, now: now)
     }
@@ -423,7 +430,7 @@ extension LockEngine {
     let youngest = path.indices.max { isOlder(path[$0], than: path[$1]) } ?? 0
     let turned = Array(path[youngest...] + path[..<youngest])
     if !isOwn(turned[0].inbox) {
-      send(.hostMessage(inbox: turned[0].inbox, .victim(path: turned)), .other, now: now)
+      send(.hostMessage(inbox: turned[0].inbox, .victim(path: turned)), .other, on: links.forMessages, now: now)
     } else if let victim = self.waiter(of: turned[0]) {
       endDeadlock(victim, turned, now: now)
     }

@@ -342,10 +342,26 @@ final class HostLease {
   /// When the last command was sent after which the store had it.
   var lastConfirmedAt: BootInstant { term.validUntil.adding(milliseconds: -timeline.lostAfterMilliseconds) }
 
+  @inline(__always)
   func extended(from sentAt: BootInstant) {
     guard case .held(var term) = saved.state else { return }
     term.extend(from: sentAt, by: timeline)
     saved.state = .held(term)
+  }
+
+  /// Its lock has another home, where this host's life is `life`. `epoch`: the one of that home in which the data that moved
+  /// there have to have it; 0: they may not.
+  func moved(life: LifeNumber, epoch: EpochNumber) {
+    self.life = life
+    // It may come back to a link that it was confirmed on.
+    renewal.confirmedOn = 0
+    renewal.sentOn = 0
+    reserveSentOn = 0
+    renewal.epoch = epoch
+    renewal.epochAnswered = epoch
+    // Those that had it are the old home's.
+    writtenAgain()
+    noteChange()
   }
 
   func renewNext(at moment: BootInstant) { renewal.at = moment }

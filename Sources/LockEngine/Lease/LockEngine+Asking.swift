@@ -5,18 +5,18 @@ import LockTypes
 extension LockEngine {
   /// A lease that this host wants from now on, under an attempt of its own.
   func newLease(of lock: LockRecord, in mode: HoldMode, now: BootInstant) -> HostLease {
-    let lease = HostLease(lock: lock, attempt: issued.newAttempt(), mode: mode, timeline: newTimeline)
+    let lease = HostLease(lock: lock, attempt: issued.newAttempt(), mode: mode, timeline: newTimeline(at: lock.link))
     lock.wanted = lease
-    link.wanted.append(lease, at: now)
+    lock.link.pointee.wanted.append(lease, at: now)
     lock.wasRecentlyReleased = recentReleases.contains(lock.name, now: now)
     return lease
   }
 
   /// The length of the leases that are asked for from now on. A longer one than the store was told of is not used before
   /// it has answered: if the store loses its data, the next grace is as long as the longest lease.
-  private var newTimeline: LeaseTimeline {
-    let told = link.confirmation.toldLeaseMilliseconds
-    guard link.confirmation.isGood, configuration.timeline.leaseMilliseconds > told else {
+  private func newTimeline(at link: LinkReference) -> LeaseTimeline {
+    let told = link.pointee.confirmation.toldLeaseMilliseconds
+    guard link.pointee.confirmation.isGood, configuration.timeline.leaseMilliseconds > told else {
       return configuration.timeline
     }
     return LeaseTimeline(leaseMilliseconds: told)
@@ -28,7 +28,7 @@ extension LockEngine {
     lease.lock.wanted = nil
     lease.lock.conflict = nil
     lease.lock.conflictAt = nil
-    link.wanted.remove(lease)
+    lease.lock.link.pointee.wanted.remove(lease)
   }
 
   /// Asks the store for the lease, or asks again under the same attempt. While the link is down the ask is kept for
@@ -39,21 +39,22 @@ extension LockEngine {
     lock.ask = issued.newAsk()
     let tries = lock.queue.tries
     for waiter in tries where waiter.ask == 0 { waiter.ask = lock.ask }
-    guard linkIsUp else {
+    let link = lock.link
+    guard link.pointee.isUp else {
       lease.askIsToCome()
       lock.isUnheard = true
       return
     }
     lease.asked(at: now)
     // The queue of this epoch may not have the place that the one before had.
-    let lost = lease.standing.flatMap { $0.epoch == link.epoch.number ? nil : $0.since }
+    let lost = lease.standing.flatMap { $0.epoch == link.pointee.epoch.number ? nil : $0.since }
     send(
       .acquire(
         name: lock.name, attempt: lease.attempt, ask: lock.ask, isTry: !tries.isEmpty, terms: grantTerms(of: lock),
         mode: lease.mode, leaseMilliseconds: lease.timeline.leaseMilliseconds, keeping: lock.firstKeptAttempt,
         since: lost),
-      .acquire(lease, ask: lock.ask), now: now)
-    armHeartbeat(now: now)
+      .acquire(lease, ask: lock.ask), on: link, now: now)
+    armHeartbeat(on: link, now: now)
   }
 
   func recheck(_ lock: LockRecord, at moment: BootInstant) {
@@ -94,7 +95,7 @@ extension LockEngine {
       leaseGranted(lease, grant, executedAfter: sentAt, now: now)
     case .queued(let host, let expires, let listeners, let place):
       guard lock.wanted === lease else { return }
-      lease.queued(place, in: link.epoch)
+      lease.queued(place, in: lock.link.pointee.epoch)
       remoteHolderIs(host.isEmpty ? .unknown : .host(host), of: lock)
       recheck(lock, at: now.adding(milliseconds: max(expires, configuration.foreignPollMilliseconds)))
       // A permit that this host gave back may still count as taken: its release may have to be sent again, with the
@@ -108,7 +109,7 @@ extension LockEngine {
       stillWaiting(lock, now: now)
     case .foreign(let expires, let place):
       guard lock.wanted === lease else { return }
-      lease.queued(place, in: link.epoch)
+      lease.queued(place, in: lock.link.pointee.epoch)
       remoteHolderIs(.foreign, of: lock)
       let poll = configuration.foreignPollMilliseconds
       recheck(lock, at: now.adding(milliseconds: min(max(expires ?? poll, 1), poll)))
@@ -122,7 +123,7 @@ extension LockEngine {
       lease.queued()
       lock.conflict = held
       if listeners == 0 { return conflictConfirmed(lock, now: now) }
-      let bound = now.adding(milliseconds: holderTimeoutMilliseconds)
+      let bound = now.adding(milliseconds: holderTimeoutMilliseconds(at: lock.link))
       lock.conflictAt = bound
       deadlines.push(.conflict(lock), at: bound)
     case .failed(let failure):
@@ -212,8 +213,10 @@ extension LockEngine {
     }
     guard lock.wanted === lease else { return }
     stopWanting(lease)
+    let link = lock.link
     let hasTokens = lease.granted(
-      grant, executedAfter: sentAt, on: link.number, in: link.epoch.number, life: link.life.number, now: now)
+      grant, executedAfter: sentAt, on: link.pointee.number, in: link.pointee.epoch.number,
+      life: link.pointee.life.number, now: now)
     lock.isUnheard = false
     renewOthersAtOnce(of: lock, now: now)
     lock.leases.append(lease)
@@ -221,7 +224,7 @@ extension LockEngine {
     guard hasTokens else { return acquireOverflowed(lease, now: now) }
     counters.leases += 1
     deadlines.leaseEnds.push(lease, at: lease.term.validUntil)
-    link.renewals.push(lease, at: lease.renewal.at)
+    link.pointee.renewals.push(lease, at: lease.renewal.at)
     advance(lock, now: now)
   }
 
@@ -243,18 +246,23 @@ extension LockEngine {
 
   /// How long to wait for the answers of other hosts after the store's reply, in milliseconds. How long their own way
   /// to the store is nobody here knows; this host's round trip is added, by which reply and answer may differ.
+  func holderTimeoutMilliseconds(at link: LinkReference) -> Int64 {
+    configuration.settings.inUseTimeoutMilliseconds + link.pointee.roundTrip.timeoutMilliseconds
+  }
+
+  /// The same, whichever lock it is about.
   public var holderTimeoutMilliseconds: Int64 {
-    configuration.settings.inUseTimeoutMilliseconds + link.roundTrip.timeoutMilliseconds
+    configuration.settings.inUseTimeoutMilliseconds + roundTrip.timeoutMilliseconds
   }
 
   /// How long to wait for the store's own answer, in milliseconds.
-  var storeTimeoutMilliseconds: Int64 {
-    max(configuration.settings.storeTimeoutMilliseconds, 2 * link.roundTrip.timeoutMilliseconds)
+  func storeTimeoutMilliseconds(at link: LinkReference) -> Int64 {
+    max(configuration.settings.storeTimeoutMilliseconds, 2 * link.pointee.roundTrip.timeoutMilliseconds)
   }
 
   /// Begins to wait for the holders: they decide the tries up to `ask`, or the deadline does.
   private func awaitInUse(_ lock: LockRecord, ask: UInt64, answers: Int, now: BootInstant) {
-    let bound = now.adding(milliseconds: holderTimeoutMilliseconds)
+    let bound = now.adding(milliseconds: holderTimeoutMilliseconds(at: lock.link))
     for waiter in lock.queue.tries where waiter.ask <= ask {
       waiter.answersWanted = answers
       waiter.answersToAsk = ask

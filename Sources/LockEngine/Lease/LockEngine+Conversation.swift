@@ -6,36 +6,45 @@ import LockTypes
 
 extension LockEngine {
   @discardableResult
-  func send(_ command: LeaseCommand, _ kind: PendingCommand.Kind, now: BootInstant) -> CommandID {
+  func send(
+    _ command: LeaseCommand, _ kind: PendingCommand.Kind, on link: LinkReference, now: BootInstant
+  ) -> CommandID {
     let id = issued.newCommand()
-    link.send(id, kind, now: now)
-    effects.append(.send(id, command))
+    link.pointee.send(id, kind, now: now)
+    effects.append(.send(link.pointee.shard, id, command))
     return id
   }
 
-  func replyReceived(_ command: CommandID, _ reply: LeaseReply, now: BootInstant) {
-    guard let command = link.answered(command, now: now) else { return }
+  func replyReceived(_ command: CommandID, _ reply: LeaseReply, over link: LinkReference, now: BootInstant) {
+    guard let command = link.pointee.answered(command, now: now) else { return }
     if case .confirm(let told, let sign) = command.kind {
-      return confirmReplied(reply, toldLeaseMilliseconds: told, sign, sentAt: command.sentAt, now: now)
+      return confirmReplied(
+        reply, toldLeaseMilliseconds: told, sign, over: link, sentAt: command.sentAt, now: now)
     }
     // Nothing was changed by it. What it was for is asked for again when the epoch is known.
-    if case .otherEpoch = reply { return epochIsDoubted(now: now) }
+    if case .otherEpoch = reply { return epochIsDoubted(of: link, now: now) }
     switch command.kind {
     case .acquire(let lease, let ask):
-      if case .queued(_, _, _, let place?) = reply { link.epoch.clockShown(place.clock, sentAt: command.sentAt) }
+      guard isHome(link, of: lease.lock, now: now) || lease.isOver else {
+        if case .granted(let grant) = reply { grantIsKnown(grant, of: lease.lock) }
+        return
+      }
+      if case .queued(_, _, _, let place?) = reply {
+        link.pointee.epoch.clockShown(place.clock, sentAt: command.sentAt)
+      }
       acquireReplied(lease, ask: ask, reply, sentAt: command.sentAt, now: now)
     case .release(let name, let attempt):
-      releaseReplied(name, attempt: attempt, reply, now: now)
+      releaseReplied(name, attempt: attempt, reply, over: link, now: now)
     case .renew(let batch):
-      renewReplied(batch, reply, isReclaim: false, sentAt: command.sentAt, now: now)
+      renewReplied(batch, reply, isReclaim: false, over: link, sentAt: command.sentAt, now: now)
     case .reclaim(let batch):
-      renewReplied(batch, reply, isReclaim: true, sentAt: command.sentAt, now: now)
+      renewReplied(batch, reply, isReclaim: true, over: link, sentAt: command.sentAt, now: now)
     case .share(let lease):
-      shareReplied(lease, reply, now: now)
+      if isHome(link, of: lease.lock, now: now) { shareReplied(lease, reply, now: now) }
     case .reserve(let lease):
-      reserveReplied(lease, reply, now: now)
+      if isHome(link, of: lease.lock, now: now) { reserveReplied(lease, reply, now: now) }
     case .places(let leases):
-      placesReplied(leases, reply, sentAt: command.sentAt, now: now)
+      placesReplied(leases, reply, over: link, sentAt: command.sentAt, now: now)
     case .clock(let waiter):
       clockReplied(waiter, reply, sentAt: command.sentAt, now: now)
     case .follow(let probe):
@@ -45,7 +54,7 @@ extension LockEngine {
     }
   }
 
-  func pushReceived(_ push: LeasePush, now: BootInstant) {
+  func pushReceived(_ push: LeasePush, over link: LinkReference, now: BootInstant) {
     switch push {
     case .granted(let name, let attempt, let grant):
       catchUp(name, now: now)
@@ -54,19 +63,24 @@ extension LockEngine {
         return releaseStrayGrant(name, attempt: attempt, unused: .all, now: now)
       }
       // A grant before the link is up for the engine is left out: the answer to the ask that follows repeats it.
-      guard linkIsUp, let lastAnsweredSentAt = link.lastAnsweredSentAt else { return }
+      guard isHome(link, of: lease.lock, now: now), link.pointee.isUp,
+        let lastAnsweredSentAt = link.pointee.lastAnsweredSentAt
+      else {
+        return
+      }
       leaseGranted(lease, grant, executedAfter: lastAnsweredSentAt, now: now)
     case .contended(let name, let attempt, let ask, let isTry, let inbox, _):
       catchUp(name, now: now)
       guard let lease = lease(of: name, attempt: attempt) else {
         return releaseStrayGrant(name, attempt: attempt, unused: .unknown, now: now)
       }
+      guard isHome(link, of: lease.lock, now: now) else { return }
       contended(lease, ask: ask, isTry: isTry, inbox: inbox, now: now)
     case .inUse(let name, let ask):
       catchUp(name, now: now)
-      if let lock = locks[name] { inUseTold(lock, ask: ask, now: now) }
+      if let lock = locks[name], isHome(link, of: lock, now: now) { inUseTold(lock, ask: ask, now: now) }
     case .epochChanged(let longest, let epoch):
-      epochHasChanged(longestLeaseMilliseconds: longest, epoch: epoch, now: now)
+      epochHasChanged(longestLeaseMilliseconds: longest, epoch: epoch, of: link, now: now)
     case .hostMessage(let message):
       told(message, now: now)
     }

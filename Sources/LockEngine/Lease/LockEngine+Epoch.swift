@@ -26,24 +26,28 @@ import LockTypes
 extension LockEngine {
   // MARK: What is known
 
-  /// Which data the store has.
-  public var storeStanding: StoreStanding { StoreStanding(epoch: link.epoch.id, graceEnds: link.epoch.graceEnds) }
+  /// Which data a shard has: of the store, if it has no other one.
+  public func storeStanding(of shard: ShardID = .only) -> StoreStanding {
+    guard let link = links[shard] else { return StoreStanding() }
+    return StoreStanding(epoch: link.pointee.epoch.id, graceEnds: link.pointee.epoch.graceEnds)
+  }
 
-  /// Whether the store has named its epoch on this connection, or has refused to.
-  public var hasHeardOfEpoch: Bool { link.confirmation.isGood || link.confirmation.refusal != nil }
+  /// Whether a shard has named its epoch on its connection, or has refused to.
+  public func hasHeardOfEpoch(of shard: ShardID = .only) -> Bool {
+    links[shard].map { $0.pointee.confirmation.isGood || $0.pointee.confirmation.refusal != nil } ?? false
+  }
 
-  /// Whether the store grants nothing, because its epoch has begun a short while ago.
-  var isRecovering: Bool { link.confirmation.isGood && !link.epoch.isOpen }
-
-  /// Why nobody can say who has a lock; `words`: what the store has said about it.
-  func unavailable(_ words: String?, now: BootInstant) -> Refusal {
-    guard words == nil, link.confirmation.refusal == nil, isRecovering, let end = link.epoch.graceEnds else {
-      return .unavailable(words ?? link.confirmation.refusal)
+  /// Why nobody can say who has a lock whose home this is; `words`: what the store has said about it.
+  func unavailable(_ words: String?, at link: LinkReference, now: BootInstant) -> Refusal {
+    guard words == nil, link.pointee.confirmation.refusal == nil, link.pointee.isRecovering,
+      let end = link.pointee.epoch.graceEnds
+    else {
+      return .unavailable(words ?? link.pointee.confirmation.refusal)
     }
     // Others may have opened it, and their message may have been left out, or their users may not send it. Who waits is
     // served all the same; a try that comes again finds out.
-    if link.confirmation.askedAt.map({ now.milliseconds(since: $0) >= Self.placeTrustMilliseconds }) ?? true {
-      confirmEpoch(now: now)
+    if link.pointee.confirmation.askedAt.map({ now.milliseconds(since: $0) >= Self.placeTrustMilliseconds }) ?? true {
+      confirmEpoch(on: link, now: now)
     }
     return .recovering(retryMilliseconds: max(Self.retryMillisecondsMin, end.milliseconds(since: now)))
   }
@@ -54,150 +58,161 @@ extension LockEngine {
   // MARK: Asking for it
 
   /// Asks for the epoch if that is due.
-  func confirmDue(now: BootInstant) {
-    if let due = link.confirmation.due, due <= now { confirmEpoch(now: now) }
+  func confirmDue(on link: LinkReference, now: BootInstant) {
+    if let due = link.pointee.confirmation.due, due <= now { confirmEpoch(on: link, now: now) }
   }
 
-  func confirmEpoch(now: BootInstant) {
-    guard link.isConnected, link.confirmation.command == nil else { return }
-    let epoch = link.epoch
+  func confirmEpoch(on link: LinkReference, now: BootInstant) {
+    guard link.pointee.isConnected, link.pointee.confirmation.command == nil else { return }
+    let epoch = link.pointee.epoch
     let waited = epoch.waitedMilliseconds(now: now)
-    let longest = link.longestTimeline.leaseMilliseconds
-    let byClock = epoch.tokenByClock(now: now).flatMap { $0 < NumberSource.tokenFloorEnd ? $0 : nil }
-    let sign = link.life.sign(milliseconds: configuration.settings.shorterDeadHostMilliseconds)
+    let longest = link.pointee.longestTimeline.leaseMilliseconds
+    // Names that have moved here were given tokens by another shard's clock.
+    var byClock: Token = 0
+    for link in links {
+      if let token = link.pointee.epoch.tokenByClock(now: now), token < NumberSource.tokenFloorEnd {
+        byClock = max(byClock, token)
+      }
+    }
+    let sign = link.pointee.life.sign(milliseconds: configuration.settings.shorterDeadHostMilliseconds)
     // A successor of this process has to know it before the store does.
-    if link.life.sent(sign, now: now) { changes?.touchEpoch() }
+    if link.pointee.life.sent(sign, now: now) { changes?.touchEpoch() }
     let id = send(
       .confirmEpoch(
         EpochClaim(
-          attempt: issued.newClaim(now: now), known: epoch.id, isFirstOfLink: link.confirmation.isFirst,
+          attempt: issued.newClaim(now: now), known: epoch.id, isFirstOfLink: link.pointee.confirmation.isFirst,
           longestLeaseMilliseconds: longest, graceMilliseconds: max(longest, epoch.graceOfNextMilliseconds),
-          tokenFloor: issued.tokenFloor, tokenFloorOfNew: byClock ?? 0, waitedMilliseconds: waited,
+          tokenFloor: issued.tokenFloor, tokenFloorOfNew: byClock, waitedMilliseconds: waited,
           mayBeFirst: epoch.number == 0 && !hasLeasesOfBefore, lifeSign: sign)),
-      .confirm(leaseMilliseconds: longest, sign), now: now)
-    link.confirmation.sent(id, now: now)
+      .confirm(leaseMilliseconds: longest, sign), on: link, now: now)
+    link.pointee.confirmation.sent(id, now: now)
   }
 
   /// A command was answered that its epoch is not the store's, or there is another sign of it.
-  func epochIsDoubted(now: BootInstant) {
+  func epochIsDoubted(of link: LinkReference, now: BootInstant) {
     // A question that is under way is answered behind this.
-    link.confirmation.isDoubted = true
+    link.pointee.confirmation.isDoubted = true
     let retry =
-      link.confirmation.refusals > 1
-      ? retry(afterRefusals: link.confirmation.refusals, now: now)
-      : link.confirmation.askedAt.map { $0.adding(milliseconds: epochPauseMilliseconds) } ?? now
-    if retry <= now { return confirmEpoch(now: now) }
-    link.confirmation.at = link.confirmation.at.map { min($0, retry) } ?? retry
+      link.pointee.confirmation.refusals > 1
+      ? retry(afterRefusals: link.pointee.confirmation.refusals, now: now)
+      : link.pointee.confirmation.askedAt.map { $0.adding(milliseconds: epochPauseMilliseconds(of: link)) } ?? now
+    if retry <= now { return confirmEpoch(on: link, now: now) }
+    link.pointee.confirmation.at = link.pointee.confirmation.at.map { min($0, retry) } ?? retry
   }
 
   /// How long after a question for the epoch the next one may come, in milliseconds.
-  private var epochPauseMilliseconds: Int64 {
-    link.epoch.pauseMilliseconds(
-      leaseMilliseconds: link.shortestTimeline.leaseMilliseconds, first: configuration.foreignPollMilliseconds)
+  private func epochPauseMilliseconds(of link: LinkReference) -> Int64 {
+    link.pointee.epoch.pauseMilliseconds(
+      leaseMilliseconds: link.pointee.shortestTimeline.leaseMilliseconds, first: configuration.foreignPollMilliseconds)
   }
 
   /// Somebody has begun or opened an epoch, or takes longer leases. If this host begins the next one it has to know that, so
   /// the message tells it, and comes before the loss of what it tells of. Who can only write to the inbox does not know the
   /// name of the epoch, and can have it asked for now and then.
-  func epochHasChanged(longestLeaseMilliseconds longest: Int64, epoch: String, now: BootInstant) {
-    if epoch == link.epoch.id.text, link.epoch.isNews(leaseMilliseconds: longest) {
-      link.epoch.leasesAreLonger(longest)
+  func epochHasChanged(
+    longestLeaseMilliseconds longest: Int64, epoch: String, of link: LinkReference, now: BootInstant
+  ) {
+    if epoch == link.pointee.epoch.id.text, link.pointee.epoch.isNews(leaseMilliseconds: longest) {
+      link.pointee.epoch.leasesAreLonger(longest)
       changes?.touchEpoch()
     }
     // A question that is under way is answered behind this.
-    guard link.confirmation.isGood, link.confirmation.command == nil else { return }
-    let pause = max(configuration.foreignPollMilliseconds, epochPauseMilliseconds)
-    let soon = link.confirmation.askedAt?.adding(milliseconds: pause) ?? now
-    if soon <= now { return confirmEpoch(now: now) }
-    link.confirmation.at = link.confirmation.at.map { min($0, soon) } ?? soon
+    guard link.pointee.confirmation.isGood, link.pointee.confirmation.command == nil else { return }
+    let pause = max(configuration.foreignPollMilliseconds, epochPauseMilliseconds(of: link))
+    let soon = link.pointee.confirmation.askedAt?.adding(milliseconds: pause) ?? now
+    if soon <= now { return confirmEpoch(on: link, now: now) }
+    link.pointee.confirmation.at = link.pointee.confirmation.at.map { min($0, soon) } ?? soon
   }
 
   /// Whether to take such a message in, however many others there are.
   func epochIsAwaited(longestLeaseMilliseconds longest: Int64, epoch: String) -> Bool {
-    epoch == link.epoch.id.text && link.epoch.isNews(leaseMilliseconds: longest)
+    links.contains { $0.pointee.epoch.id.text == epoch && $0.pointee.epoch.isNews(leaseMilliseconds: longest) }
   }
 
   func confirmReplied(
-    _ reply: LeaseReply, toldLeaseMilliseconds told: Int64, _ sign: LifeSign, sentAt: BootInstant, now: BootInstant
+    _ reply: LeaseReply, toldLeaseMilliseconds told: Int64, _ sign: LifeSign, over link: LinkReference,
+    sentAt: BootInstant, now: BootInstant
   ) {
-    guard case .epoch(let sight) = reply, sight.id.isSound else { return confirmRefused(reply.words, now: now) }
+    guard case .epoch(let sight) = reply, sight.id.isSound else {
+      return confirmRefused(reply.words, by: link, now: now)
+    }
     issued.tokenIsKnown(sight.tokenFloor)
-    let news = link.epoch.learned(sight, sentAt: sentAt, now: now)
+    let news = link.pointee.epoch.learned(sight, sentAt: sentAt, now: now)
     changes?.touchEpoch()
-    let isDoubted = link.confirmation.isDoubted
+    let isDoubted = link.pointee.confirmation.isDoubted
     let isOther = news == .other
     if isOther { counters.epochs += 1 }
-    link.confirmation.answered(toldLeaseMilliseconds: told, isAgain: isDoubted && !isOther)
+    link.pointee.confirmation.answered(toldLeaseMilliseconds: told, isAgain: isDoubted && !isOther)
     // Where it was not opened although it was waited for, its grace was raised. One that is open is asked for again before
     // the grace of one that follows can be over: whoever comes later has to begin another one.
     let next = now.adding(milliseconds: configuration.foreignPollMilliseconds)
-    let lease = link.longestTimeline.leaseMilliseconds
-    let due = link.epoch.graceEnds.map { max($0, next) } ?? max(now.adding(milliseconds: lease / 2), next)
-    link.confirmation.at = min(due, HostLife.nextSign(after: sign, sentAt: sentAt, now: now) ?? due)
-    if !link.life.answered(sign, sentAt: sentAt, now: now) {
+    let lease = link.pointee.longestTimeline.leaseMilliseconds
+    let due = link.pointee.epoch.graceEnds.map { max($0, next) } ?? max(now.adding(milliseconds: lease / 2), next)
+    link.pointee.confirmation.at = min(due, HostLife.nextSign(after: sign, sentAt: sentAt, now: now) ?? due)
+    if !link.pointee.life.answered(sign, sentAt: sentAt, now: now) {
       // Others may take this host for dead already.
-      link.confirmation.voided()
-      confirmEpoch(now: now)
+      link.pointee.confirmation.voided()
+      confirmEpoch(on: link, now: now)
     }
-    let wanted = link.life.sign(milliseconds: configuration.settings.shorterDeadHostMilliseconds)
+    let wanted = link.pointee.life.sign(milliseconds: configuration.settings.shorterDeadHostMilliseconds)
     // The setting has changed while this was under way.
-    if wanted != sign, wanted != .none { confirmEpoch(now: now) }
-    if link.isUp {
+    if wanted != sign, wanted != .none { confirmEpoch(on: link, now: now) }
+    if link.pointee.isUp {
       if isOther || isDoubted {
-        dataAreOthers(now: now)
+        dataAreOthers(at: link, now: now)
       } else if news == .opened {
-        link.opened()
-        locks.all.beginWalk()
+        link.pointee.opened()
+        link.pointee.locks.beginWalk()
       }
     }
-    if told < link.longestTimeline.leaseMilliseconds {
+    if told < link.pointee.longestTimeline.leaseMilliseconds {
       // Nobody has asked for a longer lease yet.
-      if !link.isUp { link.confirmation.voided() }
-      confirmEpoch(now: now)
+      if !link.pointee.isUp { link.pointee.confirmation.voided() }
+      confirmEpoch(on: link, now: now)
     }
-    goOnWithLink(now: now)
+    goOn(with: link, now: now)
   }
 
   /// Without the epoch nothing can be granted, so everybody who waits hears the words.
-  private func confirmRefused(_ words: String, now: BootInstant) {
-    let isNews = words != link.confirmation.refusal
-    link.confirmation.refused(words)
-    let retry = retry(afterRefusals: link.confirmation.refusals, now: now)
+  private func confirmRefused(_ words: String, by link: LinkReference, now: BootInstant) {
+    let isNews = words != link.pointee.confirmation.refusal
+    link.pointee.confirmation.refused(words)
+    let retry = retry(afterRefusals: link.pointee.confirmation.refusals, now: now)
     // A refusal may pass before the life of this host does.
-    link.confirmation.at = min(retry, link.life.nextTry(now: now) ?? retry)
-    if link.isUp {
+    link.pointee.confirmation.at = min(retry, link.pointee.life.nextTry(now: now) ?? retry)
+    if link.pointee.isUp {
       // What is known of it has not changed.
-      guard link.confirmation.isDoubted else { return }
-      link.confirmation.voided()
-      dataAreOthers(now: now)
-    } else if isNews, !link.confirmation.isGood {
-      locks.all.beginWalk()
+      guard link.pointee.confirmation.isDoubted else { return }
+      link.pointee.confirmation.voided()
+      dataAreOthers(at: link, now: now)
+    } else if isNews, !link.pointee.confirmation.isGood {
+      link.pointee.locks.beginWalk()
     }
-    goOnWithLink(now: now)
+    goOn(with: link, now: now)
   }
 
   // MARK: Life
 
-  /// Ends the life of this host if its time is over, and with it everything that this host has: others may have taken it. As
-  /// when a link goes down, and nothing is asked for before the store has executed another sign.
-  func endLife(now: BootInstant) {
-    guard let end = link.life.ends, end <= now else { return }
-    link.life.end()
-    link.confirmation.voided()
-    _ = link.isUp && link.wentDown(keepingConnection: true)
-    if link.isConnected, link.confirmation.command == nil { link.confirmation.at = now }
-    locks.all.beginWalk()
-    goOnWithLink(now: now)
+  /// Ends the life of this host in a shard if its time is over, and with it everything that this host has there: others may
+  /// have taken it. As when a link goes down, and nothing is asked for before the shard has executed another sign.
+  func endLife(on link: LinkReference, now: BootInstant) {
+    guard let end = link.pointee.life.ends, end <= now else { return }
+    link.pointee.life.end()
+    link.pointee.confirmation.voided()
+    _ = link.pointee.isUp && link.pointee.wentDown(keepingConnection: true)
+    if link.pointee.isConnected, link.pointee.confirmation.command == nil { link.pointee.confirmation.at = now }
+    link.pointee.locks.beginWalk()
+    goOn(with: link, now: now)
   }
 
   /// Until when a lease that is held is valid.
   func validUntil(_ lease: HostLease) -> BootInstant {
-    min(lease.term.validUntil, link.life.validUntil(of: lease.life))
+    min(lease.term.validUntil, lease.lock.link.pointee.life.validUntil(of: lease.life))
   }
 
   /// What this host knows of the store's locks is void, as when a link goes down. The connection stays.
-  private func dataAreOthers(now: BootInstant) {
-    guard link.wentDown(keepingConnection: true) else { return }
-    locks.all.beginWalk()
+  private func dataAreOthers(at link: LinkReference, now: BootInstant) {
+    guard link.pointee.wentDown(keepingConnection: true) else { return }
+    link.pointee.locks.beginWalk()
   }
 }

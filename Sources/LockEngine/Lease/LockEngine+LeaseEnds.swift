@@ -55,7 +55,7 @@ extension LockEngine {
 
   private func leaseEnded(_ lease: HostLease, now: BootInstant) {
     counters.leasesLost += 1
-    lease.expired(graceEnds: link.life.graceEnds(of: lease.life))
+    lease.expired(graceEnds: lease.lock.link.pointee.life.graceEnds(of: lease.life))
     loseHolds(under: lease, reason: .leaseExpired, graceEnds: lease.term.graceEnds, now: now)
     deadlines.leaseEnds.push(lease, at: max(lease.term.graceEnds, now))
   }

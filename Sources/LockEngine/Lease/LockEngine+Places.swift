@@ -22,53 +22,58 @@ extension LockEngine {
   static let placesPauseMilliseconds: Int64 = 100
 
   /// When places are to be looked at next; nil: not before another event has come.
-  private var placesDue: BootInstant? {
-    guard !link.wanted.isBeingLookedAt, let first = link.wanted.first else { return nil }
+  private func placesDue(on link: LinkReference) -> BootInstant? {
+    guard !link.pointee.wanted.isBeingLookedAt, let first = link.pointee.wanted.first else { return nil }
     let due = first.place.seenAt.adding(milliseconds: Self.placeTrustMilliseconds)
-    return max(due, link.wanted.lookedAt?.adding(milliseconds: Self.placesPauseMilliseconds) ?? due)
+    return max(due, link.pointee.wanted.lookedAt?.adding(milliseconds: Self.placesPauseMilliseconds) ?? due)
   }
 
-  /// Arms the timer of ``heartbeatDue(now:)``.
-  func armHeartbeat(now: BootInstant) {
-    guard linkIsUp, !link.wanted.isEmpty else { return }
-    var moment = (link.lastSentAt ?? now).adding(milliseconds: link.shortestTimeline.heartbeatMilliseconds)
-    if let due = placesDue { moment = min(moment, due) }
+  /// Arms the timer of ``heartbeatDue(on:now:)``.
+  func armHeartbeat(on link: LinkReference, now: BootInstant) {
+    guard link.pointee.isUp, !link.pointee.wanted.isEmpty else { return }
+    var moment = (link.pointee.lastSentAt ?? now).adding(
+      milliseconds: link.pointee.shortestTimeline.heartbeatMilliseconds)
+    if let due = placesDue(on: link) { moment = min(moment, due) }
     moment = max(moment, now)
-    if let earlier = link.heartbeatAt, earlier <= moment { return }
-    link.heartbeatAt = moment
-    deadlines.push(.heartbeat, at: moment)
+    if let earlier = link.pointee.heartbeatAt, earlier <= moment { return }
+    link.pointee.heartbeatAt = moment
+    deadlines.push(.heartbeat(link.pointee.shard), at: moment)
   }
 
   /// Looks at the places, or sends a heartbeat, when that is due. A look is as good as a heartbeat.
-  func heartbeatDue(now: BootInstant) {
+  func heartbeatDue(on link: LinkReference, now: BootInstant) {
     // It is left over when one for an earlier moment was armed and has come.
-    guard let moment = link.heartbeatAt, moment <= now else { return }
-    link.heartbeatAt = nil
-    guard linkIsUp, !link.wanted.isEmpty else { return }
-    if let due = placesDue, due <= now { checkPlaces(now: now) }
-    if link.lastSentAt.map({ now >= $0.adding(milliseconds: link.shortestTimeline.heartbeatMilliseconds) }) ?? false {
-      send(.heartbeat, .other, now: now)
+    guard let moment = link.pointee.heartbeatAt, moment <= now else { return }
+    link.pointee.heartbeatAt = nil
+    guard link.pointee.isUp, !link.pointee.wanted.isEmpty else { return }
+    if let due = placesDue(on: link), due <= now { checkPlaces(on: link, now: now) }
+    if link.pointee.lastSentAt.map({
+      now >= $0.adding(milliseconds: link.pointee.shortestTimeline.heartbeatMilliseconds)
+    }) ?? false {
+      send(.heartbeat, .other, on: link, now: now)
     }
-    armHeartbeat(now: now)
+    armHeartbeat(on: link, now: now)
   }
 
   /// This host keeps others out, and they take it for gone unless it looks at its place soon: among very many places
   /// the turn of this one could come too late.
   func hastenLook(at lock: LockRecord, now: BootInstant) {
     guard isQueued(lock), let lease = lock.wanted else { return }
-    link.wanted.hasten(lease)
-    armHeartbeat(now: now)
+    lock.link.pointee.wanted.hasten(lease)
+    armHeartbeat(on: lock.link, now: now)
   }
 
-  private func checkPlaces(now: BootInstant) {
-    link.wanted.lookedAt = now
+  private func checkPlaces(on link: LinkReference, now: BootInstant) {
+    link.pointee.wanted.lookedAt = now
     let soon = now.adding(milliseconds: Self.placeTrustMilliseconds)
     // Those that are not due yet come along, so that one command a second is enough; of very many, only those due soon.
-    let isForAll = link.wanted.count <= Self.placesPerCommandMax
+    let isForAll = link.pointee.wanted.count <= Self.placesPerCommandMax
     let early = isForAll ? now : now.adding(milliseconds: -Self.placeTrustMilliseconds / 2)
     var leases: [HostLease] = []
-    for _ in 0..<min(link.wanted.count, Self.placesPerCommandMax) {
-      guard let first = link.wanted.first, first.place.seenAt <= early, let lease = link.wanted.next(at: now) else {
+    for _ in 0..<min(link.pointee.wanted.count, Self.placesPerCommandMax) {
+      guard let first = link.pointee.wanted.first, first.place.seenAt <= early,
+        let lease = link.pointee.wanted.next(at: now)
+      else {
         break
       }
       // A lease that is not queued has no place yet, and one that is about to be asked for again finds everything out.
@@ -81,22 +86,26 @@ extension LockEngine {
         leases.map {
           WaitingPlace(
             name: $0.lock.name, attempt: $0.attempt, mode: $0.mode, leaseMilliseconds: $0.timeline.leaseMilliseconds)
-        }, epoch: link.epoch.id),
-      .places(leases), now: now)
+        }, epoch: link.pointee.epoch.id),
+      .places(leases), on: link, now: now)
   }
 
-  func placesReplied(_ leases: [HostLease], _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {
+  func placesReplied(
+    _ leases: [HostLease], _ reply: LeaseReply, over link: LinkReference, sentAt: BootInstant, now: BootInstant
+  ) {
     // Where it failed, the next look may be answered.
     if case .lostPlaces(let numbers) = reply {
       for number in numbers where leases.indices.contains(number) {
         let lease = leases[number]
         catchUp(lease.lock, now: now)
-        guard lease.lock.wanted === lease, lease.isQueued, lease.askedAt.map({ $0 <= sentAt }) ?? true else {
+        guard lease.lock.link == link, lease.lock.wanted === lease, lease.isQueued,
+          lease.askedAt.map({ $0 <= sentAt }) ?? true
+        else {
           continue
         }
         ask(lease, now: now)
       }
     }
-    armHeartbeat(now: now)
+    armHeartbeat(on: link, now: now)
   }
 }

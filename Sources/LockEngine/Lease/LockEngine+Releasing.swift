@@ -17,7 +17,7 @@ extension LockEngine {
     let unused = lease.unused
     drop(lease)
     sendRelease(lease, unused: unused, now: now)
-    if lease.isContended, linkIsUp { effects.append(.flushSoon) }
+    if lease.isContended, lease.lock.link.pointee.isUp { effects.append(.flushSoon) }
   }
 
   /// Forgets a lease that this host had.
@@ -59,16 +59,18 @@ extension LockEngine {
   }
 
   func send(_ release: UnconfirmedRelease, of lock: LockRecord, now: BootInstant) {
-    guard linkIsUp else { return }
+    guard lock.link.pointee.isUp else { return }
     send(
       .release(
         name: lock.name, attempt: release.attempt, unused: release.unused, isExact: release.isExact,
         terms: grantTerms(of: lock)),
-      .release(lock.name, attempt: release.attempt), now: now)
+      .release(lock.name, attempt: release.attempt), on: lock.link, now: now)
   }
 
-  func releaseReplied(_ name: LockName, attempt: UInt64, _ reply: LeaseReply, now: BootInstant) {
-    guard let lock = locks[name],
+  func releaseReplied(
+    _ name: LockName, attempt: UInt64, _ reply: LeaseReply, over link: LinkReference, now: BootInstant
+  ) {
+    guard let lock = locks[name], isHome(link, of: lock, now: now),
       let at = lock.unconfirmedReleases.firstIndex(where: { $0.attempt == attempt })
     else { return }
     switch reply.failure {
@@ -89,7 +91,9 @@ extension LockEngine {
     _ name: LockName, attempt: UInt64, unused: UnusedTokens, isExact: Bool = true, now: BootInstant
   ) {
     // Such an attempt is made up, and a successor would refuse it in this host's records.
-    guard linkIsUp, SavedReleases.canBe(name, attempt: attempt) else { return }
+    guard SavedReleases.canBe(name, attempt: attempt), (locks[name]?.link ?? home(of: name)).pointee.isUp else {
+      return
+    }
     let lock = record(for: name)
     if lock.unconfirmedReleases.contains(where: { $0.covers(attempt) }) { return dropIfUnused(lock) }
     sendRelease(

@@ -3,15 +3,15 @@
 import LockTypes
 
 extension LockEngine {
-  var nextRenewal: BootInstant? {
-    link.nextRenewal(inFlightMax: configuration.renewalsInFlightMax)
+  func nextRenewal(on link: LinkReference) -> BootInstant? {
+    link.pointee.nextRenewal(inFlightMax: configuration.renewalsInFlightMax)
   }
 
   /// Has a lease renewed at the next ``renewDue(now:)``, unless a renewal of it is under way.
   func makeDue(_ lease: HostLease, now: BootInstant) {
     guard !isBeingRenewed(lease) else { return }
     lease.renewNext(at: now)
-    link.renewals.push(lease, at: now)
+    lease.lock.link.pointee.renewals.push(lease, at: now)
   }
 
   /// Renews the leases that are due, and with them those that soon will be.
@@ -20,49 +20,55 @@ extension LockEngine {
   /// and each answer makes room for the next. Overdue leases do not wait for an answer: all of them are renewed, as
   /// many in each turn as it has room for.
   func renewDue(now: BootInstant) {
-    renewInDoubt(now: now)
-    guard !mustPutOff, let due = nextRenewal, due <= now else { return }
-    let horizon = now.adding(milliseconds: link.shortestTimeline.renewSlackMilliseconds)
+    for link in links { renewDue(on: link, now: now) }
+  }
+
+  func renewDue(on link: LinkReference, now: BootInstant) {
+    renewInDoubt(on: link, now: now)
+    guard !mustPutOff, let due = nextRenewal(on: link), due <= now else { return }
+    let horizon = now.adding(milliseconds: link.pointee.shortestTimeline.renewSlackMilliseconds)
     var batch: [HostLease] = []
     for _ in 0..<renewalsInTurn {
-      guard let due = nextRenewal, due <= horizon,
-        link.renewalsInFlight < configuration.renewalsInFlightMax || due <= now,
-        let (at, lease) = link.renewals.popDue(horizon)
+      guard let due = nextRenewal(on: link), due <= horizon,
+        link.pointee.renewalsInFlight < configuration.renewalsInFlightMax || due <= now,
+        let (at, lease) = link.pointee.renewals.popDue(horizon)
       else { break }
       stepsLeft -= 1
-      guard lease.isHeld, !isBeingRenewed(lease) else { continue }
+      guard lease.isHeld, lease.lock.link == link, !isBeingRenewed(lease) else { continue }
       guard lease.renewal.at <= at else {
-        link.renewals.push(lease, at: lease.renewal.at)
+        link.pointee.renewals.push(lease, at: lease.renewal.at)
         continue
       }
-      add(lease, to: &batch, now: now)
+      add(lease, to: &batch, on: link, now: now)
     }
-    flush(&batch, now: now)
+    flush(&batch, on: link, now: now)
   }
 
   /// Renews the leases in doubt since the link came up: those that end first come first, and none waits for another's
   /// answer.
-  func renewInDoubt(now: BootInstant) {
-    guard linkIsUp, !mustPutOff, link.doubtful.count > 0 else { return }
+  func renewInDoubt(on link: LinkReference, now: BootInstant) {
+    guard link.pointee.isUp, !mustPutOff, link.pointee.doubtful.count > 0 else { return }
     var batch: [HostLease] = []
     for _ in 0..<renewalsInTurn {
-      guard let (_, lease) = link.doubtful.popDue(BootInstant(nanoseconds: .max)) else { break }
+      guard let (_, lease) = link.pointee.doubtful.popDue(BootInstant(nanoseconds: .max)) else { break }
       stepsLeft -= 1
-      guard lease.isHeld, lease.renewal.confirmedOn != link.number, !isBeingRenewed(lease) else { continue }
-      add(lease, to: &batch, now: now)
+      guard lease.isHeld, lease.lock.link == link, lease.renewal.confirmedOn != link.pointee.number,
+        !isBeingRenewed(lease)
+      else { continue }
+      add(lease, to: &batch, on: link, now: now)
     }
-    flush(&batch, now: now)
+    flush(&batch, on: link, now: now)
   }
 
   /// An order to break may be old: while this host was stopped or slow, the lock may have been taken away and granted
   /// to another host. So nobody here gets it before the store has confirmed the lease.
   func doubtLeases(of lock: LockRecord, now: BootInstant) {
-    guard linkIsUp, !lock.queue.isEmpty else { return }
+    guard lock.link.pointee.isUp, !lock.queue.isEmpty else { return }
     for lease in lock.leases where lease.isHeld {
       lease.doubted(now: now)
       makeDue(lease, now: now)
     }
-    renewDue(now: now)
+    renewDue(on: lock.link, now: now)
   }
 
   /// Leases that may be renewed before other work: whole commands, at least one.
@@ -72,16 +78,17 @@ extension LockEngine {
     return overflow ? .max : most
   }
 
-  private func add(_ lease: HostLease, to batch: inout [HostLease], now: BootInstant) {
+  private func add(_ lease: HostLease, to batch: inout [HostLease], on link: LinkReference, now: BootInstant) {
     if batch.isEmpty {
-      batch.reserveCapacity(min(configuration.renewalBatchMax, max(link.renewals.count, link.doubtful.count) + 1))
+      batch.reserveCapacity(
+        min(configuration.renewalBatchMax, max(link.pointee.renewals.count, link.pointee.doubtful.count) + 1))
     }
-    lease.renewalSent(on: link.number)
+    lease.renewalSent(on: link.pointee.number)
     batch.append(lease)
-    if batch.count == configuration.renewalBatchMax { flush(&batch, now: now) }
+    if batch.count == configuration.renewalBatchMax { flush(&batch, on: link, now: now) }
   }
 
-  private func flush(_ batch: inout [HostLease], now: BootInstant) {
+  private func flush(_ batch: inout [HostLease], on link: LinkReference, now: BootInstant) {
     // Nearly always they are all of one length, and all to be renewed or all to be reclaimed.
     while let first = batch.first {
       let (timeline, isReclaim) = (first.timeline, goesByReclaim(first, now: now))
@@ -91,13 +98,13 @@ extension LockEngine {
       let others = batch.filter(isOther)
       if !others.isEmpty { batch.removeAll(where: isOther) }
       if isReclaim {
-        reclaim(batch, timeline, now: now)
+        reclaim(batch, timeline, on: link, now: now)
       } else {
         send(
           .renew(
             batch.map { LeaseReference(name: $0.lock.name, attempt: $0.attempt) },
-            leaseMilliseconds: timeline.leaseMilliseconds, epoch: link.epoch.id),
-          .renew(batch), now: now)
+            leaseMilliseconds: timeline.leaseMilliseconds, epoch: link.pointee.epoch.id),
+          .renew(batch), on: link, now: now)
       }
       batch = others
     }
@@ -107,12 +114,12 @@ extension LockEngine {
 
   /// Whether the store may not have a lease in its epoch: it was taken in another one, or by a process before this one, or
   /// was not found.
-  func mustReclaim(_ lease: HostLease) -> Bool { lease.renewal.epoch != link.epoch.number }
+  func mustReclaim(_ lease: HostLease) -> Bool { lease.renewal.epoch != lease.lock.link.pointee.epoch.number }
 
   /// Where nobody has a lock, the store tells by its counter whether somebody had it since. It keeps that for a minute, so
   /// that a lease that is older can only be renewed.
   private func goesByReclaim(_ lease: HostLease, now: BootInstant) -> Bool {
-    mustReclaim(lease) && !(link.epoch.isOpen && isOld(lease, now: now))
+    mustReclaim(lease) && !(lease.lock.link.pointee.epoch.isOpen && isOld(lease, now: now))
   }
 
   private func isOld(_ lease: HostLease, now: BootInstant) -> Bool {
@@ -124,8 +131,8 @@ extension LockEngine {
   /// Leases in one command: each takes the store several times as long as a renewal.
   static let reclaimBatchMax = 200
 
-  private func reclaim(_ leases: [HostLease], _ timeline: LeaseTimeline, now: BootInstant) {
-    let epoch = link.epoch
+  private func reclaim(_ leases: [HostLease], _ timeline: LeaseTimeline, on link: LinkReference, now: BootInstant) {
+    let epoch = link.pointee.epoch
     for begin in stride(from: 0, to: leases.count, by: Self.reclaimBatchMax) {
       let batch = Array(leases[begin..<min(begin + Self.reclaimBatchMax, leases.count)])
       send(
@@ -137,15 +144,16 @@ extension LockEngine {
               tokenCount: term.tokenEnd - term.tokenStart,
               mayReplace: !epoch.isOpen && lease.mayReplace(in: epoch.number))
           }, leaseMilliseconds: timeline.leaseMilliseconds, epoch: epoch.id),
-        .reclaim(batch), now: now)
+        .reclaim(batch), on: link, now: now)
     }
   }
 
   /// Nobody has the lock in the store. True: its lease is to be taken again; false: nobody can tell by the counter whether
   /// somebody had it since, so it is lost.
   private func isToReclaim(_ lease: HostLease, now: BootInstant) -> Bool {
-    guard link.epoch.isOpen, isOld(lease, now: now) else {
-      lease.notFound(in: link.epoch.number, now: now)
+    let link = lease.lock.link
+    guard link.pointee.epoch.isOpen, isOld(lease, now: now) else {
+      lease.notFound(in: link.pointee.epoch.number, now: now)
       return true
     }
     leaseVanished(lease, now: now)
@@ -155,19 +163,20 @@ extension LockEngine {
   // MARK: Answers
 
   func renewReplied(
-    _ batch: [HostLease], _ reply: LeaseReply, isReclaim: Bool, sentAt: BootInstant, now: BootInstant
+    _ batch: [HostLease], _ reply: LeaseReply, isReclaim: Bool, over link: LinkReference, sentAt: BootInstant,
+    now: BootInstant
   ) {
     var results: [LeaseStanding]?
     if case .renewed(let renewed) = reply, renewed.count == batch.count { results = renewed }
     for (index, lease) in batch.enumerated() {
       catchUp(lease.lock, now: now)
-      guard lease.isHeld else { continue }
+      guard lease.isHeld, lease.lock.link == link else { continue }
       lease.renewalAnswered()
       switch results?[index] {
       case .held?:
         let isBack = mustReclaim(lease)
         if isBack { counters.reclaims += 1 } else { counters.renewals += 1 }
-        lease.confirmed(sentAt: sentAt, on: link.number, in: link.epoch.number)
+        lease.confirmed(sentAt: sentAt, on: link.pointee.number, in: link.pointee.epoch.number)
         lease.lock.storeRefusal = nil
         lease.lock.isUnheard = false
         let isReplacing = replace(lease, renewedAt: sentAt, now: now)
@@ -180,7 +189,7 @@ extension LockEngine {
           share(lease, now: now)
           reserveIfLow(lease, now: now)
         }
-      case nil:
+      case .elsewhere?, nil:
         lease.renewNext(at: now.adding(milliseconds: lease.timeline.renewRetryMilliseconds))
         refused(reply.words, lease.lock, now: now)
       case .missing? where !isReclaim:
@@ -190,12 +199,12 @@ extension LockEngine {
         leaseVanished(lease, now: now)
         continue
       }
-      link.renewals.push(lease, at: lease.renewal.at)
+      link.pointee.renewals.push(lease, at: lease.renewal.at)
       if !lease.lock.unacknowledged.isEmpty { askReplicasAgain(about: lease.lock) }
       // A waiter may have come when too little of the lease was left.
       if !lease.lock.queue.isEmpty { advance(lease.lock, now: now) }
     }
-    renewDue(now: now)
+    renewDue(on: link, now: now)
   }
 
   // MARK: One lease in place of another
@@ -204,7 +213,7 @@ extension LockEngine {
   /// renewed at once.
   func renewOthersAtOnce(of lock: LockRecord, now: BootInstant) {
     for lease in lock.leases where lease.isHeld && !lease.isPermit { makeDue(lease, now: now) }
-    renewDue(now: now)
+    renewDue(on: lock.link, now: now)
   }
 
   /// Moves the holds of an older shared lease to a newer one, once the store has confirmed that it had both at once:
@@ -216,7 +225,7 @@ extension LockEngine {
     // The new lease must last as long as clients were told.
     guard newer.grantedAt <= sentAt, newer.term.validUntil >= lease.term.validUntil else {
       newer.renewNext(at: min(newer.renewal.at, now))
-      if !isBeingRenewed(newer) { link.renewals.push(newer, at: newer.renewal.at) }
+      if !isBeingRenewed(newer) { newer.lock.link.pointee.renewals.push(newer, at: newer.renewal.at) }
       return true
     }
     for hold in lease.lock.holds where hold.lease === lease { hold.move(to: newer) }

@@ -12,7 +12,7 @@ extension LockEngine {
     progressChanged(lock, now: now)
     // The store executes what this host sent before first: a lease that was just shared or given back reaches the try
     // before the answer does.
-    if isTry { send(.answerInUse(name: lock.name, ask: ask, inbox: inbox), .other, now: now) }
+    if isTry { send(.answerInUse(name: lock.name, ask: ask, inbox: inbox), .other, on: lock.link, now: now) }
   }
 
   /// Other hosts wait, everybody here shares, and nobody waits here who came before them: the lease need not keep them
@@ -28,12 +28,14 @@ extension LockEngine {
 
   /// Tells the store to let other hosts share a lease, until it has confirmed that.
   func share(_ lease: HostLease, now: BootInstant) {
-    guard linkIsUp, lease.isHeld, lease.term.isSharingUnconfirmed, !mustReclaim(lease) else { return }
+    guard lease.lock.link.pointee.isUp, lease.isHeld, lease.term.isSharingUnconfirmed, !mustReclaim(lease) else {
+      return
+    }
     send(
       .downgrade(
         name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.term.tokenEnd,
         terms: grantTerms(of: lease.lock)),
-      .share(lease), now: now)
+      .share(lease), on: lease.lock.link, now: now)
   }
 
   func shareReplied(_ lease: HostLease, _ reply: LeaseReply, now: BootInstant) {
@@ -53,15 +55,15 @@ extension LockEngine {
   /// Has the store reserve more tokens for a lease that has few left: it cannot be acquired anew while anybody here
   /// holds the lock under it.
   func reserveIfLow(_ lease: HostLease, now: BootInstant) {
-    guard linkIsUp, lease.isHeld, lease.holdCount > 0, lease.term.tokensLeft < Self.fewTokens,
+    guard lease.lock.link.pointee.isUp, lease.isHeld, lease.holdCount > 0, lease.term.tokensLeft < Self.fewTokens,
       !isReserving(lease), !lease.term.isSharingUnconfirmed, !mustReclaim(lease)
     else { return }
-    lease.reserveSent(on: link.number)
+    lease.reserveSent(on: lease.lock.link.pointee.number)
     send(
       .reserve(
         name: lease.lock.name, attempt: lease.attempt, tokenEnd: lease.term.tokenEnd,
         terms: grantTerms(of: lease.lock)),
-      .reserve(lease), now: now)
+      .reserve(lease), on: lease.lock.link, now: now)
   }
 
   /// With fewer left more are reserved; so many usually last until they come.
@@ -79,9 +81,9 @@ extension LockEngine {
       lease.lock.storeRefusal = nil
     case .reserved(nil):
       // It is reserved again when the store has it again.
-      lease.notFound(in: link.epoch.number, now: now)
+      lease.notFound(in: lease.lock.link.pointee.epoch.number, now: now)
       makeDue(lease, now: now)
-      return renewDue(now: now)
+      return renewDue(on: lease.lock.link, now: now)
     case .failed, .granted, .renewed, .done, .queued, .foreign, .conflict, .stale, .lostPlaces, .seen, .clock, .epoch,
       .otherEpoch:
       lease.refused()

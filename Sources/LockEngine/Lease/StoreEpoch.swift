@@ -44,12 +44,12 @@ struct StoreEpoch {
   }
 
   /// What a successor of this process has to know, with the life of this host; nil where there is nothing.
-  func saved(_ life: HostLife.Term?) -> SavedEpoch? {
+  func saved(_ life: HostLife.Term?, of shard: ShardID) -> SavedEpoch? {
     guard number != 0 else { return nil }
     return SavedEpoch(
       id: id, isOpen: isOpen, graceMilliseconds: graceMilliseconds, longestLeaseMilliseconds: longestLeaseMilliseconds,
       learnedAt: learnedAt, clock: clock?.instant ?? StoreInstant(microseconds: 0),
-      clockSentAt: clock?.sentAt ?? learnedAt, life: life)
+      clockSentAt: clock?.sentAt ?? learnedAt, life: life, shard: shard)
   }
 
   /// The store has told, to something that was sent at `sentAt`, how its epoch is.

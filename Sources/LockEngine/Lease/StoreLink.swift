@@ -3,17 +3,21 @@ import LockTypes
 /// The connection to one shard of the store, with its commands under way, its renewals and the leases it waits for.
 /// Replies and pushes come over it in one order, which is what dates a pushed grant.
 ///
-/// Going down and coming up concern every lock; see `LockEngine+Link.swift`.
+/// Going down and coming up concern every lock whose home it is; see `LockEngine+Link.swift`.
 struct StoreLink {
   let shard: ShardID
+  /// The one that this host heard of next; see ``StoreLinks``.
+  var next: LinkReference?
   /// Whether there is a connection.
   private(set) var isConnected = false
   /// Whether it is connected, the store has named its epoch, and its last going down has reached all locks.
   private(set) var isUp = false
-  /// The number of the link that is up, or was last; 0 stands for none.
-  private(set) var number: LinkNumber = 1
-  /// How often it went down or came up, or the store began to grant.
+  /// The number of the link that is up, or was last; 0 stands for none. No two links have the same, of whatever shards.
+  private(set) var number: LinkNumber
+  /// How often it went down or came up, or the store began to grant, or locks have left it for another home.
   private(set) var change: LinkNumber = 0
+  /// The last one of those changes that concerns the locks that stay.
+  private var changeOfAll: LinkNumber = 0
   /// The epoch that this host is in.
   var epoch = StoreEpoch()
   /// Until when other hosts take this one for alive.
@@ -32,6 +36,8 @@ struct StoreLink {
   /// Pending commands that are questions of searches for deadlocks.
   private(set) var deadlockQuestions = 0
 
+  /// The locks whose home it is, oldest first.
+  var locks = LockList()
   /// Leases that this host waits for.
   var wanted = WantedList()
   /// When the next heartbeat is due.
@@ -47,8 +53,10 @@ struct StoreLink {
   /// What was under way or due when it went down. Freeing that takes a while, too.
   private var before = WorkOfBefore()
 
-  init(shard: ShardID, timeline: LeaseTimeline) {
+  /// `number`: one that no other link has.
+  init(shard: ShardID, number: LinkNumber, timeline: LeaseTimeline) {
     self.shard = shard
+    self.number = number
     timelines = (timeline, timeline)
   }
 
@@ -67,7 +75,13 @@ struct StoreLink {
   var isComingUp: Bool { isConnected && !isUp && confirmation.isGood }
 
   /// Whether there is anything that the next turns have to go on with.
-  var isBehind: Bool { isUp && doubtful.count > 0 || !before.isEmpty }
+  var isBehind: Bool { locks.isWalked || isUp && doubtful.count > 0 || !before.isEmpty }
+
+  /// Whether the store grants nothing, because its epoch has begun a short while ago.
+  var isRecovering: Bool { confirmation.isGood && !epoch.isOpen }
+
+  /// Whether everything that was sent was answered, apart from a question for the epoch.
+  var isTold: Bool { pending.count == (confirmation.command == nil ? 0 : 1) }
 
   /// Takes the length of a lease into the shortest and the longest timeline.
   mutating func note(_ timeline: LeaseTimeline) {
@@ -119,17 +133,29 @@ struct StoreLink {
 
   // MARK: Changes
 
+  /// Whether more than homes has changed since a change.
+  func hasChanged(since change: LinkNumber) -> Bool { Int32(bitPattern: changeOfAll &- change) > 0 }
+
+  /// Some locks have another home now.
+  mutating func locksLeft() { change &+= 1 }
+
+  private mutating func changed() {
+    change &+= 1
+    changeOfAll = change
+  }
+
   mutating func connected() { isConnected = true }
 
-  mutating func cameUp() {
+  /// `number`: one that no link had before.
+  mutating func cameUp(number: LinkNumber) {
     isUp = true
-    number &+= 1
-    change &+= 1
+    self.number = number
+    changed()
     lastAnsweredSentAt = nil
   }
 
   /// The store has begun to grant: whoever waits has to ask.
-  mutating func opened() { change &+= 1 }
+  mutating func opened() { changed() }
 
   /// Whether it had been up: what was in flight may have been executed or not, and its replies will not come, or find
   /// nobody where the connection stays.
@@ -143,7 +169,7 @@ struct StoreLink {
       return false
     }
     isUp = false
-    change &+= 1
+    changed()
     lastAnsweredSentAt = nil
     // The question for the epoch is about no lock, and its answer is needed more than ever.
     var kept: [CommandID: PendingCommand] = [:]

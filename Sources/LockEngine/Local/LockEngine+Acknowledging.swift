@@ -24,13 +24,13 @@ import LockTypes
 /// A question to the store that is not answered.
 struct OpenAcknowledgement {
   let request: MultiLockRequest
-  let shard: ShardID
   let covered: CoveredLeases
 }
 
 /// What the answer to one question for replicas is about.
 struct CoveredLeases {
-  /// All leases of the request, and what was written of them.
+  let shard: ShardID
+  /// All leases of the request there, and what was written of them.
   let leases: [(lease: HostLease, written: HostLease.Written)]
   /// The link that was up.
   let link: LinkNumber
@@ -62,12 +62,13 @@ extension LockEngine {
     let need = multi.request.need
     guard !need.isNone else { return complete(multi, now: now) }
     if multi.acknowledging?.asked.isEmpty == false { return }
-    let answered = multi.acknowledging?.answered
+    let answered = multi.acknowledging?.answered ?? []
     let leases = multi.taken.compactMap(\.hold.lease)
-    let open = leases.filter {
-      !$0.isAcknowledged(need, on: link.number) && answered?.has($0, on: link.number) != true
+    let open = leases.filter { lease in
+      let link = lease.lock.link.pointee.number
+      return !lease.isAcknowledged(need, on: link) && !answered.contains { $0.has(lease, on: link) }
     }
-    if open.isEmpty {
+    guard let first = open.first?.lock.link else {
       counters.acknowledged += 1
       counters.acknowledgedMilliseconds += UInt64(
         max(0, multi.acknowledging.map { now.milliseconds(since: $0.since) } ?? 0))
@@ -76,22 +77,27 @@ extension LockEngine {
     let stage = multi.acknowledging ?? beginAcknowledging(multi, of: session, now: now)
     guard now < stage.until else {
       // Replicas had in time what the store has written anew since.
-      let isAnswered = linkIsUp && stage.answered?.link == link.number
+      let isAnswered = first.pointee.isUp && answered.contains { $0.link == first.pointee.number }
       let refusal: Refusal =
-        isAnswered ? .underReplicated(need, acknowledged: 0, nil) : unavailable(nil, now: now)
+        isAnswered ? .underReplicated(need, acknowledged: 0, nil) : unavailable(nil, at: first, now: now)
       return abandon(multi, refusal, now: now)
     }
     // What replicas have to have is written when the store confirms it.
-    if let lease = open.first(where: { !linkIsUp || isInDoubt($0) }) {
+    if let lease = open.first(where: { !$0.lock.link.pointee.isUp || isInDoubt($0) }) {
       lease.lock.unacknowledged.append(multi)
       return
     }
-    let id = issued.newAcknowledgement()
-    acknowledgements[id] = OpenAcknowledgement(
-      request: multi, shard: link.shard,
-      covered: CoveredLeases(leases: leases.map { ($0, $0.written) }, link: link.number))
-    multi.acknowledging?.asked.append(id)
-    effects.append(.acknowledge(link.shard, id, need, until: stage.until))
+    // Each shard has replicas of its own.
+    for link in links where open.contains(where: { $0.lock.link == link }) {
+      let id = issued.newAcknowledgement()
+      let covered = leases.filter { $0.lock.link == link }
+      acknowledgements[id] = OpenAcknowledgement(
+        request: multi,
+        covered: CoveredLeases(
+          shard: link.pointee.shard, leases: covered.map { ($0, $0.written) }, link: link.pointee.number))
+      multi.acknowledging?.asked.append(id)
+      effects.append(.acknowledge(link.pointee.shard, id, need, until: stage.until))
+    }
   }
 
   private func beginAcknowledging(
@@ -115,7 +121,7 @@ extension LockEngine {
     multi.acknowledging = nil
     for id in stage.asked {
       guard let open = acknowledgements.removeValue(forKey: id) else { continue }
-      effects.append(.forgetAcknowledgement(open.shard, id))
+      effects.append(.forgetAcknowledgement(open.covered.shard, id))
     }
     sessions.waitingCount -= 1
     if let session = sessions[multi.request.session] {
@@ -134,7 +140,8 @@ extension LockEngine {
     case .enough(let replicas):
       let found = ReplicaNeed(replicas: replicas, durability: need.durability)
       for (lease, written) in open.covered.leases { lease.acknowledged(by: found, written, on: open.covered.link) }
-      multi.acknowledging?.answered = open.covered
+      multi.acknowledging?.answered.removeAll { $0.shard == open.covered.shard }
+      multi.acknowledging?.answered.append(open.covered)
       makeReady(multi)
     case .tooFew(let replicas):
       abandon(multi, .underReplicated(need, acknowledged: replicas, nil), now: now)

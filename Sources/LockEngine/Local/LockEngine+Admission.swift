@@ -85,18 +85,18 @@ extension LockEngine {
     }
   }
 
-  /// Whether an ask could be answered now.
-  var storeIsUsable: Bool { isLocal || linkIsUp }
+  /// Whether an ask at a lock's home could be answered now.
+  func isUsable(_ link: LinkReference) -> Bool { isLocal || link.pointee.isUp }
 
   /// Whether the store can be asked about a lock, does not refuse, and knows who had it; if it recovers, this host knows of
   /// its own clients.
   func storeAnswers(about lock: LockRecord) -> Bool {
-    storeIsUsable && lock.storeRefusal == nil && !(isRecovering && lock.holds.isEmpty)
+    isUsable(lock.link) && lock.storeRefusal == nil && !(lock.link.pointee.isRecovering && lock.holds.isEmpty)
   }
 
   /// The refusal of a try for a lock that somebody has; with `isUnknown` nobody can say who.
   func refusalOfTry(of lock: LockRecord, isUnknown: Bool, now: BootInstant) -> Refusal {
-    isUnknown ? unavailable(lock.storeRefusal, now: now) : .busy(holderSummary(of: lock), of: lock.name)
+    isUnknown ? unavailable(lock.storeRefusal, at: lock.link, now: now) : .busy(holderSummary(of: lock), of: lock.name)
   }
 
   func holderSummary(of lock: LockRecord) -> HolderSummary {

@@ -1,6 +1,6 @@
 // How holds begin and end.
 
-import LockTypes
+public import LockTypes
 
 extension LockEngine {
   /// Grants a lock to a request that nobody is ahead of, if the store need not be asked; nil when it must be.
@@ -56,13 +56,15 @@ extension LockEngine {
     issued.tokenIsKnown(token)
   }
 
-  /// What the store may grant under to this host, of any lock.
-  public var grantTerms: GrantTerms { GrantTerms(epoch: link.epoch.id, tokenFloor: issued.tokenFloor) }
+  /// What the store may grant under to this host, of a lock of that name.
+  public func grantTerms(of name: LockName) -> GrantTerms {
+    GrantTerms(epoch: (locks[name]?.link ?? home(of: name)).pointee.epoch.id, tokenFloor: issued.tokenFloor)
+  }
 
   /// What the store is to grant or reserve for a lock lies above this. It is the floor of all locks; only of a lock whose
   /// counter was set too high, its own.
   func grantTerms(of lock: LockRecord) -> GrantTerms {
-    GrantTerms(epoch: link.epoch.id, tokenFloor: max(lock.tokenFloor, issued.tokenFloor))
+    GrantTerms(epoch: lock.link.pointee.epoch.id, tokenFloor: max(lock.tokenFloor, issued.tokenFloor))
   }
 
   func grant(

@@ -113,9 +113,10 @@ extension LockEngine {
     giveUp(multi.letGoOfTaken(), now: now)
     if isShuttingDown { return abandon(multi, .shuttingDown, now: now) }
     if multi.isLate(at: now) {
-      let isUnknown = !storeIsUsable || isRecovering
+      let link = home(of: multi.order[0])
+      let isUnknown = !isUsable(link) || link.pointee.isRecovering
       return abandon(
-        multi, isUnknown ? unavailable(nil, now: now) : .timeout(.unknown, of: multi.order[0]), now: now)
+        multi, isUnknown ? unavailable(nil, at: link, now: now) : .timeout(.unknown, of: multi.order[0]), now: now)
     }
     makeReady(multi)
   }

@@ -90,16 +90,18 @@ extension LockEngine {
   ///
   /// With trouble at the store `waiting` promises nothing, and names the trouble.
   private func mayTellWaiters(of lock: LockRecord) -> Bool {
-    trouble(of: lock) != nil || (isKnownToBeTaken(lock) && !(linkIsUp && lock.wanted != nil && !isQueued(lock)))
+    trouble(of: lock) != nil
+      || (isKnownToBeTaken(lock) && !(lock.link.pointee.isUp && lock.wanted != nil && !isQueued(lock)))
   }
 
   /// The trouble that has a lock's waiters wait for the store; nil when there is none, or somebody here has the lock.
   private func trouble(of lock: LockRecord) -> StoreTrouble? {
     guard !isLocal, lock.holds.isEmpty else { return nil }
-    if linkIsUp, let words = lock.storeRefusal { return .refused(words) }
-    if isRecovering, let end = link.epoch.graceEnds { return .recovering(until: end) }
-    if let words = link.confirmation.refusal, !linkIsUp { return .refused(words) }
-    return linkIsUp ? nil : .unreachable
+    let link = lock.link
+    if link.pointee.isUp, let words = lock.storeRefusal { return .refused(words) }
+    if link.pointee.isRecovering, let end = link.pointee.epoch.graceEnds { return .recovering(until: end) }
+    if let words = link.pointee.confirmation.refusal, !link.pointee.isUp { return .refused(words) }
+    return link.pointee.isUp ? nil : .unreachable
   }
 
   /// Whether a round goes on in the next turn: the steps are used up, and it has come on in this one.

@@ -32,8 +32,8 @@ extension LockEngine {
         return waitForRelease(of: lock, now: now)
       case .afterAsking:
         // The store would not grant it.
-        if waiter.isTry, isRecovering {
-          refuse(waiter, unavailable(nil, now: now), now: now)
+        if waiter.isTry, lock.link.pointee.isRecovering {
+          refuse(waiter, unavailable(nil, at: lock.link, now: now), now: now)
           continue
         }
         return want(mode, of: lock, now: now)
@@ -182,7 +182,7 @@ extension LockEngine {
     let settled = lock.queue.tries.filter { $0.ask <= ask }
     guard !settled.isEmpty else { return }
     if isBeingFreed(lock) { return }
-    let refusal = refusalOfTry(of: lock, isUnknown: isRecovering && lock.holds.isEmpty, now: now)
+    let refusal = refusalOfTry(of: lock, isUnknown: lock.link.pointee.isRecovering && lock.holds.isEmpty, now: now)
     for waiter in settled where !waiter.isOver { refuse(waiter, refusal, now: now) }
   }
 }

@@ -104,17 +104,17 @@ extension LockEngine {
       return refuse(waiter, refusalOfTry(of: lock, isUnknown: isUnknown, now: now), now: now)
     }
     if lock.leases.contains(where: { $0.isLost && !$0.isPermit }) {
-      return refuse(waiter, unavailable(nil, now: now), now: now)
+      return refuse(waiter, unavailable(nil, at: lock.link, now: now), now: now)
     }
     advance(lock, now: now)
     guard !waiter.isOver else { return }
-    guard storeIsUsable else {
-      refuse(waiter, unavailable(nil, now: now), now: now)
+    guard isUsable(lock.link) else {
+      refuse(waiter, unavailable(nil, at: lock.link, now: now), now: now)
       return advance(lock, now: now)
     }
     // When no lease is wanted, a renewal or the end of a grace decides the try.
     if let wanted = lock.wanted, waiter.ask == 0 { ask(wanted, now: now) }
-    let deadline = now.adding(milliseconds: storeTimeoutMilliseconds)
+    let deadline = now.adding(milliseconds: storeTimeoutMilliseconds(at: lock.link))
     waiter.deadline = deadline
     deadlines.push(.wait(waiter), at: deadline)
   }

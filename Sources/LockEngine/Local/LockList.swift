@@ -1,18 +1,23 @@
-/// All lock records, oldest first: an intrusive linked list. Removing one takes constant time, and one walk over all
-/// can take many turns while others are added and removed.
+/// The lock records of one home, in the order in which they came there: an intrusive linked list. Removing one takes
+/// constant time, and one walk over all can take many turns while others are added and removed.
 struct LockList: Sequence {
   private(set) var first: LockRecord?
   private var last: LockRecord?
   /// Where the walk goes on; nil at its end.
   private(set) var upcoming: LockRecord?
-  /// The serial of the walk's last lock; later ones were made after it began.
+  /// The place of the walk's last lock; later ones came after it began.
   private var endOfWalk: UInt64 = 0
+  private var lastPlace: UInt64 = 0
+
+  var isEmpty: Bool { first == nil }
 
   /// Whether the walk has locks left.
   var isWalked: Bool { upcoming != nil }
 
-  /// Adds `lock`, which is younger than all others.
+  /// Adds `lock` behind all others.
   mutating func append(_ lock: LockRecord) {
+    lastPlace += 1
+    lock.placeInList = lastPlace
     lock.previousLock = last
     if let last { last.nextLock = lock } else { first = lock }
     last = lock
@@ -31,13 +36,13 @@ struct LockList: Sequence {
   /// Begins a walk over the locks that are here.
   mutating func beginWalk() {
     upcoming = first
-    endOfWalk = last?.serial ?? 0
+    endOfWalk = lastPlace
   }
 
   /// The next one of the walk; nil at its end.
   mutating func next() -> LockRecord? {
     guard let lock = upcoming else { return nil }
-    upcoming = lock.nextLock.flatMap { $0.serial <= endOfWalk ? $0 : nil }
+    upcoming = lock.nextLock.flatMap { $0.placeInList <= endOfWalk ? $0 : nil }
     return lock
   }
 

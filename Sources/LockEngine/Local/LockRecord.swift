@@ -34,7 +34,10 @@ final class LockRecord {
   var isUnheard = false
   /// The last change of the link that ``LockEngine/catchUp(_:now:)`` has applied to it.
   var linkChange: LinkNumber
-  /// Its neighbours among all locks.
+  /// The connection to its home, which lives as long as the engine.
+  var link: LinkReference
+  /// Its place among the locks of that home, and its neighbours.
+  var placeInList: UInt64 = 0
   var nextLock: LockRecord?
   var previousLock: LockRecord?
 
@@ -45,10 +48,11 @@ final class LockRecord {
   let tally: RecordTally
   var mark = StateMark()
 
-  init(name: LockName, serial: UInt64, linkChange: LinkNumber, changes: StateChanges?, tally: RecordTally) {
+  init(name: LockName, serial: UInt64, link: LinkReference, changes: StateChanges?, tally: RecordTally) {
     self.name = name
     self.serial = serial
-    self.linkChange = linkChange
+    self.link = link
+    linkChange = link.pointee.change
     self.changes = changes
     self.tally = tally
     tally.counts.locks += 1

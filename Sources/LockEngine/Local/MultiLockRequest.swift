@@ -42,8 +42,8 @@ final class MultiLockRequest {
     let until: BootInstant
     /// Questions to the store that are not answered.
     var asked: [AcknowledgementID] = []
-    /// What enough replicas had when they were last asked.
-    var answered: CoveredLeases?
+    /// What enough replicas had when they were last asked, shard by shard.
+    var answered: [CoveredLeases] = []
   }
 
   /// Clears and returns what it has taken so far. Waiter, holds and request refer to each other: every ending breaks

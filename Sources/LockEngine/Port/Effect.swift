@@ -6,8 +6,8 @@ public enum Effect: Equatable, Sendable {
   case reply(SessionID, RequestID, Reply)
   /// Tell a client something unasked.
   case notify(SessionID, Notification)
-  /// Send a command to the store. Its reply comes back as ``Event/replyReceived(_:_:_:)``.
-  case send(CommandID, LeaseCommand)
+  /// Send a command to a shard of the store. Its reply comes back as ``Event/replyReceived(_:_:_:)``.
+  case send(ShardID, CommandID, LeaseCommand)
   /// Find out how many replicas have everything that the store has replied so far, and answer with
   /// ``Event/acknowledged(_:_:_:)`` when those are enough, or not by `until`. Unlike a command it may take long, so it must
   /// not keep back the commands behind it.

@@ -20,6 +20,8 @@ public struct EngineConfiguration: Equatable, Sendable {
   /// The number from which attempts count up. A pushed grant counts only if it names its attempt: where others can
   /// write to the inbox, draw it at random from ``attemptStarts``, so that nobody can guess it.
   public var attemptsBegin: UInt64
+  /// Which names have one home together, where the store may have several shards; nil: it has one.
+  public var cells: LockCells?
   /// What may change while the engine works.
   public var settings = EngineSettings() {
     didSet { timeline = LeaseTimeline(leaseMilliseconds: settings.leaseMilliseconds) }

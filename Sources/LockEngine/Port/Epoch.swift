@@ -159,4 +159,6 @@ public enum LeaseStanding: Hashable, Sendable {
   case missing
   /// Its key is there, and is not this host's.
   case lost
+  /// Its home is another shard: nothing is known of it here.
+  case elsewhere
 }

@@ -33,6 +33,9 @@ public enum Event: Equatable, Sendable {
   case linkUp(ShardID)
   /// The connection to a shard is gone; what was in flight may or may not have been executed.
   case linkDown(ShardID)
+  /// Cells have another home from now on: what is known of their locks in the home before says nothing any more. It comes
+  /// before any answer that follows from it. Only where the configuration has ``EngineConfiguration/cells``.
+  case homesMoved([HomeMove])
   /// A command that had to wait for others is only now on its way: what it asks for counts from here.
   case commandSent(ShardID, CommandID)
   /// The store replied. Replies and pushes come in the order in which the store sent them.
@@ -78,8 +81,8 @@ extension Event {
     case .reconfigured, .watched, .keepingStopped, .localTokensReserved, .turnEnded: true
     case .sessionOpened, .sessionDescribed, .sessionClosed, .inputEnded, .acquireRequested, .releaseRequested,
       .extendRequested, .downgradeRequested, .transferRequested, .breakRequested, .cancelRequested, .linkUp, .linkDown,
-      .commandSent, .replyReceived, .pushReceived, .acknowledged, .timerFired, .shutdownRequested, .sessionEvicted,
-      .restored, .lossesRestored:
+      .homesMoved, .commandSent, .replyReceived, .pushReceived, .acknowledged, .timerFired, .shutdownRequested,
+      .sessionEvicted, .restored, .lossesRestored:
       false
     }
   }
@@ -95,8 +98,41 @@ public struct ShardID: Hashable, Sendable {
     self.rawValue = rawValue
   }
 
-  /// The only shard.
+  /// The only shard; of several, the home of everything that is not known to have another one.
   public static let only = ShardID(0)
+}
+
+/// Which names always have one home together.
+public struct LockCells: Equatable, Sendable {
+  /// How many cells there are.
+  public let count: Int
+  private let cell: @Sendable (LockName) -> Int
+
+  /// `cell` gives the cell of each name, the same each time, from 0 on and below `count`.
+  public init(count: Int, _ cell: @escaping @Sendable (LockName) -> Int) {
+    self.count = count
+    self.cell = cell
+  }
+
+  /// The cell of a name.
+  public func callAsFunction(_ name: LockName) -> Int { cell(name) }
+
+  /// Whether they have the same number of cells: nobody has two ways to find them.
+  public static func == (a: Self, b: Self) -> Bool { a.count == b.count }
+}
+
+/// The home of some cells, from now on.
+public struct HomeMove: Equatable, Sendable {
+  /// The cells.
+  public var cells: Range<Int>
+  /// Their home.
+  public var shard: ShardID
+
+  /// `cells` have their home in `shard`.
+  public init(cells: Range<Int>, shard: ShardID) {
+    self.cells = cells
+    self.shard = shard
+  }
 }
 
 /// What an acquire names.

@@ -86,10 +86,11 @@ extension LockEngine {
     changes.noteHolds(atMost: max(1, configuration.stepsPerSlice / 2))
     if changes.isEpochTouched {
       changes.isEpochTouched = false
-      if let saved = link.epoch.saved(link.life.saved) {
+      for link in links {
+        guard let saved = link.pointee.epoch.saved(link.pointee.life.saved, of: link.pointee.shard) else { continue }
         var writer = StateWriter()
         saved.write(to: &writer)
-        result.append(.put(.epoch, id: 0, writer.bytes))
+        result.append(.put(.epoch, id: UInt64(link.pointee.shard.rawValue), writer.bytes))
       }
     }
     for lease in changes.leases {
@@ -229,7 +230,7 @@ extension LockEngine {
       milliseconds: lease.timeline.leaseMilliseconds, stage: stage, validUntil: term.validUntil,
       graceEnds: term.graceEnds, nextToken: term.nextToken, tokenEnd: term.tokenEnd,
       contendedSince: term.contendedSince, isSharingUnconfirmed: term.isSharingUnconfirmed,
-      tokenStart: term.tokenStart)
+      tokenStart: term.tokenStart, shard: lease.lock.link.pointee.shard)
   }
 
   private func storedReleases(of lock: LockRecord) -> SavedReleases? {

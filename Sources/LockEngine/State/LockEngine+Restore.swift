@@ -8,9 +8,10 @@ extension LockEngine {
     stepsLeft = .max
     for session in sessions.all { session.isKept = true }
     issued.restore(numbers)
-    if let epoch = state.epoch {
-      link.epoch = StoreEpoch(epoch)
-      link.life = HostLife(epoch.life)
+    for epoch in state.epochs {
+      let link = links.made(epoch.shard)
+      link.pointee.epoch = StoreEpoch(epoch)
+      link.pointee.life = HostLife(epoch.life)
       changes?.touchEpoch()
     }
     hasLeasesOfBefore = !state.leases.isEmpty
@@ -18,12 +19,14 @@ extension LockEngine {
     leases.reserveCapacity(state.leases.count)
     let storedHolds = inOrder(state.holds, by: \.order)
     if isLocal {
-      let names = storedHolds.lazy.filter { [sessions] in sessions[$0.session] != nil }.map(\.name)
-      _ = locks.records(for: names, change: link.change, changes: changes, tally: tally)
+      let names = storedHolds.lazy.filter { [sessions] in sessions[$0.session] != nil }.map { [links] in
+        (name: $0.name, link: links.first)
+      }
+      _ = locks.records(for: names, changes: changes, tally: tally)
     } else {
       let storedLeases = inOrder(state.leases, by: \.attempt)
       let records = locks.records(
-        for: storedLeases.lazy.map(\.name), change: link.change, changes: changes, tally: tally)
+        for: storedLeases.map { (name: $0.name, link: links.made($0.shard)) }, changes: changes, tally: tally)
       for (stored, lock) in zip(storedLeases, records) {
         leases[stored.attempt] = restore(stored, lock, now: now)
       }
@@ -43,7 +46,7 @@ extension LockEngine {
     for lease in leases.values where lease.isContended { rememberWhoCameFirst(lease) }
     // No request for several locks has them: their clients were never told of them, and never will be.
     for hold in partial where hold.partOf == nil && !hold.isOver { end(hold) }
-    for lock in Array(locks.all) { advance(lock, now: now) }
+    for lock in allLocks { advance(lock, now: now) }
   }
 
   /// The records sorted by `key`. Records are large, so what is sorted are their indices.
@@ -55,17 +58,18 @@ extension LockEngine {
 
   private func restore(_ stored: SavedLease, _ lock: LockRecord, now: BootInstant) -> HostLease {
     let lease = HostLease(stored, lock: lock, now: now)
-    link.note(lease.timeline)
+    let link = lock.link
+    link.pointee.note(lease.timeline)
     issued.attemptIsUsed(stored.attempt)
     switch stored.stage {
     case .wanted:
       if let earlier = lock.wanted { giveUp(earlier, now: now) }
       lock.wanted = lease
-      link.wanted.append(lease, at: now)
+      link.pointee.wanted.append(lease, at: now)
     case .held:
       lock.leases.append(lease)
       deadlines.leaseEnds.push(lease, at: lease.term.validUntil)
-      link.doubtful.push(lease, at: lease.term.validUntil)
+      link.pointee.doubtful.push(lease, at: lease.term.validUntil)
     case .lost:
       lock.leases.append(lease)
       deadlines.leaseEnds.push(lease, at: lease.term.graceEnds)

@@ -193,14 +193,24 @@ extension LockEngine {
     (sessions[session]?.enforcedCount ?? 0) > 0
   }
 
-  /// How long the store takes to answer.
-  public var roundTrip: RoundTrip { link.roundTrip }
+  /// How long the store takes to answer; with several shards, the slowest one.
+  public var roundTrip: RoundTrip {
+    var slowest = links.first.pointee.roundTrip
+    for link in links {
+      if link.pointee.roundTrip.timeoutMilliseconds > slowest.timeoutMilliseconds { slowest = link.pointee.roundTrip }
+    }
+    return slowest
+  }
+
+  private var commandsInFlight: Int {
+    links.reduce(0) { $0 + $1.pointee.pending.count }
+  }
 
   /// Sizes, as they are now.
   public var gauges: EngineGauges {
     EngineGauges(
       sessions: sessions.count, held: sessions.heldCount, waiting: sessions.waitingCount, locks: locks.count,
-      commandsInFlight: link.pending.count)
+      commandsInFlight: commandsInFlight)
   }
 
   /// The records that are in memory.

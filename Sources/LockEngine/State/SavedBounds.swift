@@ -15,6 +15,8 @@ private enum Bounds {
   static let millisecondsMax: Int64 = 31_536_000_000
   /// Of tokens and attempts: what every JSON parser and every script keeps exact.
   static let exactMax: UInt64 = 1 << 53
+  /// Of shards: far more than a store has.
+  static let shardMax: UInt32 = 4096
   /// Of numbers that are only counted up.
   static let numberMax: UInt64 = 1 << 62
 }
@@ -65,6 +67,7 @@ extension SavedLease {
     try ensureMoment(graceEnds, now: now, within: timeline.graceEndsAfterMilliseconds)
     try ensureMoment(contendedSince, now: now)
     try ensure(nextToken >= (stage == .wanted ? 0 : 1) && nextToken <= tokenEnd && tokenEnd <= Token(Bounds.exactMax))
+    try ensure(shard.rawValue <= Bounds.shardMax)
     try ensure(tokenStart >= (stage == .wanted ? 0 : 1) && tokenStart <= nextToken)
   }
 }
@@ -77,6 +80,7 @@ extension SavedEpoch {
     try ensureMoment(learnedAt, now: now)
     try ensure((0..<NumberSource.tokenFloorEnd).contains(clock.microseconds))
     try ensureMoment(clockSentAt, now: now)
+    try ensure(shard.rawValue <= Bounds.shardMax)
     guard let life else { return }
     try ensureMoment(life.validUntil, now: now, within: LeaseTimeline.millisecondsRange.upperBound)
     try ensureMoment(life.graceEnds, now: now, within: LeaseTimeline.millisecondsRange.upperBound)

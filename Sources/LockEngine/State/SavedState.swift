@@ -23,6 +23,8 @@ struct SavedLease: Equatable {
   var contendedSince: BootInstant?
   var isSharingUnconfirmed: Bool
   var tokenStart: Token
+  /// Where the lock had its home.
+  var shard = ShardID.only
 
   func write(to writer: inout StateWriter) {
     writer.write(name.bytes)
@@ -37,6 +39,7 @@ struct SavedLease: Equatable {
     writer.write(contendedSince)
     writer.write(isSharingUnconfirmed)
     writer.write(tokenStart)
+    if shard != .only { writer.write(UInt64(shard.rawValue)) }
   }
 }
 
@@ -57,6 +60,7 @@ extension SavedLease {
     // Format 4 does not have it. The token before the next one is the last that was issued, if any was. What makes no sense
     // is refused later.
     tokenStart = try reader.isAtEnd ? max(nextToken &- 1, stage == .wanted ? 0 : 1) : reader.signed()
+    shard = try reader.isAtEnd ? .only : reader.shard()
   }
 }
 
@@ -72,6 +76,8 @@ struct SavedEpoch: Equatable {
   var clockSentAt: BootInstant
   /// Until when this host counts as alive; nil: without end.
   var life: HostLife.Term?
+  /// Which shard's.
+  var shard = ShardID.only
 
   func write(to writer: inout StateWriter) {
     writer.write(id.number)
@@ -83,9 +89,18 @@ struct SavedEpoch: Equatable {
     writer.write(clock.microseconds)
     writer.write(clockSentAt)
     writer.write(life != nil)
-    guard let life else { return }
-    writer.write(life.validUntil)
-    writer.write(life.graceEnds)
+    if let life {
+      writer.write(life.validUntil)
+      writer.write(life.graceEnds)
+    }
+    if shard != .only { writer.write(UInt64(shard.rawValue)) }
+  }
+}
+
+extension StateReader {
+  fileprivate mutating func shard() throws(StateDamage) -> ShardID {
+    guard let number = UInt32(exactly: try unsigned()) else { throw StateDamage() }
+    return ShardID(number)
   }
 }
 
@@ -99,8 +114,10 @@ extension SavedEpoch {
     clock = StoreInstant(microseconds: try reader.signed())
     clockSentAt = try reader.moment()
     // Formats 4 and 5 do not have it.
-    guard !reader.isAtEnd, try reader.bool() else { return }
-    life = HostLife.Term(validUntil: try reader.moment(), graceEnds: try reader.moment())
+    if !reader.isAtEnd, try reader.bool() {
+      life = HostLife.Term(validUntil: try reader.moment(), graceEnds: try reader.moment())
+    }
+    shard = try reader.isAtEnd ? .only : reader.shard()
   }
 }
 
@@ -401,7 +418,8 @@ public struct SavedState: Equatable, Sendable {
   var releases: [SavedReleases] = []
   var holds: [SavedHold] = []
   var waits: [SavedWait] = []
-  var epoch: SavedEpoch?
+  /// One for each shard.
+  var epochs: [SavedEpoch] = []
 
   /// No state.
   public init() {}
@@ -433,7 +451,7 @@ public struct SavedState: Equatable, Sendable {
     case .epoch:
       let epoch = try SavedEpoch(from: &reader)
       try epoch.check(now: now)
-      self.epoch = epoch
+      epochs.append(epoch)
     }
     try reader.finish(isOfLaterFormat: isOfLaterFormat)
   }

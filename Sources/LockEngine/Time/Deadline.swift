@@ -29,7 +29,7 @@ enum Deadline {
   /// Replicas have taken as long as they may.
   case acknowledgement(MultiLockRequest)
   /// The link may have been silent while a push is waited for, or places in the store's queue not been looked at.
-  case heartbeat
+  case heartbeat(ShardID)
 
   func meansSomething(at moment: BootInstant) -> Bool {
     switch self {

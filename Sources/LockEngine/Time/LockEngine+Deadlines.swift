@@ -15,16 +15,17 @@ extension LockEngine {
       fire(deadline, now: now)
     }
     deadlines.compact()
-    link.renewals.compact { _, lease in lease.isHeld }
+    for link in links { link.pointee.renewals.compact { _, lease in lease.isHeld && lease.lock.link == link } }
   }
 
   /// Without a lock nothing can come due. Entries that are left would keep their records in memory until their time,
   /// which may be a year away. Very many are dropped in as many turns as that takes.
   func forgetDeadlines(now: BootInstant) {
-    guard !deadlines.isEmpty || link.renewals.count > 0 else { return }
+    guard !deadlines.isEmpty || links.contains(where: { $0.pointee.renewals.count > 0 }) else { return }
     let most = turnSteps.forgotten
     turnSteps.forgotten = 0
-    let areRenewalsLeft = link.forgetDeadlines(atMost: most)
+    var areRenewalsLeft = false
+    for link in links { areRenewalsLeft = link.pointee.forgetDeadlines(atMost: most) || areRenewalsLeft }
     if deadlines.forget(atMost: most) || areRenewalsLeft { putOffRest(now: now) }
   }
 
@@ -65,8 +66,8 @@ extension LockEngine {
       if waiter.isOver { advance(waiter.lock, now: now) }
     case .acknowledgement(let multi):
       makeReady(multi)
-    case .heartbeat:
-      heartbeatDue(now: now)
+    case .heartbeat(let shard):
+      if let link = links[shard] { heartbeatDue(on: link, now: now) }
     }
   }
 
@@ -85,6 +86,6 @@ extension LockEngine {
   func outOfTime(_ lock: LockRecord, now: BootInstant) -> Refusal {
     let isUnheard = lock.isUnheard && lock.holds.isEmpty
     return storeAnswers(about: lock) && !isUnheard
-      ? .timeout(holderSummary(of: lock), of: lock.name) : unavailable(lock.storeRefusal, now: now)
+      ? .timeout(holderSummary(of: lock), of: lock.name) : unavailable(lock.storeRefusal, at: lock.link, now: now)
   }
 }

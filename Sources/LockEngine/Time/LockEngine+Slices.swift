@@ -128,7 +128,7 @@ extension LockEngine {
     goOnWithLosses(now: now)
     // A link that comes and goes again and again must not keep other work back.
     stepsLeft = turnSteps.link
-    goOnWithLink(now: now)
+    goOnWithLinks(now: now)
     turnSteps.link = stepsLeft
     stepsLeft = turnSteps.stopping
     goOnStopping(now: now)
@@ -154,7 +154,7 @@ extension LockEngine {
       if search.waiter.isOver { advance(search.waiter.lock, now: now) }
     }
     turnSteps.rest = stepsLeft
-    putOff.since = putOff.isEmpty && !isLinkBehind ? nil : now
+    putOff.since = putOff.isEmpty && !links.contains { $0.pointee.isBehind } ? nil : now
   }
 
   private func goOnTelling(now: BootInstant) {

@@ -181,7 +181,7 @@ final class Lifecycle {
 
   /// Once the first connection has failed, or Redis has named its epoch on it, without which nothing is granted.
   private func startGoesOn() {
-    guard let decided = firstConnection, core.store?.isReady != true || core.engine.hasHeardOfEpoch else { return }
+    guard let decided = firstConnection, core.store?.isReady != true || core.engine.hasHeardOfEpoch() else { return }
     firstConnection = nil
     decided.succeed()
   }
@@ -232,7 +232,7 @@ final class Lifecycle {
     guard let store = core.store else { return "local; \(clients)" }
     if let sentinels = store.sentinelStanding { clients += "; \(sentinels.words)" }
     guard store.isReady else { return "Redis unreachable (\(store.downReason ?? "")); \(clients)" }
-    guard core.engine.storeStanding.graceEnds != nil else { return "Redis connected; \(clients)" }
+    guard core.engine.storeStanding().graceEnds != nil else { return "Redis connected; \(clients)" }
     return "Redis recovering: held locks are kept, nothing new is granted yet; \(clients)"
   }
 

@@ -175,7 +175,7 @@ final class SidecarCore {
   func endTurn() {
     let began = clock.now()
     turns.begin(.send, now: began)
-    if store != nil { parts.recovery.look(at: engine.storeStanding, now: began) }
+    if store != nil { parts.recovery.look(at: engine.storeStanding(), now: began) }
     output.endBegins()
     keepTurn(output.settlingSessions)
     for session in output.settlingSessions where session.output.isGranted { sendOutput(of: session) }
@@ -308,7 +308,7 @@ final class SidecarCore {
       perform(notification, for: session)
     case .observed(let name, let event):
       parts.watches.notifyWatchers(of: name, event)
-    case .send(let id, let command):
+    case .send(_, let id, let command):
       store?.submit(command, id: id, of: actingUser)
     case .acknowledge(_, let id, let need, let until):
       store?.acknowledge(id, need, until: until)

@@ -129,7 +129,7 @@ extension TurnWork {
     case .breakRequested: self = .break
     case .sessionOpened, .sessionDescribed: self = .connect
     case .sessionClosed, .inputEnded: self = .disconnect
-    case .linkUp, .linkDown, .commandSent, .replyReceived, .pushReceived, .acknowledged: self = .redis
+    case .linkUp, .linkDown, .homesMoved, .commandSent, .replyReceived, .pushReceived, .acknowledged: self = .redis
     case .timerFired: self = .timer
     case .shutdownRequested, .sessionEvicted, .restored, .lossesRestored, .reconfigured, .watched, .keepingStopped,
       .localTokensReserved, .turnEnded:

@@ -133,7 +133,7 @@ extension LockQueries {
     guard !seen.isEmpty else { return answer(order, session, broken: broken) }
     queryStore(session, order.id, of: order.name) { [engine] store, user, completion in
       store.takeAway(
-        order.name, seen: seen, token: order.token, terms: engine.grantTerms, of: user, completion)
+        order.name, seen: seen, token: order.token, terms: engine.grantTerms(of: order.name), of: user, completion)
     } answer: { leases in
       let taken = leases.compactMap { lease in
         description(lease.entry).map {

@@ -164,14 +164,14 @@ extension Statistic {
     },
     counter("redis.renewals_total", "renewals, one for each lease") { $0.ofStore(\.renewals) },
     gauge("redis.epoch", "the number of the epoch, which counts up when Redis has other data than before") {
-      $0.store == nil ? nil : Int64(clamping: $0.engine.storeStanding.epoch.number)
+      $0.store == nil ? nil : Int64(clamping: $0.engine.storeStanding().epoch.number)
     },
     counter("redis.epochs_total", "epochs that this daemon has joined") { $0.ofStore(\.epochs) },
     counter("redis.reclaims_total", "leases that were taken over into another epoch") { $0.ofStore(\.reclaims) },
     gauge(
       "redis.grace_ms", "for how long nothing new is granted, because Redis has other data than before", .milliseconds
     ) {
-      $0.store == nil ? nil : $0.engine.storeStanding.graceLeftMilliseconds(now: $0.clock.now()) ?? 0
+      $0.store == nil ? nil : $0.engine.storeStanding().graceLeftMilliseconds(now: $0.clock.now()) ?? 0
     },
     text("redis.sentinel.master", "what Sentinels call the primary") { $0.store?.sentinelStanding?.master },
     text("redis.sentinel.primary", "where they say that it is") {

@@ -214,7 +214,7 @@ extension Checker {
     let value = epoch
     for host in world.hosts {
       // Who takes it for open finds out as soon as he wants something.
-      let waits = waiting[host.index].contains { !$0.isEmpty } || host.engine.storeStanding.graceEnds != nil
+      let waits = waiting[host.index].contains { !$0.isEmpty } || host.engine.storeStanding().graceEnds != nil
       guard value?.isOpen != true, isFit(host), waits else {
         graceSince[host.index] = nil
         continue

@@ -52,7 +52,7 @@ extension Checker {
 
   /// A daemon hears of an epoch, and knew it in its grace or not.
   func markSight(_ host: SimulatedHost, _ sight: EpochSight) {
-    guard sight.isOpen, host.engine.storeStanding.epoch == sight.id, host.engine.storeStanding.graceEnds != nil,
+    guard sight.isOpen, host.engine.storeStanding().epoch == sight.id, host.engine.storeStanding().graceEnds != nil,
       let opener, opener.epoch == sight.id.text
     else { return }
     world.mark(opener.host == host.me ? "grace ended by itself" : "grace ended by another host")

@@ -225,6 +225,7 @@ extension Checker {
         case .held: extend(host, lease.name, lease.attempt, sentAt, milliseconds)
         case .missing: world.mark("renewal finds the key gone")
         case .lost: world.mark("renewal finds the lease gone")
+        case .elsewhere: world.mark("renewal finds another home")
         }
       }
     case (.reclaim(let list, let milliseconds, _), .renewed(let results)):

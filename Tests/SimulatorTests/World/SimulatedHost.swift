@@ -197,7 +197,7 @@ final class SimulatedHost {
 
   private func carryOut(_ effect: Effect) {
     switch effect {
-    case .send(let id, let command):
+    case .send(_, let id, let command):
       let command = world.mistake.changed(command, of: self)
       world.checker.sending(command, from: self)
       submit(command, id.rawValue)
@@ -447,10 +447,9 @@ final class SimulatedHost {
       "acquire \(request.target) by session \(request.session.rawValue), request \(request.request.rawValue), wait "
         + "\(request.waitMilliseconds.map(String.init) ?? "for ever")"
     case .sessionOpened, .sessionDescribed, .sessionClosed, .inputEnded, .releaseRequested, .extendRequested,
-      .downgradeRequested,
-      .transferRequested, .breakRequested, .cancelRequested, .linkUp, .linkDown, .commandSent, .replyReceived,
-      .pushReceived, .acknowledged, .timerFired, .shutdownRequested, .sessionEvicted, .restored, .lossesRestored,
-      .reconfigured, .watched, .keepingStopped, .localTokensReserved, .turnEnded:
+      .downgradeRequested, .transferRequested, .breakRequested, .cancelRequested, .linkUp, .linkDown, .homesMoved,
+      .commandSent, .replyReceived, .pushReceived, .acknowledged, .timerFired, .shutdownRequested, .sessionEvicted,
+      .restored, .lossesRestored, .reconfigured, .watched, .keepingStopped, .localTokensReserved, .turnEnded:
       "\(event)"
     }
   }
