@@ -79,7 +79,7 @@ def replicate(replica, address, port):
 
 def works(daemon, seconds=GENEROUS_SECONDS):
     client = daemon.client()
-    return client.release("orders", client.acquire("orders", wait_ms=int(seconds * 1000)))
+    return client.ask_redis(wait_ms=int(seconds * 1000))
 
 
 def is_back(daemon, seconds=GENEROUS_SECONDS):
@@ -88,7 +88,7 @@ def is_back(daemon, seconds=GENEROUS_SECONDS):
 
     def answers():
         try:
-            return client.release("orders", client.acquire("orders", wait_ms=0))
+            return client.ask_redis(wait_ms=0)
         except RpcError as error:
             return "retry_ms" in error.data
 

@@ -70,7 +70,7 @@ def connections(daemon):
 
 def works(daemon):
     client = daemon.client()
-    return client.release("orders", client.acquire("orders", wait_ms=GENEROUS_MS))
+    return client.ask_redis(wait_ms=GENEROUS_MS)
 
 
 def identified(certificate):
