@@ -285,5 +285,24 @@ import Testing
     #expect(!next.take().contains { $0.lostReason != nil })
   }
 
+  /// It would wait for ever for a shard that nobody connects.
+  @Test func oneShardTakesUpWhatRecordsOfSeveralSay() throws {
+    let shards = Shards(2)
+    shards.hold(alice, "b", token: 300)
+    let next = Script(EngineConfiguration(tier: .store), linkUp: false)
+    next.now = shards.now
+    next.open(alice)
+    next.feed(.restored(try shards.saved(), numbers: shards.engine.numbers))
+    next.feed(.linkUp(.only))
+    // It asks the only one whether it has the lease.
+    let asked = next.sent()
+    #expect(asked.count == 1)
+    switch asked.first {
+    case .renew(let leases, _, _)?: #expect(leases.map(\.name) == [LockName("b")])
+    case .reclaim(let leases, _, _)?: #expect(leases.map(\.name) == [LockName("b")])
+    default: Issue.record("\(asked)")
+    }
+  }
+
   private func epoch(_ number: UInt64, _ shard: Int) -> EpochID { EpochSight.epoch(number, of: "h/\(shard)").id }
 }

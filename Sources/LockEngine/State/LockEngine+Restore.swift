@@ -6,9 +6,11 @@ extension LockEngine {
   /// See ``Event/restored(_:numbers:)``.
   func restore(_ state: SavedState, numbers: [UInt64], now: BootInstant) {
     stepsLeft = .max
+    // A store that has one shard never connects another one: what is there by the record would wait for it for ever.
+    let hasShards = configuration.cells != nil
     for session in sessions.all { session.isKept = true }
     issued.restore(numbers)
-    for epoch in state.epochs {
+    for epoch in state.epochs where hasShards || epoch.shard == .only {
       let link = links.made(epoch.shard)
       link.pointee.epoch = StoreEpoch(epoch)
       link.pointee.life = HostLife(epoch.life)
@@ -26,7 +28,8 @@ extension LockEngine {
     } else {
       let storedLeases = inOrder(state.leases, by: \.attempt)
       let records = locks.records(
-        for: storedLeases.map { (name: $0.name, link: links.made($0.shard)) }, changes: changes, tally: tally)
+        for: storedLeases.map { (name: $0.name, link: hasShards ? links.made($0.shard) : links.first) },
+        changes: changes, tally: tally)
       for (stored, lock) in zip(storedLeases, records) {
         leases[stored.attempt] = restore(stored, lock, now: now)
       }
