@@ -12,12 +12,9 @@ import Testing
 
   init() {
     script = Script(
-      EngineConfiguration(tier: .store) {
+      .withSlices(of: Self.steps, .store) {
         $0.settings.lingerMilliseconds = 60_000
-        $0.settings.waitsPerSessionMax = 1 << 20
-        $0.settings.holdsPerSessionMax = 1 << 20
         $0.renewalBatchMax = Self.steps
-        $0.stepsPerSlice = Self.steps
       })
     script.open(alice, bob, carol)
   }

@@ -3,7 +3,7 @@ import LockTypes
 import Testing
 
 /// Drives an engine through a script: facts in, at moments of a clock that the script moves; effects out, in order.
-final class Script {
+final class Script: EngineDriving {
   let engine: LockEngine
   var now = BootInstant(nanoseconds: 1_000_000_000_000)
   private var effects: [Effect] = []
@@ -76,16 +76,6 @@ final class Script {
     change(&settings)
     feed(.reconfigured(settings))
     if let next = engine.nextDeadline, next <= now { feed(.timerFired) }
-  }
-
-  /// Moves the clock, firing the engine's deadlines at their moments as a timer would.
-  func pass(milliseconds: Int64) {
-    let end = now.adding(milliseconds: milliseconds)
-    while let next = engine.nextDeadline, next <= end {
-      now = max(now, next)
-      feed(.timerFired)
-    }
-    now = end
   }
 
   /// Moves the clock without the timer, as a suspended host sees it.
@@ -330,5 +320,38 @@ extension EpochSight {
     EpochSight(
       id: EpochID(number: number, text: "\(number):\(instance):1"), isOpen: isOpen, graceMilliseconds: grace,
       longestLeaseMilliseconds: longest, tokenFloor: floor, clock: StoreInstant(microseconds: microseconds))
+  }
+}
+
+/// What tells an engine events, and has its clock.
+protocol EngineDriving: AnyObject {
+  var engine: LockEngine { get }
+  var now: BootInstant { get set }
+  func feed(_ event: Event)
+}
+
+extension EngineDriving {
+  /// Moves the clock, firing the engine's deadlines at their moments as a timer would.
+  func pass(milliseconds: Int64) {
+    let end = now.adding(milliseconds: milliseconds)
+    while let next = engine.nextDeadline, next <= end {
+      now = max(now, next)
+      feed(.timerFired)
+    }
+    now = end
+  }
+}
+
+extension EngineConfiguration {
+  /// Little room in a turn, and nobody is refused for having very many waits and holds.
+  static func withSlices(of steps: Int, _ tier: Tier, _ change: (inout EngineConfiguration) -> Void = { _ in })
+    -> EngineConfiguration
+  {
+    EngineConfiguration(tier: tier) {
+      $0.settings.waitsPerSessionMax = 1 << 20
+      $0.settings.holdsPerSessionMax = 1 << 20
+      $0.stepsPerSlice = steps
+      change(&$0)
+    }
   }
 }

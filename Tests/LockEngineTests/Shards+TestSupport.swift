@@ -5,7 +5,7 @@ import Testing
 
 /// An engine over several shards. Names are in cells by their first letter: `d` and `h` in 0, `a` in 1, `b` in 2, `c` in 3.
 /// Half of the cells begin in shard 0; shard 1 has the other half, or one cell, where there is a shard 2 for the last one.
-final class Shards {
+final class Shards: EngineDriving {
   let engine: LockEngine
   var now = BootInstant(nanoseconds: 1_000_000_000_000)
   /// What each shard says of its epoch; nil: it does not answer.
@@ -65,16 +65,6 @@ final class Shards {
         effects.append(effect)
       }
     }
-  }
-
-  /// Lets time pass, with the engine's timer.
-  func pass(milliseconds: Int64) {
-    let end = now.adding(milliseconds: milliseconds)
-    while let next = engine.nextDeadline, next <= end {
-      now = max(now, next)
-      feed(.timerFired)
-    }
-    now = end
   }
 
   /// The cell of that first letter has its home in `shard` from now on.

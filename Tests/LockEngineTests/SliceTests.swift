@@ -8,12 +8,7 @@ import Testing
   private static let steps = 16
 
   private func script(_ sessions: Int) -> Script {
-    let script = Script(
-      EngineConfiguration(tier: .local(firstToken: 1)) {
-        $0.settings.waitsPerSessionMax = 1 << 20
-        $0.settings.holdsPerSessionMax = 1 << 20
-        $0.stepsPerSlice = Self.steps
-      }, linkUp: false)
+    let script = Script(.withSlices(of: Self.steps, .local(firstToken: 1)), linkUp: false)
     for session in 1...sessions { script.open(SessionID(UInt64(session))) }
     return script
   }

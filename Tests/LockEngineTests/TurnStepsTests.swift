@@ -11,13 +11,7 @@ import Testing
   private let script: Script
 
   init() {
-    script = Script(
-      EngineConfiguration(tier: .store) {
-        $0.settings.waitsPerSessionMax = 1 << 20
-        $0.settings.holdsPerSessionMax = 1 << 20
-        $0.renewalBatchMax = Self.steps
-        $0.stepsPerSlice = Self.steps
-      })
+    script = Script(.withSlices(of: Self.steps, .store) { $0.renewalBatchMax = Self.steps })
     script.open(alice, bob, carol)
   }
 
@@ -95,11 +89,7 @@ import Testing
 
   /// An event whose turn has no steps left does what nearly all need, and puts the rest off.
   @Test func eventsOfTheirOwn() {
-    let script = Script(
-      EngineConfiguration(tier: .local(firstToken: 1)) {
-        $0.settings.waitsPerSessionMax = 1 << 20
-        $0.stepsPerSlice = Self.steps
-      }, linkUp: false)
+    let script = Script(.withSlices(of: Self.steps, .local(firstToken: 1)), linkUp: false)
     script.open(alice, bob)
     script.acquire(alice)
     for _ in 0..<Self.locks { script.acquire(bob, mode: .shared) }
