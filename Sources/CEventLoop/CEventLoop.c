@@ -102,7 +102,8 @@ static int wait_for_events(int watcher, struct epoll_event *events, int max, int
   }
   if (count < EVENTS_SEEN_MAX) times_until_look = TIMES_BETWEEN_LOOKS;
   for (int i = 0; i < count; i++) users[i] = user_of(seen[i].data.u64);
-  // Those that are not taken keep their order; the kernel moves them behind those that it has not shown.
+  // Those that are not taken keep their order; the kernel moves them behind those that it has not shown, and behind one
+  // that comes while it shows them.
   events_take(seen, users, count, events, max);
   return max;
 }

@@ -25,7 +25,8 @@
 void event_shares_begin(void);
 
 /// Takes `room` of `count` events (at most EVENTS_SEEN_MAX; more than `room`), each user's share first. The events of a
-/// user are taken in their order: whoever asked first is served first.
+/// user are taken in their order: whoever asked first is served first. Only who asks in the very moment in which the
+/// kernel shows a crowd may come before those of it that are not taken yet.
 ///
 /// - Parameter users: whose each event is, below EVENT_USERS.
 void events_take(
