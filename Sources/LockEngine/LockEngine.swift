@@ -214,18 +214,14 @@ public final class LockEngine {
   func sessionClosed(_ session: SessionID, now: BootInstant) {
     guard let record = sessions[session], !record.isClosing else { return }
     record.isClosing = true
-    // Waits go first: a lock that this session gives up must not pass to a wait of its own.
-    let waiters = record.waits.values.sorted { $0.request.request.rawValue < $1.request.request.rawValue }
-    for waiter in waiters {
-      remove(waiter, now: now)
-      waiter.partOf?.finish()
-    }
+    let closing = ClosingSession(record)
+    // What has several names takes no other one.
+    for waiter in closing.waits { waiter.partOf?.finish() }
     for multi in record.requestsForReplicas {
       endAcknowledging(multi)
       multi.finish()
     }
-    goOnClosing(record, now: now)
-    for lock in waiters.map(\.lock).sorted(by: { $0.serial < $1.serial }) { advance(lock, now: now) }
+    goOnClosing(closing, now: now)
   }
 
   /// Reports an event to those who watch.

@@ -279,6 +279,35 @@ import Testing
     #expect(script.engine.gauges.held == 0)
   }
 
+  /// Nobody's lock passes to somebody who is gone meanwhile.
+  @Test(arguments: [(2, 16), (2, 40), (12, 40), (60, 16)])
+  func sessionsThatWaitAreClosedInSlices(sessions: Int, waitsEach: Int) {
+    let script = script(sessions + 2)
+    let (holder, last) = (SessionID(1), SessionID(UInt64(sessions + 2)))
+    let gone = (2...(sessions + 1)).map { SessionID(UInt64($0)) }
+    for index in 0..<waitsEach {
+      script.acquire(holder, "\(index)")
+      for session in gone { script.acquire(session, "\(index)", wait: 60_000) }
+      script.acquire(last, "\(index)", wait: 60_000)
+    }
+    _ = script.take()
+    let waits = sessions * waitsEach
+    #expect(script.engine.gauges.waiting == waits + waitsEach)
+    script.isOneTurn = true
+    for session in gone { script.feed(.sessionClosed(session)) }
+    let ended = waits + waitsEach - script.engine.gauges.waiting
+    #expect(ended <= waitsEach + 4 * Self.steps)
+    #expect(ended >= min(waits, Self.steps))
+    for index in 0..<waitsEach { script.release(holder, "\(index)") }
+    script.isOneTurn = false
+    _ = settle(script) { effects in
+      for case .reply(let session, _, _) in effects { #expect(!gone.contains(session)) }
+    }
+    #expect(script.engine.gauges.waiting == 0 && script.engine.gauges.sessions == 2)
+    #expect(script.engine.gauges.held == waitsEach)
+    #expect(script.engine.isIdle(holder) && !script.engine.isIdle(last))
+  }
+
   /// The sidecar tells it again in each turn.
   @Test(arguments: [1, 12])
   func holdsOfHalfClosedSessionsEndInSlices(sessions: Int) {

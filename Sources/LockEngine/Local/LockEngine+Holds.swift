@@ -28,7 +28,7 @@ extension LockEngine {
 
   func grant(_ waiter: Waiter, _ token: Token, under lease: HostLease?, now: BootInstant) {
     remove(waiter, now: now)
-    guard let session = sessions[waiter.request.session] else { return }
+    guard let session = sessions[waiter.request.session], !session.isClosing else { return }
     let hold = grant(
       waiter.request, waiter.lock, to: session, token, under: lease, partOf: waiter.partOf, now: now)
     if waiter.partOf == nil {

@@ -159,6 +159,8 @@ extension LockEngine {
   /// Answers a waiter without success. The caller advances the lock.
   func refuse(_ waiter: Waiter, _ refusal: Refusal, now: BootInstant) {
     remove(waiter, now: now)
+    // Nobody is there who asks.
+    if sessions[waiter.request.session]?.isClosing == true { return }
     if !waiter.isTry { observe(waiter.lock, .gaveUp(waiter.request.session, waiters: waiter.lock.queue.count)) }
     if let multi = waiter.partOf { return abandon(multi, refusal, now: now) }
     refuse(waiter.request, refusal)

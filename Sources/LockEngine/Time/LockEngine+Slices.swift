@@ -53,10 +53,10 @@ struct TurnSteps {
 struct PutOffWork {
   /// Since when there is any; nil when there is none.
   fileprivate(set) var since: BootInstant?
-  /// Holds ended in this turn, of sessions that are gone or half-closed.
+  /// Holds and waits ended in this turn, of sessions that are gone or half-closed.
   fileprivate(set) var closedInTurn = 0
-  /// Sessions whose connection is gone and that still have holds.
-  fileprivate(set) var closing: Deque<SessionRecord> = []
+  /// Sessions whose connection is gone and that still have waits or holds.
+  fileprivate(set) var closing: Deque<ClosingSession> = []
   /// Locks whose queues are to be served further.
   fileprivate var locks: Deque<LockRecord> = []
   /// Locks whose waiters and holds end because the daemon stops.
@@ -71,6 +71,22 @@ struct PutOffWork {
   fileprivate var isEmpty: Bool {
     closing.isEmpty && locks.isEmpty && stopping.isEmpty && losses.isEmpty && telling.isEmpty && searches.isEmpty
   }
+}
+
+/// A session whose connection is gone, and what there is left of it to end.
+struct ClosingSession {
+  let record: SessionRecord
+  /// Its waits that may still stand in queues, the first one last.
+  private(set) var waits: [Waiter]
+
+  init(_ record: SessionRecord) {
+    self.record = record
+    waits = record.waits.values.sorted { $0.request.request.rawValue > $1.request.request.rawValue }
+  }
+
+  var isOver: Bool { waits.isEmpty && record.firstHold == nil }
+
+  mutating func takeWait() -> Waiter? { waits.popLast() }
 }
 
 /// Locks whose waiters and holds end because the daemon stops. Users take turns: who has little does not wait for somebody
@@ -138,9 +154,9 @@ extension LockEngine {
     turnSteps.deadlines = stepsLeft
     stepsLeft = turnSteps.rest
     // Round robin, so that a session with many holds does not keep back the others.
-    while !mustPutOff, let record = putOff.closing.popFirst() {
-      endHolds(of: record, atMost: Self.holdsInTurn, now: now)
-      if record.firstHold == nil { sessions.remove(record) } else { putOff.closing.append(record) }
+    while !mustPutOff, var closing = putOff.closing.popFirst() {
+      end(&closing, atMost: Self.endedInTurn, now: now)
+      if closing.isOver { sessions.remove(closing.record) } else { putOff.closing.append(closing) }
     }
     var count = putOff.locks.count
     while count > 0, !mustPutOff, let lock = putOff.locks.popFirst() {
@@ -243,17 +259,19 @@ extension LockEngine {
 
   // MARK: Sessions
 
-  /// Ends the holds of a session that is gone: at once, or in the next turns if they are very many.
-  func goOnClosing(_ record: SessionRecord, now: BootInstant) {
-    // Very many may close at once. Sessions with few holds do not wait for those with many.
-    let isLittle = record.holdCount <= Self.holdsInTurn
+  /// Ends the waits and holds of a session that is gone: at once, or in the next turns if they are very many.
+  func goOnClosing(_ closing: ClosingSession, now: BootInstant) {
+    var closing = closing
+    // Very many may close at once. Sessions with few waits and holds do not wait for those with many.
+    let count = closing.waits.count + closing.record.holdCount
+    let isLittle = count <= Self.endedInTurn
     let most = isLittle ? 4 * configuration.stepsPerSlice : configuration.stepsPerSlice
     if putOff.closedInTurn < most, isLittle || putOff.closing.isEmpty {
-      putOff.closedInTurn += record.holdCount
-      endHolds(of: record, atMost: .max, now: now)
+      putOff.closedInTurn += count
+      end(&closing, atMost: .max, now: now)
     }
-    guard record.firstHold != nil else { return sessions.remove(record) }
-    putOff.closing.append(record)
+    guard !closing.isOver else { return sessions.remove(closing.record) }
+    putOff.closing.append(closing)
     putOffRest(now: now)
   }
 
@@ -272,15 +290,22 @@ extension LockEngine {
     turnSteps = TurnSteps(configuration.stepsPerSlice)
   }
 
-  /// Holds of one session that end before it is the next one's turn.
-  private static let holdsInTurn = 16
+  /// Waits and holds of one session that end before it is the next one's turn.
+  private static let endedInTurn = 16
 
-  private func endHolds(of record: SessionRecord, atMost count: Int, now: BootInstant) {
+  /// Waits go first: a lock that this session gives up must not pass to a wait of its own.
+  private func end(_ closing: inout ClosingSession, atMost count: Int, now: BootInstant) {
     var locks: [LockRecord] = []
-    while !mustPutOff, locks.count < count, let hold = record.firstHold {
+    while !mustPutOff, locks.count < count, let waiter = closing.takeWait() {
+      stepsLeft -= 1
+      // It may have been served or refused meanwhile.
+      if !waiter.isOver { remove(waiter, now: now) }
+      locks.append(waiter.lock)
+    }
+    while !mustPutOff, locks.count < count, let hold = closing.record.firstHold {
       stepsLeft -= 1
       end(hold)
-      observe(hold.lock, .released(record.id, hold.token))
+      observe(hold.lock, .released(closing.record.id, hold.token))
       locks.append(hold.lock)
     }
     for lock in locks { advance(lock, now: now) }
@@ -288,6 +313,6 @@ extension LockEngine {
 
   /// Whether a session that is gone still has a hold of this lock. Nobody shall be told that it is in use.
   func isBeingFreed(_ lock: LockRecord) -> Bool {
-    putOff.closing.contains { $0.holds(of: lock.name).first != nil }
+    putOff.closing.contains { $0.record.holds(of: lock.name).first != nil }
   }
 }
