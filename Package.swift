@@ -110,10 +110,12 @@ let package = Package(
       ],
       swiftSettings: strict),
     .target(name: "CSupervise"),
+    .target(name: "CLimitServer"),
     .executableTarget(
       name: "sidelock",
       dependencies: [
-        "CLinux", "SidelockClient", "CSupervise", "ProcessSupport", "SystemStrings", argumentParser, nioCore, nioPosix,
+        "CLimitServer", "CLinux", "SidelockClient", "CSupervise", "ProcessSupport", "SystemStrings", argumentParser,
+        nioCore, nioPosix,
       ],
       swiftSettings: strict),
 

@@ -1,6 +1,10 @@
 """`sidelock bench`: every scenario runs and tells what it should. How fast anything is is not judged here."""
 
+import glob
 import json
+import os
+import signal
+import sys
 
 from harness.command import Command
 from harness.waiting import wait_until
@@ -12,11 +16,13 @@ def test_every_scenario_tells_its_figures(lab):
     redis = lab.redis()
     first, second = (lab.daemon(redis) for _ in range(2))
     status, out, err = Command(lab, first).run(
-        "bench", "--scenario", "all", "--other-socket", second.socket_path, "--redis-socket", redis.socket_path, *SMALL)
+        "bench", "--scenario", "all", "--other-socket", second.socket_path, "--redis-socket", redis.socket_path,
+        "--python", sys.executable, *SMALL)
     assert (status, err) == (0, "")
     results = json.loads(out)["results"]
     assert {result["scenario"] for result in results} == {
-        "echo", "redis", "distinct", "cold", "one", "contended", "crash", "cross-host", "many-clients", "many-locks"}
+        "echo", "limit", "redis", "raw", "distinct", "cold", "one", "contended", "crash", "cross-host", "many-clients",
+        "many-locks", "python"}
     for result in results:
         if "count" in result:
             assert result["count"] > 0, result
@@ -30,6 +36,14 @@ def test_every_scenario_tells_its_figures(lab):
         figures.update(result)
     assert 0 < figures["share_held"] <= 1 and 0 <= figures["fairness"] <= 1
     assert figures["locks_lost"] == 0
+    assert figures["share_of_limit"] > 0
+    of_limit = {result["scenario"]: result["ratio_to_limit"] for result in results if "ratio_to_limit" in result}
+    assert set(of_limit) == {"echo", "limit", "raw", "distinct", "cold", "one"}
+    assert of_limit["limit"] == 1
+    kinds = [result["measured"] for result in results if result["scenario"] == "python"]
+    assert kinds == ["cycle, sidelock", "cycle, raw", "cycle, redis-py"]
+    assert figures["of_raw"] > 0 and figures["of_redis_py"] > 0
+    assert not redis.admin.keys("bench-*")
     assert figures["resident_mb"] > 0
     # Nothing stays behind.
     client = first.client()
@@ -41,7 +55,7 @@ def test_without_redis_the_figures_about_it_are_absent(lab):
     status, out, err = Command(lab, daemon).run("bench", "--scenario", "distinct", *SMALL)
     assert (status, err) == (0, "")
     results = json.loads(out)["results"]
-    assert [result["scenario"] for result in results] == ["echo", "distinct"] * 2
+    assert [result["scenario"] for result in results] == ["echo", "limit", "distinct"] * 2
     assert not any("redis_commands_per_cycle" in result for result in results)
 
 
@@ -49,3 +63,37 @@ def test_no_daemon_is_told_at_once(lab):
     status, out, err = Command(lab, lab.daemon()).run("bench", "--socket", lab.directory / "none")
     assert (status, out) == (69, "")
     assert "no daemon listens" in err
+
+
+def test_locks_without_a_daemon_are_compared_where_asked_for(lab):
+    redis = lab.redis()
+    bench = Command(lab, lab.daemon(redis))
+    status, out, _ = bench.run("bench", "--compare", "--scenario", "distinct", *SMALL)
+    assert (status, out) == (64, "")
+    arguments = ["bench", "--compare", "--scenario", "distinct", "--redis-socket", redis.socket_path, *SMALL]
+    status, out, err = bench.run(*arguments, "--python", sys.executable)
+    assert (status, err) == (0, "")
+    scenarios = [result["scenario"] for result in json.loads(out)["results"]]
+    assert scenarios == ["echo", "limit", "raw", "distinct"] * 2 + ["python"] * 3
+    # An interpreter that is not there, one that measures nothing, one without the library.
+    for python, word in (("/nonexistent/python", "/nonexistent/python"), ("false", "--python")):
+        status, _, err = bench.run(*arguments, "--python", python)
+        assert status != 0 and word in err
+    bare = lab.directory / "python"
+    bare.write_text(f"#!/bin/sh\nexec {sys.executable} -I -S \"$@\"\n")
+    os.chmod(bare, 0o755)
+    status, out, err = bench.run(*arguments, "--python", bare)
+    assert status == 0 and "pip install redis" in err
+    measured = [result["measured"] for result in json.loads(out)["results"] if result["scenario"] == "python"]
+    assert measured == ["cycle, sidelock", "cycle, raw"]
+
+
+def test_nothing_stays_when_the_benchmark_is_ended(lab):
+    bench = Command(lab, lab.daemon())
+    before = set(glob.glob("/tmp/sidelock-bench-*"))
+    process = bench.start("bench", "--scenario", "distinct", "--seconds", "100", "--connections", "1")
+    wait_until(lambda: set(glob.glob("/tmp/sidelock-bench-*/limit.sock.one")) - before, "the servers")
+    made = {os.path.dirname(path) for path in glob.glob("/tmp/sidelock-bench-*/limit.sock.one")} - before
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not any(os.path.exists(path) for path in made), "the end of the servers")

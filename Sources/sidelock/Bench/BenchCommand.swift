@@ -7,7 +7,9 @@ import SystemStrings
 /// What can be measured.
 enum BenchScenario: String, CaseIterable, ExpressibleByArgument {
   case echo
+  case limit
   case redis
+  case raw
   case distinct
   case cold
   case one
@@ -16,17 +18,29 @@ enum BenchScenario: String, CaseIterable, ExpressibleByArgument {
   case crossHost = "cross-host"
   case manyClients = "many-clients"
   case manyLocks = "many-locks"
+  case python
 
   /// Whether it is nothing but cycles; such scenarios take turns.
   var isCycle: Bool {
     switch self {
-    case .echo, .redis, .distinct, .cold, .one: true
-    case .contended, .crash, .crossHost, .manyClients, .manyLocks: false
+    case .echo, .limit, .redis, .raw, .distinct, .cold, .one: true
+    case .contended, .crash, .crossHost, .manyClients, .manyLocks, .python: false
     }
   }
 
   /// Whether it talks to the daemon.
-  var isOfDaemon: Bool { self != .echo && self != .redis }
+  var isOfDaemon: Bool {
+    switch self {
+    case .echo, .limit, .redis, .raw: false
+    case .distinct, .cold, .one, .contended, .crash, .crossHost, .manyClients, .manyLocks, .python: true
+    }
+  }
+
+  /// Whether it is measured only where `--compare` or its name asks for it.
+  var isComparison: Bool { self == .raw || self == .python }
+
+  /// Whether it talks to Redis itself.
+  var isOfRedis: Bool { self == .redis || isComparison }
 }
 
 struct BenchCommand: ParsableCommand {
@@ -39,7 +53,13 @@ struct BenchCommand: ParsableCommand {
         turns, for each number of connections:
           echo          the lines of a cycle, sent to a server that only sends them
                         back: same event library, same kind of socket, one thread
+          limit         the same to a server in C that answers as the daemon would
+                        and parses, checks and stores nothing: the least that a
+                        lock behind a socket can cost
           redis         PING to the server at --redis-socket
+          raw           a lock without a daemon: SET NX PX, and a script that
+                        compares and deletes, over a connection to Redis for each
+                        client
           distinct      each connection has --names locks of its own
           cold          every lock is new
           one           all compete for one lock; a cycle includes the wait
@@ -47,7 +67,8 @@ struct BenchCommand: ParsableCommand {
           contended     --clients compete for one lock, each holds it for --hold-ms
                         and comes back after --pause-ms: the part of the time that
                         the lock is held, and the least served client by the best
-                        served. With --other-socket once more over both daemons
+                        served; first at the limit server. With --other-socket once
+                        more over both daemons
           crash         from the SIGKILL of a holder, and from the close of its
                         socket, to the grant to a client that waits; and how much
                         of that the kernel takes to end the killed process
@@ -56,11 +77,15 @@ struct BenchCommand: ParsableCommand {
           many-clients  --idle connections that do nothing, then wait for one lock
           many-locks    --locks locks that are held: memory, the cost of renewing
                         them, and of a cycle beside them
+          python        one process in Python: a cycle by the daemon's protocol, by
+                        the raw scheme and, where that library is, by redis-py's
+                        lock, by turns
         Without --scenario: all but many-clients and many-locks, as far as the
-        sockets are given. "all" stands for all of them.
+        sockets are given; raw and python with --compare. "all" stands for all.
 
       FIGURES
-        OF ECHO is the cycles per second by those of echo with as many connections.
+        OF ECHO and OF LIMIT are the cycles per second by those of echo and of limit
+        with as many connections.
         REDIS/CYCLE counts the daemon's Redis commands. CPU is the daemon's
         processor time as the kernel counts it; it and the memory need a daemon
         whose process can be found through its socket, or --daemon-pid. What a
@@ -74,6 +99,7 @@ struct BenchCommand: ParsableCommand {
         sidelock bench
         sidelock bench --scenario distinct cold --seconds 10 --connections 1,64
         sidelock bench --scenario contended --clients 32 --hold-ms 5 --pause-ms 0
+        sidelock bench --compare --redis-socket /run/redis/redis-server.sock
         sidelock bench --scenario all --other-socket /run/other/sidelock.sock --json
       """)
 
@@ -121,8 +147,15 @@ struct BenchCommand: ParsableCommand {
   var otherSocket: String?
 
   @Option(
-    help: ArgumentHelp("The Unix socket of a Redis server, for its round trip as a yardstick.", valueName: "path"))
+    help: ArgumentHelp(
+      "The Unix socket of a Redis server, for its round trip and for locks without a daemon.", valueName: "path"))
   var redisSocket: String?
+
+  @Flag(help: "Measure raw and python as well; needs --redis-socket.")
+  var compare = false
+
+  @Option(help: ArgumentHelp("The interpreter for python.", valueName: "command"))
+  var python = "python3"
 
   @Option(
     name: .customLong("daemon-pid"),
@@ -131,6 +164,9 @@ struct BenchCommand: ParsableCommand {
 
   @Option(name: .customLong("echo-server"), help: .private)
   var echoServer: String?
+
+  @Option(name: .customLong("limit-server"), help: .private)
+  var limitServer: String?
 
   func validate() throws {
     func check(_ value: Double, _ range: ClosedRange<Double>, _ option: String) throws {
@@ -164,11 +200,12 @@ struct BenchCommand: ParsableCommand {
   func scenarios() throws -> [BenchScenario] {
     var wanted: Set<BenchScenario> = []
     if scenario.isEmpty || scenario.contains("all") {
-      wanted = Set(BenchScenario.allCases)
+      wanted = Set(BenchScenario.allCases.filter { !$0.isComparison || scenario.contains("all") })
       if scenario.isEmpty { wanted.subtract([.manyClients, .manyLocks]) }
       if otherSocket == nil { wanted.remove(.crossHost) }
-      if redisSocket == nil { wanted.remove(.redis) }
+      if redisSocket == nil { wanted = wanted.filter { !$0.isOfRedis } }
     }
+    if compare { wanted.formUnion(BenchScenario.allCases.filter(\.isComparison)) }
     for name in scenario where name != "all" {
       guard let one = BenchScenario(rawValue: name) else {
         let names = BenchScenario.allCases.map(\.rawValue).joined(separator: ", ")
@@ -177,14 +214,17 @@ struct BenchCommand: ParsableCommand {
       wanted.insert(one)
     }
     if wanted.contains(.crossHost), otherSocket == nil { throw ValidationError("cross-host needs --other-socket.") }
-    if wanted.contains(.redis), redisSocket == nil { throw ValidationError("redis needs --redis-socket.") }
-    // A ratio to echo needs echo.
-    if wanted.contains(where: { $0.isCycle && $0 != .redis }) { wanted.insert(.echo) }
+    if redisSocket == nil, let one = BenchScenario.allCases.first(where: { $0.isOfRedis && wanted.contains($0) }) {
+      throw ValidationError(compare ? "--compare needs --redis-socket." : "\(one.rawValue) needs --redis-socket.")
+    }
+    // A ratio needs its yardstick.
+    if wanted.contains(where: { $0.isCycle && $0 != .redis }) { wanted.formUnion([.echo, .limit]) }
     return BenchScenario.allCases.filter { wanted.contains($0) }
   }
 
   func run() throws {
     if let echoServer { return try EchoServer.serve(path: echoServer) }
+    if let limitServer { return try LimitServer.serve(path: limitServer) }
     let path = connection.path
     let scenarios = try scenarios()
     let counts = try connectionCounts()
@@ -226,16 +266,19 @@ struct BenchRun {
   let connectionCounts: [Int]
 
   func measure(into figures: inout [Figures]) throws(SidelockError) {
+    if let redis = command.redisSocket, scenarios.contains(where: \.isOfRedis) { try Self.checkRedis(redis) }
+    let yardsticks = try Yardsticks()
     let cycles = scenarios.filter(\.isCycle)
-    if !cycles.isEmpty { figures += try measureCycles(cycles) }
-    for scenario in scenarios where !scenario.isCycle { figures += try measure(scenario) }
+    if !cycles.isEmpty { figures += try measureCycles(cycles, beside: yardsticks) }
+    for scenario in scenarios where !scenario.isCycle { figures += try measure(scenario, beside: yardsticks) }
   }
 
-  private func measureCycles(_ cycles: [BenchScenario]) throws(SidelockError) -> [Figures] {
-    if let redis = command.redisSocket, cycles.contains(.redis) { try Self.checkRedis(redis) }
-    let echo = try EchoProcess()
+  private func measureCycles(
+    _ cycles: [BenchScenario], beside yardsticks: Yardsticks
+  ) throws(SidelockError) -> [Figures] {
     let bench = CycleScenarios(
-      daemon: socket, echo: echo.path, redis: command.redisSocket, names: command.names, seconds: command.seconds)
+      daemon: socket, yardsticks: yardsticks, redis: command.redisSocket, names: command.names,
+      seconds: command.seconds)
     var figures: [Figures] = []
     for (index, count) in connectionCounts.enumerated() {
       figures += try bench.measure(cycles, connections: count, probe: probe) { done in
@@ -245,26 +288,36 @@ struct BenchRun {
     return figures
   }
 
-  private func measure(_ scenario: BenchScenario) throws(SidelockError) -> [Figures] {
+  private func measure(
+    _ scenario: BenchScenario, beside yardsticks: Yardsticks
+  ) throws(SidelockError) -> [Figures] {
     func progress(_ done: Double) { Self.show(scenario.rawValue, done) }
     progress(0)
     let deaths = DeathScenarios(socket: socket, otherSocket: command.otherSocket, rounds: command.kills)
     let crowd = CrowdScenarios(socket: socket, seconds: command.seconds, probe: probe)
     switch scenario {
     case .contended:
-      let alone = try contended(sockets: [socket])
-      guard let other = command.otherSocket else { return alone }
-      progress(0.5)
-      return alone + (try contended(sockets: [socket, other]))
+      let places = [[socket]] + (command.otherSocket.map { [[socket, $0]] } ?? [])
+      let limit = try contest(sockets: [yardsticks.limitOfOne])
+      var figures = limit.figures(usage: DaemonUsage(), at: "the limit server")
+      for (index, sockets) in places.enumerated() {
+        progress(Double(index + 1) / Double(places.count + 1))
+        figures += try contended(sockets: sockets, shareOfLimit: limit.shareHeld)
+      }
+      return figures
     case .crash: return try deaths.crash(progress: progress)
     case .crossHost: return try deaths.crossHost(progress: progress)
     case .manyClients: return try crowd.manyClients(command.idle, progress: progress)
     case .manyLocks: return try crowd.manyLocks(command.locks, progress: progress)
-    case .echo, .redis, .distinct, .cold, .one: return []
+    case .python:
+      let comparison = PythonComparison(
+        interpreter: command.python, daemon: socket, redis: command.redisSocket ?? "", seconds: command.seconds)
+      return try comparison.measure()
+    case .echo, .limit, .redis, .raw, .distinct, .cold, .one: return []
     }
   }
 
-  private func contended(sockets: [String]) throws(SidelockError) -> [Figures] {
+  private func contended(sockets: [String], shareOfLimit: Double) throws(SidelockError) -> [Figures] {
     var probes = [probe]
     for socket in sockets.dropFirst() { probes.append(try DaemonProbe(path: socket, process: nil)) }
     func usage() throws(SidelockError) -> DaemonUsage {
@@ -272,12 +325,22 @@ struct BenchRun {
       for probe in probes { sum = sum + (try probe.usage()) }
       return sum
     }
+    let early = try usage()
+    let contest = try contest(sockets: sockets)
+    var figures = contest.figures(usage: try usage() - early, at: sockets.count > 1 ? "two hosts" : nil)
+    if shareOfLimit > 0 {
+      figures[0].add(
+        "share_of_limit", contest.shareHeld / shareOfLimit, digits: 3, "share_held by that of the limit server")
+    }
+    return figures
+  }
+
+  private func contest(sockets: [String]) throws(SidelockError) -> ContendedScenario {
     let contest = try ContendedScenario(
       sockets: sockets, clients: command.clients, holdNanoseconds: UInt64(command.holdMilliseconds * 1e6),
       pauseNanoseconds: UInt64(command.pauseMilliseconds * 1e6))
-    let early = try usage()
     try contest.run(nanoseconds: UInt64(command.seconds * 1e9))
-    return contest.figures(usage: try usage() - early, hosts: sockets.count)
+    return contest
   }
 
   /// Adds the p50 of one client, divided by the round trips that its cycle takes at least.
@@ -305,7 +368,8 @@ struct BenchRun {
       case .crossHost:
         let meaning = "p50 of \(figures.measured) by one Redis and one echo round trip"
         figures.add("trips", redis.map { own / ($0 + echo) }, digits: 2, meaning)
-      case .echo, .redis, .distinct, .cold, .one, .contended, .crash, .manyClients, .manyLocks: break
+      case .echo, .limit, .redis, .raw, .distinct, .cold, .one, .contended, .crash, .manyClients, .manyLocks, .python:
+        break
       }
       return figures
     }

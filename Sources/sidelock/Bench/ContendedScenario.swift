@@ -133,23 +133,23 @@ final class ContendedScenario {
     if let holder, case .holding(let since, _) = states[holder] { heldNanoseconds += end - min(since, end) }
   }
 
-  func figures(usage: DaemonUsage, hosts: Int) -> [Figures] {
+  /// The part of the time that somebody had the lock.
+  var shareHeld: Double { min(1, Double(heldNanoseconds) / Double(max(1, windowNanoseconds))) }
+
+  /// - Parameter place: where it was, for people; nil: at one daemon.
+  func figures(usage: DaemonUsage, at place: String?) -> [Figures] {
     let grants = served.reduce(0, +)
-    let window = Double(max(1, windowNanoseconds))
+    let suffix = place.map { ", \($0)" } ?? ""
     var handover = Figures(
-      scenario: .contended, clients: clients.count, measured: hosts > 1 ? "hand-over, 2 hosts" : "hand-over",
-      latencies: Latencies(handovers))
+      scenario: .contended, clients: clients.count, measured: "hand-over\(suffix)", latencies: Latencies(handovers))
     handover.take(usage, cycles: grants)
     let wait = Figures(
-      scenario: .contended, clients: clients.count, measured: hosts > 1 ? "wait, 2 hosts" : "wait",
-      latencies: Latencies(waits), perSecond: Double(grants) * 1e9 / window)
-    let place = hosts > 1 ? ", clients on two hosts" : ""
-    handover.add(
-      "share_held", min(1, Double(heldNanoseconds) / window), digits: 3,
-      "part of the time that the lock was held\(place)")
+      scenario: .contended, clients: clients.count, measured: "wait\(suffix)", latencies: Latencies(waits),
+      perSecond: Double(grants) * 1e9 / Double(max(1, windowNanoseconds)))
+    handover.add("share_held", shareHeld, digits: 3, "part of the time that the lock was held\(suffix)")
     let fairness = Double(served.min() ?? 0) / Double(max(1, served.max() ?? 0))
     handover.add(
-      "fairness", fairness, digits: 3, "grants of the least served client by those of the best served\(place)")
+      "fairness", fairness, digits: 3, "grants of the least served client by those of the best served\(suffix)")
     return [handover, wait]
   }
 }

@@ -7,8 +7,8 @@ struct CycleScenarios {
   static let rounds = 5
 
   let daemon: String
-  let echo: String
-  /// The socket of a Redis server, for its round trip as a yardstick.
+  let yardsticks: Yardsticks
+  /// The socket of a Redis server, for its round trip and for locks without a daemon.
   let redis: String?
   /// How many names each connection takes in turn in `distinct`.
   let names: Int
@@ -22,12 +22,15 @@ struct CycleScenarios {
   func measure(
     _ scenarios: [BenchScenario], connections: Int, probe: DaemonProbe, progress: (Double) -> Void
   ) throws(SidelockError) -> [Figures] {
+    let raw = try redis.flatMap { redis throws(SidelockError) in
+      scenarios.contains(.raw) ? try RawScheme(redis: redis) : nil
+    }
     var totals: [BenchScenario: Total] = [:]
     for round in 0..<Self.rounds {
       progress(Double(round) / Double(Self.rounds))
       for scenario in scenarios {
         let generator = try LoadGenerator(
-          path: path(scenario), scripts: (0..<connections).map { script(scenario, connection: $0) },
+          path: path(scenario), scripts: (0..<connections).map { script(scenario, connection: $0, raw: raw) },
           checksResults: scenario.isOfDaemon)
         // Neither side's first steps count.
         _ = try generator.run(nanoseconds: 20_000_000)
@@ -50,8 +53,9 @@ struct CycleScenarios {
         scenario: scenario, clients: connections, measured: scenario == .redis ? "PING" : "cycle",
         latencies: Latencies(total.sample.cycleNanoseconds), perSecond: rate(scenario))
       // A PING is one trip, a cycle is two.
-      if scenario != .redis, let own = rate(scenario), let yardstick = rate(.echo) {
-        figures.ratioToEcho = own / yardstick
+      if scenario != .redis, let own = rate(scenario) {
+        figures.ratioToEcho = rate(.echo).map { own / $0 }
+        figures.ratioToLimit = rate(.limit).map { own / $0 }
       }
       if scenario.isOfDaemon { figures.take(total.usage, cycles: total.sample.cycleNanoseconds.count) }
       return figures
@@ -60,15 +64,17 @@ struct CycleScenarios {
 
   private func path(_ scenario: BenchScenario) -> String {
     switch scenario {
-    case .echo: echo
-    case .redis: redis ?? ""
-    case .distinct, .cold, .one, .contended, .crash, .crossHost, .manyClients, .manyLocks: daemon
+    case .echo: yardsticks.echo
+    case .limit: yardsticks.limit
+    case .redis, .raw: redis ?? ""
+    case .distinct, .cold, .one, .contended, .crash, .crossHost, .manyClients, .manyLocks, .python: daemon
     }
   }
 
   /// The lines of one connection.
-  func script(_ scenario: BenchScenario, connection: Int) -> LoadGenerator.Script {
+  func script(_ scenario: BenchScenario, connection: Int, raw: RawScheme?) -> LoadGenerator.Script {
     switch scenario {
+    case .raw: return LoadGenerator.Script(lines: raw?.lines(connection: connection) ?? [])
     case .redis: return LoadGenerator.Script(lines: [Array("PING\r\n".utf8)], cycleLines: 1)
     case .cold:
       // The time makes the names of two runs of the same process number differ.
@@ -76,7 +82,7 @@ struct CycleScenarios {
       let digits = String(repeating: "0", count: LoadGenerator.Script.counterDigits)
       let lines = [BenchLine.acquire(name + digits), BenchLine.release(name + digits)]
       return LoadGenerator.Script(lines: lines, counterOffsets: lines.map { Self.end(of: name, in: $0) })
-    case .echo, .distinct, .one, .contended, .crash, .crossHost, .manyClients, .manyLocks:
+    case .echo, .limit, .distinct, .one, .contended, .crash, .crossHost, .manyClients, .manyLocks, .python:
       let count = scenario == .one ? 1 : names
       var lines: [[UInt8]] = []
       for index in 0..<count {

@@ -8,8 +8,7 @@ import SidelockClient
 enum EchoServer {
   /// Serves at `path` until it is dismissed, and removes the socket and its directory then.
   static func serve(path: String) throws {
-    // Ctrl-C is for the benchmark. Its end dismisses this server, which must still remove its socket.
-    signal(SIGINT, SIG_IGN)
+    HelperProcess.passOverSignals()
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let channel = try ServerBootstrap(group: group)
       .serverChannelOption(.backlog, value: 1024)
@@ -20,8 +19,7 @@ enum EchoServer {
       .wait()
     try HelperProcess.serveUntilDismissed()
     try channel.close().wait()
-    unlink(path)
-    if let end = path.lastIndex(of: "/") { rmdir(String(path[..<end])) }
+    HelperProcess.remove(socket: path)
     try group.syncShutdownGracefully()
   }
 }
@@ -53,18 +51,29 @@ private final class EchoHandler: ChannelInboundHandler {
   }
 }
 
-/// An echo server in a process of its own, for as long as this object lives.
-final class EchoProcess {
-  /// Where it listens.
-  let path: String
-  private let process: HelperProcess
+/// The servers to measure beside the daemon, each in a process of its own, for as long as this object lives.
+final class Yardsticks {
+  /// Where the echo server listens, and the limit server, which grants everything at once.
+  let echo: String
+  let limit: String
+  /// Where the clients of the limit server have one lock in common.
+  let limitOfOne: String
+
+  private let directory: String
+  private let processes: [HelperProcess]
 
   init() throws(SidelockError) {
     var template = Array("/tmp/sidelock-bench-XXXXXX".utf8CString)
     guard mkdtemp(&template) != nil else {
-      throw SidelockError(reason: .noDaemon, message: "no echo server: mkdtemp: \(UnixSocket.describe(errno))")
+      throw SidelockError(
+        reason: .noDaemon, message: "no servers to measure beside: mkdtemp: \(UnixSocket.describe(errno))")
     }
-    path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self) + "/echo.sock"
-    process = try HelperProcess(bench: ["--echo-server", path])
+    directory = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    echo = directory + "/echo.sock"
+    limit = directory + "/limit.sock"
+    limitOfOne = LimitServer.pathOfOne(limit)
+    processes = [
+      try HelperProcess(bench: ["--echo-server", echo]), try HelperProcess(bench: ["--limit-server", limit]),
+    ]
   }
 }

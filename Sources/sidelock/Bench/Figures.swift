@@ -48,6 +48,8 @@ struct Figures {
   var perSecond: Double?
   /// `perSecond` by that of the echo server with as many clients.
   var ratioToEcho: Double?
+  /// `perSecond` by that of the limit server with as many clients.
+  var ratioToLimit: Double?
   var redisCommandsPerCycle: Double?
   /// The daemon's processor time for a request.
   var cpuMicrosecondsPerRequest: Double?
@@ -73,9 +75,9 @@ enum Report {
   static func lines(_ figures: [Figures]) -> [String] {
     var times = Table(
       headings: [
-        "SCENARIO", "TIME OF", "CLIENTS", "COUNT", "PER S", "OF ECHO", "P50 µs", "P90 µs", "P99 µs", "P99.9 µs",
-        "MAX µs", "REDIS/CYCLE", "CPU µs/REQUEST",
-      ], rightAligned: Set(2...12))
+        "SCENARIO", "TIME OF", "CLIENTS", "COUNT", "PER S", "OF ECHO", "OF LIMIT", "P50 µs", "P90 µs", "P99 µs",
+        "P99.9 µs", "MAX µs", "REDIS/CYCLE", "CPU µs/REQUEST",
+      ], rightAligned: Set(2...13))
     var singles = Table(headings: ["SCENARIO", "FIGURE", "VALUE", "MEANING"], rightAligned: [2])
     var haveTimes = false
     var haveSingles = false
@@ -86,6 +88,7 @@ enum Report {
           [
             figure.scenario.rawValue, figure.measured, "\(figure.clients)", "\(latencies.count)",
             text(figure.perSecond, digits: 0), text(figure.ratioToEcho, digits: 2),
+            text(figure.ratioToLimit, digits: 2),
           ] + Latencies.permilles.map { fixed(latencies.microseconds(permille: $0.1), digits: 1) } + [
             text(figure.redisCommandsPerCycle, digits: 2), text(figure.cpuMicrosecondsPerRequest, digits: 1),
           ])
@@ -111,6 +114,7 @@ enum Report {
       }
       if let value = figure.perSecond { object.append("per_second", .double(value)) }
       if let value = figure.ratioToEcho { object.append("ratio_to_echo", .double(value)) }
+      if let value = figure.ratioToLimit { object.append("ratio_to_limit", .double(value)) }
       if let value = figure.redisCommandsPerCycle { object.append("redis_commands_per_cycle", .double(value)) }
       if let value = figure.cpuMicrosecondsPerRequest {
         object.append("daemon_cpu_microseconds_per_request", .double(value))

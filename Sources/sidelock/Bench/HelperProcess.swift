@@ -58,6 +58,13 @@ final class HelperProcess {
     throw Self.failure("\(program) does not come to rest")
   }
 
+  /// All that it prints until it ends.
+  func output() throws(SidelockError) -> [UInt8] {
+    var bytes: [UInt8] = []
+    while let more = try Descriptor.read(lifeline), !more.isEmpty { bytes += more }
+    return bytes
+  }
+
   /// Returns when the kernel has closed the process' descriptors.
   func waitUntilClosed() throws(SidelockError) {
     while try Descriptor.read(lifeline)?.isEmpty == false {}
@@ -69,9 +76,22 @@ final class HelperProcess {
     while try Descriptor.read(STDIN_FILENO)?.isEmpty == false {}
   }
 
+  /// Has a server of the benchmark pass over the signals that a terminal or `timeout` sends to all of its processes: the
+  /// benchmark's end dismisses the server, which must still remove its socket.
+  static func passOverSignals() {
+    for number in [SIGINT, SIGTERM, SIGHUP] { signal(number, SIG_IGN) }
+  }
+
+  /// Removes the socket of a server that ends, and its directory when it was the last one there.
+  static func remove(socket path: String) {
+    unlink(path)
+    if let end = path.lastIndex(of: "/") { rmdir(String(path[..<end])) }
+  }
+
   deinit {
     close(lifeline)
-    waitpid(process, nil, 0)
+    // 0 would stand for every child.
+    if process > 0 { waitpid(process, nil, 0) }
   }
 }
 
