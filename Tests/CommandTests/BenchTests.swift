@@ -25,7 +25,7 @@ struct BenchTests {
   }
 
   @Test func scenariosDifferInTheirNames() throws {
-    let bench = CycleScenarios(daemon: "", echo: "", redis: nil, names: 3, seconds: 1)
+    let bench = CycleScenarios(daemon: "", echo: "", limit: "", redis: nil, names: 3, seconds: 1)
     func names(_ scenario: BenchScenario, _ connection: Int) throws -> [String?] {
       try bench.script(scenario, connection: connection).lines.map {
         try JSONValue(parsing: $0)["params"]?["name"]?.stringValue
@@ -40,7 +40,8 @@ struct BenchTests {
   }
 
   @Test func theDigitsOfAColdNameAreWhereTheyAreCounted() throws {
-    let script = CycleScenarios(daemon: "", echo: "", redis: nil, names: 1, seconds: 1).script(.cold, connection: 7)
+    let script = CycleScenarios(daemon: "", echo: "", limit: "", redis: nil, names: 1, seconds: 1).script(
+      .cold, connection: 7)
     #expect(script.counterOffsets.count == script.lines.count)
     for (line, offset) in zip(script.lines, script.counterOffsets) {
       let digits = line[offset..<offset + LoadGenerator.Script.counterDigits]
@@ -101,16 +102,20 @@ struct BenchTests {
   }
 
   @Test func scenariosAreChosenByNameAndByWhatIsGiven() throws {
-    #expect(try parse().scenarios() == [.echo, .distinct, .cold, .one, .contended, .crash])
-    #expect(try parse("--scenario", "cold", "contended", "--json").scenarios() == [.echo, .cold, .contended])
+    #expect(try parse().scenarios() == [.echo, .limit, .distinct, .cold, .one, .contended, .crash])
+    #expect(try parse("--scenario", "cold", "contended", "--json").scenarios() == [.echo, .limit, .cold, .contended])
     #expect(try parse("--scenario", "crash").scenarios() == [.crash])
     let both = ["--other-socket", "/o", "--redis-socket", "/r"]
     #expect(try parse("--scenario", "all", both[0], both[1], both[2], both[3]).scenarios() == BenchScenario.allCases)
     #expect(try parse("--scenario", "all").scenarios().contains(.manyLocks))
+    #expect(
+      try parse("--compare", "--scenario", "crash", "--redis-socket", "/r").scenarios()
+        == [.echo, .limit, .raw, .crash, .python])
   }
 
   @Test(arguments: [
-    ["--scenario", "nothing"], ["--scenario", "cross-host"], ["--scenario", "redis"], ["--clients", "0"],
+    ["--compare"], ["--scenario", "python"], ["--scenario", "raw"], ["--scenario", "nothing"],
+    ["--scenario", "cross-host"], ["--scenario", "redis"], ["--clients", "0"],
     ["--hold-ms", "-1"], ["--seconds", "0"], ["--seconds", "nan"], ["--kills", "0"], ["--idle", "0"],
     ["--locks", "0"], ["--connections", ""], ["--connections", "0"], ["--connections", "1,,2"],
     ["--connections", "x"], ["--connections", "1001"], ["--connections", "1;2"],

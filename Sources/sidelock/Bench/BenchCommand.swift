@@ -277,7 +277,7 @@ struct BenchRun {
     _ cycles: [BenchScenario], beside yardsticks: Yardsticks
   ) throws(SidelockError) -> [Figures] {
     let bench = CycleScenarios(
-      daemon: socket, yardsticks: yardsticks, redis: command.redisSocket, names: command.names,
+      daemon: socket, echo: yardsticks.echo, limit: yardsticks.limit, redis: command.redisSocket, names: command.names,
       seconds: command.seconds)
     var figures: [Figures] = []
     for (index, count) in connectionCounts.enumerated() {

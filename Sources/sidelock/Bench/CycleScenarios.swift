@@ -7,7 +7,8 @@ struct CycleScenarios {
   static let rounds = 5
 
   let daemon: String
-  let yardsticks: Yardsticks
+  let echo: String
+  let limit: String
   /// The socket of a Redis server, for its round trip and for locks without a daemon.
   let redis: String?
   /// How many names each connection takes in turn in `distinct`.
@@ -64,15 +65,15 @@ struct CycleScenarios {
 
   private func path(_ scenario: BenchScenario) -> String {
     switch scenario {
-    case .echo: yardsticks.echo
-    case .limit: yardsticks.limit
+    case .echo: echo
+    case .limit: limit
     case .redis, .raw: redis ?? ""
     case .distinct, .cold, .one, .contended, .crash, .crossHost, .manyClients, .manyLocks, .python: daemon
     }
   }
 
   /// The lines of one connection.
-  func script(_ scenario: BenchScenario, connection: Int, raw: RawScheme?) -> LoadGenerator.Script {
+  func script(_ scenario: BenchScenario, connection: Int, raw: RawScheme? = nil) -> LoadGenerator.Script {
     switch scenario {
     case .raw: return LoadGenerator.Script(lines: raw?.lines(connection: connection) ?? [])
     case .redis: return LoadGenerator.Script(lines: [Array("PING\r\n".utf8)], cycleLines: 1)
