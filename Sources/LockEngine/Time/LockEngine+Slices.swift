@@ -296,6 +296,7 @@ extension LockEngine {
   /// Waits go first: a lock that this session gives up must not pass to a wait of its own.
   private func end(_ closing: inout ClosingSession, atMost count: Int, now: BootInstant) {
     var locks: [LockRecord] = []
+    locks.reserveCapacity(min(count, closing.waits.count + closing.record.holdCount))
     while !mustPutOff, locks.count < count, let waiter = closing.takeWait() {
       stepsLeft -= 1
       // It may have been served or refused meanwhile.
