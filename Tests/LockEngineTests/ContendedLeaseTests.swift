@@ -63,6 +63,32 @@ import Testing
     #expect(slow.sent() == [.release(name: x, attempt: 1, unused: .from(101), terms: .above(100))])
   }
 
+  /// As long as a hand-over to another host asks: 64 round trips to the store, and no longer than the setting.
+  @Test(arguments: [(0, 50), (400, 26), (5_000, 50)])
+  func aCohortLastsAsLongAsAHandOverAsks(tripMicroseconds: Int64, endsAfter milliseconds: Int64) {
+    for (passed, isOver) in [(milliseconds - 2, false), (milliseconds, true)] {
+      let script = Self.script(cohortMax: 100, milliseconds: 50)
+      func answer(_ reply: LeaseReply) {
+        script.now = BootInstant(nanoseconds: script.now.nanoseconds + tripMicroseconds * 1000)
+        script.reply(reply)
+        _ = script.take()
+      }
+      script.open(alice, bob)
+      for round in 1...50 {
+        script.acquire(alice)
+        answer(.granted(LeaseGrant(token: Token(100 * round), tokenCount: 10, othersWait: false)))
+        guard round < 50 else { break }
+        script.release(alice)
+        answer(.done)
+      }
+      script.feed(contended(attempt: 50))
+      script.jump(milliseconds: passed)
+      script.acquire(bob)
+      script.release(alice)
+      #expect(script.take().compactMap(\.grantedSession).isEmpty == isOver)
+    }
+  }
+
   /// Only while clients here may have the lock from each other.
   @Test func aPlaceInTheQueueThatNobodyNeedsIsNotKeptLong() {
     let script = Self.script(cohortMax: 100, milliseconds: 50)

@@ -203,7 +203,7 @@ import Testing
     script.acquire(alice, mode: two)
     #expect(script.sent() == [.acquire(name: x, attempt: 3, ask: 3, isTry: false, terms: .above(500), mode: two)])
     script.feed(.replyReceived(.only, CommandID(3), queued()))
-    script.pass(milliseconds: 50)
+    script.pass(milliseconds: EngineSettings().cohortMilliseconds)
     script.release(alice)
     var effects = script.take()
     #expect(effects.compactMap(\.grantedSession) == [carol])

@@ -96,6 +96,8 @@ final class HostLease {
     fileprivate(set) var arrivalMax: UInt64 = 0
     /// Grants since the other host began to wait.
     fileprivate(set) var grants = 0
+    /// When its time is over; nil before that was asked.
+    fileprivate(set) var end: BootInstant?
     /// Until when this host keeps its place in the store's queue although nobody waits.
     fileprivate(set) var placeKeptUntil: BootInstant?
   }
@@ -485,6 +487,8 @@ final class HostLease {
 
   /// The same, of one that a predecessor of this process had.
   func restoredCohort(upTo arrival: UInt64) { cohort.arrivalMax = arrival }
+
+  func endCohort(at moment: BootInstant) { cohort.end = moment }
 
   func keepPlace(until moment: BootInstant?) { cohort.placeKeptUntil = moment }
 

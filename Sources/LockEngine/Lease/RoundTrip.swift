@@ -6,7 +6,8 @@ public struct RoundTrip: Equatable, Sendable {
   /// Longer samples do not count: the host was suspended meanwhile, or the store was. In milliseconds.
   static let sampleMillisecondsMax: Int64 = 10_000
 
-  private var smoothedNanoseconds: Int64?
+  /// The smoothed time, in nanoseconds; nil before anything was answered.
+  private(set) var smoothedNanoseconds: Int64?
   private var variationNanoseconds: Int64 = 0
 
   /// An estimate of a link on which nothing has been answered.

@@ -66,15 +66,30 @@ extension LockEngine {
     let term = lease.term
     // Nobody is given a lock that is valid for 0 ms, by this host's life.
     guard now.adding(milliseconds: 1) <= validUntil(lease) else { return .withNewLease(lease) }
-    if let since = term.contendedSince, lease.grants > 0, arrival > lease.cohort.arrivalMax {
-      guard lease.cohort.grants < configuration.settings.cohortMax,
-        now < since.adding(milliseconds: configuration.settings.cohortMilliseconds)
-      else { return .withNewLease(lease) }
+    if let end = cohortEnd(of: lease), lease.grants > 0, arrival > lease.cohort.arrivalMax {
+      guard lease.cohort.grants < configuration.settings.cohortMax, now < end else { return .withNewLease(lease) }
     }
     guard term.tokensLeft > 0 else { return lease.holdCount > 0 ? .afterReserving : .withNewLease(lease) }
     let isWorthHaving = now.adding(milliseconds: lease.timeline.grantWorthMilliseconds) <= term.validUntil
     return isWorthHaving && !isInDoubt(lease) ? .now(lease) : .afterRenewal
   }
+
+  /// When the cohort's time is over; nil when no other host waits. It is decided once: a hand-over to another host leaves
+  /// the lock unused for about two round trips to the store, so that after so many of them it costs a few per cent, and
+  /// nobody waits elsewhere for more than that asks.
+  func cohortEnd(of lease: HostLease) -> BootInstant? {
+    guard let since = lease.term.contendedSince else { return nil }
+    if let end = lease.cohort.end { return end }
+    var end = since.adding(milliseconds: configuration.settings.cohortMilliseconds)
+    if let trip = lease.lock.link.pointee.roundTrip.smoothedNanoseconds, trip > 0 {
+      end = min(end, BootInstant(nanoseconds: since.nanoseconds + Self.cohortRoundTrips * trip))
+    }
+    lease.endCohort(at: end)
+    return end
+  }
+
+  /// Round trips to the store that a cohort lasts.
+  static let cohortRoundTrips: Int64 = 64
 
   // MARK: Who has it
 

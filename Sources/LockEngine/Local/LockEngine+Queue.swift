@@ -60,10 +60,8 @@ extension LockEngine {
   /// long as a client here has the lock exclusively.
   private func keepsPlace(_ lock: LockRecord, now: BootInstant) -> Bool {
     guard lock.heldMode == .exclusive, let lease = lock.leases.last, lease.isHeld,
-      let since = lease.term.contendedSince, lease.cohort.grants < configuration.settings.cohortMax
+      let end = cohortEnd(of: lease), lease.cohort.grants < configuration.settings.cohortMax, now < end
     else { return false }
-    let end = since.adding(milliseconds: configuration.settings.cohortMilliseconds)
-    guard now < end else { return false }
     if lease.cohort.placeKeptUntil != end {
       lease.keepPlace(until: end)
       deadlines.push(.place(lease), at: end)

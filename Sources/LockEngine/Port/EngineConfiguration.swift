@@ -74,8 +74,9 @@ public struct EngineSettings: Equatable, Sendable {
   var revocationMilliseconds: Int64 { min(10 * lingerMilliseconds, 10_000) }
   /// How many times a lock may pass from client to client on this host while another host waits.
   public var cohortMax = 100
-  /// For how long it may, in milliseconds.
-  public var cohortMilliseconds: Int64 = 50
+  /// For how long it may at the most, in milliseconds: as long as a hand-over to another host asks, by the round trip to
+  /// the store.
+  public var cohortMilliseconds: Int64 = 200
   /// How long a try waits for any reply of the store, in milliseconds; longer where the link is slow.
   public var storeTimeoutMilliseconds: Int64 = 2_000
   /// What every request needs at the least: how many replicas have to have a lease before its client is told.
