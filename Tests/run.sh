@@ -313,7 +313,7 @@ follow_pytest() {
 
 # What the languages of protocol/clients need.
 install_toolchains() {
-  install_packages cargo default-jdk-headless golang-go make nodejs perl php-cli python3 python3-venv ruby rustc
+  install_packages cargo default-jdk-headless gcc golang-go libc6-dev make nodejs perl php-cli pkg-config python3 python3-venv ruby rustc
 }
 
 part_clients() {

@@ -41,6 +41,9 @@ class Client:
         """Commands that the suite runs."""
         raise NotImplementedError
 
+    def check(self):
+        """Whatever else is to be seen when the suite has run."""
+
     def program(self, code):
         """The command for a program with that text."""
         raise NotImplementedError
@@ -181,7 +184,38 @@ class Rust(Client):
         return [self.work / "target/release/readme"]
 
 
-KINDS = {"python": Python, "node": Node, "go": Go, "ruby": Ruby, "perl": Perl, "php": PHP, "java": Java, "rust": Rust}
+class C(Client):
+    """Also under the sanitizers, which must have nothing to say."""
+
+    language, sources = "c", ["*.h", "sidelock.c"]
+    SANITIZERS = {"address": "-fsanitize=address,undefined -fno-sanitize-recover=all", "thread": "-fsanitize=thread"}
+
+    def build(self):
+        self.copy()
+        self.sh("make", "--silent", "-C", self.place, "driver", "install", f"PREFIX={self.work}/installed")
+        for name, flags in self.SANITIZERS.items():
+            shutil.copytree(self.source, self.work / name)
+            self.sh("make", "--silent", "-C", self.work / name, "driver", f"CFLAGS=-O1 -g {flags}")
+
+    def drivers(self):
+        log = f"log_path={self.work}/report"
+        return [[self.place / "driver"], ["env", f"ASAN_OPTIONS={log}", f"UBSAN_OPTIONS={log}", self.work / "address/driver"],
+                # The child of a fork makes a thread of its own.
+                ["env", f"TSAN_OPTIONS={log}:die_after_fork=0", self.work / "thread/driver"]]
+
+    def check(self):
+        reports = [path.read_text(errors="replace") for path in sorted(self.work.glob("report*"))]
+        if reports:
+            raise AssertionError(f"c: a sanitizer has found something:\n{reports[0][:8000]}")
+
+    def program(self, code):
+        flags = subprocess.run(["pkg-config", "--cflags", "--libs", "sidelock"], check=True, text=True, capture_output=True,
+                               env={**os.environ, "PKG_CONFIG_PATH": f"{self.work}/installed/lib/pkgconfig"}).stdout.split()
+        self.sh("cc", "-std=c11", "-Wall", "-Wextra", "-Werror", self.write("readme.c", code), *flags, "-o", "readme")
+        return [self.work / "readme"]
+
+
+KINDS = {"c": C, "python": Python, "node": Node, "go": Go, "ruby": Ruby, "perl": Perl, "php": PHP, "java": Java, "rust": Rust}
 
 
 def readme_lines(client):
@@ -239,6 +273,7 @@ def main():
                 done = subprocess.run([sys.executable, str(RUN), "--sidelockd", daemon, "--jobs", JOBS, "--", *map(str, driver)])
                 if done.returncode != 0:
                     failed.append(name)
+            client.check()
             run_readme(client, daemon)
         except (AssertionError, OSError, subprocess.SubprocessError) as fault:
             print(f"{name}: {fault}", flush=True)
