@@ -69,7 +69,7 @@ install_python_packages() {
 }
 
 lint_shell() {
-  git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run | xargs -0 shellcheck -x -e SC2317 packaging/debian/p*
+  git ls-files -z --cached --others --exclude-standard '*.sh' '*.bash' .ci/run | xargs -0 shellcheck -x -e SC2317 packaging/debian/p*
 }
 
 lint_python() {
@@ -313,7 +313,7 @@ follow_pytest() {
 
 # What the languages of protocol/clients need.
 install_toolchains() {
-  install_packages cargo default-jdk-headless gcc golang-go libc6-dev make nodejs perl php-cli pkg-config python3 python3-venv ruby rustc
+  install_packages cargo default-jdk-headless gcc golang-go libc6-dev make nodejs perl php-cli pkg-config python3 python3-venv ruby rustc socat
 }
 
 part_clients() {

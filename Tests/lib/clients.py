@@ -215,7 +215,18 @@ class C(Client):
         return [self.work / "readme"]
 
 
-KINDS = {"c": C, "python": Python, "node": Node, "go": Go, "ruby": Ruby, "perl": Perl, "php": PHP, "java": Java, "rust": Rust}
+class Bash(Client):
+    language, sources = "bash", ["sidelock.bash"]
+
+    def drivers(self):
+        return [["bash", self.place / "driver.bash"]]
+
+    def program(self, code):
+        self.write("sidelock.bash", (self.place / "sidelock.bash").read_text())
+        return ["bash", self.write("readme.sh", code)]
+
+
+KINDS = {"bash": Bash, "c": C, "python": Python, "node": Node, "go": Go, "ruby": Ruby, "perl": Perl, "php": PHP, "java": Java, "rust": Rust}
 
 
 def readme_lines(client):

@@ -102,8 +102,6 @@ class Desk:
             script.chmod(0o755)
         for name in ("sidelock", "sidelockd"):
             (self.path / name).symlink_to(binary(name, name.upper()))
-        for path in (PROTOCOL / "clients").glob("client.*"):
-            (self.path / path.name).symlink_to(path)
 
     def start(self, *command, **options):
         return self.lab.track(subprocess.Popen(
@@ -153,11 +151,6 @@ def test_each_line_runs(desk, line, shell):
         process.communicate(timeout=GENEROUS_SECONDS)
     elif line.startswith("socat "):
         converse(desk, line)
-    elif line.startswith("./client."):
-        process = desk.start(*shell, line, stdin=subprocess.PIPE)
-        out, err = process.communicate("", timeout=GENEROUS_SECONDS)
-        assert (process.returncode, err) == (0, "")
-        assert re.fullmatch(r"acquired \d+\nreleased\n", out)
     else:
         # Where nobody has the lock that the line breaks there is nothing to break.
         is_break = line.startswith("sidelock break")

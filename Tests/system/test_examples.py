@@ -1,7 +1,9 @@
-"""The program of protocol/clients that shows the wire, and the commands that the specification shows."""
+"""What scripts do with the client for bash, and the commands that the specification shows."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import time
 
@@ -9,17 +11,42 @@ import pytest
 from harness.schema import PROTOCOL
 from harness.waiting import GENEROUS_SECONDS, wait_until
 
-CLIENTS = sorted((PROTOCOL / "clients").glob("client.*"))
+CLIENT = PROTOCOL / "clients/bash/sidelock.bash"
+
+BEGIN = """\
+set -euo pipefail
+. "$1"
+sidelock_open "$2"
+lost() { echo "lost $4"; exit 3; }
+sidelock_acquire --on-lost lost -- "$3" || { echo "$SIDELOCK_MESSAGE" >&2; exit 1; }
+echo "acquired $SIDELOCK_TOKEN"
+"""
+# Holds the lock until its input ends.
+HOLD = BEGIN + """\
+while true; do
+  status=0
+  read -r -t 0.1 || status=$?
+  [ "$status" -eq 0 ] || [ "$status" -gt 128 ] || break
+  sidelock_pump
+done
+sidelock_release "$3" || { echo "lost $SIDELOCK_LOST"; exit 3; }
+echo released
+"""
 
 
-@pytest.fixture(params=CLIENTS, ids=lambda path: path.name)
-def start(request, lab):
-    """Starts the small client."""
-    def start(daemon, name):
+@pytest.fixture
+def script(lab):
+    """Starts a script that has sourced the client, in a session of its own."""
+    def start(daemon, name, text):
         return lab.track(subprocess.Popen(
-            [str(request.param), str(daemon.socket_path), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True))
+            ["bash", "-c", text, "script", str(CLIENT), str(daemon.socket_path), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, start_new_session=True))
     return start
+
+
+@pytest.fixture
+def start(script):
+    return lambda daemon, name: script(daemon, name, HOLD)
 
 
 def test_a_small_client_takes_and_gives_back(lab, start):
@@ -97,8 +124,8 @@ def test_a_small_client_that_gives_back_what_it_has_lost_says_so(lab, start):
 
 
 @pytest.mark.parametrize("trouble, words", [
-    ("no daemon", ""), ("denied", "right to use"), ("limit", "connections_max|closed the connection"), ("stopped while it waits", ""),
-    ("killed while it waits", "closed the connection")])
+    ("no daemon", ""), ("denied", "right to use"), ("limit", "connections_max|connection to the daemon has ended"), ("stopped while it waits", ""),
+    ("killed while it waits", "connection to the daemon has ended")])
 def test_a_small_client_says_in_a_line_why_it_has_no_lock(lab, start, trouble, words):
     args = {"denied": ["--rule", "deny use orders to everyone"], "limit": ["--connections-max", "1"]}
     daemon = lab.daemon(args=args.get(trouble, []))
@@ -118,6 +145,94 @@ def test_a_small_client_says_in_a_line_why_it_has_no_lock(lab, start, trouble, w
     out, err = process.communicate(timeout=GENEROUS_SECONDS)
     assert (out, process.returncode) == ("", 1)
     assert re.search(words, err) and 1 <= len(err.splitlines()) <= 2 and "Traceback" not in err, err
+
+
+def test_a_script_that_is_killed_leaves_no_lock_to_the_programs_it_started(lab, script):
+    """Nor to its subshells: what they inherit keeps no connection open."""
+    daemon = lab.daemon()
+    process = script(daemon, "orders", BEGIN + """
+sleep 1000 </dev/null >/dev/null 2>&1 &
+echo $!
+(sleep 1000; true) </dev/null >/dev/null 2>&1 &
+echo $!
+kill -9 $$
+""")
+    token = int(process.stdout.readline().split()[1])
+    children = [int(process.stdout.readline()) for _ in range(2)]
+    try:
+        assert daemon.client().acquire("orders") > token
+        for child in children:
+            os.kill(child, 0)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_script_that_is_interrupted_may_go_on_with_its_lock(lab, script):
+    """A terminal sends its signals to all of its processes, and the connection is in one of its own."""
+    daemon = lab.daemon()
+    process = script(daemon, "orders", "trap 'echo interrupted' INT\n" + BEGIN + """
+read -r || true
+sidelock_check "$3"
+sidelock_release "$3"
+echo released
+""")
+    assert process.stdout.readline().startswith("acquired ")
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.stdout.readline() == "interrupted\n"
+    process.stdin.close()
+    assert process.stdout.read() == "released\n", process.stderr.read()
+    assert process.wait(GENEROUS_SECONDS) == 0
+
+
+def test_a_script_keeps_to_itself_what_it_has_open(lab, script, tmp_path):
+    """A lock of flock(1), for one; and whoever waits for his children does not wait for the connection."""
+    daemon = lab.daemon()
+    process = script(daemon, "orders", f"exec 9>{tmp_path}/lock; flock 9\n" + BEGIN + f"""
+exec 9>&-
+flock --nonblock {tmp_path}/lock true
+true &
+wait
+if (sidelock_held "$3"); then echo "a subshell holds it"; fi
+sidelock_held "$3"
+sidelock_release "$3"
+echo released
+""")
+    assert process.stdout.readline().startswith("acquired ")
+    assert process.stdout.read() == "released\n", process.stderr.read()
+    assert process.wait(GENEROUS_SECONDS) == 0
+
+
+def test_a_script_gets_the_words_for_who_has_the_lock(lab, script):
+    daemon = lab.daemon()
+    holder = daemon.client()
+    token = holder.acquire("orders")
+    process = script(daemon, "orders", """
+. "$1"
+sidelock_open "$2"
+status=0
+sidelock_acquire -w .05 "$3" || status=$?
+echo "$status $SIDELOCK_REASON $SIDELOCK_TYPE ${#SIDELOCK_HOLDERS[@]}"
+printf '%s\\n' "${SIDELOCK_HOLDERS[@]}"
+""")
+    out, err = process.communicate(timeout=GENEROUS_SECONDS)
+    first, holders = out.split("\n", 1)
+    assert first == "1 timeout timeout 1", err
+    assert f"pid={os.getpid()}\t" in holders and f"\ttoken={token}" in holders
+
+
+@pytest.mark.parametrize("arguments, words", [
+    ("-w soon orders", "no time"), ("--permits many orders", "no number"), ("--wiat 5 orders", "no option"), ("-w", "needs a value"), ("", "1 to 64")])
+def test_a_script_that_asks_for_nonsense_is_told_so(lab, script, arguments, words):
+    """And waits for nothing."""
+    daemon = lab.daemon()
+    process = script(daemon, "orders", f"""
+. "$1"
+sidelock_open "$2"
+sidelock_acquire {arguments}
+echo "$? $SIDELOCK_REASON $SIDELOCK_MESSAGE"
+""")
+    out, _ = process.communicate(timeout=GENEROUS_SECONDS)
+    assert out.startswith("2 invalid_params ") and words in out
 
 
 def test_one_shot_with_socat_returns_at_once(lab, measured):

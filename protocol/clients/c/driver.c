@@ -549,7 +549,7 @@ int main(void) {
     sigaction(SIGUSR1, &(struct sigaction){.sa_handler = ignore, .sa_flags = SA_RESTART}, NULL);
     signal(SIGCHLD, SIG_IGN);
     client = sidelock_client_new(NULL, 0);
-    say("driver 1", "language", "c", "features", "fork", NULL);
+    say("driver 1", "language", "c", "features", "fork,connects", NULL);
     while (getline(&line, &size, stdin) > 0) {
         line[strcspn(line, "\n")] = 0;
         command *next = parse(line);

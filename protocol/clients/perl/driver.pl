@@ -243,5 +243,5 @@ sub turn {
 }
 
 $SIG{USR1} = sub { };
-say_line('driver 1', language => 'perl', features => 'fork');
+say_line('driver 1', language => 'perl', features => 'fork,connects');
 turn() while 1;

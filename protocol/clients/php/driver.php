@@ -316,7 +316,7 @@ final class Driver
 
 pcntl_async_signals(true);
 pcntl_signal(SIGUSR1, fn () => null);
-Driver::say('driver 1', ['language' => 'php', 'features' => 'fork']);
+Driver::say('driver 1', ['language' => 'php', 'features' => 'fork,connects']);
 $driver = new Driver();
 while (true) {
     $driver->turn();

@@ -248,5 +248,5 @@ class Driver:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR1, lambda *_: None)
-    say("driver", 1, language="python", features="fork")
+    say("driver", 1, language="python", features="fork,connects")
     Driver().serve()

@@ -218,5 +218,5 @@ end
 
 trap("USR1") {}
 driver = Driver.new
-driver.say("driver 1", language: "ruby", features: "fork")
+driver.say("driver 1", language: "ruby", features: "fork,connects")
 driver.serve

@@ -16,5 +16,5 @@ if __name__ == "__main__":
     driver = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(driver)
     signal.signal(signal.SIGUSR1, lambda *_: None)
-    driver.say("driver", 1, language=sys.argv[1], features="fork")
+    driver.say("driver", 1, language=sys.argv[1], features="fork,connects")
     driver.Driver().serve()
