@@ -172,7 +172,7 @@ part_budgets() {
 }
 
 # Those that wait for timers for minutes, half of the time that all of them take.
-long_system_tests=(test_sentinel.py test_data_loss.py test_redis_refuses.py test_slow_links.py test_command_bounds.py)
+long_system_tests=(test_sentinel.py test_cluster.py test_data_loss.py test_redis_refuses.py test_slow_links.py test_command_bounds.py)
 
 part_system() {
   need_release || return

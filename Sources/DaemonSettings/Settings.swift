@@ -17,7 +17,7 @@ public struct Settings: Sendable, Equatable {
     case local
 
     /// Names the data set, without the login: a successor must go on with the same one. Sentinels are not named: they come
-    /// and go, and so does the server that they lead to.
+    /// and go, and so does the server that they lead to. A cluster has no name but the nodes that the URL gives.
     public var place: String {
       switch self {
       case .local: ""
@@ -26,6 +26,7 @@ public struct Settings: Sendable, Equatable {
         case .tcp(let host, let port): "tcp \(host) \(port) \(url.database)"
         case .unix(let path): "unix \(path) \(url.database)"
         case .sentinels(let set): "sentinel \(set.master) \(url.database)"
+        case .cluster(let seeds): "cluster \(seeds.place)"
         }
       }
     }

@@ -35,6 +35,8 @@ public struct RedisConnectionConfiguration: Hashable, Sendable {
   public var probe: RedisProbe?
   /// What shows that the server is a plain primary; nil: nothing.
   public var trial: RedisTrial?
+  /// Which node of a Redis Cluster it leads to; nil: to none, and one is refused.
+  public var clusterRole: ClusterRole?
   /// How much the server may send at once.
   public var limits: RESPLimits
 
@@ -55,10 +57,12 @@ public struct RedisConnectionConfiguration: Hashable, Sendable {
     previousClient: RedisClientIdentity? = nil,
     probe: RedisProbe? = nil,
     trial: RedisTrial? = nil,
+    clusterRole: ClusterRole? = nil,
     limits: RESPLimits = RESPLimits()
   ) {
     self.probe = probe
     self.trial = trial
+    self.clusterRole = clusterRole
     self.username = username
     self.password = password
     self.database = database

@@ -12,6 +12,7 @@ struct RedisHandshake: Sendable {
   enum Step: Hashable, Sendable {
     case hello
     case selectDatabase
+    case clusterID
     case serverInfo
     case evictionPolicy
     case loadScript(index: Int)
@@ -57,6 +58,7 @@ struct RedisHandshake: Sendable {
   mutating func begin(output: inout [UInt8]) {
     send(.hello, to: &output)
     if configuration.database != 0 { send(.selectDatabase, to: &output) }
+    if case .primary = configuration.clusterRole { send(.clusterID, to: &output) }
     send(.serverInfo, to: &output)
     send(.evictionPolicy, to: &output)
     for index in configuration.scripts.indices { send(.loadScript(index: index), to: &output) }
@@ -79,6 +81,8 @@ struct RedisHandshake: Sendable {
       outcome = helloReplied(reply)
     case .selectDatabase:
       outcome = required(step, reply) { _, reply in reply.isOK }
+    case .clusterID:
+      outcome = clusterIDReplied(reply)
     case .serverInfo:
       // Some providers and narrow ACLs refuse it, or answer strangely: it is unknown then. The same for the next one.
       runID = reply.bytes.flatMap { Self.field("run_id", ofInfo: $0) }
@@ -105,7 +109,9 @@ struct RedisHandshake: Sendable {
       outcome = trialReplied(reply)
     case .ping:
       outcome = required(step, reply) { _, _ in true }
-      if case .goOn = outcome { return trial.failure.map(Outcome.failed) ?? ready }
+      if case .goOn = outcome {
+        return trial.failure(isInCluster: configuration.clusterRole != nil).map(Outcome.failed) ?? ready
+      }
     }
     switch outcome {
     case .goOn:
@@ -164,6 +170,8 @@ extension RedisHandshake {
       return parts
     case .selectDatabase:
       return ["SELECT", String(configuration.database)].map { Array($0.utf8) }
+    case .clusterID:
+      return ["CLUSTER", "MYID"].map { Array($0.utf8) }
     case .serverInfo:
       return ["INFO", "server"].map { Array($0.utf8) }
     case .evictionPolicy:
@@ -227,7 +235,11 @@ extension RedisHandshake {
     server = text(reply, "server") ?? server
     version = text(reply, "version") ?? version
     mode = text(reply, "mode") ?? mode
-    if let failure = RedisHandshakeFailure(mode: mode, role: text(reply, "role")) { return .failed(failure) }
+    if let failure = RedisHandshakeFailure(
+      mode: mode, role: text(reply, "role"), clusterRole: configuration.clusterRole)
+    {
+      return .failed(failure)
+    }
     let modules = reply.value(forKey: "modules")?.elements ?? []
     if modules.contains(where: { text($0, "name")?.lowercased() == "crdt" }) {
       return .failed(
@@ -237,8 +249,18 @@ extension RedisHandshake {
     return .goOn
   }
 
+  private func clusterIDReplied(_ reply: RESPValue) -> Outcome {
+    if let error = reply.error { return .failed(failure(of: .clusterID, error: error)) }
+    guard case .primary(let id) = configuration.clusterRole, let bytes = reply.bytes else {
+      return .fault(.badHandshakeReply(to: Self.name(of: .clusterID)))
+    }
+    return bytes.elementsEqual(id.utf8) ? .goOn : .failed(.otherNode)
+  }
+
   private mutating func trialReplied(_ reply: RESPValue) -> Outcome {
     if let error = reply.error {
+      // The slot of its key has gone elsewhere, or is on its way: the first command tells that as well.
+      if configuration.clusterRole != nil, TrialFindings.isAboutCluster(error) { return .goOn }
       if TrialFindings.isAboutCluster(error) { return .failed(TrialFindings.isCluster) }
       // A state of the server, or a script that somebody has just taken away, shows nothing.
       return RedisErrorReply.isStateOfServer(error: error) ? .goOn : .failed(failure(of: .trial, error: error))
@@ -310,6 +332,7 @@ extension RedisHandshake {
     switch step {
     case .hello: return "HELLO"
     case .selectDatabase: return "SELECT"
+    case .clusterID: return "CLUSTER MYID"
     case .serverInfo: return "INFO"
     case .evictionPolicy: return "CONFIG GET"
     case .loadScript, .loadProbe, .loadTrial: return "SCRIPT LOAD"

@@ -2,17 +2,24 @@
 
 extension RedisHandshakeFailure {
   /// A failure for a server that is no plain primary, by what HELLO told; nil if it is one.
-  init?(mode: String, role: String?) {
+  init?(mode: String, role: String?, clusterRole: ClusterRole?) {
     switch mode {
+    case "cluster" where clusterRole == .any:
+      return nil
     case "sentinel":
       self.init(
         reason: .unsupportedServer,
         message: "this is a Redis Sentinel: write redis-sentinel://host:port?sentinelMasterId=NAME",
         retryMayHelp: false)
-    case "cluster":
+    case "cluster" where clusterRole == nil:
       self.init(
         reason: .unsupportedServer,
-        message: "this is a node of a Redis Cluster, which is not supported yet: give a single primary",
+        message: "this is a node of a Redis Cluster: write redis-cluster://host:port, or rediss-cluster:// for TLS",
+        retryMayHelp: false)
+    case "standalone" where clusterRole != nil:
+      self.init(
+        reason: .unsupportedServer,
+        message: "this is a Redis that is in no Cluster: write redis://host:port, or rediss:// for TLS",
         retryMayHelp: false)
     default:
       // A server that tells no role (some compatible ones do not) is taken at its word when it accepts writes.
@@ -122,6 +129,12 @@ extension RedisHandshakeFailure {
       retryMayHelp: false)
   }
 
+  /// A failure for a node that is not the one that was meant.
+  static let otherNode = RedisHandshakeFailure(
+    reason: .notPrimary,
+    message: "another node of the cluster answers at this address: wait until the nodes agree where each of them is",
+    retryMayHelp: true)
+
   /// A failure for a step that the user has no right to.
   private init(forbidden step: RedisHandshake.Step, error: [UInt8], naming names: Names, findings: ProbeFindings?) {
     var rule = Self.rule(for: step, inbox: names.inbox)
@@ -138,7 +151,7 @@ extension RedisHandshakeFailure {
         }
         self.init(findings, naming: names)
         return
-      case .hello, .selectDatabase, .serverInfo, .evictionPolicy, .killPreviousClient, .ping: break
+      case .hello, .selectDatabase, .clusterID, .serverInfo, .evictionPolicy, .killPreviousClient, .ping: break
       }
     }
     self.init(
@@ -160,6 +173,7 @@ extension RedisHandshakeFailure {
     switch step {
     case .hello: return "+hello"
     case .selectDatabase: return "+select"
+    case .clusterID: return "+cluster|myid"
     case .serverInfo: return "+info"
     case .evictionPolicy: return "+config|get"
     case .loadScript, .loadProbe, .loadTrial: return "+script|load"

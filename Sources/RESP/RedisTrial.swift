@@ -43,11 +43,12 @@ struct TrialFindings {
     return true
   }
 
-  /// Why the server is of no use; nil if it is, or where the script could not be run.
-  var failure: RedisHandshakeFailure? {
+  /// Why the server is of no use; nil if it is, or where the script could not be run. `isInCluster`: it is known to have only
+  /// some of the keys, all of the script's, unless their slot is on its way.
+  func failure(isInCluster: Bool) -> RedisHandshakeFailure? {
     guard let heard else { return nil }
     if !command.isEmpty {
-      if Self.isAboutCluster(words) { return Self.isCluster }
+      if Self.isAboutCluster(words) { return isInCluster ? nil : Self.isCluster }
       if !RedisErrorReply.isStateOfServer(error: words) {
         return RedisHandshakeFailure(
           noPlainPrimary: "\(command) did something else than in Redis: \(RedisErrorReply.text(of: words))")

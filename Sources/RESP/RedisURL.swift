@@ -2,8 +2,9 @@ import SystemStrings
 
 /// Where a Redis is and how to log in: `redis://[user:password@]host[:port][/db]`, the same with `rediss` for TLS,
 /// `redis-sentinel://[user:password@]host[:port][,host[:port]…][/db]?sentinelMasterId=NAME` for the primary that
-/// Sentinels know, the same with `rediss-sentinel` for TLS to both, or `unix://[user:password@]/path[?db=N]`. The login
-/// is that of Redis; Sentinels may have another.
+/// Sentinels know, the same with `rediss-sentinel` for TLS to both, `redis-cluster://[user:password@]host[:port][,host[:port]…]`
+/// for the primaries of a Redis Cluster that any of those nodes knows, the same with `rediss-cluster` for TLS, or
+/// `unix://[user:password@]/path[?db=N]`. The login is that of Redis; Sentinels may have another.
 ///
 /// What is not a letter, a digit or one of `-._~` in a user name, a password or a path can be written as `%` and two
 /// hexadecimal digits; `% / ? # @` must be, in a user name or a password, and `:` in a user name.
@@ -16,6 +17,8 @@ public struct RedisURL: Equatable, Sendable {
     case unix(path: String)
     /// Where Sentinels say.
     case sentinels(RedisSentinels)
+    /// The primaries of a cluster, where its nodes say.
+    case cluster(RedisClusterSeeds)
 
     /// Whether both are the same, byte for byte.
     public static func == (a: Endpoint, b: Endpoint) -> Bool {
@@ -23,7 +26,8 @@ public struct RedisURL: Equatable, Sendable {
       case (.tcp(let hostA, let portA), .tcp(let hostB, let portB)): portA == portB && ExactText.isSame(hostA, hostB)
       case (.unix(let a), .unix(let b)): ExactText.isSame(a, b)
       case (.sentinels(let a), .sentinels(let b)): a == b
-      case (.tcp, _), (.unix, _), (.sentinels, _): false
+      case (.cluster(let a), .cluster(let b)): a == b
+      case (.tcp, _), (.unix, _), (.sentinels, _), (.cluster, _): false
       }
     }
   }
@@ -91,17 +95,18 @@ public struct RedisURL: Equatable, Sendable {
       try self.init(sentinels: rest, usesTLS: false)
     case "rediss-sentinel":
       try self.init(sentinels: rest, usesTLS: true)
-    case "redis-cluster", "rediss-cluster":
-      throw RedisURLError(.scheme, "is that of a Redis Cluster, which is not supported yet: \(Self.singlePrimary)")
+    case "redis-cluster":
+      try self.init(cluster: rest, usesTLS: false)
+    case "rediss-cluster":
+      try self.init(cluster: rest, usesTLS: true)
     default:
       throw RedisURLError(.scheme, "is not known: \(Self.schemes)")
     }
   }
 
   private static let schemes =
-    "write redis://host:port/db, rediss://host:port/db for TLS, unix:///path, or "
-    + "redis-sentinel://host:port,host:port/db?sentinelMasterId=NAME"
-  private static let singlePrimary = "give a single primary, as redis://host:port/db or rediss://host:port/db"
+    "write redis://host:port/db, rediss://host:port/db for TLS, unix:///path, "
+    + "redis-sentinel://host:port,host:port/db?sentinelMasterId=NAME, or redis-cluster://host:port,host:port"
 
   /// The text with each byte that is no part of UTF-8 written as `%` and two digits.
   private static func escapingBytes(of text: String) -> String {
@@ -166,6 +171,9 @@ extension RedisURL: CustomStringConvertible, CustomDebugStringConvertible {
     case .sentinels(let set):
       let hosts = set.addresses.map { Self.shown($0.host, $0.port) }.joined(separator: ",")
       return "\(scheme)-sentinel://\(login)\(hosts)/\(database)?\(Self.masterKey)=\(Self.encoded(set.master))"
+    case .cluster(let seeds):
+      let hosts = seeds.addresses.map { Self.shown($0.host, $0.port) }.joined(separator: ",")
+      return "\(scheme)-cluster://\(login)\(hosts)"
     case .unix(let path):
       return "unix://\(login)\(Self.encoded(path))\(database == 0 ? "" : "?db=\(database)")"
     }
@@ -234,20 +242,8 @@ extension RedisURL {
       throw RedisURLError(.password, "or user has a '/' or '?': write them as %2F and %3F")
     }
     let (login, location) = try Self.splitLogin(authority)
-    let parts = location.split(separator: 0x2C, omittingEmptySubsequences: false)
-    guard parts.count <= RedisSentinels.addressesMax else {
-      throw RedisURLError(.host, "comes more than \(RedisSentinels.addressesMax) times")
-    }
-    var addresses: [RedisAddress] = []
-    for (index, part) in parts.enumerated() {
-      do throws(RedisURLError) {
-        let (host, port) = try Self.hostAndPort(part, defaultPort: RedisSentinels.defaultPort)
-        addresses.append(RedisAddress(host: host, port: port))
-      } catch {
-        guard parts.count > 1 else { throw error }
-        throw RedisURLError(error.field, "\(error.problem) (sentinel \(index + 1) of \(parts.count))")
-      }
-    }
+    let addresses = try Self.addresses(
+      location, most: RedisSentinels.addressesMax, defaultPort: RedisSentinels.defaultPort, title: "sentinel")
     let path = tail.prefix { $0 != 0x3F }
     let digits = path.dropFirst()
     self.database = digits.isEmpty ? 0 : try Self.database(digits)
@@ -256,6 +252,47 @@ extension RedisURL {
     self.usesTLS = usesTLS
     self.username = login.username
     self.password = login.password
+  }
+
+  private init(cluster rest: Part, usesTLS: Bool) throws(RedisURLError) {
+    let authority = rest.prefix { $0 != 0x2F && $0 != 0x3F }
+    let tail = rest[authority.endIndex...]
+    guard !tail.contains(0x40) else {
+      throw RedisURLError(.password, "or user has a '/' or '?': write them as %2F and %3F")
+    }
+    let (login, location) = try Self.splitLogin(authority)
+    let addresses = try Self.addresses(
+      location, most: RedisClusterSeeds.addressesMax, defaultPort: Self.defaultPort, title: "node")
+    guard !tail.contains(0x3F) else { throw RedisURLError(.query, "is not supported with a cluster") }
+    let digits = tail.dropFirst()
+    let database = digits.isEmpty ? 0 : try Self.database(digits)
+    guard database == 0 else {
+      throw RedisURLError(.database, "must be 0: a Redis Cluster has no other")
+    }
+    self.endpoint = .cluster(RedisClusterSeeds(addresses: addresses))
+    self.usesTLS = usesTLS
+    self.username = login.username
+    self.password = login.password
+    self.database = 0
+  }
+
+  /// `host[:port][,host[:port]…]`, at most so many; `title`: what one of them is.
+  private static func addresses(
+    _ location: Part, most: Int, defaultPort: Int, title: String
+  ) throws(RedisURLError) -> [RedisAddress] {
+    let parts = location.split(separator: 0x2C, omittingEmptySubsequences: false)
+    guard parts.count <= most else { throw RedisURLError(.host, "comes more than \(most) times") }
+    var addresses: [RedisAddress] = []
+    for (index, part) in parts.enumerated() {
+      do throws(RedisURLError) {
+        let (host, port) = try Self.hostAndPort(part, defaultPort: defaultPort)
+        addresses.append(RedisAddress(host: host, port: port))
+      } catch {
+        guard parts.count > 1 else { throw error }
+        throw RedisURLError(error.field, "\(error.problem) (\(title) \(index + 1) of \(parts.count))")
+      }
+    }
+    return addresses
   }
 
   private static let masterKey = "sentinelMasterId"

@@ -26,6 +26,17 @@ public struct LeaseCommandEncoder: Sendable {
     me = Array("\(host)/\(instance)".utf8)
     inboxPrefix = Array("\(keyPrefix)inbox:".utf8)
     epochKey = keys.epochKey
+    rights = .leases(keyPrefix: keys.prefix)
+  }
+
+  /// The same for one cell of a cluster, at a node of that name. What is published at a node comes to the connections of all
+  /// others, too, and there its order tells nothing; so each node has channels of its own.
+  init(keyPrefix: String, cell: Int, node: ClusterTopology.NodeID, host: String, instance: String) {
+    keys = LockKeys(prefix: Array("\(keyPrefix){".utf8) + ClusterCells.tags[cell] + [0x7D])
+    me = Array("\(host)/\(instance)".utf8)
+    inboxPrefix = Array("\(keyPrefix)inbox:\(node):".utf8)
+    epochKey = keys.epochKey
+    rights = .leases(keyPrefix: Array(keyPrefix.utf8), inCluster: true)
   }
 
   /// The channel that this daemon listens to.
@@ -33,6 +44,7 @@ public struct LeaseCommandEncoder: Sendable {
 
   let inboxPrefix: [UInt8]
   let epochKey: [UInt8]
+  private let rights: RedisRights
 
   /// The key that this daemon writes to before it asks how many replicas have what was written by then.
   public var acknowledgementKey: [UInt8] { keys.acknowledgementKey(of: me) }
@@ -50,7 +62,7 @@ public struct LeaseCommandEncoder: Sendable {
     // No daemon has the instance 0.
     RedisProbe(
       script: PackageResources.probe_lua, key: keyOfProbe,
-      channel: inboxPrefix + Array("-/0".utf8), rights: .leases(keyPrefix: keys.prefix))
+      channel: inboxPrefix + Array("-/0".utf8), rights: rights)
   }
 
   /// The command in Redis' words.

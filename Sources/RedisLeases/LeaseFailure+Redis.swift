@@ -11,10 +11,8 @@ extension LeaseFailure {
     switch RedisErrorReply.significantCode(of: error) {
     case "WRONGTYPE":
       self = .wrongType(OtherData(error: error))
-    case "MOVED", "ASK":
-      self = .transient("Redis Cluster is not supported yet: \(words)")
     case "CROSSSLOT":
-      self = .fatal("Redis Cluster is not supported yet: \(words)")
+      self = .fatal("this is a node of a Redis Cluster, and the URL is not redis-cluster://: \(words)")
     default:
       self = .transient(words)
     }

@@ -2,9 +2,14 @@ public import RESP
 
 extension RedisRights {
   /// What locks under `keyPrefix` need.
-  public static func leases(keyPrefix: [UInt8]) -> RedisRights {
-    RedisRights(keyPrefix: keyPrefix, commands: leaseCommands, extraCommands: extraLeaseCommands)
+  public static func leases(keyPrefix: [UInt8], inCluster: Bool = false) -> RedisRights {
+    RedisRights(
+      keyPrefix: keyPrefix, commands: leaseCommands + (inCluster ? clusterCommands : []),
+      extraCommands: extraLeaseCommands)
   }
+
+  /// The commands by which the nodes of a cluster are found.
+  package static let clusterCommands = ["cluster|myid", "cluster|nodes"]
 
   /// The commands that scripts use, and those that the daemon uses otherwise. probe.lua tries them; a test holds it, the
   /// other scripts and this list against each other.

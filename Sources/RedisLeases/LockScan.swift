@@ -6,16 +6,23 @@ public import RESP
 extension LeaseCommandEncoder {
   /// One step through all lock keys of this prefix that may begin with `namePrefix`.
   public func scan(cursor: [UInt8], namePrefix: [UInt8], count: Int) -> RedisCommand {
-    var pattern: [UInt8] = []
-    let opening = keys.lockKey(LockName(bytes: namePrefix)).dropLast()
-    for byte in opening {
-      if [0x2A, 0x3F, 0x5B, 0x5D, 0x5C].contains(byte) { pattern.append(0x5C) }
-      pattern.append(byte)
-    }
+    Self.scan(cursor: cursor, from: keys, behind: [], namePrefix: namePrefix, count: count)
+  }
+
+  /// The same, for keys that have what the pattern `wildcard` matches behind the prefix of `keys`.
+  static func scan(
+    cursor: [UInt8], from keys: LockKeys, behind wildcard: [UInt8], namePrefix: [UInt8], count: Int
+  ) -> RedisCommand {
+    var pattern = escaped(keys.prefix) + wildcard
+    pattern += escaped(Array(KeyOfLock(LockName(bytes: namePrefix)).bytes.dropLast()))
     pattern.append(contentsOf: [0x2A, 0x7D])
     return .plain([
       Array("SCAN".utf8), cursor, Array("MATCH".utf8), pattern, Array("COUNT".utf8), Array(String(count).utf8),
     ])
+  }
+
+  private static func escaped(_ bytes: [UInt8]) -> [UInt8] {
+    bytes.flatMap { [0x2A, 0x3F, 0x5B, 0x5D, 0x5C].contains($0) ? [0x5C, $0] : [$0] }
   }
 }
 
@@ -23,10 +30,17 @@ extension LeaseReplyDecoder {
   /// The reply to ``LeaseCommandEncoder/scan(cursor:namePrefix:count:)``: the next cursor (`0` when it is through) and the
   /// locks found, whose keys are among `keys`; nil when it is not understood.
   public static func scan(_ reply: RESPValue, keys: LockKeys) -> (cursor: [UInt8], names: [LockName])? {
+    scan(reply, name: keys.name(ofLockKey:))
+  }
+
+  /// The same; `name` gives the lock whose key it is told, or nil.
+  static func scan(
+    _ reply: RESPValue, name: ([UInt8]) -> LockName?
+  ) -> (cursor: [UInt8], names: [LockName])? {
     guard let parts = reply.elements, parts.count == 2, let cursor = parts[0].bytes, let found = parts[1].elements
     else {
       return nil
     }
-    return (cursor, found.compactMap { $0.bytes.flatMap(keys.name(ofLockKey:)) })
+    return (cursor, found.compactMap { $0.bytes.flatMap(name) })
   }
 }

@@ -101,8 +101,9 @@ enum SettingKind: Sendable, Equatable {
   var allowed: String {
     switch self {
     case .redisURL:
-      "redis://[user:password@]host[:port][/db], rediss://… for TLS, unix://[user:password@]/path[?db=N], or "
-        + "redis-sentinel://[user:password@]host[:port][,host[:port]…][/db]?sentinelMasterId=NAME, rediss-sentinel://… for TLS"
+      "redis://[user:password@]host[:port][/db], rediss://… for TLS, unix://[user:password@]/path[?db=N], "
+        + "redis-sentinel://[user:password@]host[:port][,host[:port]…][/db]?sentinelMasterId=NAME, rediss-sentinel://… for TLS, "
+        + "or redis-cluster://[user:password@]host[:port][,host[:port]…], rediss-cluster://… for TLS"
     case .boolean: "true or false"
     case .userName: "1…\(userNameBytesMax) bytes without spaces and control characters"
     case .filePath: "the path of a readable file"

@@ -53,7 +53,15 @@ public enum SettingsDocument {
       is cut off and goes on is `min-replicas-to-write 1` and a `min-replicas-max-lag` below two thirds of `lease_ms`. The command `FAILOVER`,
       of which sentinels hear only after 20 s, is for sets without them: `SENTINEL FAILOVER NAME` is the one to use.
 
-      A URL that begins with `rediss://` means TLS, 1.2 or newer; with `rediss-sentinel://` it is for the sentinels and for Redis, each of
+      For a Redis Cluster name some of its nodes, primaries or replicas: `redis-cluster://host1,host2,host3` (port 6379 unless given); they tell of the others. One
+      that answers is enough, and as many should be named as may be down together. A daemon keeps a connection to each primary that has slots of locks.
+      The locks are in 64 parts, each in one slot, spread evenly over all slots ([what stands in Redis](../protocol/README.md#on-a-redis-cluster)). A primary that fails
+      over, or a slot that moves, concerns its parts alone: what is held there stays held, and nothing new is granted there for as long as the longest lease. So leases should be
+      longer than a failover takes (`cluster-node-timeout` and about two seconds), and slots should move in less than half of `lease_ms`. What bounds the
+      harm of an old primary that is cut off and goes on is the same as with Sentinels. The state that is kept over a restart belongs to the
+      nodes that the URL names, in any order: a daemon with others begins anew. With `cluster-require-full-coverage no` locks at other primaries go on where one is down.
+
+      A URL that begins with `rediss://` means TLS, 1.2 or newer; with `rediss-sentinel://` it is for the sentinels and for Redis, and with `rediss-cluster://` for all nodes, each of
       which needs a certificate for the name or address by which it is known to the others. The certificate of Redis must be signed by one of the CAs in
       `redis_tls_ca` (where that is not set: of the system), be good today, and be for the host of the URL, or for
       `redis_tls_server_name`: a name, which is also told to the server (SNI), or an address. Only subject alternative names
@@ -99,7 +107,7 @@ public enum SettingsDocument {
       ACL SETUSER locks on >PASSWORD ~sidelock:* resetchannels &sidelock:* +evalsha +script|load +subscribe +del +exists +get +info +lindex +llen +lpop +lpos +lrange +lrem +pexpire +ping +pttl +publish +pubsub +rpush +scan +set +time +type
       ```
 
-      A database other than 0 needs `+select`. What can be done without stands in the chapter on Redis of `protocol/README.md`.
+      A database other than 0 needs `+select`, and a Cluster `+cluster|myid` and `+cluster|nodes`. What can be done without stands in the chapter on Redis of `protocol/README.md`.
 
       Without Redis (`local`) tokens rise over restarts of the daemon and of the host, whatever the clock shows then: how far they
       may have gone stands in the file `local_state_file`, and a daemon begins behind that, and not below the clock (in
@@ -112,7 +120,7 @@ public enum SettingsDocument {
 
       A host that is gone keeps its locks from others until its leases end. Where that is too long, and a lease of that length
       would not outlive an outage of Redis that nobody should notice, set `dead_host_ms` (2000 or more, less than
-      `lease_ms`): a daemon then writes a sign of life three times in that time, one small script for all of its locks, and
+      `lease_ms`): a daemon then writes a sign of life three times in that time, one small script for all of its locks (with a Cluster one for each of the 64 parts), and
       others get what it has that long, and up to a second, after the last one. The price is the same as with a short lease: when Redis does
       not answer for 85 % of it, or the daemon is away for so long (a restart, or a watchdog that kills a daemon that hangs), every lock of
       the host is lost.

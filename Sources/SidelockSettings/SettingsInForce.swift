@@ -99,6 +99,8 @@ public struct SettingsInForce: Sendable, Equatable {
     case tls = 2
     case sentinels = 3
     case sentinelsTLS = 4
+    case cluster = 5
+    case clusterTLS = 6
   }
 
   private func write(_ backend: Settings.Backend, to writer: inout StateWriter) {
@@ -115,14 +117,13 @@ public struct SettingsInForce: Sendable, Equatable {
     case .sentinels(let set):
       writer.write((url.usesTLS ? EndpointKind.sentinelsTLS : .sentinels).rawValue)
       writer.write(set.master)
-      writer.write(UInt64(set.addresses.count))
-      for address in set.addresses {
-        writer.write(address.host)
-        writer.write(Int64(address.port))
-      }
+      write(set.addresses, to: &writer)
       writer.write(set.username)
       writer.write(set.password != nil)
       writer.write(set.password?.bytes ?? [])
+    case .cluster(let seeds):
+      writer.write((url.usesTLS ? EndpointKind.clusterTLS : .cluster).rawValue)
+      write(seeds.addresses, to: &writer)
     }
     let login = settings.live.redisLogin.inURL
     writer.write(login.username)
@@ -140,27 +141,45 @@ public struct SettingsInForce: Sendable, Equatable {
       case .unix: .unix(path: try reader.text())
       case .tcp, .tls: .tcp(host: try reader.text(), port: try number(1...65_535, &reader))
       case .sentinels, .sentinelsTLS: .sentinels(try sentinels(&reader))
+      case .cluster, .clusterTLS:
+        .cluster(RedisClusterSeeds(addresses: try addresses(&reader, atMost: RedisClusterSeeds.addressesMax)))
       }
     let username = try reader.optionalText()
     let hasPassword = try reader.bool()
     let password = try reader.bytes()
     return RedisURL(
-      endpoint: endpoint, usesTLS: kind == .tls || kind == .sentinelsTLS, username: username,
+      endpoint: endpoint, usesTLS: [.tls, .sentinelsTLS, .clusterTLS].contains(kind), username: username,
       password: hasPassword ? RedisSecret(password) : nil, database: try number(0...Int(Int32.max), &reader))
   }
 
   private static func sentinels(_ reader: inout StateReader) throws(StateDamage) -> RedisSentinels {
     var set = RedisSentinels(addresses: [], master: try reader.text())
-    for _ in 0..<(try reader.count()) {
-      let host = try reader.text()
-      set.addresses.append(RedisAddress(host: host, port: try number(1...65_535, &reader)))
-    }
-    guard (1...RedisSentinels.addressesMax).contains(set.addresses.count) else { throw StateDamage() }
+    set.addresses = try addresses(&reader, atMost: RedisSentinels.addressesMax)
     set.username = try reader.optionalText()
     let hasPassword = try reader.bool()
     let password = try reader.bytes()
     set.password = hasPassword ? RedisSecret(password) : nil
     return set
+  }
+
+  private func write(_ addresses: [RedisAddress], to writer: inout StateWriter) {
+    writer.write(UInt64(addresses.count))
+    for address in addresses {
+      writer.write(address.host)
+      writer.write(Int64(address.port))
+    }
+  }
+
+  private static func addresses(
+    _ reader: inout StateReader, atMost most: Int
+  ) throws(StateDamage) -> [RedisAddress] {
+    var addresses: [RedisAddress] = []
+    for _ in 0..<(try reader.count()) {
+      let host = try reader.text()
+      addresses.append(RedisAddress(host: host, port: try number(1...65_535, &reader)))
+    }
+    guard (1...most).contains(addresses.count) else { throw StateDamage() }
+    return addresses
   }
 
   private static func number(_ range: ClosedRange<Int>, _ reader: inout StateReader) throws(StateDamage) -> Int {

@@ -298,7 +298,7 @@ struct SettingsResolver {
         warnings.append(
           SettingProblem(
             setting: key.rawValue, source: given.source,
-            message: "has no effect: only a URL with rediss:// or rediss-sentinel:// means TLS"))
+            message: "has no effect: only a URL with rediss://, rediss-sentinel:// or rediss-cluster:// means TLS"))
       }
       return
     }

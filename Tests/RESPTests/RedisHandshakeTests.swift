@@ -196,6 +196,56 @@ struct Refusal: Sendable, CustomTestStringConvertible {
     #expect(connection.closed() == [])
   }
 
+  // MARK: Nodes of a cluster
+
+  private func configuration(_ role: ClusterRole) -> RedisConnectionConfiguration {
+    var configuration = RedisConnectionConfiguration.testing()
+    configuration.clusterRole = role
+    return configuration
+  }
+
+  private static let id = String(repeating: "0a", count: 20)
+
+  @Test func aPrimaryOfAClusterHasToBeTheOneThatIsMeant() {
+    var connection = connected(configuration(.primary(Self.id)))
+    let sent = String(decoding: connection.takeOutput(), as: UTF8.self)
+    #expect(sent.contains("CLUSTER\r\n$4\r\nMYID"))
+    let rest = Server.info() + Server.policy + Server.digests + Server.subscribed
+    let actions = connection.received(Server.hello(mode: "cluster") + Server.blob(Self.id) + rest)
+    guard case .ready(let info)? = actions.first else { return #expect(Bool(false), "\(actions)") }
+    #expect(info.mode == "cluster")
+    var other = connected(configuration(.primary(Self.id)))
+    let refused = other.received(Server.hello(mode: "cluster") + Server.blob(String(Self.id.reversed())) + rest)
+    guard case .failed(let failure)? = refused.first else { return #expect(Bool(false), "\(refused)") }
+    #expect(failure.reason == .notPrimary && failure.retryMayHelp && failure.message.contains("another node"))
+  }
+
+  @Test func whatMayBeAskedOfAClusterMayBeAReplica() {
+    for role in [ClusterRole.any, .primary(Self.id)] {
+      var connection = connected(configuration(role))
+      let actions = connection.received(Server.hello(mode: "cluster", role: "replica"))
+      #expect(actions.isEmpty == (role == .any))
+    }
+  }
+
+  @Test func aServerInNoClusterIsNamed() {
+    for role in [ClusterRole.any, .primary(Self.id)] {
+      var connection = connected(configuration(role))
+      guard case .failed(let failure)? = connection.received(Server.hello()).first else {
+        Issue.record("not refused")
+        continue
+      }
+      #expect(failure.message.contains("in no Cluster: write redis://"))
+    }
+  }
+
+  @Test func theRightToAskForTheNameIsNamed() {
+    var connection = connected(configuration(.primary(Self.id)))
+    let actions = connection.received(Server.hello(mode: "cluster") + "-NOPERM no\r\n")
+    guard case .failed(let failure)? = actions.first else { return #expect(Bool(false), "\(actions)") }
+    #expect(failure.message.contains("+cluster|myid"))
+  }
+
   @Test func missingPasswordIsAskedFor() {
     var connection = connected(.testing())
     let actions = connection.received("-NOAUTH Authentication required.\r\n")

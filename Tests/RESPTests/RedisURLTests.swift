@@ -104,6 +104,13 @@ struct Address: Sendable, CustomTestStringConvertible {
     ("://h", .scheme),
     ("http://h", .scheme),
     ("valkey://h", .scheme),
+    ("redis-cluster://", .host),
+    ("redis-cluster://a,,b", .host),
+    ("redis-cluster://a:x", .port),
+    ("redis-cluster://a/1", .database),
+    ("redis-cluster://a?db=0", .query),
+    ("redis-cluster://u@a", .password),
+    ("redis-cluster://" + Array(repeating: "a", count: 33).joined(separator: ","), .host),
     ("redis-sentinel://", .host),
     ("redis-sentinel://h", .query),
     ("redis-sentinel://h?", .query),
@@ -119,8 +126,8 @@ struct Address: Sendable, CustomTestStringConvertible {
     ("redis-sentinel://h:1,i:0?sentinelMasterId=m", .port),
     ("redis-sentinel://h?sentinelMasterId=u:hunter2@m", .password),
     ("redis-sentinel://" + String(repeating: "h,", count: 32) + "h?sentinelMasterId=m", .host),
-    ("redis-cluster://u:hunter2@h,i", .scheme),
-    ("rediss-cluster://h", .scheme),
+    ("redis-cluster://u:hunter2@h/1", .database),
+    ("rediss-cluster://", .host),
     ("redisss://u:hunter2@h", .scheme),
     ("rediss://", .host),
     ("rediss://h?verifyPeer=NONE", .query),
@@ -200,16 +207,21 @@ struct Address: Sendable, CustomTestStringConvertible {
     }
   }
 
-  @Test(arguments: [
-    ("redis-cluster://a,b", "Cluster"), ("rediss-cluster://a", "Cluster"),
-  ])
-  func whatIsNotSupportedYetIsNamed(url: String, name: String) {
-    do throws(RedisURLError) {
-      _ = try RedisURL(parsing: url)
-      Issue.record("taken")
-    } catch {
-      #expect(error.description.contains("a Redis \(name), which is not supported yet"))
-    }
+  @Test func clustersAreTakenApart() throws {
+    let url = try RedisURL(parsing: "rediss-cluster://u:hunter,2@a:7000,[::1],b/0")
+    let seeds = RedisClusterSeeds(
+      addresses: [
+        RedisAddress(host: "a", port: 7000), RedisAddress(host: "::1", port: 6379), RedisAddress(host: "b", port: 6379),
+      ])
+    #expect(url.endpoint == .cluster(seeds))
+    #expect(url.usesTLS && url.database == 0 && url.username == "u")
+    #expect(url.description == "rediss-cluster://u:***@a:7000,[::1]:6379,b:6379")
+    #expect(try RedisURL(parsing: url.withoutLogin.description) == url.withoutLogin)
+    // In whichever order they are named.
+    #expect(
+      seeds.place == RedisClusterSeeds(addresses: seeds.addresses.reversed()).place
+        && seeds.place != RedisClusterSeeds(addresses: Array(seeds.addresses.dropLast())).place)
+    #expect(try RedisURL(parsing: "redis-cluster://a").description == "redis-cluster://a:6379")
   }
 
   @Test func sentinelsAreTakenApart() throws {

@@ -19,7 +19,7 @@ import Testing
   private func ids(_ queue: inout CommandQueue) -> [UInt64] {
     var ids: [UInt64] = []
     while let (command, _) = queue.popFirst() {
-      if case .lease(let id, _) = command { ids.append(id.rawValue) }
+      if case .lease(let id, _, _) = command { ids.append(id.rawValue) }
     }
     return ids
   }

@@ -60,13 +60,12 @@ import Testing
     }
   }
 
-  @Test(arguments: ["MOVED 3999 127.0.0.1:6381", "ASK 3999 127.0.0.1:6381"])
-  func clusterRedirectionIsExplained(error: String) {
-    #expect(failure(error) == .transient("Redis Cluster is not supported yet: \(error)"))
-  }
+  @Test(arguments: ["MOVED 3999 127.0.0.1:6381", "ASK 3999 127.0.0.1:6381", "CLUSTERDOWN Hash slot not served"])
+  func whatAClusterIsInPasses(error: String) { #expect(failure(error) == .transient(error)) }
 
   @Test func slotsAreExplained() {
     let error = "CROSSSLOT Keys in request don't hash to the same slot"
-    #expect(failure(error) == .fatal("Redis Cluster is not supported yet: \(error)"))
+    #expect(
+      failure(error) == .fatal("this is a node of a Redis Cluster, and the URL is not redis-cluster://: \(error)"))
   }
 }

@@ -42,5 +42,7 @@ import Testing
     let rules = RedisRights.leases(keyPrefix: Array("p:".utf8)).rules
     #expect(rules.hasPrefix("~p:* resetchannels &p:* +evalsha +script|load +subscribe +del "))
     #expect(rules.contains(" +publish ") && rules.hasSuffix(" +type"))
+    #expect(
+      RedisRights.leases(keyPrefix: Array("p:".utf8), inCluster: true).rules == rules + " +cluster|myid +cluster|nodes")
   }
 }

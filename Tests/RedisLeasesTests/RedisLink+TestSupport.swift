@@ -214,13 +214,13 @@ extension RedisLinkMachine.Event {
   var words: String {
     switch self {
     case .up: "up"
-    case .reply(let id, .failed): "\(id.rawValue) failed"
-    case .reply(let id, _): "\(id.rawValue) replied"
+    case .reply(let id, .failed, _): "\(id.rawValue) failed"
+    case .reply(let id, _, _): "\(id.rawValue) replied"
     case .answered(let id, _): "query \(id) answered"
     case .refused(_, let command): "\(command) refused"
     case .message(let payload): "message \(text(payload))"
     case .proved: "proved"
-    case .sent(let id): "\(id.rawValue) sent"
+    case .sent(let id, _): "\(id.rawValue) sent"
     case .login(.done): "login"
     case .login(.refused(let failure)): "login refused: \(failure.message)"
     case .login(.lacksRights(let failure)): "rights missing: \(failure.message)"

@@ -18,7 +18,7 @@ import Testing
     mutating func note(_ events: [RedisLinkMachine.Event]) {
       for event in events {
         switch event {
-        case .reply(let id, _): leases[id.rawValue, default: 0] += 1
+        case .reply(let id, _, _): leases[id.rawValue, default: 0] += 1
         case .answered(let id, _): queries[id, default: 0] += 1
         case .up, .refused, .message, .proved, .sent, .login, .ended: break
         }

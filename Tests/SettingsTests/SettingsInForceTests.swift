@@ -23,6 +23,7 @@ import Testing
       [
         .redis: "rediss-sentinel://a?sentinelMasterId=m", .redisSentinelPasswordFile: "/p", .redisSentinelUser: "s",
       ],
+      [.redis: "redis-cluster://u:p@a:1,[::1],c"], [.redis: "rediss-cluster://a"],
       [.redis: "unix:///run/r.sock", .leaseMilliseconds: "3000", .connectionsMax: "7", .host: "h", .keyPrefix: "k"],
     ] as [[SettingKey: String]])
   func whatIsWrittenIsReadAsItWas(flags: [SettingKey: String]) throws {
@@ -48,7 +49,7 @@ import Testing
   }
 
   @Test func anythingElseIsNotRead() throws {
-    let urls = ["redis://u:p@h", "redis-sentinel://u:p@h,i?sentinelMasterId=m"]
+    let urls = ["redis://u:p@h", "redis-cluster://h,i", "redis-sentinel://u:p@h,i?sentinelMasterId=m"]
     try urls.forEach(nothingElseIsRead)
   }
 

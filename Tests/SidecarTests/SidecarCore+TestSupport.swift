@@ -79,6 +79,7 @@ final class FakeStore: LeaseStore {
   func waitingMemory(of user: UInt32?) -> Int { user.flatMap { waitingMemory[$0] } ?? 0 }
   var statistics = LinkStatistics()
   var sentinelStanding: SentinelStanding?
+  var clusterStanding: ClusterStanding?
   var timeoutMilliseconds: Int64 = 1000
 
   func start() {}
@@ -98,7 +99,7 @@ final class FakeStore: LeaseStore {
     return place.map { sent.remove(at: $0) }
   }
 
-  func submit(_ command: LeaseCommand, id: CommandID, of user: UInt32?) {
+  func submit(_ command: LeaseCommand, id: CommandID, to shard: ShardID, of user: UInt32?) {
     submitted.append(Command(id: id, command: command, user: user))
     switch command {
     case .release: break
@@ -128,8 +129,10 @@ final class FakeStore: LeaseStore {
 
   /// Questions for replicas that nobody has answered or forgotten.
   private(set) var acknowledgements: [AcknowledgementID: ReplicaNeed] = [:]
-  func acknowledge(_ id: AcknowledgementID, _ need: ReplicaNeed, until: BootInstant) { acknowledgements[id] = need }
-  func forgetAcknowledgement(_ id: AcknowledgementID) { acknowledgements[id] = nil }
+  func acknowledge(_ id: AcknowledgementID, of shard: ShardID, _ need: ReplicaNeed, until: BootInstant) {
+    acknowledgements[id] = need
+  }
+  func forgetAcknowledgement(_ id: AcknowledgementID, of shard: ShardID) { acknowledgements[id] = nil }
 
   func key(of other: OtherData, in name: LockName) -> [UInt8] { Array("key of \(name)".utf8) }
 

@@ -79,7 +79,8 @@ import Testing
 
   /// Everybody has to know how long leases are, before the epoch in whose key that stands is lost.
   @Test func everyHostIsToldOfAnEpochAndOfLongerLeases() throws {
-    let told = { (longest: Int64) in ["1;epoch \(longest) 1:a/1f:7;"] }
+    let key = String(decoding: twin.encoders[0].keys.epochKey, as: UTF8.self)
+    let told = { (longest: Int64) in ["1;epoch \(longest) 1:a/1f:7;\(key)"] }
     for host in 0...1 { try twin.subscribe(host) }
     try confirm(claim(mayBeFirst: true))
     #expect(twin.messages == told(10_000))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from harness.cluster import key
 from harness.daemon import ROOT, binary, clean_environment
 from harness.schema import PROTOCOL
 from harness.waiting import GENEROUS_SECONDS, wait_until
@@ -228,7 +229,11 @@ def test_the_lines_for_redis_work(lab):
     samples = blocks(PROTOCOL / "README.md")
     [take] = [lines[0] for language, lines in samples if lines[0].startswith("SET ")]
     [give] = [lines for language, lines in samples if language == "lua"]
-    [code] = [lines for language, lines in samples if language == "python"]
+    # What computes the key in a cluster comes behind it.
+    [code, lock_key] = [lines for language, lines in samples if language == "python"]
+    exec("\n".join(lock_key), in_cluster := {})  # noqa: S102 - the document's own lines
+    for name in ("orders", *(f"n{number}" for number in range(200))):
+        assert in_cluster["lock_key"](name) == key(name)
     command = [word if word != "VALUE" else "mine" for word in take.replace("<a value of your own>", "VALUE").split()]
     assert redis.admin.execute_command(*command)
     assert client.try_acquire("orders") is None

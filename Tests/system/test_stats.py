@@ -52,8 +52,8 @@ def test_the_figures_are_those_of_the_document(lab, is_local):
         label = re.match(r"(limits_met_total|turns\.by_microseconds)\.", name)
         told.append(f"{label[1]}.{'LIMIT' if label[1] == 'limits_met_total' else 'CLASS'}" if label else name)
         assert isinstance(value, str if name == "turns.longest.work" else int), name
-    # Those of Sentinels are told where a URL names some (test_sentinel.py).
-    left_out = "redis." if is_local else "redis.sentinel."
+    # Those of Sentinels and of a Cluster are told where a URL names some (test_sentinel.py, test_cluster.py).
+    left_out = "redis." if is_local else ("redis.sentinel.", "redis.cluster.")
     expected = [name for name in documented() if not name.startswith(left_out)]
     assert list(dict.fromkeys(told)) == expected
 

@@ -444,7 +444,7 @@ def test_a_key_that_everybody_can_read_is_warned_of(site):
 
 def test_settings_for_tls_beside_a_plain_url_are_warned_of(site):
     done = check(site, "--redis", "redis://127.0.0.1:1", "--redis-tls-ca", site.ca)
-    assert done.returncode == 0 and "has no effect: only a URL with rediss:// or rediss-sentinel:// means TLS" in done.stdout
+    assert done.returncode == 0 and "has no effect: only a URL with rediss://, rediss-sentinel:// or rediss-cluster:// means TLS" in done.stdout
 
 
 # Rotation

@@ -32,9 +32,23 @@ extension LockEngine {
     return StoreStanding(epoch: link.pointee.epoch.id, graceEnds: link.pointee.epoch.graceEnds)
   }
 
-  /// Whether a shard has named its epoch on its connection, or has refused to.
-  public func hasHeardOfEpoch(of shard: ShardID = .only) -> Bool {
-    links[shard].map { $0.pointee.confirmation.isGood || $0.pointee.confirmation.refusal != nil } ?? false
+  /// Whether every shard that is connected has named its epoch on its connection, or has refused to.
+  public var hasHeardOfEpochs: Bool {
+    links.allSatisfy {
+      !$0.pointee.isConnected || $0.pointee.confirmation.isGood || $0.pointee.confirmation.refusal != nil
+    }
+  }
+
+  /// Which data the shards have, all together: that of the shard whose grace is over last, or of any where none has one.
+  /// `recovering`: how many have one.
+  public var storeStandings: (recovering: Int, last: StoreStanding) {
+    var (recovering, last) = (0, storeStanding(of: links.first.pointee.shard))
+    for link in links where link.pointee.isConnected {
+      guard let end = link.pointee.epoch.graceEnds else { continue }
+      recovering += 1
+      if last.graceEnds.map({ $0 < end }) ?? true { last = StoreStanding(epoch: link.pointee.epoch.id, graceEnds: end) }
+    }
+    return (recovering, last)
   }
 
   /// Why nobody can say who has a lock whose home this is; `words`: what the store has said about it.

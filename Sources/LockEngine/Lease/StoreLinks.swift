@@ -11,6 +11,8 @@ struct StoreLinks: Sequence {
   private var last: LinkReference
   /// Whether there is one only.
   private(set) var isSingle = true
+  /// The same by the numbers of their shards, which begin at 0.
+  private var table: [LinkReference?] = []
   /// The home of each cell, nil where it is not known; empty as long as none is.
   private var homes: [LinkReference?] = []
   private var lastNumber: LinkNumber = 1
@@ -47,7 +49,9 @@ struct StoreLinks: Sequence {
 
   /// The connection to a shard; nil: this host has not heard of that one.
   subscript(shard: ShardID) -> LinkReference? {
-    isSingle && shard == .only ? first : first { $0.pointee.shard == shard }
+    if isSingle { return first.pointee.shard == shard ? first : nil }
+    let number = Int(shard.rawValue)
+    return table.indices.contains(number) ? table[number] : first { $0.pointee.shard == shard }
   }
 
   /// The connection to a shard, made if there is none. It stays: a shard that is gone is one that is down.
@@ -59,8 +63,16 @@ struct StoreLinks: Sequence {
     last.pointee.next = link
     last = link
     isSingle = false
+    table = Array(repeating: nil, count: Self.tableMax)
+    for link in self {
+      let number = Int(link.pointee.shard.rawValue)
+      if number < Self.tableMax { table[number] = link }
+    }
     return link
   }
+
+  /// Shards with higher numbers are looked for.
+  private static let tableMax = 256
 
   /// The home of a cell; nil where it is not known.
   func home(ofCell cell: Int) -> LinkReference? { homes.indices.contains(cell) ? homes[cell] : nil }

@@ -4,7 +4,8 @@ import RESP
 
 /// A command that the link sends to Redis, and what the link has to know of it.
 enum LinkCommand: Equatable {
-  case lease(CommandID, LeaseCommand)
+  /// `of`: the shard whose locks it is about.
+  case lease(CommandID, LeaseCommand, of: ShardID = .only)
   /// `weight`: how many commands it counts for, by what it takes and what comes back.
   case query(UInt64, RedisCommand, weight: Int)
   /// Asks for a sign of life. Nobody waits for the answer.
@@ -33,7 +34,7 @@ enum LinkCommand: Equatable {
 
   /// The lock that it is about; nil where its order is of no matter.
   var lockName: LockName? {
-    guard case .lease(_, let command) = self else { return nil }
+    guard case .lease(_, let command, _) = self else { return nil }
     switch command {
     case .acquire(let name, _, _, _, _, _, _, _, _): return name
     case .release(let name, _, _, _, _): return name
@@ -47,13 +48,13 @@ enum LinkCommand: Equatable {
 
   /// Whether it is what each connection begins with.
   var isOfBeginning: Bool {
-    if case .lease(_, .confirmEpoch) = self { true } else { false }
+    if case .lease(_, .confirmEpoch, _) = self { true } else { false }
   }
 
   /// What it is called in the log.
   var word: String {
     switch self {
-    case .lease(_, let command): command.word
+    case .lease(_, let command, _): command.word
     case .query(_, let command, _): command.word
     case .ping: "ping"
     case .relogin: "auth"

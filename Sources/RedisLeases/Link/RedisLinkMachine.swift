@@ -39,7 +39,7 @@ public struct RedisLinkMachine: Sendable {
     /// Commands may be submitted.
     case up(RedisReadyInfo)
     /// The reply to a lease command.
-    case reply(CommandID, LeaseReply)
+    case reply(CommandID, LeaseReply, of: ShardID = .only)
     /// The reply to a query, by its number.
     case answered(UInt64, RESPValue)
     /// Redis has refused a command of that name; its reply is the next event, if anybody waits for it.
@@ -49,7 +49,7 @@ public struct RedisLinkMachine: Sendable {
     /// The first reply behind the handshake: the connection is good for something.
     case proved
     /// A lease command that had to wait for room is on its way.
-    case sent(CommandID)
+    case sent(CommandID, of: ShardID = .only)
     /// What came of another login; see ``loginRead(_:now:)``.
     case login(RedisRelogin.Outcome)
     /// The connection is of no further use.
@@ -100,13 +100,13 @@ public struct RedisLinkMachine: Sendable {
     /// The reply that follows a ``Event/refused(_:command:)``.
     var refusedReply: Event?
     /// Those that had to wait and are on their way.
-    var sent: Deque<CommandID> = []
+    var sent: Deque<(id: CommandID, shard: ShardID)> = []
   }
 
   /// An idle connection gets a PING after this much silence, in milliseconds.
   public static let idleMillisecondsMax: Int64 = 15_000
 
-  private let encoder: LeaseCommandEncoder
+  private let encoders: LeaseEncoders
   /// Of this connection, or of the next one.
   var configuration: RedisConnectionConfiguration
   private var state = State.stopped
@@ -141,12 +141,20 @@ public struct RedisLinkMachine: Sendable {
 
   /// A link that is not begun. `configuration`: of its first connection.
   public init(
-    configuration: RedisConnectionConfiguration, encoder: LeaseCommandEncoder, timeoutMilliseconds: Int64
+    configuration: RedisConnectionConfiguration, encoders: LeaseEncoders, timeoutMilliseconds: Int64
   ) {
     self.configuration = configuration
-    self.encoder = encoder
+    self.encoders = encoders
     self.timeoutMilliseconds = timeoutMilliseconds
     connection = RedisConnection(configuration: configuration)
+  }
+
+  /// The same, to the only shard.
+  public init(
+    configuration: RedisConnectionConfiguration, encoder: LeaseCommandEncoder, timeoutMilliseconds: Int64
+  ) {
+    self.init(
+      configuration: configuration, encoders: LeaseEncoders(encoder), timeoutMilliseconds: timeoutMilliseconds)
   }
 
   /// Whether commands may be submitted.
@@ -212,6 +220,12 @@ extension RedisLinkMachine {
     return lastNumber
   }
 
+  /// From the next connection on, tries its server with keys of this shard: one that the server has.
+  public mutating func trySuch(keysOf shard: ShardID) {
+    configuration.probe = encoders[shard].probe
+    configuration.trial = encoders[shard].trial
+  }
+
   /// There is a connection: the handshake begins, with `login`. `handshakeMilliseconds`: how long the server may be silent in
   /// it. False if this connection is not wanted any more.
   public mutating func connected(
@@ -272,10 +286,11 @@ extension RedisLinkMachine {
 
 extension RedisLinkMachine {
   /// Sends a command of the engine's, as soon as there is room; false if there is no connection, and nothing will come.
-  /// `user`: on whose behalf. `now` is taken only when nothing is in flight.
+  /// `shard`: which one's locks it is about. `user`: on whose behalf. `now` is taken only when nothing is in flight.
   @discardableResult
   public mutating func submit(
-    _ command: LeaseCommand, id: CommandID, of user: UInt32?, now: @autoclosure () -> BootInstant
+    _ command: LeaseCommand, id: CommandID, to shard: ShardID = .only, of user: UInt32?,
+    now: @autoclosure () -> BootInstant
   ) -> Bool {
     guard isReady else { return false }
     commandCount += 1
@@ -283,12 +298,12 @@ extension RedisLinkMachine {
     switch command {
     case .confirmEpoch:
       // What waits here would be refused in another epoch, and nothing else is of any use before it is known.
-      send(.lease(id, command), of: nil, now: now())
+      send(.lease(id, command, of: shard), of: nil, now: now())
     case .renew, .reclaim:
-      window.waitFirst(.lease(id, command))
+      window.waitFirst(.lease(id, command, of: shard))
       fillWindow(now: now())
     case .acquire, .release, .downgrade, .reserve, .answerInUse, .heartbeat, .checkPlaces, .clock, .look, .hostMessage:
-      put(.lease(id, command), of: user, now: now())
+      put(.lease(id, command, of: shard), of: user, now: now())
     }
     return true
   }
@@ -327,7 +342,7 @@ extension RedisLinkMachine {
       send(command, of: user, now: now())
       guard isEndOfBatch else { continue }
       isUrgent = true
-      if case .lease(let id, _) = command { batch.sent.append(id) }
+      if case .lease(let id, _, let shard) = command { batch.sent.append((id, shard)) }
     }
   }
 
@@ -337,7 +352,7 @@ extension RedisLinkMachine {
     if window.inFlight.isEmpty { lastAnsweredAt = now() }
     let number = window.sent(command, of: user)
     switch command {
-    case .lease(_, let command): _ = connection.submit(encoder.encode(command), id: number)
+    case .lease(_, let command, let shard): _ = connection.submit(encoders.encode(command, to: shard), id: number)
     case .query(_, let command, _): _ = connection.submit(command, id: number)
     case .ping: _ = connection.submit(.plain([Array("PING".utf8)]), id: number)
     case .relogin(let step): if let command = relogin?.command(of: step) { _ = connection.submit(command, id: number) }
@@ -402,7 +417,7 @@ extension RedisLinkMachine {
         return .proved
       }
     }
-    return batch.sent.popFirst().map { .sent($0) }
+    return batch.sent.popFirst().map { .sent($0.id, of: $0.shard) }
   }
 
   private mutating func taken(_ action: RedisConnectionAction, now: @autoclosure () -> BootInstant) -> Event? {
@@ -436,7 +451,7 @@ extension RedisLinkMachine {
   ) -> Event? {
     let reply: Event? =
       switch command {
-      case .lease(let id, let command): .reply(id, LeaseReplyDecoder.decode(value, to: command))
+      case .lease(let id, let command, let shard): .reply(id, LeaseReplyDecoder.decode(value, to: command), of: shard)
       case .query(let id, _, _): .answered(id, value)
       case .ping: nil
       case .relogin(let step): reloginReplied(value, to: step, now: now())

@@ -95,7 +95,8 @@ public struct ReplicaRounds: Sendable {
   }
 
   private let durability: Durability
-  private let key: [UInt8]
+  /// What is written to before it is asked who has it.
+  public var key: [UInt8]
   private var configuration: RedisConnectionConfiguration
   private var connection: RedisConnection
   private var state = State.none

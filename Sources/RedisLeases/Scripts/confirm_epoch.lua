@@ -169,7 +169,7 @@ if now ~= value then redis.call('SET', key, now) end
 -- Who begins the next epoch has to know how long leases are, also if this one is lost before he has asked for it: the
 -- message is there before the loss.
 for _, inbox in ipairs(is_news and inboxes() or {}) do
-  if inbox ~= ARGV[8] .. me then redis.pcall('PUBLISH', inbox, '1;epoch ' .. digits(epoch.longest) .. ' ' .. epoch.name .. ';') end
+  if inbox ~= ARGV[8] .. me then redis.pcall('PUBLISH', inbox, '1;epoch ' .. digits(epoch.longest) .. ' ' .. epoch.name .. ';' .. key) end
 end
 return {
   'epoch', digits(epoch.number), epoch.name, epoch.stage, digits(epoch.grace), digits(epoch.longest),

@@ -43,7 +43,7 @@ local function is_well(lock, queue, entry)
     and (head == entry or redis.call('LPOS', queue, entry)) and true
   -- The first does not fit, and those who share the lock may have it for hours.
   if well and head ~= entry and mode ~= 'x' then
-    local name = string.gsub(string.match(lock, '{(.-)}') or '', '%%(%x%x)', function(digits)
+    local name = string.gsub(string.match(lock, '{([^{}]*)}$') or '', '%%(%x%x)', function(digits)
       return string.char(tonumber(digits, 16))
     end)
     well = not is_dead(ARGV[count + 2], first or '') and not is_gone(queue, head, inbox, name)

@@ -144,44 +144,33 @@ final class Lifecycle {
     let decided = loop.makePromise(of: Void.self)
     let patience = min(Self.firstConnectionMillisecondsMax, configuration.settings.live.engine.storeTimeoutMilliseconds)
     loop.scheduleTask(in: .milliseconds(patience)) { decided.succeed() }
-    let link = RedisLink(
-      loop: loop, url: url, login: { [configuration] in configuration.settings.live.redisLogin },
-      tls: { [configuration] in configuration.settings.live.redisTLS },
-      keyPrefix: configuration.settings.keyPrefix, host: configuration.settings.host,
-      instance: instance, timeoutMilliseconds: configuration.settings.live.engine.storeTimeoutMilliseconds,
-      clock: core.clock, logger: logger,
-      onEvent: { [unowned core] event in core.heard(event) }, onOutput: { [unowned core] in core.output.scheduleEnd() },
-      onFirstOutcome: { [unowned self] in
-        firstConnection = decided
-        startGoesOn()
-      })
-    core.store = link
-    link.answerMilliseconds = { [unowned core, configuration] in
-      // A dead link must be noticed in time to save the leases.
-      min(2 * core.engine.roundTrip.timeoutMilliseconds, configuration.settings.live.engine.goneMilliseconds / 3)
+    var maker = StoreMaker(
+      loop: loop, configuration: configuration, instance: instance, clock: core.clock, logger: logger)
+    maker.onEvent = { [unowned core] in core.heard($0, of: $1) }
+    maker.onOutput = { [unowned core] in core.output.scheduleEnd() }
+    maker.onFirstOutcome = { [unowned self] in
+      firstConnection = decided
+      startGoesOn()
     }
-    link.need = { [configuration] in configuration.settings.live.engine.need }
-    core.parts.queries.hostCalls = HostCalls(
-      loop: loop, store: link,
-      timeoutMilliseconds: { [unowned core] in core.engine.holderTimeoutMilliseconds })
-    link.onInput = { [unowned core] in
+    maker.roundTripMilliseconds = { [unowned core] in core.engine.roundTrip.timeoutMilliseconds }
+    maker.onInput = { [unowned core] in
       core.begins(.redis, now: core.clock.now())
       core.output.scheduleEnd()
     }
-    link.isAwaited = { [unowned core] message in
-      switch message {
-      case .lease(let push): core.engine.isAwaited(push)
-      case .answer(let id, _): core.parts.queries.hostCalls?.isOpen(id) == true
-      case .call, .trial: false
-      }
-    }
-    link.start()
+    maker.isPushAwaited = { [unowned core] in core.engine.isAwaited($0) }
+    maker.isAnswerAwaited = { [unowned core] in core.parts.queries.hostCalls?.isOpen($0) == true }
+    let store = maker.store(at: url)
+    core.store = store
+    core.parts.queries.hostCalls = HostCalls(
+      loop: loop, store: store,
+      timeoutMilliseconds: { [unowned core] in core.engine.holderTimeoutMilliseconds })
+    store.start()
     return decided.futureResult
   }
 
   /// Once the first connection has failed, or Redis has named its epoch on it, without which nothing is granted.
   private func startGoesOn() {
-    guard let decided = firstConnection, core.store?.isReady != true || core.engine.hasHeardOfEpoch() else { return }
+    guard let decided = firstConnection, core.store?.isReady != true || core.engine.hasHeardOfEpochs else { return }
     firstConnection = nil
     decided.succeed()
   }
@@ -231,8 +220,9 @@ final class Lifecycle {
     if let settingsNote { clients += "; \(settingsNote)" }
     guard let store = core.store else { return "local; \(clients)" }
     if let sentinels = store.sentinelStanding { clients += "; \(sentinels.words)" }
+    if let cluster = store.clusterStanding { clients += "; \(cluster.words)" }
     guard store.isReady else { return "Redis unreachable (\(store.downReason ?? "")); \(clients)" }
-    guard core.engine.storeStanding().graceEnds != nil else { return "Redis connected; \(clients)" }
+    guard core.engine.storeStandings.recovering > 0 else { return "Redis connected; \(clients)" }
     return "Redis recovering: held locks are kept, nothing new is granted yet; \(clients)"
   }
 

@@ -77,8 +77,14 @@ final class SidecarCore {
         tier: tier, host: settings.host, inbox: inbox, attemptsBegin: Self.attemptsBegin(after: predecessor)
       ) {
         $0.settings = settings.live.engine
+        $0.cells = settings.backend.cells
         $0.lockBytesMax = Self.lockBytesMax(memory: predecessor?.memory, bytes: configuration.stateBytes)
       })
+    if let cells = engine.configuration.cells {
+      // Each is a shard of its own.
+      let moves = (0..<cells.count).map { HomeMove(cells: $0..<$0 + 1, shard: ShardID(UInt32($0))) }
+      engine.handle(.homesMoved(moves), now: clock.now(), into: &effects)
+    }
     self.configuration = inForce
     self.logger = logger
     self.clock = clock
@@ -175,7 +181,11 @@ final class SidecarCore {
   func endTurn() {
     let began = clock.now()
     turns.begin(.send, now: began)
-    if store != nil { parts.recovery.look(at: engine.storeStanding(), now: began) }
+    if store?.clusterStanding != nil {
+      parts.recovery.look(at: engine.storeStandings, now: began)
+    } else if store != nil {
+      parts.recovery.look(at: engine.storeStanding(), now: began)
+    }
     output.endBegins()
     keepTurn(output.settlingSessions)
     for session in output.settlingSessions where session.output.isGranted { sendOutput(of: session) }
@@ -274,19 +284,19 @@ final class SidecarCore {
 
   // MARK: The store
 
-  /// Something came from the store.
-  func heard(_ event: StoreEvent) {
+  /// Something came from a shard of the store.
+  func heard(_ event: StoreEvent, of shard: ShardID = .only) {
     switch event {
     case .up:
-      feed(.linkUp(.only))
-      parts.recovery.linkCameUp()
+      feed(.linkUp(shard))
+      parts.recovery.linkCameUp(shard)
     case .down:
-      feed(.linkDown(.only))
-      parts.recovery.linkWentDown()
-    case .sent(let command): feed(.commandSent(.only, command))
-    case .reply(let command, let reply): feed(.replyReceived(.only, command, reply))
-    case .push(let push): feed(.pushReceived(.only, push))
-    case .acknowledged(let id, let answer): feed(.acknowledged(.only, id, answer))
+      feed(.linkDown(shard))
+      parts.recovery.linkWentDown(shard)
+    case .sent(let command): feed(.commandSent(shard, command))
+    case .reply(let command, let reply): feed(.replyReceived(shard, command, reply))
+    case .push(let push): feed(.pushReceived(shard, push))
+    case .acknowledged(let id, let answer): feed(.acknowledged(shard, id, answer))
     case .call(let id, let inbox, let payload): parts.queries.hostAsked(id, from: inbox, payload)
     case .answer(let id, let payload): parts.queries.hostCalls?.answered(id, payload)
     }
@@ -308,12 +318,12 @@ final class SidecarCore {
       perform(notification, for: session)
     case .observed(let name, let event):
       parts.watches.notifyWatchers(of: name, event)
-    case .send(_, let id, let command):
-      store?.submit(command, id: id, of: actingUser)
-    case .acknowledge(_, let id, let need, let until):
-      store?.acknowledge(id, need, until: until)
-    case .forgetAcknowledgement(_, let id):
-      store?.forgetAcknowledgement(id)
+    case .send(let shard, let id, let command):
+      store?.submit(command, id: id, to: shard, of: actingUser)
+    case .acknowledge(let shard, let id, let need, let until):
+      store?.acknowledge(id, of: shard, need, until: until)
+    case .forgetAcknowledgement(let shard, let id):
+      store?.forgetAcknowledgement(id, of: shard)
     case .flushSoon:
       store?.isUrgent = true
     case .shutdownCompleted:

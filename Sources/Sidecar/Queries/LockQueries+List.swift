@@ -162,7 +162,9 @@ private struct ScanPosition {
       return
     }
     let parts = cursor.split(separator: ":", omittingEmptySubsequences: false)
-    guard parts.count == 2, UInt64(parts[0]) != nil, let told = Int(parts[1]), told >= 0 else { return nil }
+    guard parts.count == 2, UInt64(parts[0]) != nil || ClusterScan(Array(parts[0].utf8)) != nil,
+      let told = Int(parts[1]), told >= 0
+    else { return nil }
     step = Array(parts[0].utf8)
     self.told = told
   }

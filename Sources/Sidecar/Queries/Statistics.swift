@@ -171,7 +171,22 @@ extension Statistic {
     gauge(
       "redis.grace_ms", "for how long nothing new is granted, because Redis has other data than before", .milliseconds
     ) {
-      $0.store == nil ? nil : $0.engine.storeStanding().graceLeftMilliseconds(now: $0.clock.now()) ?? 0
+      $0.store == nil ? nil : $0.engine.storeStandings.last.graceLeftMilliseconds(now: $0.clock.now()) ?? 0
+    },
+    gauge("redis.cluster.primaries", "how many primaries of the cluster serve locks") {
+      ($0.store?.clusterStanding?.primaries).map { Int64($0) }
+    },
+    gauge("redis.cluster.connected", "how many of them this daemon is connected to") {
+      ($0.store?.clusterStanding?.linked).map { Int64($0) }
+    },
+    gauge("redis.cluster.parts_unserved", "of how many of the 64 parts of all locks nobody can be asked") {
+      ($0.store?.clusterStanding?.unserved).map { Int64($0) }
+    },
+    gauge("redis.cluster.parts_recovering", "in how many of them nothing new is granted yet") {
+      $0.store?.clusterStanding == nil ? nil : Int64($0.engine.storeStandings.recovering)
+    },
+    counter("redis.cluster.moves_total", "how often another primary has taken a part over") {
+      $0.store?.clusterStanding?.moves
     },
     text("redis.sentinel.master", "what Sentinels call the primary") { $0.store?.sentinelStanding?.master },
     text("redis.sentinel.primary", "where they say that it is") {

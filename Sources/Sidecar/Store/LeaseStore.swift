@@ -23,6 +23,8 @@ protocol LeaseStore: AnyObject {
   var statistics: LinkStatistics { get }
   /// What is known of its server by those that watch over it; nil where nobody does.
   var sentinelStanding: SentinelStanding? { get }
+  /// What is known of the primaries of a cluster; nil where it is none.
+  var clusterStanding: ClusterStanding? { get }
   /// How long it may take to answer, in milliseconds.
   var timeoutMilliseconds: Int64 { get set }
 
@@ -35,14 +37,15 @@ protocol LeaseStore: AnyObject {
   /// Sends everything that was submitted since the last time.
   func flush()
 
-  /// Sends a command of the engine's. Its reply comes as an event, unless the link breaks. `user`: on whose behalf.
-  func submit(_ command: LeaseCommand, id: CommandID, of user: UInt32?)
+  /// Sends a command of the engine's to a shard. Its reply comes as an event, unless the link breaks. `user`: on whose
+  /// behalf.
+  func submit(_ command: LeaseCommand, id: CommandID, to shard: ShardID, of user: UInt32?)
 
-  /// Finds out whether as many replicas as that have everything that came from the store so far, until then. The answer comes
+  /// Finds out whether as many replicas as that have everything that came from a shard so far, until then. The answer comes
   /// as an event.
-  func acknowledge(_ id: AcknowledgementID, _ need: ReplicaNeed, until: BootInstant)
+  func acknowledge(_ id: AcknowledgementID, of shard: ShardID, _ need: ReplicaNeed, until: BootInstant)
   /// Nobody waits for that answer any more.
-  func forgetAcknowledgement(_ id: AcknowledgementID)
+  func forgetAcknowledgement(_ id: AcknowledgementID, of shard: ShardID)
 
   /// What the store calls the key of a lock that holds data of others.
   func key(of other: OtherData, in name: LockName) -> [UInt8]
@@ -101,7 +104,7 @@ struct LockPage {
   var names: [LockName]
 }
 
-/// What the store tells by itself.
+/// What a shard of the store tells by itself.
 enum StoreEvent {
   /// Commands may be submitted.
   case up

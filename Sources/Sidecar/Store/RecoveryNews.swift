@@ -13,20 +13,54 @@ final class RecoveryNews {
   private var lastEpochAt: BootInstant?
   /// Whether the link is newer than the last look.
   private var isLinkNew = false
+  /// The shards whose connections are up, and those that went down.
+  private var up: Set<ShardID> = []
+  private var down: Set<ShardID> = []
+  /// How many of several shards grant nothing.
+  private var recovering = 0
 
   init(logger: Logger, watches: WatchBook) {
     self.logger = logger
     self.watches = watches
   }
 
-  func linkCameUp() {
+  /// The connection to a shard is up.
+  func linkCameUp(_ shard: ShardID) {
+    let wereDown = !down.isEmpty
+    down.remove(shard)
+    up.insert(shard)
+    // Of several, all have to be.
+    guard down.isEmpty, wereDown || up.count == 1 else { return }
     isLinkNew = true
     // Told anew on each link: whoever watches has been told since that it is connected.
     known.graceEnds = nil
     watches.notifyWatchers(.connected)
   }
 
-  func linkWentDown() { watches.notifyWatchers(.disconnected) }
+  /// The connection to a shard is gone.
+  func linkWentDown(_ shard: ShardID) {
+    let wereUp = down.isEmpty
+    up.remove(shard)
+    down.insert(shard)
+    if wereUp { watches.notifyWatchers(.disconnected) }
+  }
+
+  /// The same as ``look(at:now:)`` for a store of several shards, each with its own data.
+  func look(at standings: (recovering: Int, last: StoreStanding), now: BootInstant) {
+    let before = recovering
+    guard standings.recovering != before || standings.last.graceEnds != known.graceEnds else { return }
+    recovering = standings.recovering
+    known.graceEnds = standings.last.graceEnds
+    if let left = standings.last.graceLeftMilliseconds(now: now) {
+      if before == 0 {
+        logger.notice("\(Self.words)", metadata: ["grace_ms": "\(left)", "parts": "\(recovering)"])
+      }
+      watches.notifyWatchers(.recovering, retryMilliseconds: left)
+    } else if before > 0 {
+      logger.info("Redis grants locks again")
+      watches.notifyWatchers(.connected)
+    }
+  }
 
   /// Looks at the store's data as the engine knows them now. Called in every turn.
   func look(at standing: StoreStanding, now: BootInstant) {

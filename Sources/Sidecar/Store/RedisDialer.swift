@@ -148,6 +148,8 @@ final class RedisDialer {
       return promise.futureResult
     case .sentinels(let set):
       return loop.makeFailedFuture(HostLookup.Failure(description: "the sentinels of '\(set.master)' were not asked"))
+    case .cluster:
+      return loop.makeFailedFuture(HostLookup.Failure(description: "the nodes of the cluster were not asked"))
     }
   }
 
@@ -156,6 +158,7 @@ final class RedisDialer {
     case .unix(let path): SystemText.shown(path)
     case .tcp(let host, _): host
     case .sentinels(let set): set.master
+    case .cluster(let seeds): seeds.place
     }
   }
 
@@ -169,7 +172,7 @@ final class RedisDialer {
     case .unix(let path): SystemText.shown(path)
     case .tcp(let host, let port):
       host == address ? "\(host.contains(":") ? "[\(host)]" : host):\(port)" : "\(host):\(port) (\(address))"
-    case .sentinels: address
+    case .sentinels, .cluster: address
     }
   }
 
@@ -209,7 +212,7 @@ final class RedisDialer {
         }
       }
     switch endpoint {
-    case .unix, .sentinels: return bootstrap.connect(to: address)
+    case .unix, .sentinels, .cluster: return bootstrap.connect(to: address)
     case .tcp:
       let connected =
         bootstrap

@@ -11,32 +11,48 @@ extension RedisLink: LeaseStore {
   /// unread.
   private static let scanWeight = 256
 
-  func key(of other: OtherData, in name: LockName) -> [UInt8] { encoder.keys.key(other, of: name) }
+  var clusterStanding: ClusterStanding? { nil }
+
+  func key(of other: OtherData, in name: LockName) -> [UInt8] { encoders[.only].keys.key(other, of: name) }
 
   func inspect(
     _ names: [LockName], waitingHostsMax: Int, of user: UInt32?,
     _ completion: @escaping StoreCompletion<[LockInspection]>
   ) {
+    inspect(names, in: .only, waitingHostsMax: waitingHostsMax, of: user, completion)
+  }
+
+  /// The same, about locks of one shard.
+  func inspect(
+    _ names: [LockName], in shard: ShardID, waitingHostsMax: Int, of user: UInt32?,
+    _ completion: @escaping StoreCompletion<[LockInspection]>
+  ) {
+    let encoder = encoders[shard]
     let command = encoder.inspect(names, waitingHostsMax: waitingHostsMax)
     query(command, of: user, weight: max(1, names.count / 4)) { reply in
-      completion(StoreAnswer(reply) { LeaseReplyDecoder.inspections($0, count: names.count, me: self.encoder.me) })
+      completion(StoreAnswer(reply) { LeaseReplyDecoder.inspections($0, count: names.count, me: encoder.me) })
     }
   }
 
   func page(
     at cursor: [UInt8], namePrefix: [UInt8], of user: UInt32?, _ completion: @escaping StoreCompletion<LockPage>
   ) {
-    let command = encoder.scan(cursor: cursor, namePrefix: namePrefix, count: Self.scanCount)
+    let command = encoders.scan(cursor: cursor, namePrefix: namePrefix, count: Self.scanCount)
     query(command, of: user, weight: Self.scanWeight) { reply in
       completion(
-        StoreAnswer(reply) {
-          LeaseReplyDecoder.scan($0, keys: self.encoder.keys).map { LockPage(next: $0.cursor, names: $0.names) }
-        })
+        StoreAnswer(reply) { self.encoders.scanned($0).map { LockPage(next: $0.cursor, names: $0.names) } })
     }
   }
 
   func foreignValue(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<ForeignValue?>) {
-    query(encoder.value(of: name), of: user) {
+    foreignValue(of: name, in: .only, of: user, completion)
+  }
+
+  /// The same, of a lock of that shard.
+  func foreignValue(
+    of name: LockName, in shard: ShardID, of user: UInt32?, _ completion: @escaping StoreCompletion<ForeignValue?>
+  ) {
+    query(encoders[shard].value(of: name), of: user) {
       completion(StoreAnswer($0) { .some($0.bytes.map(LeaseReplyDecoder.foreignValue)) })
     }
   }
@@ -45,17 +61,30 @@ extension RedisLink: LeaseStore {
     _ name: LockName, seen: [[UInt8]], token: Token?, terms: GrantTerms, of user: UInt32?,
     _ completion: @escaping StoreCompletion<[TakenLease]>
   ) {
-    query(encoder.takeAway(name, seen: seen, token: token, terms: terms), of: user) { reply in
+    takeAway(name, in: .only, seen: seen, token: token, terms: terms, of: user, completion)
+  }
+
+  /// The same, from a lock of that shard.
+  func takeAway(
+    _ name: LockName, in shard: ShardID, seen: [[UInt8]], token: Token?, terms: GrantTerms, of user: UInt32?,
+    _ completion: @escaping StoreCompletion<[TakenLease]>
+  ) {
+    query(encoders[shard].takeAway(name, seen: seen, token: token, terms: terms), of: user) { reply in
       completion(StoreAnswer(reply) { LeaseReplyDecoder.taken($0) })
     }
   }
 
   func call(_ payload: [UInt8], id: UInt64, inbox: String, _ completion: @escaping (Int64?) -> Void) {
-    query(encoder.call(payload, id: id, inbox: inbox)) { completion($0?.integer) }
+    query(encoders[.only].call(payload, id: id, inbox: inbox)) { completion($0?.integer) }
   }
 
   func answer(_ payload: [UInt8], id: UInt64, inbox: String) {
-    query(encoder.answer(payload, id: id, inbox: inbox)) { _ in }
+    answer(payload, id: id, inbox: inbox) { _ in }
+  }
+
+  /// The same; the completion is told how many were there to hear it.
+  func answer(_ payload: [UInt8], id: UInt64, inbox: String, _ completion: @escaping (Int64?) -> Void) {
+    query(encoders[.only].answer(payload, id: id, inbox: inbox)) { completion($0?.integer) }
   }
 
   func ping(_ completion: @escaping (_ isAnswered: Bool) -> Void) {

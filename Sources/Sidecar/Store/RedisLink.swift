@@ -18,16 +18,25 @@ final class RedisLink: RedisChannelOwner {
   private static let keptOutputBytesMax = 1 << 20
 
   private let loop: any EventLoop
-  let encoder: LeaseCommandEncoder
+  let encoders: LeaseEncoders
+  /// The shard whose keys the server is tried with: one that it has.
+  var keysShard = ShardID.only {
+    didSet {
+      machine.trySuch(keysOf: keysShard)
+      for replicas in replicaLinks { replicas.key = encoders[keysShard].acknowledgementKey }
+    }
+  }
   /// How long answers may take by the measured round trip, in milliseconds, if ``timeoutMilliseconds`` is less.
   var answerMilliseconds: () -> Int64 = { 0 }
   private let clock: HostClock
-  private let onEvent: (StoreEvent) -> Void
+  private let onEvent: (StoreEvent, ShardID) -> Void
   private let onOutput: () -> Void
   /// Called before input is looked at.
   var onInput: () -> Void = {}
   /// Whether somebody waits for such a message.
   var isAwaited: (InboxMessage) -> Bool = { _ in true }
+  /// Called when Redis has refused a command, before its answer is told; true: it is no news for the operator.
+  var onRefused: ([UInt8]) -> Bool = { _ in false }
   private var inboxShare = InboxShare()
   /// Called when the first attempt to connect has succeeded or failed.
   private var onFirstOutcome: (() -> Void)?
@@ -44,6 +53,11 @@ final class RedisLink: RedisChannelOwner {
   /// The pause before the next connection.
   private var pause: (task: Scheduled<Void>, number: UInt64)?
   private var endpoint: RedisURL.Endpoint
+  /// Where it leads to by TCP.
+  var address: RedisAddress {
+    guard case .tcp(let host, let port) = endpoint else { return RedisAddress(host: "", port: 0) }
+    return RedisAddress(host: host, port: port)
+  }
   private var isTCP: Bool { if case .unix = endpoint { false } else { true } }
   private var machine: RedisLinkMachine
   /// The connection, with the address to which it leads.
@@ -93,9 +107,10 @@ final class RedisLink: RedisChannelOwner {
 
   init(
     loop: any EventLoop, url: RedisURL, login source: @escaping () -> RedisLoginSource,
-    tls: @escaping () -> RedisTLSOptions, keyPrefix: String, host: String, instance: String, timeoutMilliseconds: Int64,
-    clock: HostClock, logger: Logger,
-    onEvent: @escaping (StoreEvent) -> Void, onOutput: @escaping () -> Void, onFirstOutcome: @escaping () -> Void
+    tls: @escaping () -> RedisTLSOptions, encoders: LeaseEncoders, clusterRole: ClusterRole? = nil, host: String,
+    timeoutMilliseconds: Int64, clock: HostClock, logger: Logger,
+    onEvent: @escaping (StoreEvent, ShardID) -> Void, onOutput: @escaping () -> Void,
+    onFirstOutcome: @escaping () -> Void
   ) {
     self.loop = loop
     self.clock = clock
@@ -103,13 +118,14 @@ final class RedisLink: RedisChannelOwner {
     self.onEvent = onEvent
     self.onOutput = onOutput
     self.onFirstOutcome = onFirstOutcome
-    encoder = LeaseCommandEncoder(keyPrefix: keyPrefix, host: host, instance: instance)
+    self.encoders = encoders
+    let encoder = encoders[.only]
     machine = RedisLinkMachine(
       configuration: RedisConnectionConfiguration(
         database: url.database, clientName: "sidelockd-\(host)", inbox: encoder.inboxChannel,
         scripts: RedisScript.leases,
-        probe: encoder.probe, trial: encoder.trial),
-      encoder: encoder, timeoutMilliseconds: timeoutMilliseconds)
+        probe: encoder.probe, trial: encoder.trial, clusterRole: clusterRole),
+      encoders: encoders, timeoutMilliseconds: timeoutMilliseconds)
     let makeTarget = { (address: RedisAddress) in
       let security = url.usesTLS ? LinkSecurity(loop: loop, host: address.host, options: tls) : nil
       let endpoint = RedisURL.Endpoint.tcp(host: address.host, port: address.port)
@@ -120,7 +136,8 @@ final class RedisLink: RedisChannelOwner {
     case .tcp(let host, let port):
       sentinels = nil
       (dialer, security) = makeTarget(RedisAddress(host: host, port: port))
-    case .unix:
+    // A cluster is reached by links to its nodes.
+    case .unix, .cluster:
       sentinels = nil
       security = nil
       dialer = RedisDialer(loop: loop, endpoint: url.endpoint, security: nil, clock: clock)
@@ -145,9 +162,10 @@ final class RedisLink: RedisChannelOwner {
       let link = ReplicaLink(
         durability, loop: loop, key: encoder.acknowledgementKey,
         configuration: RedisConnectionConfiguration(
-          database: url.database, clientName: "sidelockd-\(host)-replicas", inbox: [], scripts: []),
+          database: url.database, clientName: "sidelockd-\(host)-replicas", inbox: [], scripts: [],
+          clusterRole: clusterRole),
         timeoutMilliseconds: timeoutMilliseconds, clock: clock, login: { [login] in login.current }
-      ) { onEvent(.acknowledged($0, $1)) }
+      ) { onEvent(.acknowledged($0, $1), .only) }
       link.onFacts = { [unowned self] in log.learned($0, need: need()) }
       link.onTrouble = { [unowned self] in log.noReplicas($0, now: self.clock.now()) }
       return link
@@ -166,6 +184,15 @@ final class RedisLink: RedisChannelOwner {
     login.stop()
     hangUp()
     sentinels?.stop()
+  }
+
+  /// Ends the connection, and makes no other one until it is started again. What is under way has no answer.
+  func rest(because reason: String) {
+    if let number = machine.number { ended(number, reason: reason, isRoundOver: true) }
+    pause?.task.cancel()
+    pause = nil
+    machine.stop()
+    hangUp()
   }
 
   /// The settings were read again: the login may be another one.
@@ -280,7 +307,7 @@ final class RedisLink: RedisChannelOwner {
     // The status line tells it at the end of a turn.
     if reason != known { onOutput() }
     if outage.wasReady {
-      onEvent(.down)
+      onEvent(.down, .only)
       for replicas in replicaLinks { replicas.linkDown() }
     }
     for id in outage.unanswered { queries.removeValue(forKey: id)?(nil) }
@@ -308,8 +335,8 @@ final class RedisLink: RedisChannelOwner {
   // MARK: Commands
 
   /// Sends a command of the engine's. Its reply comes as an event, unless the link breaks. `user`: on whose behalf.
-  func submit(_ command: LeaseCommand, id: CommandID, of user: UInt32?) {
-    machine.submit(command, id: id, of: user, now: clock.now())
+  func submit(_ command: LeaseCommand, id: CommandID, to shard: ShardID, of user: UInt32?) {
+    machine.submit(command, id: id, to: shard, of: user, now: clock.now())
     if machine.hasOutput { onOutput() }
   }
 
@@ -327,11 +354,11 @@ final class RedisLink: RedisChannelOwner {
     if machine.hasOutput { onOutput() }
   }
 
-  func acknowledge(_ id: AcknowledgementID, _ need: ReplicaNeed, until: BootInstant) {
+  func acknowledge(_ id: AcknowledgementID, of shard: ShardID, _ need: ReplicaNeed, until: BootInstant) {
     replicas(need.durability).ask(id, replicas: need.replicas, until: until)
   }
 
-  func forgetAcknowledgement(_ id: AcknowledgementID) {
+  func forgetAcknowledgement(_ id: AcknowledgementID, of shard: ShardID) {
     for replicas in replicaLinks { replicas.forget(id) }
   }
 
@@ -366,12 +393,12 @@ final class RedisLink: RedisChannelOwner {
   private func perform(_ event: RedisLinkMachine.Event, _ number: UInt64) {
     switch event {
     case .up(let info): up(info)
-    case .reply(let id, let reply): onEvent(.reply(id, reply))
+    case .reply(let id, let reply, let shard): onEvent(.reply(id, reply), shard)
     case .answered(let id, let value): queries.removeValue(forKey: id)?(value)
     case .refused(let error, let command): refused(error, command)
     case .message(let payload): heard(message: payload)
     case .proved: if let current { dialer.succeeded(current.address) }
-    case .sent(let id): onEvent(.sent(id))
+    case .sent(let id, let shard): onEvent(.sent(id), shard)
     case .login(let outcome): loginChanged(outcome)
     case .ended(let ending): end(number, ending)
     }
@@ -389,9 +416,14 @@ final class RedisLink: RedisChannelOwner {
     guard hasRoom || isAwaited else { return leftOut(now: began) }
     let processorTime = isAwaited ? 0 : TurnTimes.processorTimeNow()
     switch message {
-    case .lease(let push)?: onEvent(.push(push))
-    case .call(let id, let inbox, let payload)?: onEvent(.call(id, from: inbox, payload))
-    case .answer(let id, let payload)?: onEvent(.answer(id, payload))
+    case .lease(let push)?:
+      guard let shard = encoders.shard(of: push, in: payload) else {
+        log.notUnderstood()
+        break
+      }
+      onEvent(.push(push), shard)
+    case .call(let id, let inbox, let payload)?: onEvent(.call(id, from: inbox, payload), .only)
+    case .answer(let id, let payload)?: onEvent(.answer(id, payload), .only)
     case .trial?: break
     case nil: log.notUnderstood()
     }
@@ -407,7 +439,9 @@ final class RedisLink: RedisChannelOwner {
 
   private func refused(_ error: [UInt8], _ command: String) {
     counters.errors += 1
-    guard log.refused(error, command, now: clock.now()), let question = machine.rightsQuestion(after: error) else {
+    guard !onRefused(error), log.refused(error, command, now: clock.now()),
+      let question = machine.rightsQuestion(after: error)
+    else {
       return
     }
     query(question) { [unowned self] answer in
@@ -421,7 +455,7 @@ final class RedisLink: RedisChannelOwner {
     if let primary { sentinels?.linkUp(primary) }
     if let security, !security.verifies { log.notVerified() }
     login.wasAccepted()
-    onEvent(.up)
+    onEvent(.up, .only)
     // It may have become another one while the connection was made.
     machine.loginRead(login.current, now: clock.now())
     for replicas in replicaLinks {

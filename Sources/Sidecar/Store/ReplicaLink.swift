@@ -62,6 +62,15 @@ final class ReplicaLink: RedisChannelOwner {
     }
   }
 
+  /// What is written to on the connections.
+  var key: [UInt8] {
+    get { rounds.key }
+    set {
+      rounds.key = newValue
+      second?.key = newValue
+    }
+  }
+
   /// The link is up, to that run of a server; a dialer makes connections to the same address.
   func linkUp(run: String?, makeDialer: () -> RedisDialer, isExpected: Bool) {
     dialer = makeDialer()

@@ -1,0 +1,140 @@
+public import RESP
+
+/// Which primary of a Redis Cluster serves each cell, as far as this daemon knows. It decides what to believe and whom to
+/// ask next; it does no I/O.
+///
+/// Nodes can disagree: one that was cut off goes on to tell how things were. So a claim to a slot is believed over an
+/// earlier one only when its config epoch is higher, which the cluster gives to each that takes a slot over. Two things
+/// count besides: what a primary says of its own slots, that it has them no more; and what is told again and again where
+/// nobody is believed, or a node that nobody knows (a cluster that was made anew counts from the beginning).
+///
+/// A primary that is not asked, and answers a command that a slot is another one's (MOVED), is believed at once, but for each
+/// cell only once until somebody has told how things are: two that send a command to each other must not have it go round.
+public struct ClusterMachine: Sendable {
+  /// What names a node.
+  public typealias NodeID = ClusterTopology.NodeID
+
+  private struct Home {
+    /// The primary that serves the cell; nil: nobody is known to.
+    var node: NodeID?
+    /// The highest config epoch of a claim that was believed.
+    var epoch: UInt64 = 0
+    /// Whether it has moved since somebody has told how things are.
+    var hasMoved = false
+    /// How many views in a row have told of nothing but claims that are too old.
+    var staleViews = 0
+  }
+
+  /// So many claims in a row that are too old are believed in the end, where nobody is believed, or a node of which the
+  /// others know nothing.
+  static let staleViewsMax = 3
+
+  private let seeds: [RedisAddress]
+  private var homes = [Home](repeating: Home(), count: ClusterCells.count)
+  /// Those that the last view told of, and those that cells are known to be at.
+  private var nodes: [NodeID: ClusterTopology.Node] = [:]
+  /// Who was asked last, among all that can be asked.
+  private var lastAsked = 0
+  /// How often a cell was taken over by another primary than before.
+  public private(set) var moveCount: UInt64 = 0
+  /// How often somebody has told how things are.
+  public private(set) var viewCount: UInt64 = 0
+
+  /// A cluster of which nothing is known but some addresses.
+  public init(_ seeds: RedisClusterSeeds) {
+    self.seeds = seeds.addresses
+  }
+
+  /// How many addresses the URL names.
+  public var seedCount: Int { seeds.count }
+
+  // MARK: What is known
+
+  /// The primary that serves a cell; nil where none is known to.
+  public func home(ofCell cell: Int) -> NodeID? { homes[cell].node }
+
+  /// What is known of a node.
+  public func node(_ id: NodeID) -> ClusterTopology.Node? { nodes[id] }
+
+  /// The primaries that serve any cell, those first that serve the first ones.
+  public var primaries: [NodeID] {
+    var seen: Set<NodeID> = []
+    return homes.compactMap(\.node).filter { seen.insert($0).inserted }
+  }
+
+  /// The cells that a primary serves.
+  public func cells(of id: NodeID) -> [Int] { homes.indices.filter { homes[$0].node == id } }
+
+  /// How many cells nobody is known to serve.
+  public var orphanCount: Int { homes.count { $0.node == nil } }
+
+  /// Who is to be asked next: each node in turn, those of the URL as well.
+  public mutating func nextToAsk() -> RedisAddress? {
+    let known = nodes.values.filter { !$0.isDown }.sorted { $0.id < $1.id }.map(\.address)
+    let all = known + seeds.filter { !known.contains($0) }
+    guard !all.isEmpty else { return nil }
+    lastAsked = (lastAsked + 1) % all.count
+    return all[lastAsked]
+  }
+
+  // MARK: What is told
+
+  /// A node has told how things are. Gives the cells that are at another place now.
+  public mutating func told(_ view: ClusterTopology) -> [Int] {
+    viewCount += 1
+    let before = homes.map(\.node)
+    for cell in homes.indices {
+      let slot = ClusterCells.slots[cell]
+      take(view.nodes.first { $0.isPrimary && $0.slots.contains { $0.contains(slot) } }, for: cell, of: view)
+      homes[cell].hasMoved = false
+    }
+    let used = Set(homes.compactMap(\.node))
+    let told = Dictionary(view.nodes.map { ($0.id, $0) }) { first, _ in first }
+    // What a node does not know that was cut off stays.
+    nodes = nodes.filter { used.contains($0.key) }.merging(told) { _, told in told }
+    return homes.indices.filter { homes[$0].node != before[$0] }
+  }
+
+  private mutating func take(_ claim: ClusterTopology.Node?, for cell: Int, of view: ClusterTopology) {
+    let home = homes[cell]
+    guard let claim else {
+      // Only who had it can say that nobody has.
+      if home.node == view.teller { homes[cell].node = nil }
+      return
+    }
+    guard home.node != claim.id else {
+      homes[cell].epoch = max(home.epoch, claim.epoch)
+      homes[cell].staleViews = 0
+      return
+    }
+    let isKnown = home.node.map { id in view.nodes.contains { $0.id == id } } ?? true
+    let isLater = claim.epoch > home.epoch || home.node == nil && claim.epoch == home.epoch
+    guard isLater || home.node == view.teller || home.staleViews + 1 >= Self.staleViewsMax else {
+      if home.node == nil || !isKnown { homes[cell].staleViews += 1 }
+      return
+    }
+    if home.node != nil || home.epoch > 0 { moveCount += 1 }
+    homes[cell] = Home(node: claim.id, epoch: claim.epoch)
+  }
+
+  /// A primary has answered that a slot is at another one. Gives the cell that is at another place now; nil: none is, or it was
+  /// not that primary's. Somebody has to be asked in any case.
+  public mutating func moved(slot: Int, to address: RedisAddress?, by id: NodeID) -> Int? {
+    guard let cell = ClusterCells.cell(ofSlot: slot), homes[cell].node == id else { return nil }
+    let target = address.flatMap { address in
+      nodes.values.first { $0.isPrimary && ($0.address == address || $0.isAt(address)) }
+    }
+    let isBelieved = target.map { $0.id != id && !homes[cell].hasMoved } ?? false
+    homes[cell].node = isBelieved ? target?.id : nil
+    homes[cell].hasMoved = true
+    if isBelieved { moveCount += 1 }
+    return cell
+  }
+}
+
+extension ClusterTopology.Node {
+  /// Whether it is at that address by the name that it announces.
+  fileprivate func isAt(_ address: RedisAddress) -> Bool {
+    hostname == address.host && self.address.port == address.port
+  }
+}
