@@ -123,3 +123,40 @@ func checkInbox(_ input: [UInt8]) {
   input.withUnsafeBytes { decoder.append($0) }
   while let value = try? decoder.next() { decodeEverything(value) }
 }
+
+/// What a node tells of its cluster, and what it answers where it does not have a slot. Whatever that is, a cell has a home that
+/// is known, or none, and MOVED does not go round for ever.
+func checkCluster(_ input: [UInt8]) {
+  let asked = RedisAddress(host: "h", port: 1)
+  var machine = ClusterMachine(RedisClusterSeeds(addresses: [asked]))
+  for part in input.split(separator: 0, omittingEmptySubsequences: false) {
+    if let view = ClusterTopology(nodes: Array(part), asked: asked) {
+      if !view.nodes.contains(where: { $0.id == view.teller }) { violated("the teller is no node") }
+      for node in view.nodes {
+        if !(1...65_535).contains(node.address.port) || node.address.host.isEmpty { violated("an address is none") }
+        if node.slots.contains(where: { $0.lowerBound < 0 || $0.upperBound >= ClusterSlot.count }) {
+          violated("there is no such slot")
+        }
+      }
+      _ = machine.told(view)
+    }
+    if case .moved(_, let address)? = ClusterRefusal(error: Array(part)) {
+      for cell in 0..<ClusterCells.count {
+        var moves = 0
+        while let home = machine.home(ofCell: cell),
+          machine.moved(slot: ClusterCells.slots[cell], to: address, by: home) != nil
+        {
+          moves += 1
+          if moves > 2 { violated("MOVED goes round") }
+        }
+      }
+    }
+    for cell in 0..<ClusterCells.count {
+      if let home = machine.home(ofCell: cell), machine.node(home) == nil { violated("a home is not known") }
+    }
+    if machine.nextToAsk() == nil { violated("nobody can be asked") }
+  }
+  if let cell = ClusterCells.cell(ofSlot: ClusterSlot.of(key: input)), !(0..<ClusterCells.count).contains(cell) {
+    violated("there is no such cell")
+  }
+}
