@@ -118,16 +118,27 @@ public struct Access: Equatable, Sendable {
     self.isAdministrator = isAdministrator
   }
 
-  /// Whether no rule is about the client: every name is treated alike.
-  public var isDefault: Bool { rules.isEmpty }
+  /// Whether the client surely has `right` over every name.
+  public func mayAlways(_ right: AccessRight) -> Bool {
+    let wanted = AccessRights(right)
+    for rule in rules where rule.rights.contains(wanted) {
+      if rule.verdict == .deny { return false }
+      if rule.names == .beginning([]) { return true }
+    }
+    return mayUnlessTold(right)
+  }
 
   /// Whether the client has `right` over `name`.
   public func may(_ right: AccessRight, _ name: [UInt8]) -> Bool {
     let wanted = AccessRights(right)
     for rule in rules where rule.rights.contains(wanted) && rule.names.cover(name) { return rule.verdict == .allow }
+    return mayUnlessTold(right)
+  }
+
+  private func mayUnlessTold(_ right: AccessRight) -> Bool {
     switch right {
-    case .use, .inspect: return true
-    case .break: return isAdministrator
+    case .use, .inspect: true
+    case .break: isAdministrator
     }
   }
 }

@@ -34,6 +34,10 @@ public enum ClientRequest: Equatable, Sendable {
   case unwatch(Int64)
   /// Breaks all holds of the lock, or the one of `token`; those who lose it are told `reason`.
   case `break`(name: LockName, token: Int64?, reason: String?)
+  /// Asks who is connected.
+  case clients(PageParams)
+  /// Asks which hosts share the store.
+  case hosts(PageParams)
   /// Asks for nothing but a reply.
   case ping
   /// Asks for counters and gauges.
@@ -56,6 +60,8 @@ public enum ClientRequest: Equatable, Sendable {
     case .watch: .watch
     case .unwatch: .unwatch
     case .break: .break
+    case .clients: .clients
+    case .hosts: .hosts
     case .ping: .ping
     case .stats: .stats
     case .rpcDiscover: .rpcDiscover
@@ -209,6 +215,20 @@ public struct ListParams: Equatable, Sendable {
   ) {
     self.prefix = prefix
     self.scope = scope
+    self.limit = limit
+    self.cursor = cursor
+  }
+}
+
+/// What a method asks for whose answer comes in pages.
+public struct PageParams: Equatable, Sendable {
+  /// How many at most.
+  public var limit: Int
+  /// The cursor of an earlier reply, from which to go on; the caller checks it.
+  public var cursor: String?
+
+  /// A wish for a page.
+  public init(limit: Int = Int(Limits.listCountDefault), cursor: String? = nil) {
     self.limit = limit
     self.cursor = cursor
   }

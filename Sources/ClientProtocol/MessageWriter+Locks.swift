@@ -32,19 +32,43 @@ extension MessageWriter {
     endMessage()
   }
 
-  /// Begins the answer to `list`: ``listEntry(_:)`` and ``endList(cursor:)`` are to follow.
-  public mutating func beginList(id: MessageID) {
+  /// Begins the answer to `list`, or to another method that tells `items` page by page: an entry for each and
+  /// ``endList(cursor:)`` are to follow.
+  public mutating func beginList(id: MessageID, of items: StaticString = "locks") {
     beginSuccess(id: id)
     json.beginObject()
-    json.key("locks")
+    json.key(items)
     json.beginArray()
   }
 
   /// Adds a lock, without its waiters, to the page. Returns false and adds nothing when the page has no room; an empty
   /// page always has.
   public mutating func listEntry(_ lock: LockInfo) -> Bool {
+    entry { Self.writeMembers(of: lock, to: &$0) }
+  }
+
+  /// Adds a client to the page, with what it has; see ``listEntry(_:)``.
+  public mutating func clientEntry(_ session: SessionInfo, holdCount: Int64, waitCount: Int64) -> Bool {
+    entry { json in
+      Self.write(session, to: &json)
+      json.member("holds", holdCount)
+      json.member("waits", waitCount)
+    }
+  }
+
+  /// Adds a host to the page; see ``listEntry(_:)``. `isOwn`: it is the one that answers.
+  public mutating func hostEntry(_ host: String, instance: String, version: String?, isOwn: Bool) -> Bool {
+    entry { json in
+      json.member("host", host)
+      json.member("instance", instance)
+      Self.text("version", version, bytesMax: Limits.clientTextBytesMax, to: &json)
+      json.member("own", isOwn)
+    }
+  }
+
+  private mutating func entry(_ body: (inout JSONWriter) -> Void) -> Bool {
     let mark = json.mark
-    json.object { Self.writeMembers(of: lock, to: &$0) }
+    json.object(body)
     if lineCount <= Limits.lineBytesMax - Self.listEndBytesMax { return true }
     json.rewind(to: mark)
     return false

@@ -31,6 +31,10 @@ public enum ProtocolMethod: Int, CaseIterable, Sendable {
   case unwatch
   /// Breaks holds.
   case `break`
+  /// Asks who is connected, a page at a time.
+  case clients
+  /// Asks which hosts share the store, a page at a time.
+  case hosts
   /// Asks for the OpenRPC document.
   case rpcDiscover
 
@@ -54,6 +58,8 @@ public enum ProtocolMethod: Int, CaseIterable, Sendable {
     case .watch: .byDriver("watch", "name", "prefix")
     case .unwatch: .byDriver("unwatch", "watch")
     case .break: .byDriver("break", "name", "token", "reason")
+    case .clients: .byDriver("clients", "limit", "cursor")
+    case .hosts: .byDriver("hosts", "limit", "cursor")
     case .rpcDiscover: .byDriver("rpc.discover")
     }
   }

@@ -212,6 +212,8 @@ extension RequestDecoder {
     case .watch: return .watch(try params.watchTarget())
     case .unwatch: return .unwatch(try watch(params))
     case .break: return try breaking(params)
+    case .clients: return .clients(try page(params))
+    case .hosts: return .hosts(try page(params))
     case .ping: return .ping
     case .stats: return .stats
     case .rpcDiscover: return .rpcDiscover
@@ -319,9 +321,14 @@ extension RequestDecoder {
   }
 
   private static func list(_ params: ParameterReader) throws(RequestRefusal) -> ListParams {
-    ListParams(
-      prefix: try params.bytes("prefix", bytes: 0...Limits.nameBytesMax),
-      scope: try params.word("scope", [("host", .host), ("all", .all)]) ?? .host,
+    let prefix = try params.bytes("prefix", bytes: 0...Limits.nameBytesMax)
+    let scope: ListParams.Scope = try params.word("scope", [("host", .host), ("all", .all)]) ?? .host
+    let page = try page(params)
+    return ListParams(prefix: prefix, scope: scope, limit: page.limit, cursor: page.cursor)
+  }
+
+  private static func page(_ params: ParameterReader) throws(RequestRefusal) -> PageParams {
+    PageParams(
       limit: Int(try params.integer("limit", 1...Limits.listCountMax) ?? Limits.listCountDefault),
       cursor: try params.string("cursor", bytes: 0...Limits.cursorBytesMax))
   }

@@ -13,17 +13,37 @@ extension LeaseCommandEncoder {
   static func scan(
     cursor: [UInt8], from keys: LockKeys, behind wildcard: [UInt8], namePrefix: [UInt8], count: Int
   ) -> RedisCommand {
-    var pattern = escaped(keys.prefix) + wildcard
-    pattern += escaped(Array(KeyOfLock(LockName(bytes: namePrefix)).bytes.dropLast()))
+    var pattern = literally(keys.prefix[...]) + wildcard
+    pattern += literally(Array(KeyOfLock(LockName(bytes: namePrefix)).bytes.dropLast())[...])
     pattern.append(contentsOf: [0x2A, 0x7D])
     return .plain([
       Array("SCAN".utf8), cursor, Array("MATCH".utf8), pattern, Array("COUNT".utf8), Array(String(count).utf8),
     ])
   }
 
-  private static func escaped(_ bytes: [UInt8]) -> [UInt8] {
+  /// Asks which daemons of this prefix listen.
+  public var hosts: RedisCommand {
+    .plain([Array("PUBSUB".utf8), Array("CHANNELS".utf8), Self.literally(inboxPrefix[...]) + [0x2A]])
+  }
+
+  /// Bytes as a pattern of Redis that nothing else matches.
+  private static func literally(_ bytes: ArraySlice<UInt8>) -> [UInt8] {
     bytes.flatMap { [0x2A, 0x3F, 0x5B, 0x5D, 0x5C].contains($0) ? [0x5C, $0] : [$0] }
   }
+
+  /// The reply to ``hosts``: the inboxes, as ``me`` is one; nil when it is not understood. Anybody can listen to a
+  /// channel: what could be no daemon's is left out.
+  public func hosts(_ reply: RESPValue) -> [String]? {
+    reply.elements?.compactMap { channel in
+      guard let bytes = channel.bytes?.dropFirst(inboxPrefix.count), bytes.count <= Self.inboxBytesMax else {
+        return nil
+      }
+      let isOfDaemon = bytes.split(separator: 0x2F, omittingEmptySubsequences: false).count == 2
+      return isOfDaemon ? String(validating: bytes, as: UTF8.self) : nil
+    }
+  }
+
+  private static let inboxBytesMax = 512
 }
 
 extension LeaseReplyDecoder {

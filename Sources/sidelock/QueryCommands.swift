@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import ProcessSupport
 import SidelockClient
 
 /// Whether to write for people rather than for programs.
@@ -8,6 +9,16 @@ struct OutputOptions: ParsableArguments {
   var json = false
 
   var isForPeople: Bool { !json && isatty(STDOUT_FILENO) == 1 }
+
+  /// Prints a list: the table for people, for programs an array with one object a line.
+  func show(_ items: [JSONValue], _ table: () -> Table) throws(OutputError) {
+    if isForPeople {
+      for line in table().lines(within: Table.charactersMax) { try Descriptor.print(line) }
+    } else {
+      let lines = items.map(\.serialized).joined(separator: ",\n")
+      try Descriptor.print(lines.isEmpty ? "[]" : "[\n\(lines)\n]")
+    }
+  }
 }
 
 struct ListCommand: ParsableCommand {
@@ -16,12 +27,27 @@ struct ListCommand: ParsableCommand {
     abstract: "List locks.",
     discussion: """
       Shows the locks that this host holds, waits for or keeps idle, or with --all every lock in Redis: a table on a \
-      terminal, in a pipe a JSON array with one lock a line. A lock whose lease is idle is free.
+      terminal, in a pipe a JSON array with one lock a line. A lock whose lease is idle is free. The table has up to 80 \
+      columns; inspect shows what it cuts, and the rest.
+
+      With --user, --unit and --older only locks are shown that have a holder of whom all of that is true. WAITING and \
+      --waiters are about this host.
 
       EXAMPLES
         sidelock list --prefix deploy/
+        sidelock list --older 3600 --waiters --sort held
         sidelock list --all | jq -r '.[].name'
       """)
+
+  /// What comes first.
+  enum Order: String, CaseIterable, ExpressibleByArgument {
+    /// By their names.
+    case name
+    /// The one that has been held for longest.
+    case held
+    /// The one that most wait for.
+    case waiting
+  }
 
   @OptionGroup var connection: ConnectionOptions
   @OptionGroup var output: OutputOptions
@@ -32,8 +58,28 @@ struct ListCommand: ParsableCommand {
   @Flag(name: .shortAndLong, help: "The locks of all hosts.")
   var all = false
 
+  @OptionGroup var filter: HolderFilter
+
+  @Flag(help: "Only locks that somebody waits for.")
+  var waiters = false
+
+  @Option(help: "What comes first: name, held (for longest) or waiting (most).")
+  var sort = Order.name
+
   mutating func validate() throws {
     prefix = try prefix.map { try protocolText($0, "--prefix") }
+  }
+
+  /// The locks that are to be shown, in their order.
+  func chosen(_ locks: [LockDescription]) -> [LockDescription] {
+    let chosen = locks.filter { lock in
+      (!waiters || lock.waiting > 0) && (filter.isEmpty || lock.holders.contains(where: filter.accepts))
+    }
+    switch sort {
+    case .name: return chosen.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
+    case .held: return chosen.sorted { $0.heldMilliseconds > $1.heldMilliseconds }
+    case .waiting: return chosen.sorted { $0.waiting > $1.waiting }
+    }
   }
 
   func run() throws {
@@ -44,19 +90,14 @@ struct ListCommand: ParsableCommand {
       repeat {
         locks += query.received(try daemon.call("list", query.params))
       } while query.hasMore
-      if output.isForPeople {
-        for line in Self.table(locks).lines { try Descriptor.print(line) }
-      } else {
-        let lines = locks.map(\.json.serialized).joined(separator: ",\n")
-        try Descriptor.print(lines.isEmpty ? "[]" : "[\n\(lines)\n]")
-      }
+      locks = chosen(locks)
+      try output.show(locks.map(\.json)) { Self.table(locks) }
     }
   }
 
   static func table(_ locks: [LockDescription]) -> Table {
     var table = Table(
-      headings: ["NAME", "MODE", "HOLDER", "OWNER", "UNIT", "HELD", "TOKEN", "WAITING", "LEASE", "NOTE"],
-      rightAligned: [5, 6, 7])
+      headings: ["NAME", "MODE", "HOLDER", "UNIT", "HELD", "WAITING", "LEASE"], rightAligned: [4, 5])
     for lock in locks {
       append(lock, lock.holders.first, to: &table)
       for holder in lock.holders.dropFirst() { append(nil, holder, to: &table) }
@@ -71,14 +112,17 @@ extension ListCommand {
     _ lock: LockDescription?, _ holder: LockDescription.Participant?, to table: inout Table
   ) {
     table.append([
-      lock?.name ?? "", lock.map { $0.modeInWords ?? "-" } ?? "", holder?.summary ?? "-", holder?.owner ?? "-",
-      holder?.unit ?? "-", holder?.heldMilliseconds.map(readable) ?? "-", holder?.token.map { "\($0)" } ?? "-",
-      lock.map { "\($0.waiting)" } ?? "", lock.map { $0.leaseState ?? "-" } ?? "", holder?.meta ?? "",
+      lock?.name ?? "", lock.map { $0.modeInWords ?? "-" } ?? "", holder?.summary ?? "-", holder?.unit ?? "-",
+      holder?.heldMilliseconds.map(readable) ?? "-", lock.map { "\($0.waiting)" } ?? "",
+      lock.map { $0.leaseState ?? "-" } ?? "",
     ])
   }
 }
 
 extension LockDescription {
+  /// For how long the one has it who has had it for longest; -1 when nobody known has it.
+  var heldMilliseconds: Int64 { holders.compactMap(\.heldMilliseconds).max() ?? -1 }
+
   /// How it is held, in a few words; nil when it is free.
   var modeInWords: String? {
     if let permits { return "\(permits) permit\(permits == 1 ? "" : "s")" }

@@ -1,5 +1,8 @@
 /// Columns of text for a terminal.
 struct Table {
+  /// How long a line may be, for terminals of the usual width.
+  static let charactersMax = 80
+
   private var rows: [[String]]
   private let rightAligned: Set<Int>
 
@@ -14,13 +17,26 @@ struct Table {
   }
 
   /// The lines, without spaces at their ends.
-  var lines: [String] {
+  var lines: [String] { lines(within: .max) }
+
+  /// The lines, of at most so many characters as far as cells can be cut: the longest first, and none of a column that
+  /// is aligned at the right, or below its heading.
+  func lines(within charactersMax: Int) -> [String] {
     let columns = rows.map(\.count).max() ?? 0
-    let widths = (0..<columns).map { column in
+    var widths = (0..<columns).map { column in
       rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0
     }
+    let leasts = (0..<columns).map { rightAligned.contains($0) ? widths[$0] : max(4, rows[0][$0].count) }
+    var excess = widths.reduce(2 * (columns - 1), +) - charactersMax
+    while excess > 0,
+      let widest = widths.indices.filter({ widths[$0] > leasts[$0] }).max(by: { widths[$0] < widths[$1] })
+    {
+      widths[widest] -= 1
+      excess -= 1
+    }
     return rows.map { row in
-      let cells = row.enumerated().map { column, cell in
+      let cells = row.enumerated().map { column, whole in
+        let cell = whole.count > widths[column] ? whole.prefix(widths[column] - 1) + "…" : whole
         let space = String(repeating: " ", count: widths[column] - cell.count)
         return rightAligned.contains(column) ? space + cell : cell + space
       }

@@ -18,7 +18,7 @@ import Testing
   @Test func withoutRulesEverybodyMayUseAndInspectAndAdministratorsMayBreak() throws {
     let anybody = try access([])
     #expect(may(anybody, .use, "a") && may(anybody, .inspect, "a") && !may(anybody, .break, "a"))
-    #expect(anybody.isDefault)
+    #expect(anybody.mayAlways(.inspect))
     #expect(may(try access([], uid: 0), .break, "a"))
     #expect(may(try access([], groups: [1000, 500]), .break, "a"))
     let own = AccessPolicy(owner: 1000)
@@ -26,6 +26,23 @@ import Testing
     #expect(!own.access(of: AccessPeer(uid: 1001, groups: [])).may(.break, [0x61]))
     #expect(!may(try access([], groups: [1000, 500], administrators: nil), .break, "a"))
     #expect(!may(try access([], uid: nil, groups: nil), .break, "a"))
+  }
+
+  @Test(
+    arguments: [
+      ([], true), (["allow inspect * to everyone", "deny inspect * to everyone"], true),
+      (["allow use,break * to everyone"], true), (["deny use * to everyone"], true),
+      (["deny inspect a to everyone"], false), (["deny inspect * to everyone"], false),
+      // A name that is allowed says nothing of the others.
+      (["allow inspect a* to everyone"], true),
+      (["allow inspect a* to everyone", "deny inspect * to everyone"], false),
+      (["deny inspect a to everyone", "allow inspect * to everyone"], false),
+      (["deny inspect * to user:1001"], true),
+    ] as [([String], Bool)])
+  func whoMayInspectEveryLock(rules: [String], mayAlways: Bool) throws {
+    #expect(try access(rules).mayAlways(.inspect) == mayAlways)
+    #expect(try access(rules).mayAlways(.break) == (rules == ["allow use,break * to everyone"]))
+    #expect(try access(rules, uid: 0).mayAlways(.break))
   }
 
   @Test func theFirstRuleThatIsAboutItDecides() throws {

@@ -41,7 +41,7 @@ struct ParameterTests {
     case .release(let name, _), .extend(let name, _, _), .inspect(let name), .downgrade(let name, _),
       .transfer(let name, _, _), .watch(.name(let name)), .break(let name, _, _):
       name
-    case .initialize, .cancel, .list, .ping, .stats, .rpcDiscover, .watch(.prefix), .unwatch: nil
+    case .initialize, .cancel, .list, .clients, .hosts, .ping, .stats, .rpcDiscover, .watch(.prefix), .unwatch: nil
     }
   }
 
@@ -125,14 +125,20 @@ struct ParameterTests {
       case .release(_, let token), .extend(_, let token, _), .downgrade(_, let token), .transfer(_, let token, _),
         .break(_, let token, _):
         token
-      case .initialize, .acquire, .cancel, .inspect, .list, .ping, .stats, .rpcDiscover, .watch, .unwatch: nil
+      case .initialize, .acquire, .cancel, .inspect, .list, .clients, .hosts, .ping, .stats, .rpcDiscover, .watch,
+        .unwatch:
+        nil
       }
     }
   }
 
-  @Test func aPageHasOneToAThousandLocks() throws {
-    try integers("list", "limit", 1...1_000, more: "") {
-      if case .list(let params) = $0 { Int64(params.limit) } else { nil }
+  @Test(arguments: ["list", "clients", "hosts"]) func aPageHasOneToAThousandEntries(method: String) throws {
+    try integers(method, "limit", 1...1_000, more: "") {
+      switch $0 {
+      case .list(let params): Int64(params.limit)
+      case .clients(let params), .hosts(let params): Int64(params.limit)
+      default: nil
+      }
     }
   }
 
@@ -423,6 +429,19 @@ struct ParameterTests {
     let expected = ListParams(prefix: Array("a/".utf8), scope: .all, limit: 7, cursor: "c\u{0}")
     #expect(try request("list", params) == .list(expected))
     #expect(try request("list", #"{"scope":"host","prefix":""}"#) == .list(ListParams(prefix: [])))
+  }
+
+  @Test func pagesOfClientsAndHostsHaveTheDefaultsOfList() throws {
+    #expect(try request("clients", "{}") == .clients(PageParams()))
+    #expect(try request("hosts", "{}") == .hosts(PageParams()))
+    #expect(PageParams().limit == ListParams().limit && PageParams().cursor == nil)
+    #expect(try request("clients", #"{"limit":7,"cursor":"12"}"#) == .clients(PageParams(limit: 7, cursor: "12")))
+    #expect(try request("hosts", #"{"limit":7,"cursor":"h/1"}"#) == .hosts(PageParams(limit: 7, cursor: "h/1")))
+    let cursor = String(repeating: "c", count: 2_048)
+    for method in ["clients", "hosts"] {
+      expect(try refusal(method, #"{"cursor":"\#(cursor)c"}"#), field: "cursor", limit: 2_048)
+      #expect(try refusal(method, #"{"prefix":"a"}"#)["unknown"] == .texts(["prefix"]))
+    }
   }
 
   @Test func listKeepsToItsLimits() throws {

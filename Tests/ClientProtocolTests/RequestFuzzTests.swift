@@ -140,6 +140,9 @@ struct RequestFuzzTests {
     case .list(let list):
       #expect(list.limit == (params["limit"] as? NSNumber)?.intValue ?? 100, comment)
       #expect(list.cursor == params["cursor"] as? String, comment)
+    case .clients(let page), .hosts(let page):
+      #expect(page.limit == (params["limit"] as? NSNumber)?.intValue ?? 100, comment)
+      #expect(page.cursor == params["cursor"] as? String, comment)
     case .watch(.name(let name)): expect(name, is: params["name"], comment)
     case .watch(.prefix(let prefix)): expect(prefix, is: params["prefix"], comment)
     case .unwatch(let watch): #expect((params["watch"] as? NSNumber)?.int64Value == watch, comment)

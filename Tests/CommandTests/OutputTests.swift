@@ -11,6 +11,19 @@ struct OutputTests {
     #expect(table.lines == ["NAME         N", "a          100", "long name    2"])
   }
 
+  @Test func tablesKeepToTheWidthOfATerminal() {
+    var table = Table(headings: ["NAME", "N", "WHO"], rightAligned: [1])
+    table.append([String(repeating: "n", count: 50), "1234567890123456", String(repeating: "w", count: 40)])
+    table.append(["é", "1", "w"])
+    let lines = table.lines(within: 80)
+    #expect(lines.map(\.count).max() == 80)
+    #expect(
+      lines[1] == String(repeating: "n", count: 29) + "…  1234567890123456  " + String(repeating: "w", count: 29) + "…")
+    // Numbers are whole, and so are headings.
+    #expect(table.lines(within: 10)[1] == "nnn…  1234567890123456  www…")
+    #expect(table.lines(within: 200) == table.lines)
+  }
+
   @Test func namesCannotSteerTheTerminal() {
     var table = Table(headings: ["NAME"])
     table.append(["a\u{1B}[31m\u{7}\n\u{202E}é😀"])
@@ -62,9 +75,9 @@ struct OutputTests {
     let lines = ListCommand.table([lock]).lines
     #expect(
       lines.map { $0.split(separator: "  ").map { $0.trimmingPrefix(" ") } } == [
-        ["NAME", "MODE", "HOLDER", "OWNER", "UNIT", "HELD", "TOKEN", "WAITING", "LEASE", "NOTE"],
-        ["x", "4 permits", "a, pid 7 on h", "t1", "a.service", "1 ms", "5", "1", "held"],
-        ["far", "-", "-", "-", "-"],
+        ["NAME", "MODE", "HOLDER", "UNIT", "HELD", "WAITING", "LEASE"],
+        ["x", "4 permits", "a, pid 7 on h", "a.service", "1 ms", "1", "held"],
+        ["far", "-", "-"],
       ])
   }
 

@@ -39,18 +39,19 @@ import Testing
         #expect(code == Int64(refusal.code.rawValue), place)
       case .request, .cancelNotification:
         // Refusals that only the daemon can know of: an id in flight, and what it does not offer yet.
-        let isDaemons = ["in_flight.jsonl", "params.jsonl", "watch.jsonl", "transfer.jsonl"].contains(sent.file)
+        let isDaemons = ["in_flight.jsonl", "params.jsonl", "watch.jsonl", "transfer.jsonl", "clients.jsonl"].contains(
+          sent.file)
         #expect((code ?? 0) >= 0 || isDaemons, place)
       }
     }
   }
 
-  /// A token or a session's name that the daemon gave stands as an object in the transcript.
+  /// A token, a session's name or a cursor that the daemon gave stands as an object in the transcript.
   private func withTokens(_ value: [String: Any]) -> [String: Any] {
     var request = value
     guard var parameters = request["params"] as? [String: Any] else { return request }
     if parameters["token"] is [String: Any] { parameters["token"] = 1 }
-    if parameters["session"] is [String: Any] { parameters["session"] = "1" }
+    for name in ["session", "cursor"] where parameters[name] is [String: Any] { parameters[name] = "1" }
     request["params"] = parameters
     return request
   }

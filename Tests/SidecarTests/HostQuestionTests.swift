@@ -48,6 +48,39 @@ import Testing
     host.core.parts.counts.all.first { $0.limit == .hostQuestionsPerUID }?.count
   }
 
+  /// `hosts` asks each other host what it runs, and leaves the version out where no answer comes.
+  @Test func hostsTellTheirVersions() throws {
+    let client = try host.connect("c", uid: 1001)
+    let inbox = host.core.parts.queries.inbox
+    try client.send(#"{"id":1,"method":"hosts","params":{"limit":3}}"#)
+    host.endTurn()
+    let completion = try #require(host.store.hostQuestions.last)
+    completion(.answer(["z/1", "c/1", inbox, "b/1"]))
+    host.endTurn()
+    let asked = host.store.calls
+    #expect(asked.map(\.inbox) == ["b/1", "c/1"] && asked.allSatisfy { HostQuestion($0.payload) == .about })
+    host.core.heard(.answer(asked[0].id, HostAnswer.encoding(version: "7.1")))
+    asked[1].completion(0)
+    host.endTurn()
+    let instance = inbox.dropFirst(2)
+    #expect(
+      client.text.contains(
+        #"{"hosts":[{"host":"a","instance":"\#(instance)","version":"1","own":true},"#
+          + #"{"host":"b","instance":"1","version":"7.1","own":false},{"host":"c","instance":"1","own":false}],"cursor":"c/1"}"#
+      ))
+    try client.send(#"{"id":2,"method":"hosts","params":{"cursor":"c/1"}}"#)
+    host.endTurn()
+    let next = try #require(host.store.hostQuestions.last)
+    next(.answer(["z/1", "c/1", inbox, "b/1"]))
+    host.store.calls.last?.completion(0)
+    host.endTurn()
+    #expect(client.text.contains(#"{"hosts":[{"host":"z","instance":"1","own":false}],"cursor":null}"#))
+    // What is asked here is answered.
+    host.core.heard(.call(5, from: "b/1", HostQuestion.about.encoded))
+    host.endTurn()
+    #expect(host.store.answers.last.flatMap { HostAnswer.version(in: $0[...]) } == "1")
+  }
+
   @Test func oneUserHasAQuarterOfTheQuestions() throws {
     var clients: [TestClient] = []
     while host.store.calls.count < HostCalls.perUserMax, clients.count < 1000 {

@@ -145,6 +145,10 @@ final class FakeStore: LeaseStore {
     at cursor: [UInt8], namePrefix: [UInt8], of user: UInt32?, _ completion: @escaping StoreCompletion<LockPage>
   ) { completion(.none) }
 
+  /// Questions for the hosts that listen.
+  var hostQuestions: [StoreCompletion<[String]>] = []
+  func hosts(of user: UInt32?, _ completion: @escaping StoreCompletion<[String]>) { hostQuestions.append(completion) }
+
   func foreignValue(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<ForeignValue?>) {
     completion(.none)
   }

@@ -17,6 +17,8 @@ EVERY_COMMAND = [
     ["list"],
     ["list", "--all"],
     ["inspect", "orders"],
+    ["clients"],
+    ["hosts"],
     ["stats"],
     ["ping"],
     ["watch"],

@@ -1,5 +1,6 @@
 """What a client is told of locks that it may not inspect, for everything that could tell of one."""
 
+import os
 import pathlib
 
 import pytest
@@ -46,6 +47,19 @@ def lists_are_as_if_it_did_not_exist(daemon, client, other):
     other.release("z")
     assert names_on_pages(client, limit=2) == [["a", "b"]]
     assert names_on_pages(client, limit=1000, prefix="c") == [[]]
+
+
+def clients_are_those_of_ones_own_user(daemon, client, other):
+    """Here all are of the same user; CrowdTests.swift has others, too."""
+    own, others = (one.call("initialize")["session"] for one in (client, other))
+    told = client.call("clients")["clients"]
+    assert [(one["session"], one["holds"], one["waits"]) for one in told] == [(own, 0, 0), (others, 1, 0)]
+    assert {one["uid"] for one in told} == {os.getuid()}
+
+
+def hosts_are_the_own_one(daemon, client, other):
+    [host] = client.call("hosts")["hosts"]
+    assert host["own"] and host["instance"] == client.call("initialize")["instance"]
 
 
 def events_are_not_sent(daemon, client, other):
@@ -105,6 +119,8 @@ def sums_are_told(daemon, client, other):
 TOLD = {
     "`inspect`, `watch` of a name": inspecting_is_denied,
     "`list`: locks, pages and cursors": lists_are_as_if_it_did_not_exist,
+    "`clients`: sessions, pages and cursors": clients_are_those_of_ones_own_user,
+    "`hosts`": hosts_are_the_own_one,
     "`event`": events_are_not_sent,
     "`data.holders` of `busy` and `timeout`, `holders` of `waiting`": holders_are_not_named,
     "`data.cycle` of `deadlock`": circles_show_what_is_ones_own,

@@ -185,6 +185,11 @@ extension LockEngine {
     return record.holdCount == 0 && record.waits.isEmpty
   }
 
+  /// How many holds a session has, and how many of its requests wait.
+  public func load(of session: SessionID) -> (holds: Int, waits: Int) {
+    sessions[session].map { ($0.holdCount, $0.waitCount) } ?? (0, 0)
+  }
+
   /// Whether a session holds anything.
   public func hasHolds(_ session: SessionID) -> Bool { (sessions[session]?.holdCount ?? 0) > 0 }
 

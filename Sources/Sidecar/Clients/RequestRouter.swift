@@ -76,6 +76,10 @@ final class RequestRouter {
       watches.unwatch(watch, id: id, session)
     case .break(let name, let token, let reason):
       queries.breakHolds(of: name, token: token, reason: reason, id: id, session)
+    case .clients(let params):
+      queries.clients(params, id: id, session)
+    case .hosts(let params):
+      queries.hosts(params, id: id, session)
     case .ping:
       let valid = engine.validMilliseconds(of: session.id, now: clock.now())
       output.write(to: session) { $0.pong(id: id, validMilliseconds: valid) }

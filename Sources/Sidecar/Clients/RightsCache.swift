@@ -50,9 +50,9 @@ final class RightsCache {
   /// Whether a client may take a lock away from others.
   func mayBreak(_ session: ClientSession, _ name: LockName) -> Bool { may(session, .break, name) }
 
-  /// Whether a client surely may inspect every lock: no rule is about it.
+  /// Whether a client surely may inspect every lock.
   func seesAll(_ session: ClientSession) -> Bool {
-    configuration.settings.live.policy.rules.isEmpty || access(of: session).isDefault
+    configuration.settings.live.policy.rules.isEmpty || access(of: session).mayAlways(.inspect)
   }
 
   private func may(_ session: ClientSession, _ right: AccessRight, _ name: LockName) -> Bool {

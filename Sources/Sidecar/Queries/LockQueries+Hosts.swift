@@ -84,6 +84,8 @@ extension LockQueries {
     case .breakHolds(let name, let token, let reason, let by)?:
       let broken = breakLocally(name, token: token, reason: reason, by: by)
       hostCalls?.answer(id, from: inbox, HostAnswer.encoding(tokens: broken))
+    case .about?:
+      hostCalls?.answer(id, from: inbox, HostAnswer.encoding(version: configuration.version))
     case nil:
       logger.warning("another daemon's question was not understood", metadata: ["from": "\(inbox)"])
     }

@@ -15,23 +15,31 @@ extension LockQueries {
   /// The locks of this host, in the order of their names.
   private func listHost(_ params: ListParams, id: MessageID, _ session: ClientSession) {
     let listing = HostListing(params)
-    if find(listing, for: session) { return write(listing, id: id, session) }
-    listing.request = door.newRequest()
-    session.beganQuery(listing.request, as: id)
-    listings.append((listing, session))
+    tell(id, session, find: { self.find(listing, for: session) }, write: { self.write(listing, id: id, session) })
+  }
+
+  /// Puts a page together in as many turns as it takes: `find` gives false while it is not complete, and then `write`
+  /// answers.
+  func tell(
+    _ id: MessageID, _ session: ClientSession, find: @escaping () -> Bool, write: @escaping () -> Void
+  ) {
+    if find() { return write() }
+    let request = door.newRequest()
+    session.beganQuery(request, as: id)
+    listings.append(PageInTurns(session: session, request: request, find: find, write: write))
     output.scheduleEnd()
   }
 
-  /// Goes on with pages for which many locks have to be passed over, in turn.
+  /// Goes on with pages for which much has to be passed over, in turn.
   func goOnWithListings() {
-    while inputs.hasRoom(now: clock.now()), let (listing, session) = listings.popFirst() {
-      guard sessions.has(session) else { continue }
-      guard find(listing, for: session) else {
-        listings.append((listing, session))
+    while inputs.hasRoom(now: clock.now()), let page = listings.popFirst() {
+      guard sessions.has(page.session) else { continue }
+      guard page.find() else {
+        listings.append(page)
         continue
       }
-      if let id = session.endedQuery(listing.request) { write(listing, id: id, session) }
-      output.touch(session)
+      if page.session.endedQuery(page.request) != nil { page.write() }
+      output.touch(page.session)
     }
     if !listings.isEmpty { output.scheduleEnd() }
   }
@@ -67,13 +75,7 @@ extension LockQueries {
   /// All locks in Redis, by SCAN. A page is what is left of one step of the scan; the cursor is `<step>:<how many of
   /// its locks were told>`.
   private func listAll(_ params: ListParams, id: MessageID, _ session: ClientSession) {
-    guard let position = ScanPosition(params.cursor) else {
-      return output.write(to: session) { writer in
-        writer.failure(
-          id: id, .invalidParams, message: "cursor is not one that list gave; start again without it"
-        ) { $0.member("field", "cursor") }
-      }
-    }
+    guard let position = ScanPosition(params.cursor) else { return refuseCursor(of: "list", id: id, session) }
     queryStore(session, id) { store, user, completion in
       store.page(at: position.step, namePrefix: params.prefix ?? [], of: user, completion)
     } answer: { all in
@@ -98,6 +100,14 @@ extension LockQueries {
     }
   }
 
+  func refuseCursor(of method: String, id: MessageID, _ session: ClientSession) {
+    output.write(to: session) { writer in
+      writer.failure(
+        id: id, .invalidParams, message: "cursor is not one that \(method) gave; start again without it"
+      ) { $0.member("field", "cursor") }
+    }
+  }
+
   private func write(
     _ page: [LockName], _ inspections: [LockInspection], _ toldLocks: [LockName: [RemoteLockReport]], id: MessageID,
     _ position: ScanPosition, for session: ClientSession, to writer: inout MessageWriter
@@ -116,9 +126,17 @@ extension LockQueries {
   }
 }
 
+/// A page that is not complete.
+struct PageInTurns {
+  var session: ClientSession
+  var request: RequestID
+  var find: () -> Bool
+  var write: () -> Void
+}
+
 /// A page of this host's locks that is being put together. Its cursor is the last name on it.
 final class HostListing {
-  /// Locks between two looks at the clock, where the client may not inspect all of them.
+  /// Locks or clients between two looks at the clock, where the client may not be told of all of them.
   static let stepMax = 128
 
   fileprivate let prefix: [UInt8]
@@ -127,7 +145,6 @@ final class HostListing {
   fileprivate var after: LockName?
   /// The names on the page, and one more if there is one.
   fileprivate var names: [LockName] = []
-  fileprivate var request = RequestID(0)
 
   fileprivate init(_ params: ListParams) {
     prefix = params.prefix ?? []

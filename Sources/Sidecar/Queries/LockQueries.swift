@@ -5,7 +5,8 @@ import LockTypes
 import Logging
 import SystemStrings
 
-/// What clients and other hosts ask about locks: `inspect`, `list`, `break`, and questions between hosts.
+/// What clients and other hosts ask about locks, clients and hosts: `inspect`, `list`, `break`, `clients`, `hosts`, and
+/// questions between hosts.
 final class LockQueries {
   /// Holders of this host that `inspect` and `list` name.
   static let holdersShownMax = 64
@@ -30,8 +31,8 @@ final class LockQueries {
   /// Where the leases of all hosts are; nil: this host is alone.
   var store: (any LeaseStore)?
   var hostCalls: HostCalls?
-  /// Pages of `list` that are not complete.
-  var listings: Deque<(listing: HostListing, session: ClientSession)> = []
+  /// Pages that are not complete.
+  var listings: Deque<PageInTurns> = []
 
   init(
     configuration: ConfigurationInForce, engine: LockEngine, sessions: SessionTable, output: TurnOutput,

@@ -19,6 +19,19 @@ enum HostAnswer {
     return bytes
   }
 
+  /// The answer to ``HostQuestion/about``.
+  static func encoding(version: String) -> [UInt8] {
+    var bytes: [UInt8] = []
+    PackedFields.append(version, to: &bytes)
+    return bytes
+  }
+
+  /// The version in an answer to ``HostQuestion/about``.
+  static func version(in answer: ArraySlice<UInt8>) -> String? {
+    var fields = PackedFieldReader(answer)
+    return fields.text()
+  }
+
   /// The tokens in an answer to ``HostQuestion/breakHolds(_:token:reason:by:)``.
   static func tokens(in answer: ArraySlice<UInt8>) -> [Token] {
     var fields = PackedFieldReader(answer)

@@ -129,12 +129,15 @@ enum HostQuestion: Equatable {
   case who([LockName])
   /// Take a hold away; nil: all of that name there. `by` is who wants it, for the log.
   case breakHolds(LockName, token: Token?, reason: String, by: String)
+  /// What runs there.
+  case about
 
   /// The locks that it is about.
   var names: [LockName] {
     switch self {
     case .who(let names): names
     case .breakHolds(let name, _, _, _): [name]
+    case .about: []
     }
   }
 
@@ -155,6 +158,8 @@ enum HostQuestion: Equatable {
       PackedFields.append(token.map { String($0) } ?? "", to: &bytes)
       PackedFields.append(reason, to: &bytes)
       PackedFields.append(by, to: &bytes)
+    case .about:
+      PackedFields.append("about", to: &bytes)
     }
     return bytes
   }
@@ -176,6 +181,8 @@ enum HostQuestion: Equatable {
       else { return nil }
       if !token.isEmpty && Int64(token) == nil { return nil }
       self = .breakHolds(name, token: Int64(token), reason: reason, by: by)
+    case "about":
+      self = .about
     default:
       return nil
     }

@@ -44,6 +44,12 @@ extension RedisLink: LeaseStore {
     }
   }
 
+  func hosts(of user: UInt32?, _ completion: @escaping StoreCompletion<[String]>) {
+    query(encoder.hosts, of: user, weight: Self.scanWeight) { reply in
+      completion(StoreAnswer(reply) { self.encoder.hosts($0) })
+    }
+  }
+
   func foreignValue(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<ForeignValue?>) {
     foreignValue(of: name, in: .only, of: user, completion)
   }

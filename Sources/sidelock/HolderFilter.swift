@@ -1,0 +1,31 @@
+import ArgumentParser
+import SidelockClient
+
+/// Whose locks or connections are shown.
+struct HolderFilter: ParsableArguments {
+  @Option(help: ArgumentHelp("Only of this user, by name or number.", valueName: "user"))
+  var user: String?
+
+  @Option(help: ArgumentHelp("Only of this systemd unit; .service may be left out.", valueName: "unit"))
+  var unit: String?
+
+  @Option(help: ArgumentHelp("Only what is held for longer than this.", valueName: "seconds"))
+  var older: Double?
+
+  mutating func validate() throws {
+    unit = try unit.map { try protocolText($0, "--unit") }
+    if let older { _ = try RunCommand.milliseconds(older, "--older") }
+    if let user, Users.number(of: user) == nil { throw ValidationError("There is no user \(printable(user)).") }
+  }
+
+  /// Whether it lets everything through.
+  var isEmpty: Bool { user == nil && unit == nil && older == nil }
+
+  /// Whether a holder is one of those that are meant.
+  func accepts(_ holder: LockDescription.Participant) -> Bool {
+    if let user, Users.number(of: user) != holder.uid { return false }
+    if let unit, holder.unit != unit, holder.unit != unit + ".service" { return false }
+    if let older, Double(holder.heldMilliseconds ?? -1) <= older * 1000 { return false }
+    return true
+  }
+}

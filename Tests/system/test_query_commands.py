@@ -1,0 +1,141 @@
+"""`sidelock list`, `clients` and `hosts`: whom they show, in which order, and how."""
+
+import json
+import os
+import pty
+import pwd
+import subprocess
+
+import pytest
+
+from harness.command import Command
+from harness.daemon import binary
+from harness.process_client import ProcessClient
+from harness.waiting import GENEROUS_SECONDS, wait_until
+
+# A number that is no account of this host.
+ANNA = 61_001
+
+
+def at_a_terminal(command, *arguments):
+    """The lines that the command prints for people."""
+    terminal, side = pty.openpty()
+    process = command.start(*arguments, stdout=side)
+    os.close(side)
+    output = b""
+    while True:
+        try:
+            output += os.read(terminal, 4096)
+        except OSError:  # Nobody has the other side any more.
+            break
+    os.close(terminal)
+    assert process.wait(GENEROUS_SECONDS) == 0
+    return output.decode().splitlines()
+
+
+def told(command, *arguments):
+    """What the command prints in a pipe."""
+    status, out, err = command.run(*arguments)
+    assert (status, err) == (0, "")
+    return json.loads(out)
+
+
+def names(command, *arguments):
+    return [lock["name"] for lock in told(command, "list", *arguments)]
+
+
+def test_locks_are_chosen_by_holder_and_sorted(lab):
+    daemon = lab.daemon()
+    command, client = Command(lab, daemon), daemon.client()
+    client.acquire("b")
+    wait_until(lambda: client.call("inspect", name="b")["holders"][0]["held_ms"] > 100, "b is held for a while")
+    client.acquire("a")
+    for _ in range(2):
+        daemon.client().queue("a")
+    assert names(command) == ["a", "b"]
+    assert names(command, "--sort", "held") == ["b", "a"]
+    assert names(command, "--sort", "waiting") == ["a", "b"]
+    assert names(command, "--waiters") == ["a"]
+    assert names(command, "--older", "0.1")[-1:] == ["b"] and names(command, "--older", "3600") == []
+    own = pwd.getpwuid(os.getuid()).pw_name
+    for user, expected in ((own, ["a", "b"]), (os.getuid(), ["a", "b"]), (ANNA, [])):
+        assert names(command, "--user", user) == expected
+    assert names(command, "--unit", "none") == []
+    status, _, err = command.run("list", "--user", "nobody of that name")
+    assert status == 64 and "There is no user" in err
+    assert command.run("list", "--sort", "size")[0] == 64
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="other users can only be tried as root")
+def test_a_user_finds_its_locks_and_its_clients(lab):
+    daemon = lab.daemon(args=["--rule", f"deny inspect secret to user:{ANNA}"])
+    command, root, anna = Command(lab, daemon), daemon.client(), ProcessClient(lab, daemon, user=ANNA)
+    root.acquire("a")
+    anna.call("acquire", name="b")
+    assert names(command, "--user", ANNA) == ["b"] and names(command, "--user", 0) == ["a"]
+    own = anna.call("initialize")["session"]
+    assert [one["session"] for one in anna.call("clients")["clients"]] == [own]
+    assert len(anna.call("hosts")["hosts"]) == 1
+    clients = told(command, "clients")
+    assert {one["uid"] for one in clients} == {0, ANNA} and own in [one["session"] for one in clients]
+
+
+def test_clients_are_told_with_what_they_have(lab):
+    daemon = lab.daemon()
+    command, client, other = Command(lab, daemon), daemon.client(), daemon.client()
+    client.acquire("a")
+    client.acquire("b")
+    other.queue("a")
+    sessions = [one.call("initialize")["session"] for one in (client, other)]
+    clients = told(command, "clients")
+    assert [one["session"] for one in clients[:2]] == sessions
+    assert [(one["holds"], one["waits"]) for one in clients] == [(2, 0), (0, 1), (0, 0)]
+    first, own = clients[0], clients[2]
+    assert (first["pid"], first["uid"], first["user"]) == (os.getpid(), os.getuid(), pwd.getpwuid(os.getuid()).pw_name)
+    assert "python" in first["command"] and own["command"] == "sidelock"
+    # More than fit on one page of an answer.
+    more = [daemon.client() for _ in range(150)]
+    assert len(told(command, "clients")) == 2 + len(more) + 1
+    lines = at_a_terminal(command, "clients")
+    assert lines[0].split() == ["SESSION", "PID", "USER", "COMMAND", "UNIT", "HOLDS", "WAITS"]
+    assert len(lines) == 1 + 2 + len(more) + 1
+    assert lines[1].split()[0] == sessions[0] and lines[1].split()[-2:] == ["2", "0"]
+
+
+def test_tables_keep_to_eighty_columns(lab):
+    daemon = lab.daemon()
+    command, client = Command(lab, daemon), daemon.client()
+    client.acquire("n" * 200, meta="m" * 200)
+    for arguments in (["list"], ["clients"], ["hosts"]):
+        lines = at_a_terminal(command, *arguments)
+        assert len(lines) >= 2 and max(map(len, lines)) <= 80, arguments
+    assert max(map(len, at_a_terminal(command, "list"))) == 80
+    # A program is told all of it.
+    assert names(command) == ["n" * 200]
+
+
+def test_hosts_are_those_on_the_same_redis_under_the_same_prefix(lab):
+    redis = lab.redis()
+    first, second = lab.daemon(redis, args=["--host", "a"]), lab.daemon(redis, args=["--host", "b"])
+    lab.daemon(redis, args=["--host", "c", "--key-prefix", "other:"])
+    command = Command(lab, first)
+    version = subprocess.run(
+        [binary("sidelockd", "SIDELOCKD"), "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
+    hosts = told(command, "hosts")
+    assert [(one["host"], one["own"], one["version"]) for one in hosts] == [("a", True, version), ("b", False, version)]
+    assert [one["instance"] for one in hosts] == [
+        one.client().call("initialize")["instance"] for one in (first, second)]
+    # Anybody may listen to a channel that looks like an inbox.
+    listener = redis.admin.pubsub()
+    listener.subscribe("sidelock:inbox:z/1", "sidelock:inbox:nothing", b"sidelock:inbox:\xff/1")
+    wait_until(lambda: [one["host"] for one in told(command, "hosts")] == ["a", "b", "z"], "the strange inbox is told")
+    lines = at_a_terminal(command, "hosts")
+    assert lines[0].split() == ["HOST", "VERSION", "INSTANCE", "NOTE"]
+    assert "this host" in lines[1] and lines[3].endswith("does not answer")
+    redis.kill()
+    wait_until(lambda: command.run("hosts")[0] == 69, "the hosts cannot be told without Redis")
+
+
+def test_without_redis_there_is_one_host(lab):
+    [host] = told(Command(lab, lab.daemon()), "hosts")
+    assert host["own"]
