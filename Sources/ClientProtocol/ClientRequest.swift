@@ -34,6 +34,8 @@ public enum ClientRequest: Equatable, Sendable {
   case unwatch(Int64)
   /// Breaks all holds of the lock, or the one of `token`; those who lose it are told `reason`.
   case `break`(name: LockName, token: Int64?, reason: String?)
+  /// Ends the session of this host that `initialize` gave that name.
+  case kill(session: String, reason: String?)
   /// Asks who is connected.
   case clients(PageParams)
   /// Asks which hosts share the store.
@@ -60,6 +62,7 @@ public enum ClientRequest: Equatable, Sendable {
     case .watch: .watch
     case .unwatch: .unwatch
     case .break: .break
+    case .kill: .kill
     case .clients: .clients
     case .hosts: .hosts
     case .ping: .ping

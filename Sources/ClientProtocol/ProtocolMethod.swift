@@ -31,6 +31,8 @@ public enum ProtocolMethod: Int, CaseIterable, Sendable {
   case unwatch
   /// Breaks holds.
   case `break`
+  /// Ends a session.
+  case kill
   /// Asks who is connected, a page at a time.
   case clients
   /// Asks which hosts share the store, a page at a time.
@@ -58,6 +60,7 @@ public enum ProtocolMethod: Int, CaseIterable, Sendable {
     case .watch: .byDriver("watch", "name", "prefix")
     case .unwatch: .byDriver("unwatch", "watch")
     case .break: .byDriver("break", "name", "token", "reason")
+    case .kill: .byDriver("kill", "session", "reason")
     case .clients: .byDriver("clients", "limit", "cursor")
     case .hosts: .byDriver("hosts", "limit", "cursor")
     case .rpcDiscover: .byDriver("rpc.discover")

@@ -212,6 +212,9 @@ extension RequestDecoder {
     case .watch: return .watch(try params.watchTarget())
     case .unwatch: return .unwatch(try watch(params))
     case .break: return try breaking(params)
+    case .kill:
+      return .kill(
+        session: try session(params), reason: try params.string("reason", bytes: 0...Limits.breakReasonBytesMax))
     case .clients: return .clients(try page(params))
     case .hosts: return .hosts(try page(params))
     case .ping: return .ping
@@ -274,10 +277,12 @@ extension RequestDecoder {
   private static func transfer(_ params: ParameterReader) throws(RequestRefusal) -> ClientRequest {
     let name = try params.lockName()
     let token = try params.token()
-    guard let session = try params.string("session", bytes: 1...Limits.sessionBytesMax) else {
-      throw params.missing("session", expected: "the name of a session of this host, as initialize tells it")
-    }
-    return .transfer(name: name, token: token, session: session)
+    return .transfer(name: name, token: token, session: try session(params))
+  }
+
+  private static func session(_ params: ParameterReader) throws(RequestRefusal) -> String {
+    if let session = try params.string("session", bytes: 1...Limits.sessionBytesMax) { return session }
+    throw params.missing("session", expected: "the name of a session of this host, as initialize tells it")
   }
 
   private static func watch(_ params: ParameterReader) throws(RequestRefusal) -> Int64 {

@@ -33,7 +33,8 @@ struct Sidelock: ParsableCommand {
     version: sidelockVersion,
     subcommands: [
       RunCommand.self, ListCommand.self, InspectCommand.self, ClientsCommand.self, HostsCommand.self, WatchCommand.self,
-      BreakCommand.self, PingCommand.self, StatsCommand.self, CallCommand.self, BenchCommand.self,
+      BreakCommand.self, KillCommand.self, HealthCommand.self, PingCommand.self, StatsCommand.self, CallCommand.self,
+      BenchCommand.self,
     ])
 
   /// Runs the subcommand, and ends the process with its status.

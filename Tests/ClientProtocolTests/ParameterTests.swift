@@ -41,7 +41,8 @@ struct ParameterTests {
     case .release(let name, _), .extend(let name, _, _), .inspect(let name), .downgrade(let name, _),
       .transfer(let name, _, _), .watch(.name(let name)), .break(let name, _, _):
       name
-    case .initialize, .cancel, .list, .clients, .hosts, .ping, .stats, .rpcDiscover, .watch(.prefix), .unwatch: nil
+    case .initialize, .cancel, .list, .kill, .clients, .hosts, .ping, .stats, .rpcDiscover, .watch(.prefix), .unwatch:
+      nil
     }
   }
 
@@ -125,8 +126,8 @@ struct ParameterTests {
       case .release(_, let token), .extend(_, let token, _), .downgrade(_, let token), .transfer(_, let token, _),
         .break(_, let token, _):
         token
-      case .initialize, .acquire, .cancel, .inspect, .list, .clients, .hosts, .ping, .stats, .rpcDiscover, .watch,
-        .unwatch:
+      case .initialize, .acquire, .cancel, .inspect, .list, .kill, .clients, .hosts, .ping, .stats, .rpcDiscover,
+        .watch, .unwatch:
         nil
       }
     }
@@ -359,6 +360,16 @@ struct ParameterTests {
       try request("extend", #"{"name":"a","token":7,"max_hold_ms":9}"#)
         == .extend(name: LockName("a"), token: 7, maxHoldMilliseconds: 9))
     expect(try refusal("extend", #"{"name":"a","token":7}"#), field: "max_hold_ms")
+  }
+
+  @Test func killNamesASession() throws {
+    #expect(
+      try request("kill", #"{"session":"12","reason":"hangs"}"#) == .kill(session: "12", reason: "hangs"))
+    #expect(try request("kill", #"{"session":"x"}"#) == .kill(session: "x", reason: nil))
+    expect(try refusal("kill", "{}"), field: "session")
+    expect(try refusal("kill", #"{"session":""}"#), field: "session", limit: 1)
+    let reason = String(repeating: "r", count: 257)
+    expect(try refusal("kill", #"{"session":"1","reason":"\#(reason)"}"#), field: "reason", limit: 256)
   }
 
   @Test func transferNamesASession() throws {

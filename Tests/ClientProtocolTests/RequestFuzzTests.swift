@@ -15,6 +15,7 @@ struct RequestFuzzTests {
     #"{"id":3,"method":"initialize","params":{"client":{"name":"n","version":"1"},"protocol":1,"lifetime":"socket","half_close":"hold"}}"#,
     #"{"id":5,"method":"acquire","params":{"names":["b","a\n","é"],"mode":"shared","owner":"t1","on_lost":"kill","wait_ms":9}}"#,
     #"{"id":6,"method":"acquire","params":{"permits":12,"name":"s"}}"#,
+    #"{"id":7,"method":"kill","params":{"session":"12","reason":"x"}}"#,
     #"{"id":7,"method":"transfer","params":{"name":"x","token":5,"session":"12"}}"#,
     #"{"id":8,"method":"watch","params":{"prefix":"a/"}}"#,
     #"{"id":9,"method":"break","params":{"name":"x","token":3,"reason":"why"}}"#,
@@ -140,6 +141,9 @@ struct RequestFuzzTests {
     case .list(let list):
       #expect(list.limit == (params["limit"] as? NSNumber)?.intValue ?? 100, comment)
       #expect(list.cursor == params["cursor"] as? String, comment)
+    case .kill(let session, let reason):
+      #expect(session == params["session"] as? String, comment)
+      #expect(reason == params["reason"] as? String, comment)
     case .clients(let page), .hosts(let page):
       #expect(page.limit == (params["limit"] as? NSNumber)?.intValue ?? 100, comment)
       #expect(page.cursor == params["cursor"] as? String, comment)

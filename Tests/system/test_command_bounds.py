@@ -19,6 +19,7 @@ EVERY_COMMAND = [
     ["inspect", "orders"],
     ["clients"],
     ["hosts"],
+    ["kill", "7"],
     ["stats"],
     ["ping"],
     ["watch"],

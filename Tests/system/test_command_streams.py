@@ -24,7 +24,7 @@ def shell(sidelock, script, **more):
 # Output that cannot be written
 
 TELLING = [
-    "list", "list --json", "clients", "hosts", "inspect orders", "stats", "ping", "call stats", "call acquire '{\"name\":\"orders\"}'",
+    "list", "list --json", "clients", "hosts", "health", "inspect orders", "stats", "ping", "call stats", "call acquire '{\"name\":\"orders\"}'",
     "call watch '{\"name\":\"orders\"}'", "--help", "run --help", "--version", "help list",
     "--generate-completion-script bash", "--experimental-dump-help", "break orders",
     "bench --scenario crash --kills 1",

@@ -76,6 +76,8 @@ final class RequestRouter {
       watches.unwatch(watch, id: id, session)
     case .break(let name, let token, let reason):
       queries.breakHolds(of: name, token: token, reason: reason, id: id, session)
+    case .kill(let target, let reason):
+      kill(target, reason: reason, id: id, session)
     case .clients(let params):
       queries.clients(params, id: id, session)
     case .hosts(let params):
@@ -118,12 +120,37 @@ final class RequestRouter {
     }
   }
 
+  /// The session that `initialize` gave that name.
+  private func session(named name: String) -> ClientSession? {
+    guard let number = UInt64(name), "\(number)" == name, let session = sessions[SessionID(number)], !session.isClosing
+    else { return nil }
+    return session
+  }
+
+  /// Ends another session, for an administrator.
+  private func kill(_ name: String, reason: String?, id: MessageID, _ session: ClientSession) {
+    guard rights.mayBreakAll(session) else { return rights.denyBreakingAll(session, id: id) }
+    guard let target = self.session(named: name) else {
+      return output.write(to: session) { ReplyWriter.writeNoSuchSession(id: id, to: &$0) }
+    }
+    logger.notice(
+      "session ended by an administrator",
+      metadata: [
+        "session": "\(name)", "reason": "\(LockQueries.words(ofReason: reason ?? ""))",
+        "by": "\(queries.words(about: session))",
+      ])
+    output.write(to: session) { writer in
+      writer.success(id: id) { $0.object { $0.member("session", name) } }
+    }
+    lifetimes.end(target, because: .killed)
+  }
+
   private func transfer(
     _ name: LockName, _ token: Int64?, to target: String, id: MessageID, _ session: ClientSession
   ) {
-    guard let number = UInt64(target), "\(number)" == target, let receiver = sessions[SessionID(number)],
-      !receiver.isClosing
-    else { return output.write(to: session) { ReplyWriter.writeNoSuchSession(id: id, to: &$0) } }
+    guard let receiver = self.session(named: target) else {
+      return output.write(to: session) { ReplyWriter.writeNoSuchSession(id: id, to: &$0) }
+    }
     guard rights.mayUse(receiver, name) else { return rights.deny(session, .use, name, id: id) }
     peers.describe(receiver)
     door.feed(session, id) {

@@ -55,6 +55,9 @@ final class RightsCache {
     configuration.settings.live.policy.rules.isEmpty || access(of: session).mayAlways(.inspect)
   }
 
+  /// Whether a client surely may break every lock.
+  func mayBreakAll(_ session: ClientSession) -> Bool { access(of: session).mayAlways(.break) }
+
   private func may(_ session: ClientSession, _ right: AccessRight, _ name: LockName) -> Bool {
     if right != .break, configuration.settings.live.policy.rules.isEmpty { return true }
     return access(of: session).may(right, name.bytes)
@@ -113,6 +116,15 @@ final class RightsCache {
         "reason": "\(doubt.rawValue)", "session": "\(session.id.rawValue)", "pid": "\(session.peer.pidText)",
         "count": "\(count)",
       ])
+  }
+
+  /// Refuses what only those may do who have the right to break every lock.
+  func denyBreakingAll(_ session: ClientSession, id: MessageID) {
+    output.write(to: session) { writer in
+      writer.failure(
+        id: id, .denied, message: "this client has no right to break every lock, which it takes to end a session"
+      ) { $0.member("right", AccessRight.break.rawValue) }
+    }
   }
 
   /// Refuses what a client has no right to do.

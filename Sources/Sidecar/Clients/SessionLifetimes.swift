@@ -78,6 +78,7 @@ final class SessionLifetimes {
   enum EndReason: String {
     case processEnded = "process_ended"
     case silent
+    case killed
     case bytesPerSession = "bytes_per_session"
     case bytesPerUID = "bytes_per_uid"
   }

@@ -13,9 +13,7 @@ extension LockQueries {
   /// Breaks all holds of a lock, here and on other hosts, or only that of `token`.
   func breakHolds(of name: LockName, token: Int64?, reason: String?, id: MessageID, _ session: ClientSession) {
     guard rights.mayBreak(session, name) else { return rights.deny(session, .break, name, id: id) }
-    let peer = session.peer.map { "\($0.name ?? "?"), pid \($0.pidText), uid \($0.uid)" } ?? "a client"
-    let order = BreakOrder(
-      name: name, token: token, reason: reason ?? "", by: "\(peer) on \(configuration.settings.host)", id: id)
+    let order = BreakOrder(name: name, token: token, reason: reason ?? "", by: words(about: session), id: id)
     let breakHere = { self.breakLocally(name, token: token, reason: order.reason, by: order.by) }
     let isHeldHere =
       engine.snapshot(of: name, holdersMax: 1, waitersMax: 0, now: clock.now())?.holders.isEmpty == false
@@ -42,6 +40,12 @@ extension LockQueries {
         self.output.write(to: session) { self.writeWrongType(found.otherData, of: name, id: id, to: &$0) }
       }
     }
+  }
+
+  /// Who a client is, for the log.
+  func words(about session: ClientSession) -> String {
+    let peer = session.peer.map { "\($0.name ?? "?"), pid \($0.pidText), uid \($0.uid)" } ?? "a client"
+    return "\(peer) on \(configuration.settings.host)"
   }
 
   /// Has the hosts that hold it break it; from those that are gone or silent it is taken in Redis.
@@ -178,7 +182,7 @@ extension LockQueries {
   }
 
   /// The words of a reason for the journal, whose catalogue shows them.
-  private static func words(ofReason reason: String) -> String { reason.isEmpty ? "none was given" : reason }
+  static func words(ofReason reason: String) -> String { reason.isEmpty ? "none was given" : reason }
 }
 
 /// What an administrator has asked for.
