@@ -246,14 +246,37 @@ struct PingCommand: ParsableCommand {
 
 struct StatsCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "stats", abstract: "Show the daemon's counters and gauges.")
+    commandName: "stats",
+    abstract: "Show the daemon's counters and gauges.",
+    discussion: """
+      A table on a terminal, JSON in a pipe. With --openmetrics it is the text that Prometheus reads, with types, \
+      units and words, times in seconds, and no names of locks: for the textfile collector of node_exporter, \
+      or a server that runs this command when it is asked.
+
+      EXAMPLES
+        sidelock stats | jq .redis
+        sidelock stats --openmetrics > sidelock.prom
+      """)
 
   @OptionGroup var connection: ConnectionOptions
   @OptionGroup var output: OutputOptions
 
+  @Flag(help: "Print OpenMetrics text.")
+  var openmetrics = false
+
+  func validate() throws {
+    if openmetrics, output.json { throw ValidationError("--openmetrics excludes --json.") }
+  }
+
   func run() throws {
     try connection.reportingErrors {
-      let result = try connection.open().call("stats")
+      let daemon = try connection.open()
+      let result = try daemon.call("stats")
+      if openmetrics {
+        let metrics = OpenMetrics(
+          stats: result, document: try daemon.call("rpc.discover"), server: try daemon.call("initialize"))
+        return try Descriptor.print(metrics.text)
+      }
       guard output.isForPeople else { return try Descriptor.print(result.serialized) }
       var table = Table(headings: ["NAME", "VALUE"], rightAligned: [1])
       for (name, value) in Self.flatten(result, path: "") { table.append([name, value]) }
