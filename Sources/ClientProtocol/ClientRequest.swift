@@ -44,6 +44,8 @@ public enum ClientRequest: Equatable, Sendable {
   case ping
   /// Asks for counters and gauges.
   case stats
+  /// Asks what Redis tells of itself.
+  case redis
   /// Asks for the OpenRPC document.
   case rpcDiscover
 
@@ -67,6 +69,7 @@ public enum ClientRequest: Equatable, Sendable {
     case .hosts: .hosts
     case .ping: .ping
     case .stats: .stats
+    case .redis: .redis
     case .rpcDiscover: .rpcDiscover
     }
   }

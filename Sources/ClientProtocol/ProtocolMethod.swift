@@ -37,6 +37,8 @@ public enum ProtocolMethod: Int, CaseIterable, Sendable {
   case clients
   /// Asks which hosts share the store, a page at a time.
   case hosts
+  /// Asks what Redis tells of itself.
+  case redis
   /// Asks for the OpenRPC document.
   case rpcDiscover
 
@@ -63,6 +65,7 @@ public enum ProtocolMethod: Int, CaseIterable, Sendable {
     case .kill: .byDriver("kill", "session", "reason")
     case .clients: .byDriver("clients", "limit", "cursor")
     case .hosts: .byDriver("hosts", "limit", "cursor")
+    case .redis: .byDriver("redis")
     case .rpcDiscover: .byDriver("rpc.discover")
     }
   }

@@ -219,6 +219,7 @@ extension RequestDecoder {
     case .hosts: return .hosts(try page(params))
     case .ping: return .ping
     case .stats: return .stats
+    case .redis: return .redis
     case .rpcDiscover: return .rpcDiscover
     }
   }

@@ -30,7 +30,7 @@ struct EnvelopeTests {
       let request = try request("\(method.name)", params["\(method.name)"] ?? "{}")
       #expect(request.method == method)
     }
-    for method in [ProtocolMethod.ping, .stats, .rpcDiscover, .list, .clients, .hosts, .initialize] {
+    for method in [ProtocolMethod.ping, .stats, .redis, .rpcDiscover, .list, .clients, .hosts, .initialize] {
       guard case .request(.integer(5), let request) = decode(#"{"id":5,"method":"\#(method.name)"}"#) else {
         Issue.record("\(method) needs no params")
         continue

@@ -41,7 +41,8 @@ struct ParameterTests {
     case .release(let name, _), .extend(let name, _, _), .inspect(let name), .downgrade(let name, _),
       .transfer(let name, _, _), .watch(.name(let name)), .break(let name, _, _):
       name
-    case .initialize, .cancel, .list, .kill, .clients, .hosts, .ping, .stats, .rpcDiscover, .watch(.prefix), .unwatch:
+    case .initialize, .cancel, .list, .kill, .clients, .hosts, .ping, .stats, .redis, .rpcDiscover, .watch(.prefix),
+      .unwatch:
       nil
     }
   }
@@ -126,8 +127,8 @@ struct ParameterTests {
       case .release(_, let token), .extend(_, let token, _), .downgrade(_, let token), .transfer(_, let token, _),
         .break(_, let token, _):
         token
-      case .initialize, .acquire, .cancel, .inspect, .list, .kill, .clients, .hosts, .ping, .stats, .rpcDiscover,
-        .watch, .unwatch:
+      case .initialize, .acquire, .cancel, .inspect, .list, .kill, .clients, .hosts, .ping, .stats, .redis,
+        .rpcDiscover, .watch, .unwatch:
         nil
       }
     }

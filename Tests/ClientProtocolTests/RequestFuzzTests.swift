@@ -156,7 +156,7 @@ struct RequestFuzzTests {
       #expect(reason == params["reason"] as? String, comment)
     case .initialize(let initialize):
       #expect(initialize.clientName == (params["client"] as? NSDictionary)?["name"] as? String, comment)
-    case .ping, .stats, .rpcDiscover: break
+    case .ping, .stats, .redis, .rpcDiscover: break
     }
   }
 

@@ -149,6 +149,9 @@ final class FakeStore: LeaseStore {
   var hostQuestions: [StoreCompletion<[String]>] = []
   func hosts(of user: UInt32?, _ completion: @escaping StoreCompletion<[String]>) { hostQuestions.append(completion) }
 
+  func info(of user: UInt32?, _ completion: @escaping StoreCompletion<String>) { completion(.none) }
+  func keyPrefixes(of user: UInt32?, _ completion: @escaping StoreCompletion<[String]>) { completion(.none) }
+
   func foreignValue(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<ForeignValue?>) {
     completion(.none)
   }

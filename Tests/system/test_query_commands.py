@@ -2,16 +2,15 @@
 
 import json
 import os
-import pty
 import pwd
 import subprocess
 
 import pytest
 
-from harness.command import Command
+from harness.command import Command, terminal_output
 from harness.daemon import binary
 from harness.process_client import ProcessClient
-from harness.waiting import GENEROUS_SECONDS, wait_until
+from harness.waiting import wait_until
 
 # A number that is no account of this host.
 ANNA = 61_001
@@ -19,18 +18,9 @@ ANNA = 61_001
 
 def at_a_terminal(command, *arguments):
     """The lines that the command prints for people."""
-    terminal, side = pty.openpty()
-    process = command.start(*arguments, stdout=side)
-    os.close(side)
-    output = b""
-    while True:
-        try:
-            output += os.read(terminal, 4096)
-        except OSError:  # Nobody has the other side any more.
-            break
-    os.close(terminal)
-    assert process.wait(GENEROUS_SECONDS) == 0
-    return output.decode().splitlines()
+    status, lines = terminal_output(command, *arguments)
+    assert status == 0
+    return lines
 
 
 def told(command, *arguments):

@@ -87,6 +87,8 @@ final class RequestRouter {
       output.write(to: session) { $0.pong(id: id, validMilliseconds: valid) }
     case .stats:
       output.write(to: session) { $0.stats(id: id, figures()) }
+    case .redis:
+      queries.redis(id: id, session)
     case .rpcDiscover:
       output.write(to: session) { $0.discovered(id: id, document: document) }
     }

@@ -122,7 +122,7 @@ final class RightsCache {
   func denyBreakingAll(_ session: ClientSession, id: MessageID) {
     output.write(to: session) { writer in
       writer.failure(
-        id: id, .denied, message: "this client has no right to break every lock, which it takes to end a session"
+        id: id, .denied, message: "this client has no right to break every lock, which that takes"
       ) { $0.member("right", AccessRight.break.rawValue) }
     }
   }

@@ -68,6 +68,34 @@ extension LockQueries {
     }
   }
 
+  /// What Redis tells of itself, in its own words, for administrators.
+  func redis(id: MessageID, _ session: ClientSession) {
+    guard rights.mayBreakAll(session) else { return rights.denyBreakingAll(session, id: id) }
+    guard store != nil else { return write(info: nil, [], id: id, session) }
+    queryStore(session, id) { store, user, completion in
+      store.info(of: user, completion)
+    } answer: { info in
+      self.queryStore(session, id, fallback: { self.write(info: info, [], id: id, session) }) {
+        store, user, completion in
+        store.keyPrefixes(of: user, completion)
+      } answer: { prefixes in
+        self.write(info: info, prefixes, id: id, session)
+      }
+    }
+  }
+
+  private func write(info: String?, _ prefixes: [String], id: MessageID, _ session: ClientSession) {
+    output.write(to: session) { writer in
+      writer.success(id: id) { json in
+        json.object { json in
+          json.key("info")
+          if let info { json.value(info) } else { json.null() }
+          json.array("key_prefixes") { for prefix in prefixes where $0.count < 60_000 { $0.value(prefix) } }
+        }
+      }
+    }
+  }
+
   private func write(
     _ page: [String], _ versions: [ExactText: String?], _ params: PageParams, id: MessageID, _ session: ClientSession
   ) {

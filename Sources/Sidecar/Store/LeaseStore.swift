@@ -59,6 +59,10 @@ protocol LeaseStore: AnyObject {
     at cursor: [UInt8], namePrefix: [UInt8], of user: UInt32?, _ completion: @escaping StoreCompletion<LockPage>)
   /// Asks for the inboxes of the hosts that listen.
   func hosts(of user: UInt32?, _ completion: @escaping StoreCompletion<[String]>)
+  /// Asks what the server tells of itself, in its own words.
+  func info(of user: UInt32?, _ completion: @escaping StoreCompletion<String>)
+  /// Asks under which prefixes hosts listen.
+  func keyPrefixes(of user: UInt32?, _ completion: @escaping StoreCompletion<[String]>)
   /// Asks what stands in the key of a lock that is held, but by no host of a known format; nil: nothing.
   func foreignValue(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<ForeignValue?>)
   /// Takes a lock from those of its holders that are still as they were seen (compare-and-delete), and hands it on.

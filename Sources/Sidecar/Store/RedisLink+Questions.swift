@@ -50,6 +50,19 @@ extension RedisLink: LeaseStore {
     }
   }
 
+  func info(of user: UInt32?, _ completion: @escaping StoreCompletion<String>) {
+    query(.plain([Array("INFO".utf8)]), of: user, weight: Self.scanWeight) { reply in
+      // The rest is about commands, databases and modules.
+      completion(StoreAnswer(reply) { $0.bytes.map { String(decoding: $0.prefix(10_000), as: UTF8.self) } })
+    }
+  }
+
+  func keyPrefixes(of user: UInt32?, _ completion: @escaping StoreCompletion<[String]>) {
+    query(encoder.hostsOfAllPrefixes, of: user, weight: Self.scanWeight) { reply in
+      completion(StoreAnswer(reply) { LeaseCommandEncoder.prefixes($0) })
+    }
+  }
+
   func foreignValue(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<ForeignValue?>) {
     foreignValue(of: name, in: .only, of: user, completion)
   }

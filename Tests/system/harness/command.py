@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import pty
 import signal
 import subprocess
 
@@ -29,6 +30,21 @@ class Command:
         process = self.start(*args, stdin=subprocess.PIPE)
         out, err = process.communicate(stdin, timeout=GENEROUS_SECONDS)
         return process.returncode, out, err
+
+
+def terminal_output(command, *arguments):
+    """The status, and the lines that the command prints for people, on a terminal."""
+    terminal, side = pty.openpty()
+    process = command.start(*arguments, stdout=side)
+    os.close(side)
+    output = b""
+    while True:
+        try:
+            output += os.read(terminal, 4096)
+        except OSError:  # Nobody has the other side any more.
+            break
+    os.close(terminal)
+    return process.wait(GENEROUS_SECONDS), output.decode().splitlines()
 
 
 def process_stat(pid):

@@ -1,0 +1,205 @@
+import CLinux
+import Glibc
+import ProcessSupport
+import SidelockClient
+import SystemStrings
+
+/// What this host says of the daemon: its socket, groups, service and settings.
+enum HostFindings {
+  private static let group = "sidelock"
+  private static let checkMilliseconds: Int64 = 5000
+
+  // MARK: The socket
+
+  static func unreachable(_ error: any Error, path: String) -> Finding {
+    guard let error = error as? SidelockError else { return .bad("socket", "\(error)", fix: nil) }
+    let isSystem = path == SocketPath.system
+    let fix: String =
+      switch error.reason {
+      case .permission where isSystem: "sudo usermod -aG \(group) \(userName), and log in again"
+      case .permission: "ls -l \(path)"
+      case .noDaemon where isSystem: "sudo systemctl start sidelockd.socket"
+      case .noDaemon: "sidelockd --socket \(path) --local"
+      default: isSystem ? "journalctl -u sidelockd -n 50" : "sidelock health --socket \(path)"
+      }
+    return .bad("socket", error.message, fix: fix)
+  }
+
+  private static var userName: String { Users.name(of: Int64(geteuid())) ?? "\(geteuid())" }
+
+  // MARK: Groups
+
+  static var groups: Finding {
+    groups(
+      isRoot: geteuid() == 0, user: userName,
+      group: getgrnam(group).map { ($0.pointee.gr_gid, members(of: $0.pointee)) },
+      own: ownGroups)
+  }
+
+  /// - Parameters:
+  ///   - group: the number and the members of the group that may connect; nil where there is none.
+  ///   - own: the groups that this process has.
+  static func groups(isRoot: Bool, user: String, group: (number: gid_t, members: [String])?, own: [gid_t]) -> Finding {
+    let check = "groups"
+    if isRoot { return .ok(check, "root may do everything") }
+    guard let group else { return .ok(check, "there is no group \(Self.group), as without the package") }
+    if own.contains(group.number) { return .ok(check, "\(user) is in the group \(Self.group)") }
+    if group.members.contains(user) {
+      return .warn(
+        check, "\(user) is in the group \(Self.group), but has not logged in since", fix: "newgrp \(Self.group)")
+    }
+    return .warn(
+      check, "\(user) is not in the group \(Self.group), which may connect to the packaged socket",
+      fix: "sudo usermod -aG \(Self.group) \(user)")
+  }
+
+  private static func members(of group: group) -> [String] {
+    var names: [String] = []
+    var next = group.gr_mem
+    while let pointer = next, let name = pointer.pointee {
+      names.append(String(cString: name))
+      next = pointer + 1
+    }
+    return names
+  }
+
+  private static var ownGroups: [gid_t] {
+    let count = getgroups(0, nil)
+    guard count > 0 else { return [getegid()] }
+    var groups = [gid_t](repeating: 0, count: Int(count))
+    let found = getgroups(count, &groups)
+    return [getegid()] + groups.prefix(max(0, Int(found)))
+  }
+
+  // MARK: The service
+
+  /// What systemd says of the service; empty where there is no systemd, or where it does not answer.
+  static func serviceProperties() -> [String: String] {
+    let names = [
+      "LoadState", "ActiveState", "MainPID", "NeedDaemonReload", "DropInPaths", "NoNewPrivileges", "ProtectSystem",
+      "FileDescriptorStoreMax",
+    ]
+    let answer = ProgramOutput.of(
+      "systemctl", ["systemctl", "show", ServiceState.unit, "--property=\(names.joined(separator: ","))"],
+      milliseconds: ServiceState.answerMilliseconds)
+    var properties: [String: String] = [:]
+    for line in String(decoding: answer ?? [], as: UTF8.self).split(separator: "\n") {
+      guard let end = line.firstIndex(of: "=") else { continue }
+      properties["\(line[..<end])"] = "\(line[line.index(after: end)...])"
+    }
+    return properties
+  }
+
+  /// - Parameter isOurs: whether the daemon is that of the service.
+  static func service(_ properties: [String: String], isOurs: Bool) -> [Finding] {
+    guard properties["LoadState"] == "loaded", isOurs else {
+      return [.ok("service", "systemd does not run this daemon")]
+    }
+    var findings: [Finding] = []
+    if let state = properties["ActiveState"], state != "active", state != "inactive" {
+      findings.append(.bad("service", "\(ServiceState.unit) is \(state)", fix: "systemctl status sidelockd"))
+    }
+    if properties["NeedDaemonReload"] == "yes" {
+      findings.append(
+        .warn(
+          "service", "its unit or a drop-in has changed since systemd read it",
+          fix: "sudo systemctl daemon-reload && sudo systemctl restart sidelockd"))
+    }
+    if properties["FileDescriptorStoreMax"] == "0" {
+      findings.append(
+        .warn(
+          "service",
+          "systemd keeps no connections, so that a restart costs every client its locks (FileDescriptorStoreMax=0)",
+          fix: "systemctl cat sidelockd"))
+    }
+    if findings.isEmpty { findings.append(.ok("service", "systemd runs this daemon")) }
+    let dropIns = properties["DropInPaths"].flatMap { $0.isEmpty ? nil : $0 }
+    let open = [("NoNewPrivileges", "no"), ("ProtectSystem", "no")].filter { properties[$0] == $1 }.map(\.0)
+    let where_ = dropIns.map { "; drop-ins: \($0)" } ?? ""
+    findings.append(
+      open.isEmpty
+        ? .ok("sandbox", "the unit's sandbox is in force\(where_)")
+        : .warn(
+          "sandbox", "the sandbox is opened: \(open.joined(separator: " and ")) is off\(where_)",
+          fix: "systemctl cat sidelockd"))
+    return findings
+  }
+
+  // MARK: The settings
+
+  /// The process that serves a connection; nil where that is not known. A socket that systemd has made is systemd's.
+  static func daemon(behind socket: CInt, service: [String: String]) -> pid_t? {
+    var peer = peer_credentials()
+    var length = socklen_t(MemoryLayout<peer_credentials>.size)
+    guard getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0, peer.pid > 0 else { return nil }
+    if name(of: peer.pid) == "sidelockd" { return peer.pid }
+    return service["MainPID"].flatMap { pid_t($0) }.flatMap { $0 > 0 ? $0 : nil }
+  }
+
+  private static func name(of pid: pid_t) -> String? {
+    guard case .success(let bytes) = readSmallFile("/proc/\(pid)/comm", bytesMax: 64) else { return nil }
+    return String(decoding: bytes.prefix { $0 != 0x0A }, as: UTF8.self)
+  }
+
+  /// What the daemon's own program says of the settings as they are now.
+  struct Settings {
+    var findings: [Finding]
+    fileprivate var values: JSONValue?
+
+    func number(_ name: String) -> Int64? { values?["settings"]?[name]?["value"]?.intValue }
+    func text(_ name: String) -> String? { values?["settings"]?[name]?["value"]?.stringValue }
+  }
+
+  /// Has the program of a running daemon check the settings with the daemon's own arguments and variables.
+  static func settings(of pid: pid_t?) -> Settings {
+    guard let pid, let arguments = texts("/proc/\(pid)/cmdline"), !arguments.isEmpty,
+      let variables = texts("/proc/\(pid)/environ"),
+      let answer = ProgramOutput.of(
+        "/proc/\(pid)/exe", arguments + ["--check"], environment: variables, milliseconds: checkMilliseconds),
+      let report = try? JSONValue(parsing: String(decoding: answer, as: UTF8.self))
+    else {
+      return Settings(
+        findings: [.warn("settings", "this user may not look at the daemon's settings", fix: "sudo sidelock doctor")])
+    }
+    return Settings(findings: findings(of: report), values: report)
+  }
+
+  private static func findings(of report: JSONValue) -> [Finding] {
+    let words = { (member: String) in
+      (report[member]?.arrayValue ?? []).map { one in
+        [one["setting"]?.stringValue, one["message"]?.stringValue ?? one.stringValue].compactMap { $0 }
+          .joined(separator: ": ")
+      }
+    }
+    let problems = words("problems").map {
+      Finding.bad(
+        "settings", "\($0); the next start would go on with the settings of before, or fail", fix: "sidelockd --check")
+    }
+    let warnings = words("warnings").map { Finding.warn("settings", $0, fix: "sidelockd --check") }
+    let all = problems + warnings
+    return all.isEmpty ? [.ok("settings", "they are good")] : all
+  }
+
+  private static func texts(_ path: String) -> [String]? {
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return nil }
+    defer { close(descriptor) }
+    var bytes: [UInt8] = []
+    while let more = try? Descriptor.read(descriptor), !more.isEmpty { bytes += more }
+    var parts = bytes.split(separator: 0, omittingEmptySubsequences: false)
+    if parts.last?.isEmpty == true { parts.removeLast() }
+    return parts.map { SystemText.text(Array($0)) }
+  }
+
+  // MARK: The version
+
+  static func version(_ version: String?) -> Finding {
+    guard let version, version != sidelockVersion else {
+      return .ok("version", "daemon and command are \(sidelockVersion)")
+    }
+    return .warn(
+      "version",
+      "the daemon is \(version) and this command \(sidelockVersion): the daemon has not been restarted, or there are two of the command",
+      fix: "sudo systemctl restart sidelockd")
+  }
+}
