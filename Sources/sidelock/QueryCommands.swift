@@ -75,7 +75,11 @@ struct ListCommand: ParsableCommand {
     let chosen = locks.filter { lock in
       (!waiters || lock.waiting > 0) && (filter.isEmpty || lock.holders.contains(where: filter.accepts))
     }
-    switch sort {
+    return Self.sorted(chosen, by: sort)
+  }
+
+  static func sorted(_ chosen: [LockDescription], by order: Order) -> [LockDescription] {
+    switch order {
     case .name: return chosen.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
     case .held: return chosen.sorted { $0.heldMilliseconds > $1.heldMilliseconds }
     case .waiting: return chosen.sorted { $0.waiting > $1.waiting }

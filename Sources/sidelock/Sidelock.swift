@@ -33,7 +33,7 @@ struct Sidelock: ParsableCommand {
     version: sidelockVersion,
     subcommands: [
       RunCommand.self, ListCommand.self, InspectCommand.self, ClientsCommand.self, HostsCommand.self, WatchCommand.self,
-
+      TopCommand.self,
       BreakCommand.self, KillCommand.self, HealthCommand.self, DoctorCommand.self, PingCommand.self, StatsCommand.self,
       CallCommand.self,
       BenchCommand.self,
