@@ -82,6 +82,39 @@ extension ClusterLinks {
     }
   }
 
+  func hosts(of user: UInt32?, _ completion: @escaping StoreCompletion<[String]>) {
+    union(completion) { link, completion in link.hosts(of: user, completion) }
+  }
+
+  func keyPrefixes(of user: UInt32?, _ completion: @escaping StoreCompletion<[String]>) {
+    union(completion) { link, completion in link.keyPrefixes(of: user, completion) }
+  }
+
+  /// What one primary tells: they are set up alike.
+  func info(of user: UInt32?, _ completion: @escaping StoreCompletion<String>) {
+    guard let first = ready.first else { return completion(.none) }
+    first.link.info(of: user, completion)
+  }
+
+  /// Asks all primaries, as each knows only who listens there, and gives what any of them tells, in order.
+  private func union(
+    _ completion: @escaping StoreCompletion<[String]>,
+    _ ask: (RedisLink, @escaping StoreCompletion<[String]>) -> Void
+  ) {
+    let links = ready
+    guard !links.isEmpty else { return completion(.none) }
+    var found: Set<String> = []
+    var left = links.count
+    var failure: StoreAnswer<[String]>?
+    for link in links {
+      ask(link.link) { answer in
+        if case .answer(let some) = answer { found.formUnion(some) } else { failure = failure ?? answer }
+        left -= 1
+        if left == 0 { completion(failure ?? .answer(found.sorted())) }
+      }
+    }
+  }
+
   func foreignValue(of name: LockName, of user: UInt32?, _ completion: @escaping StoreCompletion<ForeignValue?>) {
     let shard = shard(of: name)
     guard let link = link(of: shard) else { return completion(.none) }

@@ -45,8 +45,8 @@ extension RedisLink: LeaseStore {
   }
 
   func hosts(of user: UInt32?, _ completion: @escaping StoreCompletion<[String]>) {
-    query(encoder.hosts, of: user, weight: Self.scanWeight) { reply in
-      completion(StoreAnswer(reply) { self.encoder.hosts($0) })
+    query(encoders[.only].hosts, of: user, weight: Self.scanWeight) { reply in
+      completion(StoreAnswer(reply) { self.encoders[.only].hosts($0) })
     }
   }
 
@@ -58,7 +58,7 @@ extension RedisLink: LeaseStore {
   }
 
   func keyPrefixes(of user: UInt32?, _ completion: @escaping StoreCompletion<[String]>) {
-    query(encoder.hostsOfAllPrefixes, of: user, weight: Self.scanWeight) { reply in
+    query(encoders[.only].hostsOfAllPrefixes, of: user, weight: Self.scanWeight) { reply in
       completion(StoreAnswer(reply) { LeaseCommandEncoder.prefixes($0) })
     }
   }
