@@ -68,7 +68,7 @@ let configEnvironmentName = "SIDELOCK_CONFIG"
 /// Variables with the prefix that are no settings: where the file is, and what `sidelock run` tells its command, which
 /// may be a daemon. A test runs one below it.
 let otherEnvironmentNames: Set<String> = [
-  configEnvironmentName, "SIDELOCK_NAME", "SIDELOCK_TOKEN", "SIDELOCK_TOKENS",
+  configEnvironmentName, "SIDELOCK_NAME", "SIDELOCK_TOKEN", "SIDELOCK_TOKENS", "SIDELOCK_RUNS",
 ]
 
 /// What values a setting takes.

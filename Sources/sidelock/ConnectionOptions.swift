@@ -21,12 +21,26 @@ struct ConnectionOptions: ParsableArguments {
     try DaemonConnection(socket: path, within: milliseconds)
   }
 
+  /// The same for somebody who waits for the lock `name`: says so when the daemon accepts no connection for a while; nil:
+  /// says nothing.
+  func open(within milliseconds: Int64, for name: String?) throws(SidelockError) -> DaemonConnection {
+    let first = WaitNews.sayAfterMilliseconds
+    guard let name, milliseconds > first else { return try open(within: milliseconds) }
+    do throws(SidelockError) {
+      return try open(within: first)
+    } catch {
+      guard error.reason == .noAnswer else { throw error }
+      Descriptor.say("waiting for \(name): \(error.message)")
+      return try open(within: milliseconds - first)
+    }
+  }
+
   /// Runs `body`. Says an error of the daemon or the connection on standard error, and throws the exit status for it.
   func reportingErrors<R>(_ body: () throws -> R) throws -> R {
     do {
       return try body()
     } catch let error as SidelockError {
-      Descriptor.say("\(error)")
+      Descriptor.say(ErrorWords.text(error))
       sayServiceState(for: error)
       throw ExitCode(ExitStatus.status(of: error))
     }

@@ -222,17 +222,17 @@ struct PingCommand: ParsableCommand {
   @OptionGroup var connection: ConnectionOptions
   @OptionGroup var output: OutputOptions
 
-  @Option(help: ArgumentHelp("How long to wait for the answer.", valueName: "seconds"))
-  var timeout: Double = 5
+  @Option(help: ArgumentHelp("How long to wait for the answer.", valueName: "time"))
+  var timeout = TimeSpan(argument: "5s")
 
   func validate() throws {
-    guard try RunCommand.milliseconds(timeout, "--timeout") > 0 else {
+    guard try timeout.checked("--timeout") > 0 else {
       throw ValidationError("--timeout must be greater than 0.")
     }
   }
 
   func run() throws {
-    let limit = try RunCommand.milliseconds(timeout, "--timeout")
+    let limit = try timeout.checked("--timeout")
     try connection.reportingErrors {
       let clock = ContinuousClock()
       let start = clock.now

@@ -23,6 +23,12 @@ final class RunDriver {
   private var confirmationID: Int64 = 0
   /// The last question whether the lock is still held; answers to earlier ones do not count.
   private var checkID: Int64 = 0
+  /// The questions who has a lock that are not answered, and the lock of each.
+  private var lookIDs: [Int64: String] = [:]
+  /// What the daemon calls itself and this session.
+  private var place: (host: String, session: String)?
+  /// The locks of runs in which this one runs.
+  private let enclosing: [EnclosingRun]
   /// The releases that are not answered.
   private var releaseIDs: Set<Int64> = []
   /// What is held, by names and tokens.
@@ -49,12 +55,14 @@ final class RunDriver {
   ) throws(SidelockError) {
     supervisor = Supervisor(options: options, now: supervise_boot_milliseconds())
     name = options.name
+    enclosing = options.enclosing
     self.command = command
     self.params = params
     self.options = connection
     // Before the signals are blocked: until there is a wait to withdraw, their default actions are right.
     self.connection = try connection.open(
-      within: supervisor.patience?.connectMilliseconds(now: supervise_boot_milliseconds()) ?? 0)
+      within: supervisor.patience?.connectMilliseconds(now: supervise_boot_milliseconds()) ?? 0,
+      for: options.loudness == .quiet ? nil : options.name)
     signals = supervise_signals(&inheritedMask)
     guard signals >= 0 else {
       throw SidelockError(reason: .unavailable, message: "signalfd: \(UnixSocket.describe(errno))")
@@ -91,6 +99,7 @@ final class RunDriver {
     var params = params
     if let left = patience.left(now: supervise_boot_milliseconds()) { params.append("wait_ms", .int(left)) }
     acquireID = try connection.request("acquire", .object(params))
+    lookIDs = [:]
   }
 
   private func wait() {
@@ -126,7 +135,10 @@ final class RunDriver {
   private func translate(_ event: ClientMachine.Event) -> Supervisor.Event? {
     switch event {
     case .reply(greetingID, .failure(let error)), .reply(confirmationID, .failure(let error)): return .refused(error)
-    case .reply(greetingID, .success(let result)): return .greeted(leaseMilliseconds: result["lease_ms"]?.intValue)
+    case .reply(greetingID, .success(let result)):
+      let (host, session) = (result["host"]?.stringValue, result["session"]?.stringValue)
+      if let host, let session { place = (host, session) }
+      return .greeted(leaseMilliseconds: result["lease_ms"]?.intValue, host: host, session: session)
     case .reply(checkID, let result):
       guard case .success(let answer) = result else { return .checked(validMilliseconds: nil) }
       return .checked(validMilliseconds: answer["valid_ms"]?.intValue)
@@ -139,13 +151,15 @@ final class RunDriver {
       return .granted(
         token: token, waitedMilliseconds: result["waited_ms"]?.intValue ?? 0,
         validMilliseconds: result["valid_ms"]?.intValue)
-    case .reply(let id, _):
+    case .reply(let id, let result):
+      if let name = lookIDs.removeValue(forKey: id) {
+        return .inspected(name: name, (try? result.get()).map { LockDescription($0) })
+      }
       return releaseIDs.remove(id) != nil && releaseIDs.isEmpty ? .released : nil
     case .lost(let notice):
       return held.has(notice) ? .lost(notice) : nil
     case .notification("waiting", let params) where params["id"]?.intValue == acquireID:
-      return .waits(
-        detail: params["detail"]?.stringValue.map(printable), isRecovering: params["retry_ms"]?.intValue != nil)
+      return .waits(WaitNews.Notice(params))
     case .notification: return nil
     case .violated(let error):
       connection = nil
@@ -165,7 +179,7 @@ final class RunDriver {
   /// Whether a signal that comes before there is a command does nothing: one that was inherited as ignored, as from
   /// nohup, or one that should stop this process and cannot. The wait then keeps its place.
   private func isInVain(_ signal: CInt) -> Bool {
-    guard supervisor.patience != nil || supervisor.mayStart else { return false }
+    guard supervisor.isBeforeCommand else { return false }
     if supervise_is_ignored(signal) != 0 { return true }
     return [SIGTSTP, SIGTTIN, SIGTTOU].contains(signal) && supervise_can_be_stopped() == 0
   }
@@ -200,6 +214,12 @@ final class RunDriver {
     switch effect {
     case .say(let message): say(message)
     case .sayServiceState: if let words = ServiceState.words(path: options.path) { say(words) }
+    case .inspect(let name):
+      if let id = ask("inspect", ["name": .string(name)]) {
+        lookIDs[id] = name
+      } else {
+        feed([.inspected(name: name, nil)])
+      }
     case .confirm:
       confirmationID = ask("initialize", ["keepalive_ms": .null]) ?? 0
       checkID = ask("ping", nil) ?? 0
@@ -268,6 +288,7 @@ final class RunDriver {
 
   private func queueAgain() {
     guard let patience = supervisor.patience else { return }
+    place = nil
     do throws(SidelockError) {
       connection = try options.open(within: patience.connectMilliseconds(now: supervise_boot_milliseconds()))
       try queue()
@@ -288,10 +309,19 @@ final class RunDriver {
     return child > 0 && group == child ? .command : .other
   }
 
+  /// What a `sidelock run` inside the command has to know of this one.
+  private var ownRuns: [EnclosingRun] {
+    guard let place else { return [] }
+    return held.locks.map {
+      EnclosingRun(name: $0.name, token: $0.token, pid: Int64(getpid()), host: place.host, session: place.session)
+    }
+  }
+
   private func spawn() {
     setenv("SIDELOCK_NAME", name, 1)
     setenv("SIDELOCK_TOKEN", "\(held.token(of: name) ?? 0)", 1)
     setenv("SIDELOCK_TOKENS", held.locks.map { "\($0.token)" }.joined(separator: " "), 1)
+    setenv(EnclosingRun.variable, EnclosingRun.text(enclosing + ownRuns), 1)
     commandGuard.process = supervise_guard_start(connection?.descriptor ?? -1, &commandGuard.channel)
     if commandGuard.process < 0 {
       say("no guard: \(UnixSocket.describe(errno)); only COMMAND itself ends if sidelock is killed")

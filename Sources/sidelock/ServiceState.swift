@@ -37,7 +37,10 @@ enum ServiceState {
       detail += detail.isEmpty ? result : ", \(result)"
     }
     let more = detail.isEmpty ? "" : " (\(detail))"
-    return "\(unit) is \(state)\(more): see systemctl status sidelockd"
+    let words = "\(unit) is \(state)\(more): see systemctl status sidelockd"
+    // The status of sidelockd for settings that are wrong.
+    guard !isAtWork, detail.hasPrefix("exit 78") else { return words }
+    return words + "; what is wrong in its settings tells: sidelockd --config /etc/sidelock/sidelockd.yaml --check"
   }
 
   /// What systemctl says within its time.

@@ -18,10 +18,16 @@ struct Sidelock: ParsableCommand {
         0     done (run: that of the command)
         1     the lock was not acquired in time, or is not held
         64    wrong usage
-        69    no daemon listens or answers, or Redis cannot be reached or refuses
+        65    the name is in use in another way
+        68    Redis cannot be reached or refuses
+        69    no daemon listens or answers
         70    the daemon misbehaves
+        71    a limit of the daemon is met
+        73    too few replicas of Redis have the lease
         74    the output could not be written
-        77    the daemon refused for lack of a right
+        76    the wait would never end: a deadlock
+        77    the daemon, or its socket, is closed to this user
+        124   run: --max-hold was over
         125   the lock was lost
         141   nobody reads the output
 
@@ -33,10 +39,8 @@ struct Sidelock: ParsableCommand {
     version: sidelockVersion,
     subcommands: [
       RunCommand.self, ListCommand.self, InspectCommand.self, ClientsCommand.self, HostsCommand.self, WatchCommand.self,
-      TopCommand.self,
-      BreakCommand.self, KillCommand.self, HealthCommand.self, DoctorCommand.self, PingCommand.self, StatsCommand.self,
-      CallCommand.self,
-      BenchCommand.self,
+      TopCommand.self, BreakCommand.self, KillCommand.self, HealthCommand.self, DoctorCommand.self, PingCommand.self,
+      StatsCommand.self, CallCommand.self, BenchCommand.self,
     ])
 
   /// Runs the subcommand, and ends the process with its status.

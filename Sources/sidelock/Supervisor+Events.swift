@@ -11,7 +11,14 @@ extension Supervisor {
     var waitMilliseconds: Int64?
     /// How long the command may run.
     var maxHoldMilliseconds: Int64?
-    var isVerbose = false
+    var loudness = WaitNews.Loudness.usual
+    var onLost = LossReaction.terminate
+    /// The locks of runs in which this one runs.
+    var enclosing: [EnclosingRun] = []
+    /// All locks that are asked for.
+    var names: [String] = []
+
+    var isVerbose: Bool { loudness == .verbose }
 
     /// The `max_hold_ms` that the daemon is asked for: when the group must have ended, and a margin.
     var backstopMilliseconds: Int64? {
@@ -30,9 +37,12 @@ extension Supervisor {
 
   enum Event: Equatable {
     /// The daemon answered the request that came before the acquire; how long its leases last, nil for the local tier.
-    case greeted(leaseMilliseconds: Int64?)
-    /// The request has to wait; what is wrong with Redis, if that is why.
-    case waits(detail: String?, isRecovering: Bool = false)
+    /// `host`, `session`: what it calls itself and this session.
+    case greeted(leaseMilliseconds: Int64?, host: String? = nil, session: String? = nil)
+    /// The request has to wait.
+    case waits(WaitNews.Notice)
+    /// The daemon answered ``Effect/inspect(_:)``; nil: it did not say.
+    case inspected(name: String, LockDescription?)
     case granted(token: Int64, waitedMilliseconds: Int64, validMilliseconds: Int64?)
     case refused(SidelockError)
     case lost(LostNotice)
@@ -58,6 +68,8 @@ extension Supervisor {
   enum Effect: Equatable {
     case say(String)
     case sayServiceState
+    /// Ask the daemon who holds that lock and who waits for it.
+    case inspect(String)
     /// End the session's keepalive, and ask as ``check`` does.
     case confirm
     /// End the connection, and with it the wait or the grant.

@@ -1,15 +1,18 @@
 import Glibc
 import SidelockClient
+import SystemStrings
 
 /// What `sidelock run` does when, without doing any of it: it is told facts and says what to do. Its phases:
 ///
 ///     waiting -granted→ confirming -checked→ starting -spawned→ running -exited→ releasing -released→ done
 ///
-///     waiting, confirming    refused, no daemon or a signal → done; stopped, or away too long → waiting
+///     waiting, confirming    refused → explaining; no daemon or a signal → done; stopped, or away too long → waiting
+///     explaining             told who has the lock, a second over or a signal → done
 ///     confirming, starting   lost → done
 ///     starting               a signal → done; not spawned → releasing
 ///     running                continued after a stop → resuming -checked→ running; max-hold over → ending
-///     running, resuming      exited → releasing; lost → ending, or → killed where there is no grace
+///     running, resuming      exited → releasing; lost → ending, or → killed where there is no grace, or → running where
+///                            the command may go on (--on-lost notify)
 ///     ending                 time over → killed; group empty → done
 ///     killed                 leader exited and, unless the lock is lost, group empty or 1 s over → done
 ///
@@ -45,6 +48,10 @@ struct Supervisor {
   static let resumeLocalMilliseconds: Int64 = 1000
   /// How much later than SIGKILL the daemon is to take the lock away by itself.
   static let maxHoldMarginMilliseconds: Int64 = 1000
+  /// How long to wait, when the lock was refused, for the daemon's word who has it.
+  static let explainMilliseconds: Int64 = 2500
+  /// Locks that are looked at then.
+  static let explainedMax = 8
   /// How often to look whether the group is empty, once its leader has ended.
   static let groupPollMilliseconds: Int64 = 20
 
@@ -59,6 +66,8 @@ struct Supervisor {
     /// Granted, but the session still has its keepalive. The command starts when the daemon has confirmed the lock: a
     /// process that was stopped may find an old grant.
     case confirming(Patience, Lease?)
+    /// The request was refused, and the daemon is asked who has the lock.
+    case explaining(Explanation)
     case starting
     case running
     /// The group stays stopped until the daemon has said that the lock is still held.
@@ -69,6 +78,14 @@ struct Supervisor {
     case killed(keepUntil: Int64?, leaderEnded: Bool)
     case releasing(Outcome, until: Int64)
     case done
+  }
+
+  private struct Explanation: Equatable {
+    var error: SidelockError
+    var until: Int64
+    /// What is not answered yet, and what was answered.
+    var asked: [String]
+    var locks: [LockDescription] = []
   }
 
   private struct Ending: Equatable {
@@ -88,7 +105,13 @@ struct Supervisor {
   /// The command was stopped because it reached for a terminal that another job has.
   private var wantsTerminal = false
   private var lease: Lease?
-  private var trouble = Trouble()
+  private var news: WaitNews
+  /// The lock that is waited for, while runs that wait for each other are looked for.
+  private var wanted: LockDescription?
+  /// Since when this run has waited.
+  private var waitsSince: Int64
+  /// The lock is lost, and the command goes on without it.
+  private var isUnguarded = false
   /// When max-hold is over.
   private var maxHoldAt: Int64?
 
@@ -96,6 +119,12 @@ struct Supervisor {
   init(options: Options, now: Int64) {
     self.options = options
     phase = .waiting(Patience(waitMilliseconds: options.waitMilliseconds, now: now))
+    waitsSince = now
+    news = Self.news(options, now: now)
+  }
+
+  private static func news(_ options: Options, now: Int64) -> WaitNews {
+    WaitNews(name: options.name, loudness: options.loudness, isNested: !options.enclosing.isEmpty, now: now)
   }
 
   /// The first of the locks.
@@ -105,8 +134,14 @@ struct Supervisor {
   var patience: Patience? {
     switch phase {
     case .waiting(let patience), .confirming(let patience, _): patience
-    case .starting, .running, .resuming, .ending, .killed, .releasing, .done: nil
+    case .explaining, .starting, .running, .resuming, .ending, .killed, .releasing, .done: nil
     }
+  }
+
+  /// Whether there is no command yet, and may never be.
+  var isBeforeCommand: Bool {
+    if case .explaining = phase { return true }
+    return patience != nil || mayStart
   }
 
   /// Whether the command is to be started: false again when the loss of the lock came with its grant.
@@ -117,15 +152,17 @@ struct Supervisor {
     switch phase {
     case .ending(let ending): ending.leaderEnded
     case .killed(keepUntil: .some, let leaderEnded): leaderEnded
-    case .waiting, .confirming, .starting, .running, .resuming, .killed, .releasing, .done: false
+    case .waiting, .confirming, .explaining, .starting, .running, .resuming, .killed, .releasing, .done: false
     }
   }
 
   /// When to send ``Event/timerFired``, in milliseconds on the boot clock.
   var deadline: Int64? {
     switch phase {
-    case .waiting(let patience): min(patience.deadline, trouble.deadline ?? patience.deadline)
+    case .waiting(let patience):
+      min(patience.deadline, news.deadline(question: patience.question) ?? patience.deadline)
     case .confirming(let patience, _): patience.deadline
+    case .explaining(let explanation): explanation.until
     case .starting, .done: nil
     case .running: [lease?.deadline, maxHoldAt].compactMap { $0 }.min()
     // Even when max-hold is over: a group that is continued to be ended must not run without the lock either.
@@ -138,21 +175,21 @@ struct Supervisor {
   /// Takes a fact that was found at `now`, in milliseconds on the boot clock.
   mutating func handle(_ event: Event, now: Int64) -> [Effect] {
     switch event {
-    case .greeted(let length):
-      guard case .waiting(var patience) = phase else { return [] }
-      leaseLength = length
-      patience.answered()
-      phase = .waiting(patience)
-      return []
-    case .waits(let detail, let isRecovering):
+    case .greeted(let length, let host, let session):
       guard case .waiting = phase else { return [] }
-      trouble.told(detail, isRecovering: isRecovering, now: now)
-      return sayTrouble(now: now)
+      leaseLength = length
+      if let host, let session { news.place = (host, session) }
+      return answered(now: now)
+    case .waits(let notice):
+      guard case .waiting = phase else { return [] }
+      news.told(notice, now: now)
+      return newsDue(now: now)
+    case .inspected(let name, let lock): return inspected(name, lock, now: now)
     case .granted(let token, let waited, let valid): return granted(token, waited: waited, valid: valid, now: now)
-    case .refused(let error): return refused(error)
+    case .refused(let error): return refused(error, now: now)
     case .lost(let notice):
       return lost(
-        "lost \(notice.name): \(notice.reason)\(notice.detail.map { " (\($0))" } ?? "")",
+        ErrorWords.text(notice),
         killWithin: (notice.graceMilliseconds ?? 0) * Self.gracePercent / 100,
         now: now)
     case .disconnected(let error): return disconnected(error, now: now)
@@ -175,7 +212,7 @@ struct Supervisor {
       return finish(outcome)
     case .groupEmpty:
       guard watchesGroup else { return [] }
-      return finish(.status(ExitStatus.lost))
+      return finish(.status(endStatus))
     case .timerFired: return timerFired(now: now)
     }
   }
@@ -189,29 +226,100 @@ struct Supervisor {
     phase = .confirming(patience, lease)
     maxHoldAt = options.maxHoldMilliseconds.map { now + $0 }
     let words: [Effect] =
-      options.isVerbose ? [.say("has \(options.name) after \(waited) ms, token \(token)")] : []
+      options.isVerbose
+      ? [.say("has \(options.name) after \(HolderWords.age(milliseconds: waited)), token \(token)")] : []
     return words + [.confirm]
   }
 
-  private mutating func sayTrouble(now: Int64) -> [Effect] {
-    trouble.message(options.name, now: now).map { [.say($0)] } ?? []
+  private mutating func answered(now: Int64) -> [Effect] {
+    guard case .waiting(var patience) = phase else { return [] }
+    patience.answered()
+    phase = .waiting(patience)
+    news.answered(now: now)
+    return []
   }
 
-  private mutating func refused(_ error: SidelockError) -> [Effect] {
-    guard patience != nil else { return [] }
+  /// What there is to say of the wait, and to ask about it.
+  private mutating func newsDue(now: Int64) -> [Effect] {
+    effects(news.due(question: patience?.question, now: now))
+  }
+
+  private func effects(_ actions: [WaitNews.Action]) -> [Effect] {
+    actions.map { action in
+      switch action {
+      case .say(let words): .say(words)
+      case .look(let name): .inspect(name)
+      }
+    }
+  }
+
+  private mutating func inspected(_ name: String, _ lock: LockDescription?, now: Int64) -> [Effect] {
+    if case .explaining(var explanation) = phase {
+      explanation.asked.removeAll { ExactText.isSame($0, name) }
+      if let lock { explanation.locks.append(lock) }
+      phase = .explaining(explanation)
+      return explanation.asked.isEmpty ? explained(explanation) : []
+    }
+    guard case .waiting = phase else { return [] }
+    guard ExactText.isSame(name, news.waitedFor) else { return lookForCrossing(lock, now: now) }
+    var effects: [Effect] = []
+    if let lock, !options.enclosing.isEmpty {
+      if let words = NestedWait.wouldWaitForItself(lock, options.enclosing) { return giveUpNested(words) }
+      wanted = lock
+      let held = Set(options.enclosing.map { ExactText($0.name) }).map(\.text).filter { !ExactText.isSame($0, name) }
+      effects = held.sorted().prefix(EnclosingRun.locksMax).map { .inspect($0) }
+    }
+    return effects + self.effects(news.inspected(lock, now: now))
+  }
+
+  /// Looks among those who wait for a lock of a run around this one.
+  private mutating func lookForCrossing(_ held: LockDescription?, now: Int64) -> [Effect] {
+    guard let held, let wanted, ExactText.isSame(wanted.name, news.waitedFor),
+      let words = NestedWait.crosses(wanted, held: held, waited: now - waitsSince)
+    else { return [] }
+    return giveUpNested(words)
+  }
+
+  private mutating func giveUpNested(_ words: String) -> [Effect] {
     phase = .done
+    return [.withdraw, .say("\(news.waitedFor): \(words)"), .exit(ExitStatus.deadlock)]
+  }
+
+  private mutating func refused(_ error: SidelockError, now: Int64) -> [Effect] {
+    guard patience != nil else { return [] }
     switch error.reason {
     case .busy, .timeout:
-      // As with flock, a conflict is told by the status alone.
-      return (options.isVerbose ? [.say("\(options.name): \(error)")] : []) + [.exit(options.conflictExitCode)]
-    default: return [.say("\(options.name): \(error)"), .exit(ExitStatus.status(of: error))]
+      guard options.loudness != .quiet else {
+        phase = .done
+        return [.exit(options.conflictExitCode)]
+      }
+      let waitedFor = options.names.contains { ExactText.isSame($0, news.waitedFor) } ? [news.waitedFor] : []
+      let names = waitedFor.isEmpty || error.reason == .busy ? options.names : waitedFor
+      let asked = Array((names.isEmpty ? [options.name] : names).prefix(Self.explainedMax))
+      phase = .explaining(Explanation(error: error, until: now + Self.explainMilliseconds, asked: asked))
+      return asked.map { .inspect($0) }
+    default:
+      phase = .done
+      return [.say("\(options.name): \(ErrorWords.text(error))"), .exit(ExitStatus.status(of: error))]
     }
+  }
+
+  /// Says why the lock was refused, and ends.
+  private mutating func explained(_ explanation: Explanation) -> [Effect] {
+    phase = .done
+    let words = ErrorWords.text(
+      explanation.error, locks: explanation.locks, waited: options.waitMilliseconds, enclosing: options.enclosing,
+      detail: options.isVerbose ? .all : .usual)
+    return [.say("\(options.name): \(words)"), .exit(options.conflictExitCode)]
   }
 
   /// The daemon is gone, or does not answer; the end of the connection takes care of whatever it grants.
   private mutating func giveUp(_ error: SidelockError) -> [Effect] {
     phase = .done
-    return [.withdraw, .say("\(options.name): \(error)"), .sayServiceState, .exit(ExitStatus.status(of: error))]
+    return [
+      .withdraw, .say("\(options.name): \(ErrorWords.text(error))"), .sayServiceState,
+      .exit(ExitStatus.status(of: error)),
+    ]
   }
 
   private mutating func disconnected(_ error: SidelockError, now: Int64) -> [Effect] {
@@ -220,8 +328,10 @@ struct Supervisor {
       // This process was stopped, and the keepalive has ended its session.
       if error.reason == .connectionLost, patience.wasAway(now: now) { return queueAgain(patience, now: now) }
       return giveUp(error)
+    case .explaining(let explanation): return explained(explanation)
     case .killed, .done: return []
     case .releasing(let outcome, _): return finish(outcome)
+    case .running where isUnguarded: return []
     case .starting, .running, .resuming, .ending:
       let bound = lease.map {
         min(Self.cutGraceMilliseconds, $0.length * Self.gracePercent / 100, max(0, $0.killAt - now))
@@ -234,7 +344,7 @@ struct Supervisor {
   private mutating func queueAgain(_ patience: Patience, now: Int64) -> [Effect] {
     var patience = patience
     patience.queuedAgain(now: now)
-    trouble = Trouble()
+    news = Self.news(options, now: now)
     phase = .waiting(patience)
     return [.withdraw, .queueAgain]
   }
@@ -245,7 +355,13 @@ struct Supervisor {
     case .confirming, .starting:
       phase = .done
       return [.say("\(message); the command was not started"), .exit(ExitStatus.lost)]
+    case .running where isUnguarded: return []
     case .running, .resuming:
+      if options.onLost == .notify { return goOnUnguarded(message) }
+      if options.onLost == .kill {
+        phase = .killed(keepUntil: nil, leaderEnded: false)
+        return [.say("\(message); killing the command"), .signalGroup(SIGKILL)]
+      }
       let grace = max(0, min(bound, options.termGraceMilliseconds))
       let effects: [Effect] = [.say("\(message); ending the command"), .signalGroup(SIGTERM)]
       guard grace > 0 else {
@@ -262,17 +378,24 @@ struct Supervisor {
       return [.say(message)] + timerFired(now: now)
     // The command had ended before the loss was known, so it had the lock all its life.
     case .releasing(let outcome, _): return finish(outcome)
-    case .waiting, .ending, .killed, .done: return []
+    case .waiting, .explaining, .ending, .killed, .done: return []
     }
+  }
+
+  /// The command goes on without the lock.
+  private mutating func goOnUnguarded(_ message: String) -> [Effect] {
+    let wasStopped = if case .resuming = phase { true } else { false }
+    isUnguarded = true
+    lease = nil
+    phase = .running
+    let words: [Effect] = [.say("\(message); the command goes on without it")]
+    return wasStopped ? words + [.giveTerminal, .signalGroup(SIGCONT)] : words
   }
 
   private mutating func checked(_ valid: Int64?, now: Int64) -> [Effect] {
     lease?.answered(validMilliseconds: valid, now: now)
     switch phase {
-    case .waiting(var patience):
-      patience.answered()
-      phase = .waiting(patience)
-      return []
+    case .waiting: return answered(now: now)
     case .confirming(let patience, let granted):
       // The answer counts from its question, so a stop in between only shortens what is left.
       let told = patience.question.flatMap { asked in
@@ -284,7 +407,7 @@ struct Supervisor {
     case .resuming:
       phase = .running
       return [.giveTerminal, .signalGroup(SIGCONT)]
-    case .starting, .running, .ending, .killed, .releasing, .done: return []
+    case .explaining, .starting, .running, .ending, .killed, .releasing, .done: return []
     }
   }
 
@@ -292,13 +415,14 @@ struct Supervisor {
     guard let deadline, now >= deadline else { return [] }
     switch phase {
     case .waiting(var patience):
-      let words = sayTrouble(now: now)
+      let words = newsDue(now: now)
       guard now >= patience.deadline else { return words }
       if let failure = patience.failure(now: now) { return words + giveUp(failure) }
       patience.asked(now: now)
       phase = .waiting(patience)
       return words + [.check]
     case .confirming: return giveUp(DaemonConnection.noAnswer(within: DaemonConnection.answerMilliseconds))
+    case .explaining(let explanation): return explained(explanation)
     case .starting, .done: return []
     case .running:
       if let maxHoldAt, now >= maxHoldAt { return heldLongEnough(end: maxHoldAt, now: now) }
@@ -312,8 +436,18 @@ struct Supervisor {
       phase = .killed(keepUntil: keepUntil, leaderEnded: ending.leaderEnded)
       let isOver = ending.isLost && ending.leaderEnded
       return [.signalGroup(SIGKILL)] + (isOver ? finish(.status(ExitStatus.lost)) : [])
-    case .killed: return finish(.status(ExitStatus.lost))
+    case .killed: return finish(.status(endStatus))
     case .releasing(let outcome, _): return [.say("the daemon has not confirmed the release")] + finish(outcome)
+    }
+  }
+
+  /// The status when the group was ended: for the loss of the lock, or for max-hold.
+  private var endStatus: Int32 {
+    switch phase {
+    case .ending(let ending) where !ending.isLost: ExitStatus.heldTooLong
+    case .killed(keepUntil: .some, _): ExitStatus.heldTooLong
+    case .waiting, .confirming, .explaining, .starting, .running, .resuming, .ending, .killed, .releasing, .done:
+      ExitStatus.lost
     }
   }
 
@@ -331,7 +465,9 @@ struct Supervisor {
   private mutating func heldLongEnough(end: Int64, now: Int64) -> [Effect] {
     phase = .ending(Ending(killAt: end + options.termGraceMilliseconds, isLost: false))
     let effects: [Effect] = [
-      .say("held \(options.name) for \(options.maxHoldMilliseconds ?? 0) ms; ending the command"),
+      .say(
+        "held \(options.name) for \(HolderWords.limit(milliseconds: options.maxHoldMilliseconds ?? 0)); ending the command"
+      ),
       .signalGroup(SIGTERM), .signalGroup(SIGCONT),
     ]
     return effects + timerFired(now: now)
@@ -341,6 +477,7 @@ struct Supervisor {
 
   private mutating func commandEnded(_ outcome: Outcome, now: Int64) -> [Effect] {
     switch phase {
+    case .running where isUnguarded: return finish(.status(ExitStatus.lost))
     case .running, .resuming: return release(outcome, now: now)
     case .ending(var ending):
       ending.leaderEnded = true
@@ -349,7 +486,7 @@ struct Supervisor {
     case .killed(let keepUntil, _):
       phase = .killed(keepUntil: keepUntil, leaderEnded: true)
       return keepUntil == nil ? finish(.status(ExitStatus.lost)) : []
-    case .waiting, .confirming, .starting, .releasing, .done: return []
+    case .waiting, .confirming, .explaining, .starting, .releasing, .done: return []
     }
   }
 
@@ -383,7 +520,7 @@ struct Supervisor {
         phase = .done
         return [.dieOf(signal)]
       }
-    case .starting:
+    case .explaining, .starting:
       if [SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT, SIGWINCH].contains(signal) { return [] }
       phase = .done
       return [.dieOf(signal)]
@@ -420,6 +557,7 @@ struct Supervisor {
     // Continued in the background, or not even stopped for want of a shell to continue this process: the command would
     // only be stopped again.
     if wantsTerminal, terminal == .other { return [] }
+    if isUnguarded { return [.giveTerminal, .signalGroup(SIGCONT)] }
     // The lock may have been lost in the meantime. The daemon says so before it answers this question.
     phase = .resuming(until: now + (lease == nil ? Self.resumeLocalMilliseconds : Self.resumeMilliseconds))
     lease?.asked(now: now)

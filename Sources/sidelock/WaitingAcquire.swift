@@ -1,3 +1,4 @@
+import ArgumentParser
 import CSupervise
 import Glibc
 import SidelockClient
@@ -10,6 +11,11 @@ final class WaitingAcquire {
   private let params: JSONValue?
   /// Called with the notifications that come before the grant.
   private let show: (ClientMachine.Event) throws -> Void
+  /// How to speak of the wait to people; nil: not at all.
+  private let talk: Talk?
+  private var news: WaitNews
+  private let enclosing: [EnclosingRun]
+  private var lookID: Int64 = 0
   private var patience: Supervisor.Patience
   private var daemon: DaemonConnection
   private var greetingID: Int64 = 0
@@ -23,6 +29,15 @@ final class WaitingAcquire {
   /// How long what was granted is safe; nil where it does not end by itself.
   private var lease: Supervisor.Lease?
 
+  /// How to speak of the wait to people.
+  struct Talk {
+    var names: [String]
+    var loudness: WaitNews.Loudness
+    /// The exit status when the lock is not acquired in time.
+    var conflictExitCode: Int32
+    var waitMilliseconds: Int64?
+  }
+
   struct Outcome {
     /// The connection that has the lock.
     var daemon: DaemonConnection
@@ -35,18 +50,77 @@ final class WaitingAcquire {
 
   /// `params`: of the acquire, as the user gave them.
   init(
-    _ params: JSONValue?, connection: ConnectionOptions, show: @escaping (ClientMachine.Event) throws -> Void
+    _ params: JSONValue?, connection: ConnectionOptions, talk: Talk? = nil,
+    show: @escaping (ClientMachine.Event) throws -> Void
   ) throws(SidelockError) {
     self.params = params
+    self.talk = talk
+    enclosing = talk == nil ? [] : EnclosingRun.inherited()
+    news = Self.news(talk, isNested: !enclosing.isEmpty)
     self.connection = connection
     self.show = show
     let wait = params?["wait_ms"]?.intValue.map { min(max(0, $0), Duration.protocolMillisecondsMax) }
     patience = Supervisor.Patience(waitMilliseconds: wait, now: supervise_boot_milliseconds())
-    daemon = try connection.open(within: patience.connectMilliseconds(now: supervise_boot_milliseconds()))
+    daemon = try connection.open(
+      within: patience.connectMilliseconds(now: supervise_boot_milliseconds()),
+      for: talk.flatMap { $0.loudness == .quiet ? nil : $0.names.first })
+  }
+
+  private static func news(_ talk: Talk?, isNested: Bool) -> WaitNews {
+    WaitNews(
+      name: talk?.names.first ?? "", loudness: talk?.loudness ?? .quiet, isNested: isNested,
+      now: supervise_boot_milliseconds())
   }
 
   /// Waits until the lock is granted and confirmed.
   func run() throws -> Outcome {
+    do {
+      return try wait()
+    } catch let error as SidelockError where error.reason == .busy || error.reason == .timeout {
+      let talk = talk ?? talkOfParams
+      if talk.loudness != .quiet { Descriptor.say(explanation(of: error, talk)) }
+      throw ExitCode(talk.conflictExitCode)
+    } catch let error as SidelockError {
+      guard let talk else { throw error }
+      Descriptor.say("\(talk.names.first ?? ""): \(ErrorWords.text(error))")
+      connection.sayServiceState(for: error)
+      throw ExitCode(ExitStatus.status(of: error))
+    }
+  }
+
+  /// What the params of the acquire say themselves.
+  private var talkOfParams: Talk {
+    let names = params?["names"]?.arrayValue?.compactMap(\.stringValue) ?? [params?["name"]?.stringValue ?? ""]
+    return Talk(
+      names: names, loudness: .usual, conflictExitCode: ExitStatus.conflict,
+      waitMilliseconds: params?["wait_ms"]?.intValue)
+  }
+
+  /// Who has what was refused.
+  private func explanation(of error: SidelockError, _ talk: Talk) -> String {
+    var locks: [LockDescription] = []
+    let end = supervise_boot_milliseconds() + Supervisor.explainMilliseconds
+    for name in talk.names.prefix(Supervisor.explainedMax) {
+      let left = end - supervise_boot_milliseconds()
+      guard left > 0, let lock = try? daemon.call("inspect", ["name": .string(name)], within: left) else { break }
+      locks.append(LockDescription(lock))
+    }
+    let words = ErrorWords.text(
+      error, locks: locks, waited: talk.waitMilliseconds, enclosing: enclosing,
+      detail: talk.loudness == .verbose ? .all : .usual)
+    return "\(talk.names.first ?? ""): \(words)"
+  }
+
+  private func tell(_ actions: [WaitNews.Action]) {
+    for action in actions {
+      switch action {
+      case .say(let words): Descriptor.say(words)
+      case .look(let name): lookID = (try? daemon.request("inspect", ["name": .string(name)])) ?? 0
+      }
+    }
+  }
+
+  private func wait() throws -> Outcome {
     var previous = sigset_t()
     let signals = supervise_stop_signals(&previous)
     guard signals >= 0 else {
@@ -66,6 +140,7 @@ final class WaitingAcquire {
   /// Waits once. Returns what came behind the confirmation of the grant; nil before that.
   private func turn(_ signals: CInt) throws -> [ClientMachine.Event]? {
     let now = supervise_boot_milliseconds()
+    if grant == nil { tell(news.due(question: patience.question, now: now)) }
     if now >= patience.deadline {
       if let failure = patience.failure(now: now) { throw failure }
       question()
@@ -74,7 +149,8 @@ final class WaitingAcquire {
       pollfd(fd: daemon.descriptor, events: Int16(POLLIN), revents: 0),
       pollfd(fd: signals, events: Int16(POLLIN), revents: 0), Descriptor.endOfOutput,
     ]
-    let left = max(0, patience.deadline - supervise_boot_milliseconds())
+    let newsAt = grant == nil ? news.deadline(question: patience.question) : nil
+    let left = max(0, min(patience.deadline, newsAt ?? patience.deadline) - supervise_boot_milliseconds())
     // One more, since the clock's reading was rounded down.
     guard poll(&entries, nfds_t(entries.count), CInt(min(left + 1, 1 << 30))) > 0 else { return nil }
     if entries[0].revents != 0 {
@@ -97,8 +173,13 @@ final class WaitingAcquire {
     for (index, event) in events.enumerated() {
       switch event {
       case .reply(greetingID, let result):
-        leaseLength = try result.get()["lease_ms"]?.intValue
-        if grant == nil { patience.answered() }
+        let greeting = try result.get()
+        leaseLength = greeting["lease_ms"]?.intValue
+        if let host = greeting["host"]?.stringValue, let session = greeting["session"]?.stringValue {
+          news.place = (host, session)
+        }
+        if grant == nil { answered() }
+      case .reply(lookID, let result): try looked((try? result.get()).map { LockDescription($0) })
       case .reply(confirmationID, let result):
         _ = try result.get()
       case .reply(acquireID, let result):
@@ -112,7 +193,7 @@ final class WaitingAcquire {
           lease = safety(try? result.get()) ?? lease
           return Array(events[(index + 1)...])
         }
-        patience.answered()
+        answered()
       case .reply: break
       case .lost(let notice) where isOfGrant(notice):
         // This process was stopped after the grant, and lost it with its session.
@@ -121,11 +202,31 @@ final class WaitingAcquire {
           return nil
         }
         return Array(events[index...])
+      case .notification("waiting", let params) where talk != nil:
+        if params["id"]?.intValue == acquireID {
+          news.told(WaitNews.Notice(params), now: supervise_boot_milliseconds())
+        }
       case .lost, .notification: try show(event)
       case .violated(let error): throw error
       }
     }
     return nil
+  }
+
+  private func answered() {
+    patience.answered()
+    news.answered(now: supervise_boot_milliseconds())
+  }
+
+  /// The daemon has told who has the lock, or has not.
+  private func looked(_ lock: LockDescription?) throws {
+    guard let talk, grant == nil else { return }
+    if let lock, let words = NestedWait.wouldWaitForItself(lock, enclosing) {
+      daemon.end()
+      Descriptor.say("\(talk.names.first ?? ""): \(words)")
+      throw ExitCode(ExitStatus.deadlock)
+    }
+    tell(news.inspected(lock, now: supervise_boot_milliseconds()))
   }
 
   /// How long the lock is safe, as the answer to the last question says.
@@ -150,7 +251,8 @@ final class WaitingAcquire {
   private func askAnew() throws(SidelockError) {
     grant = nil
     // The request ids begin anew with the connection.
-    (confirmationID, questionID) = (0, 0)
+    (confirmationID, questionID, lookID) = (0, 0, 0)
+    news = Self.news(talk, isNested: !enclosing.isEmpty)
     let now = supervise_boot_milliseconds()
     patience.queuedAgain(now: now)
     daemon = try connection.open(within: patience.connectMilliseconds(now: now))

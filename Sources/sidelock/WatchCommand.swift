@@ -140,8 +140,9 @@ struct BreakCommand: ParsableCommand {
       EXIT STATUS
         0     at least one hold was broken, or taken from a holder who could not be told
         1     nobody held the lock, or not under that token
-        69    no daemon listens or answers, or Redis does not; the lock may be broken all
-              the same, and a message says so
+        68    Redis does not answer or refuses, and …
+        69    … no daemon listens or answers: the lock may be broken all the same, and a
+              message says so
         77    the daemon refused for lack of a right
 
       EXAMPLES

@@ -26,8 +26,8 @@ struct RunArgumentsTests {
 
   @Test func optionsMayFollowTheName() throws {
     let command = try parse("x", "-w", "2.5", "-E", "75", "-v", "--", "true")
-    #expect(command.conflictExitCode == 75)
-    #expect(command.verbose)
+    #expect(command.wish.conflictExitCode == 75)
+    #expect(command.wish.loudness == .verbose)
     #expect(try wish(command) == ["name": "x", "progress": true, "wait_ms": 2500])
   }
 
@@ -37,8 +37,22 @@ struct RunArgumentsTests {
     // Rounded up: a short wait is not a try.
     #expect(try wish(command) == ["name": "x", "progress": true, "wait_ms": 1])
     #expect(try wish(parse("-w", "0", "x", "--", "true")) == ["name": "x", "wait_ms": 0])
-    #expect(try parse("-e", "--nb", "x", "--", "true").nonblock)
+    #expect(try parse("-e", "--nb", "x", "--", "true").wish.nonblock)
     #expect(try wish(parse("x", "--", "true")) == ["name": "x", "progress": true])
+  }
+
+  @Test func timesMayHaveUnits() throws {
+    #expect(try wish(parse("-w", "500ms", "x", "--", "true")) == ["name": "x", "progress": true, "wait_ms": 500])
+    let command = try parse("-w", "2m", "--max-hold", "1h", "--term-grace", "1500ms", "x", "--", "true")
+    let options = try command.supervisorOptions()
+    #expect(options.waitMilliseconds == 120_000 && options.maxHoldMilliseconds == 3_600_000)
+    #expect(options.termGraceMilliseconds == 1500)
+  }
+
+  @Test func namesAndTextsMayBeginWithADash() throws {
+    let command = try parse("--name", "-x", "--and", "-y", "--meta", "-m", "--owner", "-o", "-n", "--", "true")
+    #expect(command.name == "-x")
+    #expect(try wish(command) == ["names": ["-x", "-y"], "meta": "-m", "owner": "-o", "wait_ms": 0])
   }
 
   @Test func whatTheDaemonIsToKnowIsPassedOn() throws {
@@ -55,6 +69,8 @@ struct RunArgumentsTests {
     ["-w", "inf", "x", "--", "ls"], ["-w", "1e30", "x", "--", "ls"], ["-E", "256", "x", "--", "ls"],
     ["-E", "-1", "x", "--", "ls"], ["--max-hold", "0", "x", "--", "ls"], ["--max-hold", "31536000", "x", "--", "ls"],
     ["--term-grace", "-2", "x", "--", "ls"],
+    ["-w", "10x", "x", "--", "ls"], ["-q", "-v", "x", "--", "ls"], ["--owner", "", "x", "--", "ls"],
+    ["--name", "x", "y", "--", "ls"], ["--name", "", "--", "ls"], ["--on-lost", "ignore", "x", "--", "ls"],
     ["--meta", String(repeating: "m", count: 1025), "x", "--", "ls"], ["-s", "-e", "x", "--", "ls"],
     [String(repeating: "n", count: 513), "--", "ls"],
   ])

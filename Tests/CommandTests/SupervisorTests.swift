@@ -10,16 +10,19 @@ struct SupervisorTests {
   static let cut = SidelockError(reason: .connectionLost, message: "the connection ended")
 
   /// A supervisor that waits since time 0.
-  func waiting(_ wait: Int64? = nil, conflict: Int32 = 1) -> Supervisor {
-    Supervisor(options: .init(name: "x", conflictExitCode: conflict, waitMilliseconds: wait), now: 0)
+  func waiting(_ wait: Int64? = nil, conflict: Int32 = 1, loudness: WaitNews.Loudness = .quiet) -> Supervisor {
+    Supervisor(
+      options: .init(name: "x", conflictExitCode: conflict, waitMilliseconds: wait, loudness: loudness), now: 0)
   }
 
   /// A supervisor whose command runs since time 0. `valid`: for how long its lease of `lease` was told to be valid.
   func running(
-    valid: Int64? = nil, lease: Int64 = 10_000, termGrace: Int64 = 10_000, maxHold: Int64? = nil
+    valid: Int64? = nil, lease: Int64 = 10_000, termGrace: Int64 = 10_000, maxHold: Int64? = nil,
+    onLost: LossReaction = .terminate
   ) -> Supervisor {
     var machine = Supervisor(
-      options: .init(name: "x", termGraceMilliseconds: termGrace, maxHoldMilliseconds: maxHold), now: 0)
+      options: .init(name: "x", termGraceMilliseconds: termGrace, maxHoldMilliseconds: maxHold, onLost: onLost),
+      now: 0)
     #expect(machine.handle(.greeted(leaseMilliseconds: valid.map { _ in lease }), now: 0) == [])
     #expect(
       machine.handle(.granted(token: 1, waitedMilliseconds: 0, validMilliseconds: valid), now: 0) == [.confirm])
@@ -89,15 +92,33 @@ struct SupervisorTests {
   // MARK: Not acquired
 
   @Test(arguments: [SidelockError.Reason.busy, .timeout])
-  func aConflictGivesItsOwnStatusWithoutAWord(reason: SidelockError.Reason) {
+  func aConflictGivesItsOwnStatusAndSaysWhoHasTheLock(reason: SidelockError.Reason) {
+    var machine = waiting(conflict: 9, loudness: .usual)
+    let refusal = Supervisor.Event.refused(SidelockError(reason: reason, message: ""))
+    #expect(machine.handle(refusal, now: 0) == [.inspect("x")])
+    var silent = machine
+    let effects = machine.handle(.inspected(name: "x", WaitNewsTests.lock), now: 1)
+    #expect(effects.last == .exit(9))
+    guard case .say(let words) = effects.first else { return #expect(Bool(false), "\(effects)") }
+    #expect(words.hasPrefix("x: \(reason)") && words.hasSuffix("held by 4711 (pg_dump) on db1 for 3 min"), "\(words)")
+    // Nobody waits for ever to be told why.
+    #expect(silent.deadline == Supervisor.explainMilliseconds)
+    #expect(silent.handle(.timerFired, now: Supervisor.explainMilliseconds).last == .exit(9))
+  }
+
+  @Test(arguments: [SidelockError.Reason.busy, .timeout])
+  func aQuietConflictIsToldByTheStatusAlone(reason: SidelockError.Reason) {
     var machine = waiting(conflict: 9)
     #expect(machine.handle(.refused(SidelockError(reason: reason, message: "")), now: 0) == [.exit(9)])
   }
 
   @Test(
     arguments: [
-      (.unavailable, 5, ExitStatus.unavailable), (.shuttingDown, 8, ExitStatus.unavailable),
-      (.denied, 6, ExitStatus.denied), (.init(rawValue: "wrong_type"), 13, ExitStatus.software),
+      (.unavailable, 5, ExitStatus.noRedis), (.shuttingDown, 8, ExitStatus.unavailable),
+      (.denied, 6, ExitStatus.denied), (.init(rawValue: "wrong_type"), 13, ExitStatus.otherUse),
+      (.modeConflict, 12, ExitStatus.otherUse), (.limit, 7, ExitStatus.limit), (.deadlock, 11, ExitStatus.deadlock),
+      (.underReplicated, 14, ExitStatus.underReplicated),
+      (.init(rawValue: "internal_error"), -32603, ExitStatus.software),
       (.init(rawValue: "invalid_params"), -32602, ExitStatus.usage),
     ] as [(SidelockError.Reason, Int64, Int32)])
   func otherRefusalsHaveStatusesOfTheirOwn(reason: SidelockError.Reason, code: Int64, status: Int32) {
@@ -210,17 +231,17 @@ struct SupervisorTests {
     #expect(machine.handle(.commandKilled(signal: SIGKILL, terminal: .other), now: 2501) == [])
     #expect(machine.watchesGroup)
     var stuck = machine
-    #expect(machine.handle(.groupEmpty, now: 2502) == [.takeTerminal, .exit(ExitStatus.lost)])
+    #expect(machine.handle(.groupEmpty, now: 2502) == [.takeTerminal, .exit(ExitStatus.heldTooLong)])
     // Not even SIGKILL ends everything.
     #expect(stuck.deadline == 3500)
-    #expect(stuck.handle(.timerFired, now: 3500) == [.takeTerminal, .exit(ExitStatus.lost)])
+    #expect(stuck.handle(.timerFired, now: 3500) == [.takeTerminal, .exit(ExitStatus.heldTooLong)])
   }
 
   @Test func aCommandThatEndsWithinItsGraceIsNotKilled() {
     var machine = running(maxHold: 2000)
     _ = machine.handle(.timerFired, now: 2000)
     #expect(machine.handle(.commandExited(status: 0), now: 2100) == [])
-    #expect(machine.handle(.groupEmpty, now: 2101) == [.takeTerminal, .exit(ExitStatus.lost)])
+    #expect(machine.handle(.groupEmpty, now: 2101) == [.takeTerminal, .exit(ExitStatus.heldTooLong)])
   }
 
   @Test func withoutTermGraceTheKillFollowsAtOnceAtMaxHold() {
@@ -260,6 +281,30 @@ struct SupervisorTests {
     #expect(
       withoutWords(machine.handle(.timerFired, now: 5001)) == [.signalGroup(SIGTERM), .signalGroup(SIGCONT)])
     #expect(machine.deadline == 12_000)
+  }
+
+  // MARK: --on-lost
+
+  @Test func aCommandMayGoOnWithoutTheLock() {
+    var machine = running(valid: 8500, onLost: .notify)
+    var stopped = machine
+    #expect(withoutWords(machine.handle(.lost(Self.notice), now: 1000)) == [])
+    #expect(machine.deadline == nil)
+    #expect(machine.handle(.disconnected(Self.cut), now: 2000) == [])
+    #expect(machine.handle(.signalled(SIGTERM), now: 3000) == [.signalGroup(SIGTERM)])
+    #expect(machine.handle(.commandExited(status: 0), now: 4000) == [.takeTerminal, .exit(ExitStatus.lost)])
+    // A job that finds the loss when it is continued goes on, too.
+    _ = stopped.handle(.commandStopped(signal: SIGTSTP, terminal: .command), now: 1)
+    _ = stopped.handle(.resumed(terminal: .us), now: 5000)
+    #expect(withoutWords(stopped.handle(.lost(Self.notice), now: 5001)) == [.giveTerminal, .signalGroup(SIGCONT)])
+  }
+
+  @Test func aCommandMayBeKilledAtOnce() {
+    var machine = running(valid: 8500, onLost: .kill)
+    #expect(withoutWords(machine.handle(.lost(Self.notice), now: 1000)) == [.signalGroup(SIGKILL)])
+    #expect(
+      machine.handle(.commandKilled(signal: SIGKILL, terminal: .other), now: 1001)
+        == [.takeTerminal, .exit(ExitStatus.lost)])
   }
 
   // MARK: Job control

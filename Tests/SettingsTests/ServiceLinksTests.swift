@@ -85,7 +85,9 @@ import Testing
   }
 
   @Test func whatRunTellsItsCommandIsNeither() {
-    let resolution = resolve(["SIDELOCK_NAME": "ci", "SIDELOCK_TOKEN": "7", "SIDELOCK_TOKENS": "7 8"])
+    let resolution = resolve([
+      "SIDELOCK_NAME": "ci", "SIDELOCK_TOKEN": "7", "SIDELOCK_TOKENS": "7 8", "SIDELOCK_RUNS": "[]",
+    ])
     #expect(resolution.problems.isEmpty && resolution.warnings.isEmpty)
   }
 }

@@ -37,7 +37,7 @@ def test_a_break_without_a_reason_tells_none(lab, hosts):
     elsewhere.call("break", name="orders")
     said = process.communicate(timeout=GENEROUS_SECONDS)[1]
     assert process.returncode == 125
-    assert "lost orders: broken; " in said
+    assert "lost orders: an administrator took it away (broken); " in said
 
 
 def test_a_lock_of_a_host_that_died_goes_to_the_next(hosts):

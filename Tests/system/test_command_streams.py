@@ -58,7 +58,7 @@ def test_a_limit_of_file_sizes_is_the_commands_own_matter(sidelock, daemon, trap
     assert done.returncode == 3 if trap else done.returncode in (3, -signal.SIGXFSZ, 128 + signal.SIGXFSZ)
     done = shell(
         sidelock, f"{trap}ulimit -f 0; exec $S run --max-hold 0.2 --term-grace 0.2 orders -- sleep 1000 2> {said}")
-    assert done.returncode == 125
+    assert done.returncode == 124
 
 
 @pytest.mark.parametrize("command", TELLING)
@@ -296,7 +296,7 @@ def test_process_1_buries_orphans_while_the_group_of_its_command_ends(sidelock, 
     wait_until(lambda: all(name != "sleep" for _, name in children()[1]), "the burial")
     assert ("Z", "sh") in children()[1]
     end.touch()
-    assert unshare.wait(GENEROUS_SECONDS) == 125
+    assert unshare.wait(GENEROUS_SECONDS) == 124
 
 
 def test_children_that_were_there_before_are_buried(sidelock, daemon):
@@ -318,7 +318,7 @@ def test_the_group_ends_in_a_namespace_of_its_own(sidelock):
         ["unshare", "-pf", binary("sidelock", "SIDELOCK"), "run", "--max-hold", "0.2", "--term-grace", "0.2", "orders",
          "--", "sh", "-c", "trap '' TERM; while :; do sleep 0.02; done"],
         env=sidelock.environment, capture_output=True, timeout=GENEROUS_SECONDS, check=False)
-    assert done.returncode == 125
+    assert done.returncode == 124
 
 
 def test_a_loss_is_of_a_lock_by_name_and_token(lab):

@@ -317,4 +317,4 @@ def test_the_command_runs_only_with_replicas(lab):
     command = Command(lab, group.daemon(timeout_ms=SHORT_MS))
     assert command.run("run", "--replicas", "1", "x", "--", "echo", "ran") == (0, "ran\n", "")
     status, out, err = command.run("run", "--replicas", "2", "x", "--", "echo", "ran")
-    assert (status, out) == (69, "") and "too few replicas" in err, err
+    assert (status, out) == (73, "") and "too few replicas" in err, err
