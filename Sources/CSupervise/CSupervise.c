@@ -344,3 +344,22 @@ void supervise_reap_others(pid_t command, pid_t *guard) {
     bury(info.si_pid, guard);
   }
 }
+
+pid_t supervise_split(void) {
+  pid_t parent = getpid();
+  pid_t child = fork();
+  if (child != 0) return child;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(1);
+  setsid();
+  int null = open("/dev/null", O_RDWR);
+  if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0) _exit(1);
+  if (null > STDERR_FILENO) close(null);
+  return 0;
+}
+
+void supervise_stay_behind(void) {
+  prctl(PR_SET_PDEATHSIG, 0);
+  // A file system can be taken away meanwhile.
+  if (chdir("/") != 0) return;
+}

@@ -50,8 +50,7 @@ struct CallCommand: ParsableCommand {
         // A token that cannot be printed is given back: the error ends the connection.
         try Descriptor.print(granted.result.serialized)
         let held = HeldLocks(granted.result) ?? HeldLocks()
-        for event in granted.rest { try show(event, held: held) }
-        if !held.isEmpty { try showWhileHeld(granted, held: held) }
+        try showWhileHeld(granted, held: held)
       } else {
         let daemon = try connection.open()
         // Input that is there by then is not read; only its end afterwards counts.
@@ -76,43 +75,11 @@ struct CallCommand: ParsableCommand {
 
   /// Shows what comes until standard input ends, or until a lock of `held` is lost or could be (``RunTimeline``).
   private func showWhileHeld(_ granted: WaitingAcquire.Outcome, held: HeldLocks) throws {
-    let daemon = granted.daemon
-    var lease = granted.lease
-    var questionID: Int64 = 0
-    // Set when the lease was over before the daemon could be asked: this process was stopped, or the host slept.
-    var answerUntil: Int64?
-    while true {
-      let turn = supervise_boot_milliseconds()
-      let events: [ClientMachine.Event]
-      do {
-        let (found, isReadable) = try daemon.readWhileAlive(
-          input: STDIN_FILENO, until: answerUntil ?? lease?.deadline, isHolding: true)
-        if isReadable, (try? Descriptor.read(STDIN_FILENO)) ?? [] == [] { return }
-        events = found
-      } catch let error as SidelockError where error.reason == .connectionLost {
-        throw lost(granted.result, error.message)
-      }
-      for event in events {
-        guard case .reply(questionID, let answer) = event else {
-          try show(event, held: held)
-          continue
-        }
-        lease?.answered(
-          validMilliseconds: (try? answer.get())?["valid_ms"]?.intValue, now: supervise_boot_milliseconds())
-        answerUntil = nil
-      }
-      let now = supervise_boot_milliseconds()
-      // What has come may be half of an answer.
-      guard daemon.heardAt < turn, let deadline = answerUntil ?? lease?.deadline, now >= deadline else { continue }
-      if lease?.isOver(now: now) == true {
-        guard lease?.isAsked == false else {
-          throw lost(granted.result, "the daemon has not answered and the lease is about to end")
-        }
-        answerUntil = now + DaemonConnection.answerMilliseconds
-      }
-      lease?.asked(now: now)
-      // A failure to send shows up as the end of the connection at the next read.
-      questionID = (try? daemon.request("ping")) ?? 0
+    let keeper = HeldKeeper(granted: granted, held: held) { try show($0) }
+    switch try keeper.keep(input: STDIN_FILENO, isEnd: { ((try? Descriptor.read(STDIN_FILENO)) ?? []) == [] }) {
+    case .input: return
+    case .told: throw ExitCode(ExitStatus.lost)
+    case .unknown(let words, _): throw lost(granted.result, words)
     }
   }
 
@@ -124,12 +91,10 @@ struct CallCommand: ParsableCommand {
     return ExitCode(ExitStatus.lost)
   }
 
-  private func show(_ event: ClientMachine.Event, held: HeldLocks = HeldLocks()) throws {
+  private func show(_ event: ClientMachine.Event) throws {
     switch event {
     case .reply: break
-    case .lost(let notice):
-      try show(notice)
-      if held.has(notice) { throw ExitCode(ExitStatus.lost) }
+    case .lost(let notice): try show(notice)
     case .notification(let method, let params): try show(method, params)
     case .violated(let error): throw error
     }

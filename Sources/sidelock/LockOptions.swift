@@ -1,7 +1,7 @@
 import ArgumentParser
 import SidelockClient
 
-/// What to hold, how, and how long to wait for it: the options of `run`.
+/// What to hold, how, and how long to wait for it: the options of `run` and `hold`.
 struct LockOptions: ParsableArguments {
   @Flag(name: [.customShort("n"), .customLong("nonblock"), .customLong("nb")], help: "Fail rather than wait.")
   var nonblock = false

@@ -38,8 +38,9 @@ struct Sidelock: ParsableCommand {
       """,
     version: sidelockVersion,
     subcommands: [
-      RunCommand.self, ListCommand.self, InspectCommand.self, ClientsCommand.self, HostsCommand.self, WatchCommand.self,
-      TopCommand.self, BreakCommand.self, KillCommand.self, HealthCommand.self, DoctorCommand.self, PingCommand.self,
+      RunCommand.self, HoldCommand.self, ListCommand.self, InspectCommand.self, ClientsCommand.self, HostsCommand.self,
+      WatchCommand.self, TopCommand.self, BreakCommand.self, KillCommand.self, HealthCommand.self, DoctorCommand.self,
+      PingCommand.self,
       StatsCommand.self, CallCommand.self, BenchCommand.self,
     ])
 
@@ -50,8 +51,8 @@ struct Sidelock: ParsableCommand {
       switch command {
       // It reaps orphans itself (supervise_reap_others).
       case is RunCommand: break
-      // It waits only for the children that it has started.
-      case is BenchCommand: process_1_stays_behind()
+      // They wait only for the children that they have started.
+      case is BenchCommand, is HoldCommand: process_1_stays_behind()
       case _: orphans_bury_themselves()
       }
       try command.run()

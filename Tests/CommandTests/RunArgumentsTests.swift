@@ -55,6 +55,14 @@ struct RunArgumentsTests {
     #expect(try wish(command) == ["names": ["-x", "-y"], "meta": "-m", "owner": "-o", "wait_ms": 0])
   }
 
+  @Test func holdTakesTheOptionsOfALock() throws {
+    let command = try #require(
+      try Sidelock.parseAsRoot(["hold", "-s", "-w", "2s", "--pid", "7", "--name", "-x"]) as? HoldCommand)
+    #expect(command.process == 7 && command.wish.waitMilliseconds == 2000)
+    let params = JSONValue.object(command.wish.acquireParams(nil, backstop: 5))
+    #expect(params == ["name": "-x", "mode": "shared", "max_hold_ms": 5, "progress": true])
+  }
+
   @Test func whatTheDaemonIsToKnowIsPassedOn() throws {
     let command = try parse("--max-hold", "60", "--meta", "why", "x", "--", "true")
     #expect(try wish(command) == ["name": "x", "max_hold_ms": 71_000, "meta": "why", "progress": true])

@@ -13,7 +13,7 @@ from test_run_job_control import CTRL_C, Terminal
 
 
 # What waits, and what stands behind the name.
-SUBCOMMANDS = {"run": ["--", "true"]}
+SUBCOMMANDS = {"run": ["--", "true"], "hold": []}
 
 
 class Waiting:
@@ -198,6 +198,11 @@ def test_a_run_inside_a_run_of_the_same_lock_does_not_wait_for_itself(lab, optio
     out, err = process.communicate(timeout=GENEROUS_SECONDS)
     assert (process.returncode, out) == (76, ""), err
     assert f"held by the sidelock run ({process.pid}) in which this command runs" in err
+
+
+def test_a_hold_inside_a_run_of_the_same_lock_does_not_wait_for_itself(lab, daemon):
+    status, out, err = Command(lab, daemon).run("run", "orders", "--", sidelock_path(), "hold", "orders")
+    assert (status, out) == (76, "") and "in which this command runs" in err, err
 
 
 def test_a_run_inside_a_run_of_other_locks_and_other_permits_goes_on(lab, daemon):

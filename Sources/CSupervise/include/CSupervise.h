@@ -55,6 +55,14 @@ void supervise_ignore_file_size_signal(void);
 /// Ends the caller by `signal`, with its default action and without a core file. Returns only if that was impossible.
 void supervise_die_of(int signal);
 
+/// Splits the caller. Returns the child's id, 0 in the child, -1 with errno. The child leads a session of its own, which no
+/// terminal reaches; the null device is its standard input and output. It is killed when the caller ends before
+/// `supervise_stay_behind`.
+pid_t supervise_split(void);
+
+/// Lets such a child live on when its parent ends.
+void supervise_stay_behind(void);
+
 /// What became of a process.
 enum supervise_change {
   supervise_unchanged = 0,

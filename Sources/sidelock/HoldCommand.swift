@@ -1,0 +1,335 @@
+import ArgumentParser
+import CLinux
+import CSupervise
+import Glibc
+import SidelockClient
+
+struct HoldCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "hold",
+    abstract: "Hold a lock for a part of a script.",
+    usage: """
+      sidelock hold [options] NAME
+      sidelock hold --pid PID [options] NAME
+      """,
+    discussion: """
+      Waits for the lock NAME as run does, prints one line when it has it, and holds it until its input ends (Ctrl-D), \
+      a signal ends it, or nobody reads its output any longer. With /dev/null as its input only a signal ends it.
+
+      The line is for people on a terminal; in a pipe it is a JSON object with name, token, and pid, the process that \
+      holds the lock (with --and locks, a list of name and token).
+
+      With --pid PID it returns when the lock is held, and leaves a process behind that holds it until process PID ends, \
+      in whatever way: for the rest of a script, as with flock(1) on a descriptor of the script. To give it back earlier, \
+      send SIGTERM to the pid that the line tells. When the lock is lost, PID is ended: SIGTERM, and SIGKILL in time \
+      (see --on-lost); what it has started is its own business, and sidelock run ends all of that.
+
+      Where it waits for somebody it says so on standard error, as run does.
+
+      EXIT STATUS
+        0     the input has ended; with --pid: the lock is held
+        1     not acquired with -n or within -w TIME (-E sets another status)
+        64    wrong usage, or there is no process PID
+        65, 68, 69, 70, 71, 73, 76, 77
+              the lock was not acquired, for the reasons that run tells so
+        74    the line could not be written; the lock is not held
+        125   the lock was lost
+        141   nobody reads the output any longer
+        128+N signal N ended it
+
+      IN SCRIPTS
+        The rest of a script, in any shell. It ends if the lock is lost:
+          sidelock hold --pid $$ backup >/dev/null || exit
+          rsync -a /srv/ backup:/srv/
+
+        A part of a script, in bash:
+          coproc LOCK { exec sidelock hold backup; }
+          read -r held <&"${LOCK[0]}" || exit
+          rsync -a /srv/ backup:/srv/
+          exec {LOCK[1]}>&-
+
+        By hand, until Ctrl-D:
+          sidelock hold --meta "looking at ticket 17" migration
+
+      EXAMPLES
+        sidelock hold --pid $$ backup
+        sidelock hold -w 10m --shared data --and source --pid $$
+      """)
+
+  @OptionGroup var connection: ConnectionOptions
+  @OptionGroup var output: OutputOptions
+
+  @Option(
+    name: .customLong("pid"),
+    help: ArgumentHelp("Hold it in the background until this process ends; a script gives $$.", valueName: "pid"))
+  var process: Int32?
+
+  @Option(
+    name: .customLong("on-lost"),
+    help: ArgumentHelp(
+      """
+      With --pid, what becomes of that process when the lock is lost: terminate (SIGTERM, and SIGKILL in time), kill \
+      (SIGKILL at once), or notify (only a message on standard error).
+      """, valueName: "what"))
+  var onLost: LossReaction?
+
+  @OptionGroup var wish: LockOptions
+
+  @Option(
+    name: .customLong("max-hold"),
+    help: ArgumentHelp("The lock is lost after that time.", valueName: "time"))
+  var maxHold: TimeSpan?
+
+  @Argument(help: ArgumentHelp("The lock's name (up to 512 bytes).", valueName: "name"))
+  var positionalName: String?
+
+  mutating func validate() throws {
+    positionalName = try positionalName.map { try protocolText($0, "NAME") }
+    try wish.check(name: positionalName, example: "sidelock hold NAME")
+    if let maxHold {
+      guard try maxHold.checked("--max-hold") > 0 else {
+        throw ValidationError("--max-hold must be greater than 0.")
+      }
+    }
+    if let process { guard process > 0 else { throw ValidationError("--pid must be greater than 0.") } }
+    if onLost != nil, process == nil { throw ValidationError("--on-lost needs --pid.") }
+  }
+
+  private var names: [String] { wish.names(positionalName) }
+
+  func run() throws {
+    guard let process else { return try holdHere() }
+    let handle = process_open(process)
+    guard handle >= 0, process_has_ended(handle) == 0 else {
+      Descriptor.say("there is no process \(process)")
+      throw ExitCode(ExitStatus.usage)
+    }
+    let background = BackgroundHold(
+      command: self, process: process, handle: handle, isForPeople: output.isForPeople)
+    throw ExitCode(try background.start())
+  }
+
+  /// Waits for the lock, for no longer than `milliseconds`; nil for no limit. Says why it has none.
+  func acquire(within milliseconds: Int64?) throws -> WaitingAcquire.Outcome {
+    var params = wish.acquireParams(positionalName, backstop: maxHold?.milliseconds)
+    if let milliseconds { params.append("wait_ms", .int(milliseconds)) }
+    let talk = WaitingAcquire.Talk(
+      names: names, loudness: wish.loudness, conflictExitCode: wish.conflictExitCode,
+      waitMilliseconds: wish.waitMilliseconds)
+    return try connection.reportingErrors {
+      try WaitingAcquire(.object(params), connection: connection, talk: talk) { _ in }.run()
+    }
+  }
+
+  /// The line that says what is held.
+  func line(_ result: JSONValue, pid: Int32, isForPeople: Bool) -> String {
+    guard isForPeople else {
+      var object = result.objectValue ?? JSONObject()
+      object.append("pid", .int(Int64(pid)))
+      return JSONValue.object(object).serialized
+    }
+    let held = HeldLocks(result) ?? HeldLocks()
+    let locks = held.locks.map { "\(printable($0.name)) (token \($0.token))" }.joined(separator: ", ")
+    let end =
+      process.map { "until process \($0) ends, in process \(pid)" }
+      ?? (input < 0 ? "until a signal comes" : "until its input ends (Ctrl-D)")
+    return "holds \(locks) \(end)"
+  }
+
+  /// Standard input, unless that is the null device, which many shells give to what runs in the background.
+  private var input: CInt {
+    var (own, null) = (stat(), stat())
+    guard fstat(STDIN_FILENO, &own) == 0 else { return -1 }
+    let isNull = stat("/dev/null", &null) == 0 && own.st_mode & S_IFMT == S_IFCHR && own.st_rdev == null.st_rdev
+    return isNull ? -1 : STDIN_FILENO
+  }
+
+  private func holdHere() throws {
+    let granted = try acquire(within: wish.waitMilliseconds)
+    // What cannot be printed is given back: the error ends the connection.
+    try Descriptor.print(line(granted.result, pid: getpid(), isForPeople: output.isForPeople))
+    let keeper = HeldKeeper(granted: granted, held: HeldLocks(granted.result) ?? HeldLocks()) { _ in }
+    let end = try keeper.keep(input: input) { ((try? Descriptor.read(STDIN_FILENO)) ?? []) == [] }
+    if case .input = end { return }
+    sayLoss(end)
+    throw ExitCode(ExitStatus.lost)
+  }
+
+  /// Says that it is lost.
+  func sayLoss(_ end: HeldKeeper.End) {
+    switch end {
+    case .input: break
+    case .told(let notice): Descriptor.say(ErrorWords.text(notice))
+    case .unknown(let words, _):
+      Descriptor.say("lost \(names.joined(separator: ", ")): \(words)")
+      if let state = ServiceState.words(path: connection.path) { Descriptor.say(state) }
+    }
+  }
+}
+
+/// `hold --pid`: a process that is left behind and holds the lock until another one ends. This process waits for it,
+/// passes on what happens to the terminal, and leaves when the lock is held.
+struct BackgroundHold {
+  /// How long the holder waits for the word of this process, which may be stopped, in milliseconds.
+  private static let wordMilliseconds: Int32 = 5000
+  private static let word: [UInt8] = [1]
+
+  let command: HoldCommand
+  let process: Int32
+  /// A pidfd of it.
+  let handle: CInt
+  /// Whether the line is for people; the holder has no terminal.
+  let isForPeople: Bool
+
+  /// Waits until the lock is held, prints the line, and gives the exit status.
+  func start() throws -> Int32 {
+    var previous = sigset_t()
+    let signals = supervise_stop_signals(&previous)
+    let end = command.wish.waitMilliseconds.map { supervise_boot_milliseconds() + $0 }
+    while true {
+      var ends: [CInt] = [-1, -1]
+      guard socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
+        return failed("socketpair")
+      }
+      let child = supervise_split()
+      if child < 0 { return failed("fork") }
+      if child == 0 {
+        close(ends[0])
+        sigprocmask(SIG_SETMASK, &previous, nil)
+        hold(channel: ends[1], until: end)
+      }
+      close(ends[1])
+      defer { close(ends[0]) }
+      if let status = try follow(child, channel: ends[0], signals: signals) { return status }
+    }
+  }
+
+  private func failed(_ what: String) -> Int32 {
+    Descriptor.say("\(what): \(UnixSocket.describe(errno))")
+    return ExitStatus.software
+  }
+
+  /// The exit status; nil: this process was stopped, and the holder is to begin anew.
+  private func follow(_ child: pid_t, channel: CInt, signals: CInt) throws -> Int32? {
+    var line: [UInt8] = []
+    while true {
+      var entries = [
+        pollfd(fd: channel, events: Int16(POLLIN), revents: 0), pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
+      ]
+      guard poll(&entries, 2, -1) > 0 else { continue }
+      if entries[1].revents != 0, isStopped(by: signals, child) { return nil }
+      guard entries[0].revents != 0 else { continue }
+      let bytes = (try? Descriptor.read(channel)) ?? []
+      line += bytes
+      if bytes.isEmpty {
+        // A grant that was not taken in time, because this process was stopped.
+        let wasGranted = line.last == 0x0A
+        let status = wait(for: child)
+        return wasGranted ? nil : status
+      }
+      guard line.last == 0x0A, send(channel, Self.word, 1, CInt(MSG_NOSIGNAL)) == 1 else { continue }
+      // It answers when it stays whatever becomes of this process.
+      guard let answer = try? Descriptor.read(channel), answer == Self.word else { continue }
+      do {
+        try Descriptor.print(String(decoding: line.dropLast(), as: UTF8.self))
+      } catch {
+        kill(child, SIGKILL)
+        throw error
+      }
+      return 0
+    }
+  }
+
+  private func wait(for child: pid_t) -> Int32 {
+    var status: CInt = 0
+    while waitpid(child, &status, 0) < 0 { guard errno == EINTR else { return ExitStatus.software } }
+    return status & 0x7F == 0 ? status >> 8 & 0xFF : 128 + status & 0x7F
+  }
+
+  /// Ends the wait of `child` and stops this process if a signal says so.
+  private func isStopped(by signals: CInt, _ child: pid_t) -> Bool {
+    var information = signalfd_siginfo()
+    let size = MemoryLayout<signalfd_siginfo>.size
+    var wasStopped = false
+    while read(signals, &information, size) == size {
+      let signal = CInt(bitPattern: information.ssi_signo)
+      guard supervise_is_ignored(signal) == 0, supervise_can_be_stopped() != 0 else { continue }
+      kill(child, SIGKILL)
+      _ = wait(for: child)
+      supervise_stop(signal, 0)
+      wasStopped = true
+    }
+    return wasStopped
+  }
+
+  // MARK: In the process that holds it
+
+  private func hold(channel: CInt, until end: Int64?) -> Never {
+    do {
+      let left = end.map { max($0 - supervise_boot_milliseconds(), command.wish.waitMilliseconds == 0 ? 0 : 1) }
+      let granted = try command.acquire(within: left)
+      let line = Array((command.line(granted.result, pid: getpid(), isForPeople: isForPeople) + "\n").utf8)
+      guard send(channel, line, line.count, CInt(MSG_NOSIGNAL)) == line.count, hasWord(channel) else {
+        Glibc.exit(ExitStatus.software)
+      }
+      supervise_stay_behind()
+      leaveOthersError()
+      _ = send(channel, Self.word, 1, CInt(MSG_NOSIGNAL))
+      close(channel)
+      let keeper = HeldKeeper(granted: granted, held: HeldLocks(granted.result) ?? HeldLocks()) { _ in }
+      let ending = try keeper.keep(input: handle) { process_has_ended(handle) != 0 }
+      if case .input = ending { Glibc.exit(0) }
+      let end = supervise_boot_milliseconds() + grace(ending)
+      if command.onLost ?? .terminate == .terminate { process_signal(handle, SIGTERM) }
+      command.sayLoss(ending)
+      endProcess(until: end)
+      Glibc.exit(ExitStatus.lost)
+    } catch let error as ExitCode {
+      Glibc.exit(error.rawValue)
+    } catch {
+      Glibc.exit(ExitStatus.software)
+    }
+  }
+
+  /// Lets go of a standard error that somebody reads to its end, as in $(… 2>&1): he would wait for the end of the hold.
+  /// That of the process itself ends with it.
+  private func leaveOthersError() {
+    var (own, its) = (stat(), stat())
+    guard fstat(STDERR_FILENO, &own) == 0, own.st_mode & S_IFMT == S_IFIFO else { return }
+    if stat("/proc/\(process)/fd/\(STDERR_FILENO)", &its) == 0, its.st_dev == own.st_dev, its.st_ino == own.st_ino {
+      return
+    }
+    dup2(STDOUT_FILENO, STDERR_FILENO)
+  }
+
+  private func hasWord(_ channel: CInt) -> Bool {
+    var entry = pollfd(fd: channel, events: Int16(POLLIN), revents: 0)
+    guard poll(&entry, 1, Self.wordMilliseconds) > 0 else { return false }
+    return (try? Descriptor.read(channel)) == Self.word
+  }
+
+  /// How long the process may take to end, in milliseconds.
+  private func grace(_ ending: HeldKeeper.End) -> Int64 {
+    switch ending {
+    case .input: 0
+    case .told(let notice): (notice.graceMilliseconds ?? 0) * Supervisor.gracePercent / 100
+    case .unknown(_, let safe):
+      min(Supervisor.cutGraceMilliseconds, max(0, safe ?? Supervisor.cutGraceLocalMilliseconds))
+    }
+  }
+
+  /// Ends the process, which has SIGTERM already.
+  private func endProcess(until end: Int64) {
+    switch command.onLost ?? .terminate {
+    case .notify: return
+    case .kill: break
+    case .terminate:
+      process_signal(handle, SIGCONT)
+      var entry = pollfd(fd: handle, events: Int16(POLLIN), revents: 0)
+      while case let left = end - supervise_boot_milliseconds(), left > 0 {
+        if poll(&entry, 1, CInt(min(left, 1 << 30))) > 0 { return }
+      }
+    }
+    process_signal(handle, SIGKILL)
+  }
+}
