@@ -31,17 +31,17 @@ struct HealthCommand: ParsableCommand {
   @Flag(help: "Ask whether locks are granted now.")
   var ready = false
 
-  @Option(help: ArgumentHelp("How long to wait for the answer.", valueName: "seconds"))
-  var timeout: Double = 5
+  @Option(help: ArgumentHelp("How long to wait for the answer.", valueName: "time"))
+  var timeout = TimeSpan(argument: "5")
 
   func validate() throws {
-    guard try RunCommand.milliseconds(timeout, "--timeout") > 0 else {
+    guard try timeout.checked("--timeout") > 0 else {
       throw ValidationError("--timeout must be greater than 0.")
     }
   }
 
   func run() throws {
-    let verdict = try look(within: RunCommand.milliseconds(timeout, "--timeout"))
+    let verdict = try look(within: timeout.checked("--timeout"))
     try Descriptor.print("\(verdict.state.rawValue): \(verdict.why)")
     if verdict.state != .ok { throw ExitCode(verdict.state.exitStatus) }
   }

@@ -9,12 +9,12 @@ struct HolderFilter: ParsableArguments {
   @Option(help: ArgumentHelp("Only of this systemd unit; .service may be left out.", valueName: "unit"))
   var unit: String?
 
-  @Option(help: ArgumentHelp("Only what is held for longer than this.", valueName: "seconds"))
-  var older: Double?
+  @Option(help: ArgumentHelp("Only what is held for longer than this.", valueName: "time"))
+  var older: TimeSpan?
 
   mutating func validate() throws {
     unit = try unit.map { try protocolText($0, "--unit") }
-    if let older { _ = try RunCommand.milliseconds(older, "--older") }
+    _ = try older?.checked("--older")
     if let user, Users.number(of: user) == nil { throw ValidationError("There is no user \(printable(user)).") }
   }
 
@@ -25,7 +25,7 @@ struct HolderFilter: ParsableArguments {
   func accepts(_ holder: LockDescription.Participant) -> Bool {
     if let user, Users.number(of: user) != holder.uid { return false }
     if let unit, holder.unit != unit, holder.unit != unit + ".service" { return false }
-    if let older, Double(holder.heldMilliseconds ?? -1) <= older * 1000 { return false }
+    if let older = older?.milliseconds, holder.heldMilliseconds ?? -1 <= older { return false }
     return true
   }
 }

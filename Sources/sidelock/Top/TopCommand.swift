@@ -28,12 +28,12 @@ struct TopCommand: ParsableCommand {
   @Option(help: "What comes first: name, held (for longest) or waiting (most).")
   var sort = ListCommand.Order.held
 
-  @Option(help: ArgumentHelp("Look each so many seconds.", valueName: "seconds"))
-  var interval: Double = 1
+  @Option(help: ArgumentHelp("How long between two looks.", valueName: "time"))
+  var interval = TimeSpan(argument: "1")
 
   func validate() throws {
-    guard try RunCommand.milliseconds(interval, "--interval") >= 100 else {
-      throw ValidationError("--interval must be at least 0.1.")
+    guard try interval.checked("--interval") >= 100 else {
+      throw ValidationError("--interval must be at least 100ms.")
     }
   }
 
@@ -41,7 +41,7 @@ struct TopCommand: ParsableCommand {
     guard isatty(STDIN_FILENO) == 1, isatty(STDOUT_FILENO) == 1 else {
       throw ValidationError("top needs a terminal; for programs there are list and stats.")
     }
-    let pause = try RunCommand.milliseconds(interval, "--interval")
+    let pause = try interval.checked("--interval")
     try connection.reportingErrors {
       let daemon = try connection.open()
       let host = try daemon.call("initialize")["host"]?.stringValue ?? ""
