@@ -214,9 +214,10 @@ static void on_transferred(sidelock_lock *lock, void *label) {
     char token[24];
     const char *name = sidelock_name_of(lock, 0);
     const sidelock_loss *loss = sidelock_loss_of(lock);
+    digits(loss ? loss->token : sidelock_token(lock), token);
     sidelock_on_lost(lock, on_lost, label);
-    say("event transferred", "lock", label, "name", name, "token", digits(loss ? loss->token : sidelock_token(lock), token), NULL);
     sidelock_free(store("lock", label, lock));
+    say("event transferred", "lock", label, "name", name, "token", token, NULL);
 }
 
 static void on_event(const sidelock_value *event, void *watch) {
