@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Holds the clients of protocol/clients to the conformance suite: clients.py [NAME…]. Each is built as its README says,
-in a folder of its own; its first lines are run as they stand. $SIDELOCKD names the daemon."""
+in a folder of its own; its first lines are run as they stand. Then it is measured beside the raw scheme, SET NX PX and a script,
+in the same language (protocol/conformance/cycles). $SIDELOCKD names the daemon. clients.py --cycles [NAME…] measures only."""
 
 import os
 import pathlib
@@ -14,17 +15,29 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CLIENTS = ROOT / "protocol/clients"
 RUN = ROOT / "protocol/conformance/run"
+CYCLES = ROOT / "protocol/conformance/cycles"
 JOBS = "4"
+#: For how long each of the two is measured, and how often, in turn.
+CYCLES_SECONDS, CYCLES_ROUNDS = 1, 5
 
 
 class Client:
     """How a client is built, driven, and how the lines of its README are run."""
 
-    #: The language of the README's lines, and the files of which the client consists.
-    language, sources = "", ()
+    #: The language of the README's lines, the files of which the client consists, and the ending of the programs that measure.
+    language, sources, ending = "", (), ""
 
     def __init__(self, name, work):
         self.name, self.source, self.work = name, CLIENTS / name, work
+        #: What the program is called that is made next.
+        self.stem = "readme"
+
+    def measures(self):
+        """The programs that measure: with the client, and with the raw scheme."""
+        made = []
+        for self.stem in ("client", "raw"):
+            made.append([str(word) for word in self.program((CYCLES / f"{self.stem}.{self.ending}").read_text())])
+        return made
 
     def sh(self, *command, **more):
         subprocess.run([str(word) for word in command], check=True, cwd=self.work, **more)
@@ -56,7 +69,7 @@ class Client:
 
 
 class Python(Client):
-    language, sources = "python", ["src/sidelock/*.py"]
+    language, sources, ending = "python", ["src/sidelock/*.py"], "py"
 
     def build(self):
         self.copy()
@@ -67,11 +80,11 @@ class Python(Client):
         return [[self.work / "venv/bin/python", self.source / name] for name in ("driver.py", "driver_aio.py")]
 
     def program(self, code):
-        return [self.work / "venv/bin/python", self.write("readme.py", code)]
+        return [self.work / "venv/bin/python", self.write(f"{self.stem}.py", code)]
 
 
 class Node(Client):
-    language, sources = "js", ["sidelock.js"]
+    language, sources, ending = "js", ["sidelock.js"], "js"
 
     def drivers(self):
         return [["node", self.place / "driver.js"]]
@@ -80,11 +93,11 @@ class Node(Client):
         # As npm would have put it.
         (self.work / "node_modules").mkdir(exist_ok=True)
         (self.work / "node_modules/sidelock").exists() or (self.work / "node_modules/sidelock").symlink_to(self.place)
-        return ["node", self.write("readme.js", code)]
+        return ["node", self.write(f"{self.stem}.js", code)]
 
 
 class Go(Client):
-    language, sources = "go", ["*.go"]
+    language, sources, ending = "go", ["*.go"], "go"
 
     def build(self):
         self.copy()
@@ -96,14 +109,14 @@ class Go(Client):
         return [[self.work / "driver"]]
 
     def program(self, code):
-        main = self.write("readme/main.go", code)
-        self.write("readme/go.mod", "module readme\n\ngo 1.19\n\nrequire sidelock v0.0.0\n\nreplace sidelock => ../go\n")
-        subprocess.run(["go", "build", "-o", self.work / "program", "."], check=True, cwd=main.parent, env=self.environment)
-        return [self.work / "program"]
+        main = self.write(f"{self.stem}/main.go", code)
+        self.write(f"{self.stem}/go.mod", "module readme\n\ngo 1.19\n\nrequire sidelock v0.0.0\n\nreplace sidelock => ../go\n")
+        subprocess.run(["go", "build", "-o", main.parent / "program", "."], check=True, cwd=main.parent, env=self.environment)
+        return [main.parent / "program"]
 
 
 class Ruby(Client):
-    language, sources = "ruby", ["lib/*.rb"]
+    language, sources, ending = "ruby", ["lib/*.rb"], "rb"
 
     def build(self):
         self.copy()
@@ -116,11 +129,11 @@ class Ruby(Client):
         return [["ruby", self.place / "driver.rb"]]
 
     def program(self, code):
-        return ["env", f"GEM_PATH={self.work}/gems", "ruby", self.write("readme.rb", code)]
+        return ["env", f"GEM_PATH={self.work}/gems", "ruby", self.write(f"{self.stem}.rb", code)]
 
 
 class Perl(Client):
-    language, sources = "perl", ["lib/*.pm"]
+    language, sources, ending = "perl", ["lib/*.pm"], "pl"
 
     def build(self):
         self.copy()
@@ -131,22 +144,22 @@ class Perl(Client):
         return [["perl", self.place / "driver.pl"]]
 
     def program(self, code):
-        return ["perl", f"-I{self.work}/installed/lib/perl5", self.write("readme.pl", code)]
+        return ["perl", f"-I{self.work}/installed/lib/perl5", self.write(f"{self.stem}.pl", code)]
 
 
 class PHP(Client):
-    language, sources = "php", ["src/*.php"]
+    language, sources, ending = "php", ["src/*.php"], "php"
 
     def drivers(self):
         return [["php", self.place / "driver.php"]]
 
     def program(self, code):
         # As composer's autoload would have it.
-        return ["php", "-d", f"auto_prepend_file={self.place}/src/Sidelock.php", self.write("readme.php", code)]
+        return ["php", "-d", f"auto_prepend_file={self.place}/src/Sidelock.php", self.write(f"{self.stem}.php", code)]
 
 
 class Java(Client):
-    language, sources = "java", ["src/main/java/sidelock/*.java"]
+    language, sources, ending = "java", ["src/main/java/sidelock/*.java"], "java"
 
     def build(self):
         self.copy()
@@ -159,11 +172,11 @@ class Java(Client):
         return [["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", self.work / "classes", "Driver"]]
 
     def program(self, code):
-        return ["java", "-cp", self.work / "classes", self.write("Main.java", code)]
+        return ["java", "-cp", self.work / "classes", self.write(f"{self.stem}/Main.java", code)]
 
 
 class Rust(Client):
-    language, sources = "rust", ["src/*.rs"]
+    language, sources, ending = "rust", ["src/*.rs"], "rs"
 
     def cargo(self, *arguments, directory):
         subprocess.run(["cargo", *arguments, "--offline", "--quiet", "--target-dir", self.work / "target"], check=True,
@@ -177,17 +190,17 @@ class Rust(Client):
         return [[self.work / "target/release/examples/driver"]]
 
     def program(self, code):
-        main = self.write("readme/src/main.rs", code)
-        self.write("readme/Cargo.toml", '[package]\nname = "readme"\nversion = "0.0.0"\nedition = "2021"\n'
+        main = self.write(f"{self.stem}/src/main.rs", code)
+        self.write(f"{self.stem}/Cargo.toml", f'[package]\nname = "{self.stem}"\nversion = "0.0.0"\nedition = "2021"\n'
                    '[dependencies]\nsidelock = { path = "../rust" }\n')
         self.cargo("build", "--release", directory=main.parents[1])
-        return [self.work / "target/release/readme"]
+        return [self.work / "target/release" / self.stem]
 
 
 class C(Client):
     """Also under the sanitizers, which must have nothing to say."""
 
-    language, sources = "c", ["*.h", "sidelock.c"]
+    language, sources, ending = "c", ["*.h", "sidelock.c"], "c"
     SANITIZERS = {"address": "-fsanitize=address,undefined -fno-sanitize-recover=all", "thread": "-fsanitize=thread"}
 
     def build(self):
@@ -211,19 +224,19 @@ class C(Client):
     def program(self, code):
         flags = subprocess.run(["pkg-config", "--cflags", "--libs", "sidelock"], check=True, text=True, capture_output=True,
                                env={**os.environ, "PKG_CONFIG_PATH": f"{self.work}/installed/lib/pkgconfig"}).stdout.split()
-        self.sh("cc", "-std=c11", "-Wall", "-Wextra", "-Werror", self.write("readme.c", code), *flags, "-o", "readme")
-        return [self.work / "readme"]
+        self.sh("cc", "-std=c11", "-Wall", "-Wextra", "-Werror", self.write(f"{self.stem}.c", code), *flags, "-o", self.stem)
+        return [self.work / self.stem]
 
 
 class Bash(Client):
-    language, sources = "bash", ["sidelock.bash"]
+    language, sources, ending = "bash", ["sidelock.bash"], "bash"
 
     def drivers(self):
         return [["bash", self.place / "driver.bash"]]
 
     def program(self, code):
         self.write("sidelock.bash", (self.place / "sidelock.bash").read_text())
-        return ["bash", self.write("readme.sh", code)]
+        return ["bash", self.write(f"{self.stem}.sh", code)]
 
 
 KINDS = {"bash": Bash, "c": C, "python": Python, "node": Node, "go": Go, "ruby": Ruby, "perl": Perl, "php": PHP, "java": Java, "rust": Rust}
@@ -259,6 +272,35 @@ def run_readme(client, daemon_program):
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def cycles(client, daemon_program):
+    """Cycles a second of one program that takes and gives back one lock, that nobody else wants: with the client, by a daemon beside
+    a Redis, and with the raw scheme at that Redis. What is told is the median of rounds in turn."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="slr-", dir="/tmp"))
+    redis, socket = directory / "redis.sock", directory / "s.sock"
+    programs = client.measures()
+    servers = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for command in (
+        ["redis-server", "--port", "0", "--unixsocket", redis, "--save", "", "--dir", directory],
+        [daemon_program, "--redis", f"unix://{redis}", "--socket", socket])]
+    try:
+        deadline = time.monotonic() + 60
+        while not (redis.exists() and socket.exists()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        environment = {**os.environ, "SIDELOCK_SOCKET": str(socket), "CYCLES_REDIS": str(redis), "CYCLES_SECONDS": str(CYCLES_SECONDS)}
+        rates = [[], []]
+        for _ in range(CYCLES_ROUNDS):
+            for program, found in zip(programs, rates):
+                done = subprocess.run(program, env=environment, check=True, capture_output=True, text=True, timeout=120,
+                                      cwd=client.work)
+                found.append(int(done.stdout) / CYCLES_SECONDS)
+        ours, raw = (sorted(found)[len(found) // 2] for found in rates)
+        return ours, raw
+    finally:
+        for server in servers:
+            server.kill()
+            server.wait()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def lines_of_code(client):
     """Lines that are neither empty nor a comment of their own."""
     comment = re.compile(r"^\s*(#|//|/?\*|$)")
@@ -266,32 +308,52 @@ def lines_of_code(client):
                for line in path.read_text().splitlines())
 
 
+def hold_to_the_suite(client, daemon):
+    """How many scenarios it passed, of those that its language can do, by all of its drivers; and whether that was all."""
+    passed, tried, fine = 0, 0, True
+    for driver in client.drivers():
+        process = subprocess.Popen([sys.executable, str(RUN), "--sidelockd", daemon, "--jobs", JOBS, "--", *map(str, driver)],
+                                   stdout=subprocess.PIPE, text=True)
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            found = re.match(r"(\d+) passed, (\d+) failed, ", line)
+            if found:
+                passed, tried = passed + int(found[1]), tried + int(found[1]) + int(found[2])
+        fine = process.wait() == 0 and fine
+    return passed, tried, fine
+
+
 def main():
     there = sorted(path.name for path in CLIENTS.iterdir() if (path / "README.md").exists())
     unknown = set(there) ^ set(KINDS)
     if unknown:
         sys.exit(f"protocol/clients and {__file__} do not have the same clients: {', '.join(sorted(unknown))}")
-    names = sys.argv[1:] or there
+    arguments = [name for name in sys.argv[1:] if name != "--cycles"]
+    only_cycles = len(arguments) < len(sys.argv) - 1
     daemon = os.environ["SIDELOCKD"]
-    failed = []
-    for name in names:
+    failed, table = [], []
+    for name in arguments or there:
         work = pathlib.Path(tempfile.mkdtemp(prefix="slb-", dir="/tmp"))
         client = KINDS[name](name, work)
         try:
+            lines, suite = lines_of_code(client), ""
             client.build()
-            print(f"{name}: {lines_of_code(client)} lines of code", flush=True)
-            for driver in client.drivers():
-                done = subprocess.run([sys.executable, str(RUN), "--sidelockd", daemon, "--jobs", JOBS, "--", *map(str, driver)])
-                if done.returncode != 0:
+            if not only_cycles:
+                passed, tried, fine = hold_to_the_suite(client, daemon)
+                if not fine:
                     failed.append(name)
-            client.check()
-            run_readme(client, daemon)
-        except (AssertionError, OSError, subprocess.SubprocessError) as fault:
+                client.check()
+                run_readme(client, daemon)
+                suite = f"{passed} of {tried} scenarios, "
+            ours, raw = cycles(client, daemon)
+            table.append(f"{name}: {suite}{lines} lines of code, {ours:,.0f} cycles/s, {ours / raw:.2f} times the raw scheme's {raw:,.0f}")
+        except (AssertionError, OSError, ValueError, subprocess.SubprocessError) as fault:
             print(f"{name}: {fault}", flush=True)
             failed.append(name)
         finally:
             subprocess.run(["chmod", "-R", "u+w", str(work)], check=False)
             shutil.rmtree(work, ignore_errors=True)
+    print("\n".join(table))
     sys.exit(f"failed: {', '.join(dict.fromkeys(failed))}" if failed else 0)
 
 
