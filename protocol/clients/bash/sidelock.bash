@@ -1,4 +1,4 @@
-# Locks over processes and hosts, from the sidelockd of this host, for bash 4.1 and later: source it. Needs socat. See README.md.
+# Locks over processes and hosts, from the sidelockd of this host, for bash 4.2 and later: source it. Needs socat. See README.md.
 # shellcheck shell=bash disable=SC2034,SC1003
 #
 # One connection, through a coprocess, without threads: what the daemon says is read whenever a lock is looked at, and while a
