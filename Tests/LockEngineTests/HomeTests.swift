@@ -305,4 +305,16 @@ import Testing
   }
 
   private func epoch(_ number: UInt64, _ shard: Int) -> EpochID { EpochSight.epoch(number, of: "h/\(shard)").id }
+
+  /// A primary has come back empty, and a daemon without memory is the first to connect.
+  @Test(arguments: [("other/2", false), ("me/1", true)])
+  func aShardWithoutAnEpochIsNewOnlyWhereNobodyElseHasUsedTheOthers(host: String, isNew: Bool) {
+    let shards = Shards(2, Shards.configuration { $0.inbox = "me/1" }, isConnected: false)
+    shards.epochs = [.only: .epoch(1, of: host)]
+    shards.feed(.homesMoved(Shards.homes(2)))
+    shards.feed(.linkUp(.only))
+    shards.feed(.linkUp(one))
+    #expect(shards.claims.map(\.shard) == [.only, one])
+    #expect(shards.claims.map(\.claim.mayBeFirst) == [true, isNew])
+  }
 }

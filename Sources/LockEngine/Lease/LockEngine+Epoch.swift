@@ -97,9 +97,18 @@ extension LockEngine {
           attempt: issued.newClaim(now: now), known: epoch.id, isFirstOfLink: link.pointee.confirmation.isFirst,
           longestLeaseMilliseconds: longest, graceMilliseconds: max(longest, epoch.graceOfNextMilliseconds),
           tokenFloor: issued.tokenFloor, tokenFloorOfNew: byClock, waitedMilliseconds: waited,
-          mayBeFirst: epoch.number == 0 && !hasLeasesOfBefore, lifeSign: sign)),
+          mayBeFirst: epoch.number == 0 && !hasLeasesOfBefore && !isStoreInUse, lifeSign: sign)),
       .confirm(leaseMilliseconds: longest, sign), on: link, now: now)
     link.pointee.confirmation.sent(id, now: now)
+  }
+
+  /// Whether a shard is in an epoch that this host has not begun. Then one without any is not new: it has lost what it had.
+  private var isStoreInUse: Bool {
+    guard !links.isSingle else { return false }
+    return links.contains { link in
+      let id = link.pointee.epoch.id
+      return id != .none && !id.text.utf8.starts(with: "\(id.number):\(configuration.inbox):".utf8)
+    }
   }
 
   /// A command was answered that its epoch is not the store's, or there is another sign of it.
