@@ -164,6 +164,8 @@ def test_modes_that_share(lab, cluster):
 
 
 def test_a_grant_waits_for_replicas_of_its_primary(lab, cluster):
+    for node in cluster.nodes:
+        node.admin.execute_command("ACL", "SETUSER", node.user, "+wait")
     daemon = lab.daemon(cluster)
     client = daemon.client()
     for part in (0, 30, 60):
@@ -515,12 +517,12 @@ def test_nodes_speak_tls(lab):
 @pytest.mark.timeout(300 + 2 * CHAOS_SECONDS)
 @pytest.mark.parametrize("seed", seeds())
 def test_rounds_with_failovers_and_moves(lab, cluster, measured, seed):
-    """Primaries are killed, stopped, and made replicas; the slot of the lock moves. Nobody has it twice, and everybody has it
+    """Primaries are killed, stopped, and made replicas, the slot of the lock moves, and daemons and clients are killed. Nobody has it twice, and everybody has it
     again in the end."""
     a_slot = slot(str(tag(cell("orders"))))
     chaos = Chaos(lab, [cluster, cluster], 4000, seed)
     chaos.wait_rounds(10)
-    dice, done, began = random.Random(seed), {}, time.monotonic()
+    dice, done, daemon_kills, began = random.Random(seed), {}, 0, time.monotonic()
     while time.monotonic() - began < CHAOS_SECONDS or len(done) < 4:
         old = cluster.primary_of(a_slot)
         replicas = cluster.replicas_of(old)
@@ -540,7 +542,14 @@ def test_rounds_with_failovers_and_moves(lab, cluster, measured, seed):
         chaos.wait_rounds(chaos.judge.rounds + dice.randrange(5, 30))
         if dice.random() < 0.3:
             chaos.kill_holder()
-    measured(f"{chaos.judge.rounds} rounds, {done}, lost: {chaos.judge.lost}", f"{time.monotonic() - began:.1f} s")
+        elif dice.random() < 0.3:
+            # A part may be without its locks only as long as somebody remembers.
+            chaos.kill_daemon()
+            for daemon in chaos.daemons:
+                daemon.wait_ready()
+            daemon_kills += 1
+            chaos.wait_rounds(chaos.judge.rounds + 5)
+    measured(f"{chaos.judge.rounds} rounds, {done}, {daemon_kills} daemons killed, lost: {chaos.judge.lost}", f"{time.monotonic() - began:.1f} s")
     # A failover may take longer than what is left of a lease.
     assert "data_loss" not in chaos.judge.lost
     chaos.everybody_has_a_turn()

@@ -56,7 +56,7 @@ class ClusterNode(Node):
     def start(self, data=None):
         super().start(data)
         if HAS_ACL:
-            self.admin.execute_command("ACL", "SETUSER", ACL_LOGIN.split(":")[0], *CLUSTER_RULES)
+            self.admin.execute_command("ACL", "SETUSER", self.user, *CLUSTER_RULES)
 
     @property
     def id(self):
