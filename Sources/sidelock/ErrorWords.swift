@@ -88,14 +88,12 @@ enum ErrorWords {
   }
 
   private static func denied(_ error: SidelockError) -> String {
-    let right = error.data?["right"]?.stringValue
-    if right == "CAP_KILL" { return "\(error)" }
-    let name = error.data?["name"]?.stringValue
-    let what = [right.map { "the right \($0)" } ?? "a right", name.map { "for \($0)" }].compactMap { $0 }
-    return """
-      denied: \(what.joined(separator: " ")) is missing; who administers this host can give it with a rule in \
-      \(settingsFile), such as: allow \(right ?? "use") \(name ?? "NAME") to user:NAME
-      """
+    guard let right = error.data?["right"]?.stringValue, let name = error.data?["name"]?.stringValue else {
+      return "denied: \(error.message)"
+    }
+    // The daemon's words have a rule for any lock.
+    let words = error.message.replacing("allow \(right) NAME to", with: "allow \(right) \(name) to")
+    return "denied: \(words); then: systemctl reload-or-restart sidelockd"
   }
 
   private static func limit(_ error: SidelockError) -> String {

@@ -79,10 +79,6 @@ struct WordsTests {
         "deadlock: the wait would never end: 1 (a) on h waits for x and holds y, session 2 on g waits for y and holds x; take the locks in the same order"
       ),
       (
-        .denied, #"{"right":"use","name":"x"}"#,
-        "denied: the right use for x is missing; who administers this host can give it with a rule in /etc/sidelock/sidelockd.yaml, such as: allow use x to user:NAME"
-      ),
-      (
         .unavailable, #"{"detail":"NOPERM no: allow it with ACL SETUSER u +get"}"#,
         "unavailable: Redis cannot be reached or refuses: NOPERM no: allow it with ACL SETUSER u +get"
       ),
@@ -105,8 +101,17 @@ struct WordsTests {
     #expect(ErrorWords.remedy(detail)?.contains(command) == true)
   }
 
+  @Test func theRuleThatIsMissingIsToldWithTheNameOfTheLock() {
+    let error = SidelockError(
+      code: 6, reason: .denied, message: "no right; such as \"allow use NAME to user:NAME\"",
+      data: ["right": "use", "name": "x"])
+    #expect(
+      ErrorWords.text(error)
+        == "denied: no right; such as \"allow use x to user:NAME\"; then: systemctl reload-or-restart sidelockd")
+  }
+
   @Test func noErrorSpeaksOfMembersOfTheProtocol() {
-    for reason in [SidelockError.Reason.busy, .timeout, .modeConflict, .deadlock, .denied, .notHeld] {
+    for reason in [SidelockError.Reason.busy, .timeout, .modeConflict, .deadlock, .notHeld] {
       let words = ErrorWords.text(error(reason))
       #expect(!words.contains("wait_ms") && !words.contains("data."), "\(words)")
     }

@@ -97,7 +97,7 @@ FAILURES = [
     (71, limit, "holds_per_uid_max"),
     (73, no_replicas, "too few replicas"),
     (76, deadlock, "would wait for itself"),
-    (77, denied, "the right use for orders is missing"),
+    (77, denied, "no right to use that lock"),
     (124, with_command("--max-hold", "100ms", "orders", "--", "sleep", "1000"), "held orders for 100 ms"),
     (126, with_command("orders", "--", "/etc/passwd"), "/etc/passwd"),
     (127, with_command("orders", "--", "/nonexistent/x"), "/nonexistent/x"),
@@ -201,4 +201,4 @@ def test_a_socket_that_is_closed_names_the_command_that_opens_it(lab, group):
 def test_a_right_that_is_missing_names_the_rule_that_gives_it(lab):
     daemon, arguments = denied(lab)
     _, _, err = Command(lab, daemon).run(*arguments)
-    assert "allow use orders to user:NAME" in err and "/etc/sidelock/sidelockd.yaml" in err
+    assert '"allow use orders to user:NAME"' in err and "systemctl reload-or-restart sidelockd" in err

@@ -237,6 +237,8 @@ def preformatted(text):
             head, _, rest = part.partition("\n") if not part.startswith(" ") else ("", "", part)
             if head:
                 out.append(f'.SH {quoted(head.rstrip(":").upper())}')
+            elif out and out[-1] == ".fi":
+                out.append(".PP")
             out += [".nf", escape(rest), ".fi"]
         else:
             out += [".PP", escape(part)]
