@@ -80,7 +80,9 @@ def test_a_session_is_ended_and_what_it_held_is_free(lab):
     assert status == 0 and json.loads(out) == {"session": session}
     client.wait_for_end()
     assert other.reply_to(waiting)["token"]
-    assert "session ended by an administrator" in daemon.log() and "hangs since noon" in daemon.log()
+    wait_until(
+        lambda: "session ended by an administrator" in daemon.log() and "hangs since noon" in daemon.log(),
+        "the log says who and why")
     status, _, err = command.run("kill", session)
     assert status == 1 and "no session of that name" in err
 
