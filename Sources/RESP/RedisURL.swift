@@ -217,14 +217,20 @@ extension RedisURL {
     var password: RedisSecret?
   }
 
-  private init(tcp rest: Part, usesTLS: Bool) throws(RedisURLError) {
+  /// `[user:password@]location`, and what begins with the first `/` or `?` behind it.
+  private static func split(_ rest: Part) throws(RedisURLError) -> (login: Login, location: Part, tail: Part) {
     let authority = rest.prefix { $0 != 0x2F && $0 != 0x3F }
     let tail = rest[authority.endIndex...]
     // Checked first: the end of a password must not be taken for a port.
     guard !tail.contains(0x40) else {
       throw RedisURLError(.password, "or user has a '/' or '?': write them as %2F and %3F")
     }
-    let (login, location) = try Self.splitLogin(authority)
+    let (login, location) = try splitLogin(authority)
+    return (login, location, tail)
+  }
+
+  private init(tcp rest: Part, usesTLS: Bool) throws(RedisURLError) {
+    let (login, location, tail) = try Self.split(rest)
     let (host, port) = try Self.hostAndPort(location, defaultPort: Self.defaultPort)
     guard !tail.contains(0x3F) else { throw RedisURLError(.query, "is not supported: write the database as /N") }
     let digits = tail.dropFirst()
@@ -236,12 +242,7 @@ extension RedisURL {
   }
 
   private init(sentinels rest: Part, usesTLS: Bool) throws(RedisURLError) {
-    let authority = rest.prefix { $0 != 0x2F && $0 != 0x3F }
-    let tail = rest[authority.endIndex...]
-    guard !tail.contains(0x40) else {
-      throw RedisURLError(.password, "or user has a '/' or '?': write them as %2F and %3F")
-    }
-    let (login, location) = try Self.splitLogin(authority)
+    let (login, location, tail) = try Self.split(rest)
     let addresses = try Self.addresses(
       location, most: RedisSentinels.addressesMax, defaultPort: RedisSentinels.defaultPort, title: "sentinel")
     let path = tail.prefix { $0 != 0x3F }
@@ -255,12 +256,7 @@ extension RedisURL {
   }
 
   private init(cluster rest: Part, usesTLS: Bool) throws(RedisURLError) {
-    let authority = rest.prefix { $0 != 0x2F && $0 != 0x3F }
-    let tail = rest[authority.endIndex...]
-    guard !tail.contains(0x40) else {
-      throw RedisURLError(.password, "or user has a '/' or '?': write them as %2F and %3F")
-    }
-    let (login, location) = try Self.splitLogin(authority)
+    let (login, location, tail) = try Self.split(rest)
     let addresses = try Self.addresses(
       location, most: RedisClusterSeeds.addressesMax, defaultPort: Self.defaultPort, title: "node")
     guard !tail.contains(0x3F) else { throw RedisURLError(.query, "is not supported with a cluster") }

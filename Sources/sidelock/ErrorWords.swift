@@ -81,7 +81,10 @@ enum ErrorWords {
       return "give the daemon the right one in \(settingsFile), and: systemctl reload-or-restart sidelockd"
     }
     if has("OOM ") { return "give Redis more memory, as in: redis-cli CONFIG SET maxmemory 1gb" }
-    if has("refused", "cannot connect", "unreachable", "timed out", "timeout", "no such file", "No such file") {
+    let isClosed = detail.hasSuffix("the connection was closed") || has("reset by peer")
+    if isClosed
+      || has("refused", "cannot connect", "unreachable", "timed out", "timeout", "no such file", "No such file")
+    {
       return "start Redis, as in: systemctl start redis-server; or name another one in \(settingsFile)"
     }
     return nil

@@ -25,11 +25,19 @@ enum ProgramOutput {
     posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO)
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0)
+    // `run` blocks signals that the program may want.
+    var attributes = posix_spawnattr_t()
+    posix_spawnattr_init(&attributes)
+    defer { posix_spawnattr_destroy(&attributes) }
+    var none = sigset_t()
+    sigemptyset(&none)
+    posix_spawnattr_setsigmask(&attributes, &none)
+    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
     let words = CStrings(arguments)
     let variables = environment.map(CStrings.init)
     var process: pid_t = 0
     let result = posix_spawnp(
-      &process, program, &actions, nil, words.pointers, variables?.pointers ?? process_environment())
+      &process, program, &actions, &attributes, words.pointers, variables?.pointers ?? process_environment())
     close(ends[1])
     guard result == 0 else { return nil }
     let answer = readAll(ends[0], until: supervise_boot_milliseconds() + milliseconds)

@@ -1,6 +1,3 @@
-import CLinux
-import CSupervise
-import Glibc
 import SidelockClient
 
 /// What systemd knows of the daemon's service, for somebody who cannot reach the daemon.
@@ -45,48 +42,9 @@ enum ServiceState {
 
   /// What systemctl says within its time.
   private static func ask() -> String? {
-    var ends: [CInt] = [-1, -1]
-    guard pipe(&ends) == 0 else { return nil }
-    defer { close(ends[0]) }
-    for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-    var actions = posix_spawn_file_actions_t()
-    posix_spawn_file_actions_init(&actions)
-    defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO)
-    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0)
-    // `run` blocks signals that systemctl may want.
-    var attributes = posix_spawnattr_t()
-    posix_spawnattr_init(&attributes)
-    defer { posix_spawnattr_destroy(&attributes) }
-    var none = sigset_t()
-    sigemptyset(&none)
-    posix_spawnattr_setsigmask(&attributes, &none)
-    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
-    let arguments = CStrings([
-      "systemctl", "show", unit, "--property=LoadState,ActiveState,SubState,Result,ExecMainCode,ExecMainStatus",
-    ])
-    var process: pid_t = 0
-    let result = posix_spawnp(
-      &process, "systemctl", &actions, &attributes, arguments.pointers, process_environment())
-    close(ends[1])
-    guard result == 0 else { return nil }
-    let answer = readAll(ends[0], until: supervise_boot_milliseconds() + answerMilliseconds)
-    kill(process, SIGKILL)
-    waitpid(process, nil, 0)
-    return answer
-  }
-
-  /// Everything up to the end of input; nil when the end does not come in time.
-  private static func readAll(_ descriptor: CInt, until end: Int64) -> String? {
-    var bytes: [UInt8] = []
-    while bytes.count < 1 << 16 {
-      var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-      let left = end - supervise_boot_milliseconds()
-      guard left > 0, poll(&entry, 1, CInt(left)) > 0, let more = try? Descriptor.read(descriptor) else { return nil }
-      if more.isEmpty { return String(decoding: bytes, as: UTF8.self) }
-      bytes += more
-    }
-    return nil
+    let properties = "LoadState,ActiveState,SubState,Result,ExecMainCode,ExecMainStatus"
+    return ProgramOutput.of(
+      "systemctl", ["systemctl", "show", unit, "--property=\(properties)"], milliseconds: answerMilliseconds
+    ).map { String(decoding: $0, as: UTF8.self) }
   }
 }

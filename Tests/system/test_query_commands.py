@@ -123,7 +123,7 @@ def test_hosts_are_those_on_the_same_redis_under_the_same_prefix(lab):
     assert lines[0].split() == ["HOST", "VERSION", "INSTANCE", "NOTE"]
     assert "this host" in lines[1] and lines[3].endswith("does not answer")
     redis.kill()
-    wait_until(lambda: command.run("hosts")[0] == 69, "the hosts cannot be told without Redis")
+    wait_until(lambda: command.run("hosts")[0] == 68, "the hosts cannot be told without Redis")
 
 
 def test_without_redis_there_is_one_host(lab):

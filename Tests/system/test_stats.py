@@ -1,14 +1,11 @@
 """The figures of `stats` are those of the protocol's document, and the command prints them."""
 
 import json
-import os
-import pty
 import re
 
 import pytest
-from harness.command import Command
+from harness.command import Command, terminal_output
 from harness.schema import PROTOCOL
-from harness.waiting import GENEROUS_SECONDS
 
 
 def documented():
@@ -25,22 +22,6 @@ def flat(figures, path=""):
             yield from flat(value, f"{path}{name}.")
         else:
             yield f"{path}{name}", value
-
-
-def at_a_terminal(command, *arguments):
-    """The lines that the command prints for people."""
-    terminal, side = pty.openpty()
-    process = command.start(*arguments, stdout=side)
-    os.close(side)
-    output = b""
-    while True:
-        try:
-            output += os.read(terminal, 4096)
-        except OSError:  # Nobody has the other side any more.
-            break
-    os.close(terminal)
-    assert process.wait(GENEROUS_SECONDS) == 0
-    return output.decode().splitlines()
 
 
 @pytest.mark.parametrize("is_local", [True, False])
@@ -60,6 +41,7 @@ def test_the_figures_are_those_of_the_document(lab, is_local):
     command = Command(lab, daemon)
     status, out, _ = command.run("stats")
     assert status == 0 and [name for name, _ in flat(json.loads(out))] == [name for name, _ in flat(stats)]
-    lines = at_a_terminal(command, "stats")
+    status, lines = terminal_output(command, "stats")
+    assert status == 0
     assert lines[0].split() == ["NAME", "VALUE"]
     assert [line.split()[0] for line in lines[1:]] == [name for name, _ in flat(stats)]
