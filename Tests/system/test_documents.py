@@ -45,6 +45,8 @@ ELSEWHERE = {
     "sidelock bench --scenario distinct cold --seconds 10 --connections 1,64": ("Tests/system/test_bench.py", '"bench"'),
     "sidelock bench --scenario contended --clients 32 --hold-ms 5 --pause-ms 0": ("Tests/system/test_bench.py", '"bench"'),
     "sidelock bench --scenario all --other-socket /run/other/sidelock.sock --json": ("Tests/system/test_bench.py", '"bench"'),
+    "sidelock bench --compare --redis-socket /run/redis/redis-server.sock": (
+        "Tests/system/test_bench.py", '"bench", "--compare"'),
 }
 # The programs that the lines name as examples of what somebody would run; they end with 0 and say that they ran.
 STUBS = ["report", "deploy.sh", "read-it", "send-a-batch", "copy", "build", "deploy", "migrate", "rsync"]
