@@ -9,7 +9,7 @@ struct WatchCommand: ParsableCommand {
     abstract: "Show what happens to locks on this host, as it happens.",
     discussion: """
       Shows one event a line until it is interrupted or the daemon ends: for people on a terminal, in a pipe each as a \
-      JSON object. An event of another host is seen there; here it is only told that another host has a lock (remote).
+      JSON object with the time. An event of another host is seen there; here it is only told that another host has a lock (remote).
 
       EVENTS
         acquired   a client got the lock
@@ -73,12 +73,13 @@ struct WatchCommand: ParsableCommand {
 
   private static func show(_ method: String, _ params: JSONValue, isForPeople: Bool) throws(OutputError) {
     guard let (event, _) = WatchEvent.event(method: method, params: params) else { return }
-    try Descriptor.print(isForPeople ? "\(timeOfDay())  \(line(event))" : json(event, params))
+    try Descriptor.print(isForPeople ? "\(timeOfDay())  \(line(event))" : json(event, params, time: timestamp()))
   }
 
-  /// An event for programs: what the daemon says of it, with a kind in any case.
-  static func json(_ event: WatchEvent, _ params: JSONValue) -> String {
+  /// An event for programs: when it came, and what the daemon says of it, with a kind in any case.
+  static func json(_ event: WatchEvent, _ params: JSONValue, time: String) -> String {
     var object = JSONObject()
+    object.append("time", .string(time))
     switch event {
     case .lock: break
     case .backend: object.append("kind", "backend")
@@ -118,7 +119,27 @@ struct WatchCommand: ParsableCommand {
     var now = time(nil)
     var parts = tm()
     localtime_r(&now, &parts)
-    return [parts.tm_hour, parts.tm_min, parts.tm_sec].map { $0 < 10 ? "0\($0)" : "\($0)" }.joined(separator: ":")
+    return timeOfDay(parts)
+  }
+
+  private static func timeOfDay(_ parts: tm) -> String {
+    [parts.tm_hour, parts.tm_min, parts.tm_sec].map { twoDigits($0) }.joined(separator: ":")
+  }
+
+  private static func twoDigits(_ number: CInt) -> String { number < 10 ? "0\(number)" : "\(number)" }
+
+  /// The moment as RFC 3339 writes it, in UTC and milliseconds.
+  private static func timestamp() -> String {
+    var now = timespec()
+    clock_gettime(CLOCK_REALTIME, &now)
+    return timestamp(seconds: now.tv_sec, milliseconds: now.tv_nsec / 1_000_000)
+  }
+
+  static func timestamp(seconds: Int, milliseconds: Int) -> String {
+    var (seconds, parts) = (time_t(seconds), tm())
+    gmtime_r(&seconds, &parts)
+    let day = "\(parts.tm_year + 1900)-\(twoDigits(parts.tm_mon + 1))-\(twoDigits(parts.tm_mday))"
+    return "\(day)T\(timeOfDay(parts)).\(String(milliseconds + 1000).dropFirst())Z"
   }
 }
 

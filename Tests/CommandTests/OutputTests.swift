@@ -116,8 +116,16 @@ struct OutputTests {
       let params = try JSONValue(parsing: text)
       let (event, _) = try #require(WatchEvent.event(method: method, params: params))
       #expect(WatchCommand.line(event) == line)
-      #expect(WatchCommand.json(event, params) == json)
+      #expect(WatchCommand.json(event, params, time: "T") == #"{"time":"T","# + json.dropFirst())
     }
+  }
+
+  @Test(arguments: [
+    (0, 0, "1970-01-01T00:00:00.000Z"), (1_796_000_461, 7, "2026-11-30T01:01:01.007Z"),
+    (951_782_400, 999, "2000-02-29T00:00:00.999Z"),
+  ])
+  func momentsAreWrittenAsRFC3339Does(seconds: Int, milliseconds: Int, text: String) {
+    #expect(WatchCommand.timestamp(seconds: seconds, milliseconds: milliseconds) == text)
   }
 
   @Test(
