@@ -68,9 +68,9 @@ public struct ClusterMachine: Sendable {
   /// How many cells nobody is known to serve.
   public var orphanCount: Int { homes.count { $0.node == nil } }
 
-  /// Who is to be asked next: each node in turn, those of the URL as well.
-  public mutating func nextToAsk() -> RedisAddress? {
-    let known = nodes.values.filter { !$0.isDown }.sorted { $0.id < $1.id }.map(\.address)
+  /// Who is to be asked next: each node in turn, those of the URL as well. `place`: where a node is reached.
+  public mutating func nextToAsk(at place: (ClusterTopology.Node) -> RedisAddress = { $0.address }) -> RedisAddress? {
+    let known = nodes.values.filter { !$0.isDown }.sorted { $0.id < $1.id }.map(place)
     let all = known + seeds.filter { !known.contains($0) }
     guard !all.isEmpty else { return nil }
     lastAsked = (lastAsked + 1) % all.count

@@ -345,7 +345,7 @@ final class ClusterLinks: LeaseStore {
         answered(ClusterWatch.topology(value, asked: link.link.address))
       }
     }
-    guard let address = machine.nextToAsk() else { return isAsking = false }
+    guard let address = machine.nextToAsk(at: address(of:)) else { return isAsking = false }
     login.prepare(timeoutMilliseconds: timeoutMilliseconds) { [unowned self] found in
       guard !isStopped else { return }
       guard let found else {
