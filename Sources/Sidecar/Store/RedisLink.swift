@@ -355,7 +355,10 @@ final class RedisLink: RedisChannelOwner {
   }
 
   func acknowledge(_ id: AcknowledgementID, of shard: ShardID, _ need: ReplicaNeed, until: BootInstant) {
-    replicas(need.durability).ask(id, replicas: need.replicas, until: until)
+    let replicas = replicas(need.durability)
+    // That of another shard may be on its way to another server, and be refused here.
+    replicas.key = encoders[shard].acknowledgementKey
+    replicas.ask(id, replicas: need.replicas, until: until)
   }
 
   func forgetAcknowledgement(_ id: AcknowledgementID, of shard: ShardID) {
