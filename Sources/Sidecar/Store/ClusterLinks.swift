@@ -177,9 +177,12 @@ final class ClusterLinks: LeaseStore {
     for link in all { link.link.stop() }
   }
 
-  /// The link to a node, where it is now.
+  /// The link to a node: one that leads to it already, as the node itself has said, or one to where it is now. Nodes can tell
+  /// different addresses of one.
   func link(to id: ClusterTopology.NodeID) -> Link? {
-    machine.node(id).flatMap { links[id]?[address(of: $0)] }
+    guard let ones = links[id] else { return nil }
+    if let ready = ones.values.first(where: { $0.isReady && $0.isWanted }) { return ready }
+    return machine.node(id).flatMap { ones[address(of: $0)] }
   }
 
   /// Certificates are for names.
@@ -224,8 +227,7 @@ final class ClusterLinks: LeaseStore {
     var wanted: Set<ObjectIdentifier> = []
     for id in machine.primaries {
       guard let node = machine.node(id), let cell = machine.cells(of: id).first else { continue }
-      let address = address(of: node)
-      let link = links[id]?[address] ?? made(id, address)
+      let link = link(to: id) ?? made(id, address(of: node))
       wanted.insert(ObjectIdentifier(link))
       let shard = ClusterCells.shard(cell)
       if link.link.keysShard != shard { link.link.keysShard = shard }
