@@ -135,6 +135,19 @@ import Testing
     #expect(machine.told(view(by: 2, [(1, 1, []), (2, 0, [0...16383])])) == [3])
   }
 
+  /// An address was given to a node of another cluster, or the URL names nodes of two.
+  @Test mutating func anotherClusterIsNotBelieved() {
+    _ = machine.told(view(by: 0, Self.halves))
+    let other = view(by: 2, [(2, 90, [0...8191]), (3, 91, [8192...16383])])
+    for _ in 0..<5 {
+      #expect(machine.told(other).isEmpty && machine.isToldOfAnother)
+      #expect(machine.told(view(by: 1, Self.halves)).isEmpty && !machine.isToldOfAnother)
+    }
+    #expect(home(0) == 0 && machine.node(Self.ids[2]) == nil)
+    // One that shares a node with this one is the same.
+    #expect(machine.told(view(by: 2, [Self.halves[1], (2, 90, [0...8191])])) == Array(0..<32))
+  }
+
   // MARK: MOVED
 
   @Test mutating func whatAPrimarySaysOfItsOwnSlotIsBelievedAtOnce() {

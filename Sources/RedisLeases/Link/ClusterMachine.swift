@@ -6,7 +6,9 @@ public import RESP
 /// Nodes can disagree: one that was cut off goes on to tell how things were. So a claim to a slot is believed over an
 /// earlier one only when its config epoch is higher, which the cluster gives to each that takes a slot over. Two things
 /// count besides: what a primary says of its own slots, that it has them no more; and what is told again and again where
-/// nobody is believed, or a node that nobody knows (a cluster that was made anew counts from the beginning).
+/// nobody is believed, or a node that nobody knows (a cluster that was made anew counts from the beginning). Who knows none of the
+/// nodes that are known here belongs to another cluster, whose config epochs count something else: an address that was given to it,
+/// or a URL with nodes of two.
 ///
 /// A primary that is not asked, and answers a command that a slot is another one's (MOVED), is believed at once, but for each
 /// cell only once until somebody has told how things are: two that send a command to each other must not have it go round.
@@ -39,6 +41,8 @@ public struct ClusterMachine: Sendable {
   public private(set) var moveCount: UInt64 = 0
   /// How often somebody has told how things are.
   public private(set) var viewCount: UInt64 = 0
+  /// How many views in a row were of another cluster. After so many it is taken for the same one, made anew.
+  private var foreignViews = 0
 
   /// A cluster of which nothing is known but some addresses.
   public init(_ seeds: RedisClusterSeeds) {
@@ -47,6 +51,8 @@ public struct ClusterMachine: Sendable {
 
   /// How many addresses the URL names.
   public var seedCount: Int { seeds.count }
+  /// Whether the last view was of another cluster, and not believed.
+  public var isToldOfAnother: Bool { foreignViews > 0 }
 
   // MARK: What is known
 
@@ -82,6 +88,7 @@ public struct ClusterMachine: Sendable {
   /// A node has told how things are. Gives the cells that are at another place now.
   public mutating func told(_ view: ClusterTopology) -> [Int] {
     viewCount += 1
+    guard isOfThisCluster(view) else { return [] }
     let before = homes.map(\.node)
     for cell in homes.indices {
       let slot = ClusterCells.slots[cell]
@@ -93,6 +100,19 @@ public struct ClusterMachine: Sendable {
     // What a node does not know that was cut off stays.
     nodes = nodes.filter { used.contains($0.key) }.merging(told) { _, told in told }
     return homes.indices.filter { homes[$0].node != before[$0] }
+  }
+
+  /// Whether it may be believed.
+  private mutating func isOfThisCluster(_ view: ClusterTopology) -> Bool {
+    guard !nodes.isEmpty, !view.nodes.contains(where: { nodes[$0.id] != nil }) else {
+      foreignViews = 0
+      return true
+    }
+    foreignViews += 1
+    guard foreignViews >= Self.staleViewsMax else { return false }
+    foreignViews = 0
+    for cell in homes.indices { (homes[cell].epoch, homes[cell].staleViews) = (0, Self.staleViewsMax) }
+    return true
   }
 
   private mutating func take(_ claim: ClusterTopology.Node?, for cell: Int, of view: ClusterTopology) {

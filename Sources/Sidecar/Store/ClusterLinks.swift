@@ -74,6 +74,8 @@ final class ClusterLinks: LeaseStore {
   private var isStopped = false
   private var trouble = "not connected yet"
   private var tally = MessageTally()
+  /// Those of the URL that were not asked yet: one that is of another cluster has to be told of.
+  private var unasked: [RedisAddress]
   /// Whether all parts were served once.
   private var hasBeenServed = false
   /// How many questions have failed before anybody has told anything.
@@ -100,6 +102,7 @@ final class ClusterLinks: LeaseStore {
     self.onFirstOutcome = onFirstOutcome
     self.timeoutMilliseconds = timeoutMilliseconds
     machine = ClusterMachine(seeds)
+    unasked = seeds.addresses
     login = LinkLogin(loop: loop, now: clock.now, source: source)
     watch = ClusterWatch(
       loop: loop, clientName: clientName, timeoutMilliseconds: timeoutMilliseconds, makeDialer: makeDialer)
@@ -341,13 +344,15 @@ final class ClusterLinks: LeaseStore {
     isAsking = true
     askedAt = clock.now()
     // While all is well nobody has to make a connection for it.
-    if told.allSatisfy(\.isUp), let link = nextReady() {
+    let seed = told.allSatisfy(\.isUp) ? unasked.popLast() : nil
+    if seed == nil, told.allSatisfy(\.isUp), let link = nextReady() {
       return link.link.query(.plain(ClusterWatch.question)) { [unowned self] value in
         guard let value else { return answered(.failure(ClusterWatch.Failure(words: "the connection broke"))) }
         answered(ClusterWatch.topology(value, asked: link.link.address))
       }
     }
-    guard let address = machine.nextToAsk(at: address(of:)) else { return isAsking = false }
+    guard let address = seed ?? machine.nextToAsk(at: address(of:)) else { return isAsking = false }
+    unasked.removeAll { $0 == address }
     login.prepare(timeoutMilliseconds: timeoutMilliseconds) { [unowned self] found in
       guard !isStopped else { return }
       guard let found else {
@@ -380,6 +385,14 @@ final class ClusterLinks: LeaseStore {
     switch result {
     case .success(let view):
       let moved = machine.told(view)
+      if machine.isToldOfAnother, let count = tally.toLog(kind: "another cluster", now: clock.now()) {
+        logger.error(
+          "a node is of another Redis Cluster, and is not believed: hosts that go there would be granted the same locks",
+          metadata: [
+            "node": "\(address.map { "\($0)" } ?? "")", "count": "\(count)",
+            "help": "name nodes of one cluster in the URL of all hosts",
+          ])
+      }
       if !moved.isEmpty, hasBeenServed {
         logger.notice(
           "parts of the locks are at other primaries",
