@@ -168,7 +168,7 @@ final class ClusterLinks: LeaseStore {
 
   func loginMayHaveChanged() {
     login.readAgain(timeoutMilliseconds: timeoutMilliseconds)
-    for link in all { link.link.loginMayHaveChanged() }
+    for link in all where link.isWanted { link.link.loginMayHaveChanged() }
   }
 
   func stop() {

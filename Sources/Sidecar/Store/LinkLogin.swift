@@ -45,6 +45,8 @@ final class LinkLogin {
   private var notBefore = BootInstant(nanoseconds: 0)
   private var timer: Scheduled<Void>?
   private var isStopped = false
+  /// Whether nobody connects with it for now.
+  private var isResting = false
 
   init(
     loop: any EventLoop, now: @escaping () -> BootInstant, source: @escaping () -> RedisLoginSource, reading: Reading
@@ -67,6 +69,7 @@ final class LinkLogin {
 
   /// Finds the login for a connection. The completion is called once; nil: ``failure`` says why there is none.
   func prepare(timeoutMilliseconds: Int64, _ completion: @escaping (RedisLogin?) -> Void) {
+    isResting = false
     let source = source()
     guard source.mustBeRead else {
       (current, failure, known) = (source.login(), nil, nil)
@@ -110,6 +113,13 @@ final class LinkLogin {
   func stop() {
     isStopped = true
     timer?.cancel()
+  }
+
+  /// Nobody connects with it until it is prepared again: nothing is read.
+  func rest() {
+    isResting = true
+    timer?.cancel()
+    timer = nil
   }
 
   // MARK: Reading
@@ -181,7 +191,7 @@ final class LinkLogin {
     timer?.cancel()
     timer = nil
     let source = source()
-    guard !isStopped, source.mustBeRead else { return }
+    guard !isStopped, !isResting, source.mustBeRead else { return }
     let due: BootInstant
     if failures > 0 || refusals > 0 {
       due = notBefore

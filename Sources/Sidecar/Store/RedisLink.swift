@@ -192,6 +192,7 @@ final class RedisLink: RedisChannelOwner {
     pause?.task.cancel()
     pause = nil
     machine.stop()
+    login.rest()
     hangUp()
   }
 
