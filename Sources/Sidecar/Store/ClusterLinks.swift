@@ -35,6 +35,8 @@ final class ClusterLinks: LeaseStore {
   static let troubleMilliseconds: Int64 = 500
   /// How soon after a question the next one may come that something gives cause for, in milliseconds.
   static let soonMilliseconds: Int64 = 50
+  /// How long a link that nobody needs any more is kept for what is under way, in milliseconds: longer than anything takes.
+  static let forgetMilliseconds: Int64 = 60_000
 
   final class Link {
     let link: RedisLink
@@ -62,8 +64,10 @@ final class ClusterLinks: LeaseStore {
   private let login: LinkLogin
   private let watch: ClusterWatch
   private(set) var machine: ClusterMachine
-  /// By node and address. Those that serve nothing rest.
+  /// By node and address. Those that serve nothing rest, while their node is there.
   private var links: [ClusterTopology.NodeID: [RedisAddress: Link]] = [:]
+  /// What those have done that are gone.
+  private var past = LinkStatistics()
   private(set) var told = [Told](repeating: Told(), count: ClusterCells.count)
   private var timer: (at: BootInstant, task: Scheduled<Void>)?
   private var isAsking = false
@@ -120,7 +124,7 @@ final class ClusterLinks: LeaseStore {
     }
   }
 
-  /// Those that there have ever been.
+  /// Those to nodes that there are.
   var all: some Sequence<Link> { links.values.lazy.flatMap(\.values) }
   /// Those to the primaries that can be asked.
   var ready: [Link] { machine.primaries.compactMap(link(to:)).filter(\.isReady) }
@@ -144,16 +148,16 @@ final class ClusterLinks: LeaseStore {
   var waitingCount: Int { all.reduce(0) { $0 + $1.link.waitingCount } }
   func waitingMemory(of user: UInt32?) -> Int { all.reduce(0) { $0 + $1.link.waitingMemory(of: user) } }
   var statistics: LinkStatistics {
-    var sum = LinkStatistics()
-    for link in all {
-      let one = link.link.statistics
-      sum.commands += one.commands
-      sum.pushes += one.pushes
-      sum.pushesLeftOut += one.pushesLeftOut
-      sum.errors += one.errors
-      sum.connections += one.connections
-    }
+    var sum = past
+    for link in all { Self.add(link.link.statistics, to: &sum) }
     return sum
+  }
+  private static func add(_ one: LinkStatistics, to sum: inout LinkStatistics) {
+    sum.commands += one.commands
+    sum.pushes += one.pushes
+    sum.pushesLeftOut += one.pushesLeftOut
+    sum.errors += one.errors
+    sum.connections += one.connections
   }
   var sentinelStanding: SentinelStanding? { nil }
   var clusterStanding: ClusterStanding? {
@@ -242,7 +246,23 @@ final class ClusterLinks: LeaseStore {
       link.isWanted = false
       link.link.rest(because: "it serves no locks any more")
     }
+    forgetThoseOfBefore()
     armTimer()
+  }
+
+  /// Nodes come under new names and addresses, and links to those of before would add up.
+  private func forgetThoseOfBefore() {
+    for (id, ones) in links {
+      let place = machine.node(id).map(address(of:))
+      for (address, link) in ones where !link.isWanted && address != place {
+        links[id]?[address] = nil
+        Self.add(link.link.statistics, to: &past)
+        link.link.stop()
+        // What is under way comes back to it.
+        loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.forgetMilliseconds)) { withExtendedLifetime(link) {} }
+      }
+      if links[id]?.isEmpty == true { links[id] = nil }
+    }
   }
 
   private func made(_ id: ClusterTopology.NodeID, _ address: RedisAddress) -> Link {
