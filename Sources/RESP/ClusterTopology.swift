@@ -50,12 +50,16 @@ public struct ClusterTopology: Equatable, Sendable {
 
   /// More nodes are none that this can be about.
   public static let nodesMax = 2000
+  /// The longest text, in bytes: so many nodes, and each slot by itself.
+  public static let textBytesMax = 1 << 20
 
   /// Reads the reply to `CLUSTER NODES`; nil where it is none. `asked`: the address at which the teller was reached: a node
   /// that has met no other does not know its own.
   public init?(nodes text: [UInt8], asked: RedisAddress) {
+    guard text.count <= Self.textBytesMax else { return nil }
     var nodes: [Node] = []
     var teller: NodeID?
+    var rangeCount = 0
     for line in text.split(whereSeparator: { $0 == 0x0A || $0 == 0x0D }) {
       let words = line.split(separator: 0x20)
       guard words.count >= 8, let id = Self.id(words[0]), let epoch = Self.number(words[6]) else { return nil }
@@ -69,12 +73,14 @@ public struct ClusterTopology: Equatable, Sendable {
       guard flags.isDisjoint(with: ["handshake", "noaddr"]) || isTeller else { continue }
       guard let (address, hostname) = Self.place(words[1], asked: isTeller ? asked : nil) else { continue }
       let isPrimary = flags.contains("master") || flags.contains("primary")
+      let slots = isPrimary ? words[8...].compactMap(Self.slots) : []
+      rangeCount += slots.count
       nodes.append(
         Node(
           id: id, address: address, hostname: hostname, isPrimary: isPrimary,
-          isDown: !flags.isDisjoint(with: ["fail", "fail?"]), epoch: epoch,
-          slots: isPrimary ? words[8...].compactMap(Self.slots) : []))
-      guard nodes.count <= Self.nodesMax else { return nil }
+          isDown: !flags.isDisjoint(with: ["fail", "fail?"]), epoch: epoch, slots: slots))
+      // No slot is anybody's twice.
+      guard nodes.count <= Self.nodesMax, rangeCount <= ClusterSlot.count else { return nil }
     }
     guard let teller, nodes.contains(where: { $0.id == teller }) else { return nil }
     self.init(nodes: nodes, teller: teller)
