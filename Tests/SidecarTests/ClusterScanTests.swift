@@ -9,7 +9,7 @@ import Testing
     var (cursor, found, pages) = (LockPage.start, [Int](), 0)
     repeat {
       var scan = try #require(ClusterScan(cursor))
-      let first = try #require(scan.next)
+      let first = try #require(scan.next(served: .max))
       let cells = homes.indices.filter { homes[$0] == homes[first] }
       let step = try #require(Int(String(decoding: scan.begin(cells: cells), as: UTF8.self)))
       let share = cells.filter { $0 % steps == step && scan.isWanted($0) }

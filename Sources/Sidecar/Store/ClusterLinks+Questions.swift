@@ -71,7 +71,9 @@ extension ClusterLinks {
     at cursor: [UInt8], namePrefix: [UInt8], of user: UInt32?, _ completion: @escaping StoreCompletion<LockPage>
   ) {
     guard var scan = ClusterScan(cursor) else { return completion(.refused("the cursor is not one that list gave")) }
-    guard let cell = scan.next, let node = machine.home(ofCell: cell), let link = link(of: ClusterCells.shard(cell))
+    let served = told.indices.reduce(UInt64(0)) { told[$1].isUp ? $0 | 1 << UInt64($1) : $0 }
+    guard let cell = scan.next(served: served), let node = machine.home(ofCell: cell),
+      let link = link(of: ClusterCells.shard(cell))
     else { return completion(.none) }
     let step = scan.begin(cells: machine.cells(of: node))
     link.page(at: step, namePrefix: namePrefix, of: user) { answer in

@@ -18,13 +18,14 @@ struct ClusterScan {
     (self.done, self.current, step) = (done, current, Array(parts[2].utf8))
   }
 
-  /// A cell that has to be scanned next; nil: all are.
-  var next: Int? {
-    let wanted = current == 0 ? ~done : current
+  /// A cell that has to be scanned next; nil: all are. Those that are not among `served` come last.
+  func next(served: UInt64) -> Int? {
+    let wanted = current & served != 0 ? current : ~done
+    if wanted & served != 0 { return (wanted & served).trailingZeroBitCount }
     return wanted == 0 ? nil : wanted.trailingZeroBitCount
   }
 
-  /// Goes on at the primary that serves `cells`, ``next`` among them. Gives the cursor for it.
+  /// Goes on at the primary that serves `cells`, ``next(served:)`` among them. Gives the cursor for it.
   mutating func begin(cells: [Int]) -> [UInt8] {
     let there = cells.reduce(UInt64(0)) { $0 | 1 << UInt64($1) } & ~done
     if current == 0 || current & ~there != 0 { (current, step) = (there, LockPage.start) }
