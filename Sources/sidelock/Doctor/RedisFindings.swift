@@ -31,6 +31,11 @@ enum RedisFindings {
   }
 
   static func reached(_ figures: JSONValue) -> Finding {
+    if let parts = figures["cluster"]?["parts_unserved"]?.intValue, parts > 0 {
+      return .bad(
+        "redis", "no primary of the Redis Cluster can be asked about \(parts) of 64 parts of all locks",
+        fix: "redis-cli CLUSTER NODES; journalctl -u sidelockd -n 50")
+    }
     if let grace = figures["grace_ms"]?.intValue, grace > 0 {
       return .warn(
         "redis", "Redis has other data than before; nothing new is granted for \(readable(milliseconds: grace))",
