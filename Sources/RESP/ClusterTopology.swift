@@ -17,6 +17,8 @@ public struct ClusterTopology: Equatable, Sendable {
     public var isPrimary: Bool
     /// Whether the node that told this takes it for down.
     public var isDown: Bool
+    /// Whether most primaries do: one that was cut off cannot say so.
+    public var hasFailed: Bool
     /// The config epoch of its claim to slots.
     public var epoch: UInt64
     /// The slots that it serves, as this view has it.
@@ -25,13 +27,14 @@ public struct ClusterTopology: Equatable, Sendable {
     /// A node.
     public init(
       id: NodeID, address: RedisAddress, hostname: String? = nil, isPrimary: Bool, isDown: Bool = false,
-      epoch: UInt64 = 0, slots: [ClosedRange<Int>] = []
+      hasFailed: Bool = false, epoch: UInt64 = 0, slots: [ClosedRange<Int>] = []
     ) {
       self.id = id
       self.address = address
       self.hostname = hostname
       self.isPrimary = isPrimary
       self.isDown = isDown
+      self.hasFailed = hasFailed
       self.epoch = epoch
       self.slots = slots
     }
@@ -78,7 +81,8 @@ public struct ClusterTopology: Equatable, Sendable {
       nodes.append(
         Node(
           id: id, address: address, hostname: hostname, isPrimary: isPrimary,
-          isDown: !flags.isDisjoint(with: ["fail", "fail?"]), epoch: epoch, slots: slots))
+          isDown: !flags.isDisjoint(with: ["fail", "fail?"]), hasFailed: flags.contains("fail"), epoch: epoch,
+          slots: slots))
       // No slot is anybody's twice.
       guard nodes.count <= Self.nodesMax, rangeCount <= ClusterSlot.count else { return nil }
     }

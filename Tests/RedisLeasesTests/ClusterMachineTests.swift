@@ -148,6 +148,16 @@ import Testing
     #expect(machine.told(view(by: 2, [Self.halves[1], (2, 90, [0...8191])])) == Array(0..<32))
   }
 
+  /// `CLUSTER DELSLOTS` and `ADDSLOTS` give away by hand what a dead primary had, and no node's epoch changes.
+  @Test mutating func slotsOfADeadPrimaryAreGivenAwayByHand() {
+    _ = machine.told(view(by: 0, Self.halves))
+    var after = view(by: 0, [(0, 1, [0...16383]), (1, 2, [])])
+    for _ in 0..<5 { #expect(machine.told(after).isEmpty) }
+    after.nodes[1].hasFailed = true
+    for _ in 0..<2 { #expect(machine.told(after).isEmpty) }
+    #expect(machine.told(after) == Array(32..<64))
+  }
+
   // MARK: MOVED
 
   @Test mutating func whatAPrimarySaysOfItsOwnSlotIsBelievedAtOnce() {

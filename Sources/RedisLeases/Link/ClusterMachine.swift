@@ -28,7 +28,7 @@ public struct ClusterMachine: Sendable {
   }
 
   /// So many claims in a row that are too old are believed in the end, where nobody is believed, or a node of which the
-  /// others know nothing.
+  /// others know nothing, or that has failed: slots that are given away by hand have no later epoch.
   static let staleViewsMax = 3
 
   private let seeds: [RedisAddress]
@@ -128,9 +128,10 @@ public struct ClusterMachine: Sendable {
       return
     }
     let isKnown = home.node.map { id in view.nodes.contains { $0.id == id } } ?? true
+    let hasFailed = view.nodes.contains { $0.id == home.node && $0.hasFailed }
     let isLater = claim.epoch > home.epoch || home.node == nil && claim.epoch == home.epoch
     guard isLater || home.node == view.teller || home.staleViews + 1 >= Self.staleViewsMax else {
-      if home.node == nil || !isKnown { homes[cell].staleViews += 1 }
+      if home.node == nil || !isKnown || hasFailed { homes[cell].staleViews += 1 }
       return
     }
     if home.node != nil || home.epoch > 0 { moveCount += 1 }
