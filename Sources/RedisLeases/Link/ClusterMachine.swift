@@ -41,7 +41,7 @@ public struct ClusterMachine: Sendable {
   public private(set) var moveCount: UInt64 = 0
   /// How often somebody has told how things are.
   public private(set) var viewCount: UInt64 = 0
-  /// How many views in a row were of another cluster. After so many it is taken for the same one, made anew.
+  /// How many views in a row were of another cluster. After some it is taken for the same one, made anew where it was.
   private var foreignViews = 0
 
   /// A cluster of which nothing is known but some addresses.
@@ -109,7 +109,9 @@ public struct ClusterMachine: Sendable {
       return true
     }
     foreignViews += 1
-    guard foreignViews >= Self.staleViewsMax else { return false }
+    // Made anew, it is where it was. Otherwise locks would be granted in both as soon as one cannot be reached.
+    let isInPlace = view.nodes.contains { node in nodes.values.contains { $0.address == node.address } }
+    guard isInPlace, foreignViews >= Self.staleViewsMax else { return false }
     foreignViews = 0
     for cell in homes.indices { (homes[cell].epoch, homes[cell].staleViews) = (0, Self.staleViewsMax) }
     return true
