@@ -160,6 +160,14 @@ import Testing
     #expect(machine.told(after) == Array(32..<64))
   }
 
+  /// A node that was taken out of its cluster serves nothing, and says nothing about which one is meant.
+  @Test mutating func aNodeThatIsAloneIsNoCluster() {
+    #expect(machine.told(view(by: 3, [(3, 0, [])])).isEmpty)
+    #expect(machine.told(view(by: 0, Self.halves)) == Array(0..<64))
+    #expect(machine.told(view(by: 3, [(3, 0, [])])).isEmpty && machine.isToldOfAnother)
+    #expect(machine.told(view(by: 0, Self.halves)).isEmpty && machine.orphanCount == 0)
+  }
+
   // MARK: MOVED
 
   @Test mutating func whatAPrimarySaysOfItsOwnSlotIsBelievedAtOnce() {

@@ -104,7 +104,7 @@ public struct ClusterMachine: Sendable {
 
   /// Whether it may be believed.
   private mutating func isOfThisCluster(_ view: ClusterTopology) -> Bool {
-    guard !nodes.isEmpty, !view.nodes.contains(where: { nodes[$0.id] != nil }) else {
+    guard homes.contains(where: { $0.node != nil }), !view.nodes.contains(where: { nodes[$0.id] != nil }) else {
       foreignViews = 0
       return true
     }
