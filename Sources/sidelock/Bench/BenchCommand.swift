@@ -67,8 +67,8 @@ struct BenchCommand: ParsableCommand {
           contended     --clients compete for one lock, each holds it for --hold-ms
                         and comes back after --pause-ms: the part of the time that
                         the lock is held, and the least served client by the best
-                        served; first at the limit server. With --other-socket once
-                        more over both daemons
+                        served. With --other-socket once more over both daemons,
+                        and at last at the limit server
           crash         from the SIGKILL of a holder, and from the close of its
                         socket, to the grant to a client that waits; and how much
                         of that the kernel takes to end the killed process
@@ -298,13 +298,18 @@ struct BenchRun {
     switch scenario {
     case .contended:
       let places = [[socket]] + (command.otherSocket.map { [[socket, $0]] } ?? [])
-      let limit = try contest(sockets: [yardsticks.limitOfOne])
-      var figures = limit.figures(usage: DaemonUsage(), at: "the limit server")
-      for (index, sockets) in places.enumerated() {
-        progress(Double(index + 1) / Double(places.count + 1))
-        figures += try contended(sockets: sockets, shareOfLimit: limit.shareHeld)
+      var contests: [(share: Double, figures: [Figures])] = []
+      for sockets in places {
+        contests.append(try contended(sockets: sockets))
+        progress(Double(contests.count) / Double(places.count + 1))
       }
-      return figures
+      let limit = try contest(sockets: [yardsticks.limitOfOne])
+      for index in contests.indices where limit.shareHeld > 0 {
+        contests[index].figures[0].add(
+          "share_of_limit", contests[index].share / limit.shareHeld, digits: 3,
+          "share_held by that of the limit server")
+      }
+      return contests.flatMap(\.figures) + limit.figures(usage: DaemonUsage(), at: "the limit server")
     case .crash: return try deaths.crash(progress: progress)
     case .crossHost: return try deaths.crossHost(progress: progress)
     case .manyClients: return try crowd.manyClients(command.idle, progress: progress)
@@ -317,7 +322,7 @@ struct BenchRun {
     }
   }
 
-  private func contended(sockets: [String], shareOfLimit: Double) throws(SidelockError) -> [Figures] {
+  private func contended(sockets: [String]) throws(SidelockError) -> (share: Double, figures: [Figures]) {
     var probes = [probe]
     for socket in sockets.dropFirst() { probes.append(try DaemonProbe(path: socket, process: nil)) }
     func usage() throws(SidelockError) -> DaemonUsage {
@@ -327,12 +332,8 @@ struct BenchRun {
     }
     let early = try usage()
     let contest = try contest(sockets: sockets)
-    var figures = contest.figures(usage: try usage() - early, at: sockets.count > 1 ? "two hosts" : nil)
-    if shareOfLimit > 0 {
-      figures[0].add(
-        "share_of_limit", contest.shareHeld / shareOfLimit, digits: 3, "share_held by that of the limit server")
-    }
-    return figures
+    let figures = contest.figures(usage: try usage() - early, at: sockets.count > 1 ? "two hosts" : nil)
+    return (contest.shareHeld, figures)
   }
 
   private func contest(sockets: [String]) throws(SidelockError) -> ContendedScenario {
