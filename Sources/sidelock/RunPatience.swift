@@ -33,6 +33,8 @@ extension Supervisor {
     private var isKnown = false
     /// The grant was found by a process that had been away, and may have been lost meanwhile.
     private var isGrantOld = false
+    /// The unanswered question was sent by a process that had been away.
+    private var isQuestionLate = false
     private let isTry: Bool
 
     init(waitMilliseconds: Int64?, now: Int64) {
@@ -60,20 +62,25 @@ extension Supervisor {
       isKnown = false
       isGrantOld = false
       asked(now: now)
+      isQuestionLate = false
     }
 
     mutating func asked(now: Int64) {
+      isQuestionLate = wasAway(now: now)
       askedAt = now
       lastAskedAt = now
     }
 
     mutating func answered() {
       askedAt = nil
+      isQuestionLate = false
       isKnown = true
     }
 
     /// Whether this process was silent for so long that the keepalive may have ended its session.
-    func wasAway(now: Int64) -> Bool { isGrantOld || now - lastAskedAt >= Self.keepaliveMilliseconds }
+    func wasAway(now: Int64) -> Bool {
+      isGrantOld || isQuestionLate || now - lastAskedAt >= Self.keepaliveMilliseconds
+    }
 
     /// The lock was granted, and the daemon is asked to confirm it.
     mutating func granted(now: Int64) {

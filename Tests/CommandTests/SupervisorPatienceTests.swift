@@ -98,6 +98,18 @@ extension SupervisorTests {
     #expect(gone(machine.handle(.disconnected(Self.cut), now: 20_001)))
   }
 
+  @Test func aSessionThatEndedForOurSilenceIsBegunAnewThoughTheDaemonIsAskedFirst() {
+    var machine = waiting(60_000)
+    _ = machine.handle(.greeted(leaseMilliseconds: nil), now: 1)
+    // Something that had come before the end was read, and the end was not.
+    #expect(machine.handle(.timerFired, now: 20_000).contains(.check))
+    var alive = machine
+    #expect(machine.handle(.disconnected(Self.cut), now: 20_001) == [.withdraw, .queueAgain])
+    #expect(gone(machine.handle(.disconnected(Self.cut), now: 20_002)))
+    _ = alive.handle(.checked(validMilliseconds: nil), now: 20_001)
+    #expect(gone(alive.handle(.disconnected(Self.cut), now: 20_002)))
+  }
+
   @Test(arguments: [true, false])
   func aGrantThatWasTakenBackWhileWeWereStoppedIsWaitedForAgain(isTold: Bool) {
     var machine = waiting()

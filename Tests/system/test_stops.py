@@ -155,6 +155,27 @@ def test_an_acquire_by_call_that_is_stopped_does_not_get_the_lock_for_good(lab, 
     assert f'"token":{holders[0]["token"]},' in out and out.count('"token"') == 1
 
 
+@pytest.mark.parametrize("line", ["run orders -- cat", "hold orders"])
+def test_a_wait_that_was_told_something_while_it_was_stopped_is_begun_anew(lab, daemon, line):
+    """What it reads first when it goes on is not the end of its session."""
+    holder, first = daemon.client(), daemon.client()
+    token = holder.acquire("orders")
+    first.queue("orders")
+    process = Command(lab, daemon).start(*line.split(), stdin=subprocess.PIPE)
+    wait_until(lambda: waiting(holder) == 2, "its wait")
+    os.kill(process.pid, signal.SIGSTOP)
+    wait_until(lambda: process_state(process.pid) == "T", "its stop")
+    first.close()
+    wait_until(lambda: waiting(holder) == 0, "the end of its session")
+    os.kill(process.pid, signal.SIGCONT)
+    wait_until(lambda: waiting(holder) == 1 or process.poll() is not None, "its wait, again")
+    holder.release("orders", token)
+    holders = wait_until(lambda: process.poll() is not None or holder.call("inspect", name="orders")["holders"], "the hold")
+    assert process.poll() is None and holders[0]["pid"] == process.pid
+    process.stdin.close()
+    assert process.wait(GENEROUS_SECONDS) == 0
+
+
 def test_an_acquire_by_call_keeps_its_lock_when_it_is_stopped_later(lab, daemon):
     process = Command(lab, daemon).start("call", "acquire", '{"name":"orders"}', stdin=subprocess.PIPE)
     assert '"token"' in process.stdout.readline()
