@@ -12,8 +12,10 @@ enum ProgramOutput {
   ///   - program: its path, or its name to be looked up in PATH.
   ///   - arguments: what it is told of itself, first of all its name.
   ///   - environment: its variables as NAME=VALUE; nil: those of this process.
+  ///   - directory: where it runs; nil: where this process does.
   static func of(
-    _ program: String, _ arguments: [String], environment: [String]? = nil, milliseconds: Int64
+    _ program: String, _ arguments: [String], environment: [String]? = nil, directory: String? = nil,
+    milliseconds: Int64
   ) -> [UInt8]? {
     var ends: [CInt] = [-1, -1]
     guard pipe(&ends) == 0 else { return nil }
@@ -33,6 +35,7 @@ enum ProgramOutput {
     sigemptyset(&none)
     posix_spawnattr_setsigmask(&attributes, &none)
     posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
+    if let directory { posix_spawn_file_actions_addchdir_np(&actions, directory) }
     let words = CStrings(arguments)
     let variables = environment.map(CStrings.init)
     var process: pid_t = 0

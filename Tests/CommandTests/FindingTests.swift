@@ -15,6 +15,11 @@ struct FindingTests {
     #expect(find(false, (7, ["bert"]), [1]).fix == "sudo usermod -aG sidelock anna")
   }
 
+  @Test func onlyVariablesOfSettingsAreTakenFromADaemon() {
+    let variables = ["SIDELOCK_REDIS=x", "LD_PRELOAD=/tmp/x.so", "CREDENTIALS_DIRECTORY=/x", "PATH=/x", "SIDELOCKED=1"]
+    #expect(variables.filter(HostFindings.isOfSettings) == ["SIDELOCK_REDIS=x", "CREDENTIALS_DIRECTORY=/x"])
+  }
+
   @Test func anotherVersionDeservesALook() {
     #expect(HostFindings.version("999.0.0").state == .warn)
     #expect(

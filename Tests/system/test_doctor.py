@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -159,6 +160,44 @@ def test_a_mistake_in_the_settings_is_found_before_the_restart(lab, tmp_path):
     findings = examined(command)[1]["settings"]
     assert {state for state, _, _ in findings} == {"bad"}
     assert any("lease_ms" in why and "not allowed" in why for _, why, _ in findings)
+
+
+def test_paths_of_settings_are_those_of_the_daemon(lab, tmp_path):
+    config = tmp_path / "sidelock.yaml"
+    config.write_text("lease_ms: 10000\n")
+    daemon = lab.daemon(prefix=["env", "-C", str(tmp_path)], args=["--config", config.name])
+    assert only(examined(Command(lab, daemon))[1], "settings")[0] == "ok"
+
+
+def test_no_program_of_the_daemon_is_run(lab):
+    """Whoever serves a socket would choose what root runs that looks at it."""
+    program, path, mark = (lab.directory / name for name in ("sidelockd", "socket", "mark"))
+    program.write_text(f"""#!{sys.executable}
+import json, os, pathlib, socket, sys
+if "--check" in sys.argv:
+    pathlib.Path({str(mark)!r}).touch()
+server = socket.socket(socket.AF_UNIX)
+server.bind({str(path)!r} + ".new")
+server.listen()
+os.rename({str(path)!r} + ".new", {str(path)!r})
+while True:
+    connection, _ = server.accept()
+    for line in connection.makefile():
+        connection.sendall(json.dumps({{"id": json.loads(line)["id"], "result": {{}}}}).encode() + b"\\n")
+""")
+    program.chmod(0o755)
+    lab.track(subprocess.Popen([program]))
+    wait_until(path.exists, "the socket")
+    command = Command(lab, lab.daemon())
+    command.daemon.socket_path = path
+    assert only(examined(command)[1], "settings")[0] != "ok" and not mark.exists()
+
+
+def test_no_library_of_the_daemon_is_loaded(lab, tmp_path):
+    # The loader writes a file for each program that has the variable.
+    daemon = lab.daemon(env={"LD_DEBUG": "libs", "LD_DEBUG_OUTPUT": str(tmp_path / "trace")})
+    assert only(examined(Command(lab, daemon))[1], "settings")[0] == "ok"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 # Redis

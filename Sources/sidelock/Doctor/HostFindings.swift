@@ -150,18 +150,42 @@ enum HostFindings {
     func text(_ name: String) -> String? { values?["settings"]?[name]?["value"]?.stringValue }
   }
 
-  /// Has the program of a running daemon check the settings with the daemon's own arguments and variables.
+  /// Has the daemon of this release check the settings with the arguments and variables of a running one, where that is:
+  /// paths may be relative. Whoever has made the socket chose the program behind it, which this user must not run.
   static func settings(of pid: pid_t?) -> Settings {
     guard let pid, let arguments = texts("/proc/\(pid)/cmdline"), !arguments.isEmpty,
-      let variables = texts("/proc/\(pid)/environ"),
-      let answer = ProgramOutput.of(
-        "/proc/\(pid)/exe", arguments + ["--check"], environment: variables, milliseconds: checkMilliseconds),
-      let report = try? JSONValue(parsing: String(decoding: answer, as: UTF8.self))
+      let variables = texts("/proc/\(pid)/environ")?.filter(isOfSettings)
     else {
       return Settings(
         findings: [.warn("settings", "this user may not look at the daemon's settings", fix: "sudo sidelock doctor")])
     }
+    guard let program,
+      // In front of the others, of which the last one could take it for its value.
+      let answer = ProgramOutput.of(
+        program, [arguments[0], "--check"] + arguments.dropFirst(), environment: variables,
+        directory: "/proc/\(pid)/cwd", milliseconds: checkMilliseconds),
+      let report = try? JSONValue(parsing: String(decoding: answer, as: UTF8.self))
+    else {
+      return Settings(findings: [.warn("settings", "they could not be checked", fix: "sidelockd --check")])
+    }
     return Settings(findings: findings(of: report), values: report)
+  }
+
+  /// The daemon that was installed with this command; nil where there is none.
+  private static var program: String? {
+    guard let path = realpath("/proc/self/exe", nil) else { return nil }
+    defer { free(path) }
+    let own = SystemText.text(cString: path)
+    guard let end = own.lastIndex(of: "/") else { return nil }
+    let directory = own[..<end]
+    return ["\(directory)/sidelockd", "\(directory)/../sbin/sidelockd"].first { access($0, X_OK) == 0 }
+  }
+
+  /// Whether settings depend on a variable, `NAME=VALUE`. Others, such as LD_PRELOAD, would have other code run.
+  static func isOfSettings(_ variable: String) -> Bool {
+    ["SIDELOCK_", "CREDENTIALS_DIRECTORY=", "STATE_DIRECTORY=", "XDG_RUNTIME_DIR="].contains {
+      variable.hasPrefix($0)
+    }
   }
 
   private static func findings(of report: JSONValue) -> [Finding] {
