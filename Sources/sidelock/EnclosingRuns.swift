@@ -67,10 +67,11 @@ struct EnclosingRun: Equatable {
     ownerPrefix + ([host] + sessions).joined(separator: "/")
   }
 
-  /// Whether a wait is that of a command inside the run that has this hold.
+  /// Whether a wait is that of a command inside the run that has this hold. Anybody can choose an owner, so it is believed
+  /// of the same user alone, or of root: otherwise others could have this wait given up.
   static func isInside(_ waiter: LockDescription.Participant, _ holder: LockDescription.Participant) -> Bool {
     guard let owner = waiter.owner, owner.hasPrefix(ownerPrefix), let host = holder.host, let session = holder.session,
-      ExactText.isSame(waiter.host, holder.host)
+      ExactText.isSame(waiter.host, holder.host), let uid = waiter.uid, uid == 0 || uid == holder.uid
     else { return false }
     let start = "\(ownerPrefix)\(host)/"
     return owner.hasPrefix(start) && owner.dropFirst(start.count).split(separator: "/").contains { $0 == session }

@@ -16,7 +16,7 @@ struct NestedWaitTests {
   }
 
   static let ours: JSONValue = [["host": "h", "session": "10", "pid": 1, "token": 5]]
-  static let theirs: JSONValue = [["host": "g", "session": "20", "pid": 2, "token": 6]]
+  static let theirs: JSONValue = [["host": "g", "session": "20", "pid": 2, "uid": 1000, "token": 6]]
 
   func nested(_ loudness: WaitNews.Loudness = .usual) -> Supervisor {
     var machine = Supervisor(
@@ -62,7 +62,7 @@ struct NestedWaitTests {
 
   @Test func theYoungerOfTwoRunsThatCrossGivesUp() {
     let waiter: (Int64) -> JSONValue = { waited in
-      [["host": "g", "session": "21", "pid": 3, "owner": "run g/20", "waited_ms": .int(waited)]]
+      [["host": "g", "session": "21", "pid": 3, "uid": 1000, "owner": "run g/20", "waited_ms": .int(waited)]]
     }
     var machine = nested()
     #expect(machine.handle(.waits(.init(name: "b")), now: 2) == [.inspect("b")])
@@ -82,7 +82,18 @@ struct NestedWaitTests {
     var machine = nested()
     _ = machine.handle(.waits(.init(name: "b")), now: 2)
     _ = machine.handle(.inspected(name: "b", lock("b", holders: Self.theirs)), now: 3)
-    let waiters: JSONValue = [["host": "g", "session": "21", "owner": .string(owner), "waited_ms": 500]]
+    let waiters: JSONValue = [["host": "g", "session": "21", "uid": 1000, "owner": .string(owner), "waited_ms": 500]]
     #expect(machine.handle(.inspected(name: "a", lock("a", waiters: waiters)), now: 4) == [])
+  }
+
+  @Test(arguments: [1001, nil] as [Int64?])
+  func anOwnerThatAnotherUserHasChosenIsNoDeadlock(uid: Int64?) {
+    var machine = nested()
+    _ = machine.handle(.waits(.init(name: "b")), now: 2)
+    _ = machine.handle(.inspected(name: "b", lock("b", holders: Self.theirs)), now: 3)
+    let user: JSONValue = uid.map { .int($0) } ?? .null
+    let waiters: JSONValue = [["host": "g", "session": "21", "uid": user, "owner": "run g/20", "waited_ms": 500]]
+    let late = NestedWait.giveWayMilliseconds
+    #expect(machine.handle(.inspected(name: "a", lock("a", waiters: waiters)), now: late) == [])
   }
 }
