@@ -29,7 +29,8 @@ struct HoldCommand: ParsableCommand {
       EXIT STATUS
         0     the input has ended; with --pid: the lock is held
         1     not acquired with -n or within -w TIME (-E sets another status)
-        64    wrong usage, or there is no process PID
+        64    wrong usage, or there is no process PID, or it has ended before the
+              lock was held
         65, 68, 69, 70, 71, 73, 76, 77
               the lock was not acquired, for the reasons that run tells so
         74    the line could not be written; the lock is not held
@@ -215,8 +216,15 @@ struct BackgroundHold {
     while true {
       var entries = [
         pollfd(fd: channel, events: Int16(POLLIN), revents: 0), pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
+        pollfd(fd: handle, events: Int16(POLLIN), revents: 0),
       ]
-      guard poll(&entries, 2, -1) > 0 else { continue }
+      guard poll(&entries, 3, -1) > 0 else { continue }
+      if entries[2].revents != 0, process_has_ended(handle) != 0 {
+        kill(child, SIGKILL)
+        _ = wait(for: child)
+        Descriptor.say("process \(process) has ended")
+        return ExitStatus.usage
+      }
       if entries[1].revents != 0, isStopped(by: signals, child) { return nil }
       guard entries[0].revents != 0 else { continue }
       let bytes = (try? Descriptor.read(channel)) ?? []

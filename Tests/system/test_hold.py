@@ -179,6 +179,19 @@ def test_a_wait_that_is_given_up_leaves_nothing_behind(lab, daemon, script):
     assert client.acquire("orders") > token
 
 
+def test_the_wait_ends_with_the_process_that_it_is_for(lab, daemon, script):
+    client = daemon.client()
+    client.acquire("orders")
+    process = Command(lab, daemon).start("hold", "--pid", script.pid, "orders")
+    wait_until(lambda: client.call("inspect", name="orders")["waiting"] == 1, "the wait")
+    [(child, _)] = children(process.pid)
+    script.kill()
+    script.wait()
+    assert process.wait(GENEROUS_SECONDS) == 64
+    assert f"process {script.pid} has ended" in process.stderr.read()
+    wait_until(lambda: not is_alive(child) and client.call("inspect", name="orders")["waiting"] == 0, "the end of the wait")
+
+
 def test_who_waits_in_the_background_is_told_and_refused_like_others(lab, daemon, script):
     client = daemon.client()
     client.acquire("orders", meta="a client")
