@@ -42,12 +42,13 @@ struct OpenMetrics {
   }
 
   private static func escaped(_ text: String) -> String {
-    text.reduce(into: "") { result, character in
-      switch character {
+    // Not by characters: a quote may form one with an accent behind it, and a line end with a carriage return.
+    text.unicodeScalars.reduce(into: "") { result, scalar in
+      switch scalar {
       case "\\": result += "\\\\"
       case "\"": result += "\\\""
       case "\n": result += "\\n"
-      case _: result.append(character)
+      case _: result.unicodeScalars.append(scalar)
       }
     }
   }

@@ -5,6 +5,13 @@ import Testing
 
 /// `stats --openmetrics`; `test_openmetrics.py` has the parser of others read what a daemon tells.
 struct OpenMetricsTests {
+  @Test func whatHasToBeEscapedIsSoInsideOfCharacters() {
+    let server: JSONValue = ["host": "a\"\u{301}\\\u{301}b\r\nc"]
+    let text = OpenMetrics(stats: .object(JSONObject()), document: .null, server: server).text
+    let sample = "sidelock_build_info{version=\"\",host=\"a\\\"\u{301}\\\\\u{301}b\r\\nc\",backend=\"\"} 1\n# EOF"
+    #expect(text.utf8.suffix(sample.utf8.count).elementsEqual(sample.utf8))
+  }
+
   @Test func unitsAreBaseUnitsAndTextsAreEscaped() throws {
     let stats = try JSONValue(
       parsing:
