@@ -36,7 +36,17 @@ extension JSONValue {
 
   private static func write(string: String, to output: inout [UInt8]) {
     output.append(UInt8(ascii: "\""))
+    // C2 begins the two bytes of U+0080 to U+00BF.
+    var follows = false
     for byte in string.utf8 {
+      if follows {
+        follows = false
+        if byte < 0xA0 {
+          output.removeLast()
+          output.append(contentsOf: "\\u00\(String(byte, radix: 16))".utf8)
+          continue
+        }
+      }
       switch byte {
       case UInt8(ascii: "\""), UInt8(ascii: "\\"):
         output.append(UInt8(ascii: "\\"))
@@ -45,10 +55,12 @@ extension JSONValue {
       case 0x0D: output.append(contentsOf: "\\r".utf8)
       case 0x09: output.append(contentsOf: "\\t".utf8)
       case 0x00..<0x20, 0x7F:
-        // DEL is legal as it is, but a terminal that shows the line would act on it.
+        // DEL is legal as it is, as are U+0080 to U+009F, but a terminal that shows the line would act on it.
         let digits = String(byte, radix: 16)
         output.append(contentsOf: "\\u00\(digits.count == 1 ? "0" : "")\(digits)".utf8)
-      default: output.append(byte)
+      default:
+        follows = byte == 0xC2
+        output.append(byte)
       }
     }
     output.append(UInt8(ascii: "\""))

@@ -6,6 +6,7 @@ struct JSONTests {
   @Test(arguments: [
     "null", "true", "false", "0", "-17", "9007199254740991", "-9223372036854775808", "1.5", "[]", "{}", #""""#,
     #"[1,[2,{"a":null}],"x"]"#, #"{"b":1,"a":{"c":[true]}}"#, #""é\n\t\"\\\u0001\u007f😀""#,
+    #""\u0080\u009bª\u009f""#,
   ])
   func textsComeBackAsTheyWere(text: String) throws {
     #expect(try JSONValue(parsing: text).serialized == text)
