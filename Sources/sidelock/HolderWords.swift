@@ -13,6 +13,7 @@ enum HolderWords {
   }
 
   private static let commandCharactersMax = 40
+  private static let metaCharactersMax = 80
 
   /// Those who hold a lock, such as `4711 (pg_dump, nightly.service, "nightly") on db1 for 3 min`. `holding`: how many
   /// they are at least; nil where nobody is known.
@@ -45,7 +46,7 @@ enum HolderWords {
     if let command = one.command, !command.isEmpty { facts.append(program(of: command)) }
     if let unit = one.unit { facts.append(unit) }
     if detail == .all || (one.pid == nil || facts.isEmpty), let uid = one.uid { facts.append(user(uid)) }
-    if let meta = one.meta, !meta.isEmpty { facts.append("\"\(meta)\"") }
+    if let meta = one.meta, !meta.isEmpty { facts.append("\"\(cut(meta, metaCharactersMax))\"") }
     var words = one.pid.map { "\($0)" } ?? "session \(one.session ?? "?")"
     if !facts.isEmpty { words += " (\(facts.joined(separator: ", ")))" }
     if let host = one.host { words += " on \(host)" }
@@ -61,7 +62,12 @@ enum HolderWords {
     {
       words = String(commandLine[range.upperBound...])
     }
-    return words.count > commandCharactersMax ? "\(words.prefix(commandCharactersMax - 1))…" : words
+    return cut(words, commandCharactersMax)
+  }
+
+  /// The beginning of what others have chosen; all of it is up to a kilobyte, and inspect shows that.
+  private static func cut(_ words: String, _ charactersMax: Int) -> String {
+    words.count > charactersMax ? "\(words.prefix(charactersMax - 1))…" : words
   }
 
   private static func user(_ id: Int64) -> String {

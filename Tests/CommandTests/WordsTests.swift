@@ -27,6 +27,12 @@ struct WordsTests {
     #expect(HolderWords.holders(try holders("[\(json)]")) == words)
   }
 
+  @Test func ofALongNoteTheBeginningIsTold() throws {
+    let long = String(repeating: "m", count: 1024)
+    let one = try holders(#"[{"host":"h","session":"1","pid":1,"meta":"\#(long)"}]"#)
+    #expect(HolderWords.holders(one) == "1 (\"\(long.prefix(79))…\") on h")
+  }
+
   @Test func ofManyHoldersSomeAreNamed() throws {
     let one = #"{"host":"h","session":"1","pid":1}"#
     #expect(HolderWords.holders(try holders("[\(one),\(one)]")) == "1 on h and 1 on h")
