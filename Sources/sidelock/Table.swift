@@ -19,15 +19,15 @@ struct Table {
   /// The lines, without spaces at their ends.
   var lines: [String] { lines(within: .max) }
 
-  /// The lines, of at most so many characters as far as cells can be cut: the longest first, and none of a column that
+  /// The lines, of at most so many columns of the terminal as far as cells can be cut: the longest first, and none of a column that
   /// is aligned at the right, or below its heading.
   func lines(within charactersMax: Int) -> [String] {
-    let columns = rows.map(\.count).max() ?? 0
-    var widths = (0..<columns).map { column in
-      rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0
+    let count = rows.map(\.count).max() ?? 0
+    var widths = (0..<count).map { column in
+      rows.map { column < $0.count ? columns(of: $0[column]) : 0 }.max() ?? 0
     }
-    let leasts = (0..<columns).map { rightAligned.contains($0) ? widths[$0] : max(4, rows[0][$0].count) }
-    var excess = widths.reduce(2 * (columns - 1), +) - charactersMax
+    let leasts = (0..<count).map { rightAligned.contains($0) ? widths[$0] : max(4, rows[0][$0].count) }
+    var excess = widths.reduce(2 * (count - 1), +) - charactersMax
     while excess > 0,
       let widest = widths.indices.filter({ widths[$0] > leasts[$0] }).max(by: { widths[$0] < widths[$1] })
     {
@@ -36,12 +36,45 @@ struct Table {
     }
     return rows.map { row in
       let cells = row.enumerated().map { column, whole in
-        let cell = whole.count > widths[column] ? whole.prefix(widths[column] - 1) + "…" : whole
-        let space = String(repeating: " ", count: widths[column] - cell.count)
+        let isCut = columns(of: whole) > widths[column]
+        let cell = isCut ? beginning(of: whole, columns: widths[column] - 1) + "…" : whole
+        let space = String(repeating: " ", count: max(0, widths[column] - columns(of: cell)))
         return rightAligned.contains(column) ? space + cell : cell + space
       }
       let line = cells.joined(separator: "  ")
       return String(line.reversed().drop { $0 == " " }.reversed())
+    }
+  }
+}
+
+/// How many columns of a terminal a text takes: characters of East Asia and emoji take two.
+func columns(of text: some StringProtocol) -> Int {
+  // Most texts; counting characters is dear.
+  if text.utf8.allSatisfy({ $0 < 0x80 }) { return text.utf8.count }
+  return text.reduce(0) { $0 + ($1.isWide ? 2 : 1) }
+}
+
+/// As much of the beginning of a text as has room in so many columns.
+func beginning(of text: String, columns limit: Int) -> String {
+  var taken = 0
+  return String(
+    text.prefix {
+      taken += $0.isWide ? 2 : 1
+      return taken <= limit
+    })
+}
+
+extension Character {
+  /// Whether a terminal shows it in two columns.
+  fileprivate var isWide: Bool {
+    unicodeScalars.contains { scalar in
+      switch scalar.value {
+      case 0x1100...0x115F, 0x2E80...0x303E, 0x3041...0xA4CF, 0xA960...0xA97F, 0xAC00...0xD7A3, 0xF900...0xFAFF,
+        0xFE10...0xFE19, 0xFE30...0xFE6F, 0xFF00...0xFF60, 0xFFE0...0xFFE6, 0x20000...0x3FFFD:
+        true
+      case 0xFE0F: true
+      case _: scalar.properties.isEmojiPresentation
+      }
     }
   }
 }

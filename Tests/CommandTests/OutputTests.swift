@@ -24,6 +24,14 @@ struct OutputTests {
     #expect(table.lines(within: 200) == table.lines)
   }
 
+  @Test func wideCharactersTakeTwoColumns() {
+    #expect(columns(of: "é漢😀") == 5 && beginning(of: "é漢😀", columns: 4) == "é漢")
+    var table = Table(headings: ["NAME", "N"], rightAligned: [1])
+    table.append([String(repeating: "漢", count: 20), "1"])
+    table.append(["a", "2"])
+    #expect(table.lines(within: 11) == ["NAME      N", "漢漢漢…   1", "a         2"])
+  }
+
   @Test func namesCannotSteerTheTerminal() {
     var table = Table(headings: ["NAME"])
     table.append(["a\u{1B}[31m\u{7}\n\u{202E}é😀"])

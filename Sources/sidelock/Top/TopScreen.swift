@@ -136,7 +136,7 @@ struct TopScreen {
     }
     while lines.count < height - 1 { lines.append(("", false)) }
     lines.append((bottom, false))
-    return lines.prefix(height).map { (text: "\($0.0.prefix(width))", isMarked: $0.1) }
+    return lines.prefix(height).map { (text: beginning(of: $0.0, columns: width), isMarked: $0.1) }
   }
 
   /// In which row of the table each lock begins: one with several holders has several rows.
