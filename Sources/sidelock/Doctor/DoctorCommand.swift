@@ -58,8 +58,13 @@ struct DoctorCommand: ParsableCommand {
     let settings = HostFindings.settings(of: pid)
     findings += settings.findings
     findings.append(HostFindings.version(server["server"]?["version"]?.stringValue))
-    let stats = try? daemon.call("stats", within: DaemonConnection.answerMilliseconds)
-    guard let redis = stats?["redis"] else {
+    let stats: JSONValue
+    do {
+      stats = try daemon.call("stats", within: DaemonConnection.answerMilliseconds)
+    } catch {
+      return findings + [HostFindings.unreachable(error, path: connection.path)]
+    }
+    guard let redis = stats["redis"] else {
       return findings + [.ok("redis", "locks are of this host alone, without Redis")]
     }
     guard redis["connected"]?.intValue == 1 else {
