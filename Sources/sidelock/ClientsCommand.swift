@@ -19,14 +19,21 @@ struct ClientsCommand: ParsableCommand {
 
   func run() throws {
     try connection.reportingErrors {
-      let clients = try connection.open().pages(of: "clients").map(Self.withUser)
+      var names: [Int64: String?] = [:]
+      let clients = try connection.open().pages(of: "clients").map { client in
+        guard let uid = client["uid"]?.intValue else { return client }
+        // Many are of one user, and each look may ask a directory service.
+        let name = names[uid] ?? Users.name(of: uid)
+        names[uid] = .some(name)
+        return Self.with(user: name, client)
+      }
       try output.show(clients) { Self.table(clients) }
     }
   }
 
   /// A client with the name of its user, where that is known.
-  static func withUser(_ client: JSONValue) -> JSONValue {
-    guard let name = client["uid"]?.intValue.flatMap(Users.name) else { return client }
+  static func with(user name: String?, _ client: JSONValue) -> JSONValue {
+    guard let name else { return client }
     var object = JSONObject()
     for member in client.objectValue?.members ?? [] {
       object.append(member.key, member.value)
