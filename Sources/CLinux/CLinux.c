@@ -104,6 +104,10 @@ int64_t memory_file_size(int descriptor) {
 
 void store_in_order(void *address, uint64_t value) { __atomic_store_n((uint64_t *)address, value, __ATOMIC_RELEASE); }
 
+int spawn_in_directory(posix_spawn_file_actions_t *actions, const char *path) {
+  return posix_spawn_file_actions_addchdir_np(actions, path);
+}
+
 char **process_environment(void) { return environ; }
 
 uint64_t socket_cookie(int descriptor) {

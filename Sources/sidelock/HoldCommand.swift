@@ -153,18 +153,23 @@ struct HoldCommand: ParsableCommand {
     let end = try keeper.keep(input: input) { ((try? Descriptor.read(STDIN_FILENO)) ?? []) == [] }
     if case .input = end { return }
     sayLoss(end)
+    sayServiceState(end)
     throw ExitCode(ExitStatus.lost)
   }
 
-  /// Says that it is lost.
+  /// Says that it is lost, if standard error has room for that: what has to be done then does not wait for a reader.
   func sayLoss(_ end: HeldKeeper.End) {
     switch end {
     case .input: break
-    case .told(let notice): Descriptor.say(ErrorWords.text(notice))
-    case .unknown(let words, _):
-      Descriptor.say("lost \(names.joined(separator: ", ")): \(words)")
-      if let state = ServiceState.words(path: connection.path) { Descriptor.say(state) }
+    case .told(let notice): _ = Descriptor.sayAtOnce(ErrorWords.text(notice))
+    case .unknown(let words, _): _ = Descriptor.sayAtOnce("lost \(names.joined(separator: ", ")): \(words)")
     }
+  }
+
+  /// Says what systemd knows of a daemon that is gone, which may take it a while.
+  func sayServiceState(_ end: HeldKeeper.End) {
+    guard case .unknown = end, let state = ServiceState.words(path: connection.path) else { return }
+    _ = Descriptor.sayAtOnce(state)
   }
 }
 
@@ -291,6 +296,7 @@ struct BackgroundHold {
       if command.onLost ?? .terminate == .terminate { process_signal(handle, SIGTERM) }
       command.sayLoss(ending)
       endProcess(until: end)
+      command.sayServiceState(ending)
       Glibc.exit(ExitStatus.lost)
     } catch let error as ExitCode {
       Glibc.exit(error.rawValue)

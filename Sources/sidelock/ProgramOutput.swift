@@ -35,7 +35,7 @@ enum ProgramOutput {
     sigemptyset(&none)
     posix_spawnattr_setsigmask(&attributes, &none)
     posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
-    if let directory { posix_spawn_file_actions_addchdir_np(&actions, directory) }
+    if let directory { _ = spawn_in_directory(&actions, directory) }
     let words = CStrings(arguments)
     let variables = environment.map(CStrings.init)
     var process: pid_t = 0

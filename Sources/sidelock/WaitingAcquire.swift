@@ -78,7 +78,7 @@ final class WaitingAcquire {
       return try wait()
     } catch let error as SidelockError where error.reason == .busy || error.reason == .timeout {
       let talk = talk ?? talkOfParams
-      if talk.loudness != .quiet { Descriptor.say(explanation(of: error, talk)) }
+      if talk.loudness != .quiet { _ = Descriptor.sayAtOnce(explanation(of: error, talk)) }
       throw ExitCode(talk.conflictExitCode)
     } catch let error as SidelockError {
       guard let talk else { throw error }
@@ -114,7 +114,8 @@ final class WaitingAcquire {
   private func tell(_ actions: [WaitNews.Action]) {
     for action in actions {
       switch action {
-      case .say(let words): Descriptor.say(words)
+      // The wait goes on, and ends in time, even if nobody reads standard error.
+      case .say(let words): _ = Descriptor.sayAtOnce(words)
       case .look(let name): lookID = (try? daemon.request("inspect", ["name": .string(name)])) ?? 0
       }
     }

@@ -200,6 +200,40 @@ def test_who_waits_in_the_background_is_told_and_refused_like_others(lab, daemon
     assert "waiting for orders: held by" in err and "not free within 1.5 s; held by" in err and '"a client"' in err
 
 
+# With a standard error that nobody reads
+
+@pytest.fixture
+def full():
+    """The end for writing of a pipe that is full."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(writing, bytes(4096))
+    os.set_blocking(writing, True)
+    yield writing
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_wait_ends_in_time_though_nobody_reads_of_it(lab, daemon, full):
+    daemon.client().acquire("orders")
+    process = Command(lab, daemon).start("hold", "-w", "1500ms", "orders", stderr=full)
+    assert process.wait(GENEROUS_SECONDS) == 1
+
+
+@pytest.mark.parametrize("reaction", ["terminate", "kill"])
+def test_a_loss_ends_the_process_though_nobody_reads_of_it(lab, daemon, full, reaction):
+    # The standard error of the process itself, as otherwise it is let go.
+    script = lab.track(subprocess.Popen(
+        ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"], stdout=subprocess.PIPE, stderr=full))
+    assert script.stdout.readline() == b"ready\n"
+    process = Command(lab, daemon).start("hold", "--on-lost", reaction, "--pid", script.pid, "orders", stderr=full)
+    assert process.wait(GENEROUS_SECONDS) == 0
+    daemon.client().call("break", name="orders")
+    assert script.wait(GENEROUS_SECONDS) == -signal.SIGKILL
+
+
 # In shells
 
 def environment(lab, daemon, rsync="echo copied"):

@@ -1,6 +1,7 @@
 #pragma once
 // What Linux has and Swift's Glibc module does not show.
 
+#include <spawn.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -11,6 +12,9 @@ struct peer_credentials {
   uid_t uid;
   gid_t gid;
 };
+
+/// Has a process that is spawned with these actions begin in that directory.
+int spawn_in_directory(posix_spawn_file_actions_t *actions, const char *path);
 
 /// The environment of this process, NULL-terminated.
 char **process_environment(void);
