@@ -44,7 +44,8 @@ import Testing
         ClusterTopology.Node(
           id: ids[2], address: RedisAddress(host: "::1", port: 7002), isPrimary: false, epoch: 7),
         ClusterTopology.Node(
-          id: ids[3], address: RedisAddress(host: "10.0.0.4", port: 7003), isPrimary: true, isDown: true, epoch: 3,
+          id: ids[3], address: RedisAddress(host: "10.0.0.4", port: 7003), isPrimary: true, isDown: true,
+          hasFailed: true, epoch: 3,
           slots: [10924...16383]),
       ])
   }

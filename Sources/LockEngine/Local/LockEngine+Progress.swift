@@ -129,7 +129,7 @@ extension LockEngine {
       round.ahead += 1
       round.waiter = waiter.next
       if waiter.request.progress, !isBeingDated(waiter),
-        waiter.toldPosition != round.ahead || waiter.toldTrouble != trouble
+        waiter.toldPosition != round.ahead || waiter.toldTrouble != trouble, isThere(waiter)
       {
         told += 1
         notifyAtOnce(waiter, holder: holder, position: round.ahead)
@@ -144,7 +144,7 @@ extension LockEngine {
   func notifyAtOnce(_ waiter: Waiter, holder: HolderSummary?, position: Int) {
     let lock = waiter.lock
     // Nobody may hear of a wait that the store has not dated: a wait that somebody begins because of it is younger.
-    guard !waiter.isOver, !isBeingDated(waiter), mayTellWaiters(of: lock) else { return }
+    guard !waiter.isOver, !isBeingDated(waiter), mayTellWaiters(of: lock), isThere(waiter) else { return }
     stepsLeft -= 1
     waiter.toldPosition = position
     waiter.toldTrouble = trouble(of: lock)
@@ -155,6 +155,9 @@ extension LockEngine {
           request: waiter.request.request, name: lock.name, position: position,
           holder: holder ?? holderSummary(of: lock), trouble: waiter.toldTrouble)))
   }
+
+  /// Whether its session is there to be told. One that has ended, and has much to give up, is not.
+  private func isThere(_ waiter: Waiter) -> Bool { sessions[waiter.request.session]?.isClosing != true }
 
   /// Notifies holders that have not heard how many wait, until the steps are used up; true when all were looked at.
   private func notifyHolders(of lock: LockRecord, _ round: ProgressRound) -> Bool {

@@ -115,7 +115,7 @@ extension LockEngine {
     let total = holds?.count ?? lock.holds.count
     return LockSnapshot(
       name: name, mode: total > 0 ? lock.heldMode : nil,
-      // A hold of a session that is gone is as good as free.
+      // A hold of a session that is gone is as good as free, and nobody waits for it.
       holders: (holds ?? Array(lock.holds.prefix(holdersMax))).prefix(holdersMax).filter {
         sessions[$0.session]?.isClosing == false
       }.map {
@@ -124,7 +124,9 @@ extension LockEngine {
           isPartial: $0.partOf != nil, heldMilliseconds: now.milliseconds(since: $0.since))
       },
       holdersTotal: total, summary: holderSummary(of: lock),
-      waiters: lock.queue.live.prefix(waitersMax).map {
+      waiters: lock.queue.live.prefix(waitersMax).filter {
+        sessions[$0.request.session]?.isClosing == false
+      }.map {
         .init(
           session: $0.request.session, mode: $0.request.mode, owner: $0.request.owner, meta: $0.request.meta,
           waitedMilliseconds: now.milliseconds(since: $0.since))
