@@ -253,5 +253,5 @@ turn() {
 
 trap : USR1
 exec {never}<> <(:)
-say "driver 1" language bash features fork
+say "driver 1" language bash features fork,slow
 while true; do turn; done

@@ -20,7 +20,7 @@ STEPS = {
     "witness_told": {"see", "by"}, "witness_close": set(), "process": {"client", "status"}, "wait_ms": set(),
     "check": {"pid", "file", "text"}, "kill": set(), "note": set(), "directory": set(),
 }
-MEMBERS = {"name", "group", "about", "daemon", "arguments", "fake", "needs", "environment", "socket", "each", "steps"}
+MEMBERS = {"name", "group", "about", "daemon", "arguments", "fake", "needs", "unless", "environment", "socket", "each", "steps"}
 
 
 def load(directory):
@@ -120,7 +120,7 @@ class Run:
         """Whether it was run: not where the driver lacks what it needs."""
         self.open()
         needs = set(self.scenario.get("needs", []))
-        if needs - self.client({}).features:
+        if needs - self.client({}).features or self.client({}).features & set(self.scenario.get("unless", [])):
             return False
         for number, step in enumerate(self.scenario["steps"], 1):
             self.at = f"step {number}: {json.dumps(step, ensure_ascii=False)}"
