@@ -47,6 +47,18 @@ def terminal_output(command, *arguments):
     return process.wait(GENEROUS_SECONDS), output.decode().splitlines()
 
 
+def check_urls(program, refused, accepted, shown):
+    """`sidelockd --check` names what is wrong in each URL of `refused`, without its password, and shows `accepted` as `shown`."""
+    def check(url):
+        return subprocess.run([program, "--check", "--redis", url], capture_output=True, text=True, env=clean_environment())
+
+    for url, words in refused:
+        done = check(url)
+        assert done.returncode == 78 and words in done.stderr and "hunter2" not in done.stderr, done.stderr
+    done = check(accepted)
+    assert done.returncode == 0 and shown in done.stdout
+
+
 def process_stat(pid):
     """The fields of /proc/PID/stat behind the name (state, parent, group, …), or None."""
     try:
