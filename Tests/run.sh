@@ -171,13 +171,15 @@ part_budgets() {
   check "budgets" python3 Tests/lib/budgets.py check "$bin/Budgets"
 }
 
-# Those that wait for timers for minutes, half of the time that all of them take.
-long_system_tests=(test_sentinel.py test_cluster.py test_data_loss.py test_redis_refuses.py test_slow_links.py test_command_bounds.py)
+# They wait for timers and servers most of the time, so three runs go on at a time, each of which takes as long.
+long_system_tests=(test_sentinel.py test_cluster.py test_data_loss.py test_command_bounds.py)
+fault_system_tests=(test_addresses.py test_chaos.py test_credentials.py test_dead_host.py test_history.py test_inbox_flood.py
+  test_link_faults.py test_places.py test_redis_refuses.py test_slow_commands.py test_slow_links.py)
 
 part_system() {
   need_release || return
   build_ahead
-  run_pytest system "${long_system_tests[@]}"
+  run_pytest system "long: ${long_system_tests[*]}" "faults: ${fault_system_tests[*]}"
 }
 
 # Whether the part $1 is to be run.
@@ -185,13 +187,9 @@ has_part() { [[ " ${parts[*]} " == *" $1 "* ]]; }
 
 seeds_test=noSeedBreaksAnInvariant
 seeds_log=$log_directory/simulator.log
-seeds_report=$log_directory/simulator-swift-testing.xml
 
-run_seeds() {
-  rm -f "$seeds_report"
-  swift build --build-tests &&
-    swift test --skip-build --no-parallel --xunit-output "${seeds_report/-swift-testing/}" --filter "$seeds_test"
-}
+# Optimized, ten seeds take as long as one of the debug build.
+run_seeds() { Tests/lib/seeds.sh 1 10000; }
 
 # Succeeds or fails as the seeds that run in the background.
 await_seeds() {
@@ -201,13 +199,11 @@ await_seeds() {
 }
 
 part_simulator() {
-  local status=0
   if [ -n "$background_group" ]; then
-    quietly "simulator" await_seeds || status=$?
+    check "simulator" await_seeds
   else
-    quietly "simulator" run_seeds || status=$?
+    check "simulator" run_seeds
   fi
-  count_xunit "simulator" "$status" "$seeds_report"
 }
 
 # Does in the background what later parts need: the system tests wait for timers and servers most of the time. A part that
@@ -234,10 +230,10 @@ build_ahead() {
 
 part_adversary() { run_pytest adversary; }
 
-# run_pytest NAME [FILE...] runs the tests in Tests/NAME against the release build, those in the files named at the same time
-# as the others.
+# run_pytest NAME ["LABEL: FILE..."...] runs the tests in Tests/NAME against the release build, and at the same time those in
+# the files of each label.
 run_pytest() {
-  local name=$1 label arguments=()
+  local name=$1 label group files apart=() arguments=()
   shift
   need_release || return
   if ! quietly "$name: python packages" install_python_packages; then
@@ -248,15 +244,19 @@ run_pytest() {
   # What is asked for by name runs by itself.
   [ "${#arguments[@]}" = 0 ] || set --
   local labels=("$name")
+  for group in "$@"; do labels+=("$name, ${group%%:*}"); done
   set -m
   (
     cd "Tests/$name" || exit 1
-    if [ "$#" -gt 0 ]; then pytest "$name, long" "$@" & fi
-    pytest "$name" "${@/#/--ignore=}" "${arguments[@]}"
+    for group in "$@"; do
+      read -r -a files <<<"${group#*:}"
+      apart+=("${files[@]/#/--ignore=}")
+      pytest "$name, ${group%%:*}" "${files[@]}" &
+    done
+    pytest "$name" "${apart[@]}" "${arguments[@]}"
     wait
   ) </dev/null &
   set +m
-  [ "$#" = 0 ] || labels+=("$name, long")
   follow_pytest $! "${labels[@]}"
   for label in "${labels[@]}"; do
     local log
@@ -396,7 +396,8 @@ tarball_runs() {
   tar --extract --xz --file "$directory"/sidelock-*.tar.xz --directory "$directory" --strip-components 1 &&
     "$directory/usr/sbin/sidelockd" --config "$directory/etc/sidelock/sidelockd.yaml" --check &&
     "$directory/usr/bin/sidelock" --version &&
-    [ -s "$directory/lib/systemd/system/sidelockd.socket" ]
+    [ -s "$directory/lib/systemd/system/sidelockd.socket" ] &&
+    python3 packaging/lib/links.py --check "$directory/usr/share/doc/sidelock"
 }
 
 part_units() {

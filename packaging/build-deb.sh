@@ -60,7 +60,10 @@ trap 'rm -rf "$work"' EXIT
 tree=$work/tree
 
 # place MODE SOURCE TARGET copies a file into the tree.
-place() { install -D -m "$1" "$2" "$tree/$3"; }
+place() {
+  install -D -m "$1" "$2" "$tree/$3"
+  printf '%s\t%s\n' "$2" "$3" >>"$work/placed"
+}
 
 # program SOURCE TARGET copies a program, stripped, and refuses one that was linked in another way than ours are.
 program() {
@@ -92,6 +95,7 @@ place 644 packaging/sidelockd.yaml etc/sidelock/sidelockd.yaml
 for file in packaging/systemd/examples/*; do place 644 "$file" "usr/share/doc/sidelock/examples/${file##*/}"; done
 place 644 packaging/settings.md usr/share/doc/sidelock/settings.md
 place 644 README.md usr/share/doc/sidelock/README.md
+place 644 packaging/operations.md usr/share/doc/sidelock/operations.md
 place 644 packaging/NEWS.md usr/share/doc/sidelock/NEWS.md
 for file in protocol/README.md protocol/formats.md protocol/guarantees.md protocol/security.md protocol/openrpc.json protocol/errors.json; do
   place 644 "$file" "usr/share/doc/sidelock/$file"
@@ -99,6 +103,7 @@ done
 while IFS= read -r -d '' file; do
   place 644 "$file" "usr/share/doc/sidelock/examples/${file#protocol/}"
 done < <(find protocol/clients protocol/conformance -type f -not -path '*/__pycache__/*' -print0 | sort -z)
+python3 packaging/lib/links.py . "$tree" "$work/placed"
 
 day=$(date -u -d "@$SOURCE_DATE_EPOCH" +%F)
 python3 packaging/lib/manpages.py "$binaries/sidelockd" "$binaries/sidelock" "$work/man" "$day"
