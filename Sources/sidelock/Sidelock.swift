@@ -17,6 +17,7 @@ struct Sidelock: ParsableCommand {
       EXIT STATUS
         0     done (run: that of the command)
         1     the lock was not acquired in time, or is not held
+        2     health, doctor: something is bad
         64    wrong usage
         65    the name is in use in another way
         68    Redis cannot be reached or refuses
@@ -29,6 +30,9 @@ struct Sidelock: ParsableCommand {
         77    the daemon, or its socket, is closed to this user
         124   run: --max-hold was over
         125   the lock was lost
+        126   run: COMMAND could not be executed
+        127   run: COMMAND was not found
+        128+N run, hold: signal N ended it
         141   nobody reads the output
 
       EXAMPLES

@@ -107,7 +107,7 @@ def test_who_is_not_told_everything_is_told_so(lab, redis):
     assert status == 1
     for check in ("settings", "server"):
         state, why, fix = only(findings, check)
-        assert (state, fix) == ("warn", "sudo sidelock doctor") and "may not" in why
+        assert (state, fix) == ("warn", f"sudo sidelock doctor --socket '{daemon.socket_path}'") and "may not" in why
 
 
 # The service

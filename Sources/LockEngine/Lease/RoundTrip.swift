@@ -9,6 +9,9 @@ public struct RoundTrip: Equatable, Sendable {
   /// The smoothed time, in nanoseconds; nil before anything was answered.
   private(set) var smoothedNanoseconds: Int64?
   private var variationNanoseconds: Int64 = 0
+  /// What half of the answers take at the most, in nanoseconds; nil before anything was answered. It goes to and fro about
+  /// the median in steps of its sixteenth part, so that one answer that took long for once counts as one and no more.
+  private(set) var typicalNanoseconds: Int64?
 
   /// An estimate of a link on which nothing has been answered.
   public init() {}
@@ -17,13 +20,15 @@ public struct RoundTrip: Equatable, Sendable {
   public mutating func answered(sentAt: BootInstant, now: BootInstant) {
     guard sentAt <= now, now.milliseconds(since: sentAt) < Self.sampleMillisecondsMax else { return }
     let sample = now.nanoseconds - sentAt.nanoseconds
-    guard let smoothed = smoothedNanoseconds else {
-      smoothedNanoseconds = sample
+    guard let smoothed = smoothedNanoseconds, let typical = typicalNanoseconds else {
+      (smoothedNanoseconds, typicalNanoseconds) = (sample, sample)
       variationNanoseconds = sample / 2
       return
     }
     variationNanoseconds += (abs(smoothed - sample) - variationNanoseconds) / 4
     smoothedNanoseconds = smoothed + (sample - smoothed) / 8
+    let step = max(typical / 16, 1)
+    typicalNanoseconds = sample > typical ? min(typical + step, sample) : max(typical - step, sample)
   }
 
   /// The smoothed time, in milliseconds; nil before anything was answered.

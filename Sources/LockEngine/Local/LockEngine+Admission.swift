@@ -81,7 +81,7 @@ extension LockEngine {
     guard let since = lease.term.contendedSince else { return nil }
     if let end = lease.cohort.end { return end }
     var end = since.adding(milliseconds: configuration.settings.cohortMilliseconds)
-    if let trip = lease.lock.link.pointee.roundTrip.smoothedNanoseconds, trip > 0 {
+    if let trip = lease.lock.link.pointee.roundTrip.typicalNanoseconds, trip > 0 {
       end = min(end, BootInstant(nanoseconds: since.nanoseconds + Self.cohortRoundTrips * trip))
     }
     lease.endCohort(at: end)

@@ -29,7 +29,7 @@ struct DoctorCommand: ParsableCommand {
   @OptionGroup var output: OutputOptions
 
   func run() throws {
-    let findings = found()
+    let findings = found().map(lookingAtThisSocket)
     if output.isForPeople {
       for line in findings.flatMap(\.lines) { try Descriptor.print(line) }
     } else {
@@ -37,6 +37,15 @@ struct DoctorCommand: ParsableCommand {
     }
     let worst = findings.map(\.state).max() ?? .ok
     if worst != .ok { throw ExitCode(worst.exitStatus) }
+  }
+
+  /// sudo passes no $SIDELOCK_SOCKET on.
+  private func lookingAtThisSocket(_ finding: Finding) -> Finding {
+    guard finding.fix == Finding.doctorAsRoot, connection.path != SocketPath.system else { return finding }
+    var finding = finding
+    let path = connection.path.replacing("'", with: "'\\''")
+    finding.fix = "\(Finding.doctorAsRoot) --socket '\(path)'"
+    return finding
   }
 
   private func found() -> [Finding] {
@@ -85,7 +94,7 @@ struct DoctorCommand: ParsableCommand {
         prefixes: (told["key_prefixes"]?.arrayValue ?? []).compactMap(\.stringValue))
     } catch let error as SidelockError where error.reason == .denied {
       findings.append(
-        .warn("server", "this user may not be told about the server of Redis", fix: "sudo sidelock doctor"))
+        .warn("server", "this user may not be told about the server of Redis", fix: Finding.doctorAsRoot))
     } catch {
       // A right that is missing is told above.
     }

@@ -24,6 +24,9 @@ struct Finding: Equatable {
     var exitStatus: Int32 { rank }
   }
 
+  /// The command that sees what this user may not.
+  static let doctorAsRoot = "sudo sidelock doctor"
+
   /// What was looked at, in one word.
   var check: String
   var state: State

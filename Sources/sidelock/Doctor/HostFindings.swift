@@ -157,7 +157,7 @@ enum HostFindings {
       let variables = texts("/proc/\(pid)/environ")?.filter(isOfSettings)
     else {
       return Settings(
-        findings: [.warn("settings", "this user may not look at the daemon's settings", fix: "sudo sidelock doctor")])
+        findings: [.warn("settings", "this user may not look at the daemon's settings", fix: Finding.doctorAsRoot)])
     }
     guard let program,
       // In front of the others, of which the last one could take it for its value.

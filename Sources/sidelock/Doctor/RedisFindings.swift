@@ -151,7 +151,7 @@ enum RedisFindings {
         ? .ok("prefixes", "all hosts there have the same key_prefix")
         : .warn(
           "prefixes", "hosts there have different key_prefixes: \(prefixes.joined(separator: ", "))",
-          fix: "sudo sidelock doctor")
+          fix: Finding.doctorAsRoot)
     }
     return .warn(
       "prefixes",
