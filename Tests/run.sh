@@ -447,6 +447,12 @@ run_sanitizers() {
   wait
 }
 
+# The reports of a sanitizer stand where it made them, among those of a thousand tests.
+show_sanitized() {
+  grep -A 40 'WARNING: ThreadSanitizer\|ERROR: AddressSanitizer\|^Fatal error\|recorded an issue' "$1" | head -n 300
+  tail -n 20 "$1"
+}
+
 part_sanitizers() {
   local name status log built=()
   for name in thread address; do
@@ -460,7 +466,7 @@ part_sanitizers() {
   for name in "${built[@]}"; do
     log=$(sanitizer_log "$name")
     status=$(cat "$log.status" 2>/dev/null)
-    [ "${status:-1}" = 0 ] || tail -n 80 "$log.log"
+    [ "${status:-1}" = 0 ] || show_sanitized "$log.log"
     count_xunit "$name sanitizer" "${status:-1}" "$log-swift-testing.xml"
   done
 }

@@ -133,7 +133,8 @@ private final class Found {
     }
     #expect(try loop.submit { parts.found.inputs.last?[asking] }.wait() == "")
 
-    try group.syncShutdownGracefully()
+    // What belongs to the loop must not end on this thread beside it.
+    try withExtendedLifetime(life) { try group.syncShutdownGracefully() }
     for client in left.clients.values { close(client) }
     close(manager)
     for name in ["socket", "socket.lock", "notify"] { unlink("\(directory)/\(name)") }
