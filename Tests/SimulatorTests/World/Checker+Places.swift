@@ -48,8 +48,12 @@ extension Checker {
         QueueEntry(entry).flatMap { places[name]["\($0.owner) \($0.attempt)"] }
           .map { $0.isOrdered && $0.epoch == epoch } ?? false
       }
-      // It comes late, and Redis cannot tell it from those who came since: it stands at the end.
-      if value.isOpen, !isAnyOrdered { (place.first, place.known) = (world.now, nil) }
+      // It comes late, and Redis cannot tell it from those who came since: it stands at the end. What it tells in a later epoch
+      // changes only when it hears of its new place, which a refusal halfway and a lost reply keep from it.
+      if value.isOpen, !isAnyOrdered {
+        place.known = nil
+        if isMoment { place.first = world.now }
+      }
       place.isOrdered = isMoment || !value.isOpen
     }
     // One that was refused, or was for another epoch, left the host where an epoch before had it, or halfway.
