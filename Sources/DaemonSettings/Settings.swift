@@ -38,6 +38,8 @@ public struct Settings: Sendable, Equatable {
   public var socketPath = "/run/sidelock/sidelock.sock"
   /// The permission bits of the socket.
   public var socketMode: UInt32 = 0o660
+  /// The group of the socket, by name or number; empty: that of the daemon.
+  public var socketGroup = ""
   /// The file that says how far tokens without Redis may have gone, as `SystemText` has it; empty: beside the socket.
   public var localStateFile = ""
   /// What every key and channel in Redis begins with.

@@ -36,7 +36,8 @@ public final class Sidecar: Sendable {
       socket = ListeningSocket(handedOver: descriptor)
       configuration.settings.socketPath = socket.path
     } else {
-      socket = try ListeningSocket(path: configuration.settings.socketPath, mode: configuration.settings.socketMode)
+      let settings = configuration.settings
+      socket = try ListeningSocket(path: settings.socketPath, mode: settings.socketMode, group: settings.socketGroup)
     }
     do {
       tokens =
@@ -55,7 +56,7 @@ public final class Sidecar: Sendable {
         "only root may connect",
         metadata: [
           "socket": "\(SystemText.shown(socket.path))",
-          "help": "--socket-mode 0666 lets everybody of this host connect, the packaged service the group sidelock",
+          "help": "--socket-group GROUP lets its members connect, --socket-mode 0666 everybody of this host",
         ])
     }
     self.configuration = configuration

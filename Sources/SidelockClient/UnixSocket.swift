@@ -110,7 +110,7 @@ package enum UnixSocket {
     if group == 0 {
       return """
         : only \(user == 0 ? "root" : "its owner (user id \(user))") may, and the group of root; for others restart the \
-        daemon with --socket-mode 0666, or as a user whose group they may join
+        daemon with --socket-group GROUP, or for everybody with --socket-mode 0666
         """
     }
     guard mode & S_IWGRP != 0 else { return ": only its owner may (user id \(user))" }

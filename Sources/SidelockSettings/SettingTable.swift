@@ -26,6 +26,7 @@ public enum SettingKey: String, CaseIterable, Sendable {
   case redisTLSVerification = "redis_tls_verify"
   case socket
   case socketMode = "socket_mode"
+  case socketGroup = "socket_group"
   case leaseMilliseconds = "lease_ms"
   case deadHostMilliseconds = "dead_host_ms"
   case lingerMilliseconds = "linger_ms"
@@ -263,6 +264,10 @@ extension SettingKey {
         })
     case .socketMode:
       SettingDefinition("MODE", "The permissions of the socket", .mode, .fixed(\.socketMode))
+    case .socketGroup:
+      SettingDefinition(
+        "GROUP", "The group of the socket, by name or number", .userName, .fixed(\.socketGroup),
+        default: "that of the daemon", sample: "1000")
     case .leaseMilliseconds:
       number(
         "How long a lease in Redis lasts without renewal; a change is for new ones",

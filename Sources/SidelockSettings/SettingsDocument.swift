@@ -33,7 +33,7 @@ public enum SettingsDocument {
       it had, says so, and takes others when it is told to reload and finds them good.
 
       When the service manager makes the socket (`sidelockd.socket`), its path and permissions are those of that unit,
-      and `socket` and `socket_mode` have no effect.
+      and `socket`, `socket_mode` and `socket_group` have no effect. Elsewhere the daemon must be root, or a member of the group.
 
       A name in `redis` is looked up at each attempt to connect, and each of its addresses is tried: the one that was good
       last, then those that have not failed, then the one that failed longest ago. A replica, a server that refuses to log in

@@ -60,6 +60,7 @@ struct SettingsResolver {
     settings.backend = backend ?? .local
     for key in SettingKey.allCases { choose(key) }
     addAdministrators()
+    checkSocketGroup()
     checkLogin()
     checkTLS()
     let order = SettingKey.allCases
@@ -352,6 +353,21 @@ struct SettingsResolver {
         SettingProblem(
           message: "the group \(AccessPolicy.administratorsGroup) cannot be looked up: \(reason)", mayPass: true))
     }
+  }
+
+  private mutating func checkSocketGroup() {
+    let name = settings.socketGroup
+    guard !name.isEmpty, UInt32(name) == nil else { return }
+    let why: (words: String, mayPass: Bool)
+    switch inputs.accounts.group(name) {
+    case .number: return
+    case .unknown: why = ("this host has no group \(quotedUnlessLogin(name)): groupadd makes one", false)
+    case .failed(let reason): why = ("the group \(quotedUnlessLogin(name)) cannot be looked up: \(reason)", true)
+    }
+    problems.append(
+      SettingProblem(
+        setting: SettingKey.socketGroup.rawValue, source: source(of: .socketGroup), message: why.words,
+        mayPass: why.mayPass))
   }
 
   // MARK: The backend

@@ -12,6 +12,7 @@ extension SettingKey {
     switch definition.kind {
     case .redisURL: "redis://elsewhere"
     case .boolean: "true"
+    case .userName where self == .socketGroup: "100"
     case .userName: "u"
     case .filePath: "/password"
     case .program: "/credentials"

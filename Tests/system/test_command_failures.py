@@ -1,6 +1,7 @@
 """Each way in which the command fails has a status of its own, says why, and says which command mends it."""
 
 import contextlib
+import grp
 import os
 import re
 import socket
@@ -11,6 +12,7 @@ import pytest
 from harness.command import Command
 from harness.daemon import binary, clean_environment
 from harness.waiting import GENEROUS_SECONDS, wait_until
+from test_lifecycle import run_daemon
 
 TRUE = ["run", "-n", "orders", "--", "true"]
 
@@ -196,6 +198,34 @@ def test_a_socket_that_is_closed_names_the_command_that_opens_it(lab, group):
     # Who is in the group gets in.
     if number:
         assert run_as(61_001, [number], environment, *TRUE) == (0, "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="other users can only be tried as root")
+@pytest.mark.parametrize("group", ["61100", "nogroup"])
+def test_a_socket_is_for_the_group_that_the_settings_name(lab, group):
+    number = 61_100 if group == "61100" else grp.getgrnam(group).gr_gid
+    daemon = lab.daemon(args=["--socket-group", group])
+    lab.directory.chmod(0o755)
+    daemon.directory.chmod(0o755)
+    status = os.stat(daemon.socket_path)
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (0, number, 0o660)
+    environment = clean_environment(SIDELOCK_SOCKET=str(daemon.socket_path), XDG_RUNTIME_DIR="/nonexistent")
+    assert run_as(61_001, [number], environment, *TRUE) == (0, "")
+    assert run_as(61_001, [], environment, *TRUE)[0] == 77
+
+
+def test_a_group_that_does_not_exist_or_may_not_be_given_is_told(lab):
+    for check in ([], ["--check"]):
+        done = run_daemon("--local", "--socket", lab.directory / "s", "--socket-group", "no-such-group", *check)
+        assert done.returncode == 78 and 'this host has no group "no-such-group"' in done.stdout + done.stderr
+    if os.geteuid() == 0:
+        lab.directory.chmod(0o777)
+        program = ["setpriv", "--reuid", "61001", "--regid", "61001", "--clear-groups", binary("sidelockd", "SIDELOCKD")]
+        done = subprocess.run(
+            [*program, "--local", "--socket", lab.directory / "s", "--socket-group", "61100"], capture_output=True,
+            text=True, timeout=GENEROUS_SECONDS, check=False, env=clean_environment())
+        assert done.returncode != 0 and "must be root, or a member of it" in done.stdout + done.stderr
+        assert not (lab.directory / "s").exists()
 
 
 def test_a_right_that_is_missing_names_the_rule_that_gives_it(lab):

@@ -140,7 +140,9 @@ def test_root_is_told_that_its_socket_is_for_root_alone(lab):
     assert (os.stat(daemon.socket_path).st_gid, os.stat(daemon.socket_path).st_mode & 0o777) == (0, 0o660)
     wait_until(lambda: "only root may connect" in daemon.log(), "the log entry")
     assert "--socket-mode" in daemon.log() and "usermod" not in daemon.log()
+    assert "--socket-group GROUP" in daemon.log()
     assert "only root may connect" not in lab.daemon(args=["--socket-mode", "0666"]).log()
+    assert "only root may connect" not in lab.daemon(args=["--socket-group", "61100"]).log()
 
 
 @pytest.mark.parametrize("place, words, not_words", [

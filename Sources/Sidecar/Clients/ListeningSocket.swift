@@ -45,7 +45,9 @@ struct ListeningSocket: Sendable {
   let isForRootAlone: Bool
 
   /// Claims `path`, replaces what an ended daemon left there, and binds.
-  init(path: String, mode: UInt32) throws {
+  ///
+  /// - Parameter group: the socket's group, by name or number; empty: that of the daemon.
+  init(path: String, mode: UInt32, group: String = "") throws {
     guard let address = sockaddr_un(path: path) else {
       let (count, room) = (SystemText.bytes(path).count, sockaddr_un.pathBytesMax)
       throw SocketUnavailable(
@@ -58,7 +60,7 @@ struct ListeningSocket: Sendable {
       let (claim, isNew) = try Self.claim(path)
       do {
         try Self.removeStale(path, address)
-        descriptor = try Self.bind(path, address, mode: mode)
+        descriptor = try Self.bind(path, address, mode: mode, group: group)
       } catch {
         // While the lock is ours nobody else relies on its file.
         if isNew { SystemText.withCString(path + ".lock") { _ = unlink($0) } }
@@ -262,14 +264,23 @@ struct ListeningSocket: Sendable {
     return String(cString: name)
   }
 
-  private static func bind(_ path: String, _ address: sockaddr_un, mode: UInt32) throws -> CInt {
+  private static func bind(_ path: String, _ address: sockaddr_un, mode: UInt32, group: String) throws -> CInt {
     let flags = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
     let descriptor = socket(AF_UNIX, flags, 0)
     // umask, not a later chmod: at no moment may the socket be open to more users than it should be.
-    let previous = umask(mode_t(~mode & 0o777))
+    let previous = umask(mode_t(~(group.isEmpty ? mode : mode & 0o700) & 0o777))
     let result = withAddress(address) { Glibc.bind(descriptor, $0, $1) }
     let failure = errno
     umask(previous)
+    if result == 0, !group.isEmpty {
+      do {
+        try give(path, to: group, mode: mode)
+      } catch {
+        Glibc.close(descriptor)
+        SystemText.withCString(path) { _ = unlink($0) }
+        throw error
+      }
+    }
     guard result == 0, listen(descriptor, backlog) == 0 else {
       if result != 0 { errno = failure }
       let reason = errorText()
@@ -277,6 +288,27 @@ struct ListeningSocket: Sendable {
       throw SocketUnavailable(description: "cannot bind \(SystemText.shown(path)): \(reason)")
     }
     return descriptor
+  }
+
+  private static func give(_ path: String, to group: String, mode: UInt32) throws {
+    let shown = SystemText.shown(path)
+    guard let number = UInt32(group) ?? groupNumber(group) else {
+      throw SocketUnavailable(description: "this host has no group \(group); name another one with --socket-group")
+    }
+    let isGiven = SystemText.withCString(path) { lchown($0, uid_t.max, number) == 0 && chmod($0, mode_t(mode)) == 0 }
+    guard isGiven else {
+      throw SocketUnavailable(
+        description: "cannot give \(shown) to the group \(group): \(errorText()); the daemon's user must be root, or a "
+          + "member of it")
+    }
+  }
+
+  private static func groupNumber(_ name: String) -> gid_t? {
+    var entry = group()
+    var found: UnsafeMutablePointer<group>?
+    var buffer = [CChar](repeating: 0, count: 1 << 20)
+    guard getgrnam_r(name, &entry, &buffer, buffer.count, &found) == 0, found != nil else { return nil }
+    return entry.gr_gid
   }
 
   private static func withAddress<Result>(
