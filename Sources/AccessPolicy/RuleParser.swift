@@ -48,7 +48,7 @@ extension AccessRule {
   public static let form =
     "allow or deny, then RIGHT,… NAME to WHO,… — RIGHT: use, inspect, break; NAME: a lock, or PREFIX*; "
     + "WHO: everyone, user:NAME, group:NAME, unit:NAME"
-  private static let nameBytesMax = 512
+  static let nameBytesMax = 512
 
   /// Reads a rule such as `allow use,inspect orders/* to group:shop,user:anna`.
   ///
@@ -94,7 +94,7 @@ extension AccessRule {
   }
 }
 
-private struct RuleParser {
+struct RuleParser {
   private let scalars: [Unicode.Scalar]
   private var index = 0
 
@@ -226,12 +226,11 @@ private struct RuleParser {
     }
   }
 
-  mutating func end() throws(RuleProblem) {
+  mutating func end(
+    expected: String = "the end is expected; put commas between several of whom it is about"
+  ) throws(RuleProblem) {
     skipBlanks()
-    guard index == scalars.count else {
-      throw RuleProblem(
-        position: index + 1, message: "the end is expected; put commas between several of whom it is about")
-    }
+    guard index == scalars.count else { throw RuleProblem(position: index + 1, message: expected) }
   }
 
   // MARK: Words
@@ -243,7 +242,7 @@ private struct RuleParser {
   }
 
   /// The next word, and the position of its first character, counted from 1.
-  private mutating func nextWord(expected: String) throws(RuleProblem) -> (String, Int) {
+  mutating func nextWord(expected: String) throws(RuleProblem) -> (String, Int) {
     skipBlanks()
     let start = index
     var word = ""
@@ -258,7 +257,7 @@ private struct RuleParser {
   private static func isBlank(_ scalar: Unicode.Scalar) -> Bool { scalar == " " || scalar == "\t" }
 
   /// The parts between commas, each with its distance from the beginning.
-  private static func parts(of word: String) -> [(String, Int)] {
+  static func parts(of word: String) -> [(String, Int)] {
     var offset = 0
     return word.unicodeScalars.split(separator: ",", omittingEmptySubsequences: false).map { part in
       defer { offset += part.count + 1 }
@@ -266,7 +265,7 @@ private struct RuleParser {
     }
   }
 
-  private func problem(_ position: Int, _ found: String, _ expected: String) -> RuleProblem {
+  func problem(_ position: Int, _ found: String, _ expected: String) -> RuleProblem {
     RuleProblem(position: position, message: "\(Self.quoted(found)) is not expected here; expected: \(expected)")
   }
 

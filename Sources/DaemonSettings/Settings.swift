@@ -73,6 +73,8 @@ public struct LiveSettings: Sendable, Equatable {
   public var watchesPerUIDMax = 256
   /// Who may do what with which locks, with the numbers of the accounts as they were when the settings were read.
   public var policy = AccessPolicy()
+  /// What is written to the log of what happens to locks and sessions.
+  public var audit: [AuditRule] = []
   /// The least severe level that is logged.
   public var logLevel = Logger.Level.info
 

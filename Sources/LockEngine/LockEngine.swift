@@ -43,6 +43,8 @@ public final class LockEngine {
   var changes: StateChanges?
   /// See ``Event/watched(steps:)``.
   public private(set) var observers = 0
+  /// See ``Event/historyWanted(_:)``.
+  private(set) var historyKinds: HistoryKinds = []
   private var shutdown = Shutdown.none
   var counters = EngineCounters()
   /// Whether a process before this one left leases.
@@ -165,6 +167,8 @@ public final class LockEngine {
       reconfigured(settings, now: now)
     case .watched(let steps):
       observers = steps
+    case .historyWanted(let kinds):
+      historyKinds = kinds
     case .keepingStopped(let session):
       stopKeeping(session)
     case .localTokensReserved(let last):

@@ -94,7 +94,27 @@ extension Durability: SettingRepresentable {
   mutating func take(_ value: SettingValue) { if case .durability(let durability) = value { self = durability } }
 }
 
-extension [AccessRule]: SettingRepresentable {
-  var asSetting: SettingValue { .rules(self) }
-  mutating func take(_ value: SettingValue) { if case .rules(let rules) = value { self = rules } }
+/// A rule that is a value of a list.
+protocol SettingListItem: Sendable {
+  /// Some of them as the value of a setting.
+  static func setting(_ items: [Self]) -> SettingValue
+  /// Those that a value has; nil for one of another kind.
+  static func items(of value: SettingValue) -> [Self]?
+}
+
+extension AccessRule: SettingListItem {
+  static func setting(_ items: [AccessRule]) -> SettingValue { .rules(items) }
+  static func items(of value: SettingValue) -> [AccessRule]? {
+    if case .rules(let rules) = value { rules } else { nil }
+  }
+}
+
+extension AuditRule: SettingListItem {
+  static func setting(_ items: [AuditRule]) -> SettingValue { .audit(items) }
+  static func items(of value: SettingValue) -> [AuditRule]? { if case .audit(let rules) = value { rules } else { nil } }
+}
+
+extension Array: SettingRepresentable where Element: SettingListItem {
+  var asSetting: SettingValue { Element.setting(self) }
+  mutating func take(_ value: SettingValue) { if let items = Element.items(of: value) { self = items } }
 }

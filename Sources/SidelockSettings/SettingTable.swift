@@ -49,6 +49,7 @@ public enum SettingKey: String, CaseIterable, Sendable {
   case lockBytesPerUIDMax = "lock_bytes_per_uid_max"
   case watchesPerUIDMax = "watches_per_uid_max"
   case rules
+  case audit
   case logLevel = "log_level"
 
   /// The flag without its dashes, such as `lease-ms`.
@@ -94,9 +95,11 @@ enum SettingKind: Sendable, Equatable {
   case logLevel
   /// A list: the flag may come several times, and the file may have several lines.
   case rules
+  /// The same.
+  case audit
 
   /// Whether a setting of this kind has several values.
-  var isList: Bool { self == .rules }
+  var isList: Bool { self == .rules || self == .audit }
 
   /// The allowed values in words, for error messages and the documentation.
   var allowed: String {
@@ -122,6 +125,7 @@ enum SettingKind: Sendable, Equatable {
     case .durability: Durability.allCases.map(\.rawValue).joined(separator: ", ")
     case .logLevel: Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
     case .rules: AccessRule.form
+    case .audit: AuditRule.form
     }
   }
 }
@@ -371,6 +375,11 @@ extension SettingKey {
         default:
           "everybody may use and inspect; root, the daemon's own user and the group \(AccessPolicy.administratorsGroup) may break",
         sample: "[" + SettingsDocument.sampleRules.map { "\"\($0)\"" }.joined(separator: ", ") + "]")
+    case .audit:
+      SettingDefinition(
+        "RULE", "What is logged of what happens to locks and sessions; the first rule that fits decides", .audit,
+        .live(\.audit), default: "nothing but losses, breaks and limits that are met",
+        sample: "[" + SettingsDocument.sampleAudit.map { "\"\($0)\"" }.joined(separator: ", ") + "]")
     case .logLevel:
       SettingDefinition("LEVEL", "The least severe messages that are logged", .logLevel, .live(\.logLevel))
     }

@@ -16,9 +16,16 @@ enum SettingValue: Sendable, Equatable {
   case verification(RedisTLSOptions.Verification)
   case durability(Durability)
   case rules([AccessRule])
+  case audit([AuditRule])
 
   /// The text that gives this value again; for a list or a login, the one for people.
-  var text: String { if case .text(let text) = self { text.text } else { shown } }
+  var text: String {
+    switch self {
+    case .text(let text): text.text
+    case .audit(let rules): rules.map(\.text).joined(separator: "\n")
+    case .redis, .boolean, .number, .mode, .level, .verification, .durability, .rules: shown
+    }
+  }
 
   /// The value for people, without secrets.
   var shown: String {
@@ -32,6 +39,7 @@ enum SettingValue: Sendable, Equatable {
     case .verification(let verification): verification.rawValue
     case .durability(let durability): durability.rawValue
     case .rules(let rules): rules.isEmpty ? "none" : rules.map(\.text).joined(separator: "; ")
+    case .audit(let rules): rules.isEmpty ? "none" : rules.map(\.text).joined(separator: "; ")
     }
   }
 }
@@ -49,7 +57,7 @@ extension SettingDefinition {
     switch kind {
     case .redisURL, .filePath, .program, .pemFile, .stateFile, .socketPath: text = given
     case .boolean, .userName, .mode, .integer, .keyPrefix, .hostName, .serverName, .verification, .durability,
-      .logLevel, .rules:
+      .logLevel, .rules, .audit:
       guard let utf8 = SystemText.utf8(given) else {
         throw SettingValueError(message: "\(shown(given)) is not UTF-8; allowed: \(kind.allowed)")
       }
@@ -133,6 +141,12 @@ extension SettingDefinition {
     case .rules:
       // Lists are read value by value, with the accounts of the host.
       throw refusal(of: text)
+    case .audit:
+      var rules: [AuditRule] = []
+      for text in AccessRule.split(text) {
+        do throws(RuleProblem) { rules.append(try AuditRule(parsing: text)) } catch { throw refusal(of: text) }
+      }
+      return .audit(rules)
     }
   }
 

@@ -143,7 +143,8 @@ public enum SettingsDocument {
       replicas takes no renewals then. The daemon warns where it is less.
 
       `rules` is a list: in the file a rule on each line, as `--rule` once for each rule, and in the environment with
-      line ends or `;` between them. The list of the place that wins is used as a whole. See "Rules" below.
+      line ends or `;` between them. The list of the place that wins is used as a whole. See "Rules" below. `audit` is
+      such a list, too: see "What is logged".
 
       | YAML key | flag | environment | values | default | meaning | changes at |
       |---|---|---|---|---|---|---|
@@ -175,11 +176,12 @@ public enum SettingsDocument {
       switch key.definition.kind {
       case .integer, .socketPath, .mode, .keyPrefix, .verification, .durability, .logLevel:
         text += "\(key.rawValue): \(key.definition.sample)\n"
-      case .redisURL, .boolean, .userName, .filePath, .program, .pemFile, .stateFile, .hostName, .serverName, .rules:
+      case .redisURL, .boolean, .userName, .filePath, .program, .pemFile, .stateFile, .hostName, .serverName, .rules,
+        .audit:
         break
       }
     }
-    return text + "```\n" + rulesChapter
+    return text + "```\n" + rulesChapter + auditChapter
   }
 
   /// The file that a package installs: Redis on this host, and every other setting explained but not set.

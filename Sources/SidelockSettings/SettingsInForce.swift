@@ -32,7 +32,7 @@ public struct SettingsInForce: Sendable, Equatable {
   /// The settings that are written as texts. The others would need lookups (accounts) to be read back.
   private static var texts: [(key: SettingKey, place: SettingPlace.Access)] {
     SettingKey.allCases.compactMap { key in
-      key.definition.kind.isList ? nil : key.definition.place.value.map { (key, $0) }
+      key.definition.kind == .rules ? nil : key.definition.place.value.map { (key, $0) }
     }
   }
 

@@ -45,7 +45,7 @@ extension SettingsResolution {
     switch setting.key.definition.kind {
     case .integer, .boolean: setting.shown
     case .redisURL, .userName, .filePath, .program, .pemFile, .stateFile, .socketPath, .mode, .keyPrefix, .hostName,
-      .serverName, .verification, .durability, .logLevel, .rules:
+      .serverName, .verification, .durability, .logLevel, .rules, .audit:
       jsonString(setting.shown)
     }
   }

@@ -201,6 +201,7 @@ struct SettingsResolver {
     _ texts: [(String, SettingSource)], for key: SettingKey, into layer: inout [SettingKey: Given]
   ) {
     var rules: [AccessRule] = []
+    var audit: [AuditRule] = []
     for (index, (text, source)) in texts.enumerated() {
       guard index < AccessPolicy.rulesMax else {
         let message = "there are \(texts.count) rules; allowed: \(AccessPolicy.rulesMax)"
@@ -223,7 +224,11 @@ struct SettingsResolver {
         continue
       }
       do throws(RuleProblem) {
-        rules.append(try AccessRule(parsing: rule, accounts: inputs.accounts))
+        if key == .audit {
+          audit.append(try AuditRule(parsing: rule))
+        } else {
+          rules.append(try AccessRule(parsing: rule, accounts: inputs.accounts))
+        }
       } catch {
         problems.append(
           SettingProblem(
@@ -231,11 +236,7 @@ struct SettingsResolver {
             mayPass: error.mayPass))
       }
     }
-    guard let first = texts.first else {
-      layer[key] = Given(value: .rules([]), source: .default)
-      return
-    }
-    layer[key] = Given(value: .rules(rules), source: first.1)
+    layer[key] = Given(value: key == .audit ? .audit(audit) : .rules(rules), source: texts.first?.1 ?? .default)
   }
 
   private mutating func take(

@@ -105,7 +105,8 @@ extension SettingKey {
       "\(row.summary) (\(row.kind.allowed); default: \(row.defaultText)).", valueName: row.valueName)
     switch row.kind {
     case .boolean: return .flag(Flag(wrappedValue: false, name: name, help: ArgumentHelp("\(row.summary).")))
-    case .rules: return .list(Option(wrappedValue: [], name: name, parsing: .unconditionalSingleValue, help: help))
+    case .rules, .audit:
+      return .list(Option(wrappedValue: [], name: name, parsing: .unconditionalSingleValue, help: help))
     case .redisURL, .userName, .filePath, .program, .pemFile, .stateFile, .socketPath, .mode, .integer, .keyPrefix,
       .hostName, .serverName, .verification, .durability, .logLevel:
       return .single(Option(name: name, parsing: .unconditional, help: help))

@@ -14,6 +14,15 @@ enum JournalMessage: String, CaseIterable {
   case lockLost = "lock lost"
   case lockBroken = "lock broken"
   case lockTaken = "lock taken away in Redis"
+  case sessionBegan = "session began"
+  case sessionOver = "session ended"
+  case sessionKilled = "session ended by an administrator"
+  case lockGranted = "lock granted"
+  case lockReleased = "lock released"
+  case lockAwaited = "waiting for a lock"
+  case lockNotAcquired = "lock not acquired"
+  case limitMet = "a limit was met"
+  case halfClosedHolder = "a client has half-closed its connection and keeps locks"
   case redisConnected = "connected to Redis"
   case redisLost = "lost the connection to Redis"
   case redisMissing = "no connection to Redis"
@@ -48,6 +57,15 @@ enum JournalMessage: String, CaseIterable {
     case .lockLost: "144505c4199e459b96609fdc0c50649f"
     case .lockBroken: "5d0f4e0a1b0c4a6c9a3d3b8a7c5e2f61"
     case .lockTaken: "e3f0a5d8c17b4d2f9b6e40a7d95c1832"
+    case .sessionBegan: "8a87cff8c735a5fce2fb56003d90f621"
+    case .sessionOver: "3e3a9f78a784c37f5c80ebdfc37ee80d"
+    case .sessionKilled: "7925b7b8379e98c30c8249cd743b90a8"
+    case .lockGranted: "a0edb1c73a0fbe732cb1fa7707e72f33"
+    case .lockReleased: "f8b0c83272672c26cda7093c9dc21a30"
+    case .lockAwaited: "bcdee5e2fbbeeaa4ad0df9b621b95be6"
+    case .lockNotAcquired: "71d86a4816c643a66f2bfb23b2b3ad70"
+    case .limitMet: "5fe0e6938540b8f3c361e51635dd6676"
+    case .halfClosedHolder: "4f2eb678acc8394d56b0fe7bdbb15745"
     case .redisConnected: "08706d9d6a394ee885c1c2b3b5b918d6"
     case .redisLost: "104cf44100214d24b803f909bbbb85b9"
     case .redisMissing: "c49b185a792b489eafa4d895edf0c0cb"
@@ -69,4 +87,8 @@ enum JournalMessage: String, CaseIterable {
     case .messagesLeftOut: "a25d6ebd8e3f4a0c9f3a7f0d1c6b52e4"
     }
   }
+
+  /// Those that whoever logs them limits by himself.
+  static let limitedElsewhere: Set<String> = Set(
+    [sessionBegan, sessionOver, lockGranted, lockReleased, lockAwaited, lockNotAcquired, lockLost].map(\.rawValue))
 }

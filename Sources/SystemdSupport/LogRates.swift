@@ -32,6 +32,7 @@ struct LogRates {
     case .trace, .debug, .critical: return true
     case .info, .notice, .warning, .error: break
     }
+    if JournalMessage.limitedElsewhere.contains(message) { return true }
     let key = kinds[message] != nil || kinds.count < Self.kindsMax ? message : ""
     var kind = kinds[key] ?? Kind(fullAt: now, level: level)
     defer { kinds[key] = kind }

@@ -44,7 +44,7 @@ import Testing
             goesOn = true
             if !lost(message) { scripts[inbox]?.feed(.pushReceived(.only, .hostMessage(message))) }
           case .reply, .notify: told.append(effect)
-          case .send, .acknowledge, .forgetAcknowledgement, .flushSoon, .observed, .shutdownCompleted: break
+          case .send, .acknowledge, .forgetAcknowledgement, .flushSoon, .observed, .recorded, .shutdownCompleted: break
           }
         }
       }

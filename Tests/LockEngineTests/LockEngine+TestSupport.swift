@@ -52,7 +52,7 @@ final class Script: EngineDriving {
         lastNumber += 1
         numbers[CommandID(lastNumber)] = id
         effects.append(.send(.only, CommandID(lastNumber), command))
-      case .reply, .notify, .acknowledge, .forgetAcknowledgement, .flushSoon, .observed, .shutdownCompleted:
+      case .reply, .notify, .acknowledge, .forgetAcknowledgement, .flushSoon, .observed, .recorded, .shutdownCompleted:
         effects.append(effect)
       }
     }
@@ -239,7 +239,9 @@ extension Effect {
   var grantedSession: SessionID? {
     switch self {
     case .reply(let session, _, .acquired), .reply(let session, _, .acquiredAll): session
-    case .reply, .notify, .send, .acknowledge, .forgetAcknowledgement, .flushSoon, .observed, .shutdownCompleted: nil
+    case .reply, .notify, .send, .acknowledge, .forgetAcknowledgement, .flushSoon, .observed, .recorded,
+      .shutdownCompleted:
+      nil
     }
   }
 

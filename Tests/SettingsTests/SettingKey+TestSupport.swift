@@ -30,6 +30,7 @@ extension SettingKey {
     case .durability: "disk"
     case .logLevel: "error"
     case .rules: "deny use a to unit:x.service"
+    case .audit: "record grant a"
     }
   }
 }

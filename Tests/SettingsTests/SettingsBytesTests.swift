@@ -38,7 +38,7 @@ import Testing
     switch key.definition.kind {
     case .redisURL, .filePath, .program, .pemFile, .stateFile, .socketPath: return
     case .boolean, .userName, .mode, .integer, .keyPrefix, .hostName, .serverName, .verification, .durability,
-      .logLevel, .rules:
+      .logLevel, .rules, .audit:
       break
     }
     let resolution = key == .rules ? resolve([:], rules: [Self.odd]) : resolve([key: Self.odd])

@@ -16,8 +16,8 @@ import Testing
   private func settings(_ flags: [SettingKey: String]) throws -> Settings {
     var inputs = SettingsInputs { path, _ in path == "/password" ? .success([0x70]) : .failure(.missing) }
     inputs.refusalOfProgram = { _ in nil }
-    inputs.flags = flags.filter { $0.key != .rules }
-    inputs.listFlags = flags[.rules].map { [.rules: [$0]] } ?? [:]
+    inputs.flags = flags.filter { !$0.key.definition.kind.isList }
+    inputs.listFlags = flags.filter(\.key.definition.kind.isList).mapValues { [$0] }
     inputs.isRoot = true
     inputs.systemHostName = "h"
     if flags[.local] == nil && flags[.redis] == nil { inputs.flags[.redis] = "redis://localhost" }

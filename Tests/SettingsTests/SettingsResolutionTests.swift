@@ -68,8 +68,9 @@ import Testing
       (key, key == .redis ? "redis://db:6379/0" : key.anotherValue)
     }
     let fromFlags = resolve(
-      flags: Dictionary(uniqueKeysWithValues: samples.filter { $0.0 != .rules }),
-      lists: [.rules: [SettingKey.rules.anotherValue]], environment: [:], files: ["/password": "x"])
+      flags: Dictionary(uniqueKeysWithValues: samples.filter { !$0.0.definition.kind.isList }),
+      lists: Dictionary(uniqueKeysWithValues: samples.filter(\.0.definition.kind.isList).map { ($0.0, [$0.1]) }),
+      environment: [:], files: ["/password": "x"])
     let fromEnvironment = resolve(
       flags: [:], environment: Dictionary(uniqueKeysWithValues: samples.map { ($0.0.environmentName, $0.1) }),
       files: ["/password": "x"])

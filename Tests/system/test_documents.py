@@ -213,7 +213,7 @@ def test_the_requests_that_the_documents_show_are_taken(lab):
         client.close()
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_the_sample_settings_are_good(lab, number):
     text = [lines for language, lines in blocks(ROOT / "packaging/settings.md") if language == "yaml"][number]
     path = lab.directory / "settings.yaml"

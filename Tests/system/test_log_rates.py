@@ -8,7 +8,8 @@ from harness.waiting import boot_time, wait_until
 def lines_and_count(daemon, message):
     """Lines with a message, and how many more a line of another kind tells of."""
     log = daemon.log()
-    left_out = re.findall(rf'log messages left out kind="{message}" count=(\d+)', log)
+    left_out = [one or other for one, other in re.findall(
+        rf'log messages left out (?:kind="{message}" count=(\d+)|count=(\d+) kind="{message}")', log)]
     return len(re.findall(rf"(?:info|notice|warning|error) +{message}", log)), sum(map(int, left_out)), len(left_out)
 
 

@@ -180,12 +180,20 @@ def closing(text, start):
 
 def keys(call, before):
     """The names of the data in a call of the logger; where they stand in a variable, those of its value."""
-    if variable := re.search(r"metadata: (\w+)\)", call):
+    more = ""
+    if variable := re.search(r"(?:metadata: |of: session, (?:peer: peer, )?)(\w+)[).]", call):
         start = before.rindex(f"{variable[1]}: Logger.Metadata = [") if f"{variable[1]}: Logger.Metadata = [" in before \
             else before.rindex(f"{variable[1]} = [")
+        # Those that were added behind the first.
+        added = before[start:].split("switch ", 1)[0] + before[start:].rsplit("case .", 1)[-1]
+        more = "".join(f'["{key}",' for key in re.findall(rf'{variable[1]}\["(\w+)"\] = ', added))
         start = before.index("= [", start) + 2
-        call = before[start:closing(before, start) + 1]
+        call = before[start:closing(before, start) + 1] + more
     return set(re.findall(r'[\[,(]\s*"([a-z_-]+)"(?::|,)', call))
+
+
+OF_A_CLIENT = set(re.findall(r'"([a-z]+)"', re.search(
+    r"func who\(.*?\n  \}\n", (ROOT / "Sources/Sidecar/Clients/AuditTrail.swift").read_text(), re.DOTALL)[0]))
 
 
 def logged():
@@ -199,11 +207,15 @@ def logged():
     found = {identifier: [] for identifier in identifiers.values()}
     for case, text in texts.items():
         for content in code:
-            for match in re.finditer(rf'(?:"{re.escape(text)}"|JournalMessage\.{case}\b)', content):
+            for match in re.finditer(rf'(?:(?<!admits\()"{re.escape(text)}"|JournalMessage\.{case}\b)', content):
                 opening = max(content.rfind(opener, 0, match.start()) for opener in ("logger.", "LogEntry(", "log("))
                 start = content.index("(", opening)
                 call = content[start:closing(content, start) + 1]
-                fields = {"SIDELOCK_" + key.upper().replace("-", "_") for key in keys(call, content[:opening])}
+                found_keys = keys(call, content[:opening])
+                # What is told of the client beside the entry's own fields.
+                if re.search(r"\bof: session\b|who\(", call):
+                    found_keys |= OF_A_CLIENT
+                fields = {"SIDELOCK_" + key.upper().replace("-", "_") for key in found_keys}
                 found[identifiers[case]].append(fields)
     return found
 

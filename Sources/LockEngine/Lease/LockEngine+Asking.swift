@@ -154,6 +154,7 @@ extension LockEngine {
   private func remoteHolderIs(_ holder: HolderSummary, of lock: LockRecord) {
     if observers > 0, holder != lock.remoteHolder, let host = holder.hosts.first { observe(lock, .remote(host: host)) }
     lock.remoteHolder = holder
+    if holder != .unknown, let first = lock.queue.first { recordWait(first) }
   }
 
   /// The hosts that have the name as something else do use it.

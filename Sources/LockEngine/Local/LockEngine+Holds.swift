@@ -32,7 +32,9 @@ extension LockEngine {
     let hold = grant(
       waiter.request, waiter.lock, to: session, token, under: lease, partOf: waiter.partOf, now: now)
     if waiter.partOf == nil {
-      reply(to: waiter.request, with: hold, waitedMilliseconds: now.milliseconds(since: waiter.since), now: now)
+      let waited = now.milliseconds(since: waiter.since)
+      reply(to: waiter.request, with: hold, waitedMilliseconds: waited, now: now)
+      record(hold, .grants, .granted(waitedMilliseconds: waited))
       readmit(hold, in: session, now: now)
     }
   }
@@ -154,6 +156,7 @@ extension LockEngine {
   func lose(_ hold: Hold, reason: LostReason, graceEnds: BootInstant?, detail: String? = nil, now: BootInstant) {
     end(hold)
     guard sessions[hold.session]?.isClosing != true else {
+      if hold.partOf == nil { recordRelease(hold, .sessionEnded, now: now) }
       return observe(hold.lock, .released(hold.session, hold.token))
     }
     counters.lost += 1
@@ -163,6 +166,7 @@ extension LockEngine {
       return makeReady(multi)
     }
     countSignal(hold)
+    record(hold, .losses, .lost(heldMilliseconds: now.milliseconds(since: hold.since), reason))
     sessions[hold.session]?.remember(LostHold(name: hold.lock.name, token: hold.token, reason: reason))
     let grace = graceEnds.map { max(0, $0.milliseconds(since: now)) } ?? 0
     effects.append(

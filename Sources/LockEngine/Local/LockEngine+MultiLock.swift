@@ -87,6 +87,9 @@ extension LockEngine {
           mode: multi.request.mode, waitedMilliseconds: waited, validMilliseconds: valid))
     }
     effects.append(.reply(multi.request.session, multi.request.request, reply))
+    for (hold, isReentered) in taken where !isReentered {
+      record(hold, .grants, .granted(waitedMilliseconds: waited))
+    }
     guard let session = sessions[multi.request.session] else { return }
     session.toldOfHolds()
     for (hold, isReentered) in taken where !isReentered { readmit(hold, in: session, now: now) }
@@ -97,7 +100,7 @@ extension LockEngine {
     guard !multi.isOver else { return }
     endAcknowledging(multi)
     let taken = multi.finish()
-    refuse(multi.request, refusal)
+    refuse(multi.request, refusal, waitedMilliseconds: now.milliseconds(since: multi.since))
     giveUp(taken, now: now)
   }
 

@@ -161,10 +161,10 @@ extension LockEngine {
     if sessions[waiter.request.session]?.isClosing == true { return }
     if !waiter.isTry { observe(waiter.lock, .gaveUp(waiter.request.session, waiters: waiter.lock.queue.count)) }
     if let multi = waiter.partOf { return abandon(multi, refusal, now: now) }
-    refuse(waiter.request, refusal)
+    refuse(waiter.request, refusal, waitedMilliseconds: now.milliseconds(since: waiter.since))
   }
 
-  func refuse(_ request: AcquireRequest, _ refusal: Refusal) {
+  func refuse(_ request: AcquireRequest, _ refusal: Refusal, waitedMilliseconds: Int64 = 0) {
     switch refusal {
     case .timeout: counters.timeouts += 1
     case .busy: counters.busy += 1
@@ -175,6 +175,7 @@ extension LockEngine {
       break
     }
     effects.append(.reply(request.session, request.request, .refused(refusal)))
+    recordFailure(request, refusal, waitedMilliseconds: waitedMilliseconds)
   }
 
   /// Answers the tries whose question is settled: somebody has the lock.

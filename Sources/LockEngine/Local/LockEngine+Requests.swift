@@ -30,6 +30,7 @@ extension LockEngine {
     }
     let lock = record(for: name)
     if let hold = grantAtOnce(request, lock, to: session, partOf: nil, now: now) {
+      record(hold, .grants, .granted(waitedMilliseconds: 0))
       return reply(to: request, with: hold, waitedMilliseconds: 0, now: now)
     }
     let deadline = request.waitMilliseconds.map { now.adding(milliseconds: $0) }
@@ -53,7 +54,7 @@ extension LockEngine {
     defer { dropIfUnused(lock) }
     if let refusal = refusalBeforeWaiting(waiter) {
       if let multi = waiter.partOf { return abandon(multi, refusal, now: now) }
-      return refuse(waiter.request, refusal)
+      return refuse(waiter.request, refusal, waitedMilliseconds: now.milliseconds(since: waiter.since))
     }
     let hasOnlyTriesAhead = lock.queue.tryCount == lock.queue.count
     enqueue(waiter, of: session)
@@ -62,6 +63,7 @@ extension LockEngine {
     advance(lock, now: now)
     progressChanged(lock, now: now)
     guard !waiter.isOver else { return }
+    if waiter !== lock.queue.first || !lock.holds.isEmpty { recordWait(waiter) }
     if let deadline = waiter.deadline { deadlines.push(.wait(waiter), at: deadline) }
     armDeadlockSearch(for: waiter, now: now)
     if waiter.request.progress { notifyAtOnce(waiter, holder: nil, position: lock.queue.count) }
@@ -132,6 +134,7 @@ extension LockEngine {
     end(hold)
     effects.append(.reply(session, request, .released(name: name, token: hold.token, remaining: 0)))
     observe(hold.lock, .released(session, hold.token))
+    recordRelease(hold, .released, now: now)
     advance(hold.lock, now: now)
   }
 
@@ -182,6 +185,7 @@ extension LockEngine {
       end(hold)
       effects.append(.reply(session, request, .transferred(name: name, token: fresh, to: target)))
       observe(hold.lock, .released(session, hold.token))
+      recordRelease(hold, .transferred, now: now)
       grant(waiter, fresh, under: hold.lease, now: now)
       return advance(hold.lock, now: now)
     }
@@ -194,6 +198,8 @@ extension LockEngine {
     if let lease = handed.lease { reserveIfLow(lease, now: now) }
     observe(hold.lock, .released(session, hold.token))
     observe(hold.lock, .acquired(target, fresh, handed.mode))
+    recordRelease(hold, .transferred, now: now)
+    record(handed, .grants, .granted(waitedMilliseconds: 0))
   }
 
   /// Why a hold cannot be transferred; nil when it can. Without a wish of the receiver's it would use up its limits,

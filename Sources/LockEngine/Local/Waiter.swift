@@ -22,6 +22,8 @@ final class Waiter {
   var answersWanted = 0
   var answersToAsk: UInt64 = 0
   var isOver = false
+  /// Whether it was told that it waits (``LockEngine/recordWait(_:)``).
+  var isRecorded = false
   /// The position that the client was told last; 0 before it was told any.
   var toldPosition = 0
   /// The trouble with the store that it was told last.

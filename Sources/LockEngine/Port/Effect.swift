@@ -18,6 +18,8 @@ public enum Effect: Equatable, Sendable {
   case flushSoon
   /// Something happened to a lock, for those who watch. Only while there are any (``Event/watched(steps:)``).
   case observed(LockName, LockEvent)
+  /// Something happened to a lock of a kind that is wanted (``Event/historyWanted(_:)``).
+  indirect case recorded(LockHistory)
   /// After ``Event/shutdownRequested``: everything has been given back and confirmed.
   case shutdownCompleted
 }

@@ -66,6 +66,8 @@ public enum Event: Equatable, Sendable {
   case reconfigured(EngineSettings)
   /// What it costs to report one event to those who watch, in steps (a microsecond each); 0: nobody watches.
   case watched(steps: Int)
+  /// From now on these kinds of what happens to locks are told (``Effect/recorded(_:)``); none before.
+  case historyWanted(HistoryKinds)
   /// From now on a session's holds and waits do not outlive this process.
   case keepingStopped(SessionID)
   /// Of the local tier, tokens up to this one may be given; none of them will be after a restart.
@@ -78,7 +80,7 @@ extension Event {
   /// Whether it is about the driver alone.
   var isOfDriver: Bool {
     switch self {
-    case .reconfigured, .watched, .keepingStopped, .localTokensReserved, .turnEnded: true
+    case .reconfigured, .watched, .historyWanted, .keepingStopped, .localTokensReserved, .turnEnded: true
     case .sessionOpened, .sessionDescribed, .sessionClosed, .inputEnded, .acquireRequested, .releaseRequested,
       .extendRequested, .downgradeRequested, .transferRequested, .breakRequested, .cancelRequested, .linkUp, .linkDown,
       .homesMoved, .commandSent, .replyReceived, .pushReceived, .acknowledged, .timerFired, .shutdownRequested,

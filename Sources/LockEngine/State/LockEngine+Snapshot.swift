@@ -192,6 +192,9 @@ extension LockEngine {
     sessions[session].map { ($0.holdCount, $0.waitCount) } ?? (0, 0)
   }
 
+  /// The lock that a session has held longest; nil when it holds nothing.
+  public func eldestLock(of session: SessionID) -> LockName? { sessions[session]?.firstHold?.lock.name }
+
   /// Whether a session holds anything.
   public func hasHolds(_ session: SessionID) -> Bool { (sessions[session]?.holdCount ?? 0) > 0 }
 

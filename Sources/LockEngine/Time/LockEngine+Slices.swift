@@ -300,13 +300,17 @@ extension LockEngine {
     while !mustPutOff, locks.count < count, let waiter = closing.takeWait() {
       stepsLeft -= 1
       // It may have been served or refused meanwhile.
-      if !waiter.isOver { remove(waiter, now: now) }
+      if !waiter.isOver {
+        remove(waiter, now: now)
+        recordEnd(of: waiter, now: now)
+      }
       locks.append(waiter.lock)
     }
     while !mustPutOff, locks.count < count, let hold = closing.record.firstHold {
       stepsLeft -= 1
       end(hold)
       observe(hold.lock, .released(closing.record.id, hold.token))
+      if hold.partOf == nil { recordRelease(hold, .sessionEnded, now: now) }
       locks.append(hold.lock)
     }
     for lock in locks { advance(lock, now: now) }

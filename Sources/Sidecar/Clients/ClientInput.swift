@@ -28,6 +28,7 @@ final class ClientInput {
   private let door: EngineDoor
   private let keeper: SessionKeeper?
   private let statistics: SidecarStatistics
+  private let audit: AuditTrail
   private var decoder = RequestDecoder()
   /// Half-closed sessions whose holds end in the next turns.
   private var endingHolds: Deque<ClientSession> = []
@@ -35,7 +36,7 @@ final class ClientInput {
   init(
     clock: HostClock, engine: LockEngine, life: LifeStage, sessions: SessionTable, output: TurnOutput,
     inputs: InputTurns, rights: RightsCache, limits: SessionLimits, router: RequestRouter, door: EngineDoor,
-    keeper: SessionKeeper?, statistics: SidecarStatistics
+    keeper: SessionKeeper?, statistics: SidecarStatistics, audit: AuditTrail
   ) {
     self.clock = clock
     self.engine = engine
@@ -49,6 +50,7 @@ final class ClientInput {
     self.door = door
     self.keeper = keeper
     self.statistics = statistics
+    self.audit = audit
   }
 
   /// The shares of the next turn begin.
@@ -289,6 +291,7 @@ final class ClientInput {
     else { return }
     let isAnswered = session.requests.inFlight.isEmpty && session.requests.queries == 0
     door.feed(.inputEnded(session.id, isAnswered: isAnswered, keepsHolds: session.lifetime.keepsHoldsHalfClosed))
+    audit.halfClosed(session)
     guard engine.isEndPutOff(session.id) else { return }
     session.lifetime.isEndingHolds = true
     endingHolds.append(session)

@@ -17,13 +17,14 @@ final class ClientRegistry {
   private let door: EngineDoor
   private let keeper: SessionKeeper?
   private let statistics: SidecarStatistics
+  private let audit: AuditTrail
   /// Called for a session that came during the hand-over.
   var onLeft: (ClientSession) -> Void = { _ in }
 
   init(
     life: LifeStage, sessions: SessionTable, output: TurnOutput, limits: SessionLimits, counts: LimitCounts,
     room: DescriptorRoom, peers: PeerDirectory, lifetimes: SessionLifetimes, watches: WatchBook, door: EngineDoor,
-    keeper: SessionKeeper?, statistics: SidecarStatistics
+    keeper: SessionKeeper?, statistics: SidecarStatistics, audit: AuditTrail
   ) {
     self.life = life
     self.sessions = sessions
@@ -37,6 +38,7 @@ final class ClientRegistry {
     self.door = door
     self.keeper = keeper
     self.statistics = statistics
+    self.audit = audit
   }
 
   func accepted(_ channel: any Channel, from peer: Peer?) -> ClientSession? {
@@ -47,7 +49,7 @@ final class ClientRegistry {
       statistics.connectionsRefused += 1
       let buffer = output.message(on: channel) { writer in
         guard life.stage == .serving, let limit else { return writer.failure(id: nil, .shuttingDown) }
-        counts.met(limit)
+        counts.met(limit, by: nil, peer: peer)
         let message = limit == .connections ? room.tooManyConnections : nil
         writer.failure(id: nil, .limit, message: message) { $0.member("limit", limit.rawValue) }
       }
@@ -60,6 +62,7 @@ final class ClientRegistry {
     if !ProcessHandle.kernelKnowsPeers { session.handle = try? ProcessHandle.opened(channel, peer: peer).get() }
     sessions.add(session)
     door.feed(.sessionOpened(session.id, uid: peer?.uid))
+    audit.began(session)
     if isLeft { onLeft(session) } else { peers.lookUpUnit(of: session) }
     return session
   }
@@ -68,6 +71,7 @@ final class ClientRegistry {
     guard life.stage != .handedOver, sessions.remove(session) else { return }
     session.isClosing = true
     session.input.unread = nil
+    audit.ended(session)
     watches.endAll(of: session)
     keeper?.closed(session)
     session.handle = nil

@@ -11,6 +11,10 @@ final class ClientSession {
   let peer: Peer?
   /// What is known of the process beyond its pid, once it has been looked up.
   var process: DescribedProcess?
+  /// What the client says of itself (`initialize`), for the log.
+  var client: String?
+  /// When it connected; only where sessions are logged.
+  var beganAt: BootInstant?
   /// The process that connected, once its pidfd was opened.
   var handle: ProcessHandle?
   var rights = SessionRights()

@@ -137,7 +137,7 @@ final class DescriptorRoom {
 
   /// Refuses a request for which no descriptor is left.
   func refuse(id: MessageID, to session: ClientSession) {
-    counts.met(.connections)
+    counts.met(.connections, by: session)
     output.write(to: session) { writer in
       writer.failure(id: id, .limit, message: tooManyConnections) {
         $0.member("limit", LimitName.connections.rawValue)

@@ -87,6 +87,15 @@ final class PeerDirectory {
     for id in waiting {
       if let session = sessions[id] { described(session, pid: pid) }
     }
+    let bodies = process.waiting
+    process.waiting = []
+    for body in bodies { body() }
+  }
+
+  /// Calls `body` when a session's process was looked up; at once if it was, or is not being looked up.
+  func whenDescribed(_ session: ClientSession, _ body: @escaping () -> Void) {
+    guard let process = session.process, !process.isComplete else { return body() }
+    process.waiting.append(body)
   }
 
   /// Feeds the engine what is known of a client's process; reports of deadlocks show it.
@@ -182,8 +191,13 @@ final class DescribedProcess {
   var isComplete = false
   /// The sessions to describe to the engine again once it is.
   var sessions: [SessionID] = []
+  /// What else is to be done then.
+  var waiting: [() -> Void] = []
+  /// The name of the program.
+  let name: String?
 
   init(_ description: Peer.Description) {
     self.description = description
+    name = description.command
   }
 }

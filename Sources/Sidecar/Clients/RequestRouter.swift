@@ -135,12 +135,12 @@ final class RequestRouter {
     guard let target = self.session(named: name) else {
       return output.write(to: session) { ReplyWriter.writeNoSuchSession(id: id, to: &$0) }
     }
+    let fields: Logger.Metadata = [
+      "session": "\(name)", "reason": "\(LockQueries.words(ofReason: reason ?? ""))",
+      "by": "\(queries.words(about: session))",
+    ]
     logger.notice(
-      "session ended by an administrator",
-      metadata: [
-        "session": "\(name)", "reason": "\(LockQueries.words(ofReason: reason ?? ""))",
-        "by": "\(queries.words(about: session))",
-      ])
+      "session ended by an administrator", metadata: fields.merging(queries.who(target)) { own, _ in own })
     output.write(to: session) { writer in
       writer.success(id: id) { $0.object { $0.member("session", name) } }
     }
@@ -182,6 +182,9 @@ final class RequestRouter {
     if let halfClose = params.halfClose {
       session.lifetime.keepsHoldsHalfClosed = halfClose == .hold
       session.keeping.isChanged = true
+    }
+    if params.clientName != nil || params.clientVersion != nil {
+      session.client = [params.clientName, params.clientVersion].compactMap(\.self).joined(separator: " ")
     }
     logger.debug(
       "client introduced itself",

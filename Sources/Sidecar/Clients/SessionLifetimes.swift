@@ -16,6 +16,8 @@ struct SessionLifetime {
   var heardAt = BootInstant(nanoseconds: 0)
   /// The client has asked to keep its holds when it half-closes the connection (`half_close` `"hold"`).
   var keepsHoldsHalfClosed = false
+  /// It has half-closed its connection while it held something, and that is told (``AuditTrail/halfClosed(_:)``).
+  var isHalfCloseTold = false
   /// It has half-closed its connection, and more of its holds end in the next turns.
   var isEndingHolds = false
   /// The daemon hands over, and does not read from it any more.

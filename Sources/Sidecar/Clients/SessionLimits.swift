@@ -24,8 +24,12 @@ final class Account {
 /// How often each limit was met.
 final class LimitCounts {
   private var counts = [UInt64](repeating: 0, count: LimitName.allCases.count)
+  /// Called with the limit and with who has met it.
+  var onMet: (LimitName, ClientSession?, Peer?) -> Void = { _, _, _ in }
 
-  func met(_ limit: LimitName) {
+  /// A limit was met by a session, or by a process that gets none.
+  func met(_ limit: LimitName, by session: ClientSession?, peer: Peer? = nil) {
+    onMet(limit, session, peer)
     if let index = LimitName.allCases.firstIndex(of: limit) { counts[index] += 1 }
   }
 
@@ -151,7 +155,7 @@ final class SessionLimits {
     guard let account = session.charges.account else { return count }
     let room = HostCalls.perUserMax - account.hostQuestions
     guard count <= room || account.hostQuestions == 0 else {
-      counts.met(.hostQuestionsPerUID)
+      counts.met(.hostQuestionsPerUID, by: session)
       return nil
     }
     return min(count, room)
@@ -228,7 +232,7 @@ final class SessionLimits {
       $0.outputBytes = $0.unread.charge(copies: session.keeping.unsentOutput?.storageCapacity ?? 0)
     }
     if session.charges.outputBytes > before, !session.isClosing, let limit = byteLimit(of: session) {
-      counts.met(limit)
+      counts.met(limit, by: session)
       statistics.slowReadersClosed += 1
       logger.notice(
         "closing a client that does not read",
@@ -259,7 +263,7 @@ final class SessionLimits {
 
   private func refuseBytes(_ limit: LimitName, to session: ClientSession) {
     guard !session.isClosing else { return }
-    counts.met(limit)
+    counts.met(limit, by: session)
     // Nothing more of it is read.
     session.input.unread = nil
     session.charges.charge { $0.inputBytes = session.input.framer.bufferedBytes }

@@ -251,6 +251,7 @@ final class Lifecycle {
       core.keeper?.settingsChanged()
       core.output.scheduleEnd()
       core.feedAside(.reconfigured(new.engine))
+      core.parts.audit.settingsChanged()
       core.store?.timeoutMilliseconds = new.engine.storeTimeoutMilliseconds
       core.store?.loginMayHaveChanged()
       if new.connectionsMax != old.connectionsMax { core.parts.room.warnIfScarce() }
@@ -345,6 +346,7 @@ final class Lifecycle {
     stages.stage = .stopped
     statusTask?.cancel()
     core.parts.losses.killAllPending()
+    core.parts.audit.finish()
     core.store?.stop()
     core.timer?.close()
     for session in core.sessions.values { session.disconnect() }

@@ -97,7 +97,7 @@ struct ReplyWriter {
         json.member("expected", "a session that waits for the lock, or that sent accept_transfers to initialize")
       }
     case .limit(let limit):
-      counts.met(limit)
+      counts.met(limit, by: session)
       writer.failure(id: id, .limit) { $0.member("limit", limit.rawValue) }
     case .shuttingDown:
       writer.failure(id: id, .shuttingDown)

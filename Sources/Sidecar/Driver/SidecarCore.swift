@@ -106,6 +106,7 @@ final class SidecarCore {
     parts.peers.onUnit = { [weak input = parts.input] session in input?.unitIsKnown(of: session) }
     parts.router.figures = { [unowned self] in stats }
     if keeper != nil { engine.recordChanges() }
+    parts.audit.settingsChanged()
     tokens?.onReserved = { [unowned self] in feedAside(.localTokensReserved(through: $0)) }
   }
 
@@ -326,6 +327,8 @@ final class SidecarCore {
       store?.forgetAcknowledgement(id, of: shard)
     case .flushSoon:
       store?.isUrgent = true
+    case .recorded(let history):
+      parts.audit.recorded(history)
     case .shutdownCompleted:
       onDrained()
     }
@@ -344,12 +347,6 @@ final class SidecarCore {
     case .lost(let name, let token, let reason, let grace, let action, let detail):
       session.keeping.hasLost = true
       let isEnforced = parts.losses.enforceLoss(action, for: session, graceMilliseconds: grace)
-      logger.notice(
-        "lock lost",
-        metadata: [
-          "lock": "\(name)", "token": "\(token)", "reason": "\(reason.rawValue)", "session": "\(session.id.rawValue)",
-          "pid": "\(session.peer.pidText)",
-        ])
       output.write(to: session) {
         $0.lost(
           name: name, token: token, reason: reason, graceMilliseconds: grace, detail: detail,

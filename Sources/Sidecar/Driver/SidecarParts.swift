@@ -17,6 +17,7 @@ struct SidecarParts {
   let replies: ReplyWriter
   let router: RequestRouter
   let input: ClientInput
+  let audit: AuditTrail
   let registry: ClientRegistry
 
   /// What all of them share.
@@ -48,6 +49,10 @@ struct SidecarParts {
       configuration: configuration, sessions: sessions, output: output, counts: counts, logger: logger)
     let peers = PeerDirectory(
       loop: base.loop, clock: clock, logger: logger, sessions: sessions, rights: rights, room: room, door: door)
+    let audit = AuditTrail(
+      configuration: configuration, loop: base.loop, clock: clock, logger: logger, sessions: sessions, peers: peers,
+      engine: engine, door: door)
+    counts.onMet = { [unowned audit] in audit.met($0, $1, peer: $2) }
     let losses = LossEnforcer(
       engine: engine, peers: peers, room: room, output: output, statistics: statistics, clock: clock, logger: logger)
     let lifetimes = SessionLifetimes(
@@ -61,6 +66,8 @@ struct SidecarParts {
     let queries = LockQueries(
       configuration: configuration, engine: engine, sessions: sessions, output: output, rights: rights, limits: limits,
       door: door, inputs: inputs, statistics: statistics, clock: clock, logger: logger, inbox: base.inbox)
+    queries.users = audit.users
+    queries.who = { [unowned audit] in audit.who($0) }
     let keeper = keeping(
       KeptDaemon(
         instance: base.instance, configuration: configuration, engine: engine, sessions: sessions, limits: limits,
@@ -71,16 +78,16 @@ struct SidecarParts {
       watches: watches, queries: queries, door: door)
     let input = ClientInput(
       clock: clock, engine: engine, life: base.life, sessions: sessions, output: output, inputs: inputs, rights: rights,
-      limits: limits, router: router, door: door, keeper: keeper, statistics: statistics)
+      limits: limits, router: router, door: door, keeper: keeper, statistics: statistics, audit: audit)
     let registry = ClientRegistry(
       life: base.life, sessions: sessions, output: output, limits: limits, counts: counts, room: room, peers: peers,
-      lifetimes: lifetimes, watches: watches, door: door, keeper: keeper, statistics: statistics)
+      lifetimes: lifetimes, watches: watches, door: door, keeper: keeper, statistics: statistics, audit: audit)
     return (
       SidecarParts(
         counts: counts, rights: rights, room: room, peers: peers, losses: losses, lifetimes: lifetimes, limits: limits,
         watches: watches, recovery: RecoveryNews(logger: logger, watches: watches), queries: queries,
         replies: ReplyWriter(queries: queries, rights: rights, counts: counts),
-        router: router, input: input, registry: registry), keeper
+        router: router, input: input, audit: audit, registry: registry), keeper
     )
   }
 }

@@ -131,8 +131,8 @@ extension TurnWork {
     case .sessionClosed, .inputEnded: self = .disconnect
     case .linkUp, .linkDown, .homesMoved, .commandSent, .replyReceived, .pushReceived, .acknowledged: self = .redis
     case .timerFired: self = .timer
-    case .shutdownRequested, .sessionEvicted, .restored, .lossesRestored, .reconfigured, .watched, .keepingStopped,
-      .localTokensReserved, .turnEnded:
+    case .shutdownRequested, .sessionEvicted, .restored, .lossesRestored, .reconfigured, .watched, .historyWanted,
+      .keepingStopped, .localTokensReserved, .turnEnded:
       self = .service
     }
   }

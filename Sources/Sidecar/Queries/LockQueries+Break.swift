@@ -3,6 +3,7 @@
 import ClientProtocol
 import LockEngine
 import LockTypes
+import Logging
 import SystemStrings
 
 extension LockQueries {
@@ -44,7 +45,8 @@ extension LockQueries {
 
   /// Who a client is, for the log.
   func words(about session: ClientSession) -> String {
-    let peer = session.peer.map { "\($0.name ?? "?"), pid \($0.pidText), uid \($0.uid)" } ?? "a client"
+    let user = session.peer.flatMap { users?.name(of: $0.uid) }.map { ", user \($0)" } ?? ""
+    let peer = session.peer.map { "\($0.name ?? "?"), pid \($0.pidText), uid \($0.uid)\(user)" } ?? "a client"
     return "\(peer) on \(configuration.settings.host)"
   }
 
@@ -167,14 +169,15 @@ extension LockQueries {
   func breakLocally(_ name: LockName, token: Token?, reason: String, by: String) -> [Token] {
     let now = clock.now()
     let holders = engine.snapshot(of: name, waitersMax: 0, now: now)?.holders ?? []
-    let tokens = holders.map(\.token).filter { token == nil || token == $0 }
+    let broken = holders.filter { token == nil || token == $0.token }
+    let tokens = broken.map(\.token)
     guard !tokens.isEmpty else { return [] }
-    for token in tokens {
-      logger.notice(
-        "lock broken",
-        metadata: [
-          "lock": "\(name)", "token": "\(token)", "reason": "\(Self.words(ofReason: reason))", "by": "\(by)",
-        ])
+    for hold in broken {
+      let fields: Logger.Metadata = [
+        "lock": "\(name)", "token": "\(hold.token)", "held_ms": "\(hold.heldMilliseconds)",
+        "reason": "\(Self.words(ofReason: reason))", "by": "\(by)",
+      ]
+      logger.notice("lock broken", metadata: fields.merging(who(sessions[hold.session])) { own, _ in own })
     }
     statistics.broken += UInt64(tokens.count)
     door.feed(.breakRequested(name: name, tokens: tokens, reason: reason), now: now)

@@ -31,6 +31,10 @@ final class LockQueries {
   /// Where the leases of all hosts are; nil: this host is alone.
   var store: (any LeaseStore)?
   var hostCalls: HostCalls?
+  /// The names of users, for the log.
+  var users: UserNames?
+  /// What the log tells of a client.
+  var who: (ClientSession?) -> Logger.Metadata = { _ in [:] }
   /// Pages that are not complete.
   var listings: Deque<PageInTurns> = []
 

@@ -97,13 +97,13 @@ final class WatchBook {
       return rights.deny(session, .inspect, name, id: id)
     }
     guard session.watches.targets.count < Limits.watchesPerSessionMax else {
-      counts.met(.watchesPerSession)
+      counts.met(.watchesPerSession, by: session)
       return output.write(to: session) { writer in
         writer.failure(id: id, .limit) { $0.member("limit", LimitName.watchesPerSession.rawValue) }
       }
     }
     if let account = session.charges.account, account.watches >= configuration.settings.live.watchesPerUIDMax {
-      counts.met(.watchesPerUID)
+      counts.met(.watchesPerUID, by: session)
       return output.write(to: session) { writer in
         writer.failure(id: id, .limit) { $0.member("limit", LimitName.watchesPerUID.rawValue) }
       }

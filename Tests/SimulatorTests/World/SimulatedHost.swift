@@ -211,7 +211,7 @@ final class SimulatedHost {
       world.clientNotified(session, notification)
     case .acknowledge(_, let id, let need, let until): replicas.asked(id, need, until: until)
     case .forgetAcknowledgement(_, let id): replicas.forgotten(id)
-    case .flushSoon, .observed: break
+    case .flushSoon, .observed, .recorded: break
     case .shutdownCompleted:
       world.trace("host \(index) has shut down")
       world.checker.shutDown(self)
@@ -449,7 +449,8 @@ final class SimulatedHost {
     case .sessionOpened, .sessionDescribed, .sessionClosed, .inputEnded, .releaseRequested, .extendRequested,
       .downgradeRequested, .transferRequested, .breakRequested, .cancelRequested, .linkUp, .linkDown, .homesMoved,
       .commandSent, .replyReceived, .pushReceived, .acknowledged, .timerFired, .shutdownRequested, .sessionEvicted,
-      .restored, .lossesRestored, .reconfigured, .watched, .keepingStopped, .localTokensReserved, .turnEnded:
+      .restored, .lossesRestored, .reconfigured, .watched, .historyWanted, .keepingStopped,
+      .localTokensReserved, .turnEnded:
       "\(event)"
     }
   }

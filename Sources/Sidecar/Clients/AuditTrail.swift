@@ -1,0 +1,316 @@
+// What happens to locks and sessions, for the log: what the setting `audit` wants, and what is always told.
+//
+// An entry names the client's user and unit, which are looked up beside the loop: until they are known it is held back. A
+// new entry needs a text in JournalMessage.swift and one in packaging/systemd/sidelock.catalog.
+
+import AccessPolicy
+import DequeModule
+import LockEngine
+import LockTypes
+import Logging
+import NIOCore
+
+/// Writes down what happens to locks and sessions.
+final class AuditTrail {
+  /// Entries of one kind that are written at once.
+  static let burst: Int64 = 1000
+  /// After a burst, one entry of its kind in this many milliseconds.
+  static let everyMilliseconds: Int64 = 10
+  /// The same of losses, which are always written.
+  private static let lossBurst: Int64 = 20
+  private static let lossEveryMilliseconds: Int64 = 1000
+  /// How often it is told what was left out, in milliseconds.
+  private static let tellMilliseconds: Int64 = 10_000
+  /// Entries that wait until it is known whose they are. Those beyond are written with what is known.
+  private static let heldBackMax = 1024
+  /// Clients that are remembered when they have gone: their locks may end a little later.
+  private static let goneMax = 1024
+  /// A client that has half-closed its connection is named when it still holds something after so long, in milliseconds.
+  static let halfClosedMilliseconds: Int64 = 5000
+
+  /// What was written of one kind.
+  private struct Rate {
+    /// When a full burst may be written again, in milliseconds.
+    var fullAt: Int64
+    var leftOut = 0
+  }
+
+  private let configuration: ConfigurationInForce
+  private let loop: any EventLoop
+  private let clock: HostClock
+  /// Whatever `log_level` says.
+  private let logger: Logger
+  private let sessions: SessionTable
+  private let peers: PeerDirectory
+  private let engine: LockEngine
+  private let door: EngineDoor
+  let users: UserNames
+  private var kinds: Set<AuditKind> = []
+  private var rates: [String: Rate] = [:]
+  private var isTellingLater = false
+  private var limits = MessageTally()
+  private var gone: [SessionID: ClientSession] = [:]
+  private var goneInOrder: Deque<SessionID> = []
+  /// Entries that are held back, by their numbers.
+  private var heldBack: [UInt64: () -> Void] = [:]
+  private var lastNumber: UInt64 = 0
+
+  init(
+    configuration: ConfigurationInForce, loop: any EventLoop, clock: HostClock, logger: Logger, sessions: SessionTable,
+    peers: PeerDirectory, engine: LockEngine, door: EngineDoor
+  ) {
+    self.configuration = configuration
+    self.loop = loop
+    self.clock = clock
+    self.sessions = sessions
+    self.peers = peers
+    self.engine = engine
+    self.door = door
+    users = UserNames(loop: loop, clock: clock)
+    var own = logger
+    own.logLevel = min(logger.logLevel, .info)
+    self.logger = own
+  }
+
+  /// Goes by the settings in force from now on.
+  func settingsChanged() {
+    kinds = configuration.settings.live.audit.kinds
+    var wanted: HistoryKinds = [.losses]
+    if kinds.contains(.grant) { wanted.insert(.grants) }
+    if kinds.contains(.release) { wanted.insert(.releases) }
+    if kinds.contains(.wait) { wanted.insert(.waits) }
+    if kinds.contains(.timeout) { wanted.insert(.failures) }
+    door.feedAside(.historyWanted(wanted))
+  }
+
+  // MARK: Sessions
+
+  /// A client has connected.
+  func began(_ session: ClientSession) {
+    // Known by the time at which there is something to tell.
+    if let uid = session.peer?.uid { users.lookUp(uid) }
+    guard kinds.contains(.session), isWanted(.session, []) else { return }
+    session.beganAt = clock.now()
+    guard admits("session began") else { return }
+    log("session began", of: session, [:])
+  }
+
+  /// A client's connection is gone. What it had may end later.
+  func ended(_ session: ClientSession) {
+    guard !kinds.isEmpty else { return }
+    if goneInOrder.count == Self.goneMax, let eldest = goneInOrder.popFirst() { gone[eldest] = nil }
+    goneInOrder.append(session.id)
+    gone[session.id] = session
+    guard kinds.contains(.session), isWanted(.session, []), admits("session ended") else { return }
+    var lasted = ""
+    if let began = session.beganAt { lasted = "\(clock.now().milliseconds(since: began))" }
+    log("session ended", of: session, ["lasted_ms": "\(lasted)"])
+  }
+
+  /// A client has closed its half of the connection. If it goes on holding something it is named, once.
+  func halfClosed(_ session: ClientSession) {
+    guard !session.lifetime.isHalfCloseTold, engine.hasHolds(session.id) else { return }
+    session.lifetime.isHalfCloseTold = true
+    let trail = NIOLoopBound((trail: self, session: session), eventLoop: loop)
+    loop.scheduleTask(in: .milliseconds(Self.halfClosedMilliseconds)) {
+      let (trail, session) = trail.value
+      guard trail.sessions.has(session), !session.isClosing else { return }
+      trail.tellHalfClosed(session)
+    }
+  }
+
+  private func tellHalfClosed(_ session: ClientSession) {
+    let holds = engine.load(of: session.id).holds
+    guard holds > 0 else {
+      session.lifetime.isHalfCloseTold = false
+      return
+    }
+    let lock = engine.eldestLock(of: session.id)
+    log(
+      "a client has half-closed its connection and keeps locks", .notice, of: session,
+      ["lock": "\(lock.map { "\($0)" } ?? "")", "held": "\(holds)"])
+  }
+
+  // MARK: Limits
+
+  /// A client has met a limit. One that does so again and again is told of once a minute.
+  func met(_ limit: LimitName, _ session: ClientSession?, peer: Peer?) {
+    let uid = session?.peer?.uid ?? peer?.uid
+    let kind = "\(limit.rawValue) \(uid.map { "\($0)" } ?? "")"
+    guard let count = limits.toLog(kind: kind, now: clock.now()) else { return }
+    let fields: Logger.Metadata = ["limit": "\(limit.rawValue)", "count": "\(count)"]
+    log("a limit was met", .notice, of: session, peer: peer, fields)
+  }
+
+  // MARK: Locks
+
+  /// Something happened to a lock.
+  func recorded(_ history: LockHistory) {
+    guard isWritten(history) else { return }
+    let session = sessions[history.session] ?? gone[history.session]
+    var fields: Logger.Metadata = ["lock": "\(history.name)", "mode": "\(history.mode.word)"]
+    if let token = history.token { fields["token"] = "\(token)" }
+    if let owner = history.owner { fields["owner"] = "\(owner)" }
+    if let meta = history.meta { fields["meta"] = "\(meta)" }
+    switch history.deed {
+    case .granted(let waited):
+      fields["waited_ms"] = "\(waited)"
+      log("lock granted", of: session, fields)
+    case .released(let held, let cause):
+      fields["held_ms"] = "\(held)"
+      fields["reason"] = "\(cause.rawValue)"
+      log("lock released", of: session, fields)
+    case .lost(let held, let reason):
+      fields["held_ms"] = "\(held)"
+      fields["reason"] = "\(reason.rawValue)"
+      log("lock lost", .notice, of: session, fields)
+    case .waits(let holders, let waiters):
+      fields["waiters"] = "\(waiters)"
+      fields["holder"] = "\(words(about: holders))"
+      log("waiting for a lock", of: session, fields)
+    case .failed(let waited, let refusal):
+      fields["waited_ms"] = "\(waited)"
+      fields["reason"] = "\(refusal.word)"
+      log("lock not acquired", of: session, fields)
+    case .leftQueue(let waited):
+      fields["waited_ms"] = "\(waited)"
+      fields["reason"] = "session_ended"
+      log("lock not acquired", of: session, fields)
+    }
+  }
+
+  /// Whether an entry is to be written; asked before it is made, as there can be very many.
+  private func isWritten(_ history: LockHistory) -> Bool {
+    let name = history.name.bytes
+    switch history.deed {
+    case .granted: return isWanted(.grant, name) && admits("lock granted")
+    case .released: return isWanted(.release, name) && admits("lock released")
+    case .waits: return isWanted(.wait, name) && admits("waiting for a lock")
+    case .failed, .leftQueue: return isWanted(.timeout, name) && admits("lock not acquired")
+    case .lost: return admits("lock lost", burst: Self.lossBurst, everyMilliseconds: Self.lossEveryMilliseconds)
+    }
+  }
+
+  private func isWanted(_ kind: AuditKind, _ name: [UInt8]) -> Bool {
+    configuration.settings.live.audit.record(kind, of: name)
+  }
+
+  private func words(about holders: HolderSummary) -> String {
+    var words = holders.local.map { holder in
+      let peer = sessions[holder.session]?.peer
+      return "session \(holder.session.rawValue) (pid \(peer.pidText))"
+    }
+    words += holders.hosts.map { "host \($0)" }
+    if holders.isForeign { words.append("a process without sidelock") }
+    return words.joined(separator: ", ")
+  }
+
+  // MARK: Writing
+
+  /// Writes an entry as soon as it is known whose it is.
+  private func log(_ message: String, of session: ClientSession?, _ fields: Logger.Metadata) {
+    guard let session, heldBack.count < Self.heldBackMax else {
+      return log(message, .info, of: session, fields)
+    }
+    if session.process == nil { peers.describe(session) }
+    lastNumber += 1
+    let number = lastNumber
+    heldBack[number] = { [unowned self] in log(message, .info, of: session, fields) }
+    peers.whenDescribed(session) { [unowned self] in
+      guard let uid = session.peer?.uid else { return write(number) }
+      users.lookUp(uid) { [unowned self] in write(number) }
+    }
+  }
+
+  private func write(_ number: UInt64) { heldBack.removeValue(forKey: number)?() }
+
+  /// Writes an entry with what is known of its client.
+  private func log(
+    _ message: String, _ level: Logger.Level, of session: ClientSession?, peer: Peer? = nil, _ fields: Logger.Metadata
+  ) {
+    logger.log(
+      level: level, "\(message)", metadata: fields.merging(who(session, peer ?? session?.peer)) { own, _ in own })
+  }
+
+  /// What is told of a client. Not the arguments of its program, which may hold secrets.
+  func who(_ session: ClientSession?, _ peer: Peer? = nil) -> Logger.Metadata {
+    guard let peer = peer ?? session?.peer else { return session.map { ["session": "\($0.id.rawValue)"] } ?? [:] }
+    var found: Logger.Metadata = ["pid": "\(peer.pidText)", "uid": "\(peer.uid)"]
+    if let session { found["session"] = "\(session.id.rawValue)" }
+    if let user = users.name(of: peer.uid) { found["user"] = "\(user)" }
+    if let command = session?.process?.name ?? peer.name { found["command"] = "\(command)" }
+    if let unit = session?.process?.description.unit { found["unit"] = "\(unit)" }
+    if let client = session?.client { found["client"] = "\(client)" }
+    return found
+  }
+
+  /// Whether one more entry of a kind is written; otherwise it is counted.
+  private func admits(
+    _ message: String, burst: Int64 = AuditTrail.burst, everyMilliseconds: Int64 = AuditTrail.everyMilliseconds
+  ) -> Bool {
+    let now = clock.now().nanoseconds / 1_000_000
+    var rate = rates[message] ?? Rate(fullAt: now)
+    defer { rates[message] = rate }
+    let fullAt = max(rate.fullAt, now) + everyMilliseconds
+    guard fullAt - now <= burst * everyMilliseconds else {
+      rate.leftOut += 1
+      tellLater()
+      return false
+    }
+    rate.fullAt = fullAt
+    return true
+  }
+
+  private func tellLater() {
+    guard !isTellingLater else { return }
+    isTellingLater = true
+    let trail = NIOLoopBound(self, eventLoop: loop)
+    loop.scheduleTask(in: .milliseconds(Self.tellMilliseconds)) { trail.value.tellLeftOut() }
+  }
+
+  private func tellLeftOut() {
+    isTellingLater = false
+    for (message, rate) in rates.sorted(by: { $0.key < $1.key }) where rate.leftOut > 0 {
+      rates[message]?.leftOut = 0
+      logger.info("log messages left out", metadata: ["kind": "\(message)", "count": "\(rate.leftOut)"])
+    }
+  }
+
+  /// Writes all that is left: the daemon is about to end.
+  func finish() {
+    for number in heldBack.keys.sorted() { write(number) }
+    tellLeftOut()
+  }
+}
+
+extension HoldMode {
+  /// It in the protocol's words.
+  fileprivate var word: String {
+    switch self {
+    case .exclusive: "exclusive"
+    case .shared: "shared"
+    case .permit(let capacity): "permit of \(capacity)"
+    }
+  }
+}
+
+extension Refusal {
+  /// It in the words of `error.data.reason`, and of the limits.
+  fileprivate var word: String {
+    switch self {
+    case .busy: "busy"
+    case .timeout: "timeout"
+    case .cancelled: "cancelled"
+    case .notHeld: "not_held"
+    case .lost: "lost"
+    case .unavailable, .recovering: "unavailable"
+    case .wrongType: "wrong_type"
+    case .modeConflict: "mode_conflict"
+    case .deadlock: "deadlock"
+    case .noSuchSession, .notAccepted: "invalid_params"
+    case .limit(let limit): "limit \(limit.rawValue)"
+    case .underReplicated: "under_replicated"
+    case .shuttingDown: "shutting_down"
+    }
+  }
+}
