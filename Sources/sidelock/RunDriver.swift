@@ -93,7 +93,7 @@ final class RunDriver {
     greetingID = try connection.request(
       "initialize",
       [
-        "client": ["name": "sidelock", "version": .string(Sidelock.configuration.version)],
+        "client": ["name": .string(clientName), "version": .string(Sidelock.configuration.version)],
         "keepalive_ms": .int(Supervisor.Patience.keepaliveMilliseconds),
       ])
     var params = params
@@ -101,6 +101,14 @@ final class RunDriver {
     acquireID = try connection.request("acquire", .object(params))
     lookIDs = [:]
   }
+
+  /// What the daemon's log calls this client: the program that it runs, without its arguments.
+  private var clientName: String {
+    let name = SystemText.bytes(command[0]).split(separator: UInt8(ascii: "/")).last ?? []
+    return Self.clientNamePrefix + String(decoding: name.prefix(64), as: UTF8.self)
+  }
+
+  static let clientNamePrefix = "sidelock run "
 
   private func wait() {
     var timeout: Int64 = -1

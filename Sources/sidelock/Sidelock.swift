@@ -43,7 +43,8 @@ struct Sidelock: ParsableCommand {
     version: sidelockVersion,
     subcommands: [
       RunCommand.self, HoldCommand.self, ListCommand.self, InspectCommand.self, ClientsCommand.self, HostsCommand.self,
-      WatchCommand.self, TopCommand.self, BreakCommand.self, KillCommand.self, HealthCommand.self, DoctorCommand.self,
+      WatchCommand.self, LogCommand.self, TopCommand.self, BreakCommand.self, KillCommand.self, HealthCommand.self,
+      DoctorCommand.self,
       PingCommand.self,
       StatsCommand.self, CallCommand.self, BenchCommand.self,
     ])
@@ -56,7 +57,7 @@ struct Sidelock: ParsableCommand {
       // It reaps orphans itself (supervise_reap_others).
       case is RunCommand: break
       // They wait only for the children that they have started.
-      case is BenchCommand, is HoldCommand: process_1_stays_behind()
+      case is BenchCommand, is HoldCommand, is LogCommand: process_1_stays_behind()
       case _: orphans_bury_themselves()
       }
       try command.run()

@@ -491,6 +491,18 @@ test_journal() {
     fail "journalctl -x does not explain it"
   ok "journalctl -x explains it"
   hang_up loser
+  inside sidelock log orders | shows '"kind":"lost"' || fail "sidelock log shows no loss"
+  inside sidelock log orders 2>&1 >/dev/null | shows 'record all orders' || fail "sidelock log does not say what more could be logged"
+  set_settings "local: true" 'audit: ["record all orders"]'
+  inside systemctl reload sidelockd.service
+  inside sidelock run orders -- true || fail "sidelock run"
+  released() { inside sidelock log orders | shows '"kind":"released"'; }
+  wait_until "the journal tells of a release" released
+  inside sidelock log orders --since 10m | shows '"user":"root","command":"sidelock"' || fail "sidelock log does not say who it was"
+  inside journalctl -x SIDELOCK_LOCK=orders --no-pager | shows 'had it for' || fail "journalctl -x does not explain a release"
+  inside runuser -u nobody -- sidelock log orders 2>&1 | shows 'usermod -aG systemd-journal nobody' ||
+    fail "sidelock log does not say who may read the journal"
+  ok "sidelock log shows what the journal has"
 }
 
 test_watchdog() {

@@ -49,6 +49,9 @@ ELSEWHERE = {
         "Tests/system/test_bench.py", '"bench", "--compare"'),
 }
 # The programs that the lines name as examples of what somebody would run; they end with 0 and say that they ran.
+# An entry of the journal, where nobody has written one.
+JOURNAL = json.dumps({"MESSAGE_ID": "a0edb1c73a0fbe732cb1fa7707e72f33", "__REALTIME_TIMESTAMP": "1764000000000000",
+                      "SIDELOCK_LOCK": "deploy", "SIDELOCK_TOKEN": "1764000000000001"})
 STUBS = ["report", "deploy.sh", "read-it", "send-a-batch", "copy", "build", "deploy", "migrate", "rsync"]
 # These go on until they are interrupted.
 ENDLESS = re.compile(r'sidelock watch\b|"half_close":"hold"')
@@ -103,6 +106,9 @@ class Desk:
             script = self.path / name
             script.write_text(f"#!/bin/sh\necho ran {name}\n")
             script.chmod(0o755)
+        script = self.path / "journalctl"
+        script.write_text(f"#!/bin/sh\necho '{JOURNAL}'\n")
+        script.chmod(0o755)
         for name in ("sidelock", "sidelockd"):
             (self.path / name).symlink_to(binary(name, name.upper()))
 
