@@ -249,9 +249,14 @@ struct HistoryEvent {
   /// For people.
   static func table(_ events: [HistoryEvent]) -> Table {
     var table = Table(headings: ["TIME", "EVENT", "WHO", "WAITED", "HELD", "MORE"], rightAligned: [0, 3, 4])
-    for event in events {
+    // The year only where it is not this one: the line is short.
+    let times = events.map(\.localTime)
+    let year = "\(localTime(Glibc.time(nil)).prefix(5))"
+    let isOfThisYear = times.allSatisfy { $0.hasPrefix(year) }
+    for (event, moment) in zip(events, times) {
       table.append([
-        event.localTime, event.kind, event.who, event.time("waited_ms"), event.time("held_ms"), event.more,
+        isOfThisYear ? String(moment.dropFirst(year.count)) : moment, event.kind, event.who, event.time("waited_ms"),
+        event.time("held_ms"), event.more,
       ])
     }
     return table
@@ -282,8 +287,10 @@ struct HistoryEvent {
     }
   }
 
-  private var localTime: String {
-    var (seconds, parts) = (time_t(microseconds / 1_000_000), tm())
+  private var localTime: String { Self.localTime(time_t(microseconds / 1_000_000)) }
+
+  private static func localTime(_ moment: time_t) -> String {
+    var (seconds, parts) = (moment, tm())
     localtime_r(&seconds, &parts)
     func two(_ number: CInt) -> String { number < 10 ? "0\(number)" : "\(number)" }
     return "\(parts.tm_year + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday)) "

@@ -124,8 +124,12 @@ def test_a_table_for_people(reader, written):
     assert lines[0].split() == ["TIME", "EVENT", "WHO", "WAITED", "HELD", "MORE"]
     assert len(lines) == 1 + len(kinds(journal))
     granted = next(line for line in lines if "granted" in line)
-    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  granted", granted) and " ms" in granted
+    assert re.match(r"\d\d-\d\d \d\d:\d\d:\d\d  granted", granted) and " ms" in granted
     assert not any("\x1b" in line or "\n" in line for line in lines)
+    # Of another year.
+    reader.say(re.sub(r'"__REALTIME_TIMESTAMP": "\d+"', '"__REALTIME_TIMESTAMP": "1000000000000000"', journal.lines()))
+    status, lines = terminal_output(reader, "log", "orders")
+    assert status == 0 and all(line.startswith("2001-09-09 01:46:40  ") for line in lines[1:])
 
 
 def test_what_the_journal_is_asked(reader, written):

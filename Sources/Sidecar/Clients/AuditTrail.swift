@@ -198,7 +198,7 @@ final class AuditTrail {
   private func words(about holders: HolderSummary) -> String {
     var words = holders.local.map { holder in
       let peer = sessions[holder.session]?.peer
-      return "session \(holder.session.rawValue) (pid \(peer.pidText))"
+      return "pid \(peer.pidText) (session \(holder.session.rawValue))"
     }
     words += holders.hosts.map { "host \($0)" }
     if holders.isForeign { words.append("a process without sidelock") }
