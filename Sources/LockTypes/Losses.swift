@@ -9,7 +9,7 @@ public enum LossAction: String, Hashable, Sendable, CaseIterable {
 }
 
 /// Why a hold was lost.
-public enum LostReason: String, Equatable, Sendable {
+public enum LostReason: String, CaseIterable, Equatable, Sendable {
   /// The lease could not be renewed in time.
   case leaseExpired = "lease_expired"
   /// The hold reached its own limit.

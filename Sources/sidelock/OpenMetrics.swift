@@ -60,7 +60,7 @@ struct OpenMetrics {
       if schema?["description"] == nil, member.value.objectValue != nil {
         addAll(member.value, schema, path: path)
       } else {
-        add(member.value, Row(path: path, description: schema?["description"]?.stringValue ?? ""))
+        add(member.value, Row(path: path, schema))
       }
     }
   }
@@ -71,14 +71,18 @@ struct OpenMetrics {
     var unit: Unit
     var help: String
     var words: [String]
+    /// What the members of one with several values are by.
+    var label: String
 
-    init(path: [String], description: String) {
+    init(path: [String], _ schema: JSONValue?) {
+      let description = schema?["description"]?.stringValue ?? ""
       let parts = description.split(separator: ": ", maxSplits: 1).map { "\($0)" }
       let kinds = (parts.first ?? "").split(separator: ",").map { "\($0.drop { $0 == " " })" }
       kind = kinds.first ?? ""
       unit = Unit(kinds.count > 1 ? kinds[1] : "")
       help = parts.count > 1 ? parts[1] : ""
       words = path.flatMap { $0.split(separator: "_").map { "\($0)" } }
+      label = schema?["x-label"]?.stringValue ?? "label"
     }
   }
 
@@ -123,11 +127,9 @@ struct OpenMetrics {
     switch (row.kind, value) {
     case ("histogram", .object(let classes)): add(family, Self.buckets(classes, row.unit))
     case (_, .object(let labelled)):
-      // limits_met_total is by limit.
-      let label = words.first.map { $0.last == "s" ? "\($0.dropLast())" : $0 } ?? "label"
       add(
         family,
-        labelled.members.map { (suffix, [(label, $0.key)], row.unit.shown($0.value.intValue ?? 0)) })
+        labelled.members.map { (suffix, [(row.label, $0.key)], row.unit.shown($0.value.intValue ?? 0)) })
     case (_, .string(let text)):
       family.type = "info"
       add(family, [("_info", [(words.last ?? "value", text)], "1")])
@@ -137,14 +139,17 @@ struct OpenMetrics {
     }
   }
 
-  /// Classes by their upper ends, as buckets that each have all that is below.
+  /// Classes by their upper ends, as buckets that each have all that is below. A daemon that does not tell the sum has no
+  /// count either: the format wants both or none.
   private static func buckets(_ classes: JSONObject, _ unit: Unit) -> [Sample] {
-    let sorted = classes.members.map { (end: Int64($0.key), count: $0.value.intValue ?? 0) }
+    let sorted = classes.members.filter { $0.key != "sum" }.map { (end: Int64($0.key), count: $0.value.intValue ?? 0) }
       .sorted { ($0.end ?? .max) < ($1.end ?? .max) }
     var count: Int64 = 0
-    return sorted.map { end, more in
+    let buckets: [Sample] = sorted.map { end, more in
       count += more
       return ("_bucket", [("le", end.map { unit.shown($0, isReal: true) } ?? "+Inf")], "\(count)")
     }
+    guard let sum = classes["sum"]?.intValue else { return buckets }
+    return buckets + [("_count", [], "\(count)"), ("_sum", [], unit.shown(sum))]
   }
 }

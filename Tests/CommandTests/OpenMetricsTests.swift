@@ -15,14 +15,17 @@ struct OpenMetricsTests {
   @Test func unitsAreBaseUnitsAndTextsAreEscaped() throws {
     let stats = try JSONValue(
       parsing:
-        #"{"a_ms":1050,"b_us_total":7,"c_bytes":3,"d":{"e":"x\"\\\n"},"by_microseconds":{"more":2,"1000000":1},"new":5}"#
+        #"{"a_ms":1050,"b_us_total":7,"c_bytes":3,"d":{"e":"x\"\\\n"},"by_microseconds":{"more":2,"1000000":1},"new":5,"#
+        + #""h":{"by_microseconds":{"100":2,"more":1,"sum":1000123}},"lost_total":{"a":1,"b":2}}"#
     )
     let document = try JSONValue(
       parsing: """
         {"components":{"schemas":{"Statistics":{"properties":{"a_ms":{"description":"gauge, ms: how long"},
         "b_us_total":{"description":"counter, µs: how much: all"},"c_bytes":{"description":"gauge, bytes: room"},
         "d":{"type":"object","properties":{"e":{"description":"text: a word"}}},
-        "by_microseconds":{"description":"histogram, µs: turns"}}}}}}
+        "by_microseconds":{"description":"histogram, µs: turns"},
+        "h":{"properties":{"by_microseconds":{"description":"histogram, µs: holds"}}},
+        "lost_total":{"description":"counter: losses","x-label":"reason"}}}}}}
         """)
     let server = try JSONValue(parsing: #"{"server":{"version":"1"},"host":"h","backend":"local"}"#)
     #expect(
@@ -52,6 +55,17 @@ struct OpenMetricsTests {
         sidelock_seconds_bucket{le="+Inf"} 3
         # TYPE sidelock_new unknown
         sidelock_new 5
+        # TYPE sidelock_h_seconds histogram
+        # UNIT sidelock_h_seconds seconds
+        # HELP sidelock_h_seconds holds
+        sidelock_h_seconds_bucket{le="0.0001"} 2
+        sidelock_h_seconds_bucket{le="+Inf"} 3
+        sidelock_h_seconds_count 3
+        sidelock_h_seconds_sum 1.000123
+        # TYPE sidelock_lost counter
+        # HELP sidelock_lost losses
+        sidelock_lost_total{reason="a"} 1
+        sidelock_lost_total{reason="b"} 2
         # EOF
         """#)
   }

@@ -8,6 +8,9 @@ from harness.command import Command, terminal_output
 from harness.schema import PROTOCOL
 
 
+LABELS = {"limits_met_total": "LIMIT", "losses_total": "REASON"}
+
+
 def documented():
     """The names of the table, each with the pattern of what stands for a label in it."""
     text = (PROTOCOL / "README.md").read_text()
@@ -30,8 +33,8 @@ def test_the_figures_are_those_of_the_document(lab, is_local):
     stats = daemon.client().call("stats")
     told = []
     for name, value in flat(stats):
-        label = re.match(r"(limits_met_total|turns\.by_microseconds)\.", name)
-        told.append(f"{label[1]}.{'LIMIT' if label[1] == 'limits_met_total' else 'CLASS'}" if label else name)
+        label = re.match(r"(limits_met_total|losses_total|.*by_microseconds)\.", name)
+        told.append(f"{label[1]}.{LABELS.get(label[1], 'CLASS')}" if label else name)
         assert isinstance(value, str if name == "turns.longest.work" else int), name
     # Those of Sentinels and of a Cluster are told where a URL names some (test_sentinel.py, test_cluster.py).
     left_out = "redis." if is_local else ("redis.sentinel.", "redis.cluster.")

@@ -13,9 +13,9 @@ def test_turns_are_counted_and_the_longest_is_told_with_its_cause(lab):
     for _ in range(200):
         client.release("a", client.acquire("a"))
     turns = client.call("stats")["turns"]
-    assert turns["total"] == sum(turns["by_microseconds"].values()) >= 400
+    assert turns["total"] == sum(count for name, count in turns["by_microseconds"].items() if name != "sum") >= 400
     assert list(turns["by_microseconds"]) == [
-        "100", "300", "1000", "3000", "10000", "30000", "100000", "300000", "1000000", "more"]
+        "100", "300", "1000", "3000", "10000", "30000", "100000", "300000", "1000000", "more", "sum"]
     longest = turns["longest"]
     assert 0 < longest["processor_us"] <= longest["us"]
     assert 0 <= longest["work_us"] <= longest["us"]

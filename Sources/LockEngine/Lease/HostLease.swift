@@ -140,6 +140,10 @@ final class HostLease {
   private(set) var wasSent = false
   /// When the last ask was sent.
   private(set) var askedAt: BootInstant?
+  /// When the first ask was sent.
+  private(set) var firstAskedAt: BootInstant?
+  /// The store did not grant it at once.
+  private(set) var wasQueued = false
   /// The life of this host in which it was granted.
   private(set) var life: LifeNumber = 0
   /// When this host learned that it has it.
@@ -266,6 +270,7 @@ final class HostLease {
   func asked(at now: BootInstant) {
     wasSent = true
     askedAt = now
+    if firstAskedAt == nil { firstAskedAt = now }
   }
 
   /// The link is down: the ask is sent when it is up.
@@ -290,6 +295,7 @@ final class HostLease {
       standing = Standing(since: place.isNew ? since : standing?.since ?? since, epoch: epoch.number)
     }
     saved.state = .queued(standing)
+    wasQueued = true
   }
 
   /// The store granted it at some moment after `sentAt`, from which it counts. False: the grant has no token to issue.

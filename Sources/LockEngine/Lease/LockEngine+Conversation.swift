@@ -21,6 +21,7 @@ extension LockEngine {
       return confirmReplied(
         reply, toldLeaseMilliseconds: told, sign, over: link, sentAt: command.sentAt, now: now)
     }
+    counters.answers.count(since: command.sentAt, now: now)
     // Nothing was changed by it. What it was for is asked for again when the epoch is known.
     if case .otherEpoch = reply { return epochIsDoubted(of: link, now: now) }
     switch command.kind {
@@ -67,6 +68,9 @@ extension LockEngine {
         let lastAnsweredSentAt = link.pointee.lastAnsweredSentAt
       else {
         return
+      }
+      if lease.lock.wanted === lease, let askedAt = lease.firstAskedAt {
+        counters.leaseHandovers.count(since: askedAt, now: now)
       }
       leaseGranted(lease, grant, executedAfter: lastAnsweredSentAt, now: now)
     case .contended(let name, let attempt, let ask, let isTry, let inbox, _):

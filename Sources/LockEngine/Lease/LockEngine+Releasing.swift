@@ -23,6 +23,7 @@ extension LockEngine {
   /// Forgets a lease that this host had.
   func drop(_ lease: HostLease) {
     lease.ended()
+    lease.lock.freedAt = nil
     lease.lock.leases.removeAll { $0 === lease }
   }
 

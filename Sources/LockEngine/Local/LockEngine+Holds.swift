@@ -27,16 +27,26 @@ extension LockEngine {
   }
 
   func grant(_ waiter: Waiter, _ token: Token, under lease: HostLease?, now: BootInstant) {
+    let freedAt = waiter.lock.freedAt
     remove(waiter, now: now)
     guard let session = sessions[waiter.request.session], !session.isClosing else { return }
     let hold = grant(
       waiter.request, waiter.lock, to: session, token, under: lease, partOf: waiter.partOf, now: now)
+    if let freedAt {
+      waiter.lock.freedAt = nil
+      counters.handovers.count(since: freedAt, now: now)
+    }
+    if waiter.hasOthersAhead || lease?.wasQueued == true { hasWaited(waiter, now: now) }
     if waiter.partOf == nil {
-      let waited = now.milliseconds(since: waiter.since)
-      reply(to: waiter.request, with: hold, waitedMilliseconds: waited, now: now)
-      record(hold, .grants, .granted(waitedMilliseconds: waited))
+      reply(to: waiter.request, with: hold, since: waiter.since, now: now)
+      record(hold, .grants, .granted(waitedMilliseconds: now.milliseconds(since: waiter.since)))
       readmit(hold, in: session, now: now)
     }
+  }
+
+  /// A waiter is granted that somebody was ahead of. Of a request for several locks that counts once, at its end.
+  private func hasWaited(_ waiter: Waiter, now: BootInstant) {
+    if let multi = waiter.partOf { multi.hasWaited = true } else { counters.waits.count(since: waiter.since, now: now) }
   }
 
   /// What a client is told whose lock has no token.
@@ -105,13 +115,14 @@ extension LockEngine {
         continue
       }
       remove(waiter, now: now)
+      hasWaited(waiter, now: now)
       if let multi = waiter.partOf {
         multi.waiter = nil
         multi.taken.append((hold, true))
         makeReady(multi)
       } else {
         hold.count += 1
-        reply(to: waiter.request, with: hold, waitedMilliseconds: now.milliseconds(since: waiter.since), now: now)
+        reply(to: waiter.request, with: hold, since: waiter.since, now: now)
       }
     }
   }
@@ -128,19 +139,25 @@ extension LockEngine {
     if let end = hold.endsAt { deadlines.push(.maxHold(hold), at: end) }
   }
 
-  func reply(to request: AcquireRequest, with hold: Hold, waitedMilliseconds: Int64, now: BootInstant) {
+  func reply(to request: AcquireRequest, with hold: Hold, since: BootInstant, now: BootInstant) {
+    counters.acquires.count(since: since, now: now)
     effects.append(
       .reply(
         request.session, request.request,
         .acquired(
           Acquired(
-            name: hold.lock.name, token: hold.token, mode: hold.mode, waitedMilliseconds: waitedMilliseconds,
+            name: hold.lock.name, token: hold.token, mode: hold.mode,
+            waitedMilliseconds: now.milliseconds(since: since),
             validMilliseconds: hold.lease.map { validUntil($0).milliseconds(since: now) }))))
   }
 
   /// Takes a hold away from its session, without telling anybody. The caller advances the lock.
-  func end(_ hold: Hold) {
+  ///
+  /// - Parameter isUntold: whether its client never heard that it had it.
+  func end(_ hold: Hold, isUntold: Bool = false, now: BootInstant) {
     hold.isOver = true
+    if hold.partOf == nil, !isUntold { counters.holds.count(since: hold.since, now: now) }
+    hold.lock.freedAt = hold.lock.queue.isEmpty ? nil : now
     if hold.owner != nil || hold.partOf != nil || sessions[hold.session]?.isHalfClosed == true { agents.edgeIsGone() }
     if !putOff.losses.isEmpty { passOver(hold) }
     hold.lock.progressRound?.passOver(hold)
@@ -154,12 +171,13 @@ extension LockEngine {
 
   /// Ends a hold against its session's will. The caller advances the lock.
   func lose(_ hold: Hold, reason: LostReason, graceEnds: BootInstant?, detail: String? = nil, now: BootInstant) {
-    end(hold)
+    end(hold, now: now)
     guard sessions[hold.session]?.isClosing != true else {
       if hold.partOf == nil { recordRelease(hold, .sessionEnded, now: now) }
       return observe(hold.lock, .released(hold.session, hold.token))
     }
     counters.lost += 1
+    counters.losses.count(reason)
     observe(hold.lock, .lost(hold.session, hold.token, reason))
     if let multi = hold.partOf {
       // The client never saw this grant: no `lost`. It goes on once those who did see theirs have been told.

@@ -74,6 +74,8 @@ extension LockEngine {
       limit(hold, milliseconds: multi.request.maxHoldMilliseconds, now: now)
     }
     let waited = now.milliseconds(since: multi.since)
+    counters.acquires.count(since: multi.since, now: now)
+    if multi.hasWaited { counters.waits.count(since: multi.since, now: now) }
     let reply: Reply
     switch multi.request.target {
     case .one(let name):
@@ -126,7 +128,7 @@ extension LockEngine {
 
   private func giveUp(_ taken: [(hold: Hold, isReentered: Bool)], now: BootInstant) {
     for (hold, isReentered) in taken where !hold.isOver && !isReentered {
-      end(hold)
+      end(hold, isUntold: true, now: now)
       observe(hold.lock, .released(hold.session, hold.token))
     }
     for (hold, _) in taken where hold.isOver { advance(hold.lock, now: now) }

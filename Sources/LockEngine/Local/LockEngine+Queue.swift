@@ -143,6 +143,7 @@ extension LockEngine {
     let lock = waiter.lock
     lock.progressRound?.passOver(waiter)
     lock.queue.remove(waiter)
+    if lock.queue.isEmpty { lock.freedAt = nil }
     let session = sessions[waiter.request.session]
     if waiter.request.owner != nil || waiter.partOf != nil || session?.isHalfClosed == true { agents.edgeIsGone() }
     sessions.waitingCount -= 1

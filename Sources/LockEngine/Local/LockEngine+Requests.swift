@@ -26,12 +26,12 @@ extension LockEngine {
     if let hold = ownHold(of: name, request, in: session, now: now) {
       guard hold.mode == request.mode else { return refuse(request, .modeConflict(hold.mode)) }
       hold.count += 1
-      return reply(to: request, with: hold, waitedMilliseconds: 0, now: now)
+      return reply(to: request, with: hold, since: now, now: now)
     }
     let lock = record(for: name)
     if let hold = grantAtOnce(request, lock, to: session, partOf: nil, now: now) {
       record(hold, .grants, .granted(waitedMilliseconds: 0))
-      return reply(to: request, with: hold, waitedMilliseconds: 0, now: now)
+      return reply(to: request, with: hold, since: now, now: now)
     }
     let deadline = request.waitMilliseconds.map { now.adding(milliseconds: $0) }
     wait(Waiter(request, lock: lock, since: now, deadline: deadline, partOf: nil), session, now: now)
@@ -57,6 +57,7 @@ extension LockEngine {
       return refuse(waiter.request, refusal, waitedMilliseconds: now.milliseconds(since: waiter.since))
     }
     let hasOnlyTriesAhead = lock.queue.tryCount == lock.queue.count
+    waiter.hasOthersAhead = !lock.queue.isEmpty || !lock.hasRoom(for: waiter.request.mode)
     enqueue(waiter, of: session)
     if waiter.isTry { return tryRequested(waiter, hasOnlyTriesAhead: hasOnlyTriesAhead, now: now) }
     breakDeadlocks(of: waiter, now: now)
@@ -131,7 +132,7 @@ extension LockEngine {
       hold.count -= 1
       return effects.append(.reply(session, request, .released(name: name, token: hold.token, remaining: hold.count)))
     }
-    end(hold)
+    end(hold, now: now)
     effects.append(.reply(session, request, .released(name: name, token: hold.token, remaining: 0)))
     observe(hold.lock, .released(session, hold.token))
     recordRelease(hold, .released, now: now)
@@ -182,14 +183,14 @@ extension LockEngine {
     }
     // The receiver has asked for it: its wait is granted, ahead of those before it.
     if let waiter {
-      end(hold)
+      end(hold, now: now)
       effects.append(.reply(session, request, .transferred(name: name, token: fresh, to: target)))
       observe(hold.lock, .released(session, hold.token))
       recordRelease(hold, .transferred, now: now)
       grant(waiter, fresh, under: hold.lease, now: now)
       return advance(hold.lock, now: now)
     }
-    end(hold)
+    end(hold, now: now)
     let handed = Hold(hold, handedTo: target, token: fresh, since: now)
     add(handed, to: receiver)
     if let end = handed.endsAt { deadlines.push(.maxHold(handed), at: end) }

@@ -24,6 +24,8 @@ final class LockRecord {
   }
   /// This host had given the lock back only a short while before it asked for it again.
   var wasRecentlyReleased = false
+  /// When a hold ended last, while clients wait here and this host keeps the lease.
+  var freedAt: BootInstant?
   /// When to ask the store again, in case no push comes.
   var recheckAt: BootInstant?
   /// The highest token that was given out here while this record was there; see ``LockEngine/grantTerms(of:)``.

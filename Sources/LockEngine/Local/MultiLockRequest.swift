@@ -14,6 +14,8 @@ final class MultiLockRequest {
   /// Since when it waits, by the store's clock, as soon as one of its waits was dated.
   var began: StoreInstant?
   var isOver = false
+  /// Somebody was ahead of it at one of its locks.
+  var hasWaited = false
   /// It is in the list of those that can go on.
   var isReady = false
   /// It has all of them, and replicas have to have them before its client is told.

@@ -24,6 +24,8 @@ final class Waiter {
   var isOver = false
   /// Whether it was told that it waits (``LockEngine/recordWait(_:)``).
   var isRecorded = false
+  /// When it came the lock was in use here, or others waited.
+  var hasOthersAhead = false
   /// The position that the client was told last; 0 before it was told any.
   var toldPosition = 0
   /// The trouble with the store that it was told last.

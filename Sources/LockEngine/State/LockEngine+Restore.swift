@@ -48,7 +48,7 @@ extension LockEngine {
     for stored in inOrder(state.waits, by: \.place) { restore(stored, now: now) }
     for lease in leases.values where lease.isContended { rememberWhoCameFirst(lease) }
     // No request for several locks has them: their clients were never told of them, and never will be.
-    for hold in partial where hold.partOf == nil && !hold.isOver { end(hold) }
+    for hold in partial where hold.partOf == nil && !hold.isOver { end(hold, isUntold: true, now: now) }
     for lock in allLocks { advance(lock, now: now) }
   }
 
@@ -127,6 +127,7 @@ extension LockEngine {
       let deadline = isTry ? now.adding(milliseconds: configuration.settings.storeTimeoutMilliseconds) : stored.deadline
       let waiter = Waiter(
         request, lock: record(for: stored.names[0]), since: stored.since, deadline: deadline, partOf: nil)
+      waiter.hasOthersAhead = true
       enqueue(waiter, of: session)
       if let deadline { deadlines.push(.wait(waiter), at: deadline) }
       return armDeadlockSearch(for: waiter, now: now)

@@ -308,7 +308,7 @@ extension LockEngine {
     }
     while !mustPutOff, locks.count < count, let hold = closing.record.firstHold {
       stepsLeft -= 1
-      end(hold)
+      end(hold, now: now)
       observe(hold.lock, .released(closing.record.id, hold.token))
       if hold.partOf == nil { recordRelease(hold, .sessionEnded, now: now) }
       locks.append(hold.lock)

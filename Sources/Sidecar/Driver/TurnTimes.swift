@@ -60,6 +60,7 @@ struct TurnTimes {
   }
 
   private(set) var counts = [UInt64](repeating: 0, count: Self.classes.count + 1)
+  private var sumNanoseconds: UInt64 = 0
   /// The one that used the most processor time.
   private(set) var longest = Turn()
 
@@ -98,6 +99,7 @@ struct TurnTimes {
     turn.processorNanoseconds = min(processorTime - self.processorTime, turn.nanoseconds)
     self.processorTime = processorTime
     let microseconds = turn.nanoseconds / 1000
+    sumNanoseconds &+= UInt64(max(0, turn.nanoseconds))
     counts[Self.classes.firstIndex { microseconds <= $0 } ?? Self.classes.count] += 1
     if turn.processorNanoseconds > longest.processorNanoseconds { longest = turn }
     return microseconds > Self.longMicroseconds ? turn : nil
@@ -110,9 +112,10 @@ struct TurnTimes {
     return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
   }
 
-  /// How many turns there were of each class, by its upper end.
+  /// How many turns there were of each class, by its upper end, and how long all of them took, in microseconds.
   var byClass: [(label: String, count: UInt64)] {
     zip(Self.classes.map { "\($0)" } + ["more"], counts).map { (label: $0, count: $1) }
+      + [(label: "sum", count: sumNanoseconds / 1000)]
   }
 }
 

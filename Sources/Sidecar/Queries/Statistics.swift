@@ -26,7 +26,8 @@ struct Statistic: Sendable {
     case counter
     /// It is as it is now.
     case gauge
-    /// How many there were in each class, counted from the start on. The label is the upper end of a class.
+    /// How many there were in each class, counted from the start on. The label is the upper end of a class, `more` what is
+    /// longer, and `sum` all of them together.
     case histogram
     /// It is no number.
     case text
@@ -45,7 +46,7 @@ struct Statistic: Sendable {
     case number(@Sendable (SidecarCore) -> Int64?)
     case text(@Sendable (SidecarCore) -> String?)
     /// One for each value of a label.
-    case labelled(by: String, @Sendable (SidecarCore) -> [(label: String, count: UInt64)])
+    case labelled(by: String, @Sendable (SidecarCore) -> [(label: String, count: UInt64)]?)
   }
 
   /// Its name within the groups that it is in, the outer one first.
@@ -88,7 +89,26 @@ extension Statistic {
     counter("grants_without_redis_total", "those of them that needed no answer of Redis") {
       $0.engine.statistics.grantsWithoutStore
     },
+    histogram("acquires.by_microseconds", "requests for locks by how long it took to grant them") {
+      $0.engine.statistics.acquires
+    },
+    histogram(
+      "waits.by_microseconds",
+      "requests that came when the lock was in use or waited for by how long it took to grant them"
+    ) {
+      $0.engine.statistics.waits
+    },
+    histogram("holds.by_microseconds", "holds that are over by how long they lasted") { $0.engine.statistics.holds },
+    histogram(
+      "handovers.by_microseconds",
+      "locks that passed to another client of this host by how long that took from the end of the hold before; 0 where one step of the daemon did both"
+    ) {
+      $0.engine.statistics.handovers
+    },
     counter("lost_total", "holds that were lost") { $0.engine.statistics.lost },
+    Statistic(
+      path: ["losses_total"], kind: .counter, unit: .one, help: "holds that were lost by reason",
+      reading: .labelled(by: "reason") { byReason($0.engine.statistics.losses) }),
     counter("timeouts_total", "requests that ended at their limit of time") { $0.engine.statistics.timeouts },
     counter("busy_total", "tries that met a lock in use") { $0.engine.statistics.busy },
     counter("deadlocks_total", "waits that were ended because they would never have ended by themselves") {
@@ -135,6 +155,15 @@ extension Statistic {
     },
     gauge("redis.holder_timeout_ms", "how long another host is waited for that has a lock", .milliseconds) {
       $0.store == nil ? nil : $0.engine.holderTimeoutMilliseconds
+    },
+    histogram("redis.answers.by_microseconds", "commands by how long Redis took to answer") {
+      $0.store == nil ? nil : $0.engine.statistics.answers
+    },
+    histogram(
+      "redis.handovers.by_microseconds",
+      "leases that another host handed over by how long that took from the first ask for them"
+    ) {
+      $0.store == nil ? nil : $0.engine.statistics.leaseHandovers
     },
     counter("redis.connections_total", "connections to Redis that were good") { $0.store?.statistics.connections },
     counter("redis.commands_total", "commands that were sent") { $0.store?.statistics.commands },
@@ -206,6 +235,10 @@ extension Statistic {
     },
   ]
 
+  private static func byReason(_ losses: LossCounts) -> [(label: String, count: UInt64)] {
+    losses.all.map { (label: $0.reason.rawValue, count: $0.count) }
+  }
+
   private static func text(
     _ name: String, _ help: String, _ read: @escaping @Sendable (SidecarCore) -> String?
   ) -> Statistic {
@@ -224,6 +257,14 @@ extension Statistic {
     _ name: String, _ help: String, _ unit: Unit = .one, _ read: @escaping @Sendable (SidecarCore) -> Int64?
   ) -> Statistic {
     Statistic(path: groups(name), kind: .gauge, unit: unit, help: help, reading: .number(read))
+  }
+
+  private static func histogram(
+    _ name: String, _ help: String, _ read: @escaping @Sendable (SidecarCore) -> TimeHistogram?
+  ) -> Statistic {
+    Statistic(
+      path: groups(name), kind: .histogram, unit: .microseconds, help: help,
+      reading: .labelled(by: "class") { core in read(core)?.byClass })
   }
 
   private static func groups(_ name: String) -> [String] { name.split(separator: ".").map(String.init) }
@@ -254,8 +295,17 @@ extension Statistic {
     switch reading {
     case .number(let read): read(core).map { .integer($0) }
     case .text(let read): read(core).map { .text($0) }
-    case .labelled(_, let read): .group(read(core).map { Stat($0.label, .integer(Int64(clamping: $0.count))) })
+    case .labelled(_, let read):
+      read(core).map { .group($0.map { Stat($0.label, .integer(Int64(clamping: $0.count))) }) }
     }
+  }
+}
+
+extension TimeHistogram {
+  /// How many there were of each class, by its upper end in microseconds, and all of them together.
+  fileprivate var byClass: [(label: String, count: UInt64)] {
+    zip(Self.classes.map { "\($0)" } + ["more"], counts).map { (label: $0, count: $1) }
+      + [(label: "sum", count: sumMicroseconds)]
   }
 }
 
@@ -319,7 +369,8 @@ extension Statistic {
     return switch reading {
     case .number: #"{"type": "integer", \#(description)}"#
     case .text: #"{"type": "string", \#(description)}"#
-    case .labelled: #"{"type": "object", \#(description), "additionalProperties": {"type": "integer"}}"#
+    case .labelled(let by, _):
+      #"{"type": "object", \#(description), "x-label": "\#(by)", "additionalProperties": {"type": "integer"}}"#
     }
   }
 }

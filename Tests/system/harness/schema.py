@@ -22,7 +22,7 @@ TYPES = {
     "boolean": lambda v: isinstance(v, bool),
     "null": lambda v: v is None,
 }
-ANNOTATIONS = {"description", "title", "$comment"}
+ANNOTATIONS = {"description", "title", "$comment", "x-label"}
 
 
 def _resolve(schema):
