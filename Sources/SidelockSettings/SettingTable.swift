@@ -50,6 +50,7 @@ public enum SettingKey: String, CaseIterable, Sendable {
   case watchesPerUIDMax = "watches_per_uid_max"
   case rules
   case audit
+  case warnHoldMilliseconds = "warn_hold_ms"
   case logLevel = "log_level"
 
   /// The flag without its dashes, such as `lease-ms`.
@@ -380,6 +381,10 @@ extension SettingKey {
         "RULE", "What is logged of what happens to locks and sessions; the first rule that fits decides", .audit,
         .live(\.audit), default: "nothing but losses, breaks and limits that are met",
         sample: "[" + SettingsDocument.sampleAudit.map { "\"\($0)\"" }.joined(separator: ", ") + "]")
+    case .warnHoldMilliseconds:
+      number(
+        "How long a lock may be held before the log says who has it, and since when; a change is for new holds; 0: for ever",
+        0...31_536_000_000, .live(\.engine.warnHoldMilliseconds))
     case .logLevel:
       SettingDefinition("LEVEL", "The least severe messages that are logged", .logLevel, .live(\.logLevel))
     }

@@ -2,7 +2,7 @@ import Glibc
 import Logging
 
 /// How a log line looks.
-enum LogFormat: Sendable, Equatable {
+public enum LogFormat: Sendable, Equatable {
   /// For the journal: it keeps the time, and takes the severity from a prefix (sd-daemon(3)).
   case journal
   /// For a terminal or a file.
@@ -58,9 +58,13 @@ enum LogFormat: Sendable, Equatable {
     return name + String(repeating: " ", count: max(0, 8 - name.utf8.count))
   }
 
-  /// UTC with milliseconds, such as `2026-01-31T23:59:59.000Z`.
   private static func timestamp(_ time: timespec) -> String {
-    var seconds = time.tv_sec
+    timestamp(milliseconds: Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000)
+  }
+
+  /// A moment in UTC, such as `2026-01-31T23:59:59.000Z`, from the milliseconds since 1970.
+  public static func timestamp(milliseconds: Int64) -> String {
+    var seconds = time_t(milliseconds / 1000)
     var parts = tm()
     gmtime_r(&seconds, &parts)
     func digits(_ value: some BinaryInteger, _ width: Int) -> String {
@@ -69,6 +73,6 @@ enum LogFormat: Sendable, Equatable {
     }
     let day = "\(digits(parts.tm_year + 1900, 4))-\(digits(parts.tm_mon + 1, 2))-\(digits(parts.tm_mday, 2))"
     let clock = "\(digits(parts.tm_hour, 2)):\(digits(parts.tm_min, 2)):\(digits(parts.tm_sec, 2))"
-    return "\(day)T\(clock).\(digits(time.tv_nsec / 1_000_000, 3))Z"
+    return "\(day)T\(clock).\(digits(milliseconds % 1000, 3))Z"
   }
 }

@@ -282,7 +282,7 @@ struct EngineDriver {
       case .shutdownCompleted: isStopped = true
       case .acknowledge(_, let id, _, _): acknowledgements.append(id)
       case .forgetAcknowledgement(_, let id): acknowledgements.removeAll { $0 == id }
-      case .notify, .flushSoon, .observed, .recorded: break
+      case .notify, .flushSoon, .observed, .recorded, .heldLong: break
       }
     }
     effects = []

@@ -44,7 +44,9 @@ import Testing
             goesOn = true
             if !lost(message) { scripts[inbox]?.feed(.pushReceived(.only, .hostMessage(message))) }
           case .reply, .notify: told.append(effect)
-          case .send, .acknowledge, .forgetAcknowledgement, .flushSoon, .observed, .recorded, .shutdownCompleted: break
+          case .send, .acknowledge, .forgetAcknowledgement, .flushSoon, .observed, .recorded, .shutdownCompleted,
+            .heldLong:
+            break
           }
         }
       }

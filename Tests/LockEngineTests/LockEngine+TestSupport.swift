@@ -52,7 +52,8 @@ final class Script: EngineDriving {
         lastNumber += 1
         numbers[CommandID(lastNumber)] = id
         effects.append(.send(.only, CommandID(lastNumber), command))
-      case .reply, .notify, .acknowledge, .forgetAcknowledgement, .flushSoon, .observed, .recorded, .shutdownCompleted:
+      case .reply, .notify, .acknowledge, .forgetAcknowledgement, .flushSoon, .observed, .recorded, .shutdownCompleted,
+        .heldLong:
         effects.append(effect)
       }
     }
@@ -240,7 +241,7 @@ extension Effect {
     switch self {
     case .reply(let session, _, .acquired), .reply(let session, _, .acquiredAll): session
     case .reply, .notify, .send, .acknowledge, .forgetAcknowledgement, .flushSoon, .observed, .recorded,
-      .shutdownCompleted:
+      .shutdownCompleted, .heldLong:
       nil
     }
   }

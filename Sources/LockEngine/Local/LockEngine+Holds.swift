@@ -88,6 +88,7 @@ extension LockEngine {
     lease?.grantedHere()
     let hold = Hold(request, lock: lock, token: token, lease: lease, since: now)
     add(hold, to: session)
+    watchLength(of: hold, now: now)
     if let multi = partOf {
       hold.partOf = multi
       multi.waiter = nil

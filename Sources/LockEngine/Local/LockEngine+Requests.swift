@@ -194,6 +194,7 @@ extension LockEngine {
     let handed = Hold(hold, handedTo: target, token: fresh, since: now)
     add(handed, to: receiver)
     if let end = handed.endsAt { deadlines.push(.maxHold(handed), at: end) }
+    watchLength(of: handed, now: now)
     effects.append(.reply(session, request, .transferred(name: name, token: fresh, to: target)))
     effects.append(.notify(target, .transferred(name: name, token: fresh, mode: handed.mode, from: session)))
     if let lease = handed.lease { reserveIfLow(lease, now: now) }

@@ -22,6 +22,9 @@ public enum Effect: Equatable, Sendable {
   indirect case recorded(LockHistory)
   /// After ``Event/shutdownRequested``: everything has been given back and confirmed.
   case shutdownCompleted
+  /// A session has had a lock for longer than ``EngineSettings/warnHoldMilliseconds``, and so many wait for it here. Said once
+  /// of each hold.
+  case heldLong(SessionID, LockName, Token, since: BootInstant, waiters: Int)
 }
 
 /// The answer to a request.

@@ -83,6 +83,9 @@ public struct EngineSettings: Equatable, Sendable {
   public var need = ReplicaNeed.none
   /// How long they may take, in milliseconds.
   public var replicasTimeoutMilliseconds: Int64 = 1000
+  /// A hold that lasts longer, in milliseconds, is told by ``Effect/heldLong(_:_:_:since:waiters:)``; 0: none is. A change is
+  /// for holds that begin afterwards, but for those that no longer last too long.
+  public var warnHoldMilliseconds: Int64 = 0
   /// Waits that one session may have.
   public var waitsPerSessionMax = 128
   /// Holds that one session may have.

@@ -10,6 +10,8 @@ public struct EngineCounters: Equatable, Sendable {
   public var lost: UInt64 = 0
   /// The same, by reason.
   public var losses = LossCounts()
+  /// Holds that were told to last long.
+  public var heldLong: UInt64 = 0
   /// Requests that ended at their time limit.
   public var timeouts: UInt64 = 0
   /// Requests whose wait would never have ended.

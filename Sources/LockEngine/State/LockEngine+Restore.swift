@@ -114,6 +114,7 @@ extension LockEngine {
     add(hold, to: session)
     hold.endsAt = stored.endsAt
     if let end = hold.endsAt { deadlines.push(.maxHold(hold), at: end) }
+    watchLength(of: hold, now: now)
     if isLocal { issued.localTokenIsUsed(stored.token) } else { tokenIsKnown(stored.token, of: lock) }
     return hold
   }

@@ -6,6 +6,8 @@ enum Deadline {
   case wait(Waiter)
   /// A hold has lasted as long as its client allowed.
   case maxHold(Hold)
+  /// A hold has lasted long enough to be told.
+  case heldLong(Hold)
   /// The store is to be asked again.
   case recheck(LockRecord)
   /// Hosts that have a name as something else have not said whether they use it.
@@ -35,6 +37,7 @@ enum Deadline {
     switch self {
     case .wait(let waiter): !waiter.isOver && waiter.deadline == moment
     case .maxHold(let hold): !hold.isOver && hold.endsAt == moment
+    case .heldLong(let hold): !hold.isOver
     case .recheck(let lock): lock.recheckAt == moment
     case .conflict(let lock): lock.conflictAt == moment
     case .idle(let lease): lease.isHeld && lease.idleUntil == moment
@@ -55,7 +58,7 @@ enum Deadline {
   var lock: LockRecord? {
     switch self {
     case .wait(let waiter), .search(let waiter), .cycle(let waiter): waiter.lock
-    case .maxHold(let hold): hold.lock
+    case .maxHold(let hold), .heldLong(let hold): hold.lock
     case .recheck(let lock), .conflict(let lock), .progress(let lock), .repeatRelease(let lock, _): lock
     case .idle(let lease), .share(let lease), .reserve(let lease), .place(let lease): lease.lock
     case .acknowledgement, .heartbeat: nil

@@ -9,7 +9,12 @@ extension LockEngine {
       stepsLeft -= 1
       guard deadline.meansSomething(at: moment) else { continue }
       if isBehind, let lock = deadline.lock {
-        if case .maxHold(let hold) = deadline { catchUp(hold, now: now) } else { catchUp(lock, now: now) }
+        switch deadline {
+        case .maxHold(let hold), .heldLong(let hold): catchUp(hold, now: now)
+        case .wait, .recheck, .conflict, .idle, .progress, .repeatRelease, .share, .reserve, .place, .search, .cycle,
+          .acknowledgement, .heartbeat:
+          catchUp(lock, now: now)
+        }
         guard deadline.meansSomething(at: moment) else { continue }
       }
       fire(deadline, now: now)
@@ -36,6 +41,8 @@ extension LockEngine {
     case .maxHold(let hold):
       lose(hold, reason: .maxHold, graceEnds: nil, now: now)
       advance(hold.lock, now: now)
+    case .heldLong(let hold):
+      holdIsLong(hold, now: now)
     case .recheck(let lock):
       lock.recheckAt = nil
       if let wanted = lock.wanted { ask(wanted, now: now) }
@@ -69,6 +76,25 @@ extension LockEngine {
     case .heartbeat(let shard):
       if let link = links[shard] { heartbeatDue(on: link, now: now) }
     }
+  }
+
+  /// Has a hold told when it has lasted long, if that is wanted.
+  func watchLength(of hold: Hold, now: BootInstant) {
+    let limit = configuration.settings.warnHoldMilliseconds
+    guard limit > 0 else { return }
+    let at = hold.since.adding(milliseconds: limit)
+    // It was told by a process before this one.
+    if at > now { deadlines.push(.heldLong(hold), at: at) }
+  }
+
+  private func holdIsLong(_ hold: Hold, now: BootInstant) {
+    let limit = configuration.settings.warnHoldMilliseconds
+    guard limit > 0, sessions[hold.session]?.isClosing == false else { return }
+    // The setting has changed since.
+    guard hold.since.adding(milliseconds: limit) <= now else { return watchLength(of: hold, now: now) }
+    counters.heldLong += 1
+    effects.append(
+      .heldLong(hold.session, hold.lock.name, hold.token, since: hold.since, waiters: hold.lock.queue.count))
   }
 
   private func waitEnded(_ waiter: Waiter, now: BootInstant) {

@@ -109,6 +109,9 @@ extension Statistic {
     Statistic(
       path: ["losses_total"], kind: .counter, unit: .one, help: "holds that were lost by reason",
       reading: .labelled(by: "reason") { byReason($0.engine.statistics.losses) }),
+    counter("held_long_total", "holds that were logged because they lasted for longer than `warn_hold_ms`") {
+      $0.engine.statistics.heldLong
+    },
     counter("timeouts_total", "requests that ended at their limit of time") { $0.engine.statistics.timeouts },
     counter("busy_total", "tries that met a lock in use") { $0.engine.statistics.busy },
     counter("deadlocks_total", "waits that were ended because they would never have ended by themselves") {

@@ -211,7 +211,7 @@ final class SimulatedHost {
       world.clientNotified(session, notification)
     case .acknowledge(_, let id, let need, let until): replicas.asked(id, need, until: until)
     case .forgetAcknowledgement(_, let id): replicas.forgotten(id)
-    case .flushSoon, .observed, .recorded: break
+    case .flushSoon, .observed, .recorded, .heldLong: break
     case .shutdownCompleted:
       world.trace("host \(index) has shut down")
       world.checker.shutDown(self)
