@@ -12,6 +12,7 @@ let strict: [SwiftSetting] = [
 
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
@@ -115,7 +116,7 @@ let package = Package(
       name: "sidelock",
       dependencies: [
         "CLimitServer", "CLinux", "SidelockClient", "CSupervise", "ProcessSupport", "SystemStrings", argumentParser,
-        nioCore, nioPosix,
+        nioCore, nioHTTP1, nioPosix,
       ],
       swiftSettings: strict),
 

@@ -88,6 +88,7 @@ program() {
 program "$binaries/sidelockd" usr/sbin/sidelockd
 program "$binaries/sidelock" usr/bin/sidelock
 place 644 packaging/systemd/sidelockd.service lib/systemd/system/sidelockd.service
+place 644 packaging/systemd/sidelock-exporter.service lib/systemd/system/sidelock-exporter.service
 place 644 packaging/systemd/sidelockd.socket lib/systemd/system/sidelockd.socket
 place 644 packaging/systemd/sidelock.sysusers usr/lib/sysusers.d/sidelock.conf
 place 644 packaging/systemd/sidelock.catalog usr/lib/systemd/catalog/sidelock.catalog

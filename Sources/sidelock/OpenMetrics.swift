@@ -5,6 +5,9 @@ import SidelockClient
 struct OpenMetrics {
   private var lines: [String] = []
 
+  /// One that tells of nothing.
+  init() {}
+
   /// - Parameters:
   ///   - stats: the answer to `stats`.
   ///   - document: the answer to `rpc.discover`.
@@ -22,16 +25,17 @@ struct OpenMetrics {
   /// The text, with its end.
   var text: String { lines.joined(separator: "\n") + "\n# EOF" }
 
-  private struct Family {
+  /// A family of samples, as it is introduced.
+  struct Family {
     var name: String
     var type: String
     var unit: String
     var help: String
   }
 
-  private typealias Sample = (suffix: String, labels: [(name: String, value: String)], value: String)
+  typealias Sample = (suffix: String, labels: [(name: String, value: String)], value: String)
 
-  private mutating func add(_ family: Family, _ samples: [Sample]) {
+  mutating func add(_ family: Family, _ samples: [Sample]) {
     lines.append("# TYPE \(family.name) \(family.type)")
     if !family.unit.isEmpty { lines.append("# UNIT \(family.name) \(family.unit)") }
     if !family.help.isEmpty { lines.append("# HELP \(family.name) \(Self.escaped(family.help))") }

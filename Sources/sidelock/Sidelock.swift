@@ -46,7 +46,7 @@ struct Sidelock: ParsableCommand {
       WatchCommand.self, LogCommand.self, TopCommand.self, BreakCommand.self, KillCommand.self, HealthCommand.self,
       DoctorCommand.self,
       PingCommand.self,
-      StatsCommand.self, CallCommand.self, BenchCommand.self,
+      StatsCommand.self, ExporterCommand.self, CallCommand.self, BenchCommand.self,
     ])
 
   /// Runs the subcommand, and ends the process with its status.

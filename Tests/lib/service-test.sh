@@ -119,6 +119,8 @@ test_install() {
   same "it runs after the installation" "active active" \
     "$(inside systemctl is-active sidelockd.socket sidelockd.service | xargs)"
   same "it is enabled" "enabled enabled" "$(inside systemctl is-enabled sidelockd.socket sidelockd.service | xargs)"
+  same "the exporter is off unless somebody enables it" "disabled inactive" \
+    "$(inside systemctl is-enabled sidelock-exporter.service) $(inside systemctl is-active sidelock-exporter.service)"
   same "the socket is for its group" "srw-rw---- root sidelock" "$(inside stat -c '%A %U %G' "$socket")"
   same "its directory is root's" "drwxr-xr-x root root" "$(inside stat -c '%A %U %G' "${socket%/*}")"
   same "the daemon is nobody else's" sidelock "$(inside ps -o user= -p "$(property MainPID)")"
@@ -127,7 +129,7 @@ test_install() {
     shows '"result"' || fail "the group may not connect"
   ok "the group may connect, and others may not"
   inside sidelockd --config "$settings" --check >/dev/null || fail "the sample settings are not good"
-  inside systemd-analyze verify sidelockd.service sidelockd.socket || fail "systemd-analyze verify"
+  inside systemd-analyze verify sidelockd.service sidelockd.socket sidelock-exporter.service || fail "systemd-analyze verify"
   ok "systemd finds nothing wrong with the installed units"
   for page in sidelockd.8 sidelock.1 sidelockd.yaml.5 sidelock-protocol.7; do
     inside test -s "/usr/share/man/man${page##*.}/$page.gz" || fail "no man page $page"
@@ -151,6 +153,8 @@ brings_its_libraries() {
   ok "the package depends on what it is linked with"
 }
 
+exporter_serves() { inside curl -s http://127.0.0.1:9797/metrics | shows '^sidelock_up 1$'; }
+
 # The other lines that the README has typed as root.
 test_readme() {
   inside useradd alice
@@ -158,6 +162,10 @@ test_readme() {
   inside runuser -u alice -- sidelock run -w 120 via-group -- true || fail "a member of the group gets no lock"
   inside systemctl reload-or-restart sidelockd
   inside systemctl status sidelockd --no-pager | shows 'Status: "' || fail "no status"
+  inside systemctl enable --now sidelock-exporter 2>/dev/null
+  wait_until "the exporter serves what the daemon says" exporter_serves
+  if [ "$(inside ps -o user= -p "$(property MainPID sidelock-exporter.service)")" = root ]; then fail "the exporter is root"; fi
+  inside systemctl disable --now sidelock-exporter 2>/dev/null
   ok "the README's lines work"
 }
 

@@ -38,6 +38,19 @@ for entry in "${shapes[@]}"; do
   echo "$shape: $(tail -n 1 "$work/security"), limit $limit tenths"
 done
 
+root=$work/exporter
+tree "$root" base
+cp sidelock-exporter.service "$root/usr/lib/systemd/system/"
+install -m 755 /dev/null "$root/usr/bin/sidelock"
+words=$(systemd-analyze verify --root="$root" --man=no sidelock-exporter.service 2>&1) || failed=yes
+if grep -i sidelock <<<"$words"; then failed=yes; fi
+if ! systemd-analyze security --offline=true --root="$root" --threshold=12 --no-pager sidelock-exporter.service \
+  >"$work/security" 2>&1; then
+  cat "$work/security"
+  failed=yes
+fi
+echo "exporter: $(tail -n 1 "$work/security"), limit 12 tenths"
+
 mkdir -p "$work/user/usr/lib/systemd" "$work/units"
 cp examples/user.service "$work/units/sidelockd.service"
 cp examples/user.socket "$work/units/sidelockd.socket"

@@ -32,6 +32,7 @@ ELSEWHERE = {
     "usermod -aG sidelock alice": (SERVICE_TEST, "inside usermod -aG sidelock alice"),
     "systemctl status sidelockd": (SERVICE_TEST, "inside systemctl status sidelockd"),
     "journalctl -x SIDELOCK_LOCK=orders": (SERVICE_TEST, "inside journalctl -x SIDELOCK_LOCK=orders"),
+    "systemctl enable --now sidelock-exporter": (SERVICE_TEST, "inside systemctl enable --now sidelock-exporter"),
     "python3 -m venv .venv && .venv/bin/pip install -r Tests/system/requirements.txt": (
         RUN, ".venv/bin/python -m pip install"),
     "swift build -c release": (RUN, 'swift build "${release_flags[@]}"'),
@@ -160,6 +161,15 @@ def test_each_line_runs(desk, line, shell):
         process.communicate(timeout=GENEROUS_SECONDS)
     elif line.startswith("socat "):
         converse(desk, line)
+    elif line.startswith(("sidelock exporter", "curl http://127.0.0.1:9797/")):
+        process = desk.start(*shell, line if line.startswith("sidelock") else "sidelock exporter")
+        address = process.stdout.readline().strip()
+        assert address in ("127.0.0.1:9797", "unix:exporter.sock"), process.communicate(timeout=GENEROUS_SECONDS)
+        if line.startswith("curl"):
+            status, out, _ = desk.run(*shell, line)
+            assert status == 0 and "\nsidelock_up 1\n" in out
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=GENEROUS_SECONDS)
     else:
         # Where nobody has the lock that the line breaks, or the session that it ends, there is nothing to break, and a
         # Redis without persistence deserves a look.
