@@ -59,7 +59,7 @@ ready_milliseconds_max=100
 
 install_everything() {
   install_packages binutils curl dpkg-dev fish git groff-base iproute2 libc6-dev liblua5.1-0-dev libsystemd-dev libyaml-dev \
-    lintian mandoc nodejs openssl pkg-config procps python3 python3-venv redis-server shellcheck socat systemd tmux util-linux valgrind \
+    lintian mandoc nodejs openssl pkg-config procps prometheus python3 python3-venv redis-server shellcheck socat systemd tmux util-linux valgrind \
     xz-utils zsh
 }
 

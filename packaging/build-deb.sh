@@ -94,6 +94,7 @@ place 644 packaging/systemd/sidelock.sysusers usr/lib/sysusers.d/sidelock.conf
 place 644 packaging/systemd/sidelock.catalog usr/lib/systemd/catalog/sidelock.catalog
 place 644 packaging/sidelockd.yaml etc/sidelock/sidelockd.yaml
 for file in packaging/systemd/examples/*; do place 644 "$file" "usr/share/doc/sidelock/examples/${file##*/}"; done
+for file in packaging/monitoring/*; do place 644 "$file" "usr/share/doc/sidelock/examples/monitoring/${file##*/}"; done
 place 644 packaging/settings.md usr/share/doc/sidelock/settings.md
 place 644 README.md usr/share/doc/sidelock/README.md
 place 644 packaging/operations.md usr/share/doc/sidelock/operations.md
