@@ -132,8 +132,10 @@ public enum ClusterRefusal: Equatable, Sendable {
   case moved(slot: Int, to: RedisAddress?)
   /// The slot is being moved, and some keys of it are at another node already.
   case isMoving
-  /// The cluster does not serve that slot now.
+  /// The node serves nothing now: to it the cluster is incomplete, or has lost most primaries.
   case isDown
+  /// Nobody serves that slot.
+  case isUnserved
 
   /// What `error` says of its kind; nil for another error.
   public init?(error: [UInt8]) {
@@ -150,12 +152,16 @@ public enum ClusterRefusal: Equatable, Sendable {
     case "ASK", "TRYAGAIN":
       self = .isMoving
     case "CLUSTERDOWN":
-      self = .isDown
+      self = RedisErrorReply.contains(error, "Hash slot not served") ? .isUnserved : .isDown
     default:
       // Within a script there is no such word.
-      let words = String(decoding: error.prefix(500), as: UTF8.self)
-      guard words.contains("non local key") else { return nil }
-      self = .isMoving
+      if RedisErrorReply.contains(error, "non local key") {
+        self = .isMoving
+      } else if RedisErrorReply.contains(error, "while the cluster is down") {
+        self = .isDown
+      } else {
+        return nil
+      }
     }
   }
 }

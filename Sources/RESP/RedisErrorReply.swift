@@ -85,6 +85,11 @@ public enum RedisErrorReply {
     starts(error, with: "ERR max number of clients")
   }
 
+  /// Whether `words` stand near the beginning of `error`.
+  static func contains(_ error: [UInt8], _ words: String) -> Bool {
+    String(decoding: error.prefix(500), as: UTF8.self).contains(words)
+  }
+
   static func starts(_ error: [UInt8], with words: String) -> Bool {
     error.starts(with: words.utf8)
   }

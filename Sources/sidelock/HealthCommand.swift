@@ -94,10 +94,8 @@ extension HealthCommand.Verdict {
     let grace = redis["grace_ms"]?.intValue ?? 0
     if redis["connected"]?.intValue != 1 {
       self.init(state: .critical, why: "the daemon answers, but cannot reach Redis; its log tells why")
-    } else if let parts = redis["cluster"]?["parts_unserved"]?.intValue, parts > 0 {
-      self.init(
-        state: isReadiness ? .critical : .warning,
-        why: "no primary of the Redis Cluster can be asked about \(parts) of 64 parts of all locks; the log tells why")
+    } else if let words = unservedParts(redis["cluster"]) {
+      self.init(state: isReadiness ? .critical : .warning, why: words)
     } else if grace > 0 {
       self.init(
         state: isReadiness ? .critical : .warning,

@@ -88,7 +88,8 @@ import Testing
       ("MOVED 1 ::1:7000", .moved(slot: 1, to: RedisAddress(host: "::1", port: 7000))),
       ("MOVED 1 :7000", .moved(slot: 1, to: nil)), ("MOVED 16384 h:1", nil), ("MOVED x h:1", nil), ("MOVED", nil),
       ("ASK 3999 127.0.0.1:6381", .isMoving), ("TRYAGAIN Multiple keys request during rehashing of slot", .isMoving),
-      ("CLUSTERDOWN The cluster is down", .isDown),
+      ("CLUSTERDOWN The cluster is down", .isDown), ("CLUSTERDOWN Hash slot not served", .isUnserved),
+      ("ERR Script attempted to execute a write command while the cluster is down and readonly", .isDown),
       ("ERR Script attempted to access a non local key in a cluster node script: 1b93, on @user_script:1.", .isMoving),
       ("READONLY x", nil), ("ERR x", nil),
     ]

@@ -168,6 +168,39 @@ import Testing
     #expect(machine.told(view(by: 0, Self.halves)).isEmpty && machine.orphanCount == 0)
   }
 
+  // MARK: CLUSTERDOWN
+
+  @Test mutating func whatAPrimaryRefusesIsNotServed() {
+    _ = machine.told(view(by: 0, Self.halves))
+    machine.refused(cell: 5, by: Self.ids[1], isOfNode: true, words: "no")
+    #expect(!machine.isAnyRefused)
+    machine.refused(cell: 5, by: Self.ids[0], isOfNode: false, words: "CLUSTERDOWN Hash slot not served")
+    #expect(machine.refusal(ofCell: 5) == "10.0.0.1:7000: CLUSTERDOWN Hash slot not served")
+    #expect(machine.refusal(ofCell: 4) == nil)
+    // It says that of all that it has, and takes it back the same way.
+    machine.refused(cell: 6, by: Self.ids[0], isOfNode: true, words: "CLUSTERDOWN The cluster is down")
+    #expect((0..<32).allSatisfy { machine.refusal(ofCell: $0) != nil })
+    #expect((32..<64).allSatisfy { machine.refusal(ofCell: $0) == nil })
+    machine.refused(cell: 7, by: Self.ids[0], isOfNode: false, words: "CLUSTERDOWN Hash slot not served")
+    machine.answered(cell: 40)
+    #expect(machine.refusal(ofCell: 6) != nil)
+    machine.answered(cell: 6)
+    #expect((0..<64).filter { machine.refusal(ofCell: $0) != nil } == [7])
+    machine.answered(cell: 7)
+    #expect(!machine.isAnyRefused)
+  }
+
+  /// What it has refused is nothing that the next one refuses.
+  @Test mutating func aRefusalGoesWithThePrimary() {
+    _ = machine.told(view(by: 0, Self.halves))
+    machine.refused(cell: 5, by: Self.ids[0], isOfNode: true, words: "no")
+    _ = machine.told(view(by: 1, [Self.halves[1], (2, epoch: 3, slots: [0...8191])]))
+    #expect(!machine.isAnyRefused)
+    machine.refused(cell: 5, by: Self.ids[2], isOfNode: false, words: "no")
+    _ = machine.moved(slot: ClusterCells.slots[5], to: nil, by: Self.ids[2])
+    #expect(!machine.isAnyRefused)
+  }
+
   // MARK: MOVED
 
   @Test mutating func whatAPrimarySaysOfItsOwnSlotIsBelievedAtOnce() {

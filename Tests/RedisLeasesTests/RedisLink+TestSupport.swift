@@ -217,7 +217,7 @@ extension RedisLinkMachine.Event {
     case .reply(let id, .failed, _): "\(id.rawValue) failed"
     case .reply(let id, _, _): "\(id.rawValue) replied"
     case .answered(let id, _): "query \(id) answered"
-    case .refused(_, let command): "\(command) refused"
+    case .refused(_, let command, _): "\(command) refused"
     case .message(let payload): "message \(text(payload))"
     case .proved: "proved"
     case .sent(let id, _): "\(id.rawValue) sent"

@@ -141,6 +141,35 @@ def test_a_part_that_nobody_serves_shows(lab):
     assert done.returncode == 2 and f"{CELLS - len(served)} of 64 parts" in done.stdout
 
 
+def test_a_cluster_that_is_down_shows(lab):
+    """Its primaries are there, and refuse everything: it needs all slots, and one has nobody."""
+    cluster = RedisCluster(lab, replicas=0)
+    daemon = lab.daemon(cluster)
+    wait_until(lambda: is_open(daemon), "all parts")
+    client, lost = daemon.client(), cluster.primary_of(0)
+    names = [cluster.name_at(node) for node in cluster.nodes if node is not lost]
+    lost.end()
+
+    def is_told():
+        for name in names:
+            client.error_of(client.request("acquire", name=name, wait_ms=0))
+        return told(daemon)["cluster"]["parts_unserved"] == CELLS
+
+    wait_until(lambda: not any(node.is_well for node in cluster.living), "the end of the cluster")
+    wait_until(is_told, "that nothing is served")
+    assert told(daemon)["connected"] == 1 and told(daemon)["cluster"]["connected"] == 2
+    assert told(daemon)["cluster"]["unserved_reason"]
+    wait_until(lambda: re.search(rf"{CELLS} of {CELLS} parts unserved \(.+\)", daemon.notify.lines("STATUS=")[-1]), "the status")
+    done = subprocess.run([binary("sidelock", "SIDELOCK"), "health", "--ready", "--socket", daemon.socket_path],
+                          capture_output=True, text=True, env=clean_environment())
+    assert done.returncode == 2 and re.search(f"{CELLS} of {CELLS} parts .*: .+", done.stdout)
+    lost.start()
+    # By itself, as nobody asks for anything.
+    wait_until(lambda: is_served(daemon), "all parts")
+    assert "unserved_reason" not in told(daemon)["cluster"]
+    assert client.acquire(names[0], wait_ms=GENEROUS_MS) > 0
+
+
 def test_nodes_are_asked_by_the_names_of_their_certificates(lab):
     authority = Authority(lab.directory, "site-ca")
     own = authority.sign("server", "DNS:localhost")

@@ -25,6 +25,14 @@ public struct ClusterMachine: Sendable {
     var hasMoved = false
     /// How many views in a row have told of nothing but claims that are too old.
     var staleViews = 0
+    /// Why it is not served although there is a primary; nil: nothing is known to be in the way.
+    var refusal: Refusal?
+  }
+
+  private struct Refusal {
+    var words: String
+    /// Whether the primary says this of all that it has.
+    var isOfNode: Bool
   }
 
   /// So many claims in a row that are too old are believed in the end, where nobody is believed, or a node of which the
@@ -74,6 +82,12 @@ public struct ClusterMachine: Sendable {
   /// How many cells nobody is known to serve.
   public var orphanCount: Int { homes.count { $0.node == nil } }
 
+  /// Why the primary of a cell does not serve it, in words for the operator; nil: nothing is known to be in the way.
+  public func refusal(ofCell cell: Int) -> String? { homes[cell].refusal?.words }
+
+  /// Whether there is such a cell.
+  public private(set) var isAnyRefused = false
+
   /// Who is to be asked next: each node in turn, those of the URL as well. `place`: where a node is reached.
   public mutating func nextToAsk(at place: (ClusterTopology.Node) -> RedisAddress = { $0.address }) -> RedisAddress? {
     let known = nodes.values.filter { !$0.isDown }.sorted { $0.id < $1.id }.map(place)
@@ -121,7 +135,11 @@ public struct ClusterMachine: Sendable {
     let home = homes[cell]
     guard let claim else {
       // Only who had it can say that nobody has.
-      if home.node == view.teller { homes[cell].node = nil }
+      if home.node == view.teller {
+        homes[cell].node = nil
+        homes[cell].refusal = nil
+        refusalsChanged()
+      }
       return
     }
     guard home.node != claim.id else {
@@ -138,6 +156,29 @@ public struct ClusterMachine: Sendable {
     }
     if home.node != nil || home.epoch > 0 { moveCount += 1 }
     homes[cell] = Home(node: claim.id, epoch: claim.epoch)
+    refusalsChanged()
+  }
+
+  private mutating func refusalsChanged() { isAnyRefused = homes.contains { $0.refusal != nil } }
+
+  /// The primary of a cell has refused a command: the cluster is down to it, or nobody has the slot. Until a command is
+  /// answered that cell is not served; where the primary serves nothing, neither are the others that it has.
+  public mutating func refused(cell: Int, by id: NodeID, isOfNode: Bool, words: String) {
+    guard homes.indices.contains(cell), homes[cell].node == id else { return }
+    let place = nodes[id].map { "\($0.address): " } ?? ""
+    let refusal = Refusal(words: place + words, isOfNode: isOfNode)
+    for other in isOfNode ? cells(of: id) : [cell] { homes[other].refusal = refusal }
+    isAnyRefused = true
+  }
+
+  /// The primary of a cell has carried out a command: it serves, and so it does of other cells what it had refused of all.
+  public mutating func answered(cell: Int) {
+    guard isAnyRefused, homes.indices.contains(cell), let refusal = homes[cell].refusal else { return }
+    homes[cell].refusal = nil
+    if refusal.isOfNode, let id = homes[cell].node {
+      for other in cells(of: id) where homes[other].refusal?.isOfNode == true { homes[other].refusal = nil }
+    }
+    refusalsChanged()
   }
 
   /// A primary has answered that a slot is at another one. Gives the cell that is at another place now; nil: none is, or it was
@@ -150,6 +191,8 @@ public struct ClusterMachine: Sendable {
     let isBelieved = target.map { $0.id != id && !homes[cell].hasMoved } ?? false
     homes[cell].node = isBelieved ? target?.id : nil
     homes[cell].hasMoved = true
+    homes[cell].refusal = nil
+    refusalsChanged()
     if isBelieved { moveCount += 1 }
     return cell
   }

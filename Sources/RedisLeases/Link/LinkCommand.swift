@@ -46,6 +46,11 @@ enum LinkCommand: Equatable {
     }
   }
 
+  /// The shard that it is about; nil: none.
+  var shard: ShardID? {
+    if case .lease(_, _, let shard) = self { shard } else { nil }
+  }
+
   /// Whether it is what each connection begins with.
   var isOfBeginning: Bool {
     if case .lease(_, .confirmEpoch, _) = self { true } else { false }

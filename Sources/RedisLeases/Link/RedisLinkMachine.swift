@@ -42,8 +42,9 @@ public struct RedisLinkMachine: Sendable {
     case reply(CommandID, LeaseReply, of: ShardID = .only)
     /// The reply to a query, by its number.
     case answered(UInt64, RESPValue)
-    /// Redis has refused a command of that name; its reply is the next event, if anybody waits for it.
-    case refused([UInt8], command: String)
+    /// Redis has refused a command of that name; its reply is the next event, if anybody waits for it. `of`: the shard that
+    /// it is about, where it is about one.
+    case refused([UInt8], command: String, of: ShardID? = nil)
     /// A message to the inbox.
     case message([UInt8])
     /// The first reply behind the handshake: the connection is good for something.
@@ -97,7 +98,7 @@ public struct RedisLinkMachine: Sendable {
     var next = 0
     var hasReply = false
     var endsPauses = false
-    /// The reply that follows a ``Event/refused(_:command:)``.
+    /// The reply that follows a ``Event/refused(_:command:of:)``.
     var refusedReply: Event?
     /// Those that had to wait and are on their way.
     var sent: Deque<(id: CommandID, shard: ShardID)> = []
@@ -463,7 +464,7 @@ extension RedisLinkMachine {
     // Its words may hold a password.
     if case .relogin = command { return reply }
     batch.refusedReply = reply
-    return .refused(error, command: command.word)
+    return .refused(error, command: command.word, of: command.shard)
   }
 }
 

@@ -220,7 +220,7 @@ final class Lifecycle {
     if let settingsNote { clients += "; \(settingsNote)" }
     guard let store = core.store else { return "local; \(clients)" }
     if let sentinels = store.sentinelStanding { clients += "; \(sentinels.words)" }
-    if let cluster = store.clusterStanding { clients += "; \(cluster.words)" }
+    if let cluster = store.clusterStanding { clients += "; \(cluster.words(withReason: store.isReady))" }
     guard store.isReady else { return "Redis unreachable (\(store.downReason ?? "")); \(clients)" }
     guard core.engine.storeStandings.recovering > 0 else { return "Redis connected; \(clients)" }
     return "Redis recovering: held locks are kept, nothing new is granted yet; \(clients)"

@@ -211,8 +211,11 @@ extension Statistic {
     gauge("redis.cluster.connected", "how many of them this daemon is connected to") {
       ($0.store?.clusterStanding?.linked).map { Int64($0) }
     },
-    gauge("redis.cluster.parts_unserved", "of how many of the 64 parts of all locks nobody can be asked") {
+    gauge("redis.cluster.parts_unserved", "how many of the 64 parts of all locks are not served") {
       ($0.store?.clusterStanding?.unserved).map { Int64($0) }
+    },
+    text("redis.cluster.unserved_reason", "why that is so; only where there are some") {
+      $0.store?.clusterStanding?.reason
     },
     gauge("redis.cluster.parts_recovering", "in how many of them nothing new is granted yet") {
       $0.store?.clusterStanding == nil ? nil : Int64($0.engine.storeStandings.recovering)

@@ -11,14 +11,17 @@ struct ClusterStanding {
   var primaries: Int
   /// How many of those there is a link to.
   var linked: Int
-  /// Of how many parts of the locks (``ClusterCells``) nobody can be asked.
+  /// Of how many parts of the locks (``ClusterCells``) nobody can be asked, or nobody serves them.
   var unserved: Int
+  /// Why; nil: there are none.
+  var reason: String?
   /// How often a part was taken over by another primary.
   var moves: UInt64
 
-  /// For the status line.
-  var words: String {
-    let parts = unserved == 0 ? "" : ", \(unserved) of \(ClusterCells.count) parts unserved"
+  /// For the status line, which tells by itself why nobody can be asked about anything.
+  func words(withReason: Bool) -> String {
+    var parts = unserved == 0 ? "" : ", \(unserved) of \(ClusterCells.count) parts unserved"
+    if withReason, let reason { parts += " (\(reason))" }
     return "\(linked) of \(primaries) primar\(primaries == 1 ? "y" : "ies")\(parts)"
   }
 }
@@ -132,7 +135,16 @@ final class ClusterLinks: LeaseStore {
   // MARK: Standing
 
   var isReady: Bool { told.contains(where: \.isUp) }
-  var downReason: String? { told.allSatisfy(\.isUp) ? nil : worst ?? trouble }
+  var downReason: String? {
+    guard isAllUp else { return worst ?? refusal ?? trouble }
+    return refusal
+  }
+  private var isAllUp: Bool { told.allSatisfy(\.isUp) }
+  /// Why a primary that can be reached does not serve something.
+  private var refusal: String? {
+    guard machine.isAnyRefused else { return nil }
+    return told.indices.lazy.compactMap { [machine] in machine.refusal(ofCell: $0) }.first
+  }
   /// Why a primary that serves something cannot be reached.
   private var worst: String? {
     for id in machine.primaries {
@@ -162,7 +174,8 @@ final class ClusterLinks: LeaseStore {
   var sentinelStanding: SentinelStanding? { nil }
   var clusterStanding: ClusterStanding? {
     ClusterStanding(
-      primaries: machine.primaries.count, linked: ready.count, unserved: told.count { !$0.isUp },
+      primaries: machine.primaries.count, linked: ready.count,
+      unserved: told.indices.count { !told[$0].isUp || machine.refusal(ofCell: $0) != nil }, reason: downReason,
       moves: machine.moveCount)
   }
 
@@ -216,7 +229,7 @@ final class ClusterLinks: LeaseStore {
       told[cell].isUp = true
       onEvent(.up, ClusterCells.shard(cell))
     }
-    if told.allSatisfy(\.isUp) { decideFirstOutcome() }
+    if isAllUp { decideFirstOutcome() }
     tidySoon()
     onOutput()
   }
@@ -267,7 +280,7 @@ final class ClusterLinks: LeaseStore {
 
   private func made(_ id: ClusterTopology.NodeID, _ address: RedisAddress) -> Link {
     let link = Link(makeLink(id, address))
-    link.link.onRefused = { [unowned self] in refused($0, by: id) }
+    link.link.onRefused = { [unowned self] in refused($0, of: $1, by: id) }
     link.link.timeoutMilliseconds = timeoutMilliseconds
     links[id, default: [:]][address] = link
     return link
@@ -288,6 +301,7 @@ final class ClusterLinks: LeaseStore {
       let cell = Int(shard.rawValue)
       if case .push(.hostMessage) = event { return onEvent(event, shard) }
       guard told.indices.contains(cell), told[cell].isUp, told[cell].node == id else { return }
+      if machine.isAnyRefused, case .reply(_, let reply) = event { answered(reply, of: cell) }
       onEvent(event, shard)
     case .acknowledged, .call, .answer:
       onEvent(event, shard)
@@ -306,9 +320,16 @@ final class ClusterLinks: LeaseStore {
     onFirstOutcome = nil
   }
 
-  /// Whether what a node has refused is about where slots are.
-  private func refused(_ error: [UInt8], by id: ClusterTopology.NodeID) -> Bool {
-    switch ClusterRefusal(error: error) {
+  private func answered(_ reply: LeaseReply, of cell: Int) {
+    if case .failed = reply { return }
+    machine.answered(cell: cell)
+    if !machine.isAnyRefused { logger.notice("the cluster serves all parts of the locks again") }
+  }
+
+  /// Whether what a node has refused is about where slots are. `shard`: what it was asked about, where that is known.
+  private func refused(_ error: [UInt8], of shard: ShardID?, by id: ClusterTopology.NodeID) -> Bool {
+    let refusal = ClusterRefusal(error: error)
+    switch refusal {
     case nil: return false
     case .moved(let slot, let address)?:
       if let cell = machine.moved(slot: slot, to: address, by: id) {
@@ -326,8 +347,12 @@ final class ClusterLinks: LeaseStore {
         "a slot is being moved: the locks in it can be renewed and taken when that is done",
         metadata: ["error": "\(RedisErrorReply.words(of: error))"])
       return true
-    case .isDown?:
-      askSoon()
+    case .isDown?, .isUnserved?:
+      if let shard {
+        machine.refused(
+          cell: Int(shard.rawValue), by: id, isOfNode: refusal == .isDown, words: RedisErrorReply.words(of: error))
+      }
+      armTimer()
       return false
     }
   }
@@ -342,7 +367,7 @@ final class ClusterLinks: LeaseStore {
 
   private func armTimer() {
     guard !isAsking, !isStopped else { return }
-    let pause = told.allSatisfy(\.isUp) ? Self.calmMilliseconds : Self.troubleMilliseconds
+    let pause = isAllUp && !machine.isAnyRefused ? Self.calmMilliseconds : Self.troubleMilliseconds
     arm(at: (askedAt ?? clock.now()).adding(milliseconds: pause))
   }
 
@@ -364,8 +389,8 @@ final class ClusterLinks: LeaseStore {
     isAsking = true
     askedAt = clock.now()
     // While all is well nobody has to make a connection for it.
-    let seed = told.allSatisfy(\.isUp) ? unasked.popLast() : nil
-    if seed == nil, told.allSatisfy(\.isUp), let link = nextReady() {
+    let seed = isAllUp ? unasked.popLast() : nil
+    if seed == nil, isAllUp, let link = nextReady() {
       return link.link.query(.plain(ClusterWatch.question)) { [unowned self] value in
         guard let value else { return answered(.failure(ClusterWatch.Failure(words: "the connection broke"))) }
         answered(ClusterWatch.topology(value, asked: link.link.address))

@@ -35,8 +35,9 @@ final class RedisLink: RedisChannelOwner {
   var onInput: () -> Void = {}
   /// Whether somebody waits for such a message.
   var isAwaited: (InboxMessage) -> Bool = { _ in true }
-  /// Called when Redis has refused a command, before its answer is told; true: it is no news for the operator.
-  var onRefused: ([UInt8]) -> Bool = { _ in false }
+  /// Called when Redis has refused a command, before its answer is told, with the shard that it is about; true: it is no news
+  /// for the operator.
+  var onRefused: ([UInt8], ShardID?) -> Bool = { _, _ in false }
   private var inboxShare = InboxShare()
   /// Called when the first attempt to connect has succeeded or failed.
   private var onFirstOutcome: (() -> Void)?
@@ -399,7 +400,7 @@ final class RedisLink: RedisChannelOwner {
     case .up(let info): up(info)
     case .reply(let id, let reply, let shard): onEvent(.reply(id, reply), shard)
     case .answered(let id, let value): queries.removeValue(forKey: id)?(value)
-    case .refused(let error, let command): refused(error, command)
+    case .refused(let error, let command, let shard): refused(error, command, shard)
     case .message(let payload): heard(message: payload)
     case .proved: if let current { dialer.succeeded(current.address) }
     case .sent(let id, let shard): onEvent(.sent(id), shard)
@@ -441,9 +442,9 @@ final class RedisLink: RedisChannelOwner {
     log.leftOut(now: now)
   }
 
-  private func refused(_ error: [UInt8], _ command: String) {
+  private func refused(_ error: [UInt8], _ command: String, _ shard: ShardID?) {
     counters.errors += 1
-    guard !onRefused(error), log.refused(error, command, now: clock.now()),
+    guard !onRefused(error, shard), log.refused(error, command, now: clock.now()),
       let question = machine.rightsQuestion(after: error)
     else {
       return

@@ -16,6 +16,13 @@ struct RedisInfo {
   func number(_ field: String) -> Int64? { fields[field].flatMap { Int64($0) } }
 }
 
+/// What the figures of `stats` about a Redis Cluster say of parts that it does not serve; nil: it serves all, or is none.
+func unservedParts(_ cluster: JSONValue?) -> String? {
+  guard let parts = cluster?["parts_unserved"]?.intValue, parts > 0 else { return nil }
+  let reason = cluster?["unserved_reason"]?.stringValue.map { ": \(printable($0))" } ?? "; the log tells why"
+  return "\(parts) of 64 parts of all locks are not served by the Redis Cluster\(reason)"
+}
+
 /// What is found about Redis, by what the daemon knows and is told.
 enum RedisFindings {
   /// The oldest version that works.
@@ -31,10 +38,8 @@ enum RedisFindings {
   }
 
   static func reached(_ figures: JSONValue) -> Finding {
-    if let parts = figures["cluster"]?["parts_unserved"]?.intValue, parts > 0 {
-      return .bad(
-        "redis", "no primary of the Redis Cluster can be asked about \(parts) of 64 parts of all locks",
-        fix: "redis-cli CLUSTER NODES; journalctl -u sidelockd -n 50")
+    if let words = unservedParts(figures["cluster"]) {
+      return .bad("redis", words, fix: "redis-cli CLUSTER NODES; journalctl -u sidelockd -n 50")
     }
     if let grace = figures["grace_ms"]?.intValue, grace > 0 {
       return .warn(
