@@ -138,13 +138,14 @@ func checkCluster(_ input: [UInt8]) {
           violated("there is no such slot")
         }
       }
-      _ = machine.told(view)
+      _ = machine.told(view, now: BootInstant(nanoseconds: 0))
     }
     if case .moved(_, let address)? = ClusterRefusal(error: Array(part)) {
       for cell in 0..<ClusterCells.count {
         var moves = 0
         while let home = machine.home(ofCell: cell),
-          machine.moved(slot: ClusterCells.slots[cell], to: address, by: home) != nil
+          machine.moved(
+            slot: ClusterCells.slots[cell], to: address, by: home, random: 0, now: BootInstant(nanoseconds: 0)) != nil
         {
           moves += 1
           if moves > 2 { violated("MOVED goes round") }

@@ -69,6 +69,7 @@ import Testing
 @Suite struct ClusterMachineTests {
   private static let ids = ["a", "b", "c", "d"].map { String(repeating: $0, count: 40) }
   private var machine = ClusterMachine(RedisClusterSeeds(addresses: [address(9)]))
+  private var now = BootInstant(nanoseconds: 0)
 
   private static func address(_ number: Int) -> RedisAddress { RedisAddress(host: "10.0.0.1", port: 7000 + number) }
 
@@ -85,14 +86,20 @@ import Testing
     (0, 1, [0...8191]), (1, 2, [8192...16383]),
   ]
 
+  private mutating func told(_ view: ClusterTopology) -> [Int] { machine.told(view, now: now) }
+
+  private mutating func moved(slot: Int, to address: RedisAddress?, by id: ClusterTopology.NodeID) -> Int? {
+    machine.moved(slot: slot, to: address, by: id, random: 0, now: now)
+  }
+
   private func home(_ cell: Int) -> Int? { machine.home(ofCell: cell).flatMap { Self.ids.firstIndex(of: $0) } }
 
   @Test mutating func theFirstViewIsBelieved() {
     #expect(machine.nextToAsk() == Self.address(9) && machine.orphanCount == 64)
-    #expect(machine.told(view(by: 0, Self.halves)) == Array(0..<64))
+    #expect(told(view(by: 0, Self.halves)) == Array(0..<64))
     #expect(machine.primaries == [Self.ids[0], Self.ids[1]] && machine.orphanCount == 0 && machine.moveCount == 0)
     #expect(machine.cells(of: Self.ids[1]) == Array(32..<64))
-    #expect(machine.told(view(by: 1, Self.halves)).isEmpty)
+    #expect(told(view(by: 1, Self.halves)).isEmpty)
     // Everybody is asked in turn.
     #expect(
       Set((0..<3).compactMap { _ in machine.nextToAsk() }) == [Self.address(0), Self.address(1), Self.address(9)])
@@ -100,78 +107,78 @@ import Testing
 
   /// The primary that was cut off goes on to tell how things were.
   @Test mutating func anEarlierClaimIsNotBelieved() {
-    _ = machine.told(view(by: 0, Self.halves))
+    _ = told(view(by: 0, Self.halves))
     let after = [Self.halves[1], (2, epoch: 3, slots: [0...8191])]
-    #expect(machine.told(view(by: 1, after)) == Array(0..<32))
+    #expect(told(view(by: 1, after)) == Array(0..<32))
     #expect(home(0) == 2 && machine.moveCount == 32)
-    for _ in 0..<2 { #expect(machine.told(view(by: 0, Self.halves)).isEmpty) }
-    #expect(home(0) == 2 && machine.told(view(by: 1, after)).isEmpty)
-    for _ in 0..<5 { #expect(machine.told(view(by: 0, Self.halves + [(2, epoch: 0, slots: [])])).isEmpty) }
+    for _ in 0..<2 { #expect(told(view(by: 0, Self.halves)).isEmpty) }
+    #expect(home(0) == 2 && told(view(by: 1, after)).isEmpty)
+    for _ in 0..<5 { #expect(told(view(by: 0, Self.halves + [(2, epoch: 0, slots: [])])).isEmpty) }
     // It has heard of it.
-    #expect(machine.told(view(by: 0, after)).isEmpty)
+    #expect(told(view(by: 0, after)).isEmpty)
   }
 
   @Test mutating func whoHadItCanSayThatItIsGone() {
-    _ = machine.told(view(by: 0, Self.halves))
-    #expect(machine.told(view(by: 1, [(0, 1, []), Self.halves[1]])).isEmpty)
-    #expect(machine.told(view(by: 0, [(0, 1, []), Self.halves[1]])) == Array(0..<32))
+    _ = told(view(by: 0, Self.halves))
+    #expect(told(view(by: 1, [(0, 1, []), Self.halves[1]])).isEmpty)
+    #expect(told(view(by: 0, [(0, 1, []), Self.halves[1]])) == Array(0..<32))
     #expect(machine.orphanCount == 32)
-    #expect(machine.told(view(by: 0, [(0, 1, []), (1, 2, [0...16383])])) == Array(0..<32))
+    #expect(told(view(by: 0, [(0, 1, []), (1, 2, [0...16383])])) == Array(0..<32))
     #expect(machine.orphanCount == 0)
   }
 
   /// A cluster that was made anew counts from the beginning.
   @Test mutating func aClusterThatWasMadeAnewIsBelievedInTheEnd() {
-    _ = machine.told(view(by: 0, [(0, 8, [0...16383])]))
+    _ = told(view(by: 0, [(0, 8, [0...16383])]))
     // Its node is not known there at all.
     var anew = view(by: 1, [(1, 1, [0...16383])])
     anew.nodes[0].address = Self.address(0)
-    for _ in 0..<2 { #expect(machine.told(anew).isEmpty) }
-    #expect(machine.told(view(by: 0, [(0, 8, [0...16383])])).isEmpty)
-    for _ in 0..<2 { #expect(machine.told(anew).isEmpty) }
-    #expect(machine.told(anew) == Array(0..<64))
-    _ = machine.moved(slot: ClusterCells.slots[3], to: nil, by: Self.ids[1])
+    for _ in 0..<2 { #expect(told(anew).isEmpty) }
+    #expect(told(view(by: 0, [(0, 8, [0...16383])])).isEmpty)
+    for _ in 0..<2 { #expect(told(anew).isEmpty) }
+    #expect(told(anew) == Array(0..<64))
+    _ = moved(slot: ClusterCells.slots[3], to: nil, by: Self.ids[1])
     #expect(home(3) == nil)
-    for _ in 0..<2 { #expect(machine.told(view(by: 2, [(1, 1, []), (2, 0, [0...16383])])).isEmpty) }
-    #expect(machine.told(view(by: 2, [(1, 1, []), (2, 0, [0...16383])])) == [3])
+    for _ in 0..<2 { #expect(told(view(by: 2, [(1, 1, []), (2, 0, [0...16383])])).isEmpty) }
+    #expect(told(view(by: 2, [(1, 1, []), (2, 0, [0...16383])])) == [3])
   }
 
   /// An address was given to a node of another cluster, or the URL names nodes of two.
   @Test mutating func anotherClusterIsNotBelieved() {
-    _ = machine.told(view(by: 0, Self.halves))
+    _ = told(view(by: 0, Self.halves))
     let other = view(by: 2, [(2, 90, [0...8191]), (3, 91, [8192...16383])])
     for _ in 0..<5 {
-      #expect(machine.told(other).isEmpty && machine.isToldOfAnother)
-      #expect(machine.told(view(by: 1, Self.halves)).isEmpty && !machine.isToldOfAnother)
+      #expect(told(other).isEmpty && machine.isToldOfAnother)
+      #expect(told(view(by: 1, Self.halves)).isEmpty && !machine.isToldOfAnother)
     }
-    for _ in 0..<5 { #expect(machine.told(other).isEmpty && machine.isToldOfAnother) }
+    for _ in 0..<5 { #expect(told(other).isEmpty && machine.isToldOfAnother) }
     #expect(home(0) == 0 && machine.node(Self.ids[2]) == nil)
     // One that shares a node with this one is the same.
-    #expect(machine.told(view(by: 2, [Self.halves[1], (2, 90, [0...8191])])) == Array(0..<32))
+    #expect(told(view(by: 2, [Self.halves[1], (2, 90, [0...8191])])) == Array(0..<32))
   }
 
   /// `CLUSTER DELSLOTS` and `ADDSLOTS` give away by hand what a dead primary had, and no node's epoch changes.
   @Test mutating func slotsOfADeadPrimaryAreGivenAwayByHand() {
-    _ = machine.told(view(by: 0, Self.halves))
+    _ = told(view(by: 0, Self.halves))
     var after = view(by: 0, [(0, 1, [0...16383]), (1, 2, [])])
-    for _ in 0..<5 { #expect(machine.told(after).isEmpty) }
+    for _ in 0..<5 { #expect(told(after).isEmpty) }
     after.nodes[1].hasFailed = true
-    for _ in 0..<2 { #expect(machine.told(after).isEmpty) }
-    #expect(machine.told(after) == Array(32..<64))
+    for _ in 0..<2 { #expect(told(after).isEmpty) }
+    #expect(told(after) == Array(32..<64))
   }
 
   /// A node that was taken out of its cluster serves nothing, and says nothing about which one is meant.
   @Test mutating func aNodeThatIsAloneIsNoCluster() {
-    #expect(machine.told(view(by: 3, [(3, 0, [])])).isEmpty)
-    #expect(machine.told(view(by: 0, Self.halves)) == Array(0..<64))
-    #expect(machine.told(view(by: 3, [(3, 0, [])])).isEmpty && machine.isToldOfAnother)
-    #expect(machine.told(view(by: 0, Self.halves)).isEmpty && machine.orphanCount == 0)
+    #expect(told(view(by: 3, [(3, 0, [])])).isEmpty)
+    #expect(told(view(by: 0, Self.halves)) == Array(0..<64))
+    #expect(told(view(by: 3, [(3, 0, [])])).isEmpty && machine.isToldOfAnother)
+    #expect(told(view(by: 0, Self.halves)).isEmpty && machine.orphanCount == 0)
   }
 
   // MARK: CLUSTERDOWN
 
   @Test mutating func whatAPrimaryRefusesIsNotServed() {
-    _ = machine.told(view(by: 0, Self.halves))
+    _ = told(view(by: 0, Self.halves))
     machine.refused(cell: 5, by: Self.ids[1], isOfNode: true, words: "no")
     #expect(!machine.isAnyRefused)
     machine.refused(cell: 5, by: Self.ids[0], isOfNode: false, words: "CLUSTERDOWN Hash slot not served")
@@ -192,49 +199,80 @@ import Testing
 
   /// What it has refused is nothing that the next one refuses.
   @Test mutating func aRefusalGoesWithThePrimary() {
-    _ = machine.told(view(by: 0, Self.halves))
+    _ = told(view(by: 0, Self.halves))
     machine.refused(cell: 5, by: Self.ids[0], isOfNode: true, words: "no")
-    _ = machine.told(view(by: 1, [Self.halves[1], (2, epoch: 3, slots: [0...8191])]))
+    _ = told(view(by: 1, [Self.halves[1], (2, epoch: 3, slots: [0...8191])]))
     #expect(!machine.isAnyRefused)
     machine.refused(cell: 5, by: Self.ids[2], isOfNode: false, words: "no")
-    _ = machine.moved(slot: ClusterCells.slots[5], to: nil, by: Self.ids[2])
+    _ = moved(slot: ClusterCells.slots[5], to: nil, by: Self.ids[2])
     #expect(!machine.isAnyRefused)
   }
 
   // MARK: MOVED
 
   @Test mutating func whatAPrimarySaysOfItsOwnSlotIsBelievedAtOnce() {
-    _ = machine.told(view(by: 0, Self.halves))
+    _ = told(view(by: 0, Self.halves))
     let slot = ClusterCells.slots[5]
-    #expect(machine.moved(slot: slot + 1, to: Self.address(1), by: Self.ids[0]) == nil)
-    #expect(machine.moved(slot: slot, to: Self.address(1), by: Self.ids[1]) == nil)
+    #expect(moved(slot: slot + 1, to: Self.address(1), by: Self.ids[0]) == nil)
+    #expect(moved(slot: slot, to: Self.address(1), by: Self.ids[1]) == nil)
     #expect(home(5) == 0)
-    #expect(machine.moved(slot: slot, to: Self.address(1), by: Self.ids[0]) == 5)
+    #expect(moved(slot: slot, to: Self.address(1), by: Self.ids[0]) == 5)
     #expect(home(5) == 1 && machine.moveCount == 1)
     // The other nodes have not heard of it.
-    #expect(machine.told(view(by: 0, [(0, 1, [0...8191]), (1, 3, [8192...16383] + [slot...slot])])).isEmpty)
+    #expect(told(view(by: 0, [(0, 1, [0...8191]), (1, 3, [8192...16383] + [slot...slot])])).isEmpty)
   }
 
   /// Two that send a command to each other.
   @Test mutating func aLoopEndsWithNobodyUntilSomebodyTells() {
-    _ = machine.told(view(by: 0, Self.halves))
+    _ = told(view(by: 0, Self.halves))
     let slot = ClusterCells.slots[5]
-    #expect(machine.moved(slot: slot, to: Self.address(1), by: Self.ids[0]) == 5)
-    #expect(machine.moved(slot: slot, to: Self.address(0), by: Self.ids[1]) == 5)
+    #expect(moved(slot: slot, to: Self.address(1), by: Self.ids[0]) == 5)
+    #expect(moved(slot: slot, to: Self.address(0), by: Self.ids[1]) == 5)
     #expect(home(5) == nil && machine.orphanCount == 1)
-    #expect(machine.moved(slot: slot, to: Self.address(0), by: Self.ids[1]) == nil)
-    #expect(machine.told(view(by: 1, Self.halves)) == [5])
-    #expect(home(5) == 0)
-    #expect(machine.moved(slot: slot, to: Self.address(1), by: Self.ids[0]) == 5)
+    #expect(moved(slot: slot, to: Self.address(0), by: Self.ids[1]) == nil)
+    #expect(told(view(by: 1, Self.halves)) == [5])
+    #expect(home(5) == 0 && !machine.isAnyRefused)
+    // One that has carried out a command is believed again.
+    machine.answered(cell: 5)
+    #expect(moved(slot: slot, to: Self.address(1), by: Self.ids[0]) == 5)
+    #expect(home(5) == 1)
+  }
+
+  /// Nobody mends what they say of each other: the part rests, for longer each time, whatever is told of it.
+  @Test mutating func whoIsSentInACircleRests() {
+    _ = told(view(by: 0, Self.halves))
+    let slot = ClusterCells.slots[5]
+    var rests: [Int64] = []
+    for round in 0..<12 {
+      let teller = home(5) ?? -1
+      #expect(moved(slot: slot, to: Self.address(1 - teller), by: Self.ids[teller]) == 5)
+      if round == 0 { continue }
+      #expect(home(5) == nil)
+      let began = now
+      while home(5) == nil {
+        _ = told(view(by: 1, Self.halves))
+        if home(5) == nil { now = now.adding(milliseconds: 25) }
+      }
+      rests.append(now.milliseconds(since: began))
+      #expect(machine.isSentInCircle(5) == (round >= 3) && (machine.refusal(ofCell: 5) != nil) == (round >= 3))
+    }
+    #expect(rests == [0, 25, 50, 100, 200, 400, 800, 1000, 1000, 1000, 1000])
+    let words = "10.0.0.1:7000 and 10.0.0.1:7001 each say that the other one has slot \(slot)"
+    #expect(machine.refusal(ofCell: 5)?.hasPrefix(words) == true)
+    // The others are where they were.
+    #expect(machine.orphanCount == 0 && home(4) == 0)
+    machine.answered(cell: 5)
+    #expect(!machine.isAnyRefused && !machine.isSentInCircle(5))
+    #expect(moved(slot: slot, to: Self.address(1), by: Self.ids[0]) == 5)
     #expect(home(5) == 1)
   }
 
   @Test mutating func aPrimaryThatIsNotKnownHasToBeToldOf() {
-    _ = machine.told(view(by: 0, Self.halves))
-    #expect(machine.moved(slot: ClusterCells.slots[5], to: Self.address(3), by: Self.ids[0]) == 5)
+    _ = told(view(by: 0, Self.halves))
+    #expect(moved(slot: ClusterCells.slots[5], to: Self.address(3), by: Self.ids[0]) == 5)
     #expect(home(5) == nil)
     let slot = ClusterCells.slots[5]
-    #expect(machine.told(view(by: 0, Self.halves + [(3, epoch: 4, slots: [slot...slot])])) == [5])
+    #expect(told(view(by: 0, Self.halves + [(3, epoch: 4, slots: [slot...slot])])) == [5])
     #expect(home(5) == 0 || home(5) == 3)
   }
 }

@@ -170,6 +170,31 @@ def test_a_cluster_that_is_down_shows(lab):
     assert client.acquire(names[0], wait_ms=GENEROUS_MS) > 0
 
 
+def test_nodes_that_send_a_part_to_each_other(lab):
+    """Nobody mends that by itself: the daemon tries it now and then, and says what to do."""
+    cluster = RedisCluster(lab, primaries=2, replicas=0, by_hand=True)
+    slots = {slot(str(tag(part))): next(node for node in cluster.nodes if node.serves(slot(str(tag(part))))) for part in range(CELLS)}
+    for a_slot, owner in slots.items():
+        other = cluster.another_primary(owner)
+        owner.admin.execute_command("CLUSTER", "SETSLOT", a_slot, "NODE", other.id)
+    daemon = lab.daemon(cluster)
+    wait_until(lambda: "to each other" in daemon.log(), "the words")
+    assert re.search(r"CLUSTER SETSLOT \d+ NODE", told(daemon)["cluster"]["unserved_reason"])
+
+    def connections():
+        return sum(node.admin.info("stats")["total_connections_received"] for node in cluster.nodes)
+
+    before, began = connections(), time.monotonic()
+    wait_until(lambda: connections() >= before + 20, "some connections", pause=0.1)
+    assert time.monotonic() - began > 3
+    assert daemon.log().count("to each other") == 1
+    for a_slot, owner in slots.items():
+        for node in cluster.nodes:
+            node.admin.execute_command("CLUSTER", "SETSLOT", a_slot, "NODE", owner.id)
+    wait_until(lambda: is_open(daemon), "all parts")
+    assert daemon.client().acquire("orders", wait_ms=GENEROUS_MS) > 0
+
+
 def test_nodes_are_asked_by_the_names_of_their_certificates(lab):
     authority = Authority(lab.directory, "site-ca")
     own = authority.sign("server", "DNS:localhost")

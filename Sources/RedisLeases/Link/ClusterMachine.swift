@@ -1,3 +1,4 @@
+public import LockTypes
 public import RESP
 
 /// Which primary of a Redis Cluster serves each cell, as far as this daemon knows. It decides what to believe and whom to
@@ -11,7 +12,9 @@ public import RESP
 /// or a URL with nodes of two.
 ///
 /// A primary that is not asked, and answers a command that a slot is another one's (MOVED), is believed at once, but for each
-/// cell only once until somebody has told how things are: two that send a command to each other must not have it go round.
+/// cell only once until a command about it is carried out. Primaries that send a command to each other are both right about what
+/// they say of themselves, for as long as nobody mends it: where MOVED comes again the cell rests without a home, for longer
+/// each time, whatever is told of it.
 public struct ClusterMachine: Sendable {
   /// What names a node.
   public typealias NodeID = ClusterTopology.NodeID
@@ -21,8 +24,11 @@ public struct ClusterMachine: Sendable {
     var node: NodeID?
     /// The highest config epoch of a claim that was believed.
     var epoch: UInt64 = 0
-    /// Whether it has moved since somebody has told how things are.
-    var hasMoved = false
+    /// How often primaries have answered that another one has it, since a command about it was carried out.
+    var sentOnCount = 0
+    /// Until then nobody is believed to serve it.
+    var restsUntil: BootInstant?
+    var rests = LinkBackoff()
     /// How many views in a row have told of nothing but claims that are too old.
     var staleViews = 0
     /// Why it is not served although there is a primary; nil: nothing is known to be in the way.
@@ -38,6 +44,9 @@ public struct ClusterMachine: Sendable {
   /// So many claims in a row that are too old are believed in the end, where nobody is believed, or a node of which the
   /// others know nothing, or that has failed: slots that are given away by hand have no later epoch.
   static let staleViewsMax = 3
+
+  /// So often in a row a cell is sent on before it is said that nodes send it to each other.
+  static let sentOnCountOfCircle = 4
 
   private let seeds: [RedisAddress]
   private var homes = [Home](repeating: Home(), count: ClusterCells.count)
@@ -100,14 +109,14 @@ public struct ClusterMachine: Sendable {
   // MARK: What is told
 
   /// A node has told how things are. Gives the cells that are at another place now.
-  public mutating func told(_ view: ClusterTopology) -> [Int] {
+  public mutating func told(_ view: ClusterTopology, now: BootInstant) -> [Int] {
     viewCount += 1
     guard isOfThisCluster(view) else { return [] }
     let before = homes.map(\.node)
     for cell in homes.indices {
+      if let end = homes[cell].restsUntil, now < end { continue }
       let slot = ClusterCells.slots[cell]
       take(view.nodes.first { $0.isPrimary && $0.slots.contains { $0.contains(slot) } }, for: cell, of: view)
-      homes[cell].hasMoved = false
     }
     let used = Set(homes.compactMap(\.node))
     let told = Dictionary(view.nodes.map { ($0.id, $0) }) { first, _ in first }
@@ -137,8 +146,7 @@ public struct ClusterMachine: Sendable {
       // Only who had it can say that nobody has.
       if home.node == view.teller {
         homes[cell].node = nil
-        homes[cell].refusal = nil
-        refusalsChanged()
+        clearRefusal(ofCell: cell)
       }
       return
     }
@@ -155,7 +163,14 @@ public struct ClusterMachine: Sendable {
       return
     }
     if home.node != nil || home.epoch > 0 { moveCount += 1 }
-    homes[cell] = Home(node: claim.id, epoch: claim.epoch)
+    homes[cell].node = claim.id
+    homes[cell].epoch = claim.epoch
+    homes[cell].staleViews = 0
+    if !isSentInCircle(cell) { clearRefusal(ofCell: cell) }
+  }
+
+  private mutating func clearRefusal(ofCell cell: Int) {
+    homes[cell].refusal = nil
     refusalsChanged()
   }
 
@@ -173,7 +188,12 @@ public struct ClusterMachine: Sendable {
 
   /// The primary of a cell has carried out a command: it serves, and so it does of other cells what it had refused of all.
   public mutating func answered(cell: Int) {
-    guard isAnyRefused, homes.indices.contains(cell), let refusal = homes[cell].refusal else { return }
+    guard homes.indices.contains(cell) else { return }
+    if homes[cell].sentOnCount > 0 {
+      (homes[cell].sentOnCount, homes[cell].restsUntil) = (0, nil)
+      homes[cell].rests.reset()
+    }
+    guard let refusal = homes[cell].refusal else { return }
     homes[cell].refusal = nil
     if refusal.isOfNode, let id = homes[cell].node {
       for other in cells(of: id) where homes[other].refusal?.isOfNode == true { homes[other].refusal = nil }
@@ -181,19 +201,34 @@ public struct ClusterMachine: Sendable {
     refusalsChanged()
   }
 
+  /// Whether primaries send a cell to each other, as far as can be told by how often they have. The words are its refusal.
+  public func isSentInCircle(_ cell: Int) -> Bool { homes[cell].sentOnCount >= Self.sentOnCountOfCircle }
+
   /// A primary has answered that a slot is at another one. Gives the cell that is at another place now; nil: none is, or it was
-  /// not that primary's. Somebody has to be asked in any case.
-  public mutating func moved(slot: Int, to address: RedisAddress?, by id: NodeID) -> Int? {
+  /// not that primary's. Somebody has to be asked in any case. `random`: decides about how long the cell rests.
+  public mutating func moved(
+    slot: Int, to address: RedisAddress?, by id: NodeID, random: UInt64, now: BootInstant
+  ) -> Int? {
     guard let cell = ClusterCells.cell(ofSlot: slot), homes[cell].node == id else { return nil }
     let target = address.flatMap { address in
       nodes.values.first { $0.isPrimary && ($0.address == address || $0.isAt(address)) }
     }
-    let isBelieved = target.map { $0.id != id && !homes[cell].hasMoved } ?? false
+    homes[cell].sentOnCount += 1
+    let isBelieved = target.map { $0.id != id } ?? false && homes[cell].sentOnCount == 1
     homes[cell].node = isBelieved ? target?.id : nil
-    homes[cell].hasMoved = true
     homes[cell].refusal = nil
-    refusalsChanged()
     if isBelieved { moveCount += 1 }
+    // The second one may be right where a slot moves fast.
+    if homes[cell].sentOnCount > 2 {
+      homes[cell].restsUntil = now.adding(milliseconds: homes[cell].rests.next(random: random))
+    }
+    if isSentInCircle(cell) {
+      let (here, there) = (nodes[id].map { "\($0.address)" } ?? id, address.map { "\($0)" } ?? "another node")
+      homes[cell].refusal = Refusal(
+        words: "\(here) and \(there) each say that the other one has slot \(slot): "
+          + "tell both who has it, with CLUSTER SETSLOT \(slot) NODE and that node's id", isOfNode: false)
+    }
+    refusalsChanged()
     return cell
   }
 }

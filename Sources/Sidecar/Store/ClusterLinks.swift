@@ -301,7 +301,7 @@ final class ClusterLinks: LeaseStore {
       let cell = Int(shard.rawValue)
       if case .push(.hostMessage) = event { return onEvent(event, shard) }
       guard told.indices.contains(cell), told[cell].isUp, told[cell].node == id else { return }
-      if machine.isAnyRefused, case .reply(_, let reply) = event { answered(reply, of: cell) }
+      if case .reply(_, let reply) = event { answered(reply, of: cell) }
       onEvent(event, shard)
     case .acknowledged, .call, .answer:
       onEvent(event, shard)
@@ -322,8 +322,9 @@ final class ClusterLinks: LeaseStore {
 
   private func answered(_ reply: LeaseReply, of cell: Int) {
     if case .failed = reply { return }
+    let wasAnyRefused = machine.isAnyRefused
     machine.answered(cell: cell)
-    if !machine.isAnyRefused { logger.notice("the cluster serves all parts of the locks again") }
+    if wasAnyRefused, !machine.isAnyRefused { logger.notice("the cluster serves all parts of the locks again") }
   }
 
   /// Whether what a node has refused is about where slots are. `shard`: what it was asked about, where that is known.
@@ -332,13 +333,17 @@ final class ClusterLinks: LeaseStore {
     switch refusal {
     case nil: return false
     case .moved(let slot, let address)?:
-      if let cell = machine.moved(slot: slot, to: address, by: id) {
-        logger.info(
-          "a part of the locks is at another primary",
-          metadata: ["part": "\(cell)", "slot": "\(slot)", "now": "\(address.map { "\($0)" } ?? "")"])
-        homesChanged()
+      guard
+        let cell = machine.moved(
+          slot: slot, to: address, by: id, random: .random(in: .min ... .max), now: clock.now())
+      else {
+        askSoon()
+        return true
       }
-      askSoon()
+      sentOn(cell, slot: slot, to: address)
+      homesChanged()
+      // Where it rests nobody is believed so soon.
+      if machine.isSentInCircle(cell) { armTimer() } else { askSoon() }
       return true
     case .isMoving?:
       askSoon()
@@ -355,6 +360,18 @@ final class ClusterLinks: LeaseStore {
       armTimer()
       return false
     }
+  }
+
+  private func sentOn(_ cell: Int, slot: Int, to address: RedisAddress?) {
+    guard machine.isSentInCircle(cell) else {
+      return logger.info(
+        "a part of the locks is at another primary",
+        metadata: ["part": "\(cell)", "slot": "\(slot)", "now": "\(address.map { "\($0)" } ?? "")"])
+    }
+    guard let count = tally.toLog(kind: "circle", now: clock.now()) else { return }
+    logger.warning(
+      "nodes of the cluster send a part of the locks to each other; it is not served",
+      metadata: ["part": "\(cell)", "reason": "\(machine.refusal(ofCell: cell) ?? "")", "count": "\(count)"])
   }
 
   // MARK: Asking how things are
@@ -390,14 +407,10 @@ final class ClusterLinks: LeaseStore {
     askedAt = clock.now()
     // While all is well nobody has to make a connection for it.
     let seed = isAllUp ? unasked.popLast() : nil
-    if seed == nil, isAllUp, let link = nextReady() {
-      return link.link.query(.plain(ClusterWatch.question)) { [unowned self] value in
-        guard let value else { return answered(.failure(ClusterWatch.Failure(words: "the connection broke"))) }
-        answered(ClusterWatch.topology(value, asked: link.link.address))
-      }
-    }
+    if seed == nil, isAllUp, let link = nextReady() { return ask(over: link) }
     guard let address = seed ?? machine.nextToAsk(at: address(of:)) else { return isAsking = false }
     unasked.removeAll { $0 == address }
+    if let link = ready.first(where: { $0.link.address == address }) { return ask(over: link) }
     login.prepare(timeoutMilliseconds: timeoutMilliseconds) { [unowned self] found in
       guard !isStopped else { return }
       guard let found else {
@@ -411,6 +424,13 @@ final class ClusterLinks: LeaseStore {
         }
         answered(result, from: address)
       }
+    }
+  }
+
+  private func ask(over link: Link) {
+    link.link.query(.plain(ClusterWatch.question)) { [unowned self] value in
+      guard let value else { return answered(.failure(ClusterWatch.Failure(words: "the connection broke"))) }
+      answered(ClusterWatch.topology(value, asked: link.link.address))
     }
   }
 
@@ -429,7 +449,7 @@ final class ClusterLinks: LeaseStore {
     guard !isStopped else { return }
     switch result {
     case .success(let view):
-      let moved = machine.told(view)
+      let moved = machine.told(view, now: clock.now())
       if machine.isToldOfAnother, let count = tally.toLog(kind: "another cluster", now: clock.now()) {
         logger.error(
           "a node is of another Redis Cluster, and is not believed: hosts that go there would be granted the same locks",
