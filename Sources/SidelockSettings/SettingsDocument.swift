@@ -57,7 +57,10 @@ public enum SettingsDocument {
       that answers is enough, and as many should be named as may be down together. A daemon keeps a connection to each primary that has slots of locks.
       The locks are in 64 parts, each in one slot, spread evenly over all slots ([what stands in Redis](../protocol/README.md#on-a-redis-cluster)). A primary that fails
       over, or a slot that moves, concerns its parts alone: what is held there stays held, and nothing new is granted there for as long as the longest lease. So leases should be
-      longer than a failover takes (`cluster-node-timeout` and about two seconds), and slots should move in less than half of `lease_ms`. What bounds the
+      longer than a failover takes (`cluster-node-timeout` and about two seconds), and slots should move in less than half of `lease_ms`: while some keys of a slot are at one primary
+      and some at another, nothing in its part can be renewed. `redis-cli --cluster reshard` moves one slot after the other, and one with a thousand locks in well under a second. Large keys of others
+      in such a slot make that longer, and so do nodes that are far apart (raise `--cluster-pipeline` there). A reshard that was broken off leaves a slot halfway: `redis-cli --cluster fix` finishes it, and meanwhile `sidelock health`, the status line and
+      the log name the slot. What bounds the
       harm of an old primary that is cut off and goes on is the same as with Sentinels. The state that is kept over a restart belongs to the
       nodes that the URL names, in any order: a daemon with others begins anew. With `cluster-require-full-coverage no` locks at other primaries go on where one is down.
 

@@ -413,6 +413,45 @@ def test_a_slot_moves_with_a_thousand_locks_held(lab, cluster, measured, load):
     assert sum(len(member.held) for member in members) == 1000 - len(waits) + 1
 
 
+def test_a_slot_that_is_left_halfway_costs_its_locks_and_doubles_none(lab, cluster):
+    """Some of its keys are at one primary and some at another, for longer than leases last."""
+    part = 5
+    a_slot = slot(str(tag(part)))
+    source = cluster.primary_of(a_slot)
+    target = cluster.another_primary(source)
+    daemons = [lab.daemon(cluster, lease_ms=3000, args=["--host", f"h{number}"]) for number in range(2)]
+    for daemon in daemons:
+        wait_until(lambda: is_open(daemon), "all parts")
+    witness = Witness()
+    holder, other = (Member(witness, daemon) for daemon in daemons)
+    names = cluster.names(part, 20)
+    elsewhere = cluster.names(part + 1, 1)[0]
+    for name in [*names, elsewhere]:
+        holder.take(name)
+
+    def halfway():
+        def is_lost():
+            for name in names:
+                error = other.attempt(name)
+                assert error is None or error.reason in ("busy", "unavailable")
+            holder.hear()
+            return len(witness.lost) == len(names)
+
+        for daemon in daemons:
+            wait_until(lambda: other.attempt(names[0]) and told(daemon)["cluster"]["parts_unserved"] == 1, "the move")
+        assert f"slot {a_slot} is being moved" in told(daemons[1])["cluster"]["unserved_reason"]
+        wait_until(is_lost, "the loss")
+
+    cluster.move(a_slot, source, target, halfway)
+    assert {reason for _, reason in witness.lost} == {"lease_expired"}
+    for daemon in daemons:
+        wait_until(lambda: is_open(daemon), "the new home")
+    for name in names:
+        other.served(other.ask(name, wait_ms=GENEROUS_MS))
+    holder.give(elsewhere)
+    assert len(witness.lost) == len(names)
+
+
 def test_a_primary_comes_and_goes(lab, cluster):
     """It is given slots by redis-cli, and gives them back."""
     first = cluster.primary_of(0)

@@ -176,8 +176,9 @@ public struct ClusterMachine: Sendable {
 
   private mutating func refusalsChanged() { isAnyRefused = homes.contains { $0.refusal != nil } }
 
-  /// The primary of a cell has refused a command: the cluster is down to it, or nobody has the slot. Until a command is
-  /// answered that cell is not served; where the primary serves nothing, neither are the others that it has.
+  /// The primary of a cell has refused a command: the cluster is down to it, nobody has the slot, or it is being moved.
+  /// Until a command is carried out that cell is not served; where the primary serves nothing, neither are the others that it
+  /// has.
   public mutating func refused(cell: Int, by id: NodeID, isOfNode: Bool, words: String) {
     guard homes.indices.contains(cell), homes[cell].node == id else { return }
     let place = nodes[id].map { "\($0.address): " } ?? ""

@@ -322,9 +322,8 @@ final class ClusterLinks: LeaseStore {
 
   private func answered(_ reply: LeaseReply, of cell: Int) {
     if case .failed = reply { return }
-    let wasAnyRefused = machine.isAnyRefused
+    // How often it changes is of no use in the log: while a slot moves some commands succeed.
     machine.answered(cell: cell)
-    if wasAnyRefused, !machine.isAnyRefused { logger.notice("the cluster serves all parts of the locks again") }
   }
 
   /// Whether what a node has refused is about where slots are. `shard`: what it was asked about, where that is known.
@@ -346,11 +345,16 @@ final class ClusterLinks: LeaseStore {
       if machine.isSentInCircle(cell) { armTimer() } else { askSoon() }
       return true
     case .isMoving?:
+      let words = RedisErrorReply.words(of: error)
+      if let cell = shard.map({ Int($0.rawValue) }), ClusterCells.slots.indices.contains(cell) {
+        machine.refused(
+          cell: cell, by: id, isOfNode: false, words: "slot \(ClusterCells.slots[cell]) is being moved: \(words)")
+      }
       askSoon()
       guard tally.toLog(kind: "moving", now: clock.now()) != nil else { return true }
       logger.notice(
         "a slot is being moved: the locks in it can be renewed and taken when that is done",
-        metadata: ["error": "\(RedisErrorReply.words(of: error))"])
+        metadata: ["error": "\(words)", "help": "redis-cli --cluster fix goes on with a move that has stopped halfway"])
       return true
     case .isDown?, .isUnserved?:
       if let shard {
