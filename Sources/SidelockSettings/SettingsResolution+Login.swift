@@ -43,6 +43,28 @@ extension SettingsResolver {
     if let given = given(.redisUser), !login.mustBeRead, login.inURL.password == nil {
       report(.redisUser, given.source, "needs a password: give redis_password_file or redis_credentials_command")
     }
+    warnIfPlainToLearned()
+  }
+
+  /// Whoever answers at an address that a node names is told the password there, and whoever listens reads it.
+  private mutating func warnIfPlainToLearned() {
+    guard case .redis(let url) = settings.backend, !url.usesTLS else { return }
+    let (who, scheme): (String, String)
+    let login = settings.live.redisLogin
+    var isLogin = login.mustBeRead || login.inURL.password != nil
+    switch url.endpoint {
+    case .tcp, .unix: return
+    case .sentinels(let set):
+      (who, scheme) = ("sentinels name", "rediss-sentinel://")
+      isLogin = isLogin || set.password != nil
+    case .cluster: (who, scheme) = ("nodes of the cluster name", "rediss-cluster://")
+    }
+    guard isLogin else { return }
+    warnings.append(
+      SettingProblem(
+        setting: SettingKey.redis.rawValue, source: source(of: .redis),
+        message: "the password is told, without TLS, to whoever answers at an address that \(who): use \(scheme), or a "
+          + "network that you trust"))
   }
 
   private mutating func report(_ key: SettingKey, _ source: SettingSource?, _ message: String) {

@@ -43,6 +43,21 @@ import Testing
     #expect(resolve(flags: outside, files: ["/p": "hunter2"]).warnings.isEmpty)
   }
 
+  /// The daemon logs in wherever a node or a sentinel says that Redis is.
+  @Test func aPasswordForAddressesThatAreLearnedIsWarnedOfWithoutTLS() {
+    let learned = { (url: String) in ["\(url)://:hunter2@db/?sentinelMasterId=m", "\(url)://db/?sentinelMasterId=m"] }
+    for url in learned("redis-sentinel") + ["redis-cluster://:hunter2@db", "redis-cluster://db"] {
+      let isPassword = url.contains("hunter2")
+      let plain = resolve(environment: ["SIDELOCK_REDIS": url])
+      #expect(plain.problems.isEmpty && plain.warnings.count == (isPassword ? 1 : 0), "\(url)")
+      #expect(plain.warnings.allSatisfy { $0.setting == "redis" && $0.message.contains("rediss-") })
+      let secret = resolve(environment: ["SIDELOCK_REDIS": url.replacing("redis-", with: "rediss-")])
+      #expect(secret.warnings.isEmpty, "\(url)")
+    }
+    let file = resolve(flags: [.redis: "redis-cluster://db", .redisPasswordFile: "/p"], files: ["/p": "hunter2"])
+    #expect(file.warnings.count == 1)
+  }
+
   /// A URL with a password where another value belongs. Some settings take it for what they want.
   @Test(
     arguments: SettingKey.allCases.filter {
