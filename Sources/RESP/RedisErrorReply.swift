@@ -15,8 +15,16 @@ public enum RedisErrorReply {
     text(of: Array(error.prefix(48).prefix { $0 != 0x27 && $0 != 0x60 && $0 != 0x3A && !($0 >= 0x30 && $0 <= 0x39) }))
   }
 
-  /// The words of `error`, printable and not too many.
-  public static func words(of error: [UInt8]) -> String { text(of: error) }
+  /// The words of `error`, printable and not too many. Of a state of the server, it does not matter in which script it was met.
+  public static func words(of error: [UInt8]) -> String {
+    guard isStateOfServer(error: error) else { return text(of: error) }
+    let words = Array(error.prefix(2 * textBytesMax))
+    let end = words.indices.first { words[$0...].starts(with: " script: ".utf8) } ?? words.endIndex
+    // Behind the place, where an older server tells that first.
+    let start = words[..<end].indices.first { words[$0] == 0x2D && code(of: Array(words[($0 + 1)...])) != nil }
+    let isWrapped = starts(error, with: "ERR Error running script") || starts(error, with: "@user_script:")
+    return text(of: Array(words[(isWrapped ? start.map { $0 + 1 } ?? 0 : 0)..<end]))
+  }
 
   /// The same, unless they hold a secret: an old server repeats the arguments of a command that it does not know.
   package static func words(of error: [UInt8], without secrets: [RedisSecret?]) -> String {
