@@ -6,8 +6,8 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <spawn.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,7 +17,7 @@ static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 // The one that runs; 0: none does.
 static _Atomic pid_t running = 0;
 
-// Nobody else would end a program that hangs when this process exits.
+// Ends what the program has started, too, when this process exits.
 __attribute__((destructor)) static void end_with_this_process(void) {
   pid_t child = running;
   if (child > 0) kill(-child, SIGKILL);
@@ -29,34 +29,42 @@ static int64_t now_milliseconds(void) {
   return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
 }
 
-static int start(pid_t *child, const char *path, char *const environment[], int out, int err) {
-  posix_spawnattr_t attributes;
-  posix_spawn_file_actions_t actions;
-  int error = posix_spawnattr_init(&attributes);
-  if (error != 0) return error;
-  error = posix_spawn_file_actions_init(&actions);
-  if (error != 0) {
-    posix_spawnattr_destroy(&attributes);
-    return error;
-  }
-  sigset_t none, all;
+static void become(const char *path, char *const environment[], int out, int err, pid_t parent) {
+  // Nobody else would end a program that hangs when this process is killed. It is the thread that counts, and it waits for the program.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(127);
+  // A group of its own can be ended whole.
+  setpgid(0, 0);
+  // The daemon ignores and blocks signals that a program expects to end by.
+  for (int number = 1; number < _NSIG; number++) signal(number, SIG_DFL);
+  sigset_t none;
   sigemptyset(&none);
-  sigfillset(&all);
-  // The daemon ignores and blocks signals that a program expects to end by; and a group of its own can be ended whole.
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setsigdefault(&attributes, &all);
-  posix_spawnattr_setpgroup(&attributes, 0);
-  posix_spawnattr_setflags(
-      &attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-  error = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  if (error == 0) error = posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
-  if (error == 0) error = posix_spawn_file_actions_adddup2(&actions, err, STDERR_FILENO);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  int in = open("/dev/null", O_RDONLY);
+  if (in < 0 || dup2(in, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 || dup2(err, STDERR_FILENO) < 0) return;
   // What a service manager has handed over is not for it.
-  if (error == 0) error = posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
+  closefrom(STDERR_FILENO + 1);
   char *const arguments[] = {(char *)path, NULL};
-  if (error == 0) error = posix_spawn(child, path, &actions, &attributes, arguments, environment);
-  posix_spawn_file_actions_destroy(&actions);
-  posix_spawnattr_destroy(&attributes);
+  execve(path, arguments, environment);
+}
+
+static int start(pid_t *child, const char *path, char *const environment[], int out, int err) {
+  sigset_t all, before;
+  sigfillset(&all);
+  // No handler of this process runs in its child, which has its memory.
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  volatile int error = 0;
+  pid_t parent = getpid();
+  pid_t found = vfork();
+  if (found == 0) {
+    become(path, environment, out, err, parent);
+    error = errno;
+    _exit(127);
+  }
+  if (found < 0) error = errno;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (found > 0 && error != 0) waitpid(found, NULL, 0);
+  *child = found;
   return error;
 }
 

@@ -374,6 +374,16 @@ def test_the_daemon_stops_while_a_program_hangs(site):
     wait_until(lambda: not os.path.exists(f"/proc/{program}"), "the end of the program")
 
 
+def test_a_program_that_hangs_ends_with_a_daemon_that_is_killed(site):
+    daemon = site.by_program("echo pw-first\n")
+    pid = site.lab.directory / "pid"
+    site.script(f"echo $$ > {pid}; exec sleep 1000\n")
+    daemon.signal(signal.SIGHUP)
+    program = wait_until(lambda: pid.exists() and pid.read_text().strip(), "the program")
+    daemon.kill()
+    wait_until(lambda: not os.path.exists(f"/proc/{program}"), "the end of the program")
+
+
 @pytest.mark.parametrize("mode, path, words", [
     (0o600, "{program}", "cannot be executed by the daemon's user"),
     (0o722, "{program}", "can be changed by every user"),
