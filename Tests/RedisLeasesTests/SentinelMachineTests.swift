@@ -337,6 +337,8 @@ private struct Scene {
   @Test func aFailoverThatIsToldDropsTheLink() {
     var scene = Scene.settled()
     scene.switches(1)
+    #expect(scene.told.isEmpty && scene.asked == [1])
+    scene.answer(1, new, epoch: 2)
     #expect(scene.told == [.switched(to: new)])
     scene.machine.linkDown(isUseless: false)
     scene.search()
@@ -346,6 +348,43 @@ private struct Scene {
     scene.machine.linkUp(new, now: scene.now)
     #expect(scene.machine.failoverCount == 1)
     #expect(scene.machine.lastFailover == SentinelMachine.Failover(from: old, at: scene.now))
+  }
+
+  /// Two lead one each, and the listener hears of the older one last, or has led it.
+  @Test func anOlderFailoverThanTheLastDropsNoLink() {
+    var scene = Scene.settled()
+    scene.switches(1)
+    scene.answer(1, new, epoch: 3)
+    scene.machine.linkDown(isUseless: false)
+    scene.search()
+    scene.answer(1, new, epoch: 3)
+    scene.answer(2, new, epoch: 3)
+    scene.machine.linkUp(new, now: scene.now)
+    scene.told = []
+    let third = RedisAddress(host: "10.0.0.3", port: 6379)
+    scene.switches(1, to: third)
+    scene.answer(1, third, epoch: 2)
+    #expect(!scene.told.contains(.switched(to: third)) && scene.disagreements.count == 1)
+    // Another one is listened to.
+    #expect(scene.open.keys.sorted() == [2] && scene.asked == [2])
+    scene.answer(2, new, epoch: 3)
+    #expect(scene.machine.failoverCount == 1 && scene.machine.primary == new)
+  }
+
+  /// An answer that was under way is of before, in part.
+  @Test func whoToldOfAFailoverAndAnswersAsBeforeIsAskedAgain() {
+    var scene = Scene.settled()
+    scene.pass(SentinelMachine.pollMilliseconds)
+    scene.switches(1)
+    scene.answer(1)
+    #expect(scene.told.isEmpty && scene.asked == [1])
+    scene.answer(1, new, epoch: 1)
+    scene.told = scene.told.filter { if case .switched = $0 { true } else { false } }
+    #expect(scene.told.isEmpty)
+    // One that tells of it again, and does not count epochs, is believed as before.
+    scene.switches(2)
+    scene.answer(2, new, epoch: 1)
+    #expect(scene.told.contains(.switched(to: new)))
   }
 
   @Test func theSamePrimaryAgainIsNoFailover() {
@@ -372,6 +411,7 @@ private struct Scene {
   @Test func aFailoverThatNobodyElseKnowsOfCostsItsListener() {
     var scene = Scene.settled()
     scene.switches(1)
+    scene.answer(1, new, epoch: 2)
     scene.search()
     scene.answer(1)
     scene.answer(2)
@@ -413,6 +453,7 @@ private struct Scene {
     #expect(scene.asked == [2])
     scene.answer(2)
     scene.switches(2)
+    scene.answer(2, new, epoch: 2)
     #expect(scene.told.last == .switched(to: new))
   }
 

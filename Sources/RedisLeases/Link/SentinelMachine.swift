@@ -8,6 +8,8 @@ public import RESP
 /// most of those that watch the name have answered, and most of those of the URL: one that has lost its file knows of no
 /// others, and of no failover. Where they disagree, the highest config epoch is believed: a failover
 /// reaches the others within seconds. Only where that server is of no use, and most name another one, it is that one.
+/// What a Sentinel tells by itself names no epoch, and where several lead a failover at once it may be of an older one. So whoever
+/// tells of one is asked first, and the link is not dropped for an older one.
 ///
 /// The caller makes, uses and closes connections as the effects say, tells what came of each with ``answered(_:_:now:)``,
 /// ``switched(_:to:now:)`` and ``ended(_:reason:now:)``, and calls ``timePassed(now:)`` at ``deadline``. Each
@@ -20,6 +22,8 @@ public struct SentinelMachine: Sendable {
     var number: ConnectionNumber
     /// Since when an answer is awaited; nil: none is.
     var askedAt: BootInstant?
+    /// Whether it has told of a failover since it last answered: its answer says of which one.
+    var hasToldOfFailover = false
   }
 
   private struct Member: Sendable {
@@ -138,6 +142,8 @@ public struct SentinelMachine: Sendable {
   public mutating func answered(_ number: ConnectionNumber, _ answer: SentinelAnswer, now: BootInstant) -> [Effect] {
     guard let index = index(of: number) else { return [] }
     members[index].conversation?.askedAt = nil
+    let hasToldOfFailover = members[index].conversation?.hasToldOfFailover == true
+    members[index].conversation?.hasToldOfFailover = false
     (members[index].failure, members[index].told) = (nil, nil)
     members[index].id = answer.id ?? members[index].id
     let vote = Vote(member: members[index].address, voter: members[index].voter, answer: answer)
@@ -147,7 +153,7 @@ public struct SentinelMachine: Sendable {
       search?.votes.append(vote)
       meet(answer.others)
     } else {
-      followed(vote, now: now)
+      followed(vote, ofFailover: hasToldOfFailover, now: now)
     }
     goOn(now: now)
     return take()
@@ -162,8 +168,8 @@ public struct SentinelMachine: Sendable {
       if search.votes.contains(where: { $0.member == address }) { ask(index, now: now) }
       self.search?.votes.removeAll { $0.member == address }
     } else if known?.primary != primary {
-      announcer = address
-      effects.append(.switched(to: primary))
+      members[index].conversation?.hasToldOfFailover = true
+      ask(index, now: now)
     }
     goOn(now: now)
     return take()
@@ -423,7 +429,7 @@ extension SentinelMachine {
 
 extension SentinelMachine {
   /// An answer while nothing is searched for: of the one that is listened to.
-  private mutating func followed(_ vote: Vote, now: BootInstant) {
+  private mutating func followed(_ vote: Vote, ofFailover hasToldOfFailover: Bool, now: BootInstant) {
     nextPollAt = now.adding(milliseconds: Self.pollMilliseconds)
     guard let known else { return }
     let answer = vote.answer
@@ -434,7 +440,9 @@ extension SentinelMachine {
       // One that cannot reach the primary may not hear of what the others do either.
       let isDue = lastPassedOnAt.map { now >= $0.adding(milliseconds: Self.pollMilliseconds) } ?? true
       if answer.seesPrimaryDown, isLinkUp, isDue { passOn(vote.member, now: now) }
-    } else if answer.configEpoch > known.epoch {
+      // A part of the answer may be of before it told.
+      if hasToldOfFailover { nextPollAt = now }
+    } else if answer.configEpoch > known.epoch || hasToldOfFailover && answer.configEpoch == known.epoch {
       announcer = vote.member
       effects.append(.switched(to: answer.primary))
     } else {
