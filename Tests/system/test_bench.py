@@ -4,9 +4,11 @@ import glob
 import json
 import os
 import signal
+import subprocess
 import sys
 
 from harness.command import Command
+from harness.daemon import binary, clean_environment
 from harness.waiting import wait_until
 
 SMALL = ["--seconds", "0.05", "--connections", "1,3", "--clients", "3", "--kills", "4", "--idle", "20", "--locks", "300"]
@@ -97,3 +99,17 @@ def test_nothing_stays_when_the_benchmark_is_ended(lab):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     wait_until(lambda: not any(os.path.exists(path) for path in made), "the end of the servers")
+
+
+def test_every_store_is_measured_by_the_script(lab):
+    script = os.path.join(os.path.dirname(__file__), "..", "bench.sh")
+    tools = {"SIDELOCKD": binary("sidelockd", "SIDELOCKD"), "SIDELOCK": binary("sidelock", "SIDELOCK")}
+    done = subprocess.run([
+        script, "--no-build", "--stores", "tcp,tls,cluster", "--json", "--scenario", "cold", "cross-host", "--seconds", "0.5",
+        "--connections", "3"],
+        capture_output=True, text=True, env={**clean_environment(), **tools})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.split() == ["tcp", "tls", "cluster"]
+    for line in done.stdout.splitlines():
+        assert any(result.get("redis_commands_per_cycle", 0) >= 1 for result in json.loads(line)["results"])
+    assert len(done.stdout.splitlines()) == 3
