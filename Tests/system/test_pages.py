@@ -181,7 +181,7 @@ def closing(text, start):
 def keys(call, before):
     """The names of the data in a call of the logger; where they stand in a variable, those of its value."""
     more = ""
-    if variable := re.search(r"(?:metadata: |of: session, (?:peer: peer, )?)(\w+)[).]", call):
+    if variable := re.search(r"(?:metadata: |of: client, |peer: peer, )(\w+)[).]", call):
         start = before.rindex(f"{variable[1]}: Logger.Metadata = [") if f"{variable[1]}: Logger.Metadata = [" in before \
             else before.rindex(f"{variable[1]} = [")
         # Those that were added behind the first.
@@ -213,7 +213,7 @@ def logged():
                 call = content[start:closing(content, start) + 1]
                 found_keys = keys(call, content[:opening])
                 # What is told of the client beside the entry's own fields.
-                if re.search(r"\bof: session\b|who\(", call):
+                if re.search(r"\bof: |who\(", call):
                     found_keys |= OF_A_CLIENT
                 fields = {"SIDELOCK_" + key.upper().replace("-", "_") for key in found_keys}
                 found[identifiers[case]].append(fields)

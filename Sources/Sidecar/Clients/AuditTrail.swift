@@ -35,6 +35,22 @@ final class AuditTrail {
     var leftOut = 0
   }
 
+  /// A client as entries tell of it. A session itself has buffers, and is not kept when it is gone.
+  struct Client {
+    let session: SessionID
+    let peer: Peer?
+    let process: DescribedProcess?
+    /// What it says of itself.
+    let words: String?
+
+    init(_ session: ClientSession) {
+      self.session = session.id
+      peer = session.peer
+      process = session.process
+      words = session.client
+    }
+  }
+
   private let configuration: ConfigurationInForce
   private let loop: any EventLoop
   private let clock: HostClock
@@ -49,7 +65,7 @@ final class AuditTrail {
   private var rates: [String: Rate] = [:]
   private var isTellingLater = false
   private var limits = MessageTally()
-  private var gone: [SessionID: ClientSession] = [:]
+  private var gone: [SessionID: Client] = [:]
   private var goneInOrder: Deque<SessionID> = []
   /// Entries that are held back, by their numbers.
   private var heldBack: [UInt64: () -> Void] = [:]
@@ -92,7 +108,7 @@ final class AuditTrail {
     guard kinds.contains(.session), isWanted(.session, []) else { return }
     session.beganAt = clock.now()
     guard admits("session began") else { return }
-    log("session began", of: session, [:])
+    log("session began", of: looked(at: session), [:])
   }
 
   /// A client's connection is gone. What it had may end later.
@@ -100,11 +116,12 @@ final class AuditTrail {
     guard !kinds.isEmpty else { return }
     if goneInOrder.count == Self.goneMax, let eldest = goneInOrder.popFirst() { gone[eldest] = nil }
     goneInOrder.append(session.id)
-    gone[session.id] = session
+    let client = looked(at: session)
+    gone[session.id] = client
     guard kinds.contains(.session), isWanted(.session, []), admits("session ended") else { return }
     var lasted = ""
     if let began = session.beganAt { lasted = "\(clock.now().milliseconds(since: began))" }
-    log("session ended", of: session, ["lasted_ms": "\(lasted)"])
+    log("session ended", of: client, ["lasted_ms": "\(lasted)"])
   }
 
   /// A client has closed its half of the connection. If it goes on holding something it is named, once.
@@ -127,7 +144,7 @@ final class AuditTrail {
     }
     let lock = engine.eldestLock(of: session.id)
     log(
-      "a client has half-closed its connection and keeps locks", .notice, of: session,
+      "a client has half-closed its connection and keeps locks", .notice, of: Client(session),
       ["lock": "\(lock.map { "\($0)" } ?? "")", "held": "\(holds)"])
   }
 
@@ -139,7 +156,7 @@ final class AuditTrail {
     let kind = "\(limit.rawValue) \(uid.map { "\($0)" } ?? "")"
     guard let count = limits.toLog(kind: kind, now: clock.now()) else { return }
     let fields: Logger.Metadata = ["limit": "\(limit.rawValue)", "count": "\(count)"]
-    log("a limit was met", .notice, of: session, peer: peer, fields)
+    log("a limit was met", .notice, of: session.map { Client($0) }, peer: peer, fields)
   }
 
   // MARK: Locks
@@ -147,7 +164,7 @@ final class AuditTrail {
   /// Something happened to a lock.
   func recorded(_ history: LockHistory) {
     guard isWritten(history) else { return }
-    let session = sessions[history.session] ?? gone[history.session]
+    let client = sessions[history.session].map { looked(at: $0) } ?? gone[history.session]
     var fields: Logger.Metadata = ["lock": "\(history.name)", "mode": "\(history.mode.word)"]
     if let token = history.token { fields["token"] = "\(token)" }
     if let owner = history.owner { fields["owner"] = "\(owner)" }
@@ -155,27 +172,27 @@ final class AuditTrail {
     switch history.deed {
     case .granted(let waited):
       fields["waited_ms"] = "\(waited)"
-      log("lock granted", of: session, fields)
+      log("lock granted", of: client, fields)
     case .released(let held, let cause):
       fields["held_ms"] = "\(held)"
       fields["reason"] = "\(cause.rawValue)"
-      log("lock released", of: session, fields)
+      log("lock released", of: client, fields)
     case .lost(let held, let reason):
       fields["held_ms"] = "\(held)"
       fields["reason"] = "\(reason.rawValue)"
-      log("lock lost", .notice, of: session, fields)
+      log("lock lost", .notice, of: client, fields)
     case .waits(let holders, let waiters):
       fields["waiters"] = "\(waiters)"
       fields["holder"] = "\(words(about: holders))"
-      log("waiting for a lock", of: session, fields)
+      log("waiting for a lock", of: client, fields)
     case .failed(let waited, let refusal):
       fields["waited_ms"] = "\(waited)"
       fields["reason"] = "\(refusal.word)"
-      log("lock not acquired", of: session, fields)
+      log("lock not acquired", of: client, fields)
     case .leftQueue(let waited):
       fields["waited_ms"] = "\(waited)"
       fields["reason"] = "session_ended"
-      log("lock not acquired", of: session, fields)
+      log("lock not acquired", of: client, fields)
     }
   }
 
@@ -208,41 +225,49 @@ final class AuditTrail {
   // MARK: Writing
 
   /// Writes an entry as soon as it is known whose it is.
-  private func log(_ message: String, of session: ClientSession?, _ fields: Logger.Metadata) {
-    guard let session, heldBack.count < Self.heldBackMax else {
-      return log(message, .info, of: session, fields)
+  private func log(_ message: String, of client: Client?, _ fields: Logger.Metadata) {
+    guard let client, heldBack.count < Self.heldBackMax else {
+      return log(message, .info, of: client, fields)
     }
-    if session.process == nil { peers.describe(session) }
     lastNumber += 1
     let number = lastNumber
-    heldBack[number] = { [unowned self] in log(message, .info, of: session, fields) }
-    peers.whenDescribed(session) { [unowned self] in
-      guard let uid = session.peer?.uid else { return write(number) }
-      users.lookUp(uid) { [unowned self] in write(number) }
+    heldBack[number] = { [unowned self] in log(message, .info, of: client, fields) }
+    peers.whenDescribed(client.process) { [weak self] in
+      guard let self else { return }
+      guard let uid = client.peer?.uid else { return write(number) }
+      users.lookUp(uid) { [weak self] in self?.write(number) }
     }
+  }
+
+  /// A client whose process is looked up, if it was not before.
+  private func looked(at session: ClientSession) -> Client {
+    if session.process == nil { peers.describe(session) }
+    return Client(session)
   }
 
   private func write(_ number: UInt64) { heldBack.removeValue(forKey: number)?() }
 
   /// Writes an entry with what is known of its client.
   private func log(
-    _ message: String, _ level: Logger.Level, of session: ClientSession?, peer: Peer? = nil, _ fields: Logger.Metadata
+    _ message: String, _ level: Logger.Level, of client: Client?, peer: Peer? = nil, _ fields: Logger.Metadata
   ) {
-    logger.log(
-      level: level, "\(message)", metadata: fields.merging(who(session, peer ?? session?.peer)) { own, _ in own })
+    logger.log(level: level, "\(message)", metadata: fields.merging(who(client, peer)) { own, _ in own })
   }
 
   /// What is told of a client. Not the arguments of its program, which may hold secrets.
-  func who(_ session: ClientSession?, _ peer: Peer? = nil) -> Logger.Metadata {
-    guard let peer = peer ?? session?.peer else { return session.map { ["session": "\($0.id.rawValue)"] } ?? [:] }
+  private func who(_ client: Client?, _ peer: Peer?) -> Logger.Metadata {
+    guard let peer = peer ?? client?.peer else { return client.map { ["session": "\($0.session.rawValue)"] } ?? [:] }
     var found: Logger.Metadata = ["pid": "\(peer.pidText)", "uid": "\(peer.uid)"]
-    if let session { found["session"] = "\(session.id.rawValue)" }
+    if let session = client?.session { found["session"] = "\(session.rawValue)" }
     if let user = users.name(of: peer.uid) { found["user"] = "\(user)" }
-    if let command = session?.process?.name ?? peer.name { found["command"] = "\(command)" }
-    if let unit = session?.process?.description.unit { found["unit"] = "\(unit)" }
-    if let client = session?.client { found["client"] = "\(client)" }
+    if let command = client?.process?.name ?? peer.name { found["command"] = "\(command)" }
+    if let unit = client?.process?.description.unit { found["unit"] = "\(unit)" }
+    if let words = client?.words { found["client"] = "\(words)" }
     return found
   }
+
+  /// What is told of a session.
+  func who(_ session: ClientSession?) -> Logger.Metadata { who(session.map { Client($0) }, nil) }
 
   /// Whether one more entry of a kind is written; otherwise it is counted.
   private func admits(

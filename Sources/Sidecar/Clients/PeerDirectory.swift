@@ -92,9 +92,9 @@ final class PeerDirectory {
     for body in bodies { body() }
   }
 
-  /// Calls `body` when a session's process was looked up; at once if it was, or is not being looked up.
-  func whenDescribed(_ session: ClientSession, _ body: @escaping () -> Void) {
-    guard let process = session.process, !process.isComplete else { return body() }
+  /// Calls `body` when a process was looked up; at once if it was, or nothing can be known of it.
+  func whenDescribed(_ process: DescribedProcess?, _ body: @escaping () -> Void) {
+    guard let process, !process.isComplete else { return body() }
     process.waiting.append(body)
   }
 
