@@ -322,6 +322,9 @@ final class TestSidecar {
       store: descriptors, tokens: tokens, clock: clock.hostClock)
     life.onStopped = { [weak self] in self?.isStopped = true }
     life.handover.standStill = {}
+    // Its loop is no other thread's.
+    core.parts.peers.beside = { _, _ in }
+    core.parts.audit.users.beside = { _, _ in }
     life.stages.stage = stage
     guard !isLocal else { return }
     core.store = store

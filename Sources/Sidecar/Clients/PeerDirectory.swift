@@ -16,6 +16,8 @@ final class PeerDirectory {
 
   /// Where /proc is read.
   private static let descriptions = DispatchQueue(label: "sidelock.descriptions")
+  /// How the files of a process are read beside the loop.
+  var beside: (DispatchQueue, @escaping @Sendable () -> Void) -> Void = { $0.async(execute: $1) }
 
   /// Where units are looked up. Not on the queue of descriptions: a client could hold that one up.
   private static let units = DispatchQueue(label: "sidelock.units")
@@ -73,7 +75,7 @@ final class PeerDirectory {
     let found = NIOLoopBound(process, eventLoop: loop)
     let peers = NIOLoopBound(self, eventLoop: loop)
     let loop = loop
-    Self.descriptions.async {
+    beside(Self.descriptions) {
       let description = peer.readDescription()
       loop.execute { peers.value.found(description, of: found.value, pid: peer.pid) }
     }

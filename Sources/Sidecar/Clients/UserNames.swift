@@ -11,6 +11,8 @@ final class UserNames {
   /// For how long an answer is good, in milliseconds.
   private static let knownMilliseconds: Int64 = 600_000
 
+  /// How the databases are asked beside the loop.
+  var beside: (DispatchQueue, @escaping @Sendable () -> Void) -> Void = { $0.async(execute: $1) }
   private let loop: any EventLoop
   private let clock: HostClock
   private var known: [uid_t: (name: String?, until: BootInstant)] = [:]
@@ -38,7 +40,7 @@ final class UserNames {
     waiting[uid] = body.map { [$0] } ?? []
     let names = NIOLoopBound(self, eventLoop: loop)
     let loop = loop
-    Self.queue.async {
+    beside(Self.queue) {
       let name = Self.ask(uid)
       loop.execute { names.value.found(name, of: uid) }
     }
