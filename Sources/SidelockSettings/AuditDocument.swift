@@ -31,7 +31,7 @@ extension SettingsDocument {
 
     An entry has a `MESSAGE_ID` (`journalctl -x` explains it) and fields: `SIDELOCK_LOCK`, `SIDELOCK_TOKEN`, `SIDELOCK_MODE`,
     `SIDELOCK_OWNER` and `SIDELOCK_META` as the client gave them, `SIDELOCK_WAITED_MS`, `SIDELOCK_HELD_MS`, `SIDELOCK_REASON`, and of
-    the client `SIDELOCK_SESSION`, `SIDELOCK_PID`, `SIDELOCK_UID`, `SIDELOCK_USER`, `SIDELOCK_COMMAND` (the name of the program, without
+    the client `SIDELOCK_SESSION`, `SIDELOCK_PID`, `SIDELOCK_UID`, `SIDELOCK_USER` (not of a container, which has users of its own), `SIDELOCK_COMMAND` (the name of the program, without
     its arguments, which may hold secrets), `SIDELOCK_UNIT` and `SIDELOCK_CLIENT` (what it says of itself in `initialize`). They are
     written whatever `log_level` says. `sidelock log NAME` shows the history of a lock.
 

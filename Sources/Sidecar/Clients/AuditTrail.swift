@@ -104,7 +104,7 @@ final class AuditTrail {
   /// A client has connected.
   func began(_ session: ClientSession) {
     // Known by the time at which there is something to tell.
-    if let uid = session.peer?.uid { users.lookUp(uid) }
+    if let peer = session.peer, peer.isVisible { users.lookUp(peer.uid) }
     guard kinds.contains(.session), isWanted(.session, []) else { return }
     session.beganAt = clock.now()
     guard admits("session began") else { return }
@@ -234,8 +234,8 @@ final class AuditTrail {
     heldBack[number] = { [unowned self] in log(message, .info, of: client, fields) }
     peers.whenDescribed(client.process) { [weak self] in
       guard let self else { return }
-      guard let uid = client.peer?.uid else { return write(number) }
-      users.lookUp(uid) { [weak self] in self?.write(number) }
+      guard let peer = client.peer, peer.isVisible else { return write(number) }
+      users.lookUp(peer.uid) { [weak self] in self?.write(number) }
     }
   }
 
@@ -259,7 +259,8 @@ final class AuditTrail {
     guard let peer = peer ?? client?.peer else { return client.map { ["session": "\($0.session.rawValue)"] } ?? [:] }
     var found: Logger.Metadata = ["pid": "\(peer.pidText)", "uid": "\(peer.uid)"]
     if let session = client?.session { found["session"] = "\(session.rawValue)" }
-    if let user = users.name(of: peer.uid) { found["user"] = "\(user)" }
+    // A container has users of its own.
+    if peer.isVisible, let user = users.name(of: peer.uid) { found["user"] = "\(user)" }
     if let command = client?.process?.name ?? peer.name { found["command"] = "\(command)" }
     if let unit = client?.process?.description.unit { found["unit"] = "\(unit)" }
     if let words = client?.words { found["client"] = "\(words)" }

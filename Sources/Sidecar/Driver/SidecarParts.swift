@@ -52,7 +52,7 @@ struct SidecarParts {
     let audit = AuditTrail(
       configuration: configuration, loop: base.loop, clock: clock, logger: logger, sessions: sessions, peers: peers,
       engine: engine, door: door)
-    counts.onMet = { audit.met($0, $1, peer: $2) }
+    counts.onMet = { [weak audit] in audit?.met($0, $1, peer: $2) }
     let losses = LossEnforcer(
       engine: engine, peers: peers, room: room, output: output, statistics: statistics, clock: clock, logger: logger)
     let lifetimes = SessionLifetimes(
@@ -67,7 +67,7 @@ struct SidecarParts {
       configuration: configuration, engine: engine, sessions: sessions, output: output, rights: rights, limits: limits,
       door: door, inputs: inputs, statistics: statistics, clock: clock, logger: logger, inbox: base.inbox)
     queries.users = audit.users
-    queries.who = { audit.who($0) }
+    queries.who = { [weak audit] in audit?.who($0) ?? [:] }
     let keeper = keeping(
       KeptDaemon(
         instance: base.instance, configuration: configuration, engine: engine, sessions: sessions, limits: limits,
