@@ -141,7 +141,8 @@ final class ShardHost {
       guard let at = clients.firstIndex(where: { $0.session == session }) else { return }
       clients[at].held[name] = nil
       world.ended(name, session, isLoss: true)
-    case .notify, .acknowledge, .forgetAcknowledgement, .flushSoon, .observed, .recorded, .shutdownCompleted, .heldLong: break
+    case .notify, .acknowledge, .forgetAcknowledgement, .flushSoon, .observed, .recorded, .shutdownCompleted, .heldLong:
+      break
     }
   }
 
