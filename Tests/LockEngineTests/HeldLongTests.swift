@@ -67,4 +67,17 @@ import Testing
     script.pass(milliseconds: 10_000)
     #expect(told().isEmpty && script.engine.statistics.heldLong == 0)
   }
+
+  /// Its client has none of them before it has all.
+  @Test func aRequestForSeveralLocksHoldsThemFromItsGrantOn() {
+    script.open(alice, bob)
+    script.acquire(bob, "b")
+    script.acquire(alice, all: ["a", "b"])
+    script.pass(milliseconds: 400)
+    script.release(bob, "b")
+    script.pass(milliseconds: 499)
+    #expect(told().isEmpty)
+    script.pass(milliseconds: 1)
+    #expect(told().count == 2)
+  }
 }

@@ -146,4 +146,14 @@ import Testing
     script.reply(.granted(LeaseGrant(token: 100, tokenCount: 10, othersWait: false)))
     #expect(deeds(script) == [.granted(waitedMilliseconds: 0)])
   }
+
+  @Test func whoAsksTheStoreForAFreePermitDoesNotWait() {
+    let script = Script()
+    want(Self.all, in: script)
+    for (session, token) in [(alice, 100), (bob, 200)] as [(SessionID, Token)] {
+      script.acquire(session, mode: .permit(of: 5))
+      script.reply(granted(token))
+    }
+    #expect(deeds(script) == [.granted(waitedMilliseconds: 0), .granted(waitedMilliseconds: 0)])
+  }
 }

@@ -123,4 +123,53 @@ import Testing
     #expect(losses.map(\.reason) == [.maxHold, .broken] && losses.map(\.count) == [1, 1])
     #expect(counters.lost == 2 && classes(counters.holds) == [100: 2])
   }
+
+  @Test func aRequestThatEndsWithItsClientHasHeldNothing() {
+    script.open(alice, bob)
+    script.hold(bob, "b")
+    script.acquire(alice, all: ["a", "b"])
+    script.reply(granted(200))
+    script.pass(milliseconds: 30)
+    script.feed(.sessionClosed(alice))
+    #expect(counters.holds.total == 0)
+  }
+
+  @Test func severalLocksAreHeldFromTheGrantOfAllOn() {
+    script.open(alice, bob)
+    script.hold(bob, "b")
+    script.acquire(alice, all: ["a", "b"])
+    script.reply(granted(200))
+    script.pass(milliseconds: 3000)
+    script.release(bob, "b")
+    script.pass(milliseconds: 20)
+    script.release(alice, "a")
+    script.release(alice, "b")
+    #expect(classes(counters.holds) == [30: 2, 3000: 1])
+  }
+
+  /// Nobody is waited for who shares the lock with those that go on holding it.
+  @Test func whoJoinsThoseWhoShareALockIsHandedNothing() {
+    let script = Script(EngineConfiguration(tier: .local(firstToken: 1000)), linkUp: false)
+    script.open(alice, bob, carol)
+    script.acquire(alice, mode: .shared)
+    script.acquire(bob, mode: .shared)
+    script.acquire(carol, wait: 500)
+    script.acquire(carol, mode: .shared)
+    script.release(alice)
+    script.pass(milliseconds: 600)
+    #expect(script.take().compactMap(\.grantedToken).count == 3)
+    #expect(script.engine.statistics.handovers.total == 0)
+  }
+
+  @Test func whatATransferHasFreedIsNotHandedOverLater() {
+    let script = Script(EngineConfiguration(tier: .local(firstToken: 1000)), linkUp: false)
+    script.open(alice, bob, carol)
+    script.acquire(alice)
+    script.acquire(bob, mode: .shared)
+    script.feed(.transferRequested(alice, script.newRequest(), name: x, token: nil, to: carol, isAccepting: true))
+    script.pass(milliseconds: 1000)
+    script.feed(.downgradeRequested(carol, script.newRequest(), name: x, token: nil))
+    #expect(script.take().compactMap(\.grantedToken).count == 2)
+    #expect(script.engine.statistics.handovers.total == 0)
+  }
 }

@@ -11,7 +11,8 @@ final class Hold {
   let session: SessionID
   let lock: LockRecord
   let token: Token
-  let since: BootInstant
+  /// When its client was granted it: of a request for several locks, all of them.
+  private(set) var since: BootInstant
   let owner: String?
   let meta: String?
   let progress: Bool
@@ -40,6 +41,8 @@ final class Hold {
       lock.changes?.touch(self)
     }
   }
+  /// Whether its client was told that it has it. A part of a request for several locks is told with the others.
+  private(set) var isTold: Bool
   /// Its neighbours among the lock's holds.
   var inLock = Neighbours()
   /// Its neighbours among the session's holds.
@@ -50,7 +53,10 @@ final class Hold {
   var toldWaiters = 0
   var mark = StateMark()
 
-  init(_ request: AcquireRequest, lock: LockRecord, token: Token, lease: HostLease?, since: BootInstant) {
+  init(
+    _ request: AcquireRequest, lock: LockRecord, token: Token, lease: HostLease?, since: BootInstant,
+    isTold: Bool = true
+  ) {
     session = request.session
     owner = request.owner
     meta = request.meta
@@ -61,7 +67,21 @@ final class Hold {
     self.token = token
     self.lease = lease
     self.since = since
+    self.isTold = isTold
     lock.tally.counts.holds += 1
+  }
+
+  /// It is a part of a request for several locks, and counts when that is granted.
+  func isPart(of multi: MultiLockRequest) {
+    partOf = multi
+    isTold = false
+  }
+
+  /// The request that it was a part of is granted.
+  func told(now: BootInstant) {
+    isTold = true
+    since = now
+    lock.changes?.touch(self)
   }
 
   /// `hold` after its transfer to another session.
@@ -69,6 +89,7 @@ final class Hold {
     self.session = session
     self.token = token
     self.since = since
+    isTold = true
     owner = nil
     lock = hold.lock
     meta = hold.meta

@@ -88,15 +88,15 @@ extension LockEngine {
     lease?.grantedHere()
     let hold = Hold(request, lock: lock, token: token, lease: lease, since: now)
     add(hold, to: session)
-    watchLength(of: hold, now: now)
     if let multi = partOf {
-      hold.partOf = multi
+      hold.isPart(of: multi)
       multi.waiter = nil
       multi.taken.append((hold, false))
       makeReady(multi)
       // All of its names are written down again.
       stepsLeft -= multi.order.count / 4
     } else {
+      watchLength(of: hold, now: now)
       limit(hold, milliseconds: request.maxHoldMilliseconds, now: now)
     }
     if let lease { reserveIfLow(lease, now: now) }
@@ -154,15 +154,16 @@ extension LockEngine {
 
   /// Takes a hold away from its session, without telling anybody. The caller advances the lock.
   ///
-  /// - Parameter isUntold: whether its client never heard that it had it.
-  func end(_ hold: Hold, isUntold: Bool = false, now: BootInstant) {
+  func end(_ hold: Hold, now: BootInstant) {
     hold.isOver = true
-    if hold.partOf == nil, !isUntold { counters.holds.count(since: hold.since, now: now) }
-    hold.lock.freedAt = hold.lock.queue.isEmpty ? nil : now
+    if hold.isTold { counters.holds.count(since: hold.since, now: now) }
     if hold.owner != nil || hold.partOf != nil || sessions[hold.session]?.isHalfClosed == true { agents.edgeIsGone() }
     if !putOff.losses.isEmpty { passOver(hold) }
     hold.lock.progressRound?.passOver(hold)
     hold.lock.remove(hold)
+    // Beside others who share it nobody is waited for who may have it now.
+    let isPermit = if case .permit = hold.mode { true } else { false }
+    hold.lock.freedAt = !hold.lock.queue.isEmpty && (isPermit || hold.lock.holds.isEmpty) ? now : nil
     sessions.heldCount -= 1
     guard let session = sessions[hold.session] else { return }
     // What has re-entered it has no wait of its own that would end with it.

@@ -71,6 +71,8 @@ extension LockEngine {
         hold.count += 1
         continue
       }
+      hold.told(now: now)
+      watchLength(of: hold, now: now)
       limit(hold, milliseconds: multi.request.maxHoldMilliseconds, now: now)
     }
     let waited = now.milliseconds(since: multi.since)
@@ -128,7 +130,7 @@ extension LockEngine {
 
   private func giveUp(_ taken: [(hold: Hold, isReentered: Bool)], now: BootInstant) {
     for (hold, isReentered) in taken where !hold.isOver && !isReentered {
-      end(hold, isUntold: true, now: now)
+      end(hold, now: now)
       observe(hold.lock, .released(hold.session, hold.token))
     }
     for (hold, _) in taken where hold.isOver { advance(hold.lock, now: now) }

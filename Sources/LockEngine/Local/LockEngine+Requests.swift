@@ -64,7 +64,7 @@ extension LockEngine {
     advance(lock, now: now)
     progressChanged(lock, now: now)
     guard !waiter.isOver else { return }
-    if waiter !== lock.queue.first || !lock.holds.isEmpty { recordWait(waiter) }
+    if waiter.hasOthersAhead || waiter !== lock.queue.first { recordWait(waiter) }
     if let deadline = waiter.deadline { deadlines.push(.wait(waiter), at: deadline) }
     armDeadlockSearch(for: waiter, now: now)
     if waiter.request.progress { notifyAtOnce(waiter, holder: nil, position: lock.queue.count) }
@@ -193,6 +193,7 @@ extension LockEngine {
     end(hold, now: now)
     let handed = Hold(hold, handedTo: target, token: fresh, since: now)
     add(handed, to: receiver)
+    hold.lock.freedAt = nil
     if let end = handed.endsAt { deadlines.push(.maxHold(handed), at: end) }
     watchLength(of: handed, now: now)
     effects.append(.reply(session, request, .transferred(name: name, token: fresh, to: target)))

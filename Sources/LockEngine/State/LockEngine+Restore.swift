@@ -48,7 +48,7 @@ extension LockEngine {
     for stored in inOrder(state.waits, by: \.place) { restore(stored, now: now) }
     for lease in leases.values where lease.isContended { rememberWhoCameFirst(lease) }
     // No request for several locks has them: their clients were never told of them, and never will be.
-    for hold in partial where hold.partOf == nil && !hold.isOver { end(hold, isUntold: true, now: now) }
+    for hold in partial where hold.partOf == nil && !hold.isOver { end(hold, now: now) }
     for lock in allLocks { advance(lock, now: now) }
   }
 
@@ -109,12 +109,12 @@ extension LockEngine {
       AcquireRequest(
         session: stored.session, request: RequestID(0), target: .one(stored.name), mode: stored.mode,
         owner: stored.owner, meta: stored.meta, progress: stored.progress, onLost: stored.onLost),
-      lock: lock, token: stored.token, lease: lease, since: stored.since)
+      lock: lock, token: stored.token, lease: lease, since: stored.since, isTold: !stored.isPartial)
     hold.count = Int(clamping: stored.count)
     add(hold, to: session)
     hold.endsAt = stored.endsAt
     if let end = hold.endsAt { deadlines.push(.maxHold(hold), at: end) }
-    watchLength(of: hold, now: now)
+    if hold.isTold { watchLength(of: hold, now: now) }
     if isLocal { issued.localTokenIsUsed(stored.token) } else { tokenIsKnown(stored.token, of: lock) }
     return hold
   }

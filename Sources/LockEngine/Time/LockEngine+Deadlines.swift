@@ -83,8 +83,8 @@ extension LockEngine {
     let limit = configuration.settings.warnHoldMilliseconds
     guard limit > 0 else { return }
     let at = hold.since.adding(milliseconds: limit)
-    // It was told by a process before this one.
-    if at > now { deadlines.push(.heldLong(hold), at: at) }
+    // What a process before this one has told is told again: it may have ended before it could.
+    deadlines.push(.heldLong(hold), at: max(at, now))
   }
 
   private func holdIsLong(_ hold: Hold, now: BootInstant) {
