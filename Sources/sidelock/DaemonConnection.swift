@@ -122,6 +122,30 @@ final class DaemonConnection {
     }
   }
 
+  /// Sends requests all at once, waits for their replies no longer than told, and gives the results in their order; nil
+  /// for one that is refused, or whose reply has not come.
+  func replies(to requests: [(method: String, params: JSONValue)], within milliseconds: Int64) -> [JSONValue?] {
+    let end = supervise_boot_milliseconds() + milliseconds
+    var results = [JSONValue?](repeating: nil, count: requests.count)
+    var places: [Int64: Int] = [:]
+    do throws(SidelockError) {
+      for (place, request) in requests.enumerated() { places[try self.request(request.method, request.params)] = place }
+      while !places.isEmpty, wait(until: end) {
+        for event in try read() {
+          switch event {
+          case .reply(let id, let result):
+            if let place = places.removeValue(forKey: id) { results[place] = try? result.get() }
+          case .violated(let error): throw error
+          case .lost, .notification: break
+          }
+        }
+      }
+    } catch {
+      // What has come stands.
+    }
+    return results
+  }
+
   /// Waits for input; false when `end` came first.
   private func wait(until end: Int64) -> Bool {
     while true {

@@ -4,6 +4,7 @@ import concurrent.futures
 import random
 import socket
 import stat
+import time
 
 import pytest
 from harness.command import Command
@@ -47,6 +48,7 @@ def test_the_figures_of_the_daemon(lab, listen):
     status, headers, text = exporter.get("/metrics", method="HEAD")
     assert status == 200 and text == "" and int(headers["Content-Length"]) > 1000
     assert exporter.get("/")[0] == 404 and exporter.get("/metrics/")[0] == 404
+    assert exporter.get("http://host.example:80/health?verbose")[0] == 200 and exporter.get("http://host.example")[0] == 404
     status, headers, _ = exporter.get("/metrics", method="POST")
     assert status == 405 and headers["Allow"] == "GET, HEAD"
     assert exporter.end() == 0 and not path.exists()
@@ -75,6 +77,33 @@ def test_locks_are_told_of_by_name_if_they_are_given(lab):
     assert command.run("exporter", *many)[0] == 64
 
 
+def test_names_that_differ_by_their_bytes_are_two(lab):
+    names = ["caf\u00e9", "cafe\u0301"]
+    command = Command(lab, lab.daemon())
+    found = families(Exporter(command, *[word for name in names for word in ("--lock", name)]))
+    assert [sample.labels["lock"] for sample in found["sidelock_lock_held"].samples] == names
+
+
+@pytest.mark.parametrize("name", ["", "\u00e9" * 256 + "a"])
+def test_a_name_that_no_lock_can_have_is_wrong_usage(lab, name):
+    status, _, err = Command(lab, lab.daemon()).run("exporter", "--lock", name)
+    assert status == 64 and f"--lock takes names of 1 to 512 bytes; this one has {len(name.encode())}" in err and name in err
+
+
+def test_locks_that_nobody_tells_of_in_time_are_left_out(lab):
+    redis = lab.redis()
+    daemon = lab.daemon(redis, lease_ms=60_000, args=["--redis-timeout-ms", "20000"])
+    exporter = Exporter(Command(lab, daemon), "--timeout", "4s", *["--lock", "a", "--lock", "b", "--lock", "c"])
+    assert len(families(exporter)["sidelock_lock_held"].samples) == 3
+    redis.stop()
+    try:
+        found = families(exporter)
+    finally:
+        redis.resume()
+    assert value(found, "sidelock_up") == 1 and "sidelock_uptime_seconds" in found and "sidelock_lock_held" not in found
+    wait_until(lambda: len(families(exporter)["sidelock_lock_held"].samples) == 3, "all locks", pause=0.05)
+
+
 def test_a_lock_that_may_not_be_inspected_is_left_out(lab):
     daemon = lab.daemon(args=["--rule", "deny inspect hidden to everyone"])
     found = families(Exporter(Command(lab, daemon), "--lock", "hidden", "--lock", "open"))
@@ -89,7 +118,8 @@ def test_a_daemon_that_is_away_is_told_in_words(lab):
 
     def assert_away(words):
         status, headers, text = exporter.get("/metrics")
-        assert status == 503 and headers["Content-Type"].startswith("application/openmetrics-text")
+        # Prometheus takes nothing from one with another status.
+        assert status == 200 and headers["Content-Type"].startswith("application/openmetrics-text")
         [family] = text_string_to_metric_families(text)
         assert family.name == "sidelock_up" and family.samples[0].value == 0 and words in family.documentation
         for name in ("/health", "/ready"):
@@ -137,6 +167,43 @@ def test_several_scrape_at_once_and_on_one_connection(lab):
         assert [answer()[0], answer()[0]] == [200, 404]
         own.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert answer()[0] == 200 and file.read() == b""
+
+
+def test_who_has_sent_all_gets_all_answers(lab):
+    exporter = Exporter(Command(lab, lab.daemon()))
+    request = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
+    for count in (1, 3):
+        with exporter.connect() as own:
+            own.sendall(request * count)
+            own.shutdown(socket.SHUT_WR)
+            data = rest(own)
+            assert data.count(b"HTTP/1.1 200") == data.count(b"# EOF\n") == count, data[-200:]
+    # More than that is not kept for somebody who has gone.
+    with exporter.connect() as own:
+        own.sendall(request * 2000)
+        own.shutdown(socket.SHUT_WR)
+        assert rest(own).count(b"# EOF\n") < 2000
+
+
+def test_a_daemon_that_hangs_keeps_the_loop_and_the_others_free(lab):
+    daemon = lab.daemon()
+    slow, quick = (Exporter(Command(lab, daemon), "--timeout", time) for time in ("10m", "1s"))
+    daemon.stop()
+    try:
+        waiting = [slow.connect() for _ in range(20)]
+        for own in waiting:
+            own.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert slow.get("/nothing")[0] == 404 and slow.get("/health", method="POST")[0] == 405
+        # Who asks at the same time shares an answer.
+        start = time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(60) as pool:
+            assert {status for status, _, _ in pool.map(lambda _: quick.get("/health"), range(60))} == {503}
+        assert time.monotonic() - start < 8
+    finally:
+        daemon.resume()
+    for own in waiting:
+        assert own.recv(100).startswith(b"HTTP/1.1 200")
+        own.close()
 
 
 BAD = {
@@ -194,6 +261,79 @@ def test_who_connects_and_says_nothing_keeps_nobody_out_for_long(lab):
     exporter.wait_for("/health", 200)
 
 
+def test_who_is_slow_after_an_answer_or_reads_none_is_left(lab):
+    exporter = Exporter(Command(lab, lab.daemon()))
+    request = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
+
+    def resident():
+        with open(f"/proc/{exporter.process.pid}/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmRSS:"))
+
+    dripping, greedy = exporter.connect(), exporter.connect()
+    dripping.sendall(request)
+    assert dripping.recv(12) == b"HTTP/1.1 200"
+    for own in (dripping, greedy):
+        own.setblocking(False)
+    before = resident()
+
+    def is_closed(own, data):
+        try:
+            own.send(data)
+            return own is dripping and own.recv(1 << 20) == b""
+        except BlockingIOError:
+            return False
+        except (BrokenPipeError, ConnectionResetError):
+            return True
+
+    left = {dripping: b"G", greedy: request * 1000}
+
+    def are_closed():
+        for own in [own for own, data in left.items() if is_closed(own, data)]:
+            del left[own]
+        return not left
+
+    # Three times as long as either may take, and much less than a connection may be silent.
+    wait_until(are_closed, "the end of both", 40, pause=0.2)
+    assert resident() - before < 40_000
+    for own in (dripping, greedy):
+        own.close()
+    assert exporter.get("/health")[0] == 200
+
+
+def test_only_a_socket_of_its_own_that_is_left_over_is_removed(lab):
+    command = Command(lab, lab.daemon())
+    path = lab.directory / "exporter.sock"
+
+    def assert_stays(words):
+        before = path.stat()
+        status, _, err = command.run("exporter", "--listen", f"unix:{path}")
+        assert status == 70 and words in err and str(path) in err
+        assert path.stat().st_ino == before.st_ino
+        path.unlink()
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(path))
+        assert_stays("another process serves there")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen(0)
+        queue = []
+        while not queue or queue[-1].connect_ex(str(path)) == 0:
+            queue.append(socket.socket(socket.AF_UNIX))
+            queue[-1].setblocking(False)
+        assert_stays("another process serves there")
+        for own in queue:
+            own.close()
+    path.write_text("")
+    assert_stays("no socket")
+    exporter = Exporter(command, listen=f"unix:{path}", umask=0o077)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        assert exporter.end() == 0 and path.exists()
+
+
 def test_a_socket_that_is_left_over_is_replaced_and_one_in_use_stays(lab):
     command = Command(lab, lab.daemon())
     path = lab.directory / "exporter.sock"
@@ -210,6 +350,17 @@ def test_a_socket_that_is_left_over_is_replaced_and_one_in_use_stays(lab):
 @pytest.mark.parametrize("listen", ["", "unix:", ":80", "a:b", "1.2.3.4", "localhost:99999", "::1:80", "-1"])
 def test_a_wrong_address_is_wrong_usage(lab, listen):
     assert Command(lab, lab.daemon()).run("exporter", f"--listen={listen}")[0] == 64
+
+
+@pytest.mark.parametrize("listen,status,words", [
+    ("*:9797", 64, "0.0.0.0:9797"),
+    ("unix:" + "a" * 108, 64, "up to 107 bytes; this one has 108"),
+    ("unix:/nonexistent/exporter.sock", 70, "No such file or directory"),
+    ("a..b:9797", 70, "host that is not known"),
+])
+def test_an_address_where_none_can_listen_is_said_in_words(lab, listen, status, words):
+    found, _, err = Command(lab, lab.daemon()).run("exporter", "--listen", listen)
+    assert found == status and words in err and "unixDomain" not in err and "SocketAddress" not in err, err
 
 
 def test_an_address_that_is_taken_is_said(lab):

@@ -127,13 +127,26 @@ def test_prometheus_scrapes_it_and_each_panel_shows_something(lab, exporter):
 
 def test_an_alert_is_there_when_the_daemon_is_not(lab):
     daemon = lab.daemon()
-    prometheus = Prometheus(lab, Exporter(Command(lab, daemon)))
+    exporter = Exporter(Command(lab, daemon))
+    prometheus = Prometheus(lab, exporter)
+    [panel] = [panel for panel in panels() if panel["title"] == "Daemon answers"]
+    [target] = panel["targets"]
+    expression = target["expr"].replace("$job", "sidelock").replace("$instance", ".*")
+
+    def shown():
+        return [sample["value"][1] for sample in prometheus.query(expression) or []]
 
     def down():
         groups = (prometheus.ask("rules") or {}).get("groups") or []
         return [rule for group in groups for rule in group["rules"] if rule["name"] == "SidelockDown" and rule["alerts"]]
 
     wait_until(lambda: prometheus.query('up{job="sidelock"} == 1'), "a scrape", pause=0.1)
-    assert not down()
+    assert not down() and shown() == ["1"]
     assert daemon.terminate() == 0
+    wait_until(lambda: shown() == ["0"], "the panel's no", pause=0.1)
     wait_until(down, "the alert", pause=0.1)
+    assert prometheus.query('sidelock_up{job="sidelock"} == 0') and prometheus.query('up{job="sidelock"} == 1')
+    # The exporter is away, too.
+    assert exporter.end() == 0
+    wait_until(lambda: prometheus.query('up{job="sidelock"} == 0'), "a scrape that fails", pause=0.1)
+    assert shown() == ["0"] and down()

@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 import NIOCore
 import SidelockClient
+import SystemStrings
 
 struct ExporterCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -15,12 +16,14 @@ struct ExporterCommand: ParsableCommand {
         /health   200 when the daemon answers
         /ready    200 when locks are granted now
 
-      Where that is not so the status is 503, and the text says why; /metrics says sidelock_up 0 then. Names of locks are \
-      told of no more than is given by --lock: how many hold each, how many wait here, and for how long the first has had \
-      it. A lock that this user may not inspect is left out.
+      Where that is not so the status of the last two is 503, and the text says why; /metrics has status 200 all the same \
+      and says sidelock_up 0. Names of locks are told of no more than is given by --lock: how many hold each, how many \
+      wait here, and for how long the first has had it. A lock is left out that this user may not inspect, or that Redis \
+      and other hosts have not told of in half of --timeout.
 
       It listens on the loopback address alone unless another one is given. There is no encryption and no password: \
-      whoever can connect can read. The package brings a unit, which has a user of its own and is off unless enabled:
+      whoever can connect can read. Everybody can connect to its Unix socket (mode 0666) who may enter the directory: put \
+      it into one that is closed to others. The package brings a unit, which has a user of its own and is off unless enabled:
 
         systemctl enable --now sidelock-exporter
 
@@ -32,6 +35,8 @@ struct ExporterCommand: ParsableCommand {
 
   /// More would make a scrape long.
   static let locksMax = 64
+  /// Bytes of a lock's name.
+  static let nameBytesMax = 512
 
   @OptionGroup var connection: ConnectionOptions
 
@@ -54,8 +59,14 @@ struct ExporterCommand: ParsableCommand {
     guard try timeout.checked("--timeout") > 0 else {
       throw ValidationError("--timeout must be greater than 0.")
     }
-    var seen: Set<String> = []
-    locks = try locks.map { try protocolText($0, "--lock") }.filter { seen.insert($0).inserted }
+    try listen.check()
+    // By bytes: names that differ by them are two, and may be equal as strings.
+    var seen: Set<[UInt8]> = []
+    locks = try locks.map { try protocolText($0, "--lock") }.filter { seen.insert(Array($0.utf8)).inserted }
+    for name in locks where !(1...Self.nameBytesMax).contains(name.utf8.count) {
+      throw ValidationError(
+        "--lock takes names of 1 to \(Self.nameBytesMax) bytes; this one has \(name.utf8.count): \(printable(name))")
+    }
     guard locks.count <= Self.locksMax else {
       throw ValidationError("--lock may come up to \(Self.locksMax) times.")
     }
@@ -73,14 +84,22 @@ struct ExporterCommand: ParsableCommand {
     do {
       server = try ExporterServer(at: listen, scraper)
     } catch {
-      let words = (error as? IOError).map { UnixSocket.describe($0.errnoCode) } ?? "\(error)"
-      Descriptor.say("cannot listen on \(listen): \(words)")
+      Descriptor.say("cannot listen on \(listen): \(Self.words(error))")
       throw ExitCode(ExitStatus.software)
     }
     try Descriptor.print(server.address.description)
     var signal: CInt = 0
     sigwait(&ends, &signal)
     server.end()
+  }
+
+  private static func words(_ error: any Error) -> String {
+    switch error {
+    case let error as IOError: UnixSocket.describe(error.errnoCode)
+    case let error as SocketAddressError.UnknownHost:
+      "--listen names a host that is not known (\(error.errorDescription)); give an address, such as 127.0.0.1"
+    case _: "\(error)"
+    }
   }
 }
 
@@ -117,6 +136,25 @@ enum ExporterAddress: ExpressibleByArgument, CustomStringConvertible, Equatable,
     // Not even by mistake everywhere.
     guard !host.isEmpty else { return nil }
     self = .internet(host: String(host), port: port)
+  }
+
+  /// Throws what is wrong with one that was given as --listen, in words.
+  func check() throws {
+    switch self {
+    case .internet(host: "*", let port):
+      throw ValidationError(
+        "--listen takes an address and no *; all of them are 0.0.0.0:\(port), or [::]:\(port) with IPv6.")
+    case .internet: break
+    case .unix(let path):
+      let count = SystemText.bytes(path).count
+      guard count <= ExporterSocket.pathBytesMax else {
+        throw ValidationError(
+          """
+          --listen takes a path of up to \(ExporterSocket.pathBytesMax) bytes; this one has \(count): give a shorter one, \
+          or one that begins in the current directory.
+          """)
+      }
+    }
   }
 
   var description: String {

@@ -2,11 +2,10 @@ import Glibc
 import NIOCore
 import NIOHTTP1
 import NIOPosix
-import SidelockClient
 import SystemStrings
 
 /// HTTP for those who scrape. What a peer sends can neither end it nor keep it busy: requests are small and come in time,
-/// and there are few connections.
+/// answers are taken in time and one after the other, and there are few connections.
 final class ExporterServer {
   /// Connections at a time.
   static let connectionsMax = 64
@@ -14,85 +13,116 @@ final class ExporterServer {
   static let headerBytesMax = 8192
   /// Bytes of a request's body, which nobody reads.
   static let bodyBytesMax = 4096
-  /// How long a request may take to come, and an answer to be taken.
+  /// Bytes that are read at a time. No more are read while an answer is due.
+  static let readBytes = 2048
+  /// Bytes that may come while an answer is due: at the end of its input, all that a peer has sent is read.
+  static let aheadBytesMax = 8192
+  /// How long a request may take to come, from its first byte on, and an answer to be taken.
   static let transferTime = TimeAmount.seconds(10)
   /// How long a connection may be silent between requests; longer than most intervals of scrapes.
   static let idleTime = TimeAmount.seconds(150)
-  /// Answers that are made at a time; others wait.
-  static let answersMax = 4
 
   private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-  private let pool = NIOThreadPool(numberOfThreads: answersMax)
   private let channel: any Channel
-  private let path: String?
+  private let socket: ExporterSocket?
   /// Where it listens, with the port that it was given.
   let address: ExporterAddress
 
   /// Listens at `address`. Throws what the system says against it.
   init(at address: ExporterAddress, _ scraper: Scraper) throws {
-    pool.start()
-    let (loop, pool) = (group.next(), pool)
-    let count = NIOLoopBoundBox.makeBoxSendingValue(0, as: Int.self, eventLoop: loop)
+    let loop = group.next()
+    let desk = NIOLoopBoundBox.makeBoxSendingValue(
+      AnswerDesk(scraper, loop), as: AnswerDesk.self, eventLoop: loop)
     let bootstrap = ServerBootstrap(group: group)
       .serverChannelOption(.backlog, value: 128)
       .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+      .childChannelOption(.allowRemoteHalfClosure, value: true)
+      .childChannelOption(.maxMessagesPerRead, value: 1)
+      .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: Self.readBytes))
       .childChannelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {
-          guard count.value < Self.connectionsMax else { throw TooManyConnections() }
-          count.value += 1
-          channel.closeFuture.assumeIsolated().whenComplete { _ in count.value -= 1 }
+          let desk = desk.value
+          guard desk.connections < Self.connectionsMax else { throw TooManyConnections() }
+          desk.connections += 1
+          channel.closeFuture.assumeIsolated().whenComplete { _ in desk.connections -= 1 }
           var limits = NIOHTTPDecoderLimitConfiguration()
           limits.maxHeaderFieldSize = Self.headerBytesMax
           limits.maxHeaderListSize = Self.headerBytesMax
           limits.maxHeaderFieldCount = 64
+          let handler = ExporterHandler(desk)
+          try channel.pipeline.syncOperations.addHandler(ArrivalHandler(handler))
           try channel.pipeline.syncOperations.configureHTTPServerPipeline(
             withEncoderConfiguration: .init(), withDecoderLimitConfiguration: limits)
-          try channel.pipeline.syncOperations.addHandler(ExporterHandler(scraper, pool))
+          try channel.pipeline.syncOperations.addHandler(handler)
         }
       }
     switch address {
     case .internet(let host, let port):
-      path = nil
+      socket = nil
       channel = try bootstrap.bind(host: host, port: port).wait()
       self.address = .internet(host: host, port: channel.localAddress?.port ?? port)
     case .unix(let path):
-      self.path = path
+      let socket = try ExporterSocket(path: SystemText.bytes(path))
+      self.socket = socket
       self.address = address
-      // One that is left over is in the way; one that somebody serves stays.
-      if let descriptor = try? UnixSocket.connect(path: SystemText.bytes(path), milliseconds: 1000) {
-        close(descriptor)
-        throw InUse()
-      }
-      channel = try bootstrap.bind(unixDomainSocketPath: path, cleanupExistingSocketFile: true).wait()
+      channel = try bootstrap.withBoundSocket(socket.descriptor).wait()
     }
   }
 
   /// Takes no more connections, and removes its socket.
   func end() {
     try? channel.close().wait()
-    if let path { unlink(path) }
+    socket?.remove()
   }
 
   private struct TooManyConnections: Error {}
+}
 
-  private struct InUse: Error, CustomStringConvertible {
-    var description: String { "another process serves there" }
+/// Tells of bytes before they are a request.
+private final class ArrivalHandler: ChannelInboundHandler {
+  typealias InboundIn = ByteBuffer
+  typealias InboundOut = ByteBuffer
+
+  private let requests: ExporterHandler
+
+  init(_ requests: ExporterHandler) {
+    self.requests = requests
+  }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    if requests.bytesCame(unwrapInboundIn(data).readableBytes, context.channel) {
+      context.fireChannelRead(data)
+    } else {
+      context.close(promise: nil)
+    }
   }
 }
 
-/// One connection: requests one after the other, each with a time by which it has come.
+/// One connection: requests one after the other, each with a time by which it has come. The next one is not looked at
+/// before the answer to the last is on its way.
 private final class ExporterHandler: ChannelInboundHandler {
   typealias InboundIn = HTTPServerRequestPart
 
-  private let scraper: Scraper
-  private let pool: NIOThreadPool
+  private enum Phase {
+    /// Nothing has come since the last answer.
+    case idle
+    /// A request is coming.
+    case receiving
+    /// It has come, and its answer is made or taken.
+    case answering
+  }
+
+  private let desk: AnswerDesk
+  private var phase = Phase.receiving
   private var request: HTTPRequestHead?
   private var bodyBytes = 0
+  /// What has come while an answer was due.
+  private var aheadBytes = 0
+  private var isInputClosed = false
   private var limit: Scheduled<Void>?
 
-  init(_ scraper: Scraper, _ pool: NIOThreadPool) {
-    self.scraper = scraper
-    self.pool = pool
+  init(_ desk: AnswerDesk) {
+    self.desk = desk
   }
 
   func channelActive(context: ChannelHandlerContext) {
@@ -111,12 +141,29 @@ private final class ExporterHandler: ChannelInboundHandler {
     limit = channel.eventLoop.scheduleTask(in: time) { channel.close(promise: nil) }
   }
 
+  /// Bytes have come, and are handed on after this; false if they are too many.
+  func bytesCame(_ count: Int, _ channel: any Channel) -> Bool {
+    switch phase {
+    case .idle: receive(channel)
+    case .receiving: break
+    case .answering: aheadBytes += count
+    }
+    return aheadBytes <= ExporterServer.aheadBytesMax
+  }
+
+  private func receive(_ channel: any Channel) {
+    phase = .receiving
+    aheadBytes = 0
+    setLimit(ExporterServer.transferTime, channel)
+  }
+
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     switch unwrapInboundIn(data) {
     case .head(let head):
+      // One that came together with the last has not been announced.
+      if phase == .idle { receive(context.channel) }
       request = head
       bodyBytes = 0
-      setLimit(ExporterServer.transferTime, context.channel)
     case .body(let bytes):
       bodyBytes += bytes.readableBytes
       if bodyBytes > ExporterServer.bodyBytesMax { context.close(promise: nil) }
@@ -124,7 +171,17 @@ private final class ExporterHandler: ChannelInboundHandler {
       guard let request, context.channel.isActive else { return }
       self.request = nil
       limit?.cancel()
+      phase = .answering
       answer(request, context.channel)
+    }
+  }
+
+  func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+    guard case .inputClosed? = event as? ChannelEvent else { return context.fireUserInboundEventTriggered(event) }
+    isInputClosed = true
+    switch phase {
+    case .idle, .receiving: context.close(promise: nil)
+    case .answering: break
     }
   }
 
@@ -133,11 +190,11 @@ private final class ExporterHandler: ChannelInboundHandler {
     case .GET, .HEAD: break
     case _: return write(.init(status: 405, body: "Only GET and HEAD are served.\n"), to: request, channel)
     }
-    let path = String(request.uri.prefix { $0 != "?" })
-    let scraper = scraper
-    pool.runIfActive(eventLoop: channel.eventLoop) { scraper.answer(to: path) }.assumeIsolated().whenComplete {
-      result in
-      guard channel.isActive, case .success(let answer) = result else { return channel.close(promise: nil) }
+    guard let page = Scraper.Page(target: request.uri) else {
+      return write(.init(status: 404, body: "There are /metrics, /health and /ready.\n"), to: request, channel)
+    }
+    desk.ask(for: page, channel) { answer in
+      guard let answer else { return channel.close(promise: nil) }
       self.write(answer, to: request, channel)
     }
   }
@@ -149,15 +206,20 @@ private final class ExporterHandler: ChannelInboundHandler {
       ("X-Content-Type-Options", "nosniff"),
     ])
     if answer.status == 405 { headers.add(name: "Allow", value: "GET, HEAD") }
-    headers.add(name: "Connection", value: request.isKeepAlive ? "keep-alive" : "close")
+    let isLast = !request.isKeepAlive || isInputClosed
+    headers.add(name: "Connection", value: isLast ? "close" : "keep-alive")
     setLimit(ExporterServer.transferTime, channel)
-    channel.write(
-      HTTPServerResponsePart.head(
-        HTTPResponseHead(version: .http1_1, status: .init(statusCode: answer.status), headers: headers)), promise: nil)
-    if request.method != .HEAD { channel.write(HTTPServerResponsePart.body(.byteBuffer(body)), promise: nil) }
-    channel.writeAndFlush(HTTPServerResponsePart.end(nil)).assumeIsolated().whenComplete { result in
-      guard case .success = result, request.isKeepAlive else { return channel.close(promise: nil) }
+    let head = HTTPServerResponsePart.head(
+      HTTPResponseHead(version: .http1_1, status: .init(statusCode: answer.status), headers: headers))
+    channel.write(head, promise: nil)
+    // Nothing is written of an empty body.
+    let bytes = request.method == .HEAD ? ByteBuffer() : body
+    channel.writeAndFlush(HTTPServerResponsePart.body(.byteBuffer(bytes))).assumeIsolated().whenComplete { result in
+      guard case .success = result, !isLast, !self.isInputClosed else { return channel.close(promise: nil) }
+      self.phase = .idle
       self.setLimit(ExporterServer.idleTime, channel)
+      // No bytes of its own. Requests that came with this one are let in by it.
+      channel.writeAndFlush(HTTPServerResponsePart.end(nil), promise: nil)
     }
   }
 

@@ -16,50 +16,48 @@ struct Scraper: Sendable {
     var body: String
   }
 
-  /// The answer to a GET; `path` is without a query.
-  func answer(to path: String) -> Answer {
-    switch path {
-    case "/metrics": metrics()
-    case "/health": verdict(isReadiness: false)
-    case "/ready": verdict(isReadiness: true)
-    case _: Answer(status: 404, body: "There are /metrics, /health and /ready.\n")
+  /// What there is to ask for, by its path without a query.
+  enum Page: String, CaseIterable, Sendable {
+    case metrics = "/metrics"
+    case health = "/health"
+    case ready = "/ready"
+
+    /// The page that a request names: by its path, or by a whole URL, as it is sent to a proxy.
+    init?(target: String) {
+      var path = target.prefix { $0 != "?" }
+      for scheme in ["http://", "https://"] where path.lowercased().hasPrefix(scheme) {
+        path = path.dropFirst(scheme.count).drop { $0 != "/" }
+      }
+      self.init(rawValue: String(path))
     }
   }
 
+  /// The answer to a GET.
+  func answer(to page: Page) -> Answer {
+    switch page {
+    case .metrics: metrics()
+    case .health: verdict(isReadiness: false)
+    case .ready: verdict(isReadiness: true)
+    }
+  }
+
+  /// Says 200 without the daemon, too: Prometheus takes nothing from an answer that has another status.
   private func metrics() -> Answer {
+    var metrics: OpenMetrics
     do throws(SidelockError) {
       let daemon = try Timed(self)
       let (server, document) = (try daemon.call("initialize"), try daemon.call("rpc.discover"))
-      var metrics = OpenMetrics(stats: try daemon.call("stats"), document: document, server: server)
+      metrics = OpenMetrics(stats: try daemon.call("stats"), document: document, server: server)
       metrics.addUp(true)
-      var found: [LockDescription] = []
-      for name in locks {
-        if let lock = try Self.look(at: name, daemon) { found.append(lock) }
-      }
-      metrics.add(found)
-      return answer(200, metrics)
+      // Redis or another host may let them wait; the figures are here.
+      let replies = daemon.replies(to: locks.map { ("inspect", ["name": .string($0)]) }, within: milliseconds / 2)
+      metrics.add(replies.compactMap { $0.map { LockDescription($0) } })
     } catch {
-      var metrics = OpenMetrics()
+      metrics = OpenMetrics()
       metrics.addUp(false, because: words(error))
-      return answer(503, metrics)
     }
-  }
-
-  private func answer(_ status: Int, _ metrics: OpenMetrics) -> Answer {
-    Answer(
-      status: status, type: "application/openmetrics-text; version=1.0.0; charset=utf-8", body: metrics.text + "\n")
-  }
-
-  /// A lock; nil where its rules keep it from this user, or Redis has something else under its name.
-  private static func look(at name: String, _ daemon: Timed) throws(SidelockError) -> LockDescription? {
-    do throws(SidelockError) {
-      return LockDescription(try daemon.call("inspect", ["name": .string(name)]))
-    } catch {
-      switch error.reason {
-      case .noAnswer, .connectionLost, .shuttingDown: throw error
-      case _: return nil
-      }
-    }
+    return Answer(
+      status: 200, type: "application/openmetrics-text; version=1.0.0; charset=utf-8", body: metrics.text + "\n")
   }
 
   private func verdict(isReadiness: Bool) -> Answer {
@@ -93,6 +91,12 @@ struct Scraper: Sendable {
 
     func call(_ method: String, _ params: JSONValue? = nil) throws(SidelockError) -> JSONValue {
       try daemon.call(method, params, within: max(1, Int64((end - .now) / .milliseconds(1))))
+    }
+
+    /// Sends requests all at once, and gives the results in their order; nil for one that is refused, or has not been
+    /// answered in that time or in what is left.
+    func replies(to requests: [(String, JSONValue)], within milliseconds: Int64) -> [JSONValue?] {
+      daemon.replies(to: requests, within: min(milliseconds, Int64((end - .now) / .milliseconds(1))))
     }
   }
 }

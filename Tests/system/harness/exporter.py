@@ -10,8 +10,8 @@ from .waiting import GENEROUS_SECONDS, wait_until
 class Exporter:
     """It listens when the constructor returns."""
 
-    def __init__(self, command, *arguments, listen="127.0.0.1:0"):
-        self.process = command.start("exporter", "--listen", listen, *arguments)
+    def __init__(self, command, *arguments, listen="127.0.0.1:0", **options):
+        self.process = command.start("exporter", "--listen", listen, *arguments, **options)
         ready, _, _ = select.select([self.process.stdout], [], [], GENEROUS_SECONDS)
         assert ready, "it does not listen"
         self.address = self.process.stdout.readline().strip()
