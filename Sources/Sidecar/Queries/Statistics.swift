@@ -94,7 +94,7 @@ extension Statistic {
     },
     histogram(
       "waits.by_microseconds",
-      "requests that came when the lock was in use or waited for by how long it took to grant them"
+      "requests that had to wait for somebody here, or for another host to give up the lock or its idle lease, by how long it took to grant them"
     ) {
       $0.engine.statistics.waits
     },
@@ -109,7 +109,7 @@ extension Statistic {
     Statistic(
       path: ["losses_total"], kind: .counter, unit: .one, help: "holds that were lost by reason",
       reading: .labelled(by: "reason") { byReason($0.engine.statistics.losses) }),
-    counter("held_long_total", "holds that were logged because they lasted for longer than `warn_hold_ms`") {
+    counter("held_long_total", "holds that have lasted for longer than `warn_hold_ms`") {
       $0.engine.statistics.heldLong
     },
     counter("timeouts_total", "requests that ended at their limit of time") { $0.engine.statistics.timeouts },
@@ -159,7 +159,10 @@ extension Statistic {
     gauge("redis.holder_timeout_ms", "how long another host is waited for that has a lock", .milliseconds) {
       $0.store == nil ? nil : $0.engine.holderTimeoutMilliseconds
     },
-    histogram("redis.answers.by_microseconds", "commands by how long Redis took to answer") {
+    histogram(
+      "redis.answers.by_microseconds",
+      "commands about leases of this host (not those of `inspect`, `list` and other questions) by how long Redis took to answer"
+    ) {
       $0.store == nil ? nil : $0.engine.statistics.answers
     },
     histogram(
