@@ -44,12 +44,19 @@ public enum LogFormat: Sendable, Equatable {
 
   private static func appendEscaped(_ text: String, to line: inout String, quoted: Bool = false) {
     for scalar in text.unicodeScalars {
-      let isControl = scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value)
-      if isControl || (quoted && (scalar == "\"" || scalar == "\\")) {
+      if isControl(scalar) || (quoted && (scalar == "\"" || scalar == "\\")) {
         line += scalar.escaped(asASCII: true)
       } else {
         line.unicodeScalars.append(scalar)
       }
+    }
+  }
+
+  /// Whether a character begins a line, steers a terminal, or turns the order of those beside it around.
+  private static func isControl(_ scalar: Unicode.Scalar) -> Bool {
+    switch scalar.value {
+    case 0..<0x20, 0x7F...0x9F, 0x61C, 0x200E...0x200F, 0x2028...0x202E, 0x2066...0x2069: true
+    case _: false
     }
   }
 

@@ -12,8 +12,9 @@ struct LogCommand: ParsableCommand {
     abstract: "Show the history of a lock from this host's journal.",
     discussion: """
       Who had the lock, who waited for it, when and for how long, the oldest entry first: a table on a terminal, in a pipe a \
-      JSON array. Losses and breaks are always in the journal; grants, releases, waits and timeouts are where the setting \
-      audit of sidelockd says so. It shows what happened to clients of this host. Members of the groups systemd-journal and \
+      JSON array. Losses and breaks are always logged; grants, releases, waits and timeouts are where the setting audit of \
+      sidelockd says so. Breaks are all there; of each of the others 1,000 are logged at once and then 100 a second for each \
+      user, and the log counts what is left out. It shows what happened to clients of this host. Members of the groups systemd-journal and \
       adm may read the journal.
 
       EVENTS
@@ -29,6 +30,7 @@ struct LogCommand: ParsableCommand {
       EXIT STATUS
         0     something was found
         1     the journal has nothing about the lock
+        64    wrong usage, such as a time that is none
         69    there is no journal, or it cannot be read
         77    this user may not read the journal
 
@@ -100,27 +102,50 @@ struct LogCommand: ParsableCommand {
   }
 
   static func sayHowToAudit(_ name: String) {
-    Descriptor.say(
-      "grants, releases, waits and timeouts are logged where the setting audit says so; for this lock from now on:")
-    Descriptor.say("  \(auditCommand(for: name))")
+    for line in howToAudit(name) { Descriptor.say(line) }
   }
 
-  /// The command that has a lock written down. A name that would need quotes in three languages is not put there.
-  static func auditCommand(for name: String) -> String {
-    let plain = name.utf8.allSatisfy { byte in
-      switch byte {
-      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"),
-        UInt8(ascii: "/"), UInt8(ascii: ":"):
-        true
-      default: false
+  /// What has a lock written down, in words: nobody but an administrator knows what stands in the settings already.
+  static func howToAudit(_ name: String) -> [String] {
+    let (rule, isForAll) = auditRule(for: name)
+    let about = isForAll ? "no rule can name this lock; this one is about all whose names begin so" : "for this lock"
+    // Within single quotes YAML knows no other character that means something.
+    let item = "- '\(rule.replacing("'", with: "''"))'"
+    return [
+      "grants, releases, waits and timeouts are logged where the setting audit says so: its list in the file of settings "
+        + "(/etc/sidelock/sidelockd.yaml) needs one more rule, \(about), before those that say omit:",
+      "  audit:",
+      "    \(item)",
+      "then see whether the file is good, and reload:",
+      "  sidelockd --config /etc/sidelock/sidelockd.yaml --check",
+      "  sudo systemctl reload sidelockd",
+    ]
+  }
+
+  /// The rule that has a lock written down, with its name quoted and escaped as rules want it. A name with what a line of
+  /// settings cannot have, such as an escape character, has a rule about its beginning.
+  static func auditRule(for name: String) -> (rule: String, isForAll: Bool) {
+    var (word, isForAll) = ("", false)
+    for scalar in name.unicodeScalars {
+      switch scalar {
+      case "\n": word += "\\n"
+      case "\t": word += "\\t"
+      case "*", "\"", "\\": word += "\\\(scalar)"
+      case _ where isShownAsItIs(scalar): word.unicodeScalars.append(scalar)
+      case _: isForAll = true
       }
+      if isForAll { break }
     }
-    return "echo 'audit: [\"record all \(plain ? name : "*")\"]' | sudo tee -a /etc/sidelock/sidelockd.yaml && "
-      + "sudo systemctl reload sidelockd"
+    if isForAll { word += "*" }
+    return ("record all " + (word.utf8.contains(UInt8(ascii: " ")) ? "\"\(word)\"" : word), isForAll)
   }
 
   // MARK: Reading
+
+  /// The name of a unit with its ending, which may be left out as with systemctl.
+  static func wholeName(ofUnit unit: String) -> String {
+    [".service", ".scope", ".slice"].contains { unit.hasSuffix($0) } ? unit : unit + ".service"
+  }
 
   private static func now() -> Int64 {
     var now = timespec()
@@ -155,7 +180,7 @@ struct LogCommand: ParsableCommand {
       arguments.append("--since=" + (span.map { "@\((Self.now() - $0 * 1000) / 1_000_000)" } ?? since))
     }
     // Anybody may write to the journal; the unit is what the journal itself knows of the writer.
-    arguments += ["_SYSTEMD_UNIT=\(unit)", "SIDELOCK_LOCK=\(name)"]
+    arguments += ["_SYSTEMD_UNIT=\(Self.wholeName(ofUnit: unit))", "SIDELOCK_LOCK=\(name)"]
     arguments += HistoryEvent.kinds.keys.sorted().map { "MESSAGE_ID=\($0)" }
     guard let outcome = JournalReading.run(arguments) else {
       Descriptor.say(
@@ -170,6 +195,15 @@ struct LogCommand: ParsableCommand {
       Descriptor.say("this user may not read the journal; members of the group systemd-journal may. Then log in anew:")
       Descriptor.say("  sudo usermod -aG systemd-journal \(user)")
       throw ExitCode(ExitStatus.denied)
+    }
+    if let since, words.contains(where: { $0.contains("Failed to parse timestamp") }) {
+      throw ValidationError(
+        "--since takes a time such as 30m or 2h, or what journalctl takes, such as yesterday, and not \(printable(since))."
+      )
+    }
+    if outcome.output.isEmpty, words.contains(where: { $0.contains("No journal files were") }) {
+      Descriptor.say("this host has no journal; of another host, give what journalctl -o json writes there to --from")
+      throw ExitCode(ExitStatus.unavailable)
     }
     guard outcome.status == 0 || !outcome.output.isEmpty || words.isEmpty else {
       for line in words { Descriptor.say("journalctl: \(line)") }
@@ -269,12 +303,16 @@ struct HistoryEvent {
   private var who: String {
     guard let pid = self["pid"] else { return self["holder"] ?? "" }
     let user = self["user"] ?? self["uid"] ?? "?"
+    let command = self["command"]
+    guard let client = self["client"], client.hasPrefix(RunDriver.clientNamePrefix) else {
+      return "\(user) \(command ?? "?") \(pid)"
+    }
     // To the daemon all that is run under a lock is sidelock, which says what it runs. Behind that stands its version.
-    let client = self["client"].flatMap { $0.hasPrefix(RunDriver.clientNamePrefix) ? $0 : nil }
-    let program =
-      client?.dropFirst(RunDriver.clientNamePrefix.count).split(separator: " ").dropLast()
-      .joined(separator: " ") ?? self["command"]
-    return "\(user) \(program ?? "?") \(pid)"
+    let words = client.dropFirst(RunDriver.clientNamePrefix.count).split(separator: " ").dropLast()
+    let said = words.joined(separator: " ")
+    // Others may say it, too.
+    guard let command, command != "sidelock" else { return "\(user) \(said) \(pid)" }
+    return "\(user) \(command) \(pid) (says \(said))"
   }
 
   private var more: String {

@@ -83,13 +83,34 @@ extension Character {
 func printable(_ text: String) -> String {
   var result = ""
   for scalar in text.unicodeScalars {
-    switch scalar.properties.generalCategory {
-    case .control, .format, .lineSeparator, .paragraphSeparator, .surrogate, .unassigned:
+    if isShownAsItIs(scalar) {
+      result.unicodeScalars.append(scalar)
+    } else {
       result += "\\u{\(String(scalar.value, radix: 16))}"
-    default: result.unicodeScalars.append(scalar)
     }
   }
   return result
+}
+
+/// Whether a terminal shows a character, and does nothing else for it.
+func isShownAsItIs(_ scalar: Unicode.Scalar) -> Bool {
+  switch scalar.properties.generalCategory {
+  case .control, .format, .lineSeparator, .paragraphSeparator, .surrogate, .unassigned: false
+  case _: true
+  }
+}
+
+/// A word as a shell takes it: in quotes where it has to.
+func shellWord(_ word: String) -> String {
+  let isPlain = word.utf8.allSatisfy { byte in
+    switch byte {
+    case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+      UInt8(ascii: "0")...UInt8(ascii: "9"):
+      true
+    case _: "-._/:@%+=,".utf8.contains(byte)
+    }
+  }
+  return isPlain && !word.isEmpty ? word : "'\(word.replacing("'", with: "'\\''"))'"
 }
 
 /// A time for people: `250 ms`, `3.2 s`, `5 min 12 s`, `3 h 5 min`, `2 d 4 h`.

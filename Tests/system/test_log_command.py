@@ -79,6 +79,10 @@ def identifiers():
     return dict(re.findall(r'"([0-9a-f]{32})": "(\w+)"', (ROOT / "Sources/sidelock/LogCommand.swift").read_text()))
 
 
+def kinds_of(line):
+    return identifiers().get(json.loads(line).get("MESSAGE_ID"))
+
+
 def kinds(journal):
     known = identifiers()
     return [known.get(fields.get("MESSAGE_ID", b"").decode()) for _, fields in list(journal.entries)
@@ -147,20 +151,24 @@ def test_what_the_journal_is_asked(reader, written):
     assert status == 64 and "--since" in err
 
 
-def test_nothing_is_audited_and_the_command_that_is_told_mends_that(reader, lab):
-    status, out, err = reader.run("log", "orders")
-    assert (status, json.loads(out)) == (1, []) and "nothing about the lock orders" in err
-    [command] = re.findall(r"^sidelock:   (echo .*)$", err, re.MULTILINE)
+@pytest.mark.parametrize("name, rule", [
+    ("orders", "record all orders"), ("a b", 'record all "a b"'), ("or'ders", "record all or'ders"),
+    ('*"\\ x', 'record all "\\*\\"\\\\ x"'), ("a: #b\n\t", 'record all "a: #b\\n\\t"'), ("caf\u00e9", "record all caf\u00e9"),
+    ("a\x1bb", "record all a*"), ("\u2028", "record all *"),
+])
+def test_nothing_is_audited_and_the_rule_that_is_told_mends_that(reader, lab, name, rule):
+    status, out, err = reader.run("log", name)
+    assert (status, json.loads(out)) == (1, []) and "nothing about the lock" in err
+    assert "echo" not in err and "tee" not in err
+    assert "sidelockd --config /etc/sidelock/sidelockd.yaml --check" in err and "systemctl reload sidelockd" in err
+    assert ("no rule can name this lock" in err) == rule.endswith("*")
     settings = lab.directory / "sidelockd.yaml"
-    settings.write_text("local: true\n")
-    line = command.split(" | ")[0]
-    assert "reload sidelockd" in command and "/etc/sidelock/sidelockd.yaml" in command
-    subprocess.run(["bash", "-c", f"{line} >>{settings}"], check=True)
+    [item] = re.findall(r"^sidelock:      ?(- .*)$", err, re.MULTILINE)
+    settings.write_text(f"local: true\naudit:\n  - omit grant cache/*\n  {item}\nlog_level: info")
     done = subprocess.run([binary("sidelockd", "SIDELOCKD"), "--config", str(settings), "--check"], capture_output=True,
                           text=True, env=clean_environment(), check=False)
-    assert done.returncode == 0 and "record all orders" in done.stdout, done.stdout
-    # A name that would have to be quoted is not put there.
-    assert '"record all *"' in reader.run("log", "or'ders")[2]
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["settings"]["audit"]["value"] == f"omit grant cache/*; {rule}"
 
 
 def test_what_is_always_written_says_that_there_could_be_more(reader, written):
@@ -174,12 +182,44 @@ def test_what_is_always_written_says_that_there_could_be_more(reader, written):
 @pytest.mark.parametrize("errors, status, exits, words", [
     ("No journal files were opened due to insufficient permissions.\n", 1, 77, "sudo usermod -aG systemd-journal root"),
     ("Hint: You are currently not seeing messages from other users and the system.\n", 0, 77, "systemd-journal"),
-    ("Failed to parse timestamp: gestern\n", 1, 69, "Failed to parse timestamp: gestern"),
+    ("Failed to open files: x\n", 1, 69, "Failed to open files: x"),
+    ("No journal files were found.\n", 0, 69, "no journal"),
 ])
 def test_a_journal_that_cannot_be_read(reader, errors, status, exits, words):
     reader.say("", errors, status)
     done, out, err = reader.run("log", "orders")
     assert done == exits and words in err and out == ""
+
+
+def test_a_time_that_is_none(reader):
+    reader.say("", "Failed to parse timestamp: gestern\n", 1)
+    status, out, err = reader.run("log", "orders", "--since", "gestern")
+    assert (status, out) == (64, "") and "--since takes a time" in err and "gestern" in err
+
+
+def test_a_unit_may_be_named_without_its_ending(reader):
+    for unit in ("other", "other.service"):
+        reader.run("log", "orders", "--unit", unit)
+        assert "_SYSTEMD_UNIT=other.service" in reader.asked.read_text().splitlines()
+
+
+def test_only_sidelock_is_believed_what_it_runs(reader, written):
+    journal, _ = written
+    [line] = [line for line in journal.lines().splitlines() if kinds_of(line) == "granted"][:1]
+    for command, who in (("sidelock", "root deploy "), (None, "root deploy "), ("python3", f"root python3 {os.getpid()}")):
+        entry = {**json.loads(line), "SIDELOCK_CLIENT": "sidelock run deploy 1", "SIDELOCK_COMMAND": command, "SIDELOCK_USER": "root"}
+        reader.say(json.dumps({name: value for name, value in entry.items() if value is not None}) + "\n")
+        status, lines = terminal_output(reader, "log", "orders")
+        assert status == 0 and who in lines[1], lines
+
+
+def test_no_text_turns_a_line_of_the_table_around(reader, written):
+    journal, _ = written
+    [line] = [line for line in journal.lines().splitlines() if kinds_of(line) == "granted"][:1]
+    reader.say(json.dumps({**json.loads(line), "SIDELOCK_META": "a\u202eb\u2028c", "SIDELOCK_COMMAND": "x"}) + "\n")
+    status, lines = terminal_output(reader, "log", "orders")
+    text = "\n".join(lines)
+    assert status == 0 and "\u202e" not in text and "\u2028" not in text and "a\\u{202e}b" in text, lines
 
 
 def test_a_host_without_a_journal(reader):
