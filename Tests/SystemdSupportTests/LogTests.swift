@@ -29,6 +29,15 @@ import Testing
     #expect(line == "<6>a\\nb k=\"x y\" e=\"\" q=\"\\\"\\\\\" n=\"1\\n<0>2\"\n")
   }
 
+  @Test func nothingTurnsALineAroundOrEndsIt() {
+    let scalars = [0x2028...0x202E, 0x2066...0x2069].flatMap { $0 }.compactMap { Unicode.Scalar($0) }
+    for scalar in scalars {
+      let line = LogFormat.plain.line(
+        LogEntry(level: .info, message: "m", metadata: [("k", "a\(scalar)b")], time: noon))
+      #expect(!line.unicodeScalars.contains(scalar) && line.contains("a\\u{"))
+    }
+  }
+
   @Test func journalStreamMustBeThatOfStandardError() {
     var status = stat()
     fstat(STDERR_FILENO, &status)
