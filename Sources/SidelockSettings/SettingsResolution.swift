@@ -358,9 +358,12 @@ struct SettingsResolver {
 
   private mutating func checkSocketGroup() {
     let name = settings.socketGroup
-    guard !name.isEmpty, UInt32(name) == nil else { return }
+    guard !name.isEmpty else { return }
+    let number = name.utf8.allSatisfy { (0x30...0x39).contains($0) } ? UInt32(name) : nil
     let why: (words: String, mayPass: Bool)
-    switch inputs.accounts.group(name) {
+    switch number.map({ .number($0) }) ?? inputs.accounts.group(name) {
+    // To chown that means: leave the group as it is.
+    case .number(.max): why = ("no group has the number \(UInt32.max)", false)
     case .number: return
     case .unknown: why = ("this host has no group \(quotedUnlessLogin(name)): groupadd makes one", false)
     case .failed(let reason): why = ("the group \(quotedUnlessLogin(name)) cannot be looked up: \(reason)", true)

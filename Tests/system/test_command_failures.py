@@ -218,6 +218,11 @@ def test_a_group_that_does_not_exist_or_may_not_be_given_is_told(lab):
     for check in ([], ["--check"]):
         done = run_daemon("--local", "--socket", lab.directory / "s", "--socket-group", "no-such-group", *check)
         assert done.returncode == 78 and 'this host has no group "no-such-group"' in done.stdout + done.stderr
+        # What chown takes for "leave it as it is", and a text that is no number of a group.
+        for group, words in ((2 ** 32 - 1, "no group has the number 4294967295"), ("+4", 'this host has no group "+4"')):
+            done = run_daemon("--local", "--socket", lab.directory / "s", "--socket-group", group, *check)
+            assert done.returncode == 78 and words in done.stdout + done.stderr
+            assert not (lab.directory / "s").exists()
     if os.geteuid() == 0:
         lab.directory.chmod(0o777)
         program = ["setpriv", "--reuid", "61001", "--regid", "61001", "--clear-groups", binary("sidelockd", "SIDELOCKD")]

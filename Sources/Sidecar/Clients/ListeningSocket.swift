@@ -292,7 +292,7 @@ struct ListeningSocket: Sendable {
 
   private static func give(_ path: String, to group: String, mode: UInt32) throws {
     let shown = SystemText.shown(path)
-    guard let number = UInt32(group) ?? groupNumber(group) else {
+    guard let number = try groupNumber(group) else {
       throw SocketUnavailable(description: "this host has no group \(group); name another one with --socket-group")
     }
     let isGiven = SystemText.withCString(path) { lchown($0, uid_t.max, number) == 0 && chmod($0, mode_t(mode)) == 0 }
@@ -303,7 +303,14 @@ struct ListeningSocket: Sendable {
     }
   }
 
-  private static func groupNumber(_ name: String) -> gid_t? {
+  private static func groupNumber(_ name: String) throws -> gid_t? {
+    if name.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = UInt32(name) {
+      // To chown that means: leave the group as it is.
+      guard number != gid_t.max else {
+        throw SocketUnavailable(description: "no group has the number \(name); name another one with --socket-group")
+      }
+      return number
+    }
     var entry = group()
     var found: UnsafeMutablePointer<group>?
     var buffer = [CChar](repeating: 0, count: 1 << 20)
