@@ -24,7 +24,7 @@ extension SettingsDocument {
     | `grant` | a client gets a lock |
     | `release` | a client gives it back, hands it on, or ends with it |
     | `wait` | a client waits for a lock that others have or wait for |
-    | `timeout` | a client does not get a lock: not in time, not at once, because it takes the request back or is refused |
+    | `timeout` | a client does not get a lock: not in time, not at once, because it takes the request back or is refused (`reason=denied`: no rule gives it the right) |
 
     Always logged are locks that are lost, broken or taken away, limits that are met, sessions that the daemon ends, clients that
     half-close their connection and keep locks, and what Redis refuses.
@@ -35,8 +35,9 @@ extension SettingsDocument {
     its arguments, which may hold secrets), `SIDELOCK_UNIT` and `SIDELOCK_CLIENT` (what it says of itself in `initialize`). They are
     written whatever `log_level` says. `sidelock log NAME` shows the history of a lock.
 
-    Of each kind 1,000 entries are written at once, and then 100 a second. What is left out is counted, and the log says how many
-    of which kind.
+    Of each kind, and of losses, 1,000 entries about the clients of one user are written at once, and then 100 a second; breaks and
+    what is taken away are all written. Of the others that are always logged 20 are written at once, and then one a second. What is
+    left out is counted, and the log says how many of which kind and user (`SIDELOCK_UID`).
 
     """#
 }

@@ -90,7 +90,11 @@ enum JournalMessage: String, CaseIterable {
     }
   }
 
-  /// Those that whoever logs them limits by himself.
+  /// Those that whoever logs them limits by himself, and those that an administrator alone causes, of which none may be
+  /// missing.
   static let limitedElsewhere: Set<String> = Set(
-    [sessionBegan, sessionOver, lockGranted, lockReleased, lockAwaited, lockNotAcquired, lockLost].map(\.rawValue))
+    [
+      sessionBegan, sessionOver, lockGranted, lockReleased, lockAwaited, lockNotAcquired, lockLost, lockBroken,
+      lockTaken, messagesLeftOut,
+    ].map(\.rawValue))
 }

@@ -38,6 +38,13 @@ import Testing
     }
   }
 
+  @Test func noBreakIsLeftOut() {
+    var rates = LogRates()
+    for message in ["lock broken", "lock taken away in Redis"] {
+      #expect((0..<1000).allSatisfy { _ in rates.admits(message, level: .notice, nowMilliseconds: 0) })
+    }
+  }
+
   @Test func journalStreamMustBeThatOfStandardError() {
     var status = stat()
     fstat(STDERR_FILENO, &status)

@@ -167,6 +167,70 @@ def test_what_is_left_out_is_counted(lab):
         assert left > 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="other users can only be tried as root")
+def test_nobody_can_have_the_entries_of_others_left_out(lab):
+    daemon = lab.daemon(args=["--audit", "record grant *", "--socket-mode", "0666"])
+    lab.directory.chmod(0o755)
+    daemon.directory.chmod(0o755)
+    program = """import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+lines = s.makefile()
+for _ in range(60):
+    s.sendall(b"".join(b'{"id":1,"method":"%s","params":{"name":"hot"}}\\n' % m for m in (b"acquire", b"release") * 50))
+    for _ in range(100):
+        assert "result" in lines.readline()
+"""
+    subprocess.run(["python3", "-c", program, str(daemon.socket_path)], user=61_001, group=61_001, extra_groups=[], check=True)
+    token = daemon.client().acquire("mine")
+    entry(daemon, "lock granted", token=str(token))
+    assert daemon.terminate() == 0
+    left = [one for one in entries(daemon, "log messages left out") if one["kind"] == "lock granted"]
+    assert {one["uid"] for one in left} == {"61001"}
+    written = [one for one in entries(daemon, "lock granted") if one["uid"] == "61001"]
+    assert 1000 <= len(written) == 3000 - sum(int(one["count"]) for one in left)
+
+
+def test_who_has_no_right_is_written_down(start):
+    daemon = start("record timeout *", args=("--rule", "deny use secret to everyone"))
+    client = daemon.client()
+    session = client.call("initialize")["session"]
+    assert client.error_of(client.request("acquire", name="secret")).reason == "denied"
+    denied = entry(daemon, "lock not acquired", lock="secret")
+    assert denied.items() >= {"reason": "denied", "session": session, "user": USER, "waited_ms": "0"}.items()
+    assert client.error_of(client.request("acquire", names=["open", "secret"])).reason == "denied"
+    assert entry(daemon, "lock not acquired", lock="open")["reason"] == "denied"
+    wait_until(lambda: len(entries(daemon, "lock not acquired")) == 3, "all of them")
+
+
+def test_a_session_that_began_before_it_was_logged_has_its_time(lab, tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("log_level: info\n")
+    daemon = lab.daemon(args=["--config", str(file)])
+    client = daemon.client()
+    session = client.call("initialize")["session"]
+    file.write_text("audit:\n  - record session *\n")
+    daemon.process.send_signal(signal.SIGHUP)
+
+    def is_logged():
+        daemon.client().call("initialize")
+        return entries(daemon, "session began")
+    wait_until(is_logged, "the reload")
+    client.close()
+    assert int(entry(daemon, "session ended", session=session)["lasted_ms"]) >= 0
+
+
+def test_no_break_is_left_out(lab):
+    daemon = lab.daemon()
+    client, admin = daemon.client(), daemon.client()
+    tokens = [client.acquire(f"lock-{index}") for index in range(100)]
+    for index in range(100):
+        admin.call("break", name=f"lock-{index}")
+    wait_until(lambda: len(entries(daemon, "lock broken")) == 100, "every break")
+    assert {one["token"] for one in entries(daemon, "lock broken")} == set(map(str, tokens))
+    assert {one["token"] for one in entries(daemon, "lock lost")} == set(map(str, tokens))
+
+
 def test_the_arguments_of_a_program_are_not_written_down(lab):
     """They may hold secrets, and the log is read by others than a process's own user."""
     daemon = lab.daemon(args=["--audit", "record all *"])

@@ -9,7 +9,7 @@ def lines_and_count(daemon, message):
     """Lines with a message, and how many more a line of another kind tells of."""
     log = daemon.log()
     left_out = [one or other for one, other in re.findall(
-        rf'log messages left out (?:kind="{message}" count=(\d+)|count=(\d+) kind="{message}")', log)]
+        rf'log messages left out (?:kind="{message}" count=(\d+)|count=(\d+) kind="{message}"(?: uid=\d+)?)', log)]
     return len(re.findall(rf"(?:info|notice|warning|error) +{message}", log)), sum(map(int, left_out)), len(left_out)
 
 
@@ -27,7 +27,7 @@ def test_locks_that_are_lost_in_a_loop(lab):
     assert daemon.terminate() == 0
     seconds = boot_time() - began
     lines, counted, summaries = lines_and_count(daemon, "lock lost")
-    assert 20 <= lines <= 22 + seconds and lines + counted == total
+    assert min(total, 1000) <= lines <= 1002 + 100 * seconds and lines + counted == total
     assert summaries <= 2 + seconds / 10
 
 

@@ -77,7 +77,9 @@ journalctl \-x \-u sidelockd
 journalctl SIDELOCK_LOCK=orders
 .fi
 .PP
-Of each kind of log message, which is its text, 20 are written at once and then one a second; how many were left out is told in a
+Of each kind of log message, which is its text, 20 are written at once and then one a second (of losses, and of what
+.I audit
+wants, 1,000 and then 100 a second for each user; of locks that were broken all); how many were left out is told in a
 message of its own. What is only logged at the levels debug and trace is written as often as it comes.
 .PP
 Each datum of a log message is a journal field of its own, such as SIDELOCK_LOCK, SIDELOCK_TOKEN, SIDELOCK_SESSION and

@@ -12,13 +12,12 @@ import NIOCore
 
 /// Writes down what happens to locks and sessions.
 final class AuditTrail {
-  /// Entries of one kind that are written at once.
+  /// Entries of one kind about the clients of one user that are written at once.
   static let burst: Int64 = 1000
-  /// After a burst, one entry of its kind in this many milliseconds.
+  /// After a burst, one entry of its kind and user in this many milliseconds.
   static let everyMilliseconds: Int64 = 10
-  /// The same of losses, which are always written.
-  private static let lossBurst: Int64 = 20
-  private static let lossEveryMilliseconds: Int64 = 1000
+  /// Kinds and users that are told apart at a time; the rest of each kind count as those of one user.
+  static let ratesMax = 1024
   /// How often it is told what was left out, in milliseconds.
   private static let tellMilliseconds: Int64 = 10_000
   /// Entries that wait until it is known whose they are. Those beyond are written with what is known.
@@ -28,7 +27,14 @@ final class AuditTrail {
   /// A client that has half-closed its connection is named when it still holds something after so long, in milliseconds.
   static let halfClosedMilliseconds: Int64 = 5000
 
-  /// What was written of one kind.
+  /// What has a limit of its own, so that no user can have others' entries left out.
+  private struct RateKey: Hashable {
+    var message: String
+    /// Nil where it is not known, and for those beyond ``ratesMax``.
+    var uid: UInt32?
+  }
+
+  /// What was written of one kind about one user.
   private struct Rate {
     /// When a full burst may be written again, in milliseconds.
     var fullAt: Int64
@@ -62,7 +68,9 @@ final class AuditTrail {
   private let door: EngineDoor
   let users: UserNames
   private var kinds: Set<AuditKind> = []
-  private var rates: [String: Rate] = [:]
+  private var rates: [RateKey: Rate] = [:]
+  /// When it may next be looked which rates can be forgotten, in milliseconds.
+  private var sweepAt: Int64 = 0
   private var isTellingLater = false
   private var limits = MessageTally()
   private var gone: [SessionID: Client] = [:]
@@ -105,9 +113,9 @@ final class AuditTrail {
   func began(_ session: ClientSession) {
     // Known by the time at which there is something to tell.
     if let peer = session.peer, peer.isVisible { users.lookUp(peer.uid) }
-    guard kinds.contains(.session), isWanted(.session, []) else { return }
+    // Sessions may be logged by the time it ends.
     session.beganAt = clock.now()
-    guard admits("session began") else { return }
+    guard kinds.contains(.session), isWanted(.session, []), admits("session began", session.peer?.uid) else { return }
     log("session began", of: looked(at: session), [:])
   }
 
@@ -118,10 +126,11 @@ final class AuditTrail {
     goneInOrder.append(session.id)
     let client = looked(at: session)
     gone[session.id] = client
-    guard kinds.contains(.session), isWanted(.session, []), admits("session ended") else { return }
-    var lasted = ""
-    if let began = session.beganAt { lasted = "\(clock.now().milliseconds(since: began))" }
-    log("session ended", of: client, ["lasted_ms": "\(lasted)"])
+    guard kinds.contains(.session), isWanted(.session, []), admits("session ended", client.peer?.uid) else { return }
+    var fields: Logger.Metadata = [:]
+    // Of a connection that the daemon before has accepted it is not known.
+    if let began = session.beganAt { fields["lasted_ms"] = "\(clock.now().milliseconds(since: began))" }
+    log("session ended", of: client, fields)
   }
 
   /// A client has closed its half of the connection. If it goes on holding something it is named, once.
@@ -164,7 +173,7 @@ final class AuditTrail {
   /// Something happened to a lock.
   func recorded(_ history: LockHistory) {
     guard isWritten(history) else { return }
-    let client = sessions[history.session].map { looked(at: $0) } ?? gone[history.session]
+    let client = client(history.session)
     var fields: Logger.Metadata = ["lock": "\(history.name)", "mode": "\(history.mode.word)"]
     if let token = history.token { fields["token"] = "\(token)" }
     if let owner = history.owner { fields["owner"] = "\(owner)" }
@@ -196,16 +205,32 @@ final class AuditTrail {
     }
   }
 
+  /// A client may not have a lock, and its request did not reach the engine.
+  func denied(_ names: [LockName], to session: ClientSession) {
+    guard kinds.contains(.timeout) else { return }
+    for name in names where isWanted(.timeout, name.bytes) && admits("lock not acquired", session.peer?.uid) {
+      log("lock not acquired", of: looked(at: session), ["lock": "\(name)", "waited_ms": "0", "reason": "denied"])
+    }
+  }
+
+  /// A client that is there, or was a little before.
+  private func client(_ session: SessionID) -> Client? {
+    sessions[session].map { looked(at: $0) } ?? gone[session]
+  }
+
   /// Whether an entry is to be written; asked before it is made, as there can be very many.
   private func isWritten(_ history: LockHistory) -> Bool {
     let name = history.name.bytes
-    switch history.deed {
-    case .granted: return isWanted(.grant, name) && admits("lock granted")
-    case .released: return isWanted(.release, name) && admits("lock released")
-    case .waits: return isWanted(.wait, name) && admits("waiting for a lock")
-    case .failed, .leftQueue: return isWanted(.timeout, name) && admits("lock not acquired")
-    case .lost: return admits("lock lost", burst: Self.lossBurst, everyMilliseconds: Self.lossEveryMilliseconds)
-    }
+    let (kind, message): (AuditKind?, String) =
+      switch history.deed {
+      case .granted: (.grant, "lock granted")
+      case .released: (.release, "lock released")
+      case .waits: (.wait, "waiting for a lock")
+      case .failed, .leftQueue: (.timeout, "lock not acquired")
+      case .lost: (nil, "lock lost")
+      }
+    guard kind.map({ isWanted($0, name) }) ?? true else { return false }
+    return admits(message, (sessions[history.session]?.peer ?? gone[history.session]?.peer)?.uid)
   }
 
   private func isWanted(_ kind: AuditKind, _ name: [UInt8]) -> Bool {
@@ -270,21 +295,32 @@ final class AuditTrail {
   /// What is told of a session.
   func who(_ session: ClientSession?) -> Logger.Metadata { who(session.map { Client($0) }, nil) }
 
-  /// Whether one more entry of a kind is written; otherwise it is counted.
-  private func admits(
-    _ message: String, burst: Int64 = AuditTrail.burst, everyMilliseconds: Int64 = AuditTrail.everyMilliseconds
-  ) -> Bool {
+  /// Whether one more entry of a kind about a user's client is written; otherwise it is counted.
+  private func admits(_ message: String, _ uid: UInt32?) -> Bool {
     let now = clock.now().nanoseconds / 1_000_000
-    var rate = rates[message] ?? Rate(fullAt: now)
-    defer { rates[message] = rate }
-    let fullAt = max(rate.fullAt, now) + everyMilliseconds
-    guard fullAt - now <= burst * everyMilliseconds else {
+    let key = rateKey(message, uid, now)
+    var rate = rates[key] ?? Rate(fullAt: now)
+    defer { rates[key] = rate }
+    let fullAt = max(rate.fullAt, now) + Self.everyMilliseconds
+    guard fullAt - now <= Self.burst * Self.everyMilliseconds else {
       rate.leftOut += 1
       tellLater()
       return false
     }
     rate.fullAt = fullAt
     return true
+  }
+
+  /// Whose limit it is. Room is made by forgetting those of whom a full burst may be written again.
+  private func rateKey(_ message: String, _ uid: UInt32?, _ now: Int64) -> RateKey {
+    let key = RateKey(message: message, uid: uid)
+    guard rates[key] == nil, rates.count >= Self.ratesMax else { return key }
+    // Not at every entry: there can be very many.
+    if now >= sweepAt {
+      sweepAt = now + Self.tellMilliseconds
+      rates = rates.filter { $0.value.fullAt > now || $0.value.leftOut > 0 }
+    }
+    return rates.count < Self.ratesMax ? key : RateKey(message: message, uid: nil)
   }
 
   private func tellLater() {
@@ -296,9 +332,13 @@ final class AuditTrail {
 
   private func tellLeftOut() {
     isTellingLater = false
-    for (message, rate) in rates.sorted(by: { $0.key < $1.key }) where rate.leftOut > 0 {
-      rates[message]?.leftOut = 0
-      logger.info("log messages left out", metadata: ["kind": "\(message)", "count": "\(rate.leftOut)"])
+    let left = rates.filter { $0.value.leftOut > 0 }
+    for (key, rate) in left.sorted(by: { ($0.key.message, $0.key.uid ?? .max) < ($1.key.message, $1.key.uid ?? .max) })
+    {
+      rates[key]?.leftOut = 0
+      var fields: Logger.Metadata = ["kind": "\(key.message)", "count": "\(rate.leftOut)"]
+      if let uid = key.uid { fields["uid"] = "\(uid)" }
+      logger.info("log messages left out", metadata: fields)
     }
   }
 

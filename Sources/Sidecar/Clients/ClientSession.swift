@@ -13,7 +13,7 @@ final class ClientSession {
   var process: DescribedProcess?
   /// What the client says of itself (`initialize`), for the log.
   var client: String?
-  /// When it connected; only where sessions are logged.
+  /// When it connected; nil where the daemon before has accepted it.
   var beganAt: BootInstant?
   /// The process that connected, once its pidfd was opened.
   var handle: ProcessHandle?

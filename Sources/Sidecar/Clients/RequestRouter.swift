@@ -22,6 +22,8 @@ final class RequestRouter {
   private let document = OpenRPCDocument.compact
   /// The figures of `stats`.
   var figures: () -> [Stat] = { [] }
+  /// A client did not get these locks, as it has no right to use one of them.
+  var onDenied: (ClientSession, [LockName]) -> Void = { _, _ in }
 
   init(
     configuration: ConfigurationInForce, instance: String, engine: LockEngine, clock: HostClock, logger: Logger,
@@ -98,7 +100,7 @@ final class RequestRouter {
     peers.describe(session)
     guard let options = params.more else {
       let name = params.name
-      guard rights.mayUse(session, name) else { return rights.deny(session, .use, name, id: id) }
+      guard rights.mayUse(session, name) else { return deny(session, name, of: [name], id: id) }
       return door.feed(session, id) { request in
         .acquireRequested(
           AcquireRequest(
@@ -107,7 +109,7 @@ final class RequestRouter {
       }
     }
     let names = options.names ?? [params.name]
-    for name in names where !rights.mayUse(session, name) { return rights.deny(session, .use, name, id: id) }
+    for name in names where !rights.mayUse(session, name) { return deny(session, name, of: names, id: id) }
     if options.onLost != .notify, let refusal = losses.enforcementRefusal(session) {
       return losses.refuseEnforcement(refusal, names[0], id: id, to: session)
     }
@@ -120,6 +122,12 @@ final class RequestRouter {
           maxHoldMilliseconds: params.maxHoldMilliseconds, owner: options.owner, meta: params.meta,
           progress: params.progress, onLost: options.onLost, need: options.need))
     }
+  }
+
+  /// Refuses a client what it may not use, which it has asked for with others.
+  private func deny(_ session: ClientSession, _ name: LockName, of names: [LockName], id: MessageID) {
+    onDenied(session, names)
+    rights.deny(session, .use, name, id: id)
   }
 
   /// The session that `initialize` gave that name.

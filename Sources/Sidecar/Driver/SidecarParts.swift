@@ -76,6 +76,7 @@ struct SidecarParts {
       configuration: configuration, instance: base.instance, engine: engine, clock: clock, logger: logger,
       sessions: sessions, output: output, rights: rights, peers: peers, losses: losses, lifetimes: lifetimes,
       watches: watches, queries: queries, door: door)
+    router.onDenied = { [weak audit] in audit?.denied($1, to: $0) }
     let input = ClientInput(
       clock: clock, engine: engine, life: base.life, sessions: sessions, output: output, inputs: inputs, rights: rights,
       limits: limits, router: router, door: door, keeper: keeper, statistics: statistics, audit: audit)
