@@ -115,8 +115,8 @@ let package = Package(
     .executableTarget(
       name: "sidelock",
       dependencies: [
-        "CLimitServer", "CLinux", "SidelockClient", "CSupervise", "ProcessSupport", "SystemStrings", argumentParser,
-        nioCore, nioHTTP1, nioPosix,
+        "CLimitServer", "CLinux", "SidelockClient", "CSupervise", "ProcessSupport", "RESP", "SystemStrings",
+        argumentParser, nioCore, nioHTTP1, nioPosix,
       ],
       swiftSettings: strict),
 

@@ -34,14 +34,51 @@ struct FindingTests {
       ("role:master\r\nconnected_slaves:1\r\nslave0:ip=a,port=1,state=wait_bgsave,offset=0,lag=0", "replicas", .warn),
       ("role:master\r\nconnected_slaves:1\r\nslave0:ip=a,port=1,state=online,offset=0,lag=0", "replicas", .ok),
       ("aof_enabled:1\r\naof_last_write_status:err", "persistence", .bad), ("aof_enabled:1", "persistence", .ok),
+      ("aof_enabled:0", "persistence", .ok), ("rdb_last_bgsave_status:err", "persistence", .bad),
       ("maxmemory:0\r\nmaxmemory_policy:volatile-ttl", "eviction", .warn),
       ("maxmemory:5\r\nmaxmemory_policy:volatile-ttl", "eviction", .bad),
     ] as [(String, String, Finding.State)])
   func whatRedisTells(info: String, check: String, state: Finding.State) {
-    let findings = RedisFindings.server(
-      RedisInfo("# Server\r\n" + info + "\r\n"), replicasNeeded: 0, microseconds: 0, keyPrefix: "a:", prefixes: ["a:"])
-    let found = findings.first { $0.check == check }
+    let found = findings(info, needsDisk: false).first { $0.check == check }
     #expect(found?.state == state)
     #expect((found?.fix == nil) == (state == .ok))
+  }
+
+  private func findings(_ info: String, needsDisk: Bool) -> [Finding] {
+    RedisFindings.server(
+      RedisServerWords(url: nil) { _ in nil }, RedisInfo("# Server\r\n" + info + "\r\n"), replicasNeeded: 0,
+      microseconds: 0, needsDisk: needsDisk, keyPrefix: "a:", prefixes: ["a:"])
+  }
+
+  @Test func whoAsksForADiskNeedsAnAppendOnlyFile() {
+    let found = findings("aof_enabled:0", needsDisk: true).first { $0.check == "persistence" }
+    #expect(found?.state == .bad && found?.fix?.hasSuffix("CONFIG SET appendonly yes") == true)
+    #expect(findings("aof_enabled:1", needsDisk: true).first { $0.check == "persistence" }?.state == .ok)
+  }
+
+  @Test(
+    arguments: [
+      ("redis://h:7000/2", "redis-cli -h h -p 7000 -n 2 PING"),
+      ("redis://anna:***@[::1]:6379/0", "redis-cli -h ::1 -p 6379 PING"),
+      ("unix:///tmp/a%20b.sock?db=3", "redis-cli -s '/tmp/a b.sock' -n 3 PING"),
+      ("rediss://h:1/0", "redis-cli -h h -p 1 --tls --cacert '/c a.pem' --insecure PING"),
+      ("redis-cluster://a:1,b:2", "redis-cli --cluster call a:1 PING"),
+      (
+        "redis-sentinel://a:1,b:2/1?sentinelMasterId=m",
+        "redis-cli $(redis-cli -h a -p 1 SENTINEL GET-MASTER-ADDR-BY-NAME m | sed '1s/^/-h /;2s/^/-p /') -n 1 PING"
+      ),
+      (nil, "redis-cli -u THE-DAEMONS-URL PING"),
+    ] as [(String?, String)])
+  func theDaemonsRedisIsAskedAndNoOther(url: String?, command: String) {
+    let server = RedisServerWords(url: url) { ["redis_tls_ca": "/c a.pem", "redis_tls_verify": "none"][$0] }
+    #expect(server.command("PING") == command)
+  }
+
+  @Test func theDaemonsUserIsNamedWhereItIsKnown() {
+    let user = { (url: String?, settings: [String: String]) in RedisServerWords(url: url) { settings[$0] }.user }
+    #expect(user("redis://anna:***@h:1/0", [:]) == "anna" && user("redis://h:1/0", [:]) == "default")
+    #expect(user("redis://h:1/0", ["redis_user": "bert"]) == "bert")
+    #expect(user("redis://h:1/0", ["redis_credentials_command": "x"]) == "THE-DAEMONS-USER")
+    #expect(user(nil, [:]) == "THE-DAEMONS-USER")
   }
 }

@@ -43,8 +43,7 @@ struct DoctorCommand: ParsableCommand {
   private func lookingAtThisSocket(_ finding: Finding) -> Finding {
     guard finding.fix == Finding.doctorAsRoot, connection.path != SocketPath.system else { return finding }
     var finding = finding
-    let path = connection.path.replacing("'", with: "'\\''")
-    finding.fix = "\(Finding.doctorAsRoot) --socket '\(path)'"
+    finding.fix = "\(Finding.doctorAsRoot) --socket \(shellWord(connection.path))"
     return finding
   }
 
@@ -79,8 +78,10 @@ struct DoctorCommand: ParsableCommand {
     guard redis["connected"]?.intValue == 1 else {
       return findings + [RedisFindings.unreachable(Self.detail { try daemon.call("hosts") })]
     }
-    findings.append(RedisFindings.reached(redis))
+    let words = settings.server
+    findings.append(RedisFindings.reached(redis, words))
     findings += RedisFindings.rights(
+      words,
       info: Self.detail { try daemon.call("redis") }, pubsub: Self.detail { try daemon.call("hosts") },
       scan: Self.detail { try daemon.call("list", ["scope": "all", "limit": 1]) })
     do {
@@ -88,9 +89,9 @@ struct DoctorCommand: ParsableCommand {
       var now = timespec()
       clock_gettime(CLOCK_REALTIME, &now)
       findings += RedisFindings.server(
-        RedisInfo(told["info"]?.stringValue ?? ""), replicasNeeded: settings.number("replicas") ?? 0,
+        words, RedisInfo(told["info"]?.stringValue ?? ""), replicasNeeded: settings.number("replicas") ?? 0,
         microseconds: Int64(now.tv_sec) * 1_000_000 + Int64(now.tv_nsec) / 1000,
-        keyPrefix: settings.text("key_prefix"),
+        needsDisk: settings.text("durability") == "disk", keyPrefix: settings.text("key_prefix"),
         prefixes: (told["key_prefixes"]?.arrayValue ?? []).compactMap(\.stringValue))
     } catch let error as SidelockError where error.reason == .denied {
       findings.append(

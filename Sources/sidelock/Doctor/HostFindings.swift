@@ -17,12 +17,22 @@ enum HostFindings {
     let fix: String =
       switch error.reason {
       case .permission where isSystem: "sudo usermod -aG \(group) \(userName), and log in again"
-      case .permission: "ls -l \(path)"
+      case .permission: "ls -l \(shellWord(path))"
       case .noDaemon where isSystem: "sudo systemctl start sidelockd.socket"
-      case .noDaemon: "sidelockd --socket \(path) --local"
-      default: isSystem ? "journalctl -u sidelockd -n 50" : "sidelock health --socket \(path)"
+      case .noDaemon where !mayBeSocket(path): "sidelock doctor --socket \(SocketPath.system)"
+      case .noDaemon: "sidelockd --redis URL --socket \(shellWord(path))"
+      default: isSystem ? "journalctl -u sidelockd -n 50" : "sidelock health --socket \(shellWord(path))"
       }
     return .bad("socket", error.message, fix: fix)
+  }
+
+  /// Whether a daemon could listen at a path: it is not too long, and nothing but a socket stands there.
+  private static func mayBeSocket(_ path: String) -> Bool {
+    let bytes = SystemText.bytes(path)
+    guard (1..<MemoryLayout.size(ofValue: sockaddr_un().sun_path)).contains(bytes.count) else { return false }
+    var status = stat()
+    guard SystemText.withCString(path, { lstat($0, &status) }) == 0 else { return true }
+    return status.st_mode & S_IFMT == S_IFSOCK
   }
 
   private static var userName: String { Users.name(of: Int64(geteuid())) ?? "\(geteuid())" }
@@ -148,6 +158,9 @@ enum HostFindings {
 
     func number(_ name: String) -> Int64? { values?["settings"]?[name]?["value"]?.intValue }
     func text(_ name: String) -> String? { values?["settings"]?[name]?["value"]?.stringValue }
+
+    /// How the daemon's Redis is asked something.
+    var server: RedisServerWords { RedisServerWords(url: text("redis"), settings: text) }
   }
 
   /// Has the daemon of this release check the settings with the arguments and variables of a running one, where that is:

@@ -37,9 +37,9 @@ enum RedisFindings {
       fix: "journalctl -u sidelockd -n 50")
   }
 
-  static func reached(_ figures: JSONValue) -> Finding {
+  static func reached(_ figures: JSONValue, _ server: RedisServerWords) -> Finding {
     if let words = unservedParts(figures["cluster"]) {
-      return .bad("redis", words, fix: "redis-cli CLUSTER NODES; journalctl -u sidelockd -n 50")
+      return .bad("redis", words, fix: "\(server.command("CLUSTER NODES")); journalctl -u sidelockd -n 50")
     }
     if let grace = figures["grace_ms"]?.intValue, grace > 0 {
       return .warn(
@@ -50,7 +50,7 @@ enum RedisFindings {
   }
 
   /// What Redis said where it refused what may be missing; nil where it did not.
-  static func rights(info: String?, pubsub: String?, scan: String?) -> [Finding] {
+  static func rights(_ server: RedisServerWords, info: String?, pubsub: String?, scan: String?) -> [Finding] {
     let missing = [
       (info, "info", "each new connection begins a grace, in which nothing new is granted"),
       (pubsub, "pubsub", "the first host begins with a grace, and hosts are not told"),
@@ -59,64 +59,76 @@ enum RedisFindings {
     if missing.isEmpty { return [.ok("rights", "Redis allows the daemon what it needs")] }
     return missing.map { _, right, loss in
       .warn(
-        "rights", "Redis does not allow \(right): \(loss)", fix: "redis-cli ACL SETUSER THE-DAEMONS-USER +\(right)")
+        "rights", "Redis does not allow \(right): \(loss)",
+        fix: server.command("ACL SETUSER \(server.user) +\(right)"))
     }
   }
 
   /// - Parameters:
   ///   - replicasNeeded: how many replicas the daemon's settings ask for.
   ///   - microseconds: the time of this host.
+  ///   - needsDisk: whether leases must be on the disk of Redis.
   ///   - keyPrefix: the daemon's; nil where it is not known.
   ///   - prefixes: those under which hosts listen.
   static func server(
-    _ info: RedisInfo, replicasNeeded: Int64, microseconds: Int64, keyPrefix: String?, prefixes: [String]
+    _ server: RedisServerWords, _ info: RedisInfo, replicasNeeded: Int64, microseconds: Int64, needsDisk: Bool,
+    keyPrefix: String?, prefixes: [String]
   ) -> [Finding] {
     [
-      version(info), eviction(info), persistence(info), replicas(info, needed: replicasNeeded),
+      version(info, server), eviction(info, server), persistence(info, server, needsDisk: needsDisk),
+      replicas(info, server, needed: replicasNeeded),
       clock(info, microseconds: microseconds), self.prefixes(prefixes, own: keyPrefix),
     ]
   }
 
-  private static func version(_ info: RedisInfo) -> Finding {
+  private static func version(_ info: RedisInfo, _ server: RedisServerWords) -> Finding {
     let name = info["valkey_version"].map { "Valkey \($0)" } ?? info["redis_version"].map { "Redis \($0)" }
-    guard let name else { return .warn("server", "the server does not tell its version", fix: "redis-cli INFO server") }
+    guard let name else {
+      return .warn("server", "the server does not tell its version", fix: server.command("INFO server"))
+    }
     let parts = (info["redis_version"] ?? "").split(separator: ".").compactMap { Int($0) }
     guard parts.count >= 2, (parts[0], parts[1]) < versionMin else { return .ok("server", name) }
     return .bad("server", "\(name) is too old: 6.2 or newer is needed", fix: "sudo apt-get install redis-server")
   }
 
-  private static func eviction(_ info: RedisInfo) -> Finding {
+  private static func eviction(_ info: RedisInfo, _ server: RedisServerWords) -> Finding {
     let policy = info["maxmemory_policy"] ?? "noeviction"
     guard policy != "noeviction" else { return .ok("eviction", "no key is evicted") }
-    let fix = "redis-cli CONFIG SET maxmemory-policy noeviction"
+    let fix = server.command("CONFIG SET maxmemory-policy noeviction")
     guard info.number("maxmemory") ?? 0 > 0 else {
       return .warn("eviction", "the policy \(policy) would evict locks, once maxmemory is set", fix: fix)
     }
     return .bad("eviction", "the policy \(policy) evicts locks when memory is short", fix: fix)
   }
 
-  private static func persistence(_ info: RedisInfo) -> Finding {
+  private static func persistence(_ info: RedisInfo, _ server: RedisServerWords, needsDisk: Bool) -> Finding {
     if info["aof_enabled"] == "1" {
       guard info["aof_last_write_status"] ?? "ok" == "ok" else {
-        return .bad("persistence", "the append-only file cannot be written", fix: "redis-cli INFO persistence; df -h")
+        return .bad(
+          "persistence", "the append-only file cannot be written", fix: server.command("INFO persistence") + "; df -h")
       }
       return .ok("persistence", "an append-only file is kept")
     }
     if info["rdb_last_bgsave_status"] ?? "ok" != "ok" {
       return .bad(
         "persistence", "the last snapshot failed, after which Redis may refuse writes",
-        fix: "redis-cli INFO persistence; df -h")
+        fix: server.command("INFO persistence") + "; df -h")
     }
-    return .warn(
-      "persistence", "no append-only file is kept: a restart of Redis costs a grace, in which nothing new is granted",
-      fix: "redis-cli CONFIG SET appendonly yes")
+    if needsDisk {
+      return .bad(
+        "persistence", "the settings ask for leases on disk, and no append-only file is kept",
+        fix: server.command("CONFIG SET appendonly yes"))
+    }
+    return .ok(
+      "persistence",
+      "no append-only file is kept, and none is needed: the daemons remember, and a restart costs a grace either way")
   }
 
-  private static func replicas(_ info: RedisInfo, needed: Int64) -> Finding {
+  private static func replicas(_ info: RedisInfo, _ server: RedisServerWords, needed: Int64) -> Finding {
     let check = "replicas"
     if info["role"] == "slave" {
       return .bad(
-        check, "the daemon is connected to a replica, which takes no writes", fix: "redis-cli REPLICAOF NO ONE")
+        check, "the daemon is connected to a replica, which takes no writes", fix: server.command("REPLICAOF NO ONE"))
     }
     let count = info.number("connected_slaves") ?? 0
     let states = (0..<max(0, count)).compactMap { info["slave\($0)"] }
@@ -124,16 +136,16 @@ enum RedisFindings {
     if info.number("min_slaves_good_slaves") == 0 {
       return .bad(
         check, "Redis refuses writes, as it has fewer replicas than min-replicas-to-write",
-        fix: "redis-cli CONFIG SET min-replicas-to-write 0")
+        fix: server.command("CONFIG SET min-replicas-to-write 0"))
     }
     if good < needed {
       return .bad(
         check, "the settings ask for \(needed) replica\(needed == 1 ? "" : "s"), and \(good) have what Redis has",
-        fix: "redis-cli INFO replication")
+        fix: server.command("INFO replication"))
     }
     if good < count {
       return .warn(
-        check, "\(good) of \(count) replicas have what Redis has", fix: "redis-cli INFO replication")
+        check, "\(good) of \(count) replicas have what Redis has", fix: server.command("INFO replication"))
     }
     return .ok(check, count == 0 ? "there are none, and none are asked for" : "\(count), all of them in time")
   }
