@@ -29,7 +29,8 @@ static int64_t now_milliseconds(void) {
   return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
 }
 
-static void become(const char *path, char *const environment[], int out, int err, pid_t parent) {
+// In the child: writes to `report` why the program cannot be started. It closes when the program has been.
+static void become(const char *path, char *const environment[], int out, int err, int report, pid_t parent) {
   // Nobody else would end a program that hangs when this process is killed. It is the thread that counts, and it waits for the program.
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(127);
@@ -41,29 +42,43 @@ static void become(const char *path, char *const environment[], int out, int err
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
   int in = open("/dev/null", O_RDONLY);
-  if (in < 0 || dup2(in, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 || dup2(err, STDERR_FILENO) < 0) return;
-  // What a service manager has handed over is not for it.
-  closefrom(STDERR_FILENO + 1);
-  char *const arguments[] = {(char *)path, NULL};
-  execve(path, arguments, environment);
+  if (in >= 0 && dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0 && dup2(err, STDERR_FILENO) >= 0) {
+    const int kept = STDERR_FILENO + 1;
+    if (report != kept && dup3(report, kept, O_CLOEXEC) == kept) report = kept;
+    // What a service manager has handed over is not for it.
+    if (report == kept) closefrom(kept + 1);
+    char *const arguments[] = {(char *)path, NULL};
+    if (report == kept) execve(path, arguments, environment);
+  }
+  int error = errno;
+  ssize_t written = write(report, &error, sizeof error);
+  (void)written;
 }
 
 static int start(pid_t *child, const char *path, char *const environment[], int out, int err) {
+  int report[2];
+  if (pipe2(report, O_CLOEXEC) != 0) return errno;
   sigset_t all, before;
   sigfillset(&all);
   // No handler of this process runs in its child, which has its memory.
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  volatile int error = 0;
   pid_t parent = getpid();
   pid_t found = vfork();
   if (found == 0) {
-    become(path, environment, out, err, parent);
-    error = errno;
+    become(path, environment, out, err, report[1], parent);
     _exit(127);
   }
-  if (found < 0) error = errno;
+  int error = found < 0 ? errno : 0;
   pthread_sigmask(SIG_SETMASK, &before, NULL);
-  if (found > 0 && error != 0) waitpid(found, NULL, 0);
+  close(report[1]);
+  if (found > 0) {
+    ssize_t got;
+    // Not by its memory: a sanitizer makes a fork of a vfork.
+    do got = read(report[0], &error, sizeof error);
+    while (got < 0 && errno == EINTR);
+    if (got > 0) waitpid(found, NULL, 0);
+  }
+  close(report[0]);
   *child = found;
   return error;
 }
