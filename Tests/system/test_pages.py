@@ -208,6 +208,9 @@ def logged():
     for case, text in texts.items():
         for content in code:
             for match in re.finditer(rf'(?:(?<!admits\()"{re.escape(text)}"|JournalMessage\.{case}\b)', content):
+                # It is asked for before it is logged.
+                if re.search(r"\((?:\.\w+|nil), $", content[:match.start()]):
+                    continue
                 opening = max(content.rfind(opener, 0, match.start()) for opener in ("logger.", "LogEntry(", "log("))
                 start = content.index("(", opening)
                 call = content[start:closing(content, start) + 1]
