@@ -101,7 +101,7 @@ public enum SettingsDocument {
       a third): the connection logs in again with what it gives. Only root and the daemon's user may be able to write to it and to its
       directory, as whoever can change it can do what the daemon can.
 
-      When a file or a program fails, or Redis refuses what it gives, the connection goes on with the login of before, and so does the next one. So does one of a
+      When a file or a program fails, or Redis refuses what it gives, the connection goes on with the login of before. So does one of a
       user who lacks rights, which are tried again behind each login, while nothing else is sent. The log says why, once a minute, and
       it is tried again after 1 s, 2 s and so on up to 30 s. No password is written anywhere. An ACL user of Redis
       with these rights, and no others, is enough, where `sidelock:` is the `key_prefix`:

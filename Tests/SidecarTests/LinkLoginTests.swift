@@ -206,7 +206,7 @@ import Testing
     site.connect()
     site.succeed("one", stamp: stamp)
     for pause in [1_000, 2_000, 4_000] as [Int64] {
-      site.login.wasRefused(site.login.current)
+      site.login.wasRefused()
       let passed = site.pauseBeforeReading()
       #expect(passed.map { ($0 - pause).magnitude <= 200 } == true, "\(passed ?? -1)")
       // Although the file is the same.
@@ -214,7 +214,7 @@ import Testing
       site.succeed("two", stamp: stamp)
     }
     #expect(site.found == ["two", "two", "two"])
-    site.login.wasAccepted(site.login.current)
+    site.login.wasAccepted()
     site.pass(milliseconds: 9_900)
     #expect(site.readings.count == 4)
     site.pass(milliseconds: 200)
@@ -231,7 +231,7 @@ import Testing
       let before = site.readings.count
       for _ in 0..<(pause / 100 - 2) {
         site.connect()
-        site.login.wasRefused(site.login.current)
+        site.login.wasRefused()
         site.pass(milliseconds: 100)
       }
       #expect(site.readings.count == before)
@@ -239,38 +239,7 @@ import Testing
       #expect(site.readings.count == before + 1)
       site.succeed("two")
     }
-    site.login.wasAccepted(site.login.current)
-    #expect(site.given.last == "two")
-    site.end()
-  }
-
-  /// A connection that ends while what is in the file is refused must not take the daemon from Redis.
-  @Test func whileWhatWasReadIsRefusedConnectionsHaveTheLoginOfBefore() {
-    let site = Site(file: "/p")
-    let login = { (word: String) in RedisLogin(password: RedisSecret(Array(word.utf8))) }
-    site.connect()
-    site.succeed("one")
-    site.login.wasAccepted(login("one"))
-    site.login.readAgain(timeoutMilliseconds: 100)
-    site.succeed("two")
-    site.login.wasRefused(login("two"))
-    for _ in 0..<2 {
-      site.connect()
-      site.succeed("two")
-      // The connection tries the other one by itself.
-      #expect(site.given.last == "one" && site.login.current == login("two"))
-      site.login.wasAccepted(login("one"))
-      site.login.wasRefused(login("two"))
-      #expect(site.login.usable == login("one"))
-    }
-    // That of before is taken away: then it is the one that is there.
-    site.login.wasRefused(login("one"))
-    site.connect()
-    site.succeed("two")
-    #expect(site.given.last == "two")
-    site.login.wasAccepted(login("two"))
-    site.connect()
-    site.succeed("two")
+    site.login.wasAccepted()
     #expect(site.given.last == "two")
     site.end()
   }

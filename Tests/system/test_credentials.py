@@ -254,25 +254,6 @@ def test_a_password_that_redis_does_not_know_yet_is_tried_again(site):
     without_secrets(site, daemon, "pw-first", "pw-second")
 
 
-def test_a_connection_that_ends_while_a_password_is_refused_is_made_with_the_one_of_before(site):
-    daemon = site.by_file()
-    holder = daemon.client()
-    holder.acquire("orders")
-    site.write("pw-second")
-    daemon.reload()
-    told(daemon, "Redis has refused other credentials; the connection goes on with those of before")
-    before = Contest.count(daemon)
-    for connection in site.server.daemon_connections():
-        site.server.admin.client_kill_filter(_id=connection["id"])
-    wait_until(lambda: Contest.count(daemon) > before, "another connection")
-    assert daemon.client().acquire("after", wait_ms=GENEROUS_MS) > 0 and holder.poll() is None
-    # The new one is tried on it, too.
-    site.user("locks", ">pw-second")
-    told(daemon, TAKEN)
-    site.server.admin.execute_command("ACL", "SETUSER", "locks", "<pw-first")
-    assert daemon.client().acquire("at last", wait_ms=GENEROUS_MS) > 0
-
-
 def test_a_user_who_lacks_rights_is_told_and_the_one_of_before_goes_on(site):
     site.script("printf 'pw-first\\nuser=locks\\n'\n")
     daemon = site.by_program()

@@ -4,9 +4,6 @@ public import RESP
 // Another login for the connection that is there.
 
 extension RedisLinkMachine {
-  /// What the connection is logged in with, or was last.
-  public var login: RedisLogin { configuration.login }
-
   /// There is this login now: if the connection has another one, it is changed. What came of it is told by
   /// ``Event/login(_:)``; of several that follow each other quickly only the last counts. The next connection has the login that
   /// it is given.

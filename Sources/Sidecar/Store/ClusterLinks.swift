@@ -423,8 +423,8 @@ final class ClusterLinks: LeaseStore {
       }
       watch.ask(address, login: found) { [unowned self] result in
         switch result {
-        case .success: login.wasAccepted(found)
-        case .failure(let failure): if failure.isLoginRefused { login.wasRefused(found) }
+        case .success: login.wasAccepted()
+        case .failure(let failure): if failure.isLoginRefused { login.wasRefused() }
         }
         answered(result, from: address)
       }

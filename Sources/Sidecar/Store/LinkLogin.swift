@@ -35,12 +35,6 @@ final class LinkLogin {
   /// When it is over, and when another one is asked for; nil: nobody knows.
   private var expiry: BootInstant?
   private var refreshAt: BootInstant?
-  /// What Redis has taken last, unless it has refused it since; and what it has refused last, unless it has taken it since.
-  /// While what was read is refused, connections are made with that of before.
-  private var accepted: RedisLogin?
-  private var refused: RedisLogin?
-  /// What a connection is made with that belongs to one that is there.
-  var usable: RedisLogin { current == refused ? accepted ?? current : current }
   /// Readings that have failed since the last good one, and logins that were refused since the last that was not.
   private var failures: Int64 = 0
   private var refusals: Int64 = 0
@@ -75,13 +69,6 @@ final class LinkLogin {
 
   /// Finds the login for a connection. The completion is called once; nil: ``failure`` says why there is none.
   func prepare(timeoutMilliseconds: Int64, _ completion: @escaping (RedisLogin?) -> Void) {
-    find(timeoutMilliseconds: timeoutMilliseconds) { found in
-      if let found, found == self.refused, let accepted = self.accepted { return completion(accepted) }
-      completion(found)
-    }
-  }
-
-  private func find(timeoutMilliseconds: Int64, _ completion: @escaping (RedisLogin?) -> Void) {
     isResting = false
     let source = source()
     guard source.mustBeRead else {
@@ -109,9 +96,7 @@ final class LinkLogin {
   }
 
   /// Redis has refused it, or its user lacks rights: the one that is in the file may be known to Redis in a moment.
-  func wasRefused(_ login: RedisLogin) {
-    if accepted == login { accepted = nil }
-    refused = login
+  func wasRefused() {
     guard !isRefused else { return }
     isRefused = true
     refusals += 1
@@ -120,9 +105,7 @@ final class LinkLogin {
   }
 
   /// Redis has taken it.
-  func wasAccepted(_ login: RedisLogin) {
-    accepted = login
-    if refused == login { refused = nil }
+  func wasAccepted() {
     (refusals, isRefused) = (0, false)
     arm()
   }

@@ -165,7 +165,7 @@ final class RedisLink: RedisChannelOwner {
         configuration: RedisConnectionConfiguration(
           database: url.database, clientName: "sidelockd-\(host)-replicas", inbox: [], scripts: [],
           clusterRole: clusterRole),
-        timeoutMilliseconds: timeoutMilliseconds, clock: clock, login: { [login] in login.usable }
+        timeoutMilliseconds: timeoutMilliseconds, clock: clock, login: { [login] in login.current }
       ) { onEvent(.acknowledged($0, $1), .only) }
       link.onFacts = { [unowned self] in log.learned($0, need: need()) }
       link.onTrouble = { [unowned self] in log.noReplicas($0, now: self.clock.now()) }
@@ -285,7 +285,7 @@ final class RedisLink: RedisChannelOwner {
 
   /// The connection is of no use. The next attempt goes to another address, if this one is to blame and there is one.
   private func end(_ number: UInt64, _ ending: RedisLinkMachine.Ending) {
-    if ending.isLoginRefused { login.wasRefused(machine.login) }
+    if ending.isLoginRefused { login.wasRefused() }
     sentinels?.linkDown(isUseless: !machine.hasAnswered)
     guard ending.isAddressToBlame else { return ended(number, reason: ending.reason, isRoundOver: true) }
     if let current { dialer.failed(current.address, ending.reason) }
@@ -459,9 +459,9 @@ final class RedisLink: RedisChannelOwner {
     log.connected(info, primary: primary)
     if let primary { sentinels?.linkUp(primary) }
     if let security, !security.verifies { log.notVerified() }
-    login.wasAccepted(machine.login)
+    login.wasAccepted()
     onEvent(.up, .only)
-    // It may have become another one while the connection was made, or be one that was refused.
+    // It may have become another one while the connection was made.
     machine.loginRead(login.current, now: clock.now())
     for replicas in replicaLinks {
       replicas.linkUp(
@@ -472,8 +472,8 @@ final class RedisLink: RedisChannelOwner {
 
   private func loginChanged(_ outcome: RedisRelogin.Outcome) {
     switch outcome {
-    case .done: login.wasAccepted(machine.login)
-    case .refused, .lacksRights: login.wasRefused(login.current)
+    case .done: login.wasAccepted()
+    case .refused, .lacksRights: login.wasRefused()
     }
     log.loginChanged(outcome, now: clock.now())
   }
