@@ -203,7 +203,8 @@ def short_holds(attacker, _):
     before = len(attacker.daemon.log().splitlines())
     pipeline(client, [acquire(number, f"short {number}", max_hold_ms=1) for number in range(20_000 // SCALE)])
     wait_until(lambda: client.call("stats")["held"] == 1, "all of them to end")
-    assert len(attacker.daemon.log().splitlines()) - before < 1000
+    # 1,000 losses are logged at once, then 100 a second.
+    assert len(attacker.daemon.log().splitlines()) - before < 3000
 
 
 def what_nobody_reads(attacker, _):
