@@ -64,7 +64,7 @@ extension LockEngine {
     advance(lock, now: now)
     progressChanged(lock, now: now)
     guard !waiter.isOver else { return }
-    if waiter.hasOthersAhead || waiter !== lock.queue.first { recordWait(waiter) }
+    if waiter.hasOthersAhead { recordWait(waiter) }
     if let deadline = waiter.deadline { deadlines.push(.wait(waiter), at: deadline) }
     armDeadlockSearch(for: waiter, now: now)
     if waiter.request.progress { notifyAtOnce(waiter, holder: nil, position: lock.queue.count) }

@@ -250,18 +250,8 @@ struct ListeningSocket: Sendable {
   /// What to do about another user's file in a directory that all share; nil for one of our own.
   private static func strangersRemedy(_ status: stat, _ daemon: String) -> String? {
     guard status.st_uid != geteuid() else { return nil }
-    let owner = userName(status.st_uid).map { "\($0) (user id \(status.st_uid))" } ?? "user id \(status.st_uid)"
+    let owner = UserNames.ask(status.st_uid).map { "\($0) (user id \(status.st_uid))" } ?? "user id \(status.st_uid)"
     return "it belongs to \(owner): stop \(daemon), or if there is none have that user or root remove it"
-  }
-
-  private static func userName(_ id: uid_t) -> String? {
-    var entry = passwd()
-    var found: UnsafeMutablePointer<passwd>?
-    var buffer = [CChar](repeating: 0, count: 16_384)
-    guard getpwuid_r(id, &entry, &buffer, buffer.count, &found) == 0, found != nil, let name = entry.pw_name else {
-      return nil
-    }
-    return String(cString: name)
   }
 
   private static func bind(_ path: String, _ address: sockaddr_un, mode: UInt32, group: String) throws -> CInt {

@@ -52,7 +52,8 @@ final class UserNames {
     for body in waiting.removeValue(forKey: uid) ?? [] { body() }
   }
 
-  private static func ask(_ uid: uid_t) -> String? {
+  /// Asks the host's databases, which may take long.
+  static func ask(_ uid: uid_t) -> String? {
     var count = 1024
     while count <= bytesMax {
       var buffer = [CChar](repeating: 0, count: count)
