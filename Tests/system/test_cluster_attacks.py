@@ -185,8 +185,8 @@ def test_nodes_that_send_a_part_to_each_other(lab):
         return sum(node.admin.info("stats")["total_connections_received"] for node in cluster.nodes)
 
     before, began = connections(), time.monotonic()
-    wait_until(lambda: connections() >= before + 20, "some connections", pause=0.1)
-    assert time.monotonic() - began > 3
+    wait_until(lambda: connections() >= before + 60, "some connections", pause=0.1)
+    assert time.monotonic() - began > 5, "the first tries come soon, and later ones twice a second, with three connections each"
     assert daemon.log().count("to each other") == 1
     for a_slot, owner in slots.items():
         for node in cluster.nodes:
