@@ -38,7 +38,11 @@ struct CrowdScenarios {
     let acquire = BenchLine.acquire(name)
     let release = BenchLine.release(name)
     try holder.exchange(acquire)
-    for client in clients { try client.send(acquire) }
+    for client in clients {
+      try client.send(acquire)
+      // The answer says that the daemon has the place of this one, before the next one asks for its own.
+      try client.exchange(ping)
+    }
     try waitUntil(name, waiters: count)
     addMemory(&idle, before: before, each: count, "with \(count) waiters", prefix: "waiting_")
     progress(0.5)
