@@ -299,7 +299,7 @@ extension SettingKey {
         .live(\.engine.cohortMax))
     case .cohortMilliseconds:
       number(
-        "How long a lock passes between local clients at the most while another host waits; 64 round trips to Redis, if less",
+        "How long a lock passes between local clients at the most while another host waits; 40 round trips to Redis, if less",
         0...60_000,
         .live(\.engine.cohortMilliseconds))
     case .redisTimeoutMilliseconds:

@@ -63,8 +63,8 @@ import Testing
     #expect(slow.sent() == [.release(name: x, attempt: 1, unused: .from(101), terms: .above(100))])
   }
 
-  /// As long as a hand-over to another host asks: 64 round trips to the store, and no longer than the setting.
-  @Test(arguments: [(0, 50), (400, 26), (5_000, 50)])
+  /// As long as a hand-over to another host asks: 40 round trips to the store, and no longer than the setting.
+  @Test(arguments: [(0, 50), (400, 16), (5_000, 50)])
   func aCohortLastsAsLongAsAHandOverAsks(tripMicroseconds: Int64, endsAfter milliseconds: Int64) {
     for (passed, isOver) in [(milliseconds - 2, false), (milliseconds, true)] {
       let script = Self.script(cohortMax: 100, milliseconds: 50)

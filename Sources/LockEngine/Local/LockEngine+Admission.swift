@@ -89,7 +89,7 @@ extension LockEngine {
   }
 
   /// Round trips to the store that a cohort lasts.
-  static let cohortRoundTrips: Int64 = 64
+  static let cohortRoundTrips: Int64 = 40
 
   // MARK: Who has it
 
