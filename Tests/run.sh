@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.." || exit 1
 # shellcheck source=Tests/lib/report.sh
 . Tests/lib/report.sh
 
-all_parts=(lint imports units unit release budgets system clients servers adversary systemd package simulator quickstart sanitizers fuzz)
+all_parts=(lint imports units unit release budgets system clients servers adversary systemd package simulator quickstart threads fuzz)
 
 usage() {
   cat <<'EOF'
@@ -21,19 +21,19 @@ named, or all of them:
   lint         swift format lint, shellcheck, Python syntax
   imports      which modules the targets import, with a self-test of the check
   units        systemd's judgement of the units in packaging/systemd: errors, and how exposed they are
-  unit         swift build --build-tests, swift test, the modules that the daemon links
+  unit         swift test with the address sanitizer; the modules that the daemon links
   release      the release build with the Swift library linked in; its size and how fast it starts
   budgets      the instructions and allocations of the pure targets (callgrind), with a self-test of the check
   system       Tests/system against the release build (pytest; needs root); PYTEST_ARGS is passed on
   clients      the clients of protocol/clients against the conformance suite, and the suite against wrong clients
   servers      what talks most with Redis against Redis 6.2 and 8.2, Valkey 8.1 and 9.1 (pytest; needs root),
-               on one of them under an ACL user with the rights of the documents
+               on one of them under an ACL user with the rights of the documents; while clients runs, if that is run too
   adversary    Tests/adversary against the release build: what a user can do to another one (needs root)
   systemd      the daemon under a real systemd, started in namespaces of its own (needs root)
   package      the Debian package: lintian, and its life under a real systemd (needs root)
-  simulator    10,000 seeds of the simulator; while system runs, if that is run too
+  simulator    10,000 seeds of the simulator, and planted mistakes found; while system runs, if that is run too
   quickstart   packaging/quickstart.sh --once
-  sanitizers   swift test with the thread sanitizer and with the address sanitizer
+  threads      swift test with the thread sanitizer
   fuzz         coverage-guided fuzzing for a minute, with a self-test of the search (Tests/Fuzz)
 
 Logs are in .build/test-logs. The last line says "N passed, N failed"; the exit status is 0 if nothing failed. A
@@ -88,37 +88,48 @@ part_imports() {
   check "imports" python3 Tests/lib/check_imports.py
 }
 
-# Further options of swift test.
-test_filter=()
+# sanitized NAME COMMAND... adds to a command of SwiftPM what builds with that sanitizer, in a folder of its own.
+sanitized() { "${@:2}" "--sanitize=$1" --scratch-path ".build-${1:0:1}san"; }
 
-# swift_test NAME FLAGS... builds and runs the Swift tests with these flags.
+# The reports of a sanitizer stand where it made them, among those of a thousand tests.
+show_sanitized() {
+  grep -A 40 'WARNING: ThreadSanitizer\|ERROR: AddressSanitizer\|^Fatal error\|recorded an issue' "$1" | head -n 300
+  tail -n 20 "$1"
+}
+
+# swift_test SANITIZER NAME builds and runs the Swift tests.
 swift_test() {
-  local name=$1 status=0 file=$PWD/$log_directory/${1//[^a-z0-9]/-}.xml
-  shift
+  local name=$2 status=0 file=$PWD/$log_directory/${2//[^a-z0-9]/-}
   # Swift Testing puts its name into the file's; XCTest, which nothing here uses, would have the plain one.
-  local report=${file%.xml}-swift-testing.xml
-  rm -f "$file" "$report"
-  if ! quietly "$name: build" swift build --build-tests "$@"; then
+  local report=$file-swift-testing.xml
+  rm -f "$report"
+  if ! quietly "$name: build" sanitized "$1" swift build --build-tests; then
     count 0 1 "$name: build"
     return
   fi
+  build_ahead
+  # Every access is checked, which makes the simulator ten times as slow: the full number of seeds, and the search for
+  # planted mistakes, are the part "simulator". Leaks are looked for at the end of a process, and the runtime of Swift keeps
+  # some memory for ever.
   # One after the other: Swift Testing runs all of them on as many threads as there are cores, where those that compute
   # for seconds keep those that wait for an answer from going on, and their limits pass.
-  quietly "$name" swift test --skip-build --no-parallel --xunit-output "$file" "$@" "${test_filter[@]}" || status=$?
+  quietly "$name" sanitized "$1" env SIDELOCK_SIM_SEEDS=150 ASAN_OPTIONS=detect_leaks=0 \
+    TSAN_OPTIONS="suppressions=$PWD/Tests/lib/tsan.supp" \
+    swift test --skip-build --no-parallel --skip "$planted_test" --xunit-output "$file.xml" || status=$?
+  [ "$status" = 0 ] || show_sanitized "$file.log"
   count_xunit "$name" "$status" "$report"
 }
 
 # The list of modules is in the source, but what a package brings along shows only in the binary.
 daemon_links_no_foundation() {
   local linked
-  linked=$(ldd "$(swift build --show-bin-path)/sidelockd") || return 1
+  linked=$(ldd "$(sanitized address swift build --show-bin-path)/sidelockd") || return 1
   echo "$linked"
   ! grep -E 'libFoundation\.so|lib_FoundationICU|libFoundationInternationalization' <<<"$linked"
 }
 
 part_unit() {
-  local test_filter=(--skip "$seeds_test")
-  swift_test "unit tests"
+  swift_test address "unit tests"
   check "the daemon links no full Foundation" daemon_links_no_foundation
 }
 
@@ -185,11 +196,11 @@ part_system() {
 # Whether the part $1 is to be run.
 has_part() { [[ " ${parts[*]} " == *" $1 "* ]]; }
 
-seeds_test=noSeedBreaksAnInvariant
+planted_test=plantedMistakeIsFound
 seeds_log=$log_directory/simulator.log
 
 # Optimized, ten seeds take as long as one of the debug build.
-run_seeds() { Tests/lib/seeds.sh 1 10000; }
+run_seeds() { Tests/lib/seeds.sh 1 10000 && Tests/lib/seeds.sh --planted; }
 
 # Succeeds or fails as the seeds that run in the background.
 await_seeds() {
@@ -206,17 +217,16 @@ part_simulator() {
   fi
 }
 
-# Does in the background what later parts need: the system tests wait for timers and servers most of the time. A part that
-# comes before its build is done waits for it, as only one build at a time can work in a folder; and it tells what is wrong,
-# as it builds what is missing.
+# Does in the background, once, what later parts need: the unit tests use one core, and the system tests wait for timers and
+# servers most of the time. A part that comes before its build is done waits for it, as only one build at a time can work in
+# a folder; and it tells what is wrong, as it builds what is missing.
 build_ahead() {
+  [ -z "$background_group" ] || return 0
   rm -f "$seeds_log.status"
   set -m
   (
-    if has_part sanitizers; then
-      sanitized thread swift build --build-tests
-      sanitized address swift build --build-tests
-    fi
+    if has_part release; then build_release; fi
+    if has_part threads; then sanitized thread swift build --build-tests; fi
     if has_part fuzz; then python3 Tests/lib/fuzz.py --build; fi
     if has_part simulator; then
       run_seeds >"$seeds_log.ahead" 2>&1
@@ -420,56 +430,7 @@ part_quickstart() {
   grep -a '^From the kill' "$log_directory/quickstart.log" || true
 }
 
-# Where the log of a sanitizer stands; its other files have the same name with another ending.
-sanitizer_log() { printf '%s/%s-sanitizer' "$log_directory" "$1"; }
-
-# sanitized NAME COMMAND... adds to a command of SwiftPM what builds with that sanitizer, in a folder of its own.
-sanitized() { "${@:2}" "--sanitize=$1" --scratch-path ".build-${1:0:1}san"; }
-
-# run_sanitizers NAME... runs the tests with these sanitizers, all at a time: one after the other, a run uses one core.
-run_sanitizers() {
-  # Every access is checked, which makes the simulator ten times as slow; the full number of seeds runs without, and so does
-  # the search for planted mistakes, which shows what the checker is worth.
-  export SIDELOCK_SIM_SEEDS=150
-  export TSAN_OPTIONS=suppressions=$PWD/Tests/lib/tsan.supp
-  # Leaks are looked for at the end of a process, and the runtime of Swift keeps some memory for ever.
-  export ASAN_OPTIONS=detect_leaks=0
-  local name log
-  for name in "$@"; do
-    log=$PWD/$(sanitizer_log "$name")
-    rm -f "$log.status" "$log-swift-testing.xml"
-    (
-      sanitized "$name" swift test --skip-build --no-parallel --skip plantedMistakeIsFound --xunit-output "$log.xml" >"$log.log" 2>&1
-      echo $? >"$log.status"
-      echo "$name sanitizer: $(tail -n 1 "$log.log")"
-    ) &
-  done
-  wait
-}
-
-# The reports of a sanitizer stand where it made them, among those of a thousand tests.
-show_sanitized() {
-  grep -A 40 'WARNING: ThreadSanitizer\|ERROR: AddressSanitizer\|^Fatal error\|recorded an issue' "$1" | head -n 300
-  tail -n 20 "$1"
-}
-
-part_sanitizers() {
-  local name status log built=()
-  for name in thread address; do
-    if quietly "$name sanitizer: build" sanitized "$name" swift build --build-tests; then
-      built+=("$name")
-    else
-      count 0 1 "$name sanitizer: build"
-    fi
-  done
-  quietly "sanitizers" run_sanitizers "${built[@]}"
-  for name in "${built[@]}"; do
-    log=$(sanitizer_log "$name")
-    status=$(cat "$log.status" 2>/dev/null)
-    [ "${status:-1}" = 0 ] || show_sanitized "$log.log"
-    count_xunit "$name sanitizer" "${status:-1}" "$log-swift-testing.xml"
-  done
-}
+part_threads() { swift_test thread "thread sanitizer"; }
 
 part_fuzz() {
   check "fuzz: self-test" python3 Tests/lib/fuzz.py --self-test
