@@ -197,7 +197,9 @@ if Context.environment["SIDELOCK_FUZZ"] != nil {
 
 // Tests/lib/seeds.sh builds the simulator with optimization, and nothing beside it.
 if Context.environment["SIDELOCK_SEEDS"] != nil {
-  let simulator = ["CLua51", "LockEngine", "LockTypes", "RESP", "RedisLeases", "SimulatorTests", "SystemStrings", "TestSupport"]
+  let simulator = [
+    "CLua51", "LockEngine", "LockTypes", "RESP", "RedisLeases", "SimulatorTests", "SystemStrings", "TestSupport",
+  ]
   package.targets.removeAll { !simulator.contains($0.name) }
   package.products = []
 }
