@@ -81,7 +81,8 @@ struct HoldCommand: ParsableCommand {
     help: ArgumentHelp("The lock is lost after that time.", valueName: "time"))
   var maxHold: TimeSpan?
 
-  @Argument(help: ArgumentHelp("The lock's name (up to 512 bytes).", valueName: "name"))
+  @Argument(
+    help: ArgumentHelp("The lock's name (up to 512 bytes).", valueName: "name"), completion: LockNames.completion)
   var positionalName: String?
 
   mutating func validate() throws {

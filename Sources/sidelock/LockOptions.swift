@@ -39,7 +39,7 @@ struct LockOptions: ParsableArguments {
       """
       Hold this lock, too; may be given several times. All of them are taken or none, and no two runs wait for each \
       other, in whatever order they name them.
-      """, valueName: "name"))
+      """, valueName: "name"), completion: LockNames.completion)
   var others: [String] = []
 
   @Option(
@@ -75,7 +75,8 @@ struct LockOptions: ParsableArguments {
 
   @Option(
     name: .customLong("name"), parsing: .unconditional,
-    help: ArgumentHelp("The lock's name, in place of NAME: for one that begins with a dash.", valueName: "name"))
+    help: ArgumentHelp("The lock's name, in place of NAME: for one that begins with a dash.", valueName: "name"),
+    completion: LockNames.completion)
   var givenName: String?
 
   mutating func validate() throws {

@@ -43,7 +43,7 @@ struct LogCommand: ParsableCommand {
 
   @OptionGroup var output: OutputOptions
 
-  @Argument(help: "The lock's name.")
+  @Argument(help: "The lock's name.", completion: LockNames.completion)
   var name: String
 
   @Option(

@@ -165,7 +165,7 @@ struct InspectCommand: ParsableCommand {
   @OptionGroup var connection: ConnectionOptions
   @OptionGroup var output: OutputOptions
 
-  @Argument(help: "The lock's name.")
+  @Argument(help: "The lock's name.", completion: LockNames.completion)
   var name: String
 
   mutating func validate() throws {

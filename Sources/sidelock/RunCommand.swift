@@ -108,7 +108,8 @@ struct RunCommand: ParsableCommand {
       """, valueName: "what"))
   var onLost = LossReaction.terminate
 
-  @Argument(help: ArgumentHelp("The lock's name (up to 512 bytes).", valueName: "name"))
+  @Argument(
+    help: ArgumentHelp("The lock's name (up to 512 bytes).", valueName: "name"), completion: LockNames.completion)
   var positionalName: String?
 
   @Argument(parsing: .postTerminator, help: "The command and its arguments.")

@@ -35,7 +35,9 @@ struct WatchCommand: ParsableCommand {
   @OptionGroup var connection: ConnectionOptions
   @OptionGroup var output: OutputOptions
 
-  @Argument(help: "A lock's name; with * at its end all names that begin so. All locks unless told.")
+  @Argument(
+    help: "A lock's name; with * at its end all names that begin so. All locks unless told.",
+    completion: LockNames.completion)
   var name: String?
 
   @Flag(help: "Take NAME as it is, even with * at its end.")
@@ -174,7 +176,7 @@ struct BreakCommand: ParsableCommand {
   @OptionGroup var connection: ConnectionOptions
   @OptionGroup var output: OutputOptions
 
-  @Argument(help: "The lock's name.")
+  @Argument(help: "The lock's name.", completion: LockNames.completion)
   var name: String
 
   @Option(help: "Only the hold of this token, which inspect shows.")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -144,6 +145,56 @@ def test_completions_are_read_by_their_shells(name, tmp_path):
         $function {name} '{line.split()[1]}' {name}
         printf '%s\\n' "${{COMPREPLY[@]}}" """)
     assert found.split() == [known[1]]
+
+
+@pytest.fixture(scope="module")
+def offered(tmp_path_factory):
+    """What bash offers for the last word of a command line, and what the scripts of zsh and fish are told."""
+    folder = tmp_path_factory.mktemp("completions")
+    (folder / "bash").write_text(output(program("sidelock"), "--generate-completion-script", "bash"))
+    (folder / "bin").mkdir()
+    (folder / "bin/sidelock").symlink_to(program("sidelock"))
+
+    def offers(line):
+        environment = ("env", f"PATH={folder}/bin:{os.environ['PATH']}", "LC_ALL=C.UTF-8")
+        words = line.split(" ")
+        bash = output(*environment, "bash", "-c", f"""
+            source {folder}/bash
+            COMP_WORDS=({' '.join(map(shlex.quote, words))}) COMP_CWORD={len(words) - 1} COMP_LINE={shlex.quote(line)} COMP_POINT={len(line)}
+            $(complete -p sidelock | sed 's/.*-F \\([^ ]*\\).*/\\1/') sidelock {shlex.quote(words[-1])} {shlex.quote(words[-2])}
+            printf '%s\\n' "${{COMPREPLY[@]}}" """).split("\n")
+        asked = ["sidelock", "---completion", words[1], "--", "positional@0", len(words) - 1, len(words[-1]), *words]
+        others = [output(*environment, f"SAP_SHELL={shell}", *asked).split("\n") for shell in ("zsh", "fish")]
+        return [{word for word in found if word.strip()} for found in (bash, *others)]
+
+    return offers
+
+
+def test_names_of_locks_are_offered(lab, offered):
+    daemon = lab.daemon()
+    client = daemon.client()
+    for name in ("deploy/web", "deploy/db", "backup", "jobs:1"):
+        client.acquire(name)
+    for command in ("inspect", "break", "run", "hold", "watch"):
+        found = offered(f"sidelock {command} --socket {daemon.socket_path} deploy/")
+        assert found == [{"deploy/web", "deploy/db"}] * 3, (command, found)
+    assert offered(f"sidelock inspect --socket={daemon.socket_path} jo") == [{"jobs:1"}, {"jobs\\:1"}, {"jobs:1"}]
+
+
+def test_a_name_that_a_shell_would_carry_out_is_not_offered(lab, offered, tmp_path):
+    """bash expands what it is offered, and anybody who may connect chooses names."""
+    daemon = lab.daemon()
+    client = daemon.client()
+    proof = tmp_path / "proof"
+    for name in (f"d$(touch {proof})", f"d`touch {proof}`", f"d;touch {proof}", "d e", "d\nx", "d'", 'd"', "d\x1b[31m", "d*", "d\u202e", "dear"):
+        client.acquire(name)
+    found = offered(f"sidelock inspect --socket {daemon.socket_path} d")
+    assert found == [{"dear"}] * 3
+    assert not proof.exists()
+
+
+def test_without_a_daemon_no_name_is_offered(offered, tmp_path):
+    assert offered(f"sidelock inspect --socket {tmp_path}/none ") == [set()] * 3
 
 
 # The catalogue
