@@ -1,10 +1,14 @@
 """`sidelock top` on a terminal, as somebody sees it: screens that tmux has captured."""
 
 import os
+import pathlib
+import pty
+import re
 import shlex
 import shutil
 import signal
 import subprocess
+import termios
 
 import pytest
 
@@ -202,3 +206,41 @@ def test_a_daemon_that_ends_is_told_behind_the_screen(terminal, daemon):
 def test_it_needs_a_terminal(lab, daemon):
     status, out, err = Command(lab, daemon).run("top")
     assert (status, out) == (64, "") and "needs a terminal" in err
+
+
+def test_a_terminal_that_nobody_reads_does_not_keep_it(lab, daemon):
+    master, own = pty.openpty()
+    termios.tcflow(own, termios.TCOOFF)
+    top = subprocess.Popen([binary("sidelock", "SIDELOCK"), "top", "--socket", daemon.socket_path], stdin=own, stdout=own,
+                           stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        wait_until(lambda: blocks(top.pid, signal.SIGTERM), "top takes signals by itself, and writes")
+        top.send_signal(signal.SIGTERM)
+        assert top.wait(GENEROUS_SECONDS) == -signal.SIGTERM
+    finally:
+        top.kill()
+        top.wait()
+        os.close(master)
+        os.close(own)
+
+
+def blocks(pid, number):
+    """Whether a process keeps that signal back."""
+    mask = re.search(r"SigBlk:\s*([0-9a-f]+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]
+    return int(mask, 16) >> (number - 1) & 1 == 1
+
+
+def test_a_tiny_terminal_shows_what_it_can(lab, daemon):
+    client = daemon.client()
+    for name in ("b2", "a1"):
+        client.acquire(name)
+    tiny = Terminal(lab, Command(lab, daemon).environment, columns=20, rows=5)
+    try:
+        tiny.run(top())
+        lines = tiny.wait("a1", "b2")
+        assert lines[0].startswith("sidelock top") and lines[1].startswith("NAME")
+        assert len(order(lines, "a1", "b2")) == 2
+        tiny.press("q")
+        wait_until(tiny.is_as_before, "the terminal given back")
+    finally:
+        tiny.close()

@@ -19,8 +19,15 @@ final class FullScreen {
   private var maskBefore = sigset_t()
   private var signals: CInt = -1
   private var isEntered = false
+  /// The terminal for output, without waiting; its description is this object's own, so that others' writes still wait.
+  private let output: CInt
+
+  /// How long a terminal that nobody reads may keep the end of the process, in milliseconds.
+  private static let leaveMillisecondsMax: CInt = 200
 
   init() {
+    let own = open("/proc/self/fd/\(STDOUT_FILENO)", O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC)
+    output = own >= 0 ? own : STDOUT_FILENO
     tcgetattr(STDIN_FILENO, &before)
     // They are taken only while this waits: nothing is drawn in half.
     var blocked = sigset_t()
@@ -48,15 +55,41 @@ final class FullScreen {
     tcsetattr(STDIN_FILENO, TCSANOW, &before)
   }
 
-  /// Whatever becomes of it: who has closed the terminal is told by its signal.
+  /// Whatever becomes of it: who has closed the terminal is told by its signal. While nobody reads the terminal, signals
+  /// are obeyed.
   private func write(_ text: String) {
     var rest = Array(text.utf8)[...]
     while !rest.isEmpty {
-      let count = rest.withUnsafeBytes { Glibc.write(STDOUT_FILENO, $0.baseAddress, $0.count) }
-      if count < 0, errno == EINTR || errno == EAGAIN { continue }
-      guard count > 0 else { return }
-      rest = rest.dropFirst(count)
+      let count = rest.withUnsafeBytes { Glibc.write(output, $0.baseAddress, $0.count) }
+      if count > 0 {
+        rest = rest.dropFirst(count)
+      } else if count < 0, errno == EINTR {
+        continue
+      } else if count == 0 || errno != EAGAIN || !waitForRoom() {
+        return
+      }
     }
+  }
+
+  /// Waits until the terminal takes something; false when the rest is to be left out.
+  private func waitForRoom() -> Bool {
+    var entries = [
+      pollfd(fd: output, events: Int16(POLLOUT), revents: 0), pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
+    ]
+    // Whoever leaves has been told to end, or to stop.
+    guard isEntered else { return poll(&entries, 1, Self.leaveMillisecondsMax) > 0 }
+    guard poll(&entries, 2, -1) > 0 else { return errno == EINTR }
+    guard entries[0].revents == 0, let number = nextSignal() else { return true }
+    obey(number)
+    // The rest of a frame would stand in the middle of a new one; the next one is drawn whole.
+    return false
+  }
+
+  /// The signal that waits to be taken.
+  private func nextSignal() -> CInt? {
+    var information = signalfd_siginfo()
+    let size = MemoryLayout<signalfd_siginfo>.size
+    return read(signals, &information, size) == size ? CInt(bitPattern: information.ssi_signo) : nil
   }
 
   /// Draws all of it.
@@ -79,10 +112,8 @@ final class FullScreen {
       let count = poll(&entries, 2, CInt(min(left, 1 << 30)))
       if count == 0 { return .time }
       guard count > 0 else { continue }
-      var information = signalfd_siginfo()
-      let size = MemoryLayout<signalfd_siginfo>.size
-      if entries[1].revents != 0, read(signals, &information, size) == size {
-        obey(CInt(bitPattern: information.ssi_signo))
+      if entries[1].revents != 0, let number = nextSignal() {
+        obey(number)
         return .size
       }
       guard entries[0].revents != 0 else { continue }

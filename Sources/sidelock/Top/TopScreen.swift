@@ -116,9 +116,14 @@ struct TopScreen {
 
   // MARK: Lines
 
+  /// From this height on the figures of the daemon are shown.
+  private static let heightOfFigures = 10
+
   /// The whole screen. The selected line is marked.
   func lines(width: Int, height: Int) -> [(text: String, isMarked: Bool)] {
-    var lines: [(String, Bool)] = [(title, false), (figures, false), ("", false)]
+    // A low terminal is for the locks.
+    let head = height < Self.heightOfFigures ? [title] : [title, figures, ""]
+    var lines = head.map { ($0, false) }
     let room = max(0, height - lines.count - 1)
     switch mode {
     case .inspect:
