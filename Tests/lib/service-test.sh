@@ -167,6 +167,9 @@ test_readme() {
   if [ "$(inside ps -o user= -p "$(property MainPID sidelock-exporter.service)")" = root ]; then fail "the exporter is root"; fi
   inside systemctl disable --now sidelock-exporter 2>/dev/null
   ok "the README's lines work"
+  python3 "$library/recording.py" "$library/../../README.md" "# sidelock run nightly -- sleep 600 &" "$host" exec "$directory/state" ||
+    fail "the README's recording is another"
+  ok "the README's recording is as it was"
 }
 
 test_credentials() {

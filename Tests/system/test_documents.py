@@ -32,6 +32,9 @@ ELSEWHERE = {
     "usermod -aG sidelock alice": (SERVICE_TEST, "inside usermod -aG sidelock alice"),
     "systemctl status sidelockd": (SERVICE_TEST, "inside systemctl status sidelockd"),
     "journalctl -x SIDELOCK_LOCK=orders": (SERVICE_TEST, "inside journalctl -x SIDELOCK_LOCK=orders"),
+    "sidelock run nightly -- sleep 600 &": (SERVICE_TEST, "# sidelock run nightly -- sleep 600 &"),
+    **{line: ("README.md", f"# {line}\n") for line in (
+        "systemctl restart sidelockd", "systemctl kill --signal=KILL sidelockd", "kill -9 %1")},
     "systemctl enable --now sidelock-exporter": (SERVICE_TEST, "inside systemctl enable --now sidelock-exporter"),
     "python3 -m venv .venv && .venv/bin/pip install -r Tests/system/requirements.txt": (
         RUN, ".venv/bin/python -m pip install"),
