@@ -31,7 +31,7 @@ def test_a_lock_that_is_held_for_long_is_logged_once(lab, is_local):
     assert " warning " in line
     assert (found["lock"], found["token"], found["waiting"]) == ("a lock", str(token), "1")
     assert found["session"] == client.call("initialize")["session"]
-    assert int(found["pid"]) > 0 and found["uid"] == "0" and found["program"] and int(found["held_ms"]) >= 300
+    assert int(found["pid"]) > 0 and found["uid"] == "0" and found["command"] and int(found["held_ms"]) >= 300
     since = datetime.fromisoformat(found["since"].replace("Z", "+00:00"))
     assert began <= since.astimezone(timezone.utc) <= datetime.now(timezone.utc)
     # It goes on, and so does another one, that is told when its time has come.

@@ -9,6 +9,7 @@ import LockEngine
 import LockTypes
 import Logging
 import NIOCore
+import SystemdSupport
 
 /// Writes down what happens to locks and sessions.
 final class AuditTrail {
@@ -203,6 +204,17 @@ final class AuditTrail {
       fields["reason"] = "session_ended"
       log("lock not acquired", of: client, fields)
     }
+  }
+
+  /// A session has had a lock for longer than the settings have it, and so many wait for it here.
+  func heldLong(by session: SessionID, _ name: LockName, _ token: Token, since: BootInstant, waiters: Int) {
+    let held = clock.now().milliseconds(since: since)
+    log(
+      "lock held for long", .warning, of: client(session),
+      [
+        "lock": "\(name)", "token": "\(token)", "held_ms": "\(held)", "waiting": "\(waiters)",
+        "since": "\(LogFormat.timestamp(milliseconds: clock.wallMicroseconds() / 1000 - held))",
+      ])
   }
 
   /// A client may not have a lock, and its request did not reach the engine.

@@ -332,23 +332,8 @@ final class SidecarCore {
     case .shutdownCompleted:
       onDrained()
     case .heldLong(let session, let name, let token, let since, let waiters):
-      logLongHold(of: session, name, token, since: since, waiters: waiters)
+      parts.audit.heldLong(by: session, name, token, since: since, waiters: waiters)
     }
-  }
-
-  /// Says who has a lock for longer than the settings have it.
-  private func logLongHold(of id: SessionID, _ name: LockName, _ token: Token, since: BootInstant, waiters: Int) {
-    let peer = sessions[id]?.peer
-    let held = clock.now().milliseconds(since: since)
-    logger.warning(
-      "lock held for long",
-      metadata: [
-        "lock": "\(name)", "token": "\(token)", "session": "\(id.rawValue)", "pid": "\(peer.pidText)",
-        "uid": "\(peer.map { "\($0.uid)" } ?? "")", "program": "\(peer?.name ?? "unknown")",
-        "unit": "\(sessions[id]?.process?.description.unit ?? "unknown")",
-        "since": "\(LogFormat.timestamp(milliseconds: clock.wallMicroseconds() / 1000 - held))", "held_ms": "\(held)",
-        "waiting": "\(waiters)",
-      ])
   }
 
   private func messageID(of request: RequestID, in session: ClientSession) -> MessageID? {
