@@ -112,7 +112,8 @@ struct RunCommand: ParsableCommand {
     help: ArgumentHelp("The lock's name (up to 512 bytes).", valueName: "name"), completion: LockNames.completion)
   var positionalName: String?
 
-  @Argument(parsing: .postTerminator, help: "The command and its arguments.")
+  @Argument(
+    parsing: .postTerminator, help: "The command and its arguments.", completion: ProgramNames.completion)
   var command: [String] = []
 
   mutating func validate() throws {

@@ -131,7 +131,7 @@ test_install() {
   inside sidelockd --config "$settings" --check >/dev/null || fail "the sample settings are not good"
   inside systemd-analyze verify sidelockd.service sidelockd.socket sidelock-exporter.service || fail "systemd-analyze verify"
   ok "systemd finds nothing wrong with the installed units"
-  for page in sidelockd.8 sidelock.1 sidelockd.yaml.5 sidelock-protocol.7; do
+  for page in sidelockd.8 sidelock.1 sidelock-run.1 sidelockd.yaml.5 sidelock-protocol.7; do
     inside test -s "/usr/share/man/man${page##*.}/$page.gz" || fail "no man page $page"
   done
   ok "the man pages are there"

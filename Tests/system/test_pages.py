@@ -9,7 +9,6 @@ import subprocess
 import pytest
 from harness.daemon import ROOT, binary, clean_environment
 
-PAGES = ["sidelockd.8", "sidelock.1", "sidelockd.yaml.5", "sidelock-protocol.7"]
 CATALOGUE = ROOT / "packaging/systemd/sidelock.catalog"
 EXAMPLES = ROOT / "packaging/systemd/examples"
 CHANGELOG = ROOT / "packaging/lib/changelog.py"
@@ -55,6 +54,10 @@ def described(command):
 
 def commands(name):
     return list(described(json.loads(output(program(name), "--experimental-dump-help"))["command"]))
+
+
+SHOWN = [(line, command) for line, command in commands("sidelock") if line and "help" not in line and command.get("shouldDisplay", True)]
+PAGES = ["sidelockd.8", "sidelock.1", "sidelockd.yaml.5", "sidelock-protocol.7", *(f"sidelock-{line[0]}.1" for line, _ in SHOWN)]
 
 
 def strings(value):
@@ -105,15 +108,17 @@ def test_the_man_pages_tell_everything(pages):
             assert heading.replace("`", "").casefold() in page.casefold(), heading
         for code in re.findall(r"`([^`\n|]+)`", re.sub(r"```.*?```", "", document, flags=re.DOTALL)):
             assert re.sub(r"\s+", "", code) in re.sub(r"\s+", "", page), code
-    for name, page in (("sidelockd", "sidelockd.8"), ("sidelock", "sidelock.1")):
+    overview = rendered(pages["sidelock.1"])
+    described = [("sidelockd.8", ["sidelockd"], commands("sidelockd")[0][1])]
+    for line, command in SHOWN:
+        assert f"sidelock-{line[0]}(1)" in overview
+        described.append((f"sidelock-{line[0]}.1", ["sidelock", *line], command))
+    for page, line, command in described:
         text = rendered(pages[page])
-        for line, command in commands(name):
-            if "help" in line or not command.get("shouldDisplay", True):
-                continue
-            assert " ".join([name, *line]) in text
-            for argument in command.get("arguments", []):
-                for spelling in argument.get("names", []) if argument.get("shouldDisplay", True) else []:
-                    assert ("-" if spelling["kind"] == "short" else "--") + spelling["name"] in text
+        assert " ".join(line) in text
+        for argument in command.get("arguments", []):
+            for spelling in argument.get("names", []) if argument.get("shouldDisplay", True) else []:
+                assert ("-" if spelling["kind"] == "short" else "--") + spelling["name"] in text
 
 
 @pytest.mark.parametrize("name", ["sidelockd", "sidelock"])
@@ -191,6 +196,11 @@ def test_a_name_that_a_shell_would_carry_out_is_not_offered(lab, offered, tmp_pa
     found = offered(f"sidelock inspect --socket {daemon.socket_path} d")
     assert found == [{"dear"}] * 3
     assert not proof.exists()
+
+
+def test_programs_are_offered_behind_the_dashes(offered):
+    assert "sed" in offered("sidelock run x -- se")[0]
+    assert offered("sidelock run x -- sed se")[0] == set()
 
 
 def test_without_a_daemon_no_name_is_offered(offered, tmp_path):

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Makes the man pages from what the programs and the documents say. Usage: manpages.py SIDELOCKD SIDELOCK OUTPUT-DIR DATE
 
-sidelockd(8) and sidelock(1) come from the programs' own description of their options, sidelockd.yaml(5) from
+sidelockd(8), sidelock(1) and a page for each of its commands, such as sidelock-run(1), come from the programs' own description of their
+options, sidelockd.yaml(5) from
 packaging/settings.md, which comes from the table of settings, and sidelock-protocol(7) from protocol/README.md.
 """
 
@@ -258,10 +259,14 @@ def title(name, section, what, version, date):
             f".SH NAME\n{escape(name)} \\- {escape(what)}\n")
 
 
+def lowered(abstract):
+    what = abstract.rstrip(".")
+    return what[0].lower() + what[1:]
+
+
 def daemon_page(binary, version, date):
     command = described(binary)
-    what = command["abstract"].rstrip(".")
-    return (title("sidelockd", 8, what[0].lower() + what[1:], version, date)
+    return (title("sidelockd", 8, lowered(command["abstract"]), version, date)
             + ".SH SYNOPSIS\n.B sidelockd\n(\\fB\\-\\-redis\\fR \\fIURL\\fR | \\fB\\-\\-local\\fR) [\\fIOPTION\\fR]...\n"
             + ".SH DESCRIPTION\n" + preformatted(command.get("discussion", "")).removeprefix(".PP\n")
             + "\n.SH OPTIONS\n" + options(command) + "\n.SH SERVICE" + SERVICE + ".SH FILES" + FILES
@@ -269,20 +274,38 @@ def daemon_page(binary, version, date):
             "\\fBsystemctl\\fR(1), \\fBjournalctl\\fR(1)\n")
 
 
-def command_page(binary, version, date):
-    command = described(binary)
-    what = command["abstract"].rstrip(".")
-    out = (title("sidelock", 1, what[0].lower() + what[1:], version, date)
+def subcommands(command):
+    return [sub for sub in command.get("subcommands", [])
+            if sub["commandName"] != "help" and sub.get("shouldDisplay", True)]
+
+
+def command_page(command, version, date):
+    out = (title("sidelock", 1, lowered(command["abstract"]), version, date)
            + ".SH SYNOPSIS\n.B sidelock\n\\fICOMMAND\\fR [\\fIOPTION\\fR]...\n.SH COMMANDS\n")
-    for sub in command.get("subcommands", []):
-        if sub["commandName"] == "help" or not sub.get("shouldDisplay", True):
-            continue
-        out += f'.SS {quoted("sidelock " + sub["commandName"])}\n{escape(sub.get("abstract", ""))}\n'
-        if sub.get("discussion"):
-            out += ".PP\n" + preformatted(sub["discussion"]).replace(".SH ", ".PP\n.B ").removeprefix(".PP\n") + "\n"
-        out += options(sub) + "\n"
+    for sub in subcommands(command):
+        out += f'.TP\n.BR {quoted("sidelock-" + sub["commandName"])} (1)\n{escape(sub["abstract"])}\n'
     return (out + ".SH DESCRIPTION\n" + preformatted(command.get("discussion", "")).removeprefix(".PP\n")
             + "\n.SH SEE ALSO\n\\fBsidelockd\\fR(8), \\fBsidelock\\-protocol\\fR(7), \\fBflock\\fR(1)\n")
+
+
+def usages(binary, name):
+    """The ways in which a command is called, as its help has them."""
+    text = subprocess.run([binary, name, "--help"], check=True, capture_output=True, text=True).stdout
+    call = " ".join(text[text.index("USAGE: "):].split("\n\n")[0].removeprefix("USAGE: ").split())
+    return [part.strip() for part in re.split(rf"\bsidelock {name}\b", call)[1:]]
+
+
+def subcommand_page(binary, sub, version, date):
+    name = sub["commandName"]
+    out = (title(f"sidelock-{name}", 1, lowered(sub["abstract"]), version, date)
+           + ".SH SYNOPSIS\n"
+           + ".br\n".join(f".B sidelock {escape(name)}\n{escape(call)}\n" for call in usages(binary, name)) + ".SH DESCRIPTION\n")
+    discussion = preformatted(sub.get("discussion", "")).removeprefix(".PP\n")
+    # A text that begins with a heading has the sentence of the list in front.
+    if not discussion or discussion.startswith(".SH"):
+        out += escape(sub["abstract"]) + "\n"
+    return (out + discussion + "\n.SH OPTIONS\n" + options(sub)
+            + "\n.SH SEE ALSO\n\\fBsidelock\\fR(1), \\fBsidelockd\\fR(8)\n")
 
 
 def document_page(name, section, what, path, version, date, see_also):
@@ -303,9 +326,11 @@ def checked(name, text):
 
 def main(daemon, command, output, date):
     version = subprocess.run([daemon, "--version"], check=True, capture_output=True, text=True).stdout.strip()
+    description = described(command)
     pages = {
         "sidelockd.8": daemon_page(daemon, version, date),
-        "sidelock.1": command_page(command, version, date),
+        "sidelock.1": command_page(description, version, date),
+        **{f"sidelock-{sub['commandName']}.1": subcommand_page(command, sub, version, date) for sub in subcommands(description)},
         "sidelockd.yaml.5": document_page(
             "sidelockd.yaml", 5, "settings of sidelockd", "packaging/settings.md", version, date, "\\fBsidelockd\\fR(8)"),
         "sidelock-protocol.7": document_page(
