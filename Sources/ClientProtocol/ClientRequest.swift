@@ -29,7 +29,7 @@ public enum ClientRequest: Equatable, Sendable {
   /// Asks about many locks.
   case list(ListParams)
   /// Starts a watch of one lock, or of all whose names begin alike.
-  case watch(WatchTarget)
+  case watch(WatchParams)
   /// Ends the watch of that number.
   case unwatch(Int64)
   /// Breaks all holds of the lock, or the one of `token`; those who lose it are told `reason`.
@@ -196,20 +196,34 @@ public enum WatchTarget: Hashable, Sendable {
   case prefix([UInt8])
 }
 
+/// What `watch` asks for.
+public struct WatchParams: Hashable, Sendable {
+  /// Which locks.
+  public var target: WatchTarget
+  /// On which hosts.
+  public var scope: HostScope
+
+  /// A wish to be told what happens to these locks there.
+  public init(_ target: WatchTarget, scope: HostScope = .host) {
+    self.target = target
+    self.scope = scope
+  }
+}
+
+/// Which hosts a request is about.
+public enum HostScope: String, CaseIterable, Sendable {
+  /// The one that is asked: the locks that it holds or waits for, what happens on it.
+  case host
+  /// All hosts on the same Redis.
+  case all
+}
+
 /// What `list` asks for.
 public struct ListParams: Equatable, Sendable {
-  /// Whose locks.
-  public enum Scope: String, CaseIterable, Sendable {
-    /// Those that this host holds or waits for.
-    case host
-    /// Those of all hosts on the same Redis.
-    case all
-  }
-
   /// Only locks whose name begins with these bytes; nil or empty: all.
   public var prefix: [UInt8]?
   /// Whose locks.
-  public var scope: Scope
+  public var scope: HostScope
   /// How many at most.
   public var limit: Int
   /// The cursor of an earlier reply, from which to go on; the caller checks it.
@@ -217,7 +231,7 @@ public struct ListParams: Equatable, Sendable {
 
   /// A wish for a page of locks.
   public init(
-    prefix: [UInt8]? = nil, scope: Scope = .host, limit: Int = Int(Limits.listCountDefault), cursor: String? = nil
+    prefix: [UInt8]? = nil, scope: HostScope = .host, limit: Int = Int(Limits.listCountDefault), cursor: String? = nil
   ) {
     self.prefix = prefix
     self.scope = scope

@@ -377,8 +377,11 @@ extension MessageWriter {
     }
   }
 
-  /// Tells the watch of that number what happened to a lock.
-  public mutating func event(watch: Int64, name: LockName, _ event: LockEvent) {
+  /// Tells the watch of that number what happened to a lock. `host`: where, for a watch of all hosts;
+  /// `ageMilliseconds`: how long ago, for what happened on another one.
+  public mutating func event(
+    watch: Int64, name: LockName, _ event: LockEvent, on host: String? = nil, ageMilliseconds: Int64? = nil
+  ) {
     notification("event") { json in
       json.member("watch", watch)
       switch event {
@@ -403,6 +406,8 @@ extension MessageWriter {
         Self.write("remote", name, nil, to: &json)
         Self.text("host", host, to: &json)
       }
+      if let host { Self.text("host", host, to: &json) }
+      if let ageMilliseconds { json.member("age_ms", ageMilliseconds) }
     }
   }
 
@@ -420,9 +425,21 @@ extension MessageWriter {
     }
   }
 
-  /// Tells how many notifications were left out while the session did not read.
-  public mutating func missed(count: Int64) {
-    notification("missed") { $0.member("count", count) }
+  /// Tells how many notifications were left out while the session did not read, or how many events of `host` did not
+  /// come from there.
+  public mutating func missed(count: Int64, of host: String? = nil) {
+    notification("missed") { json in
+      json.member("count", count)
+      if let host { Self.text("host", host, to: &json) }
+    }
+  }
+
+  /// Tells whether a host is heard that is watched from here.
+  public mutating func host(_ host: String, _ state: HeardState) {
+    notification("host") { json in
+      Self.text("host", host, to: &json)
+      json.member("state", state.rawValue)
+    }
   }
 
   /// Tells that the daemon stops: it grants nothing more, and holders should finish.

@@ -59,7 +59,7 @@ public enum ProtocolMethod: Int, CaseIterable, Sendable {
       .byDriver("initialize", "client", "protocol", "lifetime", "keepalive_ms", "half_close", "accept_transfers")
     case .downgrade: .byEngine("downgrade", "name", "token")
     case .transfer: .byEngine("transfer", "name", "token", "session")
-    case .watch: .byDriver("watch", "name", "prefix")
+    case .watch: .byDriver("watch", "name", "prefix", "scope")
     case .unwatch: .byDriver("unwatch", "watch")
     case .break: .byDriver("break", "name", "token", "reason")
     case .kill: .byDriver("kill", "session", "reason")

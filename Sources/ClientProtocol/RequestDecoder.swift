@@ -209,7 +209,7 @@ extension RequestDecoder {
     case .inspect: return .inspect(name: try params.lockName())
     case .list: return .list(try list(params))
     case .initialize: return .initialize(try initialize(params))
-    case .watch: return .watch(try params.watchTarget())
+    case .watch: return .watch(WatchParams(try params.watchTarget(), scope: try scope(params)))
     case .unwatch: return .unwatch(try watch(params))
     case .break: return try breaking(params)
     case .kill:
@@ -328,9 +328,13 @@ extension RequestDecoder {
 
   private static func list(_ params: ParameterReader) throws(RequestRefusal) -> ListParams {
     let prefix = try params.bytes("prefix", bytes: 0...Limits.nameBytesMax)
-    let scope: ListParams.Scope = try params.word("scope", [("host", .host), ("all", .all)]) ?? .host
+    let scope = try scope(params)
     let page = try page(params)
     return ListParams(prefix: prefix, scope: scope, limit: page.limit, cursor: page.cursor)
+  }
+
+  private static func scope(_ params: ParameterReader) throws(RequestRefusal) -> HostScope {
+    try params.word("scope", [("host", .host), ("all", .all)]) ?? .host
   }
 
   private static func page(_ params: ParameterReader) throws(RequestRefusal) -> PageParams {

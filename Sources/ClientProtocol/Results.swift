@@ -133,6 +133,22 @@ public enum BackendState: String, CaseIterable, Sendable {
   case recovering
 }
 
+/// Whether what happens on another host is told here. Sessions that watch all hosts are told when it changes.
+public enum HeardState: String, CaseIterable, Sendable {
+  /// It is, from now on.
+  case heard
+  /// It does not answer.
+  case silent
+  /// Its release does not tell it.
+  case older
+  /// It tells it to as many hosts as it can, or as many are heard as can be.
+  case leftOut = "left_out"
+  /// It listens no more.
+  case gone
+  /// Of the host itself: it cannot find out which others there are.
+  case alone
+}
+
 /// A lock as `inspect` shows it, and without its waiters as `list` does.
 public struct LockInfo: Equatable, Sendable {
   /// The name's bytes.

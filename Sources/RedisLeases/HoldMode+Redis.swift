@@ -1,10 +1,10 @@
-import LockTypes
+public import LockTypes
 import RESP
 
 // A mode as it stands in Redis: `x`, `s`, or `p` and how many permits there are.
 extension HoldMode {
   /// The word for it.
-  var word: [UInt8] {
+  public var word: [UInt8] {
     switch self {
     case .exclusive: [UInt8(ascii: "x")]
     case .shared: [UInt8(ascii: "s")]
@@ -13,7 +13,7 @@ extension HoldMode {
   }
 
   /// The mode that a word stands for; nil when it is none.
-  init?(word: some Collection<UInt8>) {
+  public init?(word: some Collection<UInt8>) {
     switch (word.first, word.count) {
     case (UInt8(ascii: "x"), 1): self = .exclusive
     case (UInt8(ascii: "s"), 1): self = .shared

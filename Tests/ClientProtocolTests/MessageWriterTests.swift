@@ -393,6 +393,20 @@ struct MessageWriterTests {
         $0.event(watch: 3, name: LockName("a"), event)
       }
     }
+    try expect(
+      #"{"jsonrpc":"2.0","method":"event","params":{"watch":3,"kind":"released","name":"a","session":"8","token":5,"host":"h","age_ms":0}}"#
+    ) {
+      $0.event(watch: 3, name: LockName("a"), .released(SessionID(8), 5), on: "h", ageMilliseconds: 0)
+    }
+  }
+
+  @Test func aHostIsToldWithItsState() throws {
+    for state in HeardState.allCases {
+      try expect(#"{"jsonrpc":"2.0","method":"host","params":{"host":"h","state":"\#(state.rawValue)"}}"#) {
+        $0.host("h", state)
+      }
+    }
+    try expect(#"{"jsonrpc":"2.0","method":"missed","params":{"count":2,"host":"h"}}"#) { $0.missed(count: 2, of: "h") }
   }
 
   @Test func writesLinesOneBehindTheOther() throws {

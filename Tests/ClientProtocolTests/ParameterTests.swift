@@ -39,11 +39,10 @@ struct ParameterTests {
     switch request {
     case .acquire(let params): params.name
     case .release(let name, _), .extend(let name, _, _), .inspect(let name), .downgrade(let name, _),
-      .transfer(let name, _, _), .watch(.name(let name)), .break(let name, _, _):
+      .transfer(let name, _, _), .break(let name, _, _):
       name
-    case .initialize, .cancel, .list, .kill, .clients, .hosts, .ping, .stats, .redis, .rpcDiscover, .watch(.prefix),
-      .unwatch:
-      nil
+    case .watch(let params): if case .name(let name) = params.target { name } else { nil }
+    case .initialize, .cancel, .list, .kill, .clients, .hosts, .ping, .stats, .redis, .rpcDiscover, .unwatch: nil
     }
   }
 
@@ -391,14 +390,20 @@ struct ParameterTests {
   }
 
   @Test func aWatchHasANameOrAPrefix() throws {
-    #expect(try request("watch", #"{"name":"a"}"#) == .watch(.name(LockName("a"))))
-    #expect(try request("watch", #"{"prefix":""}"#) == .watch(.prefix([])))
+    #expect(try request("watch", #"{"name":"a"}"#) == .watch(WatchParams(.name(LockName("a")))))
+    #expect(try request("watch", #"{"prefix":""}"#) == .watch(WatchParams(.prefix([]))))
     let full = String(repeating: "p", count: 512)
-    #expect(try request("watch", #"{"prefix":"\#(full)"}"#) == .watch(.prefix(Array(full.utf8))))
+    #expect(try request("watch", #"{"prefix":"\#(full)"}"#) == .watch(WatchParams(.prefix(Array(full.utf8)))))
     expect(try refusal("watch", #"{"prefix":"\#(full)p"}"#), field: "prefix", limit: 512)
     expect(try refusal("watch", #"{"name":"a","prefix":""}"#), field: "prefix")
     expect(try refusal("watch", "{}"), field: "name")
     expect(try refusal("watch", #"{"prefix":1}"#), field: "prefix")
+    let all = WatchParams(.prefix([]), scope: .all)
+    #expect(try request("watch", #"{"prefix":"","scope":"all"}"#) == .watch(all))
+    #expect(try request("watch", #"{"prefix":"","scope":"host"}"#) == .watch(WatchParams(.prefix([]))))
+    for wrong in [#""none""#, "1", "null", "true"] {
+      expect(try refusal("watch", #"{"prefix":"","scope":\#(wrong)}"#), field: "scope")
+    }
   }
 
   @Test func unwatchNamesAWatch() throws {

@@ -147,8 +147,12 @@ struct RequestFuzzTests {
     case .clients(let page), .hosts(let page):
       #expect(page.limit == (params["limit"] as? NSNumber)?.intValue ?? 100, comment)
       #expect(page.cursor == params["cursor"] as? String, comment)
-    case .watch(.name(let name)): expect(name, is: params["name"], comment)
-    case .watch(.prefix(let prefix)): expect(prefix, is: params["prefix"], comment)
+    case .watch(let watch):
+      switch watch.target {
+      case .name(let name): expect(name, is: params["name"], comment)
+      case .prefix(let prefix): expect(prefix, is: params["prefix"], comment)
+      }
+      #expect(watch.scope.rawValue == params["scope"] as? String ?? "host", comment)
     case .unwatch(let watch): #expect((params["watch"] as? NSNumber)?.int64Value == watch, comment)
     case .break(let name, let given, let reason):
       expect(name, is: params["name"], comment)

@@ -19,7 +19,7 @@ import Testing
     session.unreadInput = Array("more\n".utf8)
     session.unsent = Array("half a reply".utf8)
     session.inFlight = [(RequestID(3), .integer(-5)), (RequestID(4), .string(Array("ü".utf8)))]
-    session.watches = [2: .name(LockName("n")), 3: .prefix([])]
+    session.watches = [2: WatchParams(.name(LockName("n"))), 3: WatchParams(.prefix([]), scope: .all)]
     session.lastWatch = 5
     session.endsWithProcess = true
     session.keepaliveMilliseconds = 30_000
@@ -80,7 +80,7 @@ import Testing
   @Test func theFormatOfTheIdentityAndOfASession() {
     #expect(
       hex(Self.identity.encode())
-        == "09000000000000000800000000000000" + "1000000000000000" + hex(Array("0123456789abcdef".utf8))
+        == "0a000000000000000800000000000000" + "1000000000000000" + hex(Array("0123456789abcdef".utf8))
         + "0600000000000000" + hex(Array("host-1".utf8)) + "0900000000000000" + hex(Array("sidelock:".utf8))
         + "1400000000000000" + hex(Array("tcp localhost 6379 0".utf8)))
     #expect(
@@ -91,7 +91,7 @@ import Testing
         + "0200000000000000" + "0300000000000000" + "01" + "fbffffffffffffff" + "0400000000000000" + "00"
         + "0200000000000000" + "c3bc" + "0500000000000000" + "0200000000000000" + "0200000000000000" + "01"
         + "0100000000000000" + "6e" + "0300000000000000" + "00" + "0000000000000000" + "01" + "3075000000000000"
-        + "0300000000000000" + "000102" + "01" + "00")
+        + "0300000000000000" + "000102" + "01" + "00" + "0100000000000000" + "0300000000000000")
   }
 
   private func hex(_ bytes: [UInt8]) -> String {
@@ -177,8 +177,8 @@ import Testing
 
   @Test func anotherFormatIsNotRead() {
     var other = Self.identity.encode()
-    (other[0], other[8]) = (10, 10)
-    #expect(throws: StateDamage("its records are for readers of format 10, and this daemon reads format 9")) {
+    (other[0], other[8]) = (11, 11)
+    #expect(throws: StateDamage("its records are for readers of format 11, and this daemon reads format 10")) {
       try SavedDaemon(Self.memory([], identity: other))
     }
     // The instance becomes a part of keys and messages.
@@ -199,7 +199,7 @@ import Testing
     (
       "too many watches",
       changed {
-        $0.watches = Dictionary(uniqueKeysWithValues: (1...65).map { ($0, .prefix([])) })
+        $0.watches = Dictionary(uniqueKeysWithValues: (1...65).map { ($0, WatchParams(.prefix([]))) })
         $0.lastWatch = 65
       }
     ),

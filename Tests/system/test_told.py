@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from harness.client import RpcError
+from harness.fake_host import NEW, OLD, FakeHost, packed
 
 NAME = "secret/1"
 PROTOCOL = pathlib.Path(__file__).parents[2] / "protocol" / "README.md"
@@ -146,9 +147,30 @@ def trouble_with_redis_is_told(redis, client):
     redis.admin.execute_command("ACL", "SETUSER", "default", "+set")
 
 
+def hosts_are_not_named(redis, client):
+    host = FakeHost(redis, "other", lambda _: OLD)
+    client.call("watch", prefix="", scope="all")
+    host.serve(1)
+    host.close()
+    client.ask_redis()
+    assert not [message for message in client.pending if message.get("method") == "host"]
+
+
+def how_much_was_missed_is_not_told(redis, client):
+    """The host has told of nothing, and of five events less than there were at the next question."""
+    rows = iter([(7, 0), (7, 5)])
+    host = FakeHost(redis, "other", lambda question: NEW if question == "5:about" else packed(*next(rows, (7, 5))))
+    client.call("watch", prefix="", scope="all")
+    host.serve(3)
+    assert client.notification("missed") == {"count": 1}
+    host.close()
+
+
 TOLD_OF_REDIS = {
     "`key` and `type` of `wrong_type`": data_of_others_are_told,
     "`detail` of `unavailable` and `waiting`": trouble_with_redis_is_told,
+    "`host`": hosts_are_not_named,
+    "`missed` of another host": how_much_was_missed_is_not_told,
 }
 
 

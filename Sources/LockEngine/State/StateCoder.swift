@@ -105,7 +105,7 @@ public struct StateReader: Sendable {
   }
 
   /// Whether everything was read.
-  var isAtEnd: Bool { position == all.count }
+  public var isAtEnd: Bool { position == all.count }
 
   /// Reads one byte.
   public mutating func byte() throws(StateDamage) -> UInt8 {

@@ -128,7 +128,7 @@ struct SessionRequests {
 /// What a client watches.
 struct SessionWatches {
   /// By the numbers that it was told.
-  var targets: [Int64: WatchTarget] = [:]
+  var targets: [Int64: WatchParams] = [:]
   var last: Int64 = 0
 }
 

@@ -72,8 +72,8 @@ final class RequestRouter {
       queries.inspect(name, id: id, session)
     case .list(let params):
       queries.list(params, id: id, session)
-    case .watch(let target):
-      watches.watch(target, id: id, session)
+    case .watch(let params):
+      watches.watch(params, id: id, session)
     case .unwatch(let watch):
       watches.unwatch(watch, id: id, session)
     case .break(let name, let token, let reason):

@@ -161,9 +161,11 @@ final class Lifecycle {
     maker.isAnswerAwaited = { [unowned core] in core.parts.queries.hostCalls?.isOpen($0) == true }
     let store = maker.store(at: url)
     core.store = store
-    core.parts.queries.hostCalls = HostCalls(
+    let calls = HostCalls(
       loop: loop, store: store,
       timeoutMilliseconds: { [unowned core] in core.engine.holderTimeoutMilliseconds })
+    core.parts.queries.hostCalls = calls
+    core.parts.watches.others.calls = calls
     store.start()
     return decided.futureResult
   }

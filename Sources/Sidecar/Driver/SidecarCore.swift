@@ -32,6 +32,7 @@ final class SidecarCore {
   var store: (any LeaseStore)? {
     didSet {
       parts.queries.store = store
+      parts.watches.others.store = store
       parts.limits.store = store
     }
   }

@@ -62,10 +62,14 @@ struct SidecarParts {
       configuration: configuration, counts: counts, sessions: sessions, output: output, room: room,
       lifetimes: lifetimes, losses: losses, statistics: statistics, logger: logger)
     let watches = WatchBook(
-      configuration: configuration, counts: counts, sessions: sessions, output: output, rights: rights, door: door)
+      configuration: configuration, counts: counts, sessions: sessions, output: output, rights: rights, door: door,
+      others: HeardHosts(
+        loop: base.loop, inputs: inputs, output: output, door: door, clock: clock, inbox: base.inbox),
+      clock: clock, loop: base.loop)
     let queries = LockQueries(
       configuration: configuration, engine: engine, sessions: sessions, output: output, rights: rights, limits: limits,
       door: door, inputs: inputs, statistics: statistics, clock: clock, logger: logger, inbox: base.inbox)
+    queries.tellEvents = { [weak watches] in watches?.asked(by: $0, $1, stream: $2, since: $3) ?? [] }
     queries.users = audit.users
     queries.who = { [weak audit] in audit?.who($0) ?? [:] }
     let keeper = keeping(

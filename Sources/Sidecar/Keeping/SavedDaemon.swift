@@ -183,7 +183,7 @@ struct SavedSession: Equatable {
   /// Requests that are not answered.
   var inFlight: [(request: RequestID, message: MessageID)] = []
   /// What it watches, by the numbers that it was told.
-  var watches: [Int64: WatchTarget] = [:]
+  var watches: [Int64: WatchParams] = [:]
   var lastWatch: Int64 = 0
   /// Whether it ends with the process that connected, and after how long a silence, in milliseconds; 0: never.
   var endsWithProcess = false
@@ -208,9 +208,10 @@ struct SavedSession: Equatable {
     }
     writer.write(lastWatch)
     writer.write(UInt64(watches.count))
-    for (number, target) in watches.sorted(by: { $0.key < $1.key }) {
+    let sorted = watches.sorted { $0.key < $1.key }
+    for (number, watch) in sorted {
       writer.write(number)
-      switch target {
+      switch watch.target {
       case .name(let name):
         writer.write(true)
         writer.write(name.bytes)
@@ -224,6 +225,9 @@ struct SavedSession: Equatable {
     writer.write(losses)
     writer.write(keepsHoldsHalfClosed)
     writer.write(acceptsTransfers)
+    let ofAllHosts = sorted.filter { $0.value.scope == .all }
+    writer.write(UInt64(ofAllHosts.count))
+    for (number, _) in ofAllHosts { writer.write(number) }
     return writer.bytes
   }
 
@@ -251,7 +255,8 @@ struct SavedSession: Equatable {
     lastWatch = try reader.signed()
     for _ in 0..<(try reader.count()) {
       let number = try reader.signed()
-      watches[number] = try reader.bool() ? .name(LockName(bytes: reader.bytes())) : .prefix(reader.bytes())
+      watches[number] = WatchParams(
+        try reader.bool() ? .name(LockName(bytes: reader.bytes())) : .prefix(reader.bytes()))
       guard number >= 1, number <= lastWatch else { throw StateDamage() }
     }
     endsWithProcess = try reader.bool()
@@ -259,6 +264,14 @@ struct SavedSession: Equatable {
     losses = try reader.bytes()
     keepsHoldsHalfClosed = try reader.bool()
     acceptsTransfers = try reader.bool()
+    // Up to format 9 there are none.
+    if !reader.isAtEnd {
+      for _ in 0..<(try reader.count()) {
+        let number = try reader.signed()
+        guard watches[number] != nil else { throw StateDamage() }
+        watches[number]?.scope = .all
+      }
+    }
     try reader.finish(isOfLaterFormat: isOfLaterFormat)
     try check()
   }
@@ -294,7 +307,7 @@ struct SavedInput {
 /// What a daemon before this one left: clients that are connected, what they have, and who it was.
 struct SavedDaemon {
   /// The format of all records, the engine's too. Each from the first on is read as it was written.
-  static let version: UInt64 = 9
+  static let version: UInt64 = 10
   /// The first format: no release wrote one before it.
   static let firstVersion: UInt64 = 4
   /// The first format whose readers can go on with records of this one: what is new, they pass over. Who does not know

@@ -86,6 +86,8 @@ extension LockQueries {
       hostCalls?.answer(id, from: inbox, HostAnswer.encoding(tokens: broken))
     case .about?:
       hostCalls?.answer(id, from: inbox, HostAnswer.encoding(version: configuration.version))
+    case .events(let targets, let stream, let since)?:
+      hostCalls?.answer(id, from: inbox, tellEvents(inbox, targets, stream, since))
     case nil:
       logger.warning("another daemon's question was not understood", metadata: ["from": "\(inbox)"])
     }

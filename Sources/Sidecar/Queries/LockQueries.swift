@@ -31,6 +31,8 @@ final class LockQueries {
   /// Where the leases of all hosts are; nil: this host is alone.
   var store: (any LeaseStore)?
   var hostCalls: HostCalls?
+  /// Answers what another host asks about events.
+  var tellEvents: (_ inbox: String, [WatchTarget], _ stream: UInt64, _ since: UInt64) -> [UInt8] = { _, _, _, _ in [] }
   /// The names of users, for the log.
   var users: UserNames?
   /// What the log tells of a client.

@@ -23,7 +23,18 @@ enum HostAnswer {
   static func encoding(version: String) -> [UInt8] {
     var bytes: [UInt8] = []
     PackedFields.append(version, to: &bytes)
+    PackedFields.append(tellsEvents, to: &bytes)
     return bytes
+  }
+
+  /// What a host says that can be asked for events.
+  private static let tellsEvents = "events"
+
+  /// Whether the host that answers ``HostQuestion/about`` so can be asked for events.
+  static func tellsEvents(_ answer: ArraySlice<UInt8>) -> Bool {
+    var fields = PackedFieldReader(answer)
+    guard fields.text() != nil else { return false }
+    return fields.text() == tellsEvents
   }
 
   /// The version in an answer to ``HostQuestion/about``.

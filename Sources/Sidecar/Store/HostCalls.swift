@@ -1,3 +1,4 @@
+import ClientProtocol
 import LockEngine
 import LockTypes
 import NIOCore
@@ -131,18 +132,23 @@ enum HostQuestion: Equatable {
   case breakHolds(LockName, token: Token?, reason: String, by: String)
   /// What runs there.
   case about
+  /// What has happened there to these locks since the event of that number of `stream`; of a stream that is not known
+  /// there: what happens from now on.
+  case events([WatchTarget], stream: UInt64, since: UInt64)
 
   /// The locks that it is about.
   var names: [LockName] {
     switch self {
     case .who(let names): names
     case .breakHolds(let name, _, _, _): [name]
-    case .about: []
+    case .about, .events: []
     }
   }
 
   /// Names that one question may have.
   static let namesMax = 64
+  /// Names and prefixes that one question for events may have.
+  static let targetsMax = 16
 
   var encoded: [UInt8] {
     var bytes: [UInt8] = []
@@ -160,6 +166,22 @@ enum HostQuestion: Equatable {
       PackedFields.append(by, to: &bytes)
     case .about:
       PackedFields.append("about", to: &bytes)
+    case .events(let targets, let stream, let since):
+      PackedFields.append("events", to: &bytes)
+      PackedFields.append(stream, to: &bytes)
+      PackedFields.append(since, to: &bytes)
+      let targets = targets.prefix(Self.targetsMax)
+      PackedFields.append(targets.count, to: &bytes)
+      for target in targets {
+        switch target {
+        case .name(let name):
+          PackedFields.append("name", to: &bytes)
+          PackedFields.append(name.bytes, to: &bytes)
+        case .prefix(let prefix):
+          PackedFields.append("prefix", to: &bytes)
+          PackedFields.append(prefix, to: &bytes)
+        }
+      }
     }
     return bytes
   }
@@ -183,9 +205,29 @@ enum HostQuestion: Equatable {
       self = .breakHolds(name, token: Int64(token), reason: reason, by: by)
     case "about":
       self = .about
+    case "events":
+      guard let stream: UInt64 = fields.number(), let since: UInt64 = fields.number(), let targets = fields.targets()
+      else { return nil }
+      self = .events(targets, stream: stream, since: since)
     default:
       return nil
     }
+  }
+}
+
+extension PackedFieldReader {
+  fileprivate mutating func targets() -> [WatchTarget]? {
+    guard let count: Int = number(), 0...HostQuestion.targetsMax ~= count else { return nil }
+    var targets: [WatchTarget] = []
+    for _ in 0..<count {
+      guard let kind = text(), let bytes = bytes(), bytes.count <= Limits.nameBytesMax else { return nil }
+      switch kind {
+      case "name": targets.append(.name(LockName(bytes: Array(bytes))))
+      case "prefix": targets.append(.prefix(Array(bytes)))
+      default: return nil
+      }
+    }
+    return targets
   }
 }
 

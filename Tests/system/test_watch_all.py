@@ -1,0 +1,160 @@
+"""Watches of all hosts: what happens on one host is seen from another one."""
+
+import os
+
+import pytest
+
+from harness.waiting import GENEROUS_SECONDS, wait_until
+
+
+class Two:
+    """Two hosts on one Redis."""
+
+    def __init__(self, lab, *args):
+        self.lab, self.redis = lab, lab.redis()
+        self.one = lab.daemon(self.redis, lease_ms=4000, args=[*args, "--host", "one"])
+        self.two = lab.daemon(self.redis, lease_ms=4000, args=[*args, "--host", "two"])
+
+
+@pytest.fixture
+def hosts(lab):
+    return Two(lab)
+
+
+def state_of(client, host):
+    """The next state of that host that is told."""
+    return client.wait_for(lambda m: m.get("method") == "host" and m["params"]["host"] == host)["params"]["state"]
+
+
+def watch(daemon, **params):
+    """A client of `daemon` that watches all hosts and hears the other one."""
+    client = daemon.client()
+    client.call("watch", scope="all", **params)
+    other = "two" if client.call("initialize")["host"] == "one" else "one"
+    assert state_of(client, other) == "heard"
+    return client
+
+
+def event(client, **wanted):
+    return client.wait_for(
+        lambda m: m.get("method") == "event" and wanted.items() <= m["params"].items(), what=f"an event with {wanted}")["params"]
+
+
+def test_a_grant_on_another_host_is_seen(hosts):
+    watcher, there = watch(hosts.one, prefix=""), hosts.two.client()
+    token = there.acquire("jobs/1", mode="shared")
+    told = event(watcher, kind="acquired")
+    assert told.pop("age_ms") < 1000 * GENEROUS_SECONDS
+    session = there.call("initialize")["session"]
+    assert told == {"watch": 1, "kind": "acquired", "name": "jobs/1", "session": session, "token": token,
+                    "mode": "shared", "host": "two"}
+    there.release("jobs/1")
+    assert event(watcher, kind="released")["host"] == "two"
+    # What happens here has a host, too.
+    hosts.one.client().acquire("here")
+    assert event(watcher, name="here", kind="acquired")["host"] == "one"
+
+
+def test_who_watches_one_host_alone_hears_of_no_other(hosts):
+    watcher = watch(hosts.one, prefix="")
+    client, there = hosts.one.client(), hosts.two.client()
+    client.call("watch", prefix="")
+    there.acquire("there")
+    event(watcher, name="there", kind="acquired")
+    hosts.one.client().acquire("here")
+    client.ping()
+    told = []
+    while message := client.poll():
+        told.append(message["params"])
+    assert {one["name"] for one in told} == {"here"} and not any("host" in one for one in told)
+
+
+def test_only_locks_that_begin_so_are_told(hosts):
+    watcher, there = watch(hosts.one, prefix="jobs/"), hosts.two.client()
+    for name in ("other", "jobs/1", "job", "jobs/2"):
+        there.acquire(name)
+    names = [event(watcher, kind="acquired")["name"] for _ in range(2)]
+    assert names == ["jobs/1", "jobs/2"]
+
+
+def test_a_host_that_dies_is_told_and_heard_again(hosts):
+    watcher, there = watch(hosts.one, prefix=""), hosts.two.client()
+    there.acquire("x")
+    event(watcher, name="x", host="two")
+    hosts.two.kill()
+    assert state_of(watcher, "two") == "gone"
+    hosts.two.start()
+    assert state_of(watcher, "two") == "heard"
+    hosts.two.client().acquire("y")
+    assert event(watcher, name="y", kind="acquired")["host"] == "two"
+
+
+def test_a_host_that_stands_still_is_told_and_catches_up(hosts):
+    watcher, there = watch(hosts.one, prefix=""), hosts.two.client()
+    there.acquire("before")
+    event(watcher, name="before")
+    hosts.two.stop()
+    assert state_of(watcher, "two") == "silent"
+    hosts.two.resume()
+    assert state_of(watcher, "two") == "heard"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="other users can only be tried as root")
+def test_what_may_not_be_inspected_is_not_told(lab):
+    hosts = Two(lab, "--rule", "deny inspect secret/* to everyone")
+    client, there = hosts.one.client(), hosts.two.client()
+    client.call("watch", prefix="", scope="all")
+    wait_until(lambda: hosts.redis.admin.pubsub_channels("*inbox:two/*"), "the other host")
+
+    def is_heard():
+        there.acquire("open")
+        there.release("open")
+        return (message := client.poll()) and message["params"].get("host") == "two"
+
+    wait_until(is_heard, "the other host to be heard", pause=0.1)
+    there.acquire("secret/1")
+    there.acquire("end")
+    seen = []
+    while not seen or seen[-1]["params"].get("name") != "end":
+        seen.append(client.next())
+    # Nor is it told which hosts there are.
+    assert {m["method"] for m in seen} == {"event"} and {m["params"]["name"] for m in seen} == {"open", "end"}
+
+
+def test_what_a_host_cannot_keep_is_counted(hosts):
+    watcher, there = watch(hosts.one, prefix="n"), hosts.two.client()
+    hosts.one.stop()
+    pairs = 2000
+    for start in range(0, pairs, 50):
+        ids = []
+        for _ in range(50):
+            ids.append(there.request("acquire", name="n" * 200))
+            there.reply_to(ids[-1])
+            ids.append(there.request("release", name="n" * 200))
+            there.reply_to(ids[-1])
+    hosts.one.resume()
+    events = missed = 0
+    while events + missed < 2 * pairs:
+        message = watcher.next()
+        if message["method"] == "event":
+            events += 1
+        elif message["method"] == "missed":
+            assert message["params"]["host"] == "two"
+            missed += message["params"]["count"]
+    assert events + missed == 2 * pairs and events > 50 and missed > 1000
+
+
+def test_nobody_asks_while_nobody_watches(hosts):
+    def calls(of):
+        return hosts.redis.admin.info("commandstats").get(f"cmdstat_{of}", {}).get("calls", 0)
+
+    watcher = watch(hosts.one, prefix="")
+    before = calls("publish")
+    wait_until(lambda: calls("publish") >= before + 4, "questions and answers")
+    watcher.close()
+    wait_until(lambda: hosts.one.client().call("stats")["watches"] == 0, "the end of the watch")
+    # What was under way, while each host confirms the epoch.
+    for _ in range(2):
+        count, epochs = calls("publish"), calls("evalsha")
+        wait_until(lambda: calls("evalsha") >= epochs + 4, "the hosts to look at the epoch")
+    assert calls("publish") == count
