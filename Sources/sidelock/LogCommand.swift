@@ -269,7 +269,7 @@ struct HistoryEvent {
   var json: JSONValue {
     var object = JSONObject()
     let (seconds, rest) = microseconds.quotientAndRemainder(dividingBy: 1_000_000)
-    object.append("time", .string(WatchCommand.timestamp(seconds: Int(seconds), milliseconds: Int(rest / 1000))))
+    object.append("time", .string(ShownEvents.timestamp(seconds: Int(seconds), milliseconds: Int(rest / 1000))))
     if let host = Self.text(entry["_HOSTNAME"]) { object.append("host", .string(host)) }
     object.append("kind", .string(kind))
     for name in Self.texts { if let text = self[name] { object.append(name, .string(text)) } }

@@ -6,10 +6,16 @@ import ProcessSupport
 struct WatchCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "watch",
-    abstract: "Show what happens to locks on this host, as it happens.",
+    abstract: "Show what happens to locks on this host or on all hosts, as it happens.",
     discussion: """
       Shows one event a line until it is interrupted or the daemon ends: for people on a terminal, in a pipe each as a \
-      JSON object with the time. An event of another host is seen there; here it is only told that another host has a lock (remote).
+      JSON object with the time. Without --all, what happens on another host is seen there; here it is only told that another host has \
+      a lock (remote).
+
+      With --all each line has the host on which it happened, and locks are chosen by a PREFIX of their names. Other hosts \
+      are asked twice a second, so their events come up to half a second late and between those of this host; the time \
+      is that at which it happened. A host whose events cannot be told, because it does not answer or its release is too \
+      old, is named on standard error, once.
 
       EVENTS
         acquired   a client got the lock
@@ -21,6 +27,10 @@ struct WatchCommand: ParsableCommand {
         backend    the daemon has lost Redis, or has it again, or met other data
                    there than before
         draining   the daemon is about to stop
+        missed     so many events were left out, because nobody read this one's
+                   output in time, or a host had too many
+        host       with --all, in a pipe: from now on the events of the host are told
+                   (heard), or they are not (silent, older, left_out, gone, alone)
 
       EXIT STATUS
         69    no daemon listens or answers, or it has ended
@@ -29,6 +39,7 @@ struct WatchCommand: ParsableCommand {
       EXAMPLES
         sidelock watch deploy
         sidelock watch 'deploy/*'
+        sidelock watch --all deploy/
         sidelock watch | jq -r 'select(.kind == "lost") | .name'
       """)
 
@@ -36,18 +47,23 @@ struct WatchCommand: ParsableCommand {
   @OptionGroup var output: OutputOptions
 
   @Argument(
-    help: "A lock's name; with * at its end all names that begin so. All locks unless told.",
+    help: "A lock's name; with * at its end, or with --all, all names that begin so. All locks unless told.",
     completion: LockNames.completion)
   var name: String?
 
-  @Flag(help: "Take NAME as it is, even with * at its end.")
+  @Flag(help: "What happens on all hosts that share Redis with this one.")
+  var all = false
+
+  @Flag(help: "Take NAME as it is, even with * at its end: one lock.")
   var exact = false
 
   var target: WatchTarget {
     guard let name else { return .prefix("") }
     // Compare bytes: the * may form one character with what stands before it.
-    guard !exact, name.utf8.last == UInt8(ascii: "*") else { return .name(name) }
-    return .prefix(String(decoding: name.utf8.dropLast(), as: UTF8.self))
+    if !exact, name.utf8.last == UInt8(ascii: "*") {
+      return .prefix(String(decoding: name.utf8.dropLast(), as: UTF8.self))
+    }
+    return all && !exact ? .prefix(name) : .name(name)
   }
 
   mutating func validate() throws {
@@ -55,16 +71,25 @@ struct WatchCommand: ParsableCommand {
   }
 
   func run() throws {
-    let isForPeople = output.isForPeople
     try connection.reportingErrors {
       let daemon = try connection.open()
-      let id = try daemon.request("watch", target.params)
+      var shown = ShownEvents(isForPeople: output.isForPeople)
+      var params = target.params
+      if all {
+        let host = try daemon.call("initialize", within: DaemonConnection.answerMilliseconds)["host"]?.stringValue
+        shown.hosts = ShownEvents.Hosts(own: host ?? "")
+        if case .object(var object) = params {
+          object.append("scope", "all")
+          params = .object(object)
+        }
+      }
+      let id = try daemon.request("watch", params)
       try daemon.askForLife()
       while true {
         for event in try daemon.readWhileAlive().events {
           switch event {
           case .reply(id, let result): _ = try result.get()
-          case .notification(let method, let params): try Self.show(method, params, isForPeople: isForPeople)
+          case .notification(let method, let params): try shown.show(method, params)
           case .violated(let error): throw error
           case .reply, .lost: break
           }
@@ -72,29 +97,109 @@ struct WatchCommand: ParsableCommand {
       }
     }
   }
+}
 
-  private static func show(_ method: String, _ params: JSONValue, isForPeople: Bool) throws(OutputError) {
-    guard let (event, _) = WatchEvent.event(method: method, params: params) else { return }
-    try Descriptor.print(isForPeople ? "\(timeOfDay())  \(line(event))" : json(event, params, time: timestamp()))
+/// What a watch has told, as it is shown.
+struct ShownEvents {
+  /// Of a watch of all hosts.
+  struct Hosts {
+    /// This host.
+    let own: String
+    /// The widest name yet, in columns.
+    var width = 8
+    /// Those whose events are not told, as was said.
+    var unheard: Set<String> = []
+  }
+
+  let isForPeople: Bool
+  /// nil: of this host alone.
+  var hosts: Hosts?
+
+  mutating func show(_ method: String, _ params: JSONValue) throws(OutputError) {
+    let ago = params["age_ms"]?.intValue ?? 0
+    switch method {
+    case "host":
+      sayState(of: params)
+      if !isForPeople { try Descriptor.print(Self.json("host", params, time: Self.timestamp(ago: ago))) }
+    case "missed":
+      let line = isForPeople ? Self.missed(params) : Self.json("missed", params, time: Self.timestamp(ago: ago))
+      try Descriptor.print(isForPeople ? "\(Self.timeOfDay(ago: ago))  \(column(params))\(line)" : line)
+    default:
+      guard let (event, _) = WatchEvent.event(method: method, params: params) else { return }
+      if isForPeople {
+        let line = column(params) + Self.line(event, withHost: hosts == nil)
+        try Descriptor.print("\(Self.timeOfDay(ago: ago))  \(line)")
+      } else {
+        try Descriptor.print(Self.json(event, params, time: Self.timestamp(ago: ago), own: hosts?.own))
+      }
+    }
+  }
+
+  /// The host, as a column, where hosts are shown.
+  private mutating func column(_ params: JSONValue) -> String {
+    guard let hosts else { return "" }
+    let host = printable(params["host"]?.stringValue ?? hosts.own)
+    self.hosts?.width = max(hosts.width, columns(of: host))
+    return host + String(repeating: " ", count: max(0, hosts.width - columns(of: host)) + 2)
+  }
+
+  /// Says whose events are not told, and when they are again.
+  private mutating func sayState(of params: JSONValue) {
+    guard let host = params["host"]?.stringValue, let state = params["state"]?.stringValue else { return }
+    if state == "heard" {
+      if hosts?.unheard.remove(host) != nil { Descriptor.say("the events of host \(host) are told again") }
+      return
+    }
+    hosts?.unheard.insert(host)
+    Descriptor.say(Self.words(about: host, state, isOwn: host == hosts?.own))
+  }
+
+  /// Why the events of a host are not told.
+  static func words(about host: String, _ state: String, isOwn: Bool) -> String {
+    switch (state, isOwn) {
+    case ("alone", _):
+      "host \(host) cannot find out which others there are, so only its own events are told; sidelock doctor may know why"
+    case ("left_out", true): "there are more hosts than host \(host) can ask; the events of some are not told"
+    case ("left_out", false): "host \(host) tells its events to as many others as it can, and not to this one"
+    case ("older", _): "the events of host \(host) are not told: its sidelockd is of a release that does not tell them"
+    case ("silent", _): "host \(host) does not answer; its events are not told until it does"
+    case ("gone", _): "host \(host) is gone"
+    case _: "the events of host \(host) are not told (\(state))"
+    }
+  }
+
+  private static func missed(_ params: JSONValue) -> String {
+    let count = params["count"]?.intValue ?? 1
+    return "missed    \(count) \(count == 1 ? "event was" : "events were") left out"
   }
 
   /// An event for programs: when it came, and what the daemon says of it, with a kind in any case.
-  static func json(_ event: WatchEvent, _ params: JSONValue, time: String) -> String {
+  ///
+  /// - Parameter own: this host, for what has no host and is shown with one.
+  static func json(_ event: WatchEvent, _ params: JSONValue, time: String, own: String? = nil) -> String {
+    switch event {
+    case .lock: json(nil, params, time: time)
+    case .backend: json("backend", params, time: time, own: own)
+    case .draining: json("draining", params, time: time, own: own)
+    }
+  }
+
+  private static func json(_ kind: JSONValue?, _ params: JSONValue, time: String, own: String? = nil) -> String {
     var object = JSONObject()
     object.append("time", .string(time))
-    switch event {
-    case .lock: break
-    case .backend: object.append("kind", "backend")
-    case .draining: object.append("kind", "draining")
-    }
-    for member in params.objectValue?.members ?? [] where member.key != "watch" {
+    if let kind { object.append("kind", kind) }
+    // The time tells its age.
+    for member in params.objectValue?.members ?? [] where member.key != "watch" && member.key != "age_ms" {
       object.append(member.key, member.value)
     }
+    if let own { object.append("host", .string(own)) }
     return JSONValue.object(object).serialized
   }
 
   /// An event for people.
-  static func line(_ event: WatchEvent) -> String {
+  ///
+  /// - Parameter withHost: whether the host that it tells of is one of the words.
+  static func line(_ event: WatchEvent, withHost: Bool = true) -> String {
     switch event {
     case .backend(.connected): return "Redis is connected"
     case .backend(.recovering): return "Redis has other data than before: nothing new is granted for a while"
@@ -111,14 +216,15 @@ struct WatchCommand: ParsableCommand {
       if let token = event.token { words.append("token \(token)") }
       if let reason = event.reason { words.append(reason) }
       if let waiters = event.waiters { words.append("\(waiters) waiting") }
-      if let host = event.host { words.append("host \(host)") }
+      if withHost, let host = event.host { words.append("host \(host)") }
       let kind = event.kind + String(repeating: " ", count: max(0, 8 - event.kind.count))
       return "\(printable(kind))  \(printable(event.name))  \(printable(words.joined(separator: ", ")))"
     }
   }
 
-  private static func timeOfDay() -> String {
-    var now = time(nil)
+  /// The local time, so many milliseconds ago.
+  private static func timeOfDay(ago milliseconds: Int64) -> String {
+    var now = time_t(now(ago: milliseconds) / 1000)
     var parts = tm()
     localtime_r(&now, &parts)
     return timeOfDay(parts)
@@ -130,11 +236,16 @@ struct WatchCommand: ParsableCommand {
 
   private static func twoDigits(_ number: CInt) -> String { number < 10 ? "0\(number)" : "\(number)" }
 
-  /// The moment as RFC 3339 writes it, in UTC and milliseconds.
-  private static func timestamp() -> String {
+  /// That moment as RFC 3339 writes it, in UTC and milliseconds.
+  private static func timestamp(ago milliseconds: Int64) -> String {
+    let now = now(ago: milliseconds)
+    return timestamp(seconds: Int(now / 1000), milliseconds: Int(now % 1000))
+  }
+
+  private static func now(ago milliseconds: Int64) -> Int64 {
     var now = timespec()
     clock_gettime(CLOCK_REALTIME, &now)
-    return timestamp(seconds: now.tv_sec, milliseconds: now.tv_nsec / 1_000_000)
+    return max(0, Int64(now.tv_sec) * 1000 + Int64(now.tv_nsec) / 1_000_000 - milliseconds)
   }
 
   static func timestamp(seconds: Int, milliseconds: Int) -> String {

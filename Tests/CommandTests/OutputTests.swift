@@ -123,8 +123,8 @@ struct OutputTests {
     for (method, text, line, json) in events {
       let params = try JSONValue(parsing: text)
       let (event, _) = try #require(WatchEvent.event(method: method, params: params))
-      #expect(WatchCommand.line(event) == line)
-      #expect(WatchCommand.json(event, params, time: "T") == #"{"time":"T","# + json.dropFirst())
+      #expect(ShownEvents.line(event) == line)
+      #expect(ShownEvents.json(event, params, time: "T") == #"{"time":"T","# + json.dropFirst())
     }
   }
 
@@ -133,7 +133,7 @@ struct OutputTests {
     (951_782_400, 999, "2000-02-29T00:00:00.999Z"),
   ])
   func momentsAreWrittenAsRFC3339Does(seconds: Int, milliseconds: Int, text: String) {
-    #expect(WatchCommand.timestamp(seconds: seconds, milliseconds: milliseconds) == text)
+    #expect(ShownEvents.timestamp(seconds: seconds, milliseconds: milliseconds) == text)
   }
 
   @Test(
@@ -142,6 +142,8 @@ struct OutputTests {
       // It makes one character with what stands before it.
       (["\u{600}*"], .prefix("\u{600}")),
       (["--exact", "a*"], .name("a*")),
+      (["--all"], .prefix("")), (["--all", "a"], .prefix("a")), (["--all", "a*"], .prefix("a")),
+      (["--all", "--exact", "a"], .name("a")),
     ] as [([String], WatchTarget)])
   func aStarAtTheEndWatchesAllThatBeginSo(arguments: [String], target: WatchTarget) throws {
     #expect(try WatchCommand.parse(arguments).target == target)

@@ -1,9 +1,15 @@
 """Watches of all hosts: what happens on one host is seen from another one."""
 
+import json
 import os
+import pty
+import signal
+import time
 
 import pytest
 
+from harness.command import Command
+from harness.fake_host import OLD, FakeHost
 from harness.waiting import GENEROUS_SECONDS, wait_until
 
 
@@ -142,6 +148,59 @@ def test_what_a_host_cannot_keep_is_counted(hosts):
             assert message["params"]["host"] == "two"
             missed += message["params"]["count"]
     assert events + missed == 2 * pairs and events > 50 and missed > 1000
+
+
+def test_a_host_of_an_older_release_is_named_once_and_asked_no_more(hosts):
+    old = FakeHost(hosts.redis, "old", lambda question: OLD if question == "5:about" else None)
+    process = Command(hosts.lab, hosts.one).start("watch", "--all")
+    # It is asked again whether it knows by now.
+    old.serve(2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=GENEROUS_SECONDS)
+    old.close()
+    assert set(old.heard) == {"5:about"}
+    assert err.count("host old") == 1 and "of a release that does not tell them" in err
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert {(line["host"], line["state"]) for line in lines} == {("old", "older"), ("two", "heard")}
+
+
+def test_the_command_prints_an_object_a_line_with_time_and_host(hosts):
+    command, there = Command(hosts.lab, hosts.one), hosts.two.client()
+    process = command.start("watch", "--all", "jobs/")
+    begun = time.time()
+    line = json.loads(process.stdout.readline())
+    assert (line["kind"], line["host"], line["state"]) == ("host", "two", "heard") and line["time"]
+    there.acquire("other")
+    token = there.acquire("jobs/1")
+    lines = [json.loads(process.stdout.readline())]
+    while lines[-1]["kind"] != "acquired":
+        lines.append(json.loads(process.stdout.readline()))
+    told = lines[-1]
+    assert (told["host"], told["name"], told["token"]) == ("two", "jobs/1", token) and "age_ms" not in told
+    assert {line["name"] for line in lines} == {"jobs/1"}
+    moment = time.strptime(told["time"][:19], "%Y-%m-%dT%H:%M:%S")
+    assert begun - 2 <= time.mktime(moment) - time.timezone <= time.time() + 1
+    process.send_signal(signal.SIGINT)
+    process.wait(GENEROUS_SECONDS)
+
+
+def test_on_a_terminal_the_host_is_a_column(hosts):
+    terminal, side = pty.openpty()
+    process = Command(hosts.lab, hosts.one).start("watch", "--all", stdout=side)
+    os.close(side)
+    watch(hosts.one, prefix="")
+    there = hosts.two.client()
+
+    def shown():
+        there.acquire("x")
+        there.release("x")
+        return os.read(terminal, 4096).decode()
+
+    words = shown().splitlines()[0].split()
+    assert words[1:2] + words[3:4] == ["two", "x"] and words[2] in ("waiting", "acquired", "released")
+    process.send_signal(signal.SIGINT)
+    process.wait(GENEROUS_SECONDS)
+    os.close(terminal)
 
 
 def test_nobody_asks_while_nobody_watches(hosts):
