@@ -30,8 +30,10 @@ public enum ClientRequest: Equatable, Sendable {
   case list(ListParams)
   /// Starts a watch of one lock, or of all whose names begin alike.
   case watch(WatchParams)
-  /// Ends the watch of that number.
+  /// Ends the watch or the trace of that number.
   case unwatch(Int64)
+  /// Asks to be shown messages of others.
+  case trace(TraceTarget)
   /// Breaks all holds of the lock, or the one of `token`; those who lose it are told `reason`.
   case `break`(name: LockName, token: Int64?, reason: String?)
   /// Ends the session of this host that `initialize` gave that name.
@@ -63,6 +65,7 @@ public enum ClientRequest: Equatable, Sendable {
     case .list: .list
     case .watch: .watch
     case .unwatch: .unwatch
+    case .trace: .trace
     case .break: .break
     case .kill: .kill
     case .clients: .clients
@@ -71,6 +74,18 @@ public enum ClientRequest: Equatable, Sendable {
     case .stats: .stats
     case .redis: .redis
     case .rpcDiscover: .rpcDiscover
+    }
+  }
+
+  /// The locks that it names.
+  public var names: [LockName] {
+    switch self {
+    case .acquire(let params): params.more?.names ?? [params.name]
+    case .release(let name, _), .extend(let name, _, _), .downgrade(let name, _), .transfer(let name, _, _),
+      .inspect(let name), .break(let name, _, _), .trace(.lock(let name)):
+      [name]
+    case .watch(let params): if case .name(let name) = params.target { [name] } else { [] }
+    case .initialize, .cancel, .list, .unwatch, .kill, .clients, .hosts, .ping, .stats, .redis, .rpcDiscover, .trace: []
     }
   }
 }

@@ -41,6 +41,8 @@ public enum ProtocolMethod: Int, CaseIterable, Sendable {
   case redis
   /// Asks for the OpenRPC document.
   case rpcDiscover
+  /// Asks to be shown messages of others.
+  case trace
 
   private var row: Row {
     switch self {
@@ -67,6 +69,7 @@ public enum ProtocolMethod: Int, CaseIterable, Sendable {
     case .hosts: .byDriver("hosts", "limit", "cursor")
     case .redis: .byDriver("redis")
     case .rpcDiscover: .byDriver("rpc.discover")
+    case .trace: .byDriver("trace", "session", "pid", "name")
     }
   }
 

@@ -221,6 +221,7 @@ extension RequestDecoder {
     case .stats: return .stats
     case .redis: return .redis
     case .rpcDiscover: return .rpcDiscover
+    case .trace: return .trace(try traced(params))
     }
   }
 
@@ -284,6 +285,20 @@ extension RequestDecoder {
   private static func session(_ params: ParameterReader) throws(RequestRefusal) -> String {
     if let session = try params.string("session", bytes: 1...Limits.sessionBytesMax) { return session }
     throw params.missing("session", expected: "the name of a session of this host, as initialize tells it")
+  }
+
+  private static func traced(_ params: ParameterReader) throws(RequestRefusal) -> TraceTarget {
+    let targets = [
+      try params.string("session", bytes: 1...Limits.sessionBytesMax).map { TraceTarget.session($0) },
+      try params.integer("pid", 1...Int64(Int32.max)).map { TraceTarget.process($0) },
+      try params.lockNameIfAny().map { TraceTarget.lock($0) },
+    ].compactMap(\.self)
+    let expected = "one of \"session\", \"pid\" and \"name\""
+    guard let target = targets.first else { throw params.missing("session", expected: expected) }
+    guard targets.count == 1 else {
+      throw params.refusal(params.has("name") ? "name" : "pid", "is one too many; give \(expected)", expected: expected)
+    }
+    return target
   }
 
   private static func watch(_ params: ParameterReader) throws(RequestRefusal) -> Int64 {

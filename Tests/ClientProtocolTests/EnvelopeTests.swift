@@ -24,7 +24,7 @@ struct EnvelopeTests {
       "acquire": #"{"name":"a"}"#, "release": #"{"name":"a"}"#, "extend": #"{"name":"a","max_hold_ms":1}"#,
       "downgrade": #"{"name":"a"}"#, "transfer": #"{"name":"a","session":"7"}"#, "cancel": #"{"id":1}"#,
       "inspect": #"{"name":"a"}"#, "watch": #"{"name":"a"}"#, "unwatch": #"{"watch":1}"#, "break": #"{"name":"a"}"#,
-      "kill": #"{"session":"7"}"#,
+      "kill": #"{"session":"7"}"#, "trace": #"{"session":"7"}"#,
     ]
     for method in ProtocolMethod.allCases {
       let request = try request("\(method.name)", params["\(method.name)"] ?? "{}")

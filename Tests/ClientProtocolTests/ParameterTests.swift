@@ -39,10 +39,11 @@ struct ParameterTests {
     switch request {
     case .acquire(let params): params.name
     case .release(let name, _), .extend(let name, _, _), .inspect(let name), .downgrade(let name, _),
-      .transfer(let name, _, _), .break(let name, _, _):
+      .transfer(let name, _, _), .break(let name, _, _), .trace(.lock(let name)):
       name
     case .watch(let params): if case .name(let name) = params.target { name } else { nil }
-    case .initialize, .cancel, .list, .kill, .clients, .hosts, .ping, .stats, .redis, .rpcDiscover, .unwatch: nil
+    case .initialize, .cancel, .list, .kill, .clients, .hosts, .ping, .stats, .redis, .rpcDiscover, .unwatch, .trace:
+      nil
     }
   }
 
@@ -127,7 +128,7 @@ struct ParameterTests {
         .break(_, let token, _):
         token
       case .initialize, .acquire, .cancel, .inspect, .list, .kill, .clients, .hosts, .ping, .stats, .redis,
-        .rpcDiscover, .watch, .unwatch:
+        .rpcDiscover, .watch, .unwatch, .trace:
         nil
       }
     }
@@ -404,6 +405,19 @@ struct ParameterTests {
     for wrong in [#""none""#, "1", "null", "true"] {
       expect(try refusal("watch", #"{"prefix":"","scope":\#(wrong)}"#), field: "scope")
     }
+  }
+
+  @Test func aTraceIsOfASessionAProcessOrALock() throws {
+    #expect(try request("trace", #"{"session":"7"}"#) == .trace(.session("7")))
+    #expect(try request("trace", #"{"pid":2147483647}"#) == .trace(.process(2_147_483_647)))
+    #expect(try request("trace", #"{"name":"a"}"#) == .trace(.lock(LockName("a"))))
+    expect(try refusal("trace", "{}"), field: "session")
+    expect(try refusal("trace", #"{"session":""}"#), field: "session", limit: 1)
+    expect(try refusal("trace", #"{"pid":0}"#), field: "pid", limit: 1)
+    expect(try refusal("trace", #"{"pid":2147483648}"#), field: "pid", limit: 2_147_483_647)
+    expect(try refusal("trace", #"{"session":"7","pid":1}"#), field: "pid")
+    expect(try refusal("trace", #"{"session":"7","name":"a"}"#), field: "name")
+    expect(try refusal("trace", #"{"pid":7,"name":"a"}"#), field: "name")
   }
 
   @Test func unwatchNamesAWatch() throws {

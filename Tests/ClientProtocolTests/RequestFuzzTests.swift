@@ -153,6 +153,9 @@ struct RequestFuzzTests {
       case .prefix(let prefix): expect(prefix, is: params["prefix"], comment)
       }
       #expect(watch.scope.rawValue == params["scope"] as? String ?? "host", comment)
+    case .trace(.session(let session)): #expect(session == params["session"] as? String, comment)
+    case .trace(.process(let pid)): #expect(pid == (params["pid"] as? NSNumber)?.int64Value, comment)
+    case .trace(.lock(let name)): expect(name, is: params["name"], comment)
     case .unwatch(let watch): #expect((params["watch"] as? NSNumber)?.int64Value == watch, comment)
     case .break(let name, let given, let reason):
       expect(name, is: params["name"], comment)

@@ -39,8 +39,8 @@ import Testing
         #expect(code == Int64(refusal.code.rawValue), place)
       case .request, .cancelNotification:
         // Refusals that only the daemon can know of: an id in flight, and what it does not offer yet.
-        let isDaemons = ["in_flight.jsonl", "params.jsonl", "watch.jsonl", "transfer.jsonl", "clients.jsonl"].contains(
-          sent.file)
+        let files = ["in_flight", "params", "watch", "transfer", "clients", "trace"].map { "\($0).jsonl" }
+        let isDaemons = files.contains(sent.file)
         #expect((code ?? 0) >= 0 || isDaemons, place)
       }
     }

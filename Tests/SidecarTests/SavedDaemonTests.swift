@@ -20,6 +20,7 @@ import Testing
     session.unsent = Array("half a reply".utf8)
     session.inFlight = [(RequestID(3), .integer(-5)), (RequestID(4), .string(Array("ü".utf8)))]
     session.watches = [2: WatchParams(.name(LockName("n"))), 3: WatchParams(.prefix([]), scope: .all)]
+    session.traces = [4]
     session.lastWatch = 5
     session.endsWithProcess = true
     session.keepaliveMilliseconds = 30_000
@@ -91,7 +92,8 @@ import Testing
         + "0200000000000000" + "0300000000000000" + "01" + "fbffffffffffffff" + "0400000000000000" + "00"
         + "0200000000000000" + "c3bc" + "0500000000000000" + "0200000000000000" + "0200000000000000" + "01"
         + "0100000000000000" + "6e" + "0300000000000000" + "00" + "0000000000000000" + "01" + "3075000000000000"
-        + "0300000000000000" + "000102" + "01" + "00" + "0100000000000000" + "0300000000000000")
+        + "0300000000000000" + "000102" + "01" + "00" + "0100000000000000" + "0300000000000000"
+        + "0100000000000000" + "0400000000000000")
   }
 
   private func hex(_ bytes: [UInt8]) -> String {
@@ -195,6 +197,8 @@ import Testing
   private static let impossible: [(String, SavedSession)] = [
     ("silent for centuries", changed { $0.keepaliveMilliseconds = .max }),
     ("silent for no time", changed { $0.keepaliveMilliseconds = 1 }),
+    ("a trace beyond all", changed { $0.traces = [6] }),
+    ("a trace that is a watch", changed { $0.traces = [3] }),
     ("a watch beyond all", changed { $0.lastWatch = .max }),
     (
       "too many watches",

@@ -156,6 +156,11 @@ def hosts_are_not_named(redis, client):
     assert not [message for message in client.pending if message.get("method") == "host"]
 
 
+def nothing_is_traced(redis, client):
+    error = refused(client, "trace", name="open")
+    assert (error.reason, error.data["right"]) == ("denied", "inspect") and "name" not in error.data
+
+
 def how_much_was_missed_is_not_told(redis, client):
     """The host has told of nothing, and of five events less than there were at the next question."""
     rows = iter([(7, 0), (7, 5)])
@@ -170,6 +175,7 @@ TOLD_OF_REDIS = {
     "`key` and `type` of `wrong_type`": data_of_others_are_told,
     "`detail` of `unavailable` and `waiting`": trouble_with_redis_is_told,
     "`host`": hosts_are_not_named,
+    "`trace`": nothing_is_traced,
     "`missed` of another host": how_much_was_missed_is_not_told,
 }
 

@@ -29,6 +29,7 @@ final class ClientInput {
   private let keeper: SessionKeeper?
   private let statistics: SidecarStatistics
   private let audit: AuditTrail
+  private let traces: TraceBook
   private var decoder = RequestDecoder()
   /// Half-closed sessions whose holds end in the next turns.
   private var endingHolds: Deque<ClientSession> = []
@@ -36,7 +37,8 @@ final class ClientInput {
   init(
     clock: HostClock, engine: LockEngine, life: LifeStage, sessions: SessionTable, output: TurnOutput,
     inputs: InputTurns, rights: RightsCache, limits: SessionLimits, router: RequestRouter, door: EngineDoor,
-    keeper: SessionKeeper?, statistics: SidecarStatistics, audit: AuditTrail
+    keeper: SessionKeeper?, statistics: SidecarStatistics, audit: AuditTrail,
+    traces: TraceBook
   ) {
     self.clock = clock
     self.engine = engine
@@ -51,6 +53,7 @@ final class ClientInput {
     self.keeper = keeper
     self.statistics = statistics
     self.audit = audit
+    self.traces = traces
   }
 
   /// The shares of the next turn begin.
@@ -147,7 +150,7 @@ final class ClientInput {
           requestsLeft = requestsBetweenLooks
         }
         requestsLeft -= 1
-        switch session.input.framer.next(from: &rest, { decoder.decode($0) }) {
+        switch session.input.framer.next(from: &rest, { decode($0, from: session) }) {
         case .line(let message):
           session.input.lines += 1
           received(message, from: session)
@@ -170,11 +173,17 @@ final class ClientInput {
     updateReading(of: session)
   }
 
+  private func decode(_ line: UnsafeRawBufferPointer, from session: ClientSession) -> ClientMessage {
+    let message = decoder.decode(line)
+    if traces.isActive { traces.received(line, message, from: session) }
+    return message
+  }
+
   private func finishInput(of session: ClientSession) {
     guard session.input.hasEnded, !session.isClosing else { return }
     session.input.changes += 1
     session.input.lines += 1
-    switch session.input.framer.finish({ decoder.decode($0) }) {
+    switch session.input.framer.finish({ decode($0, from: session) }) {
     case .line(let message): received(message, from: session)
     case .tooLong: refuse(.lineTooLong, to: session)
     case .hopeless, .needsInput: break
@@ -276,7 +285,7 @@ final class ClientInput {
   func isThrough(_ session: ClientSession) -> Bool {
     session.input.hasEnded && session.input.unread == nil && !session.input.isPutOff && session.output.bytes == nil
       && session.requests.queries == 0
-      && session.watches.targets.isEmpty && engine.isIdle(session.id)
+      && session.watches.targets.isEmpty && session.watches.traces.isEmpty && engine.isIdle(session.id)
   }
 
   /// A client that has closed its half of the connection can neither release its holds nor say that it is alive: a

@@ -14,6 +14,7 @@ final class ClientRegistry {
   private let peers: PeerDirectory
   private let lifetimes: SessionLifetimes
   private let watches: WatchBook
+  private let traces: TraceBook
   private let door: EngineDoor
   private let keeper: SessionKeeper?
   private let statistics: SidecarStatistics
@@ -23,8 +24,8 @@ final class ClientRegistry {
 
   init(
     life: LifeStage, sessions: SessionTable, output: TurnOutput, limits: SessionLimits, counts: LimitCounts,
-    room: DescriptorRoom, peers: PeerDirectory, lifetimes: SessionLifetimes, watches: WatchBook, door: EngineDoor,
-    keeper: SessionKeeper?, statistics: SidecarStatistics, audit: AuditTrail
+    room: DescriptorRoom, peers: PeerDirectory, lifetimes: SessionLifetimes, watches: WatchBook, traces: TraceBook,
+    door: EngineDoor, keeper: SessionKeeper?, statistics: SidecarStatistics, audit: AuditTrail
   ) {
     self.life = life
     self.sessions = sessions
@@ -35,6 +36,7 @@ final class ClientRegistry {
     self.peers = peers
     self.lifetimes = lifetimes
     self.watches = watches
+    self.traces = traces
     self.door = door
     self.keeper = keeper
     self.statistics = statistics
@@ -73,6 +75,7 @@ final class ClientRegistry {
     session.input.unread = nil
     audit.ended(session)
     watches.endAll(of: session)
+    traces.ended(session)
     keeper?.closed(session)
     session.handle = nil
     lifetimes.endKeepalive(of: session)

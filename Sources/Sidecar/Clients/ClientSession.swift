@@ -129,6 +129,8 @@ struct SessionRequests {
 struct SessionWatches {
   /// By the numbers that it was told.
   var targets: [Int64: WatchParams] = [:]
+  /// The numbers of its traces.
+  var traces: Set<Int64> = []
   var last: Int64 = 0
 }
 

@@ -17,6 +17,7 @@ final class RequestRouter {
   private let losses: LossEnforcer
   private let lifetimes: SessionLifetimes
   private let watches: WatchBook
+  private let traces: TraceBook
   private let queries: LockQueries
   private let door: EngineDoor
   private let document = OpenRPCDocument.compact
@@ -28,7 +29,7 @@ final class RequestRouter {
   init(
     configuration: ConfigurationInForce, instance: String, engine: LockEngine, clock: HostClock, logger: Logger,
     sessions: SessionTable, output: TurnOutput, rights: RightsCache, peers: PeerDirectory, losses: LossEnforcer,
-    lifetimes: SessionLifetimes, watches: WatchBook, queries: LockQueries, door: EngineDoor
+    lifetimes: SessionLifetimes, watches: WatchBook, traces: TraceBook, queries: LockQueries, door: EngineDoor
   ) {
     self.configuration = configuration
     self.instance = instance
@@ -42,6 +43,7 @@ final class RequestRouter {
     self.losses = losses
     self.lifetimes = lifetimes
     self.watches = watches
+    self.traces = traces
     self.queries = queries
     self.door = door
   }
@@ -75,7 +77,9 @@ final class RequestRouter {
     case .watch(let params):
       watches.watch(params, id: id, session)
     case .unwatch(let watch):
-      watches.unwatch(watch, id: id, session)
+      if !traces.untrace(watch, id: id, session) { watches.unwatch(watch, id: id, session) }
+    case .trace(let target):
+      traces.trace(target, id: id, session)
     case .break(let name, let token, let reason):
       queries.breakHolds(of: name, token: token, reason: reason, id: id, session)
     case .kill(let target, let reason):

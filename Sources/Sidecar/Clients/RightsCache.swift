@@ -127,6 +127,15 @@ final class RightsCache {
     }
   }
 
+  /// Refuses what only those may do who have the right to inspect every lock.
+  func denyInspectingAll(_ session: ClientSession, id: MessageID) {
+    output.write(to: session) { writer in
+      writer.failure(
+        id: id, .denied, message: "this client has no right to inspect every lock, which that takes"
+      ) { $0.member("right", AccessRight.inspect.rawValue) }
+    }
+  }
+
   /// Refuses what a client has no right to do.
   func deny(_ session: ClientSession, _ right: AccessRight, _ name: LockName, id: MessageID) {
     output.write(to: session) { writer in

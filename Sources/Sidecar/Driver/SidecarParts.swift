@@ -66,6 +66,7 @@ struct SidecarParts {
       others: HeardHosts(
         loop: base.loop, inputs: inputs, output: output, door: door, clock: clock, inbox: base.inbox),
       clock: clock, loop: base.loop)
+    let traces = TraceBook(sessions: sessions, output: output, rights: rights, watches: watches)
     let queries = LockQueries(
       configuration: configuration, engine: engine, sessions: sessions, output: output, rights: rights, limits: limits,
       door: door, inputs: inputs, statistics: statistics, clock: clock, logger: logger, inbox: base.inbox)
@@ -79,14 +80,15 @@ struct SidecarParts {
     let router = RequestRouter(
       configuration: configuration, instance: base.instance, engine: engine, clock: clock, logger: logger,
       sessions: sessions, output: output, rights: rights, peers: peers, losses: losses, lifetimes: lifetimes,
-      watches: watches, queries: queries, door: door)
+      watches: watches, traces: traces, queries: queries, door: door)
     router.onDenied = { [weak audit] in audit?.denied($1, to: $0) }
     let input = ClientInput(
       clock: clock, engine: engine, life: base.life, sessions: sessions, output: output, inputs: inputs, rights: rights,
-      limits: limits, router: router, door: door, keeper: keeper, statistics: statistics, audit: audit)
+      limits: limits, router: router, door: door, keeper: keeper, statistics: statistics, audit: audit, traces: traces)
     let registry = ClientRegistry(
       life: base.life, sessions: sessions, output: output, limits: limits, counts: counts, room: room, peers: peers,
-      lifetimes: lifetimes, watches: watches, door: door, keeper: keeper, statistics: statistics, audit: audit)
+      lifetimes: lifetimes, watches: watches, traces: traces, door: door, keeper: keeper, statistics: statistics,
+      audit: audit)
     return (
       SidecarParts(
         counts: counts, rights: rights, room: room, peers: peers, losses: losses, lifetimes: lifetimes, limits: limits,

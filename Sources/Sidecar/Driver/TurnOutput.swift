@@ -22,6 +22,10 @@ final class TurnOutput {
   private var spareBuffers: [ByteBuffer] = []
   /// Ends the turn.
   var onEnd: () -> Void = {}
+  /// Whether somebody looks on at what is written.
+  var isTraced = false
+  /// Called with what is written while that is so.
+  var onTraced: (ClientSession, [UInt8]) -> Void = { _, _ in }
 
   init(loop: any EventLoop, statistics: SidecarStatistics) {
     self.loop = loop
@@ -61,8 +65,16 @@ final class TurnOutput {
     body(&writer)
     if session.output.bytes == nil { session.output.bytes = emptyBuffer(for: session.channel) }
     session.output.bytes?.writeBytes(writer.bytes)
+    if isTraced { return endTracedWrite(to: session) }
     writer.removeAll()
     touch(session)
+  }
+
+  private func endTracedWrite(to session: ClientSession) {
+    let lines = writer.bytes
+    writer.removeAll()
+    touch(session)
+    onTraced(session, lines)
   }
 
   /// Writes a message for a connection that has no session.

@@ -100,6 +100,7 @@ extension ClientSession {
     record.framer.partial = Array(record.framer.partial[(keeping.linePieces * SavedLine.pieceBytes)...])
     record.unreadInput = input.unread.map { Array($0.readableBytesView) } ?? []
     record.watches = watches.targets
+    record.traces = watches.traces
     record.lastWatch = watches.last
     record.endsWithProcess = lifetime.endsWithProcess
     record.keepaliveMilliseconds = lifetime.keepaliveMilliseconds ?? 0

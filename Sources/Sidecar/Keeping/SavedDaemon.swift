@@ -184,6 +184,8 @@ struct SavedSession: Equatable {
   var inFlight: [(request: RequestID, message: MessageID)] = []
   /// What it watches, by the numbers that it was told.
   var watches: [Int64: WatchParams] = [:]
+  /// The numbers of its traces, which end with this process.
+  var traces: Set<Int64> = []
   var lastWatch: Int64 = 0
   /// Whether it ends with the process that connected, and after how long a silence, in milliseconds; 0: never.
   var endsWithProcess = false
@@ -228,6 +230,8 @@ struct SavedSession: Equatable {
     let ofAllHosts = sorted.filter { $0.value.scope == .all }
     writer.write(UInt64(ofAllHosts.count))
     for (number, _) in ofAllHosts { writer.write(number) }
+    writer.write(UInt64(traces.count))
+    for number in traces.sorted() { writer.write(number) }
     return writer.bytes
   }
 
@@ -271,6 +275,7 @@ struct SavedSession: Equatable {
         guard watches[number] != nil else { throw StateDamage() }
         watches[number]?.scope = .all
       }
+      for _ in 0..<(try reader.count()) { traces.insert(try reader.signed()) }
     }
     try reader.finish(isOfLaterFormat: isOfLaterFormat)
     try check()
@@ -287,7 +292,9 @@ struct SavedSession: Equatable {
       }
     }
     guard id.rawValue <= SavedDaemon.numberMax, (0...Limits.integerMax).contains(lastWatch),
-      watches.count <= Limits.watchesPerSessionMax, Set(inFlight.map(\.request)).count == inFlight.count,
+      watches.count + traces.count <= Limits.watchesPerSessionMax,
+      traces.allSatisfy({ 1...Limits.integerMax ~= $0 && $0 <= lastWatch && watches[$0] == nil }),
+      Set(inFlight.map(\.request)).count == inFlight.count,
       keepaliveMilliseconds == 0
         || (Limits.keepaliveMillisecondsMin...Limits.keepaliveMillisecondsMax).contains(keepaliveMilliseconds)
     else { throw StateDamage() }

@@ -117,6 +117,12 @@ final class Takeover {
       if session.output.bytes == nil { session.output.bytes = ByteBuffer() }
       session.output.bytes?.writeBytes(bytes)
     }
+    for session in kept {
+      // Nobody knows what was said meanwhile.
+      for watch in (state.sessions[session.id]?.traces ?? []).sorted() {
+        output.write(to: session) { $0.traced(watch: watch, .over, session: nil) }
+      }
+    }
     for session in kept where session.output.bytes != nil { output.touch(session) }
     door.feed(.restored(state.engine, numbers: state.numbers))
     keeper?.begin()

@@ -126,18 +126,7 @@ final class WatchBook {
     if case .name(let name) = params.target, !rights.mayInspect(session, name) {
       return rights.deny(session, .inspect, name, id: id)
     }
-    guard session.watches.targets.count < Limits.watchesPerSessionMax else {
-      counts.met(.watchesPerSession, by: session)
-      return output.write(to: session) { writer in
-        writer.failure(id: id, .limit) { $0.member("limit", LimitName.watchesPerSession.rawValue) }
-      }
-    }
-    if let account = session.charges.account, account.watches >= configuration.settings.live.watchesPerUIDMax {
-      counts.met(.watchesPerUID, by: session)
-      return output.write(to: session) { writer in
-        writer.failure(id: id, .limit) { $0.member("limit", LimitName.watchesPerUID.rawValue) }
-      }
-    }
+    guard mayBeginAnother(session, id: id) else { return }
     session.charges.account?.watches += 1
     session.watches.last += 1
     let number = session.watches.last
@@ -147,6 +136,24 @@ final class WatchBook {
     output.write(to: session) { $0.watching(id: id, watch: number) }
     guard params.scope == .all, rights.seesAll(session) else { return }
     for (host, state) in others.states { output.writeUnlessBehind(to: session) { $0.host(host, state) } }
+  }
+
+  /// Whether a session may have one more watch or trace; if not, its request is refused.
+  func mayBeginAnother(_ session: ClientSession, id: MessageID) -> Bool {
+    var limit: LimitName?
+    if session.watches.targets.count + session.watches.traces.count >= Limits.watchesPerSessionMax {
+      limit = .watchesPerSession
+    } else if let account = session.charges.account,
+      account.watches >= configuration.settings.live.watchesPerUIDMax
+    {
+      limit = .watchesPerUID
+    }
+    guard let limit else { return true }
+    counts.met(limit, by: session)
+    output.write(to: session) { writer in
+      writer.failure(id: id, .limit) { $0.member("limit", limit.rawValue) }
+    }
+    return false
   }
 
   func unwatch(_ number: Int64, id: MessageID, _ session: ClientSession) {

@@ -1,0 +1,88 @@
+public import LockTypes
+
+/// What `trace` is about.
+public enum TraceTarget: Hashable, Sendable {
+  /// The session of this host that `initialize` gave that name.
+  case session(String)
+  /// All sessions of the process of that number, now and later.
+  case process(Int64)
+  /// All messages about the lock of this name.
+  case lock(LockName)
+}
+
+/// What a trace tells of.
+public enum TracedKind: String, CaseIterable, Sendable {
+  /// A line of the client.
+  case request
+  /// An answer of the daemon.
+  case reply
+  /// Something that the daemon tells unasked.
+  case notification
+  /// The session has ended.
+  case end
+  /// The trace is over.
+  case over
+}
+
+/// Messages as a trace shows them: without the clients' notes, which may be anything.
+public enum TracedMessage {
+  /// Bytes of a message that is shown; of a longer one only the length is told.
+  public static let bytesMax = 16_384
+  /// What stands in the place of a note.
+  private static let mask = Array("…".utf8)
+
+  /// The line of a client; nil when it is not to be shown: it is too long, no object of JSON, or has annotations that
+  /// are no strings.
+  public static func shown(request line: UnsafeRawBufferPointer) -> [UInt8]? {
+    guard line.count <= bytesMax else { return nil }
+    var scanner = JSONScanner(line)
+    guard case .object? = try? scanner.document() else { return nil }
+    var hidden: [StringToken] = []
+    for member in scanner.members + scanner.parameters
+    where scanner.isIgnored(member.key) || scanner.text(member.key, is: "meta") {
+      guard case .string(let token) = member.value else { return nil }
+      hidden.append(token)
+    }
+    var shown: [UInt8] = []
+    var position = 0
+    for token in hidden.sorted(by: { $0.start < $1.start }) {
+      shown += line[position..<token.start] + mask
+      position = token.end
+    }
+    return shown + line[position...]
+  }
+
+  /// A line of the daemon, without its end; nil when it is too long. Its own writer wrote it: `"meta":"` stands in no
+  /// text, where quotes are escaped.
+  public static func shown(message line: ArraySlice<UInt8>) -> [UInt8]? {
+    guard line.count <= bytesMax else { return nil }
+    let key = Array(#""meta":""#.utf8)
+    var shown: [UInt8] = []
+    var rest = line
+    while let start = rest.firstRange(of: key) {
+      shown += rest[..<start.upperBound] + mask
+      rest = rest[start.upperBound...]
+      while let byte = rest.first, byte != 0x22 { rest = rest.dropFirst(byte == 0x5C ? 2 : 1) }
+    }
+    return shown + rest
+  }
+}
+
+extension MessageWriter {
+  /// Tells the trace of that number what a client and the daemon have said to each other. `message` nil: it is not
+  /// shown.
+  public mutating func traced(
+    watch: Int64, _ kind: TracedKind, session: String?, bytes: Int? = nil, message: [UInt8]? = nil
+  ) {
+    notification("traced") { json in
+      json.member("watch", watch)
+      json.member("kind", kind.rawValue)
+      if let session { json.member("session", session) }
+      if let bytes { json.member("bytes", Int64(bytes)) }
+      if let message {
+        json.key("message")
+        json.raw(message)
+      }
+    }
+  }
+}
