@@ -43,10 +43,9 @@ struct Sidelock: ParsableCommand {
     version: sidelockVersion,
     subcommands: [
       RunCommand.self, HoldCommand.self, ListCommand.self, InspectCommand.self, ClientsCommand.self, HostsCommand.self,
-      WatchCommand.self, LogCommand.self, TopCommand.self, BreakCommand.self, KillCommand.self, HealthCommand.self,
-      DoctorCommand.self,
-      PingCommand.self,
-      StatsCommand.self, ExporterCommand.self, CallCommand.self, BenchCommand.self,
+      WatchCommand.self, TraceCommand.self, LogCommand.self, TopCommand.self, BreakCommand.self,
+      KillCommand.self, HealthCommand.self, DoctorCommand.self, PingCommand.self, StatsCommand.self,
+      ExporterCommand.self, CallCommand.self, BenchCommand.self,
     ])
 
   /// Runs the subcommand, and ends the process with its status.

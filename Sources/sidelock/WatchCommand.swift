@@ -223,7 +223,7 @@ struct ShownEvents {
   }
 
   /// The local time, so many milliseconds ago.
-  private static func timeOfDay(ago milliseconds: Int64) -> String {
+  static func timeOfDay(ago milliseconds: Int64 = 0) -> String {
     var now = time_t(now(ago: milliseconds) / 1000)
     var parts = tm()
     localtime_r(&now, &parts)
@@ -237,7 +237,7 @@ struct ShownEvents {
   private static func twoDigits(_ number: CInt) -> String { number < 10 ? "0\(number)" : "\(number)" }
 
   /// That moment as RFC 3339 writes it, in UTC and milliseconds.
-  private static func timestamp(ago milliseconds: Int64) -> String {
+  static func timestamp(ago milliseconds: Int64) -> String {
     let now = now(ago: milliseconds)
     return timestamp(seconds: Int(now / 1000), milliseconds: Int(now % 1000))
   }

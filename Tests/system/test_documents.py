@@ -58,7 +58,7 @@ JOURNAL = json.dumps({"MESSAGE_ID": "a0edb1c73a0fbe732cb1fa7707e72f33", "__REALT
                       "SIDELOCK_LOCK": "deploy", "SIDELOCK_TOKEN": "1764000000000001"})
 STUBS = ["report", "deploy.sh", "read-it", "send-a-batch", "copy", "build", "deploy", "migrate", "rsync"]
 # These go on until they are interrupted.
-ENDLESS = re.compile(r'sidelock watch\b|"half_close":"hold"')
+ENDLESS = re.compile(r'sidelock watch\b|sidelock trace --lock|"half_close":"hold"')
 
 
 def blocks(path):
@@ -174,8 +174,8 @@ def test_each_line_runs(desk, line, shell):
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=GENEROUS_SECONDS)
     else:
-        # Where nobody has the lock that the line breaks, or the session that it ends, there is nothing to break.
-        is_break = line.startswith(("sidelock break", "sidelock kill"))
+        # Where nobody has the lock that the line breaks, or the session that it ends or shows, there is nothing to break.
+        is_break = line.startswith(("sidelock break", "sidelock kill", "sidelock trace"))
         status, out, err = desk.run(*shell, line)
         assert status == (1 if is_break else 0) and (is_break or err == ""), (status, out, err)
         if line.startswith("sidelock run") and "somebody else" not in line:
