@@ -8,9 +8,10 @@ import time
 
 import pytest
 
+from harness.cluster import RedisCluster
 from harness.command import Command
 from harness.fake_host import OLD, FakeHost
-from harness.waiting import GENEROUS_SECONDS, wait_until
+from harness.waiting import GENEROUS_MS, GENEROUS_SECONDS, wait_until
 
 
 class Two:
@@ -59,6 +60,15 @@ def test_a_grant_on_another_host_is_seen(hosts):
     # What happens here has a host, too.
     hosts.one.client().acquire("here")
     assert event(watcher, name="here", kind="acquired")["host"] == "one"
+
+
+def test_hosts_on_a_cluster_are_heard(lab):
+    cluster = RedisCluster(lab)
+    one, two = [lab.daemon(cluster, lease_ms=12_000, args=["--host", name]) for name in ("one", "two")]
+    watcher, there = watch(one, prefix=""), two.client()
+    for number in range(8):
+        there.acquire(f"jobs/{number}", wait_ms=GENEROUS_MS)
+        assert event(watcher, kind="acquired", name=f"jobs/{number}")["host"] == "two"
 
 
 def test_who_watches_one_host_alone_hears_of_no_other(hosts):
@@ -129,25 +139,28 @@ def test_what_may_not_be_inspected_is_not_told(lab):
 
 def test_what_a_host_cannot_keep_is_counted(hosts):
     watcher, there = watch(hosts.one, prefix="n"), hosts.two.client()
-    hosts.one.stop()
-    pairs = 2000
-    for start in range(0, pairs, 50):
-        ids = []
-        for _ in range(50):
-            ids.append(there.request("acquire", name="n" * 200))
-            there.reply_to(ids[-1])
-            ids.append(there.request("release", name="n" * 200))
-            there.reply_to(ids[-1])
-    hosts.one.resume()
-    events = missed = 0
-    while events + missed < 2 * pairs:
-        message = watcher.next()
-        if message["method"] == "event":
-            events += 1
-        elif message["method"] == "missed":
-            assert message["params"]["host"] == "two"
-            missed += message["params"]["count"]
-    assert events + missed == 2 * pairs and events > 50 and missed > 1000
+    name, pairs = "n" * 400, 80
+
+    def is_counted():
+        """Whether all that happens while the other host stands still is told or counted, if that is no longer than it is waited for."""
+        hosts.one.stop()
+        for _ in range(pairs):
+            there.acquire(name)
+            there.release(name)
+        hosts.one.resume()
+        there.acquire("n end")
+        events = missed = 0
+        while (message := watcher.next())["params"].get("name") != "n end" or message["params"]["kind"] != "acquired":
+            events += message["method"] == "event"
+            if message["method"] == "missed":
+                assert message["params"]["host"] == "two"
+                missed += message["params"]["count"]
+        there.release("n end")
+        event(watcher, name="n end", kind="released")
+        # Of a row of events that was given up nobody knows how many are missing.
+        return missed > 1 and events + missed >= 2 * pairs and events > 20
+
+    wait_until(is_counted, "a pause that is short enough")
 
 
 def test_a_host_of_an_older_release_is_named_once_and_asked_no_more(hosts):
