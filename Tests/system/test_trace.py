@@ -10,6 +10,7 @@ import pytest
 
 from harness.command import Command
 from harness.process_client import ProcessClient
+from harness.service_manager import ServiceManager
 from harness.waiting import GENEROUS_SECONDS, wait_until
 
 NOBODY = 65_534
@@ -169,3 +170,26 @@ def test_on_a_terminal_a_message_is_a_line(lab, daemon):
     process.communicate(timeout=GENEROUS_SECONDS)
     assert process.returncode == 0
     os.close(terminal)
+
+
+@pytest.mark.parametrize("how", ["restart", "crash"])
+def test_a_trace_is_over_after_a_restart(lab, how):
+    service = ServiceManager(lab, "--local")
+    service.start()
+    client, tracer = service.client(), service.client()
+    tracer.acquire("own")
+    watch = tracer.call("trace", session=session_of(client))["watch"]
+    client.acquire("x")
+    tracer.wait_for(lambda m: m.get("method") == "traced" and m["params"]["kind"] == "reply")
+    if how == "crash":
+        service.crash()
+        service.start()
+    else:
+        service.restart()
+    over = tracer.wait_for(lambda m: m.get("method") == "traced" and m["params"]["kind"] == "over")
+    assert over["params"] == {"watch": watch, "kind": "over"}
+    client.ping()
+    tracer.ping()
+    assert not any(message["params"].get("message", {}).get("method") == "ping" for message in tracer.pending)
+    # Its number is no other watch's.
+    assert tracer.call("watch", prefix="")["watch"] > watch

@@ -11,6 +11,7 @@ import pytest
 from harness.cluster import RedisCluster
 from harness.command import Command
 from harness.fake_host import OLD, FakeHost
+from harness.service_manager import ServiceManager
 from harness.waiting import GENEROUS_MS, GENEROUS_SECONDS, wait_until
 
 
@@ -60,6 +61,26 @@ def test_a_grant_on_another_host_is_seen(hosts):
     # What happens here has a host, too.
     hosts.one.client().acquire("here")
     assert event(watcher, name="here", kind="acquired")["host"] == "one"
+
+
+@pytest.mark.parametrize("how", ["restart", "crash"])
+def test_a_watch_of_all_hosts_outlives_a_restart(lab, how):
+    redis = lab.redis()
+    service = ServiceManager(lab, "--redis", redis.url, "--host", "one")
+    service.start()
+    two = lab.daemon(redis, lease_ms=4000, args=["--host", "two"])
+    watcher = service.client()
+    watcher.acquire("own")
+    watcher.call("watch", prefix="jobs/", scope="all")
+    assert state_of(watcher, "two") == "heard"
+    if how == "crash":
+        service.crash()
+        service.start()
+    else:
+        service.restart()
+    assert state_of(watcher, "two") == "heard"
+    two.client().acquire("jobs/1")
+    assert event(watcher, kind="acquired")["host"] == "two"
 
 
 def test_hosts_on_a_cluster_are_heard(lab):
