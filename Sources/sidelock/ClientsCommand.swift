@@ -19,27 +19,10 @@ struct ClientsCommand: ParsableCommand {
 
   func run() throws {
     try connection.reportingErrors {
-      var names: [Int64: String?] = [:]
-      let clients = try connection.open().pages(of: "clients").map { client in
-        guard let uid = client["uid"]?.intValue else { return client }
-        // Many are of one user, and each look may ask a directory service.
-        let name = names[uid] ?? Users.name(of: uid)
-        names[uid] = .some(name)
-        return Self.with(user: name, client)
-      }
+      var users = KnownUsers()
+      let clients = try connection.open().pages(of: "clients").map { users.named($0) }
       try output.show(clients) { Self.table(clients) }
     }
-  }
-
-  /// A client with the name of its user, where that is known.
-  static func with(user name: String?, _ client: JSONValue) -> JSONValue {
-    guard let name else { return client }
-    var object = JSONObject()
-    for member in client.objectValue?.members ?? [] {
-      object.append(member.key, member.value)
-      if member.key == "uid" { object.append("user", .string(name)) }
-    }
-    return .object(object)
   }
 
   static func table(_ clients: [JSONValue]) -> Table {
@@ -54,22 +37,5 @@ struct ClientsCommand: ParsableCommand {
       ])
     }
     return table
-  }
-}
-
-extension DaemonConnection {
-  /// All that a method tells page by page. `items`: the member that has them; unless told, it is called like the method.
-  func pages(of method: String, _ items: String? = nil) throws -> [JSONValue] {
-    var found: [JSONValue] = []
-    var cursor: JSONValue?
-    while true {
-      var params = JSONObject()
-      if let cursor { params.append("cursor", cursor) }
-      let page = try call(method, .object(params))
-      found += page[items ?? method]?.arrayValue ?? []
-      // A cursor that does not move would ask for the same page for ever.
-      guard let next = page["cursor"], !next.isNull, next != cursor else { return found }
-      cursor = next
-    }
   }
 }

@@ -88,13 +88,7 @@ struct ListCommand: ParsableCommand {
 
   func run() throws {
     try connection.reportingErrors {
-      let daemon = try connection.open()
-      var query = ListQuery(prefix: prefix, allHosts: all)
-      var locks: [LockDescription] = []
-      repeat {
-        locks += query.received(try daemon.call("list", query.params))
-      } while query.hasMore
-      locks = chosen(locks)
+      let locks = chosen(try connection.open().locks(prefix: prefix, allHosts: all))
       try output.show(locks.map(\.json)) { Self.table(locks) }
     }
   }
@@ -126,6 +120,11 @@ extension ListCommand {
 extension LockDescription {
   /// For how long the one has it who has had it for longest; -1 when nobody known has it.
   var heldMilliseconds: Int64 { holders.compactMap(\.heldMilliseconds).max() ?? -1 }
+
+  /// Whether some words are in its name, or in what is told of a holder in a line; true of no words.
+  func mentions(_ words: String) -> Bool {
+    words.isEmpty || name.contains(words) || holders.contains { $0.summary.contains(words) }
+  }
 
   /// How it is held, in a few words; nil when it is free.
   var modeInWords: String? {

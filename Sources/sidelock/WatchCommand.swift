@@ -304,14 +304,20 @@ struct BreakCommand: ParsableCommand {
     if let reason, reason.utf8.count > 256 { throw ValidationError("--reason may have up to 256 bytes.") }
   }
 
-  func run() throws {
+  /// What the daemon is asked to break: `token` alone where it is given.
+  static func params(name: String, token: Int64?, reason: String?) -> JSONValue {
     var params = JSONObject()
     params.append("name", .string(name))
     if let token { params.append("token", .int(token)) }
     if let reason { params.append("reason", .string(reason)) }
+    return .object(params)
+  }
+
+  func run() throws {
+    let params = Self.params(name: name, token: token, reason: reason)
     let result = try connection.reportingErrors {
       let daemon = try connection.open()
-      return try SidelockError.tellingWhatMayBeDone("break") { try daemon.call("break", .object(params)) }
+      return try SidelockError.tellingWhatMayBeDone("break") { try daemon.call("break", params) }
     }
     let broken = result["broken"]?.arrayValue ?? []
     if output.isForPeople {
@@ -322,9 +328,13 @@ struct BreakCommand: ParsableCommand {
     let taken = result["taken"]?.arrayValue ?? []
     for one in taken { Descriptor.say(Self.warning(of: one)) }
     if broken.isEmpty && taken.isEmpty {
-      Descriptor.say("nobody holds the lock \(printable(name))\(token == nil ? "" : " under that token")")
+      Descriptor.say(Self.nobody(holds: name, under: token))
       throw ExitCode(ExitStatus.conflict)
     }
+  }
+
+  static func nobody(holds name: String, under token: Int64?) -> String {
+    "nobody holds the lock \(printable(name))\(token == nil ? "" : " under that token")"
   }
 
   /// The holders that could not be told of their loss, and for how long that may matter.

@@ -1,8 +1,5 @@
 import ArgumentParser
-import Glibc
-import NIOCore
 import SidelockClient
-import SystemStrings
 
 struct ExporterCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -45,7 +42,7 @@ struct ExporterCommand: ParsableCommand {
       """
       Where to listen: PORT, ADDRESS:PORT or unix:PATH. Port 0 is any that is free; the first line of output says which.
       """, valueName: "address"))
-  var listen = ExporterAddress.loopback(port: 9797)
+  var listen = ListenAddress.loopback(port: 9797)
 
   @Option(
     name: .customLong("lock"),
@@ -73,96 +70,12 @@ struct ExporterCommand: ParsableCommand {
   }
 
   func run() throws {
-    // Threads inherit this; only the wait below takes them.
-    var ends = sigset_t()
-    sigemptyset(&ends)
-    for signal in [SIGINT, SIGTERM] { sigaddset(&ends, signal) }
-    pthread_sigmask(SIG_BLOCK, &ends, nil)
+    let ends = EndSignals()
     let scraper = Scraper(
       socket: connection.path, locks: locks, milliseconds: try timeout.checked("--timeout"))
-    let server: ExporterServer
-    do {
-      server = try ExporterServer(at: listen, scraper)
-    } catch {
-      Descriptor.say("cannot listen on \(listen): \(Self.words(error))")
-      throw ExitCode(ExitStatus.software)
-    }
+    let server = try WebServer.listening(at: listen, scraper)
     try Descriptor.print(server.address.description)
-    var signal: CInt = 0
-    sigwait(&ends, &signal)
+    ends.wait()
     server.end()
   }
-
-  private static func words(_ error: any Error) -> String {
-    switch error {
-    case let error as IOError: UnixSocket.describe(error.errnoCode)
-    case let error as SocketAddressError.UnknownHost:
-      "--listen names a host that is not known (\(error.errorDescription)); give an address, such as 127.0.0.1"
-    case _: "\(error)"
-    }
-  }
-}
-
-/// Where the exporter listens.
-enum ExporterAddress: ExpressibleByArgument, CustomStringConvertible, Equatable, Sendable {
-  case internet(host: String, port: Int)
-  case unix(path: String)
-
-  static func loopback(port: Int) -> ExporterAddress { .internet(host: "127.0.0.1", port: port) }
-
-  /// `PORT`, `ADDRESS:PORT`, `[ADDRESS]:PORT` or `unix:PATH`; nil for anything else.
-  init?(argument: String) {
-    if argument.hasPrefix("unix:") {
-      let path = String(argument.dropFirst(5))
-      guard !path.isEmpty else { return nil }
-      self = .unix(path: path)
-      return
-    }
-    let colon = argument.lastIndex(of: ":")
-    let digits = colon.map { argument[argument.index(after: $0)...] } ?? argument[...]
-    guard !digits.isEmpty, digits.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let port = Int(digits),
-      port <= 65_535
-    else { return nil }
-    guard let colon else {
-      self = .loopback(port: port)
-      return
-    }
-    var host = argument[..<colon]
-    if host.hasPrefix("["), host.hasSuffix("]") {
-      host = host.dropFirst().dropLast()
-    } else if host.contains(":") {
-      return nil
-    }
-    // Not even by mistake everywhere.
-    guard !host.isEmpty else { return nil }
-    self = .internet(host: String(host), port: port)
-  }
-
-  /// Throws what is wrong with one that was given as --listen, in words.
-  func check() throws {
-    switch self {
-    case .internet(host: "*", let port):
-      throw ValidationError(
-        "--listen takes an address and no *; all of them are 0.0.0.0:\(port), or [::]:\(port) with IPv6.")
-    case .internet: break
-    case .unix(let path):
-      let count = SystemText.bytes(path).count
-      guard count <= ExporterSocket.pathBytesMax else {
-        throw ValidationError(
-          """
-          --listen takes a path of up to \(ExporterSocket.pathBytesMax) bytes; this one has \(count): give a shorter one, \
-          or one that begins in the current directory.
-          """)
-      }
-    }
-  }
-
-  var description: String {
-    switch self {
-    case .internet(let host, let port): host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
-    case .unix(let path): "unix:\(path)"
-    }
-  }
-
-  var defaultValueDescription: String { description }
 }

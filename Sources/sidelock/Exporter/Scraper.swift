@@ -9,13 +9,6 @@ struct Scraper: Sendable {
   /// How long the daemon may take for all of an answer.
   let milliseconds: Int64
 
-  /// An answer to one request.
-  struct Answer: Equatable, Sendable {
-    var status: Int
-    var type = "text/plain; charset=utf-8"
-    var body: String
-  }
-
   /// What there is to ask for, by its path without a query.
   enum Page: String, CaseIterable, Sendable {
     case metrics = "/metrics"
@@ -33,7 +26,7 @@ struct Scraper: Sendable {
   }
 
   /// The answer to a GET.
-  func answer(to page: Page) -> Answer {
+  func answer(to page: Page) -> WebAnswer {
     switch page {
     case .metrics: metrics()
     case .health: verdict(isReadiness: false)
@@ -42,10 +35,10 @@ struct Scraper: Sendable {
   }
 
   /// Says 200 without the daemon, too: Prometheus takes nothing from an answer that has another status.
-  private func metrics() -> Answer {
+  private func metrics() -> WebAnswer {
     var metrics: OpenMetrics
     do throws(SidelockError) {
-      let daemon = try Timed(self)
+      let daemon = try TimedConnection(socket: socket, milliseconds: milliseconds)
       let (server, document) = (try daemon.call("initialize"), try daemon.call("rpc.discover"))
       metrics = OpenMetrics(stats: try daemon.call("stats"), document: document, server: server)
       metrics.addUp(true)
@@ -56,14 +49,14 @@ struct Scraper: Sendable {
       metrics = OpenMetrics()
       metrics.addUp(false, because: words(error))
     }
-    return Answer(
-      status: 200, type: "application/openmetrics-text; version=1.0.0; charset=utf-8", body: metrics.text + "\n")
+    return WebAnswer(
+      status: 200, type: "application/openmetrics-text; version=1.0.0; charset=utf-8", text: metrics.text + "\n")
   }
 
-  private func verdict(isReadiness: Bool) -> Answer {
+  private func verdict(isReadiness: Bool) -> WebAnswer {
     var verdict: HealthCommand.Verdict
     do throws(SidelockError) {
-      let daemon = try Timed(self)
+      let daemon = try TimedConnection(socket: socket, milliseconds: milliseconds)
       if isReadiness {
         verdict = HealthCommand.Verdict(stats: try daemon.call("stats"), isReadiness: true)
       } else {
@@ -73,31 +66,23 @@ struct Scraper: Sendable {
     } catch {
       verdict = HealthCommand.Verdict(state: .critical, why: words(error))
     }
-    return Answer(
-      status: verdict.state == .ok ? 200 : 503, body: "\(verdict.state.rawValue): \(printable(verdict.why))\n")
+    return WebAnswer(
+      status: verdict.state == .ok ? 200 : 503, text: "\(verdict.state.rawValue): \(printable(verdict.why))\n")
   }
 
   private func words(_ error: SidelockError) -> String { printable(ErrorWords.text(error)) }
+}
 
-  /// A connection whose calls together take no longer than told.
-  private struct Timed {
-    private let daemon: DaemonConnection
-    private let end: ContinuousClock.Instant
-
-    init(_ scraper: Scraper) throws(SidelockError) {
-      end = .now + .milliseconds(scraper.milliseconds)
-      daemon = try DaemonConnection(socket: scraper.socket, within: scraper.milliseconds)
+extension Scraper: WebSite {
+  func plan(for request: WebRequest) -> WebPlan {
+    switch request.method {
+    case .GET, .HEAD: break
+    case _: return .answer(.only("GET, HEAD"))
     }
-
-    func call(_ method: String, _ params: JSONValue? = nil) throws(SidelockError) -> JSONValue {
-      try daemon.call(method, params, within: max(1, Int64((end - .now) / .milliseconds(1))))
+    guard let page = Page(target: request.target) else {
+      return .answer(WebAnswer(status: 404, text: "There are /metrics, /health and /ready.\n"))
     }
-
-    /// Sends requests all at once, and gives the results in their order; nil for one that is refused, or has not been
-    /// answered in that time or in what is left.
-    func replies(to requests: [(String, JSONValue)], within milliseconds: Int64) -> [JSONValue?] {
-      daemon.replies(to: requests, within: min(milliseconds, Int64((end - .now) / .milliseconds(1))))
-    }
+    return .make(question: page.rawValue) { answer(to: page) }
   }
 }
 

@@ -74,12 +74,7 @@ struct TopCommand: ParsableCommand {
       if case .inspect(let name) = screen.mode {
         screen.inspected = LockDescription(try daemon.call("inspect", ["name": .string(name)]))
       }
-      var query = ListQuery(prefix: nil, allHosts: screen.showsAllHosts)
-      var locks: [LockDescription] = []
-      repeat {
-        locks += query.received(try daemon.call("list", query.params))
-      } while query.hasMore
-      screen.locks = locks
+      screen.locks = try daemon.locks(allHosts: screen.showsAllHosts)
       screen.trouble = nil
     } catch let error as SidelockError where error.code > 0 {
       screen.trouble = error.message

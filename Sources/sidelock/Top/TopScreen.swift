@@ -54,12 +54,7 @@ struct TopScreen {
 
   /// The locks that are shown, in their order: those with the filter in their name, or in that of a holder.
   var shown: [LockDescription] {
-    let words = mode == .filter ? typed : filter
-    let chosen =
-      words.isEmpty
-      ? locks
-      : locks.filter { lock in lock.name.contains(words) || lock.holders.contains { $0.summary.contains(words) } }
-    return ListCommand.sorted(chosen, by: order)
+    ListCommand.sorted(locks.filter { $0.mentions(mode == .filter ? typed : filter) }, by: order)
   }
 
   // MARK: Keys

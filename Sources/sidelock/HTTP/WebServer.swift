@@ -1,18 +1,20 @@
+import ArgumentParser
 import Glibc
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import SidelockClient
 import SystemStrings
 
-/// HTTP for those who scrape. What a peer sends can neither end it nor keep it busy: requests are small and come in time,
+/// HTTP for programs and people of this host. What a peer sends can neither end it nor keep it busy: requests are small and come in time,
 /// answers are taken in time and one after the other, and there are few connections.
-final class ExporterServer {
+final class WebServer {
   /// Connections at a time.
   static let connectionsMax = 64
   /// Bytes of all header fields of a request.
   static let headerBytesMax = 8192
-  /// Bytes of a request's body, which nobody reads.
-  static let bodyBytesMax = 4096
+  /// Bytes of a request's body.
+  static let bodyBytesMax = 8192
   /// Bytes that are read at a time. No more are read while an answer is due.
   static let readBytes = 2048
   /// Bytes that may come while an answer is due: at the end of its input, all that a peer has sent is read.
@@ -24,15 +26,16 @@ final class ExporterServer {
 
   private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
   private let channel: any Channel
-  private let socket: ExporterSocket?
+  private let socket: ListenSocket?
   /// Where it listens, with the port that it was given.
-  let address: ExporterAddress
+  let address: ListenAddress
 
   /// Listens at `address`. Throws what the system says against it.
-  init(at address: ExporterAddress, _ scraper: Scraper) throws {
+  ///
+  /// - Parameter mode: the rights of a Unix socket.
+  init(at address: ListenAddress, mode: mode_t, _ site: some WebSite) throws {
     let loop = group.next()
-    let desk = NIOLoopBoundBox.makeBoxSendingValue(
-      AnswerDesk(scraper, loop), as: AnswerDesk.self, eventLoop: loop)
+    let desk = NIOLoopBoundBox.makeBoxSendingValue(AnswerDesk(loop), as: AnswerDesk.self, eventLoop: loop)
     let bootstrap = ServerBootstrap(group: group)
       .serverChannelOption(.backlog, value: 128)
       .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
@@ -49,7 +52,7 @@ final class ExporterServer {
           limits.maxHeaderFieldSize = Self.headerBytesMax
           limits.maxHeaderListSize = Self.headerBytesMax
           limits.maxHeaderFieldCount = 64
-          let handler = ExporterHandler(desk)
+          let handler = RequestHandler(desk, site)
           try channel.pipeline.syncOperations.addHandler(ArrivalHandler(handler))
           try channel.pipeline.syncOperations.configureHTTPServerPipeline(
             withEncoderConfiguration: .init(), withDecoderLimitConfiguration: limits)
@@ -62,7 +65,7 @@ final class ExporterServer {
       channel = try bootstrap.bind(host: host, port: port).wait()
       self.address = .internet(host: host, port: channel.localAddress?.port ?? port)
     case .unix(let path):
-      let socket = try ExporterSocket(path: SystemText.bytes(path))
+      let socket = try ListenSocket(path: SystemText.bytes(path), mode: mode)
       self.socket = socket
       self.address = address
       channel = try bootstrap.withBoundSocket(socket.descriptor).wait()
@@ -76,6 +79,25 @@ final class ExporterServer {
   }
 
   private struct TooManyConnections: Error {}
+
+  /// A server that listens. Says why there can be none, and throws the exit status.
+  static func listening(at address: ListenAddress, mode: mode_t = 0o666, _ site: some WebSite) throws -> WebServer {
+    do {
+      return try WebServer(at: address, mode: mode, site)
+    } catch {
+      Descriptor.say("cannot listen on \(address): \(words(error))")
+      throw ExitCode(ExitStatus.software)
+    }
+  }
+
+  private static func words(_ error: any Error) -> String {
+    switch error {
+    case let error as IOError: UnixSocket.describe(error.errnoCode)
+    case let error as SocketAddressError.UnknownHost:
+      "--listen names a host that is not known (\(error.errorDescription)); give an address, such as 127.0.0.1"
+    case _: "\(error)"
+    }
+  }
 }
 
 /// Tells of bytes before they are a request.
@@ -83,9 +105,9 @@ private final class ArrivalHandler: ChannelInboundHandler {
   typealias InboundIn = ByteBuffer
   typealias InboundOut = ByteBuffer
 
-  private let requests: ExporterHandler
+  private let requests: RequestHandler
 
-  init(_ requests: ExporterHandler) {
+  init(_ requests: RequestHandler) {
     self.requests = requests
   }
 
@@ -100,7 +122,7 @@ private final class ArrivalHandler: ChannelInboundHandler {
 
 /// One connection: requests one after the other, each with a time by which it has come. The next one is not looked at
 /// before the answer to the last is on its way.
-private final class ExporterHandler: ChannelInboundHandler {
+private final class RequestHandler: ChannelInboundHandler {
   typealias InboundIn = HTTPServerRequestPart
 
   private enum Phase {
@@ -113,20 +135,22 @@ private final class ExporterHandler: ChannelInboundHandler {
   }
 
   private let desk: AnswerDesk
+  private let site: any WebSite
   private var phase = Phase.receiving
   private var request: HTTPRequestHead?
-  private var bodyBytes = 0
+  private var body: [UInt8] = []
   /// What has come while an answer was due.
   private var aheadBytes = 0
   private var isInputClosed = false
   private var limit: Scheduled<Void>?
 
-  init(_ desk: AnswerDesk) {
+  init(_ desk: AnswerDesk, _ site: any WebSite) {
     self.desk = desk
+    self.site = site
   }
 
   func channelActive(context: ChannelHandlerContext) {
-    setLimit(ExporterServer.transferTime, context.channel)
+    setLimit(WebServer.transferTime, context.channel)
     context.fireChannelActive()
   }
 
@@ -148,13 +172,13 @@ private final class ExporterHandler: ChannelInboundHandler {
     case .receiving: break
     case .answering: aheadBytes += count
     }
-    return aheadBytes <= ExporterServer.aheadBytesMax
+    return aheadBytes <= WebServer.aheadBytesMax
   }
 
   private func receive(_ channel: any Channel) {
     phase = .receiving
     aheadBytes = 0
-    setLimit(ExporterServer.transferTime, channel)
+    setLimit(WebServer.transferTime, channel)
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
@@ -163,10 +187,10 @@ private final class ExporterHandler: ChannelInboundHandler {
       // One that came together with the last has not been announced.
       if phase == .idle { receive(context.channel) }
       request = head
-      bodyBytes = 0
+      body = []
     case .body(let bytes):
-      bodyBytes += bytes.readableBytes
-      if bodyBytes > ExporterServer.bodyBytesMax { context.close(promise: nil) }
+      if body.count + bytes.readableBytes > WebServer.bodyBytesMax { return context.close(promise: nil) }
+      body += bytes.readableBytesView
     case .end:
       guard let request, context.channel.isActive else { return }
       self.request = nil
@@ -185,30 +209,29 @@ private final class ExporterHandler: ChannelInboundHandler {
     }
   }
 
-  private func answer(_ request: HTTPRequestHead, _ channel: any Channel) {
-    switch request.method {
-    case .GET, .HEAD: break
-    case _: return write(.init(status: 405, body: "Only GET and HEAD are served.\n"), to: request, channel)
-    }
-    guard let page = Scraper.Page(target: request.uri) else {
-      return write(.init(status: 404, body: "There are /metrics, /health and /ready.\n"), to: request, channel)
-    }
-    desk.ask(for: page, channel) { answer in
-      guard let answer else { return channel.close(promise: nil) }
-      self.write(answer, to: request, channel)
+  private func answer(_ head: HTTPRequestHead, _ channel: any Channel) {
+    let request = WebRequest(method: head.method, target: head.uri, headers: head.headers, body: body)
+    body = []
+    switch site.plan(for: request) {
+    case .answer(let answer): write(answer, to: head, channel)
+    case .make(let question, let make):
+      desk.ask(question, channel, make: make) { answer in
+        guard let answer else { return channel.close(promise: nil) }
+        self.write(answer, to: head, channel)
+      }
     }
   }
 
-  private func write(_ answer: Scraper.Answer, to request: HTTPRequestHead, _ channel: any Channel) {
-    let body = ByteBuffer(string: answer.body)
+  private func write(_ answer: WebAnswer, to request: HTTPRequestHead, _ channel: any Channel) {
+    let body = ByteBuffer(bytes: answer.body)
     var headers = HTTPHeaders([
       ("Content-Type", answer.type), ("Content-Length", "\(body.readableBytes)"), ("Cache-Control", "no-store"),
       ("X-Content-Type-Options", "nosniff"),
     ])
-    if answer.status == 405 { headers.add(name: "Allow", value: "GET, HEAD") }
+    for (name, value) in answer.headers { headers.add(name: name, value: value) }
     let isLast = !request.isKeepAlive || isInputClosed
     headers.add(name: "Connection", value: isLast ? "close" : "keep-alive")
-    setLimit(ExporterServer.transferTime, channel)
+    setLimit(WebServer.transferTime, channel)
     let head = HTTPServerResponsePart.head(
       HTTPResponseHead(version: .http1_1, status: .init(statusCode: answer.status), headers: headers))
     channel.write(head, promise: nil)
@@ -217,7 +240,7 @@ private final class ExporterHandler: ChannelInboundHandler {
     channel.writeAndFlush(HTTPServerResponsePart.body(.byteBuffer(bytes))).assumeIsolated().whenComplete { result in
       guard case .success = result, !isLast, !self.isInputClosed else { return channel.close(promise: nil) }
       self.phase = .idle
-      self.setLimit(ExporterServer.idleTime, channel)
+      self.setLimit(WebServer.idleTime, channel)
       // No bytes of its own. Requests that came with this one are let in by it.
       channel.writeAndFlush(HTTPServerResponsePart.end(nil), promise: nil)
     }

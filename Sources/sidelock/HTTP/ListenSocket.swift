@@ -3,7 +3,7 @@ import SidelockClient
 
 /// A Unix socket in the file system that this process has made. Whose it is that stands there is never guessed: only one
 /// that nobody serves is replaced, and only what was made here is removed.
-struct ExporterSocket {
+struct ListenSocket {
   /// Bytes of a path; one more is its end.
   static let pathBytesMax = MemoryLayout.size(ofValue: sockaddr_un().sun_path) - 1
 
@@ -17,9 +17,9 @@ struct ExporterSocket {
     var description: String
   }
 
-  /// Makes one at a path of 1 to ``pathBytesMax`` bytes without a zero among them. Everybody may connect to it who may
-  /// enter its directory, whatever the umask.
-  init(path: [UInt8]) throws(Failure) {
+  /// Makes one at a path of 1 to ``pathBytesMax`` bytes without a zero among them, with these rights, whatever the
+  /// umask.
+  init(path: [UInt8], mode: mode_t) throws(Failure) {
     self.path = path
     if let status = Self.status(path) {
       guard status.st_mode & S_IFMT == S_IFSOCK else {
@@ -36,7 +36,7 @@ struct ExporterSocket {
     }
     let (descriptor, error) = Self.call(bind, path, keeping: true)
     guard error == 0 else { throw Failure(description: UnixSocket.describe(error)) }
-    guard Self.withPath(path, { chmod($0, 0o666) }) == 0, let status = Self.status(path) else {
+    guard Self.withPath(path, { chmod($0, mode) }) == 0, let status = Self.status(path) else {
       let error = errno
       close(descriptor)
       throw Failure(description: UnixSocket.describe(error))
