@@ -118,6 +118,7 @@ let package = Package(
         "CLimitServer", "CLinux", "SidelockClient", "CSupervise", "ProcessSupport", "RESP", "SystemStrings",
         argumentParser, nioCore, nioHTTP1, nioPosix,
       ],
+      resources: [.embedInCode("Dashboard/Resources")],
       swiftSettings: strict),
 
     .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
@@ -171,6 +172,7 @@ let package = Package(
       name: "CommandTests",
       dependencies: [
         "LockEngine", "LockTypes", "sidelock", "SidelockClient", "SystemStrings", "TestSupport", argumentParser,
+        nioHTTP1,
       ],
       swiftSettings: strict),
     .testTarget(name: "DaemonTests", dependencies: ["sidelockd"], swiftSettings: strict),

@@ -58,7 +58,7 @@ stripped_bytes_max=25000000
 ready_milliseconds_max=100
 
 install_everything() {
-  install_packages binutils curl dpkg-dev fish git groff-base iproute2 libc6-dev liblua5.1-0-dev libsystemd-dev libyaml-dev \
+  install_packages binutils chromium curl dpkg-dev fish git groff-base iproute2 libc6-dev liblua5.1-0-dev libsystemd-dev libyaml-dev \
     lintian mandoc nodejs openssl pkg-config procps prometheus python3 python3-venv redis-server shellcheck socat systemd tmux util-linux valgrind \
     xz-utils zsh
 }

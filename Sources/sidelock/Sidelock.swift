@@ -43,7 +43,7 @@ struct Sidelock: ParsableCommand {
     version: sidelockVersion,
     subcommands: [
       RunCommand.self, HoldCommand.self, ListCommand.self, InspectCommand.self, ClientsCommand.self, HostsCommand.self,
-      WatchCommand.self, TraceCommand.self, LogCommand.self, TopCommand.self, BreakCommand.self,
+      WatchCommand.self, TraceCommand.self, LogCommand.self, TopCommand.self, DashboardCommand.self, BreakCommand.self,
       KillCommand.self, HealthCommand.self, DoctorCommand.self, PingCommand.self, StatsCommand.self,
       ExporterCommand.self, CallCommand.self, BenchCommand.self,
     ])

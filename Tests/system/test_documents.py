@@ -56,7 +56,7 @@ ELSEWHERE = {
 # An entry of the journal, where nobody has written one.
 JOURNAL = json.dumps({"MESSAGE_ID": "a0edb1c73a0fbe732cb1fa7707e72f33", "__REALTIME_TIMESTAMP": "1764000000000000",
                       "SIDELOCK_LOCK": "deploy", "SIDELOCK_TOKEN": "1764000000000001"})
-STUBS = ["report", "deploy.sh", "read-it", "send-a-batch", "copy", "build", "deploy", "migrate", "rsync"]
+STUBS = ["xdg-open", "report", "deploy.sh", "read-it", "send-a-batch", "copy", "build", "deploy", "migrate", "rsync"]
 # These go on until they are interrupted.
 ENDLESS = re.compile(r'sidelock watch\b|sidelock trace --lock|"half_close":"hold"')
 
@@ -162,6 +162,13 @@ def test_each_line_runs(desk, line, shell):
         assert process.poll() is None, process.communicate()
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=GENEROUS_SECONDS)
+    elif line.startswith("sidelock dashboard"):
+        process = desk.start(*shell, line)
+        told = json.loads(process.stdout.readline())
+        assert re.fullmatch(r"http://[\w.:]+/[0-9a-f]{32}/", told["url"])
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=GENEROUS_SECONDS)
+        assert process.returncode == 0
     elif line.startswith("socat "):
         converse(desk, line)
     elif line.startswith(("sidelock exporter", "curl http://127.0.0.1:9797/")):

@@ -1,0 +1,60 @@
+import ArgumentParser
+import CLinux
+import Glibc
+
+/// A file for this user alone that leads a browser to an address. The address itself would stand in the browser's command
+/// line, which every user of the host can read.
+struct BrowserDoor {
+  private let path: String
+
+  /// Makes the file, and has the user's browser open it. Says why that is not possible.
+  init(to url: String) throws {
+    let directory = getenv("XDG_RUNTIME_DIR").map { String(cString: $0) } ?? "/tmp"
+    var template = Array("\(directory)/sidelock-dashboard-XXXXXX.html".utf8CString)
+    // With mode 0600.
+    let descriptor = mkstemps(&template, 5)
+    guard descriptor >= 0 else { throw Self.failure("cannot make a file in \(directory)") }
+    path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+    defer { close(descriptor) }
+    try Descriptor.write(
+      "<!doctype html><meta charset=utf-8><meta name=referrer content=no-referrer>"
+        + "<meta http-equiv=refresh content=\"0;url=\(url)\"><a href=\"\(url)\">sidelock</a>\n", to: descriptor)
+    try start()
+  }
+
+  /// Starts `xdg-open`, and waits for nothing: it may be the browser itself.
+  private func start() throws {
+    var actions = posix_spawn_file_actions_t()
+    posix_spawn_file_actions_init(&actions)
+    defer { posix_spawn_file_actions_destroy(&actions) }
+    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
+    for output in [STDOUT_FILENO, STDERR_FILENO] {
+      posix_spawn_file_actions_addopen(&actions, output, "/dev/null", O_WRONLY, 0)
+    }
+    var attributes = posix_spawnattr_t()
+    posix_spawnattr_init(&attributes)
+    defer { posix_spawnattr_destroy(&attributes) }
+    var none = sigset_t()
+    sigemptyset(&none)
+    posix_spawnattr_setsigmask(&attributes, &none)
+    // A group of its own: Ctrl-C ends this command and no browser.
+    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK) | Int16(POSIX_SPAWN_SETPGROUP))
+    var process: pid_t = 0
+    let words = CStrings(["xdg-open", path])
+    guard posix_spawnp(&process, "xdg-open", &actions, &attributes, words.pointers, process_environment()) == 0 else {
+      remove()
+      throw Self.failure("there is no xdg-open; open the address above, or give --no-open")
+    }
+  }
+
+  /// Removes the file.
+  func remove() {
+    unlink(path)
+  }
+
+  private static func failure(_ words: String) -> ExitCode {
+    Descriptor.say("cannot open a browser: \(words)")
+    return ExitCode(ExitStatus.software)
+  }
+}
