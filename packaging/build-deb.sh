@@ -98,6 +98,7 @@ for file in packaging/monitoring/*; do place 644 "$file" "usr/share/doc/sidelock
 place 644 packaging/settings.md usr/share/doc/sidelock/settings.md
 place 644 README.md usr/share/doc/sidelock/README.md
 place 644 packaging/operations.md usr/share/doc/sidelock/operations.md
+for file in packaging/pictures/*; do place 644 "$file" "usr/share/doc/sidelock/pictures/${file##*/}"; done
 place 644 packaging/NEWS.md usr/share/doc/sidelock/NEWS.md
 for file in protocol/README.md protocol/formats.md protocol/guarantees.md protocol/security.md protocol/openrpc.json protocol/errors.json; do
   place 644 "$file" "usr/share/doc/sidelock/$file"

@@ -44,6 +44,9 @@ ELSEWHERE = {
     "Tests/lib/fuzz.py --seconds 600 engine restore   # longer, and only these": (RUN, "Tests/lib/fuzz.py"),
     "Tests/lib/fuzz.py --runs 5000000 --update        # long, and the corpus takes in what was reached": (
         RUN, "Tests/lib/fuzz.py"),
+    # There is no such host.
+    "ssh -t -L 9798:127.0.0.1:9798 db1 sidelock dashboard --listen 9798": (
+        "Tests/system/test_dashboard.py", 'Dashboard(sidelock, "--listen", str(dashboard.port))'),
     # These measure for minutes.
     "sidelock bench": ("Tests/system/test_bench.py", '"bench"'),
     "sidelock bench --scenario distinct cold --seconds 10 --connections 1,64": ("Tests/system/test_bench.py", '"bench"'),
