@@ -23,6 +23,7 @@
 
 enum {
     LINE_BYTES_MAX = 65536,
+    UNENDED_BYTES_MAX = 1 << 20, /* Of a line that has not ended; what is longer comes from no daemon. */
     OUTGOING_BYTES_MAX = 4 << 20,
     NESTING_MAX = 64,
     HOLDS_TOLD_MAX = 64, /* Of more holds a ping does not say how long they are valid. */
@@ -341,8 +342,6 @@ static int64_t integer_in(const sidelock_value *object, const char *key, int64_t
     return sidelock_integer(sidelock_member(object, key), otherwise);
 }
 
-/* One more member of the object, in front of whose end the text stops. */
-
 static void put_quoted(buffer *to, const char *text) {
     put(to, "\"", 1);
     for (; *text; text++) {
@@ -357,6 +356,7 @@ static void put_quoted(buffer *to, const char *text) {
     put(to, "\"", 1);
 }
 
+/* One more member of the object, in front of whose end the text stops. */
 static void put_key(buffer *to, const char *key) {
     if (to->count && to->bytes[to->count - 1] != '{' && to->bytes[to->count - 1] != '[') put(to, ",", 1);
     put_quoted(to, key);
@@ -455,7 +455,7 @@ static void refuse(sidelock_error *error, sidelock_value *reply) {
     sidelock_value *data = NULL;
     const char *message = text_in(reply, "message", "the daemon gave no message");
     for (size_t index = 0; reply->kind == IS_OBJECT && index < reply->count; index++) {
-        if (strcmp(reply->keys[index], "data") == 0 && reply->items[index]->kind == IS_OBJECT) {
+        if (!data && strcmp(reply->keys[index], "data") == 0 && reply->items[index]->kind == IS_OBJECT) {
             data = reply->items[index];
             reply->items[index] = value_of(IS_NULL);
         }
@@ -545,7 +545,7 @@ struct connection {
     pthread_t thread;
     pthread_cond_t changed;
     bool is_broken, has_ended;
-    buffer outgoing;
+    buffer outgoing, incoming; /* incoming: the line that has not ended */
     int64_t last;
     request *requests;
     holding **table;
@@ -577,11 +577,27 @@ struct sidelock_client {
 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static _Thread_local int cancel_state;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static connection *connections;
 static sidelock_client *clients, *shared_client;
 static int64_t threads;
 static _Thread_local int64_t thread_number;
+
+/* The mutex, for a function of the interface. A thread that is cancelled in there would keep it for ever, so it is cancelled when
+ * it has left: inside almost everything is a cancellation point. */
+static void enter_client(void) {
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    pthread_mutex_lock(&mutex);
+    cancel_state = before;
+}
+
+static void leave_client(void) {
+    int before = cancel_state;
+    pthread_mutex_unlock(&mutex);
+    pthread_setcancelstate(before, NULL);
+}
 
 static void prepare_condition(pthread_cond_t *condition) {
     pthread_condattr_t attributes;
@@ -657,6 +673,7 @@ static void leave_connection(connection *one) {
     while (*link != one) link = &(*link)->next;
     *link = one->next;
     free(one->outgoing.bytes);
+    free(one->incoming.bytes);
     free(one->table);
     free(one->session);
     sidelock_error_clear(&one->fault);
@@ -1292,7 +1309,6 @@ static void heard_bytes(connection *of, buffer *rest) {
 
 static void *run(void *argument) {
     connection *of = argument;
-    buffer rest = {0};
     char bytes[16384];
     pthread_mutex_lock(&mutex);
     of->thread = pthread_self();
@@ -1312,14 +1328,14 @@ static void *run(void *argument) {
         pthread_mutex_lock(&mutex);
         flush(of);
         if (got > 0) {
-            put(&rest, bytes, (size_t)got);
-            heard_bytes(of, &rest);
+            put(&of->incoming, bytes, (size_t)got);
+            heard_bytes(of, &of->incoming);
+            is_over = of->incoming.count > UNENDED_BYTES_MAX;
         }
         if (is_over) ended(of);
     }
     call_all(of);
     of->watches = NULL;
-    free(rest.bytes);
     leave_connection(of);
     pthread_mutex_unlock(&mutex);
     return NULL;
@@ -1458,9 +1474,12 @@ static connection *connection_of(int fd, int64_t patience_ms, sidelock_error *er
     made->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_attr_t attributes;
     sigset_t all, before;
+    /* Those of a fault in a callback come here in any case, and a program may have handlers for them. */
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     sigfillset(&all);
+    for (size_t index = 0; index < sizeof faults / sizeof *faults; index++) sigdelset(&all, faults[index]);
     pthread_mutex_lock(&mutex);
     made->next = connections;
     connections = made;
@@ -1601,22 +1620,22 @@ static request *start_by(sidelock_client *client, const char *method, const char
 
 void sidelock_close(sidelock_client *client) {
     client = client_or_shared(client);
-    pthread_mutex_lock(&mutex);
+    enter_client();
     connection *there = client->connection;
     client->connection = NULL;
     if (there) close_connection(there);
     leave_connection(there);
-    pthread_mutex_unlock(&mutex);
+    leave_client();
 }
 
 void sidelock_client_free(sidelock_client *client) {
     if (!client) return;
     sidelock_close(client);
-    pthread_mutex_lock(&mutex);
+    enter_client();
     sidelock_client **link = &clients;
     while (*link != client) link = &(*link)->next;
     *link = client->next;
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     pthread_cond_destroy(&client->changed);
     sidelock_error_clear(&client->failure);
     free(client->path);
@@ -1657,9 +1676,9 @@ int sidelock_acquire_all(sidelock_client *client, const char *const *names, size
     put_key(&params, count == 1 ? "name" : "names");
     if (count != 1) put_text(&params, "[");
     for (size_t index = 0; index < count; index++) {
-        is_fine = is_fine && is_utf8(names[index]);
+        is_fine = is_fine && names[index] && is_utf8(names[index]);
         if (index) put_text(&params, ",");
-        put_quoted(&params, names[index]);
+        put_quoted(&params, names[index] ? names[index] : "");
     }
     if (count != 1) put_text(&params, "]");
     if (wait_ms != SIDELOCK_FOREVER) put_integer(&params, "wait_ms", wait_ms);
@@ -1673,7 +1692,7 @@ int sidelock_acquire_all(sidelock_client *client, const char *const *names, size
     sidelock_ticket *ticket = options ? options->ticket : NULL;
     sidelock_lock *made = lock_of(names, count, options);
     int code = SIDELOCK_ERROR;
-    pthread_mutex_lock(&mutex);
+    enter_client();
     if (ticket && ticket->is_cancelled) {
         code = fail(error, "cancelled", "the wait was withdrawn");
     } else {
@@ -1703,7 +1722,7 @@ int sidelock_acquire_all(sidelock_client *client, const char *const *names, size
             pthread_cond_wait(&made->connection->changed, &mutex);
         leave_lock(made);
     }
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     free(params.bytes);
     return code;
 }
@@ -1714,16 +1733,16 @@ int sidelock_acquire(sidelock_client *client, const char *name, int64_t wait_ms,
 }
 
 static int not_held(const sidelock_lock *lock, sidelock_error *error) {
-    return fail_with(error, "not_held", "lock %s is not held here%s", lock->names[0], "");
+    return fail_with(error, "not_held", lock ? "lock %s is not held here%s" : "%sno lock is held%s", lock ? lock->names[0] : "", "");
 }
 
 static int check(const sidelock_lock *lock, sidelock_error *error) {
     sidelock_error_clear(error);
-    if (lock->has_loss) return fail_lost(error, &lock->loss);
-    return lock->state == HELD ? SIDELOCK_OK : not_held(lock, error);
+    if (lock && lock->has_loss) return fail_lost(error, &lock->loss);
+    return lock && lock->state == HELD ? SIDELOCK_OK : not_held(lock, error);
 }
 
-static bool is_open(const sidelock_lock *lock) { return lock->state == HELD || lock->state == LOST; }
+static bool is_open(const sidelock_lock *lock) { return lock && (lock->state == HELD || lock->state == LOST); }
 
 static int release(sidelock_lock *lock, sidelock_error *error) {
     sidelock_error_clear(error);
@@ -1760,21 +1779,21 @@ static int release(sidelock_lock *lock, sidelock_error *error) {
 }
 
 int sidelock_release(sidelock_lock *lock, sidelock_error *error) {
-    pthread_mutex_lock(&mutex);
+    enter_client();
     int code = release(lock, error);
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     return code;
 }
 
 void sidelock_free(sidelock_lock *lock) {
     if (!lock) return;
-    pthread_mutex_lock(&mutex);
+    enter_client();
     if (is_open(lock)) release(lock, NULL);
     lock->is_freed = true;
     while (lock->connection->calling == lock && !pthread_equal(pthread_self(), lock->connection->thread))
         pthread_cond_wait(&lock->connection->changed, &mutex);
     leave_lock(lock);
-    pthread_mutex_unlock(&mutex);
+    leave_client();
 }
 
 void sidelock_leave(sidelock_lock **lock) {
@@ -1788,34 +1807,34 @@ int sidelock_with(sidelock_client *client, const char *const *names, size_t coun
     int code = sidelock_acquire_all(client, names, count, wait_ms, options, &lock, error);
     if (code != SIDELOCK_OK) return code;
     body(lock, context);
-    pthread_mutex_lock(&mutex);
+    enter_client();
     if (is_open(lock)) code = release(lock, error);
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     sidelock_free(lock);
     return code;
 }
 
 bool sidelock_held(const sidelock_lock *lock) {
-    pthread_mutex_lock(&mutex);
+    enter_client();
     bool held = lock && lock->state == HELD;
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     return held;
 }
 
 int sidelock_check(const sidelock_lock *lock, sidelock_error *error) {
-    pthread_mutex_lock(&mutex);
+    enter_client();
     int code = check(lock, error);
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     return code;
 }
 
 int64_t sidelock_token_of(const sidelock_lock *lock, const char *name) {
     int64_t token = 0;
-    pthread_mutex_lock(&mutex);
+    enter_client();
     for (size_t index = 0; lock && lock->state == HELD && index < lock->count; index++) {
         if (strcmp(lock->names[index], name) == 0) token = lock->tokens[index];
     }
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     return token;
 }
 
@@ -1823,33 +1842,35 @@ int64_t sidelock_token(const sidelock_lock *lock) { return lock ? sidelock_token
 
 int64_t sidelock_valid_ms(const sidelock_lock *lock) {
     int64_t valid = 0;
-    pthread_mutex_lock(&mutex);
+    enter_client();
     if (lock && lock->state == HELD) valid = lock->deadline == NEVER ? SIDELOCK_FOREVER : later(lock->deadline - now_ms(), 0);
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     return valid;
 }
 
 const sidelock_loss *sidelock_loss_of(const sidelock_lock *lock) {
-    pthread_mutex_lock(&mutex);
+    enter_client();
     const sidelock_loss *loss = lock && lock->has_loss ? &lock->loss : NULL;
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     return loss;
 }
 
 const char *sidelock_mode_of(const sidelock_lock *lock) {
-    pthread_mutex_lock(&mutex);
-    const char *mode = lock->mode;
-    pthread_mutex_unlock(&mutex);
+    enter_client();
+    const char *mode = lock && lock->mode ? lock->mode : "";
+    leave_client();
     return mode;
 }
 
-const char *sidelock_name_of(const sidelock_lock *lock, size_t index) { return index < lock->count ? lock->names[index] : NULL; }
+const char *sidelock_name_of(const sidelock_lock *lock, size_t index) { return lock && index < lock->count ? lock->names[index] : NULL; }
 
 void sidelock_on_lost(sidelock_lock *lock, void (*call)(sidelock_lock *lock, const sidelock_loss *loss, void *context), void *context) {
-    pthread_mutex_lock(&mutex);
-    lock->options.on_lost = call;
-    lock->options.context = context;
-    pthread_mutex_unlock(&mutex);
+    enter_client();
+    if (lock) {
+        lock->options.on_lost = call;
+        lock->options.context = context;
+    }
+    leave_client();
 }
 
 /* A method for one lock, with more members of its params. With the mutex. */
@@ -1869,34 +1890,34 @@ static int of_one(sidelock_lock *lock, const char *method, const char *more, sid
 }
 
 int sidelock_downgrade(sidelock_lock *lock, sidelock_error *error) {
-    pthread_mutex_lock(&mutex);
+    enter_client();
     int code = of_one(lock, "downgrade", "", error);
     if (code == SIDELOCK_OK) lock->mode = "shared";
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     return code;
 }
 
 int sidelock_extend(sidelock_lock *lock, int64_t max_hold_ms, sidelock_error *error) {
     char more[48] = ",\"max_hold_ms\":null";
     if (max_hold_ms != SIDELOCK_FOREVER) snprintf(more, sizeof more, ",\"max_hold_ms\":%lld", (long long)max_hold_ms);
-    pthread_mutex_lock(&mutex);
+    enter_client();
     int code = of_one(lock, "extend", more, error);
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     return code;
 }
 
 int sidelock_transfer(sidelock_lock *lock, const char *session, sidelock_error *error) {
-    if (!is_utf8(session)) return fail(error, "invalid_params", "text for the daemon is UTF-8");
+    if (!session || !is_utf8(session)) return fail(error, "invalid_params", "text for the daemon is UTF-8");
     buffer more = {0};
     put_text(&more, ",\"session\":");
     put_quoted(&more, session);
-    pthread_mutex_lock(&mutex);
+    enter_client();
     int code = of_one(lock, "transfer", more.bytes, error);
     if (code == SIDELOCK_OK) {
         forget(lock, 0);
         lock->state = RELEASED;
     }
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     free(more.bytes);
     return code;
 }
@@ -1904,13 +1925,13 @@ int sidelock_transfer(sidelock_lock *lock, const char *session, sidelock_error *
 sidelock_ticket *sidelock_ticket_new(void) { return zeroed(1, sizeof(sidelock_ticket)); }
 
 void sidelock_cancel(sidelock_ticket *ticket) {
-    pthread_mutex_lock(&mutex);
+    enter_client();
     ticket->is_cancelled = true;
     if (ticket->request && !ticket->request->is_answered) {
         abandon(ticket->request);
         settle_failed(ticket->request, "cancelled", "the wait was withdrawn");
     }
-    pthread_mutex_unlock(&mutex);
+    leave_client();
 }
 
 void sidelock_ticket_free(sidelock_ticket *ticket) { free(ticket); }
@@ -1921,9 +1942,9 @@ int sidelock_call(sidelock_client *client, const char *method, const char *param
     sidelock_value *given = params ? parse(params, strlen(params)) : NULL;
     if (result) *result = NULL;
     sidelock_error_clear(error);
-    if ((params && !given) || !is_utf8(params) || !is_utf8(method))
-        return fail(error, "invalid_params", "the parameters are the text of a JSON object");
+    bool is_fine = (!params || given) && is_utf8(params) && method && is_utf8(method);
     sidelock_value_free(given);
+    if (!is_fine) return fail(error, "invalid_params", "the parameters are the text of a JSON object");
     char *line = copied(params ? params : "{}");
     for (char *at = line; *at; at++) {
         if (*at == '\n' || *at == '\r') *at = ' ';
@@ -1931,10 +1952,10 @@ int sidelock_call(sidelock_client *client, const char *method, const char *param
     client = client_or_shared(client);
     int code = SIDELOCK_ERROR;
     sidelock_error local = SIDELOCK_ERROR_INIT;
-    pthread_mutex_lock(&mutex);
+    enter_client();
     request *one = start_by(client, method, line, NULL, NULL, &local);
     code = one ? finish(one, 0, result, &local) : (int)local.code;
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     free(line);
     hand_over(error, &local);
     return code;
@@ -1943,11 +1964,11 @@ int sidelock_call(sidelock_client *client, const char *method, const char *param
 char *sidelock_session(sidelock_client *client, sidelock_error *error) {
     client = client_or_shared(client);
     sidelock_error_clear(error);
-    pthread_mutex_lock(&mutex);
+    enter_client();
     connection *over = connected(client, error);
     char *session = over ? copied(over->session) : NULL;
     leave_connection(over);
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     return session;
 }
 
@@ -1955,7 +1976,7 @@ int sidelock_accept_transfers(sidelock_client *client, void (*call)(sidelock_loc
                               sidelock_error *error) {
     client = client_or_shared(client);
     sidelock_error local = SIDELOCK_ERROR_INIT;
-    pthread_mutex_lock(&mutex);
+    enter_client();
     client->accept = call;
     client->accept_context = context;
     connection *over = connected(client, &local);
@@ -1966,7 +1987,7 @@ int sidelock_accept_transfers(sidelock_client *client, void (*call)(sidelock_loc
         code = finish(start(over, "initialize", "{\"accept_transfers\":true}", NULL, 0, NULL), 0, NULL, &local);
         leave_connection(over);
     }
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     hand_over(error, &local);
     return code;
 }
@@ -1975,7 +1996,7 @@ static int watch_what(sidelock_client *client, const char *key, const char *what
                       sidelock_watch **watch, sidelock_error *error) {
     *watch = NULL;
     sidelock_error_clear(error);
-    if (!is_utf8(what)) return fail(error, "invalid_params", "text for the daemon is UTF-8");
+    if (!what || !is_utf8(what)) return fail(error, "invalid_params", "text for the daemon is UTF-8");
     client = client_or_shared(client);
     sidelock_watch *made = zeroed(1, sizeof *made);
     made->number = -1;
@@ -1986,14 +2007,14 @@ static int watch_what(sidelock_client *client, const char *key, const char *what
     put_member(&params, key, what);
     put_text(&params, "}");
     sidelock_error local = SIDELOCK_ERROR_INIT;
-    pthread_mutex_lock(&mutex);
+    enter_client();
     request *one = start_by(client, "watch", params.bytes, NULL, made, &local);
     int code = one ? finish(one, 0, NULL, &local) : (int)local.code;
     if (code == SIDELOCK_OK) {
         made->connection->references++;
         *watch = made;
     }
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     if (code != SIDELOCK_OK) free(made);
     free(params.bytes);
     hand_over(error, &local);
@@ -2014,7 +2035,7 @@ int sidelock_unwatch(sidelock_watch *watch, sidelock_error *error) {
     sidelock_error_clear(error);
     if (!watch) return SIDELOCK_OK;
     int code = SIDELOCK_OK;
-    pthread_mutex_lock(&mutex);
+    enter_client();
     connection *over = watch->connection;
     sidelock_watch **link = &over->watches;
     while (*link && *link != watch) link = &(*link)->next;
@@ -2031,7 +2052,7 @@ int sidelock_unwatch(sidelock_watch *watch, sidelock_error *error) {
     }
     while (over->calling == watch && !pthread_equal(pthread_self(), over->thread)) pthread_cond_wait(&over->changed, &mutex);
     leave_connection(over);
-    pthread_mutex_unlock(&mutex);
+    leave_client();
     free(watch);
     return code;
 }
