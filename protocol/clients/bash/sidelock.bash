@@ -3,9 +3,11 @@
 #
 # One connection, through a coprocess, without threads: what the daemon says is read whenever a lock is looked at, and while a
 # function waits in here. Functions leave their result in REPLY, and what went wrong in SIDELOCK_…. All that begins with _sl is
-# not for users.
+# not for users, and neither are variables that begin with two underscores: those of these functions are seen by the commands that
+# they call, and must not be in the way of a script's own, some of which it may have made readonly.
 
 _sl_line_bytes_max=65536
+_sl_unended_bytes_max=1048576 # Of a line that has not ended; what is longer comes from no daemon.
 _sl_holds_told_max=64 # Of more holds a ping does not say how long they are valid.
 _sl_path='' _sl_patience_ms=5000 _sl_accept=''
 _sl_pid='' _sl_ended=1 _sl_from='' _sl_keep='' _sl_socat='' _sl_rest='' _sl_session='' _sl_lease_ms='' _sl_fault='' _sl_told=0
@@ -27,13 +29,13 @@ SIDELOCK_HOLDERS=()
 
 # Where the daemon listens: what sidelock_open was given, $SIDELOCK_SOCKET, the user's own daemon if there is one, the system's.
 sidelock_socket_path() {
-  local own=${XDG_RUNTIME_DIR-}/sidelock/sidelock.sock
+  local __own=${XDG_RUNTIME_DIR-}/sidelock/sidelock.sock
   if [ -n "$_sl_path" ]; then
     REPLY=$_sl_path
   elif [ -n "${SIDELOCK_SOCKET-}" ]; then
     REPLY=$SIDELOCK_SOCKET
-  elif [ -n "${XDG_RUNTIME_DIR-}" ] && [ -e "$own" ]; then
-    REPLY=$own
+  elif [ -n "${XDG_RUNTIME_DIR-}" ] && [ -e "$__own" ]; then
+    REPLY=$__own
   else
     REPLY=/run/sidelock/sidelock.sock
   fi
@@ -69,55 +71,55 @@ sidelock_acquire() {
 
 # The same in two steps, for loops of the program's own: begins to wait, and gives the wait's number.
 sidelock_begin() {
-  local handle params='' label='' has_label='' limit='' progress='' on_lost='' on_waiting='' on_contended='' names=() name
+  local __handle __params='' __label='' __has_label='' __limit='' __progress='' __on_lost='' __on_waiting='' __on_contended='' __names=() __name
   _sl_clear
   while [ $# -gt 0 ]; do
     case $1 in
-      -n) limit=0 params+=',"wait_ms":0'; shift; continue ;;
-      -s | --shared) params+=',"mode":"shared"'; shift; continue ;;
+      -n) __limit=0 __params+=',"wait_ms":0'; shift; continue ;;
+      -s | --shared) __params+=',"mode":"shared"'; shift; continue ;;
       --) shift; break ;;
       -*) if [ $# -lt 2 ]; then _sl_fail invalid_params "$1 needs a value"; return 2; fi ;;
       *) break ;;
     esac
     case $1 in
-      -w | --wait) _sl_milliseconds "$2" || return; limit=$REPLY params+=",\"wait_ms\":$REPLY" ;;
-      --max-hold) _sl_milliseconds "$2" || return; params+=",\"max_hold_ms\":$REPLY" ;;
-      --permits | --replicas) _sl_whole "$2" || return; params+=",\"${1#--}\":$REPLY" ;;
-      --owner | --meta | --durability) _sl_quote "$2" || return; params+=",\"${1#--}\":$REPLY" ;;
-      --as) label=$2 has_label=1 ;;
-      --on-lost) on_lost=$2 ;;
-      --on-waiting) on_waiting=$2 progress=1 ;;
-      --on-contended) on_contended=$2 progress=1 ;;
+      -w | --wait) _sl_milliseconds "$2" || return; __limit=$REPLY __params+=",\"wait_ms\":$REPLY" ;;
+      --max-hold) _sl_milliseconds "$2" || return; __params+=",\"max_hold_ms\":$REPLY" ;;
+      --permits | --replicas) _sl_whole "$2" || return; __params+=",\"${1#--}\":$REPLY" ;;
+      --owner | --meta | --durability) _sl_quote "$2" || return; __params+=",\"${1#--}\":$REPLY" ;;
+      --as) __label=$2 __has_label=1 ;;
+      --on-lost) __on_lost=$2 ;;
+      --on-waiting) __on_waiting=$2 __progress=1 ;;
+      --on-contended) __on_contended=$2 __progress=1 ;;
       *) _sl_fail invalid_params "there is no option $1"; return 2 ;;
     esac
     shift 2
   done
   if [ $# -eq 0 ] || [ $# -gt 64 ]; then _sl_fail invalid_params "name 1 to 64 locks"; return 2; fi
-  for name in "$@"; do
-    _sl_quote "$name" || return
-    names+=("$REPLY")
+  for __name in "$@"; do
+    _sl_quote "$__name" || return
+    __names+=("$REPLY")
   done
   if [ $# -eq 1 ]; then
-    params="\"name\":${names[0]}$params"
+    __params="\"name\":${__names[0]}$__params"
   else
-    printf -v name '%s,' "${names[@]}"
-    params="\"names\":[${name%,}]$params"
+    printf -v __name '%s,' "${__names[@]}"
+    __params="\"names\":[${__name%,}]$__params"
   fi
-  [ -z "$progress" ] || params+=',"progress":true'
-  [ -n "$has_label" ] || label=$1
+  [ -z "$__progress" ] || __params+=',"progress":true'
+  [ -n "$__has_label" ] || __label=$1
   _sl_connected || return
   _sl_tell
-  handle=${_sl_labels[_$label]-}
-  if [ -n "$handle" ] && [[ ${_sl_state[handle]} = waiting || ${_sl_state[handle]} = held ]]; then
-    _sl_fail invalid_params "there is a lock with the label $label already"
+  __handle=${_sl_labels[_$__label]-}
+  if [ -n "$__handle" ] && [[ ${_sl_state[__handle]} = waiting || ${_sl_state[__handle]} = held ]]; then
+    _sl_fail invalid_params "there is a lock with the label $__label already"
     return 2
   fi
-  if [ -n "$handle" ]; then _sl_give_back "$handle"; else handle=$((_sl_handles += 1)); fi
-  _sl_labels[_$label]=$handle
-  _sl_new "$handle" "$label" "$@"
-  _sl_on_lost[handle]=$on_lost _sl_on_waiting[handle]=$on_waiting _sl_on_contended[handle]=$on_contended
-  _sl_start acquire "{$params}" "$handle"
-  _sl_limit[REPLY]=$limit
+  if [ -n "$__handle" ]; then _sl_give_back "$__handle"; else __handle=$((_sl_handles += 1)); fi
+  _sl_labels[_$__label]=$__handle
+  _sl_new "$__handle" "$__label" "$@"
+  _sl_on_lost[__handle]=$__on_lost _sl_on_waiting[__handle]=$__on_waiting _sl_on_contended[__handle]=$__on_contended
+  _sl_start acquire "{$__params}" "$__handle"
+  _sl_limit[REPLY]=$__limit
 }
 
 # Whether a wait is decided; sidelock_finish does not wait then.
@@ -125,77 +127,80 @@ sidelock_done() { [ -z "${_sl_method[$1]-}" ] || [ -n "${_sl_answer[$1]-}" ]; }
 
 # Waits for the end of a wait that was begun: fails as sidelock_acquire does.
 sidelock_finish() {
-  local id=$1 handle=${_sl_of[$1]-} status=0
-  if [ -z "$handle" ]; then _sl_fail invalid_params "there is no wait $id"; return 2; fi
-  _sl_finish "$id" "${_sl_limit[id]}" || status=$?
-  if [ "$status" -eq 0 ]; then
-    SIDELOCK_TOKEN=${_sl_token[handle * 64]}
-  elif [ "${_sl_state[handle]}" = waiting ]; then
+  local __id=$1 __handle=${_sl_of[$1]-} __status=0
+  if [ -z "$__handle" ]; then _sl_fail invalid_params "there is no wait $__id"; return 2; fi
+  _sl_finish "$__id" "${_sl_limit[__id]}" || __status=$?
+  if [ "$__status" -eq 0 ]; then
+    SIDELOCK_TOKEN=${_sl_token[__handle * 64]}
+  elif [ "${_sl_state[__handle]}" = waiting ]; then
     # A lock that is granted late is given back by what is kept of the request.
-    _sl_state[handle]=released
+    _sl_state[__handle]=released
   fi
   _sl_tell
-  return "$status"
+  return "$__status"
 }
 
 # Withdraws a wait, which ends as cancelled. A lock that is granted meanwhile is given back.
 sidelock_cancel() {
-  local id=$1
-  [ -n "${_sl_method[id]-}" ] && [ -z "${_sl_answer[id]-}" ] || return 0
-  _sl_abandon "$id"
-  _sl_abandoned[id]=kept # for who has yet to hear of it
-  printf -v '_sl_error[id]' '%q ' cancelled "the wait was withdrawn" '' ''
-  _sl_answer[id]=error
+  local __id=$1
+  [ -n "${_sl_method[__id]-}" ] && [ -z "${_sl_answer[__id]-}" ] || return 0
+  _sl_abandon "$__id"
+  _sl_abandoned[__id]=kept # for who has yet to hear of it
+  printf -v '_sl_error[__id]' '%q ' cancelled "the wait was withdrawn" '' ''
+  _sl_answer[__id]=error
 }
 
 # sidelock_with [OPTIONS] NAME... -- COMMAND...: runs a command or a function while the lock is held. Its status is that of the
-# command, or as of sidelock_acquire; 3 where the lock was lost meanwhile and the command did not fail.
+# command, or as of sidelock_acquire; 3 where the lock was lost meanwhile and the command did not fail. As everywhere in bash, a
+# function goes on after a command that fails, also with set -e, where sidelock_with is part of a condition (if, &&, ||).
 sidelock_with() {
-  local options=() status=0 label
+  local __options=() __status=0 __label
   while [ $# -gt 0 ] && [ "$1" != -- ]; do
-    options+=("$1")
+    __options+=("$1")
     shift
   done
   if [ $# -lt 2 ]; then _sl_clear; _sl_fail invalid_params "name a command, behind --"; return 2; fi
   shift
-  sidelock_begin "${options[@]}" || return
-  label=${_sl_label[${_sl_of[REPLY]}]}
+  sidelock_begin "${__options[@]}" || return
+  __label=${_sl_label[${_sl_of[REPLY]}]}
   sidelock_finish "$REPLY" || return
-  "$@" || status=$?
-  local handle=${_sl_labels[_$label]-}
-  if [ -n "$handle" ] && [[ ${_sl_state[handle]} = held || ${_sl_state[handle]} = lost ]]; then
-    sidelock_release "$label" || [ "$status" -ne 0 ] || status=$?
+  # Not as part of a condition: where the script has errexit, it holds in a function, too. The lock ends with the script then.
+  "$@"
+  __status=$?
+  local __handle=${_sl_labels[_$__label]-}
+  if [ -n "$__handle" ] && [[ ${_sl_state[__handle]} = held || ${_sl_state[__handle]} = lost ]]; then
+    sidelock_release "$__label" || [ "$__status" -ne 0 ] || __status=$?
   fi
-  return "$status"
+  return "$__status"
 }
 
 # sidelock_release LABEL: gives the lock back. Fails with 3 if it was lost before.
 sidelock_release() {
-  local handle index id ids=() failed='' status=0
+  local __handle __index __id __ids=() __failed='' __status=0
   _sl_look "$1" || return
-  handle=$REPLY
-  if [[ ${_sl_state[handle]} != held && ${_sl_state[handle]} != lost ]]; then _sl_not_held "$1"; return 2; fi
+  __handle=$REPLY
+  if [[ ${_sl_state[__handle]} != held && ${_sl_state[__handle]} != lost ]]; then _sl_not_held "$1"; return 2; fi
   if [ -z "$_sl_ended" ]; then
-    for ((index = handle * 64; index < handle * 64 + _sl_count[handle]; index++)); do
-      [ -n "${_sl_has[index]}" ] || continue
-      _sl_start_release "$handle" "$index"
-      ids+=("$REPLY")
+    for ((__index = __handle * 64; __index < __handle * 64 + _sl_count[__handle]; __index++)); do
+      [ -n "${_sl_has[__index]}" ] || continue
+      _sl_start_release "$__handle" "$__index"
+      __ids+=("$REPLY")
     done
-    for id in ${ids[@]+"${ids[@]}"}; do
-      if ! _sl_finish "$id" 0 && [ -z "$failed" ]; then failed=$REPLY; fi
+    for __id in ${__ids[@]+"${__ids[@]}"}; do
+      if ! _sl_finish "$__id" 0 && [ -z "$__failed" ]; then __failed=$REPLY; fi
     done
-    for ((index = handle * 64; index < handle * 64 + _sl_count[handle]; index++)); do _sl_has[index]=''; done
+    for ((__index = __handle * 64; __index < __handle * 64 + _sl_count[__handle]; __index++)); do _sl_has[__index]=''; done
   fi
-  _sl_state[handle]=released
-  if [ -n "${_sl_loss[handle]-}" ]; then
-    _sl_raise_loss "$handle" || status=$?
-  elif [ -n "$failed" ]; then
-    eval "_sl_raise $failed" || status=$?
+  _sl_state[__handle]=released
+  if [ -n "${_sl_loss[__handle]-}" ]; then
+    _sl_raise_loss "$__handle" || __status=$?
+  elif [ -n "$__failed" ]; then
+    eval "_sl_raise $__failed" || __status=$?
   else
     _sl_clear
   fi
   _sl_tell
-  return "$status"
+  return "$__status"
 }
 
 # sidelock_held LABEL: whether it is held, by all that the daemon has said.
@@ -203,24 +208,24 @@ sidelock_held() { _sl_look "$1" && [ "${_sl_state[REPLY]}" = held ]; }
 
 # sidelock_check LABEL: fails with 3 if the lock was lost, and 2 if it is not held.
 sidelock_check() {
-  local handle
+  local __handle
   _sl_look "$1" || return
-  handle=$REPLY
-  if [ -n "${_sl_loss[handle]-}" ]; then
-    _sl_raise_loss "$handle"
-  elif [ "${_sl_state[handle]}" != held ]; then
+  __handle=$REPLY
+  if [ -n "${_sl_loss[__handle]-}" ]; then
+    _sl_raise_loss "$__handle"
+  elif [ "${_sl_state[__handle]}" != held ]; then
     _sl_not_held "$1"
   fi
 }
 
 # sidelock_token LABEL [NAME]: the fencing token, of the first or of another name. Fails as sidelock_check does.
 sidelock_token() {
-  local handle index
+  local __handle __index
   sidelock_check "$1" || return
-  handle=${_sl_labels[_$1]}
-  REPLY=${_sl_token[handle * 64]}
-  for ((index = handle * 64; index < handle * 64 + _sl_count[handle]; index++)); do
-    if [ "${_sl_name[index]}" = "${2-}" ]; then REPLY=${_sl_token[index]}; fi
+  __handle=${_sl_labels[_$1]}
+  REPLY=${_sl_token[__handle * 64]}
+  for ((__index = __handle * 64; __index < __handle * 64 + _sl_count[__handle]; __index++)); do
+    if [ "${_sl_name[__index]}" = "${2-}" ]; then REPLY=${_sl_token[__index]}; fi
   done
 }
 
@@ -235,14 +240,14 @@ sidelock_loss() {
 
 # sidelock_valid LABEL: for how many milliseconds from now the hold is good for certain; "none": it does not end by itself.
 sidelock_valid() {
-  local handle
+  local __handle
   _sl_look "$1" || return
-  handle=$REPLY
-  if [ "${_sl_state[handle]}" != held ]; then REPLY=0; return; fi
-  if [ -z "${_sl_deadline[handle]}" ]; then REPLY=none; return; fi
+  __handle=$REPLY
+  if [ "${_sl_state[__handle]}" != held ]; then REPLY=0; return; fi
+  if [ -z "${_sl_deadline[__handle]}" ]; then REPLY=none; return; fi
   _sl_now
   # The clock tells hundredths, rounded down.
-  REPLY=$((_sl_deadline[handle] - REPLY - 10))
+  REPLY=$((_sl_deadline[__handle] - REPLY - 10))
   if [ "$REPLY" -lt 0 ]; then REPLY=0; fi
 }
 
@@ -261,25 +266,25 @@ sidelock_extend() {
 
 # sidelock_transfer LABEL SESSION: hands the lock to another session of this host, which must have asked for it.
 sidelock_transfer() {
-  local handle
+  local __handle
   _sl_quote "$2" || return
   _sl_of_one transfer "$1" ",\"session\":$REPLY" || return
-  handle=${_sl_labels[_$1]}
-  _sl_has[handle * 64]='' _sl_state[handle]=released
+  __handle=${_sl_labels[_$1]}
+  _sl_has[__handle * 64]='' _sl_state[__handle]=released
 }
 
 # sidelock_watch COMMAND name|prefix TEXT: events of a lock, or of all whose name begins alike. The command gets the kind and the
 # event's members, KEY=VALUE each; the last one is of the kind "ended". Gives the number of the watch.
 sidelock_watch() {
-  local id
+  local __id
   if [[ $2 != name && $2 != prefix ]]; then _sl_clear; _sl_fail invalid_params "watch a name or a prefix"; return 2; fi
   _sl_quote "$3" || return
-  local quoted=$REPLY
+  local __quoted=$REPLY
   _sl_connected || return
-  _sl_start watch "{\"$2\":$quoted}"
-  id=$REPLY
-  _sl_value[id]=$1
-  _sl_finish "$id" 0 || return
+  _sl_start watch "{\"$2\":$__quoted}"
+  __id=$REPLY
+  _sl_value[__id]=$1
+  _sl_finish "$__id" 0 || return
   _sl_tell
   REPLY=$_sl_number
 }
@@ -333,20 +338,20 @@ sidelock_close() {
 
 # Milliseconds on a clock that nobody sets, and that goes on while the machine is suspended.
 _sl_now() {
-  local up _
-  read -r up _ </proc/uptime
-  REPLY=${up/./}0
+  local __up _
+  IFS=' ' read -r __up _ </proc/uptime
+  REPLY=${__up/./}0
 }
 
 # Seconds, with a fraction or without, as milliseconds; rounded up, so that a short wait is no try.
 _sl_milliseconds() {
-  local whole fraction padded
+  local __whole __fraction __padded
   if ! [[ $1 =~ ^[0-9]{1,9}(\.[0-9]*)?$|^\.[0-9]+$ ]]; then _sl_clear; _sl_fail invalid_params "no time in seconds: $1"; return 2; fi
-  whole=${1%%.*} fraction=''
-  if [[ $1 == *.* ]]; then fraction=${1#*.}; fi
-  padded=${fraction}000
-  REPLY=$((10#${whole:-0} * 1000 + 10#${padded:0:3}))
-  if [[ ${fraction:3} == *[1-9]* ]]; then REPLY=$((REPLY + 1)); fi
+  __whole=${1%%.*} __fraction=''
+  if [[ $1 == *.* ]]; then __fraction=${1#*.}; fi
+  __padded=${__fraction}000
+  REPLY=$((10#${__whole:-0} * 1000 + 10#${__padded:0:3}))
+  if [[ ${__fraction:3} == *[1-9]* ]]; then REPLY=$((REPLY + 1)); fi
 }
 
 _sl_whole() {
@@ -356,70 +361,70 @@ _sl_whole() {
 
 # Text as JSON. The daemon takes nothing but UTF-8, and could not say which request it was.
 _sl_quote() {
-  local LC_ALL=C text=$1
-  if [ "${#text}" -gt "$_sl_line_bytes_max" ]; then
+  local LC_ALL=C __text=$1
+  if [ "${#__text}" -gt "$_sl_line_bytes_max" ]; then
     _sl_clear
     _sl_fail limit "the request is longer than a line of the daemon"
     return 2
   fi
-  local code byte escape backslash='\' quote='"' more=$'[\x80-\xbf]' valid
-  if [[ $text == *[$'\x80'-$'\xff']* ]]; then
-    valid=$'[\x01-\x7f]|[\xc2-\xdf]'$more$'|\xe0[\xa0-\xbf]'$more$'|[\xe1-\xec\xee\xef]'$more$more$'|\xed[\x80-\x9f]'$more
-    valid+=$'|\xf0[\x90-\xbf]'$more$more$'|[\xf1-\xf3]'$more$more$more$'|\xf4[\x80-\x8f]'$more$more
-    if ! [[ $text =~ ^($valid)*$ ]]; then
+  local __code __byte __escape __backslash='\' __quote='"' __more=$'[\x80-\xbf]' __valid
+  if [[ $__text == *[$'\x80'-$'\xff']* ]]; then
+    __valid=$'[\x01-\x7f]|[\xc2-\xdf]'$__more$'|\xe0[\xa0-\xbf]'$__more$'|[\xe1-\xec\xee\xef]'$__more$__more$'|\xed[\x80-\x9f]'$__more
+    __valid+=$'|\xf0[\x90-\xbf]'$__more$__more$'|[\xf1-\xf3]'$__more$__more$__more$'|\xf4[\x80-\x8f]'$__more$__more
+    if ! [[ $__text =~ ^($__valid)*$ ]]; then
       _sl_clear
       _sl_fail invalid_params "text for the daemon is UTF-8"
       return 2
     fi
   fi
-  text=${text//"$backslash"/"$backslash$backslash"}
-  text=${text//"$quote"/"$backslash$quote"}
-  if [[ $text == *[$'\x01'-$'\x1f']* ]]; then
-    for ((code = 1; code < 32; code++)); do
-      printf -v byte '\\x%02x' "$code"
-      printf -v byte '%b' "$byte"
-      printf -v escape '%su%04x' "$backslash" "$code"
-      text=${text//"$byte"/"$escape"}
+  __text=${__text//"$__backslash"/"$__backslash$__backslash"}
+  __text=${__text//"$__quote"/"$__backslash$__quote"}
+  if [[ $__text == *[$'\x01'-$'\x1f']* ]]; then
+    for ((__code = 1; __code < 32; __code++)); do
+      printf -v __byte '\\x%02x' "$__code"
+      printf -v __byte '%b' "$__byte"
+      printf -v __escape '%su%04x' "$__backslash" "$__code"
+      __text=${__text//"$__byte"/"$__escape"}
     done
   fi
-  REPLY="\"$text\""
+  REPLY="\"$__text\""
 }
 
 # Takes a text out of `rest`, behind its first quote, into `text`.
 _sl_text() {
-  local piece code low
-  text=''
+  local __piece __code __low
+  __text=''
   while true; do
-    piece=${rest%%[\"\\]*}
-    text+=$piece
-    rest=${rest:${#piece}}
-    case $rest in
-      '"'*) rest=${rest:1}; return 0 ;;
+    __piece=${__rest%%[\"\\]*}
+    __text+=$__piece
+    __rest=${__rest:${#__piece}}
+    case $__rest in
+      '"'*) __rest=${__rest:1}; return 0 ;;
       '\u'[0-9a-fA-F][0-9a-fA-F][0-9a-fA-F][0-9a-fA-F]*)
-        code=$((16#${rest:2:4}))
-        rest=${rest:6}
-        if ((code >= 0xD800 && code < 0xDC00)) && [[ $rest == '\u'[dD][c-fC-F][0-9a-fA-F][0-9a-fA-F]* ]]; then
-          low=$((16#${rest:2:4}))
-          rest=${rest:6}
-          code=$((0x10000 + (code - 0xD800) * 0x400 + low - 0xDC00))
+        __code=$((16#${__rest:2:4}))
+        __rest=${__rest:6}
+        if ((__code >= 0xD800 && __code < 0xDC00)) && [[ $__rest == '\u'[dD][c-fC-F][0-9a-fA-F][0-9a-fA-F]* ]]; then
+          __low=$((16#${__rest:2:4}))
+          __rest=${__rest:6}
+          __code=$((0x10000 + (__code - 0xD800) * 0x400 + __low - 0xDC00))
         fi
         # No text of bash has a zero in it, and the daemon sends none that matters.
-        if ((code == 0)); then code=65533; fi
-        if ((code < 0x80)); then
-          printf -v piece '\\x%x' "$code"
-        elif ((code < 0x800)); then
-          printf -v piece '\\x%x\\x%x' $((0xC0 | code >> 6)) $((0x80 | code & 63))
-        elif ((code < 0x10000)); then
-          printf -v piece '\\x%x\\x%x\\x%x' $((0xE0 | code >> 12)) $((0x80 | code >> 6 & 63)) $((0x80 | code & 63))
+        if ((__code == 0)); then __code=65533; fi
+        if ((__code < 0x80)); then
+          printf -v __piece '\\x%x' "$__code"
+        elif ((__code < 0x800)); then
+          printf -v __piece '\\x%x\\x%x' $((0xC0 | __code >> 6)) $((0x80 | __code & 63))
+        elif ((__code < 0x10000)); then
+          printf -v __piece '\\x%x\\x%x\\x%x' $((0xE0 | __code >> 12)) $((0x80 | __code >> 6 & 63)) $((0x80 | __code & 63))
         else
-          printf -v piece '\\x%x\\x%x\\x%x\\x%x' $((0xF0 | code >> 18)) $((0x80 | code >> 12 & 63)) $((0x80 | code >> 6 & 63)) \
-            $((0x80 | code & 63))
+          printf -v __piece '\\x%x\\x%x\\x%x\\x%x' $((0xF0 | __code >> 18)) $((0x80 | __code >> 12 & 63)) $((0x80 | __code >> 6 & 63)) \
+            $((0x80 | __code & 63))
         fi
-        printf -v piece '%b' "$piece"
-        text+=$piece
+        printf -v __piece '%b' "$__piece"
+        __text+=$__piece
         ;;
-      '\'[bfnrt]*) printf -v piece '%b' "${rest:0:2}"; text+=$piece rest=${rest:2} ;;
-      '\'[\"\\/]*) text+=${rest:1:1} rest=${rest:2} ;;
+      '\'[bfnrt]*) printf -v __piece '%b' "${__rest:0:2}"; __text+=$__piece __rest=${__rest:2} ;;
+      '\'[\"\\/]*) __text+=${__rest:1:1} __rest=${__rest:2} ;;
       *) return 1 ;;
     esac
   done
@@ -427,48 +432,48 @@ _sl_text() {
 
 # Reads a JSON object into _sl_j. Fails where it is none.
 _sl_parse() {
-  local LC_ALL=C rest=$1 path=j text depth=0 paths=() kinds=() counts=()
+  local LC_ALL=C __rest=$1 __path=j __text __depth=0 __paths=() __kinds=() __counts=()
   _sl_j=()
   while true; do
     # A value
-    [[ $rest != [$' \t\r']* ]] || rest=${rest#"${rest%%[! $'\t\r']*}"}
-    case $rest in
+    [[ $__rest != [$' \t\r']* ]] || __rest=${__rest#"${__rest%%[! $'\t\r']*}"}
+    case $__rest in
       '{'* | '['*)
-        if ((depth > 64)); then return 1; fi
-        depth=$((depth + 1))
-        paths[depth]=$path kinds[depth]=${rest:0:1} counts[depth]=0
-        _sl_j[$path]=${rest:0:1}
-        rest=${rest:1}
-        [[ $rest != [$' \t\r']* ]] || rest=${rest#"${rest%%[! $'\t\r']*}"}
-        case ${kinds[depth]}$rest in
-          '{}'* | '[]'*) _sl_j[$path/count]=0 ;;
+        if ((__depth > 64)); then return 1; fi
+        __depth=$((__depth + 1))
+        __paths[__depth]=$__path __kinds[__depth]=${__rest:0:1} __counts[__depth]=0
+        _sl_j[$__path]=${__rest:0:1}
+        __rest=${__rest:1}
+        [[ $__rest != [$' \t\r']* ]] || __rest=${__rest#"${__rest%%[! $'\t\r']*}"}
+        case ${__kinds[__depth]}$__rest in
+          '{}'* | '[]'*) _sl_j[$__path/count]=0 ;;
           *) _sl_member || return 1; continue ;;
         esac
         ;;
       '"'*)
-        rest=${rest:1}
+        __rest=${__rest:1}
         _sl_text || return 1
-        _sl_j[$path]=$text
+        _sl_j[$__path]=$__text
         ;;
       *)
-        text=${rest%%[],\} $'\t\r']*}
-        case $text in
-          -[0-9]* | [0-9]* | true | false | null) _sl_j[$path]=$text ;;
+        __text=${__rest%%[],\} $'\t\r']*}
+        case $__text in
+          -[0-9]* | [0-9]* | true | false | null) _sl_j[$__path]=$__text ;;
           *) return 1 ;;
         esac
-        rest=${rest:${#text}}
+        __rest=${__rest:${#__text}}
         ;;
     esac
     # What comes behind it
     while true; do
-      [[ $rest != [$' \t\r']* ]] || rest=${rest#"${rest%%[! $'\t\r']*}"}
-      if ((depth == 0)); then [ -z "$rest" ] && [ "${_sl_j[j]}" = '{' ]; return; fi
-      case ${kinds[depth]}$rest in
-        '{,'* | '[,'*) rest=${rest:1}; _sl_member || return 1; break ;;
+      [[ $__rest != [$' \t\r']* ]] || __rest=${__rest#"${__rest%%[! $'\t\r']*}"}
+      if ((__depth == 0)); then [ -z "$__rest" ] && [ "${_sl_j[j]}" = '{' ]; return; fi
+      case ${__kinds[__depth]}$__rest in
+        '{,'* | '[,'*) __rest=${__rest:1}; _sl_member || return 1; break ;;
         '{}'* | '[]'*)
-          _sl_j[${paths[depth]}/count]=${counts[depth]}
-          depth=$((depth - 1))
-          rest=${rest:1}
+          _sl_j[${__paths[__depth]}/count]=${__counts[__depth]}
+          __depth=$((__depth - 1))
+          __rest=${__rest:1}
           ;;
         *) return 1 ;;
       esac
@@ -478,19 +483,19 @@ _sl_parse() {
 
 # Sets `path` to that of the next member or item.
 _sl_member() {
-  if [ "${kinds[depth]}" = '{' ]; then
-    [[ $rest != [$' \t\r']* ]] || rest=${rest#"${rest%%[! $'\t\r']*}"}
-    [[ $rest == '"'* ]] || return 1
-    rest=${rest:1}
+  if [ "${__kinds[__depth]}" = '{' ]; then
+    [[ $__rest != [$' \t\r']* ]] || __rest=${__rest#"${__rest%%[! $'\t\r']*}"}
+    [[ $__rest == '"'* ]] || return 1
+    __rest=${__rest:1}
     _sl_text || return 1
-    [[ $rest != [$' \t\r']* ]] || rest=${rest#"${rest%%[! $'\t\r']*}"}
-    [[ $rest == ':'* ]] || return 1
-    rest=${rest:1}
+    [[ $__rest != [$' \t\r']* ]] || __rest=${__rest#"${__rest%%[! $'\t\r']*}"}
+    [[ $__rest == ':'* ]] || return 1
+    __rest=${__rest:1}
     # No member that means anything has a slash in its name.
-    path=${paths[depth]}/${text//\//?}
+    __path=${__paths[__depth]}/${__text//\//?}
   else
-    path=${paths[depth]}/${counts[depth]}
-    counts[depth]=$((counts[depth] + 1))
+    __path=${__paths[__depth]}/${__counts[__depth]}
+    __counts[__depth]=$((__counts[__depth] + 1))
   fi
 }
 
@@ -526,37 +531,37 @@ _sl_raise_loss() {
 
 # The error of the line that was read, as arguments of _sl_raise.
 _sl_refusal() {
-  local data=j/error/data message reason lost='' acknowledged='' index key value holder holders=()
-  message=${_sl_j[j/error/message]:-the daemon gave no message}
-  reason=${_sl_j[$data/reason]-}
-  if [ -n "${_sl_j[$data/detail]-}" ]; then message+=": ${_sl_j[$data/detail]}"; fi
-  if [ "$reason" = lost ]; then lost=${_sl_j[$data/lost]-}; fi
-  if [ "$reason" = under_replicated ]; then
-    acknowledged=${_sl_j[$data/acknowledged]-0}
-    [[ $acknowledged =~ ^[0-9]+$ ]] || acknowledged=0
+  local __data=j/error/data __message __reason __lost='' __acknowledged='' __index __key __value __holder __holders=()
+  __message=${_sl_j[j/error/message]:-the daemon gave no message}
+  __reason=${_sl_j[$__data/reason]-}
+  if [ -n "${_sl_j[$__data/detail]-}" ]; then __message+=": ${_sl_j[$__data/detail]}"; fi
+  if [ "$__reason" = lost ]; then __lost=${_sl_j[$__data/lost]-}; fi
+  if [ "$__reason" = under_replicated ]; then
+    __acknowledged=${_sl_j[$__data/acknowledged]-0}
+    [[ $__acknowledged =~ ^[0-9]+$ ]] || __acknowledged=0
   fi
-  for ((index = 0; index < ${_sl_j[$data/holders/count]:-0}; index++)); do
-    holder=''
-    for key in host session pid uid command unit mode owner meta token held_ms foreign dead; do
-      value=${_sl_j[$data/holders/$index/$key]-}
-      if [ -n "$value" ]; then holder+="${holder:+$'\t'}$key=${value//[[:cntrl:]]/?}"; fi
+  for ((__index = 0; __index < ${_sl_j[$__data/holders/count]:-0}; __index++)); do
+    __holder=''
+    for __key in host session pid uid command unit mode owner meta token held_ms foreign dead; do
+      __value=${_sl_j[$__data/holders/$__index/$__key]-}
+      if [ -n "$__value" ]; then __holder+="${__holder:+$'\t'}$__key=${__value//[[:cntrl:]]/?}"; fi
     done
-    holders+=("$holder")
+    __holders+=("$__holder")
   done
-  printf -v REPLY '%q ' "$reason" "$message" "$lost" "$acknowledged" ${holders[@]+"${holders[@]}"}
+  printf -v REPLY '%q ' "$__reason" "$__message" "$__lost" "$__acknowledged" ${__holders[@]+"${__holders[@]}"}
 }
 
 # Locks
 
 # _sl_new HANDLE LABEL NAME...
 _sl_new() {
-  local handle=$1 index=0
-  _sl_label[handle]=$2 _sl_state[handle]=waiting _sl_mode[handle]='' _sl_deadline[handle]='' _sl_span[handle]=0 _sl_loss[handle]=''
-  _sl_on_lost[handle]='' _sl_on_waiting[handle]='' _sl_on_contended[handle]=''
+  local __handle=$1 __index=0
+  _sl_label[__handle]=$2 _sl_state[__handle]=waiting _sl_mode[__handle]='' _sl_deadline[__handle]='' _sl_span[__handle]=0 _sl_loss[__handle]=''
+  _sl_on_lost[__handle]='' _sl_on_waiting[__handle]='' _sl_on_contended[__handle]=''
   shift 2
-  _sl_count[handle]=$#
-  for ((index = handle * 64; $# > 0; index++)); do
-    _sl_name[index]=$1 _sl_token[index]='' _sl_has[index]=''
+  _sl_count[__handle]=$#
+  for ((__index = __handle * 64; $# > 0; __index++)); do
+    _sl_name[__index]=$1 _sl_token[__index]='' _sl_has[__index]=''
     shift
   done
 }
@@ -573,16 +578,16 @@ _sl_look() {
 
 # _sl_of_one METHOD LABEL MEMBERS
 _sl_of_one() {
-  local handle status=0
+  local __handle __status=0
   sidelock_check "$2" || return
-  handle=${_sl_labels[_$2]}
-  if [ "${_sl_count[handle]}" -ne 1 ]; then _sl_fail invalid_params "$1 is for one lock at a time"; return 2; fi
-  _sl_quote "${_sl_name[handle * 64]}"
-  _sl_start "$1" "{\"name\":$REPLY,\"token\":${_sl_token[handle * 64]}$3}"
-  _sl_finish "$REPLY" 0 || status=$?
-  if [ "$status" -ne 0 ] && [ -n "${_sl_loss[handle]}" ]; then _sl_raise_loss "$handle" || status=$?; fi
+  __handle=${_sl_labels[_$2]}
+  if [ "${_sl_count[__handle]}" -ne 1 ]; then _sl_fail invalid_params "$1 is for one lock at a time"; return 2; fi
+  _sl_quote "${_sl_name[__handle * 64]}"
+  _sl_start "$1" "{\"name\":$REPLY,\"token\":${_sl_token[__handle * 64]}$3}"
+  _sl_finish "$REPLY" 0 || __status=$?
+  if [ "$__status" -ne 0 ] && [ -n "${_sl_loss[__handle]}" ]; then _sl_raise_loss "$__handle" || __status=$?; fi
   _sl_tell
-  return "$status"
+  return "$__status"
 }
 
 _sl_start_release() {
@@ -593,23 +598,23 @@ _sl_start_release() {
 
 # Releases what is held, and waits for no answer.
 _sl_give_back() {
-  local handle=$1 index
-  for ((index = handle * 64; index < handle * 64 + _sl_count[handle]; index++)); do
-    [ -n "${_sl_has[index]}" ] || continue
-    _sl_start_release "$handle" "$index"
+  local __handle=$1 __index
+  for ((__index = __handle * 64; __index < __handle * 64 + _sl_count[__handle]; __index++)); do
+    [ -n "${_sl_has[__index]}" ] || continue
+    _sl_start_release "$__handle" "$__index"
     _sl_abandoned[REPLY]=1 _sl_of[REPLY]=''
-    _sl_has[index]=''
+    _sl_has[__index]=''
   done
-  if [ "${_sl_state[handle]}" = held ]; then _sl_state[handle]=released; fi
+  if [ "${_sl_state[__handle]}" = held ]; then _sl_state[__handle]=released; fi
 }
 
 # _sl_lose HANDLE NAME TOKEN REASON GRACE_MS DETAIL
 _sl_lose() {
-  local handle=$1
-  [ "${_sl_state[handle]}" = held ] || return 0
-  _sl_state[handle]=lost
-  printf -v '_sl_loss[handle]' '%q ' "${@:2}"
-  _sl_call _sl_tell_loss "$handle" "${@:2:4}"
+  local __handle=$1
+  [ "${_sl_state[__handle]}" = held ] || return 0
+  _sl_state[__handle]=lost
+  printf -v '_sl_loss[__handle]' '%q ' "${@:2}"
+  _sl_call _sl_tell_loss "$__handle" "${@:2:4}"
 }
 
 # Looked up when it is called: of a lock that was transferred it may be set only then.
@@ -617,58 +622,58 @@ _sl_tell_loss() { [ -z "${_sl_on_lost[$1]}" ] || "${_sl_on_lost[$1]}" "${_sl_lab
 
 # The user's commands are called when nothing here is in the middle of anything.
 _sl_call() {
-  local text
-  printf -v text '%q ' "$@"
-  _sl_calls+=("$text")
+  local __text
+  printf -v __text '%q ' "$@"
+  _sl_calls+=("$__text")
 }
 
 _sl_tell() {
-  local call kept=${REPLY-}
+  local __call __kept=${REPLY-}
   while [ "${#_sl_calls[@]}" -gt 0 ]; do
-    call=${_sl_calls[0]}
+    __call=${_sl_calls[0]}
     _sl_calls=("${_sl_calls[@]:1}")
-    eval "$call" || true
+    eval "$__call" || true
   done
-  REPLY=$kept
+  REPLY=$__kept
 }
 
 # The connection
 
 # In a subshell the connection is its parent's, which goes on using it, and so are the locks.
 _sl_mine() {
-  local handle
+  local __handle
   [ "$_sl_pid" != "$BASHPID" ] || return 0
   if [ -n "$_sl_from" ]; then exec {_sl_from}<&- {_sl_keep}<&-; fi
   _sl_pid=$BASHPID _sl_ended=1 _sl_from='' _sl_keep='' _sl_rest='' _sl_ping='' _sl_calls=() _sl_watches=()
   _sl_method=() _sl_of=() _sl_answer=() _sl_error=() _sl_abandoned=()
-  for handle in ${_sl_state[@]+"${!_sl_state[@]}"}; do _sl_state[handle]=released; done
+  for __handle in ${_sl_state[@]+"${!_sl_state[@]}"}; do _sl_state[__handle]=released; done
 }
 
 _sl_connected() {
-  local path params name
+  local __path __params __name
   _sl_clear
   _sl_mine
   if [ -z "$_sl_ended" ]; then _sl_pump 0; fi
   if [ -z "$_sl_ended" ]; then return; fi
   sidelock_socket_path
-  path=$REPLY
-  _sl_connect "$path"
+  __path=$REPLY
+  _sl_connect "$__path"
   _sl_quote "${0##*/}" || REPLY='"bash"'
-  name=$REPLY
-  if [ "${#name}" -gt 100 ] || [ "$name" = '""' ]; then name='"bash"'; fi
-  params="\"client\":{\"name\":$name},\"protocol\":1"
-  if [ -n "$_sl_accept" ]; then params+=',"accept_transfers":true'; fi
-  _sl_start initialize "{$params,\"lifetime\":\"process\"}"
+  __name=$REPLY
+  if [ "${#__name}" -gt 100 ] || [ "$__name" = '""' ]; then __name='"bash"'; fi
+  __params="\"client\":{\"name\":$__name},\"protocol\":1"
+  if [ -n "$_sl_accept" ]; then __params+=',"accept_transfers":true'; fi
+  _sl_start initialize "{$__params,\"lifetime\":\"process\"}"
   _sl_finish "$REPLY" 0 && return
   # The daemon may not see the process, as from a container.
   if [ "$SIDELOCK_REASON" = invalid_params ] && [ "$_sl_field" = lifetime ]; then
-    _sl_start initialize "{$params}"
+    _sl_start initialize "{$__params}"
     _sl_finish "$REPLY" 0 && return
   fi
-  _sl_escape "$path"
+  _sl_escape "$__path"
   if [ "$SIDELOCK_REASON" = connection_lost ] && [ "$_sl_told" -eq 0 ] && ! socat -u /dev/null "UNIX-CONNECT:$REPLY" 2>/dev/null; then
-    _sl_fail no_daemon "no daemon at $path"
-    if [ -e "$path" ] && [ ! -w "$path" ]; then _sl_fail permission "the permissions of $path keep this user out"; fi
+    _sl_fail no_daemon "no daemon at $__path"
+    if [ -e "$__path" ] && [ ! -w "$__path" ]; then _sl_fail permission "the permissions of $__path keep this user out"; fi
     if ! command -v socat >/dev/null; then _sl_fail no_daemon "sidelock.bash needs socat"; fi
   fi
   if [ -z "$_sl_ended" ]; then _sl_end; fi
@@ -677,28 +682,29 @@ _sl_connected() {
 
 # A path as socat takes it.
 _sl_escape() {
-  local path=$1 index LC_ALL=C
+  local __path=$1 __index LC_ALL=C
   REPLY=''
-  for ((index = 0; index < ${#path}; index++)); do
-    case ${path:index:1} in
+  for ((__index = 0; __index < ${#__path}; __index++)); do
+    case ${__path:__index:1} in
       [a-zA-Z0-9/._-]) ;;
       *) REPLY+='\' ;;
     esac
-    REPLY+=${path:index:1}
+    REPLY+=${__path:__index:1}
   done
 }
 
 # What the coprocess does: _sl_carry ADDRESS. It keeps nothing open that this shell has open, and gets no signals of the terminal.
 _sl_carry() {
-  local fd run=(socat)
+  local __fd __run=(socat)
+  set +f
   IFS= read -r _ || exit
-  for fd in /proc/self/fd/*; do
-    fd=${fd##*/}
-    if [ "$fd" -gt 2 ]; then eval "exec $fd>&-" || true; fi
+  for __fd in /proc/self/fd/*; do
+    __fd=${__fd##*/}
+    if [ "$__fd" -gt 2 ]; then eval "exec $__fd>&-" || true; fi
   done
   # With job control it has a process group of its own already.
-  case $- in *m*) ;; *) run=(setsid socat) ;; esac
-  exec "${run[@]}" -t0 - "UNIX-CONNECT:$1"
+  case $- in *m*) ;; *) __run=(setsid socat) ;; esac
+  exec "${__run[@]}" -t0 - "UNIX-CONNECT:$1"
 }
 
 _sl_connect() {
@@ -718,44 +724,49 @@ _sl_connect() {
 
 # The connection has ended: whoever waits is told, and what was held is lost.
 _sl_end() {
-  local id handle index fault number
+  local __id __handle __index __fault __number
   kill "$_sl_socat" 2>/dev/null || true
   exec {_sl_from}<&- {_sl_keep}<&-
+  # socat ignores the signal where the script does, and ends with its input.
+  if [ "${SIDELOCK_SOCAT_PID-}" = "$_sl_socat" ]; then
+    for __number in "${SIDELOCK_SOCAT[@]}"; do eval "exec $__number>&-"; done
+    unset SIDELOCK_SOCAT
+  fi
   _sl_ended=1 _sl_from='' _sl_keep='' _sl_ping=''
-  for handle in ${_sl_state[@]+"${!_sl_state[@]}"}; do
-    for ((index = handle * 64; index < handle * 64 + _sl_count[handle]; index++)); do
-      [ -n "${_sl_has[index]}" ] || continue
-      _sl_has[index]=''
-      _sl_lose "$handle" "${_sl_name[index]}" "${_sl_token[index]}" connection_ended 0 ''
+  for __handle in ${_sl_state[@]+"${!_sl_state[@]}"}; do
+    for ((__index = __handle * 64; __index < __handle * 64 + _sl_count[__handle]; __index++)); do
+      [ -n "${_sl_has[__index]}" ] || continue
+      _sl_has[__index]=''
+      _sl_lose "$__handle" "${_sl_name[__index]}" "${_sl_token[__index]}" connection_ended 0 ''
     done
   done
-  for number in ${_sl_watches[@]+"${!_sl_watches[@]}"}; do _sl_call "${_sl_watches[number]}" ended; done
+  for __number in ${_sl_watches[@]+"${!_sl_watches[@]}"}; do _sl_call "${_sl_watches[__number]}" ended; done
   _sl_watches=()
-  fault=$_sl_fault
-  [ -n "$fault" ] || printf -v fault '%q ' connection_lost "the connection to the daemon has ended" '' ''
-  for id in ${_sl_method[@]+"${!_sl_method[@]}"}; do
-    if [ "${_sl_abandoned[id]-}" = 1 ]; then
-      _sl_drop "$id"
-    elif [ -z "${_sl_answer[id]-}" ]; then
-      _sl_error[id]=$fault _sl_answer[id]=error
+  __fault=$_sl_fault
+  [ -n "$__fault" ] || printf -v __fault '%q ' connection_lost "the connection to the daemon has ended" '' ''
+  for __id in ${_sl_method[@]+"${!_sl_method[@]}"}; do
+    if [ "${_sl_abandoned[__id]-}" = 1 ]; then
+      _sl_drop "$__id"
+    elif [ -z "${_sl_answer[__id]-}" ]; then
+      _sl_error[__id]=$__fault _sl_answer[__id]=error
     fi
   done
 }
 
 # _sl_start METHOD PARAMS [HANDLE]: sends a request, and gives its id.
 _sl_start() {
-  local id=$((_sl_last += 1)) LC_ALL=C line
-  line="{\"id\":$id,\"method\":\"$1\",\"params\":$2}"
-  _sl_method[id]=$1 _sl_of[id]=${3-} _sl_limit[id]=0 _sl_value[id]=''
+  local __id=$((_sl_last += 1)) LC_ALL=C __line
+  __line="{\"id\":$__id,\"method\":\"$1\",\"params\":$2}"
+  _sl_method[__id]=$1 _sl_of[__id]=${3-} _sl_limit[__id]=0 _sl_value[__id]=''
   _sl_now
-  _sl_sent[id]=$REPLY
-  if [ "${#line}" -gt "$_sl_line_bytes_max" ]; then
-    printf -v '_sl_error[id]' '%q ' limit "the request is longer than a line of the daemon" '' ''
-    _sl_answer[id]=error
+  _sl_sent[__id]=$REPLY
+  if [ "${#__line}" -gt "$_sl_line_bytes_max" ]; then
+    printf -v '_sl_error[__id]' '%q ' limit "the request is longer than a line of the daemon" '' ''
+    _sl_answer[__id]=error
   else
-    _sl_send "$line"
+    _sl_send "$__line"
   fi
-  REPLY=$id
+  REPLY=$__id
 }
 
 _sl_send() {
@@ -777,90 +788,93 @@ _sl_abandon() {
 # Waits for the answer to a request that may take so many ms ("": without limit) and what the daemon needs to answer. Where it
 # fails, REPLY is what _sl_raise is to be given.
 _sl_finish() {
-  local id=$1 limit=$2 ping status=0
-  [ -z "$limit" ] || limit=$((limit + _sl_patience_ms))
-  until _sl_wait "$id" "$limit"; do
+  local __id=$1 __limit=$2 __ping __status=0
+  [ -z "$__limit" ] || __limit=$((__limit + _sl_patience_ms))
+  until _sl_wait "$__id" "$__limit"; do
     # The time has long passed; a daemon that waits for Redis is waited for, one that hangs is not.
     _sl_start ping '{}'
-    ping=$REPLY
-    _sl_abandoned[ping]=1
-    if ! _sl_wait "$ping" "$_sl_patience_ms" && [ -z "${_sl_answer[id]-}" ]; then
-      _sl_abandon "$id"
+    __ping=$REPLY
+    _sl_abandoned[__ping]=1
+    if ! _sl_wait "$__ping" "$_sl_patience_ms" && [ -z "${_sl_answer[__id]-}" ]; then
+      _sl_abandon "$__id"
       printf -v REPLY '%q ' no_answer "the daemon does not answer; it may hang" '' ''
       _sl_fail no_answer "the daemon does not answer; it may hang"
       return 2
     fi
-    limit=$_sl_patience_ms
+    __limit=$_sl_patience_ms
   done
-  if [ "${_sl_answer[id]}" = error ]; then
-    REPLY=${_sl_error[id]}
-    eval "_sl_raise $REPLY" || status=$?
-  elif [ "${_sl_value[id]}" = keep ]; then
-    SIDELOCK_RESULT=${_sl_error[id]}
+  if [ "${_sl_answer[__id]}" = error ]; then
+    REPLY=${_sl_error[__id]}
+    eval "_sl_raise $REPLY" || __status=$?
+  elif [ "${_sl_value[__id]}" = keep ]; then
+    SIDELOCK_RESULT=${_sl_error[__id]}
   fi
   # What is kept of an acquire that was cancelled gives the lock back when it is granted.
-  if [ -z "${_sl_abandoned[id]-}" ]; then _sl_drop "$id"; else _sl_abandoned[id]=1; fi
-  return "$status"
+  if [ -z "${_sl_abandoned[__id]-}" ]; then _sl_drop "$__id"; else _sl_abandoned[__id]=1; fi
+  return "$__status"
 }
 
 # Whether the request is answered within so many ms.
 _sl_wait() {
-  local id=$1 end='' left=3600000
+  # A trap that is run meanwhile may have read the answer, which the read that it interrupted does not know.
+  local __id=$1 __end='' __left=1000
   if [ -n "$2" ]; then
     _sl_now
-    end=$((REPLY + $2))
+    __end=$((REPLY + $2))
   fi
-  while [ -n "${_sl_method[id]-}" ] && [ -z "${_sl_answer[id]-}" ]; do
-    if [ -n "$end" ]; then
+  while [ -n "${_sl_method[__id]-}" ] && [ -z "${_sl_answer[__id]-}" ]; do
+    if [ -n "$__end" ]; then
       _sl_now
-      left=$((end - REPLY))
-      [ "$left" -gt 0 ] || return 1
+      __left=$((__end - REPLY))
+      [ "$__left" -gt 0 ] || return 1
+      if [ "$__left" -gt 1000 ]; then __left=1000; fi
     fi
-    _sl_pump "$left"
+    _sl_pump "$__left"
   done
   return 0
 }
 
 # Reads what has come, and waits up to so many ms for something to come.
 _sl_pump() {
-  local limit=$1 status line
+  local __limit=$1 __status __line
   [ -z "$_sl_ended" ] || return 0
   _sl_tick
-  if [ -n "$REPLY" ] && [ "$REPLY" -lt "$limit" ]; then limit=$REPLY; fi
+  if [ -n "$REPLY" ] && [ "$REPLY" -lt "$__limit" ]; then __limit=$REPLY; fi
   while true; do
-    if [ "$limit" -eq 0 ] && ! read -r -t 0 -u "$_sl_from"; then break; fi
-    status=0
-    _sl_read $((limit > 1 ? limit : 1)) || status=$?
-    if [ "$status" -eq 2 ]; then _sl_end; return; fi
-    if [ "$status" -eq 0 ] && _sl_parse "$line"; then _sl_heard "$line"; fi
+    if [ "$__limit" -eq 0 ] && ! read -r -t 0 -u "$_sl_from"; then break; fi
+    __status=0
+    _sl_read "$((__limit > 1 ? __limit : 1))" || __status=$?
+    if [ "$__status" -eq 2 ]; then _sl_end; return; fi
+    if [ "$__status" -eq 0 ] && _sl_parse "$__line"; then _sl_heard "$__line"; fi
     [ -z "$_sl_ended" ] || return 0
-    limit=0
+    __limit=0
   done
   _sl_tick
 }
 
 # One line into `line`. Fails with 1 where there is no whole one yet, and with 2 at the end.
 _sl_read() {
-  local LC_ALL=C status=0 time
-  printf -v time '%d.%03d' $(($1 / 1000)) $(($1 % 1000))
-  IFS= read -r -t "$time" -u "$_sl_from" line || status=$?
-  if [ "$status" -gt 128 ]; then
-    _sl_rest+=$line
+  local LC_ALL=C __status=0 __time
+  printf -v __time '%d.%03d' "$(($1 / 1000))" "$(($1 % 1000))"
+  IFS= read -r -n "$((_sl_unended_bytes_max + 1))" -t "$__time" -u "$_sl_from" __line || __status=$?
+  if [ "$((${#_sl_rest} + ${#__line}))" -gt "$_sl_unended_bytes_max" ]; then return 2; fi
+  if [ "$__status" -gt 128 ]; then
+    _sl_rest+=$__line
     # bash may say that the time is over also when it has just read the end of a line.
     if [[ $_sl_rest != '{'*'}' ]] || ! _sl_parse "$_sl_rest"; then return 1; fi
-    line=$_sl_rest _sl_rest=''
+    __line=$_sl_rest _sl_rest=''
     return
   fi
-  [ "$status" -eq 0 ] || return 2
-  line=$_sl_rest$line _sl_rest=''
+  [ "$__status" -eq 0 ] || return 2
+  __line=$_sl_rest$__line _sl_rest=''
 }
 
 # What the daemon says
 
 _sl_heard() {
-  local id=${_sl_j[j/id]-} method
+  local __id=${_sl_j[j/id]-} __method
   _sl_told=1
-  if [ -n "${_sl_j[j/method]-}" ] && [ -z "$id" ]; then
+  if [ -n "${_sl_j[j/method]-}" ] && [ -z "$__id" ]; then
     if [ "${_sl_j[j/params]-}" = '{' ]; then _sl_notified "${_sl_j[j/method]}"; fi
     return
   fi
@@ -868,144 +882,151 @@ _sl_heard() {
     _sl_field=${_sl_j[j/error/data/field]-}
     _sl_refusal
     # Without an id it is about the connection, or about a line that the daemon could not read.
-    if [ -z "$id" ] || [ "$id" = null ]; then _sl_fault=$REPLY; return; fi
+    if [ -z "$__id" ] || [ "$__id" = null ]; then _sl_fault=$REPLY; return; fi
   fi
-  [[ $id =~ ^[0-9]{1,15}$ ]] || return 0
-  method=${_sl_method[id]-}
-  [ -n "$method" ] || return 0
+  [[ $__id =~ ^[0-9]{1,15}$ ]] || return 0
+  __method=${_sl_method[__id]-}
+  [ -n "$__method" ] || return 0
   if [ -n "${_sl_j[j/error]-}" ]; then
-    if [ -z "${_sl_answer[id]-}" ]; then _sl_error[id]=$REPLY _sl_answer[id]=error; fi
+    if [ -z "${_sl_answer[__id]-}" ]; then _sl_error[__id]=$REPLY _sl_answer[__id]=error; fi
   else
-    _sl_answered "$id" "$method" "$1"
+    _sl_answered "$__id" "$__method" "$1"
   fi
-  if [ "$_sl_ping" = "$id" ]; then
+  if [ "$_sl_ping" = "$__id" ]; then
     _sl_ping=''
-    if [ -z "${_sl_j[j/error]-}" ]; then _sl_ping_answered "$id"; fi
+    if [ -z "${_sl_j[j/error]-}" ]; then _sl_ping_answered "$__id"; fi
   fi
-  case ${_sl_abandoned[id]-} in
-    kept) _sl_abandoned[id]='' ;;
-    ?*) _sl_drop "$id" ;;
+  case ${_sl_abandoned[__id]-} in
+    kept) _sl_abandoned[__id]='' ;;
+    ?*) _sl_drop "$__id" ;;
   esac
 }
 
 # _sl_answered ID METHOD LINE
 _sl_answered() {
-  local id=$1 number
+  local __id=$1 __number
   if [[ $2 =~ ^(acquire|initialize|watch)$ && ${_sl_j[j/result]-} != '{' ]]; then
-    printf -v '_sl_error[id]' '%q ' protocol_violation "the daemon gave an answer that is none" '' ''
-    _sl_answer[id]=error
+    printf -v '_sl_error[__id]' '%q ' protocol_violation "the daemon gave an answer that is none" '' ''
+    _sl_answer[__id]=error
     return
   fi
   case $2 in
-    acquire) _sl_granted "$id" "${_sl_of[id]}" ;;
-    release) if [ -n "${_sl_of[id]}" ]; then _sl_has[_sl_index[id]]=''; fi ;;
+    acquire) _sl_granted "$__id" "${_sl_of[__id]}" ;;
+    release) if [ -n "${_sl_of[__id]}" ]; then _sl_has[_sl_index[__id]]=''; fi ;;
     initialize)
       _sl_session=${_sl_j[j/result/session]-} _sl_lease_ms=${_sl_j[j/result/lease_ms]-}
       [[ $_sl_lease_ms =~ ^[0-9]{1,15}$ ]] || _sl_lease_ms=''
       ;;
     watch)
-      number=${_sl_j[j/result/watch]-}
+      __number=${_sl_j[j/result/watch]-}
       # Events may stand right behind this answer.
-      if [[ $number =~ ^[0-9]{1,15}$ ]] && [ -z "${_sl_abandoned[id]-}" ]; then _sl_watches[number]=${_sl_value[id]} _sl_number=$number; fi
+      if [[ $__number =~ ^[0-9]{1,15}$ ]] && [ -z "${_sl_abandoned[__id]-}" ]; then _sl_watches[__number]=${_sl_value[__id]} _sl_number=$__number; fi
       ;;
   esac
-  [ "${_sl_value[id]-}" != keep ] || _sl_error[id]=$3
-  [ -n "${_sl_answer[id]-}" ] || _sl_answer[id]=result
+  [ "${_sl_value[__id]-}" != keep ] || _sl_error[__id]=$3
+  [ -n "${_sl_answer[__id]-}" ] || _sl_answer[__id]=result
 }
 
 # _sl_granted ID HANDLE
 _sl_granted() {
-  local handle=$2 index first number valid=${_sl_j[j/result/valid_ms]-} waited=${_sl_j[j/result/waited_ms]-0}
+  local __handle=$2 __none='' __index __first __number __valid=${_sl_j[j/result/valid_ms]-} __waited=${_sl_j[j/result/waited_ms]-0}
   if [ -n "${_sl_abandoned[$1]-}" ]; then
     # Nobody waits for it any more.
-    handle=0
+    __handle=0
     _sl_new_from_answer 0
   fi
-  first=$((handle * 64))
-  for ((index = first; index < first + _sl_count[handle]; index++)); do
-    _sl_token[index]=${_sl_j[j/result/token]-}
-    for ((number = 0; number < ${_sl_j[j/result/locks/count]:-0}; number++)); do
-      if [ "${_sl_j[j/result/locks/$number/name]-}" = "${_sl_name[index]}" ]; then _sl_token[index]=${_sl_j[j/result/locks/$number/token]-}; fi
+  __first=$((__handle * 64))
+  for ((__index = __first; __index < __first + _sl_count[__handle]; __index++)); do
+    _sl_token[__index]=${_sl_j[j/result/token]-}
+    for ((__number = 0; __number < ${_sl_j[j/result/locks/count]:-0}; __number++)); do
+      if [ "${_sl_j[j/result/locks/$__number/name]-}" = "${_sl_name[__index]}" ]; then _sl_token[__index]=${_sl_j[j/result/locks/$__number/token]-}; fi
     done
-    _sl_has[index]=1
+    [[ ${_sl_token[__index]} =~ ^[0-9]{1,16}$ ]] && _sl_has[__index]=1 || __none=1
   done
-  _sl_mode[handle]=${_sl_j[j/result/mode]-} _sl_state[handle]=held
-  if [[ $valid =~ ^[0-9]{1,15}$ ]]; then
-    [[ $waited =~ ^[0-9]{1,15}$ ]] || waited=0
-    # From the grant on, however late this is read: the wait began at the daemon after the sending.
-    _sl_span[handle]=$valid _sl_deadline[handle]=$((_sl_sent[$1] + waited + valid))
+  if [ -n "$__none" ]; then
+    _sl_give_back "$__handle"
+    if [ "${_sl_state[__handle]}" = waiting ]; then _sl_state[__handle]=released; fi
+    printf -v "_sl_error[$1]" '%q ' protocol_violation "the daemon gave an answer that is none" '' ''
+    [ -n "${_sl_answer[$1]-}" ] || _sl_answer[$1]=error
+    return
   fi
-  if [ -n "${_sl_abandoned[$1]-}" ]; then _sl_give_back "$handle"; fi
+  _sl_mode[__handle]=${_sl_j[j/result/mode]-} _sl_state[__handle]=held
+  if [[ $__valid =~ ^[0-9]{1,15}$ ]]; then
+    [[ $__waited =~ ^[0-9]{1,15}$ ]] || __waited=0
+    # From the grant on, however late this is read: the wait began at the daemon after the sending.
+    _sl_span[__handle]=$__valid _sl_deadline[__handle]=$((_sl_sent[$1] + __waited + __valid))
+  fi
+  if [ -n "${_sl_abandoned[$1]-}" ]; then _sl_give_back "$__handle"; fi
 }
 
 _sl_new_from_answer() {
-  local number names=()
-  for ((number = 0; number < ${_sl_j[j/result/locks/count]:-0}; number++)); do names+=("${_sl_j[j/result/locks/$number/name]-}"); done
-  if [ "${#names[@]}" -eq 0 ]; then names=("${_sl_j[j/result/name]-}"); fi
-  _sl_new "$1" '' "${names[@]}"
+  local __number __names=()
+  for ((__number = 0; __number < ${_sl_j[j/result/locks/count]:-0}; __number++)); do __names+=("${_sl_j[j/result/locks/$__number/name]-}"); done
+  if [ "${#__names[@]}" -eq 0 ]; then __names=("${_sl_j[j/result/name]-}"); fi
+  _sl_new "$1" '' "${__names[@]}"
 }
 
 # Those who hold that name under that token, as handles in `found` and places in `places`.
 _sl_holding() {
-  local handle index
-  found=() places=()
-  for handle in ${_sl_state[@]+"${!_sl_state[@]}"}; do
-    for ((index = handle * 64; index < handle * 64 + _sl_count[handle]; index++)); do
-      if [ -n "${_sl_has[index]}" ] && [ "${_sl_token[index]}" = "$2" ] && [ "${_sl_name[index]}" = "$1" ]; then
-        found+=("$handle") places+=("$index")
+  local __handle __index
+  __found=() __places=()
+  for __handle in ${_sl_state[@]+"${!_sl_state[@]}"}; do
+    for ((__index = __handle * 64; __index < __handle * 64 + _sl_count[__handle]; __index++)); do
+      if [ -n "${_sl_has[__index]}" ] && [ "${_sl_token[__index]}" = "$2" ] && [ "${_sl_name[__index]}" = "$1" ]; then
+        __found+=("$__handle") __places+=("$__index")
       fi
     done
   done
 }
 
 _sl_notified() {
-  local name=${_sl_j[j/params/name]-} token=${_sl_j[j/params/token]-} found=() places=() number handle id members key
+  local __name=${_sl_j[j/params/name]-} __token=${_sl_j[j/params/token]-} __found=() __places=() __number __handle __id __members __key
   case $1 in
     lost | contended)
-      _sl_holding "$name" "$token"
-      for number in ${found[@]+"${!found[@]}"}; do
-        handle=${found[number]}
+      _sl_holding "$__name" "$__token"
+      for __number in ${__found[@]+"${!__found[@]}"}; do
+        __handle=${__found[__number]}
         if [ "$1" = lost ]; then
-          _sl_has[places[number]]=''
-          _sl_lose "$handle" "$name" "$token" "${_sl_j[j/params/reason]-}" "${_sl_j[j/params/grace_ms]-0}" "${_sl_j[j/params/detail]-}"
-        elif [ -n "${_sl_on_contended[handle]}" ]; then
-          _sl_call "${_sl_on_contended[handle]}" "${_sl_label[handle]}" "${_sl_j[j/params/waiters]-}"
+          _sl_has[__places[__number]]=''
+          _sl_lose "$__handle" "$__name" "$__token" "${_sl_j[j/params/reason]-}" "${_sl_j[j/params/grace_ms]-0}" "${_sl_j[j/params/detail]-}"
+        elif [ -n "${_sl_on_contended[__handle]}" ]; then
+          _sl_call "${_sl_on_contended[__handle]}" "${_sl_label[__handle]}" "${_sl_j[j/params/waiters]-}"
         fi
       done
       ;;
     waiting)
-      id=${_sl_j[j/params/id]-}
-      [[ $id =~ ^[0-9]{1,15}$ ]] || return 0
-      handle=${_sl_of[id]-}
-      if [ -n "$handle" ] && [ -z "${_sl_abandoned[id]-}" ] && [ -n "${_sl_on_waiting[handle]}" ]; then
-        _sl_call "${_sl_on_waiting[handle]}" "${_sl_label[handle]}" "${_sl_j[j/params/position]-}"
+      __id=${_sl_j[j/params/id]-}
+      [[ $__id =~ ^[0-9]{1,15}$ ]] || return 0
+      __handle=${_sl_of[__id]-}
+      if [ -n "$__handle" ] && [ -z "${_sl_abandoned[__id]-}" ] && [ -n "${_sl_on_waiting[__handle]}" ]; then
+        _sl_call "${_sl_on_waiting[__handle]}" "${_sl_label[__handle]}" "${_sl_j[j/params/position]-}"
       fi
       ;;
     transferred)
       [ -n "$_sl_accept" ] || return 0
-      handle=$((_sl_handles += 1))
-      _sl_new "$handle" "transferred-$handle" "$name"
-      _sl_labels["_transferred-$handle"]=$handle
-      _sl_token[handle * 64]=$token _sl_has[handle * 64]=1 _sl_state[handle]=held _sl_mode[handle]=${_sl_j[j/params/mode]-}
+      __handle=$((_sl_handles += 1))
+      _sl_new "$__handle" "transferred-$__handle" "$__name"
+      _sl_labels["_transferred-$__handle"]=$__handle
+      _sl_token[__handle * 64]=$__token _sl_has[__handle * 64]=1 _sl_state[__handle]=held _sl_mode[__handle]=${_sl_j[j/params/mode]-}
       if [ -n "$_sl_lease_ms" ]; then
         # Nothing is known of how long it is good: that is asked at once.
         _sl_now
-        _sl_span[handle]=$_sl_lease_ms _sl_deadline[handle]=$REPLY
+        _sl_span[__handle]=$_sl_lease_ms _sl_deadline[__handle]=$REPLY
       fi
-      _sl_call "$_sl_accept" "transferred-$handle" "$name" "$token"
+      _sl_call "$_sl_accept" "transferred-$__handle" "$__name" "$__token"
       ;;
     event)
-      number=${_sl_j[j/params/watch]-}
-      [[ $number =~ ^[0-9]{1,15}$ ]] && [ -n "${_sl_watches[number]-}" ] || return 0
-      members=("${_sl_watches[number]}" "${_sl_j[j/params/kind]-}")
-      for key in name session token mode permits reason waiters host; do
-        if [ -n "${_sl_j[j/params/$key]-}" ]; then members+=("$key=${_sl_j[j/params/$key]}"); fi
+      __number=${_sl_j[j/params/watch]-}
+      [[ $__number =~ ^[0-9]{1,15}$ ]] && [ -n "${_sl_watches[__number]-}" ] || return 0
+      __members=("${_sl_watches[__number]}" "${_sl_j[j/params/kind]-}")
+      for __key in name session token mode permits reason waiters host; do
+        if [ -n "${_sl_j[j/params/$__key]-}" ]; then __members+=("$__key=${_sl_j[j/params/$__key]}"); fi
       done
-      _sl_call "${members[@]}"
+      _sl_call "${__members[@]}"
       ;;
     backend | missed)
-      for number in ${_sl_watches[@]+"${!_sl_watches[@]}"}; do
-        _sl_call "${_sl_watches[number]}" "$1" "state=${_sl_j[j/params/state]-}" "count=${_sl_j[j/params/count]-}"
+      for __number in ${_sl_watches[@]+"${!_sl_watches[@]}"}; do
+        _sl_call "${_sl_watches[__number]}" "$1" "state=${_sl_j[j/params/state]-}" "count=${_sl_j[j/params/count]-}"
       done
       ;;
   esac
@@ -1018,64 +1039,64 @@ sidelock_on_lost() { _sl_on_lost[${_sl_labels[_$1]}]=$2; }
 
 # The handles of those that end by themselves, in `timed`.
 _sl_timed() {
-  local handle
-  timed=()
-  for handle in ${_sl_state[@]+"${!_sl_state[@]}"}; do
-    if [ "${_sl_state[handle]}" = held ] && [ -n "${_sl_deadline[handle]}" ]; then timed+=("$handle"); fi
+  local __handle
+  __timed=()
+  for __handle in ${_sl_state[@]+"${!_sl_state[@]}"}; do
+    if [ "${_sl_state[__handle]}" = held ] && [ -n "${_sl_deadline[__handle]}" ]; then __timed+=("$__handle"); fi
   done
 }
 
 _sl_ping_answered() {
-  local handle timed=() until valid=${_sl_j[j/result/valid_ms]-} index held=0
+  local __handle __timed=() __until __valid=${_sl_j[j/result/valid_ms]-} __index __held=0
   _sl_now
   _sl_no_ping_before=$((REPLY + 100))
   _sl_timed
-  for index in ${_sl_has[@]+"${!_sl_has[@]}"}; do if [ -n "${_sl_has[index]}" ]; then held=$((held + 1)); fi; done
-  for handle in ${timed[@]+"${timed[@]}"}; do
-    if [[ $valid =~ ^[0-9]{1,15}$ ]]; then
+  for __index in ${_sl_has[@]+"${!_sl_has[@]}"}; do if [ -n "${_sl_has[__index]}" ]; then __held=$((__held + 1)); fi; done
+  for __handle in ${__timed[@]+"${__timed[@]}"}; do
+    if [[ $__valid =~ ^[0-9]{1,15}$ ]]; then
       # This counts for all that was held when it was answered, from when it was asked.
-      until=$((_sl_sent[$1] + valid)) _sl_span[handle]=$valid
-      if [ "$until" -gt "${_sl_deadline[handle]}" ]; then _sl_deadline[handle]=$until; fi
-    elif [ "$held" -gt "$_sl_holds_told_max" ]; then
-      _sl_deadline[handle]=''
+      __until=$((_sl_sent[$1] + __valid)) _sl_span[__handle]=$__valid
+      if [ "$__until" -gt "${_sl_deadline[__handle]}" ]; then _sl_deadline[__handle]=$__until; fi
+    elif [ "$__held" -gt "$_sl_holds_told_max" ]; then
+      _sl_deadline[__handle]=''
     fi
   done
 }
 
 # Asks how long holds are good before that time is over, and finds those whose time is. Gives the ms until then, or nothing.
 _sl_tick() {
-  local timed=() handle now ask='' at next='' sent index quarter
+  local __timed=() __handle __now __ask='' __at __next='' __sent __index __quarter
   REPLY=''
   [ -z "$_sl_ended" ] || return 0
   _sl_timed
-  [ "${#timed[@]}" -gt 0 ] || return 0
+  [ "${#__timed[@]}" -gt 0 ] || return 0
   _sl_now
-  now=$REPLY
-  for handle in "${timed[@]}"; do
-    at=$((_sl_deadline[handle] - _sl_span[handle] / 2))
-    if [ -z "$ask" ] || [ "$at" -lt "$ask" ]; then ask=$at; fi
+  __now=$REPLY
+  for __handle in "${__timed[@]}"; do
+    __at=$((_sl_deadline[__handle] - _sl_span[__handle] / 2))
+    if [ -z "$__ask" ] || [ "$__at" -lt "$__ask" ]; then __ask=$__at; fi
   done
-  if [ "$ask" -lt "$_sl_no_ping_before" ]; then ask=$_sl_no_ping_before; fi
+  if [ "$__ask" -lt "$_sl_no_ping_before" ]; then __ask=$_sl_no_ping_before; fi
   if [ -z "$_sl_ping" ]; then
-    if [ "$now" -lt "$ask" ]; then REPLY=$((ask - now)); return; fi
+    if [ "$__now" -lt "$__ask" ]; then REPLY=$((__ask - __now)); return; fi
     _sl_start ping '{}'
     _sl_ping=$REPLY
     _sl_abandoned[REPLY]=1
   fi
   # A process that was stopped itself asks before it judges.
-  sent=${_sl_sent[_sl_ping]}
-  for handle in "${timed[@]}"; do
-    quarter=$((_sl_span[handle] < 4000 ? _sl_span[handle] / 4 : 1000))
-    at=$((sent + quarter > _sl_deadline[handle] ? sent + quarter : _sl_deadline[handle]))
-    if [ "$now" -lt "$at" ]; then
-      if [ -z "$next" ] || [ "$at" -lt "$next" ]; then next=$at; fi
+  __sent=${_sl_sent[_sl_ping]}
+  for __handle in "${__timed[@]}"; do
+    __quarter=$((_sl_span[__handle] < 4000 ? _sl_span[__handle] / 4 : 1000))
+    __at=$((__sent + __quarter > _sl_deadline[__handle] ? __sent + __quarter : _sl_deadline[__handle]))
+    if [ "$__now" -lt "$__at" ]; then
+      if [ -z "$__next" ] || [ "$__at" -lt "$__next" ]; then __next=$__at; fi
       continue
     fi
-    for ((index = handle * 64; index < handle * 64 + _sl_count[handle]; index++)); do
-      [ -z "${_sl_has[index]}" ] || _sl_lose "$handle" "${_sl_name[index]}" "${_sl_token[index]}" lease_expired 0 ''
+    for ((__index = __handle * 64; __index < __handle * 64 + _sl_count[__handle]; __index++)); do
+      [ -z "${_sl_has[__index]}" ] || _sl_lose "$__handle" "${_sl_name[__index]}" "${_sl_token[__index]}" lease_expired 0 ''
     done
-    _sl_give_back "$handle"
+    _sl_give_back "$__handle"
   done
   REPLY=''
-  if [ -n "$next" ]; then REPLY=$((next - now)); fi
+  if [ -n "$__next" ]; then REPLY=$((__next - __now)); fi
 }
