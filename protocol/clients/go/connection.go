@@ -17,6 +17,8 @@ import (
 
 const (
 	lineBytesMax = 65536
+	// Of a line that has not ended; what is longer comes from no daemon.
+	unendedBytesMax = 1 << 20
 	// Of more holds than these a ping does not say how long they are valid.
 	holdsToldMax = 64
 	clockBoot    = 7
@@ -261,8 +263,7 @@ func (c *connection) forget(l *Lock, p pair) {
 func (c *connection) read() {
 	lines := bufio.NewReaderSize(c.socket, 65536)
 	for {
-		// What has no line end is no line.
-		line, err := lines.ReadBytes('\n')
+		line, err := readLine(lines)
 		if err != nil {
 			break
 		}
@@ -274,6 +275,18 @@ func (c *connection) read() {
 	_ = c.socket.Close()
 	c.locked(c.endAll)
 	close(c.ended)
+}
+
+// readLine reads a line. What has no line end is none.
+func readLine(from *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		piece, err := from.ReadSlice('\n')
+		line = append(line, piece...)
+		if err != bufio.ErrBufferFull || len(line) > unendedBytesMax {
+			return line, err
+		}
+	}
 }
 
 type message struct {
@@ -363,21 +376,31 @@ func (c *connection) granted(r *request, result json.RawMessage) *Error {
 		WaitedMS int64         `json:"waited_ms"`
 		ValidMS  *int64        `json:"valid_ms"`
 	}
-	if json.Unmarshal(result, &grant) != nil || grant.Token == 0 && grant.Locks == nil {
-		return failure("protocol_violation", "the daemon gave an answer that is none")
+	none := failure("protocol_violation", "the daemon gave an answer that is none")
+	if json.Unmarshal(result, &grant) != nil {
+		return none
 	}
 	l := r.lock
 	if grant.Locks == nil {
 		grant.Locks = []transferred{{Name: l.Names[0], Token: grant.Token}}
 	}
+	tokens := map[string]int64{}
 	for _, one := range grant.Locks {
-		l.tokens[one.Name], l.has[one.Name] = one.Token, one.Token
+		tokens[one.Name] = one.Token
+	}
+	for _, name := range l.Names {
+		if tokens[name] == 0 {
+			return none
+		}
+	}
+	for _, name := range l.Names {
+		l.tokens[name], l.has[name] = tokens[name], tokens[name]
 	}
 	l.mode, l.state = grant.Mode, held
 	if grant.ValidMS != nil {
 		// From the grant on, however late this is read: the wait began at the daemon after the sending.
-		l.isTimed, l.span = true, time.Duration(*grant.ValidMS)*time.Millisecond
-		l.deadline = r.sent + time.Duration(grant.WaitedMS)*time.Millisecond + l.span
+		l.isTimed, l.span = true, span(*grant.ValidMS)
+		l.deadline = r.sent + span(grant.WaitedMS) + l.span
 	}
 	c.register(l)
 	if r.isAbandoned {
@@ -519,12 +542,21 @@ func (c *connection) pingAnswered(ping *request) {
 	for _, l := range c.timed() {
 		if told.ValidMS != nil {
 			// This counts for all that was held when it was answered, from when it was asked.
-			l.span = time.Duration(*told.ValidMS) * time.Millisecond
+			l.span = span(*told.ValidMS)
 			l.deadline = max(l.deadline, ping.sent+l.span)
 		} else if len(c.holdings) > holdsToldMax {
 			l.isTimed = false
 		}
 	}
+}
+
+// span is a time that the daemon told. It is used in sums: nothing of it is longer than a century.
+func span(ms int64) time.Duration {
+	const century = 100 * 366 * 24 * time.Hour
+	if ms > int64(century/time.Millisecond) {
+		return century
+	}
+	return max(time.Duration(ms)*time.Millisecond, 0)
 }
 
 func max(a, b time.Duration) time.Duration {

@@ -314,7 +314,7 @@ func (c *Client) transferred(made *connection, accept func(*Lock)) func(transfer
 		l.mode, l.state, l.connection = told.Mode, held, made
 		if made.leaseMS != nil {
 			// Nothing is known of how long it is good: that is asked at once.
-			l.isTimed, l.span, l.deadline = true, time.Duration(*made.leaseMS)*time.Millisecond, now()
+			l.isTimed, l.span, l.deadline = true, span(*made.leaseMS), now()
 		}
 		made.register(l)
 		made.calls = append(made.calls, func() { accept(l) })

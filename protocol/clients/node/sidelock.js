@@ -5,6 +5,8 @@ const net = require('net');
 const path = require('path');
 
 const LINE_BYTES_MAX = 65536;
+const UNENDED_BYTES_MAX = 1 << 20; // Of a line that has not ended; what is longer comes from no daemon.
+const MILLISECONDS_MAX = 100 * 366 * 86400 * 1000; // What the daemon may say is used in sums: nothing of it is longer than a century.
 const HOLDS_TOLD_MAX = 64; // Of more holds a ping does not say how long they are valid.
 
 class SidelockError extends Error {
@@ -69,6 +71,8 @@ function socketPath(explicit) {
 
 /** Milliseconds on a clock that nobody sets. */
 const now = () => Number(process.hrtime.bigint() / 1000n) / 1000;
+/** Milliseconds that the daemon told; null where it is no time. */
+const timeOf = (value) => (Number.isInteger(value) ? Math.max(0, Math.min(value, MILLISECONDS_MAX)) : null);
 const pairOf = (name, token) => `${token} ${name}`;
 const milliseconds = (seconds) => Math.max(0, Math.ceil(seconds * 1000));
 
@@ -87,6 +91,7 @@ class Connection {
     this.leaseMs = null;
     this.last = 0;
     this.rest = [];
+    this.unended = 0;
     this.fault = null;
     this.ping = null;
     this.noPingBefore = 0;
@@ -189,13 +194,17 @@ class Connection {
       const line = Buffer.concat(this.rest).toString();
       this.rest = [];
       begin = end + 1;
-      let message = null;
+      this.unended = 0;
       try {
-        message = JSON.parse(line);
-      } catch { /* No line of this protocol. */ }
-      if (message !== null && typeof message === 'object') this.heard(message);
+        const message = JSON.parse(line);
+        if (message !== null && typeof message === 'object') this.heard(message);
+      } catch { /* No message of this protocol. */ }
     }
-    if (begin < data.length) this.rest.push(data.subarray(begin));
+    if (begin < data.length) {
+      this.rest.push(data.subarray(begin));
+      this.unended += data.length - begin;
+      if (this.unended > UNENDED_BYTES_MAX) this.ended();
+    }
     this.tick();
     this.reference();
   }
@@ -215,16 +224,13 @@ class Connection {
   }
 
   settle(request, result, error) {
-    const { lock, params } = request;
-    if (!error && ['acquire', 'initialize', 'watch'].includes(request.method) && (result === null || typeof result !== 'object')) {
-      error = makeError('protocol_violation', 'the daemon gave an answer that is none');
+    if (!error) {
+      try {
+        this.answered(request, result);
+      } catch {
+        error = makeError('protocol_violation', 'the daemon gave an answer that is none');
+      }
     }
-    if (!error && request.method === 'acquire') this.granted(request, result);
-    else if (!error && request.method === 'release' && lock) this.forget(lock, params.name, params.token);
-    else if (!error && request.method === 'initialize') {
-      this.session = String(result.session);
-      this.leaseMs = result.lease_ms ?? null;
-    } else if (!error && request.method === 'watch') this.watches.set(result.watch, request.onEvent);
     if (request.isAnswered) return;
     request.result = result;
     request.error = error;
@@ -236,17 +242,34 @@ class Connection {
     request.done();
   }
 
+  /** What a request that was not refused brings about; throws where the answer is none. */
+  answered(request, result) {
+    const { lock, params } = request;
+    if (request.method === 'acquire') this.granted(request, result);
+    else if (request.method === 'release' && lock) this.forget(lock, params.name, params.token);
+    else if (request.method === 'initialize') {
+      this.session = String(result.session);
+      this.leaseMs = timeOf(result.lease_ms);
+    } else if (request.method === 'watch') {
+      if (!Number.isInteger(result.watch)) throw new TypeError('no number of a watch');
+      this.watches.set(result.watch, request.onEvent);
+    }
+  }
+
   granted(request, result) {
     const { lock } = request;
-    const locks = result.locks || [{ name: lock.names[0], token: result.token }];
-    lock.held_ = new Map(locks.map(({ name, token }) => [name, token]));
+    const locks = result.locks === undefined ? [{ name: lock.names[0], token: result.token }] : result.locks;
+    const tokens = new Map(locks.map(({ name, token }) => [name, token]));
+    if (!lock.names.every((name) => Number.isInteger(tokens.get(name)))) throw new TypeError('a name without a token');
+    lock.held_ = new Map(lock.names.map((name) => [name, tokens.get(name)]));
     lock.tokens_ = new Map(lock.held_);
     lock.mode = result.mode;
     lock.state = 'held';
-    if (typeof result.valid_ms === 'number') {
+    const valid = timeOf(result.valid_ms);
+    if (valid !== null) {
       // From the grant on, however late this is read: the wait began at the daemon after the sending.
-      lock.span = result.valid_ms;
-      lock.deadline = request.sent + (result.waited_ms || 0) + result.valid_ms;
+      lock.span = valid;
+      lock.deadline = request.sent + (timeOf(result.waited_ms) ?? 0) + valid;
     }
     this.register(lock);
     if (request.isAbandoned) this.giveBack(lock);
@@ -313,9 +336,9 @@ class Connection {
 
   pingAnswered(ping) {
     this.noPingBefore = now() + 100;
-    const valid = ping.result && ping.result.valid_ms;
+    const valid = ping.result ? timeOf(ping.result.valid_ms) : null;
     for (const lock of this.timed()) {
-      if (typeof valid === 'number') {
+      if (valid !== null) {
         // This counts for all that was held when it was answered, from when it was asked.
         lock.span = valid;
         lock.deadline = Math.max(lock.deadline, ping.sent + valid);

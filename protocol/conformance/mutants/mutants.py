@@ -74,13 +74,13 @@ def scopes_of_failing_bodies_keep_the_lock():
 
 def events_go_to_all_watches():
     def told(self, params):
-        self._told_to_watches(params.get("kind"), params)
+        self._tell_watches(params.get("kind"), params)
     Machine._told_event = told
 
 
 def watches_never_end():
-    told = Machine._told_to_watches
-    Machine._told_to_watches = lambda self, kind, params: None if kind == "ended" else told(self, kind, params)
+    told = Machine._tell_watches
+    Machine._tell_watches = lambda self, kind, params: None if kind == "ended" else told(self, kind, params)
 
 
 def knows_one_socket():
@@ -136,6 +136,23 @@ def one_line_a_read():
     def first(self, data):
         feed(self, data.split(b"\n")[0] + b"\n" if b"\n" in data else data)
     Machine.feed = first
+
+
+def believes_any_grant():
+    def granted(self, request, result):
+        holding = request.holding
+        holding.tokens, holding.state = {name: result.get("token") for name in holding.names}, "held"
+    Machine._granted = granted
+
+
+def stumbles_over_nonsense():
+    class Nothing(Exception):
+        pass
+    _machine._NONSENSE = (Nothing,)
+
+
+def keeps_a_line_for_ever():
+    _machine.UNENDED_BYTES_MAX = 1 << 40
 
 
 def answers_in_order():
@@ -307,7 +324,8 @@ MUTANTS = {function.__name__: groups for function, groups in {
     scopes_of_failing_bodies_keep_the_lock: ["scope"], events_go_to_all_watches: ["watch"], watches_never_end: ["watch"],
     knows_one_socket: ["find"], hears_no_loss: ["lost", "scope"], loses_by_name_alone: ["lost"],
     loses_what_was_given_back: ["lost"], counts_from_the_reading: ["validity"], never_asks_how_long: ["validity"],
-    takes_a_piece_for_a_line: ["wire"], one_line_a_read: ["wire", "lost"], answers_in_order: ["wire"],
+    takes_a_piece_for_a_line: ["wire"], one_line_a_read: ["wire", "lost"], believes_any_grant: ["wire", "lost"],
+    stumbles_over_nonsense: ["wire"], keeps_a_line_for_ever: ["wire"], answers_in_order: ["wire"],
     takes_unknown_notifications_for_losses: ["wire"], holds_outlive_the_connection: ["faults", "scope"],
     half_a_line_is_an_answer: ["faults"], waits_for_ever: ["faults"], half_closes: ["process"], children_inherit: ["process"],
     outlived_by_children: ["process"], forks_share_the_connection: ["process"], takes_no_lock: ["workers", "locks"],

@@ -144,7 +144,7 @@ class Fake:
     def send(self, messages, pieces=0):
         text = "".join(one if isinstance(one, str) else json.dumps({"jsonrpc": "2.0", **one}) + "\n" for one in messages)
         with self.changed:
-            self.history.extend(f"< {part}" for part in text.splitlines())
+            self.history.extend(f"< {part[:300]}" for part in text.replace("\0", "\\0").splitlines())
         self.newest().send(text, pieces)
 
     def close_connection(self):

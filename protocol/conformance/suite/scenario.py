@@ -15,7 +15,7 @@ from .words import Mismatch, filled, match
 STEPS = {
     "ask": {"args", "ok", "error", "client", "soon_ms", "until"}, "start": {"as", "args", "client"},
     "answer": {"ok", "error", "soon_ms", "patience"}, "unanswered": set(), "event": {"see", "client"}, "no_event": {"client"},
-    "fake": {"method", "see", "message", "messages", "pieces", "line", "result", "count"}, "daemon": set(),
+    "fake": {"method", "see", "message", "messages", "pieces", "line", "result", "count", "begin", "repeat", "times", "end"}, "daemon": set(),
     "witness": {"params", "result", "error", "until", "later", "by"}, "witness_answer": {"result", "error", "by"},
     "witness_told": {"see", "by"}, "witness_close": set(), "process": {"client", "status"}, "wait_ms": set(),
     "check": {"pid", "file", "text"}, "kill": set(), "note": set(), "directory": set(),
@@ -199,6 +199,8 @@ class Run:
         elif what == "answers":
             fake.automatic[step["method"]] = step["result"]
         elif what == "close":
+        elif what == "long":
+            fake.send([step["begin"] + step["repeat"] * step["times"] + step["end"]])
             fake.close_connection()
         elif what in ("refuse", "refuse at once"):
             fake.listens_first = what == "refuse"

@@ -17,6 +17,8 @@ our $VERSION = '0.1.0';
 
 use constant {
     LINE_BYTES_MAX => 65536,
+    # Of a line that has not ended; what is longer comes from no daemon.
+    UNENDED_BYTES_MAX => 1 << 20,
     HOLDS_TOLD_MAX => 64,    # Of more holds a ping does not say how long they are valid.
     CLOCK_BOOTTIME => 7,     # It goes on while the machine is suspended, and nobody sets it.
 };
@@ -31,6 +33,16 @@ sub milliseconds {
     my $whole = int($seconds * 1000);
     $whole++ if $whole < $seconds * 1000;
     return $whole < 0 ? 0 : $whole;
+}
+
+# Whether the daemon told a whole number.
+sub is_whole { my ($value) = @_; return defined $value && !ref $value && $value =~ /^-?[0-9]{1,18}$/ }
+
+# Milliseconds that the daemon told; undef where it is no time. They are used in sums: nothing of it is longer than a century.
+sub time_of {
+    my ($value) = @_;
+    return if !is_whole($value);
+    return $value < 0 ? 0 : $value > 3_162_240_000_000 ? 3_162_240_000_000 : $value;
 }
 
 # Where the daemon listens: what is given, $SIDELOCK_SOCKET, the user's own daemon if there is one, the system's.
@@ -329,11 +341,18 @@ sub pump {
         if (!$count) { $self->ended; return }
         my $begin = 0;
         while ((my $end = index $self->{rest}, "\n", $begin) >= 0) {
-            my $message = eval { $json->decode(substr $self->{rest}, $begin, $end - $begin) };
+            my $line = substr $self->{rest}, $begin, $end - $begin;
             $begin = $end + 1;
-            $self->heard($message) if ref $message eq 'HASH';
+            # What does not fit is no message of this protocol.
+            local $@;
+            eval {
+                my $message = $json->decode($line);
+                $self->heard($message) if ref $message eq 'HASH';
+                1;
+            };
         }
         substr $self->{rest}, 0, $begin, '';
+        if (length $self->{rest} > Sidelock::UNENDED_BYTES_MAX) { $self->ended; return }
     }
     $self->tick;
     $self->tell;
@@ -400,15 +419,16 @@ sub heard {
 sub settle {
     my ($self, $request, $result, $fault) = @_;
     my $method = $request->{method};
-    if (!$fault && $method =~ /^(?:acquire|initialize|watch)$/ && ref $result ne 'HASH') {
-        $fault = Sidelock::Error->of('protocol_violation', 'the daemon gave an answer that is none');
-    }
+    my $is_fine = $method !~ /^(?:acquire|initialize|watch)$/ || ref $result eq 'HASH';
+    $is_fine &&= $self->tokens_of($request, $result) if $method eq 'acquire';
+    $is_fine &&= Sidelock::is_whole($result->{watch}) if $method eq 'watch';
+    $fault = Sidelock::Error->of('protocol_violation', 'the daemon gave an answer that is none') if !$fault && !$is_fine;
     if (!$fault) {
         if ($method eq 'acquire') { $self->granted($request, $result) }
         elsif ($method eq 'release' && $request->{lock}) {
             $self->forget($request->{lock}, $request->{params}{name}, $request->{params}{token});
         }
-        elsif ($method eq 'initialize') { @$self{qw(session lease_ms)} = ("$result->{session}", $result->{lease_ms}) }
+        elsif ($method eq 'initialize') { @$self{qw(session lease_ms)} = ($result->{session} // '', Sidelock::time_of($result->{lease_ms})) }
         elsif ($method eq 'watch') { $self->{watches}{ $result->{watch} } = $request->{events} }
     }
     return if $request->{answered};
@@ -421,17 +441,28 @@ sub settle {
     return;
 }
 
+# The tokens by name, where each name has one.
+sub tokens_of {
+    my ($self, $request, $result) = @_;
+    my $names = $request->{lock}{names};
+    my $locks = exists $result->{locks} ? $result->{locks} : [{ name => $names->[0], token => $result->{token} }];
+    return if ref $locks ne 'ARRAY';
+    my %tokens = map { ($_->{name} // '') => $_->{token} } grep { ref eq 'HASH' } @$locks;
+    return if grep { !Sidelock::is_whole($tokens{$_}) } @$names;
+    return { map { $_ => $tokens{$_} } @$names };
+}
+
 sub granted {
     my ($self, $request, $result) = @_;
-    my $lock  = $request->{lock};
-    my $locks = $result->{locks} // [{ name => $lock->{names}[0], token => $result->{token} }];
-    $lock->{tokens} = { map { $_->{name} => $_->{token} } @$locks };
+    my $lock = $request->{lock};
+    $lock->{tokens} = $self->tokens_of($request, $result);
     $lock->{has}    = { %{ $lock->{tokens} } };
     @$lock{qw(mode state)} = ($result->{mode}, 'held');
-    if (defined $result->{valid_ms}) {
+    my $valid = Sidelock::time_of($result->{valid_ms});
+    if (defined $valid) {
         # From the grant on, however late this is read: the wait began at the daemon after the sending.
-        $lock->{span}     = $result->{valid_ms} / 1000;
-        $lock->{deadline} = $request->{sent} + ($result->{waited_ms} // 0) / 1000 + $lock->{span};
+        $lock->{span}     = $valid / 1000;
+        $lock->{deadline} = $request->{sent} + (Sidelock::time_of($result->{waited_ms}) // 0) / 1000 + $lock->{span};
     }
     $self->register($lock);
     $self->give_back($lock) if $request->{abandoned};
@@ -440,8 +471,11 @@ sub granted {
 
 sub told {
     my ($self, $method, $params) = @_;
+    # Of the members that are used here none may be another thing than a word or a number.
+    return if grep { ref $params->{$_} } qw(name token id watch);
+    my $pair = join ' ', map { $_ // '' } @$params{qw(token name)};
     if ($method eq 'lost') {
-        my $sharing = delete $self->{holdings}{"$params->{token} $params->{name}"};
+        my $sharing = delete $self->{holdings}{$pair};
         $self->lose($_, { grace_ms => 0, %$params }) for @{ $sharing // [] };
     }
     elsif ($method eq 'waiting') {
@@ -450,7 +484,7 @@ sub told {
         push @{ $self->{calls} }, sub { $call->($params) } if $call;
     }
     elsif ($method eq 'contended') {
-        for my $lock (@{ $self->{holdings}{"$params->{token} $params->{name}"} // [] }) {
+        for my $lock (@{ $self->{holdings}{$pair} // [] }) {
             my $call = $lock->{options}{on_contended} or next;
             push @{ $self->{calls} }, sub { $call->($params->{waiters}) };
         }
@@ -522,7 +556,7 @@ sub timed {
 
 sub ping_answered {
     my ($self, $ping) = @_;
-    my $valid = ref $ping->{result} eq 'HASH' ? $ping->{result}{valid_ms} : undef;
+    my $valid = ref $ping->{result} eq 'HASH' ? Sidelock::time_of($ping->{result}{valid_ms}) : undef;
     $self->{no_ping_before} = Sidelock::now() + 0.1;
     for my $lock ($self->timed) {
         if (defined $valid) {

@@ -6,6 +6,8 @@ declare(strict_types=1);
 namespace Sidelock;
 
 const LINE_BYTES_MAX = 65536;
+/** Of a line that has not ended; what is longer comes from no daemon. */
+const UNENDED_BYTES_MAX = 1 << 20;
 const HOLDS_TOLD_MAX = 64; // Of more holds a ping does not say how long they are valid.
 
 /** Seconds on a clock that nobody sets. */
@@ -17,6 +19,12 @@ function now(): float
 function milliseconds(float $seconds): int
 {
     return max(0, (int) ceil($seconds * 1000));
+}
+
+/** Milliseconds that the daemon told; null where it is no time. They are used in sums: nothing of it is longer than a century. */
+function timeOf(mixed $value): ?int
+{
+    return is_int($value) ? max(0, min($value, 100 * 366 * 86400 * 1000)) : null;
 }
 
 /** Where the daemon listens: what is given, $SIDELOCK_SOCKET, the user's own daemon if there is one, the system's. */
@@ -97,8 +105,10 @@ class Error extends \RuntimeException
     public static function refusal(mixed $reply): self
     {
         $data = is_array($reply) && is_array($reply['data'] ?? null) ? $reply['data'] : [];
-        $message = is_array($reply) && isset($reply['message']) ? (string) $reply['message'] : 'the daemon gave no message';
-        return self::of((string) ($data['reason'] ?? ''), isset($data['detail']) ? "$message: {$data['detail']}" : $message, $data);
+        $word = fn (mixed $value): string => is_scalar($value) ? (string) $value : '';
+        $message = is_array($reply) && isset($reply['message']) ? $word($reply['message']) : 'the daemon gave no message';
+        $detail = $word($data['detail'] ?? '');
+        return self::of($word($data['reason'] ?? ''), $detail !== '' ? "$message: $detail" : $message, $data);
     }
 }
 
@@ -546,8 +556,16 @@ final class Connection
             foreach ($lines as $line) {
                 $message = json_decode($line, true);
                 if (is_array($message) && !array_is_list($message)) {
-                    $this->heard($message);
+                    try {
+                        $this->heard($message);
+                    } catch (\TypeError) {
+                        // No message of this protocol.
+                    }
                 }
+            }
+            if (strlen($this->rest) > UNENDED_BYTES_MAX) {
+                $this->ended();
+                return;
             }
         }
         $this->tick();
@@ -625,7 +643,13 @@ final class Connection
 
     public function settle(Request $request, mixed $result, ?Error $fault): void
     {
-        if ($fault === null && in_array($request->method, ['acquire', 'initialize', 'watch'], true) && !is_array($result)) {
+        $isFine = match ($request->method) {
+            'acquire' => is_array($result) && $this->tokensOf($request->lock, $result) !== null,
+            'initialize' => is_array($result),
+            'watch' => is_array($result) && is_int($result['watch'] ?? null),
+            default => true,
+        };
+        if ($fault === null && !$isFine) {
             $fault = Error::of('protocol_violation', 'the daemon gave an answer that is none');
         }
         if ($fault === null) {
@@ -634,8 +658,8 @@ final class Connection
             } elseif ($request->method === 'release' && $request->lock !== null) {
                 $this->forget($request->lock, $request->params['name'], $request->params['token']);
             } elseif ($request->method === 'initialize') {
-                $this->session = (string) ($result['session'] ?? '');
-                $this->leaseMs = $result['lease_ms'] ?? null;
+                $this->session = is_scalar($result['session'] ?? '') ? (string) ($result['session'] ?? '') : '';
+                $this->leaseMs = timeOf($result['lease_ms'] ?? null);
             } elseif ($request->method === 'watch') {
                 $this->watches[$result['watch']] = $request->told;
             }
@@ -655,17 +679,30 @@ final class Connection
         }
     }
 
+    /** The tokens by name; null where a name has none. */
+    private function tokensOf(Lock $lock, array $result): ?array
+    {
+        $locks = array_key_exists('locks', $result) ? $result['locks'] : [['name' => $lock->names[0], 'token' => $result['token'] ?? null]];
+        $told = [];
+        foreach (is_array($locks) ? $locks : [] as $one) {
+            if (is_array($one) && is_string($one['name'] ?? null) && is_int($one['token'] ?? null)) {
+                $told[$one['name']] = $one['token'];
+            }
+        }
+        $tokens = array_intersect_key($told, array_flip($lock->names));
+        return count($tokens) === count(array_flip($lock->names)) ? $tokens : null;
+    }
+
     private function granted(Request $request, array $result): void
     {
         $lock = $request->lock;
-        foreach ($result['locks'] ?? [['name' => $lock->names[0], 'token' => $result['token']]] as $one) {
-            $lock->tokens[$one['name']] = $lock->has[$one['name']] = $one['token'];
-        }
-        [$lock->mode, $lock->state] = [$result['mode'] ?? '', 'held'];
-        if (isset($result['valid_ms'])) {
+        $lock->tokens = $lock->has = $this->tokensOf($lock, $result);
+        [$lock->mode, $lock->state] = [(string) ($result['mode'] ?? ''), 'held'];
+        $valid = timeOf($result['valid_ms'] ?? null);
+        if ($valid !== null) {
             // From the grant on, however late this is read: the wait began at the daemon after the sending.
-            $lock->span = $result['valid_ms'] / 1000;
-            $lock->deadline = $request->sent + ($result['waited_ms'] ?? 0) / 1000 + $lock->span;
+            $lock->span = $valid / 1000;
+            $lock->deadline = $request->sent + (timeOf($result['waited_ms'] ?? null) ?? 0) / 1000 + $lock->span;
         }
         $this->register($lock);
         if ($request->isAbandoned) {
@@ -675,6 +712,12 @@ final class Connection
 
     private function told(string $method, array $params): void
     {
+        foreach (['name', 'token', 'id', 'watch'] as $key) {
+            // Of the members that are used here none may be another thing than a word or a number.
+            if (isset($params[$key]) && !is_string($params[$key]) && !is_int($params[$key])) {
+                return;
+            }
+        }
         $pair = ($params['token'] ?? '') . ' ' . ($params['name'] ?? '');
         if ($method === 'lost') {
             $sharing = $this->holdings[$pair] ?? [];
@@ -780,7 +823,7 @@ final class Connection
 
     private function pingAnswered(Request $ping): void
     {
-        $valid = is_array($ping->result) ? $ping->result['valid_ms'] ?? null : null;
+        $valid = is_array($ping->result) ? timeOf($ping->result['valid_ms'] ?? null) : null;
         $this->noPingBefore = now() + 0.1;
         foreach ($this->timed() as $lock) {
             if ($valid !== null) {

@@ -8,6 +8,8 @@ require "socket"
 #   Sidelock.lock("orders", wait: 5) { |lock| write(lock.token) }
 module Sidelock
   LINE_BYTES_MAX = 65_536
+  # Of a line that has not ended; what is longer comes from no daemon.
+  UNENDED_BYTES_MAX = 1 << 20
   # Of more holds than these a ping does not say how long they are valid.
   HOLDS_TOLD_MAX = 64
 
@@ -82,6 +84,11 @@ module Sidelock
   # Seconds on a clock that goes on while the machine is suspended, and that nobody sets.
   def self.now
     Process.clock_gettime(Process::CLOCK_BOOTTIME)
+  end
+
+  # Milliseconds that the daemon told; nil where it is no time. Nothing of it is longer than a century.
+  def self.time_of(value)
+    value.clamp(0, 100 * 366 * 86_400 * 1000) if value.is_a?(Integer)
   end
 
   def self.milliseconds(seconds)
@@ -303,7 +310,7 @@ module Sidelock
         break if @closing
         @wake_out.read_nonblock(4096) if readable&.include?(@wake_out)
         data = read_some if readable&.include?(@socket)
-        break if data == :end
+        break if data == :end || rest.bytesize > UNENDED_BYTES_MAX
         pause = locked do
           if data
             rest << data
@@ -339,21 +346,12 @@ module Sidelock
       @fault = Sidelock.refusal(message["error"]) if message["id"].nil? && message["error"]
       request = @requests.delete(message["id"])
       answer(request, message["result"], message["error"] && Sidelock.refusal(message["error"])) if request
-    rescue JSON::ParserError
-      nil
+    rescue JSON::ParserError, NoMethodError, TypeError, ArgumentError, RangeError
+      nil # No message of this protocol.
     end
 
     def answer(request, result, fault)
-      fault ||= case request.method
-                when "acquire" then granted(request, result)
-                when "release" then request.lock && forget(request.lock, request.params[:name], request.params[:token]) && nil
-                when "initialize"
-                  @session, @lease_ms = result["session"].to_s, result["lease_ms"]
-                  nil
-                when "watch"
-                  @watches[result["watch"]] = request.on_event
-                  nil
-                end
+      fault ||= answered(request, result)
       return if request.answered
       request.result, request.error, request.answered = result, fault, true
       if request.equal?(@ping)
@@ -361,6 +359,19 @@ module Sidelock
         ping_answered(request) unless fault
       end
       request.cond.broadcast
+    end
+
+    # What a request that was not refused brings about. Gives the error where the answer is none.
+    def answered(request, result)
+      case request.method
+      when "acquire" then granted(request, result)
+      when "release" then request.lock && forget(request.lock, request.params[:name], request.params[:token])
+      when "initialize" then @session, @lease_ms = result.fetch("session", "").to_s, Sidelock.time_of(result["lease_ms"])
+      when "watch" then @watches[Integer === result["watch"] ? result["watch"] : raise(TypeError)] = request.on_event
+      end
+      nil
+    rescue NoMethodError, TypeError, KeyError
+      Sidelock.error("protocol_violation", "the daemon gave an answer that is none")
     end
 
     def answered?(request, limit)
@@ -392,18 +403,18 @@ module Sidelock
     end
 
     def granted(request, result)
-      return Sidelock.error("protocol_violation", "the daemon gave an answer that is none") unless result.is_a?(Hash)
       lock = request.lock
-      locks = result["locks"] || [{ "name" => lock.names[0], "token" => result["token"] }]
+      locks = result.fetch("locks") { [{ "name" => lock.names[0], "token" => result["token"] }] }
+      tokens = locks.to_h { |one| [one.fetch("name"), one.fetch("token")] }.slice(*lock.names)
+      raise TypeError unless lock.names.all? { |name| tokens[name].is_a?(Integer) }
       deadline = nil
-      if (valid = result["valid_ms"])
+      if (valid = Sidelock.time_of(result["valid_ms"]))
         # From the grant on, however late this is read: the wait began at the daemon after the sending.
-        deadline = request.sent + (result["waited_ms"].to_i + valid) / 1000.0
+        deadline = request.sent + (Sidelock.time_of(result["waited_ms"]).to_i + valid) / 1000.0
       end
-      lock.granted(locks.to_h { |one| [one["name"], one["token"]] }, result["mode"], deadline, valid.to_i / 1000.0)
+      lock.granted(tokens, result["mode"], deadline, valid.to_i / 1000.0)
       register(lock)
       give_back(lock) if request.abandoned
-      nil
     end
 
     def told(method, params)
@@ -455,7 +466,7 @@ module Sidelock
     end
 
     def ping_answered(ping)
-      valid = ping.result["valid_ms"] if ping.result.is_a?(Hash)
+      valid = Sidelock.time_of(ping.result["valid_ms"]) if ping.result.is_a?(Hash)
       @no_ping_before = Sidelock.now + 0.1
       timed.each do |lock|
         if valid

@@ -11,6 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 const LINE_BYTES_MAX: usize = 65536;
+/// Of a line that has not ended; what is longer comes from no daemon.
+const UNENDED_BYTES_MAX: usize = 1 << 20;
 /// Of more holds than these a ping does not say how long they are valid.
 const HOLDS_TOLD_MAX: usize = 64;
 
@@ -286,6 +288,7 @@ impl Connection {
             }
             let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
             let lines: Vec<u8> = rest.drain(..whole).collect();
+            let is_flooded = rest.len() > UNENDED_BYTES_MAX;
             pause = self.locked(|inner| {
                 for line in lines.split(|byte| *byte == b'\n') {
                     if let Some(message) = std::str::from_utf8(line).ok().and_then(Value::parse) {
@@ -294,6 +297,9 @@ impl Connection {
                 }
                 self.tick(inner)
             });
+            if is_flooded {
+                break;
+            }
         }
         let _ = self.stream.shutdown(Shutdown::Both);
         self.locked(|inner| {
@@ -385,7 +391,7 @@ impl Connection {
             } else if let Some(token) = result.number("token") {
                 hold.tokens.insert(lock.names[0].clone(), token);
             }
-            if hold.tokens.is_empty() {
+            if lock.names.iter().any(|name| !hold.tokens.contains_key(name)) {
                 return Err(Error::new("protocol_violation", "the daemon gave an answer that is none"));
             }
             hold.has = hold.tokens.clone();
@@ -513,7 +519,8 @@ impl Connection {
 }
 
 fn span(milliseconds: i64) -> Duration {
-    Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
+    // It is used in sums: nothing of it is longer than a century.
+    Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0).min(100 * 366 * 86_400 * 1000))
 }
 
 fn end(inner: &Inner) -> Error {

@@ -11,14 +11,25 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 from ._errors import Error, Loss, error, refusal
 
 LINE_BYTES_MAX = 65536
+#: Of a line that has not ended; what is longer comes from no daemon.
+UNENDED_BYTES_MAX = 1 << 20
 #: Of more holds than these a ping does not say how long they are valid.
 HOLDS_TOLD_MAX = 64
 SYSTEM_SOCKET = "/run/sidelock/sidelock.sock"
+#: What the daemon may say is used in sums: nothing of it is longer than a century.
+_MILLISECONDS_MAX = 100 * 366 * 86400 * 1000
+#: What comes of members that are not what the protocol says.
+_NONSENSE = (AttributeError, KeyError, TypeError, ValueError)
 
 
 def now() -> float:
     """Seconds on a clock that goes on while the machine is suspended, and that nobody sets."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _time(value: Any) -> Optional[int]:
+    """Milliseconds that the daemon told; None where it is no time."""
+    return max(0, min(value, _MILLISECONDS_MAX)) if type(value) is int else None
 
 
 def socket_path(explicit: Optional[str] = None) -> str:
@@ -112,6 +123,8 @@ class Machine:
         #: What is to be called of the user's code, when no lock of ours is held.
         self.calls: List[Callable[[], Any]] = []
         self.has_ended = False
+        #: A line came that no daemon sends: the connection is to be closed.
+        self.is_flooded = False
         self.session = ""
         self.lease_ms: Optional[int] = None
         self._buffer = bytearray()
@@ -188,23 +201,22 @@ class Machine:
         """Takes what was read."""
         self._buffer += data
         end = self._buffer.rfind(b"\n")
-        if end < 0:
-            return
-        lines = bytes(self._buffer[:end]).split(b"\n")
+        lines = bytes(self._buffer[:max(end, 0)]).split(b"\n")
         del self._buffer[:end + 1]
+        self.is_flooded = len(self._buffer) > UNENDED_BYTES_MAX
         for line in lines:
             if line.strip():
                 try:
                     message = json.loads(line)
-                except ValueError:
-                    message = None
-                if isinstance(message, dict):
-                    self._heard(message)
+                    if isinstance(message, dict):
+                        self._heard(message)
+                except (RecursionError, *_NONSENSE):
+                    pass  # No message of this protocol.
 
     def _heard(self, message: Dict[str, Any]) -> None:
         if "method" in message and "id" not in message:
             params = message.get("params")
-            told = getattr(self, "_told_" + str(message["method"]).replace(" ", "?"), None)
+            told = getattr(self, "_told_" + str(message["method"]), None)
             if told is not None and isinstance(params, dict):
                 told(params)
             return
@@ -217,20 +229,11 @@ class Machine:
             self._answer(request, message.get("result"), refusal(message["error"]) if "error" in message else None)
 
     def _answer(self, request: Request, result: Any, fault: Optional[Error]) -> None:
-        if fault is None and request.method in ("acquire", "initialize", "watch") and not isinstance(result, dict):
-            fault = error("protocol_violation", "the daemon gave an answer that is none")
-        if fault is None and request.holding is not None and request.method == "acquire":
-            self._granted(request, result)
-        elif fault is None and request.holding is not None:
-            # A loss that is told from now on is nobody's.
-            self.forget(request.holding, request.params["name"], request.params["token"])
-            if all(pair not in self.holdings for pair in request.holding.tokens.items()) and request.holding.state == "held":
-                request.holding.state = "released"
-        elif fault is None and request.method == "initialize":
-            self.session, self.lease_ms = str(result.get("session", "")), result.get("lease_ms")
-        elif fault is None and request.method == "watch" and request.on_event is not None:
-            # Events may stand right behind this answer.
-            self.watches[result.get("watch")] = request.on_event
+        if fault is None:
+            try:
+                self._answered(request, result)
+            except _NONSENSE:
+                fault = error("protocol_violation", "the daemon gave an answer that is none")
         if request.is_answered:
             return
         request.result, request.error, request.is_answered = result, fault, True
@@ -240,14 +243,33 @@ class Machine:
                 self._ping_answered(request)
         request.done()
 
+    def _answered(self, request: Request, result: Any) -> None:
+        """What a request that was not refused brings about; raises one of _NONSENSE where the answer is none."""
+        if request.holding is not None and request.method == "acquire":
+            self._granted(request, result)
+        elif request.holding is not None:
+            # A loss that is told from now on is nobody's.
+            self.forget(request.holding, request.params["name"], request.params["token"])
+            if all(pair not in self.holdings for pair in request.holding.tokens.items()) and request.holding.state == "held":
+                request.holding.state = "released"
+        elif request.method == "initialize":
+            self.session, self.lease_ms = str(result.get("session", "")), _time(result.get("lease_ms"))
+        elif request.method == "watch" and request.on_event is not None:
+            if type(result["watch"]) is not int:
+                raise ValueError
+            # Events may stand right behind this answer.
+            self.watches[result["watch"]] = request.on_event
+
     def _granted(self, request: Request, result: Dict[str, Any]) -> None:
         holding = request.holding
         assert holding is not None
-        locks = result.get("locks") or [{"name": holding.names[0], "token": result.get("token")}]
-        holding.tokens = {lock["name"]: lock["token"] for lock in locks}
-        holding.mode, holding.waited_ms = result.get("mode", ""), result.get("waited_ms") or 0
+        tokens = {lock["name"]: lock["token"] for lock in result["locks"]} if "locks" in result else {holding.names[0]: result["token"]}
+        if any(type(tokens[name]) is not int for name in holding.names):
+            raise ValueError
+        holding.tokens = {name: tokens[name] for name in holding.names}
+        holding.mode, holding.waited_ms = str(result.get("mode", "")), _time(result.get("waited_ms")) or 0
         holding.state = "held"
-        valid = result.get("valid_ms")
+        valid = _time(result.get("valid_ms"))
         if valid is not None:
             # From the grant on, however late this is read: it was no earlier than when the wait that began at the daemon
             # after the sending was over.
@@ -308,15 +330,15 @@ class Machine:
             told = call
             self.calls.append(lambda: told(params))
 
-    def _told_to_watches(self, kind: str, params: Dict[str, Any]) -> None:
+    def _tell_watches(self, kind: str, params: Dict[str, Any]) -> None:
         for call in list(self.watches.values()):
             self.calls.append(lambda call=call: call({**params, "kind": kind}))  # type: ignore[misc]
 
     def _told_backend(self, params: Dict[str, Any]) -> None:
-        self._told_to_watches("backend", params)
+        self._tell_watches("backend", params)
 
     def _told_missed(self, params: Dict[str, Any]) -> None:
-        self._told_to_watches("missed", params)
+        self._tell_watches("missed", params)
 
     def ended(self) -> None:
         """The connection has ended: whoever waits is told, and what was held is lost."""
@@ -328,7 +350,7 @@ class Machine:
             for holding in sharing:
                 self._lose(holding, Loss(name, token, "connection_ended"))
         self.holdings.clear()
-        self._told_to_watches("ended", {})
+        self._tell_watches("ended", {})
         self.watches.clear()
         for request in requests.values():
             self._answer(request, None, self._end())
@@ -342,10 +364,10 @@ class Machine:
         return [holding for sharing in self.holdings.values() for holding in sharing if holding.deadline is not None]
 
     def _ping_answered(self, ping: Request) -> None:
-        valid = ping.result.get("valid_ms") if isinstance(ping.result, dict) else None
+        valid = _time(ping.result.get("valid_ms")) if isinstance(ping.result, dict) else None
         self._no_ping_before = now() + 0.1
         for holding in self._timed():
-            if isinstance(valid, int):
+            if valid is not None:
                 # This counts for all that was held when it was answered, from when it was asked.
                 holding.span = valid / 1000
                 holding.deadline = max(holding.deadline or 0.0, ping.sent + holding.span)

@@ -102,7 +102,7 @@ class Connection:
         while not self.is_closing:
             wish = select.POLLIN | (select.POLLOUT if self.machine.outgoing and not self.is_broken else 0)
             poll.register(self.socket, wish)
-            ready = dict(poll.poll(None if pause is None else pause * 1000 + 1))
+            ready = dict(poll.poll(None if pause is None else min(pause, 3600) * 1000 + 1))
             if self.is_closing:
                 break
             if self.wake_out in ready:
@@ -118,6 +118,8 @@ class Connection:
             if data == b"":
                 break
             pause = self.do(lambda machine: self._turn(machine, data))
+            if self.machine.is_flooded:
+                break
         self.do(Machine.ended)
         with self.mutex:
             self.is_broken = True

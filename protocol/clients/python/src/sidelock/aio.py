@@ -50,6 +50,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.do(lambda machine: machine.feed(data))
+        if self.machine.is_flooded:
+            self.transport.abort()
         self.tick()
 
     def connection_lost(self, fault: Optional[Exception]) -> None:
@@ -64,7 +66,7 @@ class Connection(asyncio.Protocol):
         if self.timer is not None:
             self.timer.cancel()
         pause = self.do(Machine.tick)
-        self.timer = None if pause is None else self.loop.call_later(pause, self.tick)
+        self.timer = None if pause is None else self.loop.call_later(min(pause, 3600), self.tick)
 
     def do(self, action: Callable[[Machine], Any]) -> Any:
         result = action(self.machine)

@@ -24,6 +24,8 @@ import java.util.function.Supplier;
 /** A socket, the thread that reads it, and what waits for answers, holds and watches on it. */
 final class Connection {
   private static final int LINE_BYTES_MAX = 65536;
+  /** Of a line that has not ended; what is longer comes from no daemon. */
+  private static final int UNENDED_BYTES_MAX = 1 << 20;
   /** Of more holds than these a ping does not say how long they are valid. */
   private static final int HOLDS_TOLD_MAX = 64;
 
@@ -327,6 +329,7 @@ final class Connection {
           lines.add(rest.toString(StandardCharsets.UTF_8));
           rest.reset();
         }
+        if (rest.size() > UNENDED_BYTES_MAX) break;
         pause = locked(() -> {
           lines.forEach(this::heard);
           return tick();
@@ -395,31 +398,39 @@ final class Connection {
     request.done.countDown();
   }
 
-  @SuppressWarnings("unchecked")
   private SidelockException granted(Request request, Map<String, Object> result) {
     SidelockLock lock = request.lock;
+    Map<String, Long> tokens = new HashMap<>();
     if (result != null && result.get("locks") instanceof List<?> locks) {
       for (Object one : locks) {
-        Map<String, Object> grant = (Map<String, Object>) one;
-        lock.tokens.put((String) grant.get("name"), (Long) grant.get("token"));
+        if (one instanceof Map<?, ?> grant && grant.get("name") instanceof String name && grant.get("token") instanceof Long token) {
+          tokens.put(name, token);
+        }
       }
     } else if (result != null && result.get("token") instanceof Long token) {
-      lock.tokens.put(lock.names().get(0), token);
-    } else {
+      tokens.put(lock.names().get(0), token);
+    }
+    if (!tokens.keySet().containsAll(lock.names())) {
       return SidelockException.of("protocol_violation", "the daemon gave an answer that is none");
     }
+    lock.names().forEach(name -> lock.tokens.put(name, tokens.get(name)));
     lock.has.putAll(lock.tokens);
     lock.mode = String.valueOf(result.get("mode"));
     lock.state = SidelockLock.State.HELD;
     if (result.get("valid_ms") instanceof Long valid) {
       // From the grant on, however late this is read: the wait began at the daemon after the sending.
       lock.isTimed = true;
-      lock.span = valid;
-      lock.deadline = request.sent + (result.get("waited_ms") instanceof Long waited ? waited : 0) + lock.span;
+      lock.span = span(valid);
+      lock.deadline = request.sent + (result.get("waited_ms") instanceof Long waited ? span(waited) : 0) + lock.span;
     }
     register(lock);
     if (request.isAbandoned) giveBack(lock);
     return null;
+  }
+
+  /** What the daemon may say is used in sums: nothing of it is longer than a century. */
+  private static long span(long ms) {
+    return Math.max(0, Math.min(ms, 100L * 366 * 86400 * 1000));
   }
 
   private static long number(Map<String, Object> params, String key) {
@@ -472,7 +483,7 @@ final class Connection {
     if (leaseMs != null) {
       // Nothing is known of how long it is good: that is asked at once.
       lock.isTimed = true;
-      lock.span = leaseMs;
+      lock.span = span(leaseMs);
       lock.deadline = now();
     }
     register(lock);
@@ -531,7 +542,7 @@ final class Connection {
     for (SidelockLock lock : timed()) {
       if (answered.result.get("valid_ms") instanceof Long valid) {
         // This counts for all that was held when it was answered, from when it was asked.
-        lock.span = valid;
+        lock.span = span(valid);
         lock.deadline = Math.max(lock.deadline, answered.sent + lock.span);
       } else if (holdings.size() > HOLDS_TOLD_MAX) {
         lock.isTimed = false;
