@@ -6,6 +6,7 @@
 # not for users, and neither are variables that begin with two underscores: those of these functions are seen by the commands that
 # they call, and must not be in the way of a script's own, some of which it may have made readonly.
 
+# Each return says what it returns: in what a trap calls, a bare one gives the status of before the trap.
 _sl_line_bytes_max=65536
 _sl_unended_bytes_max=1048576 # Of a line that has not ended; what is longer comes from no daemon.
 _sl_holds_told_max=64 # Of more holds a ping does not say how long they are valid.
@@ -65,7 +66,7 @@ sidelock_open() {
 #   --on-contended COMMAND  called with the label and how many wait
 # Fails with 1 where the lock is in use, 3 where it is lost, and 2 for all else: see SIDELOCK_REASON and SIDELOCK_MESSAGE.
 sidelock_acquire() {
-  sidelock_begin "$@" || return
+  sidelock_begin "$@" || return "$?"
   sidelock_finish "$REPLY"
 }
 
@@ -82,10 +83,10 @@ sidelock_begin() {
       *) break ;;
     esac
     case $1 in
-      -w | --wait) _sl_milliseconds "$2" || return; __limit=$REPLY __params+=",\"wait_ms\":$REPLY" ;;
-      --max-hold) _sl_milliseconds "$2" || return; __params+=",\"max_hold_ms\":$REPLY" ;;
-      --permits | --replicas) _sl_whole "$2" || return; __params+=",\"${1#--}\":$REPLY" ;;
-      --owner | --meta | --durability) _sl_quote "$2" || return; __params+=",\"${1#--}\":$REPLY" ;;
+      -w | --wait) _sl_milliseconds "$2" || return "$?"; __limit=$REPLY __params+=",\"wait_ms\":$REPLY" ;;
+      --max-hold) _sl_milliseconds "$2" || return "$?"; __params+=",\"max_hold_ms\":$REPLY" ;;
+      --permits | --replicas) _sl_whole "$2" || return "$?"; __params+=",\"${1#--}\":$REPLY" ;;
+      --owner | --meta | --durability) _sl_quote "$2" || return "$?"; __params+=",\"${1#--}\":$REPLY" ;;
       --as) __label=$2 __has_label=1 ;;
       --on-lost) __on_lost=$2 ;;
       --on-waiting) __on_waiting=$2 __progress=1 ;;
@@ -96,7 +97,7 @@ sidelock_begin() {
   done
   if [ $# -eq 0 ] || [ $# -gt 64 ]; then _sl_fail invalid_params "name 1 to 64 locks"; return 2; fi
   for __name in "$@"; do
-    _sl_quote "$__name" || return
+    _sl_quote "$__name" || return "$?"
     __names+=("$REPLY")
   done
   if [ $# -eq 1 ]; then
@@ -107,7 +108,7 @@ sidelock_begin() {
   fi
   [ -z "$__progress" ] || __params+=',"progress":true'
   [ -n "$__has_label" ] || __label=$1
-  _sl_connected || return
+  _sl_connected || return "$?"
   _sl_tell
   __handle=${_sl_labels[_$__label]-}
   if [ -n "$__handle" ] && [[ ${_sl_state[__handle]} = waiting || ${_sl_state[__handle]} = held ]]; then
@@ -161,9 +162,9 @@ sidelock_with() {
   done
   if [ $# -lt 2 ]; then _sl_clear; _sl_fail invalid_params "name a command, behind --"; return 2; fi
   shift
-  sidelock_begin "${__options[@]}" || return
+  sidelock_begin "${__options[@]}" || return "$?"
   __label=${_sl_label[${_sl_of[REPLY]}]}
-  sidelock_finish "$REPLY" || return
+  sidelock_finish "$REPLY" || return "$?"
   # Not as part of a condition: where the script has errexit, it holds in a function, too. The lock ends with the script then.
   "$@"
   __status=$?
@@ -177,7 +178,7 @@ sidelock_with() {
 # sidelock_release LABEL: gives the lock back. Fails with 3 if it was lost before.
 sidelock_release() {
   local __handle __index __id __ids=() __failed='' __status=0
-  _sl_look "$1" || return
+  _sl_look "$1" || return "$?"
   __handle=$REPLY
   if [[ ${_sl_state[__handle]} != held && ${_sl_state[__handle]} != lost ]]; then _sl_not_held "$1"; return 2; fi
   if [ -z "$_sl_ended" ]; then
@@ -209,7 +210,7 @@ sidelock_held() { _sl_look "$1" && [ "${_sl_state[REPLY]}" = held ]; }
 # sidelock_check LABEL: fails with 3 if the lock was lost, and 2 if it is not held.
 sidelock_check() {
   local __handle
-  _sl_look "$1" || return
+  _sl_look "$1" || return "$?"
   __handle=$REPLY
   if [ -n "${_sl_loss[__handle]-}" ]; then
     _sl_raise_loss "$__handle"
@@ -221,7 +222,7 @@ sidelock_check() {
 # sidelock_token LABEL [NAME]: the fencing token, of the first or of another name. Fails as sidelock_check does.
 sidelock_token() {
   local __handle __index
-  sidelock_check "$1" || return
+  sidelock_check "$1" || return "$?"
   __handle=${_sl_labels[_$1]}
   REPLY=${_sl_token[__handle * 64]}
   for ((__index = __handle * 64; __index < __handle * 64 + _sl_count[__handle]; __index++)); do
@@ -231,7 +232,7 @@ sidelock_token() {
 
 # sidelock_loss LABEL: the reason of its loss; fails where it was not lost.
 sidelock_loss() {
-  _sl_look "$1" || return
+  _sl_look "$1" || return "$?"
   REPLY=${_sl_loss[REPLY]-}
   [ -n "$REPLY" ] || return 1
   eval "set -- $REPLY"
@@ -241,10 +242,10 @@ sidelock_loss() {
 # sidelock_valid LABEL: for how many milliseconds from now the hold is good for certain; "none": it does not end by itself.
 sidelock_valid() {
   local __handle
-  _sl_look "$1" || return
+  _sl_look "$1" || return "$?"
   __handle=$REPLY
-  if [ "${_sl_state[__handle]}" != held ]; then REPLY=0; return; fi
-  if [ -z "${_sl_deadline[__handle]}" ]; then REPLY=none; return; fi
+  if [ "${_sl_state[__handle]}" != held ]; then REPLY=0; return 0; fi
+  if [ -z "${_sl_deadline[__handle]}" ]; then REPLY=none; return 0; fi
   _sl_now
   # The clock tells hundredths, rounded down.
   REPLY=$((_sl_deadline[__handle] - REPLY - 10))
@@ -253,22 +254,22 @@ sidelock_valid() {
 
 # sidelock_downgrade LABEL: shares from now on what was held alone.
 sidelock_downgrade() {
-  _sl_of_one downgrade "$1" '' || return
+  _sl_of_one downgrade "$1" '' || return "$?"
   _sl_mode[${_sl_labels[_$1]}]=shared
 }
 
 # sidelock_extend LABEL SECONDS: sets anew after what time from now the hold ends; "none": it does not.
 sidelock_extend() {
   REPLY=null
-  if [ "$2" != none ]; then _sl_milliseconds "$2" || return; fi
+  if [ "$2" != none ]; then _sl_milliseconds "$2" || return "$?"; fi
   _sl_of_one extend "$1" ",\"max_hold_ms\":$REPLY"
 }
 
 # sidelock_transfer LABEL SESSION: hands the lock to another session of this host, which must have asked for it.
 sidelock_transfer() {
   local __handle
-  _sl_quote "$2" || return
-  _sl_of_one transfer "$1" ",\"session\":$REPLY" || return
+  _sl_quote "$2" || return "$?"
+  _sl_of_one transfer "$1" ",\"session\":$REPLY" || return "$?"
   __handle=${_sl_labels[_$1]}
   _sl_has[__handle * 64]='' _sl_state[__handle]=released
 }
@@ -278,13 +279,13 @@ sidelock_transfer() {
 sidelock_watch() {
   local __id
   if [[ $2 != name && $2 != prefix ]]; then _sl_clear; _sl_fail invalid_params "watch a name or a prefix"; return 2; fi
-  _sl_quote "$3" || return
+  _sl_quote "$3" || return "$?"
   local __quoted=$REPLY
-  _sl_connected || return
+  _sl_connected || return "$?"
   _sl_start watch "{\"$2\":$__quoted}"
   __id=$REPLY
   _sl_value[__id]=$1
-  _sl_finish "$__id" 0 || return
+  _sl_finish "$__id" 0 || return "$?"
   _sl_tell
   REPLY=$_sl_number
 }
@@ -298,30 +299,30 @@ sidelock_unwatch() {
 
 # The daemon's name for this shell; others transfer locks to it.
 sidelock_session() {
-  _sl_connected || return
+  _sl_connected || return "$?"
   REPLY=$_sl_session
 }
 
 # sidelock_accept COMMAND: from now on others may hand over locks. The command gets the label that each has here, and its name.
 sidelock_accept() {
   _sl_accept=$1
-  _sl_connected || return
+  _sl_connected || return "$?"
   sidelock_call initialize '{"accept_transfers":true}'
 }
 
 # sidelock_call METHOD [PARAMS]: any method of the protocol. The parameters are a JSON object on one line; SIDELOCK_RESULT is the
 # whole line that answers.
 sidelock_call() {
-  _sl_connected || return
+  _sl_connected || return "$?"
   _sl_start "$1" "${2:-"{}"}"
   _sl_value[REPLY]=keep
-  _sl_finish "$REPLY" 0 || return
+  _sl_finish "$REPLY" 0 || return "$?"
   _sl_tell
 }
 
 # sidelock_pump [SECONDS]: reads what has come, and waits so long for something to come; for loops of the program's own.
 sidelock_pump() {
-  _sl_milliseconds "${1:-0}" || return
+  _sl_milliseconds "${1:-0}" || return "$?"
   _sl_mine
   if [ -z "$_sl_ended" ]; then _sl_pump "$REPLY"; fi
   _sl_tell
@@ -467,7 +468,7 @@ _sl_parse() {
     # What comes behind it
     while true; do
       [[ $__rest != [$' \t\r']* ]] || __rest=${__rest#"${__rest%%[! $'\t\r']*}"}
-      if ((__depth == 0)); then [ -z "$__rest" ] && [ "${_sl_j[j]}" = '{' ]; return; fi
+      if ((__depth == 0)); then [ -z "$__rest" ] && [ "${_sl_j[j]}" = '{' ]; return "$?"; fi
       case ${__kinds[__depth]}$__rest in
         '{,'* | '[,'*) __rest=${__rest:1}; _sl_member || return 1; break ;;
         '{}'* | '[]'*)
@@ -579,7 +580,7 @@ _sl_look() {
 # _sl_of_one METHOD LABEL MEMBERS
 _sl_of_one() {
   local __handle __status=0
-  sidelock_check "$2" || return
+  sidelock_check "$2" || return "$?"
   __handle=${_sl_labels[_$2]}
   if [ "${_sl_count[__handle]}" -ne 1 ]; then _sl_fail invalid_params "$1 is for one lock at a time"; return 2; fi
   _sl_quote "${_sl_name[__handle * 64]}"
@@ -654,7 +655,7 @@ _sl_connected() {
   _sl_clear
   _sl_mine
   if [ -z "$_sl_ended" ]; then _sl_pump 0; fi
-  if [ -z "$_sl_ended" ]; then return; fi
+  if [ -z "$_sl_ended" ]; then return 0; fi
   sidelock_socket_path
   __path=$REPLY
   _sl_connect "$__path"
@@ -664,11 +665,11 @@ _sl_connected() {
   __params="\"client\":{\"name\":$__name},\"protocol\":1"
   if [ -n "$_sl_accept" ]; then __params+=',"accept_transfers":true'; fi
   _sl_start initialize "{$__params,\"lifetime\":\"process\"}"
-  _sl_finish "$REPLY" 0 && return
+  _sl_finish "$REPLY" 0 && return 0
   # The daemon may not see the process, as from a container.
   if [ "$SIDELOCK_REASON" = invalid_params ] && [ "$_sl_field" = lifetime ]; then
     _sl_start initialize "{$__params}"
-    _sl_finish "$REPLY" 0 && return
+    _sl_finish "$REPLY" 0 && return 0
   fi
   _sl_escape "$__path"
   if [ "$SIDELOCK_REASON" = connection_lost ] && [ "$_sl_told" -eq 0 ] && ! socat -u /dev/null "UNIX-CONNECT:$REPLY" 2>/dev/null; then
@@ -704,6 +705,8 @@ _sl_carry() {
   done
   # With job control it has a process group of its own already.
   case $- in *m*) ;; *) __run=(setsid socat) ;; esac
+  # bash closes a coprocess' descriptors in subshells, but knows only the one that was started last.
+  if command -v setpriv >/dev/null; then __run=(setpriv --pdeathsig KILL "${__run[@]}"); fi
   exec "${__run[@]}" -t0 - "UNIX-CONNECT:$1"
 }
 
@@ -816,8 +819,7 @@ _sl_finish() {
 
 # Whether the request is answered within so many ms.
 _sl_wait() {
-  # A trap that is run meanwhile may have read the answer, which the read that it interrupted does not know.
-  local __id=$1 __end='' __left=1000
+  local __id=$1 __end='' __left=3600000
   if [ -n "$2" ]; then
     _sl_now
     __end=$((REPLY + $2))
@@ -827,7 +829,6 @@ _sl_wait() {
       _sl_now
       __left=$((__end - REPLY))
       [ "$__left" -gt 0 ] || return 1
-      if [ "$__left" -gt 1000 ]; then __left=1000; fi
     fi
     _sl_pump "$__left"
   done
@@ -844,7 +845,7 @@ _sl_pump() {
     if [ "$__limit" -eq 0 ] && ! read -r -t 0 -u "$_sl_from"; then break; fi
     __status=0
     _sl_read "$((__limit > 1 ? __limit : 1))" || __status=$?
-    if [ "$__status" -eq 2 ]; then _sl_end; return; fi
+    if [ "$__status" -eq 2 ]; then _sl_end; return 0; fi
     if [ "$__status" -eq 0 ] && _sl_parse "$__line"; then _sl_heard "$__line"; fi
     [ -z "$_sl_ended" ] || return 0
     __limit=0
@@ -856,14 +857,15 @@ _sl_pump() {
 _sl_read() {
   local LC_ALL=C __status=0 __time
   printf -v __time '%d.%03d' "$(($1 / 1000))" "$(($1 % 1000))"
-  IFS= read -r -n "$((_sl_unended_bytes_max + 1))" -t "$__time" -u "$_sl_from" __line || __status=$?
+  # No -n: with it bash reads ahead, and what it has is not seen by the next look at whether something has come.
+  IFS= read -r -t "$__time" -u "$_sl_from" __line || __status=$?
   if [ "$((${#_sl_rest} + ${#__line}))" -gt "$_sl_unended_bytes_max" ]; then return 2; fi
   if [ "$__status" -gt 128 ]; then
     _sl_rest+=$__line
     # bash may say that the time is over also when it has just read the end of a line.
     if [[ $_sl_rest != '{'*'}' ]] || ! _sl_parse "$_sl_rest"; then return 1; fi
     __line=$_sl_rest _sl_rest=''
-    return
+    return 0
   fi
   [ "$__status" -eq 0 ] || return 2
   __line=$_sl_rest$__line _sl_rest=''
@@ -876,13 +878,13 @@ _sl_heard() {
   _sl_told=1
   if [ -n "${_sl_j[j/method]-}" ] && [ -z "$__id" ]; then
     if [ "${_sl_j[j/params]-}" = '{' ]; then _sl_notified "${_sl_j[j/method]}"; fi
-    return
+    return 0
   fi
   if [ -n "${_sl_j[j/error]-}" ]; then
     _sl_field=${_sl_j[j/error/data/field]-}
     _sl_refusal
     # Without an id it is about the connection, or about a line that the daemon could not read.
-    if [ -z "$__id" ] || [ "$__id" = null ]; then _sl_fault=$REPLY; return; fi
+    if [ -z "$__id" ] || [ "$__id" = null ]; then _sl_fault=$REPLY; return 0; fi
   fi
   [[ $__id =~ ^[0-9]{1,15}$ ]] || return 0
   __method=${_sl_method[__id]-}
@@ -908,7 +910,7 @@ _sl_answered() {
   if [[ $2 =~ ^(acquire|initialize|watch)$ && ${_sl_j[j/result]-} != '{' ]]; then
     printf -v '_sl_error[__id]' '%q ' protocol_violation "the daemon gave an answer that is none" '' ''
     _sl_answer[__id]=error
-    return
+    return 0
   fi
   case $2 in
     acquire) _sl_granted "$__id" "${_sl_of[__id]}" ;;
@@ -948,7 +950,7 @@ _sl_granted() {
     if [ "${_sl_state[__handle]}" = waiting ]; then _sl_state[__handle]=released; fi
     printf -v "_sl_error[$1]" '%q ' protocol_violation "the daemon gave an answer that is none" '' ''
     [ -n "${_sl_answer[$1]-}" ] || _sl_answer[$1]=error
-    return
+    return 0
   fi
   _sl_mode[__handle]=${_sl_j[j/result/mode]-} _sl_state[__handle]=held
   if [[ $__valid =~ ^[0-9]{1,15}$ ]]; then
@@ -1078,7 +1080,7 @@ _sl_tick() {
   done
   if [ "$__ask" -lt "$_sl_no_ping_before" ]; then __ask=$_sl_no_ping_before; fi
   if [ -z "$_sl_ping" ]; then
-    if [ "$__now" -lt "$__ask" ]; then REPLY=$((__ask - __now)); return; fi
+    if [ "$__now" -lt "$__ask" ]; then REPLY=$((__ask - __now)); return 0; fi
     _sl_start ping '{}'
     _sl_ping=$REPLY
     _sl_abandoned[REPLY]=1
