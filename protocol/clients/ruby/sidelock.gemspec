@@ -7,5 +7,5 @@ Gem::Specification.new do |spec|
   spec.authors = ["sidelock"]
   spec.license = "Apache-2.0"
   spec.required_ruby_version = ">= 2.7"
-  spec.files = ["lib/sidelock.rb", "README.md"]
+  spec.files = ["lib/sidelock.rb", "lib/sidelock/redlock.rb", "README.md"]
 end
