@@ -67,6 +67,43 @@ class Daemon:
             self.process.wait()
 
 
+class Service:
+    """The daemon as a service of the systemd that is process 1 here."""
+
+    def __init__(self, unit, path, patience):
+        self.unit, self.path, self.patience = unit, path, patience
+        self.systemctl("start", unit)
+
+    def systemctl(self, *arguments):
+        done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=self.patience * 2, check=False)
+        if done.returncode != 0:
+            raise Mismatch(f"systemctl {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def do(self, what):
+        if what == "restart":
+            self.systemctl("restart", self.unit)
+        elif what == "start":
+            self.systemctl("start", self.unit)
+        elif what == "terminate":
+            self.systemctl("stop", self.unit)
+        elif what in ("kill", "stop"):
+            # Where it hangs, the watchdog ends it; either way systemd starts another one.
+            before = self.systemctl("show", "-P", "MainPID", self.unit)
+            os.kill(int(before), signal.SIGKILL if what == "kill" else signal.SIGSTOP)
+            deadline = time.monotonic() + self.patience
+            while self.systemctl("show", "-P", "MainPID", self.unit) in (before, "0") or (
+                    self.systemctl("show", "-P", "ActiveState", self.unit) != "active"):
+                if time.monotonic() > deadline:
+                    raise Mismatch(f"systemd has started no other {self.unit}")
+                time.sleep(0.05)
+        else:
+            raise ValueError(f"a service cannot {what}")
+
+    def close(self):
+        pass  # It is the machine's.
+
+
 class Witness:
     """A connection that the scenario uses itself."""
 

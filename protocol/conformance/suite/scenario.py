@@ -8,7 +8,7 @@ import time
 
 from .driver import Driver
 from .fake import Fake
-from .real import Daemon, Witness, clean_environment
+from .real import Daemon, Service, Witness, clean_environment
 from .words import Mismatch, filled, match
 
 # What a step is called by, and the other members that it may have.
@@ -60,13 +60,13 @@ def _check(file, scenario):
 class Run:
     """One scenario with one driver command."""
 
-    def __init__(self, scenario, command, program, directory, patience, shared=None):
+    def __init__(self, scenario, command, program, directory, patience, shared=None, service=None):
         self.scenario, self.command, self.program, self.patience = scenario, command, program, patience
         self.directory = directory
         self.variables = {"dir": directory, **scenario["variables"]}
         self.clients, self.witnesses, self.started, self.later = {}, {}, {}, {}
         self.fake = self.daemon = None
-        self.shared = shared
+        self.shared, self.service = shared, service
         self.path = os.path.join(directory, scenario.get("socket", "s.sock"))
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         self.at = ""
@@ -79,6 +79,9 @@ class Run:
             self.fake = Fake(self.path, self.patience, self.scenario.get("fake"))
         elif kind == "shared" and self.shared is not None:
             self.path = self.shared.path
+        elif kind == "service":
+            self.daemon = Service(*self.service, self.patience)
+            self.path = self.daemon.path
         elif kind != "none":
             self.daemon = Daemon(self.program, self.path, self.directory, self.patience, self.scenario.get("arguments", ()))
 
@@ -196,11 +199,11 @@ class Run:
         elif what == "send":
             messages = step["messages"] if "messages" in step else [step["message"]]
             fake.send(filled(messages, self.variables), int(filled(step.get("pieces", 0), self.variables)))
+        elif what == "long":
+            fake.send([step["begin"] + step["repeat"] * step["times"] + step["end"]])
         elif what == "answers":
             fake.automatic[step["method"]] = step["result"]
         elif what == "close":
-        elif what == "long":
-            fake.send([step["begin"] + step["repeat"] * step["times"] + step["end"]])
             fake.close_connection()
         elif what in ("refuse", "refuse at once"):
             fake.listens_first = what == "refuse"
