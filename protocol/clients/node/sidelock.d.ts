@@ -1,3 +1,8 @@
+declare global {
+  /** Also where TypeScript's own library has none, before 5.2. */
+  interface SymbolConstructor { readonly asyncDispose: unique symbol }
+}
+
 /** Who has a lock, as far as the daemon tells. */
 export interface Holder { host?: string; session?: string; pid?: number; uid?: number; command?: string; unit?: string;
   token?: number; meta?: string; owner?: string; foreign?: boolean; [more: string]: unknown }
@@ -68,6 +73,8 @@ export class Lock {
   extend(maxHold: number | null): Promise<void>;
   downgrade(): Promise<void>;
   transfer(session: string): Promise<void>;
+  /** Gives the lock back at the end of its scope: `await using lock = await acquire('orders')`. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 export interface Watch extends AsyncIterable<WatchEvent> { close(): Promise<void> }

@@ -1,0 +1,20 @@
+'use strict';
+// What Node.js has beside the conformance suite, with a daemon at SIDELOCK_SOCKET: dispose, and signals that abort.
+const assert = require('assert');
+const sidelock = require('./sidelock.js');
+
+async function main() {
+  const lock = await sidelock.acquire('disposed');
+  await lock[Symbol.asyncDispose || Symbol.for('Symbol.asyncDispose')]();
+  assert(!lock.held);
+  await lock[Symbol.asyncDispose || Symbol.for('Symbol.asyncDispose')](); // what was given back already
+  const again = await sidelock.acquire('disposed', { wait: 0 });
+  await assert.rejects(sidelock.acquire('disposed', { signal: AbortSignal.timeout(50) }), { name: 'TimeoutError' });
+  await assert.rejects(sidelock.acquire('disposed', { signal: AbortSignal.abort() }), { name: 'AbortError' });
+  assert.strictEqual((await sidelock.client.call('inspect', { name: 'disposed' })).waiting ?? 0, 0);
+  await assert.rejects(sidelock.withLock('disposed', { wait: 0 }, () => assert.fail()), sidelock.Busy);
+  await again.release();
+  assert.strictEqual(await sidelock.withLock('disposed', () => 7), 7);
+  await sidelock.client.close();
+}
+main();

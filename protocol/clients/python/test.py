@@ -1,0 +1,81 @@
+"""What Python has beside the conformance suite, with a daemon at $SIDELOCK_SOCKET: the bindings to what programs already use."""
+
+import threading
+import time
+
+import sidelock
+
+
+def raises(kind, call, *arguments, **named):
+    try:
+        call(*arguments, **named)
+    except kind:
+        return True
+    return False
+
+
+def beside(call):
+    """What it gives in another thread."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(call()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_redis_lock():
+    lock, other = sidelock.Lock("redis", timeout=60, blocking_timeout=0.05), sidelock.Lock("redis", timeout=60)
+    assert lock.acquire() and lock.owned() and lock.locked() and other.locked() and not other.owned()
+    assert not other.acquire(blocking=False) and not lock.acquire(blocking_timeout=0.05)
+    assert lock.extend(90) and lock.reacquire() and isinstance(lock.token, int)
+    assert beside(lambda: raises(sidelock.LockError, lock.release)), "a lock belongs to its thread"
+    lock.release()
+    assert raises(sidelock.LockError, lock.release) and not other.locked()
+    with sidelock.Lock("redis", timeout=0.05) as short:
+        while short.owned():
+            time.sleep(0.005)
+        assert raises(sidelock.LockNotOwnedError, short.extend, 5) or not short.owned()
+        short.raise_on_release_error = False
+    with other:
+        assert raises(sidelock.LockError, lock.__enter__)
+
+
+def test_file_lock():
+    one, other = sidelock.FileLock("/nowhere/orders.lock"), sidelock.FileLock("/nowhere/orders.lock", timeout=0.05)
+    with one:
+        with one.acquire():
+            assert one.lock_counter == 2 and one.is_locked
+        assert one.is_locked and raises(TimeoutError, other.acquire) and raises(sidelock.Timeout, other.acquire, blocking=False)
+    assert not one.is_locked
+    with other:
+        one_more = raises(sidelock.Timeout, one.acquire, 0)
+        assert one_more
+    one.acquire()
+    one.acquire()
+    one.release(force=True)
+    with other:
+        pass
+
+
+def test_single_run():
+    runs = []
+
+    @sidelock.single_run("nightly-{0}", skipped="skipped")
+    def nightly(shop, deeper=False):
+        runs.append(shop)
+        return beside(lambda: (nightly(shop), nightly("south"))) if deeper else shop
+
+    assert nightly("north", deeper=True) == ("skipped", "south") and runs == ["north", "south"]
+    assert nightly("north") == "north"
+
+    @sidelock.single_run()
+    def failing():
+        raise ValueError
+
+    assert raises(ValueError, failing) and raises(ValueError, failing)
+
+
+if __name__ == "__main__":
+    test_redis_lock()
+    test_file_lock()
+    test_single_run()
