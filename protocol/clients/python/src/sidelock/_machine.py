@@ -322,7 +322,8 @@ class Machine:
             # Nothing is known of how long it is good: that is asked at once.
             holding.span, holding.deadline = self.lease_ms / 1000, now()
         self.holdings.setdefault((name, token), []).append(holding)
-        self.calls.append(lambda: call(holding))
+        accept = call
+        self.calls.append(lambda: accept(holding))
 
     def _told_event(self, params: Dict[str, Any]) -> None:
         call = self.watches.get(params.get("watch"))  # type: ignore[arg-type]
