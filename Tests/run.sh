@@ -25,7 +25,8 @@ named, or all of them:
   release      the release build with the Swift library linked in; its size and how fast it starts
   budgets      the instructions and allocations of the pure targets (callgrind), with a self-test of the check
   system       Tests/system against the release build (pytest; needs root); PYTEST_ARGS is passed on
-  clients      the clients of protocol/clients against the conformance suite, and the suite against wrong clients
+  clients      the clients of protocol/clients against the conformance suite, also under a real systemd (needs root), and
+               the suite against wrong clients
   servers      what talks most with Redis against Redis 6.2 and 8.2, Valkey 8.1 and 9.1 (pytest; needs root),
                on one of them under an ACL user with the rights of the documents; while clients runs, if that is run too
   adversary    Tests/adversary against the release build: what a user can do to another one (needs root)
@@ -323,7 +324,27 @@ follow_pytest() {
 
 # What the languages of protocol/clients need.
 install_toolchains() {
-  install_packages cargo default-jdk-headless gcc golang-go libc6-dev make nodejs perl php-cli pkg-config python3 python3-venv ruby rustc socat
+  install_packages cargo default-jdk-headless gcc golang-go libc6-dev make mypy node-typescript nodejs perl php-cli pkg-config python3 python3-venv ruby rustc \
+    socat
+}
+
+client_log() { printf '%s/clients--%s' "$log_directory" "$1"; }
+
+# run_clients NAME... holds these clients to the suite, two at a time: they wait for timers and servers most of the time.
+run_clients() {
+  local name
+  export SIDELOCKD=$bin/sidelockd CLIENTS_ALONE=$log_directory/clients.alone
+  for name in "$@"; do
+    rm -f "$(client_log "$name").status"
+    while [ "$(jobs -pr | wc -l)" -ge 2 ]; do wait -n; done
+    (
+      status=0
+      Tests/lib/clients.py "$name" >"$(client_log "$name").log" 2>&1 </dev/null || status=$?
+      echo "$status" >"$(client_log "$name").status"
+      echo "$name: $(tail -n 1 "$(client_log "$name").log")"
+    ) &
+  done
+  wait
 }
 
 part_clients() {
@@ -332,12 +353,19 @@ part_clients() {
     count 0 1 "clients: toolchains"
     return
   fi
-  local page name
+  local page name names=() status
   check "clients: self-test" protocol/conformance/run --sidelockd "$bin/sidelockd" --self-test
-  for page in protocol/clients/*/README.md; do
-    name=$(basename "$(dirname "$page")")
-    check "clients: $name" env SIDELOCKD="$bin/sidelockd" Tests/lib/clients.py "$name"
-    grep -E 'lines of code| passed, ' "$log_directory/clients--$name.log"
+  for page in protocol/clients/*/README.md; do names+=("$(basename "$(dirname "$page")")"); done
+  quietly "clients" run_clients "${names[@]}"
+  for name in "${names[@]}"; do
+    status=$(cat "$(client_log "$name").status" 2>/dev/null)
+    if [ "${status:-1}" = 0 ]; then
+      count 1 0 "clients: $name"
+    else
+      tail -n 80 "$(client_log "$name").log"
+      count 0 1 "clients: $name"
+    fi
+    grep -E 'lines of code| passed, ' "$(client_log "$name").log"
   done
 }
 

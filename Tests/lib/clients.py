@@ -1,8 +1,14 @@
 #!/usr/bin/env python3
 """Holds the clients of protocol/clients to the conformance suite: clients.py [NAME…]. Each is built as its README says,
-in a folder of its own; its first lines are run as they stand. Then it is measured beside the raw scheme, SET NX PX and a script,
-in the same language (protocol/conformance/cycles). $SIDELOCKD names the daemon. clients.py --cycles [NAME…] measures only."""
+in a folder of its own; the programs of its README are run as they stand, and so are tests of its own, and its types are checked.
+What needs the daemon as a service is run under a real systemd, as root. Then it is measured beside the raw scheme, SET NX PX and a
+script, in the same language (protocol/conformance/cycles). $SIDELOCKD names the daemon. $CLIENTS_ALONE is a file, if several of
+these are to run at a time: nobody else does anything while one measures.
 
+clients.py --cycles [NAME…] measures only; clients.py --table does all for all, and writes the table of protocol/clients/README.md."""
+
+import contextlib
+import fcntl
 import os
 import pathlib
 import re
@@ -12,6 +18,8 @@ import sys
 import tempfile
 import time
 
+from booted_service import BootedService
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CLIENTS = ROOT / "protocol/clients"
 RUN = ROOT / "protocol/conformance/run"
@@ -19,6 +27,8 @@ CYCLES = ROOT / "protocol/conformance/cycles"
 JOBS = "4"
 #: For how long each of the two is measured, and how often, in turn.
 CYCLES_SECONDS, CYCLES_ROUNDS = 1, 5
+PAGE = CLIENTS / "README.md"
+BEGIN, END = "<!-- table: Tests/lib/clients.py --table writes it -->\n", "<!-- end of the table -->\n"
 
 
 class Client:
@@ -54,6 +64,14 @@ class Client:
         """Commands that the suite runs."""
         raise NotImplementedError
 
+    def service_drivers(self):
+        """Those that are tried under systemd."""
+        return self.drivers()
+
+    def tests(self):
+        """Commands of the client's own tests, with a daemon at $SIDELOCK_SOCKET; run in its folder."""
+        return []
+
     def check(self):
         """Whatever else is to be seen when the suite has run."""
 
@@ -76,6 +94,15 @@ class Python(Client):
         self.sh(sys.executable, "-m", "venv", "venv")
         self.sh("venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", f"./{self.name}")
 
+    def tests(self):
+        return [[self.work / "venv/bin/python", self.place / "test.py"]]
+
+    def check(self):
+        # Without the folder of the sources: what is looked at is what was installed, as for who uses it.
+        strict = ["mypy", "--strict", "--cache-dir", self.work / "mypy", "--python-executable", self.work / "venv/bin/python"]
+        self.sh(*strict, "--no-incremental", "-p", "sidelock")
+        self.sh(*strict, "--no-incremental", self.write("types.py", (self.place / "test_types.py").read_text()))
+
     def drivers(self):
         return [[self.work / "venv/bin/python", self.source / name] for name in ("driver.py", "driver_aio.py")]
 
@@ -85,6 +112,14 @@ class Python(Client):
 
 class Node(Client):
     language, sources, ending = "js", ["sidelock.js"], "js"
+
+    def tests(self):
+        return [["node", self.place / "test.js"]]
+
+    def check(self):
+        self.program("")
+        self.sh("tsc", "--strict", "--noEmit", "--target", "es2022", "--module", "commonjs", "--lib", "es2022,dom",
+                self.write("types.ts", (self.place / "test_types.ts").read_text()))
 
     def drivers(self):
         return [["node", self.place / "driver.js"]]
@@ -116,7 +151,10 @@ class Go(Client):
 
 
 class Ruby(Client):
-    language, sources, ending = "ruby", ["lib/*.rb"], "rb"
+    language, sources, ending = "ruby", ["lib/*.rb", "lib/*/*.rb"], "rb"
+
+    def tests(self):
+        return [["env", f"GEM_PATH={self.work}/gems", "ruby", "-w", self.place / "test.rb"]]
 
     def build(self):
         self.copy()
@@ -205,16 +243,25 @@ class C(Client):
 
     def build(self):
         self.copy()
-        self.sh("make", "--silent", "-C", self.place, "driver", "install", f"PREFIX={self.work}/installed")
+        self.sh("make", "--silent", "-C", self.place, "driver", "test", "install", f"PREFIX={self.work}/installed")
         for name, flags in self.SANITIZERS.items():
             shutil.copytree(self.source, self.work / name)
-            self.sh("make", "--silent", "-C", self.work / name, "driver", f"CFLAGS=-O1 -g {flags}")
+            self.sh("make", "--silent", "-C", self.work / name, "driver", "test", f"CFLAGS=-O1 -g {flags}")
+
+    def programs(self, name):
+        log = f"log_path={self.work}/report"
+        return [[self.place / name], ["env", f"ASAN_OPTIONS={log}", f"UBSAN_OPTIONS={log}", self.work / "address" / name],
+                # The child of a fork makes a thread of its own.
+                ["env", f"TSAN_OPTIONS={log}:die_after_fork=0", self.work / "thread" / name]]
 
     def drivers(self):
-        log = f"log_path={self.work}/report"
-        return [[self.place / "driver"], ["env", f"ASAN_OPTIONS={log}", f"UBSAN_OPTIONS={log}", self.work / "address/driver"],
-                # The child of a fork makes a thread of its own.
-                ["env", f"TSAN_OPTIONS={log}:die_after_fork=0", self.work / "thread/driver"]]
+        return self.programs("driver")
+
+    def service_drivers(self):
+        return self.drivers()[:1]
+
+    def tests(self):
+        return self.programs("test")
 
     def check(self):
         reports = [path.read_text(errors="replace") for path in sorted(self.work.glob("report*"))]
@@ -251,8 +298,9 @@ def readme_lines(client):
     return found
 
 
-def run_readme(client, daemon_program):
-    """Each program of the README, against a daemon, ends in peace."""
+@contextlib.contextmanager
+def local_daemon(daemon_program):
+    """A daemon of its own; gives the environment for who uses it."""
     directory = tempfile.mkdtemp(prefix="slr-", dir="/tmp")
     socket = os.path.join(directory, "s.sock")
     daemon = subprocess.Popen([daemon_program, "--local", "--socket", socket], stdout=subprocess.DEVNULL,
@@ -261,15 +309,34 @@ def run_readme(client, daemon_program):
         deadline = time.monotonic() + 60
         while not os.path.exists(socket) and time.monotonic() < deadline:
             time.sleep(0.01)
-        for code in readme_lines(client):
-            done = subprocess.run([str(word) for word in client.program(code)], cwd=client.work, timeout=300, text=True,
-                                  env={**os.environ, "SIDELOCK_SOCKET": socket}, capture_output=True)
-            if done.returncode != 0 or "Traceback" in done.stderr:
-                raise AssertionError(f"{client.name}: the README's lines end with {done.returncode}:\n{code}\n{done.stderr}")
+        yield {**os.environ, "SIDELOCK_SOCKET": socket}
     finally:
         daemon.kill()
         daemon.wait()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def run_programs(client, daemon_program):
+    """Each program of the README, and each test of the client's own, ends in peace."""
+    programs = [(client.program(code), client.work, code) for code in readme_lines(client)]
+    programs += [(command, client.place, " ".join(map(str, command))) for command in client.tests()]
+    for command, folder, what in programs:
+        with local_daemon(daemon_program) as environment:
+            done = subprocess.run([str(word) for word in command], cwd=folder, timeout=600, text=True, env=environment, capture_output=True)
+            if done.returncode != 0 or "Traceback" in done.stderr:
+                raise AssertionError(f"{client.name}: this ends with {done.returncode}:\n{what}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+
+
+@contextlib.contextmanager
+def turn(kind):
+    """Beside others of the same kind of lock, or with an exclusive one beside nobody."""
+    path = os.environ.get("CLIENTS_ALONE")
+    if not path:
+        yield
+        return
+    with open(path, "a", encoding="utf-8") as file:
+        fcntl.flock(file, kind)
+        yield
 
 
 def cycles(client, daemon_program):
@@ -308,19 +375,68 @@ def lines_of_code(client):
                for line in path.read_text().splitlines())
 
 
-def hold_to_the_suite(client, daemon):
-    """How many scenarios it passed, of those that its language can do, by all of its drivers; and whether that was all."""
-    passed, tried, fine = 0, 0, True
-    for driver in client.drivers():
-        process = subprocess.Popen([sys.executable, str(RUN), "--sidelockd", daemon, "--jobs", JOBS, "--", *map(str, driver)],
-                                   stdout=subprocess.PIPE, text=True)
+class Found:
+    """What the suite said of a client, of all of its drivers."""
+
+    def __init__(self):
+        self.passed = self.tried = 0
+        self.is_fine = True
+        #: By group, how many scenarios passed, failed, and are not for it; of the first driver.
+        self.groups = {}
+
+    def hear(self, command):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace")
+        groups = {}
         for line in process.stdout:
-            print(line, end="", flush=True)
-            found = re.match(r"(\d+) passed, (\d+) failed, ", line)
-            if found:
-                passed, tried = passed + int(found[1]), tried + int(found[1]) + int(found[2])
-        fine = process.wait() == 0 and fine
-    return passed, tried, fine
+            one = re.match(r"(passed|failed|not for this client): ([^/]+)/", line)
+            if one:
+                groups.setdefault(one[2], dict.fromkeys(("passed", "failed", "not for this client"), 0))[one[1]] += 1
+            if not one or one[1] == "failed":
+                print(line, end="", flush=True)
+            sums = re.match(r"(\d+) passed, (\d+) failed, ", line)
+            if sums:
+                self.passed, self.tried = self.passed + int(sums[1]), self.tried + int(sums[1]) + int(sums[2])
+        self.is_fine = process.wait() == 0 and self.is_fine
+        for group, counts in groups.items():
+            self.groups.setdefault(group, counts)
+
+
+def hold_to_the_suite(client, daemon):
+    found = Found()
+    for driver in client.drivers():
+        found.hear([sys.executable, str(RUN), "--verbose", "--sidelockd", daemon, "--jobs", JOBS, "--", *map(str, driver)])
+    with BootedService(daemon, [client.work, ROOT]) as service:
+        for driver in client.service_drivers():
+            found.hear(service.command("/usr/bin/python3", RUN, "--verbose", "--service", "sidelockd.service", "--", *driver))
+        if not found.is_fine:
+            print(service.log())
+    return found
+
+
+def table(rows):
+    """The table of the page: scenarios by their groups, and clients."""
+    groups = list(dict.fromkeys(group for row in rows for group in sorted(row["groups"])))
+    lines = [["", *(row["name"] for row in rows)], ["---", *("--:" for _ in rows)]]
+    for group in groups:
+        cells = []
+        for row in rows:
+            counts = row["groups"].get(group, {})
+            passed, failed, other = (counts.get(key, 0) for key in ("passed", "failed", "not for this client"))
+            cells.append(f"{passed}" + (f", {failed} FAILED" if failed else "") + (f" ({other} not)" if other else ""))
+        lines.append([f"`{group}`", *cells])
+    lines.append(["lines of code", *(f"{row['lines']:,}" for row in rows)])
+    lines.append(["cycles/s", *(f"{row['ours']:,.0f}" for row in rows)])
+    lines.append(["of the raw scheme", *(f"{row['raw']:,.0f}" for row in rows)])
+    lines.append(["ratio", *(f"{row['ours'] / row['raw']:.2f}" for row in rows)])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def write_table(rows):
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    if not after:
+        raise ValueError(f"{PAGE} has no place for the table")
+    PAGE.write_text(before + BEGIN + "\n" + table(rows) + "\n" + END + after)
 
 
 def main():
@@ -328,32 +444,39 @@ def main():
     unknown = set(there) ^ set(KINDS)
     if unknown:
         sys.exit(f"protocol/clients and {__file__} do not have the same clients: {', '.join(sorted(unknown))}")
-    arguments = [name for name in sys.argv[1:] if name != "--cycles"]
-    only_cycles = len(arguments) < len(sys.argv) - 1
+    options = {argument for argument in sys.argv[1:] if argument.startswith("--")}
+    if options - {"--cycles", "--table"}:
+        sys.exit(__doc__)
+    names = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     daemon = os.environ["SIDELOCKD"]
-    failed, table = [], []
-    for name in arguments or there:
+    failed, rows = [], []
+    for name in names or there:
         work = pathlib.Path(tempfile.mkdtemp(prefix="slb-", dir="/tmp"))
         client = KINDS[name](name, work)
         try:
-            lines, suite = lines_of_code(client), ""
-            client.build()
-            if not only_cycles:
-                passed, tried, fine = hold_to_the_suite(client, daemon)
-                if not fine:
-                    failed.append(name)
-                client.check()
-                run_readme(client, daemon)
-                suite = f"{passed} of {tried} scenarios, "
-            ours, raw = cycles(client, daemon)
-            table.append(f"{name}: {suite}{lines} lines of code, {ours:,.0f} cycles/s, {ours / raw:.2f} times the raw scheme's {raw:,.0f}")
+            row = {"name": name, "lines": lines_of_code(client), "groups": {}}
+            with turn(fcntl.LOCK_SH):
+                client.build()
+                if "--cycles" not in options:
+                    found = hold_to_the_suite(client, daemon)
+                    if not found.is_fine:
+                        failed.append(name)
+                    run_programs(client, daemon)
+                    client.check()
+                    row.update(groups=found.groups, suite=f"{found.passed} of {found.tried} scenarios, ")
+            with turn(fcntl.LOCK_EX):
+                row["ours"], row["raw"] = cycles(client, daemon)
+            rows.append(row)
+            print(f"{name}: {row.get('suite', '')}{row['lines']} lines of code, {row['ours']:,.0f} cycles/s, "
+                  f"{row['ours'] / row['raw']:.2f} times the raw scheme's {row['raw']:,.0f}", flush=True)
         except (AssertionError, OSError, ValueError, subprocess.SubprocessError) as fault:
             print(f"{name}: {fault}", flush=True)
             failed.append(name)
         finally:
             subprocess.run(["chmod", "-R", "u+w", str(work)], check=False)
             shutil.rmtree(work, ignore_errors=True)
-    print("\n".join(table))
+    if "--table" in options and not failed:
+        write_table(rows)
     sys.exit(f"failed: {', '.join(dict.fromkeys(failed))}" if failed else 0)
 
 
