@@ -181,6 +181,9 @@ class Perl(Client):
     def drivers(self):
         return [["perl", self.place / "driver.pl"]]
 
+    def tests(self):
+        return [["perl", f"-I{self.work}/installed/lib/perl5", self.place / "test.pl"]]
+
     def program(self, code):
         return ["perl", f"-I{self.work}/installed/lib/perl5", self.write(f"{self.stem}.pl", code)]
 

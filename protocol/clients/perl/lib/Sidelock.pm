@@ -306,6 +306,7 @@ sub finish {
     if (!$lived) {
         # Also when a handler of a signal dies.
         my $fault = $@;
+        if ($request->{answered} && !$request->{error} && $request->{method} eq 'acquire') { $self->give_back($request->{lock}) }
         $self->abandon($request);
         die $fault;    ## no critic
     }
@@ -339,19 +340,13 @@ sub pump {
         my $count = sysread $self->{socket}, $self->{rest}, 65536, length $self->{rest};
         if (!defined $count && ($! == Errno::EAGAIN || $! == Errno::EINTR)) { return }
         if (!$count) { $self->ended; return }
-        my $begin = 0;
-        while ((my $end = index $self->{rest}, "\n", $begin) >= 0) {
-            my $line = substr $self->{rest}, $begin, $end - $begin;
-            $begin = $end + 1;
-            # What does not fit is no message of this protocol.
-            local $@;
-            eval {
-                my $message = $json->decode($line);
-                $self->heard($message) if ref $message eq 'HASH';
-                1;
-            };
+        while ((my $end = index $self->{rest}, "\n") >= 0) {
+            my $message = eval { $json->decode(substr $self->{rest}, 0, $end) };
+            # Whatever did not come from here is a program's handler of a signal, which died: the line is read again then.
+            die $@ if !defined $message && $@ && (ref $@ || $@ !~ / at \Q${\ __FILE__ }\E line /);    ## no critic
+            substr $self->{rest}, 0, $end + 1, '';
+            $self->heard($message) if ref $message eq 'HASH';
         }
-        substr $self->{rest}, 0, $begin, '';
         if (length $self->{rest} > Sidelock::UNENDED_BYTES_MAX) { $self->ended; return }
     }
     $self->tick;
