@@ -126,14 +126,15 @@ def test_a_host_that_dies_is_told_and_heard_again(hosts):
     assert event(watcher, name="y", kind="acquired")["host"] == "two"
 
 
-def test_a_host_that_stands_still_is_told_and_catches_up(hosts):
+def test_a_host_that_stands_still_is_told_and_heard_again(hosts):
     watcher, there = watch(hosts.one, prefix=""), hosts.two.client()
     there.acquire("before")
     event(watcher, name="before")
     hosts.two.stop()
     assert state_of(watcher, "two") == "silent"
     hosts.two.resume()
-    assert state_of(watcher, "two") == "heard"
+    # It may have to connect to Redis anew, and listens to nothing meanwhile.
+    assert (state := state_of(watcher, "two")) == "heard" or (state, state_of(watcher, "two")) == ("gone", "heard")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="other users can only be tried as root")
