@@ -79,8 +79,17 @@ def test_a_watch_of_all_hosts_outlives_a_restart(lab, how):
     else:
         service.restart()
     assert state_of(watcher, "two") == "heard"
-    two.client().acquire("jobs/1")
-    assert event(watcher, kind="acquired")["host"] == "two"
+    there = two.client()
+
+    def is_told():
+        # A busy machine may have it lose Redis for a moment, and what happens then is not told.
+        there.acquire("jobs/1")
+        there.release("jobs/1")
+        while message := watcher.poll():
+            if message["method"] == "event" and message["params"]["host"] == "two":
+                return True
+
+    wait_until(is_told, "an event of the other host", pause=0.1)
 
 
 def test_hosts_on_a_cluster_are_heard(lab):
