@@ -101,7 +101,7 @@ class Python(Client):
         # Without the folder of the sources: what is looked at is what was installed, as for who uses it.
         strict = ["mypy", "--strict", "--cache-dir", self.work / "mypy", "--python-executable", self.work / "venv/bin/python"]
         self.sh(*strict, "--no-incremental", "-p", "sidelock")
-        self.sh(*strict, "--no-incremental", self.write("types.py", (self.place / "test_types.py").read_text()))
+        self.sh(*strict, "--no-incremental", self.write("checked_types.py", (self.place / "test_types.py").read_text()))
 
     def drivers(self):
         return [[self.work / "venv/bin/python", self.source / name] for name in ("driver.py", "driver_aio.py")]
