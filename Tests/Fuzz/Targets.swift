@@ -4,6 +4,7 @@ let fuzzTargets: [FuzzTarget] = [
   FuzzTarget(name: "client", check: checkClient),
   FuzzTarget(name: "resp", check: checkConnection),
   FuzzTarget(name: "inbox", check: checkInbox),
+  FuzzTarget(name: "hosts", check: checkHosts),
   FuzzTarget(name: "cluster", check: checkCluster),
   FuzzTarget(name: "engine", check: checkEngine),
   FuzzTarget(name: "restore", check: checkRestore),
