@@ -1,5 +1,9 @@
 """What Python has beside the conformance suite, with a daemon at $SIDELOCK_SOCKET: the bindings to what programs already use."""
 
+import asyncio
+import os
+import socket
+import tempfile
 import threading
 import time
 
@@ -21,6 +25,33 @@ def beside(call):
     thread.start()
     thread.join()
     return found[0]
+
+
+def test_the_error_says_what_mends_it():
+    path = "/nonexistent/sidelock.sock"
+    for fault in (told(lambda: sidelock.Client(path).lock("x").acquire()), told(lambda: asyncio.run(acquire_at(path)))):
+        assert fault.reason == "no_daemon" and fault.args[0].endswith(f"start it with: sidelockd --redis URL --socket {path}"), fault
+    if os.geteuid() != 0:
+        with tempfile.TemporaryDirectory() as directory:
+            path = directory + "/closed"
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(path)
+                os.chmod(path, 0)
+                fault = told(lambda: sidelock.Client(path).lock("x").acquire())
+                assert fault.reason == "permission" and fault.args[0].endswith(f"sidelock doctor --socket {path}"), fault
+
+
+async def acquire_at(path):
+    await sidelock.aio.Client(path).lock("x").acquire()
+
+
+def told(call):
+    """The error that it raises."""
+    try:
+        call()
+    except sidelock.Error as fault:
+        return fault
+    raise AssertionError("it raised nothing")
 
 
 def test_redis_lock():
@@ -76,6 +107,7 @@ def test_single_run():
 
 
 if __name__ == "__main__":
+    test_the_error_says_what_mends_it()
     test_redis_lock()
     test_file_lock()
     test_single_run()

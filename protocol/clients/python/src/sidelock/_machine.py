@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -30,6 +31,20 @@ def now() -> float:
 def _time(value: Any) -> Optional[int]:
     """Milliseconds that the daemon told; None where it is no time."""
     return max(0, min(value, _MILLISECONDS_MAX)) if type(value) is int else None
+
+
+def absent(path: str, fault: BaseException) -> str:
+    """What to say where no daemon listens, with the command that starts one."""
+    words = f"no daemon at {path}: {getattr(fault, 'strerror', None) or fault}"
+    if getattr(fault, "errno", None) not in (errno.ENOENT, errno.ECONNREFUSED):
+        return words
+    return words + "; start it with: " + (
+        "systemctl start sidelockd" if path == SYSTEM_SOCKET else f"sidelockd --redis URL --socket {path}")
+
+
+def closed(path: str) -> str:
+    """What to say where this user may not connect, with what tells the command that mends it."""
+    return f"the permissions of {path} keep this user out; what lets it in tells: sidelock doctor --socket {path}"
 
 
 def socket_path(explicit: Optional[str] = None) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Iterator, Optional, Type, cast
 
 from ._base import Attempt, BaseLock, milliseconds
 from ._errors import Denied, Error, Lost, NotHeld, Unavailable
-from ._machine import Holding, Machine, Request, initialization, socket_path
+from ._machine import Holding, Machine, Request, absent, closed, initialization, socket_path
 
 _thread = threading.local()
 _threads = itertools.count(1)
@@ -51,13 +51,13 @@ class Connection:
             self.socket.setblocking(False)
         except PermissionError:
             self.socket.close()
-            raise Denied(f"the permissions of {path} keep this user out", "permission") from None
+            raise Denied(closed(path), "permission") from None
         except (socket.timeout, BlockingIOError):
             self.socket.close()
             raise Unavailable(f"the daemon at {path} does not take connections; it may hang", "no_answer") from None
         except (OSError, ValueError) as fault:
             self.socket.close()
-            raise Unavailable(f"no daemon at {path}: {getattr(fault, 'strerror', None) or fault}", "no_daemon") from None
+            raise Unavailable(absent(path, fault), "no_daemon") from None
         self.wake_out, self.wake_in = os.pipe()
         os.set_blocking(self.wake_in, False)
         self.is_closing = False

@@ -12,7 +12,7 @@ from typing import Any, AsyncIterator, Callable, Dict, Optional, Tuple, Type
 
 from ._base import Attempt, BaseLock, milliseconds
 from ._errors import Denied, Error, Lost, NotHeld, Unavailable
-from ._machine import Holding, Machine, Request, initialization, socket_path
+from ._machine import Holding, Machine, Request, absent, closed, initialization, socket_path
 
 _tasks: "weakref.WeakKeyDictionary[Any, str]" = weakref.WeakKeyDictionary()
 _numbers = itertools.count(1)
@@ -156,11 +156,11 @@ class Client:
             _, connection = await asyncio.wait_for(
                 loop.create_unix_connection(functools.partial(Connection, self.patience), path), self.patience)
         except PermissionError:
-            raise Denied(f"the permissions of {path} keep this user out", "permission") from None
+            raise Denied(closed(path), "permission") from None
         except asyncio.TimeoutError:
             raise Unavailable(f"the daemon at {path} does not take connections; it may hang", "no_answer") from None
         except (OSError, ValueError) as fault:
-            raise Unavailable(f"no daemon at {path}: {fault}", "no_daemon") from None
+            raise Unavailable(absent(path, fault), "no_daemon") from None
         params = initialization(self._accept is not None)
         if self._accept is not None:
             connection.machine.on_transferred = functools.partial(self._transferred, connection)
