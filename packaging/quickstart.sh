@@ -161,7 +161,11 @@ cat <<EOF
 
 The daemon runs. Try in another terminal:
 
-  $bin/sidelock run --socket $socket mine -- sleep 60
+  export SIDELOCK_SOCKET=$socket PYTHONPATH=$PWD/protocol/clients/python/src
+  $bin/sidelock run mine -- sleep 60 &
+  $bin/sidelock list
+  $bin/sidelock watch
+  python3 -c 'import sidelock; print(sidelock.lock("yours").acquire().token)'
   echo '{"id":1,"method":"list"}' | socat -t60 - UNIX-CONNECT:$socket
 
 Its log follows; Ctrl-C ends everything.
