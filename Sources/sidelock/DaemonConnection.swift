@@ -60,6 +60,8 @@ final class DaemonConnection {
       if count < 0 {
         if errno == EINTR { continue }
         if errno == EAGAIN { throw Self.noAnswer(within: Self.answerMilliseconds) }
+        // What the daemon said last, such as why it takes no more clients, is still there to be read.
+        if errno == EPIPE { return }
         throw SidelockError(
           reason: .connectionLost, message: "the connection to the daemon broke: \(UnixSocket.describe(errno))")
       }

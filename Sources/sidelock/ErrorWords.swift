@@ -73,19 +73,33 @@ enum ErrorWords {
     return "unavailable: Redis cannot be reached or refuses: \(detail)\(remedy(detail).map { "; \($0)" } ?? "")"
   }
 
+  /// What is wrong with Redis, in the daemon's words, and the command that mends it.
+  static func ofRedis(_ what: String, _ detail: String?) -> String {
+    guard let detail, !detail.isEmpty else { return "\(what); its log tells why" }
+    return "\(what): \(printable(detail))\(remedy(detail).map { "; \($0)" } ?? "")"
+  }
+
   /// The command that mends what is wrong with Redis, by the daemon's words for it.
   static func remedy(_ detail: String) -> String? {
     func has(_ words: String...) -> Bool { words.contains { detail.contains($0) } }
     if has("ACL SETUSER") { return nil }
     if has("WRONGPASS", "refused the password", "asks for a password", "did not accept user", "no password set") {
-      return "give the daemon the right one in \(settingsFile), and: systemctl reload-or-restart sidelockd"
+      // systemd copies a credential at the start of the service: a reload would go on with the old one.
+      return "put the right one into /etc/credstore/sidelock.redis-password, or where redis_password_file says, and: "
+        + "systemctl restart sidelockd"
+    }
+    if has("NOPERM", "can't run this command") {
+      return "what is missing tells: redis-cli ACL LOG; the rights that are enough: man sidelockd.yaml"
     }
     if has("OOM ") { return "give Redis more memory, as in: redis-cli CONFIG SET maxmemory 1gb" }
     let isClosed = detail.hasSuffix("the connection was closed") || has("reset by peer")
     if isClosed
       || has("refused", "cannot connect", "unreachable", "timed out", "timeout", "no such file", "No such file")
     {
-      return "start Redis, as in: systemctl start redis-server; or name another one in \(settingsFile)"
+      let elsewhere =
+        has("localhost", "127.0.0.1", "::1", "unix:", "/")
+        ? "" : "; one on another host is open to the service with /usr/share/doc/sidelock/examples/remote-redis.conf"
+      return "start Redis, as in: systemctl start redis-server; or name another one in \(settingsFile)\(elsewhere)"
     }
     return nil
   }
@@ -101,7 +115,10 @@ enum ErrorWords {
 
   private static func limit(_ error: SidelockError) -> String {
     guard let name = error.data?["limit"]?.stringValue else { return "\(error)" }
-    let raise = limitsThatAreSet.contains(name) ? ", or raise \(name)_max in \(settingsFile)" : ""
+    let raise =
+      limitsThatAreSet.contains(name)
+      ? ", or raise \(name)_max in \(settingsFile), and: systemctl reload-or-restart sidelockd" : ""
+    if name.hasPrefix("connections") { return "limit: \(error.message)\(raise)" }
     return "limit: \(name) is met; finish other requests first\(raise)"
   }
 

@@ -93,7 +93,13 @@ extension HealthCommand.Verdict {
     }
     let grace = redis["grace_ms"]?.intValue ?? 0
     if redis["connected"]?.intValue != 1 {
-      self.init(state: .critical, why: "the daemon answers, but cannot reach Redis; its log tells why")
+      self.init(
+        state: .critical,
+        why: ErrorWords.ofRedis("the daemon answers, but cannot use Redis", redis["down_reason"]?.stringValue))
+    } else if let refusal = redis["refused"]?.stringValue {
+      self.init(
+        state: isReadiness ? .critical : .warning,
+        why: ErrorWords.ofRedis("the daemon answers, but Redis refuses locks", refusal))
     } else if let words = unservedParts(redis["cluster"]) {
       self.init(state: isReadiness ? .critical : .warning, why: words)
     } else if grace > 0 {

@@ -98,9 +98,9 @@ struct WordsTests {
     arguments: [
       ("cannot connect to localhost:6379: connection refused", "systemctl start redis-server"),
       ("the connection was closed", "systemctl start redis-server"),
-      ("Redis refused the password of user 'a': check", "systemctl reload-or-restart sidelockd"),
+      ("Redis refused the password of user 'a': check", "systemctl restart sidelockd"),
       (
-        "Redis asks for a password: give it in a file with redis_password_file", "systemctl reload-or-restart sidelockd"
+        "Redis asks for a password: give it in a file with redis_password_file", "systemctl restart sidelockd"
       ),
       ("OOM command not allowed", "redis-cli CONFIG SET maxmemory"),
     ])

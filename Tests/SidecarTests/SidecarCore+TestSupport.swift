@@ -75,6 +75,7 @@ final class FakeStore: LeaseStore {
   var hasAnswered = true
   var isUrgent = false
   var waitingCount = 0
+  var refusedLease: String?
   var waitingMemory: [UInt32: Int] = [:]
   func waitingMemory(of user: UInt32?) -> Int { user.flatMap { waitingMemory[$0] } ?? 0 }
   var statistics = LinkStatistics()

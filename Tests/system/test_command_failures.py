@@ -171,13 +171,23 @@ def test_no_redis_names_the_command_that_starts_it(lab):
     assert status == 68 and "systemctl start redis-server" in err
 
 
+def test_a_daemon_that_takes_no_more_clients_says_so(lab):
+    """It closes the connection, maybe before the request is written; what it said last is read all the same."""
+    daemon = lab.daemon(args=["--connections-max", "1"])
+    command = Command(lab, daemon)
+    daemon.client().call("ping")
+    for _ in range(40):
+        status, _, err = command.run(*TRUE)
+        assert status == 71 and "connections_max" in err and "systemctl reload-or-restart sidelockd" in err, (status, err)
+
+
 def test_a_wrong_password_names_file_and_command(lab):
     redis = lab.redis()
     redis.admin.config_set("requirepass", "right")
     daemon = lab.daemon(redis, wait=False)
     wait_until(lambda: daemon.socket_path.exists() and "password" in daemon.log(), "the refusal")
     status, _, err = Command(lab, daemon).run(*TRUE)
-    assert status == 68 and "password" in err and "systemctl reload-or-restart sidelockd" in err, err
+    assert status == 68 and "password" in err and "systemctl restart sidelockd" in err, err
     redis.admin.config_set("requirepass", "")
 
 

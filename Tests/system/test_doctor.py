@@ -175,6 +175,8 @@ def test_a_mistake_in_the_settings_is_found_before_the_restart(lab, tmp_path):
     findings = examined(command)[1]["settings"]
     assert {state for state, _, _ in findings} == {"bad"}
     assert any("lease_ms" in why and "not allowed" in why for _, why, _ in findings)
+    # What is told can be typed, and says the same.
+    assert {fix for _, _, fix in findings} == {f"sidelockd --config {config} --check"}
 
 
 def test_paths_of_settings_are_those_of_the_daemon(lab, tmp_path):
@@ -225,7 +227,19 @@ def test_redis_that_is_away_or_refuses(lab, redis):
     client = daemon.client()
     wait_until(lambda: client.call("stats")["redis"]["connected"] == 0, "Redis is missed")
     status, findings = examined(command)
-    assert status == 2 and only(findings, "redis")[0] == "bad" and "eviction" not in findings
+    state, _, fix = only(findings, "redis")
+    assert status == 2 and state == "bad" and "systemctl start redis-server" in fix and "eviction" not in findings
+
+
+def test_redis_that_refuses_locks(lab, redis):
+    daemon = lab.daemon(redis)
+    command = Command(lab, daemon)
+    redis.admin.config_set("maxmemory", 1)
+    assert command.run("run", "-n", "full", "--", "true")[0] == 68
+    status, findings = examined(command)
+    state, why, fix = only(findings, "redis")
+    assert status == 2 and state == "bad" and "refuses locks: OOM" in why and "CONFIG SET maxmemory" in fix
+    redis.admin.config_set("maxmemory", 0)
 
 
 def test_a_right_that_the_daemon_needs(lab, redis):

@@ -53,8 +53,25 @@ def test_redis_that_is_away_matters_where_it_is_asked_for(lab):
     redis.kill()
     wait_until(lambda: health(command, "--redis")[0] == 2, "Redis is missed")
     status, why = health(command, "--ready")
-    assert status == 2 and "cannot reach Redis" in why
+    assert status == 2 and "cannot use Redis: " in why and "systemctl start redis-server" in why
     assert health(command)[0] == 0
+
+
+def test_redis_that_refuses_locks_is_not_ready(lab):
+    """Each lock is refused, and the connection is as good as before."""
+    redis = lab.redis()
+    daemon = lab.daemon(redis)
+    command = Command(lab, daemon)
+    redis.admin.config_set("maxmemory", 1)
+    assert command.run("run", "-n", "full", "--", "true")[0] == 68
+    status, why = health(command, "--ready")
+    assert status == 2 and "OOM" in why and "CONFIG SET maxmemory" in why
+    assert health(command, "--redis")[0] == 1
+    assert health(command)[0] == 0
+    wait_until(lambda: any("Redis refuses locks (OOM" in line for line in daemon.notify.lines("STATUS=")), "the status line")
+    redis.admin.config_set("maxmemory", 0)
+    assert command.run("run", "-n", "full", "--", "true")[0] == 0
+    assert health(command, "--ready")[0] == 0
 
 
 def test_redis_with_other_data_is_a_warning_and_not_ready(lab):

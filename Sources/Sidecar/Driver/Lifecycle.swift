@@ -224,6 +224,7 @@ final class Lifecycle {
     if let sentinels = store.sentinelStanding { clients += "; \(sentinels.words)" }
     if let cluster = store.clusterStanding { clients += "; \(cluster.words(withReason: store.isReady))" }
     guard store.isReady else { return "Redis unreachable (\(store.downReason ?? "")); \(clients)" }
+    if let refusal = store.refusedLease { return "Redis refuses locks (\(refusal)); \(clients)" }
     guard core.engine.storeStandings.recovering > 0 else { return "Redis connected; \(clients)" }
     return "Redis recovering: held locks are kept, nothing new is granted yet; \(clients)"
   }

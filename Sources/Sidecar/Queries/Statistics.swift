@@ -153,6 +153,10 @@ extension Statistic {
     gauge("redis.connected", "1 while the connection to Redis is good, and otherwise 0") {
       $0.store.map { $0.isReady ? 1 : 0 }
     },
+    text("redis.down_reason", "why it is not; only while that is known") { $0.store?.downReason },
+    text("redis.refused", "what Redis said when it refused a lock; only within a minute, and until it grants one") {
+      $0.store?.refusedLease
+    },
     gauge("redis.round_trip_ms", "how long Redis takes to answer", .milliseconds) {
       $0.store == nil ? nil : $0.engine.roundTrip.smoothedMilliseconds ?? 0
     },

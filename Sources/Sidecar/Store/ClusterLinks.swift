@@ -157,6 +157,7 @@ final class ClusterLinks: LeaseStore {
     get { all.contains { $0.link.isUrgent } }
     set { for link in all { link.link.isUrgent = newValue } }
   }
+  var refusedLease: String? { all.lazy.compactMap(\.link.refusedLease).first }
   var waitingCount: Int { all.reduce(0) { $0 + $1.link.waitingCount } }
   func waitingMemory(of user: UInt32?) -> Int { all.reduce(0) { $0 + $1.link.waitingMemory(of: user) } }
   var statistics: LinkStatistics {

@@ -11,6 +11,8 @@ protocol LeaseStore: AnyObject {
   var isReady: Bool { get }
   /// Why it cannot be reached; nil while it can.
   var downReason: String? { get }
+  /// What it said when it last refused a lease; nil where that is more than a minute ago, or it has granted one since.
+  var refusedLease: String? { get }
   /// Whether it has answered anything on this connection since the handshake.
   var hasAnswered: Bool { get }
   /// Whether somebody waits for something that is not sent yet.

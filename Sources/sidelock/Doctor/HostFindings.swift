@@ -179,9 +179,9 @@ enum HostFindings {
         directory: "/proc/\(pid)/cwd", milliseconds: checkMilliseconds),
       let report = try? JSONValue(parsing: String(decoding: answer, as: UTF8.self))
     else {
-      return Settings(findings: [.warn("settings", "they could not be checked", fix: "sidelockd --check")])
+      return Settings(findings: [.warn("settings", "they could not be checked", fix: checkCommand(arguments))])
     }
-    return Settings(findings: findings(of: report), values: report)
+    return Settings(findings: findings(of: report, check: checkCommand(arguments)), values: report)
   }
 
   /// The daemon that was installed with this command; nil where there is none.
@@ -201,7 +201,14 @@ enum HostFindings {
     }
   }
 
-  private static func findings(of report: JSONValue) -> [Finding] {
+  /// What checks the settings of a daemon with these arguments, with the file that they name.
+  static func checkCommand(_ arguments: [String]) -> String {
+    var file = arguments.last { $0.hasPrefix("--config=") }.map { String($0.dropFirst("--config=".count)) }
+    if let index = arguments.lastIndex(of: "--config"), index + 1 < arguments.count { file = arguments[index + 1] }
+    return "sidelockd\(file.map { " --config \(shellWord($0))" } ?? "") --check"
+  }
+
+  private static func findings(of report: JSONValue, check: String) -> [Finding] {
     let words = { (member: String) in
       (report[member]?.arrayValue ?? []).map { one in
         [one["setting"]?.stringValue, one["message"]?.stringValue ?? one.stringValue].compactMap { $0 }
@@ -210,9 +217,9 @@ enum HostFindings {
     }
     let problems = words("problems").map {
       Finding.bad(
-        "settings", "\($0); the next start would go on with the settings of before, or fail", fix: "sidelockd --check")
+        "settings", "\($0); the next start would go on with the settings of before, or fail", fix: check)
     }
-    let warnings = words("warnings").map { Finding.warn("settings", $0, fix: "sidelockd --check") }
+    let warnings = words("warnings").map { Finding.warn("settings", $0, fix: check) }
     let all = problems + warnings
     return all.isEmpty ? [.ok("settings", "they are good")] : all
   }

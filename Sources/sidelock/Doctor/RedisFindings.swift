@@ -34,12 +34,17 @@ enum RedisFindings {
   static func unreachable(_ detail: String?) -> Finding {
     .bad(
       "redis", "the daemon cannot use Redis\(detail.map { ": \($0)" } ?? "")",
-      fix: "journalctl -u sidelockd -n 50")
+      fix: detail.flatMap(ErrorWords.remedy) ?? "journalctl -u sidelockd -n 50")
   }
 
   static func reached(_ figures: JSONValue, _ server: RedisServerWords) -> Finding {
     if let words = unservedParts(figures["cluster"]) {
       return .bad("redis", words, fix: "\(server.command("CLUSTER NODES")); journalctl -u sidelockd -n 50")
+    }
+    if let refusal = figures["refused"]?.stringValue {
+      return .bad(
+        "redis", "Redis refuses locks: \(printable(refusal))",
+        fix: ErrorWords.remedy(refusal) ?? "journalctl -u sidelockd -n 50")
     }
     if let grace = figures["grace_ms"]?.intValue, grace > 0 {
       return .warn(
