@@ -142,7 +142,7 @@ extension LockDescription.Participant {
   /// Who it is, in a few words; only the beginning of a long command line.
   var summary: String {
     if isForeign { return "not a sidelock client" }
-    let name = command.flatMap { $0.isEmpty ? nil : $0 }.map { $0.count > 40 ? "\($0.prefix(39))…" : $0 }
+    let name = command.flatMap { $0.isEmpty ? nil : HolderWords.program(of: $0) }
     let process = [name, pid.map { "pid \($0)" }].compactMap { $0 }.joined(separator: ", ")
     switch (process.isEmpty, host) {
     case (true, let host): return (host ?? "-") + (isDead ? " (dead)" : "")
@@ -287,9 +287,10 @@ struct StatsCommand: ParsableCommand {
     }
   }
 
-  /// The leaves of a nested object, with their dotted paths.
+  /// The leaves of a nested object, with their dotted paths; of a histogram what it says.
   static func flatten(_ value: JSONValue, path: String) -> [(String, String)] {
     guard case .object(let object) = value else { return [(path, value.stringValue ?? value.serialized)] }
+    if let histogram = StatsHistogram(value) { return [(path, histogram.words)] }
     return object.members.flatMap { member in
       flatten(member.value, path: path.isEmpty ? member.key : "\(path).\(member.key)")
     }

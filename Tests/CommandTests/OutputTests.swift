@@ -164,4 +164,14 @@ struct OutputTests {
     #expect(stats.map(\.0) == ["a", "b.c", "b.d.e"])
     #expect(stats.map(\.1) == ["1", "up", "2"])
   }
+
+  @Test func aHistogramIsToldInAFewWords() throws {
+    func words(_ text: String) throws -> String? { StatsHistogram(try JSONValue(parsing: text))?.words }
+    #expect(try words(#"{"30":0,"100":3,"3000":1,"more":0,"sum":400}"#) == "4: half ≤ 100 µs, 99 % ≤ 3 ms")
+    #expect(try words(#"{"30":1,"100":0,"more":9,"sum":400}"#) == "10: half > 100 µs, 99 % > 100 µs")
+    #expect(try words(#"{"30":0,"more":0,"sum":0}"#) == "none")
+    #expect(try words(#"{"total":3,"sum":0}"#) == nil)
+    let stats = StatsCommand.flatten(try JSONValue(parsing: #"{"a":{"by":{"30":2,"more":0,"sum":1}}}"#), path: "")
+    #expect(stats.map(\.0) == ["a.by"] && stats.map(\.1) == ["2: half ≤ 30 µs, 99 % ≤ 30 µs"])
+  }
 }

@@ -117,7 +117,7 @@ struct TopScreen {
   /// The whole screen. The selected line is marked.
   func lines(width: Int, height: Int) -> [(text: String, isMarked: Bool)] {
     // A low terminal is for the locks.
-    let head = height < Self.heightOfFigures ? [title] : [title, figures, ""]
+    let head = height < Self.heightOfFigures ? [title] : [title, figures, times]
     var lines = head.map { ($0, false) }
     let room = max(0, height - lines.count - 1)
     switch mode {
@@ -171,8 +171,19 @@ struct TopScreen {
     guard let stats = latest?.stats else { return "" }
     let number = { (name: String) in stats[name]?.intValue ?? 0 }
     return
-      "\(number("held")) held, \(number("waiting")) waiting, \(number("sessions")) sessions; "
+      "\(number("held")) held, \(number("waiting")) waiting, \(number("sessions")) client\(number("sessions") == 1 ? "" : "s"); "
       + "\(rate("grants_total")) grants/s, \(rate("requests_total")) requests/s, \(number("lost_total")) lost"
+  }
+
+  /// How long was waited for locks since the start of the daemon, and how long Redis takes.
+  private var times: String {
+    guard trouble == nil, let stats = latest?.stats else { return "" }
+    let waits = StatsHistogram(stats["waits"]?["by_microseconds"]).map { "waits: \($0.words)" }
+    let redis = stats["redis"].map { redis in
+      redis["connected"]?.intValue == 1
+        ? "Redis: \(redis["round_trip_ms"]?.intValue ?? 0) ms" : "Redis: \(redis["down_reason"]?.stringValue ?? "away")"
+    }
+    return printable([waits, redis].compactMap(\.self).joined(separator: "; "))
   }
 
   /// How much a counter has gone up a second between the last two looks.
