@@ -218,7 +218,9 @@ final class SidecarCore {
   /// The earliest deadline: of the engine, of work that was put off, of a keepalive, of a process that is to be killed.
   private var nextDeadline: BootInstant? {
     // By the timer, and not at once: the loop looks at its sockets first.
-    if parts.input.hasMoreToDo || !parts.queries.listings.isEmpty || keeper?.hasMoreToDo == true {
+    if parts.input.hasMoreToDo || !parts.queries.listings.isEmpty || parts.watches.others.hasMoreToDo
+      || keeper?.hasMoreToDo == true
+    {
       return BootInstant(nanoseconds: 1)
     }
     var next = engine.nextDeadline
@@ -236,6 +238,7 @@ final class SidecarCore {
     parts.input.goOn()
     parts.queries.goOnWithListings()
     parts.input.goOnWithHalfClosed()
+    parts.watches.others.goOn()
   }
 
   /// Sends what the turn produced for a session, and closes it if it is through.

@@ -69,7 +69,6 @@ final class HeardHosts {
   private var round = 0
   private var isScheduled = false
   private var isSearching = false
-  private var isPassingOn = false
 
   init(
     loop: any EventLoop, inputs: InputTurns, output: TurnOutput, door: EngineDoor, clock: HostClock, inbox: String
@@ -243,23 +242,29 @@ final class HeardHosts {
     passOn()
   }
 
+  /// Whether something is left for the next turn, which the driver's timer begins: a task of the loop that is due when
+  /// the turn has ended would be run before the loop looks at its sockets.
+  var hasMoreToDo: Bool { !unheard.isEmpty }
+
+  /// Goes on passing on, behind the input that waits.
+  func goOn() {
+    guard hasMoreToDo else { return }
+    door.begins(.query, now: clock.now())
+    passOn()
+  }
+
   /// Passes on what hosts have told, in as many turns as it takes.
   private func passOn() {
     while inputs.hasRoom(now: clock.now()), var next = unheard.popFirst() {
-      for entry in next.entries.prefix(Self.eventsAtATime) { onEvent(entry, next.host.name) }
-      next.entries = next.entries.dropFirst(Self.eventsAtATime)
+      for _ in 0..<Self.eventsAtATime {
+        guard let entry = next.entries.popFirst() else { break }
+        onEvent(entry, next.host.name)
+        // One event may be for many sessions.
+        guard inputs.hasRoom(now: clock.now()) else { break }
+      }
       if next.entries.isEmpty { next.host.isBusy = false } else { unheard.append(next) }
     }
     output.scheduleEnd()
-    guard !unheard.isEmpty, !isPassingOn else { return }
-    isPassingOn = true
-    // By a timer, and not at once: the loop looks at its sockets first.
-    loop.assumeIsolated().scheduleTask(in: .milliseconds(1)) { [weak self] in
-      guard let self else { return }
-      isPassingOn = false
-      door.begins(.query, now: clock.now())
-      passOn()
-    }
   }
 }
 
