@@ -225,6 +225,17 @@ import Testing
     #expect(host.store.calls.isEmpty && host.store.hostQuestions.isEmpty)
   }
 
+  @Test func whoWatchesAnewAtOnceHearsInTheNextRound() throws {
+    let client = try host.connect("c", uid: 1002)
+    try hear(client)
+    try client.send(#"{"id":9,"method":"unwatch","params":{"watch":1}}"#)
+    host.endTurn()
+    try watch(client, 10)
+    later(milliseconds: HeardHosts.askMilliseconds)
+    try found("b/1")
+    #expect(try question().0 == .about)
+  }
+
   @Test func whatAClientMayNotInspectIsNotTold() throws {
     let (client, root) = (try host.connect("c", uid: 1001), try host.connect("r", uid: 0))
     try hear(client, root)

@@ -92,6 +92,16 @@ def test_a_watch_of_all_hosts_outlives_a_restart(lab, how):
     wait_until(is_told, "an event of the other host", pause=0.1)
 
 
+def test_who_watches_anew_at_once_hears_at_once(hosts):
+    watcher = watch(hosts.one, prefix="")
+    watcher.call("unwatch", watch=1)
+    watcher.call("watch", prefix="", scope="all")
+    begun = time.monotonic()
+    assert state_of(watcher, "two") == "heard"
+    # Not only with the next look which hosts there are, 5 s after the last one.
+    assert time.monotonic() - begun < 2
+
+
 def test_hosts_on_a_cluster_are_heard(lab):
     cluster = RedisCluster(lab)
     one, two = [lab.daemon(cluster, lease_ms=12_000, args=["--host", name]) for name in ("one", "two")]

@@ -101,6 +101,8 @@ final class HeardHosts {
     guard let count = wanted[target] else { return }
     wanted[target] = count > 1 ? count - 1 : nil
     guard wanted.isEmpty else { return }
+    // Who watches next looks which hosts there are, also where the next question was planned by now.
+    round = 0
     hosts = [:]
     unheard = []
     own.state = nil
