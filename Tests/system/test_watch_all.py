@@ -92,6 +92,15 @@ def test_a_watch_of_all_hosts_outlives_a_restart(lab, how):
     wait_until(is_told, "an event of the other host", pause=0.1)
 
 
+def test_what_happens_behind_heard_is_told_whatever_others_watch(hosts):
+    watch(hosts.one, prefix="other/")
+    there = hosts.two.client()
+    for number in range(5):
+        watcher = watch(hosts.one, prefix=f"jobs{number}/")
+        there.acquire(f"jobs{number}/1")
+        assert event(watcher, kind="acquired")["name"] == f"jobs{number}/1"
+
+
 def test_who_watches_anew_at_once_hears_at_once(hosts):
     watcher = watch(hosts.one, prefix="")
     watcher.call("unwatch", watch=1)

@@ -34,6 +34,8 @@ final class HeardHosts {
     var unanswered = 0
     var stream: UInt64 = 0
     var since: UInt64 = 0
+    /// Which ``HeardHosts/edition`` it was last asked about, and has answered.
+    var edition = 0
 
     init(inbox: String) {
       self.inbox = inbox
@@ -64,6 +66,8 @@ final class HeardHosts {
 
   /// What sessions watch, each with how often.
   private var wanted: [WatchTarget: Int] = [:]
+  /// Counts when something more is watched: a host is heard about it from when it has been asked.
+  private var edition = 1
   private var hosts: [ExactText: Host] = [:]
   private var unheard: Deque<Unheard> = []
   private var round = 0
@@ -85,11 +89,13 @@ final class HeardHosts {
   /// What is known of each host by now, in the order of their names.
   var states: [(host: String, state: HeardState)] {
     (hosts.values.sorted { ExactText($0.inbox) < ExactText($1.inbox) } + [own])
+      .filter { $0.state != .heard || $0 === own || $0.edition == edition }
       .compactMap { host in host.state.map { (host.name, $0) } }
   }
 
   /// A session begins to watch these locks on all hosts.
   func want(_ target: WatchTarget) {
+    if wanted[target] == nil { edition += 1 }
     wanted[target, default: 0] += 1
     guard !isScheduled else { return }
     round = 0
@@ -194,9 +200,10 @@ final class HeardHosts {
 
   private func ask(_ host: Host, _ targets: [WatchTarget], _ calls: HostCalls) {
     host.isBusy = true
+    let edition = edition
     calls.queryHost(host.inbox, .events(targets, stream: host.stream, since: host.since)) { outcome in
       host.isBusy = false
-      self.concluded(host, outcome) { self.told($0, by: host) }
+      self.concluded(host, outcome) { self.told($0, by: host, edition) }
     }
   }
 
@@ -216,15 +223,15 @@ final class HeardHosts {
     }
   }
 
-  private func turned(_ state: HeardState, _ host: Host) {
-    guard host.state != state else { return }
+  private func turned(_ state: HeardState, _ host: Host, anew: Bool = false) {
+    guard host.state != state || anew else { return }
     host.state = state
     onState(state, host.name)
   }
 
   // MARK: Passing on
 
-  private func told(_ answer: ArraySlice<UInt8>, by host: Host) {
+  private func told(_ answer: ArraySlice<UInt8>, by host: Host, _ edition: Int) {
     guard let report = EventReport(answer) else { return }
     guard report.stream != 0 else { return turned(.leftOut, host) }
     var missed: Int64 = 0
@@ -236,7 +243,9 @@ final class HeardHosts {
     }
     host.stream = report.stream
     host.since = report.next
-    turned(.heard, host)
+    // It is told again to who has begun to watch something more.
+    turned(.heard, host, anew: host.edition != edition)
+    host.edition = edition
     if missed > 0 { onMissed(missed, host.name) }
     guard !report.entries.isEmpty else { return }
     host.isBusy = true
