@@ -37,12 +37,7 @@ public enum TracedMessage {
     guard line.count <= bytesMax else { return nil }
     var scanner = JSONScanner(line)
     guard case .object? = try? scanner.document() else { return nil }
-    var hidden: [StringToken] = []
-    for member in scanner.members + scanner.parameters
-    where scanner.isIgnored(member.key) || scanner.text(member.key, is: "meta") {
-      guard case .string(let token) = member.value else { return nil }
-      hidden.append(token)
-    }
+    guard let hidden = notes(of: scanner.members, in: scanner) else { return nil }
     var shown: [UInt8] = []
     var position = 0
     for token in hidden.sorted(by: { $0.start < $1.start }) {
@@ -50,6 +45,22 @@ public enum TracedMessage {
       position = token.end
     }
     return shown + line[position...]
+  }
+
+  /// The notes and annotations of an object, and of the objects inside it; nil where one is no string.
+  private static func notes(of members: [MemberToken], in scanner: JSONScanner) -> [StringToken]? {
+    var found: [StringToken] = []
+    for member in members {
+      if scanner.isIgnored(member.key) || scanner.text(member.key, is: "meta") {
+        guard case .string(let token) = member.value else { return nil }
+        found.append(token)
+      } else if case .object(let start, _) = member.value {
+        var inner = JSONScanner(scanner.bytes, at: start)
+        guard (try? inner.outermostObject()) != nil, let notes = notes(of: inner.members, in: inner) else { return nil }
+        found += notes
+      }
+    }
+    return found
   }
 
   /// A line of the daemon, without its end; nil when it is too long. Its own writer wrote it: `"meta":"` stands in no

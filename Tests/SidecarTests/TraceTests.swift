@@ -150,6 +150,10 @@ struct TracedMessageTests {
     #expect(
       shown(#"{"id":1,"params":{"\u006deta" : "s","name":"meta"},"_a":"s"}"#)
         == #"{"id":1,"params":{"\u006deta" : "…","name":"meta"},"_a":"…"}"#)
+    #expect(
+      shown(#"{"params":{"client":{"name":"n","x-a":"s","b":{"meta":"s"}},"_c":"s"}}"#)
+        == #"{"params":{"client":{"name":"n","x-a":"…","b":{"meta":"…"}},"_c":"…"}}"#)
+    #expect(shown(#"{"params":{"client":{"_a":1}}}"#) == nil)
     #expect(shown(#"{"params":{"x-a":{"b":"s"}}}"#) == nil && shown(#"{"params":{"meta":["s"]}}"#) == nil)
     for bad in ["", "s", "[\"s\"]", "{\"s\"", "{\"meta\":\"\u{1}\"}"] { #expect(shown(bad) == nil) }
     let space = String(repeating: " ", count: TracedMessage.bytesMax - 2)

@@ -143,6 +143,14 @@ def test_a_tracer_that_does_not_read_costs_the_traced_nothing(lab, daemon):
     tracer.wait_for(lambda m: m.get("method") == "traced" and m["params"]["message"].get("method") == "ping")
 
 
+def test_annotations_of_the_client_object_are_not_shown(daemon):
+    client, tracer = daemon.client(), daemon.client()
+    tracer.call("trace", session=session_of(client))
+    client.call("initialize", client={"name": "n", "x-key": "secret"}, _key="secret")
+    told = tracer.wait_for(lambda m: m.get("method") == "traced" and m["params"]["kind"] == "request")["params"]
+    assert told["message"]["params"] == {"client": {"name": "n", "x-key": "…"}, "_key": "…"}
+
+
 def test_on_a_terminal_a_message_is_a_line(lab, daemon):
     client = daemon.client()
     session = session_of(client)
