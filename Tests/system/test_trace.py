@@ -151,6 +151,20 @@ def test_annotations_of_the_client_object_are_not_shown(daemon):
     assert told["message"]["params"] == {"client": {"name": "n", "x-key": "…"}, "_key": "…"}
 
 
+def test_what_was_missed_is_told_before_the_trace_is_over(daemon):
+    client, tracer = daemon.client(), daemon.client()
+    tracer.call("trace", session=session_of(client))
+    while daemon.client().call("stats")["notifications_missed_total"] < 100:
+        for _ in range(50):
+            client.acquire("x" * 400, owner="o" * 100)
+            client.release("x" * 400)
+    client.close()
+    missed = 0
+    while (message := tracer.next())["params"].get("kind") != "over":
+        missed += message["params"]["count"] if message["method"] == "missed" else 0
+    assert missed >= 100
+
+
 def test_on_a_terminal_a_message_is_a_line(lab, daemon):
     client = daemon.client()
     session = session_of(client)

@@ -117,9 +117,9 @@ final class TurnOutput {
     write(to: session, body)
   }
 
-  /// Tells a session that reads again how many notifications it has missed.
-  func notifyMissed(_ session: ClientSession) {
-    guard session.output.notificationsMissed > 0, !session.isClosing, !isBehind(session) else { return }
+  /// Tells a session how many notifications it has missed, when it reads again or, with `inAnyCase`, now.
+  func notifyMissed(_ session: ClientSession, inAnyCase: Bool = false) {
+    guard session.output.notificationsMissed > 0, !session.isClosing, inAnyCase || !isBehind(session) else { return }
     let count = session.output.notificationsMissed
     session.output.notificationsMissed = 0
     write(to: session) { $0.missed(count: count) }

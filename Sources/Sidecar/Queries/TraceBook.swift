@@ -69,6 +69,8 @@ final class TraceBook {
     for trace in traces where isAbout(trace.target, session) && !isTracer(session) {
       tell(trace, .end, session)
       guard !sessions.values.contains(where: { isAbout(trace.target, $0) }) else { continue }
+      // Behind `over` nobody looks for it.
+      output.notifyMissed(trace.tracer, inAnyCase: true)
       output.write(to: trace.tracer) { $0.traced(watch: trace.watch, .over, session: nil) }
       end { $0.tracer === trace.tracer && $0.watch == trace.watch }
     }
