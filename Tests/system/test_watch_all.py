@@ -10,7 +10,7 @@ import pytest
 
 from harness.cluster import RedisCluster
 from harness.command import Command
-from harness.fake_host import OLD, FakeHost
+from harness.fake_host import NEW, OLD, FakeHost, packed
 from harness.service_manager import ServiceManager
 from harness.waiting import GENEROUS_MS, GENEROUS_SECONDS, wait_until
 
@@ -225,6 +225,26 @@ def test_a_host_of_an_older_release_is_named_once_and_asked_no_more(hosts):
     assert err.count("host old") == 1 and "of a release that does not tell them" in err
     lines = [json.loads(line) for line in out.splitlines()]
     assert {(line["host"], line["state"]) for line in lines} == {("old", "older"), ("two", "heard")}
+
+
+def test_no_number_of_another_host_is_told_that_the_protocol_cannot_have(hosts):
+    huge, answers = 2**63 - 1, []
+
+    def entry(age, name, kind, number, word):
+        return packed(packed(age, name, kind, 5, number, word))
+
+    answers.append(packed(7, 0) + entry(huge, "a", "released", 5, "") + entry(0, "b", "released", huge, "")
+                   + entry(0, "c", "acquired", 5, f"p{huge}") + entry(0, "good", "released", 5, ""))
+    answers.append(packed(7, huge // 2) + entry(0, "d", "released", 5, ""))
+    odd = FakeHost(hosts.redis, "odd", lambda question: NEW if question == "5:about" else answers.pop(0))
+    client = hosts.one.client()
+    client.call("watch", prefix="", scope="all")
+    odd.serve(3)
+    odd.close()
+    client.ping()
+    event(client, name="good")
+    for message in client.pending:
+        assert all(value < 2**53 for value in message["params"].values() if isinstance(value, int)), message
 
 
 def test_the_command_prints_an_object_a_line_with_time_and_host(hosts):

@@ -71,7 +71,8 @@ struct EventReport {
   /// What an answer tells; nil when it makes no sense. What is not understood of it is left out.
   init?(_ answer: ArraySlice<UInt8>) {
     var fields = PackedFieldReader(answer)
-    guard let stream: UInt64 = fields.number(), let first: UInt64 = fields.number(), first <= UInt64(Int64.max / 2)
+    guard let stream: UInt64 = fields.number(), let first: UInt64 = fields.number(),
+      first <= UInt64(Limits.integerMax) / 2
     else { return nil }
     self.stream = stream
     self.first = first
@@ -86,9 +87,9 @@ struct EventReport {
 
 extension PackedFieldReader {
   fileprivate mutating func entry() -> EventReport.Entry? {
-    guard let age: Int64 = number(), age >= 0, let name = name(), name.isText,
+    guard let age: Int64 = number(), 0...Limits.integerMax ~= age, let name = name(), name.isText,
       1...Limits.nameBytesMax ~= name.bytes.count, let kind = text(),
-      let session: UInt64 = number(), let number: Int64 = number(), number >= 0, let word = bytes(),
+      let session: UInt64 = number(), let number: Int64 = number(), 0...Limits.integerMax ~= number, let word = bytes(),
       let event = Self.event(kind, SessionID(session), number, word)
     else { return nil }
     return EventReport.Entry(name: name, event: event, ageMilliseconds: age)
@@ -98,7 +99,7 @@ extension PackedFieldReader {
     _ kind: String, _ session: SessionID, _ number: Int64, _ word: ArraySlice<UInt8>
   ) -> LockEvent? {
     switch kind {
-    case "acquired": HoldMode(word: word).map { .acquired(session, number, $0) }
+    case "acquired": mode(word).map { .acquired(session, number, $0) }
     case "released": .released(session, number)
     case "lost":
       LostReason(rawValue: String(decoding: word, as: UTF8.self)).map { .lost(session, number, $0) }
@@ -106,5 +107,11 @@ extension PackedFieldReader {
     case "gave_up": .gaveUp(session, waiters: Int(number))
     default: nil
     }
+  }
+
+  private static func mode(_ word: ArraySlice<UInt8>) -> HoldMode? {
+    guard let mode = HoldMode(word: word) else { return nil }
+    if case .permit(let capacity) = mode, capacity > Limits.permitsMax { return nil }
+    return mode
   }
 }
