@@ -31,8 +31,8 @@ public enum TracedMessage {
   /// What stands in the place of a note.
   private static let mask = Array("…".utf8)
 
-  /// The line of a client; nil when it is not to be shown: it is too long, no object of JSON, or has annotations that
-  /// are no strings.
+  /// The line of a client; nil when it is not to be shown: it is too long, no object of JSON, has annotations that are
+  /// no strings, or something that no line of the daemon has (``embedded(_:)``).
   public static func shown(request line: UnsafeRawBufferPointer) -> [UInt8]? {
     guard line.count <= bytesMax else { return nil }
     var scanner = JSONScanner(line)
@@ -44,7 +44,44 @@ public enum TracedMessage {
       shown += line[position..<token.start] + mask
       position = token.end
     }
-    return shown + line[position...]
+    return embedded(shown + line[position...])
+  }
+
+  /// An object of JSON as it may stand in a notification; nil when its nesting would be too deep there, or it has a number
+  /// that is no integer of the protocol. A reader that is strict would take that for a fault of the daemon.
+  private static func embedded(_ object: [UInt8]) -> [UInt8]? {
+    var bytes = object
+    var (position, depth) = (0, 0)
+    while position < bytes.count {
+      switch bytes[position] {
+      case 0x22:
+        position += 1
+        while position < bytes.count, bytes[position] != 0x22 { position += bytes[position] == 0x5C ? 2 : 1 }
+      case 0x5B, 0x7B:
+        depth += 1
+        // The notification and its `params` are around it.
+        if depth > Limits.nestingMax - 2 { return nil }
+      case 0x5D, 0x7D: depth -= 1
+      case 0x2D, 0x30...0x39:
+        let end = bytes[position...].firstIndex { !Self.isOfNumber($0) } ?? bytes.endIndex
+        guard let number = Int64(String(decoding: bytes[position..<end], as: UTF8.self)),
+          -Limits.integerMax...Limits.integerMax ~= number
+        else { return nil }
+        position = end - 1
+      // Between the tokens a line may have these, and many readers take the second for the end of a line.
+      case 0x09, 0x0D: bytes[position] = 0x20
+      case _: break
+      }
+      position += 1
+    }
+    return bytes
+  }
+
+  private static func isOfNumber(_ byte: UInt8) -> Bool {
+    switch byte {
+    case 0x30...0x39, 0x2B, 0x2D, 0x2E, 0x45, 0x65: true
+    case _: false
+    }
   }
 
   /// The notes and annotations of an object, and of the objects inside it; nil where one is no string.

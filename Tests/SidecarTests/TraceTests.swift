@@ -160,6 +160,19 @@ struct TracedMessageTests {
     #expect(shown("{}" + space) == "{}" + space && shown("{} " + space) == nil)
   }
 
+  @Test func whatCannotStandInANotificationIsNotShown() {
+    let usual = #"{"a":[-9007199254740991,0,true,"1e400 [[[\""]}"#
+    #expect(shown(usual) == usual)
+    for number in ["1e400", "1.5", "9007199254740992", "-9223372036854775809", "1E1"] {
+      #expect(shown("{\"a\":\(number)}") == nil)
+    }
+    func nested(_ depth: Int) -> String {
+      "{\"a\":" + String(repeating: "[", count: depth - 1) + String(repeating: "]", count: depth - 1) + "}"
+    }
+    #expect(shown(nested(Limits.nestingMax - 2)) != nil && shown(nested(Limits.nestingMax - 1)) == nil)
+    #expect(shown("{\r\"a\":\t1}\r") == #"{ "a": 1} "#)
+  }
+
   @Test func notesInAnswersAreNotShown() {
     let note = #"a \"meta\":\"b\\"#
     let line = #"{"holders":[{"owner":"\"meta\":\"","meta":"\#(note)","token":1},{"meta":""}]}"#

@@ -165,6 +165,20 @@ def test_what_was_missed_is_told_before_the_trace_is_over(daemon):
     assert missed >= 100
 
 
+@pytest.mark.parametrize("value", ["1e400", "1.5", "9223372036854775808", "[" * 14 + "]" * 14])
+def test_what_no_notification_can_hold_is_told_by_its_length(lab, daemon, value):
+    client = daemon.client()
+    traced = Traced(lab, daemon, session_of(client))
+    wait_until(lambda: client.ping() or traced.has_begun(), "the trace")
+    line = f'{{"id":"odd","method":"ping","params":{{"q":{value}}}}}'
+    client.send_raw(line.encode() + b"\n")
+    client.wait_for(lambda message: message.get("id") == "odd")
+    client.close()
+    status, lines, err = traced.end()
+    assert status == 0, err
+    assert [shown for shown in lines if shown.get("bytes") == len(line) and "message" not in shown]
+
+
 def test_on_a_terminal_a_message_is_a_line(lab, daemon):
     client = daemon.client()
     session = session_of(client)
