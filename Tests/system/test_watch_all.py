@@ -3,7 +3,9 @@
 import json
 import os
 import pty
+import selectors
 import signal
+import threading
 import time
 
 import pytest
@@ -225,6 +227,44 @@ def test_a_host_of_an_older_release_is_named_once_and_asked_no_more(hosts):
     assert err.count("host old") == 1 and "of a release that does not tell them" in err
     lines = [json.loads(line) for line in out.splitlines()]
     assert {(line["host"], line["state"]) for line in lines} == {("old", "older"), ("two", "heard")}
+
+
+def test_many_watchers_of_a_busy_host_hold_nobody_up(hosts):
+    readers, stopped = selectors.DefaultSelector(), threading.Event()
+    for _ in range(240):
+        watcher = hosts.one.client()
+        watcher.call("watch", prefix="", scope="all")
+        watcher.socket.setblocking(False)
+        readers.register(watcher.socket, selectors.EVENT_READ)
+
+    def read():
+        while not stopped.is_set():
+            for key, _ in readers.select(0.1):
+                key.fileobj.recv(1 << 20)
+
+    def cycle():
+        there = hosts.two.client()
+        while not stopped.is_set():
+            for name in range(40):
+                there.acquire(f"busy/{name}", wait_ms=0)
+                there.release(f"busy/{name}")
+
+    threads = [threading.Thread(target=work) for work in (read, cycle)]
+    for thread in threads:
+        thread.start()
+    long, innocent, until = [], hosts.one.client(), time.monotonic() + 4
+    while time.monotonic() < until:
+        begun = time.monotonic()
+        innocent.ping()
+        if (seconds := time.monotonic() - begun) > 0.15:
+            long.append(seconds)
+        time.sleep(0.002)
+    stopped.set()
+    for thread in threads:
+        thread.join()
+    turns = innocent.call("stats")["turns"]
+    # All events of half a second were passed on before anybody else was served. A slow machine may take long once.
+    assert len(long) <= 2, (long, turns)
 
 
 def test_no_number_of_another_host_is_told_that_the_protocol_cannot_have(hosts):
