@@ -287,6 +287,20 @@ def test_no_number_of_another_host_is_told_that_the_protocol_cannot_have(hosts):
         assert all(value < 2**53 for value in message["params"].values() if isinstance(value, int)), message
 
 
+def test_a_host_whose_answers_make_no_sense_is_named_and_what_is_not_understood_is_counted(hosts):
+    answers = [packed(7, 0) + packed(packed(0, "x", "of a later release", 5, 5, "")) + packed(packed(0, "y", "released", 5, 5, "")),
+               "no answer"]
+    odd = FakeHost(hosts.redis, "odd", lambda question: NEW if question == "5:about" else answers.pop(0))
+    client = hosts.one.client()
+    client.call("watch", prefix="", scope="all")
+    odd.serve(3)
+    assert state_of(client, "odd") == "heard"
+    assert event(client)["name"] == "y"
+    assert client.wait_for(lambda m: m.get("method") == "missed")["params"] == {"count": 1, "host": "odd"}
+    assert state_of(client, "odd") == "older"
+    odd.close()
+
+
 def test_the_command_prints_an_object_a_line_with_time_and_host(hosts):
     command, there = Command(hosts.lab, hosts.one), hosts.two.client()
     process = command.start("watch", "--all", "jobs/")

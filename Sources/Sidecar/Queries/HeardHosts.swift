@@ -232,7 +232,8 @@ final class HeardHosts {
   // MARK: Passing on
 
   private func told(_ answer: ArraySlice<UInt8>, by host: Host, _ edition: Int) {
-    guard let report = EventReport(answer) else { return }
+    // It may be of a later release.
+    guard let report = EventReport(answer) else { return turned(.older, host) }
     guard report.stream != 0 else { return turned(.leftOut, host) }
     var missed: Int64 = 0
     if host.stream == report.stream {
@@ -241,6 +242,7 @@ final class HeardHosts {
       // Of a row that has ended nobody knows how many are missing.
       missed = 1
     }
+    missed = max(0, missed) + report.notUnderstood
     host.stream = report.stream
     host.since = report.next
     // It is told again to who has begun to watch something more.

@@ -22,6 +22,8 @@ struct EventReport {
   var entries: [Entry] = []
   /// The number behind the last entry, whether or not it was understood.
   var next: UInt64
+  /// Entries that are left out because they were not understood.
+  var notUnderstood: Int64 { Int64(clamping: next - first) - Int64(entries.count) }
 
   // MARK: Writing
 
