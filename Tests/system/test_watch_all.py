@@ -94,6 +94,21 @@ def test_a_watch_of_all_hosts_outlives_a_restart(lab, how):
     wait_until(is_told, "an event of the other host", pause=0.1)
 
 
+def test_what_other_hosts_did_during_a_restart_is_counted_as_missed(lab):
+    redis = lab.redis()
+    service = ServiceManager(lab, "--redis", redis.url, "--host", "one")
+    service.start()
+    there = lab.daemon(redis, lease_ms=4000, args=["--host", "two"]).client()
+    watcher = service.client()
+    watcher.acquire("own")
+    watcher.call("watch", prefix="jobs/", scope="all")
+    assert state_of(watcher, "two") == "heard"
+    service.crash()
+    there.acquire("jobs/1")
+    service.start()
+    assert watcher.wait_for(lambda m: m.get("method") == "missed")["params"] == {"count": 1}
+
+
 def test_what_happens_behind_heard_is_told_whatever_others_watch(hosts):
     watch(hosts.one, prefix="other/")
     there = hosts.two.client()

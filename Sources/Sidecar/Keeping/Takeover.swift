@@ -122,6 +122,10 @@ final class Takeover {
       for watch in (state.sessions[session.id]?.traces ?? []).sorted() {
         output.write(to: session) { $0.traced(watch: watch, .over, session: nil) }
       }
+      // What other hosts had for the daemon before this one is not told again.
+      if session.watches.targets.values.contains(where: { $0.scope == .all }) {
+        output.write(to: session) { $0.missed(count: 1) }
+      }
     }
     for session in kept where session.output.bytes != nil { output.touch(session) }
     door.feed(.restored(state.engine, numbers: state.numbers))
