@@ -120,6 +120,7 @@ for name in sidelock sidelockd; do
   for shell in bash zsh fish; do
     "$binaries/$name" --generate-completion-script "$shell" >"$work/completions/$name.$shell"
   done
+  if [ "$name" = sidelock ]; then cat packaging/lib/sidelock.bash >>"$work/completions/$name.bash"; fi
   # It is read by a shell, and not run.
   sed -i '1{/^#!/d}' "$work/completions/$name.bash"
   place 644 "$work/completions/$name.bash" "usr/share/bash-completion/completions/$name"

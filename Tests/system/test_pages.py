@@ -2,12 +2,14 @@
 
 import json
 import os
+import pty
 import re
 import shlex
 import subprocess
 
 import pytest
 from harness.daemon import ROOT, binary, clean_environment
+from harness.waiting import wait_until
 
 CATALOGUE = ROOT / "packaging/systemd/sidelock.catalog"
 EXAMPLES = ROOT / "packaging/systemd/examples"
@@ -152,11 +154,14 @@ def test_completions_are_read_by_their_shells(name, tmp_path):
     assert found.split() == [known[1]]
 
 
+BASH_WORDS = ROOT / "packaging/lib/sidelock.bash"
+
+
 @pytest.fixture(scope="module")
 def offered(tmp_path_factory):
     """What bash offers for the last word of a command line, and what the scripts of zsh and fish are told."""
     folder = tmp_path_factory.mktemp("completions")
-    (folder / "bash").write_text(output(program("sidelock"), "--generate-completion-script", "bash"))
+    (folder / "bash").write_text(output(program("sidelock"), "--generate-completion-script", "bash") + BASH_WORDS.read_text())
     (folder / "bin").mkdir()
     (folder / "bin/sidelock").symlink_to(program("sidelock"))
 
@@ -184,6 +189,42 @@ def test_names_of_locks_are_offered(lab, offered):
         found = offered(f"sidelock {command} --socket {daemon.socket_path} deploy/")
         assert found == [{"deploy/web", "deploy/db"}] * 3, (command, found)
     assert offered(f"sidelock inspect --socket={daemon.socket_path} jo") == [{"jobs:1"}, {"jobs\\:1"}, {"jobs:1"}]
+
+
+def test_bash_completes_whole_names_where_it_breaks_words(lab, tmp_path):
+    """At a real prompt, in a directory that has entries of the same names."""
+    daemon = lab.daemon()
+    client = daemon.client()
+    for name in ("deploy", "app:db", "app:cache", "shard=1", "shard=2", "mail@host"):
+        client.acquire(name)
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "job.sh").touch()
+    script = tmp_path / "script"
+    script.write_text(output(program("sidelock"), "--generate-completion-script", "bash") + BASH_WORDS.read_text())
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sidelock").symlink_to(program("sidelock"))
+    expected = {
+        "dep": "deploy", "app": "app:", "app:d": "app:db", "shard=": "shard=", "mail@": "mail@host", "app:db --js": "app:db --json",
+    }
+    lines = {**{f"sidelock inspect {typed}": f"sidelock inspect {whole}" for typed, whole in expected.items()},
+             "sidelock run app:db -- ./jo": "sidelock run app:db -- ./job.sh", "sidelock run dep": "sidelock run deploy"}
+    terminal, side = pty.openpty()
+    shell = subprocess.Popen(
+        ["bash", "--norc", "--noprofile", "-i"], stdin=side, stdout=side, stderr=side, cwd=tmp_path, start_new_session=True,
+        env=clean_environment(PATH=f"{tmp_path}/bin:{os.environ['PATH']}", SIDELOCK_SOCKET=str(daemon.socket_path), TERM="dumb",
+                              LC_ALL="C.UTF-8", INPUTRC="/dev/null", HOME=str(tmp_path)))
+    os.close(side)
+    try:
+        os.write(terminal, b"source ./script\n")
+        for number, typed in enumerate(lines):
+            # From the beginning of the line: what is to be written is the line as it was completed.
+            os.write(terminal, f"{typed}\t\x01echo \x05 >>said\n".encode())
+            wait_until(lambda: (tmp_path / "said").exists() and len((tmp_path / "said").read_text().splitlines()) > number, typed)
+        assert [" ".join(line.split()) for line in (tmp_path / "said").read_text().splitlines()] == list(lines.values())
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(terminal)
 
 
 def test_a_name_that_a_shell_would_carry_out_is_not_offered(lab, offered, tmp_path):
