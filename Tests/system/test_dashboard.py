@@ -353,6 +353,25 @@ def test_a_break_without_the_right_is_told(lab, browser):
 
 
 @needs_browser
+def test_the_focus_stays_with_a_lock_whose_row_moves(daemon, page):
+    client, waiter = daemon.client(), daemon.client()
+    for name in "abcd":
+        client.acquire(name)
+    page.click("#locks thead button", "Lock")
+    page.wait("[...document.querySelectorAll('#locks .name')].map(one => one.textContent).join('') === 'abcd'")
+    page.run("document.querySelectorAll('#locks .name')[2].focus()")
+    client.release("a")
+    page.wait("document.querySelectorAll('#locks .name').length === 3")
+    assert page.run("document.activeElement.textContent") == "c"
+    page.run("document.querySelectorAll('#locks thead button')[2].click()")
+    page.run("document.querySelectorAll('#locks .name')[1].focus()")
+    waiter.queue("d")
+    waiter.queue("c")
+    page.wait("[...document.querySelectorAll('#locks .name')].map(one => one.textContent).join('') === 'cdb'")
+    assert page.run("document.activeElement.textContent") == "c"
+
+
+@needs_browser
 def test_the_page_goes_on_with_the_next_daemon(daemon, sidelock, browser, dashboard):
     page = browser.page()
     page.open(dashboard.url)

@@ -45,8 +45,7 @@ export function setText(node, text) {
  */
 export function reconcile(parent, items, key, make, update) {
   const before = new Map([...parent.children].map(child => [child.dataset.key, child]));
-  let place = parent.firstElementChild;
-  for (const item of items) {
+  const nodes = items.map(item => {
     const name = key(item);
     let node = before.get(name);
     before.delete(name);
@@ -55,8 +54,16 @@ export function reconcile(parent, items, key, make, update) {
       node.dataset.key = name;
     }
     update(node, item);
+    return node;
+  });
+  // First of all, so that nothing has to move up.
+  for (const node of before.values()) node.remove();
+  // What moves loses the focus.
+  const focused = parent.contains(document.activeElement) ? document.activeElement : null;
+  let place = parent.firstElementChild;
+  for (const node of nodes) {
     if (node === place) place = place.nextElementSibling;
     else parent.insertBefore(node, place);
   }
-  for (const node of before.values()) node.remove();
+  if (focused && focused !== document.activeElement) focused.focus({ preventScroll: true });
 }
