@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import stat
 import subprocess
 
@@ -369,6 +370,21 @@ def test_the_focus_stays_with_a_lock_whose_row_moves(daemon, page):
     waiter.queue("c")
     page.wait("[...document.querySelectorAll('#locks .name')].map(one => one.textContent).join('') === 'cdb'")
     assert page.run("document.activeElement.textContent") == "c"
+
+
+@needs_browser
+def test_a_command_that_is_stopped_is_not_shown_as_live(browser, dashboard):
+    page = browser.page()
+    page.open(dashboard.url)
+    page.wait_for_text("#state", "live")
+    dashboard.process.send_signal(signal.SIGSTOP)
+    try:
+        page.wait_for_text("#banner", "has not answered within 10.0 s")
+        page.wait_for_text("#state", "not live")
+    finally:
+        dashboard.process.send_signal(signal.SIGCONT)
+    page.wait_for_text("#state", "live")
+    page.wait("document.getElementById('banner').hidden")
 
 
 @needs_browser

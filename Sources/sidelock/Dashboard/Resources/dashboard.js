@@ -6,6 +6,8 @@ import { age, classes, figure, levels, number, quantile, endInWords, rates, samp
 import { cycleInWords, likeness, waitsFor } from "./graph.js";
 
 const LOOK_EVERY = 1000, HOSTS_EVERY = 5000, MORE = 100, SHOWN_MAX = 1000;
+// Longer than the command lets a daemon take that hangs.
+const ANSWER_MAX = 10_000;
 const token = location.pathname.split("/")[1];
 const at = id => document.getElementById(id);
 const wish = { all: false, filter: "", sort: "held", count: MORE };
@@ -23,12 +25,15 @@ class Refusal extends Error {
 
 async function ask(call, params = {}) {
   let answer;
+  // A command that is stopped, or a way to it that is interrupted, would keep the page as it is. How long a break takes the daemon decides.
+  const signal = call === "break" ? null : AbortSignal.timeout(ANSWER_MAX);
   try {
     answer = await fetch(`/api/${call}`, {
       method: "POST", headers: { "X-Sidelock-Token": token, "Content-Type": "application/json" }, body: JSON.stringify(params),
-      cache: "no-store", credentials: "omit", redirect: "error",
+      cache: "no-store", credentials: "omit", redirect: "error", signal,
     });
   } catch {
+    if (signal?.aborted) throw new Refusal(0, `sidelock dashboard has not answered within ${age(ANSWER_MAX)}. It may be stopped, or the way to it interrupted.`);
     throw new Refusal(0, "sidelock dashboard does not answer any more. Start it again, and open the address that it prints.");
   }
   if (answer.status === 403) throw new Refusal(403, "This address is not valid any more: sidelock dashboard was started anew, and has printed another one.");
