@@ -388,6 +388,20 @@ def test_a_command_that_is_stopped_is_not_shown_as_live(browser, dashboard):
 
 
 @needs_browser
+def test_names_that_differ_by_spaces_look_different(daemon, page):
+    client = daemon.client()
+    for name in ("deploy", " deploy", "deploy ", "a b", "a  b", "a\u00a0b", "\u3164", "\u2800"):
+        client.acquire(name)
+    page.wait("document.querySelectorAll('#locks .name').length === 8")
+    assert sorted(page.texts("#locks .name")) == sorted(
+        ["deploy", r"\u{20}deploy", r"deploy\u{20}", "a b", r"a\u{20}\u{20}b", r"a\u{a0}b", r"\u{3164}", r"\u{2800}"])
+    page.run("document.getElementById('filter').focus()")
+    page.type("x" * 9000)
+    page.wait_for_text("#none", "No lock has that")
+    assert page.run("document.getElementById('filter').value.length") == 512
+
+
+@needs_browser
 def test_the_page_goes_on_with_the_next_daemon(daemon, sidelock, browser, dashboard):
     page = browser.page()
     page.open(dashboard.url)

@@ -1,11 +1,12 @@
 // Making and changing elements. Texts come from other users: they become text nodes and attributes, and never markup.
 
 const SVG = "http://www.w3.org/2000/svg";
-const odd = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}\p{Cn}]/gu;
+// Spaces at an end or side by side, and other characters that look like them, too: a browser shows one space or none for each.
+const odd = /^ +| +$| {2,}|(?! )[\p{Cc}\p{Cf}\p{Zs}\p{Zl}\p{Zp}\p{Cs}\p{Cn}\u115f\u1160\u2800\u3164\uffa0]/gu;
 
 /** A text in which nothing is hidden: what has no shape of its own, or turns the line around, is written as `\u{…}`. */
 export function shown(text) {
-  return String(text).replace(odd, character => `\\u{${character.codePointAt(0).toString(16)}}`);
+  return String(text).replace(odd, characters => [...characters].map(one => `\\u{${one.codePointAt(0).toString(16)}}`).join(""));
 }
 
 /** The beginning of a text, of so many characters. */
