@@ -373,6 +373,36 @@ def test_the_focus_stays_with_a_lock_whose_row_moves(daemon, page):
 
 
 @needs_browser
+def test_what_is_inspected_stays_below_the_pointer(daemon, page):
+    """It is told anew each second, in the middle of a click and of a selection, too."""
+    holders = [daemon.client(), daemon.client()]
+    tokens = [holder.acquire("orders", mode="shared", meta=f"note {number}") for number, holder in enumerate(holders)]
+    page.wait_for_text("#locks .name", "orders")
+    page.click("#locks .name")
+    page.wait_for_text("#inspected", "note 0", "note 1", "Break all holds")
+    page.run("getSelection().selectAllChildren([...document.querySelectorAll('#inspected dd')].find(one => one.textContent === 'note 1'))")
+    where = page.run(f"""(() => {{
+        const button = document.querySelector("#inspected [data-token='{tokens[1]}']");
+        button.scrollIntoView({{block: "center"}});
+        const box = button.getBoundingClientRect();
+        return [box.x + 5, box.y + 5];
+    }})()""")
+    assert page.run("getSelection().toString()") == "note 1"
+    told = page.texts("#inspected dd")[-1]
+    wait_until(lambda: page.texts("#inspected dd")[-1] != told, "another look")
+    assert page.run("getSelection().toString()") == "note 1"
+    mouse = {"x": where[0], "y": where[1], "button": "left", "clickCount": 1}
+    page.call("Input.dispatchMouseEvent", type="mousePressed", **mouse)
+    told = page.texts("#inspected dd")[-1]
+    wait_until(lambda: page.texts("#inspected dd")[-1] != told, "another look")
+    page.call("Input.dispatchMouseEvent", type="mouseReleased", **mouse)
+    page.wait("document.getElementById('ask').open")
+    holders[0].release("orders")
+    page.click("#break")
+    assert holders[1].notification("lost")["reason"] == "broken"
+
+
+@needs_browser
 def test_a_command_that_is_stopped_is_not_shown_as_live(browser, dashboard):
     page = browser.page()
     page.open(dashboard.url)

@@ -1,7 +1,7 @@
 // The page: asks once a second, and shows what it is told.
 
 import { drawClasses, drawGraph, drawLines, nodeInWords, updateTimes } from "./charts.js";
-import { element, reconcile, setText, shown } from "./elements.js";
+import { become, element, reconcile, setText, shown } from "./elements.js";
 import { age, classes, figure, levels, number, quantile, endInWords, rates, sampled, since, summary } from "./figures.js";
 import { cycleInWords, likeness, waitsFor } from "./graph.js";
 
@@ -237,7 +237,7 @@ function showInspected() {
   const valid = lock.lease.valid_ms === null ? "" : `, valid for ${age(lock.lease.valid_ms)}`;
   const others = lock.holding - lock.holders.length;
   const waiting = lock.waiting - lock.waiters.length;
-  place.replaceChildren(...[
+  become(place, element("div", {},
     element("p", { class: "quiet" }, `${free ? "free" : how(lock)} · lease ${lock.lease.state}${valid}`),
     element("h3", {}, "Held by"),
     free ? element("p", { class: "empty" }, "Nobody.") : element("ol", { class: "people" }, ...lock.holders.map(one => element(
@@ -250,8 +250,7 @@ function showInspected() {
     element("h3", {}, `Waiting here: ${number(lock.waiting)}`),
     element("ol", { class: "people" }, ...lock.waiters.map(one => element(
       "li", {}, element("p", { class: "who" }, shown(person(one))), facts(one, ["waits for", one.waited_ms])))),
-    waiting > 0 && lock.waiters.length > 0 ? element("p", { class: "quiet" }, `and ${number(waiting)} more`) : null,
-  ].filter(one => one !== null));
+    waiting > 0 && lock.waiters.length > 0 ? element("p", { class: "quiet" }, `and ${number(waiting)} more`) : null));
   if (focused !== undefined) [...place.querySelectorAll("button")].find(one => one.dataset.token === focused)?.focus();
 }
 

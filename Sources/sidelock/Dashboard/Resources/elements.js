@@ -41,6 +41,25 @@ export function setText(node, text) {
 }
 
 /**
+ * Makes what is in a node like what is in another one, which is used up. What is alike stays, and with it the focus, what is
+ * selected, and a click that has begun.
+ */
+export function become(node, other) {
+  const [before, after] = [[...node.childNodes], [...other.childNodes]];
+  after.forEach((one, index) => {
+    const old = before[index];
+    if (!old) node.append(one);
+    else if (old.nodeName !== one.nodeName || old.dataset?.token !== one.dataset?.token) old.replaceWith(one);
+    else if (old.nodeType === Node.TEXT_NODE) setText(old, one.data);
+    else {
+      old.className = one.className;
+      become(old, one);
+    }
+  });
+  for (const old of before.slice(after.length)) old.remove();
+}
+
+/**
  * Makes the children of a node those of `items`, in their order. What is there stays, and with it the focus and what is selected.
  * `update` is called with each item and its node.
  */
