@@ -2,9 +2,12 @@
 
 import json
 import os
+import pathlib
 import pty
+import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 
@@ -187,7 +190,8 @@ def test_open_gives_the_browser_a_file_and_no_address(lab, sidelock):
     desk = lab.directory / "desk"
     desk.mkdir()
     opener = desk / "xdg-open"
-    opener.write_text(f'#!/bin/sh\necho "$#:$1" > {desk}/part && cp "$1" {desk}/file && mv {desk}/part {desk}/opened\n')
+    opener.write_text(f'#!/bin/sh\necho "$#:$1" > {desk}/part && cp "$1" {desk}/file && mv {desk}/part {desk}/opened\n'
+                      f"echo $$ > {desk}/pid && exec sleep 60\n")
     opener.chmod(0o755)
 
     class Desk(Command):
@@ -197,13 +201,61 @@ def test_open_gives_the_browser_a_file_and_no_address(lab, sidelock):
 
     command = Desk(lab, sidelock.daemon)
     dashboard = Dashboard(command, "--open")
-    wait_until((desk / "opened").exists, "the browser")
+    wait_until(lambda: (desk / "pid").exists() and (desk / "pid").read_text().endswith("\n"), "the browser")
     count, _, path = (desk / "opened").read_text().strip().partition(":")
     assert count == "1" and path.startswith(f"{desk}/sidelock-dashboard-") and dashboard.token not in path
     assert f"url={dashboard.url}\"" in (desk / "file").read_text() and stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    # The browser outlives the command, and has nothing of it.
+    pid = int((desk / "pid").read_text())
+    held = [os.readlink(f"/proc/{pid}/fd/{one}") for one in os.listdir(f"/proc/{pid}/fd")]
+    assert set(held) == {"/dev/null"}
+    ignored = int(re.search(r"SigIgn:\t(\w+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1], 16)
+    assert not ignored >> (signal.SIGCHLD - 1) & 1
     assert dashboard.end() == 0 and not os.path.exists(path)
+    again = Dashboard(command, "--listen", str(dashboard.port))
+    assert again.ask("look")[0] == 200
+    os.kill(pid, signal.SIGKILL)
     status, _, err = command.run("dashboard", "--open", "--listen", f"unix:{desk}/s")
     assert status == 64 and "--open needs a port" in err
+
+
+def test_without_a_browser_the_address_is_served(lab, sidelock, tmp_path):
+    class Bare(Command):
+        @property
+        def environment(self):
+            return {**super().environment, "PATH": str(tmp_path), "XDG_RUNTIME_DIR": ""}
+
+    dashboard = Dashboard(Bare(lab, sidelock.daemon), "--open", stderr=subprocess.PIPE)
+    assert "there is no xdg-open" in dashboard.process.stderr.readline()
+    assert dashboard.ask("look")[0] == 200
+
+
+def test_a_page_breaks_locks_when_nobody_reads_the_output(daemon, dashboard):
+    dashboard.process.stdout.close()
+    holder = daemon.client()
+    holder.acquire("orders")
+    status, told = dashboard.ask("break", name="orders")
+    assert status == 200 and len(told["broken"]) == 1
+    assert holder.notification("lost")["reason"] == "broken"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_it_leaves_nothing_behind_when_its_terminal_is_closed(lab, sidelock, number):
+    path = lab.directory / "dashboard.sock"
+    dashboard = Dashboard(sidelock, "--listen", f"unix:{path}")
+    dashboard.process.send_signal(number)
+    assert dashboard.process.wait(GENEROUS_SECONDS) == 0 and not path.exists()
+    ignoring = Dashboard(sidelock, preexec_fn=lambda: signal.signal(number, signal.SIG_IGN))
+    ignoring.process.send_signal(number)
+    assert ignoring.ask("look")[0] == 200
+
+
+def test_who_has_no_token_keeps_no_connection(dashboard):
+    with socket.create_connection((dashboard.host, dashboard.port)) as other:
+        other.settimeout(GENEROUS_SECONDS)
+        other.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        told = b"".join(iter(lambda: other.recv(4096), b""))
+        assert told.startswith(b"HTTP/1.1 403 ") and b"Connection: close" in told
 
 
 # The page

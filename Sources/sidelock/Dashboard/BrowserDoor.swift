@@ -9,7 +9,8 @@ struct BrowserDoor {
 
   /// Makes the file, and has the user's browser open it. Says why that is not possible.
   init(to url: String) throws {
-    let directory = getenv("XDG_RUNTIME_DIR").map { String(cString: $0) } ?? "/tmp"
+    let runtime = getenv("XDG_RUNTIME_DIR").map { String(cString: $0) } ?? ""
+    let directory = runtime.isEmpty ? "/tmp" : runtime
     var template = Array("\(directory)/sidelock-dashboard-XXXXXX.html".utf8CString)
     // With mode 0600.
     let descriptor = mkstemps(&template, 5)
@@ -32,19 +33,28 @@ struct BrowserDoor {
     for output in [STDOUT_FILENO, STDERR_FILENO] {
       posix_spawn_file_actions_addopen(&actions, output, "/dev/null", O_WRONLY, 0)
     }
+    // The server's socket among them, which would keep its port, and the page waiting, after this command.
+    posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1)
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)
     defer { posix_spawnattr_destroy(&attributes) }
     var none = sigset_t()
     sigemptyset(&none)
     posix_spawnattr_setsigmask(&attributes, &none)
+    // It is ignored here (orphans_bury_themselves); a browser waits for its children.
+    var children = sigset_t()
+    sigemptyset(&children)
+    sigaddset(&children, SIGCHLD)
+    posix_spawnattr_setsigdefault(&attributes, &children)
     // A group of its own: Ctrl-C ends this command and no browser.
-    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK) | Int16(POSIX_SPAWN_SETPGROUP))
+    posix_spawnattr_setflags(
+      &attributes,
+      Int16(POSIX_SPAWN_SETSIGMASK) | Int16(POSIX_SPAWN_SETSIGDEF) | Int16(POSIX_SPAWN_SETPGROUP))
     var process: pid_t = 0
     let words = CStrings(["xdg-open", path])
     guard posix_spawnp(&process, "xdg-open", &actions, &attributes, words.pointers, process_environment()) == 0 else {
       remove()
-      throw Self.failure("there is no xdg-open; open the address above, or give --no-open")
+      throw Self.failure("there is no xdg-open; open the address above by hand")
     }
   }
 

@@ -36,7 +36,7 @@ struct DashboardCommand: ParsableCommand {
       valueName: "address"))
   var listen = ListenAddress.loopback(port: 0)
 
-  @Flag(inversion: .prefixedNo, help: "Open the page in a browser, by xdg-open.")
+  @Flag(help: "Open the page in a browser, by xdg-open.")
   var open = false
 
   mutating func validate() throws {
@@ -64,7 +64,8 @@ struct DashboardCommand: ParsableCommand {
     } else {
       try Descriptor.print(JSONValue.object(answer).serialized)
     }
-    let door = open ? try BrowserDoor(to: url) : nil
+    // Without a browser there is still the address.
+    let door = open ? (try? BrowserDoor(to: url)) : nil
     ends.wait()
     door?.remove()
     server.end()
