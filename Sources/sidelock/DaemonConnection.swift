@@ -17,6 +17,8 @@ final class DaemonConnection {
   /// The socket: blocking, and closed on exec.
   let descriptor: CInt
   private var machine = ClientMachine()
+  /// Whether a wait ends when nobody reads the output any more. What a server answers goes elsewhere.
+  var endsWithOutput = true
   /// When the daemon was heard last, on the boot clock in milliseconds.
   private(set) var heardAt = supervise_boot_milliseconds()
   /// The question whether it lives, and when it was asked.
@@ -194,7 +196,7 @@ final class DaemonConnection {
       if let end { left = min(left, max(0, end - supervise_boot_milliseconds())) }
       var entries = [
         pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0), pollfd(fd: input, events: Int16(POLLIN), revents: 0),
-        Descriptor.endOfOutput,
+        endsWithOutput ? Descriptor.endOfOutput : pollfd(fd: -1, events: 0, revents: 0),
       ]
       // A process that was stopped takes what came meanwhile before it counts the time.
       let count = poll(&entries, nfds_t(entries.count), CInt(min(max(0, left) + 1, 1 << 30)))

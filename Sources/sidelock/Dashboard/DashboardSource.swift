@@ -140,6 +140,7 @@ struct DashboardSource: Sendable {
     let reason = params["reason"]?.stringValue.flatMap { $0.isEmpty ? nil : $0 }
     // Hosts that do not answer are waited for; how long the daemon decides.
     let daemon = try DaemonConnection(socket: socket)
+    daemon.endsWithOutput = false
     let result = try SidelockError.tellingWhatMayBeDone("break") {
       try daemon.call("break", BreakCommand.params(name: name, token: token, reason: reason))
     }
