@@ -47,6 +47,8 @@ struct DashboardSite: WebSite {
     switch judged(request) {
     case .answer(var answer):
       answer.headers += Self.headers
+      // Other users of the host would keep the few connections that there are for long.
+      answer.endsConnection = answer.status == 403
       return .answer(answer)
     case .make(let question, let make):
       return .make(question: question) {

@@ -229,7 +229,7 @@ private final class RequestHandler: ChannelInboundHandler {
       ("X-Content-Type-Options", "nosniff"),
     ])
     for (name, value) in answer.headers { headers.add(name: name, value: value) }
-    let isLast = !request.isKeepAlive || isInputClosed
+    let isLast = !request.isKeepAlive || isInputClosed || answer.endsConnection
     headers.add(name: "Connection", value: isLast ? "close" : "keep-alive")
     setLimit(WebServer.transferTime, channel)
     let head = HTTPServerResponsePart.head(

@@ -29,6 +29,8 @@ struct WebAnswer: Sendable {
   var status: Int
   var type = "text/plain; charset=utf-8"
   var body: [UInt8]
+  /// Whether the connection ends with it: few are open at a time, and this one is for nobody who may be here.
+  var endsConnection = false
   /// More headers than every answer has.
   var headers: [(name: String, value: String)] = []
 
