@@ -16,11 +16,13 @@ enum LockNames {
     guard let prefix = SystemText.utf8(prefix) else { return [] }
     do {
       let path = SocketPath.find(explicit: socket(in: words))
-      let daemon = try DaemonConnection(socket: path, within: millisecondsMax)
+      // All pages together: there may be very many names that cannot be offered.
+      let daemon = try TimedConnection(socket: path, milliseconds: millisecondsMax)
       var query = ListQuery(prefix: prefix, allHosts: false)
       var names: [String] = []
       repeat {
-        let page = query.received(try daemon.call("list", query.params, within: millisecondsMax))
+        guard let reply = try? daemon.call("list", query.params) else { break }
+        let page = query.received(reply)
         names += page.map(\.name).filter(isPlain)
       } while query.hasMore && names.count < countMax
       return names.prefix(countMax).map { forShell($0, .requesting) }
