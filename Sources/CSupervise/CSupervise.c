@@ -226,6 +226,10 @@ int supervise_can_be_stopped(void) {
   return 1;
 }
 
+void supervise_close_others(posix_spawn_file_actions_t *actions) {
+  posix_spawn_file_actions_addclosefrom_np(actions, STDERR_FILENO + 1);
+}
+
 void supervise_stop(int number, int whole_group) {
   sigset_t pending;
   signal(number, SIG_DFL);

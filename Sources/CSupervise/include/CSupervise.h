@@ -4,6 +4,7 @@
 // What `sidelock run` needs around fork(2), which Swift cannot express, and a few headers that Swift's module of the C
 // library leaves out. A caller of a function that forks must have a single thread.
 
+#include <spawn.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
@@ -47,6 +48,9 @@ int supervise_can_be_stopped(void);
 /// Stops the caller by `signal` (SIGTSTP, SIGTTIN or SIGTTOU) with its default action, or with `whole_group` its process
 /// group, as the terminal would. Returns when continued, or at once when it cannot be stopped or a SIGCONT is pending.
 void supervise_stop(int signal, int whole_group);
+
+/// Has a process that is spawned with these actions inherit no descriptor but the standard three.
+void supervise_close_others(posix_spawn_file_actions_t *actions);
 
 /// Ignores SIGXFSZ: a write beyond the limit of file sizes (RLIMIT_FSIZE) fails with EFBIG. `supervise_spawn` gives the
 /// command the disposition that the caller inherited.

@@ -1,5 +1,6 @@
 import ArgumentParser
 import CLinux
+import CSupervise
 import Glibc
 
 /// A file for this user alone that leads a browser to an address. The address itself would stand in the browser's command
@@ -34,7 +35,7 @@ struct BrowserDoor {
       posix_spawn_file_actions_addopen(&actions, output, "/dev/null", O_WRONLY, 0)
     }
     // The server's socket among them, which would keep its port, and the page waiting, after this command.
-    posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1)
+    supervise_close_others(&actions)
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)
     defer { posix_spawnattr_destroy(&attributes) }
