@@ -109,12 +109,12 @@ swift_test() {
     return
   fi
   build_ahead
-  # Every access is checked, which makes the simulator ten times as slow: the full number of seeds, and the search for
+  # Every access is checked, which makes the simulator a hundred times as slow as optimized: the full number of seeds, and the search for
   # planted mistakes, are the part "simulator". Leaks are looked for at the end of a process, and the runtime of Swift keeps
   # some memory for ever.
   # One after the other: Swift Testing runs all of them on as many threads as there are cores, where those that compute
   # for seconds keep those that wait for an answer from going on, and their limits pass.
-  quietly "$name" sanitized "$1" env SIDELOCK_SIM_SEEDS=150 ASAN_OPTIONS=detect_leaks=0 \
+  quietly "$name" sanitized "$1" env SIDELOCK_SIM_SEEDS=20 ASAN_OPTIONS=detect_leaks=0 \
     TSAN_OPTIONS="suppressions=$PWD/Tests/lib/tsan.supp" \
     swift test --skip-build --no-parallel --skip "$planted_test" --xunit-output "$file.xml" || status=$?
   [ "$status" = 0 ] || show_sanitized "$file.log"
