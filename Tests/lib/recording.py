@@ -11,6 +11,7 @@ it shows what stands there, for a minute.
 
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -49,6 +50,8 @@ def main(document, first, *command):
             said += output.replace("\r", "")
         return said
 
+    # A shell that says nothing any more ends this.
+    signal.alarm(10 * SECONDS)
     typed("PS1= PS2=")
     differs = False
     for line, expected in recording(document, first):
