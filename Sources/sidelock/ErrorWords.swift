@@ -96,9 +96,11 @@ enum ErrorWords {
     if isClosed
       || has("refused", "cannot connect", "unreachable", "timed out", "timeout", "no such file", "No such file")
     {
+      // The sandbox of the service drops what goes to another host.
+      let isElsewhere = has("timed out", "timeout", "unreachable") && !has("localhost", "127.0.0.1", "::1", "/")
       let elsewhere =
-        has("localhost", "127.0.0.1", "::1", "unix:", "/")
-        ? "" : "; one on another host is open to the service with /usr/share/doc/sidelock/examples/remote-redis.conf"
+        isElsewhere
+        ? "; one on another host is open to the service with /usr/share/doc/sidelock/examples/remote-redis.conf" : ""
       return "start Redis, as in: systemctl start redis-server; or name another one in \(settingsFile)\(elsewhere)"
     }
     return nil

@@ -98,6 +98,7 @@ struct WordsTests {
     arguments: [
       ("cannot connect to localhost:6379: connection refused", "systemctl start redis-server"),
       ("the connection was closed", "systemctl start redis-server"),
+      ("cannot connect to 10.9.9.9:6379: timed out", "examples/remote-redis.conf"),
       ("Redis refused the password of user 'a': check", "systemctl restart sidelockd"),
       (
         "Redis asks for a password: give it in a file with redis_password_file", "systemctl restart sidelockd"
@@ -106,6 +107,12 @@ struct WordsTests {
     ])
   func whatIsWrongWithRedisComesWithTheCommandThatMendsIt(detail: String, command: String) {
     #expect(ErrorWords.remedy(detail)?.contains(command) == true)
+  }
+
+  @Test func theSandboxIsNamedOnlyWhereItMayBeTheReason() {
+    for detail in ["cannot connect to localhost:6379: timed out", "cannot connect to 10.9.9.9:6379: connection refused"] {
+      #expect(ErrorWords.remedy(detail)?.contains("remote-redis.conf") == false)
+    }
   }
 
   @Test func theRuleThatIsMissingIsToldWithTheNameOfTheLock() {

@@ -141,7 +141,7 @@ def test_it_is_ready_only_when_locks_are_granted(lab):
     assert exporter.get("/ready")[0] == 200
     redis.kill()
     exporter.wait_for("/ready", 503)
-    assert "cannot reach Redis" in exporter.get("/ready")[2]
+    assert "cannot use Redis" in exporter.get("/ready")[2]
     assert exporter.get("/health")[0] == 200
     assert value(families(exporter), "sidelock_redis_connected") == 0
 
