@@ -110,7 +110,9 @@ struct WordsTests {
   }
 
   @Test func theSandboxIsNamedOnlyWhereItMayBeTheReason() {
-    for detail in ["cannot connect to localhost:6379: timed out", "cannot connect to 10.9.9.9:6379: connection refused"] {
+    for detail in [
+      "cannot connect to localhost:6379: timed out", "cannot connect to 10.9.9.9:6379: connection refused",
+    ] {
       #expect(ErrorWords.remedy(detail)?.contains("remote-redis.conf") == false)
     }
   }
