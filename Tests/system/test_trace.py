@@ -68,6 +68,23 @@ def test_a_session_is_shown_from_now_on_until_it_ends(lab, daemon):
     assert status == 0 and f"session {session} has ended" in err and "the trace is over" in err
 
 
+def test_who_looks_is_logged(lab, daemon):
+    client = daemon.client()
+    session = session_of(client)
+    traced = Traced(lab, daemon, session)
+    wait_until(lambda: client.ping() or traced.has_begun(), "the trace")
+    wait_until(lambda: "messages are shown to an administrator" in daemon.log(), "the log")
+    [line] = [line for line in daemon.log().splitlines() if "messages are shown" in line]
+    assert f'target="session {session}"' in line and "by=" in line
+    client.close()
+    assert traced.end()[0] == 0
+
+
+def test_a_process_that_is_no_client_is_told_as_that(lab, daemon):
+    status, _, err = Command(lab, daemon).run("trace", "--pid", 1)
+    assert status == 1 and "no client of this host is that process" in err and "clients" in err, err
+
+
 def test_a_process_is_shown_with_all_its_sessions(lab, daemon):
     process, other = ProcessClient(lab, daemon), daemon.client()
     process.call("ping")

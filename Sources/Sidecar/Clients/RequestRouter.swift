@@ -79,7 +79,10 @@ final class RequestRouter {
     case .unwatch(let watch):
       if !traces.untrace(watch, id: id, session) { watches.unwatch(watch, id: id, session) }
     case .trace(let target):
-      traces.trace(target, id: id, session)
+      guard traces.trace(target, id: id, session) else { return }
+      logger.notice(
+        "messages are shown to an administrator",
+        metadata: ["target": "\(TraceBook.words(target))", "by": "\(queries.words(about: session))"])
     case .break(let name, let token, let reason):
       queries.breakHolds(of: name, token: token, reason: reason, id: id, session)
     case .kill(let target, let reason):

@@ -37,13 +37,29 @@ final class TraceBook {
 
   // MARK: Beginning and end
 
-  func trace(_ target: TraceTarget, id: MessageID, _ session: ClientSession) {
-    guard rights.mayBreakAll(session) else { return rights.denyBreakingAll(session, id: id) }
-    guard rights.seesAll(session) else { return rights.denyInspectingAll(session, id: id) }
-    guard !sessions.values.filter({ isAbout(target, $0) }).isEmpty || isOfLock(target) else {
-      return output.write(to: session) { ReplyWriter.writeNoSuchSession(id: id, to: &$0) }
+  /// False when it is refused.
+  func trace(_ target: TraceTarget, id: MessageID, _ session: ClientSession) -> Bool {
+    guard rights.mayBreakAll(session) else {
+      rights.denyBreakingAll(session, id: id)
+      return false
     }
-    guard watches.mayBeginAnother(session, id: id) else { return }
+    guard rights.seesAll(session) else {
+      rights.denyInspectingAll(session, id: id)
+      return false
+    }
+    guard sessions.values.contains(where: { isAbout(target, $0) }) || isOfLock(target) else {
+      output.write(to: session) { writer in
+        guard case .process = target else { return ReplyWriter.writeNoSuchSession(id: id, to: &writer) }
+        writer.failure(
+          id: id, .invalidParams, message: "no client of this host is that process; the method clients lists them"
+        ) { json in
+          json.member("field", "pid")
+          json.member("expected", "the number of a process that has a session")
+        }
+      }
+      return false
+    }
+    guard watches.mayBeginAnother(session, id: id) else { return false }
     session.charges.account?.watches += 1
     session.watches.last += 1
     let number = session.watches.last
@@ -51,6 +67,16 @@ final class TraceBook {
     output.write(to: session) { $0.watching(id: id, watch: number) }
     traces.append(Trace(watch: number, tracer: session, target: target, mark: Self.mark(target)))
     changed()
+    return true
+  }
+
+  /// Whose messages they are, for the log.
+  static func words(_ target: TraceTarget) -> String {
+    switch target {
+    case .session(let name): "session \(name)"
+    case .process(let pid): "process \(pid)"
+    case .lock(let name): "the lock \(name)"
+    }
   }
 
   /// Ends the trace of that number; false when the session has no such one.

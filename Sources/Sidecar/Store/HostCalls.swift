@@ -49,7 +49,8 @@ final class HostCalls {
   private let loop: any EventLoop
   private let store: any LeaseStore
   private var open: [UInt64: Open] = [:]
-  private var lastID: UInt64 = 0
+  /// From a number on that nobody guesses: whoever may only PUBLISH could answer in the place of others.
+  private var lastID = UInt64.random(in: 1..<(1 << 52))
 
   init(loop: any EventLoop, store: any LeaseStore, timeoutMilliseconds: @escaping () -> Int64) {
     self.timeoutMilliseconds = timeoutMilliseconds
