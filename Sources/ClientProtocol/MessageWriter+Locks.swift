@@ -208,6 +208,7 @@ extension MessageWriter {
     integer("uid", session.uid, to: &json)
     text("command", session.command, to: &json)
     text("unit", session.unit, to: &json)
+    text("client", session.client, to: &json)
   }
 
   /// Writes text that may have no limit of its own (a command line, a unit), cut to `bytesMax`.

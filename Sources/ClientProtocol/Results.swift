@@ -17,10 +17,13 @@ public struct SessionInfo: Equatable, Sendable {
   public var command: String?
   /// The systemd unit of that process.
   public var unit: String?
+  /// What the client says of itself.
+  public var client: String?
 
   /// A session.
   public init(
-    host: String, session: String, pid: Int64? = nil, uid: Int64? = nil, command: String? = nil, unit: String? = nil
+    host: String, session: String, pid: Int64? = nil, uid: Int64? = nil, command: String? = nil, unit: String? = nil,
+    client: String? = nil
   ) {
     self.host = host
     self.session = session
@@ -28,6 +31,7 @@ public struct SessionInfo: Equatable, Sendable {
     self.uid = uid
     self.command = command
     self.unit = unit
+    self.client = client
   }
 }
 

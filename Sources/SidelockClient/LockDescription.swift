@@ -12,6 +12,8 @@ public struct LockDescription: Hashable, Sendable {
     public var command: String?
     /// The systemd unit of the process.
     public var unit: String?
+    /// What the client says of itself.
+    public var client: String?
     /// How it holds the lock, or wants to.
     public var mode: LockMode?
     /// The thread or task inside the connection.
@@ -33,12 +35,13 @@ public struct LockDescription: Hashable, Sendable {
     /// For how long it has been waited for.
     public var waitedMilliseconds: Int64?
 
-    init(_ value: JSONValue) {
+    package init(_ value: JSONValue) {
       host = value["host"]?.stringValue
       pid = value["pid"]?.intValue
       uid = value["uid"]?.intValue
       command = value["command"]?.stringValue
       unit = value["unit"]?.stringValue
+      client = value["client"]?.stringValue
       mode = LockMode(value)
       owner = value["owner"]?.stringValue
       count = value["count"]?.intValue

@@ -32,7 +32,8 @@ struct ClientsCommand: ParsableCommand {
       let number = { (key: String) in client[key]?.intValue.map { "\($0)" } }
       table.append([
         client["session"]?.stringValue ?? "-", number("pid") ?? "-",
-        client["user"]?.stringValue ?? number("uid") ?? "-", client["command"]?.stringValue ?? "-",
+        client["user"]?.stringValue ?? number("uid") ?? "-",
+        HolderWords.program(of: LockDescription.Participant(client)) ?? "-",
         client["unit"]?.stringValue ?? "-", number("holds") ?? "-", number("waits") ?? "-",
       ])
     }

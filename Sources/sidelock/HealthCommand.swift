@@ -96,12 +96,12 @@ extension HealthCommand.Verdict {
       self.init(
         state: .critical,
         why: ErrorWords.ofRedis("the daemon answers, but cannot use Redis", redis["down_reason"]?.stringValue))
+    } else if let words = unservedParts(redis["cluster"]) {
+      self.init(state: isReadiness ? .critical : .warning, why: words)
     } else if let refusal = redis["refused"]?.stringValue {
       self.init(
         state: isReadiness ? .critical : .warning,
         why: ErrorWords.ofRedis("the daemon answers, but Redis refuses locks", refusal))
-    } else if let words = unservedParts(redis["cluster"]) {
-      self.init(state: isReadiness ? .critical : .warning, why: words)
     } else if grace > 0 {
       self.init(
         state: isReadiness ? .critical : .warning,

@@ -43,7 +43,7 @@ enum HolderWords {
       return "the host \(one.host ?? "?")" + (one.isDead ? ", which is gone" : "")
     }
     var facts: [String] = []
-    if let command = one.command, !command.isEmpty { facts.append(program(of: command)) }
+    if let program = program(of: one) { facts.append(program) }
     if let unit = one.unit { facts.append(unit) }
     if detail == .all || (one.pid == nil || facts.isEmpty), let uid = one.uid { facts.append(user(uid)) }
     if let meta = one.meta, !meta.isEmpty { facts.append("\"\(cut(meta, metaCharactersMax))\"") }
@@ -52,6 +52,20 @@ enum HolderWords {
     if let host = one.host { words += " on \(host)" }
     if let time = one.heldMilliseconds ?? one.waitedMilliseconds { words += " for \(age(milliseconds: time))" }
     return words
+  }
+
+  /// What one runs: its command line, or what it says of itself where the daemon may not look.
+  static func program(of one: LockDescription.Participant) -> String? {
+    if let command = one.command, !command.isEmpty { return program(of: command) }
+    guard let client = one.client, !client.isEmpty else { return nil }
+    return program(ofClient: client)
+  }
+
+  /// The same, from what a client says of itself: of `sidelock run`, which is followed by its version, the command.
+  static func program(ofClient client: String) -> String {
+    guard client.hasPrefix(RunDriver.clientNamePrefix) else { return cut(client, commandCharactersMax) }
+    let words = client.dropFirst(RunDriver.clientNamePrefix.count).split(separator: " ").dropLast()
+    return cut(words.joined(separator: " "), commandCharactersMax)
   }
 
   /// What a process does, from its command line: of `sidelock run` the command that it runs.

@@ -307,9 +307,8 @@ struct HistoryEvent {
     guard let client = self["client"], client.hasPrefix(RunDriver.clientNamePrefix) else {
       return "\(user) \(command ?? "?") \(pid)"
     }
-    // To the daemon all that is run under a lock is sidelock, which says what it runs. Behind that stands its version.
-    let words = client.dropFirst(RunDriver.clientNamePrefix.count).split(separator: " ").dropLast()
-    let said = words.joined(separator: " ")
+    // To the daemon all that is run under a lock is sidelock, which says what it runs.
+    let said = HolderWords.program(ofClient: client)
     // Others may say it, too.
     guard let command, command != "sidelock" else { return "\(user) \(said) \(pid)" }
     return "\(user) \(command) \(pid) (says \(said))"

@@ -142,7 +142,7 @@ extension LockDescription.Participant {
   /// Who it is, in a few words; only the beginning of a long command line.
   var summary: String {
     if isForeign { return "not a sidelock client" }
-    let name = command.flatMap { $0.isEmpty ? nil : HolderWords.program(of: $0) }
+    let name = HolderWords.program(of: self)
     let process = [name, pid.map { "pid \($0)" }].compactMap { $0 }.joined(separator: ", ")
     switch (process.isEmpty, host) {
     case (true, let host): return (host ?? "-") + (isDead ? " (dead)" : "")

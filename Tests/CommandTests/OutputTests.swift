@@ -159,6 +159,17 @@ struct OutputTests {
     #expect(remote.holders.first?.summary == "far")
   }
 
+  @Test func whatAClientSaysOfItselfStandsInForItsCommand() throws {
+    func summary(_ members: String) throws -> String? {
+      LockDescription(try JSONValue(parsing: #"{"name":"x","holders":[{"host":"db1","pid":7,\#(members)}]}"#))
+        .holders.first?.summary
+    }
+    #expect(try summary(#""client":"sidelock run sleep 0.1.0""#) == "sleep, pid 7 on db1")
+    #expect(try summary(#""client":"worker 2""#) == "worker 2, pid 7 on db1")
+    #expect(try summary(#""client":"worker 2","command":"python3 x""#) == "python3 x, pid 7 on db1")
+    #expect(try summary(#""client":"""#) == "pid 7 on db1")
+  }
+
   @Test func statisticsAreFlattened() throws {
     let stats = StatsCommand.flatten(try JSONValue(parsing: #"{"a":1,"b":{"c":"up","d":{"e":2}}}"#), path: "")
     #expect(stats.map(\.0) == ["a", "b.c", "b.d.e"])

@@ -25,6 +25,7 @@ import Testing
     session.endsWithProcess = true
     session.keepaliveMilliseconds = 30_000
     session.losses = [0, 1, 2]
+    session.client = "sidelock run sleep 1"
     return session
   }
 
@@ -93,7 +94,8 @@ import Testing
         + "0200000000000000" + "c3bc" + "0500000000000000" + "0200000000000000" + "0200000000000000" + "01"
         + "0100000000000000" + "6e" + "0300000000000000" + "00" + "0000000000000000" + "01" + "3075000000000000"
         + "0300000000000000" + "000102" + "01" + "00" + "0100000000000000" + "0300000000000000"
-        + "0100000000000000" + "0400000000000000")
+        + "0100000000000000" + "0400000000000000"
+        + "1400000000000000" + hex(Array("sidelock run sleep 1".utf8)))
   }
 
   private func hex(_ bytes: [UInt8]) -> String {

@@ -293,11 +293,11 @@ import Testing
     #expect(try SavedSession(id: SessionID(7), session.encode()) == session)
     // Up to format 9 none is of all hosts.
     session.watches[2]?.scope = .host
-    #expect(try SavedSession(id: SessionID(7), Array(session.encode().dropLast(16))) == session)
+    #expect(try SavedSession(id: SessionID(7), Array(session.encode().dropLast(24))) == session)
     var wrong = session
     wrong.watches[2]?.scope = .all
     var bytes = wrong.encode()
-    bytes[bytes.count - 16] = 3
+    bytes[bytes.count - 24] = 3
     #expect(throws: StateDamage.self) { try SavedSession(id: SessionID(7), bytes) }
   }
 }

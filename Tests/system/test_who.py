@@ -4,6 +4,7 @@ import os
 
 import pytest
 from harness.client import RpcError
+from harness.service_manager import ServiceManager
 from harness.waiting import wait_until
 
 
@@ -142,3 +143,29 @@ def test_an_answer_that_is_no_json_is_not_shown(hosts):
         assert observer.reply_to(request)["holders"] == [{"host": "one"}]
     finally:
         one.resume()
+
+
+def test_what_a_client_says_of_itself_is_told_where_nobody_may_look(lab, hosts):
+    """As in the service's sandbox, where the daemon sees no command lines: the words stand in for them."""
+    _, one, two = hosts
+    holder = one.client()
+    holder.call("initialize", client={"name": "sidelock run sleep", "version": "1.0"})
+    holder.acquire("orders")
+    for daemon in (one, two):
+        [found] = daemon.client().call("inspect", name="orders")["holders"]
+        assert found["client"] == "sidelock run sleep 1.0"
+    [told] = [client for client in one.client().call("clients")["clients"] if client["holds"]]
+    assert told["client"] == "sidelock run sleep 1.0"
+
+
+def test_it_is_kept_over_a_restart(lab):
+    service = ServiceManager(lab, "--local")
+    service.start()
+    holder = service.client()
+    holder.call("initialize", client={"name": "worker"})
+    holder.acquire("orders")
+    service.crash()
+    service.start()
+    [found] = service.client().call("inspect", name="orders")["holders"]
+    assert found["client"] == "worker"
+    assert service.stop() == 0

@@ -11,7 +11,7 @@ final class ClientSession {
   let peer: Peer?
   /// What is known of the process beyond its pid, once it has been looked up.
   var process: DescribedProcess?
-  /// What the client says of itself (`initialize`), for the log.
+  /// What the client says of itself (`initialize`).
   var client: String?
   /// When it connected; nil where the daemon before has accepted it.
   var beganAt: BootInstant?

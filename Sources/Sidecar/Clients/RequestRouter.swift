@@ -200,6 +200,7 @@ final class RequestRouter {
     }
     if params.clientName != nil || params.clientVersion != nil {
       session.client = [params.clientName, params.clientVersion].compactMap(\.self).joined(separator: " ")
+      session.keeping.isChanged = true
     }
     logger.debug(
       "client introduced itself",

@@ -96,6 +96,7 @@ extension ClientSession {
     record.inputEnded = input.hasEnded
     record.keepsHoldsHalfClosed = lifetime.keepsHoldsHalfClosed
     record.acceptsTransfers = acceptsTransfers
+    record.client = client
     record.framer = input.framer.position
     record.framer.partial = Array(record.framer.partial[(keeping.linePieces * SavedLine.pieceBytes)...])
     record.unreadInput = input.unread.map { Array($0.readableBytesView) } ?? []

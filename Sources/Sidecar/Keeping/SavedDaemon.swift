@@ -174,6 +174,8 @@ struct SavedSession: Equatable {
   var inputEnded = false
   var keepsHoldsHalfClosed = false
   var acceptsTransfers = false
+  /// What the client says of itself.
+  var client: String?
   /// Whether only a part of its last output may have been sent: nobody can go on with it.
   var isUncertain = false
   var framer = LineFramer.Position(partial: [], seen: 0, isHopeless: false)
@@ -232,6 +234,7 @@ struct SavedSession: Equatable {
     for (number, _) in ofAllHosts { writer.write(number) }
     writer.write(UInt64(traces.count))
     for number in traces.sorted() { writer.write(number) }
+    writer.write(Array((client ?? "").utf8))
     return writer.bytes
   }
 
@@ -276,6 +279,8 @@ struct SavedSession: Equatable {
         watches[number]?.scope = .all
       }
       for _ in 0..<(try reader.count()) { traces.insert(try reader.signed()) }
+      let words = String(decoding: try reader.bytes(), as: UTF8.self)
+      client = words.isEmpty ? nil : words
     }
     try reader.finish(isOfLaterFormat: isOfLaterFormat)
     try check()
@@ -295,6 +300,7 @@ struct SavedSession: Equatable {
       watches.count + traces.count <= Limits.watchesPerSessionMax,
       traces.allSatisfy({ 1...Limits.integerMax ~= $0 && $0 <= lastWatch && watches[$0] == nil }),
       Set(inFlight.map(\.request)).count == inFlight.count,
+      client?.utf8.count ?? 0 <= 2 * Limits.clientTextBytesMax + 1,
       keepaliveMilliseconds == 0
         || (Limits.keepaliveMillisecondsMin...Limits.keepaliveMillisecondsMax).contains(keepaliveMilliseconds)
     else { throw StateDamage() }

@@ -94,6 +94,7 @@ final class Takeover {
       session.input.hasEnded = record.inputEnded
       session.lifetime.keepsHoldsHalfClosed = record.keepsHoldsHalfClosed
       session.acceptsTransfers = record.acceptsTransfers
+      session.client = record.client
       session.input.framer.position = record.framer
       if !record.unreadInput.isEmpty { session.input.unread = ByteBuffer(bytes: record.unreadInput) }
       if !record.unsent.isEmpty { session.output.bytes = ByteBuffer(bytes: record.unsent) }

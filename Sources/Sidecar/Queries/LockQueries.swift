@@ -76,7 +76,7 @@ final class LockQueries {
       host: configuration.settings.host, session: "\(id.rawValue)",
       pid: peer.flatMap { $0.isVisible ? Int64($0.pid) : nil },
       uid: (peer?.uid).map(Int64.init), command: session?.process?.description.command ?? peer?.name,
-      unit: session?.process?.description.unit)
+      unit: session?.process?.description.unit, client: session?.client)
   }
 
   // MARK: One lock
