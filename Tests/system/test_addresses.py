@@ -5,6 +5,7 @@ The name is known to the daemon alone: it runs in a mount namespace with a file 
 
 import errno
 import os
+import pathlib
 import re
 import socket
 import subprocess
@@ -174,14 +175,25 @@ def test_an_address_that_swallows_everything_costs_the_others_little(place, orde
             filler.setblocking(False)
             filler.connect_ex((order[0], place.port))
             fillers.append(filler)
+        wait_until(lambda: connections_that_wait(order[0], place.port) > 0, "a full queue")
         server = place.server(order[1])
         daemon = place.name(*order).daemon(args=["--redis-timeout-ms", "25000"])
         works(daemon, 20)
         for _ in range(2):
             server.restart()
             is_back(daemon, 20)
+            # An answer proves that the address is of use: a connection that ends before has failed, and the silent one
+            # is next.
+            daemon.client().call("list", scope="all")
         for filler in fillers:
             filler.close()
+
+
+def connections_that_wait(address, port):
+    """For how many connections nobody has called accept yet, as the kernel counts them."""
+    own = f"{int.from_bytes(socket.inet_aton(address), 'little'):08X}:{port:04X}"
+    rows = (line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(int(row[4].split(":")[1], 16) for row in rows if row[1] == own and row[3] == "0A")
 
 
 @pytest.mark.parametrize("order", [("127.0.0.2", "127.0.0.3"), ("127.0.0.3", "127.0.0.2")], ids=["first", "second"])

@@ -279,7 +279,9 @@ final class RedisDialer {
             self.next()
           }
         }
-      guard let other = candidates.first, dialer.mayRace(other.name) else { return }
+      // The last one may be silent, and those before it have failed.
+      guard let other = candidates.first else { return tryFailedAgainSoon() }
+      guard dialer.mayRace(other.name) else { return }
       let left = candidates.count
       dialer.loop.assumeIsolated().scheduleTask(in: .milliseconds(RedisDialer.staggerMilliseconds)) {
         if self.candidates.count == left { self.next() }
