@@ -71,6 +71,41 @@ def test_redis_lock():
         assert raises(sidelock.LockError, lock.__enter__)
 
 
+def test_redis_lock_is_extended_by_what_it_is_told():
+    lock = sidelock.Lock("extended", timeout=60)
+    with lock:
+        assert lock.extend(0.01) and (time.sleep(0.2), lock.owned())[1], "later than it would have ended"
+        assert lock.extend(0.05, replace_ttl=True)
+        while lock.owned():
+            time.sleep(0.005)
+        lock.raise_on_release_error = False
+    with sidelock.Lock("extended", timeout=0) as endless:
+        time.sleep(0.1)
+        assert endless.owned() and raises(sidelock.LockError, endless.extend, 1)
+
+
+def test_text_that_is_none_is_refused():
+    for call in (sidelock.lock("\ud800", wait=5).acquire, sidelock.lock("fine", wait=5, meta="\udcff").acquire,
+                 sidelock.FileLock(os.fsdecode(b"/tmp/\xff"), timeout=5).acquire):
+        assert told(call).reason == "invalid_params"
+    with sidelock.lock("\u00e9\u2603\U0001f600\u2028\x01", wait=5):
+        pass
+
+
+def test_file_lock_excludes_the_threads_that_share_it():
+    one = sidelock.FileLock("/nowhere/shared.lock", timeout=0.05)
+    with one:
+        assert beside(lambda: not one.is_locked and raises(TimeoutError, one.acquire))
+    all_threads = sidelock.FileLock("/nowhere/shared.lock", 0.05, thread_local=False)
+    with all_threads:
+        assert beside(lambda: all_threads.is_locked and all_threads.acquire() and (all_threads.release(), True)[1])
+        impatient = sidelock.FileLock("/nowhere/shared.lock", blocking=False)
+        assert raises(TimeoutError, impatient.acquire)
+    singleton, again = (sidelock.FileLock("/nowhere/shared.lock", is_singleton=True, timeout=0.05) for _ in range(2))
+    with singleton, again:
+        assert beside(lambda: raises(TimeoutError, again.acquire))
+
+
 def test_file_lock():
     one, other = sidelock.FileLock("/nowhere/orders.lock"), sidelock.FileLock("/nowhere/orders.lock", timeout=0.05)
     with one:
@@ -109,5 +144,8 @@ def test_single_run():
 if __name__ == "__main__":
     test_the_error_says_what_mends_it()
     test_redis_lock()
+    test_redis_lock_is_extended_by_what_it_is_told()
+    test_text_that_is_none_is_refused()
     test_file_lock()
+    test_file_lock_excludes_the_threads_that_share_it()
     test_single_run()

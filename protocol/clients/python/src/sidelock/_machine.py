@@ -161,7 +161,13 @@ class Machine:
         if self.has_ended:
             self._answer(request, None, self._end())
             return request
-        line = json.dumps({"id": request.number, "method": method, "params": params}, separators=(",", ":")).encode() + b"\n"
+        text = json.dumps({"id": request.number, "method": method, "params": params}, separators=(",", ":"), ensure_ascii=False)
+        try:
+            line = text.encode() + b"\n"
+        except UnicodeEncodeError:
+            # The daemon could not say which request it was, as of a path that os.fsdecode could not decode.
+            self._answer(request, None, error("invalid_params", "text for the daemon is UTF-8"))
+            return request
         if len(line) > LINE_BYTES_MAX + 1:
             self._answer(request, None, error("limit", "the request is longer than a line of the daemon"))
             return request

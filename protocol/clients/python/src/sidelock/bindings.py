@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
 import threading
 from typing import Any, Callable, Dict, Optional, Type, TypeVar, Union, cast
 
 from ._errors import Busy, Error, Lost, NotHeld, Timeout
-from ._sync import Client
+from ._machine import now
+from ._sync import Client, _owner
 from ._sync import Lock as ThreadLock
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -47,12 +49,14 @@ class Lock:
         blocking_timeout: Optional[float] = None, thread_local: bool = True, raise_on_release_error: bool = True, *,
         client: Optional[Client] = None,
     ) -> None:
-        self.name, self.timeout, self.sleep = name, timeout, sleep
+        # 0 is no time, as there.
+        self.name, self.timeout, self.sleep = name, timeout or None, sleep
         self.blocking, self.blocking_timeout, self.thread_local = blocking, blocking_timeout, thread_local
         self.raise_on_release_error = raise_on_release_error
         self._client = _client(client)
         self.local: Any = threading.local() if thread_local else type("dummy", (), {})()
         self.local.lock = None
+        self.local.ends = 0.0
 
     @property
     def _lock(self) -> Optional[ThreadLock]:
@@ -71,7 +75,7 @@ class Lock:
             lock.acquire()
         except (Busy, Timeout):
             return False
-        self.local.lock = lock
+        self.local.lock, self.local.ends = lock, now() + (self.timeout or 0)
         return True
 
     def locked(self) -> bool:
@@ -104,18 +108,23 @@ class Lock:
             raise _fault(LockNotOwnedError, f"Cannot release a lock that's no longer owned: {fault}") from fault
 
     def extend(self, additional_time: float, replace_ttl: bool = False) -> bool:
-        """The hold ends `additional_time` seconds from now; sidelock does not count from before."""
+        """The hold ends `additional_time` seconds later than it would have, or from now with `replace_ttl`."""
+        lock = self._held()
+        if self.timeout is None:
+            raise _fault(LockError, "Cannot extend a lock with no timeout")
+        ends = (now() if replace_ttl else max(self.local.ends, now())) + additional_time
         try:
-            self._held().extend(additional_time)
+            lock.extend(ends - now())
         except (Lost, NotHeld) as fault:
             raise _fault(LockNotOwnedError, f"Cannot extend a lock that's no longer owned: {fault}") from fault
+        self.local.ends = ends
         return True
 
     def reacquire(self) -> bool:
         """The hold ends `timeout` seconds from now."""
         if self.timeout is None:
             raise _fault(LockError, "Cannot reacquire a lock with no timeout")
-        return self.extend(self.timeout)
+        return self.extend(self.timeout, replace_ttl=True)
 
     def __enter__(self) -> "Lock":
         if not self.acquire():
@@ -131,35 +140,59 @@ class Lock:
 
 
 class FileLock:
-    """filelock's FileLock: the lock is called as the file, whose folder need not be there. Over hosts, too."""
+    """filelock's FileLock: the lock is called as the file, whose folder need not be there. Over hosts, too. Each thread has its
+    own hold and count, unless `thread_local=False`: then all that use the object share one."""
+
+    _objects = itertools.count(1)
 
     def __init__(
-        self, lock_file: Union[str, "os.PathLike[str]"], timeout: float = -1, *, client: Optional[Client] = None,
-        **_: Any,
+        self, lock_file: Union[str, "os.PathLike[str]"], timeout: float = -1, mode: int = 0o644, thread_local: bool = True, *,
+        blocking: bool = True, is_singleton: bool = False, client: Optional[Client] = None, **_: Any,
     ) -> None:
-        self.lock_file, self.timeout = os.fspath(lock_file), timeout
-        self._lock = _client(client).lock(os.path.abspath(self.lock_file), owner=f"{id(self)}")
+        self.lock_file, self.timeout, self.blocking = os.fspath(lock_file), timeout, blocking
+        self._client = _client(client)
+        self._name = os.path.abspath(self.lock_file)
+        # What filelock has as one object per path is here one owner; of others each has a number that none had before.
+        self._owner = f"file-{'one' if is_singleton else next(FileLock._objects)}"
+        self._thread_local = thread_local
         self._mutex = threading.Lock()
-        self.lock_counter = 0
+        self._local: Any = threading.local() if thread_local else type("dummy", (), {})()
+
+    @property
+    def _lock(self) -> ThreadLock:
+        with self._mutex:
+            if not hasattr(self._local, "lock"):
+                owner = f"{self._owner}-{_owner()}" if self._thread_local else self._owner
+                self._local.lock = self._client.lock(self._name, owner=owner)
+            return cast(ThreadLock, self._local.lock)
+
+    @property
+    def lock_counter(self) -> int:
+        return cast(int, getattr(self._local, "counter", 0))
+
+    def _count(self, change: int) -> None:
+        with self._mutex:
+            self._local.counter = self.lock_counter + change
 
     @property
     def is_locked(self) -> bool:
         return self.lock_counter > 0 and self._lock.held
 
-    def acquire(self, timeout: Optional[float] = None, poll_interval: float = 0.05, *, blocking: bool = True) -> Any:
+    def acquire(
+        self, timeout: Optional[float] = None, poll_interval: float = 0.05, *, blocking: Optional[bool] = None, **_: Any,
+    ) -> Any:
         limit = self.timeout if timeout is None else timeout
+        blocking = self.blocking if blocking is None else blocking
         try:
             self._lock.acquire(0 if not blocking else None if limit < 0 else limit)
         except Busy as fault:
             raise Timeout(str(fault), "timeout", fault.data) from None
-        with self._mutex:
-            self.lock_counter += 1
+        self._count(1)
         return _Proxy(self)
 
     def release(self, force: bool = False) -> None:
         while self.lock_counter > 0:
-            with self._mutex:
-                self.lock_counter -= 1
+            self._count(-1)
             self._lock.release()
             if not force:
                 return
