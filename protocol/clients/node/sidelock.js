@@ -118,6 +118,11 @@ class Connection {
       this.settle(request, null, makeError('limit', 'the request is longer than a line of the daemon'));
       return request;
     }
+    // What JSON.stringify escapes as half of a pair the daemon does not read, and could not say which request it was.
+    if (/(?<!\\)(?:\\\\)*\\ud[89a-f]/.test(line)) {
+      this.settle(request, null, makeError('invalid_params', 'text for the daemon is UTF-8'));
+      return request;
+    }
     this.requests.set(request.id, request);
     this.write(line, (error) => { request.isUnsent = error != null; });
     this.reference();

@@ -1,5 +1,5 @@
 'use strict';
-// What Node.js has beside the conformance suite, with a daemon at SIDELOCK_SOCKET: dispose, and signals that abort.
+// What Node.js has beside the conformance suite, with a daemon at SIDELOCK_SOCKET: dispose, signals that abort, and text that is none.
 const assert = require('assert');
 const sidelock = require('./sidelock.js');
 
@@ -15,6 +15,9 @@ async function main() {
   await assert.rejects(sidelock.withLock('disposed', { wait: 0 }, () => assert.fail()), sidelock.Busy);
   await again.release();
   assert.strictEqual(await sidelock.withLock('disposed', () => 7), 7);
+  await assert.rejects(sidelock.acquire('\ud800', { wait: 5 }), { reason: 'invalid_params' });
+  await assert.rejects(sidelock.acquire('fine', { wait: 5, meta: '\\\udfff' }), { reason: 'invalid_params' });
+  await sidelock.withLock('\\ud800 \u{1f600}', { wait: 5 }, () => {}); // a backslash, and no half of anything
   await sidelock.client.close();
 }
 main();
