@@ -3,7 +3,7 @@ use warnings;
 use Sidelock;
 use Time::HiRes ();
 
-# What Perl has beside the conformance suite, with a daemon at SIDELOCK_SOCKET: handlers of signals that die.
+# What Perl has beside the conformance suite, with a daemon at SIDELOCK_SOCKET: handlers of signals that die, and times that are none.
 
 sub check { my ($is_so, $what) = @_; die "not so: $what\n" unless $is_so; return }
 
@@ -18,3 +18,8 @@ for (1 .. 20) {
 while ($other->call('inspect', name => 'slow')->{waiting}) { select undef, undef, undef, 0.01 }
 $taken->release;
 check(Sidelock::lock('slow', wait => 5)->held, 'nothing is left of the waits');
+
+for my $time (9**9**9, -sin(9**9**9)) {
+    eval { Sidelock::lock('timed', wait => $time); 1 };
+    check(ref $@ && $@->reason eq 'invalid_params', "$time is no time");
+}

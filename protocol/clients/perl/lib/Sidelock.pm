@@ -30,6 +30,8 @@ sub now { return Time::HiRes::clock_gettime(CLOCK_BOOTTIME) }
 
 sub milliseconds {
     my ($seconds) = @_;
+    # Infinite, or no number: no JSON, of which the daemon could not say which request it was.
+    die Sidelock::Error->of('invalid_params', "no time in seconds: $seconds") unless $seconds * 0 == 0;
     my $whole = int($seconds * 1000);
     $whole++ if $whole < $seconds * 1000;
     return $whole < 0 ? 0 : $whole;
