@@ -140,6 +140,9 @@ class Go(Client):
         for command in (["vet", "./..."], ["build", "-o", self.work / "driver", "./driver"]):
             subprocess.run(["go", *command], check=True, cwd=self.place, env=self.environment)
 
+    def tests(self):
+        return [["env", "GOFLAGS=-mod=mod", "GOPROXY=off", "GOTOOLCHAIN=local", "go", "test", "."]]
+
     def drivers(self):
         return [[self.work / "driver"]]
 

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode/utf8"
 	"unsafe"
 )
 
@@ -156,6 +157,10 @@ func (c *connection) begin(r *request, params map[string]any) {
 		c.settle(r, nil, c.end())
 		return
 	}
+	if !isText(params) {
+		c.settle(r, nil, failure("invalid_params", "text for the daemon is UTF-8"))
+		return
+	}
 	line, err := json.Marshal(map[string]any{"id": r.id, "method": r.method, "params": params})
 	if err != nil || len(line) > lineBytesMax {
 		c.settle(r, nil, failure("limit", "the request is longer than a line of the daemon"))
@@ -163,6 +168,25 @@ func (c *connection) begin(r *request, params map[string]any) {
 	}
 	c.requests[r.id] = r
 	r.isUnsent = !c.write(line)
+}
+
+// isText tells whether all strings are UTF-8. json.Marshal would make one text of all that are not, and so one lock.
+func isText(params map[string]any) bool {
+	for _, value := range params {
+		switch value := value.(type) {
+		case string:
+			if !utf8.ValidString(value) {
+				return false
+			}
+		case []string:
+			for _, one := range value {
+				if !utf8.ValidString(one) {
+					return false
+				}
+			}
+		}
+	}
+	return true
 }
 
 func (c *connection) write(line []byte) bool {

@@ -335,4 +335,11 @@ func (c *Client) Close() error {
 	return err
 }
 
-func milliseconds(d time.Duration) int64 { return int64((d + time.Millisecond - 1) / time.Millisecond) }
+// milliseconds are rounded up, so that a short wait is no try.
+func milliseconds(d time.Duration) int64 {
+	whole := d / time.Millisecond
+	if d > whole*time.Millisecond {
+		whole++
+	}
+	return int64(whole)
+}
