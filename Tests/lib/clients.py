@@ -211,6 +211,10 @@ class Java(Client):
         self.sh("javac", "-Xlint:all", "-Werror", "--release", "17", "-d", "classes", *sources)
         # Only the JDK's own class hears of a signal, of which the compiler warns.
         self.sh("javac", "-nowarn", "-cp", "classes", "-d", "classes", self.place / "driver/Driver.java", stderr=subprocess.DEVNULL)
+        self.sh("javac", "-Xlint:all", "-Werror", "--release", "17", "-cp", "classes", "-d", "classes", self.place / "driver/Tests.java")
+
+    def tests(self):
+        return [["java", "-cp", self.work / "classes", "Tests"]]
 
     def drivers(self):
         return [["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", self.work / "classes", "Driver"]]

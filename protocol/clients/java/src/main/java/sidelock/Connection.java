@@ -222,6 +222,11 @@ final class Connection {
     message.put("id", request.id);
     message.put("method", request.method);
     message.put("params", request.params);
+    if (!StandardCharsets.UTF_8.newEncoder().canEncode(Json.write(message))) {
+      // Half of a pair: it would become a question mark, and so another lock.
+      settle(request, null, SidelockException.of("invalid_params", "text for the daemon is UTF-8"));
+      return request;
+    }
     byte[] line = (Json.write(message) + "\n").getBytes(StandardCharsets.UTF_8);
     if (line.length > LINE_BYTES_MAX + 1) {
       settle(request, null, SidelockException.of("limit", "the request is longer than a line of the daemon"));
@@ -232,8 +237,35 @@ final class Connection {
     return request;
   }
 
+  /** The same for a request that an interrupt does not withdraw; the thread is told of it afterwards. */
+  Map<String, Object> finishUninterrupted(Request request, long waitMs) {
+    boolean wasInterrupted = false;
+    long end = waitMs < 0 ? -1 : (long) now() + waitMs;
+    try {
+      while (true) {
+        wasInterrupted |= Thread.interrupted();
+        try {
+          return finish(request, end < 0 ? -1 : Math.max(0, end - (long) now()), false);
+        } catch (InterruptedException interrupted) {
+          wasInterrupted = true;
+        }
+      }
+    } finally {
+      if (wasInterrupted) Thread.currentThread().interrupt();
+    }
+  }
+
   /** The result of a request that may take `waitMs` (below 0: without limit) and what the daemon needs to answer. */
   Map<String, Object> finish(Request request, long waitMs) {
+    try {
+      return finish(request, waitMs, true);
+    } catch (InterruptedException interrupted) {
+      Thread.currentThread().interrupt();
+      throw SidelockException.of("cancelled", "the thread was interrupted");
+    }
+  }
+
+  private Map<String, Object> finish(Request request, long waitMs, boolean withdraws) throws InterruptedException {
     try {
       long limit = waitMs < 0 ? Long.MAX_VALUE : waitMs + patienceMs;
       while (!request.done.await(limit, TimeUnit.MILLISECONDS)) {
@@ -246,16 +278,15 @@ final class Connection {
         limit = patienceMs;
       }
     } catch (InterruptedException interrupted) {
-      locked(() -> abandon(request));
-      Thread.currentThread().interrupt();
-      throw SidelockException.of("cancelled", "the thread was interrupted");
+      if (withdraws) locked(() -> abandon(request));
+      throw interrupted;
     }
     if (request.error != null) throw request.error;
     return request.result;
   }
 
   Map<String, Object> call(String method, Map<String, Object> params) {
-    return finish(start(method, params, null, null), 0);
+    return finishUninterrupted(start(method, params, null, null), 0);
   }
 
   /** Nobody waits for the answer any more: a wait is withdrawn, and a lock that is granted all the same given back. */

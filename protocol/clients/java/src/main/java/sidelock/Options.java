@@ -11,6 +11,7 @@ public final class Options {
   final Map<String, Object> params = new LinkedHashMap<>();
   Duration wait;
   boolean isOwned = true;
+  boolean isUninterrupted;
   Consumer<Loss> onLost;
   Consumer<Map<String, Object>> onWaiting;
   LongConsumer onContended;
@@ -28,6 +29,8 @@ public final class Options {
   }
 
   static long milliseconds(Duration time) {
+    // Beyond what the daemon takes, and what a long takes.
+    if (time.compareTo(Duration.ofSeconds(Long.MAX_VALUE / 1000 - 1)) > 0) return Long.MAX_VALUE / 1000 * 1000;
     return Math.max(0, time.plusNanos(999_999).toMillis());
   }
 
@@ -36,6 +39,12 @@ public final class Options {
     wait = time;
     if (time == null) params.remove("wait_ms");
     else params.put("wait_ms", milliseconds(time));
+    return this;
+  }
+
+  /** An interrupt does not withdraw the wait. */
+  Options uninterrupted() {
+    isUninterrupted = true;
     return this;
   }
 

@@ -164,6 +164,8 @@ public final class Sidelock implements AutoCloseable {
   }
 
   private static final class ThreadLock implements Lock {
+    /** What the daemon takes; longer waits end after a year. */
+    private static final long WAIT_SECONDS_MAX = 365L * 24 * 3600;
     private final Sidelock client;
     private final String name;
     private final ThreadLocal<java.util.ArrayDeque<SidelockLock>> held = ThreadLocal.withInitial(java.util.ArrayDeque::new);
@@ -175,13 +177,14 @@ public final class Sidelock implements AutoCloseable {
 
     @Override
     public void lock() {
-      held.get().push(client.acquire(name));
+      held.get().push(client.acquire(Options.defaults().uninterrupted(), name));
     }
 
     @Override
     public void lockInterruptibly() throws InterruptedException {
+      if (Thread.interrupted()) throw new InterruptedException();
       try {
-        lock();
+        held.get().push(client.acquire(name));
       } catch (SidelockException.Cancelled cancelled) {
         if (Thread.interrupted()) throw new InterruptedException();
         throw cancelled;
@@ -191,7 +194,7 @@ public final class Sidelock implements AutoCloseable {
     @Override
     public boolean tryLock() {
       try {
-        held.get().push(client.acquire(Options.defaults().wait(Duration.ZERO), name));
+        held.get().push(client.acquire(Options.defaults().wait(Duration.ZERO).uninterrupted(), name));
         return true;
       } catch (SidelockException.Busy busy) {
         return false;
@@ -200,8 +203,11 @@ public final class Sidelock implements AutoCloseable {
 
     @Override
     public boolean tryLock(long time, TimeUnit unit) throws InterruptedException {
+      if (Thread.interrupted()) throw new InterruptedException();
+      long seconds = unit.toSeconds(time);
+      Duration wait = seconds >= WAIT_SECONDS_MAX ? Duration.ofSeconds(WAIT_SECONDS_MAX) : Duration.ofNanos(Math.max(0, unit.toNanos(time)));
       try {
-        held.get().push(client.acquire(Options.defaults().wait(Duration.of(time, unit.toChronoUnit())), name));
+        held.get().push(client.acquire(Options.defaults().wait(wait), name));
         return true;
       } catch (SidelockException.Busy | SidelockException.Timeout busy) {
         return false;

@@ -46,7 +46,9 @@ public final class SidelockLock implements AutoCloseable {
       withdraws = isCancelled;
     }
     if (withdraws) connection.withdraw(request);
-    connection.finish(request, options.wait == null ? -1 : Options.milliseconds(options.wait));
+    long waitMs = options.wait == null ? -1 : Options.milliseconds(options.wait);
+    if (options.isUninterrupted) connection.finishUninterrupted(request, waitMs);
+    else connection.finish(request, waitMs);
     return this;
   }
 
@@ -121,7 +123,7 @@ public final class SidelockLock implements AutoCloseable {
           .map(one -> connection.start("release", Map.of("name", one.getKey(), "token", one.getValue()), this, null)).toList();
       for (Connection.Request one : requests) {
         try {
-          connection.finish(one, 0);
+          connection.finishUninterrupted(one, 0); // An interrupted thread gives back, too.
         } catch (SidelockException refused) {
           if (failure == null) failure = refused;
         }
