@@ -206,7 +206,10 @@ func (c *connection) write(line []byte) bool {
 func (c *connection) finish(r *request, wait time.Duration, cancelled <-chan struct{}) (json.RawMessage, error) {
 	var late <-chan time.Time
 	if wait >= 0 {
-		late = time.After(wait + c.patience)
+		// Stopped: it would be kept until it fires, and there may be many in that time.
+		timer := time.NewTimer(wait + c.patience)
+		defer timer.Stop()
+		late = timer.C
 	}
 	for {
 		select {

@@ -3,11 +3,12 @@ package sidelock
 import (
 	"context"
 	"math"
+	"runtime"
 	"testing"
 	"time"
 )
 
-// What Go has beside the conformance suite, with a daemon at SIDELOCK_SOCKET: text that is none, and long times.
+// What Go has beside the conformance suite, with a daemon at SIDELOCK_SOCKET: text that is none, long times, and memory.
 
 func reason(err error) string {
 	if refused, is := err.(*Error); is {
@@ -29,5 +30,33 @@ func TestTimesAreRoundedUpAndDoNotOverflow(t *testing.T) {
 		if got := milliseconds(d); got != want {
 			t.Errorf("%v: %d and not %d", d, got, want)
 		}
+	}
+}
+
+func TestLongWaitsLeaveNothingBehind(t *testing.T) {
+	client := &Client{}
+	defer client.Close()
+	objects := func() uint64 {
+		var memory runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&memory)
+		return memory.HeapObjects
+	}
+	cycles := func() {
+		for cycle := 0; cycle < 1000; cycle++ {
+			lock, err := client.Acquire(context.Background(), Options{Wait: time.Hour}, "kept")
+			if err == nil {
+				err = lock.Release()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	cycles()
+	before := objects()
+	cycles()
+	if after := objects(); after > before+1000 {
+		t.Errorf("%d objects more", after-before)
 	}
 }
