@@ -212,7 +212,7 @@ impl Connection {
 
     /// The result of a request that may take `wait` (None: without limit) and what the daemon needs to answer.
     pub(crate) fn finish(self: &Arc<Self>, request: &Arc<Request>, wait: Option<Duration>) -> Result<Value, Error> {
-        let mut limit = wait.map(|wait| wait + self.patience);
+        let mut limit = wait.map(|wait| wait.saturating_add(self.patience));
         while !request.wait(limit) {
             // wait_ms has long passed; a daemon that waits for Redis is waited for, one that hangs is not.
             let ping = self.start("ping", object(vec![]), None, None);

@@ -213,7 +213,7 @@ impl Options {
 
 /// Rounded up, so that a short wait is no try.
 fn milliseconds(time: Duration) -> i64 {
-    i64::try_from((time + Duration::from_nanos(999_999)).as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(time.saturating_add(Duration::from_nanos(999_999)).as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Where the daemon listens: what is given, $SIDELOCK_SOCKET, the user's own daemon if there is one, the system's.
