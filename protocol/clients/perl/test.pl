@@ -23,3 +23,6 @@ for my $time (9**9**9, -sin(9**9**9)) {
     eval { Sidelock::lock('timed', wait => $time); 1 };
     check(ref $@ && $@->reason eq 'invalid_params', "$time is no time");
 }
+
+eval { Sidelock::lock('timed', timeout => 1); 1 };
+check(ref $@ && $@->reason eq 'invalid_params' && $@->message =~ /timeout/, 'no such option');

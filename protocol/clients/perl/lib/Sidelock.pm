@@ -97,9 +97,16 @@ sub with_lock {
     return wantarray ? @result : $result[0];
 }
 
+my %is_option = map { $_ => 1 }
+    qw(wait shared permits max_hold owner meta enforce replicas durability on_lost on_waiting on_contended);
+
 # Begins to take a lock, for programs with a loop of their own: see the waits below, fileno, pause and pump.
 sub begin {
     my ($self, $names, %options) = @_;
+    # A name that is taken for another one would wait without limit, or exclude whom it should share with.
+    for my $key (sort keys %options) {
+        die Sidelock::Error->of('invalid_params', "there is no option $key") unless $is_option{$key};
+    }
     my $lock   = Sidelock::Lock->new($self, $names, \%options);
     my %params = @{ $lock->{names} } == 1 ? (name => $lock->{names}[0]) : (names => $lock->{names});
     $params{mode}        = 'shared'                           if $options{shared};
