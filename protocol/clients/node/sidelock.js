@@ -540,9 +540,15 @@ class Client {
   }
 }
 
+const OPTIONS = ['wait', 'shared', 'permits', 'maxHold', 'owner', 'meta', 'enforce', 'replicas', 'durability', 'signal', 'onLost', 'onWaiting',
+  'onContended'];
+
 /** A lock, or several that are taken all or none. One object is held once at a time. */
 class Lock {
   constructor(client, names, options) {
+    // A name that is taken for another one would wait without limit, or exclude whom it should share with.
+    const unknown = Object.keys(options).find((key) => !OPTIONS.includes(key));
+    if (unknown !== undefined) throw makeError('invalid_params', `there is no option ${unknown}`);
     this.client = client;
     this.names = [].concat(names);
     this.options = options;

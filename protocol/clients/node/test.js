@@ -15,6 +15,7 @@ async function main() {
   await assert.rejects(sidelock.withLock('disposed', { wait: 0 }, () => assert.fail()), sidelock.Busy);
   await again.release();
   assert.strictEqual(await sidelock.withLock('disposed', () => 7), 7);
+  await assert.rejects(async () => sidelock.acquire('fine', { timeout: 5 }), { reason: 'invalid_params', message: /timeout/ });
   await assert.rejects(sidelock.acquire('\ud800', { wait: 5 }), { reason: 'invalid_params' });
   await assert.rejects(sidelock.acquire('fine', { wait: 5, meta: '\\\udfff' }), { reason: 'invalid_params' });
   await sidelock.withLock('\\ud800 \u{1f600}', { wait: 5 }, () => {}); // a backslash, and no half of anything
