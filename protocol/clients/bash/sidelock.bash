@@ -569,9 +569,17 @@ _sl_new() {
 
 # The lock of that label, when what has come was read.
 _sl_look() {
+  local __handle=${_sl_labels[_$1]-} __end=''
   _sl_clear
   _sl_mine
   if [ -z "$_sl_ended" ]; then _sl_pump 0; fi
+  # Where the time is over somebody else may hold it: it is held if the daemon says so again, and lost if it says nothing.
+  while [ -n "$__handle" ] && [ -z "$_sl_ended" ] && [ "${_sl_state[__handle]}" = held ] && [ -n "${_sl_deadline[__handle]}" ]; do
+    _sl_now
+    [ -n "$__end" ] || __end=$((REPLY + 2000))
+    if [ "${_sl_deadline[__handle]}" -gt "$REPLY" ] || [ "$REPLY" -gt "$__end" ]; then break; fi
+    _sl_pump 100
+  done
   _sl_tell
   REPLY=${_sl_labels[_$1]-}
   if [ -z "$REPLY" ]; then _sl_not_held "$1"; return 2; fi

@@ -618,7 +618,15 @@ sub new {
 sub _look {
     my ($self) = @_;
     my $connection = $self->{connection};
-    $connection->pump(0) if !$self->is_foreign && !$connection->{has_ended};
+    return if $self->is_foreign;
+    $connection->pump(0) if !$connection->{has_ended};
+    # Where the time is over somebody else may hold it: it is held if the daemon says so again, and lost if it says nothing.
+    my $end = Sidelock::now() + 2;
+    while (!$connection->{has_ended} && $self->{state} eq 'held' && defined $self->{deadline}) {
+        my $time = Sidelock::now();
+        last if $self->{deadline} > $time || $time > $end;
+        $connection->pump(0.1);
+    }
     return;
 }
 
