@@ -59,6 +59,7 @@ class Terminal:
     def settings(self):
         """What `stty` says, behind the prompt that follows."""
         self.press("C-l")
+        wait_until(lambda: "icanon" not in "\n".join(self.screen()), "the screen cleared of what it said before")
         self.run("stty -a; echo said")
         lines = self.wait("icanon", "\nsaid")
         return [line for line in lines if "icanon" in line or " echo " in line]
