@@ -95,13 +95,8 @@ final class RedisLink: RedisChannelOwner {
       for replicas in replicaLinks { replicas.timeoutMilliseconds = newValue }
     }
   }
-  /// What Redis said when it last refused a lease, and has granted none since.
-  private var lastRefusal: (words: String, at: BootInstant)?
-  var refusedLease: String? {
-    lastRefusal.flatMap { clock.now().milliseconds(since: $0.at) < Self.refusalMilliseconds ? $0.words : nil }
-  }
-  /// For how long a refusal counts while nobody asks for a lease, in milliseconds.
-  private static let refusalMilliseconds: Int64 = 60_000
+  private var refusals = RefusedLease()
+  var refusedLease: String? { refusals.words(now: clock.now()) }
   /// Commands that wait for room.
   var waitingCount: Int { machine.waitingCount }
   func waitingMemory(of user: UInt32?) -> Int { machine.waitingMemory(of: user) }
@@ -406,7 +401,7 @@ final class RedisLink: RedisChannelOwner {
     switch event {
     case .up(let info): up(info)
     case .reply(let id, let reply, let shard):
-      if lastRefusal != nil, case .granted = reply { lastRefusal = nil }
+      refusals.replied(reply)
       onEvent(.reply(id, reply), shard)
     case .answered(let id, let value): queries.removeValue(forKey: id)?(value)
     case .refused(let error, let command, let shard): refused(error, command, shard)
@@ -454,10 +449,7 @@ final class RedisLink: RedisChannelOwner {
   private func refused(_ error: [UInt8], _ command: String, _ shard: ShardID?) {
     counters.errors += 1
     guard !onRefused(error, shard) else { return }
-    // Data of others concern one name.
-    if command == "acquire", !error.starts(with: "WRONGTYPE".utf8) {
-      lastRefusal = (RedisErrorReply.words(of: error), clock.now())
-    }
+    refusals.refused(error, command, now: clock.now())
     guard log.refused(error, command, now: clock.now()),
       let question = machine.rightsQuestion(after: error)
     else {
@@ -466,7 +458,7 @@ final class RedisLink: RedisChannelOwner {
     query(question) { [unowned self] answer in
       guard let words = answer.flatMap({ machine.missingRights(by: $0) }) else { return }
       log.lacksRights(words, now: clock.now())
-      lastRefusal?.words = words
+      refusals.explained(words)
     }
   }
 
