@@ -115,16 +115,7 @@ package enum UnixSocket {
     }
     guard mode & S_IWGRP != 0 else { return ": only its owner may (user id \(user))" }
     let name = groupName(group)
-    return ": it is open to the group \(name); join it (sudo usermod -aG \(name) \(userName())) and log in anew"
-  }
-
-  /// The name of whoever runs this, or the number.
-  private static func userName() -> String {
-    var entry = passwd()
-    var found: UnsafeMutablePointer<passwd>?
-    var buffer = [CChar](repeating: 0, count: 16384)
-    guard getpwuid_r(geteuid(), &entry, &buffer, buffer.count, &found) == 0, found != nil else { return "\(geteuid())" }
-    return SystemText.text(cString: entry.pw_name)
+    return ": it is open to the group \(name); join it (sudo usermod -aG \(name) \(Users.ownName)) and log in anew"
   }
 
   private static func groupName(_ id: gid_t) -> String {

@@ -16,7 +16,7 @@ enum HostFindings {
     let isSystem = path == SocketPath.system
     let fix: String =
       switch error.reason {
-      case .permission where isSystem: "sudo usermod -aG \(group) \(userName), and log in again"
+      case .permission where isSystem: "sudo usermod -aG \(group) \(Users.ownName), and log in again"
       case .permission: "ls -l \(shellWord(path))"
       case .noDaemon where isSystem: "sudo systemctl start sidelockd.socket"
       case .noDaemon where !mayBeSocket(path): "sidelock doctor --socket \(SocketPath.system)"
@@ -35,13 +35,11 @@ enum HostFindings {
     return status.st_mode & S_IFMT == S_IFSOCK
   }
 
-  private static var userName: String { Users.name(of: Int64(geteuid())) ?? "\(geteuid())" }
-
   // MARK: Groups
 
   static var groups: Finding {
     groups(
-      isRoot: geteuid() == 0, user: userName,
+      isRoot: geteuid() == 0, user: Users.ownName,
       group: getgrnam(group).map { ($0.pointee.gr_gid, members(of: $0.pointee)) },
       own: ownGroups)
   }
