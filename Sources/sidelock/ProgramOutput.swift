@@ -21,28 +21,13 @@ enum ProgramOutput {
     guard pipe(&ends) == 0 else { return nil }
     defer { close(ends[0]) }
     for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-    var actions = posix_spawn_file_actions_t()
-    posix_spawn_file_actions_init(&actions)
-    defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO)
-    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0)
-    // `run` blocks signals that the program may want.
-    var attributes = posix_spawnattr_t()
-    posix_spawnattr_init(&attributes)
-    defer { posix_spawnattr_destroy(&attributes) }
-    var none = sigset_t()
-    sigemptyset(&none)
-    posix_spawnattr_setsigmask(&attributes, &none)
-    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
-    if let directory { _ = spawn_in_directory(&actions, directory) }
-    let words = CStrings(arguments)
-    let variables = environment.map(CStrings.init)
-    var process: pid_t = 0
-    let result = posix_spawnp(
-      &process, program, &actions, &attributes, words.pointers, variables?.pointers ?? process_environment())
+    let process = CleanSpawn.start(program, arguments, environment: environment) { actions, _ in
+      posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO)
+      posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0)
+      if let directory { _ = spawn_in_directory(&actions, directory) }
+    }
     close(ends[1])
-    guard result == 0 else { return nil }
+    guard let process else { return nil }
     let answer = readAll(ends[0], until: supervise_boot_milliseconds() + milliseconds)
     kill(process, SIGKILL)
     waitpid(process, nil, 0)

@@ -27,33 +27,21 @@ struct BrowserDoor {
 
   /// Starts `xdg-open`, and waits for nothing: it may be the browser itself.
   private func start() throws {
-    var actions = posix_spawn_file_actions_t()
-    posix_spawn_file_actions_init(&actions)
-    defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
-    for output in [STDOUT_FILENO, STDERR_FILENO] {
-      posix_spawn_file_actions_addopen(&actions, output, "/dev/null", O_WRONLY, 0)
-    }
-    // The server's socket among them, which would keep its port, and the page waiting, after this command.
-    supervise_close_others(&actions)
-    var attributes = posix_spawnattr_t()
-    posix_spawnattr_init(&attributes)
-    defer { posix_spawnattr_destroy(&attributes) }
-    var none = sigset_t()
-    sigemptyset(&none)
-    posix_spawnattr_setsigmask(&attributes, &none)
-    // It is ignored here (orphans_bury_themselves); a browser waits for its children.
-    var children = sigset_t()
-    sigemptyset(&children)
-    sigaddset(&children, SIGCHLD)
-    posix_spawnattr_setsigdefault(&attributes, &children)
     // A group of its own: Ctrl-C ends this command and no browser.
-    posix_spawnattr_setflags(
-      &attributes,
-      Int16(POSIX_SPAWN_SETSIGMASK) | Int16(POSIX_SPAWN_SETSIGDEF) | Int16(POSIX_SPAWN_SETPGROUP))
-    var process: pid_t = 0
-    let words = CStrings(["xdg-open", path])
-    guard posix_spawnp(&process, "xdg-open", &actions, &attributes, words.pointers, process_environment()) == 0 else {
+    let flags = Int32(POSIX_SPAWN_SETSIGDEF) | Int32(POSIX_SPAWN_SETPGROUP)
+    let process = CleanSpawn.start("xdg-open", ["xdg-open", path], flags: flags) { actions, attributes in
+      for output in [STDOUT_FILENO, STDERR_FILENO] {
+        posix_spawn_file_actions_addopen(&actions, output, "/dev/null", O_WRONLY, 0)
+      }
+      // The server's socket among them, which would keep its port, and the page waiting, after this command.
+      supervise_close_others(&actions)
+      // It is ignored here (orphans_bury_themselves); a browser waits for its children.
+      var children = sigset_t()
+      sigemptyset(&children)
+      sigaddset(&children, SIGCHLD)
+      posix_spawnattr_setsigdefault(&attributes, &children)
+    }
+    guard process != nil else {
       remove()
       throw Self.failure("there is no xdg-open; open the address above by hand")
     }
