@@ -181,6 +181,22 @@ final class DaemonConnection {
     question = (try request("ping"), supervise_boot_milliseconds())
   }
 
+  /// Sends a request that is answered by notifications, and hands them on until `isOver` says that no more is wanted.
+  func follow(_ method: String, _ params: JSONValue, isOver: (String, JSONValue) throws -> Bool) throws {
+    let id = try request(method, params)
+    try askForLife()
+    while true {
+      for event in try readWhileAlive().events {
+        switch event {
+        case .reply(id, let result): _ = try result.get()
+        case .notification(let method, let params): if try isOver(method, params) { return }
+        case .violated(let error): throw error
+        case .reply, .lost: break
+        }
+      }
+    }
+  }
+
   /// Waits for input and takes it, for as long as the daemon lives and somebody reads the output. Also returns when
   /// `input` has something to read; `isReadable` says so. With `isHolding` the daemon is not asked whether it lives:
   /// when it hangs it is replaced, and the locks stay held. With `isAnswerDue` it is asked sooner, and must have

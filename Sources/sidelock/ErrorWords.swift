@@ -70,7 +70,7 @@ enum ErrorWords {
   private static func unavailable(_ error: SidelockError) -> String {
     guard let detail = error.detail else { return "unavailable: \(error.message)" }
     if error.retryMilliseconds != nil { return "unavailable: \(detail); try again later" }
-    return "unavailable: Redis cannot be reached or refuses: \(detail)\(remedy(detail).map { "; \($0)" } ?? "")"
+    return ofRedis("unavailable: Redis cannot be reached or refuses", detail)
   }
 
   /// What is wrong with Redis, in the daemon's words, and the command that mends it.

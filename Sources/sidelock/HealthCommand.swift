@@ -12,8 +12,8 @@ struct HealthCommand: ParsableCommand {
 
       EXIT STATUS
         0     it is well
-        1     Redis answers, but has other data than before: nothing new is granted for
-              a while (--redis)
+        1     Redis answers, but grants nothing: it refuses, or has other data than
+              before and waits for a while (--redis)
         2     it does not answer, or what was asked for is not so
         64    wrong usage
 

@@ -61,20 +61,7 @@ struct TraceCommand: ParsableCommand {
     let isForPeople = output.isForPeople
     do {
       try connection.reportingErrors {
-        let daemon = try connection.open()
-        let id = try daemon.request("trace", params)
-        try daemon.askForLife()
-        while true {
-          for event in try daemon.readWhileAlive().events {
-            switch event {
-            case .reply(id, let result): _ = try result.get()
-            case .notification(let method, let params):
-              if try Self.show(method, params, isForPeople: isForPeople) { return }
-            case .violated(let error): throw error
-            case .reply, .lost: break
-            }
-          }
-        }
+        try connection.open().follow("trace", params) { try Self.show($0, $1, isForPeople: isForPeople) }
       }
     } catch let code as ExitCode where code.rawValue == ExitStatus.usage {
       // The only mistake that the daemon can find in such a request.

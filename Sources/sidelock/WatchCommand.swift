@@ -83,17 +83,9 @@ struct WatchCommand: ParsableCommand {
           params = .object(object)
         }
       }
-      let id = try daemon.request("watch", params)
-      try daemon.askForLife()
-      while true {
-        for event in try daemon.readWhileAlive().events {
-          switch event {
-          case .reply(id, let result): _ = try result.get()
-          case .notification(let method, let params): try shown.show(method, params)
-          case .violated(let error): throw error
-          case .reply, .lost: break
-          }
-        }
+      try daemon.follow("watch", params) { method, params in
+        try shown.show(method, params)
+        return false
       }
     }
   }

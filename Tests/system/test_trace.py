@@ -47,6 +47,14 @@ class Traced:
         return self.process.returncode, [json.loads(line) for line in out.splitlines()], err
 
 
+def say_much(daemon, client):
+    """More than somebody who does not read is told."""
+    while daemon.client().call("stats")["notifications_missed_total"] < 100:
+        for _ in range(50):
+            client.acquire("x" * 400, owner="o" * 100)
+            client.release("x" * 400)
+
+
 def session_of(client):
     return client.call("initialize")["session"]
 
@@ -146,10 +154,7 @@ def test_what_is_not_there_cannot_be_traced(lab, daemon):
 def test_a_tracer_that_does_not_read_costs_the_traced_nothing(lab, daemon):
     client, tracer = daemon.client(), daemon.client()
     tracer.call("trace", session=session_of(client))
-    while daemon.client().call("stats")["notifications_missed_total"] < 100:
-        for _ in range(50):
-            client.acquire("x" * 400, owner="o" * 100)
-            client.release("x" * 400)
+    say_much(daemon, client)
     missed = 0
     while not missed:
         message = tracer.next()
@@ -171,10 +176,7 @@ def test_annotations_of_the_client_object_are_not_shown(daemon):
 def test_what_was_missed_is_told_before_the_trace_is_over(daemon):
     client, tracer = daemon.client(), daemon.client()
     tracer.call("trace", session=session_of(client))
-    while daemon.client().call("stats")["notifications_missed_total"] < 100:
-        for _ in range(50):
-            client.acquire("x" * 400, owner="o" * 100)
-            client.release("x" * 400)
+    say_much(daemon, client)
     client.close()
     missed = 0
     while (message := tracer.next())["params"].get("kind") != "over":

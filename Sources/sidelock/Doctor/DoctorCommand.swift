@@ -76,7 +76,7 @@ struct DoctorCommand: ParsableCommand {
       return findings + [.ok("redis", "locks are of this host alone, without Redis")]
     }
     guard redis["connected"]?.intValue == 1 else {
-      return findings + [RedisFindings.unreachable(Self.detail { try daemon.call("hosts") })]
+      return findings + [RedisFindings.unreachable(redis)]
     }
     let words = settings.server
     findings.append(RedisFindings.reached(redis, words))

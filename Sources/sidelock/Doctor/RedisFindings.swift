@@ -30,22 +30,22 @@ enum RedisFindings {
   /// A clock that is apart by less than this says nothing, in microseconds.
   private static let skewMax: Int64 = 2_000_000
 
-  /// - Parameter detail: why, as far as the daemon knows it.
-  static func unreachable(_ detail: String?) -> Finding {
+  /// - Parameter detail: why, in the daemon's words, as far as it knows.
+  private static func useless(_ what: String, _ detail: String?) -> Finding {
     .bad(
-      "redis", "the daemon cannot use Redis\(detail.map { ": \($0)" } ?? "")",
+      "redis", what + (detail.map { ": \(printable($0))" } ?? ""),
       fix: detail.flatMap(ErrorWords.remedy) ?? "journalctl -u sidelockd -n 50")
+  }
+
+  static func unreachable(_ figures: JSONValue) -> Finding {
+    useless("the daemon cannot use Redis", figures["down_reason"]?.stringValue)
   }
 
   static func reached(_ figures: JSONValue, _ server: RedisServerWords) -> Finding {
     if let words = unservedParts(figures["cluster"]) {
       return .bad("redis", words, fix: "\(server.command("CLUSTER NODES")); journalctl -u sidelockd -n 50")
     }
-    if let refusal = figures["refused"]?.stringValue {
-      return .bad(
-        "redis", "Redis refuses locks: \(printable(refusal))",
-        fix: ErrorWords.remedy(refusal) ?? "journalctl -u sidelockd -n 50")
-    }
+    if let refusal = figures["refused"]?.stringValue { return useless("Redis refuses locks", refusal) }
     if let grace = figures["grace_ms"]?.intValue, grace > 0 {
       return .warn(
         "redis", "Redis has other data than before; nothing new is granted for \(readable(milliseconds: grace))",
