@@ -82,7 +82,7 @@ import Testing
   }
 
   /// A link that is used, broken and made again at random.
-  @Test(arguments: 1...40 as ClosedRange<UInt64>)
+  @Test(arguments: 1...12 as ClosedRange<UInt64>)
   func nothingIsForgottenOrDoneTwiceAtRandom(seed: UInt64) {
     var random = SeededRandom(seed: seed)
     var link = ScriptedLink.proven()
