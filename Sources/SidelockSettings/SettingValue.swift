@@ -227,10 +227,9 @@ extension SettingKey {
     // A short name is like too many others.
     let mistakesMax = min(2, wanted.count / 3)
     let distances = Self.allCases.compactMap { key -> (key: SettingKey, distance: Int)? in
-      let letters = Array(key.rawValue)
       // Each letter that is too many or missing is a mistake.
-      guard abs(letters.count - wanted.count) <= mistakesMax else { return nil }
-      return (key, editDistance(wanted, letters))
+      guard abs(key.rawValue.utf8.count - wanted.count) <= mistakesMax else { return nil }
+      return (key, editDistance(wanted, Array(key.rawValue)))
     }
     guard let best = distances.min(by: { $0.distance < $1.distance }), best.distance <= mistakesMax else { return nil }
     self = best.key

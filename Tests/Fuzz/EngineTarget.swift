@@ -41,6 +41,9 @@ struct EngineDriver {
   private var isLinkUp = false
   private var isRestored = false
   private var isStopped = false
+  /// How often it may still be restarted. A restart costs as much as a hundred other steps, and what follows from one is seen
+  /// in two.
+  private var restartsLeft = 3
   private var lastBlock: Token = 1_000_000
   /// What the store says of its epoch when it is honest.
   private var epoch = EpochDriver()
@@ -334,6 +337,8 @@ struct EngineDriver {
 
   /// The process is replaced by another one that reads what it left.
   private mutating func restart(_ choices: inout Choices) {
+    guard restartsLeft > 0 else { return }
+    restartsLeft -= 1
     var state = SavedState()
     for record in records.sorted(by: { $0.key < $1.key }) {
       for (kind, bytes) in record.value.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {

@@ -5,6 +5,8 @@ import RESP
 
 private let limits = RESPLimits(
   blobBytesMax: 256, lineBytesMax: 128, elementCountMax: 64, replyBytesMax: 1024, depthMax: 4)
+/// What the server answers is read alike whatever the scripts say, and the real ones fill most of a run with their text.
+private let scripts = RedisScript.leases.map { RedisScript(name: $0.name, source: Array("return 1".utf8)) }
 private let encoder = LeaseCommandEncoder(keyPrefix: "sidelock:", host: "a", instance: "0123456789abcdef")
 
 private struct Answers: Equatable {
@@ -23,7 +25,7 @@ func checkConnection(_ input: [UInt8]) {
   for pieces in cuts(stream, seed: seed) {
     var connection = RedisConnection(
       configuration: RedisConnectionConfiguration(
-        clientName: "n", inbox: encoder.inboxChannel, scripts: RedisScript.leases,
+        clientName: "n", inbox: encoder.inboxChannel, scripts: scripts,
         previousClient: RedisClientIdentity(id: 5, runID: "r"), limits: limits))
     connection.connected()
     var outcome = Answers()
