@@ -74,6 +74,7 @@ final class FakeStore: LeaseStore {
   var downReason: String?
   var hasAnswered = true
   var isUrgent = false
+  var hasOnlyReleases: Bool { !submitted.isEmpty && !isUrgent }
   var waitingCount = 0
   var refusedLease: String?
   var waitingMemory: [UInt32: Int] = [:]
@@ -354,6 +355,15 @@ final class TestSidecar {
   func timerFires() {
     core.timerFired()
     loop.run()
+  }
+
+  /// `client` gets the lock; the journal begins anew.
+  func hold(_ name: String, by client: TestClient) throws {
+    try client.acquire(name)
+    endTurn()
+    try grant(name)
+    endTurn()
+    journal.lines = []
   }
 
   /// The store grants the lease that was asked for, which is the last one of that name.

@@ -17,6 +17,7 @@ import Testing
     host.journal.lines = []
     host.life.stop()
     host.endTurn()
+    host.timerFires()
     #expect(host.journal.lines.contains("store: release x"))
     #expect(a.text.contains(#""method":"draining""#))
     #expect(silent.text == "")

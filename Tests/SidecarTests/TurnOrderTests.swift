@@ -43,18 +43,41 @@ import Testing
     #expect(host.journal.lines == ["a: result 1", "store: acquire y", "b: result 1"])
   }
 
-  @Test func releasesThatNobodyWaitsForGoOutLast() throws {
+  /// One write, and one wake of the store, for the two.
+  @Test func aReleaseThatNobodyWaitsForGoesOutWithTheNextTurnsCommands() throws {
+    let host = try TestSidecar()
+    let a = try host.connect("a")
+    try host.hold("x", by: a)
+    try a.release("x", id: 2)
+    host.endTurn()
+    #expect(host.journal.lines == ["a: result 2"])
+    try a.acquire("y", id: 3)
+    host.endTurn()
+    #expect(host.journal.lines == ["a: result 2", "store: release x, acquire y"])
+  }
+
+  /// It waits for no command: the end of the next turn takes it along, behind the replies.
+  @Test func aReleaseThatNobodyWaitsForGoesOutWithTheNextTurn() throws {
     let host = try TestSidecar()
     let (a, b) = (try host.connect("a"), try host.connect("b"))
-    try a.acquire("x")
-    host.endTurn()
-    try host.grant("x")
-    host.endTurn()
-    host.journal.lines = []
+    try host.hold("x", by: a)
     try a.release("x", id: 2)
+    host.endTurn()
     try b.ping(id: 1)
     host.endTurn()
     #expect(host.journal.lines == ["a: result 2", "b: result 1", "store: release x"])
+  }
+
+  @Test func aReleaseThatNothingFollowsGoesOutAfterAMillisecond() throws {
+    let host = try TestSidecar()
+    let a = try host.connect("a")
+    try host.hold("x", by: a)
+    try a.release("x", id: 2)
+    host.endTurn()
+    #expect(host.core.nextDeadline == host.clock.hostClock.now().adding(milliseconds: 1))
+    host.timerFires()
+    #expect(host.journal.lines == ["a: result 2", "store: release x"])
+    #expect(host.core.nextDeadline != host.clock.hostClock.now().adding(milliseconds: 1))
   }
 
   /// The other host's client waits for it, and its reply to ours frees nobody.
@@ -82,7 +105,7 @@ import Testing
     host.journal.lines = []
     try a.release("y", id: 4)
     host.endTurn()
-    #expect(host.journal.lines == ["a: result 4", "store: release y"])
+    #expect(host.journal.lines == ["a: result 4"])
   }
 
   /// What came due before a question is told before its answer: after a pause of the host nothing is shown as held that is lost.

@@ -49,6 +49,8 @@ final class SidecarCore {
   /// On whose behalf the engine is being fed.
   private var actingUser: UInt32?
   private var effects: [Effect] = []
+  /// When the releases go out that were put off at the end of a turn; nil where none were.
+  private var releasesDue: BootInstant?
 
   /// - Parameters:
   ///   - predecessor: what the daemon before this one left.
@@ -179,7 +181,8 @@ final class SidecarCore {
   }
 
   /// What others wait for goes out first, because each write takes a while and wakes a process that competes for the
-  /// processor: grants, commands to Redis, the other replies. Releases that no other host waits for come last.
+  /// processor: grants, commands to Redis, the other replies. Releases that no other host waits for come last, with what the
+  /// next turn has for Redis.
   func endTurn() {
     let began = clock.now()
     turns.begin(.send, now: began)
@@ -191,9 +194,9 @@ final class SidecarCore {
     output.endBegins()
     keepTurn(output.settlingSessions)
     for session in output.settlingSessions where session.output.isGranted { sendOutput(of: session) }
-    if let store, store.isUrgent { store.flush() }
+    if let store, store.isUrgent { flush(store) }
     for session in output.settlingSessions where session.output.isDirty { sendOutput(of: session) }
-    store?.flush()
+    if let store { flushUnlessPutOff(store, now: began) }
     keeper?.endTurn()
     for session in output.settlingSessions { resume(session) }
     output.endIsOver()
@@ -206,6 +209,21 @@ final class SidecarCore {
     if let long = turns.end(now: now) { logLongTurn(long) }
   }
 
+  private func flush(_ store: any LeaseStore) {
+    store.flush()
+    releasesDue = nil
+  }
+
+  /// Whoever gives a lock back often takes another one next: both go to Redis in one write then, for which it wakes once.
+  /// Releases that were put off go out with the next turn, whatever it has, or after a millisecond.
+  private func flushUnlessPutOff(_ store: any LeaseStore, now: BootInstant) {
+    if releasesDue == nil, store.hasOnlyReleases {
+      releasesDue = now.adding(milliseconds: 1)
+    } else {
+      flush(store)
+    }
+  }
+
   private func logLongTurn(_ turn: TurnTimes.Turn) {
     logger.warning(
       "a turn of the event loop took long",
@@ -216,7 +234,7 @@ final class SidecarCore {
   }
 
   /// The earliest deadline: of the engine, of work that was put off, of a keepalive, of a process that is to be killed.
-  private var nextDeadline: BootInstant? {
+  var nextDeadline: BootInstant? {
     // By the timer, and not at once: the loop looks at its sockets first.
     if parts.input.hasMoreToDo || !parts.queries.listings.isEmpty || parts.watches.others.hasMoreToDo
       || keeper?.hasMoreToDo == true
@@ -226,6 +244,7 @@ final class SidecarCore {
     var next = engine.nextDeadline
     if let keepalive = parts.lifetimes.nextDeadline { next = min(next ?? keepalive, keepalive) }
     if let kill = parts.losses.nextDeadline { next = min(next ?? kill, kill) }
+    if let releasesDue { next = min(next ?? releasesDue, releasesDue) }
     return next
   }
 

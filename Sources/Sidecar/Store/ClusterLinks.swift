@@ -157,6 +157,10 @@ final class ClusterLinks: LeaseStore {
     get { all.contains { $0.link.isUrgent } }
     set { for link in all { link.link.isUrgent = newValue } }
   }
+  /// Where one has something else, all are sent what they have.
+  var hasOnlyReleases: Bool {
+    all.contains { $0.link.hasOnlyReleases } && all.allSatisfy { $0.link.hasOnlyReleases || !$0.link.hasWork }
+  }
   var refusedLease: String? { all.lazy.compactMap(\.link.refusedLease).first }
   var waitingCount: Int { all.reduce(0) { $0 + $1.link.waitingCount } }
   func waitingMemory(of user: UInt32?) -> Int { all.reduce(0) { $0 + $1.link.waitingMemory(of: user) } }

@@ -17,6 +17,8 @@ protocol LeaseStore: AnyObject {
   var hasAnswered: Bool { get }
   /// Whether somebody waits for something that is not sent yet.
   var isUrgent: Bool { get set }
+  /// Whether something is not sent yet, and all of it are releases that nobody waits for.
+  var hasOnlyReleases: Bool { get }
   /// Commands that wait for room in the pipeline.
   var waitingCount: Int { get }
   /// About how much memory those of them take that a user has asked for, in bytes.
