@@ -186,12 +186,12 @@ part_budgets() {
 }
 
 # They wait for timers and servers most of the time, so four runs go on at a time.
-long_system_tests=(test_sentinel.py test_cluster.py test_data_loss.py test_command_bounds.py)
-fault_system_tests=(test_addresses.py test_chaos.py test_credentials.py test_dead_host.py test_history.py test_inbox_flood.py
-  test_link_faults.py test_places.py test_redis_refuses.py test_slow_commands.py test_slow_links.py)
+long_system_tests=(test_sentinel.py test_cluster.py test_command_bounds.py)
+fault_system_tests=(test_addresses.py test_chaos.py test_credentials.py test_data_loss.py test_dead_host.py test_history.py
+  test_inbox_flood.py test_link_faults.py test_places.py test_slow_commands.py test_slow_links.py)
 command_system_tests=(test_bench.py test_command_streams.py test_dashboard.py test_doctor.py test_documents.py test_exporter.py test_hold.py
-  test_migration.py test_monitoring.py test_on_lost.py test_pages.py test_run_command.py test_run_waiting.py test_transcripts.py
-  test_watch_all.py)
+  test_migration.py test_monitoring.py test_on_lost.py test_pages.py test_redis_refuses.py test_run_command.py test_run_waiting.py
+  test_transcripts.py test_watch_all.py)
 
 part_system() {
   need_release || return

@@ -415,8 +415,10 @@ def test_what_is_kept_over_a_restart_belongs_to_the_name(lab, sentinels):
 
 @pytest.mark.timeout(300 + 3 * CHAOS_SECONDS)
 @pytest.mark.parametrize("seed", seeds())
-def test_rounds_with_failovers_of_all_kinds(lab, sentinels, measured, seed):
-    """SIDELOCK_TEST_SENTINEL_SECONDS says for how long."""
+def test_rounds_with_failovers_of_all_kinds(network, lab, measured, seed):
+    """SIDELOCK_TEST_SENTINEL_SECONDS says for how long. Daemons reach a primary that is cut off from the other servers, and may go on
+    with it until they hear of the next one."""
+    sentinels = SentinelSet(lab, network=network)
     chaos = Chaos(lab, [sentinels, sentinels], 4000, seed)
     chaos.wait_rounds(10)
     counts = {}
@@ -424,11 +426,19 @@ def test_rounds_with_failovers_of_all_kinds(lab, sentinels, measured, seed):
     def failover(way):
         old = sentinels.primary
         way(sentinels, old)
-        sentinels.wait_for_failover(old)
+        # The first one may be cut off.
+        sentinels.wait_for_failover(old, sentinels.sentinels[1:])
         chaos.wait_rounds(chaos.judge.rounds + chaos.random.randrange(5))
         if old.process.poll() is not None:
             old.start()
         old.resume()
+        network.mend()
+
+    def cut_off(set, old):
+        """Sometimes one of the sentinels is on the side of the old primary."""
+        side = [old, *set.sentinels[:chaos.random.randrange(2)]]
+        network.cut([one.address for one in side],
+                    [one.address for one in [*set.servers, *set.sentinels] if one not in side])
 
     def lose_a_sentinel():
         sentinel = chaos.random.choice(sentinels.sentinels)
@@ -437,7 +447,8 @@ def test_rounds_with_failovers_of_all_kinds(lab, sentinels, measured, seed):
         sentinels.restart_sentinel(sentinel)
 
     ways = {
-        "killed": lambda: failover(kill), "stopped": lambda: failover(stop), "asked for": lambda: failover(ask_for_it),
+        "killed": lambda: failover(kill), "stopped": lambda: failover(stop), "cut off": lambda: failover(cut_off),
+        "asked for": lambda: failover(ask_for_it),
         "sentinel killed": lose_a_sentinel, "holder killed": chaos.kill_holder, "daemon killed": chaos.kill_daemon}
     end = time.monotonic() + CHAOS_SECONDS
     while time.monotonic() < end:

@@ -41,7 +41,7 @@ def key(name):
 class ClusterNode(Node):
     """One server of a cluster; its nodes.conf outlives it, as those of real ones do."""
 
-    def __init__(self, directory, port, *args):
+    def __init__(self, directory, port, *args, address=None):
         # Older servers take no other one.
         self.bus_port = free_port() if version() >= (7,) else port + 10_000
         # At which the others and daemons reach it; another one where that is by TLS.
@@ -51,7 +51,7 @@ class ClusterNode(Node):
             args = (*args, "--tls-port", str(self.cluster_port))
         super().__init__(directory, port, "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS),
                          "--repl-diskless-sync-delay", "0", "--repl-timeout", "10",
-                         *(["--cluster-port", str(self.bus_port)] if version() >= (7,) else []), *args)
+                         *(["--cluster-port", str(self.bus_port)] if version() >= (7,) else []), *args, address=address)
 
     def start(self, data=None):
         super().start(data)
@@ -94,11 +94,13 @@ class ClusterNode(Node):
 
 
 class RedisCluster:
+    """`network`: in which each node has an address of its own."""
+
     # Of its URL.
     scheme = "redis-cluster"
 
-    def __init__(self, lab, primaries=3, replicas=1, args=(), by_hand=False):
-        self.lab, self.args = lab, args
+    def __init__(self, lab, primaries=3, replicas=1, args=(), by_hand=False, network=None):
+        self.lab, self.args, self.network = lab, args, network
         self.nodes = [self.node() for _ in range(primaries * (1 + replicas))]
         if by_hand:
             self.meet()
@@ -114,20 +116,20 @@ class RedisCluster:
             node.admin.execute_command("CLUSTER", "ADDSLOTS", *range(begin, end))
             node.admin.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for node in others:
-            first.admin.execute_command("CLUSTER", "MEET", "127.0.0.1", node.cluster_port, node.bus_port)
+            first.admin.execute_command("CLUSTER", "MEET", node.address, node.cluster_port, node.bus_port)
         self.settle()
 
     def node(self):
         directory = self.lab.directory / f"c{len(self.lab.servers)}"
         directory.mkdir()
         port = wait_until(lambda: next((port for port in [free_port()] if port + 10_000 < 65_536 or version() >= (7,)), None), "a port")
-        node = ClusterNode(directory, port, *self.args)
+        node = ClusterNode(directory, port, *self.args, address=self.network and self.network.address())
         self.lab.servers.append(node)
         return node
 
     @staticmethod
     def place(node):
-        return f"127.0.0.1:{node.port}"
+        return f"{node.address}:{node.port}"
 
     def cli(self, *command):
         done = subprocess.run(["redis-cli", "--cluster", *command, "--cluster-yes"], capture_output=True, text=True)
@@ -140,7 +142,7 @@ class RedisCluster:
 
     def url_of(self, nodes):
         login = f"{ACL_LOGIN}@" if HAS_ACL else ""
-        return f"{self.scheme}://{login}{','.join(f'127.0.0.1:{node.cluster_port}' for node in nodes)}"
+        return f"{self.scheme}://{login}{','.join(f'{node.address}:{node.cluster_port}' for node in nodes)}"
 
     @property
     def living(self):
@@ -195,7 +197,7 @@ class RedisCluster:
         source.admin.execute_command("CLUSTER", "SETSLOT", a_slot, "MIGRATING", target.id)
         total, moved, has_paused = source.admin.execute_command("CLUSTER", "COUNTKEYSINSLOT", a_slot), 0, False
         while keys := source.admin.execute_command("CLUSTER", "GETKEYSINSLOT", a_slot, 10):
-            source.admin.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "REPLACE", "KEYS", *keys)
+            source.admin.execute_command("MIGRATE", target.address, target.port, "", 0, 5000, "REPLACE", "KEYS", *keys)
             moved += len(keys)
             if not has_paused and moved * 2 >= total:
                 has_paused = True

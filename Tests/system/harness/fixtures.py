@@ -7,6 +7,7 @@ import pytest
 
 from .command import Command
 from .lab import Lab
+from .network import PrivateNetwork
 
 _measured = []
 
@@ -20,6 +21,14 @@ def pytest_configure(config):
     # Ten thousand connections need a descriptor each, here and in the daemon, which inherits this limit.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@pytest.fixture
+def network():
+    """A private network. Ask for it before whatever starts a process."""
+    network = PrivateNetwork()
+    yield network
+    network.close()
 
 
 @pytest.fixture

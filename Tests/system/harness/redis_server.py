@@ -56,6 +56,8 @@ class RedisServer:
     """Runs in `directory`, on a Unix socket and a TCP port of the loopback interface. It keeps no data on disk, unless
     it is told to."""
 
+    address = "127.0.0.1"
+
     def __init__(self, directory, *args):
         self.directory = pathlib.Path(directory)
         self.socket_path = self.directory / "redis.sock"
@@ -85,7 +87,7 @@ class RedisServer:
 
     @property
     def tcp_url(self):
-        return f"redis://{self.login}127.0.0.1:{self.port}"
+        return f"redis://{self.login}{self.address}:{self.port}"
 
     @property
     def pid(self):
@@ -107,7 +109,7 @@ class RedisServer:
             self.port = free_port()
             with open(self.log_path, "ab") as log:
                 self.process = subprocess.Popen(
-                    [PROGRAM, "--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket",
+                    [PROGRAM, "--bind", self.address, "--port", str(self.port), "--unixsocket",
                      str(self.socket_path), "--save", "", "--appendonly", "no", "--dir", str(self.directory),
                      "--maxclients", "10000", *(["--enable-debug-command", "local"] if version() >= (7,) else []), *user, *self.args],
                     stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env)

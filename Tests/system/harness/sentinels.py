@@ -14,10 +14,14 @@ DOWN_AFTER_MS = 500
 
 
 class Node(RedisServer):
-    """A server that comes back on the same port."""
+    """A server that comes back on the same port. `address`: from which it also speaks to others."""
 
-    def __init__(self, directory, port, *args):
+    def __init__(self, directory, port, *args, address=None):
         self.fixed_port = port
+        if address:
+            self.address = address
+            # To a server 127.0.0.1 alone is this host.
+            args = (*args, "--bind-source-addr", address, "--protected-mode", "no")
         super().__init__(directory, "--port", str(port), *args)
 
     def start(self, data=None):
@@ -41,11 +45,11 @@ class Node(RedisServer):
 class Sentinel:
     """One process; its settings outlive it, as those of real ones do."""
 
-    def __init__(self, directory, lines, port, **login):
-        self.directory, self.port = directory, port
+    def __init__(self, directory, lines, address, port, **login):
+        self.directory, self.address, self.port = directory, address, port
         self.path = directory / "sentinel.conf"
         self.path.write_text("\n".join(lines) + "\n")
-        self.admin = redis.Redis(host="127.0.0.1", port=port, socket_timeout=GENEROUS_SECONDS, **login)
+        self.admin = redis.Redis(host=address, port=port, socket_timeout=GENEROUS_SECONDS, **login)
         self.start()
 
     def start(self):
@@ -88,11 +92,12 @@ class Sentinel:
 
 
 class SentinelSet:
-    """`servers[0]` is the primary at first."""
+    """`servers[0]` is the primary at first. `network`: in which each server and sentinel has an
+    address of its own."""
 
     def __init__(self, lab, replicas=2, sentinels=3, server_args=(), sentinel_lines=(), login=None, tls_ports=False,
-                 sentinel_port=None):
-        self.lab = lab
+                 sentinel_port=None, network=None):
+        self.lab, self.network = lab, network
         # Those for TLS are what sentinels speak of, where there are any.
         self.server_args, self.tls_ports = server_args, tls_ports
         self.servers = []
@@ -100,7 +105,7 @@ class SentinelSet:
             self._start_server()
         primary = self.servers[0]
         for replica in self.servers[1:]:
-            replica.admin.execute_command("REPLICAOF", "127.0.0.1", primary.told_port)
+            replica.admin.execute_command("REPLICAOF", primary.address, primary.told_port)
         self.sentinel_lines, self.login = sentinel_lines, login or {}
         self.sentinels = []
         self.quorum = sentinels // 2 + 1
@@ -112,7 +117,8 @@ class SentinelSet:
         place = self.lab._place("r", len(self.lab.servers))
         port = free_port()
         tls = ["--tls-port", str(tls_port := free_port())] if self.tls_ports else []
-        node = Node(place, port, *tls, *self.server_args, "--repl-diskless-sync-delay", "0")
+        node = Node(place, port, *tls, *self.server_args, "--repl-diskless-sync-delay", "0",
+                    address=self.network and self.network.address())
         node.told_port = tls_port if self.tls_ports else port
         self.servers.append(node)
         self.lab.servers.append(node)
@@ -120,12 +126,14 @@ class SentinelSet:
     def start_sentinel(self, primary, port):
         place = self.lab.directory / f"sentinel{len(self.sentinels)}"
         place.mkdir()
+        address = self.network.address() if self.network else "127.0.0.1"
         lines = [
-            *([f"tls-port {port}", "port 0"] if self.tls_ports else [f"port {port}"]), "bind 127.0.0.1", f"dir {place}",
-            f"sentinel monitor {MASTER} 127.0.0.1 {primary.told_port} {self.quorum}",
+            *([f"bind-source-addr {address}", "protected-mode no"] if self.network else []),
+            *([f"tls-port {port}", "port 0"] if self.tls_ports else [f"port {port}"]), f"bind {address}", f"dir {place}",
+            f"sentinel monitor {MASTER} {primary.address} {primary.told_port} {self.quorum}",
             f"sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}",
             f"sentinel failover-timeout {MASTER} 3000", f"sentinel parallel-syncs {MASTER} 2", *self.sentinel_lines]
-        sentinel = Sentinel(place, lines, port, **self.login)
+        sentinel = Sentinel(place, lines, address, port, **self.login)
         self.sentinels.append(sentinel)
         self.lab.track(sentinel.process)
 
@@ -138,7 +146,7 @@ class SentinelSet:
         return self.url_of(*self.sentinels)
 
     def url_of(self, *sentinels, scheme=None):
-        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
+        hosts = ",".join(f"{sentinel.address}:{sentinel.port}" for sentinel in sentinels)
         scheme = scheme or ("rediss-sentinel" if self.tls_ports else "redis-sentinel")
         return f"{scheme}://{hosts}?sentinelMasterId={MASTER}"
 
