@@ -9,7 +9,7 @@ import SystemdSupport
 /// carries out its effects.
 ///
 /// A turn is what happens between two waits of the loop. What it produces is sent at its end, once to Redis and once to
-/// each client. Connections are closed at its end, too: carrying out effects must not bring about another event.
+/// each client. Connections are closed at its end, too.
 ///
 /// ``SidecarParts`` do the rest, each with its own state; ``Lifecycle`` starts and stops all of it.
 final class SidecarCore {
@@ -49,6 +49,7 @@ final class SidecarCore {
   /// On whose behalf the engine is being fed.
   private var actingUser: UInt32?
   private var effects: [Effect] = []
+  private var isPerforming = false
   /// When the releases go out that were put off at the end of a turn; nil where none were.
   private var releasesDue: BootInstant?
 
@@ -136,12 +137,25 @@ final class SidecarCore {
   /// - Parameter user: on whose behalf; nil: nobody's.
   func feed(_ event: Event, now: BootInstant? = nil, of user: UInt32? = nil) {
     let now = now ?? clock.now()
-    actingUser = user
+    if !isPerforming { actingUser = user }
     turns.begin(TurnWork(event), now: now)
     engine.handle(event, now: now, into: &effects)
-    for effect in effects { perform(effect) }
-    effects.removeAll(keepingCapacity: true)
+    performAll()
     output.scheduleEnd()
+  }
+
+  /// Carries out each effect once, in their order. What is done for one may feed the engine again, as when the log of a loss
+  /// has the client's process looked up: what follows from that comes behind what is there.
+  private func performAll() {
+    guard !isPerforming else { return }
+    isPerforming = true
+    var next = 0
+    while next < effects.count {
+      perform(effects[next])
+      next += 1
+    }
+    effects.removeAll(keepingCapacity: true)
+    isPerforming = false
   }
 
   /// Feeds the engine a fact about this driver, which has no effects.
