@@ -105,6 +105,14 @@ import Testing
       Set((0..<3).compactMap { _ in machine.nextToAsk() }) == [Self.address(0), Self.address(1), Self.address(9)])
   }
 
+  /// Whose answer is awaited, or who is asked in another way, is passed over.
+  @Test mutating func whoIsLeftOutIsNotAsked() {
+    _ = told(view(by: 0, Self.halves))
+    let asked = (0..<3).map { _ in machine.nextToAsk(without: { $0 == Self.address(1) }) }
+    #expect(Set(asked) == [Self.address(0), Self.address(9)])
+    #expect(machine.nextToAsk(without: { _ in true }) == nil)
+  }
+
   /// The primary that was cut off goes on to tell how things were.
   @Test mutating func anEarlierClaimIsNotBelieved() {
     _ = told(view(by: 0, Self.halves))

@@ -68,6 +68,51 @@ import Testing
     }
   }
 
+  /// A program that hangs costs a new connection a second, and not the leases. What it gives later is found besides.
+  @Test func aReadingThatHangsDoesNotKeepAGoodLoginFromBeingUsed() {
+    let site = Site(command: "/p")
+    site.connect()
+    site.succeed("a", expiresIn: 900)
+    site.pass(milliseconds: 11_000)
+    site.connect()
+    #expect(site.readings.count == 2 && site.given == ["a"])
+    site.pass(milliseconds: LinkLogin.patienceMilliseconds - 1)
+    #expect(site.given == ["a"])
+    site.pass(milliseconds: 1)
+    #expect(site.given == ["a", "a"] && site.found == [])
+    site.succeed("b", expiresIn: 900)
+    #expect(site.given == ["a", "a"] && site.found == ["b"])
+    site.end()
+  }
+
+  /// Without one there is nothing to go on with.
+  @Test func aReadingThatHangsIsWaitedForWhereNoLoginIsGood() {
+    let site = Site(command: "/p")
+    site.connect()
+    site.pass(milliseconds: 5000)
+    #expect(site.given == [])
+    site.succeed("a")
+    #expect(site.given == ["a"])
+    site.end()
+  }
+
+  /// Of the links to a cluster one that is made in a failover begins with what the others have.
+  @Test func whatAnotherOneKnowsNeedNotBeFoundOut() {
+    let (site, other) = (Site(command: "/p"), Site(command: "/p"))
+    other.connect()
+    other.succeed("a", expiresIn: 900)
+    site.login.take(from: other.login)
+    site.connect()
+    #expect(site.given == ["a"] && site.readings.isEmpty)
+    // Where the program is another one, it is not what that gives.
+    site.source.command = "/q"
+    site.login.take(from: other.login)
+    site.connect()
+    #expect(site.readings.count == 1)
+    site.end()
+    other.end()
+  }
+
   @Test func whatStandsInTheURLIsNotRead() {
     let site = Site()
     site.source.inURL = RedisLogin(username: "u", password: RedisSecret(Array("url".utf8)))

@@ -6,10 +6,12 @@ import subprocess
 import threading
 import time
 
+import pytest
 from harness.certificates import Authority
 from harness.cluster import CELLS, SLOTS, RedisCluster, cell, slot, tag
 from harness.daemon import binary, clean_environment
 from harness.waiting import GENEROUS_MS, wait_until
+from harness.witness import Member, Witness
 from test_cluster import At, cluster, is_open, is_served, told  # noqa: F401
 
 
@@ -193,6 +195,49 @@ def test_nodes_that_send_a_part_to_each_other(lab):
             node.admin.execute_command("CLUSTER", "SETSLOT", a_slot, "NODE", owner.id)
     wait_until(lambda: is_open(daemon), "all parts")
     assert daemon.client().acquire("orders", wait_ms=GENEROUS_MS) > 0
+
+
+def fails_over_in_time(lab, cluster, url, args=(), before=lambda: None):
+    """A primary is killed: what it had is had by the same holder when its replica is the primary, and both daemons serve it."""
+    daemons = [lab.daemon(At(url), lease_ms=10_000, args=["--host", f"h{number}", *args]) for number in range(2)]
+    for daemon in daemons:
+        wait_until(lambda: is_open(daemon), "all parts")
+    witness = Witness()
+    holder, waiter = Member(witness, daemons[0]), Member(witness, daemons[1])
+    old = cluster.primary_of(0)
+    name = cluster.name_at(old)
+    holder.take(name)
+    request = waiter.wait(name)
+    before()
+    replicas = cluster.replicas_of(old)
+    old.end()
+    wait_until(lambda: any(replica.is_primary and replica.is_well for replica in replicas), "the failover")
+    for daemon in daemons:
+        wait_until(lambda: is_served(daemon), "all parts")
+    holder.hear()
+    assert witness.lost == []
+    holder.give(name)
+    waiter.served(request)
+    waiter.give(name)
+
+
+def test_addresses_that_are_silent_keep_nobody_from_hearing_of_a_failover(lab, cluster):
+    """Each is waited for as long as Redis may take to answer; the primaries that are left know where everything is."""
+    silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(8)]
+    fails_over_in_time(
+        lab, cluster, cluster.url + "".join(f",127.0.0.1:{one.getsockname()[1]}" for one in silent))
+
+
+@pytest.mark.parametrize("what", ["fails", "hangs"])
+def test_a_program_for_credentials_that_is_no_use_keeps_no_link_from_being_made(lab, cluster, what):
+    """The login of before is good, also for a link to a primary to which there was none."""
+    program, is_broken = lab.directory / "credentials", lab.directory / "is-broken"
+    program.write_text(f"#!/bin/sh\n[ ! -e {is_broken} ] || {'exit 1' if what == 'fails' else 'exec sleep 60'}\necho word\n")
+    program.chmod(0o755)
+    for node in cluster.nodes:
+        node.admin.execute_command("ACL", "SETUSER", "default", "on", ">word")
+    fails_over_in_time(
+        lab, cluster, cluster.url, ["--redis-credentials-command", str(program)], before=is_broken.touch)
 
 
 def test_nodes_are_asked_by_the_names_of_their_certificates(lab):

@@ -97,13 +97,21 @@ public struct ClusterMachine: Sendable {
   /// Whether there is such a cell.
   public private(set) var isAnyRefused = false
 
-  /// Who is to be asked next: each node in turn, those of the URL as well. `place`: where a node is reached.
-  public mutating func nextToAsk(at place: (ClusterTopology.Node) -> RedisAddress = { $0.address }) -> RedisAddress? {
+  /// Who is to be asked next: each node in turn, those of the URL as well; nil: nobody. `place`: where a node is reached;
+  /// `isLeftOut`: whether it is not asked now.
+  public mutating func nextToAsk(
+    at place: (ClusterTopology.Node) -> RedisAddress = { $0.address },
+    without isLeftOut: (RedisAddress) -> Bool = { _ in false }
+  ) -> RedisAddress? {
     let known = nodes.values.filter { !$0.isDown }.sorted { $0.id < $1.id }.map(place)
     let all = known + seeds.filter { !known.contains($0) }
-    guard !all.isEmpty else { return nil }
-    lastAsked = (lastAsked + 1) % all.count
-    return all[lastAsked]
+    for step in all.indices {
+      let index = (lastAsked + 1 + step) % all.count
+      guard !isLeftOut(all[index]) else { continue }
+      lastAsked = index
+      return all[index]
+    }
+    return nil
   }
 
   // MARK: What is told

@@ -73,7 +73,8 @@ final class ClusterLinks: LeaseStore {
   private var past = LinkStatistics()
   private(set) var told = [Told](repeating: Told(), count: ClusterCells.count)
   private var timer: (at: BootInstant, task: Scheduled<Void>)?
-  private var isAsking = false
+  /// Whose answer is awaited.
+  private var asked: Set<RedisAddress> = []
   /// Which of the links was used for the last question, among those that were ready.
   private var lastAsked = 0
   private var askedAt: BootInstant?
@@ -258,7 +259,7 @@ final class ClusterLinks: LeaseStore {
       if link.link.keysShard != shard { link.link.keysShard = shard }
       guard !link.isWanted else { continue }
       link.isWanted = true
-      link.link.start()
+      link.link.start(login: login)
     }
     for link in all where link.isWanted && !wanted.contains(ObjectIdentifier(link)) {
       link.isWanted = false
@@ -386,13 +387,13 @@ final class ClusterLinks: LeaseStore {
   // MARK: Asking how things are
 
   private func askSoon() {
-    guard !isAsking, !isStopped else { return }
+    guard !isStopped else { return }
     let due = (askedAt ?? clock.now()).adding(milliseconds: Self.soonMilliseconds)
     arm(at: max(due, clock.now()))
   }
 
   private func armTimer() {
-    guard !isAsking, !isStopped else { return }
+    guard !isStopped else { return }
     let pause = isAllUp && !machine.isAnyRefused ? Self.calmMilliseconds : Self.troubleMilliseconds
     arm(at: (askedAt ?? clock.now()).adding(milliseconds: pause))
   }
@@ -410,16 +411,23 @@ final class ClusterLinks: LeaseStore {
     )
   }
 
+  /// Asks a node to which there is a link, and while something is amiss also one to which there is none: those that are silent
+  /// keep nobody from hearing what the others say.
   private func ask() {
-    guard !isAsking, !isStopped else { return }
-    isAsking = true
+    guard !isStopped else { return }
     askedAt = clock.now()
+    let link = nextReady()
     // While all is well nobody has to make a connection for it.
     let seed = isAllUp ? unasked.popLast() : nil
-    if seed == nil, isAllUp, let link = nextReady() { return ask(over: link) }
-    guard let address = seed ?? machine.nextToAsk(at: address(of:)) else { return isAsking = false }
+    if let link, seed == nil { ask(over: link) }
+    if let address = seed ?? (isAllUp && link != nil ? nil : nextWithoutLink()) { ask(at: address) }
+    armTimer()
+  }
+
+  private func ask(at address: RedisAddress) {
     unasked.removeAll { $0 == address }
     if let link = ready.first(where: { $0.link.address == address }) { return ask(over: link) }
+    guard asked.insert(address).inserted else { return }
     login.prepare(timeoutMilliseconds: timeoutMilliseconds) { [unowned self] found in
       guard !isStopped else { return }
       guard let found else {
@@ -437,24 +445,33 @@ final class ClusterLinks: LeaseStore {
   }
 
   private func ask(over link: Link) {
+    let address = link.link.address
+    guard asked.insert(address).inserted else { return }
     link.link.query(.plain(ClusterWatch.question)) { [unowned self] value in
-      guard let value else { return answered(.failure(ClusterWatch.Failure(words: "the connection broke"))) }
-      answered(ClusterWatch.topology(value, asked: link.link.address))
+      guard let value else {
+        return answered(.failure(ClusterWatch.Failure(words: "the connection broke")), from: address)
+      }
+      answered(ClusterWatch.topology(value, asked: address), from: address)
     }
+  }
+
+  private func nextWithoutLink() -> RedisAddress? {
+    let linked = Set(ready.map(\.link.address)).union(asked)
+    return machine.nextToAsk(at: address(of:), without: linked.contains)
   }
 
   /// Each in turn: one that was cut off does not know what the others do.
   private func nextReady() -> Link? {
-    let links = ready
+    let links = ready.filter { !asked.contains($0.link.address) }
     guard !links.isEmpty else { return nil }
     lastAsked = (lastAsked + 1) % links.count
     return links[lastAsked]
   }
 
   private func answered(
-    _ result: Result<ClusterTopology, ClusterWatch.Failure>, from address: RedisAddress? = nil
+    _ result: Result<ClusterTopology, ClusterWatch.Failure>, from address: RedisAddress
   ) {
-    isAsking = false
+    asked.remove(address)
     guard !isStopped else { return }
     switch result {
     case .success(let view):
@@ -463,7 +480,7 @@ final class ClusterLinks: LeaseStore {
         logger.error(
           "a node is of another Redis Cluster, and is not believed: hosts that go there would be granted the same locks",
           metadata: [
-            "node": "\(address.map { "\($0)" } ?? "")", "count": "\(count)",
+            "node": "\(address)", "count": "\(count)",
             "help": "name nodes of one cluster in the URL of all hosts",
           ])
       }
@@ -483,7 +500,7 @@ final class ClusterLinks: LeaseStore {
       if let count = tally.toLog(kind: failure.words, now: clock.now()) {
         logger.warning(
           "a node of the cluster does not tell how things are",
-          metadata: ["node": "\(address.map { "\($0)" } ?? "")", "reason": "\(failure.words)", "count": "\(count)"])
+          metadata: ["node": "\(address)", "reason": "\(failure.words)", "count": "\(count)"])
       }
       // All addresses were tried once, or there is nobody to try.
       if machine.viewCount == 0 { firstFailures += 1 }

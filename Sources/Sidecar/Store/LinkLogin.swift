@@ -12,6 +12,9 @@ final class LinkLogin {
 
   /// How often a file is looked at, in milliseconds.
   static let lookMilliseconds: Int64 = 10_000
+  /// How long a connection is put off for a reading while there is a login that is good, in milliseconds. A program that hangs must
+  /// not cost the leases.
+  static let patienceMilliseconds: Int64 = 1000
   /// The first and the longest pause before reading is tried again, in milliseconds.
   static let pauseMillisecondsMin: Int64 = 1000
   static let pauseMillisecondsMax: Int64 = 30_000
@@ -79,9 +82,27 @@ final class LinkLogin {
     if !source.command.isEmpty, now() < notBefore, known?.source == source || failures > 0 {
       return completion(failures == 0 || isGood(for: source) ? current : nil)
     }
-    read(source, isForced: true, timeoutMilliseconds: timeoutMilliseconds) { found in
-      completion(found ?? (self.isGood(for: source) ? self.current : nil))
+    var completion: ((RedisLogin?) -> Void)? = completion
+    let goesOn = loop.assumeIsolated().scheduleTask(in: .milliseconds(Self.patienceMilliseconds)) { [weak self] in
+      if let self, isGood(for: source) { completion.take()?(current) }
     }
+    read(source, isForced: true, timeoutMilliseconds: timeoutMilliseconds) { found in
+      goesOn.cancel()
+      if let completion = completion.take() {
+        completion(found ?? (self.isGood(for: source) ? self.current : nil))
+      } else if let found, !self.isStopped {
+        self.found(found)
+      }
+    }
+  }
+
+  /// Begins with the login of `other`, where that is good and its own is not: what is known need not be found out by each
+  /// connection, and may not be to be had just now.
+  func take(from other: LinkLogin) {
+    let source = source()
+    guard source.mustBeRead, !isGood(for: source), other.isGood(for: source) else { return }
+    (current, known, expiry, refreshAt) = (other.current, other.known, other.expiry, other.refreshAt)
+    notBefore = other.notBefore
   }
 
   /// Reads it again, because settings were read again.

@@ -186,6 +186,12 @@ final class RedisLink: RedisChannelOwner {
     if let number = machine.start() { connect(number) }
   }
 
+  /// The same with a login that is known.
+  func start(login other: LinkLogin) {
+    login.take(from: other)
+    start()
+  }
+
   /// Closes the connection for good.
   func stop() {
     machine.stop()
