@@ -8,6 +8,7 @@ import urllib.parse
 import urllib.request
 
 import pytest
+from harness.cluster import CELLS, RedisCluster
 from harness.command import Command
 from harness.daemon import ROOT
 from harness.exporter import Exporter
@@ -49,9 +50,11 @@ def test_promtool_takes_the_rules():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_each_name_is_one_that_is_served(exporter):
-    _, _, text = exporter.get("/metrics")
-    served = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+def test_each_name_is_one_that_is_served(lab, exporter):
+    of_cluster = Exporter(Command(lab, lab.daemon(RedisCluster(lab, replicas=0, by_hand=True))))
+    served = {
+        sample.name for one in (exporter, of_cluster) for family in text_string_to_metric_families(one.get("/metrics")[2])
+        for sample in family.samples}
     for expression in panel_expressions() + rule_expressions():
         names = set(re.findall(r"\bsidelock_\w+", expression))
         assert names <= served, (expression, names - served)
@@ -150,3 +153,27 @@ def test_an_alert_is_there_when_the_daemon_is_not(lab):
     assert exporter.end() == 0
     wait_until(lambda: prometheus.query('up{job="sidelock"} == 0'), "a scrape that fails", pause=0.1)
     assert shown() == ["0"] and down()
+
+
+def test_parts_of_a_cluster_that_nobody_serves_are_an_alert(lab):
+    """The daemon is connected to the other primaries, so that no other alert tells of it."""
+    cluster = RedisCluster(lab, primaries=2, replicas=0, by_hand=True, args=["--cluster-require-full-coverage", "no"])
+    daemon = lab.daemon(cluster)
+    client = daemon.client()
+
+    def unserved():
+        return client.call("stats")["redis"]["cluster"]["parts_unserved"]
+
+    wait_until(lambda: unserved() == 0, "all parts")
+    prometheus = Prometheus(lab, Exporter(Command(lab, daemon)))
+
+    def alerts():
+        groups = (prometheus.ask("rules") or {}).get("groups") or []
+        return {rule["name"] for group in groups for rule in group["rules"] if rule["alerts"]}
+
+    wait_until(lambda: prometheus.query("sidelock_redis_cluster_parts_unserved == 0"), "a scrape", pause=0.1)
+    assert "SidelockPartsUnserved" not in alerts()
+    cluster.nodes[0].end()
+    wait_until(lambda: unserved() == CELLS // 2, "the loss of a primary")
+    wait_until(lambda: "SidelockPartsUnserved" in alerts(), "the alert", pause=0.1)
+    assert "SidelockRedisLost" not in alerts()
