@@ -8,6 +8,8 @@ import signal
 import subprocess
 
 import pytest
+
+from harness.process_client import ProcessClient
 from harness.waiting import wait_until
 
 USER = pwd.getpwuid(os.getuid()).pw_name
@@ -128,6 +130,31 @@ def test_nothing_is_written_unless_asked_for_but_what_always_is(start):
     killed = entry(daemon, "session ended by an administrator", session=session)
     assert killed.items() >= {"pid": str(os.getpid()), "reason": "enough"}.items()
     assert entries(daemon, "lock granted") == entries(daemon, "lock released") == entries(daemon, "lock not acquired") == []
+
+
+def test_whom_the_daemon_ends_is_named(lab):
+    daemon = lab.daemon()
+    silent = daemon.client()
+    session = silent.call("initialize", client={"name": "shop", "version": "3"}, keepalive_ms=1000)["session"]
+    silent.acquire("orders")
+    ended = entry(daemon, "session ended by the daemon", session=session)
+    assert ended.items() >= {
+        "reason": "silent", "pid": str(os.getpid()), "uid": str(os.getuid()), "user": USER, "client": "shop 3"}.items()
+    assert ended["command"] in open("/proc/self/comm", encoding="utf-8").read()
+
+
+def test_whose_process_gets_a_signal_is_named(lab):
+    daemon = lab.daemon(args=["--audit", "record session *"])
+    client = ProcessClient(lab, daemon)
+    session = client.call("initialize", client={"name": "shop", "version": "3"})["session"]
+    client.call("acquire", name="orders", on_lost="kill")
+    # It is not held up by the look-up of the user, which is over with this entry.
+    entry(daemon, "session began", session=session)
+    daemon.client().call("break", name="orders")
+    told = entry(daemon, "signal to the process of a client that lost a lock", session=session)
+    assert told.items() >= {
+        "signal": "SIGKILL", "outcome": "sent", "pid": str(client.pid), "uid": str(os.getuid()), "user": USER,
+        "client": "shop 3"}.items()
 
 
 def test_another_level_of_the_log_leaves_it_as_it_is(start):

@@ -122,7 +122,8 @@ final class AuditTrail {
 
   /// A client's connection is gone. What it had may end later.
   func ended(_ session: ClientSession) {
-    guard !kinds.isEmpty else { return }
+    // Of what it holds a loss is told in any case.
+    guard !kinds.isEmpty || engine.hasHolds(session.id) else { return }
     if goneInOrder.count == Self.goneMax, let eldest = goneInOrder.popFirst() { gone[eldest] = nil }
     goneInOrder.append(session.id)
     let client = looked(at: session)

@@ -39,6 +39,8 @@ final class LossEnforcer {
   private let statistics: SidecarStatistics
   private let clock: HostClock
   private let logger: Logger
+  /// What the log tells of a client.
+  var who: (ClientSession) -> Logger.Metadata = { _ in [:] }
   /// Processes that were sent SIGTERM, in the order in which they are killed.
   private var pendingKills: Deque<PendingKill> = []
 
@@ -151,7 +153,7 @@ final class LossEnforcer {
       let moment = clock.now().adding(milliseconds: delay)
       if let before = session.enforcement.terminated, before.kill <= moment { return before.isSent }
       let isSent =
-        session.enforcement.terminated?.isSent == true || signal(SIGTERM, handle, session.id, session.peer)
+        session.enforcement.terminated?.isSent == true || signal(SIGTERM, handle, session)
       session.enforcement.terminated = (moment, isSent)
       let place = pendingKills.lastIndex { $0.moment <= moment }.map { $0 + 1 } ?? 0
       pendingKills.insert(PendingKill(moment: moment, handle: handle, session: session), at: place)
@@ -174,7 +176,7 @@ final class LossEnforcer {
     }
     let isKilled =
       switch peers.handle(of: session, isOwed: true) {
-      case .success(let handle): signal(SIGKILL, handle, session.id, session.peer)
+      case .success(let handle): signal(SIGKILL, handle, session)
       case .failure(let failure): failure == .ended
       }
     session.enforcement.isKilled = isKilled
@@ -184,10 +186,10 @@ final class LossEnforcer {
 
   /// Sends a signal and logs it. False when that failed and the process goes on.
   @discardableResult
-  private func signal(_ number: CInt, _ handle: ProcessHandle, _ session: SessionID, _ peer: Peer?) -> Bool {
+  private func signal(_ number: CInt, _ handle: ProcessHandle, _ session: ClientSession) -> Bool {
     let outcome: String
     var isSent = false
-    switch handle.send(number, onBehalfOf: peer) {
+    switch handle.send(number, onBehalfOf: session.peer) {
     case .ended: return true
     case .sent:
       statistics.signalsSent += 1
@@ -199,12 +201,11 @@ final class LossEnforcer {
     case .invisible: outcome = "in another pid namespace"
     case .failed(let reason): outcome = reason
     }
+    let fields: Logger.Metadata = [
+      "signal": number == SIGKILL ? "SIGKILL" : "SIGTERM", "outcome": "\(outcome)",
+    ]
     logger.notice(
-      "signal to the process of a client that lost a lock",
-      metadata: [
-        "signal": number == SIGKILL ? "SIGKILL" : "SIGTERM", "session": "\(session.rawValue)",
-        "pid": "\(peer.pidText)", "outcome": "\(outcome)",
-      ])
+      "signal to the process of a client that lost a lock", metadata: fields.merging(who(session)) { own, _ in own })
     return isSent
   }
 
@@ -226,7 +227,7 @@ final class LossEnforcer {
   private func kill(_ pending: PendingKill) {
     let session = pending.session
     guard !session.enforcement.isKilled else { return }
-    session.enforcement.isKilled = signal(SIGKILL, pending.handle, session.id, session.peer)
+    session.enforcement.isKilled = signal(SIGKILL, pending.handle, session)
     // Where it could not be killed, that may be possible at its next loss.
     session.enforcement.terminated = nil
   }

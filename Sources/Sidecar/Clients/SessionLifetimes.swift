@@ -39,6 +39,8 @@ final class SessionLifetimes {
   private let peers: PeerDirectory
   private let losses: LossEnforcer
   private let room: DescriptorRoom
+  /// What the log tells of a client.
+  var who: (ClientSession) -> Logger.Metadata = { _ in [:] }
   /// The sessions with a keepalive.
   private var keepalives: [SessionID: ClientSession] = [:]
   /// When to look at them again; nil while there are none.
@@ -64,12 +66,8 @@ final class SessionLifetimes {
   /// Ends a session by the daemon's own decision: its waits are withdrawn and its locks are free.
   func end(_ session: ClientSession, because reason: EndReason) {
     guard sessions.has(session) else { return }
-    logger.notice(
-      "session ended by the daemon",
-      metadata: [
-        "session": "\(session.id.rawValue)", "reason": "\(reason.rawValue)", "pid": "\(session.peer.pidText)",
-        "uid": "\(session.peer.map { "\($0.uid)" } ?? "")",
-      ])
+    let fields: Logger.Metadata = ["reason": "\(reason.rawValue)"]
+    logger.notice("session ended by the daemon", metadata: fields.merging(who(session)) { own, _ in own })
     losses.enforceEnd(of: session)
     session.isClosing = true
     session.closesAfterOutput = false

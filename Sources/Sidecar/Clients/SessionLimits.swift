@@ -234,12 +234,9 @@ final class SessionLimits {
     if session.charges.outputBytes > before, !session.isClosing, let limit = byteLimit(of: session) {
       counts.met(limit, by: session)
       statistics.slowReadersClosed += 1
+      let fields: Logger.Metadata = ["unread_bytes": "\(unread)", "limit": "\(limit.rawValue)"]
       logger.notice(
-        "closing a client that does not read",
-        metadata: [
-          "session": "\(session.id.rawValue)", "unread_bytes": "\(unread)", "limit": "\(limit.rawValue)",
-          "uid": "\(session.peer.map { "\($0.uid)" } ?? "")",
-        ])
+        "closing a client that does not read", metadata: fields.merging(lifetimes.who(session)) { own, _ in own })
       losses.enforceEnd(of: session)
       session.isClosing = true
     }

@@ -73,6 +73,8 @@ struct SidecarParts {
     queries.tellEvents = { [weak watches] in watches?.asked(by: $0, $1, stream: $2, since: $3) ?? [] }
     queries.users = audit.users
     queries.who = { [weak audit] in audit?.who($0) ?? [:] }
+    lifetimes.who = { [weak audit] in audit?.who($0) ?? [:] }
+    losses.who = lifetimes.who
     let keeper = keeping(
       KeptDaemon(
         instance: base.instance, configuration: configuration, engine: engine, sessions: sessions, limits: limits,

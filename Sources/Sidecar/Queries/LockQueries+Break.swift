@@ -46,7 +46,11 @@ extension LockQueries {
   /// Who a client is, for the log.
   func words(about session: ClientSession) -> String {
     let user = session.peer.flatMap { users?.name(of: $0.uid) }.map { ", user \($0)" } ?? ""
-    let peer = session.peer.map { "\($0.name ?? "?"), pid \($0.pidText), uid \($0.uid)\(user)" } ?? "a client"
+    let peer =
+      session.peer.map { peer in
+        let name = (session.process?.name ?? peer.name ?? session.client).map { "\($0), " } ?? ""
+        return "\(name)pid \(peer.pidText), uid \(peer.uid)\(user)"
+      } ?? "a client"
     return "\(peer) on \(configuration.settings.host)"
   }
 
