@@ -21,7 +21,7 @@ struct WatchCommand: ParsableCommand {
         acquired   a client got the lock
         released   a client gave it back, or ended
         lost       a client lost it
-        waiting    a client began to wait
+        waiting    a client began to wait for others, or for Redis
         gave_up    a wait ended without success
         remote     another host is known to hold the lock
         backend    the daemon has lost Redis, or has it again, or met other data

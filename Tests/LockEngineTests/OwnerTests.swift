@@ -396,4 +396,43 @@ import Testing
         .released(carol, 1002),
       ])
   }
+
+  @Test func aWaitIsObservedWhenItIsOne() {
+    func watched() -> Script {
+      let script = Script()
+      script.open(alice, bob)
+      script.feed(.watched(steps: 1))
+      return script
+    }
+    func news(_ effects: [Effect]) -> [LockEvent] {
+      effects.compactMap { if case .observed(_, let event) = $0 { event } else { nil } }
+    }
+    // The store grants it when it is asked.
+    let free = watched()
+    free.acquire(alice)
+    free.reply(granted(100))
+    #expect(news(free.take()) == [.acquired(alice, 100, .exclusive)])
+    // Another host has it.
+    let taken = watched()
+    let wait = taken.acquire(alice)
+    #expect(news(taken.take()) == [])
+    taken.reply(queued(), to: CommandID(1))
+    #expect(news(taken.take()) == [.remote(host: "other"), .waiting(alice, waiters: 1)])
+    taken.acquire(bob)
+    taken.cancel(alice, wait)
+    #expect(news(taken.take()) == [.waiting(bob, waiters: 2), .gaveUp(alice, waiters: 1)])
+    // The store refuses, or cannot be reached.
+    let refused = watched()
+    refused.acquire(alice)
+    refused.reply(.failed(.transient("OOM no")))
+    #expect(news(refused.take()) == [.waiting(alice, waiters: 1)])
+    let cutOff = watched()
+    cutOff.acquire(alice)
+    cutOff.feed(.linkDown(.only))
+    #expect(news(cutOff.take()) == [.waiting(alice, waiters: 1)])
+    // What was no wait has no end either.
+    let short = watched()
+    short.cancel(alice, short.acquire(alice))
+    #expect(news(short.take()) == [])
+  }
 }

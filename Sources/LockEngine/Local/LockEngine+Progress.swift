@@ -46,6 +46,7 @@ extension LockEngine {
 
   /// A lock's queue changed, or what its waiters wait for.
   func progressChanged(_ lock: LockRecord, now: BootInstant) {
+    observeFirstWait(of: lock)
     guard lock.progressWaiters > 0 || lock.progressHolders > 0 else { return }
     if let round = lock.progressRound { return round.isOld = true }
     guard lock.progressAt == nil else { return }
@@ -60,6 +61,7 @@ extension LockEngine {
 
   /// Begins a round, or has one follow the one under way.
   func notifyProgress(_ lock: LockRecord, now: BootInstant) {
+    observeFirstWait(of: lock)
     if let round = lock.progressRound { return round.isRepeatedAtOnce = true }
     progressDue(lock, now: now)
   }
@@ -83,13 +85,13 @@ extension LockEngine {
     }
   }
 
-  /// Whether waiters may be told that they wait.
+  /// Whether a lock's waiters are known to wait, and may be told so.
   ///
   /// Not while the store is being asked: usually nobody is ahead then, and `waiting` promises that all who come later,
   /// on any host, come behind.
   ///
   /// With trouble at the store `waiting` promises nothing, and names the trouble.
-  private func mayTellWaiters(of lock: LockRecord) -> Bool {
+  func isWaitedFor(_ lock: LockRecord) -> Bool {
     trouble(of: lock) != nil
       || (isKnownToBeTaken(lock) && !(lock.link.pointee.isUp && lock.wanted != nil && !isQueued(lock)))
   }
@@ -117,7 +119,7 @@ extension LockEngine {
 
   /// Notifies waiters whose place has changed, until the steps are used up; true when all were looked at.
   private func notifyWaiters(of lock: LockRecord, _ round: ProgressRound) -> Bool {
-    guard lock.progressWaiters > 0, mayTellWaiters(of: lock) else {
+    guard lock.progressWaiters > 0, isWaitedFor(lock) else {
       round.waiter = nil
       return true
     }
@@ -144,7 +146,7 @@ extension LockEngine {
   func notifyAtOnce(_ waiter: Waiter, holder: HolderSummary?, position: Int) {
     let lock = waiter.lock
     // Nobody may hear of a wait that the store has not dated: a wait that somebody begins because of it is younger.
-    guard !waiter.isOver, !isBeingDated(waiter), mayTellWaiters(of: lock), isThere(waiter) else { return }
+    guard !waiter.isOver, !isBeingDated(waiter), isWaitedFor(lock), isThere(waiter) else { return }
     stepsLeft -= 1
     waiter.toldPosition = position
     waiter.toldTrouble = trouble(of: lock)

@@ -135,7 +135,20 @@ extension LockEngine {
     sessions.waitingCount += 1
     session.add(waiter)
     if waiter.request.progress { lock.progressWaiters += 1 }
-    if !waiter.isTry { observe(lock, .waiting(waiter.request.session, waiters: lock.queue.count)) }
+    if waiter.hasOthersAhead { observeWait(waiter) }
+  }
+
+  /// Tells those who watch that somebody waits, once. While the store alone is asked nobody does: usually it grants the
+  /// lock at once.
+  func observeWait(_ waiter: Waiter) {
+    guard !waiter.isObserved, !waiter.isTry else { return }
+    waiter.isObserved = true
+    observe(waiter.lock, .waiting(waiter.request.session, waiters: waiter.lock.queue.count))
+  }
+
+  /// Does so of the first in the queue when it has turned out that it waits. Those behind it have others ahead.
+  func observeFirstWait(of lock: LockRecord) {
+    if let first = lock.queue.first, !first.isObserved, isWaitedFor(lock) { observeWait(first) }
   }
 
   /// Takes a waiter out of its queue, without answering it.
@@ -160,7 +173,7 @@ extension LockEngine {
     remove(waiter, now: now)
     // Nobody is there who asks.
     if sessions[waiter.request.session]?.isClosing == true { return }
-    if !waiter.isTry { observe(waiter.lock, .gaveUp(waiter.request.session, waiters: waiter.lock.queue.count)) }
+    if waiter.isObserved { observe(waiter.lock, .gaveUp(waiter.request.session, waiters: waiter.lock.queue.count)) }
     if let multi = waiter.partOf { return abandon(multi, refusal, now: now) }
     refuse(waiter.request, refusal, waitedMilliseconds: now.milliseconds(since: waiter.since))
   }

@@ -26,6 +26,8 @@ final class Waiter {
   var isRecorded = false
   /// When it came the lock was in use here, or others waited.
   var hasOthersAhead = false
+  /// Whether those who watch were told that it waits (``LockEngine/observeWait(_:)``), or would have been.
+  var isObserved = false
   /// The position that the client was told last; 0 before it was told any.
   var toldPosition = 0
   /// The trouble with the store that it was told last.
