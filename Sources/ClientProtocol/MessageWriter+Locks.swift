@@ -204,6 +204,11 @@ extension MessageWriter {
   static func write(_ session: SessionInfo, to json: inout JSONWriter) {
     text("host", session.host, to: &json)
     text("session", session.session, to: &json)
+    writePeer(of: session, to: &json)
+  }
+
+  /// Writes what is known of the process that opened a session.
+  static func writePeer(of session: SessionInfo, to json: inout JSONWriter) {
     integer("pid", session.pid, to: &json)
     integer("uid", session.uid, to: &json)
     text("command", session.command, to: &json)

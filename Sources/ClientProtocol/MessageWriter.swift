@@ -377,10 +377,11 @@ extension MessageWriter {
     }
   }
 
-  /// Tells the watch of that number what happened to a lock. `host`: where, for a watch of all hosts;
-  /// `ageMilliseconds`: how long ago, for what happened on another one.
+  /// Tells the watch of that number what happened to a lock. `by`: the session that it happened to, where that is one of
+  /// this host; `host`: where, for a watch of all hosts; `ageMilliseconds`: how long ago, for what happened on another one.
   public mutating func event(
-    watch: Int64, name: LockName, _ event: LockEvent, on host: String? = nil, ageMilliseconds: Int64? = nil
+    watch: Int64, name: LockName, _ event: LockEvent, by session: SessionInfo? = nil, on host: String? = nil,
+    ageMilliseconds: Int64? = nil
   ) {
     notification("event") { json in
       json.member("watch", watch)
@@ -406,6 +407,7 @@ extension MessageWriter {
         Self.write("remote", name, nil, to: &json)
         Self.text("host", host, to: &json)
       }
+      if let session { Self.writePeer(of: session, to: &json) }
       if let host { Self.text("host", host, to: &json) }
       if let ageMilliseconds { json.member("age_ms", ageMilliseconds) }
     }

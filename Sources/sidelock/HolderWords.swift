@@ -56,9 +56,16 @@ enum HolderWords {
 
   /// What one runs: its command line, or what it says of itself where the daemon may not look.
   static func program(of one: LockDescription.Participant) -> String? {
-    if let command = one.command, !command.isEmpty { return program(of: command) }
-    guard let client = one.client, !client.isEmpty else { return nil }
-    return program(ofClient: client)
+    let client = one.client.flatMap { $0.isEmpty ? nil : $0 }
+    if let command = one.command, !command.isEmpty {
+      // Its own name, or the beginning of its options: of a process that the daemon has not looked at yet that is all.
+      let hasMore = command.firstRange(of: " -- ") != nil
+      if !hasMore, isSidelock(command), let client, client.hasPrefix(RunDriver.clientNamePrefix) {
+        return program(ofClient: client)
+      }
+      return program(of: command)
+    }
+    return client.map { program(ofClient: $0) }
   }
 
   /// The same, from what a client says of itself: of `sidelock run`, which is followed by its version, the command.
@@ -71,12 +78,17 @@ enum HolderWords {
   /// What a process does, from its command line: of `sidelock run` the command that it runs.
   static func program(of commandLine: String) -> String {
     var words = commandLine
-    if let name = commandLine.split(separator: " ").first, name == "sidelock" || name.hasSuffix("/sidelock"),
-      let range = commandLine.firstRange(of: " -- "), commandLine[..<range.lowerBound].contains(" run ")
+    if isSidelock(commandLine), let range = commandLine.firstRange(of: " -- "),
+      commandLine[..<range.lowerBound].contains(" run ")
     {
       words = String(commandLine[range.upperBound...])
     }
     return cut(words, commandCharactersMax)
+  }
+
+  private static func isSidelock(_ commandLine: String) -> Bool {
+    let name = commandLine.split(separator: " ").first
+    return name == "sidelock" || name?.hasSuffix("/sidelock") == true
   }
 
   /// The beginning of what others have chosen; all of it is up to a kilobyte, and inspect shows that.

@@ -9,7 +9,7 @@ struct WatchCommand: ParsableCommand {
     abstract: "Show what happens to locks on this host or on all hosts, as it happens.",
     discussion: """
       Shows one event a line until it is interrupted or the daemon ends: for people on a terminal, in a pipe each as a \
-      JSON object with the time. Without --all, what happens on another host is seen there; here it is only told that another host has \
+      JSON object with the time. Events of this host name the process and its user. Without --all, what happens on another host is seen there; here it is only told that another host has \
       a lock (remote).
 
       With --all each line has the host on which it happened, and locks are chosen by a PREFIX of their names. Other hosts \
@@ -106,6 +106,12 @@ struct ShownEvents {
   let isForPeople: Bool
   /// nil: of this host alone.
   var hosts: Hosts?
+  private var users = KnownUsers()
+
+  init(isForPeople: Bool, hosts: Hosts? = nil) {
+    self.isForPeople = isForPeople
+    self.hosts = hosts
+  }
 
   mutating func show(_ method: String, _ params: JSONValue) throws(OutputError) {
     let ago = params["age_ms"]?.intValue ?? 0
@@ -119,10 +125,11 @@ struct ShownEvents {
     default:
       guard let (event, _) = WatchEvent.event(method: method, params: params) else { return }
       if isForPeople {
-        let line = column(params) + Self.line(event, withHost: hosts == nil)
+        let line = column(params) + Self.line(event, of: Self.who(params), withHost: hosts == nil)
         try Descriptor.print("\(Self.timeOfDay(ago: ago))  \(line)")
       } else {
-        try Descriptor.print(Self.json(event, params, time: Self.timestamp(ago: ago), own: hosts?.own))
+        let named = users.named(params)
+        try Descriptor.print(Self.json(event, named, time: Self.timestamp(ago: ago), own: hosts?.own))
       }
     }
   }
@@ -188,10 +195,21 @@ struct ShownEvents {
     return JSONValue.object(object).serialized
   }
 
+  /// Whom an event is about, in words; nil where the daemon tells no more than the session.
+  static func who(_ params: JSONValue) -> String? {
+    var one = LockDescription.Participant(params)
+    guard one.pid != nil || one.uid != nil || one.client != nil else { return nil }
+    // It has a column, or is this one.
+    one.host = nil
+    return HolderWords.participant(one, detail: .all)
+  }
+
   /// An event for people.
   ///
-  /// - Parameter withHost: whether the host that it tells of is one of the words.
-  static func line(_ event: WatchEvent, withHost: Bool = true) -> String {
+  /// - Parameters:
+  ///   - who: whom it is about, where that is known.
+  ///   - withHost: whether the host that it tells of is one of the words.
+  static func line(_ event: WatchEvent, of who: String? = nil, withHost: Bool = true) -> String {
     switch event {
     case .backend(.connected): return "Redis is connected"
     case .backend(.recovering): return "Redis has other data than before: nothing new is granted for a while"
@@ -199,6 +217,7 @@ struct ShownEvents {
     case .draining: return "the daemon is about to stop"
     case .lock(let event):
       var words: [String] = []
+      if let who { words.append(who) }
       if let session = event.session { words.append("session \(session)") }
       switch event.mode {
       case .shared: words.append("shared")

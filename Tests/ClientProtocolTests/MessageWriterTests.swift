@@ -398,6 +398,13 @@ struct MessageWriterTests {
     ) {
       $0.event(watch: 3, name: LockName("a"), .released(SessionID(8), 5), on: "h", ageMilliseconds: 0)
     }
+    try expect(
+      #"{"jsonrpc":"2.0","method":"event","params":{"watch":3,"kind":"released","name":"a","session":"8","token":5,"pid":4711,"uid":7,"command":"dump -a","unit":"n.service","client":"c 1","host":"h"}}"#
+    ) {
+      let session = SessionInfo(
+        host: "h", session: "8", pid: 4711, uid: 7, command: "dump -a", unit: "n.service", client: "c 1")
+      $0.event(watch: 3, name: LockName("a"), .released(SessionID(8), 5), by: session, on: "h")
+    }
   }
 
   @Test func aHostIsToldWithItsState() throws {

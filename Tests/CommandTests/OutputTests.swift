@@ -97,6 +97,12 @@ struct OutputTests {
         #"{"kind":"acquired","name":"x","session":"7","token":5,"mode":"permit","permits":2}"#
       ),
       (
+        "event",
+        #"{"watch":1,"kind":"waiting","name":"x","session":"7","waiters":1,"pid":4711,"uid":4294967294,"command":"sidelock","client":"sidelock run dump 0.1.0","host":"h"}"#,
+        "waiting   x  4711 (dump, user 4294967294), session 7, 1 waiting",
+        #"{"kind":"waiting","name":"x","session":"7","waiters":1,"pid":4711,"uid":4294967294,"command":"sidelock","client":"sidelock run dump 0.1.0","host":"h"}"#
+      ),
+      (
         "event", #"{"watch":1,"kind":"lost","name":"x","session":"7","token":5,"reason":"broken"}"#,
         "lost      x  session 7, token 5, broken",
         #"{"kind":"lost","name":"x","session":"7","token":5,"reason":"broken"}"#
@@ -123,7 +129,8 @@ struct OutputTests {
     for (method, text, line, json) in events {
       let params = try JSONValue(parsing: text)
       let (event, _) = try #require(WatchEvent.event(method: method, params: params))
-      #expect(ShownEvents.line(event) == line)
+      let isRemote = params["kind"]?.stringValue == "remote"
+      #expect(ShownEvents.line(event, of: ShownEvents.who(params), withHost: isRemote) == line)
       #expect(ShownEvents.json(event, params, time: "T") == #"{"time":"T","# + json.dropFirst())
     }
   }

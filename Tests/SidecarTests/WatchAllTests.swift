@@ -209,9 +209,10 @@ import Testing
     try round(report(8, first: 0), expecting: .events([.prefix([])], stream: 7, since: 5))
     #expect(client.text.hasSuffix(#""method":"missed","params":{"count":1,"host":"b"}}"# + "\n"))
     try round(report(8, first: 0), expecting: .events([.prefix([])], stream: 8, since: 0))
-    // What happens here has the name of this host.
+    // What happens here has the name of this host, and of whom it is.
     try take("here", by: client)
-    #expect(client.text.contains(#""name":"here","session":"1","token":100,"mode":"exclusive","host":"a"}}"#))
+    let here = #""name":"here","session":"1","token":100,"mode":"exclusive","uid":1002,"host":"a"}}"#
+    #expect(client.text.contains(here))
     // Who begins later is told who is heard, and its names are asked for, too.
     let other = try host.connect("d", uid: 1002)
     try watch(other, more: #""name":"n""#)

@@ -70,6 +70,7 @@ struct SidecarParts {
     let queries = LockQueries(
       configuration: configuration, engine: engine, sessions: sessions, output: output, rights: rights, limits: limits,
       door: door, inputs: inputs, statistics: statistics, clock: clock, logger: logger, inbox: base.inbox)
+    watches.who = { [weak queries] in queries?.info($0) }
     queries.tellEvents = { [weak watches] in watches?.asked(by: $0, $1, stream: $2, since: $3) ?? [] }
     queries.users = audit.users
     queries.who = { [weak audit] in audit?.who($0) ?? [:] }

@@ -70,13 +70,17 @@ final class LockQueries {
 
   /// A session as it is shown.
   func info(_ id: SessionID) -> SessionInfo {
-    let session = sessions[id]
-    let peer = session?.peer
+    sessions[id].map { info($0) } ?? SessionInfo(host: configuration.settings.host, session: "\(id.rawValue)")
+  }
+
+  /// The same of a session that may have ended.
+  func info(_ session: ClientSession) -> SessionInfo {
+    let peer = session.peer
     return SessionInfo(
-      host: configuration.settings.host, session: "\(id.rawValue)",
+      host: configuration.settings.host, session: "\(session.id.rawValue)",
       pid: peer.flatMap { $0.isVisible ? Int64($0.pid) : nil },
-      uid: (peer?.uid).map(Int64.init), command: session?.process?.description.command ?? peer?.name,
-      unit: session?.process?.description.unit, client: session?.client)
+      uid: (peer?.uid).map(Int64.init), command: session.process?.description.command ?? peer?.name,
+      unit: session.process?.description.unit, client: session.client)
   }
 
   // MARK: One lock

@@ -84,6 +84,8 @@ final class WatchBook {
   static let toldHostsMax = 64
   /// A host that has not asked for so long is told no more, in milliseconds.
   static let toldMilliseconds: Int64 = 5000
+  /// Sessions that are remembered when they have ended: what they had ends in the same turn, or a few turns later.
+  private static let goneMax = 1024
 
   private let configuration: ConfigurationInForce
   private let counts: LimitCounts
@@ -100,6 +102,10 @@ final class WatchBook {
   private var toldHosts: [ExactText: ToldHost] = [:]
   /// Counts what hosts could be told.
   private var lastEvent: UInt64 = 0
+  /// A session as it is shown.
+  var who: (ClientSession) -> SessionInfo? = { _ in nil }
+  private var gone: [SessionID: SessionInfo] = [:]
+  private var goneInOrder: Deque<SessionID> = []
 
   init(
     configuration: ConfigurationInForce, counts: LimitCounts, sessions: SessionTable, output: TurnOutput,
@@ -173,6 +179,27 @@ final class WatchBook {
   func endAll(of session: ClientSession) {
     for (number, params) in session.watches.targets { ended(params, number, of: session) }
     session.watches.targets = [:]
+    remember(session)
+  }
+
+  /// A session that is gone is named by what it had, which ends now.
+  private func remember(_ session: ClientSession) {
+    guard watches.count > 0 else {
+      gone = [:]
+      return goneInOrder.removeAll()
+    }
+    if goneInOrder.count == Self.goneMax, let eldest = goneInOrder.popFirst() { gone[eldest] = nil }
+    goneInOrder.append(session.id)
+    gone[session.id] = who(session)
+  }
+
+  /// Whom an event is about.
+  private func participant(in event: LockEvent) -> SessionInfo? {
+    switch event {
+    case .acquired(let id, _, _), .released(let id, _), .lost(let id, _, _), .waiting(let id, _), .gaveUp(let id, _):
+      sessions[id].flatMap { who($0) } ?? gone[id]
+    case .remote: nil
+    }
   }
 
   /// Goes on with a session's watches as the daemon before this one left them.
@@ -202,17 +229,18 @@ final class WatchBook {
 
   func notifyWatchers(of name: LockName, _ event: LockEvent) {
     lastEvent &+= 1
+    let by = watches.count > 0 ? participant(in: event) : nil
     for watch in watches.watches(of: name) {
       switch watch {
       case .session(let id, let number, let scope):
         guard let session = mayTell(id, name) else { continue }
         switch scope {
-        case .host: output.writeUnlessBehind(to: session) { $0.event(watch: number, name: name, event) }
+        case .host: output.writeUnlessBehind(to: session) { $0.event(watch: number, name: name, event, by: by) }
         case .all:
           // The host that has the lock tells it itself.
           if case .remote = event { continue }
           let host = configuration.settings.host
-          output.writeUnlessBehind(to: session) { $0.event(watch: number, name: name, event, on: host) }
+          output.writeUnlessBehind(to: session) { $0.event(watch: number, name: name, event, by: by, on: host) }
         }
       case .host(let host):
         if case .remote = event { continue }
