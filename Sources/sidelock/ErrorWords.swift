@@ -16,7 +16,7 @@ enum ErrorWords {
     case .timeout:
       let time = wait.map { "not free within \(HolderWords.limit(milliseconds: $0))" } ?? "not free in time"
       return "timeout: \(time)\(holders(error, locks, enclosing, detail).map { "; \($0)" } ?? "")"
-    case .modeConflict: return modeConflict(error)
+    case .modeConflict: return modeConflict(error, holders(error, locks, enclosing, detail))
     case .deadlock: return deadlock(error)
     case .unavailable: return unavailable(error)
     case .denied: return denied(error)
@@ -42,17 +42,18 @@ enum ErrorWords {
     return HolderWords.holders(told.holders, enclosing: enclosing, detail: detail).map { "held by \($0)" }
   }
 
-  private static func modeConflict(_ error: SidelockError) -> String {
+  private static func modeConflict(_ error: SidelockError, _ holders: String?) -> String {
     let held = error.data?["held"]
+    let holders = holders.map { "; \($0)" } ?? ""
     if let permits = held?["permits"]?.intValue {
       return """
-        mode_conflict: it is in use as a semaphore of \(permits) permit\(permits == 1 ? "" : "s"); ask for it with \
-        --permits \(permits), or wait until nobody has it
+        mode_conflict: it is in use as a semaphore of \(permits) permit\(permits == 1 ? "" : "s")\(holders); \
+        ask for it with --permits \(permits), or wait until nobody has it
         """
     }
     let mode = held?["mode"]?.stringValue.map { "held \($0 == "shared" ? "shared" : "exclusively")" }
     return
-      "mode_conflict: it is in use as a lock\(mode.map { ", \($0)" } ?? ""); ask for it without --permits, or wait until nobody has it"
+      "mode_conflict: it is in use as a lock\(mode.map { ", \($0)" } ?? "")\(holders); ask for it without --permits, or wait until nobody has it"
   }
 
   private static func deadlock(_ error: SidelockError) -> String {

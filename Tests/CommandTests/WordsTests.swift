@@ -76,6 +76,10 @@ struct WordsTests {
         "mode_conflict: it is in use as a semaphore of 2 permits; ask for it with --permits 2, or wait until nobody has it"
       ),
       (
+        .modeConflict, #"{"held":{"permits":2},"holders":[{"host":"h","session":"1","pid":7,"command":"cat"}]}"#,
+        "mode_conflict: it is in use as a semaphore of 2 permits; held by 7 (cat) on h; ask for it with --permits 2, or wait until nobody has it"
+      ),
+      (
         .modeConflict, #"{"held":{"mode":"shared"}}"#,
         "mode_conflict: it is in use as a lock, held shared; ask for it without --permits, or wait until nobody has it"
       ),

@@ -250,6 +250,11 @@ extension Effect {
     if case .reply(_, _, .refused(let refusal)) = self { refusal } else { nil }
   }
 
+  /// How a lock is held that was asked for in another way.
+  var conflict: HoldMode? {
+    if case .modeConflict(let held, _, _)? = refusal { held } else { nil }
+  }
+
   /// The tokens of a grant of several locks, by name.
   var grantedTokens: [String: Token]? {
     guard case .reply(_, _, .acquiredAll(let grant)) = self else { return nil }

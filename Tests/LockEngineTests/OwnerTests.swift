@@ -78,7 +78,7 @@ import Testing
     script.release(bob)
     let effects = script.take()
     #expect(effects.compactMap(\.grantedToken) == [1001, 1001])
-    #expect(effects.compactMap(\.refusal) == [.modeConflict(.exclusive)])
+    #expect(effects.compactMap(\.conflict) == [.exclusive])
   }
 
   @Test func anOwnerCannotHoldInTwoWaysAtOnce() {
@@ -87,7 +87,7 @@ import Testing
     script.acquire(alice, owner: "t1")
     script.acquire(alice, mode: .shared, owner: "t1")
     let effects = script.take()
-    #expect(effects.compactMap(\.refusal) == [.modeConflict(.shared)])
+    #expect(effects.compactMap(\.conflict) == [.shared])
     #expect(effects.compactMap(\.grantedToken) == [1000, 1000])
   }
 
@@ -181,7 +181,7 @@ import Testing
     script.acquire(carol)
     _ = script.take()
     script.feed(.transferRequested(bob, script.newRequest(), name: x, token: nil, to: carol, isAccepting: true))
-    #expect(script.take().compactMap(\.refusal) == [.modeConflict(.shared)])
+    #expect(script.take().compactMap(\.conflict) == [.shared])
   }
 
   @Test func aTransferDrawsFromTheLeaseAndNeedsNoStore() {

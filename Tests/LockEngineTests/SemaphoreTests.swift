@@ -50,19 +50,19 @@ import Testing
     script.acquire(alice, mode: two)
     script.acquire(bob, mode: mode)
     script.acquire(bob, mode: mode, wait: 0)
-    #expect(script.take().compactMap(\.refusal) == [.modeConflict(two), .modeConflict(two)])
+    #expect(script.take().compactMap(\.conflict) == [two, two])
     script.release(alice)
     script.acquire(bob, mode: mode)
     #expect(script.take().last?.grantedSession == bob)
     script.acquire(alice, mode: two)
-    #expect(script.take().last?.refusal == .modeConflict(mode))
+    #expect(script.take().last?.conflict == mode)
   }
 
   @Test func aPermitIsNotDowngraded() {
     let script = local()
     script.acquire(alice, mode: two)
     script.feed(.downgradeRequested(alice, script.newRequest(), name: x, token: nil))
-    #expect(script.take().last?.refusal == .modeConflict(two))
+    #expect(script.take().last?.conflict == two)
   }
 
   // MARK: With the store
@@ -152,7 +152,7 @@ import Testing
     script.acquire(bob, mode: .permit(of: 3))
     script.feed(.replyReceived(.only, CommandID(1), .conflict(.permit(of: 3), listeners: 0)))
     let effects = script.take()
-    #expect(effects.compactMap(\.refusal) == [.modeConflict(.permit(of: 3))])
+    #expect(effects.compactMap(\.conflict) == [.permit(of: 3)])
     #expect(
       effects.compactMap(\.command).last
         == .acquire(name: x, attempt: 2, ask: 2, isTry: false, terms: .above(0), mode: .permit(of: 3)))
@@ -180,7 +180,7 @@ import Testing
     _ = script.take()
     if isSaid { script.feed(.pushReceived(.only, .inUse(name: x, ask: 1))) } else { script.pass(milliseconds: 500) }
     let effects = script.take()
-    #expect(effects.compactMap(\.refusal) == [.modeConflict(.exclusive)])
+    #expect(effects.compactMap(\.conflict) == [.exclusive])
     #expect(effects.last?.command == .release(name: x, attempt: 1, unused: .all, isExact: true, terms: .above(0)))
   }
 

@@ -182,7 +182,7 @@ import Testing
     script.feed(.downgradeRequested(alice, script.newRequest(), name: LockName("a"), token: nil))
     _ = script.take()
     script.release(bob, "b")
-    #expect(script.take().compactMap(\.refusal) == [.modeConflict(.shared)])
+    #expect(script.take().compactMap(\.conflict) == [.shared])
     #expect(held(script, "a") == alice)
     #expect(held(script, "b") == nil)
   }

@@ -123,7 +123,7 @@ TOLD = {
     "`clients`: sessions, pages and cursors": clients_are_those_of_ones_own_user,
     "`hosts`": hosts_are_the_own_one,
     "`event`": events_are_not_sent,
-    "`data.holders` of `busy` and `timeout`, `holders` of `waiting`": holders_are_not_named,
+    "`data.holders` of `busy`, `timeout` and `mode_conflict`, `holders` of `waiting`": holders_are_not_named,
     "`data.cycle` of `deadlock`": circles_show_what_is_ones_own,
     "`data.held` of `mode_conflict`, `position` of `waiting`, `waiters` of `contended`": how_it_is_held_is_told,
     "`from` of `transferred`": who_hands_it_over_is_told,

@@ -163,7 +163,7 @@ extension LockEngine {
     lock.conflict = nil
     lock.conflictAt = nil
     for waiter in Array(lock.queue.live) where !waiter.isOver && !waiter.request.mode.isSameKind(as: held) {
-      refuse(waiter, .modeConflict(held), now: now)
+      refuse(waiter, .modeConflict(held, holderSummary(of: lock), of: lock.name), now: now)
     }
     if let wanted = lock.wanted { giveUp(wanted, now: now) }
     advance(lock, now: now)

@@ -72,7 +72,9 @@ extension LockEngine {
 
   private func refusalBeforeWaiting(_ waiter: Waiter) -> Refusal? {
     let lock = waiter.lock
-    if let held = lock.heldMode, !held.isSameKind(as: waiter.request.mode) { return .modeConflict(held) }
+    if let held = lock.heldMode, !held.isSameKind(as: waiter.request.mode) {
+      return .modeConflict(held, holderSummary(of: lock), of: lock.name)
+    }
     if lock.queue.count >= configuration.waitersPerLockMax { return .limit(.waitersPerLock) }
     return nil
   }

@@ -121,8 +121,9 @@ public enum Refusal: Equatable, Sendable {
   case recovering(retryMilliseconds: Int64)
   /// A key of this lock holds data of others: which one, where that is known.
   case wrongType(OtherData?, of: LockName)
-  /// The name is in use as something else, or its owner has it in another mode: how it is held.
-  case modeConflict(HoldMode)
+  /// The name is in use as something else, or its owner has it in another mode: how it is held, and who has it where
+  /// that may be others.
+  case modeConflict(HoldMode, HolderSummary = .unknown, of: LockName? = nil)
   /// The wait would never have ended: who holds what and waits for what, the refused request first.
   case deadlock([DeadlockStep])
   /// There is no such session to hand a lock to.

@@ -74,8 +74,12 @@ struct ReplyWriter {
       }
     case .wrongType(let other, let name):
       queries.writeWrongType(other, of: name, id: id, to: &writer)
-    case .modeConflict(let held):
-      writer.failure(id: id, .modeConflict) { MessageWriter.writeHeld(held, to: &$0) }
+    case .modeConflict(let held, let holder, let name):
+      let holders = name.map { queries.holders(of: holder, of: $0, for: session) }
+      writer.failure(id: id, .modeConflict) { json in
+        MessageWriter.writeHeld(held, to: &json)
+        if let holders { MessageWriter.writeHolders(holders, to: &json) }
+      }
     case .deadlock(let steps):
       // More have no room in a line.
       let cycle = steps.prefix(Self.cycleShownMax).map { info($0, for: session) }

@@ -315,7 +315,7 @@ final class Checker {
       if receiver != target { world.fail("a lock was handed to the wrong session") }
     case (.transfer, .refused(.noSuchSession)), (.transfer, .refused(.modeConflict)): break
     case (.transfer, .refused(.unavailable)): world.mark("no token for a transfer")
-    case (.downgrade, .refused(.modeConflict(.permit))): break
+    case (.downgrade, .refused(.modeConflict(.permit, _, _))): break
     case (.release(let name, let token), .refused(.notHeld)), (.extend(let name, let token), .refused(.notHeld)),
       (.release(let name, let token), .refused(.lost)), (.extend(let name, let token), .refused(.lost)),
       (.downgrade(let name, let token), .refused(.notHeld)), (.downgrade(let name, let token), .refused(.lost)),
