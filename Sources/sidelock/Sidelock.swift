@@ -51,6 +51,7 @@ struct Sidelock: ParsableCommand {
   /// Runs the subcommand, and ends the process with its status.
   static func runToEnd(_ arguments: [String]) -> Never {
     do {
+      try refuseUnknownSubcommand(arguments)
       var command = try parseAsRoot(arguments)
       switch command {
       // It reaps orphans itself (supervise_reap_others).
@@ -78,6 +79,15 @@ struct Sidelock: ParsableCommand {
       }
       Glibc.exit(status)
     }
+  }
+
+  /// The parser shows the general help for `nonsense --help`, as if it had understood it.
+  static func refuseUnknownSubcommand(_ arguments: [String]) throws {
+    let words = arguments.first == "help" ? arguments.dropFirst() : arguments[...]
+    guard let name = words.first, !name.hasPrefix("-") else { return }
+    let names = configuration.subcommands.compactMap { $0.configuration.commandName } + ["help"]
+    guard !names.contains(name) else { return }
+    throw ValidationError("There is no subcommand \(name); sidelock --help lists them.")
   }
 
   /// Moves a `--socket PATH` from before the subcommand to behind its name, where the parser looks for it.
