@@ -4,12 +4,19 @@ import SidelockClient
 struct KnownUsers {
   private var names: [Int64: String?] = [:]
 
-  /// A client, holder or waiter with the name of its user behind the number, where that is known.
-  mutating func named(_ one: JSONValue) -> JSONValue {
-    guard let uid = one["uid"]?.intValue else { return one }
+  /// The name of a user, where it is known.
+  mutating func name(of uid: Int64) -> String? {
     let name = names[uid] ?? Users.name(of: uid)
     names[uid] = .some(name)
-    guard let name else { return one }
+    return name
+  }
+
+  /// A user for people: the name, or where that is not known the number.
+  mutating func words(_ uid: Int64) -> String { name(of: uid) ?? "\(uid)" }
+
+  /// A client, holder or waiter with the name of its user behind the number, where that is known.
+  mutating func named(_ one: JSONValue) -> JSONValue {
+    guard let uid = one["uid"]?.intValue, let name = name(of: uid) else { return one }
     var object = JSONObject()
     for member in one.objectValue?.members ?? [] {
       object.append(member.key, member.value)

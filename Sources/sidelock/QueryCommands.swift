@@ -30,6 +30,8 @@ struct ListCommand: ParsableCommand {
       terminal, in a pipe a JSON array with one lock a line. A lock whose lease is idle is free. The table has up to 80 \
       columns; inspect shows what it cuts, and the rest.
 
+      Of a lock that another host has, while somebody waits for it here, that host alone is known; --all asks it.
+
       With --user, --unit and --older only locks are shown that have a holder of whom all of that is true. WAITING and \
       --waiters are about this host.
 
@@ -89,16 +91,19 @@ struct ListCommand: ParsableCommand {
   func run() throws {
     try connection.reportingErrors {
       let locks = chosen(try connection.open().locks(prefix: prefix, allHosts: all))
-      try output.show(locks.map(\.json)) { Self.table(locks) }
+      var users = KnownUsers()
+      try output.show(locks.map { users.named(inLock: $0.json) }) { Self.table(locks) }
     }
   }
 
-  static func table(_ locks: [LockDescription]) -> Table {
-    var table = Table(
-      headings: ["NAME", "MODE", "HOLDER", "UNIT", "HELD", "WAITING", "LEASE"], rightAligned: [4, 5])
+  static func table(_ locks: [LockDescription], withUsers: Bool = true) -> Table {
+    let user = withUsers ? ["USER"] : []
+    let headings = ["NAME", "MODE", "HOLDER"] + user + ["UNIT", "HELD", "WAITING", "LEASE"]
+    var table = Table(headings: headings, rightAligned: [4 + user.count, 5 + user.count])
+    var users = withUsers ? KnownUsers() : nil
     for lock in locks {
-      append(lock, lock.holders.first, to: &table)
-      for holder in lock.holders.dropFirst() { append(nil, holder, to: &table) }
+      append(lock, lock.holders.first, &users, to: &table)
+      for holder in lock.holders.dropFirst() { append(nil, holder, &users, to: &table) }
     }
     return table
   }
@@ -107,13 +112,18 @@ struct ListCommand: ParsableCommand {
 extension ListCommand {
   /// A row for a holder; the lock itself stands in the row of its first one.
   private static func append(
-    _ lock: LockDescription?, _ holder: LockDescription.Participant?, to table: inout Table
+    _ lock: LockDescription?, _ holder: LockDescription.Participant?, _ users: inout KnownUsers?, to table: inout Table
   ) {
-    table.append([
-      lock?.name ?? "", lock.map { $0.modeInWords ?? "-" } ?? "", holder?.summary ?? "-", holder?.unit ?? "-",
-      holder?.heldMilliseconds.map(readable) ?? "-", lock.map { "\($0.waiting)" } ?? "",
-      lock.map { $0.leaseState ?? "-" } ?? "",
-    ])
+    // In the queue behind a holder whom Redis has not named.
+    let nobody = lock?.leaseState == "waiting" ? "another host" : "-"
+    let mode: String = lock.map { $0.modeInWords ?? "-" } ?? ""
+    let user: String = holder?.uid.flatMap { users?.words($0) } ?? "-"
+    let held: String = holder?.heldMilliseconds.map(readable) ?? "-"
+    let waiting: String = lock.map { "\($0.waiting)" } ?? ""
+    let lease: String = lock.map { $0.leaseState ?? "-" } ?? ""
+    let users = users == nil ? [] : [user]
+    table.append(
+      [lock?.name ?? "", mode, holder?.summary ?? nobody] + users + [holder?.unit ?? "-", held, waiting, lease])
   }
 }
 
@@ -174,13 +184,17 @@ struct InspectCommand: ParsableCommand {
   func run() throws {
     try connection.reportingErrors {
       let result = try connection.open().call("inspect", ["name": .string(name)])
-      guard output.isForPeople else { return try Descriptor.print(result.serialized) }
+      guard output.isForPeople else {
+        var users = KnownUsers()
+        return try Descriptor.print(users.named(inLock: result).serialized)
+      }
       for line in Self.lines(LockDescription(result)) { try Descriptor.print(line) }
     }
   }
 
   static func lines(_ lock: LockDescription) -> [String] {
     let validity = lock.leaseValidMilliseconds.map { ", valid for \(readable(milliseconds: $0))" } ?? ""
+    var users = KnownUsers()
     var lines = [
       "Lock:     \(printable(lock.name))",
       "State:    \(lock.holders.isEmpty ? "free" : lock.modeInWords ?? "held")",
@@ -188,7 +202,7 @@ struct InspectCommand: ParsableCommand {
     ]
     for holder in lock.holders {
       lines.append("Holder:   \(printable(holder.summary))")
-      if let uid = holder.uid { lines.append("  user    \(uid)") }
+      if let uid = holder.uid { lines.append("  user    \(printable(users.words(uid)))") }
       if let unit = holder.unit { lines.append("  unit    \(printable(unit))") }
       if let owner = holder.owner { lines.append("  owner   \(printable(owner))\(holder.times)") }
       if let token = holder.token { lines.append("  token   \(token)") }
@@ -203,7 +217,8 @@ struct InspectCommand: ParsableCommand {
       let time = waiter.waitedMilliseconds.map { " for \(readable(milliseconds: $0))" } ?? ""
       let owner = waiter.owner.map { ", owner \(printable($0))" } ?? ""
       let mode = waiter.mode == .shared ? ", shared" : ""
-      lines.append("  \(printable(waiter.summary))\(owner)\(mode)\(time)")
+      let user = waiter.uid.map { ", user \(printable(users.words($0)))" } ?? ""
+      lines.append("  \(printable(waiter.summary))\(user)\(owner)\(mode)\(time)")
     }
     if lock.waiting > Int64(lock.waiters.count), !lock.waiters.isEmpty {
       lines.append("  and \(lock.waiting - Int64(lock.waiters.count)) more")

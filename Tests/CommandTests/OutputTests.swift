@@ -52,14 +52,14 @@ struct OutputTests {
     let lock = LockDescription(
       try JSONValue(
         parsing: """
-          {"name":"x","mode":"exclusive","holders":[{"host":"h","pid":7,"uid":1000,"command":"sleep 9","token":5,
+          {"name":"x","mode":"exclusive","holders":[{"host":"h","pid":7,"uid":4294967294,"command":"sleep 9","token":5,
           "held_ms":61000,"meta":"why"}],"waiting":3,"lease":{"state":"held","valid_ms":9000},
           "waiters":[{"host":"h","pid":8,"command":"cat","waited_ms":12}]}
           """))
     #expect(
       InspectCommand.lines(lock) == [
         "Lock:     x", "State:    exclusive", "Lease:    held, valid for 9.0 s", "Holder:   sleep 9, pid 7 on h",
-        "  user    1000", "  token   5", "  held    1 min 1 s", "  note    why", "Waiting:  3 on this host",
+        "  user    4294967294", "  token   5", "  held    1 min 1 s", "  note    why", "Waiting:  3 on this host",
         "  cat, pid 8 on h for 12 ms", "  and 2 more",
       ])
     #expect(ListCommand.table([lock]).lines.last?.hasPrefix("x ") == true)
@@ -83,9 +83,9 @@ struct OutputTests {
     let lines = ListCommand.table([lock]).lines
     #expect(
       lines.map { $0.split(separator: "  ").map { $0.trimmingPrefix(" ") } } == [
-        ["NAME", "MODE", "HOLDER", "UNIT", "HELD", "WAITING", "LEASE"],
-        ["x", "4 permits", "a, pid 7 on h", "a.service", "1 ms", "1", "held"],
-        ["far", "-", "-"],
+        ["NAME", "MODE", "HOLDER", "USER", "UNIT", "HELD", "WAITING", "LEASE"],
+        ["x", "4 permits", "a, pid 7 on h", "-", "a.service", "1 ms", "1", "held"],
+        ["far", "-", "-", "-"],
       ])
   }
 

@@ -129,3 +129,80 @@ def test_hosts_are_those_on_the_same_redis_under_the_same_prefix(lab):
 def test_without_redis_there_is_one_host(lab):
     [host] = told(Command(lab, lab.daemon()), "hosts")
     assert host["own"]
+
+
+def test_a_lock_that_another_host_has_is_listed_with_that_host(lab):
+    redis = lab.redis()
+    here, there = lab.daemon(redis, args=["--host", "here"]), lab.daemon(redis, args=["--host", "there"])
+    there.client().acquire("jobs")
+    here.client().queue("jobs")
+    redis.admin.set("sidelock:{foreign}", "somebody", px=600_000)
+    here.client().request("acquire", name="foreign")
+    command = Command(lab, here)
+
+    def listed():
+        return {lock["name"]: lock["holders"] for lock in told(command, "list")}
+
+    wait_until(lambda: listed().get("foreign"), "the answer of Redis")
+    assert listed() == {"jobs": [{"host": "there"}], "foreign": [{"foreign": True}]}
+    assert at_a_terminal(command, "list")[2].split()[:3] == ["jobs", "-", "there"]
+    # The holder's own host tells who it is.
+    [holder] = told(Command(lab, there), "list", "--prefix", "jobs")[0]["holders"]
+    assert holder["user"] == pwd.getpwuid(os.getuid()).pw_name
+
+
+def test_people_see_users_by_name(lab):
+    daemon = lab.daemon()
+    command, client = Command(lab, daemon), daemon.client()
+    own = pwd.getpwuid(os.getuid()).pw_name
+    client.acquire("jobs")
+    daemon.client().queue("jobs")
+    heading, row = at_a_terminal(command, "list")
+    assert row[heading.index("USER"):].split()[0] == own
+    shown = at_a_terminal(command, "inspect", "jobs")
+    assert f"  user    {own}" in shown and any(f", user {own}" in line for line in shown)
+    inspected = told(command, "inspect", "jobs")
+    assert [one["user"] for one in inspected["holders"] + inspected["waiters"]] == [own, own]
+
+
+def test_a_watch_says_who_it_is(lab):
+    daemon = lab.daemon(lab.redis())
+    own, command = pwd.getpwuid(os.getuid()).pw_name, Command(lab, daemon)
+    watch = command.start("watch", "jobs")
+    probe = daemon.client()
+    wait_until(lambda: probe.call("stats")["watches"] == 1, "the watch")
+    first, second = daemon.client(), daemon.client()
+    first.call("initialize", client={"name": "shop", "version": "3"})
+    first.acquire("jobs")
+    second.queue("jobs")
+    first.close()
+    events = [json.loads(watch.stdout.readline()) for _ in range(4)]
+    # Nobody has waited who was granted it at once.
+    assert [one["kind"] for one in events] == ["acquired", "waiting", "released", "acquired"]
+    for one in events:
+        assert (one["pid"], one["uid"], one["user"]) == (os.getpid(), os.getuid(), own) and one["command"]
+    assert events[0]["client"] == events[2]["client"] == "shop 3" and "client" not in events[1]
+    watch.kill()
+
+
+def test_a_watch_on_a_terminal_says_who_it_is(lab):
+    daemon = lab.daemon()
+    command = Command(lab, daemon)
+    terminal, side = os.openpty()
+    watch = command.start("watch", stdout=side)
+    os.close(side)
+    probe = daemon.client()
+    wait_until(lambda: probe.call("stats")["watches"] == 1, "the watch")
+    daemon.client().acquire("jobs")
+    text = ""
+    while "\n" not in text:
+        text += os.read(terminal, 4096).decode()
+    assert f"acquired  jobs  {os.getpid()} (" in text and f"user {pwd.getpwuid(os.getuid()).pw_name})" in text
+    watch.kill()
+    os.close(terminal)
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["nonsense", "--help"], ["help", "nonsense"]])
+def test_a_subcommand_that_is_none_is_named(lab, arguments):
+    status, out, err = Command(lab, lab.daemon()).run(*arguments)
+    assert (status, out) == (64, "") and "There is no subcommand nonsense" in err

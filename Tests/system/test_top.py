@@ -100,7 +100,7 @@ def test_locks_holders_waiters_and_rates_are_shown_and_go_on(terminal, daemon):
     terminal.run(top())
     lines = terminal.wait("orders", "1 held, 0 waiting")
     assert lines[0].startswith("sidelock top  web-1  up ") and "without Redis" in lines[0]
-    assert lines[3].split() == ["NAME", "MODE", "HOLDER", "UNIT", "HELD", "WAITING", "LEASE"]
+    assert lines[3].split() == ["NAME", "MODE", "HOLDER", "USER", "UNIT", "HELD", "WAITING", "LEASE"]
     assert lines[-1].startswith("q quit") and max(map(len, lines)) <= 80
     daemon.client().queue("orders")
     client.acquire("later")

@@ -123,6 +123,10 @@ final class LockQueries {
   ) -> LockInfo {
     var mode = snapshot?.mode
     var holders = (snapshot?.holders ?? []).map(holder(in:))
+    if found == nil, let known = snapshot?.summary {
+      holders += known.hosts.map { .host($0) } + (known.isForeign ? [.foreign] : [])
+      if known.isForeign { mode = .exclusive }
+    }
     if mode != .exclusive {
       switch found?.state {
       case .held(let held)?:

@@ -125,7 +125,9 @@ struct TopScreen {
       let text = inspected.map(InspectCommand.lines) ?? ["…"]
       lines += text.prefix(room).map { ($0, false) }
     case .list, .filter:
-      let table = ListCommand.table(Array(shown.prefix(selected + room))).lines(within: width)
+      // A narrow screen has no room for users beside the names.
+      let locks = Array(shown.prefix(selected + room))
+      let table = ListCommand.table(locks, withUsers: width >= Table.charactersMax).lines(within: width)
       let rows = rowsOfLocks
       // What is selected stays in sight.
       let first = max(0, rows[safe: selected, default: 0] + 2 - room)
