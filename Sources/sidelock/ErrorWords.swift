@@ -121,7 +121,9 @@ enum ErrorWords {
     let raise =
       limitsThatAreSet.contains(name)
       ? ", or raise \(name)_max in \(settingsFile), and: systemctl reload-or-restart sidelockd" : ""
-    if name.hasPrefix("connections") { return "limit: \(error.message)\(raise)" }
+    if name.hasPrefix("connections") {
+      return "limit: \(error.message); end some, which sidelock clients shows\(raise)"
+    }
     return "limit: \(name) is met; finish other requests first\(raise)"
   }
 

@@ -1,6 +1,9 @@
 """Everything that a client can make grow: at each limit, one past it, and what `stats` tells of it."""
 
+import pytest
+
 from harness.client import Ended, RpcError
+from harness.command import Command
 from harness.process_client import ProcessClient
 from harness.waiting import GENEROUS_SECONDS, wait_until
 
@@ -32,6 +35,18 @@ def test_connections(lab):
     clients.pop().close()
     wait_until(lambda: clients[0].call("stats")["sessions"] == 2, "the connection to be gone")
     assert refusal_of(daemon) is None
+
+
+@pytest.mark.parametrize("limit", ["connections", "connections_per_uid"])
+def test_the_command_says_which_limit_of_connections_was_met(lab, limit):
+    daemon = lab.daemon(args=[f"--{limit.replace('_', '-')}-max", "1"])
+    daemon.client().ping()
+    command = Command(lab, daemon)
+    for arguments in (["list"], ["run", "-n", "x", "--", "true"], ["ping"]) * 8:
+        status, out, err = command.run(*arguments)
+        assert (status, out) == (71, ""), err
+        assert f"{limit}_max of sidelockd's settings is 1" in err and "which sidelock clients shows" in err
+        assert f"or raise {limit}_max in " in err and "other requests" not in err
 
 
 def test_connections_per_uid(lab):

@@ -52,7 +52,7 @@ final class ClientRegistry {
       let buffer = output.message(on: channel) { writer in
         guard life.stage == .serving, let limit else { return writer.failure(id: nil, .shuttingDown) }
         counts.met(limit, by: nil, peer: peer)
-        let message = limit == .connections ? room.tooManyConnections : nil
+        let message = limit == .connections ? room.tooManyConnections : room.tooManyConnectionsOfOneUser
         writer.failure(id: nil, .limit, message: message) { $0.member("limit", limit.rawValue) }
       }
       channel.writeAndFlush(buffer).assumeIsolated().whenComplete { _ in channel.close(promise: nil) }

@@ -135,6 +135,12 @@ final class DescriptorRoom {
       + "unit), has room for \(clients)"
   }
 
+  /// The same for one of a user who has too many.
+  var tooManyConnectionsOfOneUser: String {
+    let max = configuration.settings.live.connectionsPerUIDMax
+    return "too many clients of this user are connected; connections_per_uid_max of sidelockd's settings is \(max)"
+  }
+
   /// Refuses a request for which no descriptor is left.
   func refuse(id: MessageID, to session: ClientSession) {
     counts.met(.connections, by: session)
