@@ -24,6 +24,11 @@ struct FindingTests {
     #expect(HostFindings.version("999.0.0").state == .warn)
     #expect(
       RedisFindings.hosts([["host": "a", "version": "1", "own": true], ["host": "b", "version": "2"]]).state == .warn)
+    let own: JSONValue = ["host": "a", "instance": "1", "version": "1", "own": true]
+    let twice = RedisFindings.hosts([own, ["host": "a", "instance": "2", "version": "1"]])
+    #expect(twice.state == .warn && twice.why.contains("several daemons have the name a"))
+    // A daemon that was killed a moment ago.
+    #expect(HostsCommand.namesOfSeveral([own, ["host": "a", "instance": "0"]]) == [])
   }
 
   @Test(

@@ -331,3 +331,17 @@ def test_hosts_of_another_prefix_and_hosts_that_are_silent(lab, redis):
     state, why, _ = only(examined(command)[1], "hosts")
     assert state == "warn" and "no answer comes from c" in why
     silent.resume()
+
+
+def test_another_daemon_of_the_same_name_is_noticed(lab, redis):
+    lab.daemon(redis, args=["--host", "twin"])
+    # Who was killed is no other one, though Redis may still list it.
+    gone = lab.daemon(redis, args=["--host", "single"])
+    gone.kill()
+    lab.daemon(redis, args=["--host", "single"])
+    command = Command(lab, lab.daemon(redis, args=["--host", "twin"]))
+    state, why, fix = only(examined(command)[1], "hosts")
+    assert state == "warn" and "several daemons have the name twin" in why and "host: NAME" in fix
+    _, out, err = command.run("hosts")
+    assert "several daemons have the name twin" in err and "single" not in err
+    assert [one["host"] for one in json.loads(out)].count("twin") == 2

@@ -166,6 +166,7 @@ final class Lifecycle {
       timeoutMilliseconds: { [unowned core] in core.engine.holderTimeoutMilliseconds })
     core.parts.queries.hostCalls = calls
     core.parts.watches.others.calls = calls
+    core.parts.namesakes.calls = calls
     store.start()
     return decided.futureResult
   }

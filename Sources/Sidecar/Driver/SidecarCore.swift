@@ -33,6 +33,7 @@ final class SidecarCore {
     didSet {
       parts.queries.store = store
       parts.watches.others.store = store
+      parts.namesakes.store = store
       parts.limits.store = store
     }
   }
@@ -328,6 +329,7 @@ final class SidecarCore {
     case .up:
       feed(.linkUp(shard))
       parts.recovery.linkCameUp(shard)
+      parts.namesakes.linkCameUp()
     case .down:
       feed(.linkDown(shard))
       parts.recovery.linkWentDown(shard)

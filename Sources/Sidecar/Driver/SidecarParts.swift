@@ -13,6 +13,7 @@ struct SidecarParts {
   let limits: SessionLimits
   let watches: WatchBook
   let recovery: RecoveryNews
+  let namesakes: Namesakes
   let queries: LockQueries
   let replies: ReplyWriter
   let router: RequestRouter
@@ -95,7 +96,10 @@ struct SidecarParts {
     return (
       SidecarParts(
         counts: counts, rights: rights, room: room, peers: peers, losses: losses, lifetimes: lifetimes, limits: limits,
-        watches: watches, recovery: RecoveryNews(logger: logger, watches: watches), queries: queries,
+        watches: watches, recovery: RecoveryNews(logger: logger, watches: watches),
+        namesakes: Namesakes(
+          loop: base.loop, output: output, logger: logger, host: configuration.settings.host, inbox: base.inbox),
+        queries: queries,
         replies: ReplyWriter(queries: queries, rights: rights, counts: counts),
         router: router, input: input, audit: audit, registry: registry), keeper
     )

@@ -186,6 +186,12 @@ enum RedisFindings {
     let names = { (chosen: [JSONValue]) in chosen.compactMap { $0["host"]?.stringValue }.joined(separator: ", ") }
     let others = hosts.filter { $0["version"] != nil && $0["version"]?.stringValue != own }
     let silent = hosts.filter { $0["version"] == nil }
+    let twice = HostsCommand.namesOfSeveral(hosts)
+    if !twice.isEmpty {
+      return .warn(
+        "hosts", "several daemons have the name \(twice.joined(separator: ", ")), and nobody can tell them apart",
+        fix: HostsCommand.ownNameFix)
+    }
     if !silent.isEmpty {
       return .warn("hosts", "no answer comes from \(names(silent))", fix: "sidelock hosts")
     }
