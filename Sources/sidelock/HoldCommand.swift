@@ -11,6 +11,7 @@ struct HoldCommand: ParsableCommand {
     usage: """
       sidelock hold [options] NAME
       sidelock hold --pid PID [options] NAME
+      sidelock hold --fd N [options] NAME
       """,
     discussion: """
       Waits for the lock NAME as run does, prints one line when it has it, and holds it until its input ends (Ctrl-D), \
@@ -24,13 +25,18 @@ struct HoldCommand: ParsableCommand {
       send SIGTERM to the pid that the line tells. When the lock is lost, PID is ended: SIGTERM, and SIGKILL in time \
       (see --on-lost); what it has started is its own business, and sidelock run ends all of that.
 
+      With --fd N it does the same until nobody has descriptor N open any longer, the writing end of a pipe that the script \
+      has opened: as with exec 9>FILE and flock 9. The lock is given back when the script closes the descriptor or ends, and \
+      what the script has started has closed it, too (COMMAND 9>&- does). When the lock is lost, the process is ended that \
+      has run this command, or that of --pid.
+
       Where it waits for somebody it says so on standard error, as run does.
 
       EXIT STATUS
         0     the input has ended; with --pid: the lock is held
         1     not acquired with -n or within -w TIME (-E sets another status)
         64    wrong usage, or there is no process PID, or it has ended before the
-              lock was held
+              lock was held, or N is no pipe or was closed by then
         65, 68, 69, 70, 71, 73, 76, 77
               the lock was not acquired, for the reasons that run tells so
         74    the line could not be written; the lock is not held
@@ -49,6 +55,12 @@ struct HoldCommand: ParsableCommand {
           rsync -a /srv/ backup:/srv/
           exec {LOCK[1]}>&-
 
+        A part of a script with a descriptor, in bash:
+          exec 9> >(:)
+          sidelock hold --fd 9 backup >/dev/null || exit
+          rsync -a /srv/ backup:/srv/
+          exec 9>&-
+
         By hand, until Ctrl-D:
           sidelock hold --meta "looking at ticket 17" migration
 
@@ -66,10 +78,17 @@ struct HoldCommand: ParsableCommand {
   var process: Int32?
 
   @Option(
+    name: .customLong("fd"),
+    help: ArgumentHelp(
+      "Hold it in the background until this descriptor, the writing end of a pipe, is closed everywhere.",
+      valueName: "n"))
+  var pipe: Int32?
+
+  @Option(
     name: .customLong("on-lost"),
     help: ArgumentHelp(
       """
-      With --pid, what becomes of that process when the lock is lost: terminate (SIGTERM, and SIGKILL in time), kill \
+      With --pid or --fd, what becomes of that process when the lock is lost: terminate (SIGTERM, and SIGKILL in time), kill \
       (SIGKILL at once), or notify (only a message on standard error).
       """, valueName: "what"))
   var onLost: LossReaction?
@@ -94,21 +113,52 @@ struct HoldCommand: ParsableCommand {
       }
     }
     if let process { guard process > 0 else { throw ValidationError("--pid must be greater than 0.") } }
-    if onLost != nil, process == nil { throw ValidationError("--on-lost needs --pid.") }
+    if let pipe { guard pipe > 2 else { throw ValidationError("--fd must be greater than 2.") } }
+    if onLost != nil, process == nil, pipe == nil { throw ValidationError("--on-lost needs --pid or --fd.") }
   }
 
   private var names: [String] { wish.names(positionalName) }
 
   func run() throws {
-    guard let process else { return try holdHere() }
+    guard process != nil || pipe != nil else { return try holdHere() }
+    let process = try self.process ?? parent()
     let handle = process_open(process)
     guard handle >= 0, process_has_ended(handle) == 0 else {
       Descriptor.say("there is no process \(process)")
       throw ExitCode(ExitStatus.usage)
     }
     let background = BackgroundHold(
-      command: self, process: process, handle: handle, isForPeople: output.isForPeople)
+      command: self, process: process, handle: handle, reader: try pipe.map { try reader(of: $0) },
+      isForPeople: output.isForPeople)
     throw ExitCode(try background.start())
+  }
+
+  /// The process that has run this command, which a loss ends. Whoever has adopted this one must not be taken for it.
+  private func parent() throws -> pid_t {
+    let parent = getppid()
+    var (own, its) = (stat(), stat())
+    guard let pipe, fstat(pipe, &own) == 0, own.st_mode & S_IFMT == S_IFIFO else { return parent }
+    guard stat("/proc/\(parent)/fd/\(pipe)", &its) == 0, its.st_dev == own.st_dev, its.st_ino == own.st_ino else {
+      Descriptor.say(
+        "the process that has run this one does not have descriptor \(pipe); say with --pid which one a loss ends")
+      throw ExitCode(ExitStatus.usage)
+    }
+    return parent
+  }
+
+  /// A reading end of the pipe of which `descriptor` is a writing end; it sees the end when nobody has one any more. This
+  /// process gives up its own.
+  private func reader(of descriptor: CInt) throws -> CInt {
+    var status = stat()
+    let isPipe = fstat(descriptor, &status) == 0 && status.st_mode & S_IFMT == S_IFIFO
+    let isWriter = isPipe && fcntl(descriptor, F_GETFL) & O_ACCMODE != O_RDONLY
+    let reader = isWriter ? open("/proc/self/fd/\(descriptor)", O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1
+    guard reader >= 0 else {
+      Descriptor.say("descriptor \(descriptor) is not the writing end of a pipe; in bash: exec \(descriptor)> >(:)")
+      throw ExitCode(ExitStatus.usage)
+    }
+    close(descriptor)
+    return reader
   }
 
   /// Waits for the lock, for no longer than `milliseconds`; nil for no limit. Says why it has none.
@@ -133,7 +183,8 @@ struct HoldCommand: ParsableCommand {
     let held = HeldLocks(result) ?? HeldLocks()
     let locks = held.locks.map { "\(printable($0.name)) (token \($0.token))" }.joined(separator: ", ")
     let end =
-      process.map { "until process \($0) ends, in process \(pid)" }
+      pipe.map { "until descriptor \($0) is closed, in process \(pid)" }
+      ?? process.map { "until process \($0) ends, in process \(pid)" }
       ?? (input < 0 ? "until a signal comes" : "until its input ends (Ctrl-D)")
     return "holds \(locks) \(end)"
   }
@@ -174,7 +225,8 @@ struct HoldCommand: ParsableCommand {
   }
 }
 
-/// `hold --pid`: a process that is left behind and holds the lock until another one ends. This process waits for it,
+/// `hold --pid` and `--fd`: a process that is left behind and holds the lock until another one ends, or until nobody has a
+/// pipe open. This process waits for it,
 /// passes on what happens to the terminal, and leaves when the lock is held.
 struct BackgroundHold {
   /// How long the holder waits for the word of this process, which may be stopped, in milliseconds.
@@ -185,6 +237,8 @@ struct BackgroundHold {
   let process: Int32
   /// A pidfd of it.
   let handle: CInt
+  /// With --fd the end of the pipe, without blocking; nil: the process is what counts.
+  let reader: CInt?
   /// Whether the line is for people; the holder has no terminal.
   let isForPeople: Bool
 
@@ -211,6 +265,19 @@ struct BackgroundHold {
     }
   }
 
+  /// What becomes readable with the end of the hold.
+  private var ending: CInt { reader ?? handle }
+
+  private func hasEnded() -> Bool {
+    guard let reader else { return process_has_ended(handle) != 0 }
+    var bytes = [UInt8](repeating: 0, count: 4096)
+    while true {
+      let count = read(reader, &bytes, bytes.count)
+      // What is written there does not matter.
+      if count <= 0 { return count == 0 }
+    }
+  }
+
   private func failed(_ what: String) -> Int32 {
     Descriptor.say("\(what): \(UnixSocket.describe(errno))")
     return ExitStatus.software
@@ -222,13 +289,13 @@ struct BackgroundHold {
     while true {
       var entries = [
         pollfd(fd: channel, events: Int16(POLLIN), revents: 0), pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
-        pollfd(fd: handle, events: Int16(POLLIN), revents: 0),
+        pollfd(fd: ending, events: Int16(POLLIN), revents: 0),
       ]
       guard poll(&entries, 3, -1) > 0 else { continue }
-      if entries[2].revents != 0, process_has_ended(handle) != 0 {
+      if entries[2].revents != 0, hasEnded() {
         kill(child, SIGKILL)
         _ = wait(for: child)
-        Descriptor.say("process \(process) has ended")
+        Descriptor.say(command.pipe.map { "descriptor \($0) was closed" } ?? "process \(process) has ended")
         return ExitStatus.usage
       }
       if entries[1].revents != 0, isStopped(by: signals, child) { return nil }
@@ -291,7 +358,7 @@ struct BackgroundHold {
       _ = send(channel, Self.word, 1, CInt(MSG_NOSIGNAL))
       close(channel)
       let keeper = HeldKeeper(granted: granted, held: HeldLocks(granted.result) ?? HeldLocks()) { _ in }
-      let ending = try keeper.keep(input: handle) { process_has_ended(handle) != 0 }
+      let ending = try keeper.keep(input: self.ending) { hasEnded() }
       if case .input = ending { Glibc.exit(0) }
       let end = supervise_boot_milliseconds() + grace(ending)
       if command.onLost ?? .terminate == .terminate { process_signal(handle, SIGTERM) }

@@ -264,7 +264,8 @@ def shell(lab, daemon, program, script, **options):
 CASES = [("The rest of a script", "sh"), ("The rest of a script", "bash"), ("A part of a script", "bash")]
 
 
-@pytest.mark.parametrize("title, program", CASES, ids=lambda words: words.replace(" ", "-"))
+@pytest.mark.parametrize(
+    "title, program", [*CASES, ("A part of a script with a descriptor", "bash")], ids=lambda words: words.replace(" ", "-"))
 def test_the_examples_of_the_help_do_what_they_say(lab, sidelock, daemon, title, program):
     script = example(sidelock, title)
     assert "rsync" in script
@@ -346,3 +347,78 @@ def test_ctrl_z_gives_the_place_up_and_fg_queues_again(lab, daemon, options):
     finally:
         terminal.close()
     wait_until(lambda: is_free(daemon), "the end of the hold, with the terminal")
+
+
+# Until a descriptor is closed
+
+@pytest.fixture
+def bash(lab, daemon):
+    """A bash that says what it did, and goes on when it is told to."""
+    def start(*lines):
+        program = [binary("sidelock", "SIDELOCK")]
+        return lab.track(subprocess.Popen(
+            ["bash", "-c", "\n".join(lines), *program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, env=Command(lab, daemon).environment, start_new_session=True))
+    return start
+
+
+HOLD_9 = ("exec 9> >(:)", '"$0" hold --fd 9 orders || exit')
+
+
+def test_it_lasts_until_the_descriptor_is_closed(daemon, bash):
+    script = bash(*HOLD_9, "read", "exec 9>&-", "echo closed", "read")
+    line = json.loads(script.stdout.readline())
+    [holder] = holders(daemon)
+    assert line["pid"] == holder["pid"] and is_alive(line["pid"])
+    script.stdin.write("\n")
+    script.stdin.flush()
+    assert script.stdout.readline() == "closed\n"
+    wait_until(lambda: is_free(daemon), "the end of the hold")
+    assert is_alive(script.pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_it_ends_with_the_last_that_has_the_descriptor(daemon, bash, number):
+    script = bash(*HOLD_9, "sleep 1000 >/dev/null 2>&1 & echo $!", "echo data >&9", "read")
+    json.loads(script.stdout.readline())
+    child = int(script.stdout.readline())
+    script.send_signal(number)
+    script.wait(GENEROUS_SECONDS)
+    # As with flock(1), what was started has it, too.
+    assert not is_free(daemon)
+    os.kill(child, signal.SIGKILL)
+    wait_until(lambda: is_free(daemon), "the end of the hold")
+
+
+def test_a_loss_ends_the_process_that_has_asked(daemon, bash):
+    script = bash(*HOLD_9, "sleep 1000 9>&- >/dev/null 2>&1 & wait")
+    json.loads(script.stdout.readline())
+    daemon.client().call("break", name="orders", reason="a test")
+    assert script.wait(GENEROUS_SECONDS) == -signal.SIGTERM
+
+
+def test_a_wait_for_a_descriptor_ends_when_it_is_closed(daemon, bash):
+    holder = daemon.client()
+    holder.acquire("orders")
+    script = bash("exec 9> >(:)", '"$0" hold -q --fd 9 orders &', "read", "exec 9>&-", 'wait $!; echo "status $?"')
+    wait_until(lambda: holder.call("inspect", name="orders")["waiting"] == 1, "the wait")
+    script.stdin.write("\n")
+    script.stdin.flush()
+    assert script.stdout.readline() == "status 64\n"
+    assert "descriptor 9 was closed" in script.stderr.read()
+
+
+def test_whoever_has_adopted_it_is_not_ended(daemon, bash, tmp_path):
+    errors = tmp_path / "errors"
+    orphan = ('while [ "$(cut -d" " -f4 /proc/$$/stat)" = "$1" ]; do :; done; '
+              f'exec "$0" hold --fd 9 orders >/dev/null 2>>{errors}')
+    bash("exec 9> >(:)", f"bash -c '{orphan}' \"$0\" $$ &", "exit").wait(GENEROUS_SECONDS)
+    wait_until(lambda: errors.exists() and "say with --pid which one a loss ends" in errors.read_text(), "the refusal")
+    assert is_free(daemon)
+
+
+@pytest.mark.parametrize("opened", ["", "exec 9>/dev/null", "exec 9< <(:)"], ids=["closed", "file", "reader"])
+def test_what_is_no_pipe_to_write_to_is_refused(bash, opened):
+    script = bash(opened, '"$0" hold --fd 9 orders', 'echo "status $?"')
+    assert script.stdout.readline() == "status 64\n"
+    assert "exec 9> >(:)" in script.stderr.read()
