@@ -46,7 +46,7 @@ import Testing
 
   @Test(arguments: ["localhost", "LocalHost:80", "127.0.0.1:1", "127.255.0.1", "[::1]", "[::1]:65535", "localhost:"])
   func hostsThatAreServed(_ host: String) {
-    #expect(DashboardSite.isLoopback(host: host))
+    #expect(ListenAddress.isLoopback(hostHeader: host))
   }
 
   @Test(arguments: [
@@ -55,7 +55,7 @@ import Testing
     "localhost.example.org", "127.0.0.1.example.org", "[::1].example.org", "[]", "]", "[::1]80",
   ])
   func hostsThatAreNotServed(_ host: String) {
-    #expect(!DashboardSite.isLoopback(host: host))
+    #expect(!ListenAddress.isLoopback(hostHeader: host))
   }
 
   @Test func eachPathNeedsTheTokenAndTheHost() {

@@ -110,4 +110,33 @@ extension ListenAddress {
     guard inet_pton(AF_INET6, address, &six) == 1 else { return false }
     return withUnsafeBytes(of: &six) { $0.dropLast().allSatisfy { $0 == 0 } && $0.last == 1 }
   }
+
+  /// Whether a `Host` header names the loopback, with whatever port: a forwarded one has another number. The name of
+  /// another site may lead here (DNS rebinding), and its pages would be of this origin.
+  static func isLoopback(hostHeader host: String) -> Bool {
+    var name = host[...]
+    if let end = name.lastIndex(of: "]"), name.hasPrefix("[") {
+      guard isPort(name[name.index(after: end)...]) else { return false }
+      name = name[name.index(after: name.startIndex)..<end]
+      return name.contains(":") && isLoopback(address: String(name))
+    }
+    if let colon = name.firstIndex(of: ":") {
+      guard isPort(name[colon...]) else { return false }
+      name = name[..<colon]
+    }
+    return name.lowercased() == "localhost" || isLoopback(address: String(name))
+  }
+
+  private static func isPort(_ text: Substring) -> Bool {
+    text.isEmpty
+      || (text.first == ":" && text.count <= 6 && text.dropFirst().utf8.allSatisfy { (0x30...0x39).contains($0) })
+  }
+
+  /// Whether it is one that no other host reaches.
+  var isLoopback: Bool {
+    switch self {
+    case .internet(let host, _): host.lowercased() == "localhost" || Self.isLoopback(address: host)
+    case .unix: false
+    }
+  }
 }

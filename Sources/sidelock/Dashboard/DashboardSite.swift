@@ -61,7 +61,7 @@ struct DashboardSite: WebSite {
 
   private func judged(_ request: WebRequest) -> WebPlan {
     let hosts = request.headers["Host"]
-    guard hosts.count == 1, Self.isLoopback(host: hosts[0]) else {
+    guard hosts.count == 1, ListenAddress.isLoopback(hostHeader: hosts[0]) else {
       return .answer(
         WebAnswer(status: 403, text: "This is served under the name localhost and loopback addresses alone.\n"))
     }
@@ -101,26 +101,5 @@ struct DashboardSite: WebSite {
     let (given, wanted) = (Array(text.utf8), Array(token.utf8))
     guard given.count == wanted.count else { return false }
     return zip(given, wanted).reduce(0) { $0 | ($1.0 ^ $1.1) } == 0
-  }
-
-  /// Whether a `Host` header names the loopback, with whatever port: a forwarded one has another number. The name of
-  /// another site may lead here (DNS rebinding), and its pages would be of this origin.
-  static func isLoopback(host: String) -> Bool {
-    var name = host[...]
-    if let end = name.lastIndex(of: "]"), name.hasPrefix("[") {
-      guard isPort(name[name.index(after: end)...]) else { return false }
-      name = name[name.index(after: name.startIndex)..<end]
-      return name.contains(":") && ListenAddress.isLoopback(address: String(name))
-    }
-    if let colon = name.firstIndex(of: ":") {
-      guard isPort(name[colon...]) else { return false }
-      name = name[..<colon]
-    }
-    return name.lowercased() == "localhost" || ListenAddress.isLoopback(address: String(name))
-  }
-
-  private static func isPort(_ text: Substring) -> Bool {
-    text.isEmpty
-      || (text.first == ":" && text.count <= 6 && text.dropFirst().utf8.allSatisfy { (0x30...0x39).contains($0) })
   }
 }

@@ -18,7 +18,8 @@ struct ExporterCommand: ParsableCommand {
       wait here, and for how long the first has had it. A lock is left out that this user may not inspect, or that Redis \
       and other hosts have not told of in half of --timeout.
 
-      It listens on the loopback address alone unless another one is given. There is no encryption and no password: \
+      It listens on the loopback address alone unless another one is given, and serves nobody there who asks for it under \
+      another name than localhost or a loopback address, as pages of other sites do that a browser is led here by. There is no encryption and no password: \
       whoever can connect can read. Everybody can connect to its Unix socket (mode 0666) who may enter the directory: put \
       it into one that is closed to others. The package brings a unit, which has a user of its own and is off unless enabled:
 
@@ -72,7 +73,8 @@ struct ExporterCommand: ParsableCommand {
   func run() throws {
     let ends = EndSignals()
     let scraper = Scraper(
-      socket: connection.path, locks: locks, milliseconds: try timeout.checked("--timeout"))
+      socket: connection.path, locks: locks, milliseconds: try timeout.checked("--timeout"),
+      isLoopback: listen.isLoopback)
     let server = try WebServer.listening(at: listen, scraper)
     try Descriptor.print(server.address.description)
     ends.wait()

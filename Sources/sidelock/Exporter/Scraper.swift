@@ -8,6 +8,9 @@ struct Scraper: Sendable {
   let locks: [String]
   /// How long the daemon may take for all of an answer.
   let milliseconds: Int64
+  /// Whether it listens on the loopback: under another name it serves nobody then, as the name of another site may lead
+  /// here (DNS rebinding), and its pages would read the answers.
+  var isLoopback = false
 
   /// What there is to ask for, by its path without a query.
   enum Page: String, CaseIterable, Sendable {
@@ -78,6 +81,13 @@ extension Scraper: WebSite {
     switch request.method {
     case .GET, .HEAD: break
     case _: return .answer(.only("GET, HEAD"))
+    }
+    let hosts = request.headers["Host"]
+    guard !isLoopback || hosts.isEmpty || hosts.count == 1 && ListenAddress.isLoopback(hostHeader: hosts[0]) else {
+      return .answer(
+        WebAnswer(
+          status: 403,
+          text: "This is served under the name localhost and loopback addresses alone, as it listens there alone.\n"))
     }
     guard let page = Page(target: request.target) else {
       return .answer(WebAnswer(status: 404, text: "There are /metrics, /health and /ready.\n"))

@@ -1,6 +1,16 @@
 import NIOCore
 import NIOPosix
 
+/// A connection of a server, as far as room for others is made.
+protocol WebConnection: AnyObject {
+  /// Nothing has come of it at all.
+  var isSilent: Bool { get }
+  /// No request of it has come in full that is not answered.
+  var isAskingNothing: Bool { get }
+  /// Closes it.
+  func shed()
+}
+
 /// Makes answers beside the loop, on which it lives itself. Those who ask for the same while it is being made share an
 /// answer that is begun after they asked: however many ask, and go again, there is little to do, and nobody waits for
 /// more than one that was begun before.
@@ -10,8 +20,18 @@ final class AnswerDesk {
   /// Answers that are made at a time.
   static let threads = 6
 
-  /// Connections that are open.
-  var connections = 0
+  /// Connections that are open, the eldest first.
+  var connections: [any WebConnection] = []
+
+  /// Makes room for one more connection where there are `max`: whoever has said nothing yet is closed for it, the eldest
+  /// first, and then whoever has asked for nothing. False when all are being answered.
+  func makeRoom(max: Int) -> Bool {
+    guard connections.count >= max else { return true }
+    guard let index = connections.firstIndex(where: \.isSilent) ?? connections.firstIndex(where: \.isAskingNothing)
+    else { return false }
+    connections.remove(at: index).shed()
+    return true
+  }
 
   private struct Ask {
     var channel: any Channel

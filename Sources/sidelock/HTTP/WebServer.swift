@@ -7,7 +7,8 @@ import SidelockClient
 import SystemStrings
 
 /// HTTP for programs and people of this host. What a peer sends can neither end it nor keep it busy: requests are small and come in time,
-/// answers are taken in time and one after the other, and there are few connections.
+/// answers are taken in time and one after the other, and there are few connections: when there are as many as there may be, one that
+/// asks for nothing makes room for the next.
 final class WebServer {
   /// Connections at a time.
   static let connectionsMax = 64
@@ -45,14 +46,14 @@ final class WebServer {
       .childChannelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {
           let desk = desk.value
-          guard desk.connections < Self.connectionsMax else { throw TooManyConnections() }
-          desk.connections += 1
-          channel.closeFuture.assumeIsolated().whenComplete { _ in desk.connections -= 1 }
+          guard desk.makeRoom(max: Self.connectionsMax) else { throw TooManyConnections() }
+          let handler = RequestHandler(desk, site, channel)
+          desk.connections.append(handler)
+          channel.closeFuture.assumeIsolated().whenComplete { _ in desk.connections.removeAll { $0 === handler } }
           var limits = NIOHTTPDecoderLimitConfiguration()
           limits.maxHeaderFieldSize = Self.headerBytesMax
           limits.maxHeaderListSize = Self.headerBytesMax
           limits.maxHeaderFieldCount = 64
-          let handler = RequestHandler(desk, site)
           try channel.pipeline.syncOperations.addHandler(ArrivalHandler(handler))
           try channel.pipeline.syncOperations.configureHTTPServerPipeline(
             withEncoderConfiguration: .init(), withDecoderLimitConfiguration: limits)
@@ -122,7 +123,7 @@ private final class ArrivalHandler: ChannelInboundHandler {
 
 /// One connection: requests one after the other, each with a time by which it has come. The next one is not looked at
 /// before the answer to the last is on its way.
-private final class RequestHandler: ChannelInboundHandler {
+private final class RequestHandler: ChannelInboundHandler, WebConnection {
   typealias InboundIn = HTTPServerRequestPart
 
   private enum Phase {
@@ -143,11 +144,23 @@ private final class RequestHandler: ChannelInboundHandler {
   private var aheadBytes = 0
   private var isInputClosed = false
   private var limit: Scheduled<Void>?
+  private let channel: any Channel
+  private(set) var isSilent = true
 
-  init(_ desk: AnswerDesk, _ site: any WebSite) {
+  init(_ desk: AnswerDesk, _ site: any WebSite, _ channel: any Channel) {
     self.desk = desk
     self.site = site
+    self.channel = channel
   }
+
+  var isAskingNothing: Bool {
+    switch phase {
+    case .idle, .receiving: true
+    case .answering: false
+    }
+  }
+
+  func shed() { channel.close(promise: nil) }
 
   func channelActive(context: ChannelHandlerContext) {
     setLimit(WebServer.transferTime, context.channel)
@@ -167,6 +180,7 @@ private final class RequestHandler: ChannelInboundHandler {
 
   /// Bytes have come, and are handed on after this; false if they are too many.
   func bytesCame(_ count: Int, _ channel: any Channel) -> Bool {
+    isSilent = false
     switch phase {
     case .idle: receive(channel)
     case .receiving: break
