@@ -571,6 +571,27 @@ def test_cycles_are_found_and_laid_out(tmp_path):
     check(json.loads(done.stdout))
 
 
+def test_a_ring_of_very_many_is_drawn_in_part(tmp_path):
+    count = 60
+    ring = [{"name": f"l{i}", "mode": "exclusive", "waiting": 1, "holding": 1, "holders": [{"host": "h", "session": f"{i}"}],
+             "waiters": [{"host": "h", "session": f"{(i + 1) % count}"}]} for i in range(count)]
+    copy = tmp_path / "graph.mjs"
+    copy.write_text((RESOURCES / "graph.js").read_text())
+    script = (f'import {{ cycleInWords, layout, NODE, RING_MAX, waitsFor }} from "{copy}";\nconst locks = {json.dumps(ring)};\n'
+              "const graph = waitsFor(locks), size = layout(graph, 1200);\n"
+              "const ids = new Set(graph.nodes.map(node => node.id));\n"
+              "console.log(JSON.stringify({ nodes: graph.nodes.length, max: RING_MAX, left: graph.leftOut, cycles: graph.cycles.map(one => one.length),\n"
+              "  dangling: graph.edges.filter(edge => !ids.has(edge.from) || !ids.has(edge.to)).length, width: size.width,\n"
+              "  more: graph.nodes.filter(node => node.kind === 'more').map(node => node.count),\n"
+              "  words: cycleInWords(graph.cycles[0], node => node.kind === 'lock' ? node.name : node.kind === 'more' ? `${node.count} more` : node.agent.session) }));\n")
+    done = subprocess.run(["node", "--input-type=module", "-e", script], capture_output=True, text=True, timeout=GENEROUS_SECONDS)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    left = 2 * count - (told["max"] - 1)
+    assert told["nodes"] == told["max"] == told["cycles"][0] and told["left"] == left and told["more"] == [left]
+    assert told["dangling"] == 0 and told["width"] < 3000 and f"{left} more" in told["words"]
+
+
 def test_a_graph_is_drawn_anew_when_its_edges_are_others(tmp_path):
     def locks(first, second, waited):
         return [{"name": name, "mode": "exclusive", "waiting": 1, "holding": 1, "holders": [{"host": "h", "session": name}],

@@ -12,6 +12,8 @@ const token = location.pathname.split("/")[1];
 const at = id => document.getElementById(id);
 const wish = { all: false, filter: "", sort: "held", count: MORE };
 let samples = [], last, inspected, opener, isPaused = false, lookTimer;
+// The look under way: a newer one ends it, so that the daemon is not asked for what nobody will see.
+let looking;
 // Each wish has a number, so that an answer to one of before is not shown.
 let wishes = 0;
 
@@ -23,17 +25,18 @@ class Refusal extends Error {
   }
 }
 
-async function ask(call, params = {}) {
+async function ask(call, params = {}, ender) {
   let answer;
   // A command that is stopped, or a way to it that is interrupted, would keep the page as it is. How long a break takes the daemon decides.
-  const signal = call === "break" ? null : AbortSignal.timeout(ANSWER_MAX);
+  const limit = call === "break" ? null : AbortSignal.timeout(ANSWER_MAX);
+  const signal = limit && ender ? AbortSignal.any([limit, ender.signal]) : limit;
   try {
     answer = await fetch(`/api/${call}`, {
       method: "POST", headers: { "X-Sidelock-Token": token, "Content-Type": "application/json" }, body: JSON.stringify(params),
       cache: "no-store", credentials: "omit", redirect: "error", signal,
     });
   } catch {
-    if (signal?.aborted) throw new Refusal(0, `sidelock dashboard has not answered within ${age(ANSWER_MAX)}. It may be stopped, or the way to it interrupted.`);
+    if (limit?.aborted) throw new Refusal(0, `sidelock dashboard has not answered within ${age(ANSWER_MAX)}. It may be stopped, or the way to it interrupted.`);
     throw new Refusal(0, "sidelock dashboard does not answer any more. Start it again, and open the address that it prints.");
   }
   if (answer.status === 403) throw new Refusal(403, "This address is not valid any more: sidelock dashboard was started anew, and has printed another one.");
@@ -47,8 +50,10 @@ async function ask(call, params = {}) {
 async function look() {
   clearTimeout(lookTimer);
   const number = wishes;
+  looking?.abort();
+  looking = new AbortController();
   try {
-    const told = await ask("look", { ...wish, inspect: inspected ?? null });
+    const told = await ask("look", { ...wish, inspect: inspected ?? null }, looking);
     if (number !== wishes) return;
     samples = sampled(samples, { at: told.at, instance: told.instance, stats: told.stats });
     last = told;
@@ -261,7 +266,7 @@ function showGraph() {
   const deadlocks = last.stats.deadlocks_total;
   const refused = deadlocks > 0 ? `; ${number(deadlocks)} deadlock${deadlocks === 1 ? "" : "s"} refused so far` : "";
   setText(at("graph-words"), (awaited === 0 ? "nobody waits on this host"
-    : `${number(awaited)} lock${awaited === 1 ? "" : "s"}, as far as this host knows${missing > 0 ? `; ${number(missing)} of them left out` : ""}`) + refused);
+    : `${number(awaited)} lock${awaited === 1 ? "" : "s"}, as far as this host knows${missing > 0 ? `; ${number(missing)} of them left out` : ""}${graph.leftOut > 0 ? `; ${number(graph.leftOut)} parts of long cycles left out` : ""}`) + refused);
   const list = at("cycles");
   list.hidden = graph.cycles.length === 0;
   reconcile(list, graph.cycles.map(cycle => shown(cycleInWords(cycle, node => {

@@ -4,6 +4,8 @@
 export const NODE = { width: 182, height: 46 };
 /** Who waits for one lock, or holds it, and is drawn; of others the number. */
 export const SHOWN = 6;
+/** Nodes of one knot of cycles that are drawn; of a longer one the number is told. A ring of very many would be too large to see. */
+export const RING_MAX = 24;
 
 const GAP = { column: 54, row: 16, part: 34 };
 
@@ -35,7 +37,8 @@ function drawn(people, lock, elsewhere) {
 /**
  * The graph of locks as `inspect` tells of them: `nodes` (`kind` is lock, agent or more) and `edges`, from who waits to the lock and
  * from the lock to who holds it. `cycles` are lists of nodes, each of which waits for, or is held by, the next one. A node or edge
- * that is part of one has `inCycle`. A semaphore is part of none: any of its holders may give way.
+ * that is part of one has `inCycle`. A semaphore is part of none: any of its holders may give way. `leftOut` counts the nodes of long
+ * cycles that are missing.
  */
 export function waitsFor(locks) {
   const nodes = new Map(), edges = [];
@@ -66,16 +69,32 @@ export function waitsFor(locks) {
       edges.push({ from: id, to: more.id, kind: "held" });
     }
   }
-  const graph = { nodes: [...nodes.values()], edges, cycles: [] };
+  const graph = { nodes: [...nodes.values()], edges, cycles: [], leftOut: 0 };
   const parts = knots(graph);
   for (const node of graph.nodes) node.knot = parts.get(node.id);
   for (const edge of edges) {
     edge.inCycle = !edge.mayGiveWay && nodes.get(edge.from).knot === nodes.get(edge.to).knot;
     if (edge.inCycle) nodes.get(edge.from).inCycle = nodes.get(edge.to).inCycle = true;
   }
+  shorten(graph);
   const knotted = grouped(graph.nodes.filter(node => node.inCycle), node => node.knot);
   graph.cycles = [...knotted.values()].map(members => shortestCycle(members[0], graph));
   return graph;
+}
+
+/** Leaves out what is too much of each knot: a node stands for it, which closes the ring. */
+function shorten(graph) {
+  for (const [knot, members] of grouped(graph.nodes.filter(node => node.inCycle), node => node.knot)) {
+    if (members.length <= RING_MAX) continue;
+    const way = shortestCycle(members[0], graph);
+    const ring = [...way, ...members.filter(node => !way.includes(node))];
+    const kept = ring.slice(0, RING_MAX - 1), gone = new Set(ring.slice(RING_MAX - 1).map(node => node.id));
+    const more = { id: JSON.stringify(["more of a cycle", knot]), kind: "more", count: gone.size, verb: "in this cycle", knot, inCycle: true };
+    graph.nodes = [...graph.nodes.filter(node => !gone.has(node.id)), more];
+    graph.edges = graph.edges.filter(edge => !gone.has(edge.from) && !gone.has(edge.to));
+    graph.edges.push({ from: kept.at(-1).id, to: more.id, kind: "held", inCycle: true }, { from: more.id, to: kept[0].id, kind: "waits", inCycle: true });
+    graph.leftOut += gone.size;
+  }
 }
 
 /** The strongly connected components (Tarjan): a number for each node, the same where each reaches the other. */
@@ -263,6 +282,7 @@ export function cycleInWords(cycle, name) {
   const turned = [...cycle.slice(start), ...cycle.slice(0, start)];
   const links = turned.map((node, index) => {
     if (node.kind === "lock") return `${name(node)}, which is held by`;
+    if (node.kind === "more") return `${name(node)}, which end with who waits for`;
     return index === 0 ? `${name(node)} waits for` : `${name(node)}, which waits for`;
   });
   return `${links.join(" ")} ${name(turned[0])}`;
