@@ -129,6 +129,24 @@ def test_all_that_is_said_about_a_lock_is_shown_and_the_trace_goes_on(lab, daemo
     traced.process.wait(GENEROUS_SECONDS)
 
 
+def test_the_answer_to_a_wait_that_began_before_the_trace_is_shown(lab, daemon):
+    holder, first, second, prober = daemon.client(), daemon.client(), daemon.client(), daemon.client()
+    holder.acquire("x")
+    granted, refused = first.queue("x"), second.queue("x", wait_ms=3_600_000)
+    traced = Traced(lab, daemon, "--lock", "x")
+    wait_until(lambda: prober.call("inspect", name="x") and traced.has_begun(), "the trace")
+    second.send({"method": "cancel", "params": {"id": refused}})
+    assert second.error_of(refused).reason == "cancelled"
+    holder.release("x")
+    token = first.reply_to(granted)["token"]
+    lines = traced.until(kind="reply", session=session_of(second), direction="out")
+    assert lines[-1]["message"]["error"]["data"]["reason"] == "cancelled"
+    lines = traced.until(kind="reply", session=session_of(first), direction="out")
+    assert lines[-1]["message"]["result"]["token"] == token
+    traced.process.send_signal(signal.SIGINT)
+    traced.process.wait(GENEROUS_SECONDS)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="other users can only be tried as root")
 def test_strangers_are_shown_nothing(lab, daemon):
     client = daemon.client()

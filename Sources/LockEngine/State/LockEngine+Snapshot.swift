@@ -135,6 +135,11 @@ extension LockEngine {
       validMilliseconds: held.map(validUntil).min().map { max(0, $0.milliseconds(since: now)) })
   }
 
+  /// The requests that wait for a lock here, at most `max`, first come first.
+  public func requests(waitingFor name: LockName, max: Int) -> [(session: SessionID, request: RequestID)] {
+    locks[name]?.queue.live.prefix(max).map { ($0.request.session, $0.request.request) } ?? []
+  }
+
   private func leaseState(of lock: LockRecord, isHeld: Bool, hasEnded: Bool) -> LeaseState {
     if isHeld { return .held }
     if lock.wanted != nil { return isQueued(lock) ? .waiting : .asking }

@@ -67,7 +67,7 @@ struct SidecarParts {
       others: HeardHosts(
         loop: base.loop, inputs: inputs, output: output, door: door, clock: clock, inbox: base.inbox),
       clock: clock, loop: base.loop)
-    let traces = TraceBook(sessions: sessions, output: output, rights: rights, watches: watches)
+    let traces = TraceBook(sessions: sessions, output: output, rights: rights, watches: watches, engine: engine)
     let queries = LockQueries(
       configuration: configuration, engine: engine, sessions: sessions, output: output, rights: rights, limits: limits,
       door: door, inputs: inputs, statistics: statistics, clock: clock, logger: logger, inbox: base.inbox)

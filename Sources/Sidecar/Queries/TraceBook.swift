@@ -19,12 +19,14 @@ final class TraceBook {
   private let output: TurnOutput
   private let rights: RightsCache
   private let watches: WatchBook
+  private let engine: LockEngine
   private var traces: [Trace] = []
   /// Requests about locks that are traced and not answered, by the beginnings of their answers. Only while there is
   /// such a trace.
   private var asked: [SessionID: Set<[UInt8]>] = [:]
 
-  init(sessions: SessionTable, output: TurnOutput, rights: RightsCache, watches: WatchBook) {
+  init(sessions: SessionTable, output: TurnOutput, rights: RightsCache, watches: WatchBook, engine: LockEngine) {
+    self.engine = engine
     self.sessions = sessions
     self.output = output
     self.rights = rights
@@ -66,8 +68,19 @@ final class TraceBook {
     session.watches.traces.insert(number)
     output.write(to: session) { $0.watching(id: id, watch: number) }
     traces.append(Trace(watch: number, tracer: session, target: target, mark: Self.mark(target)))
+    if case .lock(let name) = target { expectAnswers(about: name) }
     changed()
     return true
+  }
+
+  /// Requests for a lock that wait when the trace begins, of which the answers are shown, at most.
+  private static let waitsMax = 4096
+
+  private func expectAnswers(about name: LockName) {
+    for (id, request) in engine.requests(waitingFor: name, max: Self.waitsMax) {
+      guard let message = sessions[id]?.requests.messageID(of: request) else { continue }
+      asked[id, default: []].insert(Self.beginning(of: message))
+    }
   }
 
   /// Whose messages they are, for the log.
