@@ -204,10 +204,11 @@ sidelock_release() {
   return "$__status"
 }
 
-# sidelock_held LABEL: whether it is held, by all that the daemon has said.
-sidelock_held() { _sl_look "$1" && [ "${_sl_state[REPLY]}" = held ]; }
+# sidelock_held LABEL: whether it is held, by all that the daemon has said; no longer than it is good without an answer of the daemon.
+sidelock_held() { _sl_look "$1" && [ "${_sl_state[REPLY]}" = held ] && ! _sl_is_over "$REPLY"; }
 
-# sidelock_check LABEL: fails with 3 if the lock was lost, and 2 if it is not held.
+# sidelock_check LABEL: fails with 3 if the lock was lost, and 2 if it is not held, or its time is over and the daemon does not say
+# that it is still held.
 sidelock_check() {
   local __handle
   _sl_look "$1" || return "$?"
@@ -216,6 +217,8 @@ sidelock_check() {
     _sl_raise_loss "$__handle"
   elif [ "${_sl_state[__handle]}" != held ]; then
     _sl_not_held "$1"
+  elif _sl_is_over "$__handle"; then
+    _sl_raise no_answer "the time of lock $1 is over, and the daemon does not say that it is still held" '' ''
   fi
 }
 
@@ -567,6 +570,14 @@ _sl_new() {
   done
 }
 
+# Whether the time of a hold is over.
+_sl_is_over() {
+  local REPLY
+  [ "${_sl_state[$1]}" = held ] && [ -n "${_sl_deadline[$1]}" ] || return 1
+  _sl_now
+  [ "${_sl_deadline[$1]}" -le "$REPLY" ]
+}
+
 # The lock of that label, when what has come was read.
 _sl_look() {
   local __handle=${_sl_labels[_$1]-} __end=''
@@ -574,10 +585,10 @@ _sl_look() {
   _sl_mine
   if [ -z "$_sl_ended" ]; then _sl_pump 0; fi
   # Where the time is over somebody else may hold it: it is held if the daemon says so again, and lost if it says nothing.
-  while [ -n "$__handle" ] && [ -z "$_sl_ended" ] && [ "${_sl_state[__handle]}" = held ] && [ -n "${_sl_deadline[__handle]}" ]; do
+  while [ -n "$__handle" ] && [ -z "$_sl_ended" ] && _sl_is_over "$__handle"; do
     _sl_now
     [ -n "$__end" ] || __end=$((REPLY + 2000))
-    if [ "${_sl_deadline[__handle]}" -gt "$REPLY" ] || [ "$REPLY" -gt "$__end" ]; then break; fi
+    if [ "$REPLY" -gt "$__end" ]; then break; fi
     _sl_pump 100
   done
   _sl_tell

@@ -880,7 +880,7 @@ static void settle_ended(request *one) {
 
 /* Sends a request, whose params are the text of an object. It is to be left. */
 static request *start(connection *over, const char *method, const char *params, sidelock_lock *lock, size_t index, sidelock_watch *watch) {
-    static const char *const known[] = {"acquire", "release", "initialize", "watch"};
+    static const char *const known[] = {"acquire", "release", "initialize", "ping", "watch"};
     request *one = zeroed(1, sizeof *one);
     one->references = 1;
     one->connection = over;
@@ -889,7 +889,7 @@ static request *start(connection *over, const char *method, const char *params, 
     one->sent = now_ms();
     one->method = "";
     for (size_t number = 0; number < sizeof known / sizeof *known; number++) {
-        if (strcmp(method, known[number]) == 0 && (lock || watch || number == 2)) one->method = known[number];
+        if (strcmp(method, known[number]) == 0 && (lock || watch || number == 2 || number == 3)) one->method = known[number];
     }
     one->lock = keep_lock(lock);
     one->index = index;
@@ -1002,6 +1002,9 @@ static int finish(request *one, int64_t wait_ms, sidelock_value **result, sidelo
 
 /* What the daemon says */
 
+/* For how long the daemon may leave unanswered how long a hold is good. */
+static int64_t answer_time(int64_t span) { return sooner(span / 4, JUDGE_MS_MAX); }
+
 static int64_t ask_at(const sidelock_lock *lock) { return lock->deadline - lock->span / 2; }
 
 static void set_deadline(sidelock_lock *lock, int64_t span, int64_t deadline) {
@@ -1088,9 +1091,9 @@ static void answered(request *one, sidelock_value *result, sidelock_error *error
             of->watches = one->watch;
         }
     }
+    if (strcmp(one->method, "ping") == 0 && !error->reason) ping_answered(of, one, result);
     if (of->ping == one) {
         of->ping = NULL;
-        if (!error->reason) ping_answered(of, one, result);
         leave_request(one);
     }
     settle(one, result, error);
@@ -1107,8 +1110,8 @@ static void transferred(connection *to, const sidelock_value *params) {
     lock->has[0] = true;
     lock->mode = mode_of(params);
     lock->state = HELD;
-    /* Nothing is known of how long it is good: that is asked at once. */
-    if (to->lease_ms >= 0) set_deadline(lock, span_of(to->lease_ms), now_ms());
+    /* Nothing is known of how long it is good: that is asked at once, and meanwhile it counts for what an answer may take. */
+    if (to->lease_ms >= 0) set_deadline(lock, span_of(to->lease_ms), now_ms() + answer_time(span_of(to->lease_ms)));
     enter(lock);
     tell(to, (call){.kind = TRANSFERRED, .lock = lock});
     leave_lock(lock);
@@ -1205,7 +1208,7 @@ static int64_t look(connection *of) {
                 sidelock_lock *lock = one->lock;
                 if (!is_timed(lock)) continue;
                 /* A process that was stopped itself asks before it judges. */
-                int64_t judge = later(lock->deadline, of->ping->sent + sooner(lock->span / 4, JUDGE_MS_MAX));
+                int64_t judge = later(lock->deadline, of->ping->sent + answer_time(lock->span));
                 next = sooner(next, judge);
                 if (now < judge) continue;
                 is_over = true; /* What follows changes the table. */
@@ -1736,10 +1739,33 @@ static int not_held(const sidelock_lock *lock, sidelock_error *error) {
     return fail_with(error, "not_held", lock ? "lock %s is not held here%s" : "%sno lock is held%s", lock ? lock->names[0] : "", "");
 }
 
+/* Whether its time is over: it is not to be believed then until the daemon has answered. */
+static bool is_over(const sidelock_lock *lock) { return lock->state == HELD && lock->deadline <= now_ms(); }
+
+/* Of a hold whose time is over: waits until the daemon has said how long it is good, or it is lost. Not in a callback, for which
+ * nothing is read. */
+static void confirm(const sidelock_lock *lock) {
+    if (!lock || !is_over(lock)) return;
+    connection *over = lock->connection;
+    if (over->has_ended || pthread_equal(pthread_self(), over->thread)) return;
+    look(over);
+    request *ping = start(over, "ping", "{}", NULL, 0, NULL);
+    int64_t end = now_ms() + answer_time(lock->span);
+    while (!ping->is_answered && wait_until(&ping->answered, end)) {}
+    if (!over->has_ended) {
+        look(over);
+        wake(over); /* The thread that reads tells of the loss. */
+    }
+    leave_request(ping);
+}
+
 static int check(const sidelock_lock *lock, sidelock_error *error) {
     sidelock_error_clear(error);
     if (lock && lock->has_loss) return fail_lost(error, &lock->loss);
-    return lock && lock->state == HELD ? SIDELOCK_OK : not_held(lock, error);
+    if (!lock || lock->state != HELD) return not_held(lock, error);
+    if (!is_over(lock)) return SIDELOCK_OK;
+    return fail_with(error, "no_answer", "the time of lock %s is over, and the daemon has not said yet that it is %s", lock->names[0],
+                     "still held");
 }
 
 static bool is_open(const sidelock_lock *lock) { return lock && (lock->state == HELD || lock->state == LOST); }
@@ -1816,13 +1842,15 @@ int sidelock_with(sidelock_client *client, const char *const *names, size_t coun
 
 bool sidelock_held(const sidelock_lock *lock) {
     enter_client();
-    bool held = lock && lock->state == HELD;
+    confirm(lock);
+    bool held = lock && lock->state == HELD && !is_over(lock);
     leave_client();
     return held;
 }
 
 int sidelock_check(const sidelock_lock *lock, sidelock_error *error) {
     enter_client();
+    confirm(lock);
     int code = check(lock, error);
     leave_client();
     return code;
@@ -1831,7 +1859,8 @@ int sidelock_check(const sidelock_lock *lock, sidelock_error *error) {
 int64_t sidelock_token_of(const sidelock_lock *lock, const char *name) {
     int64_t token = 0;
     enter_client();
-    for (size_t index = 0; lock && lock->state == HELD && index < lock->count; index++) {
+    confirm(lock);
+    for (size_t index = 0; lock && lock->state == HELD && !is_over(lock) && index < lock->count; index++) {
         if (strcmp(lock->names[index], name) == 0) token = lock->tokens[index];
     }
     leave_client();

@@ -133,10 +133,11 @@ void sidelock_leave(sidelock_lock **lock);
 #define SIDELOCK_SCOPED __attribute__((cleanup(sidelock_leave)))
 #endif
 
-/* Whether it is held, as far as this process has been told. */
+/* Whether it is held, as far as this process has been told; no longer than it is good without an answer of the daemon. */
 bool sidelock_held(const sidelock_lock *lock);
 
-/* SIDELOCK_LOST if it was lost, SIDELOCK_NOT_HELD if it is not held. */
+/* SIDELOCK_LOST if it was lost, SIDELOCK_NOT_HELD if it is not held, SIDELOCK_UNAVAILABLE where its time is over and the daemon has
+ * not said yet that it is still held. */
 int sidelock_check(const sidelock_lock *lock, sidelock_error *error);
 
 /* The fencing token, of the first or of another name: send it along with every write. 0: it is not held. */

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -89,6 +90,8 @@ type connection struct {
 	fault         *Error
 	ping          *request
 	noPingBefore  time.Duration
+	// How many are just calling the user's functions.
+	telling atomic.Int32
 	timer         *time.Timer
 }
 
@@ -134,9 +137,30 @@ func (c *connection) locked(action func()) {
 	calls := c.calls
 	c.calls = nil
 	c.mutex.Unlock()
+	if len(calls) == 0 {
+		return
+	}
+	c.telling.Add(1)
+	defer c.telling.Add(-1)
 	for _, call := range calls {
 		call()
 	}
+}
+
+// confirm waits, of a hold whose time is over, until the daemon has said how long it is good, or it is lost. Not while the user's
+// functions are called, for which nothing may be read.
+func (c *connection) confirm(span time.Duration) {
+	if c.telling.Load() > 0 {
+		return
+	}
+	c.locked(c.tick)
+	timer := time.NewTimer(answerTime(span))
+	defer timer.Stop()
+	select {
+	case <-c.start("ping", map[string]any{}, nil).done:
+	case <-timer.C:
+	}
+	c.locked(c.tick)
 }
 
 // start sends a request.
@@ -388,9 +412,9 @@ func (c *connection) settle(r *request, result json.RawMessage, err *Error) {
 	r.result, r.err, r.isAnswered = result, err, true
 	if r == c.ping {
 		c.ping = nil
-		if err == nil {
-			c.pingAnswered(r)
-		}
+	}
+	if r.method == "ping" && err == nil {
+		c.pingAnswered(r)
 	}
 	close(r.done)
 }
@@ -586,6 +610,9 @@ func span(ms int64) time.Duration {
 	return max(time.Duration(ms)*time.Millisecond, 0)
 }
 
+// answerTime is for how long the daemon may leave unanswered how long a hold is good.
+func answerTime(span time.Duration) time.Duration { return min(time.Second, span/4) }
+
 func max(a, b time.Duration) time.Duration {
 	if a > b {
 		return a
@@ -624,7 +651,7 @@ func (c *connection) tick() {
 		next = forever
 		for _, l := range timed {
 			// A process that was stopped itself asks before it judges.
-			judgeAt := max(l.deadline, c.ping.sent+min(time.Second, l.span/4))
+			judgeAt := max(l.deadline, c.ping.sent+answerTime(l.span))
 			if now() < judgeAt {
 				next = min(next, judgeAt)
 				continue

@@ -59,11 +59,25 @@ func (l *Lock) Mode() string {
 	return l.mode
 }
 
-// Held tells whether the lock is held, as far as this process has been told.
+// Held tells whether the lock is held, as far as this process has been told; no longer than it is good without an answer of the
+// daemon.
 func (l *Lock) Held() bool {
+	l.confirm()
 	l.connection.mutex.Lock()
 	defer l.connection.mutex.Unlock()
-	return l.state == held
+	return l.state == held && !l.isOver()
+}
+
+// isOver tells whether its time is over: it is not to be believed then until the daemon has answered. With the mutex held.
+func (l *Lock) isOver() bool { return l.state == held && l.isTimed && l.deadline <= now() }
+
+func (l *Lock) confirm() {
+	l.connection.mutex.Lock()
+	isOver, span := l.isOver(), l.span
+	l.connection.mutex.Unlock()
+	if isOver {
+		l.connection.confirm(span)
+	}
 }
 
 // Loss is how the lock was lost; nil if it was not.
@@ -73,8 +87,10 @@ func (l *Lock) Loss() *Loss {
 	return l.loss
 }
 
-// Err is ErrLost if the lock was lost, ErrNotHeld if it is not held.
+// Err is ErrLost if the lock was lost, ErrNotHeld if it is not held, and ErrUnavailable where its time is over and the daemon has not
+// said yet that it is still held.
 func (l *Lock) Err() error {
+	l.confirm()
 	l.connection.mutex.Lock()
 	defer l.connection.mutex.Unlock()
 	if l.loss != nil {
@@ -82,6 +98,9 @@ func (l *Lock) Err() error {
 	}
 	if l.state != held {
 		return failure("not_held", "lock %s is not held here", l.Names[0])
+	}
+	if l.isOver() {
+		return failure("no_answer", "the time of lock %s is over, and the daemon has not said yet that it is still held", l.Names[0])
 	}
 	return nil
 }

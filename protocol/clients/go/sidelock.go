@@ -313,8 +313,9 @@ func (c *Client) transferred(made *connection, accept func(*Lock)) func(transfer
 		l.tokens[told.Name], l.has[told.Name] = told.Token, told.Token
 		l.mode, l.state, l.connection = told.Mode, held, made
 		if made.leaseMS != nil {
-			// Nothing is known of how long it is good: that is asked at once.
-			l.isTimed, l.span, l.deadline = true, span(*made.leaseMS), now()
+			// Nothing is known of how long it is good: that is asked at once, and meanwhile it counts for what an answer may take.
+			l.isTimed, l.span = true, span(*made.leaseMS)
+			l.deadline = now() + answerTime(l.span)
 		}
 		made.register(l)
 		made.calls = append(made.calls, func() { accept(l) })

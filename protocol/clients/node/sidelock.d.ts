@@ -57,11 +57,12 @@ export interface Options {
 export class Lock {
   readonly names: string[];
   readonly mode: string;
+  /** No longer than it is good without an answer of the daemon. */
   readonly held: boolean;
   readonly loss: Loss | null;
   /** Milliseconds for which the hold is good for certain; null: it does not end by itself. */
   readonly validMs: number | null;
-  /** The fencing token. Throws Lost, or NotHeld. */
+  /** The fencing token. Throws as `check` does. */
   readonly token: number;
   readonly tokens: Record<string, number>;
   /** Is aborted when the lock is lost. */
@@ -69,6 +70,7 @@ export class Lock {
   acquire(): Promise<this>;
   release(): Promise<void>;
   cancel(): void;
+  /** Throws Lost, or NotHeld, or Unavailable where its time is over and the daemon has not said yet that it is still held. */
   check(): void;
   extend(maxHold: number | null): Promise<void>;
   downgrade(): Promise<void>;

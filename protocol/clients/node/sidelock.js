@@ -74,6 +74,8 @@ const now = () => Number(process.hrtime.bigint() / 1000n) / 1000;
 /** Milliseconds that the daemon told; null where it is no time. */
 const timeOf = (value) => (Number.isInteger(value) ? Math.max(0, Math.min(value, MILLISECONDS_MAX)) : null);
 const pairOf = (name, token) => `${token} ${name}`;
+/** For how long the daemon may leave unanswered how long a hold is good. */
+const answerTime = (span) => Math.min(1000, span / 4);
 const milliseconds = (seconds) => Math.max(0, Math.ceil(seconds * 1000));
 
 /** One connection: requests that wait, holds that can be lost, watches. */
@@ -240,10 +242,8 @@ class Connection {
     request.result = result;
     request.error = error;
     request.isAnswered = true;
-    if (request === this.ping) {
-      this.ping = null;
-      if (!error) this.pingAnswered(request);
-    }
+    if (request === this.ping) this.ping = null;
+    if (request.method === 'ping' && !error) this.pingAnswered(request);
     request.done();
   }
 
@@ -361,7 +361,7 @@ class Connection {
     let next = askAt;
     if (this.ping) {
       // A process that was stopped itself asks before it judges.
-      const judgeAt = (lock) => Math.max(lock.deadline, this.ping.sent + Math.min(1000, lock.span / 4));
+      const judgeAt = (lock) => Math.max(lock.deadline, this.ping.sent + answerTime(lock.span));
       for (const lock of timed.filter((one) => now() >= judgeAt(one))) {
         const [name, token] = [...lock.held_][0];
         lock.lose_({ name, token, reason: 'lease_expired', graceMs: 0 });
@@ -522,8 +522,8 @@ class Client {
       lock.held_ = new Map([[name, token]]);
       lock.tokens_ = new Map(lock.held_);
       Object.assign(lock, { mode, state: 'held', connection_: connection });
-      // Nothing is known of how long it is good: that is asked at once.
-      if (connection.leaseMs !== null) Object.assign(lock, { span: connection.leaseMs, deadline: now() });
+      // Nothing is known of how long it is good: that is asked at once, and meanwhile it counts for what an answer may take.
+      if (connection.leaseMs !== null) Object.assign(lock, { span: connection.leaseMs, deadline: now() + answerTime(connection.leaseMs) });
       connection.register(lock);
       later(this.accept_, lock);
     };
@@ -566,7 +566,15 @@ class Lock {
 
   /** Is aborted when the lock is lost. */
   get signal() { return this.abort_.signal; }
-  get held() { return this.state === 'held'; }
+  /** Whether it is held, as far as this process has been told; no longer than it is good without an answer of the daemon. */
+  get held() { return this.state === 'held' && !this.isOver_(); }
+
+  /** Whether its time is over: it is not to be believed then until the daemon has answered, which is asked. */
+  isOver_() {
+    if (this.state !== 'held' || this.deadline === null || this.deadline > now()) return false;
+    this.connection_?.tick();
+    return true;
+  }
 
   /** For how many milliseconds from now the hold is good for certain; null: it does not end by itself. */
   get validMs() {
@@ -574,9 +582,16 @@ class Lock {
     return this.deadline === null ? null : Math.max(0, this.deadline - now());
   }
 
-  /** Throws Lost if the lock was lost, NotHeld if it is not held. */
+  /**
+   * Throws Lost if the lock was lost, NotHeld if it is not held, and Unavailable where its time is over and the daemon has not said
+   * yet that it is still held.
+   */
   check() {
+    const isOver = this.isOver_();
     if (this.loss) throw new Lost(this.loss);
+    if (isOver) {
+      throw makeError('no_answer', `the time of lock ${this.names[0]} is over, and the daemon has not said yet that it is still held`);
+    }
     if (this.state !== 'held') throw makeError('not_held', `lock ${this.names[0]} is not held here`);
   }
 

@@ -120,6 +120,10 @@ def never_asks_how_long():
     Machine.tick = lambda self: None
 
 
+def believes_in_holds_past_their_time():
+    _machine.Holding.is_over = lambda self: False
+
+
 def takes_a_piece_for_a_line():
     def feed(self, data):
         for line in data.split(b"\n"):
@@ -323,7 +327,7 @@ MUTANTS = {function.__name__: groups for function, groups in {
     keeps_late_grants: ["cancel", "faults"], scopes_hide_the_loss: ["scope", "lost"],
     scopes_of_failing_bodies_keep_the_lock: ["scope"], events_go_to_all_watches: ["watch"], watches_never_end: ["watch"],
     knows_one_socket: ["find"], hears_no_loss: ["lost", "scope"], loses_by_name_alone: ["lost"],
-    loses_what_was_given_back: ["lost"], counts_from_the_reading: ["validity"], never_asks_how_long: ["validity"],
+    loses_what_was_given_back: ["lost"], counts_from_the_reading: ["validity"], never_asks_how_long: ["validity"], believes_in_holds_past_their_time: ["validity"],
     takes_a_piece_for_a_line: ["wire"], one_line_a_read: ["wire", "lost"], believes_any_grant: ["wire", "lost"],
     stumbles_over_nonsense: ["wire"], keeps_a_line_for_ever: ["wire"], answers_in_order: ["wire"],
     takes_unknown_notifications_for_losses: ["wire"], holds_outlive_the_connection: ["faults", "scope"],

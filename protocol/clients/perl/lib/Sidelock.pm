@@ -622,12 +622,13 @@ sub _look {
     $connection->pump(0) if !$connection->{has_ended};
     # Where the time is over somebody else may hold it: it is held if the daemon says so again, and lost if it says nothing.
     my $end = Sidelock::now() + 2;
-    while (!$connection->{has_ended} && $self->{state} eq 'held' && defined $self->{deadline}) {
-        my $time = Sidelock::now();
-        last if $self->{deadline} > $time || $time > $end;
-        $connection->pump(0.1);
-    }
+    $connection->pump(0.1) while !$connection->{has_ended} && $self->_is_over && Sidelock::now() < $end;
     return;
+}
+
+sub _is_over {
+    my ($self) = @_;
+    return $self->{state} eq 'held' && defined $self->{deadline} && $self->{deadline} <= Sidelock::now();
 }
 
 # Whether this is a forked child, and the lock its parent's.
@@ -636,19 +637,23 @@ sub is_foreign { my ($self) = @_; return $self->{connection}{pid} != $$ }
 sub names { my ($self) = @_; return @{ $self->{names} } }
 sub mode  { my ($self) = @_; return $self->{mode} }
 
-# Whether it is held, by all that the daemon has said.
-sub held { my ($self) = @_; $self->_look; return $self->{state} eq 'held' && !$self->is_foreign ? 1 : 0 }
+# Whether it is held, by all that the daemon has said; no longer than it is good without an answer of the daemon.
+sub held { my ($self) = @_; $self->_look; return $self->{state} eq 'held' && !$self->is_foreign && !$self->_is_over ? 1 : 0 }
 
 # How it was lost: name, token, reason, grace_ms, detail; undef if it was not.
 sub loss { my ($self) = @_; $self->_look; return $self->{loss} }
 
-# Dies with Sidelock::Error::Lost if the lock was lost, with NotHeld if it is not held.
+# Dies with Sidelock::Error::Lost if the lock was lost, with NotHeld if it is not held, and with Unavailable where its time is over
+# and the daemon does not say that it is still held.
 sub check {
     my ($self) = @_;
     my $held = $self->held;
     die Sidelock::Error->lost($self->{loss}) if $self->{loss};    ## no critic
-    die Sidelock::Error->of('not_held', "lock $self->{names}[0] is not held here") unless $held;    ## no critic
-    return $self;
+    return $self if $held;
+    my $name = $self->{names}[0];
+    die Sidelock::Error->of('no_answer', "the time of lock $name is over, and the daemon does not say that it is still held")    ## no critic
+        if $self->_is_over && !$self->is_foreign;
+    die Sidelock::Error->of('not_held', "lock $name is not held here");    ## no critic
 }
 
 # The fencing token, of the first or of another name: send it along with every write. Dies as check does.

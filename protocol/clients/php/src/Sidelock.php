@@ -888,7 +888,7 @@ final class Lock
     {
     }
 
-    /** Whether it is held, by all that the daemon has said. */
+    /** Whether it is held, by all that the daemon has said; no longer than it is good without an answer of the daemon. */
     public function held(): bool
     {
         if ($this->connection === null || $this->connection->isForeign()) {
@@ -897,22 +897,29 @@ final class Lock
         $this->connection->pump(0);
         // Where the time is over somebody else may hold it: it is held if the daemon says so again, and lost if it says nothing.
         $end = now() + 2;
-        while (!$this->connection->hasEnded && $this->state === 'held' && $this->deadline !== null) {
-            $time = now();
-            if ($this->deadline > $time || $time > $end) {
-                break;
-            }
+        while (!$this->connection->hasEnded && $this->isOver() && now() < $end) {
             $this->connection->pump(0.1);
         }
-        return $this->state === 'held';
+        return $this->state === 'held' && !$this->isOver();
     }
 
-    /** Throws Lost if the lock was lost, NotHeld if it is not held. */
+    private function isOver(): bool
+    {
+        return $this->state === 'held' && $this->deadline !== null && $this->deadline <= now();
+    }
+
+    /**
+     * Throws Lost if the lock was lost, NotHeld if it is not held, and Unavailable where its time is over and the daemon does not
+     * say that it is still held.
+     */
     public function check(): void
     {
         $held = $this->held();
         if ($this->loss !== null) {
             throw Error::lost($this->loss);
+        }
+        if (!$held && $this->connection !== null && !$this->connection->isForeign() && $this->isOver()) {
+            throw Error::of('no_answer', "the time of lock {$this->names[0]} is over, and the daemon does not say that it is still held");
         }
         if (!$held) {
             throw Error::of('not_held', "lock {$this->names[0]} is not held here");

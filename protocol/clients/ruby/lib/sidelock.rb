@@ -196,6 +196,15 @@ module Sidelock
       finish(start(method, params))
     end
 
+    # Of a hold whose time is over: waits until the daemon has said how long it is good, or it is lost. Not in a callback, for
+    # which nothing is read.
+    def confirm(lock)
+      return if Thread.current == @reader
+      locked { tick }
+      answered?(start("ping", {}), lock.answer_time)
+      locked { tick }
+    end
+
     def withdraw(request)
       locked do
         next if request.answered
@@ -354,10 +363,8 @@ module Sidelock
       fault ||= answered(request, result)
       return if request.answered
       request.result, request.error, request.answered = result, fault, true
-      if request.equal?(@ping)
-        @ping = nil
-        ping_answered(request) unless fault
-      end
+      @ping = nil if request.equal?(@ping)
+      ping_answered(request) if request.method == "ping" && !fault
       request.cond.broadcast
     end
 
@@ -486,7 +493,7 @@ module Sidelock
       @ping ||= begin_request("ping", {}) if time >= ask_at
       return ask_at - time unless @ping
       # A process that was stopped itself asks before it judges.
-      judge_at = ->(lock) { [lock.deadline, @ping.sent + [1.0, lock.span / 4].min].max }
+      judge_at = ->(lock) { [lock.deadline, @ping.sent + lock.answer_time].max }
       locks.select { |lock| time >= judge_at.call(lock) }.each do |lock|
         name, token = lock.has.first
         lose(lock, Loss.new(name, token, "lease_expired", 0))
@@ -507,15 +514,20 @@ module Sidelock
       @state, @tokens, @has = :waiting, {}, {}
     end
 
-    # Whether it is held, as far as this process has been told.
+    # Whether it is held, as far as this process has been told; no longer than it is good without an answer of the daemon.
     def held?
-      @state == :held && !@connection.forked?
+      confirm
+      open? && !over?
     end
 
-    # Raises Lost if the lock was lost, NotHeld if it is not held.
+    # Raises Lost if the lock was lost, NotHeld if it is not held, and Unavailable where its time is over and the daemon has not
+    # said yet that it is still held.
     def check
+      confirm
       raise Lost, @loss if @loss
-      raise Sidelock.error("not_held", "lock #{@names[0]} is not held here") unless held?
+      raise Sidelock.error("not_held", "lock #{@names[0]} is not held here") unless open?
+      return unless over?
+      raise Sidelock.error("no_answer", "the time of lock #{@names[0]} is over, and the daemon has not said yet that it is still held")
     end
 
     # The fencing token: send it along with every write. Raises as `check` does.
@@ -532,7 +544,7 @@ module Sidelock
 
     # For how many seconds from now the hold is good for certain; nil: it does not end by itself.
     def valid
-      return 0.0 unless held?
+      return 0.0 unless open?
       @deadline && [@deadline - Sidelock.now, 0.0].max
     end
 
@@ -588,6 +600,11 @@ module Sidelock
       @state == :held && !@deadline.nil?
     end
 
+    # For how many seconds the daemon may leave unanswered how long it is good.
+    def answer_time
+      [1.0, @span / 4].min
+    end
+
     def lose(loss)
       @has = @has.reject { |name, _| name == loss.name } unless loss.reason == "lease_expired"
       return false unless @state == :held
@@ -600,6 +617,20 @@ module Sidelock
     end
 
     private
+
+    def open?
+      @state == :held && !@connection.forked?
+    end
+
+    # Whether its time is over: it is not to be believed then until the daemon has answered.
+    def over?
+      deadline = @deadline
+      @state == :held && !deadline.nil? && deadline <= Sidelock.now
+    end
+
+    def confirm
+      @connection.confirm(self) if over? && open?
+    end
 
     def of_one(method, more)
       check
@@ -777,9 +808,10 @@ module Sidelock
       connection.on_transferred = lambda do |params, calls|
         lock = Lock.new([params["name"]])
         lock.connection = connection
-        # Nothing is known of how long it is good: that is asked at once.
+        # Nothing is known of how long it is good: that is asked at once, and meanwhile it counts for what an answer may take.
         lease = connection.lease_ms
         lock.granted({ params["name"] => params["token"] }, params["mode"], lease && Sidelock.now, lease.to_i / 1000.0)
+        lock.good_until(lock.deadline + lock.answer_time, lock.span) if lease
         connection.register(lock)
         calls << -> { accept.call(lock) }
       end

@@ -8,6 +8,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 const LINE_BYTES_MAX: usize = 65536;
@@ -69,6 +70,7 @@ struct Inner {
     no_ping_before: Option<Instant>,
     is_broken: bool,
     has_ended: bool,
+    reader: Option<ThreadId>,
 }
 
 pub(crate) struct Connection {
@@ -230,6 +232,17 @@ impl Connection {
         self.finish(&request, Some(Duration::ZERO))
     }
 
+    /// Of a hold whose time is over: waits until the daemon has said how long it is good, or it is lost. Not in a callback, for which
+    /// nothing is read.
+    pub(crate) fn confirm(self: &Arc<Self>, span: Duration) {
+        if self.lock().reader == Some(std::thread::current().id()) {
+            return;
+        }
+        self.locked(|inner| self.tick(inner));
+        self.start("ping", object(vec![]), None, None).wait(Some(answer_time(span)));
+        self.locked(|inner| self.tick(inner));
+    }
+
     /// Nobody waits for the answer any more: a wait is withdrawn, and a lock that is granted all the same given back.
     fn abandon(&self, inner: &mut Inner, request: &Arc<Request>) {
         if request.is_answered() {
@@ -274,6 +287,7 @@ impl Connection {
     }
 
     fn run(self: Arc<Self>, mut stream: UnixStream) {
+        self.lock().reader = Some(std::thread::current().id());
         let (mut rest, mut buffer, mut pause) = (Vec::new(), vec![0; 65536], None);
         loop {
             let limit = pause.map(|pause: Duration| pause.max(Duration::from_millis(1)));
@@ -368,9 +382,9 @@ impl Connection {
         }
         if inner.ping.as_ref().map_or(false, |ping| Arc::ptr_eq(ping, request)) {
             inner.ping = None;
-            if let Ok(result) = &answer {
-                ping_answered(inner, request, result);
-            }
+        }
+        if let ("ping", Ok(result)) = (request.method, &answer) {
+            ping_answered(inner, request, result);
         }
         request.settle(answer);
     }
@@ -454,9 +468,10 @@ impl Connection {
                     hold.mode = params.text("mode").unwrap_or("").into();
                     hold.state = State::Held;
                     if let Some(lease) = inner.lease {
-                        // Nothing is known of how long it is good: that is asked at once.
+                        // Nothing is known of how long it is good: that is asked at once, and meanwhile it counts for what an answer
+                        // may take.
                         hold.span = lease;
-                        hold.deadline = Some(Instant::now());
+                        hold.deadline = Some(Instant::now() + answer_time(lease));
                     }
                 }
                 register(inner, &shared);
@@ -505,7 +520,7 @@ impl Connection {
         // A process that was stopped itself asks before it judges.
         let judge_at = |lock: &Arc<Shared>| {
             let hold = lock.hold.lock().unwrap();
-            hold.deadline.unwrap_or(now).max(sent + (hold.span / 4).min(Duration::from_secs(1)))
+            hold.deadline.unwrap_or(now).max(sent + answer_time(hold.span))
         };
         for lock in locks.iter().filter(|lock| now >= judge_at(lock)) {
             let first = lock.hold.lock().unwrap().has.iter().next().map(|(name, token)| (name.clone(), *token));
@@ -521,6 +536,11 @@ impl Connection {
 fn span(milliseconds: i64) -> Duration {
     // It is used in sums: nothing of it is longer than a century.
     Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0).min(100 * 366 * 86_400 * 1000))
+}
+
+/// For how long the daemon may leave unanswered how long a hold is good.
+fn answer_time(span: Duration) -> Duration {
+    (span / 4).min(Duration::from_secs(1))
 }
 
 fn end(inner: &Inner) -> Error {

@@ -259,6 +259,13 @@ struct Hold {
     options: Options,
 }
 
+impl Hold {
+    /// Whether its time is over: it is not to be believed then until the daemon has answered.
+    fn is_over(&self) -> bool {
+        self.state == State::Held && self.deadline.map_or(false, |deadline| deadline <= Instant::now())
+    }
+}
+
 struct Shared {
     names: Vec<String>,
     hold: Mutex<Hold>,
@@ -499,9 +506,22 @@ impl Lock {
         self.hold().mode.clone()
     }
 
-    /// Whether it is held, as far as this process has been told.
+    /// Whether it is held, as far as this process has been told; no longer than it is good without an answer of the daemon.
     pub fn is_held(&self) -> bool {
-        self.hold().state == State::Held
+        let hold = self.looked_at();
+        hold.state == State::Held && !hold.is_over()
+    }
+
+    /// What is known of the hold; where its time is over, when the daemon was asked.
+    fn looked_at(&self) -> std::sync::MutexGuard<'_, Hold> {
+        let hold = self.hold();
+        if !hold.is_over() {
+            return hold;
+        }
+        let span = hold.span;
+        drop(hold);
+        self.connection.confirm(span);
+        self.hold()
     }
 
     fn is_open(&self) -> bool {
@@ -517,11 +537,15 @@ impl Lock {
         Error::new("not_held", format!("lock {} is not held here", self.shared.names[0]))
     }
 
-    /// An error if the lock was lost, or is not held.
+    /// An error if the lock was lost, is not held, or its time is over and the daemon has not said yet that it is still held.
     pub fn check(&self) -> Result<(), Error> {
-        let hold = self.hold();
+        let hold = self.looked_at();
         match (&hold.loss, hold.state) {
             (Some(loss), _) => Err(Error::lost(loss.clone())),
+            (None, State::Held) if hold.is_over() => {
+                let name = &self.shared.names[0];
+                Err(Error::new("no_answer", format!("the time of lock {name} is over, and the daemon has not said yet that it is still held")))
+            }
             (None, State::Held) => Ok(()),
             _ => Err(self.not_held()),
         }

@@ -6,7 +6,7 @@ import functools
 import threading
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from ._errors import Lost, NotHeld
+from ._errors import Lost, NotHeld, Unavailable
 from ._machine import Holding, Machine
 
 #: The owner is the thread or the task that asks.
@@ -96,15 +96,30 @@ class BaseLock:
             raise NotHeld(f"lock {self.names[0]} is not held here", "not_held")
         return holdings[-1]
 
+    def _confirm(self, holding: Holding) -> None:
+        """Asks the daemon anew whether a hold is good whose time is over."""
+        raise NotImplementedError
+
+    def _looked_at(self) -> Holding:
+        """The hold that the caller means; where its time is over, when the daemon was asked."""
+        holding = self._current()
+        if holding.is_over():
+            self._confirm(holding)
+        return holding
+
     def _drop(self, holding: Holding) -> None:
         if holding in self._holdings:
             self._holdings.remove(holding)
 
     def check(self) -> None:
-        """Raises :class:`Lost` if the lock was lost, :class:`NotHeld` if it is not held."""
-        holding = self._current()
+        """Raises :class:`Lost` if the lock was lost, :class:`NotHeld` if it is not held, and :class:`Unavailable` where its time
+        is over and the daemon has not said yet that it is still held."""
+        holding = self._looked_at()
         if holding.loss is not None:
             raise Lost(holding.loss)
+        if holding.is_over():
+            raise Unavailable(f"the time of lock {self.names[0]} is over, and the daemon has not said yet that it is still held",
+                              "no_answer")
 
     @property
     def token(self) -> int:
@@ -124,11 +139,12 @@ class BaseLock:
 
     @property
     def held(self) -> bool:
-        """Whether the caller holds the lock, as far as it has been told."""
+        """Whether the caller holds the lock, as far as it has been told; no longer than it is good without an answer of the daemon."""
         try:
-            return self._current().state == "held"
+            holding = self._looked_at()
         except NotHeld:
             return False
+        return holding.state == "held" and not holding.is_over()
 
     @property
     def loss(self) -> Any:
@@ -148,4 +164,5 @@ class BaseLock:
             return 0.0
 
     def __repr__(self) -> str:
-        return f"<sidelock lock {'+'.join(self.names)}{' held' if self.held else ''}>"
+        is_held = any(holding.state == "held" and not holding.is_over() for holding in list(self._holdings))
+        return f"<sidelock lock {'+'.join(self.names)}{' held' if is_held else ''}>"

@@ -107,6 +107,14 @@ class Holding:
             return 0.0
         return None if self.deadline is None else max(0.0, self.deadline - now())
 
+    def is_over(self) -> bool:
+        """Whether its time is over: it is not to be believed then until the daemon has answered."""
+        return self.state == "held" and self.deadline is not None and self.deadline <= now()
+
+    def answer_time(self) -> float:
+        """For how many seconds the daemon may leave unanswered how long it is good."""
+        return min(1.0, self.span / 4)
+
 
 class Request:
     """A request that is not answered yet."""
@@ -260,8 +268,8 @@ class Machine:
         request.result, request.error, request.is_answered = result, fault, True
         if request is self._ping:
             self._ping = None
-            if fault is None:
-                self._ping_answered(request)
+        if request.method == "ping" and fault is None:
+            self._ping_answered(request)
         request.done()
 
     def _answered(self, request: Request, result: Any) -> None:
@@ -340,8 +348,9 @@ class Machine:
         holding = Holding((name,))
         holding.tokens, holding.mode, holding.state = {name: token}, str(params.get("mode", "")), "held"
         if self.lease_ms is not None:
-            # Nothing is known of how long it is good: that is asked at once.
-            holding.span, holding.deadline = self.lease_ms / 1000, now()
+            # Nothing is known of how long it is good: that is asked at once, and meanwhile it counts for what an answer may take.
+            holding.span = self.lease_ms / 1000
+            holding.deadline = now() + holding.answer_time()
         self.holdings.setdefault((name, token), []).append(holding)
         accept = call
         self.calls.append(lambda: accept(holding))
@@ -419,4 +428,4 @@ class Machine:
 
     def _judge_at(self, holding: Holding) -> float:
         asked = self._ping.sent if self._ping is not None else now()
-        return max(holding.deadline or 0.0, asked + min(1.0, holding.span / 4))
+        return max(holding.deadline or 0.0, asked + holding.answer_time())

@@ -144,6 +144,15 @@ class Connection:
 
         return cast(_Waiter, self.do(begin))
 
+    def confirm(self, holding: Holding) -> None:
+        """Of a hold whose time is over: waits until the daemon has said how long it is good, or it is lost. Not in a callback, for
+        which nothing is read."""
+        if threading.current_thread() is self.reader:
+            return
+        self.do(Machine.tick)
+        self.start("ping", {}).ready.wait(holding.answer_time())
+        self.do(Machine.tick)
+
     def is_alive(self) -> bool:
         """Whether the daemon answers; it answers a ping at once."""
         return self.start("ping", {}).ready.wait(self.patience)
@@ -316,6 +325,9 @@ class Lock(BaseLock):
 
     def _asking(self) -> Optional[str]:
         return _owner()
+
+    def _confirm(self, holding: Holding) -> None:
+        holding.connection.confirm(holding)
 
     def acquire(self, wait: Any = BaseLock) -> "Lock":
         """Takes the lock, and gives itself. `wait`: seconds; None: without limit; 0: a try; otherwise what the lock was made

@@ -252,6 +252,9 @@ class Lock(BaseLock):
     def _asking(self) -> Optional[str]:
         return _owner()
 
+    def _confirm(self, holding: Holding) -> None:
+        holding.connection.tick()  # It asks; the answer comes when the caller waits for something.
+
     async def acquire(self, wait: Any = BaseLock) -> "Lock":
         """Takes the lock, and gives itself."""
         await self._acquire(wait)

@@ -422,10 +422,8 @@ final class Connection {
     request.result = result == null ? Map.of() : result;
     request.error = error;
     request.isAnswered = true;
-    if (request == ping) {
-      ping = null;
-      if (error == null) pingAnswered(request);
-    }
+    if (request == ping) ping = null;
+    if (request.method.equals("ping") && error == null) pingAnswered(request);
     request.done.countDown();
   }
 
@@ -512,10 +510,10 @@ final class Connection {
     lock.state = SidelockLock.State.HELD;
     lock.connection = this;
     if (leaseMs != null) {
-      // Nothing is known of how long it is good: that is asked at once.
+      // Nothing is known of how long it is good: that is asked at once, and meanwhile it counts for what an answer may take.
       lock.isTimed = true;
       lock.span = span(leaseMs);
-      lock.deadline = now();
+      lock.deadline = now() + answerTime(lock);
     }
     register(lock);
     Consumer<SidelockLock> call = accept;
@@ -602,8 +600,28 @@ final class Connection {
     return next < 0 ? -1 : Math.max(0, next - time);
   }
 
+  /** For how many milliseconds the daemon may leave unanswered how long a hold is good. */
+  private static double answerTime(SidelockLock lock) {
+    return Math.min(1000, lock.span / 4);
+  }
+
+  /**
+   * Of a hold whose time is over: waits until the daemon has said how long it is good, or it is lost. Not in a callback, for which
+   * nothing is read, and not in a thread that was interrupted.
+   */
+  void confirm(SidelockLock lock) {
+    if (Thread.currentThread() == reader) return;
+    locked(this::tick);
+    try {
+      start("ping", Map.of(), null, null).done.await((long) answerTime(lock) + 1, TimeUnit.MILLISECONDS);
+    } catch (InterruptedException interrupted) {
+      Thread.currentThread().interrupt();
+    }
+    locked(this::tick);
+  }
+
   /** A process that was stopped itself asks before it judges. */
   private double judgeAt(SidelockLock lock) {
-    return Math.max(lock.deadline, (ping == null ? now() : ping.sent) + Math.min(1000, lock.span / 4));
+    return Math.max(lock.deadline, (ping == null ? now() : ping.sent) + answerTime(lock));
   }
 }

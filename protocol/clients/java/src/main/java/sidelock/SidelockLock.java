@@ -70,9 +70,21 @@ public final class SidelockLock implements AutoCloseable {
     return mode;
   }
 
-  /** Whether it is held, as far as this process has been told. */
+  /** Whether it is held, as far as this process has been told; no longer than it is good without an answer of the daemon. */
   public boolean isHeld() {
-    return state == State.HELD;
+    return state == State.HELD && !isUnconfirmed();
+  }
+
+  /** Whether its time is over: it is not to be believed then until the daemon has answered. */
+  private boolean isOver() {
+    return state == State.HELD && isTimed && deadline <= Connection.now();
+  }
+
+  /** The same, when the daemon was asked. */
+  private boolean isUnconfirmed() {
+    if (!isOver()) return false;
+    connection.confirm(this);
+    return state != State.HELD || isOver();
   }
 
   /** How it was lost; null if it was not. */
@@ -80,10 +92,18 @@ public final class SidelockLock implements AutoCloseable {
     return loss;
   }
 
-  /** Throws Lost if the lock was lost, NotHeld if it is not held. */
+  /**
+   * Throws Lost if the lock was lost, NotHeld if it is not held, and Unavailable where its time is over and the daemon has not said
+   * yet that it is still held.
+   */
   public void check() {
+    boolean isUnconfirmed = isUnconfirmed();
     if (loss != null) throw new SidelockException.Lost(loss);
     if (state != State.HELD) throw notHeld();
+    if (isUnconfirmed) {
+      throw SidelockException.of("no_answer",
+          "the time of lock " + names.get(0) + " is over, and the daemon has not said yet that it is still held");
+    }
   }
 
   private SidelockException notHeld() {
