@@ -151,8 +151,9 @@ my %verbs = (
         my $lock   = $locks{ $args->{lock} };
         my @fields = (held => $lock->held);
         eval { $lock->release; 1 } or push @fields, release => $@->reason;
-        push @fields, acquired => $client->acquire($args->{names}, wait => 0)->held;
-        my $again = eval { $client->acquire([$lock->names], wait => 0); 1 };
+        my $own = $client->acquire($args->{names}, wait => 0);
+        push @fields, acquired => $own->held;
+        my $again = eval { $client->acquire([$lock->names], wait => 0) };
         say_line('event child', @fields, again => $again ? 1 : 0);
         POSIX::_exit(0) if $args->{exit};
         sleep 1000 while 1;

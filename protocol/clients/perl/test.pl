@@ -19,6 +19,36 @@ while ($other->call('inspect', name => 'slow')->{waiting}) { select undef, undef
 $taken->release;
 check(Sidelock::lock('slow', wait => 5)->held, 'nothing is left of the waits');
 
+# Alarms at any moment, of which many hit an acquire, a release or what is between them: no hold is left that no object has.
+{
+    my ($rounds, $hits) = (0, 0);
+    my $end = Time::HiRes::time() + 3;
+    while (Time::HiRes::time() < $end) {
+        my $name = 'storm-' . $rounds++ % 3;
+        local $SIG{ALRM} = sub { $hits++; die "alarm\n" };
+        # What dies in a DESTROY perl tells of itself.
+        local $SIG{__WARN__} = sub { check($_[0] =~ /\(in cleanup\) alarm/, "no other warning: $_[0]") };
+        eval {
+            eval {
+                Time::HiRes::ualarm(20 + int rand 400);
+                if ($rounds % 3) {
+                    Sidelock::with($name, wait => 0, sub { return });
+                }
+                else {
+                    my $lock = Sidelock::lock($name, wait => 0);
+                    $lock->release if $rounds % 2;
+                }
+                1;
+            } or check($@ eq "alarm\n" || ref $@ && $@->reason eq 'busy', "nothing else goes wrong: $@");    # A grant that is still under way
+            Time::HiRes::ualarm(0);
+            1;
+        } or check($@ eq "alarm\n", "nothing else goes wrong: $@");
+    }
+    check($hits > 20, "the alarms have hit: $hits");
+    check(Sidelock::lock("storm-$_", wait => 5)->held, "storm-$_ is free") for 0 .. 2;
+    check(!@{ $other->call('list', prefix => 'storm-')->{locks} }, 'and is given back with its object');
+}
+
 for my $time (9**9**9, -sin(9**9**9)) {
     eval { Sidelock::lock('timed', wait => $time); 1 };
     check(ref $@ && $@->reason eq 'invalid_params', "$time is no time");

@@ -9,6 +9,7 @@ use Errno qw(EACCES EAGAIN EINTR EPERM EWOULDBLOCK);
 use File::Basename ();
 use IO::Select;
 use JSON::PP ();
+use POSIX ();
 use Scalar::Util ();
 use Socket qw(AF_UNIX MSG_NOSIGNAL SOCK_STREAM pack_sockaddr_un);
 use Time::HiRes ();
@@ -25,6 +26,31 @@ use constant {
 
 my $json = JSON::PP->new->utf8->canonical;
 my $default;
+
+my ($every, $none) = (POSIX::SigSet->new, POSIX::SigSet->new);
+$every->fillset;
+our $is_whole = 0;
+
+# Does what must not be left in the middle: a handler of a signal, which may die, is called behind it.
+sub whole {
+    my ($code) = @_;
+    return $code->() if $is_whole;
+    my ($before, $result) = (POSIX::SigSet->new);
+    POSIX::sigprocmask(POSIX::SIG_BLOCK(), $none, $before);
+    my $lived = eval {
+        POSIX::sigprocmask(POSIX::SIG_BLOCK(), $every);
+        # Perl calls the handlers of what came before this at a condition, so at the latest at this one.
+        if ($before) {
+            local $is_whole = 1;
+            $result = $code->();
+        }
+        1;
+    };
+    my $fault = $@;
+    POSIX::sigprocmask(POSIX::SIG_SETMASK(), $before);
+    die $fault unless $lived;    ## no critic
+    return $result;
+}
 
 sub now { return Time::HiRes::clock_gettime(CLOCK_BOOTTIME) }
 
@@ -117,9 +143,10 @@ sub begin {
     $params{progress}    = JSON::PP::true()                   if $options{on_waiting} || $options{on_contended};
     $params{on_lost}     = $options{enforce}                  if defined $options{enforce};
     for my $key (qw(owner meta durability)) { $params{$key} = "$options{$key}" if defined $options{$key} }
-    my $request = $self->_start('acquire', \%params, lock => $lock);
-    $lock->{connection} = $request->{connection};
-    return bless { request => $request, lock => $lock, client => $self, limit => $options{wait} }, 'Sidelock::Wait';
+    # It has its request before that is sent: whatever happens then, what nobody waits for any more is withdrawn.
+    my $wait = bless { lock => $lock, client => $self, limit => $options{wait}, pid => $$ }, 'Sidelock::Wait';
+    $self->_start('acquire', \%params, lock => $lock, wait => $wait);
+    return $wait;
 }
 
 # Any method of the protocol, and its result.
@@ -221,6 +248,15 @@ sub finish {
     return $self->{lock};
 }
 
+sub DESTROY {
+    my ($self) = @_;
+    my $request = $self->{request};
+    return if ${^GLOBAL_PHASE} eq 'DESTRUCT' || !$request || $request->{answered} || $self->{pid} != $$;
+    local ($@, $!) = ($@, $!);
+    $request->{connection}->abandon($request);
+    return;
+}
+
 # Withdraws the wait, which ends as Cancelled. A lock that is granted meanwhile is given back.
 sub cancel {
     my ($self) = @_;
@@ -271,8 +307,16 @@ sub new {
 }
 
 sub start {
+    my ($self, @what) = @_;
+    return Sidelock::whole(sub { return $self->_begin(@what) });
+}
+
+sub _begin {
     my ($self, $method, $params, %more) = @_;
+    my $wait = delete $more{wait};
     my $request = { method => $method, params => $params, sent => Sidelock::now(), id => ++$self->{last}, connection => $self, %more };
+    $more{lock}{connection} = $self if $wait;
+    $wait->{request} = $request if $wait;
     if ($self->{has_ended}) { $self->settle($request, undef, $self->end_error); return $request }
     my $line = $json->encode({ id => $request->{id}, method => $method, params => $params });
     if (length $line > Sidelock::LINE_BYTES_MAX) {
@@ -315,7 +359,6 @@ sub finish {
     if (!$lived) {
         # Also when a handler of a signal dies.
         my $fault = $@;
-        if ($request->{answered} && !$request->{error} && $request->{method} eq 'acquire') { $self->give_back($request->{lock}) }
         $self->abandon($request);
         die $fault;    ## no critic
     }
@@ -344,66 +387,84 @@ sub pump {
     $limit = $pause if defined $pause && (!defined $limit || $pause < $limit);
     my $socket = IO::Select->new($self->{socket});
     my $ready = (IO::Select->select($socket, $self->{outgoing} ne '' && !$self->{is_broken} ? $socket : undef, undef, $limit))[0];
-    $self->flush;
-    if ($ready && @$ready) {
-        my $count = sysread $self->{socket}, $self->{rest}, 65536, length $self->{rest};
-        if (!defined $count && ($! == Errno::EAGAIN || $! == Errno::EINTR)) { return }
-        if (!$count) { $self->ended; return }
-        while ((my $end = index $self->{rest}, "\n") >= 0) {
-            my $message = eval { $json->decode(substr $self->{rest}, 0, $end) };
-            # Whatever did not come from here is a program's handler of a signal, which died: the line is read again then.
-            die $@ if !defined $message && $@ && (ref $@ || $@ !~ / at \Q${\ __FILE__ }\E line /);    ## no critic
-            substr $self->{rest}, 0, $end + 1, '';
-            $self->heard($message) if ref $message eq 'HASH';
-        }
-        if (length $self->{rest} > Sidelock::UNENDED_BYTES_MAX) { $self->ended; return }
-    }
+    Sidelock::whole(sub { return $self->flush }) if $self->{outgoing} ne '';
+    Sidelock::whole(sub { return $self->_read }) if $ready && @$ready;
     $self->tick;
     $self->tell;
+    return;
+}
+
+sub _read {
+    my ($self) = @_;
+    my $count = sysread $self->{socket}, $self->{rest}, 65536, length $self->{rest};
+    if (!defined $count && ($! == Errno::EAGAIN || $! == Errno::EINTR)) { return }
+    if (!$count) { $self->ended; return }
+    while ((my $end = index $self->{rest}, "\n") >= 0) {
+        my $message = eval { $json->decode(substr $self->{rest}, 0, $end) };
+        substr $self->{rest}, 0, $end + 1, '';
+        $self->heard($message) if ref $message eq 'HASH';
+    }
+    $self->ended if length $self->{rest} > Sidelock::UNENDED_BYTES_MAX;
     return;
 }
 
 # Calls the user's code, when nothing here is in the middle of anything.
 sub tell {
     my ($self) = @_;
-    while (my $call = shift @{ $self->{calls} }) { $call->() }
+    while (!$Sidelock::is_whole && (my $call = shift @{ $self->{calls} })) { $call->() }
     return;
 }
 
 # Nobody waits for the answer any more: a wait is withdrawn, and a lock that is granted all the same given back.
 sub abandon {
     my ($self, $request) = @_;
-    return if $request->{answered} || $request->{abandoned} || $self->{has_ended};
-    $request->{abandoned} = 1;
-    if ($request->{method} eq 'acquire') {
-        $self->{outgoing} .= $json->encode({ method => 'cancel', params => { id => $request->{id} } }) . "\n";
-        $self->flush;
-    }
-    return;
+    return Sidelock::whole(sub {
+        return if $request->{abandoned} || $self->{has_ended};
+        if ($request->{answered}) {
+            $self->give_back($request->{lock}) if $request->{method} eq 'acquire' && !$request->{error};
+            return;
+        }
+        $request->{abandoned} = 1;
+        if ($request->{method} eq 'acquire') {
+            $self->{outgoing} .= $json->encode({ method => 'cancel', params => { id => $request->{id} } }) . "\n";
+            $self->flush;
+        }
+        return;
+    });
 }
 
 sub give_back {
     my ($self, $lock) = @_;
-    for my $name (keys %{ $lock->{has} }) {
-        $self->forget($lock, $name, $lock->{has}{$name});
-        $self->start('release', { name => $name, token => $lock->{has}{$name} });
-    }
-    $lock->{state} = 'released' if $lock->{state} eq 'held';
-    return;
+    return Sidelock::whole(sub {
+        my %has = %{ $lock->{has} };
+        $lock->{has} = {};
+        for my $name (keys %has) {
+            $self->forget($lock, $name, $has{$name});
+            $self->start('release', { name => $name, token => $has{$name} });
+        }
+        $lock->{state} = 'released' if $lock->{state} eq 'held';
+        return;
+    });
 }
 
 sub forget {
     my ($self, $lock, $name, $token) = @_;
     my $pair = "$token $name";
-    my @rest = grep { $_ != $lock } @{ $self->{holdings}{$pair} // [] };
+    my @rest = grep { defined && $_ != $lock } @{ $self->{holdings}{$pair} // [] };
+    Scalar::Util::weaken($_) for @rest;
     if (@rest) { $self->{holdings}{$pair} = \@rest }
     else       { delete $self->{holdings}{$pair} }
     return;
 }
 
+# Without keeping it: a lock that the program has no more gives itself back.
 sub register {
     my ($self, $lock) = @_;
-    push @{ $self->{holdings}{"$lock->{has}{$_} $_"} }, $lock for keys %{ $lock->{has} };
+    for my $name (keys %{ $lock->{has} }) {
+        my $sharing = $self->{holdings}{"$lock->{has}{$name} $name"} //= [];
+        push @$sharing, $lock;
+        Scalar::Util::weaken($sharing->[-1]);
+    }
     return;
 }
 
@@ -480,7 +541,7 @@ sub told {
     my $pair = join ' ', map { $_ // '' } @$params{qw(token name)};
     if ($method eq 'lost') {
         my $sharing = delete $self->{holdings}{$pair};
-        $self->lose($_, { grace_ms => 0, %$params }) for @{ $sharing // [] };
+        $self->lose($_, { grace_ms => 0, %$params }) for grep { defined } @{ $sharing // [] };
     }
     elsif ($method eq 'waiting') {
         my $request = $self->{requests}{ $params->{id} // '' } or return;
@@ -488,7 +549,7 @@ sub told {
         push @{ $self->{calls} }, sub { $call->($params) } if $call;
     }
     elsif ($method eq 'contended') {
-        for my $lock (@{ $self->{holdings}{$pair} // [] }) {
+        for my $lock (grep { defined } @{ $self->{holdings}{$pair} // [] }) {
             my $call = $lock->{options}{on_contended} or next;
             push @{ $self->{calls} }, sub { $call->($params->{waiters}) };
         }
@@ -541,7 +602,8 @@ sub ended {
     CORE::close $self->{socket};
     for my $pair (keys %{ $self->{holdings} }) {
         my ($token, $name) = split / /, $pair, 2;
-        $self->lose($_, { name => $name, token => $token, reason => 'connection_ended', grace_ms => 0 }) for @{ $self->{holdings}{$pair} };
+        $self->lose($_, { name => $name, token => $token, reason => 'connection_ended', grace_ms => 0 })
+            for grep { defined } @{ $self->{holdings}{$pair} };
     }
     $self->{holdings} = {};
     $self->tell_watches({ kind => 'ended' });
@@ -555,7 +617,7 @@ sub ended {
 
 sub timed {
     my ($self) = @_;
-    return grep { $_->{state} eq 'held' && defined $_->{deadline} } map { @$_ } values %{ $self->{holdings} };
+    return grep { defined && $_->{state} eq 'held' && defined $_->{deadline} } map { @$_ } values %{ $self->{holdings} };
 }
 
 sub ping_answered {
@@ -574,13 +636,26 @@ sub ping_answered {
     return;
 }
 
+# Holds that no object has.
+sub _release_orphans {
+    my ($self, @pairs) = @_;
+    for my $pair (@pairs) {
+        my ($token, $name) = split / /, $pair, 2;
+        delete $self->{holdings}{$pair};
+        $self->start('release', { name => $name, token => $token + 0 });
+    }
+    return;
+}
+
 sub _max { my ($one, $other) = @_; return $one > $other ? $one : $other }
 
 # Asks how long holds are good before that time is over, and finds those whose time is. Gives the seconds until then.
 sub tick {
     my ($self) = @_;
-    my @timed = $self->timed or return;
     return if $self->{has_ended};
+    my @orphans = grep { !grep { defined } @{ $self->{holdings}{$_} } } keys %{ $self->{holdings} };
+    Sidelock::whole(sub { return $self->_release_orphans(@orphans) }) if @orphans;
+    my @timed = $self->timed or return;
     my $time = Sidelock::now();
     my ($ask_at) = sort { $a <=> $b } map { $_->{deadline} - $_->{span} / 2 } @timed;
     $ask_at = _max($ask_at, $self->{no_ping_before});
@@ -612,6 +687,17 @@ sub new {
     return bless {
         client => $client, names => ref $names ? [map {"$_"} @$names] : ["$names"], options => $options, state => 'waiting', tokens => {}, has => {},
     }, $class;
+}
+
+# What the program has no more is given back; also where a handler of a signal dies when it was just granted. One that dies in here
+# leaves that to the connection.
+sub DESTROY {
+    my ($self) = @_;
+    my $connection = $self->{connection};
+    return if ${^GLOBAL_PHASE} eq 'DESTRUCT' || !$connection || $connection->{has_ended} || $self->is_foreign || !%{ $self->{has} };
+    local ($@, $!) = ($@, $!);
+    $connection->give_back($self);
+    return;
 }
 
 # What the daemon has said meanwhile.
@@ -685,7 +771,7 @@ sub release {
         }
         $connection->forget($self, $_, $has{$_}) for keys %has;
     }
-    $self->{state} = 'released';
+    @$self{qw(state has)} = ('released', {});
     die Sidelock::Error->lost($self->{loss}) if $self->{loss};    ## no critic
     return unless $failure;
     if (ref $failure && $failure->reason eq 'lost') {
@@ -711,7 +797,7 @@ sub transfer {
     $self->_of_one('transfer', session => "$session");
     my $name = $self->{names}[0];
     $self->{connection}->forget($self, $name, $self->{tokens}{$name});
-    $self->{state} = 'released';
+    @$self{qw(state has)} = ('released', {});
     return;
 }
 
