@@ -197,6 +197,9 @@ class PHP(Client):
     def drivers(self):
         return [["php", self.place / "driver.php"]]
 
+    def tests(self):
+        return [["php", self.place / "test.php"]]
+
     def program(self, code):
         # As composer's autoload would have it.
         return ["php", "-d", f"auto_prepend_file={self.place}/src/Sidelock.php", self.write(f"{self.stem}.php", code)]

@@ -205,7 +205,7 @@ final class Driver
         $own = $this->client->acquire($args['names'], wait: 0);
         $fields['acquired'] = (int) $own->held();
         try {
-            $this->client->acquire($lock->names, wait: 0);
+            $again = $this->client->acquire($lock->names, wait: 0);
             $fields['again'] = 1;
         } catch (Sidelock\Busy) {
             $fields['again'] = 0;

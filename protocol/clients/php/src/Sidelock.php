@@ -16,6 +16,25 @@ function now(): float
     return hrtime(true) / 1e9;
 }
 
+/**
+ * Does what must not be left in the middle: a handler of a signal, which may throw, is called behind it.
+ *
+ * @internal
+ */
+function whole(\Closure $code): mixed
+{
+    if (!function_exists('pcntl_async_signals') || !pcntl_async_signals()) {
+        return $code();
+    }
+    try {
+        pcntl_async_signals(false);
+        return $code();
+    } finally {
+        pcntl_async_signals(true);
+        pcntl_signal_dispatch();
+    }
+}
+
 function milliseconds(float $seconds): int
 {
     return max(0, (int) ceil($seconds * 1000));
@@ -193,9 +212,10 @@ final class Client
             'wait_ms' => $wait === null ? null : milliseconds($wait), 'max_hold_ms' => $maxHold === null ? null : max(1, milliseconds($maxHold)),
             'progress' => $onWaiting || $onContended ? true : null, 'replicas' => $replicas, 'durability' => $durability,
         ], fn ($value) => $value !== null);
-        $request = $this->start('acquire', $params, $lock);
-        $lock->connection = $request->connection;
-        return new Wait($request, $lock, $wait);
+        // It has its request before that is sent: whatever happens then, what nobody waits for any more is withdrawn.
+        $begun = new Wait($lock, $wait);
+        $this->start('acquire', $params, $lock, null, $begun);
+        return $begun;
     }
 
     /** Any method of the protocol, and its result. */
@@ -292,14 +312,14 @@ final class Client
     }
 
     /** Sends a request, over a new connection where the daemon had closed the old one before. */
-    private function start(string $method, array $params, ?Lock $lock = null, ?\Closure $told = null): Request
+    private function start(string $method, array $params, ?Lock $lock = null, ?\Closure $told = null, ?Wait $wait = null): Request
     {
-        $request = $this->connected()->start($method, $params, $lock, $told);
+        $request = $this->connected()->start($method, $params, $lock, $told, $wait);
         if ($request->isUnsent) {
             while (!$request->connection->hasEnded) {
                 $request->connection->pump(null);
             }
-            $request = $this->connected()->start($method, $params, $lock, $told);
+            $request = $this->connected()->start($method, $params, $lock, $told, $wait);
         }
         return $request;
     }
@@ -326,8 +346,18 @@ final class Request
 /** An acquire that was begun. */
 final class Wait
 {
-    public function __construct(public readonly Request $request, public readonly Lock $lock, private readonly ?float $limit)
+    /** @internal set by the connection */
+    public Request $request;
+
+    public function __construct(public readonly Lock $lock, private readonly ?float $limit)
     {
+    }
+
+    public function __destruct()
+    {
+        if (isset($this->request) && !$this->request->isAnswered && !$this->request->connection->isForeign()) {
+            $this->request->connection->abandon($this->request);
+        }
     }
 
     /** Whether it is decided; `finish` does not wait then. */
@@ -382,7 +412,8 @@ final class Connection
     public array $watches = [];
     private readonly int $pid;
     private array $requests = [];
-    private array $holdings = []; // "token name" => locks that share the hold
+    private array $holdings = []; // "token name" => locks that share the hold, which this does not keep
+    private int $whole = 0;
     private array $calls = [];
     private string $outgoing = '';
     private string $rest = '';
@@ -446,9 +477,29 @@ final class Connection
         return $this->pid !== getmypid();
     }
 
-    public function start(string $method, array $params, ?Lock $lock = null, ?\Closure $told = null): Request
+    private function whole(\Closure $code): mixed
+    {
+        return whole(function () use ($code) {
+            $this->whole++;
+            try {
+                return $code();
+            } finally {
+                $this->whole--;
+            }
+        });
+    }
+
+    public function start(string $method, array $params, ?Lock $lock = null, ?\Closure $told = null, ?Wait $wait = null): Request
+    {
+        return $this->whole(fn () => $this->begin($method, $params, $lock, $told, $wait));
+    }
+
+    private function begin(string $method, array $params, ?Lock $lock, ?\Closure $told, ?Wait $wait): Request
     {
         $request = new Request($this, ++$this->last, $method, $params, $lock, $told);
+        if ($wait !== null) {
+            [$wait->request, $lock->connection] = [$request, $this];
+        }
         if ($this->hasEnded) {
             $this->settle($request, null, $this->end());
             return $request;
@@ -542,40 +593,46 @@ final class Connection
         $except = [];
         $seconds = $limit === null ? null : (int) $limit;
         $ready = @stream_select($read, $write, $except, $seconds, $limit === null ? null : (int) (($limit - $seconds) * 1e6));
-        $this->flush();
+        if ($this->outgoing !== '') {
+            $this->whole(fn () => $this->flush());
+        }
         if ($ready && $read) {
-            $data = @fread($this->stream, 65536);
-            if ($data === false || $data === '') {
-                if (feof($this->stream)) {
-                    $this->ended();
-                }
-                return;
-            }
-            $lines = explode("\n", $this->rest . $data);
-            $this->rest = array_pop($lines);
-            foreach ($lines as $line) {
-                $message = json_decode($line, true);
-                if (is_array($message) && !array_is_list($message)) {
-                    try {
-                        $this->heard($message);
-                    } catch (\TypeError) {
-                        // No message of this protocol.
-                    }
-                }
-            }
-            if (strlen($this->rest) > UNENDED_BYTES_MAX) {
-                $this->ended();
-                return;
-            }
+            $this->whole(fn () => $this->read());
         }
         $this->tick();
         $this->tell();
     }
 
+    private function read(): void
+    {
+        $data = @fread($this->stream, 65536);
+        if ($data === false || $data === '') {
+            if (feof($this->stream)) {
+                $this->ended();
+            }
+            return;
+        }
+        $lines = explode("\n", $this->rest . $data);
+        $this->rest = array_pop($lines);
+        foreach ($lines as $line) {
+            $message = json_decode($line, true);
+            if (is_array($message) && !array_is_list($message)) {
+                try {
+                    $this->heard($message);
+                } catch (\TypeError) {
+                    // No message of this protocol.
+                }
+            }
+        }
+        if (strlen($this->rest) > UNENDED_BYTES_MAX) {
+            $this->ended();
+        }
+    }
+
     /** Calls the user's code, when nothing here is in the middle of anything. */
     public function tell(): void
     {
-        while ($this->calls) {
+        while ($this->whole === 0 && $this->calls) {
             array_shift($this->calls)();
         }
     }
@@ -583,30 +640,62 @@ final class Connection
     /** Nobody waits for the answer any more: a wait is withdrawn, and a lock that is granted all the same given back. */
     public function abandon(Request $request): void
     {
-        if ($request->isAnswered || $request->isAbandoned || $this->hasEnded) {
-            return;
-        }
-        $request->isAbandoned = true;
-        if ($request->method === 'acquire') {
-            $this->outgoing .= json_encode(['method' => 'cancel', 'params' => ['id' => $request->id]]) . "\n";
-            $this->flush();
-        }
+        $this->whole(function () use ($request) {
+            if ($request->isAbandoned || $this->hasEnded) {
+                return;
+            }
+            if ($request->isAnswered) {
+                if ($request->method === 'acquire' && $request->error === null) {
+                    $this->giveBack($request->lock);
+                }
+                return;
+            }
+            $request->isAbandoned = true;
+            if ($request->method === 'acquire') {
+                $this->outgoing .= json_encode(['method' => 'cancel', 'params' => ['id' => $request->id]]) . "\n";
+                $this->flush();
+            }
+        });
     }
 
-    private function giveBack(Lock $lock): void
+    public function giveBack(Lock $lock): void
     {
-        foreach ($lock->has as $name => $token) {
-            $this->forget($lock, (string) $name, $token);
-            $this->start('release', ['name' => (string) $name, 'token' => $token]);
-        }
-        if ($lock->state === 'held') {
-            $lock->state = 'released';
+        $this->whole(function () use ($lock) {
+            [$has, $lock->has] = [$lock->has, []];
+            foreach ($has as $name => $token) {
+                $this->forget($lock, (string) $name, $token);
+                $this->start('release', ['name' => (string) $name, 'token' => $token]);
+            }
+            if ($lock->state === 'held') {
+                $lock->state = 'released';
+            }
+        });
+    }
+
+    /** @return Lock[] those of a hold that the program still has */
+    private function sharing(string $pair): array
+    {
+        return array_filter(array_map(fn ($one) => $one->get(), $this->holdings[$pair] ?? []));
+    }
+
+    /** Gives back the holds that no object has. */
+    private function releaseOrphans(): void
+    {
+        foreach (array_keys($this->holdings) as $pair) {
+            $pair = (string) $pair;
+            if (!$this->sharing($pair)) {
+                $this->whole(function () use ($pair) {
+                    unset($this->holdings[$pair]);
+                    [$token, $name] = explode(' ', $pair, 2);
+                    $this->start('release', ['name' => $name, 'token' => (int) $token]);
+                });
+            }
         }
     }
 
     public function forget(Lock $lock, string $name, int $token): void
     {
-        $rest = array_filter($this->holdings["$token $name"] ?? [], fn ($other) => $other !== $lock);
+        $rest = array_filter($this->holdings["$token $name"] ?? [], fn ($other) => !in_array($other->get(), [$lock, null], true));
         if ($rest) {
             $this->holdings["$token $name"] = $rest;
         } else {
@@ -617,7 +706,7 @@ final class Connection
     private function register(Lock $lock): void
     {
         foreach ($lock->has as $name => $token) {
-            $this->holdings["$token $name"][] = $lock;
+            $this->holdings["$token $name"][] = \WeakReference::create($lock);
         }
     }
 
@@ -720,7 +809,7 @@ final class Connection
         }
         $pair = ($params['token'] ?? '') . ' ' . ($params['name'] ?? '');
         if ($method === 'lost') {
-            $sharing = $this->holdings[$pair] ?? [];
+            $sharing = $this->sharing($pair);
             unset($this->holdings[$pair]);
             foreach ($sharing as $lock) {
                 $this->lose($lock, new Loss($params['name'], $params['token'], (string) ($params['reason'] ?? ''),
@@ -732,7 +821,7 @@ final class Connection
                 $this->calls[] = fn () => $call($params);
             }
         } elseif ($method === 'contended') {
-            foreach ($this->holdings[$pair] ?? [] as $lock) {
+            foreach ($this->sharing($pair) as $lock) {
                 if ($lock->onContended !== null) {
                     $this->calls[] = fn () => ($lock->onContended)($params['waiters']);
                 }
@@ -791,9 +880,9 @@ final class Connection
         $this->hasEnded = $this->isBroken = true;
         // One end of the connection is never closed alone.
         fclose($this->stream);
-        foreach ($this->holdings as $pair => $sharing) {
+        foreach (array_keys($this->holdings) as $pair) {
             [$token, $name] = explode(' ', $pair, 2);
-            foreach ($sharing as $lock) {
+            foreach ($this->sharing($pair) as $lock) {
                 $this->lose($lock, new Loss($name, (int) $token, 'connection_ended'));
             }
         }
@@ -811,8 +900,8 @@ final class Connection
     private function timed(): array
     {
         $timed = [];
-        foreach ($this->holdings as $sharing) {
-            foreach ($sharing as $lock) {
+        foreach (array_keys($this->holdings) as $pair) {
+            foreach ($this->sharing($pair) as $lock) {
                 if ($lock->state === 'held' && $lock->deadline !== null) {
                     $timed[] = $lock;
                 }
@@ -839,8 +928,12 @@ final class Connection
     /** Asks how long holds are good before that time is over, and finds those whose time is. Gives the seconds until then. */
     public function tick(): ?float
     {
+        if ($this->hasEnded) {
+            return null;
+        }
+        $this->releaseOrphans();
         $timed = $this->timed();
-        if (!$timed || $this->hasEnded) {
+        if (!$timed) {
             return null;
         }
         $time = now();
@@ -886,6 +979,14 @@ final class Lock
     /** @param string[] $names */
     public function __construct(public readonly array $names)
     {
+    }
+
+    /** What the program has no more is given back; also where a handler of a signal throws when it was just granted. */
+    public function __destruct()
+    {
+        if ($this->has && $this->connection !== null && !$this->connection->hasEnded && !$this->connection->isForeign()) {
+            $this->connection->giveBack($this);
+        }
     }
 
     /** Whether it is held, by all that the daemon has said; no longer than it is good without an answer of the daemon. */
@@ -972,7 +1073,7 @@ final class Lock
                 $this->connection->forget($this, (string) $name, $token);
             }
         }
-        $this->state = 'released';
+        [$this->state, $this->has] = ['released', []];
         if ($this->loss !== null) {
             throw Error::lost($this->loss);
         }
@@ -1003,7 +1104,7 @@ final class Lock
     {
         $this->ofOne('transfer', ['session' => $session]);
         $this->connection->forget($this, $this->names[0], $this->tokens[$this->names[0]]);
-        $this->state = 'released';
+        [$this->state, $this->has] = ['released', []];
     }
 
     private function ofOne(string $method, array $more): void
