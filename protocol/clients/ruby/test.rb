@@ -78,3 +78,37 @@ thread.kill.join
 Thread.pass until waiting("slow").zero?
 other.unlock(taken)
 check Sidelock.lock("slow", wait: 5).held?
+
+# At any moment: no hold is left behind, neither of a block nor of a lock that was not given yet.
+Thread.report_on_exception = false
+names, hits = %w[storm-0 storm-1 storm-2], 0
+finish = Process.clock_gettime(Process::CLOCK_MONOTONIC) + 3
+round = 0
+while Process.clock_gettime(Process::CLOCK_MONOTONIC) < finish
+  name = names[(round += 1) % 3]
+  victim = Thread.new do
+    # Who takes a lock without a block looks after it himself from then on.
+    Thread.handle_interrupt(Object => :on_blocking) do
+      if round.odd?
+        Sidelock.lock(name) { Thread.pass }
+      else
+        lock = Sidelock.lock(name)
+        lock.release
+      end
+    end
+  end
+  sleep rand / 1000
+  hits += 1 if victim.alive?
+  round % 5 == 0 ? victim.kill : victim.raise(RuntimeError, "stop")
+  begin
+    victim.join
+  rescue RuntimeError => stop
+    check stop.message == "stop"
+  end
+end
+check hits > 20
+deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + 30
+until Sidelock.client.call("list", prefix: "storm-")["locks"].empty?
+  check Process.clock_gettime(Process::CLOCK_MONOTONIC) < deadline
+  sleep 0.01
+end

@@ -137,6 +137,9 @@ module Sidelock
 
   # A socket, the thread that reads it, and what waits for answers, holds and watches on it.
   class Connection
+    NOTHING = { Object => :never }.freeze
+    private_constant :NOTHING
+
     attr_reader :mutex, :pid, :session, :lease_ms, :watches, :reader
     attr_accessor :on_transferred
 
@@ -185,11 +188,12 @@ module Sidelock
         end
         limit = @patience
       end
+      is_finished = true
       raise request.error if request.error
       request.result
     ensure
-      # Also when the thread is interrupted.
-      locked { abandon(request) } unless request.answered
+      # Also when the thread is interrupted, and the answer is just there.
+      locked { abandon(request) } unless is_finished
     end
 
     def call(method, params)
@@ -238,14 +242,32 @@ module Sidelock
 
     def locked
       result = calls = nil
-      @mutex.synchronize do
-        result = yield
-        flush
-        result.unsent = @broken && !@outgoing.empty? if result.is_a?(Request)
-        calls, @calls = @calls, []
+      begin
+        # Nothing here is left in the middle, also where the thread is interrupted.
+        Thread.handle_interrupt(NOTHING) do
+          @mutex.synchronize do
+            result = yield
+            flush
+            result.unsent = @broken && !@outgoing.empty? if result.is_a?(Request)
+            calls, @calls = @calls, []
+          end
+        end
+      ensure
+        calls&.each(&:call)
       end
-      calls.each(&:call)
       result
+    end
+
+    # Nobody waits for the answer any more: a wait is withdrawn, and a lock that is granted all the same given back.
+    def abandon(request)
+      if request.answered
+        give_back(request.lock) if request.method == "acquire" && !request.error
+        return
+      end
+      return if request.abandoned
+      request.abandoned = true
+      return unless request.method == "acquire" && @requests.key?(request.id)
+      @outgoing << JSON.generate({ method: "cancel", params: { id: request.id } }) << "\n"
     end
 
     def forget(lock, name, token)
@@ -260,6 +282,7 @@ module Sidelock
 
     def begin_request(method, params, lock = nil, on_event = nil)
       request = Request.new(@last += 1, method, params, lock, on_event)
+      lock.asked(self, request) if method == "acquire"
       line = JSON.generate({ id: request.id, method: method, params: params })
       if @ended
         answer(request, nil, end_error)
@@ -391,14 +414,6 @@ module Sidelock
         end
       end
       true
-    end
-
-    # Nobody waits for the answer any more: a wait is withdrawn, and a lock that is granted all the same given back.
-    def abandon(request)
-      return if request.answered || request.abandoned
-      request.abandoned = true
-      return unless request.method == "acquire" && @requests.key?(request.id)
-      @outgoing << JSON.generate({ method: "cancel", params: { id: request.id } }) << "\n"
     end
 
     def give_back(lock)
@@ -613,7 +628,17 @@ module Sidelock
     end
 
     def given_back
+      @has = {}
       @state = :released if @state == :held
+    end
+
+    def asked(connection, request)
+      @connection, @request = connection, request
+    end
+
+    # For who asked for it, and was interrupted before he had it.
+    def forgo
+      @connection&.locked { @connection.abandon(@request) } unless @state == :released
     end
 
     private
@@ -712,11 +737,18 @@ module Sidelock
       { permits: permits, owner: owner, meta: meta, on_lost: enforce, replicas: replicas, durability: durability,
         wait_ms: wait && Sidelock.milliseconds(wait),
         max_hold_ms: max_hold && [Sidelock.milliseconds(max_hold), 1].max }.each { |key, value| params[key] = value unless value.nil? }
-      connection, request = start("acquire", params, lock: lock)
-      lock.connection = connection
-      ticket&.waits(connection, request)
-      connection.finish(request, wait)
-      block_given? ? scope(lock) { yield lock } : lock
+      # Timeout, Thread#raise and Thread#kill end a wait, or a block. They come between neither of them and the grant.
+      is_done = false
+      result = Thread.handle_interrupt(Object => :on_blocking) do
+        connection, request = start("acquire", params, lock: lock)
+        ticket&.waits(connection, request)
+        connection.finish(request, wait)
+        block_given? ? scope(lock) { Thread.handle_interrupt(Object => :immediate) { yield lock } } : lock
+      end
+      is_done = true
+      result
+    ensure
+      lock.forgo unless is_done || lock.nil?
     end
     alias with_lock lock
 
