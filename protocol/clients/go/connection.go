@@ -275,7 +275,7 @@ func (c *connection) call(method string, params map[string]any) (json.RawMessage
 // abandon says that nobody waits for the answer any more: a wait is withdrawn, and what is granted all the same given back.
 func (c *connection) abandon(r *request) {
 	if r.isAnswered {
-		if r.lock != nil && r.err == nil {
+		if r.method == "acquire" && r.err == nil {
 			c.giveBack(r.lock)
 		}
 		return

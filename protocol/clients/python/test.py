@@ -1,8 +1,12 @@
 """What Python has beside the conformance suite, with a daemon at $SIDELOCK_SOCKET: the bindings to what programs already use."""
 
 import asyncio
+import itertools
 import os
+import random
+import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -141,7 +145,68 @@ def test_single_run():
     assert raises(ValueError, failing) and raises(ValueError, failing)
 
 
+def test_interrupts_leave_no_hold_behind():
+    """As Ctrl-C, at any moment. What is told in the body, or behind it, is the program's own."""
+    class Interrupt(BaseException):
+        pass
+
+    armed, hits = [False], 0
+
+    def interrupt(*_):
+        if armed[0]:
+            armed[0] = False
+            raise Interrupt
+
+    signal.signal(signal.SIGALRM, interrupt)
+    # One may come in a callback of the interpreter's own, which tells of it and goes on.
+    sys.unraisablehook = lambda told: None
+    client, other = sidelock.Client(), sidelock.Client()
+    end = time.monotonic() + 3
+    for round in itertools.count():
+        if time.monotonic() > end:
+            break
+        name = f"storm-{round % 3}"
+        try:
+            armed[0] = True
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00002, 0.0006))
+            if round % 2:
+                with client.lock(name):
+                    armed[0] = False
+            else:
+                lock = client.lock(name)
+                lock.acquire()
+                armed[0] = False
+                lock.release()
+        except (Interrupt, RuntimeError):  # of a Condition of Python's own that was interrupted
+            hits += 1
+            if round % 2 == 0 and lock.held:
+                lock.release()
+        finally:
+            armed[0] = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    assert hits > 20, hits
+    for number in range(3):
+        other.lock(f"storm-{number}", wait=10).acquire().release()
+    # An owner who had it before has it still.
+    with client.lock("outer") as outer:
+        for _ in range(50):
+            try:
+                armed[0] = True
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00002, 0.0006))
+                with client.lock("outer"):
+                    armed[0] = False
+            except (Interrupt, RuntimeError):
+                pass
+            finally:
+                armed[0] = False
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            client.call("ping")
+            assert outer.held and raises(sidelock.Busy, other.lock("outer").acquire, 0)
+    other.lock("outer", wait=10).acquire().release()
+
+
 if __name__ == "__main__":
+    test_interrupts_leave_no_hold_behind()
     test_the_error_says_what_mends_it()
     test_redis_lock()
     test_redis_lock_is_extended_by_what_it_is_told()

@@ -667,8 +667,8 @@ sub tick {
     my $sent     = $self->{ping} ? $self->{ping}{sent} : $time;
     my $judge_at = sub { return _max($_[0]{deadline}, $sent + ($_[0]{span} < 4 ? $_[0]{span} / 4 : 1)) };
     for my $lock (grep { $time >= $judge_at->($_) } @timed) {
-        my ($name) = keys %{ $lock->{has} };
-        $self->lose($lock, { name => $name, token => $lock->{has}{$name}, reason => 'lease_expired', grace_ms => 0 });
+        my ($name) = (keys %{ $lock->{has} }, @{ $lock->{names} });
+        $self->lose($lock, { name => $name, token => $lock->{tokens}{$name}, reason => 'lease_expired', grace_ms => 0 });
         $self->give_back($lock);
     }
     my ($next) = sort { $a <=> $b } map { $judge_at->($_) } $self->timed;
@@ -764,14 +764,20 @@ sub release {
     }
     my $failure;
     if (!$connection->{has_ended}) {
-        my %has = %{ $self->{has} };
-        my @requests = map { $connection->start('release', { name => $_, token => $has{$_} }, lock => $self) } sort keys %has;
+        my (%has, @requests);
+        # Once, whatever comes between: an owner who has it twice has it under one token.
+        Sidelock::whole(sub {
+            %has = %{ $self->{has} };
+            $self->{has} = {};
+            @requests = map { $connection->start('release', { name => $_, token => $has{$_} }, lock => $self) } sort keys %has;
+            return;
+        });
         for my $request (@requests) {
             eval { $connection->finish($request, 0); 1 } or $failure //= $@;
         }
         $connection->forget($self, $_, $has{$_}) for keys %has;
     }
-    @$self{qw(state has)} = ('released', {});
+    $self->{state} = 'released';
     die Sidelock::Error->lost($self->{loss}) if $self->{loss};    ## no critic
     return unless $failure;
     if (ref $failure && $failure->reason eq 'lost') {

@@ -949,8 +949,8 @@ final class Connection
         $judgeAt = fn ($lock) => max($lock->deadline, $sent + min(1, $lock->span / 4));
         foreach ($timed as $lock) {
             if ($time >= $judgeAt($lock)) {
-                $name = (string) array_key_first($lock->has);
-                $this->lose($lock, new Loss($name, $lock->has[$name], 'lease_expired'));
+                $name = (string) (array_key_first($lock->has) ?? $lock->names[0]);
+                $this->lose($lock, new Loss($name, $lock->tokens[$name], 'lease_expired'));
                 $this->giveBack($lock);
             }
         }
@@ -1057,11 +1057,14 @@ final class Lock
         }
         $failure = null;
         if (!$this->connection->hasEnded) {
-            $has = $this->has;
-            $requests = [];
-            foreach ($has as $name => $token) {
-                $requests[] = $this->connection->start('release', ['name' => (string) $name, 'token' => $token], $this);
-            }
+            $has = $requests = [];
+            // Once, whatever comes between: an owner who has it twice has it under one token.
+            whole(function () use (&$has, &$requests) {
+                [$has, $this->has] = [$this->has, []];
+                foreach ($has as $name => $token) {
+                    $requests[] = $this->connection->start('release', ['name' => (string) $name, 'token' => $token], $this);
+                }
+            });
             foreach ($requests as $request) {
                 try {
                     $this->connection->finish($request);
@@ -1073,7 +1076,7 @@ final class Lock
                 $this->connection->forget($this, (string) $name, $token);
             }
         }
-        [$this->state, $this->has] = ['released', []];
+        $this->state = 'released';
         if ($this->loss !== null) {
             throw Error::lost($this->loss);
         }

@@ -510,7 +510,7 @@ module Sidelock
       # A process that was stopped itself asks before it judges.
       judge_at = ->(lock) { [lock.deadline, @ping.sent + lock.answer_time].max }
       locks.select { |lock| time >= judge_at.call(lock) }.each do |lock|
-        name, token = lock.has.first
+        name, token = lock.first
         lose(lock, Loss.new(name, token, "lease_expired", 0))
         give_back(lock)
       end
@@ -569,13 +569,19 @@ module Sidelock
       raise Sidelock.error("not_held", "lock #{@names[0]} is not held here") unless %i[held lost].include?(state) && !@connection.forked?
       fault = nil
       unless @connection.ended?
-        requests = @has.map { |name, token| @connection.start("release", { name: name, token: token }, lock: self) }
+        # Once, whatever interrupts this: an owner who has it twice has it under one token.
+        has = requests = nil
+        @connection.locked do
+          has, @has = @has, {}
+          requests = has.map { |name, token| @connection.begin_request("release", { name: name, token: token }, self) }
+          nil
+        end
         requests.each do |request|
           @connection.finish(request)
         rescue Error => failure
           fault ||= failure
         end
-        @connection.locked { @has.each { |name, token| @connection.forget(self, name, token) } && nil }
+        @connection.locked { has.each { |name, token| @connection.forget(self, name, token) } && nil }
       end
       @state = :released
       raise Lost, @loss if @loss
@@ -625,6 +631,10 @@ module Sidelock
       return false unless @state == :held
       @state, @loss = :lost, loss
       true
+    end
+
+    def first
+      @has.first || @tokens.first
     end
 
     def given_back

@@ -95,6 +95,8 @@ class Holding:
         #: Ends the scope in which it is held.
         self.lose_scope: Optional[Callable[[], Any]] = None
         self.connection: Any = None
+        #: The acquire that it waits for.
+        self.request: Any = None
 
     def loss_of(self, fault: Error) -> Loss:
         """The loss that only the answer to a request tells of."""
@@ -166,6 +168,8 @@ class Machine:
         self._last += 1
         request = kind(self._last, method, params, done)
         request.holding, request.on_event = holding, on_event
+        if holding is not None and method == "acquire":
+            holding.request = request
         if self.has_ended:
             self._answer(request, None, self._end())
             return request
@@ -186,7 +190,7 @@ class Machine:
     def abandon(self, request: Request) -> None:
         """Nobody waits for the answer any more: a wait is withdrawn, and a lock that is granted all the same given back."""
         if request.is_answered:
-            if request.holding is not None and request.error is None:
+            if request.holding is not None and request.error is None and request.method == "acquire":
                 self.give_back(request.holding)
         elif not request.is_abandoned:
             request.is_abandoned = True
@@ -203,7 +207,9 @@ class Machine:
 
     def give_back(self, holding: Holding) -> None:
         """Releases what is held, and waits for no answer."""
-        for name, token in holding.tokens.items():
+        # Once: an owner who has it twice has it under one token.
+        tokens, holding.tokens = holding.tokens, {}
+        for name, token in tokens.items():
             self.forget(holding, name, token)
             self.request("release", {"name": name, "token": token})
         if holding.state == "held":

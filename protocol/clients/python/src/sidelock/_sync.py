@@ -79,6 +79,11 @@ class Connection:
                 return
             except OSError:
                 self.is_broken = True  # What the daemon said before it closed the connection can still be read.
+            except BaseException:
+                # A handler of a signal, as that of Ctrl-C: nobody knows what was sent, and to send it again would be wrong.
+                self.is_broken = True
+                self.socket.shutdown(socket.SHUT_RDWR)
+                raise
 
     def do(self, action: Callable[[Machine], Any]) -> Any:
         """Has the machine do something, and sends what it says."""
@@ -136,6 +141,8 @@ class Connection:
     def start(self, method: str, params: Dict[str, Any], **more: Any) -> "_Waiter":
         """Sends a request."""
         ready = threading.Event()
+        if method == "acquire" and more.get("holding") is not None:
+            more["holding"].connection = self
 
         def begin(machine: Machine) -> _Waiter:
             request: _Waiter = machine.request(method, params, ready.set, kind=_Waiter, **more)
@@ -334,17 +341,29 @@ class Lock(BaseLock):
         with."""
         wait = self.wait if wait is BaseLock else wait
         holding, params = self._wish(wait)
+        try:
+            return self._take(wait, holding, params)
+        except BaseException:
+            self._forgo(holding)
+            raise
+
+    def _take(self, wait: Optional[float], holding: Holding, params: Dict[str, Any]) -> "Lock":
         attempt = Attempt()
         self._attempts.append(attempt)
         try:
             connection, request = self._client._start("acquire", params, holding=holding)
-            holding.connection = connection
             self._sent(attempt, connection, request)
             connection.finish(request, wait)
         finally:
             self._attempts.remove(attempt)
         self._holdings.append(holding)
         return self
+
+    def _forgo(self, holding: Holding) -> None:
+        """Gives up what was asked for: it failed, or a handler of a signal raised, as that of Ctrl-C, maybe behind the grant."""
+        self._drop(holding)
+        if holding.request is not None:
+            holding.connection.do(lambda machine: machine.abandon(holding.request))
 
     def release(self) -> None:
         """Gives the lock back. Raises :class:`Lost` if it was lost before."""
@@ -403,7 +422,13 @@ class Lock(BaseLock):
         return name, token
 
     def __enter__(self) -> "Lock":
-        return self.acquire()
+        # Not by way of `acquire`: a handler of a signal may raise between its end and the body.
+        holding, params = self._wish(self.wait)
+        try:
+            return self._take(self.wait, holding, params)
+        except BaseException:
+            self._forgo(holding)
+            raise
 
     def __exit__(
         self, kind: Optional[Type[BaseException]], fault: Optional[BaseException], trace: Optional[TracebackType],
