@@ -1,7 +1,7 @@
 """Runs one scenario: its steps, one after the other."""
 
-import copy
 import contextlib
+import copy
 import json
 import os
 import signal
