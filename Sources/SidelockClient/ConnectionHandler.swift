@@ -16,6 +16,8 @@ final class AcquireTicket: Sendable {
   /// One for each name.
   let holds: [Hold]
   let state = NIOLockedValueBox(State.new)
+  /// When it was sent, in milliseconds on the boot clock.
+  let asked = NIOLockedValueBox<Int64>(0)
 
   init(names: [String], params: JSONValue, holds: [Hold]) {
     self.names = names
@@ -42,6 +44,8 @@ final class ConnectionHandler: ChannelInboundHandler {
     /// The last release of a grant that crossed the cancellation of its acquire.
     case releaseOfCancelled(PendingReply<[Grant]>)
     case watch(AsyncStream<WatchEvent>.Continuation, PendingReply<Int64>)
+    /// How long holds are good, asked at that time on the boot clock.
+    case validity(asked: Int64)
     /// Nobody waits for the reply.
     case ignored
   }
@@ -67,6 +71,12 @@ final class ConnectionHandler: ChannelInboundHandler {
   private let answerTime: TimeAmount
   private var failure: SidelockError?
   private var context: ChannelHandlerContext?
+  /// When the ping was sent that says how long holds are good, and that is not answered yet.
+  private var askedAt: Int64?
+  private var noPingBefore: Int64 = 0
+  /// Whether holds end by themselves, as far as the daemon has told.
+  private var hasLeases = false
+  private var look: (at: Int64, timer: Scheduled<Void>)?
 
   init(handed: AsyncStream<HandedLock>.Continuation, answerMilliseconds: Int64) {
     self.handed = handed
@@ -78,6 +88,8 @@ final class ConnectionHandler: ChannelInboundHandler {
   }
 
   func handlerRemoved(context: ChannelHandlerContext) {
+    look?.timer.cancel()
+    look = nil
     self.context = nil
   }
 
@@ -174,6 +186,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     }
     if let failure { return continuation.resume(throwing: failure) }
     let reply = PendingReply(continuation)
+    ticket.asked.withLockedValue { $0 = Validity.now }
     let id = send("acquire", ticket.params, .acquire(ticket, reply))
     ticket.state.withLockedValue { $0 = .sent(id: id) }
     // A late grant is given back like one that crossed its cancellation.
@@ -214,11 +227,13 @@ final class ConnectionHandler: ChannelInboundHandler {
     case nil: break
     case .call(let method, let reply):
       if method == "acquire", reply.isOver, case .success(let value) = result { giveBack(value) }
+      if method == "initialize", case .success(let value) = result { hasLeases = value["lease_ms"]?.intValue != nil }
       reply.resume(with: result.mapError { $0 })
     case .end(let key, let hold, let reply):
       if case .success = result { released(key, hold) }
       reply.resume(with: result.mapError { $0 })
     case .releaseOfCancelled(let continuation): continuation.resume(throwing: CancellationError())
+    case .validity(let asked): told(try? result.get(), asked: asked)
     case .ignored: break
     case .watch(let events, let continuation):
       let value: JSONValue
@@ -279,9 +294,75 @@ final class ConnectionHandler: ChannelInboundHandler {
       return
     }
     for (grant, hold) in zip(grants, ticket.holds) {
+      hold.validity = Validity(grant: grant, asked: ticket.asked.withLockedValue { $0 })
       holds[HoldKey(name: grant.name, token: grant.token), default: []].append(hold)
+      if let validity = hold.validity { lookAt(validity.askAt) }
     }
     continuation.resume(returning: grants)
+  }
+
+  // MARK: How long holds are good
+
+  /// Beyond so many holds a ping does not say how long they are good.
+  private static let holdsToldMax = 64
+
+  /// Looks at the time then, if not earlier.
+  private func lookAt(_ time: Int64) {
+    guard let context, failure == nil, time < look?.at ?? .max else { return }
+    look?.timer.cancel()
+    let pause = TimeAmount.milliseconds(min(max(1, time - Validity.now), 3_600_000))
+    let timer = context.eventLoop.assumeIsolated().scheduleTask(in: pause) { [self] in
+      look = nil
+      lookAtTime()
+    }
+    look = (time, timer)
+  }
+
+  private func ask() {
+    let now = Validity.now
+    askedAt = now
+    send("ping", nil, .validity(asked: now))
+  }
+
+  /// Asks how long holds are good, before that time is over, and finds those whose time is.
+  private func lookAtTime() {
+    let now = Validity.now
+    guard let earliest = holds.values.joined().compactMap({ $0.validity?.askAt }).min() else { return }
+    let askAt = max(earliest, noPingBefore)
+    if askedAt == nil, now >= askAt { ask() }
+    guard let askedAt else { return lookAt(askAt) }
+    for (key, same) in holds {
+      for hold in same where hold.validity.map({ $0.judgeAt(asked: askedAt) <= now }) ?? false {
+        expired(key, hold)
+      }
+    }
+    let next = holds.values.joined().compactMap { $0.validity?.judgeAt(asked: askedAt) }.min()
+    if let next { lookAt(next) }
+  }
+
+  /// The daemon, when it goes on, must not keep what nobody uses.
+  private func expired(_ key: HoldKey, _ hold: Hold) {
+    holds[key]?.removeAll { $0 === hold }
+    if holds[key]?.isEmpty ?? false { holds[key] = nil }
+    hold.lose(LostNotice(name: key.name.text, token: key.token, reason: "lease_expired"))
+    send("release", ["name": .string(key.name.text), "token": .int(key.token)], .ignored)
+  }
+
+  /// A ping's answer counts for all that was held when it was answered.
+  private func told(_ answer: JSONValue?, asked: Int64) {
+    askedAt = nil
+    noPingBefore = Validity.now + 100
+    let told = answer?["valid_ms"]?.intValue.map { Validity(milliseconds: $0, from: asked) }
+    for hold in holds.values.joined() {
+      if let told {
+        hold.validity = hold.validity?.extended(by: told) ?? told
+      } else if answer != nil, holds.count > Self.holdsToldMax {
+        hold.validity = nil
+      }
+    }
+    look?.timer.cancel()
+    look = nil
+    lookAtTime()
   }
 
   private func notified(_ method: String, _ params: JSONValue) {
@@ -306,6 +387,8 @@ final class ConnectionHandler: ChannelInboundHandler {
       let hold = Hold()
       holds[HoldKey(name: grant.name, token: grant.token), default: []].append(hold)
       handed.yield(HandedLock(grant: grant, hold: hold))
+      // Nothing is known of how long it is good.
+      if hasLeases, askedAt == nil { ask() }
     // A client ignores what it does not know.
     default: break
     }
@@ -315,6 +398,8 @@ final class ConnectionHandler: ChannelInboundHandler {
   private func fail(_ error: SidelockError) {
     guard failure == nil else { return }
     failure = error
+    look?.timer.cancel()
+    look = nil
     let waiting = pending.values
     pending = [:]
     let held = holds
@@ -335,7 +420,7 @@ final class ConnectionHandler: ChannelInboundHandler {
       case .watch(let events, let continuation):
         events.finish()
         continuation.resume(throwing: error)
-      case .ignored: break
+      case .validity, .ignored: break
       // The end of the connection freed it.
       case .releaseOfCancelled(let continuation): continuation.resume(throwing: CancellationError())
       }

@@ -30,7 +30,21 @@ public final class Lock: Sendable {
     self.validity = grant.validMilliseconds.map { .milliseconds($0) }
   }
 
-  /// Whether the daemon, or the end of the connection, has taken the lock away.
+  /// Whether the lock is held, as far as the client has been told; no longer than it is good without an answer of the
+  /// daemon. Where both were stopped together, as with the whole machine, it is false until the daemon has answered.
+  public var isHeld: Bool {
+    hold.isHeld
+  }
+
+  /// For how long from now the lock is held for certain, whatever becomes of the daemon; nil where a hold does not end by
+  /// itself. The client asks the daemon anew in good time.
+  public var valid: Duration? {
+    guard hold.isOpen else { return .zero }
+    return hold.validity.map { .milliseconds(max(0, $0.deadline - Validity.now)) }
+  }
+
+  /// Whether the daemon, or the end of the connection, has taken the lock away; or the time for which it is good is over,
+  /// and the daemon does not answer.
   public var isLost: Bool {
     hold.notice != nil
   }
@@ -150,6 +164,7 @@ final class Hold: Sendable {
 
   private let continuation: AsyncStream<LostNotice>.Continuation
   private let state = NIOLockedValueBox(State.held)
+  private let validityBox = NIOLockedValueBox<Validity?>(nil)
   private let onLost: (@Sendable (LostNotice) -> Void)?
   private let onContended: (@Sendable (Int) -> Void)?
 
@@ -165,6 +180,20 @@ final class Hold: Sendable {
 
   var notice: LostNotice? {
     state.withLockedValue { if case .lost(let notice) = $0 { notice } else { nil } }
+  }
+
+  /// nil where it does not end by itself, or nothing is known of it yet.
+  var validity: Validity? {
+    get { validityBox.withLockedValue { $0 } }
+    set { validityBox.withLockedValue { $0 = newValue } }
+  }
+
+  var isOpen: Bool {
+    state.withLockedValue { if case .held = $0 { true } else { false } }
+  }
+
+  var isHeld: Bool {
+    isOpen && validity.map { $0.deadline > Validity.now } ?? true
   }
 
   var isReleased: Bool {
