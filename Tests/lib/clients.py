@@ -72,6 +72,10 @@ class Client:
         """Those that are tried under systemd."""
         return self.drivers()
 
+    #: How the README's lines that install are run as they stand: in the client's folder (or in one that has protocol/clients in it), what
+    #: makes a project for them, the file for a program, and what runs it then. None where they need the network.
+    install = None
+
     def tests(self):
         """Commands of the client's own tests, with a daemon at $SIDELOCK_SOCKET; run in its folder."""
         return []
@@ -92,6 +96,7 @@ class Client:
 
 class Python(Client):
     language, sources, ending = "python", ["src/sidelock/*.py"], "py"
+    install = (False, "", "program.py", "env/bin/python program.py")
 
     def build(self):
         self.copy()
@@ -137,6 +142,7 @@ class Node(Client):
 
 class Go(Client):
     language, sources, ending = "go", ["*.go"], "go"
+    install = (False, "go mod init readme", "main.go", "go run .")
 
     def build(self):
         self.copy()
@@ -159,6 +165,7 @@ class Go(Client):
 
 class Ruby(Client):
     language, sources, ending = "ruby", ["lib/*.rb", "lib/*/*.rb"], "rb"
+    install = (True, "", "program.rb", "ruby program.rb")
 
     def tests(self):
         return [["env", f"GEM_PATH={self.work}/gems", "ruby", "-w", self.place / "test.rb"]]
@@ -179,6 +186,7 @@ class Ruby(Client):
 
 class Perl(Client):
     language, sources, ending = "perl", ["lib/*.pm"], "pl"
+    install = (True, "", "program.pl", "perl program.pl")
 
     def build(self):
         self.copy()
@@ -232,6 +240,7 @@ class Java(Client):
 
 class Rust(Client):
     language, sources, ending = "rust", ["src/*.rs"], "rs"
+    install = (False, "cargo init --quiet --name readme", "src/main.rs", "cargo run --quiet")
 
     def cargo(self, *arguments, directory):
         subprocess.run(["cargo", *arguments, "--offline", "--quiet", "--target-dir", self.work / "target"], check=True,
@@ -256,6 +265,7 @@ class C(Client):
     """Also under the sanitizers, which must have nothing to say."""
 
     language, sources, ending = "c", ["*.h", "sidelock.c"], "c"
+    install = (True, "", "program.c", "./a.out")
     SANITIZERS = {"address": "-fsanitize=address,undefined -fno-sanitize-recover=all", "thread": "-fsanitize=thread"}
 
     def build(self):
@@ -315,6 +325,41 @@ def readme_lines(client):
     return found
 
 
+#: What is installed for all is seen by nobody else.
+PRIVATELY = """
+set -e
+mount -t tmpfs tmpfs "$1"
+for directory in /usr/local /var/lib; do
+  mkdir -p "$1$directory/upper" "$1$directory/work"
+  mount -t overlay overlay -o "lowerdir=$directory,upperdir=$1$directory/upper,workdir=$1$directory/work" "$directory"
+done
+cd "$2"
+exec sh -ec "$3"
+"""
+
+
+def run_as_installed(client, environment):
+    """The README's lines that install, as they stand, and its first program with what they have installed."""
+    text = (client.source / "README.md").read_text()
+    lines = re.search(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    if not lines:
+        raise AssertionError(f"{client.name}: the README does not say how to install it")
+    is_inside, prepare, program, run = client.install
+    root = client.work / "as-installed"
+    shutil.copytree(client.source, root / "protocol/clients" / client.name)
+    folder, scratch = root / "protocol/clients" / client.name if is_inside else root, client.work / "private"
+    scratch.mkdir()
+    code = client.work / "as-installed.txt"
+    code.write_text(readme_lines(client)[0])
+    words = [word for word in (prepare, f"mkdir -p {os.path.dirname(program) or '.'}", f"cp {code} {program}", lines[1], run) if word]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", PRIVATELY, "sh", scratch, folder, "\n".join(words)], timeout=600, text=True, capture_output=True,
+        env={**environment, "GOPROXY": "off", "GOTOOLCHAIN": "local", "CARGO_NET_OFFLINE": "true"})
+    if done.returncode != 0:
+        raise AssertionError(f"{client.name}: what the README says of installing ends with {done.returncode}:\n{lines[1]}\n"
+                             f"{done.stdout[-2000:]}{done.stderr[-4000:]}")
+
+
 @contextlib.contextmanager
 def local_daemon(daemon_program):
     """A daemon of its own; gives the environment for who uses it."""
@@ -335,6 +380,9 @@ def local_daemon(daemon_program):
 
 def run_programs(client, daemon_program):
     """Each program of the README, and each test of the client's own, ends in peace."""
+    if client.install:
+        with local_daemon(daemon_program) as environment:
+            run_as_installed(client, environment)
     programs = [(client.program(code), client.work, code) for code in readme_lines(client)]
     programs += [(command, client.place, " ".join(map(str, command))) for command in client.tests()]
     for command, folder, what in programs:
