@@ -30,8 +30,28 @@ def _owner() -> str:
     return str(_thread.name)
 
 
+class _Ready:
+    """An event for one thread that waits. That of `threading` is left locked where a handler of a signal raises at a bad moment, and
+    then keeps the thread that sets it for ever."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        if not self._is_set:
+            self._is_set = True
+            self._lock.release()
+
+    def wait(self, limit: Optional[float] = None) -> bool:
+        if not self._is_set:
+            self._lock.acquire(timeout=-1 if limit is None else min(max(0.0, limit), threading.TIMEOUT_MAX))
+        return self._is_set
+
+
 class _Waiter(Request):
-    ready: threading.Event
+    ready: _Ready
     #: The daemon had closed the connection before, so that it has not seen the request.
     is_unsent: bool
 
@@ -69,8 +89,10 @@ class Connection:
         """Sends what can be sent now; with the mutex held."""
         outgoing = self.machine.outgoing
         while outgoing and not self.is_broken:
+            sent = [0]
             try:
-                del outgoing[:self.socket.send(outgoing, socket.MSG_NOSIGNAL)]
+                # In one call: a handler of a signal, as that of Ctrl-C, may raise behind it, and what was sent has to be known.
+                sent.extend(map(self.socket.send, (outgoing,), (socket.MSG_NOSIGNAL,)))
             except BlockingIOError:
                 try:
                     os.write(self.wake_in, b"!")  # The reader goes on as soon as there is room.
@@ -79,11 +101,8 @@ class Connection:
                 return
             except OSError:
                 self.is_broken = True  # What the daemon said before it closed the connection can still be read.
-            except BaseException:
-                # A handler of a signal, as that of Ctrl-C: nobody knows what was sent, and to send it again would be wrong.
-                self.is_broken = True
-                self.socket.shutdown(socket.SHUT_RDWR)
-                raise
+            finally:
+                del outgoing[:sent[-1]]  # Without a call: behind one the next handler is called.
 
     def do(self, action: Callable[[Machine], Any]) -> Any:
         """Has the machine do something, and sends what it says."""
@@ -140,7 +159,7 @@ class Connection:
 
     def start(self, method: str, params: Dict[str, Any], **more: Any) -> "_Waiter":
         """Sends a request."""
-        ready = threading.Event()
+        ready = _Ready()
         if method == "acquire" and more.get("holding") is not None:
             more["holding"].connection = self
 
