@@ -38,8 +38,10 @@ public struct EngineConfiguration: Equatable, Sendable {
   public var renewalBatchMax = 500
   /// Renewal commands that may be under way at a time, as long as no lease is overdue.
   public var renewalsInFlightMax = 2
-  /// Steps taken for one event, about a microsecond each; what is left goes on in the next turns.
-  public var stepsPerSlice = 512
+  /// Steps taken for one event, and of each kind of work in a turn; what is left goes on in the next turns. Most take a
+  /// microsecond, one that sends a command up to twenty: with few of them a turn stays below 10 ms where several kinds have much
+  /// to do.
+  public var stepsPerSlice = 256
 
   /// Where attempts may begin: half of them are left to count up to 2^53, below which every number is exact in a script.
   public static let attemptStarts: Range<UInt64> = 1 << 51..<1 << 52

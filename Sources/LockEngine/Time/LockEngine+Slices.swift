@@ -265,7 +265,7 @@ extension LockEngine {
     // Very many may close at once. Sessions with few waits and holds do not wait for those with many.
     let count = closing.waits.count + closing.record.holdCount
     let isLittle = count <= Self.endedInTurn
-    let most = isLittle ? 4 * configuration.stepsPerSlice : configuration.stepsPerSlice
+    let most = isLittle ? 2 * configuration.stepsPerSlice : configuration.stepsPerSlice
     if putOff.closedInTurn < most, isLittle || putOff.closing.isEmpty {
       putOff.closedInTurn += count
       end(&closing, atMost: .max, now: now)

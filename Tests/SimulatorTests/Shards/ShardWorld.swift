@@ -51,7 +51,7 @@ final class ShardWorld {
     highest = Array(repeating: 0, count: count)
     leaseMilliseconds = random.pick([1000, 3000])
     isShared = random.chance(30)
-    stepsPerSlice = random.pick([512, 3])
+    stepsPerSlice = random.pick([256, 3])
     lingerMilliseconds = random.pick([0, 20, 1000])
     latency = random.pick([30...60, 200...2000, 1000...20_000])
     for _ in 0..<count { homes.append(random.pick(0...primaryCount - 1)) }

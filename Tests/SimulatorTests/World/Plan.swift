@@ -201,7 +201,7 @@ struct Plan {
       deadHostMilliseconds = max(deadHostMilliseconds, 2 * linkTimeoutMilliseconds + 2)
       if deadHostMilliseconds >= leaseMilliseconds { deadHostMilliseconds = 0 }
     }
-    stepsPerSlice = random.pick([512, 512, 1, 3])
+    stepsPerSlice = random.pick([256, 256, 1, 3])
     renewalBatchMax = random.pick([500, 500, 1, 2])
     turnMicroseconds = stepsPerSlice <= 3 ? random.pick([0, 100, 1000]) : 0
     if apart.chance(2) {
@@ -276,7 +276,7 @@ struct Plan {
     plan.capacities = [0]
     plan.splitPercent = 0
     plan.tokenCount = 1 << 16
-    plan.stepsPerSlice = 512
+    plan.stepsPerSlice = 256
     plan.renewalBatchMax = 500
     plan.turnMicroseconds = 0
     plan.keepaliveMilliseconds = 5000
