@@ -226,6 +226,11 @@ int supervise_can_be_stopped(void) {
   return 1;
 }
 
+void supervise_keep_only(int kept) {
+  if (kept > STDERR_FILENO) close_range_or_each(STDERR_FILENO + 1, (unsigned)kept - 1);
+  close_range_or_each((unsigned)(kept > STDERR_FILENO ? kept : STDERR_FILENO) + 1, ~0U);
+}
+
 void supervise_close_others(posix_spawn_file_actions_t *actions) {
   posix_spawn_file_actions_addclosefrom_np(actions, STDERR_FILENO + 1);
 }
@@ -290,6 +295,13 @@ static int read_stat(const char *process, struct process_stat *found) {
   // The name stands in parentheses and may hold any character.
   const char *rest = strrchr(text, ')');
   return rest != NULL && sscanf(rest + 1, " %c %d %d", &found->state, &found->parent, &found->group) == 3;
+}
+
+pid_t supervise_parent(pid_t process) {
+  char name[16];
+  struct process_stat found;
+  snprintf(name, sizeof name, "%d", (int)process);
+  return read_stat(name, &found) ? found.parent : 0;
 }
 
 static int is_process(const struct dirent *entry) { return entry->d_name[0] >= '1' && entry->d_name[0] <= '9'; }

@@ -27,8 +27,9 @@ struct HoldCommand: ParsableCommand {
 
       With --fd N it does the same until nobody has descriptor N open any longer, the writing end of a pipe that the script \
       has opened: as with exec 9>FILE and flock 9. The lock is given back when the script closes the descriptor or ends, and \
-      what the script has started has closed it, too (COMMAND 9>&- does). When the lock is lost, the process is ended that \
-      has run this command, or that of --pid.
+      what the script has started has closed it, too (COMMAND 9>&- does). What is written to it is thrown away. When the lock \
+      is lost, the process is ended that has run this command, or where that has ended, as a subshell of $(...), the one \
+      above it that has the descriptor; or that of --pid.
 
       Where it waits for somebody it says so on standard error, as run does.
 
@@ -121,14 +122,19 @@ struct HoldCommand: ParsableCommand {
 
   func run() throws {
     guard process != nil || pipe != nil else { return try holdHere() }
+    // What this process has inherited and does not need it would keep open for as long as it holds the lock: the pipe of
+    // another hold, which would never end then, or a second descriptor of its own.
+    supervise_keep_only(pipe ?? -1)
     let process = try self.process ?? parent()
     let handle = process_open(process)
     guard handle >= 0, process_has_ended(handle) == 0 else {
       Descriptor.say("there is no process \(process)")
       throw ExitCode(ExitStatus.usage)
     }
+    let ancestors = self.process == nil ? self.ancestors(of: process) : []
     let background = BackgroundHold(
-      command: self, process: process, handle: handle, reader: try pipe.map { try reader(of: $0) },
+      command: self, process: process, handle: handle, ancestors: ancestors,
+      reader: try pipe.map { try reader(of: $0) },
       isForPeople: output.isForPeople)
     throw ExitCode(try background.start())
   }
@@ -136,14 +142,39 @@ struct HoldCommand: ParsableCommand {
   /// The process that has run this command, which a loss ends. Whoever has adopted this one must not be taken for it.
   private func parent() throws -> pid_t {
     let parent = getppid()
-    var (own, its) = (stat(), stat())
+    var own = stat()
     guard let pipe, fstat(pipe, &own) == 0, own.st_mode & S_IFMT == S_IFIFO else { return parent }
-    guard stat("/proc/\(parent)/fd/\(pipe)", &its) == 0, its.st_dev == own.st_dev, its.st_ino == own.st_ino else {
+    guard hasPipe(parent) else {
       Descriptor.say(
         "the process that has run this one does not have descriptor \(pipe); say with --pid which one a loss ends")
       throw ExitCode(ExitStatus.usage)
     }
     return parent
+  }
+
+  /// Pidfds of those above `process` that have the descriptor, too, the nearest first. It may be a subshell, as that of
+  /// $(...), which ends at once, and what is done under the lock is done by the shell above.
+  private func ancestors(of process: pid_t) -> [CInt] {
+    var found: [CInt] = []
+    var next = supervise_parent(process)
+    while next > 0, found.count < 16 {
+      let handle = process_open(next)
+      guard handle >= 0 else { break }
+      guard hasPipe(next) else {
+        close(handle)
+        break
+      }
+      found.append(handle)
+      next = supervise_parent(next)
+    }
+    return found
+  }
+
+  /// Whether a process has the pipe under the same number.
+  private func hasPipe(_ process: pid_t) -> Bool {
+    var (own, its) = (stat(), stat())
+    guard let pipe, fstat(pipe, &own) == 0 else { return false }
+    return stat("/proc/\(process)/fd/\(pipe)", &its) == 0 && its.st_dev == own.st_dev && its.st_ino == own.st_ino
   }
 
   /// A reading end of the pipe of which `descriptor` is a writing end; it sees the end when nobody has one any more. This
@@ -237,6 +268,8 @@ struct BackgroundHold {
   let process: Int32
   /// A pidfd of it.
   let handle: CInt
+  /// Pidfds of those that a loss ends where it has ended before, the nearest first.
+  let ancestors: [CInt]
   /// With --fd the end of the pipe, without blocking; nil: the process is what counts.
   let reader: CInt?
   /// Whether the line is for people; the holder has no terminal.
@@ -361,9 +394,10 @@ struct BackgroundHold {
       let ending = try keeper.keep(input: self.ending) { hasEnded() }
       if case .input = ending { Glibc.exit(0) }
       let end = supervise_boot_milliseconds() + grace(ending)
-      if command.onLost ?? .terminate == .terminate { process_signal(handle, SIGTERM) }
+      let meant = ([handle] + ancestors).first { process_has_ended($0) == 0 } ?? handle
+      if command.onLost ?? .terminate == .terminate { process_signal(meant, SIGTERM) }
       command.sayLoss(ending)
-      endProcess(until: end)
+      endProcess(meant, until: end)
       command.sayServiceState(ending)
       Glibc.exit(ExitStatus.lost)
     } catch let error as ExitCode {
@@ -374,11 +408,13 @@ struct BackgroundHold {
   }
 
   /// Lets go of a standard error that somebody reads to its end, as in $(… 2>&1): he would wait for the end of the hold.
-  /// That of the process itself ends with it.
+  /// That of the process itself ends with it, unless a descriptor counts: what it has started may have that for longer.
   private func leaveOthersError() {
     var (own, its) = (stat(), stat())
     guard fstat(STDERR_FILENO, &own) == 0, own.st_mode & S_IFMT == S_IFIFO else { return }
-    if stat("/proc/\(process)/fd/\(STDERR_FILENO)", &its) == 0, its.st_dev == own.st_dev, its.st_ino == own.st_ino {
+    if reader == nil, stat("/proc/\(process)/fd/\(STDERR_FILENO)", &its) == 0, its.st_dev == own.st_dev,
+      its.st_ino == own.st_ino
+    {
       return
     }
     dup2(STDOUT_FILENO, STDERR_FILENO)
@@ -401,7 +437,7 @@ struct BackgroundHold {
   }
 
   /// Ends the process, which has SIGTERM already.
-  private func endProcess(until end: Int64) {
+  private func endProcess(_ handle: CInt, until end: Int64) {
     switch command.onLost ?? .terminate {
     case .notify: return
     case .kill: break

@@ -397,6 +397,48 @@ def test_a_loss_ends_the_process_that_has_asked(daemon, bash):
     assert script.wait(GENEROUS_SECONDS) == -signal.SIGTERM
 
 
+@pytest.mark.parametrize("asks", [
+    'line=$("$0" hold --fd 9 orders 2>&1) || exit; echo "$line"', 'f() { "$0" hold --fd 9 orders; return $?; }; line=$(f) || exit; echo "$line"',
+    'sh -c "\'$0\' hold --fd 9 orders; true"'], ids=["substitution", "function", "shell"])
+def test_a_loss_ends_the_script_where_a_subshell_has_asked(daemon, bash, asks):
+    script = bash("exec 9> >(:)", asks, "sleep 1000 9>&- >/dev/null 2>&1 & wait")
+    json.loads(script.stdout.readline())
+    daemon.client().call("break", name="orders", reason="a test")
+    assert script.wait(GENEROUS_SECONDS) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("first, second", [("--fd 8", "--fd 9"), ("--fd 8", "--pid $$")])
+def test_two_of_one_script_end_each_by_itself(daemon, bash, first, second):
+    script = bash("exec 8> >(:) 9> >(:)", f'"$0" hold {first} a', f'"$0" hold {second} b', "read", "exec 8>&-", "read")
+    for _ in range(2):
+        json.loads(script.stdout.readline())
+    script.stdin.write("\n")
+    script.stdin.flush()
+    wait_until(lambda: is_free(daemon, "a"), "the end of the first hold")
+    assert not is_free(daemon, "b")
+    script.kill()
+    wait_until(lambda: is_free(daemon, "b"), "the end of the second hold")
+
+
+def test_a_second_descriptor_of_the_pipe_does_not_keep_it(daemon, bash):
+    script = bash("exec {more}> >(:)", "exec 9>&$more", '"$0" hold --fd 9 orders', "read", "exec 9>&- {more}>&-", "read")
+    json.loads(script.stdout.readline())
+    script.stdin.write("\n")
+    script.stdin.flush()
+    wait_until(lambda: is_free(daemon), "the end of the hold")
+
+
+def test_who_reads_the_errors_of_a_script_does_not_wait_for_the_hold(daemon, bash):
+    script = bash(*HOLD_9, "sleep 1000 >/dev/null 2>&1 & echo $!")
+    json.loads(script.stdout.readline())
+    child = int(script.stdout.readline())
+    try:
+        assert script.communicate(timeout=GENEROUS_SECONDS)[1] == ""
+        assert not is_free(daemon)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
 def test_a_wait_for_a_descriptor_ends_when_it_is_closed(daemon, bash):
     holder = daemon.client()
     holder.acquire("orders")

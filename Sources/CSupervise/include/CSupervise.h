@@ -59,6 +59,12 @@ void supervise_ignore_file_size_signal(void);
 /// Ends the caller by `signal`, with its default action and without a core file. Returns only if that was impossible.
 void supervise_die_of(int signal);
 
+/// The parent of a process; 0 where it has none here, or is not known.
+pid_t supervise_parent(pid_t process);
+
+/// Closes every descriptor but the standard three and `kept`; -1 for none. To be called before anything is opened.
+void supervise_keep_only(int kept);
+
 /// Splits the caller. Returns the child's id, 0 in the child, -1 with errno. The child leads a session of its own, which no
 /// terminal reaches; the null device is its standard input and output. It is killed when the caller ends before
 /// `supervise_stay_behind`.
