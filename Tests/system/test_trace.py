@@ -266,3 +266,14 @@ def test_a_trace_is_over_after_a_restart(lab, how):
     assert not any(message["params"].get("message", {}).get("method") == "ping" for message in tracer.pending)
     # Its number is no other watch's.
     assert tracer.call("watch", prefix="")["watch"] > watch
+
+
+def test_two_locks_are_traced_each_by_itself(daemon):
+    tracer, client = daemon.client(), daemon.client()
+    watches = {tracer.call("trace", name=name)["watch"]: name for name in ("a", "b")}
+    for name in ("a", "b"):
+        client.acquire(name)
+    shown = [tracer.notification("traced") for _ in range(4)]
+    told = [(watches[one["watch"]], one["kind"], json.loads(one["message"]) if isinstance(one["message"], str) else one["message"]) for one in shown]
+    assert [(name, kind, (message.get("params") or message.get("result"))["name"]) for name, kind, message in told] == [
+        (name, kind, name) for name in ("a", "b") for kind in ("request", "reply")]

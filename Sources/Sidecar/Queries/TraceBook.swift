@@ -21,9 +21,9 @@ final class TraceBook {
   private let watches: WatchBook
   private let engine: LockEngine
   private var traces: [Trace] = []
-  /// Requests about locks that are traced and not answered, by the beginnings of their answers. Only while there is
-  /// such a trace.
-  private var asked: [SessionID: Set<[UInt8]>] = [:]
+  /// Requests about locks that are traced and not answered, by the beginnings of their answers, with those of their locks
+  /// that are traced. Only while there is such a trace.
+  private var asked: [SessionID: [[UInt8]: Set<LockName>]] = [:]
 
   init(sessions: SessionTable, output: TurnOutput, rights: RightsCache, watches: WatchBook, engine: LockEngine) {
     self.engine = engine
@@ -79,7 +79,7 @@ final class TraceBook {
   private func expectAnswers(about name: LockName) {
     for (id, request) in engine.requests(waitingFor: name, max: Self.waitsMax) {
       guard let message = sessions[id]?.requests.messageID(of: request) else { continue }
-      asked[id, default: []].insert(Self.beginning(of: message))
+      asked[id, default: [:]][Self.beginning(of: message), default: []].insert(name)
     }
   }
 
@@ -147,16 +147,20 @@ final class TraceBook {
     guard case .lock(let name) = target else { return false }
     switch message {
     case .request(let id, .cancel(let other)):
-      guard asked[session.id]?.contains(Self.beginning(of: other)) == true else { return false }
-      asked[session.id]?.insert(Self.beginning(of: id))
+      guard isAsked(other, of: name, by: session) else { return false }
+      asked[session.id]?[Self.beginning(of: id), default: []].insert(name)
       return true
     case .request(let id, let request):
       guard request.names.contains(name) else { return false }
-      asked[session.id, default: []].insert(Self.beginning(of: id))
+      asked[session.id, default: [:]][Self.beginning(of: id), default: []].insert(name)
       return true
-    case .cancelNotification(let other): return asked[session.id]?.contains(Self.beginning(of: other)) == true
+    case .cancelNotification(let other): return isAsked(other, of: name, by: session)
     case .refused: return false
     }
+  }
+
+  private func isAsked(_ id: MessageID, of name: LockName, by session: ClientSession) -> Bool {
+    asked[session.id]?[Self.beginning(of: id)]?.contains(name) == true
   }
 
   /// A client is sent lines.
@@ -164,18 +168,21 @@ final class TraceBook {
     guard !isTracer(session) else { return }
     for line in lines.split(separator: 0x0A) {
       let isReply = line.starts(with: Self.replyBegins)
-      let answered = isReply ? asked[session.id]?.first { line.starts(with: $0) } : nil
+      let answered = isReply ? asked[session.id]?.first { line.starts(with: $0.key) } : nil
       var shown: [UInt8]??
       for trace in traces {
-        let isMeant =
-          isOfLock(trace.target)
-          ? answered != nil || !isReply && line.firstRange(of: trace.mark) != nil : isAbout(trace.target, session)
+        let isMeant: Bool
+        switch trace.target {
+        case .lock(let name):
+          isMeant = isReply ? answered?.value.contains(name) == true : line.firstRange(of: trace.mark) != nil
+        case .session, .process: isMeant = isAbout(trace.target, session)
+        }
         guard isMeant else { continue }
         let bytes = shown ?? TracedMessage.shown(message: line)
         shown = bytes
         tell(trace, isReply ? .reply : .notification, session, bytes: line.count, message: bytes)
       }
-      if let answered { asked[session.id]?.remove(answered) }
+      if let answered { asked[session.id]?[answered.key] = nil }
     }
   }
 
