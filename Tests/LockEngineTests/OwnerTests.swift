@@ -430,6 +430,16 @@ import Testing
     cutOff.acquire(alice)
     cutOff.feed(.linkDown(.only))
     #expect(news(cutOff.take()) == [.waiting(alice, waiters: 1)])
+    // A wait ends with its session, too.
+    let gone = watched()
+    gone.acquire(alice)
+    gone.reply(granted(100))
+    gone.acquire(bob)
+    gone.feed(.sessionClosed(bob))
+    #expect(
+      news(gone.take()) == [
+        .acquired(alice, 100, .exclusive), .waiting(bob, waiters: 1), .gaveUp(bob, waiters: 0),
+      ])
     // What was no wait has no end either.
     let short = watched()
     short.cancel(alice, short.acquire(alice))

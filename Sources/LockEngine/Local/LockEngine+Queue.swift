@@ -146,6 +146,11 @@ extension LockEngine {
     observe(waiter.lock, .waiting(waiter.request.session, waiters: waiter.lock.queue.count))
   }
 
+  /// Tells them that a wait of which they were told has ended without success.
+  func observeEnd(of waiter: Waiter) {
+    if waiter.isObserved { observe(waiter.lock, .gaveUp(waiter.request.session, waiters: waiter.lock.queue.count)) }
+  }
+
   /// Does so of the first in the queue when it has turned out that it waits. Those behind it have others ahead.
   func observeFirstWait(of lock: LockRecord) {
     if let first = lock.queue.first, !first.isObserved, isWaitedFor(lock) { observeWait(first) }
@@ -171,9 +176,9 @@ extension LockEngine {
   /// Answers a waiter without success. The caller advances the lock.
   func refuse(_ waiter: Waiter, _ refusal: Refusal, now: BootInstant) {
     remove(waiter, now: now)
+    observeEnd(of: waiter)
     // Nobody is there who asks.
     if sessions[waiter.request.session]?.isClosing == true { return }
-    if waiter.isObserved { observe(waiter.lock, .gaveUp(waiter.request.session, waiters: waiter.lock.queue.count)) }
     if let multi = waiter.partOf { return abandon(multi, refusal, now: now) }
     refuse(waiter.request, refusal, waitedMilliseconds: now.milliseconds(since: waiter.since))
   }

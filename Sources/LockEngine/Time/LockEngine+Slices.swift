@@ -302,6 +302,7 @@ extension LockEngine {
       // It may have been served or refused meanwhile.
       if !waiter.isOver {
         remove(waiter, now: now)
+        observeEnd(of: waiter)
         recordEnd(of: waiter, now: now)
       }
       locks.append(waiter.lock)
