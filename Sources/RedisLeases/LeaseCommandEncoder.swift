@@ -21,10 +21,11 @@ public struct LeaseCommandEncoder: Sendable {
   let fenceMilliseconds: Int64 = 60_000
 
   /// An encoder for one daemon. `host` consists of letters, digits, `.`, `_` and `-`; `instance` of hexadecimal digits.
-  public init(keyPrefix: String, host: String, instance: String) {
+  /// `database`: Redis' number of the one that the keys are in. Messages know no databases, so that each has channels of its own.
+  public init(keyPrefix: String, database: Int = 0, host: String, instance: String) {
     keys = LockKeys(prefix: Array(keyPrefix.utf8))
     me = Array("\(host)/\(instance)".utf8)
-    inboxPrefix = Array("\(keyPrefix)inbox:".utf8)
+    inboxPrefix = Array((database == 0 ? "\(keyPrefix)inbox:" : "\(keyPrefix)inbox@\(database):").utf8)
     epochKey = keys.epochKey
     rights = .leases(keyPrefix: keys.prefix)
   }

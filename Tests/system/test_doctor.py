@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -331,6 +332,18 @@ def test_hosts_of_another_prefix_and_hosts_that_are_silent(lab, redis):
     state, why, _ = only(examined(command)[1], "hosts")
     assert state == "warn" and "no answer comes from c" in why
     silent.resume()
+
+
+def test_a_daemon_in_another_database_is_none_of_these(lab):
+    redis = lab.redis()
+    daemon = lab.daemon(redis, args=["--host", "twin"])
+    Command(lab, daemon).run("run", "warm", "--", "true")
+    # Its data set is new, and nobody else is in it: no grace.
+    other = Command(lab, lab.daemon(SimpleNamespace(url=f"{redis.tcp_url}/1"), args=["--host", "twin"]))
+    assert other.run("run", "-w", "5s", "first", "--", "true")[0] == 0
+    status, out, err = other.run("hosts")
+    assert status == 0 and len(json.loads(out)) == 1 and err == ""
+    assert only(examined(other)[1], "hosts")[0] == "ok"
 
 
 def test_another_daemon_of_the_same_name_is_noticed(lab, redis):

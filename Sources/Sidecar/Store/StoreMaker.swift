@@ -29,7 +29,8 @@ struct StoreMaker {
 
   func store(at url: RedisURL) -> any LeaseStore {
     if case .cluster(let seeds) = url.endpoint { return cluster(seeds, url) }
-    let encoder = LeaseCommandEncoder(keyPrefix: settings.keyPrefix, host: settings.host, instance: instance)
+    let encoder = LeaseCommandEncoder(
+      keyPrefix: settings.keyPrefix, database: url.database, host: settings.host, instance: instance)
     return link(to: url, LeaseEncoders(encoder), onEvent: onEvent, onFirstOutcome: onFirstOutcome)
   }
 
