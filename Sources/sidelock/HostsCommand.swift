@@ -29,8 +29,11 @@ struct HostsCommand: ParsableCommand {
     }
   }
 
-  /// The command that gives a daemon a name of its own.
-  static let ownNameFix = "echo 'host: NAME' >>/etc/sidelock/sidelockd.yaml && systemctl restart sidelockd"
+  /// The command that gives a daemon a name of its own. The file may have one already, as in a copied container, and no end
+  /// of its last line: a daemon does not start with a name given twice.
+  static let ownNameFix =
+    "sed -i 's/^host:.*//' /etc/sidelock/sidelockd.yaml; printf '\\nhost: NAME\\n' >>/etc/sidelock/sidelockd.yaml "
+    + "&& systemctl restart sidelockd"
 
   /// The names that several hosts have that answer. One that does not may be a daemon that was killed a moment ago.
   static func namesOfSeveral(_ hosts: [JSONValue]) -> [String] {

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.command import Command, terminal_output
-from harness.daemon import binary
+from harness.daemon import binary, clean_environment
 from harness.waiting import GENEROUS_SECONDS, wait_until
 
 # Numbers that are no accounts of this host.
@@ -344,6 +344,20 @@ def test_a_daemon_in_another_database_is_none_of_these(lab):
     status, out, err = other.run("hosts")
     assert status == 0 and len(json.loads(out)) == 1 and err == ""
     assert only(examined(other)[1], "hosts")[0] == "ok"
+
+
+def test_the_fix_of_a_name_holds_whatever_the_file_is_like(lab, redis, tmp_path):
+    lab.daemon(redis, args=["--host", "twin"])
+    _, _, fix = only(examined(Command(lab, lab.daemon(redis, args=["--host", "twin"])))[1], "hosts")
+    file = tmp_path / "sidelockd.yaml"
+    edit = fix.replace("/etc/sidelock/sidelockd.yaml", str(file)).removesuffix(" && systemctl restart sidelockd").replace("NAME", "own")
+    for before in ["linger_ms: 100\n", "linger_ms: 100", "host: twin\nlinger_ms: 100\n", "host: twin"]:
+        file.write_text(before)
+        subprocess.run(["sh", "-c", edit], check=True)
+        told = subprocess.run(
+            [binary("sidelockd", "SIDELOCKD"), "--local", "--config", file, "--check"], capture_output=True, text=True,
+            env=clean_environment(), timeout=GENEROUS_SECONDS)
+        assert told.returncode == 0 and json.loads(told.stdout)["settings"]["host"]["value"] == "own", told.stderr
 
 
 def test_another_daemon_of_the_same_name_is_noticed(lab, redis):
