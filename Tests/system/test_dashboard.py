@@ -592,6 +592,21 @@ def test_a_ring_of_very_many_is_drawn_in_part(tmp_path):
     assert told["dangling"] == 0 and told["width"] < 3000 and f"{left} more" in told["words"]
 
 
+def test_who_waits_for_what_is_left_out_of_a_ring_is_left_out_too(tmp_path):
+    count = 40
+    ring = [{"name": f"l{i}", "mode": "exclusive", "waiting": 2, "holding": 1, "holders": [{"host": "h", "session": f"{i}"}],
+             "waiters": [{"host": "h", "session": f"{(i + 1) % count}"}, {"host": "h", "session": f"{1000 + i}"}]} for i in range(count)]
+    copy = tmp_path / "graph.mjs"
+    copy.write_text((RESOURCES / "graph.js").read_text())
+    script = (f'import {{ waitsFor }} from "{copy}";\nconst graph = waitsFor({json.dumps(ring)});\n'
+              "const joined = new Set(graph.edges.flatMap(edge => [edge.from, edge.to]));\n"
+              "console.log(JSON.stringify({ alone: graph.nodes.filter(node => !joined.has(node.id)).length,\n"
+              "  all: graph.nodes.filter(node => node.kind !== 'more').length + graph.leftOut }));\n")
+    done = subprocess.run(["node", "--input-type=module", "-e", script], capture_output=True, text=True, timeout=GENEROUS_SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"alone": 0, "all": 3 * count}
+
+
 def test_a_graph_is_drawn_anew_when_its_edges_are_others(tmp_path):
     def locks(first, second, waited):
         return [{"name": name, "mode": "exclusive", "waiting": 1, "holding": 1, "holders": [{"host": "h", "session": name}],

@@ -38,7 +38,7 @@ function drawn(people, lock, elsewhere) {
  * The graph of locks as `inspect` tells of them: `nodes` (`kind` is lock, agent or more) and `edges`, from who waits to the lock and
  * from the lock to who holds it. `cycles` are lists of nodes, each of which waits for, or is held by, the next one. A node or edge
  * that is part of one has `inCycle`. A semaphore is part of none: any of its holders may give way. `leftOut` counts the nodes of long
- * cycles that are missing.
+ * cycles that are missing, and those that have to do with these alone.
  */
 export function waitsFor(locks) {
   const nodes = new Map(), edges = [];
@@ -95,6 +95,11 @@ function shorten(graph) {
     graph.edges.push({ from: kept.at(-1).id, to: more.id, kind: "held", inCycle: true }, { from: more.id, to: kept[0].id, kind: "waits", inCycle: true });
     graph.leftOut += gone.size;
   }
+  if (graph.leftOut === 0) return;
+  // Who waits for a lock that is left out, and has nothing else to do with what is drawn, would stand there for no reason.
+  const joined = new Set(graph.edges.flatMap(edge => [edge.from, edge.to]));
+  graph.leftOut += graph.nodes.filter(node => !joined.has(node.id)).length;
+  graph.nodes = graph.nodes.filter(node => joined.has(node.id));
 }
 
 /** The strongly connected components (Tarjan): a number for each node, the same where each reaches the other. */
