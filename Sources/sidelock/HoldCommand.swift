@@ -183,9 +183,13 @@ struct HoldCommand: ParsableCommand {
     var status = stat()
     let isPipe = fstat(descriptor, &status) == 0 && status.st_mode & S_IFMT == S_IFIFO
     let isWriter = isPipe && fcntl(descriptor, F_GETFL) & O_ACCMODE != O_RDONLY
+    // Another user's pipe, as of a script that has run this with sudo or setpriv, may be written to and not opened.
     let reader = isWriter ? open("/proc/self/fd/\(descriptor)", O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1
     guard reader >= 0 else {
-      Descriptor.say("descriptor \(descriptor) is not the writing end of a pipe; in bash: exec \(descriptor)> >(:)")
+      Descriptor.say(
+        isWriter
+          ? "cannot read the pipe of descriptor \(descriptor): \(UnixSocket.describe(errno))"
+          : "descriptor \(descriptor) is not the writing end of a pipe; in bash: exec \(descriptor)> >(:)")
       throw ExitCode(ExitStatus.usage)
     }
     close(descriptor)

@@ -390,6 +390,15 @@ def test_it_ends_with_the_last_that_has_the_descriptor(daemon, bash, number):
     wait_until(lambda: is_free(daemon), "the end of the hold")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="other users can only be tried as root")
+def test_a_pipe_of_another_user_is_told_of(daemon, bash):
+    os.chmod(daemon.socket_path, 0o666)
+    hold = "setpriv --reuid 65534 --clear-groups /proc/self/fd/8 hold --pid $$ --fd 9 orders"
+    script = bash("exec 9> >(:)", 'exec 8<"$0"', hold, 'echo "status $?"')
+    assert script.stdout.readline() == "status 64\n"
+    assert "cannot read the pipe of descriptor 9: Permission denied" in script.stderr.read()
+
+
 def test_a_loss_ends_the_process_that_has_asked(daemon, bash):
     script = bash(*HOLD_9, "sleep 1000 9>&- >/dev/null 2>&1 & wait")
     json.loads(script.stdout.readline())
