@@ -17,6 +17,8 @@ private struct Scene {
   var open: [Int: UInt64] = [:]
   /// Who was asked and has not answered.
   var asked: [Int] = []
+  /// Whether connections are made at once, and otherwise not at all.
+  var connects = true
   /// All that is not about connections.
   var told: [Effect] = []
 
@@ -45,6 +47,7 @@ private struct Scene {
         let sentinel = Int(address.host.dropFirst()) ?? 0
         open[sentinel] = number
         asked.append(sentinel)
+        if connects { machine.connected(number, now: now) }
       case .ask(let number): if let sentinel = open.first(where: { $0.value == number })?.key { asked.append(sentinel) }
       case .close(let number):
         guard let sentinel = open.first(where: { $0.value == number })?.key else { continue }
@@ -204,6 +207,19 @@ private struct Scene {
           + "s2:26379: no answer within 1000 ms; s3:26379: no answer within 1000 ms"
       ])
     #expect(scene.open.isEmpty)
+  }
+
+  @Test func whatIsWrongWithAConnectionIsToldBeforeItsSilence() {
+    var scene = Scene(named: [1])
+    scene.connects = false
+    scene.search()
+    scene.pass(1500)
+    #expect(scene.reasons.isEmpty)
+    scene.fail(1, "does the server speak TLS on this port?")
+    #expect(scene.reasons.first?.hasSuffix("s1:26379: does the server speak TLS on this port?") == true)
+    scene.search()
+    scene.pass(2000)
+    #expect(scene.reasons.last?.hasSuffix("s1:26379: no answer within 1000 ms") == true)
   }
 
   @Test func theNextOneIsFirstAfterAFailure() {

@@ -223,6 +223,7 @@ def test_what_is_wrong_is_told(lab, cluster):
         (f"redis://127.0.0.1:{node.port}", "this is a node of a Redis Cluster: write redis-cluster://"),
         (f"redis-cluster://127.0.0.1:{plain.port}", "this is a Redis that is in no Cluster: write redis://"),
         ("redis-cluster://127.0.0.1:1", "Connection refused"),
+        (f"rediss-cluster://127.0.0.1:{node.port}", f"127.0.0.1:{node.port}: .*speak TLS on this port"),
     ]:
         reason(lab.daemon(At(url)), words)
 

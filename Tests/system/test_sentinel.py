@@ -171,6 +171,7 @@ def test_what_is_wrong_is_told(lab, sentinels):
         (f"redis-sentinel://127.0.0.1:{sentinels.primary.port}?sentinelMasterId={MASTER}", "this is a Redis, and no Sentinel"),
         (f"redis-sentinel://127.0.0.1:{free_port()}?sentinelMasterId={MASTER}", "no sentinel tells .*cannot connect: Connection refused"),
         (f"redis://127.0.0.1:{first.port}", "this is a Redis Sentinel: write redis-sentinel://"),
+        (f"rediss-sentinel://127.0.0.1:{first.port}?sentinelMasterId={MASTER}", f"127.0.0.1:{first.port}: .*speak TLS on this port"),
     ]:
         daemon = lab.daemon(At(url), lease_ms=LEASE_MS)
         reason(daemon, words)

@@ -11,7 +11,8 @@ public import RESP
 /// What a Sentinel tells by itself names no epoch, and where several lead a failover at once it may be of an older one. So whoever
 /// tells of one is asked first, and the link is not dropped for an older one.
 ///
-/// The caller makes, uses and closes connections as the effects say, tells what came of each with ``answered(_:_:now:)``,
+/// The caller makes, uses and closes connections as the effects say, tells what came of each with ``connected(_:now:)``,
+/// ``answered(_:_:now:)``,
 /// ``switched(_:to:now:)`` and ``ended(_:reason:now:)``, and calls ``timePassed(now:)`` at ``deadline``. Each
 /// ``search(now:)`` ends with exactly one ``Effect/found(_:)`` or ``Effect/notFound(_:)``.
 public struct SentinelMachine: Sendable {
@@ -22,8 +23,17 @@ public struct SentinelMachine: Sendable {
     var number: ConnectionNumber
     /// Since when an answer is awaited; nil: none is.
     var askedAt: BootInstant?
+    /// Since when there is a connection; nil: it is being made.
+    var connectedAt: BootInstant?
     /// Whether it has told of a failover since it last answered: its answer says of which one.
     var hasToldOfFailover = false
+
+    /// Until when an answer is waited for; nil: none is. The caller gives up connecting before that, and knows why it failed.
+    func silenceEnds(limitMilliseconds: Int64) -> BootInstant? {
+      guard let askedAt else { return nil }
+      guard let connectedAt else { return askedAt.adding(milliseconds: 2 * limitMilliseconds) }
+      return max(askedAt, connectedAt).adding(milliseconds: limitMilliseconds)
+    }
   }
 
   private struct Member: Sendable {
@@ -90,7 +100,7 @@ public struct SentinelMachine: Sendable {
   private var nextPollAt: BootInstant?
   private var effects: [Effect] = []
 
-  /// How long a Sentinel may take to connect and answer, in milliseconds.
+  /// How long a Sentinel may take to answer when there is a connection, and half of what making one may take, in milliseconds.
   public var limitMilliseconds: Int64
   /// How many Sentinels watch the name, as the last good answer told.
   public private(set) var sentinelCount: Int
@@ -136,6 +146,11 @@ public struct SentinelMachine: Sendable {
   public mutating func linkDown(isUseless: Bool) {
     isLinkUp = false
     if isUseless { useless = known?.primary }
+  }
+
+  /// A connection to a Sentinel was made.
+  public mutating func connected(_ number: ConnectionNumber, now: BootInstant) {
+    if let index = index(of: number) { members[index].conversation?.connectedAt = now }
   }
 
   /// A Sentinel has answered.
@@ -186,8 +201,8 @@ public struct SentinelMachine: Sendable {
   /// ``deadline`` is there.
   public mutating func timePassed(now: BootInstant) -> [Effect] {
     for number in members.compactMap({ $0.conversation?.number }) {
-      guard let index = index(of: number), let askedAt = members[index].conversation?.askedAt,
-        now >= askedAt.adding(milliseconds: limitMilliseconds)
+      guard let index = index(of: number),
+        let end = members[index].conversation?.silenceEnds(limitMilliseconds: limitMilliseconds), now >= end
       else { continue }
       effects.append(.close(number))
       failed(index, "no answer within \(limitMilliseconds) ms", now: now)
@@ -198,7 +213,7 @@ public struct SentinelMachine: Sendable {
 
   /// When to call ``timePassed(now:)``; nil: never.
   public var deadline: BootInstant? {
-    var moments = members.compactMap { $0.conversation?.askedAt?.adding(milliseconds: limitMilliseconds) }
+    var moments = members.compactMap { $0.conversation?.silenceEnds(limitMilliseconds: limitMilliseconds) }
     if let search {
       if let since = awaitedSince(search), nextUnasked != nil {
         moments.append(since.adding(milliseconds: Self.patienceMilliseconds))

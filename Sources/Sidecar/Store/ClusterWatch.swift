@@ -31,7 +31,7 @@ final class ClusterWatch: RedisChannelOwner {
   private var dialers: [RedisAddress: RedisDialer] = [:]
   private var questions: [UInt64: Question] = [:]
   private var lastNumber: UInt64 = 0
-  /// How long a node may take to connect and answer, in milliseconds.
+  /// How long a node may take to connect, and then to answer, in milliseconds.
   var timeoutMilliseconds: Int64
 
   init(
@@ -59,9 +59,6 @@ final class ClusterWatch: RedisChannelOwner {
         username: login.username, password: login.password, clientName: clientName, inbox: [], scripts: [],
         clusterRole: .any))
     questions[number] = Question(dialer: dialer, address: address, connection: connection, completion: completion)
-    questions[number]?.timeout = loop.assumeIsolated().scheduleTask(in: .milliseconds(timeoutMilliseconds)) {
-      self.failed(number, "no answer within \(self.timeoutMilliseconds) ms")
-    }
     dialer.dial(
       timeoutMilliseconds: timeoutMilliseconds, makeHandler: { RedisChannelHandler(owner: self) },
       completion: { dialed in
@@ -74,10 +71,19 @@ final class ClusterWatch: RedisChannelOwner {
         self.questions[number]?.channel = dialed.channel
         self.questions[number]?.dialed = dialed.address
         self.questions[number]?.connection.connected()
+        self.armTimeout(number)
         self.send(number)
         // It may have ended before its handler had a number.
         if !dialed.channel.isActive { self.closed(number, dialed.handler) }
       })
+  }
+
+  /// The dialer has a limit of its own, and better words for what is wrong.
+  private func armTimeout(_ number: UInt64) {
+    let milliseconds = timeoutMilliseconds
+    questions[number]?.timeout = loop.assumeIsolated().scheduleTask(in: .milliseconds(milliseconds)) {
+      self.failed(number, "no answer within \(milliseconds) ms")
+    }
   }
 
   /// Closes all connections; nothing is answered any more.

@@ -195,6 +195,8 @@ final class SentinelWatch: RedisChannelOwner {
         dialed.handler.number = number
         (talk.channel, talk.dialed) = (dialed.channel, dialed.address)
         talk.connection.connected()
+        self.machine.connected(number, now: self.clock.now())
+        self.armTimer()
         self.send(number)
         // It may have ended before its handler had a number.
         if !dialed.channel.isActive { self.closed(number, dialed.handler) }
