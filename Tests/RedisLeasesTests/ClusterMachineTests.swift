@@ -205,6 +205,16 @@ import Testing
     #expect(!machine.isAnyRefused)
   }
 
+  @Test mutating func slotsThatNobodyServesAreNamed() {
+    _ = told(view(by: 0, Self.halves))
+    let slot = ClusterCells.slots[5]
+    _ = moved(slot: slot, to: nil, by: Self.ids[0])
+    #expect(machine.orphanWords == "no primary of the cluster serves slot \(slot), where a part of the locks is")
+    _ = moved(slot: ClusterCells.slots[7], to: nil, by: Self.ids[0])
+    #expect(
+      machine.orphanWords == "no primary of the cluster serves slot \(slot) and 1 more, where parts of the locks are")
+  }
+
   /// What it has refused is nothing that the next one refuses.
   @Test mutating func aRefusalGoesWithThePrimary() {
     _ = told(view(by: 0, Self.halves))

@@ -160,7 +160,9 @@ def test_a_cluster_that_is_down_shows(lab):
     wait_until(lambda: not any(node.is_well for node in cluster.living), "the end of the cluster")
     wait_until(is_told, "that nothing is served")
     assert told(daemon)["connected"] == 1 and told(daemon)["cluster"]["connected"] == 2
-    assert told(daemon)["cluster"]["unserved_reason"]
+    # What they say, and which one is away.
+    wait_until(lambda: re.search(rf"127.0.0.1:\d+: CLUSTERDOWN .*; cannot connect to 127.0.0.1:{lost.port}: ",
+                                 told(daemon)["cluster"]["unserved_reason"]), "both reasons")
     wait_until(lambda: re.search(rf"{CELLS} of {CELLS} parts unserved \(.+\)", daemon.notify.lines("STATUS=")[-1]), "the status")
     done = subprocess.run([binary("sidelock", "SIDELOCK"), "health", "--ready", "--socket", daemon.socket_path],
                           capture_output=True, text=True, env=clean_environment())
@@ -170,6 +172,35 @@ def test_a_cluster_that_is_down_shows(lab):
     wait_until(lambda: is_served(daemon), "all parts")
     assert "unserved_reason" not in told(daemon)["cluster"]
     assert client.acquire(names[0], wait_ms=GENEROUS_MS) > 0
+
+
+def test_words_name_the_node(lab):
+    cluster = RedisCluster(lab, replicas=0, by_hand=True)
+    silent, other, _ = cluster.nodes
+    for node in cluster.nodes:
+        password = ">other" if node is other else ">word"
+        node.admin.execute_command("ACL", "SETUSER", "anna", "on", password, "~*", "&*", "+@all")
+    places = ",".join(f"127.0.0.1:{node.port}" for node in cluster.nodes)
+    daemon = lab.daemon(At(f"redis-cluster://anna:word@{places}"), args=["--redis-timeout-ms", "500"])
+
+    def says(node, words):
+        """In the figures, the status line and what `health` says."""
+        why = rf"127.0.0.1:{node.port}: {words}"
+        wait_until(lambda: re.match(why, told(daemon)["cluster"].get("unserved_reason", "")), why)
+        wait_until(lambda: re.search(why, daemon.notify.lines("STATUS=")[-1]), "the status")
+        done = subprocess.run([binary("sidelock", "SIDELOCK"), "health", "--socket", daemon.socket_path, "--redis"],
+                              capture_output=True, text=True, env=clean_environment())
+        assert re.search(why, done.stdout)
+
+    says(other, "Redis refused the password of user 'anna'")
+    assert re.search(rf"no connection to Redis .*url=\S*127.0.0.1:{other.port}", daemon.log())
+    silent.stop()
+    says(silent, "no answer within 500 ms")
+    silent.resume()
+    wait_until(lambda: told(daemon)["cluster"]["connected"] == 2, "the links to the others")
+    # Each line about a node tells which one.
+    told_of = [line for line in daemon.log().splitlines() if "does not tell how things are" in line]
+    assert all(re.search(r"node=127.0.0.1:\d+", line) for line in told_of), told_of
 
 
 def test_nodes_that_send_a_part_to_each_other(lab):

@@ -91,6 +91,15 @@ public struct ClusterMachine: Sendable {
   /// How many cells nobody is known to serve.
   public var orphanCount: Int { homes.count { $0.node == nil } }
 
+  /// The slots of those cells, in words for the operator.
+  public var orphanWords: String {
+    let slots = homes.indices.filter { homes[$0].node == nil }.map { ClusterCells.slots[$0] }
+    guard let first = slots.first else { return "all parts of the locks are served" }
+    let others =
+      slots.count > 1 ? " and \(slots.count - 1) more, where parts of the locks are" : ", where a part of the locks is"
+    return "no primary of the cluster serves slot \(first)\(others)"
+  }
+
   /// Why the primary of a cell does not serve it, in words for the operator; nil: nothing is known to be in the way.
   public func refusal(ofCell cell: Int) -> String? { homes[cell].refusal?.words }
 

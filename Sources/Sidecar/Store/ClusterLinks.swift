@@ -137,8 +137,9 @@ final class ClusterLinks: LeaseStore {
 
   var isReady: Bool { told.contains(where: \.isUp) }
   var downReason: String? {
-    guard isAllUp else { return worst ?? refusal ?? trouble }
-    return refusal
+    guard !isAllUp else { return refusal }
+    let reasons = [refusal, worst].compactMap { $0 }
+    return reasons.isEmpty ? trouble : reasons.joined(separator: "; ")
   }
   private var isAllUp: Bool { told.allSatisfy(\.isUp) }
   /// Why a primary that can be reached does not serve something.
@@ -149,9 +150,16 @@ final class ClusterLinks: LeaseStore {
   /// Why a primary that serves something cannot be reached.
   private var worst: String? {
     for id in machine.primaries {
-      if let link = link(to: id), !link.isReady, let reason = link.link.downReason { return reason }
+      if let link = link(to: id), !link.isReady, let reason = link.link.downReason {
+        return Self.naming(link.link.address, reason)
+      }
     }
     return nil
+  }
+  /// The reason with the node that it is about, which some name by themselves.
+  private static func naming(_ address: RedisAddress?, _ reason: String) -> String {
+    guard let address, !reason.hasPrefix("cannot connect to \(address)") else { return reason }
+    return "\(address): \(reason)"
   }
   var hasAnswered: Bool { all.contains { $0.isReady && $0.link.hasAnswered } }
   var isUrgent: Bool {
@@ -492,12 +500,13 @@ final class ClusterLinks: LeaseStore {
       if machine.orphanCount == 0 {
         hasBeenServed = true
       } else {
-        trouble = "no primary of the cluster serves a part of the locks"
+        trouble = machine.orphanWords
       }
       homesChanged()
     case .failure(let failure):
-      if machine.orphanCount > 0 { trouble = failure.words }
-      if let count = tally.toLog(kind: failure.words, now: clock.now()) {
+      let words = Self.naming(address, failure.words)
+      if machine.orphanCount > 0 { trouble = words }
+      if let count = tally.toLog(kind: words, now: clock.now()) {
         logger.warning(
           "a node of the cluster does not tell how things are",
           metadata: ["node": "\(address)", "reason": "\(failure.words)", "count": "\(count)"])

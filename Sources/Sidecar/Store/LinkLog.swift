@@ -59,7 +59,7 @@ struct LinkLog {
   /// It is tried again and again, so each reason is logged now and then.
   private mutating func warn(_ message: Logger.Message, _ reason: String, now: BootInstant) {
     guard let count = tally.toLog(kind: reason, now: now) else { return }
-    logger.warning(message, metadata: ["reason": "\(reason)", "count": "\(count)"])
+    logger.warning(message, metadata: ["url": "\(url)", "reason": "\(reason)", "count": "\(count)"])
   }
 
   /// Sentinels tell of a failover; who wants to can have them tell of many.
@@ -81,7 +81,8 @@ struct LinkLog {
     guard failure != reason, isRoundOver || wasReady else { return }
     failure = reason
     logger.warning(
-      wasReady ? "lost the connection to Redis" : "no connection to Redis", metadata: ["reason": "\(reason)"])
+      wasReady ? "lost the connection to Redis" : "no connection to Redis",
+      metadata: ["url": "\(url)", "reason": "\(reason)"])
   }
 
   /// Gives whether it was logged.
@@ -89,7 +90,10 @@ struct LinkLog {
     guard let count = tally.toLog(kind: RedisErrorReply.kind(of: error), now: now) else { return false }
     logger.warning(
       "Redis refused a command",
-      metadata: ["error": "\(RedisErrorReply.words(of: error))", "command": "\(command)", "count": "\(count)"])
+      metadata: [
+        "url": "\(url)", "error": "\(RedisErrorReply.words(of: error))", "command": "\(command)",
+        "count": "\(count)",
+      ])
     return true
   }
 
@@ -108,20 +112,20 @@ struct LinkLog {
     guard let count = tally.toLog(kind: "replicas", now: now) else { return }
     logger.warning(
       "no second connection to Redis, on which replicas are waited for",
-      metadata: ["reason": "\(reason)", "count": "\(count)"])
+      metadata: ["url": "\(url)", "reason": "\(reason)", "count": "\(count)"])
   }
 
   /// What the server says of its replicas, where every lease needs some.
   func learned(_ facts: ReplicaRounds.Facts, need: ReplicaNeed) {
     if let connected = facts.connected, connected < need.replicas {
       logger.warning(
-        "Redis has fewer replicas than the setting replicas asks for: no lock can be had",
-        metadata: ["connected": "\(connected)", "replicas": "\(need.replicas)"])
+        "Redis has fewer replicas than the setting replicas asks for: it can grant no lock",
+        metadata: ["url": "\(url)", "connected": "\(connected)", "replicas": "\(need.replicas)"])
     }
     if let least = facts.leastToWrite, least < need.replicas {
       logger.warning(
         "a primary that has lost its replicas goes on to renew leases; set min-replicas-to-write in Redis",
-        metadata: ["min-replicas-to-write": "\(least)", "replicas": "\(need.replicas)"])
+        metadata: ["url": "\(url)", "min-replicas-to-write": "\(least)", "replicas": "\(need.replicas)"])
     }
   }
 
