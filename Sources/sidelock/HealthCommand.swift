@@ -13,7 +13,8 @@ struct HealthCommand: ParsableCommand {
       EXIT STATUS
         0     it is well
         1     Redis answers, but grants nothing: it refuses, or has other data than
-              before and waits for a while (--redis)
+              before and waits for a while (--redis); or it waits in some parts of a
+              Redis Cluster alone (--redis, --ready)
         2     it does not answer, or what was asked for is not so
         64    wrong usage
 
@@ -91,7 +92,6 @@ extension HealthCommand.Verdict {
       self.init(state: .ok, why: "the daemon answers; locks are of this host alone, without Redis")
       return
     }
-    let grace = redis["grace_ms"]?.intValue ?? 0
     if redis["connected"]?.intValue != 1 {
       self.init(
         state: .critical,
@@ -102,10 +102,9 @@ extension HealthCommand.Verdict {
       self.init(
         state: isReadiness ? .critical : .warning,
         why: ErrorWords.ofRedis("the daemon answers, but Redis refuses locks", refusal))
-    } else if grace > 0 {
-      self.init(
-        state: isReadiness ? .critical : .warning,
-        why: "Redis has other data than before; nothing new is granted for \(readable(milliseconds: grace))")
+    } else if let grace = GraceWords(redis) {
+      // In the other parts locks can be had.
+      self.init(state: isReadiness && grace.parts == nil ? .critical : .warning, why: grace.text)
     } else {
       self.init(
         state: .ok, why: "the daemon answers, and Redis within \(redis["round_trip_ms"]?.intValue ?? 0) ms")

@@ -49,6 +49,23 @@ struct FindingTests {
     #expect((found?.fix == nil) == (state == .ok))
   }
 
+  @Test func aGraceOfSomePartsIsNoneOfAll() {
+    let redis = { (parts: Int64) -> JSONValue in
+      ["connected": 1, "grace_ms": 7000, "cluster": ["parts_unserved": 0, "parts_recovering": .int(parts)]]
+    }
+    let health = { (parts: Int64, isReadiness: Bool) in
+      HealthCommand.Verdict(stats: ["redis": redis(parts)], isReadiness: isReadiness)
+    }
+    let some = "Redis has other data than before in 21 of 64 parts of all locks; nothing new is granted there for 7.0 s"
+    let all = "Redis has other data than before; nothing new is granted for 7.0 s"
+    #expect(health(21, true) == HealthCommand.Verdict(state: .warning, why: some))
+    #expect(health(21, false) == HealthCommand.Verdict(state: .warning, why: some))
+    #expect(health(64, true) == HealthCommand.Verdict(state: .critical, why: all))
+    #expect(GraceWords(["grace_ms": 7000])?.text == all && GraceWords(["grace_ms": 0]) == nil)
+    let found = RedisFindings.reached(redis(21), RedisServerWords(url: nil) { _ in nil })
+    #expect(found.state == .warn && found.why == some)
+  }
+
   private func findings(_ info: String, needsDisk: Bool) -> [Finding] {
     RedisFindings.server(
       RedisServerWords(url: nil) { _ in nil }, RedisInfo("# Server\r\n" + info + "\r\n"), replicasNeeded: 0,

@@ -174,6 +174,20 @@ def test_a_cluster_that_is_down_shows(lab):
     assert client.acquire(names[0], wait_ms=GENEROUS_MS) > 0
 
 
+def test_a_grace_of_some_parts_shows_as_one_of_some(lab, cluster):
+    daemon = lab.daemon(cluster, lease_ms=20_000)
+    wait_until(lambda: is_open(daemon), "all parts")
+    old = cluster.primary_of(0)
+    other = cluster.name_at(cluster.another_primary(old))
+    old.end()
+    wait_until(lambda: is_served(daemon) and 0 < told(daemon)["cluster"]["parts_recovering"] < CELLS, "the grace")
+    done = subprocess.run([binary("sidelock", "SIDELOCK"), "health", "--ready", "--socket", daemon.socket_path],
+                          capture_output=True, text=True, env=clean_environment())
+    assert done.returncode == 1 and re.search(r"WARNING: .* in \d+ of 64 parts .*granted there", done.stdout)
+    assert daemon.client().acquire(other, wait_ms=0) > 0
+    wait_until(lambda: re.search(r"recovering in \d+ of 64 parts: .*granted there", daemon.notify.lines("STATUS=")[-1]), "the status")
+
+
 def test_words_name_the_node(lab):
     cluster = RedisCluster(lab, replicas=0, by_hand=True)
     silent, other, _ = cluster.nodes

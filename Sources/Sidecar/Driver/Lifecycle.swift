@@ -226,8 +226,13 @@ final class Lifecycle {
     if let cluster = store.clusterStanding { clients += "; \(cluster.words(withReason: store.isReady))" }
     guard store.isReady else { return "Redis unreachable (\(store.downReason ?? "")); \(clients)" }
     if let refusal = store.refusedLease { return "Redis refuses locks (\(refusal)); \(clients)" }
-    guard core.engine.storeStandings.recovering > 0 else { return "Redis connected; \(clients)" }
-    return "Redis recovering: held locks are kept, nothing new is granted yet; \(clients)"
+    let recovering = core.engine.storeStandings.recovering
+    guard recovering > 0 else { return "Redis connected; \(clients)" }
+    guard let parts = store.clusterStanding?.parts, recovering < parts else {
+      return "Redis recovering: held locks are kept, nothing new is granted yet; \(clients)"
+    }
+    let place = "\(recovering) of \(parts) parts"
+    return "Redis recovering in \(place): held locks are kept, nothing new is granted there yet; \(clients)"
   }
 
   /// Something changed; the status line follows within a second. Nothing is scheduled while nothing happens.

@@ -7,6 +7,8 @@ import RedisLeases
 
 /// What is known of the primaries of a cluster.
 struct ClusterStanding {
+  /// In how many parts the locks are.
+  let parts = ClusterCells.count
   /// How many of them serve locks.
   var primaries: Int
   /// How many of those there is a link to.

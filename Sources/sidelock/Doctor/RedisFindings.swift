@@ -23,6 +23,27 @@ func unservedParts(_ cluster: JSONValue?) -> String? {
   return "\(parts) of 64 parts of all locks are not served by the Redis Cluster\(reason)"
 }
 
+/// What the figures of `stats` about Redis say of a grace, in which nothing new is granted.
+struct GraceWords: Equatable {
+  /// For how long yet, in milliseconds.
+  var leftMilliseconds: Int64
+  /// In how many of the parts of a Redis Cluster; nil: there are no parts, or it is in all of them.
+  var parts: Int64?
+
+  /// nil: there is none.
+  init?(_ redis: JSONValue) {
+    guard let left = redis["grace_ms"]?.intValue, left > 0 else { return nil }
+    leftMilliseconds = left
+    parts = redis["cluster"]?["parts_recovering"]?.intValue.flatMap { (1..<64).contains($0) ? $0 : nil }
+  }
+
+  var text: String {
+    let place = parts.map { " in \($0) of 64 parts of all locks" } ?? ""
+    return "Redis has other data than before\(place); nothing new is granted \(parts == nil ? "" : "there ")"
+      + "for \(readable(milliseconds: leftMilliseconds))"
+  }
+}
+
 /// What is found about Redis, by what the daemon knows and is told.
 enum RedisFindings {
   /// The oldest version that works.
@@ -46,10 +67,9 @@ enum RedisFindings {
       return .bad("redis", words, fix: "\(server.command("CLUSTER NODES")); journalctl -u sidelockd -n 50")
     }
     if let refusal = figures["refused"]?.stringValue { return useless("Redis refuses locks", refusal) }
-    if let grace = figures["grace_ms"]?.intValue, grace > 0 {
+    if let grace = GraceWords(figures) {
       return .warn(
-        "redis", "Redis has other data than before; nothing new is granted for \(readable(milliseconds: grace))",
-        fix: "sleep \((grace + 999) / 1000); sidelock health --ready")
+        "redis", grace.text, fix: "sleep \((grace.leftMilliseconds + 999) / 1000); sidelock health --ready")
     }
     return .ok("redis", "it answers within \(figures["round_trip_ms"]?.intValue ?? 0) ms")
   }

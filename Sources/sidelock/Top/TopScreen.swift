@@ -154,11 +154,11 @@ struct TopScreen {
     var words = ["sidelock top", host]
     if let up = latest?.stats["uptime_ms"]?.intValue { words.append("up \(readable(milliseconds: up))") }
     if let redis = latest?.stats["redis"] {
-      let grace = redis["grace_ms"]?.intValue ?? 0
       if redis["connected"]?.intValue != 1 {
         words.append("Redis cannot be reached")
-      } else if grace > 0 {
-        words.append("Redis has other data, nothing new for \(readable(milliseconds: grace))")
+      } else if let grace = GraceWords(redis) {
+        let place = grace.parts.map { " in \($0) of 64 parts" } ?? ""
+        words.append("Redis has other data\(place), nothing new for \(readable(milliseconds: grace.leftMilliseconds))")
       } else {
         words.append("Redis answers in \(redis["round_trip_ms"]?.intValue ?? 0) ms")
       }
