@@ -485,7 +485,8 @@ final class ClusterLinks: LeaseStore {
     guard !isStopped else { return }
     switch result {
     case .success(let view):
-      let moved = machine.told(view, now: clock.now())
+      // Those that nodes send to each other come and go, which is told of otherwise.
+      let moved = machine.told(view, now: clock.now()).filter { !machine.isSentInCircle($0) }
       if machine.isToldOfAnother, let count = tally.toLog(kind: "another cluster", now: clock.now()) {
         logger.error(
           "a node is of another Redis Cluster, and is not believed: hosts that go there would be granted the same locks",

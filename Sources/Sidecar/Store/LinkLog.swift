@@ -3,12 +3,15 @@ import Logging
 import RESP
 import RedisLeases
 
-/// Logs what happens to the link to Redis: now and then what others can cause at will, and once an outage of hours.
+/// Logs what happens to the link to Redis: now and then what others can cause at will, and an outage of hours once for each of
+/// its reasons.
 struct LinkLog {
   private let logger: Logger
   private let url: RedisURL
-  /// The last failure that was logged.
-  private var failure: String?
+  /// So many reasons of one outage are logged.
+  static let reasonsMax = 16
+  /// Those that were logged since there was a connection.
+  private var reasons: Set<String> = []
   /// What Redis has refused, by kinds of errors, and what was left out.
   private var tally = MessageTally()
 
@@ -19,7 +22,7 @@ struct LinkLog {
 
   /// `primary`: where Sentinels say that it is.
   mutating func connected(_ info: RedisReadyInfo, primary: RedisAddress?) {
-    failure = nil
+    reasons = []
     var metadata: Logger.Metadata = ["server": "\(info.server) \(info.version)", "url": "\(url)"]
     if let primary { metadata["primary"] = "\(primary)" }
     logger.info("connected to Redis", metadata: metadata)
@@ -78,8 +81,7 @@ struct LinkLog {
 
   /// The connection has ended, or was not made. With an address left to try, only the end of one in use is logged.
   mutating func ended(_ reason: String, wasReady: Bool, isRoundOver: Bool) {
-    guard failure != reason, isRoundOver || wasReady else { return }
-    failure = reason
+    guard isRoundOver || wasReady, reasons.count < Self.reasonsMax, reasons.insert(reason).inserted else { return }
     logger.warning(
       wasReady ? "lost the connection to Redis" : "no connection to Redis",
       metadata: ["url": "\(url)", "reason": "\(reason)"])
