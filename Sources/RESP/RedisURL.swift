@@ -81,10 +81,17 @@ public struct RedisURL: Equatable, Sendable {
       throw RedisURLError(.scheme, "is missing: \(Self.schemes)")
     }
     let rest = text.utf8[text.utf8.index(colon, offsetBy: 3)...]
+    let scheme = text[..<colon].lowercased()
     guard !rest.contains(0x23) else {
-      throw RedisURLError(.url, "contains '#': write it as %23")
+      // Other programs take the name from there.
+      let isOfSentinels = scheme.hasSuffix("-sentinel")
+      throw RedisURLError(
+        .url,
+        isOfSentinels
+          ? "contains '#': write what the sentinels call the primary as ?\(Self.masterKey)=NAME, and any other '#' as %23"
+          : "contains '#': write it as %23")
     }
-    switch text[..<colon].lowercased() {
+    switch scheme {
     case "redis":
       try self.init(tcp: rest, usesTLS: false)
     case "rediss":
@@ -348,7 +355,13 @@ extension RedisURL {
     guard let at = authority.firstIndex(of: 0x40) else { return (Login(), authority) }
     let userInfo = authority[..<at]
     let location = authority[authority.index(after: at)...]
-    guard !location.contains(0x40) else { throw RedisURLError(.password, "or user has an '@': write it as %40") }
+    guard !location.contains(0x40) else {
+      let isAmongSeveral = location.prefix { $0 != 0x40 }.contains(0x2C)
+      throw RedisURLError(
+        .password,
+        "or user has an '@': write it as %40"
+          + (isAmongSeveral ? "; with several hosts the login stands once, before the first one" : ""))
+    }
     // Tools disagree whether a lone word is the user or the password.
     guard let colon = userInfo.firstIndex(of: 0x3A) else {
       throw RedisURLError(.password, "is missing: write user:password@, or :password@ for the default user")

@@ -110,6 +110,8 @@ struct Address: Sendable, CustomTestStringConvertible {
     ("redis-cluster://a/1", .database),
     ("redis-cluster://a?db=0", .query),
     ("redis-cluster://u@a", .password),
+    ("redis-cluster://u:hunter2@a,u:hunter2@b", .password),
+    ("redis-sentinel://u:hunter2@h#m", .url),
     ("redis-cluster://" + Array(repeating: "a", count: 33).joined(separator: ","), .host),
     ("redis-sentinel://", .host),
     ("redis-sentinel://h", .query),
@@ -242,6 +244,16 @@ struct Address: Sendable, CustomTestStringConvertible {
     #expect(try RedisURL(parsing: "rediss-sentinel://h?sentinelMasterId=m").usesTLS)
     let most = String(repeating: "h,", count: 31) + "h"
     #expect(try RedisURL(parsing: "redis-sentinel://\(most)?sentinelMasterId=m").database == 0)
+  }
+
+  /// What other programs take, and this one does not.
+  @Test(
+    arguments: [
+      ("redis-sentinel://h,i#m", "write what the sentinels call the primary as ?sentinelMasterId=NAME"),
+      ("redis-cluster://u:p@h,u:p@i", "with several hosts the login stands once, before the first one"),
+    ])
+  func whatIsWrittenInsteadIsNamed(row: (url: String, words: String)) {
+    #expect { try RedisURL(parsing: row.url) } throws: { "\($0)".contains(row.words) }
   }
 
   @Test func theSentinelThatIsWrongIsCounted() {

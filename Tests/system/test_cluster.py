@@ -232,6 +232,7 @@ def test_check_names_what_is_wrong_in_the_url(lab):
     check_urls(lab.daemon().command[0], [
         ("redis-cluster://a,b:x", "port is not a number from 1 to 65535 (node 2 of 2)"),
         ("redis-cluster://u:hunter2@a/1", "database must be 0"),
+        ("redis-cluster://u:hunter2@a,u:hunter2@b", "the login stands once, before the first one"),
         ("redis-cluster://a?db=0", "query is not supported with a cluster"),
     ], "rediss-cluster://a,b:1", "rediss-cluster://a:6379,b:1")
 

@@ -196,6 +196,7 @@ def test_check_names_what_is_wrong_in_the_url(lab):
     check_urls(lab.daemon().command[0], [
         ("redis-sentinel://a,b", "query is missing: write ?sentinelMasterId=NAME"),
         ("redis-sentinel://a,b:x?sentinelMasterId=m", "port is not a number from 1 to 65535 (sentinel 2 of 2)"),
+        ("redis-sentinel://u:hunter2@a,b#m", "write what the sentinels call the primary as ?sentinelMasterId=NAME"),
         ("redis-sentinel://u:hunter2@a,?sentinelMasterId=m", "host is missing (sentinel 2 of 2)"),
     ], "redis-sentinel://a?sentinelMasterId=m", "redis-sentinel://a:26379/0?sentinelMasterId=m")
 
