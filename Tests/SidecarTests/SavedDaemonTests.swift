@@ -190,6 +190,18 @@ import Testing
     #expect(throws: StateDamage.self) { try SavedDaemon(Self.memory([], identity: strange.encode())) }
   }
 
+  @Test func whatHasChangedIsNamed() {
+    let identity = { (host: String, keyPrefix: String, backend: String) in
+      SavedIdentity(instance: "0123456789abcdef", host: host, keyPrefix: keyPrefix, backend: backend)
+    }
+    let old = identity("h", "p:", "cluster a:1 b:1")
+    #expect(
+      old.change(to: identity("h", "p:", "cluster a:1 b:1 c:1"))
+        == "the set of nodes in the URL of the Redis Cluster has changed")
+    #expect(
+      old.change(to: identity("i", "q:", "tcp a 1 0")) == "host and key_prefix and the Redis server have changed")
+  }
+
   private static func changed(_ body: (inout SavedSession) -> Void) -> SavedSession {
     var session = session
     body(&session)

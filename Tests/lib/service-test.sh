@@ -318,7 +318,7 @@ test_leaving() {
   set_settings "local: true" "host: yet-another-host"
   restarts_by_itself
   is_closed cut
-  wait_until "after a crash and a change of the host name nothing is taken over" leftovers_refused "are others now"
+  wait_until "after a crash and a change of the host name nothing is taken over" leftovers_refused "host has changed"
   take lucky
   set_settings "lease_ms: 1"
   inside systemctl restart sidelockd.service || fail "a restart with a mistake in the settings"

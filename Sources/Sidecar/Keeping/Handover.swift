@@ -66,13 +66,12 @@ final class Handover {
   /// - Returns: false where nothing can be left. Then this daemon goes on; SIGTERM comes, too, if it is to end.
   @discardableResult
   func handOver(to next: Settings?) -> Bool {
-    guard life.stage == .serving, let keeper, keeper.isUsable, keeper.isStoreKept,
-      SavedIdentity(instance: instance, configuration.settings)
-        == SavedIdentity(instance: instance, next ?? configuration.settings)
-    else {
+    let own = SavedIdentity(instance: instance, configuration.settings)
+    let new = SavedIdentity(instance: instance, next ?? configuration.settings)
+    guard life.stage == .serving, let keeper, keeper.isUsable, keeper.isStoreKept, own == new else {
       logger.notice(
         "clients and locks cannot be left to another daemon",
-        metadata: ["reason": "\(life.stage == .serving ? whyNothingIsKept : "this one does not serve")"])
+        metadata: ["reason": "\(life.stage == .serving ? whyNothingIsKept(own, new) : "this one does not serve")"])
       return false
     }
     life.stage = .handingOver
@@ -129,9 +128,8 @@ final class Handover {
     }
   }
 
-  private var whyNothingIsKept: String {
-    keeper?.isUsable == true && keeper?.isStoreKept == true
-      ? "host, key_prefix or the Redis server are others from now on" : "nobody keeps them"
+  private func whyNothingIsKept(_ own: SavedIdentity, _ new: SavedIdentity) -> String {
+    keeper?.isUsable == true && keeper?.isStoreKept == true ? own.change(to: new) : "nobody keeps them"
   }
 
   /// Leaves a client that came during the hand-over to the next daemon, too.

@@ -72,9 +72,8 @@ enum Predecessor {
       throw StateUnreadable.damaged("the daemon has ended \(attemptsMax) times with it")
     }
     let state = try SavedDaemon(memory)
-    guard state.identity == SavedIdentity(instance: state.identity.instance, configuration.settings) else {
-      throw StateUnreadable.damaged("host, key_prefix or the Redis server are others now")
-    }
+    let own = SavedIdentity(instance: state.identity.instance, configuration.settings)
+    guard state.identity == own else { throw StateUnreadable.damaged(state.identity.change(to: own)) }
     return state
   }
 

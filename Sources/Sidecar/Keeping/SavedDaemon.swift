@@ -132,6 +132,18 @@ struct SavedIdentity: Equatable {
       instance: instance, host: settings.host, keyPrefix: settings.keyPrefix, backend: settings.backend.place)
   }
 
+  /// What is another one in `new`, in words for the operator.
+  func change(to new: SavedIdentity) -> String {
+    let areClusters = [backend, new.backend].allSatisfy { $0.hasPrefix("cluster ") }
+    var changed: [String] = []
+    if !ExactText.isSame(host, new.host) { changed.append("host") }
+    if !ExactText.isSame(keyPrefix, new.keyPrefix) { changed.append("key_prefix") }
+    if !ExactText.isSame(backend, new.backend) {
+      changed.append(areClusters ? "the set of nodes in the URL of the Redis Cluster" : "the Redis server")
+    }
+    return changed.joined(separator: " and ") + (changed.count == 1 ? " has changed" : " have changed")
+  }
+
   init(instance: String, host: String, keyPrefix: String, backend: String) {
     self.instance = instance
     self.host = host
