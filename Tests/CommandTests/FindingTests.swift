@@ -96,6 +96,17 @@ struct FindingTests {
     #expect(server.command("PING") == command)
   }
 
+  @Test(
+    arguments: [
+      ("cannot connect to a:1: Connection refused", "b:2"), ("a:1: no answer within 500 ms", "b:2"),
+      ("b:2: no answer within 500 ms", "a:1"), ("a:10: no answer within 500 ms", "a:1"), ("", "a:1"),
+    ])
+  func aNodeThatAnswersIsAsked(trouble: String, node: String) {
+    var server = RedisServerWords(url: "redis-cluster://a:1,b:2") { _ in nil }
+    server.trouble = trouble
+    #expect(server.command("PING") == "redis-cli --cluster call \(node) PING")
+  }
+
   @Test func theDaemonsUserIsNamedWhereItIsKnown() {
     let user = { (url: String?, settings: [String: String]) in RedisServerWords(url: url) { settings[$0] }.user }
     #expect(user("redis://anna:***@h:1/0", [:]) == "anna" && user("redis://h:1/0", [:]) == "default")

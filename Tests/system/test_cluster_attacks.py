@@ -167,6 +167,11 @@ def test_a_cluster_that_is_down_shows(lab):
     done = subprocess.run([binary("sidelock", "SIDELOCK"), "health", "--ready", "--socket", daemon.socket_path],
                           capture_output=True, text=True, env=clean_environment())
     assert done.returncode == 2 and re.search(f"{CELLS} of {CELLS} parts .*: .+", done.stdout)
+    # It is the first one of the URL.
+    done = subprocess.run([binary("sidelock", "SIDELOCK"), "doctor", "--socket", daemon.socket_path],
+                          capture_output=True, text=True, env=clean_environment())
+    asked = re.search(r"--cluster call 127.0.0.1:(\d+) CLUSTER NODES", done.stdout)
+    assert asked and int(asked[1]) in [node.port for node in cluster.living]
     lost.start()
     # By itself, as nobody asks for anything.
     wait_until(lambda: is_served(daemon), "all parts")

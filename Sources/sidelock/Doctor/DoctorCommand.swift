@@ -78,7 +78,10 @@ struct DoctorCommand: ParsableCommand {
     guard redis["connected"]?.intValue == 1 else {
       return findings + [RedisFindings.unreachable(redis)]
     }
-    let words = settings.server
+    var words = settings.server
+    // What is told last is of one that does not answer.
+    let trouble = redis["cluster"]?["unserved_reason"]?.stringValue ?? ""
+    words.trouble = trouble.split(separator: "; ").last.map(String.init) ?? ""
     findings.append(RedisFindings.reached(redis, words))
     findings += RedisFindings.rights(
       words,

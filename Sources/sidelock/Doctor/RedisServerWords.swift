@@ -7,6 +7,8 @@ struct RedisServerWords {
   /// Nil where the URL is not known.
   private let url: RedisURL?
   private let tls: String
+  /// Why a cluster does not serve something, in the daemon's words: a node that they name is asked only where no other is known.
+  var trouble = ""
 
   /// - Parameters:
   ///   - url: the daemon's, as it tells it.
@@ -39,7 +41,8 @@ struct RedisServerWords {
       let asked = "redis-cli\(sentinel)\(tls) SENTINEL GET-MASTER-ADDR-BY-NAME \(shellWord(set.master))"
       return "redis-cli $(\(asked) | sed '1s/^/-h /;2s/^/-p /')\(database)\(tls) \(words)"
     case .cluster(let seeds):
-      guard let node = seeds.addresses.first else { return "redis-cli -c\(tls) \(words)" }
+      let well = seeds.addresses.first { !trouble.contains("\($0): ") }
+      guard let node = well ?? seeds.addresses.first else { return "redis-cli -c\(tls) \(words)" }
       // Each node has settings and users of its own.
       return "redis-cli\(tls) --cluster call \(shellWord("\(node.host):\(node.port)")) \(words)"
     }
