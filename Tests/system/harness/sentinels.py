@@ -83,6 +83,14 @@ class Sentinel:
         return pairs if isinstance(pairs, dict) else dict(zip(pairs[::2], pairs[1::2]))
 
     @property
+    def told(self):
+        """What it tells of the master, as text."""
+        def text(value):
+            return value.decode() if isinstance(value, bytes) else value
+
+        return {text(key): text(value) for key, value in self.master().items()}
+
+    @property
     def primary_port(self):
         return int(self.admin.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)[1])
 
@@ -154,17 +162,20 @@ class SentinelSet:
     def primary(self):
         return next(server for server in self.servers if server.role == "master")
 
+    @property
+    def failovers(self):
+        """How many there were: on a busy machine a primary that is well may seem to be down."""
+        return max(int(sentinel.told["config-epoch"]) for sentinel in self.sentinels if sentinel.process.poll() is None)
+
     def settle(self):
         """Waits until everybody knows everybody, and all is well."""
         def is_settled():
             for sentinel in self.sentinels:
                 try:
-                    told = sentinel.master()
+                    told = sentinel.told
                 except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
                     return False
-                told = {key.decode() if isinstance(key, bytes) else key: value for key, value in told.items()}
                 flags = told["flags"]
-                flags = flags.decode() if isinstance(flags, bytes) else flags
                 if int(told["num-other-sentinels"]) != len(self.sentinels) - 1:
                     return False
                 if int(told["num-slaves"]) < len(self.servers) - 1 or flags != "master":
