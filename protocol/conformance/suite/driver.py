@@ -6,7 +6,7 @@ import threading
 import time
 
 from . import words
-from .words import Mismatch
+from .words import START_SECONDS, Mismatch
 
 
 class Driver:
@@ -24,7 +24,7 @@ class Driver:
         self.tag = 0
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
-        self._wait(lambda: self.hello is not None, "its first line")
+        self._wait(lambda: self.hello is not None, "its first line", max(patience, START_SECONDS))
 
     def _read(self):
         with self.process.stdout as output:

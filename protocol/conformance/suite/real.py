@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 
-from .words import Mismatch
+from .words import START_SECONDS, Mismatch
 
 
 def clean_environment(**more):
@@ -32,7 +32,7 @@ class Daemon:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             env=clean_environment())
-        deadline = time.monotonic() + self.patience
+        deadline = time.monotonic() + max(self.patience, START_SECONDS)
         while True:
             try:
                 with socket.socket(socket.AF_UNIX) as probe:
@@ -40,6 +40,7 @@ class Daemon:
                     return
             except OSError:
                 if time.monotonic() > deadline or self.process.poll() is not None:
+                    self.close()
                     with open(self.log_path, errors="replace") as log:
                         raise Mismatch(f"sidelockd does not serve: {log.read()[-2000:]}") from None
                 time.sleep(0.005)

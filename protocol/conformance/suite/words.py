@@ -4,6 +4,9 @@ import json
 import re
 from urllib.parse import quote, unquote
 
+#: How long a program may take to start, however short the patience with what it does then is: a slow start is no mistake of a client.
+START_SECONDS = 60
+
 
 class Mismatch(AssertionError):
     """Something else was seen than what the scenario says."""
