@@ -15,7 +15,8 @@ package struct ClientMachine: Sendable {
     case lost(LostNotice)
     /// Any other notification.
     case notification(method: String, params: JSONValue)
-    /// The peer does not speak the protocol, or refused a line under a null id. The connection is of no more use.
+    /// The peer has not said anything of the protocol yet, and says something else; a line has no end; or the peer
+    /// refused a line under a null id. The connection is of no more use.
     case violated(SidelockError)
   }
 
@@ -24,6 +25,8 @@ package struct ClientMachine: Sendable {
   /// Bytes of `buffer` that are known to hold no line end: a line which comes in small pieces is searched once.
   private var searched = 0
   private var isViolated = false
+  /// Whether a message of the protocol has come. From then on a line that is none is passed over: it costs no lock.
+  private var hasSpoken = false
 
   /// A machine for a new connection.
   package init() {}
@@ -62,15 +65,25 @@ package struct ClientMachine: Sendable {
     var events: [Event] = []
     var start = 0
     while let end = buffer[searched...].firstIndex(of: 0x0A) {
-      if let event = interpret(buffer[start..<end]) { events.append(event) }
+      let line = interpret(buffer[start..<end])
       start = end + 1
       searched = start
-      if case .violated = events.last {
-        isViolated = true
-        buffer = []
-        searched = 0
-        return events
+      let problem: SidelockError
+      switch line {
+      case .event(let event):
+        hasSpoken = true
+        events.append(event)
+        continue
+      case .empty: continue
+      case .nonsense where hasSpoken: continue
+      case .nonsense(let what): problem = Self.violation(what)
+      case .refusal(let error): problem = error
       }
+      isViolated = true
+      events.append(.violated(problem))
+      buffer = []
+      searched = 0
+      return events
     }
     buffer.removeFirst(start)
     searched = buffer.count
@@ -87,35 +100,38 @@ package struct ClientMachine: Sendable {
     SidelockError(reason: .protocolViolation, message: "the peer does not speak sidelock's protocol: \(what)")
   }
 
-  private func interpret(_ line: ArraySlice<UInt8>) -> Event? {
-    if line.allSatisfy({ $0 == 0x20 || $0 == 0x0D || $0 == 0x09 }) { return nil }
+  private enum Line {
+    case event(Event)
+    case empty
+    case nonsense(String)
+    /// Without saying of what: that request would wait for ever.
+    case refusal(SidelockError)
+  }
+
+  private func interpret(_ line: ArraySlice<UInt8>) -> Line {
+    if line.allSatisfy({ $0 == 0x20 || $0 == 0x0D || $0 == 0x09 }) { return .empty }
     let message: JSONValue
     do {
       message = try JSONValue(parsing: line)
     } catch {
-      return .violated(Self.violation("\(error)"))
+      return .nonsense("\(error)")
     }
-    guard case .object(let object) = message else {
-      return .violated(Self.violation("a message that is no object"))
-    }
+    guard case .object(let object) = message else { return .nonsense("a message that is no object") }
     if let method = object["method"] {
-      guard let method = method.stringValue else {
-        return .violated(Self.violation("a method that is no string"))
-      }
+      guard let method = method.stringValue else { return .nonsense("a method that is no string") }
       let params = object["params"] ?? .null
-      if method == "lost", let notice = LostNotice(params: params) { return .lost(notice) }
-      return .notification(method: method, params: params)
+      if method == "lost", let notice = LostNotice(params: params) { return .event(.lost(notice)) }
+      return .event(.notification(method: method, params: params))
     }
     guard let id = object["id"]?.intValue else {
-      // A null id does not say which request is refused, so that request would wait for ever.
-      if let error = object["error"] { return .violated(SidelockError(reply: error)) }
-      return .violated(Self.violation("a message with neither method nor id"))
+      if object["id"]?.isNull ?? true, let error = object["error"] { return .refusal(SidelockError(reply: error)) }
+      return .nonsense("a message with neither method nor id")
     }
-    if let error = object["error"] { return .reply(id: id, .failure(SidelockError(reply: error))) }
+    if let error = object["error"] { return .event(.reply(id: id, .failure(SidelockError(reply: error)))) }
     guard let result = object["result"] else {
-      return .violated(Self.violation("a reply with neither result nor error"))
+      return .event(.reply(id: id, .failure(Self.violation("a reply with neither result nor error"))))
     }
-    return .reply(id: id, .success(result))
+    return .event(.reply(id: id, .success(result)))
   }
 }
 

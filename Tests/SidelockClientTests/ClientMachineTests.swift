@@ -61,6 +61,44 @@ struct ClientMachineTests {
     #expect(machine.received(Array(Self.lines.utf8)).isEmpty)
   }
 
+  @Test func nonsenseAfterAMessageIsPassedOver() {
+    var machine = ClientMachine()
+    let nonsense = """
+      oops
+      []
+      17
+      {}
+      {"method":7}
+      {"id":"x","error":{}}
+      {"id":0.5,"result":{}}
+      {"jsonrpc":"2.0","method":"lost","params":{"name":"x","token":
+      \(String(repeating: "[", count: 10_000))
+
+      """
+    let lines = Array(Self.lines.utf8)
+    #expect(machine.received(lines + Array(nonsense.utf8) + lines) == Self.events + Self.events)
+  }
+
+  @Test func aReplyWithoutAResultFailsItsRequest() {
+    var machine = ClientMachine()
+    let events = machine.received(Array("{\"id\":1}\n".utf8))
+    guard case .reply(id: 1, .failure(let error)) = events.first else {
+      Issue.record("no reply: \(events)")
+      return
+    }
+    #expect(error.reason == .protocolViolation)
+  }
+
+  @Test func aRefusalOfNoRequestIsNeverPassedOver() {
+    var machine = ClientMachine()
+    let events = machine.received(Array((Self.lines + "{\"id\":null,\"error\":{\"code\":7}}\n" + Self.lines).utf8))
+    #expect(events.count == Self.events.count + 1)
+    guard case .violated = events.last else {
+      Issue.record("it was passed over")
+      return
+    }
+  }
+
   @Test func nothingIsReadAfterAViolation() {
     var machine = ClientMachine()
     let events = machine.received(Array(("oops\n" + Self.lines).utf8))

@@ -252,7 +252,6 @@ struct ClientTests {
     case prose = "nonsense\n"
     case array = "[]\n"
     case number = "17\n"
-    case bareReply = "{\"id\":1}\n"
     case wrongMethod = "{\"jsonrpc\":\"2.0\",\"method\":7}\n"
     case empty = "{}\n"
     case zeroByte = "\u{0}\n"
@@ -260,6 +259,10 @@ struct ClientTests {
     case endless
     case refusalOfNothing =
       "{\"id\":null,\"error\":{\"code\":-1,\"message\":\"no\",\"data\":{\"reason\":\"protocol_violation\"}}}\n"
+
+    /// What costs the connection also behind what is no nonsense.
+    static let grave: [Garbage] = [.endless, .refusalOfNothing]
+    static let slight = allCases.filter { !grave.contains($0) }
 
     var text: String {
       switch self {
@@ -271,7 +274,34 @@ struct ClientTests {
   }
 
   @Test(arguments: Garbage.allCases)
-  func garbageEndsTheConnection(garbage: Garbage) async throws {
+  func whoSpeaksGarbageFirstIsNoDaemon(garbage: Garbage) async throws {
+    try await FakeDaemon.run { peer in
+      _ = try peer.request("acquire")
+      peer.send(garbage.text)
+      _ = try? peer.line()
+    } client: { client in
+      let error = await #expect(throws: SidelockError.self) { try await client.acquire("y") }
+      #expect(error?.reason == .protocolViolation)
+    }
+  }
+
+  @Test(arguments: Garbage.slight)
+  func garbageCostsNoLock(garbage: Garbage) async throws {
+    try await FakeDaemon.run { peer in
+      try peer.grant("x", token: 5)
+      let request = try peer.request("acquire")
+      peer.send(garbage.text)
+      peer.grant(request, "y", token: 6)
+      try peer.expectEnd()
+    } client: { client in
+      let lock = try await client.acquire("x")
+      let other = try await client.acquire("y")
+      #expect(lock.isHeld && other.token == 6)
+    }
+  }
+
+  @Test(arguments: Garbage.grave)
+  func graveGarbageEndsTheConnection(garbage: Garbage) async throws {
     try await FakeDaemon.run { peer in
       try peer.grant("x", token: 5)
       _ = try peer.request("acquire")
