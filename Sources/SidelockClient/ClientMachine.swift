@@ -142,7 +142,7 @@ public struct LostNotice: Hashable, Sendable {
   /// The token of the hold.
   public var token: Int64
   /// The stable name of the reason: `lease_expired`, which the client finds, too, where the daemon does not answer; `broken`,
-  /// `max_hold`, `data_loss`, `half_closed`, `shutdown`; or, found by the client, `connection_lost`.
+  /// `max_hold`, `data_loss`, `half_closed`, `shutdown`; or, found by the client, `connection_ended`.
   public var reason: String
   /// How many milliseconds after the notice another could be granted the lock, at the earliest; nil when not known.
   public var graceMilliseconds: Int64?

@@ -16,10 +16,14 @@ final class AcquireTicket: Sendable {
   /// One for each name.
   let holds: [Hold]
   let state = NIOLockedValueBox(State.new)
+  let onWaiting: (@Sendable (Int) -> Void)?
   /// When it was sent, in milliseconds on the boot clock.
   let asked = NIOLockedValueBox<Int64>(0)
 
-  init(names: [String], params: JSONValue, holds: [Hold]) {
+  init(
+    names: [String], params: JSONValue, holds: [Hold], onWaiting: (@Sendable (Int) -> Void)? = nil
+  ) {
+    self.onWaiting = onWaiting
     self.names = names
     self.params = params
     self.holds = holds
@@ -46,8 +50,14 @@ final class ConnectionHandler: ChannelInboundHandler {
     case watch(AsyncStream<WatchEvent>.Continuation, PendingReply<Int64>)
     /// How long holds are good, asked at that time on the boot clock.
     case validity(asked: Int64)
+    /// Whether a daemon that is late with another answer hangs.
+    case probe(Probe)
     /// Nobody waits for the reply.
     case ignored
+  }
+
+  private final class Probe {
+    var isAnswered = false
   }
 
   private struct HoldKey: Hashable {
@@ -160,10 +170,20 @@ final class ConnectionHandler: ChannelInboundHandler {
     params?["wait_ms"]?.intValue.map { .milliseconds(min(max(0, $0), Duration.protocolMillisecondsMax)) }
   }
 
-  /// Fails a reply that has not come ``answerTime`` after `time` from now; nil: never.
+  /// Fails a reply that has not come ``answerTime`` after `time` from now, where the daemon does not answer a ping
+  /// either; nil: never.
   private func limit<Value>(_ reply: PendingReply<Value>, after time: TimeAmount?, _ action: (() -> Void)? = nil) {
     guard let context, let time else { return }
-    reply.limit(time + answerTime, on: context.eventLoop) { [self] in
+    reply.limit(time + answerTime, on: context.eventLoop) { [self] in doubt(reply, action) }
+  }
+
+  /// A daemon that answers a ping does not hang: it waits for its store.
+  private func doubt<Value>(_ reply: PendingReply<Value>, _ action: (() -> Void)?) {
+    guard let context else { return }
+    let probe = Probe()
+    send("ping", nil, .probe(probe))
+    reply.limit(answerTime, on: context.eventLoop) { [self] in
+      if probe.isAnswered { return doubt(reply, action) }
       reply.resume(throwing: noAnswer)
       action?()
     }
@@ -230,10 +250,20 @@ final class ConnectionHandler: ChannelInboundHandler {
       if method == "initialize", case .success(let value) = result { hasLeases = value["lease_ms"]?.intValue != nil }
       reply.resume(with: result.mapError { $0 })
     case .end(let key, let hold, let reply):
-      if case .success = result { released(key, hold) }
+      switch result {
+      case .success: released(key, hold)
+      case .failure(let error) where error.reason == .lost:
+        // Its notification may not have come.
+        let reason = error.data?["lost"]?.stringValue ?? "unknown"
+        for hold in holds.removeValue(forKey: key) ?? [] {
+          hold.lose(LostNotice(name: key.name.text, token: key.token, reason: reason))
+        }
+      case .failure: break
+      }
       reply.resume(with: result.mapError { $0 })
     case .releaseOfCancelled(let continuation): continuation.resume(throwing: CancellationError())
     case .validity(let asked): told(try? result.get(), asked: asked)
+    case .probe(let probe): probe.isAnswered = true
     case .ignored: break
     case .watch(let events, let continuation):
       let value: JSONValue
@@ -279,12 +309,8 @@ final class ConnectionHandler: ChannelInboundHandler {
     _ ticket: AcquireTicket, _ result: JSONValue, wasCancelled: Bool, _ continuation: PendingReply<[Grant]>
   ) {
     guard let grants = Grant.grants(result: result, names: ticket.names) else {
-      let error = SidelockError(reason: .protocolViolation, message: "the daemon granted a lock without a token")
-      continuation.resume(throwing: error)
-      // Without a token nothing can be released: only the end of the connection frees it.
-      fail(error)
-      context?.close(promise: nil)
-      return
+      return continuation.resume(
+        throwing: SidelockError(reason: .protocolViolation, message: "the daemon granted a lock without a token"))
     }
     if wasCancelled {
       for (index, grant) in grants.enumerated() {
@@ -375,6 +401,11 @@ final class ConnectionHandler: ChannelInboundHandler {
       return
     }
     switch method {
+    case "waiting":
+      guard let id = params["id"]?.intValue, let position = params["position"]?.intValue,
+        case .acquire(let ticket, _) = pending[id]
+      else { return }
+      ticket.onWaiting?(Int(clamping: position))
     case "contended":
       guard let name = params["name"]?.stringValue, let token = params["token"]?.intValue,
         let waiters = params["waiters"]?.intValue
@@ -406,7 +437,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     holds = [:]
     // The losses first, so that a caller woken by its failed call finds its locks marked.
     for (key, same) in held {
-      for hold in same { hold.lose(LostNotice(name: key.name.text, token: key.token, reason: "connection_lost")) }
+      for hold in same { hold.lose(LostNotice(name: key.name.text, token: key.token, reason: "connection_ended")) }
     }
     for events in watches.values { events.finish() }
     watches = [:]
@@ -420,7 +451,7 @@ final class ConnectionHandler: ChannelInboundHandler {
       case .watch(let events, let continuation):
         events.finish()
         continuation.resume(throwing: error)
-      case .validity, .ignored: break
+      case .validity, .probe, .ignored: break
       // The end of the connection freed it.
       case .releaseOfCancelled(let continuation): continuation.resume(throwing: CancellationError())
       }

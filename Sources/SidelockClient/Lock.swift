@@ -4,7 +4,7 @@ import SystemStrings
 /// A lock that a client holds, from its grant until it is released or lost.
 ///
 /// The hold does not end with the last reference to this object: release it, or use
-/// ``SidelockClient/withLock(_:mode:wait:maxHold:owner:meta:_:)``. It does end with the client's connection.
+/// ``SidelockClient/withLock(_:mode:wait:maxHold:owner:meta:replicas:durability:onLost:_:)``. It does end with the client's connection.
 public final class Lock: Sendable {
   /// The lock's name.
   public let name: String
@@ -17,11 +17,12 @@ public final class Lock: Sendable {
   /// For how long from the grant the hold was safe without any renewal; nil where a hold does not end by itself.
   public let validity: Duration?
 
-  let client: SidelockClient
+  /// The one that it was granted on, and belongs to.
+  let connection: Connection
   let hold: Hold
 
-  init(client: SidelockClient, hold: Hold, grant: Grant) {
-    self.client = client
+  init(connection: Connection, hold: Hold, grant: Grant) {
+    self.connection = connection
     self.hold = hold
     self.name = grant.name
     self.token = grant.token
@@ -54,22 +55,41 @@ public final class Lock: Sendable {
     hold.notice
   }
 
+  /// Has `action` called once, on an I/O thread that it must not block, if the lock is lost before it is released; at once
+  /// where it is lost already. For locks that come by ``SidelockClient/handedLocks``, which no acquire says it of.
+  public func onLost(_ action: @escaping @Sendable (LostNotice) -> Void) {
+    hold.onLost(action)
+  }
+
   /// Gives the lock back. The next in the queue has it when this returns.
   ///
   /// - Throws: ``SidelockError``, of reason `lost` when the lock was lost before, `not_held` when it was released.
   public func release() async throws {
-    if let notice = hold.notice { throw SidelockError(lost: notice) }
-    _ = try await client.end("release", name, token, hold: hold)
+    // An owner may have the lock twice under this token, and keeps the other hold.
+    guard !hold.isReleased else {
+      throw SidelockError(reason: .notHeld, message: "the lock \(name) was released before")
+    }
+    _ = try await whileHeld { try await $0.end("release", self.name, self.token, hold: self.hold) }
     hold.release()
+  }
+
+  /// Asks for something for which the lock has to be held. Where it is lost meanwhile, that is the error.
+  private func whileHeld(_ ask: (Connection) async throws -> JSONValue) async throws -> JSONValue {
+    if let notice = hold.notice { throw SidelockError(lost: notice) }
+    do {
+      return try await ask(connection)
+    } catch {
+      throw hold.notice.map { SidelockError(lost: $0) } ?? error
+    }
   }
 
   /// Sets how long from now the lock may be held; it is lost then. nil removes the limit.
   ///
   /// - Throws: ``SidelockError``, of reason `lost` when the lock was lost before.
   public func extend(maxHold: Duration?) async throws {
-    if let notice = hold.notice { throw SidelockError(lost: notice) }
     let limit: JSONValue = maxHold.map { .int($0.holdMilliseconds) } ?? .null
-    _ = try await client.call("extend", params: ["name": .string(name), "token": .int(token), "max_hold_ms": limit])
+    let params: JSONValue = ["name": .string(name), "token": .int(token), "max_hold_ms": limit]
+    _ = try await whileHeld { try await $0.call("extend", params: params) }
   }
 }
 
@@ -78,8 +98,8 @@ extension Lock {
   ///
   /// - Throws: ``SidelockError``, of reason `lost` when the lock was lost before, `mode_conflict` for a permit.
   public func downgrade() async throws {
-    if let notice = hold.notice { throw SidelockError(lost: notice) }
-    _ = try await client.call("downgrade", params: ["name": .string(name), "token": .int(token)])
+    let params: JSONValue = ["name": .string(name), "token": .int(token)]
+    _ = try await whileHeld { try await $0.call("downgrade", params: params) }
   }
 
   /// Hands the lock to another connection of this host, without anybody else getting it in between. That connection
@@ -90,8 +110,9 @@ extension Lock {
   /// - Throws: ``SidelockError``, of reason `lost` when the lock was lost before.
   @discardableResult
   public func transfer(to session: String) async throws -> Int64 {
-    if let notice = hold.notice { throw SidelockError(lost: notice) }
-    let result = try await client.end("transfer", name, token, hold: hold, session: session)
+    let result = try await whileHeld {
+      try await $0.end("transfer", self.name, self.token, hold: self.hold, session: session)
+    }
     hold.release()
     return result["token"]?.intValue ?? 0
   }
@@ -154,7 +175,7 @@ struct Grant: Sendable {
 /// Whether a lock is lost; shared by the connection, which learns it, and the lock's user.
 final class Hold: Sendable {
   private enum State {
-    case held
+    case held([@Sendable (LostNotice) -> Void])
     case released
     case lost(LostNotice)
   }
@@ -163,15 +184,29 @@ final class Hold: Sendable {
   let losses: AsyncStream<LostNotice>
 
   private let continuation: AsyncStream<LostNotice>.Continuation
-  private let state = NIOLockedValueBox(State.held)
+  /// With whom to tell of a loss.
+  private let state: NIOLockedValueBox<State>
   private let validityBox = NIOLockedValueBox<Validity?>(nil)
-  private let onLost: (@Sendable (LostNotice) -> Void)?
   private let onContended: (@Sendable (Int) -> Void)?
 
   init(onLost: (@Sendable (LostNotice) -> Void)? = nil, onContended: (@Sendable (Int) -> Void)? = nil) {
     (losses, continuation) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(1))
-    self.onLost = onLost
+    state = NIOLockedValueBox(.held(onLost.map { [$0] } ?? []))
     self.onContended = onContended
+  }
+
+  /// Has a loss told also to `action`: at once where it has come already.
+  func onLost(_ action: @escaping @Sendable (LostNotice) -> Void) {
+    let notice: LostNotice? = state.withLockedValue { state in
+      switch state {
+      case .held(let actions):
+        state = .held(actions + [action])
+        return nil
+      case .released: return nil
+      case .lost(let notice): return notice
+      }
+    }
+    if let notice { action(notice) }
   }
 
   func contended(waiters: Int) {
@@ -201,13 +236,13 @@ final class Hold: Sendable {
   }
 
   func lose(_ notice: LostNotice) {
-    let isNews = state.withLockedValue { state in
-      guard case .held = state else { return false }
+    let actions: [@Sendable (LostNotice) -> Void]? = state.withLockedValue { state in
+      guard case .held(let actions) = state else { return nil }
       state = .lost(notice)
-      return true
+      return actions
     }
-    guard isNews else { return }
-    onLost?(notice)
+    guard let actions else { return }
+    for action in actions { action(notice) }
     continuation.yield(notice)
     continuation.finish()
   }

@@ -17,6 +17,8 @@ extension SidelockClient {
   ///     daemon's `replicas_timeout_ms` has to be less than the `answerTimeout` of this client.
   ///   - durability: how safely the primary and those replicas have to have it; nil: as the settings say.
   ///   - onLost: called once, on an I/O thread that it must not block, if the lock is lost before it is released.
+  ///   - onWaiting: called on an I/O thread that it must not block, while the request waits and when its place changes, at
+  ///     most once a second, with that place, from 1 on.
   ///   - onContended: called on an I/O thread that it must not block, when others wait for the lock and when their
   ///     number changes, at most once a second, with that number.
   /// - Throws: ``SidelockError``; among its reasons are `busy`, `timeout`, `unavailable`, `mode_conflict`, `deadlock`,
@@ -25,7 +27,7 @@ extension SidelockClient {
     _ name: String, mode: LockMode = .exclusive, wait: Wait = .forever, maxHold: Duration? = nil,
     owner: String? = nil, meta: String? = nil, lossAction: LossAction = .notify, replicas: Int? = nil,
     durability: Durability? = nil, onLost: (@Sendable (LostNotice) -> Void)? = nil,
-    onContended: (@Sendable (Int) -> Void)? = nil
+    onWaiting: (@Sendable (Int) -> Void)? = nil, onContended: (@Sendable (Int) -> Void)? = nil
   ) async throws -> Lock {
     var params = JSONObject()
     params.append("name", .string(name))
@@ -33,10 +35,11 @@ extension SidelockClient {
       mode: mode, wait: wait, maxHold: maxHold, owner: owner, meta: meta, lossAction: lossAction, replicas: replicas,
       durability: durability)
     wish.append(to: &params)
-    if onContended != nil { params.append("progress", true) }
+    if onWaiting != nil || onContended != nil { params.append("progress", true) }
     try Task.checkCancellation()
     let hold = Hold(onLost: onLost, onContended: onContended)
-    return try await acquire(AcquireTicket(names: [name], params: .object(params), holds: [hold]))[0]
+    let ticket = AcquireTicket(names: [name], params: .object(params), holds: [hold], onWaiting: onWaiting)
+    return try await connection().acquire(ticket)[0]
   }
 
   /// Waits for several locks and takes them, all or none. Callers may name them in any order: two of them never wait for
@@ -47,7 +50,7 @@ extension SidelockClient {
   ///   - wait: how long to wait for all of them together.
   ///   - onLost: called once for each of them that is lost before it is released.
   /// - Returns: the locks, in the order of `names`.
-  /// - Throws: as ``acquire(_:mode:wait:maxHold:owner:meta:lossAction:replicas:durability:onLost:onContended:)``.
+  /// - Throws: as ``acquire(_:mode:wait:maxHold:owner:meta:lossAction:replicas:durability:onLost:onWaiting:onContended:)``.
   public func acquire(
     all names: [String], mode: LockMode = .exclusive, wait: Wait = .forever, maxHold: Duration? = nil,
     owner: String? = nil, meta: String? = nil, lossAction: LossAction = .notify, replicas: Int? = nil,
@@ -61,7 +64,8 @@ extension SidelockClient {
     wish.append(to: &params)
     try Task.checkCancellation()
     let holds = names.map { _ in Hold(onLost: onLost) }
-    return try await acquire(AcquireTicket(names: names, params: .object(params), holds: holds))
+    let ticket = AcquireTicket(names: names, params: .object(params), holds: holds)
+    return try await connection().acquire(ticket)
   }
 
   /// Runs `body` while holding a lock, and releases the lock afterwards, whatever `body` did.
@@ -69,25 +73,31 @@ extension SidelockClient {
   /// `body` runs in a task of its own, which is cancelled when the lock is lost. It should then stop at once: another
   /// may have the lock ``LostNotice/graceMilliseconds`` later.
   ///
-  /// - Throws: what ``acquire(_:mode:wait:maxHold:owner:meta:lossAction:replicas:durability:onLost:onContended:)`` throws; what `body`
+  /// - Throws: what ``acquire(_:mode:wait:maxHold:owner:meta:lossAction:replicas:durability:onLost:onWaiting:onContended:)`` throws; what `body`
   ///   throws; ``SidelockError`` of reason `lost` when the lock was lost before `body` had ended.
   public func withLock<R: Sendable>(
     _ name: String, mode: LockMode = .exclusive, wait: Wait = .forever, maxHold: Duration? = nil,
-    owner: String? = nil, meta: String? = nil, _ body: @escaping @Sendable (Lock) async throws -> R
+    owner: String? = nil, meta: String? = nil, replicas: Int? = nil, durability: Durability? = nil,
+    onLost: (@Sendable (LostNotice) -> Void)? = nil, _ body: @escaping @Sendable (Lock) async throws -> R
   ) async throws -> R {
-    let lock = try await acquire(name, mode: mode, wait: wait, maxHold: maxHold, owner: owner, meta: meta)
+    let lock = try await acquire(
+      name, mode: mode, wait: wait, maxHold: maxHold, owner: owner, meta: meta, replicas: replicas,
+      durability: durability, onLost: onLost)
     return try await Self.hold([lock]) { try await body(lock) }
   }
 
   /// Runs `body` while holding several locks, and releases them afterwards, whatever `body` did. When one of them is lost
   /// the task of `body` is cancelled.
   ///
-  /// - Throws: as ``withLock(_:mode:wait:maxHold:owner:meta:_:)``.
+  /// - Throws: as ``withLock(_:mode:wait:maxHold:owner:meta:replicas:durability:onLost:_:)``.
   public func withLocks<R: Sendable>(
     _ names: [String], mode: LockMode = .exclusive, wait: Wait = .forever, maxHold: Duration? = nil,
-    owner: String? = nil, meta: String? = nil, _ body: @escaping @Sendable ([Lock]) async throws -> R
+    owner: String? = nil, meta: String? = nil, replicas: Int? = nil, durability: Durability? = nil,
+    onLost: (@Sendable (LostNotice) -> Void)? = nil, _ body: @escaping @Sendable ([Lock]) async throws -> R
   ) async throws -> R {
-    let locks = try await acquire(all: names, mode: mode, wait: wait, maxHold: maxHold, owner: owner, meta: meta)
+    let locks = try await acquire(
+      all: names, mode: mode, wait: wait, maxHold: maxHold, owner: owner, meta: meta, replicas: replicas,
+      durability: durability, onLost: onLost)
     return try await Self.hold(locks) { try await body(locks) }
   }
 

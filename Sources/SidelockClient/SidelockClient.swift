@@ -1,11 +1,12 @@
+import NIOConcurrencyHelpers
 public import NIOCore
 public import NIOPosix
 
-/// A connection to the sidelock daemon of this host.
+/// A client of the sidelock daemon of this host, over one connection that many tasks may share.
 ///
 /// Locks belong to the connection: when it ends, for whatever reason, they are free at once, and every ``Lock`` of it
-/// counts as lost. It does not reconnect by itself, since that could not bring a lock back. Many tasks may share one;
-/// a second acquire of a name that the connection holds waits like anybody else's.
+/// counts as lost, for ever. The next request connects anew, and watches have to be started again. A second acquire of
+/// a name that the connection holds waits like anybody else's, where no `owner` is named.
 public final class SidelockClient: Sendable {
   /// How long to wait for a lock.
   public enum Wait: Hashable, Sendable {
@@ -27,70 +28,69 @@ public final class SidelockClient: Sendable {
     }
   }
 
-  private let channel: any Channel
-  private let handler: NIOLoopBound<ConnectionHandler>
+  /// With what the daemon ends a connection and its locks.
+  public enum Lifetime: Hashable, Sendable {
+    /// With the connection, whoever has it: also a process that was forked without exec.
+    case connection
+    /// Also with the process that connected. Where the daemon cannot see the process, as from within some containers,
+    /// it is as with ``connection``.
+    case process
+  }
 
-  private let handed: AsyncStream<HandedLock>
+  private struct State {
+    /// The last one; nil before the first request.
+    var connection: Connection?
+    /// A new connection in the making.
+    var connecting: Task<Connection, any Error>?
+    var isClosed = false
+  }
 
-  private init(
-    channel: any Channel, handler: NIOLoopBound<ConnectionHandler>, handed: AsyncStream<HandedLock>
+  private let settings: Connection.Settings
+  private let state: NIOLockedValueBox<State>
+
+  /// A client that connects with its first request; else as ``connect(socketPath:answerTimeout:lifetime:on:)``.
+  public init(
+    socketPath: String? = nil, answerTimeout: Duration = .seconds(5), lifetime: Lifetime = .connection,
+    on group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
   ) {
-    self.channel = channel
-    self.handler = handler
-    self.handed = handed
+    settings = Connection.Settings(
+      path: SocketPath.bytes(explicit: socketPath),
+      answerMilliseconds: min(max(1, answerTimeout.wholeMilliseconds), Duration.protocolMillisecondsMax),
+      lifetime: lifetime, group: group)
+    state = NIOLockedValueBox(State())
   }
 
-  deinit {
-    // Without this the descriptor, and with it every lock, would live on.
-    channel.close(promise: nil)
-  }
-
-  /// Connects to a daemon.
+  /// Connects to a daemon. When the connection ends later, the next request connects anew, to the same socket.
   ///
-  /// A daemon that is stopped, or that hangs, blocks nobody: a call that it does not answer in time fails with reason
-  /// `no_answer`, and a late grant is given back. Only a wait without limit (``Wait/forever``) has none here, too.
+  /// A daemon that is stopped, or that hangs, blocks nobody: a call that it does not answer in time, and no ping either,
+  /// fails with reason `no_answer`, and a late grant is given back. Only a wait without limit (``Wait/forever``) has
+  /// none here, too. A daemon that answers the ping waits for its store: then the call goes on.
   ///
   /// - Parameters:
   ///   - socketPath: the daemon's socket; nil to find it as ``SocketPath/find(explicit:environment:exists:)`` says.
   ///   - answerTimeout: how long the daemon may take to accept the connection, and to answer: counted from the limit of
-  ///     a wait for a lock, and from the request of anything else.
+  ///     a wait for a lock, and from the request of anything else. A ping has as long again.
+  ///   - lifetime: with what the daemon ends each connection.
   ///   - group: what runs the connection's I/O.
   /// - Throws: ``SidelockError``, of reason `no_daemon`, `no_answer` or `permission`, with what to do about it.
   public static func connect(
-    socketPath: String? = nil, answerTimeout: Duration = .seconds(5),
+    socketPath: String? = nil, answerTimeout: Duration = .seconds(5), lifetime: Lifetime = .connection,
     on group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
   ) async throws -> SidelockClient {
-    let path = SocketPath.bytes(explicit: socketPath)
-    let answerMilliseconds = min(max(1, answerTimeout.wholeMilliseconds), Duration.protocolMillisecondsMax)
-    // Connecting can block for seconds when the daemon hangs, so it is kept off the event loop.
-    let descriptor = try await NIOThreadPool.singleton.runIfActive {
-      try UnixSocket.connect(path: path, milliseconds: answerMilliseconds)
-    }
-    let eventLoop = group.next()
-    let (handed, continuation) = AsyncStream<HandedLock>.makeStream()
-    let channel = try await ClientBootstrap(group: eventLoop)
-      .channelInitializer { channel in
-        channel.eventLoop.makeCompletedFuture {
-          try channel.pipeline.syncOperations.addHandler(
-            ConnectionHandler(handed: continuation, answerMilliseconds: answerMilliseconds))
-        }
-      }
-      .withConnectedSocket(descriptor)
-      .get()
-    let handler = try await channel.eventLoop.submit {
-      NIOLoopBound(
-        try channel.pipeline.syncOperations.handler(type: ConnectionHandler.self), eventLoop: channel.eventLoop)
-    }.get()
-    return SidelockClient(channel: channel, handler: handler, handed: handed)
+    let client = SidelockClient(
+      socketPath: socketPath, answerTimeout: answerTimeout, lifetime: lifetime, on: group)
+    _ = try await client.connection()
+    return client
   }
 
   /// Connects, runs `body`, and ends the connection, whatever `body` did.
   ///
-  /// - Throws: what ``connect(socketPath:answerTimeout:on:)`` or `body` throws.
+  /// - Throws: what ``connect(socketPath:answerTimeout:lifetime:on:)`` or `body` throws.
   public static func withConnection<R: Sendable>(
-    socketPath: String? = nil, answerTimeout: Duration = .seconds(5), _ body: (SidelockClient) async throws -> R
+    socketPath: String? = nil, answerTimeout: Duration = .seconds(5), lifetime: Lifetime = .connection,
+    _ body: (SidelockClient) async throws -> R
   ) async throws -> R {
-    let client = try await connect(socketPath: socketPath, answerTimeout: answerTimeout)
+    let client = try await connect(socketPath: socketPath, answerTimeout: answerTimeout, lifetime: lifetime)
     let result: R
     do {
       result = try await body(client)
@@ -102,50 +102,75 @@ public final class SidelockClient: Sendable {
     return result
   }
 
-  /// Ends the connection. Its locks are free, and whatever is pending fails with reason `connection_lost`.
+  /// Ends the connection. Its locks are free, and whatever is pending, or is asked later, fails with reason
+  /// `connection_lost`.
   public func close() async {
-    channel.close(promise: nil)
-    try? await channel.closeFuture.get()
+    let connection = state.withLockedValue { state in
+      state.isClosed = true
+      return state.connection
+    }
+    await connection?.close()
+  }
+
+  /// The connection, made anew where it has ended. All who ask meanwhile wait for the same one.
+  func connection() async throws -> Connection {
+    enum Found {
+      case open(Connection)
+      case connecting(Task<Connection, any Error>)
+      case closed
+    }
+    let found: Found = state.withLockedValue { state in
+      if state.isClosed { return .closed }
+      if let task = state.connecting { return .connecting(task) }
+      if let connection = state.connection, connection.isOpen { return .open(connection) }
+      let task = Task { try await reconnect() }
+      state.connecting = task
+      return .connecting(task)
+    }
+    switch found {
+    case .open(let connection): return connection
+    case .connecting(let task): return try await task.value
+    case .closed: throw Self.closed
+    }
+  }
+
+  private func reconnect() async throws -> Connection {
+    let result: Result<Connection, any Error>
+    do {
+      result = .success(try await Connection.open(settings))
+    } catch {
+      result = .failure(error)
+    }
+    let isClosed = state.withLockedValue { state in
+      state.connecting = nil
+      if case .success(let connection) = result, !state.isClosed { state.connection = connection }
+      return state.isClosed
+    }
+    let connection = try result.get()
+    guard !isClosed else {
+      await connection.close()
+      throw Self.closed
+    }
+    return connection
+  }
+
+  private static var closed: SidelockError {
+    SidelockError(reason: .connectionLost, message: "the client is closed")
   }
 
   // MARK: Locks
-
-  /// Sends an acquire for these names and waits for its reply; gives the locks in their order.
-  func acquire(_ ticket: AcquireTicket) async throws -> [Lock] {
-    let grants: [Grant] = try await withTaskCancellationHandler {
-      try await withCheckedThrowingContinuation { continuation in
-        onLoop { $0.acquire(ticket, continuation) }
-      }
-    } onCancel: {
-      onLoop { $0.cancel(ticket) }
-    }
-    return zip(grants, ticket.holds).map { Lock(client: self, hold: $1, grant: $0) }
-  }
-
-  /// Sends a request that ends a hold of that name and token; `hold`: which one of an owner's.
-  func end(
-    _ method: String, _ name: String, _ token: Int64, hold: Hold? = nil, session: String? = nil
-  ) async throws -> JSONValue {
-    var params = JSONObject()
-    params.append("name", .string(name))
-    params.append("token", .int(token))
-    if let session { params.append("session", .string(session)) }
-    let message = JSONValue.object(params)
-    return try await withCheckedThrowingContinuation { continuation in
-      onLoop { $0.end(method, message, name, token, hold, continuation) }
-    }
-  }
 
   /// Gives a lock back, by name and token. ``Lock/release()`` is the usual way.
   ///
   /// - Throws: ``SidelockError``, of reason `not_held` or `lost` when this connection does not hold it.
   public func release(_ name: String, token: Int64) async throws {
-    _ = try await end("release", name, token)
+    _ = try await connection().end("release", name, token)
   }
 
   // MARK: Other sessions
 
-  /// The daemon's name for this connection, for others to hand it their locks: from this call on it accepts them.
+  /// The daemon's name for this connection, for others to hand it their locks: from this call on it accepts them. A
+  /// later connection has another name, and has to be asked again.
   ///
   /// - Throws: ``SidelockError``.
   public func session() async throws -> String {
@@ -158,9 +183,14 @@ public final class SidelockClient: Sendable {
     return session
   }
 
-  /// The locks that other connections hand to this one, as they come, until it ends. For one reader.
+  /// The locks that other connections hand to this one, as they come, until it ends. For one reader. Ask for them after
+  /// ``session()``.
   public var handedLocks: some AsyncSequence<Lock, Never> & Sendable {
-    handed.map { Lock(client: self, hold: $0.hold, grant: $0.grant) }
+    let connection = state.withLockedValue { $0.connection }
+    let handed = connection?.handed ?? AsyncStream { $0.finish() }
+    return handed.compactMap { handed in
+      connection.map { Lock(connection: $0, hold: handed.hold, grant: handed.grant) }
+    }
   }
 
   /// Breaks the holds of a lock; for administrators.
@@ -186,13 +216,7 @@ public final class SidelockClient: Sendable {
   ///
   /// - Throws: ``SidelockError``, of reason `limit` when the connection watches as much as it may.
   public func watch(_ target: WatchTarget) async throws -> Watch {
-    let (events, continuation) = AsyncStream<WatchEvent>.makeStream(
-      bufferingPolicy: .bufferingNewest(Watch.bufferedEventsMax))
-    let watch: Int64 = try await withCheckedThrowingContinuation { reply in
-      onLoop { $0.watch(target, continuation, reply) }
-    }
-    continuation.onTermination = { [weak self] _ in self?.onLoop { $0.unwatch(watch) } }
-    return Watch(events: events)
+    try await connection().watch(target)
   }
 
   // MARK: The rest of the protocol
@@ -203,9 +227,7 @@ public final class SidelockClient: Sendable {
   /// - Parameter params: an object, or nil for none.
   /// - Throws: ``SidelockError``.
   public func call(_ method: String, params: JSONValue? = nil) async throws -> JSONValue {
-    try await withCheckedThrowingContinuation { continuation in
-      onLoop { $0.call(method, params, continuation) }
-    }
+    try await connection().call(method, params: params)
   }
 
   /// Sends a request whose parameters are JSON text, and waits for its result as JSON text.
@@ -249,10 +271,5 @@ public final class SidelockClient: Sendable {
       locks += query.received(try await call("list", params: query.params))
     } while query.hasMore
     return locks
-  }
-
-  func onLoop(_ action: @escaping @Sendable (ConnectionHandler) -> Void) {
-    let handler = handler
-    channel.eventLoop.execute { action(handler.value) }
   }
 }

@@ -77,6 +77,17 @@ public struct SidelockError: Error, Hashable, Sendable, CustomStringConvertible 
     self.data = error["data"]
   }
 
+  /// With `busy` and `timeout`: who holds the lock, as far as the daemon tells.
+  public var holders: [LockDescription.Participant] {
+    (data?["holders"]?.arrayValue ?? []).map(LockDescription.Participant.init)
+  }
+
+  /// With `under_replicated`: how many replicas had the lease in time; 0 where the daemon does not say.
+  public var acknowledged: Int64 { data?["acknowledged"]?.intValue ?? 0 }
+
+  /// With `lost`: the reason of the loss, as in ``LostNotice/reason``; else nil.
+  public var lossReason: String? { data?["lost"]?.stringValue }
+
   /// Redis' own words for why it refuses, as the daemon passes them on; nil where there are none.
   public var detail: String? {
     data?["detail"]?.stringValue.flatMap { $0.isEmpty ? nil : $0 }

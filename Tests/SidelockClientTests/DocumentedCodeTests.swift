@@ -70,7 +70,7 @@ import Testing
       }
     }
     let acquire: Substring =
-      "acquire(_:mode:wait:maxHold:owner:meta:lossAction:replicas:durability:onLost:onContended:)"
+      "acquire(_:mode:wait:maxHold:owner:meta:lossAction:replicas:durability:onLost:onWaiting:onContended:)"
     #expect(try Self.declares(code, acquire))
     #expect(try !Self.declares(code, "acquire(_:wait:)") && !Self.declares(code, "nothing"))
   }

@@ -114,7 +114,17 @@ enum FakeDaemon {
 
   /// Runs `script` as the daemon and `body` as its client. The connection ends when the script does.
   static func run(
-    answerTimeout: Duration = .seconds(30), _ script: @escaping @Sendable (inout Peer) throws -> Void,
+    answerTimeout: Duration = .seconds(30), lifetime: SidelockClient.Lifetime = .connection,
+    _ script: @escaping @Sendable (inout Peer) throws -> Void,
+    client body: (SidelockClient) async throws -> Void
+  ) async throws {
+    try await run(answerTimeout: answerTimeout, lifetime: lifetime, connections: [script], client: body)
+  }
+
+  /// The same with one connection after the other, a script each.
+  static func run(
+    answerTimeout: Duration = .seconds(30), lifetime: SidelockClient.Lifetime = .connection,
+    connections scripts: [@Sendable (inout Peer) throws -> Void],
     client body: (SidelockClient) async throws -> Void
   ) async throws {
     let path = temporaryPath()
@@ -123,15 +133,19 @@ enum FakeDaemon {
     defer { Glibc.close(listener) }
     let (results, continuation) = AsyncStream.makeStream(of: Result<Void, any Error>.self)
     Thread.detachNewThread {
-      let descriptor = accept(listener, nil, nil)
-      var peer = Peer(descriptor: descriptor)
-      let result = Result { try script(&peer) }
-      Glibc.close(descriptor)
-      continuation.yield(result)
+      for script in scripts {
+        let descriptor = accept(listener, nil, nil)
+        var peer = Peer(descriptor: descriptor)
+        let result = Result { try script(&peer) }
+        Glibc.close(descriptor)
+        continuation.yield(result)
+        guard case .success = result else { break }
+      }
       continuation.finish()
     }
     do {
-      try await SidelockClient.withConnection(socketPath: path, answerTimeout: answerTimeout, body)
+      try await SidelockClient.withConnection(
+        socketPath: path, answerTimeout: answerTimeout, lifetime: lifetime, body)
     } catch {
       // What went wrong in the script is the likelier cause.
       for await result in results { try result.get() }

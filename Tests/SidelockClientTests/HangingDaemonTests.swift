@@ -41,6 +41,21 @@ struct HangingDaemonTests {
     }
   }
 
+  /// It waits for its store: whoever asked is answered, however late.
+  @Test func aDaemonThatAnswersAPingIsWaitedFor() async throws {
+    try await FakeDaemon.run(answerTimeout: Self.longPatience) { peer in
+      let request = try peer.request("acquire")
+      peer.reply(to: try peer.request("ping"), [:])
+      // Comes only when the first answer has been heard.
+      peer.reply(to: try peer.request("ping"), [:])
+      peer.grant(request, "x", token: 5)
+      try peer.release("x", token: 5)
+    } client: { client in
+      let lock = try await client.acquire("x", wait: .try)
+      try await lock.release()
+    }
+  }
+
   @Test(arguments: [true, false])
   func aLateGrantIsGivenBack(isRaw: Bool) async throws {
     let isGivenUp = DispatchSemaphore(value: 0)
@@ -49,6 +64,7 @@ struct HangingDaemonTests {
       defer { Task { await isDone.raise() } }
       let request = try peer.request("acquire")
       isGivenUp.wait()
+      _ = try peer.request("ping")
       if !isRaw { _ = try peer.request("cancel") }
       peer.grant(request, "x", token: 5)
       try peer.release("x", token: 5)
@@ -84,6 +100,7 @@ struct HangingDaemonTests {
     try await FakeDaemon.run(answerTimeout: Self.longPatience) { peer in
       try peer.grant("x", token: 5)
       let request = try peer.request("release")
+      _ = try peer.request("ping")
       isGivenUp.wait()
       peer.reply(to: request, ["name": "x", "token": 5, "remaining": 0])
       peer.lose("x", token: 5)
