@@ -1,3 +1,4 @@
+import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
 
@@ -13,14 +14,17 @@ final class Connection: Sendable {
 
   private let channel: any Channel
   private let handler: NIOLoopBound<ConnectionHandler>
+  private let hasFailed: NIOLockedValueBox<Bool>
   /// What other connections hand to this one.
   let handed: AsyncStream<HandedLock>
 
   private init(
-    channel: any Channel, handler: NIOLoopBound<ConnectionHandler>, handed: AsyncStream<HandedLock>
+    channel: any Channel, handler: NIOLoopBound<ConnectionHandler>, hasFailed: NIOLockedValueBox<Bool>,
+    handed: AsyncStream<HandedLock>
   ) {
     self.channel = channel
     self.handler = handler
+    self.hasFailed = hasFailed
     self.handed = handed
   }
 
@@ -46,11 +50,11 @@ final class Connection: Sendable {
       }
       .withConnectedSocket(descriptor)
       .get()
-    let handler = try await channel.eventLoop.submit {
-      NIOLoopBound(
-        try channel.pipeline.syncOperations.handler(type: ConnectionHandler.self), eventLoop: channel.eventLoop)
+    let (handler, hasFailed) = try await channel.eventLoop.submit {
+      let handler = try channel.pipeline.syncOperations.handler(type: ConnectionHandler.self)
+      return (NIOLoopBound(handler, eventLoop: channel.eventLoop), handler.hasFailed)
     }.get()
-    let connection = Connection(channel: channel, handler: handler, handed: handed)
+    let connection = Connection(channel: channel, handler: handler, hasFailed: hasFailed, handed: handed)
     if settings.lifetime == .process { try await connection.bindToProcess() }
     return connection
   }
@@ -65,7 +69,7 @@ final class Connection: Sendable {
   }
 
   /// Whether it can be used, as far as is known.
-  var isOpen: Bool { channel.isActive }
+  var isOpen: Bool { channel.isActive && !hasFailed.withLockedValue { $0 } }
 
   func close() async {
     channel.close(promise: nil)

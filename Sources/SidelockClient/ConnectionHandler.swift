@@ -80,6 +80,8 @@ final class ConnectionHandler: ChannelInboundHandler {
   /// How long the daemon may take to answer what it can answer at once.
   private let answerTime: TimeAmount
   private var failure: SidelockError?
+  /// Whether no request can be answered any more; set before anybody is told of a loss.
+  let hasFailed = NIOLockedValueBox(false)
   private var context: ChannelHandlerContext?
   /// When the ping was sent that says how long holds are good, and that is not answered yet.
   private var askedAt: Int64?
@@ -429,6 +431,7 @@ final class ConnectionHandler: ChannelInboundHandler {
   private func fail(_ error: SidelockError) {
     guard failure == nil else { return }
     failure = error
+    hasFailed.withLockedValue { $0 = true }
     look?.timer.cancel()
     look = nil
     let waiting = pending.values

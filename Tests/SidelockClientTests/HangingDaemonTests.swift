@@ -43,7 +43,7 @@ struct HangingDaemonTests {
 
   /// It waits for its store: whoever asked is answered, however late.
   @Test func aDaemonThatAnswersAPingIsWaitedFor() async throws {
-    try await FakeDaemon.run(answerTimeout: Self.longPatience) { peer in
+    try await FakeDaemon.run(answerTimeout: Self.longPatience * 2) { peer in
       let request = try peer.request("acquire")
       peer.reply(to: try peer.request("ping"), [:])
       // Comes only when the first answer has been heard.
