@@ -266,6 +266,8 @@ struct HoldCommand: ParsableCommand {
 struct BackgroundHold {
   /// How long the holder waits for the word of this process, which may be stopped, in milliseconds.
   private static let wordMilliseconds: Int32 = 5000
+  /// How long a subshell that has asked may take to end before a loss is its own, in milliseconds: a part of the grace.
+  private static let subshellMilliseconds: CInt = 300
   private static let word: [UInt8] = [1]
 
   let command: HoldCommand
@@ -398,7 +400,7 @@ struct BackgroundHold {
       let ending = try keeper.keep(input: self.ending) { hasEnded() }
       if case .input = ending { Glibc.exit(0) }
       let end = supervise_boot_milliseconds() + grace(ending)
-      let meant = ([handle] + ancestors).first { process_has_ended($0) == 0 } ?? handle
+      let meant = whoGoesOn()
       if command.onLost ?? .terminate == .terminate { process_signal(meant, SIGTERM) }
       command.sayLoss(ending)
       endProcess(meant, until: end)
@@ -409,6 +411,16 @@ struct BackgroundHold {
     } catch {
       Glibc.exit(ExitStatus.software)
     }
+  }
+
+  /// The nearest process that goes on under the lock. A subshell that has only asked for it may be about to end, and is given a
+  /// moment: a signal that it gets then ends nobody who goes on.
+  private func whoGoesOn() -> CInt {
+    if !ancestors.isEmpty {
+      var ending = pollfd(fd: handle, events: Int16(POLLIN), revents: 0)
+      _ = poll(&ending, 1, Self.subshellMilliseconds)
+    }
+    return ([handle] + ancestors).first { process_has_ended($0) == 0 } ?? handle
   }
 
   /// Lets go of a standard error that somebody reads to its end, as in $(… 2>&1): he would wait for the end of the hold.
