@@ -1,6 +1,6 @@
-"""A client process for the chaos test: chaos_worker.py SOCKET NAME NUMBER JOURNAL.
+"""A client process for the chaos test: chaos_worker.py SOCKET NAME NUMBER NOTES.
 
-It takes and gives back the lock for ever. In a file that all of them append to it notes `enter` once it has the lock
+It takes and gives back the lock for ever. Into the pipe NOTES, which all of them share, it notes `enter` once it has the lock
 and `leave` before it gives it back, each with one write: the order of the lines is the order in which they happened.
 Whoever is told `lost`, or whose connection ends, leaves first; `lost` is noted before that, with the reason. It ends when its input does.
 """
@@ -13,8 +13,9 @@ import socket
 import sys
 import time
 
-path, name, number, journal_path = sys.argv[1:5]
-journal = os.open(journal_path, os.O_WRONLY | os.O_APPEND)
+from harness import notes
+
+path, name, number, pipe = sys.argv[1:5]
 random.seed(int(number))
 
 
@@ -23,7 +24,7 @@ class Disconnected(Exception):
 
 
 def note(word, token):
-    os.write(journal, f"{word} {number} {os.getpid()} {token}\n".encode())
+    notes.write(int(pipe), f"{word} {number} {os.getpid()} {token}")
 
 
 class Session:

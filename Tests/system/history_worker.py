@@ -1,7 +1,7 @@
-"""A client process for the history test: history_worker.py SOCKET NUMBER SEED JOURNAL.
+"""A client process for the history test: history_worker.py SOCKET NUMBER SEED NOTES.
 
 It takes and gives back locks, shared locks, permits and several locks at once, some of them as an owner that enters
-again, for ever. Into a file that all of them append to it writes each call before it is sent and after it was answered,
+again, for ever. Into the pipe NOTES, which all of them share, it writes each call before it is sent and after it was answered,
 with the time by the monotonic clock, which is the same for all processes. It ends when its input does.
 """
 
@@ -13,8 +13,9 @@ import socket
 import sys
 import time
 
-path, number, seed, journal_path = sys.argv[1:5]
-journal = os.open(journal_path, os.O_WRONLY | os.O_APPEND)
+from harness import notes
+
+path, number, seed, pipe = sys.argv[1:5]
 random.seed(f"{seed}/{number}/{os.getpid()}")
 
 # Readers and writers, writers only, and semaphores.
@@ -28,7 +29,7 @@ class Disconnected(Exception):
 
 def note(event, **facts):
     facts.update(at=time.monotonic_ns(), event=event, pid=os.getpid(), host=int(number) % 2)
-    os.write(journal, json.dumps(facts).encode() + b"\n")
+    notes.write(int(pipe), json.dumps(facts))
 
 
 class Session:

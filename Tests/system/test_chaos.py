@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from harness.notes import Notes
 from harness.waiting import GENEROUS_MS, wait_until
 
 FLUSHES = int(os.environ.get("SIDELOCK_TEST_FLUSHES", 15))
@@ -14,7 +15,7 @@ WORKER = __file__.replace("test_chaos.py", "chaos_worker.py")
 
 
 class Judge:
-    """Reads the journal line by line, in the order in which it happened, and fails when two held the lock at once."""
+    """Reads the notes line by line, in the order in which it happened, and fails when two held the lock at once."""
 
     def __init__(self, daemons=2):
         self.daemons = daemons
@@ -55,12 +56,12 @@ class Judge:
 
 
 def test_the_judge_sees_two_holders_and_old_tokens():
-    for journal in (["enter 0 10 5", "enter 1 11 6"], ["enter 0 10 5", "leave 0 10 5", "enter 1 11 5"],
+    for notes in (["enter 0 10 5", "enter 1 11 6"], ["enter 0 10 5", "leave 0 10 5", "enter 1 11 5"],
                     ["enter 0 10 5", "killed-worker 99", "enter 1 11 6"], ["error 0 10 unavailable"],
                     ["enter 0 10 5", "killed-daemon 1", "enter 1 11 6"]):
         judge = Judge()
         with pytest.raises(AssertionError):
-            for line in journal:
+            for line in notes:
                 judge.hear(line)
     judge = Judge()
     for line in ["enter 0 10 5", "killed-worker 10", "leave 0 10 5", "enter 1 11 6", "killed-daemon 1", "enter 2 12 7",
@@ -74,11 +75,7 @@ class Chaos:
         self.random = random.Random(seed)
         self.lab = lab
         self.judge = Judge(len(stores))
-        self.journal_path = lab.directory / "journal"
-        self.journal_path.touch()
-        self.journal = os.open(self.journal_path, os.O_WRONLY | os.O_APPEND)
-        self.reader = open(self.journal_path, "rb")
-        self.tail = b""
+        self.notes = Notes()
         self.daemons = [lab.daemon(store, lease_ms=lease_ms) for store in stores]
         self.workers = {}
         for number in range(8):
@@ -87,20 +84,16 @@ class Chaos:
     def start_worker(self, number):
         self.workers[number] = self.lab.track(subprocess.Popen(
             [sys.executable, WORKER, str(self.daemons[number % len(self.daemons)].socket_path), "orders", str(number),
-             str(self.journal_path)], stdin=subprocess.PIPE))
+             str(self.notes.writer)], stdin=subprocess.PIPE, pass_fds=[self.notes.writer]))
 
-    def note(self, text):
-        os.write(self.journal, text.encode() + b"\n")
-
-    def read_journal(self):
+    def read_notes(self):
         """Has the judge hear what has been noted since the last call."""
-        *lines, self.tail = (self.tail + self.reader.read()).split(b"\n")
-        for line in lines:
-            self.judge.hear(line.decode())
+        for line in self.notes.take():
+            self.judge.hear(line)
 
     def wait_rounds(self, rounds):
         def reached():
-            self.read_journal()
+            self.read_notes()
             return self.judge.rounds >= rounds
         wait_until(reached, f"round {rounds}", pause=0.002)
 
@@ -109,14 +102,14 @@ class Chaos:
         number = self.judge.inside[0] if self.judge.inside else self.random.randrange(8)
         process = self.workers[number]
         # Noted before it happens: from here on it does not count as a holder.
-        self.note(f"killed-worker {process.pid}")
+        self.notes.write(f"killed-worker {process.pid}")
         process.kill()
         process.wait()
         self.start_worker(number)
 
     def kill_daemon(self):
         index = self.random.randrange(len(self.daemons))
-        self.note(f"killed-daemon {index}")
+        self.notes.write(f"killed-daemon {index}")
         self.daemons[index].kill()
         self.daemons[index].start(wait=False)
 
@@ -124,11 +117,11 @@ class Chaos:
         """Nobody is stuck once the faults are off. Then the workers end, and nothing is left behind."""
         for daemon in self.daemons:
             daemon.wait_ready()
-        self.read_journal()
+        self.read_notes()
         mark = self.judge.rounds
 
         def all_had_one():
-            self.read_journal()
+            self.read_notes()
             return all(self.judge.last_grant.get(process.pid, 0) > mark for process in self.workers.values())
 
         wait_until(all_had_one, "a turn for everybody")
@@ -250,7 +243,7 @@ def test_redis_is_flushed_again_and_again(lab, measured, seed):
         if chaos.random.random() < 0.1:
             chaos.kill_holder()
         if chaos.random.random() < 0.5:
-            chaos.read_journal()
+            chaos.read_notes()
             chaos.wait_rounds(chaos.judge.rounds + 1)
             graces.append(time.monotonic() - flushed)
             chaos.wait_rounds(chaos.judge.rounds + chaos.random.randrange(10))

@@ -14,6 +14,7 @@ import time
 
 import pytest
 from harness.history import Call, Lock, explain, pieces
+from harness.notes import Notes
 from harness.waiting import wait_until
 
 WORKER = __file__.replace("test_history.py", "history_worker.py")
@@ -128,11 +129,7 @@ class Players:
         self.lab, self.daemons, self.seed = lab, daemons, seed
         self.random = random.Random(seed)
         self.history = History()
-        self.path = lab.directory / "history"
-        self.path.touch()
-        self.writer = os.open(self.path, os.O_WRONLY | os.O_APPEND)
-        self.reader = open(self.path, "rb")
-        self.tail = b""
+        self.notes = Notes()
         self.workers = {}
         for number in range(count):
             self.start(number)
@@ -140,15 +137,14 @@ class Players:
     def start(self, number):
         daemon = self.daemons[number % len(self.daemons)]
         self.workers[number] = self.lab.track(subprocess.Popen(
-            [sys.executable, WORKER, str(daemon.socket_path), str(number), str(self.seed), str(self.path)],
-            stdin=subprocess.PIPE))
+            [sys.executable, WORKER, str(daemon.socket_path), str(number), str(self.seed),
+             str(self.notes.writer)], stdin=subprocess.PIPE, pass_fds=[self.notes.writer]))
 
     def note(self, **facts):
-        os.write(self.writer, json.dumps({"event": "killed", "at": time.monotonic_ns(), **facts}).encode() + b"\n")
+        self.notes.write(json.dumps({"event": "killed", "at": time.monotonic_ns(), **facts}))
 
     def read(self):
-        *lines, self.tail = (self.tail + self.reader.read()).split(b"\n")
-        for line in lines:
+        for line in self.notes.take():
             self.history.hear(line)
 
     def wait_answers(self, more):
