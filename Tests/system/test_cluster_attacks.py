@@ -211,6 +211,7 @@ def test_words_name_the_node(lab):
                               capture_output=True, text=True, env=clean_environment())
         assert re.search(why, done.stdout)
 
+    wait_until(lambda: told(daemon)["cluster"]["connected"] == 2, "the links to the others")
     says(other, "Redis refused the password of user 'anna'")
     assert re.search(rf"no connection to Redis .*url=\S*127.0.0.1:{other.port}", daemon.log())
     silent.stop()
