@@ -4,7 +4,6 @@
 // new entry needs a text in JournalMessage.swift and one in packaging/systemd/sidelock.catalog.
 
 import AccessPolicy
-import DequeModule
 import LockEngine
 import LockTypes
 import Logging
@@ -23,8 +22,6 @@ final class AuditTrail {
   private static let tellMilliseconds: Int64 = 10_000
   /// Entries that wait until it is known whose they are. Those beyond are written with what is known.
   private static let heldBackMax = 1024
-  /// Clients that are remembered when they have gone: their locks may end a little later.
-  private static let goneMax = 1024
   /// A client that has half-closed its connection is named when it still holds something after so long, in milliseconds.
   static let halfClosedMilliseconds: Int64 = 5000
 
@@ -74,8 +71,7 @@ final class AuditTrail {
   private var sweepAt: Int64 = 0
   private var isTellingLater = false
   private var limits = MessageTally()
-  private var gone: [SessionID: Client] = [:]
-  private var goneInOrder: Deque<SessionID> = []
+  private var gone = GoneSessions<Client>()
   /// Entries that are held back, by their numbers.
   private var heldBack: [UInt64: () -> Void] = [:]
   private var lastNumber: UInt64 = 0
@@ -124,10 +120,8 @@ final class AuditTrail {
   func ended(_ session: ClientSession) {
     // Of what it holds a loss is told in any case.
     guard !kinds.isEmpty || engine.hasHolds(session.id) else { return }
-    if goneInOrder.count == Self.goneMax, let eldest = goneInOrder.popFirst() { gone[eldest] = nil }
-    goneInOrder.append(session.id)
     let client = looked(at: session)
-    gone[session.id] = client
+    gone.remember(session.id, client)
     guard kinds.contains(.session), isWanted(.session, []), admits("session ended", client.peer?.uid) else { return }
     var fields: Logger.Metadata = [:]
     // Of a connection that the daemon before has accepted it is not known.
@@ -289,7 +283,7 @@ final class AuditTrail {
   private func log(
     _ message: String, _ level: Logger.Level, of client: Client?, peer: Peer? = nil, _ fields: Logger.Metadata
   ) {
-    logger.log(level: level, "\(message)", metadata: fields.merging(who(client, peer)) { own, _ in own })
+    logger.log(level: level, "\(message)", metadata: fields.about(who(client, peer)))
   }
 
   /// What is told of a client. Not the arguments of its program, which may hold secrets.
@@ -392,4 +386,9 @@ extension Refusal {
     case .shuttingDown: "shutting_down"
     }
   }
+}
+
+extension Logger.Metadata {
+  /// These fields of an entry, and beside them those that tell of its client.
+  func about(_ client: Logger.Metadata) -> Logger.Metadata { merging(client) { own, _ in own } }
 }

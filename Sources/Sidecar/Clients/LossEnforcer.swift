@@ -205,7 +205,7 @@ final class LossEnforcer {
       "signal": number == SIGKILL ? "SIGKILL" : "SIGTERM", "outcome": "\(outcome)",
     ]
     logger.notice(
-      "signal to the process of a client that lost a lock", metadata: fields.merging(who(session)) { own, _ in own })
+      "signal to the process of a client that lost a lock", metadata: fields.about(who(session)))
     return isSent
   }
 

@@ -155,7 +155,7 @@ final class RequestRouter {
       "by": "\(queries.words(about: session))",
     ]
     logger.notice(
-      "session ended by an administrator", metadata: fields.merging(queries.who(target)) { own, _ in own })
+      "session ended by an administrator", metadata: fields.about(queries.who(target)))
     output.write(to: session) { writer in
       writer.success(id: id) { $0.object { $0.member("session", name) } }
     }

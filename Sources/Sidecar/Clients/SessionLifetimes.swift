@@ -67,7 +67,7 @@ final class SessionLifetimes {
   func end(_ session: ClientSession, because reason: EndReason) {
     guard sessions.has(session) else { return }
     let fields: Logger.Metadata = ["reason": "\(reason.rawValue)"]
-    logger.notice("session ended by the daemon", metadata: fields.merging(who(session)) { own, _ in own })
+    logger.notice("session ended by the daemon", metadata: fields.about(who(session)))
     losses.enforceEnd(of: session)
     session.isClosing = true
     session.closesAfterOutput = false

@@ -236,7 +236,7 @@ final class SessionLimits {
       statistics.slowReadersClosed += 1
       let fields: Logger.Metadata = ["unread_bytes": "\(unread)", "limit": "\(limit.rawValue)"]
       logger.notice(
-        "closing a client that does not read", metadata: fields.merging(lifetimes.who(session)) { own, _ in own })
+        "closing a client that does not read", metadata: fields.about(lifetimes.who(session)))
       losses.enforceEnd(of: session)
       session.isClosing = true
     }

@@ -181,7 +181,7 @@ extension LockQueries {
         "lock": "\(name)", "token": "\(hold.token)", "held_ms": "\(hold.heldMilliseconds)",
         "reason": "\(Self.words(ofReason: reason))", "by": "\(by)",
       ]
-      logger.notice("lock broken", metadata: fields.merging(who(sessions[hold.session])) { own, _ in own })
+      logger.notice("lock broken", metadata: fields.about(who(sessions[hold.session])))
     }
     statistics.broken += UInt64(tokens.count)
     door.feed(.breakRequested(name: name, tokens: tokens, reason: reason), now: now)

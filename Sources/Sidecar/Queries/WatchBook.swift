@@ -84,8 +84,6 @@ final class WatchBook {
   static let toldHostsMax = 64
   /// A host that has not asked for so long is told no more, in milliseconds.
   static let toldMilliseconds: Int64 = 5000
-  /// Sessions that are remembered when they have ended: what they had ends in the same turn, or a few turns later.
-  private static let goneMax = 1024
 
   private let configuration: ConfigurationInForce
   private let counts: LimitCounts
@@ -104,8 +102,7 @@ final class WatchBook {
   private var lastEvent: UInt64 = 0
   /// A session as it is shown.
   var who: (ClientSession) -> SessionInfo? = { _ in nil }
-  private var gone: [SessionID: SessionInfo] = [:]
-  private var goneInOrder: Deque<SessionID> = []
+  private var gone = GoneSessions<SessionInfo>()
 
   init(
     configuration: ConfigurationInForce, counts: LimitCounts, sessions: SessionTable, output: TurnOutput,
@@ -184,13 +181,8 @@ final class WatchBook {
 
   /// A session that is gone is named by what it had, which ends now.
   private func remember(_ session: ClientSession) {
-    guard watches.count > 0 else {
-      gone = [:]
-      return goneInOrder.removeAll()
-    }
-    if goneInOrder.count == Self.goneMax, let eldest = goneInOrder.popFirst() { gone[eldest] = nil }
-    goneInOrder.append(session.id)
-    gone[session.id] = who(session)
+    guard watches.count > 0 else { return gone.removeAll() }
+    if let info = who(session) { gone.remember(session.id, info) }
   }
 
   /// Whom an event is about.
@@ -229,7 +221,8 @@ final class WatchBook {
 
   func notifyWatchers(of name: LockName, _ event: LockEvent) {
     lastEvent &+= 1
-    let by = watches.count > 0 ? participant(in: event) : nil
+    // Most events are about locks that nobody watches.
+    lazy var by = participant(in: event)
     for watch in watches.watches(of: name) {
       switch watch {
       case .session(let id, let number, let scope):
