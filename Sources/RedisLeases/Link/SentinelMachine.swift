@@ -12,9 +12,8 @@ public import RESP
 /// tells of one is asked first, and the link is not dropped for an older one.
 ///
 /// The caller makes, uses and closes connections as the effects say, tells what came of each with ``connected(_:now:)``,
-/// ``answered(_:_:now:)``,
-/// ``switched(_:to:now:)`` and ``ended(_:reason:now:)``, and calls ``timePassed(now:)`` at ``deadline``. Each
-/// ``search(now:)`` ends with exactly one ``Effect/found(_:)`` or ``Effect/notFound(_:)``.
+/// ``answered(_:_:now:)``, ``switched(_:to:now:)`` and ``ended(_:reason:now:)``, and calls ``timePassed(now:)`` at
+/// ``deadline``. Each ``search(now:)`` ends with exactly one ``Effect/found(_:)`` or ``Effect/notFound(_:)``.
 public struct SentinelMachine: Sendable {
   /// Which connection to a Sentinel is meant. No number is given twice.
   public typealias ConnectionNumber = UInt64

@@ -248,7 +248,7 @@ final class SidecarCore {
       ])
   }
 
-  /// The earliest deadline: of the engine, of work that was put off, of a keepalive, of a process that is to be killed.
+  /// The earliest deadline: of the engine, of work and releases that were put off, of a keepalive, of a process that is to be killed.
   var nextDeadline: BootInstant? {
     // By the timer, and not at once: the loop looks at its sockets first.
     if parts.input.hasMoreToDo || !parts.queries.listings.isEmpty || parts.watches.others.hasMoreToDo

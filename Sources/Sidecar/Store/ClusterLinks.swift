@@ -159,9 +159,8 @@ final class ClusterLinks: LeaseStore {
     return nil
   }
   /// The reason with the node that it is about, which some name by themselves.
-  private static func naming(_ address: RedisAddress?, _ reason: String) -> String {
-    guard let address, !reason.hasPrefix("cannot connect to \(address)") else { return reason }
-    return "\(address): \(reason)"
+  private static func naming(_ address: RedisAddress, _ reason: String) -> String {
+    reason.hasPrefix("cannot connect to \(address)") ? reason : "\(address): \(reason)"
   }
   var hasAnswered: Bool { all.contains { $0.isReady && $0.link.hasAnswered } }
   var isUrgent: Bool {
@@ -426,11 +425,14 @@ final class ClusterLinks: LeaseStore {
   private func ask() {
     guard !isStopped else { return }
     askedAt = clock.now()
-    let link = nextReady()
-    // While all is well nobody has to make a connection for it.
-    let seed = isAllUp ? unasked.popLast() : nil
-    if let link, seed == nil { ask(over: link) }
-    if let address = seed ?? (isAllUp && link != nil ? nil : nextWithoutLink()) { ask(at: address) }
+    if isAllUp, let seed = unasked.popLast() {
+      ask(at: seed)
+    } else {
+      let link = nextReady()
+      if let link { ask(over: link) }
+      // While all is well nobody has to make a connection for it.
+      if !isAllUp || link == nil, let address = nextWithoutLink() { ask(at: address) }
+    }
     armTimer()
   }
 

@@ -86,11 +86,10 @@ final class RedisLink: RedisChannelOwner {
     get { machine.isUrgent }
     set { machine.isUrgent = newValue }
   }
-  var hasOnlyReleases: Bool {
-    machine.hasOutput && !machine.isUrgent && !replicaLinks.contains { $0.hasWork }
-  }
+  var hasOnlyReleases: Bool { machine.hasOutput && !machine.isUrgent && !hasReplicaWork }
   /// Whether there is something to send.
-  var hasWork: Bool { machine.hasOutput || replicaLinks.contains { $0.hasWork } }
+  var hasWork: Bool { machine.hasOutput || hasReplicaWork }
+  private var hasReplicaWork: Bool { replicaLinks.contains { $0.hasWork } }
   /// How long Redis may take to answer, in milliseconds.
   var timeoutMilliseconds: Int64 {
     get { machine.timeoutMilliseconds }
