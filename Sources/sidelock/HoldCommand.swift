@@ -171,10 +171,13 @@ struct HoldCommand: ParsableCommand {
   }
 
   /// Whether a process has the pipe under the same number.
-  private func hasPipe(_ process: pid_t) -> Bool {
+  private func hasPipe(_ process: pid_t) -> Bool { pipe.map { Self.shares($0, with: process) } ?? false }
+
+  /// Whether another process has the same file open under a descriptor's number as this one.
+  static func shares(_ descriptor: CInt, with process: pid_t) -> Bool {
     var (own, its) = (stat(), stat())
-    guard let pipe, fstat(pipe, &own) == 0 else { return false }
-    return stat("/proc/\(process)/fd/\(pipe)", &its) == 0 && its.st_dev == own.st_dev && its.st_ino == own.st_ino
+    guard fstat(descriptor, &own) == 0, stat("/proc/\(process)/fd/\(descriptor)", &its) == 0 else { return false }
+    return its.st_dev == own.st_dev && its.st_ino == own.st_ino
   }
 
   /// A reading end of the pipe of which `descriptor` is a writing end; it sees the end when nobody has one any more. This
@@ -261,8 +264,7 @@ struct HoldCommand: ParsableCommand {
 }
 
 /// `hold --pid` and `--fd`: a process that is left behind and holds the lock until another one ends, or until nobody has a
-/// pipe open. This process waits for it,
-/// passes on what happens to the terminal, and leaves when the lock is held.
+/// pipe open. This process waits for it, passes on what happens to the terminal, and leaves when the lock is held.
 struct BackgroundHold {
   /// How long the holder waits for the word of this process, which may be stopped, in milliseconds.
   private static let wordMilliseconds: Int32 = 5000
@@ -426,13 +428,9 @@ struct BackgroundHold {
   /// Lets go of a standard error that somebody reads to its end, as in $(… 2>&1): he would wait for the end of the hold.
   /// That of the process itself ends with it, unless a descriptor counts: what it has started may have that for longer.
   private func leaveOthersError() {
-    var (own, its) = (stat(), stat())
+    var own = stat()
     guard fstat(STDERR_FILENO, &own) == 0, own.st_mode & S_IFMT == S_IFIFO else { return }
-    if reader == nil, stat("/proc/\(process)/fd/\(STDERR_FILENO)", &its) == 0, its.st_dev == own.st_dev,
-      its.st_ino == own.st_ino
-    {
-      return
-    }
+    if reader == nil, HoldCommand.shares(STDERR_FILENO, with: process) { return }
     dup2(STDOUT_FILENO, STDERR_FILENO)
   }
 

@@ -16,11 +16,14 @@ struct RedisInfo {
   func number(_ field: String) -> Int64? { fields[field].flatMap { Int64($0) } }
 }
 
+/// In how many parts the locks on a Redis Cluster are (`protocol/formats.md`).
+private let partsOfCluster: Int64 = 64
+
 /// What the figures of `stats` about a Redis Cluster say of parts that it does not serve; nil: it serves all, or is none.
 func unservedParts(_ cluster: JSONValue?) -> String? {
   guard let parts = cluster?["parts_unserved"]?.intValue, parts > 0 else { return nil }
   let reason = cluster?["unserved_reason"]?.stringValue.map { ": \(printable($0))" } ?? "; the log tells why"
-  return "\(parts) of 64 parts of all locks are not served by the Redis Cluster\(reason)"
+  return "\(parts) of \(partsOfCluster) parts of all locks are not served by the Redis Cluster\(reason)"
 }
 
 /// What the figures of `stats` about Redis say of a grace, in which nothing new is granted.
@@ -34,11 +37,14 @@ struct GraceWords: Equatable {
   init?(_ redis: JSONValue) {
     guard let left = redis["grace_ms"]?.intValue, left > 0 else { return nil }
     leftMilliseconds = left
-    parts = redis["cluster"]?["parts_recovering"]?.intValue.flatMap { (1..<64).contains($0) ? $0 : nil }
+    parts = redis["cluster"]?["parts_recovering"]?.intValue.flatMap { (1..<partsOfCluster).contains($0) ? $0 : nil }
   }
 
+  /// Where it is, such as " in 3 of 64 parts"; nil: there are no parts, or it is in all of them.
+  var place: String? { parts.map { " in \($0) of \(partsOfCluster) parts" } }
+
   var text: String {
-    let place = parts.map { " in \($0) of 64 parts of all locks" } ?? ""
+    let place = place.map { "\($0) of all locks" } ?? ""
     return "Redis has other data than before\(place); nothing new is granted \(parts == nil ? "" : "there ")"
       + "for \(readable(milliseconds: leftMilliseconds))"
   }

@@ -157,8 +157,8 @@ struct TopScreen {
       if redis["connected"]?.intValue != 1 {
         words.append("Redis cannot be reached")
       } else if let grace = GraceWords(redis) {
-        let place = grace.parts.map { " in \($0) of 64 parts" } ?? ""
-        words.append("Redis has other data\(place), nothing new for \(readable(milliseconds: grace.leftMilliseconds))")
+        words.append(
+          "Redis has other data\(grace.place ?? ""), nothing new for \(readable(milliseconds: grace.leftMilliseconds))")
       } else {
         words.append("Redis answers in \(redis["round_trip_ms"]?.intValue ?? 0) ms")
       }
