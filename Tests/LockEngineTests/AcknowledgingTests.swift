@@ -444,6 +444,20 @@ import Testing
     #expect(try kept.state().waitingRequests.isEmpty)
   }
 
+  /// In the order of their numbers its wait comes behind, but what it has is its own.
+  @Test func anotherRequestOfItsOwnerDoesNotReenterItAfterARestart() throws {
+    let kept = Kept()
+    kept.script.acquire(alice, wait: 5000, owner: "o", need: Self.two)
+    kept.script.reply(granted(100))
+    #expect(kept.script.takeAsked().count == 1)
+    kept.script.acquire(alice, all: ["x"], wait: 5000, owner: "o")
+    _ = kept.script.take()
+    try kept.restart()
+    let script = kept.script
+    #expect(script.take().isEmpty)
+    #expect(script.engine.gauges.waiting == 2)
+  }
+
   @Test func itIsNotedAnew() throws {
     let kept = Kept()
     kept.script.acquire(alice, owner: "o")

@@ -45,10 +45,12 @@ extension LockEngine {
     for stored in storedHolds {
       if let hold = restore(stored, leases, now: now), stored.isPartial { partial.append(hold) }
     }
-    for stored in inOrder(state.waits, by: \.place) { restore(stored, now: now) }
-    for lease in leases.values where lease.isContended { rememberWhoCameFirst(lease) }
+    // Before any request goes on: what is a part of one is nothing that another of its owner could re-enter.
+    let multis = restoreMultiLocks(state.waits)
     // No request for several locks has them: their clients were never told of them, and never will be.
-    for hold in partial where hold.partOf == nil && !hold.isOver { end(hold, now: now) }
+    for hold in partial where hold.partOf == nil { end(hold, now: now) }
+    for stored in inOrder(state.waits, by: \.place) { restore(stored, multis[stored.request], now: now) }
+    for lease in leases.values where lease.isContended { rememberWhoCameFirst(lease) }
     for lock in allLocks { advance(lock, now: now) }
   }
 
@@ -119,10 +121,28 @@ extension LockEngine {
     return hold
   }
 
-  private func restore(_ stored: SavedWait, now: BootInstant) {
+  /// The requests for several locks, with the holds that are parts of them.
+  private func restoreMultiLocks(_ waits: [SavedWait]) -> [RequestID: MultiLockRequest] {
+    var multis: [RequestID: MultiLockRequest] = [:]
+    for stored in waits where stored.isMultiLock {
+      guard let session = sessions[stored.session] else { continue }
+      let multi = MultiLockRequest(
+        stored.acquireRequest, since: stored.since, deadline: stored.deadline, tally: tally)
+      for taken in stored.taken {
+        guard let hold = session.hold(of: taken.name, token: taken.token) else { continue }
+        multi.taken.append((hold, taken.isReentered))
+        if !taken.isReentered { hold.partOf = multi }
+      }
+      multis[stored.request] = multi
+    }
+    return multis
+  }
+
+  /// `multi`: the request, if it is one for several locks.
+  private func restore(_ stored: SavedWait, _ multi: MultiLockRequest?, now: BootInstant) {
     guard let session = sessions[stored.session] else { return }
     let request = stored.acquireRequest
-    guard stored.isSeveral || !stored.need.isNone else {
+    guard let multi else {
       let isTry = request.waitMilliseconds == 0
       // A try is decided by an ask of this process.
       let deadline = isTry ? now.adding(milliseconds: configuration.settings.storeTimeoutMilliseconds) : stored.deadline
@@ -132,13 +152,6 @@ extension LockEngine {
       enqueue(waiter, of: session)
       if let deadline { deadlines.push(.wait(waiter), at: deadline) }
       return armDeadlockSearch(for: waiter, now: now)
-    }
-    let multi = MultiLockRequest(
-      request, since: stored.since, deadline: stored.deadline, tally: tally)
-    for taken in stored.taken {
-      guard let hold = session.hold(of: taken.name, token: taken.token) else { continue }
-      multi.taken.append((hold, taken.isReentered))
-      if !taken.isReentered { hold.partOf = multi }
     }
     if multi.taken.count < stored.taken.count {
       restart(multi, now: now)

@@ -249,6 +249,9 @@ struct SavedWait: Equatable {
   var taken: [Taken]
   var need: ReplicaNeed
 
+  /// A request that takes its locks one by one, and of which its client hears when it has all that it asked for.
+  var isMultiLock: Bool { isSeveral || !need.isNone }
+
   func write(to writer: inout StateWriter) {
     writer.write(place)
     writer.write(session.rawValue)
