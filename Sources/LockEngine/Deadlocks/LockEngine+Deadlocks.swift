@@ -251,7 +251,8 @@ extension LockEngine {
       if case .queued(_, _, _, let place?) = reply { waiter.began = waiter.beginning(by: place.clock, sentAt: sentAt) }
       waiter.dateAskedOn = 0
     }
-    lock.undated.removeAll { !isBeingDated($0) }
+    // A new array: nearly always it is empty, and an emptied one would keep its memory as long as the lock is held.
+    lock.undated = lock.undated.filter { isBeingDated($0) }
   }
 
   func clockReplied(_ waiter: Waiter, _ reply: LeaseReply, sentAt: BootInstant, now: BootInstant) {

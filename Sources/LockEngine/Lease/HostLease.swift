@@ -81,13 +81,13 @@ final class HostLease {
     fileprivate(set) var sentOn: LinkNumber = 0
     /// The link over which the store last confirmed the lease; 0: none of this process.
     fileprivate(set) var confirmedOn: LinkNumber = 0
-    /// When an order to break it came that may be old, or the store did not find it. A renewal sent before does not settle
-    /// that doubt.
-    fileprivate(set) var doubtedAt: BootInstant?
     /// The epoch in which the store last had it; 0: none of this process, or it did not find it since.
     fileprivate(set) var epoch: EpochNumber = 0
     /// The last epoch in which the store had it or did not find it.
     fileprivate(set) var epochAnswered: EpochNumber = 0
+    /// When an order to break it came that may be old, or the store did not find it. A renewal sent before does not settle
+    /// that doubt.
+    fileprivate(set) var doubtedAt: BootInstant?
   }
 
   /// The clients of this host among whom the lock passes while another host waits.
@@ -102,14 +102,19 @@ final class HostLease {
     fileprivate(set) var placeKeptUntil: BootInstant?
   }
 
+  /// It stands apart to save memory: there can be very many leases, and for few of them another host waits.
+  private final class CohortOfContended {
+    var cohort = Cohort()
+  }
+
   /// How many replicas have it, as far as that was asked for.
   private struct Acknowledgement {
-    var replicas: UInt8 = 0
-    var durability = Durability.memory
     /// The link over which it was found out; 0: it was not.
     var link: LinkNumber = 0
     /// What was its last write.
     var written = Written()
+    var replicas: UInt8 = 0
+    var durability = Durability.memory
   }
 
   /// What the store has written of it since it was granted.
@@ -136,14 +141,14 @@ final class HostLease {
   private var saved: Saved {
     didSet { noteChange() }
   }
-  /// Whether any ask was sent, so that the store may know of it.
-  private(set) var wasSent = false
   /// When the last ask was sent.
   private(set) var askedAt: BootInstant?
-  /// When the first ask was sent.
-  private(set) var firstAskedAt: BootInstant?
+  /// Whether any ask was sent, so that the store may know of it.
+  private(set) var wasSent = false
   /// The store did not grant it at once.
   private(set) var wasQueued = false
+  /// When the first ask was sent.
+  private(set) var firstAskedAt: BootInstant?
   /// The life of this host in which it was granted.
   private(set) var life: LifeNumber = 0
   /// When this host learned that it has it.
@@ -153,7 +158,7 @@ final class HostLease {
   private(set) var reserveSentOn: LinkNumber = 0
   /// How often in a row the store has refused to share it or to reserve tokens.
   private(set) var refusals = 0
-  private(set) var cohort = Cohort()
+  private var cohortOfContended: CohortOfContended?
   private var acknowledgement = Acknowledgement()
   /// Grants on this host under it.
   private(set) var grants = 0
@@ -238,6 +243,16 @@ final class HostLease {
     switch saved.state {
     case .asking(let standing), .queued(let standing): standing
     case .held, .lost, .over: nil
+    }
+  }
+
+  /// The clients here among whom it passes while another host waits; an empty one before any did.
+  private(set) var cohort: Cohort {
+    get { cohortOfContended?.cohort ?? Cohort() }
+    set {
+      let kept = cohortOfContended ?? CohortOfContended()
+      kept.cohort = newValue
+      cohortOfContended = kept
     }
   }
 
@@ -492,11 +507,15 @@ final class HostLease {
   }
 
   /// The same, of one that a predecessor of this process had.
-  func restoredCohort(upTo arrival: UInt64) { cohort.arrivalMax = arrival }
+  func restoredCohort(upTo arrival: UInt64) {
+    if arrival != 0 { cohort.arrivalMax = arrival }
+  }
 
   func endCohort(at moment: BootInstant) { cohort.end = moment }
 
-  func keepPlace(until moment: BootInstant?) { cohort.placeKeptUntil = moment }
+  func keepPlace(until moment: BootInstant?) {
+    if cohort.placeKeptUntil != moment { cohort.placeKeptUntil = moment }
+  }
 
   func linger(until moment: BootInstant?) { idleUntil = moment }
 

@@ -24,7 +24,7 @@ extension LockEngine {
   func drop(_ lease: HostLease) {
     lease.ended()
     lease.lock.freedAt = nil
-    lease.lock.leases.removeAll { $0 === lease }
+    lease.lock.leases.remove(lease)
   }
 
   private func sendRelease(_ lease: HostLease, unused: UnusedTokens, now: BootInstant) {

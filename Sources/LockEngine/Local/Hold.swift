@@ -15,8 +15,6 @@ final class Hold {
   private(set) var since: BootInstant
   let owner: String?
   let meta: String?
-  let progress: Bool
-  let onLost: LossAction
   /// The lease under which it stands; nil in the local tier.
   private(set) var lease: HostLease? {
     didSet { lock.changes?.touch(self) }
@@ -24,6 +22,8 @@ final class Hold {
   var mode: HoldMode {
     didSet { lock.changes?.touch(self) }
   }
+  let progress: Bool
+  let onLost: LossAction
   /// How often its owner has acquired it and not released it.
   var count = 1 {
     didSet { lock.changes?.touch(self) }
@@ -34,6 +34,8 @@ final class Hold {
   var isOver = false {
     didSet { lock.changes?.touch(self) }
   }
+  /// Whether its client was told that it has it. A part of a request for several locks is told with the others.
+  private(set) var isTold: Bool
   /// The request for several locks that it is a part of, until that is granted.
   var partOf: MultiLockRequest? {
     didSet {
@@ -41,8 +43,6 @@ final class Hold {
       lock.changes?.touch(self)
     }
   }
-  /// Whether its client was told that it has it. A part of a request for several locks is told with the others.
-  private(set) var isTold: Bool
   /// Its neighbours among the lock's holds.
   var inLock = Neighbours()
   /// Its neighbours among the session's holds.

@@ -12,7 +12,7 @@ final class LockRecord {
   var queue = WaiterQueue()
   /// This host's leases: one of a lock, or one for each permit of a semaphore. Lost ones stay until their grace ends. A
   /// shared lease may stand beside its successor for a moment; the lock is granted under the last one.
-  var leases: [HostLease] = []
+  var leases = LeaseList()
   /// The lease that this host asks or queues for, also while it has another one that is in use.
   var wanted: HostLease?
 
@@ -22,18 +22,18 @@ final class LockRecord {
   var unconfirmedReleases: [UnconfirmedRelease] = [] {
     didSet { changes?.touch(self) }
   }
-  /// This host had given the lock back only a short while before it asked for it again.
-  var wasRecentlyReleased = false
   /// When a hold ended last, while clients wait here and this host keeps the lease.
   var freedAt: BootInstant?
   /// When to ask the store again, in case no push comes.
   var recheckAt: BootInstant?
-  /// The highest token that was given out here while this record was there; see ``LockEngine/grantTerms(of:)``.
-  var tokenFloor: Token = 0
+  /// This host had given the lock back only a short while before it asked for it again.
+  var wasRecentlyReleased = false
   /// It is queued for the next turns to go on with.
   var isPutOff = false
   /// The link was down, and the store has said nothing about the lock since.
   var isUnheard = false
+  /// The highest token that was given out here while this record was there; see ``LockEngine/grantTerms(of:)``.
+  var tokenFloor: Token = 0
   /// The last change of the link that ``LockEngine/catchUp(_:now:)`` has applied to it.
   var linkChange: LinkNumber
   /// The connection to its home, which lives as long as the engine.
@@ -42,6 +42,9 @@ final class LockRecord {
   var placeInList: UInt64 = 0
   var nextLock: LockRecord?
   var previousLock: LockRecord?
+
+  /// Waiters that the answer to the ask under way will date.
+  var undated: [Waiter] = []
 
   fileprivate var rare: RareFacts?
 
@@ -108,7 +111,6 @@ private final class RareFacts {
   var conflict: HoldMode?
   var conflictAt: BootInstant?
   var storeRefusal: String?
-  var undated: [Waiter] = []
   var unacknowledged: [MultiLockRequest] = []
   var refusals = 0
   var progressWaiters = 0
@@ -129,12 +131,6 @@ extension LockRecord {
   var conflict: HoldMode? {
     get { rare?.conflict }
     set { if rare != nil || newValue != nil { rareFacts.conflict = newValue } }
-  }
-
-  /// Waiters that the answer to the ask under way will date.
-  var undated: [Waiter] {
-    get { rare?.undated ?? [] }
-    set { if rare != nil || !newValue.isEmpty { rareFacts.undated = newValue } }
   }
 
   /// Requests that ask for replicas once the store has confirmed a lease of this lock.

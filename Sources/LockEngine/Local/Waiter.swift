@@ -42,6 +42,8 @@ final class Waiter {
   var search: DeadlockSearch?
   /// The last search that has come by, of each other wait.
   var searchesSeen: [WaitID: UInt64] = [:]
+  /// Its place among all waiters, in the order in which they came into their queues; 0 while none of them was kept.
+  var place: UInt64 = 0
   var mark = StateMark()
   /// All names of its request.
   var names: [LockName] { request.names }

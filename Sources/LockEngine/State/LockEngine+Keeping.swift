@@ -268,7 +268,7 @@ extension LockEngine {
     guard let changes, sessions[request.session]?.isKept == true else { return nil }
     let isSeveral = if case .several = request.target { true } else { false }
     return SavedWait(
-      place: waiter?.mark.place ?? changes.lastPlace, session: request.session,
+      place: waiter?.place ?? changes.lastPlace, session: request.session,
       request: request.request, names: request.names, isSeveral: isSeveral, mode: request.mode,
       waitMilliseconds: request.waitMilliseconds, maxHoldMilliseconds: request.maxHoldMilliseconds,
       owner: request.owner, meta: request.meta, progress: request.progress, onLost: request.onLost, since: since,

@@ -3,12 +3,20 @@ import LockTypes
 
 /// What is known of a thing's saved record.
 struct StateMark {
+  /// Twice the number of its record, and one if it is touched: there can be very many marks.
+  private var bits: UInt64 = 0
+
   /// It is in the list of what changed.
-  var isTouched = false
+  var isTouched: Bool {
+    get { bits & 1 != 0 }
+    set { bits = bits & ~1 | (newValue ? 1 : 0) }
+  }
+
   /// The number of its record; 0: there is none.
-  var record: UInt64 = 0
-  /// For a waiter: its place among all waiters, in the order in which they came into their queues.
-  var place: UInt64 = 0
+  var record: UInt64 {
+    get { bits >> 1 }
+    set { bits = newValue << 1 | bits & 1 }
+  }
 }
 
 /// What changed since the changes were last taken. Each thing is in it once, in the order in which it first changed.
@@ -48,9 +56,9 @@ final class StateChanges {
   }
 
   func touch(_ waiter: Waiter) {
-    if waiter.mark.place == 0 {
+    if waiter.place == 0 {
       lastPlace += 1
-      waiter.mark.place = lastPlace
+      waiter.place = lastPlace
     }
     if let multi = waiter.partOf { return touch(multi) }
     guard !waiter.mark.isTouched, !isOver else { return }

@@ -64,6 +64,7 @@ struct DeadlineQueue<Item> {
     } else if middle.isEmpty, back.isEmpty, front.count < Self.chunkMax {
       front.append(entry)
     } else {
+      if back.isEmpty { back.reserveCapacity(Self.chunkMax) }
       back.append(entry)
       guard back.count == Self.chunkMax else { return }
       middle.append(back)
