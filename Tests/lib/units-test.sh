@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../../packaging/systemd"
 # The exposure that systemd-analyze may find, in tenths, for each shape.
-shapes=(base:12 remote-redis:12 redis-tls:12 redis-credentials:12 redis-sentinel:12 redis-unix-socket:5 show-programs:13 enforce-loss:15 notify-reload:12)
+shapes=(base:12 remote-redis:12 redis-tls:12 redis-credentials:12 redis-sentinel:12 redis-cluster:12 redis-unix-socket:5 show-programs:13 enforce-loss:15 notify-reload:12)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=no
