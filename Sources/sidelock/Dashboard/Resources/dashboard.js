@@ -109,8 +109,10 @@ function show() {
   document.title = `${last.host} – sidelock`;
   const lease = last.lease_ms ? `leases of ${age(last.lease_ms)}` : "without Redis";
   setText(at("where"), shown(`${last.host} · ${last.version} · ${lease} · up ${age(figure(last.stats, "uptime_ms"))}`));
-  const words = { OK: "live", WARNING: "recovering", CRITICAL: "no locks now" }[last.state] ?? last.state;
-  state(last.state, isPaused ? "paused" : words);
+  const unserved = figure(last.stats, "redis.cluster.parts_unserved");
+  const isInPart = figure(last.stats, "redis.connected") === 1 && unserved > 0 && unserved < 64;
+  const words = { OK: "live", WARNING: "recovering", CRITICAL: isInPart ? "parts unserved" : "no locks now" };
+  state(last.state, isPaused ? "paused" : words[last.state] ?? last.state);
   at("state").title = last.why;
   showTiles();
   showLocks();
