@@ -146,7 +146,7 @@ struct HoldCommand: ParsableCommand {
     guard let pipe, fstat(pipe, &own) == 0, own.st_mode & S_IFMT == S_IFIFO else { return parent }
     guard hasPipe(parent) else {
       Descriptor.say(
-        "the process that has run this one does not have descriptor \(pipe); say with --pid which one a loss ends")
+        "the process that has run this one does not have that pipe; say with --pid which one a loss ends")
       throw ExitCode(ExitStatus.usage)
     }
     return parent
@@ -170,8 +170,25 @@ struct HoldCommand: ParsableCommand {
     return found
   }
 
-  /// Whether a process has the pipe under the same number.
-  private func hasPipe(_ process: pid_t) -> Bool { pipe.map { Self.shares($0, with: process) } ?? false }
+  /// Whether a process has the writing end of the pipe, under whatever number: as long as it does it keeps the lock.
+  private func hasPipe(_ process: pid_t) -> Bool {
+    var own = stat()
+    let place = "/proc/\(process)/fd"
+    guard let pipe, fstat(pipe, &own) == 0, let directory = opendir(place) else { return false }
+    defer { closedir(directory) }
+    while let entry = readdir(directory) {
+      let name = withUnsafePointer(to: &entry.pointee.d_name) {
+        $0.withMemoryRebound(to: CChar.self, capacity: MemoryLayout.size(ofValue: $0.pointee)) { String(cString: $0) }
+      }
+      // The link itself says for what it is open.
+      var (link, its) = (stat(), stat())
+      guard lstat("\(place)/\(name)", &link) == 0, link.st_mode & S_IWUSR != 0,
+        stat("\(place)/\(name)", &its) == 0
+      else { continue }
+      if its.st_dev == own.st_dev, its.st_ino == own.st_ino { return true }
+    }
+    return false
+  }
 
   /// Whether another process has the same file open under a descriptor's number as this one.
   static func shares(_ descriptor: CInt, with process: pid_t) -> Bool {
@@ -268,8 +285,8 @@ struct HoldCommand: ParsableCommand {
 struct BackgroundHold {
   /// How long the holder waits for the word of this process, which may be stopped, in milliseconds.
   private static let wordMilliseconds: Int32 = 5000
-  /// How long a subshell that has asked may take to end before a loss is its own, in milliseconds: a part of the grace.
-  private static let subshellMilliseconds: CInt = 300
+  /// How long a subshell that has asked may take to end behind the grant before a loss is its own, in milliseconds.
+  private static let subshellMilliseconds: Int64 = 300
   private static let word: [UInt8] = [1]
 
   let command: HoldCommand
@@ -398,11 +415,12 @@ struct BackgroundHold {
       leaveOthersError()
       _ = send(channel, Self.word, 1, CInt(MSG_NOSIGNAL))
       close(channel)
+      let since = supervise_boot_milliseconds()
       let keeper = HeldKeeper(granted: granted, held: HeldLocks(granted.result) ?? HeldLocks()) { _ in }
       let ending = try keeper.keep(input: self.ending) { hasEnded() }
       if case .input = ending { Glibc.exit(0) }
       let end = supervise_boot_milliseconds() + grace(ending)
-      let meant = whoGoesOn()
+      let meant = whoGoesOn(since: since)
       if command.onLost ?? .terminate == .terminate { process_signal(meant, SIGTERM) }
       command.sayLoss(ending)
       endProcess(meant, until: end)
@@ -415,12 +433,14 @@ struct BackgroundHold {
     }
   }
 
-  /// The nearest process that goes on under the lock. A subshell that has only asked for it may be about to end, and is given a
-  /// moment: a signal that it gets then ends nobody who goes on.
-  private func whoGoesOn() -> CInt {
-    if !ancestors.isEmpty {
+  /// The nearest process that goes on under the lock, which is held since then. A subshell that has only asked for it may be about
+  /// to end, and is given a moment behind the grant: a signal that it gets then ends nobody who goes on. One that is there for
+  /// longer works under the lock, and has no time to lose.
+  private func whoGoesOn(since: Int64) -> CInt {
+    let left = since + Self.subshellMilliseconds - supervise_boot_milliseconds()
+    if !ancestors.isEmpty, left > 0 {
       var ending = pollfd(fd: handle, events: Int16(POLLIN), revents: 0)
-      _ = poll(&ending, 1, Self.subshellMilliseconds)
+      _ = poll(&ending, 1, CInt(left))
     }
     return ([handle] + ancestors).first { process_has_ended($0) == 0 } ?? handle
   }
