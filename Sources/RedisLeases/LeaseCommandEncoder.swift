@@ -25,7 +25,8 @@ public struct LeaseCommandEncoder: Sendable {
   public init(keyPrefix: String, database: Int = 0, host: String, instance: String) {
     keys = LockKeys(prefix: Array(keyPrefix.utf8))
     me = Array("\(host)/\(instance)".utf8)
-    inboxPrefix = Array((database == 0 ? "\(keyPrefix)inbox:" : "\(keyPrefix)inbox@\(database):").utf8)
+    inboxWord = database == 0 ? "inbox:" : "inbox@\(database):"
+    inboxPrefix = Array("\(keyPrefix)\(inboxWord)".utf8)
     epochKey = keys.epochKey
     rights = .leases(keyPrefix: keys.prefix)
   }
@@ -35,7 +36,8 @@ public struct LeaseCommandEncoder: Sendable {
   init(keyPrefix: String, cell: Int, node: ClusterTopology.NodeID, host: String, instance: String) {
     keys = LockKeys(prefix: Array("\(keyPrefix){".utf8) + ClusterCells.tags[cell] + [0x7D])
     me = Array("\(host)/\(instance)".utf8)
-    inboxPrefix = Array("\(keyPrefix)inbox:\(node):".utf8)
+    inboxWord = "inbox:"
+    inboxPrefix = Array("\(keyPrefix)\(inboxWord)\(node):".utf8)
     epochKey = keys.epochKey
     rights = .leases(keyPrefix: Array(keyPrefix.utf8), inCluster: true)
   }
@@ -44,6 +46,8 @@ public struct LeaseCommandEncoder: Sendable {
   public var inboxChannel: [UInt8] { inboxPrefix + me }
 
   let inboxPrefix: [UInt8]
+  /// What stands behind the prefix of the keys in the names of all inboxes of this database.
+  let inboxWord: String
   let epochKey: [UInt8]
   private let rights: RedisRights
 

@@ -24,8 +24,8 @@ extension LeaseCommandEncoder {
   /// Asks which daemons of this prefix listen.
   public var hosts: RedisCommand { Self.channels(Self.literally(inboxPrefix[...]) + [0x2A]) }
 
-  /// Asks which daemons listen, of whatever prefix.
-  public var hostsOfAllPrefixes: RedisCommand { Self.channels(Array("*inbox:*/*".utf8)) }
+  /// Asks which daemons of this database listen, of whatever prefix.
+  public var hostsOfAllPrefixes: RedisCommand { Self.channels(Array("*\(inboxWord)*/*".utf8)) }
 
   private static func channels(_ pattern: [UInt8]) -> RedisCommand {
     .plain([Array("PUBSUB".utf8), Array("CHANNELS".utf8), pattern])
@@ -49,13 +49,13 @@ extension LeaseCommandEncoder {
   }
 
   /// The prefixes in the reply to ``hostsOfAllPrefixes``, sorted, up to 64 of them; nil when it is not understood.
-  public static func prefixes(_ reply: RESPValue) -> [String]? {
+  public func prefixes(_ reply: RESPValue) -> [String]? {
     let found = reply.elements?.compactMap { channel in
-      channel.string?.firstRange(of: "inbox:").flatMap { place in
+      channel.string?.firstRange(of: inboxWord).flatMap { place in
         channel.string.map { String($0[..<place.lowerBound]) }
       }
     }
-    return found.map { Array(Set($0.filter { $0.utf8.count <= inboxBytesMax }).sorted().prefix(64)) }
+    return found.map { Array(Set($0.filter { $0.utf8.count <= Self.inboxBytesMax }).sorted().prefix(64)) }
   }
 
   private static let inboxBytesMax = 512

@@ -360,6 +360,16 @@ def test_the_fix_of_a_name_holds_whatever_the_file_is_like(lab, redis, tmp_path)
         assert told.returncode == 0 and json.loads(told.stdout)["settings"]["host"]["value"] == "own", told.stderr
 
 
+def test_another_prefix_is_told_of_in_each_database(lab):
+    redis = lab.redis()
+    place = SimpleNamespace(url=f"{redis.tcp_url}/1")
+    command = Command(lab, lab.daemon(place, args=["--host", "a"]))
+    for store, prefix in [(place, "other"), (redis, "elsewhere")]:
+        lab.daemon(store, args=["--key-prefix", f"{prefix}:", "--host", prefix])
+    state, why, _ = only(examined(command)[1], "prefixes")
+    assert state == "warn" and "other:" in why and "elsewhere:" not in why
+
+
 def test_another_daemon_of_the_same_name_is_noticed(lab, redis):
     lab.daemon(redis, args=["--host", "twin"])
     # Who was killed is no other one, though Redis may still list it.

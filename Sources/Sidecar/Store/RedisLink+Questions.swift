@@ -58,8 +58,9 @@ extension RedisLink: LeaseStore {
   }
 
   func keyPrefixes(of user: UInt32?, _ completion: @escaping StoreCompletion<[String]>) {
-    query(encoders[.only].hostsOfAllPrefixes, of: user, weight: Self.scanWeight) { reply in
-      completion(StoreAnswer(reply) { LeaseCommandEncoder.prefixes($0) })
+    let encoder = encoders[.only]
+    query(encoder.hostsOfAllPrefixes, of: user, weight: Self.scanWeight) { reply in
+      completion(StoreAnswer(reply) { encoder.prefixes($0) })
     }
   }
 
