@@ -21,9 +21,15 @@ private let partsOfCluster: Int64 = 64
 
 /// What the figures of `stats` about a Redis Cluster say of parts that it does not serve; nil: it serves all, or is none.
 func unservedParts(_ cluster: JSONValue?) -> String? {
-  guard let parts = cluster?["parts_unserved"]?.intValue, parts > 0 else { return nil }
+  guard let place = unservedPlace(cluster) else { return nil }
   let reason = cluster?["unserved_reason"]?.stringValue.map { ": \(printable($0))" } ?? "; the log tells why"
-  return "\(parts) of \(partsOfCluster) parts of all locks are not served by the Redis Cluster\(reason)"
+  return "\(place) of all locks are not served by the Redis Cluster\(reason)"
+}
+
+/// Which those are, such as "3 of 64 parts"; nil: there are none.
+func unservedPlace(_ cluster: JSONValue?) -> String? {
+  guard let parts = cluster?["parts_unserved"]?.intValue, parts > 0 else { return nil }
+  return "\(parts) of \(partsOfCluster) parts"
 }
 
 /// What the figures of `stats` about Redis say of a grace, in which nothing new is granted.

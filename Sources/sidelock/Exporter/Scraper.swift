@@ -69,8 +69,9 @@ struct Scraper: Sendable {
     } catch {
       verdict = HealthCommand.Verdict(state: .critical, why: words(error))
     }
+    // A warning is about some parts of a Redis Cluster: in the others locks can be had.
     return WebAnswer(
-      status: verdict.state == .ok ? 200 : 503, text: "\(verdict.state.rawValue): \(printable(verdict.why))\n")
+      status: verdict.state == .critical ? 503 : 200, text: "\(verdict.state.rawValue): \(printable(verdict.why))\n")
   }
 
   private func words(_ error: SidelockError) -> String { printable(ErrorWords.text(error)) }

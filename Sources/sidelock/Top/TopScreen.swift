@@ -156,6 +156,8 @@ struct TopScreen {
     if let redis = latest?.stats["redis"] {
       if redis["connected"]?.intValue != 1 {
         words.append("Redis cannot be reached")
+      } else if let place = unservedPlace(redis["cluster"]) {
+        words.append("the Redis Cluster does not serve \(place)")
       } else if let grace = GraceWords(redis) {
         words.append(
           "Redis has other data\(grace.place ?? ""), nothing new for \(readable(milliseconds: grace.leftMilliseconds))")
