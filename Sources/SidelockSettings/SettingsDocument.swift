@@ -98,7 +98,8 @@ public enum SettingsDocument {
 
       It has 10 s and 4,096 bytes, and must end with status 0. It is run for each connection, but not within 10 s of the last time, at a
       reload, and, where it says `expires_in`, a minute or a fifth of that time before it is over (of less than three minutes,
-      a third): the connection logs in again with what it gives. Only root and the daemon's user may be able to write to it and to its
+      a third): the connection logs in again with what it gives. On a Cluster that is so for the connection to each primary, and for
+      the one that asks how things are. Only root and the daemon's user may be able to write to it and to its
       directory, as whoever can change it can do what the daemon can.
 
       When a file or a program fails, or Redis refuses what it gives, the connection goes on with the login of before. So does one of a
