@@ -84,6 +84,10 @@ enum ErrorWords {
   static func remedy(_ detail: String) -> String? {
     func has(_ words: String...) -> Bool { words.contains { detail.contains($0) } }
     if has("ACL SETUSER") { return nil }
+    if has("redis_sentinel_password_file") {
+      return "put that of the sentinels into /etc/credstore/sidelock.redis-sentinel-password, or where "
+        + "redis_sentinel_password_file says, and: systemctl restart sidelockd"
+    }
     if has("WRONGPASS", "refused the password", "asks for a password", "did not accept user", "no password set") {
       // systemd copies a credential at the start of the service: a reload would go on with the old one.
       return "put the right one into /etc/credstore/sidelock.redis-password, or where redis_password_file says, and: "
@@ -99,10 +103,14 @@ enum ErrorWords {
     {
       // The sandbox of the service drops what goes to another host.
       let isElsewhere = has("timed out", "timeout", "unreachable") && !has("localhost", "127.0.0.1", "::1", "/")
+      let isOfSentinels = has("no sentinel tells", "sentinels of '")
+      let dropIn = isOfSentinels ? "redis-sentinel.conf" : "remote-redis.conf"
       let elsewhere =
         isElsewhere
-        ? "; one on another host is open to the service with /usr/share/doc/sidelock/examples/remote-redis.conf" : ""
-      return "start Redis, as in: systemctl start redis-server; or name another one in \(settingsFile)\(elsewhere)"
+        ? "; one on another host is open to the service with /usr/share/doc/sidelock/examples/\(dropIn)" : ""
+      return isOfSentinels
+        ? "start the sentinels, as in: systemctl start redis-sentinel; or name others in \(settingsFile)\(elsewhere)"
+        : "start Redis, as in: systemctl start redis-server; or name another one in \(settingsFile)\(elsewhere)"
     }
     return nil
   }

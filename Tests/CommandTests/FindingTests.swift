@@ -107,6 +107,16 @@ struct FindingTests {
     #expect(server.command("PING") == "redis-cli --cluster call \(node) PING")
   }
 
+  @Test(
+    arguments: [
+      ("b:2", "redis-cli -h b -p 2 -n 1 PING"), ("[::1]:2", "redis-cli -h ::1 -p 2 -n 1 PING"),
+    ])
+  func thePrimaryThatSentinelsHaveNamedIsAsked(primary: String, command: String) {
+    var server = RedisServerWords(url: "redis-sentinel://a:1/1?sentinelMasterId=m") { _ in nil }
+    server.primary = primary
+    #expect(server.command("PING") == command)
+  }
+
   @Test func theDaemonsUserIsNamedWhereItIsKnown() {
     let user = { (url: String?, settings: [String: String]) in RedisServerWords(url: url) { settings[$0] }.user }
     #expect(user("redis://anna:***@h:1/0", [:]) == "anna" && user("redis://h:1/0", [:]) == "default")

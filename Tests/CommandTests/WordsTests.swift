@@ -107,6 +107,18 @@ struct WordsTests {
       (
         "Redis asks for a password: give it in a file with redis_password_file", "systemctl restart sidelockd"
       ),
+      (
+        "no sentinel tells where the primary of 'm' is: a:1: it asks for a password: give it in a file with "
+          + "redis_sentinel_password_file", "/etc/credstore/sidelock.redis-sentinel-password"
+      ),
+      (
+        "1 of the 3 sentinels of 'm' has answered, and 2 are needed: a:1: cannot connect: Connection refused",
+        "systemctl start redis-sentinel"
+      ),
+      (
+        "no sentinel tells where the primary of 'm' is: 10.9.9.9:1: cannot connect: timed out",
+        "examples/redis-sentinel.conf"
+      ),
       ("OOM command not allowed", "redis-cli CONFIG SET maxmemory"),
     ])
   func whatIsWrongWithRedisComesWithTheCommandThatMendsIt(detail: String, command: String) {

@@ -543,6 +543,7 @@ def test_nodes_speak_tls(lab):
     for node in cluster.nodes:
         assert any("sidelockd" in c["name"] for c in node.admin.client_list())
     reason(lab.daemon(cluster), "which is unknown")
+    reason(lab.daemon(At(cluster.url.replace("rediss-", "redis-"))), "speaks TLS here, write rediss-cluster://")
 
 
 # Chaos

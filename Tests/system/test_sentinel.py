@@ -253,6 +253,18 @@ def test_sentinels_and_servers_speak_tls(lab):
     member.give("orders")
     untrusting = lab.daemon(set, lease_ms=LEASE_MS)
     reason(untrusting, "no sentinel tells where the primary of 'locks' is: .*which is unknown")
+    reason(lab.daemon(At(set.url_of(*set.sentinels, scheme="redis-sentinel"))), "speaks TLS here, write rediss-sentinel://")
+
+
+def test_words_name_the_primary(lab):
+    """The URL does not."""
+    set = SentinelSet(lab, replicas=0, sentinels=1)
+    daemon = lab.daemon(set, lease_ms=LEASE_MS, args=["--redis-timeout-ms", "500"])
+    primary = set.primary
+    primary.admin.execute_command("ACL", "SETUSER", "default", "on", "resetpass", ">another")
+    for connection in primary.daemon_connections():
+        primary.admin.client_kill_filter(_id=connection["id"])
+    reason(daemon, f"127.0.0.1:{primary.port}: Redis asks for a password")
 
 
 # Failovers

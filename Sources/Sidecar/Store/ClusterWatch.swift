@@ -164,7 +164,8 @@ final class ClusterWatch: RedisChannelOwner {
   }
 
   func closed(_ number: UInt64, _ handler: RedisChannelHandler) {
-    guard let channel = questions[number]?.channel, !channel.isActive else { return }
-    failed(number, handler.failure ?? "the connection was closed")
+    guard let question = questions[number], let channel = question.channel, !channel.isActive else { return }
+    let guess = handler.hasRead ? nil : question.dialer.guess(scheme: "rediss-cluster")
+    failed(number, handler.failure ?? guess ?? "the connection was closed")
   }
 }

@@ -61,6 +61,17 @@ final class RedisDialer {
     return all.isEmpty ? "not connected yet" : all.joined(separator: "; ")
   }
 
+  /// Why a server may have closed a connection over which it has said nothing; nil: nobody knows. `scheme`: that of a URL
+  /// of this kind with TLS.
+  func guess(scheme: String) -> String? {
+    guard let security else {
+      if case .unix = endpoint { return nil }
+      return "the connection was closed without a word: if the server speaks TLS here, write \(scheme)://"
+    }
+    return security.client?.showsCertificate == false
+      ? "the connection was closed without a word: the server may want a client certificate (redis_tls_cert)" : nil
+  }
+
   /// The server at `address` is usable.
   func succeeded(_ address: String) { rotation.succeeded(address) }
 

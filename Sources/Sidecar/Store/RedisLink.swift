@@ -59,7 +59,8 @@ final class RedisLink: RedisChannelOwner {
     guard case .tcp(let host, let port) = endpoint else { return RedisAddress(host: "", port: 0) }
     return RedisAddress(host: host, port: port)
   }
-  private var isTCP: Bool { if case .unix = endpoint { false } else { true } }
+  /// Of a URL of this kind with TLS.
+  private let secureScheme: String
   private var machine: RedisLinkMachine
   /// The connection, with the address to which it leads.
   private var current: (channel: any Channel, address: String)?
@@ -126,6 +127,10 @@ final class RedisLink: RedisChannelOwner {
     self.onOutput = onOutput
     self.onFirstOutcome = onFirstOutcome
     self.encoders = encoders
+    switch url.endpoint {
+    case .sentinels: secureScheme = "rediss-sentinel"
+    case .tcp, .unix, .cluster: secureScheme = clusterRole == nil ? "rediss" : "rediss-cluster"
+    }
     let encoder = encoders[.only]
     machine = RedisLinkMachine(
       configuration: RedisConnectionConfiguration(
@@ -262,7 +267,7 @@ final class RedisLink: RedisChannelOwner {
           self.connected(dialed, number, login)
         } else if self.machine.number == number {
           self.sentinels?.linkDown(isUseless: true)
-          self.ended(number, reason: dialer.reason, isRoundOver: dialer.isRoundOver)
+          self.ended(number, reason: self.naming(dialer.reason), isRoundOver: dialer.isRoundOver)
         }
       })
   }
@@ -282,26 +287,23 @@ final class RedisLink: RedisChannelOwner {
   }
 
   func closed(_ number: UInt64, _ handler: RedisChannelHandler) {
-    let reason = handler.failure ?? (handler.hasRead ? nil : guess)
+    let reason = handler.failure ?? (handler.hasRead ? nil : dialer.guess(scheme: secureScheme))
     if let ending = machine.closed(number, reason: reason) { end(number, ending) }
-  }
-
-  /// Why a server may have closed a connection over which it has said nothing.
-  private var guess: String? {
-    guard let security else {
-      return isTCP ? "the connection was closed without a word: if the server speaks TLS here, write rediss://" : nil
-    }
-    return security.client?.showsCertificate == false
-      ? "the connection was closed without a word: the server may want a client certificate (redis_tls_cert)" : nil
   }
 
   /// The connection is of no use. The next attempt goes to another address, if this one is to blame and there is one.
   private func end(_ number: UInt64, _ ending: RedisLinkMachine.Ending) {
     if ending.isLoginRefused { login.wasRefused() }
     sentinels?.linkDown(isUseless: !machine.hasAnswered)
-    guard ending.isAddressToBlame else { return ended(number, reason: ending.reason, isRoundOver: true) }
+    guard ending.isAddressToBlame else { return ended(number, reason: naming(ending.reason), isRoundOver: true) }
     if let current { dialer.failed(current.address, ending.reason) }
-    ended(number, reason: dialer.reason, isRoundOver: dialer.isRoundOver)
+    ended(number, reason: naming(dialer.reason), isRoundOver: dialer.isRoundOver)
+  }
+
+  /// The reason with the server that it is about, where Sentinels have named that: the URL does not.
+  private func naming(_ reason: String) -> String {
+    guard let primary, !reason.contains("\(primary)") else { return reason }
+    return "\(primary): \(reason)"
   }
 
   /// Ends the unanswered queries and schedules a new connection: after a backoff where every address was tried.

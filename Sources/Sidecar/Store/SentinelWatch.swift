@@ -244,6 +244,7 @@ final class SentinelWatch: RedisChannelOwner {
     guard let talk = talks[number], let channel = talk.channel, !channel.isActive else { return }
     let words = handler.failure ?? "the connection was closed"
     if handler.hasRead { return ended(number, words) }
-    refused(number, talk, handler.failure ?? "the connection was closed without a word")
+    let guess = talk.dialer.guess(scheme: "rediss-sentinel")
+    refused(number, talk, handler.failure ?? guess ?? "the connection was closed without a word")
   }
 }

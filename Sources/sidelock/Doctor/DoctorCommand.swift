@@ -79,6 +79,7 @@ struct DoctorCommand: ParsableCommand {
       return findings + [RedisFindings.unreachable(redis)]
     }
     var words = settings.server
+    words.primary = redis["sentinel"]?["primary"]?.stringValue
     // What is told last is of one that does not answer.
     let trouble = redis["cluster"]?["unserved_reason"]?.stringValue ?? ""
     words.trouble = trouble.split(separator: "; ").last.map(String.init) ?? ""

@@ -9,6 +9,8 @@ struct RedisServerWords {
   private let tls: String
   /// Why a cluster does not serve something, in the daemon's words: a node that they name is asked only where no other is known.
   var trouble = ""
+  /// The primary that Sentinels have named to the daemon, as it tells it; nil: it is not known, and one of them is asked.
+  var primary: String?
 
   /// - Parameters:
   ///   - url: the daemon's, as it tells it.
@@ -37,6 +39,10 @@ struct RedisServerWords {
     case .unix(let path):
       return "redis-cli -s \(shellWord(path))\(database) \(words)"
     case .sentinels(let set):
+      // The first one of the URL may be away.
+      if let primary, case .tcp(let host, let port)? = (try? RedisURL(parsing: "redis://\(primary)"))?.endpoint {
+        return "redis-cli\(Self.place(host, port))\(database)\(tls) \(words)"
+      }
       let sentinel = set.addresses.first.map { Self.place($0.host, $0.port) } ?? ""
       let asked = "redis-cli\(sentinel)\(tls) SENTINEL GET-MASTER-ADDR-BY-NAME \(shellWord(set.master))"
       return "redis-cli $(\(asked) | sed '1s/^/-h /;2s/^/-p /')\(database)\(tls) \(words)"
