@@ -143,7 +143,10 @@ struct HoldCommand: ParsableCommand {
   private func parent() throws -> pid_t {
     let parent = getppid()
     var own = stat()
-    guard let pipe, fstat(pipe, &own) == 0, own.st_mode & S_IFMT == S_IFIFO else { return parent }
+    // What is no pipe to write to is told of when the holder opens it.
+    guard let pipe, fstat(pipe, &own) == 0, own.st_mode & S_IFMT == S_IFIFO,
+      fcntl(pipe, F_GETFL) & O_ACCMODE != O_RDONLY
+    else { return parent }
     guard hasPipe(parent) else {
       Descriptor.say(
         "the process that has run this one does not have that pipe; say with --pid which one a loss ends")
