@@ -219,6 +219,7 @@ class PHP(Client):
 
 class Java(Client):
     language, sources, ending = "java", ["src/main/java/sidelock/*.java"], "java"
+    install = (False, "", "Main.java", "java -cp classes Main.java")
 
     def build(self):
         self.copy()
@@ -304,6 +305,7 @@ class C(Client):
 
 class Bash(Client):
     language, sources, ending = "bash", ["sidelock.bash"], "bash"
+    install = (False, "", "program.bash", "bash program.bash")
 
     def drivers(self):
         return [["bash", self.place / "driver.bash"]]
