@@ -257,7 +257,12 @@ final class HostLease {
   }
 
   /// Another host is known to wait for it.
-  var isContended: Bool { term.contendedSince != nil }
+  var isContended: Bool {
+    switch saved.state {
+    case .held(let term), .lost(let term), .over(let term?): term.contendedSince != nil
+    case .asking, .queued, .over(nil): false
+    }
+  }
 
   /// Whether the store may know of it.
   var mayBeKnown: Bool { wasSent || isQueued }

@@ -7,6 +7,29 @@ struct LeaseList: RandomAccessCollection {
   var startIndex: Int { 0 }
   var endIndex: Int { oldest == nil ? 0 : 1 + others.count }
 
+  // What a Collection has of itself takes more steps.
+  var isEmpty: Bool { oldest == nil }
+  var first: HostLease? { oldest }
+  var last: HostLease? { others.last ?? oldest }
+
+  func contains(where isWanted: (HostLease) -> Bool) -> Bool {
+    guard let oldest else { return false }
+    return isWanted(oldest) || others.contains(where: isWanted)
+  }
+
+  func makeIterator() -> Iterator { Iterator(oldest: oldest, others: others.makeIterator()) }
+
+  struct Iterator: IteratorProtocol {
+    fileprivate var oldest: HostLease?
+    fileprivate var others: IndexingIterator<[HostLease]>
+
+    mutating func next() -> HostLease? {
+      guard let lease = oldest else { return others.next() }
+      oldest = nil
+      return lease
+    }
+  }
+
   subscript(place: Int) -> HostLease {
     if place > 0 { return others[place - 1] }
     guard let oldest else { preconditionFailure("no lease stands at \(place)") }
