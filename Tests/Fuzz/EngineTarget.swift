@@ -2,6 +2,8 @@ import LockEngine
 import LockTypes
 
 private let names = [LockName("a"), LockName("b"), LockName("c")]
+/// Where the blocks of an honest store begin.
+private let firstBlock: Token = 1_000_000
 private let modes: [HoldMode] = [.exclusive, .shared, .permit(of: 1), .permit(of: 2)]
 
 /// Clients before an engine whose store tells lies, all by choices.
@@ -44,11 +46,13 @@ struct EngineDriver {
   /// How often it may still be restarted. A restart costs as much as a hundred other steps, and what follows from one is seen
   /// in two.
   private var restartsLeft = 3
-  private var lastBlock: Token = 1_000_000
+  private var lastBlock = firstBlock
   /// What the store says of its epoch when it is honest.
   private var epoch = EpochDriver()
-  /// Two blocks may have had the same tokens.
-  private var hasLiedAboutTokens = false
+  /// Blocks of any tokens, beside those that rise.
+  private var lies: [Range<Token>] = []
+  /// Two blocks have had the same tokens. Which of two holds of one token is meant nobody can say then.
+  private var hasRepeatedTokens = false
   /// 0: none.
   private let deadHostMilliseconds: Int64
   /// When signs of life were sent, and the last one that was answered.
@@ -215,8 +219,15 @@ struct EngineDriver {
       lastBlock += 100
       return LeaseGrant(token: lastBlock, tokenCount: 1 + Int64(choices.index(100)), othersWait: choices.bool())
     }
-    hasLiedAboutTokens = true
-    return LeaseGrant(token: choices.number(), tokenCount: choices.number(), othersWait: choices.bool())
+    let lie = LeaseGrant(token: choices.number(), tokenCount: choices.number(), othersWait: choices.bool())
+    // One without tokens is refused.
+    let (end, overflows) = lie.token.addingReportingOverflow(lie.tokenCount)
+    if lie.token >= 1, lie.tokenCount >= 1, !overflows {
+      let block = lie.token..<end
+      if ([firstBlock..<(.max)] + lies).contains(where: block.overlaps) { hasRepeatedTokens = true }
+      lies.append(block)
+    }
+    return lie
   }
 
   private mutating func push(_ choices: inout Choices) {
@@ -253,7 +264,9 @@ struct EngineDriver {
     guard deadHostMilliseconds > 0 else { return }
     feed(.timerFired)
     guard now >= lastSign.adding(milliseconds: deadHostMilliseconds * 85 / 100) else { return }
-    if held.values.contains(where: { !$0.isEmpty }) { violated("a host that counts as dead has something") }
+    if !hasRepeatedTokens, held.values.contains(where: { !$0.isEmpty }) {
+      violated("a host that counts as dead has something")
+    }
   }
 
   // MARK: What it says
@@ -318,8 +331,11 @@ struct EngineDriver {
     let others = held[name, default: [:]].filter { $0.key != token }.map(\.value)
     if let same = held[name]?[token] {
       let isReentered = owner != nil && same.owner == owner && same.session == session
-      if !isReentered && !hasLiedAboutTokens { violated("a token twice") }
+      if !isReentered && !hasRepeatedTokens { violated("a token twice") }
       return
+    }
+    guard !hasRepeatedTokens else {
+      return held[name, default: [:]][token] = Held(session: session, mode: mode, owner: owner)
     }
     // What was restored is known to the engine alone.
     switch mode {
