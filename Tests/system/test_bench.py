@@ -25,6 +25,11 @@ def test_every_scenario_tells_its_figures(lab):
     assert {result["scenario"] for result in results} == {
         "echo", "limit", "redis", "raw", "distinct", "cold", "one", "contended", "crash", "cross-host", "many-clients",
         "many-locks", "python"}
+    # A busy machine may let no lock pass to the other host in so short a time.
+    if not all(result.get("count", 1) for result in results if result["scenario"] == "contended"):
+        _, out, _ = Command(lab, first).run(
+            "bench", "--scenario", "contended", "--other-socket", second.socket_path, *SMALL, "--seconds", "10")
+        results = [r for r in results if r["scenario"] != "contended"] + json.loads(out)["results"]
     for result in results:
         if "count" in result:
             assert result["count"] > 0, result

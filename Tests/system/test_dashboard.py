@@ -207,6 +207,8 @@ def test_open_gives_the_browser_a_file_and_no_address(lab, sidelock):
     assert f"url={dashboard.url}\"" in (desk / "file").read_text() and stat.S_IMODE(os.stat(path).st_mode) == 0o600
     # The browser outlives the command, and has nothing of it.
     pid = int((desk / "pid").read_text())
+    # The shell still reads its script until then.
+    wait_until(lambda: os.readlink(f"/proc/{pid}/exe").endswith("/sleep"), "the browser's program")
     held = [os.readlink(f"/proc/{pid}/fd/{one}") for one in os.listdir(f"/proc/{pid}/fd")]
     assert set(held) == {"/dev/null"}
     ignored = int(re.search(r"SigIgn:\t(\w+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1], 16)
