@@ -1,6 +1,7 @@
-import LockEngine
 import LockTypes
 import Testing
+
+@testable import LockEngine
 
 /// Grants of which clients are told when enough replicas have them.
 @Suite struct AcknowledgingTests {
@@ -456,6 +457,29 @@ import Testing
     let script = kept.script
     #expect(script.take().isEmpty)
     #expect(script.engine.gauges.waiting == 2)
+  }
+
+  @Test func ofADamagedStateAHoldIsAPartOfOneRequestAlone() throws {
+    let kept = Kept()
+    kept.script.acquire(alice, wait: 5000, need: Self.two)
+    kept.script.reply(granted(100))
+    #expect(kept.script.takeAsked().count == 1)
+    try kept.restart { state in
+      var twin = state.waits[0]
+      twin.request = RequestID(99)
+      twin.place += 1
+      state.waits.append(twin)
+    }
+    let script = kept.script
+    #expect(script.take().isEmpty && script.engine.gauges.waiting == 2)
+    script.feed(.linkUp(.only))
+    _ = script.take()
+    script.reply(.renewed([.held]), to: CommandID(1))
+    let asked = script.takeAsked(ignoringOthers: true)
+    #expect(asked.count == 1)
+    script.answer(asked, .enough(replicas: 2))
+    #expect(script.take().compactMap(\.grantedToken) == [100])
+    #expect(isHeld(script) && script.engine.gauges.waiting == 1)
   }
 
   @Test func itIsNotedAnew() throws {

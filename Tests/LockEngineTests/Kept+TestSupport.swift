@@ -73,8 +73,10 @@ final class Kept {
   }
 
   /// A new engine in the place of the one that there was, `milliseconds` later, with its link down. The connections of
-  /// `gone` did not outlive it.
-  func restart(after milliseconds: Int64 = 100, gone: Set<SessionID> = []) throws {
+  /// `gone` did not outlive it. `damage` is done to what was noted.
+  func restart(
+    after milliseconds: Int64 = 100, gone: Set<SessionID> = [], damage: (inout SavedState) -> Void = { _ in }
+  ) throws {
     commit()
     let next = Script(configuration, linkUp: false)
     next.jump(milliseconds: script.now.milliseconds(since: next.now) + milliseconds)
@@ -82,7 +84,9 @@ final class Kept {
     for session in [alice, bob, carol, dave] where sessions.contains(session) && !gone.contains(session) {
       next.open(session)
     }
-    next.restore(try state(), numbers: script.engine.numbers)
+    var state = try state()
+    damage(&state)
+    next.restore(state, numbers: script.engine.numbers)
     script = next
     records = [:]
     commit()

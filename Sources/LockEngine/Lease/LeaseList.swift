@@ -47,5 +47,7 @@ struct LeaseList: RandomAccessCollection {
     } else {
       others.removeAll { $0 === lease }
     }
+    // An emptied array would keep its memory.
+    if others.isEmpty { others = [] }
   }
 }

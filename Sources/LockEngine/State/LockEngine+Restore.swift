@@ -129,7 +129,11 @@ extension LockEngine {
       let multi = MultiLockRequest(
         stored.acquireRequest, since: stored.since, deadline: stored.deadline, tally: tally)
       for taken in stored.taken {
-        guard let hold = session.hold(of: taken.name, token: taken.token) else { continue }
+        // What does not fit, as in a damaged state, is taken anew: a hold is a part of one request, whose client does not know it.
+        guard multi.taken.count < multi.order.count, multi.order[multi.taken.count] == taken.name,
+          let hold = session.hold(of: taken.name, token: taken.token), hold.isTold == taken.isReentered,
+          hold.partOf == nil
+        else { break }
         multi.taken.append((hold, taken.isReentered))
         if !taken.isReentered { hold.partOf = multi }
       }
