@@ -13,8 +13,8 @@ struct HealthCommand: ParsableCommand {
       EXIT STATUS
         0     it is well
         1     Redis answers, but grants nothing: it refuses, or has other data than
-              before and waits for a while (--redis); or it waits in some parts of a
-              Redis Cluster alone (--redis, --ready)
+              before and waits for a while (--redis); or so in some parts of a Redis
+              Cluster alone, or these are not served (--redis, --ready)
         2     it does not answer, or what was asked for is not so
         64    wrong usage
 
@@ -96,14 +96,15 @@ extension HealthCommand.Verdict {
       self.init(
         state: .critical,
         why: ErrorWords.ofRedis("the daemon answers, but cannot use Redis", redis["down_reason"]?.stringValue))
-    } else if let words = unservedParts(redis["cluster"]) {
-      self.init(state: isReadiness ? .critical : .warning, why: words)
     } else if let refusal = redis["refused"]?.stringValue {
       self.init(
         state: isReadiness ? .critical : .warning,
         why: ErrorWords.ofRedis("the daemon answers, but Redis refuses locks", refusal))
-    } else if let grace = GraceWords(redis) {
+    } else if let words = unservedParts(redis["cluster"]) {
       // In the other parts locks can be had.
+      let isAll = redis["cluster"]?["parts_unserved"]?.intValue == partsOfCluster
+      self.init(state: isReadiness && isAll ? .critical : .warning, why: words)
+    } else if let grace = GraceWords(redis) {
       self.init(state: isReadiness && grace.parts == nil ? .critical : .warning, why: grace.text)
     } else {
       self.init(

@@ -66,6 +66,19 @@ struct FindingTests {
     #expect(found.state == .warn && found.why == some)
   }
 
+  @Test(arguments: [(3, false, "WARNING"), (3, true, "WARNING"), (64, true, "CRITICAL"), (64, false, "WARNING")])
+  func partsThatAreNotServedAreNotAll(parts: Int64, isReadiness: Bool, state: String) {
+    let redis: JSONValue = ["connected": 1, "cluster": ["parts_unserved": .int(parts)]]
+    let verdict = HealthCommand.Verdict(stats: ["redis": redis], isReadiness: isReadiness)
+    #expect(verdict.state.rawValue == state && verdict.why.hasPrefix("\(parts) of 64 parts"))
+  }
+
+  @Test func aRefusalIsToldBeforePartsThatAreNotServed() {
+    let redis: JSONValue = ["connected": 1, "refused": "OOM command not allowed", "cluster": ["parts_unserved": 3]]
+    let verdict = HealthCommand.Verdict(stats: ["redis": redis], isReadiness: true)
+    #expect(verdict.state == .critical && verdict.why.contains("OOM"))
+  }
+
   private func findings(_ info: String, needsDisk: Bool) -> [Finding] {
     RedisFindings.server(
       RedisServerWords(url: nil) { _ in nil }, RedisInfo("# Server\r\n" + info + "\r\n"), replicasNeeded: 0,

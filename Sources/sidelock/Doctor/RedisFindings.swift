@@ -17,7 +17,7 @@ struct RedisInfo {
 }
 
 /// In how many parts the locks on a Redis Cluster are (`protocol/formats.md`).
-private let partsOfCluster: Int64 = 64
+let partsOfCluster: Int64 = 64
 
 /// What the figures of `stats` about a Redis Cluster say of parts that it does not serve; nil: it serves all, or is none.
 func unservedParts(_ cluster: JSONValue?) -> String? {
