@@ -84,6 +84,9 @@ enum ErrorWords {
   static func remedy(_ detail: String) -> String? {
     func has(_ words: String...) -> Bool { words.contains { detail.contains($0) } }
     if has("ACL SETUSER") { return nil }
+    if has("redis_sentinel_password_file"), has("no password set") {
+      return "take redis_sentinel_password_file out of \(settingsFile), and: systemctl restart sidelockd"
+    }
     if has("redis_sentinel_password_file") {
       return "put that of the sentinels into /etc/credstore/sidelock.redis-sentinel-password, or where "
         + "redis_sentinel_password_file says, and: systemctl restart sidelockd"

@@ -149,7 +149,7 @@ struct HoldCommand: ParsableCommand {
     else { return parent }
     guard hasPipe(parent) else {
       Descriptor.say(
-        "the process that has run this one does not have that pipe; say with --pid which one a loss ends")
+        "the process that has run this one has no end of that pipe to write to; say with --pid which one a loss ends")
       throw ExitCode(ExitStatus.usage)
     }
     return parent

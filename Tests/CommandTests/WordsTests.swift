@@ -119,6 +119,10 @@ struct WordsTests {
         "no sentinel tells where the primary of 'm' is: 10.9.9.9:1: cannot connect: timed out",
         "examples/redis-sentinel.conf"
       ),
+      (
+        "no sentinel tells where the primary of 'm' is: a:1: it has no password set, but one was given "
+          + "(redis_sentinel_password_file)", "take redis_sentinel_password_file out"
+      ),
       ("OOM command not allowed", "redis-cli CONFIG SET maxmemory"),
     ])
   func whatIsWrongWithRedisComesWithTheCommandThatMendsIt(detail: String, command: String) {
