@@ -92,18 +92,20 @@ extension HealthCommand.Verdict {
       self.init(state: .ok, why: "the daemon answers; locks are of this host alone, without Redis")
       return
     }
+    let unserved = unservedParts(redis["cluster"])
     if redis["connected"]?.intValue != 1 {
       self.init(
         state: .critical,
         why: ErrorWords.ofRedis("the daemon answers, but cannot use Redis", redis["down_reason"]?.stringValue))
+    } else if let unserved, redis["cluster"]?["parts_unserved"]?.intValue == partsOfCluster {
+      self.init(state: isReadiness ? .critical : .warning, why: unserved)
     } else if let refusal = redis["refused"]?.stringValue {
       self.init(
         state: isReadiness ? .critical : .warning,
         why: ErrorWords.ofRedis("the daemon answers, but Redis refuses locks", refusal))
-    } else if let words = unservedParts(redis["cluster"]) {
+    } else if let unserved {
       // In the other parts locks can be had.
-      let isAll = redis["cluster"]?["parts_unserved"]?.intValue == partsOfCluster
-      self.init(state: isReadiness && isAll ? .critical : .warning, why: words)
+      self.init(state: .warning, why: unserved)
     } else if let grace = GraceWords(redis) {
       self.init(state: isReadiness && grace.parts == nil ? .critical : .warning, why: grace.text)
     } else {
