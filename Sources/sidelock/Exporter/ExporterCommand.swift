@@ -11,7 +11,7 @@ struct ExporterCommand: ParsableCommand {
 
         /metrics  the figures of stats as OpenMetrics text, with sidelock_up 1
         /health   200 when the daemon answers
-        /ready    200 when locks are granted now
+        /ready    200 when locks are granted now, if only in some parts of a Redis Cluster
 
       Where that is not so the status of the last two is 503, and the text says why; /metrics has status 200 all the same \
       and says sidelock_up 0. Names of locks are told of no more than is given by --lock: how many hold each, how many \
